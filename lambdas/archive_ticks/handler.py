@@ -1,0 +1,25 @@
+"""Kinesis → S3 bronze, as Avro container files."""
+
+import os
+from typing import Any
+
+import boto3
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.metrics import MetricUnit
+
+from tickcast.adapters.archive_ticks import archive
+
+logger = Logger()
+metrics = Metrics()
+s3 = boto3.client("s3")
+BUCKET = os.environ["BUCKET"]
+
+
+@metrics.log_metrics
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    outcome = archive(event, s3, BUCKET)
+    metrics.add_metric("ArchivedTicks", MetricUnit.Count, outcome.ticks)
+    metrics.add_metric("Quarantined", MetricUnit.Count, len(outcome.quarantined))
+    for reason in outcome.quarantined:
+        logger.warning("record quarantined", extra={"reason": reason})
+    return {"batchItemFailures": []}

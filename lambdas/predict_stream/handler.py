@@ -1,0 +1,52 @@
+"""Kinesis → bars → features → model → Redis, in one invocation."""
+
+from typing import Any
+
+import boto3
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.metrics import MetricUnit
+
+from tickcast.adapters.hot_store import HotStore, now_ms
+from tickcast.adapters.model_store import ModelFollower
+from tickcast.adapters.predict_stream import Outcome, PredictStream
+from tickcast.adapters.redis_connection import connect
+from tickcast.adapters.settings import Settings
+
+logger = Logger()
+metrics = Metrics()
+settings = Settings.from_environment()
+s3 = boto3.client("s3")
+predict_stream = PredictStream(
+    settings=settings,
+    store=HotStore(connect(settings), settings.lateness_us),
+    models=ModelFollower(s3, settings.bucket, now_ms),
+    s3=s3,
+    clock_ms=now_ms,
+)
+
+
+@metrics.log_metrics
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    outcome = predict_stream(event)
+    report(outcome)
+    logger.debug("folded", extra={"records": outcome.records, "ticks": outcome.ticks})
+    return {"batchItemFailures": []}
+
+
+def report(outcome: Outcome) -> None:
+    """Metrics once a closed second; a log line for what somebody should know of."""
+    for prediction in outcome.predictions:
+        metrics.add_metric("Predictions", MetricUnit.Count, 1)
+        metrics.add_metric("Fallbacks", MetricUnit.Count, prediction["source"] == "fallback")
+        metrics.add_metric("LatencyMs", MetricUnit.Milliseconds, prediction["latency_ms"])
+        if prediction["inference_ms"] is not None:
+            metrics.add_metric("InferenceMs", MetricUnit.Milliseconds, prediction["inference_ms"])
+    for name, count in (
+        ("LateTicks", outcome.late),
+        ("Quarantined", len(outcome.quarantined)),
+        ("Fenced", len(outcome.fenced)),
+    ):
+        if count:
+            metrics.add_metric(name, MetricUnit.Count, count)
+    for problem in (*outcome.problems, *outcome.quarantined):
+        logger.warning(problem)

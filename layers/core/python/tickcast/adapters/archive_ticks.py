@@ -1,0 +1,52 @@
+"""Every tick into bronze: the second consumer of the stream.
+
+One file per event, source, symbol and hour, named by shard and sequence numbers: a repeated event
+overwrites its own files instead of doubling them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from tickcast import wire
+from tickcast.adapters import bronze
+from tickcast.adapters.kinesis import records_in
+from tickcast.adapters.quarantine import quarantine
+
+SERVICE = "archive_ticks"
+_HOUR_US = 3600 * 1_000_000
+
+
+@dataclass
+class Outcome:
+    records: int = 0
+    ticks: int = 0
+    files: list[str] = field(default_factory=list)  # keys
+    quarantined: list[str] = field(default_factory=list)  # reasons
+
+
+def archive(event: dict[str, Any], s3: Any, bucket: str) -> Outcome:
+    """Write the ticks of a Kinesis event to bronze. Raises what S3 raises: Lambda then tries again."""
+    outcome = Outcome()
+    records = records_in(event)
+    rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for record in records:
+        outcome.records += 1
+        try:
+            batch = wire.decode(record.data)
+        except wire.WireError as error:
+            quarantine(s3, bucket, SERVICE, record, str(error))
+            outcome.quarantined.append(str(error))
+            continue
+        for row in bronze.market_data(batch):
+            hour_us = row["timestamp"] // _HOUR_US * _HOUR_US
+            rows[bronze.prefix(batch.source, batch.symbol, hour_us)].append(row)
+        outcome.ticks += len(batch)
+    for folder, ticks in rows.items():
+        # Numbers of 56 digits make long names; the shard tells shards apart, first and last the event.
+        key = f"{folder}{records[0].shard_id}-{records[0].sequence_text}-{records[-1].sequence_text}.avro"
+        s3.put_object(Bucket=bucket, Key=key, Body=bronze.write_file(ticks))
+        outcome.files.append(key)
+    return outcome

@@ -1,0 +1,128 @@
+"""Bronze: every tick, as the MarketData contract, in Avro container files on S3.
+
+The first seven fields are the contract; what follows is optional with a default. What an event does not
+carry is NaN (or null for whole numbers), never carried forward from another event: a trade has no bid.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import fastavro
+import numpy as np
+
+from tickcast.ticks import QUOTE, SCALE, TRADE, Quotes, Trades
+from tickcast.wire import TickBatch
+
+CODEC = "deflate"
+_OPTIONAL_LONG = ["null", "long"]
+MARKET_DATA = fastavro.parse_schema(
+    {
+        "type": "record",
+        "name": "MarketData",
+        "namespace": "tickcast",
+        "fields": [
+            {"name": "symbol", "type": "string"},
+            {"name": "timestamp", "type": "long", "doc": "µs since the epoch, the exchange's clock"},
+            {"name": "price", "type": "double", "doc": "of a trade; NaN on a quote"},
+            {"name": "volume", "type": "double", "doc": "base quantity of a trade; NaN on a quote"},
+            {"name": "bid_price", "type": "double", "doc": "of a quote; NaN on a trade"},
+            {"name": "ask_price", "type": "double", "doc": "of a quote; NaN on a trade"},
+            {"name": "source", "type": "string", "doc": "sbe, json, rest, replay or sim"},
+            {"name": "kind", "type": "string", "default": "trade", "doc": "trade or quote"},
+            {"name": "bid_qty", "type": "double", "default": math.nan},
+            {"name": "ask_qty", "type": "double", "default": math.nan},
+            {"name": "first_trade_id", "type": _OPTIONAL_LONG, "default": None},
+            {"name": "last_trade_id", "type": _OPTIONAL_LONG, "default": None},
+            {"name": "update_id", "type": _OPTIONAL_LONG, "default": None},
+            {"name": "aggressor", "type": "string", "default": "", "doc": "buy or sell; empty on a quote"},
+            {"name": "receive_time", "type": _OPTIONAL_LONG, "default": None, "doc": "µs, ingest's clock"},
+        ],
+    }
+)
+
+
+class BronzeError(ValueError):
+    """An object that is not a whole Avro file of MarketData; the message names the object."""
+
+
+def prefix(source: str, symbol: str, hour_us: int) -> str:
+    """Where the ticks of the hour of `hour_us` belong."""
+    hour = datetime.fromtimestamp(hour_us / 1e6, UTC)
+    return f"bronze/source={source}/symbol={symbol}/date={hour:%Y-%m-%d}/hour={hour:%H}/"
+
+
+def market_data(batch: TickBatch) -> Iterator[dict[str, Any]]:
+    """The MarketData records of `batch`: its trades, then its quotes."""
+    for time_us, receive_time_us, first_id, last_id, price, qty, side in batch.trades.tolist():
+        yield {
+            "symbol": batch.symbol,
+            "timestamp": time_us,
+            "price": price / SCALE,
+            "volume": qty / SCALE,
+            "bid_price": math.nan,
+            "ask_price": math.nan,
+            "source": batch.source,
+            "kind": "trade",
+            "first_trade_id": first_id,
+            "last_trade_id": last_id,
+            "aggressor": "buy" if side > 0 else "sell",
+            "receive_time": receive_time_us,
+        }
+    for time_us, receive_time_us, update_id, bid, bid_qty, ask, ask_qty in batch.quotes.tolist():
+        yield {
+            "symbol": batch.symbol,
+            "timestamp": time_us,
+            "price": math.nan,
+            "volume": math.nan,
+            "bid_price": bid / SCALE,
+            "ask_price": ask / SCALE,
+            "source": batch.source,
+            "kind": "quote",
+            "bid_qty": bid_qty / SCALE,
+            "ask_qty": ask_qty / SCALE,
+            "update_id": update_id,
+            "receive_time": receive_time_us,
+        }
+
+
+def ticks_from(records: Iterable[dict[str, Any]]) -> tuple[Trades, Quotes]:
+    """Trades and quotes of MarketData records, back as exact integers."""
+    trades, quotes = [], []
+    for r in records:
+        received = r["receive_time"] if r["receive_time"] is not None else r["timestamp"]
+        if r["kind"] == "quote":
+            prices = [_mantissa(r[name]) for name in ("bid_price", "bid_qty", "ask_price", "ask_qty")]
+            quotes.append((r["timestamp"], received, r["update_id"], *prices))
+        else:
+            side = -1 if r["aggressor"] == "sell" else 1
+            ids = (r["first_trade_id"], r["last_trade_id"])
+            trades.append(
+                (r["timestamp"], received, *ids, _mantissa(r["price"]), _mantissa(r["volume"]), side)
+            )
+    return np.array(trades, TRADE), np.array(quotes, QUOTE)
+
+
+def write_file(records: Iterable[dict[str, Any]]) -> bytes:
+    """An Avro container file of `records`."""
+    file = io.BytesIO()
+    # The sync marker is arbitrary; a fixed one makes the same records the same bytes.
+    fastavro.writer(file, MARKET_DATA, records, codec=CODEC, sync_marker=b"tickcast.bronze.")
+    return file.getvalue()
+
+
+def read_file(data: bytes, name: str) -> Iterator[dict[str, Any]]:
+    """The records of an Avro container file. Raises `BronzeError` naming the file."""
+    try:
+        for record in fastavro.reader(io.BytesIO(data), MARKET_DATA):
+            yield cast(dict[str, Any], record)
+    except (ValueError, EOFError, KeyError, IndexError, fastavro.schema.SchemaParseException) as error:
+        raise BronzeError(f"{name} is not a whole Avro file of MarketData: {error}") from error
+
+
+def _mantissa(value: float) -> int:
+    return round(value * SCALE)

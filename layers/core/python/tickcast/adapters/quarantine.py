@@ -1,0 +1,17 @@
+"""Bad records: kept in S3 with their reason, so that they hold up nothing and none is lost."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tickcast.adapters.kinesis import StreamRecord
+
+
+def quarantine(s3: Any, bucket: str, service: str, record: StreamRecord, reason: str) -> str:
+    """Store the record and why it could not be used; the key is the same for a repeat. Returns the key."""
+    key = f"quarantine/{service}/{record.shard_id}/{record.sequence_text}"
+    s3.put_object(Bucket=bucket, Key=f"{key}.bin", Body=record.data)
+    about = {"reason": reason, "partition_key": record.partition_key, "arrived_s": record.arrived_s}
+    s3.put_object(Bucket=bucket, Key=f"{key}.json", Body=json.dumps(about).encode())
+    return key

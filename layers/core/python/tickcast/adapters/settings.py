@@ -1,0 +1,72 @@
+"""The settings of a function, read once from its environment: the only place that reads it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+class SettingsError(ValueError):
+    """A variable that is missing or cannot be read; the message names it and what it should be."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    environment: str
+    bucket: str
+    symbols: tuple[str, ...]
+    redis_host: str
+    redis_port: int
+    redis_tls: bool
+    redis_iam_user: str  # empty: no authentication (a local server)
+    redis_cache_name: str
+    lateness_us: int
+    stale_after_s: float
+    primary_horizon_s: int
+    features_ttl_s: int
+    region: str
+
+    @classmethod
+    def from_environment(cls, env: Mapping[str, str] | None = None) -> Settings:
+        """The settings in `env` (default: this process's). Raises `SettingsError`."""
+        env = os.environ if env is None else env
+        return cls(
+            environment=_text(env, "ENVIRONMENT"),
+            bucket=_text(env, "BUCKET"),
+            symbols=symbols_in(_text(env, "SYMBOLS")),
+            redis_host=env.get("REDIS_HOST", ""),
+            redis_port=int(_number(env, "REDIS_PORT", 6379)),
+            redis_tls=env.get("REDIS_TLS", "0") == "1",
+            redis_iam_user=env.get("REDIS_IAM_USER", ""),
+            redis_cache_name=env.get("REDIS_CACHE_NAME", ""),
+            lateness_us=int(_number(env, "LATENESS_MS", 100) * 1000),
+            stale_after_s=_number(env, "STALE_AFTER_S", 5),
+            primary_horizon_s=int(_number(env, "PRIMARY_HORIZON_S", 2)),
+            features_ttl_s=int(_number(env, "FEATURES_TTL_S", 60)),
+            region=env.get("AWS_REGION", "ap-northeast-1"),
+        )
+
+
+def symbols_in(text: str) -> tuple[str, ...]:
+    """Symbols of a comma-separated list, in upper case. Raises `SettingsError` when there is none."""
+    symbols = tuple(dict.fromkeys(part.strip().upper() for part in text.split(",") if part.strip()))
+    if not symbols or not all(symbol.isalnum() for symbol in symbols):
+        raise SettingsError(f"SYMBOLS is {text!r}; it should be a list like BTCUSDT,ETHUSDT")
+    return symbols
+
+
+def _text(env: Mapping[str, str], name: str) -> str:
+    value = env.get(name, "")
+    if not value:
+        raise SettingsError(f"the environment variable {name} is not set")
+    return value
+
+
+def _number(env: Mapping[str, str], name: str, default: float) -> float:
+    try:
+        return float(env.get(name, default))
+    except ValueError:
+        raise SettingsError(
+            f"the environment variable {name} is {env[name]!r}, it should be a number"
+        ) from None

@@ -1,0 +1,50 @@
+"""Which ids of a rising sequence were seen: a short sorted list of closed intervals.
+
+Trade ids of a symbol rise by exactly one, so a whole day is one interval, and what lies between two
+intervals is a hole: a lost trade. A high-water mark could not tell a hole that fills late from a repeat.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+MAX_INTERVALS = 256  # the oldest holes beyond that are closed: state stays small
+
+
+class IntervalSet:
+    """Closed intervals `[first, last]`, sorted, never touching.
+
+    >>> seen = IntervalSet()
+    >>> seen.add(1, 3), seen.add(6, 6), seen.add(2, 2), seen.add(4, 5)
+    (False, False, True, False)
+    >>> seen.intervals
+    [(1, 6)]
+    """
+
+    def __init__(self, intervals: list[tuple[int, int]] | None = None) -> None:
+        self.intervals = intervals or []
+
+    def add(self, first: int, last: int) -> bool:
+        """Add `[first, last]`; True when all of it was there already, so that it is a duplicate."""
+        intervals = self.intervals
+        if intervals and intervals[-1][1] + 1 == first:  # the next id in order: nearly always
+            intervals[-1] = (intervals[-1][0], last)
+            return False
+        at = bisect_right(intervals, (first, last))
+        left = at - 1 if at and intervals[at - 1][1] + 1 >= first else at
+        right = at
+        while right < len(intervals) and intervals[right][0] <= last + 1:
+            right += 1
+        if left < right:
+            old_first, old_last = intervals[left]
+            if old_first <= first and last <= old_last:
+                return True
+            first, last = min(first, old_first), max(last, intervals[right - 1][1], old_last)
+        intervals[left:right] = [(first, last)]
+        if len(intervals) > MAX_INTERVALS:
+            intervals[:2] = [(intervals[0][0], intervals[1][1])]
+        return False
+
+    def holes(self) -> list[tuple[int, int]]:
+        """The ids between the intervals: seen on both sides, missing inside."""
+        return [(a[1] + 1, b[0] - 1) for a, b in zip(self.intervals, self.intervals[1:], strict=False)]

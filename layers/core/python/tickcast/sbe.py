@@ -1,0 +1,364 @@
+"""Binance's SBE market-data frames (schema 1): bytes in, events out, and back.
+
+A frame is an 8-byte header (blockLength, templateId, schemaId, version: u16 little-endian), a fixed
+block, repeating groups and the symbol as a u8-prefixed string. The exchange may lengthen a block in a
+later version of the schema, so every block and every group entry is stepped over by the length *it
+states*; only what is shorter than the fields we read is refused. Prices and quantities stay integers:
+``value = mantissa * 10**exponent``.
+
+Anything that is not a whole, known frame raises `SbeError` with the offset and the reason. Nothing is
+guessed: no default time, no default price, no skipping ahead to find the next frame.
+
+Source of the layout: Binance's ``stream_1_0.xml`` (binance-spot-api-docs, SBE schemas).
+
+``python -m tickcast.sbe FILE…`` prints each frame of a file as one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+SCHEMA_ID = 1
+TRADES, BEST_BID_ASK, DEPTH_SNAPSHOT, DEPTH_DIFF = 10000, 10001, 10002, 10003
+
+_HEADER = struct.Struct("<HHHH")
+_TRADES_BLOCK = struct.Struct("<qqbb")
+_TRADES_GROUP = struct.Struct("<HI")
+_TRADE = struct.Struct("<qqqB")
+_BEST_BID_ASK_BLOCK = struct.Struct("<qqbbqqqq")
+_DEPTH_SNAPSHOT_BLOCK = struct.Struct("<qqbb")
+_DEPTH_DIFF_BLOCK = struct.Struct("<qqqbb")
+_LEVELS_GROUP = struct.Struct("<HH")
+_LEVEL = struct.Struct("<qq")
+
+
+class SbeError(ValueError):
+    """A frame that cannot be read: `offset` in the buffer and `reason` say where and why."""
+
+    def __init__(self, offset: int, reason: str) -> None:
+        super().__init__(f"offset {offset}: {reason}")
+        self.offset = offset
+        self.reason = reason
+
+
+class SbeTrade(NamedTuple):
+    id: int
+    price: int
+    qty: int
+    is_buyer_maker: bool
+
+
+class TradesEvent(NamedTuple):
+    """Stream ``<symbol>@trade``: the trades of one taker order; times in µs."""
+
+    event_time_us: int
+    transact_time_us: int
+    price_exponent: int
+    qty_exponent: int
+    trades: tuple[SbeTrade, ...]
+    symbol: str
+
+
+class BestBidAskEvent(NamedTuple):
+    """Stream ``<symbol>@bestBidAsk``: the top of the book; time in µs."""
+
+    event_time_us: int
+    book_update_id: int
+    price_exponent: int
+    qty_exponent: int
+    bid_price: int
+    bid_qty: int
+    ask_price: int
+    ask_qty: int
+    symbol: str
+
+
+Levels = tuple[tuple[int, int], ...]  # (price, quantity) mantissas, best first
+
+
+class DepthSnapshotEvent(NamedTuple):
+    """Stream ``<symbol>@depth20``: the best levels of the book; time in µs."""
+
+    event_time_us: int
+    book_update_id: int
+    price_exponent: int
+    qty_exponent: int
+    bids: Levels
+    asks: Levels
+    symbol: str
+
+
+class DepthDiffEvent(NamedTuple):
+    """Stream ``<symbol>@depth``: changed levels, quantity 0 deletes one; time in µs."""
+
+    event_time_us: int
+    first_book_update_id: int
+    last_book_update_id: int
+    price_exponent: int
+    qty_exponent: int
+    bids: Levels
+    asks: Levels
+    symbol: str
+
+
+Event = TradesEvent | BestBidAskEvent | DepthSnapshotEvent | DepthDiffEvent
+
+
+# --------------------------------------------------------------------------------------------- decode
+
+
+def decode(frame: bytes) -> Event:
+    """The event in `frame`, which must hold exactly one. Raises `SbeError`."""
+    event, end = decode_from(frame, 0)
+    if end != len(frame):
+        raise SbeError(end, f"{len(frame) - end} bytes after the end of the frame")
+    return event
+
+
+def decode_from(buffer: bytes, offset: int) -> tuple[Event, int]:
+    """The event that starts at `offset` and the offset just past it. Raises `SbeError`."""
+    if len(buffer) - offset < _HEADER.size:
+        raise SbeError(offset, f"truncated header: {len(buffer) - offset} of {_HEADER.size} bytes")
+    block_length, template_id, schema_id, _version = _HEADER.unpack_from(buffer, offset)
+    if schema_id != SCHEMA_ID:
+        raise SbeError(offset, f"unknown schema {schema_id} (this decoder reads schema {SCHEMA_ID})")
+    read = _DECODERS.get(template_id)
+    if read is None:
+        raise SbeError(offset, f"unknown template {template_id}")
+    try:
+        return read(buffer, offset + _HEADER.size, block_length)
+    except struct.error:
+        raise SbeError(
+            len(buffer), f"truncated {_NAMES[template_id]} that starts at offset {offset}"
+        ) from None
+
+
+def decode_all(buffer: bytes) -> Iterator[Event]:
+    """Every event of a buffer of frames laid end to end. Raises `SbeError` at the first bad one."""
+    offset = 0
+    while offset < len(buffer):
+        event, offset = decode_from(buffer, offset)
+        yield event
+
+
+def _trades(buffer: bytes, offset: int, block_length: int) -> tuple[TradesEvent, int]:
+    block = _block(_TRADES_BLOCK, buffer, offset, block_length)
+    offset += block_length
+    entry_length, count = _TRADES_GROUP.unpack_from(buffer, offset)
+    offset += _TRADES_GROUP.size
+    _check_group(buffer, offset, entry_length, count, _TRADE.size)
+    trades = []
+    for at in range(offset, offset + entry_length * count, entry_length):
+        trade_id, price, qty, is_buyer_maker = _TRADE.unpack_from(buffer, at)
+        if is_buyer_maker > 1:
+            raise SbeError(at + _TRADE.size - 1, f"isBuyerMaker is {is_buyer_maker}, neither 0 nor 1")
+        trades.append(SbeTrade(trade_id, price, qty, is_buyer_maker == 1))
+    symbol, offset = _symbol(buffer, offset + entry_length * count)
+    return TradesEvent._make((*block, tuple(trades), symbol)), offset
+
+
+def _best_bid_ask(buffer: bytes, offset: int, block_length: int) -> tuple[BestBidAskEvent, int]:
+    block = _block(_BEST_BID_ASK_BLOCK, buffer, offset, block_length)
+    symbol, end = _symbol(buffer, offset + block_length)
+    return BestBidAskEvent._make((*block, symbol)), end
+
+
+def _depth_snapshot(buffer: bytes, offset: int, block_length: int) -> tuple[DepthSnapshotEvent, int]:
+    block = _block(_DEPTH_SNAPSHOT_BLOCK, buffer, offset, block_length)
+    bids, offset = _levels(buffer, offset + block_length)
+    asks, offset = _levels(buffer, offset)
+    symbol, offset = _symbol(buffer, offset)
+    return DepthSnapshotEvent._make((*block, bids, asks, symbol)), offset
+
+
+def _depth_diff(buffer: bytes, offset: int, block_length: int) -> tuple[DepthDiffEvent, int]:
+    block = _block(_DEPTH_DIFF_BLOCK, buffer, offset, block_length)
+    bids, offset = _levels(buffer, offset + block_length)
+    asks, offset = _levels(buffer, offset)
+    symbol, offset = _symbol(buffer, offset)
+    return DepthDiffEvent._make((*block, bids, asks, symbol)), offset
+
+
+def _block(fields: struct.Struct, buffer: bytes, offset: int, block_length: int) -> tuple[Any, ...]:
+    if block_length < fields.size:
+        raise SbeError(
+            offset, f"blockLength {block_length} is shorter than the {fields.size} bytes of fields"
+        )
+    return fields.unpack_from(buffer, offset)
+
+
+def _levels(buffer: bytes, offset: int) -> tuple[Levels, int]:
+    entry_length, count = _LEVELS_GROUP.unpack_from(buffer, offset)
+    offset += _LEVELS_GROUP.size
+    _check_group(buffer, offset, entry_length, count, _LEVEL.size)
+    end = offset + entry_length * count
+    return tuple(_LEVEL.unpack_from(buffer, at) for at in range(offset, end, entry_length)), end
+
+
+def _check_group(buffer: bytes, offset: int, entry_length: int, count: int, fields_length: int) -> None:
+    """Before anything is allocated: a damaged count must not ask for gigabytes."""
+    if count and entry_length < fields_length:
+        raise SbeError(offset, f"group entry of {entry_length} bytes, its fields take {fields_length}")
+    if offset + entry_length * count > len(buffer):
+        raise SbeError(offset, f"truncated group: {count} entries of {entry_length} bytes do not fit")
+
+
+def _symbol(buffer: bytes, offset: int) -> tuple[str, int]:
+    if offset >= len(buffer):
+        raise SbeError(offset, "truncated: the symbol is missing")
+    start, end = offset + 1, offset + 1 + buffer[offset]
+    if end > len(buffer):
+        raise SbeError(offset, f"truncated symbol: {len(buffer) - start} of {buffer[offset]} bytes")
+    try:
+        symbol = buffer[start:end].decode()
+    except UnicodeDecodeError:
+        raise SbeError(start, f"symbol {buffer[start:end]!r} is not UTF-8") from None
+    if not symbol:
+        raise SbeError(offset, "empty symbol")
+    return symbol, end
+
+
+_DECODERS: dict[int, Callable[[bytes, int, int], tuple[Event, int]]] = {
+    TRADES: _trades,
+    BEST_BID_ASK: _best_bid_ask,
+    DEPTH_SNAPSHOT: _depth_snapshot,
+    DEPTH_DIFF: _depth_diff,
+}
+_NAMES = {
+    TRADES: "TradesStreamEvent",
+    BEST_BID_ASK: "BestBidAskStreamEvent",
+    DEPTH_SNAPSHOT: "DepthSnapshotStreamEvent",
+    DEPTH_DIFF: "DepthDiffStreamEvent",
+}
+
+# --------------------------------------------------------------------------------------------- encode
+
+
+def encode(event: Event) -> bytes:
+    """The frame of `event` (schema 1 version 0), for the local exchange and for tests."""
+    match event:
+        case TradesEvent():
+            return b"".join(
+                (
+                    _HEADER.pack(_TRADES_BLOCK.size, TRADES, SCHEMA_ID, 0),
+                    _TRADES_BLOCK.pack(*event[:4]),
+                    _TRADES_GROUP.pack(_TRADE.size, len(event.trades)),
+                    *(_TRADE.pack(*trade) for trade in event.trades),
+                    _pack_symbol(event.symbol),
+                )
+            )
+        case BestBidAskEvent():
+            return (
+                _HEADER.pack(_BEST_BID_ASK_BLOCK.size, BEST_BID_ASK, SCHEMA_ID, 0)
+                + _BEST_BID_ASK_BLOCK.pack(*event[:8])
+                + _pack_symbol(event.symbol)
+            )
+        case DepthSnapshotEvent():
+            header = _HEADER.pack(_DEPTH_SNAPSHOT_BLOCK.size, DEPTH_SNAPSHOT, SCHEMA_ID, 0)
+            block = _DEPTH_SNAPSHOT_BLOCK.pack(*event[:4])
+        case DepthDiffEvent():
+            header = _HEADER.pack(_DEPTH_DIFF_BLOCK.size, DEPTH_DIFF, SCHEMA_ID, 0)
+            block = _DEPTH_DIFF_BLOCK.pack(*event[:5])
+    levels = _pack_levels(event.bids) + _pack_levels(event.asks)
+    return header + block + levels + _pack_symbol(event.symbol)
+
+
+def _pack_levels(levels: Levels) -> bytes:
+    return _LEVELS_GROUP.pack(_LEVEL.size, len(levels)) + b"".join(_LEVEL.pack(*level) for level in levels)
+
+
+def _pack_symbol(symbol: str) -> bytes:
+    data = symbol.encode()
+    return bytes((len(data),)) + data
+
+
+# -------------------------------------------------------------------------------------------- command
+
+
+def decimal_text(mantissa: int, exponent: int) -> str:
+    """`mantissa * 10**exponent` as an exact decimal without trailing zeros.
+
+    >>> decimal_text(6183763000000, -8), decimal_text(-5, -1), decimal_text(12, 2), decimal_text(0, -8)
+    ('61837.63', '-0.5', '1200', '0')
+    """
+    digits = str(abs(mantissa)) + "0" * max(exponent, 0)
+    if exponent < 0:
+        digits = digits.rjust(1 - exponent, "0")
+        digits = f"{digits[:exponent]}.{digits[exponent:]}".rstrip("0").rstrip(".")
+    return f"-{digits}" if mantissa < 0 else digits
+
+
+def describe(event: Event) -> dict[str, Any]:
+    """`event` as JSON-ready fields under the schema's own names, prices and quantities as decimals."""
+
+    def price(mantissa: int) -> str:
+        return decimal_text(mantissa, event.price_exponent)
+
+    def qty(mantissa: int) -> str:
+        return decimal_text(mantissa, event.qty_exponent)
+
+    fields: dict[str, Any]
+    match event:
+        case TradesEvent():
+            trades = [
+                {"id": t.id, "price": price(t.price), "qty": qty(t.qty), "isBuyerMaker": t.is_buyer_maker}
+                for t in event.trades
+            ]
+            template, fields = TRADES, {"transactTime": event.transact_time_us, "trades": trades}
+        case BestBidAskEvent():
+            template, fields = (
+                BEST_BID_ASK,
+                {
+                    "bookUpdateId": event.book_update_id,
+                    "bidPrice": price(event.bid_price),
+                    "bidQty": qty(event.bid_qty),
+                    "askPrice": price(event.ask_price),
+                    "askQty": qty(event.ask_qty),
+                },
+            )
+        case DepthSnapshotEvent():
+            template, fields = DEPTH_SNAPSHOT, {"bookUpdateId": event.book_update_id}
+        case DepthDiffEvent():
+            template, fields = (
+                DEPTH_DIFF,
+                {
+                    "firstBookUpdateId": event.first_book_update_id,
+                    "lastBookUpdateId": event.last_book_update_id,
+                },
+            )
+    if isinstance(event, DepthSnapshotEvent | DepthDiffEvent):
+        fields["bids"] = [[price(p), qty(q)] for p, q in event.bids]
+        fields["asks"] = [[price(p), qty(q)] for p, q in event.asks]
+    return {
+        "template": _NAMES[template],
+        "templateId": template,
+        "eventTime": event.event_time_us,
+        **fields,
+        "symbol": event.symbol,
+    }
+
+
+def main(paths: list[str]) -> int:
+    """Print the frames of `paths` as JSON lines; 1 when one could not be read, 2 without a path."""
+    if not paths:
+        print("usage: python -m tickcast.sbe FILE…  (files of SBE frames laid end to end)", file=sys.stderr)
+        return 2
+    status = 0
+    for path in paths:
+        try:
+            for event in decode_all(Path(path).read_bytes()):
+                print(json.dumps(describe(event)))
+        except (OSError, SbeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            print(f"{path}: {reason}", file=sys.stderr)
+            status = 1
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

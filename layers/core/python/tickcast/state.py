@@ -1,0 +1,66 @@
+"""What Redis keeps of a symbol: its bar ring and the last Kinesis sequence number applied.
+
+The encoding is a JSON header (version, scalars, row counts) and the memory of the arrays: reading it
+costs microseconds. A version the code does not know is refused by name, so that after a deployment the
+ring is warmed up anew instead of misread.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tickcast.bars import BAR, BarRing
+from tickcast.intervals import IntervalSet
+from tickcast.ticks import QUOTE, TRADE
+
+VERSION = 1
+_LENGTH = struct.Struct("<I")
+_ARRAYS = (("bars", BAR), ("open_trades", TRADE), ("open_quotes", QUOTE))
+_SCALARS = ("next_bar", "watermark_us", "received_us", "late_trades", "late_quotes", "late_ids")
+
+
+class StateError(ValueError):
+    """Bytes that are not a ring of this version; the message says what they are."""
+
+
+@dataclass
+class SymbolState:
+    """A symbol's ring and its fence: `sequence` is the last sequence number applied, 0 before the first."""
+
+    symbol: str
+    ring: BarRing
+    sequence: int = 0
+
+
+def encode_ring(ring: BarRing) -> bytes:
+    header = {
+        "version": VERSION,
+        **{name: getattr(ring, name) for name in _SCALARS},
+        "trade_ids": ring.trade_ids.intervals,
+        "rows": [len(getattr(ring, name)) for name, _ in _ARRAYS],
+    }
+    text = json.dumps(header).encode()
+    return b"".join((_LENGTH.pack(len(text)), text, *(getattr(ring, name).tobytes() for name, _ in _ARRAYS)))
+
+
+def decode_ring(data: bytes, lateness_us: int) -> BarRing:
+    """The ring in `data`. Raises `StateError` on another version or on damaged bytes."""
+    try:
+        (length,) = _LENGTH.unpack_from(data)
+        header: dict[str, Any] = json.loads(data[_LENGTH.size : _LENGTH.size + length])
+        if header["version"] != VERSION:
+            raise StateError(f"state of version {header['version']}, this code reads version {VERSION}")
+        ring = BarRing(lateness_us, **{name: header[name] for name in _SCALARS})
+        ring.trade_ids = IntervalSet([(first, last) for first, last in header["trade_ids"]])
+        at = _LENGTH.size + length
+        for (name, dtype), rows in zip(_ARRAYS, header["rows"], strict=True):
+            setattr(ring, name, np.frombuffer(data, dtype, rows, at))
+            at += rows * dtype.itemsize
+    except (struct.error, ValueError, KeyError, TypeError) as error:
+        raise error if isinstance(error, StateError) else StateError(f"damaged state: {error}") from error
+    return ring

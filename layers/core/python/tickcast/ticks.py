@@ -1,0 +1,116 @@
+"""Ticks: trades and best bid/ask quotes as numpy rows of exact integers.
+
+Prices and quantities are mantissas at 1e-8 (`SCALE`), the finest step Binance quotes, so that sums are
+exact and the same in any order. ``mantissa / SCALE`` is the correctly rounded decimal; multiplying by
+1e-8 is not (one price in six comes out wrong in the last bit).
+
+A trade's time is the exchange's transaction time, which REST history carries too, so that a trade falls
+into the same bar whichever way it came. A quote's time is its event time, the only one it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tickcast.sbe import BestBidAskEvent, Event, TradesEvent
+
+SCALE = 10**8
+SCALE_EXPONENT = -8
+
+# `first_id` and `last_id` differ only for aggregated trades (REST); `side` is the aggressor's:
+# +1 a buyer lifted the ask, -1 a seller hit the bid.
+TRADE = np.dtype(
+    [
+        ("time_us", "<i8"),
+        ("receive_time_us", "<i8"),
+        ("first_id", "<i8"),
+        ("last_id", "<i8"),
+        ("price", "<i8"),
+        ("qty", "<i8"),
+        ("side", "i1"),
+    ]
+)
+QUOTE = np.dtype(
+    [
+        ("time_us", "<i8"),
+        ("receive_time_us", "<i8"),
+        ("update_id", "<i8"),
+        ("bid_price", "<i8"),
+        ("bid_qty", "<i8"),
+        ("ask_price", "<i8"),
+        ("ask_qty", "<i8"),
+    ]
+)
+
+Trades = npt.NDArray[Any]  # of TRADE
+Quotes = npt.NDArray[Any]  # of QUOTE
+TradeRow = tuple[int, int, int, int, int, int, int]
+QuoteRow = tuple[int, int, int, int, int, int, int]
+
+
+class TickError(ValueError):
+    """A tick that cannot stand as exact integers, or that no market can have produced."""
+
+
+def trades_array(rows: Iterable[TradeRow]) -> Trades:
+    return np.array(list(rows), TRADE)
+
+
+def quotes_array(rows: Iterable[QuoteRow]) -> Quotes:
+    return np.array(list(rows), QUOTE)
+
+
+def rescale(mantissa: int, exponent: int) -> int:
+    """`mantissa * 10**exponent` as a mantissa at 1e-8. Raises `TickError` where that is not exact."""
+    if exponent == SCALE_EXPONENT:
+        return mantissa
+    step: int = 10 ** abs(exponent - SCALE_EXPONENT)
+    if exponent > SCALE_EXPONENT:
+        return mantissa * step
+    scaled, rest = divmod(mantissa, step)
+    if rest:
+        raise TickError(f"{mantissa}e{exponent} needs more than 8 decimals")
+    return scaled
+
+
+def trade_rows(event: TradesEvent, receive_time_us: int) -> list[TradeRow]:
+    """One row per trade of `event`. Raises `TickError` on a price or quantity that is not positive."""
+    rows = []
+    for trade in event.trades:
+        price = rescale(trade.price, event.price_exponent)
+        qty = rescale(trade.qty, event.qty_exponent)
+        if price <= 0 or qty <= 0:
+            raise TickError(f"{event.symbol} trade {trade.id}: price {price}, quantity {qty} (1e-8)")
+        side = -1 if trade.is_buyer_maker else 1
+        rows.append((event.transact_time_us, receive_time_us, trade.id, trade.id, price, qty, side))
+    return rows
+
+
+def quote_row(event: BestBidAskEvent, receive_time_us: int) -> QuoteRow:
+    """The row of `event`. Raises `TickError` on an empty or crossed book."""
+    bid_price = rescale(event.bid_price, event.price_exponent)
+    bid_qty = rescale(event.bid_qty, event.qty_exponent)
+    ask_price = rescale(event.ask_price, event.price_exponent)
+    ask_qty = rescale(event.ask_qty, event.qty_exponent)
+    if not (0 < bid_price < ask_price and bid_qty > 0 and ask_qty > 0):
+        raise TickError(
+            f"{event.symbol} book {event.book_update_id}: bid {bid_price} x {bid_qty}, "
+            f"ask {ask_price} x {ask_qty} (1e-8)"
+        )
+    time_us, update_id = event.event_time_us, event.book_update_id
+    return (time_us, receive_time_us, update_id, bid_price, bid_qty, ask_price, ask_qty)
+
+
+def tick_rows(event: Event, receive_time_us: int) -> tuple[list[TradeRow], list[QuoteRow]]:
+    """Trade and quote rows of a decoded frame; depth events carry neither."""
+    match event:
+        case TradesEvent():
+            return trade_rows(event, receive_time_us), []
+        case BestBidAskEvent():
+            return [], [quote_row(event, receive_time_us)]
+        case _:
+            return [], []

@@ -1,0 +1,175 @@
+"""The wire batch: many ticks of one symbol in one Kinesis record.
+
+A batch is an Avro single-object encoding (marker, schema fingerprint, body; Avro 1.11 specification,
+"Single-object encoding"). Every field of a tick is an Avro *fixed*, so a block of ticks is exactly the
+memory of a numpy structured array: writing is ``tobytes``, reading is ``frombuffer``, and any Avro
+library reads the same bytes by the schema.
+
+`watermark_us` is ingest's claim "connected, and caught up to exchange time t", `NO_WATERMARK` when it
+makes none. `connection` names the socket the ticks came by.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tickcast.ticks import QUOTE, TRADE, Quotes, Trades
+
+NO_WATERMARK = -1
+_MARKER = b"\xc3\x01"
+_INT64 = {"type": "fixed", "name": "Int64LE", "size": 8, "doc": "little-endian two's complement"}
+_INT8 = {"type": "fixed", "name": "Int8", "size": 1, "doc": "two's complement"}
+
+
+def _ticks_schema(name: str, dtype: np.dtype[Any], defined: set[str]) -> dict[str, Any]:
+    """The Avro record whose encoding is the memory of `dtype` (packed, every field a fixed)."""
+    fields = []
+    for field in dtype.names or ():
+        fixed = _INT64 if dtype[field].itemsize == 8 else _INT8
+        # Avro defines a named type once and refers to it by name afterwards.
+        fields.append({"name": field, "type": fixed if fixed["name"] not in defined else fixed["name"]})
+        defined.add(str(fixed["name"]))
+    return {"type": "record", "name": name, "fields": fields}
+
+
+def _schema() -> dict[str, Any]:
+    defined: set[str] = set()
+    trade, quote = _ticks_schema("Trade", TRADE, defined), _ticks_schema("Quote", QUOTE, defined)
+    return {
+        "type": "record",
+        "name": "TickBatch",
+        "namespace": "tickcast",
+        "fields": [
+            {"name": "symbol", "type": "string"},
+            {"name": "source", "type": "string"},
+            {"name": "connection", "type": "string"},
+            {"name": "watermark_us", "type": "long"},
+            {"name": "trades", "type": {"type": "array", "items": trade}},
+            {"name": "quotes", "type": {"type": "array", "items": quote}},
+        ],
+    }
+
+
+SCHEMA = _schema()
+# CRC-64-AVRO of the schema's canonical form, little-endian. A test holds it against fastavro's, so that
+# a change of the dtypes cannot go out under the old name.
+FINGERPRINT = bytes.fromhex("7450961bcd946c3a")
+_HEADER = _MARKER + FINGERPRINT
+
+
+class WireError(ValueError):
+    """A record that is not a whole batch of a known schema; the message says what was wrong."""
+
+
+class TickBatch(NamedTuple):
+    symbol: str
+    source: str
+    connection: str
+    watermark_us: int
+    trades: Trades
+    quotes: Quotes
+
+    def __len__(self) -> int:
+        return len(self.trades) + len(self.quotes)
+
+
+def encode(batch: TickBatch) -> bytes:
+    """The Kinesis record of `batch`."""
+    return b"".join(
+        (
+            _HEADER,
+            _text(batch.symbol),
+            _text(batch.source),
+            _text(batch.connection),
+            _zigzag(batch.watermark_us),
+            _block(batch.trades, TRADE),
+            _block(batch.quotes, QUOTE),
+        )
+    )
+
+
+def decode(record: bytes) -> TickBatch:
+    """The batch in `record`; its arrays are read-only views of the bytes. Raises `WireError`."""
+    if record[:2] != _MARKER:
+        raise WireError(f"not an Avro single object: starts with {record[:2].hex() or 'nothing'}, not c301")
+    if record[:10] != _HEADER:
+        raise WireError(f"unknown schema fingerprint {record[2:10].hex()}")
+    symbol, at = _read_text(record, 10)
+    source, at = _read_text(record, at)
+    connection, at = _read_text(record, at)
+    watermark_us, at = _read_zigzag(record, at)
+    trades, at = _read_array(record, at, TRADE)
+    quotes, at = _read_array(record, at, QUOTE)
+    if at != len(record):
+        raise WireError(f"{len(record) - at} bytes after the end of the batch at offset {at}")
+    if not symbol:
+        raise WireError("the batch names no symbol")
+    return TickBatch(symbol, source, connection, watermark_us, trades, quotes)
+
+
+def _zigzag(value: int) -> bytes:
+    value = (value << 1) ^ (value >> 63)
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _text(value: str) -> bytes:
+    data = value.encode()
+    return _zigzag(len(data)) + data
+
+
+def _block(rows: Trades | Quotes, dtype: np.dtype[Any]) -> bytes:
+    if rows.dtype != dtype:
+        raise TypeError(f"rows of {rows.dtype}, the wire carries {dtype}")
+    return _zigzag(len(rows)) + rows.tobytes() + b"\0" if len(rows) else b"\0"
+
+
+def _read_zigzag(record: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        if at >= len(record):
+            raise WireError(f"truncated at offset {at}")
+        byte = record[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return (value >> 1) ^ -(value & 1), at
+        shift += 7
+        if shift > 63:
+            raise WireError(f"a number longer than 64 bits ends at offset {at}")
+
+
+def _read_text(record: bytes, at: int) -> tuple[str, int]:
+    length, at = _read_zigzag(record, at)
+    if not 0 <= length <= len(record) - at:
+        raise WireError(f"truncated text at offset {at}")
+    try:
+        return record[at : at + length].decode(), at + length
+    except UnicodeDecodeError:
+        raise WireError(f"text at offset {at} is not UTF-8") from None
+
+
+def _read_array(record: bytes, at: int, dtype: np.dtype[Any]) -> tuple[Any, int]:
+    """An Avro array: blocks of a count and that many items, closed by a count of 0."""
+    blocks = []
+    while True:
+        count, at = _read_zigzag(record, at)
+        if count == 0:
+            break
+        if count < 0:  # a negative count is followed by the block's size in bytes
+            count = -count
+            _size, at = _read_zigzag(record, at)
+        size = count * dtype.itemsize
+        if size > len(record) - at:
+            raise WireError(f"truncated block at offset {at}: {count} ticks of {dtype.itemsize} bytes")
+        blocks.append(np.frombuffer(record, dtype, count, at))
+        at += size
+    if not blocks:
+        return np.empty(0, dtype), at
+    return (blocks[0] if len(blocks) == 1 else np.concatenate(blocks)), at
