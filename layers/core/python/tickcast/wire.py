@@ -71,7 +71,8 @@ class TickBatch(NamedTuple):
     trades: Trades
     quotes: Quotes
 
-    def __len__(self) -> int:
+    @property
+    def tick_count(self) -> int:
         return len(self.trades) + len(self.quotes)
 
 

@@ -43,7 +43,7 @@ def archive(event: dict[str, Any], s3: Any, bucket: str) -> Outcome:
         for row in bronze.market_data(batch):
             hour_us = row["timestamp"] // _HOUR_US * _HOUR_US
             rows[bronze.prefix(batch.source, batch.symbol, hour_us)].append(row)
-        outcome.ticks += len(batch)
+        outcome.ticks += batch.tick_count
     for folder, ticks in rows.items():
         # Numbers of 56 digits make long names; the shard tells shards apart, first and last the event.
         key = f"{folder}{records[0].shard_id}-{records[0].sequence_text}-{records[-1].sequence_text}.avro"

@@ -91,7 +91,7 @@ class PredictStream:
                 if prediction:
                     predictions.append(prediction)
             state.sequence = record.sequence
-            outcome.ticks += len(batch)
+            outcome.ticks += batch.tick_count
         if state.sequence == read_sequence:
             return
         self._finish(state, predictions, writes)

@@ -78,14 +78,12 @@ class ServePredictions:
         horizon = query.get("horizon", str(self.settings.primary_horizon_s))
         if horizon not in {str(h) for h in HORIZONS_S}:
             allowed = ", ".join(str(h) for h in HORIZONS_S)
-            return problem(
-                400, "Bad horizon", f"horizon is {horizon!r}, it should be one of {allowed} (seconds)"
-            )
+            detail = f"horizon is {horizon[:20]!r}, it should be one of {allowed} (seconds)"
+            return problem(400, "Bad horizon", detail)
         history = query.get("history", "0")
-        if not (history.isascii() and history.isdigit() and int(history) <= HISTORY_MAX):
-            return problem(
-                400, "Bad history", f"history is {history!r}, it should be 0 to {HISTORY_MAX} predictions"
-            )
+        if not _is_count(history, HISTORY_MAX):
+            detail = f"history is {history[:20]!r}, it should be 0 to {HISTORY_MAX} predictions"
+            return problem(400, "Bad history", detail)
         record, features = self.store.latest(symbol.upper())
         if record is None or features is None:
             return problem(404, "Nothing known yet", f"no tick of {symbol.upper()} has arrived so far")
@@ -145,3 +143,8 @@ def at_horizon(record: dict[str, Any], horizon_s: int) -> dict[str, Any]:
     answer: dict[str, Any] = record["horizons"].get(str(horizon_s), {})
     target_time = record["timestamp"] + horizon_s * 1000
     return record | answer | {"horizon_s": horizon_s, "target_time": target_time}
+
+
+def _is_count(text: str, most: int) -> bool:
+    """Whether `text` is a plain number from 0 to `most`; its length is looked at before its value."""
+    return text.isascii() and text.isdigit() and len(text) <= len(str(most)) and int(text) <= most
