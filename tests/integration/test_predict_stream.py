@@ -1,16 +1,14 @@
 """The hot path against a real Redis: features, predictions, and the fence. S3 is moto's."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import boto3
 import numpy as np
 import pytest
 import redis
-from moto import mock_aws
 
+from tests.aws import BUCKET
 from tests.kinesis_events import FIRST_SEQUENCE, batch_event, event, record
 from tests.market import START_US, batch, batches, random_ticks
 from tests.unit.test_model import random_network
@@ -27,7 +25,6 @@ from tickcast.features import FEATURE_HASH, FEATURE_NAMES, feature_rows
 from tickcast.model import HORIZONS_S
 from tickcast.state import SymbolState, encode_ring
 
-BUCKET = "tickcast-test"
 SETTINGS = Settings.from_environment({"ENVIRONMENT": "test", "BUCKET": BUCKET, "SYMBOLS": "BTCUSDT,ETHUSDT"})
 CARD = {
     "model_id": "m1",
@@ -36,17 +33,6 @@ CARD = {
     "calibration": {str(h): {"direction_slope": 2.0, "interval_width": 1.0} for h in HORIZONS_S},
 }
 NETWORK = random_network(1)
-
-
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    with mock_aws():
-        client = boto3.client("s3", region_name="us-east-1")
-        client.create_bucket(Bucket=BUCKET)
-        yield client
 
 
 class Clock:

@@ -1,0 +1,71 @@
+from typing import Any
+
+from tests.aws import BUCKET
+from tests.kinesis_events import FIRST_SEQUENCE, batch_event, event, record
+from tests.market import START_US, batch, batches, random_ticks
+from tickcast import wire
+from tickcast.adapters import bronze
+from tickcast.adapters.archive_ticks import archive
+from tickcast.ticks import Quotes, Trades
+
+
+def keys(s3: Any, prefix: str = "") -> list[str]:
+    return [item["Key"] for item in s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])]
+
+
+def archived(s3: Any, prefix: str = "bronze/") -> tuple[Trades, Quotes]:
+    rows = []
+    for key in keys(s3, prefix):
+        rows += bronze.read_file(s3.get_object(Bucket=BUCKET, Key=key)["Body"].read(), key)
+    return bronze.ticks_from(rows)
+
+
+def test_every_tick_is_in_bronze_as_it_was(s3: Any) -> None:
+    trades, quotes = random_ticks(1, 5)
+    stream = list(batches(trades, quotes, [START_US + k * 100_000 for k in range(50)]))
+    outcome = archive(batch_event(0, *stream), s3, BUCKET)
+    got_trades, got_quotes = archived(s3)
+    assert got_trades.tobytes() == trades.tobytes()
+    assert got_quotes.tobytes() == quotes.tobytes()
+    assert outcome.ticks == len(trades) + len(quotes)
+    last = FIRST_SEQUENCE + len(stream) - 1
+    folder = "bronze/source=sim/symbol=BTCUSDT/date=2025-07-31/hour=22/"
+    assert outcome.files == [f"{folder}shardId-000000000000-{FIRST_SEQUENCE}-{last}.avro"]
+
+
+def test_a_repeated_event_overwrites_its_own_files(s3: Any) -> None:
+    sent = batch_event(0, batch(*random_ticks(1, 2)))
+    archive(sent, s3, BUCKET)
+    before = {key: s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys(s3)}
+    archive(sent, s3, BUCKET)
+    assert {key: s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys(s3)} == before
+
+
+def test_an_event_is_split_by_hour_symbol_and_source(s3: Any) -> None:
+    trades, quotes = random_ticks(1, 20)
+    trades["time_us"] += 3590 * 1_000_000 - START_US % (3600 * 1_000_000)
+    quotes["time_us"] += 3590 * 1_000_000 - START_US % (3600 * 1_000_000)
+    btc = batch(trades, quotes)
+    outcome = archive(batch_event(0, btc, btc._replace(symbol="ETHUSDT", source="json")), s3, BUCKET)
+    assert sorted(key.rsplit("/", 1)[0] for key in outcome.files) == [
+        f"bronze/source={source}/symbol={symbol}/date=2025-07-31/hour={hour}"
+        for source, symbol in (("json", "ETHUSDT"), ("sim", "BTCUSDT"))
+        for hour in (22, 23)
+    ]
+    got_trades, _ = archived(s3, "bronze/source=sim/")
+    assert sorted(got_trades["first_id"]) == trades["first_id"].tolist()
+
+
+def test_a_bad_record_is_quarantined_and_the_rest_archived(s3: Any) -> None:
+    trades, quotes = random_ticks(1, 1)
+    good = wire.encode(batch(trades, quotes))
+    outcome = archive(event(record(0, b"garbage"), record(1, good), record(2, good[:50])), s3, BUCKET)
+    assert len(outcome.quarantined) == 2
+    assert len(archived(s3)[0]) == len(trades)
+    assert len(keys(s3, "quarantine/archive_ticks/")) == 4
+
+
+def test_bare_watermarks_make_no_file(s3: Any) -> None:
+    trades, quotes = random_ticks(1, 1)
+    assert archive(batch_event(0, batch(trades[:0], quotes[:0], START_US)), s3, BUCKET).files == []
+    assert keys(s3) == []
