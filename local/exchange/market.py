@@ -1,0 +1,96 @@
+"""One symbol's market: what happened so far, what of it was sent, and the pace at which it goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from local.exchange.book import Book, synthetic_levels
+from local.exchange.events import Event, Feed, Levels, Quote, Sending, Trade
+from local.exchange.history import QuoteHistory, TradeHistory
+
+TICK_S = 0.005  # events that fall due within this time go out together
+_MAX_BATCH = 500  # then other tasks have their turn, also when there is much to catch up with
+
+Now = Callable[[], int]  # the exchange's clock, µs
+
+
+async def pace(feed: Feed, now_us: Now, publish: Callable[[Sequence[Sending]], None]) -> None:
+    """Publish every event of `feed` when it is due, in order; what is overdue at once, never dropped."""
+    following = next(feed)
+    while True:
+        batch: list[Sending] = []
+        now = now_us()
+        while following.due_us <= now and len(batch) < _MAX_BATCH:
+            batch.append(following)
+            following = next(feed)
+        if batch:
+            publish(batch)
+        wait_s = 0.0 if following.due_us <= now else max((following.due_us - now) / 1e6, TICK_S)
+        await asyncio.sleep(wait_s)
+
+
+class Sent:
+    """Count of what was sent of one symbol to at least one subscriber."""
+
+    def __init__(self) -> None:
+        self.trades = self.quotes = 0
+        self.first_id: int | None = None
+        self.last_id: int | None = None
+        self.first_time_us: int | None = None  # event time
+        self.last_time_us: int | None = None
+
+    def add(self, sending: Sending) -> None:
+        if isinstance(sending.event, Trade):
+            self.trades += 1
+            self.last_id = sending.event.id
+            if self.first_id is None:
+                self.first_id = self.last_id
+        else:
+            self.quotes += 1
+        self.last_time_us = sending.event_time_us
+        if self.first_time_us is None:
+            self.first_time_us = self.last_time_us
+
+
+class Market:
+    """The state of one symbol."""
+
+    def __init__(self, symbol: str, is_simulated: bool) -> None:
+        self.symbol = symbol
+        self.is_simulated = is_simulated
+        self.trades = TradeHistory()
+        self.quotes = QuoteHistory(symbol)
+        self.sent = Sent()
+        self._streams: dict[type, str] = {
+            Trade: f"{symbol.lower()}@trade",
+            Quote: f"{symbol.lower()}@bestBidAsk",
+        }
+        self._book = Book()
+
+    @property
+    def streams(self) -> list[str]:
+        return list(self._streams.values())
+
+    def record(self, event: Event) -> None:
+        """Add an event to the history."""
+        match event:
+            case Trade():
+                self.trades.append(event)
+            case Quote():
+                self.quotes.append(event)
+            case _:
+                self._book.apply(event)
+
+    def stream(self, kind: type[Event]) -> str | None:
+        """The stream that carries such events; None for those that only the REST API tells of."""
+        return self._streams.get(kind)
+
+    def depth(self, limit: int) -> tuple[int, Levels, Levels]:
+        """Update id, bids and asks; of a replay without depth messages only the best level."""
+        if self._book.update_id is not None:
+            return self._book.update_id, *self._book.levels(limit)
+        quote = self.quotes.last
+        if quote is None:
+            return 0, (), ()
+        return quote.update_id, *synthetic_levels(quote, limit if self.is_simulated else 1)

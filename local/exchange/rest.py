@@ -1,0 +1,307 @@
+"""The part of Binance's REST API that history is made of, and the observer's own questions.
+
+Every `/api/` request is charged its weight per address and minute. The used weight comes back in a
+header; above the limit the answer is 429 with the seconds to wait. Errors are Binance's JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Any, NamedTuple
+
+from aiohttp import web
+
+from local.exchange.events import Levels, Quote
+from local.exchange.history import AggTrade
+from local.exchange.market import Market, Now
+
+WEIGHT_LIMIT = 6_000  # per minute
+_WEIGHTS = {"/api/v3/aggTrades": 4, "/api/v3/exchangeInfo": 20}
+_DEPTH_WEIGHTS = ((100, 5), (500, 25), (1_000, 50), (5_000, 250))  # up to so many levels
+_MAX_AGG_TRADES, _MAX_LEVELS = 1_000, 5_000
+_MICROSECONDS_FROM = 10**14  # a time parameter this large states µs, a smaller one ms
+_QUOTE_ASSETS = ("USDT", "USDC", "FDUSD", "BTC", "ETH", "EUR")
+
+
+class ApiError(Exception):
+    """A request that is answered with an error: HTTP status and Binance's code and message."""
+
+    def __init__(self, code: int, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = {"code": code, "msg": message}
+
+
+class Window(NamedTuple):
+    """A clock minute and what was used of it."""
+
+    minute: int
+    used: int
+
+
+class RestApi:
+    """The endpoints over the markets of one exchange."""
+
+    def __init__(self, markets: Mapping[str, Market], feed: str, now_us: Now) -> None:
+        self._markets = markets
+        self._feed = feed
+        self._now_us = now_us
+        self._windows: dict[str | None, Window] = {}  # by address
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/api/v3/ping", self.ping),
+            web.get("/api/v3/time", self.time),
+            web.get("/api/v3/exchangeInfo", self.exchange_info),
+            web.get("/api/v3/aggTrades", self.agg_trades),
+            web.get("/api/v3/depth", self.depth),
+            web.get("/local/sent", self.sent),
+            web.get("/local/quote", self.quote),
+        ]
+
+    # ------------------------------------------------------------------------------------- every request
+
+    @web.middleware
+    async def answer(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Charge the request, and turn what goes wrong with it into an answer."""
+        used = self._charge(request) if request.path.startswith("/api/") else None
+        try:
+            if used is not None and used > WEIGHT_LIMIT:
+                message = f"Too much request weight used; current limit is {WEIGHT_LIMIT} per 1 MINUTE."
+                raise ApiError(-1003, message, status=429)
+            response = await handler(request)
+        except ApiError as error:
+            response = web.json_response(error.body, status=error.status)
+        except web.HTTPNotFound:
+            response = web.json_response({"code": -1000, "msg": f"No path {request.path}."}, status=404)
+        if used is not None:
+            response.headers["X-MBX-USED-WEIGHT-1M"] = str(used)
+        if response.status == 429:
+            response.headers["Retry-After"] = str(60 - int(self._now_us() / 1e6) % 60)
+        return response
+
+    def _charge(self, request: web.Request) -> int:
+        """Add the request's weight to what its address used in this minute; the sum."""
+        minute = self._now_us() // 60_000_000
+        window = self._windows.get(request.remote)
+        used = window.used if window is not None and window.minute == minute else 0
+        used += _weight(request)
+        self._windows[request.remote] = Window(minute, used)
+        return used
+
+    # ------------------------------------------------------------------------------------------ Binance
+
+    async def ping(self, request: web.Request) -> web.Response:
+        _only(request, ())
+        return web.json_response({})
+
+    async def time(self, request: web.Request) -> web.Response:
+        _only(request, ())
+        return web.json_response({"serverTime": _time(request, self._now_us())})
+
+    async def exchange_info(self, request: web.Request) -> web.Response:
+        _only(request, ("symbol", "symbols"))
+        limit = {
+            "rateLimitType": "REQUEST_WEIGHT",
+            "interval": "MINUTE",
+            "intervalNum": 1,
+            "limit": WEIGHT_LIMIT,
+        }
+        info = {
+            "timezone": "UTC",
+            "serverTime": _time(request, self._now_us()),
+            "rateLimits": [limit],
+            "exchangeFilters": [],
+            "symbols": [_symbol_info(symbol) for symbol in self._asked_symbols(request)],
+            # Not Binance's: says that this is no real market.
+            "feed": self._feed,
+            "simulated": self._feed == "sim",
+        }
+        return web.json_response(info)
+
+    async def agg_trades(self, request: web.Request) -> web.Response:
+        _only(request, ("symbol", "fromId", "startTime", "endTime", "limit"))
+        trades = self._market(request).trades
+        limit = _limit(request, 500, _MAX_AGG_TRADES)
+        from_id = _integer(request, "fromId")
+        start_us, end_us = _bound(request, "startTime", 0), _bound(request, "endTime", 999)
+        has_bound = start_us is not None or end_us is not None
+        if (from_id is not None and has_bound) or (start_us and end_us and start_us > end_us):
+            raise ApiError(-1128, "Combination of optional parameters invalid.")
+        now_us = self._now_us()
+        if from_id is not None:
+            rows = trades.from_id(from_id, limit, now_us)
+        else:
+            rows = trades.between(start_us, end_us, limit, now_us)
+        return web.json_response([_agg_trade(request, row) for row in rows])
+
+    async def depth(self, request: web.Request) -> web.Response:
+        _only(request, ("symbol", "limit"))
+        update_id, bids, asks = self._market(request).depth(_limit(request, 100, _MAX_LEVELS))
+        return web.json_response({"lastUpdateId": update_id, "bids": _texts(bids), "asks": _texts(asks)})
+
+    # --------------------------------------------------------------------------------- the observer's own
+
+    async def sent(self, request: web.Request) -> web.Response:
+        """What was sent of each symbol, with times in µs of the exchange's clock."""
+        symbols = {symbol: vars(market.sent) for symbol, market in self._markets.items()}
+        return web.json_response({"symbols": symbols, "feed": self._feed})
+
+    async def quote(self, request: web.Request) -> web.Response:
+        """The quote in force and the last trade at `time_ms` of the exchange's clock; now without it."""
+        _only(request, ("symbol", "time_ms"))
+        market = self._market(request)
+        time_ms = _integer(request, "time_ms")
+        time_us = self._now_us() if time_ms is None else time_ms * 1_000
+        quote, trade = market.quotes.in_force(time_us), market.trades.last_before(time_us)
+        answer = {
+            "symbol": market.symbol,
+            "feed": self._feed,
+            "quote": quote and _quote(quote),
+            "trade": trade and {"id": trade.last_id, "time_us": trade.time_us, "price": decimal(trade.price)},
+        }
+        return web.json_response(answer)
+
+    # --------------------------------------------------------------------------------------------- symbols
+
+    def _market(self, request: web.Request) -> Market:
+        symbol = request.query.get("symbol")
+        if not symbol:
+            raise ApiError(-1102, "Mandatory parameter 'symbol' was not sent, was empty/null, or malformed.")
+        market = self._markets.get(symbol)
+        if market is None:
+            raise ApiError(-1121, "Invalid symbol.")
+        return market
+
+    def _asked_symbols(self, request: web.Request) -> list[str]:
+        if "symbol" in request.query:
+            return [self._market(request).symbol]
+        if "symbols" not in request.query:
+            return list(self._markets)
+        try:
+            symbols = json.loads(request.query["symbols"])
+        except ValueError:
+            symbols = None
+        if not isinstance(symbols, list):
+            raise ApiError(-1100, "Illegal characters found in parameter 'symbols'.")
+        if not all(symbol in self._markets for symbol in symbols):
+            raise ApiError(-1121, "Invalid symbol.")
+        return symbols
+
+
+def decimal(mantissa: int) -> str:
+    """A mantissa at 1e-8 as Binance writes it.
+
+    >>> decimal(6183763000000), decimal(1)
+    ('61837.63000000', '0.00000001')
+    """
+    return f"{mantissa // 10**8}.{mantissa % 10**8:08d}"
+
+
+def _weight(request: web.Request) -> int:
+    if request.path != "/api/v3/depth":
+        return _WEIGHTS.get(request.path, 1)
+    text = request.query.get("limit", "100")
+    limit = int(text) if text.isascii() and text.isdigit() else 100
+    return next((weight for levels, weight in _DEPTH_WEIGHTS if limit <= levels), _DEPTH_WEIGHTS[-1][1])
+
+
+def _only(request: web.Request, known: Collection[str]) -> None:
+    sent = len(request.query)
+    read = sum(name in known for name in request.query)
+    if read < sent:
+        message = f"Not all sent parameters were read; read '{read}' parameter(s) but was sent '{sent}'."
+        raise ApiError(-1104, message)
+
+
+def _integer(request: web.Request, name: str) -> int | None:
+    text = request.query.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 20):
+        legal = "^[0-9]{1,20}$"
+        raise ApiError(-1100, f"Illegal characters found in parameter '{name}'; legal range is '{legal}'.")
+    return int(text)
+
+
+def _limit(request: web.Request, default: int, maximum: int) -> int:
+    limit = _integer(request, "limit")
+    if limit == 0:
+        raise ApiError(-1130, "Data sent for parameter 'limit' is not valid.")
+    return default if limit is None else min(limit, maximum)
+
+
+def _bound(request: web.Request, name: str, rest_of_ms_us: int) -> int | None:
+    """A time parameter in µs; of one stated in ms the first (0) or the last (999) microsecond."""
+    value = _integer(request, name)
+    if value is None or value >= _MICROSECONDS_FROM:
+        return value
+    return value * 1_000 + rest_of_ms_us
+
+
+def _time(request: web.Request, time_us: int) -> int:
+    """The time in the unit that the request's header asks for."""
+    unit = request.headers.get("X-MBX-TIME-UNIT", "MILLISECOND").upper()
+    if unit not in ("MILLISECOND", "MICROSECOND"):
+        message = "Invalid value for time unit; expected either MICROSECOND or MILLISECOND."
+        raise ApiError(-1194, message)
+    return time_us if unit == "MICROSECOND" else time_us // 1_000
+
+
+def _agg_trade(request: web.Request, row: AggTrade) -> dict[str, Any]:
+    return {
+        "a": row.id,
+        "p": decimal(row.price),
+        "q": decimal(row.qty),
+        "f": row.first_id,
+        "l": row.last_id,
+        "T": _time(request, row.time_us),
+        "m": row.is_buyer_maker,
+        "M": True,
+    }
+
+
+def _quote(quote: Quote) -> dict[str, Any]:
+    return {
+        "time_us": quote.time_us,
+        "update_id": quote.update_id,
+        "bid_price": decimal(quote.bid_price),
+        "bid_qty": decimal(quote.bid_qty),
+        "ask_price": decimal(quote.ask_price),
+        "ask_qty": decimal(quote.ask_qty),
+    }
+
+
+def _texts(levels: Levels) -> list[list[str]]:
+    return [[decimal(price), decimal(qty)] for price, qty in levels]
+
+
+def _symbol_info(symbol: str) -> dict[str, Any]:
+    quote_asset = next((asset for asset in _QUOTE_ASSETS if symbol.endswith(asset)), symbol[-3:])
+    return {
+        "symbol": symbol,
+        "status": "TRADING",
+        "baseAsset": symbol.removesuffix(quote_asset),
+        "baseAssetPrecision": 8,
+        "quoteAsset": quote_asset,
+        "quotePrecision": 8,
+        "quoteAssetPrecision": 8,
+        "filters": [
+            {
+                "filterType": "PRICE_FILTER",
+                "minPrice": "0.01000000",
+                "maxPrice": "1000000.00000000",
+                "tickSize": "0.01000000",
+            },
+            {
+                "filterType": "LOT_SIZE",
+                "minQty": "0.00001000",
+                "maxQty": "9000.00000000",
+                "stepSize": "0.00001000",
+            },
+            {"filterType": "NOTIONAL", "minNotional": "5.00000000", "applyMinToMarket": True},
+        ],
+    }

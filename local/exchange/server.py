@@ -1,0 +1,212 @@
+"""The exchange as a process: markets paced by the clock, WebSocket and REST on one port.
+
+    feed (simulator or replay) -> pace -> Exchange.publish -> history, counts
+                                                           -> Connection.offer -> the clients' sockets
+
+Who may connect is decided in `Exchange.connect`, what clients get passes `Exchange.publish` and
+`Connection.offer`. The feeds know of neither.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import signal
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import WSCloseCode, web
+
+from local.exchange.connection import Connection
+from local.exchange.events import Feed, Sending
+from local.exchange.frames import frames
+from local.exchange.log import log
+from local.exchange.market import Market, pace
+from local.exchange.recording import RecordingError
+from local.exchange.replay import Replay
+from local.exchange.rest import ApiError, RestApi
+from local.exchange.simulator import simulate
+from local.exchange.subscriptions import Limits, Subscriptions
+
+_GOODBYE_S = 2.0  # for clients to answer the closing of their sockets
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to serve. `replay` is None for a simulated market."""
+
+    symbols: tuple[str, ...]
+    api_key: str
+    port: int = 0  # 0: any free one
+    seed: int = 7
+    epoch_us: int | None = None  # where the simulated history starts
+    history_s: float = 1800.0  # how long ago it starts when `epoch_us` does not say
+    replay: Replay | None = None
+    speed: float = 1.0
+    limits: Limits = Limits()
+
+    @property
+    def feed(self) -> str:
+        return "sim" if self.replay is None else "replay"
+
+
+def now_us() -> int:
+    return time.time_ns() // 1_000
+
+
+class Exchange:
+    """The markets, their listeners and their history."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.markets = {symbol: Market(symbol, settings.feed == "sim") for symbol in settings.symbols}
+        streams = [stream for market in self.markets.values() for stream in market.streams]
+        self.subscriptions = Subscriptions[Connection](streams, settings.limits)
+        self._connections: set[Connection] = set()
+        self._rest = RestApi(self.markets, settings.feed, now_us)
+
+    def app(self) -> web.Application:
+        app = web.Application(middlewares=[self._rest.answer])
+        app.add_routes(self._rest.routes())
+        app.add_routes(
+            [
+                web.get("/ws", self.connect),
+                web.get("/ws/{streams:.+}", self.connect),
+                web.get("/stream", self.connect),
+            ]
+        )
+        return app
+
+    async def connect(self, request: web.Request) -> web.StreamResponse:
+        """Let a client in and serve it until it has gone."""
+        self._check_key(request.headers)
+        names = request.match_info.get("streams") or request.query.get("streams", "")
+        streams = names.split("/") if names else []
+        try:
+            self.subscriptions.check(streams)
+        except ValueError as error:
+            raise ApiError(-1130, f"Data sent for parameter 'streams' is not valid: {error}.") from None
+        socket = web.WebSocketResponse(timeout=_GOODBYE_S, autoping=False, compress=False)
+        await socket.prepare(request)
+        connection = Connection(request.transport, socket, self.subscriptions)
+        self._connections.add(connection)
+        self.subscriptions.add(connection, streams)
+        log("connected", streams=streams)
+        try:
+            await connection.serve()
+        finally:
+            self._connections.discard(connection)
+            log("disconnected", streams=streams, close_code=socket.close_code)
+        return socket
+
+    def publish(self, market: Market, batch: Sequence[Sending]) -> None:
+        """Enter what happened into the history and send it to those who listen."""
+        heard = []
+        for sending in batch:
+            market.record(sending.event)
+            if self._listeners(market, type(sending.event)):
+                market.sent.add(sending)
+                heard.append(sending)
+        for kind, frame in frames(heard):
+            for connection in self._listeners(market, kind):
+                connection.offer(frame)
+
+    async def remember(self, market: Market, feed: Feed, until_us: int) -> Feed:
+        """Enter the part of `feed` due by `until_us` into the history; the rest of it."""
+        for count, sending in enumerate(feed):
+            if sending.due_us > until_us:
+                return itertools.chain([sending], feed)
+            market.record(sending.event)
+            if count % 5_000 == 0:
+                await asyncio.sleep(0)  # a signal may be waiting
+        return feed
+
+    async def run(self, market: Market, feed: Feed | None) -> None:
+        """Publish a market as time goes on: `feed`, or the replay from its first listener on."""
+        if feed is None:
+            assert self.settings.replay is not None
+            await self.subscriptions.first_to(market.streams)
+            log("replay_starts", symbol=market.symbol, speed=self.settings.speed)
+            feed = self.settings.replay.feed(market.symbol, now_us(), self.settings.speed)
+        await pace(feed, now_us, lambda batch: self.publish(market, batch))
+
+    async def say_goodbye(self) -> None:
+        closing = [
+            connection.close(WSCloseCode.GOING_AWAY, "The exchange shuts down")
+            for connection in self._connections
+        ]
+        await asyncio.gather(*closing, return_exceptions=True)
+
+    def _listeners(self, market: Market, kind: type) -> Collection[Connection]:
+        stream = market.stream(kind)
+        return self.subscriptions.to(stream) if stream is not None else ()
+
+    def _check_key(self, headers: Mapping[str, str]) -> None:
+        key = headers.get("X-MBX-APIKEY")
+        if not key:
+            raise ApiError(-2014, "API-key format invalid.", status=401)
+        if key != self.settings.api_key:
+            raise ApiError(-2015, "Invalid API-key, IP, or permissions for action.", status=401)
+
+
+async def serve(settings: Settings) -> int:
+    """Run the exchange until SIGTERM or SIGINT, then 0; 1 when a recording turns out unreadable.
+
+    Prints one JSON line on stdout once it listens.
+    """
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    exchange = Exchange(settings)
+    feeds = await _simulated_feeds(exchange) if settings.replay is None else {}
+    runner = web.AppRunner(exchange.app(), access_log=None, shutdown_timeout=_GOODBYE_S)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", settings.port).start()
+        port = runner.addresses[0][1]
+        line = {"event": "listening", "port": port, "feed": settings.feed, "symbols": settings.symbols}
+        print(json.dumps(line), flush=True)
+        log("listening", port=port, feed=settings.feed, simulated=settings.feed == "sim")
+        return await _until(stop, exchange, feeds)
+    finally:
+        await exchange.say_goodbye()
+        await runner.cleanup()
+        log("stopped")
+
+
+async def _simulated_feeds(exchange: Exchange) -> dict[str, Feed]:
+    """Every market's simulation from now on; what came before now is entered into its history."""
+    settings = exchange.settings
+    epoch_us = settings.epoch_us or now_us() - int(settings.history_s * 1e6)
+    feeds = {}
+    for symbol, market in exchange.markets.items():
+        ticks = simulate(symbol, settings.seed, epoch_us)
+        feed = (Sending(tick.time_us, tick.time_us, tick) for tick in ticks)
+        feeds[symbol] = await exchange.remember(market, feed, now_us())
+        log("simulated_history", symbol=symbol, seed=settings.seed, epoch_us=epoch_us)
+    return feeds
+
+
+async def _until(stop: asyncio.Event, exchange: Exchange, feeds: Mapping[str, Feed]) -> int:
+    """Run all markets until `stop`: 0, or 1 after a failure of one of them."""
+    markets = [
+        asyncio.create_task(exchange.run(market, feeds.get(symbol)))
+        for symbol, market in exchange.markets.items()
+    ]
+    tasks: list[asyncio.Task[Any]] = [asyncio.create_task(stop.wait()), *markets]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in markets:
+            if task.done():
+                task.result()
+        return 0
+    except RecordingError as error:
+        log("recording_unreadable", reason=str(error))
+        return 1
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

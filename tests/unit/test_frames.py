@@ -1,0 +1,77 @@
+"""Many frames at once give exactly what one by one gives, whatever is among them."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tickcast import sbe
+from tickcast.frames import decode_frames
+from tickcast.ticks import TickError, quotes_array, tick_rows, trades_array
+
+price = st.integers(-2, 10**13)
+qty = st.integers(-1, 10**12)
+exponent = st.sampled_from([-8, -8, -8, -2, -9])
+symbol = st.sampled_from(["BTCUSDT", "ETHUSDT", "BNBBTC", "币安USDT"])
+small = st.integers(0, 2**62)
+trade = st.builds(sbe.SbeTrade, small, price, qty, st.booleans())
+events = st.one_of(
+    st.builds(sbe.BestBidAskEvent, small, small, exponent, exponent, price, qty, price, qty, symbol),
+    st.builds(
+        sbe.TradesEvent, small, small, exponent, exponent, st.lists(trade, max_size=4).map(tuple), symbol
+    ),
+    st.builds(sbe.DepthDiffEvent, small, small, small, exponent, exponent, st.just(()), st.just(()), symbol),
+)
+plain_quotes = st.builds(
+    lambda t, u, b, q, s: sbe.BestBidAskEvent(t, u, -8, -8, b, q, b + 10**6, q + 1, s),
+    small,
+    small,
+    st.integers(1, 10**13),
+    st.integers(1, 10**12),
+    symbol,
+)
+
+
+@st.composite
+def frame(draw: st.DrawFn) -> bytes:
+    data = bytearray(sbe.encode(draw(st.one_of(events, plain_quotes, plain_quotes))))
+    for _ in range(draw(st.sampled_from([0, 0, 0, 1]))):
+        data[draw(st.integers(0, len(data) - 1))] ^= draw(st.integers(1, 255))
+    return bytes(data[: draw(st.sampled_from([len(data)] * 9 + [len(data) - 2]))])
+
+
+def one_by_one(frames: list[bytes], received_us: list[int]) -> tuple[dict, dict, list[int]]:
+    trades, quotes, errors = {}, {}, []
+    for i, (data, at) in enumerate(zip(frames, received_us, strict=True)):
+        try:
+            event = sbe.decode(data)
+            rows = tick_rows(event, at)
+        except (sbe.SbeError, TickError):
+            errors.append(i)
+            continue
+        for by_symbol, new in zip((trades, quotes), rows, strict=True):
+            if new:
+                by_symbol.setdefault(event.symbol, []).extend(new)
+    return trades, quotes, errors
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(frame(), max_size=30))
+def test_equals_one_by_one(frames: list[bytes]) -> None:
+    received_us = np.arange(len(frames)) + 7
+    got = decode_frames(frames, received_us)
+    trades, quotes, errors = one_by_one(frames, received_us.tolist())
+    assert sorted(i for i, _ in got.errors) == errors
+    for found, expected, array in ((got.trades, trades, trades_array), (got.quotes, quotes, quotes_array)):
+        assert found.keys() == expected.keys()
+        for name, rows in expected.items():
+            assert sorted(found[name].tolist()) == sorted(array(rows).tolist())
+
+
+@given(st.lists(st.binary(max_size=120), max_size=20))
+def test_any_bytes_are_errors_not_exceptions(frames: list[bytes]) -> None:
+    got = decode_frames(frames, np.zeros(len(frames), np.int64))
+    assert len(got.errors) <= len(frames)
+
+
+def test_no_frames() -> None:
+    assert decode_frames([], np.zeros(0, np.int64)) == ({}, {}, [])
