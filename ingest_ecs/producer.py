@@ -148,7 +148,7 @@ class Producer:
                 "ticks dropped: Kinesis has been out of reach for longer than the queue holds",
                 extra={
                     "symbol": symbol,
-                    "ticks": len(dropped),
+                    "ticks": dropped.tick_count,
                     "trade_ids": [int(ids.min()), int(ids.max())] if len(ids) else [],
                 },
             )

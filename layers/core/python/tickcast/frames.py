@@ -54,10 +54,11 @@ def decode_frames(frames: Sequence[bytes], received_us: Array) -> Ticks:
     frame: what is wrong with one is in `errors`, and the others are read.
     """
     ticks = Ticks({}, {}, [])
-    sizes = np.fromiter(map(len, frames), np.int64, len(frames))
-    for size in np.unique(sizes).tolist():
-        at = np.flatnonzero(sizes == size)
-        alike = frames if len(at) == len(frames) else [frames[i] for i in at.tolist()]
+    sizes = set(map(len, frames))
+    size_of = np.fromiter(map(len, frames), np.int64, len(frames)) if len(sizes) > 1 else None
+    for size in sizes:
+        at = np.arange(len(frames)) if size_of is None else np.flatnonzero(size_of == size)
+        alike = frames if size_of is None else [frames[i] for i in at.tolist()]
         left = _read_alike(b"".join(alike), size, at, received_us, ticks)
         _read_singly(frames, left, received_us, ticks)
     return ticks
@@ -112,6 +113,7 @@ def _read_trades(frames: Array, at: Array, received_us: Array, ticks: Ticks) -> 
 
 def _is_plain(frames: Array, block_length: int, template: int) -> Array:
     symbol_length = frames.dtype["symbol"].itemsize
+    letters = np.ascontiguousarray(frames["symbol"]).view(np.uint8).reshape(-1, symbol_length)
     return np.asarray(
         (frames["block_length"] == block_length)
         & (frames["template"] == template)
@@ -119,15 +121,21 @@ def _is_plain(frames: Array, block_length: int, template: int) -> Array:
         & (frames["price_exponent"] == SCALE_EXPONENT)
         & (frames["qty_exponent"] == SCALE_EXPONENT)
         & (frames["symbol_length"] == symbol_length)
+        # Plain ASCII without NUL, which numpy's bytes would drop at the end.
+        & (letters - 1 < 0x7F).all(axis=1)
     )
 
 
 def _append(by_symbol: dict[str, Array], symbols: Array, rows: Array) -> None:
-    names = np.unique(symbols)
-    for name in names.tolist():
-        mine = rows if len(names) == 1 else rows[symbols == name]
-        symbol = name.decode("utf-8", "replace")
+    while len(rows):
+        symbol = symbols[0].decode()
+        is_mine = symbols == symbols[0]
+        is_whole = is_mine.all()
+        mine = rows if is_whole else rows[is_mine]
         by_symbol[symbol] = np.concatenate([by_symbol[symbol], mine]) if symbol in by_symbol else mine
+        if is_whole:
+            return
+        rows, symbols = rows[~is_mine], symbols[~is_mine]
 
 
 def _read_singly(frames: Sequence[bytes], left: Array, received_us: Array, ticks: Ticks) -> None:

@@ -65,15 +65,15 @@ def quotes_array(rows: Iterable[QuoteRow]) -> Quotes:
 
 
 def rescale(mantissa: int, exponent: int) -> int:
-    """`mantissa * 10**exponent` as a mantissa at 1e-8. Raises `TickError` where that is not exact."""
+    """`mantissa * 10**exponent` as a mantissa at 1e-8. Raises `TickError` where 64 bits cannot hold it."""
     if exponent == SCALE_EXPONENT:
         return mantissa
     step: int = 10 ** abs(exponent - SCALE_EXPONENT)
-    if exponent > SCALE_EXPONENT:
-        return mantissa * step
-    scaled, rest = divmod(mantissa, step)
+    scaled, rest = (mantissa * step, 0) if exponent > SCALE_EXPONENT else divmod(mantissa, step)
     if rest:
         raise TickError(f"{mantissa}e{exponent} needs more than 8 decimals")
+    if abs(scaled) >= 2**63:
+        raise TickError(f"{mantissa}e{exponent} is too large: at 1e-8 it takes more than 64 bits")
     return scaled
 
 

@@ -1,0 +1,74 @@
+"""The CDK app: `cdk deploy --all -c env=local|dev|prod`.
+
+It synthesises anywhere: no credentials, no git, no network, no Docker. What it needs to know comes as
+context: `env` (default local); `symbols`, if not those of the configuration; for local, `redis_host` and
+`redis_port` of the server that stands in for the cache; `layers_dir`, if the layers are not where `make
+layers` builds them.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import aws_cdk
+
+from cdk.components.hot_store import LocalServer
+from cdk.config import Environment, load
+from cdk.stacks.app import AppStack, AwsAppStack
+from cdk.stacks.data import AwsDataStack, DataStack
+from cdk.stacks.network import NetworkStack
+
+BUILT_LAYERS = Path(__file__).resolve().parent / ".build" / "layers"
+
+
+def compose(app: aws_cdk.App) -> Environment:
+    """Puts the stacks of the environment named in the context into `app`."""
+    environment = load(_context(app, "env", "local"), symbols=_context(app, "symbols", ""))
+    built = BUILT_LAYERS / ("aws" if environment.aws else "local")
+    layers_folder = Path(_context(app, "layers_dir", str(built)))
+    prefix = f"tickcast-{environment.name}"
+    aws_cdk.Tags.of(app).add("application", "tickcast")
+    aws_cdk.Tags.of(app).add("environment", environment.name)
+
+    if environment.aws is None:
+        AppStack(
+            app,
+            f"{prefix}-app",
+            environment=environment,
+            data=DataStack(app, f"{prefix}-data", environment=environment),
+            hot_store=LocalServer(
+                host=_context(app, "redis_host", "127.0.0.1"), port=int(_context(app, "redis_port", "6379"))
+            ),
+            layers_folder=layers_folder,
+            # The CDK's own calls find the emulator by this variable; 4566 is where one listens by default.
+            endpoint_url=os.environ.get("AWS_ENDPOINT_URL", "http://127.0.0.1:4566"),
+        )
+        return environment
+
+    network = NetworkStack(
+        app, f"{prefix}-network", environment=environment, settings=environment.aws.network
+    )
+    data = AwsDataStack(
+        app, f"{prefix}-data", environment=environment, settings=environment.aws, vpc=network.vpc
+    )
+    AwsAppStack(
+        app,
+        f"{prefix}-app",
+        environment=environment,
+        settings=environment.aws,
+        data=data,
+        vpc=network.vpc,
+        layers_folder=layers_folder,
+    )
+    return environment
+
+
+def _context(app: aws_cdk.App, name: str, default: str) -> str:
+    return str(app.node.try_get_context(name) or default)
+
+
+if __name__ == "__main__":
+    app = aws_cdk.App()
+    compose(app)
+    app.synth()

@@ -1,0 +1,1 @@
+"""Measurements side by side: ours against the usual choices, in one run, as ratios."""

@@ -1,0 +1,1 @@
+"""tickcast's infrastructure: configuration, stacks and the constructs they are composed of."""

@@ -1,0 +1,179 @@
+"""The hot store: state, features and predictions, in Valkey (Redis's protocol).
+
+`Cache` is ElastiCache, entered with IAM tokens that the function signs by itself, so neither a password nor a
+Secrets Manager endpoint is needed. `LocalServer` is a server at an address. Both answer the same two grants,
+which is all the stack that composes has to know: a grant tells the function where the store is, and opens the
+way to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aws_cdk import Acknowledgment, ArnFormat, Stack, Validations
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_elasticache as elasticache
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from constructs import Construct
+
+from cdk.config import Cache as Settings
+from cdk.config import Environment
+
+PORT = 6379
+
+# Commands by category, over all keys. Without @dangerous: no FLUSHALL, KEYS, CONFIG, SHUTDOWN.
+WRITER = "on ~* -@all +@read +@write +@scripting +@connection +@transaction -@dangerous"
+READER = "on ~* -@all +@read +@connection -@dangerous"
+
+
+@dataclass(frozen=True)
+class LocalServer:
+    """A server on this machine, without TLS or users."""
+
+    host: str
+    port: int
+
+    def grant_read(self, function: lambda_.Function) -> None:
+        """Tells `function` where the store is."""
+        self.grant_write(function)
+
+    def grant_write(self, function: lambda_.Function) -> None:
+        """Tells `function` where the store is."""
+        _tell(function, host=self.host, port=self.port, tls=False)
+
+
+class Cache(Construct):
+    """An ElastiCache replication group of Valkey in the private subnets, with users to read and to write.
+
+    Attaching the user group shuts the server's default user; a Valkey group needs none of its own.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        environment: Environment,
+        settings: Settings,
+        vpc: ec2.IVpc,
+        subnets: list[ec2.ISubnet],
+    ) -> None:
+        super().__init__(scope, construct_id)
+        prefix = f"tickcast-{environment.name}"
+        several = settings.nodes > 1
+        self._writer = self._user("Writer", f"{prefix}-writer", WRITER)
+        self._reader = self._user("Reader", f"{prefix}-reader", READER)
+        users = elasticache.CfnUserGroup(
+            self,
+            "Users",
+            engine="valkey",
+            user_group_id=f"{prefix}-users",
+            user_ids=[self._writer.ref, self._reader.ref],
+        )
+        security_group = ec2.SecurityGroup(
+            self,
+            "SecurityGroup",
+            vpc=vpc,
+            description="The cache: entered from the functions granted, leaves nowhere",
+            allow_all_outbound=False,
+        )
+        self.connections = ec2.Connections(security_groups=[security_group], default_port=ec2.Port.tcp(PORT))
+        self.group = elasticache.CfnReplicationGroup(
+            self,
+            "Group",
+            replication_group_description=f"{prefix}: state, features, predictions",
+            engine="valkey",
+            engine_version="8.0",
+            cache_node_type=settings.node_type,
+            num_cache_clusters=settings.nodes,
+            automatic_failover_enabled=several,
+            multi_az_enabled=several,
+            cache_subnet_group_name=elasticache.CfnSubnetGroup(
+                self,
+                "Subnets",
+                description="The private subnets",
+                subnet_ids=[subnet.subnet_id for subnet in subnets],
+            ).ref,
+            security_group_ids=[security_group.security_group_id],
+            port=PORT,
+            transit_encryption_enabled=True,
+            transit_encryption_mode="required",
+            at_rest_encryption_enabled=True,
+            user_group_ids=[users.ref],
+            auto_minor_version_upgrade=True,
+        )
+        Validations.of(self.group).acknowledge(
+            Acknowledgment(
+                id="AwsSolutions-AEC5",
+                reason="Another port than 6379 hides nothing: only two security groups can reach it at all.",
+            ),
+            Acknowledgment(
+                id="AwsSolutions-AEC6",
+                reason="IAM authentication by user group replaces the shared AUTH token the rule looks for.",
+            ),
+        )
+        if not several:
+            Validations.of(self.group).acknowledge(
+                Acknowledgment(
+                    id="AwsSolutions-AEC4",
+                    reason="One node by configuration: losing it costs this environment a minute of warm-up.",
+                )
+            )
+
+    def grant_read(self, function: lambda_.Function) -> None:
+        """Lets `function`, which must be in the VPC, connect as the user that may only read."""
+        self._grant(function, self._reader)
+
+    def grant_write(self, function: lambda_.Function) -> None:
+        """Lets `function`, which must be in the VPC, connect as the user that may also write."""
+        self._grant(function, self._writer)
+
+    def _grant(self, function: lambda_.Function, user: elasticache.CfnUser) -> None:
+        function.connections.allow_to_default_port(self.connections, "the cache")
+        iam.Grant.add_to_principal(
+            grantee=function,
+            actions=["elasticache:Connect"],
+            resource_arns=[
+                Stack.of(self).format_arn(
+                    service="elasticache",
+                    resource=resource,
+                    resource_name=name,
+                    arn_format=ArnFormat.COLON_RESOURCE_NAME,
+                )
+                for resource, name in (("replicationgroup", self.group.ref), ("user", user.ref))
+            ],
+        )
+        _tell(
+            function,
+            host=self.group.attr_primary_end_point_address,
+            port=PORT,
+            tls=True,
+            iam_user=user.user_id,
+            cache_name=self.group.ref,
+        )
+
+    def _user(self, construct_id: str, name: str, access_string: str) -> elasticache.CfnUser:
+        return elasticache.CfnUser(
+            self,
+            construct_id,
+            engine="valkey",
+            # With IAM, a user's id and name must be equal.
+            user_id=name,
+            user_name=name,
+            authentication_mode={"Type": "iam"},
+            access_string=access_string,
+        )
+
+
+HotStore = Cache | LocalServer
+
+
+def _tell(
+    function: lambda_.Function, *, host: str, port: int, tls: bool, iam_user: str = "", cache_name: str = ""
+) -> None:
+    function.add_environment("REDIS_HOST", host)
+    function.add_environment("REDIS_PORT", str(port))
+    function.add_environment("REDIS_TLS", "1" if tls else "0")
+    function.add_environment("REDIS_IAM_USER", iam_user)
+    function.add_environment("REDIS_CACHE_NAME", cache_name)

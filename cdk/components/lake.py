@@ -1,0 +1,105 @@
+"""The bucket of history and models, with grants by prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from aws_cdk import Acknowledgment, Duration, RemovalPolicy, Stack, Validations
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_s3 as s3
+from constructs import Construct
+
+from cdk.config import Environment
+
+# Where Lambda puts the batches it gave up on: the service chooses the prefix, it cannot be configured.
+FAILED_BATCHES = "aws/lambda/*"
+
+
+class Lake(Construct):
+    """One bucket: `bronze/`, `quarantine/`, `schemas/`, `models/`, and `aws/lambda/` for failed batches.
+
+    The grants name single actions where the bucket's own `grant_*` would allow `s3:GetObject*` and more. They
+    are for functions of other stacks: the ARN in them is this stack's export.
+    """
+
+    def __init__(self, scope: Construct, construct_id: str, *, environment: Environment) -> None:
+        super().__init__(scope, construct_id)
+        lake = environment.lake
+        self.bucket = s3.Bucket(
+            self,
+            "Bucket",
+            encryption=s3.BucketEncryption.S3_MANAGED,
+            enforce_ssl=True,
+            minimum_tls_version=1.2,
+            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
+            object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
+            # Objects are written once, but for the model pointer: there, versions are the record of moves.
+            versioned=environment.keep_data,
+            removal_policy=RemovalPolicy.RETAIN if environment.keep_data else RemovalPolicy.DESTROY,
+            lifecycle_rules=[
+                *_expiries(
+                    {
+                        "bronze/": lake.bronze_days,
+                        "quarantine/": lake.quarantine_days,
+                        "aws/lambda/": lake.quarantine_days,
+                    }
+                ),
+                s3.LifecycleRule(
+                    id="leftovers",
+                    abort_incomplete_multipart_upload_after=Duration.days(1),
+                    noncurrent_version_expiration=Duration.days(90) if environment.keep_data else None,
+                ),
+            ],
+        )
+        self._exported_arn = Stack.of(self).export_value(self.bucket.bucket_arn)
+        Validations.of(self.bucket).acknowledge(
+            Acknowledgment(
+                id="AwsSolutions-S1",
+                reason="Only this application's roles reach the bucket; access logs would cost an object per "
+                "request for what CloudTrail data events, switched on when needed, tell better.",
+            )
+        )
+
+    def grant_read(self, function: lambda_.Function, *prefixes: str) -> None:
+        """Lets `function` read under `prefixes`, and list: without that a missing key is a 403, not a 404."""
+        self._grant_objects(function, "s3:GetObject", prefixes)
+        self._grant_list(function)
+
+    def grant_write(self, function: lambda_.Function, *prefixes: str) -> None:
+        """Lets `function` put objects under `prefixes`; not read, list or delete them."""
+        self._grant_objects(function, "s3:PutObject", prefixes)
+
+    def grant_failed_batches(self, function: lambda_.Function) -> None:
+        """Lets the stream's poller, which acts with the function's role, leave what it gave up on."""
+        self._grant_objects(function, "s3:PutObject", [FAILED_BATCHES])
+        self._grant_list(function)
+
+    def _grant_list(self, function: lambda_.Function) -> None:
+        iam.Grant.add_to_principal(
+            grantee=function, actions=["s3:ListBucket"], resource_arns=[self._exported_arn]
+        )
+
+    def _grant_objects(self, function: lambda_.Function, action: str, prefixes: Sequence[str]) -> None:
+        iam.Grant.add_to_principal(
+            grantee=function,
+            actions=[action],
+            resource_arns=[f"{self._exported_arn}/{prefix}" for prefix in prefixes],
+        )
+        export = Stack.of(self).resolve(self._exported_arn)["Fn::ImportValue"]
+        assert function.role is not None
+        for prefix in prefixes:
+            Validations.of(function.role).acknowledge(
+                Acknowledgment(
+                    id=f"AwsSolutions-IAM5[Resource::{export}/{prefix}]",
+                    reason="One action on one prefix, under which the keys are made at run time.",
+                )
+            )
+
+
+def _expiries(days_by_prefix: Mapping[str, int | None]) -> list[s3.LifecycleRule]:
+    return [
+        s3.LifecycleRule(id=f"expire {prefix}", prefix=prefix, expiration=Duration.days(days))
+        for prefix, days in days_by_prefix.items()
+        if days is not None
+    ]

@@ -1,0 +1,44 @@
+"""The Lambda layers, from what `layers.build` left in its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aws_cdk import RemovalPolicy
+from aws_cdk import aws_lambda as lambda_
+from constructs import Construct
+
+from cdk.components.handler import ARCHITECTURE, RUNTIME
+from layers.catalog import OF_FUNCTION, THIRD_PARTY
+
+CORE = Path(__file__).resolve().parents[2] / "layers" / "core"
+
+
+class Layers(Construct):
+    """The layer `core` from the repository and the third-party ones from `folder`."""
+
+    def __init__(self, scope: Construct, construct_id: str, *, folder: Path, environment_name: str) -> None:
+        super().__init__(scope, construct_id)
+        folders = {"core": CORE} | {name: folder / name for name in THIRD_PARTY}
+        missing = [str(path) for path in folders.values() if not path.is_dir()]
+        if missing:
+            raise FileNotFoundError(
+                f"no layer at {', '.join(missing)}: run `make layers ENV={environment_name}` first"
+            )
+        self._versions = {
+            name: lambda_.LayerVersion(
+                self,
+                name.capitalize(),
+                description=f"tickcast: {name}",
+                # Bytecode appears whenever tests run and would change the asset, so the layer, every time.
+                code=lambda_.Code.from_asset(str(path), exclude=["**/__pycache__"]),
+                compatible_runtimes=[RUNTIME],
+                compatible_architectures=[ARCHITECTURE],
+                removal_policy=RemovalPolicy.DESTROY,
+            )
+            for name, path in folders.items()
+        }
+
+    def of(self, function: str) -> list[lambda_.ILayerVersion]:
+        """The layers of one function, by the catalog."""
+        return [self._versions[name] for name in OF_FUNCTION[function]]

@@ -1,0 +1,206 @@
+"""Alarms for what a user would otherwise notice first, and the one dashboard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aws_cdk import Duration, Stack
+from aws_cdk import aws_apigateway as apigateway
+from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_cloudwatch_actions as actions
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_sns as sns
+from aws_cdk import aws_sns_subscriptions as subscriptions
+from constructs import Construct
+
+from cdk.components.ingest import Ingest
+from cdk.components.subscription import Subscription
+from cdk.config import Environment
+
+MINUTE = Duration.minutes(1)
+NAMESPACE = "tickcast"
+
+
+class Monitoring(Construct):
+    """One topic for all alarms, one dashboard that draws what they watch.
+
+    The metrics in the namespace `tickcast`, with the dimension `service`, are written by the handlers; all
+    others are AWS's own. Each `watch_*` adds a row to the dashboard and the alarms of that row.
+    """
+
+    def __init__(
+        self, scope: Construct, construct_id: str, *, environment: Environment, email: str | None
+    ) -> None:
+        super().__init__(scope, construct_id)
+        self.topic = sns.Topic(self, "Topic", display_name=f"tickcast {environment.name}", enforce_ssl=True)
+        self.topic.add_to_resource_policy(
+            # The policy that enforces TLS replaces the topic's default one, by which alarms may publish.
+            iam.PolicyStatement(
+                principals=[iam.ServicePrincipal("cloudwatch.amazonaws.com")],
+                actions=["sns:Publish"],
+                resources=[self.topic.topic_arn],
+                conditions={"StringEquals": {"aws:SourceAccount": Stack.of(self).account}},
+            )
+        )
+        if email:
+            self.topic.add_subscription(subscriptions.EmailSubscription(email))
+        self._dashboard = cloudwatch.Dashboard(
+            self,
+            "Dashboard",
+            dashboard_name=f"tickcast-{environment.name}",
+            default_interval=Duration.hours(3),
+        )
+
+    def watch_functions(self, functions: Sequence[lambda_.Function]) -> None:
+        """Any invocation that fails: handlers answer for bad input themselves, so an error is a fault."""
+        for function in functions:
+            self._alarm(
+                f"{function.node.id}Errors",
+                function.metric_errors(period=MINUTE),
+                over=0,
+                minutes=1,
+                meaning="Invocations fail: read the function's log.",
+            )
+        self._row(
+            "Errors of functions",
+            *[function.metric_errors(period=MINUTE, label=function.node.id) for function in functions],
+        )
+
+    def watch_consumer(
+        self, function: lambda_.Function, subscription: Subscription, *, behind: Duration, service: str
+    ) -> None:
+        """A consumer that falls behind, gives up on batches, or finds records it cannot read."""
+        name = function.node.id
+        age = function.metric("IteratorAge", period=MINUTE, statistic="max")
+        given_up = cloudwatch.Metric(
+            namespace="AWS/Lambda",
+            metric_name="OnFailureDestinationDeliveredEventCount",
+            dimensions_map={"EventSourceMappingUUID": subscription.ref},
+            statistic="sum",
+            period=MINUTE,
+        )
+        quarantined = _own("Quarantined", service)
+        self._alarm(
+            f"{name}Behind",
+            age,
+            over=behind.to_milliseconds(),
+            minutes=3,
+            meaning="Records wait too long: the consumer is too slow, or fails and repeats.",
+        )
+        self._alarm(
+            f"{name}GaveUp",
+            given_up,
+            over=0,
+            minutes=1,
+            meaning="A batch failed to the end and lies in the bucket under aws/lambda/.",
+        )
+        self._alarm(
+            f"{name}Quarantined",
+            quarantined,
+            over=0,
+            minutes=1,
+            meaning="Records could not be read; they lie in the bucket under quarantine/ with the reason.",
+        )
+        self._row(f"{name}: how far behind, what was given up", age, given_up, quarantined)
+
+    def watch_predictions(self, service: str) -> None:
+        """No predictions, or late ones. Silence counts: a missing figure is a missing prediction."""
+        predictions = _own("Predictions", service)
+        fallbacks = _own("Fallbacks", service)
+        latency = _own("LatencyMs", service, statistic="p99")
+        self._alarm(
+            "NoPredictions",
+            predictions,
+            under=1,
+            minutes=3,
+            meaning="No prediction for three minutes: is the exchange's stream up, does the ingest task run?",
+            silence=cloudwatch.TreatMissingData.BREACHING,
+        )
+        self._alarm(
+            "SlowPredictions",
+            latency,
+            over=2000,
+            minutes=5,
+            meaning="p99 from a bar's closing to its prediction above two seconds.",
+        )
+        self._row("Predictions a minute", predictions, fallbacks)
+        self._row("From a bar's closing to its prediction, p99", latency)
+
+    def watch_api(self, api: apigateway.RestApi) -> None:
+        """Answers that are our fault, or slow."""
+        errors = api.metric_server_error(period=MINUTE)
+        latency = api.metric_latency(period=MINUTE, statistic="p99")
+        self._alarm("ApiServerErrors", errors, over=0, minutes=2, meaning="The API answers 5xx.")
+        self._alarm("ApiSlow", latency, over=1000, minutes=5, meaning="p99 of the API above one second.")
+        refused = api.metric_client_error(period=MINUTE)
+        self._row("API: answers by kind", api.metric_count(period=MINUTE), refused, errors)
+        self._row("API: latency, p99", latency)
+
+    def watch_ingest(self, ingest: Ingest, *, tasks: int) -> None:
+        """Fewer tasks than there should be."""
+        running = cloudwatch.Metric(
+            namespace="ECS/ContainerInsights",
+            metric_name="RunningTaskCount",
+            dimensions_map={
+                "ClusterName": ingest.cluster.cluster_name,
+                "ServiceName": ingest.service.service_name,
+            },
+            statistic="min",
+            period=MINUTE,
+        )
+        self._alarm(
+            "IngestTasksMissing",
+            running,
+            under=tasks,
+            minutes=5,
+            meaning="An ingest task is not running: read the service's events and its log.",
+            silence=cloudwatch.TreatMissingData.BREACHING,
+        )
+        self._row("Ingest tasks", running, ingest.service.metric_cpu_utilization(period=MINUTE))
+
+    def _alarm(
+        self,
+        construct_id: str,
+        metric: cloudwatch.IMetric,
+        *,
+        minutes: int,
+        meaning: str,
+        over: float | None = None,
+        under: float | None = None,
+        silence: cloudwatch.TreatMissingData = cloudwatch.TreatMissingData.NOT_BREACHING,
+    ) -> None:
+        """Exactly one of `over` and `under` is the threshold; `minutes` in a row raise the alarm."""
+        threshold = over if over is not None else under
+        assert threshold is not None
+        operators = cloudwatch.ComparisonOperator
+        alarm = cloudwatch.Alarm(
+            self,
+            construct_id,
+            metric=metric,
+            threshold=threshold,
+            comparison_operator=operators.LESS_THAN_THRESHOLD
+            if over is None
+            else operators.GREATER_THAN_THRESHOLD,
+            evaluation_periods=minutes,
+            treat_missing_data=silence,
+            alarm_description=meaning,
+        )
+        action = actions.SnsAction(self.topic)
+        alarm.add_alarm_action(action)
+        alarm.add_ok_action(action)
+
+    def _row(self, title: str, *metrics: cloudwatch.IMetric) -> None:
+        self._dashboard.add_widgets(
+            cloudwatch.GraphWidget(title=title, left=list(metrics), width=24, height=5)
+        )
+
+
+def _own(metric_name: str, service: str, *, statistic: str = "sum") -> cloudwatch.Metric:
+    return cloudwatch.Metric(
+        namespace=NAMESPACE,
+        metric_name=metric_name,
+        dimensions_map={"service": service},
+        statistic=statistic,
+        period=MINUTE,
+    )

@@ -1,0 +1,184 @@
+"""The REST API in front of `serve_predictions`."""
+
+from __future__ import annotations
+
+import json
+
+from aws_cdk import Acknowledgment, RemovalPolicy, Validations
+from aws_cdk import aws_apigateway as apigateway
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+from constructs import Construct
+
+from cdk.config import Environment
+
+STAGE = "v1"
+PROBLEM_JSON = "application/problem+json"
+
+# What the gateway itself refuses, before any function is asked: (response, status, title, detail).
+# Without a detail the gateway's own message is passed on. An unknown path, which the gateway calls a missing
+# authentication token and answers with 403, is made a 404.
+PROBLEMS = (
+    (apigateway.ResponseType.INVALID_API_KEY, 403, "Forbidden", "An API key is needed: x-api-key."),
+    (apigateway.ResponseType.MISSING_AUTHENTICATION_TOKEN, 404, "Not Found", "No such path or method."),
+    (apigateway.ResponseType.BAD_REQUEST_PARAMETERS, 400, "Bad Request", None),
+    (apigateway.ResponseType.THROTTLED, 429, "Too Many Requests", "Too many requests in one second."),
+    (
+        apigateway.ResponseType.QUOTA_EXCEEDED,
+        429,
+        "Too Many Requests",
+        "This key's requests for today are used up.",
+    ),
+    (apigateway.ResponseType.INTEGRATION_TIMEOUT, 504, "Gateway Timeout", "No answer in time."),
+    (apigateway.ResponseType.INTEGRATION_FAILURE, 502, "Bad Gateway", "The function behind the API failed."),
+    (apigateway.ResponseType.DEFAULT_4_XX, None, "Request refused", None),
+    (apigateway.ResponseType.DEFAULT_5_XX, None, "Internal error", None),
+)
+
+ACCESS_LOG = json.dumps(
+    {
+        "time": "$context.requestTimeEpoch",
+        "request_id": "$context.requestId",
+        "method": "$context.httpMethod",
+        "path": "$context.path",
+        "status": "$context.status",
+        "error": "$context.error.responseType",
+        "api_key_id": "$context.identity.apiKeyId",
+        "latency_ms": "$context.responseLatency",
+        "integration_ms": "$context.integrationLatency",
+        "trace_id": "$context.xrayTraceId",
+    }
+)
+
+
+class PredictionApi(Construct):
+    """`GET /predictions/{symbol}` with an API key, `GET /health` without; a browser may call either.
+
+    Every error is `application/problem+json`, the gateway's own included. The usage plan meters and limits
+    each key; the stage's throttle holds for all callers together, those without a key included.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        environment: Environment,
+        function: lambda_.Function,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        limits = environment.api
+        on_aws = environment.aws is not None
+        access_log = logs.LogGroup(
+            self,
+            "AccessLog",
+            retention=logs.RetentionDays[environment.log_retention],
+            removal_policy=RemovalPolicy.DESTROY,
+        )
+        self.api = apigateway.RestApi(
+            self,
+            "Api",
+            rest_api_name=f"tickcast-{environment.name}",
+            description="Predictions of the next seconds, by symbol",
+            endpoint_types=[apigateway.EndpointType.REGIONAL],
+            # An account-wide setting that logging stages need; it stays when this stack goes.
+            cloud_watch_role=on_aws,
+            deploy_options=apigateway.StageOptions(
+                stage_name=STAGE,
+                tracing_enabled=True,
+                metrics_enabled=True,
+                logging_level=apigateway.MethodLoggingLevel.ERROR,
+                access_log_destination=apigateway.LogGroupLogDestination(access_log),
+                access_log_format=apigateway.AccessLogFormat.custom(ACCESS_LOG),
+                throttling_rate_limit=limits.requests_per_s,
+                throttling_burst_limit=limits.burst,
+            ),
+            default_cors_preflight_options=apigateway.CorsOptions(
+                # The key is a header of the caller's own, not a cookie a browser adds: any page may ask.
+                allow_origins=apigateway.Cors.ALL_ORIGINS,
+                allow_methods=["GET", "OPTIONS"],
+                allow_headers=["x-api-key", "Content-Type"],
+            ),
+        )
+        # The gateway would make this group by itself, and keep it for ever.
+        execution_log = logs.LogGroup(
+            self,
+            "ExecutionLog",
+            log_group_name=f"API-Gateway-Execution-Logs_{self.api.rest_api_id}/{STAGE}",
+            retention=logs.RetentionDays[environment.log_retention],
+            removal_policy=RemovalPolicy.DESTROY,
+        )
+        self.api.deployment_stage.node.add_dependency(execution_log)
+        # The construct's own output of the URL; the stack gives it a fixed name.
+        self.api.node.try_remove_child("Endpoint")
+        self._route(apigateway.LambdaIntegration(function, allow_test_invoke=False))
+        self._problems()
+
+        plan = self.api.add_usage_plan(
+            "Plan",
+            name=f"tickcast-{environment.name}",
+            throttle=apigateway.ThrottleSettings(
+                rate_limit=limits.key_requests_per_s, burst_limit=limits.key_burst
+            ),
+            quota=apigateway.QuotaSettings(limit=limits.key_requests_per_day, period=apigateway.Period.DAY),
+            api_stages=[apigateway.UsagePlanPerApiStage(api=self.api, stage=self.api.deployment_stage)],
+        )
+        self.key = self.api.add_api_key("Key", description=f"First key of tickcast-{environment.name}")
+        plan.add_api_key(self.key)
+        self._acknowledge(on_aws)
+
+    def _route(self, integration: apigateway.LambdaIntegration) -> None:
+        validator = self.api.add_request_validator(
+            "Parameters", validate_request_parameters=True, validate_request_body=True
+        )
+        self.api.root.add_resource("predictions").add_resource("{symbol}").add_method(
+            "GET",
+            integration,
+            api_key_required=True,
+            request_validator=validator,
+            request_parameters={"method.request.path.symbol": True},
+        )
+        self.api.root.add_resource("health").add_method("GET", integration, request_validator=validator)
+
+    def _problems(self) -> None:
+        for response_type, status, title, detail in PROBLEMS:
+            told = json.dumps(detail) if detail else "$context.error.messageString"
+            # `status` of a default response is not known here, and may be left out of a problem.
+            known = f'"status":{status},' if status else ""
+            self.api.add_gateway_response(
+                response_type.response_type.title().replace("_", ""),
+                type=response_type,
+                status_code=str(status) if status else None,
+                templates={
+                    "application/json": f'{{"type":"about:blank","title":"{title}",{known}'
+                    f'"detail":{told},"request_id":"$context.requestId"}}'
+                },
+                response_headers={
+                    "Content-Type": f"'{PROBLEM_JSON}'",
+                    "Access-Control-Allow-Origin": "'*'",
+                },
+            )
+
+    def _acknowledge(self, on_aws: bool) -> None:
+        Validations.of(self.api).acknowledge(
+            Acknowledgment(
+                id="AwsSolutions-APIG4",
+                reason="Predictions ask for an API key with a usage plan; health is public on purpose.",
+            ),
+            Acknowledgment(
+                id="AwsSolutions-COG4",
+                reason="The callers are programs with a key, not people who sign in: there is no user pool.",
+            ),
+            Acknowledgment(
+                id="AwsSolutions-APIG3",
+                reason="A web ACL has a monthly price; the throttles bound what abuse can cost.",
+            ),
+        )
+        if on_aws:
+            Validations.of(self.api).acknowledge(
+                Acknowledgment(
+                    id="AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/service-role/"
+                    "AmazonAPIGatewayPushToCloudWatchLogs]",
+                    reason="API Gateway's account-wide role for its logs is meant to have just this policy.",
+                )
+            )

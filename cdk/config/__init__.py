@@ -1,0 +1,156 @@
+"""What differs between the environments, typed and checked.
+
+There is one application; `local`, `dev` and `prod` are values. An environment's YAML file holds what differs
+from the defaults below, and `aws` holds what only a real account can host: without it (locally) the network,
+the cache, the database, the ingest task and the alarms are left out, and real servers on the same machine
+take their places. Unknown keys are errors, so a mistyped name cannot be ignored.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[int, Field(gt=0)]
+Retention = Literal["ONE_DAY", "ONE_WEEK", "TWO_WEEKS", "ONE_MONTH", "THREE_MONTHS", "ONE_YEAR"]
+
+
+class Settings(BaseModel):
+    """A group of settings: immutable, and without unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Prediction(Settings):
+    """How features are closed and predictions judged; every handler gets these as environment variables."""
+
+    lateness_ms: Positive = 100
+    stale_after_s: Positive = 5
+    primary_horizon_s: Literal[1, 2, 5, 10] = 2
+    features_ttl_s: Positive = 60
+
+
+class Stream(Settings):
+    """The Kinesis stream. `shards: null` means on-demand capacity."""
+
+    shards: Positive | None = 1
+    retention_hours: Annotated[int, Field(ge=24, le=8760)] = 24
+
+
+class Lake(Settings):
+    """Days after which the bucket forgets, by prefix; null keeps for ever. Models are never expired."""
+
+    bronze_days: Positive | None = None
+    quarantine_days: Positive | None = 30
+
+
+class Sizing(Settings):
+    """Memory (which on Lambda is also CPU), time and, only where the account's quota allows, concurrency.
+
+    A fresh account has a quota of 10 concurrent executions, of which none may be reserved: any value here
+    would fail the deployment, so the default is none.
+    """
+
+    memory_mb: Annotated[int, Field(ge=128, le=10240)]
+    timeout_s: Annotated[int, Field(ge=1, le=900)]
+    reserved_concurrency: Positive | None = None
+
+
+class Functions(Settings):
+    """The sizes of the functions, one field for each folder of `lambdas/`."""
+
+    predict_stream: Sizing = Sizing(memory_mb=1024, timeout_s=30)
+    archive_ticks: Sizing = Sizing(memory_mb=512, timeout_s=120)
+    train_model: Sizing = Sizing(memory_mb=3008, timeout_s=900)
+    serve_predictions: Sizing = Sizing(memory_mb=512, timeout_s=10)
+
+
+class Api(Settings):
+    """Limits of the API: the stage's for all callers together, the usage plan's for each key."""
+
+    requests_per_s: Positive = 100
+    burst: Positive = 200
+    key_requests_per_s: Positive = 20
+    key_burst: Positive = 40
+    key_requests_per_day: Positive = 200_000
+
+
+class Network(Settings):
+    """Two zones either way. Flow logs (of rejected traffic) are kept for the retention named, or not made."""
+
+    flow_logs: Retention | None = None
+
+
+class Cache(Settings):
+    """The Valkey replication group. Two nodes or more live in different zones and fail over by themselves."""
+
+    node_type: str = "cache.t4g.micro"
+    nodes: Annotated[int, Field(ge=1, le=6)] = 1
+
+
+class Database(Settings):
+    """The PostgreSQL instance."""
+
+    instance_type: str = "t4g.micro"
+    storage_gb: Annotated[int, Field(ge=20)] = 20
+    storage_limit_gb: Annotated[int, Field(ge=22)] = 100
+    backup_days: Annotated[int, Field(ge=1, le=35)] = 1
+    multi_az: bool = False
+
+
+class Ingest(Settings):
+    """The Fargate task that holds the exchange's stream. Each further task is a second pair of ears."""
+
+    cpu: Literal[256, 512, 1024] = 256
+    memory_mb: Positive = 512
+    tasks: Annotated[int, Field(ge=0, le=4)] = 1
+    stream_url: str = "wss://stream-sbe.binance.com:9443"
+    linger_ms: Positive = 100
+
+
+class Aws(Settings):
+    """What only an AWS account can host."""
+
+    network: Network = Network()
+    cache: Cache = Cache()
+    database: Database = Database()
+    ingest: Ingest = Ingest()
+    alarm_email: str | None = None
+
+
+class Environment(Settings):
+    """One deployment of tickcast.
+
+    `keep_data` retains the bucket and the stream and snapshots the database when their stack is deleted, and
+    protects the stacks and the database from deletion.
+    """
+
+    name: Literal["local", "dev", "prod"]
+    region: str = "ap-northeast-1"
+    symbols: Annotated[tuple[str, ...], Field(min_length=1)] = ("BTCUSDT", "ETHUSDT")
+    log_level: Literal["DEBUG", "INFO", "WARN", "ERROR"] = "INFO"
+    log_retention: Retention = "TWO_WEEKS"
+    keep_data: bool = False
+    prediction: Prediction = Prediction()
+    stream: Stream = Stream()
+    lake: Lake = Lake()
+    functions: Functions = Functions()
+    api: Api = Api()
+    aws: Aws | None = None
+
+
+def load(name: str, *, symbols: str = "") -> Environment:
+    """The environment called `name`, of the comma-separated `symbols` if there are any.
+
+    Raises ValueError naming the environments there are, or what its file has wrong.
+    """
+    files = {path.stem: path for path in Path(__file__).parent.glob("*.yaml")}
+    if name not in files:
+        raise ValueError(f"no environment {name!r}: one of {', '.join(sorted(files))}")
+    values = {"name": name, **yaml.safe_load(files[name].read_text("utf-8"))}
+    if symbols:
+        values["symbols"] = symbols.split(",")
+    return Environment.model_validate(values)

@@ -1,0 +1,198 @@
+"""The application: functions, their places on the stream, the API; on AWS the ingest task and the alarms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aws_cdk import CfnOutput, Duration, Stack
+from aws_cdk import aws_ec2 as ec2
+from constructs import Construct
+
+from cdk.components.handler import Handler
+from cdk.components.hot_store import HotStore
+from cdk.components.ingest import Ingest
+from cdk.components.layers import Layers
+from cdk.components.monitoring import Monitoring
+from cdk.components.prediction_api import STAGE, PredictionApi
+from cdk.components.subscription import Subscription
+from cdk.config import Aws, Environment
+from cdk.stacks.data import AwsDataStack, DataStack
+
+
+class AppStack(Stack):
+    """The four functions and the API: the same on a laptop and on AWS but for what is passed in."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        environment: Environment,
+        data: DataStack,
+        hot_store: HotStore,
+        layers_folder: Path,
+        endpoint_url: str | None = None,
+        vpc: ec2.IVpc | None = None,
+    ) -> None:
+        super().__init__(
+            scope,
+            construct_id,
+            env={"region": environment.region},
+            termination_protection=environment.keep_data,
+            description="tickcast: the application",
+        )
+        lake, stream = data.lake, data.stream
+        sizes = environment.functions
+        layers = Layers(self, "Layers", folder=layers_folder, environment_name=environment.name)
+        variables = {
+            "BUCKET": lake.bucket.bucket_name,
+            "SYMBOLS": ",".join(environment.symbols),
+            "LATENESS_MS": str(environment.prediction.lateness_ms),
+            "STALE_AFTER_S": str(environment.prediction.stale_after_s),
+            "PRIMARY_HORIZON_S": str(environment.prediction.primary_horizon_s),
+            "FEATURES_TTL_S": str(environment.prediction.features_ttl_s),
+        }
+
+        self.predict_stream = Handler(
+            self,
+            "PredictStream",
+            name="predict_stream",
+            description="Kinesis to bars, features and predictions in the hot store",
+            environment=environment,
+            sizing=sizes.predict_stream,
+            layers=layers.of("predict_stream"),
+            variables=variables,
+            vpc=vpc,
+        )
+        stream.grant_read(self.predict_stream)
+        hot_store.grant_write(self.predict_stream)
+        lake.grant_read(self.predict_stream, "models/*", "schemas/*")
+        lake.grant_write(self.predict_stream, "quarantine/*")
+        lake.grant_failed_batches(self.predict_stream)
+        self.prediction_feed = Subscription(
+            self,
+            "PredictionFeed",
+            function=self.predict_stream,
+            stream=stream,
+            lake=lake,
+            batch_size=500,
+            # A tick of a minute ago predicts nothing: give up early, and go on with what is fresh.
+            retries=3,
+            max_age=Duration.seconds(60),
+        )
+
+        self.archive_ticks = Handler(
+            self,
+            "ArchiveTicks",
+            name="archive_ticks",
+            description="Kinesis to Avro files in the lake's bronze",
+            environment=environment,
+            sizing=sizes.archive_ticks,
+            layers=layers.of("archive_ticks"),
+            variables=variables,
+        )
+        stream.grant_read(self.archive_ticks)
+        lake.grant_write(self.archive_ticks, "bronze/*", "quarantine/*")
+        lake.grant_failed_batches(self.archive_ticks)
+        self.archive_feed = Subscription(
+            self,
+            "ArchiveFeed",
+            function=self.archive_ticks,
+            stream=stream,
+            lake=lake,
+            batch_size=2000,
+            window=Duration.seconds(60),
+        )
+
+        self.train_model = Handler(
+            self,
+            "TrainModel",
+            name="train_model",
+            description="Bronze to a trained model with its card",
+            environment=environment,
+            sizing=sizes.train_model,
+            layers=layers.of("train_model"),
+            variables=variables,
+        )
+        lake.grant_read(self.train_model, "bronze/*", "models/*")
+        lake.grant_write(self.train_model, "models/*")
+
+        self.serve_predictions = Handler(
+            self,
+            "ServePredictions",
+            name="serve_predictions",
+            description="The API's answers from the hot store",
+            environment=environment,
+            sizing=sizes.serve_predictions,
+            layers=layers.of("serve_predictions"),
+            variables=variables,
+            vpc=vpc,
+        )
+        hot_store.grant_read(self.serve_predictions)
+        self.api = PredictionApi(self, "Api", environment=environment, function=self.serve_predictions)
+
+        # The emulator serves an API under its own address, not under the name AWS would give it.
+        api_url = (
+            f"{endpoint_url}/restapis/{self.api.api.rest_api_id}/{STAGE}/_user_request_/"
+            if endpoint_url
+            else self.api.api.url
+        )
+        CfnOutput(self, "ApiUrl", value=api_url)
+        CfnOutput(self, "ApiKeyId", value=self.api.key.key_id)
+        CfnOutput(self, "StreamName", value=stream.stream_name)
+        CfnOutput(self, "BucketName", value=lake.bucket.bucket_name)
+        CfnOutput(self, "TrainModelFunction", value=self.train_model.function_name)
+        CfnOutput(self, "PredictStreamFunction", value=self.predict_stream.function_name)
+
+
+class AwsAppStack(AppStack):
+    """On AWS besides: the ingest task, the alarms and the dashboard."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        environment: Environment,
+        settings: Aws,
+        data: AwsDataStack,
+        vpc: ec2.IVpc,
+        layers_folder: Path,
+    ) -> None:
+        super().__init__(
+            scope,
+            construct_id,
+            environment=environment,
+            data=data,
+            hot_store=data.cache,
+            layers_folder=layers_folder,
+            vpc=vpc,
+        )
+        self.ingest = Ingest(
+            self,
+            "Ingest",
+            environment=environment,
+            settings=settings.ingest,
+            vpc=vpc,
+            variables={
+                "STREAM_NAME": data.stream.stream_name,
+                "SYMBOLS": ",".join(environment.symbols),
+            },
+            exchange_key=data.exchange_key,
+        )
+        data.stream.grant_write(self.ingest.task.task_role)
+
+        monitoring = Monitoring(self, "Monitoring", environment=environment, email=settings.alarm_email)
+        monitoring.watch_predictions("predict_stream")
+        monitoring.watch_consumer(
+            self.predict_stream, self.prediction_feed, behind=Duration.seconds(10), service="predict_stream"
+        )
+        monitoring.watch_consumer(
+            self.archive_ticks, self.archive_feed, behind=Duration.minutes(15), service="archive_ticks"
+        )
+        monitoring.watch_functions(
+            [self.predict_stream, self.archive_ticks, self.train_model, self.serve_predictions]
+        )
+        monitoring.watch_api(self.api.api)
+        monitoring.watch_ingest(self.ingest, tasks=settings.ingest.tasks)
+        CfnOutput(self, "AlarmTopic", value=monitoring.topic.topic_arn)

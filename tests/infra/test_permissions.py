@@ -1,0 +1,136 @@
+"""Who may do what: the whole matrix, and AWS's own rules over every stack."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.infra.synthesis import Synthesised
+
+# Actions for which AWS knows no resource, or Lambda asks for any: the only ones that may name "*".
+WITHOUT_RESOURCE = {
+    "xray:PutTraceSegments",
+    "xray:PutTelemetryRecords",
+    # Lambda makes and removes the network interfaces of a function in a VPC with the function's role.
+    "ec2:CreateNetworkInterface",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeSubnets",
+    "ec2:DeleteNetworkInterface",
+    "ec2:AssignPrivateIpAddresses",
+    "ec2:UnassignPrivateIpAddresses",
+    # A registry's token is not a resource.
+    "ecr:GetAuthorizationToken",
+}
+
+# (action, what it may be done to) of each function, beyond its logs, its traces and its network interface.
+LAKE = {
+    "PredictStream": {
+        ("s3:GetObject", "models/*"),
+        ("s3:GetObject", "schemas/*"),
+        ("s3:PutObject", "quarantine/*"),
+        ("s3:PutObject", "aws/lambda/*"),
+        ("s3:ListBucket", ""),
+    },
+    "ArchiveTicks": {
+        ("s3:PutObject", "bronze/*"),
+        ("s3:PutObject", "quarantine/*"),
+        ("s3:PutObject", "aws/lambda/*"),
+        ("s3:ListBucket", ""),
+    },
+    "TrainModel": {
+        ("s3:GetObject", "bronze/*"),
+        ("s3:GetObject", "models/*"),
+        ("s3:PutObject", "models/*"),
+        ("s3:ListBucket", ""),
+    },
+    "ServePredictions": set(),
+}
+
+
+def as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def statements(synthesised: Synthesised) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(policy's logical id, statement) of every allowing statement of a role."""
+    for logical_id, properties in synthesised.resources("AWS::IAM::Policy"):
+        for statement in properties["PolicyDocument"]["Statement"]:
+            assert statement["Effect"] == "Allow"
+            yield logical_id, statement
+    for logical_id, properties in synthesised.resources("AWS::IAM::Role"):
+        assert "Policies" not in properties, logical_id
+
+
+def test_no_action_by_wildcard(synthesised: Synthesised) -> None:
+    for policy, statement in statements(synthesised):
+        assert not [action for action in as_list(statement["Action"]) if "*" in action], policy
+
+
+def test_no_resource_by_wildcard_but_where_there_is_none(synthesised: Synthesised) -> None:
+    for policy, statement in statements(synthesised):
+        if "*" in as_list(statement["Resource"]):
+            assert set(as_list(statement["Action"])) <= WITHOUT_RESOURCE, policy
+
+
+@pytest.mark.parametrize("function", LAKE)
+def test_what_a_function_may_do_in_the_lake(synthesised: Synthesised, function: str) -> None:
+    allowed = set()
+    for policy, statement in statements(synthesised):
+        if policy.startswith(function):
+            for action in as_list(statement["Action"]):
+                for resource in as_list(statement["Resource"]):
+                    if action.startswith("s3:"):
+                        text = resource["Fn::Join"][1][-1] if "Fn::Join" in resource else ""
+                        allowed.add((action, text.removeprefix("/")))
+    assert allowed == LAKE[function]
+
+
+def test_who_reads_and_writes_the_stream(synthesised: Synthesised) -> None:
+    readers, writers = set(), set()
+    for policy, statement in statements(synthesised):
+        actions = set(as_list(statement["Action"]))
+        if "kinesis:GetRecords" in actions:
+            readers.add(policy)
+        if "kinesis:PutRecords" in actions:
+            writers.add(policy)
+            assert "kinesis:GetRecords" not in actions
+    assert sorted(name[:12] for name in readers) == ["ArchiveTicks", "PredictStrea"]
+    assert [name[:6] for name in writers] == ([] if synthesised.name == "local" else ["Ingest"])
+
+
+def test_who_may_enter_the_cache(on_aws: Synthesised) -> None:
+    users = {}
+    for policy, statement in statements(on_aws):
+        if statement["Action"] == "elasticache:Connect":
+            users[policy[:12]] = "Writer" if "Writer" in json.dumps(statement) else "Reader"
+            assert "*" not in json.dumps(statement["Resource"])
+    assert users == {"PredictStrea": "Writer", "ServePredict": "Reader"}
+
+
+def test_nag(synthesised: Synthesised) -> None:
+    """AWS's solution rules; what we do otherwise is acknowledged, with its reason, beside the construct."""
+    from cdk_nag import AwsSolutionsChecks
+
+    report = AwsSolutionsChecks(synthesised.app).validate_scope(synthesised.app)
+    found = [
+        f"{violation.rule_name} {violation.description} at "
+        + ", ".join(str(resource.construct_path) for resource in violation.violating_resources)
+        for violation in report.violations
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_every_acknowledgement_has_a_written_reason(synthesised: Synthesised) -> None:
+    from aws_cdk import Validations
+
+    reasons = {}
+    for construct in synthesised.app.node.find_all():
+        for entry in construct.node.metadata:
+            if entry.type == Validations.ACKNOWLEDGED_RULES_METADATA_KEY:
+                reasons.update(entry.data)
+    assert reasons
+    for rule, reason in reasons.items():
+        assert len(str(reason).split()) >= 8, f"{rule}: {reason!r}"

@@ -1,0 +1,303 @@
+"""What every template has to be, whatever else changes in it. No test names a generated logical id."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.infra.synthesis import ROOT, Synthesised
+
+HANDLERS = ("predict_stream", "archive_ticks", "train_model", "serve_predictions")
+
+# Types and prefixes for which MiniStack refuses the whole stack.
+REFUSED_LOCALLY = (
+    "AWS::EC2::",
+    "AWS::ECS::",
+    "AWS::RDS::",
+    "AWS::ElastiCache::",
+    "AWS::ApplicationAutoScaling::",
+    "AWS::Kinesis::StreamConsumer",
+    "AWS::StepFunctions::StateMachineAlias",
+    "AWS::StepFunctions::StateMachineVersion",
+    "AWS::CloudWatch::CompositeAlarm",
+    "AWS::SecretsManager::RotationSchedule",
+    "AWS::Logs::QueryDefinition",
+)
+
+# cfn-lint's warnings about how the CDK writes, which no line of ours could change.
+LINT_IGNORED = [
+    "W3005",  # DependsOn beside a reference: the CDK orders a function behind its role's policy
+    "W6001",  # an output that is another stack's export: the stream's and the bucket's names
+]
+
+
+def functions(synthesised: Synthesised) -> dict[str, dict[str, Any]]:
+    """The properties of the functions, by the name of their handler."""
+    return {
+        properties["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"]: properties
+        for _, properties in synthesised.resources("AWS::Lambda::Function")
+    }
+
+
+def test_synthesis_asks_nothing_of_an_account(synthesised: Synthesised) -> None:
+    manifest = json.loads((Path(synthesised.assembly.directory) / "manifest.json").read_text("utf-8"))
+    assert "missing" not in manifest  # what a look-up in the account would leave
+
+
+def test_stacks(environments: dict[str, Synthesised]) -> None:
+    assert set(environments["local"].templates) == {"data", "app"}
+    assert set(environments["dev"].templates) == {"network", "data", "app"}
+    assert set(environments["prod"].templates) == {"network", "data", "app"}
+
+
+def test_local_has_nothing_the_emulator_refuses(environments: dict[str, Synthesised]) -> None:
+    for template in environments["local"].templates.values():
+        for logical_id, resource in template["Resources"].items():
+            assert not resource["Type"].startswith(REFUSED_LOCALLY), logical_id
+
+
+def test_cfn_lint(synthesised: Synthesised) -> None:
+    from cfnlint.api import lint  # type: ignore[import-untyped]
+    from cfnlint.config import ManualArgs  # type: ignore[import-untyped]
+
+    for name, template in synthesised.templates.items():
+        settings = ManualArgs(regions=["us-east-1", "ap-northeast-1"], ignore_checks=LINT_IGNORED)
+        findings = lint(json.dumps(template), config=settings)
+        assert not findings, f"{name}: " + "; ".join(f"{f.rule.id} {f.message}" for f in findings)
+
+
+def test_outputs(synthesised: Synthesised) -> None:
+    named = {"ApiUrl", "ApiKeyId", "StreamName", "BucketName", "TrainModelFunction", "PredictStreamFunction"}
+    assert named <= set(synthesised.templates["app"]["Outputs"])
+
+
+def test_functions_are_the_handlers_of_the_repository(synthesised: Synthesised) -> None:
+    assert set(functions(synthesised)) == set(HANDLERS)
+    assert {path.parent.name for path in ROOT.glob("lambdas/*/handler.py")} == set(HANDLERS)
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_function(synthesised: Synthesised, handler: str) -> None:
+    function = functions(synthesised)[handler]
+    assert (function["Runtime"], function["Architectures"]) == ("python3.13", ["x86_64"])
+    assert function["Handler"] == "handler.handler"
+    assert function["TracingConfig"] == {"Mode": "Active"}
+    logging = function["LoggingConfig"]
+    assert (logging["LogFormat"], logging["SystemLogLevel"]) == ("JSON", "WARN")
+    assert "ReservedConcurrentExecutions" not in function  # fails to deploy in a fresh account
+
+    variables = function["Environment"]["Variables"]
+    told = {"ENVIRONMENT", "BUCKET", "SYMBOLS", "LATENESS_MS", "STALE_AFTER_S", "PRIMARY_HORIZON_S"}
+    told |= {"FEATURES_TTL_S", "POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE", "LOG_LEVEL"}
+    store = {"REDIS_HOST", "REDIS_PORT", "REDIS_TLS", "REDIS_IAM_USER", "REDIS_CACHE_NAME"}
+    uses_store = handler in ("predict_stream", "serve_predictions")
+    assert set(variables) == told | store if uses_store else told
+    assert variables["ENVIRONMENT"] == synthesised.name
+
+    # Only who needs the store is in the VPC, from which nothing but the store and S3 can be reached.
+    assert ("VpcConfig" in function) == (uses_store and synthesised.name != "local")
+
+
+def test_where_the_hot_store_is(environments: dict[str, Synthesised]) -> None:
+    local = functions(environments["local"])["predict_stream"]["Environment"]["Variables"]
+    assert (local["REDIS_HOST"], local["REDIS_PORT"], local["REDIS_TLS"]) == ("127.0.0.1", "6379", "0")
+    assert (local["REDIS_IAM_USER"], local["REDIS_CACHE_NAME"]) == ("", "")
+    prod = functions(environments["prod"])
+    assert prod["predict_stream"]["Environment"]["Variables"]["REDIS_IAM_USER"] == "tickcast-prod-writer"
+    assert prod["serve_predictions"]["Environment"]["Variables"]["REDIS_IAM_USER"] == "tickcast-prod-reader"
+    assert prod["predict_stream"]["Environment"]["Variables"]["REDIS_TLS"] == "1"
+
+
+def test_no_record_blocks_a_shard_or_vanishes(synthesised: Synthesised) -> None:
+    mappings = [properties for _, properties in synthesised.resources("AWS::Lambda::EventSourceMapping")]
+    assert len(mappings) == 2
+    for mapping in mappings:
+        assert mapping["BisectBatchOnFunctionError"] is True
+        assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+        assert mapping["DestinationConfig"]["OnFailure"]["Destination"]
+        assert mapping["StartingPosition"] == "TRIM_HORIZON"
+    hot, archive = sorted(mappings, key=lambda m: m["MaximumBatchingWindowInSeconds"])
+    assert (hot["MaximumBatchingWindowInSeconds"], hot["MaximumRecordAgeInSeconds"]) == (0, 60)
+    assert (hot["BatchSize"], hot["MaximumRetryAttempts"]) == (500, 3)
+    # -1: as long as the stream keeps the record.
+    assert (archive["MaximumBatchingWindowInSeconds"], archive["MaximumRecordAgeInSeconds"]) == (60, -1)
+    assert archive["MaximumRetryAttempts"] == -1
+
+
+def test_every_log_is_forgotten_in_time(synthesised: Synthesised) -> None:
+    groups = dict(synthesised.resources("AWS::Logs::LogGroup"))
+    assert len(groups) >= len(HANDLERS)
+    for logical_id, properties in groups.items():
+        assert properties.get("RetentionInDays"), logical_id
+
+
+def test_no_secret_in_any_environment(synthesised: Synthesised) -> None:
+    told = [function["Environment"]["Variables"] for function in functions(synthesised).values()]
+    for _, task in synthesised.resources("AWS::ECS::TaskDefinition"):
+        for container in task["ContainerDefinitions"]:
+            told.append({entry["Name"]: entry["Value"] for entry in container["Environment"]})
+            assert [secret["Name"] for secret in container["Secrets"]] == ["BINANCE_API_KEY"]
+    for variables in told:
+        for name, value in variables.items():
+            assert not re.search("KEY|SECRET|PASSWORD|TOKEN", name), name
+            assert "resolve:secretsmanager" not in json.dumps(value), name
+    text = json.dumps(synthesised.templates)
+    for made_or_told in ("MasterUserPassword", "GenerateSecretString", "SecretString"):
+        assert f'"{made_or_told}":' not in text
+
+
+def test_api(synthesised: Synthesised) -> None:
+    key_required = {
+        properties["HttpMethod"]: properties.get("ApiKeyRequired", False)
+        for _, properties in synthesised.resources("AWS::ApiGateway::Method")
+        if properties["HttpMethod"] != "OPTIONS" and properties.get("RequestParameters")
+    }
+    assert key_required == {"GET": True}
+    [health] = [
+        properties
+        for _, properties in synthesised.resources("AWS::ApiGateway::Method")
+        if properties["HttpMethod"] == "GET" and not properties.get("RequestParameters")
+    ]
+    assert not health.get("ApiKeyRequired", False)
+    assert synthesised.one("AWS::ApiGateway::RestApi")["EndpointConfiguration"]["Types"] == ["REGIONAL"]
+    stage = synthesised.one("AWS::ApiGateway::Stage")
+    assert stage["TracingEnabled"] is True and stage["AccessLogSetting"]["DestinationArn"]
+    assert stage["MethodSettings"][0]["ThrottlingRateLimit"] > 0
+    assert stage["MethodSettings"][0]["DataTraceEnabled"] is False
+    plan = synthesised.one("AWS::ApiGateway::UsagePlan")
+    assert plan["Throttle"]["RateLimit"] > 0 and plan["Quota"]["Period"] == "DAY"
+
+
+def test_the_gateways_own_errors_are_problems(synthesised: Synthesised) -> None:
+    seen = {}
+    for _, properties in synthesised.resources("AWS::ApiGateway::GatewayResponse"):
+        parameters = properties["ResponseParameters"]
+        assert parameters["gatewayresponse.header.Content-Type"] == "'application/problem+json'"
+        assert parameters["gatewayresponse.header.Access-Control-Allow-Origin"] == "'*'"
+        body = properties["ResponseTemplates"]["application/json"]
+        problem = json.loads(body.replace("$context.error.messageString", '"said"'))
+        assert {"type", "title", "detail", "request_id"} <= set(problem)
+        status = properties.get("StatusCode")
+        assert problem.get("status") == (int(status) if status else None)
+        seen[properties["ResponseType"]] = status
+    assert seen["INVALID_API_KEY"] == "403"
+    assert seen["MISSING_AUTHENTICATION_TOKEN"] == "404"  # what the gateway calls an unknown path
+    assert seen["THROTTLED"] == seen["QUOTA_EXCEEDED"] == "429"
+    assert {"DEFAULT_4XX", "DEFAULT_5XX", "INTEGRATION_TIMEOUT", "INTEGRATION_FAILURE"} <= set(seen)
+
+
+def test_bucket_and_stream(on_aws: Synthesised) -> None:
+    bucket = on_aws.one("AWS::S3::Bucket")
+    assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
+    assert bucket["BucketEncryption"]
+    policy = json.dumps(on_aws.one("AWS::S3::BucketPolicy"))
+    assert "aws:SecureTransport" in policy and "s3:TlsVersion" in policy
+    expiring = {rule.get("Prefix") for rule in bucket["LifecycleConfiguration"]["Rules"]} - {None}
+    history = set() if on_aws.name == "prod" else {"bronze/"}
+    assert expiring == {"quarantine/", "aws/lambda/"} | history
+    stream = on_aws.one("AWS::Kinesis::Stream")
+    assert stream["StreamEncryption"]["EncryptionType"] == "KMS"
+    assert stream["RetentionPeriodHours"] >= 24
+
+
+def test_network_costs_nothing_by_existing(on_aws: Synthesised) -> None:
+    for kind in ("AWS::EC2::NatGateway", "AWS::EC2::EIP"):
+        assert not list(on_aws.resources(kind))
+    assert on_aws.one("AWS::EC2::VPCEndpoint")["VpcEndpointType"] == "Gateway"
+    for _, subnet in on_aws.resources("AWS::EC2::Subnet"):
+        assert subnet["MapPublicIpOnLaunch"] is False
+
+
+def test_nothing_comes_in_from_outside(on_aws: Synthesised) -> None:
+    for logical_id, group in on_aws.resources("AWS::EC2::SecurityGroup"):
+        assert "SecurityGroupIngress" not in group, logical_id
+    entered = [rule for _, rule in on_aws.resources("AWS::EC2::SecurityGroupIngress")]
+    assert len(entered) == 2  # the cache, by the two functions granted
+    for rule in entered:
+        assert rule["SourceSecurityGroupId"] and rule["FromPort"] == 6379
+
+
+def test_cache(on_aws: Synthesised) -> None:
+    group = on_aws.one("AWS::ElastiCache::ReplicationGroup")
+    assert group["Engine"] == "valkey" and float(group["EngineVersion"]) >= 7.2
+    assert group["TransitEncryptionEnabled"] is True and group["TransitEncryptionMode"] == "required"
+    assert group["AtRestEncryptionEnabled"] is True
+    assert group["AutomaticFailoverEnabled"] is (on_aws.name == "prod")
+    users = [user for _, user in on_aws.resources("AWS::ElastiCache::User")]
+    assert {user["AuthenticationMode"]["Type"] for user in users} == {"iam"}
+    assert all(user["UserId"] == user["UserName"] for user in users)
+    [reader] = [user for user in users if user["UserId"].endswith("-reader")]
+    assert "+@write" not in reader["AccessString"] and "+@all" not in reader["AccessString"]
+
+
+def test_database(on_aws: Synthesised) -> None:
+    instance = on_aws.one("AWS::RDS::DBInstance")
+    assert instance["EnableIAMDatabaseAuthentication"] is True
+    assert instance["StorageEncrypted"] is True and instance["PubliclyAccessible"] is False
+    assert instance["ManageMasterUserPassword"] is True
+    assert instance["EnablePerformanceInsights"] is True
+    assert instance["DeletionProtection"] is (on_aws.name == "prod")
+    assert on_aws.one("AWS::RDS::DBParameterGroup")["Parameters"]["rds.force_ssl"] == "1"
+
+
+def test_ingest_task(on_aws: Synthesised) -> None:
+    [container] = on_aws.one("AWS::ECS::TaskDefinition")["ContainerDefinitions"]
+    assert container["ReadonlyRootFilesystem"] is True
+    assert container["User"].split(":")[0] not in ("", "0", "root")
+    assert 0 < container["StopTimeout"] <= 120
+    assert container["HealthCheck"]["Command"][0] == "CMD"
+    assert container["LinuxParameters"]["Capabilities"]["Drop"] == ["ALL"]
+    told = {entry["Name"] for entry in container["Environment"]}
+    assert {"STREAM_NAME", "SYMBOLS", "STREAM_URL", "SOURCE", "LINGER_MS", "HEALTH_PORT"} <= told
+    assert "AWS_ENDPOINT_URL" not in told
+
+    service = on_aws.one("AWS::ECS::Service")
+    deployment = service["DeploymentConfiguration"]
+    assert (deployment["MinimumHealthyPercent"], deployment["MaximumPercent"]) == (100, 200)
+    assert deployment["DeploymentCircuitBreaker"] == {"Enable": True, "Rollback": True}
+    assert service["NetworkConfiguration"]["AwsvpcConfiguration"]["AssignPublicIp"] == "ENABLED"
+
+
+def test_dockerfile_agrees_with_the_task(on_aws: Synthesised) -> None:
+    [container] = on_aws.one("AWS::ECS::TaskDefinition")["ContainerDefinitions"]
+    told = {entry["Name"]: entry["Value"] for entry in container["Environment"]}
+    dockerfile = (ROOT / "ingest_ecs" / "Dockerfile").read_text("utf-8")
+    assert f"USER {container['User']}" in dockerfile
+    assert f"HEALTH_PORT={told['HEALTH_PORT']}" in dockerfile
+    assert f"127.0.0.1:{told['HEALTH_PORT']}/health" in container["HealthCheck"]["Command"][-1]
+
+
+def test_every_alarm_tells_somebody(on_aws: Synthesised) -> None:
+    alarms = dict(on_aws.resources("AWS::CloudWatch::Alarm"))
+    for logical_id, alarm in alarms.items():
+        assert alarm["AlarmActions"] and alarm["AlarmDescription"], logical_id
+    watched = {alarm["MetricName"] for alarm in alarms.values() if "MetricName" in alarm}
+    assert {"IteratorAge", "Errors", "OnFailureDestinationDeliveredEventCount", "Quarantined"} <= watched
+    assert {"Predictions", "LatencyMs", "5XXError", "RunningTaskCount"} <= watched
+    silent = {a["MetricName"] for a in alarms.values() if a["TreatMissingData"] == "breaching"}
+    assert silent == {"Predictions", "RunningTaskCount"}
+    assert on_aws.one("AWS::CloudWatch::Dashboard")
+
+
+def test_alarms_watch_metrics_the_handlers_write(on_aws: Synthesised) -> None:
+    sources = "".join(path.read_text("utf-8") for path in ROOT.glob("lambdas/*/handler.py"))
+    for _, alarm in on_aws.resources("AWS::CloudWatch::Alarm"):
+        if alarm.get("Namespace") == "tickcast":
+            assert f'"{alarm["MetricName"]}"' in sources
+
+
+def test_prod_outlives_a_mistake(environments: dict[str, Synthesised]) -> None:
+    for name, expected in (("prod", True), ("dev", False), ("local", False)):
+        for stack in environments[name].assembly.stacks:
+            assert bool(stack.termination_protection) is expected
+    for kind, policy in (("AWS::S3::Bucket", "Retain"), ("AWS::RDS::DBInstance", "Snapshot")):
+        [resource] = [
+            resource
+            for resource in environments["prod"].templates["data"]["Resources"].values()
+            if resource["Type"] == kind
+        ]
+        assert resource["DeletionPolicy"] == policy
