@@ -9,7 +9,7 @@ impossible frame) goes one by one through `tickcast.sbe`, which knows all of it 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,10 +20,8 @@ from tickcast.ticks import (
     QUOTE,
     SCALE_EXPONENT,
     TRADE,
-    QuoteRow,
     Quotes,
     TickError,
-    TradeRow,
     Trades,
     quotes_array,
     tick_rows,
@@ -85,13 +83,13 @@ def _read_quotes(frames: Array, at: Array, received_us: Array, ticks: Ticks) -> 
     is_plain = _is_plain(frames, 50, sbe.BEST_BID_ASK)
     is_plain &= (frames["bid_price"] > 0) & (frames["bid_price"] < frames["ask_price"])
     is_plain &= (frames["bid_qty"] > 0) & (frames["ask_qty"] > 0)
-    if not is_plain.all():
-        frames, at = frames[is_plain], at[is_plain]
-    rows = np.empty(len(frames), QUOTE)
-    rows["receive_time_us"] = received_us[at]
-    for name in ("time_us", "update_id", "bid_price", "bid_qty", "ask_price", "ask_qty"):
-        rows[name] = frames[name]
-    _append(ticks.quotes, frames["symbol"], rows)
+    for symbol, mine in _by_symbol(frames["symbol"], is_plain):
+        chosen = frames[mine]
+        rows = np.empty(len(chosen), QUOTE)
+        rows["receive_time_us"] = received_us[at[mine]]
+        for name in ("time_us", "update_id", "bid_price", "bid_qty", "ask_price", "ask_qty"):
+            rows[name] = chosen[name]
+        _append(ticks.quotes, symbol, rows)
     return np.asarray(~is_plain)
 
 
@@ -100,20 +98,20 @@ def _read_trades(frames: Array, at: Array, received_us: Array, ticks: Ticks) -> 
     trades = frames["trades"]  # (frames, trades a frame)
     is_plain = _is_plain(frames, 18, sbe.TRADES) & (frames["entry_length"] == _TRADE_BYTES)
     is_plain &= ((trades["price"] > 0) & (trades["qty"] > 0) & (trades["is_buyer_maker"] <= 1)).all(axis=1)
-    frames, trades, at = frames[is_plain], trades[is_plain], at[is_plain]
-    rows = np.empty(trades.shape, TRADE)
-    rows["time_us"] = frames["transact_time_us"][:, None]
-    rows["receive_time_us"] = received_us[at][:, None]
-    rows["first_id"] = rows["last_id"] = trades["id"]
-    rows["price"], rows["qty"] = trades["price"], trades["qty"]
-    rows["side"] = 1 - 2 * trades["is_buyer_maker"].astype(np.int8)
-    _append(ticks.trades, np.repeat(frames["symbol"], trades.shape[1]), rows.ravel())
+    for symbol, mine in _by_symbol(frames["symbol"], is_plain):
+        chosen = trades[mine]
+        rows = np.empty(chosen.shape, TRADE)
+        rows["time_us"] = frames["transact_time_us"][mine][:, None]
+        rows["receive_time_us"] = received_us[at[mine]][:, None]
+        rows["first_id"] = rows["last_id"] = chosen["id"]
+        rows["price"], rows["qty"] = chosen["price"], chosen["qty"]
+        rows["side"] = 1 - 2 * chosen["is_buyer_maker"].astype(np.int8)
+        _append(ticks.trades, symbol, rows.ravel())
     return np.asarray(~is_plain)
 
 
 def _is_plain(frames: Array, block_length: int, template: int) -> Array:
     symbol_length = frames.dtype["symbol"].itemsize
-    letters = np.ascontiguousarray(frames["symbol"]).view(np.uint8).reshape(-1, symbol_length)
     return np.asarray(
         (frames["block_length"] == block_length)
         & (frames["template"] == template)
@@ -121,21 +119,25 @@ def _is_plain(frames: Array, block_length: int, template: int) -> Array:
         & (frames["price_exponent"] == SCALE_EXPONENT)
         & (frames["qty_exponent"] == SCALE_EXPONENT)
         & (frames["symbol_length"] == symbol_length)
-        # Plain ASCII without NUL, which numpy's bytes would drop at the end.
-        & (letters - 1 < 0x7F).all(axis=1)
     )
 
 
-def _append(by_symbol: dict[str, Array], symbols: Array, rows: Array) -> None:
-    while len(rows):
-        symbol = symbols[0].decode()
-        is_mine = symbols == symbols[0]
-        is_whole = is_mine.all()
-        mine = rows if is_whole else rows[is_mine]
-        by_symbol[symbol] = np.concatenate([by_symbol[symbol], mine]) if symbol in by_symbol else mine
-        if is_whole:
-            return
-        rows, symbols = rows[~is_mine], symbols[~is_mine]
+def _by_symbol(symbols: Array, is_plain: Array) -> Iterator[tuple[str, Array | slice]]:
+    """Each symbol and which plain frames are its; odd symbols are struck from `is_plain`."""
+    waiting = is_plain.copy()
+    while waiting.any():
+        name = symbols[waiting.argmax()]
+        mine = waiting & (symbols == name)
+        waiting &= ~mine
+        # numpy's bytes drop a trailing NUL, and UTF-8 may be damaged: the careful decoder judges those.
+        if len(name) == symbols.itemsize and name.isascii():
+            yield name.decode(), slice(None) if mine.all() else mine
+        else:
+            is_plain &= ~mine
+
+
+def _append(by_symbol: dict[str, Array], symbol: str, rows: Array) -> None:
+    by_symbol[symbol] = np.concatenate([by_symbol[symbol], rows]) if symbol in by_symbol else rows
 
 
 def _read_singly(frames: Sequence[bytes], left: Array, received_us: Array, ticks: Ticks) -> None:
@@ -146,16 +148,10 @@ def _read_singly(frames: Sequence[bytes], left: Array, received_us: Array, ticks
         except (sbe.SbeError, TickError) as error:
             ticks.errors.append((i, error))
             continue
-        _extend(ticks.trades, event.symbol, trades, trades_array)
-        _extend(ticks.quotes, event.symbol, quotes, quotes_array)
-
-
-def _extend(
-    by_symbol: dict[str, Array], symbol: str, rows: list[TradeRow] | list[QuoteRow], array: Any
-) -> None:
-    if rows:
-        known = [by_symbol[symbol]] if symbol in by_symbol else []
-        by_symbol[symbol] = np.concatenate([*known, array(rows)])
+        if trades:
+            _append(ticks.trades, event.symbol, trades_array(trades))
+        if quotes:
+            _append(ticks.quotes, event.symbol, quotes_array(quotes))
 
 
 @functools.cache
