@@ -1,1 +1,1 @@
-"""The local exchange: Binance's SBE stream and REST API over a simulated or a replayed market."""
+"""The local exchange: Binance's SBE and JSON streams and REST API over a simulated or a replayed market."""

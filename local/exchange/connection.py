@@ -3,21 +3,27 @@
 Nothing the market does waits for a client. A frame is put into the client's queue and the client's own
 task sends it; a client that leaves more than `max_queued` messages unread is cut off, as an exchange does.
 
-What is sent to a client passes `Connection.offer`, and nothing else: a place to make the exchange misbehave.
+Whatever is sent to a client passes `Connection.offer`. What should reach it and when is decided before that,
+by the market and, where the exchange is told to misbehave, by `local.exchange.misbehaviour`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 import time
 from collections import deque
 from typing import Any
 
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
+from local.exchange.encoding import Encoding
 from local.exchange.log import log
 from local.exchange.subscriptions import Subscriptions
+
+_NO_LINGER = struct.pack("ii", 1, 0)  # closing discards what was not sent and resets the connection
 
 
 class Connection:
@@ -26,32 +32,57 @@ class Connection:
     def __init__(
         self,
         transport: asyncio.BaseTransport | None,
-        socket: web.WebSocketResponse,
+        websocket: web.WebSocketResponse,
         subscriptions: Subscriptions[Connection],
+        encoding: Encoding,
     ) -> None:
+        self.encoding = encoding
         self._transport = transport
-        self._socket = socket
+        self._websocket = websocket
         self._subscriptions = subscriptions
         self._limits = limits = subscriptions.limits
         self._queue: deque[bytes | str] = deque()
         self._queued = asyncio.Event()
         self._is_cut_off = False
+        self._opened_s = asyncio.get_running_loop().time()
+        self._end: asyncio.TimerHandle | None = None
+        self._closing: asyncio.Task[None] | None = None
         self._received: deque[float] = deque(maxlen=limits.messages_per_s)
         self._unanswered: dict[bytes, float] = {}  # pings by payload, oldest first
+        self.end_at_age(limits.max_age_s)
 
     def offer(self, message: bytes | str) -> None:
         """Queue a binary frame or a text; never waits."""
         if self._is_cut_off:
             return
         if len(self._queue) >= self._limits.max_queued:
-            self._is_cut_off = True
-            self._queue.clear()
             log("client_too_slow", queued=self._limits.max_queued, streams=self._subscriptions.of(self))
-            if isinstance(self._transport, asyncio.WriteTransport):
-                self._transport.abort()  # a goodbye would have to wait behind what it does not read
+            self.abort()  # a goodbye would have to wait behind what it does not read
             return
         self._queue.append(message)
         self._queued.set()
+
+    def abort(self) -> None:
+        """End the TCP connection by a reset: no goodbye, and what is still to be sent never is."""
+        self._is_cut_off = True
+        self._queue.clear()
+        if isinstance(self._transport, asyncio.WriteTransport):
+            endpoint = self._transport.get_extra_info("socket")
+            if endpoint is not None:
+                endpoint.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+            self._transport.abort()
+
+    def close_soon(self, code: WSCloseCode, reason: str) -> None:
+        """Say goodbye without waiting for the answer."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self.close(code, reason))
+
+    def end_at_age(self, age_s: float) -> None:
+        """Say goodbye once the connection is `age_s` old, instead of when it was to be before."""
+        if self._end is not None:
+            self._end.cancel()
+        loop = asyncio.get_running_loop()
+        self._end = loop.call_at(self._opened_s + age_s, self._end_of_life)
 
     async def serve(self) -> None:
         tasks = [asyncio.create_task(self._write()), asyncio.create_task(self._ping())]
@@ -59,12 +90,20 @@ class Connection:
             await self._read()
         finally:
             self._subscriptions.drop(self)
+            if self._end is not None:
+                self._end.cancel()
             for task in tasks:
                 task.cancel()
+            if self._closing is not None:
+                tasks.append(self._closing)
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def close(self, code: WSCloseCode, reason: str) -> None:
-        await self._socket.close(code=code, message=reason.encode())
+        await self._websocket.close(code=code, message=reason.encode())
+
+    def _end_of_life(self) -> None:
+        log("connection_too_old", streams=self._subscriptions.of(self))
+        self.close_soon(WSCloseCode.GOING_AWAY, "The connection has reached its maximum age")
 
     async def _write(self) -> None:
         while True:
@@ -73,9 +112,9 @@ class Connection:
             while self._queue:
                 message = self._queue.popleft()
                 if isinstance(message, bytes):
-                    await self._socket.send_bytes(message)
+                    await self._websocket.send_bytes(message)
                 else:
-                    await self._socket.send_str(message)
+                    await self._websocket.send_str(message)
 
     async def _ping(self) -> None:
         while True:
@@ -87,10 +126,10 @@ class Connection:
                 return
             payload = str(time.time_ns() // 1_000_000).encode()
             self._unanswered.setdefault(payload, now)
-            await self._socket.ping(payload)
+            await self._websocket.ping(payload)
 
     async def _read(self) -> None:
-        async for message in self._socket:
+        async for message in self._websocket:
             now = time.monotonic()
             if len(self._received) == self._received.maxlen and now - self._received[0] < 1.0:
                 log("client_too_many_messages", streams=self._subscriptions.of(self))
@@ -104,7 +143,7 @@ class Connection:
             case WSMsgType.TEXT:
                 self.offer(json.dumps(self._reply(message.data)))
             case WSMsgType.PING:
-                await self._socket.pong(message.data)
+                await self._websocket.pong(message.data)
             case WSMsgType.PONG:
                 self._answered(bytes(message.data))
 

@@ -54,6 +54,15 @@ Tick = Trade | Quote
 Event = Tick | BookSnapshot | BookDiff
 
 
+def decimal(mantissa: int) -> str:
+    """A mantissa at 1e-8 as Binance writes it.
+
+    >>> decimal(6183763000000), decimal(1)
+    ('61837.63000000', '0.00000001')
+    """
+    return f"{mantissa // 10**8}.{mantissa % 10**8:08d}"
+
+
 class Sending(NamedTuple):
     """An event with the moment to send it and the event time to state in its frame."""
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from local.exchange.book import Book, synthetic_levels
+from local.exchange.encoding import Json, Sbe, stream_name
 from local.exchange.events import Event, Feed, Levels, Quote, Sending, Trade
 from local.exchange.history import QuoteHistory, TradeHistory
 
@@ -31,7 +32,13 @@ async def pace(feed: Feed, now_us: Now, publish: Callable[[Sequence[Sending]], N
 
 
 class Sent:
-    """Count of what was sent of one symbol to at least one subscriber."""
+    """What was published of one symbol: the truth that clients are measured against.
+
+    Trades count from the first that anybody listened for, quotes likewise. From then on all do, also those
+    that nobody was connected for or that a misbehaviour kept from every client: whoever listened once
+    should find out what it missed. So `trades` is the number of ids between `first_id` and `last_id`,
+    which is all of them, unless a replayed recording has holes itself.
+    """
 
     def __init__(self) -> None:
         self.trades = self.quotes = 0
@@ -40,13 +47,18 @@ class Sent:
         self.first_time_us: int | None = None  # event time
         self.last_time_us: int | None = None
 
-    def add(self, sending: Sending) -> None:
+    def add(self, sending: Sending, is_heard: bool) -> None:
+        """Count a trade or a quote for which somebody listens, or somebody has listened before."""
         if isinstance(sending.event, Trade):
+            if not (is_heard or self.trades):
+                return
             self.trades += 1
             self.last_id = sending.event.id
             if self.first_id is None:
                 self.first_id = self.last_id
         else:
+            if not (is_heard or self.quotes):
+                return
             self.quotes += 1
         self.last_time_us = sending.event_time_us
         if self.first_time_us is None:
@@ -62,15 +74,12 @@ class Market:
         self.trades = TradeHistory()
         self.quotes = QuoteHistory(symbol)
         self.sent = Sent()
-        self._streams: dict[type, str] = {
-            Trade: f"{symbol.lower()}@trade",
-            Quote: f"{symbol.lower()}@bestBidAsk",
+        self.streams_of: dict[type, set[str]] = {  # who listens to one of them gets such events
+            kind: {stream_name(symbol, encoding.streams[kind]) for encoding in (Sbe, Json)}
+            for kind in (Trade, Quote)
         }
+        self.streams = set().union(*self.streams_of.values())
         self._book = Book()
-
-    @property
-    def streams(self) -> list[str]:
-        return list(self._streams.values())
 
     def record(self, event: Event) -> None:
         """Add an event to the history."""
@@ -81,10 +90,6 @@ class Market:
                 self.quotes.append(event)
             case _:
                 self._book.apply(event)
-
-    def stream(self, kind: type[Event]) -> str | None:
-        """The stream that carries such events; None for those that only the REST API tells of."""
-        return self._streams.get(kind)
 
     def depth(self, limit: int) -> tuple[int, Levels, Levels]:
         """Update id, bids and asks; of a replay without depth messages only the best level."""

@@ -7,12 +7,13 @@ header; above the limit the answer is 429 with the seconds to wait. Errors are B
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from aiohttp import web
 
-from local.exchange.events import Levels, Quote
+from local.exchange.events import Levels, Quote, decimal
 from local.exchange.history import AggTrade
 from local.exchange.market import Market, Now
 
@@ -25,12 +26,15 @@ _QUOTE_ASSETS = ("USDT", "USDC", "FDUSD", "BTC", "ETH", "EUR")
 
 
 class ApiError(Exception):
-    """A request that is answered with an error: HTTP status and Binance's code and message."""
+    """A request that is answered with an error: HTTP status, Binance's code and message, when to return."""
 
-    def __init__(self, code: int, message: str, status: int = 400) -> None:
+    def __init__(
+        self, code: int, message: str, status: int = 400, retry_after_s: float | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.body = {"code": code, "msg": message}
+        self.headers = {} if retry_after_s is None else {"Retry-After": str(max(math.ceil(retry_after_s), 1))}
 
 
 class Window(NamedTuple):
@@ -71,16 +75,15 @@ class RestApi:
         try:
             if used is not None and used > WEIGHT_LIMIT:
                 message = f"Too much request weight used; current limit is {WEIGHT_LIMIT} per 1 MINUTE."
-                raise ApiError(-1003, message, status=429)
+                rest_of_minute_s = 60 - self._now_us() / 1e6 % 60
+                raise ApiError(-1003, message, status=429, retry_after_s=rest_of_minute_s)
             response = await handler(request)
         except ApiError as error:
-            response = web.json_response(error.body, status=error.status)
+            response = web.json_response(error.body, status=error.status, headers=error.headers)
         except web.HTTPNotFound:
             response = web.json_response({"code": -1000, "msg": f"No path {request.path}."}, status=404)
         if used is not None:
             response.headers["X-MBX-USED-WEIGHT-1M"] = str(used)
-        if response.status == 429:
-            response.headers["Retry-After"] = str(60 - int(self._now_us() / 1e6) % 60)
         return response
 
     def _charge(self, request: web.Request) -> int:
@@ -146,7 +149,7 @@ class RestApi:
     # --------------------------------------------------------------------------------- the observer's own
 
     async def sent(self, request: web.Request) -> web.Response:
-        """What was sent of each symbol, with times in µs of the exchange's clock."""
+        """What was published of each symbol (see `Sent`), with times in µs of the exchange's clock."""
         symbols = {symbol: vars(market.sent) for symbol, market in self._markets.items()}
         return web.json_response({"symbols": symbols, "feed": self._feed})
 
@@ -192,15 +195,6 @@ class RestApi:
         return symbols
 
 
-def decimal(mantissa: int) -> str:
-    """A mantissa at 1e-8 as Binance writes it.
-
-    >>> decimal(6183763000000), decimal(1)
-    ('61837.63000000', '0.00000001')
-    """
-    return f"{mantissa // 10**8}.{mantissa % 10**8:08d}"
-
-
 def _weight(request: web.Request) -> int:
     if request.path != "/api/v3/depth":
         return _WEIGHTS.get(request.path, 1)
@@ -242,13 +236,18 @@ def _bound(request: web.Request, name: str, rest_of_ms_us: int) -> int | None:
     return value * 1_000 + rest_of_ms_us
 
 
-def _time(request: web.Request, time_us: int) -> int:
-    """The time in the unit that the request's header asks for."""
-    unit = request.headers.get("X-MBX-TIME-UNIT", "MILLISECOND").upper()
-    if unit not in ("MILLISECOND", "MICROSECOND"):
+def is_microsecond(unit: str) -> bool:
+    """Whether times are wanted in µs, not in ms. Raises `ApiError` for any other unit."""
+    if unit.upper() not in ("MILLISECOND", "MICROSECOND"):
         message = "Invalid value for time unit; expected either MICROSECOND or MILLISECOND."
         raise ApiError(-1194, message)
-    return time_us if unit == "MICROSECOND" else time_us // 1_000
+    return unit.upper() == "MICROSECOND"
+
+
+def _time(request: web.Request, time_us: int) -> int:
+    """The time in the unit that the request's header asks for."""
+    unit = request.headers.get("X-MBX-TIME-UNIT", "MILLISECOND")
+    return time_us if is_microsecond(unit) else time_us // 1_000
 
 
 def _agg_trade(request: web.Request, row: AggTrade) -> dict[str, Any]:

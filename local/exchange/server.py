@@ -1,10 +1,12 @@
 """The exchange as a process: markets paced by the clock, WebSocket and REST on one port.
 
     feed (simulator or replay) -> pace -> Exchange.publish -> history, counts
-                                                           -> Connection.offer -> the clients' sockets
+                                              -> Misbehaviours.pass_on -> Connection.offer -> the sockets
 
-Who may connect is decided in `Exchange.connect`, what clients get passes `Exchange.publish` and
-`Connection.offer`. The feeds know of neither.
+Binance has two hosts for streams, here they are paths: SBE frames at `/ws` and `/stream`, for which a key is
+needed, and the JSON texts of the keyless mirror at `/json/ws` and `/json/stream`. Who may connect is decided
+in `Exchange.connect`. The observer can order misbehaviours (`local.exchange.control`); the feeds know nothing
+of that, and what is counted as published does not depend on it.
 """
 
 from __future__ import annotations
@@ -14,23 +16,27 @@ import itertools
 import json
 import signal
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import WSCloseCode, web
 
+from local.exchange.attempts import Attempts
 from local.exchange.connection import Connection
-from local.exchange.events import Feed, Sending
-from local.exchange.frames import frames
+from local.exchange.control import Control
+from local.exchange.encoding import Encoding, Json, Sbe
+from local.exchange.events import Feed, Quote, Sending, Trade
 from local.exchange.log import log
 from local.exchange.market import Market, pace
+from local.exchange.misbehaviour import Misbehaviours
 from local.exchange.recording import RecordingError
 from local.exchange.replay import Replay
-from local.exchange.rest import ApiError, RestApi
+from local.exchange.rest import ApiError, RestApi, is_microsecond
 from local.exchange.simulator import simulate
 from local.exchange.subscriptions import Limits, Subscriptions
 
+JSON_PREFIX = "/json"  # of the keyless mirror
 _GOODBYE_S = 2.0  # for clients to answer the closing of their sockets
 
 
@@ -65,54 +71,70 @@ class Exchange:
         self.markets = {symbol: Market(symbol, settings.feed == "sim") for symbol in settings.symbols}
         streams = [stream for market in self.markets.values() for stream in market.streams]
         self.subscriptions = Subscriptions[Connection](streams, settings.limits)
-        self._connections: set[Connection] = set()
+        self._connections: dict[Connection, None] = {}  # oldest first
+        self._attempts = Attempts(settings.limits)
+        self.misbehaviours = Misbehaviours(
+            settings.symbols, self._connections.keys(), settings.limits.max_age_s, settings.seed, now_us
+        )
+        self._control = Control(self.misbehaviours)
         self._rest = RestApi(self.markets, settings.feed, now_us)
 
     def app(self) -> web.Application:
-        app = web.Application(middlewares=[self._rest.answer])
+        app = web.Application(middlewares=[self._rest.answer, self._control.interfere])
         app.add_routes(self._rest.routes())
-        app.add_routes(
-            [
-                web.get("/ws", self.connect),
-                web.get("/ws/{streams:.+}", self.connect),
-                web.get("/stream", self.connect),
-            ]
-        )
+        app.add_routes(self._control.routes())
+        for prefix in ("", JSON_PREFIX):
+            for path in ("/ws", "/ws/{streams:.+}", "/stream"):
+                app.add_routes([web.get(prefix + path, self.connect)])
         return app
 
     async def connect(self, request: web.Request) -> web.StreamResponse:
         """Let a client in and serve it until it has gone."""
-        self._check_key(request.headers)
+        self._attempts.add(request.remote, time.monotonic())
+        encoding = _encoding(request)
+        self.misbehaviours.check_handshake(encoding)
+        if encoding.needs_key:
+            self._check_key(request.headers)
         names = request.match_info.get("streams") or request.query.get("streams", "")
         streams = names.split("/") if names else []
         try:
-            self.subscriptions.check(streams)
+            self.subscriptions.check(streams, encoding)
         except ValueError as error:
             raise ApiError(-1130, f"Data sent for parameter 'streams' is not valid: {error}.") from None
         socket = web.WebSocketResponse(timeout=_GOODBYE_S, autoping=False, compress=False)
         await socket.prepare(request)
-        connection = Connection(request.transport, socket, self.subscriptions)
-        self._connections.add(connection)
+        connection = Connection(request.transport, socket, self.subscriptions, encoding)
+        self._connections[connection] = None
+        self.misbehaviours.opened(connection)
         self.subscriptions.add(connection, streams)
         log("connected", streams=streams)
         try:
             await connection.serve()
         finally:
-            self._connections.discard(connection)
+            del self._connections[connection]
+            self.misbehaviours.closed(connection)
             log("disconnected", streams=streams, close_code=socket.close_code)
         return socket
 
     def publish(self, market: Market, batch: Sequence[Sending]) -> None:
-        """Enter what happened into the history and send it to those who listen."""
+        """Enter what happened into the history and the counts, and send it to those who listen."""
+        listeners = {
+            kind: {one for stream in streams for one in self.subscriptions.to(stream)}
+            for kind, streams in market.streams_of.items()
+        }
         heard = []
         for sending in batch:
             market.record(sending.event)
-            if self._listeners(market, type(sending.event)):
-                market.sent.add(sending)
-                heard.append(sending)
-        for kind, frame in frames(heard):
-            for connection in self._listeners(market, kind):
-                connection.offer(frame)
+            if isinstance(sending.event, Trade | Quote):
+                is_heard = bool(listeners[type(sending.event)])
+                market.sent.add(sending, is_heard)
+                if is_heard:
+                    heard.append(sending)
+        for encoding in {one.encoding for some in listeners.values() for one in some}:
+            for message in encoding.messages(market.symbol, heard):
+                for connection in self.subscriptions.to(message.stream):
+                    if connection.encoding == encoding:
+                        self.misbehaviours.pass_on(connection, message)
 
     async def remember(self, market: Market, feed: Feed, until_us: int) -> Feed:
         """Enter the part of `feed` due by `until_us` into the history; the rest of it."""
@@ -134,15 +156,12 @@ class Exchange:
         await pace(feed, now_us, lambda batch: self.publish(market, batch))
 
     async def say_goodbye(self) -> None:
+        self.misbehaviours.end()
         closing = [
             connection.close(WSCloseCode.GOING_AWAY, "The exchange shuts down")
             for connection in self._connections
         ]
         await asyncio.gather(*closing, return_exceptions=True)
-
-    def _listeners(self, market: Market, kind: type) -> Collection[Connection]:
-        stream = market.stream(kind)
-        return self.subscriptions.to(stream) if stream is not None else ()
 
     def _check_key(self, headers: Mapping[str, str]) -> None:
         key = headers.get("X-MBX-APIKEY")
@@ -150,6 +169,14 @@ class Exchange:
             raise ApiError(-2014, "API-key format invalid.", status=401)
         if key != self.settings.api_key:
             raise ApiError(-2015, "Invalid API-key, IP, or permissions for action.", status=401)
+
+
+def _encoding(request: web.Request) -> Encoding:
+    """What the address asks for. Raises `ApiError`."""
+    if not request.path.startswith(JSON_PREFIX):
+        return Sbe()
+    is_micro = is_microsecond(request.query.get("timeUnit", "MILLISECOND"))
+    return Json(is_combined=request.path.endswith("/stream"), is_micro=is_micro)
 
 
 async def serve(settings: Settings) -> int:

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Hashable, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-Listener = TypeVar("Listener", bound=Hashable)
+from local.exchange.encoding import Encoding
+
+
+class Encoded(Protocol):
+    @property
+    def encoding(self) -> Encoding: ...
+
+
+Listener = TypeVar("Listener", bound=Encoded)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Binance's rules for a connection, but for `max_queued`, which it does not publish."""
+    """Binance's rules for connections, but for `max_queued`, which it does not publish."""
 
+    attempts: int = 300  # to connect, per address
+    attempts_within_s: float = 300.0
+    max_age_s: float = 86_400.0
     ping_every_s: float = 20.0
     pong_within_s: float = 60.0
     messages_per_s: int = 5
@@ -26,33 +37,35 @@ class Subscriptions(Generic[Listener]):
 
     def __init__(self, streams: Iterable[str], limits: Limits) -> None:
         self.limits = limits
-        self._listeners: dict[str, set[Listener]] = {stream: set() for stream in streams}
+        # Ordered, so that misbehaviours meet the connections in the order in which these subscribed.
+        self._listeners: dict[str, dict[Listener, None]] = {stream: {} for stream in streams}
         self._heard = asyncio.Event()
 
-    def check(self, streams: Sequence[str], held: int = 0) -> None:
-        """Raises ValueError for a stream that does not exist, or too many beside the `held` ones."""
+    def check(self, streams: Sequence[str], encoding: Encoding, held: int = 0) -> None:
+        """Raises ValueError for a stream that there is not in `encoding`, or too many beside `held` ones."""
+        suffixes = encoding.streams.values()
         for stream in streams:
-            if stream not in self._listeners:
+            if stream not in self._listeners or stream.partition("@")[2] not in suffixes:
                 raise ValueError(f"unknown stream {stream!r}")
         if len(streams) + held > self.limits.max_streams:
             raise ValueError(f"more than {self.limits.max_streams} streams on one connection")
 
     def add(self, listener: Listener, streams: Sequence[str]) -> None:
         """Subscribe to all of `streams` or, with a ValueError, to none."""
-        self.check(streams, held=len(self.of(listener)))
+        self.check(streams, listener.encoding, held=len(self.of(listener)))
         for stream in streams:
-            self._listeners[stream].add(listener)
+            self._listeners[stream][listener] = None
         self._heard.set()
 
     def remove(self, listener: Listener, streams: Sequence[str]) -> None:
         """Raises ValueError for a stream that does not exist."""
-        self.check(streams)
+        self.check(streams, listener.encoding)
         for stream in streams:
-            self._listeners[stream].discard(listener)
+            self._listeners[stream].pop(listener, None)
 
     def drop(self, listener: Listener) -> None:
         for listeners in self._listeners.values():
-            listeners.discard(listener)
+            listeners.pop(listener, None)
 
     def of(self, listener: Listener) -> list[str]:
         return [stream for stream, listeners in self._listeners.items() if listener in listeners]

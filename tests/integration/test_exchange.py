@@ -158,6 +158,26 @@ def test_frames_in_order_and_counted(sim: Running) -> None:
         assert (int(price.replace(".", "")), is_buyer_maker) == (one.price, one.is_buyer_maker)
 
 
+def test_the_keyless_streams_carry_the_same_trades(sim: Running) -> None:
+    json_path = "/json/stream?streams=btcusdt@trade/btcusdt@bookTicker&timeUnit=MICROSECOND"
+    with sim.stream(json_path, headers={}) as mirror:
+        mirror.recv()  # from now on it gets all there is
+        with sim.stream("/ws/btcusdt@trade") as socket:
+            trades = first_trades(socket, 30)
+        common: list[SbeTrade] = []
+        for message in mirror:
+            payload = json.loads(message)
+            data = payload["data"]
+            if payload["stream"] == "btcusdt@bookTicker":
+                assert set(data) == set("usbBaA") and float(data["b"]) < float(data["a"])
+            elif data["t"] >= trades[0].id:
+                price, qty = (int(data[field].replace(".", "")) for field in "pq")
+                common.append(SbeTrade(data["t"], price, qty, data["m"]))
+            if len(common) == len(trades):
+                break
+    assert common == trades
+
+
 @pytest.mark.parametrize(("headers", "code"), [({}, -2014), ({"X-MBX-APIKEY": "wrong"}, -2015)])
 def test_without_the_key_nobody_gets_in(sim: Running, headers: dict[str, str], code: int) -> None:
     with pytest.raises(InvalidStatus) as caught:

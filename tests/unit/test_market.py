@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+from local.exchange.encoding import Json
 from local.exchange.events import Quote, Sending, Trade
 from local.exchange.frames import frames
-from local.exchange.market import pace
+from local.exchange.market import Sent, pace
+from local.exchange.recording import read
+from tests.recordings import quote, text, trade, write
 from tickcast.sbe import SbeTrade, TradesEvent, decode
 
 
@@ -55,3 +59,28 @@ def test_fills_of_one_moment_share_a_frame() -> None:
     assert decode(found[0][1]) == TradesEvent(
         4_000, 3_000, -8, -8, (SbeTrade(1, 7, 8, False), SbeTrade(2, 7, 8, True)), "BTCUSDT"
     )
+
+
+def test_json_texts_are_byte_for_byte_what_the_collector_recorded(tmp_path: Path) -> None:
+    recorded = text([trade(0, 1), quote(1, 10), trade(2, 2, price="61837.63000000")], offset_us=0)
+    recorded = recorded.replace('"101"', '"101.00000000"')
+    ticks = read([write(tmp_path / "a.gz", recorded)])
+    sendings = []
+    for tick in ticks:
+        # A trade's event time in a recording is a millisecond after its transact time.
+        sendings.append(Sending(tick.time_us, tick.time_us + 1_000, tick))
+    texts = [message.content for message in Json(True, False).messages("BTCUSDT", sendings)]
+    assert texts == [line.partition(" ")[2] for line in recorded.splitlines()]
+
+
+def test_sent_counts_from_the_first_heard_of_each_kind() -> None:
+    def fill(id_: int) -> Sending:
+        return Sending(id_, id_, Trade("BTCUSDT", id_, id_, 7, 8, True))
+
+    sent = Sent()
+    for one, is_heard in [(fill(1), False), (sending(2), False), (fill(3), True), (sending(4), False)]:
+        sent.add(one, is_heard)
+    assert (sent.trades, sent.quotes, sent.first_time_us, sent.last_time_us) == (1, 0, 3, 3)
+    for one, is_heard in [(fill(4), False), (sending(6), True), (sending(7), False)]:
+        sent.add(one, is_heard)
+    assert (sent.trades, sent.first_id, sent.last_id, sent.quotes, sent.last_time_us) == (2, 3, 4, 2, 7)

@@ -1,0 +1,506 @@
+"""Every misbehaviour and the JSON streams, over real sockets. The market moves when a test says so."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession, web
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from local.exchange.events import Quote, Sending, Trade
+from local.exchange.server import Exchange, Settings
+from local.exchange.subscriptions import Limits
+from tickcast.sbe import SbeError, TradesEvent, decode
+
+BOTH = "/stream?streams=btcusdt@trade/btcusdt@bestBidAsk"
+JSON_BOTH = "/json/stream?streams=btcusdt@trade/btcusdt@bookTicker"
+TIME_US = 1_800_000_000_123_456
+
+Ids = list[tuple[str, int]]  # ("trade", trade id) or ("quote", update id)
+
+
+class Running:
+    """An exchange of this process whose market a test moves itself."""
+
+    def __init__(self, exchange: Exchange, session: ClientSession, port: int) -> None:
+        self.exchange = exchange
+        self.session = session
+        self.port = port
+        self._number = itertools.count(1)
+
+    @asynccontextmanager
+    async def stream(self, path: str = BOTH) -> AsyncIterator[ClientConnection]:
+        headers = {} if path.startswith("/json") else {"X-MBX-APIKEY": "local"}
+        url = f"ws://127.0.0.1:{self.port}{path}"
+        before = len(self.exchange.subscriptions.to("btcusdt@trade"))
+        async with connect(url, additional_headers=headers, max_queue=None, proxy=None) as socket:
+            # The handshake is answered just before the connection is entered.
+            while "@trade" in path and len(self.exchange.subscriptions.to("btcusdt@trade")) == before:
+                await asyncio.sleep(0)
+            yield socket
+
+    async def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any, Any]:
+        """Status, JSON and headers of the answer."""
+        url = f"http://127.0.0.1:{self.port}{path}"
+        async with self.session.request(method, url, json=body) as answer:
+            return answer.status, await answer.json(), answer.headers
+
+    async def misbehave(self, kind: str, **parameters: Any) -> Any:
+        status, answer, _ = await self.ask("POST", "/local/misbehave", {"kind": kind, **parameters})
+        assert status == 200, answer
+        return answer
+
+    async def behave(self) -> Any:
+        status, answer, _ = await self.ask("DELETE", "/local/misbehave")
+        assert (status, answer["active"]) == (200, [])
+        return answer
+
+    async def until_it_ends(self, but: int = 0) -> Any:
+        """Wait until no more than so many orders are in force; those that ended."""
+        while len((answer := (await self.ask("GET", "/local/misbehave"))[1])["active"]) > but:
+            await asyncio.sleep(0.01)
+        return answer["ended"]
+
+    async def sent(self) -> Any:
+        return (await self.ask("GET", "/local/sent"))[1]["symbols"]["BTCUSDT"]
+
+    def publish(self, pairs: int = 1) -> Ids:
+        """So many trades, each followed by a quote; what was published."""
+        batch: list[Sending] = []
+        ids: Ids = []
+        for number in itertools.islice(self._number, pairs):
+            time_us = TIME_US + number
+            batch.append(Sending(time_us, time_us, Trade("BTCUSDT", time_us - 1, number, 7, 5, False)))
+            batch.append(Sending(time_us, time_us, Quote("BTCUSDT", time_us, number, 6, 1, 8, 2)))
+            ids += [("trade", number), ("quote", number)]
+        self.exchange.publish(self.exchange.markets["BTCUSDT"], batch)
+        return ids
+
+
+def scenario(test: Callable[[Running], Awaitable[None]], limits: Limits | None = None) -> None:
+    async def run() -> None:
+        settings = Settings(symbols=("BTCUSDT", "ETHUSDT"), api_key="local", limits=limits or Limits())
+        exchange = Exchange(settings)
+        runner = web.AppRunner(exchange.app(), shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        try:
+            async with ClientSession() as session:
+                await test(Running(exchange, session, runner.addresses[0][1]))
+        finally:
+            await exchange.say_goodbye()
+            await runner.cleanup()
+
+    asyncio.run(run())
+
+
+def ids_in(message: str | bytes) -> Ids:
+    if isinstance(message, bytes):
+        event = decode(message)
+        if isinstance(event, TradesEvent):
+            return [("trade", one.id) for one in event.trades]
+        return [("quote", event.book_update_id)]  # type: ignore[union-attr]
+    payload = json.loads(message)
+    payload = payload.get("data", payload)
+    return [("trade", payload["t"])] if payload.get("e") == "trade" else [("quote", payload["u"])]
+
+
+async def received(socket: ClientConnection, last: tuple[str, int]) -> Ids:
+    """What comes, up to and with `last`."""
+    ids: Ids = []
+    while last not in ids:
+        ids += ids_in(await socket.recv())
+    return ids
+
+
+async def end_of(socket: ClientConnection) -> int | None:
+    """The code with which the exchange closes the connection; None when it does not say goodbye."""
+    with pytest.raises(ConnectionClosed) as caught:
+        while True:
+            await socket.recv()
+    return None if caught.value.rcvd is None else caught.value.rcvd.code
+
+
+async def refused(running: Running, path: str = BOTH) -> tuple[int, str | None]:
+    """Status and Retry-After of a handshake that fails."""
+    with pytest.raises(InvalidStatus) as caught:
+        async with running.stream(path):
+            pass
+    response = caught.value.response
+    return response.status_code, response.headers.get("Retry-After")
+
+
+# --------------------------------------------------------------------------------------- control, counting
+
+
+def test_orders_are_listed_and_ended() -> None:
+    async def test(running: Running) -> None:
+        async with running.stream(), running.stream():
+            assert (await running.misbehave("drop", connections="newest"))["connections"] == 1
+            await running.misbehave("stall", seconds=60, stream="trade", connections="oldest")
+            answer = await running.misbehave("rest_status", status=503)
+            stall, rest = answer["active"]
+            assert (stall["kind"], stall["stream"], rest["status"]) == ("stall", "trade", 503)
+            assert 0 < stall["seconds_left"] <= 60 and "seconds_left" not in rest
+            status, answer, _ = await running.ask("DELETE", "/local/misbehave?kind=stall")
+            assert status == 200 and [one["kind"] for one in answer["active"]] == ["rest_status"]
+            await running.behave()
+            ended = (await running.ask("GET", "/local/misbehave"))[1]["ended"]
+            assert [one["kind"] for one in ended] == ["drop", "stall", "rest_status"]
+        while running.exchange.subscriptions.to("btcusdt@trade"):
+            await asyncio.sleep(0)
+        answer = await running.misbehave("stall")  # for those open now: there are none
+        assert (answer["active"], answer["connections"]) == ([], 0)
+
+    scenario(test)
+
+
+def test_an_order_ends_with_the_last_connection_it_is_for() -> None:
+    async def test(running: Running) -> None:
+        async with running.stream():
+            async with running.stream():
+                await running.misbehave("stall", connections="newest")
+                await running.misbehave("corrupt", count=5)
+                running.publish()
+            assert (await running.until_it_ends(but=1))[-1]["hits"] == 2
+        assert (await running.until_it_ends())[-1]["hits"] == 2  # none of the stalled one
+
+    scenario(test)
+
+
+@pytest.mark.parametrize(
+    "body", ["drop", {"kind": "explode"}, {"kind": "stall", "symbol": "DOGEUSDT"}, {"kind": "max_age"}]
+)
+def test_a_bad_order_is_answered_with_400(body: Any) -> None:
+    async def test(running: Running) -> None:
+        status, answer, _ = await running.ask("POST", "/local/misbehave", body)
+        assert status == 400 and answer["msg"]
+        assert (await running.ask("GET", "/local/misbehave"))[1] == {"active": [], "ended": []}
+
+    scenario(test)
+
+
+def test_sent_counts_from_the_first_listener_on_whatever_happens() -> None:
+    async def test(running: Running) -> None:
+        running.publish(3)
+        assert (await running.sent())["trades"] == 0
+        async with running.stream() as socket:
+            (first,) = running.publish()[:1]
+            await running.misbehave("stall")
+            running.publish(2)
+            await running.misbehave("drop")
+            assert await end_of(socket) is None
+        while running.exchange.subscriptions.to("btcusdt@trade"):
+            await asyncio.sleep(0)
+        last = running.publish(4)[-1]  # nobody is there
+        sent = await running.sent()
+        assert (sent["first_id"], sent["last_id"]) == (first[1], last[1]) == (4, 10)
+        assert sent["trades"] == sent["quotes"] == 7
+
+    scenario(test)
+
+
+# ------------------------------------------------------------------------------------------ JSON streams
+
+
+def test_json_frames_are_those_of_the_mirror() -> None:
+    async def test(running: Running) -> None:
+        trade = (
+            '{"e":"trade","E":%d,"s":"BTCUSDT","t":1,"p":"0.00000007","q":"0.00000005",'
+            '"T":%d,"m":false,"M":true}'
+        )
+        quote = '{"u":1,"s":"BTCUSDT","b":"0.00000006","B":"0.00000001","a":"0.00000008","A":"0.00000002"}'
+        async with (
+            running.stream(JSON_BOTH) as combined,
+            running.stream("/json/ws/btcusdt@trade/btcusdt@bookTicker?timeUnit=MICROSECOND") as raw,
+            running.stream() as sbe,
+        ):
+            running.publish()
+            in_ms = trade % ((TIME_US + 1) // 1000, TIME_US // 1000)
+            assert await combined.recv() == f'{{"stream":"btcusdt@trade","data":{in_ms}}}'
+            assert await combined.recv() == f'{{"stream":"btcusdt@bookTicker","data":{quote}}}'
+            assert await raw.recv() == trade % (TIME_US + 1, TIME_US)
+            assert await raw.recv() == quote
+            assert await received(sbe, ("quote", 1)) == [("trade", 1), ("quote", 1)]
+            subscribe = {"method": "SUBSCRIBE", "params": ["ethusdt@bookTicker"], "id": 1}
+            await raw.send(json.dumps(subscribe))
+            assert json.loads(await raw.recv()) == {"result": None, "id": 1}
+            subscribe["params"] = ["ethusdt@bestBidAsk"]
+            await raw.send(json.dumps(subscribe))
+            assert "unknown stream" in json.loads(await raw.recv())["error"]["msg"]
+        assert (await refused(running, "/json/ws/btcusdt@bestBidAsk"))[0] == 400
+        assert (await refused(running, "/ws/btcusdt@bookTicker"))[0] == 400
+        assert (await refused(running, "/json/ws/btcusdt@trade?timeUnit=SECOND"))[0] == 400
+
+    scenario(test)
+
+
+# -------------------------------------------------------------------------------------------- connections
+
+
+@pytest.mark.parametrize("path", [BOTH, JSON_BOTH])
+def test_drop(path: str) -> None:
+    async def test(running: Running) -> None:
+        async with running.stream(path) as older, running.stream(path) as newer:
+            await running.misbehave("drop", connections="oldest")
+            assert await end_of(older) is None
+            published = running.publish()
+            assert await received(newer, published[-1]) == published
+            assert (await running.misbehave("drop"))["ended"][-1]["hits"] == 1
+            assert await end_of(newer) is None
+
+    scenario(test)
+
+
+def test_server_shutdown_is_announced_and_carried_out() -> None:
+    async def test(running: Running) -> None:
+        async with running.stream() as old:
+            answer = await running.misbehave("server_shutdown", grace_s=0.2)
+            assert answer["active"][0]["seconds_left"] <= 0.2
+            message = json.loads(await old.recv())
+            assert message.pop("E") > 10**12 and message == {"e": "serverShutdown"}
+            async with running.stream() as new:
+                published = running.publish()
+                assert await received(old, published[-1]) == published  # within the grace
+                assert await end_of(old) == 1001
+                published += running.publish()
+                assert await received(new, published[-1]) == published
+
+    scenario(test)
+
+
+def test_max_age_ends_old_connections_and_new_ones_in_time() -> None:
+    async def test(running: Running) -> None:
+        async with running.stream() as socket:
+            await running.misbehave("max_age", age_s=0.05)
+            assert await end_of(socket) == 1001
+        async with running.stream() as socket:
+            assert await end_of(socket) == 1001
+        await running.misbehave("max_age", age_s=3_000)
+        async with running.stream() as socket:
+            await running.behave()
+            published = running.publish()
+            assert await received(socket, published[-1]) == published
+
+    scenario(test)
+
+
+def test_every_connection_ends_at_its_maximum_age() -> None:
+    async def test(running: Running) -> None:
+        async with running.stream() as socket:
+            assert await end_of(socket) == 1001
+
+    scenario(test, Limits(max_age_s=0.05))
+
+
+# ------------------------------------------------------------------------------------------------- frames
+
+
+@pytest.mark.parametrize("path", [BOTH, JSON_BOTH])
+def test_a_stall_swallows_what_falls_due_while_pings_go_on(path: str) -> None:
+    async def test(running: Running) -> None:
+        async with running.stream(path) as stalled:
+            await running.misbehave("stall")
+            async with running.stream(path) as other:
+                first = running.publish(2)
+                assert await received(other, first[-1]) == first
+                await (await stalled.ping())  # control frames still pass
+                await running.behave()
+                second = running.publish()
+                assert await received(stalled, second[-1]) == second
+                await running.misbehave("stall", stream="trade", connections="newest", seconds=0.05)
+                third = running.publish()
+                assert await received(stalled, third[-1]) == third
+                assert (await running.until_it_ends())[-1]["hits"] == 1
+                fourth = running.publish()
+                assert await received(other, fourth[-1]) == [*second, third[-1], *fourth]
+
+    scenario(test)
+
+
+def test_culled_quotes_leave_holes_in_update_ids_and_no_trade_out() -> None:
+    async def test(running: Running) -> None:
+        async with running.stream() as socket:
+            await running.misbehave("cull_quotes", share=0.5, symbol="BTCUSDT")
+            published = running.publish(200)
+            culled = (await running.behave())["ended"][-1]["hits"]
+            published += running.publish()
+            got = await received(socket, published[-1])
+            assert [one for one in got if one[0] == "trade"] == [p for p in published if p[0] == "trade"]
+            assert len(got) == len(published) - culled and 50 < culled < 150
+            assert got == [one for one in published if one in set(got)]
+
+    scenario(test)
+
+
+@pytest.mark.parametrize("path", [BOTH, JSON_BOTH])
+def test_duplicate(path: str) -> None:
+    async def test(running: Running) -> None:
+        async with running.stream(path) as socket:
+            await running.misbehave("duplicate", count=3)
+            published = running.publish(2)
+            twice = [one for one in published[:3] for _ in range(2)]
+            assert await received(socket, published[-1]) == [*twice, published[3]]
+            assert (await running.until_it_ends())[-1]["hits"] == 3
+
+    scenario(test)
+
+
+@pytest.mark.parametrize("path", [BOTH, JSON_BOTH])
+def test_reordered_streams_keep_their_own_order_and_lose_nothing(path: str) -> None:
+    async def test(running: Running) -> None:
+        async with running.stream(path) as socket:
+            await running.misbehave("reorder", within_ms=5)
+            status, answer, _ = await running.ask("POST", "/local/misbehave", {"kind": "reorder"})
+            assert status == 400 and "already" in answer["msg"]
+            published, got = Ids(), Ids()
+            while got == published[: len(got)]:
+                published += running.publish()
+                got += ids_in(await socket.recv())
+            await running.behave()
+            await running.misbehave("reorder", within_ms=60_000)
+            published += running.publish(5)
+            await running.behave()  # hands out what it held back
+            while len(got) < len(published):
+                got += ids_in(await socket.recv())
+            for stream in ("trade", "quote"):
+                assert [g for g in got if g[0] == stream] == [p for p in published if p[0] == stream]
+
+    scenario(test)
+
+
+@pytest.mark.parametrize("how", ["flip", "truncate", "template"])
+def test_a_corrupt_trade_frame_never_arrives_readable(how: str) -> None:
+    async def test(running: Running) -> None:
+        async with running.stream() as socket, running.stream(JSON_BOTH) as mirror:
+            assert (await running.misbehave("corrupt", how=how, stream="trade"))["connections"] == 2
+            published = running.publish(2)
+            for stream in (socket, mirror):
+                message = await stream.recv()
+                if isinstance(message, bytes):
+                    with pytest.raises(SbeError):
+                        decode(message)
+                else:
+                    with pytest.raises((ValueError, KeyError)):
+                        ids_in(message)
+                assert await received(stream, published[-1]) == published[1:]
+            assert (await running.until_it_ends())[-1]["hits"] == 2
+
+    scenario(test)
+
+
+def test_a_newer_schema_version_says_the_same() -> None:
+    async def test(running: Running) -> None:
+        async with running.stream() as socket, running.stream(JSON_BOTH) as mirror:
+            await running.misbehave("schema_version", version=3, block_bytes=16, entry_bytes=9)
+            published = running.publish(2)
+            frames = [await socket.recv(decode=False) for _ in published]
+            assert [id_ for frame in frames for id_ in ids_in(frame)] == published
+            assert {frame[6:8] for frame in frames} == {b"\x03\x00"}
+            assert {len(frame) for frame in frames} == {65 + 16 + 9, 66 + 16}
+            assert await received(mirror, published[-1]) == published
+
+    scenario(test)
+
+
+def test_orders_combine() -> None:
+    async def test(running: Running) -> None:
+        async with running.stream() as socket:
+            await running.misbehave("schema_version")
+            await running.misbehave("duplicate")
+            await running.misbehave("stall", stream="quote", symbol="ETHUSDT")
+            await running.misbehave("reorder", within_ms=1)
+            published = running.publish()
+            got = [*await received(socket, ("trade", 1)), *ids_in(await socket.recv())]
+            while len(got) < 4:
+                got += ids_in(await socket.recv())
+            assert sorted(got) == sorted(published * 2)
+
+    scenario(test)
+
+
+# ------------------------------------------------------------------------------------------------ refusals
+
+
+@pytest.mark.parametrize(("status", "mirror_status"), [(401, None), (403, 403), (451, 451)])
+def test_refused_for_good(status: int, mirror_status: int | None) -> None:
+    async def test(running: Running) -> None:
+        async with running.stream() as open_already:
+            await running.misbehave("refuse_key", status=status)
+            assert await refused(running) == (status, None)
+            if mirror_status is None:
+                async with running.stream(JSON_BOTH):
+                    pass
+            else:
+                assert await refused(running, JSON_BOTH) == (mirror_status, None)
+            published = running.publish()
+            assert await received(open_already, published[-1]) == published
+            await running.behave()
+            async with running.stream():
+                pass
+
+    scenario(test)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_refused_for_now(status: int) -> None:
+    async def test(running: Running) -> None:
+        await running.misbehave("refuse", status=status, seconds=30)
+        assert await refused(running) == (status, "30")
+        await running.behave()
+        await running.misbehave("refuse", status=status, seconds=0.05)
+        await running.until_it_ends()
+        async with running.stream():
+            pass
+
+    scenario(test)
+
+
+def test_too_many_attempts() -> None:
+    async def test(running: Running) -> None:
+        for _ in range(2):
+            async with running.stream():
+                pass
+        assert (await refused(running, "/ws/unknown"))[0] == 400  # counts, too
+        status, retry_after = await refused(running)
+        assert status == 418 and retry_after == "120"
+
+    scenario(test, Limits(attempts=3))
+
+
+def test_rest_refusals_and_failures() -> None:
+    async def test(running: Running) -> None:
+        async def get(path: str) -> tuple[int, str | None]:
+            status, answer, headers = await running.ask("GET", path)
+            assert status == 200 or {"code", "msg"} == set(answer)
+            assert "X-MBX-USED-WEIGHT-1M" in headers
+            return status, headers.get("Retry-After")
+
+        trades = "/api/v3/aggTrades?symbol=BTCUSDT"
+        await running.misbehave("rest_status", status=429, count=1, retry_after_s=7)
+        assert [await get(trades), await get(trades)] == [(429, "7"), (200, None)]
+        await running.misbehave("rest_status", status=418, seconds=20)
+        assert await get(trades) == (418, "20")
+        await running.behave()
+        await running.misbehave("rest_status", status=503, path="/api/v3/aggTrades")
+        assert [await get(trades), await get("/api/v3/ping")] == [(503, None), (200, None)]
+        await running.behave()
+        # Slow: whoever asks later and is not held up is answered first.
+        await running.misbehave("rest_status", delay_s=0.2, count=1)
+        slow = asyncio.create_task(get(trades))
+        await running.until_it_ends()
+        assert await get("/api/v3/ping") == (200, None)
+        assert await slow == (200, None)
+        await running.misbehave("rest_status", delay_s=0.05)
+        await running.misbehave("rest_status", status=500, count=1)
+        answers = await asyncio.gather(*(get("/api/v3/ping") for _ in range(3)))
+        assert sorted(status for status, _ in answers) == [200, 200, 500]
+
+    scenario(test)

@@ -1,0 +1,152 @@
+"""The parts that need no socket: orders and their errors, spoiled frames, delays, the attempts limit."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import random
+import re
+
+import pytest
+
+from local.exchange.attempts import Attempts
+from local.exchange.damage import How, newer, spoiled
+from local.exchange.delays import Delays
+from local.exchange.orders import Corrupt, Stall, parse
+from local.exchange.rest import ApiError
+from local.exchange.subscriptions import Limits
+from tickcast.sbe import BestBidAskEvent, Event, SbeError, SbeTrade, TradesEvent, decode, encode
+
+TRADES = TradesEvent(3, 2, -8, -8, (SbeTrade(7, 100, 5, True), SbeTrade(8, 101, 6, False)), "BTCUSDT")
+QUOTE = BestBidAskEvent(3, 2, -8, -8, 100, 1, 101, 2, "BTCUSDT")
+TEXTS = [
+    '{"e":"trade","E":1,"s":"BTCUSDT","t":7}',
+    '{"stream":"btcusdt@bookTicker","data":{"u":1,"s":"BTCUSDT","b":"1.0"}}',
+]
+
+
+# ---------------------------------------------------------------------------------------------------- orders
+
+
+def test_parameters_have_defaults() -> None:
+    assert parse('{"kind": "corrupt"}') == Corrupt(kind="corrupt", how="flip", count=1)
+    assert parse('{"kind": "stall", "seconds": 5, "stream": "trade"}') == Stall(
+        kind="stall", seconds=5.0, stream="trade", symbol=None, connections="all"
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("", "Invalid JSON"),
+        ("[]", "Input should be an object"),
+        ("{}", "Unable to extract tag using discriminator 'kind'"),
+        ('{"kind": "explode"}', "'explode'"),
+        ('{"kind": "stall", "second": 5}', "second: Extra inputs are not permitted"),
+        ('{"kind": "stall", "seconds": "5"}', "seconds: Input should be a valid number"),
+        ('{"kind": "stall", "seconds": -1}', "seconds: Input should be greater than 0"),
+        ('{"kind": "stall", "seconds": NaN}', "seconds: Input should be a finite number"),
+        ('{"kind": "stall", "stream": "depth"}', "stream: Input should be 'trade' or 'quote'"),
+        ('{"kind": "drop", "connections": "some"}', "connections: Input should be 'all', 'oldest' or"),
+        ('{"kind": "max_age"}', "age_s: Field required"),
+        ('{"kind": "corrupt", "count": 0}', "count: Input should be greater than or equal to 1"),
+        ('{"kind": "refuse_key", "status": 500}', "status: Input should be 401, 403 or 451"),
+        ('{"kind": "rest_status"}', "a status or a delay_s is needed"),
+        ('{"kind": "rest_status", "status": 404}', "status should be one of"),
+    ],
+)
+def test_a_bad_order_is_refused_with_the_reason(body: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        parse(body)
+
+
+# ---------------------------------------------------------------------------------------------------- damage
+
+
+@pytest.mark.parametrize("event", [TRADES, QUOTE], ids=["trades", "quote"])
+@pytest.mark.parametrize("how", ["flip", "truncate", "template"])
+def test_a_spoiled_frame_cannot_be_read(event: Event, how: How) -> None:
+    frame = spoiled(encode(event), how)
+    assert isinstance(frame, bytes)
+    with pytest.raises(SbeError):
+        decode(frame)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_spoiled_text_is_no_known_event(text: str) -> None:
+    for how in ("flip", "truncate"):
+        with pytest.raises(json.JSONDecodeError):
+            json.loads(spoiled(text, how))
+    message = json.loads(spoiled(text, "template"))
+    assert message.get("data", message) == {"e": "unknownEvent", "s": "BTCUSDT"}
+
+
+@pytest.mark.parametrize("event", [TRADES, QUOTE], ids=["trades", "quote"])
+@pytest.mark.parametrize(("block_bytes", "entry_bytes"), [(0, 0), (8, 4), (1, 0), (0, 3)])
+def test_a_newer_frame_says_the_same(event: Event, block_bytes: int, entry_bytes: int) -> None:
+    frame = newer(encode(event), 9, block_bytes, entry_bytes)
+    assert isinstance(frame, bytes) and frame[6:8] == b"\x09\x00"
+    entries = len(event.trades) if isinstance(event, TradesEvent) else 0
+    assert len(frame) == len(encode(event)) + block_bytes + entries * entry_bytes
+    assert decode(frame) == event
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_newer_text_has_a_field_more(text: str) -> None:
+    before, after = json.loads(text), json.loads(newer(text, 2, 8, 4))
+    before.get("data", before)["schemaVersion"] = 2
+    assert after == before
+
+
+# ---------------------------------------------------------------------------------------------------- delays
+
+
+def test_delays_keep_the_order_of_a_line_and_lose_it_between_lines() -> None:
+    delivered: list[int] = []
+
+    async def run() -> None:
+        delays = Delays(0.004, random.Random(1))
+        held = 0
+        while delivered == sorted(delivered):
+            for line in ("even", "odd"):
+                delays.hold(line, functools.partial(delivered.append, held))
+                held += 1
+            await asyncio.sleep(0.001)
+        delays.flush()
+        assert sorted(delivered) == list(range(held))
+        for rest in (0, 1):
+            assert [n for n in delivered if n % 2 == rest] == list(range(rest, held, 2))
+
+    asyncio.run(run())
+
+
+# -------------------------------------------------------------------------------------------------- attempts
+
+
+def test_three_hundred_attempts_in_five_minutes() -> None:
+    attempts = Attempts(Limits())
+    for second in range(300):
+        attempts.add("10.0.0.1", 1_000.0 + second / 10)
+    with pytest.raises(ApiError) as caught:
+        attempts.add("10.0.0.1", 1_030.0)
+    assert caught.value.status == 429
+    attempts.add("10.0.0.2", 1_030.0)  # another address
+    wait_s = int(caught.value.headers["Retry-After"])
+    attempts.add("10.0.0.1", 1_030.0 + wait_s)
+
+
+def test_going_on_regardless_earns_a_ban() -> None:
+    attempts = Attempts(Limits(attempts=20, attempts_within_s=60))
+    statuses = []
+    for _ in range(24):
+        try:
+            attempts.add("10.0.0.1", 5.0)
+            statuses.append(101)
+        except ApiError as error:
+            statuses.append(error.status)
+    assert statuses == [101] * 20 + [429] * 2 + [418] * 2
+    with pytest.raises(ApiError) as caught:
+        attempts.add("10.0.0.1", 100.0)
+    assert (caught.value.status, caught.value.headers["Retry-After"]) == (418, "25")
+    attempts.add("10.0.0.1", 126.0)
