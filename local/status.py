@@ -1,0 +1,148 @@
+"""The live status of a running system: a table on a terminal, a line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from local import http_json
+from local.progress import Progress
+from local.system import System
+
+_REFRESH_S = 1.0
+_LINE_EVERY_S = 5.0
+_SETTLE_S = 0.5  # a part that dies closes its sockets before its exit status can be had
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is known of one symbol. `prediction` is empty before the first."""
+
+    symbol: str
+    prediction: dict[str, Any]
+    age_s: float  # of the bar the prediction was made on
+
+    @property
+    def what(self) -> str:
+        """The prediction in words."""
+        p = self.prediction
+        if not p:
+            return "waiting for the first bars"
+        if p["source"] == "fallback":
+            return f"fallback: {p['reason']}"
+        return (
+            f"{p['predicted_price']:,.2f} in {p['horizon_s']} s ({p['expected_move_bp']:+.2f} bp), "
+            f"confidence {p['confidence']:.0%}"
+        )
+
+
+@dataclass(frozen=True)
+class Status:
+    rows: list[Row]
+    ticks_per_s: float
+    ingest: str  # what is wrong with it, or "connected"
+
+
+class Watch:
+    """Looks at the system from outside, once for each call of `look`."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._redis = system.redis()
+        self._ticks: int | None = None  # at the look before
+        self._at_s = 0.0
+
+    def look(self) -> Status:
+        """The status now. Raises `PartFailed` when a part has ended."""
+        try:
+            return self._look()
+        except (OSError, ValueError, redis.RedisError) as error:
+            time.sleep(_SETTLE_S)
+            self._system.check()
+            return Status([], 0.0, f"or the hot store does not answer ({type(error).__name__})")
+
+    def _look(self) -> Status:
+        health = http_json.get(f"{self._system.ingest_url}/health").body
+        ticks, at_s = health["ticks_in"], time.monotonic()
+        ticks_per_s = 0.0 if self._ticks is None else (ticks - self._ticks) / (at_s - self._at_s)
+        self._ticks, self._at_s = ticks, at_s
+        found: list[Any] = self._redis.mget([f"prediction:{s}:latest" for s in self._system.symbols])
+        rows = []
+        for symbol, text in zip(self._system.symbols, found, strict=True):
+            prediction = json.loads(text) if text else {}
+            rows.append(Row(symbol, prediction, time.time() - prediction.get("timestamp", 0) / 1000))
+        return Status(rows, ticks_per_s, "connected" if health["ready"] else health["why"])
+
+
+def show(system: System, progress: Progress) -> None:
+    """Show the status until interrupted. Raises `PartFailed` when a part ends."""
+    progress.say(_how_to_ask(system))
+    watch = Watch(system)
+    if not progress.console.is_terminal:
+        while True:
+            progress.say(line(watch.look()))
+            _wait(system, _LINE_EVERY_S)
+    with Live(console=progress.console, auto_refresh=False, transient=True) as live:
+        while True:
+            live.update(table(system, watch.look()), refresh=True)
+            _wait(system, _REFRESH_S)
+
+
+def line(status: Status) -> str:
+    """The status in one line."""
+    parts = [f"ingest {status.ingest}, {status.ticks_per_s:.0f} ticks/s"]
+    for row in status.rows:
+        p = row.prediction
+        known = f" {p['basis_price']:,.2f} → {row.what}, {row.age_s:.1f} s ago" if p else f" {row.what}"
+        parts.append(f"{row.symbol}{known}")
+    return " · ".join(parts)
+
+
+def table(system: System, status: Status) -> Group:
+    """The status as a table with a heading and a footer."""
+    heading = Text.assemble(
+        ("tickcast ", "bold"),
+        (system.options.label, "bold yellow" if system.options.feed == "sim" else "bold green"),
+        f"   ingest {status.ingest}, {status.ticks_per_s:.0f} ticks/s",
+    )
+    rows = Table()
+    for title in ("symbol", "price", "prediction", "80 % interval", "model", "age", "latency"):
+        rows.add_column(title, justify="right" if title in ("price", "age", "latency") else "left")
+    for row in status.rows:
+        p = row.prediction
+        if not p:
+            rows.add_row(row.symbol, "", row.what)
+            continue
+        interval = f"{p['lower']:,.2f} – {p['upper']:,.2f}" if p.get("lower") is not None else ""
+        model = f"{p['model_id'] or 'none'}{' (provisional)' if p.get('provisional') else ''}"
+        age = f"{row.age_s:.1f} s"
+        rows.add_row(
+            row.symbol, f"{p['basis_price']:,.2f}", row.what, interval, model, age, f"{p['latency_ms']} ms"
+        )
+    return Group(heading, rows, Text("Ctrl-C stops everything", style="dim"))
+
+
+def _how_to_ask(system: System) -> str:
+    url = f"{system.api_url}predictions/{system.symbols[0]}"
+    return (
+        f"\n[bold]running[/bold]; the API, from another terminal:\n"
+        f"  curl -s -H 'x-api-key: {system.api_key}' {url}\n"
+        f"  curl -s {system.api_url}health\n"
+        f"  logs: {system.state.logs}\n"
+    )
+
+
+def _wait(system: System, seconds: float) -> None:
+    """Let time pass while all parts run."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        system.check()
+        time.sleep(0.2)

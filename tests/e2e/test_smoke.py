@@ -1,0 +1,55 @@
+"""End to end: what the exchange sends comes out as predictions behind the API, and all of it in bronze."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from local import smoke
+from local.progress import Progress
+from local.system import System
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+
+SECONDS = 15
+
+
+def test_from_frame_to_served_prediction(system: System) -> None:
+    report = smoke.observe(system, SECONDS, Progress(Console(file=io.StringIO())))
+    assert report.errors == []
+    assert report.predictions >= len(system.symbols)
+    assert report.fallbacks == 0
+    assert report.model_id is not None
+    assert report.inference_ms_p99 is not None
+    assert report.event_to_prediction_ms_p50 is not None
+    # A bar waits for late ticks before it closes: nothing can be seen sooner, unless it saw the future.
+    assert report.event_to_prediction_ms_p50 >= report.lateness_ms > 0
+
+
+def test_no_trade_is_lost_on_the_way_to_bronze(system: System) -> None:
+    sent = smoke.sent_so_far(system)
+    assert all(each["trades"] > 0 for each in sent.values())
+    assert smoke.trades_lost(system, sent) == 0
+
+
+def test_a_trade_that_never_came_is_counted(system: System) -> None:
+    sent = smoke.sent_so_far(system)
+    claimed = {
+        s: each | {"trades": each["trades"] + 1, "first_id": each["first_id"] - 1} for s, each in sent.items()
+    }
+    assert smoke.trades_lost(system, claimed) == len(claimed)
+
+
+def test_a_basis_price_that_never_was_is_found(system: System) -> None:
+    assert system.exchange_url
+    with system.redis() as store:
+        entries = store.xrevrange("predictions:BTCUSDT", count=1)
+
+    served = json.loads(entries[0][1][b"json"])
+    assert smoke.price_errors(system.exchange_url, [served]) == []
+    wrong = served | {"basis_price": served["basis_price"] + 0.01}
+    (error,) = smoke.price_errors(system.exchange_url, [wrong])
+    assert "BTCUSDT" in error

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from local.options import Options, OptionsError, add_arguments, from_arguments
+
+
+def parsed(*arguments: str) -> Options:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return from_arguments(parser.parse_args(arguments))
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    path = tmp_path / "btc.gz"
+    path.touch()
+    return path
+
+
+def test_the_simulated_market_is_the_default_and_labelled() -> None:
+    assert parsed() == Options(feed="sim")
+    assert parsed().label == "SIMULATED market"
+
+
+def test_symbols_are_put_in_upper_case() -> None:
+    assert parsed("--symbols", "btcusdt,ethusdt").symbols == ("BTCUSDT", "ETHUSDT")
+
+
+def test_a_replay_names_its_recordings(recording: Path) -> None:
+    options = parsed("--feed", "replay", "--replay", str(recording), "--speed", "2")
+    assert options.label == "REPLAY of btc.gz, 2 times as fast, times moved to now"
+    assert (options.source, parsed("--feed", "live").source) == ("replay", "sbe")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--feed", "kraken"], "one of sim, replay, live"),
+        (["--feed", "replay"], "needs recordings"),
+        (["--feed", "replay", "--replay", "missing.gz"], "no recording missing.gz"),
+        (["--train", "missing.gz"], "no recording missing.gz"),
+        (["--replay", "{recording}"], "for FEED=replay"),
+        (["--speed", "2"], "for FEED=replay"),
+        (["--feed", "replay", "--replay", "{recording}", "--speed", "0"], "above 0"),
+        (["--symbols", "BTC/USDT"], "should be a list"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(arguments: list[str], reason: str, recording: Path) -> None:
+    with pytest.raises(OptionsError, match=reason):
+        parsed(*(argument.format(recording=recording) for argument in arguments))
+
+
+def test_a_model_is_not_trained_on_what_is_replayed(recording: Path) -> None:
+    same = f"{recording.parent}/../{recording.parent.name}/{recording.name}"
+    with pytest.raises(OptionsError, match="never trained on what it will be shown"):
+        parsed("--feed", "replay", "--replay", str(recording), "--train", same)
+
+
+def test_the_live_feed_says_what_it_needs() -> None:
+    options = parsed("--feed", "live")
+    assert options.live_key({"BINANCE_API_KEY": "k"}) == "k"
+    with pytest.raises(OptionsError, match="BINANCE_API_KEY"):
+        options.live_key({})
