@@ -71,13 +71,13 @@ deploy: layers  ## all stacks of ENV (dev, prod) into the AWS account of your cr
 clean:  ## forget what was built and what runs left, models included; installed packages stay
 	rm -rf .local .build/layers cdk.out .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.venv/.stamp: requirements.txt requirements-dev.txt
+.venv/.stamp: requirements.txt requirements-dev.txt constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "setup: needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) --version 2>&1); PYTHON= names another" >&2; \
 	  exit 1; }
 	@echo "setup: Python packages into .venv (a minute or two)"
 	@$(PYTHON) -m venv .venv
-	@$(VENV)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@$(VENV)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements-dev.txt
 	@touch $@
 
 $(MINISTACK)/.stamp: local/requirements-ministack.txt .venv/.stamp
