@@ -1,4 +1,4 @@
-"""Reading market data: SBE frames against JSON, by the usual libraries, and the wire batch against fastavro."""
+"""Reading market data: SBE frames against JSON, the wire batch against fastavro."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ SPAN_S = 0.05  # how long each turn lasts, at the least
 
 
 def side_by_side(choices: Mapping[str, Callable[[], object]], items: int) -> dict[str, float]:
-    """Median nanoseconds an item of each choice, taken in turns. Every choice handles `items` items a call."""
+    """Median nanoseconds an item of each choice, taken in turns; a call of any handles `items` items."""
     calls = {name: _calls_in(run, SPAN_S) for name, run in choices.items()}
     taken: dict[str, list[float]] = {name: [] for name in choices}
     gc.collect()

@@ -83,7 +83,9 @@ class Stream:
             self.health.connections += 1
             self._logger.info("stream connected", extra={"symbols": self._settings.symbols})
             while True:
-                frame = await asyncio.wait_for(socket.recv(), SILENCE_S)
+                # Not `wait_for`: before Python 3.12 it may swallow a cancellation when a frame is just in.
+                async with asyncio.timeout(SILENCE_S):
+                    frame = await socket.recv()
                 if isinstance(frame, str):
                     if self._is_shutdown(frame):
                         return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 from types import FrameType
@@ -17,7 +18,7 @@ from rich.console import Console
 from local import options, smoke, status
 from local.cloud import FunctionFailed
 from local.options import Options, OptionsError
-from local.processes import PartFailed
+from local.processes import PartFailed, die_with_parent
 from local.progress import Progress
 from local.state_folder import StateFolder, StateInUse, throw_away
 from local.system import System
@@ -67,7 +68,10 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
 
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _interrupt)
+    if "MAKELEVEL" in os.environ:  # else killing make would leave the system running
+        die_with_parent(signal.SIGTERM)
     progress = Progress(Console(stderr=given.command == "smoke"))
     try:
         asked = options.from_arguments(given)

@@ -94,7 +94,7 @@ def measure(system: System, seconds: int, progress: Progress) -> Report:
         try:
             system.stop_ingest()
         except PartFailed as failure:
-            report.errors.append(str(failure))
+            report.errors.append(str(failure).partition("\n")[0])
         with progress.step("what was sent against what stands in bronze"):
             report.ticks_in = sum(each["trades"] + each["quotes"] for each in sent.values())
             report.ticks_lost = trades_lost(system, sent)

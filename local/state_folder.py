@@ -15,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ from local.processes import sweep
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / ".build"
 LOCAL = ROOT / ".local"
+_POLL_S = 0.1
 
 
 @contextmanager
@@ -63,23 +65,25 @@ class StateFolder:
         self.temp = self.path / "tmp"
         self._lock: IO[str] | None = None
 
-    def open(self) -> None:
-        """Take the folder and make it ready for a run. Raises `StateInUse`."""
+    def open(self, patience_s: float = 0) -> None:
+        """Take the folder, waiting for `patience_s` if another run holds it. Raises `StateInUse`."""
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.path / "lock").open("a+", encoding="utf-8")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.seek(0)
-            holder = self._lock.read().strip()
-            self._lock.close()
-            raise StateInUse(
-                f"this is running already in this checkout (process {holder}, state in {self.path}); "
-                "stop that one first"
-            ) from None
-        self._lock.truncate(0)
-        self._lock.write(str(os.getpid()))
-        self._lock.flush()
+        lock_file = (self.path / "lock").open("a+", encoding="utf-8")
+        deadline = time.monotonic() + patience_s
+        while not _is_taken(lock_file):
+            if time.monotonic() >= deadline:
+                lock_file.seek(0)
+                holder = lock_file.read().strip()
+                lock_file.close()
+                raise StateInUse(
+                    f"this is running already in this checkout (process {holder}, state in {self.path}); "
+                    "stop that one first"
+                )
+            time.sleep(_POLL_S)
+        lock_file.truncate(0)
+        lock_file.write(str(os.getpid()))
+        lock_file.flush()
+        self._lock = lock_file
 
     def prepare(self) -> None:
         """Empty folders for logs and temporary files. To be called once nothing of an earlier run lives."""
@@ -97,10 +101,9 @@ class StateFolder:
         """Whether a killed run left the folder: it has a lock that nobody holds."""
         try:
             with (self.path / "lock").open() as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (FileNotFoundError, BlockingIOError):
+                return _is_taken(file)
+        except FileNotFoundError:
             return False
-        return True
 
     def discard(self, *, keep_logs: bool) -> None:
         """Remove what a throw-away run left, but for its logs if asked to."""
@@ -112,3 +115,12 @@ class StateFolder:
                 entry.unlink()
         if not keep_logs:
             self.path.rmdir()
+
+
+def _is_taken(file: IO[str]) -> bool:
+    """Take the lock on `file` if it is free, until the file is closed."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -26,11 +26,12 @@ from local.options import LIVE_SYMBOLS, Options
 from local.processes import Part, PartFailed, Parts, sweep
 from local.progress import Progress
 from local.servers import HOST
-from local.state_folder import BUILD, StateFolder, lock
+from local.state_folder import BUILD, StateFolder, StateInUse, lock
 from tickcast.adapters.hot_store import now_ms
 from tickcast.adapters.model_store import ModelFollower
 
 HISTORY_S = 1800  # of the simulated past: the exchange's REST history, and what a first model learns from
+_PATIENCE_S = 8  # a run takes about two seconds to stop
 _LAYERS_S = 900
 _EXCHANGE_S = 120
 _INGEST_S = 60
@@ -96,7 +97,11 @@ class System:
             raise PartFailed(ingest.name, f"ended with exit status {status} when stopped", ingest.log)
 
     def _start(self) -> None:
-        self.state.open()
+        try:
+            self.state.open()
+        except StateInUse:
+            with self._progress.step("waiting for the run before to stop"):
+                self.state.open(_PATIENCE_S)
         self._leaving.callback(self.state.close)
         if leftovers := sweep(self.state.path):
             self._progress.say(f"  cleared away what a killed run left: {', '.join(leftovers)}")
