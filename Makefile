@@ -6,6 +6,8 @@
 #   SYMBOLS  BTCUSDT,ETHUSDT; default: all the feed has
 #   SPEED    FEED=replay: so many times as fast
 #   SECONDS  smoke: how long to measure
+#   ONLY     drills: those alone, ONLY="drop corrupt"
+#   URL      gaps: of an API elsewhere, such as one in AWS
 #   ENV      synth, deploy, layers: local, dev or prod
 
 PYTHON ?= python3
@@ -27,18 +29,24 @@ unexport SECONDS
 export JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 1
 
-.PHONY: help run smoke test check setup layers synth deploy clean
+.PHONY: help run smoke drills gaps test check setup layers synth deploy clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
-	@sed -n '3,9s/^# //p' Makefile
+	@sed -n '3,11s/^# //p' Makefile
 
 run: setup  ## the whole system on this machine, until Ctrl-C
 	@exec $(VENV)/python -m local run $(OPTIONS)
 
 smoke: setup  ## the same, headless and aside: measured for SECONDS; the last line is JSON
 	@exec $(VENV)/python -m local smoke --seconds $(SECONDS) $(OPTIONS)
+
+drills: setup  ## hurt the system in every way and account for every trade; the last line is JSON
+	@exec $(VENV)/python -m local drills $(if $(ONLY),--only $(ONLY))
+
+gaps: setup  ## the trades that are missing in the running system, or in the one at URL, and why
+	@exec $(VENV)/python -m local gaps $(if $(URL),--url $(URL))
 
 test: setup layers  ## all tests: unit, parity, infra, integration, end to end
 	@echo "test: all suites; the embedded system starts once, within them"

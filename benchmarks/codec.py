@@ -1,17 +1,21 @@
-"""Reading market data: SBE frames against JSON, the wire batch against fastavro."""
+"""Reading market data, SBE frames against JSON by the usual libraries; writing batches, against fastavro."""
 
 from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import fastavro
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import orjson
 import sbe as pypi_sbe
 
-from benchmarks.side_by_side import side_by_side
+from benchmarks.comparison import Comparison, comparison
+from benchmarks.sample import quote_events
+from benchmarks.side_by_side import Effort, Work, side_by_side
 from tickcast import sbe, wire
 from tickcast.frames import decode_frames
 from tickcast.ticks import QUOTE, TRADE
@@ -20,7 +24,9 @@ COUNT = 1000
 SCHEMA = Path(__file__).parents[2] / "shared" / "data" / "sbe" / "stream_1_0.xml"
 
 
-class _BookTicker(msgspec.Struct):
+class BookTicker(msgspec.Struct):
+    """Prices and quantities are JSON strings, and strings they stay until somebody calls float()."""
+
     u: int
     s: str
     b: str
@@ -29,24 +35,23 @@ class _BookTicker(msgspec.Struct):
     A: str
 
 
-class _Combined(msgspec.Struct):
+class Combined(msgspec.Struct):
     stream: str
-    data: _BookTicker
+    data: BookTicker
 
 
-def quote_events() -> list[sbe.BestBidAskEvent]:
-    rng = np.random.default_rng(1)
-    events = []
-    for n in range(COUNT):
-        bid_qty, ask_qty = (int(q) * 1000 for q in rng.integers(1, 10**6, 2))
-        bid = 6_183_763_000_000 + int(rng.integers(-500, 500)) * 10**6
-        time_us = 1_743_671_488_514_451 + 900 * n
-        events.append(
-            sbe.BestBidAskEvent(
-                time_us, 65_505_155_818 + 3 * n, -8, -8, bid, bid_qty, bid + 10**6, ask_qty, "BTCUSDT"
-            )
-        )
-    return events
+class BookTickerFloats(msgspec.Struct):
+    """msgspec at its best: it leaves out what is not wanted and reads the strings as numbers itself."""
+
+    u: int
+    b: float
+    B: float
+    a: float
+    A: float
+
+
+class CombinedFloats(msgspec.Struct):
+    data: BookTickerFloats
 
 
 def as_json(event: sbe.BestBidAskEvent) -> bytes:
@@ -56,52 +61,82 @@ def as_json(event: sbe.BestBidAskEvent) -> bytes:
     return orjson.dumps({"stream": "btcusdt@bookTicker", "data": data})
 
 
-def decode() -> dict[str, float]:
-    """ns a frame: a thousand quotes into an array of numbers, and one quote alone."""
-    events = quote_events()
+def decode(effort: Effort) -> list[Comparison]:
+    """A thousand quotes into arrays of numbers, and each for itself.
+
+    Ours are rows of integers with both times, checked and by symbol; the others get five floats a quote.
+    """
+    events = quote_events(COUNT)
     frames, texts = [sbe.encode(event) for event in events], [as_json(event) for event in events]
     received_us = np.arange(COUNT)
-    typed = msgspec.json.Decoder(_Combined)
+    strings, floats = msgspec.json.Decoder(Combined), msgspec.json.Decoder(CombinedFloats, strict=False)
 
-    def by_orjson() -> object:
-        matrix = np.empty((COUNT, 5))
-        for row, text in enumerate(texts):
-            d = orjson.loads(text)["data"]
-            matrix[row] = (d["u"], float(d["b"]), float(d["B"]), float(d["a"]), float(d["A"]))
-        return matrix
+    def one_by_orjson(text: bytes) -> tuple[int, float, float, float, float]:
+        d = orjson.loads(text)["data"]
+        return d["u"], float(d["b"]), float(d["B"]), float(d["a"]), float(d["A"])
 
-    def by_msgspec() -> object:
-        matrix = np.empty((COUNT, 5))
-        for row, text in enumerate(texts):
-            d = typed.decode(text).data
-            matrix[row] = (d.u, float(d.b), float(d.B), float(d.a), float(d.A))
-        return matrix
+    def one_by_msgspec(text: bytes) -> tuple[int, float, float, float, float]:
+        d = floats.decode(text).data
+        return d.u, d.b, d.B, d.a, d.A
 
-    def one_by_orjson() -> object:
+    def by_orjson() -> npt.NDArray[Any]:
+        rows = []
         for text in texts:
             d = orjson.loads(text)["data"]
-            quote = (d["u"], float(d["b"]), float(d["B"]), float(d["a"]), float(d["A"]))
-        return quote
+            rows.append((d["u"], float(d["b"]), float(d["B"]), float(d["a"]), float(d["A"])))
+        return np.array(rows)
+
+    def by_msgspec() -> npt.NDArray[Any]:
+        rows = []
+        for text in texts:
+            d = strings.decode(text).data
+            rows.append((d.u, float(d.b), float(d.B), float(d.a), float(d.A)))
+        return np.array(rows)
+
+    def by_msgspec_floats() -> npt.NDArray[Any]:
+        rows = []
+        for text in texts:
+            d = floats.decode(text).data
+            rows.append((d.u, d.b, d.B, d.a, d.A))
+        return np.array(rows)
+
+    if not (by_orjson() == by_msgspec()).all() or not (by_orjson() == by_msgspec_floats()).all():
+        raise AssertionError("the usual libraries read different numbers")
+    quotes = decode_frames(frames, received_us).quotes["BTCUSDT"]
+    if not (quotes["ask_price"] / 1e8 == by_orjson()[:, 3]).all():
+        raise AssertionError("the frames are not the quotes of the texts")
 
     choices = {
-        "decode_batch": lambda: decode_frames(frames, received_us),
-        "orjson": by_orjson,
-        "msgspec": by_msgspec,
-        "decode_one": lambda: [sbe.decode(frame) for frame in frames],
-        "one_by_orjson": one_by_orjson,
+        "decode_frames": Work(lambda: decode_frames(frames, received_us), COUNT),
+        "orjson, float()": Work(by_orjson, COUNT),
+        "msgspec typed, float()": Work(by_msgspec, COUNT),
+        "msgspec, numbers from strings": Work(by_msgspec_floats, COUNT),
+        "sbe.decode": Work(lambda: [sbe.decode(frame) for frame in frames], COUNT),
+        "orjson, one": Work(lambda: [one_by_orjson(text) for text in texts], COUNT),
+        "msgspec, one": Work(lambda: [one_by_msgspec(text) for text in texts], COUNT),
     }
-    times = side_by_side(choices, COUNT)
     if SCHEMA.exists():
         with SCHEMA.open() as file:
             schema = pypi_sbe.Schema.parse(file)
         few = frames[:20]
-        slow = side_by_side({"sbe": lambda: [schema.decode(frame) for frame in few]}, len(few))
-        times |= slow
-    return times
+        choices["PyPI sbe"] = Work(lambda: [schema.decode(frame) for frame in few], len(few))
+    times = side_by_side(choices, effort)
+    found = [
+        comparison(times, "decode_batch_vs_orjson", "decode_frames", "orjson, float()", 25),
+        comparison(times, "decode_batch_vs_msgspec", "decode_frames", "msgspec typed, float()", 15),
+        comparison(
+            times, "decode_batch_vs_msgspec_floats", "decode_frames", "msgspec, numbers from strings"
+        ),
+        comparison(times, "decode_one_vs_orjson", "sbe.decode", "orjson, one", 1.3),
+        comparison(times, "decode_one_vs_msgspec", "sbe.decode", "msgspec, one"),
+    ]
+    if "PyPI sbe" in times:
+        found.append(comparison(times, "decode_batch_vs_sbe", "decode_frames", "PyPI sbe"))
+    return found
 
 
-def avro() -> dict[str, float]:
-    """ns a tick: the wire batch written by its dtype and by fastavro; the bytes are the same."""
+def avro(effort: Effort) -> list[Comparison]:
+    """The wire batch, written by its dtype and by fastavro; the bytes are the same."""
     rng = np.random.default_rng(2)
     trades, quotes = np.zeros(200, TRADE), np.zeros(COUNT - 200, QUOTE)
     for rows in (trades, quotes):
@@ -110,7 +145,7 @@ def avro() -> dict[str, float]:
     batch = wire.TickBatch("BTCUSDT", "sbe", "a1b2c3d4", 1_743_671_488_514_451, trades, quotes)
     schema = fastavro.parse_schema(wire.SCHEMA)
 
-    def records(rows: np.ndarray) -> list[dict[str, bytes]]:
+    def records(rows: npt.NDArray[Any]) -> list[dict[str, bytes]]:
         return [{name: row[name].tobytes() for name in rows.dtype.names or ()} for row in rows]
 
     fields = {**batch._asdict(), "trades": records(trades), "quotes": records(quotes)}
@@ -122,4 +157,9 @@ def avro() -> dict[str, float]:
 
     if by_fastavro() != wire.encode(batch):
         raise AssertionError("the wire batch is not what fastavro writes")
-    return side_by_side({"avro_write": lambda: wire.encode(batch), "fastavro": by_fastavro}, COUNT)
+    choices = {
+        "wire.encode": Work(lambda: wire.encode(batch), COUNT),
+        "fastavro": Work(by_fastavro, COUNT),
+    }
+    times = side_by_side(choices, effort)
+    return [comparison(times, "avro_write_vs_fastavro", "wire.encode", "fastavro", 50)]

@@ -1,4 +1,9 @@
-"""How things are timed: alternately, in one process, so that a noisy machine is noisy for all of them."""
+"""How things are timed: alternately, in one process, so that a noisy machine is noisy for all of them.
+
+Absolute times drift by half as much again within minutes, so a claim is a ratio, taken round by round between
+turns that lie a fraction of a second apart; the median round counts. The clock is the process's CPU time,
+which stands still while another process has the core.
+"""
 
 from __future__ import annotations
 
@@ -6,31 +11,60 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
 
-ROUNDS = 15
-SPAN_S = 0.05  # how long each turn lasts, at the least
+
+class Work(NamedTuple):
+    """One way to do it: a call of `run` handles `items`."""
+
+    run: Callable[[], object]
+    items: int
 
 
-def side_by_side(choices: Mapping[str, Callable[[], object]], items: int) -> dict[str, float]:
-    """Median nanoseconds an item of each choice, taken in turns; a call of any handles `items` items."""
-    calls = {name: _calls_in(run, SPAN_S) for name, run in choices.items()}
-    taken: dict[str, list[float]] = {name: [] for name in choices}
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure: `rounds` turns for each choice, each at least `turn_s` long."""
+
+    rounds: int = 15
+    turn_s: float = 0.05
+
+
+QUICK = Effort(rounds=1, turn_s=0.0)
+
+
+class Times(dict[str, list[float]]):
+    """By name, the nanoseconds of CPU an item took in each round."""
+
+    def ns(self, name: str) -> float:
+        return statistics.median(self[name])
+
+    def ratio(self, slow: str, fast: str) -> float:
+        """How many times as long `slow` takes as `fast`: the median over the rounds."""
+        return statistics.median(a / b for a, b in zip(self[slow], self[fast], strict=True))
+
+
+def side_by_side(choices: Mapping[str, Work], effort: Effort) -> Times:
+    """Time all `choices` in turns, after a warm-up of each."""
+    calls = {name: _calls_in(work.run, effort.turn_s) for name, work in choices.items()}
+    times = Times({name: [] for name in choices})
     gc.collect()
     gc.disable()
     try:
-        for _ in range(ROUNDS):
-            for name, run in choices.items():
-                started = time.perf_counter_ns()
+        for _ in range(effort.rounds):
+            for name, work in choices.items():
+                started_ns = time.process_time_ns()
                 for _ in range(calls[name]):
-                    run()
-                taken[name].append((time.perf_counter_ns() - started) / calls[name] / items)
+                    work.run()
+                taken_ns = time.process_time_ns() - started_ns
+                times[name].append(max(taken_ns, 1) / calls[name] / work.items)
     finally:
         gc.enable()
-    return {name: statistics.median(times) for name, times in taken.items()}
+    return times
 
 
 def _calls_in(run: Callable[[], object], seconds: float) -> int:
     run()  # caches, allocations
-    started = time.perf_counter()
+    started_s = time.perf_counter()
     run()
-    return max(1, int(seconds / max(time.perf_counter() - started, 1e-7)))
+    return max(1, int(seconds / max(time.perf_counter() - started_s, 1e-7)))

@@ -1,42 +1,51 @@
 """`python -m ingest_ecs`: run the task until SIGTERM; then put what was accepted and leave.
 
-Exit status: 0 after a signal, 1 when the exchange refused for good, 2 when the settings cannot be used.
+Exit status: 0 after a signal, 1 when the exchange refused for good or something of what was accepted
+could not be put in time, 2 when the settings cannot be used.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import random
 import signal
 import sys
 import time
-import uuid
 from typing import Any
 
 import boto3
-from aws_lambda_powertools import Logger
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.metrics import MetricUnit
 from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 
 from ingest_ecs.health import HealthServer
 from ingest_ecs.producer import Producer
 from ingest_ecs.settings import IngestSettings
 from ingest_ecs.stream import Stream
+from tickcast.adapters import wire_schema
 from tickcast.adapters.settings import SettingsError
-from tickcast.session import FatalSessionError
+from tickcast.session import FatalSessionError, Session
 
 DRAIN_S = 20  # within ECS' stop timeout of 30 s
 READY_TICK_AGE_S = 10
 STUCK_AFTER_S = 30  # a put takes 7 s at the most before it fails
+METRICS_EVERY_S = 60
 
 logger = Logger(service="ingest_ecs")
+metrics = Metrics(
+    namespace=os.environ.get("POWERTOOLS_METRICS_NAMESPACE", "tickcast/local"), service="ingest_ecs"
+)
 
 
-def health_report(stream: Stream, producer: Producer, symbols: tuple[str, ...]) -> dict[str, Any]:
+def health_report(
+    session: Session, stream: Stream, producer: Producer, symbols: tuple[str, ...]
+) -> dict[str, Any]:
     now_us = time.time_ns() // 1000
-    last_tick_us = dict(stream.health.last_tick_us)
+    last_tick_us = dict(producer.last_tick_us)
     ages = {s: (now_us - last_tick_us[s]) / 1e6 if s in last_tick_us else None for s in symbols}
-    why = []
-    if not stream.health.is_connected:
-        why.append(stream.health.why)
+    why = [] if session.is_live else [session.why]
     for symbol, age_s in ages.items():
         if age_s is None or age_s > READY_TICK_AGE_S:
             why.append(f"{symbol}: no tick yet" if age_s is None else f"{symbol}: no tick for {age_s:.0f} s")
@@ -47,55 +56,89 @@ def health_report(stream: Stream, producer: Producer, symbols: tuple[str, ...]) 
         "ready": not why,
         "why": "; ".join(why),
         "symbols": {symbol: {"last_tick_age_s": age_s} for symbol, age_s in ages.items()},
-        "connections": stream.health.connections,
-        "frames": stream.health.frames,
-        "bad_frames": dict(stream.health.bad_frames),
         "waiting_records": producer.waiting_records(),
-        **vars(producer.counts),
+        "bad_frames": dict(producer.bad_frames),
+        "counts": {"connections": stream.connections, **vars(producer.counts)},
     }
 
 
+def counted(producer: Producer) -> dict[str, int]:
+    return {**vars(producer.counts), "bad_frames": producer.bad_frames.total()}
+
+
+async def emit_metrics(producer: Producer) -> None:
+    """One line of CloudWatch's embedded metric format a minute: what changed since the last."""
+    before = counted(producer)
+    while True:
+        await asyncio.sleep(METRICS_EVERY_S)
+        now = counted(producer)
+        for name, metric in (
+            ("ticks_in", "TicksIn"),
+            ("records_put", "RecordsPut"),
+            ("put_failures", "PutFailures"),
+            ("dropped_ticks", "DroppedTicks"),
+            ("bad_frames", "BadFrames"),
+        ):
+            metrics.add_metric(metric, MetricUnit.Count, now[name] - before[name])
+        metrics.add_metric("WaitingRecords", MetricUnit.Count, producer.waiting_records())
+        metrics.flush_metrics()
+        before = now
+
+
+def publish_schema(settings: IngestSettings) -> None:
+    """Before the first batch: whoever runs another version must be able to look this one's schema up."""
+    if not settings.bucket:
+        return
+    try:
+        wire_schema.publish(boto3.client("s3"), settings.bucket)
+    except (BotoCoreError, ClientError) as error:
+        # Consumers of the same version need no look-up, so this is no reason not to run.
+        logger.error("the wire schema could not be published", extra={"reason": str(error)})
+
+
 async def ingest(settings: IngestSettings) -> None:
-    """Hold the stream and put its ticks until a signal. Raises `FatalSessionError`."""
+    """Hold the stream and put its ticks until a signal. Raises `FatalSessionError` or `TimeoutError`."""
     kinesis = boto3.client(
         "kinesis",
         config=Config(
             connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 1}
         ),
     )
-    connection = uuid.uuid4().hex[:8]
+    streams = [(symbol, kind) for symbol in settings.symbols for kind in ("trades", "quotes")]
+    session = Session(streams, random.Random(), settings.rollover_s)
     producer = Producer(
         kinesis,
         settings.stream_name,
         settings.symbols,
         settings.source,
-        connection,
         settings.linger_s,
         logger,
+        lambda connection, symbol, kind: session.data(connection, symbol, kind, time.monotonic()),
     )
-    stream = Stream(settings, producer, logger)
+    stream = Stream(settings, session, producer, logger)
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    await asyncio.to_thread(publish_schema, settings)
     with HealthServer(
-        settings.health_port, lambda: health_report(stream, producer, settings.symbols)
+        settings.health_port, lambda: health_report(session, stream, producer, settings.symbols)
     ) as health:
         logger.info("health_listening", extra={"event": "health_listening", "port": health.port})
         putting, streaming = asyncio.create_task(producer.run()), asyncio.create_task(stream.run())
-        stopping = asyncio.create_task(stop.wait())
+        stopping, emitting = asyncio.create_task(stop.wait()), asyncio.create_task(emit_metrics(producer))
         await asyncio.wait({putting, streaming, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        streaming.cancel()
+        for task in (stopping, emitting, streaming):
+            task.cancel()
+        outcome = (await asyncio.gather(streaming, return_exceptions=True))[0]
         producer.drain()
         await asyncio.wait({putting}, timeout=DRAIN_S)
         logger.info("stopped", extra={"waiting_records": producer.waiting_records(), **vars(producer.counts)})
-        results = await asyncio.gather(streaming, return_exceptions=True)
-        if putting.done():
-            putting.result()
-        else:
+        if not putting.done():
             putting.cancel()
-        if isinstance(results[0], Exception):
-            raise results[0]
+            raise TimeoutError(f"{producer.waiting_records()} records could not be put within {DRAIN_S} s")
+        putting.result()
+        if isinstance(outcome, Exception):
+            raise outcome
 
 
 def main() -> int:
@@ -104,8 +147,8 @@ def main() -> int:
     except SettingsError as error:
         logger.error("cannot start", extra={"reason": str(error)})
         return 2
-    except FatalSessionError as error:
-        logger.error("the exchange refused for good", extra={"reason": str(error)})
+    except (FatalSessionError, TimeoutError) as error:
+        logger.error("ended with an error", extra={"reason": str(error)})
         return 1
     return 0
 

@@ -1,8 +1,8 @@
-"""`GET /health` and `GET /ready` of the task, in a thread of their own.
+"""`GET /health`, `/ready` and `/metrics` of the task, in a thread of their own.
 
 `/health` is what a restart could mend: 503 only when the task itself is stuck. `/ready` is 503 while no
 ticks flow, whoever's fault it is: killing the task because the exchange is down would help nobody. Both
-answer with the same report, which says why.
+answer with the same report, which says why. `/metrics` is Prometheus' text format.
 """
 
 from __future__ import annotations
@@ -13,21 +13,62 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+Report = Callable[[], dict[str, Any]]
+
+
+class _Metrics(Collector):
+    """Every count of the report as a counter, every age and level as a gauge."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+
+    def collect(self) -> Any:
+        report = self._report()
+        for name, value in report["counts"].items():
+            yield CounterMetricFamily(f"tickcast_ingest_{name}", f"{name} since the start", value=value)
+        bad = CounterMetricFamily("tickcast_ingest_bad_frames", "frames skipped", labels=["reason"])
+        for reason, count in report["bad_frames"].items():
+            bad.add_metric([reason], count)
+        yield bad
+        age = GaugeMetricFamily(
+            "tickcast_ingest_last_tick_age_seconds", "since the last tick", labels=["symbol"]
+        )
+        for symbol, about in report["symbols"].items():
+            if about["last_tick_age_s"] is not None:
+                age.add_metric([symbol], about["last_tick_age_s"])
+        yield age
+        for name in ("live", "ready", "waiting_records"):
+            yield GaugeMetricFamily(
+                f"tickcast_ingest_{name}", name.replace("_", " "), value=float(report[name])
+            )
+
 
 class HealthServer:
     """Serves what `report` returns, which has `live`, `ready` and `why`. Port 0 takes a free one."""
 
-    def __init__(self, port: int, report: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, port: int, report: Report) -> None:
+        registry = CollectorRegistry()
+        registry.register(_Metrics(report))
+
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:  # noqa: N802 (the library's name)
+                if self.path == "/metrics":
+                    self._answer(200, generate_latest(registry), CONTENT_TYPE_LATEST)
+                    return
                 deciding = {"/health": "live", "/ready": "ready"}.get(self.path)
                 if deciding is None:
                     self.send_error(404)
                     return
                 body = report()
-                data = json.dumps(body).encode()
-                self.send_response(200 if body[deciding] else 503)
-                self.send_header("Content-Type", "application/json")
+                self._answer(200 if body[deciding] else 503, json.dumps(body).encode(), "application/json")
+
+            def _answer(self, status: int, data: bytes, content_type: str) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", content_type)
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)

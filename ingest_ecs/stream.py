@@ -1,121 +1,145 @@
-"""The socket loop: connect, decode, hand over; connect again when the stream is lost.
+"""The sockets: does what `tickcast.session` decides, and tells it what happened.
 
-Nothing slow happens between two frames, or pings go unanswered and the exchange hangs up.
+Nothing slow happens between two frames, or pings go unanswered and the exchange hangs up: a frame is put
+on its connection's lane, and decoded a linger later with the others.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-import random
 import time
-from collections import Counter
-from dataclasses import dataclass, field
+import uuid
 
 import websockets
 from aws_lambda_powertools import Logger
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.exceptions import InvalidStatus, WebSocketException
 
+from ingest_ecs.lane import Lane
 from ingest_ecs.producer import Producer
 from ingest_ecs.settings import IngestSettings
-from tickcast import sbe
-from tickcast.session import backoff, refusal, stream_names
-from tickcast.ticks import TickError, tick_rows
+from tickcast.session import Close, FatalSessionError, Open, Session
 
 OPEN_TIMEOUT_S = 10
-# The exchange pings every 20 s and sends a symbol's quotes many times a second: half a minute without
-# any frame is a dead stream, whatever its pings say.
-SILENCE_S = 30
-HEALTHY_AFTER_S = 10  # a connection that held this long makes the next backoff start small again
-
-
-@dataclass
-class StreamHealth:
-    is_connected: bool = False
-    why: str = "not connected yet"
-    connections: int = 0
-    frames: int = 0
-    bad_frames: Counter[str] = field(default_factory=Counter)  # by reason
-    last_tick_us: dict[str, int] = field(default_factory=dict)  # local time by symbol
+CLOSE_TIMEOUT_S = 2
+TURN_S = 0.25  # the session is asked this often, beside whenever something happens
 
 
 class Stream:
-    def __init__(self, settings: IngestSettings, producer: Producer, logger: Logger) -> None:
+    """Holds the stream open. `connections` counts handshakes that succeeded."""
+
+    def __init__(
+        self, settings: IngestSettings, session: Session, producer: Producer, logger: Logger
+    ) -> None:
         self._settings = settings
+        self._session = session
         self._producer = producer
         self._logger = logger
-        self.health = StreamHealth()
+        self._task_name = uuid.uuid4().hex[:8]
+        self._sockets: dict[int, asyncio.Task[None]] = {}
+        self._lanes: dict[int, Lane] = {}
+        self._happened = asyncio.Event()
+        self._fatal: FatalSessionError | None = None
+        self.connections = 0
 
     async def run(self) -> None:
-        """Hold the stream open until cancelled. Raises `FatalSessionError` when the exchange refuses."""
-        delays = backoff(random.Random())
-        while True:
-            started_s = time.monotonic()
-            try:
-                await self._hold()
-                why = "the exchange closed the connection"
-            except InvalidStatus as error:
-                fatal = refusal(error.response.status_code)
-                if fatal:
-                    raise fatal from error
-                why = f"HTTP {error.response.status_code}"
-            except (OSError, InvalidHandshake, ConnectionClosed, TimeoutError) as error:
-                why = f"{type(error).__name__}: {error}"
-            self.health.is_connected, self.health.why = False, why
-            self._producer.connection_lost()
-            if time.monotonic() - started_s > HEALTHY_AFTER_S:
-                delays = backoff(random.Random())
-            delay_s = next(delays)
-            self._logger.warning("stream lost", extra={"why": why, "retry_in_s": round(delay_s, 2)})
-            await asyncio.sleep(delay_s)
+        """Until cancelled. Raises `FatalSessionError` when the exchange refuses for good."""
+        try:
+            while self._fatal is None:
+                for action in self._session.actions(time.monotonic()):
+                    self._act(action)
+                for stall in self._session.take_stalls():
+                    self._producer.stalled(stall)
+                for connection, lane in self._lanes.items():
+                    lane.is_stalled = self._session.is_stalled(connection)
+                self._happened.clear()
+                # Not wait_for, which on Python 3.11 can swallow a cancellation that comes just then.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(TURN_S):
+                        await self._happened.wait()
+            raise self._fatal
+        finally:
+            for task in self._sockets.values():
+                task.cancel()
+            await asyncio.gather(*self._sockets.values(), return_exceptions=True)
 
-    async def _hold(self) -> None:
+    def _act(self, action: Open | Close) -> None:
+        if isinstance(action, Open):
+            self._logger.info("connecting", extra={"connection": action.connection, "why": action.why})
+            self._sockets[action.connection] = asyncio.create_task(self._hold(action.connection))
+        elif action.connection in self._sockets:
+            self._logger.info("closing", extra={"connection": action.connection, "why": action.why})
+            self._sockets[action.connection].cancel()
+
+    async def _hold(self, connection: int) -> None:
         """One connection, from handshake to its end."""
-        url = f"{self._settings.stream_url}/stream?streams={'/'.join(stream_names(self._settings.symbols))}"
+        lane = Lane(connection, f"{self._task_name}-{connection}", self._settings.protocol)
+        why, status, retry_after_s = "closed by the exchange", None, 0.0
+        try:
+            await self._receive(connection, lane)
+        except InvalidStatus as error:
+            status = error.response.status_code
+            why = f"HTTP {status}"
+            retry_after_s = _seconds(error.response.headers.get("Retry-After", ""))
+        except (OSError, WebSocketException, TimeoutError) as error:
+            why = f"{type(error).__name__}: {error}"
+        except asyncio.CancelledError:
+            why = "closed by us"
+        finally:
+            self._ended(connection, lane, why, status, retry_after_s)
+
+    async def _receive(self, connection: int, lane: Lane) -> None:
+        headers = {"X-MBX-APIKEY": self._settings.api_key} if self._settings.api_key else {}
         async with websockets.connect(
-            url,
-            additional_headers={"X-MBX-APIKEY": self._settings.api_key},
+            self._settings.stream_address(),
+            additional_headers=headers,
             open_timeout=OPEN_TIMEOUT_S,
+            close_timeout=CLOSE_TIMEOUT_S,
             ping_interval=None,  # the exchange pings; the library answers
+            compression=None,
             max_queue=4096,
         ) as socket:
-            self.health.is_connected, self.health.why = True, ""
-            self.health.connections += 1
-            self._logger.info("stream connected", extra={"symbols": self._settings.symbols})
-            while True:
-                # Not `wait_for`: before Python 3.12 it may swallow a cancellation when a frame is just in.
-                async with asyncio.timeout(SILENCE_S):
-                    frame = await socket.recv()
-                if isinstance(frame, str):
-                    if self._is_shutdown(frame):
-                        return
+            self.connections += 1
+            self._logger.info(
+                "connected", extra={"connection": connection, "symbols": self._settings.symbols}
+            )
+            self._session.opened(connection, time.monotonic())
+            self._lanes[connection] = lane
+            self._producer.open_lane(lane)
+            self._happened.set()
+            async for frame in socket:
+                if isinstance(frame, str) and not self._is_data(frame):
+                    self._control(connection, frame)
                 else:
-                    self._take(frame)
+                    lane.take(frame, time.time_ns() // 1000)
 
-    def _take(self, frame: bytes) -> None:
-        received_us = time.time_ns() // 1000
-        self.health.frames += 1
+    def _ended(self, connection: int, lane: Lane, why: str, status: int | None, retry_after_s: float) -> None:
+        self._logger.warning("connection ended", extra={"connection": connection, "why": why})
+        if self._lanes.pop(connection, None):
+            self._producer.close_lane(lane, why)
+        self._sockets.pop(connection, None)
         try:
-            event = sbe.decode(frame)
-            trades, quotes = tick_rows(event, received_us)
-            self._producer.accept(event.symbol, trades, quotes, received_us)
-        except (sbe.SbeError, TickError) as error:
-            self._bad_frame(error.reason if isinstance(error, sbe.SbeError) else "impossible tick", error)
-        except KeyError as error:
-            self._bad_frame("symbol not subscribed", error)
-        else:
-            self.health.last_tick_us[event.symbol] = received_us
+            self._session.closed(connection, why, status, time.monotonic(), retry_after_s)
+        except FatalSessionError as error:
+            self._fatal = error
+        self._happened.set()
 
-    def _bad_frame(self, reason: str, error: Exception) -> None:
-        self.health.bad_frames[reason] += 1
-        if self.health.bad_frames[reason] == 1:  # then only counted: a line per frame would be a flood
-            self._logger.error("frame skipped", extra={"reason": str(error)})
+    def _is_data(self, text: str) -> bool:
+        return self._settings.protocol == "json" and text.startswith('{"stream"')
 
-    def _is_shutdown(self, text: str) -> bool:
+    def _control(self, connection: int, text: str) -> None:
+        """A text frame beside the data: replies to subscriptions, and the announcement of a shutdown."""
         try:
             message = json.loads(text)
         except ValueError:
-            self._bad_frame("text frame that is not JSON", ValueError(text[:200]))
-            return False
-        self._logger.info("text frame", extra={"text": text[:500]})
-        return isinstance(message, dict) and message.get("e") == "serverShutdown"
+            message = None
+        self._logger.info("text frame", extra={"connection": connection, "text": text[:500]})
+        if isinstance(message, dict) and message.get("e") == "serverShutdown":
+            self._session.shutdown_announced(connection)
+            self._happened.set()
+
+
+def _seconds(text: str) -> float:
+    """`Retry-After` in seconds; 0 for anything else, a date among it."""
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 7 else 0.0

@@ -1,7 +1,7 @@
-"""`python -m local run|smoke`: the system on this machine. The Makefile is the way to call it.
+"""`python -m local run|smoke|drills|gaps`: the system on this machine. The Makefile is the way to call it.
 
-Exit status: 0 when stopped by a signal, or when a smoke test passed; 1 when a part failed or the smoke test
-did not pass; 2 when the options cannot be used.
+Exit status: 0 when stopped by a signal, or when a smoke test or all drills passed; 1 when a part failed, the
+test or a drill did not pass, or nothing runs that could be asked; 2 when the options cannot be used.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from types import FrameType
 
 from rich.console import Console
 
-from local import options, smoke, status
+from local import gaps, options, smoke, status
 from local.cloud import FunctionFailed
+from local.drills import runner
+from local.drills.stage import DrillFailed
 from local.options import Options, OptionsError
 from local.processes import PartFailed, die_with_parent
 from local.progress import Progress
@@ -58,6 +60,26 @@ def run_smoke(asked: Options, seconds: int, progress: Progress) -> int:
     return 0 if is_ok else 1
 
 
+def run_drills(names: list[str], progress: Progress) -> int:
+    """Hurt a throw-away system in every way; the last line on stdout is the result."""
+    drills = runner.chosen(names)
+    state = throw_away("drills")
+    progress.say(f"[bold]tickcast drills[/bold]: {', '.join(drill.name for drill in drills)}")
+    is_ok = False
+    try:
+        with System(Options(), state, progress) as system:
+            results = runner.run(system, drills, progress)
+        told = runner.summary(results)
+        is_ok = told["ok"]
+        _wide_console().print(runner.table(results))
+        print(json.dumps(told), flush=True)
+    finally:
+        state.discard(keep_logs=not is_ok)
+        if not is_ok:
+            progress.say(f"logs are in {state.logs}")
+    return 0 if is_ok else 1
+
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m local", description="The system on this machine.")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -65,6 +87,10 @@ def main(arguments: list[str]) -> int:
     smoking = commands.add_parser("smoke", help="start everything aside, measure it from outside, stop it")
     options.add_arguments(smoking)
     smoking.add_argument("--seconds", type=int, default=60, help="to measure, after warm-up")
+    drilling = commands.add_parser("drills", help="start everything aside, hurt it, account for every trade")
+    drilling.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these drills alone")
+    asking = commands.add_parser("gaps", help="the trades that are missing in the running system")
+    asking.add_argument("--url", default="", help="of another system's API, such as one in AWS")
     given = parser.parse_args(arguments)
 
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -72,22 +98,29 @@ def main(arguments: list[str]) -> int:
             signal.signal(number, _interrupt)
     if "MAKELEVEL" in os.environ:  # else killing make would leave the system running
         die_with_parent(signal.SIGTERM)
-    progress = Progress(Console(stderr=given.command == "smoke"))
+    progress = Progress(Console(stderr=given.command in ("smoke", "drills")))
     try:
+        if given.command == "drills":
+            return run_drills(given.only, progress)
+        if given.command == "gaps":
+            return gaps.show(given.url, _wide_console())
         asked = options.from_arguments(given)
-        if asked.feed == "live":
-            asked.live_key()  # before anything is started
         if given.command == "run":
             return run(asked, progress)
         return run_smoke(asked, given.seconds, progress)
     except (OptionsError, StateInUse) as error:
         print(f"tickcast: {error}", file=sys.stderr)
         return 2
-    except (PartFailed, FunctionFailed, smoke.WarmUpFailed) as error:
+    except (PartFailed, FunctionFailed, smoke.WarmUpFailed, DrillFailed, gaps.NotRunning) as error:
         print(f"tickcast: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _wide_console() -> Console:
+    """For tables that are to stay whole where there is no terminal to fit them into."""
+    return Console(width=None if sys.stdout.isatty() else 140)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

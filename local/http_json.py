@@ -1,4 +1,4 @@
-"""GET of JSON from this machine: no proxy in between, an error status is an answer like any other."""
+"""JSON over HTTP from this machine: no proxy in between, an error status is an answer like any other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,19 @@ class Answer(NamedTuple):
 
 def get(url: str, headers: Mapping[str, str] | None = None, timeout_s: float = 10) -> Answer:
     """The answer to GET `url`. Raises OSError when there is none, ValueError when it is not JSON."""
-    request = urllib.request.Request(url, headers=dict(headers or {}))
+    return send("GET", url, headers=headers, timeout_s=timeout_s)
+
+
+def send(
+    method: str,
+    url: str,
+    body: Any = None,
+    headers: Mapping[str, str] | None = None,
+    timeout_s: float = 10,
+) -> Answer:
+    """The answer to a request, with `body` as JSON if there is one. Raises as `get` does."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, dict(headers or {}), method=method)
     try:
         with _direct.open(request, timeout=timeout_s) as response:
             return Answer(response.status, json.load(response))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tickcast.adapters.settings import SettingsError, symbols_in
@@ -28,6 +27,7 @@ class Options:
     train: tuple[Path, ...] = ()
     speed: float = 1.0
     seed: int = 7
+    live_key: str = field(default="", repr=False)  # of the binary stream; the public mirror wants none
 
     def __post_init__(self) -> None:
         """Raises `OptionsError`."""
@@ -52,7 +52,12 @@ class Options:
     @property
     def source(self) -> str:
         """What the ticks' `source` says in bronze."""
-        return "sbe" if self.feed == "live" else self.feed
+        return self.protocol if self.feed == "live" else self.feed
+
+    @property
+    def protocol(self) -> str:
+        """What ingest speaks: the live feed without a key is the public mirror's JSON."""
+        return "json" if self.feed == "live" and not self.live_key else "sbe"
 
     @property
     def label(self) -> str:
@@ -62,19 +67,8 @@ class Options:
         return {
             "sim": "SIMULATED market",
             "replay": f"REPLAY of {names}{pace}, times moved to now",
-            "live": "live from Binance",
+            "live": f"live from Binance ({'SBE' if self.live_key else 'public mirror, no key'})",
         }[self.feed]
-
-    def live_key(self, env: Mapping[str, str] = os.environ) -> str:
-        """The key of the live stream. Raises `OptionsError` that says how to get one."""
-        key = env.get("BINANCE_API_KEY", "")
-        if not key:
-            raise OptionsError(
-                "FEED=live needs BINANCE_API_KEY: the binary stream wants the key of an Ed25519 key pair "
-                "(no permissions needed; made under API management on binance.com). "
-                "Without one there are FEED=sim and FEED=replay."
-            )
-        return key
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,4 +88,11 @@ def from_arguments(given: argparse.Namespace) -> Options:
         symbols = symbols_in(given.symbols) if given.symbols else ()
     except SettingsError as error:
         raise OptionsError(str(error)) from None
-    return Options(given.feed, symbols, tuple(given.replay), tuple(given.train), given.speed)
+    return Options(
+        given.feed,
+        symbols,
+        tuple(given.replay),
+        tuple(given.train),
+        given.speed,
+        live_key=os.environ.get("BINANCE_API_KEY", ""),
+    )

@@ -74,10 +74,10 @@ class Part:
                         return found
         return None
 
-    def stop(self) -> None:
+    def stop(self, stop_signal: int | None = None) -> None:
         """Ask the part to end, wait, and kill what is left of its process group."""
         if self.status is None:
-            self.process.send_signal(self._stop_signal)
+            self.process.send_signal(stop_signal or self._stop_signal)
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(self._grace_s)
         with suppress(ProcessLookupError, PermissionError):
@@ -151,10 +151,10 @@ class Parts:
         self.wait_until(lambda: part.status == 0, part, timeout_s)
         self._parts.remove(part)
 
-    def stop(self, part: Part) -> int:
-        """Stop one part for good; its exit status."""
+    def stop(self, part: Part, stop_signal: int | None = None) -> int:
+        """Stop one part for good, by another signal than its own if one is given; its exit status."""
         self._parts.remove(part)
-        part.stop()
+        part.stop(stop_signal)
         return part.process.returncode
 
     def stop_all(self) -> None:

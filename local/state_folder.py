@@ -6,6 +6,7 @@
     models/     the models of earlier runs on their way into a freshly deployed bucket
     cdk.out/    the synthesised app, with the zipped assets
     tmp/        TMPDIR of all parts, removed after a run and before the next
+    system.json where the running system is to be found; no key in it
 
 A lock on a file guards the folder; the kernel drops it with the process, however that ends.
 """
@@ -63,6 +64,7 @@ class StateFolder:
         self.models = self.path / "models"
         self.assembly = self.path / "cdk.out"
         self.temp = self.path / "tmp"
+        self.about = self.path / "system.json"
         self._lock: IO[str] | None = None
 
     def open(self, patience_s: float = 0) -> None:
@@ -94,6 +96,7 @@ class StateFolder:
     def close(self) -> None:
         """Give the folder back."""
         shutil.rmtree(self.temp, ignore_errors=True)
+        self.about.unlink(missing_ok=True)
         if self._lock:
             self._lock.close()
 

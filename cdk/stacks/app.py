@@ -77,7 +77,6 @@ class AppStack(Stack):
             lake=lake,
             batch_size=500,
             # A tick of a minute ago predicts nothing: give up early, and go on with what is fresh.
-            retries=3,
             max_age=Duration.seconds(60),
         )
 
@@ -92,6 +91,7 @@ class AppStack(Stack):
             variables=variables,
         )
         stream.grant_read(self.archive_ticks)
+        lake.grant_read(self.archive_ticks, "schemas/*")
         lake.grant_write(self.archive_ticks, "bronze/*", "quarantine/*")
         lake.grant_failed_batches(self.archive_ticks)
         self.archive_feed = Subscription(
@@ -176,11 +176,13 @@ class AwsAppStack(AppStack):
             vpc=vpc,
             variables={
                 "STREAM_NAME": data.stream.stream_name,
+                "BUCKET": data.lake.bucket.bucket_name,
                 "SYMBOLS": ",".join(environment.symbols),
             },
             exchange_key=data.exchange_key,
         )
         data.stream.grant_write(self.ingest.task.task_role)
+        data.lake.grant_write(self.ingest.task.task_role, "schemas/*")
 
         monitoring = Monitoring(self, "Monitoring", environment=environment, email=settings.alarm_email)
         monitoring.watch_predictions("predict_stream")

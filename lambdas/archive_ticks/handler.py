@@ -8,16 +8,18 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
 from tickcast.adapters.archive_ticks import archive
+from tickcast.adapters.schema_book import SchemaBook
 
 logger = Logger()
 metrics = Metrics()
 s3 = boto3.client("s3")
 BUCKET = os.environ["BUCKET"]
+schemas = SchemaBook(s3, BUCKET)
 
 
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    outcome = archive(event, s3, BUCKET)
+    outcome = archive(event, s3, BUCKET, schemas)
     metrics.add_metric("ArchivedTicks", MetricUnit.Count, outcome.ticks)
     metrics.add_metric("Quarantined", MetricUnit.Count, len(outcome.quarantined))
     for reason in outcome.quarantined:

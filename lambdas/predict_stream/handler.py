@@ -5,21 +5,24 @@ from typing import Any
 import boto3
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
+from botocore.config import Config
 
 from tickcast.adapters.hot_store import HotStore, now_ms
 from tickcast.adapters.model_store import ModelFollower
 from tickcast.adapters.predict_stream import Outcome, PredictStream
 from tickcast.adapters.redis_connection import connect
+from tickcast.adapters.schema_book import SchemaBook
 from tickcast.adapters.settings import Settings
 
 logger = Logger()
 metrics = Metrics()
 settings = Settings.from_environment()
-s3 = boto3.client("s3")
+s3 = boto3.client("s3", config=Config(connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 2}))
 predict_stream = PredictStream(
     settings=settings,
     store=HotStore(connect(settings), settings.lateness_us),
     models=ModelFollower(s3, settings.bucket, now_ms),
+    schemas=SchemaBook(s3, settings.bucket),
     s3=s3,
     clock_ms=now_ms,
 )
@@ -41,6 +44,8 @@ def report(outcome: Outcome) -> None:
         metrics.add_metric("LatencyMs", MetricUnit.Milliseconds, prediction["latency_ms"])
         if prediction["inference_ms"] is not None:
             metrics.add_metric("InferenceMs", MetricUnit.Milliseconds, prediction["inference_ms"])
+    for missing in outcome.missing_trades.values():  # a gauge: read it by its maximum
+        metrics.add_metric("MissingTrades", MetricUnit.Count, missing)
     for name, count in (
         ("LateTicks", outcome.late),
         ("Quarantined", len(outcome.quarantined)),

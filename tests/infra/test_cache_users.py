@@ -38,6 +38,7 @@ def commit(client: Any) -> bool:
     writes.features({"symbol": "BTCUSDT", "timestamp": 1}, 60)
     writes.prediction({"symbol": "BTCUSDT"})
     writes.heartbeat("predict_stream:BTCUSDT", {"at_ms": 1})
+    writes.gaps("BTCUSDT", {"missing_trades": 0})
     return HotStore(client, LATENESS_US).commit(SymbolState("BTCUSDT", BarRing(LATENESS_US), 1), 0, writes)
 
 
@@ -53,6 +54,7 @@ def test_reader_may_do_what_serve_predictions_does_and_not_write(users: dict[str
     assert store.latest("BTCUSDT") == ({"symbol": "BTCUSDT"}, {"symbol": "BTCUSDT", "timestamp": 1})
     assert store.history("BTCUSDT", 5) == [{"symbol": "BTCUSDT"}]
     assert store.heartbeats(["predict_stream:BTCUSDT"])["predict_stream:BTCUSDT"] == {"at_ms": 1}
+    assert store.gaps(["BTCUSDT", "ETHUSDT"]) == {"BTCUSDT": {"missing_trades": 0}, "ETHUSDT": None}
     with pytest.raises(redis.exceptions.NoPermissionError):
         commit(users["reader"])
     with pytest.raises(redis.exceptions.NoPermissionError):

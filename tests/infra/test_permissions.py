@@ -35,6 +35,7 @@ LAKE = {
         ("s3:ListBucket", ""),
     },
     "ArchiveTicks": {
+        ("s3:GetObject", "schemas/*"),
         ("s3:PutObject", "bronze/*"),
         ("s3:PutObject", "quarantine/*"),
         ("s3:PutObject", "aws/lambda/*"),

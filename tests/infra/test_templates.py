@@ -122,7 +122,7 @@ def test_no_record_blocks_a_shard_or_vanishes(synthesised: Synthesised) -> None:
         assert mapping["StartingPosition"] == "TRIM_HORIZON"
     hot, archive = sorted(mappings, key=lambda m: m["MaximumBatchingWindowInSeconds"])
     assert (hot["MaximumBatchingWindowInSeconds"], hot["MaximumRecordAgeInSeconds"]) == (0, 60)
-    assert (hot["BatchSize"], hot["MaximumRetryAttempts"]) == (500, 3)
+    assert (hot["BatchSize"], hot["MaximumRetryAttempts"]) == (500, -1)
     # -1: as long as the stream keeps the record.
     assert (archive["MaximumBatchingWindowInSeconds"], archive["MaximumRecordAgeInSeconds"]) == (60, -1)
     assert archive["MaximumRetryAttempts"] == -1
@@ -252,7 +252,7 @@ def test_ingest_task(on_aws: Synthesised) -> None:
     assert container["HealthCheck"]["Command"][0] == "CMD"
     assert container["LinuxParameters"]["Capabilities"]["Drop"] == ["ALL"]
     told = {entry["Name"] for entry in container["Environment"]}
-    assert {"STREAM_NAME", "SYMBOLS", "STREAM_URL", "SOURCE", "LINGER_MS", "HEALTH_PORT"} <= told
+    assert {"STREAM_NAME", "SYMBOLS", "STREAM_URL", "PROTOCOL", "BUCKET", "LINGER_MS", "HEALTH_PORT"} <= told
     assert "AWS_ENDPOINT_URL" not in told
 
     service = on_aws.one("AWS::ECS::Service")
@@ -286,7 +286,7 @@ def test_every_alarm_tells_somebody(on_aws: Synthesised) -> None:
 def test_alarms_watch_metrics_the_handlers_write(on_aws: Synthesised) -> None:
     sources = "".join(path.read_text("utf-8") for path in ROOT.glob("lambdas/*/handler.py"))
     for _, alarm in on_aws.resources("AWS::CloudWatch::Alarm"):
-        if alarm.get("Namespace") == "tickcast":
+        if alarm.get("Namespace") == f"tickcast/{on_aws.name}":
             assert f'"{alarm["MetricName"]}"' in sources
 
 

@@ -4,9 +4,11 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import boto3
 import numpy as np
 import pytest
 import redis
+from botocore.config import Config
 
 from tests.aws import BUCKET
 from tests.kinesis_events import FIRST_SEQUENCE, batch_event, event, record
@@ -19,6 +21,7 @@ from tickcast.adapters.model_store import ModelFollower
 from tickcast.adapters.onnx_model import export
 from tickcast.adapters.predict_stream import PredictStream
 from tickcast.adapters.redis_connection import connect
+from tickcast.adapters.schema_book import SchemaBook
 from tickcast.adapters.settings import Settings
 from tickcast.bars import BarRing
 from tickcast.features import FEATURE_HASH, FEATURE_NAMES, feature_rows
@@ -53,7 +56,7 @@ def clock() -> Clock:
 @pytest.fixture
 def predict(redis_client: redis.Redis, s3: Any, clock: Clock) -> PredictStream:
     store = HotStore(redis_client, SETTINGS.lateness_us)
-    return PredictStream(SETTINGS, store, ModelFollower(s3, BUCKET, clock), s3, clock)
+    return PredictStream(SETTINGS, store, ModelFollower(s3, BUCKET, clock), SchemaBook(s3, BUCKET), s3, clock)
 
 
 def put_model(s3: Any, model_id: str = "m1", **card: Any) -> None:
@@ -180,6 +183,15 @@ def test_of_two_invocations_at_once_one_loses_cleanly(redis_client: redis.Redis)
     assert redis_client.get("prediction:BTCUSDT:latest") is None
 
 
+def test_a_commit_whose_answer_was_lost_is_done_when_sent_again(redis_client: redis.Redis) -> None:
+    store, writes = HotStore(redis_client, SETTINGS.lateness_us), Writes()
+    writes.prediction({"symbol": "BTCUSDT"})
+    state = SymbolState("BTCUSDT", BarRing(0), sequence=5)
+    assert store.commit(state, 0, writes)
+    assert store.commit(state, 0, writes)
+    assert redis_client.xlen("predictions:BTCUSDT") == 1
+
+
 def test_symbols_do_not_touch_each_other(predict: PredictStream, redis_client: redis.Redis) -> None:
     btc = ticks_in(12, seed=1)
     eth = [piece._replace(symbol="ETHUSDT") for piece in ticks_in(12, seed=2)]
@@ -213,6 +225,22 @@ def test_bad_records_go_to_quarantine_and_hold_up_nothing(
     assert any("'DOGEUSDT' is not one of" in reason for reason in reasons)
 
 
+def test_the_gap_ledger_stands_beside_the_predictions(
+    predict: PredictStream, redis_client: redis.Redis
+) -> None:
+    trades, quotes = random_ticks(1, 6)
+    lost = wire.Notice("reset by peer", int(trades["time_us"][19]), int(trades["time_us"][22]))
+    outcome = predict(batch_event(0, batch(np.delete(trades, [20, 21]), quotes)._replace(notices=(lost,))))
+    assert outcome.missing_trades == {"BTCUSDT": 2}
+    ledger = stored(redis_client, "gaps:BTCUSDT")
+    assert ledger["missing_trades"] == 2
+    (gap,) = ledger["gaps"]
+    assert (gap["trades"], gap["cause"]) == (2, "reset by peer")
+    assert (gap["first_id"], gap["last_id"]) == tuple(trades["first_id"][[20, 21]].tolist())
+    assert redis_client.ttl("gaps:BTCUSDT") > 23 * 3600
+    assert stored(redis_client, "heartbeat:predict_stream:BTCUSDT")["missing_trades"] == 2
+
+
 def test_an_old_state_version_is_warmed_up_anew_and_said(
     predict: PredictStream, redis_client: redis.Redis
 ) -> None:
@@ -226,7 +254,9 @@ def test_an_old_state_version_is_warmed_up_anew_and_said(
 
 def test_redis_out_of_reach_fails_the_invocation(s3: Any, clock: Clock) -> None:
     store = HotStore(connect(replace(SETTINGS, redis_host="127.0.0.1", redis_port=1)), SETTINGS.lateness_us)
-    predict = PredictStream(SETTINGS, store, ModelFollower(s3, BUCKET, clock), s3, clock)
+    predict = PredictStream(
+        SETTINGS, store, ModelFollower(s3, BUCKET, clock), SchemaBook(s3, BUCKET), s3, clock
+    )
     with pytest.raises(redis.ConnectionError):
         predict(batch_event(0, *ticks_in(1)))
 
@@ -287,3 +317,45 @@ def test_late_trades_are_listed_in_the_next_prediction(predict: PredictStream) -
 def test_feature_names_are_what_is_stored(predict: PredictStream, redis_client: redis.Redis) -> None:
     predict(batch_event(0, *ticks_in(15)))
     assert tuple(stored(redis_client, "features:BTCUSDT:latest")["features"]) == FEATURE_NAMES
+
+
+def test_a_watermark_from_the_future_closes_nothing(predict: PredictStream) -> None:
+    outcome = predict(batch_event(0, batch(*random_ticks(1, 3), START_US + 86_400_000_000)))
+    assert "is ahead of its arrival" in outcome.quarantined[0]
+    assert predict(batch_event(1, *ticks_in(12))).predictions
+
+
+def test_quotes_that_stopped_are_not_served_as_fresh(predict: PredictStream, s3: Any) -> None:
+    """Trades go on, the last book stands still: after five seconds it is no basis for a prediction."""
+    put_model(s3)
+    trades, quotes = random_ticks(1, 25)
+    early = quotes[quotes["time_us"] < START_US + 15_000_000]
+    predictions = predict(batch_event(0, batch(trades, early))).predictions
+    by_second = {(p["timestamp"] - START_US // 1000) // 1000: p for p in predictions}
+    assert by_second[15]["source"] == "model"
+    assert {by_second[s]["reason"] for s in range(21, 25)} == {"no_quotes"}
+    assert by_second[24]["basis_price"] == pytest.approx(trades["price"][-1] / 1e8, rel=1e-4)
+
+
+def test_a_passing_failure_to_look_at_the_model_is_forgotten(
+    predict: PredictStream, s3: Any, clock: Clock
+) -> None:
+    put_model(s3)
+    assert predict.models.current()
+    once = Config(retries={"total_max_attempts": 1})
+    nowhere = boto3.client("s3", endpoint_url="http://127.0.0.1:1", region_name="us-east-1", config=once)
+    good, predict.models._s3 = predict.models._s3, nowhere
+    clock.ms += 5000
+    assert predict.models.current() and predict.models.problem
+    predict.models._s3 = good
+    clock.ms += 5000
+    assert predict.models.current() and predict.models.problem is None
+
+
+@pytest.mark.parametrize("card", [[], {"calibration": {"1": {"slope": 1}}}, "text"])
+def test_a_card_of_another_shape_is_refused(predict: PredictStream, s3: Any, card: Any) -> None:
+    put_model(s3)
+    body = json.dumps(CARD | card if isinstance(card, dict) else card).encode()
+    s3.put_object(Bucket=BUCKET, Key="models/m1/card.json", Body=body)
+    prediction = predict(batch_event(0, *ticks_in(15))).predictions[-1]
+    assert (prediction["source"], prediction["reason"]) == ("fallback", "model_refused")

@@ -13,6 +13,7 @@ from tickcast.adapters.redis_connection import connect
 from tickcast.adapters.serve_predictions import Answer, ServePredictions
 from tickcast.adapters.settings import Settings
 from tickcast.bars import BarRing
+from tickcast.gaps import Gap, GapLedger
 from tickcast.state import SymbolState
 
 SETTINGS = Settings.from_environment({"ENVIRONMENT": "test", "BUCKET": "b", "SYMBOLS": "BTCUSDT,ETHUSDT"})
@@ -38,7 +39,8 @@ HEARTBEAT = {
     "at_ms": AT_S * 1000,
     "watermark_ms": AT_S * 1000,
     "model_problem": None,
-    "missing_trade_ids": [],
+    "missing_trades": 0,
+    "quote_gaps": 0,
 }
 
 
@@ -182,6 +184,26 @@ def test_health_names_what_is_wrong(store: HotStore, api: Api) -> None:
         api.serve(health).body["services"]["predict_stream:BTCUSDT"]["why"] == "ModelError: m3 does not fit"
     )
     assert not math.isnan(api.serve(health).body["services"]["predict_stream:BTCUSDT"]["age_s"])
+
+
+def test_health_shows_the_newest_gaps(store: HotStore, api: Api) -> None:
+    health = {"resource": "/health", "pathParameters": None, "queryStringParameters": None}
+    put(store, PREDICTION)
+    assert "gaps" not in api.serve(health).body["services"]["predict_stream:BTCUSDT"]
+    ledger = GapLedger([Gap(10 * n, 10 * n + 1, n, n + 1, "reset by peer") for n in range(12)])
+    writes = Writes()
+    writes.gaps("BTCUSDT", ledger.record())
+    assert store.commit(SymbolState("BTCUSDT", BarRing(0), 2), 1, writes)
+    shown = api.serve(health).body["services"]["predict_stream:BTCUSDT"]["gaps"]
+    assert [gap["first_id"] for gap in shown] == list(range(110, 10, -10))
+    assert shown[0] == {
+        "first_id": 110,
+        "last_id": 111,
+        "trades": 2,
+        "from_us": 11,
+        "to_us": 12,
+        "cause": "reset by peer",
+    }
 
 
 def test_health_without_redis_is_an_answer_too() -> None:

@@ -1,21 +1,24 @@
 """The socket loop against a real WebSocket server that behaves badly on purpose."""
 
 import asyncio
+import contextlib
 import http
+import random
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 
 import pytest
 from aws_lambda_powertools import Logger
 from websockets.asyncio.server import Request, Response, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
 
-from ingest_ecs import stream as stream_module
+from ingest_ecs.producer import Producer
 from ingest_ecs.settings import IngestSettings
 from ingest_ecs.stream import Stream
-from tickcast import sbe
-from tickcast.session import FatalSessionError
-from tickcast.ticks import QuoteRow, TradeRow
+from tickcast import sbe, wire
+from tickcast import session as session_module
+from tickcast.session import FatalSessionError, Session
 
 KEY = "an-ed25519-key"
 
@@ -27,37 +30,24 @@ def trade_frame(trade_id: int, symbol: str = "BTCUSDT") -> bytes:
 QUOTE_FRAME = sbe.encode(sbe.BestBidAskEvent(2, 9, -8, -8, 100, 5, 101, 6, "BTCUSDT"))
 
 
-@dataclass
-class Collected:
-    """Stands in for the producer: what the socket loop handed over."""
-
-    trades: list[TradeRow] = field(default_factory=list)
-    quotes: list[QuoteRow] = field(default_factory=list)
-    lost: int = 0
-
-    def accept(self, symbol: str, trades: list[TradeRow], quotes: list[QuoteRow], received_us: int) -> None:
-        if symbol != "BTCUSDT":
-            raise KeyError(symbol)
-        self.trades += trades
-        self.quotes += quotes
-
-    def connection_lost(self) -> None:
-        self.lost += 1
-
-
 Serve = Callable[[int, ServerConnection], object]
 
 
 @asynccontextmanager
-async def exchange(talk: Serve, refuse: Callable[[int], int | None] = lambda n: None) -> AsyncIterator[str]:
+async def exchange(
+    talk: Serve,
+    refuse: Callable[[int], int | None] = lambda n: None,
+    key: str | None = KEY,
+    path: str = "/stream?streams=btcusdt@trade/btcusdt@bestBidAsk",
+) -> AsyncIterator[str]:
     """A server whose n-th connection is served by `talk(n, …)`, or refused with the status `refuse(n)`."""
     handshakes = 0
 
     def check(connection: ServerConnection, request: Request) -> Response | None:
         nonlocal handshakes
         handshakes += 1
-        assert request.headers["X-MBX-APIKEY"] == KEY
-        assert request.path == "/stream?streams=btcusdt@trade/btcusdt@bestBidAsk"
+        assert request.headers.get("X-MBX-APIKEY") == key
+        assert request.path == path
         status = refuse(handshakes)
         return connection.respond(http.HTTPStatus(status), "refused") if status else None
 
@@ -68,23 +58,58 @@ async def exchange(talk: Serve, refuse: Callable[[int], int | None] = lambda n: 
         yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
-def make(url: str) -> tuple[Stream, Collected]:
-    env = {"STREAM_NAME": "t", "SYMBOLS": "BTCUSDT", "BINANCE_API_KEY": KEY, "STREAM_URL": url}
-    collected = Collected()
-    return Stream(IngestSettings.from_environment(env), collected, Logger(service="test")), collected
+class Kinesis:
+    """Takes everything."""
+
+    def __init__(self) -> None:
+        self.batches: list[wire.TickBatch] = []
+
+    def put_records(self, *, StreamName: str, Records: list[dict]) -> dict:  # noqa: N803
+        self.batches += [wire.decode(record["Data"]) for record in Records]
+        return {"FailedRecordCount": 0, "Records": [{"SequenceNumber": "1"} for _ in Records]}
+
+    @property
+    def trade_ids(self) -> list[int]:
+        return [int(i) for batch in self.batches for i in batch.trades["first_id"]]
+
+    @property
+    def causes(self) -> list[str]:
+        return [notice.cause for batch in self.batches for notice in batch.notices]
 
 
-async def run_until(stream: Stream, is_done: Callable[[], bool]) -> None:
-    running = asyncio.create_task(stream.run())
-    try:
-        async with asyncio.timeout(20):
-            while not is_done() and not running.done():
-                await asyncio.sleep(0.01)
-        if running.done():
-            running.result()
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+class Ingest:
+    """Socket loop, session and producer as the task runs them, against the server at `url`."""
+
+    def __init__(self, url: str, **env: str) -> None:
+        settings = IngestSettings.from_environment(
+            {"STREAM_NAME": "t", "SYMBOLS": "BTCUSDT", "BINANCE_API_KEY": KEY, "STREAM_URL": url} | env
+        )
+        self.kinesis = Kinesis()
+        logger = Logger(service="test")
+        self.session = Session(
+            [("BTCUSDT", "trades"), ("BTCUSDT", "quotes")], random.Random(1), settings.rollover_s
+        )
+
+        def saw_data(connection: int, symbol: str, kind: str) -> None:
+            self.session.data(connection, symbol, kind, time.monotonic())
+
+        self.producer = Producer(self.kinesis, "t", settings.symbols, settings.source, 0.01, logger, saw_data)
+        self.stream = Stream(settings, self.session, self.producer, logger)
+
+    async def run_until(self, is_done: Callable[[], bool]) -> None:
+        running = asyncio.create_task(self.stream.run())
+        putting = asyncio.create_task(self.producer.run())
+        try:
+            async with asyncio.timeout(30):
+                while not is_done() and not running.done():
+                    await asyncio.sleep(0.01)
+            if running.done():
+                running.result()
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            self.producer.drain()
+            await putting
 
 
 def test_ticks_arrive_and_bad_frames_are_counted_and_skipped() -> None:
@@ -105,13 +130,11 @@ def test_ticks_arrive_and_bad_frames_are_counted_and_skipped() -> None:
 
     async def scenario() -> None:
         async with exchange(talk) as url:
-            stream, collected = make(url)
-            await run_until(stream, lambda: len(collected.trades) == 2)
-            assert [trade[2] for trade in collected.trades] == [1, 4]
-            assert len(collected.quotes) == 1
-            assert sum(stream.health.bad_frames.values()) == 5
-            assert stream.health.bad_frames["impossible tick"] == 1
-            assert stream.health.bad_frames["symbol not subscribed"] == 1
+            ingest = Ingest(url)
+            await ingest.run_until(lambda: len(ingest.kinesis.trade_ids) == 2)
+            assert sorted(ingest.kinesis.trade_ids) == [1, 4]
+            assert sum(len(batch.quotes) for batch in ingest.kinesis.batches) == 1
+            assert ingest.producer.bad_frames.total() == 4
 
     asyncio.run(scenario())
 
@@ -129,28 +152,94 @@ def test_it_connects_again_after_a_drop_a_shutdown_and_an_overloaded_server() ->
 
     async def scenario() -> None:
         async with exchange(talk, lambda n: 503 if n == 2 else None) as url:
-            stream, collected = make(url)
-            await run_until(stream, lambda: len(collected.trades) == 3)
-            assert [trade[2] for trade in collected.trades] == [1, 3, 4]
-            assert collected.lost == 3  # each loss withdraws the watermark
-            assert stream.health.is_connected
+            ingest = Ingest(url)
+            await ingest.run_until(lambda: len(ingest.kinesis.trade_ids) == 3)
+            assert ingest.kinesis.trade_ids == [1, 3, 4]
+            assert ingest.kinesis.causes[0] == "ingest was not running"
+            assert len(ingest.kinesis.causes) == 2  # the drop; the shutdown was bridged
+            assert "ConnectionClosed" in ingest.kinesis.causes[1]
 
     asyncio.run(scenario())
 
 
-def test_a_stream_that_sends_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_module, "SILENCE_S", 0.2)
+def test_a_stream_that_stalls_is_relieved_by_a_second_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_module, "STALL_FLOOR_S", {"quotes": 0.3, "trades": 0.3})
 
     async def talk(n: int, connection: ServerConnection) -> None:
-        if n > 1:
-            await connection.send(trade_frame(n))
+        for trade_id in range(10 * n, 10 * n + 3):
+            await connection.send(trade_frame(trade_id))
+            await connection.send(QUOTE_FRAME)
         await connection.wait_closed()  # pings are answered all along
 
     async def scenario() -> None:
         async with exchange(talk) as url:
-            stream, collected = make(url)
-            await run_until(stream, lambda: len(collected.trades) >= 1)
-            assert stream.health.connections >= 2
+            ingest = Ingest(url)
+            await ingest.run_until(lambda: ingest.stream.connections >= 2 and 20 in ingest.kinesis.trade_ids)
+
+    asyncio.run(scenario())
+
+
+def test_rollover_leaves_no_hole() -> None:
+    """The server numbers trades as time goes on and sends each to whoever is connected."""
+    clients: list[ServerConnection] = []
+    sent = 0
+
+    async def publish() -> None:
+        nonlocal sent
+        while True:
+            if clients:
+                sent += 1
+                for client in list(clients):
+                    with contextlib.suppress(ConnectionClosed):
+                        await client.send(trade_frame(sent))
+                        await client.send(QUOTE_FRAME)
+            await asyncio.sleep(0.005)
+
+    async def talk(n: int, connection: ServerConnection) -> None:
+        clients.append(connection)
+        await connection.wait_closed()
+        clients.remove(connection)
+
+    async def scenario() -> None:
+        async with exchange(talk) as url:
+            publishing = asyncio.create_task(publish())
+            ingest = Ingest(url, ROLLOVER_S="0.5")
+            await ingest.run_until(lambda: ingest.stream.connections >= 4)
+            publishing.cancel()
+            got = ingest.kinesis.trade_ids
+            assert set(got) == set(range(1, max(got) + 1))
+            assert len(got) > len(set(got))  # both delivered meanwhile
+            assert ingest.kinesis.causes == ["ingest was not running"]
+
+    asyncio.run(scenario())
+
+
+def test_the_keyless_feed_gives_the_same_ticks() -> None:
+    texts = [
+        '{"stream":"btcusdt@trade","data":{"e":"trade","E":2000001,"s":"BTCUSDT","t":7,"p":"61837.63",'
+        '"q":"0.02","T":2000000,"m":true,"M":true}}',
+        '{"stream":"btcusdt@bookTicker","data":{"u":9,"s":"BTCUSDT","b":"61837.63","B":"3.7","a":"61837.64","A":"1"}}',
+        '{"stream":"btcusdt@trade","data":{"e":"trade","s":"BTCUSDT","t":8}}',
+        '{"result":null,"id":1}',
+    ]
+
+    async def talk(n: int, connection: ServerConnection) -> None:
+        for text in texts:
+            await connection.send(text)
+        await connection.wait_closed()
+
+    async def scenario() -> None:
+        path = "/stream?streams=btcusdt@trade/btcusdt@bookTicker&timeUnit=MICROSECOND"
+        async with exchange(talk, key=None, path=path) as url:
+            ingest = Ingest(url, PROTOCOL="json", BINANCE_API_KEY="")
+            await ingest.run_until(lambda: bool(ingest.kinesis.trade_ids))
+            (batch,) = [batch for batch in ingest.kinesis.batches if len(batch.trades)]
+            assert batch.source == "json"
+            assert batch.trades[["time_us", "first_id", "price", "qty", "side"]].tolist() == [
+                (2_000_000, 7, 6183763000000, 2000000, -1)
+            ]
+            assert batch.quotes[["update_id", "bid_price", "ask_qty"]].tolist() == [(9, 6183763000000, 10**8)]
+            assert ingest.producer.bad_frames.total() == 1
 
     asyncio.run(scenario())
 
@@ -169,9 +258,8 @@ def test_a_refusal_for_good_ends_the_task(status: int) -> None:
 
     async def scenario() -> None:
         async with exchange(talk, refuse) as url:
-            stream, _ = make(url)
             with pytest.raises(FatalSessionError, match=f"HTTP {status}"):
-                await run_until(stream, lambda: False)
+                await Ingest(url).run_until(lambda: False)
 
     asyncio.run(scenario())
     assert attempts == 1

@@ -1,12 +1,19 @@
 from typing import Any
 
+import pytest
+
 from tests.aws import BUCKET
 from tests.kinesis_events import FIRST_SEQUENCE, batch_event, event, record
 from tests.market import START_US, batch, batches, random_ticks
 from tickcast import wire
 from tickcast.adapters import bronze
-from tickcast.adapters.archive_ticks import archive
+from tickcast.adapters.archive_ticks import Outcome, archive
+from tickcast.adapters.schema_book import SchemaBook
 from tickcast.ticks import Quotes, Trades
+
+
+def run(s3: Any, sent: dict[str, Any]) -> Outcome:
+    return archive(sent, s3, BUCKET, SchemaBook(s3, BUCKET))
 
 
 def keys(s3: Any, prefix: str = "") -> list[str]:
@@ -23,7 +30,7 @@ def archived(s3: Any, prefix: str = "bronze/") -> tuple[Trades, Quotes]:
 def test_every_tick_is_in_bronze_as_it_was(s3: Any) -> None:
     trades, quotes = random_ticks(1, 5)
     stream = list(batches(trades, quotes, [START_US + k * 100_000 for k in range(50)]))
-    outcome = archive(batch_event(0, *stream), s3, BUCKET)
+    outcome = run(s3, batch_event(0, *stream))
     got_trades, got_quotes = archived(s3)
     assert got_trades.tobytes() == trades.tobytes()
     assert got_quotes.tobytes() == quotes.tobytes()
@@ -35,22 +42,22 @@ def test_every_tick_is_in_bronze_as_it_was(s3: Any) -> None:
 
 def test_a_repeated_event_overwrites_its_own_files(s3: Any) -> None:
     sent = batch_event(0, batch(*random_ticks(1, 2)))
-    archive(sent, s3, BUCKET)
+    run(s3, sent)
     before = {key: s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys(s3)}
-    archive(sent, s3, BUCKET)
+    run(s3, sent)
     assert {key: s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys(s3)} == before
 
 
 def test_an_event_is_split_by_hour_symbol_and_source(s3: Any) -> None:
     trades, quotes = random_ticks(1, 20)
-    trades["time_us"] += 3590 * 1_000_000 - START_US % (3600 * 1_000_000)
-    quotes["time_us"] += 3590 * 1_000_000 - START_US % (3600 * 1_000_000)
+    for rows in (trades, quotes):  # around the full hour before
+        rows["time_us"] -= START_US % (3600 * 1_000_000) + 10_000_000
     btc = batch(trades, quotes)
-    outcome = archive(batch_event(0, btc, btc._replace(symbol="ETHUSDT", source="json")), s3, BUCKET)
+    outcome = run(s3, batch_event(0, btc, btc._replace(symbol="ETHUSDT", source="json")))
     assert sorted(key.rsplit("/", 1)[0] for key in outcome.files) == [
         f"bronze/source={source}/symbol={symbol}/date=2025-07-31/hour={hour}"
         for source, symbol in (("json", "ETHUSDT"), ("sim", "BTCUSDT"))
-        for hour in (22, 23)
+        for hour in (21, 22)
     ]
     got_trades, _ = archived(s3, "bronze/source=sim/")
     assert sorted(got_trades["first_id"]) == trades["first_id"].tolist()
@@ -59,7 +66,7 @@ def test_an_event_is_split_by_hour_symbol_and_source(s3: Any) -> None:
 def test_a_bad_record_is_quarantined_and_the_rest_archived(s3: Any) -> None:
     trades, quotes = random_ticks(1, 1)
     good = wire.encode(batch(trades, quotes))
-    outcome = archive(event(record(0, b"garbage"), record(1, good), record(2, good[:50])), s3, BUCKET)
+    outcome = run(s3, event(record(0, b"garbage"), record(1, good), record(2, good[:50])))
     assert len(outcome.quarantined) == 2
     assert len(archived(s3)[0]) == len(trades)
     assert len(keys(s3, "quarantine/archive_ticks/")) == 4
@@ -67,5 +74,14 @@ def test_a_bad_record_is_quarantined_and_the_rest_archived(s3: Any) -> None:
 
 def test_bare_watermarks_make_no_file(s3: Any) -> None:
     trades, quotes = random_ticks(1, 1)
-    assert archive(batch_event(0, batch(trades[:0], quotes[:0], START_US)), s3, BUCKET).files == []
+    assert run(s3, batch_event(0, batch(trades[:0], quotes[:0], START_US))).files == []
     assert keys(s3) == []
+
+
+@pytest.mark.parametrize("time_us", [2**62, -(2**62), 0, START_US + 3600 * 1_000_000])
+def test_a_time_that_cannot_be_is_quarantined_instead_of_holding_up_the_shard(s3: Any, time_us: int) -> None:
+    trades, quotes = random_ticks(1, 1)
+    trades["time_us"][3] = time_us
+    outcome = run(s3, batch_event(0, batch(trades, quotes, START_US)))
+    assert "cannot be" in outcome.quarantined[0]
+    assert outcome.files == []

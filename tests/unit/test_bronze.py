@@ -1,3 +1,4 @@
+import contextlib
 import math
 
 import pytest
@@ -64,3 +65,12 @@ def test_a_truncated_file_is_named() -> None:
     data = bronze.write_file(bronze.market_data(batch(*random_ticks(2, 5))))
     with pytest.raises(bronze.BronzeError, match=r"x.avro"):
         list(bronze.read_file(data[: len(data) // 2], "x.avro"))
+
+
+def test_any_damaged_byte_is_named_or_harmless() -> None:
+    data = bytearray(bronze.write_file(bronze.market_data(batch(*random_ticks(2, 1)))))
+    for at in range(0, len(data), 7):
+        data[at] ^= 0xFF
+        with contextlib.suppress(bronze.BronzeError):
+            list(bronze.read_file(bytes(data), "x.avro"))
+        data[at] ^= 0xFF

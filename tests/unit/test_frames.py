@@ -1,6 +1,7 @@
 """Many frames at once give exactly what one by one gives, whatever is among them."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +12,7 @@ from tickcast.ticks import TickError, quotes_array, tick_rows, trades_array
 price = st.integers(-2, 10**13)
 qty = st.integers(-1, 10**12)
 exponent = st.sampled_from([-8, -8, -8, -2, -9])
-symbol = st.sampled_from(["BTCUSDT", "ETHUSDT", "BNBBTC", "币安USDT"])
+symbol = st.sampled_from(["BTCUSDT", "ETHUSDT", "BNBBTC", "DOGEUSDT", "币安USDT", "ETHUSD\0", "\0"])
 small = st.integers(0, 2**62)
 trade = st.builds(sbe.SbeTrade, small, price, qty, st.booleans())
 events = st.one_of(
@@ -71,6 +72,24 @@ def test_equals_one_by_one(frames: list[bytes]) -> None:
 def test_any_bytes_are_errors_not_exceptions(frames: list[bytes]) -> None:
     got = decode_frames(frames, np.zeros(len(frames), np.int64))
     assert len(got.errors) <= len(frames)
+
+
+@pytest.mark.parametrize("size", [7, 8])  # read as one number, and as a text
+@pytest.mark.parametrize("tail", ["00", "024142", "ff42"])
+def test_a_symbol_filled_up_with_nuls_is_an_error(size: int, tail: str) -> None:
+    whole = sbe.encode(sbe.BestBidAskEvent(1, 2, -8, -8, 10, 1, 11, 1, "D" * size))
+    damaged = whole[:58] + bytes.fromhex(tail).ljust(size + 1, b"\0")
+    got = decode_frames([damaged, whole, damaged], np.arange(3))
+    assert [i for i, _ in got.errors] == [0, 2]
+    assert len(got.quotes["D" * size]) == 1
+
+
+def test_a_newer_version_laid_out_alike_is_read_alike() -> None:
+    frame = bytearray(sbe.encode(sbe.BestBidAskEvent(1, 2, -8, -8, 10, 1, 11, 1, "BTCUSDT")))
+    frame[6] = 3
+    assert decode_frames([bytes(frame)], np.array([9])).quotes["BTCUSDT"].tolist() == [
+        (1, 9, 2, 10, 1, 11, 1)
+    ]
 
 
 def test_no_frames() -> None:

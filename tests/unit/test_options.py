@@ -33,7 +33,7 @@ def test_symbols_are_put_in_upper_case() -> None:
 def test_a_replay_names_its_recordings(recording: Path) -> None:
     options = parsed("--feed", "replay", "--replay", str(recording), "--speed", "2")
     assert options.label == "REPLAY of btc.gz, 2 times as fast, times moved to now"
-    assert (options.source, parsed("--feed", "live").source) == ("replay", "sbe")
+    assert (options.source, options.protocol) == ("replay", "sbe")
 
 
 @pytest.mark.parametrize(
@@ -60,8 +60,12 @@ def test_a_model_is_not_trained_on_what_is_replayed(recording: Path) -> None:
         parsed("--feed", "replay", "--replay", str(recording), "--train", same)
 
 
-def test_the_live_feed_says_what_it_needs() -> None:
-    options = parsed("--feed", "live")
-    assert options.live_key({"BINANCE_API_KEY": "k"}) == "k"
-    with pytest.raises(OptionsError, match="BINANCE_API_KEY"):
-        options.live_key({})
+def test_the_live_feed_needs_no_key_but_uses_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BINANCE_API_KEY", raising=False)
+    without = parsed("--feed", "live")
+    assert (without.protocol, without.source) == ("json", "json")
+    assert "no key" in without.label
+    monkeypatch.setenv("BINANCE_API_KEY", "secret-key")
+    with_key = parsed("--feed", "live")
+    assert (with_key.protocol, with_key.source) == ("sbe", "sbe")
+    assert "secret-key" not in repr(with_key)

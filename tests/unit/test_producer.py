@@ -10,10 +10,20 @@ from aws_lambda_powertools import Logger
 from botocore.exceptions import EndpointConnectionError
 
 from ingest_ecs import producer as producer_module
-from ingest_ecs.producer import MAX_TICKS_PER_RECORD, MAX_WAITING_RECORDS, Producer
-from tickcast import wire
+from ingest_ecs.lane import Lane
+from ingest_ecs.producer import (
+    MAX_TICKS_PER_RECORD,
+    OVERFLOW,
+    SKIPPED,
+    STARTED,
+    UNREADABLE,
+    Producer,
+)
+from tickcast import sbe, wire
+from tickcast.session import Stall
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
+RECEIVED_US = 2_000_000_000
 Respond = Callable[[int, list[dict[str, Any]]], list[bool]]
 
 
@@ -53,20 +63,33 @@ def fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(producer_module, "RETRY_S", 0.001)
 
 
-def make(kinesis: Kinesis, clock: Clock | None = None) -> Producer:
-    return Producer(kinesis, "ticks", SYMBOLS, "sim", "c1", 0.002, Logger(service="test"), clock or Clock())
+def make(kinesis: Kinesis, clock: Clock | None = None, **options: Any) -> Producer:
+    logger = Logger(service="test")
+    return Producer(kinesis, "ticks", SYMBOLS, "sim", 0.002, logger, now_us=clock or Clock(), **options)
 
 
-def trade(trade_id: int, time_us: int = 1_000_000_000) -> tuple[int, ...]:
-    return (time_us, time_us, trade_id, trade_id, 100, 5, 1)
+def lane(producer: Producer, number: int = 1) -> Lane:
+    opened = Lane(number, f"c{number}", "sbe")
+    producer.open_lane(opened)
+    return opened
+
+
+def frame(trade_id: int, symbol: str = "BTCUSDT", time_us: int = 1_000_000_000) -> bytes:
+    trade = sbe.SbeTrade(trade_id, 100, 5, False)
+    return sbe.encode(sbe.TradesEvent(time_us, time_us, -8, -8, (trade,), symbol))
+
+
+def burst(first_id: int, count: int) -> bytes:
+    trades = tuple(sbe.SbeTrade(first_id + n, 100, 5, False) for n in range(count))
+    return sbe.encode(sbe.TradesEvent(1_000_000_000, 1_000_000_000, -8, -8, trades, "BTCUSDT"))
 
 
 async def feed(producer: Producer, count: int) -> None:
-    """Accept trades one by one while the producer runs, then drain it."""
-    running = asyncio.create_task(producer.run())
+    """Take trades one by one while the producer runs, then drain it."""
+    running, opened = asyncio.create_task(producer.run()), lane(producer)
     for trade_id in range(count):
         for symbol in SYMBOLS:
-            producer.accept(symbol, [trade(trade_id)], [], 1_000_000_000)
+            opened.take(frame(trade_id, symbol), RECEIVED_US)
         if trade_id % 10 == 0:
             await asyncio.sleep(0.001)
     producer.drain()
@@ -105,7 +128,9 @@ def test_ticks_of_a_linger_share_a_record() -> None:
 
     async def scenario() -> None:
         producer = make(kinesis)
-        producer.accept("BTCUSDT", [trade(n) for n in range(50)], [], 1_000_000_000)
+        opened = lane(producer)
+        for n in range(50):
+            opened.take(frame(n), RECEIVED_US)
         producer.drain()
         await producer.run()
 
@@ -120,7 +145,7 @@ def test_a_burst_is_split_and_only_its_last_record_claims_a_watermark() -> None:
 
     async def scenario() -> None:
         producer = make(kinesis)
-        producer.accept("BTCUSDT", [trade(n) for n in range(MAX_TICKS_PER_RECORD + 5)], [], 1_000_000_000)
+        lane(producer).take(burst(0, MAX_TICKS_PER_RECORD + 5), RECEIVED_US)
         producer.drain()
         await producer.run()
 
@@ -134,12 +159,13 @@ def test_a_quiet_symbol_gets_a_watermark_a_second_until_the_connection_is_lost()
 
     async def scenario() -> None:
         producer = make(kinesis, clock)
-        producer.accept("BTCUSDT", [trade(1)], [], clock.now_us)
+        opened = lane(producer)
+        opened.take(frame(1, time_us=clock.now_us), clock.now_us)
         for step in range(80):  # eight seconds, the second half of them without a connection
             if step == 40:
-                producer.connection_lost()
+                producer.close_lane(opened, "reset")
+            producer.pack()
             clock.now_us += 100_000
-            producer._pack()
         producer.drain()
         await producer.run()
 
@@ -150,22 +176,172 @@ def test_a_quiet_symbol_gets_a_watermark_a_second_until_the_connection_is_lost()
     assert kinesis.stored["ETHUSDT"] == []  # nothing was ever seen of it: nothing is claimed
 
 
-def test_memory_is_bounded_and_what_is_dropped_is_the_oldest_and_counted() -> None:
+def test_memory_is_bounded_and_what_is_dropped_is_told_downstream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(producer_module, "MAX_WAITING_BYTES", 20_000)
+
     def never(call: int, records: list[dict[str, Any]]) -> list[bool]:
         raise EndpointConnectionError(endpoint_url="http://kinesis")
 
-    kinesis = Kinesis(never)
+    kinesis, accepted = Kinesis(never), 500
 
     async def scenario() -> Producer:
         producer = make(kinesis)
-        for n in range(MAX_WAITING_RECORDS + 20):
-            producer.accept("BTCUSDT", [trade(n)], [], 1_000_000_000)
-            producer._pack()
+        opened = lane(producer)
+        for n in range(accepted):
+            opened.take(frame(n, time_us=1_000_000_000 + n), RECEIVED_US)
+            producer.pack()
         kinesis.respond = lambda call, records: [True] * len(records)
         producer.drain()
         await producer.run()
         return producer
 
     producer = asyncio.run(scenario())
-    assert producer.counts.dropped_records == 20
-    assert kinesis.trade_ids("BTCUSDT") == list(range(20, MAX_WAITING_RECORDS + 20))
+    kept = kinesis.trade_ids("BTCUSDT")
+    assert kept == list(range(accepted - len(kept), accepted))  # the newest, without a hole
+    assert 50 < len(kept) < accepted
+    assert producer.counts.dropped_records == producer.counts.dropped_ticks == accepted - len(kept)
+    told = [n for batch in kinesis.stored["BTCUSDT"] for n in batch.notices if n.cause == OVERFLOW]
+    assert len(told) < 200
+    assert min(n.from_us for n in told) == 1_000_000_000
+    assert max(n.to_us for n in told) >= 1_000_000_000 + kept[0] - 2  # the last waits for the next batch
+
+
+def test_the_first_tick_says_that_ingest_was_not_running() -> None:
+    kinesis = Kinesis()
+
+    async def scenario() -> None:
+        producer = make(kinesis)
+        lane(producer).take(frame(7, time_us=5_000_000), RECEIVED_US)
+        producer.drain()
+        await producer.run()
+
+    asyncio.run(scenario())
+    assert kinesis.stored["BTCUSDT"][0].notices == (wire.Notice(STARTED, 5_000_000, 5_000_000),)
+
+
+def test_a_lost_connection_is_a_notice_unless_another_delivers() -> None:
+    kinesis = Kinesis()
+
+    async def scenario() -> None:
+        producer = make(kinesis)
+        first, second = lane(producer, 1), lane(producer, 2)
+        first.take(frame(1, time_us=1_000_000), RECEIVED_US)
+        second.take(frame(1, time_us=1_000_000), RECEIVED_US)
+        producer.pack()
+        first.take(frame(2, time_us=1_100_000), RECEIVED_US)
+        producer.close_lane(first, "reset by peer")  # what it had taken is not forgotten
+        second.take(frame(3, time_us=2_000_000), RECEIVED_US)
+        producer.pack()
+        producer.close_lane(second, "timed out")
+        third = lane(producer, 3)
+        third.take(frame(9, time_us=7_000_000), RECEIVED_US)
+        producer.drain()
+        await producer.run()
+
+    asyncio.run(scenario())
+    batches = kinesis.stored["BTCUSDT"]
+    assert [n for batch in batches[1:] for n in batch.notices] == [
+        wire.Notice("timed out", 2_000_000, 7_000_000)
+    ]
+    assert [batch.connection for batch in batches] == ["c1", "c2", "c1", "c2", "c3"]
+    assert kinesis.trade_ids("BTCUSDT") == [1, 1, 2, 3, 9]
+
+
+def test_a_bad_frame_is_counted_and_told_and_the_rest_goes_on() -> None:
+    kinesis, seen = Kinesis(), []
+
+    async def scenario() -> Producer:
+        producer = make(kinesis, saw_data=lambda *stream: seen.append(stream))
+        opened = lane(producer)
+        for data in (frame(1), b"garbage", frame(2)[:-3], frame(3, "DOGEUSDT"), frame(4)):
+            opened.take(data, RECEIVED_US)
+        producer.drain()
+        await producer.run()
+        return producer
+
+    producer = asyncio.run(scenario())
+    assert producer.bad_frames.total() == 3
+    assert sorted(kinesis.trade_ids("BTCUSDT")) == [1, 4]
+    assert seen == [(1, "BTCUSDT", "trades")]
+    causes = [n.cause for batch in kinesis.stored["BTCUSDT"] for n in batch.notices]
+    assert "a frame could not be read" in causes
+
+
+HOLE_US = (5_000_000, 9_000_000)  # the trades before and after it
+
+
+def notices_of(happens: Callable[[Producer, Lane], None]) -> list[wire.Notice]:
+    """What is told of a hole between the trades 1 and 4 of BTCUSDT, if `happens` in between."""
+    kinesis = Kinesis()
+
+    async def scenario() -> None:
+        producer = make(kinesis)
+        opened = lane(producer)
+        opened.take(frame(1, time_us=HOLE_US[0]), HOLE_US[0])
+        producer.pack()
+        happens(producer, opened)
+        lane(producer, 2).take(frame(4, time_us=HOLE_US[1]), HOLE_US[1])
+        producer.drain()
+        await producer.run()
+
+    asyncio.run(scenario())
+    return [n for batch in kinesis.stored["BTCUSDT"] for n in batch.notices if n.cause != STARTED]
+
+
+def quote(time_us: int) -> bytes:
+    return sbe.encode(sbe.BestBidAskEvent(time_us, time_us, -8, -8, 100, 5, 101, 6, "BTCUSDT"))
+
+
+def test_a_hole_that_nobody_can_explain_was_the_exchange_s() -> None:
+    assert notices_of(lambda producer, opened: None) == [wire.Notice(SKIPPED, *HOLE_US)]
+
+
+def test_a_hole_is_explained_by_the_lost_connection_though_a_quote_came_first() -> None:
+    def happens(producer: Producer, opened: Lane) -> None:
+        producer.close_lane(opened, "reset by peer")
+        lane(producer, 3).take(quote(6_000_000), 6_000_000)
+        producer.pack()
+
+    assert wire.Notice("reset by peer", *HOLE_US) in notices_of(happens)
+
+
+def test_a_hole_is_explained_by_a_bad_frame_that_came_with_the_trade_before() -> None:
+    def happens(producer: Producer, opened: Lane) -> None:
+        for data in (frame(1, time_us=HOLE_US[0]), b"garbage"):
+            opened.take(data, HOLE_US[0])
+        producer.pack()
+
+    assert notices_of(happens)[-1] == wire.Notice(UNREADABLE, *HOLE_US)
+
+
+def test_a_bad_frame_explains_nothing_that_is_missing_later() -> None:
+    def happens(producer: Producer, opened: Lane) -> None:
+        opened.take(b"garbage", HOLE_US[0])
+        producer.pack()
+        opened.take(frame(1, time_us=HOLE_US[0]), HOLE_US[0])
+        producer.pack()
+
+    assert notices_of(happens)[-1] == wire.Notice(SKIPPED, *HOLE_US)
+
+
+def test_a_stall_is_told_at_once_and_explains_the_hole_behind_it() -> None:
+    def happens(producer: Producer, opened: Lane) -> None:
+        producer.stalled(Stall("BTCUSDT", "trades", 16.0))
+
+    why, now_us = "no trades came on an open connection", Clock.now_us
+    assert notices_of(happens) == [
+        wire.Notice(why, now_us - 16_000_000, now_us),
+        wire.Notice(why, *HOLE_US),
+    ]
+
+
+def test_connections_that_repeat_each_other_leave_no_hole() -> None:
+    def happens(producer: Producer, opened: Lane) -> None:
+        second = lane(producer, 3)
+        for trade_id in (2, 3):
+            opened.take(frame(trade_id, time_us=HOLE_US[0] + trade_id), HOLE_US[0])
+        for trade_id in (1, 2, 3):
+            second.take(frame(trade_id, time_us=HOLE_US[0] + trade_id), HOLE_US[0])
+        producer.pack()
+
+    assert notices_of(happens) == []

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import struct
 from pathlib import Path
 
@@ -148,6 +149,27 @@ def test_frames_end_to_end() -> None:
 def test_refusals_name_the_reason(frame: bytes, reason: str) -> None:
     with pytest.raises(sbe.SbeError, match=reason):
         sbe.decode(frame)
+
+
+@given(events, st.integers(0, 2**16 - 1), st.integers(0, 255), st.binary(max_size=1))
+def test_the_short_way_of_plain_quotes_reads_what_the_general_way_reads(
+    event: sbe.Event, at: int, flip: int, more: bytes
+) -> None:
+    frame = bytearray(sbe.encode(event) + more)
+    frame[at % len(frame)] ^= flip
+    data = bytes(frame)
+    try:
+        expected, end = sbe.decode_from(data, 0)
+    except sbe.SbeError as error:
+        with pytest.raises(sbe.SbeError, match=re.escape(str(error))):
+            sbe.decode(data)
+        return
+    if end == len(data):
+        assert sbe.decode(data) == expected
+        assert type(sbe.decode(data)) is type(expected)
+    else:
+        with pytest.raises(sbe.SbeError, match="after the end"):
+            sbe.decode(data)
 
 
 @given(int64, st.integers(-20, 20))

@@ -11,6 +11,8 @@ from tickcast.training import (
     Rows,
     Settings,
     TrainingError,
+    _pool,
+    _split,
     average,
     evaluate,
     initial_network,
@@ -29,7 +31,7 @@ def planted(seed: int, rows: int, strength: float) -> Rows:
     scale = features[:, -1:] * np.sqrt(np.array(HORIZONS_S, float))
     moves = (strength * features[:, :1] + rng.normal(0, 1, (rows, len(HORIZONS_S)))) * scale
     moves[rng.random(moves.shape) < 0.3] = 0.0
-    return Rows(features, moves)
+    return Rows(np.arange(rows) * 100_000, features, moves)
 
 
 def test_gradients_equal_differences() -> None:
@@ -101,7 +103,7 @@ def test_rows_look_forward_by_exactly_the_horizon() -> None:
 
 def test_too_little_data_is_named() -> None:
     rows = planted(1, 500, 1.0)
-    with pytest.raises(TrainingError, match="500 usable rows in the longest market, training needs 2000"):
+    with pytest.raises(TrainingError, match="500 usable rows, training needs 2000"):
         train([rows], FAST)
     with pytest.raises(TrainingError, match="0 usable rows"):
         train([rows_from_bars(market_bars(1, 5))], FAST)
@@ -111,3 +113,18 @@ def test_an_untrained_network_predicts_no_move() -> None:
     move, _, _ = initial_network(FAST, 1).forward(random_features(1, 5))
     assert not move.any()
     assert len(ODD_FEATURES) < len(FEATURE_NAMES)
+
+
+def test_blocks_are_cut_at_the_same_instants_for_all_markets_and_do_not_touch() -> None:
+    one, other = planted(1, 4000, 1.0), planted(2, 3000, 1.0)
+    later = other._replace(end_us=other.end_us + 200_000_000)
+    blocks = _split(_pool([one, later]))
+    for block, following in zip(blocks, blocks[1:], strict=False):
+        assert following.end_us.min() - block.end_us.max() >= max(HORIZONS_S) * 1_000_000
+    assert sum(len(block.end_us) for block in blocks) > 6000
+
+
+def test_rows_at_one_instant_cannot_be_split() -> None:
+    rows = planted(1, 3000, 1.0)
+    with pytest.raises(TrainingError, match="too close together"):
+        train([rows._replace(end_us=rows.end_us * 0)], FAST)

@@ -14,14 +14,16 @@ from tests.market import batch, random_ticks
 from tickcast import wire
 from tickcast.ticks import QUOTE, TRADE
 
-BATCH = batch(*random_ticks(1, 1.0), watermark_us=1_754_000_001_000_000)
+NOTICES = (wire.Notice("reset by peer", 1, 2), wire.Notice("Überlauf", -5, 2**62))
+BATCH = batch(*random_ticks(1, 1.0), watermark_us=1_754_000_001_000_000)._replace(notices=NOTICES)
 
 
 def as_fields(b: wire.TickBatch) -> dict:
     def rows(array: np.ndarray) -> list[dict]:
         return [{name: row[name].tobytes() for name in array.dtype.names} for row in array]
 
-    return {**b._asdict(), "trades": rows(b.trades), "quotes": rows(b.quotes)}
+    notices = [notice._asdict() for notice in b.notices]
+    return {**b._asdict(), "trades": rows(b.trades), "quotes": rows(b.quotes), "notices": notices}
 
 
 def by_fastavro(b: wire.TickBatch) -> bytes:
@@ -67,8 +69,12 @@ def test_an_array_in_several_blocks_and_with_sizes_is_read() -> None:
     assert got.trades.tobytes() == BATCH.trades.tobytes()
 
 
+def test_notices_come_back() -> None:
+    assert wire.decode(wire.encode(BATCH)).notices == NOTICES
+
+
 def test_every_truncation_is_a_wire_error() -> None:
-    record = wire.encode(batch(*random_ticks(1, 0.1)))
+    record = wire.encode(batch(*random_ticks(1, 0.1))._replace(notices=NOTICES))
     for size in range(len(record)):
         with pytest.raises(wire.WireError):
             wire.decode(record[:size])

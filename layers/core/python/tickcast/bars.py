@@ -19,13 +19,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tickcast.gaps import GapLedger
 from tickcast.intervals import IntervalSet
-from tickcast.ticks import QUOTE, SCALE, TRADE, Quotes, Trades
+from tickcast.ticks import QUOTE, SCALE, TRADE, Quotes, Trades, raw
 from tickcast.wire import TickBatch
 
 BAR_US = 100_000
 WINDOW_BARS = 600  # one minute: the longest look-back of any feature
 MAX_LATE_IDS = 100
+# A book that has not changed for so long is not known any more: the quote stream may have stalled.
+QUOTE_LIFE_US = 5_000_000
 
 # Quantities and prices are mantissas at 1e-8, times µs. Everything after `notional` but the sums is the
 # state at the bar's end and is carried from bar to bar; 0 means "not seen yet".
@@ -53,8 +56,16 @@ BAR = np.dtype(
     ]
 )
 _IMBALANCE_SCALE = 10**6
+_BOOK = ("update_id", "bid_price", "bid_qty", "ask_price", "ask_qty")
 
 Bars = npt.NDArray[Any]  # of BAR
+Ints = npt.NDArray[np.int64]
+
+
+def mids(bars: Bars) -> npt.NDArray[np.float64]:
+    """The mid at each bar's end, 1e-8; NaN where no quote is known or the last is too old. Shape (bars,)."""
+    is_known = (bars["bid_price"] > 0) & (bars["end_us"] - bars["last_quote_us"] <= QUOTE_LIFE_US)
+    return np.where(is_known, (bars["bid_price"] + bars["ask_price"]) / 2, np.nan)
 
 
 def bar_index(time_us: int) -> int:
@@ -74,6 +85,9 @@ class BarRing:
     watermark_us: int = -1
     received_us: int = -1  # when ingest received the newest tick
     trade_ids: IntervalSet = field(default_factory=IntervalSet)
+    gaps: GapLedger = field(default_factory=GapLedger)
+    newest_trade_us: int = -1  # of the highest trade id seen
+    newest_quote_us: int = -1
     late_ids: list[int] = field(default_factory=list)  # the newest trade ids that came late
     late_trades: int = 0
     late_quotes: int = 0
@@ -88,19 +102,26 @@ class BarRing:
 
         While the caller holds a yielded instant, the newest row of `bars` is the bar that ends there.
         """
+        self.gaps.noticed(batch.notices)
         self._take(batch.trades, batch.quotes)
         self.watermark_us = max(self.watermark_us, batch.watermark_us)
         due = bar_index(self.watermark_us - self.lateness_us)
         if self.next_bar < 0 or due <= self.next_bar:
             return
         if due - self.next_bar > WINDOW_BARS:
-            # Nothing of the ring would survive the jump and nobody waits for the instants in between.
-            self._close(due)
+            self._jump(due)
             return
         step = every_us // BAR_US
         for instant in range(-(-(self.next_bar + 1) // step) * step, due + 1, step):
             self._close(instant)
             yield instant * BAR_US
+        self._close(due)
+
+    def _jump(self, due: int) -> None:
+        """Across a long silence: nobody waits for the instants in it, and only its last minute is kept."""
+        newest_us = [int(rows["time_us"].max()) for rows in (self.open_trades, self.open_quotes) if len(rows)]
+        self._close(min(due, max(map(bar_index, newest_us), default=0) + 1))
+        self.next_bar = max(self.next_bar, due - WINDOW_BARS)
         self._close(due)
 
     def _take(self, trades: Trades, quotes: Quotes) -> None:
@@ -117,25 +138,68 @@ class BarRing:
             self._take_quotes(quotes)
 
     def _take_trades(self, trades: Trades) -> None:
-        fresh = [not self.trade_ids.add(int(t["first_id"]), int(t["last_id"])) for t in trades]
-        trades = trades[fresh]
+        if not self._see_run(trades):
+            trades = _chosen(trades, np.argsort(trades["first_id"], kind="stable"))
+            is_new = np.ones(len(trades), bool)
+            for row, (time_us, _, first_id, last_id, *_rest) in enumerate(trades.tolist()):
+                is_new[row] = self._see_trade(time_us, first_id, last_id)
+            trades = _chosen(trades, is_new)
         late = trades["time_us"] < self.closed_us
         if late.any():
             self.late_trades += int(late.sum())
             self.late_ids = (self.late_ids + trades["first_id"][late].tolist())[-MAX_LATE_IDS:]
-            trades = trades[~late]
-        self.open_trades = np.concatenate([self.open_trades, trades])
+            trades = _chosen(trades, ~late)
+        self.open_trades = _joined(self.open_trades, trades)
+
+    def _see_run(self, trades: Trades) -> bool:
+        """Note the ids of trades that follow what was seen without a hole, in order; False if they do not.
+
+        That is nearly always so, and then it is what `_see_trade` would do for one after the other.
+        """
+        # Copies: numpy is slow with integers astride machine words, which those of a row of TRADE are.
+        first_ids, last_ids = trades["first_id"].copy(), trades["last_id"].copy()
+        newest_id = self.trade_ids.newest
+        if newest_id is not None and first_ids[0] != newest_id + 1:
+            return False
+        if (first_ids[1:] != last_ids[:-1] + 1).any() or (last_ids < first_ids).any():
+            return False
+        self.trade_ids.add(int(first_ids[0]), int(last_ids[-1]))
+        self.newest_trade_us = int(trades["time_us"][-1])
+        return True
+
+    def _see_trade(self, time_us: int, first_id: int, last_id: int) -> bool:
+        """Note the ids; False when all of them were seen before."""
+        newest_id = self.trade_ids.newest
+        if self.trade_ids.add(first_id, last_id):
+            return False
+        if newest_id is None or first_id > newest_id:
+            if newest_id is not None and first_id > newest_id + 1:
+                self.gaps.missing(newest_id + 1, first_id - 1, self.newest_trade_us, time_us)
+            self.newest_trade_us = time_us
+        else:
+            self.gaps.arrived(first_id, last_id)
+        return True
 
     def _take_quotes(self, quotes: Quotes) -> None:
+        first_us, last_us = int(quotes["time_us"].min()), int(quotes["time_us"].max())
+        if self.newest_quote_us >= 0:
+            self.gaps.quotes_resumed(self.newest_quote_us, first_us)
+        self.newest_quote_us = max(self.newest_quote_us, last_us)
         late = quotes["time_us"] < self.closed_us
         if late.any():
             # A second connection repeats old quotes: only what the closed bars had not reached is news.
             reached = int(self.bars[-1]["update_id"]) if len(self.bars) else 0
             self.late_quotes += int((quotes["update_id"][late] > reached).sum())
-            quotes = quotes[~late]
-        known = np.concatenate([self.open_quotes, quotes])
-        _, first_seen = np.unique(known["update_id"], return_index=True)
-        self.open_quotes = known[first_seen]
+            quotes = _chosen(quotes, ~late)
+        if len(self.bars) and (quotes["update_id"] <= self.bars[-1]["update_id"]).any():
+            # Known by another connection, which estimated its time differently.
+            quotes = _chosen(quotes, quotes["update_id"] > self.bars[-1]["update_id"])
+        known = _joined(self.open_quotes, quotes)
+        ids = known["update_id"]
+        if (ids[1:] <= ids[:-1]).any():
+            _, first_seen = np.unique(ids, return_index=True)
+            known = _chosen(known, first_seen)
+        self.open_quotes = known
 
     def _close(self, until_bar: int) -> None:
         """Summarise the open bars before `until_bar` and keep the newest minute."""
@@ -146,15 +210,15 @@ class BarRing:
         quotes_due = self.open_quotes["time_us"] < end_us
         before = self.bars[-1] if len(self.bars) else np.zeros(1, BAR)[0]
         rows = summarise(
-            self.open_trades[trades_due],
-            self.open_quotes[quotes_due],
+            _chosen(self.open_trades, trades_due),
+            _chosen(self.open_quotes, quotes_due),
             self.next_bar,
             until_bar - self.next_bar,
             before,
         )
-        self.bars = np.concatenate([self.bars, rows])[-WINDOW_BARS:]
-        self.open_trades = self.open_trades[~trades_due]
-        self.open_quotes = self.open_quotes[~quotes_due]
+        self.bars = _joined(self.bars, rows)[-WINDOW_BARS:]
+        self.open_trades = _chosen(self.open_trades, ~trades_due)
+        self.open_quotes = _chosen(self.open_quotes, ~quotes_due)
         self.next_bar = until_bar
 
 
@@ -169,92 +233,91 @@ def summarise(trades: Trades, quotes: Quotes, first_bar: int, count: int, before
     return bars
 
 
-def _summarise_trades(bars: Bars, trades: Trades, edges_us: npt.NDArray[Any], before: np.void) -> None:
-    bar_of = trades["time_us"] // BAR_US
-    order = np.lexsort((trades["first_id"], bar_of))
-    trades = trades[order]
-    starts = np.searchsorted(bar_of[order] * BAR_US, edges_us)
-    is_buy = trades["side"] > 0
+def _summarise_trades(bars: Bars, trades: Trades, edges_us: Ints, before: np.void) -> None:
+    trades, starts = _by_bar(trades, "first_id", edges_us)
+    qty, is_buy = np.ascontiguousarray(trades["qty"]), trades["side"] > 0
     # Rounded trade by trade in IEEE arithmetic, then summed as integers: exact to 1e-8 a trade, and the
     # same in any order. The plain integer product would overflow 64 bits.
-    notional = np.rint(trades["price"].astype(float) * trades["qty"].astype(float) / SCALE).astype(np.int64)
-    bars["trade_count"] = np.diff(starts)
-    bars["buy_qty"] = _sums(np.where(is_buy, trades["qty"], 0), starts)
-    bars["sell_qty"] = _sums(np.where(is_buy, 0, trades["qty"]), starts)
+    notional = np.rint(trades["price"].astype(float) * qty.astype(float) / SCALE).astype(np.int64)
+    bars["trade_count"] = starts[1:] - starts[:-1]
+    bars["buy_qty"] = _sums(np.where(is_buy, qty, 0), starts)
+    bars["sell_qty"] = _sums(np.where(is_buy, 0, qty), starts)
     bars["notional"] = _sums(notional, starts)
-    last = _last_rows(starts)
-    _carry(bars, "last_trade_id", trades["last_id"], last, before)
-    _carry(bars, "last_trade_price", trades["price"], last, before)
-    _carry(bars, "last_trade_us", trades["time_us"], last, before)
+    at_end = starts[1:]
+    bars["last_trade_id"] = _after(before["last_trade_id"], trades["last_id"])[at_end]
+    bars["last_trade_price"] = _after(before["last_trade_price"], trades["price"])[at_end]
+    bars["last_trade_us"] = _after(before["last_trade_us"], trades["time_us"])[at_end]
 
 
-def _summarise_quotes(bars: Bars, quotes: Quotes, edges_us: npt.NDArray[Any], before: np.void) -> None:
-    bar_of = quotes["time_us"] // BAR_US
-    order = np.lexsort((quotes["update_id"], bar_of))
-    quotes = quotes[order]
-    starts = np.searchsorted(bar_of[order] * BAR_US, edges_us)
+def _summarise_quotes(bars: Bars, quotes: Quotes, edges_us: Ints, before: np.void) -> None:
+    quotes, starts = _by_bar(quotes, "update_id", edges_us)
     # Update ids give the order, and time may not run against it (replayed quote times are estimates).
-    time_us = np.maximum.accumulate(quotes["time_us"]) if len(quotes) else quotes["time_us"]
+    time_us = np.maximum.accumulate(quotes["time_us"])
 
     # Each quote beside the one it replaced; the very first of a symbol replaces nothing.
-    bid, bid_qty, ask, ask_qty = (
-        np.concatenate([[before[name]], quotes[name]])
-        for name in ("bid_price", "bid_qty", "ask_price", "ask_qty")
-    )
-    replaces = np.ones(len(quotes), bool)
-    if len(quotes) and not before["update_id"]:
-        replaces[0] = False
-
+    book = {name: _after(before[name], quotes[name]) for name in _BOOK}
+    bid, bid_qty, ask, ask_qty = (book[name] for name in ("bid_price", "bid_qty", "ask_price", "ask_qty"))
     ofi = (
         np.where(bid[1:] >= bid[:-1], bid_qty[1:], 0)
         - np.where(bid[1:] <= bid[:-1], bid_qty[:-1], 0)
         - np.where(ask[1:] <= ask[:-1], ask_qty[1:], 0)
         + np.where(ask[1:] >= ask[:-1], ask_qty[:-1], 0)
     )
-    bars["quote_count"] = np.diff(starts)
-    bars["ofi"] = _sums(np.where(replaces, ofi, 0), starts)
+    mid = bid + ask
+    has_moved = mid[1:] != mid[:-1]
+    if len(quotes) and not before["update_id"]:
+        ofi[0], has_moved[0] = 0, True
+    bars["quote_count"] = starts[1:] - starts[:-1]
+    bars["ofi"] = _sums(ofi, starts)
 
     # Integrals up to each edge of the step function that the quotes are, then their differences.
-    since_us = np.concatenate([[edges_us[0]], time_us])
+    since_us = _after(edges_us[0], time_us)
     depth = bid_qty + ask_qty
     level = np.rint((bid_qty - ask_qty) / np.maximum(depth, 1) * _IMBALANCE_SCALE).astype(np.int64)
-    in_force = (depth > 0).astype(np.int64)
-    bars["imbalance_us"] = np.diff(_integral(level, since_us, edges_us))
-    bars["quoted_us"] = np.diff(_integral(in_force, since_us, edges_us))
+    bars["imbalance_us"] = _integrals(level, since_us, edges_us)
+    bars["quoted_us"] = _integrals((depth > 0).astype(np.int64), since_us, edges_us)
 
-    last = _last_rows(starts)
-    for name in ("update_id", "bid_price", "bid_qty", "ask_price", "ask_qty"):
-        _carry(bars, name, quotes[name], last, before)
-    _carry(bars, "last_quote_us", time_us, last, before)
-    moved = (bid[1:] + ask[1:] != bid[:-1] + ask[:-1]) | ~replaces
-    last_move = (
-        np.maximum.accumulate(np.where(moved, np.arange(len(quotes)), -1)) if len(quotes) else last[:0]
-    )
-    move_us = (
-        np.where(last_move >= 0, time_us[last_move], before["mid_change_us"]) if len(quotes) else time_us
-    )
-    _carry(bars, "mid_change_us", move_us, last, before)
+    at_end = starts[1:]
+    for name in _BOOK:
+        bars[name] = book[name][at_end]
+    bars["last_quote_us"] = _after(before["last_quote_us"], time_us)[at_end]
+    last_move = _after(0, np.maximum.accumulate(np.where(has_moved, np.arange(1, len(mid)), 0)))
+    bars["mid_change_us"] = _after(before["mid_change_us"], time_us)[last_move[at_end]]
 
 
-def _sums(values: npt.NDArray[Any], starts: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _by_bar(rows: npt.NDArray[Any], ids: str, edges_us: Ints) -> tuple[npt.NDArray[Any], Ints]:
+    """`rows` by bar and within it by id, and how many of them come before each edge."""
+    bar_of, id_of = rows["time_us"] // BAR_US, rows[ids]
+    if (bar_of[1:] < bar_of[:-1]).any() or (id_of[1:] < id_of[:-1]).any():
+        order = np.lexsort((id_of, bar_of))
+        rows, bar_of = _chosen(rows, order), bar_of[order]
+    return rows, np.searchsorted(bar_of, edges_us // BAR_US)
+
+
+def _after(before: Any, values: Ints) -> Ints:
+    """`values` behind `before`: entry n is what holds once n of them have come."""
+    column = np.empty(len(values) + 1, np.int64)
+    column[0], column[1:] = before, values
+    return column
+
+
+def _sums(values: Ints, starts: Ints) -> Ints:
     """Integer sums of `values` between consecutive `starts`."""
-    return np.diff(np.concatenate([[0], np.cumsum(values)])[starts])
+    running = _after(0, np.cumsum(values))[starts]
+    return running[1:] - running[:-1]
 
 
-def _last_rows(starts: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """For each bar the row of its newest tick, or of an earlier bar's; -1 before the first tick."""
-    return np.maximum.accumulate(np.where(np.diff(starts) > 0, starts[1:] - 1, -1))
-
-
-def _carry(bars: Bars, name: str, values: npt.NDArray[Any], last: npt.NDArray[Any], before: np.void) -> None:
-    """Set `name` to the newest of `values` as of each bar's end, or to the row before's."""
-    bars[name] = np.where(last >= 0, values[last], before[name]) if len(values) else before[name]
-
-
-def _integral(
-    level: npt.NDArray[Any], since_us: npt.NDArray[Any], edges_us: npt.NDArray[Any]
-) -> npt.NDArray[Any]:
-    """Integral from `since_us[0]` to each edge of the step function worth `level[k]` from `since_us[k]`."""
-    whole = np.concatenate([[0], np.cumsum(level[:-1] * np.diff(since_us))])
+def _integrals(level: Ints, since_us: Ints, edges_us: Ints) -> Ints:
+    """Integrals between consecutive edges of the step function worth `level[k]` from `since_us[k]` on."""
+    whole = _after(0, np.cumsum(level[:-1] * (since_us[1:] - since_us[:-1])))
     at = np.searchsorted(since_us, edges_us, side="right") - 1
-    return np.asarray(whole[at] + level[at] * (edges_us - since_us[at]))
+    running = whole[at] + level[at] * (edges_us - since_us[at])
+    return np.asarray(running[1:] - running[:-1])
+
+
+def _chosen(rows: npt.NDArray[Any], which: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.asarray(raw(rows)[which].view(rows.dtype))
+
+
+def _joined(rows: npt.NDArray[Any], more: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.concatenate([raw(rows), raw(more)]).view(rows.dtype)

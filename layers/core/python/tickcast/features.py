@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tickcast.bars import BAR_US, WINDOW_BARS, Bars
+from tickcast.bars import BAR_US, WINDOW_BARS, Bars, mids
 
 ODD_FEATURES = (
     "imbalance",
@@ -62,9 +62,9 @@ Floats = npt.NDArray[np.float64]
 def feature_rows(bars: Bars, newest: int) -> Floats:
     """Features as of the last `newest` rows of `bars`, float64 of shape (newest, len(FEATURE_NAMES)).
 
-    A row with less than `MIN_QUOTED_BARS` of quotes in the minute behind it is NaN. A row looks back
-    over `WINDOW_BARS` bars, itself included, or as many as there are. Raises ValueError when `bars`
-    has fewer than `newest` rows.
+    A row without a quote, or with less than `MIN_QUOTED_BARS` of them in the minute behind it, is NaN. A
+    row looks back over `WINDOW_BARS` bars, itself included, or as many as there are. Raises ValueError
+    when `bars` has fewer than `newest` rows.
     """
     if newest > len(bars):
         raise ValueError(f"features of {newest} rows asked of {len(bars)} bars")
@@ -93,7 +93,7 @@ def feature_rows(bars: Bars, newest: int) -> Floats:
             "sigma_bp": sigma_bp,
         }
     rows = np.stack([columns[name] for name in FEATURE_NAMES], axis=1)
-    rows[back.quoted_bars < MIN_QUOTED_BARS] = np.nan
+    rows[~back.is_quoted[-newest:] | (back.quoted_bars < MIN_QUOTED_BARS)] = np.nan
     return rows
 
 
@@ -104,9 +104,9 @@ class _LookBack:
         self.bars = bars
         self.newest = newest
         self.rows = np.arange(len(bars) - newest, len(bars))
-        is_quoted = bars["bid_price"] > 0
-        self.mid = np.where(is_quoted, (bars["bid_price"] + bars["ask_price"]) / 2, np.nan)
-        self.quoted_bars = self._sum(is_quoted, WINDOW_BARS)
+        self.mid = mids(bars)
+        self.is_quoted = ~np.isnan(self.mid)
+        self.quoted_bars = self._sum(self.is_quoted, WINDOW_BARS)
         self.span_s = np.maximum(self.quoted_bars, 1) / _SECOND
 
     def now(self, name: str) -> npt.NDArray[Any]:
@@ -120,7 +120,9 @@ class _LookBack:
 
     def mean_depth(self) -> Floats:
         """Mean of (bid quantity + ask quantity) / 2 over the minute's quoted bars, 1e-8."""
-        depth = self.minute("bid_qty") + self.minute("ask_qty")
+        depth = self._sum(
+            np.where(self.is_quoted, self.bars["bid_qty"] + self.bars["ask_qty"], 0), WINDOW_BARS
+        )
         return np.asarray(np.maximum(depth / (2 * np.maximum(self.quoted_bars, 1)), 1.0))
 
     def spread_bp(self) -> Floats:

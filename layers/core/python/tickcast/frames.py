@@ -9,6 +9,8 @@ impossible frame) goes one by one through `tickcast.sbe`, which knows all of it 
 from __future__ import annotations
 
 import functools
+import itertools
+import struct
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -24,15 +26,22 @@ from tickcast.ticks import (
     TickError,
     Trades,
     quotes_array,
+    raw,
     tick_rows,
     trades_array,
 )
 
-_HEADER = [("block_length", "<u2"), ("template", "<u2"), ("schema", "<u2"), ("version", "<u2")]
 _QUOTE_BYTES = 8 + 50 + 1  # without the symbol
 _TRADES_BYTES = 8 + 18 + 6 + 1  # without the symbol and the trades
 _TRADE_BYTES = 25
 _COUNT_AT = 28  # where a trades frame says how many trades it holds
+
+# Headers (blockLength, templateId, schemaId, version) and pairs of exponents, each read as one number. The
+# version is masked out: what is laid out alike is read alike.
+_ANY_VERSION = np.uint64(0x0000_FFFF_FFFF_FFFF)
+_QUOTE_HEADER = np.uint64(int.from_bytes(struct.pack("<HHH", 50, sbe.BEST_BID_ASK, sbe.SCHEMA_ID), "little"))
+_TRADES_HEADER = np.uint64(int.from_bytes(struct.pack("<HHH", 18, sbe.TRADES, sbe.SCHEMA_ID), "little"))
+_EXPONENTS = np.uint16(int.from_bytes(struct.pack("<bb", SCALE_EXPONENT, SCALE_EXPONENT), "little"))
 
 Array = npt.NDArray[Any]
 
@@ -42,7 +51,7 @@ class Ticks(NamedTuple):
 
     trades: dict[str, Trades]
     quotes: dict[str, Quotes]
-    errors: list[tuple[int, sbe.SbeError | TickError]]  # index of the frame, and why
+    errors: list[tuple[int, Exception]]  # index of the frame, and why
 
 
 def decode_frames(frames: Sequence[bytes], received_us: Array) -> Ticks:
@@ -52,92 +61,94 @@ def decode_frames(frames: Sequence[bytes], received_us: Array) -> Ticks:
     frame: what is wrong with one is in `errors`, and the others are read.
     """
     ticks = Ticks({}, {}, [])
-    sizes = set(map(len, frames))
-    size_of = np.fromiter(map(len, frames), np.int64, len(frames)) if len(sizes) > 1 else None
-    for size in sizes:
-        at = np.arange(len(frames)) if size_of is None else np.flatnonzero(size_of == size)
-        alike = frames if size_of is None else [frames[i] for i in at.tolist()]
-        left = _read_alike(b"".join(alike), size, at, received_us, ticks)
-        _read_singly(frames, left, received_us, ticks)
+    if not frames:
+        return ticks
+    size = len(frames[0])
+    sizes = list(map(len, frames))
+    if sizes.count(size) == len(frames):
+        left = _read_alike(b"".join(frames), size, received_us, ticks)
+        _read_singly(frames, np.flatnonzero(left), received_us, ticks)
+        return ticks
+    size_of = np.fromiter(sizes, np.int64, len(sizes))
+    for size in set(sizes):
+        is_alike = size_of == size
+        joined = b"".join(itertools.compress(frames, is_alike.tolist()))
+        left = _read_alike(joined, size, received_us[is_alike], ticks)
+        _read_singly(frames, np.flatnonzero(is_alike)[left], received_us, ticks)
     return ticks
 
 
-def _read_alike(joined: bytes, size: int, at: Array, received_us: Array, ticks: Ticks) -> Array:
-    """Read the plain frames among those of one size into `ticks`; returns the indices of the others."""
-    is_left = np.ones(len(at), bool)
-    if size > _QUOTE_BYTES:
-        is_left = _read_quotes(np.frombuffer(joined, _quote_frame(size)), at, received_us, ticks)
-    if is_left.any() and size > _TRADES_BYTES:
-        raw = np.frombuffer(joined, np.uint8).reshape(len(at), size)
-        counts = np.ascontiguousarray(raw[:, _COUNT_AT : _COUNT_AT + 4]).view("<u4")[:, 0]
-        for count in np.unique(counts[is_left]).tolist():
-            if 0 < count * _TRADE_BYTES < size - _TRADES_BYTES:
-                frames = np.frombuffer(joined, _trades_frame(size, count))
-                chosen = is_left & (counts == count)
-                is_left[chosen] = _read_trades(frames[chosen], at[chosen], received_us, ticks)
-    return at[is_left]
+def _read_alike(joined: bytes, size: int, received_us: Array, ticks: Ticks) -> Array:
+    """Read the plain frames among those of one size into `ticks`; True for each of the others."""
+    if size <= _TRADES_BYTES:
+        return np.ones(len(received_us), bool)
+    frames = np.frombuffer(joined, _header(size))
+    headers = frames["header"] & _ANY_VERSION
+    is_left = np.ones(len(frames), bool)
+    is_quote = headers == _QUOTE_HEADER
+    if size > _QUOTE_BYTES and np.count_nonzero(is_quote):
+        _read_quotes(np.frombuffer(joined, _quote_frame(size)), is_quote, received_us, ticks)
+        is_left &= ~is_quote
+        if not np.count_nonzero(is_left):
+            return is_left
+    is_trades = headers == _TRADES_HEADER
+    for count in np.unique(frames["trade_count"][is_trades]).tolist():
+        if 0 < count * _TRADE_BYTES < size - _TRADES_BYTES:
+            is_alike = is_trades & (frames["trade_count"] == count)
+            _read_trades(np.frombuffer(joined, _trades_frame(size, count)), is_alike, received_us, ticks)
+            is_left &= ~is_alike
+    return is_left
 
 
-def _read_quotes(frames: Array, at: Array, received_us: Array, ticks: Ticks) -> Array:
-    """Append the quotes of the plain frames; True for each frame that is not one."""
-    is_plain = _is_plain(frames, 50, sbe.BEST_BID_ASK)
-    is_plain &= (frames["bid_price"] > 0) & (frames["bid_price"] < frames["ask_price"])
-    is_plain &= (frames["bid_qty"] > 0) & (frames["ask_qty"] > 0)
+def _read_quotes(frames: Array, is_plain: Array, received_us: Array, ticks: Ticks) -> None:
+    """Append the quotes of the frames that `is_plain` names; those that are not plain are struck from it."""
+    rows = np.empty(len(frames), _QUOTE_ROW)
+    rows["receive_time_us"] = received_us
+    for run in ("time_us", "update_id", "book"):
+        rows[run] = frames[run]
+    is_plain &= frames["exponents"] == _EXPONENTS
+    is_plain &= (rows["bid_price"] > 0) & (rows["bid_price"] < rows["ask_price"])
+    is_plain &= (rows["bid_qty"] > 0) & (rows["ask_qty"] > 0)
     for symbol, mine in _by_symbol(frames["symbol"], is_plain):
-        chosen = frames[mine]
-        rows = np.empty(len(chosen), QUOTE)
-        rows["receive_time_us"] = received_us[at[mine]]
-        for name in ("time_us", "update_id", "bid_price", "bid_qty", "ask_price", "ask_qty"):
-            rows[name] = chosen[name]
-        _append(ticks.quotes, symbol, rows)
-    return np.asarray(~is_plain)
+        _append(ticks.quotes, symbol, raw(rows)[mine].view(QUOTE))
 
 
-def _read_trades(frames: Array, at: Array, received_us: Array, ticks: Ticks) -> Array:
-    """Append the trades of the plain frames; True for each frame that is not one."""
+def _read_trades(frames: Array, is_plain: Array, received_us: Array, ticks: Ticks) -> None:
+    """Append the trades of the frames that `is_plain` names; those that are not plain are struck from it."""
     trades = frames["trades"]  # (frames, trades a frame)
-    is_plain = _is_plain(frames, 18, sbe.TRADES) & (frames["entry_length"] == _TRADE_BYTES)
-    is_plain &= ((trades["price"] > 0) & (trades["qty"] > 0) & (trades["is_buyer_maker"] <= 1)).all(axis=1)
+    rows = np.empty(trades.shape, _TRADE_ROW)
+    rows["time_us"] = frames["transact_time_us"][:, None]
+    rows["receive_time_us"] = received_us[:, None]
+    rows["first_id"], rows["trade"] = trades["id"], trades["trade"]
+    rows["side"] = 1 - 2 * trades["is_buyer_maker"].view(np.int8)
+    is_plain &= (frames["exponents"] == _EXPONENTS) & (frames["entry_length"] == _TRADE_BYTES)
+    is_plain &= ((rows["price"] > 0) & (rows["qty"] > 0) & (trades["is_buyer_maker"] <= 1)).all(axis=1)
     for symbol, mine in _by_symbol(frames["symbol"], is_plain):
-        chosen = trades[mine]
-        rows = np.empty(chosen.shape, TRADE)
-        rows["time_us"] = frames["transact_time_us"][mine][:, None]
-        rows["receive_time_us"] = received_us[at[mine]][:, None]
-        rows["first_id"] = rows["last_id"] = chosen["id"]
-        rows["price"], rows["qty"] = chosen["price"], chosen["qty"]
-        rows["side"] = 1 - 2 * chosen["is_buyer_maker"].astype(np.int8)
-        _append(ticks.trades, symbol, rows.ravel())
-    return np.asarray(~is_plain)
-
-
-def _is_plain(frames: Array, block_length: int, template: int) -> Array:
-    symbol_length = frames.dtype["symbol"].itemsize
-    return np.asarray(
-        (frames["block_length"] == block_length)
-        & (frames["template"] == template)
-        & (frames["schema"] == sbe.SCHEMA_ID)
-        & (frames["price_exponent"] == SCALE_EXPONENT)
-        & (frames["qty_exponent"] == SCALE_EXPONENT)
-        & (frames["symbol_length"] == symbol_length)
-    )
+        _append(ticks.trades, symbol, raw(rows)[mine].view(TRADE).ravel())
 
 
 def _by_symbol(symbols: Array, is_plain: Array) -> Iterator[tuple[str, Array | slice]]:
-    """Each symbol and which plain frames are its; odd symbols are struck from `is_plain`."""
+    """Each symbol and which plain frames are its; those of odd symbols are struck from `is_plain`.
+
+    `symbols` are the length bytes with the texts behind them, of one size.
+    """
     waiting = is_plain.copy()
-    while waiting.any():
-        name = symbols[waiting.argmax()]
-        mine = waiting & (symbols == name)
-        waiting &= ~mine
-        # numpy's bytes drop a trailing NUL, and UTF-8 may be damaged: the careful decoder judges those.
-        if len(name) == symbols.itemsize and name.isascii():
-            yield name.decode(), slice(None) if mine.all() else mine
+    while np.count_nonzero(waiting):
+        first = symbols[waiting.argmax()]
+        mine = waiting & (symbols == first)
+        waiting ^= mine
+        text = first.tobytes()
+        # numpy's bytes drop trailing NULs, and UTF-8 may be damaged: the careful decoder judges those.
+        if len(text) == symbols.itemsize == text[0] + 1 and text[-1] and text.isascii():
+            yield text[1:].decode(), slice(None) if np.count_nonzero(mine) == len(mine) else mine
         else:
             is_plain &= ~mine
 
 
 def _append(by_symbol: dict[str, Array], symbol: str, rows: Array) -> None:
-    by_symbol[symbol] = np.concatenate([by_symbol[symbol], rows]) if symbol in by_symbol else rows
+    if symbol in by_symbol:
+        rows = np.concatenate([raw(by_symbol[symbol]), raw(rows)]).view(rows.dtype)
+    by_symbol[symbol] = rows
 
 
 def _read_singly(frames: Sequence[bytes], left: Array, received_us: Array, ticks: Ticks) -> None:
@@ -154,39 +165,56 @@ def _read_singly(frames: Sequence[bytes], left: Array, received_us: Array, ticks
             _append(ticks.quotes, event.symbol, quotes_array(quotes))
 
 
+# What is side by side in a frame and in a row is copied in one piece, a run of bytes; `_overlaid` lets the
+# numbers in it be read too.
+
+
+def _overlaid(size: int, **fields: tuple[int, Any]) -> np.dtype[Any]:
+    """A dtype of `size` bytes from fields given as (offset, format), which may lie over one another."""
+    offsets, formats = zip(*fields.values(), strict=True)
+    return np.dtype({"names": list(fields), "formats": formats, "offsets": offsets, "itemsize": size})
+
+
+def _row(dtype: np.dtype[Any], **runs: tuple[int, Any]) -> np.dtype[Any]:
+    fields = {name: (field[1], field[0]) for name, field in (dtype.fields or {}).items()}
+    return _overlaid(dtype.itemsize, **fields, **runs)
+
+
+_QUOTE_ROW = _row(QUOTE, book=(24, "V32"))  # bid price and quantity, ask price and quantity
+_TRADE_ROW = _row(TRADE, trade=(24, "V24"))  # last id, price, quantity
+
+
+@functools.cache
+def _header(size: int) -> np.dtype[Any]:
+    return _overlaid(size, header=(0, "<u8"), trade_count=(_COUNT_AT, "<u4"))
+
+
 @functools.cache
 def _quote_frame(size: int) -> np.dtype[Any]:
-    return np.dtype(
-        [
-            *_HEADER,
-            ("time_us", "<i8"),
-            ("update_id", "<i8"),
-            ("price_exponent", "i1"),
-            ("qty_exponent", "i1"),
-            ("bid_price", "<i8"),
-            ("bid_qty", "<i8"),
-            ("ask_price", "<i8"),
-            ("ask_qty", "<i8"),
-            ("symbol_length", "u1"),
-            ("symbol", f"S{size - _QUOTE_BYTES}"),
-        ]
+    return _overlaid(
+        size,
+        time_us=(8, "<i8"),
+        update_id=(16, "<i8"),
+        exponents=(24, "<u2"),
+        book=(26, "V32"),
+        symbol=(58, _symbol_format(size - 58)),
     )
 
 
 @functools.cache
 def _trades_frame(size: int, count: int) -> np.dtype[Any]:
-    trade = [("id", "<i8"), ("price", "<i8"), ("qty", "<i8"), ("is_buyer_maker", "u1")]
-    return np.dtype(
-        [
-            *_HEADER,
-            ("event_time_us", "<i8"),
-            ("transact_time_us", "<i8"),
-            ("price_exponent", "i1"),
-            ("qty_exponent", "i1"),
-            ("entry_length", "<u2"),
-            ("count", "<u4"),
-            ("trades", trade, (count,)),
-            ("symbol_length", "u1"),
-            ("symbol", f"S{size - _TRADES_BYTES - count * _TRADE_BYTES}"),
-        ]
+    trade = _overlaid(_TRADE_BYTES, id=(0, "<i8"), trade=(0, "V24"), is_buyer_maker=(24, "u1"))
+    symbol_at = 32 + count * _TRADE_BYTES
+    return _overlaid(
+        size,
+        transact_time_us=(16, "<i8"),
+        exponents=(24, "<u2"),
+        entry_length=(26, "<u2"),
+        trades=(32, (trade, (count,))),
+        symbol=(symbol_at, _symbol_format(size - symbol_at)),
     )
+
+
+def _symbol_format(size: int) -> str:
+    """Seven letters, like BTCUSDT, and their length compare fastest as one number."""
+    return "<u8" if size == 8 else f"S{size}"

@@ -24,6 +24,11 @@ class IntervalSet:
     def __init__(self, intervals: list[tuple[int, int]] | None = None) -> None:
         self.intervals = intervals or []
 
+    @property
+    def newest(self) -> int | None:
+        """The highest id seen; None before the first."""
+        return self.intervals[-1][1] if self.intervals else None
+
     def add(self, first: int, last: int) -> bool:
         """Add `[first, last]`; True when all of it was there already, so that it is a duplicate."""
         intervals = self.intervals

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tickcast.bars import BAR_US, WINDOW_BARS, BarRing
+from tickcast.bars import BAR_US, WINDOW_BARS, BarRing, mids
 from tickcast.features import FEATURE_NAMES, Floats, feature_rows
 from tickcast.model import Calibration, forecast
 from tickcast.ticks import SCALE
@@ -46,10 +46,11 @@ def features_record(symbol: str, ring: BarRing) -> dict[str, Any] | None:
     percent over the window (a minute).
     """
     bars, bar = ring.bars, ring.bars[-1]
-    has_quote, has_trade = bar["bid_price"] > 0, bar["last_trade_price"] > 0
+    mid_e8 = float(mids(bars[-1:])[0])
+    has_quote, has_trade = not np.isnan(mid_e8), bar["last_trade_price"] > 0
     if not has_quote and not has_trade:
         return None
-    mid = float(bar["bid_price"] + bar["ask_price"]) / 2 / SCALE if has_quote else None
+    mid = mid_e8 / SCALE if has_quote else None
     price = float(bar["last_trade_price"]) / SCALE if has_trade else mid
     volume = int(bars["buy_qty"].sum() + bars["sell_qty"].sum())
     earlier = bars["last_trade_price"][bars["last_trade_price"] > 0]

@@ -35,6 +35,9 @@ _DEPTH_SNAPSHOT_BLOCK = struct.Struct("<qqbb")
 _DEPTH_DIFF_BLOCK = struct.Struct("<qqqbb")
 _LEVELS_GROUP = struct.Struct("<HH")
 _LEVEL = struct.Struct("<qq")
+# Most frames are quotes laid out as of version 0. What version they state does not change how they are read.
+_QUOTE_START = struct.pack("<HHH", _BEST_BID_ASK_BLOCK.size, BEST_BID_ASK, SCHEMA_ID)
+_QUOTE_BYTES = _HEADER.size + _BEST_BID_ASK_BLOCK.size + 1  # up to the symbol's text
 
 
 class SbeError(ValueError):
@@ -114,6 +117,13 @@ Event = TradesEvent | BestBidAskEvent | DepthSnapshotEvent | DepthDiffEvent
 
 def decode(frame: bytes) -> Event:
     """The event in `frame`, which must hold exactly one. Raises `SbeError`."""
+    if frame[:6] == _QUOTE_START and _QUOTE_BYTES < len(frame) == _QUOTE_BYTES + frame[_QUOTE_BYTES - 1]:
+        # Twice as fast as the general way below, which reads the same and says what is wrong with the rest.
+        block = _BEST_BID_ASK_BLOCK.unpack_from(frame, _HEADER.size)
+        try:
+            return tuple.__new__(BestBidAskEvent, block + (frame[_QUOTE_BYTES:].decode(),))
+        except UnicodeDecodeError:
+            pass
     event, end = decode_from(frame, 0)
     if end != len(frame):
         raise SbeError(end, f"{len(frame) - end} bytes after the end of the frame")

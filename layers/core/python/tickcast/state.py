@@ -15,13 +15,23 @@ from typing import Any
 import numpy as np
 
 from tickcast.bars import BAR, BarRing
+from tickcast.gaps import GapLedger
 from tickcast.intervals import IntervalSet
 from tickcast.ticks import QUOTE, TRADE
 
 VERSION = 1
 _LENGTH = struct.Struct("<I")
 _ARRAYS = (("bars", BAR), ("open_trades", TRADE), ("open_quotes", QUOTE))
-_SCALARS = ("next_bar", "watermark_us", "received_us", "late_trades", "late_quotes", "late_ids")
+_SCALARS = (
+    "next_bar",
+    "watermark_us",
+    "received_us",
+    "newest_trade_us",
+    "newest_quote_us",
+    "late_trades",
+    "late_quotes",
+    "late_ids",
+)
 
 
 class StateError(ValueError):
@@ -42,6 +52,7 @@ def encode_ring(ring: BarRing) -> bytes:
         "version": VERSION,
         **{name: getattr(ring, name) for name in _SCALARS},
         "trade_ids": ring.trade_ids.intervals,
+        "gaps": ring.gaps.as_dict(),
         "rows": [len(getattr(ring, name)) for name, _ in _ARRAYS],
     }
     text = json.dumps(header).encode()
@@ -57,6 +68,7 @@ def decode_ring(data: bytes, lateness_us: int) -> BarRing:
             raise StateError(f"state of version {header['version']}, this code reads version {VERSION}")
         ring = BarRing(lateness_us, **{name: header[name] for name in _SCALARS})
         ring.trade_ids = IntervalSet([(first, last) for first, last in header["trade_ids"]])
+        ring.gaps = GapLedger.from_dict(header["gaps"])
         at = _LENGTH.size + length
         for (name, dtype), rows in zip(_ARRAYS, header["rows"], strict=True):
             setattr(ring, name, np.frombuffer(data, dtype, rows, at))

@@ -10,6 +10,7 @@ into the same bar whichever way it came. A quote's time is its event time, the o
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -62,6 +63,19 @@ def trades_array(rows: Iterable[TradeRow]) -> Trades:
 
 def quotes_array(rows: Iterable[QuoteRow]) -> Quotes:
     return np.array(list(rows), QUOTE)
+
+
+def raw(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """`rows` as plain bytes: numpy moves these in one piece, but rows of fields field by field.
+
+    So `raw(rows)[order].view(rows.dtype)` is `rows[order]`, several times as fast.
+    """
+    return rows.view(_bytes(rows.itemsize))
+
+
+@functools.cache
+def _bytes(size: int) -> np.dtype[np.void]:
+    return np.dtype(f"V{size}")
 
 
 def rescale(mantissa: int, exponent: int) -> int:

@@ -1,10 +1,11 @@
 """The trainer: rows from bars, a few seconds of AdamW, a calibration on rows of their own.
 
-Time runs train → early stopping → calibration → test, with a gap of the longest horizon between the
-blocks so that no label of one reaches into the next. What the features are scaled by and what the network
-may not express (a drift) is decided in `tickcast.features` and `tickcast.model`; here is only the fit:
-Huber loss on the move in units of σ√h, strong weight decay (few features and strong regularisation beat
-many and weak on this data), several seeds averaged by laying their hidden units side by side.
+Time runs train → early stopping → calibration → test, cut at the same instants for all markets, with a gap
+of the longest horizon between the blocks: no label of one, of whatever market, reaches into the next. What
+the features are scaled by and what the network may not express (a drift) is decided in `tickcast.features`
+and `tickcast.model`; here is only the fit: Huber loss on the move in units of σ√h, strong weight decay (few
+features and strong regularisation beat many and weak on this data), several seeds averaged by laying their
+hidden units side by side.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from tickcast.bars import BAR_US, Bars
+from tickcast.bars import BAR_US, Bars, mids
 from tickcast.features import EVEN_FEATURES, FEATURE_HASH, FEATURE_NAMES, ODD_FEATURES, feature_rows
 from tickcast.model import HORIZONS_S, Calibration, Floats, Network, sigmoid, silu
 
@@ -29,14 +31,15 @@ class TrainingError(ValueError):
 
 
 class Rows(NamedTuple):
-    """Training rows of one stretch of one market, 100 ms apart: features (N, F) and the move of the mid
-    over each horizon in bp (N, H)."""
+    """Training rows of one stretch of one market: when each was known (N,), its features (N, F), and the
+    move of the mid over each horizon in bp (N, H)."""
 
+    end_us: npt.NDArray[np.int64]
     features: Floats
     moves_bp: Floats
 
-    def part(self, start: int, stop: int) -> Rows:
-        return Rows(self.features[start:stop], self.moves_bp[start:stop])
+    def chosen(self, which: npt.NDArray[Any]) -> Rows:
+        return Rows(self.end_us[which], self.features[which], self.moves_bp[which])
 
 
 @dataclass(frozen=True)
@@ -56,15 +59,15 @@ class Settings:
 
 def rows_from_bars(bars: Bars) -> Rows:
     """Every row of `bars` whose features and moves are known; the longest horizon's tail is left off."""
-    mid = np.where(bars["bid_price"] > 0, (bars["bid_price"] + bars["ask_price"]) / 2, np.nan)
+    mid = mids(bars)
     count = len(bars) - _GAP_ROWS
     if count <= 0:
-        return Rows(np.empty((0, len(FEATURE_NAMES))), np.empty((0, len(HORIZONS_S))))
+        return Rows(np.empty(0, np.int64), np.empty((0, len(FEATURE_NAMES))), np.empty((0, len(HORIZONS_S))))
     features = feature_rows(bars, len(bars))[:count]
     ends = [mid[h * _BARS_PER_S : h * _BARS_PER_S + count] for h in HORIZONS_S]
     moves_bp = np.stack([(end / mid[:count] - 1) * 1e4 for end in ends], axis=1)
     known = ~(np.isnan(features).any(axis=1) | np.isnan(moves_bp).any(axis=1))
-    return Rows(features[known], moves_bp[known])
+    return Rows(bars["end_us"][:count][known], features[known], moves_bp[known])
 
 
 def train(markets: list[Rows], settings: Settings | None = None) -> tuple[Network, dict[str, Any]]:
@@ -73,11 +76,7 @@ def train(markets: list[Rows], settings: Settings | None = None) -> tuple[Networ
     Raises `TrainingError` when there are too few rows for four blocks.
     """
     settings = settings or Settings()
-    blocks = [_split(rows) for rows in markets if len(rows.features) >= 20 * _GAP_ROWS]
-    if not blocks:
-        most = max((len(rows.features) for rows in markets), default=0)
-        raise TrainingError(f"{most} usable rows in the longest market, training needs {20 * _GAP_ROWS}")
-    fit, stop, calibrate, test = (_pool(list(parts)) for parts in zip(*blocks, strict=True))
+    fit, stop, calibrate, test = _split(_pool(markets))
     networks = [_fit(fit, stop, settings, settings.seed + n) for n in range(settings.seeds)]
     network = average(networks)
     network.flat, network.flat_bias = _fit_flat(fit)
@@ -171,8 +170,7 @@ def _fit(fit: Rows, stop: Rows, settings: Settings, seed: int) -> Network:
         order = rng.permutation(len(fit.features))
         for start in range(0, len(order), settings.batch_rows):
             chosen = order[start : start + settings.batch_rows]
-            batch = Rows(fit.features[chosen], fit.moves_bp[chosen])
-            _, gradients = loss_and_gradients(network, batch, settings.huber)
+            _, gradients = loss_and_gradients(network, fit.chosen(chosen), settings.huber)
             step += 1
             updated = {}
             for name in names:
@@ -256,15 +254,24 @@ def _silu_slope(x: Floats) -> Floats:
     return s * (1 + x * (1 - s))
 
 
-def _split(rows: Rows) -> tuple[Rows, Rows, Rows, Rows]:
-    """Train, early-stopping, calibration and test blocks in time's order, with purged gaps between."""
-    n = len(rows.features)
-    cuts = [0, int(0.55 * n), int(0.7 * n), int(0.85 * n), n + _GAP_ROWS]
-    first, second, third, fourth = (
-        rows.part(start, stop - _GAP_ROWS) for start, stop in zip(cuts, cuts[1:], strict=False)
-    )
-    return first, second, third, fourth
+def _split(rows: Rows) -> list[Rows]:
+    """Train, early-stopping, calibration and test rows, in time's order, with purged gaps between.
+
+    Raises `TrainingError` when there are too few rows for four blocks.
+    """
+    needed = 20 * _GAP_ROWS
+    if len(rows.end_us) < needed:
+        raise TrainingError(f"{len(rows.end_us)} usable rows, training needs {needed}")
+    cuts_us = [0, *np.quantile(rows.end_us, (0.55, 0.7, 0.85)).tolist(), 2.0**62]
+    gap_us = _GAP_ROWS * BAR_US
+    blocks = [
+        rows.chosen((rows.end_us >= start) & (rows.end_us < stop - gap_us))
+        for start, stop in zip(cuts_us, cuts_us[1:], strict=False)
+    ]
+    if not all(len(block.end_us) for block in blocks):
+        raise TrainingError("the rows lie too close together in time for blocks with gaps between them")
+    return blocks
 
 
 def _pool(parts: list[Rows]) -> Rows:
-    return Rows(np.concatenate([p.features for p in parts]), np.concatenate([p.moves_bp for p in parts]))
+    return Rows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))

@@ -6,7 +6,10 @@ memory of a numpy structured array: writing is ``tobytes``, reading is ``frombuf
 library reads the same bytes by the schema.
 
 `watermark_us` is ingest's claim "connected, and caught up to exchange time t", `NO_WATERMARK` when it
-makes none. `connection` names the socket the ticks came by.
+makes none. `connection` names the socket the ticks came by. `notices` are ingest's own account of what it
+may have missed; whether anything is missing is judged downstream, where all connections meet.
+
+A batch written by another schema is for `tickcast.adapters.schema_book`, which knows them by fingerprint.
 """
 
 from __future__ import annotations
@@ -21,6 +24,16 @@ NO_WATERMARK = -1
 _MARKER = b"\xc3\x01"
 _INT64 = {"type": "fixed", "name": "Int64LE", "size": 8, "doc": "little-endian two's complement"}
 _INT8 = {"type": "fixed", "name": "Int8", "size": 1, "doc": "two's complement"}
+
+_NOTICE = {
+    "type": "record",
+    "name": "Notice",
+    "fields": [
+        {"name": "cause", "type": "string"},
+        {"name": "from_us", "type": "long"},
+        {"name": "to_us", "type": "long"},
+    ],
+}
 
 
 def _ticks_schema(name: str, dtype: np.dtype[Any], defined: set[str]) -> dict[str, Any]:
@@ -48,6 +61,7 @@ def _schema() -> dict[str, Any]:
             {"name": "watermark_us", "type": "long"},
             {"name": "trades", "type": {"type": "array", "items": trade}},
             {"name": "quotes", "type": {"type": "array", "items": quote}},
+            {"name": "notices", "type": {"type": "array", "items": _NOTICE}, "default": []},
         ],
     }
 
@@ -55,12 +69,33 @@ def _schema() -> dict[str, Any]:
 SCHEMA = _schema()
 # CRC-64-AVRO of the schema's canonical form, little-endian. A test holds it against fastavro's, so that
 # a change of the dtypes cannot go out under the old name.
-FINGERPRINT = bytes.fromhex("7450961bcd946c3a")
+FINGERPRINT = bytes.fromhex("1e1ef671db0b1c4b")
 _HEADER = _MARKER + FINGERPRINT
 
 
 class WireError(ValueError):
     """A record that is not a whole batch of a known schema; the message says what was wrong."""
+
+
+class UnknownSchemaError(WireError):
+    """A record of another schema than this code's: `fingerprint` names it."""
+
+    def __init__(self, fingerprint: bytes) -> None:
+        super().__init__(f"unknown schema fingerprint {fingerprint.hex()}")
+        self.fingerprint = fingerprint
+
+
+class Notice(NamedTuple):
+    """Between two instants of the exchange's clock ticks may have been missed, and why."""
+
+    cause: str
+    from_us: int
+    to_us: int
+
+
+# No clock is wrong by more, and no tick of these markets is older.
+CLOCKS_APART_US = 300 * 1_000_000
+_OLDEST_US = 1_483_228_800 * 1_000_000  # 2017
 
 
 class TickBatch(NamedTuple):
@@ -70,10 +105,26 @@ class TickBatch(NamedTuple):
     watermark_us: int
     trades: Trades
     quotes: Quotes
+    notices: tuple[Notice, ...] = ()
 
     @property
     def tick_count(self) -> int:
         return len(self.trades) + len(self.quotes)
+
+
+def check_times(batch: TickBatch, arrived_us: int) -> None:
+    """Raises `WireError` on a time that cannot be, seen from when the batch arrived.
+
+    One tick from the future would close the bars up to there and make all that follows late.
+    """
+    limit_us = arrived_us + CLOCKS_APART_US
+    if batch.watermark_us > limit_us:
+        raise WireError(f"the watermark {batch.watermark_us} is ahead of its arrival at {arrived_us}")
+    for rows in (batch.trades, batch.quotes):
+        if len(rows):
+            first_us, last_us = int(rows["time_us"].min()), int(rows["time_us"].max())
+            if first_us < _OLDEST_US or last_us > limit_us:
+                raise WireError(f"tick times {first_us} to {last_us} cannot be, arriving at {arrived_us}")
 
 
 def encode(batch: TickBatch) -> bytes:
@@ -87,27 +138,29 @@ def encode(batch: TickBatch) -> bytes:
             _zigzag(batch.watermark_us),
             _block(batch.trades, TRADE),
             _block(batch.quotes, QUOTE),
+            _notices(batch.notices),
         )
     )
 
 
 def decode(record: bytes) -> TickBatch:
-    """The batch in `record`; its arrays are read-only views of the bytes. Raises `WireError`."""
+    """The batch in `record`; its arrays are read-only. Raises `WireError`."""
     if record[:2] != _MARKER:
         raise WireError(f"not an Avro single object: starts with {record[:2].hex() or 'nothing'}, not c301")
     if record[:10] != _HEADER:
-        raise WireError(f"unknown schema fingerprint {record[2:10].hex()}")
+        raise UnknownSchemaError(record[2:10])
     symbol, at = _read_text(record, 10)
     source, at = _read_text(record, at)
     connection, at = _read_text(record, at)
     watermark_us, at = _read_zigzag(record, at)
     trades, at = _read_array(record, at, TRADE)
     quotes, at = _read_array(record, at, QUOTE)
+    notices, at = _read_notices(record, at)
     if at != len(record):
         raise WireError(f"{len(record) - at} bytes after the end of the batch at offset {at}")
     if not symbol:
         raise WireError("the batch names no symbol")
-    return TickBatch(symbol, source, connection, watermark_us, trades, quotes)
+    return TickBatch(symbol, source, connection, watermark_us, trades, quotes, notices)
 
 
 def _zigzag(value: int) -> bytes:
@@ -129,6 +182,13 @@ def _block(rows: Trades | Quotes, dtype: np.dtype[Any]) -> bytes:
     if rows.dtype != dtype:
         raise TypeError(f"rows of {rows.dtype}, the wire carries {dtype}")
     return _zigzag(len(rows)) + rows.tobytes() + b"\0" if len(rows) else b"\0"
+
+
+def _notices(notices: tuple[Notice, ...]) -> bytes:
+    if not notices:
+        return b"\0"
+    items = (_text(n.cause) + _zigzag(n.from_us) + _zigzag(n.to_us) for n in notices)
+    return _zigzag(len(notices)) + b"".join(items) + b"\0"
 
 
 def _read_zigzag(record: bytes, at: int) -> tuple[int, int]:
@@ -169,8 +229,25 @@ def _read_array(record: bytes, at: int, dtype: np.dtype[Any]) -> tuple[Any, int]
         size = count * dtype.itemsize
         if size > len(record) - at:
             raise WireError(f"truncated block at offset {at}: {count} ticks of {dtype.itemsize} bytes")
-        blocks.append(np.frombuffer(record, dtype, count, at))
+        # A slice, which is a copy, starts on a machine word; numpy is slow with integers that lie astride.
+        blocks.append(np.frombuffer(record[at : at + size], dtype))
         at += size
     if not blocks:
         return np.empty(0, dtype), at
     return (blocks[0] if len(blocks) == 1 else np.concatenate(blocks)), at
+
+
+def _read_notices(record: bytes, at: int) -> tuple[tuple[Notice, ...], int]:
+    notices: list[Notice] = []
+    while True:
+        count, at = _read_zigzag(record, at)
+        if count == 0:
+            return tuple(notices), at
+        if count < 0:
+            count = -count
+            _size, at = _read_zigzag(record, at)
+        for _ in range(count):  # every notice takes bytes, so a damaged count ends in "truncated"
+            cause, at = _read_text(record, at)
+            from_us, at = _read_zigzag(record, at)
+            to_us, at = _read_zigzag(record, at)
+            notices.append(Notice(cause, from_us, to_us))

@@ -10,10 +10,11 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from tickcast import wire
 from tickcast.adapters import bronze
 from tickcast.adapters.kinesis import records_in
 from tickcast.adapters.quarantine import quarantine
+from tickcast.adapters.schema_book import SchemaBook
+from tickcast.wire import WireError, check_times
 
 SERVICE = "archive_ticks"
 _HOUR_US = 3600 * 1_000_000
@@ -27,7 +28,7 @@ class Outcome:
     quarantined: list[str] = field(default_factory=list)  # reasons
 
 
-def archive(event: dict[str, Any], s3: Any, bucket: str) -> Outcome:
+def archive(event: dict[str, Any], s3: Any, bucket: str, schemas: SchemaBook) -> Outcome:
     """Write the ticks of a Kinesis event to bronze. Raises what S3 raises: Lambda then tries again."""
     outcome = Outcome()
     records = records_in(event)
@@ -35,8 +36,9 @@ def archive(event: dict[str, Any], s3: Any, bucket: str) -> Outcome:
     for record in records:
         outcome.records += 1
         try:
-            batch = wire.decode(record.data)
-        except wire.WireError as error:
+            batch = schemas.decode(record.data)
+            check_times(batch, int(record.arrived_s * 1e6))
+        except WireError as error:
             quarantine(s3, bucket, SERVICE, record, str(error))
             outcome.quarantined.append(str(error))
             continue

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import zlib
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -44,6 +45,9 @@ MARKET_DATA = fastavro.parse_schema(
         ],
     }
 )
+
+
+_UNREADABLE = (ValueError, EOFError, KeyError, IndexError, zlib.error, fastavro.schema.SchemaParseException)
 
 
 class BronzeError(ValueError):
@@ -120,7 +124,7 @@ def read_file(data: bytes, name: str) -> Iterator[dict[str, Any]]:
     try:
         for record in fastavro.reader(io.BytesIO(data), MARKET_DATA):
             yield cast(dict[str, Any], record)
-    except (ValueError, EOFError, KeyError, IndexError, fastavro.schema.SchemaParseException) as error:
+    except _UNREADABLE as error:
         raise BronzeError(f"{name} is not a whole Avro file of MarketData: {error}") from error
 
 

@@ -15,11 +15,15 @@ from tickcast.state import StateError, SymbolState, decode_ring, encode_ring
 PREDICTIONS_KEPT = 3600  # an hour of them, at one a second
 STATE_TTL_S = 24 * 3600
 HEARTBEAT_TTL_S = 24 * 3600
+GAPS_TTL_S = 24 * 3600
 
 # Writes everything of a batch or nothing: only if the state's sequence is still the one that was read.
-# Of two invocations at once for one symbol the slower finds it moved on, and writes nothing.
+# Of two invocations at once for one symbol the slower finds it moved on, and writes nothing. A script sent
+# again because its answer was lost finds its own sequence, and is done.
 _COMMIT = """
-if (redis.call('HGET', KEYS[1], 'sequence') or '0') ~= ARGV[1] then return 0 end
+local sequence = redis.call('HGET', KEYS[1], 'sequence') or '0'
+if sequence == ARGV[2] then return 1 end
+if sequence ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'sequence', ARGV[2], 'ring', ARGV[3])
 redis.call('EXPIRE', KEYS[1], ARGV[4])
 local writes = cjson.decode(ARGV[5])
@@ -48,6 +52,9 @@ class Writes:
 
     def heartbeat(self, service: str, record: dict[str, Any]) -> None:
         self.put.append((f"heartbeat:{service}", json.dumps(record), HEARTBEAT_TTL_S))
+
+    def gaps(self, symbol: str, record: dict[str, Any]) -> None:
+        self.put.append((f"gaps:{symbol}", json.dumps(record), GAPS_TTL_S))
 
 
 class HotStore:
@@ -98,8 +105,15 @@ class HotStore:
         return [json.loads(fields[b"json"]) for _, fields in entries]
 
     def heartbeats(self, services: list[str]) -> dict[str, dict[str, Any] | None]:
-        found = self._client.mget([f"heartbeat:{service}" for service in services])
-        return {s: json.loads(text) if text else None for s, text in zip(services, found, strict=True)}
+        return self._records("heartbeat", services)
+
+    def gaps(self, symbols: list[str]) -> dict[str, dict[str, Any] | None]:
+        """The gap ledgers as `GapLedger.record` made them; None for a symbol nothing is known of."""
+        return self._records("gaps", symbols)
+
+    def _records(self, kind: str, names: list[str]) -> dict[str, dict[str, Any] | None]:
+        found = self._client.mget([f"{kind}:{name}" for name in names])
+        return {name: json.loads(text) if text else None for name, text in zip(names, found, strict=True)}
 
 
 def now_ms() -> float:

@@ -11,7 +11,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from tickcast.adapters.onnx_model import OnnxModel
-from tickcast.model import ModelError, calibrations_from
+from tickcast.model import calibrations_from
 from tickcast.prediction import MODEL_REFUSED, ServingModel
 
 POINTER = "models/current.json"
@@ -63,7 +63,7 @@ class ModelFollower:
             self._looked_ms = now_ms
             try:
                 self._look()
-            except (ModelError, ValueError, KeyError, BotoCoreError, ClientError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, BotoCoreError, ClientError) as error:
                 self.problem = f"{type(error).__name__}: {error}"
         return self._model
 
@@ -71,8 +71,10 @@ class ModelFollower:
         try:
             answer = self._s3.get_object(Bucket=self._bucket, Key=POINTER)
         except self._s3.exceptions.NoSuchKey:
+            self.problem = None
             return
         if answer["ETag"] == self._etag:
+            self.problem = None
             return
         pointer = json.loads(answer["Body"].read())
         model_id = pointer["model_id"]

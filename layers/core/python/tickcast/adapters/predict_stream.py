@@ -17,6 +17,7 @@ from tickcast.adapters.hot_store import HotStore, Writes
 from tickcast.adapters.kinesis import StreamRecord, records_in
 from tickcast.adapters.model_store import ModelFollower
 from tickcast.adapters.quarantine import quarantine
+from tickcast.adapters.schema_book import SchemaBook
 from tickcast.adapters.settings import Settings
 from tickcast.prediction import PREDICT_EVERY_US, features_record, prediction_record
 from tickcast.state import SymbolState
@@ -34,6 +35,7 @@ class Outcome:
     late: int = 0
     fenced: list[str] = field(default_factory=list)  # symbols another invocation was ahead with
     predictions: list[dict[str, Any]] = field(default_factory=list)
+    missing_trades: dict[str, int] = field(default_factory=dict)  # by symbol, where something was predicted
     quarantined: list[str] = field(default_factory=list)  # reasons
     problems: list[str] = field(default_factory=list)
 
@@ -43,6 +45,7 @@ class PredictStream:
     settings: Settings
     store: HotStore
     models: ModelFollower
+    schemas: SchemaBook
     s3: Any
     clock_ms: Callable[[], float]
 
@@ -64,7 +67,8 @@ class PredictStream:
     def _decode(self, record: StreamRecord, outcome: Outcome) -> wire.TickBatch | None:
         outcome.records += 1
         try:
-            batch = wire.decode(record.data)
+            batch = self.schemas.decode(record.data)
+            wire.check_times(batch, int(record.arrived_s * 1e6))
             if batch.symbol not in self.settings.symbols:
                 raise wire.WireError(
                     f"symbol {batch.symbol!r} is not one of {', '.join(self.settings.symbols)}"
@@ -97,6 +101,8 @@ class PredictStream:
         self._finish(state, predictions, writes)
         if self.store.commit(state, read_sequence, writes):
             outcome.predictions += predictions
+            if predictions:
+                outcome.missing_trades[state.symbol] = ring.gaps.trades
             outcome.late += ring.late_trades + ring.late_quotes - late_before
         else:
             outcome.fenced.append(state.symbol)
@@ -121,6 +127,8 @@ class PredictStream:
         for prediction in predictions:
             prediction["latency_ms"] = round(now_ms - prediction["timestamp"])
             writes.prediction(prediction)
+        if predictions:  # once a second is often enough for a ledger
+            writes.gaps(state.symbol, state.ring.gaps.record())
         writes.heartbeat(
             f"{SERVICE}:{state.symbol}",
             {
@@ -129,7 +137,8 @@ class PredictStream:
                 "received_ms": state.ring.received_us // 1000,
                 "late_trades": state.ring.late_trades,
                 "late_quotes": state.ring.late_quotes,
-                "missing_trade_ids": state.ring.trade_ids.holes()[-10:],
+                "missing_trades": state.ring.gaps.trades,
+                "quote_gaps": len(state.ring.gaps.quote_gaps),
                 "model_problem": self.models.problem,
             },
         )

@@ -56,5 +56,7 @@ def connect(settings: Settings, *, timeout_s: float = 1.0) -> redis.Redis:
         socket_keepalive=True,
         health_check_interval=30,
         retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), 2),
+        # After a failover the connection may lead to what is now a replica: the retry takes a new one.
+        retry_on_error=[redis.ReadOnlyError],
         **options,
     )

@@ -20,6 +20,7 @@ from tickcast.model import HORIZONS_S
 from tickcast.prediction import STALE_FEATURES, fallback
 
 HISTORY_MAX = 300
+GAPS_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -114,13 +115,16 @@ class ServePredictions:
         try:
             names = [f"predict_stream:{symbol}" for symbol in self.settings.symbols]
             beats = self.store.heartbeats(names)
+            ledgers = self.store.gaps(list(self.settings.symbols))
             services["redis"] = {"ok": True}
         except redis.RedisError as error:
-            beats = {}
+            beats, ledgers = {}, {}
             services["redis"] = {"ok": False, "why": f"does not answer ({type(error).__name__})"}
         now_ms = self.clock_ms()
         for name, beat in beats.items():
             services[name] = self._judge(beat, now_ms)
+            if ledger := ledgers.get(name.removeprefix("predict_stream:")):
+                services[name]["gaps"] = ledger["gaps"][: -GAPS_SHOWN - 1 : -1]  # newest first
         is_ok = all(service["ok"] for service in services.values())
         status = "ok" if is_ok else "degraded"
         body = {"status": status, "environment": self.settings.environment, "services": services}
@@ -135,7 +139,8 @@ class ServePredictions:
             why = f"the stream stands still at {age_s} s ago"
         elif beat["model_problem"]:
             why = beat["model_problem"]
-        return {"ok": why is None, "why": why, "age_s": age_s, "missing_trade_ids": beat["missing_trade_ids"]}
+        missing = {"missing_trades": beat["missing_trades"], "quote_gaps": beat["quote_gaps"]}
+        return {"ok": why is None, "why": why, "age_s": age_s, **missing}
 
 
 def at_horizon(record: dict[str, Any], horizon_s: int) -> dict[str, Any]:

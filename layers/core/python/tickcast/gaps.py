@@ -1,0 +1,120 @@
+"""The gap ledger of a symbol: trades that are missing, since when, and what ingest said of that time.
+
+Trade ids rise by exactly one, so a jump is a hole whichever connection it was seen on. A hole that fills
+late (the other connection had it) leaves the ledger again; what stays is for REST to repair, which wants
+the range of ids and of times. Stretches without quotes are kept beside: REST cannot repair those, but a
+model must not be trained across them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from tickcast.wire import Notice
+
+MAX_GAPS = 200
+MAX_NOTICES = 20
+UNKNOWN = "unknown"
+# The clock that estimated a notice's times and the exchange's agree to about this.
+_TOLERANCE_US = 1_000_000
+QUOTES_MISSING_US = 5_000_000
+
+
+@dataclass
+class Gap:
+    """Trades `first_id` to `last_id`, which happened between two instants, are missing."""
+
+    first_id: int
+    last_id: int
+    from_us: int
+    to_us: int
+    cause: str = UNKNOWN
+
+    @property
+    def trades(self) -> int:
+        return self.last_id - self.first_id + 1
+
+
+@dataclass
+class QuoteGap:
+    """No quote came between two instants."""
+
+    from_us: int
+    to_us: int
+    cause: str = UNKNOWN
+
+
+@dataclass
+class GapLedger:
+    gaps: list[Gap] = field(default_factory=list)
+    quote_gaps: list[QuoteGap] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
+    forgotten: int = 0  # trades in gaps that no longer fitted in
+
+    def noticed(self, notices: tuple[Notice, ...]) -> None:
+        """What ingest said it may have missed; it may explain gaps found before or after."""
+        self.notices = (self.notices + list(notices))[-MAX_NOTICES:]
+        known: list[Gap | QuoteGap] = [*self.gaps, *self.quote_gaps]
+        for gap in known:
+            if gap.cause == UNKNOWN:
+                gap.cause = self._cause(gap.from_us, gap.to_us)
+
+    def missing(self, first_id: int, last_id: int, from_us: int, to_us: int) -> None:
+        """A jump in trade ids: the trades before and after it happened at `from_us` and `to_us`."""
+        from_us, to_us = min(from_us, to_us), max(from_us, to_us)
+        self.gaps.append(Gap(first_id, last_id, from_us, to_us, self._cause(from_us, to_us)))
+        while len(self.gaps) > MAX_GAPS:
+            self.forgotten += self.gaps.pop(0).trades
+
+    def arrived(self, first_id: int, last_id: int) -> None:
+        """Trades that were missing came after all, or were repaired."""
+        left: list[Gap] = []
+        for gap in self.gaps:
+            if last_id < gap.first_id or first_id > gap.last_id:
+                left.append(gap)
+                continue
+            if gap.first_id < first_id:
+                left.append(Gap(gap.first_id, first_id - 1, gap.from_us, gap.to_us, gap.cause))
+            if last_id < gap.last_id:
+                left.append(Gap(last_id + 1, gap.last_id, gap.from_us, gap.to_us, gap.cause))
+        self.gaps = left
+
+    def quotes_resumed(self, from_us: int, to_us: int) -> None:
+        """The last quote before and the first after a silence; short ones are the market's own."""
+        if to_us - from_us >= QUOTES_MISSING_US:
+            gap = QuoteGap(from_us, to_us, self._cause(from_us, to_us))
+            self.quote_gaps = [*self.quote_gaps, gap][-MAX_GAPS:]
+
+    @property
+    def trades(self) -> int:
+        return sum(gap.trades for gap in self.gaps) + self.forgotten
+
+    def _cause(self, from_us: int, to_us: int) -> str:
+        for notice in reversed(self.notices):
+            if notice.from_us - _TOLERANCE_US <= to_us and from_us <= notice.to_us + _TOLERANCE_US:
+                return notice.cause
+        return UNKNOWN
+
+    def record(self) -> dict[str, Any]:
+        """The ledger for readers outside (docs/contracts.md): what is missing, oldest first."""
+        return {
+            "missing_trades": self.trades,
+            "forgotten_trades": self.forgotten,
+            "gaps": [asdict(gap) | {"trades": gap.trades} for gap in self.gaps],
+            "quote_gaps": [asdict(gap) for gap in self.quote_gaps],
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, for the state."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> GapLedger:
+        """The ledger of `as_dict`. Raises TypeError or KeyError on anything else."""
+        return cls(
+            gaps=[Gap(**gap) for gap in data["gaps"]],
+            quote_gaps=[QuoteGap(**gap) for gap in data["quote_gaps"]],
+            notices=[Notice(*notice) for notice in data["notices"]],
+            forgotten=data["forgotten"],
+        )

@@ -1,0 +1,102 @@
+"""The ledger: what is missing, why, and what is no longer."""
+
+import json
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.market import batch, random_ticks
+from tickcast.bars import BarRing
+from tickcast.gaps import MAX_GAPS, UNKNOWN, Gap, GapLedger, QuoteGap
+from tickcast.state import decode_ring, encode_ring
+from tickcast.wire import Notice, TickBatch
+
+S = 1_000_000
+
+
+def ring_of(*batches: TickBatch) -> BarRing:
+    ring = BarRing(100_000)
+    for piece in batches:
+        list(ring.fold(piece, S))
+    return ring
+
+
+def test_a_jump_in_ids_is_a_gap_with_its_times() -> None:
+    trades, quotes = random_ticks(1, 5)
+    ring = ring_of(batch(np.delete(trades, [20, 21, 22]), quotes))
+    (gap,) = ring.gaps.gaps
+    assert (gap.first_id, gap.last_id) == (int(trades["first_id"][20]), int(trades["first_id"][22]))
+    assert (gap.from_us, gap.to_us) == (int(trades["time_us"][19]), int(trades["time_us"][23]))
+    assert gap.cause == UNKNOWN
+    assert ring.gaps.trades == 3
+
+
+def test_what_comes_late_or_by_another_connection_leaves_the_ledger() -> None:
+    trades, quotes = random_ticks(1, 5)
+    ring = ring_of(batch(np.delete(trades, [20, 21, 22, 23]), quotes))
+    list(ring.fold(batch(trades[21:22], quotes[:0], 0, connection="b"), S))
+    assert [(g.first_id, g.last_id) for g in ring.gaps.gaps] == [(1020, 1020), (1022, 1023)]
+    list(ring.fold(batch(trades[19:24], quotes[:0], 0, connection="b"), S))
+    assert ring.gaps.gaps == []
+
+
+def test_the_notice_explains_the_gap_whichever_comes_first() -> None:
+    trades, quotes = random_ticks(1, 5)
+    lost = Notice("reset by peer", int(trades["time_us"][19]), int(trades["time_us"][23]))
+    elsewhere = Notice("elsewhere", 0, 1)
+    with_gap = batch(np.delete(trades, [20, 21, 22]), quotes)
+    before = ring_of(with_gap._replace(notices=(elsewhere, lost)))
+    after = ring_of(with_gap, batch(trades[:0], quotes[:0], 0)._replace(notices=(lost, elsewhere)))
+    assert before.gaps.gaps[0].cause == after.gaps.gaps[0].cause == "reset by peer"
+
+
+def test_a_silence_of_quotes_is_kept_and_a_short_one_is_not() -> None:
+    trades, quotes = random_ticks(1, 30)
+    start = int(quotes["time_us"][0])
+    is_silent = (quotes["time_us"] > start + 10 * S) & (quotes["time_us"] < start + 17 * S)
+    spoken = quotes[~is_silent]
+    edges = np.flatnonzero(np.diff(spoken["time_us"]) > 5 * S)[0]
+    pieces = [batch(trades[:0], spoken[: edges + 1]), batch(trades[:0], spoken[edges + 1 :])]
+    ring = ring_of(*pieces)
+    assert ring.gaps.quote_gaps == [
+        QuoteGap(int(spoken["time_us"][edges]), int(spoken["time_us"][edges + 1]))
+    ]
+
+
+@given(st.sets(st.integers(1, 60)), st.permutations(range(1, 61)))
+def test_the_ledger_is_the_holes_whatever_the_order(lost: set[int], order: list[int]) -> None:
+    """Trades in any order, some never: the ledger and the interval set agree on what is missing."""
+    trades, quotes = random_ticks(1, 10)
+    kept = [0, *(i for i in order if i not in lost)]  # nothing is missed from before the first
+    ring = BarRing(100_000)
+    for i in kept:
+        list(ring.fold(batch(trades[i : i + 1], quotes[:0], 0), S))
+    missing = {i for gap in ring.gaps.gaps for i in range(gap.first_id, gap.last_id + 1)}
+    first_id = int(trades["first_id"][0])
+    assert missing == {first_id + i for i in range(max(kept)) if i not in kept}
+
+
+def test_it_is_bounded_and_counts_what_it_forgets() -> None:
+    ledger = GapLedger()
+    for n in range(MAX_GAPS + 10):
+        ledger.missing(10 * n, 10 * n + 1, n, n + 1)
+    assert len(ledger.gaps) == MAX_GAPS
+    assert (ledger.forgotten, ledger.trades) == (20, 2 * (MAX_GAPS + 10))
+
+
+def test_it_is_part_of_the_state() -> None:
+    ring = BarRing(100_000)
+    ring.gaps = GapLedger([Gap(1, 2, 3, 4, "why")], [QuoteGap(5, 6)], [Notice("n", 7, 8)], 9)
+    assert decode_ring(encode_ring(ring), 100_000).gaps == ring.gaps
+    json.dumps(ring.gaps.as_dict())
+
+
+def test_its_record_is_what_others_read() -> None:
+    ledger = GapLedger([Gap(11, 14, 3, 4, "why")], [QuoteGap(5, 6, "stalled")], [Notice("n", 7, 8)], 9)
+    assert json.loads(json.dumps(ledger.record())) == {
+        "missing_trades": 13,
+        "forgotten_trades": 9,
+        "gaps": [{"first_id": 11, "last_id": 14, "trades": 4, "from_us": 3, "to_us": 4, "cause": "why"}],
+        "quote_gaps": [{"from_us": 5, "to_us": 6, "cause": "stalled"}],
+    }
