@@ -11,7 +11,12 @@
 #   ENV      synth, deploy, layers: local, dev or prod
 
 PYTHON ?= python3
+ENVS := local dev prod
+ifeq ($(origin ENV),environment)  # a shell may have an ENV of its own
+ENV := $(or $(filter $(ENVS),$(ENV)),dev)
+endif
 ENV ?= dev
+$(if $(filter $(ENVS),$(ENV)),,$(error ENV is "$(ENV)"; it should be one of: $(ENVS)))
 FEED ?= sim
 SPEED ?= 1
 SECONDS ?= 60
@@ -27,7 +32,7 @@ OPTIONS = --feed $(FEED) --speed $(SPEED) $(if $(SYMBOLS),--symbols $(SYMBOLS)) 
 # SECONDS is a variable that bash counts up by itself; make hands its own on instead.
 unexport SECONDS
 export JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION := 1
-export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 1
+export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 
 .PHONY: help run smoke drills gaps test check setup layers synth deploy clean
 .DEFAULT_GOAL := help

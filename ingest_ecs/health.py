@@ -48,7 +48,10 @@ class _Metrics(Collector):
 
 
 class HealthServer:
-    """Serves what `report` returns, which has `live`, `ready` and `why`. Port 0 takes a free one."""
+    """Serves what `report` returns, which has `live`, `ready` and `why`. Port 0 takes a free one.
+
+    On the loopback address alone: ECS asks from within the container.
+    """
 
     def __init__(self, port: int, report: Report) -> None:
         registry = CollectorRegistry()
@@ -76,7 +79,7 @@ class HealthServer:
             def log_message(self, format: str, *args: Any) -> None:
                 """Health checks are no event."""
 
-        self._server = ThreadingHTTPServer(("0.0.0.0", port), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True, name="health")
 

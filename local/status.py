@@ -132,11 +132,11 @@ def table(system: System, status: Status) -> Group:
 
 
 def _how_to_ask(system: System) -> str:
-    url = f"{system.api_url}predictions/{system.symbols[0]}"
     return (
         f"\n[bold]running[/bold]; the API, from another terminal:\n"
-        f"  curl -s -H 'x-api-key: {system.api_key}' {url}\n"
-        f"  curl -s {system.api_url}health\n"
+        f"  export API={system.api_url.rstrip('/')} KEY={system.api_key}\n"
+        f'  curl -s -H "x-api-key: $KEY" "$API/predictions/{system.symbols[0]}"\n'
+        f'  curl -s "$API/health"\n'
         f"  logs: {system.state.logs}\n"
     )
 

@@ -19,7 +19,7 @@ PROBLEM_JSON = "application/problem+json"
 # Without a detail the gateway's own message is passed on. An unknown path, which the gateway calls a missing
 # authentication token and answers with 403, is made a 404.
 PROBLEMS = (
-    (apigateway.ResponseType.INVALID_API_KEY, 403, "Forbidden", "An API key is needed: x-api-key."),
+    (apigateway.ResponseType.INVALID_API_KEY, 403, "Forbidden", "A valid API key is needed: x-api-key."),
     (apigateway.ResponseType.MISSING_AUTHENTICATION_TOKEN, 404, "Not Found", "No such path or method."),
     (apigateway.ResponseType.BAD_REQUEST_PARAMETERS, 400, "Bad Request", None),
     (apigateway.ResponseType.THROTTLED, 429, "Too Many Requests", "Too many requests in one second."),

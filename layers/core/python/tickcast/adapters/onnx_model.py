@@ -6,6 +6,7 @@ volatility scaling is inside, so nothing but the vector has to be agreed upon.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,7 @@ class OnnxModel:
 
     def __init__(self, data: bytes) -> None:
         """Raises `ModelError` when `data` is no ONNX model over our features."""
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when the library is loaded
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
