@@ -25,7 +25,7 @@ VENV := .venv/bin
 MINISTACK := .build/ministack-venv
 CDK := node_modules/.bin/cdk
 TARGET = $(if $(filter local,$(ENV)),local,aws)
-TYPED := app.py cdk layers local ingest_ecs lambdas
+TYPED := app.py cdk layers local ingest_ecs lambdas benchmarks
 OPTIONS = --feed $(FEED) --speed $(SPEED) $(if $(SYMBOLS),--symbols $(SYMBOLS)) \
 	$(if $(REPLAY),--replay $(REPLAY)) $(if $(TRAIN),--train $(TRAIN))
 
@@ -34,7 +34,7 @@ unexport SECONDS
 export JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 
-.PHONY: help run smoke drills gaps test check setup layers synth deploy clean
+.PHONY: help run smoke drills gaps bench test check setup layers synth deploy clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -52,6 +52,9 @@ drills: setup  ## hurt the system in every way and account for every trade; the 
 
 gaps: setup  ## the trades that are missing in the running system, or in the one at URL, and why
 	@exec $(VENV)/python -m local gaps $(if $(URL),--url $(URL))
+
+bench: setup  ## speed against the usual choices, as ratios of one run; the last line is JSON
+	@exec $(VENV)/python -m benchmarks
 
 test: setup layers  ## all tests: unit, parity, infra, integration, end to end
 	@echo "test: all suites; the embedded system starts once, within them"

@@ -1,6 +1,6 @@
 """How things are timed: alternately, in one process, so that a noisy machine is noisy for all of them.
 
-Absolute times drift by half as much again within minutes, so a claim is a ratio, taken round by round between
+Absolute times drift by up to 1.8 times within minutes, so a claim is a ratio, taken round by round between
 turns that lie a fraction of a second apart; the median round counts. The clock is the process's CPU time,
 which stands still while another process has the core.
 """

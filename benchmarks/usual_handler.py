@@ -1,4 +1,4 @@
-"""The Lambda handler most people would write: one Avro record a tick, BatchProcessor, state in plain Python."""
+"""The handler most people would write: one Avro record a tick, BatchProcessor, state in plain Python."""
 
 from __future__ import annotations
 

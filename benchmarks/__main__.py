@@ -1,0 +1,105 @@
+"""`make bench`: what tickcast does faster than the usual choices, as ratios measured in one run.
+
+The last line on stdout is one JSON object; its keys are the same in every run. `--quick` goes through all of
+it once without waiting for stable figures, and leaves out the embedded system.
+
+Exit status: 0, also when a mark is missed, for that may be the machine's doing; 1 when the embedded system
+failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import codec, handler, producer, shard
+from benchmarks.comparison import Comparison
+from benchmarks.shard import Throughput
+from benchmarks.side_by_side import QUICK, Effort
+
+TICKS_PER_SHARD_MARK = 17_000
+WIDTH = 110  # of the table in a file
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="once through, figures worth nothing, no system")
+    is_quick: bool = parser.parse_args(arguments).quick
+    effort, console = (QUICK if is_quick else Effort()), Console(stderr=True)
+
+    console.print("bench: decoding and encoding, in turns with the usual libraries")
+    comparisons = codec.decode(effort) + codec.avro(effort)
+    console.print("bench: producer, up to the network")
+    found, bytes_per_tick = producer.measure(effort)
+    comparisons += found
+    console.print("bench: handler")
+    comparisons += handler.measure(effort)
+    console.print("bench: the whole path, in the embedded system")
+    path = Throughput(None, None, "left out by --quick")
+    if not is_quick:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop the system as Ctrl-C does
+        path = shard.measure(console)
+
+    out = Console(width=None if sys.stdout.isatty() else WIDTH)
+    out.print(table(comparisons))
+    for line in told(path, bytes_per_tick):
+        out.print(line, soft_wrap=True)
+    print(json.dumps(summary(comparisons, path, bytes_per_tick)), flush=True)
+    return 1 if path.has_failed else 0
+
+
+def table(comparisons: list[Comparison]) -> Table:
+    """For people. The times are CPU nanoseconds an item, medians, and hold for this machine and minute."""
+    shown = Table(title="CPU ns an item; the ratios are what counts")
+    for title in ("", "usual choice", "usual", "ours", "ratio", "mark"):
+        shown.add_column(title, justify="left" if title in ("", "usual choice") else "right")
+    for c in comparisons:
+        mark = "" if c.mark is None else f"≥ {c.mark:g}{' SHORT' if c.is_short else ''}"
+        times = f"{c.usual_ns:,.0f}", f"{c.ours_ns:,.0f}"
+        shown.add_row(c.key, c.usual, *times, f"{c.ratio:.2f}", mark)
+    return shown
+
+
+def told(path: Throughput, bytes_per_tick: float) -> list[str]:
+    per_shard = ticks_per_shard(bytes_per_tick)
+    is_short = per_shard < TICKS_PER_SHARD_MARK
+    lines = [
+        f"on the wire: {bytes_per_tick:.1f} bytes a tick, so a shard's 1 MB/s carries {per_shard:,} ticks/s "
+        f"(mark ≥ {TICKS_PER_SHARD_MARK:,}{' SHORT' if is_short else ''}; 1,000 at one tick a record)"
+    ]
+    if path.ticks_per_s is None:
+        lines.append(f"whole path: {path.note}")
+    else:
+        lines.append(
+            f"whole path: {path.ticks_per_s:,} ticks/s sustained; bottleneck: {path.bottleneck} ({path.note})"
+        )
+    return lines
+
+
+def ticks_per_shard(bytes_per_tick: float) -> int:
+    return int(producer.SHARD_BYTES_PER_S / bytes_per_tick)
+
+
+def summary(comparisons: list[Comparison], path: Throughput, bytes_per_tick: float) -> dict[str, Any]:
+    """The last line. `decode_batch_vs_sbe` and the shard's figures are null where they were not measured."""
+    ratios = {c.key: round(c.ratio, 2) for c in comparisons}
+    return {
+        "decode_batch_vs_sbe": None,
+        **ratios,
+        "shard_ticks_per_s": path.ticks_per_s,
+        "shard_bottleneck": path.bottleneck,
+        "shard_note": path.note,
+        "wire_bytes_per_tick": round(bytes_per_tick, 2),
+        "wire_ticks_per_shard": ticks_per_shard(bytes_per_tick),
+        "short_of_mark": [c.key for c in comparisons if c.is_short],
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
