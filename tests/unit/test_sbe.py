@@ -124,6 +124,14 @@ def test_longer_blocks_of_a_newer_version_are_stepped_over() -> None:
     assert sbe.decode(frame) == TRADES
 
 
+def test_an_empty_group_may_state_any_length_of_its_entries() -> None:
+    trades = struct.pack("<HHHHqqbbHI", 18, sbe.TRADES, 1, 0, 2, 1, -8, -8, 0, 0) + b"\x07ETHUSDT"
+    assert sbe.decode(trades) == TRADES._replace(trades=())
+    no_levels = struct.pack("<HH", 0, 0) * 2
+    depth = struct.pack("<HHHHqqbb", 18, sbe.DEPTH_SNAPSHOT, 1, 0, 2, 1, -8, -8) + no_levels + b"\x01A"
+    assert sbe.decode(depth) == sbe.DepthSnapshotEvent(2, 1, -8, -8, (), (), "A")
+
+
 def test_frames_end_to_end() -> None:
     assert list(sbe.decode_all(sbe.encode(QUOTE) + sbe.encode(TRADES))) == [QUOTE, TRADES]
 

@@ -163,7 +163,7 @@ def _trades(buffer: bytes, offset: int, block_length: int) -> tuple[TradesEvent,
     offset += _TRADES_GROUP.size
     _check_group(buffer, offset, entry_length, count, _TRADE.size)
     trades = []
-    for at in range(offset, offset + entry_length * count, entry_length):
+    for at in _entries(offset, entry_length, count):
         trade_id, price, qty, is_buyer_maker = _TRADE.unpack_from(buffer, at)
         if is_buyer_maker > 1:
             raise SbeError(at + _TRADE.size - 1, f"isBuyerMaker is {is_buyer_maker}, neither 0 nor 1")
@@ -207,7 +207,12 @@ def _levels(buffer: bytes, offset: int) -> tuple[Levels, int]:
     offset += _LEVELS_GROUP.size
     _check_group(buffer, offset, entry_length, count, _LEVEL.size)
     end = offset + entry_length * count
-    return tuple(_LEVEL.unpack_from(buffer, at) for at in range(offset, end, entry_length)), end
+    return tuple(_LEVEL.unpack_from(buffer, at) for at in _entries(offset, entry_length, count)), end
+
+
+def _entries(offset: int, entry_length: int, count: int) -> range:
+    """Where the entries of a group start. An empty group may state that its entries take no bytes."""
+    return range(offset, offset + entry_length * count, entry_length or 1)
 
 
 def _check_group(buffer: bytes, offset: int, entry_length: int, count: int, fields_length: int) -> None:
