@@ -56,7 +56,7 @@ gaps: setup  ## the trades that are missing in the running system, or in the one
 bench: setup  ## speed against the usual choices, as ratios of one run; the last line is JSON
 	@exec $(VENV)/python -m benchmarks
 
-test: setup layers  ## all tests: unit, parity, infra, integration, end to end
+test: setup  ## all tests: unit, parity, infra, integration, end to end
 	@echo "test: all suites; the embedded system starts once, within them"
 	@$(VENV)/python -m pytest
 

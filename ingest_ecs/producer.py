@@ -29,7 +29,7 @@ from ingest_ecs.lane import Lane
 from tickcast import wire
 from tickcast.sbe import SbeError
 from tickcast.session import Stall
-from tickcast.ticks import Quotes, Trades, quotes_array, trades_array
+from tickcast.ticks import Quotes, Trades, quotes_array, span_us, trades_array
 from tickcast.wire import Notice
 
 MAX_TICKS_PER_RECORD = 10_000  # 600 KB, within Kinesis' 1 MB a record
@@ -208,14 +208,15 @@ class Producer:
         queue.suspect = UNREADABLE if is_unread else None
 
     def _end_gap(self, queue: _Queue, trades: Trades, quotes: Quotes) -> None:
-        times = [rows["time_us"] for rows in (trades, quotes) if len(rows)]
+        span = span_us(trades, quotes)
+        assert span is not None  # a symbol without ticks is not packed
+        first_us, last_us = span
         if queue.lost_why:
-            first_us = min(int(time_us.min()) for time_us in times)
             lost = Notice(queue.lost_why, queue.newest_us or first_us, first_us)
             if lost not in queue.notices:  # as the notice of a hole it may have been given already
                 queue.notices.append(lost)
             queue.lost_why = None
-        queue.newest_us = max(queue.newest_us, *(int(time_us.max()) for time_us in times))
+        queue.newest_us = max(queue.newest_us, last_us)
 
     def _split(
         self, symbol: str, lane: Lane, trades: Trades, quotes: Quotes, watermark_us: int | None
@@ -245,12 +246,10 @@ class Producer:
         dropped = wire.decode(data)
         self.counts.dropped_records += 1
         self.counts.dropped_ticks += ticks
-        times = [rows["time_us"] for rows in (dropped.trades, dropped.quotes) if len(rows)]
         for notice in dropped.notices:
             queue.tell(notice)
-        if times:
-            first_us, last_us = min(int(t.min()) for t in times), max(int(t.max()) for t in times)
-            queue.tell(Notice(OVERFLOW, first_us, last_us))
+        if span := span_us(dropped.trades, dropped.quotes):
+            queue.tell(Notice(OVERFLOW, *span))
         ids = dropped.trades["first_id"]
         self._logger.error(
             "ticks dropped: Kinesis has been out of reach for longer than the queue holds",
@@ -277,14 +276,12 @@ class Producer:
     async def _put_heads(self) -> bool:
         """Put the oldest record of every symbol, call by call, until none waits; False on a failure."""
         while True:
-            heads = [(queue, *queue.waiting[0]) for queue in self._queues.values() if queue.waiting]
+            heads = [
+                (symbol, queue, *queue.waiting[0]) for symbol, queue in self._queues.items() if queue.waiting
+            ]
             if not heads:
                 return True
-            symbols = [symbol for symbol, queue in self._queues.items() if queue.waiting]
-            records = [
-                {"Data": data, "PartitionKey": symbol}
-                for symbol, (_, data, _) in zip(symbols, heads, strict=True)
-            ]
+            records = [{"Data": data, "PartitionKey": symbol} for symbol, _, data, _ in heads]
             try:
                 answer = await asyncio.to_thread(
                     self._kinesis.put_records, StreamName=self._stream_name, Records=records
@@ -292,7 +289,7 @@ class Producer:
             except (BotoCoreError, ClientError) as error:
                 self._failed(f"{type(error).__name__}: {error}")
                 return False
-            for (queue, data, ticks), result in zip(heads, answer["Records"], strict=True):
+            for (_, queue, data, ticks), result in zip(heads, answer["Records"], strict=True):
                 if result.get("ErrorCode"):
                     self._failed(f"{result['ErrorCode']}: {result.get('ErrorMessage', '')}")
                     continue

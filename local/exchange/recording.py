@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from local.exchange.events import BookDiff, BookSnapshot, Event, Feed, Levels, Quote, Sending, Tick, Trade
+from tickcast.ticks import mantissa
 
 _TICK_LINE = re.compile(rb'(\d+) \{"stream":"\w+@(trade|bookTicker)"')
 _SYMBOL = re.compile(rb'"s":"(\w+)"')
@@ -119,19 +120,6 @@ def arrivals(recording: Recording) -> Feed:
             event, event_time_us = found
             due_us = max(due_us, arrival_us, event_time_us)
             yield Sending(due_us, event_time_us, event)
-
-
-def mantissa(decimal: str) -> int:
-    """The decimal number at a scale of 1e-8, exactly. Raises ValueError.
-
-    >>> mantissa("61837.63000000"), mantissa("0.00000001"), mantissa("12"), mantissa("1.5")
-    (6183763000000, 1, 1200000000, 150000000)
-    """
-    whole, _, fraction = decimal.partition(".")
-    digits = whole + fraction[:8].ljust(8, "0")
-    if not (whole and digits.isascii() and digits.isdigit()) or fraction[8:].strip("0"):
-        raise ValueError(f"{decimal!r} is not a decimal number of at most 8 places")
-    return int(digits)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:

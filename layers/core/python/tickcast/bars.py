@@ -19,16 +19,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tickcast.gaps import GapLedger
+from tickcast.gaps import QUOTES_MISSING_US, GapLedger
 from tickcast.intervals import IntervalSet
-from tickcast.ticks import QUOTE, SCALE, TRADE, Quotes, Trades, raw
+from tickcast.ticks import QUOTE, SCALE, TRADE, Quotes, Trades, raw, span_us
 from tickcast.wire import TickBatch
 
 BAR_US = 100_000
 WINDOW_BARS = 600  # one minute: the longest look-back of any feature
 MAX_LATE_IDS = 100
-# A book that has not changed for so long is not known any more: the quote stream may have stalled.
-QUOTE_LIFE_US = 5_000_000
 
 # Quantities and prices are mantissas at 1e-8, times µs. Everything after `notional` but the sums is the
 # state at the bar's end and is carried from bar to bar; 0 means "not seen yet".
@@ -64,7 +62,7 @@ Ints = npt.NDArray[np.int64]
 
 def mids(bars: Bars) -> npt.NDArray[np.float64]:
     """The mid at each bar's end, 1e-8; NaN where no quote is known or the last is too old. Shape (bars,)."""
-    is_known = (bars["bid_price"] > 0) & (bars["end_us"] - bars["last_quote_us"] <= QUOTE_LIFE_US)
+    is_known = (bars["bid_price"] > 0) & (bars["end_us"] - bars["last_quote_us"] <= QUOTES_MISSING_US)
     return np.where(is_known, (bars["bid_price"] + bars["ask_price"]) / 2, np.nan)
 
 
@@ -119,16 +117,15 @@ class BarRing:
 
     def _jump(self, due: int) -> None:
         """Across a long silence: nobody waits for the instants in it, and only its last minute is kept."""
-        newest_us = [int(rows["time_us"].max()) for rows in (self.open_trades, self.open_quotes) if len(rows)]
-        self._close(min(due, max(map(bar_index, newest_us), default=0) + 1))
+        if span := span_us(self.open_trades, self.open_quotes):
+            self._close(min(due, bar_index(span[1]) + 1))
         self.next_bar = max(self.next_bar, due - WINDOW_BARS)
         self._close(due)
 
     def _take(self, trades: Trades, quotes: Quotes) -> None:
-        if self.next_bar < 0 and len(trades) + len(quotes):
-            first_us = min(int(rows["time_us"].min()) for rows in (trades, quotes) if len(rows))
+        if self.next_bar < 0 and (span := span_us(trades, quotes)):
             # Bars before the first tick are empty; starting below it leaves room for disorder.
-            self.next_bar = bar_index(first_us - self.lateness_us)
+            self.next_bar = bar_index(span[0] - self.lateness_us)
         for rows in (trades, quotes):
             if len(rows):
                 self.received_us = max(self.received_us, int(rows["receive_time_us"].max()))

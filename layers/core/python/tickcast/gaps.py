@@ -18,6 +18,7 @@ MAX_NOTICES = 20
 UNKNOWN = "unknown"
 # The clock that estimated a notice's times and the exchange's agree to about this.
 _TOLERANCE_US = 1_000_000
+# A book that has not changed for so long is not known any more: the quote stream may have stalled.
 QUOTES_MISSING_US = 5_000_000
 
 

@@ -15,9 +15,17 @@ from typing import Any, cast
 import numpy.typing as npt
 
 from tickcast.frames import Ticks
-from tickcast.ticks import SCALE, QuoteRow, TickError, TradeRow, quotes_array, trades_array
+from tickcast.ticks import (
+    QuoteRow,
+    TickError,
+    TradeRow,
+    check_quote,
+    check_trade,
+    mantissa,
+    quotes_array,
+    trades_array,
+)
 
-_PLACES = 8
 MAX_UNTIMED = 1000
 
 
@@ -85,23 +93,20 @@ class JsonFrames:
 
     def _trade(self, data: dict[str, Any], received_us: int) -> tuple[str, TradeRow]:
         price, qty = mantissa(data["p"]), mantissa(data["q"])
-        if price <= 0 or qty <= 0:
-            raise TickError(f"{data['s']} trade {data['t']}: price {data['p']}, quantity {data['q']}")
+        trade_id = whole(data["t"])
+        check_trade(data["s"], trade_id, price, qty)
         if not isinstance(data["m"], bool):
             raise JsonFrameError(f"m is {data['m']!r}, neither true nor false")
         self._see_delay(whole(data["E"]), received_us)
-        trade_id = whole(data["t"])
         side = -1 if data["m"] else 1
         return str(data["s"]), (whole(data["T"]), received_us, trade_id, trade_id, price, qty, side)
 
     def _quote(self, data: dict[str, Any], received_us: int) -> tuple[str, QuoteRow]:
         bid, bid_qty, ask, ask_qty = (mantissa(data[name]) for name in "bBaA")
-        if not (0 < bid < ask and bid_qty > 0 and ask_qty > 0):
-            raise TickError(
-                f"{data['s']} book {data['u']}: bid {data['b']} x {data['B']}, ask {data['a']} x {data['A']}"
-            )
+        update_id = whole(data["u"])
+        check_quote(data["s"], update_id, bid, bid_qty, ask, ask_qty)
         time_us = received_us + round(self._offset_us or 0.0)
-        return str(data["s"]), (time_us, received_us, whole(data["u"]), bid, bid_qty, ask, ask_qty)
+        return str(data["s"]), (time_us, received_us, update_id, bid, bid_qty, ask, ask_qty)
 
     def _see_delay(self, event_time_us: int, received_us: int) -> None:
         offset_us = event_time_us - received_us
@@ -117,22 +122,4 @@ def whole(value: Any) -> int:
     """`value` if it is a whole number of 64 bits. Raises `JsonFrameError` on anything else."""
     if type(value) is not int or not 0 <= value < 2**63:
         raise JsonFrameError(f"{value!r:.40} is no whole number of 64 bits")
-    return value
-
-
-def mantissa(decimal: str) -> int:
-    """The exact mantissa at 1e-8 of a plain decimal. Raises `TickError` on anything else.
-
-    >>> mantissa("61837.63000000"), mantissa("0.00000001"), mantissa("5")
-    (6183763000000, 1, 500000000)
-    """
-    whole, _, fraction = decimal.partition(".")
-    is_plain = (
-        whole.isascii() and whole.isdigit() and (not fraction or fraction.isascii() and fraction.isdigit())
-    )
-    if not is_plain or len(fraction.rstrip("0")) > _PLACES or len(whole) > 11:
-        raise TickError(f"{decimal[:40]!r} is not a price or quantity with at most {_PLACES} decimals")
-    value = int(whole) * SCALE + int(fraction[:_PLACES].ljust(_PLACES, "0"))
-    if value >= 2**63:
-        raise TickError(f"{decimal!r} is too large: at 1e-8 it takes more than 64 bits")
     return value

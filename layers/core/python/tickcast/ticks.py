@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tickcast.sbe import BestBidAskEvent, Event, TradesEvent
+from tickcast.sbe import BestBidAskEvent, Event, TradesEvent, decimal_text
 
 SCALE = 10**8
 SCALE_EXPONENT = -8
@@ -91,14 +91,49 @@ def rescale(mantissa: int, exponent: int) -> int:
     return scaled
 
 
+def mantissa(decimal: str) -> int:
+    """The plain decimal number at 1e-8, exactly. Raises `TickError`.
+
+    >>> mantissa("61837.63000000"), mantissa("0.00000001"), mantissa("12"), mantissa("1.5")
+    (6183763000000, 1, 1200000000, 150000000)
+    """
+    whole, _, fraction = decimal.partition(".")
+    digits = whole + fraction[:8].ljust(8, "0")
+    if not (whole and digits.isascii() and digits.isdigit()) or fraction[8:].strip("0"):
+        raise TickError(f"{decimal[:40]!r} is not a decimal number of at most 8 places")
+    if len(digits) > 19 or int(digits) >= 2**63:  # the length first: int() refuses thousands of digits
+        raise TickError(f"{decimal[:40]!r} is too large: at 1e-8 it takes more than 64 bits")
+    return int(digits)
+
+
+def check_trade(symbol: str, trade_id: int, price: int, qty: int) -> None:
+    """Raises `TickError` on a price or quantity (1e-8) that is not positive."""
+    if price <= 0 or qty <= 0:
+        raise TickError(f"{symbol} trade {trade_id}: price {_text(price)}, quantity {_text(qty)}")
+
+
+def check_quote(symbol: str, update_id: int, bid: int, bid_qty: int, ask: int, ask_qty: int) -> None:
+    """Raises `TickError` on an empty or crossed book (1e-8)."""
+    if not (0 < bid < ask and bid_qty > 0 and ask_qty > 0):
+        sides = f"bid {_text(bid)} x {_text(bid_qty)}, ask {_text(ask)} x {_text(ask_qty)}"
+        raise TickError(f"{symbol} book {update_id}: {sides}")
+
+
+def span_us(*ticks: Trades | Quotes) -> tuple[int, int] | None:
+    """The earliest and the latest time in `ticks`; None when all are empty."""
+    times_us = [rows["time_us"] for rows in ticks if len(rows)]
+    if not times_us:
+        return None
+    return min(int(t.min()) for t in times_us), max(int(t.max()) for t in times_us)
+
+
 def trade_rows(event: TradesEvent, receive_time_us: int) -> list[TradeRow]:
-    """One row per trade of `event`. Raises `TickError` on a price or quantity that is not positive."""
+    """One row per trade of `event`. Raises `TickError` on one that no market can have produced."""
     rows = []
     for trade in event.trades:
         price = rescale(trade.price, event.price_exponent)
         qty = rescale(trade.qty, event.qty_exponent)
-        if price <= 0 or qty <= 0:
-            raise TickError(f"{event.symbol} trade {trade.id}: price {price}, quantity {qty} (1e-8)")
+        check_trade(event.symbol, trade.id, price, qty)
         side = -1 if trade.is_buyer_maker else 1
         rows.append((event.transact_time_us, receive_time_us, trade.id, trade.id, price, qty, side))
     return rows
@@ -110,11 +145,7 @@ def quote_row(event: BestBidAskEvent, receive_time_us: int) -> QuoteRow:
     bid_qty = rescale(event.bid_qty, event.qty_exponent)
     ask_price = rescale(event.ask_price, event.price_exponent)
     ask_qty = rescale(event.ask_qty, event.qty_exponent)
-    if not (0 < bid_price < ask_price and bid_qty > 0 and ask_qty > 0):
-        raise TickError(
-            f"{event.symbol} book {event.book_update_id}: bid {bid_price} x {bid_qty}, "
-            f"ask {ask_price} x {ask_qty} (1e-8)"
-        )
+    check_quote(event.symbol, event.book_update_id, bid_price, bid_qty, ask_price, ask_qty)
     time_us, update_id = event.event_time_us, event.book_update_id
     return (time_us, receive_time_us, update_id, bid_price, bid_qty, ask_price, ask_qty)
 
@@ -128,3 +159,7 @@ def tick_rows(event: Event, receive_time_us: int) -> tuple[list[TradeRow], list[
             return [], [quote_row(event, receive_time_us)]
         case _:
             return [], []
+
+
+def _text(value: int) -> str:
+    return decimal_text(value, SCALE_EXPONENT)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tickcast.ticks import QUOTE, TRADE, Quotes, Trades
+from tickcast.ticks import QUOTE, TRADE, Quotes, Trades, span_us
 
 NO_WATERMARK = -1
 _MARKER = b"\xc3\x01"
@@ -120,11 +120,9 @@ def check_times(batch: TickBatch, arrived_us: int) -> None:
     limit_us = arrived_us + CLOCKS_APART_US
     if batch.watermark_us > limit_us:
         raise WireError(f"the watermark {batch.watermark_us} is ahead of its arrival at {arrived_us}")
-    for rows in (batch.trades, batch.quotes):
-        if len(rows):
-            first_us, last_us = int(rows["time_us"].min()), int(rows["time_us"].max())
-            if first_us < _OLDEST_US or last_us > limit_us:
-                raise WireError(f"tick times {first_us} to {last_us} cannot be, arriving at {arrived_us}")
+    first_us, last_us = span_us(batch.trades, batch.quotes) or (arrived_us, arrived_us)
+    if first_us < _OLDEST_US or last_us > limit_us:
+        raise WireError(f"tick times {first_us} to {last_us} cannot be, arriving at {arrived_us}")
 
 
 def encode(batch: TickBatch) -> bytes:

@@ -14,7 +14,7 @@ from tickcast.adapters import bronze
 from tickcast.adapters.kinesis import records_in
 from tickcast.adapters.quarantine import quarantine
 from tickcast.adapters.schema_book import SchemaBook
-from tickcast.wire import WireError, check_times
+from tickcast.wire import WireError
 
 SERVICE = "archive_ticks"
 _HOUR_US = 3600 * 1_000_000
@@ -36,8 +36,7 @@ def archive(event: dict[str, Any], s3: Any, bucket: str, schemas: SchemaBook) ->
     for record in records:
         outcome.records += 1
         try:
-            batch = schemas.decode(record.data)
-            check_times(batch, int(record.arrived_s * 1e6))
+            batch = schemas.read(record)
         except WireError as error:
             quarantine(s3, bucket, SERVICE, record, str(error))
             outcome.quarantined.append(str(error))

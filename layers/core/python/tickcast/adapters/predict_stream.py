@@ -67,8 +67,7 @@ class PredictStream:
     def _decode(self, record: StreamRecord, outcome: Outcome) -> wire.TickBatch | None:
         outcome.records += 1
         try:
-            batch = self.schemas.decode(record.data)
-            wire.check_times(batch, int(record.arrived_s * 1e6))
+            batch = self.schemas.read(record)
             if batch.symbol not in self.settings.symbols:
                 raise wire.WireError(
                     f"symbol {batch.symbol!r} is not one of {', '.join(self.settings.symbols)}"

@@ -15,6 +15,7 @@ import numpy as np
 from botocore.exceptions import ClientError
 
 from tickcast import wire
+from tickcast.adapters.kinesis import StreamRecord
 from tickcast.adapters.wire_schema import schema_key
 from tickcast.ticks import QUOTE, TRADE
 from tickcast.wire import Notice, TickBatch, UnknownSchemaError, WireError
@@ -27,6 +28,12 @@ class SchemaBook:
         self._s3 = s3
         self._bucket = bucket
         self._schemas: dict[bytes, Any] = {}
+
+    def read(self, record: StreamRecord) -> TickBatch:
+        """The batch in a stream's record, its times held against its arrival. Raises as `decode` does."""
+        batch = self.decode(record.data)
+        wire.check_times(batch, int(record.arrived_s * 1e6))
+        return batch
 
     def decode(self, record: bytes) -> TickBatch:
         """The batch in `record`. Raises `WireError`; S3's own errors, but for "not there", pass through."""
