@@ -6,6 +6,8 @@ from pathlib import Path
 
 from aws_cdk import CfnOutput, Duration, Stack
 from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
 from constructs import Construct
 
 from cdk.components.handler import Handler
@@ -20,7 +22,7 @@ from cdk.stacks.data import AwsDataStack, DataStack
 
 
 class AppStack(Stack):
-    """The four functions and the API: the same on a laptop and on AWS but for what is passed in."""
+    """The functions and the API: the same on a laptop and on AWS but for what is passed in."""
 
     def __init__(
         self,
@@ -51,6 +53,8 @@ class AppStack(Stack):
             "STALE_AFTER_S": str(environment.prediction.stale_after_s),
             "PRIMARY_HORIZON_S": str(environment.prediction.primary_horizon_s),
             "FEATURES_TTL_S": str(environment.prediction.features_ttl_s),
+            "FEE_BP": str(environment.prediction.fee_bp),
+            "MIN_CONFIDENCE": str(environment.prediction.min_confidence),
         }
 
         self.predict_stream = Handler(
@@ -129,7 +133,35 @@ class AppStack(Stack):
             vpc=vpc,
         )
         hot_store.grant_read(self.serve_predictions)
+        lake.grant_read(self.serve_predictions, "models/*")
         self.api = PredictionApi(self, "Api", environment=environment, function=self.serve_predictions)
+
+        self.audit_predictions = Handler(
+            self,
+            "AuditPredictions",
+            name="audit_predictions",
+            description="A sample of the predictions, made again from bronze",
+            environment=environment,
+            sizing=sizes.audit_predictions,
+            layers=layers.of("audit_predictions"),
+            variables=variables
+            | {
+                "AUDIT_EVERY_MINUTES": str(environment.audit.every_minutes),
+                "AUDIT_SAMPLE": str(environment.audit.sample),
+            },
+            vpc=vpc,
+        )
+        hot_store.grant_audit(self.audit_predictions)
+        lake.grant_read(self.audit_predictions, "bronze/*", "models/*")
+        lake.grant_write(self.audit_predictions, "audit/differences/*")
+        events.Rule(
+            self,
+            "AuditTime",
+            description="Time for an audit",
+            schedule=events.Schedule.rate(Duration.minutes(environment.audit.every_minutes)),
+            # A round that fails is an alarm already, and the next one is a few minutes off.
+            targets=[targets.LambdaFunction(self.audit_predictions, retry_attempts=0)],
+        )
 
         # The emulator serves an API under its own address, not under the name AWS would give it.
         api_url = (
@@ -143,6 +175,7 @@ class AppStack(Stack):
         CfnOutput(self, "BucketName", value=lake.bucket.bucket_name)
         CfnOutput(self, "TrainModelFunction", value=self.train_model.function_name)
         CfnOutput(self, "PredictStreamFunction", value=self.predict_stream.function_name)
+        CfnOutput(self, "AuditPredictionsFunction", value=self.audit_predictions.function_name)
 
 
 class AwsAppStack(AppStack):
@@ -192,8 +225,15 @@ class AwsAppStack(AppStack):
         monitoring.watch_consumer(
             self.archive_ticks, self.archive_feed, behind=Duration.minutes(15), service="archive_ticks"
         )
+        monitoring.watch_audit("audit_predictions")
         monitoring.watch_functions(
-            [self.predict_stream, self.archive_ticks, self.train_model, self.serve_predictions]
+            [
+                self.predict_stream,
+                self.archive_ticks,
+                self.train_model,
+                self.serve_predictions,
+                self.audit_predictions,
+            ]
         )
         monitoring.watch_api(self.api.api)
         monitoring.watch_ingest(self.ingest, tasks=settings.ingest.tasks)

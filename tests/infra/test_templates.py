@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from cdk.components.monitoring import FALLBACK_REASONS
 from tests.infra.synthesis import ROOT, Synthesised
+from tickcast.prediction import REASONS, STALE_FEATURES
 
-HANDLERS = ("predict_stream", "archive_ticks", "train_model", "serve_predictions")
+HANDLERS = ("predict_stream", "archive_ticks", "train_model", "serve_predictions", "audit_predictions")
 
 # Types and prefixes for which MiniStack refuses the whole stack.
 REFUSED_LOCALLY = (
@@ -92,9 +94,11 @@ def test_function(synthesised: Synthesised, handler: str) -> None:
 
     variables = function["Environment"]["Variables"]
     told = {"ENVIRONMENT", "BUCKET", "SYMBOLS", "LATENESS_MS", "STALE_AFTER_S", "PRIMARY_HORIZON_S"}
-    told |= {"FEATURES_TTL_S", "POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE", "LOG_LEVEL"}
+    told |= {"FEATURES_TTL_S", "FEE_BP", "MIN_CONFIDENCE"}
+    told |= {"POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE", "LOG_LEVEL"}
     store = {"REDIS_HOST", "REDIS_PORT", "REDIS_TLS", "REDIS_IAM_USER", "REDIS_CACHE_NAME"}
-    uses_store = handler in ("predict_stream", "serve_predictions")
+    told |= {"AUDIT_EVERY_MINUTES", "AUDIT_SAMPLE"} if handler == "audit_predictions" else set()
+    uses_store = handler in ("predict_stream", "serve_predictions", "audit_predictions")
     assert set(variables) == told | store if uses_store else told
     assert variables["ENVIRONMENT"] == synthesised.name
 
@@ -151,18 +155,6 @@ def test_no_secret_in_any_environment(synthesised: Synthesised) -> None:
 
 
 def test_api(synthesised: Synthesised) -> None:
-    key_required = {
-        properties["HttpMethod"]: properties.get("ApiKeyRequired", False)
-        for _, properties in synthesised.resources("AWS::ApiGateway::Method")
-        if properties["HttpMethod"] != "OPTIONS" and properties.get("RequestParameters")
-    }
-    assert key_required == {"GET": True}
-    [health] = [
-        properties
-        for _, properties in synthesised.resources("AWS::ApiGateway::Method")
-        if properties["HttpMethod"] == "GET" and not properties.get("RequestParameters")
-    ]
-    assert not health.get("ApiKeyRequired", False)
     assert synthesised.one("AWS::ApiGateway::RestApi")["EndpointConfiguration"]["Types"] == ["REGIONAL"]
     stage = synthesised.one("AWS::ApiGateway::Stage")
     assert stage["TracingEnabled"] is True and stage["AccessLogSetting"]["DestinationArn"]
@@ -216,7 +208,7 @@ def test_nothing_comes_in_from_outside(on_aws: Synthesised) -> None:
     for logical_id, group in on_aws.resources("AWS::EC2::SecurityGroup"):
         assert "SecurityGroupIngress" not in group, logical_id
     entered = [rule for _, rule in on_aws.resources("AWS::EC2::SecurityGroupIngress")]
-    assert len(entered) == 2  # the cache, by the two functions granted
+    assert len(entered) == 3  # the cache, by the three functions granted
     for rule in entered:
         assert rule["SourceSecurityGroupId"] and rule["FromPort"] == 6379
 
@@ -242,6 +234,13 @@ def test_database(on_aws: Synthesised) -> None:
     assert instance["EnablePerformanceInsights"] is True
     assert instance["DeletionProtection"] is (on_aws.name == "prod")
     assert on_aws.one("AWS::RDS::DBParameterGroup")["Parameters"]["rds.force_ssl"] == "1"
+
+
+def test_the_auditor_runs_by_itself(synthesised: Synthesised) -> None:
+    rule = synthesised.one("AWS::Events::Rule")
+    assert (rule["ScheduleExpression"], rule["State"]) == ("rate(5 minutes)", "ENABLED")
+    [target] = rule["Targets"]
+    assert "AuditPredictions" in json.dumps(target["Arn"])
 
 
 def test_ingest_task(on_aws: Synthesised) -> None:
@@ -277,7 +276,8 @@ def test_every_alarm_tells_somebody(on_aws: Synthesised) -> None:
         assert alarm["AlarmActions"] and alarm["AlarmDescription"], logical_id
     watched = {alarm["MetricName"] for alarm in alarms.values() if "MetricName" in alarm}
     assert {"IteratorAge", "Errors", "OnFailureDestinationDeliveredEventCount", "Quarantined"} <= watched
-    assert {"Predictions", "LatencyMs", "5XXError", "RunningTaskCount"} <= watched
+    assert {"Predictions", "LatencyMs", "5XXError", "RunningTaskCount", "AuditDifferences"} <= watched
+    assert "ModelRefused" in watched
     silent = {a["MetricName"] for a in alarms.values() if a["TreatMissingData"] == "breaching"}
     assert silent == {"Predictions", "RunningTaskCount"}
     assert on_aws.one("AWS::CloudWatch::Dashboard")
@@ -288,6 +288,10 @@ def test_alarms_watch_metrics_the_handlers_write(on_aws: Synthesised) -> None:
     for _, alarm in on_aws.resources("AWS::CloudWatch::Alarm"):
         if alarm.get("Namespace") == f"tickcast/{on_aws.name}":
             assert f'"{alarm["MetricName"]}"' in sources
+
+
+def test_the_dashboard_draws_every_reason_there_is() -> None:
+    assert set(FALLBACK_REASONS) == set(REASONS) - {STALE_FEATURES}  # which is judged by the API
 
 
 def test_prod_outlives_a_mistake(environments: dict[str, Synthesised]) -> None:

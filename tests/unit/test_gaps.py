@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.market import batch, random_ticks
 from tickcast.bars import BarRing
 from tickcast.gaps import MAX_GAPS, UNKNOWN, Gap, GapLedger, QuoteGap
-from tickcast.state import decode_ring, encode_ring
+from tickcast.state import SymbolState, decode_state, encode_state
 from tickcast.wire import Notice, TickBatch
 
 S = 1_000_000
@@ -88,7 +88,8 @@ def test_it_is_bounded_and_counts_what_it_forgets() -> None:
 def test_it_is_part_of_the_state() -> None:
     ring = BarRing(100_000)
     ring.gaps = GapLedger([Gap(1, 2, 3, 4, "why")], [QuoteGap(5, 6)], [Notice("n", 7, 8)], 9)
-    assert decode_ring(encode_ring(ring), 100_000).gaps == ring.gaps
+    stored = encode_state(SymbolState("BTCUSDT", ring))
+    assert decode_state("BTCUSDT", 0, stored, 100_000).ring.gaps == ring.gaps
     json.dumps(ring.gaps.as_dict())
 
 

@@ -5,7 +5,8 @@ import pytest
 
 from tickcast.adapters.onnx_model import OnnxModel, export
 from tickcast.features import FEATURE_HASH, FEATURE_NAMES, ODD_FEATURES
-from tickcast.model import HORIZONS_S, Calibration, ModelError, Network, calibrations_from, forecast
+from tickcast.model import HORIZONS_S, Calibration, ModelError, calibrations_from, forecast
+from tickcast.network import Network
 from tickcast.training import Settings, initial_network
 
 CALIBRATIONS = {h: Calibration(direction_slope=3.0, interval_width=1.2) for h in HORIZONS_S}

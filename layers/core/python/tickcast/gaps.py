@@ -18,7 +18,7 @@ MAX_NOTICES = 20
 UNKNOWN = "unknown"
 # The clock that estimated a notice's times and the exchange's agree to about this.
 _TOLERANCE_US = 1_000_000
-# A book that has not changed for so long is not known any more: the quote stream may have stalled.
+# So long without a quote may be a stalled stream: a trade after it shows that it is (`bars.is_quoted`).
 QUOTES_MISSING_US = 5_000_000
 
 
