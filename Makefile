@@ -57,7 +57,7 @@ gaps: setup  ## the trades that are missing in the running system, or in the one
 	@exec $(VENV)/python -m local gaps $(if $(URL),--url $(URL))
 
 explain: setup  ## a prediction (ID) in words, and made again from bronze; the last line is JSON
-	@KEY='$(KEY)' exec $(VENV)/python -m local explain "$(ID)" $(if $(URL),--url $(URL))
+	@exec $(VENV)/python -m local explain "$(ID)" $(if $(URL),--url $(URL))
 
 evaluate: setup  ## what a model is worth on recordings it never saw (SESSION); the last line is JSON
 	@$(if $(SESSION),,echo 'evaluate: SESSION="a.gz b.gz" names the recordings to judge on' >&2; exit 2)

@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import codec, features, functions, handler, producer, shard, tick_to_redis
+from benchmarks import codec, features, functions, handler, producer, shard, tick_to_redis, training
 from benchmarks.comparison import Comparison
 from benchmarks.functions import LARGEST_MB_MARK, Weight
 from benchmarks.shard import Throughput
@@ -45,6 +45,9 @@ def main(arguments: list[str]) -> int:
     comparisons += features.measure(effort)
     found, tick_to_redis_us = tick_to_redis.measure(effort)
     comparisons += found
+    console.print("bench: the trainer, beside scikit-learn's")
+    trained, quality = training.measure(effort)
+    comparisons.append(trained)
     console.print("bench: imports of the functions, sizes of their layers for Lambda")
     weights = functions.measure(effort)
     console.print("bench: the whole path, in the embedded system")
@@ -58,7 +61,9 @@ def main(arguments: list[str]) -> int:
     out.print(table_of_functions(weights))
     for line in told(path, bytes_per_tick, tick_to_redis_us):
         out.print(line, soft_wrap=True)
-    print(json.dumps(summary(comparisons, path, bytes_per_tick, tick_to_redis_us, weights)), flush=True)
+    out.print(quality.line(), soft_wrap=True)
+    figures = summary(comparisons, path, bytes_per_tick, tick_to_redis_us, weights)
+    print(json.dumps(figures | {"train_skill": quality.as_dict()}), flush=True)
     return 1 if path.has_failed else 0
 
 

@@ -87,10 +87,14 @@ def evaluate(session: Sequence[Path], train: Sequence[Path], latency_ms: int) ->
         raise EvaluationError("SESSION has no rows with quotes: nothing is judged on a price that is a guess")
     to_learn = of_stretches(bars_of(learned), 0)[0] if learned else None
     everything = rows + sum(each.unquoted for each in scenes)
+    shares_time = any(
+        one.first_us <= other.last_us and other.first_us <= one.last_us for one in judged for other in learned
+    )
     figures: dict[str, Any] = {
         "mode": "train" if learned else "walk-forward",
         "session": [path.name for path in session],
         "train": [path.name for path in train],
+        "train_shares_time": shares_time,  # with SESSION, of another symbol: markets move together
         "latency_ms": latency_ms,
         "quotes_share": round(rows / everything, 4),
     }
@@ -173,6 +177,8 @@ def show(judgement: Judgement, console: Console) -> None:
         f"{', '.join(figures['session'])}; {by}; {figures['quotes_share']:.0%} of rows had quotes"
     )
     console.print(_table(figures["horizons"], figures["latency_ms"]))
+    if figures["train_shares_time"]:
+        console.print("[bold]TRAIN and SESSION are of the same time[/bold]: their markets moved together")
     for name, found in figures["leakage"].items():
         verdict = "[bold red]FOUND SOMETHING: there is a leak[/bold red]" if found else "nothing, as it must"
         console.print(f"on {name} labels it found: {verdict}")

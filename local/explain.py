@@ -27,6 +27,7 @@ from tickcast.recompute import LOOK_BACK_US, Compared, Verdict
 DIFFERENT, NOT_TOLD = 1, 3
 _ID = re.compile(r"([A-Z0-9]+)-(\d{13})")
 _PAGE = 1000
+_KEYS_SHOWN = 10
 _EMULATED = "/_user_request_"  # in the address of an API that the emulator serves
 
 Receipt = dict[str, Any]
@@ -49,7 +50,9 @@ class Api:
         except (OSError, ValueError) as error:
             raise gaps.NotRunning(f"{address} does not answer: {error}") from None
         if answer.status == 403:
-            raise NotExplained(f"{self.url} wants another key than KEY={self.key or '(none)'}")
+            raise NotExplained(
+                f"{self.url} refuses the key in KEY" if self.key else f"{self.url} wants a key: KEY=…"
+            )
         if answer.status != 200:
             body = answer.body if isinstance(answer.body, dict) else {}
             told = body.get("detail") or body.get("message") or json.dumps(answer.body)[:200]
@@ -172,7 +175,10 @@ def conclusion(proof: Proof) -> Iterator[str]:
     verdict = proof.verdict
     if proof.parts:
         yield f"recomputed from {len(proof.parts)} objects:"
-        yield from (f"  {part.key}" for part in proof.parts)
+        shown = [part.key for part in proof.parts]
+        if len(shown) > _KEYS_SHOWN:
+            shown[_KEYS_SHOWN - 1 : -1] = ["…"]
+        yield from (f"  {key}" for key in shown)
     for reason in verdict.unproven:
         yield f"[yellow]not told:[/yellow] {reason}"
     for doubt in verdict.doubts if verdict.differences else ():
@@ -200,7 +206,7 @@ def summary(proof: Proof) -> dict[str, Any]:
         "differences": [each.name for each in verdict.differences],
         "doubts": list(verdict.doubts),
         "unproven": list(verdict.unproven),
-        "bronze": [part.key for part in proof.parts],
+        "bronze_objects": len(proof.parts),
     }
 
 

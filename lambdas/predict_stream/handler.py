@@ -20,7 +20,7 @@ settings = Settings.from_environment()
 s3 = boto3.client("s3", config=Config(connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 2}))
 predict_stream = PredictStream(
     settings=settings,
-    store=HotStore(connect(settings), settings.lateness_us),
+    store=HotStore(connect(settings, timeout_s=0.5, retries=1), settings.lateness_us),
     models=ModelFollower(s3, settings.bucket, now_ms),
     schemas=SchemaBook(s3, settings.bucket),
     s3=s3,

@@ -6,7 +6,7 @@ all that was predicted can be had again, and whatever is not the same bit for bi
 
 How far back to begin: windows reach back a minute (`WINDOW_US`), and at its start stands what bars carry on
 from before: the book, the last trade of each side, when the mid moved. Ages are capped at a minute, so that
-only the newest of each counts; `LOOK_BACK_US` leaves four minutes to find them in, and where history begins
+only the newest of each counts; `LOOK_BACK_US` leaves another minute to find them in, and where history begins
 within it (a start, a silence) it is begun there, as live did. What is not found in it is a doubt.
 
 A *doubt* is a reason why bronze and receipts cannot tell exactly what live folded. Sameness is proof in spite
@@ -52,7 +52,7 @@ from tickcast.prediction import (
 from tickcast.ticks import Quotes, Trades
 
 WINDOW_US = KEPT_SECONDS * SECOND_US
-LOOK_BACK_US = 300 * SECOND_US
+LOOK_BACK_US = 120 * SECOND_US
 
 _NEEDED = (
     *("id", "symbol", "timestamp", "sequence", "history_from_us", "late_ids", "late_update_ids"),
@@ -74,7 +74,8 @@ class ReceiptError(ValueError):
 class Evidence:
     """What is known of the time around a receipt.
 
-    `trades` and `quotes` are those of bronze in stream order, from a minute before the look-back on;
+    `trades` and `quotes` are those of bronze in stream order, from the look-back on, or from a minute before
+    the beginning of history if that lies within it;
     `receipts` those of the same symbol from the look-back on, as late as there are; `missing` the ranges of
     trade ids (first, last) that never reached the hot path.
     """

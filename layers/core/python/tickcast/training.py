@@ -290,7 +290,7 @@ def loss_and_gradients(network: Network, samples: Samples, huber: float) -> tupl
     slope = np.clip(error, -huber, huber) / len(error)  # of each horizon's mean loss
     back = 0.5 * slope @ network.out.T  # (N, K)
     from_plus, from_minus = back * silu_slope(plus), back * silu_slope(minus)
-    return _huber(error, huber), {
+    return float(_huber(error, huber).sum()) / len(error), {
         "skip": odd.T @ slope,
         "out": difference.T @ slope,
         "hidden_odd": odd.T @ (from_plus + from_minus),
@@ -336,7 +336,7 @@ def _member(samples: Samples, settings: Settings, member: int) -> Iterator[Netwo
         yield deepcopy(network)
 
 
-def _epochs(rows: Rows, settings: Settings) -> Iterator[Network]:
+def epoch_by_epoch(rows: Rows, settings: Settings) -> Iterator[Network]:
     """The average of all members after each epoch on `rows` with quotes; one that knows nothing of quotes,
     each time, where there are too few."""
     rows = _thinned(rows.chosen(rows.has_quotes), settings.max_rows)
@@ -352,7 +352,7 @@ def _epochs(rows: Rows, settings: Settings) -> Iterator[Network]:
 
 def _fit(rows: Rows, settings: Settings, epochs: int) -> Network:
     """The whole network, its members trained for so many epochs."""
-    network = next(islice(_epochs(rows, settings), epochs - 1, None))
+    network = next(islice(epoch_by_epoch(rows, settings), epochs - 1, None))
     return _with_the_rest(network, rows, settings)
 
 
@@ -411,7 +411,7 @@ class Answers(NamedTuple):
 def _walk_forward(rows: Rows, settings: Settings) -> tuple[int, Answers]:
     """For how many epochs to train, and what networks trained for so long foretold of later blocks."""
     folds = list(_folds(rows))
-    networks = [list(_epochs(past, settings)) for past, _ in folds]  # by fold and epoch
+    networks = [list(epoch_by_epoch(past, settings)) for past, _ in folds]  # by fold and epoch
     losses = [_losses(of_fold, block, settings) for of_fold, (_, block) in zip(networks, folds, strict=True)]
     best = int(np.argmin(np.sum(losses, axis=0))) + 1
     epochs = min(max(best, settings.least_epochs), settings.epochs)
@@ -430,7 +430,7 @@ def _losses(networks: list[Network], rows: Rows, settings: Settings) -> list[flo
     losses = []
     for network in networks:
         error = network.quoted_move(odd, even) - target(rows, network.usual_sigma)
-        losses.append(_huber(error, settings.huber) * len(error))
+        losses.append(float(_huber(error, settings.huber).sum()))
     return losses
 
 
@@ -474,10 +474,10 @@ def target(rows: Rows, usual_bp: Floats) -> Floats:
     return np.asarray(np.clip(rows.moves_bp / scale_bp, -_TARGET_CLIP, _TARGET_CLIP))
 
 
-def _huber(error: Floats, limit: float) -> float:
-    """The loss of `error` (N, H): means over the rows, added up over the horizons."""
+def _huber(error: Floats, limit: float) -> Floats:
+    """The loss of each `error`, of its shape: squares up to `limit`, straight beyond (Huber 1964)."""
     size = np.abs(error)
-    return float(np.where(size <= limit, 0.5 * error**2, limit * (size - 0.5 * limit)).mean(axis=0).sum())
+    return np.where(size <= limit, 0.5 * error**2, limit * (size - 0.5 * limit))
 
 
 def _calibrate(answers: Answers) -> dict[str, dict[str, float]]:

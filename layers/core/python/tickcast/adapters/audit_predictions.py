@@ -70,7 +70,8 @@ class Prover:
         """The proof of `receipt`; `receipts` are those around it, `missing` trade ids the hot path lacks."""
         try:
             from_us, end_us = look_back_us(receipt)
-            from_us -= SILENCE_US
+            if from_us == receipt["history_from_us"]:  # what was before tells why it begins there
+                from_us -= SILENCE_US
             # Who came after it proves that all before it are there; in a quiet market that may be long after.
             parts = bronze.parts(receipt["symbol"], from_us, end_us + _HOUR_US)
             if not any(part.last_sequence >= int(receipt["sequence"]) for part in parts):
