@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 
+PUBLIC_REST_URL = "https://data-api.binance.vision"  # market data only, and no key
+
+
 class SettingsError(ValueError):
     """A variable that is missing or cannot be read; the message names it and what it should be."""
 
@@ -26,6 +29,7 @@ class Settings:
     primary_horizon_s: int
     features_ttl_s: int
     region: str
+    rest_url: str  # of the exchange
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -45,6 +49,7 @@ class Settings:
             primary_horizon_s=int(_number(env, "PRIMARY_HORIZON_S", 2)),
             features_ttl_s=int(_number(env, "FEATURES_TTL_S", 60)),
             region=env.get("AWS_REGION", "ap-northeast-1"),
+            rest_url=env.get("REST_URL", PUBLIC_REST_URL),
         )
 
 
