@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tickcast.backfill import DAY_US, HOUR_US, MAX_WINDOWS, Plan, Window, hours, of_gap, plan, subtract
+from tickcast.backfill import DAY_US, HOUR_US, MAX_WINDOWS, Plan, Window, of_gap, plan, subtract
 from tickcast.gaps import Gap
 
 STEP_US = DAY_US // 4  # stretches in quarters of a day: small enough to list every quarter
@@ -16,9 +16,8 @@ SYMBOLS = ("BTCUSDT", "ETHUSDT")
 quarter = st.integers(0, 40)
 spans = st.tuples(quarter, quarter).map(lambda ab: (min(ab) * STEP_US, (max(ab) + 1) * STEP_US))
 asked = st.lists(
-    st.builds(lambda span, symbol, reason: Window(*span, symbol, reason), spans, st.sampled_from(SYMBOLS),
-              st.sampled_from(["asked", "gap"])), max_size=5
-)  # fmt: skip
+    st.builds(lambda span, symbol: Window(*span, symbol), spans, st.sampled_from(SYMBOLS)), max_size=5
+)
 held = st.dictionaries(st.sampled_from(SYMBOLS), st.lists(spans, max_size=5))
 
 
@@ -110,15 +109,17 @@ def test_a_gap_comes_first_with_the_trades_before_and_after_it() -> None:
     ]
 
 
-def test_ids_belong_to_a_gap_in_one_window_only() -> None:
-    around_midnight = Window(DAY_US - HOUR_US, DAY_US + HOUR_US, "BTCUSDT", "gap", 1, 9)
-    assert [(w.first_id, w.last_id) for w in plan([around_midnight], {}).windows] == [(None, None)] * 2
-    partly_held = {"BTCUSDT": [(0, 1000)]}
-    assert plan([Window(0, HOUR_US, "BTCUSDT", "gap", 1, 9)], partly_held).windows == [
-        Window(1000, HOUR_US, "BTCUSDT", "gap")
+def test_a_gap_over_midnight_keeps_its_ids_in_both_windows() -> None:
+    gap = Window(DAY_US - HOUR_US, DAY_US + HOUR_US, "BTCUSDT", "gap", 1, 9)
+    assert [(w.to_us - w.from_us, w.first_id, w.last_id) for w in plan([gap], {}).windows] == [
+        (HOUR_US, 1, 9)
+    ] * 2
+
+
+def test_what_holds_a_gap_is_planned_as_it_was_fetched() -> None:
+    held = {"BTCUSDT": [(0, 1000), (1000, 3000), (9000, HOUR_US)], "ETHUSDT": [(0, HOUR_US)]}
+    gap = Window(2000, 4000, "BTCUSDT", "gap", 1, 9)
+    assert plan([gap], held).windows == [
+        Window(1000, 3000, "BTCUSDT", "gap", 1, 9),
+        Window(3000, 4000, "BTCUSDT", "gap", 1, 9),
     ]
-
-
-def test_hours() -> None:
-    assert hours(HOUR_US // 2, 2 * HOUR_US) == [(HOUR_US // 2, HOUR_US), (HOUR_US, 2 * HOUR_US)]
-    assert hours(5, 5) == []

@@ -216,16 +216,6 @@ def test_a_market_may_begin_within_the_window(server: RestServer, s3: Any) -> No
     assert (document["status"], document["rows"]) == ("done", len(inside(server)))
 
 
-def test_the_ids_of_a_gap_must_be_there(server: RestServer, s3: Any) -> None:
-    rows = inside(server)
-    gap = WINDOW | {"reason": "gap", "first_id": rows[10]["f"], "last_id": rows[20]["l"]}
-    assert fetcher(server, s3)({"window": gap}, PLENTY)["status"] == "done"
-    s3.delete_object(Bucket=BUCKET, Key=bronze.window_key("BTCUSDT", FROM_US, TO_US))
-    with pytest.raises(HistoryIncomplete, match="in that time the exchange has trades"):
-        fetcher(server, s3)({"window": gap | {"last_id": rows[-1]["l"] + 1}}, PLENTY)
-    assert marker(s3) is None
-
-
 @pytest.mark.parametrize(
     "window",
     [None, {}, {"symbol": "BTCUSDT"}, WINDOW | {"to_us": FROM_US}, WINDOW | {"from_us": FROM_US + 1}, "x"],

@@ -84,7 +84,7 @@ def test_gaps_are_planned_with_their_ids(plan: Plan, redis_client: redis.Redis) 
             "last_id": 12,
         }
     ]
-    assert (planned["repair"], planned["totals"]["gaps"]) == (True, 1)
+    assert planned["totals"]["gaps"] == 1
 
 
 def test_a_gap_that_may_still_fill_is_left_alone(plan: Plan, redis_client: redis.Redis) -> None:
@@ -99,7 +99,7 @@ def test_the_rest_is_for_a_chained_execution(plan: Plan, redis_client: redis.Red
     assert first["next"]["name"] == plan(days=1)["next"]["name"]  # of the execution, not of what is left
     assert len(first["next"]["name"]) <= 80
     second = plan(**json.loads(json.dumps(first["next"]["input"])))
-    assert (second["more"], second["repair"], second["train"]) == (False, True, {"prefixes": []})
+    assert (second["more"], second["train"]) == (False, {"prefixes": []})
     assert not set(windows(first)) & set(windows(second))
     assert first["totals"]["hours_left"] == second["totals"]["hours_planned"]
     assert len(json.dumps(first)) < 60_000  # of the state's 256 KiB

@@ -27,7 +27,7 @@ Held = Mapping[str, Sequence[tuple[int, int]]]  # by symbol: stretches [from_us,
 class Window:
     """A stretch of a symbol's time, in whole milliseconds: REST is asked in no finer ones.
 
-    For a gap, `first_id` and `last_id` are the trades that are missing in it.
+    For a gap, `first_id` and `last_id` are the trades that are missing in it, or in it and its neighbours.
     """
 
     from_us: int
@@ -56,6 +56,9 @@ def of_gap(symbol: str, gap: Gap) -> Window:
 def plan(asked: Iterable[Window], held: Held, limit: int = MAX_WINDOWS) -> Plan:
     """Windows that tile `asked` less `held`, each stretch once even where several ask for it.
 
+    Only what holds a gap is planned all the same, as it was fetched: nothing of it is fetched again, but it
+    is to be loaded, and the gap marked.
+
     >>> three_days, held = Window(0, 3 * DAY_US, "BTCUSDT"), {"BTCUSDT": [(DAY_US, 2 * DAY_US)]}
     >>> [(window.from_us // DAY_US, window.to_us // DAY_US) for window in plan([three_days], held).windows]
     [(0, 1), (2, 3)]
@@ -64,6 +67,10 @@ def plan(asked: Iterable[Window], held: Held, limit: int = MAX_WINDOWS) -> Plan:
     windows = []
     for one in sorted(asked, key=_order):
         spans = taken.setdefault(one.symbol, [])
+        if one.reason == "gap":
+            windows += [
+                replace(one, from_us=a, to_us=b) for a, b in held.get(one.symbol, ()) if _meet(one, a, b)
+            ]
         for piece in subtract((one.from_us, one.to_us), spans):
             windows += _cut(one, piece)
         spans.append((one.from_us, one.to_us))
@@ -88,20 +95,16 @@ def subtract(span: tuple[int, int], held: Iterable[tuple[int, int]]) -> list[tup
     return left
 
 
-def hours(from_us: int, to_us: int) -> list[tuple[int, int]]:
-    """The stretch cut at the full hours."""
-    return _cut_every(HOUR_US, from_us, to_us)
-
-
 def _order(window: Window) -> tuple[bool, int, int, str]:
     return window.reason == "asked", window.from_us, window.to_us, window.symbol
 
 
 def _cut(asked: Window, piece: tuple[int, int]) -> list[Window]:
-    days = _cut_every(DAY_US, *piece)
-    whole = len(days) == 1 and days[0] == (asked.from_us, asked.to_us)
-    ids = (asked.first_id, asked.last_id) if whole else (None, None)
-    return [Window(*day, asked.symbol, asked.reason, *ids) for day in days]
+    return [replace(asked, from_us=from_us, to_us=to_us) for from_us, to_us in _cut_every(DAY_US, *piece)]
+
+
+def _meet(window: Window, from_us: int, to_us: int) -> bool:
+    return from_us < window.to_us and window.from_us < to_us
 
 
 def _cut_every(step_us: int, from_us: int, to_us: int) -> list[tuple[int, int]]:
@@ -111,14 +114,15 @@ def _cut_every(step_us: int, from_us: int, to_us: int) -> list[tuple[int, int]]:
 
 def _joined(windows: list[Window]) -> list[Window]:
     """The same stretches in as few pieces as they make: days that touch are one again."""
-    joined: list[Window] = []
-    open_of: dict[tuple[str, Reason], int] = {}
+    joined: dict[Window, Window] = {}  # by what they are but for their times, the newest last
+    done = []
     for window in windows:
-        at = open_of.get((window.symbol, window.reason))
-        if at is not None and joined[at].to_us == window.from_us and window.first_id is None:
-            joined[at] = replace(joined[at], to_us=window.to_us)
+        about = replace(window, from_us=0, to_us=0)
+        before = joined.get(about)
+        if before is not None and before.to_us == window.from_us:
+            joined[about] = replace(before, to_us=window.to_us)
             continue
-        if window.first_id is None:
-            open_of[window.symbol, window.reason] = len(joined)
-        joined.append(window)
-    return joined
+        if before is not None:
+            done.append(before)
+        joined[about] = window
+    return sorted([*done, *joined.values()], key=_order)

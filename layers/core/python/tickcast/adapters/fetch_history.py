@@ -95,7 +95,6 @@ class FetchHistory:
         except RateLimited as limited:
             return self._document("rate_limited", progress, wait_s=limited.retry_after_s)
         if is_whole:
-            self._check_ids(window, progress)
             if progress.keys:
                 self._put_marker(window, progress)
             return self._document("done", progress)
@@ -160,14 +159,6 @@ class FetchHistory:
                 return rows[0].id
             at_ms, look_ms = until_ms, min(look_ms * 4, _LONGEST_LOOK_MS)
         return None
-
-    def _check_ids(self, window: Window, progress: Progress) -> None:
-        """Raises `HistoryIncomplete` if the trades that a gap misses are not among those fetched."""
-        if window.first_id is None or window.last_id is None:
-            return
-        first_id, last_id = progress.first_id, progress.last_id
-        if first_id is None or last_id is None or first_id > window.first_id or last_id < window.last_id:
-            raise HistoryIncomplete(f"{window}: in that time the exchange has trades {first_id} to {last_id}")
 
     # ------------------------------------------------------------------------------------------- bronze
 

@@ -52,16 +52,14 @@ class PlanBackfill:
         """
         symbols = self._check(request)
         until_us = (now_us - SETTLED_AFTER_US) // _MS_US * _MS_US
-        repair = bool(request.get("repair"))
         asked = _asked(request, symbols, until_us)
-        if repair and "spans" not in request:  # a chained execution has its gaps among the spans
+        if request.get("repair"):
             asked += self._gaps(symbols, until_us)
         held = {symbol: self._held(symbol) for symbol in sorted({window.symbol for window in asked})}
         planned = plan(asked, held)
         return {
             "symbols": symbols,
             "dry": bool(request.get("dry")),
-            "repair": repair,
             "train": request.get("train"),
             "markets": _by_symbol(planned.windows),
             "windows": len(planned.windows),
@@ -71,7 +69,6 @@ class PlanBackfill:
                 "input": {
                     "symbols": symbols,
                     "spans": [asdict(window) for window in planned.left],
-                    "repair": repair,
                     "train": request.get("train"),
                 },
             },
