@@ -17,6 +17,7 @@ from rich.console import Console
 
 from local import gaps, options, smoke, status
 from local.cloud import FunctionFailed
+from local.database import MigrationFailed
 from local.drills import runner
 from local.drills.stage import DrillFailed
 from local.options import Options, OptionsError
@@ -111,7 +112,14 @@ def main(arguments: list[str]) -> int:
     except (OptionsError, StateInUse) as error:
         print(f"tickcast: {error}", file=sys.stderr)
         return 2
-    except (PartFailed, FunctionFailed, smoke.WarmUpFailed, DrillFailed, gaps.NotRunning) as error:
+    except (
+        PartFailed,
+        FunctionFailed,
+        MigrationFailed,
+        smoke.WarmUpFailed,
+        DrillFailed,
+        gaps.NotRunning,
+    ) as error:
         print(f"tickcast: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
