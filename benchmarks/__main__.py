@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import codec, handler, producer, shard
+from benchmarks import codec, handler, history_load, producer, shard
 from benchmarks.comparison import Comparison
 from benchmarks.shard import Throughput
 from benchmarks.side_by_side import QUICK, Effort
@@ -40,6 +40,9 @@ def main(arguments: list[str]) -> int:
     comparisons += found
     console.print("bench: handler")
     comparisons += handler.measure(effort)
+    console.print("bench: history into PostgreSQL")
+    found, loads = history_load.measure(effort)
+    comparisons += found
     console.print("bench: the whole path, in the embedded system")
     path = Throughput(None, None, "left out by --quick")
     if not is_quick:
@@ -48,15 +51,16 @@ def main(arguments: list[str]) -> int:
 
     out = Console(width=None if sys.stdout.isatty() else WIDTH)
     out.print(table(comparisons))
-    for line in told(path, bytes_per_tick):
+    for line in (*history_load.told(loads), *told(path, bytes_per_tick)):
         out.print(line, soft_wrap=True)
-    print(json.dumps(summary(comparisons, path, bytes_per_tick)), flush=True)
+    print(json.dumps(summary(comparisons, path, bytes_per_tick) | history_load.summary(loads)), flush=True)
     return 1 if path.has_failed else 0
 
 
 def table(comparisons: list[Comparison]) -> Table:
-    """For people. The times are CPU nanoseconds an item, medians, and hold for this machine and minute."""
-    shown = Table(title="CPU ns an item; the ratios are what counts")
+    """For people. The times are CPU nanoseconds an item (of the history's load, wall time), medians, and hold
+    for this machine and minute."""
+    shown = Table(title="CPU ns an item (history: wall); the ratios are what counts")
     for title in ("", "usual choice", "usual", "ours", "ratio", "mark"):
         shown.add_column(title, justify="left" if title in ("", "usual choice") else "right")
     for c in comparisons:

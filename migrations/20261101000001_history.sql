@@ -9,7 +9,8 @@ create type tickcast.origin as enum ('stream', 'replay', 'sim', 'rest');
 -- Every trade id once: a row of its own where it is known singly, else within an aggregate's row. `trades`
 -- says for how many ids a row stands; over all rows they add up to the ids that are held. Where single trades
 -- of an aggregate are known, its row keeps what is left of it, and in `aggregate` what it was: {first_id,
--- last_id, qty}.
+-- last_id, qty}. The key begins with the time, which readers ask for; whoever writes sees to it that an id is
+-- not held twice.
 create table tickcast.trades (
     symbol text not null,
     time_us bigint not null,
@@ -21,11 +22,8 @@ create table tickcast.trades (
     origin tickcast.origin not null,
     trades integer not null,
     aggregate bigint[],
-    primary key (symbol, first_id, time_us)
+    primary key (symbol, time_us, first_id)
 ) partition by range (time_us);
-
--- Readers want stretches of time.
-create index trades_by_time on tickcast.trades (symbol, time_us);
 
 create table tickcast.bars_1s (
     symbol text not null,

@@ -7,12 +7,13 @@ of the caller's that holds the `lock` of the days it touches.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, LiteralString, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import psycopg
+from psycopg import sql
 
 from tickcast.adapters import binary_copy
 from tickcast.adapters.postgres_connection import Database
@@ -23,15 +24,23 @@ from tickcast.history import DAY_US, HOUR_US, FeatureRows, OneSecondBars
 from tickcast.model import HORIZONS_S
 
 _BLOCK_ROWS = 50_000  # encoded at once
-_LONGEST_AGGREGATE = 10_000  # trades of one order at one price
-_ORIGIN: LiteralString = "(enum_range(null::tickcast.origin))[origin + 1]"
+_UNCUT = (HELD.names or ()).index("aggregate_first_id")  # columns of a row that no single trade cut
+_SAME_TRADE_US = HOUR_US  # whichever way a trade came, its times lie closer together, by far
+# Spelt out: `enum_range` would look into the catalogue for every row.
+_ORIGIN: LiteralString = (
+    "case origin when 0 then 'stream' when 1 then 'replay' when 2 then 'sim' when 3 then 'rest' end"
+    "::tickcast.origin"
+)
+_ORIGIN_INDEX: LiteralString = (
+    "case origin when 'stream' then 0 when 'replay' then 1 when 'sim' then 2 when 'rest' then 3 end"
+)
 
 # All fields as eight bytes each, one after the other, as one value: the client has no row to take apart.
 _PACKED: LiteralString = " || ".join(
     f"int8send({expression})"
     for expression in (
         *("time_us", "first_id", "last_id", "price", "qty", "side"),
-        *("array_position(enum_range(null::tickcast.origin), origin) - 1", "trades"),
+        *(_ORIGIN_INDEX, "trades"),
         *(f"coalesce(aggregate[{n}], {name})" for n, name in ((1, "first_id"), (2, "last_id"), (3, "qty"))),
     )
 )
@@ -50,10 +59,6 @@ create temporary table if not exists staged_rows (
     end_us bigint, features real[], moves_bp real[], has_quotes boolean, origin smallint
 ) on commit delete rows;
 """
-_BAR_COLUMNS = (  # those of `staged_bars` that are numbers, in order
-    *("end_us", "trade_count", "buy_qty", "sell_qty", "notional", "quote_count", "last_trade_id"),
-    *("last_trade_price", "update_id", "bid_price", "bid_qty", "ask_price", "ask_qty"),
-)
 # What differs is replaced and what is no longer there goes; rows that are as they were are left alone.
 _REMOVE_TRADES: LiteralString = """
 delete from tickcast.trades t using staged_trades s
@@ -153,7 +158,7 @@ class HistoryStore:
             f"""
             insert into tickcast.loaded_objects
                 (key, etag, symbol, status, reason, trades, quotes, first_us, last_us, origin)
-            values (%s, %s, %s, %s, %s, %s, %s, %s, %s, {_ORIGIN.replace("origin + 1", "%s::smallint + 1")})
+            values (%s, %s, %s, %s, %s, %s, %s, %s, %s, {_ORIGIN.replace("origin", "%s::smallint", 1)})
             on conflict (key) do update set (etag, status, reason, trades, quotes, first_us, last_us, origin,
                 loaded_at) = row (excluded.etag, excluded.status, excluded.reason, excluded.trades,
                 excluded.quotes, excluded.first_us, excluded.last_us, excluded.origin, now())""",
@@ -168,9 +173,8 @@ class HistoryStore:
     def objects_with_quotes(self, symbol: str, from_us: int, to_us: int) -> list[LoadedObject]:
         """The loaded objects with quotes whose ticks reach into [from_us, to_us), by key."""
         rows = self.connection.execute(
-            """
-            select key, etag, symbol, trades, quotes, first_us, last_us,
-                array_position(enum_range(null::tickcast.origin), origin) - 1
+            f"""
+            select key, etag, symbol, trades, quotes, first_us, last_us, {_ORIGIN_INDEX}
             from tickcast.loaded_objects
             where symbol = %s and status = 'loaded' and quotes > 0 and last_us >= %s and first_us < %s
             order by key""",
@@ -178,18 +182,23 @@ class HistoryStore:
         )
         return [LoadedObject(*row) for row in rows]
 
-    def trades_by_id(self, symbol: str, first_id: int, last_id: int) -> Held:
-        """The rows that hold trades of a range of ids; of aggregates that reach into it, all their trades."""
-        where: LiteralString = "symbol = %s and first_id >= %s and first_id <= %s and last_id >= %s"
+    def trades_by_id(self, symbol: str, first_id: int, last_id: int, from_us: int, to_us: int) -> Held:
+        """The rows that hold trades of a range of ids; of aggregates that reach into it, all their trades.
+
+        They happened about between two instants: only an hour around those is looked at.
+        """
+        times_us = (from_us - _SAME_TRADE_US, to_us + _SAME_TRADE_US)
+        where: LiteralString = (
+            "symbol = %s and time_us between %s and %s and first_id <= %s and last_id >= %s"
+        )
         row = self._one(
             "select min(coalesce(aggregate[1], first_id)), max(coalesce(aggregate[2], last_id)) "
             f"from tickcast.trades where {where}",
-            *(symbol, first_id - _LONGEST_AGGREGATE, last_id, first_id),
+            *(symbol, *times_us, last_id, first_id),
         )
         if row[0] is None:
             return np.empty(0, HELD)
-        first_id, last_id = min(first_id, row[0]), max(last_id, row[1])
-        return self._held(where, symbol, first_id - _LONGEST_AGGREGATE, last_id, first_id)
+        return self._held(where, symbol, *times_us, max(last_id, row[1]), min(first_id, row[0]))
 
     def trades_by_time(self, symbol: str, from_us: int, to_us: int) -> Held:
         """The trades held of [from_us, to_us)."""
@@ -199,9 +208,13 @@ class HistoryStore:
         """Remove rows that are held and add rows that are not."""
         for rows, statement in ((remove, _REMOVE_TRADES), (add, _ADD_TRADES)):
             if len(rows):
-                self._stage("staged_trades", [rows[name] for name in HELD.names or ()])
+                is_cut = (rows["trades"] < rows["last_id"] - rows["first_id"] + 1) | (
+                    rows["qty"] != rows["aggregate_qty"]
+                )
+                # Where all rows are what came, which is nearly always, a null says so.
+                names = (HELD.names or ())[: None if is_cut.any() else _UNCUT]
+                self._stage("staged_trades", {name: rows[name] for name in names})
                 self.connection.execute(statement, (symbol,))
-                self.connection.execute("delete from staged_trades")
 
     def stale_hours(self, symbol: str, from_us: int, to_us: int) -> list[int]:
         """The hours in [from_us, to_us) whose rows do not show all that was loaded, in order."""
@@ -228,15 +241,14 @@ class HistoryStore:
     ) -> None:
         """Make the bars and feature rows of an hour these."""
         hour = (symbol, hour_us, hour_us + HOUR_US)
-        columns = [bars.columns[name] for name in _BAR_COLUMNS]
-        self._stage("staged_bars", [*columns, bars.has_quotes, bar_origins.astype(np.int16)])
+        columns = {**bars.columns, "has_quotes": bars.has_quotes, "origin": bar_origins.astype(np.int16)}
+        self._stage("staged_bars", columns)
         self.connection.execute(_REMOVE_BARS, hour)
         self.connection.execute(_ADD_BARS, (symbol,))
-        origins = row_origins.astype(np.int16)
-        self._stage("staged_rows", [rows.end_us, rows.features, rows.moves_bp, rows.has_quotes, origins])
+        columns = {**rows._asdict(), "origin": row_origins.astype(np.int16)}
+        self._stage("staged_rows", columns)
         self.connection.execute(_REMOVE_ROWS, hour)
         self.connection.execute(_ADD_ROWS, (symbol, self._feature_set))
-        self.connection.execute("delete from staged_bars; delete from staged_rows")
 
     def mark(self, symbol: str, gap: Gap, status: str, touched_ms: tuple[int, int]) -> None:
         """Note what became of missing trades: `repaired` or `withheld`; what was noted within them goes."""
@@ -258,10 +270,14 @@ class HistoryStore:
         )
         return sorted((first, last, status) for first, last, status in rows)
 
-    def _stage(self, table: LiteralString, columns: Sequence[npt.NDArray[Any]]) -> None:
-        for start in range(0, len(columns[0]), _BLOCK_ROWS):
-            block = [column[start : start + _BLOCK_ROWS] for column in columns]
-            with self.connection.cursor().copy(f"copy {table} from stdin (format binary)") as copy:
+    def _stage(self, table: LiteralString, columns: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Make `columns`, by their names there, what a temporary table holds."""
+        self.connection.execute(f"truncate {table}")
+        names = sql.SQL(", ").join(map(sql.Identifier, columns))
+        statement = sql.SQL("copy {} ({}) from stdin (format binary)").format(sql.SQL(table), names)
+        for start in range(0, len(next(iter(columns.values()))), _BLOCK_ROWS):
+            block = [column[start : start + _BLOCK_ROWS] for column in columns.values()]
+            with self.connection.cursor().copy(statement) as copy:
                 copy.write(binary_copy.encode(block))
 
     def _held(self, where: LiteralString, *parameters: Any) -> Held:

@@ -178,7 +178,7 @@ class LoadHistory:
             add = 0
             if len(ticks.trades):
                 ids = int(ticks.trades["first_id"].min()), int(ticks.trades["last_id"].max())
-                known = store.trades_by_id(about.symbol, *ids)
+                known = store.trades_by_id(about.symbol, *ids, *span)
                 remove, new = changes(known, merged(known, held(ticks.trades, ticks.origin)))
                 store.replace_trades(about.symbol, remove, new)
                 add = len(new)

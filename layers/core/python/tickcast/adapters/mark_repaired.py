@@ -34,7 +34,8 @@ def mark_repaired(
     counts = {"repaired": 0, "withheld": 0}
     with store.connection.transaction():
         store.lock(symbol, [0])  # of all marks of this symbol: the key below is of the newest
-        ranges = held_ranges(store.trades_by_id(symbol, first_id, last_id), first_id, last_id)
+        known = store.trades_by_id(symbol, first_id, last_id, *times_us)
+        ranges = held_ranges(known, first_id, last_id)
         marks = [(run, "repaired") for run in ranges]
         for begin, end in withheld:
             if begin <= last_id and end >= first_id:
