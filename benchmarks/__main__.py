@@ -18,7 +18,17 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import codec, features, functions, handler, producer, shard, tick_to_redis, training
+from benchmarks import (
+    codec,
+    features,
+    functions,
+    handler,
+    history_load,
+    producer,
+    shard,
+    tick_to_redis,
+    training,
+)
 from benchmarks.comparison import Comparison
 from benchmarks.functions import LARGEST_MB_MARK, Weight
 from benchmarks.shard import Throughput
@@ -50,6 +60,9 @@ def main(arguments: list[str]) -> int:
     comparisons.append(trained)
     console.print("bench: imports of the functions, sizes of their layers for Lambda")
     weights = functions.measure(effort)
+    console.print("bench: history into PostgreSQL")
+    found, loads = history_load.measure(effort)
+    comparisons += found
     console.print("bench: the whole path, in the embedded system")
     path = Throughput(None, None, "left out by --quick")
     if not is_quick:
@@ -59,17 +72,18 @@ def main(arguments: list[str]) -> int:
     out = Console(width=None if sys.stdout.isatty() else WIDTH)
     out.print(table(comparisons))
     out.print(table_of_functions(weights))
-    for line in told(path, bytes_per_tick, tick_to_redis_us):
+    for line in (*history_load.told(loads), *told(path, bytes_per_tick, tick_to_redis_us), quality.line()):
         out.print(line, soft_wrap=True)
-    out.print(quality.line(), soft_wrap=True)
     figures = summary(comparisons, path, bytes_per_tick, tick_to_redis_us, weights)
-    print(json.dumps(figures | {"train_skill": quality.as_dict()}), flush=True)
+    figures |= {"train_skill": quality.as_dict()} | history_load.summary(loads)
+    print(json.dumps(figures), flush=True)
     return 1 if path.has_failed else 0
 
 
 def table(comparisons: list[Comparison]) -> Table:
-    """For people. The times are CPU nanoseconds an item, medians, and hold for this machine and minute."""
-    shown = Table(title="CPU ns an item; the ratios are what counts")
+    """For people. The times are CPU nanoseconds an item (of the history's load, wall time), medians, and hold
+    for this machine and minute."""
+    shown = Table(title="CPU ns an item (history: wall); the ratios are what counts")
     for title in ("", "usual choice", "usual", "ours", "ratio", "mark"):
         shown.add_column(title, justify="left" if title in ("", "usual choice") else "right")
     for c in comparisons:

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from local import evaluate, explain, gaps, options, smoke, status
 from local.cloud import FunctionFailed
+from local.database import MigrationFailed
 from local.drills import runner
 from local.drills.stage import DrillFailed
 from local.exchange.recording import RecordingError
@@ -32,7 +33,7 @@ from tickcast.training import TrainingError
 _REFUSALS = (OptionsError, StateInUse, evaluate.EvaluationRefused, RecordingError)
 _FAILURES = (
     *(PartFailed, FunctionFailed, smoke.WarmUpFailed, DrillFailed, gaps.NotRunning, explain.NotExplained),
-    *(EvaluationError, TrainingError),
+    *(EvaluationError, TrainingError, MigrationFailed),
 )
 
 

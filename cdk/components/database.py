@@ -1,14 +1,44 @@
-"""The PostgreSQL instance that holds history and scores."""
+"""PostgreSQL, which holds history and scores.
+
+`Database` is RDS, entered with IAM tokens that the function signs by itself. `LocalDatabase` is a server at
+an address. Both answer the same grants: a grant tells the function where the database is and as whom to
+enter, and opens the way to it. What the users may do there is said in `migrations/`.
+"""
 
 from __future__ import annotations
 
-from aws_cdk import Acknowledgment, Duration, RemovalPolicy, Validations
+from dataclasses import dataclass
+
+from aws_cdk import Acknowledgment, ArnFormat, Duration, RemovalPolicy, Stack, Validations
 from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_rds as rds
 from constructs import Construct
 
 from cdk.config import Database as Settings
 from cdk.config import Environment
+
+PORT = 5432
+NAME = "tickcast"
+LOADER = "tickcast_loader"
+READER = "tickcast_reader"
+
+
+@dataclass(frozen=True)
+class LocalDatabase:
+    """A server on this machine, without TLS or passwords; its users are those of AWS."""
+
+    host: str
+    port: int
+
+    def grant_load(self, function: lambda_.Function) -> None:
+        """Tells `function` where the database is, and to enter as the user that loads."""
+        _tell(function, host=self.host, port=self.port, name="postgres", user=LOADER, token=False)
+
+    def grant_read(self, function: lambda_.Function) -> None:
+        """Tells `function` where the database is, and to enter as the user that may only read."""
+        _tell(function, host=self.host, port=self.port, name="postgres", user=READER, token=False)
 
 
 class Database(Construct):
@@ -47,7 +77,9 @@ class Database(Construct):
             security_groups=[security_group],
             publicly_accessible=False,
             multi_az=settings.multi_az,
-            database_name="tickcast",
+            database_name=NAME,
+            # The roots that tickcast.adapters.postgres_connection verifies by are of this kind.
+            ca_certificate=rds.CaCertificate.RDS_CA_RSA2048_G1,
             credentials=rds.Credentials.from_username("tickcast_master"),
             manage_master_user_password=True,
             iam_authentication=True,
@@ -91,3 +123,39 @@ class Database(Construct):
                     reason="This environment is made to be thrown away with its data.",
                 )
             )
+
+    def grant_load(self, function: lambda_.Function) -> None:
+        """Lets `function`, which must be in the VPC, connect as the user that loads."""
+        self._grant(function, LOADER)
+
+    def grant_read(self, function: lambda_.Function) -> None:
+        """Lets `function`, which must be in the VPC, connect as the user that may only read."""
+        self._grant(function, READER)
+
+    def _grant(self, function: lambda_.Function, user: str) -> None:
+        function.connections.allow_to_default_port(self.instance, "the database")
+        iam.Grant.add_to_principal(
+            grantee=function,
+            actions=["rds-db:connect"],
+            resource_arns=[
+                Stack.of(self).format_arn(
+                    service="rds-db",
+                    resource="dbuser",
+                    resource_name=f"{self.instance.instance_resource_id}/{user}",
+                    arn_format=ArnFormat.COLON_RESOURCE_NAME,
+                )
+            ],
+        )
+        host = self.instance.db_instance_endpoint_address
+        _tell(function, host=host, port=PORT, name=NAME, user=user, token=True)
+
+
+HistoryDatabase = Database | LocalDatabase
+
+
+def _tell(function: lambda_.Function, *, host: str, port: int, name: str, user: str, token: bool) -> None:
+    function.add_environment("DATABASE_HOST", host)
+    function.add_environment("DATABASE_PORT", str(port))
+    function.add_environment("DATABASE_NAME", name)
+    function.add_environment("DATABASE_USER", user)
+    function.add_environment("DATABASE_IAM", "1" if token else "0")

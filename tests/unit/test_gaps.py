@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.market import batch, random_ticks
 from tickcast.bars import BarRing
-from tickcast.gaps import MAX_GAPS, UNKNOWN, Gap, GapLedger, QuoteGap
+from tickcast.gaps import MAX_GAPS, UNKNOWN, Gap, GapLedger, QuoteGap, touched_ms, without
 from tickcast.state import SymbolState, decode_state, encode_state
 from tickcast.wire import Notice, TickBatch
 
@@ -101,3 +101,26 @@ def test_its_record_is_what_others_read() -> None:
         "gaps": [{"first_id": 11, "last_id": 14, "trades": 4, "from_us": 3, "to_us": 4, "cause": "why"}],
         "quote_gaps": [{"from_us": 5, "to_us": 6, "cause": "stalled"}],
     }
+
+
+def test_a_ledger_without_what_was_repaired() -> None:
+    ledger = GapLedger()
+    ledger.missing(5, 9, 10, 20)
+    ledger.missing(12, 13, 30, 40)
+    ledger.forgotten = 4
+    ledger.quotes_resumed(0, 10_000_000)
+    record = ledger.record()
+    left = without(record, [(1, 5), (8, 8), (13, 99)])
+    assert [(gap["first_id"], gap["last_id"], gap["trades"]) for gap in left["gaps"]] == [
+        (6, 7, 2),
+        (9, 9, 1),
+        (12, 12, 1),
+    ]
+    assert left["missing_trades"] == 4 + 4
+    assert left["quote_gaps"] == record["quote_gaps"] and left["forgotten_trades"] == 4
+    assert without(record, []) == record
+    assert without(record, [(5, 13)]) == record | {"gaps": [], "missing_trades": 4}
+
+
+def test_predictions_touched_are_those_that_looked_back_on_the_gap() -> None:
+    assert touched_ms(Gap(1, 2, 5_000_999, 6_000_001)) == (5_000, 67_001)

@@ -8,6 +8,7 @@ model must not be trained across them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -20,6 +21,7 @@ UNKNOWN = "unknown"
 _TOLERANCE_US = 1_000_000
 # So long without a quote may be a stalled stream: a trade after it shows that it is (`bars.is_quoted`).
 QUOTES_MISSING_US = 5_000_000
+_LOOK_BACK_US = 61_000_000  # the minute behind a prediction that its features look at
 
 
 @dataclass
@@ -119,3 +121,24 @@ class GapLedger:
             notices=[Notice(*notice) for notice in data["notices"]],
             forgotten=data["forgotten"],
         )
+
+
+def without(record: dict[str, Any], repaired: Iterable[tuple[int, int]]) -> dict[str, Any]:
+    """The ledger of `GapLedger.record` less ranges of trade ids, ends included, that were repaired since.
+
+    >>> gap = {"first_id": 5, "last_id": 9, "from_us": 10, "to_us": 20, "cause": "unknown", "trades": 5}
+    >>> record = {"missing_trades": 5, "forgotten_trades": 0, "gaps": [gap], "quote_gaps": []}
+    >>> [(left["first_id"], left["last_id"]) for left in without(record, [(6, 9)])["gaps"]]
+    [(5, 5)]
+    """
+    gaps = [Gap(**{name: value for name, value in gap.items() if name != "trades"}) for gap in record["gaps"]]
+    ledger = GapLedger(gaps, forgotten=record["forgotten_trades"])
+    for first_id, last_id in repaired:
+        ledger.arrived(first_id, last_id)
+    left = ledger.record()
+    return record | {name: left[name] for name in ("missing_trades", "gaps")}
+
+
+def touched_ms(gap: Gap) -> tuple[int, int]:
+    """The predictions that lacked a gap's trades: made between two instants (ms), ends included."""
+    return gap.from_us // 1000, -(-(gap.to_us + _LOOK_BACK_US) // 1000)

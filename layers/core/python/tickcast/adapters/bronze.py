@@ -21,6 +21,7 @@ from tickcast.ticks import QUOTE, SCALE, TRADE, Quotes, Trades
 from tickcast.wire import TickBatch
 
 CODEC = "deflate"
+REST = "rest"  # the source of what was fetched, not streamed
 _OPTIONAL_LONG = ["null", "long"]
 MARKET_DATA = fastavro.parse_schema(
     {
@@ -87,6 +88,23 @@ def prefix(source: str, symbol: str, hour_us: int) -> str:
     """Where the ticks of the hour of `hour_us` belong."""
     hour = datetime.fromtimestamp(hour_us / 1e6, UTC)
     return f"bronze/source={source}/symbol={symbol}/date={hour:%Y-%m-%d}/hour={hour:%H}/"
+
+
+def windows_prefix(symbol: str) -> str:
+    """Where the markers of fetched windows lie."""
+    return f"bronze/source={REST}/symbol={symbol}/windows/"
+
+
+def window_key(symbol: str, from_us: int, to_us: int) -> str:
+    """The marker of a window of history: it is written last, so a window that has one is whole."""
+    return f"{windows_prefix(symbol)}{from_us}-{to_us}.json"
+
+
+def window_in(key: str) -> tuple[int, int]:
+    """The times in the key of a marker. Raises ValueError for any other key."""
+    name = key.rpartition("/")[2]
+    from_us, to_us = name.removesuffix(".json").split("-")
+    return int(from_us), int(to_us)
 
 
 def market_data(batch: TickBatch) -> Iterator[dict[str, Any]]:

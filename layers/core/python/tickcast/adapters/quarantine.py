@@ -15,3 +15,14 @@ def quarantine(s3: Any, bucket: str, service: str, record: StreamRecord, reason:
     about = {"reason": reason, "partition_key": record.partition_key, "arrived_s": record.arrived_s}
     s3.put_object(Bucket=bucket, Key=f"{key}.json", Body=json.dumps(about).encode())
     return key
+
+
+def quarantine_object(
+    s3: Any, bucket: str, service: str, key: str, etag: str, data: bytes, reason: str
+) -> str:
+    """Store an object of bronze and why it could not be used, each version once. Returns the key."""
+    kept = f"quarantine/{service}/{key}/{etag}"
+    s3.put_object(Bucket=bucket, Key=f"{kept}.avro", Body=data)
+    about = {"reason": reason, "key": key, "etag": etag}
+    s3.put_object(Bucket=bucket, Key=f"{kept}.json", Body=json.dumps(about).encode())
+    return kept

@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+PUBLIC_REST_URL = "https://data-api.binance.vision"  # market data only, and no key
+
 
 class SettingsError(ValueError):
     """A variable that is missing or cannot be read; the message names it and what it should be."""
@@ -30,6 +32,7 @@ class Settings:
     audit_every_ms: int
     audit_sample: int  # predictions of each symbol, each time
     region: str
+    rest_url: str  # of the exchange
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -53,7 +56,62 @@ class Settings:
             audit_every_ms=int(_number(env, "AUDIT_EVERY_MINUTES", 5) * 60_000),
             audit_sample=int(_number(env, "AUDIT_SAMPLE", 2)),
             region=env.get("AWS_REGION", "ap-northeast-1"),
+            rest_url=env.get("REST_URL", PUBLIC_REST_URL),
         )
+
+
+@dataclass(frozen=True)
+class DatabaseSettings:
+    """Where the database is and who asks. With `iam`, as on RDS, the password is a token signed with the
+    process's AWS credentials, and TLS is verified; without, as on a laptop, there is neither."""
+
+    host: str
+    port: int
+    name: str
+    user: str
+    iam: bool = False
+    region: str = "ap-northeast-1"
+    application: str = "tickcast"
+    connect_timeout_s: int = 5
+    statement_timeout_s: int = 120
+
+    @classmethod
+    def from_environment(cls, env: Mapping[str, str] | None = None) -> DatabaseSettings:
+        """The settings in `env` (default: this process's). Raises `SettingsError`."""
+        env = os.environ if env is None else env
+        return cls(
+            host=_text(env, "DATABASE_HOST"),
+            port=int(_number(env, "DATABASE_PORT", 5432)),
+            name=_text(env, "DATABASE_NAME"),
+            user=_text(env, "DATABASE_USER"),
+            iam=env.get("DATABASE_IAM", "0") == "1",
+            region=env.get("AWS_REGION", "ap-northeast-1"),
+            application=env.get("POWERTOOLS_SERVICE_NAME", "tickcast"),
+            statement_timeout_s=int(_number(env, "DATABASE_STATEMENT_TIMEOUT_S", 120)),
+        )
+
+
+@dataclass(frozen=True)
+class HistorySettings:
+    """What is kept of history: for how many days (0: for ever), and every how many ms a feature row."""
+
+    keep_days: int
+    grid_ms: int
+    quoted_grid_ms: int
+
+    @classmethod
+    def from_environment(cls, env: Mapping[str, str] | None = None) -> HistorySettings:
+        """The settings in `env` (default: this process's). Raises `SettingsError`."""
+        env = os.environ if env is None else env
+        settings = cls(
+            keep_days=int(_number(env, "KEEP_DAYS", 0)),
+            grid_ms=int(_number(env, "GRID_MS", 1000)),
+            quoted_grid_ms=int(_number(env, "QUOTED_GRID_MS", 100)),
+        )
+        for grid_ms in (settings.grid_ms, settings.quoted_grid_ms):
+            if grid_ms < 100 or grid_ms % 100:
+                raise SettingsError(f"a grid of {grid_ms} ms: it should be a multiple of a bar's 100 ms")
+        return settings
 
 
 def symbols_in(text: str) -> tuple[str, ...]:

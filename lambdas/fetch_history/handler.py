@@ -1,0 +1,32 @@
+"""Binance REST → S3 bronze: one window of history."""
+
+import time
+from typing import Any
+
+import boto3
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.metrics import MetricUnit
+
+from tickcast.adapters.binance_rest import BinanceRest
+from tickcast.adapters.fetch_history import FetchHistory
+from tickcast.adapters.settings import Settings
+
+logger = Logger()
+metrics = Metrics()
+settings = Settings.from_environment()
+rest = BinanceRest(settings.rest_url)
+fetch_history = FetchHistory(rest, boto3.client("s3"), settings.bucket, lambda: time.time_ns() // 1000)
+
+
+@metrics.log_metrics
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    requests_before = rest.requests
+    try:
+        document = fetch_history(event, context.get_remaining_time_in_millis)
+    finally:
+        metrics.add_metric("RestRequests", MetricUnit.Count, rest.requests - requests_before)
+        metrics.add_metric("UsedWeight", MetricUnit.Count, rest.used_weight)  # a gauge: read its maximum
+    metrics.add_metric("RateLimited", MetricUnit.Count, document["status"] == "rate_limited")
+    told = {name: document[name] for name in ("status", "trades", "rows", "withheld_trades", "retry_after_s")}
+    logger.info("fetched", extra={"window": event["window"], **told})
+    return document

@@ -1,0 +1,35 @@
+"""Bronze → PostgreSQL: trades, one-second bars, labelled feature rows."""
+
+import os
+import time
+from typing import Any
+
+import boto3
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.metrics import MetricUnit
+
+from tickcast.adapters.history_store import OpenStore
+from tickcast.adapters.load_history import LoadHistory
+from tickcast.adapters.postgres_connection import Database
+from tickcast.adapters.settings import DatabaseSettings, HistorySettings
+
+logger = Logger()
+metrics = Metrics()
+load_history = LoadHistory(
+    HistorySettings.from_environment(),
+    boto3.client("s3"),
+    os.environ["BUCKET"],
+    OpenStore(Database(DatabaseSettings.from_environment())),
+    lambda: time.time_ns() // 1000,
+)
+
+
+@metrics.log_metrics
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    loaded = load_history(event, context.get_remaining_time_in_millis)
+    metrics.add_metric("LoadedTrades", MetricUnit.Count, loaded.trades)
+    metrics.add_metric("LoadedFeatureRows", MetricUnit.Count, loaded.feature_rows)
+    metrics.add_metric("Quarantined", MetricUnit.Count, len(loaded.quarantined))
+    for problem in (*loaded.quarantined, *loaded.problems):
+        logger.warning(problem)
+    return loaded.as_dict()

@@ -1,0 +1,31 @@
+"""A gap that was filled → PostgreSQL, and the readers of the gap ledger."""
+
+from typing import Any
+
+import boto3
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.metrics import MetricUnit
+
+from tickcast.adapters.history_store import OpenStore
+from tickcast.adapters.mark_repaired import mark_repaired, withheld_in
+from tickcast.adapters.postgres_connection import Database
+from tickcast.adapters.redis_connection import connect
+from tickcast.adapters.settings import DatabaseSettings, Settings
+
+logger = Logger()
+metrics = Metrics()
+open_store = OpenStore(Database(DatabaseSettings.from_environment()))
+settings = Settings.from_environment()
+client = connect(settings)
+s3 = boto3.client("s3")
+
+
+@metrics.log_metrics
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    window = event["window"]
+    withheld = withheld_in(s3, settings.bucket, window)
+    marked = mark_repaired(window, withheld, open_store(), client)
+    metrics.add_metric("RepairedTrades", MetricUnit.Count, marked["repaired_trades"])
+    if marked["missing_trades"]:
+        logger.warning("trades of a repaired gap are still missing", extra=marked)
+    return marked

@@ -1,0 +1,23 @@
+"""Which windows of history are to be fetched: what is asked, less what bronze holds, and the gaps."""
+
+import time
+from typing import Any
+
+import boto3
+from aws_lambda_powertools import Logger
+
+from tickcast.adapters.hot_store import HotStore
+from tickcast.adapters.plan_backfill import PlanBackfill
+from tickcast.adapters.redis_connection import connect
+from tickcast.adapters.settings import Settings
+
+logger = Logger()
+settings = Settings.from_environment()
+store = HotStore(connect(settings), settings.lateness_us)
+plan_backfill = PlanBackfill(boto3.client("s3"), settings.bucket, store, settings.symbols)
+
+
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    planned = plan_backfill(event["request"], event.get("execution_id", ""), time.time_ns() // 1000)
+    logger.info("planned", extra={"windows": planned["windows"], **planned["totals"]})
+    return planned

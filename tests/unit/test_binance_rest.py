@@ -1,0 +1,191 @@
+"""The REST client against real sockets, and against the exchange's recorded answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.rest_server import RestServer, agg_trade, rest_server
+from tickcast.adapters import binance_rest
+from tickcast.adapters.binance_rest import AggTrade, BinanceRest
+from tickcast.ticks import TickError
+
+RECORDED = Path(__file__).parents[2].parent / "shared" / "data" / "rest" / "binance_recorded_rest.json"
+
+
+@pytest.fixture
+def server() -> Iterator[RestServer]:
+    with rest_server() as running:
+        running.rows = [agg_trade(i, 10 * i, 10 * i + 2, 1_700_000_000_000_000 + i) for i in range(5)]
+        yield running
+
+
+class Clock:
+    """Seconds that pass only in sleep."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_700_000_040.0
+        self.slept: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now_s += seconds
+
+
+def client(server: RestServer, clock: Clock | None = None) -> BinanceRest:
+    clock = clock or Clock()
+    return BinanceRest(server.url, clock_s=lambda: clock.now_s, sleep=clock.sleep, backoff_s=0)
+
+
+def test_aggregates_come_as_exact_integers(server: RestServer) -> None:
+    rows = client(server).agg_trades_from("BTCUSDT", 3)
+    assert rows[0] == AggTrade(3, 30, 32, 1_700_000_000_000_003, 6000301000000, 3000, 1)
+    assert [row.id for row in rows] == [3, 4]
+
+
+def test_a_stretch_of_time_leaves_out_its_end(server: RestServer) -> None:
+    client(server).agg_trades_between("BTCUSDT", 1_000, 2_000)
+    assert (server.asked[0]["startTime"], server.asked[0]["endTime"]) == ("1000", "1999")
+
+
+def test_milliseconds_are_understood(server: RestServer) -> None:
+    server.rows = [agg_trade(1, 1, 1, 1_700_000_000_123)]
+    assert client(server).agg_trades_from("BTCUSDT", 1)[0].time_us == 1_700_000_000_123_000
+
+
+def test_it_waits_for_the_next_minute_before_the_limit(server: RestServer) -> None:
+    clock = Clock()
+    rest = client(server, clock)
+    rest.agg_trades_from("BTCUSDT", 0)
+    assert clock.slept == []
+    server.used_weight = 4790
+    rest.agg_trades_from("BTCUSDT", 0)  # is told 4794
+    rest.agg_trades_from("BTCUSDT", 0)  # is told 4798
+    rest.agg_trades_from("BTCUSDT", 0)  # is told 4802: 80 % of 6000
+    assert (clock.slept, rest.used_weight) == ([], 4802)
+    rest.agg_trades_from("BTCUSDT", 0)
+    assert clock.slept == [60 - 1_700_000_040 % 60 + 0.5]
+
+
+def test_a_new_minute_needs_no_waiting(server: RestServer) -> None:
+    clock = Clock()
+    rest = client(server, clock)
+    server.used_weight = 4777
+    rest.agg_trades_from("BTCUSDT", 0)  # is told 4801
+    clock.now_s += 60
+    rest.agg_trades_from("BTCUSDT", 0)
+    assert clock.slept == []
+
+
+@pytest.mark.parametrize("status", [429, 418])
+def test_being_told_to_wait_names_the_seconds(server: RestServer, status: int) -> None:
+    server.refuse(status, Retry_After="37")
+    with pytest.raises(binance_rest.RateLimited, match=f"answers {status}, wait 37 s") as raised:
+        client(server).agg_trades_from("BTCUSDT", 0)
+    assert raised.value.retry_after_s == 37
+    assert len(server.asked) == 1  # not repeated
+
+
+def test_without_seconds_a_minute_is_waited(server: RestServer) -> None:
+    server.refuse(429)
+    with pytest.raises(binance_rest.RateLimited) as raised:
+        client(server).agg_trades_from("BTCUSDT", 0)
+    assert raised.value.retry_after_s == 60
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "told"),
+    [
+        (451, binance_rest.RegionRefused, "does not serve this country or region"),
+        (403, binance_rest.Forbidden, "firewall refuses this address"),
+        (400, binance_rest.RequestRefused, "answers 400.*refused by the test"),
+    ],
+)
+def test_what_no_repeat_can_mend_is_not_repeated(
+    server: RestServer, status: int, error: type[Exception], told: str
+) -> None:
+    server.refuse(status)
+    with pytest.raises(error, match=told):
+        client(server).agg_trades_from("BTCUSDT", 0)
+    assert len(server.asked) == 1
+
+
+def test_a_server_error_is_repeated(server: RestServer) -> None:
+    for status in (500, 502, 503, 504):
+        server.refuse(status)
+    assert len(client(server).agg_trades_from("BTCUSDT", 0)) == 5
+    assert len(server.asked) == 5
+
+
+def test_server_errors_without_end_are_named(server: RestServer) -> None:
+    for _ in range(5):
+        server.refuse(503)
+    with pytest.raises(binance_rest.ExchangeUnavailable, match="503"):
+        client(server).agg_trades_from("BTCUSDT", 0)
+
+
+def test_no_answer_is_named() -> None:
+    with rest_server() as gone:
+        pass
+    with pytest.raises(binance_rest.ExchangeUnavailable, match="does not answer"):
+        client(gone).agg_trades_from("BTCUSDT", 0)
+
+
+def test_an_answer_that_is_not_json_is_named(server: RestServer) -> None:
+    server.answers.append((200, {}, b"<html>"))
+    with pytest.raises(binance_rest.ExchangeUnavailable, match="<html>.*not JSON"):
+        client(server).agg_trades_from("BTCUSDT", 0)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"a": 1},
+        agg_trade(1, 1, 1, 5) | {"p": "nan"},
+        agg_trade(1, 1, 1, 5) | {"q": "0.00000000"},
+        agg_trade(1, 1, 1, 5) | {"T": None},
+        "trade",
+    ],
+)
+def test_a_row_no_market_can_have_produced_is_refused(row: Any) -> None:
+    with pytest.raises(TickError, match="BTCUSDT"):
+        binance_rest.agg_trades("BTCUSDT", [row])
+
+
+def test_a_placeholder_passes() -> None:
+    row = agg_trade(1, 1, 1, 5) | {"f": -1, "l": -1, "p": "0.00000000", "q": "0.00000000"}
+    assert binance_rest.agg_trades("BTCUSDT", [row])[0].first_id == -1
+
+
+def recorded(path: str) -> list[dict[str, Any]]:
+    if not RECORDED.is_file():
+        pytest.skip(f"needs the exchange's recorded answers at {RECORDED}")
+    answers: list[dict[str, Any]] = json.loads(RECORDED.read_text("utf-8"))[path]["GET"]
+    return answers
+
+
+def test_recorded_answers_are_understood() -> None:
+    read = mangled = 0
+    for answer in recorded("/api/v3/aggTrades"):
+        rows = answer["data"]
+        if any("m" not in row for row in rows):  # the recorder lost the name of the aggressor's field
+            mangled += 1
+            with pytest.raises(TickError, match="KeyError"):
+                binance_rest.agg_trades("BTCUSDT", rows)
+            continue
+        trades = binance_rest.agg_trades("BTCUSDT", rows)
+        assert [t.time_us for t in trades] == [row["T"] * 1000 for row in rows]
+        assert [t.price / 1e8 for t in trades] == [float(row["p"]) for row in rows]
+        assert [t.side for t in trades] == [-1 if row["m"] else 1 for row in rows]
+        read += len(trades)
+    assert (read, mangled) == (1042, 4)
+
+
+def test_the_recorded_weight_limit_is_found() -> None:
+    (answer,) = recorded("/api/v3/exchangeInfo")
+    limits = {one["rateLimitType"]: one["limit"] for one in answer["data"]["rateLimits"]}
+    assert binance_rest.weight_limit(answer["data"]) == limits["REQUEST_WEIGHT"]
