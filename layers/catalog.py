@@ -7,11 +7,15 @@ that no function loads or pays a cold start for what it does not use. boto3 come
 
 from collections.abc import Mapping
 
-THIRD_PARTY = ("data", "inference", "training")
+THIRD_PARTY = ("data", "inference", "training", "postgres")
 
 OF_FUNCTION: Mapping[str, tuple[str, ...]] = {
     "predict_stream": ("core", "data", "inference"),
     "archive_ticks": ("core", "data"),
     "train_model": ("core", "data", "inference", "training"),
     "serve_predictions": ("core", "data"),
+    "load_history": ("core", "data", "postgres"),
+    "mark_repaired": ("core", "data", "postgres"),
+    "plan_backfill": ("core", "data"),
+    "fetch_history": ("core", "data"),
 }

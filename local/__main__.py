@@ -1,4 +1,4 @@
-"""`python -m local run|smoke|drills|gaps`: the system on this machine. The Makefile is the way to call it.
+"""`python -m local run|smoke|…`: the system on this machine. The Makefile is the way to call it.
 
 Exit status: 0 when stopped by a signal, or when a smoke test or all drills passed; 1 when a part failed, the
 test or a drill did not pass, or nothing runs that could be asked; 2 when the options cannot be used.
@@ -15,7 +15,7 @@ from types import FrameType
 
 from rich.console import Console
 
-from local import gaps, options, smoke, status
+from local import backfill, gaps, options, smoke, status
 from local.cloud import FunctionFailed
 from local.database import MigrationFailed
 from local.drills import runner
@@ -81,6 +81,20 @@ def run_drills(names: list[str], progress: Progress) -> int:
     return 0 if is_ok else 1
 
 
+def obey(given: argparse.Namespace, progress: Progress) -> int:
+    """Do what the command line asks for."""
+    if given.command == "drills":
+        return run_drills(given.only, progress)
+    if given.command == "gaps":
+        return gaps.show(given.url, _wide_console())
+    if given.command == "backfill":
+        return backfill.run(backfill.from_arguments(given), progress)
+    asked = options.from_arguments(given)
+    if given.command == "run":
+        return run(asked, progress)
+    return run_smoke(asked, given.seconds, progress)
+
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m local", description="The system on this machine.")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -92,6 +106,8 @@ def main(arguments: list[str]) -> int:
     drilling.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these drills alone")
     asking = commands.add_parser("gaps", help="the trades that are missing in the running system")
     asking.add_argument("--url", default="", help="of another system's API, such as one in AWS")
+    filling = commands.add_parser("backfill", help="history into the running system, or into one in AWS")
+    backfill.add_arguments(filling)
     given = parser.parse_args(arguments)
 
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -99,16 +115,9 @@ def main(arguments: list[str]) -> int:
             signal.signal(number, _interrupt)
     if "MAKELEVEL" in os.environ:  # else killing make would leave the system running
         die_with_parent(signal.SIGTERM)
-    progress = Progress(Console(stderr=given.command in ("smoke", "drills")))
+    progress = Progress(Console(stderr=given.command in ("smoke", "drills", "backfill")))
     try:
-        if given.command == "drills":
-            return run_drills(given.only, progress)
-        if given.command == "gaps":
-            return gaps.show(given.url, _wide_console())
-        asked = options.from_arguments(given)
-        if given.command == "run":
-            return run(asked, progress)
-        return run_smoke(asked, given.seconds, progress)
+        return obey(given, progress)
     except (OptionsError, StateInUse) as error:
         print(f"tickcast: {error}", file=sys.stderr)
         return 2

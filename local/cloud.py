@@ -39,8 +39,45 @@ _TRAINING_S = 900  # Lambda's own limit
 _PYTHON_SETTINGS = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")
 
 
+def client_of(endpoint_url: str, service: str) -> Any:
+    """A boto3 client of the emulator; no call is repeated, and one may last as long as a training."""
+    return boto3.client(
+        service,
+        endpoint_url=endpoint_url,
+        region_name=REGION,
+        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+        config=Config(
+            proxies={},
+            connect_timeout=5,
+            read_timeout=_TRAINING_S,
+            retries={"total_max_attempts": 1},
+            s3={"addressing_style": "path"},
+        ),
+    )
+
+
+def outputs_of(cloudformation: Any, stack: str = _APP_STACK) -> dict[str, str]:
+    """The outputs of the app's stack."""
+    (found,) = cloudformation.describe_stacks(StackName=stack)["Stacks"]
+    return {output["OutputKey"]: output["OutputValue"] for output in found["Outputs"]}
+
+
+def api_key_of(apigateway: Any, key_id: str) -> str:
+    return str(apigateway.get_api_key(apiKey=key_id, includeValue=True)["value"])
+
+
 class FunctionFailed(RuntimeError):
     """An invoked function answered with an error; the message is what it said."""
+
+
+def invoke(functions: Any, function: str, request: dict[str, Any]) -> dict[str, Any]:
+    """What `function` returns. Raises `FunctionFailed`."""
+    answer = functions.invoke(FunctionName=function, Payload=json.dumps(request))
+    result: dict[str, Any] = json.load(answer["Payload"])
+    if "FunctionError" in answer:
+        raise FunctionFailed(f"{function}: {result.get('errorType')}: {result.get('errorMessage')}")
+    return result
 
 
 def environment(endpoint_url: str, state: StateFolder) -> dict[str, str]:
@@ -139,29 +176,15 @@ class Cloud:
 
     @cache  # noqa: B019 (a cloud lives as long as the process, or its test session)
     def client(self, service: str) -> Any:
-        """A boto3 client; no call is repeated, and one may last as long as a training."""
-        return boto3.client(
-            service,
-            endpoint_url=self.endpoint_url,
-            region_name=REGION,
-            aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
-            config=Config(
-                proxies={},
-                connect_timeout=5,
-                read_timeout=_TRAINING_S,
-                retries={"total_max_attempts": 1},
-                s3={"addressing_style": "path"},
-            ),
-        )
+        """A boto3 client, kept."""
+        return client_of(self.endpoint_url, service)
 
     def outputs(self) -> dict[str, str]:
         """The outputs of the app's stack."""
-        (stack,) = self.client("cloudformation").describe_stacks(StackName=_APP_STACK)["Stacks"]
-        return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+        return outputs_of(self.client("cloudformation"))
 
     def api_key(self, key_id: str) -> str:
-        return str(self.client("apigateway").get_api_key(apiKey=key_id, includeValue=True)["value"])
+        return api_key_of(self.client("apigateway"), key_id)
 
     def function_environment(self, function: str) -> dict[str, str]:
         """The environment variables with which `function` was deployed."""
@@ -172,8 +195,4 @@ class Cloud:
     def train(self, function: str, prefixes: Sequence[str], reason: str) -> dict[str, Any]:
         """Have `function` train a provisional model; what it returns. Raises `FunctionFailed`."""
         request = {"prefixes": list(prefixes), "provisional": True, "reason": reason}
-        answer = self.client("lambda").invoke(FunctionName=function, Payload=json.dumps(request))
-        result: dict[str, Any] = json.load(answer["Payload"])
-        if "FunctionError" in answer:
-            raise FunctionFailed(f"{function}: {result.get('errorType')}: {result.get('errorMessage')}")
-        return result
+        return invoke(self.client("lambda"), function, request)
