@@ -11,6 +11,12 @@
 #   ONLY     drills: those alone, ONLY="drop corrupt"
 #   ID       explain: of a prediction, as its answer had it
 #   URL      gaps, explain: of an API elsewhere, such as one in AWS; KEY is its key
+#   SYMBOL   backfill: BTCUSDT,ETHUSDT; default: all of the system
+#   FROM, TO backfill: times in UTC, like 2024-08-01 or 2024-08-01T12:00; or
+#   DAYS     backfill: today and so many days before; or
+#   REPAIR   backfill: REPAIR=1 for the trades that the gap ledger misses
+#   DRY      backfill: DRY=1 prints the plan and does nothing
+#   AWS      backfill: dev or prod, in the AWS account of your credentials
 #   ENV      synth, deploy, layers: local, dev or prod
 
 PYTHON ?= python3
@@ -29,6 +35,8 @@ MINISTACK := .build/ministack-venv
 CDK := node_modules/.bin/cdk
 TARGET = $(if $(filter local,$(ENV)),local,aws)
 TYPED := app.py cdk layers local ingest_ecs lambdas benchmarks
+HISTORY = $(if $(SYMBOL),--symbols $(SYMBOL)) $(if $(FROM),--from $(FROM)) $(if $(TO),--to $(TO)) \
+	$(if $(DAYS),--days $(DAYS)) $(if $(REPAIR),--repair) $(if $(DRY),--dry) $(if $(AWS),--aws $(AWS))
 OPTIONS = --feed $(FEED) --speed $(SPEED) $(if $(SYMBOLS),--symbols $(SYMBOLS)) \
 	$(if $(REPLAY),--replay $(REPLAY)) $(if $(TRAIN),--train $(TRAIN))
 
@@ -37,12 +45,12 @@ unexport SECONDS
 export JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 
-.PHONY: help run smoke drills gaps explain evaluate bench test check setup layers synth deploy clean
+.PHONY: help run smoke drills gaps explain backfill evaluate bench test check setup layers synth deploy clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
-	@sed -n '3,14s/^# //p' Makefile
+	@sed -n '/^#   [A-Z]/s/^# //p' Makefile
 
 run: setup  ## the whole system on this machine, until Ctrl-C
 	@exec $(VENV)/python -m local run $(OPTIONS)
@@ -63,6 +71,9 @@ evaluate: setup  ## what a model is worth on recordings it never saw (SESSION); 
 	@$(if $(SESSION),,echo 'evaluate: SESSION="a.gz b.gz" names the recordings to judge on' >&2; exit 2)
 	@exec $(VENV)/python -m local evaluate --session $(SESSION) $(if $(TRAIN),--train $(TRAIN)) \
 	  $(if $(LATENCY),--latency-ms $(LATENCY))
+
+backfill: setup  ## history into the running system, or one started for it; the last line is JSON
+	@exec $(VENV)/python -m local backfill --feed $(FEED) $(HISTORY)
 
 bench: setup  ## speed against the usual choices, as ratios of one run; the last line is JSON
 	@exec $(VENV)/python -m benchmarks

@@ -1,9 +1,9 @@
 """The CDK app: `cdk deploy --all -c env=local|dev|prod`.
 
 It synthesises anywhere: no credentials, no git, no network, no Docker. What it needs to know comes as
-context: `env` (default local); `symbols`, if not those of the configuration; for local, `redis_host` and
-`redis_port` of the server that stands in for the cache; `layers_dir`, if the layers are not where `make
-layers` builds them.
+context: `env` (default local); `symbols` and the exchange's `rest_url`, if not those of the configuration;
+for local, `redis_host` and `redis_port`, `database_host` and `database_port` of the servers that stand in for
+cache and database; `layers_dir`, if the layers are not where `make layers` builds them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import aws_cdk
 
+from cdk.components.database import LocalDatabase
 from cdk.components.hot_store import LocalServer
 from cdk.config import Environment, load
 from cdk.stacks.app import AppStack, AwsAppStack
@@ -24,7 +25,11 @@ BUILT_LAYERS = Path(__file__).resolve().parent / ".build" / "layers"
 
 def compose(app: aws_cdk.App) -> Environment:
     """Puts the stacks of the environment named in the context into `app`."""
-    environment = load(_context(app, "env", "local"), symbols=_context(app, "symbols", ""))
+    environment = load(
+        _context(app, "env", "local"),
+        symbols=_context(app, "symbols", ""),
+        rest_url=_context(app, "rest_url", ""),
+    )
     built = BUILT_LAYERS / ("aws" if environment.aws else "local")
     layers_folder = Path(_context(app, "layers_dir", str(built)))
     prefix = f"tickcast-{environment.name}"
@@ -39,6 +44,10 @@ def compose(app: aws_cdk.App) -> Environment:
             data=DataStack(app, f"{prefix}-data", environment=environment),
             hot_store=LocalServer(
                 host=_context(app, "redis_host", "127.0.0.1"), port=int(_context(app, "redis_port", "6379"))
+            ),
+            database=LocalDatabase(
+                host=_context(app, "database_host", "127.0.0.1"),
+                port=int(_context(app, "database_port", "5432")),
             ),
             layers_folder=layers_folder,
             # The CDK's own calls find the emulator by this variable; 4566 is where one listens by default.

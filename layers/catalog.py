@@ -8,7 +8,7 @@ comes with Lambda's runtime.
 
 from collections.abc import Mapping
 
-THIRD_PARTY = ("data", "inference", "training")
+THIRD_PARTY = ("data", "inference", "training", "postgres")
 BUILT = (*THIRD_PARTY, "site")
 
 OF_FUNCTION: Mapping[str, tuple[str, ...]] = {
@@ -17,4 +17,8 @@ OF_FUNCTION: Mapping[str, tuple[str, ...]] = {
     "train_model": ("core", "data", "inference", "training"),
     "serve_predictions": ("core", "data", "site"),
     "audit_predictions": ("core", "data", "inference"),
+    "load_history": ("core", "data", "postgres"),
+    "mark_repaired": ("core", "data", "postgres"),
+    "plan_backfill": ("core", "data"),
+    "fetch_history": ("core", "data"),
 }

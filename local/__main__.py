@@ -1,4 +1,4 @@
-"""`python -m local run|smoke|drills|gaps|explain|evaluate`: the system on one machine, called by make.
+"""`python -m local run|smoke|…`: the system on this machine. The Makefile is the way to call it.
 
 Exit status: 0 when stopped by a signal, or when a smoke test or all drills passed; 1 when a part failed, the
 test or a drill did not pass, a prediction is not what bronze says, nothing runs that could be asked, or
@@ -16,7 +16,7 @@ from types import FrameType
 
 from rich.console import Console
 
-from local import evaluate, explain, gaps, options, smoke, status
+from local import backfill, evaluate, explain, gaps, options, smoke, status
 from local.cloud import FunctionFailed
 from local.database import MigrationFailed
 from local.drills import runner
@@ -117,6 +117,8 @@ def main(arguments: list[str]) -> int:
     explaining.add_argument("id", nargs="?", default="", help="of the prediction, like BTCUSDT-1723161253000")
     explaining.add_argument("--url", default="", help="of another system's API; its key is in KEY")
     evaluate.add_arguments(commands.add_parser("evaluate", help="judge a model on recordings"))
+    filling = commands.add_parser("backfill", help="history into the running system, or into one in AWS")
+    backfill.add_arguments(filling)
     given = parser.parse_args(arguments)
 
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -124,7 +126,7 @@ def main(arguments: list[str]) -> int:
             signal.signal(number, _interrupt)
     if "MAKELEVEL" in os.environ:  # else killing make would leave the system running
         die_with_parent(signal.SIGTERM)
-    progress = Progress(Console(stderr=given.command in ("smoke", "drills", "evaluate")))
+    progress = Progress(Console(stderr=given.command in ("smoke", "drills", "backfill", "evaluate")))
     try:
         return _carry_out(given, progress)
     except _REFUSALS as error:
@@ -142,6 +144,8 @@ def _carry_out(given: argparse.Namespace, progress: Progress) -> int:
         return run_drills(given.only, progress)
     if given.command == "gaps":
         return gaps.show(given.url, _wide_console())
+    if given.command == "backfill":
+        return backfill.run(backfill.from_arguments(given), progress)
     if given.command == "explain":
         return explain.show(given.id, given.url, os.environ.get("KEY", ""), _wide_console())
     if given.command == "evaluate":

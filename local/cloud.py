@@ -71,6 +71,15 @@ class FunctionFailed(RuntimeError):
     """An invoked function answered with an error; the message is what it said."""
 
 
+def invoke(functions: Any, function: str, request: dict[str, Any]) -> dict[str, Any]:
+    """What `function` returns. Raises `FunctionFailed`."""
+    answer = functions.invoke(FunctionName=function, Payload=json.dumps(request))
+    result: dict[str, Any] = json.load(answer["Payload"])
+    if "FunctionError" in answer:
+        raise FunctionFailed(f"{function}: {result.get('errorType')}: {result.get('errorMessage')}")
+    return result
+
+
 def environment(endpoint_url: str, state: StateFolder) -> dict[str, str]:
     """The environment of every part: this one, without the user's AWS settings and with the emulator's."""
     kept = {
@@ -186,8 +195,4 @@ class Cloud:
     def train(self, function: str, prefixes: Sequence[str], reason: str) -> dict[str, Any]:
         """Have `function` train a provisional model; what it returns. Raises `FunctionFailed`."""
         request = {"prefixes": list(prefixes), "provisional": True, "reason": reason}
-        answer = self.client("lambda").invoke(FunctionName=function, Payload=json.dumps(request))
-        result: dict[str, Any] = json.load(answer["Payload"])
-        if "FunctionError" in answer:
-            raise FunctionFailed(f"{function}: {result.get('errorType')}: {result.get('errorMessage')}")
-        return result
+        return invoke(self.client("lambda"), function, request)

@@ -10,6 +10,8 @@ from pathlib import Path
 from tickcast.adapters.settings import SettingsError, symbols_in
 
 FEEDS = ("sim", "replay", "live")
+HISTORY_S = 1800  # of the simulated past: what the exchange's REST gives, and a first model learns from
+MAX_HISTORY_S = 7 * 86_400  # to simulate a day takes a minute and a half
 LIVE_SYMBOLS = ("BTCUSDT", "ETHUSDT")
 
 
@@ -27,6 +29,7 @@ class Options:
     train: tuple[Path, ...] = ()
     speed: float = 1.0
     seed: int = 7
+    history_s: int = HISTORY_S
     live_key: str = field(default="", repr=False)  # of the binary stream; the public mirror wants none
 
     def __post_init__(self) -> None:
@@ -37,6 +40,9 @@ class Options:
             raise OptionsError('FEED=replay needs recordings: REPLAY="a.gz b.gz"')
         if self.feed != "replay" and (self.replay or self.speed != 1):
             raise OptionsError("REPLAY and SPEED are for FEED=replay")
+        if not HISTORY_S <= self.history_s <= MAX_HISTORY_S:
+            days = MAX_HISTORY_S // 86_400
+            raise OptionsError(f"the simulated market is at most {days} days old: ask for less, or FEED=live")
         if self.speed <= 0:
             raise OptionsError(f"SPEED is {self.speed:g}; it should be above 0")
         for path in (*self.replay, *self.train):

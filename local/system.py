@@ -24,7 +24,7 @@ import redis
 from local import cloud, database, kept_models, servers
 from local.cloud import Cloud
 from local.history import seed_bronze
-from local.options import LIVE_SYMBOLS, Options
+from local.options import HISTORY_S, LIVE_SYMBOLS, Options
 from local.processes import Part, PartFailed, Parts, sweep
 from local.progress import Progress
 from local.servers import HOST
@@ -32,10 +32,9 @@ from local.state_folder import BUILD, StateFolder, StateInUse, lock
 from tickcast.adapters.hot_store import now_ms
 from tickcast.adapters.model_store import ModelFollower
 
-HISTORY_S = 1800  # of the simulated past: the exchange's REST history, and what a first model learns from
 _PATIENCE_S = 8  # a run takes about two seconds to stop
 _LAYERS_S = 900
-_EXCHANGE_S = 120
+_EXCHANGE_S = 120  # with half an hour's history
 _INGEST_S = 60
 
 
@@ -57,7 +56,7 @@ class System:
         endpoint_url = f"http://{HOST}:{cloud_port}"
         self._parts = Parts(state.path, state.logs, cloud.environment(endpoint_url, state))
         self.cloud = Cloud(endpoint_url, self._parts, state)
-        self._epoch_us = time.time_ns() // 1000 - HISTORY_S * 1_000_000
+        self._epoch_us = time.time_ns() // 1000 - options.history_s * 1_000_000
         self.ingest = {}
         self._ingest_started = 0
         self._leaving = ExitStack()
@@ -162,6 +161,8 @@ class System:
                 "database_port": str(self.postgres_port),
                 "symbols": ",".join(self.symbols),
             }
+            if self.exchange_url:
+                context["rest_url"] = self.exchange_url
             self.cloud.finish(self.cloud.start_bootstrap(), self.cloud.start_synthesis(context))
         with step("deployment by CloudFormation"):
             self.cloud.deploy()
@@ -205,7 +206,8 @@ class System:
         if exchange is None:
             self.symbols, self.exchange_url = self.options.symbols or LIVE_SYMBOLS, None
             return
-        listening = self._parts.wait_for_event(exchange, "listening", _EXCHANGE_S)
+        patience_s = _EXCHANGE_S * self.options.history_s / HISTORY_S
+        listening = self._parts.wait_for_event(exchange, "listening", patience_s)
         self.symbols, self.exchange_url = tuple(listening["symbols"]), f"http://{HOST}:{listening['port']}"
 
     def _ingest_settings(self) -> dict[str, str]:

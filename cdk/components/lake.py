@@ -65,7 +65,7 @@ class Lake(Construct):
     def grant_read(self, function: lambda_.Function, *prefixes: str) -> None:
         """Lets `function` read under `prefixes`, and list: without that a missing key is a 403, not a 404."""
         self._grant_objects(function, "s3:GetObject", prefixes)
-        self._grant_list(function)
+        self.grant_list(function)
 
     def grant_write(self, writer: lambda_.Function | iam.IRole, *prefixes: str) -> None:
         """Lets `writer` put objects under `prefixes`; not read, list or delete them."""
@@ -74,9 +74,10 @@ class Lake(Construct):
     def grant_failed_batches(self, function: lambda_.Function) -> None:
         """Lets the stream's poller, which acts with the function's role, leave what it gave up on."""
         self._grant_objects(function, "s3:PutObject", [FAILED_BATCHES])
-        self._grant_list(function)
+        self.grant_list(function)
 
-    def _grant_list(self, function: lambda_.Function) -> None:
+    def grant_list(self, function: lambda_.Function) -> None:
+        """Lets `function` see which objects there are, not what is in them."""
         iam.Grant.add_to_principal(
             grantee=function, actions=["s3:ListBucket"], resource_arns=[self._exported_arn]
         )

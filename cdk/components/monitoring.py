@@ -12,6 +12,7 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
+from aws_cdk import aws_stepfunctions as stepfunctions
 from constructs import Construct
 
 from cdk.components.ingest import Ingest
@@ -176,6 +177,24 @@ class Monitoring(Construct):
         refused = api.metric_client_error(period=MINUTE)
         self._row("API: answers by kind", api.metric_count(period=MINUTE), refused, errors)
         self._row("API: latency, p99", latency)
+
+    def watch_backfill(self, machine: stepfunctions.StateMachine) -> None:
+        """Executions that end without all they were asked for; errors of functions are retried in them."""
+        failed = machine.metric_failed(period=MINUTE, statistic="sum")
+        timed_out = machine.metric_timed_out(period=MINUTE, statistic="sum")
+        for what, metric in (("Failed", failed), ("TimedOut", timed_out)):
+            self._alarm(
+                f"Backfill{what}",
+                metric,
+                over=0,
+                minutes=1,
+                meaning="A backfill is incomplete: read the execution's error and events; what failed is "
+                "fetched again by the next one.",
+            )
+        limited = self._own("RateLimited", "fetch_history")
+        used_weight = self._own("UsedWeight", "fetch_history", statistic="max")
+        self._row("Backfill: failures, waits for the exchange", failed, timed_out, limited)
+        self._row("Backfill: the exchange's weight in use", used_weight)
 
     def watch_ingest(self, ingest: Ingest, *, tasks: int) -> None:
         """Fewer tasks than there should be."""

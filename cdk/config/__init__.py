@@ -61,6 +61,18 @@ class Lake(Settings):
     quarantine_days: Positive | None = 30
 
 
+class Tables(Settings):
+    """What PostgreSQL keeps: for how many days (null: for ever), and every how many ms a feature row.
+
+    A row a second is enough where there are no quotes, for such rows foretell little. Where there are, ten
+    times as many train the network better; a day of them is about 200 MB a symbol.
+    """
+
+    keep_days: Positive | None = 30
+    grid_ms: Annotated[int, Field(ge=100, multiple_of=100)] = 1000
+    quoted_grid_ms: Annotated[int, Field(ge=100, multiple_of=100)] = 100
+
+
 class Sizing(Settings):
     """Memory (which on Lambda is also CPU), time and, only where the account's quota allows, concurrency.
 
@@ -81,6 +93,11 @@ class Functions(Settings):
     train_model: Sizing = Sizing(memory_mb=3008, timeout_s=900)
     serve_predictions: Sizing = Sizing(memory_mb=512, timeout_s=10)
     audit_predictions: Sizing = Sizing(memory_mb=1024, timeout_s=120)
+    load_history: Sizing = Sizing(memory_mb=2048, timeout_s=900)
+    mark_repaired: Sizing = Sizing(memory_mb=512, timeout_s=60)
+    plan_backfill: Sizing = Sizing(memory_mb=512, timeout_s=60)
+    # A day is some 1,500 requests: minutes at the exchange's limit; what takes longer is called again.
+    fetch_history: Sizing = Sizing(memory_mb=1024, timeout_s=900)
 
 
 class Api(Settings):
@@ -97,6 +114,18 @@ class Api(Settings):
     key_heavy_requests_per_s: Positive = 5
     key_heavy_burst: Positive = 10
     key_requests_per_day: Positive = 200_000
+
+
+class History(Settings):
+    """History from the exchange's REST: how much of it the timetable asks for, and when.
+
+    `schedule` is in EventBridge's words (UTC); null is never: then it is started by hand. What is held is not
+    fetched again, so more days than one only cost something after an outage.
+    """
+
+    rest_url: str = "https://data-api.binance.vision"
+    days: Annotated[int, Field(gt=0, le=3650)] = 2
+    schedule: str | None = "cron(17 3 * * ? *)"
 
 
 class Network(Settings):
@@ -158,9 +187,11 @@ class Environment(Settings):
     prediction: Prediction = Prediction()
     stream: Stream = Stream()
     lake: Lake = Lake()
+    tables: Tables = Tables()
     functions: Functions = Functions()
     api: Api = Api()
     audit: Audit = Audit()
+    history: History = History()
     aws: Aws | None = None
 
     @property
@@ -169,8 +200,8 @@ class Environment(Settings):
         return f"tickcast/{self.name}"
 
 
-def load(name: str, *, symbols: str = "") -> Environment:
-    """The environment called `name`, of the comma-separated `symbols` if there are any.
+def load(name: str, *, symbols: str = "", rest_url: str = "") -> Environment:
+    """The environment called `name`, of the comma-separated `symbols` and with `rest_url` if there are any.
 
     Raises ValueError naming the environments there are, or what its file has wrong.
     """
@@ -180,4 +211,6 @@ def load(name: str, *, symbols: str = "") -> Environment:
     values = {"name": name, **yaml.safe_load(files[name].read_text("utf-8"))}
     if symbols:
         values["symbols"] = symbols.split(",")
+    if rest_url:
+        values["history"] = {**values.get("history", {}), "rest_url": rest_url}
     return Environment.model_validate(values)

@@ -10,10 +10,13 @@ from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
 from constructs import Construct
 
+from cdk.components.backfill import Backfill
+from cdk.components.database import HistoryDatabase
 from cdk.components.handler import Handler
 from cdk.components.hot_store import HotStore
 from cdk.components.ingest import Ingest
 from cdk.components.layers import Layers
+from cdk.components.migration import Migration
 from cdk.components.monitoring import Monitoring
 from cdk.components.prediction_api import STAGE, PredictionApi
 from cdk.components.subscription import Subscription
@@ -22,7 +25,8 @@ from cdk.stacks.data import AwsDataStack, DataStack
 
 
 class AppStack(Stack):
-    """The functions and the API: the same on a laptop and on AWS but for what is passed in."""
+    """The functions, the state machine of history, the API: alike on a laptop and on AWS but for what is
+    passed in."""
 
     def __init__(
         self,
@@ -32,6 +36,7 @@ class AppStack(Stack):
         environment: Environment,
         data: DataStack,
         hot_store: HotStore,
+        database: HistoryDatabase,
         layers_folder: Path,
         endpoint_url: str | None = None,
         vpc: ec2.IVpc | None = None,
@@ -163,6 +168,82 @@ class AppStack(Stack):
             targets=[targets.LambdaFunction(self.audit_predictions, retry_attempts=0)],
         )
 
+        self.plan_backfill = Handler(
+            self,
+            "PlanBackfill",
+            name="plan_backfill",
+            description="Which windows of history are to be fetched",
+            environment=environment,
+            sizing=sizes.plan_backfill,
+            layers=layers.of("plan_backfill"),
+            variables=variables,
+            vpc=vpc,
+        )
+        lake.grant_list(self.plan_backfill)
+        hot_store.grant_read(self.plan_backfill)
+
+        # Not in the VPC: from there no way leads to the exchange.
+        self.fetch_history = Handler(
+            self,
+            "FetchHistory",
+            name="fetch_history",
+            description="A window of history from the exchange's REST to the lake's bronze",
+            environment=environment,
+            sizing=sizes.fetch_history,
+            layers=layers.of("fetch_history"),
+            variables={**variables, "REST_URL": environment.history.rest_url},
+        )
+        lake.grant_read(self.fetch_history, "bronze/source=rest/*")
+        lake.grant_write(self.fetch_history, "bronze/source=rest/*")
+
+        self.load_history = Handler(
+            self,
+            "LoadHistory",
+            name="load_history",
+            description="Bronze to PostgreSQL: trades, bars, labelled feature rows",
+            environment=environment,
+            sizing=sizes.load_history,
+            layers=layers.of("load_history"),
+            variables={
+                "BUCKET": lake.bucket.bucket_name,
+                "KEEP_DAYS": str(environment.tables.keep_days or 0),
+                "GRID_MS": str(environment.tables.grid_ms),
+                "QUOTED_GRID_MS": str(environment.tables.quoted_grid_ms),
+            },
+            vpc=vpc,
+        )
+        database.grant_load(self.load_history)
+        lake.grant_read(self.load_history, "bronze/*")
+        lake.grant_write(self.load_history, "quarantine/*")
+
+        self.mark_repaired = Handler(
+            self,
+            "MarkRepaired",
+            name="mark_repaired",
+            description="What became of a gap, to PostgreSQL and the hot store",
+            environment=environment,
+            sizing=sizes.mark_repaired,
+            layers=layers.of("mark_repaired"),
+            variables=variables,
+            vpc=vpc,
+        )
+        database.grant_load(self.mark_repaired)
+        lake.grant_read(self.mark_repaired, "bronze/source=rest/*")
+        hot_store.grant_write(self.mark_repaired)
+
+        self.backfill = Backfill(
+            self,
+            "Backfill",
+            environment=environment,
+            functions={
+                "PlanBackfill": self.plan_backfill,
+                "FetchHistory": self.fetch_history,
+                "LoadHistory": self.load_history,
+                "MarkRepaired": self.mark_repaired,
+                "TrainModel": self.train_model,
+            },
+        )
+
         # The emulator serves an API under its own address, not under the name AWS would give it.
         api_url = (
             f"{endpoint_url}/restapis/{self.api.api.rest_api_id}/{STAGE}/_user_request_/"
@@ -176,6 +257,8 @@ class AppStack(Stack):
         CfnOutput(self, "TrainModelFunction", value=self.train_model.function_name)
         CfnOutput(self, "PredictStreamFunction", value=self.predict_stream.function_name)
         CfnOutput(self, "AuditPredictionsFunction", value=self.audit_predictions.function_name)
+        CfnOutput(self, "PlanBackfillFunction", value=self.plan_backfill.function_name)
+        CfnOutput(self, "BackfillMachine", value=self.backfill.machine.state_machine_arn)
 
 
 class AwsAppStack(AppStack):
@@ -198,6 +281,7 @@ class AwsAppStack(AppStack):
             environment=environment,
             data=data,
             hot_store=data.cache,
+            database=data.database,
             layers_folder=layers_folder,
             vpc=vpc,
         )
@@ -217,6 +301,16 @@ class AwsAppStack(AppStack):
         data.stream.grant_write(self.ingest.task.task_role)
         data.lake.grant_write(self.ingest.task.task_role, "schemas/*")
 
+        self.migration = Migration(
+            self,
+            "Migration",
+            environment=environment,
+            cluster=self.ingest.cluster,
+            vpc=vpc,
+            database=data.database,
+        )
+        CfnOutput(self, "MigrateCommand", value=self.migration.command)
+
         monitoring = Monitoring(self, "Monitoring", environment=environment, email=settings.alarm_email)
         monitoring.watch_predictions("predict_stream")
         monitoring.watch_consumer(
@@ -233,8 +327,13 @@ class AwsAppStack(AppStack):
                 self.train_model,
                 self.serve_predictions,
                 self.audit_predictions,
+                self.plan_backfill,
+                self.fetch_history,
+                self.load_history,
+                self.mark_repaired,
             ]
         )
+        monitoring.watch_backfill(self.backfill.machine)
         monitoring.watch_api(self.api.api)
         monitoring.watch_ingest(self.ingest, tasks=settings.ingest.tasks)
         CfnOutput(self, "AlarmTopic", value=monitoring.topic.topic_arn)

@@ -10,7 +10,7 @@ from pathlib import Path
 from local.exchange.log import log
 from local.exchange.recording import RecordingError, inspect
 from local.exchange.replay import Replay
-from local.exchange.server import Settings, serve
+from local.exchange.server import Settings, now_us, serve
 
 _SYMBOLS = ("BTCUSDT", "ETHUSDT")
 
@@ -34,7 +34,7 @@ def settings(arguments: list[str]) -> Settings:
         port=given.port,
         seed=given.seed,
         epoch_us=given.epoch_us,
-        history_s=given.history_s,
+        history_s=given.history_s if given.epoch_us is None else (now_us() - given.epoch_us) / 1e6,
         replay=replay,
         speed=given.speed,
     )

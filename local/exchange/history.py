@@ -9,8 +9,10 @@ from typing import NamedTuple
 
 from local.exchange.events import Quote, Trade
 
-# Two hours and more of a busy market's trades; a quarter of an hour of its quotes.
+# Two hours and more of a busy market's trades, or what its history is begun with; a quarter of an hour of
+# its quotes.
 MAX_AGG_TRADES = 250_000
+AGG_TRADES_PER_S = 40
 MAX_QUOTES = 150_000
 # The newest aggregate may still grow while fills of its order can follow: it is not told of sooner.
 SETTLED_AFTER_US = 1_000_000

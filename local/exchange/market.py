@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from local.exchange.book import Book, synthetic_levels
 from local.exchange.encoding import Json, Sbe, stream_name
 from local.exchange.events import Event, Feed, Levels, Quote, Sending, Trade
-from local.exchange.history import QuoteHistory, TradeHistory
+from local.exchange.history import AGG_TRADES_PER_S, MAX_AGG_TRADES, QuoteHistory, TradeHistory
 
 TICK_S = 0.005  # events that fall due within this time go out together
 _MAX_BATCH = 500  # then other tasks have their turn, also when there is much to catch up with
@@ -66,12 +66,12 @@ class Sent:
 
 
 class Market:
-    """The state of one symbol."""
+    """The state of one symbol. What happened in the last `history_s` and before is remembered if it fits."""
 
-    def __init__(self, symbol: str, is_simulated: bool) -> None:
+    def __init__(self, symbol: str, is_simulated: bool, history_s: float = 0) -> None:
         self.symbol = symbol
         self.is_simulated = is_simulated
-        self.trades = TradeHistory()
+        self.trades = TradeHistory(max(MAX_AGG_TRADES, int(history_s * AGG_TRADES_PER_S)))
         self.quotes = QuoteHistory(symbol)
         self.sent = Sent()
         self.streams_of: dict[type, set[str]] = {  # who listens to one of them gets such events

@@ -68,7 +68,9 @@ class Exchange:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.markets = {symbol: Market(symbol, settings.feed == "sim") for symbol in settings.symbols}
+        self.markets = {
+            symbol: Market(symbol, settings.feed == "sim", settings.history_s) for symbol in settings.symbols
+        }
         streams = [stream for market in self.markets.values() for stream in market.streams]
         self.subscriptions = Subscriptions[Connection](streams, settings.limits)
         self._connections: dict[Connection, None] = {}  # oldest first

@@ -21,6 +21,17 @@ WITHOUT_RESOURCE = {
     "ec2:DeleteNetworkInterface",
     "ec2:AssignPrivateIpAddresses",
     "ec2:UnassignPrivateIpAddresses",
+    # How a state machine's log gets to its group belongs to the account, not to the group.
+    "logs:CreateLogDelivery",
+    "logs:GetLogDelivery",
+    "logs:UpdateLogDelivery",
+    "logs:DeleteLogDelivery",
+    "logs:ListLogDeliveries",
+    "logs:PutResourcePolicy",
+    "logs:DescribeResourcePolicies",
+    "logs:DescribeLogGroups",
+    "xray:GetSamplingRules",
+    "xray:GetSamplingTargets",
     # A registry's token is not a resource.
     "ecr:GetAuthorizationToken",
 }
@@ -52,6 +63,18 @@ LAKE = {
         ("s3:GetObject", "bronze/*"),
         ("s3:GetObject", "models/*"),
         ("s3:PutObject", "audit/differences/*"),
+        ("s3:ListBucket", ""),
+    },
+    "PlanBackfill": {("s3:ListBucket", "")},
+    "LoadHistory": {
+        ("s3:GetObject", "bronze/*"),
+        ("s3:PutObject", "quarantine/*"),
+        ("s3:ListBucket", ""),
+    },
+    "MarkRepaired": {("s3:GetObject", "bronze/source=rest/*"), ("s3:ListBucket", "")},
+    "FetchHistory": {
+        ("s3:GetObject", "bronze/source=rest/*"),
+        ("s3:PutObject", "bronze/source=rest/*"),
         ("s3:ListBucket", ""),
     },
 }
@@ -115,7 +138,21 @@ def test_who_may_enter_the_cache(on_aws: Synthesised) -> None:
             names = ("Writer", "Reader", "Auditor")
             [users[policy[:12]]] = [name for name in names if name in json.dumps(statement)]
             assert "*" not in json.dumps(statement["Resource"])
-    assert users == {"PredictStrea": "Writer", "ServePredict": "Reader", "AuditPredict": "Auditor"}
+    assert users == {
+        "PredictStrea": "Writer",
+        "PlanBackfill": "Reader",
+        "MarkRepaired": "Writer",
+    }
+
+
+def test_who_may_enter_the_database(on_aws: Synthesised) -> None:
+    users = {}
+    for policy, statement in statements(on_aws):
+        if statement["Action"] == "rds-db:connect":
+            resource = json.dumps(statement["Resource"])
+            assert "*" not in resource and ":dbuser:" in resource
+            users[policy[:12]] = resource.rpartition("/")[2].partition('"')[0]
+    assert users == {"LoadHistoryP": "tickcast_loader", "MarkRepaired": "tickcast_loader"}
 
 
 def test_nag(synthesised: Synthesised) -> None:

@@ -13,7 +13,20 @@ from cdk.components.monitoring import FALLBACK_REASONS
 from tests.infra.synthesis import ROOT, Synthesised
 from tickcast.prediction import REASONS, STALE_FEATURES
 
-HANDLERS = ("predict_stream", "archive_ticks", "train_model", "serve_predictions", "audit_predictions")
+HANDLERS = (
+    "predict_stream",
+    "archive_ticks",
+    "train_model",
+    "serve_predictions",
+    "audit_predictions",
+    "plan_backfill",
+    "fetch_history",
+    "load_history",
+    "mark_repaired",
+)
+
+USES_STORE = ("predict_stream", "serve_predictions", "audit_predictions", "plan_backfill", "mark_repaired")
+USES_DATABASE = ("load_history", "mark_repaired")
 
 # Types and prefixes for which MiniStack refuses the whole stack.
 REFUSED_LOCALLY = (
@@ -35,6 +48,13 @@ LINT_IGNORED = [
     "W3005",  # DependsOn beside a reference: the CDK orders a function behind its role's policy
     "W6001",  # an output that is another stack's export: the stream's and the bucket's names
 ]
+
+
+def container(synthesised: Synthesised, name: str) -> dict[str, Any]:
+    """The only container of that name in the tasks."""
+    tasks = [task["ContainerDefinitions"] for _, task in synthesised.resources("AWS::ECS::TaskDefinition")]
+    [found] = [one for containers in tasks for one in containers if one["Name"] == name]
+    return dict(found)
 
 
 def functions(synthesised: Synthesised) -> dict[str, dict[str, Any]]:
@@ -74,6 +94,7 @@ def test_cfn_lint(synthesised: Synthesised) -> None:
 
 def test_outputs(synthesised: Synthesised) -> None:
     named = {"ApiUrl", "ApiKeyId", "StreamName", "BucketName", "TrainModelFunction", "PredictStreamFunction"}
+    named |= {"PlanBackfillFunction", "BackfillMachine"}
     assert named <= set(synthesised.templates["app"]["Outputs"])
 
 
@@ -93,17 +114,26 @@ def test_function(synthesised: Synthesised, handler: str) -> None:
     assert "ReservedConcurrentExecutions" not in function  # fails to deploy in a fresh account
 
     variables = function["Environment"]["Variables"]
-    told = {"ENVIRONMENT", "BUCKET", "SYMBOLS", "LATENESS_MS", "STALE_AFTER_S", "PRIMARY_HORIZON_S"}
-    told |= {"FEATURES_TTL_S", "FEE_BP", "MIN_CONFIDENCE"}
-    told |= {"POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE", "LOG_LEVEL"}
-    store = {"REDIS_HOST", "REDIS_PORT", "REDIS_TLS", "REDIS_IAM_USER", "REDIS_CACHE_NAME"}
-    told |= {"AUDIT_EVERY_MINUTES", "AUDIT_SAMPLE"} if handler == "audit_predictions" else set()
-    uses_store = handler in ("predict_stream", "serve_predictions", "audit_predictions")
-    assert set(variables) == told | store if uses_store else told
+    told = {"ENVIRONMENT", "BUCKET", "POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE", "LOG_LEVEL"}
+    if handler == "load_history":
+        told |= {"KEEP_DAYS", "GRID_MS", "QUOTED_GRID_MS"}
+    else:
+        told |= {"SYMBOLS", "LATENESS_MS", "STALE_AFTER_S", "PRIMARY_HORIZON_S", "FEATURES_TTL_S"}
+        told |= {"FEE_BP", "MIN_CONFIDENCE"}
+    if handler == "fetch_history":
+        told |= {"REST_URL"}
+    if handler == "audit_predictions":
+        told |= {"AUDIT_EVERY_MINUTES", "AUDIT_SAMPLE"}
+    if handler in USES_STORE:
+        told |= {"REDIS_HOST", "REDIS_PORT", "REDIS_TLS", "REDIS_IAM_USER", "REDIS_CACHE_NAME"}
+    if handler in USES_DATABASE:
+        told |= {"DATABASE_HOST", "DATABASE_PORT", "DATABASE_NAME", "DATABASE_USER", "DATABASE_IAM"}
+    assert set(variables) == told
     assert variables["ENVIRONMENT"] == synthesised.name
 
-    # Only who needs the store is in the VPC, from which nothing but the store and S3 can be reached.
-    assert ("VpcConfig" in function) == (uses_store and synthesised.name != "local")
+    # Only who needs a store is in the VPC, from which nothing but the stores and S3 can be reached.
+    is_inside = handler in {*USES_STORE, *USES_DATABASE} and synthesised.name != "local"
+    assert ("VpcConfig" in function) == is_inside
 
 
 def test_where_the_hot_store_is(environments: dict[str, Synthesised]) -> None:
@@ -144,7 +174,8 @@ def test_no_secret_in_any_environment(synthesised: Synthesised) -> None:
     for _, task in synthesised.resources("AWS::ECS::TaskDefinition"):
         for container in task["ContainerDefinitions"]:
             told.append({entry["Name"]: entry["Value"] for entry in container["Environment"]})
-            assert [secret["Name"] for secret in container["Secrets"]] == ["BINANCE_API_KEY"]
+            secrets = {"Ingest": ["BINANCE_API_KEY"], "Migrate": ["PGUSER", "PGPASSWORD"]}
+            assert [secret["Name"] for secret in container["Secrets"]] == secrets[container["Name"]]
     for variables in told:
         for name, value in variables.items():
             assert not re.search("KEY|SECRET|PASSWORD|TOKEN", name), name
@@ -208,9 +239,12 @@ def test_nothing_comes_in_from_outside(on_aws: Synthesised) -> None:
     for logical_id, group in on_aws.resources("AWS::EC2::SecurityGroup"):
         assert "SecurityGroupIngress" not in group, logical_id
     entered = [rule for _, rule in on_aws.resources("AWS::EC2::SecurityGroupIngress")]
-    assert len(entered) == 3  # the cache, by the three functions granted
-    for rule in entered:
-        assert rule["SourceSecurityGroupId"] and rule["FromPort"] == 6379
+    assert all(rule["SourceSecurityGroupId"] for rule in entered)
+    # The cache and the database, by those granted; the database by the task that migrates besides.
+    cache = [rule for rule in entered if rule["FromPort"] == 6379]
+    database = [rule for rule in entered if "DatabaseInstance" in json.dumps(rule["FromPort"])]
+    assert (len(cache), len(database)) == (len(USES_STORE), len(USES_DATABASE) + 1)
+    assert len(entered) == len(cache) + len(database)
 
 
 def test_cache(on_aws: Synthesised) -> None:
@@ -243,14 +277,27 @@ def test_the_auditor_runs_by_itself(synthesised: Synthesised) -> None:
     assert "AuditPredictions" in json.dumps(target["Arn"])
 
 
+@pytest.mark.parametrize("name", ["Ingest", "Migrate"])
+def test_a_task_may_not_harm_its_machine(on_aws: Synthesised, name: str) -> None:
+    task = container(on_aws, name)
+    assert task["ReadonlyRootFilesystem"] is True
+    assert task["User"].split(":")[0] not in ("", "0", "root")
+    assert task["LinuxParameters"]["Capabilities"]["Drop"] == ["ALL"]
+
+
+def test_migration_task(on_aws: Synthesised) -> None:
+    [address] = container(on_aws, "Migrate")["Environment"]
+    assert "sslmode=verify-full&sslrootcert=/app/rds_roots.pem" in json.dumps(address)
+    command = json.dumps(on_aws.templates["app"]["Outputs"]["MigrateCommand"]["Value"])
+    for words in ("aws ecs run-task", "--task-definition", "assignPublicIp=ENABLED", "publicSubnet"):
+        assert words in command
+
+
 def test_ingest_task(on_aws: Synthesised) -> None:
-    [container] = on_aws.one("AWS::ECS::TaskDefinition")["ContainerDefinitions"]
-    assert container["ReadonlyRootFilesystem"] is True
-    assert container["User"].split(":")[0] not in ("", "0", "root")
-    assert 0 < container["StopTimeout"] <= 120
-    assert container["HealthCheck"]["Command"][0] == "CMD"
-    assert container["LinuxParameters"]["Capabilities"]["Drop"] == ["ALL"]
-    told = {entry["Name"] for entry in container["Environment"]}
+    task = container(on_aws, "Ingest")
+    assert 0 < task["StopTimeout"] <= 120
+    assert task["HealthCheck"]["Command"][0] == "CMD"
+    told = {entry["Name"] for entry in task["Environment"]}
     assert {"STREAM_NAME", "SYMBOLS", "STREAM_URL", "PROTOCOL", "BUCKET", "LINGER_MS", "HEALTH_PORT"} <= told
     assert "AWS_ENDPOINT_URL" not in told
 
@@ -262,12 +309,12 @@ def test_ingest_task(on_aws: Synthesised) -> None:
 
 
 def test_dockerfile_agrees_with_the_task(on_aws: Synthesised) -> None:
-    [container] = on_aws.one("AWS::ECS::TaskDefinition")["ContainerDefinitions"]
-    told = {entry["Name"]: entry["Value"] for entry in container["Environment"]}
+    task = container(on_aws, "Ingest")
+    told = {entry["Name"]: entry["Value"] for entry in task["Environment"]}
     dockerfile = (ROOT / "ingest_ecs" / "Dockerfile").read_text("utf-8")
-    assert f"USER {container['User']}" in dockerfile
+    assert f"USER {task['User']}" in dockerfile
     assert f"HEALTH_PORT={told['HEALTH_PORT']}" in dockerfile
-    assert f"127.0.0.1:{told['HEALTH_PORT']}/health" in container["HealthCheck"]["Command"][-1]
+    assert f"127.0.0.1:{told['HEALTH_PORT']}/health" in task["HealthCheck"]["Command"][-1]
 
 
 def test_every_alarm_tells_somebody(on_aws: Synthesised) -> None:

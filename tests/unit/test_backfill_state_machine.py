@@ -64,7 +64,7 @@ class Machine:
         self._monkeypatch = monkeypatch
         names = {name: f"arn:aws:lambda:us-east-1:123456789012:function:{name}" for name in FUNCTIONS}
         self.definition = FILE.read_text("utf-8")
-        for name, value in {"Partition": "aws", **names}.items():
+        for name, value in names.items():
             self.definition = self.definition.replace(f"${{{name}}}", value)
         self._names = {arn: name for name, arn in names.items()}
         self.functions: dict[str, Function] = {
