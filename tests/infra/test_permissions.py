@@ -140,6 +140,8 @@ def test_who_may_enter_the_cache(on_aws: Synthesised) -> None:
             assert "*" not in json.dumps(statement["Resource"])
     assert users == {
         "PredictStrea": "Writer",
+        "ServePredict": "Reader",
+        "AuditPredict": "Auditor",
         "PlanBackfill": "Reader",
         "MarkRepaired": "Writer",
     }

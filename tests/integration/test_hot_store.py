@@ -126,3 +126,18 @@ def test_a_server_that_forgot_the_script_learns_it_again(store: HotStore, redis_
     redis_client.script_flush()
     write(store, *predictions(2), sequence=2)
     assert redis_client.xlen("predictions:BTCUSDT") == 2
+
+
+def test_repairs_are_told_to_the_ledger_when_the_state_is_read(
+    store: HotStore, redis_client: redis.Redis
+) -> None:
+    first = state(1)
+    first.ring.gaps.missing(5, 9, 10, 20)
+    assert store.commit(first, 0, Writes())
+    redis_client.set("repaired:BTCUSDT", '{"repaired": [[5, 7]], "withheld": [[8, 9]]}')
+    states, problems = store.load(["BTCUSDT", "ETHUSDT"])
+    assert [(gap.first_id, gap.last_id, gap.cause) for gap in states["BTCUSDT"].ring.gaps.gaps] == [
+        (8, 9, "withheld by the exchange")
+    ]
+    assert not states["ETHUSDT"].ring.gaps.gaps
+    assert [problem.partition(":")[0] for problem in problems] == ["ETHUSDT"]

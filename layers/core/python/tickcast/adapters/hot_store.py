@@ -95,8 +95,11 @@ class HotStore:
         pipeline = self._client.pipeline(transaction=False)
         for symbol in symbols:
             pipeline.hmget(f"state:{symbol}", "sequence", "ring")
+            pipeline.get(f"repaired:{symbol}")
+        answers = iter(pipeline.execute())
         states, problems = {}, []
-        for symbol, (sequence, data) in zip(symbols, pipeline.execute(), strict=True):
+        for symbol in symbols:
+            (sequence, data), repairs = next(answers), next(answers)
             try:
                 states[symbol] = self._state(symbol, int(sequence or 0), data)
             except StateError as error:
@@ -104,6 +107,8 @@ class HotStore:
                 memory = Memory.recalled(self.history(symbol, max(HORIZONS_S)))
                 ring = BarRing(self._lateness_us)
                 states[symbol] = SymbolState(symbol, ring, memory=memory, sequence=int(sequence or 0))
+            if repairs and states[symbol].ring.gaps.gaps:
+                states[symbol].ring.gaps.settle(**json.loads(repairs))
         return states, problems
 
     def _state(self, symbol: str, sequence: int, data: bytes | None) -> SymbolState:
