@@ -90,7 +90,7 @@ class PlanBackfill:
 
     def _gaps(self, symbols: list[str], until_us: int) -> list[Window]:
         windows = []
-        for symbol, ledger in self._store.gaps(symbols).items():
+        for symbol, ledger in self._store.open_gaps(symbols, but_withheld=True).items():
             for gap in (ledger or {}).get("gaps", []):
                 window = of_gap(symbol, Gap(gap["first_id"], gap["last_id"], gap["from_us"], gap["to_us"]))
                 if window.to_us <= until_us:

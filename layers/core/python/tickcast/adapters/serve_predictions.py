@@ -115,7 +115,7 @@ class ServePredictions:
         try:
             names = [f"predict_stream:{symbol}" for symbol in self.settings.symbols]
             beats = self.store.heartbeats(names)
-            ledgers = self.store.gaps(list(self.settings.symbols))
+            ledgers = self.store.open_gaps(list(self.settings.symbols))
             services["redis"] = {"ok": True}
         except redis.RedisError as error:
             beats, ledgers = {}, {}
