@@ -10,7 +10,6 @@ from typing import Any
 import redis
 
 from tickcast.bars import BarRing
-from tickcast.gaps import without
 from tickcast.state import StateError, SymbolState, decode_ring, encode_ring
 
 PREDICTIONS_KEPT = 3600  # an hour of them, at one a second
@@ -111,21 +110,6 @@ class HotStore:
     def gaps(self, symbols: list[str]) -> dict[str, dict[str, Any] | None]:
         """The gap ledgers as `GapLedger.record` made them; None for a symbol nothing is known of."""
         return self._records("gaps", symbols)
-
-    def open_gaps(
-        self, symbols: list[str], *, but_withheld: bool = False
-    ) -> dict[str, dict[str, Any] | None]:
-        """The gap ledgers less the trades held by now, of which the hot path does not learn.
-
-        `but_withheld`: less those too that the exchange, asked, did not give.
-        """
-        ledgers, marks = self._records("gaps", symbols), self._records("repaired", symbols)
-        for symbol, mark in marks.items():
-            ledger = ledgers[symbol]
-            if ledger is not None and mark is not None:
-                filled = mark["repaired"] + (mark["withheld"] if but_withheld else [])
-                ledgers[symbol] = without(ledger, filled)
-        return ledgers
 
     def _records(self, kind: str, names: list[str]) -> dict[str, dict[str, Any] | None]:
         found = self._client.mget([f"{kind}:{name}" for name in names])

@@ -115,7 +115,7 @@ class ServePredictions:
         try:
             names = [f"predict_stream:{symbol}" for symbol in self.settings.symbols]
             beats = self.store.heartbeats(names)
-            ledgers = self.store.open_gaps(list(self.settings.symbols))
+            ledgers = self.store.gaps(list(self.settings.symbols))
             services["redis"] = {"ok": True}
         except redis.RedisError as error:
             beats, ledgers = {}, {}
@@ -125,9 +125,6 @@ class ServePredictions:
             services[name] = self._judge(beat, now_ms)
             if ledger := ledgers.get(name.removeprefix("predict_stream:")):
                 services[name]["gaps"] = ledger["gaps"][: -GAPS_SHOWN - 1 : -1]  # newest first
-                services[name]["missing_trades"] = ledger[
-                    "missing_trades"
-                ]  # less than the heartbeat's: repaired
         is_ok = all(service["ok"] for service in services.values())
         status = "ok" if is_ok else "degraded"
         body = {"status": status, "environment": self.settings.environment, "services": services}
