@@ -3,11 +3,14 @@
 #   FEED     sim (a simulated market, the default), replay (recordings), live (Binance)
 #   REPLAY   FEED=replay: the recordings, REPLAY="a.gz b.gz"
 #   TRAIN    recordings to train the first model on; without, it learns from the simulator
+#   SESSION  evaluate: the recordings to judge a model on; it learns from TRAIN or, without, from SESSION's past
+#   LATENCY  evaluate: ms until a prediction is delivered, 200 if not told
 #   SYMBOLS  BTCUSDT,ETHUSDT; default: all the feed has
 #   SPEED    FEED=replay: so many times as fast
 #   SECONDS  smoke: how long to measure
 #   ONLY     drills: those alone, ONLY="drop corrupt"
-#   URL      gaps: of an API elsewhere, such as one in AWS
+#   ID       explain: of a prediction, as its answer had it
+#   URL      gaps, explain: of an API elsewhere, such as one in AWS; KEY is its key
 #   SYMBOL   backfill: BTCUSDT,ETHUSDT; default: all of the system
 #   FROM, TO backfill: times in UTC, like 2024-08-01 or 2024-08-01T12:00; or
 #   DAYS     backfill: today and so many days before; or
@@ -42,12 +45,12 @@ unexport SECONDS
 export JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 
-.PHONY: help run smoke drills gaps backfill bench test check setup layers synth deploy clean
+.PHONY: help run smoke drills gaps explain backfill evaluate bench test check setup layers synth deploy clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
-	@sed -n '3,17s/^# //p' Makefile
+	@sed -n '/^#   [A-Z]/s/^# //p' Makefile
 
 run: setup  ## the whole system on this machine, until Ctrl-C
 	@exec $(VENV)/python -m local run $(OPTIONS)
@@ -60,6 +63,14 @@ drills: setup  ## hurt the system in every way and account for every trade; the 
 
 gaps: setup  ## the trades that are missing in the running system, or in the one at URL, and why
 	@exec $(VENV)/python -m local gaps $(if $(URL),--url $(URL))
+
+explain: setup  ## a prediction (ID) in words, and made again from bronze; the last line is JSON
+	@exec $(VENV)/python -m local explain "$(ID)" $(if $(URL),--url $(URL))
+
+evaluate: setup  ## what a model is worth on recordings it never saw (SESSION); the last line is JSON
+	@$(if $(SESSION),,echo 'evaluate: SESSION="a.gz b.gz" names the recordings to judge on' >&2; exit 2)
+	@exec $(VENV)/python -m local evaluate --session $(SESSION) $(if $(TRAIN),--train $(TRAIN)) \
+	  $(if $(LATENCY),--latency-ms $(LATENCY))
 
 backfill: setup  ## history into the running system, or one started for it; the last line is JSON
 	@exec $(VENV)/python -m local backfill --feed $(FEED) $(HISTORY)

@@ -18,8 +18,19 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import codec, handler, history_load, producer, shard
+from benchmarks import (
+    codec,
+    features,
+    functions,
+    handler,
+    history_load,
+    producer,
+    shard,
+    tick_to_redis,
+    training,
+)
 from benchmarks.comparison import Comparison
+from benchmarks.functions import LARGEST_MB_MARK, Weight
 from benchmarks.shard import Throughput
 from benchmarks.side_by_side import QUICK, Effort
 
@@ -40,6 +51,15 @@ def main(arguments: list[str]) -> int:
     comparisons += found
     console.print("bench: handler")
     comparisons += handler.measure(effort)
+    console.print("bench: features, and the whole function with a real Redis")
+    comparisons += features.measure(effort)
+    found, tick_to_redis_us = tick_to_redis.measure(effort)
+    comparisons += found
+    console.print("bench: the trainer, beside scikit-learn's")
+    trained, quality = training.measure(effort)
+    comparisons.append(trained)
+    console.print("bench: imports of the functions, sizes of their layers for Lambda")
+    weights = functions.measure(effort)
     console.print("bench: history into PostgreSQL")
     found, loads = history_load.measure(effort)
     comparisons += found
@@ -51,9 +71,12 @@ def main(arguments: list[str]) -> int:
 
     out = Console(width=None if sys.stdout.isatty() else WIDTH)
     out.print(table(comparisons))
-    for line in (*history_load.told(loads), *told(path, bytes_per_tick)):
+    out.print(table_of_functions(weights))
+    for line in (*history_load.told(loads), *told(path, bytes_per_tick, tick_to_redis_us), quality.line()):
         out.print(line, soft_wrap=True)
-    print(json.dumps(summary(comparisons, path, bytes_per_tick) | history_load.summary(loads)), flush=True)
+    figures = summary(comparisons, path, bytes_per_tick, tick_to_redis_us, weights)
+    figures |= {"train_skill": quality.as_dict()} | history_load.summary(loads)
+    print(json.dumps(figures), flush=True)
     return 1 if path.has_failed else 0
 
 
@@ -70,12 +93,23 @@ def table(comparisons: list[Comparison]) -> Table:
     return shown
 
 
-def told(path: Throughput, bytes_per_tick: float) -> list[str]:
+def table_of_functions(weights: list[Weight]) -> Table:
+    shown = Table(title=f"cold starts; no function above {LARGEST_MB_MARK} MB unzipped")
+    for title in ("function", "imports, CPU ms", "unzipped, MB"):
+        shown.add_column(title, justify="left" if title == "function" else "right")
+    for weight in weights:
+        size = "" if weight.size_mb is None else f"{weight.size_mb:.1f}"
+        shown.add_row(weight.function, f"{weight.import_ms:.0f}", size)
+    return shown
+
+
+def told(path: Throughput, bytes_per_tick: float, tick_to_redis_us: float) -> list[str]:
     per_shard = ticks_per_shard(bytes_per_tick)
     is_short = per_shard < TICKS_PER_SHARD_MARK
     lines = [
         f"on the wire: {bytes_per_tick:.1f} bytes a tick, so a shard's 1 MB/s carries {per_shard:,} ticks/s "
-        f"(mark ≥ {TICKS_PER_SHARD_MARK:,}{' SHORT' if is_short else ''}; 1,000 at one tick a record)"
+        f"(mark ≥ {TICKS_PER_SHARD_MARK:,}{' SHORT' if is_short else ''}; 1,000 at one tick a record)",
+        f"from an event (a second of ticks) to the prediction in Redis: {tick_to_redis_us:,.0f} µs (median)",
     ]
     if path.ticks_per_s is None:
         lines.append(f"whole path: {path.note}")
@@ -90,9 +124,16 @@ def ticks_per_shard(bytes_per_tick: float) -> int:
     return int(producer.SHARD_BYTES_PER_S / bytes_per_tick)
 
 
-def summary(comparisons: list[Comparison], path: Throughput, bytes_per_tick: float) -> dict[str, Any]:
-    """The last line. `decode_batch_vs_sbe` and the shard's figures are null where they were not measured."""
+def summary(
+    comparisons: list[Comparison],
+    path: Throughput,
+    bytes_per_tick: float,
+    tick_to_redis_us: float,
+    weights: list[Weight],
+) -> dict[str, Any]:
+    """The last line. `decode_batch_vs_sbe`, the shard's figures and sizes are null where not measured."""
     ratios = {c.key: round(c.ratio, 2) for c in comparisons}
+    sizes = {w.function: w.size_mb and round(w.size_mb, 1) for w in weights}
     return {
         "decode_batch_vs_sbe": None,
         **ratios,
@@ -101,6 +142,10 @@ def summary(comparisons: list[Comparison], path: Throughput, bytes_per_tick: flo
         "shard_note": path.note,
         "wire_bytes_per_tick": round(bytes_per_tick, 2),
         "wire_ticks_per_shard": ticks_per_shard(bytes_per_tick),
+        "tick_to_redis_us_p50": round(tick_to_redis_us),
+        "import_ms": {w.function: round(w.import_ms) for w in weights},
+        "function_mb": sizes,
+        "largest_function_mb": max((size for size in sizes.values() if size), default=None),
         "short_of_mark": [c.key for c in comparisons if c.is_short],
     }
 

@@ -38,8 +38,8 @@ _CHECKED = ("trade_count", "quote_count", "buy_qty", "sell_qty", "ofi", "bid_pri
 
 def measure(effort: Effort) -> list[Comparison]:
     frames = mixed_frames(EVENTS * TICKS_PER_EVENT)
-    packed = [_event(_batches(some, TICKS_PER_EVENT)) for some in _cut(frames, TICKS_PER_EVENT)]
-    small = [_event(_batches(some, TICKS_PER_SMALL_RECORD)) for some in _cut(frames, TICKS_PER_EVENT)]
+    large = [packed(_batches(some, TICKS_PER_EVENT)) for some in _cut(frames, TICKS_PER_EVENT)]
+    small = [packed(_batches(some, TICKS_PER_SMALL_RECORD)) for some in _cut(frames, TICKS_PER_EVENT)]
     singles = [_single_records(some) for some in _cut(frames, TICKS_PER_EVENT)]
     warm = _warm_ring()
     schemas = SchemaBook(None, "")  # asked for nothing: the schema is this code's
@@ -62,10 +62,10 @@ def measure(effort: Effort) -> list[Comparison]:
         kept: list[usual_handler.Tick] = []
         usual_handler.handle(singles[0], kept.append)
 
-    _check(fold(packed), fold(small), fold_singly(singles))
+    _check(fold(large), fold(small), fold_singly(singles))
     all_ticks = EVENTS * TICKS_PER_EVENT
     choices = {
-        "packed": Work(lambda: fold(packed), all_ticks),
+        "packed": Work(lambda: fold(large), all_ticks),
         "packed by 20": Work(lambda: fold(small), all_ticks),
         "a record a tick": Work(lambda: fold_singly(singles[:1]), TICKS_PER_EVENT),
         "a record a tick, only decoded": Work(decode_singly, TICKS_PER_EVENT),
@@ -121,15 +121,21 @@ def _warm_ring() -> BarRing:
 def _single_records(frames: list[bytes]) -> dict[str, Any]:
     """The event with every tick of `frames` as a record of its own, in the order of time."""
     (batch,) = _batches(frames, len(frames))
+    return singly(batch)
+
+
+def singly(batch: wire.TickBatch) -> dict[str, Any]:
+    """The event with every tick of `batch` as a record of its own, in the order of time."""
     ticks = sorted(market_data(batch), key=lambda tick: tick["timestamp"])
     return {"Records": [_record(n, _avro(tick)) for n, tick in enumerate(ticks)]}
 
 
-def _event(batches: Iterator[wire.TickBatch]) -> dict[str, Any]:
-    return {"Records": [_record(n, wire.encode(batch)) for n, batch in enumerate(batches)]}
+def packed(batches: Iterator[wire.TickBatch], first: int = 0, arrived_us: int = START_US) -> dict[str, Any]:
+    """The event with a record for each batch, numbered from `first` on."""
+    return {"Records": [_record(n, wire.encode(batch), arrived_us) for n, batch in enumerate(batches, first)]}
 
 
-def _record(number: int, data: bytes) -> dict[str, Any]:
+def _record(number: int, data: bytes, arrived_us: int = START_US) -> dict[str, Any]:
     """A record of an event as Lambda hands it over."""
     sequence = str(_FIRST_SEQUENCE + number)
     return {
@@ -138,7 +144,7 @@ def _record(number: int, data: bytes) -> dict[str, Any]:
             "partitionKey": SYMBOL,
             "sequenceNumber": sequence,
             "data": base64.b64encode(data).decode(),
-            "approximateArrivalTimestamp": START_US / 1e6,
+            "approximateArrivalTimestamp": arrived_us / 1e6,
         },
         "eventSource": "aws:kinesis",
         "eventVersion": "1.0",

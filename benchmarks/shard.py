@@ -26,8 +26,8 @@ from local.processes import MARK, Part, PartFailed, Parts
 from local.progress import Progress
 from local.state_folder import BUILD, ROOT, throw_away
 from local.system import System
-from tickcast.bars import BarRing
-from tickcast.state import decode_ring
+from tickcast.bars import SECOND_US, BarRing
+from tickcast.state import decode_state
 
 RECORDING = ROOT.parent / "shared" / "data" / "recordings" / "spot_btcusdt_20240808.gz"
 SYMBOL = "BTCUSDT"
@@ -120,11 +120,11 @@ def _rung(system: System, speed: float, attempt: int) -> Rung:
         before = _look(system, exchange_url, task)
         _wait(system, MEASURE_S)
         after = _look(system, exchange_url, task)
-        ticks = _ticks_between(system, before.closed_us, after.closed_us)
+        ticks_per_s = _ticks_per_s(system, before.closed_us, after.closed_us)
     seconds = after.at_s - before.at_s
     return Rung(
         speed,
-        ticks / seconds,
+        ticks_per_s,
         {stage: (after.behind_s[stage] - before.behind_s[stage]) / seconds for stage in _STAGES},
         {name: (after.cpu_s[name] - before.cpu_s.get(name, 0.0)) / seconds for name in after.cpu_s},
     )
@@ -167,17 +167,17 @@ def _look(system: System, exchange_url: str, task: Part) -> Sight:
     return Sight(time.monotonic(), ring.closed_us, dict(zip(_STAGES, behind_s, strict=True)), _cpu_s(system))
 
 
-def _ticks_between(system: System, from_us: int, to_us: int) -> int:
-    """How many ticks stand in the bars of the state that were closed between two instants."""
+def _ticks_per_s(system: System, from_us: int, to_us: int) -> float:
+    """How many ticks a second stand in the state's whole seconds that were closed between two instants."""
     ring = _ring(system)
     assert ring is not None
-    bars = ring.bars[(ring.bars["end_us"] > from_us) & (ring.bars["end_us"] <= to_us)]
-    return int(bars["trade_count"].sum() + bars["quote_count"].sum())
+    seconds = ring.seconds[(ring.seconds["end_us"] > from_us + SECOND_US) & (ring.seconds["end_us"] <= to_us)]
+    return float((seconds["trade_count"] + seconds["quote_count"]).mean())
 
 
 def _ring(system: System) -> BarRing | None:
     data: Any = system.redis().hget(f"state:{SYMBOL}", "ring")
-    return decode_ring(data, 0) if data else None
+    return decode_state(SYMBOL, 0, data, 0).ring if data else None
 
 
 def _wait_for_state(system: System) -> None:

@@ -1,10 +1,11 @@
-"""Builds the third-party layers: `python -m layers.build --target local|aws`.
+"""Builds the layers but `core`: `python -m layers.build --target local|aws`.
 
 Lambda runs Python 3.13 on x86_64 Linux, the emulator runs functions on the interpreter that runs it; hence
 two targets, each in `.build/layers/<target>/<layer>/python`. Neither needs Docker: pip fetches wheels for the
 target's platform. A layer is built aside and moved into place with its stamp written last, so that an
 interrupted build is never taken for a layer, and it is built again only when its stamp no longer fits: when
-its requirements, the target's interpreter or the recipe in this file have changed.
+its requirements, the target's interpreter or the recipe in this file have changed. The layer `site` is a few
+files (`layers.site_files`), made anew each time.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 
+from layers import site_files
 from layers.catalog import OF_FUNCTION, THIRD_PARTY
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -132,6 +134,8 @@ def main() -> int:
             return 1
         layer_bytes[name] = size_bytes(destination)
         print(f"layers: {name} {layer_bytes[name] / 1e6:.1f} MB, {'built' if built else 'up to date'}")
+    site_files.build(BUILD / target / "site")
+    layer_bytes["site"] = size_bytes(BUILD / target / "site")
     over = too_large(layer_bytes, {name: size_bytes(ROOT / "lambdas" / name) for name in OF_FUNCTION})
     if over:
         limit_mb = LIMIT_BYTES / 1e6

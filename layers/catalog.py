@@ -1,19 +1,22 @@
 """Which layers there are and which function gets which.
 
-`core` is this repository's own package, as it lies in `layers/core`. The others hold third-party packages,
-pinned in `layers/<name>/requirements.txt` and installed by `layers.build`; they are cut by who needs them, so
-that no function loads or pays a cold start for what it does not use. boto3 comes with Lambda's runtime.
+`core` is this repository's own package, as it lies in `layers/core`. `layers.build` makes the others:
+third-party packages, pinned in `layers/<name>/requirements.txt`, and `site`, what the API serves as it is.
+They are cut by who needs them, so that no function loads or pays a cold start for what it does not use. boto3
+comes with Lambda's runtime.
 """
 
 from collections.abc import Mapping
 
 THIRD_PARTY = ("data", "inference", "training", "postgres")
+BUILT = (*THIRD_PARTY, "site")
 
 OF_FUNCTION: Mapping[str, tuple[str, ...]] = {
     "predict_stream": ("core", "data", "inference"),
     "archive_ticks": ("core", "data"),
     "train_model": ("core", "data", "inference", "training"),
-    "serve_predictions": ("core", "data"),
+    "serve_predictions": ("core", "data", "site"),
+    "audit_predictions": ("core", "data", "inference"),
     "load_history": ("core", "data", "postgres"),
     "mark_repaired": ("core", "data", "postgres"),
     "plan_backfill": ("core", "data"),

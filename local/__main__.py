@@ -1,7 +1,8 @@
 """`python -m local run|smoke|…`: the system on this machine. The Makefile is the way to call it.
 
 Exit status: 0 when stopped by a signal, or when a smoke test or all drills passed; 1 when a part failed, the
-test or a drill did not pass, or nothing runs that could be asked; 2 when the options cannot be used.
+test or a drill did not pass, a prediction is not what bronze says, nothing runs that could be asked, or
+recordings hold too little; 2 when the options cannot be used; 3 when it cannot be told what bronze says.
 """
 
 from __future__ import annotations
@@ -15,16 +16,25 @@ from types import FrameType
 
 from rich.console import Console
 
-from local import backfill, gaps, options, smoke, status
+from local import backfill, evaluate, explain, gaps, options, smoke, status
 from local.cloud import FunctionFailed
 from local.database import MigrationFailed
 from local.drills import runner
 from local.drills.stage import DrillFailed
+from local.exchange.recording import RecordingError
 from local.options import Options, OptionsError
 from local.processes import PartFailed, die_with_parent
 from local.progress import Progress
 from local.state_folder import StateFolder, StateInUse, throw_away
 from local.system import System
+from tickcast.evaluation import EvaluationError
+from tickcast.training import TrainingError
+
+_REFUSALS = (OptionsError, StateInUse, evaluate.EvaluationRefused, RecordingError)
+_FAILURES = (
+    *(PartFailed, FunctionFailed, smoke.WarmUpFailed, DrillFailed, gaps.NotRunning, explain.NotExplained),
+    *(EvaluationError, TrainingError, MigrationFailed),
+)
 
 
 def run(asked: Options, progress: Progress) -> int:
@@ -81,18 +91,15 @@ def run_drills(names: list[str], progress: Progress) -> int:
     return 0 if is_ok else 1
 
 
-def obey(given: argparse.Namespace, progress: Progress) -> int:
-    """Do what the command line asks for."""
-    if given.command == "drills":
-        return run_drills(given.only, progress)
-    if given.command == "gaps":
-        return gaps.show(given.url, _wide_console())
-    if given.command == "backfill":
-        return backfill.run(backfill.from_arguments(given), progress)
-    asked = options.from_arguments(given)
-    if given.command == "run":
-        return run(asked, progress)
-    return run_smoke(asked, given.seconds, progress)
+def run_evaluate(asked: argparse.Namespace, progress: Progress) -> int:
+    """Judge a model on recordings; the last line on stdout is the result."""
+    progress.say("[bold]tickcast evaluate[/bold]: reading, training, judging (half a minute)")
+    judgement = evaluate.evaluate(asked.session, asked.train, asked.latency_ms)
+    evaluate.draw(judgement, asked.picture)
+    evaluate.show(judgement, _wide_console())
+    progress.say(f"the picture is {asked.picture}")
+    print(evaluate.last_line(judgement), flush=True)
+    return 0
 
 
 def main(arguments: list[str]) -> int:
@@ -106,6 +113,10 @@ def main(arguments: list[str]) -> int:
     drilling.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these drills alone")
     asking = commands.add_parser("gaps", help="the trades that are missing in the running system")
     asking.add_argument("--url", default="", help="of another system's API, such as one in AWS")
+    explaining = commands.add_parser("explain", help="a prediction in words, and made again from bronze")
+    explaining.add_argument("id", nargs="?", default="", help="of the prediction, like BTCUSDT-1723161253000")
+    explaining.add_argument("--url", default="", help="of another system's API; its key is in KEY")
+    evaluate.add_arguments(commands.add_parser("evaluate", help="judge a model on recordings"))
     filling = commands.add_parser("backfill", help="history into the running system, or into one in AWS")
     backfill.add_arguments(filling)
     given = parser.parse_args(arguments)
@@ -115,24 +126,34 @@ def main(arguments: list[str]) -> int:
             signal.signal(number, _interrupt)
     if "MAKELEVEL" in os.environ:  # else killing make would leave the system running
         die_with_parent(signal.SIGTERM)
-    progress = Progress(Console(stderr=given.command in ("smoke", "drills", "backfill")))
+    progress = Progress(Console(stderr=given.command in ("smoke", "drills", "backfill", "evaluate")))
     try:
-        return obey(given, progress)
-    except (OptionsError, StateInUse) as error:
+        return _carry_out(given, progress)
+    except _REFUSALS as error:
         print(f"tickcast: {error}", file=sys.stderr)
         return 2
-    except (
-        PartFailed,
-        FunctionFailed,
-        MigrationFailed,
-        smoke.WarmUpFailed,
-        DrillFailed,
-        gaps.NotRunning,
-    ) as error:
+    except _FAILURES as error:
         print(f"tickcast: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _carry_out(given: argparse.Namespace, progress: Progress) -> int:
+    if given.command == "drills":
+        return run_drills(given.only, progress)
+    if given.command == "gaps":
+        return gaps.show(given.url, _wide_console())
+    if given.command == "backfill":
+        return backfill.run(backfill.from_arguments(given), progress)
+    if given.command == "explain":
+        return explain.show(given.id, given.url, os.environ.get("KEY", ""), _wide_console())
+    if given.command == "evaluate":
+        return run_evaluate(given, progress)
+    asked = options.from_arguments(given)
+    if given.command == "run":
+        return run(asked, progress)
+    return run_smoke(asked, given.seconds, progress)
 
 
 def _wide_console() -> Console:

@@ -1,8 +1,8 @@
 """The hot store: state, features and predictions, in Valkey (Redis's protocol).
 
 `Cache` is ElastiCache, entered with IAM tokens that the function signs by itself, so neither a password nor a
-Secrets Manager endpoint is needed. `LocalServer` is a server at an address. Both answer the same two grants,
-which is all the stack that composes has to know: a grant tells the function where the store is, and opens the
+Secrets Manager endpoint is needed. `LocalServer` is a server at an address. Both answer the same grants, and
+that is all the stack that composes has to know: a grant tells the function where the store is, and opens the
 way to it.
 """
 
@@ -25,6 +25,8 @@ PORT = 6379
 # Commands by category, over all keys. Without @dangerous: no FLUSHALL, KEYS, CONFIG, SHUTDOWN.
 WRITER = "on ~* -@all +@read +@write +@scripting +@connection +@transaction -@dangerous"
 READER = "on ~* -@all +@read +@connection -@dangerous"
+# Reads receipts and gap ledgers, writes heartbeats, and nothing else (key rights of their own: Valkey 7.2).
+AUDITOR = "on %R~predictions:* %R~gaps:* %W~heartbeat:* -@all +xrevrange +mget +set +@connection -@dangerous"
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,13 @@ class LocalServer:
         """Tells `function` where the store is."""
         _tell(function, host=self.host, port=self.port, tls=False)
 
+    def grant_audit(self, function: lambda_.Function) -> None:
+        """Tells `function` where the store is."""
+        self.grant_write(function)
+
 
 class Cache(Construct):
-    """An ElastiCache replication group of Valkey in the private subnets, with users to read and to write.
+    """An ElastiCache replication group of Valkey in the private subnets, with users to read, write and audit.
 
     Attaching the user group shuts the server's default user; a Valkey group needs none of its own.
     """
@@ -64,12 +70,13 @@ class Cache(Construct):
         several = settings.nodes > 1
         self._writer = self._user("Writer", f"{prefix}-writer", WRITER)
         self._reader = self._user("Reader", f"{prefix}-reader", READER)
+        self._auditor = self._user("Auditor", f"{prefix}-auditor", AUDITOR)
         users = elasticache.CfnUserGroup(
             self,
             "Users",
             engine="valkey",
             user_group_id=f"{prefix}-users",
-            user_ids=[self._writer.ref, self._reader.ref],
+            user_ids=[self._writer.ref, self._reader.ref, self._auditor.ref],
         )
         security_group = ec2.SecurityGroup(
             self,
@@ -128,6 +135,11 @@ class Cache(Construct):
     def grant_write(self, function: lambda_.Function) -> None:
         """Lets `function`, which must be in the VPC, connect as the user that may also write."""
         self._grant(function, self._writer)
+
+    def grant_audit(self, function: lambda_.Function) -> None:
+        """Lets `function`, which must be in the VPC, connect as the user that reads receipts and writes
+        heartbeats."""
+        self._grant(function, self._auditor)
 
     def _grant(self, function: lambda_.Function, user: elasticache.CfnUser) -> None:
         function.connections.allow_to_default_port(self.connections, "the cache")

@@ -9,17 +9,17 @@ from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
 from cdk.components.handler import ARCHITECTURE, RUNTIME
-from layers.catalog import OF_FUNCTION, THIRD_PARTY
+from layers.catalog import BUILT, OF_FUNCTION
 
 CORE = Path(__file__).resolve().parents[2] / "layers" / "core"
 
 
 class Layers(Construct):
-    """The layer `core` from the repository and the third-party ones from `folder`."""
+    """The layer `core` from the repository and those that are built from `folder`."""
 
     def __init__(self, scope: Construct, construct_id: str, *, folder: Path, environment_name: str) -> None:
         super().__init__(scope, construct_id)
-        folders = {"core": CORE} | {name: folder / name for name in THIRD_PARTY}
+        folders = {"core": CORE} | {name: folder / name for name in BUILT}
         missing = [str(path) for path in folders.values() if not path.is_dir()]
         if missing:
             raise FileNotFoundError(

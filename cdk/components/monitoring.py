@@ -20,6 +20,7 @@ from cdk.components.subscription import Subscription
 from cdk.config import Environment
 
 MINUTE = Duration.minutes(1)
+FALLBACK_REASONS = ("no_quotes", "warming_up", "no_model", "model_refused", "outside_support")
 
 
 class Monitoring(Construct):
@@ -106,10 +107,14 @@ class Monitoring(Construct):
         self._row(f"{name}: how far behind, what was given up", age, given_up, quarantined)
 
     def watch_predictions(self, service: str) -> None:
-        """No predictions, or late ones. Silence counts: a missing figure is a missing prediction."""
+        """No predictions, late ones, or a model that must not serve. Silence counts: a missing figure is a
+        missing prediction."""
         predictions = self._own("Predictions", service)
-        fallbacks = self._own("Fallbacks", service)
         latency = self._own("LatencyMs", service, statistic="p99")
+        inference = self._own("InferenceMs", service, statistic="p99")
+        refused = self._own("ModelRefused", service)
+        challenger_refused = self._own("ChallengerRefused", service)
+        missing_trades = self._own("MissingTrades", service, statistic="max")
         self._alarm(
             "NoPredictions",
             predictions,
@@ -125,8 +130,43 @@ class Monitoring(Construct):
             minutes=5,
             meaning="p99 from a bar's closing to its prediction above two seconds.",
         )
-        self._row("Predictions a minute", predictions, fallbacks)
-        self._row("From a bar's closing to its prediction, p99", latency)
+        self._alarm(
+            "ModelRefused",
+            refused,
+            over=0,
+            minutes=1,
+            meaning="models/current.json names a model that cannot serve; the one before it goes on. "
+            "Why is in the function's log.",
+        )
+        self._row(
+            "Predictions a minute, outcomes given up", predictions, self._own("UnresolvedOutcomes", service)
+        )
+        self._row(
+            "Fallbacks a minute, by reason",
+            *[self._own(f"Fallbacks:{reason}", service) for reason in FALLBACK_REASONS],
+        )
+        self._row("From a bar's closing to its prediction, and the model alone, p99", latency, inference)
+        self._row("Models refused", refused, challenger_refused)
+        self._row("Trades missing in the ledger", missing_trades)
+
+    def watch_audit(self, service: str) -> None:
+        """Predictions that are not what bronze says."""
+        audited = self._own("Audited", service)
+        differences = self._own("AuditDifferences", service)
+        self._alarm(
+            "AuditDifferences",
+            differences,
+            over=0,
+            minutes=1,
+            meaning="A prediction is not what bronze says it must have been: what is known of it lies in the "
+            "bucket under audit/differences/, and `make explain ID=…` shows it.",
+        )
+        self._row(
+            "Predictions audited, different, not told yet",
+            audited,
+            differences,
+            self._own("AuditPending", service),
+        )
 
     def watch_api(self, api: apigateway.RestApi) -> None:
         """Answers that are our fault, or slow."""

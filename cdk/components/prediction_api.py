@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 
-from aws_cdk import Acknowledgment, RemovalPolicy, Validations
+from aws_cdk import Acknowledgment, Duration, RemovalPolicy, Size, Validations
 from aws_cdk import aws_apigateway as apigateway
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
+from cdk.config import Api as Limits
 from cdk.config import Environment
 
 STAGE = "v1"
 PROBLEM_JSON = "application/problem+json"
+
+# What there is to GET, described in `layers/site/openapi.yaml`. OPEN asks for no key; HEAVY reads much for
+# one answer, and has a limit of its own for each key.
+OPEN = ("/", "/openapi.json", "/health")
+HEAVY = ("/predictions/{symbol}/history", "/accuracy/{symbol}", "/models")
+ROUTES = (*OPEN, "/predictions/{symbol}", "/predictions/{symbol}/{id}", *HEAVY)
 
 # What the gateway itself refuses, before any function is asked: (response, status, title, detail).
 # Without a detail the gateway's own message is passed on. An unknown path, which the gateway calls a missing
@@ -52,10 +60,10 @@ ACCESS_LOG = json.dumps(
 
 
 class PredictionApi(Construct):
-    """`GET /predictions/{symbol}` with an API key, `GET /health` without; a browser may call either.
+    """The routes, most of them with an API key; a browser may call any of them from any page.
 
     Every error is `application/problem+json`, the gateway's own included. The usage plan meters and limits
-    each key; the stage's throttle holds for all callers together, those without a key included.
+    each key; the stage's throttle holds for all callers of a route together, those without a key included.
     """
 
     def __init__(
@@ -83,6 +91,7 @@ class PredictionApi(Construct):
             endpoint_types=[apigateway.EndpointType.REGIONAL],
             # An account-wide setting that logging stages need; it stays when this stack goes.
             cloud_watch_role=on_aws,
+            min_compression_size=Size.kibibytes(2),
             deploy_options=apigateway.StageOptions(
                 stage_name=STAGE,
                 tracing_enabled=True,
@@ -92,12 +101,14 @@ class PredictionApi(Construct):
                 access_log_format=apigateway.AccessLogFormat.custom(ACCESS_LOG),
                 throttling_rate_limit=limits.requests_per_s,
                 throttling_burst_limit=limits.burst,
+                method_options={f"{path}/GET": _open_to_all(limits) for path in OPEN},
             ),
             default_cors_preflight_options=apigateway.CorsOptions(
                 # The key is a header of the caller's own, not a cookie a browser adds: any page may ask.
                 allow_origins=apigateway.Cors.ALL_ORIGINS,
                 allow_methods=["GET", "OPTIONS"],
-                allow_headers=["x-api-key", "Content-Type"],
+                allow_headers=["x-api-key", "Content-Type", "If-None-Match"],
+                max_age=Duration.hours(1),
             ),
         )
         # The gateway would make this group by itself, and keep it for ever.
@@ -111,7 +122,7 @@ class PredictionApi(Construct):
         self.api.deployment_stage.node.add_dependency(execution_log)
         # The construct's own output of the URL; the stack gives it a fixed name.
         self.api.node.try_remove_child("Endpoint")
-        self._route(apigateway.LambdaIntegration(function, allow_test_invoke=False))
+        methods = self._route(apigateway.LambdaIntegration(function, allow_test_invoke=False))
         self._problems()
 
         plan = self.api.add_usage_plan(
@@ -121,24 +132,43 @@ class PredictionApi(Construct):
                 rate_limit=limits.key_requests_per_s, burst_limit=limits.key_burst
             ),
             quota=apigateway.QuotaSettings(limit=limits.key_requests_per_day, period=apigateway.Period.DAY),
-            api_stages=[apigateway.UsagePlanPerApiStage(api=self.api, stage=self.api.deployment_stage)],
+            api_stages=[
+                apigateway.UsagePlanPerApiStage(
+                    api=self.api,
+                    stage=self.api.deployment_stage,
+                    throttle=[
+                        apigateway.ThrottlingPerMethod(
+                            method=methods[path],
+                            throttle=apigateway.ThrottleSettings(
+                                rate_limit=limits.key_heavy_requests_per_s, burst_limit=limits.key_heavy_burst
+                            ),
+                        )
+                        for path in HEAVY
+                    ],
+                )
+            ],
         )
         self.key = self.api.add_api_key("Key", description=f"First key of tickcast-{environment.name}")
         plan.add_api_key(self.key)
         self._acknowledge(on_aws)
 
-    def _route(self, integration: apigateway.LambdaIntegration) -> None:
+    def _route(self, integration: apigateway.LambdaIntegration) -> dict[str, apigateway.Method]:
+        """The methods, by path."""
         validator = self.api.add_request_validator(
             "Parameters", validate_request_parameters=True, validate_request_body=True
         )
-        self.api.root.add_resource("predictions").add_resource("{symbol}").add_method(
-            "GET",
-            integration,
-            api_key_required=True,
-            request_validator=validator,
-            request_parameters={"method.request.path.symbol": True},
-        )
-        self.api.root.add_resource("health").add_method("GET", integration, request_validator=validator)
+        return {
+            path: self.api.root.resource_for_path(path).add_method(
+                "GET",
+                integration,
+                api_key_required=path not in OPEN,
+                request_validator=validator,
+                request_parameters={
+                    f"method.request.path.{name}": True for name in re.findall(r"\{(\w+)\}", path)
+                },
+            )
+            for path in ROUTES
+        }
 
     def _problems(self) -> None:
         for response_type, status, title, detail in PROBLEMS:
@@ -155,6 +185,7 @@ class PredictionApi(Construct):
                 },
                 response_headers={
                     "Content-Type": f"'{PROBLEM_JSON}'",
+                    "Cache-Control": "'no-store'",
                     "Access-Control-Allow-Origin": "'*'",
                 },
             )
@@ -163,7 +194,8 @@ class PredictionApi(Construct):
         Validations.of(self.api).acknowledge(
             Acknowledgment(
                 id="AwsSolutions-APIG4",
-                reason="Predictions ask for an API key with a usage plan; health is public on purpose.",
+                reason="Predictions ask for an API key with a usage plan; health, the dashboard's page and "
+                "the API's description hold nothing secret and are public on purpose.",
             ),
             Acknowledgment(
                 id="AwsSolutions-COG4",
@@ -182,3 +214,13 @@ class PredictionApi(Construct):
                     reason="API Gateway's account-wide role for its logs is meant to have just this policy.",
                 )
             )
+
+
+def _open_to_all(limits: Limits) -> apigateway.MethodDeploymentOptions:
+    """The stage's settings for what needs no key; a method with settings of its own inherits none."""
+    return apigateway.MethodDeploymentOptions(
+        metrics_enabled=True,
+        logging_level=apigateway.MethodLoggingLevel.ERROR,
+        throttling_rate_limit=limits.open_requests_per_s,
+        throttling_burst_limit=limits.open_burst,
+    )

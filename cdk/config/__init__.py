@@ -25,12 +25,26 @@ class Settings(BaseModel):
 
 
 class Prediction(Settings):
-    """How features are closed and predictions judged; every handler gets these as environment variables."""
+    """How features are closed and predictions judged; every handler gets these as environment variables.
+
+    `fee_bp` is the fee of one side of a trade in basis points (10: the exchange's for a taker who starts
+    out). A move that does not bring the calibrated confidence to `min_confidence` is noise: the answer
+    abstains.
+    """
 
     lateness_ms: Positive = 100
     stale_after_s: Positive = 5
     primary_horizon_s: Literal[1, 2, 5, 10] = 2
     features_ttl_s: Positive = 60
+    fee_bp: Annotated[float, Field(ge=0, le=1000)] = 10.0
+    min_confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.55
+
+
+class Audit(Settings):
+    """How often predictions are made again from bronze, and how many of each symbol's each time."""
+
+    every_minutes: Annotated[int, Field(ge=1, le=15)] = 5  # health takes a quarter of an hour for silence
+    sample: Annotated[int, Field(ge=1, le=60)] = 2
 
 
 class Stream(Settings):
@@ -78,6 +92,7 @@ class Functions(Settings):
     archive_ticks: Sizing = Sizing(memory_mb=512, timeout_s=120)
     train_model: Sizing = Sizing(memory_mb=3008, timeout_s=900)
     serve_predictions: Sizing = Sizing(memory_mb=512, timeout_s=10)
+    audit_predictions: Sizing = Sizing(memory_mb=1024, timeout_s=120)
     load_history: Sizing = Sizing(memory_mb=2048, timeout_s=900)
     mark_repaired: Sizing = Sizing(memory_mb=512, timeout_s=60)
     plan_backfill: Sizing = Sizing(memory_mb=512, timeout_s=60)
@@ -86,12 +101,18 @@ class Functions(Settings):
 
 
 class Api(Settings):
-    """Limits of the API: the stage's for all callers together, the usage plan's for each key."""
+    """Limits of the API: the stage's for all callers of a route together, lower where no key is asked for;
+    the usage plan's for each key, lower where one answer costs much.
+    """
 
     requests_per_s: Positive = 100
     burst: Positive = 200
+    open_requests_per_s: Positive = 20
+    open_burst: Positive = 40
     key_requests_per_s: Positive = 20
     key_burst: Positive = 40
+    key_heavy_requests_per_s: Positive = 5
+    key_heavy_burst: Positive = 10
     key_requests_per_day: Positive = 200_000
 
 
@@ -169,6 +190,7 @@ class Environment(Settings):
     tables: Tables = Tables()
     functions: Functions = Functions()
     api: Api = Api()
+    audit: Audit = Audit()
     history: History = History()
     aws: Aws | None = None
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from aws_cdk import CfnOutput, Duration, Stack
 from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
 from constructs import Construct
 
 from cdk.components.backfill import Backfill
@@ -56,6 +58,8 @@ class AppStack(Stack):
             "STALE_AFTER_S": str(environment.prediction.stale_after_s),
             "PRIMARY_HORIZON_S": str(environment.prediction.primary_horizon_s),
             "FEATURES_TTL_S": str(environment.prediction.features_ttl_s),
+            "FEE_BP": str(environment.prediction.fee_bp),
+            "MIN_CONFIDENCE": str(environment.prediction.min_confidence),
         }
 
         self.predict_stream = Handler(
@@ -134,7 +138,35 @@ class AppStack(Stack):
             vpc=vpc,
         )
         hot_store.grant_read(self.serve_predictions)
+        lake.grant_read(self.serve_predictions, "models/*")
         self.api = PredictionApi(self, "Api", environment=environment, function=self.serve_predictions)
+
+        self.audit_predictions = Handler(
+            self,
+            "AuditPredictions",
+            name="audit_predictions",
+            description="A sample of the predictions, made again from bronze",
+            environment=environment,
+            sizing=sizes.audit_predictions,
+            layers=layers.of("audit_predictions"),
+            variables=variables
+            | {
+                "AUDIT_EVERY_MINUTES": str(environment.audit.every_minutes),
+                "AUDIT_SAMPLE": str(environment.audit.sample),
+            },
+            vpc=vpc,
+        )
+        hot_store.grant_audit(self.audit_predictions)
+        lake.grant_read(self.audit_predictions, "bronze/*", "models/*")
+        lake.grant_write(self.audit_predictions, "audit/differences/*")
+        events.Rule(
+            self,
+            "AuditTime",
+            description="Time for an audit",
+            schedule=events.Schedule.rate(Duration.minutes(environment.audit.every_minutes)),
+            # A round that fails is an alarm already, and the next one is a few minutes off.
+            targets=[targets.LambdaFunction(self.audit_predictions, retry_attempts=0)],
+        )
 
         self.plan_backfill = Handler(
             self,
@@ -224,6 +256,7 @@ class AppStack(Stack):
         CfnOutput(self, "BucketName", value=lake.bucket.bucket_name)
         CfnOutput(self, "TrainModelFunction", value=self.train_model.function_name)
         CfnOutput(self, "PredictStreamFunction", value=self.predict_stream.function_name)
+        CfnOutput(self, "AuditPredictionsFunction", value=self.audit_predictions.function_name)
         CfnOutput(self, "PlanBackfillFunction", value=self.plan_backfill.function_name)
         CfnOutput(self, "BackfillMachine", value=self.backfill.machine.state_machine_arn)
 
@@ -286,8 +319,19 @@ class AwsAppStack(AppStack):
         monitoring.watch_consumer(
             self.archive_ticks, self.archive_feed, behind=Duration.minutes(15), service="archive_ticks"
         )
+        monitoring.watch_audit("audit_predictions")
         monitoring.watch_functions(
-            [self.predict_stream, self.archive_ticks, self.train_model, self.serve_predictions]
+            [
+                self.predict_stream,
+                self.archive_ticks,
+                self.train_model,
+                self.serve_predictions,
+                self.audit_predictions,
+                self.plan_backfill,
+                self.fetch_history,
+                self.load_history,
+                self.mark_repaired,
+            ]
         )
         monitoring.watch_backfill(self.backfill.machine)
         monitoring.watch_api(self.api.api)

@@ -1,4 +1,4 @@
-"""Kinesis → bars → features → model → Redis, in one invocation."""
+"""Kinesis → bars → features → model → Redis, in one invocation; outcomes as they become known."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from botocore.config import Config
 
 from tickcast.adapters.hot_store import HotStore, now_ms
 from tickcast.adapters.model_store import ModelFollower
-from tickcast.adapters.predict_stream import Outcome, PredictStream
+from tickcast.adapters.predict_stream import PredictStream, Result
 from tickcast.adapters.redis_connection import connect
 from tickcast.adapters.schema_book import SchemaBook
 from tickcast.adapters.settings import Settings
@@ -20,7 +20,7 @@ settings = Settings.from_environment()
 s3 = boto3.client("s3", config=Config(connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 2}))
 predict_stream = PredictStream(
     settings=settings,
-    store=HotStore(connect(settings), settings.lateness_us),
+    store=HotStore(connect(settings, timeout_s=0.5, retries=1), settings.lateness_us),
     models=ModelFollower(s3, settings.bucket, now_ms),
     schemas=SchemaBook(s3, settings.bucket),
     s3=s3,
@@ -30,28 +30,31 @@ predict_stream = PredictStream(
 
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    outcome = predict_stream(event)
-    report(outcome)
-    logger.debug("folded", extra={"records": outcome.records, "ticks": outcome.ticks})
+    report(predict_stream(event))
     return {"batchItemFailures": []}
 
 
-def report(outcome: Outcome) -> None:
+def report(result: Result) -> None:
     """Metrics once a closed second; a log line for what somebody should know of."""
-    for prediction in outcome.predictions:
+    for prediction in result.predictions:
         metrics.add_metric("Predictions", MetricUnit.Count, 1)
         metrics.add_metric("Fallbacks", MetricUnit.Count, prediction["source"] == "fallback")
+        if prediction["reason"]:
+            metrics.add_metric(f"Fallbacks:{prediction['reason']}", MetricUnit.Count, 1)
         metrics.add_metric("LatencyMs", MetricUnit.Milliseconds, prediction["latency_ms"])
         if prediction["inference_ms"] is not None:
             metrics.add_metric("InferenceMs", MetricUnit.Milliseconds, prediction["inference_ms"])
-    for missing in outcome.missing_trades.values():  # a gauge: read it by its maximum
+    for missing in result.missing_trades.values():  # a gauge: read it by its maximum
         metrics.add_metric("MissingTrades", MetricUnit.Count, missing)
     for name, count in (
-        ("LateTicks", outcome.late),
-        ("Quarantined", len(outcome.quarantined)),
-        ("Fenced", len(outcome.fenced)),
+        ("LateTicks", result.late),
+        ("UnresolvedOutcomes", result.unresolved),
+        ("ModelRefused", result.model_refused),
+        ("ChallengerRefused", result.challenger_refused),
+        ("Quarantined", len(result.quarantined)),
+        ("Fenced", len(result.fenced)),
     ):
         if count:
             metrics.add_metric(name, MetricUnit.Count, count)
-    for problem in (*outcome.problems, *outcome.quarantined):
+    for problem in (*result.problems, *result.quarantined):
         logger.warning(problem)

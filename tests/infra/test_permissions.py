@@ -58,7 +58,13 @@ LAKE = {
         ("s3:PutObject", "models/*"),
         ("s3:ListBucket", ""),
     },
-    "ServePredictions": set(),
+    "ServePredictions": {("s3:GetObject", "models/*"), ("s3:ListBucket", "")},
+    "AuditPredictions": {
+        ("s3:GetObject", "bronze/*"),
+        ("s3:GetObject", "models/*"),
+        ("s3:PutObject", "audit/differences/*"),
+        ("s3:ListBucket", ""),
+    },
     "PlanBackfill": {("s3:ListBucket", "")},
     "LoadHistory": {
         ("s3:GetObject", "bronze/*"),
@@ -129,11 +135,13 @@ def test_who_may_enter_the_cache(on_aws: Synthesised) -> None:
     users = {}
     for policy, statement in statements(on_aws):
         if statement["Action"] == "elasticache:Connect":
-            users[policy[:12]] = "Writer" if "Writer" in json.dumps(statement) else "Reader"
+            names = ("Writer", "Reader", "Auditor")
+            [users[policy[:12]]] = [name for name in names if name in json.dumps(statement)]
             assert "*" not in json.dumps(statement["Resource"])
     assert users == {
         "PredictStrea": "Writer",
         "ServePredict": "Reader",
+        "AuditPredict": "Auditor",
         "PlanBackfill": "Reader",
         "MarkRepaired": "Writer",
     }

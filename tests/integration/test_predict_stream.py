@@ -1,79 +1,26 @@
-"""The hot path against a real Redis: features, predictions, and the fence. S3 is moto's."""
+"""The hot path against a real Redis: features, predictions, receipts and the fence. S3 is moto's."""
 
 import json
 from dataclasses import replace
 from typing import Any
 
-import boto3
 import numpy as np
 import pytest
 import redis
-from botocore.config import Config
+from redis.connection import AbstractConnection
 
 from tests.aws import BUCKET
+from tests.hot_path import SETTINGS, START_MS, Clock, hot_path, network, put_model, stored, ticks_in
 from tests.kinesis_events import FIRST_SEQUENCE, batch_event, event, record
-from tests.market import START_US, batch, batches, random_ticks
-from tests.unit.test_model import random_network
+from tests.market import START_US, batch, random_ticks
 from tickcast import wire
-from tickcast.adapters import model_store
-from tickcast.adapters.hot_store import HotStore, Writes
-from tickcast.adapters.model_store import ModelFollower
-from tickcast.adapters.onnx_model import export
+from tickcast.adapters.hot_store import Commit, HotStore
 from tickcast.adapters.predict_stream import PredictStream
 from tickcast.adapters.redis_connection import connect
-from tickcast.adapters.schema_book import SchemaBook
-from tickcast.adapters.settings import Settings
 from tickcast.bars import BarRing
-from tickcast.features import FEATURE_HASH, FEATURE_NAMES, feature_rows
+from tickcast.features import FEATURE_NAMES, feature_rows
 from tickcast.model import HORIZONS_S
-from tickcast.state import SymbolState, encode_ring
-
-SETTINGS = Settings.from_environment({"ENVIRONMENT": "test", "BUCKET": BUCKET, "SYMBOLS": "BTCUSDT,ETHUSDT"})
-CARD = {
-    "model_id": "m1",
-    "provisional": True,
-    "feature_hash": FEATURE_HASH,
-    "calibration": {str(h): {"direction_slope": 2.0, "interval_width": 1.0} for h in HORIZONS_S},
-}
-NETWORK = random_network(1)
-
-
-class Clock:
-    """A clock that stands where it is put, µs precision in ms."""
-
-    def __init__(self) -> None:
-        self.ms = START_US / 1000
-
-    def __call__(self) -> float:
-        return self.ms
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def predict(redis_client: redis.Redis, s3: Any, clock: Clock) -> PredictStream:
-    store = HotStore(redis_client, SETTINGS.lateness_us)
-    return PredictStream(SETTINGS, store, ModelFollower(s3, BUCKET, clock), SchemaBook(s3, BUCKET), s3, clock)
-
-
-def put_model(s3: Any, model_id: str = "m1", **card: Any) -> None:
-    model_store.save(s3, BUCKET, model_id, export(NETWORK), CARD | {"model_id": model_id} | card)
-    model_store.promote(s3, BUCKET, model_id, "2026-01-01T00:00:00+00:00")
-
-
-def ticks_in(seconds: int, piece_us: int = 100_000, seed: int = 1) -> list[wire.TickBatch]:
-    return list(
-        batches(*random_ticks(seed, seconds), [START_US + t for t in range(0, seconds * 10**6, piece_us)])
-    )
-
-
-def stored(client: redis.Redis, key: str) -> dict[str, Any]:
-    text = client.get(key)
-    assert text is not None, key
-    return json.loads(text)
+from tickcast.state import VERSION, decode_state
 
 
 def test_features_and_predictions_of_each_second(
@@ -100,9 +47,9 @@ def test_features_and_predictions_of_each_second(
     for piece in stream:
         for instant_us in ring.fold(piece, 1_000_000):
             if instant_us == newest["timestamp"] * 1000:
-                vector = feature_rows(ring.bars, 1)
+                vector = feature_rows(ring.bars, ring.seconds, 1)
     assert list(features["features"].values()) == vector[0].tolist()
-    move_bp, _, _ = NETWORK.forward(vector)
+    move_bp, _, _ = network().forward(vector)
     at = HORIZONS_S.index(SETTINGS.primary_horizon_s)
     assert newest["expected_move_bp"] == pytest.approx(move_bp[0, at], rel=1e-4)
     assert newest["predicted_price"] == pytest.approx(newest["basis_price"] * (1 + move_bp[0, at] / 1e4))
@@ -139,7 +86,8 @@ def test_trades_alone_are_no_ground_for_a_prediction(
     predict(batch_event(0, batch(trades, quotes[:0])))
     prediction = stored(redis_client, "prediction:BTCUSDT:latest")
     assert (prediction["source"], prediction["reason"]) == ("fallback", "no_quotes")
-    assert prediction["basis_price"] == stored(redis_client, "features:BTCUSDT:latest")["price"]
+    features = stored(redis_client, "features:BTCUSDT:latest")
+    assert (features["mid"], prediction["basis_price"]) == (None, features["proxy_mid"])
 
 
 def test_a_repeated_event_changes_nothing(predict: PredictStream, redis_client: redis.Redis) -> None:
@@ -163,33 +111,12 @@ def test_overlapping_events_give_what_one_pass_gives(
     for piece in stream:
         list(ring.fold(piece, 1_000_000))
     state = redis_client.hgetall("state:BTCUSDT")
-    ring.late_ids = []
-    assert state[b"ring"] == encode_ring(ring)
+    stored_ring = decode_state("BTCUSDT", 0, state[b"ring"], SETTINGS.lateness_us).ring
+    assert stored_ring.bars.tobytes() == ring.bars.tobytes()
+    assert stored_ring.seconds.tobytes() == ring.seconds.tobytes()
+    assert stored_ring.trade_ids.intervals == ring.trade_ids.intervals
     assert int(state[b"sequence"]) == FIRST_SEQUENCE + len(stream) - 1
     assert redis_client.xlen("predictions:BTCUSDT") == 14
-
-
-def test_of_two_invocations_at_once_one_loses_cleanly(redis_client: redis.Redis) -> None:
-    store = HotStore(redis_client, SETTINGS.lateness_us)
-    states, _ = store.load(["BTCUSDT"])
-    winner, loser = states["BTCUSDT"], SymbolState("BTCUSDT", BarRing(0, late_trades=99))
-    winner.sequence, loser.sequence = 5, 6
-    writes = Writes()
-    writes.prediction({"symbol": "BTCUSDT", "of": "the loser"})
-    assert store.commit(winner, 0, Writes())
-    assert not store.commit(loser, 0, writes)
-    again, problems = store.load(["BTCUSDT"])
-    assert (again["BTCUSDT"].sequence, again["BTCUSDT"].ring.late_trades, problems) == (5, 0, [])
-    assert redis_client.get("prediction:BTCUSDT:latest") is None
-
-
-def test_a_commit_whose_answer_was_lost_is_done_when_sent_again(redis_client: redis.Redis) -> None:
-    store, writes = HotStore(redis_client, SETTINGS.lateness_us), Writes()
-    writes.prediction({"symbol": "BTCUSDT"})
-    state = SymbolState("BTCUSDT", BarRing(0), sequence=5)
-    assert store.commit(state, 0, writes)
-    assert store.commit(state, 0, writes)
-    assert redis_client.xlen("predictions:BTCUSDT") == 1
 
 
 def test_symbols_do_not_touch_each_other(predict: PredictStream, redis_client: redis.Redis) -> None:
@@ -245,7 +172,7 @@ def test_an_old_state_version_is_warmed_up_anew_and_said(
     predict: PredictStream, redis_client: redis.Redis
 ) -> None:
     predict(batch_event(0, *ticks_in(5)))
-    data = redis_client.hget("state:BTCUSDT", "ring").replace(b'"version": 1', b'"version": 0')
+    data = redis_client.hget("state:BTCUSDT", "ring").replace(b'"version": %d' % VERSION, b'"version": 0')
     redis_client.hset("state:BTCUSDT", "ring", data)
     outcome = predict(batch_event(100, *ticks_in(12)[60:]))
     assert any("state of version 0" in problem for problem in outcome.problems)
@@ -254,38 +181,9 @@ def test_an_old_state_version_is_warmed_up_anew_and_said(
 
 def test_redis_out_of_reach_fails_the_invocation(s3: Any, clock: Clock) -> None:
     store = HotStore(connect(replace(SETTINGS, redis_host="127.0.0.1", redis_port=1)), SETTINGS.lateness_us)
-    predict = PredictStream(
-        SETTINGS, store, ModelFollower(s3, BUCKET, clock), SchemaBook(s3, BUCKET), s3, clock
-    )
+    predict = hot_path(store, s3, clock)
     with pytest.raises(redis.ConnectionError):
         predict(batch_event(0, *ticks_in(1)))
-
-
-def test_the_pointer_is_followed_and_a_misfit_refused(predict: PredictStream, s3: Any, clock: Clock) -> None:
-    stream = ticks_in(40)
-
-    def predicted(start: int, stop: int) -> dict[str, Any]:
-        clock.ms += 5000
-        return predict(batch_event(start, *stream[start:stop])).predictions[-1]
-
-    put_model(s3, "m1")
-    assert predicted(0, 150)["model_id"] == "m1"
-    put_model(s3, "m2", provisional=False)
-    newer = predicted(150, 200)
-    assert (newer["model_id"], newer["provisional"]) == ("m2", False)
-    put_model(s3, "m3", feature_hash="of-another-code")
-    assert predicted(200, 250)["model_id"] == "m2"
-    assert "of-another-code" in str(predict.models.problem)
-    s3.put_object(Bucket=BUCKET, Key=model_store.POINTER, Body=b"{not json")
-    assert predicted(250, 300)["model_id"] == "m2"
-    put_model(s3, "m4")
-    assert predicted(300, 350)["model_id"] == "m4"
-    assert predict.models.problem is None
-
-
-def test_a_first_model_that_does_not_fit_is_a_reason_of_its_own(predict: PredictStream, s3: Any) -> None:
-    put_model(s3, "m1", feature_hash="of-another-code")
-    assert predict(batch_event(0, *ticks_in(15))).predictions[-1]["reason"] == "model_refused"
 
 
 def test_late_trades_are_listed_in_the_next_prediction(predict: PredictStream) -> None:
@@ -333,29 +231,194 @@ def test_quotes_that_stopped_are_not_served_as_fresh(predict: PredictStream, s3:
     predictions = predict(batch_event(0, batch(trades, early))).predictions
     by_second = {(p["timestamp"] - START_US // 1000) // 1000: p for p in predictions}
     assert by_second[15]["source"] == "model"
-    assert {by_second[s]["reason"] for s in range(21, 25)} == {"no_quotes"}
+    for second in range(21, 25):
+        masked = by_second[second]
+        assert (masked["source"], masked["reason"], masked["model_id"]) == ("fallback", "no_quotes", "m1")
+        assert masked["features"]["has_quotes"] == masked["features"]["imbalance"] == 0
+        vector = np.array([[masked["features"][name] for name in FEATURE_NAMES]])
+        assert masked["expected_move_bp"] == pytest.approx(network().forward(vector)[0][0, 1], rel=1e-4)
+        assert masked["abstains"]
     assert by_second[24]["basis_price"] == pytest.approx(trades["price"][-1] / 1e8, rel=1e-4)
 
 
-def test_a_passing_failure_to_look_at_the_model_is_forgotten(
-    predict: PredictStream, s3: Any, clock: Clock
+def arrived_at(events: dict[str, Any], arrived_ms: float) -> dict[str, Any]:
+    for each in events["Records"]:
+        each["kinesis"]["approximateArrivalTimestamp"] = arrived_ms / 1000
+    return events
+
+
+def test_the_receipt_says_what_the_prediction_was_made_from(predict: PredictStream, s3: Any) -> None:
+    put_model(s3)
+    stream = ticks_in(15)
+    results = [predict(batch_event(n, piece)) for n, piece in enumerate(stream)]
+    closing, newest = next(
+        (n, r.predictions[0]) for n, r in reversed(list(enumerate(results))) if r.predictions
+    )
+    trades, quotes = random_ticks(1, 15)
+    end_us = newest["timestamp"] * 1000
+    trades, quotes = trades[trades["time_us"] < end_us], quotes[quotes["time_us"] < end_us]
+    assert newest["last_trade_id"] == trades["last_id"][-1]
+    assert newest["update_id"] == quotes["update_id"][-1]
+    assert newest["trade_age_ms"] == (end_us - int(trades["time_us"][-1])) // 1000
+    assert newest["quote_age_ms"] == (end_us - int(quotes["time_us"][-1])) // 1000
+    assert newest["feature_age_ms"] == min(newest["trade_age_ms"], newest["quote_age_ms"])
+    assert newest["sequence"] == str(FIRST_SEQUENCE + closing)
+    assert 0 <= START_US - newest["history_from_us"] < 200_000
+    assert (newest["late_ids"], newest["late_update_ids"]) == ([], [])
+
+
+def test_where_the_milliseconds_went(predict: PredictStream, s3: Any, clock: Clock) -> None:
+    put_model(s3)
+    predict(batch_event(0, *ticks_in(15)[:120]))
+    clock.ms, clock.step_ms = START_MS + 12_290.0, 1.25
+    arrived_ms = START_MS + 12_240.5
+    (prediction,) = predict(arrived_at(batch_event(120, *ticks_in(15)[120:125]), arrived_ms)).predictions
+    timing = prediction["timing_ms"]
+    assert list(timing) == [
+        "lateness",
+        "to_kinesis",
+        "to_function",
+        "fold",
+        "features",
+        "inference",
+        "challenger",
+        "write",
+    ]
+    assert (timing["lateness"], timing["to_kinesis"]) == (100, pytest.approx(140.5))
+    assert timing["to_function"] == pytest.approx(12_291.25 - 12_240.5)
+    assert all(spent_ms > 0 for spent_ms in timing.values())
+    assert timing["inference"] > prediction["inference_ms"] == 1.25
+    assert sum(timing.values()) == pytest.approx(prediction["latency_ms"], abs=0.51)
+
+
+def test_one_round_trip_to_read_and_one_to_write(
+    predict: PredictStream, s3: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_model(s3)
-    assert predict.models.current()
-    once = Config(retries={"total_max_attempts": 1})
-    nowhere = boto3.client("s3", endpoint_url="http://127.0.0.1:1", region_name="us-east-1", config=once)
-    good, predict.models._s3 = predict.models._s3, nowhere
-    clock.ms += 5000
-    assert predict.models.current() and predict.models.problem
-    predict.models._s3 = good
-    clock.ms += 5000
-    assert predict.models.current() and predict.models.problem is None
+    btc = ticks_in(12)
+    both = [piece._replace(symbol=symbol) for piece in btc for symbol in ("BTCUSDT", "ETHUSDT")]
+    predict(batch_event(0, *both[:100]))
+    sent = []
+    send = AbstractConnection.send_packed_command
+    monkeypatch.setattr(
+        AbstractConnection,
+        "send_packed_command",
+        lambda self, command, check_health=True: sent.append(command) or send(self, command, check_health),
+    )
+    result = predict(batch_event(100, *both[100:]))
+    assert {prediction["symbol"] for prediction in result.predictions} == {"BTCUSDT", "ETHUSDT"}
+    assert len(sent) == 2
 
 
-@pytest.mark.parametrize("card", [[], {"calibration": {"1": {"slope": 1}}}, "text"])
-def test_a_card_of_another_shape_is_refused(predict: PredictStream, s3: Any, card: Any) -> None:
+def everything(client: redis.Redis) -> dict[bytes, Any]:
+    """All that Redis holds but the state's bytes."""
+    held: dict[bytes, Any] = {}
+    for key in client.scan_iter():
+        kind = client.type(key)
+        if kind == b"string":
+            held[key] = client.get(key)
+        elif kind == b"stream":
+            held[key] = client.xrange(key)
+        else:
+            held[key] = client.hget(key, "sequence")
+    return held
+
+
+def test_a_restart_of_the_function_changes_nothing(
+    predict: PredictStream, store: HotStore, redis_client: redis.Redis, s3: Any, clock: Clock
+) -> None:
     put_model(s3)
-    body = json.dumps(CARD | card if isinstance(card, dict) else card).encode()
-    s3.put_object(Bucket=BUCKET, Key="models/m1/card.json", Body=body)
-    prediction = predict(batch_event(0, *ticks_in(15))).predictions[-1]
-    assert (prediction["source"], prediction["reason"]) == ("fallback", "model_refused")
+    events = [batch_event(n, *ticks_in(25)[n : n + 7]) for n in range(0, 245, 7)]
+    for each in events:
+        predict(each)
+    at_once = everything(redis_client)
+    redis_client.flushall()
+    for each in events:
+        hot_path(store, s3, clock)(each)
+    assert everything(redis_client) == at_once
+    assert len(at_once[b"predictions:BTCUSDT"]) > 20 and len(at_once[b"outcomes:BTCUSDT"]) > 50
+
+
+def test_of_two_invocations_at_once_one_loses_cleanly(
+    predict: PredictStream, redis_client: redis.Redis, s3: Any, clock: Clock
+) -> None:
+    """Both read the same state; the one that is ahead has more records, and the other writes nothing."""
+    put_model(s3)
+    stream = ticks_in(20)
+    predict(batch_event(0, *stream[:120]))
+
+    class Overtaken(HotStore):
+        def commit_all(self, commits: list[Commit]) -> list[bool]:
+            assert predict(batch_event(120, *stream[120:])).fenced == []
+            self.after_the_winner = everything(redis_client)
+            return super().commit_all(commits)
+
+    store = Overtaken(redis_client, SETTINGS.lateness_us)
+    loser = hot_path(store, s3, clock)(batch_event(120, *stream[120:150]))
+    assert loser.fenced == ["BTCUSDT"]
+    assert (loser.predictions, loser.outcomes, loser.ticks, loser.late) == ([], [], 0, 0)
+    assert everything(redis_client) == store.after_the_winner
+    assert redis_client.xlen("predictions:BTCUSDT") == 19
+
+
+def test_a_stream_that_was_split_goes_on_in_the_child_shard(
+    predict: PredictStream, redis_client: redis.Redis, s3: Any
+) -> None:
+    """A child's sequence numbers are above all of its parent's; what the parent delivers again is known."""
+    put_model(s3)
+    data = [wire.encode(piece) for piece in ticks_in(20)]
+    parent = [record(n, piece, shard=0) for n, piece in enumerate(data[:120])]
+    child = [record(10**20 + n, piece, shard=3) for n, piece in enumerate(data[120:])]
+    predict(event(*parent))
+    predict(event(*child[:40]))
+    before = everything(redis_client)
+    again = predict(event(*parent[60:]))
+    assert (again.repeated, again.predictions, everything(redis_client)) == (60, [], before)
+    predict(event(*child[30:]))
+    assert redis_client.xlen("predictions:BTCUSDT") == 19
+    assert stored(redis_client, "gaps:BTCUSDT")["missing_trades"] == 0
+
+
+def test_a_lost_redis_is_warmed_up_anew_and_said(
+    predict: PredictStream, redis_client: redis.Redis, s3: Any
+) -> None:
+    put_model(s3)
+    stream = ticks_in(40)
+    predict(batch_event(0, *stream[:200]))
+    assert stored(redis_client, "heartbeat:predict_stream:BTCUSDT")["warming_since_ms"] is None
+    redis_client.flushall()
+    result = predict(batch_event(200, *stream[200:250]))
+    assert result.problems == ["BTCUSDT: Redis has no state of it; its bars are warmed up anew"]
+    assert {prediction["reason"] for prediction in result.predictions} == {"warming_up"}
+    beat = stored(redis_client, "heartbeat:predict_stream:BTCUSDT")
+    assert beat["reason"] == "warming_up"
+    assert 0 <= START_MS + 20_000 - beat["warming_since_ms"] < 300
+    recovered = predict(batch_event(250, *stream[250:]))
+    assert recovered.problems == []
+    assert recovered.predictions[-1]["source"] == "model"
+    assert stored(redis_client, "heartbeat:predict_stream:BTCUSDT")["warming_since_ms"] is None
+
+
+def test_damaged_state_is_begun_anew_and_said(predict: PredictStream, redis_client: redis.Redis) -> None:
+    predict(batch_event(0, *ticks_in(5)))
+    redis_client.hset("state:BTCUSDT", "ring", redis_client.hget("state:BTCUSDT", "ring")[:-7])
+    result = predict(batch_event(100, *ticks_in(12)[60:]))
+    assert any("damaged state" in problem for problem in result.problems)
+    assert result.predictions
+
+
+def test_ingest_s_signs_of_life_are_passed_on(predict: PredictStream, redis_client: redis.Redis) -> None:
+    first, second, *_ = ticks_in(3)
+    claimed = second._replace(connection="b", watermark_us=START_US + 123_000)
+    events = batch_event(0, first._replace(watermark_us=wire.NO_WATERMARK), claimed)
+    predict(arrived_at(events, START_MS + 250.0))
+    assert stored(redis_client, "heartbeat:ingest_ecs:BTCUSDT") == {
+        "at_ms": START_MS + 250,
+        "received_ms": START_MS + 250,
+        "watermark_ms": START_MS + 123,
+        "source": "sim",
+        "connections": ["a", "b"],
+    }
+    predict(arrived_at(batch_event(2, second._replace(watermark_us=wire.NO_WATERMARK)), START_MS + 900.0))
+    beat = stored(redis_client, "heartbeat:ingest_ecs:BTCUSDT")
+    assert (beat["at_ms"], beat["watermark_ms"]) == (START_MS + 900, START_MS + 123)

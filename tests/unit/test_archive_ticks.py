@@ -9,7 +9,7 @@ from tickcast import wire
 from tickcast.adapters import bronze
 from tickcast.adapters.archive_ticks import Outcome, archive
 from tickcast.adapters.schema_book import SchemaBook
-from tickcast.ticks import Quotes, Trades
+from tickcast.ticks import Quotes, Trades, span_us
 
 
 def run(s3: Any, sent: dict[str, Any]) -> Outcome:
@@ -37,7 +37,14 @@ def test_every_tick_is_in_bronze_as_it_was(s3: Any) -> None:
     assert outcome.ticks == len(trades) + len(quotes)
     last = FIRST_SEQUENCE + len(stream) - 1
     folder = "bronze/source=sim/symbol=BTCUSDT/date=2025-07-31/hour=22/"
-    assert outcome.files == [f"{folder}shardId-000000000000-{FIRST_SEQUENCE}-{last}.avro"]
+    first_us, last_us = span_us(trades, quotes) or (0, 0)
+    name = f"shardId-000000000000-{FIRST_SEQUENCE}-{last}-{first_us}-{last_us}.avro"
+    assert outcome.files == [folder + name]
+    assert bronze.part(folder + name) == (
+        *(folder + name, "shardId-000000000000", FIRST_SEQUENCE, last),
+        *(first_us, last_us),
+    )
+    assert bronze.part(f"{folder}history-000001.avro") is None
 
 
 def test_a_repeated_event_overwrites_its_own_files(s3: Any) -> None:

@@ -6,7 +6,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.market import START_US, batch, batches, random_ticks
-from tickcast.bars import BAR, BAR_US, WINDOW_BARS, BarRing, Bars, bar_index, summarise
+from tickcast.bars import (
+    BAR,
+    BAR_US,
+    BARS_PER_S,
+    KEPT_BARS,
+    KEPT_SECONDS,
+    SECOND_US,
+    SILENCE_US,
+    BarRing,
+    Bars,
+    bar_index,
+    is_quoted,
+    mids,
+    proxy_mids,
+    stretches,
+    summarise,
+    whole_seconds,
+)
+from tickcast.gaps import QUOTES_MISSING_US
 from tickcast.ticks import Quotes, Trades
 
 EMPTY = np.zeros(1, BAR)[0]
@@ -48,6 +66,7 @@ def bars_by_loop(trades: Trades, quotes: Quotes, count: int) -> list[dict]:
             state["buy_qty" if t[6] > 0 else "sell_qty"] += t[5]
             state["notional"] += round(float(t[4]) * float(t[5]) / 1e8)
             state |= {"last_trade_id": t[3], "last_trade_price": t[4], "last_trade_us": t[0]}
+            state["last_buy_price" if t[6] > 0 else "last_sell_price"] = t[4]
         clock = start
         for q in sorted((q for q in quotes.tolist() if start <= q[0] < end), key=lambda q: q[2]):
             clock = pass_time(state, clock, max(clock, q[0]))
@@ -98,9 +117,16 @@ def test_no_ticks_make_empty_bars() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 5), st.lists(st.integers(START_US, START_US + 8_000_000), max_size=60), st.randoms())
-def test_same_bits_for_any_batches_order_and_repeats(seed: int, cuts_us: list[int], rng: object) -> None:
-    trades, quotes = random_ticks(seed, 8)
+@given(
+    st.integers(0, 5),
+    st.lists(st.integers(START_US, START_US + 8_000_000), max_size=60),
+    st.sampled_from([(30, 60), (300, 900)]),  # the second is a burst: bars are closed within the second
+    st.randoms(),
+)
+def test_same_bits_for_any_batches_order_and_repeats(
+    seed: int, cuts_us: list[int], rates: tuple[float, float], rng: object
+) -> None:
+    trades, quotes = random_ticks(seed, 8, *rates)
     expected = folded([batch(trades, quotes)])
     stream = []
     for piece in batches(trades, quotes, cuts_us):
@@ -111,8 +137,9 @@ def test_same_bits_for_any_batches_order_and_repeats(seed: int, cuts_us: list[in
         if rng.random() < 0.5:
             stream.append(rng.choice(stream))  # an earlier batch once more, by another connection
     got = folded(stream)
-    assert got.bars.tobytes() == expected.bars.tobytes()
-    assert got.next_bar == expected.next_bar
+    assert got.seconds.tobytes() == expected.seconds.tobytes()
+    both = got.bars["end_us"] <= expected.closed_us  # a burst is closed up to where its batches end
+    assert got.bars[both].tobytes() == expected.bars[-both.sum() :].tobytes()
     assert (got.late_trades, got.late_quotes) == (0, 0)
 
 
@@ -132,7 +159,8 @@ def test_disorder_below_the_lateness_changes_nothing(seed: int, cuts_us: list[in
             stream.append(batch(t, q, newest_us))
     got, expected = folded(stream), folded([batch(trades, quotes)])
     assert (got.late_trades, got.late_quotes) == (0, 0)
-    assert got.bars[-60:].tobytes() == expected.bars[-60:].tobytes()
+    assert got.bars.tobytes() == expected.bars.tobytes()
+    assert got.seconds.tobytes() == expected.seconds.tobytes()
 
 
 def test_a_late_trade_is_counted_and_named_not_folded() -> None:
@@ -179,18 +207,85 @@ def test_a_watermark_closes_bars_of_a_quiet_market() -> None:
     end_us = START_US + 9_000_000
     silent = batch(trades[:0], quotes[:0], end_us)
     assert list(ring.fold(silent, 1_000_000))[-1] <= end_us - LATENESS_US
-    assert ring.closed_us == end_us - LATENESS_US
+    assert ring.closed_us == (end_us - LATENESS_US) // SECOND_US * SECOND_US  # nobody asks before the next
     assert int(ring.bars[-1]["update_id"]) == int(quotes["update_id"][-1])
 
 
-def test_the_ring_keeps_a_minute_and_survives_a_long_gap() -> None:
+def test_seconds_are_the_sums_of_their_bars_however_the_ring_was_filled() -> None:
+    trades, quotes = random_ticks(5, 70, 3, 5)
+    (bars,) = stretches(trades, quotes)
+    ring = folded(list(batches(trades, quotes, [START_US + k * 130_000 for k in range(1, 530)])))
+    expected = whole_seconds(bars)
+    for row in expected:
+        mine = bars[(bars["end_us"] > row["end_us"] - SECOND_US) & (bars["end_us"] <= row["end_us"])]
+        for name in ("trade_count", "buy_qty", "sell_qty", "notional", "quote_count"):
+            assert row[name] == sum(int(bar[name]) for bar in mine)
+        quoted = [bar for bar in mine if is_quoted(np.array([bar]))[0]]
+        assert row["quoted_bars"] == len(quoted)
+        assert row["depth"] == sum(int(bar["bid_qty"]) + int(bar["ask_qty"]) for bar in quoted)
+        assert row["mid2"] == (quoted[-1]["bid_price"] + quoted[-1]["ask_price"] if len(quoted) else 0)
+    assert len(ring.seconds) == KEPT_SECONDS
+    upto = int(ring.seconds[-1]["end_us"])
+    kept = expected[expected["end_us"] <= upto][-KEPT_SECONDS:]
+    assert ring.seconds.tobytes() == kept.tobytes()
+    assert len(ring.bars) == KEPT_BARS
+
+
+def test_a_long_silence_begins_anew_live_as_in_history() -> None:
+    trades, quotes = random_ticks(5, 20)
+    later = SILENCE_US + 7 * SECOND_US
+    after_trades, after_quotes = trades.copy(), quotes.copy()
+    for rows, ids in ((after_trades, ("first_id", "last_id")), (after_quotes, ("update_id",))):
+        rows["time_us"] += 20 * SECOND_US + later
+        for name in ids:
+            rows[name] += 10**6
+    one, two = stretches(np.concatenate([trades, after_trades]), np.concatenate([quotes, after_quotes]))
+    assert len(one) + len(two) <= 2 * 20 * BARS_PER_S + 2
+    assert two[0]["trade_count"] + two[0]["quote_count"] > 0
+    quiet = [
+        batch(trades[:0], quotes[:0], START_US + (20 + k) * SECOND_US) for k in range(later // SECOND_US)
+    ]
+    for between in ([], quiet):  # the connection was lost, or the market was quiet
+        ring = folded([batch(trades, quotes), *between, batch(after_trades, after_quotes)])
+        assert ring.history_from_us == int(two[0]["end_us"]) - BAR_US
+        ours = two[two["end_us"] <= ring.closed_us]
+        assert ring.bars.tobytes() == ours[-KEPT_BARS:].tobytes()
+        assert ring.seconds.tobytes() == whole_seconds(ours).tobytes()
+
+
+def test_nobody_waits_for_the_instants_of_an_outage() -> None:
     trades, quotes = random_ticks(5, 70, 3, 5)
     ring = folded([batch(trades, quotes)])
-    assert len(ring.bars) == WINDOW_BARS
-    later = ring.watermark_us + 3600 * 1_000_000
-    assert list(ring.fold(batch(trades[:0], quotes[:0], later), 1_000_000)) == []
+    later = ring.watermark_us + 3600 * SECOND_US
+    seconds = list(ring.fold(batch(trades[:0], quotes[:0], later), SECOND_US))
+    assert len(seconds) <= 1  # that of the ticks still open
     assert ring.closed_us == (later - LATENESS_US) // BAR_US * BAR_US
-    assert not ring.bars["quote_count"].any()
+    assert not len(ring.bars)
+
+
+def test_a_quiet_book_is_known_and_a_stalled_one_is_not() -> None:
+    trades, quotes = random_ticks(6, 4)
+    silent = [batch(trades[:0], quotes[:0], START_US + k * SECOND_US) for k in range(5, 30)]
+    quiet = folded([batch(trades, quotes), *silent])
+    assert is_quoted(quiet.bars[-1:])[0]
+    assert mids(quiet.bars[-1:])[0] == (quotes["bid_price"][-1] + quotes["ask_price"][-1]) / 2
+    on = trades.copy()
+    on["time_us"] += QUOTES_MISSING_US + 1_000_000
+    on["first_id"] += len(on)
+    on["last_id"] += len(on)
+    stalled = folded([batch(trades, quotes), batch(on, quotes[:0], int(on["time_us"][-1]) + SECOND_US)])
+    newest = stalled.bars[-1:]
+    assert not is_quoted(newest)[0]
+    assert np.isnan(mids(newest)[0])
+    bought, sold = (on["price"][on["side"] == side][-1] for side in (1, -1))
+    assert proxy_mids(newest)[0] == (bought + sold) / 2
+
+
+def test_a_proxy_does_not_outlive_its_trades() -> None:
+    trades, quotes = random_ticks(6, 4)
+    silent = [batch(trades[:0], quotes[:0], START_US + k * SECOND_US) for k in range(5, 30)]
+    ring = folded([batch(trades, quotes[:0]), *silent])
+    assert np.isnan(proxy_mids(ring.bars[-1:])[0])
 
 
 def test_a_batch_before_any_tick_does_nothing() -> None:

@@ -19,42 +19,42 @@ from local.drills.faults import DRILLS, Drill
 from local.drills.proxy import Proxy
 from local.drills.runner import Result, judge, summary, table
 from local.options import OptionsError
-from tickcast.bars import BAR, BAR_US
+from tickcast.bars import SECOND, SECOND_US
 
 WHOLE = Drill("whole", faults.baseline)
 HOLED = Drill("holed", faults.baseline, re.compile("^dropped"))
 
 
-def bars(*trades_and_volume: tuple[int, int]) -> np.ndarray:
-    rows = np.zeros(len(trades_and_volume), BAR)
+def seconds(*trades_and_volume: tuple[int, int]) -> np.ndarray:
+    rows = np.zeros(len(trades_and_volume), SECOND)
     for row, (count, volume) in enumerate(trades_and_volume):
-        rows[row]["end_us"] = (row + 1) * BAR_US
+        rows[row]["end_us"] = (row + 1) * SECOND_US
         rows[row]["trade_count"], rows[row]["buy_qty"], rows[row]["sell_qty"] = count, volume - 1, 1
     return rows
 
 
-def in_bar(index: int, first_id: int, last_id: int, qty: int) -> Trades:
-    return Trades(first_id, last_id, index * BAR_US + 7, qty)
+def in_second(index: int, first_id: int, last_id: int, qty: int) -> Trades:
+    return Trades(first_id, last_id, index * SECOND_US + 7, qty)
 
 
-PUBLISHED = [in_bar(0, 1, 3, 30), in_bar(0, 4, 4, 10), in_bar(2, 5, 6, 20)]
+PUBLISHED = [in_second(0, 1, 3, 30), in_second(0, 4, 4, 10), in_second(2, 5, 6, 20)]
 
 
-def test_bars_that_hold_what_was_published() -> None:
-    assert compare(bars((4, 40), (0, 1), (2, 20))[[0, 2]], PUBLISHED) == (0, 0)
+def test_seconds_that_hold_what_was_published() -> None:
+    assert compare(seconds((4, 40), (0, 1), (2, 20))[[0, 2]], PUBLISHED) == (0, 0)
 
 
 @pytest.mark.parametrize(
-    ("third_bar", "expected"),
+    ("third", "expected"),
     [((4, 40), (2, 0)), ((1, 10), (0, 1)), ((2, 40), (1, 0))],
     ids=["twice", "late", "volume twice"],
 )
-def test_what_bars_have_too_many_or_too_few(third_bar: tuple[int, int], expected: tuple[int, int]) -> None:
-    assert compare(bars((4, 40), (0, 1), third_bar)[[0, 2]], PUBLISHED) == expected
+def test_what_seconds_have_too_many_or_too_few(third: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert compare(seconds((4, 40), (0, 1), third)[[0, 2]], PUBLISHED) == expected
 
 
-def test_what_is_absent_is_not_expected_in_bars() -> None:
-    assert compare(bars((3, 30), (0, 1), (1, 9))[[0, 2]], PUBLISHED, {4, 5}) == (0, 0)
+def test_what_is_absent_is_not_expected() -> None:
+    assert compare(seconds((3, 30), (0, 1), (1, 9))[[0, 2]], PUBLISHED, {4, 5}) == (0, 0)
 
 
 def test_the_spans_of_drills_touch() -> None:

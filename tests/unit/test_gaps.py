@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from tests.market import batch, random_ticks
 from tickcast.bars import BarRing
-from tickcast.gaps import MAX_GAPS, UNKNOWN, Gap, GapLedger, QuoteGap, touched_ms, without
-from tickcast.state import decode_ring, encode_ring
+from tickcast.gaps import MAX_GAPS, UNKNOWN, WITHHELD, Gap, GapLedger, QuoteGap, touched_ms
+from tickcast.state import SymbolState, decode_state, encode_state
 from tickcast.wire import Notice, TickBatch
 
 S = 1_000_000
@@ -88,7 +88,8 @@ def test_it_is_bounded_and_counts_what_it_forgets() -> None:
 def test_it_is_part_of_the_state() -> None:
     ring = BarRing(100_000)
     ring.gaps = GapLedger([Gap(1, 2, 3, 4, "why")], [QuoteGap(5, 6)], [Notice("n", 7, 8)], 9)
-    assert decode_ring(encode_ring(ring), 100_000).gaps == ring.gaps
+    stored = encode_state(SymbolState("BTCUSDT", ring))
+    assert decode_state("BTCUSDT", 0, stored, 100_000).ring.gaps == ring.gaps
     json.dumps(ring.gaps.as_dict())
 
 
@@ -102,24 +103,17 @@ def test_its_record_is_what_others_read() -> None:
     }
 
 
-def test_a_ledger_without_what_was_repaired() -> None:
-    ledger = GapLedger()
-    ledger.missing(5, 9, 10, 20)
-    ledger.missing(12, 13, 30, 40)
-    ledger.forgotten = 4
-    ledger.quotes_resumed(0, 10_000_000)
-    record = ledger.record()
-    left = without(record, [(1, 5), (8, 8), (13, 99)])
-    assert [(gap["first_id"], gap["last_id"], gap["trades"]) for gap in left["gaps"]] == [
-        (6, 7, 2),
-        (9, 9, 1),
-        (12, 12, 1),
-    ]
-    assert left["missing_trades"] == 4 + 4
-    assert left["quote_gaps"] == record["quote_gaps"] and left["forgotten_trades"] == 4
-    assert without(record, []) == record
-    assert without(record, [(5, 13)]) == record | {"gaps": [], "missing_trades": 4}
-
-
 def test_predictions_touched_are_those_that_looked_back_on_the_gap() -> None:
     assert touched_ms(Gap(1, 2, 5_000_999, 6_000_001)) == (5_000, 67_001)
+
+
+def test_what_was_repaired_leaves_the_ledger_and_what_is_withheld_says_so() -> None:
+    ledger = GapLedger()
+    ledger.missing(5, 9, 10, 20)
+    ledger.missing(30, 31, 40, 50)
+    for _ in range(2):
+        ledger.settle(repaired=[(5, 7)], withheld=[(30, 31), (8, 8)])
+    assert [(gap.first_id, gap.last_id, gap.cause) for gap in ledger.gaps] == [
+        (8, 9, UNKNOWN),  # of which one is withheld: not all of it
+        (30, 31, WITHHELD),
+    ]

@@ -11,6 +11,7 @@ def test_defaults_are_the_contract_s() -> None:
     settings = Settings.from_environment(FUNCTION)
     assert settings.symbols == ("BTCUSDT", "ETHUSDT")
     assert (settings.lateness_us, settings.stale_after_s, settings.features_ttl_s) == (100_000, 5, 60)
+    assert (settings.fee_bp, settings.min_confidence) == (10, 0.55)
 
 
 @pytest.mark.parametrize("name", FUNCTION)
@@ -22,6 +23,12 @@ def test_a_missing_variable_is_named(name: str) -> None:
 def test_a_number_that_is_none_is_named() -> None:
     with pytest.raises(SettingsError, match="LATENESS_MS is 'soon', it should be a number"):
         Settings.from_environment(FUNCTION | {"LATENESS_MS": "soon"})
+
+
+@pytest.mark.parametrize("text", ["0.4", "1", "55"])
+def test_a_confidence_that_is_none_is_named(text: str) -> None:
+    with pytest.raises(SettingsError, match="MIN_CONFIDENCE is .*, it should be from 0.5 up to below 1"):
+        Settings.from_environment(FUNCTION | {"MIN_CONFIDENCE": text})
 
 
 @pytest.mark.parametrize("text", ["", " , ", "BTC-USDT", "BTC/USDT"])

@@ -41,6 +41,10 @@ def test_the_simulator_s_past_trains_a_model_that_serves(s3: Any) -> None:
     assert card["data"]["share_of_bars_with_quotes"] > 0.99
     assert (card["provisional"], card["reason"]) == (True, "first start")
     assert card["test"]["1"]["direction"] > 0.6  # the simulated book does foretell moves
+    assert card["rows_with_quotes"] == card["rows"] > 3000
+    assert card["masked_calibration"].keys() == card["calibration"].keys() == {"1", "2", "5", "10"}
+    assert set(card["network"]["inputs"]["odd"]) <= card["support"].keys() <= set(FEATURE_NAMES)
+    assert card["learned_to_us"] < card["data"]["to_us"]  # the newest rows are left for the test
     follower = ModelFollower(s3, BUCKET, lambda: 0.0)
     model = follower.current()
     assert model is not None, follower.problem

@@ -1,10 +1,15 @@
 """Event-time bars: the memory of one symbol that features are a pure function of.
 
-Time is cut into bars of 100 ms of the exchange's clock. A bar stays *open*, holding its ticks, until the
-watermark (how far the stream is known to have got) has passed its end by the allowed lateness; then it is
-summarised once, from its ticks sorted by id, into one row of `BAR`. All sums are integers. So the bits of
-a row depend only on which ticks fell into the bar and on the row before it: not on how the stream was cut
-into batches, in which order connections delivered, or how often. Live and history run this same code.
+Time is cut into bars of 100 ms of the exchange's clock. A bar stays *open*, holding its ticks, until it is
+asked for and the watermark (how far the stream is known to have got) has passed its end by the allowed
+lateness; then it is summarised once, from its ticks sorted by id, into one row of `BAR`. All sums are
+integers. So the bits of a row depend only on which ticks fell into the bar and on the row before it: not on
+how the stream was cut into batches, in which order connections delivered, or how often. Live and history run
+this same code.
+
+Memory is short in two ways: bars are kept for the five seconds that need their resolution, and summed up
+into whole seconds (`SECOND`) for the minute that volatility, depth and volume are measured over. A silence
+of more than a minute ends a stretch: the next tick begins anew, as if it were the first.
 
 A tick that comes after its bar was closed is *late*: it is counted and its id listed, never folded into
 the past. With disorder in the stream below `lateness_us` no tick is ever late, whatever the batches.
@@ -25,7 +30,13 @@ from tickcast.ticks import QUOTE, SCALE, TRADE, Quotes, Trades, raw, span_us
 from tickcast.wire import TickBatch
 
 BAR_US = 100_000
-WINDOW_BARS = 600  # one minute: the longest look-back of any feature
+SECOND_US = 1_000_000
+BARS_PER_S = SECOND_US // BAR_US
+KEPT_BARS = 5 * BARS_PER_S + 1  # five seconds, and the bar that their returns start from
+KEPT_SECONDS = 61  # a minute, and the second that its returns start from
+SILENCE_US = 60 * SECOND_US  # so long without a tick ends a stretch
+PROXY_LIFE_US = 10 * SECOND_US
+MAX_OPEN_TICKS = 500
 MAX_LATE_IDS = 100
 
 # Quantities and prices are mantissas at 1e-8, times µs. Everything after `notional` but the sums is the
@@ -40,6 +51,8 @@ BAR = np.dtype(
         ("last_trade_id", "<i8"),
         ("last_trade_price", "<i8"),
         ("last_trade_us", "<i8"),
+        ("last_buy_price", "<i8"),  # of the last trade that a buyer began
+        ("last_sell_price", "<i8"),
         ("quote_count", "<i8"),
         ("ofi", "<i8"),  # order-flow imbalance (Cont, Kukanov, Stoikov 2014)
         ("imbalance_us", "<i8"),  # integral of the book imbalance (1e-6) over the bar's time
@@ -56,14 +69,105 @@ BAR = np.dtype(
 _IMBALANCE_SCALE = 10**6
 _BOOK = ("update_id", "bid_price", "bid_qty", "ask_price", "ask_qty")
 
+# A whole second of bars, by the same units. `mid2` and `proxy2` are twice the price at its end; 0: unknown.
+SECOND = np.dtype(
+    [
+        ("end_us", "<i8"),
+        ("trade_count", "<i8"),
+        ("buy_qty", "<i8"),
+        ("sell_qty", "<i8"),
+        ("notional", "<i8"),
+        ("quote_count", "<i8"),
+        ("depth", "<i8"),  # sum of bid and ask quantity over the quoted bars
+        ("quoted_bars", "<i8"),
+        ("mid2", "<i8"),
+        ("proxy2", "<i8"),
+    ]
+)
+_SUMMED = ("trade_count", "buy_qty", "sell_qty", "notional", "quote_count")
+
 Bars = npt.NDArray[Any]  # of BAR
+Seconds = npt.NDArray[Any]  # of SECOND
 Ints = npt.NDArray[np.int64]
+
+_NOTHING = np.zeros(1, BAR)[0]  # the row before the first
+
+
+def is_quoted(bars: Bars) -> npt.NDArray[np.bool_]:
+    """Whether the quote in force at each bar's end is known. A book that stands still while nothing is
+    traded is a quiet one; trades without quotes mean that quotes are missing. Shape (bars,)."""
+    stalled = bars["last_trade_us"] - bars["last_quote_us"] > QUOTES_MISSING_US
+    return np.asarray((bars["bid_price"] > 0) & ~stalled)
+
+
+def twice_mids(bars: Bars) -> Ints:
+    """Twice the mid at each bar's end, 1e-8; 0 where it is not known. Shape (bars,)."""
+    return np.where(is_quoted(bars), bars["bid_price"] + bars["ask_price"], 0)
+
+
+def twice_proxy_mids(bars: Bars) -> Ints:
+    """Twice the mean of the last price that a buyer paid and the last that a seller got, 1e-8: what stands
+    in for the mid without quotes. 0 where one is not known or the last trade is too old. Shape (bars,)."""
+    buy, sell = bars["last_buy_price"], bars["last_sell_price"]
+    is_known = (buy > 0) & (sell > 0) & (bars["end_us"] - bars["last_trade_us"] <= PROXY_LIFE_US)
+    return np.where(is_known, buy + sell, 0)
 
 
 def mids(bars: Bars) -> npt.NDArray[np.float64]:
-    """The mid at each bar's end, 1e-8; NaN where no quote is known or the last is too old. Shape (bars,)."""
-    is_known = (bars["bid_price"] > 0) & (bars["end_us"] - bars["last_quote_us"] <= QUOTES_MISSING_US)
-    return np.where(is_known, (bars["bid_price"] + bars["ask_price"]) / 2, np.nan)
+    """The mid at each bar's end, 1e-8; NaN where it is not known. Shape (bars,)."""
+    return _prices(twice_mids(bars))
+
+
+def proxy_mids(bars: Bars) -> npt.NDArray[np.float64]:
+    """What stands in for the mid without quotes, 1e-8; NaN where it is not known. Shape (bars,)."""
+    return _prices(twice_proxy_mids(bars))
+
+
+def _prices(twice: Ints) -> npt.NDArray[np.float64]:
+    return np.where(twice > 0, twice / 2, np.nan)
+
+
+def whole_seconds(bars: Bars) -> Seconds:
+    """The seconds that end within `bars`, which follow each other without a hole; the first may have begun
+    before them. Shape (seconds,)."""
+    ends = np.flatnonzero(bars["end_us"] % SECOND_US == 0)
+    rows = np.zeros(len(ends), SECOND)
+    if not len(ends):
+        return rows
+    at_end, quoted = bars[ends], is_quoted(bars)
+    starts = np.concatenate([[max(0, ends[0] + 1 - BARS_PER_S)], ends[:-1] + 1])
+    sums = {name: bars[name] for name in _SUMMED}
+    sums["depth"] = np.where(quoted, bars["bid_qty"] + bars["ask_qty"], 0)
+    sums["quoted_bars"] = quoted.astype(np.int64)
+    for name, values in sums.items():
+        rows[name] = np.add.reduceat(values[: ends[-1] + 1], starts)
+    rows["end_us"] = at_end["end_us"]
+    rows["mid2"], rows["proxy2"] = twice_mids(at_end), twice_proxy_mids(at_end)
+    return rows
+
+
+def stretches(trades: Trades, quotes: Quotes) -> list[Bars]:
+    """The bars of history: one array for each stretch of ticks without a silence of a minute.
+
+    Ticks may come in any order and more than once, by their ids.
+    """
+    trades = trades[np.unique(trades["first_id"], return_index=True)[1]]
+    quotes = quotes[np.unique(quotes["update_id"], return_index=True)[1]]
+    times_us = np.sort(np.concatenate([trades["time_us"], quotes["time_us"]]))
+    breaks = np.flatnonzero(np.diff(times_us) > SILENCE_US) + 1
+    found = []
+    for times in np.split(times_us, breaks):
+        if not len(times):
+            continue
+        start_us, end_us = times[0], times[-1]
+        first = bar_index(int(start_us))
+        count = bar_index(int(end_us)) + 1 - first
+        some_trades, some_quotes = (
+            _chosen(ticks, (ticks["time_us"] >= start_us) & (ticks["time_us"] <= end_us))
+            for ticks in (trades, quotes)
+        )
+        found.append(summarise(some_trades, some_quotes, first, count, _NOTHING))
+    return found
 
 
 def bar_index(time_us: int) -> int:
@@ -73,11 +177,13 @@ def bar_index(time_us: int) -> int:
 
 @dataclass
 class BarRing:
-    """The last minute of closed bars of one symbol, the ticks of the open ones, and what was seen."""
+    """The newest closed bars and seconds of one symbol, the ticks of the open ones, and what was seen."""
 
     lateness_us: int
     next_bar: int = -1  # the first open bar; -1 until the first tick
+    history_from_us: int = -1  # where the stretch begins that `bars` and `seconds` belong to
     bars: Bars = field(default_factory=lambda: np.empty(0, BAR))
+    seconds: Seconds = field(default_factory=lambda: np.empty(0, SECOND))
     open_trades: Trades = field(default_factory=lambda: np.empty(0, TRADE))
     open_quotes: Quotes = field(default_factory=lambda: np.empty(0, QUOTE))
     watermark_us: int = -1
@@ -87,6 +193,7 @@ class BarRing:
     newest_trade_us: int = -1  # of the highest trade id seen
     newest_quote_us: int = -1
     late_ids: list[int] = field(default_factory=list)  # the newest trade ids that came late
+    late_update_ids: list[int] = field(default_factory=list)  # and of quotes
     late_trades: int = 0
     late_quotes: int = 0
 
@@ -99,33 +206,43 @@ class BarRing:
         """Take in `batch` and close what is due; yields each closed multiple of `every_us`, in order.
 
         While the caller holds a yielded instant, the newest row of `bars` is the bar that ends there.
+        Instants within a silence of a minute or more are not yielded: nobody waits for them.
         """
         self.gaps.noticed(batch.notices)
         self._take(batch.trades, batch.quotes)
         self.watermark_us = max(self.watermark_us, batch.watermark_us)
         due = bar_index(self.watermark_us - self.lateness_us)
-        if self.next_bar < 0 or due <= self.next_bar:
-            return
-        if due - self.next_bar > WINDOW_BARS:
-            self._jump(due)
+        if self.next_bar < 0:
             return
         step = every_us // BAR_US
-        for instant in range(-(-(self.next_bar + 1) // step) * step, due + 1, step):
+        while self.next_bar < due:
+            self._skip_silence(due)
+            instant = (self.next_bar // step + 1) * step
+            if instant > due:
+                # Nobody asks before the next instant, and one pass over its ticks costs what a pass over a
+                # tenth of them does; but a burst shall not be carried from state to state.
+                if len(self.open_trades) + len(self.open_quotes) > MAX_OPEN_TICKS:
+                    self._close(due)
+                return
             self._close(instant)
             yield instant * BAR_US
-        self._close(due)
 
-    def _jump(self, due: int) -> None:
-        """Across a long silence: nobody waits for the instants in it, and only its last minute is kept."""
-        if span := span_us(self.open_trades, self.open_quotes):
-            self._close(min(due, bar_index(span[1]) + 1))
-        self.next_bar = max(self.next_bar, due - WINDOW_BARS)
-        self._close(due)
+    def _skip_silence(self, due: int) -> None:
+        """Where more than a minute without a tick is due, go on at the next tick, or at the end."""
+        open_span = span_us(self.open_trades, self.open_quotes)
+        until = min(due, bar_index(open_span[0])) if open_span else due
+        if (until - self.next_bar) * BAR_US > SILENCE_US:
+            self._begin(until)
+
+    def _begin(self, bar: int) -> None:
+        """Begin anew at `bar`: features look at nothing from before it."""
+        self.next_bar, self.history_from_us = bar, bar * BAR_US
+        self.bars, self.seconds = np.empty(0, BAR), np.empty(0, SECOND)
 
     def _take(self, trades: Trades, quotes: Quotes) -> None:
         if self.next_bar < 0 and (span := span_us(trades, quotes)):
             # Bars before the first tick are empty; starting below it leaves room for disorder.
-            self.next_bar = bar_index(span[0] - self.lateness_us)
+            self._begin(bar_index(span[0] - self.lateness_us))
         for rows in (trades, quotes):
             if len(rows):
                 self.received_us = max(self.received_us, int(rows["receive_time_us"].max()))
@@ -186,7 +303,9 @@ class BarRing:
         if late.any():
             # A second connection repeats old quotes: only what the closed bars had not reached is news.
             reached = int(self.bars[-1]["update_id"]) if len(self.bars) else 0
-            self.late_quotes += int((quotes["update_id"][late] > reached).sum())
+            late_ids = quotes["update_id"][late & (quotes["update_id"] > reached)].tolist()
+            self.late_quotes += len(late_ids)
+            self.late_update_ids = (self.late_update_ids + late_ids)[-MAX_LATE_IDS:]
             quotes = _chosen(quotes, ~late)
         if len(self.bars) and (quotes["update_id"] <= self.bars[-1]["update_id"]).any():
             # Known by another connection, which estimated its time differently.
@@ -199,21 +318,24 @@ class BarRing:
         self.open_quotes = known
 
     def _close(self, until_bar: int) -> None:
-        """Summarise the open bars before `until_bar` and keep the newest minute."""
+        """Summarise the open bars before `until_bar` and keep what features look back at."""
         if until_bar <= self.next_bar:
             return
         end_us = until_bar * BAR_US
         trades_due = self.open_trades["time_us"] < end_us
         quotes_due = self.open_quotes["time_us"] < end_us
-        before = self.bars[-1] if len(self.bars) else np.zeros(1, BAR)[0]
-        rows = summarise(
-            _chosen(self.open_trades, trades_due),
-            _chosen(self.open_quotes, quotes_due),
-            self.next_bar,
-            until_bar - self.next_bar,
-            before,
-        )
-        self.bars = _joined(self.bars, rows)[-WINDOW_BARS:]
+        trades, quotes = _chosen(self.open_trades, trades_due), _chosen(self.open_quotes, quotes_due)
+        if len(self.bars) and (span := span_us(trades, quotes)):
+            newest_us = max(int(self.bars[-1]["last_trade_us"]), int(self.bars[-1]["last_quote_us"]))
+            if span[0] - newest_us > SILENCE_US:
+                self._begin(bar_index(span[0]))
+        before = self.bars[-1] if len(self.bars) else _NOTHING
+        rows = summarise(trades, quotes, self.next_bar, until_bar - self.next_bar, before)
+        known = _joined(self.bars, rows)
+        # From the start of the second that was open: `KEPT_BARS` reaches back further than that.
+        of_new = known[-(len(rows) + self.next_bar % BARS_PER_S) :]
+        self.seconds = _joined(self.seconds, whole_seconds(of_new))[-KEPT_SECONDS:]
+        self.bars = known[-KEPT_BARS:]
         self.open_trades = _chosen(self.open_trades, ~trades_due)
         self.open_quotes = _chosen(self.open_quotes, ~quotes_due)
         self.next_bar = until_bar
@@ -244,6 +366,9 @@ def _summarise_trades(bars: Bars, trades: Trades, edges_us: Ints, before: np.voi
     bars["last_trade_id"] = _after(before["last_trade_id"], trades["last_id"])[at_end]
     bars["last_trade_price"] = _after(before["last_trade_price"], trades["price"])[at_end]
     bars["last_trade_us"] = _after(before["last_trade_us"], trades["time_us"])[at_end]
+    for name, of_side in (("last_buy_price", is_buy), ("last_sell_price", ~is_buy)):
+        newest = _after(0, np.maximum.accumulate(np.where(of_side, np.arange(1, len(trades) + 1), 0)))
+        bars[name] = _after(before[name], trades["price"])[newest[at_end]]
 
 
 def _summarise_quotes(bars: Bars, quotes: Quotes, edges_us: Ints, before: np.void) -> None:

@@ -17,9 +17,10 @@ from tickcast.wire import Notice
 MAX_GAPS = 200
 MAX_NOTICES = 20
 UNKNOWN = "unknown"
+WITHHELD = "withheld by the exchange"
 # The clock that estimated a notice's times and the exchange's agree to about this.
 _TOLERANCE_US = 1_000_000
-# A book that has not changed for so long is not known any more: the quote stream may have stalled.
+# So long without a quote may be a stalled stream: a trade after it shows that it is (`bars.is_quoted`).
 QUOTES_MISSING_US = 5_000_000
 _LOOK_BACK_US = 61_000_000  # the minute behind a prediction that its features look at
 
@@ -83,6 +84,18 @@ class GapLedger:
                 left.append(Gap(last_id + 1, gap.last_id, gap.from_us, gap.to_us, gap.cause))
         self.gaps = left
 
+    def settle(self, repaired: Iterable[tuple[int, int]], withheld: Iterable[tuple[int, int]]) -> None:
+        """What became of ranges of missing ids, ends included: held now, or refused by the exchange itself.
+
+        May be told as often as one likes.
+        """
+        for first_id, last_id in repaired:
+            self.arrived(first_id, last_id)
+        for first_id, last_id in withheld:
+            for gap in self.gaps:
+                if first_id <= gap.first_id and gap.last_id <= last_id:
+                    gap.cause = WITHHELD
+
     def quotes_resumed(self, from_us: int, to_us: int) -> None:
         """The last quote before and the first after a silence; short ones are the market's own."""
         if to_us - from_us >= QUOTES_MISSING_US:
@@ -121,22 +134,6 @@ class GapLedger:
             notices=[Notice(*notice) for notice in data["notices"]],
             forgotten=data["forgotten"],
         )
-
-
-def without(record: dict[str, Any], repaired: Iterable[tuple[int, int]]) -> dict[str, Any]:
-    """The ledger of `GapLedger.record` less ranges of trade ids, ends included, that were repaired since.
-
-    >>> gap = {"first_id": 5, "last_id": 9, "from_us": 10, "to_us": 20, "cause": "unknown", "trades": 5}
-    >>> record = {"missing_trades": 5, "forgotten_trades": 0, "gaps": [gap], "quote_gaps": []}
-    >>> [(left["first_id"], left["last_id"]) for left in without(record, [(6, 9)])["gaps"]]
-    [(5, 5)]
-    """
-    gaps = [Gap(**{name: value for name, value in gap.items() if name != "trades"}) for gap in record["gaps"]]
-    ledger = GapLedger(gaps, forgotten=record["forgotten_trades"])
-    for first_id, last_id in repaired:
-        ledger.arrived(first_id, last_id)
-    left = ledger.record()
-    return record | {name: left[name] for name in ("missing_trades", "gaps")}
 
 
 def touched_ms(gap: Gap) -> tuple[int, int]:

@@ -1,14 +1,4 @@
-"""The model: a small network whose answer flips its sign when buying and selling are exchanged.
-
-For odd features o and even features e it predicts, per horizon h, the move of the mid in units of
-σ√h as
-
-    f(o, e) = o·L + ½ [g(o, e) - g(-o, e)],      g(o, e) = silu(o·A + e·B + c)·W
-
-so f(-o, e) = -f(o, e) by construction: no drift can be memorised. The volatility σ is an input and the
-output is scaled back to basis points inside the model, which lets one model serve several markets.
-A second, even head gives the probability that the mid does not move at all.
-"""
+"""What a model says, for people: moves of a network turned into prices, probabilities and intervals."""
 
 from __future__ import annotations
 
@@ -16,47 +6,9 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from tickcast.features import FEATURE_HASH, FEATURE_NAMES, ODD_FEATURES
+from tickcast.features import FEATURE_HASH, Floats
 
 HORIZONS_S = (1, 2, 5, 10)
-Floats = npt.NDArray[np.float64]
-
-_ODD = len(ODD_FEATURES)
-_SIGMA = FEATURE_NAMES.index("sigma_bp")
-
-
-@dataclass
-class Network:
-    """Weights; H horizons, K hidden units. The network's whole state, exported to ONNX as it is."""
-
-    skip: Floats  # L (odd, H)
-    hidden_odd: Floats  # A (odd, K)
-    hidden_even: Floats  # B (even, K)
-    hidden_bias: Floats  # c (K,)
-    out: Floats  # W (K, H)
-    flat: Floats  # (even, H): logit of "the mid does not move"
-    flat_bias: Floats  # (H,)
-
-    def forward(self, features: Floats) -> tuple[Floats, Floats, Floats]:
-        """`move_bp`, `scale_bp` (σ√h) and `p_flat`, each (rows, H), of `features` (rows, F)."""
-        odd, even = features[:, :_ODD], features[:, _ODD:_SIGMA]
-        scale_bp = features[:, _SIGMA:] * np.sqrt(np.array(HORIZONS_S, float))
-        driven, shared = odd @ self.hidden_odd, even @ self.hidden_even + self.hidden_bias
-        difference = silu(shared + driven) - silu(shared - driven)
-        move = odd @ self.skip + 0.5 * difference @ self.out
-        p_flat = sigmoid(even @ self.flat + self.flat_bias)
-        return move * scale_bp, scale_bp, p_flat
-
-
-def sigmoid(x: Floats) -> Floats:
-    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * x)))
-
-
-def silu(x: Floats) -> Floats:
-    return x * sigmoid(x)
 
 
 @dataclass(frozen=True)
@@ -70,14 +22,27 @@ class Calibration:
     direction_slope: float
     interval_width: float
 
+    def confidence(self, move_bp: float, scale_bp: float) -> float:
+        """The probability that the direction of `move_bp` is right, given that the mid moves."""
+        return 1.0 / (1.0 + math.exp(-self.direction_slope * abs(move_bp) / scale_bp))
+
+    def noise_bp(self, scale_bp: float, min_confidence: float) -> float | None:
+        """The move at which the confidence comes to `min_confidence` (0.5 to 1): a smaller one is noise.
+        None where no move ever earns it, because the model's direction is worth nothing."""
+        if self.direction_slope == 0:
+            return None
+        return math.log(min_confidence / (1 - min_confidence)) * scale_bp / self.direction_slope
+
 
 @dataclass(frozen=True)
 class HorizonForecast:
-    """One horizon's answer: prices in quote currency, moves in basis points of the basis price."""
+    """One horizon's answer: prices in quote currency, moves in basis points of the basis price.
+    `scale_bp` is σ√h, the move that the horizon is used to."""
 
     horizon_s: int
     predicted_price: float
     expected_move_bp: float
+    scale_bp: float
     confidence: float
     p_flat: float
     lower: float
@@ -100,13 +65,13 @@ def forecast(
         calibration = calibrations[horizon_s]
         move, scale = float(move_bp[at]), float(scale_bp[at])
         width = calibration.interval_width * scale
-        confidence = 1.0 / (1.0 + math.exp(-calibration.direction_slope * abs(move) / scale))
         answers.append(
             HorizonForecast(
                 horizon_s=horizon_s,
                 predicted_price=basis_price * (1 + move / 1e4),
                 expected_move_bp=move,
-                confidence=confidence,
+                scale_bp=scale,
+                confidence=calibration.confidence(move, scale),
                 p_flat=float(p_flat[at]),
                 lower=basis_price * (1 + (move - width) / 1e4),
                 upper=basis_price * (1 + (move + width) / 1e4),

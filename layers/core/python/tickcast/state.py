@@ -1,29 +1,31 @@
-"""What Redis keeps of a symbol: its bar ring and the last Kinesis sequence number applied.
+"""What Redis keeps of a symbol: its bar ring, what is remembered of its predictions, and the fence.
 
-The encoding is a JSON header (version, scalars, row counts) and the memory of the arrays: reading it
-costs microseconds. A version the code does not know is refused by name, so that after a deployment the
-ring is warmed up anew instead of misread.
+The encoding is a JSON header (version, scalars, row counts) and the bytes of the arrays: about 15 KB in
+all, and reading it costs microseconds. A version the code does not know is refused by name, so that after a
+deployment the ring is warmed up anew instead of misread.
 """
 
 from __future__ import annotations
 
 import json
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from tickcast.bars import BAR, BarRing
+from tickcast.bars import BAR, SECOND, BarRing
 from tickcast.gaps import GapLedger
 from tickcast.intervals import IntervalSet
+from tickcast.outcomes import Memory
 from tickcast.ticks import QUOTE, TRADE
 
-VERSION = 1
+VERSION = 2
 _LENGTH = struct.Struct("<I")
-_ARRAYS = (("bars", BAR), ("open_trades", TRADE), ("open_quotes", QUOTE))
+_ARRAYS = (("bars", BAR), ("seconds", SECOND), ("open_trades", TRADE), ("open_quotes", QUOTE))
 _SCALARS = (
     "next_bar",
+    "history_from_us",
     "watermark_us",
     "received_us",
     "newest_trade_us",
@@ -31,36 +33,42 @@ _SCALARS = (
     "late_trades",
     "late_quotes",
     "late_ids",
+    "late_update_ids",
 )
 
 
 class StateError(ValueError):
-    """Bytes that are not a ring of this version; the message says what they are."""
+    """Bytes that are not a state of this version; the message says what they are."""
 
 
 @dataclass
 class SymbolState:
-    """A symbol's ring and its fence: `sequence` is the last sequence number applied, 0 before the first."""
+    """A symbol's ring, its memory of predictions, and its fence: `sequence` is the last Kinesis sequence
+    number applied, 0 before the first."""
 
     symbol: str
     ring: BarRing
+    memory: Memory = field(default_factory=Memory)
     sequence: int = 0
 
 
-def encode_ring(ring: BarRing) -> bytes:
+def encode_state(state: SymbolState) -> bytes:
+    """All of `state` but its symbol and sequence, which are read without decoding."""
+    ring = state.ring
     header = {
         "version": VERSION,
         **{name: getattr(ring, name) for name in _SCALARS},
         "trade_ids": ring.trade_ids.intervals,
         "gaps": ring.gaps.as_dict(),
+        "memory": state.memory.as_dict(),
         "rows": [len(getattr(ring, name)) for name, _ in _ARRAYS],
     }
     text = json.dumps(header).encode()
     return b"".join((_LENGTH.pack(len(text)), text, *(getattr(ring, name).tobytes() for name, _ in _ARRAYS)))
 
 
-def decode_ring(data: bytes, lateness_us: int) -> BarRing:
-    """The ring in `data`. Raises `StateError` on another version or on damaged bytes."""
+def decode_state(symbol: str, sequence: int, data: bytes, lateness_us: int) -> SymbolState:
+    """The state in `data`. Raises `StateError` on another version or on damaged bytes."""
     try:
         (length,) = _LENGTH.unpack_from(data)
         header: dict[str, Any] = json.loads(data[_LENGTH.size : _LENGTH.size + length])
@@ -69,10 +77,11 @@ def decode_ring(data: bytes, lateness_us: int) -> BarRing:
         ring = BarRing(lateness_us, **{name: header[name] for name in _SCALARS})
         ring.trade_ids = IntervalSet([(first, last) for first, last in header["trade_ids"]])
         ring.gaps = GapLedger.from_dict(header["gaps"])
+        memory = Memory.from_dict(header["memory"])
         at = _LENGTH.size + length
         for (name, dtype), rows in zip(_ARRAYS, header["rows"], strict=True):
             setattr(ring, name, np.frombuffer(data, dtype, rows, at))
             at += rows * dtype.itemsize
     except (struct.error, ValueError, KeyError, TypeError) as error:
         raise error if isinstance(error, StateError) else StateError(f"damaged state: {error}") from error
-    return ring
+    return SymbolState(symbol, ring, memory, sequence)

@@ -1,7 +1,8 @@
 """Every tick into bronze: the second consumer of the stream.
 
 One file per event, source, symbol and hour, named by shard and sequence numbers: a repeated event
-overwrites its own files instead of doubling them.
+overwrites its own files instead of doubling them. The span of time in the name spares readers those that
+they do not need.
 """
 
 from __future__ import annotations
@@ -47,7 +48,10 @@ def archive(event: dict[str, Any], s3: Any, bucket: str, schemas: SchemaBook) ->
         outcome.ticks += batch.tick_count
     for folder, ticks in rows.items():
         # Numbers of 56 digits make long names; the shard tells shards apart, first and last the event.
-        key = f"{folder}{records[0].shard_id}-{records[0].sequence_text}-{records[-1].sequence_text}.avro"
+        sequences = (records[0].sequence_text, records[-1].sequence_text)
+        times_us = [tick["timestamp"] for tick in ticks]
+        span_us = (min(times_us), max(times_us))
+        key = bronze.part_key(folder, records[0].shard_id, sequences, span_us)
         s3.put_object(Bucket=bucket, Key=key, Body=bronze.write_file(ticks))
         outcome.files.append(key)
     return outcome

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import fastavro
 import numpy as np
@@ -53,6 +54,34 @@ _UNREADABLE = (ValueError, EOFError, KeyError, IndexError, zlib.error, fastavro.
 
 class BronzeError(ValueError):
     """An object that is not a whole Avro file of MarketData; the message names the object."""
+
+
+class Part(NamedTuple):
+    """What the name of an archived object says: which records of the stream its ticks came in (the numbers
+    of the first and the last of the event, which may have held others' as well), and their span of time."""
+
+    key: str
+    shard_id: str
+    first_sequence: int
+    last_sequence: int
+    from_us: int
+    to_us: int
+
+
+_PART = re.compile(r"/([^/]+?)-(\d+)-(\d+)-(\d+)-(\d+)\.avro$")
+
+
+def part_key(folder: str, shard_id: str, sequences: tuple[str, str], span_us: tuple[int, int]) -> str:
+    """The name of an archived object. Its parts sort by shard and then as the stream went."""
+    return f"{folder}{shard_id}-{'-'.join(sequences)}-{span_us[0]}-{span_us[1]}.avro"
+
+
+def part(key: str) -> Part | None:
+    """What `key` says; None for an object that is not of the stream, such as history."""
+    if found := _PART.search(key):
+        shard_id, *numbers = found.groups()
+        return Part(key, shard_id, *map(int, numbers))
+    return None
 
 
 def prefix(source: str, symbol: str, hour_us: int) -> str:

@@ -1,7 +1,7 @@
 """The model as an ONNX file: written once by the trainer, run by onnxruntime wherever it serves.
 
 Input `features` (N, F) float32; outputs `move_bp`, `scale_bp` and `p_flat`, each (N, H) float32. The
-volatility scaling is inside, so nothing but the vector has to be agreed upon.
+choice of inputs and the volatility scaling are inside, so nothing but the vector has to be agreed upon.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from tickcast.features import FEATURE_NAMES, ODD_FEATURES
-from tickcast.model import HORIZONS_S, Floats, ModelError, Network
+from tickcast.features import FEATURE_NAMES, Floats
+from tickcast.model import HORIZONS_S, ModelError
+from tickcast.network import DAMPED_WITHIN, DAMPING, HAS_QUOTES, SIGMA, Network, places
 
 OPSET = 17
 _IR_VERSION = 9
@@ -23,27 +24,40 @@ def export(network: Network) -> bytes:
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    odd, features = len(ODD_FEATURES), len(FEATURE_NAMES)
-    root_h = np.sqrt(np.array(HORIZONS_S, np.float32))[None, :]
+    inputs = network.inputs
     constants: dict[str, Any] = {
         "L": network.skip,
         "A": network.hidden_odd,
         "B": network.hidden_even,
         "c": network.hidden_bias,
         "half_W": 0.5 * network.out,
+        "M": network.masked_skip,
+        "usual_sigma": network.usual_sigma,
+        "damped_from": np.array(DAMPED_WITHIN[0]),
+        "damped_to": np.array(DAMPED_WITHIN[1]),
+        "damping": np.array(DAMPING),
+        "knows_quotes": network.knows_quotes,
         "flat_weights": network.flat,
         "flat_bias": network.flat_bias,
-        "root_h": root_h,
+        "root_h": np.sqrt(np.array(HORIZONS_S, float))[None, :],
+        "one": np.ones(1),
     }
-    splits = np.array([odd, features - 1 - odd, 1], np.int64)
+    picks = {
+        "odd": inputs.odd,
+        "even": inputs.even,
+        "masked": inputs.masked,
+        "flat": inputs.flat,
+        "has_quotes": ("has_quotes",),
+        "sigma": ("sigma_bp",),
+    }
     initializers = [numpy_helper.from_array(np.asarray(v, np.float32), k) for k, v in constants.items()]
-    initializers.append(numpy_helper.from_array(splits, "splits"))
+    initializers += [numpy_helper.from_array(places(names), f"at_{part}") for part, names in picks.items()]
 
     def node(operator: str, inputs: str, outputs: str, **attributes: Any) -> Any:
         return helper.make_node(operator, inputs.split(), outputs.split(), **attributes)
 
     nodes = [
-        node("Split", "features splits", "odd even sigma", axis=1),
+        *(node("Gather", f"features at_{part}", part, axis=1) for part in picks),
         node("MatMul", "sigma root_h", "scale_bp"),
         node("MatMul", "odd A", "driven"),
         node("MatMul", "even B", "even_B"),
@@ -57,9 +71,19 @@ def export(network: Network) -> bytes:
         node("Sub", "plus_silu minus_silu", "difference"),
         node("MatMul", "difference half_W", "bent"),
         node("MatMul", "odd L", "straight"),
-        node("Add", "straight bent", "move"),
-        node("Mul", "move scale_bp", "move_bp"),
-        node("MatMul", "even flat_weights", "flat_driven"),
+        node("Add", "straight bent", "quoted"),
+        node("Mul", "has_quotes knows_quotes", "uses_quotes"),
+        node("Mul", "quoted uses_quotes", "quoted_part"),
+        node("MatMul", "masked M", "unquoted"),
+        node("Sub", "one uses_quotes", "has_none"),
+        node("Mul", "unquoted has_none", "unquoted_part"),
+        node("Add", "quoted_part unquoted_part", "move"),
+        node("Div", "sigma usual_sigma", "ratio"),
+        node("Clip", "ratio damped_from damped_to", "clipped"),
+        node("Pow", "clipped damping", "damped"),
+        node("Mul", "move damped", "damped_move"),
+        node("Mul", "damped_move scale_bp", "move_bp"),
+        node("MatMul", "flat flat_weights", "flat_driven"),
         node("Add", "flat_driven flat_bias", "flat_logit"),
         node("Sigmoid", "flat_logit", "p_flat"),
     ]
@@ -67,7 +91,7 @@ def export(network: Network) -> bytes:
     graph = helper.make_graph(
         nodes,
         "tickcast",
-        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["rows", features])],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["rows", len(FEATURE_NAMES)])],
         [
             helper.make_tensor_value_info(n, TensorProto.FLOAT, shape)
             for n in ("move_bp", "scale_bp", "p_flat")
@@ -116,7 +140,8 @@ class OnnxModel:
 def _check_equal(network: Network, exported: OnnxModel) -> None:
     rng = np.random.default_rng(0)
     features = rng.normal(0, 1, (64, len(FEATURE_NAMES)))
-    features[:, -1] = np.abs(features[:, -1]) + 0.05
+    features[:, SIGMA] = np.abs(features[:, SIGMA]) + 0.05
+    features[:, HAS_QUOTES] = rng.integers(0, 2, len(features))
     for ours, theirs in zip(network.forward(features), exported(features), strict=True):
         if not np.allclose(ours, theirs, rtol=1e-4, atol=1e-5):
             worst = float(np.abs(ours - theirs).max())

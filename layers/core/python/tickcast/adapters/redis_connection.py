@@ -40,8 +40,12 @@ class IamToken(CredentialProvider):
         return self._user, str(request.url).removeprefix("http://")
 
 
-def connect(settings: Settings, *, timeout_s: float = 1.0) -> redis.Redis:
-    """A client for the environment's Redis. Nothing is sent before the first command."""
+def connect(settings: Settings, *, timeout_s: float = 1.0, retries: int = 2) -> redis.Redis:
+    """A client for the environment's Redis. Nothing is sent before the first command.
+
+    A server that hangs costs a command at most `timeout_s` for each of (1 + `retries`)² tries: the client
+    tries the connection anew for every try of the command.
+    """
     options: dict[str, Any] = {}
     if settings.redis_iam_user:
         options["credential_provider"] = IamToken(
@@ -55,7 +59,7 @@ def connect(settings: Settings, *, timeout_s: float = 1.0) -> redis.Redis:
         socket_timeout=timeout_s,
         socket_keepalive=True,
         health_check_interval=30,
-        retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), 2),
+        retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), retries),
         # After a failover the connection may lead to what is now a replica: the retry takes a new one.
         retry_on_error=[redis.ReadOnlyError],
         **options,

@@ -1,107 +1,204 @@
-"""What the API answers: the newest prediction, judged at the moment of reading, and the system's health.
+"""What the API answers: predictions judged at the moment of reading, their receipts, how good they were.
 
 Freshness is the age of the event time, not the life of a key: features older than the limit make the
 answer a fallback that says so. Only "nothing is known" and a wrong request are errors, as problem+json
-(RFC 9457).
+(RFC 9457). What there is to ask is described in `layers/site/openapi.yaml`.
 """
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib import resources
 from typing import Any
+from urllib.parse import urlencode
 
 import redis
 
+from tickcast.adapters.dashboard import dashboard
+from tickcast.adapters.health import Health
 from tickcast.adapters.hot_store import HotStore
+from tickcast.adapters.http_answers import Answer, Refusal
+from tickcast.adapters.http_query import Query
+from tickcast.adapters.model_catalog import ModelCatalog
 from tickcast.adapters.settings import Settings
 from tickcast.model import HORIZONS_S
 from tickcast.prediction import STALE_FEATURES, fallback
+from tickcast.scoring import score
+
+# A hot store that hangs costs a caller about a second: four tries of this (`redis_connection.connect`).
+STORE_TIMEOUT_S = 0.25
+STORE_RETRIES = 1
 
 HISTORY_MAX = 300
-GAPS_SHOWN = 10
+PAGE_MAX = 1000
+PAGE_DEFAULT = 100
+PAGE_SPAN_MS = 3_600_000
+ACCURACY_SPAN_MS = 3_600_000
+ACCURACY_EVERY_MS = 10_000
+OUTCOMES_MAX = 20_000
+SETTLED_AFTER_MS = 60_000  # no prediction of so long ago is still to be written
+
+# What only the receipt has: the heaviest parts, which few look at.
+OF_THE_RECEIPT = ("features", "calibrator", "timing_ms", "sequence")
+
+# How long an answer may be kept by the caller alone: it was given for a key.
+SECOND = "private, max-age=1"
+SECONDS = "private, max-age=10"
+SETTLED = "private, max-age=60"
+FOR_EVER = "private, max-age=31536000, immutable"
+OPEN_MINUTES = "public, max-age=300"
+
+Event = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    body: dict[str, Any]
-
-    def as_proxy_response(self) -> dict[str, Any]:
-        """As API Gateway's Lambda proxy integration wants it."""
-        kind = (
-            "application/json"
-            if self.status < 400 or "title" not in self.body
-            else "application/problem+json"
-        )
-        return {
-            "statusCode": self.status,
-            "headers": {
-                "Content-Type": kind,
-                "Cache-Control": "no-store",
-                "Access-Control-Allow-Origin": "*",
-            },
-            "body": json.dumps(self.body),
-        }
-
-
-def problem(status: int, title: str, detail: str) -> Answer:
-    return Answer(status, {"type": "about:blank", "title": title, "status": status, "detail": detail})
+def site_file(name: str) -> str:
+    """A file of the layer `site`, which `layers.site` builds."""
+    return resources.files("tickcast_site").joinpath(name).read_text("utf-8")
 
 
 @dataclass
 class ServePredictions:
     settings: Settings
     store: HotStore
+    models: ModelCatalog
     clock_ms: Callable[[], float]
+    site: Callable[[str], str] = site_file
+    _accuracy: dict[str, tuple[float, Answer]] = field(
+        default_factory=dict
+    )  # by symbol, and when it was made
 
-    def __call__(self, event: dict[str, Any]) -> Answer:
+    def __call__(self, event: Event) -> Answer:
         """The answer to a proxy event; a store that does not answer is a 503, never a 500."""
         try:
-            if event.get("resource") == "/health":
-                return self.health()
-            symbol = (event.get("pathParameters") or {}).get("symbol", "")
-            return self.prediction(symbol, event.get("queryStringParameters") or {})
+            return self._route(event)
+        except Refusal as refusal:
+            return refusal.answer()
         except redis.RedisError as error:
-            return problem(
-                503, "Store unavailable", f"Redis does not answer ({type(error).__name__}); try again"
-            )
+            told = f"Redis does not answer ({type(error).__name__}); try again"
+            return Refusal(503, "Store unavailable", told).answer()
 
-    def prediction(self, symbol: str, query: dict[str, str]) -> Answer:
+    def _route(self, event: Event) -> Answer:
+        resource = str(event.get("resource"))
+        if resource in (routes := self.by_symbol()):
+            return routes[resource](self._symbol(event), event)
+        Query(event)  # none of the others takes a parameter
+        return self.without_symbol()[resource]()
+
+    def by_symbol(self) -> dict[str, Callable[[str, Event], Answer]]:
+        """The routes that are about one symbol."""
+        return {
+            "/predictions/{symbol}": self.latest,
+            "/predictions/{symbol}/history": self.history,
+            "/predictions/{symbol}/{id}": self.receipt,
+            "/accuracy/{symbol}": self.accuracy,
+        }
+
+    def without_symbol(self) -> dict[str, Callable[[], Answer]]:
+        """The other routes."""
+        return {
+            "/": lambda: dashboard(self.site("index.html"), OPEN_MINUTES),
+            "/openapi.json": lambda: Answer(200, text=self.site("openapi.json"), cache_control=OPEN_MINUTES),
+            "/health": Health(self.settings, self.store, self.clock_ms),
+            "/models": lambda: Answer(200, self.models(), cache_control=SECONDS),
+        }
+
+    def latest(self, symbol: str, event: Event) -> Answer:
         """The newest prediction: the model's while it is fresh, else a fallback with its reason."""
-        unknown = sorted(set(query) - {"horizon", "history"})
-        if unknown:
-            return problem(400, "Unknown parameter", f"{', '.join(unknown)}; known are horizon, history")
-        if symbol.upper() not in self.settings.symbols:
-            known = ", ".join(self.settings.symbols)
-            return problem(404, "Unknown symbol", f"{symbol!r} is not served; served are {known}")
-        horizon = query.get("horizon", str(self.settings.primary_horizon_s))
-        if horizon not in {str(h) for h in HORIZONS_S}:
-            allowed = ", ".join(str(h) for h in HORIZONS_S)
-            detail = f"horizon is {horizon[:20]!r}, it should be one of {allowed} (seconds)"
-            return problem(400, "Bad horizon", detail)
-        history = query.get("history", "0")
-        if not _is_count(history, HISTORY_MAX):
-            detail = f"history is {history[:20]!r}, it should be 0 to {HISTORY_MAX} predictions"
-            return problem(400, "Bad history", detail)
-        record, features = self.store.latest(symbol.upper())
+        query = Query(event, ("horizon", "history"))
+        horizon_s = self._horizon(query)
+        history = query.count("history", 0, HISTORY_MAX, 0)
+        record, features = self.store.latest(symbol)
         if record is None or features is None:
-            return problem(404, "Nothing known yet", f"no tick of {symbol.upper()} has arrived so far")
-        body = self.as_of_now(at_horizon(record, int(horizon)), features)
-        if int(history):
+            raise Refusal(404, "Nothing known yet", f"no tick of {symbol} has arrived so far", "symbol")
+        body = self.as_of_now(at_horizon(light(record), horizon_s), features)
+        if history:
             body["history"] = [
-                at_horizon(r, int(horizon)) for r in self.store.history(symbol.upper(), int(history))
+                at_horizon(light(past), horizon_s) for past in self.store.history(symbol, history)
             ]
-        return Answer(200, body)
+        return Answer(200, body, cache_control=SECOND)
+
+    def history(self, symbol: str, event: Event) -> Answer:
+        """A page of what was predicted in a span of time, newest first. Seconds without a prediction are
+        missing from it, as they are from the store."""
+        query = Query(event, ("from", "to", "limit", "cursor", "horizon"))
+        horizon_s, limit = self._horizon(query), query.count("limit", 1, PAGE_MAX, PAGE_DEFAULT)
+        now_ms = round(self.clock_ms())
+        to_ms, from_ms = query.instant_ms("to"), query.instant_ms("from")
+        to_ms = now_ms if to_ms is None else to_ms
+        from_ms = max(0, to_ms - PAGE_SPAN_MS) if from_ms is None else from_ms
+        if from_ms > to_ms:
+            raise Refusal(400, "Bad from", f"from ({from_ms}) is later than to ({to_ms})", "from")
+        before_ms = query.cursor_ms("cursor")
+        newest_ms = to_ms if before_ms is None else min(to_ms, before_ms - 1)
+        # One more than asked for tells whether there is a page after this one.
+        found = self.store.predictions(symbol, from_ms, max(0, newest_ms), limit + 1)
+        page, has_more = found[:limit], len(found) > limit
+        going_on = {"from": from_ms, "to": to_ms, "limit": limit, "horizon": horizon_s}
+        going_on["cursor"] = page[-1]["timestamp"] if page else 0
+        body = {
+            "symbol": symbol,
+            "horizon_s": horizon_s,
+            "from": from_ms,
+            "to": to_ms,
+            "count": len(page),
+            "next": f"?{urlencode(going_on)}" if has_more else None,
+            "predictions": [at_horizon(light(record), horizon_s) for record in page],
+        }
+        is_settled = newest_ms < now_ms - SETTLED_AFTER_MS
+        return Answer(200, body, cache_control=SETTLED if is_settled else SECOND)
+
+    def receipt(self, symbol: str, event: Event) -> Answer:
+        """All that was written about one prediction, with its outcomes as far as they are known."""
+        Query(event)
+        prediction_id = str((event.get("pathParameters") or {}).get("id", "")).upper()
+        parts = re.fullmatch(r"([A-Z0-9]{1,20})-([0-9]{1,13})", prediction_id)
+        if not parts:
+            told = f"id is {prediction_id[:40]!r}, it should be like {symbol}-1767225600000"
+            raise Refusal(400, "Bad id", f"{told} (milliseconds since 1970)", "id")
+        timestamp_ms = int(parts[2])
+        record = self.store.prediction(symbol, timestamp_ms) if parts[1] == symbol else None
+        if record is None:
+            told = f"no prediction {prediction_id} of {symbol} is kept: those of about an hour are"
+            raise Refusal(404, "Unknown prediction", told, "id")
+        outcomes = self.store.outcomes(symbol, timestamp_ms, HORIZONS_S)
+        body = record | {
+            "outcomes": {str(horizon_s): outcomes[horizon_s] for horizon_s in sorted(outcomes)},
+            "environment": self.settings.environment,
+        }
+        is_final = set(outcomes) == set(HORIZONS_S)
+        return Answer(200, body, cache_control=FOR_EVER if is_final else SECOND)
+
+    def accuracy(self, symbol: str, event: Event) -> Answer:
+        """How good the last hour's predictions were, worked out at most every ten seconds."""
+        Query(event)
+        now_ms = self.clock_ms()
+        made_ms, answer = self._accuracy.get(symbol, (float("-inf"), None))
+        if answer is None or now_ms - made_ms >= ACCURACY_EVERY_MS:
+            to_ms = round(now_ms)
+            from_ms = to_ms - ACCURACY_SPAN_MS
+            outcomes = self.store.resolved(symbol, from_ms, to_ms, OUTCOMES_MAX)
+            body = {
+                "symbol": symbol,
+                "environment": self.settings.environment,
+                "from": from_ms,
+                "to": to_ms,
+                "horizons": score(outcomes),
+                "summary": self.store.record(f"accuracy:{symbol}"),
+            }
+            answer = Answer(200, body, cache_control=SECONDS)
+            self._accuracy[symbol] = (now_ms, answer)
+        return answer
 
     def as_of_now(self, record: dict[str, Any], features: dict[str, Any]) -> dict[str, Any]:
         """`record` with its age, the seconds left, and a fallback in its place once it is too old."""
         now_ms = self.clock_ms()
         age_s = now_ms / 1000 - features["timestamp"]
         if age_s > self.settings.stale_after_s:
-            known = features["mid"] if features["mid"] is not None else features["price"]
-            record = record | fallback(known, STALE_FEATURES)
+            prices = (features.get(name) for name in ("mid", "proxy_mid", "price"))
+            known = next(price for price in prices if price is not None)
+            record = light(record | fallback(known, STALE_FEATURES) | {"challenger": None})
         return record | {
             "age_s": round(age_s, 3),
             "feature_age_ms": round(now_ms - features["timestamp"] * 1000),
@@ -109,38 +206,20 @@ class ServePredictions:
             "environment": self.settings.environment,
         }
 
-    def health(self) -> Answer:
-        """200 while every symbol's features are fresh, else 503; each part with its reason."""
-        services: dict[str, Any] = {}
-        try:
-            names = [f"predict_stream:{symbol}" for symbol in self.settings.symbols]
-            beats = self.store.heartbeats(names)
-            ledgers = self.store.gaps(list(self.settings.symbols))
-            services["redis"] = {"ok": True}
-        except redis.RedisError as error:
-            beats, ledgers = {}, {}
-            services["redis"] = {"ok": False, "why": f"does not answer ({type(error).__name__})"}
-        now_ms = self.clock_ms()
-        for name, beat in beats.items():
-            services[name] = self._judge(beat, now_ms)
-            if ledger := ledgers.get(name.removeprefix("predict_stream:")):
-                services[name]["gaps"] = ledger["gaps"][: -GAPS_SHOWN - 1 : -1]  # newest first
-        is_ok = all(service["ok"] for service in services.values())
-        status = "ok" if is_ok else "degraded"
-        body = {"status": status, "environment": self.settings.environment, "services": services}
-        return Answer(200 if is_ok else 503, body)
+    def _symbol(self, event: Event) -> str:
+        symbol = str((event.get("pathParameters") or {}).get("symbol", ""))
+        if symbol.upper() not in self.settings.symbols:
+            told = f"{symbol[:40]!r} is not served; served are {', '.join(self.settings.symbols)}"
+            raise Refusal(404, "Unknown symbol", told, "symbol")
+        return symbol.upper()
 
-    def _judge(self, beat: dict[str, Any] | None, now_ms: float) -> dict[str, Any]:
-        if beat is None:
-            return {"ok": False, "why": "has not seen a tick yet"}
-        age_s = round((now_ms - beat["watermark_ms"]) / 1000, 3)
-        why = None
-        if age_s > self.settings.stale_after_s:
-            why = f"the stream stands still at {age_s} s ago"
-        elif beat["model_problem"]:
-            why = beat["model_problem"]
-        missing = {"missing_trades": beat["missing_trades"], "quote_gaps": beat["quote_gaps"]}
-        return {"ok": why is None, "why": why, "age_s": age_s, **missing}
+    def _horizon(self, query: Query) -> int:
+        return query.choice("horizon", HORIZONS_S, self.settings.primary_horizon_s, "seconds")
+
+
+def light(record: dict[str, Any]) -> dict[str, Any]:
+    """`record` without what only its receipt has."""
+    return {name: value for name, value in record.items() if name not in OF_THE_RECEIPT}
 
 
 def at_horizon(record: dict[str, Any], horizon_s: int) -> dict[str, Any]:
@@ -148,8 +227,3 @@ def at_horizon(record: dict[str, Any], horizon_s: int) -> dict[str, Any]:
     answer: dict[str, Any] = record["horizons"].get(str(horizon_s), {})
     target_time = record["timestamp"] + horizon_s * 1000
     return record | answer | {"horizon_s": horizon_s, "target_time": target_time}
-
-
-def _is_count(text: str, most: int) -> bool:
-    """Whether `text` is a plain number from 0 to `most`; its length is looked at before its value."""
-    return text.isascii() and text.isdigit() and len(text) <= len(str(most)) and int(text) <= most

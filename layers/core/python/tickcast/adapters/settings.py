@@ -27,6 +27,10 @@ class Settings:
     stale_after_s: float
     primary_horizon_s: int
     features_ttl_s: int
+    fee_bp: float  # of one side of a trade
+    min_confidence: float  # what a move must come to, or it counts as noise
+    audit_every_ms: int
+    audit_sample: int  # predictions of each symbol, each time
     region: str
     rest_url: str  # of the exchange
 
@@ -47,6 +51,10 @@ class Settings:
             stale_after_s=_number(env, "STALE_AFTER_S", 5),
             primary_horizon_s=int(_number(env, "PRIMARY_HORIZON_S", 2)),
             features_ttl_s=int(_number(env, "FEATURES_TTL_S", 60)),
+            fee_bp=_number(env, "FEE_BP", 10),
+            min_confidence=_share(env, "MIN_CONFIDENCE", 0.55),
+            audit_every_ms=int(_number(env, "AUDIT_EVERY_MINUTES", 5) * 60_000),
+            audit_sample=int(_number(env, "AUDIT_SAMPLE", 2)),
             region=env.get("AWS_REGION", "ap-northeast-1"),
             rest_url=env.get("REST_URL", PUBLIC_REST_URL),
         )
@@ -128,3 +136,12 @@ def _number(env: Mapping[str, str], name: str, default: float) -> float:
         raise SettingsError(
             f"the environment variable {name} is {env[name]!r}, it should be a number"
         ) from None
+
+
+def _share(env: Mapping[str, str], name: str, default: float) -> float:
+    value = _number(env, name, default)
+    if not 0.5 <= value < 1:
+        raise SettingsError(
+            f"the environment variable {name} is {value}, it should be from 0.5 up to below 1"
+        )
+    return value

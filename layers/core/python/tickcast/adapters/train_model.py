@@ -15,11 +15,9 @@ import numpy as np
 
 from tickcast.adapters import bronze, model_store
 from tickcast.adapters.onnx_model import export
-from tickcast.bars import BAR, BAR_US, Bars, bar_index, summarise
+from tickcast.bars import BAR_US, is_quoted, stretches
 from tickcast.ticks import Quotes, Trades
-from tickcast.training import Settings, TrainingError, rows_from_bars, train
-
-_MAX_STRETCH_GAP_US = 60 * 1_000_000  # a longer silence ends a stretch: no feature looks across it
+from tickcast.training import Settings, TrainingError, train, training_rows
 
 
 class RequestError(ValueError):
@@ -40,12 +38,12 @@ def train_model(request: dict[str, Any], s3: Any, bucket: str, now: datetime) ->
     markets = _read_markets(s3, bucket, prefixes)
     if not markets:
         raise TrainingError(f"no ticks in bronze under {', '.join(prefixes) or 'no prefix'}")
-    stretches = [stretch for ticks in markets.values() for stretch in _stretches(*ticks)]
-    network, figures = train([rows_from_bars(bars) for bars in stretches], Settings())
+    history = [bars for ticks in markets.values() for bars in stretches(*ticks)]
+    network, figures = train([training_rows(bars) for bars in history], Settings())
     onnx_file = export(network)
     digest = hashlib.sha256(onnx_file).hexdigest()[:8]
     model_id = f"{now:%Y%m%dT%H%M%SZ}-{digest}"
-    quoted = sum(int((bars["quoted_us"] > 0).sum()) for bars in stretches)
+    quoted = sum(int(is_quoted(bars).sum()) for bars in history)
     card = {
         "model_id": model_id,
         "trained_at": now.astimezone(UTC).isoformat(timespec="seconds"),
@@ -54,9 +52,9 @@ def train_model(request: dict[str, Any], s3: Any, bucket: str, now: datetime) ->
         "data": {
             "prefixes": prefixes,
             "markets": sorted(f"{source}/{symbol}" for source, symbol in markets),
-            "from_us": min(int(bars["end_us"][0]) - BAR_US for bars in stretches),
-            "to_us": max(int(bars["end_us"][-1]) for bars in stretches),
-            "share_of_bars_with_quotes": quoted / sum(len(bars) for bars in stretches),
+            "from_us": min(int(bars["end_us"][0]) - BAR_US for bars in history),
+            "to_us": max(int(bars["end_us"][-1]) for bars in history),
+            "share_of_bars_with_quotes": quoted / sum(len(bars) for bars in history),
         },
         **figures,
     }
@@ -81,22 +79,3 @@ def _read_markets(s3: Any, bucket: str, prefixes: list[str]) -> dict[tuple[str, 
         market: (np.concatenate([t for t, _ in ticks]), np.concatenate([q for _, q in ticks]))
         for market, ticks in parts.items()
     }
-
-
-def _stretches(trades: Trades, quotes: Quotes) -> list[Bars]:
-    """Bars of each unbroken stretch of a market's ticks, duplicates removed."""
-    trades = trades[np.unique(trades["first_id"], return_index=True)[1]]
-    quotes = quotes[np.unique(quotes["update_id"], return_index=True)[1]]
-    times_us = np.sort(np.concatenate([trades["time_us"], quotes["time_us"]]))
-    breaks = np.flatnonzero(np.diff(times_us) > _MAX_STRETCH_GAP_US)
-    starts = np.concatenate([times_us[:1], times_us[breaks + 1]])
-    ends = np.concatenate([times_us[breaks], times_us[-1:]])
-    stretches = []
-    for start_us, end_us in zip(starts.tolist(), ends.tolist(), strict=True):
-        first = bar_index(start_us)
-        count = bar_index(end_us) + 1 - first
-        inside = [
-            ticks[(ticks["time_us"] >= start_us) & (ticks["time_us"] <= end_us)] for ticks in (trades, quotes)
-        ]
-        stretches.append(summarise(inside[0], inside[1], first, count, np.zeros(1, BAR)[0]))
-    return stretches

@@ -1,0 +1,130 @@
+"""The trainer against a reference library: the same rows and inputs, scikit-learn's MLPRegressor.
+
+Both learn the move in units of σ√h from the same samples in as many members of the same width, and are judged
+on later rows. Two things come out: how long the training of one member takes, as a ratio, and the skill of
+both. What ours has over the reference is in the symmetry, the skip connection and the loss, not in the
+optimiser; the reference gets the same standardised inputs, as it could not do without.
+"""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.comparison import Comparison, comparison
+from benchmarks.side_by_side import Effort, Work, side_by_side
+from local.exchange.events import Quote, Tick, Trade
+from local.exchange.simulator import simulate
+from tickcast.bars import Bars, stretches
+from tickcast.model import HORIZONS_S
+from tickcast.network import SIGMA, Network
+from tickcast.ticks import quotes_array, trades_array
+from tickcast.training import Rows, Settings, Standard, epoch_by_epoch, rows_from_bars
+
+SECONDS = 420  # of the simulated market
+LEARNED_S = 240
+EPOCHS = 10
+MEMBERS = 2
+START_US = 1_754_000_000_000_000
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Skill on later rows, by horizon."""
+
+    ours: list[float]
+    reference: list[float]
+
+    def line(self) -> str:
+        pairs = zip(HORIZONS_S, self.ours, self.reference, strict=True)
+        told = ", ".join(f"{h} s {ours:+.3f} against {theirs:+.3f}" for h, ours, theirs in pairs)
+        return f"trainer's skill on later rows, against scikit-learn's: {told}"
+
+    def as_dict(self) -> dict[str, dict[str, float]]:
+        pairs = zip(HORIZONS_S, self.ours, self.reference, strict=True)
+        return {str(h): {"ours": round(a, 4), "reference": round(b, 4)} for h, a, b in pairs}
+
+
+def measure(effort: Effort) -> tuple[Comparison, Quality]:
+    """`train_vs_reference` and the quality of both."""
+    rows = rows_from_bars(_simulated(SECONDS))
+    cut_us = START_US + LEARNED_S * 1_000_000
+    learn = rows.chosen(rows.end_us < cut_us - max(HORIZONS_S) * 1_000_000)
+    later = rows.chosen(rows.end_us >= cut_us)
+    settings = Settings(members=MEMBERS, epochs=EPOCHS)
+    items = MEMBERS * EPOCHS * len(learn.end_us)
+    times = side_by_side(
+        {
+            "tickcast.training": Work(lambda: _ours(learn, settings), items),
+            "scikit-learn": Work(lambda: _reference(learn, settings), items),
+        },
+        Effort(rounds=min(effort.rounds, 5), turn_s=0.0),
+    )
+    compared = comparison(times, "train_vs_reference", "tickcast.training", "scikit-learn")
+    ours = _skill(_ours(learn, settings).forward(later.features)[0], later)
+    standard = Standard.of(learn, settings.inputs)
+    predicted = np.mean(
+        [each.predict(_inputs(later, standard)) for each in _reference(learn, settings)], axis=0
+    )
+    reference = _skill(predicted * later.features[:, SIGMA:] * np.sqrt(np.array(HORIZONS_S, float)), later)
+    return compared, Quality(ours, reference)
+
+
+def _ours(rows: Rows, settings: Settings) -> Network:
+    *_, network = epoch_by_epoch(rows, settings)
+    return network
+
+
+def _reference(rows: Rows, settings: Settings) -> list[Any]:
+    """As many networks of the same width, trained for as many epochs."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.neural_network import MLPRegressor
+
+    standard = Standard.of(rows, settings.inputs)
+    inputs = _inputs(rows, standard)
+    target = standard.samples(rows, settings.inputs).target
+    networks = []
+    for member in range(settings.members):
+        network = MLPRegressor(
+            hidden_layer_sizes=(settings.hidden,),
+            alpha=1.0,
+            batch_size=settings.batch_rows,
+            learning_rate_init=settings.learning_rate,
+            max_iter=settings.epochs,
+            random_state=member,
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # so many epochs, and no more
+            networks.append(network.fit(inputs, target))
+    return networks
+
+
+def _inputs(rows: Rows, standard: Standard) -> Floats:
+    odd, even, _ = standard.samples(rows, Settings().inputs)
+    return np.column_stack([odd, even])
+
+
+def _skill(predicted_bp: Floats, rows: Rows) -> list[float]:
+    error = ((rows.moves_bp - predicted_bp) ** 2).sum(axis=0)
+    return [float(each) for each in 1 - error / (rows.moves_bp**2).sum(axis=0)]
+
+
+def _simulated(seconds: int) -> Bars:
+    end_us = START_US + seconds * 1_000_000
+    ticks: list[Tick] = list(
+        itertools.takewhile(lambda tick: tick.time_us < end_us, simulate("BTCUSDT", 7, START_US))
+    )
+    trades = (
+        (t.time_us, t.time_us, t.id, t.id, t.price, t.qty, -1 if t.is_buyer_maker else 1)
+        for t in ticks
+        if isinstance(t, Trade)
+    )
+    quotes = ((q.time_us, q.time_us, *q[2:]) for q in ticks if isinstance(q, Quote))
+    (bars,) = stretches(trades_array(trades), quotes_array(quotes))
+    return bars

@@ -1,0 +1,32 @@
+"""A sample of the predictions, made again from bronze: a difference is an alarm."""
+
+from typing import Any
+
+import boto3
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.metrics import MetricUnit
+
+from tickcast.adapters.audit_predictions import AuditPredictions
+from tickcast.adapters.hot_store import now_ms
+from tickcast.adapters.redis_connection import connect
+from tickcast.adapters.settings import Settings
+
+logger = Logger()
+metrics = Metrics()
+settings = Settings.from_environment()
+audit = AuditPredictions(settings, connect(settings), boto3.client("s3"), now_ms)
+
+
+@metrics.log_metrics
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    result = audit()
+    metrics.add_metric("Audited", MetricUnit.Count, result.audited)
+    metrics.add_metric("AuditDifferences", MetricUnit.Count, len(result.differences))
+    metrics.add_metric("AuditPending", MetricUnit.Count, len(result.pending))
+    for prediction_id in result.differences:
+        logger.error("not what bronze says", extra={"id": prediction_id})
+    for prediction_id, why in result.pending.items():
+        logger.info("not told yet", extra={"id": prediction_id, "why": why})
+    for problem in result.problems:
+        logger.warning(problem)
+    return {"audited": result.audited, "differences": result.differences, "pending": result.pending}

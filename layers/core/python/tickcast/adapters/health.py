@@ -1,0 +1,150 @@
+"""One answer about the whole system, from what each of its parts last wrote into the hot store.
+
+Nothing but Redis is asked, in a few round trips: a part that hangs is seen by its silence, and costs the
+asker nothing. `ok` is True, False, or None for a part never heard of; `why` says what is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from tickcast.adapters.hot_store import HotStore
+from tickcast.adapters.http_answers import Answer
+from tickcast.adapters.settings import Settings
+
+GAPS_SHOWN = 10
+NOT_SEEN = "not seen yet"
+
+# Parts that work in the background: their heartbeats by name. Without them predictions go on.
+BACKGROUND = {"postgres": "postgres", "archive": "archive_ticks", "audit": "audit_predictions"}
+SILENT_AFTER_S = 900
+
+Service = dict[str, Any]
+
+
+@dataclass
+class Health:
+    settings: Settings
+    store: HotStore
+    clock_ms: Callable[[], float]
+
+    def __call__(self) -> Answer:
+        """200 while all parts are well, else 503. A background part never heard of yet does not count."""
+        try:
+            services = {"redis": {"ok": True, "why": None}, **self._services()}
+        except redis.RedisError as error:
+            services = {"redis": {"ok": False, "why": f"does not answer ({type(error).__name__})"}}
+            unknown = {"ok": None, "why": "not known: Redis does not answer"}
+            services |= dict.fromkeys(self._names(), unknown)
+        well = all(
+            service["ok"] or (service["ok"] is None and name in BACKGROUND)
+            for name, service in services.items()
+        )
+        body = {
+            "status": "ok" if well else "degraded",
+            "environment": self.settings.environment,
+            "services": services,
+        }
+        return Answer(200 if well else 503, body)
+
+    def _names(self) -> list[str]:
+        by_symbol = [f"{part}:{s}" for s in self.settings.symbols for part in ("feed", "predict_stream")]
+        return ["model", "age", *by_symbol, *BACKGROUND]
+
+    def _services(self) -> dict[str, Service]:
+        symbols = self.settings.symbols
+        streams = [f"predict_stream:{symbol}" for symbol in symbols]
+        feeds = [f"ingest_ecs:{symbol}" for symbol in symbols]
+        beats = self.store.heartbeats([*streams, *feeds, *BACKGROUND.values()])
+        ledgers = self.store.gaps(list(symbols))
+        newest = {symbol: self.store.latest(symbol) for symbol in symbols}
+        now_ms = self.clock_ms()
+        found = {
+            "model": _model(
+                [beats[name] for name in streams], [prediction for prediction, _ in newest.values()]
+            ),
+            "age": self._age({symbol: features for symbol, (_, features) in newest.items()}, now_ms),
+        }
+        for symbol in symbols:
+            found[f"feed:{symbol}"] = self._feed(beats[f"ingest_ecs:{symbol}"], now_ms)
+            stream = self._stream(beats[f"predict_stream:{symbol}"], now_ms)
+            if ledger := ledgers[symbol]:
+                stream["gaps"] = ledger["gaps"][: -GAPS_SHOWN - 1 : -1]  # newest first
+            found[f"predict_stream:{symbol}"] = stream
+        for name, heartbeat in BACKGROUND.items():
+            found[name] = _background(beats[heartbeat], now_ms)
+        return found
+
+    def _stream(self, beat: Service | None, now_ms: float) -> Service:
+        """How far the stream of a symbol has been worked off."""
+        if beat is None:
+            return {"ok": None, "why": NOT_SEEN}
+        age_s = _seconds(now_ms - beat["watermark_ms"])
+        why = None
+        if age_s > self.settings.stale_after_s:
+            why = f"the stream stands still at {age_s} s ago"
+        elif beat["model_problem"]:
+            why = beat["model_problem"]
+        # `reason`: why the newest prediction is a fallback, such as warming_up after a start.
+        told = {name: beat.get(name) for name in ("missing_trades", "quote_gaps", "reason")}
+        return {"ok": why is None, "why": why, "age_s": age_s, **told}
+
+    def _feed(self, beat: Service | None, now_ms: float) -> Service:
+        """When ingest last sent something of a symbol, and whether it is connected and caught up. A silence
+        of the consumer of the stream looks alike: this is what the batches it read say."""
+        if beat is None:
+            return {"ok": None, "why": NOT_SEEN}
+        limit_s = self.settings.stale_after_s
+        age_s, caught_up_s = (_seconds(now_ms - beat[name]) for name in ("received_ms", "watermark_ms"))
+        why = None
+        if age_s > limit_s:
+            why = f"nothing has been sent for {age_s} s"
+        elif caught_up_s > limit_s:
+            why = f"it says to have been connected and caught up {caught_up_s} s ago, not since"
+        return {"ok": why is None, "why": why, "age_s": age_s}
+
+    def _age(self, features: dict[str, Service | None], now_ms: float) -> Service:
+        """How old the oldest features are that answers are made from."""
+        ages = {
+            symbol: _seconds(now_ms - found["timestamp"] * 1000)
+            for symbol, found in features.items()
+            if found is not None
+        }
+        if not ages:
+            return {"ok": None, "why": NOT_SEEN}
+        oldest = max(ages, key=ages.__getitem__)
+        is_stale = ages[oldest] > self.settings.stale_after_s
+        why = f"the features of {oldest} are {ages[oldest]} s old: it is answered by fallbacks"
+        return {"ok": not is_stale, "why": why if is_stale else None, "age_s": ages[oldest]}
+
+
+def _model(beats: list[Service | None], newest: list[Service | None]) -> Service:
+    """Whether there is a model in force, as the newest predictions tell."""
+    predictions = [each for each in newest if each is not None]
+    if not predictions:
+        return {"ok": None, "why": NOT_SEEN}
+    last = max(predictions, key=lambda each: int(each["timestamp"]))
+    problems = [beat["model_problem"] for beat in beats if beat and beat["model_problem"]]
+    why = problems[0] if problems else None
+    if not last["model_id"]:
+        why = why or "no model is in force: every answer is a fallback"
+    about = {"model_id": last["model_id"], "provisional": last.get("provisional")}
+    return {"ok": why is None, "why": why, **about}
+
+
+def _background(beat: Service | None, now_ms: float) -> Service:
+    """What a part said of itself, unless it has been silent since."""
+    if beat is None:
+        return {"ok": None, "why": NOT_SEEN}
+    age_s = _seconds(now_ms - beat["at_ms"])
+    if age_s > SILENT_AFTER_S:
+        return {"ok": False, "why": f"no sign of life for {age_s} s", "age_s": age_s}
+    return {"ok": beat.get("ok", True), "why": beat.get("why"), "age_s": age_s}
+
+
+def _seconds(milliseconds: float) -> float:
+    return round(milliseconds / 1000, 3)

@@ -1,0 +1,71 @@
+"""Calibration that follows the market: each outcome corrects the width of the interval and the confidence.
+
+A model's card says how wide its intervals were and how far its direction could be trusted when it was
+trained; both drift with the market. Two small online estimators, one pair for each horizon, keep them true:
+
+- **Interval.** The width q, in units of σ√h, tracks the 80 % quantile of |outcome - move| / σ√h: an outcome
+  outside widens it by a step of 0.8, one inside narrows it by 0.2, so that in the long run one in five is
+  outside whatever the market does (adaptive conformal inference, Gibbs and Candès 2021; the quantile tracker
+  of Angelopoulos, Candès and Tibshirani 2023, here on ln q, so that the step is relative and q stays > 0).
+- **Confidence.** P(right | it moves) = sigmoid(slope · |move| / σ√h). Each outcome that moved is one step of
+  online logistic regression, normalised by the mean square of its input (Nagumo and Noda 1967), down to 0,
+  never below: a model that is wrong more often than right earns no confidence at all.
+
+Outcomes a second apart share all but a second of their horizon: the confidence's step is divided by h.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tickcast.model import Calibration
+
+COVERAGE = 0.8
+MIN_WIDTH = 0.05  # units of σ√h: a market at rest must not close the interval altogether
+WIDTH_STEP = 0.08
+SLOPE_STEP = 0.02
+_MEMORY = 0.99  # of the mean square
+_TINY = 1e-12
+
+
+@dataclass
+class Calibrator:
+    """One horizon's calibration as it stands after so many `outcomes`."""
+
+    direction_slope: float
+    interval_width: float
+    outcomes: int = 0
+    mean_square: float = 0.0  # of |move| / σ√h over the newest outcomes that moved
+
+    @classmethod
+    def of(cls, calibration: Calibration) -> Calibrator:
+        """As the model's card has it, before the first outcome."""
+        return cls(calibration.direction_slope, max(calibration.interval_width, MIN_WIDTH))
+
+    @property
+    def calibration(self) -> Calibration:
+        return Calibration(self.direction_slope, self.interval_width)
+
+    def learn(self, horizon_s: int, is_inside: bool, is_right: bool | None, strength: float) -> None:
+        """Take in one outcome of a forecast over `horizon_s`: whether the price came to lie inside the
+        interval that was given, whether the direction was right (None: there was none, or the price did not
+        move), and how far the forecast went, |move| / σ√h.
+
+        It is the interval as it was *given* that counts, not as it would be now: then the long-run share
+        holds although outcomes come `horizon_s` late.
+        """
+        self.outcomes += 1
+        step = WIDTH_STEP * (COVERAGE - is_inside)
+        self.interval_width = max(MIN_WIDTH, self.interval_width * math.exp(step))
+        if is_right is None:
+            return
+        kept = _MEMORY if self.mean_square else 0.0
+        self.mean_square = max(kept * self.mean_square + (1 - kept) * strength**2, _TINY)
+        surprise = is_right - self.calibration.confidence(strength, 1.0)
+        step = SLOPE_STEP / horizon_s * surprise * strength / self.mean_square
+        self.direction_slope = max(0.0, self.direction_slope + step)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)

@@ -1,0 +1,196 @@
+"use strict";
+const MINUTES = 5, KEPT = MINUTES * 60;
+const SLOWEST_MS = 30000;  // between two tries while the API does not answer
+const root = location.href.split(/[?#]/)[0].replace(/\/?$/, "/");
+const at = id => document.getElementById(id);
+const state = { symbol: null, horizon: "2", shown: [], wait: 1000, round: 0, chart: null };
+
+class Refused extends Error {
+  constructor(status, detail) { super(detail); this.status = status; }
+}
+
+async function get(path) {
+  const key = sessionStorage.getItem("key");
+  const answer = await fetch(root + path, { headers: key ? { "x-api-key": key } : {}, signal: AbortSignal.timeout(5000) });
+  const body = await answer.json();
+  if (!answer.ok && !body.services) throw new Refused(answer.status, body.detail || body.title);
+  return body;
+}
+
+const known = value => value !== null && value !== undefined;
+const number = (value, digits) => known(value) ? value.toFixed(digits) : "–";
+const bp = value => known(value) ? value.toFixed(2) + " bp" : "–";
+const signed = value => known(value) && value > 0 ? "+" + bp(value) : bp(value);
+const clock = second => new Date(1000 * second).toLocaleTimeString([], { hour12: false });
+const share = value => known(value) ? (100 * value).toFixed(1) + " %" : "–";
+const price = value => known(value)
+  ? value.toLocaleString("en", { minimumFractionDigits: 2, maximumFractionDigits: value < 10 ? 6 : 2 }) : "–";
+const skill = it => !it ? "–" : it.value.toFixed(3) + (known(it.low) ? ` (${it.low.toFixed(2)} … ${it.high.toFixed(2)})` : "");
+
+function element(tag, text, name) {
+  const made = document.createElement(tag);
+  made.textContent = text;
+  if (name) made.className = name;
+  return made;
+}
+
+// While something is wrong, what is shown is old, and looks it.
+function notice(text) {
+  at("notice").textContent = text;
+  at("notice").hidden = !text;
+  at("main").classList.toggle("old", Boolean(text));
+}
+
+function showLatest(it) {
+  const isFallback = it.source === "fallback", move = it.expected_move_bp;
+  at("environment").textContent = it.environment;
+  at("direction").textContent = !known(move) ? "no prediction" : it.abstains ? "abstains" : move > 0 ? "▲ up" : "▼ down";
+  at("direction").className = !known(move) || it.abstains ? "soft" : move > 0 ? "good" : "bad";
+  at("price").textContent = price(it.predicted_price);
+  at("why").hidden = !isFallback;
+  at("why").textContent = isFallback ? `Fallback: ${it.reason.replaceAll("_", " ")}. The features are ${number(it.age_s, 1)} s old.` : "";
+  const figures = {
+    "expected move": signed(move), "cost, in and out": bp(it.cost_bp), "edge": signed(it.edge_bp), "noise": bp(it.noise_bp),
+    "confidence": share(it.confidence), "stays flat": share(it.p_flat),
+    "80 % interval": known(it.lower) ? `${price(it.lower)} … ${price(it.upper)}` : "–", "starts from": price(it.basis_price),
+    "seconds left": number(it.seconds_left, 1), "age": number(it.age_s, 1) + " s",
+    "model": (it.model_id || "–") + (it.provisional ? " (provisional)" : ""), "made in": number(it.latency_ms, 0) + " ms",
+  };
+  at("figures").replaceChildren(...Object.entries(figures).map(([name, value]) => {
+    const pair = document.createElement("div");
+    pair.append(element("dt", name), element("dd", value));
+    return pair;
+  }));
+}
+
+// Each prediction stands at the instant it is for, the price at the instant it was seen; a second without one is a gap.
+function rows(predictions, horizon) {
+  const bySecond = new Map();
+  const row = time => bySecond.get(time) || bySecond.set(time, {}).get(time);
+  for (const it of predictions) {
+    row(it.timestamp / 1000).mid = it.basis_price;
+    const told = it.horizons[horizon];
+    if (told) row(it.timestamp / 1000 + told.horizon_s).told = told;
+  }
+  const times = [...bySecond.keys()].sort((a, b) => a - b), x = [], series = [[], [], [], []];
+  for (let time = times[0]; time <= times[times.length - 1]; time++) {
+    const { mid, told } = bySecond.get(time) || {};
+    x.push(time);
+    [mid, told?.predicted_price, told?.upper, told?.lower].forEach((value, i) => series[i].push(value ?? null));
+  }
+  return [x, ...series];
+}
+
+function draw() {
+  if (!state.shown.length) return;
+  const data = rows(state.shown, state.horizon), box = at("chart"), size = { width: box.clientWidth, height: 300 };
+  if (state.chart) {
+    if (state.chart.width !== size.width) state.chart.setSize(size);
+    state.chart.setData(data);
+    return;
+  }
+  const css = getComputedStyle(document.documentElement), color = name => css.getPropertyValue(name).trim();
+  const axis = { stroke: color("--soft"), grid: { stroke: color("--line"), width: 1 }, ticks: { stroke: color("--line") } };
+  const line = (label, stroke, width) => ({ label, stroke, width, points: { show: false }, value: (_, value) => price(value) });
+  state.chart = new uPlot({
+    ...size,
+    series: [{ value: (_, second) => known(second) ? clock(second) : "–" }, line("mid", color("--price"), 1.5), line("predicted", color("--forecast"), 1.5),
+      line("upper", color("--band"), 1), line("lower", color("--band"), 1)],
+    bands: [{ series: [3, 4], fill: color("--band") }],
+    axes: [{ ...axis, space: 90, values: (_, seconds) => seconds.map(clock) }, { ...axis, size: 84, values: (_, values) => values.map(price) }],
+  }, data, box);
+}
+
+function showAccuracy(found) {
+  const titles = ["horizon", "scored", "skill, no change", "skill, linear", "direction", "coverage", "abstained", "fallbacks", "unresolved"];
+  const head = document.createElement("tr");
+  head.append(...titles.map(title => element("th", title)));
+  at("accuracy").replaceChildren(head, ...Object.values(found.horizons).map(it => {
+    const line = document.createElement("tr");
+    const unresolved = Object.values(it.unresolved).reduce((sum, count) => sum + count, 0);
+    line.append(...[it.horizon_s + " s", it.count, skill(it.skill), skill(it.skill_vs_linear), share(it.direction),
+      share(it.coverage), it.abstained, it.fallbacks, unresolved].map(text => element("td", text)));
+    return line;
+  }));
+}
+
+function showHealth(health) {
+  at("status").textContent = health.status;
+  at("status").className = health.status === "ok" ? "good" : "bad";
+  at("health").replaceChildren(...Object.entries(health.services).map(([name, it]) => {
+    const line = element("li", "");
+    line.append(element("span", it.ok ? "● " : it.ok === false ? "▲ " : "○ ", it.ok ? "good" : it.ok === false ? "bad" : "soft"),
+      name, element("span", it.why ? ` – ${it.why}` : known(it.age_s) ? ` – ${it.age_s.toFixed(1)} s` : "", "soft"));
+    return line;
+  }));
+  const symbols = Object.keys(health.services).filter(name => name.startsWith("feed:")).map(name => name.slice(5));
+  if (!symbols.includes(state.symbol)) choose(symbols[0]);
+  at("symbols").replaceChildren(...symbols.map(symbol => {
+    const button = element("button", symbol);
+    if (symbol === state.symbol) button.setAttribute("aria-current", "true");
+    button.onclick = () => { choose(symbol); showHealth(health); restart(); };
+    return button;
+  }));
+}
+
+function choose(symbol) {
+  state.symbol = symbol;
+  state.shown = [];
+  state.chart?.destroy();
+  state.chart = null;
+}
+
+async function poll() {
+  if (state.round % 5 === 0 || !state.symbol) showHealth(await get("health"));
+  const hasKey = Boolean(sessionStorage.getItem("key"));
+  at("ask").hidden = hasKey;
+  if (!hasKey) return at("main").hidden = true;
+  const symbol = state.symbol, horizon = state.horizon, missing = state.shown.length ? 5 : KEPT;
+  const latest = await get(`predictions/${symbol}?horizon=${horizon}&history=${Math.min(missing, 300)}`);
+  if (symbol !== state.symbol || horizon !== state.horizon) return;  // another was chosen meanwhile
+  const fresh = latest.history.reverse().filter(it => !state.shown.length || it.timestamp > state.shown.at(-1).timestamp);
+  state.shown = state.shown.concat(fresh).slice(-KEPT);
+  notice("");
+  at("main").hidden = false;
+  showLatest(latest);
+  draw();
+  if (state.round % 10 === 0) showAccuracy(await get(`accuracy/${symbol}`));
+}
+
+let timer;
+async function run() {
+  try {
+    await poll();
+    state.round++;
+    state.wait = 1000;
+  } catch (error) {
+    state.wait = Math.min(2 * state.wait, SLOWEST_MS);
+    notice(`${error.message.replace(/\.$/, "")}. Trying again in ${state.wait / 1000} s.`);
+    if (error.status === 403) {
+      sessionStorage.removeItem("key");
+      at("ask").hidden = false;
+      notice(error.message);
+    }
+  }
+  clearTimeout(timer);
+  timer = setTimeout(run, state.wait);
+}
+
+function restart() {
+  state.round = 0;
+  state.wait = 1000;
+  clearTimeout(timer);
+  run();
+}
+
+at("horizon").value = state.horizon;
+at("horizon").onchange = event => { state.horizon = event.target.value; restart(); };
+at("ask").onsubmit = event => {
+  event.preventDefault();
+  sessionStorage.setItem("key", at("key").value.trim());
+  at("key").value = "";
+  restart();
+};
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { state.chart?.destroy(); state.chart = null; draw(); });
+addEventListener("resize", draw);
+run();

@@ -1,0 +1,82 @@
+"""The API as deployed against its description: the same routes, the same keys, limits for each."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from cdk.components.prediction_api import HEAVY, OPEN, ROUTES
+from layers.site_files import openapi
+from tests.infra.synthesis import Synthesised
+
+
+def described() -> dict[str, dict[str, Any]]:
+    """The operations of the OpenAPI document, by method and path."""
+    document = json.loads(openapi())
+    return {
+        f"{method.upper()} {path}": operation
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+        if method != "parameters"
+    }
+
+
+def deployed(synthesised: Synthesised) -> dict[str, dict[str, Any]]:
+    """The properties of the methods in the template, by method and path."""
+    resources = dict(synthesised.resources("AWS::ApiGateway::Resource"))
+
+    def path(resource_id: dict[str, Any]) -> str:
+        if "Fn::GetAtt" in resource_id:
+            return ""  # the root
+        resource = resources[resource_id["Ref"]]
+        return f"{path(resource['ParentId'])}/{resource['PathPart']}"
+
+    return {
+        f"{properties['HttpMethod']} {path(properties['ResourceId']) or '/'}": properties
+        for _, properties in synthesised.resources("AWS::ApiGateway::Method")
+    }
+
+
+def test_what_is_described_is_deployed_and_the_other_way_round(synthesised: Synthesised) -> None:
+    found = {route for route in deployed(synthesised) if not route.startswith("OPTIONS")}
+    assert found == set(described()) == {f"GET {path}" for path in ROUTES}
+
+
+def test_who_needs_a_key(synthesised: Synthesised) -> None:
+    methods = deployed(synthesised)
+    for route, operation in described().items():
+        is_open = operation.get("security") == []
+        assert methods[route]["ApiKeyRequired"] is not is_open, route
+        assert is_open == (route.removeprefix("GET ") in OPEN), route
+        assert ("403" in operation["responses"]) is not is_open, route
+
+
+def test_a_browser_may_ask_from_any_page(synthesised: Synthesised) -> None:
+    methods = deployed(synthesised)
+    for path in ROUTES:
+        [answer] = methods[f"OPTIONS {path}"]["Integration"]["IntegrationResponses"]
+        headers = answer["ResponseParameters"]
+        assert headers["method.response.header.Access-Control-Allow-Origin"] == "'*'"
+        assert "x-api-key" in headers["method.response.header.Access-Control-Allow-Headers"]
+        assert not methods[f"OPTIONS {path}"].get("ApiKeyRequired", False)
+
+
+def test_limits(synthesised: Synthesised) -> None:
+    settings = synthesised.one("AWS::ApiGateway::Stage")["MethodSettings"]
+    by_path = {each["ResourcePath"].replace("~1", "/"): each for each in settings}
+    for path in ("/*", *(path if path != "/" else "//" for path in OPEN)):
+        [limit] = [
+            each for name, each in by_path.items() if name.replace("//", "/") == path.replace("//", "/")
+        ]
+        assert limit["ThrottlingRateLimit"] > 0 and limit["ThrottlingBurstLimit"] > 0
+        assert limit["MetricsEnabled"] is True and limit["LoggingLevel"] == "ERROR"
+    plan = synthesised.one("AWS::ApiGateway::UsagePlan")
+    [stage] = plan["ApiStages"]
+    assert set(stage["Throttle"]) == {f"{path}/GET" for path in HEAVY}
+    for limit in stage["Throttle"].values():
+        assert limit["RateLimit"] <= plan["Throttle"]["RateLimit"]
+
+
+def test_errors_are_not_kept(synthesised: Synthesised) -> None:
+    for _, properties in synthesised.resources("AWS::ApiGateway::GatewayResponse"):
+        assert properties["ResponseParameters"]["gatewayresponse.header.Cache-Control"] == "'no-store'"
