@@ -27,6 +27,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 SYMBOL = "BTCUSDT"
 Request = dict[str, Any]
+Stretch = Callable[[int, int], Request]
 
 
 @pytest.fixture
@@ -47,11 +48,20 @@ def misbehave(system: System) -> Iterator[Any]:
     http_json.send("DELETE", url)
 
 
-def stretch(minutes_ago: int, minutes: int) -> Request:
-    """A stretch of the simulated past, which reaches back half an hour from the start of the tests."""
-    start = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=minutes_ago)
-    ends = {"from": start.isoformat(), "to": (start + timedelta(minutes=minutes)).isoformat()}
-    return {"symbols": [SYMBOL], **ends}
+@pytest.fixture(scope="module")
+def stretch() -> Stretch:
+    """A request for so many minutes from so many minutes ago, by a clock that stands still: no two overlap.
+
+    The simulated past reaches back half an hour from the start of the system.
+    """
+    now = datetime.now(UTC).replace(second=0, microsecond=0)
+
+    def of(minutes_ago: int, minutes: int) -> Request:
+        start = now - timedelta(minutes=minutes_ago)
+        ends = {"from": start.isoformat(), "to": (start + timedelta(minutes=minutes)).isoformat()}
+        return {"symbols": [SYMBOL], **ends}
+
+    return of
 
 
 def run(there: Deployment, request: Request) -> Report:
@@ -87,7 +97,9 @@ def told_by_the_exchange(system: System, request: Request) -> list[tuple[int, in
     return [(row["f"], row["l"], row["T"]) for row in rows if row["T"] < end * 1000]
 
 
-def test_history_is_planned_fetched_and_loaded_once(system: System, aws: Session, there: Deployment) -> None:
+def test_history_is_planned_fetched_and_loaded_once(
+    system: System, aws: Session, there: Deployment, stretch: Stretch
+) -> None:
     request = stretch(28, 5)
     plan = there.plan(request)
     assert plan["windows"] in (1, 2)  # two over midnight
@@ -106,14 +118,16 @@ def test_history_is_planned_fetched_and_loaded_once(system: System, aws: Session
     assert (again.ok, again.windows, again.rows) == (True, 0, 0)
 
 
-def test_the_exchange_s_limit_is_waited_for(system: System, there: Deployment, misbehave: Any) -> None:
+def test_the_exchange_s_limit_is_waited_for(
+    system: System, there: Deployment, misbehave: Any, stretch: Stretch
+) -> None:
     misbehave(status=429, retry_after_s=2, count=1)
     report = run(there, stretch(16, 2))
     assert (report.ok, report.rate_limited) == (True, 1)
     assert report.seconds > 2
 
 
-def test_errors_of_the_exchange_pass(there: Deployment, misbehave: Any) -> None:
+def test_errors_of_the_exchange_pass(there: Deployment, misbehave: Any, stretch: Stretch) -> None:
     misbehave(status=503, count=2)
     report = run(there, stretch(13, 2))
     assert (report.ok, report.causes) == (True, [])
@@ -122,7 +136,7 @@ def test_errors_of_the_exchange_pass(there: Deployment, misbehave: Any) -> None:
 
 @pytest.mark.slow
 def test_a_refusal_ends_it_unmarked_and_says_why(
-    system: System, aws: Session, there: Deployment, misbehave: Any
+    system: System, aws: Session, there: Deployment, misbehave: Any, stretch: Stretch
 ) -> None:
     request = stretch(10, 2)
     misbehave(status=451)
@@ -159,7 +173,9 @@ def test_lost_trades_are_repaired(system: System, there: Deployment, misbehave: 
 
 
 @pytest.mark.slow
-def test_a_stopped_execution_is_gone_on_with(system: System, aws: Session, there: Deployment) -> None:
+def test_a_stopped_execution_is_gone_on_with(
+    system: System, aws: Session, there: Deployment, stretch: Stretch
+) -> None:
     """Stopped once a window is being fetched: the next one ends with all of it, each trade once."""
     request = stretch(20, 3)
     arn = there.start(request)
