@@ -192,14 +192,16 @@ def deployment(asked: Asked, steps: Steps) -> Iterator[Deployment]:
 def run(asked: Asked, steps: Steps) -> int:
     """Plan or fill; the last line on stdout is the result, as JSON."""
     request = asked.request(datetime.now(UTC))
+    is_terminal = steps.console.is_terminal
+    console = steps.console if is_terminal else Console(stderr=True, width=140)
     with deployment(asked, steps) as there:
         steps.say(f"[bold]backfill[/bold] in {there.title}: {json.dumps(request)}")
         planned = there.plan(request)
-        steps.console.print(table(planned))
+        console.print(table(planned))
         if asked.dry:
             print(json.dumps(planned), flush=True)
             return 0
-        report = watch(there, there.start(request), steps.console)
+        report = watch(there, there.start(request), console)
     for cause in report.causes:
         steps.say(f"[yellow]{cause}[/yellow]")
     print(json.dumps(asdict(report)), flush=True)
@@ -336,7 +338,7 @@ def _in_aws(environment: str) -> Deployment:
 def _bar(console: Console) -> Progress:
     return Progress(
         TextColumn("windows"),
-        BarColumn(bar_width=30),
+        BarColumn(bar_width=16),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),

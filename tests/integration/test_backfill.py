@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 from localstack_client.session import Session
 from rich.console import Console
 
-from local import backfill, http_json
+from local import backfill, gaps, http_json
 from local.backfill import Deployment, Report
 from local.cloud import FunctionFailed
 from local.system import System
@@ -26,6 +27,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 SYMBOL = "BTCUSDT"
 Request = dict[str, Any]
+Stretch = Callable[[int, int], Request]
 
 
 @pytest.fixture
@@ -39,18 +41,27 @@ def misbehave(system: System) -> Iterator[Any]:
     url = f"{system.exchange_url}/local/misbehave"
 
     def order(**fields: Any) -> None:
-        answer = http_json.send("POST", url, {"kind": "rest_status", "path": "/api/v3/aggTrades", **fields})
+        answer = http_json.send("POST", url, {"kind": "rest_status", **fields})
         assert answer.status == 200, answer.body
 
     yield order
     http_json.send("DELETE", url)
 
 
-def stretch(minutes_ago: int, minutes: int) -> Request:
-    """A stretch of the simulated past, which reaches back half an hour from the start of the tests."""
-    start = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=minutes_ago)
-    ends = {"from": start.isoformat(), "to": (start + timedelta(minutes=minutes)).isoformat()}
-    return {"symbols": [SYMBOL], **ends}
+@pytest.fixture(scope="module")
+def stretch() -> Stretch:
+    """A request for so many minutes from so many minutes ago, by a clock that stands still: no two overlap.
+
+    The simulated past reaches back half an hour from the start of the system.
+    """
+    now = datetime.now(UTC).replace(second=0, microsecond=0)
+
+    def of(minutes_ago: int, minutes: int) -> Request:
+        start = now - timedelta(minutes=minutes_ago)
+        ends = {"from": start.isoformat(), "to": (start + timedelta(minutes=minutes)).isoformat()}
+        return {"symbols": [SYMBOL], **ends}
+
+    return of
 
 
 def run(there: Deployment, request: Request) -> Report:
@@ -86,8 +97,10 @@ def told_by_the_exchange(system: System, request: Request) -> list[tuple[int, in
     return [(row["f"], row["l"], row["T"]) for row in rows if row["T"] < end * 1000]
 
 
-def test_history_is_planned_fetched_and_loaded_once(system: System, aws: Session, there: Deployment) -> None:
-    request = stretch(25, 8)
+def test_history_is_planned_fetched_and_loaded_once(
+    system: System, aws: Session, there: Deployment, stretch: Stretch
+) -> None:
+    request = stretch(28, 5)
     plan = there.plan(request)
     assert plan["windows"] in (1, 2)  # two over midnight
     report = run(there, request)
@@ -105,14 +118,16 @@ def test_history_is_planned_fetched_and_loaded_once(system: System, aws: Session
     assert (again.ok, again.windows, again.rows) == (True, 0, 0)
 
 
-def test_the_exchange_s_limit_is_waited_for(system: System, there: Deployment, misbehave: Any) -> None:
+def test_the_exchange_s_limit_is_waited_for(
+    system: System, there: Deployment, misbehave: Any, stretch: Stretch
+) -> None:
     misbehave(status=429, retry_after_s=2, count=1)
     report = run(there, stretch(16, 2))
     assert (report.ok, report.rate_limited) == (True, 1)
     assert report.seconds > 2
 
 
-def test_errors_of_the_exchange_pass(there: Deployment, misbehave: Any) -> None:
+def test_errors_of_the_exchange_pass(there: Deployment, misbehave: Any, stretch: Stretch) -> None:
     misbehave(status=503, count=2)
     report = run(there, stretch(13, 2))
     assert (report.ok, report.causes) == (True, [])
@@ -121,7 +136,7 @@ def test_errors_of_the_exchange_pass(there: Deployment, misbehave: Any) -> None:
 
 @pytest.mark.slow
 def test_a_refusal_ends_it_unmarked_and_says_why(
-    system: System, aws: Session, there: Deployment, misbehave: Any
+    system: System, aws: Session, there: Deployment, misbehave: Any, stretch: Stretch
 ) -> None:
     request = stretch(10, 2)
     misbehave(status=451)
@@ -135,3 +150,47 @@ def test_a_refusal_ends_it_unmarked_and_says_why(
 def test_a_wrong_request_is_told(there: Deployment) -> None:
     with pytest.raises(FunctionFailed, match="days should be a whole number"):
         there.plan({"symbols": [SYMBOL], "days": -1})
+
+
+@pytest.mark.slow
+def test_lost_trades_are_repaired(system: System, there: Deployment, misbehave: Any) -> None:
+    """Trades that no connection got: found by the ledger, filled by REST, and then no longer missing."""
+
+    def missing() -> int:
+        return int(gaps.health(system.api_url)[f"predict_stream:{SYMBOL}"]["missing_trades"])
+
+    misbehave(kind="stall", stream="trade", symbol=SYMBOL, seconds=3)
+    lost = eventually(missing)
+    request = {"symbols": [SYMBOL], "repair": True}
+    plan = eventually(lambda: there.plan(request) if there.plan(request)["totals"]["gaps"] else None, 90)
+    (market,) = plan["markets"]
+    assert {window["reason"] for window in market["windows"]} == {"gap"}
+    report = run(there, request)
+    assert (report.ok, report.causes) == (True, [])
+    assert report.repaired_trades >= lost
+    eventually(lambda: missing() == 0)
+    eventually(lambda: there.plan(request)["windows"] == 0)
+
+
+@pytest.mark.slow
+def test_a_stopped_execution_is_gone_on_with(
+    system: System, aws: Session, there: Deployment, stretch: Stretch
+) -> None:
+    """Stopped once a window is being fetched: the next one ends with all of it, each trade once."""
+    request = stretch(20, 3)
+    arn = there.start(request)
+    eventually(lambda: len([e for e in there.events(arn) if e["type"] == "TaskScheduled"]) > 1)
+    there.states.stop_execution(executionArn=arn)
+    report = run(there, request)
+    assert (report.ok, report.causes) == (True, [])
+    rows = [(r["first_trade_id"], r["last_trade_id"], r["timestamp"]) for r in fetched(system, aws, request)]
+    assert rows == told_by_the_exchange(system, request)
+
+
+def eventually(look: Callable[[], Any], patience_s: float = 30) -> Any:
+    """The first true result of `look`."""
+    deadline = time.monotonic() + patience_s
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"nothing within {patience_s} s"
+        time.sleep(0.5)
+    return found

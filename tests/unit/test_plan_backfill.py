@@ -14,6 +14,7 @@ from tickcast.adapters import bronze
 from tickcast.adapters.hot_store import HotStore
 from tickcast.adapters.plan_backfill import PlanBackfill, RequestError
 from tickcast.backfill import DAY_US, HOUR_US
+from tickcast.gaps import UNKNOWN, WITHHELD
 
 TODAY_US = 1_722_470_400_000_000  # 2024-08-01
 NOW_US = TODAY_US + 5 * HOUR_US + 123
@@ -35,9 +36,10 @@ def hold(s3: Any, symbol: str, from_us: int, to_us: int) -> None:
     s3.put_object(Bucket=BUCKET, Key=bronze.window_key(symbol, from_us, to_us), Body=b"{}")
 
 
-def ledger(client: redis.Redis, symbol: str, from_us: int, to_us: int) -> None:
-    gap = {"first_id": 11, "last_id": 12, "trades": 2, "from_us": from_us, "to_us": to_us, "cause": "unknown"}
-    client.set(f"gaps:{symbol}", json.dumps({"missing_trades": 2, "gaps": [gap], "quote_gaps": []}))
+def ledger(client: redis.Redis, symbol: str, from_us: int, to_us: int, cause: str = UNKNOWN) -> None:
+    gap = {"first_id": 11, "last_id": 12, "trades": 2, "from_us": from_us, "to_us": to_us, "cause": cause}
+    record = {"missing_trades": 2, "forgotten_trades": 0, "gaps": [gap], "quote_gaps": []}
+    client.set(f"gaps:{symbol}", json.dumps(record))
 
 
 def test_from_and_to(plan: Plan) -> None:
@@ -85,6 +87,11 @@ def test_gaps_are_planned_with_their_ids(plan: Plan, redis_client: redis.Redis) 
         }
     ]
     assert planned["totals"]["gaps"] == 1
+
+
+def test_what_the_exchange_withholds_is_not_asked_for_again(plan: Plan, redis_client: redis.Redis) -> None:
+    ledger(redis_client, "BTCUSDT", TODAY_US + 1, TODAY_US + 999, cause=WITHHELD)
+    assert windows(plan(repair=True)) == []
 
 
 def test_a_gap_that_may_still_fill_is_left_alone(plan: Plan, redis_client: redis.Redis) -> None:

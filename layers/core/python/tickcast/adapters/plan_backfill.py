@@ -22,7 +22,7 @@ from typing import Any
 from tickcast.adapters import bronze
 from tickcast.adapters.hot_store import HotStore
 from tickcast.backfill import DAY_US, HOUR_US, Plan, Window, of_gap, plan
-from tickcast.gaps import Gap
+from tickcast.gaps import WITHHELD, Gap
 
 # What is younger may still come by the stream, or grow.
 SETTLED_AFTER_US = 60 * 1_000_000
@@ -93,7 +93,7 @@ class PlanBackfill:
         for symbol, ledger in self._store.gaps(symbols).items():
             for gap in (ledger or {}).get("gaps", []):
                 window = of_gap(symbol, Gap(gap["first_id"], gap["last_id"], gap["from_us"], gap["to_us"]))
-                if window.to_us <= until_us:
+                if window.to_us <= until_us and gap["cause"] != WITHHELD:
                     windows.append(window)
         return windows
 
