@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import (
+    backfill,
     codec,
     features,
     functions,
@@ -29,6 +30,7 @@ from benchmarks import (
     tick_to_redis,
     training,
 )
+from benchmarks.backfill import Backfilled
 from benchmarks.comparison import Comparison
 from benchmarks.functions import LARGEST_MB_MARK, Weight
 from benchmarks.shard import Throughput
@@ -65,17 +67,23 @@ def main(arguments: list[str]) -> int:
     comparisons += found
     console.print("bench: the whole path, in the embedded system")
     path = Throughput(None, None, "left out by --quick")
+    filled = Backfilled(None, None, "left out by --quick")
     if not is_quick:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop the system as Ctrl-C does
         path = shard.measure(console)
+        if not path.has_failed:
+            console.print("bench: history from REST to tables, in the embedded system")
+            filled = backfill.measure(console)
 
     out = Console(width=None if sys.stdout.isatty() else WIDTH)
     out.print(table(comparisons))
     out.print(table_of_functions(weights))
     for line in (*history_load.told(loads), *told(path, bytes_per_tick, tick_to_redis_us), quality.line()):
         out.print(line, soft_wrap=True)
+    out.print(f"history, REST to tables: {filled.rows_per_s} rows/s; {filled.note}", soft_wrap=True)
     figures = summary(comparisons, path, bytes_per_tick, tick_to_redis_us, weights)
     figures |= {"train_skill": quality.as_dict()} | history_load.summary(loads)
+    figures |= {"history_rows_per_s": filled.rows_per_s, "history_bottleneck": filled.bottleneck}
     print(json.dumps(figures), flush=True)
     return 1 if path.has_failed else 0
 

@@ -132,6 +132,10 @@ class Report:
     max_used_weight: int = 0
     rate_limited: int = 0
     seconds: float = 0.0
+    stage_s: dict[str, float] = field(
+        default_factory=dict
+    )  # spent in each function; markets may run side by side
+    bottleneck: str | None = None  # the one with the most
     hours_left: float = 0.0
     error: str | None = None
     causes: list[str] = field(default_factory=list)
@@ -285,7 +289,13 @@ def table(planned: dict[str, Any]) -> Table:
     return shown
 
 
+def _spend(report: Report, stage: str, document: dict[str, Any]) -> None:
+    report.stage_s[stage] = round(report.stage_s.get(stage, 0.0) + document["seconds"], 3)
+    report.bottleneck = max(report.stage_s, key=report.stage_s.__getitem__)
+
+
 def _add_fetched(report: Report, document: dict[str, Any]) -> None:
+    _spend(report, "fetch_history", document)
     report.max_used_weight = max(report.max_used_weight, document["used_weight"])
     report.rate_limited += document["status"] == "rate_limited"
     if document["status"] == "done":
@@ -296,6 +306,7 @@ def _add_fetched(report: Report, document: dict[str, Any]) -> None:
 
 
 def _add_loaded(report: Report, document: dict[str, Any]) -> None:
+    _spend(report, "load_history", document)
     report.added += document["added"]
     report.bars += document["bars"]
     report.feature_rows += document["feature_rows"]

@@ -20,7 +20,7 @@ fetch_history = FetchHistory(rest, boto3.client("s3"), settings.bucket, lambda: 
 
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    requests_before = rest.requests
+    requests_before, started_s = rest.requests, time.monotonic()
     try:
         document = fetch_history(event, context.get_remaining_time_in_millis)
     finally:
@@ -29,4 +29,4 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     metrics.add_metric("RateLimited", MetricUnit.Count, document["status"] == "rate_limited")
     told = {name: document[name] for name in ("status", "trades", "rows", "withheld_trades", "retry_after_s")}
     logger.info("fetched", extra={"window": event["window"], **told})
-    return document
+    return document | {"seconds": round(time.monotonic() - started_s, 3)}

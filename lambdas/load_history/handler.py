@@ -26,10 +26,11 @@ load_history = LoadHistory(
 
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    started_s = time.monotonic()
     loaded = load_history(event, context.get_remaining_time_in_millis)
     metrics.add_metric("LoadedTrades", MetricUnit.Count, loaded.trades)
     metrics.add_metric("LoadedFeatureRows", MetricUnit.Count, loaded.feature_rows)
     metrics.add_metric("Quarantined", MetricUnit.Count, len(loaded.quarantined))
     for problem in (*loaded.quarantined, *loaded.problems):
         logger.warning(problem)
-    return loaded.as_dict()
+    return loaded.as_dict() | {"seconds": round(time.monotonic() - started_s, 3)}

@@ -58,7 +58,8 @@ def test_a_simulated_market_is_as_old_as_what_is_asked() -> None:
 
 def test_events_add_up_over_a_chain() -> None:
     fetched = {"retry_after_s": 0, "used_weight": 40, "rows": 7, "trades": 9, "withheld_trades": 1}
-    loaded = {"added": 8, "bars": 5, "feature_rows": 4, "quarantined": ["why"]}
+    fetched |= {"seconds": 0.5}
+    loaded = {"seconds": 1.5, "added": 8, "bars": 5, "feature_rows": 4, "quarantined": ["why"]}
     events = [
         event({"windows": 2, "totals": {"hours_left": 24.0}}),
         event(fetched | {"status": "rate_limited", "rows": 3, "used_weight": 4800}),
@@ -76,6 +77,8 @@ def test_events_add_up_over_a_chain() -> None:
     assert (report.rows, report.trades, report.withheld_trades) == (14, 18, 2)
     assert (report.added, report.bars, report.feature_rows, report.quarantined) == (32, 20, 16, 4)
     assert (report.repaired_trades, report.rate_limited, report.max_used_weight) == (12, 2, 4800)
+    assert report.stage_s == {"fetch_history": 3.0, "load_history": 6.0}
+    assert report.bottleneck == "load_history"
     assert report.causes == ["ExchangeUnavailable: 503"]
     for part in ("14 rows", "16 feature rows", "weight 4,800", "2 times told to wait", "24 h"):
         assert part in backfill.told(report)
