@@ -179,6 +179,15 @@ def test_a_model_that_never_saw_masked_rows_gives_no_numbers_without_quotes() ->
     assert record["horizons"] == {}
 
 
+def test_without_quotes_it_is_calibrated_as_it_was_without_them() -> None:
+    masked = {h: Calibration(direction_slope=0.1, interval_width=2.5) for h in HORIZONS_S}
+    serving, memory = model(masked_calibrations=masked), Memory()
+    record = predict(features_of(seconds=25, quotes_until_s=12), serving, memory=memory)
+    assert record["reason"] == "no_quotes"
+    assert record["calibrator"]["5"]["interval_width"] == 2.5
+    assert predict(features_of(), serving, memory=memory)["calibrator"]["5"]["interval_width"] == 1.5
+
+
 def test_the_challenger_says_what_it_says_on_the_same_vector() -> None:
     memory = Memory()
     record = predict(features_of(), model(), memory=memory)

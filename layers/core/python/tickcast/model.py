@@ -84,18 +84,16 @@ class ModelError(ValueError):
     """A model that must not serve; the message says what does not fit."""
 
 
-def calibrations_from(card: dict[str, Any]) -> dict[int, Calibration]:
-    """The calibrations on a model's card. Raises `ModelError` when it was made for other features,
-    or lacks a horizon."""
+def calibrations_from(card: dict[str, Any], kind: str = "calibration") -> dict[int, Calibration]:
+    """The calibrations of a `kind` on a model's card: `calibration`, or `masked_calibration` for rows without
+    quotes. Raises `ModelError` when it was made for other features, or lacks a horizon."""
     if card.get("feature_hash") != FEATURE_HASH:
         raise ModelError(
             f"model {card.get('model_id')} was trained on features {card.get('feature_hash')}, "
             f"this code computes {FEATURE_HASH}"
         )
-    found = card.get("calibration", {})
+    found = card.get(kind, {})
     missing = [h for h in HORIZONS_S if str(h) not in found]
     if missing:
-        raise ModelError(
-            f"the card of model {card.get('model_id')} has no calibration for horizons {missing}"
-        )
+        raise ModelError(f"the card of model {card.get('model_id')} has no {kind} for horizons {missing}")
     return {h: Calibration(**found[str(h)]) for h in HORIZONS_S}

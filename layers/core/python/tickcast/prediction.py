@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tickcast.bars import SECOND_US, BarRing, Seconds, mids, proxy_mids
+from tickcast.calibration import Calibrator
 from tickcast.features import FEATURE_HASH, FEATURE_NAMES, Floats, feature_rows
 from tickcast.model import Calibration, HorizonForecast, ModelError, forecast
 from tickcast.outcomes import Memory
@@ -45,6 +46,14 @@ class ServingModel:
     calibrations: Mapping[int, Calibration]
     run: RunModel
     support: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    masked_calibrations: Mapping[int, Calibration] | None = None  # for rows without quotes, if they are known
+
+    def calibrators(self, memory: Memory, vector: Mapping[str, float]) -> dict[int, Calibrator]:
+        """What its answer on `vector` is calibrated by. Without quotes that is the card alone: such answers
+        are fallbacks, from which nothing is learnt."""
+        if self.masked_calibrations and not vector["has_quotes"]:
+            return {h: Calibrator.of(calibration) for h, calibration in self.masked_calibrations.items()}
+        return memory.calibrators_of(self.model_id, self.calibrations)
 
 
 @dataclass(frozen=True)
@@ -110,7 +119,7 @@ def prediction_record(
     record = _known(features, model, terms) | {"outside": outside}
     if model is None or vector is None or outside:
         return record | fallback(record["basis_price"], str(reason))
-    calibrators = memory.calibrators_of(model.model_id, model.calibrations)
+    calibrators = model.calibrators(memory, vector)
     calibrations = {horizon_s: calibrator.calibration for horizon_s, calibrator in calibrators.items()}
     started_ms = clock_ms()
     try:
@@ -136,7 +145,7 @@ def prediction_record(
 def challenger_record(prediction: Record, challenger: ServingModel, memory: Memory) -> Record:
     """What `challenger` says in shadow, on the vector of `prediction`. Raises `ModelError` when it says
     nothing that a number could be made of."""
-    calibrators = memory.calibrators_of(challenger.model_id, challenger.calibrations)
+    calibrators = challenger.calibrators(memory, prediction["features"])
     calibrations = {horizon_s: calibrator.calibration for horizon_s, calibrator in calibrators.items()}
     forecasts = run(challenger, prediction["features"], prediction["basis_price"], calibrations)
     return {

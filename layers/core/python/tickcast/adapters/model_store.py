@@ -127,6 +127,9 @@ class ModelFollower:
             model_id=model_id,
             provisional=bool(card["provisional"]),
             calibrations=calibrations_from(card),
+            masked_calibrations=calibrations_from(card, "masked_calibration")
+            if "masked_calibration" in card
+            else None,
             run=OnnxModel(self._read(f"models/{model_id}/model.onnx")),
             support={
                 name: (float(low), float(high)) for name, (low, high) in card.get("support", {}).items()
