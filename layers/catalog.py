@@ -16,7 +16,7 @@ OF_FUNCTION: Mapping[str, tuple[str, ...]] = {
     "archive_ticks": ("core", "data"),
     "train_model": ("core", "data", "inference", "training"),
     "serve_predictions": ("core", "data", "site"),
-    "audit_predictions": ("core", "data", "inference"),
+    "audit_predictions": ("core", "data", "inference", "postgres"),
     "load_history": ("core", "data", "postgres"),
     "mark_repaired": ("core", "data", "postgres"),
     "plan_backfill": ("core", "data"),

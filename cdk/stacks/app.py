@@ -157,6 +157,7 @@ class AppStack(Stack):
             vpc=vpc,
         )
         hot_store.grant_audit(self.audit_predictions)
+        database.grant_read(self.audit_predictions)
         lake.grant_read(self.audit_predictions, "bronze/*", "models/*")
         lake.grant_write(self.audit_predictions, "audit/differences/*")
         events.Rule(

@@ -8,13 +8,15 @@ from aws_lambda_powertools.metrics import MetricUnit
 
 from tickcast.adapters.audit_predictions import AuditPredictions
 from tickcast.adapters.hot_store import now_ms
+from tickcast.adapters.postgres_connection import Database
 from tickcast.adapters.redis_connection import connect
-from tickcast.adapters.settings import Settings
+from tickcast.adapters.settings import DatabaseSettings, Settings
 
 logger = Logger()
 metrics = Metrics()
 settings = Settings.from_environment()
-audit = AuditPredictions(settings, connect(settings), boto3.client("s3"), now_ms)
+database = Database(DatabaseSettings.from_environment())
+audit = AuditPredictions(settings, connect(settings), boto3.client("s3"), database, now_ms)
 
 
 @metrics.log_metrics

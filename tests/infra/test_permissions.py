@@ -154,7 +154,11 @@ def test_who_may_enter_the_database(on_aws: Synthesised) -> None:
             resource = json.dumps(statement["Resource"])
             assert "*" not in resource and ":dbuser:" in resource
             users[policy[:12]] = resource.rpartition("/")[2].partition('"')[0]
-    assert users == {"LoadHistoryP": "tickcast_loader", "MarkRepaired": "tickcast_loader"}
+    assert users == {
+        "LoadHistoryP": "tickcast_loader",
+        "MarkRepaired": "tickcast_loader",
+        "AuditPredict": "tickcast_reader",
+    }
 
 
 def test_nag(synthesised: Synthesised) -> None:

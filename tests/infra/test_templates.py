@@ -26,7 +26,7 @@ HANDLERS = (
 )
 
 USES_STORE = ("predict_stream", "serve_predictions", "audit_predictions", "plan_backfill", "mark_repaired")
-USES_DATABASE = ("load_history", "mark_repaired")
+USES_DATABASE = ("load_history", "mark_repaired", "audit_predictions")
 
 # Types and prefixes for which MiniStack refuses the whole stack.
 REFUSED_LOCALLY = (

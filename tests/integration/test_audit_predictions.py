@@ -20,9 +20,10 @@ from tickcast.adapters.health import Health
 from tickcast.adapters.hot_store import HotStore
 from tickcast.adapters.model_store import ModelFollower
 from tickcast.adapters.onnx_model import export
+from tickcast.adapters.postgres_connection import Database
 from tickcast.adapters.predict_stream import PredictStream
 from tickcast.adapters.schema_book import SchemaBook
-from tickcast.adapters.settings import Settings
+from tickcast.adapters.settings import DatabaseSettings, Settings
 from tickcast.features import FEATURE_HASH
 from tickcast.model import HORIZONS_S
 from tickcast.network import Inputs, Network
@@ -38,6 +39,8 @@ SETTINGS = Settings.from_environment(
         "AUDIT_SAMPLE": "3",
     }
 )
+
+NO_DATABASE = Database(DatabaseSettings(host="127.0.0.1", port=9, name="none", user="none"))
 
 
 def put_model(s3: Any, model_id: str, seed: int) -> None:
@@ -89,7 +92,7 @@ def run(redis_client: redis.Redis, s3: Any) -> Callable[..., Result]:
             if pieces:
                 archive(batch_event(start, *pieces), s3, BUCKET, SchemaBook(s3, BUCKET))
         now_ms = START_US / 1000 + SECONDS * 1000 + 180_000
-        return AuditPredictions(SETTINGS, redis_client, s3, lambda: now_ms)()
+        return AuditPredictions(SETTINGS, redis_client, s3, NO_DATABASE, lambda: now_ms)()
 
     return audited
 
@@ -134,7 +137,7 @@ def test_a_changed_tick_in_bronze_is_found_and_kept_for_study(
         s3.put_object(Bucket=BUCKET, Key=key, Body=bronze.write_file(rows))
     assert changed
     now_ms = START_US / 1000 + SECONDS * 1000 + 180_000
-    result = AuditPredictions(SETTINGS, redis_client, s3, lambda: now_ms)()
+    result = AuditPredictions(SETTINGS, redis_client, s3, NO_DATABASE, lambda: now_ms)()
     assert result.audited == 3 and result.differences
     beat = heartbeat(redis_client, "audit_predictions")
     assert not beat["ok"] and "are not what bronze says" in beat["why"]
@@ -151,7 +154,7 @@ def test_another_model_in_the_same_place_is_found(
     run()
     put_model(s3, "m1", 3)
     now_ms = START_US / 1000 + SECONDS * 1000 + 180_000
-    result = AuditPredictions(SETTINGS, redis_client, s3, lambda: now_ms)()
+    result = AuditPredictions(SETTINGS, redis_client, s3, NO_DATABASE, lambda: now_ms)()
     assert len(result.differences) == 3
 
 
@@ -209,13 +212,13 @@ def test_history_and_repairs_are_not_what_was_predicted_from(
         rows = [row | {"bid_qty": 1.0} for row in bronze.read_file(body, key)]
         s3.put_object(Bucket=BUCKET, Key=other, Body=bronze.write_file(rows))
     now_ms = START_US / 1000 + SECONDS * 1000 + 180_000
-    assert AuditPredictions(SETTINGS, redis_client, s3, lambda: now_ms)().audited == 3
+    assert AuditPredictions(SETTINGS, redis_client, s3, NO_DATABASE, lambda: now_ms)().audited == 3
 
 
 def test_without_predictions_there_is_nothing_to_audit_and_nothing_wrong(
     redis_client: redis.Redis, s3: Any
 ) -> None:
-    result = AuditPredictions(SETTINGS, redis_client, s3, lambda: START_US / 1000)()
+    result = AuditPredictions(SETTINGS, redis_client, s3, NO_DATABASE, lambda: START_US / 1000)()
     assert (result.audited, result.why) == (0, None)
     assert heartbeat(redis_client, "audit_predictions")["ok"]
     assert heartbeat(redis_client, "archive_ticks")["ok"]
@@ -232,3 +235,14 @@ def test_slices_are_old_enough_apart_and_move_on() -> None:
         assert all(start < end for start, end in slices)
         seconds.add(slices[0][0] // 1000 % 60)
     assert len(seconds) == 60
+
+
+def test_whether_postgresql_answers(
+    redis_client: redis.Redis, s3: Any, loader_settings: DatabaseSettings
+) -> None:
+    with Database(loader_settings) as database:
+        AuditPredictions(SETTINGS, redis_client, s3, database, lambda: START_US / 1000)()
+    assert heartbeat(redis_client, "postgres")["ok"]
+    AuditPredictions(SETTINGS, redis_client, s3, NO_DATABASE, lambda: START_US / 1000)()
+    beat = heartbeat(redis_client, "postgres")
+    assert (beat["ok"], beat["why"]) == (False, "does not answer (OperationalError)")

@@ -4,7 +4,8 @@ A prediction is audited once it is old enough for the archive to have written it
 because bronze does not reach so far yet or because of one of the doubts of `tickcast.recompute`, is pending
 and counted as such; a difference is kept in S3 for study, and is an alarm.
 
-Beside its own it writes the heartbeat of the archive, which cannot reach Redis itself, from what bronze has.
+Beside its own it writes the heartbeats of those who cannot: of the archive, from what bronze has, and of
+PostgreSQL, from whether it answers.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import psycopg
 import redis
 
 from tickcast.adapters.bronze import BronzeError, Part
 from tickcast.adapters.bronze_reader import BronzeReader
 from tickcast.adapters.hot_store import HEARTBEAT_TTL_S, HotStore
 from tickcast.adapters.model_store import ModelFollower
+from tickcast.adapters.postgres_connection import Database
 from tickcast.adapters.settings import Settings
 from tickcast.bars import SILENCE_US
 from tickcast.model import ModelError
@@ -36,6 +39,7 @@ from tickcast.recompute import (
 
 SERVICE = "audit_predictions"
 ARCHIVE = "archive_ticks"
+POSTGRES = "postgres"
 OLD_ENOUGH_MS = 180_000  # the archive collects for a minute, and may have to try again
 LATE_UNTIL_MS = 120_000  # receipts so long after tell of ticks that came late
 BEHIND_MS = 300_000  # the archive is behind if it lacks what the hot path had so long ago
@@ -136,6 +140,7 @@ class AuditPredictions:
     settings: Settings
     client: redis.Redis
     s3: Any
+    database: Database
     clock_ms: Callable[[], float]
 
     def __post_init__(self) -> None:
@@ -148,6 +153,7 @@ class AuditPredictions:
         for symbol in self.settings.symbols:
             self._audit(symbol, now_ms, bronze, result)
         self._look_at_archive(now_ms, bronze, result)
+        self._look_at_database()
         self._beat(
             SERVICE,
             result.why,
@@ -218,6 +224,14 @@ class AuditPredictions:
                     result.problems.append(f"{symbol}: bronze is {behind_ms // 1000} s behind the hot path")
         why = "; ".join(result.problems) or None
         self._beat(ARCHIVE, why, newest_us=newest_us, objects=objects)
+
+    def _look_at_database(self) -> None:
+        why = None
+        try:
+            self.database.ping()
+        except psycopg.Error as error:
+            why = f"does not answer ({type(error).__name__})"
+        self._beat(POSTGRES, why)
 
     def _beat(self, service: str, why: str | None, **about: Any) -> None:
         beat = {"at_ms": round(self.clock_ms()), "ok": why is None, "why": why, **about}

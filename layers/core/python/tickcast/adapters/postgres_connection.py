@@ -34,6 +34,10 @@ class Database:
             self._connection = psycopg.connect(**parameters(self._settings), autocommit=True)
         return self._connection
 
+    def ping(self) -> None:
+        """Raises psycopg's errors when the database does not answer."""
+        self.connection().execute("select 1")
+
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
