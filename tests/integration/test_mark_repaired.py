@@ -16,7 +16,7 @@ from tickcast.adapters.load_history import LoadHistory
 from tickcast.adapters.mark_repaired import mark_repaired, withheld_in
 from tickcast.adapters.postgres_connection import Database
 from tickcast.adapters.settings import HistorySettings
-from tickcast.gaps import GapLedger, without
+from tickcast.gaps import WITHHELD, GapLedger
 
 
 def test_a_gap_that_rest_fills_leaves_the_ledger_but_for_what_is_withheld(
@@ -52,8 +52,9 @@ def test_a_gap_that_rest_fills_leaves_the_ledger_but_for_what_is_withheld(
 
     told = json.loads(redis_client.get(f"repaired:{SYMBOL}"))
     assert told == {"repaired": [[1100, 1149], [1151, 1199]], "withheld": [[1150, 1150]]}
-    left = without(ledger.record(), told["repaired"])
-    assert [(gap["first_id"], gap["last_id"]) for gap in left["gaps"]] == [(1150, 1150), (9000, 9001)]
+    ledger.settle(**told)
+    assert [(gap.first_id, gap.last_id) for gap in ledger.gaps] == [(1150, 1150), (9000, 9001)]
+    assert ledger.gaps[0].cause == WITHHELD
     rows = owner.execute(
         "select first_id, last_id, status, touched_from_ms, touched_to_ms from tickcast.gaps_repaired "
         "order by first_id"
