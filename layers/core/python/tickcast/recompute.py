@@ -75,9 +75,8 @@ class Evidence:
     """What is known of the time around a receipt.
 
     `trades` and `quotes` are those of bronze in stream order, from the look-back on, or from a minute before
-    the beginning of history if that lies within it;
-    `receipts` those of the same symbol from the look-back on, as late as there are; `missing` the ranges of
-    trade ids (first, last) that never reached the hot path.
+    the beginning of history if that lies within it; `receipts` those of the same symbol from the look-back
+    on, as late as there are; `missing` the ranges of trade ids (first, last) that never reached the hot path.
     """
 
     trades: Trades
