@@ -9,14 +9,14 @@
 #   SPEED    FEED=replay: so many times as fast
 #   SECONDS  smoke: how long to measure
 #   ONLY     drills: those alone, ONLY="drop corrupt"
-#   ID       explain: of a prediction, as its answer had it
+#   ID       explain: of a prediction, as its answer had it; promote: of a model
 #   URL      gaps, explain: of an API elsewhere, such as one in AWS; KEY is its key
-#   SYMBOL   backfill: BTCUSDT,ETHUSDT; default: all of the system
+#   SYMBOL   backfill, retrain: BTCUSDT,ETHUSDT; default: all of the system
 #   FROM, TO backfill: times in UTC, like 2024-08-01 or 2024-08-01T12:00; or
-#   DAYS     backfill: today and so many days before; or
+#   DAYS     backfill: today and so many days before; or (retrain: likewise, 1 if not told)
 #   REPAIR   backfill: REPAIR=1 for the trades that the gap ledger misses
 #   DRY      backfill: DRY=1 prints the plan and does nothing
-#   AWS      backfill: dev or prod, in the AWS account of your credentials
+#   AWS      backfill, retrain, models, promote, rollback: dev or prod, in the AWS account of your credentials
 #   ENV      synth, deploy, layers: local, dev or prod
 
 PYTHON ?= python3
@@ -45,7 +45,7 @@ unexport SECONDS
 export JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 
-.PHONY: help run smoke drills gaps explain backfill evaluate bench test check setup layers synth deploy clean
+.PHONY: help run smoke drills gaps explain backfill retrain models promote rollback evaluate bench test check setup layers synth deploy clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -74,6 +74,19 @@ evaluate: setup  ## what a model is worth on recordings it never saw (SESSION); 
 
 backfill: setup  ## history into the running system, or one started for it; the last line is JSON
 	@exec $(VENV)/python -m local backfill --feed $(FEED) $(HISTORY)
+
+retrain: setup  ## history, a challenger, the gate: the whole loop; the last line is JSON
+	@exec $(VENV)/python -m local retrain --feed $(FEED) $(if $(SYMBOL),--symbols $(SYMBOL)) \
+	  $(if $(DAYS),--days $(DAYS)) $(if $(AWS),--aws $(AWS))
+
+models: setup  ## the models there are, which is in force, and what the gate said of each
+	@exec $(VENV)/python -m local models $(if $(AWS),--aws $(AWS))
+
+promote: setup  ## the model ID put in force by hand
+	@exec $(VENV)/python -m local promote "$(ID)" $(if $(AWS),--aws $(AWS))
+
+rollback: setup  ## the model that was in force before, in force again
+	@exec $(VENV)/python -m local rollback $(if $(AWS),--aws $(AWS))
 
 bench: setup  ## speed against the usual choices, as ratios of one run; the last line is JSON
 	@exec $(VENV)/python -m benchmarks

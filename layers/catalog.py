@@ -14,7 +14,9 @@ BUILT = (*THIRD_PARTY, "site")
 OF_FUNCTION: Mapping[str, tuple[str, ...]] = {
     "predict_stream": ("core", "data", "inference"),
     "archive_ticks": ("core", "data"),
-    "train_model": ("core", "data", "inference", "training"),
+    "train_model": ("core", "data", "inference", "training", "postgres"),
+    "evaluate_model": ("core", "data", "inference", "postgres"),
+    "promote_model": ("core", "data"),
     "serve_predictions": ("core", "data", "site"),
     "audit_predictions": ("core", "data", "inference", "postgres"),
     "load_history": ("core", "data", "postgres"),

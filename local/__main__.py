@@ -16,7 +16,7 @@ from types import FrameType
 
 from rich.console import Console
 
-from local import backfill, evaluate, explain, gaps, options, smoke, status
+from local import backfill, evaluate, explain, gaps, models, options, retrain, smoke, status
 from local.cloud import FunctionFailed
 from local.database import MigrationFailed
 from local.drills import runner
@@ -27,13 +27,15 @@ from local.processes import PartFailed, die_with_parent
 from local.progress import Progress
 from local.state_folder import StateFolder, StateInUse, throw_away
 from local.system import System
+from tickcast.adapters.model_registry import PointerRace, RegistryError
 from tickcast.evaluation import EvaluationError
 from tickcast.training import TrainingError
 
+_LAST_LINE_IS_JSON = ("smoke", "drills", "backfill", "retrain", "evaluate")
 _REFUSALS = (OptionsError, StateInUse, evaluate.EvaluationRefused, RecordingError)
 _FAILURES = (
     *(PartFailed, FunctionFailed, smoke.WarmUpFailed, DrillFailed, gaps.NotRunning, explain.NotExplained),
-    *(EvaluationError, TrainingError, MigrationFailed),
+    *(EvaluationError, TrainingError, MigrationFailed, RegistryError, PointerRace),
 )
 
 
@@ -119,6 +121,9 @@ def main(arguments: list[str]) -> int:
     evaluate.add_arguments(commands.add_parser("evaluate", help="judge a model on recordings"))
     filling = commands.add_parser("backfill", help="history into the running system, or into one in AWS")
     backfill.add_arguments(filling)
+    retrain.add_arguments(commands.add_parser("retrain", help="history, a challenger, the gate: the loop"))
+    for name, what in models.COMMANDS.items():
+        models.add_arguments(commands.add_parser(name, help=what), name)
     given = parser.parse_args(arguments)
 
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -126,7 +131,7 @@ def main(arguments: list[str]) -> int:
             signal.signal(number, _interrupt)
     if "MAKELEVEL" in os.environ:  # else killing make would leave the system running
         die_with_parent(signal.SIGTERM)
-    progress = Progress(Console(stderr=given.command in ("smoke", "drills", "backfill", "evaluate")))
+    progress = Progress(Console(stderr=given.command in _LAST_LINE_IS_JSON))
     try:
         return _carry_out(given, progress)
     except _REFUSALS as error:
@@ -146,6 +151,10 @@ def _carry_out(given: argparse.Namespace, progress: Progress) -> int:
         return gaps.show(given.url, _wide_console())
     if given.command == "backfill":
         return backfill.run(backfill.from_arguments(given), progress)
+    if given.command == "retrain":
+        return retrain.run(retrain.from_arguments(given), progress)
+    if given.command in models.COMMANDS:
+        return models.run(given.command, given, _wide_console())
     if given.command == "explain":
         return explain.show(given.id, given.url, os.environ.get("KEY", ""), _wide_console())
     if given.command == "evaluate":

@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -86,6 +86,11 @@ class Asked:
             starts.append(start if start.tzinfo else start.replace(tzinfo=UTC))
         return int((now - min(starts)).total_seconds()) + (_SPARE_S if len(starts) > 1 else 0)
 
+    def aside(self) -> Options:
+        """Of a system that is started for it."""
+        history_s = HISTORY_S if self.feed == "live" else self.history_s(datetime.now(UTC))
+        return Options(self.feed, self.symbols, history_s=history_s)
+
 
 @dataclass(frozen=True)
 class Deployment:
@@ -94,6 +99,7 @@ class Deployment:
     title: str
     states: Any  # boto3 clients
     functions: Any
+    s3: Any
     outputs: dict[str, str]
 
     def plan(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -137,6 +143,9 @@ class Report:
     )  # spent in each function; markets may run side by side
     bottleneck: str | None = None  # the one with the most
     hours_left: float = 0.0
+    trained: dict[str, Any] = field(default_factory=dict)  # model_id, rows, rows_with_quotes, promoted
+    verdict: dict[str, Any] = field(default_factory=dict)  # of the gate
+    promotion: dict[str, Any] = field(default_factory=dict)  # what is in force now, and in shadow
     error: str | None = None
     causes: list[str] = field(default_factory=list)
 
@@ -166,24 +175,19 @@ def from_arguments(given: argparse.Namespace) -> Asked:
 
 
 @contextmanager
-def deployment(asked: Asked, steps: Steps) -> Iterator[Deployment]:
-    """The deployment that is meant: in AWS, running here, or started for as long as the context lasts."""
-    if asked.aws:
-        yield _in_aws(asked.aws)
+def deployment(aws: str, aside: Callable[[], Options], steps: Steps) -> Iterator[Deployment]:
+    """The deployment that is meant: that of the environment `aws`, the one running here, or one with the
+    options `aside`, started for as long as the context lasts."""
+    if aws:
+        yield in_aws(aws)
         return
-    try:
-        found = running()
-    except NotRunning:
-        found = {}
-    if found:
-        if len(found) > 1:
-            raise OptionsError(f"several systems run here: {', '.join(found)}; stop all but one")
-        ((title, api_url),) = found.items()
-        parts = urlsplit(api_url)
-        yield at(title, f"{parts.scheme}://{parts.netloc}")
+    there = None
+    with suppress(NotRunning):
+        there = in_this_checkout()
+    if there is not None:
+        yield there
         return
-    history_s = HISTORY_S if asked.feed == "live" else asked.history_s(datetime.now(UTC))
-    options = Options(asked.feed, asked.symbols, history_s=history_s)
+    options = aside()
     steps.say(f"nothing is running here: starting a system for it, feed: {options.label}")
     state = throw_away("backfill")
     try:
@@ -198,7 +202,7 @@ def run(asked: Asked, steps: Steps) -> int:
     request = asked.request(datetime.now(UTC))
     is_terminal = steps.console.is_terminal
     console = steps.console if is_terminal else Console(stderr=True, width=140)
-    with deployment(asked, steps) as there:
+    with deployment(asked.aws, asked.aside, steps) as there:
         steps.say(f"[bold]backfill[/bold] in {there.title}: {json.dumps(request)}")
         planned = there.plan(request)
         console.print(table(planned))
@@ -256,6 +260,12 @@ def add(before: Report, events: list[dict[str, Any]]) -> Report:
             _add_loaded(report, payload)
         elif "repaired_trades" in payload:
             report.repaired_trades += payload["repaired_trades"]
+        elif "card" in payload:
+            report.trained = {name: value for name, value in payload.items() if name != "card"}
+        elif "sentence" in payload:
+            report.verdict = payload
+        elif "in_force" in payload:
+            report.promotion = payload
     return report
 
 
@@ -332,14 +342,28 @@ def _started(events: list[dict[str, Any]]) -> str | None:
 
 def at(title: str, endpoint_url: str) -> Deployment:
     found = cloud.outputs_of(cloud.client_of(endpoint_url, "cloudformation"))
-    states, functions = (cloud.client_of(endpoint_url, name) for name in ("stepfunctions", "lambda"))
-    return Deployment(title, states, functions, found)
+    states, functions, s3 = (
+        cloud.client_of(endpoint_url, name) for name in ("stepfunctions", "lambda", "s3")
+    )
+    return Deployment(title, states, functions, s3, found)
 
 
-def _in_aws(environment: str) -> Deployment:
+def in_this_checkout() -> Deployment:
+    """The one system that runs here. Raises `NotRunning`, and `OptionsError` where there are several."""
+    found = running()
+    if len(found) > 1:
+        raise OptionsError(f"several systems run here: {', '.join(found)}; stop all but one")
+    ((title, api_url),) = found.items()
+    parts = urlsplit(api_url)
+    return at(title, f"{parts.scheme}://{parts.netloc}")
+
+
+def in_aws(environment: str) -> Deployment:
+    """The deployment of an environment in the caller's account. Raises `NotRunning`."""
     try:
         found = cloud.outputs_of(boto3.client("cloudformation"), f"tickcast-{environment}-app")
-        return Deployment(f"AWS, {environment}", boto3.client("stepfunctions"), boto3.client("lambda"), found)
+        states, functions, s3 = (boto3.client(name) for name in ("stepfunctions", "lambda", "s3"))
+        return Deployment(f"AWS, {environment}", states, functions, s3, found)
     except (BotoCoreError, ClientError) as error:
         raise NotRunning(
             f"no deployment {environment!r} in the AWS account of these credentials: {error}"

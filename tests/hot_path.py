@@ -14,7 +14,7 @@ import redis
 from tests.aws import BUCKET
 from tests.market import START_US, batches, random_ticks
 from tickcast import wire
-from tickcast.adapters import model_store
+from tickcast.adapters import model_registry
 from tickcast.adapters.hot_store import HotStore
 from tickcast.adapters.model_store import ModelFollower
 from tickcast.adapters.onnx_model import export
@@ -68,13 +68,13 @@ def _network_file() -> bytes:
 
 
 def save_model(s3: Any, model_id: str, **card: Any) -> None:
-    model_store.save(s3, BUCKET, model_id, _network_file(), CARD | {"model_id": model_id} | card)
+    model_registry.save(s3, BUCKET, model_id, _network_file(), CARD | {"model_id": model_id} | card)
 
 
 def put_model(s3: Any, model_id: str = "m1", challenger: str | None = None, **card: Any) -> None:
     """A model, put in force."""
     save_model(s3, model_id, **card)
-    model_store.promote(s3, BUCKET, model_id, "2026-01-01T00:00:00+00:00", challenger)
+    model_registry.promote(s3, BUCKET, model_id, "2026-01-01T00:00:00+00:00", challenger)
 
 
 def ticks_in(seconds: int, piece_us: int = 100_000, seed: int = 1) -> list[wire.TickBatch]:

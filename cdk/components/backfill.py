@@ -1,4 +1,4 @@
-"""The state machine that fills history, and its timetable."""
+"""The state machine that fills history and trains from it, and its timetable."""
 
 from __future__ import annotations
 
@@ -77,12 +77,15 @@ class Backfill(Construct):
             events.Rule(
                 self,
                 "Schedule",
-                description=f"The last {history.days} days of history, and what the gap ledger misses",
+                description=f"The last {history.days} days of history, what the gap ledger misses, training",
                 schedule=events.Schedule.expression(history.schedule),
                 targets=[
                     targets.SfnStateMachine(
                         self.machine,
-                        input=events.RuleTargetInput.from_object({"days": history.days, "repair": True}),
+                        input=events.RuleTargetInput.from_object(
+                            {"days": history.days, "repair": True}
+                            | ({"train": {"days": history.train_days}} if history.train_days else {})
+                        ),
                     )
                 ],
             )

@@ -91,6 +91,8 @@ class Functions(Settings):
     predict_stream: Sizing = Sizing(memory_mb=1024, timeout_s=30)
     archive_ticks: Sizing = Sizing(memory_mb=512, timeout_s=120)
     train_model: Sizing = Sizing(memory_mb=3008, timeout_s=900)
+    evaluate_model: Sizing = Sizing(memory_mb=3008, timeout_s=600)
+    promote_model: Sizing = Sizing(memory_mb=512, timeout_s=60)
     serve_predictions: Sizing = Sizing(memory_mb=512, timeout_s=10)
     audit_predictions: Sizing = Sizing(memory_mb=1024, timeout_s=120)
     load_history: Sizing = Sizing(memory_mb=2048, timeout_s=900)
@@ -120,11 +122,13 @@ class History(Settings):
     """History from the exchange's REST: how much of it the timetable asks for, and when.
 
     `schedule` is in EventBridge's words (UTC); null is never: then it is started by hand. What is held is not
-    fetched again, so more days than one only cost something after an outage.
+    fetched again, so more days than one only cost something after an outage. Then a challenger is trained on
+    the last `train_days`; null: none is.
     """
 
     rest_url: str = "https://data-api.binance.vision"
     days: Annotated[int, Field(gt=0, le=3650)] = 2
+    train_days: Annotated[int, Field(gt=0, le=3650)] | None = 7
     schedule: str | None = "cron(17 3 * * ? *)"
 
 

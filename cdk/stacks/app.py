@@ -117,14 +117,44 @@ class AppStack(Stack):
             self,
             "TrainModel",
             name="train_model",
-            description="Bronze to a trained model with its card",
+            description="Rows of history to a trained model with its card",
             environment=environment,
             sizing=sizes.train_model,
             layers=layers.of("train_model"),
             variables=variables,
+            vpc=vpc,
         )
+        database.grant_read(self.train_model)
         lake.grant_read(self.train_model, "bronze/*", "models/*")
         lake.grant_write(self.train_model, "models/*")
+
+        self.evaluate_model = Handler(
+            self,
+            "EvaluateModel",
+            name="evaluate_model",
+            description="Challengers against the model in force, on rows that none has learnt from",
+            environment=environment,
+            sizing=sizes.evaluate_model,
+            layers=layers.of("evaluate_model"),
+            variables=variables,
+            vpc=vpc,
+        )
+        database.grant_read(self.evaluate_model)
+        lake.grant_read(self.evaluate_model, "models/*")
+        lake.grant_write(self.evaluate_model, "models/*")
+
+        self.promote_model = Handler(
+            self,
+            "PromoteModel",
+            name="promote_model",
+            description="A verdict to the pointer to the model in force",
+            environment=environment,
+            sizing=sizes.promote_model,
+            layers=layers.of("promote_model"),
+            variables=variables,
+        )
+        lake.grant_read(self.promote_model, "models/*")
+        lake.grant_write(self.promote_model, "models/current.json")
 
         self.serve_predictions = Handler(
             self,
@@ -242,6 +272,8 @@ class AppStack(Stack):
                 "LoadHistory": self.load_history,
                 "MarkRepaired": self.mark_repaired,
                 "TrainModel": self.train_model,
+                "EvaluateModel": self.evaluate_model,
+                "PromoteModel": self.promote_model,
             },
         )
 
@@ -326,6 +358,8 @@ class AwsAppStack(AppStack):
                 self.predict_stream,
                 self.archive_ticks,
                 self.train_model,
+                self.evaluate_model,
+                self.promote_model,
                 self.serve_predictions,
                 self.audit_predictions,
                 self.plan_backfill,

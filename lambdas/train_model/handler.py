@@ -1,4 +1,4 @@
-"""Bronze → a trained model with its card, put in force."""
+"""Rows of history → a trained model with its card."""
 
 import os
 from datetime import UTC, datetime
@@ -8,17 +8,20 @@ import boto3
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
+from tickcast.adapters.postgres_connection import Database
+from tickcast.adapters.settings import DatabaseSettings
 from tickcast.adapters.train_model import train_model
 
 logger = Logger()
 metrics = Metrics()
 s3 = boto3.client("s3")
+database = Database(DatabaseSettings.from_environment())
 BUCKET = os.environ["BUCKET"]
 
 
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    trained = train_model(event, s3, BUCKET, datetime.now(UTC))
+    trained = train_model(event, s3, BUCKET, datetime.now(UTC), database.connection)
     metrics.add_metric("TrainedRows", MetricUnit.Count, trained["rows"])
     logger.info("model trained", extra={"model_id": trained["model_id"], "test": trained["card"]["test"]})
     return trained

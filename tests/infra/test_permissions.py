@@ -58,6 +58,16 @@ LAKE = {
         ("s3:PutObject", "models/*"),
         ("s3:ListBucket", ""),
     },
+    "EvaluateModel": {
+        ("s3:GetObject", "models/*"),
+        ("s3:PutObject", "models/*"),
+        ("s3:ListBucket", ""),
+    },
+    "PromoteModel": {
+        ("s3:GetObject", "models/*"),
+        ("s3:PutObject", "models/current.json"),
+        ("s3:ListBucket", ""),
+    },
     "ServePredictions": {("s3:GetObject", "models/*"), ("s3:ListBucket", "")},
     "AuditPredictions": {
         ("s3:GetObject", "bronze/*"),
@@ -158,6 +168,8 @@ def test_who_may_enter_the_database(on_aws: Synthesised) -> None:
         "LoadHistoryP": "tickcast_loader",
         "MarkRepaired": "tickcast_loader",
         "AuditPredict": "tickcast_reader",
+        "TrainModelPa": "tickcast_reader",
+        "EvaluateMode": "tickcast_reader",
     }
 
 

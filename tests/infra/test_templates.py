@@ -17,6 +17,8 @@ HANDLERS = (
     "predict_stream",
     "archive_ticks",
     "train_model",
+    "evaluate_model",
+    "promote_model",
     "serve_predictions",
     "audit_predictions",
     "plan_backfill",
@@ -26,7 +28,7 @@ HANDLERS = (
 )
 
 USES_STORE = ("predict_stream", "serve_predictions", "audit_predictions", "plan_backfill", "mark_repaired")
-USES_DATABASE = ("load_history", "mark_repaired", "audit_predictions")
+USES_DATABASE = ("load_history", "mark_repaired", "audit_predictions", "train_model", "evaluate_model")
 
 # Types and prefixes for which MiniStack refuses the whole stack.
 REFUSED_LOCALLY = (
@@ -274,6 +276,13 @@ def test_the_auditor_runs_by_itself(synthesised: Synthesised) -> None:
     rules = [rule for _, rule in synthesised.resources("AWS::Events::Rule")]
     [rule] = [rule for rule in rules if "AuditPredictions" in json.dumps(rule["Targets"])]
     assert (rule["ScheduleExpression"], rule["State"]) == ("rate(5 minutes)", "ENABLED")
+
+
+def test_history_and_training_run_by_themselves(on_aws: Synthesised) -> None:
+    rules = [rule for _, rule in on_aws.resources("AWS::Events::Rule")]
+    [rule] = [rule for rule in rules if rule["ScheduleExpression"].startswith("cron(17 3")]
+    [target] = rule["Targets"]
+    assert json.loads(target["Input"]) == {"days": 2, "repair": True, "train": {"days": 7}}
 
 
 @pytest.mark.parametrize("name", ["Ingest", "Migrate"])

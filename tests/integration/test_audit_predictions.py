@@ -13,7 +13,7 @@ import redis
 from tests.aws import BUCKET
 from tests.kinesis_events import batch_event
 from tests.market import START_US, batches, random_ticks
-from tickcast.adapters import bronze, model_store
+from tickcast.adapters import bronze, model_registry
 from tickcast.adapters.archive_ticks import archive
 from tickcast.adapters.audit_predictions import AuditPredictions, Prover, Result, sample_slices
 from tickcast.adapters.health import Health
@@ -57,7 +57,7 @@ def put_model(s3: Any, model_id: str, seed: int) -> None:
         "feature_hash": FEATURE_HASH,
         "calibration": {str(h): {"direction_slope": 2.0, "interval_width": 1.0} for h in HORIZONS_S},
     }
-    model_store.save(s3, BUCKET, model_id, export(network), card)
+    model_registry.save(s3, BUCKET, model_id, export(network), card)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def run(redis_client: redis.Redis, s3: Any) -> Callable[..., Result]:
     """Lets the hot path and the archive work off a market, and audits it some minutes later."""
     put_model(s3, "m1", 1)
     put_model(s3, "m2", 2)
-    model_store.promote(s3, BUCKET, "m1", "2026-01-01T00:00:00+00:00", challenger="m2")
+    model_registry.promote(s3, BUCKET, "m1", "2026-01-01T00:00:00+00:00", challenger="m2")
     cuts = [START_US + k * 250_000 for k in range(SECONDS * 4)]
     stream = list(batches(*random_ticks(1, SECONDS, trades_s=10, quotes_s=20), cuts))
     clock = {"ms": START_US / 1000}

@@ -9,7 +9,7 @@ from botocore.config import Config
 from tests.aws import BUCKET
 from tests.hot_path import CARD, Clock, put_model, save_model, ticks_in
 from tests.kinesis_events import batch_event
-from tickcast.adapters import model_store
+from tickcast.adapters import model_registry, model_store
 from tickcast.adapters.model_store import ModelFollower
 from tickcast.adapters.predict_stream import PredictStream, Result
 from tickcast.model import HORIZONS_S
@@ -52,6 +52,25 @@ def test_a_pointer_s_move_is_followed_within_five_seconds(market: Market, s3: An
     seconds_until = next(n for n in range(1, 20) if model_ids(market(1)) == {"m2"})
     assert seconds_until <= 5
     assert market(1).predictions[-1]["provisional"] is False
+
+
+def test_both_calibrations_of_a_card_are_served(s3: Any) -> None:
+    masked = {str(h): {"direction_slope": 0.5, "interval_width": 9.0} for h in HORIZONS_S}
+    put_model(s3, "m1", masked_calibration=masked)
+    model = ModelFollower(s3, BUCKET, lambda: 0.0).current()
+    assert model is not None and model.masked_calibrations is not None
+    assert {c.interval_width for c in model.masked_calibrations.values()} == {9.0}
+    assert {c.interval_width for c in model.calibrations.values()} == {1.0}
+
+
+def test_a_challenger_put_in_force_is_as_provisional_as_the_gate_says(market: Market, s3: Any) -> None:
+    """Its card was read when it ran in the shadow, before the verdict."""
+    save_model(s3, "m2", provisional=True)
+    put_model(s3, "m1", challenger="m2")
+    assert market(15).predictions[-1]["provisional"] is True
+    model_registry.promote(s3, BUCKET, "m2", "then", provisional=False)
+    newest = [market(1) for _ in range(6)][-1].predictions[-1]
+    assert (newest["model_id"], newest["provisional"]) == ("m2", False)
 
 
 def test_nothing_is_looked_up_while_a_prediction_waits(market: Market, s3: Any) -> None:

@@ -17,7 +17,18 @@ from tests.infra.synthesis import ROOT
 from tickcast.backfill import MAX_WINDOWS
 
 FILE = ROOT / "state_machines" / "backfill_and_retrain.asl.json"
-FUNCTIONS = ("PlanBackfill", "FetchHistory", "LoadHistory", "MarkRepaired", "TrainModel")
+HISTORY = ("PlanBackfill", "FetchHistory", "LoadHistory", "MarkRepaired")
+FUNCTIONS = (*HISTORY, "TrainModel", "EvaluateModel", "PromoteModel")
+VERDICT = {
+    "model_id": "m",
+    "champion": "m0",
+    "promote": "m",
+    "shadow": None,
+    "provisional": False,
+    "reasons": ["beats_champion", "beats_baselines"],
+    "sentence": "It is better.",
+}
+MOVED = {"status": "promoted", "in_force": "m", "challenger": None, "previous": "m0"}
 DONE = {"status": "done", "retry_after_s": 0, "resume": None, "trades": 2, "rows": 1, "withheld_trades": 0}
 FETCHED = DONE | {"keys": [{"key": "k", "etag": "e", "rows": 1}], "used_weight": 4}
 LOADED = {
@@ -72,7 +83,9 @@ class Machine:
             "FetchHistory": lambda event: FETCHED,
             "LoadHistory": lambda event: LOADED,
             "MarkRepaired": lambda event: {"repaired_trades": 2, "withheld_trades": 0, "missing_trades": 0},
-            "TrainModel": lambda event: {"model_id": "m", "rows": 9, "card": {}},
+            "TrainModel": lambda event: {"model_id": "m", "rows": 9, "promoted": False, "card": {}},
+            "EvaluateModel": lambda event: VERDICT | {"figures": {}},
+            "PromoteModel": lambda event: MOVED,
         }
 
     def answer(self, function: str, *answers: Any) -> None:
@@ -242,11 +255,68 @@ def test_a_gap_is_marked_once_its_window_is_loaded(machine: Machine) -> None:
 
 
 def test_training_follows_when_it_is_asked_for(machine: Machine) -> None:
-    request = {"prefixes": ["bronze/source=sbe/"], "reason": "test"}
+    request = {"symbols": ["BTCUSDT"], "days": 7}
     machine.answer("PlanBackfill", planned({"BTCUSDT": 1}, train=request))
     ran = machine.run()
+    assert ran.payloads("TrainModel") == [request]
+    assert only(ran).output["trained"] == {"model_id": "m", "rows": 9, "promoted": False}
+
+
+def test_what_was_trained_is_judged_and_the_verdict_carried_out(machine: Machine) -> None:
+    machine.answer("PlanBackfill", planned({}, train={}))
+    ran = machine.run()
+    assert ran.calls[1:] == [
+        ("TrainModel", {}),
+        ("EvaluateModel", {"model_id": "m"}),
+        ("PromoteModel", VERDICT),
+    ]
+    assert (only(ran).status, only(ran).output["promotion"]) == ("SUCCEEDED", MOVED)
+    assert only(ran).output["verdict"]["reasons"] == VERDICT["reasons"]
+
+
+def test_a_challenger_that_has_not_earned_it_is_no_failure(machine: Machine) -> None:
+    machine.answer("PlanBackfill", planned({}, train={}))
+    refused = VERDICT | {"promote": None, "shadow": "m", "reasons": ["not_above_champion"]}
+    machine.answer("EvaluateModel", refused)
+    machine.answer("PromoteModel", MOVED | {"status": "kept", "in_force": "m0", "challenger": "m"})
+    ran = machine.run()
+    assert (only(ran).status, ran.payloads("PromoteModel")) == ("SUCCEEDED", [refused])
+    assert only(ran).output["promotion"]["status"] == "kept"
+
+
+def test_a_verdict_that_was_overtaken_is_made_again(machine: Machine) -> None:
+    machine.answer("PlanBackfill", planned({}, train={}))
+    machine.answer("EvaluateModel", VERDICT, VERDICT | {"champion": "m1"})
+    machine.answer("PromoteModel", MOVED | {"status": "outdated", "in_force": "m1"}, MOVED)
+    ran = machine.run()
+    assert [p["champion"] for p in ran.payloads("PromoteModel")] == ["m0", "m1"]
+    assert only(ran).status == "SUCCEEDED"
+
+
+def test_a_race_for_the_pointer_is_run_again(machine: Machine) -> None:
+    machine.answer("PlanBackfill", planned({}, train={}))
+    machine.answer("PromoteModel", named("PointerRace"), MOVED)
+    ran = machine.run()
+    assert (only(ran).status, len(ran.payloads("PromoteModel"))) == ("SUCCEEDED", 2)
+    assert len(ran.payloads("EvaluateModel")) == 1
+
+
+def test_a_first_model_of_bronze_is_in_force_already(machine: Machine) -> None:
+    request = {"prefixes": ["bronze/source=sbe/"], "reason": "test"}
+    machine.answer("PlanBackfill", planned({}, train=request))
+    machine.answer("TrainModel", {"model_id": "m", "rows": 9, "promoted": True})
+    ran = machine.run()
     assert ran.calls[-1] == ("TrainModel", request)
-    assert only(ran).output["trained"] == {"model_id": "m", "rows": 9}
+    assert only(ran).status == "SUCCEEDED"
+
+
+def test_too_little_to_train_on_fails_no_backfill(machine: Machine) -> None:
+    machine.answer("PlanBackfill", planned({"BTCUSDT": 1}, train={"days": 7}))
+    machine.answer("TrainModel", named("TrainingError"))
+    ran = machine.run()
+    assert (only(ran).status, len(ran.payloads("TrainModel"))) == ("SUCCEEDED", 1)
+    assert "TrainingError says why" in only(ran).output["too_little"]["Cause"]
+    assert not ran.payloads("EvaluateModel")
 
 
 def test_what_is_left_over_is_an_execution_of_its_own(machine: Machine) -> None:
@@ -310,10 +380,20 @@ def test_every_task_has_a_time_limit_and_retries() -> None:
 def test_the_names_it_knows_are_those_of_the_functions() -> None:
     """An error renamed in the code would silently lose its retrier."""
     from tickcast import ticks, training
-    from tickcast.adapters import binance_rest, bronze, fetch_history, plan_backfill, train_model
+    from tickcast.adapters import (
+        binance_rest,
+        bronze,
+        evaluate_model,
+        fetch_history,
+        model_registry,
+        plan_backfill,
+        promote_model,
+        train_model,
+    )
 
     known: set[str] = {"States.ALL", "StepFunctions.ExecutionAlreadyExistsException"}
-    for module in (binance_rest, bronze, fetch_history, plan_backfill, train_model, ticks, training):
+    modules = (binance_rest, bronze, fetch_history, plan_backfill, train_model, ticks, training)
+    for module in (*modules, evaluate_model, model_registry, promote_model):
         known |= {
             name for name, it in vars(module).items() if isinstance(it, type) and issubclass(it, Exception)
         }

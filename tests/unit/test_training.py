@@ -26,6 +26,7 @@ from tickcast.training import (
     evaluate,
     initial_network,
     loss_and_gradients,
+    masked_twins,
     pool,
     rows_from_bars,
     rows_without_quotes,
@@ -194,6 +195,18 @@ def test_rows_without_quotes_are_masked_and_foretell_the_true_mid_from_the_proxy
     expected = (mids(bars)[at + 20] / proxy_mids(bars)[at] - 1) * 1e4
     np.testing.assert_allclose(rows.moves_bp[:, 1], expected, atol=1e-9)
     assert (bars["bid_price"] > 0).any()  # the bars themselves kept their quotes
+
+
+def test_where_only_vectors_are_left_what_quotes_told_is_taken_out_of_them() -> None:
+    rows = rows_from_bars(market_bars(1, 60))
+    twins = masked_twins(rows)
+    assert (twins.end_us == rows.end_us).all() and (twins.moves_bp == rows.moves_bp).all()
+    assert rows.has_quotes.all() and not twins.has_quotes.any()
+    from_quotes = [FEATURE_NAMES.index(name) for name in (*QUOTE_FEATURES, "has_quotes")]
+    assert not twins.features[:, from_quotes].any()
+    others = np.setdiff1d(np.arange(len(FEATURE_NAMES)), from_quotes)
+    assert (twins.features[:, others] == rows.features[:, others]).all()
+    assert not len(masked_twins(twins).end_us)
 
 
 def test_history_of_trades_alone_gives_rows_from_proxy_to_proxy() -> None:

@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from tickcast.bars import BAR_US, BARS_PER_S, Bars, mids, proxy_mids
 from tickcast.calibration import COVERAGE
-from tickcast.features import FEATURE_HASH, FEATURE_NAMES, Floats, history_rows
+from tickcast.features import FEATURE_HASH, FEATURE_NAMES, QUOTE_FEATURES, Floats, history_rows
 from tickcast.model import HORIZONS_S, Calibration
 from tickcast.network import (
     HAS_QUOTES,
@@ -134,6 +134,16 @@ def rows_without_quotes(bars: Bars) -> Rows:
     for name in _OF_QUOTES:
         blind[name] = 0
     return _rows(blind, proxy_mids(blind), mids(bars))
+
+
+def masked_twins(rows: Rows) -> Rows:
+    """The rows with quotes among `rows` once more without them, where the bars they came from are gone: what
+    quotes tell is 0. Returns and volatility stay the mid's, and so does the move, where `rows_without_quotes`
+    has the proxy's."""
+    twins = rows.chosen(rows.has_quotes)
+    features = twins.features.copy()
+    features[:, [*places(QUOTE_FEATURES), HAS_QUOTES]] = 0
+    return twins._replace(features=features)
 
 
 def _rows(bars: Bars, basis: Floats, outcome: Floats) -> Rows:

@@ -19,10 +19,10 @@ from typing import Any
 import psycopg
 import redis
 
+from tickcast.adapters import model_store
 from tickcast.adapters.bronze import BronzeError, Part
 from tickcast.adapters.bronze_reader import BronzeReader
 from tickcast.adapters.hot_store import HEARTBEAT_TTL_S, HotStore
-from tickcast.adapters.model_store import ModelFollower
 from tickcast.adapters.postgres_connection import Database
 from tickcast.adapters.settings import Settings
 from tickcast.bars import SILENCE_US
@@ -90,9 +90,8 @@ class Prover:
     def _model(self, model_id: str | None) -> ServingModel | None:
         """The model in S3; None where there is none of that name, or it does not fit this code."""
         if model_id and model_id not in self._models:
-            follower = ModelFollower(self._s3, self._bucket, lambda: 0.0)
             try:
-                self._models[model_id] = follower._load(model_id)  # as it was loaded to serve
+                self._models[model_id] = model_store.load(self._s3, self._bucket, model_id)
             except (ModelError, ValueError, KeyError, TypeError):
                 return None
         return self._models[model_id] if model_id else None

@@ -8,7 +8,7 @@ from typing import Any
 
 from tickcast.adapters.http_answers import Refusal
 
-POINTER = "models/current.json"  # as in `model_store`, which would bring the runtime of the models along
+POINTER = "models/current.json"  # as in `model_registry`, which would bring botocore along
 CARDS_SHOWN = 20
 LOOK_EVERY_MS = 3000
 

@@ -1,49 +1,25 @@
-"""Models in S3: a folder each with the network and its card, and one small object that points at the one
-in force. Whoever serves follows the pointer; going back is pointing back.
-"""
+"""The model in force, as whoever serves has it: followed by the registry's pointer (`model_registry`)."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from tickcast.adapters.model_registry import POINTER
 from tickcast.adapters.onnx_model import OnnxModel
 from tickcast.features import FEATURE_NAMES
 from tickcast.model import ModelError, calibrations_from
 from tickcast.prediction import MODEL_REFUSED, ServingModel, run
 
-POINTER = "models/current.json"
 FOLLOW_EVERY_MS = 3000
 FOLLOW_WITHIN_MS = 5000  # no prediction is made with what was in force longer ago
 
 # What a pointer, a card or a network of another shape than ours raises.
-_MISFITS = (ValueError, KeyError, TypeError, AttributeError, IndexError)
-
-
-def save(s3: Any, bucket: str, model_id: str, onnx_file: bytes, card: dict[str, Any]) -> None:
-    s3.put_object(Bucket=bucket, Key=f"models/{model_id}/model.onnx", Body=onnx_file)
-    s3.put_object(
-        Bucket=bucket,
-        Key=f"models/{model_id}/card.json",
-        Body=json.dumps(card, indent=2).encode(),
-        ContentType="application/json",
-    )
-
-
-def promote(s3: Any, bucket: str, model_id: str, since: str, challenger: str | None = None) -> None:
-    """Put `model_id` in force; the model `challenger` runs in its shadow."""
-    pointer: dict[str, Any] = {
-        "model_id": model_id,
-        "key": f"models/{model_id}/model.onnx",
-        "since": since,
-        "challenger": {"model_id": challenger} if challenger else None,
-    }
-    s3.put_object(
-        Bucket=bucket, Key=POINTER, Body=json.dumps(pointer).encode(), ContentType="application/json"
-    )
+MISFITS = (ValueError, KeyError, TypeError, AttributeError, IndexError)
 
 
 class ModelFollower:
@@ -89,7 +65,7 @@ class ModelFollower:
             self._look()
         except (BotoCoreError, ClientError) as error:
             self.problem = f"{type(error).__name__}: {error}"
-        except _MISFITS as error:
+        except MISFITS as error:
             self.problem, self.is_refused = f"{type(error).__name__}: {error}", True
 
     def _look(self) -> None:
@@ -104,7 +80,9 @@ class ModelFollower:
         pointer = json.loads(answer["Body"].read())
         known = {model.model_id: model for model in (self._model, self.challenger) if model}
         model_id = str(pointer["model_id"])
-        self._model = known.get(model_id) or self._load(model_id)
+        model = known.get(model_id) or load(self._s3, self._bucket, model_id)
+        # A challenger that was put in force is what the gate said of it since its card was read.
+        self._model = replace(model, provisional=bool(pointer.get("provisional", model.provisional)))
         self.problem, self.is_refused = None, False
         self._look_at_challenger(pointer.get("challenger"), known)
         # Only now: a pointer whose model failed to load is tried again at the next look.
@@ -116,38 +94,36 @@ class ModelFollower:
             return
         try:
             model_id = str(named["model_id"])
-            self.challenger = known.get(model_id) or self._load(model_id)
-        except _MISFITS as error:
+            self.challenger = known.get(model_id) or load(self._s3, self._bucket, model_id)
+        except MISFITS as error:
             self.challenger_problem = f"challenger: {type(error).__name__}: {error}"
 
-    def _load(self, model_id: str) -> ServingModel:
-        """The model under `model_id`, tried once. Raises one of `_MISFITS` when it must not serve."""
-        card = json.loads(self._read(f"models/{model_id}/card.json"))
-        model = ServingModel(
-            model_id=model_id,
-            provisional=bool(card["provisional"]),
-            calibrations=calibrations_from(card),
-            masked_calibrations=calibrations_from(card, "masked_calibration")
-            if "masked_calibration" in card
-            else None,
-            run=OnnxModel(self._read(f"models/{model_id}/model.onnx")),
-            support={
-                name: (float(low), float(high)) for name, (low, high) in card.get("support", {}).items()
-            },
-        )
-        if strangers := set(model.support) - set(FEATURE_NAMES):
-            raise ModelError(
-                f"the support of model {model_id} names {sorted(strangers)}, which are no features"
-            )
-        try:
-            run(model, dict.fromkeys(FEATURE_NAMES, 1.0), 1.0, model.calibrations)
-        except Exception as error:  # onnxruntime raises its own classes, with no common base
-            raise ModelError(f"model {model_id} does not answer: {error}") from error
-        return model
 
-    def _read(self, key: str) -> bytes:
-        try:
-            data: bytes = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read()
-        except self._s3.exceptions.NoSuchKey as error:
-            raise ModelError(f"{key} is not there") from error
-        return data
+def load(s3: Any, bucket: str, model_id: str) -> ServingModel:
+    """The model under `model_id`, tried once. Raises one of `MISFITS` when it must not serve."""
+    card = json.loads(_read(s3, bucket, f"models/{model_id}/card.json"))
+    model = ServingModel(
+        model_id=model_id,
+        provisional=bool(card["provisional"]),
+        calibrations=calibrations_from(card),
+        masked_calibrations=calibrations_from(card, "masked_calibration")
+        if "masked_calibration" in card
+        else None,
+        run=OnnxModel(_read(s3, bucket, f"models/{model_id}/model.onnx")),
+        support={name: (float(low), float(high)) for name, (low, high) in card.get("support", {}).items()},
+    )
+    if strangers := set(model.support) - set(FEATURE_NAMES):
+        raise ModelError(f"the support of model {model_id} names {sorted(strangers)}, which are no features")
+    try:
+        run(model, dict.fromkeys(FEATURE_NAMES, 1.0), 1.0, model.calibrations)
+    except Exception as error:  # onnxruntime raises its own classes, with no common base
+        raise ModelError(f"model {model_id} does not answer: {error}") from error
+    return model
+
+
+def _read(s3: Any, bucket: str, key: str) -> bytes:
+    try:
+        data: bytes = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+    except s3.exceptions.NoSuchKey as error:
+        raise ModelError(f"{key} is not there") from error
+    return data

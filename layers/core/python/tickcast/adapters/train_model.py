@@ -1,66 +1,191 @@
-"""Training as a function: bronze in, a model with its card out, the pointer moved.
+"""Training as a function: rows of history in, a model with its card out.
 
-The ticks of each market are folded into the same bars and features as live. A model trained where there
-is nothing to hold it against yet is `provisional` and says so in every answer.
+What it learns from is named in one of two ways:
+
+    {"symbols": ["BTCUSDT"], "days": 7}     rows in PostgreSQL; without symbols or days, of all there are
+    {"prefixes": ["bronze/source=…/"]}      ticks in bronze, folded into the same bars and features as live
+
+A model of PostgreSQL is a challenger: it is put in force by the gate, if at all (`evaluate_model`,
+`promote_model`). One of bronze is a first model: it is put in force at once, and is `provisional`, as it was
+held against nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache
+from importlib import resources
 from typing import Any
 
 import numpy as np
+import psycopg
 
-from tickcast.adapters import bronze, model_store
+from tickcast.adapters import bronze, model_registry, training_rows
 from tickcast.adapters.onnx_model import export
 from tickcast.bars import BAR_US, is_quoted, stretches
+from tickcast.evaluation import train_and_fit_line
+from tickcast.features import FEATURE_HASH
+from tickcast.model import HORIZONS_S
 from tickcast.ticks import Quotes, Trades
-from tickcast.training import Settings, TrainingError, train, training_rows
+from tickcast.training import Rows, Settings, TrainingError, masked_twins, pool
+from tickcast.training import training_rows as rows_of_bars
+
+_KNOWN = {"symbols", "days", "prefixes", "provisional", "reason"}
+_DAY_US = 86_400 * 1_000_000
 
 
 class RequestError(ValueError):
     """A request that cannot be carried out; the message says what it should have held."""
 
 
-def train_model(request: dict[str, Any], s3: Any, bucket: str, now: datetime) -> dict[str, Any]:
-    """Train on the bronze files under `request["prefixes"]` and put the model in force.
+def train_model(
+    request: dict[str, Any],
+    s3: Any,
+    bucket: str,
+    now: datetime,
+    connect: Callable[[], psycopg.Connection[Any]] | None = None,
+) -> dict[str, Any]:
+    """Train on what `request` names. `connect` gives the database, for those who ask for its rows.
 
-    Returns `model_id`, `promoted`, `rows` and the `card`. Raises `RequestError` on a request without
-    prefixes, `TrainingError` when the files hold too little, `bronze.BronzeError` on a damaged file.
+    Returns `model_id`, `promoted`, `rows`, `rows_with_quotes` and the `card`. Raises `RequestError` on a
+    request that names nothing, `TrainingError` when there is too little, `bronze.BronzeError` on a damaged
+    file, and what PostgreSQL raises.
     """
-    prefixes = request.get("prefixes")
+    if unknown := request.keys() - _KNOWN:
+        raise RequestError(
+            f"unknown: {', '.join(sorted(unknown))}; a request has {', '.join(sorted(_KNOWN))}"
+        )
+    if "prefixes" in request:
+        return _train_first(request, s3, bucket, now)
+    if connect is None:
+        raise RequestError('prefixes should be a list like ["bronze/source=sbe/symbol=BTCUSDT/"]')
+    markets, data = _history(request, connect(), now)
+    settings = replace(Settings(), test_share=_test_share(list(markets.values())))
+    learned = [pool([rows, masked_twins(rows)]) for rows in markets.values()]
+    return _keep(learned, data, settings, request, s3, bucket, now)
+
+
+def _train_first(request: dict[str, Any], s3: Any, bucket: str, now: datetime) -> dict[str, Any]:
+    """A model of bronze, put in force at once."""
+    prefixes = request["prefixes"]
     if not isinstance(prefixes, list) or not all(
         isinstance(p, str) and p.startswith("bronze/") for p in prefixes
     ):
         raise RequestError('prefixes should be a list like ["bronze/source=sbe/symbol=BTCUSDT/"]')
+    if {"symbols", "days"} & request.keys():
+        raise RequestError("ask for prefixes, or for symbols and days: for one of them alone")
     markets = _read_markets(s3, bucket, prefixes)
     if not markets:
         raise TrainingError(f"no ticks in bronze under {', '.join(prefixes) or 'no prefix'}")
     history = [bars for ticks in markets.values() for bars in stretches(*ticks)]
-    network, figures = train([training_rows(bars) for bars in history], Settings())
-    onnx_file = export(network)
-    digest = hashlib.sha256(onnx_file).hexdigest()[:8]
-    model_id = f"{now:%Y%m%dT%H%M%SZ}-{digest}"
     quoted = sum(int(is_quoted(bars).sum()) for bars in history)
+    data = {
+        "prefixes": prefixes,
+        "markets": sorted(f"{source}/{symbol}" for source, symbol in markets),
+        "from_us": min(int(bars["end_us"][0]) - BAR_US for bars in history),
+        "to_us": max(int(bars["end_us"][-1]) for bars in history),
+        "share_of_bars_with_quotes": quoted / sum(len(bars) for bars in history),
+    }
+    trained = _keep([rows_of_bars(bars) for bars in history], data, Settings(), request, s3, bucket, now)
+    since, by = trained["card"]["trained_at"], "a first model, held against nothing"
+    model_registry.promote(s3, bucket, trained["model_id"], since, by=by)
+    return trained | {"promoted": True}
+
+
+def _history(
+    request: dict[str, Any], connection: psycopg.Connection[Any], now: datetime
+) -> tuple[dict[str, Rows], dict[str, Any]]:
+    """The rows of each symbol, and what the card says of them."""
+    symbols, days = request.get("symbols"), request.get("days")
+    if symbols is not None and not (
+        isinstance(symbols, list) and symbols and all(isinstance(s, str) and s.isalnum() for s in symbols)
+    ):
+        raise RequestError(f'symbols should be a list like ["BTCUSDT"], not {symbols!r}')
+    if days is not None and (not isinstance(days, int) or isinstance(days, bool) or days < 1):
+        raise RequestError(f"days should be a whole number from 1 on, not {days!r}")
+    from_us = int(now.timestamp()) * 1_000_000 - days * _DAY_US if days else 0
+    found = training_rows.held(connection, symbols, from_us)
+    if not found:
+        raise TrainingError(
+            f"PostgreSQL holds no feature rows of {', '.join(symbols) if symbols else 'any symbol'}"
+            f"{f' of the last {days} days' if days else ''} for the features {FEATURE_HASH}: backfill first"
+        )
+    markets = training_rows.learning_rows(connection, found, from_us)
+    used, quoted = (
+        sum(int(count) for count in counts)
+        for counts in zip(*((len(m.end_us), m.has_quotes.sum()) for m in markets.values()), strict=True)
+    )
+    return markets, {
+        "markets": sorted({f"{each.origin}/{each.symbol}" for each in found}),
+        "from_us": min(each.first_us for each in found),
+        "to_us": max(each.last_us for each in found),
+        "rows_held": sum(each.rows for each in found),
+        "rows_used": used,
+        "share_of_rows_with_quotes": quoted / used if used else 0.0,
+    }
+
+
+def _test_share(markets: list[Rows]) -> float:
+    """The share of the rows to learn from that are as new as the newest 15 % of those with quotes, by which
+    alone a model is judged."""
+    usual = Settings().test_share
+    times_us = np.concatenate([rows.end_us for rows in markets])
+    quoted_us = np.concatenate([rows.end_us[rows.has_quotes] for rows in markets])
+    if not len(quoted_us):
+        return usual
+    cut_us = np.quantile(quoted_us, 1 - usual)
+    # Each row with quotes is learnt from twice: with them, and without.
+    newest = np.sum(times_us >= cut_us) + np.sum(quoted_us >= cut_us)
+    return float(newest / (len(times_us) + len(quoted_us)))
+
+
+def _keep(
+    markets: list[Rows],
+    data: dict[str, Any],
+    settings: Settings,
+    request: dict[str, Any],
+    s3: Any,
+    bucket: str,
+    now: datetime,
+) -> dict[str, Any]:
+    """Train, and put the model and its card into the registry."""
+    trained = train_and_fit_line(markets, settings)
+    onnx_file = export(trained.network)
+    model_id = f"{now:%Y%m%dT%H%M%SZ}-{hashlib.sha256(onnx_file).hexdigest()[:8]}"
+    parent = model_registry.in_force(s3, bucket)
     card = {
         "model_id": model_id,
         "trained_at": now.astimezone(UTC).isoformat(timespec="seconds"),
         "provisional": bool(request.get("provisional", True)),
         "reason": str(request.get("reason", "")),
-        "data": {
-            "prefixes": prefixes,
-            "markets": sorted(f"{source}/{symbol}" for source, symbol in markets),
-            "from_us": min(int(bars["end_us"][0]) - BAR_US for bars in history),
-            "to_us": max(int(bars["end_us"][-1]) for bars in history),
-            "share_of_bars_with_quotes": quoted / sum(len(bars) for bars in history),
-        },
-        **figures,
+        "parent": parent and parent["model_id"],
+        "code": code_version(),
+        "data": data,
+        **trained.figures,
+        "line": dict(zip(map(str, HORIZONS_S), trained.line.tolist(), strict=True)),
     }
-    model_store.save(s3, bucket, model_id, onnx_file, card)
-    model_store.promote(s3, bucket, model_id, card["trained_at"])
-    return {"model_id": model_id, "promoted": True, "rows": card["rows"], "card": card}
+    model_registry.save(s3, bucket, model_id, onnx_file, card)
+    return {
+        "model_id": model_id,
+        "promoted": False,
+        "rows": card["rows"],
+        "rows_with_quotes": card["rows_with_quotes"],
+        "card": card,
+    }
+
+
+@cache
+def code_version() -> str:
+    """A digest of this package's own sources: what is no release has no other name."""
+    digest = hashlib.sha256()
+    for module in sorted(resources.files("tickcast").iterdir(), key=lambda each: each.name):
+        if module.name.endswith(".py"):
+            digest.update(module.read_bytes())
+    return f"sha256:{digest.hexdigest()[:12]}"
 
 
 def _read_markets(s3: Any, bucket: str, prefixes: list[str]) -> dict[tuple[str, str], tuple[Trades, Quotes]]:

@@ -1,0 +1,28 @@
+"""Challengers against the champion, on rows that none has learnt from → a verdict."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import boto3
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.metrics import MetricUnit
+
+from tickcast.adapters.evaluate_model import evaluate_model
+from tickcast.adapters.postgres_connection import Database
+from tickcast.adapters.settings import DatabaseSettings, Settings
+
+logger = Logger()
+metrics = Metrics()
+settings = Settings.from_environment()
+s3 = boto3.client("s3")
+database = Database(DatabaseSettings.from_environment())
+
+
+@metrics.log_metrics
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    verdict = evaluate_model(
+        event, s3, settings.bucket, database.connection(), settings.symbols, datetime.now(UTC)
+    )
+    metrics.add_metric("JudgedSeconds", MetricUnit.Seconds, verdict["seconds"])
+    logger.info(verdict["sentence"], extra={name: verdict[name] for name in ("model_id", "reasons")})
+    return verdict

@@ -1,0 +1,223 @@
+"""The gate as a function: challengers against the champion, on rows that none of them has learnt from.
+
+Challengers are the model named and the one that ran in the champion's shadow, if there is one: that has live
+outcomes by now. The verdict goes onto their cards. Nothing is put in force here (`promote_model`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import psycopg
+
+from tickcast import promotion
+from tickcast.adapters import model_registry, training_rows
+from tickcast.adapters.model_registry import Card, Pointer, RegistryError
+from tickcast.adapters.model_store import MISFITS, load
+from tickcast.adapters.training_rows import Judged
+from tickcast.evaluation import fit_line
+from tickcast.features import Floats
+from tickcast.model import HORIZONS_S
+from tickcast.prediction import ServingModel
+from tickcast.promotion import CHAMPION, NO_CHANGE, Block, Shadow, Verdict
+
+_SIMULATED = "sim"
+
+
+class RequestError(ValueError):
+    """A request that cannot be carried out; the message says what it should have held."""
+
+
+class _Rival:
+    """A model with its card, as it takes part."""
+
+    def __init__(self, s3: Any, bucket: str, model_id: str) -> None:
+        """Raises one of `MISFITS`, or `RegistryError`, when it cannot serve."""
+        self.model_id = model_id
+        self.card: Card = model_registry.read_card(s3, bucket, model_id)
+        self.model: ServingModel = load(s3, bucket, model_id)
+        if "learned_to_us" not in self.card:
+            raise RegistryError(f"the card of model {model_id} does not say up to when it has learnt")
+
+    def moves_bp(self, judged: Sequence[Judged]) -> Floats:
+        return np.concatenate([self.model.run(each.rows.features)[0] for each in judged])
+
+
+def evaluate_model(
+    request: dict[str, Any],
+    s3: Any,
+    bucket: str,
+    connection: psycopg.Connection[Any],
+    symbols: Sequence[str],
+    now: datetime,
+) -> dict[str, Any]:
+    """The verdict on `request["model_id"]`, and on the one in shadow.
+
+    Returns what `promote_model` takes: `champion` (which was judged against, or None), `promote` (which is to
+    be put in force, or None), `shadow` (which is to run in shadow, or None); and of the model named, or of
+    the one to promote, the verdict. Raises `RequestError`, `RegistryError`, and what PostgreSQL raises.
+    """
+    model_id = request.get("model_id")
+    if not isinstance(model_id, str) or not model_id:
+        raise RequestError('model_id should name a model, like {"model_id": "20260101T030000Z-0a1b2c3d"}')
+    pointer = model_registry.in_force(s3, bucket)
+    model_registry.check_servable(s3, bucket, model_id)
+    challengers = {model_id: _Rival(s3, bucket, model_id)}
+    champion = _usable(s3, bucket, pointer and pointer["model_id"])
+    in_shadow = _usable(s3, bucket, ((pointer or {}).get("challenger") or {}).get("model_id"))
+    if in_shadow is not None:
+        challengers.setdefault(in_shadow.model_id, in_shadow)
+    if pointer:
+        challengers.pop(pointer["model_id"], None)
+    if not challengers:
+        raise RequestError(f"model {model_id} is in force already: there is nothing to judge it against")
+
+    rivals = [*challengers.values(), *([champion] if champion else [])]
+    seen_to_us = promotion.unseen_from_us([rival.card for rival in rivals])
+    found = training_rows.held(connection, symbols, seen_to_us)
+    judged = training_rows.judged_rows(connection, found, seen_to_us)
+    verdicts = {}
+    for rival in challengers.values():
+        block = _block(rival, champion, judged)
+        verdicts[rival.model_id] = promotion.decide(
+            block,
+            seen_to_us,
+            champion_is_provisional=_is_provisional(pointer, champion),
+            is_real=not any(each.origin == _SIMULATED for each in found if each.has_quotes),
+            shadow=_live(connection, rival, champion) if champion else None,
+        )
+    for rival in challengers.values():
+        _note(s3, bucket, rival, verdicts[rival.model_id], champion, judged, now)
+    return _answer(model_id, pointer, verdicts)
+
+
+def _usable(s3: Any, bucket: str, model_id: Any) -> _Rival | None:
+    """A model that can take part; None where there is none, or it can no longer serve."""
+    if not model_id:
+        return None
+    try:
+        return _Rival(s3, bucket, str(model_id))
+    except (*MISFITS, RegistryError):
+        return None
+
+
+def _is_provisional(pointer: Pointer | None, champion: _Rival | None) -> bool:
+    if pointer is None or champion is None:
+        return True
+    return bool(pointer.get("provisional", champion.model.provisional))
+
+
+def _block(rival: _Rival, champion: _Rival | None, judged: Sequence[Judged]) -> Block:
+    none = np.empty((0, len(HORIZONS_S)))
+    if not judged:
+        return Block(np.empty(0, np.int64), none, none, None, {}, 1)
+    features, moves_bp = (
+        np.concatenate([getattr(each.rows, name) for each in judged]) for name in ("features", "moves_bp")
+    )
+    last_trade_bp = np.concatenate([each.last_trade_bp for each in judged])
+    told = rival.card.get("line")
+    line = (
+        np.array([told[str(h)] for h in HORIZONS_S])
+        if told
+        else fit_line([each.rows for each in judged])  # in hindsight: which favours the line
+    )
+    return Block(
+        np.concatenate([each.rows.end_us for each in judged]),
+        moves_bp,
+        rival.moves_bp(judged),
+        champion.moves_bp(judged) if champion else None,
+        promotion.baselines(features, last_trade_bp, line),
+        judged[0].step_us,
+    )
+
+
+def _live(connection: psycopg.Connection[Any], challenger: _Rival, champion: _Rival) -> Shadow | None:
+    """Live outcomes of both, where scoring keeps them."""
+    (table,) = connection.execute("select to_regclass('tickcast.outcomes')").fetchone() or (None,)
+    if table is None:
+        return None
+    found = connection.execute(
+        "select symbol, timestamp, horizon_s, move_bp, expected_move_bp, challenger from tickcast.outcomes "
+        "where model_id = %s and challenger ->> 'model_id' = %s and move_bp is not null "
+        "and expected_move_bp is not null order by timestamp",
+        (champion.model_id, challenger.model_id),
+    )
+    rows: dict[tuple[str, int], Floats] = {}
+    for symbol, timestamp, horizon_s, came, expected, told in found:
+        told = json.loads(told) if isinstance(told, str) else told
+        row = rows.setdefault((symbol, int(timestamp)), np.full((3, len(HORIZONS_S)), np.nan))
+        if horizon_s in HORIZONS_S and told.get("expected_move_bp") is not None:
+            row[:, HORIZONS_S.index(horizon_s)] = came, told["expected_move_bp"], expected
+    if not rows:
+        return None
+    values = np.stack(list(rows.values()), axis=1)  # (3, N, H)
+    return Shadow(np.array([at * 1000 for _, at in rows], np.int64), *values)
+
+
+def _note(
+    s3: Any,
+    bucket: str,
+    rival: _Rival,
+    verdict: Verdict,
+    champion: _Rival | None,
+    judged: Sequence[Judged],
+    now: datetime,
+) -> None:
+    """Put the verdict onto the card."""
+    times_us = [int(each.rows.end_us[at]) for each in judged if len(each.rows.end_us) for at in (0, -1)]
+    card = rival.card | {
+        "provisional": verdict.provisional if verdict.promoted else rival.card.get("provisional", True),
+        "gate": {
+            "judged_at": now.astimezone(UTC).isoformat(timespec="seconds"),
+            "champion": champion and champion.model_id,
+            "promoted": verdict.promoted,
+            "provisional": verdict.provisional,
+            "reasons": list(verdict.reasons),
+            "sentence": verdict.sentence,
+            "block": {
+                "from_us": min(times_us, default=None),
+                "to_us": max(times_us, default=None),
+                "seconds": verdict.seconds,
+                "rows": verdict.rows,
+                "symbols": [each.symbol for each in judged],
+            },
+            "figures": verdict.figures,
+            "shadow": verdict.shadow,
+        },
+    }
+    model_registry.save_card(s3, bucket, rival.model_id, card)
+
+
+def _answer(model_id: str, pointer: Pointer | None, verdicts: dict[str, Verdict]) -> dict[str, Any]:
+    """The best of those that passed, or why the model named did not."""
+
+    def margin(each: str) -> float:
+        together = verdicts[each].figures.get(promotion.ALL, {})
+        return float(together.get(CHAMPION, together.get(NO_CHANGE, {"skill": 0.0}))["skill"])
+
+    passed = [each for each, verdict in verdicts.items() if verdict.promoted]
+    best = max(passed, key=margin, default=None)
+    told = best or (model_id if model_id in verdicts else next(iter(verdicts)))
+    verdict = verdicts[told]
+    return {
+        "model_id": told,
+        "champion": pointer and pointer["model_id"],
+        "promote": best,
+        "shadow": None if best or pointer is None or _is_worthless(verdict) else told,
+        "provisional": verdict.provisional,
+        "reasons": list(verdict.reasons),
+        "sentence": verdict.sentence,
+        "seconds": verdict.seconds,
+        "rows": verdict.rows,
+        "figures": verdict.figures.get(promotion.ALL, {}),
+        "shadow_evidence": verdict.shadow,
+    }
+
+
+def _is_worthless(verdict: Verdict) -> bool:
+    """Not even better than no change: nothing to learn from it in shadow."""
+    return f"not_above_{NO_CHANGE}" in verdict.reasons
