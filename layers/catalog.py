@@ -18,6 +18,7 @@ OF_FUNCTION: Mapping[str, tuple[str, ...]] = {
     "evaluate_model": ("core", "data", "inference", "postgres"),
     "promote_model": ("core", "data"),
     "serve_predictions": ("core", "data", "site"),
+    "score_predictions": ("core", "data", "postgres"),
     "audit_predictions": ("core", "data", "inference", "postgres"),
     "load_history": ("core", "data", "postgres"),
     "mark_repaired": ("core", "data", "postgres"),

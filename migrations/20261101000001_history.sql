@@ -110,7 +110,8 @@ create table tickcast.gaps_repaired (
 );
 
 -- The partition of a day is made aside and attached: that waits for nobody who loads, as `create table ...
--- partition of` would. Both functions run as the owner, since only the owner may change tables.
+-- partition of` would. Both functions run as the owner, since only the owner may change tables; they are about
+-- every partitioned table of the schema.
 create function tickcast.add_day(day_us bigint) returns void
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -122,7 +123,9 @@ begin
         raise exception '% is not the beginning of a day', day_us;
     end if;
     perform pg_advisory_xact_lock(hashtextextended('tickcast.days', 0));
-    foreach parent in array array['trades', 'bars_1s', 'feature_rows'] loop
+    for parent in
+        select relname from pg_class where relkind = 'p' and relnamespace = 'tickcast'::regnamespace order by 1
+    loop
         part := parent || to_char(to_timestamp(day_us / 1000000) at time zone 'UTC', '_YYYYMMDD');
         continue when to_regclass('tickcast.' || part) is not null;
         execute format('create table tickcast.%I (like tickcast.%I including all)', part, parent);
@@ -143,7 +146,8 @@ begin
         select child.relname
         from pg_inherits
         join pg_class child on child.oid = inhrelid
-        where inhparent in ('tickcast.trades'::regclass, 'tickcast.bars_1s'::regclass, 'tickcast.feature_rows'::regclass)
+        join pg_class parent on parent.oid = inhparent
+        where parent.relkind = 'p' and parent.relnamespace = 'tickcast'::regnamespace
           and right(child.relname, 8) < to_char(to_timestamp(day_us / 1000000) at time zone 'UTC', 'YYYYMMDD')
     loop
         execute format('drop table tickcast.%I', part);

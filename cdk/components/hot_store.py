@@ -27,6 +27,11 @@ WRITER = "on ~* -@all +@read +@write +@scripting +@connection +@transaction -@da
 READER = "on ~* -@all +@read +@connection -@dangerous"
 # Reads receipts and gap ledgers, writes heartbeats, and nothing else (key rights of their own: Valkey 7.2).
 AUDITOR = "on %R~predictions:* %R~gaps:* %W~heartbeat:* -@all +xrevrange +mget +set +@connection -@dangerous"
+# Reads outcomes and receipts, writes accuracy and its heartbeat.
+SCORER = (
+    "on %R~outcomes:* %R~predictions:* %W~accuracy:* %W~heartbeat:* "
+    "-@all +xrange +set +@connection -@dangerous"
+)
 
 
 @dataclass(frozen=True)
@@ -48,9 +53,13 @@ class LocalServer:
         """Tells `function` where the store is."""
         self.grant_write(function)
 
+    def grant_score(self, function: lambda_.Function) -> None:
+        """Tells `function` where the store is."""
+        self.grant_write(function)
+
 
 class Cache(Construct):
-    """An ElastiCache replication group of Valkey in the private subnets, with users to read, write and audit.
+    """An ElastiCache replication group of Valkey in the private subnets, with a user for each of its uses.
 
     Attaching the user group shuts the server's default user; a Valkey group needs none of its own.
     """
@@ -71,12 +80,13 @@ class Cache(Construct):
         self._writer = self._user("Writer", f"{prefix}-writer", WRITER)
         self._reader = self._user("Reader", f"{prefix}-reader", READER)
         self._auditor = self._user("Auditor", f"{prefix}-auditor", AUDITOR)
+        self._scorer = self._user("Scorer", f"{prefix}-scorer", SCORER)
         users = elasticache.CfnUserGroup(
             self,
             "Users",
             engine="valkey",
             user_group_id=f"{prefix}-users",
-            user_ids=[self._writer.ref, self._reader.ref, self._auditor.ref],
+            user_ids=[self._writer.ref, self._reader.ref, self._auditor.ref, self._scorer.ref],
         )
         security_group = ec2.SecurityGroup(
             self,
@@ -140,6 +150,11 @@ class Cache(Construct):
         """Lets `function`, which must be in the VPC, connect as the user that reads receipts and writes
         heartbeats."""
         self._grant(function, self._auditor)
+
+    def grant_score(self, function: lambda_.Function) -> None:
+        """Lets `function`, which must be in the VPC, connect as the user that reads outcomes and receipts and
+        writes accuracy and heartbeats."""
+        self._grant(function, self._scorer)
 
     def _grant(self, function: lambda_.Function, user: elasticache.CfnUser) -> None:
         function.connections.allow_to_default_port(self.connections, "the cache")

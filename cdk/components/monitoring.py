@@ -168,6 +168,48 @@ class Monitoring(Construct):
             self._own("AuditPending", service),
         )
 
+    def watch_scores(
+        self, service: str, *, symbols: Sequence[str], machine: stepfunctions.StateMachine
+    ) -> None:
+        """How good predictions are, market by market; a market that the model has lost, or nobody scores."""
+        for symbol in symbols:
+            scored, drifting, available, skill, against_line, direction, coverage, calibration, fallbacks = (
+                self._own(name, service, statistic="max", symbol=symbol)
+                for name in (
+                    *("Scored", "Drifting", "Availability", "LiveSkill", "LiveSkillVsLinear"),
+                    *("Direction", "Coverage", "CalibrationError", "FallbackShare"),
+                )
+            )
+            self._alarm(
+                f"{symbol}Drifting",
+                drifting,
+                over=0,
+                minutes=1,
+                meaning=f"{symbol} is no longer what the model in force was trained on, or it has lost its "
+                "skill there. A training is started, unless one was in the last hours.",
+            )
+            self._alarm(
+                f"{symbol}Unavailable",
+                available,
+                under=99.9,
+                minutes=5,
+                meaning=f"Of the last hour's seconds of {symbol} fewer than 99.9 % had a fresh model "
+                "prediction: /accuracy says how many were fallbacks, /health why.",
+            )
+            self._row(f"{symbol}: live skill of the last hour", skill, against_line)
+            self._row(f"{symbol}: direction, coverage, %", direction, coverage)
+            self._row(f"{symbol}: answered by a model, by fallbacks, %", available, fallbacks)
+            self._row(f"{symbol}: scored, drifting, calibration error", scored, drifting, calibration)
+        failed = machine.metric_failed(period=MINUTE, statistic="sum")
+        self._alarm(
+            "ScoringFailed",
+            failed,
+            over=0,
+            minutes=3,
+            meaning="Predictions are not scored: read the log of score_predictions. Outcomes wait an hour.",
+        )
+        self._row("Scoring: failures", failed)
+
     def watch_api(self, api: apigateway.RestApi) -> None:
         """Answers that are our fault, or slow."""
         errors = api.metric_server_error(period=MINUTE)
@@ -249,11 +291,13 @@ class Monitoring(Construct):
         alarm.add_alarm_action(action)
         alarm.add_ok_action(action)
 
-    def _own(self, metric_name: str, service: str, *, statistic: str = "sum") -> cloudwatch.Metric:
+    def _own(
+        self, metric_name: str, service: str, *, statistic: str = "sum", symbol: str | None = None
+    ) -> cloudwatch.Metric:
         return cloudwatch.Metric(
             namespace=self._namespace,
             metric_name=metric_name,
-            dimensions_map={"service": service},
+            dimensions_map={"service": service} | ({"symbol": symbol} if symbol else {}),
             statistic=statistic,
             period=MINUTE,
         )

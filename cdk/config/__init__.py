@@ -47,6 +47,18 @@ class Audit(Settings):
     sample: Annotated[int, Field(ge=1, le=60)] = 2
 
 
+class Drift(Settings):
+    """When the model in force is said to drift from its market (`tickcast.drift`), and how often that may ask
+    for a training: looks are a minute apart, `min_scored` counts outcomes of one symbol and horizon."""
+
+    window_hours: Annotated[int, Field(ge=1, le=168)] = 6
+    min_scored: Positive = 3600
+    stability_high: Annotated[float, Field(gt=0)] = 0.25
+    stability_low: Annotated[float, Field(gt=0)] = 0.1
+    raise_after: Positive = 30
+    cool_down_hours: Positive = 12
+
+
 class Stream(Settings):
     """The Kinesis stream. `shards: null` means on-demand capacity."""
 
@@ -94,6 +106,7 @@ class Functions(Settings):
     evaluate_model: Sizing = Sizing(memory_mb=3008, timeout_s=600)
     promote_model: Sizing = Sizing(memory_mb=512, timeout_s=60)
     serve_predictions: Sizing = Sizing(memory_mb=512, timeout_s=10)
+    score_predictions: Sizing = Sizing(memory_mb=512, timeout_s=60)
     audit_predictions: Sizing = Sizing(memory_mb=1024, timeout_s=120)
     load_history: Sizing = Sizing(memory_mb=2048, timeout_s=900)
     mark_repaired: Sizing = Sizing(memory_mb=512, timeout_s=60)
@@ -195,6 +208,7 @@ class Environment(Settings):
     functions: Functions = Functions()
     api: Api = Api()
     audit: Audit = Audit()
+    drift: Drift = Drift()
     history: History = History()
     aws: Aws | None = None
 

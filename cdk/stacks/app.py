@@ -10,7 +10,6 @@ from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
 from constructs import Construct
 
-from cdk.components.backfill import Backfill
 from cdk.components.database import HistoryDatabase
 from cdk.components.handler import Handler
 from cdk.components.hot_store import HotStore
@@ -20,12 +19,13 @@ from cdk.components.migration import Migration
 from cdk.components.monitoring import Monitoring
 from cdk.components.prediction_api import STAGE, PredictionApi
 from cdk.components.subscription import Subscription
+from cdk.components.workflow import Workflow
 from cdk.config import Aws, Environment
 from cdk.stacks.data import AwsDataStack, DataStack
 
 
 class AppStack(Stack):
-    """The functions, the state machine of history, the API: alike on a laptop and on AWS but for what is
+    """The functions, the state machines, the API: alike on a laptop and on AWS but for what is
     passed in."""
 
     def __init__(
@@ -262,10 +262,13 @@ class AppStack(Stack):
         lake.grant_read(self.mark_repaired, "bronze/source=rest/*")
         hot_store.grant_write(self.mark_repaired)
 
-        self.backfill = Backfill(
+        self.backfill = Workflow(
             self,
             "Backfill",
             environment=environment,
+            name="backfill",
+            definition="backfill_and_retrain",
+            starts=["backfill"],
             functions={
                 "PlanBackfill": self.plan_backfill,
                 "FetchHistory": self.fetch_history,
@@ -275,6 +278,66 @@ class AppStack(Stack):
                 "EvaluateModel": self.evaluate_model,
                 "PromoteModel": self.promote_model,
             },
+        )
+        history = environment.history
+        if history.schedule:
+            training = {"train": {"days": history.train_days}} if history.train_days else {}
+            events.Rule(
+                self,
+                "BackfillTime",
+                description=f"The last {history.days} days of history, what the gap ledger misses, training",
+                schedule=events.Schedule.expression(history.schedule),
+                targets=[
+                    targets.SfnStateMachine(
+                        self.backfill.machine,
+                        input=events.RuleTargetInput.from_object(
+                            {"days": history.days, "repair": True, **training}
+                        ),
+                    )
+                ],
+            )
+
+        drift = environment.drift
+        self.score_predictions = Handler(
+            self,
+            "ScorePredictions",
+            name="score_predictions",
+            description="Outcomes to PostgreSQL, accuracy to the hot store, drift to a training",
+            environment=environment,
+            sizing=sizes.score_predictions,
+            layers=layers.of("score_predictions"),
+            variables=variables
+            | {
+                "DRIFT_WINDOW_HOURS": str(drift.window_hours),
+                "DRIFT_MIN_SCORED": str(drift.min_scored),
+                "DRIFT_STABILITY_HIGH": str(drift.stability_high),
+                "DRIFT_STABILITY_LOW": str(drift.stability_low),
+                "DRIFT_RAISE_AFTER": str(drift.raise_after),
+                "DRIFT_COOL_DOWN_HOURS": str(drift.cool_down_hours),
+                "HISTORY_DAYS": str(history.days),
+                "TRAIN_DAYS": str(history.train_days or 0),
+            },
+            vpc=vpc,
+        )
+        hot_store.grant_score(self.score_predictions)
+        database.grant_load(self.score_predictions)
+        lake.grant_read(self.score_predictions, "models/*")
+        self.score = Workflow(
+            self,
+            "Score",
+            environment=environment,
+            name="score",
+            definition="score",
+            starts=["backfill"],
+            functions={"ScorePredictions": self.score_predictions},
+            is_express=True,
+        )
+        events.Rule(
+            self,
+            "ScoreTime",
+            description="Time to score predictions",
+            schedule=events.Schedule.rate(Duration.minutes(1)),
+            targets=[targets.SfnStateMachine(self.score.machine, retry_attempts=0)],
         )
 
         # The emulator serves an API under its own address, not under the name AWS would give it.
@@ -292,6 +355,7 @@ class AppStack(Stack):
         CfnOutput(self, "AuditPredictionsFunction", value=self.audit_predictions.function_name)
         CfnOutput(self, "PlanBackfillFunction", value=self.plan_backfill.function_name)
         CfnOutput(self, "BackfillMachine", value=self.backfill.machine.state_machine_arn)
+        CfnOutput(self, "ScoreMachine", value=self.score.machine.state_machine_arn)
 
 
 class AwsAppStack(AppStack):
@@ -352,6 +416,7 @@ class AwsAppStack(AppStack):
         monitoring.watch_consumer(
             self.archive_ticks, self.archive_feed, behind=Duration.minutes(15), service="archive_ticks"
         )
+        monitoring.watch_scores("score_predictions", symbols=environment.symbols, machine=self.score.machine)
         monitoring.watch_audit("audit_predictions")
         monitoring.watch_functions(
             [
@@ -361,6 +426,7 @@ class AwsAppStack(AppStack):
                 self.evaluate_model,
                 self.promote_model,
                 self.serve_predictions,
+                self.score_predictions,
                 self.audit_predictions,
                 self.plan_backfill,
                 self.fetch_history,

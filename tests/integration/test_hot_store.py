@@ -61,10 +61,11 @@ def test_outcomes_of_a_prediction_and_by_target(store: HotStore) -> None:
     found = store.outcomes("BTCUSDT", T0 + 3000, (1, 2, 5, 10))
     assert seconds_of(list(found.values())) == [3, 3, 3]
     assert list(found) == [1, 2, 5]
-    resolved = store.resolved("BTCUSDT", T0 + 4000, T0 + 5000, 100)
-    targets = [((each["target_time"] - T0) // 1000, each["horizon_s"]) for each in resolved]
-    assert targets == [(4, 1), (4, 2), (5, 2), (5, 5)]
-    assert len(store.resolved("BTCUSDT", 0, T0 + 60_000, 2)) == 2
+    behind = store.outcomes_after("BTCUSDT", f"{T0 + 4000}-1", 2)
+    assert [id_ for id_, _ in behind] == [f"{T0 + 4000}-2", f"{T0 + 5000}-2"]
+    targets = [((each["target_time"] - T0) // 1000, each["horizon_s"]) for _, each in behind]
+    assert targets == [(4, 2), (5, 2)]
+    assert len(store.outcomes_after("BTCUSDT", "0-0", 100)) == 5
 
 
 def test_records_by_key(store: HotStore, redis_client: redis.Redis) -> None:
@@ -80,7 +81,11 @@ def test_a_second_is_never_written_twice(store: HotStore) -> None:
     kept = store.history("BTCUSDT", 10)
     assert seconds_of(kept) == [4, 3, 2, 1]
     assert [prediction["of"] for prediction in kept] == ["the second", *["the first"] * 3]
-    assert len(store.resolved("BTCUSDT", 0, T0 + 60_000, 10)) == 1
+    assert len(store.outcomes_after("BTCUSDT", "0-0", 10)) == 1
+    assert [id_ for id_, _ in store.predictions_after("BTCUSDT", f"{T0 + 2000}-0", 10)] == [
+        f"{T0 + 3000}-0",
+        f"{T0 + 4000}-0",
+    ]
 
 
 def test_any_other_fault_of_an_entry_is_told(store: HotStore, redis_client: redis.Redis) -> None:

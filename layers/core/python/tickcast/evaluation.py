@@ -1,8 +1,7 @@
 """What a model is worth: judged on rows it never saw, beside the obvious guesses, with its uncertainty.
 
-Judged are rows with quotes, every 100 ms. Neighbouring rows hang together, so every figure has an interval
-from a moving-block bootstrap (Künsch 1989) of blocks of ten seconds, or of twice the horizon where that is
-longer. Comparisons with the linear baseline are paired: both err on the same rows of the same blocks.
+Judged are rows with quotes, every 100 ms. Every figure has an interval (`tickcast.skill`), from blocks of ten
+seconds, or of twice the horizon where that is longer.
 
 Confidence and intervals are those that would have been served: for each of the ten grids of whole seconds
 the calibration starts from the model's card and learns from each outcome once it is known
@@ -28,6 +27,7 @@ from tickcast.calibration import Calibrator
 from tickcast.features import FEATURE_NAMES, Floats
 from tickcast.model import HORIZONS_S, Calibration
 from tickcast.network import SIGMA, Network
+from tickcast.skill import share, skill
 from tickcast.training import (
     GAP_US,
     Rows,
@@ -39,7 +39,6 @@ from tickcast.training import (
 )
 
 BLOCK_S = 10
-RESAMPLES = 500
 SIMULATIONS = 200
 REGIMES = ("low", "middle", "high")  # terciles of volatility
 SHIFT_ROWS = 60 * BARS_PER_S
@@ -205,34 +204,6 @@ def judge(told: Told) -> dict[str, dict[str, Any]]:
     if not len(told.end_us):
         raise EvaluationError("no rows with quotes: nothing is judged on a price that is itself a guess")
     return {str(horizon_s): _judge_horizon(told, at, horizon_s) for at, horizon_s in enumerate(HORIZONS_S)}
-
-
-def skill(came: Floats, expected: Floats, guess: Floats, block_rows: int) -> tuple[float, list[float]]:
-    """1 - Σ(came - expected)² / Σ(came - guess)² with its 95 % interval; all (N,) in the order of time."""
-    return skill_of_squares((came - expected) ** 2, (came - guess) ** 2, block_rows)
-
-
-def skill_of_squares(ours: Floats, theirs: Floats, block_rows: int) -> tuple[float, list[float]]:
-    """1 - Σ ours / Σ theirs of squared errors (N,) in the order of time, with its 95 % interval."""
-    value, interval = share(ours, theirs, block_rows)
-    return 1 - value, [1 - interval[1], 1 - interval[0]]
-
-
-def share(part: Floats, whole: Floats, block_rows: int) -> tuple[float, list[float]]:
-    """Σ part / Σ whole with its 95 % interval by bootstrap of moving blocks; 1 where the whole is nothing."""
-    rows = len(part)
-    block_rows = max(1, min(block_rows, rows // 2))
-    sums = np.zeros((2, rows + 1))
-    np.cumsum([part, whole], axis=1, out=sums[:, 1:])
-    if not sums[1, -1] > 0:
-        return 1.0, [1.0, 1.0]
-    of_block = sums[:, block_rows:] - sums[:, :-block_rows]  # every block there is
-    rng = np.random.default_rng(0)
-    starts = rng.integers(of_block.shape[1], size=(RESAMPLES, -(-rows // block_rows)))
-    drawn = of_block[:, starts].sum(axis=2)
-    drawn = drawn[:, drawn[1] > 0]
-    low, high = np.percentile(drawn[0] / drawn[1], (2.5, 97.5))
-    return float(sums[0, -1] / sums[1, -1]), [float(low), float(high)]
 
 
 def calibration_error(confidence: Floats, right: Floats) -> float:

@@ -29,10 +29,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tickcast.bars import SECOND_US
-from tickcast.evaluation import BLOCK_S, skill_of_squares
+from tickcast.evaluation import BLOCK_S
 from tickcast.features import FEATURE_NAMES, Floats
 from tickcast.model import HORIZONS_S
 from tickcast.network import SIGMA
+from tickcast.skill import skill_of_squares
 
 LEAST_S = 120.0  # of rows with quotes, for any verdict
 LONG_S = 3600.0  # for one that is more than provisional

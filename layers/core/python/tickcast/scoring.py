@@ -1,112 +1,194 @@
-"""How good predictions were, from their outcomes: skill with its uncertainty, direction, coverage.
+"""How good served predictions were: skill with its uncertainty, direction, coverage, calibration.
 
-Skill is 1 - Σ(move - expected)² / Σ(move - baseline)²: 0 is no better than the baseline, 1 is perfect. Errors
-of neighbouring predictions hang together, so its interval comes from a moving-block bootstrap (Künsch 1989):
-whole stretches are drawn, not single rows. Fallbacks are counted apart and never enter a figure; neither
-does an outcome that a gap kept from being known.
+What is scored are *tallies*: counts and sums over the outcomes of a block of time, apart by horizon, by who
+stood for the prediction, by whether it abstained, and by how sure it was. Every figure of an hour, a day or a
+week follows from them, so no outcome is looked at twice; and blocks are what their intervals are drawn from
+(`tickcast.skill`). Fallbacks are counted apart and never enter a figure; neither does an outcome that a gap
+kept from being known.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from tickcast.bars import SECOND_US
+from tickcast.features import Floats
 from tickcast.model import HORIZONS_S
+from tickcast.skill import share, skill_of_squares
 
-Floats = npt.NDArray[np.float64]
+MINUTE_US = 60 * SECOND_US
+HOUR_US = 60 * MINUTE_US
+BINS = 10  # of confidence, from .5 to 1
+MIN_BLOCKS = 10  # of fewer no interval is drawn: it would be too narrow
 
-RESAMPLES = 500
-BLOCK_ROWS = 10
-INTERVAL_PERCENT = (2.5, 97.5)
+# Sums are over the outcomes with a known price that a forecast was made for, moves in bp.
+SUMS = (
+    "moved",  # how many did not stay flat, and had a direction foretold
+    "rights",  # of those, with the direction right
+    "confidence",  # of those, summed
+    "inside",  # how many lie in the interval
+    "squared_error",  # (move - expected)²
+    "squared_move",
+    "squared_imbalance",
+    "imbalance_move",  # imbalance · move: what the line through book imbalance is fitted by
+    "served_squared_error",  # as `squared_error`, where the mid at delivery is known
+    "delivered_squared_error",  # (move - what had moved by delivery)²
+)
+TALLY = np.dtype(
+    [
+        ("block", "<i8"),
+        ("horizon_s", "<i4"),
+        ("is_model", "?"),
+        ("abstains", "?"),
+        ("why", "U16"),  # "" where the outcome is known
+        ("bin", "<i4"),  # of confidence
+        ("count", "<f8"),
+        *((name, "<f8") for name in SUMS),
+    ]
+)
+Tallies = npt.NDArray[Any]  # of TALLY
+NO_TALLIES = np.empty(0, TALLY)
 
 
-def score(outcomes: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The figures of each horizon, "1" to "10", over `outcomes` (docs/contracts.md) of one symbol."""
-    by_horizon: dict[int, list[dict[str, Any]]] = {horizon_s: [] for horizon_s in HORIZONS_S}
-    for outcome in sorted(outcomes, key=lambda each: int(each["timestamp"])):
-        if outcome["horizon_s"] in by_horizon:
-            by_horizon[outcome["horizon_s"]].append(outcome)
-    return {str(horizon_s): score_horizon(horizon_s, found) for horizon_s, found in by_horizon.items()}
+class Span(NamedTuple):
+    """A stretch of time that is scored, in blocks of `block_us`."""
+
+    name: str
+    length_us: int
+    block_us: int
 
 
-def score_horizon(horizon_s: int, outcomes: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The figures of one horizon, oldest outcome first; each None where nothing can be said.
+SPANS = (
+    Span("hour", HOUR_US, MINUTE_US),
+    Span("day", 24 * HOUR_US, 15 * MINUTE_US),
+    Span("week", 7 * 24 * HOUR_US, HOUR_US),
+)
+
+
+def score(tallies: Tallies) -> dict[str, dict[str, Any]]:
+    """The figures of each horizon, "1" to "10"."""
+    return {str(h): score_horizon(h, tallies[tallies["horizon_s"] == h]) for h in HORIZONS_S}
+
+
+def score_horizon(horizon_s: int, tallies: Tallies) -> dict[str, Any]:
+    """The figures of one horizon; each None where nothing can be said.
 
     `count` model predictions with a known outcome; `moved` of them where the mid moved; `direction` share of
-    those that had the sign right; `coverage` share of outcomes inside the interval; `skill` against no change
-    and `skill_vs_linear` against the best straight line through book imbalance, fitted in hindsight on the
-    very same outcomes (which favours the line). `decided` is the same without what the model abstained from.
-    """
-    resolved = [each for each in outcomes if each["status"] == "resolved"]
-    by_model = [each for each in resolved if each["source"] == "model"]
-    decided = [each for each in by_model if not each["abstains"]]
-    unresolved = Counter(str(each["why"]) for each in outcomes if each["status"] != "resolved")
-    block_rows = max(BLOCK_ROWS, 2 * horizon_s)  # targets of neighbours overlap for as long as the horizon
-    inside = [bool(each["inside"]) for each in by_model if each["inside"] is not None]
+    those that had the sign right; `coverage` share of outcomes inside the interval; `skill` against no
+    change, `skill_vs_linear` against the best straight line through book imbalance, fitted in hindsight on
+    the very same outcomes (which favours the line), `skill_at_delivery` against the mid when the prediction
+    was written; `calibration_error` the mean distance of confidence from the share that was right, over bins
+    of confidence, and `calibration_floor` what chance alone makes of it. `decided` is the same without what
+    the model abstained from."""
+    known = tallies[tallies["why"] == ""]
+    by_model = known[known["is_model"]]
+    decided = by_model[~by_model["abstains"]]
+    blocks = _by_block(by_model)
+    fallbacks, count = (float(known["count"][known["is_model"] == who].sum()) for who in (False, True))
+    unresolved = tallies[tallies["why"] != ""]
     return {
         "horizon_s": horizon_s,
-        **_figures(by_model, block_rows),
-        "coverage": _share(inside),
-        "skill_vs_linear": _against_imbalance(by_model, block_rows),
-        "abstained": len(by_model) - len(decided),
-        "decided": _figures(decided, block_rows),
-        "fallbacks": len(resolved) - len(by_model),
-        "unresolved": dict(unresolved),
+        **_figures(by_model),
+        "direction_ci": _interval(blocks["rights"], blocks["moved"]),
+        "coverage": _share(by_model["inside"].sum(), by_model["count"].sum()),
+        "coverage_ci": _interval(blocks["inside"], blocks["count"]),
+        "skill_vs_linear": _skill(blocks["squared_error"], _line(blocks)),
+        "skill_at_delivery": _skill(blocks["served_squared_error"], blocks["delivered_squared_error"]),
+        **_calibration(by_model),
+        "abstained": round(count - float(decided["count"].sum())),
+        "decided": _figures(decided),
+        "fallbacks": round(fallbacks),
+        "fallback_share": _share(fallbacks, fallbacks + count),
+        "unresolved": {
+            str(why): round(float(unresolved["count"][unresolved["why"] == why].sum()))
+            for why in np.unique(unresolved["why"])
+        },
     }
 
 
-def skill(errors: Floats, baseline_errors: Floats, block_rows: int) -> dict[str, float | None] | None:
-    """`value` with its 95 % interval `low`, `high` of two series of errors, each (N,), in time order.
-
-    None when the baseline made no error at all; without an interval when there are fewer than two blocks.
-    """
-    squares = np.stack([errors, baseline_errors]) ** 2  # (2, N)
-    ours, theirs = squares.sum(axis=1)
-    if not theirs > 0:
+def availability(tallies: Tallies, from_us: int, to_us: int) -> float | None:
+    """The share of the seconds of [from_us, to_us) that a model stood for the prediction of, as its outcomes
+    tell; None of a span without length."""
+    seconds = (to_us - from_us) // SECOND_US
+    if seconds <= 0:
         return None
-    value, rows = 1 - ours / theirs, len(errors)
-    if rows < 2 * block_rows:
-        return {"value": _rounded(value), "low": None, "high": None}
-    sums = np.concatenate([np.zeros((2, 1)), np.cumsum(squares, axis=1)], axis=1)
-    of_block = sums[:, block_rows:] - sums[:, :-block_rows]  # (2, N - B + 1): every block there is
-    starts = np.random.default_rng(0).integers(of_block.shape[1], size=(RESAMPLES, -(-rows // block_rows)))
-    drawn = of_block[:, starts].sum(axis=2)  # (2, R)
-    drawn = drawn[:, drawn[1] > 0]
-    low, high = np.percentile(1 - drawn[0] / drawn[1], INTERVAL_PERCENT)
-    return {"value": _rounded(value), "low": _rounded(low), "high": _rounded(high)}
+    first = tallies[(tallies["horizon_s"] == HORIZONS_S[0]) & tallies["is_model"]]
+    return min(_share(float(first["count"].sum()), seconds) or 0.0, 1.0)
 
 
-def _figures(outcomes: Sequence[dict[str, Any]], block_rows: int) -> dict[str, Any]:
-    moves, expected = _column(outcomes, "move_bp"), _column(outcomes, "expected_move_bp")
-    right = [bool(each["right"]) for each in outcomes if each["right"] is not None]
+def _figures(tallies: Tallies) -> dict[str, Any]:
+    blocks = _by_block(tallies)
     return {
-        "count": len(outcomes),
-        "moved": len(right),
-        "direction": _share(right),
-        "skill": skill(moves - expected, moves, block_rows),
+        "count": round(float(blocks["count"].sum())),
+        "moved": round(float(blocks["moved"].sum())),
+        "direction": _share(blocks["rights"].sum(), blocks["moved"].sum()),
+        "skill": _skill(blocks["squared_error"], blocks["squared_move"]),
     }
 
 
-def _against_imbalance(outcomes: Sequence[dict[str, Any]], block_rows: int) -> dict[str, float | None] | None:
-    known = [each for each in outcomes if each.get("imbalance") is not None]
-    moves, imbalance = _column(known, "move_bp"), _column(known, "imbalance")
-    power = float(imbalance @ imbalance)
-    if power == 0:
+def _by_block(tallies: Tallies) -> dict[str, Floats]:
+    """Count and sums of each block, in the order of time. Each of shape (blocks,)."""
+    blocks, place = np.unique(tallies["block"], return_inverse=True)
+    names = ("count", *SUMS)
+    return {name: np.bincount(place, tallies[name], len(blocks)).astype(float) for name in names}
+
+
+def _line(blocks: dict[str, Floats]) -> Floats:
+    """The squared errors, by block, of the line through book imbalance that fits all of them best: of
+    Σ(m - b·i)² with b = Σi·m / Σi²."""
+    power = blocks["squared_imbalance"].sum()
+    if not power > 0:
+        return np.zeros_like(blocks["count"])
+    slope = blocks["imbalance_move"].sum() / power
+    left = (
+        blocks["squared_move"] - 2 * slope * blocks["imbalance_move"] + slope**2 * blocks["squared_imbalance"]
+    )
+    return np.asarray(np.maximum(left, 0.0))
+
+
+def _calibration(tallies: Tallies) -> dict[str, float | None]:
+    """The expected calibration error (Naeini, Cooper, Hauskrecht 2015) over bins of confidence, and its mean
+    were each bin's confidence the truth and its outcomes independent: √(2p(1-p)/πn) of a bin of n."""
+    moved, rights, confidence = (
+        np.bincount(np.clip(tallies["bin"], 0, BINS - 1), tallies[name], BINS)
+        for name in ("moved", "rights", "confidence")
+    )
+    total = moved.sum()
+    if not total > 0:
+        return {"calibration_error": None, "calibration_floor": None}
+    p = confidence / np.maximum(moved, 1)
+    floor = np.sqrt(2 / np.pi * np.clip(p * (1 - p), 0, None) * moved).sum() / total
+    return {
+        "calibration_error": _rounded(np.abs(confidence - rights).sum() / total),
+        "calibration_floor": _rounded(floor),
+    }
+
+
+def _skill(ours: Floats, theirs: Floats) -> dict[str, float | None] | None:
+    """`value`, with its 95 % interval `low`, `high` where there are blocks enough; None where the other made
+    no error at all."""
+    if not theirs.sum() > 0:
         return None
-    line = imbalance * (float(imbalance @ moves) / power)
-    return skill(moves - _column(known, "expected_move_bp"), moves - line, block_rows)
+    value, (low, high) = skill_of_squares(ours, theirs, 1)
+    is_sure = len(ours) >= MIN_BLOCKS
+    return {
+        "value": _rounded(value),
+        "low": _rounded(low) if is_sure else None,
+        "high": _rounded(high) if is_sure else None,
+    }
 
 
-def _column(outcomes: Sequence[dict[str, Any]], name: str) -> Floats:
-    return np.array([each[name] for each in outcomes], float)
+def _interval(part: Floats, whole: Floats) -> list[float] | None:
+    if len(part) < MIN_BLOCKS or not whole.sum() > 0:
+        return None
+    return [_rounded(each) for each in share(part, whole, 1)[1]]
 
 
-def _share(hits: Sequence[bool]) -> float | None:
-    return _rounded(sum(hits) / len(hits)) if hits else None
+def _share(part: float, whole: float) -> float | None:
+    return _rounded(part / whole) if whole > 0 else None
 
 
 def _rounded(value: float) -> float:

@@ -6,7 +6,6 @@ outcomes by now. The verdict goes onto their cards. Nothing is put in force here
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -18,12 +17,13 @@ from tickcast import promotion
 from tickcast.adapters import model_registry, training_rows
 from tickcast.adapters.model_registry import Card, Pointer, RegistryError
 from tickcast.adapters.model_store import MISFITS, load
+from tickcast.adapters.score_store import in_shadow
 from tickcast.adapters.training_rows import Judged
 from tickcast.evaluation import fit_line
 from tickcast.features import Floats
 from tickcast.model import HORIZONS_S
 from tickcast.prediction import ServingModel
-from tickcast.promotion import CHAMPION, NO_CHANGE, Block, Shadow, Verdict
+from tickcast.promotion import CHAMPION, NO_CHANGE, Block, Verdict
 
 _SIMULATED = "sim"
 
@@ -68,9 +68,9 @@ def evaluate_model(
     model_registry.check_servable(s3, bucket, model_id)
     challengers = {model_id: _Rival(s3, bucket, model_id)}
     champion = _usable(s3, bucket, pointer and pointer["model_id"])
-    in_shadow = _usable(s3, bucket, ((pointer or {}).get("challenger") or {}).get("model_id"))
-    if in_shadow is not None:
-        challengers.setdefault(in_shadow.model_id, in_shadow)
+    shadow = _usable(s3, bucket, ((pointer or {}).get("challenger") or {}).get("model_id"))
+    if shadow is not None:
+        challengers.setdefault(shadow.model_id, shadow)
     if pointer:
         challengers.pop(pointer["model_id"], None)
     if not challengers:
@@ -88,7 +88,7 @@ def evaluate_model(
             seen_to_us,
             champion_is_provisional=_is_provisional(pointer, champion),
             is_real=not any(each.origin == _SIMULATED for each in found if each.has_quotes),
-            shadow=_live(connection, rival, champion) if champion else None,
+            shadow=in_shadow(connection, champion.model_id, rival.model_id) if champion else None,
         )
     for rival in challengers.values():
         _note(s3, bucket, rival, verdicts[rival.model_id], champion, judged, now)
@@ -133,29 +133,6 @@ def _block(rival: _Rival, champion: _Rival | None, judged: Sequence[Judged]) -> 
         promotion.baselines(features, last_trade_bp, line),
         judged[0].step_us,
     )
-
-
-def _live(connection: psycopg.Connection[Any], challenger: _Rival, champion: _Rival) -> Shadow | None:
-    """Live outcomes of both, where scoring keeps them."""
-    (table,) = connection.execute("select to_regclass('tickcast.outcomes')").fetchone() or (None,)
-    if table is None:
-        return None
-    found = connection.execute(
-        "select symbol, timestamp, horizon_s, move_bp, expected_move_bp, challenger from tickcast.outcomes "
-        "where model_id = %s and challenger ->> 'model_id' = %s and move_bp is not null "
-        "and expected_move_bp is not null order by timestamp",
-        (champion.model_id, challenger.model_id),
-    )
-    rows: dict[tuple[str, int], Floats] = {}
-    for symbol, timestamp, horizon_s, came, expected, told in found:
-        told = json.loads(told) if isinstance(told, str) else told
-        row = rows.setdefault((symbol, int(timestamp)), np.full((3, len(HORIZONS_S)), np.nan))
-        if horizon_s in HORIZONS_S and told.get("expected_move_bp") is not None:
-            row[:, HORIZONS_S.index(horizon_s)] = came, told["expected_move_bp"], expected
-    if not rows:
-        return None
-    values = np.stack(list(rows.values()), axis=1)  # (3, N, H)
-    return Shadow(np.array([at * 1000 for _, at in rows], np.int64), *values)
 
 
 def _note(

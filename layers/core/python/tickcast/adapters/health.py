@@ -20,7 +20,12 @@ GAPS_SHOWN = 10
 NOT_SEEN = "not seen yet"
 
 # Parts that work in the background: their heartbeats by name. Without them predictions go on.
-BACKGROUND = {"postgres": "postgres", "archive": "archive_ticks", "audit": "audit_predictions"}
+BACKGROUND = {
+    "postgres": "postgres",
+    "archive": "archive_ticks",
+    "audit": "audit_predictions",
+    "score": "score_predictions",
+}
 SILENT_AFTER_S = 900
 
 Service = dict[str, Any]

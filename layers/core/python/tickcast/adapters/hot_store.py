@@ -172,9 +172,13 @@ class HotStore:
         found = [outcome for entries in pipeline.execute() for outcome in _texts(entries)]
         return {outcome["horizon_s"]: outcome for outcome in found}
 
-    def resolved(self, symbol: str, from_ms: int, to_ms: int, limit: int) -> list[dict[str, Any]]:
-        """The oldest `limit` outcomes with targets from `from_ms` to `to_ms`, both included; oldest first."""
-        return _texts(self._client.xrange(f"outcomes:{symbol}", from_ms, to_ms, count=limit))
+    def outcomes_after(self, symbol: str, entry: str, limit: int) -> list[tuple[str, dict[str, Any]]]:
+        """The oldest `limit` outcomes behind the entry of that id, oldest first, each with its own id."""
+        return self._after(f"outcomes:{symbol}", entry, limit)
+
+    def predictions_after(self, symbol: str, entry: str, limit: int) -> list[tuple[str, dict[str, Any]]]:
+        """Likewise of predictions."""
+        return self._after(f"predictions:{symbol}", entry, limit)
 
     def history(self, symbol: str, count: int) -> list[dict[str, Any]]:
         """The newest `count` predictions of `symbol`, newest first."""
@@ -191,6 +195,10 @@ class HotStore:
         """The JSON under `key`; None where there is none."""
         found: dict[str, Any] | None = _read(self._client.get(key))
         return found
+
+    def _after(self, stream: str, entry: str, limit: int) -> list[tuple[str, dict[str, Any]]]:
+        found = self._client.xrange(stream, min=f"({entry}", count=limit)
+        return [(id_.decode(), json.loads(fields[b"json"])) for id_, fields in found]
 
     def _records(self, kind: str, names: list[str]) -> dict[str, dict[str, Any] | None]:
         found = self._client.mget([f"{kind}:{name}" for name in names])

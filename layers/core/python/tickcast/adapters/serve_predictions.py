@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 from urllib.parse import urlencode
@@ -25,7 +25,7 @@ from tickcast.adapters.model_catalog import ModelCatalog
 from tickcast.adapters.settings import Settings
 from tickcast.model import HORIZONS_S
 from tickcast.prediction import STALE_FEATURES, fallback
-from tickcast.scoring import score
+from tickcast.scoring import NO_TALLIES, SPANS, score
 
 # A hot store that hangs costs a caller about a second: four tries of this (`redis_connection.connect`).
 STORE_TIMEOUT_S = 0.25
@@ -35,9 +35,6 @@ HISTORY_MAX = 300
 PAGE_MAX = 1000
 PAGE_DEFAULT = 100
 PAGE_SPAN_MS = 3_600_000
-ACCURACY_SPAN_MS = 3_600_000
-ACCURACY_EVERY_MS = 10_000
-OUTCOMES_MAX = 20_000
 SETTLED_AFTER_MS = 60_000  # no prediction of so long ago is still to be written
 
 # What only the receipt has: the heaviest parts, which few look at.
@@ -65,9 +62,6 @@ class ServePredictions:
     models: ModelCatalog
     clock_ms: Callable[[], float]
     site: Callable[[str], str] = site_file
-    _accuracy: dict[str, tuple[float, Answer]] = field(
-        default_factory=dict
-    )  # by symbol, and when it was made
 
     def __call__(self, event: Event) -> Answer:
         """The answer to a proxy event; a store that does not answer is a 503, never a 500."""
@@ -171,25 +165,20 @@ class ServePredictions:
         return Answer(200, body, cache_control=FOR_EVER if is_final else SECOND)
 
     def accuracy(self, symbol: str, event: Event) -> Answer:
-        """How good the last hour's predictions were, worked out at most every ten seconds."""
+        """How good predictions were, as scored last: the hour at the top, all spans in `summary`."""
         Query(event)
-        now_ms = self.clock_ms()
-        made_ms, answer = self._accuracy.get(symbol, (float("-inf"), None))
-        if answer is None or now_ms - made_ms >= ACCURACY_EVERY_MS:
-            to_ms = round(now_ms)
-            from_ms = to_ms - ACCURACY_SPAN_MS
-            outcomes = self.store.resolved(symbol, from_ms, to_ms, OUTCOMES_MAX)
-            body = {
-                "symbol": symbol,
-                "environment": self.settings.environment,
-                "from": from_ms,
-                "to": to_ms,
-                "horizons": score(outcomes),
-                "summary": self.store.record(f"accuracy:{symbol}"),
-            }
-            answer = Answer(200, body, cache_control=SECONDS)
-            self._accuracy[symbol] = (now_ms, answer)
-        return answer
+        summary = self.store.record(f"accuracy:{symbol}")
+        now_ms = round(self.clock_ms())
+        nothing = {"from": now_ms, "to": now_ms, "horizons": score(NO_TALLIES)}
+        hour = summary[SPANS[0].name] if summary else nothing
+        body = {
+            "symbol": symbol,
+            "environment": self.settings.environment,
+            **{name: hour[name] for name in nothing},
+            "scored_age_s": round((now_ms - summary["scored_ms"]) / 1000, 3) if summary else None,
+            "summary": summary,
+        }
+        return Answer(200, body, cache_control=SECONDS)
 
     def as_of_now(self, record: dict[str, Any], features: dict[str, Any]) -> dict[str, Any]:
         """`record` with its age, the seconds left, and a fallback in its place once it is too old."""

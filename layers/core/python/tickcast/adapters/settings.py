@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tickcast.drift import Policy
+
 PUBLIC_REST_URL = "https://data-api.binance.vision"  # market data only, and no key
 
 
@@ -112,6 +114,40 @@ class HistorySettings:
             if grid_ms < 100 or grid_ms % 100:
                 raise SettingsError(f"a grid of {grid_ms} ms: it should be a multiple of a bar's 100 ms")
         return settings
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """When the model in force is said to drift, and what history is then asked for and trained on."""
+
+    policy: Policy
+    window_s: int  # what is looked at
+    history_days: int
+    train_days: int  # 0: drift is told, and nothing is trained
+
+    @classmethod
+    def from_environment(cls, env: Mapping[str, str] | None = None) -> ScoreSettings:
+        """The settings in `env` (default: this process's). Raises `SettingsError`."""
+        env = os.environ if env is None else env
+        usual = Policy()
+        policy = Policy(
+            min_scored=int(_number(env, "DRIFT_MIN_SCORED", usual.min_scored)),
+            stability_high=_number(env, "DRIFT_STABILITY_HIGH", usual.stability_high),
+            stability_low=_number(env, "DRIFT_STABILITY_LOW", usual.stability_low),
+            raise_after=int(_number(env, "DRIFT_RAISE_AFTER", usual.raise_after)),
+            cool_down_s=int(_number(env, "DRIFT_COOL_DOWN_HOURS", usual.cool_down_s / 3600) * 3600),
+        )
+        if not 0 < policy.stability_low <= policy.stability_high:
+            raise SettingsError(
+                f"DRIFT_STABILITY_LOW is {policy.stability_low}: it should be above 0 and at most "
+                f"DRIFT_STABILITY_HIGH, {policy.stability_high}"
+            )
+        return cls(
+            policy=policy,
+            window_s=int(_number(env, "DRIFT_WINDOW_HOURS", 6) * 3600),
+            history_days=int(_number(env, "HISTORY_DAYS", 2)),
+            train_days=int(_number(env, "TRAIN_DAYS", 0)),
+        )
 
 
 def symbols_in(text: str) -> tuple[str, ...]:

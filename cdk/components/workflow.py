@@ -1,0 +1,103 @@
+"""A state machine with the rights that its definition needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from aws_cdk import Acknowledgment, RemovalPolicy, Stack, Validations
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+from aws_cdk import aws_stepfunctions as stepfunctions
+from constructs import Construct
+
+from cdk.config import Environment
+
+DEFINITIONS = Path(__file__).resolve().parents[2] / "state_machines"
+
+
+class Workflow(Construct):
+    """The state machine of `state_machines/<definition>.asl.json`, called `tickcast-<environment>-<name>`.
+
+    A definition from a file brings no rights by itself: the machine may call its functions and start the
+    workflows named, and no more. Names are fixed, because a role that named the machine it belongs to
+    otherwise would be a circle."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        environment: Environment,
+        name: str,
+        definition: str,
+        functions: Mapping[str, lambda_.Function],
+        starts: Sequence[str] = (),
+        is_express: bool = False,
+    ) -> None:
+        """`functions` by their names in the definition, as in `${FetchHistory}`; `starts`, the names of the
+        workflows it may start, itself perhaps, are in it as `${backfill}`. `is_express`: short, frequent,
+        billed by the millisecond, and kept only in its log."""
+        super().__init__(scope, construct_id)
+        full_name = f"tickcast-{environment.name}-{name}"
+        role = iam.Role(
+            self,
+            "Role",
+            assumed_by=iam.ServicePrincipal("states.amazonaws.com"),
+            description=f"What the state machine {name} may do",
+        )
+        started = {each: self._arn_of(f"tickcast-{environment.name}-{each}") for each in starts}
+        types = stepfunctions.StateMachineType
+        self.machine = stepfunctions.StateMachine(
+            self,
+            "Machine",
+            state_machine_name=full_name,
+            state_machine_type=types.EXPRESS if is_express else types.STANDARD,
+            definition_body=stepfunctions.DefinitionBody.from_string(
+                (DEFINITIONS / f"{definition}.asl.json").read_text("utf-8")
+            ),
+            definition_substitutions={
+                **{name: function.function_arn for name, function in functions.items()},
+                **started,
+            },
+            role=role,
+            tracing_enabled=True,
+            logs=stepfunctions.LogOptions(
+                destination=logs.LogGroup(
+                    self,
+                    "Logs",
+                    # Under this prefix the log service needs no policy that grows with each state machine.
+                    log_group_name=f"/aws/vendedlogs/states/{full_name}",
+                    retention=logs.RetentionDays[environment.log_retention],
+                    removal_policy=RemovalPolicy.DESTROY,
+                ),
+                # What runs every minute tells of failures alone.
+                level=stepfunctions.LogLevel.ERROR if is_express else stepfunctions.LogLevel.ALL,
+                include_execution_data=True,
+            ),
+        )
+        for function in functions.values():
+            self._allow(role, "lambda:InvokeFunction", function.function_arn)
+        for arn in started.values():
+            self._allow(role, "states:StartExecution", arn)
+        Validations.of(role).acknowledge(
+            Acknowledgment(
+                id="AwsSolutions-IAM5[Resource::*]",
+                reason="The actions of X-Ray and those by which a log's delivery is set up have no resource.",
+            )
+        )
+        if is_express:
+            Validations.of(self.machine).acknowledge(
+                Acknowledgment(
+                    id="AwsSolutions-SF1",
+                    reason="Once a minute: every event of what went well would be most of the log.",
+                )
+            )
+
+    def _arn_of(self, full_name: str) -> str:
+        return Stack.of(self).format_arn(service="states", resource=f"stateMachine:{full_name}")
+
+    @staticmethod
+    def _allow(role: iam.Role, action: str, resource_arn: str) -> None:
+        role.add_to_policy(iam.PolicyStatement(actions=[action], resources=[resource_arn]))

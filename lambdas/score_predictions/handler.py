@@ -1,0 +1,51 @@
+"""Outcomes → PostgreSQL; accuracy → the hot store and metrics; drift → whether to train anew."""
+
+from typing import Any
+
+import boto3
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.metrics import MetricUnit, single_metric
+
+from tickcast.adapters.hot_store import now_ms
+from tickcast.adapters.postgres_connection import Database
+from tickcast.adapters.redis_connection import connect
+from tickcast.adapters.score_predictions import ScorePredictions
+from tickcast.adapters.settings import DatabaseSettings, ScoreSettings, Settings
+
+logger = Logger()
+settings, scores = Settings.from_environment(), ScoreSettings.from_environment()
+database = Database(DatabaseSettings.from_environment())
+score_predictions = ScorePredictions(
+    settings, scores, connect(settings), boto3.client("s3"), database, now_ms
+)
+
+
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    result = score_predictions(context.get_remaining_time_in_millis)
+    for symbol, hour in result.hour.items():
+        watch = result.watches.get(symbol)
+        _measure(symbol, "Scored", MetricUnit.Count, hour["count"])
+        _measure(symbol, "Availability", MetricUnit.Percent, _percent(hour["availability"]))
+        _measure(symbol, "FallbackShare", MetricUnit.Percent, _percent(hour["fallback_share"]))
+        _measure(symbol, "LiveSkill", MetricUnit.NoUnit, (hour["skill"] or {}).get("value"))
+        _measure(symbol, "LiveSkillVsLinear", MetricUnit.NoUnit, (hour["skill_vs_linear"] or {}).get("value"))
+        _measure(symbol, "Direction", MetricUnit.Percent, _percent(hour["direction"]))
+        _measure(symbol, "Coverage", MetricUnit.Percent, _percent(hour["coverage"]))
+        _measure(symbol, "CalibrationError", MetricUnit.NoUnit, hour["calibration_error"])
+        _measure(symbol, "Drifting", MetricUnit.Count, float(watch.is_drifting) if watch else None)
+    for problem in result.problems:
+        logger.warning(problem)
+    answer = result.as_dict(scores)
+    logger.info("scored", extra=answer)
+    return answer
+
+
+def _measure(symbol: str, name: str, unit: MetricUnit, value: float | None) -> None:
+    """What is not known is no figure."""
+    if value is not None:
+        with single_metric(name, unit, value, default_dimensions={"symbol": symbol}):
+            pass
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
