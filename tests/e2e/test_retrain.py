@@ -1,5 +1,5 @@
-"""The whole loop on the running system: history, a challenger, the gate, and who serves follows; and that it is
-started by drift, which shows in scores, which the timetable makes."""
+"""The whole loop on the running system: history, a challenger, the gate, and who serves follows; and that
+drift starts it, which shows in scores, which the timetable makes."""
 
 from __future__ import annotations
 
@@ -144,8 +144,8 @@ def test_drift_starts_a_training(
         for minute_us in minutes:
             database.execute("select tickcast.add_day(%s)", (minute_us // DAY_US * DAY_US,))
             database.execute(
-                "insert into tickcast.tallies values (%s, %s, 2, %s, true, false, '', 0, %s, %s, 70, 70, 20, 40, 30, "
-                "200, 100, 50, 10, 0, 0)",
+                "insert into tickcast.tallies values "
+                "(%s, %s, 2, %s, true, false, '', 0, %s, %s, 70, 70, 20, 40, 30, 200, 100, 50, 10, 0, 0)",
                 ("ETHUSDT", minute_us, champion, minute_us, minute_us),
             )
         try:
@@ -171,5 +171,5 @@ def test_drift_starts_a_training(
     card = model_registry.read_card(
         aws.client("s3"), system.outputs["BucketName"], report.trained["model_id"]
     )
-    assert card["reason"].startswith("drift: ETHUSDT skill_below_band")
+    assert card["reason"] == "drift: ETHUSDT skill_below_band, below_linear_imbalance"
     assert card["gate"]["champion"] == champion

@@ -1,10 +1,10 @@
 """The OpenAPI document held against the function, by requests made from it: right ones, and wrong ones.
 
 The function is the handler itself, behind a stand-in for the gateway, with a real Valkey that the hot path
-has filled and score_predictions has scored, over a real PostgreSQL; S3 is moto's. Two of schemathesis's checks
-are left out, where the answer is right and the check is not: `unsupported_method` wants a 405, but API Gateway
-knows no such path; and for history `positive_data_acceptance`, because a span that ends before it begins is
-refused, which no schema can say.
+has filled and score_predictions has scored, over a real PostgreSQL; S3 is moto's. Two of schemathesis's
+checks are left out, where the answer is right and the check is not: `unsupported_method` wants a 405, but API
+Gateway knows no such path; and for history `positive_data_acceptance`, because a span that ends before it
+begins is refused, which no schema can say.
 """
 
 from __future__ import annotations

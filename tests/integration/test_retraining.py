@@ -147,6 +147,10 @@ def test_a_challenger_is_trained_of_rows_with_and_without_quotes(
     # The newest 15 % of the time with quotes are left for the test.
     assert card["learned_to_us"] == pytest.approx(FROM_US + 1510 * SECOND_US, abs=2 * SECOND_US)
     assert card["test"]["1"]["skill"] > 0.1
+    assert set(card["distribution"]) == {BTC}
+    for bins in card["distribution"][BTC].values():
+        assert (len(bins["edges"]), sum(bins["shares"])) == (9, pytest.approx(1))
+    assert set(card["distribution"][BTC]) <= set(card["support"])
     assert card["masked_calibration"] != card["calibration"]
     assert (card["parent"], card["provisional"], card["code"][:7]) == (None, True, "sha256:")
     page = s3.get_object(Bucket=BUCKET, Key=f"models/{card['model_id']}/card.md")["Body"].read().decode()

@@ -265,7 +265,7 @@ def reference() -> dict[str, Any]:
 def test_features_that_moved_ask_for_one_training(
     hot: Hot, scorer: Callable[..., Result], s3: Any, owner: psycopg.Connection[Any]
 ) -> None:
-    put_model(s3, distribution=reference())
+    put_model(s3, distribution={SYMBOL: reference()})
     hot.write(moved(planted.market(600)), with_features(600, 1.5))
     first = scorer(620)
     assert (first.predictions, first.asked_us) == (600, None)
@@ -291,7 +291,7 @@ def test_features_that_moved_ask_for_one_training(
 
 
 def test_the_same_features_ask_for_nothing(hot: Hot, scorer: Callable[..., Result], s3: Any) -> None:
-    put_model(s3, distribution=reference())
+    put_model(s3, distribution={SYMBOL: reference()})
     others = with_features(200, 3.0, "m0", from_s=600)  # of another model: of no concern to this one
     hot.write(moved(planted.market(600)), [*with_features(600, 0.0), *others])
     for second in (820, 880, 940):
@@ -318,10 +318,10 @@ def test_less_skill_than_the_gate_had_measured(hot: Hot, scorer: Callable[..., R
 
 
 def test_another_model_in_force_is_another_story(hot: Hot, scorer: Callable[..., Result], s3: Any) -> None:
-    put_model(s3, distribution=reference())
+    put_model(s3, distribution={SYMBOL: reference()})
     hot.write(moved(planted.market(600)), with_features(600, 1.5))
     assert scorer(620).watches[SYMBOL].looks == 1
-    put_model(s3, "m2", distribution=reference())
+    put_model(s3, "m2", distribution={SYMBOL: reference()})
     result = scorer(680)
     watch = result.watches[SYMBOL]
     assert (watch.model_id, watch.looks, watch.reasons) == ("m2", 0, ())  # nothing of it was scored yet
@@ -330,7 +330,7 @@ def test_another_model_in_force_is_another_story(hot: Hot, scorer: Callable[...,
 def test_drift_is_told_and_nothing_trained_where_none_is_wanted(
     hot: Hot, scorer: Callable[..., Result], s3: Any
 ) -> None:
-    put_model(s3, distribution=reference())
+    put_model(s3, distribution={SYMBOL: reference()})
     hot.write(moved(planted.market(600)), with_features(600, 1.5))
     told = replace(SCORES, train_days=0)
     scorer(620, told)

@@ -43,6 +43,7 @@ def test_the_simulator_s_past_trains_a_model_that_serves(s3: Any) -> None:
     assert card["test"]["1"]["direction"] > 0.6  # the simulated book does foretell moves
     assert card["rows_with_quotes"] == card["rows"] > 3000
     assert card["masked_calibration"].keys() == card["calibration"].keys() == {"1", "2", "5", "10"}
+    assert set(card["distribution"]) == {market.partition("/")[2] for market in card["data"]["markets"]}
     assert set(card["network"]["inputs"]["odd"]) <= card["support"].keys() <= set(FEATURE_NAMES)
     assert card["learned_to_us"] < card["data"]["to_us"]  # the newest rows are left for the test
     follower = ModelFollower(s3, BUCKET, lambda: 0.0)

@@ -38,7 +38,7 @@ Counts = npt.NDArray[np.int64]  # (features, BINS)
 class Policy:
     """When drift is believed, and how often it may ask for a training."""
 
-    min_scored: int = 3600  # outcomes of one symbol and horizon: an hour of them
+    min_scored: int = 3600  # outcomes of one symbol and horizon, and rows of features: an hour of them
     stability_high: float = 0.25
     stability_low: float = 0.1
     raise_after: int = 30  # looks in a row, a minute apart

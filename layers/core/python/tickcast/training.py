@@ -29,7 +29,6 @@ import numpy.typing as npt
 
 from tickcast.bars import BAR_US, BARS_PER_S, Bars, mids, proxy_mids
 from tickcast.calibration import COVERAGE
-from tickcast.drift import distribution
 from tickcast.features import FEATURE_HASH, FEATURE_NAMES, QUOTE_FEATURES, Floats, history_rows
 from tickcast.model import HORIZONS_S, Calibration
 from tickcast.network import (
@@ -190,9 +189,6 @@ def train(markets: list[Rows], settings: Settings | None = None) -> tuple[Networ
         "calibration": _calibrate(with_quotes if len(with_quotes.moves) else without),
         "masked_calibration": _calibrate(without if len(without.moves) else with_quotes),
         "support": support(learn, settings.inputs),
-        "distribution": distribution(
-            learn.chosen(learn.has_quotes).features, (*settings.inputs.odd, *settings.inputs.even)
-        ),
         "learned_to_us": int(learn.end_us.max()) + GAP_US,  # no label reaches beyond
         "test": evaluate(network, test.chosen(test.has_quotes == (network.knows_quotes > 0))),
     }

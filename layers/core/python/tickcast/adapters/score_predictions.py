@@ -141,7 +141,7 @@ class ScorePredictions:
 
     def _count_features(self, store: ScoreStore, symbol: str, model_id: str, predictions: Entries) -> None:
         """Count where the rows lie that the model in force answered on."""
-        reference = self._card.get("distribution")
+        reference = self._reference(symbol)
         if not reference:
             return
         by_hour: dict[int, list[list[float]]] = {}
@@ -152,6 +152,10 @@ class ScorePredictions:
         for hour_us, rows in by_hour.items():
             counts = drift.counts(np.array(rows, float), reference)
             store.count_features(symbol, model_id, hour_us, len(rows), counts)
+
+    def _reference(self, symbol: str) -> drift.Distribution:
+        """What the model in force was trained on of `symbol`; empty where that is nothing."""
+        return dict(self._card.get("distribution", {}).get(symbol, {}))
 
     def _summarise(self, store: ScoreStore, symbol: str, result: Result) -> None:
         """The figures of every span as of now, for the API."""
@@ -203,11 +207,13 @@ class ScorePredictions:
         horizon_s = self.settings.primary_horizon_s
         tallies = store.tallies(symbol, from_us, now_us, MINUTE_US, model_id)
         figures = score_horizon(horizon_s, tallies[tallies["horizon_s"] == horizon_s])
-        reference = self._card.get("distribution") or {}
+        reference = self._reference(symbol)
         found = store.feature_counts(symbol, model_id, from_us, len(reference))
         return Evidence(
             scored=figures["count"],
-            stability=drift.stability(found, reference) if found.any() else {},
+            stability=drift.stability(found, reference)
+            if reference and found.sum(axis=1).min() >= self.scores.policy.min_scored
+            else {},
             skill_high=(figures["skill"] or {}).get("high"),
             against_line_high=(figures["skill_vs_linear"] or {}).get("high"),
             band_low=_band_low(self._card, horizon_s),

@@ -24,12 +24,14 @@ from typing import Any
 import numpy as np
 import psycopg
 
+from tickcast import drift
 from tickcast.adapters import bronze, model_registry, training_rows
 from tickcast.adapters.onnx_model import export
-from tickcast.bars import BAR_US, is_quoted, stretches
+from tickcast.bars import BAR_US, Bars, is_quoted, stretches
 from tickcast.evaluation import train_and_fit_line
 from tickcast.features import FEATURE_HASH
 from tickcast.model import HORIZONS_S
+from tickcast.network import Inputs
 from tickcast.ticks import Quotes, Trades
 from tickcast.training import Rows, Settings, TrainingError, masked_twins, pool
 from tickcast.training import training_rows as rows_of_bars
@@ -65,7 +67,7 @@ def train_model(
         raise RequestError('prefixes should be a list like ["bronze/source=sbe/symbol=BTCUSDT/"]')
     markets, data = _history(request, connect(), now)
     settings = replace(Settings(), test_share=_test_share(list(markets.values())))
-    learned = [pool([rows, masked_twins(rows)]) for rows in markets.values()]
+    learned = {symbol: [pool([rows, masked_twins(rows)])] for symbol, rows in markets.items()}
     return _keep(learned, data, settings, request, s3, bucket, now)
 
 
@@ -81,7 +83,10 @@ def _train_first(request: dict[str, Any], s3: Any, bucket: str, now: datetime) -
     markets = _read_markets(s3, bucket, prefixes)
     if not markets:
         raise TrainingError(f"no ticks in bronze under {', '.join(prefixes) or 'no prefix'}")
-    history = [bars for ticks in markets.values() for bars in stretches(*ticks)]
+    by_symbol: dict[str, list[Bars]] = {}
+    for (_, symbol), ticks in markets.items():
+        by_symbol.setdefault(symbol, []).extend(stretches(*ticks))
+    history = [bars for mine in by_symbol.values() for bars in mine]
     quoted = sum(int(is_quoted(bars).sum()) for bars in history)
     data = {
         "prefixes": prefixes,
@@ -90,7 +95,8 @@ def _train_first(request: dict[str, Any], s3: Any, bucket: str, now: datetime) -
         "to_us": max(int(bars["end_us"][-1]) for bars in history),
         "share_of_bars_with_quotes": quoted / sum(len(bars) for bars in history),
     }
-    trained = _keep([rows_of_bars(bars) for bars in history], data, Settings(), request, s3, bucket, now)
+    learned = {symbol: [rows_of_bars(bars) for bars in mine] for symbol, mine in by_symbol.items()}
+    trained = _keep(learned, data, Settings(), request, s3, bucket, now)
     since, by = trained["card"]["trained_at"], "a first model, held against nothing"
     model_registry.promote(s3, bucket, trained["model_id"], since, by=by)
     return trained | {"promoted": True}
@@ -144,7 +150,7 @@ def _test_share(markets: list[Rows]) -> float:
 
 
 def _keep(
-    markets: list[Rows],
+    markets: dict[str, list[Rows]],
     data: dict[str, Any],
     settings: Settings,
     request: dict[str, Any],
@@ -152,8 +158,8 @@ def _keep(
     bucket: str,
     now: datetime,
 ) -> dict[str, Any]:
-    """Train, and put the model and its card into the registry."""
-    trained = train_and_fit_line(markets, settings)
+    """Train on `markets` by symbol, and put the model and its card into the registry."""
+    trained = train_and_fit_line([rows for parts in markets.values() for rows in parts], settings)
     onnx_file = export(trained.network)
     model_id = f"{now:%Y%m%dT%H%M%SZ}-{hashlib.sha256(onnx_file).hexdigest()[:8]}"
     parent = model_registry.in_force(s3, bucket)
@@ -166,6 +172,7 @@ def _keep(
         "code": code_version(),
         "data": data,
         **trained.figures,
+        "distribution": _distribution(markets, trained.figures["learned_to_us"], settings.inputs),
         "line": dict(zip(map(str, HORIZONS_S), trained.line.tolist(), strict=True)),
     }
     model_registry.save(s3, bucket, model_id, onnx_file, card)
@@ -176,6 +183,17 @@ def _keep(
         "rows_with_quotes": card["rows_with_quotes"],
         "card": card,
     }
+
+
+def _distribution(markets: dict[str, list[Rows]], to_us: int, inputs: Inputs) -> dict[str, Any]:
+    """How the network's inputs lie in what was learnt from each market: what drift is measured by. Of each
+    by itself, for a model may well have been trained on several that differ."""
+    found = {}
+    for symbol, parts in markets.items():
+        rows = pool(parts)
+        learned = rows.features[rows.has_quotes & (rows.end_us < to_us)]
+        found[symbol] = drift.distribution(learned, (*inputs.odd, *inputs.even))
+    return found
 
 
 @cache
