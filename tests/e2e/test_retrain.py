@@ -113,6 +113,32 @@ def test_a_model_of_another_code_is_not_put_in_force(
     assert pointer() == before
 
 
+def test_the_timetable_starts_the_same_loop(
+    system: System, aws: Session, there: Deployment, pointer: Callable[[], dict[str, Any]]
+) -> None:
+    """The rule as it was deployed, with its target and what it sends; only its hour is made a minute."""
+    machine, rules = there.outputs["BackfillMachine"], aws.client("events")
+    (name,) = rules.list_rule_names_by_target(TargetArn=machine)["RuleNames"]
+    deployed = rules.describe_rule(Name=name)["ScheduleExpression"]
+
+    def executions() -> set[str]:
+        found = there.states.list_executions(stateMachineArn=machine)["executions"]
+        return {each["executionArn"] for each in found}
+
+    before = executions()
+    rules.put_rule(Name=name, ScheduleExpression="rate(1 minute)")
+    try:
+        (started,) = eventually(lambda: executions() - before, 90)
+    finally:
+        rules.put_rule(Name=name, ScheduleExpression=deployed)
+    report = backfill.watch(there, started, Console(file=io.StringIO()))
+    assert (report.ok, report.causes) == (True, [])
+    card = model_registry.read_card(
+        aws.client("s3"), system.outputs["BucketName"], report.trained["model_id"]
+    )
+    assert card["gate"]["reasons"] == report.verdict["reasons"]
+
+
 def test_predictions_are_scored_by_the_timetable(
     system: System, pointer: Callable[[], dict[str, Any]]
 ) -> None:

@@ -205,6 +205,31 @@ def test_an_older_hour_is_in_the_day_alone(
     assert counts == [50, 150, 150]
 
 
+def test_a_long_span_is_not_scored_anew_every_minute(
+    hot: Hot, redis_client: redis.Redis, s3: Any, history_database: Database
+) -> None:
+    clock = {"s": NOON + 120}
+    running = ScorePredictions(
+        SETTINGS, SCORES, redis_client, s3, history_database, lambda: clock["s"] * 1000
+    )
+    hot.write(moved(planted.market(100, horizon_s=1)))
+    running(PLENTY)
+    hot.write(moved(planted.market(100, horizon_s=1), 6 * 24 * 3600))
+    for minutes, counts in (
+        (0, [100, 100, 200]),
+        (1, [100, 100, 200]),
+        (2, [200, 200, 200]),
+        (9, [300, 300, 400]),
+    ):
+        clock["s"] = NOON + 6 * 24 * 3600 + 120 + minutes * 60
+        if minutes in (2, 9):
+            hot.write(moved(planted.market(100, horizon_s=1), 6 * 24 * 3600 + minutes * 60))
+        running(PLENTY)
+        found = accuracy(redis_client)
+        assert [found[span.name]["horizons"]["1"]["count"] for span in SPANS] == counts, minutes
+    assert found["week"]["to"] == found["scored_ms"]
+
+
 def test_a_market_without_outcomes_is_told_of_as_such(
     scorer: Callable[..., Result], redis_client: redis.Redis
 ) -> None:

@@ -29,7 +29,7 @@ from tickcast.bars import SECOND_US
 from tickcast.drift import Evidence, Watch
 from tickcast.features import FEATURE_NAMES
 from tickcast.model import HORIZONS_S
-from tickcast.scoring import HOUR_US, MINUTE_US, SPANS, availability, score, score_horizon
+from tickcast.scoring import HOUR_US, MINUTE_US, SPANS, Span, availability, score, score_horizon
 
 SERVICE = "score_predictions"
 ACCURACY_TTL_S = 24 * 3600
@@ -85,6 +85,7 @@ class ScorePredictions:
     database: Database
     clock_ms: Callable[[], float]
     _card: Card = field(default_factory=dict)  # of the model in force, once it was looked up
+    _scored: dict[tuple[str, Span], dict[str, Any]] = field(default_factory=dict)  # what is told of each span
 
     def __post_init__(self) -> None:
         self._hot = HotStore(self.client, self.settings.lateness_us)
@@ -158,28 +159,31 @@ class ScorePredictions:
         return dict(self._card.get("distribution", {}).get(symbol, {}))
 
     def _summarise(self, store: ScoreStore, symbol: str, result: Result) -> None:
-        """The figures of every span as of now, for the API."""
+        """The figures of every span, for the API; those of a span anew once a thousandth of it has passed."""
         now_us = round(self.clock_ms()) * 1000
-        settled_us = now_us - _SETTLED_US
-        summary: dict[str, Any] = {"symbol": symbol, "scored_ms": now_us // 1000}
         for span in SPANS:
-            from_us = (now_us - span.length_us) // MINUTE_US * MINUTE_US
-            tallies = store.tallies(symbol, from_us, now_us, span.block_us)
-            extent = store.extent(symbol, HORIZONS_S[0], from_us)
-            first_us, last_us = extent or (None, 0)
-            summary[span.name] = {
-                "from": from_us // 1000,
-                "to": now_us // 1000,
-                "first": first_us and first_us // 1000,
-                "availability": None
-                if first_us is None
-                else availability(tallies, first_us, max(last_us, settled_us) + SECOND_US),
-                "horizons": score(tallies),
-            }
+            before = self._scored.get((symbol, span))
+            if before is None or now_us - before["to"] * 1000 >= _known_us(before) / 1000:
+                self._scored[symbol, span] = self._figures(store, symbol, span, now_us)
+        spans = {span.name: self._scored[symbol, span] for span in SPANS}
+        summary = {"symbol": symbol, "scored_ms": now_us // 1000, **spans}
         self.client.set(f"accuracy:{symbol}", json.dumps(summary), ex=ACCURACY_TTL_S)
-        hour = summary[SPANS[0].name]
+        hour = spans[SPANS[0].name]
         figures = hour["horizons"][str(self.settings.primary_horizon_s)]
         result.hour[symbol] = figures | {"availability": hour["availability"]}
+
+    def _figures(self, store: ScoreStore, symbol: str, span: Span, now_us: int) -> dict[str, Any]:
+        from_us = (now_us - span.length_us) // MINUTE_US * MINUTE_US
+        tallies = store.tallies(symbol, from_us, now_us, span.block_us)
+        first_us, last_us = store.extent(symbol, HORIZONS_S[0], from_us) or (None, 0)
+        until_us = max(last_us, now_us - _SETTLED_US) + SECOND_US
+        return {
+            "from": from_us // 1000,
+            "to": now_us // 1000,
+            "first": first_us and first_us // 1000,
+            "availability": None if first_us is None else availability(tallies, first_us, until_us),
+            "horizons": score(tallies),
+        }
 
     def _look_for_drift(self, store: ScoreStore, model_id: str, result: Result) -> None:
         """One more look at every symbol, and what follows from it."""
@@ -229,6 +233,11 @@ class ScorePredictions:
             "drifting": sorted(symbol for symbol, watch in result.watches.items() if watch.is_drifting),
         }
         self.client.set(f"heartbeat:{SERVICE}", json.dumps(beat), ex=HEARTBEAT_TTL_S)
+
+
+def _known_us(figures: dict[str, Any]) -> int:
+    """How much time the figures of a span are about."""
+    return 0 if figures["first"] is None else (figures["to"] - figures["first"]) * 1000
 
 
 def _band_low(card: Card, horizon_s: int) -> float:
