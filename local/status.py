@@ -29,6 +29,7 @@ class Row:
     symbol: str
     prediction: dict[str, Any]
     age_s: float  # of the bar the prediction was made on
+    accuracy: dict[str, Any]  # as scored last; empty before that
 
     @property
     def what(self) -> str:
@@ -42,6 +43,16 @@ class Row:
             f"{p['predicted_price']:,.2f} in {p['horizon_s']} s ({p['expected_move_bp']:+.2f} bp), "
             f"confidence {p['confidence']:.0%}"
         )
+
+    @property
+    def live_skill(self) -> str:
+        """Of the last hour, over the horizon shown, with its interval once there is one."""
+        figures = self.accuracy.get("hour", {}).get("horizons", {})
+        skill = figures.get(str(self.prediction.get("horizon_s")), {}).get("skill")
+        if not skill:
+            return "-"
+        interval = "" if skill["low"] is None else f" [{skill['low']:+.2f}, {skill['high']:+.2f}]"
+        return f"{skill['value']:+.3f}{interval}"
 
 
 @dataclass(frozen=True)
@@ -75,12 +86,18 @@ class Watch:
         ticks, at_s = health["counts"]["ticks_in"], time.monotonic()
         ticks_per_s = 0.0 if self._ticks is None else (ticks - self._ticks) / (at_s - self._at_s)
         self._ticks, self._at_s = ticks, at_s
-        found: list[Any] = self._redis.mget([f"prediction:{s}:latest" for s in self._system.symbols])
-        rows = []
-        for symbol, text in zip(self._system.symbols, found, strict=True):
-            prediction = json.loads(text) if text else {}
-            rows.append(Row(symbol, prediction, time.time() - prediction.get("timestamp", 0) / 1000))
+        symbols = self._system.symbols
+        predictions = self._records([f"prediction:{symbol}:latest" for symbol in symbols])
+        accuracies = self._records([f"accuracy:{symbol}" for symbol in symbols])
+        rows = [
+            Row(symbol, prediction, time.time() - prediction.get("timestamp", 0) / 1000, accuracy)
+            for symbol, prediction, accuracy in zip(symbols, predictions, accuracies, strict=True)
+        ]
         return Status(rows, ticks_per_s, "connected" if health["ready"] else health["why"])
+
+    def _records(self, keys: list[str]) -> list[dict[str, Any]]:
+        found: list[Any] = self._redis.mget(keys)
+        return [json.loads(text) if text else {} for text in found]
 
 
 def show(system: System, progress: Progress) -> None:
@@ -115,7 +132,7 @@ def table(system: System, status: Status) -> Group:
         f"   ingest {status.ingest}, {status.ticks_per_s:.0f} ticks/s",
     )
     rows = Table()
-    for title in ("symbol", "price", "prediction", "80 % interval", "model", "age", "latency"):
+    for title in ("symbol", "price", "prediction", "80 % interval", "model", "live skill", "age", "latency"):
         rows.add_column(title, justify="right" if title in ("price", "age", "latency") else "left")
     for row in status.rows:
         p = row.prediction
@@ -125,8 +142,9 @@ def table(system: System, status: Status) -> Group:
         interval = f"{p['lower']:,.2f} – {p['upper']:,.2f}" if p.get("lower") is not None else ""
         model = f"{p['model_id'] or 'none'}{' (provisional)' if p.get('provisional') else ''}"
         age = f"{row.age_s:.1f} s"
+        latency = f"{p['latency_ms']} ms"
         rows.add_row(
-            row.symbol, f"{p['basis_price']:,.2f}", row.what, interval, model, age, f"{p['latency_ms']} ms"
+            row.symbol, f"{p['basis_price']:,.2f}", row.what, interval, model, row.live_skill, age, latency
         )
     return Group(heading, rows, Text("Ctrl-C stops everything", style="dim"))
 

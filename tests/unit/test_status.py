@@ -15,7 +15,7 @@ PREDICTION: dict[str, Any] = {
 
 
 def told(prediction: dict[str, Any]) -> str:
-    return line(Status([Row("BTCUSDT", prediction, 0.4)], 140.2, "connected"))
+    return line(Status([Row("BTCUSDT", prediction, 0.4, {})], 140.2, "connected"))
 
 
 def test_a_prediction_is_told_with_its_age() -> None:
@@ -31,3 +31,15 @@ def test_a_fallback_says_why() -> None:
 
 def test_before_the_first_bar_there_is_nothing_to_tell() -> None:
     assert told({}).endswith("BTCUSDT waiting for the first bars")
+
+
+def test_live_skill_is_that_of_the_horizon_shown() -> None:
+    def told(**skill: float | None) -> str:
+        return Row(
+            "BTCUSDT", PREDICTION, 0.4, {"hour": {"horizons": {"2": {"skill": skill or None}}}}
+        ).live_skill
+
+    assert told(value=0.1234, low=0.05, high=0.2) == "+0.123 [+0.05, +0.20]"
+    assert told(value=-0.01, low=None, high=None) == "-0.010"
+    assert told() == "-"
+    assert Row("BTCUSDT", {}, 0.4, {}).live_skill == "-"
