@@ -15,12 +15,13 @@ from tests.aws import BUCKET
 from tests.history_tables import SYMBOL, aggregates, checksums, put, put_hours
 from tests.market import START_US, batch, random_ticks
 from tickcast.adapters import bronze
-from tickcast.adapters.history_store import HistoryStore, OpenStore
+from tickcast.adapters.history_store import HistoryStore, OpenStore, days_between
 from tickcast.adapters.load_history import LoadHistory, RequestError
 from tickcast.adapters.postgres_connection import Database
 from tickcast.adapters.settings import HistorySettings
 from tickcast.bars import stretches, whole_seconds
 from tickcast.features import FEATURE_NAMES, history_rows
+from tickcast.held_trades import ORIGINS, held, merged
 from tickcast.history import DAY_US, HOUR_US
 from tickcast.ticks import QUOTE
 
@@ -198,6 +199,43 @@ def test_bad_objects_go_to_quarantine_and_hold_up_nothing(
 
 def _eth(trades: Any) -> Any:
     return batch(trades, NO_QUOTES)._replace(symbol="ETHUSDT", source="sbe")
+
+
+def test_trades_are_held_as_they_were_added_or_not_at_all(
+    history_database: Database, owner: Any, ticks: Any
+) -> None:
+    trades, _ = ticks
+    some = trades["first_id"] % 5 == 0
+    rows = held(aggregates(trades), ORIGINS.index("rest"))
+    for n, origin in enumerate(("sim", "replay", "stream")):
+        rows = merged(rows, held(trades[some][n::3], ORIGINS.index(origin)))
+    is_cut = rows["trades"] < rows["aggregate_last_id"] - rows["aggregate_first_id"] + 1
+    assert set(rows["origin"]) == set(range(len(ORIGINS))) and 0 < is_cut.sum() < len(rows)
+    store = HistoryStore(history_database.connection())
+    span_us = int(trades["time_us"][0]), int(trades["time_us"][-1]) + 1
+    store.add_days(days_between(*span_us))
+    none = rows[:0]
+    with store.connection.transaction():
+        store.replace_trades(SYMBOL, none, rows)
+
+    def found() -> Any:
+        return np.sort(store.trades_by_time(SYMBOL, *span_us), order="first_id")
+
+    np.testing.assert_array_equal(found(), rows)
+    counted = (
+        "select count(*), count(aggregate), count(distinct symbol), count(distinct tableoid) "
+        "from tickcast.trades"
+    )
+    assert owner.execute(counted).fetchone() == (len(rows), is_cut.sum(), 1, 2)
+
+    with store.connection.transaction():
+        store.replace_trades(SYMBOL, rows[::2], none)
+    np.testing.assert_array_equal(found(), rows[1::2])
+    # One row is there already, of the origin that is copied last.
+    again = np.concatenate([rows[::2], rows[1::2][rows["origin"][1::2] == ORIGINS.index("rest")][-1:]])
+    with pytest.raises(psycopg.errors.UniqueViolation), store.connection.transaction():
+        store.replace_trades(SYMBOL, rows[1:100:2], again)
+    np.testing.assert_array_equal(found(), rows[1::2])
 
 
 class Killed(BaseException):

@@ -124,17 +124,28 @@ def test_binary_copy_is_read_as_what_it_was(owner: Any) -> None:
         np.array([1e300, np.inf, 0.1], np.float64),
         np.array([True, False, True]),
         np.array([[1.5, 2.5], [np.nan, 0], [-1, 1e30]], np.float32),
+        np.array([[1, -(2**63), 3], [0, 0, 0], [4, 5, 2**63 - 1]], np.int64),
     ]
+    labels = [np.array([b"BTCUSDT", b"ETHUSDT", b"1000SAT"]), np.full(3, b"stream")]
     owner.execute(
         "create temporary table copied "
-        "(a smallint, b integer, c bigint, d real, e double precision, f boolean, g real[])"
+        "(a smallint, b integer, c bigint, d real, e double precision, f boolean, g real[], h bigint[], "
+        "i text, j tickcast.origin)"
     )
-    with owner.cursor().copy("copy copied from stdin (format binary)") as copy:
-        copy.write(binary_copy.encode(columns))
+
+    def copy(count: int, times: int = 1) -> None:
+        with owner.cursor().copy("copy copied from stdin (format binary)") as stream:
+            for piece in binary_copy.encode([np.repeat(c[:count], times, 0) for c in (*columns, *labels)]):
+                stream.write(piece)
+
+    copy(3)
     rows = owner.execute("select * from copied").fetchall()
     for at, column in enumerate(columns):
         np.testing.assert_array_equal(np.array([row[at] for row in rows], column.dtype), column)
-    with owner.cursor().copy("copy copied from stdin (format binary)") as copy:
-        copy.write(binary_copy.encode([column[:0] for column in columns]))
+    assert [row[-2:] for row in rows] == [("BTCUSDT", "stream"), ("ETHUSDT", "stream"), ("1000SAT", "stream")]
+    copy(0)
     assert owner.execute("select count(*) from copied").fetchone() == (3,)
+    copy(1, 2_500)  # several pieces
+    counted = "select count(*), count(distinct c) from copied where i = 'BTCUSDT'"
+    assert owner.execute(counted).fetchone() == (2_501, 1)
     owner.execute("drop table copied")

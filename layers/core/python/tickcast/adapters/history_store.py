@@ -1,8 +1,9 @@
 """History in PostgreSQL: what `migrations/` made, read and written in blocks by binary COPY.
 
-Writes go through temporary tables: a COPY that breaks off touches nothing, and one statement then carries the
-block over, casting what numpy has no type for. All but `add_days` and `expire` belongs into a transaction
-of the caller's that holds the `lock` of the days it touches.
+Trades to add are most of what is written, and known not to be there: they are copied straight into their
+table, so the server handles each once. All else goes through temporary tables, from where statements compare
+it with what is there, casting what numpy has no type for. All but `add_days` and `expire` belongs into a
+transaction of the caller's that holds the `lock` of the days it touches, so what breaks off changes nothing.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from tickcast.adapters import binary_copy
 from tickcast.adapters.postgres_connection import Database
 from tickcast.features import FEATURE_HASH, FEATURE_NAMES
 from tickcast.gaps import Gap
-from tickcast.held_trades import HELD, Held
+from tickcast.held_trades import HELD, ORIGINS, Held
 from tickcast.history import DAY_US, HOUR_US, FeatureRows, OneSecondBars
 from tickcast.model import HORIZONS_S
 
-_BLOCK_ROWS = 50_000  # encoded at once
-_UNCUT = (HELD.names or ()).index("aggregate_first_id")  # columns of a row that no single trade cut
+_AS_HELD = ("time_us", "first_id", "last_id", "price", "qty", "side", "trades")  # columns of the table too
+_AGGREGATE = ("aggregate_first_id", "aggregate_last_id", "aggregate_qty")
 _SAME_TRADE_US = HOUR_US  # whichever way a trade came, its times lie closer together, by far
 # Spelt out: `enum_range` would look into the catalogue for every row.
 _ORIGIN: LiteralString = (
@@ -46,10 +47,7 @@ _PACKED: LiteralString = " || ".join(
 )
 
 _STAGING: LiteralString = """
-create temporary table if not exists staged_trades (
-    time_us bigint, first_id bigint, last_id bigint, price bigint, qty bigint, side smallint, origin smallint,
-    trades integer, aggregate_first_id bigint, aggregate_last_id bigint, aggregate_qty bigint
-) on commit delete rows;
+create temporary table if not exists staged_trades (time_us bigint, first_id bigint) on commit delete rows;
 create temporary table if not exists staged_bars (
     end_us bigint, trade_count bigint, buy_qty bigint, sell_qty bigint, notional bigint, quote_count bigint,
     last_trade_id bigint, last_trade_price bigint, update_id bigint, bid_price bigint, bid_qty bigint,
@@ -63,12 +61,6 @@ create temporary table if not exists staged_rows (
 _REMOVE_TRADES: LiteralString = """
 delete from tickcast.trades t using staged_trades s
 where t.symbol = %s and t.first_id = s.first_id and t.time_us = s.time_us"""
-_ADD_TRADES: LiteralString = f"""
-insert into tickcast.trades
-select %s, time_us, first_id, last_id, price, qty, side, {_ORIGIN}, trades,
-    case when trades < aggregate_last_id - aggregate_first_id + 1
-        then array[aggregate_first_id, aggregate_last_id, aggregate_qty] end
-from staged_trades"""
 _REMOVE_BARS: LiteralString = """
 delete from tickcast.bars_1s where symbol = %s and end_us >= %s and end_us < %s
     and end_us not in (select end_us from staged_bars)"""
@@ -206,15 +198,21 @@ class HistoryStore:
 
     def replace_trades(self, symbol: str, remove: Held, add: Held) -> None:
         """Remove rows that are held and add rows that are not."""
-        for rows, statement in ((remove, _REMOVE_TRADES), (add, _ADD_TRADES)):
-            if len(rows):
-                is_cut = (rows["trades"] < rows["last_id"] - rows["first_id"] + 1) | (
-                    rows["qty"] != rows["aggregate_qty"]
-                )
-                # Where all rows are what came, which is nearly always, a null says so.
-                names = (HELD.names or ())[: None if is_cut.any() else _UNCUT]
-                self._stage("staged_trades", {name: rows[name] for name in names})
-                self.connection.execute(statement, (symbol,))
+        if len(remove):
+            self._stage("staged_trades", {name: remove[name] for name in ("time_us", "first_id")})
+            self.connection.execute(_REMOVE_TRADES, (symbol,))
+        # A COPY for each origin, so that its label has one length; and one apart for what single trades left
+        # of aggregates: only these rows say what the aggregate was, where all others have a null.
+        is_cut = add["trades"] < add["aggregate_last_id"] - add["aggregate_first_id"] + 1
+        groups = 2 * add["origin"] + is_cut
+        for group in np.unique(groups).tolist():
+            at = np.flatnonzero(groups == group)
+            columns = {name: add[name][at] for name in _AS_HELD}
+            columns["symbol"] = np.full(len(at), symbol.encode())
+            columns["origin"] = np.full(len(at), ORIGINS[group // 2].encode())
+            if group % 2:
+                columns["aggregate"] = np.stack([add[name][at] for name in _AGGREGATE], axis=1)
+            self._copy("tickcast.trades", columns)
 
     def stale_hours(self, symbol: str, from_us: int, to_us: int) -> list[int]:
         """The hours in [from_us, to_us) whose rows do not show all that was loaded, in order."""
@@ -273,12 +271,15 @@ class HistoryStore:
     def _stage(self, table: LiteralString, columns: Mapping[str, npt.NDArray[Any]]) -> None:
         """Make `columns`, by their names there, what a temporary table holds."""
         self.connection.execute(f"truncate {table}")
+        self._copy(table, columns)
+
+    def _copy(self, table: LiteralString, columns: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Add rows to a table: `columns`, by their names there; its other columns become null."""
         names = sql.SQL(", ").join(map(sql.Identifier, columns))
         statement = sql.SQL("copy {} ({}) from stdin (format binary)").format(sql.SQL(table), names)
-        for start in range(0, len(next(iter(columns.values()))), _BLOCK_ROWS):
-            block = [column[start : start + _BLOCK_ROWS] for column in columns.values()]
-            with self.connection.cursor().copy(statement) as copy:
-                copy.write(binary_copy.encode(block))
+        with self.connection.cursor().copy(statement) as copy:
+            for piece in binary_copy.encode(list(columns.values())):
+                copy.write(piece)
 
     def _held(self, where: LiteralString, *parameters: Any) -> Held:
         query: LiteralString = f"select string_agg({_PACKED}, '') from tickcast.trades where {where}"
