@@ -193,6 +193,7 @@ class Cloud:
         return variables
 
     def train(self, function: str, prefixes: Sequence[str], reason: str) -> dict[str, Any]:
-        """Have `function` train a provisional model; what it returns. Raises `FunctionFailed`."""
-        request = {"prefixes": list(prefixes), "provisional": True, "reason": reason}
+        """Have `function` train a provisional model and put it in force; what it returns. Raises
+        `FunctionFailed`."""
+        request = {"prefixes": list(prefixes), "provisional": True, "reason": reason, "replace": True}
         return invoke(self.client("lambda"), function, request)

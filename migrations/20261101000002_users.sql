@@ -1,12 +1,12 @@
 -- migrate:up
 
--- Who may do what. On RDS both users log in with IAM tokens, which is what membership in `rds_iam` means;
+-- Who may do what. On RDS the users log in with IAM tokens, which is what membership in `rds_iam` means;
 -- elsewhere there is no such role. Users belong to the server, not to the database: they may be there already.
 do $$
 declare
     name text;
 begin
-    foreach name in array array['tickcast_loader', 'tickcast_reader'] loop
+    foreach name in array array['tickcast_loader', 'tickcast_reader', 'tickcast_scorer'] loop
         if not exists (select from pg_roles where rolname = name) then
             execute format('create role %I login connection limit 20', name);
         end if;
@@ -21,7 +21,7 @@ begin
 end $$;
 
 revoke create on schema public from public;
-grant usage on schema tickcast to tickcast_loader, tickcast_reader;
+grant usage on schema tickcast to tickcast_loader, tickcast_reader, tickcast_scorer;
 
 grant select, insert, update, delete on
     tickcast.trades, tickcast.bars_1s, tickcast.feature_rows, tickcast.loaded_objects, tickcast.stale_hours,
@@ -30,11 +30,12 @@ grant select, insert, update, delete on
 grant select, insert on tickcast.feature_sets to tickcast_loader;
 revoke execute on function tickcast.add_day, tickcast.drop_days_before from public;
 grant execute on function tickcast.add_day, tickcast.drop_days_before to tickcast_loader;
+grant execute on function tickcast.add_day to tickcast_scorer;
 
 grant select on all tables in schema tickcast to tickcast_reader;
 
 -- migrate:down
 
-revoke all on all tables in schema tickcast from tickcast_loader, tickcast_reader;
-revoke all on all functions in schema tickcast from tickcast_loader;
-revoke all on schema tickcast from tickcast_loader, tickcast_reader;
+revoke all on all tables in schema tickcast from tickcast_loader, tickcast_reader, tickcast_scorer;
+revoke all on all functions in schema tickcast from tickcast_loader, tickcast_scorer;
+revoke all on schema tickcast from tickcast_loader, tickcast_reader, tickcast_scorer;

@@ -87,10 +87,11 @@ create table tickcast.drift_trainings (
     reasons text[] not null
 );
 
-grant select, insert, update, delete on
-    tickcast.outcomes, tickcast.tallies, tickcast.feature_counts, tickcast.drained, tickcast.drift_watches,
-    tickcast.drift_trainings
-    to tickcast_loader;
+-- Outcomes are added and never changed; a minute's tallies are made anew.
+grant select, insert on tickcast.outcomes, tickcast.drift_trainings to tickcast_scorer;
+grant select, insert, delete on tickcast.tallies to tickcast_scorer;
+grant select, insert, update on tickcast.feature_counts, tickcast.drained, tickcast.drift_watches
+    to tickcast_scorer;
 grant select on all tables in schema tickcast to tickcast_reader;
 
 -- migrate:down

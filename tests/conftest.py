@@ -12,8 +12,10 @@ pytest_plugins = ["tests.aws", "tests.database", "tests.running_system"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The drills come last: they lose trades on the system that other tests expect to be whole."""
-    items.sort(key=lambda item: item.path.parent.name == "drills")
+    """On the one running system tests of the whole loop come late, for they fetch all the history there is,
+    and the drills last: they lose trades that other tests expect to be there."""
+    late = ["e2e", "drills"]
+    items.sort(key=lambda item: late.index(name) if (name := item.path.parent.name) in late else -1)
 
 
 @pytest.fixture(scope="session")

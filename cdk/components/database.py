@@ -23,6 +23,7 @@ PORT = 5432
 NAME = "tickcast"
 LOADER = "tickcast_loader"
 READER = "tickcast_reader"
+SCORER = "tickcast_scorer"
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ class LocalDatabase:
     def grant_load(self, function: lambda_.Function) -> None:
         """Tells `function` where the database is, and to enter as the user that loads."""
         _tell(function, host=self.host, port=self.port, name="postgres", user=LOADER, token=False)
+
+    def grant_score(self, function: lambda_.Function) -> None:
+        """Tells `function` where the database is, and to enter as the user that scores."""
+        _tell(function, host=self.host, port=self.port, name="postgres", user=SCORER, token=False)
 
     def grant_read(self, function: lambda_.Function) -> None:
         """Tells `function` where the database is, and to enter as the user that may only read."""
@@ -127,6 +132,10 @@ class Database(Construct):
     def grant_load(self, function: lambda_.Function) -> None:
         """Lets `function`, which must be in the VPC, connect as the user that loads."""
         self._grant(function, LOADER)
+
+    def grant_score(self, function: lambda_.Function) -> None:
+        """Lets `function`, which must be in the VPC, connect as the user that writes outcomes and scores."""
+        self._grant(function, SCORER)
 
     def grant_read(self, function: lambda_.Function) -> None:
         """Lets `function`, which must be in the VPC, connect as the user that may only read."""

@@ -200,15 +200,16 @@ class Monitoring(Construct):
             self._row(f"{symbol}: direction, coverage, %", direction, coverage)
             self._row(f"{symbol}: answered by a model, by fallbacks, %", available, fallbacks)
             self._row(f"{symbol}: scored, drifting, calibration error", scored, drifting, calibration)
-        failed = machine.metric_failed(period=MINUTE, statistic="sum")
+        runs = self._own("Scored", service, statistic="n", symbol=symbols[0])
         self._alarm(
-            "ScoringFailed",
-            failed,
-            over=0,
-            minutes=3,
+            "NotScored",
+            runs,
+            under=1,
+            minutes=10,
             meaning="Predictions are not scored: read the log of score_predictions. Outcomes wait an hour.",
+            silence=cloudwatch.TreatMissingData.BREACHING,
         )
-        self._row("Scoring: failures", failed)
+        self._row("Scoring: runs, failures", runs, machine.metric_failed(period=MINUTE, statistic="sum"))
 
     def watch_api(self, api: apigateway.RestApi) -> None:
         """Answers that are our fault, or slow."""

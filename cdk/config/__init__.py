@@ -51,7 +51,7 @@ class Drift(Settings):
     """When the model in force is said to drift from its market (`tickcast.drift`), and how often that may ask
     for a training: looks are a minute apart, `min_scored` counts outcomes of one symbol and horizon."""
 
-    window_hours: Annotated[int, Field(ge=1, le=168)] = 6
+    window_hours: Annotated[int, Field(ge=1, le=168)] = 24  # whole days, for markets have their hours
     min_scored: Positive = 3600
     stability_high: Annotated[float, Field(gt=0)] = 0.25
     stability_low: Annotated[float, Field(gt=0)] = 0.1

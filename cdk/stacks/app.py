@@ -121,7 +121,7 @@ class AppStack(Stack):
             environment=environment,
             sizing=sizes.train_model,
             layers=layers.of("train_model"),
-            variables=variables,
+            variables=variables | {"DATABASE_STATEMENT_TIMEOUT_S": str(sizes.train_model.timeout_s)},
             vpc=vpc,
         )
         database.grant_read(self.train_model)
@@ -136,12 +136,12 @@ class AppStack(Stack):
             environment=environment,
             sizing=sizes.evaluate_model,
             layers=layers.of("evaluate_model"),
-            variables=variables,
+            variables=variables | {"DATABASE_STATEMENT_TIMEOUT_S": str(sizes.evaluate_model.timeout_s)},
             vpc=vpc,
         )
         database.grant_read(self.evaluate_model)
         lake.grant_read(self.evaluate_model, "models/*")
-        lake.grant_write(self.evaluate_model, "models/*")
+        lake.grant_write(self.evaluate_model, "models/*/card.json", "models/*/card.md")
 
         self.promote_model = Handler(
             self,
@@ -320,7 +320,7 @@ class AppStack(Stack):
             vpc=vpc,
         )
         hot_store.grant_score(self.score_predictions)
-        database.grant_load(self.score_predictions)
+        database.grant_score(self.score_predictions)
         lake.grant_read(self.score_predictions, "models/*")
         self.score = Workflow(
             self,

@@ -60,7 +60,8 @@ LAKE = {
     },
     "EvaluateModel": {
         ("s3:GetObject", "models/*"),
-        ("s3:PutObject", "models/*"),
+        ("s3:PutObject", "models/*/card.json"),
+        ("s3:PutObject", "models/*/card.md"),
         ("s3:ListBucket", ""),
     },
     "PromoteModel": {
@@ -169,7 +170,7 @@ def test_who_may_enter_the_database(on_aws: Synthesised) -> None:
     assert users == {
         "LoadHistoryP": "tickcast_loader",
         "MarkRepaired": "tickcast_loader",
-        "ScorePredict": "tickcast_loader",
+        "ScorePredict": "tickcast_scorer",
         "AuditPredict": "tickcast_reader",
         "TrainModelPa": "tickcast_reader",
         "EvaluateMode": "tickcast_reader",

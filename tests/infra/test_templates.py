@@ -133,6 +133,8 @@ def test_function(synthesised: Synthesised, handler: str) -> None:
         told |= {"REST_URL"}
     if handler == "audit_predictions":
         told |= {"AUDIT_EVERY_MINUTES", "AUDIT_SAMPLE"}
+    if handler in ("train_model", "evaluate_model"):
+        told |= {"DATABASE_STATEMENT_TIMEOUT_S"}
     if handler == "score_predictions":
         told |= {"DRIFT_WINDOW_HOURS", "DRIFT_MIN_SCORED", "DRIFT_STABILITY_HIGH", "DRIFT_STABILITY_LOW"}
         told |= {"DRIFT_RAISE_AFTER", "DRIFT_COOL_DOWN_HOURS", "HISTORY_DAYS", "TRAIN_DAYS"}
@@ -360,7 +362,7 @@ def test_every_alarm_tells_somebody(on_aws: Synthesised) -> None:
     assert {"Predictions", "LatencyMs", "5XXError", "RunningTaskCount", "AuditDifferences"} <= watched
     assert {"ModelRefused", "Drifting", "Availability"} <= watched
     silent = {a["MetricName"] for a in alarms.values() if a["TreatMissingData"] == "breaching"}
-    assert silent == {"Predictions", "RunningTaskCount"}
+    assert silent == {"Predictions", "RunningTaskCount", "Scored"}
     assert on_aws.one("AWS::CloudWatch::Dashboard")
 
 

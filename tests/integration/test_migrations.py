@@ -57,7 +57,7 @@ def test_on_rds_users_log_in_with_tokens(owner: Any, postgres_port: int) -> None
             "select array_agg(member::regrole::text order by 1) from pg_auth_members "
             "where roleid = 'rds_iam'::regrole"
         ).fetchone()
-        assert members == (["tickcast_loader", "tickcast_reader"],)
+        assert members == (["tickcast_loader", "tickcast_reader", "tickcast_scorer"],)
     finally:
         owner.execute("drop role rds_iam")
 

@@ -99,10 +99,10 @@ def score(client: redis.Redis, s3: Any, settings: Settings, postgres_port: int) 
     url = servers.database_url(postgres_port)
     database.forget(url)
     database.migrate(url)
-    loader = DatabaseSettings(servers.HOST, postgres_port, "postgres", "tickcast_loader", application="test")
+    scorer = DatabaseSettings(servers.HOST, postgres_port, "postgres", "tickcast_scorer", application="test")
     scores = ScoreSettings.from_environment({})
-    with Database(loader) as history:
-        ScorePredictions(settings, scores, client, s3, history, lambda: END_MS)(lambda: 60_000)
+    with Database(scorer) as found:
+        ScorePredictions(settings, scores, client, s3, found, lambda: END_MS)(lambda: 60_000)
 
 
 def load_handler() -> Any:

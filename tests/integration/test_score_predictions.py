@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.integration
 SYMBOL = "BTCUSDT"
 NOON = 1_760_000_400 // 60 * 60  # s
 SCORES = ScoreSettings(
-    Policy(min_scored=100, raise_after=2, cool_down_s=3600), window_s=3600, history_days=2, train_days=7
+    Policy(min_scored=100, raise_after=2, cool_down_s=3600), window_s=700, history_days=2, train_days=7
 )
 PLENTY: Callable[[], float] = lambda: 60_000.0  # noqa: E731
 
@@ -63,14 +63,21 @@ def hot(redis_client: redis.Redis) -> Hot:
 
 
 @pytest.fixture
-def scorer(redis_client: redis.Redis, s3: Any, history_database: Database) -> Callable[..., Result]:
+def score_database(loader_settings: DatabaseSettings) -> Iterator[Database]:
+    """The database as the function has it: by the scorer's rights alone."""
+    with Database(replace(loader_settings, user="tickcast_scorer")) as database:
+        yield database
+
+
+@pytest.fixture
+def scorer(redis_client: redis.Redis, s3: Any, score_database: Database) -> Callable[..., Result]:
     """Scores at a second after NOON, as a function newly started."""
 
     def run(
         second: int, scores: ScoreSettings = SCORES, remaining_ms: Callable[[], float] = PLENTY
     ) -> Result:
         return ScorePredictions(
-            SETTINGS, scores, redis_client, s3, history_database, lambda: (NOON + second) * 1000
+            SETTINGS, scores, redis_client, s3, score_database, lambda: (NOON + second) * 1000
         )(remaining_ms)
 
     return run
@@ -206,12 +213,10 @@ def test_an_older_hour_is_in_the_day_alone(
 
 
 def test_a_long_span_is_not_scored_anew_every_minute(
-    hot: Hot, redis_client: redis.Redis, s3: Any, history_database: Database
+    hot: Hot, redis_client: redis.Redis, s3: Any, score_database: Database
 ) -> None:
     clock = {"s": NOON + 120}
-    running = ScorePredictions(
-        SETTINGS, SCORES, redis_client, s3, history_database, lambda: clock["s"] * 1000
-    )
+    running = ScorePredictions(SETTINGS, SCORES, redis_client, s3, score_database, lambda: clock["s"] * 1000)
     hot.write(moved(planted.market(100, horizon_s=1)))
     running(PLENTY)
     hot.write(moved(planted.market(100, horizon_s=1), 6 * 24 * 3600))
@@ -241,7 +246,7 @@ def test_a_market_without_outcomes_is_told_of_as_such(
 
 
 def test_both_models_on_the_same_instants(
-    hot: Hot, scorer: Callable[..., Result], history_database: Database
+    hot: Hot, scorer: Callable[..., Result], score_database: Database
 ) -> None:
     challenger = {"model_id": "m2", "expected_move_bp": 0.9}
     hot.write(
@@ -251,7 +256,7 @@ def test_both_models_on_the_same_instants(
         + [at(5, 1, challenger=challenger), at(6, 1)]
     )
     scorer(20)
-    connection = history_database.connection()
+    connection = score_database.connection()
     found = in_shadow(connection, "m1", "m2")
     assert found is not None
     order = np.argsort(found.timestamp_us)
@@ -326,7 +331,7 @@ def test_the_same_features_ask_for_nothing(hot: Hot, scorer: Callable[..., Resul
 
 
 def test_lost_skill_asks_for_a_training(hot: Hot, scorer: Callable[..., Result], s3: Any) -> None:
-    put_model(s3)
+    put_model(s3, line={SYMBOL: {str(h): 0.0 for h in HORIZONS_S}})
     wrong = [each | {"expected_move_bp": -each["expected_move_bp"]} for each in moved(planted.market(1200))]
     hot.write(wrong)
     scorer(1220)
@@ -336,10 +341,59 @@ def test_lost_skill_asks_for_a_training(hot: Hot, scorer: Callable[..., Result],
 
 
 def test_less_skill_than_the_gate_had_measured(hot: Hot, scorer: Callable[..., Result], s3: Any) -> None:
-    gate = {"figures": {"2": {"no_change": {"skill": 0.7, "ci": [0.6, 0.8]}}}}
-    put_model(s3, gate=gate)
+    put_model(s3, gate={"bands": {SYMBOL: {"2": 0.7}, "ETHUSDT": {"2": 0.1}}})
     hot.write(moved(planted.market(1200)))  # half of the move
     assert scorer(1220).watches[SYMBOL].reasons == ("skill_below_band",)
+    put_model(s3, "m2", gate={"bands": {SYMBOL: {"2": 0.4}, "ETHUSDT": {"2": 0.9}}})
+    hot.write(moved(planted.market(600, model_id="m2"), 1300))
+    assert scorer(1920).watches[SYMBOL].reasons == ()
+
+
+def test_a_part_of_a_day_is_not_held_against_whole_days(
+    hot: Hot, scorer: Callable[..., Result], s3: Any
+) -> None:
+    put_model(s3, distribution={SYMBOL: reference()})
+    hot.write(moved(planted.market(500)), with_features(500, 3.0))
+    assert scorer(520).watches[SYMBOL].reasons == ()
+    hot.write(moved(planted.market(100), 520), with_features(100, 3.0, from_s=520))
+    assert scorer(640).watches[SYMBOL].reasons == (f"feature_moved:{FEATURE_NAMES[0]}",)
+
+
+def test_an_entry_that_cannot_be_read_holds_up_no_other(
+    hot: Hot, scorer: Callable[..., Result], s3: Any, owner: psycopg.Connection[Any]
+) -> None:
+    """As of an older version, or of features that were called otherwise."""
+    put_model(s3, distribution={SYMBOL: reference()})
+    outcomes, predictions = moved(planted.market(10)), with_features(10, 0.0)
+    del outcomes[3]["basis_price"]
+    outcomes[4]["move_bp"] = float("nan")
+    predictions[5]["features"]["an old name"] = predictions[5]["features"].pop(FEATURE_NAMES[0])
+    hot.write(outcomes, predictions)
+    result = scorer(20)
+    assert (result.outcomes, result.predictions, held(owner)[0]) == (8, 9, 8)
+    told = " ".join(result.problems)
+    for word in ("basis_price", "move_bp: no finite number", FEATURE_NAMES[0]):
+        assert word in told
+    assert scorer(80).problems == []  # they are not asked for again
+
+
+def test_an_outage_shows_in_availability(
+    hot: Hot, scorer: Callable[..., Result], redis_client: redis.Redis
+) -> None:
+    def available() -> list[float]:
+        found = accuracy(redis_client)
+        return [found[span.name]["availability"] for span in SPANS]
+
+    hot.write(moved(planted.market(3600, horizon_s=1)))
+    scorer(3601)
+    assert available() == [1.0, 1.0, 1.0]
+    scorer(3601 + 1800)
+    assert available() == pytest.approx([0.5, 0.667, 0.667], abs=0.005)
+    scorer(3601 + 7200)
+    assert available() == pytest.approx([0.0, 0.333, 0.333], abs=0.005)
+    hot.write(moved(planted.market(600, horizon_s=1), 10_800))  # again, but most of the hour is lost
+    scorer(11_401)
+    assert available()[0] == pytest.approx(600 / 3600, abs=0.02)
 
 
 def test_another_model_in_force_is_another_story(hot: Hot, scorer: Callable[..., Result], s3: Any) -> None:

@@ -115,7 +115,11 @@ def test_nothing_on_too_few() -> None:
     few = replace(MOVED, scored=99)
     assert not looks(*[few] * 10).is_drifting
     drifting = looks(MOVED, MOVED, MOVED)
-    assert looks(*[replace(CALM, scored=99)] * 10, watch=drifting).is_drifting  # nor that it is over
+    silent = looks(*[replace(CALM, scored=99)] * 10, watch=drifting)
+    assert silent.is_drifting  # nor that it is over
+    assert asks_for_training({"BTCUSDT": drifting}, None, 0, POLICY)
+    assert not asks_for_training({"BTCUSDT": silent}, None, 0, POLICY)  # but of nothing nothing is learnt
+    assert not looks(MOVED, MOVED, few, MOVED).is_drifting  # what was before a silence is not "in a row"
 
 
 def test_another_model_begins_anew() -> None:
@@ -124,7 +128,7 @@ def test_another_model_begins_anew() -> None:
 
 
 def test_a_training_is_asked_for_once_in_the_cool_down() -> None:
-    watches = {"BTCUSDT": Watch("m"), "ETHUSDT": Watch("m", is_drifting=True)}
+    watches = {"BTCUSDT": Watch("m"), "ETHUSDT": Watch("m", is_drifting=True, reasons=("skill_below_band",))}
     assert asks_for_training(watches, None, 10_000, POLICY)
     assert not asks_for_training(watches, 10_000 - 3599, 10_000, POLICY)
     assert asks_for_training(watches, 10_000 - 3600, 10_000, POLICY)

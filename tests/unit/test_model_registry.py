@@ -91,6 +91,31 @@ def test_rolling_back_goes_step_by_step_to_the_end(s3: Any, models: list[str]) -
     assert in_force(s3)["model_id"] == "m1"
 
 
+def test_what_cannot_serve_is_passed_over(s3: Any, models: list[str]) -> None:
+    for name in models:
+        promote(s3, name)
+    save_model(s3, "m2", feature_hash="of-another-code")
+    pointer = model_registry.roll_back(s3, BUCKET, SINCE)
+    assert (pointer["model_id"], pointer["previous"]) == ("m1", [])
+
+
+class Deaf(Rival):
+    """S3 whose answer to the first write is lost: the client sends it again, and is told that it lost."""
+
+    def put_object(self, **request: Any) -> Any:
+        self.writes += 1
+        answer = self._s3.put_object(**request)
+        return self._s3.put_object(**request) if self.writes == 1 else answer
+
+
+def test_a_write_whose_answer_is_lost_is_no_lost_race(s3: Any, models: list[str]) -> None:
+    for name in models:
+        promote(s3, name)
+    deaf = Deaf(s3, [])
+    assert model_registry.roll_back(deaf, BUCKET, SINCE)["model_id"] == "m2"  # one step, not two
+    assert (deaf.writes, in_force(s3)["model_id"]) == (1, "m2")
+
+
 def test_nothing_is_rolled_back_to_what_cannot_serve(s3: Any, models: list[str]) -> None:
     save_model(s3, "m1", feature_hash="of-another-code")
     promote(s3, "m1"), promote(s3, "m2")

@@ -36,12 +36,12 @@ def block(
     told[:, -1] += rng.normal(0, 1, rows) * own_noise
     shares = {"linear_imbalance": line, "microprice": microprice, "last_trade": last_trade, "no_change": 0.0}
     return Block(
+        np.repeat([f"M{n}" for n in range(markets)], seconds),
         np.tile(np.arange(seconds) * SECOND, markets),
         came,
         told,
         None if champion is None else signal * champion,
         {name: signal * each for name, each in shares.items()},
-        SECOND,
     )
 
 
@@ -96,16 +96,14 @@ def test_the_other_guesses_are_to_be_beaten_too(guess: str) -> None:
 def test_worse_at_one_horizon_alone_is_worse() -> None:
     verdict = decide(block(7200, champion=0.5, own_noise=0.8), 0)
     assert verdict.figures[ALL]["champion"]["skill"] > 0
-    assert "clearly_below_champion_at_10s" in codes(verdict)
+    assert "clearly_below_champion:10" in codes(verdict)
 
 
 def test_nothing_is_said_on_two_minutes() -> None:
     assert codes(decide(block(119), 0)) == {"too_few_rows"}
     empty = block(1)
-    nothing = empty._replace(
-        end_us=empty.end_us[:0], moves_bp=empty.moves_bp[:0], challenger_bp=empty.challenger_bp[:0]
-    )
-    assert codes(decide(nothing._replace(guesses_bp={}), 0)) == {"too_few_rows"}
+    nothing = Block(*(each[:0] for each in empty[:4]), None, {})  # type: ignore[arg-type]
+    assert codes(decide(nothing, 0)) == {"too_few_rows"}
 
 
 def test_a_short_block_makes_it_provisional_and_leaves_out_what_it_cannot_tell() -> None:
@@ -178,10 +176,59 @@ def test_figures_are_paired_and_by_horizon() -> None:
 def test_markets_that_move_together_do_not_count_twice() -> None:
     """The same market once more is no further evidence."""
     one = block(600, champion=0.8, markets=1)
-    twice = Block(*(np.concatenate([each, each]) for each in one[:4]), {}, SECOND)  # type: ignore[arg-type]
+    twice = Block(*(np.concatenate([each, each]) for each in one[:5]), {})  # type: ignore[arg-type]
     one = one._replace(guesses_bp={})
     assert twice.seconds == one.seconds
     assert compare(twice) == compare(one)
+
+
+def mixed(challenger: tuple[float, float], champion: float = 0.3, seconds: int = 7200) -> Block:
+    """Two markets, the second ten times as lively; the challenger foretells a share of each one's signal."""
+    made = block(seconds, champion=champion)
+    scale = np.where(made.market == "M0", 1.0, 10.0)[:, None]
+    share = np.where(made.market == "M0", *challenger)[:, None]
+    assert made.champion_bp is not None
+    guesses = {name: scale * each for name, each in made.guesses_bp.items()}
+    return made._replace(
+        moves_bp=scale * made.moves_bp,
+        challenger_bp=scale * share * made.challenger_bp,
+        champion_bp=scale * made.champion_bp,
+        guesses_bp=guesses,
+    )
+
+
+def test_each_market_counts_alike() -> None:
+    """Ten times as large, its squares would be nearly all of the sum."""
+    figures = compare(mixed((1.0, 0.0)))
+    together, *markets = (figures[part]["no_change"]["skill"] for part in (ALL, "M0", "M1"))
+    assert together == pytest.approx(sum(markets) / 2, abs=0.005)
+    assert markets[1] == 0
+
+
+def test_a_market_that_is_lost_is_not_made_up_for_by_another() -> None:
+    verdict = decide(mixed((1.0, -0.1), champion=0.1), 0)
+    assert verdict.figures[ALL]["champion"]["ci"][0] > 0
+    assert "clearly_below_champion:M1" in codes(verdict)
+    assert "in M1" in verdict.sentence
+
+
+def test_a_band_ends_at_the_worst_hour_of_a_market() -> None:
+    made = mixed((1.0, 1.0), seconds=8 * 3600)
+    worst = (made.market == "M1") & (made.end_us >= 3600 * SECOND) & (made.end_us < 2 * 3600 * SECOND)
+    made.challenger_bp[worst] = 0.0
+    found = promotion.bands(made)
+    assert set(found) == {"M0", "M1"}
+    for horizon in map(str, HORIZONS_S):
+        assert found["M1"][horizon] == pytest.approx(0, abs=0.01)
+        whole = compare(made)[horizon]["no_change"]["skill"]
+        assert 0.03 < found["M0"][horizon] < whole + 0.05
+    assert set(promotion.bands(block(30))) == {"M0", "M1"}
+
+
+def test_seconds_do_not_depend_on_the_grid() -> None:
+    coarse = block(600)
+    fine = coarse._replace(end_us=coarse.end_us // 10)
+    assert (coarse.seconds, fine.seconds, block(1).seconds) == (600, 60, 0)
 
 
 def test_the_guesses_are_the_obvious_ones() -> None:

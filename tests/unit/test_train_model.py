@@ -70,6 +70,24 @@ def test_ticks_that_are_stored_twice_count_once(s3: Any) -> None:
     assert once["model_id"] == twice["model_id"]  # the id carries the hash of the weights
 
 
+def test_a_first_model_displaces_nothing_that_serves(s3: Any) -> None:
+    def in_force() -> str:
+        pointer = model_registry.in_force(s3, BUCKET)
+        assert pointer is not None
+        return str(pointer["model_id"])
+
+    put(s3, "bronze/a.avro", 1, 240)
+    put(s3, "bronze/b.avro", 2, 240, shift_us=3600 * 1_000_000)
+    first = train_model({"prefixes": ["bronze/a"]}, s3, BUCKET, NOW)
+    second = train_model({"prefixes": ["bronze/b"]}, s3, BUCKET, NOW)
+    assert (second["promoted"], in_force()) == (False, first["model_id"])
+    asked = train_model({"prefixes": ["bronze/b"], "replace": True}, s3, BUCKET, NOW)
+    assert (asked["promoted"], in_force()) == (True, second["model_id"])
+    card = model_registry.read_card(s3, BUCKET, in_force()) | {"feature_hash": "of-another-code"}
+    model_registry.save_card(s3, BUCKET, in_force(), card)
+    assert train_model({"prefixes": ["bronze/a"]}, s3, BUCKET, NOW)["promoted"] is True  # nothing serves
+
+
 @pytest.mark.parametrize(
     "request_body", [{}, {"prefixes": "bronze/"}, {"prefixes": ["models/"]}, {"prefixes": [1]}]
 )

@@ -6,8 +6,8 @@ Two kinds of evidence, both by size and not by significance, for on a day of row
   training rows filled alike: e their shares, a those of what is served (Siddiqi 2006: below .1 the same,
   above .25 another population).
 - **Skill.** What was served falls below its *band*: the whole 95 % interval of live skill against no change
-  lies below the lower end of what the gate had measured (never below zero), or that against the line through
-  book imbalance below zero.
+  lies below the worst that the gate had seen of this market (`tickcast.promotion.bands`; never below zero),
+  or that against the line through book imbalance, as fitted in training, below zero.
 
 A verdict asks for patience: evidence has to stand for `raise_after` looks in a row, and goes only after as
 many without, feature drift moreover below a lower mark than it came by (hysteresis). Nothing is said on fewer
@@ -54,7 +54,7 @@ class Evidence:
     stability: Mapping[str, float] = field(default_factory=dict)
     skill_high: float | None = None  # upper end of the interval of live skill against no change
     against_line_high: float | None = None  # likewise against the line through book imbalance
-    band_low: float = 0.0  # lower end of what the gate had measured
+    band_low: float = 0.0  # the worst skill that the gate had seen
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def look(watch: Watch, model_id: str, evidence: Evidence, policy: Policy) -> Wat
     if watch.model_id != model_id:
         watch = Watch(model_id)
     if evidence.scored < policy.min_scored:
-        return replace(watch, reasons=())
+        return replace(watch, looks=0, reasons=())
     reasons = _reasons(evidence, policy, watch.is_drifting)
     looks = watch.looks + 1 if bool(reasons) is not watch.is_drifting else 0
     if looks >= policy.raise_after:
@@ -116,9 +116,10 @@ def look(watch: Watch, model_id: str, evidence: Evidence, policy: Policy) -> Wat
 def asks_for_training(
     watches: Mapping[str, Watch], last_s: float | None, now_s: float, policy: Policy
 ) -> bool:
-    """Whether any symbol drifts, and the last training that drift asked for, at `last_s`, is long ago."""
+    """Whether any symbol drifts by the newest look, and the last training that drift asked for, at `last_s`,
+    is long ago."""
     is_over = last_s is None or now_s - last_s >= policy.cool_down_s
-    return is_over and any(watch.is_drifting for watch in watches.values())
+    return is_over and any(watch.is_drifting and watch.reasons for watch in watches.values())
 
 
 def _reasons(evidence: Evidence, policy: Policy, is_drifting: bool) -> tuple[str, ...]:

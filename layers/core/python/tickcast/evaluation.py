@@ -95,8 +95,12 @@ class Trained(NamedTuple):
 def train_and_fit_line(markets: list[Rows], settings: Settings) -> Trained:
     """Raises `TrainingError`."""
     network, figures = train(markets, settings)
-    learned = [rows.chosen(rows.has_quotes & (rows.end_us < figures["learned_to_us"])) for rows in markets]
-    return Trained(network, figures, fit_line(learned))
+    return Trained(network, figures, fit_line([learned_with_quotes(rows, figures) for rows in markets]))
+
+
+def learned_with_quotes(rows: Rows, figures: dict[str, Any]) -> Rows:
+    """Those of `rows` with quotes that a network with such `figures` has learnt from."""
+    return rows.chosen(rows.has_quotes & (rows.end_us <= figures["learned_to_us"] - GAP_US))
 
 
 def fit_line(markets: Sequence[Rows]) -> Floats:

@@ -1,10 +1,10 @@
 """The gate: whether a challenger takes the champion's place, and why, or why not.
 
 Both are judged on the newest rows with quotes that neither has learnt from, on the same rows and against the
-same guesses. A figure is a skill, 1 - Σ ours² / Σ theirs², of what was foretold against what came; "all" is
-that of the four horizons together, each one's squares divided by its mean squared move, so that each counts
-alike. Its 95 % interval is from a bootstrap of moving blocks of time (Künsch 1989): of an instant, all
-markets' errors are drawn together, for markets move together.
+same guesses. A figure is a skill, 1 - Σ ours² / Σ theirs², of what was foretold against what came. Squares
+are divided by the mean squared move of their market and horizon, so that each counts alike: "all" is that of
+all together. Its 95 % interval (`tickcast.skill`) is by blocks of time: of an instant, all markets' errors
+are drawn together, for markets move together.
 
 How much is asked depends on how much time the rows cover:
 
@@ -13,7 +13,7 @@ How much is asked depends on how much time the rows cover:
   What wins is provisional, and replaces only what is so too.
 - *An hour or more*: no change, the last trade, the microprice and the champion are to be beaten with the
   interval clear of zero, and the line through book imbalance at least matched, all horizons together; and at
-  no single horizon may one of these be clearly better.
+  no single horizon, and in no market, may one of these be clearly better.
 
 Paired differences of .01 show in an hour (docs/adr/0018). Where a challenger ran in the champion's shadow for
 an hour, it has to have been better there too.
@@ -39,6 +39,7 @@ LEAST_S = 120.0  # of rows with quotes, for any verdict
 LONG_S = 3600.0  # for one that is more than provisional
 SHADOW_S = 3600.0  # of outcomes of both, to count
 ALL = "all"
+_IN = ":"  # in codes, before the horizon or market that they are about
 CHAMPION, NO_CHANGE, LAST_TRADE, MICROPRICE, LINE = (
     "champion",
     "no_change",
@@ -58,24 +59,26 @@ _WORDS = {
 _IMBALANCE = FEATURE_NAMES.index("imbalance")
 _MICROPRICE = FEATURE_NAMES.index("microprice")
 
-Figures = dict[str, dict[str, dict[str, Any]]]  # by "all" or horizon, then by opponent: skill, ci
+Figures = dict[str, dict[str, dict[str, Any]]]  # by "all", horizon or market, then by opponent: skill, ci
 
 
 class Block(NamedTuple):
-    """What was foretold, and what came: rows (N,) of several markets every `step_us`, moves in bp (N, H).
+    """What was foretold, and what came: rows (N,) of several markets on one grid, moves in bp (N, H).
     `champion_bp` is None where none is in force. What a guess does not know is NaN."""
 
+    market: npt.NDArray[np.str_]
     end_us: npt.NDArray[np.int64]
     moves_bp: Floats
     challenger_bp: Floats
     champion_bp: Floats | None
     guesses_bp: Mapping[str, Floats]
-    step_us: int
 
     @property
     def seconds(self) -> float:
-        """How much time the rows cover, whatever the number of markets."""
-        return len(np.unique(self.end_us)) * self.step_us / SECOND_US
+        """How much time the rows cover, whatever the number of markets: instants, and their usual
+        distance."""
+        instants_us = np.unique(self.end_us)
+        return len(instants_us) * _step_s(instants_us) if len(instants_us) > 1 else 0.0
 
 
 class Shadow(NamedTuple):
@@ -160,30 +163,73 @@ def decide(
 
 
 def compare(block: Block) -> Figures:
-    """The skill of the challenger against each opponent, by horizon and all together."""
+    """The skill of the challenger against each opponent: all together, by horizon, by market."""
     opponents = dict(block.guesses_bp)
     if block.champion_bp is not None:
         opponents[CHAMPION] = block.champion_bp
-    figures: Figures = {name: {} for name in (ALL, *map(str, HORIZONS_S))}
-    weights = 1 / np.maximum((block.moves_bp**2).mean(axis=0), 1e-12)  # (H,)
+    markets = np.unique(block.market).tolist()
+    figures: Figures = {name: {} for name in (ALL, *map(str, HORIZONS_S), *markets)}
+    weights = _weights(block)
     for name, guess_bp in opponents.items():
         known = np.isfinite(guess_bp).all(axis=1)
         if not known.any():
             continue
-        ours = (block.moves_bp[known] - block.challenger_bp[known]) ** 2
-        theirs = (block.moves_bp[known] - guess_bp[known]) ** 2
-        at = block.end_us[known]
-        together = (ours @ weights, theirs @ weights)
-        figures[ALL][name] = _skill(at, *together, max(HORIZONS_S))
+        ours, theirs = (
+            weights[known] * (block.moves_bp[known] - told_bp[known]) ** 2
+            for told_bp in (block.challenger_bp, guess_bp)
+        )
+        at, market = block.end_us[known], block.market[known]
+        figures[ALL][name] = _skill(at, ours.sum(axis=1), theirs.sum(axis=1), max(HORIZONS_S))
         for column, horizon_s in enumerate(HORIZONS_S):
             figures[str(horizon_s)][name] = _skill(at, ours[:, column], theirs[:, column], horizon_s)
+        for each in markets:
+            mine = market == each
+            if mine.any():
+                together = ours[mine].sum(axis=1), theirs[mine].sum(axis=1)
+                figures[each][name] = _skill(at[mine], *together, max(HORIZONS_S))
     return figures
+
+
+def bands(block: Block) -> dict[str, dict[str, float]]:
+    """By market and horizon, the lowest skill against no change in any hour of the block, or in any sixth of
+    it where it is shorter than six hours: what less than is not the same model, or not the same market, any
+    more. An interval of the whole would be too narrow: hours differ by more than chance."""
+    found: dict[str, dict[str, float]] = {}
+    for market in np.unique(block.market).tolist():
+        mine = block.market == market
+        end_us = block.end_us[mine]
+        pieces = max(6, round((end_us.max() - end_us.min()) / (3600 * SECOND_US)))
+        edges = np.linspace(end_us.min(), end_us.max() + 1, pieces + 1)[1:-1]
+        piece = np.searchsorted(edges, end_us, side="right")
+        ours, theirs = (
+            np.stack([np.bincount(piece, column, pieces) for column in squares.T], axis=1)
+            for squares in (
+                (block.moves_bp[mine] - block.challenger_bp[mine]) ** 2,
+                block.moves_bp[mine] ** 2,
+            )
+        )
+        lowest = (1 - ours[theirs.all(axis=1)] / theirs[theirs.all(axis=1)]).min(axis=0, initial=1.0)
+        found[market] = {str(h): round(float(low), 5) for h, low in zip(HORIZONS_S, lowest, strict=True)}
+    return found
+
+
+def _weights(block: Block) -> Floats:
+    """One over the mean squared move of each row's market, by horizon. Shape (N, H)."""
+    weights = np.empty_like(block.moves_bp)
+    for market in np.unique(block.market):
+        mine = block.market == market
+        weights[mine] = 1 / np.maximum((block.moves_bp[mine] ** 2).mean(axis=0), 1e-12)
+    return weights
+
+
+def _step_s(instants_us: npt.NDArray[np.int64]) -> float:
+    return float(np.median(np.diff(instants_us))) / SECOND_US
 
 
 def _skill(at_us: npt.NDArray[np.int64], ours: Floats, theirs: Floats, horizon_s: int) -> dict[str, Any]:
     """1 - Σ ours / Σ theirs of squares (N,), with its interval, by blocks as in `tickcast.evaluation`."""
     instants_us, place = np.unique(at_us, return_inverse=True)
-    step_s = float(np.median(np.diff(instants_us))) / SECOND_US if len(instants_us) > 1 else 1.0
+    step_s = _step_s(instants_us) if len(instants_us) > 1 else 1.0
     sums = [np.bincount(place, weights=squares).astype(float) for squares in (ours, theirs)]
     block_rows = round(max(BLOCK_S, 2 * horizon_s) / step_s)
     value, interval = skill_of_squares(sums[0], sums[1], block_rows)
@@ -207,9 +253,9 @@ def _objections(figures: Figures, is_long: bool, champion_is_proven: bool) -> li
         return [*against, "champion_is_proven"] if champion_is_proven else against
     if figures[ALL][LINE]["skill"] < 0:
         against.append(f"below_{LINE}")
-    for horizon_s in HORIZONS_S:
-        worse = [name for name, found in figures[str(horizon_s)].items() if found["ci"][1] < 0]
-        against += [f"clearly_below_{name}_at_{horizon_s}s" for name in worse]
+    for part, of_part in figures.items():
+        worse = [name for name, found in of_part.items() if part != ALL and found["ci"][1] < 0]
+        against += [f"clearly_below_{name}{_IN}{part}" for name in worse]
     return against
 
 
@@ -254,11 +300,11 @@ def _told(code: str, figures: Figures, on: str, live: Mapping[str, Any]) -> str:
         return f"it has proven itself, and is not replaced {on}: an hour is needed"
     if code == "not_above_champion_in_shadow":
         return f"in its shadow the challenger was no better (skill against it {live['skill']:+.3f})"
-    where, _, horizon = code.partition("_at_")
+    where, _, part = code.partition(_IN)
     name = next(each for each in _WORDS if where.endswith(each))
     relation = where.removesuffix(f"_{name}")
-    found = figures[horizon.removesuffix("s") or ALL][name]
+    found = figures[part or ALL][name]
     low, high = found["ci"]
     skill = f"skill against it {found['skill']:+.3f} [{low:+.3f}, {high:+.3f}]"
-    at = f" at {horizon.removesuffix('s')} s" if horizon else ""
+    at = f" at {part} s" if part.isdigit() else f" in {part}" if part else ""
     return f"the challenger is {relation.replace('_', ' ')} {_WORDS[name]}{at} {on} ({skill})"

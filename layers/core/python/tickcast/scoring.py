@@ -95,7 +95,7 @@ def score_horizon(horizon_s: int, tallies: Tallies) -> dict[str, Any]:
         "direction_ci": _interval(blocks["rights"], blocks["moved"]),
         "coverage": _share(by_model["inside"].sum(), by_model["count"].sum()),
         "coverage_ci": _interval(blocks["inside"], blocks["count"]),
-        "skill_vs_linear": _skill(blocks["squared_error"], _line(blocks)),
+        "skill_vs_linear": _skill(blocks["squared_error"], _left_by_best_line(blocks)),
         "skill_at_delivery": _skill(blocks["served_squared_error"], blocks["delivered_squared_error"]),
         **_calibration(by_model),
         "abstained": round(count - float(decided["count"].sum())),
@@ -107,6 +107,13 @@ def score_horizon(horizon_s: int, tallies: Tallies) -> dict[str, Any]:
             for why in np.unique(unresolved["why"])
         },
     }
+
+
+def skill_against_line(tallies: Tallies, slope_bp: float) -> dict[str, float | None] | None:
+    """Skill, as of `score_horizon`, of one horizon against a line through book imbalance that was fitted
+    before: `slope_bp` of move where all of the book is on one side."""
+    blocks = _by_block(tallies[tallies["is_model"] & (tallies["why"] == "")])
+    return _skill(blocks["squared_error"], _left_by_line(blocks, slope_bp))
 
 
 def availability(tallies: Tallies, from_us: int, to_us: int) -> float | None:
@@ -136,13 +143,16 @@ def _by_block(tallies: Tallies) -> dict[str, Floats]:
     return {name: np.bincount(place, tallies[name], len(blocks)).astype(float) for name in names}
 
 
-def _line(blocks: dict[str, Floats]) -> Floats:
-    """The squared errors, by block, of the line through book imbalance that fits all of them best: of
-    Σ(m - b·i)² with b = Σi·m / Σi²."""
+def _left_by_best_line(blocks: dict[str, Floats]) -> Floats:
+    """The squared errors, by block, of the line through book imbalance that fits all of them best."""
     power = blocks["squared_imbalance"].sum()
     if not power > 0:
         return np.zeros_like(blocks["count"])
-    slope = blocks["imbalance_move"].sum() / power
+    return _left_by_line(blocks, float(blocks["imbalance_move"].sum() / power))
+
+
+def _left_by_line(blocks: dict[str, Floats], slope: float) -> Floats:
+    """Σ (move - slope · imbalance)² of each block."""
     left = (
         blocks["squared_move"] - 2 * slope * blocks["imbalance_move"] + slope**2 * blocks["squared_imbalance"]
     )

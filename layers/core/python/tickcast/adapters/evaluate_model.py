@@ -80,19 +80,24 @@ def evaluate_model(
     seen_to_us = promotion.unseen_from_us([rival.card for rival in rivals])
     found = training_rows.held(connection, symbols, seen_to_us)
     judged = training_rows.judged_rows(connection, found, seen_to_us)
+    blocks = {rival.model_id: _block(rival, champion, judged) for rival in challengers.values()}
     verdicts = {}
     for rival in challengers.values():
-        block = _block(rival, champion, judged)
         verdicts[rival.model_id] = promotion.decide(
-            block,
+            blocks[rival.model_id],
             seen_to_us,
             champion_is_provisional=_is_provisional(pointer, champion),
             is_real=not any(each.origin == _SIMULATED for each in found if each.has_quotes),
             shadow=in_shadow(connection, champion.model_id, rival.model_id) if champion else None,
         )
+    answer = _answer(model_id, pointer, verdicts)
     for rival in challengers.values():
-        _note(s3, bucket, rival, verdicts[rival.model_id], champion, judged, now)
-    return _answer(model_id, pointer, verdicts)
+        gate = _about(blocks[rival.model_id], verdicts[rival.model_id], champion, now)
+        is_best = rival.model_id == answer["promote"]
+        # What passed and was not the best, or does not pass any more, is not proven.
+        told = {"provisional": gate["provisional"] or not is_best, "gate": gate | {"promoted": is_best}}
+        model_registry.save_card(s3, bucket, rival.model_id, rival.card | told)
+    return answer
 
 
 def _usable(s3: Any, bucket: str, model_id: Any) -> _Rival | None:
@@ -114,59 +119,47 @@ def _is_provisional(pointer: Pointer | None, champion: _Rival | None) -> bool:
 def _block(rival: _Rival, champion: _Rival | None, judged: Sequence[Judged]) -> Block:
     none = np.empty((0, len(HORIZONS_S)))
     if not judged:
-        return Block(np.empty(0, np.int64), none, none, None, {}, 1)
-    features, moves_bp = (
-        np.concatenate([getattr(each.rows, name) for each in judged]) for name in ("features", "moves_bp")
-    )
-    last_trade_bp = np.concatenate([each.last_trade_bp for each in judged])
-    told = rival.card.get("line")
-    line = (
-        np.array([told[str(h)] for h in HORIZONS_S])
-        if told
-        else fit_line([each.rows for each in judged])  # in hindsight: which favours the line
-    )
+        return Block(np.empty(0, str), np.empty(0, np.int64), none, none, None, {})
+    guesses = [
+        promotion.baselines(each.rows.features, each.last_trade_bp, _line(rival, each)) for each in judged
+    ]
     return Block(
+        np.repeat([each.symbol for each in judged], [len(each.rows.end_us) for each in judged]),
         np.concatenate([each.rows.end_us for each in judged]),
-        moves_bp,
+        np.concatenate([each.rows.moves_bp for each in judged]),
         rival.moves_bp(judged),
         champion.moves_bp(judged) if champion else None,
-        promotion.baselines(features, last_trade_bp, line),
-        judged[0].step_us,
+        {name: np.concatenate([each[name] for each in guesses]) for name in guesses[0]},
     )
 
 
-def _note(
-    s3: Any,
-    bucket: str,
-    rival: _Rival,
-    verdict: Verdict,
-    champion: _Rival | None,
-    judged: Sequence[Judged],
-    now: datetime,
-) -> None:
-    """Put the verdict onto the card."""
-    times_us = [int(each.rows.end_us[at]) for each in judged if len(each.rows.end_us) for at in (0, -1)]
-    card = rival.card | {
-        "provisional": verdict.provisional if verdict.promoted else rival.card.get("provisional", True),
-        "gate": {
-            "judged_at": now.astimezone(UTC).isoformat(timespec="seconds"),
-            "champion": champion and champion.model_id,
-            "promoted": verdict.promoted,
-            "provisional": verdict.provisional,
-            "reasons": list(verdict.reasons),
-            "sentence": verdict.sentence,
-            "block": {
-                "from_us": min(times_us, default=None),
-                "to_us": max(times_us, default=None),
-                "seconds": verdict.seconds,
-                "rows": verdict.rows,
-                "symbols": [each.symbol for each in judged],
-            },
-            "figures": verdict.figures,
-            "shadow": verdict.shadow,
+def _line(rival: _Rival, judged: Judged) -> Floats:
+    """The slopes of the line through book imbalance in this market: of the rows that the rival has learnt
+    from or, where there were none, of those that it is judged on, which favours the line."""
+    told = rival.card.get("line", {}).get(judged.symbol)
+    return np.array([told[str(h)] for h in HORIZONS_S]) if told else fit_line([judged.rows])
+
+
+def _about(block: Block, verdict: Verdict, champion: _Rival | None, now: datetime) -> dict[str, Any]:
+    """The verdict as it stands on the card."""
+    return {
+        "judged_at": now.astimezone(UTC).isoformat(timespec="seconds"),
+        "champion": champion and champion.model_id,
+        "passed": verdict.promoted,
+        "provisional": verdict.provisional,
+        "reasons": list(verdict.reasons),
+        "sentence": verdict.sentence,
+        "block": {
+            "from_us": int(block.end_us.min()) if verdict.rows else None,
+            "to_us": int(block.end_us.max()) if verdict.rows else None,
+            "seconds": verdict.seconds,
+            "rows": verdict.rows,
+            "symbols": np.unique(block.market).tolist(),
         },
+        "figures": verdict.figures,
+        "bands": promotion.bands(block) if verdict.rows else {},
+        "shadow": verdict.shadow,
     }
-    model_registry.save_card(s3, bucket, rival.model_id, card)
 
 
 def _answer(model_id: str, pointer: Pointer | None, verdicts: dict[str, Verdict]) -> dict[str, Any]:
@@ -178,13 +171,15 @@ def _answer(model_id: str, pointer: Pointer | None, verdicts: dict[str, Verdict]
 
     passed = [each for each, verdict in verdicts.items() if verdict.promoted]
     best = max(passed, key=margin, default=None)
+    # Of those that did not pass the most promising one goes on in the shadow: the new one may be the worse.
+    hopeful = [each for each, verdict in verdicts.items() if not _is_worthless(verdict)]
     told = best or (model_id if model_id in verdicts else next(iter(verdicts)))
     verdict = verdicts[told]
     return {
         "model_id": told,
         "champion": pointer and pointer["model_id"],
         "promote": best,
-        "shadow": None if best or pointer is None or _is_worthless(verdict) else told,
+        "shadow": None if best or pointer is None else max(hopeful, key=margin, default=None),
         "provisional": verdict.provisional,
         "reasons": list(verdict.reasons),
         "sentence": verdict.sentence,

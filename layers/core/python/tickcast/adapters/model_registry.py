@@ -90,6 +90,15 @@ def check_servable(s3: Any, bucket: str, model_id: str) -> Card:
     return card
 
 
+def is_servable(s3: Any, bucket: str) -> bool:
+    """Whether a model is in force that this code can serve."""
+    try:
+        pointer = in_force(s3, bucket)
+        return bool(pointer and check_servable(s3, bucket, str(pointer["model_id"])))
+    except RegistryError:
+        return False
+
+
 def in_force(s3: Any, bucket: str) -> Pointer | None:
     """The pointer, or None where nothing was ever put in force. Raises `RegistryError` on a damaged one."""
     return _read(s3, bucket)[0]
@@ -140,18 +149,23 @@ def shadow(
 
 
 def roll_back(s3: Any, bucket: str, since: str) -> Pointer:
-    """Put what was in force before in force again; what is now is forgotten as a step, and no model runs in
-    shadow. Raises `RegistryError` when there is nothing to go back to, or that cannot serve."""
+    """Put the newest of what was in force before, and can serve, in force again; what is now is forgotten as
+    a step, and no model runs in shadow. Raises `RegistryError` when there is nothing to go back to."""
 
     def onward(pointer: Pointer | None) -> Pointer:
+        problems = ["no model was in force before this one"]
         earlier = list((pointer or {}).get("previous") or [])
-        if pointer is None or not earlier:
-            raise RegistryError("there is nothing to roll back to: no model was in force before this one")
-        back = earlier[0]
-        check_servable(s3, bucket, str(back["model_id"]))
-        by = f"rolled back from {pointer['model_id']}"
-        moved = _pointer(back["model_id"], since, None, earlier[1:], by)
-        return moved | {"provisional": back["provisional"]} if "provisional" in back else moved
+        while pointer and earlier:
+            back = earlier.pop(0)
+            try:
+                check_servable(s3, bucket, str(back["model_id"]))
+            except RegistryError as error:
+                problems = [*problems[1:], str(error)]
+                continue
+            by = f"rolled back from {pointer['model_id']}"
+            moved = _pointer(back["model_id"], since, None, earlier, by)
+            return moved | {"provisional": back["provisional"]} if "provisional" in back else moved
+        raise RegistryError(f"there is nothing to roll back to: {'; '.join(problems)}")
 
     return move(s3, bucket, onward)
 
@@ -159,10 +173,14 @@ def roll_back(s3: Any, bucket: str, since: str) -> Pointer:
 def move(s3: Any, bucket: str, onward: Callable[[Pointer | None], Pointer]) -> Pointer:
     """Write what `onward` makes of the pointer, if that is still the one that was read; else all over again.
 
-    Raises `PointerRace` after five lost races, and what `onward` raises.
+    A race may be lost to oneself, when the answer to a write was lost and the client sent it again: then what
+    was to be written is there. Raises `PointerRace` after five lost races, and what `onward` raises.
     """
+    moved: Pointer | None = None
     for _ in range(_ATTEMPTS):
         pointer, etag = _read(s3, bucket)
+        if pointer is not None and pointer == moved:
+            return pointer
         moved = onward(pointer)
         condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
         try:

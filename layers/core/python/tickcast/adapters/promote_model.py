@@ -1,7 +1,8 @@
 """The verdict carried out: the pointer moved to what has earned it, or a challenger put into the shadow.
 
 It is moved only if what was judged against is still in force: else the answer is `outdated`, and the
-judgement is to be made again, against what is.
+judgement is to be made again, against what is. What is in force already is not moved again: a verdict may be
+carried out twice.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ def promote_model(request: dict[str, Any], s3: Any, bucket: str, now: datetime) 
             raise _Outdated
 
     try:
+        standing = model_registry.in_force(s3, bucket)
+        if request["promote"] and standing and standing["model_id"] == request["promote"]:
+            return _answer("promoted", standing)
         if request["promote"]:
             model_registry.check_servable(s3, bucket, request["promote"])
             pointer: Pointer | None = model_registry.promote(

@@ -11,30 +11,42 @@ a name can be given only once nothing starts twice.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import redis
+from botocore.exceptions import BotoCoreError, ClientError
 
 from tickcast import drift
 from tickcast.adapters import model_registry
 from tickcast.adapters.hot_store import HEARTBEAT_TTL_S, HotStore
 from tickcast.adapters.model_registry import Card, RegistryError
 from tickcast.adapters.postgres_connection import Database
-from tickcast.adapters.score_store import ScoreStore
+from tickcast.adapters.score_store import ScoreStore, row_of
 from tickcast.adapters.settings import ScoreSettings, Settings
 from tickcast.bars import SECOND_US
 from tickcast.drift import Evidence, Watch
 from tickcast.features import FEATURE_NAMES
-from tickcast.model import HORIZONS_S
-from tickcast.scoring import HOUR_US, MINUTE_US, SPANS, Span, availability, score, score_horizon
+from tickcast.history import DAY_US
+from tickcast.scoring import (
+    HOUR_US,
+    MINUTE_US,
+    SPANS,
+    Span,
+    availability,
+    score,
+    score_horizon,
+    skill_against_line,
+)
 
 SERVICE = "score_predictions"
 ACCURACY_TTL_S = 24 * 3600
 _PAGE = 1000  # entries: of predictions, about 5 MB
 _ENOUGH_MS = 15_000  # what a page takes at most, with room
+_EVIDENCE_BLOCKS = 96
+_FULL = 0.8  # of a window's seconds
 _SETTLED_US = 10 * SECOND_US  # by then the outcome of a second's prediction is written
 _ASKED_FOR_US = 600 * SECOND_US
 
@@ -86,6 +98,7 @@ class ScorePredictions:
     clock_ms: Callable[[], float]
     _card: Card = field(default_factory=dict)  # of the model in force, once it was looked up
     _scored: dict[tuple[str, Span], dict[str, Any]] = field(default_factory=dict)  # what is told of each span
+    _days: set[int] = field(default_factory=set)  # whose partitions are there
 
     def __post_init__(self) -> None:
         self._hot = HotStore(self.client, self.settings.lateness_us)
@@ -114,49 +127,57 @@ class ScorePredictions:
                 card = model_registry.read_card(self.s3, self.settings.bucket, model_id)
                 self._card = card | {"model_id": model_id}
             return model_id
-        except RegistryError as error:
-            result.problems.append(str(error))
+        except (RegistryError, BotoCoreError, ClientError) as error:  # scores need no model
+            result.problems.append(f"{type(error).__name__}: {error}")
             return None
 
     def _drain(self, store: ScoreStore, symbol: str, model_id: str | None, result: Result) -> bool:
         """Take in a page; whether there may be another one."""
+        before = last_outcome, last_prediction = store.drained(symbol)
+        outcomes = self._hot.outcomes_after(symbol, last_outcome, _PAGE)
+        predictions = self._hot.predictions_after(symbol, last_prediction, _PAGE)
+        if not outcomes and not predictions:
+            return False
+        rows = _usable(outcomes, row_of, result)
+        features = _usable(predictions, lambda each: _features_of(each, model_id), result)
+        # Not within the transaction: who makes a partition waits for nobody who scores, nor the other way.
+        days_us = {
+            int(id_.partition("-")[0]) * 1000 // DAY_US * DAY_US for id_, _ in (*outcomes, *predictions)
+        }
+        store.add_days(days_us - self._days)
+        self._days |= days_us
         with store.connection.transaction():
             store.lock(symbol)
-            last_outcome, last_prediction = store.drained(symbol)
-            outcomes = self._hot.outcomes_after(symbol, last_outcome, _PAGE)
-            predictions = self._hot.predictions_after(symbol, last_prediction, _PAGE)
-            if not outcomes and not predictions:
-                return False
-            store.add_days(int(id_.partition("-")[0]) * 1000 for id_, _ in (*outcomes, *predictions))
-            store.add_outcomes(symbol, [outcome for _, outcome in outcomes])
+            if store.drained(symbol) != before:  # somebody else was here meanwhile
+                return True
+            store.add_outcomes(symbol, rows)
             if model_id:
-                self._count_features(store, symbol, model_id, predictions)
+                self._count_features(store, symbol, model_id, [each for each in features if each])
             store.set_drained(
                 symbol,
                 outcomes[-1][0] if outcomes else last_outcome,
                 predictions[-1][0] if predictions else last_prediction,
             )
-        result.outcomes += len(outcomes)
-        result.predictions += len(predictions)
+        result.outcomes += len(rows)
+        result.predictions += len(features)
         return max(len(outcomes), len(predictions)) == _PAGE
 
-    def _count_features(self, store: ScoreStore, symbol: str, model_id: str, predictions: Entries) -> None:
+    def _count_features(
+        self, store: ScoreStore, symbol: str, model_id: str, features: Sequence[tuple[int, list[float]]]
+    ) -> None:
         """Count where the rows lie that the model in force answered on."""
         reference = self._reference(symbol)
-        if not reference:
-            return
         by_hour: dict[int, list[list[float]]] = {}
-        for _, each in predictions:
-            if each["model_id"] == model_id and each["source"] == "model":
-                hour_us = each["timestamp"] * 1000 // HOUR_US * HOUR_US
-                by_hour.setdefault(hour_us, []).append([each["features"][name] for name in FEATURE_NAMES])
+        for time_us, row in features if reference else ():
+            by_hour.setdefault(time_us // HOUR_US * HOUR_US, []).append(row)
         for hour_us, rows in by_hour.items():
             counts = drift.counts(np.array(rows, float), reference)
             store.count_features(symbol, model_id, hour_us, len(rows), counts)
 
     def _reference(self, symbol: str) -> drift.Distribution:
         """What the model in force was trained on of `symbol`; empty where that is nothing."""
-        return dict(self._card.get("distribution", {}).get(symbol, {}))
+        found = self._card.get("distribution", {}).get(symbol, {})
+        return {name: bins for name, bins in found.items() if name in FEATURE_NAMES}
 
     def _summarise(self, store: ScoreStore, symbol: str, result: Result) -> None:
         """The figures of every span, for the API; those of a span anew once a thousandth of it has passed."""
@@ -175,8 +196,10 @@ class ScorePredictions:
     def _figures(self, store: ScoreStore, symbol: str, span: Span, now_us: int) -> dict[str, Any]:
         from_us = (now_us - span.length_us) // MINUTE_US * MINUTE_US
         tallies = store.tallies(symbol, from_us, now_us, span.block_us)
-        first_us, last_us = store.extent(symbol, HORIZONS_S[0], from_us) or (None, 0)
-        until_us = max(last_us, now_us - _SETTLED_US) + SECOND_US
+        known = store.extent(symbol)
+        first_us = max(from_us, known[0]) if known else None
+        # What is expected to be known: up to ten seconds ago, and whatever came since.
+        until_us = max(known[1], now_us - _SETTLED_US) + SECOND_US if known else now_us
         return {
             "from": from_us // 1000,
             "to": now_us // 1000,
@@ -207,21 +230,32 @@ class ScorePredictions:
                 result.asked_us, result.reasons = last_us, store.training_reasons(last_us)
 
     def _evidence(self, store: ScoreStore, symbol: str, model_id: str, now_us: int) -> Evidence:
-        from_us = now_us - self.scores.window_s * SECOND_US
-        horizon_s = self.settings.primary_horizon_s
-        tallies = store.tallies(symbol, from_us, now_us, MINUTE_US, model_id)
-        figures = score_horizon(horizon_s, tallies[tallies["horizon_s"] == horizon_s])
-        reference = self._reference(symbol)
-        found = store.feature_counts(symbol, model_id, from_us, len(reference))
+        window_us, horizon_s = self.scores.window_s * SECOND_US, self.settings.primary_horizon_s
+        from_us = now_us - window_us
+        block_us = -(-window_us // (_EVIDENCE_BLOCKS * MINUTE_US)) * MINUTE_US
+        tallies = store.tallies(symbol, from_us, now_us, block_us, model_id)
+        tallies = tallies[tallies["horizon_s"] == horizon_s]
+        figures = score_horizon(horizon_s, tallies)
+        line = self._card.get("line", {}).get(symbol)
+        against_line = skill_against_line(tallies, line[str(horizon_s)]) if line else None
+        bands = (self._card.get("gate") or {}).get("bands", {}).get(symbol, {})
         return Evidence(
             scored=figures["count"],
-            stability=drift.stability(found, reference)
-            if reference and found.sum(axis=1).min() >= self.scores.policy.min_scored
-            else {},
+            stability=self._stability(store, symbol, model_id, from_us),
             skill_high=(figures["skill"] or {}).get("high"),
-            against_line_high=(figures["skill_vs_linear"] or {}).get("high"),
-            band_low=_band_low(self._card, horizon_s),
+            against_line_high=(against_line or {}).get("high"),
+            band_low=bands.get(str(horizon_s), 0.0),
         )
+
+    def _stability(self, store: ScoreStore, symbol: str, model_id: str, from_us: int) -> dict[str, float]:
+        """Of each input, once the window is full: markets have their hours, and a part of a day is not like
+        the days that were trained on."""
+        reference = self._reference(symbol)
+        if not reference:
+            return {}
+        found = store.feature_counts(symbol, model_id, from_us, len(reference))
+        is_full = found.sum(axis=1).min() >= _FULL * self.scores.window_s
+        return drift.stability(found, reference) if is_full else {}
 
     def _beat(self, result: Result) -> None:
         why = "; ".join(result.problems) or (None if result.is_complete else "cannot keep up")
@@ -240,11 +274,23 @@ def _known_us(figures: dict[str, Any]) -> int:
     return 0 if figures["first"] is None else (figures["to"] - figures["first"]) * 1000
 
 
-def _band_low(card: Card, horizon_s: int) -> float:
-    """The lower end of the skill against no change that the gate had measured; 0 where it was never asked."""
-    figures = (card.get("gate") or {}).get("figures") or {}
-    found = figures.get(str(horizon_s), {}).get("no_change")
-    return float(found["ci"][0]) if found else 0.0
+def _usable(entries: Entries, make: Callable[[dict[str, Any]], Any], result: Result) -> list[Any]:
+    """What `make` makes of each entry. One that nothing can be made of is told of, and holds up no other."""
+    made = []
+    for id_, entry in entries:
+        try:
+            made.append(make(entry))
+        except (KeyError, TypeError, ValueError) as error:
+            told = f"{entry.get('id') if isinstance(entry, dict) else entry}"
+            result.problems.append(f"left out {id_} {told}: {type(error).__name__}: {error}")
+    return made
+
+
+def _features_of(prediction: dict[str, Any], model_id: str | None) -> tuple[int, list[float]] | None:
+    """When, and on which features, that model answered; None where it was another, or a fallback."""
+    if prediction["model_id"] != model_id or prediction["source"] != "model":
+        return None
+    return prediction["timestamp"] * 1000, [float(prediction["features"][name]) for name in FEATURE_NAMES]
 
 
 def _reasons(watches: dict[str, Watch]) -> list[str]:

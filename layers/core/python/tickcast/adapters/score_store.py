@@ -8,13 +8,13 @@ transaction with how far the hot store was drained.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
 from typing import Any, LiteralString
 
 import numpy as np
 import psycopg
 from psycopg.types.json import Jsonb
 
-from tickcast.adapters.history_store import days_between
 from tickcast.drift import BINS as FEATURE_BINS
 from tickcast.drift import Counts, Watch
 from tickcast.model import HORIZONS_S
@@ -25,6 +25,11 @@ from tickcast.scoring import BINS, HOUR_US, MINUTE_US, SUMS, TALLY, Tallies
 BEGINNING = "0-0"  # before the first entry of any stream
 SHADOW_ROWS = 400_000  # half a day of two markets: some 100 MB
 
+# Columns that are called as in the outcome, and all of them as the table has them.
+_SAME = (
+    *("symbol", "horizon_s", "basis_price", "outcome_price", "served_price", "move_bp", "expected_move_bp"),
+    *("scale_bp", "lower", "upper", "confidence", "p_flat", "imbalance", "abstains", "latency_ms"),
+)
 _COLUMNS = (
     *("symbol", "target_us", "horizon_s", "predicted_us", "source", "reason", "model_id", "why"),
     *("basis_price", "outcome_price", "served_price", "move_bp", "expected_move_bp", "scale_bp"),
@@ -91,17 +96,15 @@ class ScoreStore:
             (symbol, outcome, prediction),
         )
 
-    def add_days(self, times_us: Iterable[int]) -> None:
-        """Make the partitions of the days of `times_us` that are not there."""
-        times_us = list(times_us)
-        for day_us in days_between(min(times_us), max(times_us)) if times_us else ():
+    def add_days(self, days_us: Iterable[int]) -> None:
+        """Make the partitions of the days that are not there."""
+        for day_us in sorted(days_us):
             self.connection.execute("select tickcast.add_day(%s)", (day_us,))
 
-    def add_outcomes(self, symbol: str, outcomes: Sequence[Outcome]) -> None:
-        """Hold `outcomes` of `symbol`, each once, and tally their minutes."""
-        if not outcomes:
+    def add_outcomes(self, symbol: str, rows: Sequence[dict[str, Any]]) -> None:
+        """Hold outcomes of `symbol`, as `row_of` makes them, each once, and tally their minutes."""
+        if not rows:
             return
-        rows = [_row(outcome) for outcome in outcomes]
         with self.connection.cursor() as cursor:
             cursor.executemany(_ADD, rows)
         minutes = [row["target_us"] // MINUTE_US * MINUTE_US for row in rows]
@@ -127,14 +130,14 @@ class ScoreStore:
         }
         return np.array(self.connection.execute(_READ, parameters).fetchall(), TALLY)
 
-    def extent(self, symbol: str, horizon_s: int, from_us: int) -> tuple[int, int] | None:
-        """The first and the last target of a horizon that are held since the minute of `from_us`."""
-        query: LiteralString = (
-            "select min(first_us), max(last_us) from tickcast.tallies "
-            "where symbol = %s and horizon_s = %s and minute_us >= %s"
-        )
-        found = self.connection.execute(query, (symbol, horizon_s, from_us // MINUTE_US * MINUTE_US))
-        row = found.fetchone()
+    def extent(self, symbol: str) -> tuple[int, int] | None:
+        """The first and the last target that are held of `symbol`; None where there is none."""
+        query: LiteralString = """
+            select min(first_us), max(last_us) from tickcast.tallies
+            where symbol = %(symbol)s and minute_us in (
+                (select min(minute_us) from tickcast.tallies where symbol = %(symbol)s),
+                (select max(minute_us) from tickcast.tallies where symbol = %(symbol)s))"""
+        row = self.connection.execute(query, {"symbol": symbol}).fetchone()
         return (row[0], row[1]) if row and row[0] is not None else None
 
     def count_features(self, symbol: str, model_id: str, hour_us: int, rows: int, counts: Counts) -> None:
@@ -210,13 +213,17 @@ def in_shadow(connection: psycopg.Connection[Any], champion_id: str, challenger_
     return Shadow(np.array([at for _, at in rows], np.int64), moves_bp, challenger_bp, champion_bp)
 
 
-def _row(outcome: Outcome) -> dict[str, Any]:
-    """An outcome as the table has it. Raises KeyError or TypeError where it has less than that."""
+def row_of(outcome: Outcome) -> dict[str, Any]:
+    """An outcome as the table has it. Raises KeyError, TypeError or ValueError where it has less than
+    that."""
     challenger = outcome["challenger"] or {}
-    names = set(_COLUMNS) & outcome.keys()
-    return {name: outcome[name] for name in names} | {
+    row = {name: outcome[name] for name in _SAME}
+    if wrong := [name for name, value in row.items() if isinstance(value, float) and not isfinite(value)]:
+        raise ValueError(f"{', '.join(wrong)}: no finite number")
+    return row | {
         "target_us": outcome["target_time"] * 1000,
         "predicted_us": outcome["timestamp"] * 1000,
+        "source": outcome["source"],
         "reason": outcome["reason"] or "",
         "model_id": outcome["model_id"] or "",
         "why": "" if outcome["status"] == RESOLVED else outcome["why"],

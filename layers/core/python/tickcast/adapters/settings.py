@@ -144,7 +144,7 @@ class ScoreSettings:
             )
         return cls(
             policy=policy,
-            window_s=int(_number(env, "DRIFT_WINDOW_HOURS", 6) * 3600),
+            window_s=int(_number(env, "DRIFT_WINDOW_HOURS", 24) * 3600),
             history_days=int(_number(env, "HISTORY_DAYS", 2)),
             train_days=int(_number(env, "TRAIN_DAYS", 0)),
         )

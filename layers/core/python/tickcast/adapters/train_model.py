@@ -5,9 +5,9 @@ What it learns from is named in one of two ways:
     {"symbols": ["BTCUSDT"], "days": 7}     rows in PostgreSQL; without symbols or days, of all there are
     {"prefixes": ["bronze/source=…/"]}      ticks in bronze, folded into the same bars and features as live
 
-A model of PostgreSQL is a challenger: it is put in force by the gate, if at all (`evaluate_model`,
-`promote_model`). One of bronze is a first model: it is put in force at once, and is `provisional`, as it was
-held against nothing.
+It is a challenger: the gate puts it in force, if at all (`evaluate_model`, `promote_model`). But where
+nothing is in force that can serve, one of bronze is put in force at once, held against nothing, and
+`provisional`; and so it is where the request says `"replace": true`.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from tickcast import drift
 from tickcast.adapters import bronze, model_registry, training_rows
 from tickcast.adapters.onnx_model import export
 from tickcast.bars import BAR_US, Bars, is_quoted, stretches
-from tickcast.evaluation import train_and_fit_line
+from tickcast.evaluation import fit_line, learned_with_quotes
 from tickcast.features import FEATURE_HASH
 from tickcast.model import HORIZONS_S
 from tickcast.network import Inputs
 from tickcast.ticks import Quotes, Trades
-from tickcast.training import Rows, Settings, TrainingError, masked_twins, pool
+from tickcast.training import Rows, Settings, TrainingError, masked_twins, pool, train
 from tickcast.training import training_rows as rows_of_bars
 
-_KNOWN = {"symbols", "days", "prefixes", "provisional", "reason"}
+_KNOWN = {"symbols", "days", "prefixes", "provisional", "reason", "replace"}
 _DAY_US = 86_400 * 1_000_000
 
 
@@ -72,7 +72,7 @@ def train_model(
 
 
 def _train_first(request: dict[str, Any], s3: Any, bucket: str, now: datetime) -> dict[str, Any]:
-    """A model of bronze, put in force at once."""
+    """A model of bronze; put in force at once where nothing is that can serve, or where that is asked."""
     prefixes = request["prefixes"]
     if not isinstance(prefixes, list) or not all(
         isinstance(p, str) and p.startswith("bronze/") for p in prefixes
@@ -97,6 +97,8 @@ def _train_first(request: dict[str, Any], s3: Any, bucket: str, now: datetime) -
     }
     learned = {symbol: [rows_of_bars(bars) for bars in mine] for symbol, mine in by_symbol.items()}
     trained = _keep(learned, data, Settings(), request, s3, bucket, now)
+    if not request.get("replace") and model_registry.is_servable(s3, bucket):
+        return trained
     since, by = trained["card"]["trained_at"], "a first model, held against nothing"
     model_registry.promote(s3, bucket, trained["model_id"], since, by=by)
     return trained | {"promoted": True}
@@ -159,8 +161,8 @@ def _keep(
     now: datetime,
 ) -> dict[str, Any]:
     """Train on `markets` by symbol, and put the model and its card into the registry."""
-    trained = train_and_fit_line([rows for parts in markets.values() for rows in parts], settings)
-    onnx_file = export(trained.network)
+    network, figures = train([rows for parts in markets.values() for rows in parts], settings)
+    onnx_file = export(network)
     model_id = f"{now:%Y%m%dT%H%M%SZ}-{hashlib.sha256(onnx_file).hexdigest()[:8]}"
     parent = model_registry.in_force(s3, bucket)
     card = {
@@ -171,9 +173,8 @@ def _keep(
         "parent": parent and parent["model_id"],
         "code": code_version(),
         "data": data,
-        **trained.figures,
-        "distribution": _distribution(markets, trained.figures["learned_to_us"], settings.inputs),
-        "line": dict(zip(map(str, HORIZONS_S), trained.line.tolist(), strict=True)),
+        **figures,
+        **_of_markets(markets, figures, settings.inputs),
     }
     model_registry.save(s3, bucket, model_id, onnx_file, card)
     return {
@@ -185,15 +186,24 @@ def _keep(
     }
 
 
-def _distribution(markets: dict[str, list[Rows]], to_us: int, inputs: Inputs) -> dict[str, Any]:
-    """How the network's inputs lie in what was learnt from each market: what drift is measured by. Of each
-    by itself, for a model may well have been trained on several that differ."""
-    found = {}
-    for symbol, parts in markets.items():
-        rows = pool(parts)
-        learned = rows.features[rows.has_quotes & (rows.end_us < to_us)]
-        found[symbol] = drift.distribution(learned, (*inputs.odd, *inputs.even))
-    return found
+def _of_markets(
+    markets: dict[str, list[Rows]], figures: dict[str, Any], inputs: Inputs
+) -> dict[str, dict[str, Any]]:
+    """What the card says of each market by itself, for a model may well have learnt from several that
+    differ: the line through book imbalance, which the gate asks for, and how inputs lie, which drift is
+    measured by."""
+    learned = {symbol: learned_with_quotes(pool(parts), figures) for symbol, parts in markets.items()}
+    return {
+        "line": {
+            symbol: dict(zip(map(str, HORIZONS_S), fit_line([rows]).tolist(), strict=True))
+            for symbol, rows in learned.items()
+            if len(rows.end_us)
+        },
+        "distribution": {
+            symbol: drift.distribution(rows.features, (*inputs.odd, *inputs.even))
+            for symbol, rows in learned.items()
+        },
+    }
 
 
 @cache

@@ -69,13 +69,12 @@ class Held(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """Rows with quotes of one market, every `step_us`, and where the last trade was (N,), bp from the mid, or
+    """Rows with quotes of one market, and where the last trade was (N,), bp from the mid, or
     NaN where that is not known."""
 
     symbol: str
     rows: Rows
     last_trade_bp: Floats
-    step_us: int
 
 
 def held(connection: psycopg.Connection[Any], symbols: Sequence[str] | None, from_us: int) -> list[Held]:
@@ -136,7 +135,7 @@ def judged_rows(
                 parts.append(_rows(block))
                 last.append(np.array([row[3] for row in block], float))
         rows = _in_order(parts)
-        judged.append(Judged(symbol, rows, np.concatenate(last)[::-1], step_us))
+        judged.append(Judged(symbol, rows, np.concatenate(last)[::-1]))
     return judged
 
 
