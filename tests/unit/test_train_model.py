@@ -11,7 +11,7 @@ import pytest
 from local.history import seed_bronze
 from tests.aws import BUCKET
 from tests.market import START_US, batch, random_ticks
-from tickcast.adapters import bronze, model_store
+from tickcast.adapters import bronze, model_registry, model_store
 from tickcast.adapters.model_store import ModelFollower
 from tickcast.adapters.train_model import RequestError, train_model
 from tickcast.features import FEATURE_NAMES
