@@ -12,10 +12,10 @@ pytest_plugins = ["tests.aws", "tests.database", "tests.running_system"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """On the one running system tests of the whole loop come late, for they fetch all the history there is,
-    and the drills last: they lose trades that other tests expect to be there."""
-    late = ["e2e", "drills"]
-    items.sort(key=lambda item: late.index(name) if (name := item.path.parent.name) in late else -1)
+    """All on one running system: the whole loop comes late, for it fetches all the history there is, and the
+    drills last, for they lose trades that other tests expect to be there."""
+    late = ["test_retrain.py", "test_drills.py"]
+    items.sort(key=lambda item: late.index(name) if (name := item.path.name) in late else -1)
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,8 @@ from local.system import System
 from tickcast.adapters import model_registry
 from tickcast.history import DAY_US
 
+QUARTER_US = 900 * 1_000_000
+
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 
@@ -164,13 +166,13 @@ def test_predictions_are_scored_by_the_timetable(
 def test_drift_starts_a_training(
     system: System, aws: Session, there: Deployment, pointer: Callable[[], dict[str, Any]]
 ) -> None:
-    """An hour of bad predictions is planted, and all but one of the looks that it takes to believe in it."""
+    """Hours of bad predictions are planted, and all but one of the looks that it takes to believe in them."""
     champion = pointer()["model_id"]
     looked = {"model_id": champion, "looks": 29, "is_drifting": False, "reasons": []}
     now_us = time.time_ns() // 1000
-    minutes = [now_us // 60_000_000 * 60_000_000 - n * 60_000_000 for n in range(2, 62)]
+    quarters = [now_us // QUARTER_US * QUARTER_US - n * QUARTER_US for n in range(1, 61)]
     with psycopg.connect(system.database_url, autocommit=True) as database:
-        for minute_us in minutes:
+        for minute_us in quarters:
             database.execute("select tickcast.add_day(%s)", (minute_us // DAY_US * DAY_US,))
             database.execute(
                 "insert into tickcast.tallies values "
@@ -200,5 +202,5 @@ def test_drift_starts_a_training(
     card = model_registry.read_card(
         aws.client("s3"), system.outputs["BucketName"], report.trained["model_id"]
     )
-    assert card["reason"] == "drift: ETHUSDT skill_below_band, below_linear_imbalance"
+    assert card["reason"].startswith("drift: ETHUSDT skill_below_band")
     assert card["gate"]["champion"] == champion
