@@ -20,6 +20,9 @@ from cdk.components.subscription import Subscription
 from cdk.config import Environment
 
 MINUTE = Duration.minutes(1)
+# Of the 0.1 % that may fail, 14.4 times as much: that pages in an hour (Google, The Site Reliability
+# Workbook, 5).
+FAST_BURN_PERCENT = 100 - 14.4 * 0.1
 FALLBACK_REASONS = ("no_quotes", "warming_up", "no_model", "model_refused", "outside_support")
 
 
@@ -191,10 +194,10 @@ class Monitoring(Construct):
             self._alarm(
                 f"{symbol}Unavailable",
                 available,
-                under=99.9,
+                under=FAST_BURN_PERCENT,
                 minutes=5,
-                meaning=f"Of the last hour's seconds of {symbol} fewer than 99.9 % had a fresh model "
-                "prediction: /accuracy says how many were fallbacks, /health why.",
+                meaning=f"At the last hour's pace {symbol} is without a fresh model prediction for longer in "
+                "two days than 99.9 % allow for a month: /accuracy says how many were fallbacks, /health why.",
             )
             self._row(f"{symbol}: live skill of the last hour", skill, against_line)
             self._row(f"{symbol}: direction, coverage, %", direction, coverage)
