@@ -20,9 +20,9 @@ from cdk.components.subscription import Subscription
 from cdk.config import Environment
 
 MINUTE = Duration.minutes(1)
-# Of the 0.1 % that may fail, 14.4 times as much: that pages in an hour (Google, The Site Reliability
-# Workbook, 5).
-FAST_BURN_PERCENT = 100 - 14.4 * 0.1
+# 14.4 times the 0.1 % that may fail: a pace that is an alarm within the hour (Google, The Site Reliability
+# Workbook, chapter 5).
+FAST_BURN_PERCENT = 98.56
 FALLBACK_REASONS = ("no_quotes", "warming_up", "no_model", "model_refused", "outside_support")
 
 
@@ -196,8 +196,8 @@ class Monitoring(Construct):
                 available,
                 under=FAST_BURN_PERCENT,
                 minutes=5,
-                meaning=f"At the last hour's pace {symbol} is without a fresh model prediction for longer in "
-                "two days than 99.9 % allow for a month: /accuracy says how many were fallbacks, /health why.",
+                meaning=f"At the last hour's pace {symbol} is without a fresh model prediction for longer "
+                "in two days than 99.9 % allow in a month: /accuracy counts fallbacks, /health says why.",
             )
             self._row(f"{symbol}: live skill of the last hour", skill, against_line)
             self._row(f"{symbol}: direction, coverage, %", direction, coverage)
