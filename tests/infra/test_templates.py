@@ -366,6 +366,17 @@ def test_every_alarm_tells_somebody(on_aws: Synthesised) -> None:
     assert on_aws.one("AWS::CloudWatch::Dashboard")
 
 
+def test_every_alarm_is_in_the_runbook(on_aws: Synthesised) -> None:
+    named = set(re.findall(r"`([A-Za-z{}]+)`", (ROOT / "docs" / "runbook.md").read_text("utf-8")))
+    for logical_id, _ in on_aws.resources("AWS::CloudWatch::Alarm"):
+        name = re.fullmatch("Monitoring(.+)[0-9A-F]{8}", logical_id)
+        assert name
+        told = re.sub("BTCUSDT|ETHUSDT", "{symbol}", name[1])
+        if told.endswith("Errors") and told != "ApiServerErrors":
+            told = "{Function}Errors"
+        assert told in named, told
+
+
 def test_alarms_watch_metrics_the_handlers_write(on_aws: Synthesised) -> None:
     sources = "".join(path.read_text("utf-8") for path in ROOT.glob("lambdas/*/handler.py"))
     for _, alarm in on_aws.resources("AWS::CloudWatch::Alarm"):
