@@ -95,7 +95,7 @@ def run_drills(names: list[str], progress: Progress) -> int:
 
 def run_evaluate(asked: argparse.Namespace, progress: Progress) -> int:
     """Judge a model on recordings; the last line on stdout is the result."""
-    progress.say("[bold]tickcast evaluate[/bold]: reading, training, judging (half a minute)")
+    progress.say("[bold]tickcast evaluate[/bold]: reading, training, judging")
     judgement = evaluate.evaluate(asked.session, asked.train, asked.latency_ms)
     evaluate.draw(judgement, asked.picture)
     evaluate.show(judgement, _wide_console())

@@ -260,7 +260,7 @@ def add(before: Report, events: list[dict[str, Any]]) -> Report:
             _add_loaded(report, payload)
         elif "repaired_trades" in payload:
             report.repaired_trades += payload["repaired_trades"]
-        elif "card" in payload:
+        elif "promoted" in payload:
             report.trained = {name: value for name, value in payload.items() if name != "card"}
         elif "sentence" in payload:
             report.verdict = payload

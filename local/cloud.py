@@ -196,4 +196,7 @@ class Cloud:
         """Have `function` train a provisional model and put it in force; what it returns. Raises
         `FunctionFailed`."""
         request = {"prefixes": list(prefixes), "provisional": True, "reason": reason, "replace": True}
-        return invoke(self.client("lambda"), function, request)
+        trained = invoke(self.client("lambda"), function, request)
+        if trained["model_id"] is None:
+            raise FunctionFailed(f"{function}: {trained['why']}")
+        return trained

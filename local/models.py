@@ -23,6 +23,7 @@ COMMANDS = {
     "rollback": "put in force again what was before",
 }
 _SHOWN = 20
+_TOLD = 3
 _FOLLOWED = "who serves follows within five seconds"
 
 
@@ -39,6 +40,8 @@ def run(command: str, given: argparse.Namespace, console: Console) -> int:
     if command == "models":
         cards, pointer = model_registry.cards(s3, bucket), model_registry.in_force(s3, bucket)
         console.print(table(there.title, cards, pointer))
+        for verdict in verdicts(cards):
+            console.print(verdict)
     elif command == "promote":
         console.print(promote(s3, bucket, given.id))
     else:
@@ -51,6 +54,7 @@ def promote(s3: Any, bucket: str, model_id: str) -> str:
     `RegistryError`."""
     if not model_id:
         raise OptionsError("which model? ID=20260101T030000Z-0a1b2c3d, as `make models` has it")
+    model_id = _whole(model_id, s3, bucket)
     card = model_registry.check_servable(s3, bucket, model_id)
     before = model_registry.in_force(s3, bucket)
     if before and before["model_id"] == model_id:
@@ -63,6 +67,13 @@ def promote(s3: Any, bucket: str, model_id: str) -> str:
     return "\n".join(lines)
 
 
+def _whole(beginning: str, s3: Any, bucket: str) -> str:
+    """The id that begins so, if it is the only one; else what was given."""
+    found = [card["model_id"] for card in model_registry.cards(s3, bucket)]
+    found = [model_id for model_id in found if model_id.startswith(beginning)]
+    return found[0] if len(found) == 1 else beginning
+
+
 def roll_back(s3: Any, bucket: str) -> str:
     """Put in force what was before; what was done, in words. Raises `RegistryError`."""
     before = model_registry.in_force(s3, bucket)
@@ -73,17 +84,34 @@ def roll_back(s3: Any, bucket: str) -> str:
 def table(title: str, cards: list[Card], pointer: Pointer | None) -> Table:
     """The newest models, one a line."""
     skills = [f"{h} s" for h in HORIZONS_S]
-    what = "skill on unseen rows against no change, and against the model then in force"
-    shown = Table(title=f"{title}: {what}")
+    shown = Table(title=title, title_justify="left", caption_justify="left")
     for name in ("", "model", "state", "learnt up to", "quotes", *skills, "against it", "the gate"):
-        shown.add_column(name, justify="right" if name in ("quotes", *skills) else "left")
+        is_figure = name in ("quotes", *skills)
+        # What is to be copied has to be whole; all else may break.
+        shown.add_column(
+            name,
+            justify="right" if is_figure else "left",
+            no_wrap=name == "model" or is_figure,
+            overflow="fold",
+        )
     for card in cards[:_SHOWN]:
         shown.add_row(_place(card, pointer), card["model_id"], *_cells(card))
     if len(cards) > _SHOWN:
         shown.add_row("", f"… and {len(cards) - _SHOWN} older")
-    if pointer is None:
-        shown.caption = "none is in force"
+    shown.caption = "\n".join(
+        [
+            "Skill against no change, and against the model then in force, on what was unseen at the time: "
+            "figures of two models are of different minutes, and do not compare.",
+            *([] if pointer else ["None is in force."]),
+        ]
+    )
     return shown
+
+
+def verdicts(cards: list[Card]) -> list[str]:
+    """What the gate said of the newest models, in sentences."""
+    judged = [card for card in cards[:_SHOWN] if (card.get("gate") or {}).get("sentence")]
+    return [f"{card['model_id']}: {card['gate']['sentence']}" for card in judged[:_TOLD]]
 
 
 def _place(card: Card, pointer: Pointer | None) -> str:

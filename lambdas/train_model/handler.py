@@ -11,6 +11,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from tickcast.adapters.postgres_connection import Database
 from tickcast.adapters.settings import DatabaseSettings
 from tickcast.adapters.train_model import train_model
+from tickcast.training import TrainingError
 
 logger = Logger()
 metrics = Metrics()
@@ -21,7 +22,11 @@ BUCKET = os.environ["BUCKET"]
 
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    trained = train_model(event, s3, BUCKET, datetime.now(UTC), database.connection)
+    try:
+        trained = train_model(event, s3, BUCKET, datetime.now(UTC), database.connection)
+    except TrainingError as error:
+        logger.warning("nothing trained", extra={"why": str(error)})
+        return {"model_id": None, "promoted": False, "rows": 0, "why": str(error)}
     metrics.add_metric("TrainedRows", MetricUnit.Count, trained["rows"])
     logger.info("model trained", extra={"model_id": trained["model_id"], "test": trained["card"]["test"]})
     return trained

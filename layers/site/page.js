@@ -102,20 +102,25 @@ function draw() {
 }
 
 function showAccuracy(found) {
-  const titles = ["over", "horizon", "scored", "skill, no change", "skill, linear", "at delivery", "direction", "coverage", "calibration", "abstained", "fallbacks", "unresolved"];
+  const titles = ["over", "horizon", "scored", "skill, no change", "skill, linear", "at delivery", "direction", "coverage", "calibration error (floor)", "abstained, fallbacks, unresolved"];
   const head = document.createElement("tr");
   head.append(...titles.map(title => element("th", title)));
-  const spans = found.summary ? ["hour", "day", "week"] : [];
+  // A longer span that knows no more than the one before it would say the same again.
+  const spans = !found.summary ? [] : ["hour", "day", "week"].filter((span, i, all) => !i || found.summary[span].first < found.summary[all[i - 1]].first);
   const lines = spans.flatMap(span => Object.values(found.summary[span].horizons).map(it => {
     const line = document.createElement("tr");
     const unresolved = Object.values(it.unresolved).reduce((sum, count) => sum + count, 0);
     line.append(...[span, it.horizon_s + " s", it.count, skill(it.skill), skill(it.skill_vs_linear), skill(it.skill_at_delivery), share(it.direction),
-      share(it.coverage), share(it.calibration_error), it.abstained, it.fallbacks, unresolved].map(text => element("td", text)));
+      share(it.coverage), `${share(it.calibration_error)} (${share(it.calibration_floor)})`, `${it.abstained}, ${it.fallbacks}, ${unresolved}`].map(text => element("td", text)));
     return line;
   }));
   at("accuracy").replaceChildren(head, ...lines);
-  at("scored").textContent = known(found.scored_age_s) ? `Scored ${number(found.scored_age_s, 0)} s ago; a model answered ${share(found.summary.hour.availability)} of the last hour's seconds.` : "Not scored yet.";
+  const hour = found.summary?.hour;
+  at("scored").textContent = !hour || !known(hour.first) ? "Not scored yet."
+    : `Scored ${number(found.scored_age_s, 0)} s ago. A model answered ${share(hour.availability)} of the ${Math.round((hour.to - hour.first) / 1000)} s since ${clock(hour.first / 1000)}. Intervals (95 %) need ten blocks of time: ten minutes.`;
 }
+
+const NO_MARKET = { sim: "simulated market", replay: "replayed recording" };
 
 function showHealth(health) {
   at("status").textContent = health.status;
@@ -127,6 +132,7 @@ function showHealth(health) {
     return line;
   }));
   const symbols = Object.keys(health.services).filter(name => name.startsWith("feed:")).map(name => name.slice(5));
+  at("source").textContent = NO_MARKET[health.services[`feed:${symbols[0]}`]?.source] || "";
   if (!symbols.includes(state.symbol)) choose(symbols[0]);
   at("symbols").replaceChildren(...symbols.map(symbol => {
     const button = element("button", symbol);

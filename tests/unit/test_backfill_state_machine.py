@@ -83,7 +83,13 @@ class Machine:
             "FetchHistory": lambda event: FETCHED,
             "LoadHistory": lambda event: LOADED,
             "MarkRepaired": lambda event: {"repaired_trades": 2, "withheld_trades": 0, "missing_trades": 0},
-            "TrainModel": lambda event: {"model_id": "m", "rows": 9, "promoted": False, "card": {}},
+            "TrainModel": lambda event: {
+                "model_id": "m",
+                "rows": 9,
+                "promoted": False,
+                "why": None,
+                "card": {},
+            },
             "EvaluateModel": lambda event: VERDICT | {"figures": {}},
             "PromoteModel": lambda event: MOVED,
         }
@@ -259,7 +265,7 @@ def test_training_follows_when_it_is_asked_for(machine: Machine) -> None:
     machine.answer("PlanBackfill", planned({"BTCUSDT": 1}, train=request))
     ran = machine.run()
     assert ran.payloads("TrainModel") == [request]
-    assert only(ran).output["trained"] == {"model_id": "m", "rows": 9, "promoted": False}
+    assert only(ran).output["trained"] == {"model_id": "m", "rows": 9, "promoted": False, "why": None}
 
 
 def test_what_was_trained_is_judged_and_the_verdict_carried_out(machine: Machine) -> None:
@@ -304,7 +310,7 @@ def test_a_race_for_the_pointer_is_run_again(machine: Machine) -> None:
 def test_a_first_model_of_bronze_is_in_force_already(machine: Machine) -> None:
     request = {"prefixes": ["bronze/source=sbe/"], "reason": "test"}
     machine.answer("PlanBackfill", planned({}, train=request))
-    machine.answer("TrainModel", {"model_id": "m", "rows": 9, "promoted": True})
+    machine.answer("TrainModel", {"model_id": "m", "rows": 9, "promoted": True, "why": None})
     ran = machine.run()
     assert ran.calls[-1] == ("TrainModel", request)
     assert only(ran).status == "SUCCEEDED"
@@ -312,10 +318,11 @@ def test_a_first_model_of_bronze_is_in_force_already(machine: Machine) -> None:
 
 def test_too_little_to_train_on_fails_no_backfill(machine: Machine) -> None:
     machine.answer("PlanBackfill", planned({"BTCUSDT": 1}, train={"days": 7}))
-    machine.answer("TrainModel", named("TrainingError"))
+    machine.answer("TrainModel", {"model_id": None, "rows": 0, "promoted": False, "why": "60 usable rows"})
     ran = machine.run()
     assert (only(ran).status, len(ran.payloads("TrainModel"))) == ("SUCCEEDED", 1)
-    assert "TrainingError says why" in only(ran).output["too_little"]["Cause"]
+    assert only(ran).output["trained"]["why"] == "60 usable rows"
+    assert "EvaluateModel" not in calls(ran)
     assert not ran.payloads("EvaluateModel")
 
 

@@ -33,7 +33,7 @@ def shown(s3: Any) -> list[str]:
 
 
 def test_models_are_listed_with_their_place_and_figures(s3: Any) -> None:
-    assert any("none is in force" in line for line in shown(s3))
+    assert any("None is in force" in line for line in shown(s3))
     put_model(s3, "m1")
     save_model(s3, "m2")
     skill = {"skill": 0.1, "ci": [0.05, 0.15]}
@@ -126,3 +126,24 @@ def test_the_outcome_is_read_from_the_events() -> None:
 def test_a_loop_that_came_to_no_model_says_so() -> None:
     result = retrain.outcome(backfill.add(Report(), [event({"windows": 0, "totals": {"hours_left": 0.0}})]))
     assert (result["model_id"], result["promoted"], result["reasons"]) == (None, False, ["not_trained"])
+
+
+def test_an_id_is_whole_however_narrow_the_screen(s3: Any) -> None:
+    save_model(s3, "20260101T030000Z-0a1b2c3d")
+    console = Console(file=io.StringIO(), width=80)
+    console.print(models.table("here", model_registry.cards(s3, BUCKET), None))
+    assert isinstance(console.file, io.StringIO)
+    assert "20260101T030000Z-0a1b2c3d" in console.file.getvalue()
+
+
+def test_the_beginning_of_an_id_will_do_if_it_is_the_only_one(s3: Any) -> None:
+    for name in ("20260101T03-aa", "20260101T03-bb", "20260102T03-cc"):
+        save_model(s3, name)
+    assert "20260102T03-cc is in force" in models.promote(s3, BUCKET, "20260102")
+    with pytest.raises(RegistryError, match="there is no model '20260101'"):
+        models.promote(s3, BUCKET, "20260101")
+
+
+def test_verdicts_are_told_in_sentences() -> None:
+    cards = [{"model_id": f"m{n}", "gate": {"sentence": f"No {n}."}} for n in range(9)]
+    assert models.verdicts([{"model_id": "m"}, *cards]) == ["m0: No 0.", "m1: No 1.", "m2: No 2."]

@@ -73,10 +73,21 @@ def test_its_equal_does_not(seconds: int) -> None:
     assert codes(verdict) == {"not_above_champion"}
 
 
+def test_a_tie_changes_nothing() -> None:
+    verdict = decide(block(600, challenger=1.0, champion=0.99), 0, champion_is_provisional=True)
+    assert 0 < verdict.figures[ALL]["champion"]["skill"] < promotion.LEAST_MARGIN
+    assert codes(verdict) == {"not_above_champion"}
+
+
+def test_what_is_below_the_line_says_so_even_when_it_is_let_in() -> None:
+    verdict = decide(block(1800, challenger=0.5, champion=0.1, line=0.9), 0, champion_is_provisional=True)
+    assert verdict.promoted and "the line through book imbalance is better by" in verdict.sentence
+
+
 def test_better_by_chance_is_not_enough() -> None:
     """So little better that an hour cannot tell: the interval reaches zero."""
-    verdict = decide(block(3600, challenger=0.99, champion=0.95, seed=1), 0)
-    assert verdict.figures[ALL]["champion"]["skill"] > 0
+    verdict = decide(block(3600, challenger=0.99, champion=0.75, own_noise=0.5, markets=1, seed=3), 0)
+    assert verdict.figures[ALL]["champion"]["skill"] > promotion.LEAST_MARGIN
     assert codes(verdict) == {"not_clearly_above_champion"}
 
 

@@ -37,6 +37,7 @@ from tickcast.skill import skill_of_squares
 
 LEAST_S = 120.0  # of rows with quotes, for any verdict
 LONG_S = 3600.0  # for one that is more than provisional
+LEAST_MARGIN = 0.001  # of skill: what is less is a tie, and a tie changes nothing
 SHADOW_S = 3600.0  # of outcomes of both, to count
 ALL = "all"
 _IN = ":"  # in codes, before the horizon or market that they are about
@@ -245,7 +246,7 @@ def _objections(figures: Figures, is_long: bool, champion_is_proven: bool) -> li
         found = figures[ALL].get(name)
         if found is None:  # no champion, or no trade was ever known
             continue
-        if found["skill"] <= 0:
+        if found["skill"] < LEAST_MARGIN:
             against.append(f"not_above_{name}")
         elif is_long and found["ci"][0] <= 0:
             against.append(f"not_clearly_above_{name}")
@@ -285,6 +286,8 @@ def _sentence(
             for name, words in _WORDS.items()
             if name in figures[ALL] and figures[ALL][name]["skill"] > 0
         ]
+        line = figures[ALL].get(LINE, {"skill": 0.0})["skill"]
+        beaten += [f"but {_WORDS[LINE]} is better by {-line:.3f}"] if line < 0 else []
         still = "" if is_proven else "; provisional: less than an hour of them, or a simulated market"
         return f"It is better than {', '.join(beaten)} {on}{still}."
     return f"The one in force stays: {'; '.join(_told(code, figures, on, live) for code in against)}."

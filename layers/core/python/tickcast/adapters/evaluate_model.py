@@ -25,8 +25,6 @@ from tickcast.model import HORIZONS_S
 from tickcast.prediction import ServingModel
 from tickcast.promotion import CHAMPION, NO_CHANGE, Block, Verdict
 
-_SIMULATED = "sim"
-
 
 class RequestError(ValueError):
     """A request that cannot be carried out; the message says what it should have held."""
@@ -87,7 +85,7 @@ def evaluate_model(
             blocks[rival.model_id],
             seen_to_us,
             champion_is_provisional=_is_provisional(pointer, champion),
-            is_real=not any(each.origin == _SIMULATED for each in found if each.has_quotes),
+            is_real=not any(each.origin == training_rows.SIMULATED for each in found if each.has_quotes),
             shadow=in_shadow(connection, champion.model_id, rival.model_id) if champion else None,
         )
     answer = _answer(model_id, pointer, verdicts)

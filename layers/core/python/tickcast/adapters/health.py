@@ -110,7 +110,7 @@ class Health:
             why = f"nothing has been sent for {age_s} s"
         elif caught_up_s > limit_s:
             why = f"it says to have been connected and caught up {caught_up_s} s ago, not since"
-        return {"ok": why is None, "why": why, "age_s": age_s}
+        return {"ok": why is None, "why": why, "age_s": age_s, "source": beat.get("source")}
 
     def _age(self, features: dict[str, Service | None], now_ms: float) -> Service:
         """How old the oldest features are that answers are made from."""

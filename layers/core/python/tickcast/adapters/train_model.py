@@ -53,9 +53,9 @@ def train_model(
 ) -> dict[str, Any]:
     """Train on what `request` names. `connect` gives the database, for those who ask for its rows.
 
-    Returns `model_id`, `promoted`, `rows`, `rows_with_quotes` and the `card`. Raises `RequestError` on a
-    request that names nothing, `TrainingError` when there is too little, `bronze.BronzeError` on a damaged
-    file, and what PostgreSQL raises.
+    Returns `model_id`, `promoted`, `why` (None: it was trained), `rows`, `rows_with_quotes` and the `card`.
+    Raises `RequestError` on a request that names nothing, `TrainingError` when there is too little,
+    `bronze.BronzeError` on a damaged file, and what PostgreSQL raises.
     """
     if unknown := request.keys() - _KNOWN:
         raise RequestError(
@@ -180,6 +180,7 @@ def _keep(
     return {
         "model_id": model_id,
         "promoted": False,
+        "why": None,
         "rows": card["rows"],
         "rows_with_quotes": card["rows_with_quotes"],
         "card": card,

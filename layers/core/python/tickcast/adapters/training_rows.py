@@ -23,6 +23,7 @@ from tickcast.training import Rows
 QUOTED_ROWS = 120_000  # of all markets together: some 30 MB, and as much again for their masked twins
 UNQUOTED_ROWS = 40_000
 JUDGED_ROWS = 120_000
+SIMULATED = "sim"
 FETCHED_ROWS = 5_000  # at once: about a megabyte
 
 # A one-dimensional array as PostgreSQL sends it: five words of head, then each value behind its length.
@@ -44,6 +45,7 @@ _READ: LiteralString = f"""
 select end_us, array_send(features), array_send(moves_bp)
 from tickcast.feature_rows
 where symbol = %(symbol)s and end_us >= %(from_us)s and {_OF_THIS_CODE}
+    and origin::text = any(%(origins)s)
     and end_us %% case when has_quotes then %(quoted_step_us)s else %(step_us)s end = 0
 order by end_us desc limit %(most)s"""
 # The last trade's price is known to history at whole seconds only.
@@ -53,7 +55,7 @@ select r.end_us, array_send(r.features), array_send(r.moves_bp),
         then (2 * b.last_trade_price::float8 / (b.bid_price + b.ask_price) - 1) * 1e4 end, 'NaN'::float8)
 from tickcast.feature_rows r left join tickcast.bars_1s b using (symbol, end_us)
 where symbol = %(symbol)s and end_us >= %(from_us)s and {_OF_THIS_CODE}
-    and r.has_quotes and end_us %% %(step_us)s = 0
+    and r.origin::text = any(%(origins)s) and r.has_quotes and end_us %% %(step_us)s = 0
 order by end_us desc limit %(most)s"""
 
 
@@ -78,9 +80,12 @@ class Judged(NamedTuple):
 
 
 def held(connection: psycopg.Connection[Any], symbols: Sequence[str] | None, from_us: int) -> list[Held]:
-    """What history holds of `symbols`, or of all, since `from_us`, of this code's features."""
+    """What history holds of `symbols`, or of all, since `from_us`, of this code's features. Where anything is
+    of a real market, or a recording of one, what was simulated is left out: under the same name it is
+    another."""
     parameters = _this_code() | {"symbols": symbols and list(symbols), "from_us": from_us}
-    return [Held(*row) for row in connection.execute(_COUNT, parameters)]
+    found = [Held(*row) for row in connection.execute(_COUNT, parameters)]
+    return [each for each in found if each.origin != SIMULATED] or found
 
 
 def learning_rows(
@@ -106,6 +111,7 @@ def learning_rows(
             "quoted_step_us": _step_us(with_quotes, shares[0], BAR_US),
             "step_us": _step_us(without, shares[1], SECOND_US if without else BAR_US),
             "most": min(with_quotes, shares[0]) + min(without, shares[1]),
+            "origins": sorted({each.origin for each in found}),
         }
         with _blocks(connection, _READ, parameters) as blocks:
             parts = [_rows(block) for block in blocks]
@@ -128,7 +134,13 @@ def judged_rows(
     step_us = _step_us(max(counts), share, BAR_US)
     judged = []
     for symbol in sorted(quoted):
-        parameters = {"symbol": symbol, "from_us": from_us, "step_us": step_us, "most": share}
+        parameters = {
+            "symbol": symbol,
+            "from_us": from_us,
+            "step_us": step_us,
+            "most": share,
+            "origins": sorted({each.origin for each in found}),
+        }
         with _blocks(connection, _JUDGE, parameters) as blocks:
             parts, last = [], [np.empty(0)]
             for block in blocks:
