@@ -147,3 +147,9 @@ def test_the_beginning_of_an_id_will_do_if_it_is_the_only_one(s3: Any) -> None:
 def test_verdicts_are_told_in_sentences() -> None:
     cards = [{"model_id": f"m{n}", "gate": {"sentence": f"No {n}."}} for n in range(9)]
     assert models.verdicts([{"model_id": "m"}, *cards]) == ["m0: No 0.", "m1: No 1.", "m2: No 2."]
+
+
+def test_too_little_to_train_on_is_told_as_such() -> None:
+    told = retrain.outcome(Report(ok=True, trained={"model_id": None, "rows": 0, "why": "60 usable rows"}))
+    assert (told["ok"], told["model_id"], told["reasons"]) == (True, None, ["not_trained"])
+    assert told["sentence"] == "60 usable rows"

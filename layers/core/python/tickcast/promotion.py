@@ -22,7 +22,7 @@ an hour, it has to have been better there too.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -104,9 +104,6 @@ class Verdict:
     rows: int
     figures: Figures
     shadow: dict[str, Any]
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"reasons": list(self.reasons)}
 
 
 def unseen_from_us(cards: Sequence[Mapping[str, Any]]) -> int:
