@@ -84,8 +84,8 @@ def gateway(redis_server: ValkeyServer, postgres_port: int) -> Iterator[ApiGatew
         fill(client, s3, BUCKET, module.settings)
         score(client, s3, module.settings, postgres_port)
         card = {"model_id": "m1", "provisional": True}
-        s3.put_object(Bucket=BUCKET, Key="models/m1/card.json", Body=json.dumps(card).encode())
         s3.put_object(Bucket=BUCKET, Key="models/m0/card.json", Body=b"not a card")
+        s3.put_object(Bucket=BUCKET, Key="models/m1/card.json", Body=json.dumps(card).encode())
         s3.put_object(Bucket=BUCKET, Key="models/current.json", Body=b'{"model_id": "m1"}')
         module.serve.clock_ms = lambda: END_MS + 1000.0
         files = {"openapi.json": site_files.openapi(), "index.html": site_files.page()}

@@ -275,13 +275,14 @@ def test_a_simulated_market_and_rows_without_quotes_prove_nothing(
     assert judge(trained)["seconds"] < 200  # what has no quotes decides nothing
     fill(loader, ETH, market(3, 4000, FROM_US + 9000 * SECOND_US), origin="sim")
     assert judge(trained)["seconds"] < 200  # nor does what is simulated, beside what is not
-    loader.execute("delete from tickcast.feature_rows where origin <> 'sim'")
-    verdict = judge(trained)
+    loader.execute("delete from tickcast.feature_rows where origin = 'stream'")
+    verdict = judge(trained)  # REST beside it says nothing: a simulated exchange has one too
     assert verdict["seconds"] > 3900
     assert (verdict["promote"], verdict["provisional"]) == (trained, True)
     fill(loader, BTC, market(4, 600, FROM_US + 20_000 * SECOND_US), origin="replay")
     card = train()["card"]
-    assert (card["data"]["markets"], card["data"]["rows_used"]) == (["replay/BTCUSDT"], 6000)
+    assert card["data"]["markets"] == ["replay/BTCUSDT", "rest/ETHUSDT"]
+    assert card["data"]["rows_used"] == 6000 + 7200
 
 
 def test_what_cannot_be_judged_says_why(

@@ -24,6 +24,7 @@ QUOTED_ROWS = 120_000  # of all markets together: some 30 MB, and as much again 
 UNQUOTED_ROWS = 40_000
 JUDGED_ROWS = 120_000
 SIMULATED = "sim"
+_REAL = ("stream", "replay")  # REST is neither: a simulated exchange has one too
 FETCHED_ROWS = 5_000  # at once: about a megabyte
 
 # A one-dimensional array as PostgreSQL sends it: five words of head, then each value behind its length.
@@ -85,7 +86,8 @@ def held(connection: psycopg.Connection[Any], symbols: Sequence[str] | None, fro
     another."""
     parameters = _this_code() | {"symbols": symbols and list(symbols), "from_us": from_us}
     found = [Held(*row) for row in connection.execute(_COUNT, parameters)]
-    return [each for each in found if each.origin != SIMULATED] or found
+    is_real = any(each.origin in _REAL for each in found)
+    return [each for each in found if not (is_real and each.origin == SIMULATED)]
 
 
 def learning_rows(
