@@ -65,7 +65,6 @@ create table tickcast.feature_counts (
     symbol text not null,
     hour_us bigint not null,
     model_id text not null,
-    rows bigint not null,
     counts bigint[] not null,
     primary key (symbol, hour_us, model_id)
 ) partition by range (hour_us);

@@ -22,7 +22,8 @@ class Workflow(Construct):
 
     A definition from a file brings no rights by itself: the machine may call its functions and start the
     workflows named, and no more. Names are fixed, because a role that named the machine it belongs to
-    otherwise would be a circle."""
+    otherwise would be a circle.
+    """
 
     def __init__(
         self,
@@ -37,8 +38,8 @@ class Workflow(Construct):
         is_express: bool = False,
     ) -> None:
         """`functions` by their names in the definition, as in `${FetchHistory}`; `starts`, the names of the
-        workflows it may start, itself perhaps, are in it as `${backfill}`. `is_express`: short, frequent,
-        billed by the millisecond, and kept only in its log."""
+        workflows it may start, itself perhaps, can be named in it as `${backfill}`. `is_express`: short,
+        frequent, billed by the millisecond, and kept only in its log."""
         super().__init__(scope, construct_id)
         full_name = f"tickcast-{environment.name}-{name}"
         role = iam.Role(

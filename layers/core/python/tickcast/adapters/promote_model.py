@@ -39,23 +39,23 @@ def promote_model(request: dict[str, Any], s3: Any, bucket: str, now: datetime) 
         if (pointer and pointer["model_id"]) != request["champion"]:
             raise _Outdated
 
+    model_id = request["promote"]
     try:
-        standing = model_registry.in_force(s3, bucket)
-        if request["promote"] and standing and standing["model_id"] == request["promote"]:
-            return _answer("promoted", standing)
-        if request["promote"]:
-            model_registry.check_servable(s3, bucket, request["promote"])
-            pointer: Pointer | None = model_registry.promote(
+        if not model_id:
+            return _answer("kept", model_registry.shadow(s3, bucket, request["shadow"], over))
+        pointer = model_registry.in_force(s3, bucket)
+        if pointer is None or pointer["model_id"] != model_id:
+            model_registry.check_servable(s3, bucket, model_id)
+            pointer = model_registry.promote(
                 s3,
                 bucket,
-                request["promote"],
+                model_id,
                 now.astimezone(UTC).isoformat(timespec="seconds"),
                 provisional=bool(request.get("provisional", True)),
                 by="the gate",
                 over=over,
             )
-            return _answer("promoted", pointer)
-        return _answer("kept", model_registry.shadow(s3, bucket, request["shadow"], over))
+        return _answer("promoted", pointer)
     except _Outdated:
         return _answer("outdated", model_registry.in_force(s3, bucket))
 

@@ -172,7 +172,7 @@ class ScorePredictions:
             by_hour.setdefault(time_us // HOUR_US * HOUR_US, []).append(row)
         for hour_us, rows in by_hour.items():
             counts = drift.counts(np.array(rows, float), reference)
-            store.count_features(symbol, model_id, hour_us, len(rows), counts)
+            store.count_features(symbol, model_id, hour_us, counts)
 
     def _reference(self, symbol: str) -> drift.Distribution:
         """What the model in force was trained on of `symbol`; empty where that is nothing."""
@@ -221,13 +221,13 @@ class ScorePredictions:
             store.set_watches(result.watches)
             if not self.scores.train_days:
                 return
-            last_us = store.last_training_us()
-            last_s = None if last_us is None else last_us / SECOND_US
+            last = store.last_training()
+            last_s = last and last[0] / SECOND_US
             if drift.asks_for_training(result.watches, last_s, now_us / SECOND_US, policy):
-                store.ask_for_training(now_us, _reasons(result.watches))
-                last_us = now_us
-            if last_us is not None and now_us - last_us < _ASKED_FOR_US:
-                result.asked_us, result.reasons = last_us, store.training_reasons(last_us)
+                last = now_us, _reasons(result.watches)
+                store.ask_for_training(*last)
+            if last and now_us - last[0] < _ASKED_FOR_US:
+                result.asked_us, result.reasons = last
 
     def _evidence(self, store: ScoreStore, symbol: str, model_id: str, now_us: int) -> Evidence:
         window_us, horizon_s = self.scores.window_s * SECOND_US, self.settings.primary_horizon_s

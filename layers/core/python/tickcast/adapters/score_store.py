@@ -140,15 +140,15 @@ class ScoreStore:
         row = self.connection.execute(query, {"symbol": symbol}).fetchone()
         return (row[0], row[1]) if row and row[0] is not None else None
 
-    def count_features(self, symbol: str, model_id: str, hour_us: int, rows: int, counts: Counts) -> None:
-        """Add what `rows` of an hour fell into."""
+    def count_features(self, symbol: str, model_id: str, hour_us: int, counts: Counts) -> None:
+        """Add what rows of an hour fell into."""
         self.connection.execute(
             """
-            insert into tickcast.feature_counts as old values (%s, %s, %s, %s, %s)
-            on conflict (symbol, hour_us, model_id) do update set rows = old.rows + excluded.rows, counts = (
+            insert into tickcast.feature_counts as old values (%s, %s, %s, %s)
+            on conflict (symbol, hour_us, model_id) do update set counts = (
                 select array_agg(a + b order by n)
                 from unnest(old.counts, excluded.counts) with ordinality as pair (a, b, n))""",
-            (symbol, hour_us, model_id, rows, counts.ravel().tolist()),
+            (symbol, hour_us, model_id, counts.ravel().tolist()),
         )
 
     def feature_counts(self, symbol: str, model_id: str, from_us: int, features: int) -> Counts:
@@ -176,15 +176,13 @@ class ScoreStore:
                 (symbol, Jsonb(watch.as_dict())),
             )
 
-    def last_training_us(self) -> int | None:
-        """When drift asked for a training last."""
-        row = self.connection.execute("select max(asked_us) from tickcast.drift_trainings").fetchone()
-        return row[0] if row else None
-
-    def training_reasons(self, asked_us: int) -> list[str]:
-        query: LiteralString = "select reasons from tickcast.drift_trainings where asked_us = %s"
-        row = self.connection.execute(query, (asked_us,)).fetchone()
-        return list(row[0]) if row else []
+    def last_training(self) -> tuple[int, list[str]] | None:
+        """When drift asked for a training last, and why; None if it never did."""
+        query: LiteralString = (
+            "select asked_us, reasons from tickcast.drift_trainings order by asked_us desc limit 1"
+        )
+        row = self.connection.execute(query).fetchone()
+        return (row[0], list(row[1])) if row else None
 
     def ask_for_training(self, asked_us: int, reasons: Sequence[str]) -> None:
         self.connection.execute(
