@@ -1,11 +1,11 @@
 """Event-time bars: the memory of one symbol that features are a pure function of.
 
 Time is cut into bars of 100 ms of the exchange's clock. A bar stays *open*, holding its ticks, until it is
-asked for and the watermark (how far the stream is known to have got) has passed its end by the allowed
-lateness; then it is summarised once, from its ticks sorted by id, into one row of `BAR`. All sums are
-integers. So the bits of a row depend only on which ticks fell into the bar and on the row before it: not on
-how the stream was cut into batches, in which order connections delivered, or how often. Live and history run
-this same code.
+asked for and the watermark (how far the stream is known to have got: the least that any live connection
+claims) has passed its end by the allowed lateness; then it is summarised once, from its ticks sorted by id,
+into one row of `BAR`. All sums are integers. So the bits of a row depend only on which ticks fell into the
+bar and on the row before it: not on how the stream was cut into batches, in which order connections
+delivered, or how often. Live and history run this same code.
 
 Memory is short in two ways: bars are kept for the five seconds that need their resolution, and summed up
 into whole seconds (`SECOND`) for the minute that volatility, depth and volume are measured over. A silence
@@ -27,7 +27,7 @@ import numpy.typing as npt
 from tickcast.gaps import QUOTES_MISSING_US, GapLedger
 from tickcast.intervals import IntervalSet
 from tickcast.ticks import QUOTE, SCALE, TRADE, Quotes, Trades, raw, span_us
-from tickcast.wire import TickBatch
+from tickcast.wire import NEVER_QUIET, WITHDRAWN, TickBatch
 
 BAR_US = 100_000
 SECOND_US = 1_000_000
@@ -38,6 +38,8 @@ SILENCE_US = 60 * SECOND_US  # so long without a tick ends a stretch
 PROXY_LIFE_US = 10 * SECOND_US
 MAX_OPEN_TICKS = 500
 MAX_LATE_IDS = 100
+# A claim so far behind the newest one is that of a connection that ended without a word.
+CLAIM_LIFE_US = 2 * SECOND_US
 
 # Quantities and prices are mantissas at 1e-8, times µs. Everything after `notional` but the sums is the
 # state at the bar's end and is carried from bar to bar; 0 means "not seen yet".
@@ -187,6 +189,8 @@ class BarRing:
     open_trades: Trades = field(default_factory=lambda: np.empty(0, TRADE))
     open_quotes: Quotes = field(default_factory=lambda: np.empty(0, QUOTE))
     watermark_us: int = -1
+    claims_us: dict[str, int] = field(default_factory=dict)  # how far each live connection says to have come
+    quiet_us: int = NEVER_QUIET  # when REST last had no newer tick than had come, by ingest's clock
     received_us: int = -1  # when ingest received the newest tick
     trade_ids: IntervalSet = field(default_factory=IntervalSet)
     gaps: GapLedger = field(default_factory=GapLedger)
@@ -210,7 +214,8 @@ class BarRing:
         """
         self.gaps.noticed(batch.notices)
         self._take(batch.trades, batch.quotes)
-        self.watermark_us = max(self.watermark_us, batch.watermark_us)
+        self._take_claim(batch.connection, batch.watermark_us)
+        self.quiet_us = max(self.quiet_us, batch.quiet_us)
         due = bar_index(self.watermark_us - self.lateness_us)
         if self.next_bar < 0:
             return
@@ -226,6 +231,17 @@ class BarRing:
                 return
             self._close(instant)
             yield instant * BAR_US
+
+    def _take_claim(self, connection: str, claim_us: int) -> None:
+        """Move the watermark to the least claim of the connections that are alive; never back."""
+        if claim_us == WITHDRAWN:
+            self.claims_us.pop(connection, None)
+        elif claim_us >= 0:
+            self.claims_us[connection] = max(claim_us, self.claims_us.get(connection, -1))
+        if self.claims_us:
+            oldest_us = max(self.claims_us.values()) - CLAIM_LIFE_US
+            self.claims_us = {name: us for name, us in self.claims_us.items() if us >= oldest_us}
+            self.watermark_us = max(self.watermark_us, min(self.claims_us.values()))
 
     def _skip_silence(self, due: int) -> None:
         """Where more than a minute without a tick is due, go on at the next tick, or at the end."""

@@ -20,13 +20,15 @@ from tickcast.intervals import IntervalSet
 from tickcast.outcomes import Memory
 from tickcast.ticks import QUOTE, TRADE
 
-VERSION = 2
+VERSION = 3
 _LENGTH = struct.Struct("<I")
 _ARRAYS = (("bars", BAR), ("seconds", SECOND), ("open_trades", TRADE), ("open_quotes", QUOTE))
 _SCALARS = (
     "next_bar",
     "history_from_us",
     "watermark_us",
+    "claims_us",
+    "quiet_us",
     "received_us",
     "newest_trade_us",
     "newest_quote_us",

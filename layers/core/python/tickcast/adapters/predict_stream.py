@@ -252,13 +252,14 @@ class PredictStream:
 
 
 def _feed_heartbeat(state: SymbolState, batches: Batches) -> Record:
-    """What the newest batches say of who sent them. A watermark (the newest claim to be connected, and caught
-    up to that instant) that stands still is how ingest says that it is neither."""
+    """What the newest batches say of who sent them. A watermark (the claim to be connected, and caught up to
+    that instant) that does not move is how ingest says that it is neither."""
     record, batch = batches[-1]
     return {
         "at_ms": round(record.arrived_s * 1000),
         "received_ms": round(record.arrived_s * 1000),
         "watermark_ms": state.ring.watermark_us // 1000,
+        "quiet_ms": state.ring.quiet_us // 1000 if state.ring.quiet_us >= 0 else None,
         "source": batch.source,
         "connections": sorted({batch.connection for _, batch in batches}),
     }
