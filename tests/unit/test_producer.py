@@ -218,7 +218,7 @@ def test_evidence_of_a_quiet_market_goes_out_at_once_with_a_claim() -> None:
     kinesis = Kinesis()
     run_busy(kinesis, happens)
     batches = kinesis.stored["ETHUSDT"]
-    assert [batch.quiet_us for batch in batches] == [-1, -1, 77, 77]
+    assert [batch.quiet_us for batch in batches] == [-1, -1, 77, 77, 77]
     assert batches[2].watermark_us - batches[1].watermark_us == 500_000
     assert {batch.quiet_us for batch in kinesis.stored["BTCUSDT"]} == {wire.NEVER_QUIET}
 

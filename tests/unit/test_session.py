@@ -58,8 +58,8 @@ STREAMS = [("BTCUSDT", "trades"), ("BTCUSDT", "quotes")]
 class Driver:
     """Plays the socket loop and the exchange: time passes in steps, every stream delivers at each of them.
 
-    `paused` streams have nothing to deliver. `silent` ones have, but a connection does not bring it; of `lost`
-    ones no connection does.
+    `paused` streams have nothing to deliver. `silent` ones have, but a connection does not bring it; `lost`
+    ones come by no connection.
     """
 
     def __init__(self, rollover_s: float = 1000, streams: list[tuple[str, str]] = STREAMS) -> None:

@@ -66,6 +66,30 @@ class Terms:
     min_confidence: float
 
 
+@dataclass(frozen=True)
+class Freshness:
+    """How old the features are when they are read. `claim_age_s`: since the instant up to which the stream was
+    claimed to be complete in them. `tick_age_s`: since their newest tick; None if that is not known.
+    `is_quiet`: the tick is old because nothing has happened since, as the exchange itself says."""
+
+    claim_age_s: float
+    tick_age_s: float | None
+    is_quiet: bool
+    is_stale: bool
+
+
+def freshness(features: Mapping[str, Any], now_ms: float, limit_s: float) -> Freshness:
+    """The freshness at `now_ms` of features as they are stored: nothing in them may be older than `limit_s`,
+    but for ticks of a market that was quiet no longer ago than that."""
+    claim_age_s = now_ms / 1000 - features["timestamp"]
+    tick_us, quiet_us = features.get("last_tick_us"), features.get("quiet_us")
+    tick_age_s = None if tick_us is None else now_ms / 1000 - tick_us / 1e6
+    is_old = tick_age_s is not None and tick_age_s > limit_s
+    is_known_quiet = quiet_us is not None and now_ms / 1000 - quiet_us / 1e6 <= limit_s
+    is_stale = claim_age_s > limit_s or (is_old and not is_known_quiet)
+    return Freshness(claim_age_s, tick_age_s, is_quiet=is_old and not is_stale, is_stale=is_stale)
+
+
 def features_record(symbol: str, ring: BarRing) -> Record | None:
     """The features as of the newest closed bar; None while neither a trade nor a quote is known.
 

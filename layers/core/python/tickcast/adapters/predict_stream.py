@@ -144,14 +144,17 @@ class PredictStream:
         features = features_record(folded.state.symbol, ring)
         if features is None:
             return None
+        bar, end_us = ring.bars[-1], int(ring.bars[-1]["end_us"])
+        last_trade_us, last_quote_us = int(bar["last_trade_us"]), int(bar["last_quote_us"])
+        # By which readers judge how old it is (`prediction.freshness`).
+        features["last_tick_us"] = max(last_trade_us, last_quote_us)
+        features["quiet_us"] = ring.quiet_us if ring.quiet_us >= 0 else None
         folded.writes.features(features, self.settings.features_ttl_s)
         featured_ms = self.clock_ms()
         model, terms = self.models.current(), self._terms
         prediction = prediction_record(features, model, self.models.refusal, memory, terms, self.clock_ms)
         inferred_ms = self.clock_ms()
         self._add_challenger(prediction, folded.state, result)
-        bar, end_us = ring.bars[-1], int(ring.bars[-1]["end_us"])
-        last_trade_us, last_quote_us = int(bar["last_trade_us"]), int(bar["last_quote_us"])
         prediction |= {
             "late_ids": ring.late_ids,
             "late_update_ids": ring.late_update_ids,
@@ -259,7 +262,6 @@ def _feed_heartbeat(state: SymbolState, batches: Batches) -> Record:
         "at_ms": round(record.arrived_s * 1000),
         "received_ms": round(record.arrived_s * 1000),
         "watermark_ms": state.ring.watermark_us // 1000,
-        "quiet_ms": state.ring.quiet_us // 1000 if state.ring.quiet_us >= 0 else None,
         "source": batch.source,
         "connections": sorted({batch.connection for _, batch in batches}),
     }
