@@ -47,6 +47,7 @@ class Stream:
         self._task_name = uuid.uuid4().hex[:8]
         self._sockets: dict[int, asyncio.Task[None]] = {}
         self._lanes: dict[int, Lane] = {}
+        self._closed_why: dict[int, str] = {}  # of those that are being closed
         self._rest = rest or BinanceRest(settings.rest_url, timeout_s=REST_TIMEOUT_S, retries=0)
         self._look: asyncio.Task[None] | None = None
         self._look_problem = ""
@@ -84,6 +85,7 @@ class Stream:
             self._sockets[action.connection] = asyncio.create_task(self._hold(action.connection))
         elif action.connection in self._sockets:
             self._logger.info("closing", extra={"connection": action.connection, "why": action.why})
+            self._closed_why[action.connection] = action.why
             self._sockets[action.connection].cancel()
 
     def _look_if_due(self) -> None:
@@ -130,7 +132,7 @@ class Stream:
         except (OSError, WebSocketException, TimeoutError) as error:
             why = f"{type(error).__name__}: {error}"
         except asyncio.CancelledError:
-            why = "closed by us"
+            why = self._closed_why.pop(connection, "ingest was stopped")
         finally:
             self._ended(connection, lane, why, status, retry_after_s)
 

@@ -10,6 +10,7 @@ from tickcast.session import (
     LOOK_EVERY_S,
     LOOK_FLOOR_S,
     OVERLAP_S,
+    RETIRED_CAP_S,
     SILENT_S,
     Close,
     FatalSessionError,
@@ -339,8 +340,24 @@ def test_a_shutdown_announced_on_every_new_connection_does_not_make_a_storm() ->
             opened = len(driver.opens_s)
             driver.session.shutdown_announced(driver.live[-1])
         assert driver.session.is_live  # whoever has delivered goes on doing so
-    assert opened < 60
+    assert opened < 600 / RETIRED_CAP_S * 1.6 < ATTEMPTS * 2  # of ten minutes
     assert len(driver.live) <= 2
+
+
+def test_a_shutdown_soon_after_an_outage_is_bridged() -> None:
+    """The pauses that the outage led to are not waited for while what delivers is about to end."""
+    driver = Driver(rollover_s=10**6)
+    driver.run(60)
+    driver.is_frozen = True
+    driver.run(200)
+    driver.is_frozen = False
+    while not driver.session.is_live:
+        driver.run(0.5)
+    driver.run(1)
+    opened = len(driver.opens_s)
+    driver.session.shutdown_announced(driver.live[-1])
+    driver.run(RETIRED_CAP_S + 1)
+    assert len(driver.opens_s) == opened + 1
 
 
 def test_an_exchange_that_refuses_only_new_connections_costs_nothing() -> None:

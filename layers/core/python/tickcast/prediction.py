@@ -68,8 +68,8 @@ class Terms:
 
 @dataclass(frozen=True)
 class Freshness:
-    """How old the features are when they are read. `claim_age_s`: since the instant up to which the stream was
-    claimed to be complete in them. `tick_age_s`: since their newest tick; None if that is not known.
+    """How old the features are when they are read. `claim_age_s`: since the instant up to which the stream
+    was claimed to be complete in them. `tick_age_s`: since their newest tick; None if that is not known.
     `is_quiet`: the tick is old because nothing has happened since, as the exchange itself says."""
 
     claim_age_s: float

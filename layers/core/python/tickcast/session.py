@@ -27,7 +27,8 @@ from typing import NamedTuple
 
 BACKOFF_FIRST_S = 0.25
 BACKOFF_CAP_S = 30.0
-HEALTHY_AFTER_S = 10.0  # a connection that delivered this long makes the next backoff start small again
+HEALTHY_AFTER_S = 5.0  # a connection that delivered this long makes the next backoff start small again
+RETIRED_CAP_S = 4.0  # of the backoff while the connection to be replaced delivers: it may not for long
 # The exchange allows 300 attempts per 5 minutes and IP; half of it leaves room for a second task.
 ATTEMPTS = 150
 ATTEMPTS_WINDOW_S = 300.0
@@ -313,7 +314,7 @@ class Session:
         if state.retired_why and self.is_live:
             return
         self._hold_off(state, now_s, retry_after_s)
-        self.why = why
+        self.why = state.retired_why or why
 
     # -------------------------------------------------------------------------------------- REST's word
 
@@ -420,6 +421,8 @@ class Session:
         if state.is_proven:
             self._delays = backoff(self._rng)
         delay_s = 0.0 if prompt and state.is_proven else next(self._delays)
+        if prompt and state.delivers:
+            delay_s = min(delay_s, RETIRED_CAP_S)
         self._next_attempt_s = max(self._next_attempt_s, now_s + max(delay_s, retry_after_s))
 
     def _take_back(self, connection: int, state: _Connection) -> None:

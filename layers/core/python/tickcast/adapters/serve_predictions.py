@@ -1,8 +1,9 @@
 """What the API answers: predictions judged at the moment of reading, their receipts, how good they were.
 
-Freshness is judged at the moment of reading, by the age of the claim that features are complete and by that of
-their newest tick, not by the life of a key: what is too old makes the answer a fallback that says so. Only "nothing is known" and a wrong request are errors, as problem+json
-(RFC 9457). What there is to ask is described in `layers/site/openapi.yaml`.
+Freshness is judged at the moment of reading, by the age of the claim that features are complete and by that
+of their newest tick, not by the life of a key: what is too old makes the answer a fallback that says so. Only
+"nothing is known" and a wrong request are errors, as problem+json (RFC 9457). `layers/site/openapi.yaml`
+describes what there is to ask.
 """
 
 from __future__ import annotations
