@@ -208,6 +208,7 @@ class Session:
         self._rollover_s = rollover_s
         self._delays = backoff(rng)
         self._next_attempt_s = float("-inf")
+        self._barred_until_s = float("-inf")  # by the exchange
         self._attempts: deque[float] = deque()
         self._connections: dict[int, _Connection] = {}
         self._opened = 0
@@ -423,7 +424,8 @@ class Session:
         delay_s = 0.0 if prompt and state.is_proven else next(self._delays)
         if prompt and state.delivers:
             delay_s = min(delay_s, RETIRED_CAP_S)
-        self._next_attempt_s = max(self._next_attempt_s, now_s + max(delay_s, retry_after_s))
+        self._next_attempt_s = now_s + delay_s
+        self._barred_until_s = max(self._barred_until_s, now_s + retry_after_s)
 
     def _take_back(self, connection: int, state: _Connection) -> None:
         """What `state` was retired for is over. It stays, unless its successor is on the way already."""
@@ -465,7 +467,7 @@ class Session:
             return []
         while self._attempts and now_s - self._attempts[0] > ATTEMPTS_WINDOW_S:
             self._attempts.popleft()
-        if now_s < self._next_attempt_s or len(self._attempts) >= ATTEMPTS:
+        if now_s < max(self._next_attempt_s, self._barred_until_s) or len(self._attempts) >= ATTEMPTS:
             return []
         self._attempts.append(now_s)
         self._opened += 1
