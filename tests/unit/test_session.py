@@ -322,7 +322,7 @@ def test_a_frozen_exchange_is_neither_live_nor_stormed() -> None:
     driver.run(7)
     assert not driver.session.is_live
     driver.run(3600)
-    assert len(driver.opens_s) < 130  # backoff's cap and the silence that each is given: 35 s
+    assert len(driver.opens_s) < 3600 / (BACKOFF_CAP_S / 2 + SILENT_S)
     assert len(driver.live) <= 2
     driver.is_frozen = False
     driver.run(60)

@@ -397,15 +397,21 @@ class Session:
             return "it is near the exchange's limit of 24 h"
         if state.is_silent:
             return f"no data for {now_s - state.last_s:.0f} s"
-        for stream, flow in state.flows.items():
-            mend = self._mends.get(stream)
-            if flow.is_dead and (mend is None or now_s >= mend.since_s + mend.wait_s):
-                wait_s = MEND_FIRST_S if mend is None else min(2 * mend.wait_s, MEND_CAP_S)
+        dead = [stream for stream, flow in state.flows.items() if flow.is_dead]
+        if any(self._is_mend_due(stream, now_s) for stream in dead):
+            for stream in dead:
+                wait_s = (
+                    min(2 * self._mends[stream].wait_s, MEND_CAP_S) if stream in self._mends else MEND_FIRST_S
+                )
                 self._mends[stream] = _Mend(now_s, wait_s)
-                symbol, kind = stream
-                silence_s = now_s - flow.last_s
-                return f"no {kind} of {symbol} for {silence_s:.0f} s, though the exchange has newer ones"
+            symbol, kind = dead[0]
+            silence_s = now_s - state.flows[dead[0]].last_s
+            return f"no {kind} of {symbol} for {silence_s:.0f} s, though the exchange has newer ones"
         return None
+
+    def _is_mend_due(self, stream: SymbolStream, now_s: float) -> bool:
+        mend = self._mends.get(stream)
+        return mend is None or now_s >= mend.since_s + mend.wait_s
 
     def _retire(self, connection: int, why: str, now_s: float, *, may_return: bool = False) -> None:
         state = self._connections.get(connection)
