@@ -224,7 +224,7 @@ DRILLS = (
     Drill("stall_trades", stall("trade"), re.compile("^no trades came")),
     Drill("stall_quotes", stall("quote")),
     Drill("pause_trades", pause, re.compile("^skipped")),
-    Drill("frozen", frozen, re.compile("^no trades came|^no data for")),
+    Drill("frozen", frozen, re.compile("^no trades|^no data for")),
     Drill("quiet", quiet()),
     Drill("cull_quotes", cull_quotes),
     Drill("server_shutdown", server_shutdown),
