@@ -52,6 +52,13 @@ def products(a: Ints, b: Ints) -> Ints:
     return limbs.view(np.int64)
 
 
+def single(limbs: Ints) -> Ints:
+    """What `limbs`, of shape (2, N), stand for, which is below 2^63; 0 where it is negative. Shape (N,)."""
+    low, high = limbs
+    high = high + (low >> LIMB_BITS)
+    return np.where(high < 0, 0, (high << LIMB_BITS) + (low & _MASK))
+
+
 def total(rows: Ints) -> int:
     """What a field of limbs, (rows, limbs), adds up to."""
     return sum(limb << (LIMB_BITS * n) for n, limb in enumerate(rows.sum(axis=0).tolist()))
@@ -81,7 +88,7 @@ def ratio(numerator: Ints, denominator: Ints, times: Ints | int = 1) -> Floats:
     shape = numerator.shape[1:]
     if shape[-1] == 1:  # a single row, as live: two dozen calls of numpy cost more than Python's integers
         return np.asarray(_quotients(numerator, denominator, times).reshape(shape))
-    above, below = _doubles(numerator) * times, _doubles(denominator)
+    above, below = _doubles(numerator) * times + 0.0, _doubles(denominator)  # 0, never -0, as below
     is_exact = (np.abs(above) < _EXACT) & (np.abs(below) < _EXACT)  # False for NaN
     found = np.divide(above, below, out=np.zeros(shape), where=below != 0)
     if not is_exact.all():
