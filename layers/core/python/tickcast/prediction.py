@@ -75,7 +75,7 @@ def features_record(symbol: str, ring: BarRing) -> Record | None:
     """
     bar, minute = ring.bars[-1], ring.seconds[-WINDOW_S:]
     mid, proxy_mid = _price(mids(ring.bars[-1:])), _price(proxy_mids(ring.bars[-1:]))
-    price = float(bar["last_trade_price"]) / SCALE if bar["last_trade_price"] > 0 else mid
+    price = int(bar["last_trade_price"]) / SCALE if bar["last_trade_price"] > 0 else mid
     if price is None:
         return None
     volume = total(minute["buy_qty"]) + total(minute["sell_qty"])
@@ -90,8 +90,8 @@ def features_record(symbol: str, ring: BarRing) -> Record | None:
         "price_change": _change_percent(ring.seconds, "proxy2" if mid is None else "mid2"),
         "mid": mid,
         "proxy_mid": proxy_mid,
-        "bid_price": float(bar["bid_price"]) / SCALE if mid is not None else None,
-        "ask_price": float(bar["ask_price"]) / SCALE if mid is not None else None,
+        "bid_price": int(bar["bid_price"]) / SCALE if mid is not None else None,
+        "ask_price": int(bar["ask_price"]) / SCALE if mid is not None else None,
         "trade_count": int(minute["trade_count"].sum()),
         "last_trade_id": int(bar["last_trade_id"]) or None,
         "update_id": int(bar["update_id"]) or None,
