@@ -29,7 +29,7 @@ def seconds(*trades_and_volume: tuple[int, int]) -> np.ndarray:
     rows = np.zeros(len(trades_and_volume), SECOND)
     for row, (count, volume) in enumerate(trades_and_volume):
         rows[row]["end_us"] = (row + 1) * SECOND_US
-        rows[row]["trade_count"], rows[row]["buy_qty"], rows[row]["sell_qty"] = count, volume - 1, 1
+        rows[row]["trade_count"], rows[row]["buy_qty"], rows[row]["sell_qty"] = count, (volume - 1, 0), (1, 0)
     return rows
 
 

@@ -3,9 +3,9 @@
 Time is cut into bars of 100 ms of the exchange's clock. A bar stays *open*, holding its ticks, until it is
 asked for and the watermark (how far the stream is known to have got: the least that any live connection
 claims) has passed its end by the allowed lateness; then it is summarised once, from its ticks sorted by id,
-into one row of `BAR`. All sums are integers. So the bits of a row depend only on which ticks fell into the
-bar and on the row before it: not on how the stream was cut into batches, in which order connections
-delivered, or how often. Live and history run this same code.
+into one row of `BAR`. All sums are exact integers, of quantities wider than 64 bits (`tickcast.sums`). So the
+bits of a row depend only on which ticks fell into the bar and on the row before it: not on how the stream was
+cut into batches, in which order connections delivered, or how often. Live and history run this same code.
 
 Memory is short in two ways: bars are kept for the five seconds that need their resolution, and summed up
 into whole seconds (`SECOND`) for the minute that volatility, depth and volume are measured over. A silence
@@ -26,7 +26,8 @@ import numpy.typing as npt
 
 from tickcast.gaps import QUOTES_MISSING_US, GapLedger
 from tickcast.intervals import IntervalSet
-from tickcast.ticks import QUOTE, SCALE, TRADE, Quotes, Trades, raw, span_us
+from tickcast.sums import products, ratio, running, split
+from tickcast.ticks import QUOTE, TRADE, Quotes, Trades, raw, span_us
 from tickcast.wire import NEVER_QUIET, WITHDRAWN, TickBatch
 
 BAR_US = 100_000
@@ -41,22 +42,23 @@ MAX_LATE_IDS = 100
 # A claim so far behind the newest one is that of a connection that ended without a word.
 CLAIM_LIFE_US = 2 * SECOND_US
 
-# Quantities and prices are mantissas at 1e-8, times µs. Everything after `notional` but the sums is the
-# state at the bar's end and is carried from bar to bar; 0 means "not seen yet".
+# Quantities and prices are mantissas at 1e-8, times µs. Sums of quantities, and of price times quantity at
+# 1e-16, are limbs (`tickcast.sums`). Everything after `notional` but the sums is the state at the bar's end
+# and is carried from bar to bar; 0 means "not seen yet".
 BAR = np.dtype(
     [
         ("end_us", "<i8"),
         ("trade_count", "<i8"),
-        ("buy_qty", "<i8"),
-        ("sell_qty", "<i8"),
-        ("notional", "<i8"),  # sum of price times quantity
+        ("buy_qty", "<i8", 2),
+        ("sell_qty", "<i8", 2),
+        ("notional", "<i8", 4),  # sum of price times quantity
         ("last_trade_id", "<i8"),
         ("last_trade_price", "<i8"),
         ("last_trade_us", "<i8"),
         ("last_buy_price", "<i8"),  # of the last trade that a buyer began
         ("last_sell_price", "<i8"),
         ("quote_count", "<i8"),
-        ("ofi", "<i8"),  # order-flow imbalance (Cont, Kukanov, Stoikov 2014)
+        ("ofi", "<i8", 2),  # order-flow imbalance (Cont, Kukanov, Stoikov 2014)
         ("imbalance_us", "<i8"),  # integral of the book imbalance (1e-6) over the bar's time
         ("quoted_us", "<i8"),  # how much of the bar had a quote in force
         ("update_id", "<i8"),
@@ -76,14 +78,14 @@ SECOND = np.dtype(
     [
         ("end_us", "<i8"),
         ("trade_count", "<i8"),
-        ("buy_qty", "<i8"),
-        ("sell_qty", "<i8"),
-        ("notional", "<i8"),
+        ("buy_qty", "<i8", 2),
+        ("sell_qty", "<i8", 2),
+        ("notional", "<i8", 4),
         ("quote_count", "<i8"),
-        ("depth", "<i8"),  # sum of bid and ask quantity over the quoted bars
+        ("depth", "<i8", 2),  # sum of bid and ask quantity over the quoted bars
         ("quoted_bars", "<i8"),
-        ("mid2", "<i8"),
-        ("proxy2", "<i8"),
+        ("mid2", "<u8"),
+        ("proxy2", "<u8"),
     ]
 )
 _SUMMED = ("trade_count", "buy_qty", "sell_qty", "notional", "quote_count")
@@ -91,6 +93,7 @@ _SUMMED = ("trade_count", "buy_qty", "sell_qty", "notional", "quote_count")
 Bars = npt.NDArray[Any]  # of BAR
 Seconds = npt.NDArray[Any]  # of SECOND
 Ints = npt.NDArray[np.int64]
+TwicePrices = npt.NDArray[np.uint64]  # the sum of two prices needs the 64th bit
 
 _NOTHING = np.zeros(1, BAR)[0]  # the row before the first
 
@@ -102,17 +105,17 @@ def is_quoted(bars: Bars) -> npt.NDArray[np.bool_]:
     return np.asarray((bars["bid_price"] > 0) & ~stalled)
 
 
-def twice_mids(bars: Bars) -> Ints:
+def twice_mids(bars: Bars) -> TwicePrices:
     """Twice the mid at each bar's end, 1e-8; 0 where it is not known. Shape (bars,)."""
-    return np.where(is_quoted(bars), bars["bid_price"] + bars["ask_price"], 0)
+    return np.where(is_quoted(bars), _added(bars["bid_price"], bars["ask_price"]), 0)
 
 
-def twice_proxy_mids(bars: Bars) -> Ints:
+def twice_proxy_mids(bars: Bars) -> TwicePrices:
     """Twice the mean of the last price that a buyer paid and the last that a seller got, 1e-8: what stands
     in for the mid without quotes. 0 where one is not known or the last trade is too old. Shape (bars,)."""
     buy, sell = bars["last_buy_price"], bars["last_sell_price"]
     is_known = (buy > 0) & (sell > 0) & (bars["end_us"] - bars["last_trade_us"] <= PROXY_LIFE_US)
-    return np.where(is_known, buy + sell, 0)
+    return np.where(is_known, _added(buy, sell), 0)
 
 
 def mids(bars: Bars) -> npt.NDArray[np.float64]:
@@ -125,7 +128,11 @@ def proxy_mids(bars: Bars) -> npt.NDArray[np.float64]:
     return _prices(twice_proxy_mids(bars))
 
 
-def _prices(twice: Ints) -> npt.NDArray[np.float64]:
+def _added(price: Ints, other: Ints) -> TwicePrices:
+    return np.asarray(price.view(np.uint64) + other.view(np.uint64))
+
+
+def _prices(twice: TwicePrices) -> npt.NDArray[np.float64]:
     return np.where(twice > 0, twice / 2, np.nan)
 
 
@@ -139,7 +146,7 @@ def whole_seconds(bars: Bars) -> Seconds:
     at_end, quoted = bars[ends], is_quoted(bars)
     starts = np.concatenate([[max(0, ends[0] + 1 - BARS_PER_S)], ends[:-1] + 1])
     sums = {name: bars[name] for name in _SUMMED}
-    sums["depth"] = np.where(quoted, bars["bid_qty"] + bars["ask_qty"], 0)
+    sums["depth"] = ((split(bars["bid_qty"]) + split(bars["ask_qty"])) * quoted).T
     sums["quoted_bars"] = quoted.astype(np.int64)
     for name, values in sums.items():
         rows[name] = np.add.reduceat(values[: ends[-1] + 1], starts)
@@ -370,21 +377,18 @@ def summarise(trades: Trades, quotes: Quotes, first_bar: int, count: int, before
 
 def _summarise_trades(bars: Bars, trades: Trades, edges_us: Ints, before: np.void) -> None:
     trades, starts = _by_bar(trades, "first_id", edges_us)
-    qty, is_buy = np.ascontiguousarray(trades["qty"]), trades["side"] > 0
-    # Rounded trade by trade in IEEE arithmetic, then summed as integers: exact to 1e-8 a trade, and the
-    # same in any order. The plain integer product would overflow 64 bits.
-    notional = np.rint(trades["price"].astype(float) * qty.astype(float) / SCALE).astype(np.int64)
+    price, qty = np.ascontiguousarray(trades["price"]), np.ascontiguousarray(trades["qty"])
+    is_buy, limbs = trades["side"] > 0, split(qty)
+    sums = _sums(np.concatenate([limbs * is_buy, limbs * ~is_buy, products(price, qty)]), starts)
+    bars["buy_qty"], bars["sell_qty"], bars["notional"] = sums[0:2].T, sums[2:4].T, sums[4:].T
     bars["trade_count"] = starts[1:] - starts[:-1]
-    bars["buy_qty"] = _sums(np.where(is_buy, qty, 0), starts)
-    bars["sell_qty"] = _sums(np.where(is_buy, 0, qty), starts)
-    bars["notional"] = _sums(notional, starts)
     at_end = starts[1:]
     bars["last_trade_id"] = _after(before["last_trade_id"], trades["last_id"])[at_end]
-    bars["last_trade_price"] = _after(before["last_trade_price"], trades["price"])[at_end]
+    bars["last_trade_price"] = _after(before["last_trade_price"], price)[at_end]
     bars["last_trade_us"] = _after(before["last_trade_us"], trades["time_us"])[at_end]
     for name, of_side in (("last_buy_price", is_buy), ("last_sell_price", ~is_buy)):
         newest = _after(0, np.maximum.accumulate(np.where(of_side, np.arange(1, len(trades) + 1), 0)))
-        bars[name] = _after(before[name], trades["price"])[newest[at_end]]
+        bars[name] = _after(before[name], price)[newest[at_end]]
 
 
 def _summarise_quotes(bars: Bars, quotes: Quotes, edges_us: Ints, before: np.void) -> None:
@@ -394,26 +398,27 @@ def _summarise_quotes(bars: Bars, quotes: Quotes, edges_us: Ints, before: np.voi
 
     # Each quote beside the one it replaced; the very first of a symbol replaces nothing.
     book = {name: _after(before[name], quotes[name]) for name in _BOOK}
-    bid, bid_qty, ask, ask_qty = (book[name] for name in ("bid_price", "bid_qty", "ask_price", "ask_qty"))
+    bid, ask = book["bid_price"], book["ask_price"]
+    bid_qty, ask_qty = split(book["bid_qty"]), split(book["ask_qty"])
     ofi = (
-        np.where(bid[1:] >= bid[:-1], bid_qty[1:], 0)
-        - np.where(bid[1:] <= bid[:-1], bid_qty[:-1], 0)
-        - np.where(ask[1:] <= ask[:-1], ask_qty[1:], 0)
-        + np.where(ask[1:] >= ask[:-1], ask_qty[:-1], 0)
+        bid_qty[:, 1:] * (bid[1:] >= bid[:-1])
+        - bid_qty[:, :-1] * (bid[1:] <= bid[:-1])
+        - ask_qty[:, 1:] * (ask[1:] <= ask[:-1])
+        + ask_qty[:, :-1] * (ask[1:] >= ask[:-1])
     )
-    mid = bid + ask
+    mid = _added(bid, ask)
     has_moved = mid[1:] != mid[:-1]
     if len(quotes) and not before["update_id"]:
-        ofi[0], has_moved[0] = 0, True
+        ofi[:, 0], has_moved[0] = 0, True
     bars["quote_count"] = starts[1:] - starts[:-1]
-    bars["ofi"] = _sums(ofi, starts)
+    bars["ofi"] = _sums(ofi, starts).T
 
     # Integrals up to each edge of the step function that the quotes are, then their differences.
     since_us = _after(edges_us[0], time_us)
-    depth = bid_qty + ask_qty
-    level = np.rint((bid_qty - ask_qty) / np.maximum(depth, 1) * _IMBALANCE_SCALE).astype(np.int64)
+    has_size = (book["bid_qty"] | book["ask_qty"]) > 0
+    level = np.rint(ratio(bid_qty - ask_qty, bid_qty + ask_qty) * _IMBALANCE_SCALE).astype(np.int64)
     bars["imbalance_us"] = _integrals(level, since_us, edges_us)
-    bars["quoted_us"] = _integrals((depth > 0).astype(np.int64), since_us, edges_us)
+    bars["quoted_us"] = _integrals(has_size.astype(np.int64), since_us, edges_us)
 
     at_end = starts[1:]
     for name in _BOOK:
@@ -440,9 +445,9 @@ def _after(before: Any, values: Ints) -> Ints:
 
 
 def _sums(values: Ints, starts: Ints) -> Ints:
-    """Integer sums of `values` between consecutive `starts`."""
-    running = _after(0, np.cumsum(values))[starts]
-    return running[1:] - running[:-1]
+    """Sums of the columns of `values`, (columns, N), between consecutive `starts`. Shape (columns, sums)."""
+    edges = running(values)[:, starts]
+    return np.asarray(edges[:, 1:] - edges[:, :-1])
 
 
 def _integrals(level: Ints, since_us: Ints, edges_us: Ints) -> Ints:

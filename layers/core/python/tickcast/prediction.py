@@ -17,6 +17,7 @@ from tickcast.calibration import Calibrator
 from tickcast.features import FEATURE_HASH, FEATURE_NAMES, Floats, feature_rows
 from tickcast.model import Calibration, HorizonForecast, ModelError, forecast
 from tickcast.outcomes import Memory
+from tickcast.sums import total
 from tickcast.ticks import SCALE
 
 PREDICT_EVERY_US = SECOND_US
@@ -98,10 +99,10 @@ def features_record(symbol: str, ring: BarRing) -> Record | None:
     """
     bar, minute = ring.bars[-1], ring.seconds[-WINDOW_S:]
     mid, proxy_mid = _price(mids(ring.bars[-1:])), _price(proxy_mids(ring.bars[-1:]))
-    price = float(bar["last_trade_price"]) / SCALE if bar["last_trade_price"] > 0 else mid
+    price = int(bar["last_trade_price"]) / SCALE if bar["last_trade_price"] > 0 else mid
     if price is None:
         return None
-    volume = int(minute["buy_qty"].sum() + minute["sell_qty"].sum())
+    volume = total(minute["buy_qty"]) + total(minute["sell_qty"])
     (vector,) = feature_rows(ring.bars, ring.seconds, 1)
     return {
         "symbol": symbol,
@@ -109,12 +110,12 @@ def features_record(symbol: str, ring: BarRing) -> Record | None:
         "window_s": WINDOW_S,
         "price": price,
         "volume": volume / SCALE,
-        "vwap": int(minute["notional"].sum()) / volume if volume else None,
+        "vwap": total(minute["notional"]) / (volume * SCALE) if volume else None,
         "price_change": _change_percent(ring.seconds, "proxy2" if mid is None else "mid2"),
         "mid": mid,
         "proxy_mid": proxy_mid,
-        "bid_price": float(bar["bid_price"]) / SCALE if mid is not None else None,
-        "ask_price": float(bar["ask_price"]) / SCALE if mid is not None else None,
+        "bid_price": int(bar["bid_price"]) / SCALE if mid is not None else None,
+        "ask_price": int(bar["ask_price"]) / SCALE if mid is not None else None,
         "trade_count": int(minute["trade_count"].sum()),
         "last_trade_id": int(bar["last_trade_id"]) or None,
         "update_id": int(bar["update_id"]) or None,

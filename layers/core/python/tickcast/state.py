@@ -1,6 +1,6 @@
 """What Redis keeps of a symbol: its bar ring, what is remembered of its predictions, and the fence.
 
-The encoding is a JSON header (version, scalars, row counts) and the bytes of the arrays: about 15 KB in
+The encoding is a JSON header (version, scalars, row counts) and the bytes of the arrays: about 25 KB in
 all, and reading it costs microseconds. A version the code does not know is refused by name, so that after a
 deployment the ring is warmed up anew instead of misread.
 """
