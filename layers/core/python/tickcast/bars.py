@@ -379,7 +379,8 @@ def _summarise_trades(bars: Bars, trades: Trades, edges_us: Ints, before: np.voi
     trades, starts = _by_bar(trades, "first_id", edges_us)
     price, qty = np.ascontiguousarray(trades["price"]), np.ascontiguousarray(trades["qty"])
     is_buy, limbs = trades["side"] > 0, split(qty)
-    sums = _sums(np.concatenate([limbs * is_buy, limbs * ~is_buy, products(price, qty)]), starts)
+    bought = limbs * is_buy
+    sums = _sums(np.concatenate([bought, limbs - bought, products(price, qty)]), starts)
     bars["buy_qty"], bars["sell_qty"], bars["notional"] = sums[0:2].T, sums[2:4].T, sums[4:].T
     bars["trade_count"] = starts[1:] - starts[:-1]
     at_end = starts[1:]
@@ -398,25 +399,21 @@ def _summarise_quotes(bars: Bars, quotes: Quotes, edges_us: Ints, before: np.voi
 
     # Each quote beside the one it replaced; the very first of a symbol replaces nothing.
     book = {name: _after(before[name], quotes[name]) for name in _BOOK}
-    bid, ask = book["bid_price"], book["ask_price"]
-    bid_qty, ask_qty = split(book["bid_qty"]), split(book["ask_qty"])
-    ofi = (
-        bid_qty[:, 1:] * (bid[1:] >= bid[:-1])
-        - bid_qty[:, :-1] * (bid[1:] <= bid[:-1])
-        - ask_qty[:, 1:] * (ask[1:] <= ask[:-1])
-        + ask_qty[:, :-1] * (ask[1:] >= ask[:-1])
-    )
+    bid, bid_qty, ask, ask_qty = (book[name] for name in ("bid_price", "bid_qty", "ask_price", "ask_qty"))
+    # The order flow of each side fits into 64 bits, but not their difference.
+    bids = np.where(bid[1:] >= bid[:-1], bid_qty[1:], 0) - np.where(bid[1:] <= bid[:-1], bid_qty[:-1], 0)
+    asks = np.where(ask[1:] <= ask[:-1], ask_qty[1:], 0) - np.where(ask[1:] >= ask[:-1], ask_qty[:-1], 0)
     mid = _added(bid, ask)
     has_moved = mid[1:] != mid[:-1]
     if len(quotes) and not before["update_id"]:
-        ofi[:, 0], has_moved[0] = 0, True
+        bids[0], asks[0], has_moved[0] = 0, 0, True
     bars["quote_count"] = starts[1:] - starts[:-1]
-    bars["ofi"] = _sums(ofi, starts).T
+    bars["ofi"] = _sums(split(bids) - split(asks), starts).T
 
     # Integrals up to each edge of the step function that the quotes are, then their differences.
     since_us = _after(edges_us[0], time_us)
-    has_size = (book["bid_qty"] | book["ask_qty"]) > 0
-    level = np.rint(ratio(bid_qty - ask_qty, bid_qty + ask_qty) * _IMBALANCE_SCALE).astype(np.int64)
+    has_size = (bid_qty | ask_qty) > 0
+    level = np.rint(_imbalances(bid_qty, ask_qty) * _IMBALANCE_SCALE).astype(np.int64)
     bars["imbalance_us"] = _integrals(level, since_us, edges_us)
     bars["quoted_us"] = _integrals(has_size.astype(np.int64), since_us, edges_us)
 
@@ -426,6 +423,14 @@ def _summarise_quotes(bars: Bars, quotes: Quotes, edges_us: Ints, before: np.voi
     bars["last_quote_us"] = _after(before["last_quote_us"], time_us)[at_end]
     last_move = _after(0, np.maximum.accumulate(np.where(has_moved, np.arange(1, len(mid)), 0)))
     bars["mid_change_us"] = _after(before["mid_change_us"], time_us)[last_move[at_end]]
+
+
+def _imbalances(bid_qty: Ints, ask_qty: Ints) -> npt.NDArray[np.float64]:
+    """(bid - ask) / (bid + ask) of quantities, correctly rounded; 0 of none. Shape (quotes,)."""
+    if (bid_qty | ask_qty).max(initial=0) < 2**52:  # then the sums are exact as doubles
+        return np.asarray((bid_qty - ask_qty) / np.maximum(bid_qty + ask_qty, 1))
+    bid, ask = split(bid_qty), split(ask_qty)
+    return ratio(bid - ask, bid + ask)
 
 
 def _by_bar(rows: npt.NDArray[Any], ids: str, edges_us: Ints) -> tuple[npt.NDArray[Any], Ints]:

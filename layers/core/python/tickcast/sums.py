@@ -39,17 +39,15 @@ def split(values: Ints) -> Ints:
 
 def products(a: Ints, b: Ints) -> Ints:
     """The limbs of `a * b`, both from 0 to 2^63 - 1. Shape (4, *a.shape)."""
-    low_a, high_a = split(a).view(np.uint64)
-    low_b, high_b = split(b).view(np.uint64)
-    low, high = low_a * low_b, high_a * high_b  # below 2^64 and 2^62
-    one, other = low_a * high_b, high_a * low_b  # below 2^63 each
-    mask, bits = np.uint64(_MASK), np.uint64(LIMB_BITS)
-    limbs = np.empty((4, *a.shape), np.uint64)
-    limbs[0] = low & mask
-    limbs[1] = (low >> bits) + (one & mask) + (other & mask)
-    limbs[2] = (one >> bits) + (other >> bits) + (high & mask)
-    limbs[3] = high >> bits
-    return limbs.view(np.int64)
+    parts = split(a).view(np.uint64)[:, None] * split(b).view(np.uint64)  # (2, 2, ...), below 2^64
+    low, high = (parts & np.uint64(_MASK)).view(np.int64), (parts >> np.uint64(LIMB_BITS)).view(np.int64)
+    limbs = np.empty((4, *a.shape), np.int64)
+    limbs[0], limbs[3] = low[0, 0], high[1, 1]
+    np.add(low[0, 1], low[1, 0], out=limbs[1])
+    limbs[1] += high[0, 0]
+    np.add(high[0, 1], high[1, 0], out=limbs[2])
+    limbs[2] += low[1, 1]
+    return limbs
 
 
 def single(limbs: Ints) -> Ints:
