@@ -70,7 +70,8 @@ class Lane:
         ticks = self._decode(frames, received_us)
         for index, error in ticks.errors:
             frame = frames[index]
-            self.refused.append(RefusedFrame(frame.encode(errors="replace") if isinstance(frame, str) else frame, error))
+            data = frame.encode(errors="replace") if isinstance(frame, str) else frame
+            self.refused.append(RefusedFrame(data, error))
         self._judge_times(ticks)
         for by_symbol in (ticks.trades, ticks.quotes):
             for symbol, rows in by_symbol.items():

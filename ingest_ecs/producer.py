@@ -11,8 +11,8 @@ instants ticks may have been missed and why (notices). A jump in trade ids gets 
 exact time between the trades before and after it: a connection's end or a bad frame may lie well apart from
 the trade that shows the hole.
 
-Ids are judged here, where all connections of the task meet (`tickcast.plausible.IdSeries`). What is refused is
-counted by its reason and goes into quarantine.
+Ids are judged here, where all connections of the task meet (`tickcast.plausible.IdSeries`). What is refused
+is counted by its reason and goes into quarantine.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from tickcast import wire
 from tickcast.plausible import IdSeries, quote_series, trade_series
 from tickcast.sbe import SbeError
 from tickcast.session import Stall
-from tickcast.ticks import Quotes, TickError, Trades, quotes_array, span_us, trades_array
+from tickcast.ticks import TRADE, Quotes, TickError, Trades, quotes_array, span_us, trades_array
 from tickcast.wire import Notice
 
 MAX_TICKS_PER_RECORD = 10_000  # 600 KB, within Kinesis' 1 MB a record
@@ -246,10 +246,12 @@ class Producer:
         before_id = series.newest_id
         judged = series.judge(rows)
         if len(judged.runs) > 1:
-            self._logger.error(RESTARTED, extra={"symbol": symbol, "before": before_id, "now": series.newest_id})
+            self._logger.error(
+                RESTARTED, extra={"symbol": symbol, "before": before_id, "now": series.newest_id}
+            )
         for reason in {reason for _, reason in judged.refused}:
             found = np.array([row for row, why in judged.refused if why == reason], rows.dtype)
-            trades, quotes = (found, _NO_QUOTES) if "side" in found.dtype.names else (_NO_TRADES, found)
+            trades, quotes = (found, _NO_QUOTES) if rows.dtype == TRADE else (_NO_TRADES, found)
             error = TickError(f"{symbol}: {reason}")
             self._refused_ticks(lane, RefusedTicks(symbol, trades, quotes, error))
         return judged.runs

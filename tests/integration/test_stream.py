@@ -24,10 +24,15 @@ KEY = "an-ed25519-key"
 
 
 def trade_frame(trade_id: int, symbol: str = "BTCUSDT") -> bytes:
-    return sbe.encode(sbe.TradesEvent(2, 1, -8, -8, (sbe.SbeTrade(trade_id, 100, 5, False),), symbol))
+    now_us = time.time_ns() // 1000
+    return sbe.encode(
+        sbe.TradesEvent(now_us, now_us, -8, -8, (sbe.SbeTrade(trade_id, 100, 5, False),), symbol)
+    )
 
 
-QUOTE_FRAME = sbe.encode(sbe.BestBidAskEvent(2, 9, -8, -8, 100, 5, 101, 6, "BTCUSDT"))
+def quote_frame(bid: int = 100) -> bytes:
+    now_us = time.time_ns() // 1000
+    return sbe.encode(sbe.BestBidAskEvent(now_us, now_us, -8, -8, bid, 5, 101, 6, "BTCUSDT"))
 
 
 Serve = Callable[[int, ServerConnection], object]
@@ -120,8 +125,8 @@ def test_ticks_arrive_and_bad_frames_are_counted_and_skipped() -> None:
             b"garbage",
             trade_frame(2)[:-3],
             trade_frame(3, "DOGEUSDT"),
-            sbe.encode(sbe.BestBidAskEvent(2, 9, -8, -8, 101, 5, 100, 6, "BTCUSDT")),
-            QUOTE_FRAME,
+            quote_frame(bid=102),
+            quote_frame(),
         ):
             await connection.send(frame)
         await connection.send("not json")
@@ -168,7 +173,7 @@ def test_a_stream_that_stalls_is_relieved_by_a_second_connection(monkeypatch: py
     async def talk(n: int, connection: ServerConnection) -> None:
         for trade_id in range(10 * n, 10 * n + 3):
             await connection.send(trade_frame(trade_id))
-            await connection.send(QUOTE_FRAME)
+            await connection.send(quote_frame())
         await connection.wait_closed()  # pings are answered all along
 
     async def scenario() -> None:
@@ -189,10 +194,11 @@ def test_rollover_leaves_no_hole() -> None:
         while True:
             if clients:
                 sent += 1
+                trade, quote = trade_frame(sent), quote_frame()
                 for client in list(clients):
                     with contextlib.suppress(ConnectionClosed):
-                        await client.send(trade_frame(sent))
-                        await client.send(QUOTE_FRAME)
+                        await client.send(trade)
+                        await client.send(quote)
             await asyncio.sleep(0.005)
 
     async def talk(n: int, connection: ServerConnection) -> None:
@@ -215,9 +221,10 @@ def test_rollover_leaves_no_hole() -> None:
 
 
 def test_the_keyless_feed_gives_the_same_ticks() -> None:
+    now_us = time.time_ns() // 1000
     texts = [
-        '{"stream":"btcusdt@trade","data":{"e":"trade","E":2000001,"s":"BTCUSDT","t":7,"p":"61837.63",'
-        '"q":"0.02","T":2000000,"m":true,"M":true}}',
+        f'{{"stream":"btcusdt@trade","data":{{"e":"trade","E":{now_us + 1},"s":"BTCUSDT","t":7,'
+        f'"p":"61837.63","q":"0.02","T":{now_us},"m":true,"M":true}}}}',
         '{"stream":"btcusdt@bookTicker","data":{"u":9,"s":"BTCUSDT","b":"61837.63","B":"3.7","a":"61837.64","A":"1"}}',
         '{"stream":"btcusdt@trade","data":{"e":"trade","s":"BTCUSDT","t":8}}',
         '{"result":null,"id":1}',
@@ -236,7 +243,7 @@ def test_the_keyless_feed_gives_the_same_ticks() -> None:
             (batch,) = [batch for batch in ingest.kinesis.batches if len(batch.trades)]
             assert batch.source == "json"
             assert batch.trades[["time_us", "first_id", "price", "qty", "side"]].tolist() == [
-                (2_000_000, 7, 6183763000000, 2000000, -1)
+                (now_us, 7, 6183763000000, 2000000, -1)
             ]
             assert batch.quotes[["update_id", "bid_price", "ask_qty"]].tolist() == [(9, 6183763000000, 10**8)]
             assert ingest.producer.bad_frames.total() == 1

@@ -93,4 +93,4 @@ def test_a_newer_version_laid_out_alike_is_read_alike() -> None:
 
 
 def test_no_frames() -> None:
-    assert decode_frames([], np.zeros(0, np.int64)) == ({}, {}, [])
+    assert decode_frames([], np.zeros(0, np.int64)) == ({}, {}, [], ())

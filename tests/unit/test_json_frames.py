@@ -70,9 +70,12 @@ def test_a_quote_s_time_is_the_local_clock_moved_by_the_smallest_delay() -> None
     ("text", "reason"),
     [
         ("not json", "Expecting value"),
-        ("[]", "list indices"),
-        ("{}", "'data'"),
-        ('{"stream":"btcusdt@kline_1s","data":{}}', "unknown stream 'btcusdt@kline_1s'"),
+        ("[]", "no object"),
+        ("{}", "neither a trade nor a quote"),
+        ('{"stream":"btcusdt@kline_1s","data":{"e":"kline","s":"BTCUSDT"}}', "neither a trade nor a quote"),
+        ('{"stream":"btcusdt@trade","data":null}', "neither a trade nor a quote"),
+        (trade(s=None), "no symbol"),
+        (trade(t=-1), "-1 is no whole number"),
         (trade(p="0"), "trade 7: price 0"),
         (trade(p=61837.63), "has no attribute 'partition'"),
         (trade(m=1), "m is 1, neither true nor false"),
@@ -82,7 +85,7 @@ def test_a_quote_s_time_is_the_local_clock_moved_by_the_smallest_delay() -> None
         ("[" * 100_000, "RecursionError"),
         (trade(t="seven"), "'seven' is no whole number"),
         (quote(a="61837.63"), "book 9: bid 61837.63"),
-        (quote(B="0"), "book 9"),
+        (quote(B="-1"), "not a decimal number"),
     ],
 )
 def test_bad_frames_are_named_and_the_rest_is_read(text: str, reason: str) -> None:

@@ -320,7 +320,7 @@ class BarRing:
         before_id = self.trade_ids.newest
         if self.trade_ids.continues(first_id):
             dropped = self.trade_ids.cut(first_id)
-            self.gaps.cut(first_id)
+            self.gaps.cut((self.trade_ids.newest or 0) + 1)  # it is seen again with the run
             if dropped < _FEW_IDS:
                 self.newest_trade_us = min(before_us, time_us)
                 return

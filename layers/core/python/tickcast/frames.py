@@ -3,7 +3,8 @@
 Frames of one kind, one symbol length and one number of trades have one layout, so they are joined and
 read through one structured dtype: some tens of nanoseconds a frame instead of a microsecond. Whatever
 does not look exactly like the plain case (fields that a later schema version added, exponents other than -8,
-a side of the book gone, a damaged or impossible frame) goes one by one through `tickcast.sbe`, which knows all of it and names what is wrong.
+a side of the book gone, a damaged or impossible frame) goes one by one through `tickcast.sbe`, which knows
+all of it and names what is wrong.
 """
 
 from __future__ import annotations

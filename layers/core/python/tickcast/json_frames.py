@@ -48,7 +48,7 @@ def unwrapped(message: Message) -> Message:
 
 
 def is_control(message: Message) -> bool:
-    """Whether `message`, unwrapped, is about the connection: a reply to a request, or an announced shutdown."""
+    """Whether `message`, unwrapped, is about the connection: a reply to a request, an announced shutdown."""
     if "e" in message:
         return bool(message["e"] == "serverShutdown")
     return not message.keys() >= _QUOTE_MEMBERS and bool(_CONTROL_MEMBERS & message.keys())

@@ -1,4 +1,4 @@
-"""Which ticks can be true: books by themselves, times by the clocks and their neighbours, ids by their series.
+"""Which ticks can be true: books by themselves, times by clocks and neighbours, ids by their series.
 
 A value far off must cost its own row and nothing else, so every judgement here is about rows. Each is made
 twice: where ticks come in (`ingest_ecs`, one connection at a time) and again by the consumers, which must
@@ -196,8 +196,8 @@ class Pace(NamedTuple):
     is_exact: bool  # whether a lower id cannot have a later time
 
 
-# Several times what the busiest market has shown. Times of quotes on the keyless feed are estimates, so that a
-# connection that lags repeats old ids at later times: only ids from before the last seconds tell anything.
+# Several times what the busiest market has shown. Times of quotes on the keyless feed are estimates: there a
+# connection that lags repeats old ids at later times, and only ids from before the last seconds are proof.
 TRADE_PACE = Pace("first_id", "last_id", 10_000, 20_000, 0, is_exact=True)
 QUOTE_PACE = Pace("update_id", "update_id", 100_000, 2_000_000, 1_000_000, is_exact=False)
 
@@ -278,11 +278,15 @@ class IdSeries:
     def _is_odd(self, first: Any, time_us: Any, reached: Any, seen_us: Any) -> Any:
         """Whether ids at their times do not fit a series that had come to `reached` at `seen_us`."""
         ahead, since_us = first - reached, time_us - seen_us
-        elapsed_us = np.minimum(np.maximum(since_us, 0), _MAX_ELAPSED_US)
-        odd = ahead > self.pace.spare + elapsed_us * self.pace.per_s // 1_000_000
+        odd = ahead > self._furthest(since_us)
         if self.pace.is_exact:
             return odd | ((ahead <= 0) & (since_us > 0)) | ((ahead > 0) & (since_us < -BEHIND_US))
         return odd | ((first < self.floor_id) & (since_us > 0))
+
+    def _furthest(self, since_us: Any) -> Any:
+        """The largest jump that there can be after so long."""
+        elapsed_us = np.minimum(np.maximum(since_us, 0), _MAX_ELAPSED_US)
+        return self.pace.spare + elapsed_us * self.pace.per_s // 1_000_000
 
     def _judge_row(
         self,
@@ -344,7 +348,8 @@ class IdSeries:
                 return
         if self.suspects:
             newest = self.suspects[-1]
-            if row[first] < newest[first] or self._is_odd(row[first], row[at], newest[last], newest[at]):
+            ahead, since_us = row[first] - newest[last], row[at] - newest[at]
+            if not 0 < ahead <= self._furthest(since_us) or since_us < 0:
                 refused += [(each, self._reason(each[first])) for each in self.suspects]
                 self.suspects = []
         self.suspects.append(row)

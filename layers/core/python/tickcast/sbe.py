@@ -340,7 +340,7 @@ def decimal_text(mantissa: int, exponent: int) -> str:
 
 
 def _decimal(mantissa: int, exponent: int) -> str | None:
-    return None if NULL_INT64 == mantissa or NULL_INT8 == exponent else decimal_text(mantissa, exponent)
+    return None if mantissa == NULL_INT64 or exponent == NULL_INT8 else decimal_text(mantissa, exponent)
 
 
 def describe(event: Event) -> dict[str, Any]:

@@ -136,9 +136,7 @@ def check_times(batch: TickBatch, arrived_us: int) -> Checked:
         counts["a notice ahead of its arrival"] = len(batch.notices) - len(notices)
     if not counts:
         return Checked(batch)
-    good = batch._replace(
-        trades=good_trades, quotes=good_quotes, watermark_us=watermark_us, notices=notices
-    )
+    good = batch._replace(trades=good_trades, quotes=good_quotes, watermark_us=watermark_us, notices=notices)
     bad = batch._replace(trades=bad_trades, quotes=bad_quotes, notices=())
     reason = "; ".join(f"{why} ({count})" for why, count in counts.items())
     return Checked(good, bad, f"{batch.symbol}: {reason}")
