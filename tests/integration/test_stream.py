@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import http
+import json
 import random
 import time
 from collections.abc import AsyncIterator, Callable
@@ -247,6 +248,41 @@ def test_the_keyless_feed_gives_the_same_ticks() -> None:
             ]
             assert batch.quotes[["update_id", "bid_price", "ask_qty"]].tolist() == [(9, 6183763000000, 10**8)]
             assert ingest.producer.bad_frames.total() == 1
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("is_wrapped", [True, False])
+def test_the_keyless_feed_s_messages_are_told_apart_by_reading_them(is_wrapped: bool) -> None:
+    """Members in any order and white space; a shutdown within the wrapper; none is counted as bad."""
+
+    def written(name: str, data: dict) -> str:
+        return json.dumps({"data": data, "stream": name} if is_wrapped else data, indent=1)
+
+    async def talk(n: int, connection: ServerConnection) -> None:
+        now_us = time.time_ns() // 1000
+        data = {
+            "m": True,
+            "T": now_us,
+            "q": "0.02",
+            "p": "1.5",
+            "t": n,
+            "s": "BTCUSDT",
+            "E": now_us,
+            "e": "trade",
+        }
+        await connection.send('{"error":{"code":2,"msg":"Invalid request"},"id":1}')
+        await connection.send(written("btcusdt@trade", data))
+        if n == 1:
+            await connection.send(written("btcusdt@trade", {"E": 1754000000000, "e": "serverShutdown"}))
+        await connection.wait_closed()
+
+    async def scenario() -> None:
+        path = "/stream?streams=btcusdt@trade/btcusdt@bookTicker&timeUnit=MICROSECOND"
+        async with exchange(talk, key=None, path=path) as url:
+            ingest = Ingest(url, PROTOCOL="json", BINANCE_API_KEY="")
+            await ingest.run_until(lambda: ingest.kinesis.trade_ids == [1, 2])
+            assert ingest.producer.bad_frames.total() == 0
 
     asyncio.run(scenario())
 
