@@ -146,13 +146,17 @@ def _sifted(
     rows: Any, faults_of: Callable[[Any], list[plausible.Fault]], arrived_us: int, counts: dict[str, int]
 ) -> tuple[Any, Any]:
     """`rows` that can be, and the others; `counts` by reason is added to."""
-    bad = np.zeros(len(rows), bool)
-    if len(rows):
-        for reason, is_faulty in (*faults_of(rows), *plausible.time_faults(rows, arrived_us)):
-            if count := int(np.count_nonzero(is_faulty & ~bad)):
-                counts[reason] = counts.get(reason, 0) + count
-                bad |= is_faulty
-    return (rows[~bad], rows[bad]) if bad.any() else (rows, rows[:0])
+    if not len(rows):
+        return rows, rows
+    bad: Any = None
+    for reason, is_faulty in (*faults_of(rows), *plausible.time_faults(rows, arrived_us)):
+        if not is_faulty.any():
+            continue
+        bad = np.zeros(len(rows), bool) if bad is None else bad
+        if count := int(np.count_nonzero(is_faulty & ~bad)):
+            counts[reason] = counts.get(reason, 0) + count
+        bad |= is_faulty
+    return (rows, rows[:0]) if bad is None else (rows[~bad], rows[bad])
 
 
 def encode(batch: TickBatch) -> bytes:
