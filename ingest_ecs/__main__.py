@@ -12,6 +12,7 @@ import random
 import signal
 import sys
 import time
+from collections import Counter
 from typing import Any
 
 import boto3
@@ -22,13 +23,15 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from ingest_ecs.health import HealthServer
 from ingest_ecs.producer import Producer
+from ingest_ecs.quarantine import Quarantine
 from ingest_ecs.settings import IngestSettings
 from ingest_ecs.stream import Stream
 from tickcast.adapters import wire_schema
 from tickcast.adapters.settings import SettingsError
 from tickcast.session import FatalSessionError, Session
 
-DRAIN_S = 20  # within ECS' stop timeout of 30 s
+DRAIN_S = 20  # with the next within ECS' stop timeout of 30 s
+QUARANTINE_DRAIN_S = 2
 READY_TICK_AGE_S = 10
 STUCK_AFTER_S = 30  # a put takes 7 s at the most before it fails
 METRICS_EVERY_S = 60
@@ -70,8 +73,9 @@ def counted(producer: Producer) -> dict[str, int]:
 
 
 async def emit_metrics(producer: Producer) -> None:
-    """One line of CloudWatch's embedded metric format a minute: what changed since the last."""
-    before = counted(producer)
+    """One line of CloudWatch's embedded metric format a minute: what changed since the last. Reasons are a
+    field of the line, for queries: as metrics of their own there would be any number."""
+    before, counted_reasons = counted(producer), Counter(producer.bad_frames)
     while True:
         await asyncio.sleep(METRICS_EVERY_S)
         now = counted(producer)
@@ -83,6 +87,10 @@ async def emit_metrics(producer: Producer) -> None:
             ("bad_frames", "BadFrames"),
         ):
             metrics.add_metric(metric, MetricUnit.Count, now[name] - before[name])
+        reasons = Counter(producer.bad_frames) - counted_reasons
+        if reasons:
+            metrics.add_metadata("bad_frames", dict(reasons))
+        counted_reasons = Counter(producer.bad_frames)
         metrics.add_metric("WaitingRecords", MetricUnit.Count, producer.waiting_records())
         metrics.flush_metrics()
         before = now
@@ -99,6 +107,11 @@ def publish_schema(settings: IngestSettings) -> None:
         logger.error("the wire schema could not be published", extra={"reason": str(error)})
 
 
+def s3_client() -> Any:
+    retries = {"mode": "standard", "total_max_attempts": 1}
+    return boto3.client("s3", config=Config(connect_timeout=2, read_timeout=5, retries=retries))
+
+
 async def ingest(settings: IngestSettings) -> None:
     """Hold the stream and put its ticks until a signal. Raises `FatalSessionError` or `TimeoutError`."""
     kinesis = boto3.client(
@@ -109,6 +122,7 @@ async def ingest(settings: IngestSettings) -> None:
     )
     streams = [(symbol, kind) for symbol in settings.symbols for kind in ("trades", "quotes")]
     session = Session(streams, random.Random(), settings.rollover_s)
+    quarantine = Quarantine(s3_client() if settings.bucket else None, settings.bucket, logger)
     producer = Producer(
         kinesis,
         settings.stream_name,
@@ -118,6 +132,7 @@ async def ingest(settings: IngestSettings) -> None:
         logger,
         lambda connection, symbol, kind: session.data(connection, symbol, kind, time.monotonic()),
         busy_symbol=settings.busy_symbol,
+        quarantine=quarantine.keep,
     )
     stream = Stream(settings, session, producer, logger)
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
@@ -130,12 +145,14 @@ async def ingest(settings: IngestSettings) -> None:
         logger.info("health_listening", extra={"event": "health_listening", "port": health.port})
         putting, streaming = asyncio.create_task(producer.run()), asyncio.create_task(stream.run())
         stopping, emitting = asyncio.create_task(stop.wait()), asyncio.create_task(emit_metrics(producer))
+        keeping = asyncio.create_task(quarantine.run())
         await asyncio.wait({putting, streaming, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (stopping, emitting, streaming):
+        for task in (stopping, emitting, streaming, keeping):
             task.cancel()
         outcome = (await asyncio.gather(streaming, return_exceptions=True))[0]
         producer.drain()
         await asyncio.wait({putting}, timeout=DRAIN_S)
+        await quarantine.drain(QUARANTINE_DRAIN_S)
         logger.info("stopped", extra={"waiting_records": producer.waiting_records(), **vars(producer.counts)})
         if not putting.done():
             putting.cancel()

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from tickcast import plausible
 from tickcast.frames import Ticks, decode_frames
 from tickcast.json_frames import JsonFrames
 from tickcast.session import Newest
-from tickcast.ticks import TRADE, Quotes, TickError, Trades
-from tickcast.wire import CLOCKS_APART_US
+from tickcast.ticks import QUOTE, TRADE, Quotes, TickError, Trades
 
 # How far the exchange's clock may be apart between the streams of one connection, which keeps their order.
 STREAMS_APART_US = 100_000
@@ -20,58 +20,91 @@ STREAMS_APART_US = 100_000
 CLAIM_LIFE_US = 2_000_000
 
 Decode = Callable[[Sequence[Any], npt.NDArray[Any]], Ticks]
+Control = Callable[[dict[str, Any]], None]
+
+_NO_TRADES, _NO_QUOTES = np.empty(0, TRADE), np.empty(0, QUOTE)
 
 
 def decoder(protocol: str) -> Decode:
     return decode_frames if protocol == "sbe" else JsonFrames().decode
 
 
+class RefusedFrame(NamedTuple):
+    data: bytes
+    error: Exception
+
+
+class RefusedTicks(NamedTuple):
+    """Ticks of one symbol that cannot be."""
+
+    symbol: str
+    trades: Trades
+    quotes: Quotes
+    error: Exception
+
+
 class Lane:
-    """One connection. `name` tells connections, and tasks, apart downstream.
+    """One connection. `name` tells connections, and tasks, apart downstream; `on_control` is given the
+    messages among the frames that are about the connection.
 
     `newest` is what was known by symbol when the connection opened; from then on what came by it.
     """
 
     def __init__(
-        self, number: int, name: str, protocol: str, newest: Mapping[str, Newest] | None = None
+        self,
+        number: int,
+        name: str,
+        protocol: str,
+        newest: Mapping[str, Newest] | None = None,
+        on_control: Control = lambda message: None,
     ) -> None:
         self.number = number
         self.name = name
         self.withdrawn: set[str] = set()  # symbols it may claim nothing of, though it delivers
         self.newest = dict(newest or {})
+        self.refused: list[RefusedFrame | RefusedTicks] = []  # since the caller last took them
         self._newest_us: dict[str, int] = {}  # exchange time, by symbol
         self._newest_received_us = -1
         self._decode = decoder(protocol)
+        self._on_control = on_control
         self._frames: list[Any] = []
         self._received_us: list[int] = []
+        self._clock = plausible.ExchangeClock()
+        # On the keyless feed a quote's time is made from its receipt, and is no evidence.
+        self._are_quotes_stamped = protocol == "sbe"
+        self._undecided: list[tuple[str, Trades | Quotes]] = []
 
     def take(self, frame: bytes | str, received_us: int) -> None:
         self._frames.append(frame)
         self._received_us.append(received_us)
 
     def drain(self) -> Ticks:
-        """The ticks of the frames taken since the last time."""
+        """The ticks of the frames taken since the last time, but for those that cannot be."""
         frames, received_us = self._frames, np.array(self._received_us, np.int64)
         self._frames, self._received_us = [], []
         ticks = self._decode(frames, received_us)
+        for index, error in ticks.errors:
+            frame = frames[index]
+            data = frame.encode(errors="replace") if isinstance(frame, str) else frame
+            self.refused.append(RefusedFrame(data, error))
+        self._judge_times(ticks)
         for by_symbol in (ticks.trades, ticks.quotes):
-            for symbol in list(by_symbol):
-                rows = by_symbol[symbol]
-                is_wild = rows["time_us"] - rows["receive_time_us"] > CLOCKS_APART_US
-                if is_wild.any():
-                    wild_us = int(rows["time_us"][is_wild].max())
-                    ticks.errors.append((-1, TickError(f"{symbol}: a tick from the future, {wild_us} µs")))
-                    rows = by_symbol[symbol] = rows[~is_wild]
-                if not len(rows):
-                    del by_symbol[symbol]
-                    continue
+            for symbol, rows in by_symbol.items():
                 self._saw(symbol, rows)
+        for message in ticks.control:
+            self._on_control(message)
         return ticks
 
     @property
     def delivers(self) -> bool:
         """Whether any tick came."""
         return bool(self._newest_us)
+
+    def give_up_undecided(self) -> None:
+        """Nothing comes any more by which the ticks that are still undecided could be judged."""
+        for symbol, rows in self._undecided:
+            self._refuse(symbol, rows, "a time off the clock, with nothing to compare it with")
+        self._undecided = []
 
     def watermark_us(self, symbol: str, now_us: int) -> int | None:
         """The exchange time up to which all of `symbol` has come; None where nothing can be claimed.
@@ -93,3 +126,40 @@ class Lane:
         else:
             bid_price, bid_qty, ask_price, ask_qty = rows[rows["update_id"].argmax()].tolist()[3:]
             self.newest[symbol] = known._replace(book=(bid_price, bid_qty, ask_price, ask_qty))
+
+    def _judge_times(self, ticks: Ticks) -> None:
+        """Leave in `ticks` what the clock allows, with what it could not decide before."""
+        stamped = (ticks.trades, ticks.quotes) if self._are_quotes_stamped else (ticks.trades,)
+        for symbol, rows in self._undecided:
+            by_symbol = ticks.trades if rows.dtype == TRADE else ticks.quotes
+            by_symbol[symbol] = np.concatenate([rows, by_symbol[symbol]]) if symbol in by_symbol else rows
+        self._undecided = []
+        parts = [(by, symbol, by[symbol]) for by in stamped for symbol in by]
+        if not parts:
+            return
+        times_us, received_us = (
+            np.concatenate([rows[name] for _, _, rows in parts]) for name in ("time_us", "receive_time_us")
+        )
+        verdicts = self._clock.judge(times_us, received_us)
+        if not verdicts.any():
+            return
+        at = 0
+        for by_symbol, symbol, rows in parts:
+            of_rows = verdicts[at : at + len(rows)]
+            at += len(rows)
+            by_symbol[symbol] = rows[of_rows == plausible.FITS]
+            if not len(by_symbol[symbol]):
+                del by_symbol[symbol]
+            undecided = rows[of_rows == plausible.UNDECIDED]
+            if len(undecided):
+                self._undecided.append((symbol, undecided))
+            for verdict, reason in plausible.REASONS.items():
+                if (of_rows == verdict).any():
+                    far_off = rows[of_rows == verdict]
+                    ticks.errors.append((-1, self._refuse(symbol, far_off, reason)))
+
+    def _refuse(self, symbol: str, rows: Trades | Quotes, reason: str) -> TickError:
+        error = TickError(f"{symbol}: {reason}")
+        trades, quotes = (rows, _NO_QUOTES) if rows.dtype == TRADE else (_NO_TRADES, rows)
+        self.refused.append(RefusedTicks(symbol, trades, quotes, error))
+        return error

@@ -1,20 +1,25 @@
 """Ticks into Kinesis: one wire batch per symbol and linger, in order, nothing accepted is lost.
 
 PutRecords keeps no order across partial failures, so a call carries at most one record per symbol, and a
-record that failed stays at the head of its symbol's queue: later ones wait behind it. The queue is bounded
-in bytes (a minute at a quarter of what a shard takes, an hour of an ordinary market); beyond that the oldest
-batch is dropped, counted, and reported downstream as a notice, for REST to repair.
+record that failed stays at the head of its symbol's queue: later ones wait behind it. A call stays within the
+limits of 500 records and 5 MiB, and the symbols take turns in being first. All queues together are bounded in
+bytes (a minute of what a shard takes, an hour of several ordinary markets); beyond that the oldest batch of
+the longest queue is dropped, counted, and reported downstream as a notice, for REST to repair.
 
 Batches also carry what only ingest knows: how far a connection has come (watermarks), and between which
 instants ticks may have been missed and why (notices). A jump in trade ids gets a notice of its own, of the
 exact time between the trades before and after it: a connection's end or a bad frame may lie well apart from
 the trade that shows the hole.
+
+Ids are judged here, where all connections of the task meet (`tickcast.plausible.IdSeries`). What is refused
+is counted by its reason and goes into quarantine.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -25,21 +30,29 @@ import numpy as np
 from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ingest_ecs.lane import Lane
+from ingest_ecs.lane import Lane, RefusedFrame, RefusedTicks
 from tickcast import wire
+from tickcast.plausible import IdSeries, quote_series, trade_series
 from tickcast.sbe import SbeError
 from tickcast.session import Stall
-from tickcast.ticks import Quotes, Trades, quotes_array, span_us, trades_array
+from tickcast.ticks import TRADE, Quotes, TickError, Trades, quotes_array, span_us, trades_array
 from tickcast.wire import Notice
 
 MAX_TICKS_PER_RECORD = 10_000  # 600 KB, within Kinesis' 1 MB a record
-MAX_WAITING_BYTES = 16 * 2**20  # of one symbol
+MAX_WAITING_BYTES = 64 * 2**20  # of all symbols together
+MAX_CALL_BYTES = 5 * 2**20  # Kinesis' own limits of PutRecords, partition keys included
+MAX_CALL_RECORDS = 500
+PACK_EVERY_S = 1.0  # while a backlog is put
+MAX_NOTICES = 50  # of one symbol, singly: further ones of a cause become one
+MAX_REASONS = 100
 WATERMARK_EVERY_S = 1.0
 RETRY_S = 0.5
 STARTED = "ingest was not running"
 UNREADABLE = "a frame could not be read"
 OVERFLOW = "overflow: Kinesis was out of reach"
 SKIPPED = "skipped by the exchange on an open connection"
+REFUSED = "a tick that cannot be was refused"
+RESTARTED = "the exchange started its ids over"
 
 _NO_TRADES, _NO_QUOTES = trades_array([]), quotes_array([])
 
@@ -58,6 +71,16 @@ class _Queue:
     newest_id: int | None = None  # the highest trade id
     newest_trade_us: int = 0  # its exchange time
     suspect: str | None = None  # why trades may be missing before the next one
+    trade_series: IdSeries = field(default_factory=trade_series)
+    quote_series: IdSeries = field(default_factory=quote_series)
+    is_head_on_its_way: bool = False
+
+    def add(self, notice: Notice) -> None:
+        """Add `notice` by itself while there are few."""
+        if len(self.notices) < MAX_NOTICES:
+            self.notices.append(notice)
+        else:
+            self.tell(notice)
 
     def tell(self, notice: Notice) -> None:
         """Add `notice`, as one with another of the same cause: a flood of them must not fill a record."""
@@ -83,8 +106,9 @@ class Counts:
 class Producer:
     """`run` turns what lanes took into records and puts them, until `drain` was asked for and all are out.
 
-    `saw_data(connection, symbol, kind)` is called for each stream that delivered. The ticks of `busy_symbol`,
-    unless it is one of `symbols`, are for nothing else: they show that a connection is alive.
+    `saw_data(connection, symbol, kind)` is called for each stream that delivered, and
+    `quarantine(data, reason, connection)` with what was refused. The ticks of `busy_symbol`, unless it is one
+    of `symbols`, are for nothing else: they show that a connection is alive.
     """
 
     def __init__(
@@ -98,6 +122,7 @@ class Producer:
         saw_data: Callable[[int, str, str], None] = lambda connection, symbol, kind: None,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
         busy_symbol: str | None = None,
+        quarantine: Callable[[bytes, str, str], None] = lambda data, reason, connection: None,
     ) -> None:
         self._kinesis = kinesis
         self._stream_name = stream_name
@@ -107,7 +132,10 @@ class Producer:
         self._saw_data = saw_data
         self._now_us = now_us
         self._busy_symbol = busy_symbol
+        self._quarantine = quarantine
         self._queues = {symbol: _Queue() for symbol in symbols}
+        self._turns = deque(self._queues)  # whose record is first in the next call
+        self._waiting_bytes = 0
         self._lanes: list[Lane] = []
         self._draining = asyncio.Event()
         self.counts = Counts()
@@ -123,6 +151,8 @@ class Producer:
         """`lane`'s connection ended; if no other delivers, what follows begins with a gap."""
         for each in self._lanes:  # what another has taken counts as delivered
             self._pack_lane(each)
+        lane.give_up_undecided()
+        self._take_refused(lane)
         self._lanes.remove(lane)
         for symbol in self._queues:
             self._withdraw(symbol, lane)
@@ -152,7 +182,7 @@ class Producer:
     async def run(self) -> None:
         while True:
             self.turned_s = time.monotonic()
-            if not self._draining.is_set():
+            if not self._draining.is_set() and not self.waiting_records():
                 await self._linger(self._linger_s)
             self.pack()
             if self._draining.is_set() and not self.waiting_records():
@@ -190,9 +220,8 @@ class Producer:
 
     def _pack_lane(self, lane: Lane) -> None:
         ticks = lane.drain()
-        now_us = self._now_us()
-        for _, error in ticks.errors:
-            self._bad_frame(error)
+        self._take_refused(lane)
+        is_unread = bool(ticks.errors)
         for symbol in {*ticks.trades, *ticks.quotes}:
             trades = ticks.trades.get(symbol, _NO_TRADES)
             quotes = ticks.quotes.get(symbol, _NO_QUOTES)
@@ -201,27 +230,62 @@ class Producer:
                 self._saw_data(lane.number, symbol, "trades" if len(trades) else "quotes")
                 continue
             if queue is None:
-                self._bad_frame(KeyError(f"symbol {symbol} was not subscribed"))
+                error = KeyError(f"symbol {symbol} was not subscribed")
+                self._refused_ticks(lane, RefusedTicks(symbol, trades, quotes, error))
                 continue
             for kind, rows in (("trades", trades), ("quotes", quotes)):
                 if len(rows):
                     self._saw_data(lane.number, symbol, kind)
-            if len(trades):
-                self._note_holes(queue, trades, is_unread=bool(ticks.errors))
-            self._end_gap(queue, trades, quotes)
-            self.counts.ticks_in += len(trades) + len(quotes)
-            self.last_tick_us[symbol] = now_us
-            self._split(symbol, lane, trades, quotes, lane.watermark_us(symbol, now_us))
+            trades = self._trades_in_series(lane, symbol, queue, trades, is_unread=is_unread)
+            quotes = np.concatenate(self._in_series(lane, symbol, queue.quote_series, quotes))
+            if len(trades) or len(quotes):
+                self._pack_ticks(lane, symbol, queue, trades, quotes)
+
+    def _pack_ticks(self, lane: Lane, symbol: str, queue: _Queue, trades: Trades, quotes: Quotes) -> None:
+        now_us = self._now_us()
+        self._end_gap(queue, trades, quotes)
+        self.counts.ticks_in += len(trades) + len(quotes)
+        self.last_tick_us[symbol] = now_us
+        self._split(symbol, lane, trades, quotes, lane.watermark_us(symbol, now_us))
+
+    def _trades_in_series(
+        self, lane: Lane, symbol: str, queue: _Queue, trades: Trades, *, is_unread: bool
+    ) -> Trades:
+        """Those of `trades` whose ids can be, what is missing between them noted."""
+        runs = self._in_series(lane, symbol, queue.trade_series, trades)
+        for n, run in enumerate(runs):
+            if n:
+                queue.add(Notice(RESTARTED, queue.newest_trade_us, int(run["time_us"][0])))
+                queue.newest_id = None
+            if len(run):
+                self._note_holes(queue, run, is_unread=is_unread)
+        return np.concatenate(runs)
+
+    def _in_series(self, lane: Lane, symbol: str, series: IdSeries, rows: Any) -> list[Any]:
+        """The runs of `rows` whose ids can be: all but the first begin a series of their own."""
+        before_id = series.newest_id
+        judged = series.judge(rows)
+        if len(judged.runs) > 1:
+            self._logger.error(
+                RESTARTED, extra={"symbol": symbol, "before": before_id, "now": series.newest_id}
+            )
+        for reason in {reason for _, reason in judged.refused}:
+            found = np.array([row for row, why in judged.refused if why == reason], rows.dtype)
+            trades, quotes = (found, _NO_QUOTES) if rows.dtype == TRADE else (_NO_TRADES, found)
+            error = TickError(f"{symbol}: {reason}")
+            self._refused_ticks(lane, RefusedTicks(symbol, trades, quotes, error))
+        return judged.runs
 
     def _note_holes(self, queue: _Queue, trades: Trades, *, is_unread: bool) -> None:
         """Say of each jump in the trade ids why it may be; `is_unread`: some frames among these were bad."""
+        trades = trades[np.argsort(trades["first_id"], kind="stable")]  # a drain has them in any order
         first_id, last_id, time_us = trades["first_id"], trades["last_id"], trades["time_us"]
         before_id = queue.newest_id if queue.newest_id is not None else int(first_id[0]) - 1
         reached = np.maximum.accumulate(np.concatenate([[before_id], last_id]))
         since_us = np.concatenate([[queue.newest_trade_us], time_us])
         for row in np.flatnonzero(first_id > reached[:-1] + 1).tolist():
-            why = queue.suspect or SKIPPED
-            queue.notices.append(Notice(why, int(since_us[row]), int(time_us[row])))
+            why = queue.suspect or (UNREADABLE if is_unread else SKIPPED)
+            queue.add(Notice(why, int(since_us[row]), int(time_us[row])))
         if reached[-1] > before_id:
             queue.newest_id, queue.newest_trade_us = int(reached[-1]), int(time_us[last_id.argmax()])
         # Whether a bad frame was ahead of these trades or behind them is not known: it may explain more.
@@ -259,13 +323,28 @@ class Producer:
         if watermark_us >= 0:
             queue.claimed_s[lane.name] = self._now_us() / 1e6
         queue.waiting.append((wire.encode(batch), batch.tick_count))
-        queue.waiting_bytes += len(queue.waiting[-1][0])
-        while queue.waiting_bytes > MAX_WAITING_BYTES:
-            self._drop(symbol, queue)
+        size = len(queue.waiting[-1][0])
+        queue.waiting_bytes += size
+        self._waiting_bytes += size
+        while self._waiting_bytes > MAX_WAITING_BYTES and self._drop():
+            pass
 
-    def _drop(self, symbol: str, queue: _Queue) -> None:
-        data, ticks = queue.waiting.popleft()
+    def _drop(self) -> bool:
+        """Drop the oldest batch of the longest queue that is not on its way; False where there is none."""
+        droppable = [
+            (queue.waiting_bytes, symbol)
+            for symbol, queue in self._queues.items()
+            if len(queue.waiting) > queue.is_head_on_its_way
+        ]
+        if not droppable:
+            return False
+        _, symbol = max(droppable)
+        queue = self._queues[symbol]
+        oldest = int(queue.is_head_on_its_way)
+        data, ticks = queue.waiting[oldest]
+        del queue.waiting[oldest]
         queue.waiting_bytes -= len(data)
+        self._waiting_bytes -= len(data)
         dropped = wire.decode(data)
         self.counts.dropped_records += 1
         self.counts.dropped_ticks += ticks
@@ -282,29 +361,62 @@ class Producer:
                 "trade_ids": [int(ids.min()), int(ids.max())] if len(ids) else [],
             },
         )
+        return True
 
-    def _bad_frame(self, error: Exception) -> None:
-        """Count it, say so once a reason, and tell downstream: nobody knows which symbol it was about."""
-        reason = error.reason if isinstance(error, SbeError) else str(error)
-        kind = f"{type(error).__name__}: {reason}"[:80]
-        self.bad_frames[kind] += 1
+    def _take_refused(self, lane: Lane) -> None:
+        refused, lane.refused = lane.refused, []
+        for each in refused:
+            if isinstance(each, RefusedTicks):
+                self._refused_ticks(lane, each)
+            else:
+                self._refused_frame(lane, each)
+
+    def _refused_frame(self, lane: Lane, refused: RefusedFrame) -> None:
+        """Count it, and tell downstream: nobody knows which symbol it was about."""
+        reason = self._count(refused.error, 1)
         for queue in self._queues.values():
             queue.tell(Notice(UNREADABLE, queue.newest_us, queue.newest_us))
             queue.suspect = queue.suspect or UNREADABLE
-        if self.bad_frames[kind] == 1:
-            self._logger.error("frame skipped", extra={"reason": kind})
+        self._quarantine(refused.data, reason, lane.name)
+
+    def _refused_ticks(self, lane: Lane, refused: RefusedTicks) -> None:
+        """Count them, and tell downstream if they are of a symbol that goes there."""
+        reason = self._count(refused.error, len(refused.trades) + len(refused.quotes))
+        if queue := self._queues.get(refused.symbol):
+            queue.tell(Notice(REFUSED, queue.newest_us, queue.newest_us))
+            if len(refused.trades):
+                queue.suspect = queue.suspect or REFUSED
+        batch = wire.TickBatch(
+            refused.symbol, self._source, lane.name, wire.NO_WATERMARK, refused.trades, refused.quotes
+        )
+        self._quarantine(wire.encode(batch), reason, lane.name)
+
+    def _count(self, error: Exception, frames: int) -> str:
+        """Count by the kind of reason, numbers aside, and say so once a kind. Returns the whole reason."""
+        text = error.reason if isinstance(error, SbeError) else str(error)
+        reason = f"{type(error).__name__}: {text}".encode(errors="replace").decode()
+        kind = re.sub(r"\d[\d.]*", "N", reason)[:80]
+        if kind not in self.bad_frames and len(self.bad_frames) >= MAX_REASONS:
+            kind = "other reasons"
+        self.bad_frames[kind] += frames
+        if self.bad_frames[kind] == frames:
+            self._logger.error("refused", extra={"reason": reason})
+        return reason
 
     # ------------------------------------------------------------------------------------------ putting
 
     async def _put_heads(self) -> bool:
-        """Put the oldest record of every symbol, call by call, until none waits; False on a failure."""
-        while True:
-            heads = [
-                (symbol, queue, *queue.waiting[0]) for symbol, queue in self._queues.items() if queue.waiting
+        """Put the oldest record of every symbol, call by call, until none waits or it is time to pack again;
+        False on a failure."""
+        started_s = time.monotonic()
+        while symbols := self._next_call():
+            heads = [(self._queues[symbol], *self._queues[symbol].waiting[0]) for symbol in symbols]
+            records = [
+                {"Data": data, "PartitionKey": symbol}
+                for symbol, (_, data, _) in zip(symbols, heads, strict=True)
             ]
-            if not heads:
-                return True
-            records = [{"Data": data, "PartitionKey": symbol} for symbol, _, data, _ in heads]
+            for queue, _, _ in heads:
+                queue.is_head_on_its_way = True
             try:
                 answer = await asyncio.to_thread(
                     self._kinesis.put_records, StreamName=self._stream_name, Records=records
@@ -312,14 +424,16 @@ class Producer:
             except (BotoCoreError, ClientError) as error:
                 self._failed(f"{type(error).__name__}: {error}")
                 return False
-            for (_, queue, data, ticks), result in zip(heads, answer["Records"], strict=True):
+            finally:
+                for queue, _, _ in heads:
+                    queue.is_head_on_its_way = False
+            for (queue, data, ticks), result in zip(heads, answer["Records"], strict=True):
                 if result.get("ErrorCode"):
                     self._failed(f"{result['ErrorCode']}: {result.get('ErrorMessage', '')}")
                     continue
-                # The head may have been dropped while the call was under way.
-                if queue.waiting and queue.waiting[0][0] is data:
-                    queue.waiting.popleft()
-                    queue.waiting_bytes -= len(data)
+                queue.waiting.popleft()
+                queue.waiting_bytes -= len(data)
+                self._waiting_bytes -= len(data)
                 self.counts.records_put += 1
                 self.counts.ticks_put += ticks
                 self.counts.bytes_put += len(data)
@@ -327,6 +441,24 @@ class Producer:
                 return False
             self.last_error = None
             self.turned_s = time.monotonic()
+            if self.turned_s - started_s > PACK_EVERY_S:
+                break
+        return True
+
+    def _next_call(self) -> list[str]:
+        """The symbols whose heads are put next, within the limits of a call; whoever does not fit in, or
+        came late, is first the next time."""
+        chosen: list[str] = []
+        size = 0
+        for _ in range(len(self._turns)):
+            symbol = self._turns[0]
+            if self._queues[symbol].waiting:
+                size += len(self._queues[symbol].waiting[0][0]) + len(symbol.encode())
+                if len(chosen) == MAX_CALL_RECORDS or (chosen and size > MAX_CALL_BYTES):
+                    break
+                chosen.append(symbol)
+            self._turns.rotate(-1)
+        return chosen
 
     def _failed(self, reason: str) -> None:
         self.counts.put_failures += 1

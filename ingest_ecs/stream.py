@@ -1,16 +1,19 @@
 """The sockets: does what `tickcast.session` decides, and tells it what happened.
 
 Nothing slow happens between two frames, or pings go unanswered and the exchange hangs up: a frame is put
-on its connection's lane, and decoded a linger later with the others. REST is asked in a thread.
+on its connection's lane, and decoded a linger later with the others. On the keyless feed that applies to
+control messages too, which only reading tells from data. REST is asked in a thread.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import time
 import uuid
+from typing import Any
 
 import websockets
 from aws_lambda_powertools import Logger
@@ -20,6 +23,7 @@ from ingest_ecs.lane import Lane
 from ingest_ecs.producer import Producer
 from ingest_ecs.settings import IngestSettings
 from tickcast.adapters.binance_rest import BinanceRest, RateLimited, RestError
+from tickcast.json_frames import unwrapped
 from tickcast.session import Close, FatalSessionError, Newest, Open, Session
 from tickcast.ticks import TickError
 
@@ -120,8 +124,13 @@ class Stream:
     async def _hold(self, connection: int) -> None:
         """One connection, from handshake to its end."""
         known = {symbol: come for lane in self._lanes.values() for symbol, come in lane.newest.items()}
-        name = f"{self._task_name}-{connection}"
-        lane = Lane(connection, name, self._settings.protocol, self._newest | known)
+        lane = Lane(
+            connection,
+            f"{self._task_name}-{connection}",
+            self._settings.protocol,
+            self._newest | known,
+            functools.partial(self._control, connection),
+        )
         why, status, retry_after_s = "closed by the exchange", None, 0.0
         try:
             await self._receive(connection, lane)
@@ -156,8 +165,8 @@ class Stream:
             self._producer.open_lane(lane)
             self._happened.set()
             async for frame in socket:
-                if isinstance(frame, str) and not self._is_data(frame):
-                    self._control(connection, frame)
+                if isinstance(frame, str) and self._settings.protocol == "sbe":
+                    self._control_text(connection, frame)  # data are binary
                 else:
                     lane.take(frame, time.time_ns() // 1000)
 
@@ -173,17 +182,22 @@ class Stream:
             self._fatal = error
         self._happened.set()
 
-    def _is_data(self, text: str) -> bool:
-        return self._settings.protocol == "json" and text.startswith('{"stream"')
-
-    def _control(self, connection: int, text: str) -> None:
-        """A text frame beside the data: replies to subscriptions, and the announcement of a shutdown."""
+    def _control_text(self, connection: int, text: str) -> None:
         try:
             message = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             message = None
-        self._logger.info("text frame", extra={"connection": connection, "text": text[:500]})
-        if isinstance(message, dict) and message.get("e") == "serverShutdown":
+        if isinstance(message, dict):
+            self._control(connection, unwrapped(message))
+        else:
+            self._logger.warning("text frame", extra={"connection": connection, "text": text[:500]})
+
+    def _control(self, connection: int, message: dict[str, Any]) -> None:
+        """A message that is no data: a reply to a request, or the announcement of a shutdown."""
+        is_refusal = message.get("error") is not None or "code" in message
+        log = self._logger.error if is_refusal else self._logger.info
+        log("control message", extra={"connection": connection, "text": str(message)[:500]})
+        if message.get("e") == "serverShutdown":
             self._session.shutdown_announced(connection)
             self._happened.set()
 

@@ -397,6 +397,7 @@ class AwsAppStack(AppStack):
         )
         data.stream.grant_write(self.ingest.task.task_role)
         data.lake.grant_write(self.ingest.task.task_role, "schemas/*")
+        data.lake.grant_write(self.ingest.task.task_role, "quarantine/ingest_ecs/*")
 
         self.migration = Migration(
             self,

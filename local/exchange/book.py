@@ -71,6 +71,8 @@ def synthetic_levels(quote: Quote, limit: int) -> tuple[Levels, Levels]:
 
 
 def _deeper(price: int, qty: int, step: int, limit: int) -> Levels:
+    if not qty:  # this side is gone
+        return ()
     levels = [(price, qty)]
     for distance in _distances(price, step, limit):
         level = price + step * distance

@@ -130,6 +130,18 @@ def test_what_a_function_may_do_in_the_lake(synthesised: Synthesised, function: 
     assert allowed == LAKE[function]
 
 
+def test_what_ingest_may_do_in_the_lake(on_aws: Synthesised) -> None:
+    allowed = {
+        (action, resource["Fn::Join"][1][-1].removeprefix("/"))
+        for policy, statement in statements(on_aws)
+        if policy.startswith("IngestTaskTaskRole")
+        for action in as_list(statement["Action"])
+        for resource in as_list(statement["Resource"])
+        if action.startswith("s3:")
+    }
+    assert allowed == {("s3:PutObject", "schemas/*"), ("s3:PutObject", "quarantine/ingest_ecs/*")}
+
+
 def test_who_reads_and_writes_the_stream(synthesised: Synthesised) -> None:
     readers, writers = set(), set()
     for policy, statement in statements(synthesised):

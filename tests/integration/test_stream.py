@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import http
+import json
 import random
 import time
 from collections.abc import AsyncIterator, Callable
@@ -25,10 +26,15 @@ KEY = "an-ed25519-key"
 
 
 def trade_frame(trade_id: int, symbol: str = "BTCUSDT") -> bytes:
-    return sbe.encode(sbe.TradesEvent(2, 1, -8, -8, (sbe.SbeTrade(trade_id, 100, 5, False),), symbol))
+    now_us = time.time_ns() // 1000
+    return sbe.encode(
+        sbe.TradesEvent(now_us, now_us, -8, -8, (sbe.SbeTrade(trade_id, 100, 5, False),), symbol)
+    )
 
 
-QUOTE_FRAME = sbe.encode(sbe.BestBidAskEvent(2, 9, -8, -8, 100, 5, 101, 6, "BTCUSDT"))
+def quote_frame(bid: int = 100) -> bytes:
+    now_us = time.time_ns() // 1000
+    return sbe.encode(sbe.BestBidAskEvent(now_us, now_us, -8, -8, bid, 5, 101, 6, "BTCUSDT"))
 
 
 Serve = Callable[[int, ServerConnection], object]
@@ -142,8 +148,8 @@ def test_ticks_arrive_and_bad_frames_are_counted_and_skipped() -> None:
             b"garbage",
             trade_frame(2)[:-3],
             trade_frame(3, "DOGEUSDT"),
-            sbe.encode(sbe.BestBidAskEvent(2, 9, -8, -8, 101, 5, 100, 6, "BTCUSDT")),
-            QUOTE_FRAME,
+            quote_frame(bid=102),
+            quote_frame(),
         ):
             await connection.send(frame)
         await connection.send("not json")
@@ -193,7 +199,7 @@ def test_a_stream_that_is_dead_is_relieved_by_a_second_connection(monkeypatch: p
             await connection.send(trade_frame(trade_id))
         with contextlib.suppress(ConnectionClosed):
             while True:  # quotes flow all along, and pings are answered
-                await connection.send(QUOTE_FRAME)
+                await connection.send(quote_frame())
                 await asyncio.sleep(0.05)
 
     async def scenario() -> None:
@@ -213,7 +219,7 @@ def test_a_market_that_is_quiet_by_rest_s_word_says_so_and_keeps_its_connection(
 
     async def talk(n: int, connection: ServerConnection) -> None:
         await connection.send(trade_frame(1))
-        await connection.send(QUOTE_FRAME)
+        await connection.send(quote_frame())
         busy = sbe.encode(sbe.BestBidAskEvent(2, 9, -8, -8, 100, 5, 101, 6, "BUSYUSDT"))
         with contextlib.suppress(ConnectionClosed):
             while True:
@@ -247,10 +253,11 @@ def test_rollover_leaves_no_hole() -> None:
         while True:
             if clients:
                 sent += 1
+                trade, quote = trade_frame(sent), quote_frame()
                 for client in list(clients):
                     with contextlib.suppress(ConnectionClosed):
-                        await client.send(trade_frame(sent))
-                        await client.send(QUOTE_FRAME)
+                        await client.send(trade)
+                        await client.send(quote)
             await asyncio.sleep(0.005)
 
     async def talk(n: int, connection: ServerConnection) -> None:
@@ -273,9 +280,10 @@ def test_rollover_leaves_no_hole() -> None:
 
 
 def test_the_keyless_feed_gives_the_same_ticks() -> None:
+    now_us = time.time_ns() // 1000
     texts = [
-        '{"stream":"btcusdt@trade","data":{"e":"trade","E":2000001,"s":"BTCUSDT","t":7,"p":"61837.63",'
-        '"q":"0.02","T":2000000,"m":true,"M":true}}',
+        f'{{"stream":"btcusdt@trade","data":{{"e":"trade","E":{now_us + 1},"s":"BTCUSDT","t":7,'
+        f'"p":"61837.63","q":"0.02","T":{now_us},"m":true,"M":true}}}}',
         '{"stream":"btcusdt@bookTicker","data":{"u":9,"s":"BTCUSDT","b":"61837.63","B":"3.7","a":"61837.64","A":"1"}}',
         '{"stream":"btcusdt@trade","data":{"e":"trade","s":"BTCUSDT","t":8}}',
         '{"result":null,"id":1}',
@@ -294,10 +302,45 @@ def test_the_keyless_feed_gives_the_same_ticks() -> None:
             (batch,) = [batch for batch in ingest.kinesis.batches if len(batch.trades)]
             assert batch.source == "json"
             assert batch.trades[["time_us", "first_id", "price", "qty", "side"]].tolist() == [
-                (2_000_000, 7, 6183763000000, 2000000, -1)
+                (now_us, 7, 6183763000000, 2000000, -1)
             ]
             assert batch.quotes[["update_id", "bid_price", "ask_qty"]].tolist() == [(9, 6183763000000, 10**8)]
             assert ingest.producer.bad_frames.total() == 1
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("is_wrapped", [True, False])
+def test_the_keyless_feed_s_messages_are_told_apart_by_reading_them(is_wrapped: bool) -> None:
+    """Members in any order and white space; a shutdown within the wrapper; none is counted as bad."""
+
+    def written(name: str, data: dict) -> str:
+        return json.dumps({"data": data, "stream": name} if is_wrapped else data, indent=1)
+
+    async def talk(n: int, connection: ServerConnection) -> None:
+        now_us = time.time_ns() // 1000
+        data = {
+            "m": True,
+            "T": now_us,
+            "q": "0.02",
+            "p": "1.5",
+            "t": n,
+            "s": "BTCUSDT",
+            "E": now_us,
+            "e": "trade",
+        }
+        await connection.send('{"error":{"code":2,"msg":"Invalid request"},"id":1}')
+        await connection.send(written("btcusdt@trade", data))
+        if n == 1:
+            await connection.send(written("btcusdt@trade", {"E": 1754000000000, "e": "serverShutdown"}))
+        await connection.wait_closed()
+
+    async def scenario() -> None:
+        path = "/stream?streams=btcusdt@trade/btcusdt@bookTicker&timeUnit=MICROSECOND"
+        async with exchange(talk, key=None, path=path) as url:
+            ingest = Ingest(url, PROTOCOL="json", BINANCE_API_KEY="")
+            await ingest.run_until(lambda: ingest.kinesis.trade_ids == [1, 2])
+            assert ingest.producer.bad_frames.total() == 0
 
     asyncio.run(scenario())
 

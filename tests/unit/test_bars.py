@@ -83,7 +83,7 @@ def bars_by_loop(trades: Trades, quotes: Quotes, count: int) -> list[dict]:
 
 
 def pass_time(state: dict, since_us: int, until_us: int) -> int:
-    if state["update_id"]:
+    if state["bid_price"] and state["ask_price"]:
         depth = state["bid_qty"] + state["ask_qty"]
         level = int(np.rint((state["bid_qty"] - state["ask_qty"]) / depth * 1e6))
         state["imbalance_us"] += level * (until_us - since_us)
@@ -94,12 +94,13 @@ def pass_time(state: dict, since_us: int, until_us: int) -> int:
 def apply_quote(state: dict, quote: tuple, time_us: int) -> None:
     _, _, update_id, bid, bid_qty, ask, ask_qty = quote
     state["quote_count"] += 1
-    if state["update_id"]:
+    was_whole, is_whole = state["bid_price"] and state["ask_price"], bid and ask
+    if was_whole and is_whole:
         state["ofi"] += bid_qty if bid >= state["bid_price"] else 0
         state["ofi"] -= state["bid_qty"] if bid <= state["bid_price"] else 0
         state["ofi"] -= ask_qty if ask <= state["ask_price"] else 0
         state["ofi"] += state["ask_qty"] if ask >= state["ask_price"] else 0
-    if not state["update_id"] or bid + ask != state["bid_price"] + state["ask_price"]:
+    if (bid + ask if is_whole else 0) != (state["bid_price"] + state["ask_price"] if was_whole else 0):
         state["mid_change_us"] = time_us
     state |= {"bid_price": bid, "bid_qty": bid_qty, "ask_price": ask, "ask_qty": ask_qty}
     state |= {"update_id": update_id, "last_quote_us": time_us}
@@ -298,3 +299,84 @@ def test_a_batch_before_any_tick_does_nothing() -> None:
     trades, quotes = random_ticks(5, 1)
     ring = folded([batch(trades[:0], quotes[:0], START_US)])
     assert ring.next_bar == -1
+
+
+# ------------------------------------------------------------------------------------- ids and books far off
+
+
+def by_second(trades: Trades, quotes: Quotes, seconds: int) -> list:
+    """The stream in batches of a second."""
+    pieces = []
+    for k in range(seconds):
+        edges = (START_US + k * SECOND_US, START_US + (k + 1) * SECOND_US)
+        t, q = (r[(r["time_us"] >= edges[0]) & (r["time_us"] < edges[1])] for r in (trades, quotes))
+        pieces.append(batch(t, q, edges[1] - 1))
+    return pieces
+
+
+def test_ids_far_off_cost_only_themselves_and_holes_are_found_as_before() -> None:
+    trades, quotes = random_ticks(11, 60)
+    lost = (trades["time_us"] >= START_US + 40 * SECOND_US) & (trades["time_us"] < START_US + 41 * SECOND_US)
+    wild_trades, wild_quotes = trades.copy(), quotes.copy()
+    wild_trades["first_id"][600] = wild_trades["last_id"][600] = 2**62
+    wild_quotes["update_id"][1200] = 2**60
+    expected = folded(by_second(np.delete(trades[~lost], 600), np.delete(quotes, 1200), 60))
+    ring = folded(by_second(wild_trades[~lost], wild_quotes, 60))
+    assert ring.bars.tobytes() == expected.bars.tobytes()
+    assert ring.seconds.tobytes() == expected.seconds.tobytes()
+    assert ring.gaps.gaps == expected.gaps.gaps
+    assert len(ring.gaps.gaps) == 2
+    assert ring.trade_ids.intervals == expected.trade_ids.intervals
+    assert (ring.refused_trades, ring.refused_quotes, ring.gaps.restarts) == (1, 1, [])
+    assert {each.row[2] for each in ring.refused} == {2**60, 2**62}
+    assert ring.late_quotes == 0
+
+
+@pytest.mark.parametrize("distance", [1, 1200])  # its own ids again, or others
+def test_ids_that_start_over_are_reported_and_their_holes_are_found(distance: int) -> None:
+    trades, quotes = random_ticks(12, 60)
+    again = trades["time_us"] >= START_US + 30 * SECOND_US
+    first = int(np.flatnonzero(again)[0])
+    restarted, requoted = trades.copy(), quotes.copy()
+    for name in ("first_id", "last_id"):
+        restarted[name][again] -= int(trades["first_id"][first]) - distance
+    fresh = quotes["time_us"] >= START_US + 30 * SECOND_US
+    requoted["update_id"][fresh] -= int(quotes["update_id"][np.flatnonzero(fresh)[0]]) - 3
+    rows = np.delete(restarted, [first + 100, first + 101])
+    twice = [piece for one in by_second(rows, requoted, 60) for piece in (one, one._replace(connection="b"))]
+    ring = folded(twice)
+    assert [(r.kind, r.first_id) for r in ring.gaps.restarts] == [("trades", distance), ("quotes", 3)]
+    assert [(g.first_id, g.last_id) for g in ring.gaps.gaps] == [(distance + 100, distance + 101)]
+    assert ring.gaps.gaps[0].from_us == int(restarted["time_us"][first + 99])
+    assert ring.trade_ids.newest == int(restarted["last_id"][-1])
+    assert (ring.refused, ring.late_trades) == ([], 0)
+    assert int(ring.bars[-1]["update_id"]) == int(
+        requoted["update_id"][requoted["time_us"] < ring.closed_us][-1]
+    )
+
+
+def test_a_jump_that_was_believed_is_taken_back_when_the_series_goes_on() -> None:
+    trades, quotes = random_ticks(13, 20)
+    trades["first_id"][100] = trades["last_id"][100] = int(trades["first_id"][99]) + 5_000
+    ring = folded(by_second(np.delete(trades, [400]), quotes, 20))
+    missing = [int(trades["first_id"][99]) + 1, int(trades["first_id"][400])]
+    assert [(g.first_id, g.last_id) for g in ring.gaps.gaps] == [(i, i) for i in missing]
+    assert ring.gaps.gaps[1].from_us == int(trades["time_us"][399])
+    assert ring.gaps.restarts == []
+
+
+@pytest.mark.parametrize("side", ["bid", "ask"])
+def test_from_the_quote_on_that_lacks_a_side_there_is_no_mid(side: str) -> None:
+    trades, quotes = random_ticks(14, 6)
+    gone = slice(100, 160)
+    for name in (f"{side}_price", f"{side}_qty"):
+        quotes[name][gone] = 0
+    bars = whole(trades, quotes, 60)
+    expected = bars_by_loop(trades, quotes, 60)
+    for name in BAR.names:
+        assert plain(bars, name) == [bar[name] for bar in expected], name
+    newest = np.searchsorted(quotes["time_us"], bars["end_us"]) - 1
+    is_gone = (newest >= 100) & (newest < 160)
+    assert is_gone.any()
+    assert is_quoted(bars).tolist() == (~is_gone & (newest >= 0)).tolist()
+    assert np.isnan(mids(bars)[is_gone]).all()

@@ -35,13 +35,17 @@ def by_definition(trades: Trades, quotes: Quotes, end_us: int) -> dict[str, floa
     q = [row for row in quotes.tolist() if row[0] < end_us]  # time, receive, id, bid, bid qty, ask, ask qty
     minute_us = end_us // 1_000_000 * 1_000_000
 
+    def twice_mid(quote: tuple[int, ...]) -> int:
+        return quote[3] + quote[5] if quote[3] and quote[5] else 0
+
     def book(at_us: int) -> tuple[int, ...] | None:
-        """Bid, bid qty, ask, ask qty just before `at_us`, unless trades show that quotes are missing."""
+        """Bid, bid qty, ask, ask qty just before `at_us`, unless trades show that quotes are missing, or a
+        side is gone."""
         known = [row for row in q if row[0] < at_us]
         traded = [row for row in t if row[0] < at_us]
         if not known or (traded and traded[-1][0] - known[-1][0] > 5_000_000):
             return None
-        return known[-1][3:]
+        return known[-1][3:] if twice_mid(known[-1]) else None
 
     def proxy(at_us: int) -> float | None:
         sides = [[row[4] for row in t if row[0] < at_us and row[6] == side] for side in (1, -1)]
@@ -74,7 +78,7 @@ def by_definition(trades: Trades, quotes: Quotes, end_us: int) -> dict[str, floa
     def ofi(width_us: int) -> float:
         total = 0
         for before, (at, _, _, bid, bid_qty, ask, ask_qty) in zip(q, q[1:], strict=False):
-            if at < end_us - width_us:
+            if at < end_us - width_us or not (bid and ask and twice_mid(before)):
                 continue
             _, _, _, bid0, bid_qty0, ask0, ask_qty0 = before
             total += (bid_qty if bid >= bid0 else 0) - (bid_qty0 if bid <= bid0 else 0)
@@ -119,13 +123,15 @@ def by_definition(trades: Trades, quotes: Quotes, end_us: int) -> dict[str, floa
     values = dict.fromkeys(FEATURE_NAMES, 0.0)
     if now:
         bid, bid_qty, ask, ask_qty = now
-        moves = [b[0] for a, b in zip([None, *q], q, strict=False) if not a or a[3] + a[5] != b[3] + b[5]]
+        moves = [b[0] for a, b in zip([None, *q], q, strict=False) if not a or twice_mid(a) != twice_mid(b)]
         level, quoted_us, clock = 0.0, 0, max(end_us - 500_000, q[0][0])
         while clock < end_us:
             force = [row for row in q if row[0] <= clock][-1]
             until = min([row[0] for row in q if row[0] > clock] + [end_us])
-            level += (force[4] - force[6]) / (force[4] + force[6]) * (until - clock)
-            quoted_us, clock = quoted_us + until - clock, until
+            if twice_mid(force):
+                level += (force[4] - force[6]) / (force[4] + force[6]) * (until - clock)
+                quoted_us += until - clock
+            clock = until
         spread = (ask - bid) / price * 1e4 / sigma
         micro = (bid_qty * ask + ask_qty * bid) / (bid_qty + ask_qty)
         values |= {
@@ -171,6 +177,8 @@ CASES = {
     "trades only": (6, 40, (20, 20)),
     "a minute without volume": (7, 75, (30, 60)),
     "quotes came just now": (8, 70, (30, 60)),
+    "asks gone for seconds": (9, 40, (20, 20)),
+    "bids gone since": (10, 40, (20, 20)),
 }
 
 
@@ -187,6 +195,13 @@ def test_every_feature_equals_its_definition(case: str) -> None:
         trades = trades[trades["time_us"] >= START_US + 74_000_000]
     if case == "quotes came just now":
         quotes = quotes[quotes["time_us"] >= START_US + 69_000_000]
+    side, until_s = {"asks gone for seconds": ("ask", 37.3), "bids gone since": ("bid", 99)}.get(
+        case, ("", 0)
+    )
+    if side:
+        since_us = quotes["time_us"] - START_US
+        gone = (since_us > 33_700_000) & (since_us < until_s * 1e6)
+        quotes[f"{side}_price"][gone] = quotes[f"{side}_qty"][gone] = 0
     (bars,) = stretches(trades, quotes)
     for end in (len(bars), len(bars) - 7, len(bars) - 31):
         row = feature_rows(bars[:end], whole_seconds(bars[:end]), 1)[0]

@@ -9,11 +9,11 @@ from tickcast import sbe
 from tickcast.frames import decode_frames
 from tickcast.ticks import TickError, quotes_array, tick_rows, trades_array
 
-price = st.integers(-2, 10**13)
-qty = st.integers(-1, 10**12)
-exponent = st.sampled_from([-8, -8, -8, -2, -9])
+price = st.one_of(st.integers(-2, 10**13), st.just(sbe.NULL_INT64))
+qty = st.one_of(st.integers(-1, 10**12), st.just(sbe.NULL_INT64))
+exponent = st.sampled_from([-8, -8, -8, -2, -9, sbe.NULL_INT8])
 symbol = st.sampled_from(["BTCUSDT", "ETHUSDT", "BNBBTC", "DOGEUSDT", "币安USDT", "ETHUSD\0", "\0"])
-small = st.integers(0, 2**62)
+small = st.one_of(st.integers(0, 2**62), st.sampled_from([-1, sbe.NULL_INT64]))
 trade = st.builds(sbe.SbeTrade, small, price, qty, st.booleans())
 events = st.one_of(
     st.builds(sbe.BestBidAskEvent, small, small, exponent, exponent, price, qty, price, qty, symbol),
@@ -37,7 +37,10 @@ def frame(draw: st.DrawFn) -> bytes:
     data = bytearray(sbe.encode(draw(st.one_of(events, plain_quotes, plain_quotes))))
     for _ in range(draw(st.sampled_from([0, 0, 0, 1]))):
         data[draw(st.integers(0, len(data) - 1))] ^= draw(st.integers(1, 255))
-    return bytes(data[: draw(st.sampled_from([len(data)] * 9 + [len(data) - 2]))])
+    if draw(st.booleans()):
+        return bytes(data[: draw(st.sampled_from([len(data)] * 9 + [len(data) - 2]))])
+    data[6] ^= draw(st.sampled_from([0, 1]))  # a later version, which may append something
+    return bytes(data) + draw(st.sampled_from([b"", b"", b"\x03new", b"BTCUSDT"]))
 
 
 def one_by_one(frames: list[bytes], received_us: list[int]) -> tuple[dict, dict, list[int]]:
@@ -92,5 +95,18 @@ def test_a_newer_version_laid_out_alike_is_read_alike() -> None:
     ]
 
 
+def test_many_odd_frames_are_read_in_order_and_in_one_piece() -> None:
+    """A side of the book gone, symbols beyond ASCII, fields at the end: none is the plain case."""
+    gone = sbe.BestBidAskEvent(1, 2, -8, -8, 10, 1, 0, 0, "币安人生USDT")
+    frames = [sbe.encode(gone._replace(book_update_id=n)) for n in range(500)]
+    frames += [frame[:6] + b"\x01\x00" + frame[8:] + b"more" for frame in frames]
+    got = decode_frames(frames, np.arange(1000))
+    assert (got.errors, list(got.quotes)) == ([], ["币安人生USDT"])
+    rows = got.quotes["币安人生USDT"]
+    assert sorted(rows["update_id"].tolist()) == sorted([*range(500)] * 2)
+    assert not rows["ask_price"].any() and not rows["ask_qty"].any()
+    assert (rows["bid_price"] == 10).all()
+
+
 def test_no_frames() -> None:
-    assert decode_frames([], np.zeros(0, np.int64)) == ({}, {}, [])
+    assert decode_frames([], np.zeros(0, np.int64)) == ({}, {}, [], ())

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.market import batch, random_ticks
 from tickcast.bars import BarRing
-from tickcast.gaps import MAX_GAPS, UNKNOWN, WITHHELD, Gap, GapLedger, QuoteGap, touched_ms
+from tickcast.gaps import MAX_GAPS, UNKNOWN, WITHHELD, Gap, GapLedger, QuoteGap, Restart, touched_ms
 from tickcast.state import SymbolState, decode_state, encode_state
 from tickcast.wire import Notice, TickBatch
 
@@ -88,18 +88,23 @@ def test_it_is_bounded_and_counts_what_it_forgets() -> None:
 def test_it_is_part_of_the_state() -> None:
     ring = BarRing(100_000)
     ring.gaps = GapLedger([Gap(1, 2, 3, 4, "why")], [QuoteGap(5, 6)], [Notice("n", 7, 8)], 9)
+    ring.gaps.restarted(Restart("quotes", 9, 1, 2, 3))
     stored = encode_state(SymbolState("BTCUSDT", ring))
     assert decode_state("BTCUSDT", 0, stored, 100_000).ring.gaps == ring.gaps
     json.dumps(ring.gaps.as_dict())
 
 
 def test_its_record_is_what_others_read() -> None:
-    ledger = GapLedger([Gap(11, 14, 3, 4, "why")], [QuoteGap(5, 6, "stalled")], [Notice("n", 7, 8)], 9)
+    restarts = [Restart("trades", 500, 1, 9, 10)]
+    ledger = GapLedger(
+        [Gap(11, 14, 3, 4, "why")], [QuoteGap(5, 6, "stalled")], [Notice("n", 7, 8)], 9, restarts
+    )
     assert json.loads(json.dumps(ledger.record())) == {
         "missing_trades": 13,
         "forgotten_trades": 9,
         "gaps": [{"first_id": 11, "last_id": 14, "trades": 4, "from_us": 3, "to_us": 4, "cause": "why"}],
         "quote_gaps": [{"from_us": 5, "to_us": 6, "cause": "stalled"}],
+        "restarts": [{"kind": "trades", "last_id": 500, "first_id": 1, "from_us": 9, "to_us": 10}],
     }
 
 

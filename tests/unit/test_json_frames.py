@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tickcast.json_frames import JsonFrames, mantissa
-from tickcast.ticks import TickError
+from tickcast.ticks import TickError, quotes_array
 
 RECEIVED_US = 1_000_000_000
 
@@ -70,9 +71,12 @@ def test_a_quote_s_time_is_the_local_clock_moved_by_the_smallest_delay() -> None
     ("text", "reason"),
     [
         ("not json", "Expecting value"),
-        ("[]", "list indices"),
-        ("{}", "'data'"),
-        ('{"stream":"btcusdt@kline_1s","data":{}}', "unknown stream 'btcusdt@kline_1s'"),
+        ("[]", "no object"),
+        ("{}", "neither a trade nor a quote"),
+        ('{"stream":"btcusdt@kline_1s","data":{"e":"kline","s":"BTCUSDT"}}', "neither a trade nor a quote"),
+        ('{"stream":"btcusdt@trade","data":null}', "neither a trade nor a quote"),
+        (trade(s=None), "no symbol"),
+        (trade(t=-1), "-1 is no whole number"),
         (trade(p="0"), "trade 7: price 0"),
         (trade(p=61837.63), "has no attribute 'partition'"),
         (trade(m=1), "m is 1, neither true nor false"),
@@ -82,7 +86,7 @@ def test_a_quote_s_time_is_the_local_clock_moved_by_the_smallest_delay() -> None
         ("[" * 100_000, "RecursionError"),
         (trade(t="seven"), "'seven' is no whole number"),
         (quote(a="61837.63"), "book 9: bid 61837.63"),
-        (quote(B="0"), "book 9"),
+        (quote(B="-1"), "not a decimal number"),
     ],
 )
 def test_bad_frames_are_named_and_the_rest_is_read(text: str, reason: str) -> None:
@@ -97,3 +101,89 @@ def test_bad_frames_are_named_and_the_rest_is_read(text: str, reason: str) -> No
 def test_any_text_is_ticks_or_an_error(text: str) -> None:
     ticks = decode(text)
     assert len(ticks.errors) == 1
+
+
+DATA = (trade(), quote())
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda message: json.dumps(dict(reversed(message.items()))),
+        lambda message: json.dumps(message, indent=2),
+        lambda message: " \n" + json.dumps({"data": dict(reversed(message["data"].items())), "stream": "x"}),
+        lambda message: json.dumps(message["data"]),  # a connection to a single stream has no wrapper
+        lambda message: json.dumps(message["data"] | {"id": 1, "result": None, "code": 7}),  # members to come
+    ],
+)
+def test_members_in_any_order_wrapped_or_not(written: Callable[[dict], str]) -> None:
+    expected = decode(*DATA)
+    got = decode(*(written(json.loads(text)) for text in DATA))
+    assert (got.errors, list(got.control)) == ([], [])
+    assert got.trades["BTCUSDT"].tolist() == expected.trades["BTCUSDT"].tolist()
+    assert got.quotes["BTCUSDT"].tolist() == expected.quotes["BTCUSDT"].tolist()
+
+
+@pytest.mark.parametrize("is_wrapped", [False, True])
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"e": "serverShutdown", "E": 1_754_000_000_000},
+        {"result": None, "id": 1},
+        {"id": 1, "result": ["btcusdt@trade"]},
+        {"error": {"code": 2, "msg": "Invalid request"}, "id": 3},
+        {"code": 2, "msg": "Invalid request"},
+    ],
+)
+def test_what_is_about_the_connection_is_handed_back(message: dict, is_wrapped: bool) -> None:
+    text = json.dumps({"data": message, "stream": "btcusdt@trade"} if is_wrapped else message)
+    ticks = decode(trade(), text, quote())
+    assert (ticks.errors, list(ticks.control)) == ([], [message])
+    assert (len(ticks.trades["BTCUSDT"]), len(ticks.quotes["BTCUSDT"])) == (1, 1)
+
+
+@pytest.mark.parametrize(("bid", "ask"), [(False, True), (True, False), (False, False)])
+def test_a_side_that_is_gone(bid: bool, ask: bool) -> None:
+    zero = "0.00000000"
+    gone = ({} if bid else {"b": zero, "B": zero}) | ({} if ask else {"a": zero, "A": zero})
+    (row,) = decode(trade(), quote(**gone)).quotes["BTCUSDT"].tolist()
+    assert row[3:5] == ((6183763000000, 370000000) if bid else (0, 0))
+    assert row[5:7] == ((6183764000000, 100000000) if ask else (0, 0))
+
+
+@pytest.mark.parametrize("off_us", [3600 * 10**6, 2**62, -(10**15), 3_000_000])
+def test_an_event_time_far_off_moves_no_quote(off_us: int) -> None:
+    now_us = 1_754_000_000_000_000
+    frames, at = JsonFrames(), np.array([now_us, now_us], np.int64)
+    frames.decode([trade(E=max(0, now_us + off_us), T=now_us), quote()], at)
+    for second in range(1, 4):
+        later = at + second * 1_000_000
+        ticks = frames.decode([trade(E=int(later[0]) - 5_000, T=int(later[0])), quote(u=9 + second)], later)
+        assert ticks.quotes["BTCUSDT"]["time_us"].max() == later[0] - 5_000
+
+
+def test_a_host_s_clock_that_is_behind_is_followed() -> None:
+    now_us, behind_us = 1_754_000_000_000_000, 60_000_000
+    frames, quotes = JsonFrames(), []
+    for n in range(5):
+        texts = [trade(E=now_us + n, T=now_us + n, t=n), quote(u=n)]
+        ticks = frames.decode(texts, np.array([now_us + n - behind_us] * 2, np.int64))
+        quotes += ticks.quotes.get("BTCUSDT", quotes_array([]))["time_us"].tolist()
+    assert sorted(quotes) == [now_us + n for n in range(5)]
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text(),
+        lambda inner: st.dictionaries(
+            st.sampled_from(
+                ["stream", "data", "e", "E", "s", "t", "p", "q", "T", "m", "u", "b", "B", "a", "A", "id"]
+            ),
+            inner | st.sampled_from(["trade", "serverShutdown", "1.5"]),
+        ),
+    )
+)
+def test_any_json_is_ticks_control_or_an_error(message: object) -> None:
+    ticks = decode(json.dumps(message))
+    held = sum(map(len, ticks.trades.values())) + sum(map(len, ticks.quotes.values()))
+    assert len(ticks.errors) + len(ticks.control) + held <= 1

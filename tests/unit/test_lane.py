@@ -1,70 +1,88 @@
-"""What a connection claims: only what data that came prove."""
+"""A connection's ticks: those that cannot be are refused by themselves, whatever comes around them."""
 
-from ingest_ecs.lane import CLAIM_LIFE_US, STREAMS_APART_US, Lane
+import numpy as np
+import pytest
+
+from ingest_ecs.lane import Lane, RefusedFrame, RefusedTicks
 from tickcast import sbe
-from tickcast.session import Newest
 
-T0, S = 1_754_000_000_000_000, 1_000_000
-DELAY_US = 5_000
+T0_US, S = 1_754_000_000_000_000, 1_000_000
 
 
-def trade(symbol: str, time_us: int, trade_id: int = 1) -> bytes:
+def trade(trade_id: int, time_us: int) -> bytes:
     return sbe.encode(
-        sbe.TradesEvent(time_us, time_us, -8, -8, (sbe.SbeTrade(trade_id, 100, 5, False),), symbol)
+        sbe.TradesEvent(time_us, time_us, -8, -8, (sbe.SbeTrade(trade_id, 100, 5, False),), "BTCUSDT")
     )
 
 
-def quote(symbol: str, time_us: int, update_id: int = 1, bid_qty: int = 5) -> bytes:
-    return sbe.encode(sbe.BestBidAskEvent(time_us, update_id, -8, -8, 99, bid_qty, 101, 5, symbol))
+def quote(update_id: int, time_us: int) -> bytes:
+    return sbe.encode(sbe.BestBidAskEvent(time_us, update_id, -8, -8, 99, 5, 101, 5, "ETHUSDT"))
 
 
-def take(lane: Lane, *frames: bytes, at_us: int) -> None:
-    for frame in frames:
-        lane.take(frame, at_us + DELAY_US)
-    lane.drain()
-
-
-def test_nothing_is_claimed_before_any_data() -> None:
+@pytest.mark.parametrize("off_us", [240 * S, 10 * S, -30 * S, -(T0_US - T0_US // 1000), T0_US])
+@pytest.mark.parametrize("host_us", [0, 45 * S])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_one_time_off_costs_its_own_row_and_no_claim(off_us: int, host_us: int, at_once: bool) -> None:
     lane = Lane(1, "c1", "sbe")
-    assert lane.watermark_us("BTCUSDT", T0) is None
-    assert not lane.delivers
+    kept, errors = [], []
+    for n in range(60):
+        time_us = T0_US + n * 100_000
+        lane.take(quote(n, time_us), time_us + 5_000 + host_us)
+        lane.take(trade(n, time_us + (off_us if n == 30 else 0)), time_us + 6_000 + host_us)
+        if not at_once or n == 59:
+            ticks = lane.drain()
+            kept += ticks.trades["BTCUSDT"]["first_id"].tolist() if "BTCUSDT" in ticks.trades else []
+            errors += ticks.errors
+    assert sorted(kept) == [n for n in range(60) if n != 30]
+    assert len(errors) == 1
+    (refused,) = lane.refused
+    assert isinstance(refused, RefusedTicks)
+    assert refused.trades["first_id"].tolist() == [30]
+    claim = lane.watermark_us("BTCUSDT", T0_US + 59 * 100_000 + 7_000 + host_us)
+    assert claim == T0_US + 59 * 100_000
 
 
-def test_a_symbol_has_come_as_far_as_its_own_ticks_or_those_of_another_stream() -> None:
+def test_a_tick_with_nothing_to_compare_it_with_waits_and_is_given_up_with_its_connection() -> None:
     lane = Lane(1, "c1", "sbe")
-    take(lane, trade("BTCUSDT", T0), at_us=T0)
-    assert lane.watermark_us("BTCUSDT", T0 + DELAY_US) == T0
-    take(lane, quote("ETHUSDT", T0 + S), at_us=T0 + S)
-    assert lane.watermark_us("BTCUSDT", T0 + S + DELAY_US) == T0 + S - STREAMS_APART_US
-    assert lane.watermark_us("BNBUSDT", T0 + S + DELAY_US) == T0 + S - STREAMS_APART_US  # never came, yet
+    lane.take(trade(1, T0_US + 240 * S), T0_US)
+    assert lane.drain() == ({}, {}, [], ())
+    assert lane.watermark_us("BTCUSDT", T0_US) is None
+    lane.give_up_undecided()
+    assert [type(each) for each in lane.refused] == [RefusedTicks]
 
 
-def test_the_clock_proves_nothing() -> None:
-    """The claim does not move without data, and is not repeated once the last of them are old."""
+def test_refused_frames_come_with_their_bytes() -> None:
     lane = Lane(1, "c1", "sbe")
-    take(lane, trade("BTCUSDT", T0), at_us=T0)
-    life_us = DELAY_US + CLAIM_LIFE_US
-    assert {lane.watermark_us("BTCUSDT", T0 + us) for us in range(0, life_us + 1, 50_000)} == {T0}
-    assert lane.watermark_us("BTCUSDT", T0 + life_us + 1) is None
-    take(lane, quote("BTCUSDT", T0 + 9 * S), at_us=T0 + 9 * S)
-    assert lane.watermark_us("BTCUSDT", T0 + 9 * S) == T0 + 9 * S
+    for data in (b"garbage", quote(1, T0_US), trade(1, T0_US)[:-3]):
+        lane.take(data, T0_US)
+    ticks = lane.drain()
+    frames = [each.data for each in lane.refused if isinstance(each, RefusedFrame)]
+    assert sorted(frames) == sorted([b"garbage", trade(1, T0_US)[:-3]])
+    assert len(ticks.quotes["ETHUSDT"]) == 1
 
 
-def test_a_claim_that_is_withdrawn_is_none_of_the_others() -> None:
+def test_a_side_that_is_gone_is_a_quote_and_no_bad_frame() -> None:
     lane = Lane(1, "c1", "sbe")
-    take(lane, trade("BTCUSDT", T0), trade("ETHUSDT", T0), at_us=T0)
-    lane.withdrawn = {"ETHUSDT"}
-    assert lane.watermark_us("ETHUSDT", T0) is None
-    assert lane.watermark_us("BTCUSDT", T0) == T0
-    lane.withdrawn = set()
-    assert lane.watermark_us("ETHUSDT", T0) == T0
+    lane.take(sbe.encode(sbe.BestBidAskEvent(T0_US, 1, -8, -8, 99, 5, 0, 0, "币安人生USDT")), T0_US)
+    ticks = lane.drain()
+    assert ticks.quotes["币安人生USDT"].tolist() == [(T0_US, T0_US, 1, 99, 5, 0, 0)]
+    assert (ticks.errors, lane.refused) == ([], [])
 
 
-def test_the_newest_that_came_is_known_by_symbol() -> None:
-    before = {"BTCUSDT": Newest(6, (1, 2, 3, 4)), "ETHUSDT": Newest(9)}
-    lane = Lane(1, "c1", "sbe", before)
-    take(lane, trade("BTCUSDT", T0, 7), trade("BTCUSDT", T0, 8), at_us=T0)
-    assert lane.newest == {"BTCUSDT": Newest(8, (1, 2, 3, 4)), "ETHUSDT": Newest(9)}
-    take(lane, quote("BTCUSDT", T0, 2, bid_qty=7), quote("BTCUSDT", T0, 1), at_us=T0)
-    assert lane.newest["BTCUSDT"] == Newest(8, (99, 7, 101, 5))
-    assert before["BTCUSDT"] == Newest(6, (1, 2, 3, 4))
+def test_quotes_of_the_keyless_feed_are_no_witnesses_of_the_clock() -> None:
+    """Their times are made from their receipt: after a stall they would call every trade late."""
+    lane, ids = Lane(1, "c1", "json"), []
+
+    def trade_text(n: int, time_us: int) -> str:
+        return f'{{"e":"trade","E":{time_us},"T":{time_us},"s":"A","t":{n},"p":"1","q":"1","m":true}}'
+
+    for n in range(100):
+        time_us = T0_US + n * 100_000
+        received_us = (
+            time_us + 5_000 if n < 50 else T0_US + 30 * S + n
+        )  # then all at once, half a minute late
+        lane.take(f'{{"u":{n},"s":"A","b":"1","B":"1","a":"2","A":"1"}}', received_us)
+        lane.take(trade_text(n, time_us), received_us)
+        ids += lane.drain().trades["A"]["first_id"].tolist()
+    assert ids == list(np.arange(100))
+    assert lane.refused == []

@@ -124,6 +124,33 @@ def test_longer_blocks_of_a_newer_version_are_stepped_over() -> None:
     assert sbe.decode(frame) == TRADES
 
 
+def newer(event: sbe.Event, version: int, appended: bytes) -> bytes:
+    """The frame of `event` as a later version may write it: with groups or texts behind the symbol."""
+    frame = sbe.encode(event)
+    return frame[:6] + struct.pack("<H", version) + frame[8:] + appended
+
+
+@given(events, st.integers(1, 2**16 - 1), st.binary(max_size=40))
+def test_what_a_newer_version_appends_is_passed_over(event: sbe.Event, version: int, appended: bytes) -> None:
+    assert sbe.decode(newer(event, version, appended)) == event
+
+
+@given(events, st.binary(min_size=1, max_size=40))
+def test_bytes_behind_a_frame_of_version_0_are_an_error(event: sbe.Event, appended: bytes) -> None:
+    with pytest.raises(sbe.SbeError, match="after the end of the frame"):
+        sbe.decode(newer(event, 0, appended))
+
+
+def test_newer_frames_end_to_end_are_told_apart_by_their_headers() -> None:
+    added = b"\x03new\x00\x00"
+    buffer = (
+        newer(QUOTE, 1, added) + newer(TRADES, 1, b"") + newer(TRADES, 1, added * 9) + newer(QUOTE, 1, added)
+    )
+    assert list(sbe.decode_all(buffer)) == [QUOTE, TRADES, TRADES, QUOTE]
+    with pytest.raises(sbe.SbeError, match="truncated"):
+        list(sbe.decode_all(buffer + newer(TRADES, 1, b"")[:30]))
+
+
 def test_an_empty_group_may_state_any_length_of_its_entries() -> None:
     trades = struct.pack("<HHHHqqbbHI", 18, sbe.TRADES, 1, 0, 2, 1, -8, -8, 0, 0) + b"\x07ETHUSDT"
     assert sbe.decode(trades) == TRADES._replace(trades=())
@@ -146,6 +173,7 @@ def test_frames_end_to_end() -> None:
         (sbe.encode(QUOTE) + b"xyz", "3 bytes after the end"),
         (sbe.encode(QUOTE)[:-8] + b"\x00", "empty symbol"),
         (sbe.encode(QUOTE)[:-8] + b"\x01\xff", "not UTF-8"),
+        (sbe.encode(TRADES)[:32] + bytes(24) + b"\xff" + sbe.encode(TRADES)[57:], "isBuyerMaker is null"),
         (sbe.encode(TRADES)[:32] + bytes(24) + b"\x02" + sbe.encode(TRADES)[57:], "neither 0 nor 1"),
         (struct.pack("<HHHHqqbbHI", 18, 10000, 1, 0, 0, 0, -8, -8, 25, 2**31 - 1), "truncated group"),
         (
@@ -172,7 +200,7 @@ def test_the_short_way_of_plain_quotes_reads_what_the_general_way_reads(
         with pytest.raises(sbe.SbeError, match=re.escape(str(error))):
             sbe.decode(data)
         return
-    if end == len(data):
+    if end == len(data) or data[6:8] != b"\0\0":
         assert sbe.decode(data) == expected
         assert type(sbe.decode(data)) is type(expected)
     else:
@@ -213,3 +241,14 @@ def test_command_prints_frames_then_names_the_bad_one(tmp_path: Path, capsys: py
     assert err.strip() == f"{file}: offset {size}: truncated header: 4 of 8 bytes"
     assert sbe.main([str(tmp_path / "absent.bin")]) == 1
     assert sbe.main([]) == 2
+
+
+def test_command_reads_newer_frames_and_shows_null_as_null(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    file = tmp_path / "frames.bin"
+    file.write_bytes(newer(QUOTE._replace(ask_price=sbe.NULL_INT64), 2, b"new") + newer(TRADES, 2, b"new"))
+    assert sbe.main([str(file)]) == 0
+    quote, trades = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (quote["askPrice"], quote["bidPrice"]) == (None, "83596")
+    assert [trade["id"] for trade in trades["trades"]] == [5, 6]

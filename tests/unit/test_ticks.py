@@ -28,11 +28,52 @@ def test_quote_row_is_at_scale() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"bid_price": 6_183_764}, {"ask_qty": 0}, {"bid_qty": -1}, {"bid_price": 0}]
+    "wrong",
+    [
+        {"bid_price": 6_183_764},  # locked
+        {"bid_price": 6_183_765},
+        {"bid_qty": -1},
+        {"ask_price": -1},
+        {"ask_price": 0, "ask_qty": -1},
+    ],
 )
-def test_a_crossed_or_empty_book_is_refused(wrong: dict) -> None:
+def test_a_crossed_book_is_refused_and_a_negative_one(wrong: dict) -> None:
     with pytest.raises(TickError, match="BTCUSDT book 70"):
         quote_row(QUOTE._replace(**wrong), 9)
+
+
+BID, ASK = (6183763000000, 378826000), (6183764000000, 154698000)
+GONE = (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("gone", "book"),
+    [
+        ({"ask_price": 0, "ask_qty": 0}, (*BID, *GONE)),
+        ({"ask_price": 0}, (*BID, *GONE)),
+        ({"ask_qty": 0}, (*BID, *GONE)),
+        ({"bid_price": 0, "bid_qty": 0}, (*GONE, *ASK)),
+        ({"bid_qty": 0, "bid_price": 7_000_000}, (*GONE, *ASK)),  # nobody to cross with
+        ({"bid_price": 0, "ask_qty": 0}, (*GONE, *GONE)),
+    ],
+)
+def test_a_side_that_is_gone_is_a_quote_without_it(gone: dict, book: tuple) -> None:
+    assert quote_row(QUOTE._replace(**gone), 9) == (7, 9, 70, *book)
+
+
+@pytest.mark.parametrize(
+    ("null", "reason"),
+    [
+        ({"bid_price": sbe.NULL_INT64}, "null"),
+        ({"ask_qty": sbe.NULL_INT64}, "null"),
+        ({"price_exponent": sbe.NULL_INT8}, "null"),
+        ({"event_time_us": sbe.NULL_INT64}, "null"),
+        ({"book_update_id": sbe.NULL_INT64}, "book -9223372036854775808"),
+    ],
+)
+def test_null_values_are_named(null: dict, reason: str) -> None:
+    with pytest.raises(TickError, match=reason):
+        quote_row(QUOTE._replace(**null), 9)
 
 
 def test_trade_rows_use_transact_time_and_the_aggressor_s_side() -> None:

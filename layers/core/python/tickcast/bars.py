@@ -19,13 +19,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from tickcast.gaps import QUOTES_MISSING_US, GapLedger
+from tickcast.gaps import QUOTES_MISSING_US, GapLedger, Restart
 from tickcast.intervals import IntervalSet
+from tickcast.plausible import IdSeries, Row, quote_series, trade_series
 from tickcast.sums import products, ratio, running, split
 from tickcast.ticks import QUOTE, TRADE, Quotes, Trades, raw, span_us
 from tickcast.wire import NEVER_QUIET, WITHDRAWN, TickBatch
@@ -41,6 +42,7 @@ MAX_OPEN_TICKS = 500
 MAX_LATE_IDS = 100
 # A claim so far behind the newest one is that of a connection that ended without a word.
 CLAIM_LIFE_US = 2 * SECOND_US
+_FEW_IDS = 3  # fewer than that above where a series goes on were far off, not a series
 
 # Quantities and prices are mantissas at 1e-8, times µs. Sums of quantities, and of price times quantity at
 # 1e-16, are limbs (`tickcast.sums`). Everything after `notional` but the sums is the state at the bar's end
@@ -60,14 +62,14 @@ BAR = np.dtype(
         ("quote_count", "<i8"),
         ("ofi", "<i8", 2),  # order-flow imbalance (Cont, Kukanov, Stoikov 2014)
         ("imbalance_us", "<i8"),  # integral of the book imbalance (1e-6) over the bar's time
-        ("quoted_us", "<i8"),  # how much of the bar had a quote in force
+        ("quoted_us", "<i8"),  # how much of the bar had a book with both sides
         ("update_id", "<i8"),
         ("bid_price", "<i8"),
         ("bid_qty", "<i8"),
         ("ask_price", "<i8"),
         ("ask_qty", "<i8"),
         ("last_quote_us", "<i8"),
-        ("mid_change_us", "<i8"),  # when the mid last moved
+        ("mid_change_us", "<i8"),  # when the mid last moved, was lost, or came back
     ]
 )
 _IMBALANCE_SCALE = 10**6
@@ -99,10 +101,10 @@ _NOTHING = np.zeros(1, BAR)[0]  # the row before the first
 
 
 def is_quoted(bars: Bars) -> npt.NDArray[np.bool_]:
-    """Whether the quote in force at each bar's end is known. A book that stands still while nothing is
-    traded is a quiet one; trades without quotes mean that quotes are missing. Shape (bars,)."""
+    """Whether the book at each bar's end is known and has both sides. A book that stands still while nothing
+    is traded is a quiet one; trades without quotes mean that quotes are missing. Shape (bars,)."""
     stalled = bars["last_trade_us"] - bars["last_quote_us"] > QUOTES_MISSING_US
-    return np.asarray((bars["bid_price"] > 0) & ~stalled)
+    return np.asarray((bars["bid_price"] > 0) & (bars["ask_price"] > 0) & ~stalled)
 
 
 def twice_mids(bars: Bars) -> TwicePrices:
@@ -184,6 +186,14 @@ def bar_index(time_us: int) -> int:
     return time_us // BAR_US
 
 
+class Refused(NamedTuple):
+    """A tick whose id cannot be, as a row of TRADE or QUOTE, and why."""
+
+    dtype: np.dtype[Any]
+    row: Row
+    reason: str
+
+
 @dataclass
 class BarRing:
     """The newest closed bars and seconds of one symbol, the ticks of the open ones, and what was seen."""
@@ -207,6 +217,12 @@ class BarRing:
     late_update_ids: list[int] = field(default_factory=list)  # and of quotes
     late_trades: int = 0
     late_quotes: int = 0
+    trade_series: IdSeries = field(default_factory=trade_series)
+    quote_series: IdSeries = field(default_factory=quote_series)
+    closed_update_id: int = 0  # the newest quote of its series that closed bars hold
+    refused_trades: int = 0
+    refused_quotes: int = 0
+    refused: list[Refused] = field(default_factory=list)  # since the caller last took them; not kept
 
     @property
     def closed_us(self) -> int:
@@ -276,11 +292,17 @@ class BarRing:
 
     def _take_trades(self, trades: Trades) -> None:
         if not self._see_run(trades):
-            trades = _chosen(trades, np.argsort(trades["first_id"], kind="stable"))
-            is_new = np.ones(len(trades), bool)
-            for row, (time_us, _, first_id, last_id, *_rest) in enumerate(trades.tolist()):
-                is_new[row] = self._see_trade(time_us, first_id, last_id)
-            trades = _chosen(trades, is_new)
+            judged = self.trade_series.judge(trades, self.trade_ids.is_missing)
+            self.refused_trades += len(judged.refused)
+            ids = [row[2] for row, _ in judged.refused]
+            self.late_ids = (self.late_ids + ids)[-MAX_LATE_IDS:]  # not folded, whatever the reason
+            self.refused += [Refused(TRADE, row, reason) for row, reason in judged.refused]
+            runs = []
+            for n, run in enumerate(judged.runs):
+                if n:
+                    self._restart_trades(run)
+                runs.append(self._see_each(run))
+            trades = np.concatenate(runs) if len(runs) > 1 else runs[0]
         late = trades["time_us"] < self.closed_us
         if late.any():
             self.late_trades += int(late.sum())
@@ -291,18 +313,44 @@ class BarRing:
     def _see_run(self, trades: Trades) -> bool:
         """Note the ids of trades that follow what was seen without a hole, in order; False if they do not.
 
-        That is nearly always so, and then it is what `_see_trade` would do for one after the other.
+        That is nearly always so, and then it is what `_see_each` would do.
         """
         # Copies: numpy is slow with integers astride machine words, which those of a row of TRADE are.
         first_ids, last_ids = trades["first_id"].copy(), trades["last_id"].copy()
         newest_id = self.trade_ids.newest
-        if newest_id is not None and first_ids[0] != newest_id + 1:
+        if newest_id is None or first_ids[0] != newest_id + 1 or self.trade_series.suspects:
             return False
         if (first_ids[1:] != last_ids[:-1] + 1).any() or (last_ids < first_ids).any():
             return False
-        self.trade_ids.add(int(first_ids[0]), int(last_ids[-1]))
-        self.newest_trade_us = int(trades["time_us"][-1])
+        newest_id, newest_us = int(last_ids[-1]), int(trades["time_us"][-1])
+        self.trade_ids.add(int(first_ids[0]), newest_id)
+        self.trade_series.advance(newest_id, newest_us, len(trades))
+        self.newest_trade_us = newest_us
         return True
+
+    def _see_each(self, trades: Trades) -> Trades:
+        """Note the ids of `trades`, one after the other; those that are news, by id."""
+        trades = _chosen(trades, np.argsort(trades["first_id"], kind="stable"))
+        is_new = np.ones(len(trades), bool)
+        for row, (time_us, _, first_id, last_id, *_rest) in enumerate(trades.tolist()):
+            is_new[row] = self._see_trade(time_us, first_id, last_id)
+        return _chosen(trades, is_new)
+
+    def _restart_trades(self, run: Trades) -> None:
+        """The trades of `run` are another series of ids than what was seen, or what was seen last was off."""
+        first_id, time_us = int(run["first_id"][0]), int(run["time_us"][0])
+        before_us, self.newest_trade_us = self.newest_trade_us, time_us
+        before_id = self.trade_ids.newest
+        if self.trade_ids.continues(first_id):
+            dropped = self.trade_ids.cut(first_id)
+            self.gaps.cut((self.trade_ids.newest or 0) + 1)  # it is seen again with the run
+            if dropped < _FEW_IDS:
+                self.newest_trade_us = min(before_us, time_us)
+                return
+        else:
+            self.trade_ids = IntervalSet()
+        if before_id is not None:
+            self.gaps.restarted(Restart("trades", before_id, first_id, before_us, time_us))
 
     def _see_trade(self, time_us: int, first_id: int, last_id: int) -> bool:
         """Note the ids; False when all of them were seen before."""
@@ -318,6 +366,9 @@ class BarRing:
         return True
 
     def _take_quotes(self, quotes: Quotes) -> None:
+        quotes = self._in_series(quotes)
+        if not len(quotes):
+            return
         first_us, last_us = int(quotes["time_us"].min()), int(quotes["time_us"].max())
         if self.newest_quote_us >= 0:
             self.gaps.quotes_resumed(self.newest_quote_us, first_us)
@@ -325,20 +376,40 @@ class BarRing:
         late = quotes["time_us"] < self.closed_us
         if late.any():
             # A second connection repeats old quotes: only what the closed bars had not reached is news.
-            reached = int(self.bars[-1]["update_id"]) if len(self.bars) else 0
-            late_ids = quotes["update_id"][late & (quotes["update_id"] > reached)].tolist()
+            late_ids = quotes["update_id"][late & (quotes["update_id"] > self.closed_update_id)].tolist()
             self.late_quotes += len(late_ids)
             self.late_update_ids = (self.late_update_ids + late_ids)[-MAX_LATE_IDS:]
             quotes = _chosen(quotes, ~late)
-        if len(self.bars) and (quotes["update_id"] <= self.bars[-1]["update_id"]).any():
+        if (quotes["update_id"] <= self.closed_update_id).any():
             # Known by another connection, which estimated its time differently.
-            quotes = _chosen(quotes, quotes["update_id"] > self.bars[-1]["update_id"])
+            quotes = _chosen(quotes, quotes["update_id"] > self.closed_update_id)
         known = _joined(self.open_quotes, quotes)
         ids = known["update_id"]
         if (ids[1:] <= ids[:-1]).any():
             _, first_seen = np.unique(ids, return_index=True)
             known = _chosen(known, first_seen)
         self.open_quotes = known
+
+    def _in_series(self, quotes: Quotes) -> Quotes:
+        """Those of `quotes` whose update ids can be, of the newest series only if a new one begins."""
+        before_id, before_us = self.quote_series.newest_id, self.quote_series.newest_us
+        judged = self.quote_series.judge(quotes)
+        if judged.refused:
+            self.refused_quotes += len(judged.refused)
+            ids = [row[2] for row, _ in judged.refused]
+            self.late_update_ids = (self.late_update_ids + ids)[-MAX_LATE_IDS:]
+            self.refused += [Refused(QUOTE, row, reason) for row, reason in judged.refused]
+        if len(judged.runs) == 1:
+            return judged.runs[0]
+        run = judged.runs[-1]
+        first_id, first_us = int(run["update_id"][0]), int(run["time_us"][0])
+        if before_id >= 0:
+            self.gaps.restarted(Restart("quotes", before_id, first_id, before_us, first_us))
+        # Ids order the quotes of a bar: in the one that both share, the old series has nothing more to say.
+        old = np.concatenate([self.open_quotes, *judged.runs[:-1]])
+        self.open_quotes = old[old["time_us"] < first_us // BAR_US * BAR_US]
+        self.closed_update_id = 0
+        return run
 
     def _close(self, until_bar: int) -> None:
         """Summarise the open bars before `until_bar` and keep what features look back at."""
@@ -362,6 +433,10 @@ class BarRing:
         self.open_trades = _chosen(self.open_trades, ~trades_due)
         self.open_quotes = _chosen(self.open_quotes, ~quotes_due)
         self.next_bar = until_bar
+        ids = quotes["update_id"]
+        of_series = ids[ids <= self.quote_series.newest_id]  # one that began over has lower ids
+        if len(of_series):
+            self.closed_update_id = max(self.closed_update_id, int(of_series.max()))
 
 
 def summarise(trades: Trades, quotes: Quotes, first_bar: int, count: int, before: np.void) -> Bars:
@@ -397,25 +472,27 @@ def _summarise_quotes(bars: Bars, quotes: Quotes, edges_us: Ints, before: np.voi
     # Update ids give the order, and time may not run against it (replayed quote times are estimates).
     time_us = np.maximum.accumulate(quotes["time_us"])
 
-    # Each quote beside the one it replaced; the very first of a symbol replaces nothing.
+    # Each quote beside the one it replaced. A side that is gone has no price to compare with, so only a book
+    # with both sides that replaces another such one is flow; the very first of a symbol replaces nothing.
     book = {name: _after(before[name], quotes[name]) for name in _BOOK}
     bid, bid_qty, ask, ask_qty = (book[name] for name in ("bid_price", "bid_qty", "ask_price", "ask_qty"))
+    is_whole = (bid > 0) & (ask > 0)
     # The order flow of each side fits into 64 bits, but not their difference.
     bids = np.where(bid[1:] >= bid[:-1], bid_qty[1:], 0) - np.where(bid[1:] <= bid[:-1], bid_qty[:-1], 0)
     asks = np.where(ask[1:] <= ask[:-1], ask_qty[1:], 0) - np.where(ask[1:] >= ask[:-1], ask_qty[:-1], 0)
-    mid = _added(bid, ask)
+    is_flow = is_whole[1:] & is_whole[:-1]
+    bids, asks = np.where(is_flow, bids, 0), np.where(is_flow, asks, 0)
+    mid = np.where(is_whole, _added(bid, ask), 0)
     has_moved = mid[1:] != mid[:-1]
-    if len(quotes) and not before["update_id"]:
-        bids[0], asks[0], has_moved[0] = 0, 0, True
     bars["quote_count"] = starts[1:] - starts[:-1]
     bars["ofi"] = _sums(split(bids) - split(asks), starts).T
 
     # Integrals up to each edge of the step function that the quotes are, then their differences.
     since_us = _after(edges_us[0], time_us)
-    has_size = (bid_qty | ask_qty) > 0
     level = np.rint(_imbalances(bid_qty, ask_qty) * _IMBALANCE_SCALE).astype(np.int64)
+    level = np.where(is_whole, level, 0)
     bars["imbalance_us"] = _integrals(level, since_us, edges_us)
-    bars["quoted_us"] = _integrals(has_size.astype(np.int64), since_us, edges_us)
+    bars["quoted_us"] = _integrals(is_whole.astype(np.int64), since_us, edges_us)
 
     at_end = starts[1:]
     for name in _BOOK:

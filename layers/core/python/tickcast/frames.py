@@ -2,8 +2,9 @@
 
 Frames of one kind, one symbol length and one number of trades have one layout, so they are joined and
 read through one structured dtype: some tens of nanoseconds a frame instead of a microsecond. Whatever
-does not look exactly like the plain case (another schema version, exponents other than -8, a damaged or
-impossible frame) goes one by one through `tickcast.sbe`, which knows all of it and names what is wrong.
+does not look exactly like the plain case (fields that a later schema version added, exponents other than -8,
+a side of the book gone, a damaged or impossible frame) goes one by one through `tickcast.sbe`, which knows
+all of it and names what is wrong.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from tickcast.ticks import (
     QUOTE,
     SCALE_EXPONENT,
     TRADE,
+    QuoteRow,
     Quotes,
     TickError,
+    TradeRow,
     Trades,
     quotes_array,
     raw,
@@ -47,11 +50,13 @@ Array = npt.NDArray[Any]
 
 
 class Ticks(NamedTuple):
-    """What a group of frames held, by symbol, and the frames that could not be read."""
+    """What a group of frames held, by symbol, the frames that could not be read, and the messages among
+    them that are about the connection (of text feeds)."""
 
     trades: dict[str, Trades]
     quotes: dict[str, Quotes]
     errors: list[tuple[int, Exception]]  # index of the frame, and why
+    control: Sequence[dict[str, Any]] = ()
 
 
 def decode_frames(frames: Sequence[bytes], received_us: Array) -> Ticks:
@@ -109,6 +114,7 @@ def _read_quotes(frames: Array, is_plain: Array, received_us: Array, ticks: Tick
     is_plain &= frames["exponents"] == _EXPONENTS
     is_plain &= (rows["bid_price"] > 0) & (rows["bid_price"] < rows["ask_price"])
     is_plain &= (rows["bid_qty"] > 0) & (rows["ask_qty"] > 0)
+    is_plain &= (rows["time_us"] >= 0) & (rows["update_id"] >= 0)
     for symbol, mine in _by_symbol(frames["symbol"], is_plain):
         _append(ticks.quotes, symbol, raw(rows)[mine].view(QUOTE))
 
@@ -123,6 +129,7 @@ def _read_trades(frames: Array, is_plain: Array, received_us: Array, ticks: Tick
     rows["side"] = 1 - 2 * trades["is_buyer_maker"].view(np.int8)
     is_plain &= (frames["exponents"] == _EXPONENTS) & (frames["entry_length"] == _TRADE_BYTES)
     is_plain &= ((rows["price"] > 0) & (rows["qty"] > 0) & (trades["is_buyer_maker"] <= 1)).all(axis=1)
+    is_plain &= ((rows["time_us"] >= 0) & (rows["first_id"] >= 0)).all(axis=1)
     for symbol, mine in _by_symbol(frames["symbol"], is_plain):
         _append(ticks.trades, symbol, raw(rows)[mine].view(TRADE).ravel())
 
@@ -152,17 +159,23 @@ def _append(by_symbol: dict[str, Array], symbol: str, rows: Array) -> None:
 
 
 def _read_singly(frames: Sequence[bytes], left: Array, received_us: Array, ticks: Ticks) -> None:
+    trades: dict[str, list[TradeRow]] = {}
+    quotes: dict[str, list[QuoteRow]] = {}
     for i in left.tolist():
         try:
             event = sbe.decode(frames[i])
-            trades, quotes = tick_rows(event, int(received_us[i]))
+            some_trades, some_quotes = tick_rows(event, int(received_us[i]))
         except (sbe.SbeError, TickError) as error:
             ticks.errors.append((i, error))
             continue
-        if trades:
-            _append(ticks.trades, event.symbol, trades_array(trades))
-        if quotes:
-            _append(ticks.quotes, event.symbol, quotes_array(quotes))
+        if some_trades:
+            trades.setdefault(event.symbol, []).extend(some_trades)
+        if some_quotes:
+            quotes.setdefault(event.symbol, []).extend(some_quotes)
+    for symbol, trade_rows in trades.items():
+        _append(ticks.trades, symbol, trades_array(trade_rows))
+    for symbol, quote_rows in quotes.items():
+        _append(ticks.quotes, symbol, quotes_array(quote_rows))
 
 
 # What is side by side in a frame and in a row is copied in one piece, a run of bytes; `_overlaid` lets the

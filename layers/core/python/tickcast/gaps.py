@@ -9,13 +9,14 @@ model must not be trained across them.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from tickcast.wire import Notice
 
 MAX_GAPS = 200
 MAX_NOTICES = 20
+MAX_RESTARTS = 20
 UNKNOWN = "unknown"
 WITHHELD = "withheld by the exchange"
 # The clock that estimated a notice's times and the exchange's agree to about this.
@@ -50,11 +51,24 @@ class QuoteGap:
 
 
 @dataclass
+class Restart:
+    """The exchange numbers its `kind` ("trades" or "quotes") otherwise since some instant between two: after
+    `last_id` came `first_id`. Of what was missing there, no id is known."""
+
+    kind: str
+    last_id: int
+    first_id: int
+    from_us: int
+    to_us: int
+
+
+@dataclass
 class GapLedger:
     gaps: list[Gap] = field(default_factory=list)
     quote_gaps: list[QuoteGap] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
     forgotten: int = 0  # trades in gaps that no longer fitted in
+    restarts: list[Restart] = field(default_factory=list)
 
     def noticed(self, notices: tuple[Notice, ...]) -> None:
         """What ingest said it may have missed; it may explain gaps found before or after."""
@@ -84,6 +98,17 @@ class GapLedger:
                 left.append(Gap(last_id + 1, gap.last_id, gap.from_us, gap.to_us, gap.cause))
         self.gaps = left
 
+    def cut(self, first_id: int) -> None:
+        """The ids from `first_id` on are still to come: what showed them to be missing was far off."""
+        self.gaps = [
+            replace(gap, last_id=min(gap.last_id, first_id - 1))
+            for gap in self.gaps
+            if gap.first_id < first_id
+        ]
+
+    def restarted(self, restart: Restart) -> None:
+        self.restarts = [*self.restarts, restart][-MAX_RESTARTS:]
+
     def settle(self, repaired: Iterable[tuple[int, int]], withheld: Iterable[tuple[int, int]]) -> None:
         """What became of ranges of missing ids, ends included: held now, or refused by the exchange itself.
 
@@ -107,10 +132,18 @@ class GapLedger:
         return sum(gap.trades for gap in self.gaps) + self.forgotten
 
     def _cause(self, from_us: int, to_us: int) -> str:
-        for notice in reversed(self.notices):
-            if notice.from_us - _TOLERANCE_US <= to_us and from_us <= notice.to_us + _TOLERANCE_US:
-                return notice.cause
-        return UNKNOWN
+        """That of the notice which covers most of the time between; of two alike, the one about least else,
+        then the newest."""
+
+        def fit(at: int) -> tuple[int, int, int]:
+            notice = self.notices[at]
+            covered_us = min(to_us, notice.to_us) - max(from_us, notice.from_us)
+            return covered_us, notice.from_us - notice.to_us, at
+
+        best = max(range(len(self.notices)), key=fit, default=None)
+        if best is None or fit(best)[0] < -_TOLERANCE_US:
+            return UNKNOWN
+        return self.notices[best].cause
 
     def record(self) -> dict[str, Any]:
         """The ledger for readers outside (docs/contracts.md): what is missing, oldest first."""
@@ -119,6 +152,7 @@ class GapLedger:
             "forgotten_trades": self.forgotten,
             "gaps": [asdict(gap) | {"trades": gap.trades} for gap in self.gaps],
             "quote_gaps": [asdict(gap) for gap in self.quote_gaps],
+            "restarts": [asdict(restart) for restart in self.restarts],
         }
 
     def as_dict(self) -> dict[str, Any]:
@@ -133,6 +167,7 @@ class GapLedger:
             quote_gaps=[QuoteGap(**gap) for gap in data["quote_gaps"]],
             notices=[Notice(*notice) for notice in data["notices"]],
             forgotten=data["forgotten"],
+            restarts=[Restart(**restart) for restart in data["restarts"]],
         )
 
 

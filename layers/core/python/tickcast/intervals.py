@@ -50,6 +50,21 @@ class IntervalSet:
             intervals[:2] = [(intervals[0][0], intervals[1][1])]
         return False
 
+    def is_missing(self, id_: int) -> bool:
+        """Whether ids on both sides of `id_` were seen, and it was not."""
+        at = bisect_right(self.intervals, id_, key=lambda interval: interval[0])
+        return 0 < at < len(self.intervals) and self.intervals[at - 1][1] < id_
+
+    def continues(self, id_: int) -> bool:
+        """Whether `id_` was not seen, and is missing or follows at once on what was."""
+        return self.is_missing(id_) or any(last + 1 == id_ for _, last in self.intervals)
+
+    def cut(self, first: int) -> int:
+        """Forget the ids from `first` on; returns how many of them had been seen."""
+        dropped = sum(last - max(begin, first) + 1 for begin, last in self.intervals if last >= first)
+        self.intervals = [(begin, min(last, first - 1)) for begin, last in self.intervals if begin < first]
+        return dropped
+
     def holes(self) -> list[tuple[int, int]]:
         """The ids between the intervals: seen on both sides, missing inside."""
         return [(a[1] + 1, b[0] - 1) for a, b in zip(self.intervals, self.intervals[1:], strict=False)]

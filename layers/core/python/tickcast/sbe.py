@@ -3,7 +3,9 @@
 A frame is an 8-byte header (blockLength, templateId, schemaId, version: u16 little-endian), a fixed
 block, repeating groups and the symbol as a u8-prefixed string. The exchange may lengthen a block in a
 later version of the schema, so every block and every group entry is stepped over by the length *it
-states*; only what is shorter than the fields we read is refused. Prices and quantities stay integers:
+states*; only what is shorter than the fields we read is refused. A later version may also append groups and
+texts behind the last one: what a frame of version 1 or later holds behind the symbol is passed over, in
+version 0 it is an error. Prices and quantities stay integers:
 ``value = mantissa * 10**exponent``.
 
 Anything that is not a whole, known frame raises `SbeError` with the offset and the reason. Nothing is
@@ -24,8 +26,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 SCHEMA_ID = 1
+NULL_INT8, NULL_INT64 = -(2**7), -(2**63)  # what SBE writes for "no value"
 TRADES, BEST_BID_ASK, DEPTH_SNAPSHOT, DEPTH_DIFF = 10000, 10001, 10002, 10003
 
+_NULL_UINT8 = 255
 _HEADER = struct.Struct("<HHHH")
 _TRADES_BLOCK = struct.Struct("<qqbb")
 _TRADES_GROUP = struct.Struct("<HI")
@@ -35,6 +39,12 @@ _DEPTH_SNAPSHOT_BLOCK = struct.Struct("<qqbb")
 _DEPTH_DIFF_BLOCK = struct.Struct("<qqqbb")
 _LEVELS_GROUP = struct.Struct("<HH")
 _LEVEL = struct.Struct("<qq")
+_BLOCKS = {
+    TRADES: _TRADES_BLOCK,
+    BEST_BID_ASK: _BEST_BID_ASK_BLOCK,
+    DEPTH_SNAPSHOT: _DEPTH_SNAPSHOT_BLOCK,
+    DEPTH_DIFF: _DEPTH_DIFF_BLOCK,
+}
 # Most frames are quotes laid out as of version 0. What version they state does not change how they are read.
 _QUOTE_START = struct.pack("<HHH", _BEST_BID_ASK_BLOCK.size, BEST_BID_ASK, SCHEMA_ID)
 _QUOTE_BYTES = _HEADER.size + _BEST_BID_ASK_BLOCK.size + 1  # up to the symbol's text
@@ -125,7 +135,7 @@ def decode(frame: bytes) -> Event:
         except UnicodeDecodeError:
             pass
     event, end = decode_from(frame, 0)
-    if end != len(frame):
+    if end != len(frame) and not _version(frame, 0):
         raise SbeError(end, f"{len(frame) - end} bytes after the end of the frame")
     return event
 
@@ -149,11 +159,31 @@ def decode_from(buffer: bytes, offset: int) -> tuple[Event, int]:
 
 
 def decode_all(buffer: bytes) -> Iterator[Event]:
-    """Every event of a buffer of frames laid end to end. Raises `SbeError` at the first bad one."""
+    """Every event of a buffer of frames laid end to end. Raises `SbeError` at the first bad one.
+
+    Frames do not state their length: behind one of a later version, the next begins with the next header.
+    """
     offset = 0
     while offset < len(buffer):
-        event, offset = decode_from(buffer, offset)
+        event, end = decode_from(buffer, offset)
         yield event
+        offset = _next_header(buffer, end, offset) if _version(buffer, offset) else end
+
+
+def _version(buffer: bytes, offset: int) -> int:
+    version: int = _HEADER.unpack_from(buffer, offset)[3]
+    return version
+
+
+def _next_header(buffer: bytes, end: int, newer: int) -> int:
+    """Where the frame behind that at `newer` begins: past what its version added, which is not known here."""
+    schema = buffer[newer + 4 : newer + 8]  # and the version, which one exchange does not change in between
+    while (at := buffer.find(schema, end + 4)) >= 0:
+        block_length, template_id, _, _ = _HEADER.unpack_from(buffer, at - 4)
+        if template_id in _BLOCKS and block_length >= _BLOCKS[template_id].size:
+            return at - 4
+        end = at - 3
+    return len(buffer)
 
 
 def _trades(buffer: bytes, offset: int, block_length: int) -> tuple[TradesEvent, int]:
@@ -166,7 +196,8 @@ def _trades(buffer: bytes, offset: int, block_length: int) -> tuple[TradesEvent,
     for at in _entries(offset, entry_length, count):
         trade_id, price, qty, is_buyer_maker = _TRADE.unpack_from(buffer, at)
         if is_buyer_maker > 1:
-            raise SbeError(at + _TRADE.size - 1, f"isBuyerMaker is {is_buyer_maker}, neither 0 nor 1")
+            said = "null" if is_buyer_maker == _NULL_UINT8 else is_buyer_maker
+            raise SbeError(at + _TRADE.size - 1, f"isBuyerMaker is {said}, neither 0 nor 1")
         trades.append(SbeTrade(trade_id, price, qty, is_buyer_maker == 1))
     symbol, offset = _symbol(buffer, offset + entry_length * count)
     return TradesEvent._make((*block, tuple(trades), symbol)), offset
@@ -308,14 +339,19 @@ def decimal_text(mantissa: int, exponent: int) -> str:
     return f"-{digits}" if mantissa < 0 else digits
 
 
+def _decimal(mantissa: int, exponent: int) -> str | None:
+    return None if mantissa == NULL_INT64 or exponent == NULL_INT8 else decimal_text(mantissa, exponent)
+
+
 def describe(event: Event) -> dict[str, Any]:
-    """`event` as JSON-ready fields under the schema's own names, prices and quantities as decimals."""
+    """`event` as JSON-ready fields under the schema's own names, prices and quantities as decimals, None
+    where they are null."""
 
-    def price(mantissa: int) -> str:
-        return decimal_text(mantissa, event.price_exponent)
+    def price(mantissa: int) -> str | None:
+        return _decimal(mantissa, event.price_exponent)
 
-    def qty(mantissa: int) -> str:
-        return decimal_text(mantissa, event.qty_exponent)
+    def qty(mantissa: int) -> str | None:
+        return _decimal(mantissa, event.qty_exponent)
 
     fields: dict[str, Any]
     match event:

@@ -18,6 +18,7 @@ from tickcast.bars import BAR, SECOND, BarRing
 from tickcast.gaps import GapLedger
 from tickcast.intervals import IntervalSet
 from tickcast.outcomes import Memory
+from tickcast.plausible import QUOTE_PACE, TRADE_PACE, IdSeries
 from tickcast.ticks import QUOTE, TRADE
 
 VERSION = 3
@@ -36,6 +37,9 @@ _SCALARS = (
     "late_quotes",
     "late_ids",
     "late_update_ids",
+    "closed_update_id",
+    "refused_trades",
+    "refused_quotes",
 )
 
 
@@ -62,6 +66,8 @@ def encode_state(state: SymbolState) -> bytes:
         **{name: getattr(ring, name) for name in _SCALARS},
         "trade_ids": ring.trade_ids.intervals,
         "gaps": ring.gaps.as_dict(),
+        "trade_series": ring.trade_series.as_dict(),
+        "quote_series": ring.quote_series.as_dict(),
         "memory": state.memory.as_dict(),
         "rows": [len(getattr(ring, name)) for name, _ in _ARRAYS],
     }
@@ -79,6 +85,8 @@ def decode_state(symbol: str, sequence: int, data: bytes, lateness_us: int) -> S
         ring = BarRing(lateness_us, **{name: header[name] for name in _SCALARS})
         ring.trade_ids = IntervalSet([(first, last) for first, last in header["trade_ids"]])
         ring.gaps = GapLedger.from_dict(header["gaps"])
+        ring.trade_series = IdSeries.from_dict(TRADE_PACE, header["trade_series"])
+        ring.quote_series = IdSeries.from_dict(QUOTE_PACE, header["quote_series"])
         memory = Memory.from_dict(header["memory"])
         at = _LENGTH.size + length
         for (name, dtype), rows in zip(_ARRAYS, header["rows"], strict=True):

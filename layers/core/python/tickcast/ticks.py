@@ -6,6 +6,9 @@ exact and the same in any order. ``mantissa / SCALE`` is the correctly rounded d
 
 A trade's time is the exchange's transaction time, which REST history carries too, so that a trade falls
 into the same bar whichever way it came. A quote's time is its event time, the only one it has.
+
+A side of the book may be gone: the row then has price 0 and quantity 0 there. From such a quote on there is
+no mid, until one with both sides comes.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tickcast.sbe import BestBidAskEvent, Event, TradesEvent, decimal_text
+from tickcast.sbe import NULL_INT8, NULL_INT64, BestBidAskEvent, Event, TradesEvent, decimal_text
 
 SCALE = 10**8
 SCALE_EXPONENT = -8
@@ -51,6 +54,7 @@ Trades = npt.NDArray[Any]  # of TRADE
 Quotes = npt.NDArray[Any]  # of QUOTE
 TradeRow = tuple[int, int, int, int, int, int, int]
 QuoteRow = tuple[int, int, int, int, int, int, int]
+Book = tuple[int, int, int, int]  # bid price and quantity, ask price and quantity
 
 
 class TickError(ValueError):
@@ -79,7 +83,10 @@ def _bytes(size: int) -> np.dtype[np.void]:
 
 
 def rescale(mantissa: int, exponent: int) -> int:
-    """`mantissa * 10**exponent` as a mantissa at 1e-8. Raises `TickError` where 64 bits cannot hold it."""
+    """`mantissa * 10**exponent` as a mantissa at 1e-8. Raises `TickError` where 64 bits cannot hold it, and
+    on SBE's null values."""
+    if mantissa == NULL_INT64 or exponent == NULL_INT8:
+        raise TickError("a price or quantity, or its exponent, is null")
     if exponent == SCALE_EXPONENT:
         return mantissa
     step: int = 10 ** abs(exponent - SCALE_EXPONENT)
@@ -107,16 +114,24 @@ def mantissa(decimal: str) -> int:
 
 
 def check_trade(symbol: str, trade_id: int, price: int, qty: int) -> None:
-    """Raises `TickError` on a price or quantity (1e-8) that is not positive."""
+    """Raises `TickError` on a price or quantity (1e-8) that is not positive, or an id that is negative."""
     if price <= 0 or qty <= 0:
         raise TickError(f"{symbol} trade {trade_id}: price {_text(price)}, quantity {_text(qty)}")
+    if trade_id < 0:
+        raise TickError(f"{symbol} trade {trade_id}: a negative id")
 
 
-def check_quote(symbol: str, update_id: int, bid: int, bid_qty: int, ask: int, ask_qty: int) -> None:
-    """Raises `TickError` on an empty or crossed book (1e-8)."""
-    if not (0 < bid < ask and bid_qty > 0 and ask_qty > 0):
+def checked_book(symbol: str, update_id: int, bid: int, bid_qty: int, ask: int, ask_qty: int) -> Book:
+    """The book (1e-8) as a quote's row has it: a side without price or quantity is gone, both are 0 there.
+
+    Raises `TickError` on a crossed book, and on a price, a quantity or an id that is negative.
+    """
+    if min(bid, bid_qty, ask, ask_qty, update_id) < 0 or (bid >= ask and bid_qty and ask and ask_qty):
         sides = f"bid {_text(bid)} x {_text(bid_qty)}, ask {_text(ask)} x {_text(ask_qty)}"
         raise TickError(f"{symbol} book {update_id}: {sides}")
+    bid_side = (bid, bid_qty) if bid and bid_qty else (0, 0)
+    ask_side = (ask, ask_qty) if ask and ask_qty else (0, 0)
+    return (*bid_side, *ask_side)
 
 
 def span_us(*ticks: Trades | Quotes) -> tuple[int, int] | None:
@@ -129,6 +144,7 @@ def span_us(*ticks: Trades | Quotes) -> tuple[int, int] | None:
 
 def trade_rows(event: TradesEvent, receive_time_us: int) -> list[TradeRow]:
     """One row per trade of `event`. Raises `TickError` on one that no market can have produced."""
+    _check_time(event.symbol, event.transact_time_us)
     rows = []
     for trade in event.trades:
         price = rescale(trade.price, event.price_exponent)
@@ -140,14 +156,14 @@ def trade_rows(event: TradesEvent, receive_time_us: int) -> list[TradeRow]:
 
 
 def quote_row(event: BestBidAskEvent, receive_time_us: int) -> QuoteRow:
-    """The row of `event`. Raises `TickError` on an empty or crossed book."""
+    """The row of `event`. Raises `TickError` on one that no market can have produced."""
+    _check_time(event.symbol, event.event_time_us)
     bid_price = rescale(event.bid_price, event.price_exponent)
     bid_qty = rescale(event.bid_qty, event.qty_exponent)
     ask_price = rescale(event.ask_price, event.price_exponent)
     ask_qty = rescale(event.ask_qty, event.qty_exponent)
-    check_quote(event.symbol, event.book_update_id, bid_price, bid_qty, ask_price, ask_qty)
-    time_us, update_id = event.event_time_us, event.book_update_id
-    return (time_us, receive_time_us, update_id, bid_price, bid_qty, ask_price, ask_qty)
+    book = checked_book(event.symbol, event.book_update_id, bid_price, bid_qty, ask_price, ask_qty)
+    return (event.event_time_us, receive_time_us, event.book_update_id, *book)
 
 
 def tick_rows(event: Event, receive_time_us: int) -> tuple[list[TradeRow], list[QuoteRow]]:
@@ -159,6 +175,11 @@ def tick_rows(event: Event, receive_time_us: int) -> tuple[list[TradeRow], list[
             return [], [quote_row(event, receive_time_us)]
         case _:
             return [], []
+
+
+def _check_time(symbol: str, time_us: int) -> None:
+    if time_us < 0:
+        raise TickError(f"{symbol}: the time {time_us} is null or before 1970")
 
 
 def _text(value: int) -> str:

@@ -16,11 +16,13 @@ A batch written by another schema is for `tickcast.adapters.schema_book`, which 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tickcast.ticks import QUOTE, TRADE, Quotes, Trades, span_us
+from tickcast import plausible
+from tickcast.ticks import QUOTE, TRADE, Quotes, Trades
 
 NO_WATERMARK = -1
 WITHDRAWN = -2
@@ -98,11 +100,6 @@ class Notice(NamedTuple):
     to_us: int
 
 
-# No clock is wrong by more, and no tick of these markets is older.
-CLOCKS_APART_US = 300 * 1_000_000
-_OLDEST_US = 1_483_228_800 * 1_000_000  # 2017
-
-
 class TickBatch(NamedTuple):
     symbol: str
     source: str
@@ -118,17 +115,54 @@ class TickBatch(NamedTuple):
         return len(self.trades) + len(self.quotes)
 
 
-def check_times(batch: TickBatch, arrived_us: int) -> None:
-    """Raises `WireError` on a time that cannot be, seen from when the batch arrived.
+class Checked(NamedTuple):
+    """A batch without the rows that cannot be. `refused` has only those, or is None; `reason` says why."""
+
+    batch: TickBatch
+    refused: TickBatch | None = None
+    reason: str = ""
+
+
+def check_times(batch: TickBatch, arrived_us: int) -> Checked:
+    """`batch` without what cannot be, seen from when it arrived: ticks at such times, with such ids, prices
+    or books, and a claim (`watermark_us`) to be ahead of the arrival.
 
     One tick from the future would close the bars up to there and make all that follows late.
     """
-    limit_us = arrived_us + CLOCKS_APART_US
-    if batch.watermark_us > limit_us:
-        raise WireError(f"the watermark {batch.watermark_us} is ahead of its arrival at {arrived_us}")
-    first_us, last_us = span_us(batch.trades, batch.quotes) or (arrived_us, arrived_us)
-    if first_us < _OLDEST_US or last_us > limit_us:
-        raise WireError(f"tick times {first_us} to {last_us} cannot be, arriving at {arrived_us}")
+    counts: dict[str, int] = {}
+    good_trades, bad_trades = _sifted(batch.trades, plausible.trade_faults, arrived_us, counts)
+    good_quotes, bad_quotes = _sifted(batch.quotes, plausible.quote_faults, arrived_us, counts)
+    watermark_us = batch.watermark_us
+    if watermark_us > arrived_us + plausible.ARRIVAL_AHEAD_US:
+        counts[f"the watermark {watermark_us} is ahead of its arrival at {arrived_us}"] = 1
+        watermark_us = NO_WATERMARK
+    # A notice of times to come would explain whatever is lost then.
+    notices = tuple(n for n in batch.notices if n.to_us <= arrived_us + plausible.ARRIVAL_AHEAD_US)
+    if len(notices) < len(batch.notices):
+        counts["a notice ahead of its arrival"] = len(batch.notices) - len(notices)
+    if not counts:
+        return Checked(batch)
+    good = batch._replace(trades=good_trades, quotes=good_quotes, watermark_us=watermark_us, notices=notices)
+    bad = batch._replace(trades=bad_trades, quotes=bad_quotes, notices=())
+    reason = "; ".join(f"{why} ({count})" for why, count in counts.items())
+    return Checked(good, bad, f"{batch.symbol}: {reason}")
+
+
+def _sifted(
+    rows: Any, faults_of: Callable[[Any], list[plausible.Fault]], arrived_us: int, counts: dict[str, int]
+) -> tuple[Any, Any]:
+    """`rows` that can be, and the others; `counts` by reason is added to."""
+    if not len(rows):
+        return rows, rows
+    bad: Any = None
+    for reason, is_faulty in (*faults_of(rows), *plausible.time_faults(rows, arrived_us)):
+        if not is_faulty.any():
+            continue
+        bad = np.zeros(len(rows), bool) if bad is None else bad
+        if count := int(np.count_nonzero(is_faulty & ~bad)):
+            counts[reason] = counts.get(reason, 0) + count
+        bad |= is_faulty
+    return (rows, rows[:0]) if bad is None else (rows[~bad], rows[bad])
 
 
 def encode(batch: TickBatch) -> bytes:

@@ -13,7 +13,7 @@ from typing import Any
 
 from tickcast.adapters import bronze
 from tickcast.adapters.kinesis import records_in
-from tickcast.adapters.quarantine import quarantine
+from tickcast.adapters.quarantine import quarantine, quarantine_rows
 from tickcast.adapters.schema_book import SchemaBook
 from tickcast.wire import WireError
 
@@ -37,11 +37,14 @@ def archive(event: dict[str, Any], s3: Any, bucket: str, schemas: SchemaBook) ->
     for record in records:
         outcome.records += 1
         try:
-            batch = schemas.read(record)
+            batch, refused, reason = schemas.read(record)
         except WireError as error:
             quarantine(s3, bucket, SERVICE, record, str(error))
             outcome.quarantined.append(str(error))
             continue
+        if refused:
+            quarantine_rows(s3, bucket, SERVICE, record, refused, reason)
+            outcome.quarantined.append(reason)
         for row in bronze.market_data(batch):
             hour_us = row["timestamp"] // _HOUR_US * _HOUR_US
             rows[bronze.prefix(batch.source, batch.symbol, hour_us)].append(row)

@@ -15,6 +15,7 @@ from botocore.exceptions import ClientError
 from tickcast.adapters import bronze
 from tickcast.held_trades import origin_of
 from tickcast.history import HOUR_US
+from tickcast.plausible import quote_faults
 from tickcast.ticks import QUOTE, TRADE, Quotes, Trades
 
 SOURCES = ("sbe", "json", "rest", "sim", "replay")
@@ -104,8 +105,7 @@ def _check(ticks: ObjectTicks, about: BronzeObject) -> None:
         (trades, (trades["price"] > 0) & (trades["qty"] > 0), "trades without a price or quantity"),
         (trades, trades["first_id"] <= trades["last_id"], "trades whose last id is before the first"),
         (trades, _within(trades, about.hour_us, until_us), "trades of another hour"),
-        (quotes, (quotes["bid_price"] > 0) & (quotes["bid_price"] < quotes["ask_price"]), "crossed books"),
-        (quotes, (quotes["bid_qty"] > 0) & (quotes["ask_qty"] > 0), "empty books"),
+        *((quotes, ~is_faulty, f"quotes that are {reason}") for reason, is_faulty in quote_faults(quotes)),
         (quotes, _within(quotes, about.hour_us, until_us), "quotes of another hour"),
     )
     for rows, is_right, what in rules:

@@ -12,13 +12,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from tickcast import wire
 from tickcast.adapters.hot_store import Commit, HotStore, Writes
 from tickcast.adapters.kinesis import StreamRecord, records_in
 from tickcast.adapters.model_store import ModelFollower
-from tickcast.adapters.quarantine import quarantine
+from tickcast.adapters.quarantine import quarantine, quarantine_rows
 from tickcast.adapters.schema_book import SchemaBook
 from tickcast.adapters.settings import Settings
+from tickcast.bars import BarRing
 from tickcast.outcomes import UNRESOLVED, mid_at, note_latency
 from tickcast.prediction import (
     PREDICT_EVERY_US,
@@ -30,6 +33,7 @@ from tickcast.prediction import (
     prediction_record,
 )
 from tickcast.state import SymbolState
+from tickcast.ticks import QUOTE, TRADE
 
 SERVICE = "predict_stream"
 FEED = "ingest_ecs"  # shows signs of life only in its batches: it cannot reach Redis
@@ -106,7 +110,7 @@ class PredictStream:
     def _decode(self, record: StreamRecord, result: Result) -> wire.TickBatch | None:
         result.records += 1
         try:
-            batch = self.schemas.read(record)
+            batch, refused, reason = self.schemas.read(record)
             if batch.symbol not in self.settings.symbols:
                 raise wire.WireError(
                     f"symbol {batch.symbol!r} is not one of {', '.join(self.settings.symbols)}"
@@ -115,7 +119,23 @@ class PredictStream:
             quarantine(self.s3, self.settings.bucket, SERVICE, record, str(error))
             result.quarantined.append(str(error))
             return None
+        if refused:
+            quarantine_rows(self.s3, self.settings.bucket, SERVICE, record, refused, reason)
+            result.quarantined.append(reason)
         return batch
+
+    def _refuse(self, ring: BarRing, record: StreamRecord, batch: wire.TickBatch, result: Result) -> None:
+        """Put into quarantine what the ring took out of its series of ids."""
+        refused, ring.refused = ring.refused, []
+        rows = {dtype: [each.row for each in refused if each.dtype == dtype] for dtype in (TRADE, QUOTE)}
+        reason = f"{batch.symbol}: {'; '.join(sorted({each.reason for each in refused}))} ({len(refused)})"
+        kept = batch._replace(
+            trades=np.array(rows[TRADE], TRADE), quotes=np.array(rows[QUOTE], QUOTE), notices=()
+        )
+        # The record's own key may be taken, by what cannot be without looking at ids.
+        own = record._replace(sequence_text=f"{record.sequence_text}-ids")
+        quarantine_rows(self.s3, self.settings.bucket, SERVICE, own, kept, reason)
+        result.quarantined.append(reason)
 
     def _fold(self, state: SymbolState, batches: Batches, started_ms: float, result: Result) -> _Folded:
         """Apply `batches`, in order; records at or below the fence were applied before."""
@@ -130,6 +150,8 @@ class PredictStream:
                 if prediction := self._predict(folded, record, started_ms, result):
                     memory.expect(prediction)
                     folded.predictions.append(prediction)
+            if ring.refused:
+                self._refuse(ring, record, batch, result)
             state.sequence = record.sequence
             folded.ticks += batch.tick_count
         folded.writes.heartbeat(f"{FEED}:{state.symbol}", _feed_heartbeat(state, batches))
@@ -234,6 +256,9 @@ class PredictStream:
             "late_quotes": ring.late_quotes,
             "missing_trades": ring.gaps.trades,
             "quote_gaps": len(ring.gaps.quote_gaps),
+            "refused_trades": ring.refused_trades,
+            "refused_quotes": ring.refused_quotes,
+            "id_restarts": len(ring.gaps.restarts),
             "reason": reason,  # of the newest prediction
             "warming_since_ms": ring.history_from_us // 1000 if reason == WARMING_UP else None,
             "model_problem": self.models.problem,

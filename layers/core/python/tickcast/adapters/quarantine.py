@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from tickcast import wire
 from tickcast.adapters.kinesis import StreamRecord
+from tickcast.wire import TickBatch
 
 
 def quarantine(s3: Any, bucket: str, service: str, record: StreamRecord, reason: str) -> str:
@@ -15,6 +17,13 @@ def quarantine(s3: Any, bucket: str, service: str, record: StreamRecord, reason:
     about = {"reason": reason, "partition_key": record.partition_key, "arrived_s": record.arrived_s}
     s3.put_object(Bucket=bucket, Key=f"{key}.json", Body=json.dumps(about).encode())
     return key
+
+
+def quarantine_rows(
+    s3: Any, bucket: str, service: str, record: StreamRecord, rows: TickBatch, reason: str
+) -> str:
+    """Store the ticks of a record that cannot be, as a record of their own, and why. Returns the key."""
+    return quarantine(s3, bucket, service, record._replace(data=wire.encode(rows)), reason)
 
 
 def quarantine_object(

@@ -18,7 +18,7 @@ from tickcast import wire
 from tickcast.adapters.kinesis import StreamRecord
 from tickcast.adapters.wire_schema import schema_key
 from tickcast.ticks import QUOTE, TRADE
-from tickcast.wire import Notice, TickBatch, UnknownSchemaError, WireError
+from tickcast.wire import Checked, Notice, TickBatch, UnknownSchemaError, WireError
 
 
 class SchemaBook:
@@ -29,11 +29,10 @@ class SchemaBook:
         self._bucket = bucket
         self._schemas: dict[bytes, Any] = {}
 
-    def read(self, record: StreamRecord) -> TickBatch:
-        """The batch in a stream's record, its times held against its arrival. Raises as `decode` does."""
-        batch = self.decode(record.data)
-        wire.check_times(batch, int(record.arrived_s * 1e6))
-        return batch
+    def read(self, record: StreamRecord) -> Checked:
+        """The batch in a stream's record without the ticks that cannot be, its times compared with its
+        arrival. Raises as `decode` does."""
+        return wire.check_times(self.decode(record.data), int(record.arrived_s * 1e6))
 
     def decode(self, record: bytes) -> TickBatch:
         """The batch in `record`. Raises `WireError`; S3's own errors, but for "not there", pass through."""
