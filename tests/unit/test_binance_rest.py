@@ -145,20 +145,47 @@ def test_an_answer_that_is_not_json_is_named(server: RestServer) -> None:
     "row",
     [
         {"a": 1},
-        agg_trade(1, 1, 1, 5) | {"p": "nan"},
-        agg_trade(1, 1, 1, 5) | {"q": "0.00000000"},
         agg_trade(1, 1, 1, 5) | {"T": None},
+        agg_trade(1, 1, 1, 5) | {"a": 1.0},
+        agg_trade(1, 1, 1, 5) | {"a": -1},
+        agg_trade(1, 1, 1, 5) | {"f": True},
+        agg_trade(1, 1, 1, 5) | {"l": 2**63},
+        agg_trade(1, 1, 1, 5) | {"p": 60000.01},
+        agg_trade(1, 1, 1, 5) | {"m": "true"},
         "trade",
+        None,
     ],
 )
-def test_a_row_no_market_can_have_produced_is_refused(row: Any) -> None:
+def test_a_row_of_another_form_is_an_error(row: Any) -> None:
     with pytest.raises(TickError, match="BTCUSDT"):
-        binance_rest.agg_trades("BTCUSDT", [row])
+        binance_rest.agg_trades("BTCUSDT", [agg_trade(0, 0, 0, 4), row])
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({"p": "nan"}, "'nan' is not a decimal"),
+        ({"p": "-1.0"}, "not a decimal"),
+        ({"p": "9" * 5000}, "too large"),
+        ({"q": "0.00000000"}, "quantity 0"),
+        ({"l": 0}, "its trade ids"),
+        ({"f": -1}, "its trade ids"),
+        ({"f": -1, "l": -2}, "its trade ids"),
+        ({"T": 0}, "its time"),
+        ({"T": -(2**62)}, "its time"),
+    ],
+)
+def test_values_no_market_can_have_produced_cost_their_row_alone(values: dict[str, Any], why: str) -> None:
+    good = agg_trade(1, 1, 1, 5)
+    before, refused, after = binance_rest.agg_trades("BTCUSDT", [good, agg_trade(2, 2, 2, 5) | values, good])
+    assert why in refused.why and len(refused.why) <= 200
+    assert before == after and not before.why
 
 
 def test_a_placeholder_passes() -> None:
     row = agg_trade(1, 1, 1, 5) | {"f": -1, "l": -1, "p": "0.00000000", "q": "0.00000000"}
-    assert binance_rest.agg_trades("BTCUSDT", [row])[0].first_id == -1
+    (placeholder,) = binance_rest.agg_trades("BTCUSDT", [row])
+    assert (placeholder.id, placeholder.first_id, placeholder.why) == (1, -1, "")
 
 
 def recorded(path: str) -> list[dict[str, Any]]:
