@@ -1,4 +1,4 @@
-"""Requests of every kind: answered as the OpenAPI document says, or refused; never a failure of the server."""
+"""Requests of every kind: answered as the OpenAPI document says, or refused; never a server failure."""
 
 from __future__ import annotations
 
