@@ -286,7 +286,8 @@ def test_a_row_of_placeholders_proves_nothing(thin: RestServer, s3: Any) -> None
     """At an edge of the window, whatever time they carry: neither its beginning nor its end."""
     rows = inside(thin)
     before, behind = thin.rows.index(rows[0]), thin.rows.index(rows[-1]) + 1
-    for row in (*thin.rows[before - 3 : before + 3], *thin.rows[behind - 3 : behind + 3]):
+    further = thin.rows[behind + 20 :: 7]  # not this window's
+    for row in (*thin.rows[before - 3 : before + 3], *thin.rows[behind - 3 : behind + 3], *further):
         row |= {"f": -1, "l": -1, "p": "0.00000000", "q": "0.00000000", "T": (row["a"] % 2) * TO_US}
     document = fetcher(thin, s3)({"window": WINDOW}, PLENTY)
     assert (document["status"], document["rows"]) == ("done", len(rows) - 6)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from tickcast import wire
@@ -129,7 +129,7 @@ class FetchHistory:
             self._put_marker(window, progress)
             return self._document("done", progress)
         if progress.until_us == until_us:
-            raise HistoryIncomplete(f"{window}: the time of a call is not enough for one file")
+            raise HistoryIncomplete(f"{_named(window)}: the time of a call is not enough for one file")
         return self._document("continue", progress)
 
     def _fetch(self, window: Window, progress: Progress, remaining_ms: Callable[[], int]) -> bool:
@@ -155,15 +155,15 @@ class FetchHistory:
     def _unproven(self, window: Window, why: str) -> HistoryIncomplete:
         """The error for a window behind which nothing is known."""
         if self._clock_us() < window.to_us:
-            return HistoryIncomplete(f"{window} has not passed yet")
+            return HistoryIncomplete(f"{_named(window)} has not passed yet")
         status = self._rest.market_status(window.symbol)
         if status not in (None, "TRADING"):
             return MarketHalted(
-                f"{window}: nothing newer than its end is known, and the market is in {status}: "
+                f"{_named(window)}: nothing newer than its end is known, and the market is in {status}: "
                 f"that no trade is missing shows when it trades again"
             )
         return HistoryIncomplete(
-            f"{window}: nothing newer than its end is known ({why}): the exchange's database lags, "
+            f"{_named(window)}: nothing newer than its end is known ({why}): the exchange's database lags, "
             f"or the market has not traded since"
         )
 
@@ -179,7 +179,7 @@ class FetchHistory:
         lead = before[0] if before else -1
         first = next((at for at, time_us in usable if at > lead and time_us >= window.from_us), None)
         if first is None:
-            raise HistoryIncomplete(f"{window}: aggregates that were there before are gone")
+            raise HistoryIncomplete(f"{_named(window)}: aggregates that were there before are gone")
         begin = max((at for at in before if at < first), default=-1) + 1
         progress.next_id = rows[begin - 1].id + 1 if begin else rows[0].id
         progress.last_id = progress.before_id = rows[begin - 1].last_id if begin else None
@@ -214,7 +214,9 @@ class FetchHistory:
             elif times_us and rows[-1].id < above:
                 below = rows
             elif hint is None:
-                raise HistoryIncomplete(f"{window}: the exchange's times and ids contradict each other")
+                raise HistoryIncomplete(
+                    f"{_named(window)}: the exchange's times and ids contradict each other"
+                )
             else:
                 hint, above, below, step = None, self._newest(window), [], _AROUND
 
@@ -242,10 +244,10 @@ class FetchHistory:
     def _check_first(self, window: Window, row: AggTrade, asked_id: int, time_us: int) -> None:
         """Raises `HistoryIncomplete` unless `row`, the answer to `asked_id`, is the market's first."""
         if asked_id > 0 and (older := self._page(window, 0)) and older[0].id < row.id:
-            raise HistoryIncomplete(f"{window}: aggregate {asked_id} was to come next, not {row.id}")
+            raise HistoryIncomplete(f"{_named(window)}: aggregate {asked_id} was to come next, not {row.id}")
         if row.id != 0 and row.first_id not in (0, 1):
             raise HistoryNotKept(
-                f"{window}: the exchange keeps trades from {_time(time_us)} on, aggregate {row.id}; "
+                f"{_named(window)}: the exchange keeps trades from {_time(time_us)} on, aggregate {row.id}; "
                 f"what came before cannot be had: ask from then on"
             )
         hour_us = time_us // HOUR_US * HOUR_US
@@ -255,8 +257,8 @@ class FetchHistory:
             found = self._s3.list_objects_v2(Bucket=self._bucket, Prefix=dates, MaxKeys=1).get("Contents", [])
             if found and found[0]["Key"] < folder:  # keys are in the order of time
                 raise HistoryNotKept(
-                    f"{window}: the exchange's trades begin at {_time(time_us)} with aggregate {row.id}, but "
-                    f"{found[0]['Key']} is older: ids restarted, and what came before cannot be had"
+                    f"{_named(window)}: the exchange's trades begin at {_time(time_us)}, aggregate {row.id}, "
+                    f"but {found[0]['Key']} is older: ids restarted, and what came before cannot be had"
                 )
 
     # ------------------------------------------------------------------------------------------- bronze
@@ -349,12 +351,13 @@ class _Writer:
         known = self._unjudged + rows
         judged = self._judge(known)
         count = max(len(known) - _AROUND, 0) if rows else len(known)
-        is_behind = [not why and row.time_us >= self._window.to_us for row, why in judged]
-        is_over = any(is_behind[:count]) and (bool(rows) or self._is_plausible_end(judged, is_behind))
+        trades = [(at, row) for at, (row, why) in enumerate(judged) if not why and not row.is_placeholder]
+        behind = [at for at, row in trades if row.time_us >= self._window.to_us]
+        is_over = bool(behind) and (behind[0] < count if rows else self._is_plausible_end(known, behind))
         if is_over:
             # Some of the window may stand behind the first that is not of it.
-            last_inside = max((at for at, behind in enumerate(is_behind) if not behind), default=-1)
-            count = max(is_behind.index(True), last_inside) + 1
+            inside = [at for at, row in trades if row.time_us < self._window.to_us]
+            count = max(behind[0], inside[-1] if inside else -1) + 1
         for row, why in judged[:count]:
             self._take(row, why)
         self._unjudged = known[count:]
@@ -371,10 +374,9 @@ class _Writer:
             )
         return [(row, refused.get(at, "")) for at, row in enumerate(rows, start=len(self._anchor))]
 
-    def _is_plausible_end(self, judged: list[tuple[AggTrade, str]], is_behind: list[bool]) -> bool:
+    def _is_plausible_end(self, rows: list[AggTrade], behind: list[int]) -> bool:
         """Where the newest row of all is the only one behind the window, its time may be wrong."""
-        only_us = judged[is_behind.index(True)][0].time_us
-        return sum(is_behind) > 1 or only_us <= self._now_us + _AHEAD_US
+        return len(behind) > 1 or rows[behind[0]].time_us <= self._now_us + _AHEAD_US
 
     def _take(self, row: AggTrade, why: str) -> None:
         is_trade = not why and not row.is_placeholder
@@ -462,12 +464,12 @@ class _Writer:
         before_id = -1 if progress.before_id is None else progress.before_id
         if before_id > window.last_id or progress.after_id < window.first_id:
             raise HistoryNotKept(
-                f"{window}: trades {window.first_id} to {window.last_id} are missing, but those of the "
-                f"exchange have ids between {before_id} and {progress.after_id}: another series"
+                f"{_named(window)}: trades {window.first_id} to {window.last_id} are missing, but those of "
+                f"the exchange have ids between {before_id} and {progress.after_id}: another series"
             )
 
     def _incomplete(self, why: str) -> HistoryIncomplete:
-        return HistoryIncomplete(f"{self._window}: {why}")
+        return HistoryIncomplete(f"{_named(self._window)}: {why}")
 
 
 def _each_once(window: Window, rows: list[AggTrade], from_id: int) -> list[AggTrade]:
@@ -475,7 +477,7 @@ def _each_once(window: Window, rows: list[AggTrade], from_id: int) -> list[AggTr
     found: dict[int, AggTrade] = {}
     for row in rows:
         if row.id >= from_id and found.setdefault(row.id, row) != row:
-            raise HistoryIncomplete(f"{window}: aggregate {row.id} is there twice, and not alike")
+            raise HistoryIncomplete(f"{_named(window)}: aggregate {row.id} is there twice, and not alike")
     return [found[agg_id] for agg_id in sorted(found)]
 
 
@@ -506,8 +508,14 @@ def _times_in_order(rows: Sequence[AggTrade]) -> list[int]:
     return [time_us for at, time_us in enumerate(times_us) if at not in out]
 
 
+def _named(window: Window) -> str:
+    return f"{window.symbol} from {_time(window.from_us)} to {_time(window.to_us)}"
+
+
 def _time(time_us: int) -> str:
-    return f"{datetime.fromtimestamp(time_us / 1e6, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    """For people, and as `make backfill` reads it."""
+    at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=min(time_us // 1000, 10**14))
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _batch(symbol: str, rows: list[AggTrade]) -> wire.TickBatch:
