@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from tickcast import wire
 from tickcast.adapters import bronze
 from tickcast.adapters.binance_rest import AggTrade, BinanceRest, RateLimited
-from tickcast.backfill import HOUR_US, Window
+from tickcast.backfill import HOUR_US, Window, WindowError, window_from
 from tickcast.row_order import DISORDER_US, out_of_order, times_far_off
 from tickcast.ticks import quotes_array, trades_array
 
@@ -37,10 +37,6 @@ _LONGEST_LOOK_MS = 59 * 60_000  # the exchange wants less than an hour
 _LOOK_BEHIND_US = 2 * HOUR_US  # further off, the newest aggregate is found with fewer requests
 _REPORTED = 100  # ranges of ids, and rows; beyond that they are only counted
 _STREAMS = ("sbe", "json")  # sources of bronze beside REST that record the real market
-
-
-class WindowError(ValueError):
-    """A request that names no window."""
 
 
 class HistoryIncomplete(RuntimeError):
@@ -72,23 +68,6 @@ class Progress:
     refused_rows: int = 0  # that no market can have produced, or that are far out of order
     refused: list[dict[str, Any]] = field(default_factory=list)  # with the reasons
     keys: list[dict[str, Any]] = field(default_factory=list)
-
-
-def window_from(data: Any) -> Window:
-    """The window in a request. Raises `WindowError`."""
-    try:
-        window = Window(**data)
-    except TypeError:
-        raise WindowError(f"window should be like the planner's, not {data!r}") from None
-    times = window.from_us, window.to_us
-    ids = [each for each in (window.first_id, window.last_id) if each is not None]
-    if not all(type(number) is int for number in (*times, *ids)) or not isinstance(window.symbol, str):
-        raise WindowError(f"a window has a symbol and whole numbers, not {data!r}")
-    if not 0 <= window.from_us < window.to_us or window.from_us % 1000 or window.to_us % 1000:
-        raise WindowError(f"a window is made of whole milliseconds and ends after it begins, not {data!r}")
-    if len(ids) == 1 or ids != sorted(ids):
-        raise WindowError(f"a window names the first and the last id that are missing in it, not {data!r}")
-    return window
 
 
 def _progress_from(data: Any) -> Progress:
