@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from local.exchange.events import Quote, Trade
 
-# Two hours and more of a busy market's trades, or what its history is begun with; a quarter of an hour of
-# its quotes.
-MAX_AGG_TRADES = 250_000
+# Half a day of a simulated market's trades, or what its history is begun with: what is forgotten, a backfill
+# reports as not kept. A quarter of an hour of its quotes.
+MAX_AGG_TRADES = 500_000
 AGG_TRADES_PER_S = 40
 MAX_QUOTES = 150_000
 # The newest aggregate may still grow while fills of its order can follow: it is not told of sooner.
