@@ -224,7 +224,7 @@ class FetchHistory:
         """Raises `HistoryIncomplete` unless `row`, the answer to `asked_id`, is the market's first."""
         if asked_id > 0 and (older := self._page(window, 0)) and older[0].id < row.id:
             raise HistoryIncomplete(f"{_named(window)}: aggregate {asked_id} was to come next, not {row.id}")
-        if row.id != 0 and row.first_id not in (0, 1):
+        if row.id != 0 and row.first_id != 0:
             raise HistoryNotKept(
                 f"{_named(window)}: the exchange keeps trades from {_time(time_us)} on, aggregate {row.id}; "
                 f"what came before cannot be had: ask from then on"
