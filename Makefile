@@ -17,6 +17,8 @@
 #   REPAIR   backfill: REPAIR=1 for the trades that the gap ledger misses
 #   DRY      backfill: DRY=1 prints the plan and does nothing
 #   AWS      backfill, retrain, models, promote, rollback: dev or prod, in the AWS account of your credentials
+#   FUZZ_FRAMES, FUZZ_REQUESTS, FUZZ_FACTOR  fuzz: how many frames, requests, and times the usual examples
+#   FUZZ_SEED  fuzz: of an earlier run, whose frames are tried again
 #   ENV      synth, deploy, layers: local, dev or prod
 
 PYTHON ?= python3
@@ -29,6 +31,9 @@ $(if $(filter $(ENVS),$(ENV)),,$(error ENV is "$(ENV)"; it should be one of: $(E
 FEED ?= sim
 SPEED ?= 1
 SECONDS ?= 60
+FUZZ_FRAMES ?= 1000000
+FUZZ_REQUESTS ?= 10000
+FUZZ_FACTOR ?= 10
 
 VENV := .venv/bin
 MINISTACK := .build/ministack-venv
@@ -45,7 +50,7 @@ unexport SECONDS
 export JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 
-.PHONY: help run smoke drills gaps explain backfill retrain models promote rollback evaluate bench test check setup layers synth deploy clean
+.PHONY: help run smoke drills gaps explain backfill retrain models promote rollback evaluate bench test fuzz check setup layers synth deploy clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -94,6 +99,12 @@ bench: setup  ## speed against the usual choices, as ratios of one run; the last
 test: setup  ## all tests: unit, parity, infra, integration, end to end
 	@echo "test: all suites; the embedded system starts once, within them"
 	@$(VENV)/python -m pytest
+
+fuzz: setup  ## random inputs: frames, requests, and all property tests with other examples each time
+	@echo "fuzz: $(FUZZ_FRAMES) frames, $(FUZZ_REQUESTS) requests, $(FUZZ_FACTOR) times the examples of property tests"
+	@HYPOTHESIS_PROFILE=fuzz FUZZ_FRAMES=$(FUZZ_FRAMES) FUZZ_REQUESTS=$(FUZZ_REQUESTS) \
+	  FUZZ_FACTOR=$(FUZZ_FACTOR) FUZZ_SEED=$(FUZZ_SEED) \
+	  $(VENV)/python -m pytest -m "fuzz or hypothesis" --timeout 7200 -v
 
 check: setup layers  ## style, types, and the rules over the templates
 	@echo "check: ruff"

@@ -52,7 +52,7 @@ class Stream:
         self._sockets: dict[int, asyncio.Task[None]] = {}
         self._lanes: dict[int, Lane] = {}
         self._closed_why: dict[int, str] = {}  # of those that are being closed
-        self._rest = rest or BinanceRest(settings.rest_url, timeout_s=REST_TIMEOUT_S, retries=0)
+        self._rest = rest or BinanceRest(settings.rest_url, timeout_s=REST_TIMEOUT_S, tries=1)
         self._look: asyncio.Task[None] | None = None
         self._look_problem = ""
         self._newest: dict[str, Newest] = {}  # what connections that ended had brought

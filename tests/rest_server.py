@@ -30,6 +30,8 @@ class RestServer:
         self.asked: list[dict[str, str]] = []  # the queries for aggregates
         self.used_weight = 0
         self.weight_limit = 6000
+        self.most_rows = 1000  # of a page, whatever is asked for
+        self.status: str | None = None  # of the market, in exchangeInfo
         self.gives_last = False  # of more than a page: the last ones instead of the first
         self.url = ""
 
@@ -46,13 +48,17 @@ class RestServer:
                 status, more, body = self.answers.pop(0)
                 return status, headers | more, body
             return 200, headers, json.dumps(self._agg_trades(query)).encode()
+        markets = [{"symbol": query.get("symbol"), "status": self.status}] if self.status else []
         limit = {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1}
-        return 200, headers, json.dumps({"rateLimits": [limit | {"limit": self.weight_limit}]}).encode()
+        info = {"rateLimits": [limit | {"limit": self.weight_limit}], "symbols": markets}
+        return 200, headers, json.dumps(info).encode()
 
     def _agg_trades(self, query: dict[str, str]) -> list[Row]:
-        limit = int(query["limit"])
+        limit = min(int(query["limit"]), self.most_rows)
         if "fromId" in query:
             return [row for row in self.rows if row["a"] >= int(query["fromId"])][:limit]
+        if "startTime" not in query:
+            return self.rows[-limit:]
         start_us, end_us = int(query["startTime"]) * 1000, int(query["endTime"]) * 1000 + 999
         assert end_us - start_us < 3_600_000_000
         found = [row for row in self.rows if start_us <= row["T"] <= end_us]
@@ -65,6 +71,7 @@ def rest_server() -> Iterator[RestServer]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # head and body in one segment: two would wait for each other's acknowledgement
 
         def do_GET(self) -> None:
             parts = urlsplit(self.path)

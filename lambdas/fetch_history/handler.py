@@ -27,6 +27,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         metrics.add_metric("RestRequests", MetricUnit.Count, rest.requests - requests_before)
         metrics.add_metric("UsedWeight", MetricUnit.Count, rest.used_weight)  # a gauge: read its maximum
     metrics.add_metric("RateLimited", MetricUnit.Count, document["status"] == "rate_limited")
-    told = {name: document[name] for name in ("status", "trades", "rows", "withheld_trades", "retry_after_s")}
-    logger.info("fetched", extra={"window": event["window"], **told})
+    metrics.add_metric("RefusedRows", MetricUnit.Count, document["refused_rows"])
+    names = ("status", "trades", "rows", "withheld_trades", "refused_rows", "retry_after_s")
+    logger.info("fetched", extra={"window": event["window"], **{name: document[name] for name in names}})
     return document | {"seconds": round(time.monotonic() - started_s, 3)}

@@ -39,6 +39,7 @@ class Control:
         """Let REST requests feel the orders that are for them."""
         if request.path.startswith("/api/"):
             await self._misbehaviours.before_rest(request.path)
+            return self._misbehaviours.after_rest(request.path, await handler(request))
         return await handler(request)
 
     async def begin(self, request: web.Request) -> web.Response:

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from local.exchange.events import Quote, Trade
 
-# Two hours and more of a busy market's trades, or what its history is begun with; a quarter of an hour of
-# its quotes.
-MAX_AGG_TRADES = 250_000
+# Half a day of a simulated market's trades, or what its history is begun with: what is forgotten, a backfill
+# reports as not kept. A quarter of an hour of its quotes.
+MAX_AGG_TRADES = 500_000
 AGG_TRADES_PER_S = 40
 MAX_QUOTES = 150_000
 # The newest aggregate may still grow while fills of its order can follow: it is not told of sooner.
@@ -55,15 +55,12 @@ class Columns:
 
 
 class TradeHistory:
-    """Aggregate trades with ids without holes, the first one taken from the first trade."""
+    """Aggregate trades with ids without holes from 0 on, as a market's first one has."""
 
     def __init__(self, capacity: int = MAX_AGG_TRADES) -> None:
         self._rows = Columns(6, capacity)  # price, qty, first_id, last_id, time_us, is_buyer_maker
-        self._first_agg_id: int | None = None
 
     def append(self, trade: Trade) -> None:
-        if self._first_agg_id is None:
-            self._first_agg_id = trade.id
         price, qty, _, last_id, time_us, maker = self._rows.columns
         if (
             time_us
@@ -106,7 +103,7 @@ class TradeHistory:
         return next(self._rows_between(len(self._rows) - 1, len(self._rows)), None) if self._rows else None
 
     def _id(self, index: int) -> int:
-        return (self._first_agg_id or 0) + self._rows.forgotten + index
+        return self._rows.forgotten + index
 
     def _settled(self, now_us: int) -> int:
         count = len(self._rows)

@@ -5,6 +5,9 @@
     a frame to send      -> pass_on          stall, freeze, cull_quotes, duplicate, corrupt, schema_version,
                                              reorder
     a REST request       -> before_rest      rest_status
+    its aggregate trades -> wrong_rows       rest_rows
+    what it says         -> status           market_status
+    its answer           -> after_rest       rest_body
     the order itself     -> begin, end       drop, server_shutdown, pause_market
 
 Several orders may be in force; a frame passes them in the order in which they were given, reordering last.
@@ -21,7 +24,7 @@ from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from aiohttp import WSCloseCode
+from aiohttp import WSCloseCode, web
 
 from local.exchange.connection import Connection
 from local.exchange.damage import newer, spoiled
@@ -35,6 +38,7 @@ from local.exchange.orders import (
     CullQuotes,
     Drop,
     Duplicate,
+    MarketStatus,
     MaxAge,
     OnFrames,
     Order,
@@ -42,12 +46,15 @@ from local.exchange.orders import (
     Refuse,
     RefuseKey,
     Reorder,
+    RestBody,
+    RestRows,
     RestStatus,
     SchemaVersion,
     ServerShutdown,
     Stall,
 )
 from local.exchange.rest import ApiError
+from local.exchange.rest_faults import replaced
 
 _KEPT_ENDED = 100
 _KINDS: dict[str | None, type] = {"trade": Trade, "quote": Quote}
@@ -215,6 +222,31 @@ class Misbehaviours:
             if order.status is not None:
                 asks_to_wait = order.status in (418, 429) or order.retry_after_s is not None
                 raise _refusal(order.status, retry_after_s=waiting_s if asks_to_wait else None)
+
+    def wrong_rows(self, symbol: str) -> list[RestRows]:
+        """The orders that an answer with aggregate trades of `symbol` has to obey."""
+        found = []
+        for active in self._of(RestRows):
+            if isinstance(active.order, RestRows) and active.order.symbol in (None, symbol):
+                self._use(active)
+                found.append(active.order)
+        return found
+
+    def status(self, symbol: str) -> str:
+        """What exchangeInfo says of a market."""
+        for active in self._of(MarketStatus):
+            if isinstance(active.order, MarketStatus) and active.order.symbol in (None, symbol):
+                self._use(active)
+                return active.order.status
+        return "TRADING"
+
+    def after_rest(self, path: str, response: web.StreamResponse) -> web.StreamResponse:
+        """The answer as it is, or what is sent in its place."""
+        for active in self._of(RestBody):
+            if isinstance(active.order, RestBody) and active.order.path in (None, path):
+                self._use(active)
+                return replaced(active.order.how, response)
+        return response
 
     # ---------------------------------------------------------------------------------------- obedience
 

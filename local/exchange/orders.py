@@ -156,8 +156,49 @@ class RestStatus(_Lasting):
         return self
 
 
+BodyFault = Literal["challenge", "html", "redirect", "truncate", "content_type", "nan", "empty", "huge"]
+
+
+class RestBody(_Lasting):
+    """Answer REST requests with something else: a firewall's challenge, a page, what is no JSON.
+
+    See `rest_faults.replaced`.
+    """
+
+    kind: Literal["rest_body"]
+    how: BodyFault
+    path: str | None = None
+    count: Count | None = None
+
+
+class RestRows(_Lasting):
+    """Answer questions for aggregate trades with rows that are not all, or not right.
+
+    `lag`: those of the last `age_s` are not there yet. `forget`: those older than `age_s` are not kept any
+    more. `cap`: at most `rows` a page. `repeat`: by id, the oldest ones each time. `empty`: by time, none.
+    `disorder`: shuffled, and some twice. `placeholder`, `far_off` (an hour ahead), `hole` (not there): those
+    whose id `every` divides.
+    """
+
+    kind: Literal["rest_rows"]
+    how: Literal["lag", "forget", "cap", "repeat", "empty", "disorder", "placeholder", "far_off", "hole"]
+    symbol: str | None = None
+    age_s: Annotated[float, Field(gt=0, le=10 * 86_400)] = 300.0
+    rows: Annotated[int, Field(ge=1, le=1_000)] = 500
+    every: Annotated[int, Field(ge=1)] = 1_000
+
+
+class MarketStatus(_Lasting):
+    """Say in exchangeInfo that a market does not trade. What it publishes goes its way."""
+
+    kind: Literal["market_status"]
+    status: Literal["PRE_TRADING", "HALT", "BREAK", "END_OF_DAY"] = "BREAK"
+    symbol: str | None = None
+
+
 OnFrames = Stall | Freeze | CullQuotes | Duplicate | Reorder | Corrupt | SchemaVersion
-Order = Drop | ServerShutdown | MaxAge | OnFrames | RefuseKey | Refuse | RestStatus | PauseMarket
+OnRest = RestStatus | RestBody | RestRows | MarketStatus
+Order = Drop | ServerShutdown | MaxAge | OnFrames | RefuseKey | Refuse | OnRest | PauseMarket
 
 _ORDERS: TypeAdapter[Order] = TypeAdapter(Annotated[Order, Field(discriminator="kind")])
 

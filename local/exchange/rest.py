@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from aiohttp import web
 
 from local.exchange.events import Levels, Quote, decimal
 from local.exchange.history import AggTrade
 from local.exchange.market import Market, Now
+from local.exchange.orders import RestRows
+from local.exchange.rest_faults import rows_known, wrong_rows
 
 WEIGHT_LIMIT = 6_000  # per minute
 _WEIGHTS = {"/api/v3/aggTrades": 4, "/api/v3/exchangeInfo": 20, "/api/v3/ticker/24hr": 2}
@@ -44,13 +46,22 @@ class Window(NamedTuple):
     used: int
 
 
+class Faults(Protocol):
+    """What is wrong with the answers just now: see `Misbehaviours`."""
+
+    def wrong_rows(self, symbol: str) -> Sequence[RestRows]: ...
+
+    def status(self, symbol: str) -> str: ...
+
+
 class RestApi:
     """The endpoints over the markets of one exchange."""
 
-    def __init__(self, markets: Mapping[str, Market], feed: str, now_us: Now) -> None:
+    def __init__(self, markets: Mapping[str, Market], feed: str, now_us: Now, faults: Faults) -> None:
         self._markets = markets
         self._feed = feed
         self._now_us = now_us
+        self._faults = faults
         self._windows: dict[str | None, Window] = {}  # by address
 
     def routes(self) -> list[web.RouteDef]:
@@ -119,7 +130,9 @@ class RestApi:
             "serverTime": _time(request, self._now_us()),
             "rateLimits": [limit],
             "exchangeFilters": [],
-            "symbols": [_symbol_info(symbol) for symbol in self._asked_symbols(request)],
+            "symbols": [
+                _symbol_info(symbol, self._faults.status(symbol)) for symbol in self._asked_symbols(request)
+            ],
             # Not Binance's: says that this is no real market.
             "feed": self._feed,
             "simulated": self._feed == "sim",
@@ -128,7 +141,7 @@ class RestApi:
 
     async def agg_trades(self, request: web.Request) -> web.Response:
         _only(request, ("symbol", "fromId", "startTime", "endTime", "limit"))
-        trades = self._market(request).trades
+        market = self._market(request)
         limit = _limit(request, 500, _MAX_AGG_TRADES)
         from_id = _integer(request, "fromId")
         start_us, end_us = _bound(request, "startTime", 0), _bound(request, "endTime", 999)
@@ -136,11 +149,9 @@ class RestApi:
         if (from_id is not None and has_bound) or (start_us and end_us and start_us > end_us):
             raise ApiError(-1128, "Combination of optional parameters invalid.")
         now_us = self._now_us()
-        if from_id is not None:
-            rows = trades.from_id(from_id, limit, now_us)
-        else:
-            rows = trades.between(start_us, end_us, limit, now_us)
-        return web.json_response([_agg_trade(request, row) for row in rows])
+        orders = self._faults.wrong_rows(market.symbol)
+        rows = rows_known(market.trades, from_id, (start_us, end_us), limit, now_us, orders)
+        return web.json_response(wrong_rows([_agg_trade(request, row) for row in rows], orders))
 
     async def depth(self, request: web.Request) -> web.Response:
         _only(request, ("symbol", "limit"))
@@ -298,11 +309,11 @@ def _texts(levels: Levels) -> list[list[str]]:
     return [[decimal(price), decimal(qty)] for price, qty in levels]
 
 
-def _symbol_info(symbol: str) -> dict[str, Any]:
+def _symbol_info(symbol: str, status: str) -> dict[str, Any]:
     quote_asset = next((asset for asset in _QUOTE_ASSETS if symbol.endswith(asset)), symbol[-3:])
     return {
         "symbol": symbol,
-        "status": "TRADING",
+        "status": status,
         "baseAsset": symbol.removesuffix(quote_asset),
         "baseAssetPrecision": 8,
         "quoteAsset": quote_asset,

@@ -79,7 +79,7 @@ class Exchange:
             self.markets, self._connections.keys(), settings.limits.max_age_s, settings.seed, now_us
         )
         self._control = Control(self.misbehaviours)
-        self._rest = RestApi(self.markets, settings.feed, now_us)
+        self._rest = RestApi(self.markets, settings.feed, now_us, self.misbehaviours)
 
     def app(self) -> web.Application:
         app = web.Application(middlewares=[self._rest.answer, self._control.interfere])

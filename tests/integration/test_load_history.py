@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,9 +19,9 @@ from tests.market import START_US, batch, random_ticks
 from tests.unit.test_sums import market
 from tickcast.adapters import bronze
 from tickcast.adapters.history_store import HistoryStore, OpenStore, days_between
-from tickcast.adapters.load_history import LoadHistory, RequestError
+from tickcast.adapters.load_history import MAX_KEEP_DAYS, LoadHistory, RequestError
 from tickcast.adapters.postgres_connection import Database
-from tickcast.adapters.settings import HistorySettings
+from tickcast.adapters.settings import HistorySettings, SettingsError
 from tickcast.bars import stretches, whole_seconds
 from tickcast.features import FEATURE_NAMES, history_rows
 from tickcast.held_trades import ORIGINS, held, merged
@@ -383,6 +385,44 @@ def test_old_days_are_dropped_and_not_loaded(s3: Any, load: Load, owner: Any, ti
     assert owner.execute(partitions).fetchone() == (0,)
 
 
+@pytest.mark.parametrize(
+    "keep_days", [-1, -(10**9), 36_501, 10**12, 1.5, float("nan"), float("inf"), True, None]
+)
+def test_no_number_of_days_that_is_none_deletes(
+    s3: Any, load: Load, owner: Any, ticks: Any, keep_days: Any
+) -> None:
+    put_hours(s3, *ticks)
+    load()
+    before = checksums(owner)
+    with pytest.raises(SettingsError, match="KEEP_DAYS"):
+        load(keep_days=keep_days)
+    assert checksums(owner) == before
+
+
+def test_the_most_days_there_are_delete_nothing(s3: Any, load: Load, owner: Any, ticks: Any) -> None:
+    """They reach back to before 1970."""
+    put_hours(s3, *ticks)
+    load()
+    before = checksums(owner)
+    load(keep_days=MAX_KEEP_DAYS)
+    assert checksums(owner) == before
+
+
+def test_a_clock_that_is_wrong_deletes_nothing(s3: Any, load: Load, owner: Any, ticks: Any) -> None:
+    put_hours(s3, *ticks)
+    load()
+    before = checksums(owner)
+    for now_us in (time.time_ns() // 1000 + 10 * DAY_US, 2**62, -(2**62)):
+        with contextlib.suppress(ValueError):
+            load(keep_days=2, now_us=now_us)
+        assert checksums(owner) == before
+    store = HistoryStore(owner)
+    for before_us in (-1, -(10**17), time.time_ns() // 1000, 2**62):
+        with pytest.raises(ValueError, match="not deleted"):
+            store.expire(before_us)
+    assert checksums(owner) == before
+
+
 def test_two_loaders_at_once_end_in_the_same_tables(
     s3: Any, load: Load, owner: Any, ticks: Any, loader_settings: Any
 ) -> None:
@@ -412,7 +452,9 @@ def test_two_loaders_at_once_end_in_the_same_tables(
         {"window": {"symbol": SYMBOL}},
         {"window": {"symbol": "", "from_us": 0, "to_us": 1}},
     ]
-    + [{"window": {"symbol": SYMBOL, "from_us": 2, "to_us": 2}}],
+    + [{"window": {"symbol": SYMBOL, "from_us": 2, "to_us": 2}}]
+    + [{"window": {"symbol": SYMBOL, "from_us": a, "to_us": b}} for a, b in ((0, 2**62), (-1, 1), (0, 1.5))]
+    + [{"window": {"symbol": None, "from_us": 0, "to_us": 1}}],
 )
 def test_a_request_that_cannot_be_carried_out_says_what_it_should_be(
     s3: Any, history_database: Database, request_: dict[str, Any]

@@ -65,7 +65,7 @@ def test_events_add_up_over_a_chain() -> None:
         event(fetched | {"status": "rate_limited", "rows": 3, "used_weight": 4800}),
         {"taskFailedEventDetails": {"error": "ExchangeUnavailable", "cause": "503"}},
         {"taskFailedEventDetails": {"error": "ExchangeUnavailable", "cause": "503"}},
-        event(fetched | {"status": "done"}),
+        event(fetched | {"status": "done", "refused_rows": 3}),
         event(loaded | {"complete": False}),
         event(loaded | {"complete": True}),
         event({"repaired_trades": 6, "withheld_trades": 0, "missing_trades": 0}),
@@ -75,10 +75,43 @@ def test_events_add_up_over_a_chain() -> None:
     report = backfill.add(backfill.add(Report(), events), events)
     assert (report.executions, report.windows, report.windows_done) == (2, 4, 4)
     assert (report.rows, report.trades, report.withheld_trades) == (14, 18, 2)
+    assert report.refused_rows == 6
     assert (report.added, report.bars, report.feature_rows, report.quarantined) == (32, 20, 16, 4)
     assert (report.repaired_trades, report.rate_limited, report.max_used_weight) == (12, 2, 4800)
     assert report.stage_s == {"fetch_history": 3.0, "load_history": 6.0}
     assert report.bottleneck == "load_history"
     assert report.causes == ["ExchangeUnavailable: 503"]
-    for part in ("14 rows", "16 feature rows", "weight 4,800", "2 times told to wait", "24 h"):
+    for part in (
+        "14 rows",
+        "2 trades withheld",
+        "16 feature rows",
+        "weight 4,800",
+        "2 times told to wait",
+        "24 h",
+    ):
         assert part in backfill.told(report)
+
+
+@pytest.mark.parametrize(
+    ("failed", "cause"),
+    [
+        (
+            {
+                "error": "HistoryNotKept",
+                "cause": json.dumps(
+                    {
+                        "errorMessage": "BTCUSDT from …",
+                        "errorType": "HistoryNotKept",
+                        "stackTrace": ["a", "b"],
+                    }
+                ),
+            },
+            "HistoryNotKept: BTCUSDT from …",
+        ),
+        ({"error": "Lambda.Unknown", "cause": "no JSON"}, "Lambda.Unknown: no JSON"),
+        ({"error": "States.Timeout", "cause": "[1]"}, "States.Timeout: [1]"),
+        ({"error": "States.Timeout"}, "States.Timeout: None"),
+    ],
+)
+def test_an_error_is_shown_by_name_and_message(failed: dict[str, Any], cause: str) -> None:
+    assert backfill.add(Report(), [{"taskFailedEventDetails": failed}]).causes == [cause]

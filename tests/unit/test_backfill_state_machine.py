@@ -194,6 +194,8 @@ def test_what_the_exchange_refuses_ends_it_at_once(machine: Machine, error: str)
         ("FetchHistory", "Sandbox.Timedout", 3),
         ("FetchHistory", "RequestRefused", 0),
         ("FetchHistory", "TickError", 0),
+        ("FetchHistory", "HistoryNotKept", 0),
+        ("FetchHistory", "MarketHalted", 0),
         ("LoadHistory", "OperationalError", 6),
         ("LoadHistory", "RequestError", 0),
         ("LoadHistory", "MemoryError", 3),
@@ -239,6 +241,15 @@ def test_an_empty_window_is_not_loaded(machine: Machine) -> None:
     machine.answer("FetchHistory", FETCHED | {"rows": 0, "trades": 0, "keys": []})
     ran = machine.run()
     assert (only(ran).status, calls(ran)) == ("SUCCEEDED", ["PlanBackfill", "FetchHistory"])
+
+
+def test_a_gap_that_the_exchange_withholds_is_marked(machine: Machine) -> None:
+    gap = window("BTCUSDT", 0) | {"reason": "gap", "first_id": 11, "last_id": 12}
+    machine.answer("PlanBackfill", planned({}, markets=[{"symbol": "BTCUSDT", "windows": [gap]}], windows=1))
+    machine.answer("FetchHistory", FETCHED | {"rows": 0, "trades": 0, "withheld_trades": 2, "keys": []})
+    ran = machine.run()
+    assert only(ran).status == "SUCCEEDED"
+    assert ran.payloads("MarkRepaired") == [{"window": gap}]
 
 
 def test_a_dry_run_plans_only(machine: Machine) -> None:

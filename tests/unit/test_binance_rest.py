@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -141,24 +143,197 @@ def test_an_answer_that_is_not_json_is_named(server: RestServer) -> None:
         client(server).agg_trades_from("BTCUSDT", 0)
 
 
+HTML = b"<!DOCTYPE html>\n<html>\n" + b"<p>Checking your browser</p>" * 500
+WAF = {"x-amzn-waf-action": "challenge"}
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body", "error", "said"),
+    [
+        (202, WAF, b"", binance_rest.Forbidden, "answers 202: its firewall"),
+        (202, {"Content-Type": "text/html"}, HTML, binance_rest.Forbidden, "Checking your browser"),
+        (202, {}, b"[]", binance_rest.Forbidden, "answers 202"),
+        (200, WAF, b"[]", binance_rest.Forbidden, "firewall"),
+        (405, {"x-amzn-waf-action": "captcha"}, HTML, binance_rest.Forbidden, "firewall"),
+        (403, {"Content-Type": "text/html"}, HTML, binance_rest.Forbidden, "answers 403"),
+        (200, {"Content-Type": "text/html; charset=utf-8"}, HTML, binance_rest.ExchangeUnavailable, "html"),
+        (
+            200,
+            {"Content-Type": "text/plain"},
+            b"[]",
+            binance_rest.ExchangeUnavailable,
+            "text/plain, not JSON",
+        ),
+        (200, {"Content-Type": "application/json"}, b"", binance_rest.ExchangeUnavailable, "'nothing'"),
+        (200, {}, b'[{"a": 1, "p": "6', binance_rest.ExchangeUnavailable, "not JSON"),
+        (200, {}, b'[{"a": NaN}]', binance_rest.ExchangeUnavailable, "not JSON"),
+        (200, {}, b'[{"a": -Infinity}]', binance_rest.ExchangeUnavailable, "not JSON"),
+        (200, {}, b"[" * 200_000, binance_rest.ExchangeUnavailable, "not JSON"),
+        (200, {}, b"1" * 5000, binance_rest.ExchangeUnavailable, "not JSON"),
+        (200, {}, b"\xff\xfe\x00", binance_rest.ExchangeUnavailable, "not JSON"),
+        (204, {}, b"", binance_rest.ExchangeUnavailable, "answers 204"),
+        (301, {"Location": "/elsewhere"}, HTML, binance_rest.ExchangeUnavailable, "points to /elsewhere"),
+        (302, {"Location": "http://127.0.0.1:9/"}, b"", binance_rest.ExchangeUnavailable, "points to http"),
+        (307, {}, b"", binance_rest.ExchangeUnavailable, "points to nowhere"),
+        (404, {}, HTML, binance_rest.RequestRefused, "answers 404"),
+    ],
+)
+def test_what_is_not_the_exchange_s_answer_has_a_name(
+    server: RestServer,
+    status: int,
+    headers: dict[str, str],
+    body: bytes,
+    error: type[Exception],
+    said: str,
+) -> None:
+    server.answers.append((status, headers, body))
+    with pytest.raises(error, match=said) as raised:
+        client(server).agg_trades_from("BTCUSDT", 0)
+    assert len(server.asked) == 1  # neither repeated nor followed
+    assert len(str(raised.value)) < 500 and str(raised.value).isprintable()
+
+
+def test_a_body_beyond_all_bounds_is_not_read_to_its_end(server: RestServer) -> None:
+    server.answers.append((200, {}, b" " * (40 * 2**20)))
+    rest = client(server)
+    with pytest.raises(binance_rest.ExchangeUnavailable, match="more than 8,388,608 bytes"):
+        rest.agg_trades_from("BTCUSDT", 0)
+    assert len(rest.agg_trades_from("BTCUSDT", 0)) == 5
+
+
+def test_a_connection_that_breaks_within_a_body_is_tried_again() -> None:
+    """As often as one that breaks before."""
+    served = 0
+
+    class Breaks(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            nonlocal served
+            served += 1
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b"[")
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Breaks) as http:
+        threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        rest = BinanceRest(f"http://127.0.0.1:{http.server_port}", backoff_s=0)
+        with pytest.raises(binance_rest.ExchangeUnavailable, match="does not answer"):
+            rest.agg_trades_from("BTCUSDT", 0)
+        http.shutdown()
+    assert served == rest.requests == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "wait_s"),
+    [
+        ("37", 37),
+        (" 37 ", 37),
+        ("0", 1),
+        ("Tue, 14 Nov 2023 22:16:00 GMT", 121),  # two minutes from the clock's 22:14
+        ("Tue, 14 Nov 2023 20:00:00 GMT", 1),  # has passed
+        ("-5", 60),
+        ("soon", 60),
+        ("", 60),
+        ("\u00b2", 60),
+        ("1e9", 60),
+        ("99999999999999999999", 3 * 86_400),
+        ("Tue, 14 Nov 9999 22:16:00 GMT", 3 * 86_400),
+    ],
+)
+@pytest.mark.parametrize("status", [429, 503])
+def test_the_time_to_wait_is_a_number_or_a_date(
+    server: RestServer, status: int, text: str, wait_s: int
+) -> None:
+    server.refuse(status, Retry_After=text)
+    with pytest.raises(binance_rest.RateLimited) as raised:
+        client(server).agg_trades_from("BTCUSDT", 0)
+    assert raised.value.retry_after_s == wait_s
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("used", ["", "many", "-1", "4, 8", "\u00b2", "9" * 400])
+def test_a_weight_that_is_no_number_is_ignored(server: RestServer, used: str) -> None:
+    body = json.dumps(server.rows).encode()
+    server.answers.append((200, {"X-MBX-USED-WEIGHT-1M": used}, body))
+    rest = client(server)
+    assert len(rest.agg_trades_from("BTCUSDT", 0)) == 5
+    assert isinstance(rest.used_weight, int)
+
+
+@pytest.mark.parametrize(
+    "info",
+    [None, [], {}, {"rateLimits": None}, {"rateLimits": [5]}, {"rateLimits": "x"}]
+    + [
+        {"rateLimits": [{"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE"} | odd]}
+        for odd in (
+            {},
+            {"limit": 0},
+            {"limit": -1},
+            {"limit": "6000"},
+            {"limit": 1e9},
+            {"limit": True},
+            {"limit": 6000, "intervalNum": 0},
+        )
+    ],
+)
+def test_a_limit_that_is_none_gives_way_to_a_usual_one(info: Any) -> None:
+    assert binance_rest.weight_limit(info) == 6000
+
+
+def test_the_state_of_a_market_is_what_the_exchange_says(server: RestServer) -> None:
+    assert client(server).market_status("BTCUSDT") is None
+    server.status = "BREAK"
+    assert client(server).market_status("BTCUSDT") == "BREAK"
+
+
 @pytest.mark.parametrize(
     "row",
     [
         {"a": 1},
-        agg_trade(1, 1, 1, 5) | {"p": "nan"},
-        agg_trade(1, 1, 1, 5) | {"q": "0.00000000"},
         agg_trade(1, 1, 1, 5) | {"T": None},
+        agg_trade(1, 1, 1, 5) | {"a": 1.0},
+        agg_trade(1, 1, 1, 5) | {"a": -1},
+        agg_trade(1, 1, 1, 5) | {"f": True},
+        agg_trade(1, 1, 1, 5) | {"l": 2**63},
+        agg_trade(1, 1, 1, 5) | {"p": 60000.01},
+        agg_trade(1, 1, 1, 5) | {"m": "true"},
         "trade",
+        None,
     ],
 )
-def test_a_row_no_market_can_have_produced_is_refused(row: Any) -> None:
+def test_a_row_of_another_form_is_an_error(row: Any) -> None:
     with pytest.raises(TickError, match="BTCUSDT"):
-        binance_rest.agg_trades("BTCUSDT", [row])
+        binance_rest.agg_trades("BTCUSDT", [agg_trade(0, 0, 0, 4), row])
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({"p": "nan"}, "'nan' is not a decimal"),
+        ({"p": "-1.0"}, "not a decimal"),
+        ({"p": "9" * 5000}, "too large"),
+        ({"q": "0.00000000"}, "quantity 0"),
+        ({"l": 0}, "its trade ids"),
+        ({"f": -1}, "its trade ids"),
+        ({"f": -1, "l": -2}, "its trade ids"),
+        ({"T": 0}, "its time"),
+        ({"T": -(2**62)}, "its time"),
+    ],
+)
+def test_values_no_market_can_have_produced_cost_their_row_alone(values: dict[str, Any], why: str) -> None:
+    good = agg_trade(1, 1, 1, 5)
+    before, refused, after = binance_rest.agg_trades("BTCUSDT", [good, agg_trade(2, 2, 2, 5) | values, good])
+    assert why in refused.why and len(refused.why) <= 200
+    assert before == after and not before.why
 
 
 def test_a_placeholder_passes() -> None:
     row = agg_trade(1, 1, 1, 5) | {"f": -1, "l": -1, "p": "0.00000000", "q": "0.00000000"}
-    assert binance_rest.agg_trades("BTCUSDT", [row])[0].first_id == -1
+    (placeholder,) = binance_rest.agg_trades("BTCUSDT", [row])
+    assert (placeholder.id, placeholder.first_id, placeholder.why) == (1, -1, "")
 
 
 def recorded(path: str) -> list[dict[str, Any]]:

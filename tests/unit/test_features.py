@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.market import START_US, batch, batches, random_ticks
 from tickcast.bars import BAR, BarRing, Bars, bar_index, stretches, summarise, whole_seconds
 from tickcast.features import (
@@ -221,7 +222,7 @@ def test_one_row_and_many_are_the_same_bits() -> None:
         assert alone.tobytes() == many[end - 1].tobytes()
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(
     st.integers(0, 5),
     st.lists(st.integers(START_US, START_US + 20_000_000), max_size=60),

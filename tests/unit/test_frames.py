@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tickcast import sbe
 from tickcast.frames import decode_frames
 from tickcast.ticks import TickError, quotes_array, tick_rows, trades_array
@@ -58,7 +59,7 @@ def one_by_one(frames: list[bytes], received_us: list[int]) -> tuple[dict, dict,
     return trades, quotes, errors
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.lists(frame(), max_size=30))
 def test_equals_one_by_one(frames: list[bytes]) -> None:
     received_us = np.arange(len(frames)) + 7

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from tickcast.gaps import Gap
 
@@ -21,6 +21,10 @@ _MS_US = 1_000
 
 Reason = Literal["asked", "gap"]
 Held = Mapping[str, Sequence[tuple[int, int]]]  # by symbol: stretches [from_us, to_us), in any order
+
+
+class WindowError(ValueError):
+    """A request that names no window."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,23 @@ class Window:
     reason: Reason = "asked"
     first_id: int | None = None
     last_id: int | None = None
+
+
+def window_from(data: Any) -> Window:
+    """The window in a request. Raises `WindowError`."""
+    try:
+        window = Window(**data)
+    except TypeError:
+        raise WindowError(f"window should be like the planner's, not {data!r}") from None
+    times = window.from_us, window.to_us
+    ids = [each for each in (window.first_id, window.last_id) if each is not None]
+    if not all(type(number) is int for number in (*times, *ids)) or not isinstance(window.symbol, str):
+        raise WindowError(f"a window has a symbol and whole numbers, not {data!r}")
+    if not 0 <= window.from_us < window.to_us or window.from_us % 1000 or window.to_us % 1000:
+        raise WindowError(f"a window is made of whole milliseconds and ends after it begins, not {data!r}")
+    if len(ids) == 1 or ids != sorted(ids):
+        raise WindowError(f"a window names the first and the last id that are missing in it, not {data!r}")
+    return window
 
 
 @dataclass(frozen=True)

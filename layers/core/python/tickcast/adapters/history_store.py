@@ -131,9 +131,16 @@ class HistoryStore:
             self._days.add(day_us)
 
     def expire(self, before_us: int) -> int:
-        """Forget whole days before `before_us`; returns how many partitions went."""
-        self._days.clear()
+        """Forget whole days before `before_us`; returns how many partitions went.
+
+        Raises ValueError where that is no time, or leaves less than a day by the server's clock: then a
+        setting or the caller's clock is wrong, and nothing is deleted.
+        """
         day_us = before_us // DAY_US * DAY_US
+        (now_us,) = self._one("select floor(extract(epoch from clock_timestamp()) * 1000000)::bigint")
+        if not 0 <= day_us <= now_us - DAY_US:
+            raise ValueError(f"days before {day_us} µs are not deleted: the server's clock says {now_us} µs")
+        self._days.clear()
         (count,) = self._one("select tickcast.drop_days_before(%s)", day_us)
         if count:
             self.connection.execute("delete from tickcast.loaded_objects where last_us < %s", (day_us,))

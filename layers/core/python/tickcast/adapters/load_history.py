@@ -32,12 +32,14 @@ from tickcast.adapters.bronze_objects import (
 )
 from tickcast.adapters.history_store import HistoryStore, LoadedObject, day_of, days_between
 from tickcast.adapters.quarantine import quarantine_object
-from tickcast.adapters.settings import HistorySettings
+from tickcast.adapters.settings import HistorySettings, SettingsError
 from tickcast.held_trades import TradesContradict, as_trades, changes, held, merged
 from tickcast.history import AFTER_US, BEFORE_US, DAY_US, HOUR_US, affected_hours, rows_of_hour
 from tickcast.ticks import QUOTE, span_us
 
 SERVICE = "load_history"
+MAX_KEEP_DAYS = 36_500
+MAX_DAYS = 3_660  # of a request
 _ENOUGH_MS = 90_000  # what an object or an hour takes at most, with room
 _QUOTES_AT_HAND = 1_000_000  # that need not be read again: 56 MB
 
@@ -68,7 +70,10 @@ class Loaded:
 
 
 class LoadHistory:
-    """Loads from `bucket` into the history that `open_store` gives. `now_us` is the wall clock."""
+    """Loads from `bucket` into the history that `open_store` gives. `now_us` is the wall clock.
+
+    Raises `SettingsError` on a number of days to keep that would delete what it should not.
+    """
 
     def __init__(
         self,
@@ -78,6 +83,11 @@ class LoadHistory:
         open_store: Callable[[], HistoryStore],
         now_us: Callable[[], int],
     ) -> None:
+        keep_days = settings.keep_days
+        if type(keep_days) is not int or not 0 <= keep_days <= MAX_KEEP_DAYS:
+            raise SettingsError(
+                f"KEEP_DAYS is {keep_days!r}; it should be 1 to {MAX_KEEP_DAYS}, or 0 for all"
+            )
         self._settings = settings
         self._s3 = s3
         self._bucket = bucket
@@ -101,7 +111,7 @@ class LoadHistory:
                 loaded.complete = False
                 break
             work()
-        if self._settings.keep_days:
+        if self._settings.keep_days > 0:
             store.expire(self._cutoff_us())
         return loaded
 
@@ -138,7 +148,7 @@ class LoadHistory:
 
     def _cutoff_us(self) -> int:
         keep_days = self._settings.keep_days
-        return day_of(self._now_us()) - keep_days * DAY_US if keep_days else 0
+        return max(day_of(self._now_us()) - keep_days * DAY_US, 0) if keep_days else 0
 
     def _unknown(
         self, store: HistoryStore, objects: list[BronzeObject], loaded: Loaded
@@ -267,9 +277,13 @@ def _window(request: dict[str, Any]) -> tuple[str, int, int]:
     window = request.get("window") or {}
     example = '{"window": {"symbol": "BTCUSDT", "from_us": 1754006400000000, "to_us": 1754010000000000}}'
     try:
-        symbol, from_us, to_us = str(window["symbol"]), int(window["from_us"]), int(window["to_us"])
-    except (KeyError, TypeError, ValueError):
+        symbol, from_us, to_us = window["symbol"], window["from_us"], window["to_us"]
+    except (KeyError, TypeError):
         raise RequestError(f"the window is {window!r}; a request should be like {example}") from None
-    if not symbol or from_us >= to_us:
+    if not isinstance(symbol, str) or not all(type(time_us) is int for time_us in (from_us, to_us)):
+        raise RequestError(f"the window is {window!r}; a request should be like {example}")
+    if not symbol or not 0 <= from_us < to_us:
         raise RequestError(f"the window is {window!r}; it should name a symbol and end after it begins")
+    if to_us - from_us > MAX_DAYS * DAY_US:
+        raise RequestError(f"the window is {window!r}; it should span at most {MAX_DAYS} days")
     return symbol, from_us, to_us

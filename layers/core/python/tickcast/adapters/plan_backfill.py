@@ -21,7 +21,7 @@ from typing import Any
 
 from tickcast.adapters import bronze
 from tickcast.adapters.hot_store import HotStore
-from tickcast.backfill import DAY_US, HOUR_US, Plan, Window, of_gap, plan
+from tickcast.backfill import DAY_US, HOUR_US, Plan, Window, WindowError, of_gap, plan, window_from
 from tickcast.gaps import WITHHELD, Gap
 
 # What is younger may still come by the stream, or grow.
@@ -114,8 +114,8 @@ def _asked(request: dict[str, Any], symbols: list[str], until_us: int) -> list[W
         raise RequestError('ask for something: {"from": "2024-08-01", "to": "2024-08-02"}, {"days": 2} or …')
     if "spans" in request:
         try:
-            return [Window(**span) for span in request["spans"]]
-        except TypeError as error:
+            return [window_from(span) for span in request["spans"]]
+        except (TypeError, WindowError) as error:
             raise RequestError(f"spans should be those another plan left over: {error}") from None
     from_us, to_us = _stretch(request, until_us)
     return [Window(from_us, to_us, symbol) for symbol in symbols] if from_us < to_us else []
@@ -132,6 +132,8 @@ def _stretch(request: dict[str, Any], until_us: int) -> tuple[int, int]:
     from_us, to_us = _time_us("from", request["from"]), _time_us("to", request["to"])
     if from_us >= to_us:
         raise RequestError(f"from {request['from']} is not before to {request['to']}")
+    if to_us - from_us > MAX_DAYS * DAY_US:
+        raise RequestError(f"from {request['from']} to {request['to']} is more than {MAX_DAYS} days")
     if from_us >= until_us:
         raise RequestError(f"from {request['from']} has not passed yet, or is less than a minute ago")
     return from_us, min(to_us, until_us)
@@ -141,11 +143,11 @@ def _time_us(name: str, text: Any) -> int:
     """The time in whole milliseconds, as µs; UTC unless it says otherwise."""
     try:
         time = datetime.fromisoformat(text)
-    except (TypeError, ValueError):
+        seconds = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+    except (TypeError, ValueError, OverflowError):
         raise RequestError(
             f"{name} should be a time like 2024-08-01 or 2024-08-01T12:00:00Z, not {text!r}"
         ) from None
-    seconds = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
     return round(seconds * 1000) * _MS_US
 
 
