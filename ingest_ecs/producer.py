@@ -27,6 +27,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from ingest_ecs.lane import Lane
 from tickcast import wire
+from tickcast.adapters.redaction import describe, redact
 from tickcast.sbe import SbeError
 from tickcast.session import Stall
 from tickcast.ticks import Quotes, Trades, quotes_array, span_us, trades_array
@@ -287,11 +288,11 @@ class Producer:
                     self._kinesis.put_records, StreamName=self._stream_name, Records=records
                 )
             except (BotoCoreError, ClientError) as error:
-                self._failed(f"{type(error).__name__}: {error}")
+                self._failed(describe(error))
                 return False
             for (_, queue, data, ticks), result in zip(heads, answer["Records"], strict=True):
                 if result.get("ErrorCode"):
-                    self._failed(f"{result['ErrorCode']}: {result.get('ErrorMessage', '')}")
+                    self._failed(redact(f"{result['ErrorCode']}: {result.get('ErrorMessage', '')}"))
                     continue
                 # The head may have been dropped while the call was under way.
                 if queue.waiting and queue.waiting[0][0] is data:

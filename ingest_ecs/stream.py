@@ -19,6 +19,7 @@ from websockets.exceptions import InvalidStatus, WebSocketException
 from ingest_ecs.lane import Lane
 from ingest_ecs.producer import Producer
 from ingest_ecs.settings import IngestSettings
+from tickcast.adapters.redaction import describe
 from tickcast.session import Close, FatalSessionError, Open, Session
 
 OPEN_TIMEOUT_S = 10
@@ -83,7 +84,8 @@ class Stream:
             why = f"HTTP {status}"
             retry_after_s = _seconds(error.response.headers.get("Retry-After", ""))
         except (OSError, WebSocketException, TimeoutError) as error:
-            why = f"{type(error).__name__}: {error}"
+            # The library puts what it was given, the key among it, into its messages.
+            why = describe(error, self._settings.api_key)
         except asyncio.CancelledError:
             why = "closed by us"
         finally:

@@ -8,7 +8,6 @@ recordings hold too little; 2 when the options cannot be used; 3 when it cannot 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sys
@@ -27,6 +26,7 @@ from local.processes import PartFailed, die_with_parent
 from local.progress import Progress
 from local.state_folder import StateFolder, StateInUse, throw_away
 from local.system import System
+from tickcast import json_text
 from tickcast.adapters.model_registry import PointerRace, RegistryError
 from tickcast.evaluation import EvaluationError
 from tickcast.training import TrainingError
@@ -65,7 +65,7 @@ def run_smoke(asked: Options, seconds: int, progress: Progress) -> int:
             report = smoke.measure(system, seconds, progress)
         is_ok = report.ok
         Console().print(smoke.table(report))
-        print(json.dumps(report.as_dict()), flush=True)
+        print(json_text.text(report.as_dict()), flush=True)
     finally:
         state.discard(keep_logs=not is_ok)
         if not is_ok:
@@ -85,7 +85,7 @@ def run_drills(names: list[str], progress: Progress) -> int:
         told = runner.summary(results)
         is_ok = told["ok"]
         _wide_console().print(runner.table(results))
-        print(json.dumps(told), flush=True)
+        print(json_text.text(told), flush=True)
     finally:
         state.discard(keep_logs=not is_ok)
         if not is_ok:

@@ -34,6 +34,7 @@ from local.options import HISTORY_S, Options, OptionsError
 from local.progress import Progress as Steps
 from local.state_folder import throw_away
 from local.system import System
+from tickcast import json_text
 from tickcast.adapters.settings import SettingsError, symbols_in
 
 _POLL_S = 1.0
@@ -110,7 +111,9 @@ class Deployment:
     def start(self, request: dict[str, Any]) -> str:
         """The ARN of an execution."""
         machine, name = self.outputs["BackfillMachine"], f"by-hand-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
-        answer = self.states.start_execution(stateMachineArn=machine, name=name, input=json.dumps(request))
+        answer = self.states.start_execution(
+            stateMachineArn=machine, name=name, input=json_text.text(request)
+        )
         return str(answer["executionArn"])
 
     def events(self, arn: str) -> list[dict[str, Any]]:
@@ -203,16 +206,16 @@ def run(asked: Asked, steps: Steps) -> int:
     is_terminal = steps.console.is_terminal
     console = steps.console if is_terminal else Console(stderr=True, width=140)
     with deployment(asked.aws, asked.aside, steps) as there:
-        steps.say(f"[bold]backfill[/bold] in {there.title}: {json.dumps(request)}")
+        steps.say(f"[bold]backfill[/bold] in {there.title}: {json_text.text(request)}")
         planned = there.plan(request)
         console.print(table(planned))
         if asked.dry:
-            print(json.dumps(planned), flush=True)
+            print(json_text.text(planned), flush=True)
             return 0
         report = watch(there, there.start(request), console)
     for cause in report.causes:
         steps.say(f"[yellow]{cause}[/yellow]")
-    print(json.dumps(asdict(report)), flush=True)
+    print(json_text.text(asdict(report)), flush=True)
     return 0 if report.ok else 1
 
 

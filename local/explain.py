@@ -6,7 +6,6 @@ here, or of the AWS account whose credentials are set.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from rich.table import Table
 
 from local import cloud, gaps, http_json
 from local.options import OptionsError
+from tickcast import json_text
 from tickcast.adapters.audit_predictions import LATE_UNTIL_MS, Proof, Prover, missing_ids
 from tickcast.recompute import LOOK_BACK_US, Compared, Verdict
 
@@ -55,7 +55,7 @@ class Api:
             )
         if answer.status != 200:
             body = answer.body if isinstance(answer.body, dict) else {}
-            told = body.get("detail") or body.get("message") or json.dumps(answer.body)[:200]
+            told = body.get("detail") or body.get("message") or json_text.text(answer.body)[:200]
             raise NotExplained(f"{told} ({address} answers {answer.status})")
         return answer.body
 
@@ -85,7 +85,7 @@ def show(prediction_id: str, url: str, key: str, console: Console) -> int:
     for table in tables(proof.verdict):
         console.print(table)
     console.print(*conclusion(proof), sep="\n", highlight=False, soft_wrap=True)
-    print(json.dumps(summary(proof)), flush=True)
+    print(json_text.text(summary(proof)), flush=True)
     return {True: 0, False: DIFFERENT, None: NOT_TOLD}[proof.verdict.same]
 
 

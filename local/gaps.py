@@ -11,6 +11,7 @@ from rich.table import Table
 
 from local import http_json
 from local.state_folder import LOCAL, StateFolder
+from tickcast import json_text
 
 _SYMBOLS = "predict_stream:"
 
@@ -48,7 +49,7 @@ def health(address: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise NotRunning(f"{url} does not answer: {error}") from None
     if not isinstance(body, dict) or "services" not in body:
-        raise NotRunning(f"{url} is not the health of this system: {json.dumps(body)[:200]}")
+        raise NotRunning(f"{url} is not the health of this system: {json_text.text(body)[:200]}")
     services: dict[str, Any] = body["services"]
     return services
 

@@ -10,7 +10,6 @@ bars fill. Leaving stops everything, ingest first, so that it puts what it holds
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from local.processes import Part, PartFailed, Parts, sweep
 from local.progress import Progress
 from local.servers import HOST
 from local.state_folder import BUILD, StateFolder, StateInUse, lock
+from tickcast import json_text
 from tickcast.adapters.hot_store import now_ms
 from tickcast.adapters.model_store import ModelFollower
 
@@ -176,7 +176,7 @@ class System:
             self.start_ingest()
         self._provide_model()
         about = {"feed": self.options.feed, "api_url": self.api_url}
-        self.state.about.write_text(json.dumps(about), "utf-8")
+        self.state.about.write_text(json_text.text(about), "utf-8")
 
     def _leave(self) -> None:
         with _signals_ignored(), self._leaving.pop_all():

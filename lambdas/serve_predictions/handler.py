@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
 from tickcast.adapters.hot_store import HotStore, now_ms
@@ -10,6 +9,7 @@ from tickcast.adapters.model_catalog import ModelCatalog
 from tickcast.adapters.redis_connection import connect
 from tickcast.adapters.serve_predictions import STORE_RETRIES, STORE_TIMEOUT_S, ServePredictions
 from tickcast.adapters.settings import Settings
+from tickcast.adapters.telemetry import Metrics, structured_logger
 
 
 def s3_client() -> Any:
@@ -22,7 +22,7 @@ def s3_client() -> Any:
     )
 
 
-logger = Logger()
+logger = structured_logger()
 metrics = Metrics()
 settings = Settings.from_environment()
 redis_client = connect(settings, timeout_s=STORE_TIMEOUT_S, retries=STORE_RETRIES)

@@ -8,13 +8,14 @@ calls decides from the name whether to wait, to try again, or to give up. Only w
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import urllib3
 
+from tickcast import json_text
+from tickcast.adapters.redaction import describe
 from tickcast.ticks import TickError, check_trade, mantissa
 
 PAGE = 1000
@@ -136,7 +137,7 @@ class BinanceRest:
         try:
             answer = self._pool.request("GET", self._url + path, fields=query)
         except urllib3.exceptions.HTTPError as error:
-            raise ExchangeUnavailable(f"{self._url} does not answer: {error}") from None
+            raise ExchangeUnavailable(f"{self._url} does not answer: {describe(error)}") from None
         finally:
             self.requests += 1
         self._told_at_s = self._clock_s()
@@ -144,7 +145,7 @@ class BinanceRest:
         if answer.status != 200:
             raise _refusal(self._url, answer.status, answer.headers, answer.data)
         try:
-            return json.loads(answer.data)
+            return json_text.read(answer.data)
         except ValueError:
             raise ExchangeUnavailable(f"{self._url} answers {answer.data[:_SHOWN]!r}, not JSON") from None
 

@@ -10,7 +10,6 @@ a name can be given only once nothing starts twice.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 import redis
 from botocore.exceptions import BotoCoreError, ClientError
 
-from tickcast import drift
+from tickcast import drift, json_text
 from tickcast.adapters import model_registry
 from tickcast.adapters.hot_store import HEARTBEAT_TTL_S, HotStore
 from tickcast.adapters.model_registry import Card, RegistryError
@@ -188,7 +187,7 @@ class ScorePredictions:
                 self._scored[symbol, span] = self._figures(store, symbol, span, now_us)
         spans = {span.name: self._scored[symbol, span] for span in SPANS}
         summary = {"symbol": symbol, "scored_ms": now_us // 1000, **spans}
-        self.client.set(f"accuracy:{symbol}", json.dumps(summary), ex=ACCURACY_TTL_S)
+        self.client.set(f"accuracy:{symbol}", json_text.text(summary), ex=ACCURACY_TTL_S)
         hour = spans[SPANS[0].name]
         figures = hour["horizons"][str(self.settings.primary_horizon_s)]
         result.hour[symbol] = figures | {"availability": hour["availability"]}
@@ -266,7 +265,7 @@ class ScorePredictions:
             "outcomes": result.outcomes,
             "drifting": sorted(symbol for symbol, watch in result.watches.items() if watch.is_drifting),
         }
-        self.client.set(f"heartbeat:{SERVICE}", json.dumps(beat), ex=HEARTBEAT_TTL_S)
+        self.client.set(f"heartbeat:{SERVICE}", json_text.text(beat), ex=HEARTBEAT_TTL_S)
 
 
 def _known_us(figures: dict[str, Any]) -> int:
