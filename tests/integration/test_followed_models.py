@@ -89,7 +89,8 @@ def test_nothing_is_looked_up_while_a_prediction_waits(market: Market, s3: Any) 
         ({"calibration": {"1": CARD["calibration"]["1"]}}, r"no calibration for horizons [2, 5, 10]"),
         ({"calibration": {"1": {"slope": 1}}}, "calibration"),
         ({"support": {"rainfall": [0, 1]}}, "rainfall"),
-        ({"support": {"spread": 5}}, "TypeError"),
+        ({"support": {"spread": 5}}, "names ['spread']"),
+        ({"support": {"sigma_bp": 5}}, "support.sigma_bp on the card of model m2 is 5"),
     ],
 )
 def test_a_model_that_does_not_fit_is_refused_and_the_one_before_kept(
@@ -112,10 +113,10 @@ def test_a_model_that_does_not_fit_is_refused_and_the_one_before_kept(
 @pytest.mark.parametrize(
     ("key", "body", "why"),
     [
-        (model_store.POINTER, b"{not json", "JSONDecodeError"),
-        (model_store.POINTER, b"[]", "TypeError"),
+        (model_store.POINTER, b"{not json", "JsonError"),
+        (model_store.POINTER, b"[]", "it is [], it should be a JSON object"),
         (model_store.POINTER, b'{"model_id": "m9"}', "models/m9/card.json is not there"),
-        ("models/m2/card.json", b"[]", "TypeError"),
+        ("models/m2/card.json", b"[]", "the card is '[]', it should be a JSON object"),
         ("models/m2/model.onnx", b"garbage", "not a model onnxruntime can load"),
     ],
 )
@@ -185,6 +186,7 @@ def test_a_challenger_put_in_force_goes_on_with_what_it_learnt(market: Market, s
     assert (promoted["model_id"], promoted["challenger"]) == ("m2", None)
     assert promoted["calibrator"]["1"]["outcomes"] > 10
     put_model(s3, "m1")
+    market()
     returned = next(p for p in market().predictions if p["model_id"] == "m1")
     assert returned["calibrator"]["10"]["outcomes"] == 0  # from its card again
 
