@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
@@ -20,12 +20,12 @@ from rich.table import Table
 
 from local import cloud, gaps, http_json
 from local.options import OptionsError
-from tickcast import json_text
+from tickcast import json_text, symbols
 from tickcast.adapters.audit_predictions import LATE_UNTIL_MS, Proof, Prover, missing_ids
 from tickcast.recompute import LOOK_BACK_US, Compared, Verdict
 
 DIFFERENT, NOT_TOLD = 1, 3
-_ID = re.compile(r"([A-Z0-9]+)-(\d{13})")
+_ID = re.compile(r"([^\W_]+)-([0-9]{13})")
 _PAGE = 1000
 _KEYS_SHOWN = 10
 _EMULATED = "/_user_request_"  # in the address of an API that the emulator serves
@@ -44,7 +44,7 @@ class Api:
 
     def get(self, path: str, **query: int) -> Any:
         """The answer's body. Raises `NotExplained`."""
-        address = f"{self.url.rstrip('/')}/{path}" + (f"?{urlencode(query)}" if query else "")
+        address = f"{self.url.rstrip('/')}/{quote(path)}" + (f"?{urlencode(query)}" if query else "")
         try:
             answer = http_json.get(address, {"x-api-key": self.key})
         except (OSError, ValueError) as error:
@@ -63,7 +63,7 @@ class Api:
 def show(prediction_id: str, url: str, key: str, console: Console) -> int:
     """Explain a prediction of the system at `url`, or of one that runs here. The exit status: 0 when it could
     be had again, `DIFFERENT`, or `NOT_TOLD`. Raises `OptionsError`, `gaps.NotRunning`, `NotExplained`."""
-    matched = _ID.fullmatch(prediction_id.strip().upper())
+    matched = _ID.fullmatch(symbols.upper(prediction_id.strip()))
     if not matched:
         raise OptionsError(
             f"ID is {prediction_id!r}; it should be the `id` of an answer, like BTCUSDT-1723161253000"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tickcast import json_text
-from tickcast.adapters.http_answers import Refusal
+from tickcast.adapters.http_answers import Refusal, that_fit
 from tickcast.model import ModelError, serving_card
 
 POINTER = "models/current.json"  # as in `model_registry`, which would bring botocore along
@@ -54,9 +54,10 @@ class ModelCatalog:
         has_pointer = any(item["Key"] == POINTER for item in objects)
         # Only what is shown is remembered.
         self._cards = {_identity(item): self._card(item) for item in cards[:CARDS_SHOWN]}
+        shown = list(self._cards.values())
         return {
             "current": self._read(POINTER) if has_pointer else None,
-            "models": list(self._cards.values()),
+            "models": shown[: that_fit(shown)],
             "total": len(cards),
         }
 
