@@ -35,8 +35,9 @@ from local.progress import Progress as Steps
 from local.state_folder import throw_away
 from local.system import System
 from tickcast import json_text
-from tickcast.adapters.settings import SettingsError, symbols_in
+from tickcast.adapters.settings import MAX_DAYS, SettingsError, symbols_in
 
+AWS_ENVIRONMENTS = ("dev", "prod")
 _POLL_S = 1.0
 _SHOWN_WINDOWS = 12
 _SPARE_S = 120  # of a simulated past, before what is asked for
@@ -171,6 +172,10 @@ def from_arguments(given: argparse.Namespace) -> Asked:
         symbols = symbols_in(given.symbols) if given.symbols else ()
     except SettingsError as error:
         raise OptionsError(str(error)) from None
+    if not 0 <= given.days <= MAX_DAYS:
+        raise OptionsError(f"DAYS is {given.days}; it should be a whole number from 1 to {MAX_DAYS}")
+    if given.aws and given.aws not in AWS_ENVIRONMENTS:
+        raise OptionsError(f"AWS is {given.aws!r}; it should be one of {', '.join(AWS_ENVIRONMENTS)}")
     if given.feed not in ("sim", "live"):
         raise OptionsError(f"FEED is {given.feed!r}; a system for a backfill has sim or live")
     asked = (given.from_, given.to, given.days, given.repair, given.dry, given.aws, given.feed)

@@ -35,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
 
 def run(command: str, given: argparse.Namespace, console: Console) -> int:
     """Raises `NotRunning`, `OptionsError`, `RegistryError`, `PointerRace`."""
+    if given.aws and given.aws not in backfill.AWS_ENVIRONMENTS:
+        known = ", ".join(backfill.AWS_ENVIRONMENTS)
+        raise OptionsError(f"AWS is {given.aws!r}; it should be one of {known}")
     there = backfill.in_aws(given.aws) if given.aws else backfill.in_this_checkout()
     s3, bucket = there.s3, there.outputs["BucketName"]
     if command == "models":

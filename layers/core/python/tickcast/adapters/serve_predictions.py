@@ -160,7 +160,7 @@ class ServePredictions:
         timestamp_ms = int(timestamp)
         record = self.store.prediction(symbol, timestamp_ms) if market == symbol else None
         if record is None:
-            told = f"no prediction {prediction_id} of {symbol} is kept: those of about an hour are"
+            told = f"no prediction {prediction_id[:70]} of {symbol} is kept: those of about an hour are"
             raise Refusal(404, "Unknown prediction", told, "id")
         outcomes = self.store.outcomes(symbol, timestamp_ms, HORIZONS_S)
         body = record | {
@@ -224,7 +224,7 @@ def _parts(prediction_id: str) -> tuple[str, str]:
     """The symbol and the milliseconds of an id; both empty if it is none."""
     symbol, _, timestamp = prediction_id.rpartition("-")
     is_time = timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= 13
-    return (symbol, timestamp) if is_time and symbols.is_symbol(symbol) else ("", "")
+    return (symbol, timestamp) if is_time and symbol else ("", "")
 
 
 def light(record: dict[str, Any]) -> dict[str, Any]:
