@@ -35,6 +35,7 @@ from local.progress import Progress as Steps
 from local.state_folder import throw_away
 from local.system import System
 from tickcast import json_text
+from tickcast.adapters.redaction import describe
 from tickcast.adapters.settings import MAX_DAYS, SettingsError, symbols_in
 
 AWS_ENVIRONMENTS = ("dev", "prod")
@@ -374,7 +375,7 @@ def in_aws(environment: str) -> Deployment:
         return Deployment(f"AWS, {environment}", states, functions, s3, found)
     except (BotoCoreError, ClientError) as error:
         raise NotRunning(
-            f"no deployment {environment!r} in the AWS account of these credentials: {error}"
+            f"no deployment {environment!r} in the AWS account of these credentials: {describe(error)}"
         ) from None
 
 

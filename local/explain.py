@@ -22,6 +22,7 @@ from local import cloud, gaps, http_json
 from local.options import OptionsError
 from tickcast import json_text, symbols
 from tickcast.adapters.audit_predictions import LATE_UNTIL_MS, Proof, Prover, missing_ids
+from tickcast.adapters.redaction import describe
 from tickcast.recompute import LOOK_BACK_US, Compared, Verdict
 
 DIFFERENT, NOT_TOLD = 1, 3
@@ -48,7 +49,7 @@ class Api:
         try:
             answer = http_json.get(address, {"x-api-key": self.key})
         except (OSError, ValueError) as error:
-            raise gaps.NotRunning(f"{address} does not answer: {error}") from None
+            raise gaps.NotRunning(f"{address} does not answer: {describe(error, self.key)}") from None
         if answer.status == 403:
             raise NotExplained(
                 f"{self.url} refuses the key in KEY" if self.key else f"{self.url} wants a key: KEY=…"
@@ -80,7 +81,7 @@ def show(prediction_id: str, url: str, key: str, console: Console) -> int:
     try:
         proof = prover(receipt, page["predictions"], missing_ids(ledger), prover.reader())
     except (BotoCoreError, ClientError) as error:
-        raise NotExplained(f"the bucket {bucket} cannot be read: {error}") from None
+        raise NotExplained(f"the bucket {bucket} cannot be read: {describe(error)}") from None
     console.print(*in_words(receipt), sep="\n", highlight=False, soft_wrap=True)
     for table in tables(proof.verdict):
         console.print(table)
@@ -123,7 +124,8 @@ def _lake(url: str, receipt: Receipt) -> tuple[Any, str]:
         return boto3.client("s3", region_name=region), outputs["BucketName"]
     except (BotoCoreError, ClientError) as error:
         raise NotExplained(
-            f"where {stack} keeps its ticks cannot be learnt: {error}; set credentials of its account"
+            f"where {stack} keeps its ticks cannot be learnt: {describe(error)}; "
+            "set credentials of its account"
         ) from None
 
 

@@ -30,7 +30,7 @@ from local.servers import HOST
 from local.state_folder import BUILD, StateFolder, StateInUse, lock
 from tickcast import json_text
 from tickcast.adapters.hot_store import now_ms
-from tickcast.adapters.model_store import ModelFollower
+from tickcast.adapters.model_store import ModelFollower, at_once
 
 _PATIENCE_S = 8  # a run takes about two seconds to stop
 _LAYERS_S = 900
@@ -232,7 +232,7 @@ class System:
         s3, bucket = self.cloud.client("s3"), self.outputs["BucketName"]
         origin_file = self.state.path / "model-origin"
         origin = " ".join(path.name for path in self.options.train) or "simulated history"
-        follower = ModelFollower(s3, bucket, now_ms)
+        follower = ModelFollower(s3, bucket, now_ms, at_once)
         model = follower.current()
         known_origin = origin_file.read_text("utf-8") if origin_file.is_file() else None
         if model and known_origin == origin:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +16,7 @@ from tests.market import START_US, batches, random_ticks
 from tickcast import wire
 from tickcast.adapters import model_registry
 from tickcast.adapters.hot_store import HotStore
-from tickcast.adapters.model_store import ModelFollower
+from tickcast.adapters.model_store import ModelFollower, at_once
 from tickcast.adapters.onnx_model import export
 from tickcast.adapters.predict_stream import PredictStream
 from tickcast.adapters.schema_book import SchemaBook
@@ -56,11 +55,6 @@ class Clock:
     def __call__(self) -> float:
         self.ms += self.step_ms
         return self.ms
-
-
-def at_once(look: Callable[[], None]) -> None:
-    """A follower's look within the call that starts it: tests wait for nothing."""
-    look()
 
 
 def hot_path(store: HotStore, s3: Any, clock: Clock) -> PredictStream:

@@ -6,6 +6,7 @@ from typing import Any
 import boto3
 from aws_lambda_powertools.metrics import MetricUnit
 
+from tickcast import json_text
 from tickcast.adapters.evaluate_model import evaluate_model
 from tickcast.adapters.postgres_connection import Database
 from tickcast.adapters.settings import DatabaseSettings, Settings
@@ -25,4 +26,4 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     )
     metrics.add_metric("JudgedSeconds", MetricUnit.Seconds, verdict["seconds"])
     logger.info(verdict["sentence"], extra={name: verdict[name] for name in ("model_id", "reasons")})
-    return verdict
+    return dict(json_text.finite(verdict))

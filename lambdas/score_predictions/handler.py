@@ -6,6 +6,7 @@ from typing import Any
 import boto3
 from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
+from tickcast import json_text
 from tickcast.adapters.hot_store import now_ms
 from tickcast.adapters.postgres_connection import Database
 from tickcast.adapters.redis_connection import connect
@@ -37,7 +38,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         _measure(symbol, "Drifting", MetricUnit.Count, float(watch.is_drifting) if watch else None)
     for problem in result.problems:
         logger.warning(problem)
-    answer = result.as_dict(scores)
+    answer: dict[str, Any] = json_text.finite(result.as_dict(scores))
     logger.info("scored", extra=answer)
     return answer
 

@@ -6,6 +6,7 @@ from typing import Any
 import boto3
 from aws_lambda_powertools.metrics import MetricUnit
 
+from tickcast import json_text
 from tickcast.adapters.postgres_connection import Database
 from tickcast.adapters.settings import DatabaseSettings, bucket_in
 from tickcast.adapters.telemetry import Metrics, structured_logger
@@ -28,4 +29,4 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         return {"model_id": None, "promoted": False, "rows": 0, "why": str(error)}
     metrics.add_metric("TrainedRows", MetricUnit.Count, trained["rows"])
     logger.info("model trained", extra={"model_id": trained["model_id"], "test": trained["card"]["test"]})
-    return trained
+    return dict(json_text.finite(trained))

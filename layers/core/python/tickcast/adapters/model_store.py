@@ -44,6 +44,11 @@ def in_background(look: Callable[[], None]) -> None:
     threading.Thread(target=look, daemon=True, name="model-look").start()
 
 
+def at_once(look: Callable[[], None]) -> None:
+    """Run `look` here and now: for whoever has nothing else to do."""
+    look()
+
+
 @dataclass(frozen=True)
 class Followed:
     """What a look found: always whole, so that a model and its challenger belong together."""

@@ -23,6 +23,7 @@ from tickcast.adapters import model_registry
 from tickcast.adapters.hot_store import HEARTBEAT_TTL_S, HotStore
 from tickcast.adapters.model_registry import Card, RegistryError
 from tickcast.adapters.postgres_connection import Database
+from tickcast.adapters.redaction import describe
 from tickcast.adapters.score_store import ScoreStore, row_of
 from tickcast.adapters.settings import ScoreSettings, Settings
 from tickcast.bars import SECOND_US
@@ -127,7 +128,7 @@ class ScorePredictions:
                 self._card = card | {"model_id": model_id}
             return model_id
         except (RegistryError, BotoCoreError, ClientError) as error:  # scores need no model
-            result.problems.append(f"{type(error).__name__}: {error}")
+            result.problems.append(describe(error))
             return None
 
     def _drain(self, store: ScoreStore, symbol: str, model_id: str | None, result: Result) -> bool:
@@ -281,7 +282,7 @@ def _usable(entries: Entries, make: Callable[[dict[str, Any]], Any], result: Res
             made.append(make(entry))
         except (KeyError, TypeError, ValueError) as error:
             told = f"{entry.get('id') if isinstance(entry, dict) else entry}"
-            result.problems.append(f"left out {id_} {told}: {type(error).__name__}: {error}")
+            result.problems.append(f"left out {id_} {told}: {describe(error)}")
     return made
 
 

@@ -7,6 +7,7 @@ variable that is set to nothing is not taken for its default: it is refused, unl
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import os
 import re
@@ -18,7 +19,7 @@ from tickcast.adapters.redaction import redact
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 _NUMBER = re.compile(r"[+-]?([0-9]{1,18}\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
-_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9.])?|\[?[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*\]?")
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9.])?")
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}")
 _FLAGS = {"1": True, "true": True, "0": False, "false": False}
 _SHOWN = 80  # characters of a wrong value that an error quotes
@@ -63,10 +64,10 @@ class Variables:
         return number(name, self._given(name, repr(default)), least, most, above=above, below=below)
 
     def flag(self, name: str, default: bool = False) -> bool:
-        value = self._given(name, str(default)).lower()
-        if value not in _FLAGS:
+        value = self._given(name, str(default))
+        if value.lower() not in _FLAGS:
             raise wrong(name, value, "0 or 1 (or false or true)")
-        return _FLAGS[value]
+        return _FLAGS[value.lower()]
 
     def choice(self, name: str, choices: Collection[str], default: str) -> str:
         return choice(name, self._given(name, default), choices)
@@ -77,7 +78,7 @@ class Variables:
     def host(self, name: str, default: str | None = None) -> str:
         """The name or address of a host, without scheme or port; a default of "" makes nothing a choice."""
         value = self._given(name, default)
-        if value == "" == default or _HOST.fullmatch(value):
+        if value == "" == default or _is_host(value):
             return value
         raise wrong(name, value, "the name or address of a host, without scheme or port")
 
@@ -153,7 +154,7 @@ def url(name: str, value: str, schemes: Collection[str]) -> str:
         raise wrong(name, value, should) from None
     is_right = (
         parts.scheme in schemes
-        and _HOST.fullmatch(parts.hostname or "")
+        and _is_host(parts.hostname or "")
         and port != 0
         and "@" not in parts.netloc
         and not (parts.query or parts.fragment)
@@ -188,6 +189,17 @@ def symbols_in(text: str, name: str = "SYMBOLS") -> tuple[str, ...]:
     if not found or not all(symbols.is_symbol(symbol) for symbol in found):
         raise wrong(name, text, "a list like BTCUSDT,ETHUSDT")
     return found
+
+
+def _is_host(text: str) -> bool:
+    """Whether `text` is a name, or an address, of a host."""
+    if _HOST.fullmatch(text):
+        return True
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def wrong(name: str, value: str, should: str) -> SettingsError:
