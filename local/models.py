@@ -12,8 +12,8 @@ from rich.table import Table
 from local import backfill
 from local.options import OptionsError
 from tickcast.adapters import model_registry
+from tickcast.adapters.model_page import figure, with_interval
 from tickcast.adapters.model_page import time as at_time
-from tickcast.adapters.model_page import with_interval
 from tickcast.adapters.model_registry import Card, Pointer, RegistryError
 from tickcast.model import HORIZONS_S
 
@@ -136,7 +136,7 @@ def _cells(card: Card) -> list[str]:
     skills = []
     for horizon in map(str, HORIZONS_S):
         judged = figures.get(horizon, {}).get("no_change", test.get(horizon))
-        skills.append("-" if judged is None else f"{judged['skill']:.3f}")
+        skills.append("-" if judged is None else figure(judged.get("skill"), ".3f"))
     champion = figures.get("all", {}).get("champion")
     return [
         "provisional" if card.get("provisional") else "proven",
