@@ -59,6 +59,12 @@ class Prediction(Settings):
     fee_bp: Annotated[float, Field(ge=0, le=1000)] = 10.0
     min_confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.55
 
+    @model_validator(mode="after")
+    def _closed_before_stale(self) -> Self:
+        if self.lateness_ms >= self.stale_after_s * 1000:
+            raise ValueError(f"lateness_ms is {self.lateness_ms}, it should be less than stale_after_s")
+        return self
+
 
 class Audit(Settings):
     """How often predictions are made again from bronze, and how many of each symbol's each time."""

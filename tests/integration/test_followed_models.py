@@ -1,5 +1,6 @@
 """The model in force and its challenger, followed by a pointer in S3 (moto's) while predictions go on."""
 
+from dataclasses import replace
 from typing import Any
 
 import boto3
@@ -188,6 +189,32 @@ def test_a_challenger_put_in_force_goes_on_with_what_it_learnt(market: Market, s
     market()
     returned = next(p for p in market().predictions if p["model_id"] == "m1")
     assert returned["calibrator"]["10"]["outcomes"] == 0  # from its card again
+
+
+def test_a_challenger_keeps_what_it_learnt_through_fallbacks(
+    market: Market, predict: PredictStream, s3: Any
+) -> None:
+    """One of the model in force, which is outside its support, and while the challenger cannot be loaded."""
+    save_model(s3, "m2")
+    put_model(s3, "m1", challenger="m2")
+    before = market(20).predictions[-1]
+    assert before["challenger"]["model_id"] == "m2"
+    state = predict.store.load(["BTCUSDT"])[0]["BTCUSDT"]
+    learnt = {horizon_s: each.outcomes for horizon_s, each in state.memory.calibrators["m2"].items()}
+    assert learnt[1] > 5
+    champion = predict.models.current()
+    object.__setattr__(champion, "support", {"sigma_bp": (900.0, 1000.0)})
+    fallback = market(2).predictions[-1]
+    assert (fallback["source"], fallback["horizons"]) == ("fallback", {})
+    object.__setattr__(champion, "support", {})
+    adopted = predict.models._adopted
+    predict.models._adopted = predict.models._found = replace(adopted, challenger=None)
+    assert market(2).predictions[-1]["challenger"] is None
+    predict.models._adopted = predict.models._found = adopted
+    market(1)
+    state = predict.store.load(["BTCUSDT"])[0]["BTCUSDT"]
+    assert set(state.memory.calibrators) == {"m1", "m2"}
+    assert all(state.memory.calibrators["m2"][h].outcomes >= count for h, count in learnt.items())
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def _epoch_ms(told: re.Match[str]) -> int:
     have one is not known in advance. Raises ValueError on what no calendar or clock shows.
     """
     year, month, day, hour, minute, second, offset_h, offset_min = (
-        int(told[name] or 0)
+        int(str(told[name] or 0))
         for name in ("year", "month", "day", "hour", "minute", "second", "offset_h", "offset_min")
     )
     if hour > 23 or offset_h > 23 or offset_min > 59:
@@ -102,7 +102,8 @@ def _epoch_ms(told: re.Match[str]) -> int:
     if year == 0:
         return 0
     beyond_ms = 1000 if is_leap_second else int((told["fraction"] or "").ljust(3, "0")[:3])
-    return since_epoch // timedelta(milliseconds=1) + beyond_ms
+    whole_ms: int = since_epoch // timedelta(milliseconds=1)
+    return whole_ms + beyond_ms
 
 
 def _is_plain_number(text: str, digits: int) -> bool:

@@ -148,7 +148,7 @@ class ModelFollower:
         if not self._failures:
             return FOLLOW_EVERY_MS
         first_ms, most_ms = BACK_OFF_MS
-        return min(first_ms * 2 ** min(self._failures - 1, 30), most_ms)
+        return min(float(first_ms << min(self._failures - 1, 30)), most_ms)
 
     def _silence(self) -> str | None:
         """What is to be said of a pointer that could not be read for long."""
