@@ -24,7 +24,7 @@ COMMANDS = {
 }
 _SHOWN = 20
 _TOLD = 3
-_FOLLOWED = "who serves follows within five seconds"
+_FOLLOWED = "serving picks it up within 5 s"
 
 
 def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:

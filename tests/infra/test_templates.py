@@ -187,11 +187,7 @@ def test_what_the_configuration_allows_the_processes_do(at: str) -> None:
         (Prediction, Settings.from_environment, {}),
         (Drift, ScoreSettings.from_environment, {}),
         (Tables, HistorySettings.from_environment, {}),
-        (
-            Audit,
-            Settings.from_environment,
-            {"every_minutes": "AUDIT_EVERY_MINUTES", "sample": "AUDIT_SAMPLE"},
-        ),
+        (Audit, Settings.from_environment, audit),
         (History, ScoreSettings.from_environment, {"days": "HISTORY_DAYS"}),
         (Ingest, IngestSettings.from_environment, {"linger_ms": "LINGER_MS"}),
     )
