@@ -13,7 +13,7 @@ from typing import Any
 from tickcast.adapters.http_answers import Refusal
 
 _MS_DIGITS = 13  # epoch milliseconds, until the year 2286
-MAX_MS = 10**_MS_DIGITS - 1  # a later instant is as good as this one: nothing is predicted so far ahead
+MAX_MS: int = 10**_MS_DIGITS - 1  # a later instant is as good as this one: nothing is predicted so far ahead
 _DATE_TIME = re.compile(
     r"(?P<year>\d{4})-(?P<month>\d\d)-(?P<day>\d\d)[Tt](?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d)"
     r"(?:\.(?P<fraction>\d+))?(?:[Zz]|(?P<sign>[+-])(?P<offset_h>\d\d):(?P<offset_min>\d\d))",

@@ -53,7 +53,7 @@ class Settings:
         given = Variables(env)
         check_log_level(given)
         horizons = [str(horizon_s) for horizon_s in HORIZONS_S]
-        settings = cls(
+        return cls(
             environment=given.text("ENVIRONMENT", pattern=NAME, like="prod"),
             bucket=given.text("BUCKET", pattern=NAME, like="tickcast-lake"),
             symbols=given.symbols(),
@@ -74,14 +74,16 @@ class Settings:
             region=given.region(),
             rest_url=given.url("REST_URL", PUBLIC_REST_URL, ("https", "http")),
         )
-        if settings.redis_iam_user and not (settings.redis_cache_name and settings.redis_tls):
+
+    def __post_init__(self) -> None:
+        """Raises `SettingsError` on what does not fit together."""
+        if self.redis_iam_user and not (self.redis_cache_name and self.redis_tls):
             raise SettingsError(
                 "REDIS_IAM_USER is set, so REDIS_CACHE_NAME should be set and REDIS_TLS should be 1: "
                 "a token is signed for a cache by its name, and is sent by TLS alone"
             )
-        if settings.lateness_us >= settings.stale_after_s * 1_000_000:
-            raise wrong("LATENESS_MS", str(settings.lateness_us // 1000), "less than STALE_AFTER_S")
-        return settings
+        if self.lateness_us >= self.stale_after_s * 1_000_000:
+            raise wrong("LATENESS_MS", str(self.lateness_us // 1000), "less than STALE_AFTER_S")
 
 
 @dataclass(frozen=True)
