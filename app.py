@@ -9,6 +9,7 @@ cache and database; `layers_dir`, if the layers are not where `make layers` buil
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import aws_cdk
@@ -43,15 +44,15 @@ def compose(app: aws_cdk.App) -> Environment:
             environment=environment,
             data=DataStack(app, f"{prefix}-data", environment=environment),
             hot_store=LocalServer(
-                host=_context(app, "redis_host", "127.0.0.1"), port=int(_context(app, "redis_port", "6379"))
+                host=_context(app, "redis_host", "127.0.0.1"), port=_port(app, "redis_port", "6379")
             ),
             database=LocalDatabase(
                 host=_context(app, "database_host", "127.0.0.1"),
-                port=int(_context(app, "database_port", "5432")),
+                port=_port(app, "database_port", "5432"),
             ),
             layers_folder=layers_folder,
             # The CDK's own calls find the emulator by this variable; 4566 is where one listens by default.
-            endpoint_url=os.environ.get("AWS_ENDPOINT_URL", "http://127.0.0.1:4566"),
+            endpoint_url=_endpoint_url("http://127.0.0.1:4566"),
         )
         return environment
 
@@ -75,6 +76,22 @@ def compose(app: aws_cdk.App) -> Environment:
 
 def _context(app: aws_cdk.App, name: str, default: str) -> str:
     return str(app.node.try_get_context(name) or default)
+
+
+def _port(app: aws_cdk.App, name: str, default: str) -> int:
+    """Raises ValueError naming the context variable."""
+    text = _context(app, name, default)
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= 65_535:
+        raise ValueError(f"the context variable {name} is {text!r}, it should be a port from 1 to 65535")
+    return int(text)
+
+
+def _endpoint_url(default: str) -> str:
+    """Raises ValueError naming the environment variable."""
+    text = os.environ.get("AWS_ENDPOINT_URL", default).strip()
+    if not re.fullmatch(r"https?://[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?/?", text):
+        raise ValueError("AWS_ENDPOINT_URL should be an address like http://127.0.0.1:4566")
+    return text
 
 
 if __name__ == "__main__":

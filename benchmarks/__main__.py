@@ -10,7 +10,6 @@ failed.
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import sys
 from typing import Any
@@ -35,6 +34,7 @@ from benchmarks.comparison import Comparison
 from benchmarks.functions import LARGEST_MB_MARK, Weight
 from benchmarks.shard import Throughput
 from benchmarks.side_by_side import QUICK, Effort
+from tickcast import json_text
 
 TICKS_PER_SHARD_MARK = 17_000
 WIDTH = 110  # of the table in a file
@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> int:
     figures = summary(comparisons, path, bytes_per_tick, tick_to_redis_us, weights)
     figures |= {"train_skill": quality.as_dict()} | history_load.summary(loads)
     figures |= {"history_rows_per_s": filled.rows_per_s, "history_bottleneck": filled.bottleneck}
-    print(json.dumps(figures), flush=True)
+    print(json_text.text(figures), flush=True)
     return 1 if path.has_failed else 0
 
 

@@ -7,7 +7,6 @@ could not be put in time, 2 when the settings cannot be used.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import signal
 import sys
@@ -16,7 +15,6 @@ from collections import Counter
 from typing import Any
 
 import boto3
-from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
@@ -27,7 +25,9 @@ from ingest_ecs.quarantine import Quarantine
 from ingest_ecs.settings import IngestSettings
 from ingest_ecs.stream import Stream
 from tickcast.adapters import wire_schema
+from tickcast.adapters.redaction import describe
 from tickcast.adapters.settings import SettingsError
+from tickcast.adapters.telemetry import Metrics, structured_logger
 from tickcast.session import FatalSessionError, Session
 
 DRAIN_S = 20  # with the next within ECS' stop timeout of 30 s
@@ -36,10 +36,8 @@ READY_TICK_AGE_S = 10
 STUCK_AFTER_S = 30  # a put takes 7 s at the most before it fails
 METRICS_EVERY_S = 60
 
-logger = Logger(service="ingest_ecs")
-metrics = Metrics(
-    namespace=os.environ.get("POWERTOOLS_METRICS_NAMESPACE", "tickcast/local"), service="ingest_ecs"
-)
+logger = structured_logger("ingest_ecs")
+metrics = Metrics(service="ingest_ecs")
 
 
 def health_report(
@@ -104,7 +102,7 @@ def publish_schema(settings: IngestSettings) -> None:
         wire_schema.publish(boto3.client("s3"), settings.bucket)
     except (BotoCoreError, ClientError) as error:
         # Consumers of the same version need no look-up, so this is no reason not to run.
-        logger.error("the wire schema could not be published", extra={"reason": str(error)})
+        logger.error("the wire schema could not be published", extra={"reason": describe(error)})
 
 
 def s3_client() -> Any:

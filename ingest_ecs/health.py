@@ -7,7 +7,6 @@ answer with the same report, which says why. `/metrics` is Prometheus' text form
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +15,8 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
+
+from tickcast import json_text
 
 Report = Callable[[], dict[str, Any]]
 
@@ -67,7 +68,8 @@ class HealthServer:
                     self.send_error(404)
                     return
                 body = report()
-                self._answer(200 if body[deciding] else 503, json.dumps(body).encode(), "application/json")
+                status = 200 if body[deciding] else 503
+                self._answer(status, json_text.text(body).encode(), "application/json")
 
             def _answer(self, status: int, data: bytes, content_type: str) -> None:
                 self.send_response(status)

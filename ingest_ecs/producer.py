@@ -32,6 +32,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from ingest_ecs.lane import Lane, RefusedFrame, RefusedTicks
 from tickcast import wire
+from tickcast.adapters.redaction import describe, redact
 from tickcast.plausible import IdSeries, quote_series, trade_series
 from tickcast.sbe import SbeError
 from tickcast.session import Stall
@@ -422,14 +423,14 @@ class Producer:
                     self._kinesis.put_records, StreamName=self._stream_name, Records=records
                 )
             except (BotoCoreError, ClientError) as error:
-                self._failed(f"{type(error).__name__}: {error}")
+                self._failed(describe(error))
                 return False
             finally:
                 for queue, _, _ in heads:
                     queue.is_head_on_its_way = False
             for (queue, data, ticks), result in zip(heads, answer["Records"], strict=True):
                 if result.get("ErrorCode"):
-                    self._failed(f"{result['ErrorCode']}: {result.get('ErrorMessage', '')}")
+                    self._failed(redact(f"{result['ErrorCode']}: {result.get('ErrorMessage', '')}"))
                     continue
                 queue.waiting.popleft()
                 queue.waiting_bytes -= len(data)

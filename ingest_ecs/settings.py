@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
-from tickcast.adapters.settings import PUBLIC_REST_URL, SettingsError, symbols_in
+from tickcast import symbols
+from tickcast.adapters.settings import NAME, PUBLIC_REST_URL, SettingsError, check_log_level
+from tickcast.adapters.variables import Variables
 from tickcast.session import ROLLOVER_S
 
 SBE_URL = "wss://stream-sbe.binance.com:9443"
 JSON_URL = "wss://data-stream.binance.vision"
 PROTOCOLS = ("sbe", "json")
 BUSY_SYMBOL = "BTCUSDT"
+SOURCES = ("sbe", "json", "sim", "replay")  # what comes by the stream; history is `rest`
+MAX_LINGER_MS = 2000
+EXCHANGE_CLOSES_AFTER_S = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -35,50 +40,41 @@ class IngestSettings:
     @classmethod
     def from_environment(cls, env: Mapping[str, str] | None = None) -> IngestSettings:
         """The settings in `env` (default: this process's). Raises `SettingsError`."""
-        env = os.environ if env is None else env
-        for name in ("STREAM_NAME", "SYMBOLS"):
-            if not env.get(name):
-                raise SettingsError(f"the environment variable {name} is not set")
-        protocol = env.get("PROTOCOL", "sbe")
-        if protocol not in PROTOCOLS:
-            raise SettingsError(f"PROTOCOL is {protocol!r}, it should be one of {', '.join(PROTOCOLS)}")
-        if protocol == "sbe" and not env.get("BINANCE_API_KEY"):
+        given = Variables(env)
+        check_log_level(given)
+        stream_name = given.text("STREAM_NAME", pattern=NAME, like="tickcast-ticks")
+        asked_for = given.symbols()
+        protocol = given.choice("PROTOCOL", PROTOCOLS, "sbe")
+        api_key = given.secret("BINANCE_API_KEY")
+        if protocol == "sbe" and not api_key:
             raise SettingsError(
                 "BINANCE_API_KEY is not set: the SBE stream wants the key of an Ed25519 API key pair "
                 "(no permissions needed). PROTOCOL=json uses the public mirror, which wants none"
             )
-        stream_url = env.get("STREAM_URL", SBE_URL if protocol == "sbe" else JSON_URL).rstrip("/")
-        if not stream_url.startswith(("ws://", "wss://")):
-            raise SettingsError(f"STREAM_URL is {stream_url!r}, it should start with wss://")
         return cls(
-            stream_name=env["STREAM_NAME"],
-            bucket=env.get("BUCKET", ""),
-            symbols=symbols_in(env["SYMBOLS"]),
+            stream_name=stream_name,
+            bucket=given.text("BUCKET", "", pattern=NAME, like="tickcast-lake"),
+            symbols=asked_for,
             protocol=protocol,
-            stream_url=stream_url,
-            source=env.get("SOURCE", protocol),
-            linger_s=_number(env, "LINGER_MS", 100) / 1000,
-            health_port=int(_number(env, "HEALTH_PORT", 8080)),
-            rollover_s=_number(env, "ROLLOVER_S", ROLLOVER_S),
-            busy_symbol=symbols_in(env.get("BUSY_SYMBOL", BUSY_SYMBOL))[0],
-            rest_url=env.get("REST_URL", PUBLIC_REST_URL),
-            api_key=env.get("BINANCE_API_KEY", ""),
+            stream_url=given.url("STREAM_URL", SBE_URL if protocol == "sbe" else JSON_URL, ("wss", "ws")),
+            source=given.choice("SOURCE", SOURCES, protocol),
+            linger_s=given.number("LINGER_MS", 100, 1, MAX_LINGER_MS) / 1000,
+            health_port=given.port("HEALTH_PORT", 8080, least=0),  # 0: any that is free
+            rollover_s=given.number("ROLLOVER_S", ROLLOVER_S, 0.1, EXCHANGE_CLOSES_AFTER_S, below=True),
+            busy_symbol=given.symbol("BUSY_SYMBOL", BUSY_SYMBOL),
+            rest_url=given.url("REST_URL", PUBLIC_REST_URL, ("https", "http")),
+            api_key=api_key,
         )
 
     def stream_address(self) -> str:
         """The address that delivers every trade and every change of the best bid and ask."""
         quotes = "bestBidAsk" if self.protocol == "sbe" else "bookTicker"
-        names = [f"{s.lower()}@{kind}" for s in self.symbols for kind in ("trade", quotes)]
+        streams = [(symbol, kind) for symbol in self.symbols for kind in ("trade", quotes)]
         if self.busy_symbol not in self.symbols:
-            names.append(f"{self.busy_symbol.lower()}@{quotes}")
-            if self.protocol == "json":  # whose quotes have no time but what trades lend them
-                names.append(f"{self.busy_symbol.lower()}@trade")
+            # Quotes of the keyless feed have no time but what trades lend them.
+            kinds = (quotes,) if self.protocol == "sbe" else (quotes, "trade")
+            streams += [(self.busy_symbol, kind) for kind in kinds]
+        # The exchange's names of streams are in lower case; letters beyond ASCII are percent-encoded.
+        names = "/".join(f"{quote(symbols.lower(symbol))}@{kind}" for symbol, kind in streams)
         unit = "" if self.protocol == "sbe" else "&timeUnit=MICROSECOND"
-        return f"{self.stream_url}/stream?streams={'/'.join(names)}{unit}"
-
-
-def _number(env: Mapping[str, str], name: str, default: float) -> float:
-    try:
-        return float(env.get(name, default))
-    except ValueError:
-        raise SettingsError(f"{name} is {env[name]!r}, it should be a number") from None
+        return f"{self.stream_url}/stream?streams={names}{unit}"

@@ -23,6 +23,7 @@ from ingest_ecs.lane import Lane
 from ingest_ecs.producer import Producer
 from ingest_ecs.settings import IngestSettings
 from tickcast.adapters.binance_rest import BinanceRest, RateLimited, RestError
+from tickcast.adapters.redaction import describe
 from tickcast.json_frames import unwrapped
 from tickcast.session import Close, FatalSessionError, Newest, Open, Session
 from tickcast.ticks import TickError
@@ -139,7 +140,8 @@ class Stream:
             why = f"HTTP {status}"
             retry_after_s = _seconds(error.response.headers.get("Retry-After", ""))
         except (OSError, WebSocketException, TimeoutError) as error:
-            why = f"{type(error).__name__}: {error}"
+            # The library puts what it was given, the key among it, into its messages.
+            why = describe(error, self._settings.api_key)
         except asyncio.CancelledError:
             why = self._closed_why.pop(connection, "ingest was stopped")
         finally:

@@ -8,7 +8,6 @@ recordings hold too little; 2 when the options cannot be used; 3 when it cannot 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sys
@@ -27,10 +26,13 @@ from local.processes import PartFailed, die_with_parent
 from local.progress import Progress
 from local.state_folder import StateFolder, StateInUse, throw_away
 from local.system import System
+from tickcast import json_text
 from tickcast.adapters.model_registry import PointerRace, RegistryError
+from tickcast.adapters.variables import SettingsError, secret
 from tickcast.evaluation import EvaluationError
 from tickcast.training import TrainingError
 
+MAX_SMOKE_S = 86_400
 _LAST_LINE_IS_JSON = ("smoke", "drills", "backfill", "retrain", "evaluate")
 _REFUSALS = (OptionsError, StateInUse, evaluate.EvaluationRefused, RecordingError)
 _FAILURES = (
@@ -65,7 +67,7 @@ def run_smoke(asked: Options, seconds: int, progress: Progress) -> int:
             report = smoke.measure(system, seconds, progress)
         is_ok = report.ok
         Console().print(smoke.table(report))
-        print(json.dumps(report.as_dict()), flush=True)
+        print(json_text.text(report.as_dict()), flush=True)
     finally:
         state.discard(keep_logs=not is_ok)
         if not is_ok:
@@ -85,7 +87,7 @@ def run_drills(names: list[str], progress: Progress) -> int:
         told = runner.summary(results)
         is_ok = told["ok"]
         _wide_console().print(runner.table(results))
-        print(json.dumps(told), flush=True)
+        print(json_text.text(told), flush=True)
     finally:
         state.discard(keep_logs=not is_ok)
         if not is_ok:
@@ -156,13 +158,23 @@ def _carry_out(given: argparse.Namespace, progress: Progress) -> int:
     if given.command in models.COMMANDS:
         return models.run(given.command, given, _wide_console())
     if given.command == "explain":
-        return explain.show(given.id, given.url, os.environ.get("KEY", ""), _wide_console())
+        return explain.show(given.id, given.url, _api_key(), _wide_console())
     if given.command == "evaluate":
         return run_evaluate(given, progress)
     asked = options.from_arguments(given)
     if given.command == "run":
         return run(asked, progress)
+    if not 1 <= given.seconds <= MAX_SMOKE_S:
+        raise OptionsError(f"SECONDS is {given.seconds}; it should be a whole number from 1 to {MAX_SMOKE_S}")
     return run_smoke(asked, given.seconds, progress)
+
+
+def _api_key() -> str:
+    """The key of an API elsewhere, from KEY. Raises `OptionsError`."""
+    try:
+        return secret("KEY", os.environ.get("KEY", ""))
+    except SettingsError as error:
+        raise OptionsError(str(error)) from None
 
 
 def _wide_console() -> Console:

@@ -34,8 +34,11 @@ from local.options import HISTORY_S, Options, OptionsError
 from local.progress import Progress as Steps
 from local.state_folder import throw_away
 from local.system import System
-from tickcast.adapters.settings import SettingsError, symbols_in
+from tickcast import json_text
+from tickcast.adapters.redaction import describe
+from tickcast.adapters.settings import MAX_DAYS, SettingsError, symbols_in
 
+AWS_ENVIRONMENTS = ("dev", "prod")
 _POLL_S = 1.0
 _SHOWN_WINDOWS = 12
 _SPARE_S = 120  # of a simulated past, before what is asked for
@@ -110,7 +113,9 @@ class Deployment:
     def start(self, request: dict[str, Any]) -> str:
         """The ARN of an execution."""
         machine, name = self.outputs["BackfillMachine"], f"by-hand-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
-        answer = self.states.start_execution(stateMachineArn=machine, name=name, input=json.dumps(request))
+        answer = self.states.start_execution(
+            stateMachineArn=machine, name=name, input=json_text.text(request)
+        )
         return str(answer["executionArn"])
 
     def events(self, arn: str) -> list[dict[str, Any]]:
@@ -169,6 +174,10 @@ def from_arguments(given: argparse.Namespace) -> Asked:
         symbols = symbols_in(given.symbols) if given.symbols else ()
     except SettingsError as error:
         raise OptionsError(str(error)) from None
+    if not 0 <= given.days <= MAX_DAYS:
+        raise OptionsError(f"DAYS is {given.days}; it should be a whole number from 1 to {MAX_DAYS}")
+    if given.aws and given.aws not in AWS_ENVIRONMENTS:
+        raise OptionsError(f"AWS is {given.aws!r}; it should be one of {', '.join(AWS_ENVIRONMENTS)}")
     if given.feed not in ("sim", "live"):
         raise OptionsError(f"FEED is {given.feed!r}; a system for a backfill has sim or live")
     asked = (given.from_, given.to, given.days, given.repair, given.dry, given.aws, given.feed)
@@ -204,16 +213,16 @@ def run(asked: Asked, steps: Steps) -> int:
     is_terminal = steps.console.is_terminal
     console = steps.console if is_terminal else Console(stderr=True, width=140)
     with deployment(asked.aws, asked.aside, steps) as there:
-        steps.say(f"[bold]backfill[/bold] in {there.title}: {json.dumps(request)}")
+        steps.say(f"[bold]backfill[/bold] in {there.title}: {json_text.text(request)}")
         planned = there.plan(request)
         console.print(table(planned))
         if asked.dry:
-            print(json.dumps(planned), flush=True)
+            print(json_text.text(planned), flush=True)
             return 0
         report = watch(there, there.start(request), console)
     for cause in report.causes:
         steps.say(f"[yellow]{cause}[/yellow]")
-    print(json.dumps(asdict(report)), flush=True)
+    print(json_text.text(asdict(report)), flush=True)
     return 0 if report.ok else 1
 
 
@@ -379,7 +388,7 @@ def in_aws(environment: str) -> Deployment:
         return Deployment(f"AWS, {environment}", states, functions, s3, found)
     except (BotoCoreError, ClientError) as error:
         raise NotRunning(
-            f"no deployment {environment!r} in the AWS account of these credentials: {error}"
+            f"no deployment {environment!r} in the AWS account of these credentials: {describe(error)}"
         ) from None
 
 

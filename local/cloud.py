@@ -26,6 +26,7 @@ from local import http_json
 from local.processes import Part, Parts
 from local.servers import HOST
 from local.state_folder import BUILD, ROOT, StateFolder
+from tickcast import json_text
 
 REGION = "us-east-1"
 ACCOUNT = "000000000000"
@@ -73,7 +74,7 @@ class FunctionFailed(RuntimeError):
 
 def invoke(functions: Any, function: str, request: dict[str, Any]) -> dict[str, Any]:
     """What `function` returns. Raises `FunctionFailed`."""
-    answer = functions.invoke(FunctionName=function, Payload=json.dumps(request))
+    answer = functions.invoke(FunctionName=function, Payload=json_text.text(request))
     result: dict[str, Any] = json.load(answer["Payload"])
     if "FunctionError" in answer:
         raise FunctionFailed(f"{function}: {result.get('errorType')}: {result.get('errorMessage')}")

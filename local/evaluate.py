@@ -8,7 +8,6 @@ labels that mean nothing: what then shows skill is a leak.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from rich.table import Table
 from local.exchange import recording
 from local.exchange.events import Quote, Trade
 from local.exchange.recording import Recording
+from tickcast import json_text
 from tickcast.bars import Bars, stretches
 from tickcast.evaluation import (
     BASELINES,
@@ -294,7 +294,7 @@ def _draw_reliability(told: Told, horizons: list[str], axes: Any) -> None:
 def last_line(judgement: Judgement) -> str:
     first = ("rows", "span_s", "quotes_share", "horizons")
     figures = judgement.figures
-    return json.dumps({name: figures[name] for name in first} | figures)
+    return json_text.text({name: figures[name] for name in first} | figures)
 
 
 def _span_s(told: Told) -> float:

@@ -6,13 +6,12 @@ here, or of the AWS account whose credentials are set.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
@@ -21,11 +20,13 @@ from rich.table import Table
 
 from local import cloud, gaps, http_json
 from local.options import OptionsError
+from tickcast import json_text, symbols
 from tickcast.adapters.audit_predictions import LATE_UNTIL_MS, Proof, Prover, missing_ids
+from tickcast.adapters.redaction import describe
 from tickcast.recompute import LOOK_BACK_US, Compared, Verdict
 
 DIFFERENT, NOT_TOLD = 1, 3
-_ID = re.compile(r"([A-Z0-9]+)-(\d{13})")
+_ID = re.compile(r"([^\W_]+)-([0-9]{13})")
 _PAGE = 1000
 _KEYS_SHOWN = 10
 _EMULATED = "/_user_request_"  # in the address of an API that the emulator serves
@@ -44,18 +45,18 @@ class Api:
 
     def get(self, path: str, **query: int) -> Any:
         """The answer's body. Raises `NotExplained`."""
-        address = f"{self.url.rstrip('/')}/{path}" + (f"?{urlencode(query)}" if query else "")
+        address = f"{self.url.rstrip('/')}/{quote(path)}" + (f"?{urlencode(query)}" if query else "")
         try:
             answer = http_json.get(address, {"x-api-key": self.key})
         except (OSError, ValueError) as error:
-            raise gaps.NotRunning(f"{address} does not answer: {error}") from None
+            raise gaps.NotRunning(f"{address} does not answer: {describe(error, self.key)}") from None
         if answer.status == 403:
             raise NotExplained(
                 f"{self.url} refuses the key in KEY" if self.key else f"{self.url} wants a key: KEY=…"
             )
         if answer.status != 200:
             body = answer.body if isinstance(answer.body, dict) else {}
-            told = body.get("detail") or body.get("message") or json.dumps(answer.body)[:200]
+            told = body.get("detail") or body.get("message") or json_text.text(answer.body)[:200]
             raise NotExplained(f"{told} ({address} answers {answer.status})")
         return answer.body
 
@@ -63,7 +64,7 @@ class Api:
 def show(prediction_id: str, url: str, key: str, console: Console) -> int:
     """Explain a prediction of the system at `url`, or of one that runs here. The exit status: 0 when it could
     be had again, `DIFFERENT`, or `NOT_TOLD`. Raises `OptionsError`, `gaps.NotRunning`, `NotExplained`."""
-    matched = _ID.fullmatch(prediction_id.strip().upper())
+    matched = _ID.fullmatch(symbols.upper(prediction_id.strip()))
     if not matched:
         raise OptionsError(
             f"ID is {prediction_id!r}; it should be the `id` of an answer, like BTCUSDT-1723161253000"
@@ -80,12 +81,12 @@ def show(prediction_id: str, url: str, key: str, console: Console) -> int:
     try:
         proof = prover(receipt, page["predictions"], missing_ids(ledger), prover.reader())
     except (BotoCoreError, ClientError) as error:
-        raise NotExplained(f"the bucket {bucket} cannot be read: {error}") from None
+        raise NotExplained(f"the bucket {bucket} cannot be read: {describe(error)}") from None
     console.print(*in_words(receipt), sep="\n", highlight=False, soft_wrap=True)
     for table in tables(proof.verdict):
         console.print(table)
     console.print(*conclusion(proof), sep="\n", highlight=False, soft_wrap=True)
-    print(json.dumps(summary(proof)), flush=True)
+    print(json_text.text(summary(proof)), flush=True)
     return {True: 0, False: DIFFERENT, None: NOT_TOLD}[proof.verdict.same]
 
 
@@ -123,7 +124,8 @@ def _lake(url: str, receipt: Receipt) -> tuple[Any, str]:
         return boto3.client("s3", region_name=region), outputs["BucketName"]
     except (BotoCoreError, ClientError) as error:
         raise NotExplained(
-            f"where {stack} keeps its ticks cannot be learnt: {error}; set credentials of its account"
+            f"where {stack} keeps its ticks cannot be learnt: {describe(error)}; "
+            "set credentials of its account"
         ) from None
 
 

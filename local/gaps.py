@@ -11,6 +11,8 @@ from rich.table import Table
 
 from local import http_json
 from local.state_folder import LOCAL, StateFolder
+from tickcast import json_text
+from tickcast.adapters.redaction import describe
 
 _SYMBOLS = "predict_stream:"
 
@@ -46,9 +48,9 @@ def health(address: str) -> dict[str, Any]:
     try:
         body = http_json.get(url).body
     except (OSError, ValueError) as error:
-        raise NotRunning(f"{url} does not answer: {error}") from None
+        raise NotRunning(f"{url} does not answer: {describe(error)}") from None
     if not isinstance(body, dict) or "services" not in body:
-        raise NotRunning(f"{url} is not the health of this system: {json.dumps(body)[:200]}")
+        raise NotRunning(f"{url} is not the health of this system: {json_text.text(body)[:200]}")
     services: dict[str, Any] = body["services"]
     return services
 

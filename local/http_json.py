@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+from tickcast import json_text
 
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -29,11 +30,11 @@ def send(
     timeout_s: float = 10,
 ) -> Answer:
     """The answer to a request, with `body` as JSON if there is one. Raises as `get` does."""
-    data = None if body is None else json.dumps(body).encode()
+    data = None if body is None else json_text.text(body).encode()
     request = urllib.request.Request(url, data, dict(headers or {}), method=method)
     try:
         with _direct.open(request, timeout=timeout_s) as response:
-            return Answer(response.status, json.load(response))
+            return Answer(response.status, json_text.read(response.read()))
     except urllib.error.HTTPError as error:
         with error:
-            return Answer(error.code, json.load(error))
+            return Answer(error.code, json_text.read(error.read()))

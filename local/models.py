@@ -12,8 +12,8 @@ from rich.table import Table
 from local import backfill
 from local.options import OptionsError
 from tickcast.adapters import model_registry
+from tickcast.adapters.model_page import figure, with_interval
 from tickcast.adapters.model_page import time as at_time
-from tickcast.adapters.model_page import with_interval
 from tickcast.adapters.model_registry import Card, Pointer, RegistryError
 from tickcast.model import HORIZONS_S
 
@@ -24,7 +24,7 @@ COMMANDS = {
 }
 _SHOWN = 20
 _TOLD = 3
-_FOLLOWED = "who serves follows within five seconds"
+_FOLLOWED = "serving picks it up within 5 s"
 
 
 def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
@@ -35,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
 
 def run(command: str, given: argparse.Namespace, console: Console) -> int:
     """Raises `NotRunning`, `OptionsError`, `RegistryError`, `PointerRace`."""
+    if given.aws and given.aws not in backfill.AWS_ENVIRONMENTS:
+        known = ", ".join(backfill.AWS_ENVIRONMENTS)
+        raise OptionsError(f"AWS is {given.aws!r}; it should be one of {known}")
     there = backfill.in_aws(given.aws) if given.aws else backfill.in_this_checkout()
     s3, bucket = there.s3, there.outputs["BucketName"]
     if command == "models":
@@ -133,7 +136,7 @@ def _cells(card: Card) -> list[str]:
     skills = []
     for horizon in map(str, HORIZONS_S):
         judged = figures.get(horizon, {}).get("no_change", test.get(horizon))
-        skills.append("-" if judged is None else f"{judged['skill']:.3f}")
+        skills.append("-" if judged is None else figure(judged.get("skill"), ".3f"))
     champion = figures.get("all", {}).get("champion")
     return [
         "provisional" if card.get("provisional") else "proven",

@@ -18,6 +18,7 @@ import redis
 
 from local import http_json
 from local.system import System
+from tickcast.adapters.redaction import describe
 
 _BLOCK_MS = 100
 _ASK_EVERY_S = 1.0
@@ -72,7 +73,7 @@ class Observer:
         try:
             work()
         except (OSError, ValueError, redis.RedisError) as error:
-            self.errors.append(f"observer: {work.__name__.strip('_')}: {type(error).__name__}: {error}")
+            self.errors.append(f"observer: {work.__name__.strip('_')}: {describe(error)}")
 
     def _read_predictions(self) -> None:
         with self._system.redis() as store:

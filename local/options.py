@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tickcast.adapters.settings import SettingsError, symbols_in
+from tickcast.adapters.variables import SettingsError, secret, symbols_in
 
 FEEDS = ("sim", "replay", "live")
 HISTORY_S = 1800  # of the simulated past: what the exchange's REST gives, and a first model learns from
 MAX_HISTORY_S = 7 * 86_400  # to simulate a day takes a minute and a half
+MAX_SPEED = 1000
 LIVE_SYMBOLS = ("BTCUSDT", "ETHUSDT")
 
 
@@ -40,11 +42,11 @@ class Options:
             raise OptionsError('FEED=replay needs recordings: REPLAY="a.gz b.gz"')
         if self.feed != "replay" and (self.replay or self.speed != 1):
             raise OptionsError("REPLAY and SPEED are for FEED=replay")
+        if not math.isfinite(self.speed) or self.speed <= 0 or self.speed > MAX_SPEED:
+            raise OptionsError(f"SPEED is {self.speed:g}; it should be above 0 and at most {MAX_SPEED:g}")
         if not HISTORY_S <= self.history_s <= MAX_HISTORY_S:
             days = MAX_HISTORY_S // 86_400
             raise OptionsError(f"the simulated market is at most {days} days old: ask for less, or FEED=live")
-        if self.speed <= 0:
-            raise OptionsError(f"SPEED is {self.speed:g}; it should be above 0")
         for path in (*self.replay, *self.train):
             if not path.is_file():
                 raise OptionsError(f"there is no recording {path}")
@@ -92,6 +94,7 @@ def from_arguments(given: argparse.Namespace) -> Options:
     """Raises `OptionsError`."""
     try:
         symbols = symbols_in(given.symbols) if given.symbols else ()
+        live_key = secret("BINANCE_API_KEY", os.environ.get("BINANCE_API_KEY", ""))
     except SettingsError as error:
         raise OptionsError(str(error)) from None
     return Options(
@@ -100,5 +103,5 @@ def from_arguments(given: argparse.Namespace) -> Options:
         tuple(given.replay),
         tuple(given.train),
         given.speed,
-        live_key=os.environ.get("BINANCE_API_KEY", ""),
+        live_key=live_key,
     )

@@ -7,7 +7,6 @@ minute ago brings along whatever bronze holds of its hours.
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +17,7 @@ from local import backfill
 from local.backfill import Asked, Report
 from local.options import HISTORY_S, Options
 from local.progress import Progress
+from tickcast import json_text
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def run(asked: Retraining, steps: Progress) -> int:
     request = asked.request()
     console = steps.console if steps.console.is_terminal else Console(stderr=True, width=140)
     with backfill.deployment(asked.history.aws, asked.aside, steps) as there:
-        steps.say(f"[bold]retrain[/bold] in {there.title}: {json.dumps(request)}")
+        steps.say(f"[bold]retrain[/bold] in {there.title}: {json_text.text(request)}")
         console.print(backfill.table(there.plan({k: v for k, v in request.items() if k != "train"})))
         report = backfill.watch(there, there.start(request), console)
     result = outcome(report)
@@ -70,7 +70,7 @@ def run(asked: Retraining, steps: Progress) -> int:
         steps.say(f"[yellow]{cause}[/yellow]")
     if result["sentence"]:
         steps.say(result["sentence"])
-    print(json.dumps(result), flush=True)
+    print(json_text.text(result), flush=True)
     return 0 if report.ok and result["model_id"] else 1
 
 

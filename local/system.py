@@ -10,7 +10,6 @@ bars fill. Leaving stops everything, ingest first, so that it puts what it holds
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 import subprocess
 import sys
@@ -29,8 +28,9 @@ from local.processes import Part, PartFailed, Parts, sweep
 from local.progress import Progress
 from local.servers import HOST
 from local.state_folder import BUILD, StateFolder, StateInUse, lock
+from tickcast import json_text
 from tickcast.adapters.hot_store import now_ms
-from tickcast.adapters.model_store import ModelFollower
+from tickcast.adapters.model_store import ModelFollower, at_once
 
 _PATIENCE_S = 8  # a run takes about two seconds to stop
 _LAYERS_S = 900
@@ -176,7 +176,7 @@ class System:
             self.start_ingest()
         self._provide_model()
         about = {"feed": self.options.feed, "api_url": self.api_url}
-        self.state.about.write_text(json.dumps(about), "utf-8")
+        self.state.about.write_text(json_text.text(about), "utf-8")
 
     def _leave(self) -> None:
         with _signals_ignored(), self._leaving.pop_all():
@@ -233,7 +233,7 @@ class System:
         s3, bucket = self.cloud.client("s3"), self.outputs["BucketName"]
         origin_file = self.state.path / "model-origin"
         origin = " ".join(path.name for path in self.options.train) or "simulated history"
-        follower = ModelFollower(s3, bucket, now_ms)
+        follower = ModelFollower(s3, bucket, now_ms, at_once)
         model = follower.current()
         known_origin = origin_file.read_text("utf-8") if origin_file.is_file() else None
         if model and known_origin == origin:

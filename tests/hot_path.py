@@ -16,7 +16,7 @@ from tests.market import START_US, batches, random_ticks
 from tickcast import wire
 from tickcast.adapters import model_registry
 from tickcast.adapters.hot_store import HotStore
-from tickcast.adapters.model_store import ModelFollower
+from tickcast.adapters.model_store import ModelFollower, at_once
 from tickcast.adapters.onnx_model import export
 from tickcast.adapters.predict_stream import PredictStream
 from tickcast.adapters.schema_book import SchemaBook
@@ -59,7 +59,9 @@ class Clock:
 
 def hot_path(store: HotStore, s3: Any, clock: Clock) -> PredictStream:
     """The function as it stands after a cold start."""
-    return PredictStream(SETTINGS, store, ModelFollower(s3, BUCKET, clock), SchemaBook(s3, BUCKET), s3, clock)
+    return PredictStream(
+        SETTINGS, store, ModelFollower(s3, BUCKET, clock, at_once), SchemaBook(s3, BUCKET), s3, clock
+    )
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import quote
 
 from aws_cdk import Duration, Stack
 from aws_cdk import aws_apigateway as apigateway
@@ -301,7 +302,8 @@ class Monitoring(Construct):
         return cloudwatch.Metric(
             namespace=self._namespace,
             metric_name=metric_name,
-            dimensions_map={"service": service} | ({"symbol": symbol} if symbol else {}),
+            # As `score_predictions` names it: a dimension is ASCII alone (`tickcast.symbols.ascii_name`).
+            dimensions_map={"service": service} | ({"symbol": quote(symbol, safe="")} if symbol else {}),
             statistic=statistic,
             period=MINUTE,
         )

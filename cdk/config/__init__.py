@@ -8,20 +8,40 @@ take their places. Unknown keys are errors, so a mistyped name cannot be ignored
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-Positive = Annotated[int, Field(gt=0)]
+# The limits of what a function reads are those that it checks at its start (`tickcast.adapters.settings`): a
+# test holds them to each other.
+Positive = Annotated[int, Field(strict=True, gt=0)]
+Days = Annotated[int, Field(strict=True, ge=1, le=3650)]
+Grid = Annotated[int, Field(strict=True, ge=100, le=60_000, multiple_of=100)]
 Retention = Literal["ONE_DAY", "ONE_WEEK", "TWO_WEEKS", "ONE_MONTH", "THREE_MONTHS", "ONE_YEAR"]
 
 
-class Settings(BaseModel):
-    """A group of settings: immutable, and without unknown keys."""
+_HOST = r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?/?"
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+
+def _symbol(text: str) -> str:
+    """A symbol as the exchange writes it (`tickcast.symbols.is_symbol`). Raises ValueError."""
+    text = text.strip()
+    is_upper = all(each.upper() == each or len(each.upper()) > 1 for each in text)
+    if not (0 < len(text) <= 50 and text.isalnum() and is_upper and unicodedata.is_normalized("NFC", text)):
+        raise ValueError(f"{text[:50]!r} is no symbol; it should be like BTCUSDT, in upper case")
+    return text
+
+
+Symbol = Annotated[str, AfterValidator(_symbol)]
+
+
+class Settings(BaseModel):
+    """A group of settings: immutable, without unknown keys, and without numbers that are not finite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
 
 class Prediction(Settings):
@@ -32,45 +52,64 @@ class Prediction(Settings):
     abstains.
     """
 
-    lateness_ms: Positive = 100
-    stale_after_s: Positive = 5
+    lateness_ms: Annotated[int, Field(strict=True, ge=1, le=2000)] = 100
+    stale_after_s: Annotated[int, Field(strict=True, ge=1, le=5)] = 5
     primary_horizon_s: Literal[1, 2, 5, 10] = 2
-    features_ttl_s: Positive = 60
+    features_ttl_s: Annotated[int, Field(strict=True, ge=10, le=86_400)] = 60
     fee_bp: Annotated[float, Field(ge=0, le=1000)] = 10.0
     min_confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.55
+
+    @model_validator(mode="after")
+    def _closed_before_stale(self) -> Self:
+        if self.lateness_ms >= self.stale_after_s * 1000:
+            raise ValueError(f"lateness_ms is {self.lateness_ms}, it should be less than stale_after_s")
+        return self
 
 
 class Audit(Settings):
     """How often predictions are made again from bronze, and how many of each symbol's each time."""
 
-    every_minutes: Annotated[int, Field(ge=1, le=15)] = 5  # health takes a quarter of an hour for silence
-    sample: Annotated[int, Field(ge=1, le=60)] = 2
+    every_minutes: Annotated[int, Field(strict=True, ge=1, le=15)] = (
+        5  # health takes a quarter of an hour for silence
+    )
+    sample: Annotated[int, Field(strict=True, ge=1, le=60)] = 2
 
 
 class Drift(Settings):
     """When the model in force is said to drift from its market (`tickcast.drift`), and how often that may ask
     for a training: looks are a minute apart, `min_scored` counts outcomes of one symbol and horizon."""
 
-    window_hours: Annotated[int, Field(ge=1, le=168)] = 24  # whole days, for markets have their hours
-    min_scored: Positive = 3600
-    stability_high: Annotated[float, Field(gt=0)] = 0.25
-    stability_low: Annotated[float, Field(gt=0)] = 0.1
-    raise_after: Positive = 30
-    cool_down_hours: Positive = 12
+    window_hours: Annotated[int, Field(strict=True, ge=1, le=168)] = (
+        24  # whole days, for markets have their hours
+    )
+    min_scored: Annotated[int, Field(strict=True, ge=1, le=10**9)] = 3600
+    stability_high: Annotated[float, Field(gt=0, le=100)] = 0.25
+    stability_low: Annotated[float, Field(gt=0, le=100)] = 0.1
+    raise_after: Annotated[int, Field(strict=True, ge=1, le=10_080)] = 30
+    cool_down_hours: Annotated[int, Field(strict=True, ge=1, le=8760)] = 12
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.stability_low > self.stability_high:
+            raise ValueError(
+                f"stability_low is {self.stability_low:g}, it should be at most stability_high, "
+                f"{self.stability_high:g}"
+            )
+        return self
 
 
 class Stream(Settings):
     """The Kinesis stream. `shards: null` means on-demand capacity."""
 
     shards: Positive | None = 1
-    retention_hours: Annotated[int, Field(ge=24, le=8760)] = 24
+    retention_hours: Annotated[int, Field(strict=True, ge=24, le=8760)] = 24
 
 
 class Lake(Settings):
     """Days after which the bucket forgets, by prefix; null keeps for ever. Models are never expired."""
 
-    bronze_days: Positive | None = None
-    quarantine_days: Positive | None = 30
+    bronze_days: Days | None = None
+    quarantine_days: Days | None = 30
 
 
 class Tables(Settings):
@@ -80,9 +119,9 @@ class Tables(Settings):
     times as many train the network better; a day of them is about 200 MB a symbol.
     """
 
-    keep_days: Positive | None = 30
-    grid_ms: Annotated[int, Field(ge=100, multiple_of=100)] = 1000
-    quoted_grid_ms: Annotated[int, Field(ge=100, multiple_of=100)] = 100
+    keep_days: Days | None = 30
+    grid_ms: Grid = 1000
+    quoted_grid_ms: Grid = 100
 
 
 class Sizing(Settings):
@@ -92,8 +131,8 @@ class Sizing(Settings):
     would fail the deployment, so the default is none.
     """
 
-    memory_mb: Annotated[int, Field(ge=128, le=10240)]
-    timeout_s: Annotated[int, Field(ge=1, le=900)]
+    memory_mb: Annotated[int, Field(strict=True, ge=128, le=10240)]
+    timeout_s: Annotated[int, Field(strict=True, ge=1, le=900)]
     reserved_concurrency: Positive | None = None
 
 
@@ -139,10 +178,10 @@ class History(Settings):
     the last `train_days`; null: none is.
     """
 
-    rest_url: str = "https://data-api.binance.vision"
-    days: Annotated[int, Field(gt=0, le=3650)] = 2
-    train_days: Annotated[int, Field(gt=0, le=3650)] | None = 7
-    schedule: str | None = "cron(17 3 * * ? *)"
+    rest_url: Annotated[str, Field(pattern=rf"^https?://{_HOST}$")] = "https://data-api.binance.vision"
+    days: Days = 2
+    train_days: Days | None = 7
+    schedule: Annotated[str, Field(pattern=r"^(rate|cron)\(.+\)$")] | None = "cron(17 3 * * ? *)"
 
 
 class Network(Settings):
@@ -154,17 +193,17 @@ class Network(Settings):
 class Cache(Settings):
     """The Valkey replication group. Two nodes or more live in different zones and fail over by themselves."""
 
-    node_type: str = "cache.t4g.micro"
-    nodes: Annotated[int, Field(ge=1, le=6)] = 1
+    node_type: Annotated[str, Field(pattern=r"^cache\.[a-z0-9]+\.[a-z0-9]+$")] = "cache.t4g.micro"
+    nodes: Annotated[int, Field(strict=True, ge=1, le=6)] = 1
 
 
 class Database(Settings):
     """The PostgreSQL instance."""
 
-    instance_type: str = "t4g.micro"
-    storage_gb: Annotated[int, Field(ge=20)] = 20
-    storage_limit_gb: Annotated[int, Field(ge=22)] = 100
-    backup_days: Annotated[int, Field(ge=1, le=35)] = 1
+    instance_type: Annotated[str, Field(pattern=r"^[a-z0-9]+\.[a-z0-9]+$")] = "t4g.micro"
+    storage_gb: Annotated[int, Field(strict=True, ge=20)] = 20
+    storage_limit_gb: Annotated[int, Field(strict=True, ge=22)] = 100
+    backup_days: Annotated[int, Field(strict=True, ge=1, le=35)] = 1
     multi_az: bool = False
 
 
@@ -176,10 +215,10 @@ class Ingest(Settings):
 
     cpu: Literal[256, 512, 1024] = 256
     memory_mb: Positive = 512
-    tasks: Annotated[int, Field(ge=0, le=4)] = 1
-    stream_url: str = "wss://stream-sbe.binance.com:9443"
-    busy_symbol: str = "BTCUSDT"
-    linger_ms: Positive = 100
+    tasks: Annotated[int, Field(strict=True, ge=0, le=4)] = 1
+    stream_url: Annotated[str, Field(pattern=rf"^wss?://{_HOST}$")] = "wss://stream-sbe.binance.com:9443"
+    busy_symbol: Symbol = "BTCUSDT"
+    linger_ms: Annotated[int, Field(strict=True, ge=1, le=2000)] = 100
 
 
 class Aws(Settings):
@@ -189,7 +228,7 @@ class Aws(Settings):
     cache: Cache = Cache()
     database: Database = Database()
     ingest: Ingest = Ingest()
-    alarm_email: str | None = None
+    alarm_email: Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$")] | None = None
 
 
 class Environment(Settings):
@@ -200,8 +239,8 @@ class Environment(Settings):
     """
 
     name: Literal["local", "dev", "prod"]
-    region: str = "ap-northeast-1"
-    symbols: Annotated[tuple[str, ...], Field(min_length=1)] = ("BTCUSDT", "ETHUSDT")
+    region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]{1,2}$")] = "ap-northeast-1"
+    symbols: Annotated[tuple[Symbol, ...], Field(min_length=1)] = ("BTCUSDT", "ETHUSDT")
     log_level: Literal["DEBUG", "INFO", "WARN", "ERROR"] = "INFO"
     log_retention: Retention = "TWO_WEEKS"
     keep_data: bool = False

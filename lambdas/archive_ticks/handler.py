@@ -1,19 +1,19 @@
 """Kinesis → S3 bronze, as Avro container files."""
 
-import os
 from typing import Any
 
 import boto3
-from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
 from tickcast.adapters.archive_ticks import archive
 from tickcast.adapters.schema_book import SchemaBook
+from tickcast.adapters.settings import bucket_in
+from tickcast.adapters.telemetry import Metrics, structured_logger
 
-logger = Logger()
+logger = structured_logger()
 metrics = Metrics()
 s3 = boto3.client("s3")
-BUCKET = os.environ["BUCKET"]
+BUCKET = bucket_in()
 schemas = SchemaBook(s3, BUCKET)
 
 

@@ -3,7 +3,6 @@
 from typing import Any
 
 import boto3
-from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
 from tickcast.adapters.audit_predictions import AuditPredictions
@@ -11,8 +10,9 @@ from tickcast.adapters.hot_store import now_ms
 from tickcast.adapters.postgres_connection import Database
 from tickcast.adapters.redis_connection import connect
 from tickcast.adapters.settings import DatabaseSettings, Settings
+from tickcast.adapters.telemetry import Metrics, structured_logger
 
-logger = Logger()
+logger = structured_logger()
 metrics = Metrics()
 settings = Settings.from_environment()
 database = Database(DatabaseSettings.from_environment())

@@ -4,14 +4,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 import boto3
-from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
+from tickcast import json_text
 from tickcast.adapters.evaluate_model import evaluate_model
 from tickcast.adapters.postgres_connection import Database
 from tickcast.adapters.settings import DatabaseSettings, Settings
+from tickcast.adapters.telemetry import Metrics, structured_logger
 
-logger = Logger()
+logger = structured_logger()
 metrics = Metrics()
 settings = Settings.from_environment()
 s3 = boto3.client("s3")
@@ -25,4 +26,4 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     )
     metrics.add_metric("JudgedSeconds", MetricUnit.Seconds, verdict["seconds"])
     logger.info(verdict["sentence"], extra={name: verdict[name] for name in ("model_id", "reasons")})
-    return verdict
+    return dict(json_text.finite(verdict))

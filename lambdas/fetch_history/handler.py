@@ -4,14 +4,14 @@ import time
 from typing import Any
 
 import boto3
-from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
 from tickcast.adapters.binance_rest import BinanceRest
 from tickcast.adapters.fetch_history import FetchHistory
 from tickcast.adapters.settings import Settings
+from tickcast.adapters.telemetry import Metrics, structured_logger
 
-logger = Logger()
+logger = structured_logger()
 metrics = Metrics()
 settings = Settings.from_environment()
 rest = BinanceRest(settings.rest_url)

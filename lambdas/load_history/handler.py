@@ -1,24 +1,23 @@
 """Bronze → PostgreSQL: trades, one-second bars, labelled feature rows."""
 
-import os
 import time
 from typing import Any
 
 import boto3
-from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
 from tickcast.adapters.history_store import OpenStore
 from tickcast.adapters.load_history import LoadHistory
 from tickcast.adapters.postgres_connection import Database
-from tickcast.adapters.settings import DatabaseSettings, HistorySettings
+from tickcast.adapters.settings import DatabaseSettings, HistorySettings, bucket_in
+from tickcast.adapters.telemetry import Metrics, structured_logger
 
-logger = Logger()
+logger = structured_logger()
 metrics = Metrics()
 load_history = LoadHistory(
     HistorySettings.from_environment(),
     boto3.client("s3"),
-    os.environ["BUCKET"],
+    bucket_in(),
     OpenStore(Database(DatabaseSettings.from_environment())),
     lambda: time.time_ns() // 1000,
 )

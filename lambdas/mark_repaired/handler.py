@@ -3,7 +3,6 @@
 from typing import Any
 
 import boto3
-from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
 from tickcast.adapters.history_store import OpenStore
@@ -11,8 +10,9 @@ from tickcast.adapters.mark_repaired import mark_repaired, withheld_in
 from tickcast.adapters.postgres_connection import Database
 from tickcast.adapters.redis_connection import connect
 from tickcast.adapters.settings import DatabaseSettings, Settings
+from tickcast.adapters.telemetry import Metrics, structured_logger
 
-logger = Logger()
+logger = structured_logger()
 metrics = Metrics()
 open_store = OpenStore(Database(DatabaseSettings.from_environment()))
 settings = Settings.from_environment()

@@ -4,14 +4,14 @@ import time
 from typing import Any
 
 import boto3
-from aws_lambda_powertools import Logger
 
 from tickcast.adapters.hot_store import HotStore
 from tickcast.adapters.plan_backfill import PlanBackfill
 from tickcast.adapters.redis_connection import connect
 from tickcast.adapters.settings import Settings
+from tickcast.adapters.telemetry import structured_logger
 
-logger = Logger()
+logger = structured_logger()
 settings = Settings.from_environment()
 store = HotStore(connect(settings), settings.lateness_us)
 plan_backfill = PlanBackfill(boto3.client("s3"), settings.bucket, store, settings.symbols)

@@ -3,7 +3,6 @@
 from typing import Any
 
 import boto3
-from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from botocore.config import Config
 
@@ -13,8 +12,9 @@ from tickcast.adapters.predict_stream import PredictStream, Result
 from tickcast.adapters.redis_connection import connect
 from tickcast.adapters.schema_book import SchemaBook
 from tickcast.adapters.settings import Settings
+from tickcast.adapters.telemetry import Metrics, structured_logger
 
-logger = Logger()
+logger = structured_logger()
 metrics = Metrics()
 settings = Settings.from_environment()
 s3 = boto3.client("s3", config=Config(connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 2}))

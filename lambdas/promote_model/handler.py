@@ -1,19 +1,19 @@
 """A verdict → the pointer to the model in force."""
 
-import os
 from datetime import UTC, datetime
 from typing import Any
 
 import boto3
-from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
 from tickcast.adapters.promote_model import promote_model
+from tickcast.adapters.settings import bucket_in
+from tickcast.adapters.telemetry import Metrics, structured_logger
 
-logger = Logger()
+logger = structured_logger()
 metrics = Metrics()
 s3 = boto3.client("s3")
-BUCKET = os.environ["BUCKET"]
+BUCKET = bucket_in()
 
 
 @metrics.log_metrics

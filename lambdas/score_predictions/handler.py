@@ -1,18 +1,21 @@
 """Outcomes → PostgreSQL; accuracy → the hot store and metrics; drift → whether to train anew."""
 
+import math
 from typing import Any
 
 import boto3
-from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
+from tickcast import json_text
 from tickcast.adapters.hot_store import now_ms
 from tickcast.adapters.postgres_connection import Database
 from tickcast.adapters.redis_connection import connect
 from tickcast.adapters.score_predictions import ScorePredictions
 from tickcast.adapters.settings import DatabaseSettings, ScoreSettings, Settings
+from tickcast.adapters.telemetry import structured_logger
+from tickcast.symbols import ascii_name
 
-logger = Logger()
+logger = structured_logger()
 settings, scores = Settings.from_environment(), ScoreSettings.from_environment()
 database = Database(DatabaseSettings.from_environment())
 score_predictions = ScorePredictions(
@@ -35,15 +38,16 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         _measure(symbol, "Drifting", MetricUnit.Count, float(watch.is_drifting) if watch else None)
     for problem in result.problems:
         logger.warning(problem)
-    answer = result.as_dict(scores)
+    answer: dict[str, Any] = json_text.finite(result.as_dict(scores))
     logger.info("scored", extra=answer)
     return answer
 
 
 def _measure(symbol: str, name: str, unit: MetricUnit, value: float | None) -> None:
     """What is not known is no figure."""
-    if value is not None:
-        with single_metric(name, unit, value, default_dimensions={"symbol": symbol}):
+    if value is not None and math.isfinite(value):
+        # CloudWatch takes dimensions in ASCII alone.
+        with single_metric(name, unit, value, default_dimensions={"symbol": ascii_name(symbol)}):
             pass
 
 

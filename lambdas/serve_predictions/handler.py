@@ -2,14 +2,15 @@
 
 from typing import Any
 
-from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
 from tickcast.adapters.hot_store import HotStore, now_ms
+from tickcast.adapters.http_answers import if_none_match
 from tickcast.adapters.model_catalog import ModelCatalog
 from tickcast.adapters.redis_connection import connect
 from tickcast.adapters.serve_predictions import STORE_RETRIES, STORE_TIMEOUT_S, ServePredictions
 from tickcast.adapters.settings import Settings
+from tickcast.adapters.telemetry import Metrics, structured_logger
 
 
 def s3_client() -> Any:
@@ -22,7 +23,7 @@ def s3_client() -> Any:
     )
 
 
-logger = Logger()
+logger = structured_logger()
 metrics = Metrics()
 settings = Settings.from_environment()
 redis_client = connect(settings, timeout_s=STORE_TIMEOUT_S, retries=STORE_RETRIES)
@@ -40,5 +41,4 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     is_fallback = answer.body.get("source") == "fallback"
     metrics.add_metric("FallbacksServed", MetricUnit.Count, is_fallback)
     metrics.add_metric("ServerErrors", MetricUnit.Count, answer.status >= 500)
-    sent = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
-    return answer.as_proxy_response(sent.get("if-none-match", ""))
+    return answer.as_proxy_response(if_none_match(event))

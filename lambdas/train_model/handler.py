@@ -1,23 +1,23 @@
 """Rows of history → a trained model with its card."""
 
-import os
 from datetime import UTC, datetime
 from typing import Any
 
 import boto3
-from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
+from tickcast import json_text
 from tickcast.adapters.postgres_connection import Database
-from tickcast.adapters.settings import DatabaseSettings
+from tickcast.adapters.settings import DatabaseSettings, bucket_in
+from tickcast.adapters.telemetry import Metrics, structured_logger
 from tickcast.adapters.train_model import train_model
 from tickcast.training import TrainingError
 
-logger = Logger()
+logger = structured_logger()
 metrics = Metrics()
 s3 = boto3.client("s3")
 database = Database(DatabaseSettings.from_environment())
-BUCKET = os.environ["BUCKET"]
+BUCKET = bucket_in()
 
 
 @metrics.log_metrics
@@ -29,4 +29,4 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         return {"model_id": None, "promoted": False, "rows": 0, "why": str(error)}
     metrics.add_metric("TrainedRows", MetricUnit.Count, trained["rows"])
     logger.info("model trained", extra={"model_id": trained["model_id"], "test": trained["card"]["test"]})
-    return trained
+    return dict(json_text.finite(trained))

@@ -155,7 +155,7 @@ async function poll() {
   at("ask").hidden = hasKey;
   if (!hasKey) return at("main").hidden = true;
   const symbol = state.symbol, horizon = state.horizon, missing = state.shown.length ? 5 : KEPT;
-  const latest = await get(`predictions/${symbol}?horizon=${horizon}&history=${Math.min(missing, 300)}`);
+  const latest = await get(`predictions/${encodeURIComponent(symbol)}?horizon=${horizon}&history=${Math.min(missing, 300)}`);
   if (symbol !== state.symbol || horizon !== state.horizon) return;  // another was chosen meanwhile
   const fresh = latest.history.reverse().filter(it => !state.shown.length || it.timestamp > state.shown.at(-1).timestamp);
   state.shown = state.shown.concat(fresh).slice(-KEPT);
@@ -163,7 +163,7 @@ async function poll() {
   at("main").hidden = false;
   showLatest(latest);
   draw();
-  if (state.round % 10 === 0) showAccuracy(await get(`accuracy/${symbol}`));
+  if (state.round % 10 === 0) showAccuracy(await get(`accuracy/${encodeURIComponent(symbol)}`));
 }
 
 let timer;

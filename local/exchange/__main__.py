@@ -11,6 +11,8 @@ from local.exchange.log import log
 from local.exchange.recording import RecordingError, inspect
 from local.exchange.replay import Replay
 from local.exchange.server import Settings, now_us, serve
+from tickcast.adapters.variables import SettingsError, number, whole
+from tickcast.symbols import is_symbol
 
 _SYMBOLS = ("BTCUSDT", "ETHUSDT")
 
@@ -52,12 +54,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m local.exchange", description=__doc__)
     add = parser.add_argument
     add("--feed", choices=("sim", "replay"), default="sim")
-    add("--port", type=int, default=0, help="0 takes any free one (default)")
+    add("--port", type=_port, default=0, help="0 takes any free one (default)")
     add("--api-key", default="local", help="the key that clients of the stream must show")
     add("--symbols", type=_symbols, help="default: BTCUSDT,ETHUSDT, or what the recordings hold")
     add("--seed", type=int, default=7, help="sim: same seed and epoch, same market")
     add("--epoch-us", type=int, help="sim: where its history starts (µs)")
-    add("--history-s", type=float, default=1800, help="sim: how long ago that is unless --epoch-us says")
+    add("--history-s", type=_seconds, default=1800, help="sim: how long ago that is unless --epoch-us says")
     add("--replay", type=Path, nargs="+", metavar="FILE", help="replay: recordings of the collector")
     add("--speed", type=_speed, default=1.0, help="replay: so many times as fast")
     return parser
@@ -65,9 +67,23 @@ def _parser() -> argparse.ArgumentParser:
 
 def _symbols(text: str) -> tuple[str, ...]:
     symbols = tuple(text.split(","))
-    if not all(symbol.isascii() and symbol.isalnum() and symbol.isupper() for symbol in symbols):
+    if not all(is_symbol(symbol) for symbol in symbols):
         raise argparse.ArgumentTypeError(f"{text!r} is not a list like BTCUSDT,ETHUSDT")
     return symbols
+
+
+def _port(text: str) -> int:
+    try:
+        return whole("--port", text, 0, 65_535)
+    except SettingsError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _seconds(text: str) -> float:
+    try:
+        return number("--history-s", text, 0, 3650 * 86_400)
+    except SettingsError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _speed(text: str) -> float:

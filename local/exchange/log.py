@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
+
+from tickcast import json_text
 
 
 def log(event: str, **fields: object) -> None:
     line = {"time": round(time.time(), 3), "service": "exchange", "event": event, **fields}
-    print(json.dumps(line), file=sys.stderr, flush=True)
+    print(json_text.text(line), file=sys.stderr, flush=True)

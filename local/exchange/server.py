@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import signal
 import time
 from collections.abc import Mapping, Sequence
@@ -35,6 +34,7 @@ from local.exchange.replay import Replay
 from local.exchange.rest import ApiError, RestApi, is_microsecond
 from local.exchange.simulator import simulate
 from local.exchange.subscriptions import Limits, Subscriptions
+from tickcast import json_text
 
 JSON_PREFIX = "/json"  # of the keyless mirror
 _GOODBYE_S = 2.0  # for clients to answer the closing of their sockets
@@ -197,7 +197,7 @@ async def serve(settings: Settings) -> int:
         await web.TCPSite(runner, "127.0.0.1", settings.port).start()
         port = runner.addresses[0][1]
         line = {"event": "listening", "port": port, "feed": settings.feed, "symbols": settings.symbols}
-        print(json.dumps(line), flush=True)
+        print(json_text.text(line), flush=True)
         log("listening", port=port, feed=settings.feed, simulated=settings.feed == "sim")
         return await _until(stop, exchange, feeds)
     finally:

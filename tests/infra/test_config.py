@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import aws_cdk
 import pytest
@@ -42,3 +44,40 @@ def test_missing_layers_say_how_to_build_them(tmp_path: Path) -> None:
     )
     with pytest.raises(FileNotFoundError, match="run `make layers ENV=local` first"):
         compose(app)
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    *(({"prediction": {"lateness_ms": value}}, "lateness_ms") for value in (0, -100, 2001, 1.5, "100", True)),
+    ({"prediction": {"lateness_ms": math.nan}}, "lateness_ms"),
+    *(({"prediction": {"stale_after_s": value}}, "stale_after_s") for value in (0, 6, 3600, math.inf)),
+    *(({"prediction": {"primary_horizon_s": value}}, "primary_horizon_s") for value in (0, 3, "2")),
+    *(({"prediction": {"features_ttl_s": value}}, "features_ttl_s") for value in (0, 9, 86_401)),
+    *(({"prediction": {"fee_bp": value}}, "fee_bp") for value in (-1, 1001, math.nan, math.inf)),
+    *(({"prediction": {"min_confidence": value}}, "min_confidence") for value in (0.4, 1, math.nan)),
+    *(({"tables": {"keep_days": value}}, "keep_days") for value in (-1, 0, 3651, 1.5, math.nan)),
+    *(({"tables": {"grid_ms": value}}, "grid_ms") for value in (0, 50, 150, 60_100, -100)),
+    *(({"drift": {"stability_high": value}}, "stability_high") for value in (0, -1, math.nan, math.inf)),
+    ({"prediction": {"lateness_ms": 1000, "stale_after_s": 1}}, "lateness_ms is 1000"),
+    ({"drift": {"stability_low": 0.3, "stability_high": 0.2}}, "stability_low is 0.3"),
+    *(({"drift": {"window_hours": value}}, "window_hours") for value in (0, 169)),
+    *(({"history": {"rest_url": value}}, "rest_url") for value in ("", "ftp://x", "data-api.binance.vision")),
+    *(({"history": {"days": value}}, "days") for value in (-1, 0, 3651)),
+    *(({"history": {"schedule": value}}, "schedule") for value in ("", "daily", "cron()")),
+    *(({"aws": {"ingest": {"linger_ms": value}}}, "linger_ms") for value in (0, -1, 2001)),
+    *(({"aws": {"ingest": {"stream_url": value}}}, "stream_url") for value in ("", "https://x", "wss://u:p@h")),
+    *(({"aws": {"alarm_email": value}}, "alarm_email") for value in ("", "me", "me@x")),
+    *(({"aws": {"cache": {"node_type": value}}}, "node_type") for value in ("", "t4g.micro")),
+    *(({"symbols": value}, "symbols") for value in ([], [""], ["btcusdt"], ["BTC-USDT"], ["E\u0301"])),
+    *(({"region": value}, "region") for value in ("", "Tokyo")),
+    ({"log_level": "LOUD"}, "log_level"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("values", "name"), WRONG, ids=str)
+def test_what_no_system_can_run_by_is_an_error(values: dict[str, Any], name: str) -> None:
+    with pytest.raises(ValidationError, match=name):
+        Environment.model_validate({"name": "dev"} | values)
+
+
+def test_symbols_of_any_script() -> None:
+    assert load("local", symbols="币安人生USDT, ßUSDT").symbols == ("币安人生USDT", "ßUSDT")

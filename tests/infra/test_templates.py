@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from cdk.components.monitoring import FALLBACK_REASONS
+from cdk.config import Audit, Drift, History, Ingest, Prediction, Tables
+from ingest_ecs.settings import IngestSettings
 from tests.infra.synthesis import ROOT, Synthesised
+from tickcast.adapters.settings import (
+    DatabaseSettings,
+    HistorySettings,
+    ScoreSettings,
+    Settings,
+    bucket_in,
+)
 from tickcast.prediction import REASONS, STALE_FEATURES
 
 HANDLERS = (
@@ -148,6 +159,55 @@ def test_function(synthesised: Synthesised, handler: str) -> None:
     # Only who needs a store is in the VPC, from which nothing but the stores and S3 can be reached.
     is_inside = handler in {*USES_STORE, *USES_DATABASE} and synthesised.name != "local"
     assert ("VpcConfig" in function) == is_inside
+
+
+def test_every_process_can_start_by_what_its_template_says(synthesised: Synthesised) -> None:
+    """The limits of the configuration are those that the processes check."""
+    read: dict[str, Callable[[dict[str, str]], Any]] = {
+        "BUCKET": bucket_in,
+        "SYMBOLS": Settings.from_environment,
+        "KEEP_DAYS": HistorySettings.from_environment,
+        "DATABASE_HOST": DatabaseSettings.from_environment,
+        "DRIFT_MIN_SCORED": ScoreSettings.from_environment,
+    }
+    for function in functions(synthesised).values():
+        variables = {
+            name: _known(name, value) for name, value in function["Environment"]["Variables"].items()
+        }
+        for name, from_environment in read.items():
+            if name in variables:
+                from_environment(variables)
+
+
+@pytest.mark.parametrize("at", ["least", "most"])
+def test_what_the_configuration_allows_the_processes_do(at: str) -> None:
+    """At both ends of each of the numbers that become environment variables."""
+    audit = {"every_minutes": "AUDIT_EVERY_MINUTES", "sample": "AUDIT_SAMPLE"}
+    processes: tuple[tuple[type[BaseModel], Callable[[dict[str, str]], Any], dict[str, str]], ...] = (
+        (Prediction, Settings.from_environment, {}),
+        (Drift, ScoreSettings.from_environment, {}),
+        (Tables, HistorySettings.from_environment, {}),
+        (Audit, Settings.from_environment, audit),
+        (History, ScoreSettings.from_environment, {"days": "HISTORY_DAYS"}),
+        (Ingest, IngestSettings.from_environment, {"linger_ms": "LINGER_MS"}),
+    )
+    base = {"ENVIRONMENT": "t", "BUCKET": "b", "SYMBOLS": "BTCUSDT", "STREAM_NAME": "s"}
+    base |= {"BINANCE_API_KEY": "k"}
+    checked = 0
+    for group, from_environment, names in processes:
+        for field, about in group.model_fields.items():
+            variable = names.get(field, f"DRIFT_{field}".upper() if group is Drift else field.upper())
+            for rule in about.metadata:
+                end = getattr(rule, "ge" if at == "least" else "le", None)
+                if end is not None and (not names or field in names):
+                    from_environment(base | {variable: str(end)})
+                    checked += 1
+    assert checked >= 10
+
+
+def _known(name: str, value: Any) -> str:
+    """What a deployment would put there."""
+    return value if isinstance(value, str) else "5432" if name.endswith("_PORT") else "deployed"
 
 
 def test_where_the_hot_store_is(environments: dict[str, Synthesised]) -> None:

@@ -18,7 +18,7 @@ from tickcast.adapters.archive_ticks import archive
 from tickcast.adapters.audit_predictions import AuditPredictions, Prover, Result, sample_slices
 from tickcast.adapters.health import Health
 from tickcast.adapters.hot_store import HotStore
-from tickcast.adapters.model_store import ModelFollower
+from tickcast.adapters.model_store import ModelFollower, at_once
 from tickcast.adapters.onnx_model import export
 from tickcast.adapters.postgres_connection import Database
 from tickcast.adapters.predict_stream import PredictStream
@@ -72,7 +72,7 @@ def run(redis_client: redis.Redis, s3: Any) -> Callable[..., Result]:
     predict = PredictStream(
         SETTINGS,
         HotStore(redis_client, SETTINGS.lateness_us),
-        ModelFollower(s3, BUCKET, lambda: clock["ms"]),
+        ModelFollower(s3, BUCKET, lambda: clock["ms"], at_once),
         SchemaBook(s3, BUCKET),
         s3,
         lambda: clock["ms"],

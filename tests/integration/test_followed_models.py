@@ -1,5 +1,6 @@
 """The model in force and its challenger, followed by a pointer in S3 (moto's) while predictions go on."""
 
+from dataclasses import replace
 from typing import Any
 
 import boto3
@@ -89,7 +90,7 @@ def test_nothing_is_looked_up_while_a_prediction_waits(market: Market, s3: Any) 
         ({"calibration": {"1": CARD["calibration"]["1"]}}, r"no calibration for horizons [2, 5, 10]"),
         ({"calibration": {"1": {"slope": 1}}}, "calibration"),
         ({"support": {"rainfall": [0, 1]}}, "rainfall"),
-        ({"support": {"spread": 5}}, "TypeError"),
+        ({"support": {"spread": 5}}, "support.spread on the card of model m2 is 5"),
     ],
 )
 def test_a_model_that_does_not_fit_is_refused_and_the_one_before_kept(
@@ -112,10 +113,10 @@ def test_a_model_that_does_not_fit_is_refused_and_the_one_before_kept(
 @pytest.mark.parametrize(
     ("key", "body", "why"),
     [
-        (model_store.POINTER, b"{not json", "JSONDecodeError"),
-        (model_store.POINTER, b"[]", "TypeError"),
+        (model_store.POINTER, b"{not json", "JsonError"),
+        (model_store.POINTER, b"[]", "it is [], it should be a JSON object"),
         (model_store.POINTER, b'{"model_id": "m9"}', "models/m9/card.json is not there"),
-        ("models/m2/card.json", b"[]", "TypeError"),
+        ("models/m2/card.json", b"[]", "the card is '[]', it should be a JSON object"),
         ("models/m2/model.onnx", b"garbage", "not a model onnxruntime can load"),
     ],
 )
@@ -185,8 +186,35 @@ def test_a_challenger_put_in_force_goes_on_with_what_it_learnt(market: Market, s
     assert (promoted["model_id"], promoted["challenger"]) == ("m2", None)
     assert promoted["calibrator"]["1"]["outcomes"] > 10
     put_model(s3, "m1")
+    market()
     returned = next(p for p in market().predictions if p["model_id"] == "m1")
     assert returned["calibrator"]["10"]["outcomes"] == 0  # from its card again
+
+
+def test_a_challenger_keeps_what_it_learnt_through_fallbacks(
+    market: Market, predict: PredictStream, s3: Any
+) -> None:
+    """One of the model in force, which is outside its support, and while the challenger cannot be loaded."""
+    save_model(s3, "m2")
+    put_model(s3, "m1", challenger="m2")
+    before = market(20).predictions[-1]
+    assert before["challenger"]["model_id"] == "m2"
+    state = predict.store.load(["BTCUSDT"])[0]["BTCUSDT"]
+    learnt = {horizon_s: each.outcomes for horizon_s, each in state.memory.calibrators["m2"].items()}
+    assert learnt[1] > 5
+    champion = predict.models.current()
+    object.__setattr__(champion, "support", {"sigma_bp": (900.0, 1000.0)})
+    fallback = market(2).predictions[-1]
+    assert (fallback["source"], fallback["horizons"]) == ("fallback", {})
+    object.__setattr__(champion, "support", {})
+    adopted = predict.models._adopted
+    predict.models._adopted = predict.models._found = replace(adopted, challenger=None)
+    assert market(2).predictions[-1]["challenger"] is None
+    predict.models._adopted = predict.models._found = adopted
+    market(1)
+    state = predict.store.load(["BTCUSDT"])[0]["BTCUSDT"]
+    assert set(state.memory.calibrators) == {"m1", "m2"}
+    assert all(state.memory.calibrators["m2"][h].outcomes >= count for h, count in learnt.items())
 
 
 @pytest.mark.parametrize(

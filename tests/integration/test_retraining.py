@@ -19,7 +19,7 @@ from tickcast.adapters import model_registry, training_rows
 from tickcast.adapters import train_model as training_function
 from tickcast.adapters.evaluate_model import RequestError as EvaluationRequestError
 from tickcast.adapters.evaluate_model import evaluate_model
-from tickcast.adapters.model_store import ModelFollower
+from tickcast.adapters.model_store import ModelFollower, at_once
 from tickcast.adapters.postgres_connection import Database
 from tickcast.adapters.promote_model import promote_model
 from tickcast.adapters.settings import DatabaseSettings
@@ -190,7 +190,7 @@ def test_the_loop_from_rows_to_a_followed_model(
     fill(loader, BTC, market(1, 600, FROM_US, strength=0.0))
     first = train()["model_id"]
     put_in_force(s3, first)
-    follower = ModelFollower(s3, BUCKET, lambda: float(next(clock)))
+    follower = ModelFollower(s3, BUCKET, lambda: float(next(clock)), at_once)
     clock = iter(range(0, 10**6, 10_000))
     model = follower.current()
     assert model is not None and model.model_id == first
@@ -211,6 +211,7 @@ def test_the_loop_from_rows_to_a_followed_model(
         "challenger": None,
         "previous": first,
     }
+    follower.follow()
     model = follower.current()
     assert model is not None and (model.model_id, model.provisional) == (trained["model_id"], True)
     card = model_registry.read_card(s3, BUCKET, trained["model_id"])

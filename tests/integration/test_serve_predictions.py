@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 import pytest
 import redis
@@ -19,7 +19,7 @@ from layers import site_files
 from tests.aws import BUCKET
 from tickcast.adapters import model_catalog, model_store
 from tickcast.adapters.hot_store import HotStore, Writes
-from tickcast.adapters.http_answers import Answer
+from tickcast.adapters.http_answers import Answer, if_none_match
 from tickcast.adapters.model_catalog import ModelCatalog
 from tickcast.adapters.redis_connection import connect
 from tickcast.adapters.serve_predictions import (
@@ -33,9 +33,13 @@ from tickcast.bars import BarRing
 from tickcast.gaps import Gap, GapLedger
 from tickcast.state import SymbolState
 
-SETTINGS = Settings.from_environment(
-    {"ENVIRONMENT": "test", "BUCKET": BUCKET, "SYMBOLS": "BTCUSDT,ETHUSDT", "REDIS_HOST": "127.0.0.1"}
-)
+ENVIRONMENT = {
+    "ENVIRONMENT": "test",
+    "BUCKET": BUCKET,
+    "SYMBOLS": "BTCUSDT,ETHUSDT",
+    "REDIS_HOST": "127.0.0.1",
+}
+SETTINGS = Settings.from_environment(ENVIRONMENT)
 AT_S = 1_754_000_000
 AT_MS = AT_S * 1000
 FEATURES = {"symbol": "BTCUSDT", "timestamp": AT_S, "price": 60_001.0, "mid": 60_000.0, "proxy_mid": None}
@@ -73,10 +77,10 @@ HEARTBEAT = {
 class Api:
     """Serves as if the time were `age_s` after the prediction's."""
 
-    def __init__(self, store: HotStore, s3: Any = None) -> None:
+    def __init__(self, store: HotStore, s3: Any = None, settings: Settings = SETTINGS) -> None:
         self.age_s = 0.3
         models = ModelCatalog(lambda: s3, BUCKET, self.clock_ms)
-        self.serve = ServePredictions(SETTINGS, store, models, self.clock_ms, lambda name: f"text of {name}")
+        self.serve = ServePredictions(settings, store, models, self.clock_ms, lambda name: f"text of {name}")
 
     def clock_ms(self) -> float:
         return (AT_S + self.age_s) * 1000
@@ -489,6 +493,174 @@ def test_content_that_is_known_is_not_sent_again(store: HotStore, api: Api) -> N
     assert changed.as_proxy_response(tag)["statusCode"] == 200
     problem = api.get("DOGEUSDT").as_proxy_response("*")
     assert (problem["statusCode"], "ETag" in problem["headers"]) == (404, False)
+
+
+def seen_again(api: Api, resource: str, query: dict[str, str] | None = None, **path: str) -> bool:
+    """Whether a caller who sends the tag of the first answer along is told that the second is the same."""
+    first = api.ask(resource, query, **path).as_proxy_response()
+    api.age_s += 0.7
+    second = api.ask(resource, query, **path).as_proxy_response(first["headers"]["ETag"])
+    assert second["statusCode"] in (200, 304)
+    return bool(second["statusCode"] == 304)
+
+
+def test_the_same_prediction_is_not_sent_again_although_it_grows_older(store: HotStore, api: Api) -> None:
+    put(store, PREDICTION)
+    assert seen_again(api, "/predictions/{symbol}", {"history": "5"}, symbol="BTCUSDT")
+    first = api.get().as_proxy_response()
+    assert first["headers"]["ETag"].startswith('W/"')  # ages may differ: the same, but not to the byte
+    assert api.get(horizon="10").as_proxy_response(first["headers"]["ETag"])["statusCode"] == 200
+    put(store, made_at(1))
+    assert api.get().as_proxy_response(first["headers"]["ETag"])["statusCode"] == 200
+
+
+def test_a_prediction_that_became_a_fallback_is_sent(store: HotStore, api: Api) -> None:
+    put(store, PREDICTION)
+    fresh = api.get().as_proxy_response()["headers"]["ETag"]
+    api.age_s = 6
+    stale = api.get().as_proxy_response(fresh)
+    assert (stale["statusCode"], json.loads(stale["body"])["source"]) == (200, "fallback")
+    api.age_s = 60
+    assert api.get().as_proxy_response(stale["headers"]["ETag"])["statusCode"] == 304
+
+
+def test_the_last_hour_is_the_same_while_nothing_was_predicted(store: HotStore, api: Api) -> None:
+    put(store, *(made_at(s) for s in range(3)))
+    api.age_s = 3
+    assert seen_again(api, HISTORY, {"limit": "2"}, symbol="BTCUSDT")
+    assert seen_again(api, HISTORY, {"from": str(AT_MS)}, symbol="BTCUSDT")
+    assert seen_again(api, HISTORY, {"to": str(AT_MS + 2000)}, symbol="BTCUSDT")
+    tag = api.ask(HISTORY, symbol="BTCUSDT").as_proxy_response()["headers"]["ETag"]
+    put(store, made_at(3))
+    assert api.ask(HISTORY, symbol="BTCUSDT").as_proxy_response(tag)["statusCode"] == 200
+
+
+def test_accuracy_is_the_same_until_it_is_scored_again(api: Api, redis_client: redis.Redis) -> None:
+    assert seen_again(api, "/accuracy/{symbol}", symbol="BTCUSDT")
+    scored = {"scored_ms": AT_MS, "hour": {"from": 1, "to": 2, "horizons": {}}}
+    redis_client.set("accuracy:BTCUSDT", json.dumps(scored))
+    assert seen_again(api, "/accuracy/{symbol}", symbol="BTCUSDT")
+    tag = api.ask("/accuracy/{symbol}", symbol="BTCUSDT").as_proxy_response()["headers"]["ETag"]
+    redis_client.set("accuracy:BTCUSDT", json.dumps(scored | {"scored_ms": AT_MS + 1}))
+    assert api.ask("/accuracy/{symbol}", symbol="BTCUSDT").as_proxy_response(tag)["statusCode"] == 200
+
+
+TAG = 'W/"0123"'
+
+
+@pytest.mark.parametrize(
+    ("event", "tags"),
+    [
+        ({"headers": {"If-None-Match": TAG}}, TAG),
+        ({"headers": {"if-none-match": TAG, "Accept": "*/*"}}, TAG),
+        ({"headers": {"IF-NONE-MATCH": TAG}, "multiValueHeaders": None}, TAG),
+        ({"headers": {"If-None-Match": "b"}, "multiValueHeaders": {"if-None-match": ["a", "b"]}}, "a, b"),
+        ({"headers": None}, ""),
+        ({"headers": {"If-None-Match": None}}, ""),
+        ({}, ""),
+    ],
+)
+def test_the_header_is_found_however_a_gateway_writes_it(event: dict[str, Any], tags: str) -> None:
+    assert if_none_match(event) == tags
+
+
+def payload_bytes(answer: Answer) -> int:
+    """Of the answer as Lambda sends it: a string of JSON within JSON."""
+    return len(json.dumps(answer.as_proxy_response()).encode())
+
+
+def test_a_page_is_cut_before_it_cannot_be_sent_and_the_next_continues(store: HotStore, api: Api) -> None:
+    """Strings full of quotation marks and backslashes, which are escaped, and the escape as well."""
+    heavy = {"outside": ['"\\"' * 4000], "late_ids": list(range(10**9, 10**9 + 400))}
+    put(store, *(made_at(s) | heavy for s in range(400)))
+    api.age_s = 400
+    query, seen, pages = {"from": str(AT_MS), "to": str(AT_MS + 399_000), "limit": "1000"}, [], 0
+    while query:
+        answer = api.ask(HISTORY, query, symbol="BTCUSDT")
+        assert 0 < payload_bytes(answer) <= 6_291_456
+        assert answer.body["count"] == len(answer.body["predictions"]) > 0
+        seen += [(each["timestamp"] - AT_MS) // 1000 for each in answer.body["predictions"]]
+        query, pages = dict(parse_qsl((answer.body["next"] or "").removeprefix("?"))), pages + 1
+    assert seen == list(range(399, -1, -1))
+    assert 2 < pages < 10
+
+
+def test_the_newest_are_fewer_where_all_could_not_be_sent(store: HotStore, api: Api) -> None:
+    put(store, *(made_at(s) | {"outside": ['"' * 10_000]} for s in range(300)))
+    api.age_s = 300
+    answer = api.get(history="300")
+    assert payload_bytes(answer) <= 6_291_456
+    assert [past["timestamp"] for past in answer.body["history"][:2]] == [AT_MS + 299_000, AT_MS + 298_000]
+    assert 100 < len(answer.body["history"]) < 300
+
+
+def test_cards_are_fewer_where_all_could_not_be_sent(store: HotStore, s3: Any) -> None:
+    for n in range(4):
+        card = json.dumps({"model_id": f"m{n}", "reason": '"' * 600_000})
+        s3.put_object(Bucket=BUCKET, Key=f"models/m{n}/card.json", Body=card)
+    answer = Api(store, s3).ask("/models")
+    assert payload_bytes(answer) <= 6_291_456
+    assert (len(answer.body["models"]), answer.body["total"]) == (2, 4)
+
+
+def test_an_answer_that_cannot_be_cut_is_a_problem() -> None:
+    response = Answer(200, {"text": "x" * 6_300_000}).as_proxy_response()
+    assert (response["statusCode"], response["headers"]["Content-Type"]) == (500, "application/problem+json")
+
+
+@pytest.mark.parametrize("to", ["2999-01-01T00:00:00Z", "9999-12-31T23:59:59-23:59", "9" * 13])
+def test_the_page_after_one_to_far_ahead_is_answered(store: HotStore, api: Api, to: str) -> None:
+    put(store, *(made_at(s) for s in range(3)))
+    first = api.ask(HISTORY, {"from": str(AT_MS), "to": to, "limit": "2"}, symbol="BTCUSDT")
+    second = api.ask(HISTORY, dict(parse_qsl(first.body["next"][1:])), symbol="BTCUSDT")
+    assert second.status == 200
+    assert [each["timestamp"] for each in second.body["predictions"]] == [AT_MS]
+
+
+CHINESE = "币安人生USDT"
+
+
+@pytest.mark.parametrize(
+    ("configured", "asked"),
+    [
+        (CHINESE, CHINESE),
+        (CHINESE, CHINESE.lower()),
+        (CHINESE, quote(CHINESE)),
+        (CHINESE, quote(CHINESE.lower()).lower()),
+        ("这是测试币456", "这是测试币456"),
+        ("\u00c9TUSDT", "e\u0301tusdt"),
+        ("\u00c9TUSDT", quote("E\u0301TUSDT")),
+        ("ßUSDT", "ßusdt"),
+        ("BTCUSDT", "%42tcusdt"),
+    ],
+)
+def test_a_symbol_of_any_script_is_asked_for_as_any_other(
+    store: HotStore, redis_client: redis.Redis, configured: str, asked: str
+) -> None:
+    settings = Settings.from_environment(ENVIRONMENT | {"SYMBOLS": f"ETHUSDT,{configured}"})
+    assert settings.symbols[1] == configured
+    api, id_ = Api(store, settings=settings), f"{configured}-{AT_MS}"
+    writes = Writes()
+    writes.features(FEATURES | {"symbol": configured}, 60)
+    writes.prediction(PREDICTION | {"symbol": configured, "id": id_})
+    assert store.commit(SymbolState(configured, BarRing(0), sequence=1), 0, writes)
+    assert api.get(asked).body["id"] == id_
+    assert api.ask(HISTORY, {"to": str(AT_MS)}, symbol=asked).body["count"] == 1
+    assert api.ask("/accuracy/{symbol}", symbol=asked).status == 200
+    for parameter in (f"{asked}-{AT_MS}", f"{asked}%2D{AT_MS}"):
+        receipt = api.ask("/predictions/{symbol}/{id}", symbol=asked, id=parameter)
+        assert (receipt.status, receipt.body["id"]) == (200, id_)
+    assert redis_client.exists(f"prediction:{configured}:latest")
+
+
+@pytest.mark.parametrize("symbol", ["SSUSDT", "币安人生", "币安人生USDT2", "%E5%B8", "%", "..", "币/USDT"])
+def test_any_other_symbol_is_not_found(store: HotStore, symbol: str) -> None:
+    api = Api(store, settings=Settings.from_environment(ENVIRONMENT | {"SYMBOLS": f"{CHINESE},ßUSDT"}))
+    for resource in ("/predictions/{symbol}", HISTORY, "/accuracy/{symbol}", "/predictions/{symbol}/{id}"):
+        answer = api.ask(resource, symbol=symbol, id=f"{symbol}-{AT_MS}")
+        assert (answer.status, answer.body["parameter"]) == (404, "symbol")
+    receipt = api.ask("/predictions/{symbol}/{id}", symbol=CHINESE, id=f"{symbol}-{AT_MS}")
+    assert (receipt.status, receipt.body["parameter"]) == (404, "id")
 
 
 def test_the_page_may_run_its_own_script_and_nothing_else(api: Api) -> None:

@@ -10,7 +10,7 @@ from tests.recordings import RECORDINGS
 from tickcast.bars import BARS_PER_S, mids, stretches
 from tickcast.calibration import MIN_WIDTH, Calibrator
 from tickcast.features import FEATURE_NAMES, history_rows
-from tickcast.model import HORIZONS_S, Calibration
+from tickcast.model import HORIZONS_S, MAX_WIDTH, Calibration
 
 BTC = "spot_btcusdt_20240808.gz"
 
@@ -88,6 +88,53 @@ def test_a_price_that_did_not_move_says_nothing_of_direction() -> None:
     calibrator.learn(2, False, None, 1.0)
     assert (calibrator.direction_slope, calibrator.mean_square, calibrator.outcomes) == (2.0, 0.5, 1)
     assert calibrator.interval_width > 1
+
+
+@pytest.mark.parametrize("first", [1e-300, 1e-5, 1e-4, 1e-3, 1e-2, 0.15, 1.0, 50.0])
+@pytest.mark.parametrize("is_right", [True, False])
+@pytest.mark.parametrize("slope", [0.0, 0.5, 3.0, 30.0])
+def test_no_single_outcome_moves_confidence_far(first: float, is_right: bool, slope: float) -> None:
+    """The very first, one behind many usual ones, and one behind many that forecast next to nothing."""
+    for strengths in ((), (0.15,) * 300, (1e-6,) * 3000):
+        calibrator = Calibrator.of(Calibration(slope, 1.0))
+        for strength in strengths:
+            calibrator.learn(1, True, None if slope else True, strength)
+            calibrator.mean_square = 0.99 * calibrator.mean_square + 0.01 * strength**2
+        before = calibrator.calibration
+        calibrator.learn(1, True, is_right, first)
+        after = calibrator.calibration
+        moved = {s: abs(after.confidence(s, 1.0) - before.confidence(s, 1.0)) for s in (0.05, 0.15, 0.5, 1.0)}
+        assert max(moved[0.05], moved[0.15]) <= 0.01
+        assert max(moved.values()) <= 0.025
+
+
+@pytest.mark.parametrize("horizon_s", HORIZONS_S)
+def test_the_slope_stays_near_the_truth_from_the_first_outcome_on(horizon_s: int) -> None:
+    """Of 200 fresh calibrators, started at a true slope of 3, over an hour of outcomes."""
+    rng = np.random.default_rng(horizon_s)
+    far = 0
+    for _ in range(200):
+        calibrator = Calibrator.of(Calibration(3.0, 1.3))
+        for strength in np.abs(rng.normal(0, 0.15, 600)):
+            is_right = bool(rng.random() < 1 / (1 + np.exp(-3.0 * strength)))
+            calibrator.learn(horizon_s, True, is_right if rng.random() > 0.3 else None, float(strength))
+            far += calibrator.direction_slope > 6
+    assert far / (200 * 600) < 0.001
+
+
+def test_a_width_changes_by_little_and_stays_within_reason() -> None:
+    calibrator = Calibrator(1.0, 1.0)
+    for _ in range(1000):
+        before = calibrator.interval_width
+        calibrator.learn(1, False, None, 0.0)
+        assert calibrator.interval_width <= before * 1.07
+    assert calibrator.interval_width == MAX_WIDTH
+
+
+def test_a_calibrator_of_an_older_state_learns_on() -> None:
+    calibrator = Calibrator(direction_slope=2.0, interval_width=1.0, outcomes=0, mean_square=0.0)
+    calibrator.learn(1, True, True, 1e-5)
+    assert calibrator.direction_slope == pytest.approx(2.0, abs=0.01)
 
 
 def test_forecasts_of_next_to_nothing_break_nothing() -> None:

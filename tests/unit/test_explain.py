@@ -6,7 +6,7 @@ import io
 import json
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 from rich.console import Console
@@ -186,3 +186,28 @@ def test_without_credentials_of_the_account_it_says_so(
     with pytest.raises(explain.NotExplained, match="set credentials of its account"):
         explain.show(an_id(served, 3), url, "key", Console())
     assert asked == [("ap-northeast-1", "tickcast-local-app")]
+
+
+@pytest.mark.parametrize("given", ["币安人生USDT-1723161253000", " 币安人生usdt-1723161253000\n"])
+def test_a_market_of_any_script_is_asked_for_by_percent_encoding(
+    monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    asked = []
+
+    def get(url: str, headers: dict[str, str]) -> http_json.Answer:
+        asked.append(url)
+        return http_json.Answer(404, {"detail": "no such prediction"})
+
+    monkeypatch.setattr(http_json, "get", get)
+    with pytest.raises(explain.NotExplained, match="no such prediction"):
+        explain.show(given, "https://api.example.com/v1/", "key", Console(file=io.StringIO()))
+    encoded = quote("币安人生USDT")
+    assert asked == [f"https://api.example.com/v1/predictions/{encoded}/{encoded}-1723161253000"]
+
+
+@pytest.mark.parametrize(
+    "given", ["", "BTCUSDT", "BTC-USDT-1723161253000", "BTCUSDT-172316125300", "-1723161253000"]
+)
+def test_what_is_no_id_is_refused(given: str) -> None:
+    with pytest.raises(OptionsError, match="it should be the `id` of an answer"):
+        explain.show(given, "https://api.example.com/v1/", "key", Console(file=io.StringIO()))

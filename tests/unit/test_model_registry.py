@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
 from tests.aws import BUCKET
-from tests.hot_path import save_model
+from tests.hot_path import CARD, save_model
 from tests.unit.test_train_model import NOW
 from tickcast.adapters import model_registry
+from tickcast.adapters.http_answers import Answer
+from tickcast.adapters.model_catalog import ModelCatalog
 from tickcast.adapters.model_page import page
 from tickcast.adapters.model_registry import POINTER, PointerRace, RegistryError
 from tickcast.adapters.promote_model import RequestError, promote_model
@@ -215,6 +218,60 @@ def test_a_damaged_pointer_or_card_is_named(s3: Any, models: list[str]) -> None:
     assert list(found) == ["m4", "m3", "m2", "m1"]
     assert "is no card" in found["m4"] and "is not JSON" in found["m2"]
     assert found["m1"] == found["m3"] == ""
+
+
+BROKEN = {"1": {"direction_slope": math.nan, "interval_width": 1.0}}
+
+
+def put_raw_card(s3: Any, model_id: str, **changed: Any) -> None:
+    """A card as Python alone would write it, numbers that are none included."""
+    body = json.dumps(CARD | {"model_id": model_id} | changed).encode()
+    s3.put_object(Bucket=BUCKET, Key=f"models/{model_id}/card.json", Body=body)
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"calibration": CARD["calibration"] | BROKEN}, "calibration.1.direction_slope is nan"),
+        ({"test": {"1": {"skill": math.inf}}}, "test.1.skill is inf"),
+        ({"calibration": CARD["calibration"] | {"5": {}}}, "calibration.5.direction_slope .* is None"),
+    ],
+)
+def test_a_card_without_numbers_is_put_in_force_by_nobody(
+    s3: Any, models: list[str], changed: dict[str, Any], why: str
+) -> None:
+    promote(s3, "m1")
+    put_raw_card(s3, "m2", **changed)
+    with pytest.raises(RegistryError, match=why):
+        model_registry.check_servable(s3, BUCKET, "m2")
+    with pytest.raises(RegistryError, match=why):
+        promote_model(verdict(champion="m1", promote="m2"), s3, BUCKET, NOW)
+    with pytest.raises(RegistryError, match=why):
+        promote_model(verdict(champion="m1", promote=None, shadow="m2"), s3, BUCKET, NOW)
+    assert (in_force(s3)["model_id"], in_force(s3)["challenger"]) == ("m1", None)
+
+
+def test_a_figure_that_is_not_known_is_null_on_the_card(s3: Any) -> None:
+    save_model(s3, "m1", test={"1": {"skill": math.nan}})
+    card = model_registry.check_servable(s3, BUCKET, "m1")
+    assert card["test"] == {"1": {"skill": None}}
+    assert "| 1 s | - | - | - |" in page(card)  # and is read and written again
+
+
+def test_the_models_of_the_api_are_json_and_say_which_card_is_broken(s3: Any, models: list[str]) -> None:
+    promote(s3, "m1")
+    put_raw_card(s3, "m2", calibration=CARD["calibration"] | BROKEN)
+    save_model(s3, "m3", feature_hash="of-another-code")
+    answer = Answer(200, ModelCatalog(lambda: s3, BUCKET, lambda: 0.0)(), cache_control="private")
+
+    def refuse(word: str) -> Any:
+        raise AssertionError(f"{word} is no JSON")
+
+    found = json.loads(answer.as_proxy_response()["body"], parse_constant=refuse)
+    problems = {card["model_id"]: card.get("problem") for card in found["models"]}
+    assert problems["m1"] is None
+    assert "calibration.1.direction_slope is nan" in problems["m2"]
+    assert "it cannot serve: model m3 was trained on features of-another-code" in problems["m3"]
 
 
 def test_a_page_says_what_the_card_does_and_nothing_that_is_not_there() -> None:

@@ -48,6 +48,22 @@ def test_from_and_to(plan: Plan) -> None:
     assert planned["totals"]["hours_planned"] == 12
 
 
+@pytest.mark.parametrize("symbol", ["币安人生USDT", "这是测试币456", "ßUSDT"])
+def test_a_market_of_any_script_is_planned_and_its_markers_are_found(
+    plan: Plan, s3: Any, symbol: str
+) -> None:
+    request = {"symbols": [symbol], "from": "2024-07-30", "to": "2024-08-01"}
+    assert len(windows(plan(**request))) == 2
+    hold(s3, symbol, TODAY_US - DAY_US, TODAY_US)
+    assert windows(plan(**request)) == [(symbol, TODAY_US - 2 * DAY_US, TODAY_US - DAY_US)]
+
+
+@pytest.mark.parametrize("symbol", ["btcusdt", "BTC-USDT", "", "币 USDT", "E\u0301TUSDT", 7, None])
+def test_what_is_no_symbol_is_not_planned(plan: Plan, symbol: Any) -> None:
+    with pytest.raises(RequestError, match="symbols should be a list like"):
+        plan(symbols=[symbol], days=1)
+
+
 def test_days_are_today_and_so_many_before_of_all_symbols(plan: Plan) -> None:
     assert windows(plan(days=1)) == [
         (symbol, *span)

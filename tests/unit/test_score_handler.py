@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -13,6 +15,7 @@ from tests.infra.synthesis import ROOT
 from tickcast.adapters.score_predictions import Result
 from tickcast.drift import Watch
 from tickcast.scoring import NO_TALLIES, score_horizon
+from tickcast.symbols import ascii_name
 
 ENVIRONMENT = {
     "ENVIRONMENT": "test",
@@ -77,3 +80,12 @@ def test_metrics_are_where_the_alarms_look(module: Any, capsys: pytest.CaptureFi
         ("BTCUSDT", "Drifting"): 1,
         ("ETHUSDT", "Scored"): 0,  # that it ran is told all the same
     }
+
+
+def test_dimensions_are_ascii_and_values_numbers(module: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    hour = score_horizon(2, NO_TALLIES) | {"count": 60, "coverage": math.nan, "availability": 1.0}
+    module.score_predictions = lambda remaining_ms: Result(hour={"币安人生USDT": hour})
+    module.handler({}, CONTEXT)
+    name = quote("币安人生USDT")
+    assert metrics(capsys.readouterr().out) == {(name, "Scored"): 60, (name, "Availability"): 100}
+    assert name == ascii_name("币安人生USDT")  # as the alarms' metrics are named

@@ -6,6 +6,7 @@ is not known is None; it is never filled in.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -214,9 +215,16 @@ def run(
     """The forecasts of `model` for every horizon. Raises `ModelError` when they are no finite numbers."""
     rows = model.run(np.array([[vector[name] for name in FEATURE_NAMES]]))
     move_bp, scale_bp, p_flat = (row[0] for row in rows)
-    if not np.isfinite([move_bp, scale_bp, p_flat]).all() or not (scale_bp > 0).all():
+    is_sound = (
+        np.isfinite([move_bp, scale_bp, p_flat]).all()
+        and (scale_bp > 0).all()
+        and ((p_flat >= 0) & (p_flat <= 1)).all()
+    )
+    forecasts = forecast(basis_price, move_bp, scale_bp, p_flat, dict(calibrations)) if is_sound else []
+    prices = ((each.predicted_price, each.lower, each.upper, each.confidence) for each in forecasts)
+    if not is_sound or not all(math.isfinite(value) for of_horizon in prices for value in of_horizon):
         raise ModelError(f"model {model.model_id} answers {move_bp}, {scale_bp}, {p_flat}")
-    return forecast(basis_price, move_bp, scale_bp, p_flat, dict(calibrations))
+    return forecasts
 
 
 def _known(features: Record, model: ServingModel | None, terms: Terms) -> Record:

@@ -10,7 +10,6 @@ PostgreSQL, from whether it answers.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from typing import Any
 import psycopg
 import redis
 
+from tickcast import json_text
 from tickcast.adapters import model_store
 from tickcast.adapters.bronze import BronzeError, Part
 from tickcast.adapters.bronze_reader import BronzeReader
@@ -203,7 +203,7 @@ class AuditPredictions:
         self.s3.put_object(
             Bucket=self.settings.bucket,
             Key=f"audit/differences/{proof.verdict.id}.json",
-            Body=json.dumps(study, indent=2).encode(),
+            Body=json_text.text(study, indent=2).encode(),
             ContentType="application/json",
         )
 
@@ -234,7 +234,7 @@ class AuditPredictions:
 
     def _beat(self, service: str, why: str | None, **about: Any) -> None:
         beat = {"at_ms": round(self.clock_ms()), "ok": why is None, "why": why, **about}
-        self.client.set(f"heartbeat:{service}", json.dumps(beat), ex=HEARTBEAT_TTL_S)
+        self.client.set(f"heartbeat:{service}", json_text.text(beat), ex=HEARTBEAT_TTL_S)
 
 
 def sample_slices(now_ms: float, every_ms: int, sample: int) -> list[tuple[int, int]]:

@@ -19,10 +19,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import urllib3
 
+from tickcast import json_text
+from tickcast.adapters.redaction import describe
 from tickcast.session import Newest
 from tickcast.ticks import TickError, check_trade, mantissa
 
@@ -181,7 +183,7 @@ class BinanceRest:
                 status, headers, data = self._ask(path, query)
             except urllib3.exceptions.HTTPError as error:
                 if attempt == self._tries:
-                    text = _shortened(str(error))
+                    text = _shortened(describe(error))
                     raise ExchangeUnavailable(f"{self._url} does not answer: {text}") from None
             else:
                 is_passing = status >= 500 and _WAF_ACTION not in headers and "Retry-After" not in headers
@@ -305,13 +307,9 @@ def _json(url: str, headers: Mapping[str, str], data: bytes) -> Any:
     if kind and kind != "application/json" and not kind.endswith("+json"):
         raise ExchangeUnavailable(f"{url} answers {kind[:_SHOWN]}, not JSON: {_shortened(data)}")
     try:
-        return json.loads(data, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
+        return json_text.read(data)
+    except ValueError:
         raise ExchangeUnavailable(f"{url} answers {_shortened(data) or 'nothing'!r}, not JSON") from None
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
 
 
 def _wait_s(headers: Mapping[str, str], now_s: float) -> int:

@@ -15,13 +15,12 @@ A function that runs out of time, or is asked to wait, gives back where to conti
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from tickcast import wire
+from tickcast import json_text, wire
 from tickcast.adapters import bronze
 from tickcast.adapters.binance_rest import AggTrade, BinanceRest, RateLimited
 from tickcast.backfill import HOUR_US, Window, WindowError, window_from
@@ -252,7 +251,7 @@ class FetchHistory:
     def _put_marker(self, window: Window, progress: Progress) -> None:
         about = asdict(progress) | {"symbol": window.symbol, "from_us": window.from_us, "to_us": window.to_us}
         key = bronze.window_key(window.symbol, window.from_us, window.to_us)
-        body = json.dumps(about, indent=2, sort_keys=True).encode()
+        body = json_text.strict(about, indent=2, sort_keys=True).encode()
         self._s3.put_object(Bucket=self._bucket, Key=key, Body=body, ContentType="application/json")
 
     def _marker(self, window: Window) -> Progress | None:
@@ -262,7 +261,7 @@ class FetchHistory:
             body = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read()
         except self._s3.exceptions.NoSuchKey:
             return None
-        about = json.loads(body)
+        about = json_text.read(body)
         return Progress(**{name: about[name] for name in Progress.__dataclass_fields__ if name in about})
 
     def _document(self, status: str, progress: Progress, wait_s: int = 0) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import redis
 
+from tickcast import json_text
 from tickcast.bars import BarRing
 from tickcast.model import HORIZONS_S
 from tickcast.outcomes import Memory
@@ -54,24 +55,24 @@ class Writes:
     append: list[tuple[str, int, str, str]] = field(default_factory=list)
 
     def features(self, record: dict[str, Any], ttl_s: int) -> None:
-        text, symbol = json.dumps(record), record["symbol"]
+        text, symbol = json_text.text(record), record["symbol"]
         self.put.append((f"features:{symbol}:{record['timestamp']}", text, ttl_s))
         self.put.append((f"features:{symbol}:latest", text, STATE_TTL_S))
 
     def prediction(self, record: dict[str, Any]) -> None:
-        text, symbol = json.dumps(record), record["symbol"]
+        text, symbol = json_text.text(record), record["symbol"]
         self.put.append((f"prediction:{symbol}:latest", text, STATE_TTL_S))
         self.append.append((f"predictions:{symbol}", PREDICTIONS_KEPT, f"{record['timestamp']}-0", text))
 
     def outcome(self, record: dict[str, Any]) -> None:
         entry = f"{record['target_time']}-{record['horizon_s']}"
-        self.append.append((f"outcomes:{record['symbol']}", OUTCOMES_KEPT, entry, json.dumps(record)))
+        self.append.append((f"outcomes:{record['symbol']}", OUTCOMES_KEPT, entry, json_text.text(record)))
 
     def heartbeat(self, service: str, record: dict[str, Any]) -> None:
-        self.put.append((f"heartbeat:{service}", json.dumps(record), HEARTBEAT_TTL_S))
+        self.put.append((f"heartbeat:{service}", json_text.text(record), HEARTBEAT_TTL_S))
 
     def gaps(self, symbol: str, record: dict[str, Any]) -> None:
-        self.put.append((f"gaps:{symbol}", json.dumps(record), GAPS_TTL_S))
+        self.put.append((f"gaps:{symbol}", json_text.text(record), GAPS_TTL_S))
 
 
 class Commit(NamedTuple):
@@ -129,7 +130,7 @@ class HotStore:
                 state.sequence,
                 encode_state(state),
                 STATE_TTL_S,
-                json.dumps({"set": writes.put, "add": writes.append}),
+                json_text.text({"set": writes.put, "add": writes.append}),
             )
             for state, read_sequence, writes in commits
         ]

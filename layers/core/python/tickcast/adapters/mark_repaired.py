@@ -7,12 +7,12 @@ ledger know what is no longer missing: `repaired:{symbol}`, `{"repaired": [[firs
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Any
 
 import redis
 
+from tickcast import json_text
 from tickcast.adapters import bronze
 from tickcast.adapters.history_store import HistoryStore
 from tickcast.gaps import Gap, touched_ms
@@ -47,7 +47,7 @@ def mark_repaired(
         told: dict[str, list[tuple[int, int]]] = {"repaired": [], "withheld": []}
         for begin, end, status in store.marked(symbol, KEPT):
             told[status].append((begin, end))
-        client.set(f"repaired:{symbol}", json.dumps(told))
+        client.set(f"repaired:{symbol}", json_text.strict(told))
     missing = last_id - first_id + 1 - sum(counts.values())
     return {
         "symbol": symbol,
@@ -65,5 +65,5 @@ def withheld_in(s3: Any, bucket: str, window: dict[str, Any]) -> list[tuple[int,
     Raises what S3 raises where there is no marker: the window was not fetched whole.
     """
     key = bronze.window_key(window["symbol"], int(window["from_us"]), int(window["to_us"]))
-    about = json.loads(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
+    about = json_text.read(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
     return [(int(first), int(last)) for first, last in about["withheld"]]

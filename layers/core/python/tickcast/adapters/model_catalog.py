@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
-from tickcast.adapters.http_answers import Refusal
+from tickcast import json_text
+from tickcast.adapters.http_answers import Refusal, that_fit
+from tickcast.model import ModelError, serving_card
 
 POINTER = "models/current.json"  # as in `model_registry`, which would bring botocore along
 CARDS_SHOWN = 20
 LOOK_EVERY_MS = 3000
+_SHOWN = 200  # characters of what is wrong with a card
 
 
 class ModelCatalog:
@@ -52,25 +54,31 @@ class ModelCatalog:
         has_pointer = any(item["Key"] == POINTER for item in objects)
         # Only what is shown is remembered.
         self._cards = {_identity(item): self._card(item) for item in cards[:CARDS_SHOWN]}
+        shown = list(self._cards.values())
         return {
             "current": self._read(POINTER) if has_pointer else None,
-            "models": list(self._cards.values()),
+            "models": shown[: that_fit(shown)],
             "total": len(cards),
         }
 
     def _card(self, item: dict[str, Any]) -> dict[str, Any]:
         if known := self._cards.get(_identity(item)):
             return known
-        return {"model_id": item["Key"].split("/")[1]} | self._read(item["Key"])
+        card = {"model_id": item["Key"].split("/")[1]} | self._read(item["Key"])
+        try:
+            serving_card(card)
+        except ModelError as error:
+            card = {"problem": f"it cannot serve: {error}"[:_SHOWN]} | card
+        return card
 
     def _read(self, key: str) -> dict[str, Any]:
         """The JSON object under `key`; what is wrong with it in its place, lest one hide the rest."""
         text = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read()
         try:
-            found = json.loads(text)
+            found = json_text.read(text)
         except ValueError as error:
             found = f"not JSON: {error}"
-        return found if isinstance(found, dict) else {"problem": f"{key} is not a card: {found}"[:200]}
+        return found if isinstance(found, dict) else {"problem": f"{key} is not a card: {found}"[:_SHOWN]}
 
 
 def _identity(item: dict[str, Any]) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -63,7 +64,12 @@ def _gate_figures(gate: dict[str, Any] | None) -> str:
 
 def _test_figures(test: dict[str, Any] | None) -> str:
     rows = [
-        (f"{horizon} s", f"{found['skill']:.3f}", f"{found['direction']:.3f}", f"{found['rows']:,.0f}")
+        (
+            f"{horizon} s",
+            figure(found.get("skill"), ".3f"),
+            figure(found.get("direction"), ".3f"),
+            figure(found.get("rows"), ",.0f"),
+        )
         for horizon, found in (test or {}).items()
     ]
     if not rows:
@@ -86,8 +92,13 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> str:
 
 def with_interval(found: dict[str, Any]) -> str:
     """A skill with its interval."""
-    low, high = found["ci"]
-    return f"{found['skill']:+.3f} [{low:+.3f}, {high:+.3f}]"
+    low, high = (figure(end, "+.3f") for end in found["ci"])
+    return f"{figure(found['skill'], '+.3f')} [{low}, {high}]"
+
+
+def figure(value: float | None, form: str) -> str:
+    """A number in that `form`; "-" where it is not known."""
+    return "-" if value is None or not math.isfinite(value) else format(value, form)
 
 
 def time(time_us: int | None) -> str:

@@ -7,17 +7,19 @@ anew. Going back is moving it back. Nothing here needs the runtime of the models
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Callable
 from typing import Any
 
 from botocore.exceptions import ClientError
 
+from tickcast import json_text
 from tickcast.adapters import model_page
-from tickcast.model import ModelError, calibrations_from
+from tickcast.model import ModelError, serving_card
 
 POINTER = "models/current.json"
 KEPT_PREVIOUS = 10
+_MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # a folder of its own in the bucket
 _ATTEMPTS = 5
 # 409: another conditional write was under way; 404: the object that was to be matched is gone.
 _LOST = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "412", "409", "404")
@@ -44,7 +46,7 @@ def save_card(s3: Any, bucket: str, model_id: str, card: Card) -> None:
     """The card as JSON, and as a page for people."""
     for name, body, kind in (
         ("card.md", model_page.page(card), "text/markdown; charset=utf-8"),
-        ("card.json", json.dumps(card, indent=2), "application/json"),
+        ("card.json", json_text.text(card, indent=2), "application/json"),
     ):
         key = f"models/{model_id}/{name}"
         s3.put_object(Bucket=bucket, Key=key, Body=body.encode(), ContentType=kind)
@@ -53,7 +55,8 @@ def save_card(s3: Any, bucket: str, model_id: str, card: Card) -> None:
 def read_card(s3: Any, bucket: str, model_id: str) -> Card:
     """Raises `RegistryError` where there is none."""
     try:
-        found = json.loads(s3.get_object(Bucket=bucket, Key=f"models/{model_id}/card.json")["Body"].read())
+        answer = s3.get_object(Bucket=bucket, Key=f"models/{model_id}/card.json")
+        found = json_text.read(answer["Body"].read())
     except s3.exceptions.NoSuchKey:
         raise RegistryError(f"there is no model {model_id!r}: `make models` lists those there are") from None
     except ValueError as error:
@@ -77,12 +80,12 @@ def cards(s3: Any, bucket: str) -> list[Card]:
 
 
 def check_servable(s3: Any, bucket: str, model_id: str) -> Card:
-    """The card of a model that this code can serve. Raises `RegistryError` when it is not there, or was made
-    for other features."""
+    """The card of a model that this code can serve. Raises `RegistryError` when it is not there, was made for
+    other features, or has a field that nothing could be served by."""
     card = read_card(s3, bucket, model_id)
     try:
-        calibrations_from(card)
-    except (ModelError, TypeError) as error:
+        serving_card(card)
+    except ModelError as error:
         raise RegistryError(f"{error}: it cannot serve") from None
     key = f"models/{model_id}/model.onnx"
     if not s3.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1).get("Contents"):
@@ -187,7 +190,7 @@ def move(s3: Any, bucket: str, onward: Callable[[Pointer | None], Pointer]) -> P
             s3.put_object(
                 Bucket=bucket,
                 Key=POINTER,
-                Body=json.dumps(moved).encode(),
+                Body=json_text.strict(moved).encode(),
                 ContentType="application/json",
                 **condition,
             )
@@ -199,18 +202,32 @@ def move(s3: Any, bucket: str, onward: Callable[[Pointer | None], Pointer]) -> P
     raise PointerRace(f"{POINTER} was moved by others {_ATTEMPTS} times in a row: try again")
 
 
+def pointer_in(data: bytes) -> Pointer:
+    """The pointer in the bytes of its object. Raises ValueError naming what is wrong with it."""
+    pointer = json_text.read(data)
+    if not isinstance(pointer, dict):
+        raise ValueError(f"it is {str(pointer)[:40]}, it should be a JSON object")
+    if not is_model_id(pointer.get("model_id")):
+        raise ValueError(f"model_id is {str(pointer.get('model_id'))[:40]!r}, it should name a model")
+    if not isinstance(pointer.get("provisional", False), bool):
+        raise ValueError(f"provisional is {str(pointer['provisional'])[:40]}, it should be true or false")
+    return pointer
+
+
+def is_model_id(value: Any) -> bool:
+    """Whether `value` could name a model: its folder in the bucket."""
+    return isinstance(value, str) and bool(_MODEL_ID.fullmatch(value))
+
+
 def _read(s3: Any, bucket: str) -> tuple[Pointer | None, str]:
     try:
         answer = s3.get_object(Bucket=bucket, Key=POINTER)
     except s3.exceptions.NoSuchKey:
         return None, ""
     try:
-        pointer = json.loads(answer["Body"].read())
-        str(pointer["model_id"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise RegistryError(
-            f"{POINTER} is damaged ({error!r}): remove it, and promote a model anew"
-        ) from None
+        pointer = pointer_in(answer["Body"].read())
+    except ValueError as error:
+        raise RegistryError(f"{POINTER} is damaged ({error}): remove it, and promote a model again") from None
     return pointer, str(answer["ETag"])
 
 

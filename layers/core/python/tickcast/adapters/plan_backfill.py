@@ -23,6 +23,7 @@ from tickcast.adapters import bronze
 from tickcast.adapters.hot_store import HotStore
 from tickcast.backfill import DAY_US, HOUR_US, Plan, Window, WindowError, of_gap, plan, window_from
 from tickcast.gaps import WITHHELD, Gap
+from tickcast.symbols import is_symbol
 
 # What is younger may still come by the stream, or grow.
 SETTLED_AFTER_US = 60 * 1_000_000
@@ -81,12 +82,10 @@ class PlanBackfill:
             raise RequestError(
                 f"unknown: {', '.join(sorted(unknown))}; a request has {', '.join(sorted(_KNOWN))}"
             )
-        symbols = request.get("symbols") or list(self._symbols)
-        if not isinstance(symbols, list) or not all(
-            isinstance(s, str) and s.isalnum() and s.isupper() for s in symbols
-        ):
-            raise RequestError(f'symbols should be a list like ["BTCUSDT"], not {symbols!r}')
-        return list(dict.fromkeys(symbols))
+        asked = request.get("symbols") or list(self._symbols)
+        if not isinstance(asked, list) or not all(isinstance(s, str) and is_symbol(s) for s in asked):
+            raise RequestError(f'symbols should be a list like ["BTCUSDT"], not {asked!r}')
+        return list(dict.fromkeys(asked))
 
     def _gaps(self, symbols: list[str], until_us: int) -> list[Window]:
         windows = []

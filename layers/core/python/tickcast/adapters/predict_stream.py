@@ -19,6 +19,7 @@ from tickcast.adapters.hot_store import Commit, HotStore, Writes
 from tickcast.adapters.kinesis import StreamRecord, records_in
 from tickcast.adapters.model_store import ModelFollower
 from tickcast.adapters.quarantine import quarantine, quarantine_rows
+from tickcast.adapters.redaction import describe
 from tickcast.adapters.schema_book import SchemaBook
 from tickcast.adapters.settings import Settings
 from tickcast.bars import BarRing
@@ -203,16 +204,16 @@ class PredictStream:
         """What the challenger says of the same vector, where the model in force said something. Whatever
         goes wrong with it goes wrong in its shadow."""
         challenger = self.models.challenger
-        known = [prediction["model_id"]]
         if challenger and prediction["horizons"]:
-            known.append(challenger.model_id)
             try:
                 prediction["challenger"] = challenger_record(prediction, challenger, state.memory)
             except Exception as error:  # onnxruntime raises its own classes, with no common base
-                result.problems.append(f"challenger {challenger.model_id}: {type(error).__name__}: {error}")
+                result.problems.append(f"challenger {challenger.model_id}: {describe(error)}")
                 result.challenger_refused = True
         if prediction["model_id"]:
-            state.memory.keep_calibrators(known)
+            # A challenger keeps them while the pointer names it: through fallbacks, and where it cannot run.
+            named = challenger.model_id if challenger else self.models.challenger_id
+            state.memory.keep_calibrators(filter(None, (prediction["model_id"], named)))
 
     def _write(self, folded: list[_Folded], result: Result) -> None:
         """Finish the records by what only the moment of writing knows, and write all symbols at once."""

@@ -42,6 +42,8 @@ def promote_model(request: dict[str, Any], s3: Any, bucket: str, now: datetime) 
     model_id = request["promote"]
     try:
         if not model_id:
+            if request["shadow"]:
+                model_registry.check_servable(s3, bucket, request["shadow"])
             return _answer("kept", model_registry.shadow(s3, bucket, request["shadow"], over))
         pointer = model_registry.in_force(s3, bucket)
         if pointer is None or pointer["model_id"] != model_id:

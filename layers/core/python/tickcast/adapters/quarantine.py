@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from tickcast import wire
+from tickcast import json_text, wire
 from tickcast.adapters.kinesis import StreamRecord
 from tickcast.wire import TickBatch
 
@@ -15,7 +14,7 @@ def quarantine(s3: Any, bucket: str, service: str, record: StreamRecord, reason:
     key = f"quarantine/{service}/{record.shard_id}/{record.sequence_text}"
     s3.put_object(Bucket=bucket, Key=f"{key}.bin", Body=record.data)
     about = {"reason": reason, "partition_key": record.partition_key, "arrived_s": record.arrived_s}
-    s3.put_object(Bucket=bucket, Key=f"{key}.json", Body=json.dumps(about).encode())
+    s3.put_object(Bucket=bucket, Key=f"{key}.json", Body=json_text.text(about).encode())
     return key
 
 
@@ -33,5 +32,5 @@ def quarantine_object(
     kept = f"quarantine/{service}/{key}/{etag}"
     s3.put_object(Bucket=bucket, Key=f"{kept}.avro", Body=data)
     about = {"reason": reason, "key": key, "etag": etag}
-    s3.put_object(Bucket=bucket, Key=f"{kept}.json", Body=json.dumps(about).encode())
+    s3.put_object(Bucket=bucket, Key=f"{kept}.json", Body=json_text.text(about).encode())
     return kept

@@ -15,7 +15,7 @@ from redis.backoff import ExponentialBackoff
 from redis.credentials import CredentialProvider
 from redis.retry import Retry
 
-from tickcast.adapters.settings import Settings
+from tickcast.adapters.settings import Settings, SettingsError
 
 _TOKEN_LIFE_S = 900
 
@@ -44,8 +44,10 @@ def connect(settings: Settings, *, timeout_s: float = 1.0, retries: int = 2) -> 
     """A client for the environment's Redis. Nothing is sent before the first command.
 
     A server that hangs costs a command at most `timeout_s` for each of (1 + `retries`)² tries: the client
-    tries the connection anew for every try of the command.
+    tries the connection again for every try of the command. Raises `SettingsError` without a host.
     """
+    if not settings.redis_host:
+        raise SettingsError("the environment variable REDIS_HOST is not set")
     options: dict[str, Any] = {}
     if settings.redis_iam_user:
         options["credential_provider"] = IamToken(

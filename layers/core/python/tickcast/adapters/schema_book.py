@@ -7,14 +7,13 @@ fields it does not know are skipped, fields it misses take their defaults (Avro 
 from __future__ import annotations
 
 import io
-import json
 from typing import Any, cast
 
 import fastavro
 import numpy as np
 from botocore.exceptions import ClientError
 
-from tickcast import wire
+from tickcast import json_text, wire
 from tickcast.adapters.kinesis import StreamRecord
 from tickcast.adapters.wire_schema import schema_key
 from tickcast.ticks import QUOTE, TRADE
@@ -57,7 +56,9 @@ class SchemaBook:
                     raise unknown from error
                 raise
             try:
-                self._schemas[unknown.fingerprint] = fastavro.parse_schema(json.loads(answer["Body"].read()))
+                self._schemas[unknown.fingerprint] = fastavro.parse_schema(
+                    json_text.read(answer["Body"].read())
+                )
             except (ValueError, fastavro.schema.SchemaParseException) as error:
                 raise WireError(
                     f"{schema_key(unknown.fingerprint)} is not an Avro schema: {error}"

@@ -10,7 +10,6 @@ a name can be given only once nothing starts twice.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,11 +18,12 @@ import numpy as np
 import redis
 from botocore.exceptions import BotoCoreError, ClientError
 
-from tickcast import drift
+from tickcast import drift, json_text
 from tickcast.adapters import model_registry
 from tickcast.adapters.hot_store import HEARTBEAT_TTL_S, HotStore
 from tickcast.adapters.model_registry import Card, RegistryError
 from tickcast.adapters.postgres_connection import Database
+from tickcast.adapters.redaction import describe
 from tickcast.adapters.score_store import ScoreStore, row_of
 from tickcast.adapters.settings import ScoreSettings, Settings
 from tickcast.bars import SECOND_US
@@ -128,7 +128,7 @@ class ScorePredictions:
                 self._card = card | {"model_id": model_id}
             return model_id
         except (RegistryError, BotoCoreError, ClientError) as error:  # scores need no model
-            result.problems.append(f"{type(error).__name__}: {error}")
+            result.problems.append(describe(error))
             return None
 
     def _drain(self, store: ScoreStore, symbol: str, model_id: str | None, result: Result) -> bool:
@@ -188,7 +188,7 @@ class ScorePredictions:
                 self._scored[symbol, span] = self._figures(store, symbol, span, now_us)
         spans = {span.name: self._scored[symbol, span] for span in SPANS}
         summary = {"symbol": symbol, "scored_ms": now_us // 1000, **spans}
-        self.client.set(f"accuracy:{symbol}", json.dumps(summary), ex=ACCURACY_TTL_S)
+        self.client.set(f"accuracy:{symbol}", json_text.text(summary), ex=ACCURACY_TTL_S)
         hour = spans[SPANS[0].name]
         figures = hour["horizons"][str(self.settings.primary_horizon_s)]
         result.hour[symbol] = figures | {"availability": hour["availability"]}
@@ -266,7 +266,7 @@ class ScorePredictions:
             "outcomes": result.outcomes,
             "drifting": sorted(symbol for symbol, watch in result.watches.items() if watch.is_drifting),
         }
-        self.client.set(f"heartbeat:{SERVICE}", json.dumps(beat), ex=HEARTBEAT_TTL_S)
+        self.client.set(f"heartbeat:{SERVICE}", json_text.text(beat), ex=HEARTBEAT_TTL_S)
 
 
 def _known_us(figures: dict[str, Any]) -> int:
@@ -282,7 +282,7 @@ def _usable(entries: Entries, make: Callable[[dict[str, Any]], Any], result: Res
             made.append(make(entry))
         except (KeyError, TypeError, ValueError) as error:
             told = f"{entry.get('id') if isinstance(entry, dict) else entry}"
-            result.problems.append(f"left out {id_} {told}: {type(error).__name__}: {error}")
+            result.problems.append(f"left out {id_} {told}: {describe(error)}")
     return made
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import psycopg
 from psycopg.types.json import Jsonb
 
+from tickcast import json_text
 from tickcast.drift import BINS as FEATURE_BINS
 from tickcast.drift import Counts, Watch
 from tickcast.model import HORIZONS_S
@@ -173,7 +174,7 @@ class ScoreStore:
             self.connection.execute(
                 "insert into tickcast.drift_watches values (%s, %s) "
                 "on conflict (symbol) do update set watch = excluded.watch",
-                (symbol, Jsonb(watch.as_dict())),
+                (symbol, Jsonb(watch.as_dict(), dumps=json_text.strict)),
             )
 
     def last_training(self) -> tuple[int, list[str]] | None:

@@ -8,19 +8,19 @@ describes what there is to ask.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import unquote, urlencode
 
 import redis
 
+from tickcast import symbols
 from tickcast.adapters.dashboard import dashboard
 from tickcast.adapters.health import Health
 from tickcast.adapters.hot_store import HotStore
-from tickcast.adapters.http_answers import Answer, Refusal
+from tickcast.adapters.http_answers import Answer, Refusal, that_fit
 from tickcast.adapters.http_query import Query
 from tickcast.adapters.model_catalog import ModelCatalog
 from tickcast.adapters.settings import Settings
@@ -40,6 +40,9 @@ SETTLED_AFTER_MS = 60_000  # no prediction of so long ago is still to be written
 
 # What only the receipt has: the heaviest parts, which few look at.
 OF_THE_RECEIPT = ("features", "calibrator", "timing_ms", "sequence")
+
+# What the moment of reading decides, and no new prediction: the entity tag does not stand for it.
+AGES = ("age_s", "claim_age_s", "tick_age_s", "feature_age_ms", "seconds_left")
 
 # How long an answer may be kept by the caller alone: it was given for a key.
 SECOND = "private, max-age=1"
@@ -109,10 +112,9 @@ class ServePredictions:
             raise Refusal(404, "Nothing known yet", f"no tick of {symbol} has arrived so far", "symbol")
         body = self.as_of_now(at_horizon(light(record), horizon_s), features)
         if history:
-            body["history"] = [
-                at_horizon(light(past), horizon_s) for past in self.store.history(symbol, history)
-            ]
-        return Answer(200, body, cache_control=SECOND)
+            past = [at_horizon(light(each), horizon_s) for each in self.store.history(symbol, history)]
+            body["history"] = past[: that_fit(past)]
+        return Answer(200, body, cache_control=SECOND, passing=AGES)
 
     def history(self, symbol: str, event: Event) -> Answer:
         """A page of what was predicted in a span of time, newest first. Seconds without a prediction are
@@ -129,7 +131,9 @@ class ServePredictions:
         newest_ms = to_ms if before_ms is None else min(to_ms, before_ms - 1)
         # One more than asked for tells whether there is a page after this one.
         found = self.store.predictions(symbol, from_ms, max(0, newest_ms), limit + 1)
-        page, has_more = found[:limit], len(found) > limit
+        page = [at_horizon(light(record), horizon_s) for record in found[:limit]]
+        page = page[: that_fit(page)]
+        has_more = len(found) > len(page)
         going_on = {"from": from_ms, "to": to_ms, "limit": limit, "horizon": horizon_s}
         going_on["cursor"] = page[-1]["timestamp"] if page else 0
         body = {
@@ -139,23 +143,25 @@ class ServePredictions:
             "to": to_ms,
             "count": len(page),
             "next": f"?{urlencode(going_on)}" if has_more else None,
-            "predictions": [at_horizon(light(record), horizon_s) for record in page],
+            "predictions": page,
         }
         is_settled = newest_ms < now_ms - SETTLED_AFTER_MS
-        return Answer(200, body, cache_control=SETTLED if is_settled else SECOND)
+        # A span that ends now has other ends whenever it is asked for. Its predictions say what is in it.
+        passing = () if query.has("to") else ("from", "to", "next")
+        return Answer(200, body, cache_control=SETTLED if is_settled else SECOND, passing=passing)
 
     def receipt(self, symbol: str, event: Event) -> Answer:
         """All that was written about one prediction, with its outcomes as far as they are known."""
         Query(event)
-        prediction_id = str((event.get("pathParameters") or {}).get("id", "")).upper()
-        parts = re.fullmatch(r"([A-Z0-9]{1,20})-([0-9]{1,13})", prediction_id)
-        if not parts:
+        prediction_id = _path_parameter(event, "id")
+        market, timestamp = _parts(prediction_id)
+        if not timestamp:
             told = f"id is {prediction_id[:40]!r}, it should be like {symbol}-1767225600000"
             raise Refusal(400, "Bad id", f"{told} (milliseconds since 1970)", "id")
-        timestamp_ms = int(parts[2])
-        record = self.store.prediction(symbol, timestamp_ms) if parts[1] == symbol else None
+        timestamp_ms = int(timestamp)
+        record = self.store.prediction(symbol, timestamp_ms) if market == symbol else None
         if record is None:
-            told = f"no prediction {prediction_id} of {symbol} is kept: those of about an hour are"
+            told = f"no prediction {prediction_id[:70]} of {symbol} is kept: those of about an hour are"
             raise Refusal(404, "Unknown prediction", told, "id")
         outcomes = self.store.outcomes(symbol, timestamp_ms, HORIZONS_S)
         body = record | {
@@ -179,7 +185,8 @@ class ServePredictions:
             "scored_age_s": round((now_ms - summary["scored_ms"]) / 1000, 3) if summary else None,
             "summary": summary,
         }
-        return Answer(200, body, cache_control=SECONDS)
+        passing = ("scored_age_s",) if summary else ("from", "to", "scored_age_s")
+        return Answer(200, body, cache_control=SECONDS, passing=passing)
 
     def as_of_now(self, record: dict[str, Any], features: dict[str, Any]) -> dict[str, Any]:
         """`record` with its ages, the seconds left, and a fallback in its place once it is too old."""
@@ -200,14 +207,28 @@ class ServePredictions:
         }
 
     def _symbol(self, event: Event) -> str:
-        symbol = str((event.get("pathParameters") or {}).get("symbol", ""))
-        if symbol.upper() not in self.settings.symbols:
+        symbol = _path_parameter(event, "symbol")
+        if symbol not in self.settings.symbols:
             told = f"{symbol[:40]!r} is not served; served are {', '.join(self.settings.symbols)}"
             raise Refusal(404, "Unknown symbol", told, "symbol")
-        return symbol.upper()
+        return symbol
 
     def _horizon(self, query: Query) -> int:
         return query.choice("horizon", HORIZONS_S, self.settings.primary_horizon_s, "seconds")
+
+
+def _path_parameter(event: Event, name: str) -> str:
+    """A parameter of the path, with the market's name in it as the exchange writes it. A gateway may pass it
+    percent-encoded, as it was sent; no symbol has a percent sign. What is no UTF-8 names nothing."""
+    text = unquote(str((event.get("pathParameters") or {}).get(name, "")), errors="replace")
+    return symbols.upper(text)
+
+
+def _parts(prediction_id: str) -> tuple[str, str]:
+    """The symbol and the milliseconds of an id; both empty if it is none."""
+    symbol, _, timestamp = prediction_id.rpartition("-")
+    is_time = timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= 13
+    return (symbol, timestamp) if is_time and symbol else ("", "")
 
 
 def light(record: dict[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from tickcast.evaluation import fit_line, learned_with_quotes
 from tickcast.features import FEATURE_HASH
 from tickcast.model import HORIZONS_S
 from tickcast.network import Inputs
+from tickcast.symbols import is_symbol
 from tickcast.ticks import Quotes, Trades
 from tickcast.training import Rows, Settings, TrainingError, masked_twins, pool, train
 from tickcast.training import training_rows as rows_of_bars
@@ -110,7 +111,7 @@ def _history(
     """The rows of each symbol, and what the card says of them."""
     symbols, days = request.get("symbols"), request.get("days")
     if symbols is not None and not (
-        isinstance(symbols, list) and symbols and all(isinstance(s, str) and s.isalnum() for s in symbols)
+        isinstance(symbols, list) and symbols and all(isinstance(s, str) and is_symbol(s) for s in symbols)
     ):
         raise RequestError(f'symbols should be a list like ["BTCUSDT"], not {symbols!r}')
     if days is not None and (not isinstance(days, int) or isinstance(days, bool) or days < 1):

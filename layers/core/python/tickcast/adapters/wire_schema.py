@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from tickcast import wire
+from tickcast import json_text, wire
 
 
 def schema_key(fingerprint: bytes) -> str:
@@ -14,5 +13,5 @@ def schema_key(fingerprint: bytes) -> str:
 
 def publish(s3: Any, bucket: str) -> None:
     """Store this code's schema, so that readers of another version can read what it writes."""
-    body = json.dumps(wire.SCHEMA, indent=1, allow_nan=False).encode()
+    body = json_text.strict(wire.SCHEMA, indent=1).encode()
     s3.put_object(Bucket=bucket, Key=schema_key(wire.FINGERPRINT), Body=body, ContentType="application/json")

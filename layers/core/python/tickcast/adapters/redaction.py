@@ -1,0 +1,75 @@
+"""Secrets kept out of texts. Libraries put what they were given into their errors: a header's value, a
+connection string, a signed address. Such a text is cleaned by `redact` before it is logged, stored or shown.
+
+What is cleaned: the values given, those of this process's environment variables that are named like secrets,
+and whatever is written as a secret usually is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from urllib.parse import quote, quote_plus
+
+HIDDEN = "***"
+_SHORTEST = 8  # characters: a shorter value would be found in words that are no secret
+_SHOWN = 500  # characters of an error's text
+_SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSWORD|PASSWD|(^|_)PASS$|API_?KEY|ACCESS_?KEY|(^|_)KEY$", re.I)
+_PATTERNS = tuple(
+    (re.compile(pattern, re.I), replacement)
+    for pattern, replacement in (
+        # user:password@ of an address
+        (r"(\b[a-z][a-z0-9+.-]*://)[^\s/@'\"]*@", rf"\1{HIDDEN}@"),
+        # a parameter of a signed address: AWS's, and others' of the usual names
+        (r"([?&;](?:[\w.-]*(?:signature|token|credential|secret|password|key))=)[^&\s'\"]+", rf"\1{HIDDEN}"),
+        # a header
+        (
+            r"(\b(?:x-mbx-apikey|x-api-key|(?:proxy-)?authorization|x-amz-security-token|(?:set-)?cookie)"
+            r"['\"]?\s*(?::|=|,|header:)\s*)[^\r\n]+",
+            rf"\1{HIDDEN}",
+        ),
+        # password='…' of a connection string, "password": "…" of JSON or a dictionary
+        (
+            r"(\b[\w-]*(?:password|passwd|secret|secret_?access_?key|session_?token|api_?key)['\"]?\s*[=:]\s*)"
+            r"('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s,;&}]+)",
+            rf"\1{HIDDEN}",
+        ),
+        # an AWS access key id
+        (r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b", HIDDEN),
+    )
+)
+
+
+def redact(text: str, *secrets: str) -> str:
+    """`text` without `secrets` and whatever else looks like one."""
+    for value in (*secrets, *_of_the_environment()):
+        for form in _forms(value):
+            text = text.replace(form, HIDDEN)
+    for pattern, replacement in _PATTERNS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def describe(error: BaseException, *secrets: str) -> str:
+    """An error of a library as text: its class and its message, redacted, on one line of bounded length."""
+    message = " ".join(redact(str(error), *secrets).split())
+    name = type(error).__name__
+    return f"{name}: {message[:_SHOWN]}" if message else name
+
+
+def _of_the_environment() -> Iterator[str]:
+    for name, value in os.environ.items():
+        if _SECRET_NAME.search(name):
+            yield value
+
+
+def _forms(value: str) -> Iterator[str]:
+    """How a secret may stand in a text: as it is, without its ends, escaped, percent-encoded."""
+    stripped = value.strip()
+    if len(stripped) < _SHORTEST:
+        return
+    escaped = (repr(value)[1:-1], repr(stripped)[1:-1], json.dumps(value)[1:-1], json.dumps(stripped)[1:-1])
+    encoded = (quote(stripped, safe=""), quote_plus(stripped))
+    yield from sorted({value, stripped, *escaped, *encoded}, key=len, reverse=True)

@@ -1,0 +1,117 @@
+"""Secrets kept out of texts, however a library writes them."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import urllib.parse
+from typing import Any
+
+import psycopg
+import pytest
+import redis
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.metrics import MetricUnit
+from botocore.exceptions import EndpointConnectionError
+from websockets.exceptions import InvalidHeader
+
+from tickcast.adapters.redaction import HIDDEN, describe, redact
+from tickcast.adapters.telemetry import Metrics, log_line
+
+KEY = "kEyThatNobodyMaySee/+0123456789"
+SIGNED = (
+    "https://bucket.s3.amazonaws.com/key?X-Amz-Credential=ASIAABCDEFGHIJKLMNOP%2F20260101"
+    "&X-Amz-Security-Token=FwoGZXIvYXdzEJr&X-Amz-Signature=abc123def456"
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        KEY,
+        f"invalid header {KEY}\\n",
+        repr(f"{KEY}\n"),
+        json.dumps({"headers": [KEY + "\n"]}),
+        urllib.parse.quote(KEY, safe=""),
+        urllib.parse.quote_plus(KEY),
+    ],
+)
+def test_a_known_secret_is_found_in_every_form(text: str) -> None:
+    cleaned = redact(f"before {text} after", KEY + "\n")
+    assert cleaned.startswith("before ") and cleaned.endswith(" after")
+    assert "NobodyMaySee" not in cleaned
+
+
+def test_secrets_of_the_environment_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BINANCE_API_KEY", KEY)
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "sessionTokenOfNobody")
+    monkeypatch.setenv("STREAM_NAME", "ticks-of-everybody")
+    text = redact(f"{KEY} sessionTokenOfNobody ticks-of-everybody")
+    assert text == f"{HIDDEN} {HIDDEN} ticks-of-everybody"
+
+
+@pytest.mark.parametrize(
+    ("text", "secrets", "kept"),
+    [
+        ("redis://user:pass123@cache:6379/0", ["pass123"], ["cache:6379"]),
+        ("postgresql://tickcast:pass123@db/x failed", ["pass123"], ["db/x failed"]),
+        ("connection to host=db password='pa ss' port=1 failed", ["pa ss"], ["host=db", "port=1"]),
+        ('{"password": "pass123", "user": "u"}', ["pass123"], ['"user": "u"']),
+        (SIGNED, ["ASIAABCDEF", "FwoGZ", "abc123"], ["bucket.s3.amazonaws.com"]),
+        ("invalid X-MBX-APIKEY header: abcdefgh", ["abcdefgh"], ["invalid X-MBX-APIKEY"]),
+        ("Authorization: AWS4-HMAC-SHA256 Signature=abc", ["HMAC"], []),
+        ("the access key AKIAABCDEFGHIJKLMNOP is unknown", ["AKIAABCD"], ["is unknown"]),
+        ("wss://stream/stream?streams=btcusdt@trade/btcusdt@bestBidAsk", [], ["btcusdt@trade"]),
+    ],
+)
+def test_what_is_written_as_secrets_are(text: str, secrets: list[str], kept: list[str]) -> None:
+    cleaned = redact(text)
+    assert not [secret for secret in secrets if secret in cleaned]
+    assert all(part in cleaned for part in kept), cleaned
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InvalidHeader("X-MBX-APIKEY", f"{KEY}\n"),
+        EndpointConnectionError(endpoint_url=SIGNED.replace("abc123def456", KEY)),
+        psycopg.OperationalError(f'connection to "password={KEY}" failed'),
+        redis.ConnectionError(f"Error connecting to redis://:{KEY}@cache:6379"),
+        ValueError(f"Invalid header value {(KEY + chr(10)).encode()!r}"),
+    ],
+)
+def test_an_error_of_a_library_is_described_without(error: Exception) -> None:
+    text = describe(error, KEY)
+    assert text.startswith(type(error).__name__)
+    assert "NobodyMaySee" not in text
+    assert "\n" not in text and len(text) < 600
+
+
+def test_a_log_line_is_json_and_has_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BINANCE_API_KEY", KEY)
+    stream = io.StringIO()
+    logger = Logger(service="redacted", stream=stream, json_serializer=log_line)
+    try:
+        raise ValueError(f"the key {KEY} is wrong")
+    except ValueError:
+        logger.exception("failed", extra={"skill": math.nan, "why": [f"{KEY}\n"], "error": ValueError(KEY)})
+
+    def refuse(word: str) -> Any:
+        raise AssertionError(word)
+
+    (line,) = stream.getvalue().splitlines()
+    record = json.loads(line, parse_constant=refuse)
+    assert (record["message"], record["skill"]) == ("failed", None)
+    assert "ValueError" in record["exception"]
+    assert "NobodyMaySee" not in line
+
+
+def test_a_metric_that_is_no_number_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = Metrics(service="finite")
+    for name, value in (("Skill", math.nan), ("Latency", math.inf), ("Count", 2.0)):
+        metrics.add_metric(name, MetricUnit.Count, value)
+    metrics.flush_metrics()
+    line = json.loads(capsys.readouterr().out)
+    assert line["Count"] == [2.0]
+    assert not line.keys() & {"Skill", "Latency"}
