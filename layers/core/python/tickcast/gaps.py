@@ -135,6 +135,18 @@ class GapLedger:
             forgotten=data["forgotten"],
         )
 
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> GapLedger:
+        """The ledger of `record`, without the notices, of which that says nothing. Raises TypeError,
+        ValueError or KeyError on anything else."""
+        names = ("first_id", "last_id", "from_us", "to_us")
+        gaps = [Gap(*(int(gap[name]) for name in names), str(gap["cause"])) for gap in record["gaps"]]
+        quote_gaps = [
+            QuoteGap(int(gap["from_us"]), int(gap["to_us"]), str(gap["cause"]))
+            for gap in record["quote_gaps"]
+        ]
+        return cls(gaps, quote_gaps, forgotten=int(record["forgotten_trades"]))
+
 
 def touched_ms(gap: Gap) -> tuple[int, int]:
     """The predictions that lacked a gap's trades: made between two instants (ms), ends included."""
