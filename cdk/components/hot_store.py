@@ -24,7 +24,7 @@ PORT = 6379
 
 # Commands by category, over all keys. Without @dangerous: no FLUSHALL, KEYS, CONFIG, SHUTDOWN.
 WRITER = "on ~* -@all +@read +@write +@scripting +@connection +@transaction -@dangerous"
-READER = "on ~* -@all +@read +@connection -@dangerous"
+READER = "on ~* -@all +@read +@connection -@dangerous +info"  # how full it is, for /health
 # Reads receipts and gap ledgers, writes heartbeats, and nothing else (key rights of their own: Valkey 7.2).
 AUDITOR = "on %R~predictions:* %R~gaps:* %W~heartbeat:* -@all +xrevrange +mget +set +@connection -@dangerous"
 # Reads outcomes and receipts, writes accuracy and its heartbeat.

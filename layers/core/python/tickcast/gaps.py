@@ -139,13 +139,16 @@ class GapLedger:
     def from_record(cls, record: dict[str, Any]) -> GapLedger:
         """The ledger of `record`, without the notices, of which that says nothing. Raises TypeError,
         ValueError or KeyError on anything else."""
-        names = ("first_id", "last_id", "from_us", "to_us")
-        gaps = [Gap(*(int(gap[name]) for name in names), str(gap["cause"])) for gap in record["gaps"]]
-        quote_gaps = [
-            QuoteGap(int(gap["from_us"]), int(gap["to_us"]), str(gap["cause"]))
-            for gap in record["quote_gaps"]
+        gaps = [
+            Gap(int(gap["first_id"]), int(gap["last_id"]), *_times(gap), str(gap["cause"]))
+            for gap in record["gaps"]
         ]
+        quote_gaps = [QuoteGap(*_times(gap), str(gap["cause"])) for gap in record["quote_gaps"]]
         return cls(gaps, quote_gaps, forgotten=int(record["forgotten_trades"]))
+
+
+def _times(gap: dict[str, Any]) -> tuple[int, int]:
+    return int(gap["from_us"]), int(gap["to_us"])
 
 
 def touched_ms(gap: Gap) -> tuple[int, int]:

@@ -171,6 +171,13 @@ class HotStore:
         """The state of `symbol` as far as its receipts and its ledger know it, at sequence 0."""
         return self._recall({symbol: (0, None)})[symbol]
 
+    def stored_state(self, symbol: str) -> bytes:
+        """The state of `symbol` as it is stored, for study; empty if there is none."""
+        try:
+            return bytes(self._client.hget(f"state:{symbol}", "ring") or b"")
+        except redis.ResponseError:  # of another type
+            return b""
+
     def _state(self, symbol: str, sequence: int, data: Any) -> SymbolState:
         if data is None:
             raise StateError("Redis has no state of it")
@@ -189,7 +196,8 @@ class HotStore:
         answers, states = iter(_answers(pipeline)), {}
         for symbol, (sequence, data) in lost.items():
             entries, ledger = next(answers), next(answers)
-            state = recalled_state(symbol, self._lateness_us, _readable(entries), _readable_record(ledger))
+            known = _read(ledger) if isinstance(ledger, bytes) else None
+            state = recalled_state(symbol, self._lateness_us, _readable(entries), known)
             if isinstance(data, bytes):
                 salvage(state, data)
             state.sequence = sequence
@@ -269,7 +277,9 @@ class HotStore:
                 self._went_back.discard(state.symbol)
         if behind:
             self._accept(behind)
-            raise StoreWentBack(f"the store is at other states than were read, and behind: {', '.join(behind)}")
+            raise StoreWentBack(
+                f"the store is at other states than were read, and behind: {', '.join(behind)}"
+            )
         return [state.sequence == sequence for state, sequence in zip(states, stored, strict=True)]
 
     def fullness(self) -> float | None:
@@ -324,8 +334,7 @@ class HotStore:
 
     def record(self, key: str) -> dict[str, Any] | None:
         """The JSON under `key`; None where there is none."""
-        found: dict[str, Any] | None = _read(self._client.get(key))
-        return found
+        return _read(self._client.get(key))
 
     def _after(self, stream: str, entry: str, limit: int) -> list[tuple[str, dict[str, Any]]]:
         found = self._client.xrange(stream, min=f"({entry}", count=limit)
@@ -336,8 +345,13 @@ class HotStore:
         return {name: _read(text) for name, text in zip(names, found, strict=True)}
 
 
-def _read(text: bytes | None) -> Any:
-    return json.loads(text) if text else None
+def _read(text: bytes | None) -> dict[str, Any] | None:
+    """The record in `text`; None where there is none, an empty one where it is no JSON object."""
+    if not text:
+        return None
+    with suppress(ValueError, TypeError):
+        return dict(json.loads(text))
+    return {}
 
 
 def _json(record: dict[str, Any]) -> str:
@@ -366,12 +380,6 @@ def _readable(entries: Any) -> list[dict[str, Any]]:
         with suppress(ValueError, KeyError, TypeError):
             found.append(dict(json.loads(entry[1][b"json"])))
     return found
-
-
-def _readable_record(text: Any) -> dict[str, Any] | None:
-    with suppress(ValueError, TypeError):
-        return dict(json.loads(text)) if text else None
-    return None
 
 
 def _texts(entries: list[tuple[bytes, dict[bytes, bytes]]]) -> list[dict[str, Any]]:
