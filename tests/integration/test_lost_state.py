@@ -106,10 +106,8 @@ def test_the_whole_record_goes_on(
     entries = [(o["timestamp"], o["horizon_s"]) for o in outcomes]
     until_ms = max(made)
     assert sorted(entries) == sorted((t, h) for t in made for h in HORIZONS_S if t + h * 1000 <= until_ms)
-    newest_outcome = [
-        o for o in outcomes if o["timestamp"] == newest["timestamp"] - 2000 and o["horizon_s"] == 10
-    ]
-    assert newest_outcome[0]["challenger"]["model_id"] == "m2"
+    pending = (newest["timestamp"] - 2000, 10)
+    assert outcomes[entries.index(pending)]["challenger"]["model_id"] == "m2"
     after = store.load(["BTCUSDT"])[0]["BTCUSDT"].memory
     for model_id in ("m1", "m2"):
         for h in HORIZONS_S:
