@@ -37,6 +37,7 @@ KEPT_SECONDS = 61  # a minute, and the second that its returns start from
 SILENCE_US = 60 * SECOND_US  # so long without a tick ends a stretch
 PROXY_LIFE_US = 10 * SECOND_US
 MAX_OPEN_TICKS = 500
+MAX_HELD_TICKS = 10_000  # open ones; about half a second of all that a shard can carry
 MAX_LATE_IDS = 100
 
 # Quantities and prices are mantissas at 1e-8, times µs. Everything after `notional` but the sums is the
@@ -211,7 +212,7 @@ class BarRing:
         self.gaps.noticed(batch.notices)
         self._take(batch.trades, batch.quotes)
         self.watermark_us = max(self.watermark_us, batch.watermark_us)
-        due = bar_index(self.watermark_us - self.lateness_us)
+        due = max(bar_index(self.watermark_us - self.lateness_us), self._due_by_count())
         if self.next_bar < 0:
             return
         step = every_us // BAR_US
@@ -226,6 +227,18 @@ class BarRing:
                 return
             self._close(instant)
             yield instant * BAR_US
+
+    def _due_by_count(self) -> int:
+        """The bar up to which bars are closed although nobody claims that they are complete: so far that at
+        most `MAX_HELD_TICKS` newer ticks stay open. 0 while there are no more than that.
+
+        While claims are missing (no connection is known to be caught up) the state would grow without end. It
+        is the ticks' number that decides, not the newest one's time, which may be far off.
+        """
+        if len(self.open_trades) + len(self.open_quotes) <= MAX_HELD_TICKS:
+            return 0
+        times_us = np.concatenate([self.open_trades["time_us"], self.open_quotes["time_us"]])
+        return bar_index(int(np.partition(times_us, -MAX_HELD_TICKS)[-MAX_HELD_TICKS])) + 1
 
     def _skip_silence(self, due: int) -> None:
         """Where more than a minute without a tick is due, go on at the next tick, or at the end."""
