@@ -74,7 +74,7 @@ return ARGV[2]
 _COMMIT_SHA = hashlib.sha1(_COMMIT.encode(), usedforsecurity=False).hexdigest()  # as Redis names scripts
 
 
-class StoreWentBack(RuntimeError):
+class StoreWentBack(redis.RedisError):
     """The store has states from before what was written to it, or lost some; the message names the symbols.
     Who tries again starts from what it has now."""
 
