@@ -27,6 +27,7 @@ from tickcast.adapters.schema_book import SchemaBook
 from tickcast.bars import BarRing
 from tickcast.frames import decode_frames
 from tickcast.prediction import PREDICT_EVERY_US
+from tickcast.sums import total
 from tickcast.ticks import SCALE, TRADE
 
 EVENTS, TICKS_PER_EVENT = 20, 1000
@@ -87,7 +88,8 @@ def _check(packed: BarRing, small: BarRing, plain: usual_handler.PlainBars) -> N
         if (bar := ours.get(theirs["end_us"])) is None:
             continue  # ours waits for late ticks
         for name in _CHECKED:
-            value = bar[name] if name.endswith("count") else bar[name] / SCALE
+            whole = total(bar[name][None]) if bar[name].ndim else int(bar[name])
+            value = whole if name.endswith("count") else whole / SCALE
             if abs(value - theirs[name]) > 1e-6 * max(1.0, abs(value)):
                 raise AssertionError(f"the usual handler's {name} is {theirs[name]}, ours {value}")
 

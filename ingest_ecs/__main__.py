@@ -42,20 +42,23 @@ metrics = Metrics(
 def health_report(
     session: Session, stream: Stream, producer: Producer, symbols: tuple[str, ...]
 ) -> dict[str, Any]:
-    now_us = time.time_ns() // 1000
+    now_us, now_s = time.time_ns() // 1000, time.monotonic()
     last_tick_us = dict(producer.last_tick_us)
     ages = {s: (now_us - last_tick_us[s]) / 1e6 if s in last_tick_us else None for s in symbols}
+    quiet_s = {s: session.quiet_s(s) for s in symbols}
+    quiet = {s: at_s is not None and now_s - at_s < READY_TICK_AGE_S for s, at_s in quiet_s.items()}
     why = [] if session.is_live else [session.why]
     for symbol, age_s in ages.items():
-        if age_s is None or age_s > READY_TICK_AGE_S:
+        if not quiet[symbol] and (age_s is None or age_s > READY_TICK_AGE_S):
             why.append(f"{symbol}: no tick yet" if age_s is None else f"{symbol}: no tick for {age_s:.0f} s")
     if producer.last_error:
         why.append(f"Kinesis: {producer.last_error}")
     return {
-        "live": time.monotonic() - producer.turned_s < STUCK_AFTER_S,
+        # A task that never had data is no replacement for the one before it, which ECS stops for it.
+        "live": session.has_delivered and now_s - producer.turned_s < STUCK_AFTER_S,
         "ready": not why,
         "why": "; ".join(why),
-        "symbols": {symbol: {"last_tick_age_s": age_s} for symbol, age_s in ages.items()},
+        "symbols": {s: {"last_tick_age_s": age_s, "quiet": quiet[s]} for s, age_s in ages.items()},
         "waiting_records": producer.waiting_records(),
         "bad_frames": dict(producer.bad_frames),
         "counts": {"connections": stream.connections, **vars(producer.counts)},
@@ -114,6 +117,7 @@ async def ingest(settings: IngestSettings) -> None:
         settings.linger_s,
         logger,
         lambda connection, symbol, kind: session.data(connection, symbol, kind, time.monotonic()),
+        busy_symbol=settings.busy_symbol,
     )
     stream = Stream(settings, session, producer, logger)
     loop, stop = asyncio.get_running_loop(), asyncio.Event()

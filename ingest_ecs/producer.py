@@ -53,7 +53,8 @@ class _Queue:
     notices: list[Notice] = field(default_factory=list)  # to go with the next batch
     newest_us: int = 0  # exchange time of the newest tick
     lost_why: str | None = STARTED  # set while no connection delivers: the next tick ends the gap
-    watermark_sent_s: float = 0.0
+    claimed_s: dict[str, float] = field(default_factory=dict)  # by connection: when it last claimed
+    quiet_us: int = wire.NEVER_QUIET  # when the exchange last had nothing that had not come
     newest_id: int | None = None  # the highest trade id
     newest_trade_us: int = 0  # its exchange time
     suspect: str | None = None  # why trades may be missing before the next one
@@ -82,7 +83,8 @@ class Counts:
 class Producer:
     """`run` turns what lanes took into records and puts them, until `drain` was asked for and all are out.
 
-    `saw_data(connection, symbol, kind)` is called for each stream that delivered.
+    `saw_data(connection, symbol, kind)` is called for each stream that delivered. The ticks of `busy_symbol`,
+    unless it is one of `symbols`, are for nothing else: they show that a connection is alive.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class Producer:
         logger: Logger,
         saw_data: Callable[[int, str, str], None] = lambda connection, symbol, kind: None,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        busy_symbol: str | None = None,
     ) -> None:
         self._kinesis = kinesis
         self._stream_name = stream_name
@@ -103,6 +106,7 @@ class Producer:
         self._logger = logger
         self._saw_data = saw_data
         self._now_us = now_us
+        self._busy_symbol = busy_symbol
         self._queues = {symbol: _Queue() for symbol in symbols}
         self._lanes: list[Lane] = []
         self._draining = asyncio.Event()
@@ -120,7 +124,9 @@ class Producer:
         for each in self._lanes:  # what another has taken counts as delivered
             self._pack_lane(each)
         self._lanes.remove(lane)
-        if not any(other.watermarks for other in self._lanes):
+        for symbol in self._queues:
+            self._withdraw(symbol, lane)
+        if not any(other.delivers for other in self._lanes):
             for queue in self._queues.values():
                 queue.lost_why = queue.lost_why or why
                 queue.suspect = queue.suspect or why
@@ -132,6 +138,12 @@ class Producer:
         queue.notices.append(Notice(why, now_us - int(stall.seconds * 1e6), now_us))
         if stall.kind == "trades":
             queue.suspect = queue.suspect or why
+
+    def quiet(self, symbol: str, at_us: int) -> None:
+        """At the local time `at_us` the exchange had nothing of `symbol` that had not come."""
+        queue = self._queues[symbol]
+        queue.quiet_us = max(queue.quiet_us, at_us)
+        queue.claimed_s = dict.fromkeys(queue.claimed_s, float("-inf"))  # goes with a claim, now
 
     def drain(self) -> None:
         """Put what was taken, then let `run` return."""
@@ -164,12 +176,17 @@ class Producer:
             self._pack_lane(lane)
         now_us = self._now_us()
         for symbol, queue in self._queues.items():
-            if now_us / 1e6 - queue.watermark_sent_s < WATERMARK_EVERY_S:
-                continue
             for lane in self._lanes:
                 watermark_us = lane.watermark_us(symbol, now_us)
-                if watermark_us is not None:
+                if watermark_us is None:
+                    self._withdraw(symbol, lane)
+                elif now_us / 1e6 - queue.claimed_s.get(lane.name, float("-inf")) >= WATERMARK_EVERY_S:
                     self._enqueue(symbol, lane, _NO_TRADES, _NO_QUOTES, watermark_us)
+
+    def _withdraw(self, symbol: str, lane: Lane) -> None:
+        """Take back what `lane` claimed of `symbol`: bars shall not wait for it."""
+        if self._queues[symbol].claimed_s.pop(lane.name, None) is not None:
+            self._enqueue(symbol, lane, _NO_TRADES, _NO_QUOTES, wire.WITHDRAWN)
 
     def _pack_lane(self, lane: Lane) -> None:
         ticks = lane.drain()
@@ -180,6 +197,9 @@ class Producer:
             trades = ticks.trades.get(symbol, _NO_TRADES)
             quotes = ticks.quotes.get(symbol, _NO_QUOTES)
             queue = self._queues.get(symbol)
+            if queue is None and symbol == self._busy_symbol:
+                self._saw_data(lane.number, symbol, "trades" if len(trades) else "quotes")
+                continue
             if queue is None:
                 self._bad_frame(KeyError(f"symbol {symbol} was not subscribed"))
                 continue
@@ -233,8 +253,11 @@ class Producer:
     def _enqueue(self, symbol: str, lane: Lane, trades: Trades, quotes: Quotes, watermark_us: int) -> None:
         queue = self._queues[symbol]
         notices, queue.notices = tuple(queue.notices), []
-        batch = wire.TickBatch(symbol, self._source, lane.name, watermark_us, trades, quotes, notices)
-        queue.watermark_sent_s = self._now_us() / 1e6
+        batch = wire.TickBatch(
+            symbol, self._source, lane.name, watermark_us, trades, quotes, notices, queue.quiet_us
+        )
+        if watermark_us >= 0:
+            queue.claimed_s[lane.name] = self._now_us() / 1e6
         queue.waiting.append((wire.encode(batch), batch.tick_count))
         queue.waiting_bytes += len(queue.waiting[-1][0])
         while queue.waiting_bytes > MAX_WAITING_BYTES:

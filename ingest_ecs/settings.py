@@ -6,12 +6,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tickcast.adapters.settings import SettingsError, symbols_in
+from tickcast.adapters.settings import PUBLIC_REST_URL, SettingsError, symbols_in
 from tickcast.session import ROLLOVER_S
 
 SBE_URL = "wss://stream-sbe.binance.com:9443"
 JSON_URL = "wss://data-stream.binance.vision"
 PROTOCOLS = ("sbe", "json")
+BUSY_SYMBOL = "BTCUSDT"
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class IngestSettings:
     linger_s: float
     health_port: int
     rollover_s: float
+    busy_symbol: str  # its quotes never pause: every connection carries them to show that it is alive
+    rest_url: str  # of the exchange, which is asked whether a silent market is quiet
     api_key: str = field(repr=False)  # never in a log or a dump
 
     @classmethod
@@ -57,15 +60,21 @@ class IngestSettings:
             linger_s=_number(env, "LINGER_MS", 100) / 1000,
             health_port=int(_number(env, "HEALTH_PORT", 8080)),
             rollover_s=_number(env, "ROLLOVER_S", ROLLOVER_S),
+            busy_symbol=symbols_in(env.get("BUSY_SYMBOL", BUSY_SYMBOL))[0],
+            rest_url=env.get("REST_URL", PUBLIC_REST_URL),
             api_key=env.get("BINANCE_API_KEY", ""),
         )
 
     def stream_address(self) -> str:
         """The address that delivers every trade and every change of the best bid and ask."""
         quotes = "bestBidAsk" if self.protocol == "sbe" else "bookTicker"
-        names = "/".join(f"{s.lower()}@{kind}" for s in self.symbols for kind in ("trade", quotes))
+        names = [f"{s.lower()}@{kind}" for s in self.symbols for kind in ("trade", quotes)]
+        if self.busy_symbol not in self.symbols:
+            names.append(f"{self.busy_symbol.lower()}@{quotes}")
+            if self.protocol == "json":  # whose quotes have no time but what trades lend them
+                names.append(f"{self.busy_symbol.lower()}@trade")
         unit = "" if self.protocol == "sbe" else "&timeUnit=MICROSECOND"
-        return f"{self.stream_url}/stream?streams={names}{unit}"
+        return f"{self.stream_url}/stream?streams={'/'.join(names)}{unit}"
 
 
 def _number(env: Mapping[str, str], name: str, default: float) -> float:

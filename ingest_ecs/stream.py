@@ -1,7 +1,7 @@
 """The sockets: does what `tickcast.session` decides, and tells it what happened.
 
 Nothing slow happens between two frames, or pings go unanswered and the exchange hangs up: a frame is put
-on its connection's lane, and decoded a linger later with the others.
+on its connection's lane, and decoded a linger later with the others. REST is asked in a thread.
 """
 
 from __future__ import annotations
@@ -19,18 +19,26 @@ from websockets.exceptions import InvalidStatus, WebSocketException
 from ingest_ecs.lane import Lane
 from ingest_ecs.producer import Producer
 from ingest_ecs.settings import IngestSettings
-from tickcast.session import Close, FatalSessionError, Open, Session
+from tickcast.adapters.binance_rest import BinanceRest, RateLimited, RestError
+from tickcast.session import Close, FatalSessionError, Newest, Open, Session
+from tickcast.ticks import TickError
 
 OPEN_TIMEOUT_S = 10
 CLOSE_TIMEOUT_S = 2
-TURN_S = 0.25  # the session is asked this often, beside whenever something happens
+TURN_S = 0.25  # the session is asked this often, and whenever something happens
+REST_TIMEOUT_S = 2.0  # an answer that takes longer comes too late for what it is asked for
 
 
 class Stream:
     """Holds the stream open. `connections` counts handshakes that succeeded."""
 
     def __init__(
-        self, settings: IngestSettings, session: Session, producer: Producer, logger: Logger
+        self,
+        settings: IngestSettings,
+        session: Session,
+        producer: Producer,
+        logger: Logger,
+        rest: BinanceRest | None = None,
     ) -> None:
         self._settings = settings
         self._session = session
@@ -39,6 +47,11 @@ class Stream:
         self._task_name = uuid.uuid4().hex[:8]
         self._sockets: dict[int, asyncio.Task[None]] = {}
         self._lanes: dict[int, Lane] = {}
+        self._closed_why: dict[int, str] = {}  # of those that are being closed
+        self._rest = rest or BinanceRest(settings.rest_url, timeout_s=REST_TIMEOUT_S, retries=0)
+        self._look: asyncio.Task[None] | None = None
+        self._look_problem = ""
+        self._newest: dict[str, Newest] = {}  # what connections that ended had brought
         self._happened = asyncio.Event()
         self._fatal: FatalSessionError | None = None
         self.connections = 0
@@ -52,7 +65,8 @@ class Stream:
                 for stall in self._session.take_stalls():
                     self._producer.stalled(stall)
                 for connection, lane in self._lanes.items():
-                    lane.is_stalled = self._session.is_stalled(connection)
+                    lane.withdrawn = self._session.withdrawn(connection)
+                self._look_if_due()
                 self._happened.clear()
                 # Not wait_for, which on Python 3.11 can swallow a cancellation that comes just then.
                 with contextlib.suppress(TimeoutError):
@@ -60,9 +74,10 @@ class Stream:
                         await self._happened.wait()
             raise self._fatal
         finally:
-            for task in self._sockets.values():
+            tasks = [*self._sockets.values(), *([self._look] if self._look else [])]
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*self._sockets.values(), return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def _act(self, action: Open | Close) -> None:
         if isinstance(action, Open):
@@ -70,11 +85,43 @@ class Stream:
             self._sockets[action.connection] = asyncio.create_task(self._hold(action.connection))
         elif action.connection in self._sockets:
             self._logger.info("closing", extra={"connection": action.connection, "why": action.why})
+            self._closed_why[action.connection] = action.why
             self._sockets[action.connection].cancel()
+
+    def _look_if_due(self) -> None:
+        """Ask REST about the symbols that are silent, unless an answer is still waited for."""
+        if self._look is not None and not self._look.done():
+            return
+        if symbols := self._session.looks(time.monotonic()):
+            self._look = asyncio.create_task(self._look_at(symbols))
+
+    async def _look_at(self, symbols: list[str]) -> None:
+        asked_s, asked_us = time.monotonic(), time.time_ns() // 1000
+        try:
+            found = await asyncio.to_thread(self._rest.newest, symbols)
+        except (RestError, TickError) as error:
+            retry_after_s = error.retry_after_s if isinstance(error, RateLimited) else 0.0
+            self._session.look_failed(time.monotonic(), retry_after_s)
+            if (problem := f"{type(error).__name__}: {error}") != self._look_problem:
+                self._logger.warning("REST cannot say whether markets are quiet", extra={"reason": problem})
+            self._look_problem = problem
+            return
+        self._look_problem = ""
+        for connection, lane in self._lanes.items():
+            for symbol, newest in found.items():
+                come = lane.newest.get(symbol, Newest())
+                ahead = newest.ahead_of(come)
+                lane.newest[symbol] = come.filled_from(newest)
+                self._session.looked(connection, symbol, ahead, asked_s)
+                if not ahead:
+                    self._producer.quiet(symbol, asked_us)
+        self._happened.set()
 
     async def _hold(self, connection: int) -> None:
         """One connection, from handshake to its end."""
-        lane = Lane(connection, f"{self._task_name}-{connection}", self._settings.protocol)
+        known = {symbol: come for lane in self._lanes.values() for symbol, come in lane.newest.items()}
+        name = f"{self._task_name}-{connection}"
+        lane = Lane(connection, name, self._settings.protocol, self._newest | known)
         why, status, retry_after_s = "closed by the exchange", None, 0.0
         try:
             await self._receive(connection, lane)
@@ -85,7 +132,7 @@ class Stream:
         except (OSError, WebSocketException, TimeoutError) as error:
             why = f"{type(error).__name__}: {error}"
         except asyncio.CancelledError:
-            why = "closed by us"
+            why = self._closed_why.pop(connection, "ingest was stopped")
         finally:
             self._ended(connection, lane, why, status, retry_after_s)
 
@@ -118,6 +165,7 @@ class Stream:
         self._logger.warning("connection ended", extra={"connection": connection, "why": why})
         if self._lanes.pop(connection, None):
             self._producer.close_lane(lane, why)
+            self._newest |= lane.newest
         self._sockets.pop(connection, None)
         try:
             self._session.closed(connection, why, status, time.monotonic(), retry_after_s)

@@ -221,6 +221,7 @@ class System:
             "POWERTOOLS_SERVICE_NAME": "ingest_ecs",
         }
         if self.exchange_url:
+            settings |= {"REST_URL": self.exchange_url, "BUSY_SYMBOL": self.symbols[0]}
             settings["STREAM_URL"] = self.exchange_url.replace("http://", "ws://")
             settings["BINANCE_API_KEY"] = servers.EXCHANGE_API_KEY
         else:

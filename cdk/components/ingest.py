@@ -77,6 +77,8 @@ class Ingest(Construct):
                 "POWERTOOLS_METRICS_NAMESPACE": environment.metrics_namespace,
                 "AWS_DEFAULT_REGION": Stack.of(self).region,
                 "STREAM_URL": settings.stream_url,
+                "REST_URL": environment.history.rest_url,
+                "BUSY_SYMBOL": settings.busy_symbol,
                 "LINGER_MS": str(settings.linger_ms),
                 "HEALTH_PORT": str(HEALTH_PORT),
                 "PROTOCOL": "sbe",
@@ -98,7 +100,7 @@ class Ingest(Construct):
                 interval=Duration.seconds(15),
                 timeout=Duration.seconds(5),
                 retries=3,
-                start_period=Duration.seconds(60),
+                start_period=Duration.seconds(300),
             ),
         )
         door = ec2.SecurityGroup(

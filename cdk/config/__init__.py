@@ -205,12 +205,16 @@ class Database(Settings):
 
 
 class Ingest(Settings):
-    """The Fargate task that holds the exchange's stream. Each further task is a second pair of ears."""
+    """The Fargate task that holds the exchange's stream. Each further task is a redundant feed.
+
+    The quotes of `busy_symbol` never pause: every connection carries them to show that it is alive.
+    """
 
     cpu: Literal[256, 512, 1024] = 256
     memory_mb: Positive = 512
     tasks: Annotated[int, Field(ge=0, le=4)] = 1
     stream_url: str = "wss://stream-sbe.binance.com:9443"
+    busy_symbol: str = "BTCUSDT"
     linger_ms: Positive = 100
 
 

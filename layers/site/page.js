@@ -48,12 +48,12 @@ function showLatest(it) {
   at("direction").className = !known(move) || it.abstains ? "soft" : move > 0 ? "good" : "bad";
   at("price").textContent = price(it.predicted_price);
   at("why").hidden = !isFallback;
-  at("why").textContent = isFallback ? `Fallback: ${it.reason.replaceAll("_", " ")}. The features are ${number(it.age_s, 1)} s old.` : "";
+  at("why").textContent = isFallback ? `Fallback: ${it.reason.replaceAll("_", " ")}. The features are complete up to ${number(it.claim_age_s, 1)} s ago, their newest tick is ${number(it.tick_age_s, 1)} s old.` : "";
   const figures = {
     "expected move": signed(move), "cost, in and out": bp(it.cost_bp), "edge": signed(it.edge_bp), "noise": bp(it.noise_bp),
     "confidence": share(it.confidence), "stays flat": share(it.p_flat),
     "80 % interval": known(it.lower) ? `${price(it.lower)} … ${price(it.upper)}` : "–", "starts from": price(it.basis_price),
-    "seconds left": number(it.seconds_left, 1), "age": number(it.age_s, 1) + " s",
+    "seconds left": number(it.seconds_left, 1), "age": number(it.age_s, 1) + " s" + (it.quiet ? `, quiet for ${number(it.tick_age_s, 0)} s` : ""),
     "model": (it.model_id || "–") + (it.provisional ? " (provisional)" : ""), "made in": number(it.latency_ms, 0) + " ms",
   };
   at("figures").replaceChildren(...Object.entries(figures).map(([name, value]) => {

@@ -9,13 +9,16 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from local import http_json, smoke
 from local.exchange.history import SETTLED_AFTER_US
 from local.system import System
 from tickcast.adapters.hot_store import HotStore
 from tickcast.bars import SECOND_US, Seconds
 from tickcast.gaps import UNKNOWN
-from tickcast.ticks import SCALE
+from tickcast.sums import total
+from tickcast.ticks import mantissa
 
 _IDLE_S = 15.0  # nothing more was accounted for in so long: it will not be
 _POLL_S = 0.5
@@ -177,7 +180,7 @@ class Accountant:
             rows += [row for row in more if row["T"] <= to_us]
             if not more or more[-1]["T"] > to_us:
                 break
-        return [Trades(row["f"], row["l"], row["T"], round(float(row["q"]) * SCALE)) for row in rows]
+        return [Trades(row["f"], row["l"], row["T"], mantissa(row["q"])) for row in rows]
 
     def _predicted_twice(self, symbol: str, since_us: int) -> int:
         """How many seconds have more than one prediction."""
@@ -212,7 +215,7 @@ def compare(seconds: Seconds, published: Iterable[Trades], absent: Collection[in
         if (
             difference == 0
             and index not in unknown
-            and int(second["buy_qty"] + second["sell_qty"]) != volumes[index]
+            and total(np.stack([second["buy_qty"], second["sell_qty"]])) != volumes[index]
         ):
             twice += 1
     return twice, uncounted

@@ -19,6 +19,9 @@ _STALL_NOTICED_S = 90.0  # trades may pause for long before that means something
 _DAY_S = 20.0  # "24 h"
 _OUTAGE_S = 30.0
 _ROLLOVER_S = _DAY_S * 22.5 / 24
+_FROZEN_S = 20.0
+_PAUSE_S = 600.0
+_STALE_S = 5.0  # no older tick is served as fresh, but for half a second of measuring
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,46 @@ def pause(stage: Stage) -> str:
     stage.order("stall", stream="trade", seconds=3)
     stage.wait(6)
     return "trades withheld for 3 s"
+
+
+def frozen(stage: Stage) -> str:
+    """The connection and its pings stay, and nothing comes on any stream, of new connections neither."""
+    with stage.reading(stage.system.symbols[0]) as answers:
+        stage.wait(2)
+        stage.order("freeze", seconds=_FROZEN_S)
+        stage.wait(_FROZEN_S)
+    if not answers.fresh or len(answers.fresh) == len(answers.bodies):
+        raise DrillFailed(f"{len(answers.fresh)} of {len(answers.bodies)} answers were a model's")
+    if answers.stale_after_s > _STALE_S + 0.5:
+        raise DrillFailed(f"a tick of {answers.stale_after_s:.1f} s ago was served as fresh")
+    return (
+        f"nothing sent for {_FROZEN_S:g} s; the oldest tick served as fresh was {answers.stale_after_s:.1f} s"
+    )
+
+
+def quiet(seconds: float = _PAUSE_S) -> Fault:
+    """Nothing happens on one market, and nothing is wrong: it stays the model's, and nobody reconnects."""
+
+    def fault(stage: Stage) -> str:
+        *others, symbol = stage.system.symbols
+        if not others:
+            raise DrillFailed("it takes a second market, which is busy")
+        before = stage.connections()
+        with stage.reading(symbol) as answers:
+            stage.order("pause_market", symbol=symbol, seconds=seconds)
+            stage.wait(seconds)
+        old = [body for body in answers.bodies if body["tick_age_s"] > _STALE_S + 1]
+        stale = [body for body in old if body["reason"] == "stale_features"]
+        if stale or not old:
+            raise DrillFailed(f"{len(stale)} of {len(old)} answers about the quiet market were stale")
+        if not all(body["quiet"] for body in old):
+            raise DrillFailed("answers about the quiet market do not say so")
+        if (opened := stage.connections() - before) != 0:
+            raise DrillFailed(f"{opened} reconnections for a quiet market")
+        fresh = sum(body["source"] == "model" for body in old)
+        return f"{symbol} paused for {seconds:g} s; {fresh} of {len(old)} answers were the model's"
+
+    return fault
 
 
 def cull_quotes(stage: Stage) -> str:
@@ -181,6 +224,8 @@ DRILLS = (
     Drill("stall_trades", stall("trade"), re.compile("^no trades came")),
     Drill("stall_quotes", stall("quote")),
     Drill("pause_trades", pause, re.compile("^skipped")),
+    Drill("frozen", frozen, re.compile("^no trades|^no data for")),
+    Drill("quiet", quiet()),
     Drill("cull_quotes", cull_quotes),
     Drill("server_shutdown", server_shutdown),
     Drill("max_age", max_age, needs_hits=False),

@@ -31,6 +31,8 @@ class Result:
 
     account: Account = field(default_factory=Account)
     recovered_s: float | None = None
+    stale_after_s: float | None = None  # the oldest tick that was served as fresh, where it was measured
+    reconnects: int | None = None  # of the ingest task, where it is the same from beginning to end
     note: str = ""
     problems: list[str] = field(default_factory=list)
 
@@ -41,6 +43,8 @@ class Result:
             **{name: counts[name] for name in ("sent", "in_bronze", "in_ledger", "lost")},
             "causes": sorted(self.account.causes),
             "recovered_s": self.recovered_s,
+            "stale_after_s": self.stale_after_s,
+            "reconnects": self.reconnects,
             "note": "; ".join([self.note, *self.problems]),
         }
 
@@ -77,6 +81,7 @@ def _drill(
 ) -> dict[str, int]:
     """Fill in `result`; the newest trade ids that it accounts for."""
     started_us, hits = time.time_ns() // 1000, stage.hits()
+    task, connections, stage.stale_after_s = stage.task, stage.connections(), None
     try:
         result.note = drill.fault(stage)
         ended_ms = time.time() * 1000
@@ -86,6 +91,9 @@ def _drill(
         result.recovered_s = round(stage.wait_until(recovered, "a fresh prediction", RECOVERY_S), 1)
     except (DrillFailed, PartFailed) as failure:
         result.problems.append(str(failure))
+    result.stale_after_s = stage.stale_after_s
+    if stage.system.ingest and stage.task is task:
+        result.reconnects = stage.connections() - connections
     stage.restore()
     until = sent_until_now(stage.system)
     stage.wait(_SETTLE_S)

@@ -1,9 +1,12 @@
-"""What a drill may do to a running system."""
+"""What a drill may do to a running system, and what it may read of it."""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from local import http_json
@@ -19,12 +22,30 @@ class DrillFailed(RuntimeError):
     """The fault did not come about, or the system did not do what it should; the message says which."""
 
 
+@dataclass
+class Answers:
+    """What the API answered about one symbol, in the order of time, while a drill ran."""
+
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def fresh(self) -> list[dict[str, Any]]:
+        """Those that a model stands for."""
+        return [body for body in self.bodies if body["source"] == "model"]
+
+    @property
+    def stale_after_s(self) -> float:
+        """The age of the oldest tick that was served as fresh, but for a market known to be quiet."""
+        return max((body["tick_age_s"] for body in self.fresh if not body["quiet"]), default=0.0)
+
+
 class Stage:
     """A running `system`, and `network`, through which a task that is told so reaches Kinesis."""
 
     def __init__(self, system: System, network: Proxy) -> None:
         self.system = system
         self.network = network
+        self.stale_after_s: float | None = None  # what a drill measured of it
         self._usual = list(system.ingest)
 
     # ------------------------------------------------------------------------------------- the exchange
@@ -64,6 +85,11 @@ class Stage:
         report: dict[str, Any] = http_json.get(f"{self.system.ingest[task]}/health").body
         return report
 
+    def connections(self) -> int:
+        """How many connections the longest running task has made so far."""
+        count: int = self.health(self.task)["counts"]["connections"]
+        return count
+
     def another_task(self, environment: Mapping[str, str] | None = None) -> Part:
         """Start a task beside those that run; it delivers when this returns."""
         task = self.system.start_ingest(environment)
@@ -85,6 +111,29 @@ class Stage:
             self._usual = [self.another_task()]
         if extra := [task for task in self.system.ingest if task not in self._usual]:
             self.system.stop_ingest(*extra)
+
+    # ----------------------------------------------------------------------------------------- the API
+
+    @contextmanager
+    def reading(self, symbol: str) -> Iterator[Answers]:
+        """Ask for predictions of `symbol` all the time, as a user does."""
+        answers, is_over = Answers(), threading.Event()
+        url = f"{self.system.api_url}predictions/{symbol}"
+
+        def read() -> None:
+            while not is_over.wait(_POLL_S):
+                answer = http_json.get(url, {"x-api-key": self.system.api_key})
+                if answer.status == 200:
+                    answers.bodies.append(answer.body)
+
+        reader = threading.Thread(target=read, daemon=True, name="reader")
+        reader.start()
+        try:
+            yield answers
+        finally:
+            is_over.set()
+            reader.join()
+        self.stale_after_s = round(answers.stale_after_s, 1)
 
     # --------------------------------------------------------------------------------------------- time
 

@@ -100,6 +100,11 @@ class TradeHistory:
         index = bisect_right(self._rows.columns[4], time_us) - 1
         return next(self._rows_between(index, index + 1), None) if index >= 0 else None
 
+    @property
+    def newest(self) -> AggTrade | None:
+        """The newest aggregate, though it may still grow."""
+        return next(self._rows_between(len(self._rows) - 1, len(self._rows)), None) if self._rows else None
+
     def _id(self, index: int) -> int:
         return (self._first_agg_id or 0) + self._rows.forgotten + index
 

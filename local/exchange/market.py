@@ -80,6 +80,33 @@ class Market:
         }
         self.streams = set().union(*self.streams_of.values())
         self._book = Book()
+        self._pauses_us = 0  # how long nothing happened because the market was paused
+        self._paused_at_us: int | None = None
+
+    def time_us(self, now_us: int) -> int:
+        """The market's own clock, which does not run while it is paused."""
+        return (now_us if self._paused_at_us is None else self._paused_at_us) - self._pauses_us
+
+    @property
+    def is_paused(self) -> bool:
+        return self._paused_at_us is not None
+
+    def pause(self, now_us: int) -> None:
+        """From now on nothing happens: no trade, no change of the book."""
+        self._paused_at_us = now_us
+
+    def resume(self, now_us: int) -> None:
+        """What was to happen next happens now."""
+        if self._paused_at_us is not None:
+            self._pauses_us += now_us - self._paused_at_us
+            self._paused_at_us = None
+
+    def as_of_now(self, sending: Sending) -> Sending:
+        """An event of the market's own clock, on the exchange's."""
+        event, late_us = sending.event, self._pauses_us
+        if isinstance(event, Trade | Quote):
+            event = event._replace(time_us=event.time_us + late_us)
+        return Sending(sending.due_us + late_us, sending.event_time_us + late_us, event)
 
     def record(self, event: Event) -> None:
         """Add an event to the history."""

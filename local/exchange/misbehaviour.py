@@ -2,9 +2,10 @@
 
     a handshake          -> check_handshake  refuse_key, refuse
     an opened connection -> opened           max_age
-    a frame to send      -> pass_on          stall, cull_quotes, duplicate, corrupt, schema_version, reorder
+    a frame to send      -> pass_on          stall, freeze, cull_quotes, duplicate, corrupt, schema_version,
+                                             reorder
     a REST request       -> before_rest      rest_status
-    the order itself     -> begin            drop, server_shutdown
+    the order itself     -> begin, end       drop, server_shutdown, pause_market
 
 Several orders may be in force; a frame passes them in the order in which they were given, reordering last.
 What is published, and counted as such, stays out of their reach.
@@ -17,7 +18,7 @@ import itertools
 import json
 import random
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from aiohttp import WSCloseCode
@@ -28,7 +29,7 @@ from local.exchange.delays import Delays
 from local.exchange.encoding import Encoding, Message
 from local.exchange.events import Quote, Trade
 from local.exchange.log import log
-from local.exchange.market import Now
+from local.exchange.market import Market, Now
 from local.exchange.orders import (
     Corrupt,
     CullQuotes,
@@ -37,6 +38,7 @@ from local.exchange.orders import (
     MaxAge,
     OnFrames,
     Order,
+    PauseMarket,
     Refuse,
     RefuseKey,
     Reorder,
@@ -101,13 +103,13 @@ class Misbehaviours:
 
     def __init__(
         self,
-        symbols: Collection[str],
+        markets: Mapping[str, Market],
         connections: Collection[Connection],
         max_age_s: float,
         seed: int,
         now_us: Now,
     ) -> None:
-        self._symbols = symbols
+        self._markets = markets
         self._connections = connections
         self._max_age_s = max_age_s
         self._rng = random.Random(seed)
@@ -121,10 +123,12 @@ class Misbehaviours:
     def begin(self, order: Order) -> int:
         """Obey; how many of the open connections are meant. Raises ValueError when it makes no sense now."""
         symbol = getattr(order, "symbol", None)
-        if symbol is not None and symbol not in self._symbols:
-            raise ValueError(f"symbol: {symbol!r} is none of {', '.join(self._symbols)}")
+        if symbol is not None and symbol not in self._markets:
+            raise ValueError(f"symbol: {symbol!r} is none of {', '.join(self._markets)}")
         if isinstance(order, Reorder) and any(self._of(Reorder)):
             raise ValueError("the streams are being reordered already: end that first")
+        if isinstance(order, PauseMarket) and self._markets[order.symbol].is_paused:
+            raise ValueError(f"{order.symbol} is paused already: end that first")
         active = _Active(next(self._ids), order, self._targets(order))
         self._active.append(active)
         seconds = order.grace_s if isinstance(order, ServerShutdown) else getattr(order, "seconds", None)
@@ -244,6 +248,9 @@ class Misbehaviours:
                     connection.offer(json.dumps({"e": "serverShutdown", "E": self._now_us() // 1_000}))
             case MaxAge():
                 self._set_ages()
+            case PauseMarket(symbol=symbol):
+                active.hits = 1
+                self._markets[symbol].pause(self._now_us())
             case Reorder(within_ms=within_ms):
                 active.delays = Delays(within_ms / 1e3, self._rng)
         self._finish_if_done(active)
@@ -294,6 +301,8 @@ class Misbehaviours:
             active.delays.flush()
         if isinstance(active.order, MaxAge):
             self._set_ages()
+        if isinstance(active.order, PauseMarket):
+            self._markets[active.order.symbol].resume(self._now_us())
         log("misbehaviour_ends", **active.report())
 
     def _age_limit_s(self) -> float:

@@ -65,6 +65,19 @@ class Stall(_OfFrames):
     kind: Literal["stall"]
 
 
+class Freeze(_Lasting):
+    """Send nothing on any stream of any connection, those to come included, while pings go on."""
+
+    kind: Literal["freeze"]
+
+
+class PauseMarket(_Lasting):
+    """No fault: nothing happens on this market, no trade and no change of its book."""
+
+    kind: Literal["pause_market"]
+    symbol: str
+
+
 class CullQuotes(_Lasting, _OfConnections):
     """Skip quotes, each with the probability `share`, so that update ids skip."""
 
@@ -143,8 +156,8 @@ class RestStatus(_Lasting):
         return self
 
 
-OnFrames = Stall | CullQuotes | Duplicate | Reorder | Corrupt | SchemaVersion
-Order = Drop | ServerShutdown | MaxAge | OnFrames | RefuseKey | Refuse | RestStatus
+OnFrames = Stall | Freeze | CullQuotes | Duplicate | Reorder | Corrupt | SchemaVersion
+Order = Drop | ServerShutdown | MaxAge | OnFrames | RefuseKey | Refuse | RestStatus | PauseMarket
 
 _ORDERS: TypeAdapter[Order] = TypeAdapter(Annotated[Order, Field(discriminator="kind")])
 

@@ -18,7 +18,7 @@ from local.exchange.history import AggTrade
 from local.exchange.market import Market, Now
 
 WEIGHT_LIMIT = 6_000  # per minute
-_WEIGHTS = {"/api/v3/aggTrades": 4, "/api/v3/exchangeInfo": 20}
+_WEIGHTS = {"/api/v3/aggTrades": 4, "/api/v3/exchangeInfo": 20, "/api/v3/ticker/24hr": 2}
 _DEPTH_WEIGHTS = ((100, 5), (500, 25), (1_000, 50), (5_000, 250))  # up to so many levels
 _MAX_AGG_TRADES, _MAX_LEVELS = 1_000, 5_000
 _MICROSECONDS_FROM = 10**14  # a time parameter this large states µs, a smaller one ms
@@ -60,6 +60,7 @@ class RestApi:
             web.get("/api/v3/exchangeInfo", self.exchange_info),
             web.get("/api/v3/aggTrades", self.agg_trades),
             web.get("/api/v3/depth", self.depth),
+            web.get("/api/v3/ticker/24hr", self.tickers),
             web.get("/local/sent", self.sent),
             web.get("/local/quote", self.quote),
         ]
@@ -145,6 +146,12 @@ class RestApi:
         _only(request, ("symbol", "limit"))
         update_id, bids, asks = self._market(request).depth(_limit(request, 100, _MAX_LEVELS))
         return web.json_response({"lastUpdateId": update_id, "bids": _texts(bids), "asks": _texts(asks)})
+
+    async def tickers(self, request: web.Request) -> web.Response:
+        """What is newest of each symbol; of Binance's statistics of the day only what can be known here."""
+        _only(request, ("symbol", "symbols", "type"))
+        tickers = [_ticker(self._markets[symbol]) for symbol in self._asked_symbols(request)]
+        return web.json_response(tickers[0] if "symbol" in request.query else tickers)
 
     # --------------------------------------------------------------------------------- the observer's own
 
@@ -260,6 +267,19 @@ def _agg_trade(request: web.Request, row: AggTrade) -> dict[str, Any]:
         "T": _time(request, row.time_us),
         "m": row.is_buyer_maker,
         "M": True,
+    }
+
+
+def _ticker(market: Market) -> dict[str, Any]:
+    trade, quote = market.trades.newest, market.quotes.last
+    return {
+        "symbol": market.symbol,
+        "lastPrice": decimal(trade.price) if trade else decimal(0),
+        "bidPrice": decimal(quote.bid_price) if quote else decimal(0),
+        "bidQty": decimal(quote.bid_qty) if quote else decimal(0),
+        "askPrice": decimal(quote.ask_price) if quote else decimal(0),
+        "askQty": decimal(quote.ask_qty) if quote else decimal(0),
+        "lastId": trade.last_id if trade else -1,
     }
 
 

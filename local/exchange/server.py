@@ -76,7 +76,7 @@ class Exchange:
         self._connections: dict[Connection, None] = {}  # oldest first
         self._attempts = Attempts(settings.limits)
         self.misbehaviours = Misbehaviours(
-            settings.symbols, self._connections.keys(), settings.limits.max_age_s, settings.seed, now_us
+            self.markets, self._connections.keys(), settings.limits.max_age_s, settings.seed, now_us
         )
         self._control = Control(self.misbehaviours)
         self._rest = RestApi(self.markets, settings.feed, now_us)
@@ -125,7 +125,7 @@ class Exchange:
             for kind, streams in market.streams_of.items()
         }
         heard = []
-        for sending in batch:
+        for sending in map(market.as_of_now, batch):
             market.record(sending.event)
             if isinstance(sending.event, Trade | Quote):
                 is_heard = bool(listeners[type(sending.event)])
@@ -155,7 +155,7 @@ class Exchange:
             await self.subscriptions.first_to(market.streams)
             log("replay_starts", symbol=market.symbol, speed=self.settings.speed)
             feed = self.settings.replay.feed(market.symbol, now_us(), self.settings.speed)
-        await pace(feed, now_us, lambda batch: self.publish(market, batch))
+        await pace(feed, lambda: market.time_us(now_us()), lambda batch: self.publish(market, batch))
 
     async def say_goodbye(self) -> None:
         self.misbehaviours.end()

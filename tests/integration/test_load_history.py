@@ -14,6 +14,7 @@ import pytest
 from tests.aws import BUCKET
 from tests.history_tables import SYMBOL, aggregates, checksums, put, put_hours
 from tests.market import START_US, batch, random_ticks
+from tests.unit.test_sums import market
 from tickcast.adapters import bronze
 from tickcast.adapters.history_store import HistoryStore, OpenStore, days_between
 from tickcast.adapters.load_history import LoadHistory, RequestError
@@ -23,6 +24,7 @@ from tickcast.bars import stretches, whole_seconds
 from tickcast.features import FEATURE_NAMES, history_rows
 from tickcast.held_trades import ORIGINS, held, merged
 from tickcast.history import DAY_US, HOUR_US
+from tickcast.sums import total
 from tickcast.ticks import QUOTE
 
 HOUR = START_US // HOUR_US * HOUR_US  # START_US is 13 minutes and 20 seconds into it
@@ -100,10 +102,39 @@ def test_what_is_loaded_is_what_live_makes_of_the_ticks(s3: Any, load: Load, own
         "from tickcast.bars_1s"
     ).fetchone()
     whole = whole_seconds(bars)
-    volume = whole["buy_qty"] + whole["sell_qty"]
     assert seconds[0] == done["bars"] == len(whole)
-    sums = [int(values.sum()) for values in (whole["trade_count"], volume, whole["quote_count"])]
-    assert seconds[1:] == (*sums, True)
+    volume = total(whole["buy_qty"]) + total(whole["sell_qty"])
+    counts = int(whole["trade_count"].sum()), int(whole["quote_count"].sum())
+    assert seconds[1:] == (counts[0], volume, counts[1], True)
+
+
+def test_the_same_market_in_any_unit_is_the_same_rows_and_exact_sums(s3: Any, load: Load, owner: Any) -> None:
+    """At the second unit, sums of a second do not fit into 64 bits."""
+    rows, bars = (
+        "select * from tickcast.feature_rows order by end_us",
+        ("select end_us, buy_qty, sell_qty, notional from tickcast.bars_1s order by end_us"),
+    )
+    found = {}
+    for power in (0, 9):
+        trades, quotes = market(power)
+        afresh(owner)
+        load(put_hours(s3, trades, quotes, name=f"unit{power}"))
+        found[power] = owner.execute(rows).fetchall(), owner.execute(bars).fetchall()
+        second_us = trades["time_us"] // 1_000_000
+        sums = {
+            (int(second) + 1) * 1_000_000: (
+                sum(t[5] for t in mine if t[6] > 0),
+                sum(t[5] for t in mine if t[6] < 0),
+                sum(t[4] * t[5] for t in mine),
+            )
+            for second in np.unique(second_us)
+            if (mine := trades[second_us == second].tolist())
+        }
+        for end_us, buy, sell, notional in found[power][1]:
+            assert (buy, sell, notional * 10**8) == sums.get(end_us, (0, 0, 0))
+    assert len(found[0][0]) > 50
+    assert found[9][0] == found[0][0]
+    assert max(buy + sell for _, buy, sell, _ in found[9][1]) > 2**63
 
 
 def test_any_order_and_any_pieces_end_in_the_same_tables(s3: Any, load: Load, owner: Any, ticks: Any) -> None:

@@ -407,6 +407,19 @@ def test_damaged_state_is_begun_anew_and_said(predict: PredictStream, redis_clie
     assert result.predictions
 
 
+def test_features_say_how_old_their_newest_tick_is_and_when_the_market_was_quiet(
+    predict: PredictStream, redis_client: redis.Redis
+) -> None:
+    pieces = ticks_in(3)
+    pieces[0] = pieces[0]._replace(quiet_us=START_US + 2_500_000)
+    predict(batch_event(0, *pieces))
+    features = stored(redis_client, "features:BTCUSDT:latest")
+    end_us = features["timestamp"] * 1_000_000
+    times_us = np.concatenate([t["time_us"] for piece in pieces for t in (piece.trades, piece.quotes)])
+    assert features["last_tick_us"] == times_us[times_us < end_us].max()
+    assert features["quiet_us"] == START_US + 2_500_000
+
+
 def test_ingest_s_signs_of_life_are_passed_on(predict: PredictStream, redis_client: redis.Redis) -> None:
     first, second, *_ = ticks_in(3)
     claimed = second._replace(connection="b", watermark_us=START_US + 123_000)

@@ -107,12 +107,17 @@ def api(store: HotStore) -> Api:
     return Api(store)
 
 
-def put(store: HotStore, *predictions: dict[str, Any], heartbeat: dict[str, Any] | None = None) -> None:
+def put(
+    store: HotStore,
+    *predictions: dict[str, Any],
+    heartbeat: dict[str, Any] | None = None,
+    features: dict[str, Any] = FEATURES,
+) -> None:
     writes = Writes()
     for symbol in SETTINGS.symbols:
         writes.heartbeat(f"predict_stream:{symbol}", heartbeat or HEARTBEAT)
         writes.heartbeat(f"ingest_ecs:{symbol}", HEARTBEAT)
-    writes.features(FEATURES, 60)
+    writes.features(features, 60)
     for prediction in predictions:
         writes.prediction(prediction)
     commit(store, writes)
@@ -186,6 +191,35 @@ def test_features_older_than_five_seconds_are_a_fallback(
         assert (body["lower"], body["upper"], body["horizons"]) == (None, None, {})
         assert (body["abstains"], body["edge_bp"]) == (True, None)
         assert body["seconds_left"] == 0
+
+
+def aged(tick_age_s: float, quiet_age_s: float | None = None) -> dict[str, Any]:
+    """Features whose newest tick, and the newest evidence of a quiet market, are so much older than they."""
+    quiet_us = None if quiet_age_s is None else round((AT_S - quiet_age_s) * 1e6)
+    return FEATURES | {"last_tick_us": round((AT_S - tick_age_s) * 1e6), "quiet_us": quiet_us}
+
+
+@pytest.mark.parametrize(
+    ("features", "age_s", "source", "quiet"),
+    [
+        (aged(4.6), 0.3, "model", False),
+        (aged(4.8), 0.3, "fallback", False),  # claimed to be complete, but too old
+        (aged(600, 1), 0.3, "model", True),
+        (aged(600, 1), 4.0, "model", True),
+        (aged(600, 1), 4.1, "fallback", False),  # the evidence is too old
+        (aged(600, -6), 5.1, "fallback", False),  # the claim is: always
+        (aged(3, 0), 0.3, "model", False),  # not old enough to ask
+    ],
+)
+def test_a_tick_is_too_old_unless_the_market_is_quiet_and_a_claim_always(
+    store: HotStore, api: Api, features: dict[str, Any], age_s: float, source: str, quiet: bool
+) -> None:
+    put(store, PREDICTION, features=features)
+    api.age_s = age_s
+    body = api.get().body
+    assert (body["source"], body["quiet"]) == (source, quiet)
+    assert body["claim_age_s"] == body["age_s"] == age_s
+    assert body["tick_age_s"] == round(AT_S + age_s - features["last_tick_us"] / 1e6, 3)
 
 
 @pytest.mark.parametrize("horizon_s", [1, 2, 5, 10])
@@ -491,7 +525,7 @@ def test_health_names_what_is_wrong(store: HotStore, api: Api) -> None:
     services = stale.body["services"]
     assert "stands still at 9.0 s ago" in services["predict_stream:ETHUSDT"]["why"]
     assert "nothing has been sent for 9.0 s" in services["feed:ETHUSDT"]["why"]
-    assert "the features of BTCUSDT are 9.0 s old" in services["age"]["why"]
+    assert "the features of BTCUSDT are too old (claim 9.0 s" in services["age"]["why"]
     api.age_s = 1
     put(store, made_at(1), heartbeat=HEARTBEAT | {"model_problem": "ModelError: m3 does not fit"})
     services = api.health().body["services"]

@@ -18,7 +18,8 @@ from ingest_ecs.settings import IngestSettings
 from ingest_ecs.stream import Stream
 from tickcast import sbe, wire
 from tickcast import session as session_module
-from tickcast.session import FatalSessionError, Session
+from tickcast.adapters.binance_rest import ExchangeUnavailable
+from tickcast.session import FatalSessionError, Newest, Session
 
 KEY = "an-ed25519-key"
 
@@ -77,10 +78,22 @@ class Kinesis:
         return [notice.cause for batch in self.batches for notice in batch.notices]
 
 
+class Rest:
+    """Says that `newest` is what the exchange has; without it, it does not answer."""
+
+    def __init__(self, newest: Newest | None = None) -> None:
+        self.found = newest
+
+    def newest(self, symbols: list[str]) -> dict[str, Newest]:
+        if self.found is None:
+            raise ExchangeUnavailable("no answer")
+        return dict.fromkeys(symbols, self.found)
+
+
 class Ingest:
     """Socket loop, session and producer as the task runs them, against the server at `url`."""
 
-    def __init__(self, url: str, **env: str) -> None:
+    def __init__(self, url: str, rest: Rest | None = None, **env: str) -> None:
         settings = IngestSettings.from_environment(
             {"STREAM_NAME": "t", "SYMBOLS": "BTCUSDT", "BINANCE_API_KEY": KEY, "STREAM_URL": url} | env
         )
@@ -93,8 +106,17 @@ class Ingest:
         def saw_data(connection: int, symbol: str, kind: str) -> None:
             self.session.data(connection, symbol, kind, time.monotonic())
 
-        self.producer = Producer(self.kinesis, "t", settings.symbols, settings.source, 0.01, logger, saw_data)
-        self.stream = Stream(settings, self.session, self.producer, logger)
+        self.producer = Producer(
+            self.kinesis,
+            "t",
+            settings.symbols,
+            settings.source,
+            0.01,
+            logger,
+            saw_data,
+            busy_symbol=settings.busy_symbol,
+        )
+        self.stream = Stream(settings, self.session, self.producer, logger, rest or Rest())
 
     async def run_until(self, is_done: Callable[[], bool]) -> None:
         running = asyncio.create_task(self.stream.run())
@@ -162,19 +184,55 @@ def test_it_connects_again_after_a_drop_a_shutdown_and_an_overloaded_server() ->
     asyncio.run(scenario())
 
 
-def test_a_stream_that_stalls_is_relieved_by_a_second_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_module, "STALL_FLOOR_S", {"quotes": 0.3, "trades": 0.3})
+def test_a_stream_that_is_dead_is_relieved_by_a_second_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_module, "LOOK_FLOOR_S", 0.3)
+    monkeypatch.setattr(session_module, "GRACE_S", 0.2)
 
     async def talk(n: int, connection: ServerConnection) -> None:
         for trade_id in range(10 * n, 10 * n + 3):
             await connection.send(trade_frame(trade_id))
-            await connection.send(QUOTE_FRAME)
-        await connection.wait_closed()  # pings are answered all along
+        with contextlib.suppress(ConnectionClosed):
+            while True:  # quotes flow all along, and pings are answered
+                await connection.send(QUOTE_FRAME)
+                await asyncio.sleep(0.05)
 
     async def scenario() -> None:
         async with exchange(talk) as url:
-            ingest = Ingest(url)
+            ingest = Ingest(url, Rest(Newest(15)))
             await ingest.run_until(lambda: ingest.stream.connections >= 2 and 20 in ingest.kinesis.trade_ids)
+            assert "no trades came on an open connection" in ingest.kinesis.causes
+
+    asyncio.run(scenario())
+
+
+def test_a_market_that_is_quiet_by_rest_s_word_says_so_and_keeps_its_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session_module, "QUIET_S", 0.3)
+    monkeypatch.setattr(session_module, "LOOK_EVERY_S", 0.2)
+
+    async def talk(n: int, connection: ServerConnection) -> None:
+        await connection.send(trade_frame(1))
+        await connection.send(QUOTE_FRAME)
+        busy = sbe.encode(sbe.BestBidAskEvent(2, 9, -8, -8, 100, 5, 101, 6, "BUSYUSDT"))
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                await connection.send(busy)
+                await asyncio.sleep(0.05)
+
+    def quiet_us(ingest: Ingest) -> list[int]:
+        return [batch.quiet_us for batch in ingest.kinesis.batches if batch.quiet_us != wire.NEVER_QUIET]
+
+    path = "/stream?streams=btcusdt@trade/btcusdt@bestBidAsk/busyusdt@bestBidAsk"
+
+    async def scenario() -> None:
+        async with exchange(talk, path=path) as url:
+            ingest = Ingest(url, Rest(Newest(1, (100, 5, 101, 6))), BUSY_SYMBOL="BUSYUSDT")
+            await ingest.run_until(lambda: len(set(quiet_us(ingest))) > 2)
+            assert sorted(quiet_us(ingest)) == quiet_us(ingest)
+            assert abs(quiet_us(ingest)[-1] / 1e6 - time.time()) < 30
+            assert ingest.stream.connections == 1
+            assert {batch.symbol for batch in ingest.kinesis.batches} == {"BTCUSDT"}
 
     asyncio.run(scenario())
 

@@ -26,6 +26,7 @@ from tickcast.bars import (
     whole_seconds,
 )
 from tickcast.gaps import QUOTES_MISSING_US
+from tickcast.sums import integers
 from tickcast.ticks import Quotes, Trades
 from tickcast.wire import NO_WATERMARK
 
@@ -42,6 +43,11 @@ def folded(stream: list, lateness_us: int = LATENESS_US) -> BarRing:
     for piece in stream:
         list(ring.fold(piece, 1_000_000))
     return ring
+
+
+def plain(rows: np.ndarray, name: str) -> list[int]:
+    """A field as Python's integers, sums put together from their limbs."""
+    return integers(rows[name].T) if rows[name].ndim == 2 else rows[name].tolist()
 
 
 def bars_by_loop(trades: Trades, quotes: Quotes, count: int) -> list[dict]:
@@ -66,7 +72,7 @@ def bars_by_loop(trades: Trades, quotes: Quotes, count: int) -> list[dict]:
         ):  # time, receive, first, last, price, qty, side
             state["trade_count"] += 1
             state["buy_qty" if t[6] > 0 else "sell_qty"] += t[5]
-            state["notional"] += round(float(t[4]) * float(t[5]) / 1e8)
+            state["notional"] += t[4] * t[5]
             state |= {"last_trade_id": t[3], "last_trade_price": t[4], "last_trade_us": t[0]}
             state["last_buy_price" if t[6] > 0 else "last_sell_price"] = t[4]
         clock = start
@@ -107,7 +113,7 @@ def test_every_field_equals_the_loop(rates: tuple[float, float]) -> None:
     bars = whole(trades, quotes, 60)
     expected = bars_by_loop(trades, quotes, 60)
     for name in BAR.names:
-        assert bars[name].tolist() == [bar[name] for bar in expected], name
+        assert plain(bars, name) == [bar[name] for bar in expected], name
 
 
 def test_no_ticks_make_empty_bars() -> None:
@@ -218,13 +224,13 @@ def test_seconds_are_the_sums_of_their_bars_however_the_ring_was_filled() -> Non
     (bars,) = stretches(trades, quotes)
     ring = folded(list(batches(trades, quotes, [START_US + k * 130_000 for k in range(1, 530)])))
     expected = whole_seconds(bars)
-    for row in expected:
+    for at, row in enumerate(expected):
         mine = bars[(bars["end_us"] > row["end_us"] - SECOND_US) & (bars["end_us"] <= row["end_us"])]
         for name in ("trade_count", "buy_qty", "sell_qty", "notional", "quote_count"):
-            assert row[name] == sum(int(bar[name]) for bar in mine)
+            assert plain(expected, name)[at] == sum(plain(mine, name))
         quoted = [bar for bar in mine if is_quoted(np.array([bar]))[0]]
         assert row["quoted_bars"] == len(quoted)
-        assert row["depth"] == sum(int(bar["bid_qty"]) + int(bar["ask_qty"]) for bar in quoted)
+        assert plain(expected, "depth")[at] == sum(int(bar["bid_qty"] + bar["ask_qty"]) for bar in quoted)
         assert row["mid2"] == (quoted[-1]["bid_price"] + quoted[-1]["ask_price"] if len(quoted) else 0)
     assert len(ring.seconds) == KEPT_SECONDS
     upto = int(ring.seconds[-1]["end_us"])

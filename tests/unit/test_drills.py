@@ -29,7 +29,7 @@ def seconds(*trades_and_volume: tuple[int, int]) -> np.ndarray:
     rows = np.zeros(len(trades_and_volume), SECOND)
     for row, (count, volume) in enumerate(trades_and_volume):
         rows[row]["end_us"] = (row + 1) * SECOND_US
-        rows[row]["trade_count"], rows[row]["buy_qty"], rows[row]["sell_qty"] = count, volume - 1, 1
+        rows[row]["trade_count"], rows[row]["buy_qty"], rows[row]["sell_qty"] = count, (volume - 1, 0), (1, 0)
     return rows
 
 
@@ -82,8 +82,8 @@ def test_a_drill_is_judged_by_its_account(drill: Drill, account: Account, told: 
 
 def test_the_json_line_has_the_promised_keys() -> None:
     results = {
-        "drop": Result(Account(9, 7, 2, 0, Counter({"reset by peer": 2})), 1.2, "4 resets"),
-        "stall": Result(Account(9, 7, 0, 2), None, "", ["2 trades lost"]),
+        "drop": Result(Account(9, 7, 2, 0, Counter({"reset by peer": 2})), 1.2, 5.1, 2, "4 resets"),
+        "stall": Result(Account(9, 7, 0, 2), problems=["2 trades lost"]),
     }
     told = json.loads(json.dumps(summary(results)))
     assert list(told) == ["ok", "ticks_lost", "drills"]
@@ -96,6 +96,8 @@ def test_the_json_line_has_the_promised_keys() -> None:
         "lost": 0,
         "causes": ["reset by peer"],
         "recovered_s": 1.2,
+        "stale_after_s": 5.1,
+        "reconnects": 2,
         "note": "4 resets",
     }
     assert table(results).row_count == 2

@@ -154,26 +154,91 @@ def test_a_burst_is_split_and_only_its_last_record_claims_a_watermark() -> None:
     assert [batch.watermark_us for batch in kinesis.stored["BTCUSDT"]] == [wire.NO_WATERMARK, 1_000_000_000]
 
 
-def test_a_quiet_symbol_gets_a_watermark_a_second_until_the_connection_is_lost() -> None:
-    kinesis, clock = Kinesis(), Clock()
+def bare(kinesis: Kinesis, symbol: str) -> list[int]:
+    """The watermarks of records without ticks."""
+    return [b.watermark_us for b in kinesis.stored[symbol] if not b.tick_count]
+
+
+def run_busy(kinesis: Kinesis, happens: Callable[[int, Producer, Lane], None], **options: Any) -> None:
+    """About four seconds on a connection that carries BTCUSDT's trades ten times a second."""
+    clock = Clock()
 
     async def scenario() -> None:
-        producer = make(kinesis, clock)
+        producer = make(kinesis, clock, **options)
         opened = lane(producer)
-        opened.take(frame(1, time_us=clock.now_us), clock.now_us)
-        for step in range(80):  # eight seconds, the second half of them without a connection
-            if step == 40:
-                producer.close_lane(opened, "reset")
+        for step in range(39):
+            happens(step, producer, opened)
+            if opened in producer._lanes:
+                opened.take(frame(step, time_us=clock.now_us), clock.now_us)
             producer.pack()
             clock.now_us += 100_000
         producer.drain()
         await producer.run()
 
     asyncio.run(scenario())
-    marks = [batch.watermark_us for batch in kinesis.stored["BTCUSDT"] if not len(batch.trades)]
-    assert len(marks) == 3
-    assert all(900_000 <= b - a <= 1_100_000 for a, b in zip(marks, marks[1:], strict=False))
-    assert kinesis.stored["ETHUSDT"] == []  # nothing was ever seen of it: nothing is claimed
+
+
+def test_a_quiet_symbol_gets_a_watermark_a_second_by_what_the_busy_one_proves() -> None:
+    kinesis = Kinesis()
+    run_busy(kinesis, lambda step, producer, opened: None)
+    marks = bare(kinesis, "ETHUSDT")
+    assert len(marks) == 4
+    assert [later - earlier for earlier, later in zip(marks, marks[1:], strict=False)] == [1_000_000] * 3
+    assert bare(kinesis, "BTCUSDT") == []
+
+
+def test_a_claim_is_taken_back_once_when_the_connection_is_lost() -> None:
+    def happens(step: int, producer: Producer, opened: Lane) -> None:
+        if step == 20:
+            producer.close_lane(opened, "reset")
+
+    kinesis = Kinesis()
+    run_busy(kinesis, happens)
+    for symbol in SYMBOLS:
+        marks = [batch.watermark_us for batch in kinesis.stored[symbol]]
+        assert marks.index(wire.WITHDRAWN) == len(marks) - 1
+
+
+def test_a_withdrawn_claim_is_taken_back_and_given_again() -> None:
+    def happens(step: int, producer: Producer, opened: Lane) -> None:
+        opened.withdrawn = {"ETHUSDT"} if 12 <= step < 30 else set()
+
+    kinesis = Kinesis()
+    run_busy(kinesis, happens)
+    first, second, withdrawn, third = bare(kinesis, "ETHUSDT")
+    assert withdrawn == wire.WITHDRAWN
+    assert (second - first, third - second) == (1_000_000, 2_000_000)
+
+
+def test_evidence_of_a_quiet_market_goes_out_at_once_with_a_claim() -> None:
+    def happens(step: int, producer: Producer, opened: Lane) -> None:
+        if step == 15:
+            producer.quiet("ETHUSDT", 77)
+
+    kinesis = Kinesis()
+    run_busy(kinesis, happens)
+    batches = kinesis.stored["ETHUSDT"]
+    assert [batch.quiet_us for batch in batches] == [-1, -1, 77, 77, 77]
+    assert batches[2].watermark_us - batches[1].watermark_us == 500_000
+    assert {batch.quiet_us for batch in kinesis.stored["BTCUSDT"]} == {wire.NEVER_QUIET}
+
+
+def test_the_busy_symbol_shows_life_and_is_not_put() -> None:
+    kinesis, seen = Kinesis(), []
+    clock = Clock()
+
+    async def scenario() -> None:
+        producer = make(kinesis, clock, busy_symbol="BUSYUSDT", saw_data=lambda *stream: seen.append(stream))
+        lane(producer).take(frame(1, "BUSYUSDT", clock.now_us), clock.now_us)
+        producer.pack()
+        assert producer.bad_frames.total() == 0
+        producer.drain()
+        await producer.run()
+
+    asyncio.run(scenario())
+    assert seen == [(1, "BUSYUSDT", "trades")]
+    assert kinesis.stored["BUSYUSDT"] == []
+    assert [batch.tick_count for batch in kinesis.stored["BTCUSDT"]] == [0]  # claimed by what came of it
 
 
 def test_memory_is_bounded_and_what_is_dropped_is_told_downstream(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,6 +308,9 @@ def test_a_lost_connection_is_a_notice_unless_another_delivers() -> None:
     assert [n for batch in batches[1:] for n in batch.notices] == [
         wire.Notice("timed out", 2_000_000, 7_000_000)
     ]
+    ended = [batch.connection for batch in batches if batch.watermark_us == wire.WITHDRAWN]
+    assert ended == ["c1", "c2"]
+    batches = [batch for batch in batches if batch.tick_count]
     assert [batch.connection for batch in batches] == ["c1", "c2", "c1", "c2", "c3"]
     assert kinesis.trade_ids("BTCUSDT") == [1, 1, 2, 3, 9]
 

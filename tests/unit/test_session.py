@@ -6,11 +6,18 @@ import pytest
 from tickcast.session import (
     ATTEMPTS,
     BACKOFF_CAP_S,
+    GRACE_S,
+    LOOK_EVERY_S,
+    LOOK_FLOOR_S,
+    OVERLAP_S,
+    RETIRED_CAP_S,
+    SILENT_S,
     Close,
     FatalSessionError,
+    Newest,
     Open,
     Session,
-    Watermark,
+    Stall,
     backoff,
     refusal,
 )
@@ -50,26 +57,56 @@ STREAMS = [("BTCUSDT", "trades"), ("BTCUSDT", "quotes")]
 
 
 class Driver:
-    """Plays the socket loop: time goes on in steps, streams deliver as they are told to."""
+    """Plays the socket loop and the exchange: time passes in steps, every stream delivers at each of them.
 
-    def __init__(self, rollover_s: float = 1000) -> None:
-        self.session = Session(STREAMS, random.Random(1), rollover_s)
+    `paused` streams have nothing to deliver. `silent` ones have, but a connection does not bring it; `lost`
+    ones come by no connection.
+    """
+
+    def __init__(self, rollover_s: float = 1000, streams: list[tuple[str, str]] = STREAMS) -> None:
+        self.session = Session(streams, random.Random(1), rollover_s)
+        self.streams = streams
         self.now_s = 0.0
         self.live: list[int] = []
         self.log: list[tuple[float, str, int, str]] = []
-        self.silent: set[tuple[int, str]] = set()  # (connection, kind) that stopped delivering
+        self.paused: set[tuple[str, str]] = set()
+        self.silent: set[tuple[int, str]] = set()  # (connection, kind)
+        self.lost: set[tuple[str, str]] = set()  # (symbol, kind)
         self.refuses: int | None = None  # handshakes are answered with this status
+        self.is_frozen = False  # nothing comes on any connection
+        self.has_rest = True
+        self.looks: list[tuple[float, list[str]]] = []
+        self.stalls: list[Stall] = []
 
     def run(self, seconds: float, step_s: float = 0.5) -> None:
         until_s = self.now_s + seconds
         while self.now_s < until_s:
+            self.look()
             for action in self.session.actions(self.now_s):
                 self.act(action)
-            for connection in self.live:
-                for _, kind in STREAMS:
-                    if (connection, kind) not in self.silent:
-                        self.session.data(connection, "BTCUSDT", kind, self.now_s)
+            self.stalls += self.session.take_stalls()
+            for connection in self.live if not self.is_frozen else ():
+                for symbol, kind in self.streams:
+                    stopped = self.paused | self.lost
+                    if (connection, kind) not in self.silent and (symbol, kind) not in stopped:
+                        self.session.data(connection, symbol, kind, self.now_s)
             self.now_s += step_s
+
+    def look(self) -> None:
+        """REST's answer: it is ahead of what does not come although it happens."""
+        symbols = self.session.looks(self.now_s)
+        if symbols:
+            self.looks.append((self.now_s, symbols))
+        if symbols and not self.has_rest:
+            self.session.look_failed(self.now_s)
+            return
+        for symbol in symbols:
+            for connection in self.live:
+                ahead = {kind for c, kind in self.silent if c == connection}
+                ahead |= {kind for s, kind in self.lost if s == symbol}
+                ahead = {"trades", "quotes"} if self.is_frozen else ahead
+                ahead = {kind for kind in ahead if (symbol, kind) not in self.paused}
+                self.session.looked(connection, symbol, ahead, self.now_s)
 
     def act(self, action: Open | Close) -> None:
         self.log.append((self.now_s, type(action).__name__, action.connection, action.why))
@@ -89,6 +126,10 @@ class Driver:
     def steps(self) -> list[tuple[str, int]]:
         return [(kind, connection) for _, kind, connection, _ in self.log]
 
+    @property
+    def opens_s(self) -> list[float]:
+        return [at_s for at_s, kind, _, _ in self.log if kind == "Open"]
+
 
 def test_one_connection_is_opened_and_kept() -> None:
     driver = Driver()
@@ -103,84 +144,235 @@ def test_rollover_opens_the_second_before_it_closes_the_first() -> None:
     assert driver.steps == [("Open", 1), ("Open", 2), ("Close", 1)]
     opened_s, closed_s = driver.log[1][0], driver.log[2][0]
     assert 100 < opened_s < 102
-    assert opened_s < closed_s < opened_s + 2  # as soon as the second delivers
+    assert opened_s + OVERLAP_S < closed_s < opened_s + OVERLAP_S + 2  # what was under way has arrived
     assert "24 h" in driver.log[2][3]
     driver.run(100)
     assert driver.steps[3:] == [("Open", 3), ("Close", 2)]
 
 
 def test_the_first_stays_until_a_successor_delivers_as_much() -> None:
-    """The second brings no trades: the first goes on, and a third relieves both."""
+    """The second brings no trades: the first stays, and a third relieves both."""
     driver = Driver(rollover_s=100)
     driver.silent.add((2, "trades"))
-    driver.run(110)
+    driver.run(105)
     assert driver.live == [1, 2]
-    driver.run(30)
+    driver.session.looked(2, "BTCUSDT", {"trades"}, driver.now_s)
+    driver.run(10)
     assert driver.live == [3]
 
 
 def test_what_still_delivers_is_kept_while_no_successor_does() -> None:
     driver = Driver(rollover_s=100)
     driver.run(90)
-    driver.silent |= {(connection, "trades") for connection in range(2, 30)}
-    driver.run(300)
+    driver.silent |= {(connection, "trades") for connection in range(2, 90)}
+    for _ in range(60):
+        driver.run(5)
+        driver.session.looked(driver.live[-1], "BTCUSDT", {"trades"}, driver.now_s)
     assert 1 in driver.live
-    assert len(driver.live) == 2
-    assert driver.steps.count(("Open", 29)) == 0  # and the exchange is not pestered
+    assert len(driver.opens_s) < 8  # and the exchange is not pestered
 
 
 def test_an_announced_shutdown_rolls_over_at_once() -> None:
     driver = Driver()
     driver.run(20)
     driver.session.shutdown_announced(1)
-    driver.run(3)
+    driver.run(4)
     assert driver.steps == [("Open", 1), ("Open", 2), ("Close", 1)]
     assert driver.log[1][0] == 20
     assert "shutdown" in driver.log[1][3]
 
 
-@pytest.mark.parametrize(("kind", "at_least_s", "at_most_s"), [("quotes", 5, 30), ("trades", 15, 45)])
-def test_a_stream_that_stalls_while_the_other_flows_is_noticed(
-    kind: str, at_least_s: float, at_most_s: float
-) -> None:
+@pytest.mark.parametrize("kind", ["quotes", "trades"])
+def test_a_dead_stream_is_found_by_evidence_and_relieved(kind: str) -> None:
     driver = Driver()
     driver.run(60)
     driver.silent.add((1, kind))
     driver.run(60)
     assert driver.steps == [("Open", 1), ("Open", 2), ("Close", 1)]
-    assert at_least_s <= driver.log[1][0] - 60 <= at_most_s
+    assert LOOK_FLOOR_S <= driver.log[1][0] - 60 <= LOOK_FLOOR_S + GRACE_S + 2
     assert driver.log[1][3].startswith(f"no {kind} of BTCUSDT for")
+    (stall,) = driver.stalls
+    assert (stall.symbol, stall.kind) == ("BTCUSDT", kind)
+    assert stall.seconds >= LOOK_FLOOR_S
 
 
-def test_a_stall_is_told_once_with_how_long_it_has_been() -> None:
+def test_without_evidence_nothing_is_dead() -> None:
+    driver = Driver(rollover_s=10**6)
+    driver.has_rest = False
+    driver.run(60)
+    driver.paused.add(("BTCUSDT", "trades"))
+    driver.run(3600)
+    assert driver.steps == [("Open", 1)]
+    assert driver.session.withdrawn(1) == set()
+
+
+def test_what_is_under_way_when_the_exchange_is_asked_is_no_evidence() -> None:
     driver = Driver()
     driver.run(60)
-    driver.silent.add((1, "trades"))
+    driver.session.looked(1, "BTCUSDT", {"trades", "quotes"}, driver.now_s - 0.1)
+    driver.run(30)  # it came with the next frames
+    assert driver.steps == [("Open", 1)]
+    assert driver.stalls == []
+
+
+TWO = [(symbol, kind) for symbol in ("BTCUSDT", "ETHUSDT") for kind in ("trades", "quotes")]
+
+
+def test_only_the_claim_of_the_symbol_concerned_is_withdrawn_and_given_back() -> None:
+    driver = Driver(streams=TWO)
     driver.run(60)
-    (stall,) = driver.session.take_stalls()
-    assert (stall.symbol, stall.kind) == ("BTCUSDT", "trades")
-    assert 15 <= stall.seconds <= 45
-    assert driver.session.take_stalls() == []
+    driver.refuses = 503  # no successor helps
+    driver.lost.add(("ETHUSDT", "trades"))
+    driver.run(10)
+    assert driver.session.withdrawn(1) == {"ETHUSDT"}
+    driver.lost.clear()
+    driver.run(1)
+    assert driver.session.withdrawn(1) == set()
+    attempts = len(driver.opens_s)
+    driver.refuses = None
+    driver.run(300)
+    assert len(driver.opens_s) == attempts  # what it was retired for is over
+    assert driver.live == [1]
 
 
-def test_a_stalled_connection_claims_nothing_any_more() -> None:
-    driver = Driver()
-    driver.run(60)
-    driver.silent |= {(1, "quotes"), (2, "quotes")}
-    assert not driver.session.is_stalled(1)
-    driver.run(27)
-    assert driver.session.is_stalled(1) or 1 not in driver.live
-
-
-def test_a_market_that_is_really_quiet_is_asked_less_and_less_often() -> None:
-    driver = Driver()
+def test_a_dead_stream_stays_withdrawn_on_new_connections_until_it_delivers() -> None:
+    driver = Driver(streams=TWO)
     driver.run(60)
     driver.silent |= {(connection, "trades") for connection in range(1, 50)}
-    driver.run(3600)
-    opened_s = [at_s for at_s, kind, _, _ in driver.log if kind == "Open"]
-    assert 3 <= len(opened_s) <= 9
-    waits = [later - earlier for earlier, later in zip(opened_s[1:], opened_s[2:], strict=False)]
+    driver.run(60)
+    assert driver.live[-1] > 1
+    assert driver.session.withdrawn(driver.live[-1]) == {"BTCUSDT", "ETHUSDT"}
+    driver.silent.clear()
+    driver.run(1)
+    assert driver.session.withdrawn(driver.live[-1]) == set()
+
+
+def test_a_stream_that_no_connection_brings_back_is_tried_less_and_less_often() -> None:
+    driver = Driver(rollover_s=10**6)
+    driver.run(60)
+    driver.silent |= {(connection, "trades") for connection in range(1, 50)}
+    driver.run(7200)
+    assert 3 <= len(driver.opens_s) <= 10
+    waits = [later - earlier for earlier, later in zip(driver.opens_s[1:], driver.opens_s[2:], strict=False)]
     assert waits == sorted(waits)
+
+
+def test_quiet_markets_cost_nobody_a_connection() -> None:
+    """Five busy and twenty quiet markets, a faultless exchange, an hour: one connection."""
+    busy = [(f"B{n}", kind) for n in range(5) for kind in ("trades", "quotes")]
+    quiet = [(f"Q{n}", kind) for n in range(20) for kind in ("trades", "quotes")]
+    driver, rng = Driver(rollover_s=10**6, streams=busy + quiet), random.Random(2)
+    for _ in range(7200):
+        share = {"trades": 1 / 120, "quotes": 0.15}
+        driver.paused = {stream for stream in quiet if rng.random() > share[stream[1]]}
+        driver.run(0.5)
+    assert driver.steps == [("Open", 1)]
+    assert driver.stalls == []
+    assert driver.session.withdrawn(1) == set()
+    asked_s = [at_s for at_s, _ in driver.looks]
+    assert all(later - earlier >= LOOK_EVERY_S for earlier, later in zip(asked_s, asked_s[1:], strict=False))
+
+
+def test_a_silent_market_is_known_to_be_quiet_before_its_ticks_are_stale() -> None:
+    driver = Driver(streams=TWO)
+    driver.run(60)
+    driver.paused |= {("ETHUSDT", "trades"), ("ETHUSDT", "quotes")}
+    silent_since_s = driver.now_s
+    for _ in range(1200):
+        driver.run(0.5)
+        if driver.now_s - silent_since_s > 4:
+            quiet_s = driver.session.quiet_s("ETHUSDT")
+            assert quiet_s is not None
+            assert driver.now_s - quiet_s < 4
+    assert driver.session.quiet_s("BTCUSDT") is None
+    assert driver.steps == [("Open", 1)]
+
+
+def test_rest_that_does_not_answer_is_asked_less_and_less_often() -> None:
+    driver = Driver(streams=TWO)
+    driver.run(60)
+    driver.has_rest = False
+    driver.paused |= {("ETHUSDT", "trades"), ("ETHUSDT", "quotes")}
+    driver.run(600)
+    assert driver.session.quiet_s("ETHUSDT") is None
+    asked_s = [at_s for at_s, _ in driver.looks]
+    assert len(asked_s) < 30
+    assert asked_s[-1] - asked_s[-2] > 25
+    driver.has_rest = True
+    driver.run(70)
+    assert driver.session.quiet_s("ETHUSDT") is not None
+
+
+def test_a_connection_without_any_data_is_replaced_though_it_is_open() -> None:
+    driver = Driver()
+    driver.has_rest = False  # nothing but the silence
+    driver.run(60)
+    driver.silent |= {(1, "trades"), (1, "quotes")}
+    driver.run(20)
+    assert driver.steps == [("Open", 1), ("Open", 2), ("Close", 1)]
+    assert SILENT_S <= driver.log[1][0] - 59.5 <= SILENT_S + 1
+    assert driver.log[1][3].startswith("no data for")
+    assert {(stall.symbol, stall.kind) for stall in driver.stalls} == set(STREAMS)
+
+
+def test_a_frozen_exchange_is_neither_live_nor_stormed() -> None:
+    driver = Driver(rollover_s=10**6)
+    driver.run(60)
+    driver.is_frozen = True
+    driver.run(7)
+    assert not driver.session.is_live
+    driver.run(3600)
+    assert len(driver.opens_s) < 3600 / (BACKOFF_CAP_S / 2 + SILENT_S)
+    assert len(driver.live) <= 2
+    driver.is_frozen = False
+    driver.run(60)
+    assert driver.session.is_live
+    assert len(driver.live) == 1
+
+
+def test_a_shutdown_announced_on_every_new_connection_does_not_make_a_storm() -> None:
+    driver = Driver(rollover_s=10**6)
+    driver.run(60, 0.1)
+    opened = 0
+    for _ in range(6000):
+        driver.run(0.1, 0.1)
+        if len(driver.opens_s) > opened:
+            opened = len(driver.opens_s)
+            driver.session.shutdown_announced(driver.live[-1])
+        assert driver.session.is_live  # whoever has delivered goes on doing so
+    assert opened < 600 / RETIRED_CAP_S * 1.6 < ATTEMPTS * 2  # of ten minutes
+    assert len(driver.live) <= 2
+
+
+def test_a_shutdown_soon_after_an_outage_is_bridged() -> None:
+    """The pauses that the outage led to are not waited for while what delivers is about to end."""
+    driver = Driver(rollover_s=10**6)
+    driver.run(60)
+    driver.is_frozen = True
+    driver.run(200)
+    driver.is_frozen = False
+    while not driver.session.is_live:
+        driver.run(0.5)
+    driver.run(1)
+    opened = len(driver.opens_s)
+    driver.session.shutdown_announced(driver.live[-1])
+    driver.run(RETIRED_CAP_S + 1)
+    assert len(driver.opens_s) == opened + 1
+
+
+def test_an_exchange_that_refuses_only_new_connections_costs_nothing() -> None:
+    driver = Driver(streams=TWO, rollover_s=10**6)
+    driver.run(60)
+    driver.refuses = 503
+    driver.session.shutdown_announced(1)
+    driver.run(1800, 0.25)
+    assert driver.live == [1]
+    assert driver.session.withdrawn(1) == set()
+    assert len(driver.opens_s) < 90
+    driver.refuses = None
+    driver.run(60)
+    assert len(driver.live) == 1
+    assert driver.live != [1]
 
 
 def test_a_lost_connection_is_replaced_after_a_backoff_that_starts_small() -> None:
@@ -242,28 +434,14 @@ def test_a_refusal_does_not_end_what_still_delivers() -> None:
     assert 1 not in driver.live and len(driver.live) == 1
 
 
-def test_watermark_follows_ticks_then_the_clock_held_back_by_the_delay() -> None:
-    watermark = Watermark()
-    assert watermark.at(0) is None
-    watermark.saw(100 * S, 100 * S + 40_000)
-    watermark.saw(101 * S, 101 * S + 250_000)  # a slow one
-    watermark.saw(101 * S - 5_000, 101 * S + 260_000)  # out of order
-    assert watermark.at(101 * S + 300_000) == 101 * S
-    quiet = watermark.at(104 * S)
-    assert quiet is not None
-    assert 104 * S - 250_000 - 2 * Watermark.MARGIN_US <= quiet <= 104 * S - 250_000
-
-
-def test_a_quiet_watermark_is_not_ahead_of_a_tick_still_under_way() -> None:
-    """A tick every 3 s, delayed by 50 to 300 ms: what is claimed just before one arrives is not past it."""
-    watermark = Watermark()
-    for n in range(1, 60):
-        time_us, delay_us = 3 * S * n, (300_000, 50_000, 120_000)[n % 3]
-        if n > 3:
-            claimed = watermark.at(time_us + delay_us - 1)
-            assert claimed is not None
-            assert 3 * S * (n - 1) < claimed <= time_us
-        watermark.saw(time_us, time_us + delay_us)
+def test_what_is_newer_by_kind() -> None:
+    book, other = (100, 5, 101, 5), (100, 5, 101, 6)
+    assert Newest(7, book).ahead_of(Newest(7, book)) == set()
+    assert Newest(8, book).ahead_of(Newest(7, book)) == {"trades"}
+    assert Newest(6, other).ahead_of(Newest(7, book)) == {"quotes"}
+    assert Newest(8, other).ahead_of(Newest()) == set()  # nothing to compare with
+    assert Newest(None, None).ahead_of(Newest(7, book)) == set()
+    assert Newest(7).filled_from(Newest(9, book)) == Newest(7, book)
 
 
 def test_retry_after_is_obeyed() -> None:

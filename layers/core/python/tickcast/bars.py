@@ -1,11 +1,11 @@
 """Event-time bars: the memory of one symbol that features are a pure function of.
 
 Time is cut into bars of 100 ms of the exchange's clock. A bar stays *open*, holding its ticks, until it is
-asked for and the watermark (how far the stream is known to have got) has passed its end by the allowed
-lateness; then it is summarised once, from its ticks sorted by id, into one row of `BAR`. All sums are
-integers. So the bits of a row depend only on which ticks fell into the bar and on the row before it: not on
-how the stream was cut into batches, in which order connections delivered, or how often. Live and history run
-this same code.
+asked for and the watermark (how far the stream is known to have got: the least that any live connection
+claims) has passed its end by the allowed lateness; then it is summarised once, from its ticks sorted by id,
+into one row of `BAR`. All sums are exact integers, of quantities wider than 64 bits (`tickcast.sums`). So the
+bits of a row depend only on which ticks fell into the bar and on the row before it: not on how the stream was
+cut into batches, in which order connections delivered, or how often. Live and history run this same code.
 
 Memory is short in two ways: bars are kept for the five seconds that need their resolution, and summed up
 into whole seconds (`SECOND`) for the minute that volatility, depth and volume are measured over. A silence
@@ -26,8 +26,9 @@ import numpy.typing as npt
 
 from tickcast.gaps import QUOTES_MISSING_US, GapLedger
 from tickcast.intervals import IntervalSet
-from tickcast.ticks import QUOTE, SCALE, TRADE, Quotes, Trades, raw, span_us
-from tickcast.wire import TickBatch
+from tickcast.sums import products, ratio, running, split
+from tickcast.ticks import QUOTE, TRADE, Quotes, Trades, raw, span_us
+from tickcast.wire import NEVER_QUIET, WITHDRAWN, TickBatch
 
 BAR_US = 100_000
 SECOND_US = 1_000_000
@@ -39,23 +40,26 @@ PROXY_LIFE_US = 10 * SECOND_US
 MAX_OPEN_TICKS = 500
 MAX_HELD_TICKS = 10_000  # open ones; about half a second of all that a shard can carry
 MAX_LATE_IDS = 100
+# A claim so far behind the newest one is that of a connection that ended without a word.
+CLAIM_LIFE_US = 2 * SECOND_US
 
-# Quantities and prices are mantissas at 1e-8, times µs. Everything after `notional` but the sums is the
-# state at the bar's end and is carried from bar to bar; 0 means "not seen yet".
+# Quantities and prices are mantissas at 1e-8, times µs. Sums of quantities, and of price times quantity at
+# 1e-16, are limbs (`tickcast.sums`). Everything after `notional` but the sums is the state at the bar's end
+# and is carried from bar to bar; 0 means "not seen yet".
 BAR = np.dtype(
     [
         ("end_us", "<i8"),
         ("trade_count", "<i8"),
-        ("buy_qty", "<i8"),
-        ("sell_qty", "<i8"),
-        ("notional", "<i8"),  # sum of price times quantity
+        ("buy_qty", "<i8", 2),
+        ("sell_qty", "<i8", 2),
+        ("notional", "<i8", 4),  # sum of price times quantity
         ("last_trade_id", "<i8"),
         ("last_trade_price", "<i8"),
         ("last_trade_us", "<i8"),
         ("last_buy_price", "<i8"),  # of the last trade that a buyer began
         ("last_sell_price", "<i8"),
         ("quote_count", "<i8"),
-        ("ofi", "<i8"),  # order-flow imbalance (Cont, Kukanov, Stoikov 2014)
+        ("ofi", "<i8", 2),  # order-flow imbalance (Cont, Kukanov, Stoikov 2014)
         ("imbalance_us", "<i8"),  # integral of the book imbalance (1e-6) over the bar's time
         ("quoted_us", "<i8"),  # how much of the bar had a quote in force
         ("update_id", "<i8"),
@@ -75,14 +79,14 @@ SECOND = np.dtype(
     [
         ("end_us", "<i8"),
         ("trade_count", "<i8"),
-        ("buy_qty", "<i8"),
-        ("sell_qty", "<i8"),
-        ("notional", "<i8"),
+        ("buy_qty", "<i8", 2),
+        ("sell_qty", "<i8", 2),
+        ("notional", "<i8", 4),
         ("quote_count", "<i8"),
-        ("depth", "<i8"),  # sum of bid and ask quantity over the quoted bars
+        ("depth", "<i8", 2),  # sum of bid and ask quantity over the quoted bars
         ("quoted_bars", "<i8"),
-        ("mid2", "<i8"),
-        ("proxy2", "<i8"),
+        ("mid2", "<u8"),
+        ("proxy2", "<u8"),
     ]
 )
 _SUMMED = ("trade_count", "buy_qty", "sell_qty", "notional", "quote_count")
@@ -90,6 +94,7 @@ _SUMMED = ("trade_count", "buy_qty", "sell_qty", "notional", "quote_count")
 Bars = npt.NDArray[Any]  # of BAR
 Seconds = npt.NDArray[Any]  # of SECOND
 Ints = npt.NDArray[np.int64]
+TwicePrices = npt.NDArray[np.uint64]  # the sum of two prices needs the 64th bit
 
 _NOTHING = np.zeros(1, BAR)[0]  # the row before the first
 
@@ -101,17 +106,17 @@ def is_quoted(bars: Bars) -> npt.NDArray[np.bool_]:
     return np.asarray((bars["bid_price"] > 0) & ~stalled)
 
 
-def twice_mids(bars: Bars) -> Ints:
+def twice_mids(bars: Bars) -> TwicePrices:
     """Twice the mid at each bar's end, 1e-8; 0 where it is not known. Shape (bars,)."""
-    return np.where(is_quoted(bars), bars["bid_price"] + bars["ask_price"], 0)
+    return np.where(is_quoted(bars), _added(bars["bid_price"], bars["ask_price"]), 0)
 
 
-def twice_proxy_mids(bars: Bars) -> Ints:
+def twice_proxy_mids(bars: Bars) -> TwicePrices:
     """Twice the mean of the last price that a buyer paid and the last that a seller got, 1e-8: what stands
     in for the mid without quotes. 0 where one is not known or the last trade is too old. Shape (bars,)."""
     buy, sell = bars["last_buy_price"], bars["last_sell_price"]
     is_known = (buy > 0) & (sell > 0) & (bars["end_us"] - bars["last_trade_us"] <= PROXY_LIFE_US)
-    return np.where(is_known, buy + sell, 0)
+    return np.where(is_known, _added(buy, sell), 0)
 
 
 def mids(bars: Bars) -> npt.NDArray[np.float64]:
@@ -124,7 +129,11 @@ def proxy_mids(bars: Bars) -> npt.NDArray[np.float64]:
     return _prices(twice_proxy_mids(bars))
 
 
-def _prices(twice: Ints) -> npt.NDArray[np.float64]:
+def _added(price: Ints, other: Ints) -> TwicePrices:
+    return np.asarray(price.view(np.uint64) + other.view(np.uint64))
+
+
+def _prices(twice: TwicePrices) -> npt.NDArray[np.float64]:
     return np.where(twice > 0, twice / 2, np.nan)
 
 
@@ -138,7 +147,7 @@ def whole_seconds(bars: Bars) -> Seconds:
     at_end, quoted = bars[ends], is_quoted(bars)
     starts = np.concatenate([[max(0, ends[0] + 1 - BARS_PER_S)], ends[:-1] + 1])
     sums = {name: bars[name] for name in _SUMMED}
-    sums["depth"] = np.where(quoted, bars["bid_qty"] + bars["ask_qty"], 0)
+    sums["depth"] = ((split(bars["bid_qty"]) + split(bars["ask_qty"])) * quoted).T
     sums["quoted_bars"] = quoted.astype(np.int64)
     for name, values in sums.items():
         rows[name] = np.add.reduceat(values[: ends[-1] + 1], starts)
@@ -188,6 +197,8 @@ class BarRing:
     open_trades: Trades = field(default_factory=lambda: np.empty(0, TRADE))
     open_quotes: Quotes = field(default_factory=lambda: np.empty(0, QUOTE))
     watermark_us: int = -1
+    claims_us: dict[str, int] = field(default_factory=dict)  # how far each live connection says to have come
+    quiet_us: int = NEVER_QUIET  # when REST last had no newer tick than had come, by ingest's clock
     received_us: int = -1  # when ingest received the newest tick
     trade_ids: IntervalSet = field(default_factory=IntervalSet)
     gaps: GapLedger = field(default_factory=GapLedger)
@@ -211,7 +222,8 @@ class BarRing:
         """
         self.gaps.noticed(batch.notices)
         self._take(batch.trades, batch.quotes)
-        self.watermark_us = max(self.watermark_us, batch.watermark_us)
+        self._take_claim(batch.connection, batch.watermark_us)
+        self.quiet_us = max(self.quiet_us, batch.quiet_us)
         due = max(bar_index(self.watermark_us - self.lateness_us), self._due_by_count())
         if self.next_bar < 0:
             return
@@ -227,6 +239,17 @@ class BarRing:
                 return
             self._close(instant)
             yield instant * BAR_US
+
+    def _take_claim(self, connection: str, claim_us: int) -> None:
+        """Move the watermark to the least claim of the connections that are alive; never back."""
+        if claim_us == WITHDRAWN:
+            self.claims_us.pop(connection, None)
+        elif claim_us >= 0:
+            self.claims_us[connection] = max(claim_us, self.claims_us.get(connection, -1))
+        if self.claims_us:
+            oldest_us = max(self.claims_us.values()) - CLAIM_LIFE_US
+            self.claims_us = {name: us for name, us in self.claims_us.items() if us >= oldest_us}
+            self.watermark_us = max(self.watermark_us, min(self.claims_us.values()))
 
     def _due_by_count(self) -> int:
         """The bar up to which bars are closed although nobody claims that they are complete: so far that at
@@ -367,21 +390,18 @@ def summarise(trades: Trades, quotes: Quotes, first_bar: int, count: int, before
 
 def _summarise_trades(bars: Bars, trades: Trades, edges_us: Ints, before: np.void) -> None:
     trades, starts = _by_bar(trades, "first_id", edges_us)
-    qty, is_buy = np.ascontiguousarray(trades["qty"]), trades["side"] > 0
-    # Rounded trade by trade in IEEE arithmetic, then summed as integers: exact to 1e-8 a trade, and the
-    # same in any order. The plain integer product would overflow 64 bits.
-    notional = np.rint(trades["price"].astype(float) * qty.astype(float) / SCALE).astype(np.int64)
+    price, qty = np.ascontiguousarray(trades["price"]), np.ascontiguousarray(trades["qty"])
+    is_buy, limbs = trades["side"] > 0, split(qty)
+    sums = _sums(np.concatenate([limbs * is_buy, limbs * ~is_buy, products(price, qty)]), starts)
+    bars["buy_qty"], bars["sell_qty"], bars["notional"] = sums[0:2].T, sums[2:4].T, sums[4:].T
     bars["trade_count"] = starts[1:] - starts[:-1]
-    bars["buy_qty"] = _sums(np.where(is_buy, qty, 0), starts)
-    bars["sell_qty"] = _sums(np.where(is_buy, 0, qty), starts)
-    bars["notional"] = _sums(notional, starts)
     at_end = starts[1:]
     bars["last_trade_id"] = _after(before["last_trade_id"], trades["last_id"])[at_end]
-    bars["last_trade_price"] = _after(before["last_trade_price"], trades["price"])[at_end]
+    bars["last_trade_price"] = _after(before["last_trade_price"], price)[at_end]
     bars["last_trade_us"] = _after(before["last_trade_us"], trades["time_us"])[at_end]
     for name, of_side in (("last_buy_price", is_buy), ("last_sell_price", ~is_buy)):
         newest = _after(0, np.maximum.accumulate(np.where(of_side, np.arange(1, len(trades) + 1), 0)))
-        bars[name] = _after(before[name], trades["price"])[newest[at_end]]
+        bars[name] = _after(before[name], price)[newest[at_end]]
 
 
 def _summarise_quotes(bars: Bars, quotes: Quotes, edges_us: Ints, before: np.void) -> None:
@@ -391,26 +411,27 @@ def _summarise_quotes(bars: Bars, quotes: Quotes, edges_us: Ints, before: np.voi
 
     # Each quote beside the one it replaced; the very first of a symbol replaces nothing.
     book = {name: _after(before[name], quotes[name]) for name in _BOOK}
-    bid, bid_qty, ask, ask_qty = (book[name] for name in ("bid_price", "bid_qty", "ask_price", "ask_qty"))
+    bid, ask = book["bid_price"], book["ask_price"]
+    bid_qty, ask_qty = split(book["bid_qty"]), split(book["ask_qty"])
     ofi = (
-        np.where(bid[1:] >= bid[:-1], bid_qty[1:], 0)
-        - np.where(bid[1:] <= bid[:-1], bid_qty[:-1], 0)
-        - np.where(ask[1:] <= ask[:-1], ask_qty[1:], 0)
-        + np.where(ask[1:] >= ask[:-1], ask_qty[:-1], 0)
+        bid_qty[:, 1:] * (bid[1:] >= bid[:-1])
+        - bid_qty[:, :-1] * (bid[1:] <= bid[:-1])
+        - ask_qty[:, 1:] * (ask[1:] <= ask[:-1])
+        + ask_qty[:, :-1] * (ask[1:] >= ask[:-1])
     )
-    mid = bid + ask
+    mid = _added(bid, ask)
     has_moved = mid[1:] != mid[:-1]
     if len(quotes) and not before["update_id"]:
-        ofi[0], has_moved[0] = 0, True
+        ofi[:, 0], has_moved[0] = 0, True
     bars["quote_count"] = starts[1:] - starts[:-1]
-    bars["ofi"] = _sums(ofi, starts)
+    bars["ofi"] = _sums(ofi, starts).T
 
     # Integrals up to each edge of the step function that the quotes are, then their differences.
     since_us = _after(edges_us[0], time_us)
-    depth = bid_qty + ask_qty
-    level = np.rint((bid_qty - ask_qty) / np.maximum(depth, 1) * _IMBALANCE_SCALE).astype(np.int64)
+    has_size = (book["bid_qty"] | book["ask_qty"]) > 0
+    level = np.rint(ratio(bid_qty - ask_qty, bid_qty + ask_qty) * _IMBALANCE_SCALE).astype(np.int64)
     bars["imbalance_us"] = _integrals(level, since_us, edges_us)
-    bars["quoted_us"] = _integrals((depth > 0).astype(np.int64), since_us, edges_us)
+    bars["quoted_us"] = _integrals(has_size.astype(np.int64), since_us, edges_us)
 
     at_end = starts[1:]
     for name in _BOOK:
@@ -437,9 +458,9 @@ def _after(before: Any, values: Ints) -> Ints:
 
 
 def _sums(values: Ints, starts: Ints) -> Ints:
-    """Integer sums of `values` between consecutive `starts`."""
-    running = _after(0, np.cumsum(values))[starts]
-    return running[1:] - running[:-1]
+    """Sums of the columns of `values`, (columns, N), between consecutive `starts`. Shape (columns, sums)."""
+    edges = running(values)[:, starts]
+    return np.asarray(edges[:, 1:] - edges[:, :-1])
 
 
 def _integrals(level: Ints, since_us: Ints, edges_us: Ints) -> Ints:

@@ -3,13 +3,15 @@
 Every window ends at or before the bar's end, so nothing from later can reach a row. Sums over windows are
 differences of running *integer* sums, volatility is a sum of integer squares, and everything after them is
 elementwise: a row has the same bits whether it is computed alone (live) or among a million (history).
+Whatever compares quantities is one correctly rounded quotient of exact integers (`tickcast.sums`), so that a
+row also has the same bits in whatever unit quantities are counted.
 Windows of up to five seconds slide with the bars; what a feature is measured against (volatility, depth,
 volume, intensity) is that of the last 60 whole seconds of the clock.
 
 All features are free of scale: moves are in units of volatility, quantities in units of the minute's mean
-depth or volume, so one model serves several markets. The *odd* features change sign when buying and selling
-are exchanged, the *even* ones do not; the model relies on that. `sigma_bp` is the volatility itself: it
-scales the model's output and is no input to its network.
+depth or volume, so one model serves several markets. What is measured by one that the minute lacks is 0. The
+*odd* features change sign when buying and selling are exchanged, the *even* ones do not; the model relies on
+that. `sigma_bp` is the volatility itself: it scales the model's output and is no input to its network.
 
 A group that is absent is *masked*: its features are 0 and its flag says so. Without quotes (REST history, or
 a quote stream that stalled) prices are those of the proxy mid (`tickcast.bars.proxy_mids`).
@@ -52,11 +54,12 @@ from tickcast.bars import (
     Bars,
     Ints,
     Seconds,
+    TwicePrices,
     twice_mids,
     twice_proxy_mids,
     whole_seconds,
 )
-from tickcast.ticks import SCALE
+from tickcast.sums import ratio, running, split
 
 ODD_FEATURES = (
     "imbalance",
@@ -110,7 +113,7 @@ TRADE_FEATURES = (
     "trade_age",
 )
 # Rises when a definition changes without its name: a model trained on the old one is then refused.
-_DEFINITION = 2
+_DEFINITION = 3
 FEATURE_HASH = hashlib.sha256(f"{_DEFINITION}:{','.join(FEATURE_NAMES)}".encode()).hexdigest()[:16]
 
 MIN_RETURNS = 10  # one-second returns before a row is worth anything
@@ -163,24 +166,23 @@ def history_rows(bars: Bars) -> Floats:
 def _columns(back: _LookBack, minute: _Minute) -> dict[str, npt.NDArray[Any]]:
     """Every feature by name, before the absent groups are masked; each of shape (rows,)."""
     sigma, now, totals = minute.sigma_bp, back.now, back.totals
-    bid_qty, ask_qty, end_us = now("bid_qty"), now("ask_qty"), now("end_us")
-    imbalance = (bid_qty - ask_qty) / (bid_qty + ask_qty)
+    bid_qty, ask_qty, end_us = split(now("bid_qty")), split(now("ask_qty")), now("end_us")
+    imbalance = ratio(bid_qty - ask_qty, bid_qty + ask_qty)
     spread = (now("ask_price") - now("bid_price")) / back.price * 1e4 / sigma
     from_vwap = (back.price / minute.vwap - 1) * 1e4 / (sigma * np.sqrt(MINUTE))
-    volume = np.maximum(minute.per_second("buy_qty") + minute.per_second("sell_qty"), 1.0)
-    (volume_1s,) = totals("buy_qty", 10) + totals("sell_qty", 10)
+    volume_1s = (totals("buy_qty", 10) + totals("sell_qty", 10))[:, 0]
     (trades_5s,), (quotes_1s,) = totals("trade_count", 50), totals("quote_count", 10)
 
     signed_volume = totals("buy_qty", *_FLOW_WIDTHS) - totals("sell_qty", *_FLOW_WIDTHS)
-    flows = np.arcsinh(signed_volume / (volume * _ROOT_FLOW_S)) / 2
-    ofis = np.arcsinh(totals("ofi", 2, 10, 50) / minute.mean_depth) / 2
+    flows = np.arcsinh(minute.by_volume(signed_volume) / _ROOT_FLOW_S) / 2
+    ofis = np.arcsinh(minute.by_depth(totals("ofi", 2, 10, 50))) / 2
     returns = _limited(back.returns_bp(*_FLOW_WIDTHS) / (sigma * _ROOT_FLOW_S))
     since_us = np.stack([now("mid_change_us"), now("last_trade_us"), now("last_quote_us")])
     ages = np.log(np.minimum(end_us - since_us, _MAX_AGE_US) / SECOND_US + 0.05) / 2
     trade_us = since_us[1]
     return {
         "imbalance": imbalance,
-        "log_imbalance": _limited(np.log(bid_qty / ask_qty)) / 3,
+        "log_imbalance": _limited(np.log(ratio(bid_qty, ask_qty))) / 3,
         "microprice": _limited(imbalance * spread / 2),
         "imbalance_500ms": totals("imbalance_us", 5)[0] / totals("quoted_us", 5)[0] / 1e6,
         "ofi_200ms": ofis[0],
@@ -196,7 +198,7 @@ def _columns(back: _LookBack, minute: _Minute) -> dict[str, npt.NDArray[Any]]:
         "spread": spread,
         "volatility_5s": np.log((back.volatility_bp(50) + _SIGMA_FLOOR_BP) / sigma) / 2,
         "trade_intensity": np.log1p(trades_5s) - np.log1p(5 * minute.per_second("trade_count")),
-        "volume_intensity": np.log1p(volume_1s / volume),
+        "volume_intensity": np.log1p(minute.by_volume(volume_1s)),
         "quote_intensity": np.log1p(quotes_1s) - np.log1p(minute.per_second("quote_count")),
         "mid_age": ages[0],
         "trade_age": ages[1],
@@ -211,7 +213,7 @@ def _limited(values: Floats) -> Floats:
     return np.minimum(np.maximum(values, -6.0), 6.0)  # as np.clip, at a third of its fixed cost
 
 
-def _squared_returns(twice: Ints, proxy: Ints) -> tuple[Ints, Ints]:
+def _squared_returns(twice: TwicePrices, proxy: TwicePrices) -> tuple[Ints, Ints]:
     """Squared returns from row to row in (1/10,000 bp)², and 1 where they are known: both ends by the quotes,
     or both by the proxy. `twice` and `proxy` are twice the price, 0 where unknown. Shapes (rows,)."""
     returns, known = np.zeros(len(twice)), np.zeros(len(twice), np.int64)
@@ -236,9 +238,9 @@ class _LookBack:
         self._newest = newest
         self._rows = np.arange(len(bars) - newest, len(bars))
         self._twice, self._proxy = twice_mids(bars), twice_proxy_mids(bars)
-        running = _running(np.stack([bars[name] for name in self._SUMMED]))
-        windows = [self._window(running, width) for width in self._WIDTHS]
-        self._totals = dict(zip(self._SUMMED, np.stack(windows, axis=1), strict=True))  # (widths, newest)
+        sums = running(np.concatenate([_columns_of(bars, name) for name in self._SUMMED]))
+        windows = np.stack([self._window(sums, width) for width in self._WIDTHS], axis=1)
+        self._totals = _by_name(windows, bars, self._SUMMED)  # ([limbs,] widths, newest)
         self.is_quoted = self._twice[-newest:] > 0
         self.price: Floats = np.where(self.is_quoted, self._twice[-newest:], self._proxy[-newest:]) / 2
 
@@ -246,8 +248,8 @@ class _LookBack:
         return np.asarray(self._bars[name][-self._newest :])
 
     def totals(self, name: str, *widths: int) -> Ints:
-        """Sums over windows of `widths`, shape (widths, newest)."""
-        return np.asarray(self._totals[name][[self._WIDTHS.index(width) for width in widths]])
+        """Sums over windows of `widths`, shape (widths, newest), of quantities with their limbs before it."""
+        return np.asarray(self._totals[name][..., [self._WIDTHS.index(width) for width in widths], :])
 
     def returns_bp(self, *widths: int) -> Floats:
         """Returns over `widths`, bp; 0 where the price was not known by the same means at its start. Shape
@@ -261,12 +263,12 @@ class _LookBack:
     def volatility_bp(self, width: int) -> Floats:
         """Realised volatility of the returns from bar to bar over `width` bars, bp per √s."""
         squares, _ = _squared_returns(self._twice, self._proxy)
-        total = self._window(_running(squares), width)
+        total = self._window(running(squares), width)
         return np.asarray(np.sqrt(total / (width / BARS_PER_S)) / _RETURN_STEPS)
 
-    def _window(self, running: Ints, width: int) -> Ints:
+    def _window(self, sums: Ints, width: int) -> Ints:
         rows = self._rows + 1
-        return np.asarray(running[..., rows] - running[..., np.maximum(rows - width, 0)])
+        return np.asarray(sums[..., rows] - sums[..., np.maximum(rows - width, 0)])
 
 
 class _Minute:
@@ -280,29 +282,52 @@ class _Minute:
     def __init__(self, seconds: Seconds, ends_us: Ints) -> None:
         squares, known = _squared_returns(seconds["mid2"], seconds["proxy2"])
         is_priced = (seconds["mid2"] > 0) | (seconds["proxy2"] > 0)
-        running = _running(np.stack([*(seconds[name] for name in self._SUMMED), is_priced, known]))
+        columns = [_columns_of(seconds, name) for name in self._SUMMED]
+        sums = running(np.concatenate([*columns, np.stack([is_priced, known])]))
         # How many whole seconds there are before each; where none is yet, the row will be NaN.
         count = np.searchsorted(seconds["end_us"], ends_us, side="right")
-        *sums, priced, returns = running[:, count] - running[:, np.maximum(count - MINUTE, 0)]
-        self._sums: dict[str, Ints] = dict(zip(self._SUMMED, sums, strict=True))
+        *totals, priced, returns = sums[:, count] - sums[:, np.maximum(count - MINUTE, 0)]
+        self._sums = _by_name(np.array(totals), seconds, self._SUMMED)
         self._spans = np.maximum(priced, 1)
         self.returns: Ints = returns
         self.sigma_bp = _ewma_volatility(squares, known, np.maximum(count - 1, 0))
 
     def per_second(self, name: str) -> Floats:
+        """The mean of a count over a second."""
         return np.asarray(self._sums[name] / self._spans)
 
-    @property
-    def mean_depth(self) -> Floats:
-        """Mean of (bid quantity + ask quantity) / 2 over the quoted bars, 1e-8."""
-        mean = self._sums["depth"] / (2 * np.maximum(self._sums["quoted_bars"], 1))
-        return np.asarray(np.maximum(mean, 1.0))
+    def by_volume(self, qty: Ints) -> Floats:
+        """Quantities, as limbs (2, ..., rows), in units of the mean volume of a second; 0 without a trade."""
+        return ratio(qty, self._volume, self._spans)
+
+    def by_depth(self, qty: Ints) -> Floats:
+        """Quantities, as limbs (2, ..., rows), in units of the mean of (bid quantity + ask quantity) / 2 over
+        the quoted bars; 0 where there are none."""
+        return ratio(qty, self._sums["depth"], 2 * self._sums["quoted_bars"])
 
     @cached_property
     def vwap(self) -> Floats:
         """Volume-weighted average price, 1e-8; 0 without a trade."""
-        qty = self._sums["buy_qty"] + self._sums["sell_qty"]
-        return np.asarray(self._sums["notional"] / np.maximum(qty, 1) * SCALE)
+        return ratio(self._sums["notional"], self._volume)
+
+    @cached_property
+    def _volume(self) -> Ints:
+        return np.asarray(self._sums["buy_qty"] + self._sums["sell_qty"])
+
+
+def _columns_of(rows: Bars | Seconds, name: str) -> Ints:
+    """A field of `rows` with its limbs, if it has them, as columns. Shape (columns, rows)."""
+    return np.atleast_2d(rows[name].T)
+
+
+def _by_name(columns: Ints, rows: Bars | Seconds, names: tuple[str, ...]) -> dict[str, Ints]:
+    """`columns` of the fields `names` of `rows`, one after the other, by name: those with limbs together."""
+    found, at = {}, 0
+    for name in names:
+        limbs = rows[name].shape[1:]
+        found[name] = columns[at : at + limbs[0]] if limbs else columns[at]
+        at += limbs[0] if limbs else 1
+    return found
 
 
 def _ewma_volatility(squares: Ints, known: Ints, at: Ints) -> Floats:
@@ -314,10 +339,3 @@ def _ewma_volatility(squares: Ints, known: Ints, at: Ints) -> Floats:
     squared, weight = padded[:, seconds[:, None] + np.arange(MINUTE)] @ _WEIGHTS
     variance = squared / np.maximum(weight, _WEIGHTS[-1]) / _RETURN_STEPS**2
     return np.asarray(np.sqrt(variance + _SIGMA_FLOOR_BP**2)[at - first])
-
-
-def _running(values: npt.NDArray[Any]) -> Ints:
-    """What the first n of `values` add up to, for n from 0 on, along the last axis."""
-    running = np.zeros((*values.shape[:-1], values.shape[-1] + 1), np.int64)
-    np.cumsum(values, axis=-1, dtype=np.int64, out=running[..., 1:])
-    return running

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tickcast.sums import running, single, split
 from tickcast.ticks import TRADE, Trades, raw
 
 ORIGINS = ("stream", "replay", "sim", "rest")  # the first wins where several know a single trade
@@ -42,7 +43,8 @@ Ints = npt.NDArray[np.int64]
 
 
 class TradesContradict(ValueError):
-    """Aggregates that share some of their trades but not all: they cannot both be."""
+    """Aggregates that share some of their trades but not all, so that they cannot both be; or an aggregate of
+    more trades than can be."""
 
 
 def origin_of(source: str) -> int:
@@ -54,12 +56,18 @@ def origin_of(source: str) -> int:
 
 
 def held(trades: Trades, origin: int) -> Held:
-    """`trades` as they came from one origin, not merged yet. Shape (trades,)."""
+    """`trades` as they came from one origin, not merged yet. Shape (trades,). Raises `TradesContradict`."""
+    more = trades["last_id"] - trades["first_id"]  # below 0 where 64 bits cannot hold it either
+    if (is_wrong := (more < 0) | (more >= 2**31 - 1)).any():
+        first_id, last_id = trades[["first_id", "last_id"]][is_wrong][0].tolist()
+        raise TradesContradict(
+            f"trades {first_id}..{last_id} came as one aggregate, which none of the exchange's is"
+        )
     rows = np.zeros(len(trades), HELD)
     for name in ("time_us", "first_id", "last_id", "price", "qty", "side"):
         rows[name] = trades[name]
     rows["origin"] = origin
-    rows["trades"] = trades["last_id"] - trades["first_id"] + 1
+    rows["trades"] = more + 1
     rows["aggregate_first_id"], rows["aggregate_last_id"] = trades["first_id"], trades["last_id"]
     rows["aggregate_qty"] = trades["qty"]
     return rows
@@ -137,10 +145,10 @@ def _left_of(aggregates: Held, singles: Held) -> Held:
     """What `singles` leave of `aggregates`; those of which nothing is left are gone."""
     ids, first, last = singles["first_id"], aggregates["first_id"], aggregates["last_id"]
     begin, end = np.searchsorted(ids, first), np.searchsorted(ids, last, side="right")
-    quantities = np.concatenate([[0], np.cumsum(singles["qty"])])
+    sums = running(split(singles["qty"]))
     left = aggregates.copy()
     left["trades"] -= end - begin
-    left["qty"] = np.maximum(left["qty"] - (quantities[end] - quantities[begin]), 0)
+    left["qty"] = single(split(left["qty"]) - (sums[:, end] - sums[:, begin]))
     # The outermost ids that are not known singly: past the runs of known ones that lie at either end.
     is_break = ids[1:] != ids[:-1] + 1
     run_last = ids[_next_true(np.append(is_break, True))] if len(ids) else ids

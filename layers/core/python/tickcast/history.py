@@ -48,7 +48,7 @@ Flags = npt.NDArray[np.bool_]
 class OneSecondBars(NamedTuple):
     """Columns of shape (bars,): sums over each second, and what was known at its end."""
 
-    columns: dict[str, Ints]  # end_us, then by name
+    columns: dict[str, Ints]  # end_us, then by name; sums of quantities with their limbs, (bars, limbs)
     has_quotes: Flags
 
 

@@ -17,6 +17,7 @@ from tickcast.calibration import Calibrator
 from tickcast.features import FEATURE_HASH, FEATURE_NAMES, Floats, feature_rows
 from tickcast.model import Calibration, HorizonForecast, ModelError, forecast
 from tickcast.outcomes import Memory
+from tickcast.sums import total
 from tickcast.ticks import SCALE
 
 PREDICT_EVERY_US = SECOND_US
@@ -66,6 +67,30 @@ class Terms:
     min_confidence: float
 
 
+@dataclass(frozen=True)
+class Freshness:
+    """How old the features are when they are read. `claim_age_s`: since the instant up to which the stream
+    was claimed to be complete in them. `tick_age_s`: since their newest tick; None if that is not known.
+    `is_quiet`: the tick is old because nothing has happened since, as the exchange itself says."""
+
+    claim_age_s: float
+    tick_age_s: float | None
+    is_quiet: bool
+    is_stale: bool
+
+
+def freshness(features: Mapping[str, Any], now_ms: float, limit_s: float) -> Freshness:
+    """The freshness at `now_ms` of features as they are stored: nothing in them may be older than `limit_s`,
+    but for ticks of a market that was quiet no longer ago than that."""
+    claim_age_s = now_ms / 1000 - features["timestamp"]
+    tick_us, quiet_us = features.get("last_tick_us"), features.get("quiet_us")
+    tick_age_s = None if tick_us is None else now_ms / 1000 - tick_us / 1e6
+    is_old = tick_age_s is not None and tick_age_s > limit_s
+    is_known_quiet = quiet_us is not None and now_ms / 1000 - quiet_us / 1e6 <= limit_s
+    is_stale = claim_age_s > limit_s or (is_old and not is_known_quiet)
+    return Freshness(claim_age_s, tick_age_s, is_quiet=is_old and not is_stale, is_stale=is_stale)
+
+
 def features_record(symbol: str, ring: BarRing) -> Record | None:
     """The features as of the newest closed bar; None while neither a trade nor a quote is known.
 
@@ -74,10 +99,10 @@ def features_record(symbol: str, ring: BarRing) -> Record | None:
     """
     bar, minute = ring.bars[-1], ring.seconds[-WINDOW_S:]
     mid, proxy_mid = _price(mids(ring.bars[-1:])), _price(proxy_mids(ring.bars[-1:]))
-    price = float(bar["last_trade_price"]) / SCALE if bar["last_trade_price"] > 0 else mid
+    price = int(bar["last_trade_price"]) / SCALE if bar["last_trade_price"] > 0 else mid
     if price is None:
         return None
-    volume = int(minute["buy_qty"].sum() + minute["sell_qty"].sum())
+    volume = total(minute["buy_qty"]) + total(minute["sell_qty"])
     (vector,) = feature_rows(ring.bars, ring.seconds, 1)
     return {
         "symbol": symbol,
@@ -85,12 +110,12 @@ def features_record(symbol: str, ring: BarRing) -> Record | None:
         "window_s": WINDOW_S,
         "price": price,
         "volume": volume / SCALE,
-        "vwap": int(minute["notional"].sum()) / volume if volume else None,
+        "vwap": total(minute["notional"]) / (volume * SCALE) if volume else None,
         "price_change": _change_percent(ring.seconds, "proxy2" if mid is None else "mid2"),
         "mid": mid,
         "proxy_mid": proxy_mid,
-        "bid_price": float(bar["bid_price"]) / SCALE if mid is not None else None,
-        "ask_price": float(bar["ask_price"]) / SCALE if mid is not None else None,
+        "bid_price": int(bar["bid_price"]) / SCALE if mid is not None else None,
+        "ask_price": int(bar["ask_price"]) / SCALE if mid is not None else None,
         "trade_count": int(minute["trade_count"].sum()),
         "last_trade_id": int(bar["last_trade_id"]) or None,
         "update_id": int(bar["update_id"]) or None,

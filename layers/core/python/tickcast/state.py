@@ -1,7 +1,7 @@
 """What Redis keeps of a symbol: its bar ring, what is remembered of its predictions, and the fence.
 
 The encoding is a JSON header (version, scalars, row counts), the bytes of the arrays and a checksum: about
-15 KB in all, and reading it costs microseconds. A version that the code does not know is refused by name, so
+25 KB in all, and reading it costs microseconds. A version that the code does not know is refused by name, so
 that after a deployment bars are warmed up again instead of misread.
 
 A state that is lost, damaged or of another version is recalled (`recalled_state`) from what was written with
@@ -35,6 +35,8 @@ _SCALARS = (
     "next_bar",
     "history_from_us",
     "watermark_us",
+    "claims_us",
+    "quiet_us",
     "received_us",
     "newest_trade_us",
     "newest_quote_us",

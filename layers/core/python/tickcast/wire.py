@@ -5,9 +5,11 @@ A batch is an Avro single-object encoding (marker, schema fingerprint, body; Avr
 memory of a numpy structured array: writing is ``tobytes``, reading is ``frombuffer``, and any Avro
 library reads the same bytes by the schema.
 
-`watermark_us` is ingest's claim "connected, and caught up to exchange time t", `NO_WATERMARK` when it
-makes none. `connection` names the socket the ticks came by. `notices` are ingest's own account of what it
-may have missed; whether anything is missing is judged downstream, where all connections meet.
+`connection` names the socket the ticks came by. `watermark_us` is ingest's claim that this connection is
+caught up to exchange time t; `NO_WATERMARK` claims nothing new, `WITHDRAWN` takes its claims back.
+`quiet_us` is evidence of a quiet market: at that instant of ingest's clock the exchange's REST had no newer
+trade or quote than what had come. `notices` are ingest's own account of what it may have missed; whether it
+is missing is judged downstream, where all connections meet.
 
 A batch written by another schema is for `tickcast.adapters.schema_book`, which knows them by fingerprint.
 """
@@ -21,6 +23,8 @@ import numpy as np
 from tickcast.ticks import QUOTE, TRADE, Quotes, Trades, span_us
 
 NO_WATERMARK = -1
+WITHDRAWN = -2
+NEVER_QUIET = -1
 _MARKER = b"\xc3\x01"
 _INT64 = {"type": "fixed", "name": "Int64LE", "size": 8, "doc": "little-endian two's complement"}
 _INT8 = {"type": "fixed", "name": "Int8", "size": 1, "doc": "two's complement"}
@@ -62,6 +66,7 @@ def _schema() -> dict[str, Any]:
             {"name": "trades", "type": {"type": "array", "items": trade}},
             {"name": "quotes", "type": {"type": "array", "items": quote}},
             {"name": "notices", "type": {"type": "array", "items": _NOTICE}, "default": []},
+            {"name": "quiet_us", "type": "long", "default": NEVER_QUIET},
         ],
     }
 
@@ -69,7 +74,7 @@ def _schema() -> dict[str, Any]:
 SCHEMA = _schema()
 # CRC-64-AVRO of the schema's canonical form, little-endian. A test holds it against fastavro's, so that
 # a change of the dtypes cannot go out under the old name.
-FINGERPRINT = bytes.fromhex("1e1ef671db0b1c4b")
+FINGERPRINT = bytes.fromhex("7c3686b038387bd9")
 _HEADER = _MARKER + FINGERPRINT
 
 
@@ -106,6 +111,7 @@ class TickBatch(NamedTuple):
     trades: Trades
     quotes: Quotes
     notices: tuple[Notice, ...] = ()
+    quiet_us: int = NEVER_QUIET
 
     @property
     def tick_count(self) -> int:
@@ -137,6 +143,7 @@ def encode(batch: TickBatch) -> bytes:
             _block(batch.trades, TRADE),
             _block(batch.quotes, QUOTE),
             _notices(batch.notices),
+            _zigzag(batch.quiet_us),
         )
     )
 
@@ -154,11 +161,12 @@ def decode(record: bytes) -> TickBatch:
     trades, at = _read_array(record, at, TRADE)
     quotes, at = _read_array(record, at, QUOTE)
     notices, at = _read_notices(record, at)
+    quiet_us, at = _read_zigzag(record, at)
     if at != len(record):
         raise WireError(f"{len(record) - at} bytes after the end of the batch at offset {at}")
     if not symbol:
         raise WireError("the batch names no symbol")
-    return TickBatch(symbol, source, connection, watermark_us, trades, quotes, notices)
+    return TickBatch(symbol, source, connection, watermark_us, trades, quotes, notices, quiet_us)
 
 
 def _zigzag(value: int) -> bytes:

@@ -1,4 +1,5 @@
-"""Binance's REST, as far as history needs it: aggregate trades, with the exchange's limits kept.
+"""Binance's REST, as far as tickcast needs it: aggregate trades for history, and what is newest of a symbol
+for ingest to tell a quiet market from a dead stream, with the exchange's limits kept.
 
 Every address may use so much weight a minute, and each answer tells how much of it is used, by whomever. Well
 before the limit the client waits for the next minute. What the exchange refuses becomes a named error: who
@@ -10,18 +11,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import urllib3
 
+from tickcast.session import Newest
 from tickcast.ticks import TickError, check_trade, mantissa
 
 PAGE = 1000
+TICKERS = 20  # symbols a request of tickers: up to so many weigh as little as one
 WEIGHT_SHARE = 0.8  # of the limit: others at the same address may use the rest
 _FALLBACK_LIMIT = 6000
 _MICROSECONDS_FROM = 10**14  # a time this large is in µs, a smaller one in ms
-_TIMEOUT = urllib3.Timeout(connect=5, read=15)
 _DEFAULT_WAIT_S = 60  # what is waited for where `Retry-After` does not say
 _MINUTE_S = 60
 _SHOWN = 200  # characters of an answer that is told of
@@ -80,6 +82,8 @@ class BinanceRest:
         clock_s: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
         backoff_s: float = 0.5,
+        timeout_s: float = 15.0,
+        retries: int = 4,
     ) -> None:
         self.used_weight = 0  # of this minute, at this address, as the last answer told
         self.requests = 0
@@ -88,8 +92,8 @@ class BinanceRest:
         self._sleep = sleep
         self._told_at_s = float("-inf")
         self._weight_limit: int | None = None
-        retries = urllib3.Retry(
-            total=4,
+        retrying = urllib3.Retry(
+            total=retries,
             backoff_factor=backoff_s,
             backoff_jitter=backoff_s,
             status_forcelist=(500, 502, 503, 504),
@@ -97,7 +101,9 @@ class BinanceRest:
             respect_retry_after_header=False,  # of 429 and 418, which are not repeated in here
         )
         self._pool = urllib3.PoolManager(
-            timeout=_TIMEOUT, retries=retries, headers={"X-MBX-TIME-UNIT": "MICROSECOND"}
+            timeout=urllib3.Timeout(connect=min(5.0, timeout_s), read=timeout_s),
+            retries=retrying,
+            headers={"X-MBX-TIME-UNIT": "MICROSECOND"},
         )
 
     def agg_trades_between(self, symbol: str, from_ms: int, to_ms: int) -> list[AggTrade]:
@@ -110,6 +116,14 @@ class BinanceRest:
     def agg_trades_from(self, symbol: str, agg_id: int) -> list[AggTrade]:
         """At most `PAGE` aggregates from `agg_id` on, ascending; fewer only at the end of all there are."""
         return self._agg_trades(symbol, fromId=agg_id)
+
+    def newest(self, symbols: Sequence[str]) -> dict[str, Newest]:
+        """The newest trade id and the best quote of each of `symbols`. Raises `RestError` or `TickError`."""
+        found: dict[str, Newest] = {}
+        for at in range(0, len(symbols), TICKERS):
+            asked = json.dumps(symbols[at : at + TICKERS], ensure_ascii=False, separators=(",", ":"))
+            found |= newest_of(self._get("/api/v3/ticker/24hr", {"symbols": asked}))
+        return {symbol: found[symbol] for symbol in symbols if symbol in found}
 
     def _agg_trades(self, symbol: str, **query: int) -> list[AggTrade]:
         self._keep_below(self._limit(symbol))
@@ -154,6 +168,25 @@ def agg_trades(symbol: str, body: Any) -> list[AggTrade]:
     if not isinstance(body, list):
         raise TickError(f"{symbol}: a list of aggregate trades was expected, not {str(body)[:_SHOWN]}")
     return [_agg_trade(symbol, row) for row in body]
+
+
+def newest_of(body: Any) -> dict[str, Newest]:
+    """The answer of `/api/v3/ticker/24hr`, by symbol. Raises `TickError` where it is not one."""
+    try:
+        return {
+            row["symbol"]: Newest(
+                row["lastId"] if row["lastId"] >= 0 else None,  # -1: no trade for a day
+                (
+                    mantissa(row["bidPrice"]),
+                    mantissa(row["bidQty"]),
+                    mantissa(row["askPrice"]),
+                    mantissa(row["askQty"]),
+                ),
+            )
+            for row in body
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise TickError(f"{str(body)[:_SHOWN]} are no tickers ({error!r})") from None
 
 
 def weight_limit(info: Any) -> int:

@@ -1,7 +1,12 @@
 """Bronze: every tick, as the MarketData contract, in Avro container files on S3.
 
 The first seven fields are the contract; what follows is optional with a default. What an event does not
-carry is NaN (or null for whole numbers), never carried forward from another event: a trade has no bid.
+carry is NaN (or null for whole numbers), never carried forward from another event: a trade has no bid. A side
+of the book that is gone is NaN as well.
+
+A double has no room for every price or quantity of 64 bits at 1e-8: from about 20 million units on, its last
+digits may be lost. Then `mantissas` has the exact integers; else it is null, for the doubles give them back.
+A double that somebody has changed overrules its integer.
 """
 
 from __future__ import annotations
@@ -23,6 +28,12 @@ from tickcast.wire import TickBatch
 CODEC = "deflate"
 REST = "rest"  # the source of what was fetched, not streamed
 _OPTIONAL_LONG = ["null", "long"]
+# Its default is null, for a schema is JSON, which has no NaN (RFC 8259). What is written is a double always,
+# so that readers by the older schema, where this was no union, read it.
+_OPTIONAL_DOUBLE = ["null", "double"]
+_EXACT_BELOW = 2**50  # there a double divided and multiplied by 10^8 is off by less than half a unit
+_OF_TRADE = ("price", "volume")
+_OF_QUOTE = ("bid_price", "bid_qty", "ask_price", "ask_qty")
 MARKET_DATA = fastavro.parse_schema(
     {
         "type": "record",
@@ -37,13 +48,20 @@ MARKET_DATA = fastavro.parse_schema(
             {"name": "ask_price", "type": "double", "doc": "of a quote; NaN on a trade"},
             {"name": "source", "type": "string", "doc": "sbe, json, rest, replay or sim"},
             {"name": "kind", "type": "string", "default": "trade", "doc": "trade or quote"},
-            {"name": "bid_qty", "type": "double", "default": math.nan},
-            {"name": "ask_qty", "type": "double", "default": math.nan},
+            {"name": "bid_qty", "type": _OPTIONAL_DOUBLE, "default": None, "doc": "NaN on a trade"},
+            {"name": "ask_qty", "type": _OPTIONAL_DOUBLE, "default": None, "doc": "NaN on a trade"},
             {"name": "first_trade_id", "type": _OPTIONAL_LONG, "default": None},
             {"name": "last_trade_id", "type": _OPTIONAL_LONG, "default": None},
             {"name": "update_id", "type": _OPTIONAL_LONG, "default": None},
             {"name": "aggressor", "type": "string", "default": "", "doc": "buy or sell; empty on a quote"},
             {"name": "receive_time", "type": _OPTIONAL_LONG, "default": None, "doc": "µs, ingest's clock"},
+            {
+                "name": "mantissas",
+                "type": ["null", {"type": "array", "items": "long"}],
+                "default": None,
+                "doc": f"at 1e-8, of a trade {', '.join(_OF_TRADE)}, of a quote {', '.join(_OF_QUOTE)}; "
+                "null where the doubles give them back",
+            },
         ],
     }
 )
@@ -117,12 +135,15 @@ def market_data(batch: TickBatch) -> Iterator[dict[str, Any]]:
             "volume": qty / SCALE,
             "bid_price": math.nan,
             "ask_price": math.nan,
+            "bid_qty": math.nan,
+            "ask_qty": math.nan,
             "source": batch.source,
             "kind": "trade",
             "first_trade_id": first_id,
             "last_trade_id": last_id,
             "aggressor": "buy" if side > 0 else "sell",
             "receive_time": receive_time_us,
+            "mantissas": _if_needed(price, qty),
         }
     for time_us, receive_time_us, update_id, bid, bid_qty, ask, ask_qty in batch.quotes.tolist():
         yield {
@@ -130,14 +151,15 @@ def market_data(batch: TickBatch) -> Iterator[dict[str, Any]]:
             "timestamp": time_us,
             "price": math.nan,
             "volume": math.nan,
-            "bid_price": bid / SCALE,
-            "ask_price": ask / SCALE,
+            "bid_price": _of_side(bid),
+            "ask_price": _of_side(ask),
             "source": batch.source,
             "kind": "quote",
-            "bid_qty": bid_qty / SCALE,
-            "ask_qty": ask_qty / SCALE,
+            "bid_qty": _of_side(bid_qty),
+            "ask_qty": _of_side(ask_qty),
             "update_id": update_id,
             "receive_time": receive_time_us,
+            "mantissas": _if_needed(bid, bid_qty, ask, ask_qty),
         }
 
 
@@ -147,14 +169,11 @@ def ticks_from(records: Iterable[dict[str, Any]]) -> tuple[Trades, Quotes]:
     for r in records:
         received = r["receive_time"] if r["receive_time"] is not None else r["timestamp"]
         if r["kind"] == "quote":
-            prices = [_mantissa(r[name]) for name in ("bid_price", "bid_qty", "ask_price", "ask_qty")]
-            quotes.append((r["timestamp"], received, r["update_id"], *prices))
+            quotes.append((r["timestamp"], received, r["update_id"], *_mantissas(r, _OF_QUOTE)))
         else:
             side = -1 if r["aggressor"] == "sell" else 1
             ids = (r["first_trade_id"], r["last_trade_id"])
-            trades.append(
-                (r["timestamp"], received, *ids, _mantissa(r["price"]), _mantissa(r["volume"]), side)
-            )
+            trades.append((r["timestamp"], received, *ids, *_mantissas(r, _OF_TRADE), side))
     return np.array(trades, TRADE), np.array(quotes, QUOTE)
 
 
@@ -175,5 +194,23 @@ def read_file(data: bytes, name: str) -> Iterator[dict[str, Any]]:
         raise BronzeError(f"{name} is not a whole Avro file of MarketData: {error}") from error
 
 
-def _mantissa(value: float) -> int:
-    return round(value * SCALE)
+def _if_needed(*mantissas: int) -> list[int] | None:
+    return list(mantissas) if max(mantissas) >= _EXACT_BELOW else None
+
+
+def _of_side(mantissa: int) -> float:
+    return mantissa / SCALE if mantissa else math.nan
+
+
+def _mantissas(record: dict[str, Any], names: tuple[str, ...]) -> list[int]:
+    """The exact integers of the fields `names`; 0 for those of a side of the book that is gone."""
+    values = [record[name] for name in names]
+    if record["kind"] == "quote":
+        values = [0.0 if value is None or math.isnan(value) else value for value in values]
+    exact = record["mantissas"]
+    if exact is None:
+        return [round(value * SCALE) for value in values]
+    return [
+        mantissa if mantissa / SCALE == value else round(value * SCALE)
+        for mantissa, value in zip(exact, values, strict=True)
+    ]

@@ -15,6 +15,7 @@ import redis
 from tickcast.adapters.hot_store import HotStore
 from tickcast.adapters.http_answers import Answer
 from tickcast.adapters.settings import Settings
+from tickcast.prediction import freshness
 
 GAPS_SHOWN = 10
 NEARLY_FULL = 0.95  # of the hot store's memory
@@ -116,18 +117,20 @@ class Health:
         return {"ok": why is None, "why": why, "age_s": age_s, "source": beat.get("source")}
 
     def _age(self, features: dict[str, Service | None], now_ms: float) -> Service:
-        """How old the oldest features are that answers are made from."""
-        ages = {
-            symbol: _seconds(now_ms - found["timestamp"] * 1000)
-            for symbol, found in features.items()
-            if found is not None
-        }
-        if not ages:
+        """How old the oldest features are that answers are made from, and whether any are too old."""
+        limit_s = self.settings.stale_after_s
+        found = {s: freshness(each, now_ms, limit_s) for s, each in features.items() if each is not None}
+        if not found:
             return {"ok": None, "why": NOT_SEEN}
-        oldest = max(ages, key=ages.__getitem__)
-        is_stale = ages[oldest] > self.settings.stale_after_s
-        why = f"the features of {oldest} are {ages[oldest]} s old: it is answered by fallbacks"
-        return {"ok": not is_stale, "why": why if is_stale else None, "age_s": ages[oldest]}
+        age_s = round(max(each.claim_age_s for each in found.values()), 3)
+        for symbol, each in found.items():
+            if each.is_stale:
+                ages = (
+                    f"claim {each.claim_age_s:.1f} s, newest tick {each.tick_age_s or each.claim_age_s:.1f} s"
+                )
+                why = f"the features of {symbol} are too old ({ages}): it is answered by fallbacks"
+                return {"ok": False, "why": why, "age_s": age_s}
+        return {"ok": True, "why": None, "age_s": age_s}
 
 
 def _guarded(part: Callable[..., Service], *known: Any) -> Service:

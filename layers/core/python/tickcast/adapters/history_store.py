@@ -49,14 +49,21 @@ _PACKED: LiteralString = " || ".join(
 _STAGING: LiteralString = """
 create temporary table if not exists staged_trades (time_us bigint, first_id bigint) on commit delete rows;
 create temporary table if not exists staged_bars (
-    end_us bigint, trade_count bigint, buy_qty bigint, sell_qty bigint, notional bigint, quote_count bigint,
-    last_trade_id bigint, last_trade_price bigint, update_id bigint, bid_price bigint, bid_qty bigint,
-    ask_price bigint, ask_qty bigint, has_quotes boolean, origin smallint
+    end_us bigint, trade_count bigint, buy_qty bigint[], sell_qty bigint[], notional bigint[],
+    quote_count bigint, last_trade_id bigint, last_trade_price bigint, update_id bigint, bid_price bigint,
+    bid_qty bigint, ask_price bigint, ask_qty bigint, has_quotes boolean, origin smallint
 ) on commit delete rows;
 create temporary table if not exists staged_rows (
     end_us bigint, features real[], moves_bp real[], has_quotes boolean, origin smallint
 ) on commit delete rows;
 """
+# Sums come as limbs (tickcast.sums). The table's unit of `notional` is 1e-8 of the quote currency.
+_BUY_QTY: LiteralString = "buy_qty[1] + buy_qty[2] * 4294967296::numeric"
+_SELL_QTY: LiteralString = "sell_qty[1] + sell_qty[2] * 4294967296::numeric"
+_NOTIONAL: LiteralString = (
+    "(notional[1] + notional[2] * 4294967296::numeric + notional[3] * 18446744073709551616"
+    " + notional[4] * 79228162514264337593543950336) * 0.00000001"
+)
 # What differs is replaced and what is no longer there goes; rows that are as they were are left alone.
 _REMOVE_TRADES: LiteralString = """
 delete from tickcast.trades t using staged_trades s
@@ -68,8 +75,8 @@ _ADD_BARS: LiteralString = f"""
 insert into tickcast.bars_1s as old (
     symbol, end_us, trade_count, buy_qty, sell_qty, notional, quote_count, last_trade_id, last_trade_price,
     update_id, bid_price, bid_qty, ask_price, ask_qty, has_quotes, origin)
-select %s, end_us, trade_count, buy_qty, sell_qty, notional, quote_count, last_trade_id, last_trade_price,
-    update_id, bid_price, bid_qty, ask_price, ask_qty, has_quotes, {_ORIGIN}
+select %s, end_us, trade_count, {_BUY_QTY}, {_SELL_QTY}, {_NOTIONAL}, quote_count, last_trade_id,
+    last_trade_price, update_id, bid_price, bid_qty, ask_price, ask_qty, has_quotes, {_ORIGIN}
 from staged_bars
 on conflict (symbol, end_us) do update set (
     trade_count, buy_qty, sell_qty, notional, quote_count, last_trade_id, last_trade_price,

@@ -277,6 +277,11 @@ class PredictStream:
         features = features_record(folded.state.symbol, ring)
         if features is None:
             return None
+        bar, end_us = ring.bars[-1], int(ring.bars[-1]["end_us"])
+        last_trade_us, last_quote_us = int(bar["last_trade_us"]), int(bar["last_quote_us"])
+        # By which readers judge how old it is (`prediction.freshness`).
+        features["last_tick_us"] = max(last_trade_us, last_quote_us)
+        features["quiet_us"] = ring.quiet_us if ring.quiet_us >= 0 else None
         folded.writes.features(features, self.settings.features_ttl_s)
         featured_ms = self.clock_ms()
         model, started_ms = invocation.model, invocation.started_ms
@@ -285,8 +290,6 @@ class PredictStream:
         )
         inferred_ms = self.clock_ms()
         self._add_challenger(prediction, folded)
-        bar, end_us = ring.bars[-1], int(ring.bars[-1]["end_us"])
-        last_trade_us, last_quote_us = int(bar["last_trade_us"]), int(bar["last_quote_us"])
         prediction |= {
             "late_ids": ring.late_ids,
             "late_update_ids": ring.late_update_ids,
@@ -413,8 +416,8 @@ def _is_storable(state: SymbolState) -> bool:
 
 
 def _feed_heartbeat(state: SymbolState, batches: Batches) -> Record:
-    """What the newest batches say of who sent them. A watermark (the newest claim to be connected, and caught
-    up to that instant) that stands still is how ingest says that it is neither."""
+    """What the newest batches say of who sent them. A watermark (the claim to be connected, and caught up to
+    that instant) that does not move is how ingest says that it is neither."""
     record, batch = batches[-1]
     return {
         "at_ms": round(record.arrived_s * 1000),

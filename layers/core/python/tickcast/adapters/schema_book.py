@@ -82,4 +82,5 @@ def _batch(fields: dict[str, Any]) -> TickBatch:
         rows(fields["trades"], TRADE),
         rows(fields["quotes"], QUOTE),
         tuple(Notice(n["cause"], n["from_us"], n["to_us"]) for n in fields["notices"]),
+        fields["quiet_us"],
     )

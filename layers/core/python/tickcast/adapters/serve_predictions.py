@@ -1,8 +1,9 @@
 """What the API answers: predictions judged at the moment of reading, their receipts, how good they were.
 
-Freshness is the age of the event time, not the life of a key: features older than the limit make the
-answer a fallback that says so. Only "nothing is known" and a wrong request are errors, as problem+json
-(RFC 9457). What there is to ask is described in `layers/site/openapi.yaml`.
+Freshness is judged at the moment of reading, by the age of the claim that features are complete and by that
+of their newest tick, not by the life of a key: what is too old makes the answer a fallback that says so. Only
+"nothing is known" and a wrong request are errors, as problem+json (RFC 9457). `layers/site/openapi.yaml`
+describes what there is to ask.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from tickcast.adapters.http_query import Query
 from tickcast.adapters.model_catalog import ModelCatalog
 from tickcast.adapters.settings import Settings
 from tickcast.model import HORIZONS_S
-from tickcast.prediction import STALE_FEATURES, fallback
+from tickcast.prediction import STALE_FEATURES, fallback, freshness
 from tickcast.scoring import NO_TALLIES, SPANS, score
 
 # A hot store that hangs costs a caller about a second: four tries of this (`redis_connection.connect`).
@@ -181,15 +182,18 @@ class ServePredictions:
         return Answer(200, body, cache_control=SECONDS)
 
     def as_of_now(self, record: dict[str, Any], features: dict[str, Any]) -> dict[str, Any]:
-        """`record` with its age, the seconds left, and a fallback in its place once it is too old."""
+        """`record` with its ages, the seconds left, and a fallback in its place once it is too old."""
         now_ms = self.clock_ms()
-        age_s = now_ms / 1000 - features["timestamp"]
-        if age_s > self.settings.stale_after_s:
+        fresh = freshness(features, now_ms, self.settings.stale_after_s)
+        if fresh.is_stale:
             prices = (features.get(name) for name in ("mid", "proxy_mid", "price"))
             known = next(price for price in prices if price is not None)
             record = light(record | fallback(known, STALE_FEATURES) | {"challenger": None})
         return record | {
-            "age_s": round(age_s, 3),
+            "age_s": round(fresh.claim_age_s, 3),
+            "claim_age_s": round(fresh.claim_age_s, 3),
+            "tick_age_s": None if fresh.tick_age_s is None else round(fresh.tick_age_s, 3),
+            "quiet": fresh.is_quiet,
             "feature_age_ms": round(now_ms - features["timestamp"] * 1000),
             "seconds_left": round(max(0.0, record["target_time"] - now_ms) / 1000, 3),
             "environment": self.settings.environment,

@@ -53,7 +53,8 @@ order by end_us desc limit %(most)s"""
 _JUDGE: LiteralString = f"""
 select r.end_us, array_send(r.features), array_send(r.moves_bp),
     coalesce(case when b.has_quotes and b.last_trade_price > 0
-        then (2 * b.last_trade_price::float8 / (b.bid_price + b.ask_price) - 1) * 1e4 end, 'NaN'::float8)
+        then (2 * b.last_trade_price::float8 / (b.bid_price::numeric + b.ask_price)::float8 - 1) * 1e4 end,
+        'NaN'::float8)
 from tickcast.feature_rows r left join tickcast.bars_1s b using (symbol, end_us)
 where symbol = %(symbol)s and end_us >= %(from_us)s and {_OF_THIS_CODE}
     and r.origin::text = any(%(origins)s) and r.has_quotes and end_us %% %(step_us)s = 0

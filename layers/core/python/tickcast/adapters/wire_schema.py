@@ -14,5 +14,5 @@ def schema_key(fingerprint: bytes) -> str:
 
 def publish(s3: Any, bucket: str) -> None:
     """Store this code's schema, so that readers of another version can read what it writes."""
-    body = json.dumps(wire.SCHEMA, indent=1).encode()
+    body = json.dumps(wire.SCHEMA, indent=1, allow_nan=False).encode()
     s3.put_object(Bucket=bucket, Key=schema_key(wire.FINGERPRINT), Body=body, ContentType="application/json")
