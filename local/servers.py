@@ -30,8 +30,10 @@ def free_ports(count: int) -> list[int]:
 
 
 def start_valkey(parts: Parts, port: int, folder: Path) -> Part:
-    """A Valkey that keeps nothing: what it holds belongs to a stream that begins anew with every run."""
+    """A Valkey that keeps nothing: what it holds belongs to a stream that begins anew with every run. When
+    it is full it refuses, as on AWS (cdk/components/hot_store.py)."""
     options = {"port": str(port), "bind": HOST, "dir": str(folder), "save": "", "set-proc-title": "no"}
+    options["maxmemory-policy"] = "noeviction"
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
     return parts.start("valkey", [get_binary_path(), *words])
 

@@ -39,7 +39,10 @@ class Handler(lambda_.Function):
         layers: Sequence[lambda_.ILayerVersion],
         variables: Mapping[str, str],
         vpc: ec2.IVpc | None = None,
+        retry_attempts: int | None = None,
     ) -> None:
+        """`retry_attempts`: how often Lambda itself repeats an asynchronous invocation that failed. It
+        counts only for a function that is invoked so, by a rule; left out, Lambda's default."""
         parts = Construct(scope, f"{construct_id}Parts")
         log_group = logs.LogGroup(
             parts,
@@ -72,6 +75,7 @@ class Handler(lambda_.Function):
             memory_size=sizing.memory_mb,
             timeout=Duration.seconds(sizing.timeout_s),
             reserved_concurrent_executions=sizing.reserved_concurrency,
+            retry_attempts=retry_attempts,
             vpc=vpc,
             vpc_subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_ISOLATED) if vpc else None,
             security_groups=[_door(parts, name, vpc)] if vpc else None,

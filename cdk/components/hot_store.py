@@ -18,13 +18,13 @@ from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
 from cdk.config import Cache as Settings
-from cdk.config import Environment
+from cdk.config import Environment, reserved_percent
 
 PORT = 6379
 
 # Commands by category, over all keys. Without @dangerous: no FLUSHALL, KEYS, CONFIG, SHUTDOWN.
 WRITER = "on ~* -@all +@read +@write +@scripting +@connection +@transaction -@dangerous"
-READER = "on ~* -@all +@read +@connection -@dangerous"
+READER = "on ~* -@all +@read +@connection -@dangerous +info"  # how full it is, for /health
 # Reads receipts and gap ledgers, writes heartbeats, and nothing else (key rights of their own: Valkey 7.2).
 AUDITOR = "on %R~predictions:* %R~gaps:* %W~heartbeat:* -@all +xrevrange +mget +set +@connection -@dangerous"
 # Reads outcomes and receipts, writes accuracy and its heartbeat.
@@ -61,7 +61,8 @@ class LocalServer:
 class Cache(Construct):
     """An ElastiCache replication group of Valkey in the private subnets, with a user for each of its uses.
 
-    Attaching the user group shuts the server's default user; a Valkey group needs none of its own.
+    Attaching the user group shuts the server's default user; a Valkey group needs none of its own. By AWS's
+    own parameters (`volatile-lru`) a full cache would throw states away; by these it refuses writes.
     """
 
     def __init__(
@@ -102,6 +103,16 @@ class Cache(Construct):
             replication_group_description=f"{prefix}: state, features, predictions",
             engine="valkey",
             engine_version="8.0",
+            cache_parameter_group_name=elasticache.CfnParameterGroup(
+                self,
+                "Parameters",
+                cache_parameter_group_family="valkey8",
+                description="A full cache refuses writes; room for failover and backup",
+                properties={
+                    "maxmemory-policy": "noeviction",
+                    "reserved-memory-percent": str(reserved_percent(settings.node_type)),
+                },
+            ).ref,
             cache_node_type=settings.node_type,
             num_cache_clusters=settings.nodes,
             automatic_failover_enabled=several,

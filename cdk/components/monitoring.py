@@ -142,6 +142,26 @@ class Monitoring(Construct):
             meaning="models/current.json names a model that cannot serve; the one before it goes on. "
             "Why is in the function's log.",
         )
+        failures, started_over = self._own("SymbolFailures", service), self._own("StartedOver", service)
+        full, went_back = self._own("StoreFull", service), self._own("StoreWentBack", service)
+        self._alarm(
+            "SymbolFailures",
+            failures,
+            over=0,
+            minutes=1,
+            meaning="Something raised on one symbol, and its records are left out; the others go on. The "
+            "function's log and quarantine/predict_stream/ say what; /health names the symbol.",
+        )
+        self._alarm(
+            "StoreFull",
+            full,
+            over=0,
+            minutes=1,
+            meaning="The cache is full and refuses writes: predictions stand still, nothing is lost. Take a "
+            "larger aws.cache.node_type.",
+        )
+        self._row("One symbol's failures, states set aside", failures, started_over)
+        self._row("The cache: full, went back in time", full, went_back)
         self._row(
             "Predictions a minute, outcomes given up", predictions, self._own("UnresolvedOutcomes", service)
         )

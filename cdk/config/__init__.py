@@ -25,6 +25,26 @@ Retention = Literal["ONE_DAY", "ONE_WEEK", "TWO_WEEKS", "ONE_MONTH", "THREE_MONT
 
 _HOST = r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?/?"
 
+# What a symbol takes of the cache at most, MB: an hour of receipts and outcomes with a challenger, and room
+# for receipts that list many late ticks. Measured by tests/integration/test_store_memory.py.
+CACHE_MB_PER_SYMBOL = 48
+# The memory of cache nodes, MB, before what is reserved ("Node-type specific parameters" in the ElastiCache
+# User Guide).
+CACHE_NODE_MB = {
+    "cache.t4g.micro": 512,
+    "cache.t4g.small": 1402,
+    "cache.t4g.medium": 3164,
+    "cache.m7g.large": 6537,
+    "cache.m7g.xlarge": 13_248,
+    "cache.r7g.large": 13_386,
+    "cache.r7g.xlarge": 26_952,
+}
+
+
+def reserved_percent(node_type: str) -> int:
+    """The share of a cache node's memory that is kept for failover and backup, %, as AWS recommends."""
+    return {"micro": 50, "small": 30}.get(node_type.rpartition(".")[2], 25)
+
 
 def _symbol(text: str) -> str:
     """A symbol as the exchange writes it (`tickcast.symbols.is_symbol`). Raises ValueError."""
@@ -196,6 +216,21 @@ class Cache(Settings):
     node_type: Annotated[str, Field(pattern=r"^cache\.[a-z0-9]+\.[a-z0-9]+$")] = "cache.t4g.micro"
     nodes: Annotated[int, Field(strict=True, ge=1, le=6)] = 1
 
+    @property
+    def usable_mb(self) -> int:
+        """What a node has for data. Each node holds all symbols."""
+        return CACHE_NODE_MB[self.node_type] * (100 - reserved_percent(self.node_type)) // 100
+
+    @model_validator(mode="after")
+    def _is_a_known_node(self) -> Cache:
+        if self.node_type not in CACHE_NODE_MB:
+            known = ", ".join(CACHE_NODE_MB)
+            raise ValueError(
+                f"node_type is {self.node_type!r}, whose memory is not known: one of {known}, or add it to "
+                "CACHE_NODE_MB"
+            )
+        return self
+
 
 class Database(Settings):
     """The PostgreSQL instance."""
@@ -254,6 +289,18 @@ class Environment(Settings):
     drift: Drift = Drift()
     history: History = History()
     aws: Aws | None = None
+
+    @model_validator(mode="after")
+    def _cache_holds_all_symbols(self) -> Environment:
+        if self.aws:
+            cache, needed_mb = self.aws.cache, len(self.symbols) * CACHE_MB_PER_SYMBOL
+            if needed_mb > cache.usable_mb:
+                raise ValueError(
+                    f"{len(self.symbols)} symbols need {needed_mb} MB of the cache "
+                    f"({CACHE_MB_PER_SYMBOL} MB each), and {cache.node_type} has {cache.usable_mb} MB for "
+                    "data: take a larger aws.cache.node_type, or fewer symbols"
+                )
+        return self
 
     @property
     def metrics_namespace(self) -> str:

@@ -185,6 +185,9 @@ class AppStack(Stack):
                 "AUDIT_SAMPLE": str(environment.audit.sample),
             },
             vpc=vpc,
+            # The only function that is invoked asynchronously: by default both the rule, which delivers, and
+            # Lambda, which runs it, would repeat a round.
+            retry_attempts=0,
         )
         hot_store.grant_audit(self.audit_predictions)
         database.grant_read(self.audit_predictions)
@@ -290,6 +293,10 @@ class AppStack(Stack):
                 targets=[
                     targets.SfnStateMachine(
                         self.backfill.machine,
+                        # A day is long: what cannot be started is tried again, for an hour. What fails once
+                        # it was started is repeated by the state machine alone.
+                        retry_attempts=20,
+                        max_event_age=Duration.hours(1),
                         input=events.RuleTargetInput.from_object(
                             {"days": history.days, "repair": True, **training}
                         ),
@@ -337,6 +344,7 @@ class AppStack(Stack):
             "ScoreTime",
             description="Time to score predictions",
             schedule=events.Schedule.rate(Duration.minutes(1)),
+            # The next minute takes in what this one did not; within an execution the state machine repeats.
             targets=[targets.SfnStateMachine(self.score.machine, retry_attempts=0)],
         )
 

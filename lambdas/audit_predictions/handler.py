@@ -24,11 +24,12 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     result = audit()
     metrics.add_metric("Audited", MetricUnit.Count, result.audited)
     metrics.add_metric("AuditDifferences", MetricUnit.Count, len(result.differences))
+    metrics.add_metric("SymbolFailures", MetricUnit.Count, len(result.failures))
     metrics.add_metric("AuditPending", MetricUnit.Count, len(result.pending))
     for prediction_id in result.differences:
         logger.error("not what bronze says", extra={"id": prediction_id})
     for prediction_id, why in result.pending.items():
         logger.info("not told yet", extra={"id": prediction_id, "why": why})
-    for problem in result.problems:
+    for problem in (*result.problems, *result.failures):
         logger.warning(problem)
     return {"audited": result.audited, "differences": result.differences, "pending": result.pending}

@@ -6,7 +6,7 @@ import boto3
 from aws_lambda_powertools.metrics import MetricUnit
 from botocore.config import Config
 
-from tickcast.adapters.hot_store import HotStore, now_ms
+from tickcast.adapters.hot_store import HotStore, StoreFull, StoreWentBack, now_ms
 from tickcast.adapters.model_store import ModelFollower
 from tickcast.adapters.predict_stream import PredictStream, Result
 from tickcast.adapters.redis_connection import connect
@@ -30,7 +30,11 @@ predict_stream = PredictStream(
 
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    report(predict_stream(event))
+    try:
+        report(predict_stream(event))
+    except (StoreFull, StoreWentBack) as error:
+        metrics.add_metric(type(error).__name__, MetricUnit.Count, 1)
+        raise
     return {"batchItemFailures": []}
 
 
@@ -53,6 +57,8 @@ def report(result: Result) -> None:
         ("ChallengerRefused", result.challenger_refused),
         ("Quarantined", len(result.quarantined)),
         ("Fenced", len(result.fenced)),
+        ("SymbolFailures", len(result.failed)),
+        ("StartedOver", len(result.started_over)),
     ):
         if count:
             metrics.add_metric(name, MetricUnit.Count, count)

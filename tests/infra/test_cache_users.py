@@ -63,6 +63,7 @@ def test_reader_may_do_what_serve_predictions_does_and_not_write(users: dict[str
     assert store.outcomes("BTCUSDT", 1000, (1, 2)).keys() == {1}
     assert store.record("heartbeat:predict_stream:BTCUSDT") == {"at_ms": 1}
     assert store.heartbeats(["predict_stream:BTCUSDT"])["predict_stream:BTCUSDT"] == {"at_ms": 1}
+    assert store.fullness() is None  # no limit was set
     assert store.gaps(["BTCUSDT", "ETHUSDT"]) == {"BTCUSDT": {"missing_trades": 0}, "ETHUSDT": None}
     with pytest.raises(redis.exceptions.NoPermissionError):
         commit(users["reader"])

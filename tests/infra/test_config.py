@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from app import compose
-from cdk.config import Environment, load
+from cdk.config import CACHE_MB_PER_SYMBOL, CACHE_NODE_MB, Cache, Environment, load
 
 
 def test_an_unknown_environment_names_the_known() -> None:
@@ -81,3 +81,38 @@ def test_what_no_system_can_run_by_is_an_error(values: dict[str, Any], name: str
 
 def test_symbols_of_any_script() -> None:
     assert load("local", symbols="币安人生USDT, ßUSDT").symbols == ("币安人生USDT", "ßUSDT")
+
+
+def on_aws(symbols: int, **cache: object) -> Environment:
+    names = [f"S{n}USDT" for n in range(symbols)]
+    return Environment.model_validate({"name": "dev", "symbols": names, "aws": {"cache": cache}})
+
+
+@pytest.mark.parametrize("node_type", CACHE_NODE_MB)
+def test_more_symbols_than_the_cache_holds_are_an_error(node_type: str) -> None:
+    most = on_aws(1, node_type=node_type).aws.cache.usable_mb // CACHE_MB_PER_SYMBOL  # type: ignore[union-attr]
+    assert most >= 5
+    on_aws(most, node_type=node_type)
+    with pytest.raises(ValidationError) as raised:
+        on_aws(most + 1, node_type=node_type)
+    needed = f"{most + 1} symbols need {(most + 1) * CACHE_MB_PER_SYMBOL} MB of the cache"
+    assert needed in str(raised.value) and node_type in str(raised.value)
+
+
+def test_symbols_of_the_context_are_checked_as_well() -> None:
+    with pytest.raises(ValidationError, match="40 symbols need"):
+        load("dev", symbols=",".join(f"S{n}USDT" for n in range(40)))
+    assert len(load("local", symbols=",".join(f"S{n}USDT" for n in range(40))).symbols) == 40
+
+
+def test_a_node_of_unknown_memory_is_an_error() -> None:
+    with pytest.raises(ValidationError, match=r"cache\.x9\.huge.*whose memory is not known"):
+        on_aws(1, node_type="cache.x9.huge")
+
+
+@pytest.mark.parametrize(
+    ("node_type", "usable_mb"),
+    [("cache.t4g.micro", 256), ("cache.t4g.small", 981), ("cache.t4g.medium", 2373)],
+)
+def test_small_nodes_keep_more_for_failover(node_type: str, usable_mb: int) -> None:
+    assert Cache(node_type=node_type).usable_mb == usable_mb

@@ -334,6 +334,37 @@ def test_cache(on_aws: Synthesised) -> None:
     assert "+@write" not in reader["AccessString"] and "+@all" not in reader["AccessString"]
 
 
+def test_a_full_cache_refuses_and_evicts_nothing(on_aws: Synthesised) -> None:
+    group = on_aws.one("AWS::ElastiCache::ReplicationGroup")
+    [(logical_id, parameters)] = on_aws.resources("AWS::ElastiCache::ParameterGroup")
+    assert group["CacheParameterGroupName"] == {"Ref": logical_id}
+    assert parameters["CacheParameterGroupFamily"] == f"valkey{group['EngineVersion'].partition('.')[0]}"
+    assert parameters["Properties"]["maxmemory-policy"] == "noeviction"
+    assert parameters["Properties"]["reserved-memory-percent"] == ("30" if on_aws.name == "prod" else "50")
+
+
+def test_what_a_schedule_starts_is_repeated_by_one_mechanism(synthesised: Synthesised) -> None:
+    """A rule repeats the start, Lambda an asynchronous invocation, a state machine its own steps."""
+    rules = dict(synthesised.resources("AWS::Events::Rule"))
+    targets = [target for rule in rules.values() for target in rule["Targets"]]
+    functions_ = {logical_id for logical_id, _ in synthesised.resources("AWS::Lambda::Function")}
+    invoked = [target for target in targets if _id_in(target["Arn"]) in functions_]
+    lambdas_own = {
+        _id_in(properties["FunctionName"]): properties["MaximumRetryAttempts"]
+        for _, properties in synthesised.resources("AWS::Lambda::EventInvokeConfig")
+    }
+    assert lambdas_own == {_id_in(target["Arn"]): 0 for target in invoked} != {}
+    attempts = {_id_in(target["Arn"]): target["RetryPolicy"]["MaximumRetryAttempts"] for target in targets}
+    assert {attempts.pop(_id_in(target["Arn"])) for target in invoked} == {0}
+    assert sorted(attempts.values()) == [0, 20]  # scores: the next minute; history: for an hour
+
+
+def _id_in(reference: dict[str, Any]) -> str:
+    """The logical id that a `Ref` or a `Fn::GetAtt` is of."""
+    [names] = reference.values()
+    return str(names if isinstance(names, str) else names[0])
+
+
 def test_database(on_aws: Synthesised) -> None:
     instance = on_aws.one("AWS::RDS::DBInstance")
     assert instance["EnableIAMDatabaseAuthentication"] is True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,13 @@ from tests.kinesis_events import batch_event
 from tests.market import START_US, batches, random_ticks
 from tickcast.adapters import bronze, model_registry
 from tickcast.adapters.archive_ticks import archive
-from tickcast.adapters.audit_predictions import AuditPredictions, Prover, Result, sample_slices
+from tickcast.adapters.audit_predictions import (
+    MODELS_KEPT,
+    AuditPredictions,
+    Prover,
+    Result,
+    sample_slices,
+)
 from tickcast.adapters.health import Health
 from tickcast.adapters.hot_store import HotStore
 from tickcast.adapters.model_store import ModelFollower, at_once
@@ -246,3 +253,47 @@ def test_whether_postgresql_answers(
     AuditPredictions(SETTINGS, redis_client, s3, NO_DATABASE, lambda: START_US / 1000)()
     beat = heartbeat(redis_client, "postgres")
     assert (beat["ok"], beat["why"]) == (False, "does not answer (OperationalError)")
+
+
+def test_a_symbol_whose_receipts_cannot_be_read_hides_no_other(
+    run: Callable[..., Result], redis_client: redis.Redis, s3: Any
+) -> None:
+    run()
+    period_ms = START_US // 1000 + SECONDS * 1000 - 30_000
+    for at_ms in range(period_ms - 170_000, period_ms, 1000):
+        receipt = {"id": f"ETHUSDT-{at_ms}", "timestamp": at_ms, "symbol": "ETHUSDT"}
+        redis_client.xadd("predictions:ETHUSDT", {"json": json.dumps(receipt)}, id=f"{at_ms}-0")
+    settings = replace(SETTINGS, symbols=("ETHUSDT", "BTCUSDT"))
+    now_ms = START_US / 1000 + SECONDS * 1000 + 180_000
+    result = AuditPredictions(settings, redis_client, s3, NO_DATABASE, lambda: now_ms)()
+    assert (result.audited, result.differences) == (3, [])
+    assert result.failures == ["ETHUSDT: KeyError: 'feature_age_ms'"]
+    assert not heartbeat(redis_client, "audit_predictions")["ok"]
+    assert heartbeat(redis_client, "archive_ticks")["ok"]
+
+
+def test_what_an_auditor_keeps_does_not_grow(
+    run: Callable[..., Result], redis_client: redis.Redis, s3: Any
+) -> None:
+    """Models that were promoted one after the other, and an hour of objects: where the archive writes often,
+    tens of thousands."""
+    run()
+    store = HotStore(redis_client, SETTINGS.lateness_us)
+    prover = Prover(s3, BUCKET)
+    for n, receipt in enumerate(store.history("BTCUSDT", 12)):
+        put_model(s3, f"m{n}", n)
+        prover(receipt | {"model_id": f"m{n}"}, [receipt], [], prover.reader())
+        assert len(prover._models) <= MODELS_KEPT
+    assert {"m10", "m11"} <= prover._models.keys()
+
+    newest_us = START_US + SECONDS * 1_000_000
+    hour_us = START_US // 3_600_000_000 * 3_600_000_000
+    folder = bronze.prefix("sim", "BTCUSDT", hour_us)
+    before = len(bronze_keys(s3))
+    others_us = range(hour_us, START_US - 60_000_000, 5_000_000)
+    for n, at_us in enumerate(others_us):
+        key = bronze.part_key(folder, "shardId-000000000009", (str(n), str(n)), (at_us, at_us + 1))
+        s3.put_object(Bucket=BUCKET, Key=key, Body=b"")
+    reader = prover.reader(START_US, newest_us)
+    assert reader.reach("BTCUSDT", START_US, newest_us).objects == before + len(others_us)
+    assert sum(len(parts) for parts, _ in reader._listed.values()) == before > 0

@@ -6,9 +6,16 @@ import pytest
 import redis
 
 from tests.hot_path import SETTINGS
-from tickcast.adapters.hot_store import PREDICTIONS_KEPT, Commit, HotStore, Writes
+from tickcast.adapters.hot_store import (
+    PREDICTIONS_KEPT,
+    Commit,
+    HotStore,
+    StoreFull,
+    StoreWentBack,
+    Writes,
+)
 from tickcast.bars import BarRing
-from tickcast.state import SymbolState
+from tickcast.state import WRITES_LOST, SymbolState
 
 T0 = 1_754_000_000_000
 
@@ -88,10 +95,26 @@ def test_a_second_is_never_written_twice(store: HotStore) -> None:
     ]
 
 
-def test_any_other_fault_of_an_entry_is_told(store: HotStore, redis_client: redis.Redis) -> None:
-    redis_client.set("predictions:BTCUSDT", "not a stream")
-    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
-        write(store, *predictions(1), sequence=1)
+@pytest.mark.parametrize("key", ["predictions:BTCUSDT", "outcomes:BTCUSDT", "state:BTCUSDT", "gaps:BTCUSDT"])
+def test_a_key_of_another_type_gives_way(store: HotStore, redis_client: redis.Redis, key: str) -> None:
+    write(store, *predictions(0), outcome(0, 1), sequence=1)
+    redis_client.delete(key)
+    redis_client.lpush(key, "not what it should be")
+    states, _ = store.load(["BTCUSDT"])
+    writes = Writes()
+    writes.prediction(predictions(1)[0] | {"symbol": "BTCUSDT"})
+    writes.outcome(outcome(1, 1) | {"symbol": "BTCUSDT"})
+    writes.gaps("BTCUSDT", {})
+    assert store.commit(state(2), states["BTCUSDT"].sequence, writes)
+    assert seconds_of(store.history("BTCUSDT", 1)) == [1]
+    assert len(store.outcomes_after("BTCUSDT", f"{T0}-0", 10)) >= 1
+    assert store.load(["BTCUSDT"])[0]["BTCUSDT"].sequence == 2
+    assert store.gaps(["BTCUSDT"]) == {"BTCUSDT": {}}
+
+
+def test_what_is_no_json_is_never_written() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        Writes().prediction({"symbol": "BTCUSDT", "timestamp": T0, "confidence": float("nan")})
 
 
 def test_streams_are_capped(store: HotStore, redis_client: redis.Redis) -> None:
@@ -103,15 +126,95 @@ def test_a_commit_on_another_s_sequence_writes_nothing(store: HotStore, redis_cl
     assert store.commit(state(5, late_trades=1), 0, Writes())
     writes = Writes()
     writes.prediction(predictions(1)[0] | {"symbol": "BTCUSDT"})
-    assert not store.commit(state(6, late_trades=99), 0, writes)
+    assert not store.commit(state(4, late_trades=99), 0, writes)
     again, problems = store.load(["BTCUSDT"])
     assert (again["BTCUSDT"].sequence, again["BTCUSDT"].ring.late_trades, problems) == (5, 1, [])
     assert redis_client.get("prediction:BTCUSDT:latest") is None
 
 
+def test_a_commit_that_is_neither_written_nor_overtaken_is_tried_again(store: HotStore) -> None:
+    """Another invocation wrote a part of what this one holds: acknowledged, the rest would be lost."""
+    assert store.commit(state(5), 0, Writes())
+    commits = [Commit(state(7), 4, Writes()), Commit(state(7, "ETHUSDT"), 0, Writes())]
+    with pytest.raises(StoreWentBack, match="behind: BTCUSDT$"):
+        store.commit_all(commits)
+    states, _ = store.load(["BTCUSDT", "ETHUSDT"])
+    assert [each.sequence for each in states.values()] == [5, 7]
+
+
+@pytest.mark.parametrize("stored", [b"5", None])
+def test_a_store_that_went_back_between_reading_and_writing(
+    store: HotStore, redis_client: redis.Redis, stored: bytes | None
+) -> None:
+    assert store.commit(state(6), 0, Writes())
+    redis_client.delete("state:BTCUSDT")
+    if stored:
+        redis_client.hset("state:BTCUSDT", "sequence", stored)
+    with pytest.raises(StoreWentBack):
+        store.commit(state(7), 6, Writes())
+
+
+def test_an_older_state_is_told_once_and_then_taken(store: HotStore, redis_client: redis.Redis) -> None:
+    assert store.commit(state(5, newest_trade_us=10**15), 0, Writes())
+    older = redis_client.hgetall("state:BTCUSDT")
+    assert store.commit(state(6), 5, Writes())
+    redis_client.hset("state:BTCUSDT", mapping=older)
+    with pytest.raises(StoreWentBack, match="BTCUSDT"):
+        store.load(["BTCUSDT", "ETHUSDT"])
+    for _ in range(2):  # until it was written
+        states, problems = store.load(["BTCUSDT", "ETHUSDT"])
+        assert states["BTCUSDT"].sequence == 5
+        assert [notice.cause for notice in states["BTCUSDT"].ring.gaps.notices] == [WRITES_LOST]
+        assert states["ETHUSDT"].ring.gaps.notices == []
+    states["BTCUSDT"].sequence = 7
+    assert store.commit(states["BTCUSDT"], 5, Writes())
+    assert len(store.load(["BTCUSDT"])[0]["BTCUSDT"].ring.gaps.notices) == 1
+
+
+def test_another_process_that_is_ahead_is_no_store_that_went_back(
+    store: HotStore, redis_client: redis.Redis
+) -> None:
+    other = HotStore(redis_client, SETTINGS.lateness_us)
+    assert store.commit(state(5), 0, Writes())
+    assert other.commit(state(9), 5, Writes())
+    assert not store.commit(state(8), 5, Writes())
+    assert store.load(["BTCUSDT"])[0]["BTCUSDT"].sequence == 9
+
+
+def test_a_full_store_refuses_whole_symbols_and_recovers(store: HotStore, redis_client: redis.Redis) -> None:
+    write(store, *predictions(1), sequence=1)
+    before = redis_client.hgetall("state:BTCUSDT")
+    redis_client.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(StoreFull, match="the store is full"):
+            write(store, *predictions(2), outcome(1, 1), sequence=2)
+        assert store.fullness() > 1
+        assert redis_client.hgetall("state:BTCUSDT") == before
+        assert seconds_of(store.history("BTCUSDT", 10)) == [1]
+        assert not redis_client.exists("outcomes:BTCUSDT")
+    finally:
+        redis_client.config_set("maxmemory", 0)
+    assert store.fullness() is None
+    write(store, *predictions(2), outcome(1, 1), sequence=2)
+    assert seconds_of(store.history("BTCUSDT", 10)) == [2, 1]
+
+
+def test_all_that_belongs_to_a_symbol_ends(store: HotStore, redis_client: redis.Redis) -> None:
+    writes = Writes()
+    writes.features({"symbol": "BTCUSDT", "timestamp": 1}, 60)
+    writes.prediction(predictions(1)[0] | {"symbol": "BTCUSDT"})
+    writes.outcome(outcome(1, 1) | {"symbol": "BTCUSDT"})
+    writes.heartbeat("predict_stream:BTCUSDT", {})
+    writes.gaps("BTCUSDT", {})
+    assert store.commit(state(1), 0, writes)
+    lives = {key: redis_client.ttl(key) for key in redis_client.scan_iter()}
+    assert len(lives) == 8
+    assert all(0 < life <= 24 * 3600 for life in lives.values()), lives
+
+
 def test_of_several_symbols_each_stands_or_falls_by_itself(store: HotStore) -> None:
     assert store.commit(state(5), 0, Writes())
-    commits = [Commit(state(6), 4, Writes()), Commit(state(6, "ETHUSDT"), 0, Writes())]
+    commits = [Commit(state(4), 3, Writes()), Commit(state(6, "ETHUSDT"), 0, Writes())]
     assert store.commit_all(commits) == [False, True]
     states, _ = store.load(["BTCUSDT", "ETHUSDT"])
     assert [each.sequence for each in states.values()] == [5, 6]

@@ -49,7 +49,11 @@ class Hot:
     def write(self, outcomes: list[dict[str, Any]], predictions: list[dict[str, Any]] | None = None) -> None:
         writes = Writes()
         for each in sorted(outcomes, key=lambda o: (o["target_time"], o["horizon_s"])):
-            writes.outcome(each)
+            if any(value != value for value in each.values()):  # NaN: no longer written, but once it was
+                key, entry = f"outcomes:{SYMBOL}", f"{each['target_time']}-{each['horizon_s']}"
+                writes.append.append((key, 14_400, entry, json.dumps(each)))
+            else:
+                writes.outcome(each)
         for each in predictions or []:
             writes.prediction(each)
         before, self._sequence = self._sequence, self._sequence + 1
@@ -375,6 +379,17 @@ def test_an_entry_that_cannot_be_read_holds_up_no_other(
     for word in ("basis_price", "move_bp: no finite number", FEATURE_NAMES[0]):
         assert word in told
     assert scorer(80).problems == []  # they are not asked for again
+
+
+def test_a_symbol_whose_drift_cannot_be_judged_stops_no_scoring(
+    hot: Hot, scorer: Callable[..., Result], s3: Any, redis_client: redis.Redis
+) -> None:
+    put_model(s3, line={SYMBOL: {"2": "no line"}})
+    hot.write(moved(planted.market(200)))
+    result = scorer(260)
+    assert any(problem.startswith(f"drift of {SYMBOL}: ") for problem in result.problems)
+    assert result.outcomes == 200 and accuracy(redis_client)["hour"]["horizons"]
+    assert set(result.watches) == set(SETTINGS.symbols)
 
 
 def test_an_outage_shows_in_availability(

@@ -103,3 +103,51 @@ def test_a_time_that_cannot_be_costs_its_own_row(s3: Any, time_us: int) -> None:
     )
     assert wire.decode(kept["Body"].read()).trades.tolist() == [wild[3].item()]
     assert "a time" in json.loads(reason["Body"].read())["reason"]
+
+
+def quarantined(s3: Any) -> list[str]:
+    return [key for key in keys(s3, "quarantine/") if key.endswith(".bin")]
+
+
+@pytest.mark.parametrize("time_us", [-(10**17), -(10**14), 0])
+def test_a_record_of_impossible_times_costs_only_itself(s3: Any, time_us: int) -> None:
+    good = batch(*random_ticks(1, 2))
+    trades, quotes = random_ticks(2, 1)
+    trades["time_us"] = quotes["time_us"] = time_us
+    odd = good._replace(trades=trades, quotes=quotes)
+    outcome = run(s3, batch_event(0, good._replace(symbol="ETHUSDT"), odd, good))
+    got_trades, _ = archived(s3, "bronze/source=sim/symbol=ETHUSDT/")
+    assert got_trades.tobytes() == good.trades.tobytes()
+    assert outcome.ticks == 2 * (len(good.trades) + len(good.quotes))
+    assert len(outcome.quarantined) == len(quarantined(s3)) == 1
+
+
+def test_a_record_that_no_file_can_be_made_of_costs_only_itself(
+    s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trades, quotes = random_ticks(1, 3)
+    stream = list(batches(trades, quotes, [START_US + k * 1_000_000 for k in range(1, 3)]))
+    bad_id, write_file = int(stream[1].trades["first_id"][0]), bronze.write_file
+
+    def raises(rows: Any) -> bytes:
+        if any(row.get("first_trade_id") == bad_id for row in rows):
+            raise OverflowError("int too large to convert")
+        return write_file(rows)
+
+    monkeypatch.setattr(bronze, "write_file", raises)
+    outcome = run(s3, batch_event(0, *stream))
+    got_trades, got_quotes = archived(s3)
+    kept = [stream[0], stream[2]]
+    assert got_trades.tobytes() == b"".join(piece.trades.tobytes() for piece in kept)
+    assert outcome.ticks == len(got_trades) + len(got_quotes)
+    assert outcome.quarantined == ["OverflowError: int too large to convert"]
+    assert quarantined(s3) == [f"quarantine/archive_ticks/shardId-000000000000/{FIRST_SEQUENCE + 1}.bin"]
+
+
+def test_records_none_of_which_can_be_written(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def raises(rows: Any) -> bytes:
+        raise OverflowError
+
+    monkeypatch.setattr(bronze, "write_file", raises)
+    outcome = run(s3, batch_event(0, batch(*random_ticks(1, 1)), batch(*random_ticks(2, 1))))
+    assert (outcome.files, outcome.ticks, len(outcome.quarantined)) == ([], 0, 2)

@@ -13,6 +13,7 @@ from tickcast.bars import (
     BARS_PER_S,
     KEPT_BARS,
     KEPT_SECONDS,
+    MAX_HELD_TICKS,
     SECOND_US,
     SILENCE_US,
     BarRing,
@@ -28,6 +29,7 @@ from tickcast.bars import (
 from tickcast.gaps import QUOTES_MISSING_US
 from tickcast.sums import integers
 from tickcast.ticks import Quotes, Trades
+from tickcast.wire import NO_WATERMARK
 
 EMPTY = np.zeros(1, BAR)[0]
 LATENESS_US = 100_000
@@ -385,3 +387,40 @@ def test_from_the_quote_on_that_lacks_a_side_there_is_no_mid(side: str) -> None:
     assert is_gone.any()
     assert is_quoted(bars).tolist() == (~is_gone & (newest >= 0)).tolist()
     assert np.isnan(mids(bars)[is_gone]).all()
+
+
+def test_without_a_claim_the_state_stays_bounded() -> None:
+    """Bars are closed by the number of ticks; what comes for them later is late, and counted."""
+    trades, quotes = random_ticks(1, 120, trades_s=100, quotes_s=200)
+    ring, most = BarRing(LATENESS_US), 0
+    pieces = list(batches(trades, quotes, [START_US + k * 1_000_000 for k in range(1, 120)]))
+    for piece in pieces:
+        list(ring.fold(piece._replace(watermark_us=NO_WATERMARK), SECOND_US))
+        most = max(most, len(ring.open_trades) + len(ring.open_quotes))
+    assert MAX_HELD_TICKS * 0.9 < most <= MAX_HELD_TICKS
+    assert ring.closed_us > START_US + 60_000_000
+    closed = trades["time_us"] < ring.closed_us
+    assert ring.bars[-1]["last_trade_id"] == trades["last_id"][closed][-1]
+    assert (ring.late_trades, ring.gaps.trades) == (0, 0)
+    list(ring.fold(batch(trades[:0], quotes, START_US + 120_000_000), SECOND_US))
+    assert ring.closed_us == START_US + 119_000_000
+
+
+def test_a_tick_far_ahead_does_not_close_bars_that_ticks_still_come_for() -> None:
+    trades, quotes = random_ticks(1, 60, trades_s=100, quotes_s=200)
+    trades["time_us"][5] += 3600 * 1_000_000
+    ring = BarRing(LATENESS_US)
+    for piece in batches(trades, quotes, [START_US + k * 1_000_000 for k in range(1, 60)]):
+        list(ring.fold(piece._replace(watermark_us=NO_WATERMARK), SECOND_US))
+    assert ring.closed_us < START_US + 60_000_000
+    assert ring.late_trades + ring.late_quotes == 0
+
+
+def test_ticks_of_one_instant_are_bounded_too() -> None:
+    trades, quotes = random_ticks(1, 1, trades_s=MAX_HELD_TICKS * 2)
+    trades["time_us"] = START_US
+    ring = BarRing(LATENESS_US)
+    for at in range(0, len(trades), 3000):
+        list(ring.fold(batch(trades[at : at + 3000], quotes[:0], NO_WATERMARK), SECOND_US))
+        assert len(ring.open_trades) <= MAX_HELD_TICKS
+    assert ring.late_trades > 0

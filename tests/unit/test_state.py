@@ -1,10 +1,22 @@
+from typing import Any
+
 import pytest
 
 from tests.market import batch, random_ticks
 from tickcast.bars import BarRing
 from tickcast.calibration import Calibrator
+from tickcast.gaps import GapLedger
 from tickcast.outcomes import Memory
-from tickcast.state import VERSION, StateError, SymbolState, decode_state, encode_state
+from tickcast.state import (
+    STATE_LOST,
+    VERSION,
+    StateError,
+    SymbolState,
+    decode_state,
+    encode_state,
+    recalled_state,
+    salvage,
+)
 
 
 def state_of(seconds: float) -> SymbolState:
@@ -59,3 +71,115 @@ def test_another_version_is_refused_by_name() -> None:
 def test_damage_is_a_state_error(cut: int) -> None:
     with pytest.raises(StateError, match="damaged state"):
         decode_state("BTCUSDT", 0, encode_state(state_of(2))[:cut], 100_000)
+
+
+def test_any_changed_byte_is_a_state_error() -> None:
+    data = encode_state(state_of(2))
+    for at in range(0, len(data), 97):
+        changed = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+        with pytest.raises(StateError):
+            decode_state("BTCUSDT", 0, changed, 100_000)
+
+
+def test_what_is_no_number_of_json_is_never_encoded() -> None:
+    state = state_of(2)
+    state.memory.calibrators["m1"][2].interval_width = float("nan")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        encode_state(state)
+
+
+def receipt(last_trade_id: int | None, **more: Any) -> dict[str, Any]:
+    known = {"timestamp": 50_000, "last_trade_id": last_trade_id, "trade_age_ms": 700, "quote_age_ms": 20}
+    return known | more
+
+
+def ledger_of(*holes: tuple[int, int, int, int]) -> dict[str, Any]:
+    ledger = GapLedger(forgotten=5)
+    for hole in holes:
+        ledger.missing(*hole)
+    ledger.quotes_resumed(10_000_000, 20_000_000)
+    return ledger.record()
+
+
+def test_a_lost_state_is_recalled_with_its_ledger_and_ids() -> None:
+    record = ledger_of((10, 12, 1_000_000, 2_000_000), (20, 20, 3_000_000, 4_000_000))
+    ring = recalled_state("BTCUSDT", 100_000, [receipt(30)], record).ring
+    assert ring.gaps.record() == record
+    assert ring.trade_ids.intervals == [(9, 9), (13, 19), (21, 30)]
+    # Ages are rounded down to whole milliseconds.
+    assert (ring.newest_trade_us, ring.newest_quote_us) == (49_299_000, 49_979_000)
+    assert (len(ring.bars), ring.next_bar) == (0, -1)
+    assert [notice.cause for notice in ring.gaps.notices] == [STATE_LOST]
+
+
+def test_the_hole_across_the_loss_is_found() -> None:
+    trades, quotes = random_ticks(1, 20)
+    last_id = int(trades["first_id"][40])
+    newest_ms = int(trades["time_us"][40]) // 1000
+    known = receipt(last_id, timestamp=newest_ms + 5, trade_age_ms=5)
+    ring = recalled_state("BTCUSDT", 100_000, [known], None).ring
+    list(ring.fold(batch(trades[50:], quotes), 1_000_000))
+    (gap,) = ring.gaps.gaps
+    assert (gap.first_id, gap.last_id, gap.cause) == (last_id + 1, last_id + 9, STATE_LOST)
+    assert newest_ms * 1000 - 2000 <= gap.from_us <= int(trades["time_us"][40])
+    assert gap.to_us == int(trades["time_us"][50])
+
+
+def test_holes_in_bars_that_are_lost_are_part_of_the_one_across_the_loss() -> None:
+    record = ledger_of((10, 12, 1_000_000, 2_000_000), (33, 34, 49_500_000, 49_600_000))
+    ring = recalled_state("BTCUSDT", 100_000, [receipt(30)], record).ring
+    assert [gap.first_id for gap in ring.gaps.gaps] == [10]
+    assert ring.trade_ids.newest == 30
+
+
+def test_holes_of_a_series_of_ids_that_ended_are_kept_and_hide_no_trade() -> None:
+    record = ledger_of((10**9, 10**9 + 5, 1_000_000, 2_000_000))
+    ring = recalled_state("BTCUSDT", 100_000, [receipt(30)], record).ring
+    assert [gap.first_id for gap in ring.gaps.gaps] == [10**9]
+    assert ring.trade_ids.intervals == [(30, 30)]
+
+
+def test_ids_are_recalled_from_the_newest_receipt_that_has_one() -> None:
+    older = receipt(30, timestamp=40_000)
+    ring = recalled_state("BTCUSDT", 100_000, [receipt(None, trade_age_ms=None), older], None).ring
+    assert ring.trade_ids.newest == 30
+    assert (ring.newest_trade_us, ring.newest_quote_us) == (39_299_000, 49_979_000)
+
+
+@pytest.mark.parametrize(
+    ("predictions", "ledger"),
+    [
+        ([], None),
+        ([{}], {}),
+        ([{"timestamp": "noon", "last_trade_id": "x"}], {"gaps": 1, "quote_gaps": [], "forgotten_trades": 0}),
+        ([receipt(30, trade_age_ms="x")], {"gaps": [{}], "quote_gaps": [], "forgotten_trades": 0}),
+        ([receipt(30, calibrator=[1], challenger=3)], {"gaps": None}),
+    ],
+)
+def test_what_cannot_be_read_is_not_recalled(predictions: list[Any], ledger: Any) -> None:
+    state = recalled_state("BTCUSDT", 100_000, predictions, ledger)
+    assert state.ring.gaps.gaps == [] and state.memory.pending == []
+    trades, quotes = random_ticks(1, 5)
+    assert len(list(state.ring.fold(batch(trades, quotes), 1_000_000))) >= 4
+    assert decode_state("BTCUSDT", 0, encode_state(state), 100_000).ring.gaps == state.ring.gaps
+
+
+def test_of_another_version_all_but_the_bars_is_kept() -> None:
+    before = state_of(90)
+    data = encode_state(before).replace(b'"version": %d' % VERSION, b'"version": 1')
+    state = recalled_state("BTCUSDT", 100_000, [], None)
+    salvage(state, data)
+    assert state.ring.gaps == before.ring.gaps
+    assert state.ring.trade_ids.intervals == before.ring.trade_ids.intervals
+    assert state.ring.newest_trade_us == before.ring.newest_trade_us
+    assert state.memory.calibrators == before.memory.calibrators
+    assert len(state.ring.bars) == 0
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\0\0\0\0", encode_state(state_of(2))[:50], encode_state(state_of(2)), b"\x02\0\0\0[]"]
+)
+def test_of_damaged_bytes_nothing_is_kept(data: bytes) -> None:
+    state = recalled_state("BTCUSDT", 100_000, [], None)
+    salvage(state, data)
+    assert encode_state(state) == encode_state(recalled_state("BTCUSDT", 100_000, [], None))

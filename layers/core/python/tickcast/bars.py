@@ -39,6 +39,7 @@ KEPT_SECONDS = 61  # a minute, and the second that its returns start from
 SILENCE_US = 60 * SECOND_US  # so long without a tick ends a stretch
 PROXY_LIFE_US = 10 * SECOND_US
 MAX_OPEN_TICKS = 500
+MAX_HELD_TICKS = 10_000  # open ones; about half a second of all that a shard can carry
 MAX_LATE_IDS = 100
 # A claim so far behind the newest one is that of a connection that ended without a word.
 CLAIM_LIFE_US = 2 * SECOND_US
@@ -239,7 +240,7 @@ class BarRing:
         self._take(batch.trades, batch.quotes)
         self._take_claim(batch.connection, batch.watermark_us)
         self.quiet_us = max(self.quiet_us, batch.quiet_us)
-        due = bar_index(self.watermark_us - self.lateness_us)
+        due = max(bar_index(self.watermark_us - self.lateness_us), self._due_by_count())
         if self.next_bar < 0:
             return
         step = every_us // BAR_US
@@ -265,6 +266,18 @@ class BarRing:
             oldest_us = max(self.claims_us.values()) - CLAIM_LIFE_US
             self.claims_us = {name: us for name, us in self.claims_us.items() if us >= oldest_us}
             self.watermark_us = max(self.watermark_us, min(self.claims_us.values()))
+
+    def _due_by_count(self) -> int:
+        """The bar up to which bars are closed although nobody claims that they are complete: so far that at
+        most `MAX_HELD_TICKS` newer ticks stay open. 0 while there are no more than that.
+
+        While claims are missing (no connection is known to be caught up) the state would grow without end. It
+        is the ticks' number that decides, not the newest one's time, which may be far off.
+        """
+        if len(self.open_trades) + len(self.open_quotes) <= MAX_HELD_TICKS:
+            return 0
+        times_us = np.concatenate([self.open_trades["time_us"], self.open_quotes["time_us"]])
+        return bar_index(int(np.partition(times_us, -MAX_HELD_TICKS)[-MAX_HELD_TICKS])) + 1
 
     def _skip_silence(self, due: int) -> None:
         """Where more than a minute without a tick is due, go on at the next tick, or at the end."""

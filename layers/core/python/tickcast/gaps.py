@@ -170,6 +170,21 @@ class GapLedger:
             restarts=[Restart(**restart) for restart in data["restarts"]],
         )
 
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> GapLedger:
+        """The ledger of `record`, without the notices, of which that says nothing. Raises TypeError,
+        ValueError or KeyError on anything else."""
+        gaps = [
+            Gap(int(gap["first_id"]), int(gap["last_id"]), *_times(gap), str(gap["cause"]))
+            for gap in record["gaps"]
+        ]
+        quote_gaps = [QuoteGap(*_times(gap), str(gap["cause"])) for gap in record["quote_gaps"]]
+        return cls(gaps, quote_gaps, forgotten=int(record["forgotten_trades"]))
+
+
+def _times(gap: dict[str, Any]) -> tuple[int, int]:
+    return int(gap["from_us"]), int(gap["to_us"])
+
 
 def touched_ms(gap: Gap) -> tuple[int, int]:
     """The predictions that lacked a gap's trades: made between two instants (ms), ends included."""

@@ -24,6 +24,23 @@ class IntervalSet:
     def __init__(self, intervals: list[tuple[int, int]] | None = None) -> None:
         self.intervals = intervals or []
 
+    @classmethod
+    def up_to(cls, newest: int, holes: list[tuple[int, int]]) -> IntervalSet:
+        """What was seen when `newest` was the highest id and `holes`, all below it, were missing; what was
+        before the first hole is not known.
+
+        >>> IntervalSet.up_to(9, [(3, 4), (7, 7)]).intervals
+        [(2, 2), (5, 6), (8, 9)]
+        """
+        seen = cls()
+        begin = min([newest, *(first - 1 for first, _ in holes)])
+        for first, last in sorted(holes):
+            if begin < first:
+                seen.add(begin, first - 1)
+            begin = max(begin, last + 1)
+        seen.add(begin, newest)
+        return seen
+
     @property
     def newest(self) -> int | None:
         """The highest id seen; None before the first."""

@@ -125,16 +125,23 @@ class Memory:
         for prediction in predictions:
             with suppress(KeyError, TypeError):  # a receipt of an older version says less
                 memory.expect(prediction)
+            memory._recall_calibrators(prediction)
         if predictions:
             newest = predictions[0]
             for waiting in memory.pending:
                 _take_due(waiting, newest["timestamp"])
             memory.pending = [waiting for waiting in memory.pending if waiting["horizons"]]
             memory.reason = newest.get("reason")
-            with suppress(KeyError, TypeError):
-                known = {int(h): Calibrator(**calibrator) for h, calibrator in newest["calibrator"].items()}
-                memory.calibrators = {newest["model_id"]: known} if known else {}
         return memory
+
+    def _recall_calibrators(self, prediction: dict[str, Any]) -> None:
+        """Those of the model and of its challenger as `prediction` has them, unless a newer one had them: a
+        fallback has none."""
+        for of_model in (prediction, prediction.get("challenger") or {}):
+            with suppress(KeyError, TypeError, ValueError):
+                known = {int(h): Calibrator(**values) for h, values in of_model["calibrator"].items()}
+                if known:
+                    self.calibrators.setdefault(of_model["model_id"], known)
 
 
 def note_latency(records: Iterable[Pending | Outcome], now_ms: float) -> None:

@@ -133,11 +133,13 @@ def prediction_record(
     memory: Memory,
     terms: Terms,
     clock_ms: Callable[[], float],
+    report: Callable[[str], object] = str,
 ) -> Record:
     """The prediction on `features`; a fallback that says why where the model does not stand for one.
 
     `refusal` is why there is no model in force, if there is a reason beyond its absence. `memory` has the
-    calibrators. `clock_ms` times the inference. What only the stream knows is left for who reads it.
+    calibrators. `clock_ms` times the inference; `report` gets the text of an error in it. What only the
+    stream knows is left for who reads it.
     """
     vector = features["features"]
     outside = outside_support(vector, model) if model and vector else []
@@ -150,7 +152,8 @@ def prediction_record(
     started_ms = clock_ms()
     try:
         forecasts = run(model, vector, record["basis_price"], calibrations)
-    except ModelError:
+    except ModelError as error:
+        report(str(error))
         return record | fallback(record["basis_price"], MODEL_REFUSED)
     inference_ms = clock_ms() - started_ms
     horizons = {
@@ -177,6 +180,7 @@ def challenger_record(prediction: Record, challenger: ServingModel, memory: Memo
     return {
         "model_id": challenger.model_id,
         "horizons": {str(answer.horizon_s): answer.as_dict() for answer in forecasts},
+        "calibrator": {str(h): calibrator.as_dict() for h, calibrator in calibrators.items()},
     }
 
 
@@ -212,9 +216,13 @@ def run(
     basis_price: float,
     calibrations: Mapping[int, Calibration],
 ) -> list[HorizonForecast]:
-    """The forecasts of `model` for every horizon. Raises `ModelError` when they are no finite numbers."""
-    rows = model.run(np.array([[vector[name] for name in FEATURE_NAMES]]))
-    move_bp, scale_bp, p_flat = (row[0] for row in rows)
+    """The forecasts of `model` for every horizon. Raises `ModelError` when they are no finite numbers, or the
+    model does not run."""
+    try:
+        rows = model.run(np.array([[vector[name] for name in FEATURE_NAMES]]))
+        move_bp, scale_bp, p_flat = (row[0] for row in rows)
+    except Exception as error:  # onnxruntime raises its own classes, with no common base
+        raise ModelError(f"model {model.model_id} does not run: {type(error).__name__}: {error}") from error
     is_sound = (
         np.isfinite([move_bp, scale_bp, p_flat]).all()
         and (scale_bp > 0).all()

@@ -57,6 +57,7 @@ LOOK_BACK_US = 120 * SECOND_US
 _NEEDED = (
     *("id", "symbol", "timestamp", "sequence", "history_from_us", "late_ids", "late_update_ids"),
     *("features", "feature_hash", "horizon_s", "horizons", "fee_bp", "model_id", "calibrator", "challenger"),
+    "reason",
 )
 _OF_THE_BARS = ("basis_price", "spread_bp", "cost_bp", "last_trade_id", "update_id")
 _OF_THE_MODEL = ("source", "reason", "outside", "predicted_price", "confidence")
@@ -214,6 +215,8 @@ def _doubts(receipt: Record, evidence: Evidence, bars: Bars, from_us: int, end_u
         carried = bars[(window_us - from_us) // BAR_US - 1]
         if not (carried["update_id"] and carried["last_buy_price"] and carried["last_sell_price"]):
             yield f"the book or a side's last trade is from more than {LOOK_BACK_US // SECOND_US} s before"
+    if receipt["reason"] == MODEL_REFUSED and receipt["model_id"]:
+        yield f"model {receipt['model_id']} did not answer then"
     lists = [each[name] for each in evidence.receipts for name in ("late_ids", "late_update_ids")]
     if any(len(ids) >= MAX_LATE_IDS for ids in lists):
         yield f"more ticks came late than the {MAX_LATE_IDS} that a receipt lists"

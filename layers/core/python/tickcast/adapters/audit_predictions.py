@@ -11,22 +11,23 @@ PostgreSQL, from whether it answers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
 import redis
+from botocore.exceptions import BotoCoreError, ClientError
 
 from tickcast import json_text
 from tickcast.adapters import model_store
 from tickcast.adapters.bronze import BronzeError, Part
-from tickcast.adapters.bronze_reader import BronzeReader
+from tickcast.adapters.bronze_reader import BronzeReader, Reach
 from tickcast.adapters.hot_store import HEARTBEAT_TTL_S, HotStore
 from tickcast.adapters.postgres_connection import Database
 from tickcast.adapters.settings import Settings
 from tickcast.bars import SILENCE_US
-from tickcast.model import ModelError
 from tickcast.prediction import Record, ServingModel
 from tickcast.recompute import (
     LOOK_BACK_US,
@@ -43,6 +44,7 @@ POSTGRES = "postgres"
 OLD_ENOUGH_MS = 180_000  # the archive collects for a minute, and may have to try again
 LATE_UNTIL_MS = 120_000  # receipts so long after tell of ticks that came late
 BEHIND_MS = 300_000  # the archive is behind if it lacks what the hot path had so long ago
+MODELS_KEPT = 4  # in force and challenger, and both from before a promotion
 _PAGE = 200  # receipts in one answer: Redis serves the hot path meanwhile
 _HOUR_US = 3600 * 1_000_000
 _DRIFT_MS = 7919  # prime: over time every second of the minute is sampled
@@ -57,16 +59,16 @@ class Proof:
 
 
 class Prover:
-    """Holds receipts against bronze and the models in S3, which are loaded once."""
+    """Compares receipts with bronze and the models in S3, of which the `MODELS_KEPT` last needed are kept."""
 
     def __init__(self, s3: Any, bucket: str) -> None:
         self._s3 = s3
         self._bucket = bucket
         self._models: dict[str, ServingModel] = {}
 
-    def reader(self) -> BronzeReader:
-        """A reader of bronze as it is now."""
-        return BronzeReader(self._s3, self._bucket)
+    def reader(self, from_us: int = 0, to_us: int = 2**63) -> BronzeReader:
+        """A reader of bronze as it is now, for receipts whose ticks lie between the two."""
+        return BronzeReader(self._s3, self._bucket, from_us, to_us)
 
     def __call__(
         self, receipt: Record, receipts: list[Record], missing: list[tuple[int, int]], bronze: BronzeReader
@@ -77,24 +79,31 @@ class Prover:
             if from_us == receipt["history_from_us"]:  # what was before tells why it begins there
                 from_us -= SILENCE_US
             # Who came after it proves that all before it are there; in a quiet market that may be long after.
-            parts = bronze.parts(receipt["symbol"], from_us, end_us + _HOUR_US)
-            if not any(part.last_sequence >= int(receipt["sequence"]) for part in parts):
-                return Proof(Verdict(receipt["id"], unproven=(_not_yet(parts),)))
-            needed = [part for part in parts if part.from_us < end_us and part.to_us >= from_us]
+            reach = bronze.reach(receipt["symbol"], from_us, end_us + _HOUR_US)
+            if reach.last_sequence < int(receipt["sequence"]):
+                return Proof(Verdict(receipt["id"], unproven=(_not_yet(reach),)))
+            needed = bronze.parts(receipt["symbol"], from_us, end_us)
             evidence = Evidence(*bronze.ticks(needed), receipts, missing)
             models = (self._model(id_) for id_ in _models_named(receipt))
             return Proof(judge(receipt, evidence, *models), tuple(needed))
         except (ReceiptError, BronzeError) as error:
             return Proof(Verdict(str(receipt.get("id")), unproven=(str(error),)))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            why = f"the receipt cannot be read: {type(error).__name__}: {error}"
+            return Proof(Verdict(str(receipt.get("id")), unproven=(why,)))
 
     def _model(self, model_id: str | None) -> ServingModel | None:
         """The model in S3; None where there is none of that name, or it does not fit this code."""
-        if model_id and model_id not in self._models:
-            try:
-                self._models[model_id] = model_store.load(self._s3, self._bucket, model_id)
-            except (ModelError, ValueError, KeyError, TypeError):
-                return None
-        return self._models[model_id] if model_id else None
+        if not model_id:
+            return None
+        try:
+            model = self._models.pop(model_id, None) or model_store.load(self._s3, self._bucket, model_id)
+        except model_store.MISFITS:
+            return None
+        self._models[model_id] = model  # the newest last
+        while len(self._models) > MODELS_KEPT:
+            del self._models[next(iter(self._models))]
+        return model
 
 
 def _models_named(receipt: Record) -> tuple[str | None, str | None]:
@@ -102,9 +111,11 @@ def _models_named(receipt: Record) -> tuple[str | None, str | None]:
     return receipt["model_id"], challenger["model_id"] if challenger else None
 
 
-def _not_yet(parts: list[Part]) -> str:
-    newest = max((part.to_us for part in parts), default=None)
-    reached = f"{datetime.fromtimestamp(newest / 1e6, UTC):%H:%M:%S} UTC" if newest else "nothing of its hour"
+def _not_yet(reach: Reach) -> str:
+    newest_us = reach.newest_us
+    reached = (
+        f"{datetime.fromtimestamp(newest_us / 1e6, UTC):%H:%M:%S} UTC" if newest_us else "nothing of its hour"
+    )
     return f"bronze does not hold all its ticks yet (newest: {reached}): the archive writes every minute"
 
 
@@ -121,6 +132,7 @@ class Result:
     differences: list[str] = field(default_factory=list)  # ids
     pending: dict[str, str] = field(default_factory=dict)  # ids, and why they could not be told
     problems: list[str] = field(default_factory=list)  # of the archive
+    failures: list[str] = field(default_factory=list)  # symbols that could not be looked at, and why
 
     @property
     def why(self) -> str | None:
@@ -128,6 +140,8 @@ class Result:
         if self.differences:
             found = ", ".join(self.differences[:3])
             return f"{len(self.differences)} of {self.audited} predictions are not what bronze says: {found}"
+        if self.failures:
+            return "; ".join(self.failures)
         if self.pending and not self.audited:
             id_, why = next(iter(self.pending.items()))
             return f"none of {len(self.pending)} predictions could be audited; {id_}: {why}"
@@ -147,10 +161,15 @@ class AuditPredictions:
         self._prover = Prover(self.s3, self.settings.bucket)
 
     def __call__(self) -> Result:
-        """Audit a sample of every symbol. Raises what Redis and S3 raise."""
-        now_ms, result, bronze = self.clock_ms(), Result(), self._prover.reader()
+        """Audit a sample of every symbol. Raises what Redis and S3 raise; what else raises on a symbol is
+        that symbol's problem."""
+        now_ms, result = self.clock_ms(), Result()
+        slices = sample_slices(now_ms, self.settings.audit_every_ms, self.settings.audit_sample)
+        from_us = slices[0][0] * 1000 - LOOK_BACK_US - SILENCE_US
+        bronze = self._prover.reader(from_us, slices[-1][1] * 1000)
         for symbol in self.settings.symbols:
-            self._audit(symbol, now_ms, bronze, result)
+            with _only_of(symbol, result):
+                self._audit(symbol, slices, now_ms, bronze, result)
         self._look_at_archive(now_ms, bronze, result)
         self._look_at_database()
         self._beat(
@@ -162,8 +181,14 @@ class AuditPredictions:
         )
         return result
 
-    def _audit(self, symbol: str, now_ms: float, bronze: BronzeReader, result: Result) -> None:
-        slices = sample_slices(now_ms, self.settings.audit_every_ms, self.settings.audit_sample)
+    def _audit(
+        self,
+        symbol: str,
+        slices: list[tuple[int, int]],
+        now_ms: float,
+        bronze: BronzeReader,
+        result: Result,
+    ) -> None:
         from_ms, to_ms = slices[0][0] - LOOK_BACK_US // 1000, slices[-1][1] + LATE_UNTIL_MS
         receipts = list(self._receipts(symbol, from_ms, min(to_ms, round(now_ms))))
         missing = missing_ids(self._store.gaps([symbol])[symbol])
@@ -213,14 +238,17 @@ class AuditPredictions:
         newest_us: dict[str, int | None] = {}
         objects = 0
         for symbol in self.settings.symbols:
-            parts = bronze.parts(symbol, now_us - _HOUR_US, now_us)
-            objects += len(parts)
-            newest_us[symbol] = max((part.to_us for part in parts), default=None)
-            for prediction in self._store.history(symbol, 1):
-                seen_ms = prediction["timestamp"] - prediction["feature_age_ms"]
-                archived_us = newest_us[symbol] or prediction["history_from_us"]
-                if (behind_ms := seen_ms - archived_us // 1000) > BEHIND_MS:
-                    result.problems.append(f"{symbol}: bronze is {behind_ms // 1000} s behind the hot path")
+            reach = bronze.reach(symbol, now_us - _HOUR_US, now_us)
+            objects += reach.objects
+            newest_us[symbol] = reach.newest_us
+            with _only_of(symbol, result):
+                for prediction in self._store.history(symbol, 1):
+                    seen_ms = prediction["timestamp"] - prediction["feature_age_ms"]
+                    archived_us = reach.newest_us or prediction["history_from_us"]
+                    if (behind_ms := seen_ms - archived_us // 1000) > BEHIND_MS:
+                        result.problems.append(
+                            f"{symbol}: bronze is {behind_ms // 1000} s behind the hot path"
+                        )
         why = "; ".join(result.problems) or None
         self._beat(ARCHIVE, why, newest_us=newest_us, objects=objects)
 
@@ -235,6 +263,18 @@ class AuditPredictions:
     def _beat(self, service: str, why: str | None, **about: Any) -> None:
         beat = {"at_ms": round(self.clock_ms()), "ok": why is None, "why": why, **about}
         self.client.set(f"heartbeat:{service}", json_text.text(beat), ex=HEARTBEAT_TTL_S)
+
+
+@contextmanager
+def _only_of(symbol: str, result: Result) -> Iterator[None]:
+    """What raises in here is entered as a failure of `symbol`; but where a store is out of reach, nothing can
+    be done for the others either."""
+    try:
+        yield
+    except (redis.RedisError, BotoCoreError, ClientError):
+        raise
+    except Exception as error:
+        result.failures.append(f"{symbol}: {type(error).__name__}: {error}")
 
 
 def sample_slices(now_ms: float, every_ms: int, sample: int) -> list[tuple[int, int]]:

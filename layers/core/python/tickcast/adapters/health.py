@@ -18,6 +18,7 @@ from tickcast.adapters.settings import Settings
 from tickcast.prediction import freshness
 
 GAPS_SHOWN = 10
+NEARLY_FULL = 0.95  # of the hot store's memory
 NOT_SEEN = "not seen yet"
 
 # Parts that work in the background: their heartbeats by name. Without them predictions go on.
@@ -41,7 +42,7 @@ class Health:
     def __call__(self) -> Answer:
         """200 while all parts are well, else 503. A background part never heard of yet does not count."""
         try:
-            services = {"redis": {"ok": True, "why": None}, **self._services()}
+            services = {"redis": _store(self.store.fullness()), **self._services()}
         except redis.RedisError as error:
             services = {"redis": {"ok": False, "why": f"does not answer ({type(error).__name__})"}}
             unknown = {"ok": None, "why": "not known: Redis does not answer"}
@@ -69,35 +70,37 @@ class Health:
         ledgers = self.store.gaps(list(symbols))
         newest = {symbol: self.store.latest(symbol) for symbol in symbols}
         now_ms = self.clock_ms()
+        predictions = [prediction for prediction, _ in newest.values()]
+        features = {symbol: found for symbol, (_, found) in newest.items()}
         found = {
-            "model": _model(
-                [beats[name] for name in streams], [prediction for prediction, _ in newest.values()]
-            ),
-            "age": self._age({symbol: features for symbol, (_, features) in newest.items()}, now_ms),
+            "model": _guarded(_model, [beats[name] for name in streams], predictions),
+            "age": _guarded(self._age, features, now_ms),
         }
         for symbol in symbols:
-            found[f"feed:{symbol}"] = self._feed(beats[f"ingest_ecs:{symbol}"], now_ms)
-            stream = self._stream(beats[f"predict_stream:{symbol}"], now_ms)
-            if ledger := ledgers[symbol]:
-                stream["gaps"] = ledger["gaps"][: -GAPS_SHOWN - 1 : -1]  # newest first
-            found[f"predict_stream:{symbol}"] = stream
+            found[f"feed:{symbol}"] = _guarded(self._feed, beats[f"ingest_ecs:{symbol}"], now_ms)
+            found[f"predict_stream:{symbol}"] = _guarded(
+                self._stream, beats[f"predict_stream:{symbol}"], ledgers[symbol], now_ms
+            )
         for name, heartbeat in BACKGROUND.items():
-            found[name] = _background(beats[heartbeat], now_ms)
+            found[name] = _guarded(_background, beats[heartbeat], now_ms)
         return found
 
-    def _stream(self, beat: Service | None, now_ms: float) -> Service:
+    def _stream(self, beat: Service | None, ledger: Service | None, now_ms: float) -> Service:
         """How far the stream of a symbol has been worked off."""
+        gaps = {"gaps": ledger["gaps"][: -GAPS_SHOWN - 1 : -1]} if ledger else {}  # newest first
         if beat is None:
-            return {"ok": None, "why": NOT_SEEN}
+            return {"ok": None, "why": NOT_SEEN, **gaps}
         age_s = _seconds(now_ms - beat["watermark_ms"])
         why = None
         if age_s > self.settings.stale_after_s:
             why = f"the stream stands still at {age_s} s ago"
+        elif beat.get("failure"):
+            why = f"records are left out: {beat['failure']}"
         elif beat["model_problem"]:
             why = beat["model_problem"]
         # `reason`: why the newest prediction is a fallback, such as warming_up after a start.
         told = {name: beat.get(name) for name in ("missing_trades", "quote_gaps", "reason")}
-        return {"ok": why is None, "why": why, "age_s": age_s, **told}
+        return {"ok": why is None, "why": why, "age_s": age_s, **told, **gaps}
 
     def _feed(self, beat: Service | None, now_ms: float) -> Service:
         """When ingest last sent something of a symbol, and whether it is connected and caught up. A silence
@@ -128,6 +131,21 @@ class Health:
                 why = f"the features of {symbol} are too old ({ages}): it is answered by fallbacks"
                 return {"ok": False, "why": why, "age_s": age_s}
         return {"ok": True, "why": None, "age_s": age_s}
+
+
+def _guarded(part: Callable[..., Service], *known: Any) -> Service:
+    """What `part` makes of what is known; where that is not as it should be, this part alone is unwell."""
+    try:
+        return part(*known)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return {"ok": False, "why": f"what it wrote cannot be read: {type(error).__name__}: {error}"}
+
+
+def _store(fullness: float | None) -> Service:
+    """Writes fail when it is full, and with them predictions."""
+    if fullness is None or fullness < NEARLY_FULL:
+        return {"ok": True, "why": None}
+    return {"ok": False, "why": f"{fullness:.0%} of its memory is used: when it is full, writes fail"}
 
 
 def _model(beats: list[Service | None], newest: list[Service | None]) -> Service:

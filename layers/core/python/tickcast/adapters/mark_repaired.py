@@ -2,7 +2,8 @@
 
 The facts go into PostgreSQL. The hot store gets the newest of them as one key, from which readers of the gap
 ledger know what is no longer missing: `repaired:{symbol}`, `{"repaired": [[first_id, last_id], …],
-"withheld": [[first_id, last_id], …]}`. It only ever says more, so it may be read at any time and twice.
+"withheld": [[first_id, last_id], …]}`. It only ever says more, so it may be read at any time and twice; it
+lives as long as a state does that nothing is added to, for what it says is in the ledger of the next state.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import redis
 from tickcast import json_text
 from tickcast.adapters import bronze
 from tickcast.adapters.history_store import HistoryStore
+from tickcast.adapters.hot_store import STATE_TTL_S
 from tickcast.gaps import Gap, touched_ms
 from tickcast.held_trades import held_ranges
 
@@ -47,7 +49,7 @@ def mark_repaired(
         told: dict[str, list[tuple[int, int]]] = {"repaired": [], "withheld": []}
         for begin, end, status in store.marked(symbol, KEPT):
             told[status].append((begin, end))
-        client.set(f"repaired:{symbol}", json_text.strict(told))
+        client.set(f"repaired:{symbol}", json_text.strict(told), ex=STATE_TTL_S)
     missing = last_id - first_id + 1 - sum(counts.values())
     return {
         "symbol": symbol,

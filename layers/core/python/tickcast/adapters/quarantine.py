@@ -25,6 +25,17 @@ def quarantine_rows(
     return quarantine(s3, bucket, service, record._replace(data=wire.encode(rows)), reason)
 
 
+def quarantine_state(
+    s3: Any, bucket: str, service: str, symbol: str, sequence: int, data: bytes, reason: str
+) -> str:
+    """Store a symbol's state that nothing could be folded into any more, and why. Returns the key."""
+    key = f"quarantine/{service}/state/{symbol}/{sequence}"
+    s3.put_object(Bucket=bucket, Key=f"{key}.bin", Body=data)
+    about = {"reason": reason, "symbol": symbol, "sequence": str(sequence)}
+    s3.put_object(Bucket=bucket, Key=f"{key}.json", Body=json_text.text(about).encode())
+    return key
+
+
 def quarantine_object(
     s3: Any, bucket: str, service: str, key: str, etag: str, data: bytes, reason: str
 ) -> str:

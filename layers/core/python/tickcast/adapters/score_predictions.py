@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import psycopg
 import redis
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -108,15 +109,31 @@ class ScorePredictions:
         store, result = ScoreStore(self.database.connection()), Result()
         model_id = self._look_up_model(result)
         for symbol in self.settings.symbols:
-            while self._drain(store, symbol, model_id, result):
-                if remaining_ms() < _ENOUGH_MS:
-                    result.is_complete = False
-                    break
-            self._summarise(store, symbol, result)
+            try:
+                self._score(store, symbol, model_id, remaining_ms, result)
+            except (redis.RedisError, psycopg.Error, OSError):
+                raise
+            except Exception as error:  # of this symbol; the others are scored
+                result.problems.append(f"{symbol}: {type(error).__name__}: {error}")
         if model_id and result.is_complete:
             self._look_for_drift(store, model_id, result)
         self._beat(result)
         return result
+
+    def _score(
+        self,
+        store: ScoreStore,
+        symbol: str,
+        model_id: str | None,
+        remaining_ms: Callable[[], float],
+        result: Result,
+    ) -> None:
+        """Take in what there is of `symbol`, and enter its figures."""
+        while self._drain(store, symbol, model_id, result):
+            if remaining_ms() < _ENOUGH_MS:
+                result.is_complete = False
+                break
+        self._summarise(store, symbol, result)
 
     def _look_up_model(self, result: Result) -> str | None:
         """The id of the model in force; its card is at hand then."""
@@ -215,9 +232,15 @@ class ScorePredictions:
             store.lock("drift")
             before = store.watches()
             for symbol in self.settings.symbols:
-                evidence = self._evidence(store, symbol, model_id, now_us)
                 watch = before.get(symbol, Watch())
-                result.watches[symbol] = drift.look(watch, model_id, evidence, policy)
+                try:
+                    evidence = self._evidence(store, symbol, model_id, now_us)
+                    result.watches[symbol] = drift.look(watch, model_id, evidence, policy)
+                except psycopg.Error:
+                    raise
+                except Exception as error:  # such as what its card says: the others are looked at
+                    result.watches[symbol] = watch
+                    result.problems.append(f"drift of {symbol}: {type(error).__name__}: {error}")
             store.set_watches(result.watches)
             if not self.scores.train_days:
                 return

@@ -233,7 +233,10 @@ def _parts(prediction_id: str) -> tuple[str, str]:
 
 def light(record: dict[str, Any]) -> dict[str, Any]:
     """`record` without what only its receipt has."""
-    return {name: value for name, value in record.items() if name not in OF_THE_RECEIPT}
+    kept = {name: value for name, value in record.items() if name not in OF_THE_RECEIPT}
+    if challenger := kept.get("challenger"):
+        kept["challenger"] = {name: challenger[name] for name in challenger if name not in OF_THE_RECEIPT}
+    return kept
 
 
 def at_horizon(record: dict[str, Any], horizon_s: int) -> dict[str, Any]:
