@@ -75,10 +75,9 @@ class Lane:
         self._judge_times(ticks)
         for by_symbol in (ticks.trades, ticks.quotes):
             for symbol, rows in by_symbol.items():
-                newest = rows["receive_time_us"].argmax()
-                self.watermarks.setdefault(symbol, Watermark()).saw(
-                    int(rows["time_us"].max()), int(rows["receive_time_us"][newest])
-                )
+                received = int(rows["receive_time_us"].max())
+                newest_us = min(int(rows["time_us"].max()), self._clock.latest_us(received))
+                self.watermarks.setdefault(symbol, Watermark()).saw(newest_us, received)
         for message in ticks.control:
             self._on_control(message)
         return ticks
