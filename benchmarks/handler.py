@@ -108,7 +108,12 @@ def _batches(frames: list[bytes], size: int) -> Iterator[wire.TickBatch]:
 def _warm_ring() -> BarRing:
     """A ring with a minute of bars before the sample begins."""
     minute = [
-        sbe.encode(event._replace(event_time_us=START_US - 60_000_000 + 100_000 * n, book_update_id=n + 1))
+        sbe.encode(
+            event._replace(
+                event_time_us=START_US - 60_000_000 + 100_000 * n,
+                book_update_id=event.book_update_id - 3 * 600,  # up to where the sample's begin
+            )
+        )
         for n, event in enumerate(quote_events(600))
     ]
     ring = BarRing(LATENESS_US)
