@@ -136,8 +136,12 @@ def singly(batch: wire.TickBatch) -> dict[str, Any]:
 
 
 def packed(batches: Iterator[wire.TickBatch], first: int = 0, arrived_us: int = START_US) -> dict[str, Any]:
-    """The event with a record for each batch, numbered from `first` on."""
-    return {"Records": [_record(n, wire.encode(batch), arrived_us) for n, batch in enumerate(batches, first)]}
+    """The event with a record for each batch, numbered from `first` on; none arrives before its ticks."""
+    records = [
+        _record(n, wire.encode(batch), max(arrived_us, batch.watermark_us))
+        for n, batch in enumerate(batches, first)
+    ]
+    return {"Records": records}
 
 
 def _record(number: int, data: bytes, arrived_us: int = START_US) -> dict[str, Any]:
