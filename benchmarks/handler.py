@@ -110,7 +110,12 @@ def _batches(frames: list[bytes], size: int) -> Iterator[wire.TickBatch]:
 def _warm_ring() -> BarRing:
     """A ring with a minute of bars before the sample begins."""
     minute = [
-        sbe.encode(event._replace(event_time_us=START_US - 60_000_000 + 100_000 * n, book_update_id=n + 1))
+        sbe.encode(
+            event._replace(
+                event_time_us=START_US - 60_000_000 + 100_000 * n,
+                book_update_id=event.book_update_id - 3 * 600,  # up to where the sample's begin
+            )
+        )
         for n, event in enumerate(quote_events(600))
     ]
     ring = BarRing(LATENESS_US)
@@ -133,8 +138,12 @@ def singly(batch: wire.TickBatch) -> dict[str, Any]:
 
 
 def packed(batches: Iterator[wire.TickBatch], first: int = 0, arrived_us: int = START_US) -> dict[str, Any]:
-    """The event with a record for each batch, numbered from `first` on."""
-    return {"Records": [_record(n, wire.encode(batch), arrived_us) for n, batch in enumerate(batches, first)]}
+    """The event with a record for each batch, numbered from `first` on; none arrives before its ticks."""
+    records = [
+        _record(n, wire.encode(batch), max(arrived_us, batch.watermark_us))
+        for n, batch in enumerate(batches, first)
+    ]
+    return {"Records": records}
 
 
 def _record(number: int, data: bytes, arrived_us: int = START_US) -> dict[str, Any]:

@@ -118,8 +118,10 @@ class Lane:
         return max(newest_us - STREAMS_APART_US, self._newest_us.get(symbol, -1))
 
     def _saw(self, symbol: str, rows: Trades | Quotes) -> None:
-        self._newest_us[symbol] = max(self._newest_us.get(symbol, -1), int(rows["time_us"].max()))
-        self._newest_received_us = max(self._newest_received_us, int(rows["receive_time_us"].max()))
+        received_us = int(rows["receive_time_us"].max())
+        newest_us = min(int(rows["time_us"].max()), self._clock.latest_us(received_us))
+        self._newest_us[symbol] = max(self._newest_us.get(symbol, -1), newest_us)
+        self._newest_received_us = max(self._newest_received_us, received_us)
         known = self.newest.get(symbol, Newest())
         if rows.dtype == TRADE:
             self.newest[symbol] = known._replace(trade_id=int(rows["last_id"].max()))

@@ -389,6 +389,15 @@ def test_from_the_quote_on_that_lacks_a_side_there_is_no_mid(side: str) -> None:
     assert np.isnan(mids(bars)[is_gone]).all()
 
 
+def test_an_id_off_before_all_others_is_no_series() -> None:
+    trades, quotes = random_ticks(15, 10)
+    wild = trades.copy()
+    wild["first_id"][0] = wild["last_id"][0] = 2**61
+    ring = folded([batch(wild[:1], quotes[:0]), *by_second(wild[1:], quotes, 10)])
+    assert ring.gaps.restarts == ring.gaps.gaps == []
+    assert ring.trade_ids.intervals == [(int(trades["first_id"][1]), int(trades["last_id"][-1]))]
+
+
 def test_without_a_claim_the_state_stays_bounded() -> None:
     """Bars are closed by the number of ticks; what comes for them later is late, and counted."""
     trades, quotes = random_ticks(1, 120, trades_s=100, quotes_s=200)

@@ -86,3 +86,14 @@ def test_quotes_of_the_keyless_feed_are_no_witnesses_of_the_clock() -> None:
         ids += lane.drain().trades["A"]["first_id"].tolist()
     assert ids == list(np.arange(100))
     assert lane.refused == []
+
+
+def test_a_tick_a_little_ahead_passes_and_claims_nothing_for_the_others() -> None:
+    lane = Lane(1, "c1", "sbe")
+    for n in range(20):
+        time_us = T0_US + n * 100_000 + (1_500_000 if n == 19 else 0)
+        lane.take(trade(n, time_us), T0_US + n * 100_000 + 5_000)
+    assert len(lane.drain().trades["BTCUSDT"]) == 20
+    claim = lane.watermark_us("BTCUSDT", T0_US + 1_910_000)
+    assert claim is not None
+    assert claim < T0_US + 1_900_000 + 300_000

@@ -216,6 +216,8 @@ def test_no_row_is_lost_without_a_word(steps: list[tuple[int, int]]) -> None:
         ("qty", -1),
         ("first_id", -1),
         ("last_id", 5),
+        ("last_id", 2**62),
+        ("receive_time_us", 2**62),
         ("side", 0),
     ],
 )

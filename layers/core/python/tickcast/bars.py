@@ -361,8 +361,8 @@ class BarRing:
                 self.newest_trade_us = min(before_us, time_us)
                 return
         else:
-            self.trade_ids = IntervalSet()
-        if before_id is not None:
+            dropped = self.trade_ids.cut(0)
+        if before_id is not None and dropped >= _FEW_IDS:
             self.gaps.restarted(Restart("trades", before_id, first_id, before_us, time_us))
 
     def _see_trade(self, time_us: int, first_id: int, last_id: int) -> bool:

@@ -31,6 +31,8 @@ AHEAD_US = 2_000_000  # of the exchange's clock, as well as it is known
 BEHIND_US = 5_000_000  # of the ticks that came before, on the same connection
 ARRIVAL_AHEAD_US = 5_000_000  # of the arrival at Kinesis, whose clock is another one
 OLDEST_US = 1_483_228_800 * 1_000_000  # 2017: no tick of these markets is older
+CLAIM_SPARE_US = 250_000  # so much faster than usual a tick may come
+MAX_IDS_A_ROW = 100_000
 MAX_CLOCK_ERROR_US = 86_400 * 1_000_000  # further off a time is in another unit, or damaged
 AGREEING_FRAMES = 3  # so many with the same difference, and none with the known one: the clock is off
 UNDECIDED_FRAMES = 16  # so many without an agreement are refused
@@ -59,12 +61,10 @@ class Fault(NamedTuple):
 
 def trade_faults(trades: Trades) -> list[Fault]:
     """What no trade can be, whatever the others are."""
+    ids = trades["last_id"] - trades["first_id"]  # beyond the first; of single trades 0
     return [
         Fault("a trade without a price or quantity", (trades["price"] <= 0) | (trades["qty"] <= 0)),
-        Fault(
-            "trade ids that cannot be",
-            (trades["first_id"] < 0) | (trades["last_id"] < trades["first_id"]),
-        ),
+        Fault("trade ids that cannot be", (trades["first_id"] < 0) | (ids < 0) | (ids > MAX_IDS_A_ROW)),
         Fault("a side that is neither buy nor sell", np.abs(trades["side"]) != 1),
     ]
 
@@ -89,8 +89,8 @@ def time_faults(rows: Rows, arrived_us: int) -> list[Fault]:
     that may be long after, by when each tick was received, where neither the clock of ingest's host (as the
     others in the record show it) nor that of a host that is right explains it.
     """
-    time_us = rows["time_us"]
-    ahead_us = time_us - rows["receive_time_us"]
+    time_us, received_us = rows["time_us"], rows["receive_time_us"]
+    ahead_us = time_us - received_us
     is_ahead = ahead_us > ARRIVAL_AHEAD_US
     if is_ahead.any():
         usual_us = max(float(np.median(ahead_us)), 0.0) if len(rows) >= AGREEING_FRAMES else np.inf
@@ -99,6 +99,7 @@ def time_faults(rows: Rows, arrived_us: int) -> list[Fault]:
         Fault("a time before 2017", time_us < OLDEST_US),
         Fault("a time ahead of its arrival", time_us > arrived_us + ARRIVAL_AHEAD_US),
         Fault("a time ahead of its receipt", is_ahead),
+        Fault("a receipt long after its arrival", received_us > arrived_us + MAX_CLOCK_ERROR_US),
     ]
 
 
@@ -132,6 +133,11 @@ class ExchangeClock:
         if fits.any():
             self._learn(time_us[fits], received_us[fits])
         return verdicts
+
+    def latest_us(self, received_us: int) -> int:
+        """What a claim to be caught up may be at the most, when the newest tick was received then: a tick may
+        be ahead of that and still pass, but it proves nothing of the others."""
+        return received_us + int(self.offset_us) + CLAIM_SPARE_US
 
     def _one_by_one(self, time_us: Ints, received_us: Ints) -> npt.NDArray[np.int8]:
         """A tick that is late may still continue those before it: the connection stood still."""
