@@ -185,10 +185,10 @@ class PredictStream:
             except Exception as error:  # onnxruntime raises its own classes, with no common base
                 result.problems.append(f"challenger {challenger.model_id}: {describe(error)}")
                 result.challenger_refused = True
-        if prediction["model_id"]:
-            # A challenger keeps them while the pointer names it: through fallbacks, and where it cannot run.
-            named = challenger.model_id if challenger else self.models.challenger_id
-            state.memory.keep_calibrators(filter(None, (prediction["model_id"], named)))
+        # A challenger keeps them while the pointer names it: through fallbacks, and when it cannot be loaded.
+        if prediction["model_id"] and (challenger or not self.models.challenger_problem):
+            named = [challenger.model_id] if challenger else []
+            state.memory.keep_calibrators([prediction["model_id"], *named])
 
     def _write(self, folded: list[_Folded], result: Result) -> None:
         """Finish the records by what only the moment of writing knows, and write all symbols at once."""
