@@ -192,7 +192,7 @@ def test_what_the_configuration_allows_the_processes_do(at: str) -> None:
         (Ingest, IngestSettings.from_environment, {"linger_ms": "LINGER_MS"}),
     )
     base = {"ENVIRONMENT": "t", "BUCKET": "b", "SYMBOLS": "BTCUSDT", "STREAM_NAME": "s"}
-    base |= {"BINANCE_API_KEY": "k"}
+    base |= {"BINANCE_API_KEY": "k", "DRIFT_STABILITY_HIGH": "100"}
     checked = 0
     for group, from_environment, names in processes:
         for field, about in group.model_fields.items():

@@ -208,7 +208,9 @@ def test_a_challenger_keeps_what_it_learnt_through_fallbacks(
     assert (fallback["source"], fallback["horizons"]) == ("fallback", {})
     object.__setattr__(champion, "support", {})
     adopted = predict.models._adopted
-    predict.models._adopted = predict.models._found = replace(adopted, challenger=None)
+    predict.models._adopted = predict.models._found = replace(
+        adopted, challenger=None, challenger_problem="challenger: out of reach"
+    )
     assert market(2).predictions[-1]["challenger"] is None
     predict.models._adopted = predict.models._found = adopted
     market(1)

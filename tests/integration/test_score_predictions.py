@@ -370,13 +370,14 @@ def test_an_entry_that_cannot_be_read_holds_up_no_other(
     put_model(s3, distribution={SYMBOL: reference()})
     outcomes, predictions = moved(planted.market(10)), with_features(10, 0.0)
     del outcomes[3]["basis_price"]
-    outcomes[4]["move_bp"] = float("nan")
+    outcomes[4]["move_bp"] = float("nan")  # null, as it is written
+    outcomes[5]["lower"] = "far down"
     predictions[5]["features"]["an old name"] = predictions[5]["features"].pop(FEATURE_NAMES[0])
     hot.write(outcomes, predictions)
     result = scorer(20)
-    assert (result.outcomes, result.predictions, held(owner)[0]) == (8, 9, 8)
+    assert (result.outcomes, result.predictions, held(owner)[0]) == (7, 9, 7)
     told = " ".join(result.problems)
-    for word in ("basis_price", "move_bp: no finite number", FEATURE_NAMES[0]):
+    for word in ("basis_price", "without outcome_price or move_bp", "lower: no finite", FEATURE_NAMES[0]):
         assert word in told
     assert scorer(80).problems == []  # they are not asked for again
 

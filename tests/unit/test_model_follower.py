@@ -168,7 +168,7 @@ def test_what_a_look_found_is_adopted_between_predictions_and_never_within_one(
     bucket.point_at("m2")
     started.run()
     assert follower.challenger is not None and follower.challenger.model_id == "m2"
-    assert (model_id(follower), follower.challenger, follower.challenger_id) == ("m2", None, None)
+    assert (model_id(follower), follower.challenger) == ("m2", None)
 
 
 def test_an_unchanged_pointer_is_asked_for_by_its_tag_and_not_read(
@@ -237,7 +237,7 @@ def test_no_further_thread_is_a_failure_like_others(
     assert model_id(at_once) == "m1"
 
 
-def test_a_challenger_out_of_reach_is_looked_for_again_and_known_by_name(
+def test_a_challenger_out_of_reach_is_looked_for_again(
     bucket: Bucket, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket.point_at("m1", challenger={"model_id": "m2"})
@@ -250,7 +250,7 @@ def test_a_challenger_out_of_reach_is_looked_for_again_and_known_by_name(
 
     monkeypatch.setattr(model_store, "load", load_some)
     follower = ModelFollower(bucket, "b", clock, model_store.at_once)
-    assert (model_id(follower), follower.challenger, follower.challenger_id) == ("m1", None, "m2")
+    assert (model_id(follower), follower.challenger) == ("m1", None)
     assert "ReadTimeoutError" in str(follower.challenger_problem)
     monkeypatch.setattr(model_store, "load", load)
     clock.ms += FOLLOW_EVERY_MS

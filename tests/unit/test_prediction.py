@@ -8,6 +8,7 @@ import pytest
 
 from tests.market import START_US, batch, random_ticks
 from tickcast.bars import BarRing
+from tickcast.calibration import USUAL_STRENGTH
 from tickcast.features import FEATURE_HASH, FEATURE_NAMES
 from tickcast.model import HORIZONS_S, Calibration, ModelError
 from tickcast.outcomes import Memory
@@ -82,7 +83,7 @@ def test_the_numbers_are_the_model_s_and_say_what_they_were_made_from() -> None:
         "direction_slope": 1.0,
         "interval_width": 1.5,
         "outcomes": 0,
-        "mean_square": 0.0,
+        "mean_square": USUAL_STRENGTH**2,
     }
 
 

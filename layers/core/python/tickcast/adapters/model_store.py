@@ -55,7 +55,6 @@ class Followed:
 
     model: ServingModel | None = None
     challenger: ServingModel | None = None
-    challenger_id: str | None = None  # as the pointer names it, whether or not it could be loaded
     etag: str = ""  # of a pointer all of which was loaded
     refusal: str | None = None  # what is wrong with the model that the pointer names
     challenger_problem: str | None = None
@@ -91,11 +90,6 @@ class ModelFollower:
     @property
     def challenger(self) -> ServingModel | None:
         return self._adopted.challenger
-
-    @property
-    def challenger_id(self) -> str | None:
-        """The challenger that the pointer names, even where it cannot run."""
-        return self._adopted.challenger_id
 
     @property
     def challenger_problem(self) -> str | None:
@@ -205,7 +199,7 @@ class ModelFollower:
     def _with_challenger(self, found: Followed, pointer: Pointer, etag: str) -> Followed:
         named = pointer.get("challenger")
         if named is None:
-            return replace(found, challenger=None, challenger_id=None, challenger_problem=None, etag=etag)
+            return replace(found, challenger=None, challenger_problem=None, etag=etag)
         model_id = named.get("model_id") if isinstance(named, dict) else None
         challenger, problem = None, None
         try:
@@ -220,7 +214,6 @@ class ModelFollower:
         return replace(
             found,
             challenger=challenger,
-            challenger_id=model_id if is_model_id(model_id) else None,
             challenger_problem=problem,
             etag=etag,
         )

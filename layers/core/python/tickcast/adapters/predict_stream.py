@@ -331,14 +331,13 @@ class PredictStream:
             try:
                 prediction["challenger"] = challenger_record(prediction, challenger, memory)
             except Exception as error:  # onnxruntime raises its own classes, with no common base
-                folded.problems.append(
-                    f"challenger {challenger.model_id}: {describe(error.__cause__ or error)}"
-                )
+                reason = describe(error.__cause__ or error)
+                folded.problems.append(f"challenger {challenger.model_id}: {reason}")
                 folded.challenger_failed = True
-        if prediction["model_id"]:
-            # A challenger keeps them while the pointer names it: through fallbacks, and where it cannot run.
-            named = challenger.model_id if challenger else self.models.challenger_id
-            memory.keep_calibrators(filter(None, (prediction["model_id"], named)))
+        # A challenger keeps them while the pointer names it: through fallbacks, and when it cannot be loaded.
+        if prediction["model_id"] and (challenger or not self.models.challenger_problem):
+            named = [challenger.model_id] if challenger else []
+            memory.keep_calibrators([prediction["model_id"], *named])
 
     def _write(self, folded: list[_Folded], result: Result) -> dict[str, str]:
         """Finish the records by what only the moment of writing knows, and write all symbols at once.

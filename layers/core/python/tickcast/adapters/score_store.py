@@ -217,8 +217,11 @@ def row_of(outcome: Outcome) -> dict[str, Any]:
     that."""
     challenger = outcome["challenger"] or {}
     row = {name: outcome[name] for name in _SAME}
-    if wrong := [name for name, value in row.items() if isinstance(value, float) and not isfinite(value)]:
+    figures = {name: value for name, value in row.items() if name not in ("symbol", "abstains")}
+    if wrong := [name for name, value in figures.items() if value is not None and not _is_figure(value)]:
         raise ValueError(f"{', '.join(wrong)}: no finite number")
+    if outcome["status"] == RESOLVED and None in (row["outcome_price"], row["move_bp"]):
+        raise ValueError("resolved, and without outcome_price or move_bp")
     return row | {
         "target_us": outcome["target_time"] * 1000,
         "predicted_us": outcome["timestamp"] * 1000,
@@ -231,3 +234,7 @@ def row_of(outcome: Outcome) -> dict[str, Any]:
         "challenger_id": challenger.get("model_id"),
         "challenger_move_bp": challenger.get("expected_move_bp"),
     }
+
+
+def _is_figure(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
