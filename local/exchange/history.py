@@ -55,12 +55,15 @@ class Columns:
 
 
 class TradeHistory:
-    """Aggregate trades with ids without holes from 0 on, as a market's first one has."""
+    """Aggregate trades with ids without holes, from `first_agg_id` on or else from the first trade's id."""
 
-    def __init__(self, capacity: int = MAX_AGG_TRADES) -> None:
+    def __init__(self, capacity: int = MAX_AGG_TRADES, first_agg_id: int | None = None) -> None:
         self._rows = Columns(6, capacity)  # price, qty, first_id, last_id, time_us, is_buyer_maker
+        self._first_agg_id = first_agg_id
 
     def append(self, trade: Trade) -> None:
+        if self._first_agg_id is None:
+            self._first_agg_id = trade.id
         price, qty, _, last_id, time_us, maker = self._rows.columns
         if (
             time_us
@@ -103,7 +106,7 @@ class TradeHistory:
         return next(self._rows_between(len(self._rows) - 1, len(self._rows)), None) if self._rows else None
 
     def _id(self, index: int) -> int:
-        return self._rows.forgotten + index
+        return (self._first_agg_id or 0) + self._rows.forgotten + index
 
     def _settled(self, now_us: int) -> int:
         count = len(self._rows)

@@ -71,7 +71,9 @@ class Market:
     def __init__(self, symbol: str, is_simulated: bool, history_s: float = 0) -> None:
         self.symbol = symbol
         self.is_simulated = is_simulated
-        self.trades = TradeHistory(max(MAX_AGG_TRADES, int(history_s * AGG_TRADES_PER_S)))
+        # From 0 on: that tells the beginning of the market from the edge of what it remembers.
+        capacity = max(MAX_AGG_TRADES, int(history_s * AGG_TRADES_PER_S))
+        self.trades = TradeHistory(capacity, first_agg_id=0)
         self.quotes = QuoteHistory(symbol)
         self.sent = Sent()
         self.streams_of: dict[type, set[str]] = {  # who listens to one of them gets such events
