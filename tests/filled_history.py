@@ -49,7 +49,7 @@ def fill(
     last_trade_bp: float = 0.0,
     mid: int = MID,
 ) -> None:
-    """Put `rows` where `load_history` puts them; the last trade of each second is so far from `mid` (1e-8)."""
+    """Put `rows` where `load_history` puts them; the last trades of seconds are so far from `mid` (1e-8)."""
     store = HistoryStore(connection)
     store.add_days(days_between(int(rows.end_us.min()), int(rows.end_us.max())))
     features, moves_bp = (each.astype(np.float32).tolist() for each in (rows.features, rows.moves_bp))
