@@ -47,13 +47,14 @@ def fill(
     *,
     origin: str = "stream",
     last_trade_bp: float = 0.0,
+    mid: int = MID,
 ) -> None:
-    """Put `rows` where `load_history` puts them; the last trade of each second is so far from the mid."""
+    """Put `rows` where `load_history` puts them; the last trades of seconds are so far from `mid` (1e-8)."""
     store = HistoryStore(connection)
     store.add_days(days_between(int(rows.end_us.min()), int(rows.end_us.max())))
     features, moves_bp = (each.astype(np.float32).tolist() for each in (rows.features, rows.moves_bp))
     flags = rows.has_quotes.tolist()
-    prices = (round(MID * (1 + last_trade_bp / 1e4)), MID - 1000, MID + 1000)
+    prices = (round(mid * (1 + last_trade_bp / 1e4)), mid - 1000, mid + 1000)
     with connection.transaction(), connection.cursor() as cursor:
         with cursor.copy(_BARS) as copy:
             for end_us, has_quotes in zip(rows.end_us.tolist(), flags, strict=True):

@@ -93,6 +93,15 @@ def test_rows_come_back_as_they_were_stored(loader: Connection, reader: Connecti
     assert [each.symbol for each in training_rows.held(reader, [ETH], 0)] == [ETH]
 
 
+def test_the_last_trade_is_known_at_prices_whose_sum_takes_more_than_64_bits(
+    loader: Connection, reader: Connection
+) -> None:
+    fill(loader, BTC, market(1, 100, FROM_US), last_trade_bp=-1.0, mid=2**63 - 2001)
+    (judged,) = training_rows.judged_rows(reader, training_rows.held(reader, None, 0), 0)
+    known = judged.last_trade_bp[~np.isnan(judged.last_trade_bp)]
+    assert len(known) == 100 and known == pytest.approx(-1.0)
+
+
 def test_more_rows_than_fit_are_thinned_evenly(loader: Connection, reader: Connection) -> None:
     fill(loader, BTC, market(1, 600, FROM_US))
     fill(loader, BTC, market(2, 900, FROM_US + 3600 * SECOND_US, has_quotes=False, step_ms=1000))
