@@ -1,5 +1,6 @@
 """What Redis holds, read back by instant; the fence; and entries that are written once."""
 
+import json
 from typing import Any
 
 import pytest
@@ -112,9 +113,10 @@ def test_a_key_of_another_type_gives_way(store: HotStore, redis_client: redis.Re
     assert store.gaps(["BTCUSDT"]) == {"BTCUSDT": {}}
 
 
-def test_what_is_no_json_is_never_written() -> None:
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        Writes().prediction({"symbol": "BTCUSDT", "timestamp": T0, "confidence": float("nan")})
+def test_a_figure_that_is_no_json_is_written_as_null() -> None:
+    writes = Writes()
+    writes.prediction({"symbol": "BTCUSDT", "timestamp": T0, "confidence": float("nan")})
+    assert all(json.loads(text)["confidence"] is None for _, text, _ in writes.put)
 
 
 def test_streams_are_capped(store: HotStore, redis_client: redis.Redis) -> None:
