@@ -211,6 +211,7 @@ def aged(tick_age_s: float, quiet_age_s: float | None = None) -> dict[str, Any]:
         (aged(600, 1), 0.3, "model", True),
         (aged(600, 1), 4.0, "model", True),
         (aged(600, 1), 4.1, "fallback", False),  # the evidence is too old
+        (aged(600, -60), 0.3, "fallback", False),  # or of a clock that is wrong
         (aged(600, -6), 5.1, "fallback", False),  # the claim is: always
         (aged(3, 0), 0.3, "model", False),  # not old enough to ask
     ],

@@ -256,9 +256,10 @@ def test_ingest_s_clock_may_be_off_where_all_ticks_say_so() -> None:
 def test_a_claim_and_a_notice_of_the_future_are_dropped_and_the_ticks_are_not() -> None:
     trades, quotes = random_ticks(1, 2)
     notices = (wire.Notice("lost", START_US, START_US + S), wire.Notice("wild", START_US, 2**62))
-    claimed = batch(trades, quotes, START_US + 3600 * S)._replace(notices=notices)
+    claimed = batch(trades, quotes, START_US + 3600 * S)._replace(notices=notices, quiet_us=2**62)
     good, _, reason = wire.check_times(claimed, START_US + 3 * S)
     assert (good.watermark_us, good.notices) == (wire.NO_WATERMARK, notices[:1])
+    assert good.quiet_us == wire.NEVER_QUIET
     assert (len(good.trades), len(good.quotes)) == (len(trades), len(quotes))
     assert "is ahead of its arrival" in reason
 

@@ -87,7 +87,7 @@ def freshness(features: Mapping[str, Any], now_ms: float, limit_s: float) -> Fre
     tick_us, quiet_us = features.get("last_tick_us"), features.get("quiet_us")
     tick_age_s = None if tick_us is None else now_ms / 1000 - tick_us / 1e6
     is_old = tick_age_s is not None and tick_age_s > limit_s
-    is_known_quiet = quiet_us is not None and now_ms / 1000 - quiet_us / 1e6 <= limit_s
+    is_known_quiet = quiet_us is not None and abs(now_ms / 1000 - quiet_us / 1e6) <= limit_s
     is_stale = claim_age_s > limit_s or (is_old and not is_known_quiet)
     return Freshness(claim_age_s, tick_age_s, is_quiet=is_old and not is_stale, is_stale=is_stale)
 

@@ -132,17 +132,23 @@ def check_times(batch: TickBatch, arrived_us: int) -> Checked:
     counts: dict[str, int] = {}
     good_trades, bad_trades = _sifted(batch.trades, plausible.trade_faults, arrived_us, counts)
     good_quotes, bad_quotes = _sifted(batch.quotes, plausible.quote_faults, arrived_us, counts)
-    watermark_us = batch.watermark_us
-    if watermark_us > arrived_us + plausible.ARRIVAL_AHEAD_US:
+    latest_us = arrived_us + plausible.ARRIVAL_AHEAD_US
+    watermark_us, quiet_us = batch.watermark_us, batch.quiet_us
+    if watermark_us > latest_us:
         counts[f"the watermark {watermark_us} is ahead of its arrival at {arrived_us}"] = 1
         watermark_us = NO_WATERMARK
+    if quiet_us > latest_us:
+        counts[f"the market was quiet at {quiet_us}, ahead of its arrival at {arrived_us}"] = 1
+        quiet_us = NEVER_QUIET
     # A notice of times to come would explain whatever is lost then.
-    notices = tuple(n for n in batch.notices if n.to_us <= arrived_us + plausible.ARRIVAL_AHEAD_US)
+    notices = tuple(n for n in batch.notices if n.to_us <= latest_us)
     if len(notices) < len(batch.notices):
         counts["a notice ahead of its arrival"] = len(batch.notices) - len(notices)
     if not counts:
         return Checked(batch)
-    good = batch._replace(trades=good_trades, quotes=good_quotes, watermark_us=watermark_us, notices=notices)
+    good = batch._replace(
+        trades=good_trades, quotes=good_quotes, watermark_us=watermark_us, notices=notices, quiet_us=quiet_us
+    )
     bad = batch._replace(trades=bad_trades, quotes=bad_quotes, notices=())
     reason = "; ".join(f"{why} ({count})" for why, count in counts.items())
     return Checked(good, bad, f"{batch.symbol}: {reason}")
