@@ -124,6 +124,7 @@ def measure(effort: Effort) -> tuple[list[Comparison], float]:
         def restore() -> None:
             client.delete(f"predictions:{_SYMBOL}", f"outcomes:{_SYMBOL}")
             client.restore(f"state:{_SYMBOL}", 0, kept, replace=True)
+            ours.store = HotStore(client, LATENESS_US)  # one that knows nothing of the run before
 
         def run_ours() -> list[float]:
             restore()

@@ -50,16 +50,7 @@ def report(result: Result) -> None:
             metrics.add_metric("InferenceMs", MetricUnit.Milliseconds, prediction["inference_ms"])
     for missing in result.missing_trades.values():  # a gauge: read it by its maximum
         metrics.add_metric("MissingTrades", MetricUnit.Count, missing)
-    for name, count in (
-        ("LateTicks", result.late),
-        ("UnresolvedOutcomes", result.unresolved),
-        ("ModelRefused", result.model_refused),
-        ("ChallengerRefused", result.challenger_refused),
-        ("Quarantined", len(result.quarantined)),
-        ("Fenced", len(result.fenced)),
-        ("SymbolFailures", len(result.failed)),
-        ("StartedOver", len(result.started_over)),
-    ):
+    for name, count in result.counts().items():
         if count:
             metrics.add_metric(name, MetricUnit.Count, count)
     for problem in (*result.problems, *result.quarantined):

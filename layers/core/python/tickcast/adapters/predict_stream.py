@@ -77,9 +77,18 @@ class Result:
     model_refused: bool = False
     challenger_refused: bool = False
 
-    @property
-    def unresolved(self) -> int:
-        return sum(outcome["status"] == UNRESOLVED for outcome in self.outcomes)
+    def counts(self) -> dict[str, int]:
+        """What went otherwise than it should, as the metrics name it."""
+        return {
+            "LateTicks": self.late,
+            "UnresolvedOutcomes": sum(outcome["status"] == UNRESOLVED for outcome in self.outcomes),
+            "ModelRefused": self.model_refused,
+            "ChallengerRefused": self.challenger_refused,
+            "Quarantined": len(self.quarantined),
+            "Fenced": len(self.fenced),
+            "SymbolFailures": len(self.failed),
+            "StartedOver": len(self.started_over),
+        }
 
 
 class _Folded:
