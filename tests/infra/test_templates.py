@@ -469,7 +469,9 @@ def test_every_alarm_is_in_the_runbook(on_aws: Synthesised) -> None:
 
 
 def test_alarms_watch_metrics_the_handlers_write(on_aws: Synthesised) -> None:
-    sources = "".join(path.read_text("utf-8") for path in ROOT.glob("lambdas/*/handler.py"))
+    adapters = "layers/core/python/tickcast/adapters"
+    paths = [*ROOT.glob("lambdas/*/handler.py"), *ROOT.glob(f"{adapters}/*.py")]
+    sources = "".join(path.read_text("utf-8") for path in paths)
     for _, alarm in on_aws.resources("AWS::CloudWatch::Alarm"):
         if alarm.get("Namespace") == f"tickcast/{on_aws.name}":
             assert f'"{alarm["MetricName"]}"' in sources
