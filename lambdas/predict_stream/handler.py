@@ -33,7 +33,8 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     try:
         report(predict_stream(event))
     except (StoreFull, StoreWentBack) as error:
-        metrics.add_metric(type(error).__name__, MetricUnit.Count, 1)
+        is_full = isinstance(error, StoreFull)
+        metrics.add_metric("StoreFull" if is_full else "StoreWentBack", MetricUnit.Count, 1)
         raise
     return {"batchItemFailures": []}
 
