@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
@@ -86,7 +87,7 @@ def test_without_settings_it_says_which_is_missing(image: Path) -> None:
 
 
 def test_it_answers_health_and_stops_on_sigterm(image: Path) -> None:
-    """Neither Kinesis nor the exchange is there: it is alive all the same, and says that it is not ready."""
+    """Neither Kinesis nor the exchange is there: it is no replacement for a task that delivers, and says so."""
     address = {"STREAM_URL": "ws://127.0.0.1:1", "HEALTH_PORT": "0", "BINANCE_API_KEY": "secret-key"}
     with start(image, STREAM_NAME="ticks", SYMBOLS="BTCUSDT", **address) as task:
         assert task.stdout is not None
@@ -96,14 +97,15 @@ def test_it_answers_health_and_stops_on_sigterm(image: Path) -> None:
             if '"health_listening"' in line:
                 break
         port = json.loads(lines[-1])["port"]
-        with urlopen(f"http://127.0.0.1:{port}/health", timeout=10) as answer:
-            report = json.load(answer)
+        with pytest.raises(HTTPError) as unhealthy:
+            urlopen(f"http://127.0.0.1:{port}/health", timeout=10)
+        report = json.load(unhealthy.value)
         with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
             metrics = answer.read().decode()
         task.send_signal(signal.SIGTERM)
         rest, _ = task.communicate(timeout=60)
-    assert (report["live"], report["ready"]) == (True, False)
+    assert (report["live"], report["ready"]) == (False, False)
     assert "BTCUSDT: no tick yet" in report["why"]
-    assert "tickcast_ingest_live 1.0" in metrics
+    assert "tickcast_ingest_live 0.0" in metrics
     assert task.returncode == 0
     assert "secret-key" not in "".join(lines) + rest

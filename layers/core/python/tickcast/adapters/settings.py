@@ -138,7 +138,7 @@ class HistorySettings:
 
     def __post_init__(self) -> None:
         """Whoever makes them: a negative number of days would have a load drop what it loaded."""
-        if not 0 <= self.keep_days <= MAX_DAYS:
+        if type(self.keep_days) is not int or not 0 <= self.keep_days <= MAX_DAYS:
             raise wrong("KEEP_DAYS", str(self.keep_days), f"a whole number from 0 to {MAX_DAYS}")
 
 
