@@ -35,7 +35,7 @@ _FIRST_LOOK_MS = 1_000
 _LONGEST_LOOK_MS = 59 * 60_000  # the exchange wants less than an hour
 _LOOK_BEHIND_US = 2 * HOUR_US  # further off, the newest aggregate is found with fewer requests
 _REPORTED = 100  # ranges of ids, and rows; beyond that they are only counted
-_STREAMS = ("sbe", "json")  # sources of bronze beside REST that record the real market
+_STREAMS = ("sbe", "json")  # sources of bronze other than REST that record the real market
 
 
 class HistoryIncomplete(RuntimeError):

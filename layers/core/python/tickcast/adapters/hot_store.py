@@ -134,7 +134,7 @@ class HotStore:
         self._client: Any = client  # its annotations fit no real answer: each is also "or awaitable"
         self._lateness_us = lateness_us
         self._fences: dict[str, int] = {}  # by symbol, the newest sequence this process wrote or read
-        self._went_back: set[str] = set()  # symbols whose ledger is still to be told so
+        self._went_back: set[str] = set()  # symbols whose ledger does not say so yet
 
     def load(self, symbols: list[str]) -> tuple[dict[str, SymbolState], list[str]]:
         """The states of `symbols`, and what was wrong with those that had to be recalled.

@@ -49,8 +49,8 @@ class Answer:
         """For API Gateway; a 304 when `if_none_match`, the header as it came, names this very content."""
         content = _json(self.body) if self.text is None else self.text
         if _payload_bytes(content) > ANSWER_MAX_BYTES:
-            told = f"the answer has more than the {ANSWER_MAX_BYTES:,} bytes that can be sent; ask for less"
-            return Refusal(500, "Answer too large", told).answer().as_proxy_response()
+            detail = f"the answer has more than the {ANSWER_MAX_BYTES:,} bytes that can be sent; ask for less"
+            return Refusal(500, "Answer too large", detail).answer().as_proxy_response()
         headers = {"Content-Type": self.content_type, "Cache-Control": self.cache_control, **_CORS}
         headers |= self.headers
         if self.cache_control != NO_STORE:
