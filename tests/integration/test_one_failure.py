@@ -20,6 +20,7 @@ from tickcast.adapters.health import Health
 from tickcast.adapters.hot_store import HotStore
 from tickcast.adapters.predict_stream import TRIES, PredictStream, Result
 from tickcast.bars import BarRing
+from tickcast.calibration import Calibrator
 from tickcast.state import SymbolState, decode_state, encode_state
 
 SECONDS = 40
@@ -169,7 +170,7 @@ def test_features_that_raise(
     assert [sources(result, BAD) for result in results][1:] == [["fallback"]] * 3
 
 
-def test_a_number_that_is_none_is_never_stored(
+def test_a_figure_that_is_no_number_is_stored_as_null(
     run: Callable[..., list[Result]], monkeypatch: pytest.MonkeyPatch, redis_client: redis.Redis
 ) -> None:
     run(0, 15)
@@ -180,11 +181,47 @@ def test_a_number_that_is_none_is_never_stored(
 
     monkeypatch.setattr(predict_stream, "features_record", broken)
     results = run(15, 20)
-    assert [sources(result, GOOD) for result in results] == [["model"]] * 5
-    assert all(result.failed == [BAD] and sources(result, BAD) == [] for result in results)
-    assert "Infinity" not in str(redis_client.get(f"features:{BAD}:latest"))
+    assert all(sources(result, symbol) == ["model"] for result in results for symbol in SYMBOLS)
+    assert stored(redis_client, f"features:{BAD}:latest")["vwap"] is None
+
+
+def test_a_state_with_a_number_that_is_none_is_set_aside(
+    run: Callable[..., list[Result]], monkeypatch: pytest.MonkeyPatch, redis_client: redis.Redis
+) -> None:
+    """What a model's calibration comes to decides something: it is not stored as unknown."""
+    run(0, 15)
+    learn = Calibrator.learn
+
+    def to_nan(calibrator: Calibrator, *outcome: Any) -> None:
+        learn(calibrator, *outcome)
+        if calibrator.outcomes % 3 == 0:
+            calibrator.interval_width = np.nan
+
+    monkeypatch.setattr(Calibrator, "learn", to_nan)
+    results = run(15, 20)
+    assert any(result.failed for result in results)
+    assert b"NaN" not in (redis_client.hget(f"state:{BAD}", "ring") or b"")
     monkeypatch.undo()
     assert sources(run(20, 40)[-1], BAD) == ["model"]
+
+
+def test_tries_are_forgotten_with_a_prediction(
+    run: Callable[..., list[Result]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records that a state fails on now and then, each sound by itself, cost themselves and no more."""
+    run(0, 15)
+    take = BarRing._take
+
+    def raises_now_and_then(ring: BarRing, trades: Any, quotes: Any) -> None:
+        if len(ring.bars) and int(quotes["time_us"][0]) // 100_000 % 10 == 5:
+            raise IndexError
+        take(ring, trades, quotes)
+
+    monkeypatch.setattr(BarRing, "_take", raises_now_and_then)
+    results = [result for piece in range(50) for result in run(15 + piece / 10, 15.1 + piece / 10, 1)]
+    assert sum(len(result.failed) for result in results) == 5 * len(SYMBOLS)
+    assert sum(len(result.quarantined) for result in results) == 5 * len(SYMBOLS)
+    assert not any(result.started_over for result in results)
 
 
 def test_a_model_that_raises_is_a_fallback_of_that_prediction(

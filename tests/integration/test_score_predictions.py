@@ -49,11 +49,7 @@ class Hot:
     def write(self, outcomes: list[dict[str, Any]], predictions: list[dict[str, Any]] | None = None) -> None:
         writes = Writes()
         for each in sorted(outcomes, key=lambda o: (o["target_time"], o["horizon_s"])):
-            if any(value != value for value in each.values()):  # NaN: no longer written, but once it was
-                key, entry = f"outcomes:{SYMBOL}", f"{each['target_time']}-{each['horizon_s']}"
-                writes.append.append((key, 14_400, entry, json.dumps(each)))
-            else:
-                writes.outcome(each)
+            writes.outcome(each)
         for each in predictions or []:
             writes.prediction(each)
         before, self._sequence = self._sequence, self._sequence + 1

@@ -1,5 +1,6 @@
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.market import batch, random_ticks
@@ -17,6 +18,7 @@ from tickcast.state import (
     recalled_state,
     salvage,
 )
+from tickcast.ticks import Quotes, Trades
 
 
 def state_of(seconds: float) -> SymbolState:
@@ -105,7 +107,7 @@ def test_a_lost_state_is_recalled_with_its_ledger_and_ids() -> None:
     record = ledger_of((10, 12, 1_000_000, 2_000_000), (20, 20, 3_000_000, 4_000_000))
     ring = recalled_state("BTCUSDT", 100_000, [receipt(30)], record).ring
     assert ring.gaps.record() == record
-    assert ring.trade_ids.intervals == [(9, 9), (13, 19), (21, 30)]
+    assert ring.trade_ids.intervals == [(0, 9), (13, 19), (21, 30)]
     # Ages are rounded down to whole milliseconds.
     assert (ring.newest_trade_us, ring.newest_quote_us) == (49_299_000, 49_979_000)
     assert (len(ring.bars), ring.next_bar) == (0, -1)
@@ -136,7 +138,7 @@ def test_holes_of_a_series_of_ids_that_ended_are_kept_and_hide_no_trade() -> Non
     record = ledger_of((10**9, 10**9 + 5, 1_000_000, 2_000_000))
     ring = recalled_state("BTCUSDT", 100_000, [receipt(30)], record).ring
     assert [gap.first_id for gap in ring.gaps.gaps] == [10**9]
-    assert ring.trade_ids.intervals == [(30, 30)]
+    assert ring.trade_ids.intervals == [(0, 30)]
 
 
 def test_ids_are_recalled_from_the_newest_receipt_that_has_one() -> None:
@@ -183,3 +185,51 @@ def test_of_damaged_bytes_nothing_is_kept(data: bytes) -> None:
     state = recalled_state("BTCUSDT", 100_000, [], None)
     salvage(state, data)
     assert encode_state(state) == encode_state(recalled_state("BTCUSDT", 100_000, [], None))
+
+
+def lost_after(trades: Trades, quotes: Quotes) -> BarRing:
+    """A ring recalled from a receipt on the last of `trades` and `quotes`."""
+    trade_us, quote_us = int(trades["time_us"][-1]), int(quotes["time_us"][-1])
+    end_ms = max(trade_us, quote_us) // 1000 + 50
+    last = receipt(
+        int(trades["last_id"][-1]),
+        update_id=int(quotes["update_id"][-1]),
+        timestamp=end_ms,
+        trade_age_ms=(end_ms * 1000 - trade_us) // 1000,
+        quote_age_ms=(end_ms * 1000 - quote_us) // 1000,
+    )
+    return recalled_state("BTCUSDT", 100_000, [last], None).ring
+
+
+def test_ids_far_off_behind_a_loss_make_no_hole() -> None:
+    trades, quotes = random_ticks(1, 20)
+    ring = lost_after(trades[:40], quotes[:40])
+    trades["first_id"][45] = trades["last_id"][45] = 2**60
+    list(ring.fold(batch(trades[40:], quotes[40:]), 1_000_000))
+    assert (ring.gaps.trades, ring.refused_trades) == (1, 1)
+    assert ring.trade_ids.newest == trades["last_id"][-1]
+
+
+def test_a_series_that_began_over_while_the_state_was_lost_is_recognised() -> None:
+    """And holes in it are found."""
+    trades, quotes = random_ticks(1, 20)
+    ring = lost_after(trades[:40], quotes[:40])
+    last_id = int(trades["last_id"][39])
+    trades["first_id"] -= last_id
+    trades["last_id"] -= last_id
+    with_hole = np.delete(trades[40:], slice(100, 107))
+    list(ring.fold(batch(with_hole, quotes[40:]), 1_000_000))
+    assert [(each.kind, each.last_id, each.first_id) for each in ring.gaps.restarts] == [
+        ("trades", last_id, 1)
+    ]
+    assert [gap.trades for gap in ring.gaps.gaps] == [7]
+    assert recalled_state("BTCUSDT", 100_000, [], ring.gaps.record()).ring.gaps.restarts == ring.gaps.restarts
+
+
+def test_what_was_seen_before_a_loss_is_neither_new_nor_odd() -> None:
+    """A second connection repeats it."""
+    trades, quotes = random_ticks(1, 20)
+    ring = lost_after(trades[:40], quotes[:40])
+    list(ring.fold(batch(trades[35:], quotes[35:]), 1_000_000))
+    assert (ring.gaps.trades, ring.refused_trades, ring.refused_quotes, ring.late_trades) == (0, 0, 0, 0)
+    assert int(ring.seconds["trade_count"].sum()) <= len(trades) - 40

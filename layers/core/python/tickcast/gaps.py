@@ -179,7 +179,11 @@ class GapLedger:
             for gap in record["gaps"]
         ]
         quote_gaps = [QuoteGap(*_times(gap), str(gap["cause"])) for gap in record["quote_gaps"]]
-        return cls(gaps, quote_gaps, forgotten=int(record["forgotten_trades"]))
+        restarts = [
+            Restart(str(each["kind"]), int(each["last_id"]), int(each["first_id"]), *_times(each))
+            for each in record.get("restarts", [])
+        ]
+        return cls(gaps, quote_gaps, forgotten=int(record["forgotten_trades"]), restarts=restarts)
 
 
 def _times(gap: dict[str, Any]) -> tuple[int, int]:

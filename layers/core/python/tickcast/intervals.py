@@ -26,14 +26,12 @@ class IntervalSet:
 
     @classmethod
     def up_to(cls, newest: int, holes: list[tuple[int, int]]) -> IntervalSet:
-        """What was seen when `newest` was the highest id and `holes`, all below it, were missing; what was
-        before the first hole is not known.
+        """All ids up to `newest` but `holes`, which are below it.
 
         >>> IntervalSet.up_to(9, [(3, 4), (7, 7)]).intervals
-        [(2, 2), (5, 6), (8, 9)]
+        [(0, 2), (5, 6), (8, 9)]
         """
-        seen = cls()
-        begin = min([newest, *(first - 1 for first, _ in holes)])
+        seen, begin = cls(), 0
         for first, last in sorted(holes):
             if begin < first:
                 seen.add(begin, first - 1)

@@ -24,7 +24,7 @@ from tickcast.bars import BAR, SECOND, BarRing
 from tickcast.gaps import GapLedger
 from tickcast.intervals import IntervalSet
 from tickcast.outcomes import Memory
-from tickcast.plausible import QUOTE_PACE, TRADE_PACE, IdSeries
+from tickcast.plausible import QUOTE_PACE, TRADE_PACE, IdSeries, trade_series
 from tickcast.ticks import QUOTE, TRADE
 from tickcast.wire import Notice
 
@@ -137,12 +137,13 @@ def recalled_state(
         ring.gaps = GapLedger.from_record(ledger) if ledger else GapLedger()
     for prediction in predictions:
         with suppress(*_MISSHAPEN):
-            end_ms = int(prediction["timestamp"])
-            if ring.newest_quote_us < 0 and prediction["quote_age_ms"] is not None:
-                ring.newest_quote_us = _instant_us(end_ms, prediction["quote_age_ms"])
             if ring.newest_trade_us < 0 and prediction["last_trade_id"]:
-                ring.newest_trade_us = _instant_us(end_ms, prediction["trade_age_ms"])
-                _recall_ids(ring, int(prediction["last_trade_id"]))
+                newest_us = _instant_us(prediction["timestamp"], prediction["trade_age_ms"])
+                _recall_trades(ring, int(prediction["last_trade_id"]), newest_us)
+        with suppress(*_MISSHAPEN):
+            if ring.newest_quote_us < 0 and prediction["quote_age_ms"] is not None:
+                ring.newest_quote_us = _instant_us(prediction["timestamp"], prediction["quote_age_ms"])
+                _begin_series(ring.quote_series, int(prediction["update_id"]), ring.newest_quote_us)
     note_loss(ring, STATE_LOST)
     return state
 
@@ -163,6 +164,8 @@ def salvage(state: SymbolState, data: bytes) -> None:
             if seen.newest is not None and newest_us > 0:
                 ring.trade_ids, ring.gaps, ring.newest_trade_us = seen, gaps, newest_us
                 ring.newest_quote_us = int(header["newest_quote_us"])
+                ring.trade_series = trade_series()
+                _begin_series(ring.trade_series, seen.newest, newest_us)
 
 
 def note_loss(ring: BarRing, cause: str) -> None:
@@ -179,14 +182,22 @@ def _header(data: bytes) -> tuple[dict[str, Any], int]:
     return header, _LENGTH.size + length
 
 
-def _recall_ids(ring: BarRing, newest_id: int) -> None:
+def _recall_trades(ring: BarRing, newest_id: int, newest_us: int) -> None:
     """What was seen up to `newest_id`. Holes behind it are part of the one that the loss makes."""
+    ring.newest_trade_us = newest_us
     behind = [gap for gap in ring.gaps.gaps if gap.last_id > newest_id and gap.to_us > ring.newest_trade_us]
     ring.gaps.gaps = [gap for gap in ring.gaps.gaps if gap not in behind]
     holes = [(gap.first_id, gap.last_id) for gap in ring.gaps.gaps if gap.last_id < newest_id]
     ring.trade_ids = IntervalSet.up_to(newest_id, holes)
+    _begin_series(ring.trade_series, newest_id, ring.newest_trade_us)
 
 
-def _instant_us(end_ms: int, age_ms: int) -> int:
+def _begin_series(series: IdSeries, newest_id: int, newest_us: int) -> None:
+    """By what the next ids are judged: whether they continue `series`, are far off, or begin a new one.
+    `newest_us` may be up to a millisecond early (`_instant_us`), but the tick itself must not seem later."""
+    series.advance(newest_id, newest_us + 1000, 1)
+
+
+def _instant_us(end_ms: Any, age_ms: Any) -> int:
     """When a tick of that age came; ages are whole milliseconds, rounded down."""
-    return (end_ms - int(age_ms) - 1) * 1000
+    return (int(end_ms) - int(age_ms) - 1) * 1000

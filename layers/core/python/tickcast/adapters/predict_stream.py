@@ -207,6 +207,7 @@ class PredictStream:
                 if prediction := self._predict(folded, record, invocation):
                     memory.expect(prediction)
                     folded.predictions.append(prediction)
+                    state.failures, state.failure = 0, None
             if ring.refused:
                 folded.refused.append(_taken_out(ring, record, batch))
             state.sequence = record.sequence
