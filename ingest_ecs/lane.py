@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,25 +45,23 @@ class RefusedTicks(NamedTuple):
 
 class Lane:
     """One connection. `name` tells connections, and tasks, apart downstream; `on_control` is given the
-    messages among the frames that are about the connection.
-
-    `newest` is what was known by symbol when the connection opened; from then on what came by it.
-    """
+    messages among the frames that are about the connection. `newest` is what came by it, by symbol."""
 
     def __init__(
         self,
         number: int,
         name: str,
         protocol: str,
-        newest: Mapping[str, Newest] | None = None,
         on_control: Control = lambda message: None,
     ) -> None:
         self.number = number
         self.name = name
         self.withdrawn: set[str] = set()  # symbols it may claim nothing of, though it delivers
-        self.newest = dict(newest or {})
+        self.newest: dict[str, Newest] = {}
         self.refused: list[RefusedFrame | RefusedTicks] = []  # since the caller last took them
         self._newest_us: dict[str, int] = {}  # exchange time, by symbol
+        self._reached_us: dict[tuple[str, Any], int] = {}  # likewise of trades and of quotes by themselves
+        self._newest_of_all_us = -1
         self._newest_received_us = -1
         self._decode = decoder(protocol)
         self._on_control = on_control
@@ -114,13 +112,17 @@ class Lane:
         """
         if symbol in self.withdrawn or not self.delivers or now_us - self._newest_received_us > CLAIM_LIFE_US:
             return None
-        newest_us = max(self._newest_us.values())
-        return max(newest_us - STREAMS_APART_US, self._newest_us.get(symbol, -1))
+        claim_us = max(self._newest_of_all_us - STREAMS_APART_US, self._newest_us.get(symbol, -1))
+        # The clock may have been found to be elsewhere since.
+        return min(claim_us, self._clock.latest_us(self._newest_received_us))
 
     def _saw(self, symbol: str, rows: Trades | Quotes) -> None:
         received_us = int(rows["receive_time_us"].max())
         newest_us = min(int(rows["time_us"].max()), self._clock.latest_us(received_us))
         self._newest_us[symbol] = max(self._newest_us.get(symbol, -1), newest_us)
+        self._newest_of_all_us = max(self._newest_of_all_us, newest_us)
+        stream = symbol, rows.dtype
+        self._reached_us[stream] = max(self._reached_us.get(stream, -1), newest_us)
         self._newest_received_us = max(self._newest_received_us, received_us)
         known = self.newest.get(symbol, Newest())
         if rows.dtype == TRADE:
@@ -149,6 +151,11 @@ class Lane:
         for by_symbol, symbol, rows in parts:
             of_rows = verdicts[at : at + len(rows)]
             at += len(rows)
+            # What lags behind the other streams is late, but right as long as it continues its own.
+            reached_us = self._reached_us.get((symbol, rows.dtype))
+            if reached_us is not None:
+                continues = rows["time_us"] >= reached_us - plausible.BEHIND_US
+                of_rows[(of_rows == plausible.BEHIND) & continues] = plausible.FITS
             by_symbol[symbol] = rows[of_rows == plausible.FITS]
             if not len(by_symbol[symbol]):
                 del by_symbol[symbol]

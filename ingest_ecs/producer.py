@@ -33,17 +33,17 @@ from botocore.exceptions import BotoCoreError, ClientError
 from ingest_ecs.lane import Lane, RefusedFrame, RefusedTicks
 from tickcast import wire
 from tickcast.adapters.redaction import describe, redact
-from tickcast.plausible import IdSeries, quote_series, trade_series
+from tickcast.plausible import IdSeries, Row, quote_series, trade_series
 from tickcast.sbe import SbeError
-from tickcast.session import Stall
-from tickcast.ticks import TRADE, Quotes, TickError, Trades, quotes_array, span_us, trades_array
+from tickcast.session import Newest, Stall
+from tickcast.ticks import QUOTE, TRADE, Quotes, TickError, Trades, quotes_array, span_us, trades_array
 from tickcast.wire import Notice
 
 MAX_TICKS_PER_RECORD = 10_000  # 600 KB, within Kinesis' 1 MB a record
 MAX_WAITING_BYTES = 64 * 2**20  # of all symbols together
 MAX_CALL_BYTES = 5 * 2**20  # Kinesis' own limits of PutRecords, partition keys included
 MAX_CALL_RECORDS = 500
-PACK_EVERY_S = 1.0  # while a backlog is put
+TURN_S = 1.0  # whoever puts comes round this often, though nothing waits
 MAX_NOTICES = 50  # of one symbol, singly: further ones of a cause become one
 MAX_REASONS = 100
 WATERMARK_EVERY_S = 1.0
@@ -54,6 +54,8 @@ OVERFLOW = "overflow: Kinesis was out of reach"
 SKIPPED = "skipped by the exchange on an open connection"
 REFUSED = "a tick that cannot be was refused"
 RESTARTED = "the exchange started its ids over"
+
+NO_LANE = "none"  # what is refused once no connection is left
 
 _NO_TRADES, _NO_QUOTES = trades_array([]), quotes_array([])
 
@@ -68,6 +70,7 @@ class _Queue:
     newest_us: int = 0  # exchange time of the newest tick
     lost_why: str | None = STARTED  # set while no connection delivers: the next tick ends the gap
     claimed_s: dict[str, float] = field(default_factory=dict)  # by connection: when it last claimed
+    book: tuple[int, int, int, int] | None = None  # the newest, by whichever connection
     quiet_us: int = wire.NEVER_QUIET  # when the exchange last had nothing that had not come
     newest_id: int | None = None  # the highest trade id
     newest_trade_us: int = 0  # its exchange time
@@ -139,6 +142,8 @@ class Producer:
         self._waiting_bytes = 0
         self._lanes: list[Lane] = []
         self._draining = asyncio.Event()
+        self._is_waiting = asyncio.Event()  # for whoever puts: there is something to put
+        self._is_packed = False  # all that will ever be
         self.counts = Counts()
         self.bad_frames: Counter[str] = Counter()  # by reason
         self.last_tick_us: dict[str, int] = {}  # local time, by symbol
@@ -170,6 +175,12 @@ class Producer:
         if stall.kind == "trades":
             queue.suspect = queue.suspect or why
 
+    def newest(self, symbol: str) -> Newest:
+        """What came of `symbol`, by whichever connection."""
+        queue = self._queues[symbol]
+        newest_id = queue.trade_series.newest_id
+        return Newest(newest_id if newest_id >= 0 else None, queue.book)
+
     def quiet(self, symbol: str, at_us: int) -> None:
         """At the local time `at_us` the exchange had nothing of `symbol` that had not come."""
         queue = self._queues[symbol]
@@ -181,23 +192,31 @@ class Producer:
         self._draining.set()
 
     async def run(self) -> None:
-        while True:
-            self.turned_s = time.monotonic()
-            if not self._draining.is_set() and not self.waiting_records():
-                await self._linger(self._linger_s)
-            self.pack()
-            if self._draining.is_set() and not self.waiting_records():
-                return
-            if not await self._put_heads():
-                await self._linger(RETRY_S)
+        """A call to Kinesis may take seconds: packing does not wait for it."""
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._pack_each_linger())
+            both.create_task(self._put_until_drained())
 
-    async def _linger(self, seconds: float) -> None:
-        if self._draining.is_set():
-            await asyncio.sleep(seconds)
-            return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._draining.wait()
+    async def _pack_each_linger(self) -> None:
+        while not self._draining.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._linger_s):
+                    await self._draining.wait()
+            self.pack()
+        self._give_up_suspects()
+        self._is_packed = True
+        self._is_waiting.set()
+
+    async def _put_until_drained(self) -> None:
+        while self.waiting_records() or not self._is_packed:
+            self.turned_s = time.monotonic()
+            self._is_waiting.clear()
+            if not await self._put_heads():
+                await asyncio.sleep(RETRY_S)
+            elif not self._is_packed:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(TURN_S):
+                        await self._is_waiting.wait()
 
     # ------------------------------------------------------------------------------------------ packing
 
@@ -232,7 +251,7 @@ class Producer:
                 continue
             if queue is None:
                 error = KeyError(f"symbol {symbol} was not subscribed")
-                self._refused_ticks(lane, RefusedTicks(symbol, trades, quotes, error))
+                self._refused_ticks(lane.name, RefusedTicks(symbol, trades, quotes, error))
                 continue
             for kind, rows in (("trades", trades), ("quotes", quotes)):
                 if len(rows):
@@ -244,6 +263,11 @@ class Producer:
 
     def _pack_ticks(self, lane: Lane, symbol: str, queue: _Queue, trades: Trades, quotes: Quotes) -> None:
         now_us = self._now_us()
+        if len(quotes):
+            newest = quotes[quotes["update_id"].argmax()]
+            if newest["update_id"] >= queue.quote_series.newest_id:
+                bid_price, bid_qty, ask_price, ask_qty = newest.tolist()[3:]
+                queue.book = bid_price, bid_qty, ask_price, ask_qty
         self._end_gap(queue, trades, quotes)
         self.counts.ticks_in += len(trades) + len(quotes)
         self.last_tick_us[symbol] = now_us
@@ -270,12 +294,22 @@ class Producer:
             self._logger.error(
                 RESTARTED, extra={"symbol": symbol, "before": before_id, "now": series.newest_id}
             )
-        for reason in {reason for _, reason in judged.refused}:
-            found = np.array([row for row, why in judged.refused if why == reason], rows.dtype)
-            trades, quotes = (found, _NO_QUOTES) if rows.dtype == TRADE else (_NO_TRADES, found)
-            error = TickError(f"{symbol}: {reason}")
-            self._refused_ticks(lane, RefusedTicks(symbol, trades, quotes, error))
+        self._refuse_rows(lane.name, symbol, judged.refused, rows.dtype)
         return judged.runs
+
+    def _refuse_rows(self, connection: str, symbol: str, refused: list[tuple[Row, str]], dtype: Any) -> None:
+        for reason in {reason for _, reason in refused}:
+            rows = np.array([row for row, why in refused if why == reason], dtype)
+            trades, quotes = (rows, _NO_QUOTES) if dtype == TRADE else (_NO_TRADES, rows)
+            self._refused_ticks(
+                connection, RefusedTicks(symbol, trades, quotes, TickError(f"{symbol}: {reason}"))
+            )
+
+    def _give_up_suspects(self) -> None:
+        """Nothing comes any more by which the ids that are held back could be judged."""
+        for symbol, queue in self._queues.items():
+            for series, dtype in ((queue.trade_series, TRADE), (queue.quote_series, QUOTE)):
+                self._refuse_rows(NO_LANE, symbol, series.give_up(dtype.names or ()), dtype)
 
     def _note_holes(self, queue: _Queue, trades: Trades, *, is_unread: bool) -> None:
         """Say of each jump in the trade ids why it may be; `is_unread`: some frames among these were bad."""
@@ -324,6 +358,7 @@ class Producer:
         if watermark_us >= 0:
             queue.claimed_s[lane.name] = self._now_us() / 1e6
         queue.waiting.append((wire.encode(batch), batch.tick_count))
+        self._is_waiting.set()
         size = len(queue.waiting[-1][0])
         queue.waiting_bytes += size
         self._waiting_bytes += size
@@ -368,7 +403,7 @@ class Producer:
         refused, lane.refused = lane.refused, []
         for each in refused:
             if isinstance(each, RefusedTicks):
-                self._refused_ticks(lane, each)
+                self._refused_ticks(lane.name, each)
             else:
                 self._refused_frame(lane, each)
 
@@ -380,7 +415,7 @@ class Producer:
             queue.suspect = queue.suspect or UNREADABLE
         self._quarantine(refused.data, reason, lane.name)
 
-    def _refused_ticks(self, lane: Lane, refused: RefusedTicks) -> None:
+    def _refused_ticks(self, connection: str, refused: RefusedTicks) -> None:
         """Count them, and tell downstream if they are of a symbol that goes there."""
         reason = self._count(refused.error, len(refused.trades) + len(refused.quotes))
         if queue := self._queues.get(refused.symbol):
@@ -388,9 +423,9 @@ class Producer:
             if len(refused.trades):
                 queue.suspect = queue.suspect or REFUSED
         batch = wire.TickBatch(
-            refused.symbol, self._source, lane.name, wire.NO_WATERMARK, refused.trades, refused.quotes
+            refused.symbol, self._source, connection, wire.NO_WATERMARK, refused.trades, refused.quotes
         )
-        self._quarantine(wire.encode(batch), reason, lane.name)
+        self._quarantine(wire.encode(batch), reason, connection)
 
     def _count(self, error: Exception, frames: int) -> str:
         """Count by the kind of reason, numbers aside, and say so once a kind. Returns the whole reason."""
@@ -407,9 +442,7 @@ class Producer:
     # ------------------------------------------------------------------------------------------ putting
 
     async def _put_heads(self) -> bool:
-        """Put the oldest record of every symbol, call by call, until none waits or it is time to pack again;
-        False on a failure."""
-        started_s = time.monotonic()
+        """Put the oldest record of every symbol, call by call, until none waits; False on a failure."""
         while symbols := self._next_call():
             heads = [(self._queues[symbol], *self._queues[symbol].waiting[0]) for symbol in symbols]
             records = [
@@ -442,8 +475,6 @@ class Producer:
                 return False
             self.last_error = None
             self.turned_s = time.monotonic()
-            if self.turned_s - started_s > PACK_EVERY_S:
-                break
         return True
 
     def _next_call(self) -> list[str]:

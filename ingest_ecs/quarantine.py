@@ -15,7 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 from aws_lambda_powertools import Logger
-from botocore.exceptions import BotoCoreError, ClientError
+
+from tickcast.adapters.redaction import describe
 
 FOLDER = "quarantine/ingest_ecs"
 PUTS_A_MINUTE = 30
@@ -78,7 +79,7 @@ class Quarantine:
         try:
             for name, body in texts:
                 await asyncio.to_thread(self._s3.put_object, Bucket=self._bucket, Key=name, Body=body)
-        except (BotoCoreError, ClientError) as error:
+        except Exception as error:  # a sample is not worth the task
             self.failed += 1
             if self.failed == 1:
-                self._logger.warning("quarantine: a put failed", extra={"reason": str(error)})
+                self._logger.warning("quarantine: a put failed", extra={"reason": describe(error)})

@@ -22,11 +22,10 @@ from websockets.exceptions import InvalidStatus, WebSocketException
 from ingest_ecs.lane import Lane
 from ingest_ecs.producer import Producer
 from ingest_ecs.settings import IngestSettings
-from tickcast.adapters.binance_rest import BinanceRest, RateLimited, RestError
+from tickcast.adapters.binance_rest import BinanceRest, RateLimited
 from tickcast.adapters.redaction import describe
 from tickcast.json_frames import unwrapped
 from tickcast.session import Close, FatalSessionError, Newest, Open, Session
-from tickcast.ticks import TickError
 
 OPEN_TIMEOUT_S = 10
 CLOSE_TIMEOUT_S = 2
@@ -56,7 +55,6 @@ class Stream:
         self._rest = rest or BinanceRest(settings.rest_url, timeout_s=REST_TIMEOUT_S, tries=1)
         self._look: asyncio.Task[None] | None = None
         self._look_problem = ""
-        self._newest: dict[str, Newest] = {}  # what connections that ended had brought
         self._happened = asyncio.Event()
         self._fatal: FatalSessionError | None = None
         self.connections = 0
@@ -104,32 +102,27 @@ class Stream:
         asked_s, asked_us = time.monotonic(), time.time_ns() // 1000
         try:
             found = await asyncio.to_thread(self._rest.newest, symbols)
-        except (RestError, TickError) as error:
+        except Exception as error:  # REST is a help: whatever goes wrong with it costs nothing but that
             retry_after_s = error.retry_after_s if isinstance(error, RateLimited) else 0.0
             self._session.look_failed(time.monotonic(), retry_after_s)
-            if (problem := f"{type(error).__name__}: {error}") != self._look_problem:
+            if (problem := describe(error)) != self._look_problem:
                 self._logger.warning("REST cannot say whether markets are quiet", extra={"reason": problem})
             self._look_problem = problem
             return
         self._look_problem = ""
-        for connection, lane in self._lanes.items():
-            for symbol, newest in found.items():
-                come = lane.newest.get(symbol, Newest())
-                ahead = newest.ahead_of(come)
-                lane.newest[symbol] = come.filled_from(newest)
-                self._session.looked(connection, symbol, ahead, asked_s)
-                if not ahead:
-                    self._producer.quiet(symbol, asked_us)
+        for symbol, exchange in found.items():
+            brought = {c: lane.newest.get(symbol, Newest()) for c, lane in self._lanes.items()}
+            come = self._producer.newest(symbol)
+            if self._session.looked(symbol, exchange, come, brought, asked_s):
+                self._producer.quiet(symbol, asked_us)
         self._happened.set()
 
     async def _hold(self, connection: int) -> None:
         """One connection, from handshake to its end."""
-        known = {symbol: come for lane in self._lanes.values() for symbol, come in lane.newest.items()}
         lane = Lane(
             connection,
             f"{self._task_name}-{connection}",
             self._settings.protocol,
-            self._newest | known,
             functools.partial(self._control, connection),
         )
         why, status, retry_after_s = "closed by the exchange", None, 0.0
@@ -176,7 +169,6 @@ class Stream:
         self._logger.warning("connection ended", extra={"connection": connection, "why": why})
         if self._lanes.pop(connection, None):
             self._producer.close_lane(lane, why)
-            self._newest |= lane.newest
         self._sockets.pop(connection, None)
         try:
             self._session.closed(connection, why, status, time.monotonic(), retry_after_s)

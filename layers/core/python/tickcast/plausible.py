@@ -234,6 +234,7 @@ class IdSeries:
     checkpoint_us: int = -1
     rows: int = 0  # so many make it up
     suspects: list[Row] = field(default_factory=list)  # in the order of time
+    suspected_us: int = -1  # the time of the first of them, which may have been given up since
 
     def judge(self, rows: Rows, is_awaited: Callable[[int], bool] = _never) -> Judged:
         """`rows`, in any order, as they continue the series. `is_awaited(id)`: whether it is known to be
@@ -260,6 +261,12 @@ class IdSeries:
             if self.checkpoint_us >= 0:
                 self.floor_id = self.checkpoint_id
             self.checkpoint_id, self.checkpoint_us = self.newest_id, self.newest_us
+
+    def give_up(self, names: tuple[str, ...]) -> list[tuple[Row, str]]:
+        """The rows that are held back, of fields `names`, with what they are suspected of; they are held back
+        no longer."""
+        rows, self.suspects = self.suspects, []
+        return [(row, self._reason(row[names.index(self.pace.first)])) for row in rows]
 
     def as_dict(self) -> dict[str, Any]:
         values = asdict(self)
@@ -361,6 +368,8 @@ class IdSeries:
             if not 0 < ahead <= self._furthest(since_us) or since_us < 0:
                 refused += [(each, self._reason(each[first])) for each in self.suspects]
                 self.suspects = []
+        if not self.suspects:
+            self.suspected_us = row[at]
         self.suspects.append(row)
         if len(self.suspects) > _MAX_SUSPECTS:
             oldest = self.suspects.pop(0)
@@ -371,7 +380,7 @@ class IdSeries:
 
     def _is_evidence(self, names: tuple[str, ...]) -> bool:
         times_us = {row[names.index("time_us")] for row in self.suspects}
-        return len(times_us) >= _EVIDENCE_TIMES and max(times_us) - min(times_us) >= self.pace.evidence_us
+        return len(times_us) >= _EVIDENCE_TIMES and max(times_us) - self.suspected_us >= self.pace.evidence_us
 
 
 def trade_series() -> IdSeries:

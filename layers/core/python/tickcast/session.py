@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -48,6 +48,9 @@ LOOK_FLOOR_S = 5.0
 LOOK_CEILING_S = 60.0
 LOOK_BACKOFF_CAP_S = 60.0
 GRACE_S = 1.0  # what the exchange had when it was asked may still be under way on the stream
+# REST's answers may be so old. Trade ids show it, a book does not: one that differs is newer only where no quote
+# has come for longer than this, and the next look has to find the same.
+LAG_S = 5.0
 # A dead stream that a new connection does not bring back: the pause before another is tried for its sake.
 MEND_FIRST_S = 30.0
 MEND_CAP_S = 3600.0
@@ -70,20 +73,6 @@ class Newest(NamedTuple):
 
     trade_id: int | None = None
     book: tuple[int, int, int, int] | None = None
-
-    def ahead_of(self, come: Newest) -> set[str]:
-        """The kinds of data, "trades" and "quotes", of which this is newer than what has `come`. What is not
-        known on either side is not newer."""
-        ahead = set()
-        if self.trade_id is not None and come.trade_id is not None and self.trade_id > come.trade_id:
-            ahead.add("trades")
-        if self.book and come.book and self.book != come.book:
-            ahead.add("quotes")
-        return ahead
-
-    def filled_from(self, other: Newest) -> Newest:
-        """This, with what is not known taken from `other`."""
-        return Newest(other.trade_id if self.trade_id is None else self.trade_id, self.book or other.book)
 
 
 class FatalSessionError(RuntimeError):
@@ -170,6 +159,8 @@ class _Flow:
     last_s: float  # when its data last came; before the first, when the connection was opened
     first_s: float | None = None
     doubted_s: float | None = None  # when the exchange was asked that proved to be ahead of it
+    differs_s: float | None = None  # when it was first asked that had another book
+    base: Newest = Newest()  # what it had when the connection had brought nothing of it yet
     is_dead: bool = False
 
 
@@ -194,6 +185,34 @@ class _Connection:
     def is_proven(self) -> bool:
         """It delivered for so long that whatever ends it is nothing to shy from."""
         return self.first_s is not None and self.last_s - self.first_s > HEALTHY_AFTER_S
+
+
+def _is_ahead(kind: str, flow: _Flow, exchange: Newest, come: Newest, asked_s: float) -> bool | None:
+    """Whether the exchange has data of `kind` that should have come by the connection of `flow`, which has
+    brought `come` of the symbol. None where that cannot be known.
+
+    What is from before the connection is not missing on it: where it has brought nothing yet, what the exchange
+    had some time after the opening is what it is compared with.
+    """
+    if kind == "trades":
+        known = [each for each in (come.trade_id, flow.base.trade_id) if each is not None]
+        if exchange.trade_id is None:
+            return None
+        if known:
+            return exchange.trade_id > max(known)
+        if asked_s - flow.last_s > LAG_S:
+            flow.base = flow.base._replace(trade_id=exchange.trade_id)
+        return None
+    if exchange.book is None or asked_s - flow.last_s <= LAG_S:
+        return None
+    book = come.book or flow.base.book
+    if book is None:
+        flow.base = flow.base._replace(book=exchange.book)
+        return None
+    if exchange.book == book:
+        return False
+    flow.differs_s = asked_s if flow.differs_s is None else flow.differs_s
+    return asked_s - flow.differs_s >= LOOK_EVERY_S or None
 
 
 class Session:
@@ -285,10 +304,7 @@ class Session:
         else:
             self._pauses[symbol, kind].add(now_s - flow.last_s)
         flow.last_s = now_s
-        if flow.is_dead:
-            flow.is_dead = False
-            self._dead.discard((symbol, kind))
-            self._take_back(connection, state)
+        self._revive(connection, state, (symbol, kind))
         mend = self._mends.get((symbol, kind))
         if mend and flow.first_s > mend.since_s and now_s - flow.first_s > mend.wait_s:
             del self._mends[symbol, kind]  # a new connection brought it back, and it stayed
@@ -322,7 +338,7 @@ class Session:
     def looks(self, now_s: float) -> list[str]:
         """The symbols to ask the exchange's REST about now: what is its newest trade, and its best quote?
 
-        Each of them is to be answered by `looked` for every connection, or all by `look_failed`.
+        Each of them is to be answered by `looked`, or all by `look_failed`.
         """
         if now_s < self._next_look_s:
             return []
@@ -332,18 +348,47 @@ class Session:
             self._looked_s |= dict.fromkeys(symbols, now_s)
         return symbols
 
-    def looked(self, connection: int, symbol: str, ahead: Collection[str], asked_s: float) -> None:
-        """Asked at `asked_s`, the exchange had newer data of `symbol` than `connection` has brought so far:
-        of the kinds `ahead`, "trades" or "quotes"; of none, if it is empty: the market is quiet."""
+    def looked(
+        self, symbol: str, exchange: Newest, come: Newest, by_connection: Mapping[int, Newest], asked_s: float
+    ) -> bool:
+        """What the exchange had of `symbol` when it was asked at `asked_s`, beside what has `come` by all
+        connections together, and by each of those that are open.
+
+        Returns whether the market is quiet: the exchange had nothing that has not come.
+        """
         self._look_delays = self._new_look_delays()
-        state = self._connections.get(connection)
-        if state is None:
-            return
-        for kind in ("trades", "quotes"):
-            if flow := state.flows.get((symbol, kind)):
-                flow.doubted_s = asked_s if kind in ahead else None
-        if not ahead:
+        for connection, brought in by_connection.items():
+            state = self._connections.get(connection)
+            for kind in ("trades", "quotes") if state else ():
+                if state and (flow := state.flows.get((symbol, kind))):
+                    is_ahead = _is_ahead(kind, flow, exchange, brought, asked_s)
+                    if is_ahead:
+                        flow.doubted_s = asked_s if flow.doubted_s is None else flow.doubted_s
+                    elif is_ahead is not None:
+                        self._revive(connection, state, (symbol, kind))
+        is_quiet = (
+            come.book is not None and exchange.book == come.book and self._has_all(symbol, exchange, come)
+        )
+        if is_quiet:
             self._quiet_s[symbol] = asked_s
+        return is_quiet
+
+    def _has_all(self, symbol: str, exchange: Newest, come: Newest) -> bool:
+        """Whether all trades that the exchange has are known to have come, or to be from before."""
+        if exchange.trade_id is None:  # none for a day
+            return True
+        flows = (state.flows.get((symbol, "trades")) for state in self._connections.values())
+        known = [come.trade_id, *(flow.base.trade_id for flow in flows if flow)]
+        return any(trade_id is not None and exchange.trade_id <= trade_id for trade_id in known)
+
+    def _revive(self, connection: int, state: _Connection, stream: SymbolStream) -> None:
+        """The stream is not dead, or no longer."""
+        flow = state.flows[stream]
+        flow.doubted_s = flow.differs_s = None
+        if flow.is_dead:
+            flow.is_dead = False
+            self._dead.discard(stream)
+            self._take_back(connection, state)
 
     def look_failed(self, now_s: float, retry_after_s: float = 0.0) -> None:
         """REST did not answer: nothing is known, and it is left alone for a while."""
@@ -355,6 +400,8 @@ class Session:
         if not open_now:
             return False
         streams = [stream for stream in self._streams if stream[0] == symbol]
+        if any(state.flows[stream].differs_s is not None for state in open_now for stream in streams):
+            return True
         last_s = {stream: max(state.flows[stream].last_s for state in open_now) for stream in streams}
         looked_s = self._looked_s.get(symbol, float("-inf"))
         return now_s - max(last_s.values()) > QUIET_S or any(
@@ -415,7 +462,12 @@ class Session:
 
     def _retire(self, connection: int, why: str, now_s: float, *, may_return: bool = False) -> None:
         state = self._connections.get(connection)
-        if state and not state.retired_why:
+        if state and state.may_return and not may_return:
+            state.retired_why, state.may_return = (
+                why,
+                False,
+            )  # it is to go, whatever it was retired for before
+        elif state and not state.retired_why:
             state.retired_why, state.may_return = why, may_return
             self.why = why
             # A rollover of what is well is prompt. What ends young may be an exchange that ends all of them.

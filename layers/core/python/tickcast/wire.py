@@ -151,7 +151,7 @@ def check_times(batch: TickBatch, arrived_us: int) -> Checked:
     )
     bad = batch._replace(trades=bad_trades, quotes=bad_quotes, notices=())
     reason = "; ".join(f"{why} ({count})" for why, count in counts.items())
-    return Checked(good, bad, f"{batch.symbol}: {reason}")
+    return Checked(good, bad if bad.tick_count else None, f"{batch.symbol}: {reason}")
 
 
 def _sifted(

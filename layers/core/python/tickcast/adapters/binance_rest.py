@@ -29,6 +29,7 @@ from tickcast.session import Newest
 from tickcast.ticks import TickError, check_trade, mantissa
 
 PAGE = 1000
+_ASK_AGAIN_S = 3600  # about a symbol that the exchange does not have
 TICKERS = 20  # symbols a request of tickers: up to so many weigh as little as one
 WEIGHT_SHARE = 0.8  # of the limit: others at the same address may use the rest
 _FALLBACK_LIMIT = 6000
@@ -112,6 +113,7 @@ class BinanceRest:
         self._sleep = sleep
         self._answered_at_s = float("-inf")
         self._weight_limit: int | None = None
+        self._unknown_until_s: dict[str, float] = {}  # symbols that the exchange refused to tell about
         self._backoff_s = backoff_s
         self._tries = tries
         # Neither repeats (`_get` does) nor redirections: another host's answers are not the exchange's.
@@ -136,12 +138,26 @@ class BinanceRest:
         return self._agg_trades(symbol, fromId=agg_id)
 
     def newest(self, symbols: Sequence[str]) -> dict[str, Newest]:
-        """The newest trade id and the best quote of each of `symbols`. Raises `RestError` or `TickError`."""
+        """The newest trade id and the best quote of each of `symbols` that the exchange has. Raises `RestError`
+        or `TickError`."""
+        now_s = self._clock_s()
+        known = [symbol for symbol in symbols if now_s >= self._unknown_until_s.get(symbol, now_s)]
         found: dict[str, Newest] = {}
-        for at in range(0, len(symbols), TICKERS):
-            asked = json.dumps(symbols[at : at + TICKERS], ensure_ascii=False, separators=(",", ":"))
-            found |= newest_of(self._get("/api/v3/ticker/24hr", {"symbols": asked}))
-        return {symbol: found[symbol] for symbol in symbols if symbol in found}
+        for at in range(0, len(known), TICKERS):
+            group = known[at : at + TICKERS]
+            try:
+                found |= self._tickers(group)
+            except RequestRefused:  # one that the exchange does not have costs the others nothing
+                for symbol in group:
+                    try:
+                        found |= self._tickers([symbol])
+                    except RequestRefused:
+                        self._unknown_until_s[symbol] = now_s + _ASK_AGAIN_S
+        return {symbol: found[symbol] for symbol in known if symbol in found}
+
+    def _tickers(self, symbols: Sequence[str]) -> dict[str, Newest]:
+        asked = json.dumps(symbols, ensure_ascii=False, separators=(",", ":"))
+        return newest_of(self._get("/api/v3/ticker/24hr", {"symbols": asked}))
 
     def newest_agg_trades(self, symbol: str) -> list[AggTrade]:
         """The newest aggregates there are, at most `PAGE`, ascending."""
@@ -231,12 +247,18 @@ def agg_trades(symbol: str, body: Any) -> list[AggTrade]:
     return [_agg_trade(symbol, row) for row in body]
 
 
+def _newest_id(value: Any) -> int | None:
+    if not _is_integer(value):
+        raise TypeError(f"lastId is {value!r:.40}")
+    return value if value >= 0 else None  # -1: no trade for a day
+
+
 def newest_of(body: Any) -> dict[str, Newest]:
     """The answer of `/api/v3/ticker/24hr`, by symbol. Raises `TickError` where it is not one."""
     try:
         return {
             row["symbol"]: Newest(
-                row["lastId"] if row["lastId"] >= 0 else None,  # -1: no trade for a day
+                _newest_id(row["lastId"]),
                 (
                     mantissa(row["bidPrice"]),
                     mantissa(row["bidQty"]),
