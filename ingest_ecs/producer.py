@@ -203,6 +203,7 @@ class Producer:
                 async with asyncio.timeout(self._linger_s):
                     await self._draining.wait()
             self.pack()
+        self.pack()
         self._give_up_suspects()
         self._is_packed = True
         self._is_waiting.set()

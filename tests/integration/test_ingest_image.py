@@ -87,7 +87,7 @@ def test_without_settings_it_says_which_is_missing(image: Path) -> None:
 
 
 def test_it_answers_health_and_stops_on_sigterm(image: Path) -> None:
-    """Neither Kinesis nor the exchange is there: it is no replacement for a task that delivers, and says so."""
+    """Neither Kinesis nor the exchange is there: it cannot replace a task that delivers, and says so."""
     address = {"STREAM_URL": "ws://127.0.0.1:1", "HEALTH_PORT": "0", "BINANCE_API_KEY": "secret-key"}
     with start(image, STREAM_NAME="ticks", SYMBOLS="BTCUSDT", **address) as task:
         assert task.stdout is not None

@@ -13,7 +13,8 @@ import pytest
 
 from tests.rest_server import RestServer, agg_trade, rest_server
 from tickcast.adapters import binance_rest
-from tickcast.adapters.binance_rest import AggTrade, BinanceRest
+from tickcast.adapters.binance_rest import AggTrade, BinanceRest, RequestRefused
+from tickcast.session import Newest
 from tickcast.ticks import TickError
 
 RECORDED = Path(__file__).parents[2].parent / "shared" / "data" / "rest" / "binance_recorded_rest.json"
@@ -364,3 +365,42 @@ def test_the_recorded_weight_limit_is_found() -> None:
     (answer,) = recorded("/api/v3/exchangeInfo")
     limits = {one["rateLimitType"]: one["limit"] for one in answer["data"]["rateLimits"]}
     assert binance_rest.weight_limit(answer["data"]) == limits["REQUEST_WEIGHT"]
+
+
+class Tickers(BinanceRest):
+    """The exchange has only `known` symbols, and refuses a request that names another."""
+
+    def __init__(self, known: set[str]) -> None:
+        self.now_s = 1_700_000_000.0
+        super().__init__("http://nowhere", clock_s=lambda: self.now_s)
+        self.known = known
+        self.asked: list[list[str]] = []
+
+    def _get(self, path: str, query: Any) -> Any:
+        symbols = json.loads(query["symbols"])
+        self.asked.append(symbols)
+        if set(symbols) - self.known:
+            raise RequestRefused("400: Invalid symbol.")
+        sides = {"bidPrice": "1.5", "bidQty": "2", "askPrice": "1.6", "askQty": "0.00000000"}
+        return [{"symbol": symbol, "lastId": 7, **sides} for symbol in symbols]
+
+
+def test_a_symbol_that_the_exchange_does_not_have_costs_the_others_nothing() -> None:
+    symbols = [f"S{n}USDT" for n in range(25)]
+    rest = Tickers(set(symbols) - {"S3USDT"})
+    found = rest.newest(symbols)
+    assert set(found) == set(symbols) - {"S3USDT"}
+    assert found["S0USDT"] == Newest(7, (150_000_000, 200_000_000, 160_000_000, 0))
+    asked = len(rest.asked)
+    rest.newest(symbols)
+    assert [len(each) for each in rest.asked[asked:]] == [20, 4]  # it is not asked about again at once
+    rest.now_s += 3601
+    rest.known.add("S3USDT")
+    assert set(rest.newest(symbols)) == set(symbols)
+
+
+@pytest.mark.parametrize("last_id", [1.5, True, "7", None])
+def test_a_ticker_with_an_id_that_is_none_is_an_error(last_id: Any) -> None:
+    row = {"symbol": "X", "lastId": last_id, "bidPrice": "1", "bidQty": "1", "askPrice": "2", "askQty": "1"}
+    with pytest.raises(TickError, match="no tickers"):
+        binance_rest.newest_of([row])

@@ -61,10 +61,32 @@ def test_a_claim_that_is_withdrawn_is_none_of_the_others() -> None:
 
 
 def test_the_newest_that_came_is_known_by_symbol() -> None:
-    before = {"BTCUSDT": Newest(6, (1, 2, 3, 4)), "ETHUSDT": Newest(9)}
-    lane = Lane(1, "c1", "sbe", before)
+    lane = Lane(1, "c1", "sbe")
     take(lane, trade("BTCUSDT", T0, 7), trade("BTCUSDT", T0, 8), at_us=T0)
-    assert lane.newest == {"BTCUSDT": Newest(8, (1, 2, 3, 4)), "ETHUSDT": Newest(9)}
+    assert lane.newest == {"BTCUSDT": Newest(8)}
     take(lane, quote("BTCUSDT", T0, 2, bid_qty=7), quote("BTCUSDT", T0, 1), at_us=T0)
-    assert lane.newest["BTCUSDT"] == Newest(8, (99, 7, 101, 5))
-    assert before["BTCUSDT"] == Newest(6, (1, 2, 3, 4))
+    assert lane.newest == {"BTCUSDT": Newest(8, (99, 7, 101, 5))}
+
+
+def test_a_clock_that_was_taken_for_another_leaves_no_claim_behind() -> None:
+    lane = Lane(1, "c1", "sbe")
+    for n in range(3):
+        take(lane, trade("BTCUSDT", T0 + 3600 * S + n, n), at_us=T0 + n)
+    for n in range(3, 30):
+        take(lane, trade("BTCUSDT", T0 + n * S // 10, n), at_us=T0 + n * S // 10)
+    claim_us = lane.watermark_us("BTCUSDT", T0 + 3 * S)
+    assert claim_us is not None
+    assert claim_us <= T0 + 3 * S + S
+
+
+def test_a_stream_that_lags_behind_the_others_is_late_and_not_refused() -> None:
+    lane, came = Lane(1, "c1", "sbe"), 0
+    for n in range(300):
+        now_us = T0 + n * S // 10
+        lag_us = 0 if n < 100 else 7 * S
+        lane.take(quote("ETHUSDT", now_us, n), now_us + DELAY_US)
+        if n < 100 or n >= 170:
+            lane.take(trade("BTCUSDT", now_us - lag_us, n), now_us + DELAY_US)
+        came += sum(len(rows) for rows in lane.drain().trades.values())
+    assert came == 100 + 130
+    assert lane.refused == []

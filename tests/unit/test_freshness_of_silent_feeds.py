@@ -97,8 +97,7 @@ class System:
         if isinstance(action, Open):
             self.opened += 1
             self.session.opened(action.connection, self.now_s)
-            known = {s: n for lane in self.lanes.values() for s, n in lane.newest.items()}
-            self.lanes[action.connection] = Lane(action.connection, f"c{action.connection}", "sbe", known)
+            self.lanes[action.connection] = Lane(action.connection, f"c{action.connection}", "sbe")
             self.producer.open_lane(self.lanes[action.connection])
         else:
             self.producer.close_lane(self.lanes.pop(action.connection), action.why)
@@ -106,11 +105,10 @@ class System:
 
     def look(self) -> None:
         for symbol in self.session.looks(self.now_s):
-            for connection, lane in self.lanes.items():
-                ahead = self.exchange.newest(symbol).ahead_of(lane.newest.get(symbol, Newest()))
-                self.session.looked(connection, symbol, ahead, self.now_s)
-                if not ahead:
-                    self.producer.quiet(symbol, self.now_us())
+            brought = {c: lane.newest.get(symbol, Newest()) for c, lane in self.lanes.items()}
+            exchange, come = self.exchange.newest(symbol), self.producer.newest(symbol)
+            if self.session.looked(symbol, exchange, come, brought, self.now_s):
+                self.producer.quiet(symbol, self.now_us())
 
     def step(self) -> None:
         for action in self.session.actions(self.now_s):

@@ -22,7 +22,7 @@ from tickcast.plausible import (
     quote_series,
     trade_series,
 )
-from tickcast.ticks import QUOTE, TRADE, Trades, quotes_array, trades_array
+from tickcast.ticks import QUOTE, TRADE, Quotes, Trades, quotes_array, trades_array
 
 S = 1_000_000
 
@@ -289,3 +289,24 @@ def test_which_books_can_be(bid: tuple, ask: tuple, reasons: list[str]) -> None:
 def test_nothing_is_wrong_with_no_rows() -> None:
     empty = batch(np.empty(0, TRADE), np.empty(0, QUOTE), START_US)
     assert wire.check_times(empty, START_US) == wire.Checked(empty)
+
+
+@pytest.mark.parametrize("per_s", [50, 300, 1000])
+def test_quote_ids_that_start_over_are_believed_after_a_second_at_any_pace(per_s: int) -> None:
+    series = quote_series()
+    step_us = S // per_s
+
+    def quotes(first_id: int, start_us: int, count: int) -> Quotes:
+        rows = np.zeros(count, QUOTE)
+        rows["update_id"] = first_id + np.arange(count)
+        rows["time_us"] = start_us + np.arange(count) * step_us
+        return rows
+
+    for n in range(150):
+        series.judge(quotes(10**9 + n * per_s // 10, START_US + n * S // 10, per_s // 10))
+    tenth = per_s // 10
+    batches = [quotes(1 + n * tenth, START_US + (150 + n) * S // 10, tenth) for n in range(30)]
+    runs = [series.judge(rows).runs for rows in batches]
+    assert sum(len(each) - 1 for each in runs) == 1
+    assert series.newest_id == 3 * per_s
+    assert sum(len(rows) for each in runs for rows in each) >= per_s * 2

@@ -1,6 +1,7 @@
 """The producer against a Kinesis that fails the ways Kinesis fails: order holds, nothing accepted is lost."""
 
 import asyncio
+import threading
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -159,6 +160,53 @@ def test_a_burst_is_split_and_only_its_last_record_claims_a_watermark() -> None:
     asyncio.run(scenario())
     assert [len(batch.trades) for batch in kinesis.stored["BTCUSDT"]] == [MAX_TICKS_PER_RECORD, 5]
     assert [batch.watermark_us for batch in kinesis.stored["BTCUSDT"]] == [wire.NO_WATERMARK, 1_000_000_000]
+
+
+def test_packing_does_not_wait_for_a_put_that_hangs() -> None:
+    """Otherwise no stream would seem to deliver, and claims would end, because Kinesis is slow."""
+    answers, seen = threading.Event(), []
+
+    def hang(call: int, records: list[dict[str, Any]]) -> list[bool]:
+        answers.wait(20)
+        return [True] * len(records)
+
+    kinesis = Kinesis(hang)
+
+    async def scenario() -> None:
+        producer = make(kinesis, saw_data=lambda *stream: seen.append(stream))
+        running, opened = asyncio.create_task(producer.run()), lane(producer)
+        for trade_id in range(5):
+            opened.take(frame(trade_id), RECEIVED_US)
+            while len(seen) <= trade_id:
+                await asyncio.sleep(0.001)
+        assert kinesis.stored["BTCUSDT"] == []
+        answers.set()
+        producer.drain()
+        await asyncio.wait_for(running, 20)
+
+    asyncio.run(asyncio.wait_for(scenario(), 30))
+    assert kinesis.trade_ids("BTCUSDT") == list(range(5))
+
+
+def test_ids_that_are_held_back_at_the_end_are_counted_and_kept() -> None:
+    kinesis, kept = Kinesis(), []
+
+    async def scenario() -> Producer:
+        producer = make(kinesis, quarantine=lambda data, reason, connection: kept.append((data, reason)))
+        opened = lane(producer)
+        for n in range(10):
+            opened.take(frame(10**9 + n, time_us=1_000_000_000 + n * 1000), RECEIVED_US)
+        producer.pack()
+        for n in range(2):  # one too few for a new series
+            opened.take(frame(n, time_us=1_000_020_000 + n * 1000), RECEIVED_US + 20_000)
+        producer.drain()
+        await producer.run()
+        return producer
+
+    producer = asyncio.run(scenario())
+    assert kinesis.trade_ids("BTCUSDT") == [10**9 + n for n in range(10)]
+    assert producer.bad_frames.total() == 2
+    assert sorted(i for data, _ in kept for i in wire.decode(data).trades["first_id"].tolist()) == [0, 1]
 
 
 def bare(kinesis: Kinesis, symbol: str) -> list[int]:

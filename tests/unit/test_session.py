@@ -57,10 +57,11 @@ STREAMS = [("BTCUSDT", "trades"), ("BTCUSDT", "quotes")]
 
 
 class Driver:
-    """Plays the socket loop and the exchange: time passes in steps, every stream delivers at each of them.
+    """Plays the socket loop and the exchange: time passes in steps, at each of them something happens on
+    every stream, and connections bring it.
 
-    `paused` streams have nothing to deliver. `silent` ones have, but a connection does not bring it; `lost`
-    ones come by no connection.
+    On `paused` streams nothing happens. On `silent` ones it does, but a connection does not bring it; `lost`
+    ones come by none. REST knows what had happened `rest_lag_s` ago; a handshake takes `handshake_s`.
     """
 
     def __init__(self, rollover_s: float = 1000, streams: list[tuple[str, str]] = STREAMS) -> None:
@@ -68,6 +69,7 @@ class Driver:
         self.streams = streams
         self.now_s = 0.0
         self.live: list[int] = []
+        self.opening: dict[int, float] = {}
         self.log: list[tuple[float, str, int, str]] = []
         self.paused: set[tuple[str, str]] = set()
         self.silent: set[tuple[int, str]] = set()  # (connection, kind)
@@ -75,38 +77,53 @@ class Driver:
         self.refuses: int | None = None  # handshakes are answered with this status
         self.is_frozen = False  # nothing comes on any connection
         self.has_rest = True
+        self.rest_lag_s = 0.0
+        self.handshake_s = 0.0
         self.looks: list[tuple[float, list[str]]] = []
+        self.quiet: list[tuple[float, str]] = []
         self.stalls: list[Stall] = []
+        self.happened = dict.fromkeys(streams, 0)
+        self.history: list[tuple[float, dict[tuple[str, str], int]]] = []
+        self.brought: dict[int, dict[tuple[str, str], int]] = {}
+        self.come: dict[tuple[str, str], int] = {}
 
     def run(self, seconds: float, step_s: float = 0.5) -> None:
         until_s = self.now_s + seconds
         while self.now_s < until_s:
+            self.finish_handshakes()
             self.look()
             for action in self.session.actions(self.now_s):
                 self.act(action)
             self.stalls += self.session.take_stalls()
-            for connection in self.live if not self.is_frozen else ():
-                for symbol, kind in self.streams:
-                    stopped = self.paused | self.lost
-                    if (connection, kind) not in self.silent and (symbol, kind) not in stopped:
-                        self.session.data(connection, symbol, kind, self.now_s)
+            self.happen()
             self.now_s += step_s
 
+    def happen(self) -> None:
+        for stream in self.streams:
+            if stream in self.paused:
+                continue
+            self.happened[stream] += 1
+            for connection in self.live if not self.is_frozen and stream not in self.lost else ():
+                if (connection, stream[1]) not in self.silent:
+                    self.brought[connection][stream] = self.come[stream] = self.happened[stream]
+                    self.session.data(connection, *stream, self.now_s)
+        self.history = [*self.history[-40:], (self.now_s, dict(self.happened))]
+
     def look(self) -> None:
-        """REST's answer: it is ahead of what does not come although it happens."""
         symbols = self.session.looks(self.now_s)
         if symbols:
             self.looks.append((self.now_s, symbols))
         if symbols and not self.has_rest:
             self.session.look_failed(self.now_s)
             return
-        for symbol in symbols:
-            for connection in self.live:
-                ahead = {kind for c, kind in self.silent if c == connection}
-                ahead |= {kind for s, kind in self.lost if s == symbol}
-                ahead = {"trades", "quotes"} if self.is_frozen else ahead
-                ahead = {kind for kind in ahead if (symbol, kind) not in self.paused}
-                self.session.looked(connection, symbol, ahead, self.now_s)
+        known = [counts for at_s, counts in self.history if at_s <= self.now_s - self.rest_lag_s]
+        for symbol in symbols if known else ():
+            self.answer(symbol, newest(known[-1], symbol))
+
+    def answer(self, symbol: str, exchange: Newest) -> None:
+        brought = {c: newest(self.brought[c], symbol) for c in self.live}
+        if self.session.looked(symbol, exchange, newest(self.come, symbol), brought, self.now_s):
+            self.quiet.append((self.now_s, symbol))
 
     def act(self, action: Open | Close) -> None:
         self.log.append((self.now_s, type(action).__name__, action.connection, action.why))
@@ -116,8 +133,15 @@ class Driver:
         elif self.refuses:
             self.session.closed(action.connection, f"HTTP {self.refuses}", self.refuses, self.now_s)
         else:
-            self.session.opened(action.connection, self.now_s)
-            self.live.append(action.connection)
+            self.opening[action.connection] = self.now_s + self.handshake_s
+            self.finish_handshakes()
+
+    def finish_handshakes(self) -> None:
+        for connection in [c for c, at_s in self.opening.items() if at_s <= self.now_s]:
+            del self.opening[connection]
+            self.session.opened(connection, self.now_s)
+            self.live.append(connection)
+            self.brought[connection] = {}
 
     def lose(self, why: str = "reset by peer") -> None:
         self.session.closed(self.live.pop(), why, None, self.now_s)
@@ -129,6 +153,13 @@ class Driver:
     @property
     def opens_s(self) -> list[float]:
         return [at_s for at_s, kind, _, _ in self.log if kind == "Open"]
+
+
+def newest(counts: dict[tuple[str, str], int], symbol: str) -> Newest:
+    """What is known of `symbol` once so much has happened on its streams."""
+    quotes = counts.get((symbol, "quotes"))
+    book = None if quotes is None else (99, 1 + quotes % 97, 101, 5)
+    return Newest(counts.get((symbol, "trades")), book)
 
 
 def test_one_connection_is_opened_and_kept() -> None:
@@ -156,7 +187,11 @@ def test_the_first_stays_until_a_successor_delivers_as_much() -> None:
     driver.silent.add((2, "trades"))
     driver.run(105)
     assert driver.live == [1, 2]
-    driver.session.looked(2, "BTCUSDT", {"trades"}, driver.now_s)
+    driver.run(12)
+    assert driver.live == [1, 2]  # nobody knows yet that the second brings none
+    for _ in range(2):
+        driver.answer("BTCUSDT", newest(driver.happened, "BTCUSDT"))
+        driver.run(1)
     driver.run(10)
     assert driver.live == [3]
 
@@ -167,7 +202,7 @@ def test_what_still_delivers_is_kept_while_no_successor_does() -> None:
     driver.silent |= {(connection, "trades") for connection in range(2, 90)}
     for _ in range(60):
         driver.run(5)
-        driver.session.looked(driver.live[-1], "BTCUSDT", {"trades"}, driver.now_s)
+        driver.answer("BTCUSDT", newest(driver.happened, "BTCUSDT"))
     assert 1 in driver.live
     assert len(driver.opens_s) < 8  # and the exchange is not pestered
 
@@ -189,7 +224,8 @@ def test_a_dead_stream_is_found_by_evidence_and_relieved(kind: str) -> None:
     driver.silent.add((1, kind))
     driver.run(60)
     assert driver.steps == [("Open", 1), ("Open", 2), ("Close", 1)]
-    assert LOOK_FLOOR_S <= driver.log[1][0] - 60 <= LOOK_FLOOR_S + GRACE_S + 2
+    twice_s = LOOK_EVERY_S + 1 if kind == "quotes" else 0  # a book that differs has to be found twice
+    assert LOOK_FLOOR_S <= driver.log[1][0] - 60 <= LOOK_FLOOR_S + GRACE_S + twice_s + 2
     assert driver.log[1][3].startswith(f"no {kind} of BTCUSDT for")
     (stall,) = driver.stalls
     assert (stall.symbol, stall.kind) == ("BTCUSDT", kind)
@@ -209,7 +245,8 @@ def test_without_evidence_nothing_is_dead() -> None:
 def test_what_is_under_way_when_the_exchange_is_asked_is_no_evidence() -> None:
     driver = Driver()
     driver.run(60)
-    driver.session.looked(1, "BTCUSDT", {"trades", "quotes"}, driver.now_s - 0.1)
+    driver.happened = {stream: count + 3 for stream, count in driver.happened.items()}
+    driver.answer("BTCUSDT", newest(driver.happened, "BTCUSDT"))
     driver.run(30)  # it came with the next frames
     assert driver.steps == [("Open", 1)]
     assert driver.stalls == []
@@ -434,14 +471,104 @@ def test_a_refusal_does_not_end_what_still_delivers() -> None:
     assert 1 not in driver.live and len(driver.live) == 1
 
 
-def test_what_is_newer_by_kind() -> None:
-    book, other = (100, 5, 101, 5), (100, 5, 101, 6)
-    assert Newest(7, book).ahead_of(Newest(7, book)) == set()
-    assert Newest(8, book).ahead_of(Newest(7, book)) == {"trades"}
-    assert Newest(6, other).ahead_of(Newest(7, book)) == {"quotes"}
-    assert Newest(8, other).ahead_of(Newest()) == set()  # nothing to compare with
-    assert Newest(None, None).ahead_of(Newest(7, book)) == set()
-    assert Newest(7).filled_from(Newest(9, book)) == Newest(7, book)
+QUIET = [(f"Q{n}", kind) for n in range(5) for kind in ("trades", "quotes")]
+BUSY = [("BUSY", "quotes")]
+
+
+def quiet_driver(**options: float) -> Driver:
+    driver = Driver(rollover_s=10**6, streams=BUSY + QUIET)
+    for name, value in options.items():
+        setattr(driver, name, value)
+    return driver
+
+
+def run_quietly(driver: Driver, seconds: int, share: float = 0.06) -> None:
+    """The quiet markets have a quote each eight seconds or so, and hardly a trade."""
+    rng = random.Random(5)
+    for _ in range(2 * seconds):
+        share_of = {"trades": share / 40, "quotes": share}
+        driver.paused = {stream for stream in QUIET if rng.random() > share_of[stream[1]]}
+        driver.run(0.5)
+
+
+@pytest.mark.parametrize("lag_s", [0.0, 0.5, 1.0, 2.0, 4.0])
+def test_rest_that_lags_costs_nobody_a_connection(lag_s: float) -> None:
+    driver = quiet_driver(rest_lag_s=lag_s)
+    run_quietly(driver, 1800)
+    assert driver.steps == [("Open", 1)]
+    assert driver.stalls == []
+
+
+def test_what_was_missed_between_two_connections_is_not_missing_on_the_second() -> None:
+    driver = quiet_driver(handshake_s=0.5)
+    run_quietly(driver, 60, share=0.5)
+    driver.lose()
+    driver.paused = set()
+    driver.happen()  # while nobody is connected
+    driver.paused = set(QUIET)
+    driver.run(600)
+    assert len(driver.opens_s) == 2
+    assert driver.session.withdrawn(2) == set()
+
+
+def test_what_came_by_the_old_connection_alone_is_not_missing_on_the_new_one() -> None:
+    driver = quiet_driver(handshake_s=1.0)
+    run_quietly(driver, 60, share=0.5)
+    driver.session.shutdown_announced(1)
+    driver.paused = set()
+    driver.run(0.5)  # the handshake is under way
+    driver.paused = set(QUIET)
+    driver.run(300)
+    assert driver.live == [2]
+    assert len(driver.opens_s) == 2
+    assert driver.session.withdrawn(2) == set()
+    assert driver.quiet[-1][0] > driver.now_s - 4
+
+
+def test_a_market_of_which_nothing_came_is_not_known_to_be_quiet() -> None:
+    """What downstream has of it may be from long ago."""
+    driver = quiet_driver()
+    driver.happened = dict.fromkeys(driver.happened, 100)  # before this task
+    driver.paused = set(QUIET)
+    driver.run(120)
+    assert driver.looks and driver.quiet == []
+    driver.paused = {(symbol, kind) for symbol, kind in QUIET if kind == "trades"}
+    driver.run(0.5)
+    driver.paused = set(QUIET)
+    driver.run(10)
+    assert {symbol for _, symbol in driver.quiet} == {symbol for symbol, _ in QUIET}
+    assert driver.steps == [("Open", 1)]
+
+
+def test_a_verdict_is_taken_back_by_rest_as_well() -> None:
+    driver = quiet_driver()
+    run_quietly(driver, 60, share=0.5)
+    driver.paused = set(QUIET)
+    driver.refuses = 503
+    driver.run(10)
+    real = newest(driver.happened, "Q0")
+    driver.answer("Q0", real._replace(trade_id=(real.trade_id or 0) + 1))
+    driver.has_rest = False
+    driver.run(2)
+    assert driver.session.withdrawn(1) == {"Q0"}
+    driver.refuses, driver.has_rest = None, True
+    driver.run(3600)
+    assert driver.session.withdrawn(driver.live[-1]) == set()
+    assert len(driver.opens_s) <= 3
+
+
+def test_an_announced_shutdown_is_not_forgotten_when_a_silence_ends() -> None:
+    driver = quiet_driver()
+    driver.run(60)
+    driver.refuses = 503
+    driver.is_frozen = True
+    driver.run(7)
+    driver.session.shutdown_announced(1)
+    driver.is_frozen = False
+    driver.run(2)
+    driver.refuses = None
+    driver.run(30)
+    assert driver.live != [1]
 
 
 def test_retry_after_is_obeyed() -> None:

@@ -48,8 +48,8 @@ LOOK_FLOOR_S = 5.0
 LOOK_CEILING_S = 60.0
 LOOK_BACKOFF_CAP_S = 60.0
 GRACE_S = 1.0  # what the exchange had when it was asked may still be under way on the stream
-# REST's answers may be so old. Trade ids show it, a book does not: one that differs is newer only where no quote
-# has come for longer than this, and the next look has to find the same.
+# REST's answers may be so old. Trade ids show it, a book does not: one that differs is newer only where no
+# quote has come for longer than this, and the next look has to find the same.
 LAG_S = 5.0
 # A dead stream that a new connection does not bring back: the pause before another is tried for its sake.
 MEND_FIRST_S = 30.0
@@ -191,8 +191,8 @@ def _is_ahead(kind: str, flow: _Flow, exchange: Newest, come: Newest, asked_s: f
     """Whether the exchange has data of `kind` that should have come by the connection of `flow`, which has
     brought `come` of the symbol. None where that cannot be known.
 
-    What is from before the connection is not missing on it: where it has brought nothing yet, what the exchange
-    had some time after the opening is what it is compared with.
+    What is from before the connection is not missing on it: where it has brought nothing yet, it is compared
+    with what the exchange had some time after the opening.
     """
     if kind == "trades":
         known = [each for each in (come.trade_id, flow.base.trade_id) if each is not None]
@@ -366,12 +366,10 @@ class Session:
                         flow.doubted_s = asked_s if flow.doubted_s is None else flow.doubted_s
                     elif is_ahead is not None:
                         self._revive(connection, state, (symbol, kind))
-        is_quiet = (
-            come.book is not None and exchange.book == come.book and self._has_all(symbol, exchange, come)
-        )
-        if is_quiet:
-            self._quiet_s[symbol] = asked_s
-        return is_quiet
+        if come.book is None or exchange.book != come.book or not self._has_all(symbol, exchange, come):
+            return False
+        self._quiet_s[symbol] = asked_s
+        return True
 
     def _has_all(self, symbol: str, exchange: Newest, come: Newest) -> bool:
         """Whether all trades that the exchange has are known to have come, or to be from before."""

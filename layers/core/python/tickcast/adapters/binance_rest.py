@@ -138,8 +138,10 @@ class BinanceRest:
         return self._agg_trades(symbol, fromId=agg_id)
 
     def newest(self, symbols: Sequence[str]) -> dict[str, Newest]:
-        """The newest trade id and the best quote of each of `symbols` that the exchange has. Raises `RestError`
-        or `TickError`."""
+        """The newest trade id and the best quote of each of `symbols` that the exchange has.
+
+        Raises `RestError` or `TickError`.
+        """
         now_s = self._clock_s()
         known = [symbol for symbol in symbols if now_s >= self._unknown_until_s.get(symbol, now_s)]
         found: dict[str, Newest] = {}
