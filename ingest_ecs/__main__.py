@@ -119,7 +119,8 @@ async def ingest(settings: IngestSettings) -> None:
         ),
     )
     streams = [(symbol, kind) for symbol in settings.symbols for kind in ("trades", "quotes")]
-    session = Session(streams, random.Random(), settings.rollover_s)
+    has_busy_stream = settings.busy_symbol not in settings.symbols
+    session = Session(streams, random.Random(), settings.rollover_s, has_busy_stream=has_busy_stream)
     quarantine = Quarantine(s3_client() if settings.bucket else None, settings.bucket, logger)
     producer = Producer(
         kinesis,

@@ -352,6 +352,32 @@ def test_a_connection_without_any_data_is_replaced_though_it_is_open() -> None:
     assert {(stall.symbol, stall.kind) for stall in driver.stalls} == set(STREAMS)
 
 
+def test_a_market_on_its_own_that_is_quiet_keeps_its_connection() -> None:
+    """There is no busy stream to tell; REST does."""
+    driver = Driver(rollover_s=10**6)
+    driver.run(60)
+    driver.paused = set(STREAMS)
+    driver.run(600)
+    assert driver.steps == [("Open", 1)]
+    driver.has_rest = False  # nobody tells any more
+    driver.run(30)
+    assert len(driver.opens_s) > 1
+
+
+def test_a_silence_is_not_excused_by_quiet_markets_where_a_busy_stream_should_flow() -> None:
+    driver = quiet_driver()
+    driver.session = Session(QUIET, random.Random(1), 10**6, has_busy_stream=True)
+    run_quietly(driver, 60, share=0.5)
+    driver.paused = set(QUIET)
+    for _ in range(20):
+        driver.session.frame(1, driver.now_s)  # of the busy stream
+        driver.run(0.5)
+    assert len(driver.opens_s) == 1
+    driver.paused |= set(BUSY)
+    driver.run(SILENT_S + 1)
+    assert len(driver.opens_s) == 2
+
+
 def test_a_frozen_exchange_is_neither_live_nor_stormed() -> None:
     driver = Driver(rollover_s=10**6)
     driver.run(60)

@@ -216,15 +216,25 @@ def _is_ahead(kind: str, flow: _Flow, exchange: Newest, come: Newest, asked_s: f
 
 
 class Session:
-    """`streams` are (symbol, kind) with kind "trades" or "quotes"; `rng` jitters the backoff."""
+    """`streams` are (symbol, kind) with kind "trades" or "quotes"; `rng` jitters the backoff.
+
+    `has_busy_stream`: connections carry one that never pauses as well, which is none of `streams`. Without, a
+    connection on which nothing comes is excused while REST says that nothing happens.
+    """
 
     def __init__(
-        self, streams: Collection[SymbolStream], rng: random.Random, rollover_s: float = ROLLOVER_S
+        self,
+        streams: Collection[SymbolStream],
+        rng: random.Random,
+        rollover_s: float = ROLLOVER_S,
+        *,
+        has_busy_stream: bool = False,
     ) -> None:
         self._streams = streams
         self._symbols = list(dict.fromkeys(symbol for symbol, _ in streams))
         self._rng = rng
         self._rollover_s = rollover_s
+        self._has_busy_stream = has_busy_stream
         self._delays = backoff(rng)
         self._next_attempt_s = float("-inf")
         self._barred_until_s = float("-inf")  # by the exchange
@@ -424,7 +434,7 @@ class Session:
 
     def _judge(self, state: _Connection, now_s: float) -> None:
         """Draw the conclusions from silence and from REST's answers."""
-        if not state.is_silent and now_s - state.last_s > SILENT_S:
+        if not state.is_silent and now_s - state.last_s > SILENT_S and not self._is_all_quiet(state, now_s):
             state.is_silent = True
             if state.first_s is not None:
                 self._stalls += [Stall(*stream, now_s - state.last_s) for stream in state.flows]
@@ -436,6 +446,13 @@ class Session:
                 self._dead.add(stream)
                 self._stalls.append(Stall(*stream, now_s - flow.last_s))
             flow.doubted_s = None
+
+    def _is_all_quiet(self, state: _Connection, now_s: float) -> bool:
+        """Whether REST says of all symbols that `state` has had nothing to bring since its last data. Where a
+        busy stream should flow that excuses no silence."""
+        since_s = max(state.last_s, now_s - SILENT_S)
+        is_quiet = (self._quiet_s.get(symbol, float("-inf")) > since_s for symbol in self._symbols)
+        return not self._has_busy_stream and all(is_quiet)
 
     def _why_retire(self, state: _Connection, now_s: float) -> str | None:
         if state.is_old(self._rollover_s, now_s):
