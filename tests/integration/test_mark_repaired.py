@@ -17,6 +17,7 @@ from tickcast.adapters.mark_repaired import mark_repaired, withheld_in
 from tickcast.adapters.postgres_connection import Database
 from tickcast.adapters.settings import HistorySettings
 from tickcast.gaps import WITHHELD, GapLedger
+from tickcast.history import DAY_US
 
 
 def test_a_gap_that_rest_fills_leaves_the_ledger_but_for_what_is_withheld(
@@ -51,7 +52,11 @@ def test_a_gap_that_rest_fills_leaves_the_ledger_but_for_what_is_withheld(
         assert (marked["repaired_trades"], marked["withheld_trades"], marked["missing_trades"]) == (99, 1, 0)
 
     told = json.loads(redis_client.get(f"repaired:{SYMBOL}"))
-    assert told == {"repaired": [[1100, 1149], [1151, 1199]], "withheld": [[1150, 1150]]}
+    times_us = [window["from_us"], window["to_us"]]
+    assert told == {
+        "repaired": [[1100, 1149, *times_us], [1151, 1199, *times_us]],
+        "withheld": [[1150, 1150, *times_us]],
+    }
     ledger.settle(**told)
     assert [(gap.first_id, gap.last_id) for gap in ledger.gaps] == [(1150, 1150), (9000, 9001)]
     assert ledger.gaps[0].cause == WITHHELD
@@ -65,3 +70,34 @@ def test_a_gap_that_rest_fills_leaves_the_ledger_but_for_what_is_withheld(
         (1150, 1150, "withheld", *touched),
         (1151, 1199, "repaired", *touched),
     ]
+
+
+def test_marks_of_a_series_that_was_restarted_stay_apart_from_those_of_the_new_one(
+    history_database: Database, redis_client: Any
+) -> None:
+    """The old series had the higher ids; in the new one, trades are missing with ids that the old had too."""
+    store = OpenStore(history_database)
+    later_us = START_US + DAY_US
+
+    def mark(first_id: int, last_id: int, from_us: int) -> dict[str, Any]:
+        window = {"symbol": SYMBOL, "from_us": from_us, "to_us": from_us + 1_000_000}
+        window |= {"first_id": first_id, "last_id": last_id}
+        return mark_repaired(window, [(first_id, last_id)], store(), redis_client)
+
+    mark(100, 199, START_US)
+    mark(9000, 9099, START_US)
+    mark(150, 158, later_us)
+    mark(50, 300, later_us + 60_000_000)  # round both, but of another time than each
+    mark(9000, 9099, later_us)  # the very same ids
+    told = json.loads(redis_client.get(f"repaired:{SYMBOL}"))
+    assert [(first, last, from_us) for first, last, from_us, _ in told["withheld"]] == [
+        (50, 300, later_us + 60_000_000),
+        (100, 199, START_US),
+        (150, 158, later_us),
+        (9000, 9099, later_us),
+    ]
+    assert [row[:2] for row in store().marked(SYMBOL, 2)] == [(50, 300), (9000, 9099)]
+
+    mark(150, 160, later_us)  # of the same time: takes the place of what lies within
+    told = json.loads(redis_client.get(f"repaired:{SYMBOL}"))
+    assert [tuple(row[:2]) for row in told["withheld"]] == [(50, 300), (100, 199), (150, 160), (9000, 9099)]
