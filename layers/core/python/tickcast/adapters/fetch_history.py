@@ -27,7 +27,9 @@ from tickcast.backfill import HOUR_US, Window, WindowError, window_from
 from tickcast.row_order import DISORDER_US, out_of_order, times_far_off
 from tickcast.ticks import quotes_array, trades_array
 
-_RESERVE_MS = 120_000  # the longest that a page with its retries, and a file, may take
+# The longest that a page may take, about 170 s, and a file: the wait for the next minute's weight, and every
+# try of an exchange that hangs.
+_RESERVE_MS = 200_000
 _AROUND = 50  # rows before and behind one that are enough to judge whether it is in order
 _MOST_REFUSED = 10  # of a page's rows; more are not single values that are wrong
 _AHEAD_US = 60 * 1_000_000  # of the clock: a time beyond is no proof by itself
