@@ -276,6 +276,30 @@ def test_ids_the_exchange_withholds_are_told(thin: RestServer, s3: Any) -> None:
     assert document["withheld_trades"] == 3
 
 
+def test_every_withheld_range_of_a_gap_is_kept_however_many(thin: RestServer, s3: Any) -> None:
+    rows = inside(thin)
+    for n, row in enumerate(thin.rows):  # before each, a trade of which nothing is told
+        row["f"], row["l"] = 50_000 + 3 * n, 50_001 + 3 * n
+    gap = WINDOW | {"reason": "gap", "first_id": rows[0]["f"], "last_id": rows[-1]["l"]}
+    document = fetcher(thin, s3)({"window": gap}, PLENTY)
+    about = marker(s3)
+    assert about is not None
+    expected = [[row["f"] - 1, row["f"] - 1] for row in rows]
+    assert len(expected) > 900
+    assert [each for each in about["withheld"] if each in expected] == expected
+    assert document["withheld_trades"] == len(about["withheld"])
+
+    # A marker of an older version kept the first 100: the window is fetched again, once.
+    key = bronze.window_key("BTCUSDT", FROM_US, TO_US)
+    cut = about | {"withheld": about["withheld"][:100]}
+    s3.put_object(Bucket=BUCKET, Key=key, Body=json.dumps(cut).encode())
+    assert fetcher(thin, s3)({"window": WINDOW}, PLENTY)["requests"] == 0  # what was asked needs them not
+    again = fetcher(thin, s3)({"window": gap}, PLENTY)
+    assert again["requests"] > 0 and again["keys"] == document["keys"]
+    assert marker(s3) == about
+    assert fetcher(thin, s3)({"window": gap}, PLENTY)["requests"] == 0
+
+
 def test_placeholders_are_passed_over(thin: RestServer, s3: Any) -> None:
     row = inside(thin)[10]
     row |= {"f": -1, "l": -1, "p": "0.00000000", "q": "0.00000000"}
