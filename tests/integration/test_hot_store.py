@@ -238,13 +238,21 @@ def test_a_server_that_forgot_the_script_learns_it_again(store: HotStore, redis_
     assert redis_client.xlen("predictions:BTCUSDT") == 2
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        '{"repaired": [[5, 7, 10, 20]], "withheld": [[8, 9, 10, 20]]}',
+        '{"repaired": [[5, 7]], "withheld": [[8, 9]]}',  # as older versions wrote it
+    ],
+    ids=["with times", "without"],
+)
 def test_repairs_are_told_to_the_ledger_when_the_state_is_read(
-    store: HotStore, redis_client: redis.Redis
+    store: HotStore, redis_client: redis.Redis, told: str
 ) -> None:
     first = state(1)
     first.ring.gaps.missing(5, 9, 10, 20)
     assert store.commit(first, 0, Writes())
-    redis_client.set("repaired:BTCUSDT", '{"repaired": [[5, 7]], "withheld": [[8, 9]]}')
+    redis_client.set("repaired:BTCUSDT", told)
     states, problems = store.load(["BTCUSDT", "ETHUSDT"])
     assert [(gap.first_id, gap.last_id, gap.cause) for gap in states["BTCUSDT"].ring.gaps.gaps] == [
         (8, 9, "withheld by the exchange")

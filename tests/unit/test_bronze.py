@@ -149,6 +149,37 @@ def test_a_truncated_file_is_named() -> None:
         list(bronze.read_file(data[: len(data) // 2], "x.avro"))
 
 
+def avro(schema: Any, row: Any) -> bytes:
+    file = io.BytesIO()
+    fastavro.writer(file, schema, [row])
+    return file.getvalue()
+
+
+def market_data_with(types: dict[str, Any]) -> dict[str, Any]:
+    """The schema of MarketData with other types of some fields; without those of the type None."""
+    fields = [
+        field | {"type": types.get(field["name"], field["type"])} for field in bronze.MARKET_DATA["fields"]
+    ]
+    kept = [field for field in fields if field["type"] is not None]
+    return {"type": "record", "name": "tickcast.MarketData", "fields": kept}
+
+
+def test_files_of_another_schema_are_named() -> None:
+    """Every one of them would otherwise fail the load of its window, each time."""
+    (row,) = bronze.market_data(batch(trades_array([(1, 2, 3, 3, 7, 5, 1)]), quotes_array([])))
+    files = {
+        "same": avro(market_data_with({}), row),
+        "lacks-symbol": avro(market_data_with({"symbol": None}), row),
+        "a-string": avro("string", "hello"),
+        "time-is-text": avro(market_data_with({"timestamp": "string"}), row | {"timestamp": "2025-07-31"}),
+        "time-is-null": avro(market_data_with({"timestamp": ["null", "long"]}), row | {"timestamp": None}),
+    }
+    assert len(list(bronze.read_file(files.pop("same"), "same"))) == 1
+    for name, data in files.items():
+        with pytest.raises(bronze.BronzeError, match=f"^{name} is not a whole Avro file of MarketData"):
+            list(bronze.read_file(data, name))
+
+
 def test_any_damaged_byte_is_named_or_harmless() -> None:
     data = bytearray(bronze.write_file(bronze.market_data(batch(*random_ticks(2, 1)))))
     for at in range(0, len(data), 7):

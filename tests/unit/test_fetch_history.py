@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
+import urllib3
 
 from tests.aws import BUCKET
 from tests.rest_server import RestServer, agg_trade, rest_server
-from tickcast.adapters import bronze
-from tickcast.adapters.binance_rest import BinanceRest
+from tickcast.adapters import bronze, fetch_history
+from tickcast.adapters.binance_rest import BinanceRest, ExchangeUnavailable
 from tickcast.adapters.fetch_history import FetchHistory, HistoryIncomplete, WindowError
 from tickcast.backfill import HOUR_US
 
@@ -275,6 +276,30 @@ def test_ids_the_exchange_withholds_are_told(thin: RestServer, s3: Any) -> None:
     assert document["withheld_trades"] == 3
 
 
+def test_every_withheld_range_of_a_gap_is_kept_however_many(thin: RestServer, s3: Any) -> None:
+    rows = inside(thin)
+    for n, row in enumerate(thin.rows):  # before each, a trade of which nothing is told
+        row["f"], row["l"] = 50_000 + 3 * n, 50_001 + 3 * n
+    gap = WINDOW | {"reason": "gap", "first_id": rows[0]["f"], "last_id": rows[-1]["l"]}
+    document = fetcher(thin, s3)({"window": gap}, PLENTY)
+    about = marker(s3)
+    assert about is not None
+    expected = [[row["f"] - 1, row["f"] - 1] for row in rows]
+    assert len(expected) > 900
+    assert [each for each in about["withheld"] if each in expected] == expected
+    assert document["withheld_trades"] == len(about["withheld"])
+
+    # A marker of an older version kept the first 100: the window is fetched again, once.
+    key = bronze.window_key("BTCUSDT", FROM_US, TO_US)
+    cut = about | {"withheld": about["withheld"][:100]}
+    s3.put_object(Bucket=BUCKET, Key=key, Body=json.dumps(cut).encode())
+    assert fetcher(thin, s3)({"window": WINDOW}, PLENTY)["requests"] == 0  # what was asked needs them not
+    again = fetcher(thin, s3)({"window": gap}, PLENTY)
+    assert again["requests"] > 0 and again["keys"] == document["keys"]
+    assert marker(s3) == about
+    assert fetcher(thin, s3)({"window": gap}, PLENTY)["requests"] == 0
+
+
 def test_placeholders_are_passed_over(thin: RestServer, s3: Any) -> None:
     row = inside(thin)[10]
     row |= {"f": -1, "l": -1, "p": "0.00000000", "q": "0.00000000"}
@@ -464,6 +489,41 @@ def test_ids_that_restarted_are_no_beginning(thin: RestServer, s3: Any, source: 
     older = bronze.prefix(source, "BTCUSDT", FROM_US) + "older.avro"
     s3.put_object(Bucket=BUCKET, Key=older, Body=b"")
     assert re.match(f"HistoryNotKept: .*{older} is older: ids restarted", refusal(thin, s3))
+
+
+class HangingExchange(BinanceRest):
+    """Answers until most of the minute's weight is used, then accepts connections and says nothing."""
+
+    def __init__(self, url: str) -> None:
+        self.elapsed_s = 0.0
+        super().__init__(url, clock_s=lambda: self.elapsed_s, sleep=self.pass_time)
+        self.hangs = False
+
+    def pass_time(self, duration_s: float) -> None:
+        self.elapsed_s += duration_s
+
+    def _ask(self, path: str, query: Mapping[str, str]) -> tuple[int, Mapping[str, str], bytes]:
+        if not self.hangs:
+            return super()._ask(path, query)
+        timeout = self._pool.connection_pool_kw["timeout"]
+        self.pass_time(timeout.connect_timeout + timeout.read_timeout)
+        raise urllib3.exceptions.HTTPError("timed out")
+
+
+def test_a_page_that_takes_longest_ends_before_the_call_s_time_does(thin: RestServer, s3: Any) -> None:
+    rest = HangingExchange(thin.url)
+    rest.agg_trades_from("BTCUSDT", 7000)
+    rest.used_weight = 10**6
+    rest.hangs = True
+    left_ms = next(
+        ms for ms in range(0, 900_000, 1000) if ms > fetch_history._RESERVE_MS
+    )  # just enough to begin
+    resume = {"next_id": 7000, "last_id": 49_999, "until_us": FROM_US}
+    fetch = FetchHistory(rest, s3, BUCKET, lambda: TO_US + HOUR_US)
+    with pytest.raises(ExchangeUnavailable):
+        fetch({"window": WINDOW, "resume": resume}, lambda: left_ms - int(rest.elapsed_s * 1000))
+    assert rest.elapsed_s > 160  # it waited, and tried as often as it does
+    assert rest.elapsed_s < left_ms / 1000 - 20  # what a file may take
 
 
 def test_a_gap_of_another_series_is_not_filled(thin: RestServer, s3: Any) -> None:

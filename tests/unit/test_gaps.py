@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -122,3 +123,25 @@ def test_what_was_repaired_leaves_the_ledger_and_what_is_withheld_says_so() -> N
         (8, 9, UNKNOWN),  # of which one is withheld: not all of it
         (30, 31, WITHHELD),
     ]
+
+
+def test_what_was_repaired_before_ids_restarted_hides_nothing_of_the_new_series() -> None:
+    ledger = GapLedger()
+    ledger.missing(150, 158, 500 * S, 501 * S)
+    ledger.settle(repaired=[(100, 199, 10 * S, 11 * S)], withheld=[(100, 199, 490 * S, 499 * S - 1)])
+    assert ledger.gaps == [Gap(150, 158, 500 * S, 501 * S)]
+    ledger.settle(repaired=[], withheld=[(100, 199, 490 * S, 499 * S)])  # as near as clocks agree
+    assert ledger.gaps == [Gap(150, 158, 500 * S, 501 * S, WITHHELD)]
+    ledger.settle(repaired=[(100, 155, 502 * S + 1, 510 * S)], withheld=[])
+    assert ledger.trades == 9
+    ledger.settle(repaired=[(100, 155, 502 * S, 510 * S)], withheld=[])
+    assert ledger.trades == 3
+
+
+def test_ranges_of_another_form_are_refused() -> None:
+    ledger = GapLedger()
+    ledger.missing(5, 9, 10, 20)
+    for ranges in ([[1]], [[1, 9, 10]], [[1, 9, 10, 20, 30]], [["a", "b"]], [7], [[1, None]]):
+        with pytest.raises((ValueError, TypeError)):
+            ledger.settle(ranges, [])  # type: ignore[arg-type]
+    assert ledger.trades == 5

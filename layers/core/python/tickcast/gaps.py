@@ -8,7 +8,7 @@ model must not be trained across them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -19,8 +19,9 @@ MAX_NOTICES = 20
 MAX_RESTARTS = 20
 UNKNOWN = "unknown"
 WITHHELD = "withheld by the exchange"
-# The clock that estimated a notice's times and the exchange's agree to about this.
-_TOLERANCE_US = 1_000_000
+# The clock that estimated a notice's times and the exchange's agree to about this. Times of the same gap,
+# which may be rounded to ms, differ by less, those of two series of ids by far more.
+TOLERANCE_US = 1_000_000
 # So long without a quote may be a stalled stream: a trade after it shows that it is (`bars.is_quoted`).
 QUOTES_MISSING_US = 5_000_000
 _LOOK_BACK_US = 61_000_000  # the minute behind a prediction that its features look at
@@ -85,11 +86,11 @@ class GapLedger:
         while len(self.gaps) > MAX_GAPS:
             self.forgotten += self.gaps.pop(0).trades
 
-    def arrived(self, first_id: int, last_id: int) -> None:
-        """Trades that were missing came after all, or were repaired."""
+    def arrived(self, first_id: int, last_id: int, times_us: Sequence[int] = ()) -> None:
+        """Trades that were missing came after all, or were repaired; `times_us` as in `_is_of_time`."""
         left: list[Gap] = []
         for gap in self.gaps:
-            if last_id < gap.first_id or first_id > gap.last_id:
+            if last_id < gap.first_id or first_id > gap.last_id or not _is_of_time(gap, times_us):
                 left.append(gap)
                 continue
             if gap.first_id < first_id:
@@ -109,16 +110,21 @@ class GapLedger:
     def restarted(self, restart: Restart) -> None:
         self.restarts = [*self.restarts, restart][-MAX_RESTARTS:]
 
-    def settle(self, repaired: Iterable[tuple[int, int]], withheld: Iterable[tuple[int, int]]) -> None:
+    def settle(self, repaired: Iterable[Sequence[int]], withheld: Iterable[Sequence[int]]) -> None:
         """What became of ranges of missing ids, ends included: held now, or refused by the exchange itself.
 
-        May be told as often as one likes.
+        A range is `[first_id, last_id, from_us, to_us]`. Ids are unique only within a series: after the
+        exchange restarts them, another trade has the same id, so a range is applied only to gaps of its
+        time. One without times, `[first_id, last_id]`, as older versions wrote them, is of any time.
+
+        Repeating it changes nothing. Raises ValueError or TypeError on ranges of another form.
         """
-        for first_id, last_id in repaired:
-            self.arrived(first_id, last_id)
-        for first_id, last_id in withheld:
+        for first_id, last_id, *times_us in repaired:
+            self.arrived(first_id, last_id, times_us)
+        for first_id, last_id, *times_us in withheld:
             for gap in self.gaps:
-                if first_id <= gap.first_id and gap.last_id <= last_id:
+                is_whole = first_id <= gap.first_id and gap.last_id <= last_id
+                if is_whole and _is_of_time(gap, times_us):
                     gap.cause = WITHHELD
 
     def quotes_resumed(self, from_us: int, to_us: int) -> None:
@@ -141,7 +147,7 @@ class GapLedger:
             return covered_us, notice.from_us - notice.to_us, at
 
         best = max(range(len(self.notices)), key=fit, default=None)
-        if best is None or fit(best)[0] < -_TOLERANCE_US:
+        if best is None or fit(best)[0] < -TOLERANCE_US:
             return UNKNOWN
         return self.notices[best].cause
 
@@ -184,6 +190,14 @@ class GapLedger:
             for each in record.get("restarts", [])
         ]
         return cls(gaps, quote_gaps, forgotten=int(record["forgotten_trades"]), restarts=restarts)
+
+
+def _is_of_time(gap: Gap, times_us: Sequence[int]) -> bool:
+    """Whether a gap lies in the time between two instants, or near; none given: any time."""
+    if not times_us:
+        return True
+    from_us, to_us = times_us
+    return from_us - TOLERANCE_US <= gap.to_us and gap.from_us <= to_us + TOLERANCE_US
 
 
 def _times(gap: dict[str, Any]) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -67,7 +68,12 @@ MARKET_DATA = fastavro.parse_schema(
 )
 
 
-_UNREADABLE = (ValueError, EOFError, KeyError, IndexError, zlib.error, fastavro.schema.SchemaParseException)
+# What fastavro raises on bytes that are no Avro, or Avro of another schema.
+_UNREADABLE = (
+    *(ValueError, TypeError, AttributeError, LookupError, EOFError, OverflowError, RecursionError),
+    *(zlib.error, struct.error),
+    *(fastavro.schema.SchemaParseException, fastavro.read.SchemaResolutionError),
+)
 
 
 class BronzeError(ValueError):

@@ -27,14 +27,19 @@ from tickcast.backfill import HOUR_US, Window, WindowError, window_from
 from tickcast.row_order import DISORDER_US, out_of_order, times_far_off
 from tickcast.ticks import quotes_array, trades_array
 
-_RESERVE_MS = 120_000  # the longest that a page with its retries, and a file, may take
+# The longest that a page may take, about 170 s, and a file: the wait for the next minute's weight, and every
+# try of an exchange that hangs.
+_RESERVE_MS = 200_000
 _AROUND = 50  # rows before and behind one that are enough to judge whether it is in order
 _MOST_REFUSED = 10  # of a page's rows; more are not single values that are wrong
 _AHEAD_US = 60 * 1_000_000  # of the clock: a time beyond is no proof by itself
 _FIRST_LOOK_MS = 1_000
 _LONGEST_LOOK_MS = 59 * 60_000  # the exchange wants less than an hour
 _LOOK_BEHIND_US = 2 * HOUR_US  # further off, the newest aggregate is found with fewer requests
-_REPORTED = 100  # ranges of ids, and rows; beyond that they are only counted
+_REPORTED = 100  # rows that are refused; beyond that they are only counted
+# Ranges of withheld ids; likewise. A gap is settled by them, so all are needed, but progress passes through
+# the state machine, which takes 256 KiB: these are about 80.
+_WITHHELD_KEPT = 3000
 _STREAMS = ("sbe", "json")  # sources of bronze other than REST that record the real market
 
 
@@ -95,7 +100,7 @@ class FetchHistory:
         """
         window = window_from(request.get("window"))
         marker = self._marker(window)
-        if marker is not None:
+        if marker is not None and not (window.reason == "gap" and _is_cut_short(marker)):
             return self._document("done", marker)
         progress = _progress_from(request.get("resume"))
         until_us = progress.until_us
@@ -422,7 +427,7 @@ class _Writer:
                 progress.last_id = row.last_id
             if withheld is not None:
                 progress.withheld_trades += withheld[1] - withheld[0] + 1
-                progress.withheld = [*progress.withheld, withheld][:_REPORTED]
+                progress.withheld = [*progress.withheld, withheld][:_WITHHELD_KEPT]
             if why:
                 progress.refused_rows += 1
                 progress.refused = [*progress.refused, row._asdict() | {"why": why}][:_REPORTED]
@@ -448,6 +453,12 @@ class _Writer:
 
     def _incomplete(self, why: str) -> HistoryIncomplete:
         return HistoryIncomplete(f"{_named(self._window)}: {why}")
+
+
+def _is_cut_short(marker: Progress) -> bool:
+    """Whether the marker lacks withheld ranges that it has room for: older versions kept fewer."""
+    listed = sum(int(last) - int(first) + 1 for first, last in marker.withheld)
+    return listed < marker.withheld_trades and len(marker.withheld) < _WITHHELD_KEPT
 
 
 def _each_once(window: Window, rows: list[AggTrade], from_id: int) -> list[AggTrade]:

@@ -19,7 +19,7 @@ from psycopg import sql
 from tickcast.adapters import binary_copy
 from tickcast.adapters.postgres_connection import Database
 from tickcast.features import FEATURE_HASH, FEATURE_NAMES
-from tickcast.gaps import Gap
+from tickcast.gaps import TOLERANCE_US, Gap
 from tickcast.held_trades import HELD, ORIGINS, Held
 from tickcast.history import DAY_US, HOUR_US, FeatureRows, OneSecondBars
 from tickcast.model import HORIZONS_S
@@ -263,24 +263,37 @@ class HistoryStore:
         self.connection.execute(_ADD_ROWS, (symbol, self._feature_set))
 
     def mark(self, symbol: str, gap: Gap, status: str, touched_ms: tuple[int, int]) -> None:
-        """Note what became of missing trades: `repaired` or `withheld`; what was noted within them goes."""
+        """Note what became of missing trades: `repaired` or `withheld`; what was noted within them goes.
+
+        Notes of another time stay: the exchange has since restarted its ids. Only one of exactly the same
+        ids gives way, for the table has room for one.
+        """
         self.connection.execute(
-            "delete from tickcast.gaps_repaired where symbol = %s and first_id >= %s and last_id <= %s",
-            (symbol, gap.first_id, gap.last_id),
+            "delete from tickcast.gaps_repaired where symbol = %s and first_id >= %s and last_id <= %s "
+            "and ((from_us <= %s and to_us >= %s) or (first_id = %s and last_id = %s))",
+            (
+                *(symbol, gap.first_id, gap.last_id),
+                *(gap.to_us + TOLERANCE_US, gap.from_us - TOLERANCE_US),
+                *(gap.first_id, gap.last_id),
+            ),
         )
         self.connection.execute(
             "insert into tickcast.gaps_repaired values (%s, %s, %s, %s, %s, %s, %s, %s)",
             (symbol, gap.first_id, gap.last_id, status, gap.from_us, gap.to_us, *touched_ms),
         )
 
-    def marked(self, symbol: str, count: int) -> list[tuple[int, int, str]]:
-        """The newest `count` ranges of ids that were marked, by id, with their status."""
+    def marked(self, symbol: str, count: int) -> list[tuple[int, int, int, int, str]]:
+        """The `count` ranges of ids marked last, of those marked at once the newest: `first_id, last_id,
+        from_us, to_us` and the status, by id.
+
+        Not those of the highest ids, which may be of a series that the exchange has since restarted.
+        """
         rows = self.connection.execute(
-            "select first_id, last_id, status from tickcast.gaps_repaired "
-            "where symbol = %s order by first_id desc limit %s",
+            "select first_id, last_id, from_us, to_us, status from tickcast.gaps_repaired "
+            "where symbol = %s order by marked_at desc, to_us desc, first_id desc limit %s",
             (symbol, count),
         )
-        return sorted((first, last, status) for first, last, status in rows)
+        return sorted(rows)
 
     def _stage(self, table: LiteralString, columns: Mapping[str, npt.NDArray[Any]]) -> None:
         """Make `columns`, by their names there, what a temporary table holds."""

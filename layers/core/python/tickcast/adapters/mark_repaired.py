@@ -1,9 +1,10 @@
 """What became of a gap: which of its trades are held now, which the exchange withholds, what it touched.
 
 The facts go into PostgreSQL. The hot store gets the newest of them as one key, from which readers of the gap
-ledger know what is no longer missing: `repaired:{symbol}`, `{"repaired": [[first_id, last_id], …],
-"withheld": [[first_id, last_id], …]}`. It only ever says more, so it may be read at any time and twice; it
-lives as long as a state does that nothing is added to, for what it says is in the ledger of the next state.
+ledger know what is no longer missing: `repaired:{symbol}`, `{"repaired": [[first_id, last_id,
+from_us, to_us], …], "withheld": […]}`: missing ids, and between which two instants they were missing, since
+the exchange may restart its ids. It may be read at any time and twice; it lives as long as a state does that
+nothing is added to, for what it says is in the ledger of the next state.
 """
 
 from __future__ import annotations
@@ -46,9 +47,9 @@ def mark_repaired(
             gap = Gap(begin, end, *times_us)
             store.mark(symbol, gap, status, touched_ms(gap))
             counts[status] += gap.trades
-        told: dict[str, list[tuple[int, int]]] = {"repaired": [], "withheld": []}
-        for begin, end, status in store.marked(symbol, KEPT):
-            told[status].append((begin, end))
+        told: dict[str, list[tuple[int, int, int, int]]] = {"repaired": [], "withheld": []}
+        for begin, end, from_us, to_us, status in store.marked(symbol, KEPT):
+            told[status].append((begin, end, from_us, to_us))
         client.set(f"repaired:{symbol}", json_text.strict(told), ex=STATE_TTL_S)
     missing = last_id - first_id + 1 - sum(counts.values())
     return {
