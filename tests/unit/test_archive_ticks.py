@@ -97,7 +97,7 @@ def test_a_time_that_cannot_be_costs_its_own_row(s3: Any, time_us: int) -> None:
     assert len(outcome.quarantined) == 1
     kept, reason = (
         s3.get_object(
-            Bucket=BUCKET, Key=f"quarantine/archive_ticks/shardId-000000000000/{FIRST_SEQUENCE}.{kind}"
+            Bucket=BUCKET, Key=f"quarantine/archive_ticks/shardId-000000000000/{FIRST_SEQUENCE}-rows.{kind}"
         )
         for kind in ("bin", "json")
     )
@@ -142,6 +142,24 @@ def test_a_record_that_no_file_can_be_made_of_costs_only_itself(
     assert outcome.ticks == len(got_trades) + len(got_quotes)
     assert outcome.quarantined == ["OverflowError: int too large to convert"]
     assert quarantined(s3) == [f"quarantine/archive_ticks/shardId-000000000000/{FIRST_SEQUENCE + 1}.bin"]
+
+
+def test_a_record_and_its_refused_rows_are_both_kept(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def raises(rows: Any) -> bytes:
+        raise OverflowError
+
+    trades, quotes = random_ticks(1, 1)
+    trades["time_us"][3] = 0
+    sent = batch(trades, quotes, START_US)
+    monkeypatch.setattr(bronze, "write_file", raises)
+    run(s3, batch_event(0, sent))
+    folder = f"quarantine/archive_ticks/shardId-000000000000/{FIRST_SEQUENCE}"
+    whole, rows = (
+        wire.decode(s3.get_object(Bucket=BUCKET, Key=f"{folder}{suffix}.bin")["Body"].read())
+        for suffix in ("", "-rows")
+    )
+    assert whole.trades.tobytes() == trades.tobytes()
+    assert rows.trades.tolist() == [trades[3].item()]
 
 
 def test_records_none_of_which_can_be_written(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from tickcast import wire
 from tickcast.adapters.hot_store import Commit, HotStore, Writes
 from tickcast.adapters.kinesis import StreamRecord, records_in
 from tickcast.adapters.model_store import ModelFollower
-from tickcast.adapters.quarantine import quarantine, quarantine_state
+from tickcast.adapters.quarantine import quarantine, quarantine_state, rows_of
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.schema_book import SchemaBook
 from tickcast.adapters.settings import Settings
@@ -172,7 +172,7 @@ class PredictStream:
             unusable.append((record, describe(error)))
             return None
         if refused:
-            unusable.append((record._replace(data=wire.encode(refused)), reason))
+            unusable.append((rows_of(record, refused), reason))
         return batch
 
     def _fold_and_write(self, by_symbol: dict[str, Batches], invocation: _Invocation, result: Result) -> None:
@@ -438,9 +438,7 @@ def _taken_out(ring: BarRing, record: StreamRecord, batch: wire.TickBatch) -> tu
     kept = batch._replace(
         trades=np.array(rows[TRADE], TRADE), quotes=np.array(rows[QUOTE], QUOTE), notices=()
     )
-    # The record's own key may be taken, by what cannot be without looking at ids.
-    own = record._replace(sequence_text=f"{record.sequence_text}-ids", data=wire.encode(kept))
-    return own, reason
+    return rows_of(record, kept, "ids"), reason
 
 
 def _reason(symbol: str, error: Exception) -> str:
