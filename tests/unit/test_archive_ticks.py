@@ -86,6 +86,14 @@ def test_bare_watermarks_make_no_file(s3: Any) -> None:
     assert keys(s3) == []
 
 
+def test_a_refused_claim_is_reported_and_costs_no_tick(s3: Any) -> None:
+    sent = batch(*random_ticks(1, 1), START_US + 86_400_000_000)
+    outcome = run(s3, batch_event(0, sent))
+    assert len(outcome.problems) == 1 and "the watermark" in outcome.problems[0]
+    assert (outcome.ticks, outcome.quarantined) == (sent.tick_count, [])
+    assert keys(s3, "quarantine/") == []
+
+
 @pytest.mark.parametrize("time_us", [2**62, -(2**62), 0, START_US // 1000, START_US + 20_000_000])
 def test_a_time_that_cannot_be_costs_its_own_row(s3: Any, time_us: int) -> None:
     trades, quotes = random_ticks(1, 1)

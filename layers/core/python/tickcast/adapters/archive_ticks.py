@@ -35,6 +35,7 @@ class Outcome:
     ticks: int = 0
     files: list[str] = field(default_factory=list)  # keys
     quarantined: list[str] = field(default_factory=list)  # reasons
+    problems: list[str] = field(default_factory=list)  # claims and notices that were refused: no ticks
 
 
 def archive(event: dict[str, Any], s3: Any, bucket: str, schemas: SchemaBook) -> Outcome:
@@ -57,6 +58,8 @@ def archive(event: dict[str, Any], s3: Any, bucket: str, schemas: SchemaBook) ->
         if refused:
             quarantine(s3, bucket, SERVICE, rows_of(record, refused), reason)
             outcome.quarantined.append(reason)
+        elif reason:
+            outcome.problems.append(reason)
     for folder, parts in folders.items():
         if not (file := _file_of(parts, s3, bucket, outcome)):
             continue
