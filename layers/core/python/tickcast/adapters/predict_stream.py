@@ -288,9 +288,8 @@ class PredictStream:
             try:
                 quarantine(self.s3, self.settings.bucket, SERVICE, record, reason)
             except (*_OUT_OF_REACH, OSError) as error:
-                result.problems.append(
-                    f"quarantine: S3 took {kept} of {len(bad)} records ({describe(error)}); not kept: {reason}"
-                )
+                taken = f"quarantine: S3 took {kept} of {len(bad)} records ({describe(error)})"
+                result.problems.append(f"{taken}; not kept: {reason}")
                 return  # each try may take seconds
 
     def _set_aside(self, record: StreamRecord, reason: str, result: Result) -> None:
