@@ -80,6 +80,17 @@ def test_a_bad_record_is_quarantined_and_the_rest_archived(s3: Any) -> None:
     assert len(keys(s3, "quarantine/archive_ticks/")) == 4
 
 
+@pytest.mark.parametrize(
+    "name",
+    [{"symbol": "BTC/USDT"}, {"symbol": "B" * 1000}, {"symbol": "\x00"}, {"source": "rest/../x"}],
+)
+def test_names_that_no_key_can_have_cost_only_their_record(s3: Any, name: dict[str, str]) -> None:
+    good = batch(*random_ticks(1, 1))
+    outcome = run(s3, batch_event(0, good._replace(**name), good))
+    assert (outcome.ticks, len(outcome.files), len(outcome.quarantined)) == (good.tick_count, 1, 1)
+    assert quarantined(s3) == [f"quarantine/archive_ticks/shardId-000000000000/{FIRST_SEQUENCE}.bin"]
+
+
 def test_bare_watermarks_make_no_file(s3: Any) -> None:
     trades, quotes = random_ticks(1, 1)
     assert run(s3, batch_event(0, batch(trades[:0], quotes[:0], START_US))).files == []

@@ -19,7 +19,7 @@ def quarantine(s3: Any, bucket: str, service: str, record: StreamRecord, reason:
 
 
 def rows_of(record: StreamRecord, rows: TickBatch, suffix: str = "rows") -> StreamRecord:
-    """The ticks `rows` of `record` that cannot be, as a record of their own. Its key ends in `suffix`, for the
+    """The ticks `rows` of `record` that cannot be, as a record of their own. Its key ends in `suffix`: the
     record itself may go into quarantine as well."""
     return record._replace(sequence_text=f"{record.sequence_text}-{suffix}", data=wire.encode(rows))
 

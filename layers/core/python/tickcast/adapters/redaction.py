@@ -18,8 +18,8 @@ _SHORTEST = 8  # characters: a shorter value would be found in words that are no
 _SHOWN = 500  # characters of an error's text
 _LONGEST = 16_384  # characters of any text: a stack trace has fewer
 _SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSWORD|PASSWD|(^|_)PASS$|API_?KEY|ACCESS_?KEY|(^|_)KEY$", re.I)
-# No run without a bound may be followed by something that can fail: tried from each of its characters, it would
-# take time by the square of the text. Those at an end hide all there is.
+# No run without a bound may be followed by something that can fail: tried from each of its characters, it
+# would take time by the square of the text. Those at an end hide all there is.
 _PATTERNS = tuple(
     (re.compile(pattern, re.I), replacement)
     for pattern, replacement in (
