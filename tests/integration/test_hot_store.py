@@ -106,12 +106,12 @@ def test_a_key_of_another_type_gives_way(store: HotStore, redis_client: redis.Re
     writes = Writes()
     writes.prediction(predictions(1)[0] | {"symbol": "BTCUSDT"})
     writes.outcome(outcome(1, 1) | {"symbol": "BTCUSDT"})
-    writes.gaps("BTCUSDT", {})
+    writes.gaps("BTCUSDT", {"missing_trades": 0})
     assert store.commit(state(2), states["BTCUSDT"].sequence, writes)
     assert seconds_of(store.history("BTCUSDT", 1)) == [1]
     assert len(store.outcomes_after("BTCUSDT", f"{T0}-0", 10)) >= 1
     assert store.load(["BTCUSDT"])[0]["BTCUSDT"].sequence == 2
-    assert store.gaps(["BTCUSDT"]) == {"BTCUSDT": {}}
+    assert store.gaps(["BTCUSDT"]) == {"BTCUSDT": {"missing_trades": 0}}
 
 
 def test_a_figure_that_is_no_json_is_written_as_null() -> None:

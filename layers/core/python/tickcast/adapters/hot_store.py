@@ -354,11 +354,13 @@ class HotStore:
 
 
 def _read(text: bytes | None) -> dict[str, Any] | None:
-    """The record in `text`; None where there is none, an empty one where it is no JSON object."""
+    """The record in `text`; None where there is none or nothing in it, an empty one where it is no JSON
+    object."""
     if not text:
         return None
-    with suppress(ValueError, TypeError):
-        return dict(json.loads(text))
+    with suppress(ValueError):
+        if isinstance(found := json.loads(text), dict):
+            return found or None
     return {}
 
 
