@@ -24,4 +24,6 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     metrics.add_metric("Quarantined", MetricUnit.Count, len(outcome.quarantined))
     for reason in outcome.quarantined:
         logger.warning("record quarantined", extra={"reason": reason})
+    for problem in outcome.problems:
+        logger.warning(problem)
     return {"batchItemFailures": []}

@@ -14,7 +14,7 @@ import redis
 from tests.aws import BUCKET
 from tests.kinesis_events import batch_event
 from tests.market import START_US, batches, random_ticks
-from tickcast.adapters import bronze, model_registry
+from tickcast.adapters import audit_predictions, bronze, model_registry
 from tickcast.adapters.archive_ticks import archive
 from tickcast.adapters.audit_predictions import (
     MODELS_KEPT,
@@ -270,6 +270,13 @@ def test_a_symbol_whose_receipts_cannot_be_read_hides_no_other(
     assert result.failures == ["ETHUSDT: KeyError: 'feature_age_ms'"]
     assert not heartbeat(redis_client, "audit_predictions")["ok"]
     assert heartbeat(redis_client, "archive_ticks")["ok"]
+
+
+def test_a_failure_is_entered_without_secrets() -> None:
+    result = Result()
+    with audit_predictions._only_of("BTCUSDT", result):
+        raise ValueError("redis://user:hush-hush@cache\nis wrong")
+    assert result.failures == ["BTCUSDT: ValueError: redis://***@cache is wrong"]
 
 
 def test_what_an_auditor_keeps_does_not_grow(

@@ -11,6 +11,7 @@ from tickcast.adapters.hot_store import (
     PREDICTIONS_KEPT,
     Commit,
     HotStore,
+    Overtaken,
     StoreFull,
     StoreWentBack,
     Writes,
@@ -105,12 +106,12 @@ def test_a_key_of_another_type_gives_way(store: HotStore, redis_client: redis.Re
     writes = Writes()
     writes.prediction(predictions(1)[0] | {"symbol": "BTCUSDT"})
     writes.outcome(outcome(1, 1) | {"symbol": "BTCUSDT"})
-    writes.gaps("BTCUSDT", {})
+    writes.gaps("BTCUSDT", {"missing_trades": 0})
     assert store.commit(state(2), states["BTCUSDT"].sequence, writes)
     assert seconds_of(store.history("BTCUSDT", 1)) == [1]
     assert len(store.outcomes_after("BTCUSDT", f"{T0}-0", 10)) >= 1
     assert store.load(["BTCUSDT"])[0]["BTCUSDT"].sequence == 2
-    assert store.gaps(["BTCUSDT"]) == {"BTCUSDT": {}}
+    assert store.gaps(["BTCUSDT"]) == {"BTCUSDT": {"missing_trades": 0}}
 
 
 def test_a_figure_that_is_no_json_is_written_as_null() -> None:
@@ -138,10 +139,29 @@ def test_a_commit_that_is_neither_written_nor_overtaken_is_tried_again(store: Ho
     """Another invocation wrote a part of what this one holds: acknowledged, the rest would be lost."""
     assert store.commit(state(5), 0, Writes())
     commits = [Commit(state(7), 4, Writes()), Commit(state(7, "ETHUSDT"), 0, Writes())]
-    with pytest.raises(StoreWentBack, match="behind: BTCUSDT$"):
+    with pytest.raises(Overtaken, match="a part of the batch: BTCUSDT$"):
         store.commit_all(commits)
     states, _ = store.load(["BTCUSDT", "ETHUSDT"])
     assert [each.sequence for each in states.values()] == [5, 7]
+    # Nothing was lost, and no ledger says so.
+    assert states["BTCUSDT"].ring.gaps.notices == []
+    states["BTCUSDT"].sequence = 7
+    assert store.commit(states["BTCUSDT"], 5, Writes())
+
+
+def test_of_a_store_that_went_back_and_another_invocation_each_is_told(
+    store: HotStore, redis_client: redis.Redis
+) -> None:
+    """Only the symbol whose state is older than it was read has lost something."""
+    states = [state(6, symbol, newest_trade_us=10**15) for symbol in ("BTCUSDT", "ETHUSDT")]
+    assert store.commit_all([Commit(each, 0, Writes()) for each in states]) == [True, True]
+    redis_client.hset("state:BTCUSDT", "sequence", 3)
+    commits = [Commit(state(9), 6, Writes()), Commit(state(9, "ETHUSDT"), 5, Writes())]
+    with pytest.raises(StoreWentBack, match="than were read: BTCUSDT$"):
+        store.commit_all(commits)
+    loaded, _ = store.load(["BTCUSDT", "ETHUSDT"])
+    causes = {s: [notice.cause for notice in each.ring.gaps.notices] for s, each in loaded.items()}
+    assert causes == {"BTCUSDT": [WRITES_LOST], "ETHUSDT": []}
 
 
 @pytest.mark.parametrize("stored", [b"5", None])

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
+from botocore.exceptions import ClientError, ReadTimeoutError
 
 from tests.aws import BUCKET
 from tests.hot_path import SETTINGS, START_MS, Clock, hot_path, put_model, stored, ticks_in
-from tests.kinesis_events import batch_event, event, record
+from tests.kinesis_events import FIRST_SEQUENCE, batch_event, event, record
 from tests.market import START_US
 from tickcast import wire
 from tickcast.adapters import hot_store, predict_stream
@@ -283,6 +284,58 @@ def test_a_store_out_of_reach_while_a_symbol_fails_fails_the_event(
     (again,) = run(15, 16)
     assert again.repeated == 10 and again.started_over == [BAD]
     assert len(store.history(GOOD, 100)) == 15
+
+
+def odd_seconds(first: int) -> dict[str, Any]:
+    """Three seconds of ticks as an event, with a time and an id that cannot be, and a record that is none."""
+    pieces = ticks_in(first + 3)[first * 10 :]
+    for at, name, value in ((3, "time_us", 0), (5, "update_id", 2**60)):
+        quotes = pieces[at].quotes.copy()
+        quotes[name][0] = value
+        pieces[at] = pieces[at]._replace(quotes=quotes)
+    good = [record(first * 10 + n, wire.encode(piece)) for n, piece in enumerate(pieces)]
+    return event(*good[:20], record(first * 10 + 20, b"garbage"), *good[21:])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ReadTimeoutError(endpoint_url="https://s3"),
+        ClientError({"Error": {"Code": "SlowDown", "Message": ""}}, "PutObject"),
+        ConnectionResetError(),
+    ],
+)
+def test_a_quarantine_out_of_reach_holds_up_nothing(
+    predict: PredictStream, redis_client: redis.Redis, error: Exception
+) -> None:
+    class NoS3:
+        puts = 0
+
+        def put_object(self, **_: Any) -> Any:
+            self.puts += 1
+            raise error
+
+    s3, predict.s3 = predict.s3, NoS3()
+    followed: list[bool] = []
+    predict.models.follow = lambda: followed.append(True)  # type: ignore[method-assign]
+    result = predict(odd_seconds(0))
+    assert (predict.s3.puts, followed) == (1, [True])
+    assert len(result.predictions) == redis_client.xlen("predictions:BTCUSDT") == 2
+    assert len(result.quarantined) == result.counts()["Quarantined"] == 3
+    (problem,) = (each for each in result.problems if each.startswith("quarantine"))
+    assert "S3 took 0 of 3 records" in problem and type(error).__name__ in problem
+    assert result.quarantined[0] in problem
+    predict.s3 = s3
+    assert len(predict(odd_seconds(3)).quarantined) == 3
+
+
+def test_each_part_of_a_record_that_is_set_aside_has_its_own_key(predict: PredictStream, s3: Any) -> None:
+    assert len(predict(odd_seconds(0)).quarantined) == 3
+    found = s3.list_objects_v2(Bucket=BUCKET, Prefix="quarantine/")["Contents"]
+    names = [item["Key"].rpartition("/")[2] for item in found if item["Key"].endswith(".bin")]
+    assert sorted(names) == sorted(
+        [f"{FIRST_SEQUENCE + 3}-rows.bin", f"{FIRST_SEQUENCE + 5}-ids.bin", f"{FIRST_SEQUENCE + 20}.bin"]
+    )
 
 
 @pytest.mark.parametrize("data", [b"garbage", b"\xc3\x01" + bytes(8) + b"\xff" * 30])

@@ -32,7 +32,7 @@ from tests.aws import BUCKET
 from tests.filled_store import END_MS, fill
 from tickcast.adapters.postgres_connection import Database
 from tickcast.adapters.score_predictions import ScorePredictions
-from tickcast.adapters.serve_predictions import HISTORY_MAX, PAGE_DEFAULT, PAGE_MAX
+from tickcast.adapters.serve_predictions import AGES, HISTORY_MAX, PAGE_DEFAULT, PAGE_MAX
 from tickcast.adapters.settings import DatabaseSettings, ScoreSettings, Settings
 from tickcast.model import HORIZONS_S
 from tickcast.prediction import REASONS
@@ -186,6 +186,13 @@ def test_limits_in_the_document_are_those_of_the_code() -> None:
     assert (limit["maximum"], limit["default"]) == (PAGE_MAX, PAGE_DEFAULT)
     reason = DOCUMENT["components"]["schemas"]["Prediction"]["properties"]["reason"]
     assert set(reason["enum"]) == {None, *REASONS}
+
+
+def test_every_member_that_a_tag_leaves_out_is_named() -> None:
+    contracts = (Path(__file__).parents[2] / "docs/contracts.md").read_text("utf-8")
+    (described,) = [part for part in contracts.split("\n\n") if "tag stands for" in part]
+    for text in (DOCUMENT["components"]["headers"]["ETag"]["description"], described):
+        assert [name for name in (*AGES, "scored_age_s") if f"`{name}`" not in text] == []
 
 
 def test_every_answer_has_an_error_that_is_a_problem() -> None:

@@ -378,6 +378,24 @@ def test_an_entry_that_cannot_be_read_holds_up_no_other(
     assert scorer(80).problems == []  # they are not asked for again
 
 
+@pytest.mark.parametrize("part", ["_score", "_evidence"])
+def test_a_problem_is_shown_without_secrets(
+    scorer: Callable[..., Result],
+    s3: Any,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
+) -> None:
+    def raises(*_: Any) -> Any:
+        raise ValueError("password=hush-hush is wrong")
+
+    put_model(s3)
+    monkeypatch.setattr(ScorePredictions, part, raises)
+    scorer(20)
+    why = redis_client.get("heartbeat:score_predictions") or b""
+    assert b"ValueError: password=*** is wrong" in why
+
+
 def test_a_symbol_whose_drift_cannot_be_judged_stops_no_scoring(
     hot: Hot, scorer: Callable[..., Result], s3: Any, redis_client: redis.Redis
 ) -> None:

@@ -682,6 +682,49 @@ def test_redis_out_of_reach_is_a_503() -> None:
     assert (answer.status, answer.body["title"]) == (503, "Store unavailable")
 
 
+PREDICTED, SCORED = "/predictions/{symbol}", "/accuracy/{symbol}"
+
+
+@pytest.mark.parametrize(
+    ("resource", "key", "text"),
+    [
+        *((PREDICTED, "prediction:BTCUSDT:latest", text) for text in ("not json", "[]", '{"a": 1}', "7")),
+        *(
+            (PREDICTED, "features:BTCUSDT:latest", text)
+            for text in ("not json", "[]", '{"timestamp": "noon"}')
+        ),
+        (PREDICTED, "features:BTCUSDT:latest", '{"timestamp": 1}'),  # a fallback without any price
+        *((SCORED, "accuracy:BTCUSDT", text) for text in ("not json", "[]", '{"a": 1}', '{"hour": 1}')),
+    ],
+)
+def test_a_damaged_record_is_a_503(
+    store: HotStore, api: Api, redis_client: redis.Redis, resource: str, key: str, text: str
+) -> None:
+    put(store, PREDICTION)
+    redis_client.set(key, text)
+    answer = api.ask(resource, symbol="BTCUSDT")
+    assert (answer.status, answer.body["title"]) == (503, "Store unreadable")
+    assert answer.content_type == "application/problem+json"
+    assert "BTCUSDT cannot be read" in answer.body["detail"]
+
+
+def test_a_damaged_entry_of_history_is_a_503(store: HotStore, api: Api, redis_client: redis.Redis) -> None:
+    put(store, PREDICTION)
+    redis_client.xadd("predictions:BTCUSDT", {"json": "{"}, id=f"{AT_MS + 1}-0")
+    assert api.ask(HISTORY, symbol="BTCUSDT").body["title"] == "Store unreadable"
+
+
+@pytest.mark.parametrize("key", ["prediction:BTCUSDT:latest", "features:BTCUSDT:latest"])
+def test_an_empty_record_is_nothing_known(
+    store: HotStore, api: Api, redis_client: redis.Redis, key: str
+) -> None:
+    put(store, PREDICTION)
+    redis_client.set(key, "{}")
+    redis_client.set("accuracy:BTCUSDT", "{}")
+    assert (api.get().status, api.get().body["title"]) == (404, "Nothing known yet")
+    assert api.ask(SCORED, symbol="BTCUSDT").body["summary"] is None
+
+
 def test_health_names_what_is_wrong(store: HotStore, api: Api) -> None:
     before = api.health()
     assert before.status == 503

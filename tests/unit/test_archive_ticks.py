@@ -80,10 +80,29 @@ def test_a_bad_record_is_quarantined_and_the_rest_archived(s3: Any) -> None:
     assert len(keys(s3, "quarantine/archive_ticks/")) == 4
 
 
+@pytest.mark.parametrize(
+    "name",
+    [{"symbol": "BTC/USDT"}, {"symbol": "B" * 1000}, {"symbol": "\x00"}, {"source": "rest/../x"}],
+)
+def test_names_that_no_key_can_have_cost_only_their_record(s3: Any, name: dict[str, str]) -> None:
+    good = batch(*random_ticks(1, 1))
+    outcome = run(s3, batch_event(0, good._replace(**name), good))
+    assert (outcome.ticks, len(outcome.files), len(outcome.quarantined)) == (good.tick_count, 1, 1)
+    assert quarantined(s3) == [f"quarantine/archive_ticks/shardId-000000000000/{FIRST_SEQUENCE}.bin"]
+
+
 def test_bare_watermarks_make_no_file(s3: Any) -> None:
     trades, quotes = random_ticks(1, 1)
     assert run(s3, batch_event(0, batch(trades[:0], quotes[:0], START_US))).files == []
     assert keys(s3) == []
+
+
+def test_a_refused_claim_is_reported_and_costs_no_tick(s3: Any) -> None:
+    sent = batch(*random_ticks(1, 1), START_US + 86_400_000_000)
+    outcome = run(s3, batch_event(0, sent))
+    assert len(outcome.problems) == 1 and "the watermark" in outcome.problems[0]
+    assert (outcome.ticks, outcome.quarantined) == (sent.tick_count, [])
+    assert keys(s3, "quarantine/") == []
 
 
 @pytest.mark.parametrize("time_us", [2**62, -(2**62), 0, START_US // 1000, START_US + 20_000_000])
@@ -97,7 +116,7 @@ def test_a_time_that_cannot_be_costs_its_own_row(s3: Any, time_us: int) -> None:
     assert len(outcome.quarantined) == 1
     kept, reason = (
         s3.get_object(
-            Bucket=BUCKET, Key=f"quarantine/archive_ticks/shardId-000000000000/{FIRST_SEQUENCE}.{kind}"
+            Bucket=BUCKET, Key=f"quarantine/archive_ticks/shardId-000000000000/{FIRST_SEQUENCE}-rows.{kind}"
         )
         for kind in ("bin", "json")
     )
@@ -142,6 +161,24 @@ def test_a_record_that_no_file_can_be_made_of_costs_only_itself(
     assert outcome.ticks == len(got_trades) + len(got_quotes)
     assert outcome.quarantined == ["OverflowError: int too large to convert"]
     assert quarantined(s3) == [f"quarantine/archive_ticks/shardId-000000000000/{FIRST_SEQUENCE + 1}.bin"]
+
+
+def test_a_record_and_its_refused_rows_are_both_kept(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def raises(rows: Any) -> bytes:
+        raise OverflowError
+
+    trades, quotes = random_ticks(1, 1)
+    trades["time_us"][3] = 0
+    sent = batch(trades, quotes, START_US)
+    monkeypatch.setattr(bronze, "write_file", raises)
+    run(s3, batch_event(0, sent))
+    folder = f"quarantine/archive_ticks/shardId-000000000000/{FIRST_SEQUENCE}"
+    whole, rows = (
+        wire.decode(s3.get_object(Bucket=BUCKET, Key=f"{folder}{suffix}.bin")["Body"].read())
+        for suffix in ("", "-rows")
+    )
+    assert whole.trades.tobytes() == trades.tobytes()
+    assert rows.trades.tolist() == [trades[3].item()]
 
 
 def test_records_none_of_which_can_be_written(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:

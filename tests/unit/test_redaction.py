@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import urllib.parse
 from typing import Any
 
@@ -16,6 +17,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from botocore.exceptions import EndpointConnectionError
 from websockets.exceptions import InvalidHeader
 
+from tickcast.adapters import redaction
 from tickcast.adapters.redaction import HIDDEN, describe, redact
 from tickcast.adapters.telemetry import Metrics, log_line
 
@@ -69,6 +71,67 @@ def test_what_is_written_as_secrets_are(text: str, secrets: list[str], kept: lis
     cleaned = redact(text)
     assert not [secret for secret in secrets if secret in cleaned]
     assert all(part in cleaned for part in kept), cleaned
+
+
+def can_match_nothing(parts: Any) -> bool:
+    return not parts.getwidth()[0]
+
+
+def costly(parts: Any) -> list[str]:
+    """Repeats without a bound in front of something that must be there."""
+    found = []
+    for at, (kind, value) in enumerate(parts):
+        rest = parts[at + 1 :]
+        name = str(kind)
+        if name in ("MAX_REPEAT", "MIN_REPEAT"):
+            _, most, inner = value
+            if most == re._constants.MAXREPEAT and not can_match_nothing(rest):  # type: ignore[attr-defined]
+                found.append(f"{kind} of {inner}")
+            found += costly(inner)
+        elif name == "SUBPATTERN":
+            found += costly(value[-1])
+        elif name == "BRANCH":
+            found += [each for branch in value[1] for each in costly(branch)]
+    return found
+
+
+def test_no_pattern_takes_time_by_the_square_of_the_text() -> None:
+    def of(pattern: str) -> list[str]:
+        return costly(re._parser.parse(pattern))  # type: ignore[attr-defined]
+
+    assert of(r"(\b[a-z][a-z.-]*://)x") and not of(r"(a{0,9}b)x+")
+    assert [found for pattern, _ in redaction._PATTERNS for found in of(pattern.pattern)] == []
+
+
+@pytest.mark.parametrize(
+    "unit", ["a-", "-password", "?a", ";key", "://", "password='\\\\", "cookie ", "password \t", "AKIA"]
+)
+def test_a_long_text_is_cut_before_it_is_searched(monkeypatch: pytest.MonkeyPatch, unit: str) -> None:
+    searched = []
+
+    class Spy:
+        def sub(self, replacement: str, text: str) -> str:
+            searched.append(len(text))
+            return text
+
+    patterns = [(Spy(), HIDDEN), *redaction._PATTERNS]
+    monkeypatch.setattr(redaction, "_PATTERNS", patterns)
+    text = f"{KEY} failed: " + unit * 100_000
+    cleaned = redact(text, KEY)
+    assert searched[0] <= redaction._LONGEST + 50
+    assert cleaned.startswith(f"{HIDDEN} failed: ") and cleaned.endswith("characters)")
+
+
+@pytest.mark.parametrize(
+    "secret",
+    ["redis://user:{}@cache", "password='{} {}'", '{{"password": "{}", "a": 1}}', "?X-Amz-Signature={}&a=b"],
+)
+@pytest.mark.parametrize("kept", [5, 20, 60, 90])
+def test_a_secret_at_the_cut_is_hidden(secret: str, kept: int) -> None:
+    filler = "word " * ((redaction._LONGEST - kept) // 5)
+    text = filler + " " * (redaction._LONGEST - kept - len(filler)) + secret.format("hush" * 10, "hush" * 10)
+    cleaned = redact(text + " end" * 1000)
+    assert cleaned.startswith("word word") and "hush" not in cleaned
 
 
 @pytest.mark.parametrize(

@@ -16,17 +16,21 @@ A batch written by another schema is for `tickcast.adapters.schema_book`, which 
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tickcast import plausible
+from tickcast import plausible, symbols
 from tickcast.ticks import QUOTE, TRADE, Quotes, Trades
 
 NO_WATERMARK = -1
 WITHDRAWN = -2
 NEVER_QUIET = -1
+MAX_CONNECTION = 64  # characters
+_SOURCE = re.compile(r"\w{1,32}", re.ASCII)
 _MARKER = b"\xc3\x01"
 _INT64 = {"type": "fixed", "name": "Int64LE", "size": 8, "doc": "little-endian two's complement"}
 _INT8 = {"type": "fixed", "name": "Int8", "size": 1, "doc": "two's complement"}
@@ -125,10 +129,17 @@ class Checked(NamedTuple):
 
 def check_times(batch: TickBatch, arrived_us: int) -> Checked:
     """`batch` without what cannot be, seen from when it arrived: ticks at such times, with such ids, prices
-    or books, and a claim (`watermark_us`) to be ahead of the arrival.
+    or books, and a claim (`watermark_us`) to be ahead of the arrival. Raises `WireError` where its names
+    cannot be: they become parts of keys.
 
     One tick from the future would close the bars up to there and make all that follows late.
     """
+    if fault := _name_fault(batch.symbol, batch.source):
+        raise WireError(fault)
+    if len(batch.connection) > MAX_CONNECTION:
+        raise WireError(
+            f"its connection has {len(batch.connection)} characters, not at most {MAX_CONNECTION}"
+        )
     counts: dict[str, int] = {}
     good_trades, bad_trades = _sifted(batch.trades, plausible.trade_faults, arrived_us, counts)
     good_quotes, bad_quotes = _sifted(batch.quotes, plausible.quote_faults, arrived_us, counts)
@@ -152,6 +163,16 @@ def check_times(batch: TickBatch, arrived_us: int) -> Checked:
     bad = batch._replace(trades=bad_trades, quotes=bad_quotes, notices=())
     reason = "; ".join(f"{why} ({count})" for why, count in counts.items())
     return Checked(good, bad if bad.tick_count else None, f"{batch.symbol}: {reason}")
+
+
+@functools.lru_cache(maxsize=1024)
+def _name_fault(symbol: str, source: str) -> str | None:
+    """What is wrong with the names of a batch, bounded in length; None if nothing is."""
+    if not symbols.is_symbol(symbol):
+        return f"symbol {symbol[: symbols.MAX_LENGTH]!r} cannot be a market's"
+    if not _SOURCE.fullmatch(source):
+        return f"source {source[:32]!r} is not 1 to 32 ASCII letters, digits and underscores"
+    return None
 
 
 def _sifted(

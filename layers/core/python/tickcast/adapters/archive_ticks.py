@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from tickcast.adapters import bronze
 from tickcast.adapters.kinesis import StreamRecord, records_in
-from tickcast.adapters.quarantine import quarantine, quarantine_rows
+from tickcast.adapters.quarantine import quarantine, rows_of
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.schema_book import SchemaBook
 from tickcast.wire import TickBatch, WireError
@@ -35,6 +35,7 @@ class Outcome:
     ticks: int = 0
     files: list[str] = field(default_factory=list)  # keys
     quarantined: list[str] = field(default_factory=list)  # reasons
+    problems: list[str] = field(default_factory=list)  # claims and notices that were refused: no ticks
 
 
 def archive(event: dict[str, Any], s3: Any, bucket: str, schemas: SchemaBook) -> Outcome:
@@ -55,8 +56,10 @@ def archive(event: dict[str, Any], s3: Any, bucket: str, schemas: SchemaBook) ->
             _set_aside(s3, bucket, record, error, outcome)
             continue
         if refused:
-            quarantine_rows(s3, bucket, SERVICE, record, refused, reason)
+            quarantine(s3, bucket, SERVICE, rows_of(record, refused), reason)
             outcome.quarantined.append(reason)
+        elif reason:
+            outcome.problems.append(reason)
     for folder, parts in folders.items():
         if not (file := _file_of(parts, s3, bucket, outcome)):
             continue

@@ -26,6 +26,7 @@ from tickcast.adapters.bronze import BronzeError, Part
 from tickcast.adapters.bronze_reader import BronzeReader, Reach
 from tickcast.adapters.hot_store import HEARTBEAT_TTL_S, HotStore
 from tickcast.adapters.postgres_connection import Database
+from tickcast.adapters.redaction import describe
 from tickcast.adapters.settings import Settings
 from tickcast.bars import SILENCE_US
 from tickcast.prediction import Record, ServingModel
@@ -89,7 +90,7 @@ class Prover:
         except (ReceiptError, BronzeError) as error:
             return Proof(Verdict(str(receipt.get("id")), unproven=(str(error),)))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            why = f"the receipt cannot be read: {type(error).__name__}: {error}"
+            why = f"the receipt cannot be read: {describe(error)}"
             return Proof(Verdict(str(receipt.get("id")), unproven=(why,)))
 
     def _model(self, model_id: str | None) -> ServingModel | None:
@@ -274,7 +275,7 @@ def _only_of(symbol: str, result: Result) -> Iterator[None]:
     except (redis.RedisError, BotoCoreError, ClientError):
         raise
     except Exception as error:
-        result.failures.append(f"{symbol}: {type(error).__name__}: {error}")
+        result.failures.append(f"{symbol}: {describe(error)}")
 
 
 def sample_slices(now_ms: float, every_ms: int, sample: int) -> list[tuple[int, int]]:

@@ -4,7 +4,8 @@ What may go wrong with the store, and what follows:
 
 - A state is lost, damaged or of another version: it is recalled (`tickcast.state`), and said.
 - The store went back in time, as after a failover to a replica that was behind: `StoreWentBack`, so that the
-  batch is tried again, on what the store has now. Another invocation that is ahead is no such case.
+  batch is tried again, on what the store has now. Another invocation that is ahead is no such case: where it
+  wrote a part of the batch, that is `Overtaken`.
 - The store is full: `StoreFull`. Nothing is evicted (`noeviction`) and nothing half-written: a script is
   refused at its first write.
 """
@@ -78,6 +79,11 @@ _COMMIT_SHA = hashlib.sha1(_COMMIT.encode(), usedforsecurity=False).hexdigest() 
 class StoreWentBack(redis.RedisError):
     """The store has states from before what was written to it, or lost some; the message names the symbols.
     Who tries again starts from what it has now."""
+
+
+class Overtaken(redis.RedisError):
+    """Another invocation wrote a part of what this one holds; the message names the symbols. Who tries again
+    finds that part applied, and writes the rest."""
 
 
 class StoreFull(redis.exceptions.OutOfMemoryError):
@@ -234,8 +240,8 @@ class HotStore:
         """`commit` for several symbols in one round trip; each stands or falls by itself.
 
         False where another invocation has been as far, or farther. Where the store is not even so far,
-        acknowledging the batch would lose it: raises `StoreWentBack`. Raises `StoreFull`, and what Redis
-        raises. All others are written all the same.
+        acknowledging the batch would lose it: raises `StoreWentBack`, or `Overtaken` if it is at least where
+        it was read. Raises `StoreFull`, and what Redis raises. All others are written all the same.
         """
         arguments = [
             (
@@ -253,7 +259,7 @@ class HotStore:
         except redis.exceptions.NoScriptError:  # a new server: it learns the script once
             self._client.script_load(_COMMIT)
             stored = self._run_commits(arguments)
-        return self._outcomes([commit.state for commit in commits], stored)
+        return self._outcomes(commits, stored)
 
     def _run_commits(self, arguments: list[tuple[Any, ...]]) -> list[int]:
         # Not by the client's own `Script`, which asks in a round trip of its own whether it is known.
@@ -265,23 +271,24 @@ class HotStore:
         except redis.exceptions.OutOfMemoryError as error:
             raise StoreFull(f"the store is full, and took nothing of at least one symbol: {error}") from error
 
-    def _outcomes(self, states: list[SymbolState], stored: list[int]) -> list[bool]:
-        """Whether each of `states` was written, by the sequences that the store has now."""
-        behind = {
-            state.symbol: sequence
-            for state, sequence in zip(states, stored, strict=True)
-            if sequence < state.sequence
-        }
-        for state, sequence in zip(states, stored, strict=True):
-            if state.symbol not in behind:
+    def _outcomes(self, commits: list[Commit], stored: list[int]) -> list[bool]:
+        """Whether each of `commits` was written, by the sequences that the store has now."""
+        went_back: dict[str, int] = {}
+        overtaken: list[str] = []
+        for (state, read_sequence, *_), sequence in zip(commits, stored, strict=True):
+            if sequence < read_sequence:
+                went_back[state.symbol] = sequence
+            elif sequence < state.sequence:
+                overtaken.append(state.symbol)
+            else:
                 self._fences[state.symbol] = sequence
                 self._went_back.discard(state.symbol)
-        if behind:
-            self._accept(behind)
-            raise StoreWentBack(
-                f"the store is at other states than were read, and behind: {', '.join(behind)}"
-            )
-        return [state.sequence == sequence for state, sequence in zip(states, stored, strict=True)]
+        if went_back:
+            self._accept(went_back)
+            raise StoreWentBack(f"the store has older states than were read: {', '.join(went_back)}")
+        if overtaken:
+            raise Overtaken(f"another invocation wrote a part of the batch: {', '.join(overtaken)}")
+        return [commit.state.sequence == sequence for commit, sequence in zip(commits, stored, strict=True)]
 
     def fullness(self) -> float | None:
         """The share of its memory that the store uses; None where it has no limit."""
@@ -347,11 +354,13 @@ class HotStore:
 
 
 def _read(text: bytes | None) -> dict[str, Any] | None:
-    """The record in `text`; None where there is none, an empty one where it is no JSON object."""
+    """The record in `text`; None where there is none or nothing in it, an empty one where it is no JSON
+    object."""
     if not text:
         return None
-    with suppress(ValueError, TypeError):
-        return dict(json.loads(text))
+    with suppress(ValueError):
+        if isinstance(found := json.loads(text), dict):
+            return found or None
     return {}
 
 

@@ -25,7 +25,7 @@ from tickcast import wire
 from tickcast.adapters.hot_store import Commit, HotStore, Writes
 from tickcast.adapters.kinesis import StreamRecord, records_in
 from tickcast.adapters.model_store import ModelFollower
-from tickcast.adapters.quarantine import quarantine, quarantine_state
+from tickcast.adapters.quarantine import quarantine, quarantine_state, rows_of
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.schema_book import SchemaBook
 from tickcast.adapters.settings import Settings
@@ -144,18 +144,17 @@ class PredictStream:
         unusable: list[tuple[StreamRecord, str]] = []
         for record in records_in(event):
             result.records += 1
-            if batch := self._decode(record, unusable):
+            if batch := self._decode(record, unusable, result):
                 by_symbol.setdefault(batch.symbol, []).append((record, batch))
         if by_symbol:
             self._fold_and_write(by_symbol, _Invocation(started_ms, self._current_model(result)), result)
-        for record, reason in [*unusable, *result.refused]:  # only now: nobody waits for S3
-            self._set_aside(record, reason, result)
+        self._keep([*unusable, *result.refused], result)  # only now: nobody waits for S3
         self._tell_of_models(result)
         self.models.follow()  # only now: nobody waits for what comes after the writing
         return result
 
     def _decode(
-        self, record: StreamRecord, unusable: list[tuple[StreamRecord, str]]
+        self, record: StreamRecord, unusable: list[tuple[StreamRecord, str]], result: Result
     ) -> wire.TickBatch | None:
         try:
             batch, refused, reason = self.schemas.read(record)
@@ -172,7 +171,9 @@ class PredictStream:
             unusable.append((record, describe(error)))
             return None
         if refused:
-            unusable.append((record._replace(data=wire.encode(refused)), reason))
+            unusable.append((rows_of(record, refused), reason))
+        elif reason:  # only a claim or a notice was refused: there are no ticks to keep
+            result.problems.append(reason)
         return batch
 
     def _fold_and_write(self, by_symbol: dict[str, Batches], invocation: _Invocation, result: Result) -> None:
@@ -278,6 +279,18 @@ class PredictStream:
         for prediction in whole.predictions:
             state.memory.expect(prediction)
         return state
+
+    def _keep(self, bad: list[tuple[StreamRecord, str]], result: Result) -> None:
+        """Put records into quarantine once everything else is written. The event is not repeated for S3's
+        sake: that would hold up every symbol, and find the records applied."""
+        result.quarantined += [reason for _, reason in bad]
+        for kept, (record, reason) in enumerate(bad):
+            try:
+                quarantine(self.s3, self.settings.bucket, SERVICE, record, reason)
+            except (*_OUT_OF_REACH, OSError) as error:
+                taken = f"quarantine: S3 took {kept} of {len(bad)} records ({describe(error)})"
+                result.problems.append(f"{taken}; not kept: {reason}")
+                return  # each try may take seconds
 
     def _set_aside(self, record: StreamRecord, reason: str, result: Result) -> None:
         quarantine(self.s3, self.settings.bucket, SERVICE, record, reason)
@@ -438,9 +451,7 @@ def _taken_out(ring: BarRing, record: StreamRecord, batch: wire.TickBatch) -> tu
     kept = batch._replace(
         trades=np.array(rows[TRADE], TRADE), quotes=np.array(rows[QUOTE], QUOTE), notices=()
     )
-    # The record's own key may be taken, by what cannot be without looking at ids.
-    own = record._replace(sequence_text=f"{record.sequence_text}-ids", data=wire.encode(kept))
-    return own, reason
+    return rows_of(record, kept, "ids"), reason
 
 
 def _reason(symbol: str, error: Exception) -> str:

@@ -18,11 +18,10 @@ def quarantine(s3: Any, bucket: str, service: str, record: StreamRecord, reason:
     return key
 
 
-def quarantine_rows(
-    s3: Any, bucket: str, service: str, record: StreamRecord, rows: TickBatch, reason: str
-) -> str:
-    """Store the ticks of a record that cannot be, as a record of their own, and why. Returns the key."""
-    return quarantine(s3, bucket, service, record._replace(data=wire.encode(rows)), reason)
+def rows_of(record: StreamRecord, rows: TickBatch, suffix: str = "rows") -> StreamRecord:
+    """The ticks `rows` of `record` that cannot be, as a record of their own. Its key ends in `suffix`: the
+    record itself may go into quarantine as well."""
+    return record._replace(sequence_text=f"{record.sequence_text}-{suffix}", data=wire.encode(rows))
 
 
 def quarantine_state(

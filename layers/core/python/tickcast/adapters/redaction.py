@@ -16,24 +16,32 @@ from urllib.parse import quote, quote_plus
 HIDDEN = "***"
 _SHORTEST = 8  # characters: a shorter value would be found in words that are no secret
 _SHOWN = 500  # characters of an error's text
+_LONGEST = 16_384  # characters of any text: a stack trace has fewer
 _SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSWORD|PASSWD|(^|_)PASS$|API_?KEY|ACCESS_?KEY|(^|_)KEY$", re.I)
+# No run without a bound may be followed by something that can fail: tried from each of its characters, it
+# would take time by the square of the text. Those at an end hide all there is.
 _PATTERNS = tuple(
     (re.compile(pattern, re.I), replacement)
     for pattern, replacement in (
         # user:password@ of an address
-        (r"(\b[a-z][a-z0-9+.-]*://)[^\s/@'\"]*@", rf"\1{HIDDEN}@"),
+        (r"(://)[^\s/@'\"]{0,2000}@", rf"\1{HIDDEN}@"),
         # a parameter of a signed address: AWS's, and others' of the usual names
-        (r"([?&;](?:[\w.-]*(?:signature|token|credential|secret|password|key))=)[^&\s'\"]+", rf"\1{HIDDEN}"),
+        (
+            r"([?&;](?:[\w.-]{0,64}(?:signature|token|credential|secret|password|key))=)[^&\s'\"]+",
+            rf"\1{HIDDEN}",
+        ),
         # a header
         (
             r"(\b(?:x-mbx-apikey|x-api-key|(?:proxy-)?authorization|x-amz-security-token|(?:set-)?cookie)"
-            r"['\"]?\s*(?::|=|,|header:)\s*)[^\r\n]+",
+            r"['\"]?\s{0,30}(?::|=|,|header:)\s{0,30})[^\r\n]+",
             rf"\1{HIDDEN}",
         ),
-        # password='…' of a connection string, "password": "…" of JSON or a dictionary
+        # password='…' of a connection string, "password": "…" of JSON or a dictionary; to the end of the text
+        # where the quotation has none
         (
-            r"(\b[\w-]*(?:password|passwd|secret|secret_?access_?key|session_?token|api_?key)['\"]?\s*[=:]\s*)"
-            r"('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s,;&}]+)",
+            r"((?:password|passwd|secret|secret_?access_?key|session_?token|api_?key)"
+            r"['\"]?\s{0,30}[=:]\s{0,30})"
+            r"('(?:[^'\\]|\\.)*'?|\"(?:[^\"\\]|\\.)*\"?|[^\s,;&}]+)",
             rf"\1{HIDDEN}",
         ),
         # an AWS access key id
@@ -43,13 +51,23 @@ _PATTERNS = tuple(
 
 
 def redact(text: str, *secrets: str) -> str:
-    """`text` without `secrets` and whatever else looks like one."""
+    """`text` without `secrets` and whatever else looks like one; of a long one the start."""
     for value in (*secrets, *_of_the_environment()):
         for form in _forms(value):
             text = text.replace(form, HIDDEN)
+    text = _bounded(text)
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
     return text
+
+
+def _bounded(text: str) -> str:
+    """The first words of `text`, at most `_LONGEST` characters: half a word may be half a secret, which no
+    pattern would know."""
+    if len(text) <= _LONGEST:
+        return text
+    words = re.match(r"(?s).*\s|", text[:_LONGEST])
+    return f"{words[0] if words else ''}… ({len(text)} characters)"
 
 
 def describe(error: BaseException, *secrets: str) -> str:

@@ -114,7 +114,7 @@ class ScorePredictions:
             except (redis.RedisError, psycopg.Error, OSError):
                 raise
             except Exception as error:  # of this symbol; the others are scored
-                result.problems.append(f"{symbol}: {type(error).__name__}: {error}")
+                result.problems.append(f"{symbol}: {describe(error)}")
         if model_id and result.is_complete:
             self._look_for_drift(store, model_id, result)
         self._beat(result)
@@ -240,7 +240,7 @@ class ScorePredictions:
                     raise
                 except Exception as error:  # such as what its card says: the others are looked at
                     result.watches[symbol] = watch
-                    result.problems.append(f"drift of {symbol}: {type(error).__name__}: {error}")
+                    result.problems.append(f"drift of {symbol}: {describe(error)}")
             store.set_watches(result.watches)
             if not self.scores.train_days:
                 return

@@ -23,6 +23,7 @@ from tickcast.adapters.hot_store import HotStore
 from tickcast.adapters.http_answers import Answer, Refusal, that_fit
 from tickcast.adapters.http_query import Query
 from tickcast.adapters.model_catalog import ModelCatalog
+from tickcast.adapters.redaction import describe
 from tickcast.adapters.settings import Settings
 from tickcast.model import HORIZONS_S
 from tickcast.prediction import STALE_FEATURES, fallback, freshness
@@ -51,6 +52,9 @@ SETTLED = "private, max-age=60"
 FOR_EVER = "private, max-age=31536000, immutable"
 OPEN_MINUTES = "public, max-age=300"
 
+# What is raised by records of another form than this code writes.
+_UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration)
+
 Event = dict[str, Any]
 
 
@@ -68,7 +72,8 @@ class ServePredictions:
     site: Callable[[str], str] = site_file
 
     def __call__(self, event: Event) -> Answer:
-        """The answer to a proxy event; a store that does not answer is a 503, never a 500."""
+        """The answer to a proxy event; a store that does not answer, or holds what cannot be read, is a 503,
+        never a 500."""
         try:
             return self._route(event)
         except Refusal as refusal:
@@ -80,7 +85,12 @@ class ServePredictions:
     def _route(self, event: Event) -> Answer:
         resource = str(event.get("resource"))
         if resource in (routes := self.by_symbol()):
-            return routes[resource](self._symbol(event), event)
+            symbol = self._symbol(event)
+            try:
+                return routes[resource](symbol, event)
+            except _UNREADABLE as error:
+                told = f"what Redis has of {symbol} cannot be read: {describe(error)}"
+                raise Refusal(503, "Store unreadable", told) from error
         Query(event)  # none of the others takes a parameter
         return self.without_symbol()[resource]()
 
@@ -177,15 +187,15 @@ class ServePredictions:
         summary = self.store.record(f"accuracy:{symbol}")
         now_ms = round(self.clock_ms())
         nothing = {"from": now_ms, "to": now_ms, "horizons": score(NO_TALLIES)}
-        hour = summary[SPANS[0].name] if summary else nothing
+        hour = nothing if summary is None else summary[SPANS[0].name]
         body = {
             "symbol": symbol,
             "environment": self.settings.environment,
             **{name: hour[name] for name in nothing},
-            "scored_age_s": round((now_ms - summary["scored_ms"]) / 1000, 3) if summary else None,
+            "scored_age_s": None if summary is None else round((now_ms - summary["scored_ms"]) / 1000, 3),
             "summary": summary,
         }
-        passing = ("scored_age_s",) if summary else ("from", "to", "scored_age_s")
+        passing = ("from", "to", "scored_age_s") if summary is None else ("scored_age_s",)
         return Answer(200, body, cache_control=SECONDS, passing=passing)
 
     def as_of_now(self, record: dict[str, Any], features: dict[str, Any]) -> dict[str, Any]:
