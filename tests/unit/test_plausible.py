@@ -1,5 +1,7 @@
 """Values far off: which rows are refused, which are not, and what follows them."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,8 +20,11 @@ from tickcast.plausible import (
     UNDECIDED,
     ExchangeClock,
     IdSeries,
+    are_plain,
     quote_faults,
     quote_series,
+    time_faults,
+    trade_faults,
     trade_series,
 )
 from tickcast.ticks import QUOTE, TRADE, Quotes, Trades, quotes_array, trades_array
@@ -310,3 +315,24 @@ def test_quote_ids_that_start_over_are_believed_after_a_second_at_any_pace(per_s
     assert sum(len(each) - 1 for each in runs) == 1
     assert series.newest_id == 3 * per_s
     assert sum(len(rows) for each in runs for rows in each) >= per_s * 2
+
+
+ODD = st.sampled_from(
+    [-(2**63), -1, 0, 1, 2, 100, 2**40, 2**62, 2**63 - 1, START_US, START_US - S, START_US + 60 * S]
+)
+
+
+@pytest.mark.parametrize(("dtype", "faults"), [(TRADE, trade_faults), (QUOTE, quote_faults)])
+@given(st.data())
+def test_what_is_plain_at_a_glance_is_free_of_faults(dtype: Any, faults: Any, data: st.DataObject) -> None:
+    trades, quotes = random_ticks(3, 0.5)
+    rows = (trades if dtype == TRADE else quotes)[:4].copy()
+    assert are_plain(rows, START_US + S)
+    for _ in range(data.draw(st.integers(1, 3))):
+        name = data.draw(st.sampled_from(dtype.names))
+        value = data.draw(st.integers(-3, 3) if name == "side" else ODD)
+        rows[name][data.draw(st.integers(0, 3))] = value
+    with np.errstate(all="ignore"):
+        found = [*faults(rows), *time_faults(rows, START_US + S)]
+        if are_plain(rows, START_US + S):
+            assert not any(fault.is_faulty.any() for fault in found)

@@ -493,17 +493,18 @@ def _summarise_quotes(bars: Bars, quotes: Quotes, edges_us: Ints, before: np.voi
     # The order flow of each side fits into 64 bits, but not their difference.
     bids = np.where(bid[1:] >= bid[:-1], bid_qty[1:], 0) - np.where(bid[1:] <= bid[:-1], bid_qty[:-1], 0)
     asks = np.where(ask[1:] <= ask[:-1], ask_qty[1:], 0) - np.where(ask[1:] >= ask[:-1], ask_qty[:-1], 0)
-    is_flow = is_whole[1:] & is_whole[:-1]
-    bids, asks = np.where(is_flow, bids, 0), np.where(is_flow, asks, 0)
-    mid = np.where(is_whole, _added(bid, ask), 0)
+    mid = _added(bid, ask)
+    level = np.rint(_imbalances(bid_qty, ask_qty) * _IMBALANCE_SCALE).astype(np.int64)
+    if not is_whole.all():
+        is_flow = is_whole[1:] & is_whole[:-1]
+        bids, asks = np.where(is_flow, bids, 0), np.where(is_flow, asks, 0)
+        mid, level = np.where(is_whole, mid, 0), np.where(is_whole, level, 0)
     has_moved = mid[1:] != mid[:-1]
     bars["quote_count"] = starts[1:] - starts[:-1]
     bars["ofi"] = _sums(split(bids) - split(asks), starts).T
 
     # Integrals up to each edge of the step function that the quotes are, then their differences.
     since_us = _after(edges_us[0], time_us)
-    level = np.rint(_imbalances(bid_qty, ask_qty) * _IMBALANCE_SCALE).astype(np.int64)
-    level = np.where(is_whole, level, 0)
     bars["imbalance_us"] = _integrals(level, since_us, edges_us)
     bars["quoted_us"] = _integrals(is_whole.astype(np.int64), since_us, edges_us)
 

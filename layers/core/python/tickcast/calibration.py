@@ -23,7 +23,7 @@ Outcomes a second apart share all but a second of their horizon: the confidence'
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from tickcast.model import MAX_SLOPE, MAX_WIDTH, Calibration
@@ -79,4 +79,4 @@ class Calibrator:
         self.direction_slope = min(max(0.0, self.direction_slope + min(max(-most, step), most)), MAX_SLOPE)
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return dict(vars(self))

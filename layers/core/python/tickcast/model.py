@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from tickcast.features import FEATURE_HASH, FEATURE_NAMES, Floats
@@ -54,7 +54,7 @@ class HorizonForecast:
     upper: float
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return dict(vars(self))  # it is flat: `asdict` would take ten times as long
 
 
 def forecast(

@@ -179,8 +179,8 @@ def _sifted(
     rows: Any, faults_of: Callable[[Any], list[plausible.Fault]], arrived_us: int, counts: dict[str, int]
 ) -> tuple[Any, Any]:
     """`rows` that can be, and the others; `counts` by reason is added to."""
-    if not len(rows):
-        return rows, rows
+    if not len(rows) or plausible.are_plain(rows, arrived_us):
+        return rows, rows[:0]
     bad: Any = None
     for reason, is_faulty in (*faults_of(rows), *plausible.time_faults(rows, arrived_us)):
         if not is_faulty.any():

@@ -166,10 +166,10 @@ class HotStore:
                 lost[symbol] = _number(sequence), data
         states |= self._recall(lost)
         self._look_for_lost_writes(states)
-        for symbol, told in repairs.items():
-            if told and states[symbol].ring.gaps.gaps:
+        for symbol, text in repairs.items():
+            if text and states[symbol].ring.gaps.gaps:
                 try:
-                    states[symbol].ring.gaps.settle(**json.loads(told))
+                    states[symbol].ring.gaps.settle(**json.loads(text))
                 except (TypeError, ValueError) as error:
                     problems.append(f"repaired:{symbol} cannot be read: {error}")
         return states, problems
