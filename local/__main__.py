@@ -112,7 +112,9 @@ def main(arguments: list[str]) -> int:
     options.add_arguments(commands.add_parser("run", help="start everything, show its status until Ctrl-C"))
     smoking = commands.add_parser("smoke", help="start everything aside, measure it from outside, stop it")
     options.add_arguments(smoking)
-    smoking.add_argument("--seconds", type=int, default=60, help="to measure, after warm-up")
+    smoking.add_argument(
+        "--seconds", type=options.number_of("SECONDS"), default=60, help="to measure, after warm-up"
+    )
     drilling = commands.add_parser("drills", help="start everything aside, hurt it, account for every trade")
     drilling.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these drills alone")
     asking = commands.add_parser("gaps", help="the trades that are missing in the running system")

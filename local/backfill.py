@@ -30,7 +30,7 @@ from rich.table import Table
 
 from local import cloud
 from local.gaps import NotRunning, running
-from local.options import HISTORY_S, Options, OptionsError
+from local.options import HISTORY_S, Options, OptionsError, number_of
 from local.progress import Progress as Steps
 from local.state_folder import throw_away
 from local.system import System
@@ -161,7 +161,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--symbols", default="", help="like BTCUSDT,ETHUSDT; default: all of the system")
     parser.add_argument("--from", dest="from_", default="", help="like 2024-08-01 or 2024-08-01T12:00 (UTC)")
     parser.add_argument("--to", default="", help="likewise, and not included; default: now")
-    parser.add_argument("--days", type=int, default=0, help="today and so many days before")
+    parser.add_argument("--days", type=number_of("DAYS"), default=0, help="today and so many days before")
     parser.add_argument("--repair", action="store_true", help="the trades that the gap ledger misses")
     parser.add_argument("--dry", action="store_true", help="print the plan, and do nothing")
     parser.add_argument("--aws", default="", metavar="ENV", help="in the AWS account of your credentials")

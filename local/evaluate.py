@@ -20,6 +20,7 @@ from rich.table import Table
 from local.exchange import recording
 from local.exchange.events import Quote, Trade
 from local.exchange.recording import Recording
+from local.options import number_of
 from tickcast import json_text
 from tickcast.bars import Bars, stretches
 from tickcast.evaluation import (
@@ -63,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--train", nargs="*", type=Path, default=[], metavar="FILE", help="to learn from")
     parser.add_argument(
         "--latency-ms",
-        type=int,
+        type=number_of("LATENCY"),
         choices=range(0, 1001, 100),
         default=200,
         help="from the bar's end to the prediction's delivery",

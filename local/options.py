@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,10 +41,10 @@ class Options:
             raise OptionsError(f"FEED is {self.feed!r}; it should be one of {', '.join(FEEDS)}")
         if self.feed == "replay" and not self.replay:
             raise OptionsError('FEED=replay needs recordings: REPLAY="a.gz b.gz"')
-        if self.feed != "replay" and (self.replay or self.speed != 1):
-            raise OptionsError("REPLAY and SPEED are for FEED=replay")
         if not math.isfinite(self.speed) or self.speed <= 0 or self.speed > MAX_SPEED:
             raise OptionsError(f"SPEED is {self.speed:g}; it should be above 0 and at most {MAX_SPEED:g}")
+        if self.feed != "replay" and (self.replay or self.speed != 1):
+            raise OptionsError("REPLAY and SPEED are for FEED=replay")
         if not HISTORY_S <= self.history_s <= MAX_HISTORY_S:
             days = MAX_HISTORY_S // 86_400
             raise OptionsError(f"the simulated market is at most {days} days old: ask for less, or FEED=live")
@@ -79,6 +80,19 @@ class Options:
         }[self.feed]
 
 
+def number_of(name: str, kind: type[int] | type[float] = int) -> Callable[[str], float]:
+    """How argparse reads a number: what is none is an error that names it as `make` does."""
+
+    def read(text: str) -> float:
+        try:
+            return kind(text)
+        except ValueError:
+            what = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{name} is {text!r}; it should be {what}") from None
+
+    return read
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that `from_arguments` reads."""
     parser.add_argument("--feed", default="sim", help="sim (default), replay or live")
@@ -87,7 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--train", nargs="+", type=Path, default=[], metavar="FILE", help="to train the first model on"
     )
-    parser.add_argument("--speed", type=float, default=1.0, help="of a replay")
+    parser.add_argument("--speed", type=number_of("SPEED", float), default=1.0, help="of a replay")
 
 
 def from_arguments(given: argparse.Namespace) -> Options:

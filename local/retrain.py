@@ -15,7 +15,7 @@ from rich.console import Console
 
 from local import backfill
 from local.backfill import Asked, Report
-from local.options import HISTORY_S, Options
+from local.options import HISTORY_S, Options, number_of
 from local.progress import Progress
 from tickcast import json_text
 
@@ -46,7 +46,9 @@ class Retraining:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that `from_arguments` reads."""
     parser.add_argument("--symbols", default="", help="like BTCUSDT,ETHUSDT; default: all of the system")
-    parser.add_argument("--days", type=int, default=0, help="of history: today and so many before (1)")
+    parser.add_argument(
+        "--days", type=number_of("DAYS"), default=0, help="of history: today and so many before (1)"
+    )
     parser.add_argument("--aws", default="", metavar="ENV", help="in the AWS account of your credentials")
     parser.add_argument("--feed", default="sim", help="of a system started for it: sim (default) or live")
     parser.set_defaults(from_="", to="", repair=False, dry=False)

@@ -24,11 +24,11 @@ _SETTLE_S = 0.5  # a part that dies closes its sockets before its exit status ca
 
 @dataclass(frozen=True)
 class Row:
-    """What is known of one symbol. `prediction` is empty before the first."""
+    """What is known of one symbol. `prediction` is what the API answers now; empty before the first."""
 
     symbol: str
     prediction: dict[str, Any]
-    age_s: float  # of the bar the prediction was made on
+    age_s: float  # of what the prediction was made on
     accuracy: dict[str, Any]  # as scored last; empty before that
 
     @property
@@ -87,13 +87,19 @@ class Watch:
         ticks_per_s = 0.0 if self._ticks is None else (ticks - self._ticks) / (at_s - self._at_s)
         self._ticks, self._at_s = ticks, at_s
         symbols = self._system.symbols
-        predictions = self._records([f"prediction:{symbol}:latest" for symbol in symbols])
+        predictions = [self._prediction(symbol) for symbol in symbols]
         accuracies = self._records([f"accuracy:{symbol}" for symbol in symbols])
         rows = [
-            Row(symbol, prediction, time.time() - prediction.get("timestamp", 0) / 1000, accuracy)
+            Row(symbol, prediction, prediction.get("claim_age_s", 0.0), accuracy)
             for symbol, prediction, accuracy in zip(symbols, predictions, accuracies, strict=True)
         ]
         return Status(rows, ticks_per_s, "connected" if health["ready"] else health["why"])
+
+    def _prediction(self, symbol: str) -> dict[str, Any]:
+        """What a user is answered; empty while nothing is known."""
+        url = f"{self._system.api_url}predictions/{symbol}"
+        answer = http_json.get(url, {"x-api-key": self._system.api_key})
+        return answer.body if answer.status == 200 else {}
 
     def _records(self, keys: list[str]) -> list[dict[str, Any]]:
         found: list[Any] = self._redis.mget(keys)

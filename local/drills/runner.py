@@ -133,7 +133,10 @@ def summary(results: dict[str, Result]) -> dict[str, Any]:
 def table(results: dict[str, Result]) -> Table:
     """The results for people."""
     told = summary(results)
-    shown = Table(title=f"drills: {'passed' if told['ok'] else 'FAILED'}, {told['ticks_lost']} trades lost")
+    shown = Table(
+        title=f"drills: {'passed' if told['ok'] else 'FAILED'}, {told['ticks_lost']} trades lost",
+        caption="ledger: missing, listed with the cause, and REST can fill them; lost: in neither",
+    )
     for title in ("drill", "", "sent", "bronze", "ledger", "lost", "back after s", "what was done; causes"):
         is_number = title in ("sent", "bronze", "ledger", "lost", "back after s")
         shown.add_column(

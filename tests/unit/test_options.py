@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from local.options import Options, OptionsError, add_arguments, from_arguments
+from local.options import Options, OptionsError, add_arguments, from_arguments, number_of
 
 
 def parsed(*arguments: str) -> Options:
@@ -69,3 +69,11 @@ def test_the_live_feed_needs_no_key_but_uses_one(monkeypatch: pytest.MonkeyPatch
     with_key = parsed("--feed", "live")
     assert (with_key.protocol, with_key.source) == ("sbe", "sbe")
     assert "secret-key" not in repr(with_key)
+
+
+@pytest.mark.parametrize("text", ["abc", "", "1.5", "nan", "1e3"])
+def test_what_is_no_whole_number_is_named_as_make_does(text: str) -> None:
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--days", type=number_of("DAYS"))
+    with pytest.raises(argparse.ArgumentError, match=f"DAYS is '{text}'; it should be a whole number"):
+        parser.parse_args([f"--days={text}"])
