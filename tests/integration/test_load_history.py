@@ -19,9 +19,9 @@ from tests.market import START_US, batch, random_ticks
 from tests.unit.test_sums import market
 from tickcast.adapters import bronze
 from tickcast.adapters.history_store import HistoryStore, OpenStore, days_between
-from tickcast.adapters.load_history import MAX_KEEP_DAYS, LoadHistory, RequestError
+from tickcast.adapters.load_history import LoadHistory, RequestError
 from tickcast.adapters.postgres_connection import Database
-from tickcast.adapters.settings import HistorySettings, SettingsError
+from tickcast.adapters.settings import MAX_DAYS, HistorySettings, SettingsError
 from tickcast.bars import stretches, whole_seconds
 from tickcast.features import FEATURE_NAMES, history_rows
 from tickcast.held_trades import ORIGINS, held, merged
@@ -400,11 +400,10 @@ def test_no_number_of_days_that_is_none_deletes(
 
 
 def test_the_most_days_there_are_delete_nothing(s3: Any, load: Load, owner: Any, ticks: Any) -> None:
-    """They reach back to before 1970."""
     put_hours(s3, *ticks)
     load()
     before = checksums(owner)
-    load(keep_days=MAX_KEEP_DAYS)
+    load(keep_days=MAX_DAYS)
     assert checksums(owner) == before
 
 

@@ -32,13 +32,12 @@ from tickcast.adapters.bronze_objects import (
 )
 from tickcast.adapters.history_store import HistoryStore, LoadedObject, day_of, days_between
 from tickcast.adapters.quarantine import quarantine_object
-from tickcast.adapters.settings import HistorySettings, SettingsError
+from tickcast.adapters.settings import HistorySettings
 from tickcast.held_trades import TradesContradict, as_trades, changes, held, merged
 from tickcast.history import AFTER_US, BEFORE_US, DAY_US, HOUR_US, affected_hours, rows_of_hour
 from tickcast.ticks import QUOTE, span_us
 
 SERVICE = "load_history"
-MAX_KEEP_DAYS = 36_500
 MAX_DAYS = 3_660  # of a request
 _ENOUGH_MS = 90_000  # what an object or an hour takes at most, with room
 _QUOTES_AT_HAND = 1_000_000  # that need not be read again: 56 MB
@@ -70,10 +69,7 @@ class Loaded:
 
 
 class LoadHistory:
-    """Loads from `bucket` into the history that `open_store` gives. `now_us` is the wall clock.
-
-    Raises `SettingsError` on a number of days to keep that would delete what it should not.
-    """
+    """Loads from `bucket` into the history that `open_store` gives. `now_us` is the wall clock."""
 
     def __init__(
         self,
@@ -83,11 +79,6 @@ class LoadHistory:
         open_store: Callable[[], HistoryStore],
         now_us: Callable[[], int],
     ) -> None:
-        keep_days = settings.keep_days
-        if type(keep_days) is not int or not 0 <= keep_days <= MAX_KEEP_DAYS:
-            raise SettingsError(
-                f"KEEP_DAYS is {keep_days!r}; it should be 1 to {MAX_KEEP_DAYS}, or 0 for all"
-            )
         self._settings = settings
         self._s3 = s3
         self._bucket = bucket
