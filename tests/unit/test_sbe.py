@@ -252,3 +252,11 @@ def test_command_reads_newer_frames_and_shows_null_as_null(
     quote, trades = map(json.loads, capsys.readouterr().out.splitlines())
     assert (quote["askPrice"], quote["bidPrice"]) == (None, "83596")
     assert [trade["id"] for trade in trades["trades"]] == [5, 6]
+
+
+def test_a_block_that_reaches_beyond_the_data_is_an_error_within_them() -> None:
+    frame = sbe.encode(sbe.BestBidAskEvent(1, 2, -8, -8, 3, 4, 5, 6, "BTCUSDT"))
+    beyond = (60_000).to_bytes(2, "little") + frame[2:]
+    with pytest.raises(sbe.SbeError, match="the symbol is missing") as error:
+        sbe.decode(beyond)
+    assert error.value.offset == len(beyond)

@@ -256,7 +256,7 @@ def _check_group(buffer: bytes, offset: int, entry_length: int, count: int, fiel
 
 def _symbol(buffer: bytes, offset: int) -> tuple[str, int]:
     if offset >= len(buffer):
-        raise SbeError(offset, "truncated: the symbol is missing")
+        raise SbeError(len(buffer), "truncated: the symbol is missing")
     start, end = offset + 1, offset + 1 + buffer[offset]
     if end > len(buffer):
         raise SbeError(offset, f"truncated symbol: {len(buffer) - start} of {buffer[offset]} bytes")
