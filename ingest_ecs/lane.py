@@ -59,8 +59,7 @@ class Lane:
         self.withdrawn: set[str] = set()  # symbols it may claim nothing of, though it delivers
         self.newest: dict[str, Newest] = {}
         self.refused: list[RefusedFrame | RefusedTicks] = []  # since the caller last took them
-        self._newest_us: dict[str, int] = {}  # exchange time, by symbol
-        self._reached_us: dict[tuple[str, Any], int] = {}  # likewise of trades and of quotes by themselves
+        self._reached_us: dict[tuple[str, Any], int] = {}  # exchange time, by symbol and dtype
         self._newest_of_all_us = -1
         self._newest_received_us = -1
         self._decode = decoder(protocol)
@@ -96,7 +95,7 @@ class Lane:
     @property
     def delivers(self) -> bool:
         """Whether any tick came."""
-        return bool(self._newest_us)
+        return bool(self._reached_us)
 
     def give_up_undecided(self) -> None:
         """Nothing comes any more by which the ticks that are still undecided could be judged."""
@@ -112,14 +111,14 @@ class Lane:
         """
         if symbol in self.withdrawn or not self.delivers or now_us - self._newest_received_us > CLAIM_LIFE_US:
             return None
-        claim_us = max(self._newest_of_all_us - STREAMS_APART_US, self._newest_us.get(symbol, -1))
+        own_us = max(self._reached_us.get((symbol, dtype), -1) for dtype in (TRADE, QUOTE))
+        claim_us = max(self._newest_of_all_us - STREAMS_APART_US, own_us)
         # The clock may have been found to be elsewhere since.
         return min(claim_us, self._clock.latest_us(self._newest_received_us))
 
     def _saw(self, symbol: str, rows: Trades | Quotes) -> None:
         received_us = int(rows["receive_time_us"].max())
         newest_us = min(int(rows["time_us"].max()), self._clock.latest_us(received_us))
-        self._newest_us[symbol] = max(self._newest_us.get(symbol, -1), newest_us)
         self._newest_of_all_us = max(self._newest_of_all_us, newest_us)
         stream = symbol, rows.dtype
         self._reached_us[stream] = max(self._reached_us.get(stream, -1), newest_us)

@@ -352,7 +352,7 @@ class Session:
         """
         if now_s < self._next_look_s:
             return []
-        symbols = [symbol for symbol in self._symbols if self._is_silent(symbol, now_s)]
+        symbols = [symbol for symbol in self._symbols if self._is_due_for_a_look(symbol, now_s)]
         if symbols:
             self._next_look_s = now_s + LOOK_EVERY_S
             self._looked_s |= dict.fromkeys(symbols, now_s)
@@ -402,7 +402,7 @@ class Session:
         """REST did not answer: nothing is known, and it is left alone for a while."""
         self._next_look_s = now_s + max(next(self._look_delays), retry_after_s)
 
-    def _is_silent(self, symbol: str, now_s: float) -> bool:
+    def _is_due_for_a_look(self, symbol: str, now_s: float) -> bool:
         """Whether `symbol` is due for a look."""
         open_now = [state for state in self._connections.values() if state.opened_s is not None]
         if not open_now:

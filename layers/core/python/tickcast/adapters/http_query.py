@@ -80,14 +80,14 @@ class Query:
         return None if text is None else int(text)
 
 
-def _epoch_ms(told: re.Match[str]) -> int:
+def _epoch_ms(parts: re.Match[str]) -> int:
     """An RFC 3339 date and time as ms since the epoch; digits beyond a millisecond are left out.
 
     A leap second, 23:59:60 in UTC, is the start of the second after it: POSIX time has none, and which days
     have one is not known in advance. Raises ValueError on what no calendar or clock shows.
     """
     year, month, day, hour, minute, second, offset_h, offset_min = (
-        int(str(told[name] or 0))
+        int(str(parts[name] or 0))
         for name in ("year", "month", "day", "hour", "minute", "second", "offset_h", "offset_min")
     )
     if hour > 23 or offset_h > 23 or offset_min > 59:
@@ -95,13 +95,13 @@ def _epoch_ms(told: re.Match[str]) -> int:
     is_leap_second = second == 60
     # `datetime` begins with the year 1; 2000 has the same days as 0.
     local = datetime(year or 2000, month, day, hour, minute, 59 if is_leap_second else second)
-    offset = timedelta(hours=offset_h, minutes=offset_min) * (-1 if told["sign"] == "-" else 1)
+    offset = timedelta(hours=offset_h, minutes=offset_min) * (-1 if parts["sign"] == "-" else 1)
     since_epoch = local - _EPOCH - offset
     if is_leap_second and (since_epoch + timedelta(seconds=1)) % timedelta(days=1):
         raise ValueError("a leap second is 23:59:60 in UTC")
     if year == 0:
         return 0
-    beyond_ms = 1000 if is_leap_second else int((told["fraction"] or "").ljust(3, "0")[:3])
+    beyond_ms = 1000 if is_leap_second else int((parts["fraction"] or "").ljust(3, "0")[:3])
     whole_ms: int = since_epoch // timedelta(milliseconds=1)
     return whole_ms + beyond_ms
 

@@ -21,13 +21,13 @@ from typing import Any
 
 from tickcast.adapters import bronze
 from tickcast.adapters.hot_store import HotStore
+from tickcast.adapters.settings import MAX_DAYS
 from tickcast.backfill import DAY_US, HOUR_US, Plan, Window, WindowError, of_gap, plan, window_from
 from tickcast.gaps import WITHHELD, Gap
 from tickcast.symbols import is_symbol
 
 # What is younger may still come by the stream, or grow.
 SETTLED_AFTER_US = 60 * 1_000_000
-MAX_DAYS = 3650
 _KNOWN = {"symbols", "from", "to", "days", "repair", "spans", "dry", "train"}
 _MS_US = 1_000
 
