@@ -34,7 +34,7 @@ from benchmarks.comparison import Comparison
 from benchmarks.functions import LARGEST_MB_MARK, Weight
 from benchmarks.shard import Throughput
 from benchmarks.side_by_side import QUICK, Effort
-from tickcast import json_text
+from tickcast.adapters import json_text
 
 TICKS_PER_SHARD_MARK = 17_000
 WIDTH = 110  # of the table in a file

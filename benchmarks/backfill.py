@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from local import backfill
-from local.options import Options
-from local.progress import Progress
-from local.state_folder import throw_away
-from local.system import System
+from local.commands import backfill
+from local.commands.options import Options
+from local.system.progress import Progress
+from local.system.state_folder import throw_away
+from local.system.system import System
 
 HOURS = 4
 SYMBOL = "BTCUSDT"

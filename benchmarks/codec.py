@@ -16,9 +16,10 @@ import sbe as pypi_sbe
 from benchmarks.comparison import Comparison, comparison
 from benchmarks.sample import SYMBOL, quote_events
 from benchmarks.side_by_side import Effort, Work, side_by_side
-from tickcast import sbe, wire
-from tickcast.frames import decode_frames
-from tickcast.ticks import QUOTE, SCALE, TRADE
+from tickcast import sbe
+from tickcast.market import wire
+from tickcast.market.frames import decode_frames
+from tickcast.market.ticks import QUOTE, SCALE, TRADE
 
 COUNT = 1000
 SCHEMA = Path(__file__).parents[2] / "shared" / "data" / "sbe" / "stream_1_0.xml"

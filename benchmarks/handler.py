@@ -20,15 +20,16 @@ from benchmarks import usual_handler
 from benchmarks.comparison import Comparison, comparison
 from benchmarks.sample import START_US, SYMBOL, mixed_frames, quote_events
 from benchmarks.side_by_side import Effort, Work, side_by_side
-from tickcast import sbe, wire
-from tickcast.adapters.bronze import MARKET_DATA, market_data
-from tickcast.adapters.kinesis import records_in
-from tickcast.adapters.schema_book import SchemaBook
-from tickcast.bars import BarRing
-from tickcast.frames import decode_frames
-from tickcast.prediction import PREDICT_EVERY_US
-from tickcast.sums import total
-from tickcast.ticks import SCALE, TRADE
+from tickcast import sbe
+from tickcast.adapters.kinesis.records import records_in
+from tickcast.adapters.kinesis.schema_registry import SchemaBook
+from tickcast.adapters.lake.bronze import MARKET_DATA, market_data
+from tickcast.features.bars import BarRing
+from tickcast.market import wire
+from tickcast.market.frames import decode_frames
+from tickcast.market.sums import total
+from tickcast.market.ticks import SCALE, TRADE
+from tickcast.serving.prediction import PREDICT_EVERY_US
 
 EVENTS, TICKS_PER_EVENT = 20, 1000
 TICKS_PER_SMALL_RECORD = 20  # a lively market at a linger of 100 ms

@@ -31,17 +31,18 @@ import psycopg
 from benchmarks.comparison import Comparison
 from benchmarks.sample import SYMBOL
 from benchmarks.side_by_side import QUICK, Effort
-from local import database, servers
-from local.processes import Parts
-from tickcast import wire
-from tickcast.adapters import bronze, load_history
-from tickcast.adapters.history_store import HistoryStore, OpenStore
-from tickcast.adapters.load_history import LoadHistory
-from tickcast.adapters.postgres_connection import Database
+from local.system import database, servers
+from local.system.processes import Parts
+from tickcast.adapters.lake import bronze
+from tickcast.adapters.postgres.connection import Database
+from tickcast.adapters.postgres.history_store import HistoryStore, OpenStore
 from tickcast.adapters.settings import DatabaseSettings, HistorySettings
-from tickcast.held_trades import HELD, ORIGINS, held
-from tickcast.history import DAY_US, HOUR_US
-from tickcast.ticks import QUOTE, TRADE, Quotes, Trades
+from tickcast.functions import load_history
+from tickcast.functions.load_history import LoadHistory
+from tickcast.market import wire
+from tickcast.market.ticks import QUOTE, TRADE, Quotes, Trades
+from tickcast.market.trade_ledger import HELD, ORIGINS, held
+from tickcast.model.dataset import DAY_US, HOUR_US
 
 MARK = 5
 START_US = 1_754_006_400_000_000  # a midnight

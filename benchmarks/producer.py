@@ -31,11 +31,11 @@ from botocore.config import Config
 from benchmarks.comparison import Comparison, comparison
 from benchmarks.sample import START_US, SYMBOL, mixed_frames
 from benchmarks.side_by_side import Effort, Work, side_by_side
-from ingest_ecs.lane import Lane
+from ingest_ecs.feed_buffer import Lane
 from ingest_ecs.producer import Producer
-from tickcast import wire
-from tickcast.adapters.bronze import MARKET_DATA, market_data
-from tickcast.frames import decode_frames
+from tickcast.adapters.lake.bronze import MARKET_DATA, market_data
+from tickcast.market import wire
+from tickcast.market.frames import decode_frames
 
 COUNT = 1000  # ticks of a linger: 60 ms of a full shard
 MOST_RECORDS = 500  # of a PutRecords call

@@ -19,15 +19,15 @@ from typing import Any, NamedTuple
 import psutil
 from rich.console import Console
 
-from local import cloud, http_json, servers
-from local.cloud import FunctionFailed
-from local.options import Options
-from local.processes import MARK, Part, PartFailed, Parts
-from local.progress import Progress
-from local.state_folder import BUILD, ROOT, throw_away
-from local.system import System
-from tickcast.bars import SECOND_US, BarRing
-from tickcast.state import decode_state
+from local.commands.options import Options
+from local.system import cloud, http_json, servers
+from local.system.cloud import FunctionFailed
+from local.system.processes import MARK, Part, PartFailed, Parts
+from local.system.progress import Progress
+from local.system.state_folder import BUILD, ROOT, throw_away
+from local.system.system import System
+from tickcast.features.bars import SECOND_US, BarRing
+from tickcast.serving.state import decode_state
 
 RECORDING = ROOT.parent / "shared" / "data" / "recordings" / "spot_btcusdt_20240808.gz"
 SYMBOL = "BTCUSDT"

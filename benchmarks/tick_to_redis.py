@@ -25,18 +25,18 @@ from benchmarks.comparison import Comparison, comparison
 from benchmarks.features import LATENESS_US, WARM_UP_S, market, second_of
 from benchmarks.side_by_side import Effort, Work, side_by_side
 from benchmarks.usual_features import UsualFeatures
-from tickcast import wire
-from tickcast.adapters.hot_store import HotStore, now_ms
-from tickcast.adapters.onnx_model import OnnxModel, export
-from tickcast.adapters.predict_stream import PredictStream
-from tickcast.adapters.schema_book import SchemaBook
+from tickcast.adapters.kinesis.schema_registry import SchemaBook
+from tickcast.adapters.redis.hot_store import HotStore, now_ms
+from tickcast.adapters.registry.onnx_model import OnnxModel, export
 from tickcast.adapters.settings import Settings
-from tickcast.bars import SECOND_US
-from tickcast.features import FEATURE_NAMES
-from tickcast.model import HORIZONS_S, Calibration
-from tickcast.prediction import ServingModel
-from tickcast.training import Settings as TrainingSettings
-from tickcast.training import initial_network
+from tickcast.features.bars import SECOND_US
+from tickcast.features.vector import FEATURE_NAMES
+from tickcast.functions.predict_stream import PredictStream
+from tickcast.market import wire
+from tickcast.model.forecast import HORIZONS_S, Calibration
+from tickcast.model.training import Settings as TrainingSettings
+from tickcast.model.training import initial_network
+from tickcast.serving.prediction import ServingModel
 
 SECONDS = 20
 BATCHES_A_SECOND = 10

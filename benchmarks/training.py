@@ -20,11 +20,11 @@ from benchmarks.comparison import Comparison, comparison
 from benchmarks.side_by_side import Effort, Work, side_by_side
 from local.exchange.events import Quote, Tick, Trade
 from local.exchange.simulator import simulate
-from tickcast.bars import Bars, stretches
-from tickcast.model import HORIZONS_S
-from tickcast.network import SIGMA, Network
-from tickcast.ticks import quotes_array, trades_array
-from tickcast.training import Rows, Settings, Standard, epoch_by_epoch, rows_from_bars
+from tickcast.features.bars import Bars, stretches
+from tickcast.market.ticks import quotes_array, trades_array
+from tickcast.model.forecast import HORIZONS_S
+from tickcast.model.network import SIGMA, Network
+from tickcast.model.training import Rows, Settings, Standard, epoch_by_epoch, rows_from_bars
 
 SECONDS = 420  # of the simulated market
 LEARNED_S = 240
@@ -61,12 +61,12 @@ def measure(effort: Effort) -> tuple[Comparison, Quality]:
     items = MEMBERS * EPOCHS * len(learn.end_us)
     times = side_by_side(
         {
-            "tickcast.training": Work(lambda: _ours(learn, settings), items),
+            "tickcast.model.training": Work(lambda: _ours(learn, settings), items),
             "scikit-learn": Work(lambda: _reference(learn, settings), items),
         },
         Effort(rounds=min(effort.rounds, 5), turn_s=0.0),
     )
-    compared = comparison(times, "train_vs_reference", "tickcast.training", "scikit-learn")
+    compared = comparison(times, "train_vs_reference", "tickcast.model.training", "scikit-learn")
     ours = _skill(_ours(learn, settings).forward(later.features)[0], later)
     standard = Standard.of(learn, settings.inputs)
     predicted = np.mean(

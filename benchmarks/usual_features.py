@@ -1,6 +1,6 @@
 """The features most people would write: a minute of ticks in a deque, made arrays of and masked each second.
 
-The definitions are those of `tickcast.features`, in floats and for a market that has trades and quotes.
+The definitions are those of `features.vector`, in floats and for a market that has trades and quotes.
 """
 
 from __future__ import annotations

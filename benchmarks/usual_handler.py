@@ -10,7 +10,7 @@ import fastavro
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
 from aws_lambda_powertools.utilities.data_classes.kinesis_stream_event import KinesisStreamRecord
 
-from tickcast.adapters.bronze import MARKET_DATA
+from tickcast.adapters.lake.bronze import MARKET_DATA
 
 BAR_US = 100_000
 
@@ -18,7 +18,7 @@ Tick = dict[str, Any]
 
 
 class PlainBars:
-    """Bars of 100 ms, a tick at a time: the sums of `tickcast.bars`, in floats.
+    """Bars of 100 ms, a tick at a time: the sums of `tickcast.features.bars`, in floats.
 
     It leaves out what `BarRing` guards against: repeats, disorder, holes in the ids, late ticks.
     """

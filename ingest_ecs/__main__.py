@@ -24,11 +24,11 @@ from ingest_ecs.producer import Producer
 from ingest_ecs.quarantine import Quarantine
 from ingest_ecs.settings import IngestSettings
 from ingest_ecs.stream import Stream
-from tickcast.adapters import wire_schema
+from tickcast.adapters.kinesis import wire_schema
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.settings import SettingsError
 from tickcast.adapters.telemetry import Metrics, structured_logger
-from tickcast.session import FatalSessionError, Session
+from tickcast.market.session import FatalSessionError, Session
 
 DRAIN_S = 20  # with the next within ECS' stop timeout of 30 s
 QUARANTINE_DRAIN_S = 2

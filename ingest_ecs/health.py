@@ -17,7 +17,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from tickcast import json_text
+from tickcast.adapters import json_text
 
 Report = Callable[[], dict[str, Any]]
 

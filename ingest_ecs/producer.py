@@ -11,7 +11,7 @@ instants ticks may have been missed and why (notices). A jump in trade ids gets 
 exact time between the trades before and after it: a connection's end or a bad frame may lie well apart from
 the trade that shows the hole.
 
-Ids are judged here, where all connections of the task meet (`tickcast.plausible.IdSeries`). What is refused
+Ids are judged here, where all connections of the task meet (`market.plausibility.IdSeries`). What is refused
 is counted by its reason and goes into quarantine.
 """
 
@@ -30,14 +30,14 @@ import numpy as np
 from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ingest_ecs.lane import Lane, RefusedFrame, RefusedTicks
-from tickcast import wire
+from ingest_ecs.feed_buffer import Lane, RefusedFrame, RefusedTicks
 from tickcast.adapters.redaction import describe, redact
-from tickcast.plausible import IdSeries, Row, quote_series, trade_series
+from tickcast.market import wire
+from tickcast.market.plausibility import IdSeries, Row, quote_series, trade_series
+from tickcast.market.session import Newest, Stall
+from tickcast.market.ticks import QUOTE, TRADE, Quotes, TickError, Trades, quotes_array, span_us, trades_array
+from tickcast.market.wire import Notice
 from tickcast.sbe import SbeError
-from tickcast.session import Newest, Stall
-from tickcast.ticks import QUOTE, TRADE, Quotes, TickError, Trades, quotes_array, span_us, trades_array
-from tickcast.wire import Notice
 
 MAX_TICKS_PER_RECORD = 10_000  # 600 KB, within Kinesis' 1 MB a record
 MAX_WAITING_BYTES = 64 * 2**20  # of all symbols together

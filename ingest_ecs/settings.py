@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
-from tickcast import symbols
 from tickcast.adapters.settings import NAME, PUBLIC_REST_URL, SettingsError, check_log_level
 from tickcast.adapters.variables import Variables
-from tickcast.session import ROLLOVER_S
+from tickcast.market import symbols
+from tickcast.market.session import ROLLOVER_S
 
 SBE_URL = "wss://stream-sbe.binance.com:9443"
 JSON_URL = "wss://data-stream.binance.vision"

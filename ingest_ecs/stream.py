@@ -1,4 +1,4 @@
-"""The sockets: does what `tickcast.session` decides, and tells it what happened.
+"""The sockets: does what `tickcast.market.session` decides, and tells it what happened.
 
 Nothing slow happens between two frames, or pings go unanswered and the exchange hangs up: a frame is put
 on its connection's lane, and decoded a linger later with the others. On the keyless feed that applies to
@@ -19,13 +19,13 @@ import websockets
 from aws_lambda_powertools import Logger
 from websockets.exceptions import InvalidStatus, WebSocketException
 
-from ingest_ecs.lane import Lane
+from ingest_ecs.feed_buffer import Lane
 from ingest_ecs.producer import Producer
 from ingest_ecs.settings import IngestSettings
-from tickcast.adapters.binance_rest import BinanceRest, RateLimited
 from tickcast.adapters.redaction import describe
-from tickcast.json_frames import unwrapped
-from tickcast.session import Close, FatalSessionError, Newest, Open, Session
+from tickcast.adapters.rest.binance import BinanceRest, RateLimited
+from tickcast.market.json_frames import unwrapped
+from tickcast.market.session import Close, FatalSessionError, Newest, Open, Session
 
 OPEN_TIMEOUT_S = 10
 CLOSE_TIMEOUT_S = 2

@@ -15,22 +15,22 @@ from types import FrameType
 
 from rich.console import Console
 
-from local import backfill, evaluate, explain, gaps, models, options, retrain, smoke, status
-from local.cloud import FunctionFailed
-from local.database import MigrationFailed
+from local.commands import backfill, evaluate, explain, gaps, models, options, retrain, smoke, status
+from local.commands.options import Options, OptionsError
 from local.drills import runner
-from local.drills.stage import DrillFailed
+from local.drills.harness import DrillFailed
 from local.exchange.recording import RecordingError
-from local.options import Options, OptionsError
-from local.processes import PartFailed, die_with_parent
-from local.progress import Progress
-from local.state_folder import StateFolder, StateInUse, throw_away
-from local.system import System
-from tickcast import json_text
-from tickcast.adapters.model_registry import PointerRace, RegistryError
+from local.system.cloud import FunctionFailed
+from local.system.database import MigrationFailed
+from local.system.processes import PartFailed, die_with_parent
+from local.system.progress import Progress
+from local.system.state_folder import StateFolder, StateInUse, throw_away
+from local.system.system import System
+from tickcast.adapters import json_text
+from tickcast.adapters.registry.model_registry import PointerRace, RegistryError
 from tickcast.adapters.variables import SettingsError, secret
-from tickcast.evaluation import EvaluationError
-from tickcast.training import TrainingError
+from tickcast.evaluation.backtest import EvaluationError
+from tickcast.model.training import TrainingError
 
 MAX_SMOKE_S = 86_400
 _LAST_LINE_IS_JSON = ("smoke", "drills", "backfill", "retrain", "evaluate")

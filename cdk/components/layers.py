@@ -8,7 +8,7 @@ from aws_cdk import RemovalPolicy
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
-from cdk.components.handler import ARCHITECTURE, RUNTIME
+from cdk.components.function import ARCHITECTURE, RUNTIME
 from layers.catalog import BUILT, OF_FUNCTION
 
 CORE = Path(__file__).resolve().parents[2] / "layers" / "core"

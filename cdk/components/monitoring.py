@@ -17,7 +17,7 @@ from aws_cdk import aws_stepfunctions as stepfunctions
 from constructs import Construct
 
 from cdk.components.ingest import Ingest
-from cdk.components.subscription import Subscription
+from cdk.components.stream_consumer import Subscription
 from cdk.config import Environment
 
 MINUTE = Duration.minutes(1)
@@ -322,7 +322,7 @@ class Monitoring(Construct):
         return cloudwatch.Metric(
             namespace=self._namespace,
             metric_name=metric_name,
-            # As `score_predictions` names it: a dimension is ASCII alone (`tickcast.symbols.ascii_name`).
+            # As `score_predictions` names it: a dimension is ASCII alone (`market.symbols.ascii_name`).
             dimensions_map={"service": service} | ({"symbol": quote(symbol, safe="")} if symbol else {}),
             statistic=statistic,
             period=MINUTE,

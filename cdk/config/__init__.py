@@ -47,7 +47,7 @@ def reserved_percent(node_type: str) -> int:
 
 
 def _symbol(text: str) -> str:
-    """A symbol as the exchange writes it (`tickcast.symbols.is_symbol`). Raises ValueError."""
+    """A symbol as the exchange writes it (`tickcast.market.symbols.is_symbol`). Raises ValueError."""
     text = text.strip()
     is_upper = all(each.upper() == each or len(each.upper()) > 1 for each in text)
     if not (0 < len(text) <= 50 and text.isalnum() and is_upper and unicodedata.is_normalized("NFC", text)):
@@ -96,7 +96,7 @@ class Audit(Settings):
 
 
 class Drift(Settings):
-    """When the model in force is said to drift from its market (`tickcast.drift`), and how often that may ask
+    """When the model in force is said to drift from its market (`drift`), and how often that may ask
     for a training: looks are a minute apart, `min_scored` counts outcomes of one symbol and horizon."""
 
     window_hours: Annotated[int, Field(strict=True, ge=1, le=168)] = (

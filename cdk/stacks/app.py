@@ -11,14 +11,14 @@ from aws_cdk import aws_events_targets as targets
 from constructs import Construct
 
 from cdk.components.database import HistoryDatabase
-from cdk.components.handler import Handler
+from cdk.components.function import Handler
 from cdk.components.hot_store import HotStore
 from cdk.components.ingest import Ingest
 from cdk.components.layers import Layers
 from cdk.components.migration import Migration
 from cdk.components.monitoring import Monitoring
 from cdk.components.prediction_api import STAGE, PredictionApi
-from cdk.components.subscription import Subscription
+from cdk.components.stream_consumer import Subscription
 from cdk.components.workflow import Workflow
 from cdk.config import Aws, Environment
 from cdk.stacks.data import AwsDataStack, DataStack

@@ -5,10 +5,10 @@ from typing import Any
 import boto3
 from aws_lambda_powertools.metrics import MetricUnit
 
-from tickcast.adapters.archive_ticks import archive
-from tickcast.adapters.schema_book import SchemaBook
+from tickcast.adapters.kinesis.schema_registry import SchemaBook
 from tickcast.adapters.settings import bucket_in
 from tickcast.adapters.telemetry import Metrics, structured_logger
+from tickcast.functions.archive_ticks import archive
 
 logger = structured_logger()
 metrics = Metrics()

@@ -5,12 +5,12 @@ from typing import Any
 import boto3
 from aws_lambda_powertools.metrics import MetricUnit
 
-from tickcast.adapters.audit_predictions import AuditPredictions
-from tickcast.adapters.hot_store import now_ms
-from tickcast.adapters.postgres_connection import Database
-from tickcast.adapters.redis_connection import connect
+from tickcast.adapters.postgres.connection import Database
+from tickcast.adapters.redis.connection import connect
+from tickcast.adapters.redis.hot_store import now_ms
 from tickcast.adapters.settings import DatabaseSettings, Settings
 from tickcast.adapters.telemetry import Metrics, structured_logger
+from tickcast.functions.audit_predictions import AuditPredictions
 
 logger = structured_logger()
 metrics = Metrics()

@@ -6,11 +6,11 @@ from typing import Any
 import boto3
 from aws_lambda_powertools.metrics import MetricUnit
 
-from tickcast import json_text
-from tickcast.adapters.evaluate_model import evaluate_model
-from tickcast.adapters.postgres_connection import Database
+from tickcast.adapters import json_text
+from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.settings import DatabaseSettings, Settings
 from tickcast.adapters.telemetry import Metrics, structured_logger
+from tickcast.functions.evaluate_model import evaluate_model
 
 logger = structured_logger()
 metrics = Metrics()

@@ -6,10 +6,10 @@ from typing import Any
 import boto3
 from aws_lambda_powertools.metrics import MetricUnit
 
-from tickcast.adapters.binance_rest import BinanceRest
-from tickcast.adapters.fetch_history import FetchHistory
+from tickcast.adapters.rest.binance import BinanceRest
 from tickcast.adapters.settings import Settings
 from tickcast.adapters.telemetry import Metrics, structured_logger
+from tickcast.functions.fetch_history import FetchHistory
 
 logger = structured_logger()
 metrics = Metrics()

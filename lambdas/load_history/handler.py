@@ -6,11 +6,11 @@ from typing import Any
 import boto3
 from aws_lambda_powertools.metrics import MetricUnit
 
-from tickcast.adapters.history_store import OpenStore
-from tickcast.adapters.load_history import LoadHistory
-from tickcast.adapters.postgres_connection import Database
+from tickcast.adapters.postgres.connection import Database
+from tickcast.adapters.postgres.history_store import OpenStore
 from tickcast.adapters.settings import DatabaseSettings, HistorySettings, bucket_in
 from tickcast.adapters.telemetry import Metrics, structured_logger
+from tickcast.functions.load_history import LoadHistory
 
 logger = structured_logger()
 metrics = Metrics()

@@ -5,12 +5,12 @@ from typing import Any
 import boto3
 from aws_lambda_powertools.metrics import MetricUnit
 
-from tickcast.adapters.history_store import OpenStore
-from tickcast.adapters.mark_repaired import mark_repaired, withheld_in
-from tickcast.adapters.postgres_connection import Database
-from tickcast.adapters.redis_connection import connect
+from tickcast.adapters.postgres.connection import Database
+from tickcast.adapters.postgres.history_store import OpenStore
+from tickcast.adapters.redis.connection import connect
 from tickcast.adapters.settings import DatabaseSettings, Settings
 from tickcast.adapters.telemetry import Metrics, structured_logger
+from tickcast.functions.mark_repaired import mark_repaired, withheld_in
 
 logger = structured_logger()
 metrics = Metrics()

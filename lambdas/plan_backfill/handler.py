@@ -5,11 +5,11 @@ from typing import Any
 
 import boto3
 
-from tickcast.adapters.hot_store import HotStore
-from tickcast.adapters.plan_backfill import PlanBackfill
-from tickcast.adapters.redis_connection import connect
+from tickcast.adapters.redis.connection import connect
+from tickcast.adapters.redis.hot_store import HotStore
 from tickcast.adapters.settings import Settings
 from tickcast.adapters.telemetry import structured_logger
+from tickcast.functions.plan_backfill import PlanBackfill
 
 logger = structured_logger()
 settings = Settings.from_environment()

@@ -6,13 +6,13 @@ import boto3
 from aws_lambda_powertools.metrics import MetricUnit
 from botocore.config import Config
 
-from tickcast.adapters.hot_store import HotStore, StoreFull, StoreWentBack, now_ms
-from tickcast.adapters.model_store import ModelFollower
-from tickcast.adapters.predict_stream import PredictStream, Result
-from tickcast.adapters.redis_connection import connect
-from tickcast.adapters.schema_book import SchemaBook
+from tickcast.adapters.kinesis.schema_registry import SchemaBook
+from tickcast.adapters.redis.connection import connect
+from tickcast.adapters.redis.hot_store import HotStore, StoreFull, StoreWentBack, now_ms
+from tickcast.adapters.registry.model_watcher import ModelFollower
 from tickcast.adapters.settings import Settings
 from tickcast.adapters.telemetry import Metrics, structured_logger
+from tickcast.functions.predict_stream import PredictStream, Result
 
 logger = structured_logger()
 metrics = Metrics()

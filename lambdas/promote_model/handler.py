@@ -6,9 +6,9 @@ from typing import Any
 import boto3
 from aws_lambda_powertools.metrics import MetricUnit
 
-from tickcast.adapters.promote_model import promote_model
 from tickcast.adapters.settings import bucket_in
 from tickcast.adapters.telemetry import Metrics, structured_logger
+from tickcast.functions.promote_model import promote_model
 
 logger = structured_logger()
 metrics = Metrics()

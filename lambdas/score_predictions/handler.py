@@ -6,14 +6,14 @@ from typing import Any
 import boto3
 from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
-from tickcast import json_text
-from tickcast.adapters.hot_store import now_ms
-from tickcast.adapters.postgres_connection import Database
-from tickcast.adapters.redis_connection import connect
-from tickcast.adapters.score_predictions import ScorePredictions
+from tickcast.adapters import json_text
+from tickcast.adapters.postgres.connection import Database
+from tickcast.adapters.redis.connection import connect
+from tickcast.adapters.redis.hot_store import now_ms
 from tickcast.adapters.settings import DatabaseSettings, ScoreSettings, Settings
 from tickcast.adapters.telemetry import structured_logger
-from tickcast.symbols import ascii_name
+from tickcast.functions.score_predictions import ScorePredictions
+from tickcast.market.symbols import ascii_name
 
 logger = structured_logger()
 settings, scores = Settings.from_environment(), ScoreSettings.from_environment()

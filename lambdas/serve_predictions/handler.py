@@ -4,13 +4,13 @@ from typing import Any
 
 from aws_lambda_powertools.metrics import MetricUnit
 
-from tickcast.adapters.hot_store import HotStore, now_ms
-from tickcast.adapters.http_answers import if_none_match
-from tickcast.adapters.model_catalog import ModelCatalog
-from tickcast.adapters.redis_connection import connect
-from tickcast.adapters.serve_predictions import STORE_RETRIES, STORE_TIMEOUT_S, ServePredictions
+from tickcast.adapters.http.responses import if_none_match
+from tickcast.adapters.redis.connection import connect
+from tickcast.adapters.redis.hot_store import HotStore, now_ms
+from tickcast.adapters.registry.model_catalog import ModelCatalog
 from tickcast.adapters.settings import Settings
 from tickcast.adapters.telemetry import Metrics, structured_logger
+from tickcast.functions.serve_predictions import STORE_RETRIES, STORE_TIMEOUT_S, ServePredictions
 
 
 def s3_client() -> Any:

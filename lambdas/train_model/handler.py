@@ -6,12 +6,12 @@ from typing import Any
 import boto3
 from aws_lambda_powertools.metrics import MetricUnit
 
-from tickcast import json_text
-from tickcast.adapters.postgres_connection import Database
+from tickcast.adapters import json_text
+from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.settings import DatabaseSettings, bucket_in
 from tickcast.adapters.telemetry import Metrics, structured_logger
-from tickcast.adapters.train_model import train_model
-from tickcast.training import TrainingError
+from tickcast.functions.train_model import train_model
+from tickcast.model.training import TrainingError
 
 logger = structured_logger()
 metrics = Metrics()

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from local.drills.stage import DrillFailed, Stage
+from local.drills.harness import DrillFailed, Stage
 
 Fault = Callable[[Stage], str]
 

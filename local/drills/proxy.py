@@ -9,7 +9,7 @@ import threading
 from contextlib import suppress
 from types import TracebackType
 
-from local.servers import HOST
+from local.system.servers import HOST
 
 _CHUNK = 65_536
 _LOOK_S = 0.1  # how soon a connection notices that the network was cut or mended

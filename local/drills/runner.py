@@ -11,14 +11,14 @@ from urllib.parse import urlsplit
 
 from rich.table import Table
 
-from local.drills.account import Account, Accountant, prediction_since, sent_until_now, spans
+from local.commands.options import OptionsError
 from local.drills.faults import DRILLS, Drill
+from local.drills.harness import DrillFailed, Stage
 from local.drills.proxy import Proxy
-from local.drills.stage import DrillFailed, Stage
-from local.options import OptionsError
-from local.processes import PartFailed
-from local.progress import Progress
-from local.system import System
+from local.drills.reconciliation import Account, Accountant, prediction_since, sent_until_now, spans
+from local.system.processes import PartFailed
+from local.system.progress import Progress
+from local.system.system import System
 
 RECOVERY_S = 20.0  # from the end of a fault to a fresh prediction
 _WARM_UP_S = 120.0

@@ -12,7 +12,7 @@ from local.exchange.recording import RecordingError, inspect
 from local.exchange.replay import Replay
 from local.exchange.server import Settings, now_us, serve
 from tickcast.adapters.variables import SettingsError, number, whole
-from tickcast.symbols import is_symbol
+from tickcast.market.symbols import is_symbol
 
 _SYMBOLS = ("BTCUSDT", "ETHUSDT")
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 from local.exchange.events import Quote, Sending, Trade
+from tickcast.market.ticks import SCALE_EXPONENT
 from tickcast.sbe import BestBidAskEvent, SbeTrade, TradesEvent, encode
-from tickcast.ticks import SCALE_EXPONENT
 
 
 def frames(sendings: Iterable[Sending]) -> Iterator[tuple[type, bytes]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from tickcast import json_text
+from tickcast.adapters import json_text
 
 
 def log(event: str, **fields: object) -> None:

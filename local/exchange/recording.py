@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from local.exchange.events import BookDiff, BookSnapshot, Event, Feed, Levels, Quote, Sending, Tick, Trade
-from tickcast.ticks import mantissa
+from tickcast.market.ticks import mantissa
 
 _TICK_LINE = re.compile(rb'(\d+) \{"stream":"\w+@(trade|bookTicker)"')
 _SYMBOL = re.compile(rb'"s":"(\w+)"')

@@ -34,7 +34,7 @@ from local.exchange.replay import Replay
 from local.exchange.rest import ApiError, RestApi, is_microsecond
 from local.exchange.simulator import simulate
 from local.exchange.subscriptions import Limits, Subscriptions
-from tickcast import json_text
+from tickcast.adapters import json_text
 
 JSON_PREFIX = "/json"  # of the keyless mirror
 _GOODBYE_S = 2.0  # for clients to answer the closing of their sockets

@@ -14,12 +14,13 @@ from localstack_client.session import Session
 from psycopg.types.json import Jsonb
 from rich.console import Console
 
-from local import backfill, http_json, models, retrain
-from local.backfill import Asked, Deployment
-from local.retrain import Retraining
-from local.system import System
-from tickcast.adapters import model_registry
-from tickcast.history import DAY_US
+from local.commands import backfill, models, retrain
+from local.commands.backfill import Asked, Deployment
+from local.commands.retrain import Retraining
+from local.system import http_json
+from local.system.system import System
+from tickcast.adapters.registry import model_registry
+from tickcast.model.dataset import DAY_US
 
 QUARTER_US = 900 * 1_000_000
 

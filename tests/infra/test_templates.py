@@ -22,7 +22,7 @@ from tickcast.adapters.settings import (
     Settings,
     bucket_in,
 )
-from tickcast.prediction import REASONS, STALE_FEATURES
+from tickcast.serving.prediction import REASONS, STALE_FEATURES
 
 HANDLERS = (
     "predict_stream",
@@ -469,8 +469,7 @@ def test_every_alarm_is_in_the_runbook(on_aws: Synthesised) -> None:
 
 
 def test_alarms_watch_metrics_the_handlers_write(on_aws: Synthesised) -> None:
-    adapters = "layers/core/python/tickcast/adapters"
-    paths = [*ROOT.glob("lambdas/*/handler.py"), *ROOT.glob(f"{adapters}/*.py")]
+    paths = [*ROOT.glob("lambdas/*/handler.py"), *ROOT.glob("layers/core/python/tickcast/**/*.py")]
     sources = "".join(path.read_text("utf-8") for path in paths)
     for _, alarm in on_aws.resources("AWS::CloudWatch::Alarm"):
         if alarm.get("Namespace") == f"tickcast/{on_aws.name}":

@@ -1,1 +1,1 @@
-"""Where the core meets the world: Redis, S3, Kinesis, ONNX, and the handlers' one call each."""
+"""Gateways to the world: Redis, PostgreSQL, S3, the model registry, HTTP, Kinesis, the exchange's REST."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from tickcast.adapters.variables import SettingsError as SettingsError
 from tickcast.adapters.variables import Variables, wrong
 from tickcast.adapters.variables import symbols_in as symbols_in
-from tickcast.drift import Policy
-from tickcast.model import HORIZONS_S
+from tickcast.evaluation.drift import Policy
+from tickcast.model.forecast import HORIZONS_S
 
 PUBLIC_REST_URL = "https://data-api.binance.vision"  # market data only, and no key
 LOG_LEVELS = ("DEBUG", "INFO", "WARN", "WARNING", "ERROR", "CRITICAL")

@@ -12,7 +12,7 @@ from typing import Any
 import aws_lambda_powertools
 from aws_lambda_powertools.metrics import MetricResolution, MetricUnit
 
-from tickcast import json_text
+from tickcast.adapters import json_text
 from tickcast.adapters.redaction import redact
 from tickcast.adapters.variables import Variables
 

@@ -14,8 +14,8 @@ import re
 from collections.abc import Collection, Mapping
 from urllib.parse import urlsplit
 
-from tickcast import symbols
 from tickcast.adapters.redaction import redact
+from tickcast.market import symbols
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 _NUMBER = re.compile(r"[+-]?([0-9]{1,18}\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")

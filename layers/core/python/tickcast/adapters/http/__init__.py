@@ -1,0 +1,1 @@
+"""HTTP as API Gateway hands it on: queries in, responses out, the dashboard."""

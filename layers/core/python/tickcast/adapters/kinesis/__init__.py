@@ -1,0 +1,1 @@
+"""Kinesis: the records of an event, and the schemas of the batches in them."""

@@ -1,0 +1,1 @@
+"""S3: bronze, and the quarantine of what was refused."""

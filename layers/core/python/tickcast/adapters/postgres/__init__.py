@@ -1,0 +1,1 @@
+"""PostgreSQL: the connection, binary COPY, and the stores of history, scores and training rows."""

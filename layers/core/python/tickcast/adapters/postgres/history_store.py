@@ -1,0 +1,360 @@
+"""History in PostgreSQL: what `migrations/` made, read and written in blocks by binary COPY.
+
+Trades to add are most of what is written, and known not to be there: they are copied straight into their
+table, so the server handles each once. All else goes through temporary tables, from where statements compare
+it with what is there, casting what numpy has no type for. All but `add_days` and `expire` belongs into a
+transaction of the caller's that holds the `lock` of the days it touches, so what breaks off changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, LiteralString, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import psycopg
+from psycopg import sql
+
+from tickcast.adapters.postgres import binary_copy
+from tickcast.adapters.postgres.connection import Database
+from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES
+from tickcast.market.gaps import TOLERANCE_US, Gap
+from tickcast.market.trade_ledger import HELD, ORIGINS, Held
+from tickcast.model.dataset import DAY_US, HOUR_US, FeatureRows, OneSecondBars
+from tickcast.model.forecast import HORIZONS_S
+
+_AS_HELD = ("time_us", "first_id", "last_id", "price", "qty", "side", "trades")  # columns of the table too
+_AGGREGATE = ("aggregate_first_id", "aggregate_last_id", "aggregate_qty")
+_SAME_TRADE_US = HOUR_US  # whichever way a trade came, its times lie closer together, by far
+# Spelt out: `enum_range` would look into the catalogue for every row.
+_ORIGIN: LiteralString = (
+    "case origin when 0 then 'stream' when 1 then 'replay' when 2 then 'sim' when 3 then 'rest' end"
+    "::tickcast.origin"
+)
+_ORIGIN_INDEX: LiteralString = (
+    "case origin when 'stream' then 0 when 'replay' then 1 when 'sim' then 2 when 'rest' then 3 end"
+)
+
+# All fields as eight bytes each, one after the other, as one value: the client has no row to take apart.
+_PACKED: LiteralString = " || ".join(
+    f"int8send({expression})"
+    for expression in (
+        *("time_us", "first_id", "last_id", "price", "qty", "side"),
+        *(_ORIGIN_INDEX, "trades"),
+        *(f"coalesce(aggregate[{n}], {name})" for n, name in ((1, "first_id"), (2, "last_id"), (3, "qty"))),
+    )
+)
+
+_STAGING: LiteralString = """
+create temporary table if not exists staged_trades (time_us bigint, first_id bigint) on commit delete rows;
+create temporary table if not exists staged_bars (
+    end_us bigint, trade_count bigint, buy_qty bigint[], sell_qty bigint[], notional bigint[],
+    quote_count bigint, last_trade_id bigint, last_trade_price bigint, update_id bigint, bid_price bigint,
+    bid_qty bigint, ask_price bigint, ask_qty bigint, has_quotes boolean, origin smallint
+) on commit delete rows;
+create temporary table if not exists staged_rows (
+    end_us bigint, features real[], moves_bp real[], has_quotes boolean, origin smallint
+) on commit delete rows;
+"""
+# Sums come as limbs (tickcast.sums). The table's unit of `notional` is 1e-8 of the quote currency.
+_BUY_QTY: LiteralString = "buy_qty[1] + buy_qty[2] * 4294967296::numeric"
+_SELL_QTY: LiteralString = "sell_qty[1] + sell_qty[2] * 4294967296::numeric"
+_NOTIONAL: LiteralString = (
+    "(notional[1] + notional[2] * 4294967296::numeric + notional[3] * 18446744073709551616"
+    " + notional[4] * 79228162514264337593543950336) * 0.00000001"
+)
+# What differs is replaced and what is no longer there goes; rows that are as they were are left alone.
+_REMOVE_TRADES: LiteralString = """
+delete from tickcast.trades t using staged_trades s
+where t.symbol = %s and t.first_id = s.first_id and t.time_us = s.time_us"""
+_REMOVE_BARS: LiteralString = """
+delete from tickcast.bars_1s where symbol = %s and end_us >= %s and end_us < %s
+    and end_us not in (select end_us from staged_bars)"""
+_ADD_BARS: LiteralString = f"""
+insert into tickcast.bars_1s as old (
+    symbol, end_us, trade_count, buy_qty, sell_qty, notional, quote_count, last_trade_id, last_trade_price,
+    update_id, bid_price, bid_qty, ask_price, ask_qty, has_quotes, origin)
+select %s, end_us, trade_count, {_BUY_QTY}, {_SELL_QTY}, {_NOTIONAL}, quote_count, last_trade_id,
+    last_trade_price, update_id, bid_price, bid_qty, ask_price, ask_qty, has_quotes, {_ORIGIN}
+from staged_bars
+on conflict (symbol, end_us) do update set (
+    trade_count, buy_qty, sell_qty, notional, quote_count, last_trade_id, last_trade_price,
+    update_id, bid_price, bid_qty, ask_price, ask_qty, has_quotes, origin) = row (
+    excluded.trade_count, excluded.buy_qty, excluded.sell_qty, excluded.notional, excluded.quote_count,
+    excluded.last_trade_id, excluded.last_trade_price, excluded.update_id, excluded.bid_price,
+    excluded.bid_qty, excluded.ask_price, excluded.ask_qty, excluded.has_quotes, excluded.origin)
+where old is distinct from excluded"""
+_REMOVE_ROWS: LiteralString = """
+delete from tickcast.feature_rows where symbol = %s and end_us >= %s and end_us < %s
+    and end_us not in (select end_us from staged_rows)"""
+_ADD_ROWS: LiteralString = f"""
+insert into tickcast.feature_rows as old
+    (symbol, end_us, feature_set, has_quotes, origin, features, moves_bp)
+select %s, end_us, %s, has_quotes, {_ORIGIN}, features, moves_bp from staged_rows
+on conflict (symbol, end_us) do update set (feature_set, has_quotes, origin, features, moves_bp)
+    = row (excluded.feature_set, excluded.has_quotes, excluded.origin, excluded.features, excluded.moves_bp)
+where old is distinct from excluded"""
+
+
+class LoadedObject(NamedTuple):
+    """A row of the ledger. `origin` is an index of ORIGINS, None where the object could not be read."""
+
+    key: str
+    etag: str
+    symbol: str
+    trades: int
+    quotes: int
+    first_us: int | None = None
+    last_us: int | None = None
+    origin: int | None = None
+    reason: str = ""  # of the quarantine
+
+    @property
+    def status(self) -> str:
+        return "quarantined" if self.reason else "loaded"
+
+
+class HistoryStore:
+    """The history behind one connection, which is in autocommit."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self.connection = connection
+        self._days: set[int] = set()
+        connection.execute(_STAGING)
+        self._feature_set = self._registered_features()
+
+    def add_days(self, days_us: Iterable[int]) -> None:
+        """Make the partitions of `days_us` that are not there."""
+        for day_us in sorted(set(days_us) - self._days):
+            self.connection.execute("select tickcast.add_day(%s)", (day_us,))
+            self._days.add(day_us)
+
+    def expire(self, before_us: int) -> int:
+        """Forget whole days before `before_us`; returns how many partitions went.
+
+        Raises ValueError where that is no time, or leaves less than a day by the server's clock: then a
+        setting or the caller's clock is wrong, and nothing is deleted.
+        """
+        day_us = before_us // DAY_US * DAY_US
+        (now_us,) = self._one("select floor(extract(epoch from clock_timestamp()) * 1000000)::bigint")
+        if not 0 <= day_us <= now_us - DAY_US:
+            raise ValueError(f"days before {day_us} µs are not deleted: the server's clock says {now_us} µs")
+        self._days.clear()
+        (count,) = self._one("select tickcast.drop_days_before(%s)", day_us)
+        if count:
+            self.connection.execute("delete from tickcast.loaded_objects where last_us < %s", (day_us,))
+            self.connection.execute("delete from tickcast.stale_hours where hour_us < %s", (day_us,))
+        return int(count)
+
+    def lock(self, symbol: str, days_us: Iterable[int]) -> None:
+        """Wait until no other transaction holds a day of `symbol`; nor will, until this one ends."""
+        for day_us in sorted(set(days_us)):  # in one order everywhere, or two could wait for each other
+            name = f"tickcast:{symbol}:{day_us}"
+            self.connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", (name,))
+
+    def known_objects(self, keys: Sequence[str]) -> dict[str, str]:
+        """The ETags of those of `keys` that are in the ledger, loaded or quarantined."""
+        query = "select key, etag from tickcast.loaded_objects where key = any(%s)"
+        return dict(self.connection.execute(query, (list(keys),)).fetchall())
+
+    def note(self, entry: LoadedObject, stale_hours: Iterable[int]) -> None:
+        """Put an object into the ledger, and which hours' rows do not show it yet."""
+        self.connection.execute(
+            f"""
+            insert into tickcast.loaded_objects
+                (key, etag, symbol, status, reason, trades, quotes, first_us, last_us, origin)
+            values (%s, %s, %s, %s, %s, %s, %s, %s, %s, {_ORIGIN.replace("origin", "%s::smallint", 1)})
+            on conflict (key) do update set (etag, status, reason, trades, quotes, first_us, last_us, origin,
+                loaded_at) = row (excluded.etag, excluded.status, excluded.reason, excluded.trades,
+                excluded.quotes, excluded.first_us, excluded.last_us, excluded.origin, now())""",
+            (entry.key, entry.etag, entry.symbol, entry.status, entry.reason)
+            + (entry.trades, entry.quotes, entry.first_us, entry.last_us, entry.origin),
+        )
+        self.connection.execute(
+            "insert into tickcast.stale_hours select %s, unnest(%s::bigint[]) on conflict do nothing",
+            (entry.symbol, list(stale_hours)),
+        )
+
+    def objects_with_quotes(self, symbol: str, from_us: int, to_us: int) -> list[LoadedObject]:
+        """The loaded objects with quotes whose ticks reach into [from_us, to_us), by key."""
+        rows = self.connection.execute(
+            f"""
+            select key, etag, symbol, trades, quotes, first_us, last_us, {_ORIGIN_INDEX}
+            from tickcast.loaded_objects
+            where symbol = %s and status = 'loaded' and quotes > 0 and last_us >= %s and first_us < %s
+            order by key""",
+            (symbol, from_us, to_us),
+        )
+        return [LoadedObject(*row) for row in rows]
+
+    def trades_by_id(self, symbol: str, first_id: int, last_id: int, from_us: int, to_us: int) -> Held:
+        """The rows that hold trades of a range of ids; of aggregates that reach into it, all their trades.
+
+        They happened about between two instants: only an hour around those is looked at.
+        """
+        times_us = (from_us - _SAME_TRADE_US, to_us + _SAME_TRADE_US)
+        where: LiteralString = (
+            "symbol = %s and time_us between %s and %s and first_id <= %s and last_id >= %s"
+        )
+        row = self._one(
+            "select min(coalesce(aggregate[1], first_id)), max(coalesce(aggregate[2], last_id)) "
+            f"from tickcast.trades where {where}",
+            *(symbol, *times_us, last_id, first_id),
+        )
+        if row[0] is None:
+            return np.empty(0, HELD)
+        return self._held(where, symbol, *times_us, max(last_id, row[1]), min(first_id, row[0]))
+
+    def trades_by_time(self, symbol: str, from_us: int, to_us: int) -> Held:
+        """The trades held of [from_us, to_us)."""
+        return self._held("symbol = %s and time_us >= %s and time_us < %s", symbol, from_us, to_us)
+
+    def replace_trades(self, symbol: str, remove: Held, add: Held) -> None:
+        """Remove rows that are held and add rows that are not."""
+        if len(remove):
+            self._stage("staged_trades", {name: remove[name] for name in ("time_us", "first_id")})
+            self.connection.execute(_REMOVE_TRADES, (symbol,))
+        # A COPY for each origin, so that its label has one length; and one apart for what single trades left
+        # of aggregates: only these rows say what the aggregate was, where all others have a null.
+        is_cut = add["trades"] < add["aggregate_last_id"] - add["aggregate_first_id"] + 1
+        groups = 2 * add["origin"] + is_cut
+        for group in np.unique(groups).tolist():
+            at = np.flatnonzero(groups == group)
+            columns = {name: add[name][at] for name in _AS_HELD}
+            columns["symbol"] = np.full(len(at), symbol.encode())
+            columns["origin"] = np.full(len(at), ORIGINS[group // 2].encode())
+            if group % 2:
+                columns["aggregate"] = np.stack([add[name][at] for name in _AGGREGATE], axis=1)
+            self._copy("tickcast.trades", columns)
+
+    def stale_hours(self, symbol: str, from_us: int, to_us: int) -> list[int]:
+        """The hours in [from_us, to_us) whose rows do not show all that was loaded, in order."""
+        rows = self.connection.execute(
+            "select hour_us from tickcast.stale_hours where symbol = %s and hour_us >= %s and hour_us < %s "
+            "order by hour_us",
+            (symbol, from_us, to_us),
+        )
+        return [hour_us for (hour_us,) in rows]
+
+    def freshen(self, symbol: str, hour_us: int) -> bool:
+        """Take an hour off the stale ones; False if somebody did before."""
+        statement = "delete from tickcast.stale_hours where symbol = %s and hour_us = %s"
+        return self.connection.execute(statement, (symbol, hour_us)).rowcount > 0
+
+    def replace_hour(
+        self,
+        symbol: str,
+        hour_us: int,
+        bars: OneSecondBars,
+        bar_origins: npt.NDArray[Any],
+        rows: FeatureRows,
+        row_origins: npt.NDArray[Any],
+    ) -> None:
+        """Make the bars and feature rows of an hour these."""
+        hour = (symbol, hour_us, hour_us + HOUR_US)
+        columns = {**bars.columns, "has_quotes": bars.has_quotes, "origin": bar_origins.astype(np.int16)}
+        self._stage("staged_bars", columns)
+        self.connection.execute(_REMOVE_BARS, hour)
+        self.connection.execute(_ADD_BARS, (symbol,))
+        columns = {**rows._asdict(), "origin": row_origins.astype(np.int16)}
+        self._stage("staged_rows", columns)
+        self.connection.execute(_REMOVE_ROWS, hour)
+        self.connection.execute(_ADD_ROWS, (symbol, self._feature_set))
+
+    def mark(self, symbol: str, gap: Gap, status: str, touched_ms: tuple[int, int]) -> None:
+        """Note what became of missing trades: `repaired` or `withheld`; what was noted within them goes.
+
+        Notes of another time stay: the exchange has since restarted its ids. Only one of exactly the same
+        ids gives way, for the table has room for one.
+        """
+        self.connection.execute(
+            "delete from tickcast.gaps_repaired where symbol = %s and first_id >= %s and last_id <= %s "
+            "and ((from_us <= %s and to_us >= %s) or (first_id = %s and last_id = %s))",
+            (
+                *(symbol, gap.first_id, gap.last_id),
+                *(gap.to_us + TOLERANCE_US, gap.from_us - TOLERANCE_US),
+                *(gap.first_id, gap.last_id),
+            ),
+        )
+        self.connection.execute(
+            "insert into tickcast.gaps_repaired values (%s, %s, %s, %s, %s, %s, %s, %s)",
+            (symbol, gap.first_id, gap.last_id, status, gap.from_us, gap.to_us, *touched_ms),
+        )
+
+    def marked(self, symbol: str, count: int) -> list[tuple[int, int, int, int, str]]:
+        """The `count` ranges of ids marked last, of those marked at once the newest: `first_id, last_id,
+        from_us, to_us` and the status, by id.
+
+        Not those of the highest ids, which may be of a series that the exchange has since restarted.
+        """
+        rows = self.connection.execute(
+            "select first_id, last_id, from_us, to_us, status from tickcast.gaps_repaired "
+            "where symbol = %s order by marked_at desc, to_us desc, first_id desc limit %s",
+            (symbol, count),
+        )
+        return sorted(rows)
+
+    def _stage(self, table: LiteralString, columns: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Make `columns`, by their names there, what a temporary table holds."""
+        self.connection.execute(f"truncate {table}")
+        self._copy(table, columns)
+
+    def _copy(self, table: LiteralString, columns: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Add rows to a table: `columns`, by their names there; its other columns become null."""
+        names = sql.SQL(", ").join(map(sql.Identifier, columns))
+        statement = sql.SQL("copy {} ({}) from stdin (format binary)").format(sql.SQL(table), names)
+        with self.connection.cursor().copy(statement) as copy:
+            for piece in binary_copy.encode(list(columns.values())):
+                copy.write(piece)
+
+    def _held(self, where: LiteralString, *parameters: Any) -> Held:
+        query: LiteralString = f"select string_agg({_PACKED}, '') from tickcast.trades where {where}"
+        (packed,) = self._one(query, *parameters)
+        fields = np.frombuffer(packed or b"", ">i8").reshape(-1, len(HELD.names or ()))
+        rows = np.empty(len(fields), HELD)
+        for at, name in enumerate(HELD.names or ()):
+            rows[name] = fields[:, at]
+        return rows
+
+    def _registered_features(self) -> int:
+        key = (FEATURE_HASH, list(HORIZONS_S))
+        self.connection.execute(
+            "insert into tickcast.feature_sets (feature_hash, horizons_s, features) values (%s, %s, %s) "
+            "on conflict do nothing",
+            (*key, list(FEATURE_NAMES)),
+        )
+        query: LiteralString = (
+            "select feature_set from tickcast.feature_sets where feature_hash = %s "
+            "and horizons_s = %s::integer[]"
+        )
+        return int(self._one(query, *key)[0])
+
+    def _one(self, query: LiteralString, *parameters: Any) -> tuple[Any, ...]:
+        row = self.connection.execute(query, parameters, binary=True).fetchone()
+        assert row is not None
+        return tuple(row)
+
+
+class OpenStore:
+    """The history of a database, over its one connection: a new one where that broke."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._store: HistoryStore | None = None
+
+    def __call__(self) -> HistoryStore:
+        connection = self._database.connection()
+        if self._store is None or self._store.connection is not connection:
+            self._store = HistoryStore(connection)
+        return self._store
+
+
+def day_of(time_us: int) -> int:
+    """The beginning of the day of `time_us`, µs."""
+    return time_us // DAY_US * DAY_US
+
+
+def days_between(first_us: int, last_us: int) -> range:
+    """The days, by their beginnings, from that of one instant to that of another."""
+    return range(day_of(first_us), last_us + 1, DAY_US)

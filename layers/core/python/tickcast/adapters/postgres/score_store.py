@@ -1,0 +1,240 @@
+"""Outcomes and their scores in PostgreSQL: what `migrations/` made of them, read and written.
+
+Tallies are made anew, from the table of outcomes, for every minute that got one: so they are a function of
+what is held, whatever broke off before. What adds up instead (the counts of features) moves in one
+transaction with how far the hot store was drained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
+from typing import Any, LiteralString
+
+import numpy as np
+import psycopg
+from psycopg.types.json import Jsonb
+
+from tickcast.adapters import json_text
+from tickcast.evaluation.drift import BINS as FEATURE_BINS
+from tickcast.evaluation.drift import Counts, Watch
+from tickcast.evaluation.gate import Shadow
+from tickcast.evaluation.live_scores import BINS, HOUR_US, MINUTE_US, SUMS, TALLY, Tallies
+from tickcast.model.forecast import HORIZONS_S
+from tickcast.serving.outcomes import RESOLVED, Outcome
+
+BEGINNING = "0-0"  # before the first entry of any stream
+SHADOW_ROWS = 400_000  # half a day of two markets: some 100 MB
+
+# Columns that are called as in the outcome, and all of them as the table has them.
+_SAME = (
+    *("symbol", "horizon_s", "basis_price", "outcome_price", "served_price", "move_bp", "expected_move_bp"),
+    *("scale_bp", "lower", "upper", "confidence", "p_flat", "imbalance", "abstains", "latency_ms"),
+)
+_COLUMNS = (
+    *("symbol", "target_us", "horizon_s", "predicted_us", "source", "reason", "model_id", "why"),
+    *("basis_price", "outcome_price", "served_price", "move_bp", "expected_move_bp", "scale_bp"),
+    *("lower", "upper", "confidence", "p_flat", "imbalance", "abstains", "is_inside", "is_right"),
+    *("latency_ms", "challenger_id", "challenger_move_bp"),
+)
+_ADD: LiteralString = (
+    "insert into tickcast.outcomes values (" + ", ".join(f"%({name})s" for name in _COLUMNS) + ") "
+    "on conflict do nothing"
+)
+_TOLD: LiteralString = "filter (where expected_move_bp is not null)"
+_SERVED: LiteralString = "filter (where expected_move_bp is not null and served_price is not null)"
+# As `live_scores.SUMS` has them, in that order. Where no price is known there is no move either, and
+# sums pass over it.
+_TALLY: LiteralString = f"""
+insert into tickcast.tallies
+select symbol, target_us / {MINUTE_US} * {MINUTE_US}, horizon_s, model_id, source = 'model', abstains, why,
+    least(greatest(width_bucket(confidence, 0.5, 1.0, {BINS}) - 1, 0), {BINS - 1}),
+    min(target_us), max(target_us), count(*),
+    count(is_right), count(*) filter (where is_right),
+    coalesce(sum(confidence) filter (where is_right is not null), 0), count(*) filter (where is_inside),
+    coalesce(sum((move_bp - expected_move_bp) ^ 2), 0), coalesce(sum(move_bp ^ 2) {_TOLD}, 0),
+    coalesce(sum(imbalance ^ 2) filter (where move_bp is not null and expected_move_bp is not null), 0),
+    coalesce(sum(imbalance * move_bp) {_TOLD}, 0),
+    coalesce(sum((move_bp - expected_move_bp) ^ 2) {_SERVED}, 0),
+    coalesce(sum((move_bp - (served_price / basis_price - 1) * 1e4) ^ 2) {_SERVED}, 0)
+from tickcast.outcomes
+where symbol = %(symbol)s and target_us >= %(from_us)s and target_us < %(to_us)s
+group by 1, 2, 3, 4, 5, 6, 7, 8"""
+_READ: LiteralString = (
+    "select minute_us / %(block_us)s, horizon_s, is_model, abstains, why, bin, sum(count)::float8, "
+    + ", ".join(f"sum({name})::float8" for name in SUMS)
+    + """
+from tickcast.tallies
+where symbol = %(symbol)s and minute_us >= %(from_us)s and minute_us < %(to_us)s
+    and (%(model_id)s::text is null or model_id = %(model_id)s)
+group by 1, 2, 3, 4, 5, 6
+order by 1"""
+)
+
+
+class ScoreStore:
+    """The scores behind one connection, which is in autocommit."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self.connection = connection
+
+    def lock(self, symbol: str) -> None:
+        """Wait until nobody else scores `symbol`; nor will anybody, until this transaction ends."""
+        self.connection.execute(
+            "select pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"tickcast:score:{symbol}",)
+        )
+
+    def drained(self, symbol: str) -> tuple[str, str]:
+        """The ids of the newest entries taken in, of outcomes and of predictions."""
+        query: LiteralString = "select outcome, prediction from tickcast.drained where symbol = %s"
+        row = self.connection.execute(query, (symbol,)).fetchone()
+        return (row[0], row[1]) if row else (BEGINNING, BEGINNING)
+
+    def set_drained(self, symbol: str, outcome: str, prediction: str) -> None:
+        self.connection.execute(
+            "insert into tickcast.drained values (%s, %s, %s) on conflict (symbol) do update "
+            "set outcome = excluded.outcome, prediction = excluded.prediction",
+            (symbol, outcome, prediction),
+        )
+
+    def add_days(self, days_us: Iterable[int]) -> None:
+        """Make the partitions of the days that are not there."""
+        for day_us in sorted(days_us):
+            self.connection.execute("select tickcast.add_day(%s)", (day_us,))
+
+    def add_outcomes(self, symbol: str, rows: Sequence[dict[str, Any]]) -> None:
+        """Hold outcomes of `symbol`, as `row_of` makes them, each once, and tally their minutes."""
+        if not rows:
+            return
+        with self.connection.cursor() as cursor:
+            cursor.executemany(_ADD, rows)
+        minutes = [row["target_us"] // MINUTE_US * MINUTE_US for row in rows]
+        span = {"symbol": symbol, "from_us": min(minutes), "to_us": max(minutes) + MINUTE_US}
+        self.connection.execute(
+            "delete from tickcast.tallies "
+            "where symbol = %(symbol)s and minute_us >= %(from_us)s and minute_us < %(to_us)s",
+            span,
+        )
+        self.connection.execute(_TALLY, span)
+
+    def tallies(
+        self, symbol: str, from_us: int, to_us: int, block_us: int, model_id: str | None = None
+    ) -> Tallies:
+        """The tallies of the minutes that begin in [from_us, to_us), by blocks; of one model, if it is
+        named."""
+        parameters = {
+            "symbol": symbol,
+            "from_us": from_us,
+            "to_us": to_us,
+            "block_us": block_us,
+            "model_id": model_id,
+        }
+        return np.array(self.connection.execute(_READ, parameters).fetchall(), TALLY)
+
+    def extent(self, symbol: str) -> tuple[int, int] | None:
+        """The first and the last target that are held of `symbol`; None where there is none."""
+        query: LiteralString = """
+            select min(first_us), max(last_us) from tickcast.tallies
+            where symbol = %(symbol)s and minute_us in (
+                (select min(minute_us) from tickcast.tallies where symbol = %(symbol)s),
+                (select max(minute_us) from tickcast.tallies where symbol = %(symbol)s))"""
+        row = self.connection.execute(query, {"symbol": symbol}).fetchone()
+        return (row[0], row[1]) if row and row[0] is not None else None
+
+    def count_features(self, symbol: str, model_id: str, hour_us: int, counts: Counts) -> None:
+        """Add what rows of an hour fell into."""
+        self.connection.execute(
+            """
+            insert into tickcast.feature_counts as old values (%s, %s, %s, %s)
+            on conflict (symbol, hour_us, model_id) do update set counts = (
+                select array_agg(a + b order by n)
+                from unnest(old.counts, excluded.counts) with ordinality as pair (a, b, n))""",
+            (symbol, hour_us, model_id, counts.ravel().tolist()),
+        )
+
+    def feature_counts(self, symbol: str, model_id: str, from_us: int, features: int) -> Counts:
+        """The counts of the hours since that of `from_us`, added up; (features, bins)."""
+        query: LiteralString = (
+            "select counts from tickcast.feature_counts where symbol = %s and model_id = %s and hour_us >= %s"
+        )
+        hour_us = from_us // HOUR_US * HOUR_US
+        found = self.connection.execute(query, (symbol, model_id, hour_us)).fetchall()
+        total = np.zeros((features, FEATURE_BINS), np.int64)
+        for (counts,) in found:
+            total += np.reshape(counts, total.shape)
+        return total
+
+    def watches(self) -> dict[str, Watch]:
+        """What is remembered of drift, by symbol."""
+        found = self.connection.execute("select symbol, watch from tickcast.drift_watches").fetchall()
+        return {symbol: Watch(**watch | {"reasons": tuple(watch["reasons"])}) for symbol, watch in found}
+
+    def set_watches(self, watches: Mapping[str, Watch]) -> None:
+        for symbol, watch in watches.items():
+            self.connection.execute(
+                "insert into tickcast.drift_watches values (%s, %s) "
+                "on conflict (symbol) do update set watch = excluded.watch",
+                (symbol, Jsonb(watch.as_dict(), dumps=json_text.strict)),
+            )
+
+    def last_training(self) -> tuple[int, list[str]] | None:
+        """When drift asked for a training last, and why; None if it never did."""
+        query: LiteralString = (
+            "select asked_us, reasons from tickcast.drift_trainings order by asked_us desc limit 1"
+        )
+        row = self.connection.execute(query).fetchone()
+        return (row[0], list(row[1])) if row else None
+
+    def ask_for_training(self, asked_us: int, reasons: Sequence[str]) -> None:
+        self.connection.execute(
+            "insert into tickcast.drift_trainings values (%s, %s)", (asked_us, list(reasons))
+        )
+
+
+def in_shadow(connection: psycopg.Connection[Any], champion_id: str, challenger_id: str) -> Shadow | None:
+    """What both models said of the same newest instants, with what came; None where there is nothing of the
+    kind."""
+    query: LiteralString = """
+        select symbol, predicted_us, horizon_s, move_bp, challenger_move_bp, expected_move_bp
+        from tickcast.outcomes
+        where challenger_id = %s and model_id = %s and source = 'model'
+            and move_bp is not null and challenger_move_bp is not null
+        order by predicted_us desc limit %s"""
+    parameters = (challenger_id, champion_id, SHADOW_ROWS)
+    rows: dict[tuple[str, int], Any] = {}
+    for symbol, predicted_us, horizon_s, *moves in connection.execute(query, parameters):
+        row = rows.setdefault((symbol, predicted_us), np.full((3, len(HORIZONS_S)), np.nan))
+        if horizon_s in HORIZONS_S:
+            row[:, HORIZONS_S.index(horizon_s)] = moves
+    if not rows:
+        return None
+    moves_bp, challenger_bp, champion_bp = np.stack(list(rows.values()), axis=1)
+    return Shadow(np.array([at for _, at in rows], np.int64), moves_bp, challenger_bp, champion_bp)
+
+
+def row_of(outcome: Outcome) -> dict[str, Any]:
+    """An outcome as the table has it. Raises KeyError, TypeError or ValueError where it has less than
+    that."""
+    challenger = outcome["challenger"] or {}
+    row = {name: outcome[name] for name in _SAME}
+    figures = {name: value for name, value in row.items() if name not in ("symbol", "abstains")}
+    if wrong := [name for name, value in figures.items() if value is not None and not _is_figure(value)]:
+        raise ValueError(f"{', '.join(wrong)}: no finite number")
+    if outcome["status"] == RESOLVED and None in (row["outcome_price"], row["move_bp"]):
+        raise ValueError("resolved, and without outcome_price or move_bp")
+    return row | {
+        "target_us": outcome["target_time"] * 1000,
+        "predicted_us": outcome["timestamp"] * 1000,
+        "source": outcome["source"],
+        "reason": outcome["reason"] or "",
+        "model_id": outcome["model_id"] or "",
+        "why": "" if outcome["status"] == RESOLVED else outcome["why"],
+        "is_inside": outcome["inside"],
+        "is_right": outcome["right"],
+        "challenger_id": challenger.get("model_id"),
+        "challenger_move_bp": challenger.get("expected_move_bp"),
+    }
+
+
+def _is_figure(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)

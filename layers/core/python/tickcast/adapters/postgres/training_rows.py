@@ -1,0 +1,187 @@
+"""Rows to learn from, and to be judged on, out of PostgreSQL: by a server-side cursor, in bounded memory.
+
+How many rows there are is counted first. Where a kind of row (with quotes, without) is more than its share
+of the cap, it is thinned evenly by time: every k-th step of the clock is read, for neighbours say nearly the
+same. What is still beyond the cap, as on a coarser grid than that of bars, is the oldest, and left out: rows
+are read newest first. So memory depends on the caps alone, however long the history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, LiteralString, NamedTuple
+
+import numpy as np
+import psycopg
+
+from tickcast.features.bars import BAR_US, SECOND_US
+from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES, Floats
+from tickcast.model.forecast import HORIZONS_S
+from tickcast.model.training import Rows
+
+QUOTED_ROWS = 120_000  # of all markets together: some 30 MB, and as much again for their masked twins
+UNQUOTED_ROWS = 40_000
+JUDGED_ROWS = 120_000
+SIMULATED = "sim"
+_REAL = ("stream", "replay")  # REST is neither: a simulated exchange has one too
+FETCHED_ROWS = 5_000  # at once: about a megabyte
+
+# A one-dimensional array as PostgreSQL sends it: five words of head, then each value behind its length.
+_HEAD = ("head", ">i4", (5,))
+_VALUE = np.dtype([("length", ">i4"), ("value", ">f4")])
+_FEATURES = np.dtype([_HEAD, ("of", _VALUE, (len(FEATURE_NAMES),))])
+_MOVES = np.dtype([_HEAD, ("of", _VALUE, (len(HORIZONS_S),))])
+
+_OF_THIS_CODE: LiteralString = (
+    "feature_set = (select feature_set from tickcast.feature_sets "
+    "where feature_hash = %(feature_hash)s and horizons_s = %(horizons_s)s::integer[])"
+)
+_COUNT: LiteralString = f"""
+select symbol, has_quotes, origin::text, count(*), min(end_us), max(end_us)
+from tickcast.feature_rows
+where (%(symbols)s::text[] is null or symbol = any(%(symbols)s)) and end_us >= %(from_us)s and {_OF_THIS_CODE}
+group by 1, 2, 3 order by 1, 2, 3"""
+_READ: LiteralString = f"""
+select end_us, array_send(features), array_send(moves_bp)
+from tickcast.feature_rows
+where symbol = %(symbol)s and end_us >= %(from_us)s and {_OF_THIS_CODE}
+    and origin::text = any(%(origins)s)
+    and end_us %% case when has_quotes then %(quoted_step_us)s else %(step_us)s end = 0
+order by end_us desc limit %(most)s"""
+# The last trade's price is known to history at whole seconds only.
+_JUDGE: LiteralString = f"""
+select r.end_us, array_send(r.features), array_send(r.moves_bp),
+    coalesce(case when b.has_quotes and b.last_trade_price > 0
+        then (2 * b.last_trade_price::float8 / (b.bid_price::numeric + b.ask_price)::float8 - 1) * 1e4 end,
+        'NaN'::float8)
+from tickcast.feature_rows r left join tickcast.bars_1s b using (symbol, end_us)
+where symbol = %(symbol)s and end_us >= %(from_us)s and {_OF_THIS_CODE}
+    and r.origin::text = any(%(origins)s) and r.has_quotes and end_us %% %(step_us)s = 0
+order by end_us desc limit %(most)s"""
+
+
+class Held(NamedTuple):
+    """How many rows of a market the history holds, of one kind and origin, and between which instants."""
+
+    symbol: str
+    has_quotes: bool
+    origin: str
+    rows: int
+    first_us: int
+    last_us: int
+
+
+class Judged(NamedTuple):
+    """Rows with quotes of one market, and where the last trade was (N,), bp from the mid, or
+    NaN where that is not known."""
+
+    symbol: str
+    rows: Rows
+    last_trade_bp: Floats
+
+
+def held(connection: psycopg.Connection[Any], symbols: Sequence[str] | None, from_us: int) -> list[Held]:
+    """What history holds of `symbols`, or of all, since `from_us`, of this code's features. Where anything is
+    of a real market, or a recording of one, what was simulated is left out: under the same name it is
+    another."""
+    parameters = _this_code() | {"symbols": symbols and list(symbols), "from_us": from_us}
+    found = [Held(*row) for row in connection.execute(_COUNT, parameters)]
+    is_real = any(each.origin in _REAL for each in found)
+    return [each for each in found if not (is_real and each.origin == SIMULATED)]
+
+
+def learning_rows(
+    connection: psycopg.Connection[Any],
+    found: Sequence[Held],
+    from_us: int,
+    quoted_rows: int = QUOTED_ROWS,
+    unquoted_rows: int = UNQUOTED_ROWS,
+) -> dict[str, Rows]:
+    """By symbol, in the order of time, rows since `from_us` of what was `found`: at most `quoted_rows` with
+    quotes and `unquoted_rows` without, each market its equal share of them."""
+    markets = {}
+    symbols = sorted({each.symbol for each in found})
+    for symbol in symbols:
+        shares = quoted_rows // len(symbols), unquoted_rows // len(symbols)
+        with_quotes, without = (
+            sum(each.rows for each in found if each.symbol == symbol and each.has_quotes is kind)
+            for kind in (True, False)
+        )
+        parameters = {
+            "symbol": symbol,
+            "from_us": from_us,
+            "quoted_step_us": _step_us(with_quotes, shares[0], BAR_US),
+            "step_us": _step_us(without, shares[1], SECOND_US if without else BAR_US),
+            "most": min(with_quotes, shares[0]) + min(without, shares[1]),
+            "origins": sorted({each.origin for each in found}),
+        }
+        with _blocks(connection, _READ, parameters) as blocks:
+            parts = [_rows(block) for block in blocks]
+        markets[symbol] = _in_order(parts)
+    return markets
+
+
+def judged_rows(
+    connection: psycopg.Connection[Any],
+    found: Sequence[Held],
+    from_us: int,
+    most: int = JUDGED_ROWS,
+) -> list[Judged]:
+    """The rows with quotes since `from_us` of what was `found`, at most `most`, all markets on one grid."""
+    quoted = {each.symbol for each in found if each.has_quotes}
+    if not quoted:
+        return []
+    share = most // len(quoted)
+    counts = [sum(h.rows for h in found if h.symbol == s and h.has_quotes) for s in quoted]
+    step_us = _step_us(max(counts), share, BAR_US)
+    judged = []
+    for symbol in sorted(quoted):
+        parameters = {
+            "symbol": symbol,
+            "from_us": from_us,
+            "step_us": step_us,
+            "most": share,
+            "origins": sorted({each.origin for each in found}),
+        }
+        with _blocks(connection, _JUDGE, parameters) as blocks:
+            parts, last = [], [np.empty(0)]
+            for block in blocks:
+                parts.append(_rows(block))
+                last.append(np.array([row[3] for row in block], float))
+        rows = _in_order(parts)
+        judged.append(Judged(symbol, rows, np.concatenate(last)[::-1]))
+    return judged
+
+
+@contextmanager
+def _blocks(
+    connection: psycopg.Connection[Any], query: LiteralString, parameters: dict[str, Any]
+) -> Iterator[Iterator[list[Any]]]:
+    """The answers of a query, `FETCHED_ROWS` at a time."""
+    with connection.transaction(), connection.cursor("rows", binary=True) as cursor:
+        cursor.execute(query, _this_code() | parameters)
+        yield iter(lambda: cursor.fetchmany(FETCHED_ROWS), [])
+
+
+def _rows(block: list[Any]) -> Rows:
+    features, moves_bp = (
+        np.frombuffer(b"".join(row[at] for row in block), kind)["of"]["value"].astype(float)
+        for at, kind in ((1, _FEATURES), (2, _MOVES))
+    )
+    return Rows(np.array([row[0] for row in block], np.int64), features, moves_bp)
+
+
+def _in_order(parts: list[Rows]) -> Rows:
+    """Blocks that were read newest first, as one, oldest first."""
+    none = Rows(np.empty(0, np.int64), np.empty((0, len(FEATURE_NAMES))), np.empty((0, len(HORIZONS_S))))
+    return Rows(*(np.concatenate(columns)[::-1] for columns in zip(none, *parts, strict=True)))
+
+
+def _step_us(rows: int, most: int, grid_us: int) -> int:
+    """The step of the clock on which about `most` of `rows` on a grid are left."""
+    return grid_us * max(1, -(-rows // max(most, 1)))
+
+
+def _this_code() -> dict[str, Any]:
+    return {"feature_hash": FEATURE_HASH, "horizons_s": list(HORIZONS_S)}

@@ -1,0 +1,397 @@
+"""The hot state in Redis: one round trip to read it, one atomic, fenced write per symbol and batch.
+
+What may go wrong with the store, and what follows:
+
+- A state is lost, damaged or of another version: it is recalled (`tickcast.serving.state`), and said.
+- The store went back in time, as after a failover to a replica that was behind: `StoreWentBack`, so that the
+  batch is tried again, on what the store has now. Another invocation that is ahead is no such case: where it
+  wrote a part of the batch, that is `Overtaken`.
+- The store is full: `StoreFull`. Nothing is evicted (`noeviction`) and nothing half-written: a script is
+  refused at its first write.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import redis
+
+from tickcast.adapters import json_text
+from tickcast.model.forecast import HORIZONS_S
+from tickcast.serving.state import (
+    WRITES_LOST,
+    StateError,
+    SymbolState,
+    decode_state,
+    encode_state,
+    note_loss,
+    recalled_state,
+    salvage,
+)
+
+PREDICTIONS_KEPT = 3600  # an hour of them, at one a second
+OUTCOMES_KEPT = 4 * PREDICTIONS_KEPT  # one for each horizon
+STATE_TTL_S = 24 * 3600  # of the streams as well: a symbol that is no longer served leaves nothing behind
+HEARTBEAT_TTL_S = 24 * 3600
+GAPS_TTL_S = 24 * 3600
+# Receipts that a lost state is recalled from: those that wait for outcomes, and far enough back for one with
+# calibrators, which those made while warming up lack.
+_RECALLED = max(HORIZONS_S) + 20
+
+# Writes everything of a batch or nothing: only if the state's sequence is still the one that was read, which
+# it answers with (the new one once it is written). Of two invocations at once for one symbol the slower finds
+# it moved on, and writes nothing. A script sent again because its answer was lost finds its own sequence, and
+# is done. Entries of streams are named by their instant: one that is there already, from before a state was
+# lost, stays as it was written. The state comes last: where anything before it failed, the batch is not done.
+# A key that holds something of another type was damaged from outside: it gives way.
+_COMMIT = """
+local function clear_unless(kind, key)
+  local found = redis.call('TYPE', key).ok
+  if found ~= kind and found ~= 'none' then redis.call('DEL', key) end
+end
+clear_unless('hash', KEYS[1])
+local sequence = redis.call('HGET', KEYS[1], 'sequence')
+if not sequence or not sequence:find('^%d+$') then sequence = '0' end
+if sequence == ARGV[2] or sequence ~= ARGV[1] then return sequence end
+local writes = cjson.decode(ARGV[5])
+for _, w in ipairs(writes.add) do
+  clear_unless('stream', w[1])
+  local added = redis.pcall('XADD', w[1], 'MAXLEN', '~', w[2], w[3], 'json', w[4])
+  if type(added) == 'table' and added.err and not added.err:find('equal or smaller', 1, true) then
+    return added
+  end
+  redis.call('EXPIRE', w[1], ARGV[4])
+end
+for _, w in ipairs(writes.set) do redis.call('SET', w[1], w[2], 'EX', w[3]) end
+redis.call('HSET', KEYS[1], 'sequence', ARGV[2], 'ring', ARGV[3])
+redis.call('EXPIRE', KEYS[1], ARGV[4])
+return ARGV[2]
+"""
+_COMMIT_SHA = hashlib.sha1(_COMMIT.encode(), usedforsecurity=False).hexdigest()  # as Redis names scripts
+
+
+class StoreWentBack(redis.RedisError):
+    """The store has states from before what was written to it, or lost some; the message names the symbols.
+    Who tries again starts from what it has now."""
+
+
+class Overtaken(redis.RedisError):
+    """Another invocation wrote a part of what this one holds; the message names the symbols. Who tries again
+    finds that part applied, and writes the rest."""
+
+
+class StoreFull(redis.exceptions.OutOfMemoryError):
+    """The store has no room, and wrote nothing of the symbols that the message names."""
+
+
+@dataclass
+class Writes:
+    """What a batch writes beside the state: `put` for keys with a life, `append` for capped streams, whose
+    entries bear the id (its first part an instant in ms) by which they are found again. Each method raises
+    ValueError on a number that JSON does not have: NaN and infinity are never written."""
+
+    put: list[tuple[str, str, int]] = field(default_factory=list)
+    append: list[tuple[str, int, str, str]] = field(default_factory=list)
+
+    def features(self, record: dict[str, Any], ttl_s: int) -> None:
+        text, symbol = json_text.text(record), record["symbol"]
+        self.put.append((f"features:{symbol}:{record['timestamp']}", text, ttl_s))
+        self.put.append((f"features:{symbol}:latest", text, STATE_TTL_S))
+
+    def prediction(self, record: dict[str, Any]) -> None:
+        text, symbol = json_text.text(record), record["symbol"]
+        self.put.append((f"prediction:{symbol}:latest", text, STATE_TTL_S))
+        self.append.append((f"predictions:{symbol}", PREDICTIONS_KEPT, f"{record['timestamp']}-0", text))
+
+    def outcome(self, record: dict[str, Any]) -> None:
+        entry = f"{record['target_time']}-{record['horizon_s']}"
+        self.append.append((f"outcomes:{record['symbol']}", OUTCOMES_KEPT, entry, json_text.text(record)))
+
+    def heartbeat(self, service: str, record: dict[str, Any]) -> None:
+        self.put.append((f"heartbeat:{service}", json_text.text(record), HEARTBEAT_TTL_S))
+
+    def gaps(self, symbol: str, record: dict[str, Any]) -> None:
+        self.put.append((f"gaps:{symbol}", json_text.text(record), GAPS_TTL_S))
+
+    def add(self, more: Writes) -> None:
+        """Write what `more` writes, behind what is here."""
+        self.put += more.put
+        self.append += more.append
+
+
+class Commit(NamedTuple):
+    """A symbol's new state, the sequence that its old one was read with, and what is written with it; `data`
+    is the state encoded, where that was done already."""
+
+    state: SymbolState
+    read_sequence: int
+    writes: Writes
+    data: bytes | None = None
+
+
+class HotStore:
+    def __init__(self, client: redis.Redis, lateness_us: int) -> None:
+        self._client: Any = client  # its annotations fit no real answer: each is also "or awaitable"
+        self._lateness_us = lateness_us
+        self._fences: dict[str, int] = {}  # by symbol, the newest sequence this process wrote or read
+        self._went_back: set[str] = set()  # symbols whose ledger does not say so yet
+
+    def load(self, symbols: list[str]) -> tuple[dict[str, SymbolState], list[str]]:
+        """The states of `symbols`, and what was wrong with those that had to be recalled.
+
+        One round trip; a second one for what receipts and ledgers still say of states that are lost. Raises
+        `StoreWentBack`, once, when a state is from before what this process knows of it.
+        """
+        pipeline = self._client.pipeline(transaction=False)
+        for symbol in symbols:
+            pipeline.hmget(f"state:{symbol}", "sequence", "ring")
+            pipeline.get(f"repaired:{symbol}")
+        answers = iter(_answers(pipeline))
+        states: dict[str, SymbolState] = {}
+        lost: dict[str, tuple[int, Any]] = {}
+        problems, repairs = [], {}
+        for symbol in symbols:
+            found, repairs[symbol] = next(answers), next(answers)
+            sequence, data = found if isinstance(found, list) else (None, found)
+            try:
+                states[symbol] = self._state(symbol, _number(sequence), data)
+            except StateError as error:
+                problems.append(f"{symbol}: {error}; its bars are warmed up anew")
+                lost[symbol] = _number(sequence), data
+        states |= self._recall(lost)
+        self._look_for_lost_writes(states)
+        for symbol, text in repairs.items():
+            if text and states[symbol].ring.gaps.gaps:
+                try:
+                    states[symbol].ring.gaps.settle(**json.loads(text))
+                except (TypeError, ValueError) as error:
+                    problems.append(f"repaired:{symbol} cannot be read: {error}")
+        return states, problems
+
+    def recall(self, symbol: str) -> SymbolState:
+        """The state of `symbol` as far as its receipts and its ledger know it, at sequence 0."""
+        return self._recall({symbol: (0, None)})[symbol]
+
+    def stored_state(self, symbol: str) -> bytes:
+        """The state of `symbol` as it is stored, for study; empty if there is none."""
+        try:
+            return bytes(self._client.hget(f"state:{symbol}", "ring") or b"")
+        except redis.ResponseError:  # of another type
+            return b""
+
+    def _state(self, symbol: str, sequence: int, data: Any) -> SymbolState:
+        if data is None:
+            raise StateError("Redis has no state of it")
+        if isinstance(data, redis.ResponseError):
+            raise StateError(f"damaged state: {data}")
+        return decode_state(symbol, sequence, data, self._lateness_us)
+
+    def _recall(self, lost: dict[str, tuple[int, Any]]) -> dict[str, SymbolState]:
+        """The states of symbols that are `lost`, by symbol their sequence and what is left of their bytes."""
+        if not lost:
+            return {}
+        pipeline = self._client.pipeline(transaction=False)
+        for symbol in lost:
+            pipeline.xrevrange(f"predictions:{symbol}", count=_RECALLED)
+            pipeline.get(f"gaps:{symbol}")
+        answers, states = iter(_answers(pipeline)), {}
+        for symbol, (sequence, data) in lost.items():
+            entries, ledger = next(answers), next(answers)
+            known = _read(ledger) if isinstance(ledger, bytes) else None
+            state = recalled_state(symbol, self._lateness_us, _readable(entries), known)
+            if isinstance(data, bytes):
+                salvage(state, data)
+            state.sequence = sequence
+            states[symbol] = state
+        return states
+
+    def _look_for_lost_writes(self, states: dict[str, SymbolState]) -> None:
+        """A lower sequence than this process knows: acknowledged batches are lost. What is left is accepted
+        by the next try, and the ledger says why trades are missing. (No state at all is one that is lost.)"""
+        before = {
+            symbol: state for symbol, state in states.items() if 0 < state.sequence < self._known(symbol)
+        }
+        if before:
+            self._accept({symbol: state.sequence for symbol, state in before.items()})
+            raise StoreWentBack(f"the store has older states than were written: {', '.join(before)}")
+        for symbol, state in states.items():
+            self._fences[symbol] = state.sequence
+            if symbol in self._went_back:
+                note_loss(state.ring, WRITES_LOST)
+
+    def _known(self, symbol: str) -> int:
+        return self._fences.get(symbol, 0)
+
+    def _accept(self, sequences: dict[str, int]) -> None:
+        self._fences |= sequences
+        self._went_back |= sequences.keys()
+
+    def commit(self, state: SymbolState, read_sequence: int, writes: Writes) -> bool:
+        """Write `state` and `writes` if the stored sequence is still `read_sequence`; False if it is not."""
+        return self.commit_all([Commit(state, read_sequence, writes)])[0]
+
+    def commit_all(self, commits: list[Commit]) -> list[bool]:
+        """`commit` for several symbols in one round trip; each stands or falls by itself.
+
+        False where another invocation has been as far, or farther. Where the store is not even so far,
+        acknowledging the batch would lose it: raises `StoreWentBack`, or `Overtaken` if it is at least where
+        it was read. Raises `StoreFull`, and what Redis raises. All others are written all the same.
+        """
+        arguments = [
+            (
+                f"state:{state.symbol}",
+                read_sequence,
+                state.sequence,
+                encode_state(state) if data is None else data,
+                STATE_TTL_S,
+                json_text.text({"set": writes.put, "add": writes.append}),
+            )
+            for state, read_sequence, writes, data in commits
+        ]
+        try:
+            stored = self._run_commits(arguments)
+        except redis.exceptions.NoScriptError:  # a new server: it learns the script once
+            self._client.script_load(_COMMIT)
+            stored = self._run_commits(arguments)
+        return self._outcomes(commits, stored)
+
+    def _run_commits(self, arguments: list[tuple[Any, ...]]) -> list[int]:
+        # Not by the client's own `Script`, which asks in a round trip of its own whether it is known.
+        pipeline = self._client.pipeline(transaction=False)
+        for keys_and_values in arguments:
+            pipeline.evalsha(_COMMIT_SHA, 1, *keys_and_values)
+        try:
+            return [int(sequence) for sequence in pipeline.execute()]
+        except redis.exceptions.OutOfMemoryError as error:
+            raise StoreFull(f"the store is full, and took nothing of at least one symbol: {error}") from error
+
+    def _outcomes(self, commits: list[Commit], stored: list[int]) -> list[bool]:
+        """Whether each of `commits` was written, by the sequences that the store has now."""
+        went_back: dict[str, int] = {}
+        overtaken: list[str] = []
+        for (state, read_sequence, *_), sequence in zip(commits, stored, strict=True):
+            if sequence < read_sequence:
+                went_back[state.symbol] = sequence
+            elif sequence < state.sequence:
+                overtaken.append(state.symbol)
+            else:
+                self._fences[state.symbol] = sequence
+                self._went_back.discard(state.symbol)
+        if went_back:
+            self._accept(went_back)
+            raise StoreWentBack(f"the store has older states than were read: {', '.join(went_back)}")
+        if overtaken:
+            raise Overtaken(f"another invocation wrote a part of the batch: {', '.join(overtaken)}")
+        return [commit.state.sequence == sequence for commit, sequence in zip(commits, stored, strict=True)]
+
+    def fullness(self) -> float | None:
+        """The share of its memory that the store uses; None where it has no limit."""
+        about = self._client.info("memory")
+        return about["used_memory"] / about["maxmemory"] if about.get("maxmemory") else None
+
+    def latest(self, symbol: str) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+        """The newest prediction and the newest features of `symbol`, each None where there is none."""
+        found = self._client.mget(f"prediction:{symbol}:latest", f"features:{symbol}:latest")
+        prediction, features = (_read(text) for text in found)
+        return prediction, features
+
+    def predictions(self, symbol: str, from_ms: int, to_ms: int, limit: int) -> list[dict[str, Any]]:
+        """The newest `limit` predictions made as of `from_ms` to `to_ms`, both included; newest first."""
+        return _texts(self._client.xrevrange(f"predictions:{symbol}", to_ms, from_ms, count=limit))
+
+    def prediction(self, symbol: str, timestamp_ms: int) -> dict[str, Any] | None:
+        """The prediction made as of `timestamp_ms`; None if there was none, or it is no longer kept."""
+        found = self.predictions(symbol, timestamp_ms, timestamp_ms, 1)
+        return found[0] if found else None
+
+    def outcomes(
+        self, symbol: str, timestamp_ms: int, horizons_s: Iterable[int]
+    ) -> dict[int, dict[str, Any]]:
+        """What is known of the outcomes of the prediction made as of `timestamp_ms`, by horizon."""
+        pipeline = self._client.pipeline(transaction=False)
+        for horizon_s in horizons_s:
+            entry = f"{timestamp_ms + horizon_s * 1000}-{horizon_s}"
+            pipeline.xrange(f"outcomes:{symbol}", entry, entry)
+        found = [outcome for entries in pipeline.execute() for outcome in _texts(entries)]
+        return {outcome["horizon_s"]: outcome for outcome in found}
+
+    def outcomes_after(self, symbol: str, entry: str, limit: int) -> list[tuple[str, dict[str, Any]]]:
+        """The oldest `limit` outcomes behind the entry of that id, oldest first, each with its own id."""
+        return self._after(f"outcomes:{symbol}", entry, limit)
+
+    def predictions_after(self, symbol: str, entry: str, limit: int) -> list[tuple[str, dict[str, Any]]]:
+        """Likewise of predictions."""
+        return self._after(f"predictions:{symbol}", entry, limit)
+
+    def history(self, symbol: str, count: int) -> list[dict[str, Any]]:
+        """The newest `count` predictions of `symbol`, newest first."""
+        return _texts(self._client.xrevrange(f"predictions:{symbol}", count=count))
+
+    def heartbeats(self, services: list[str]) -> dict[str, dict[str, Any] | None]:
+        return self._records("heartbeat", services)
+
+    def gaps(self, symbols: list[str]) -> dict[str, dict[str, Any] | None]:
+        """The gap ledgers as `GapLedger.record` made them; None for a symbol nothing is known of."""
+        return self._records("gaps", symbols)
+
+    def record(self, key: str) -> dict[str, Any] | None:
+        """The JSON under `key`; None where there is none."""
+        return _read(self._client.get(key))
+
+    def _after(self, stream: str, entry: str, limit: int) -> list[tuple[str, dict[str, Any]]]:
+        found = self._client.xrange(stream, min=f"({entry}", count=limit)
+        return [(id_.decode(), json.loads(fields[b"json"])) for id_, fields in found]
+
+    def _records(self, kind: str, names: list[str]) -> dict[str, dict[str, Any] | None]:
+        found = self._client.mget([f"{kind}:{name}" for name in names])
+        return {name: _read(text) for name, text in zip(names, found, strict=True)}
+
+
+def _read(text: bytes | None) -> dict[str, Any] | None:
+    """The record in `text`; None where there is none or nothing in it, an empty one where it is no JSON
+    object."""
+    if not text:
+        return None
+    with suppress(ValueError):
+        if isinstance(found := json.loads(text), dict):
+            return found or None
+    return {}
+
+
+def _answers(pipeline: Any) -> list[Any]:
+    """What the reads of `pipeline` were answered. Where a key is of another type than is read, which is that
+    key's own fault, the error stands in the answer's place; others are raised."""
+    answers: list[Any] = pipeline.execute(raise_on_error=False)
+    for answer in answers:
+        if isinstance(answer, redis.RedisError) and not str(answer).startswith("WRONGTYPE"):
+            raise answer
+    return answers
+
+
+def _number(sequence: Any) -> int:
+    """A stored sequence; 0 where there is none, or it is no number."""
+    return int(sequence) if isinstance(sequence, bytes) and sequence.isdigit() else 0
+
+
+def _readable(entries: Any) -> list[dict[str, Any]]:
+    """The records of a stream's `entries` that are there and can be read."""
+    found = []
+    for entry in entries if isinstance(entries, list) else ():
+        with suppress(ValueError, KeyError, TypeError):
+            found.append(dict(json.loads(entry[1][b"json"])))
+    return found
+
+
+def _texts(entries: list[tuple[bytes, dict[bytes, bytes]]]) -> list[dict[str, Any]]:
+    return [json.loads(fields[b"json"]) for _, fields in entries]
+
+
+def now_ms() -> float:
+    """The wall clock, ms since the epoch."""
+    return time.time() * 1000

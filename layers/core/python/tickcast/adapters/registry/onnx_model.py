@@ -1,0 +1,148 @@
+"""The model as an ONNX file: written once by the trainer, run by onnxruntime wherever it serves.
+
+Input `features` (N, F) float32; outputs `move_bp`, `scale_bp` and `p_flat`, each (N, H) float32. The
+choice of inputs and the volatility scaling are inside, so nothing but the vector has to be agreed upon.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from tickcast.features.vector import FEATURE_NAMES, Floats
+from tickcast.model.forecast import HORIZONS_S, ModelError
+from tickcast.model.network import DAMPED_WITHIN, DAMPING, HAS_QUOTES, SIGMA, Network, places
+
+OPSET = 17
+_IR_VERSION = 9
+
+
+def export(network: Network) -> bytes:
+    """The ONNX file of `network`. Raises `ModelError` when it does not answer as the network does."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    inputs = network.inputs
+    constants: dict[str, Any] = {
+        "L": network.skip,
+        "A": network.hidden_odd,
+        "B": network.hidden_even,
+        "c": network.hidden_bias,
+        "half_W": 0.5 * network.out,
+        "M": network.masked_skip,
+        "usual_sigma": network.usual_sigma,
+        "damped_from": np.array(DAMPED_WITHIN[0]),
+        "damped_to": np.array(DAMPED_WITHIN[1]),
+        "damping": np.array(DAMPING),
+        "knows_quotes": network.knows_quotes,
+        "flat_weights": network.flat,
+        "flat_bias": network.flat_bias,
+        "root_h": np.sqrt(np.array(HORIZONS_S, float))[None, :],
+        "one": np.ones(1),
+    }
+    picks = {
+        "odd": inputs.odd,
+        "even": inputs.even,
+        "masked": inputs.masked,
+        "flat": inputs.flat,
+        "has_quotes": ("has_quotes",),
+        "sigma": ("sigma_bp",),
+    }
+    initializers = [numpy_helper.from_array(np.asarray(v, np.float32), k) for k, v in constants.items()]
+    initializers += [numpy_helper.from_array(places(names), f"at_{part}") for part, names in picks.items()]
+
+    def node(operator: str, inputs: str, outputs: str, **attributes: Any) -> Any:
+        return helper.make_node(operator, inputs.split(), outputs.split(), **attributes)
+
+    nodes = [
+        *(node("Gather", f"features at_{part}", part, axis=1) for part in picks),
+        node("MatMul", "sigma root_h", "scale_bp"),
+        node("MatMul", "odd A", "driven"),
+        node("MatMul", "even B", "even_B"),
+        node("Add", "even_B c", "shared"),
+        node("Add", "shared driven", "plus"),
+        node("Sub", "shared driven", "minus"),
+        node("Sigmoid", "plus", "plus_gate"),
+        node("Mul", "plus plus_gate", "plus_silu"),
+        node("Sigmoid", "minus", "minus_gate"),
+        node("Mul", "minus minus_gate", "minus_silu"),
+        node("Sub", "plus_silu minus_silu", "difference"),
+        node("MatMul", "difference half_W", "bent"),
+        node("MatMul", "odd L", "straight"),
+        node("Add", "straight bent", "quoted"),
+        node("Mul", "has_quotes knows_quotes", "uses_quotes"),
+        node("Mul", "quoted uses_quotes", "quoted_part"),
+        node("MatMul", "masked M", "unquoted"),
+        node("Sub", "one uses_quotes", "has_none"),
+        node("Mul", "unquoted has_none", "unquoted_part"),
+        node("Add", "quoted_part unquoted_part", "move"),
+        node("Div", "sigma usual_sigma", "ratio"),
+        node("Clip", "ratio damped_from damped_to", "clipped"),
+        node("Pow", "clipped damping", "damped"),
+        node("Mul", "move damped", "damped_move"),
+        node("Mul", "damped_move scale_bp", "move_bp"),
+        node("MatMul", "flat flat_weights", "flat_driven"),
+        node("Add", "flat_driven flat_bias", "flat_logit"),
+        node("Sigmoid", "flat_logit", "p_flat"),
+    ]
+    shape: list[str | int | None] = ["rows", len(HORIZONS_S)]
+    graph = helper.make_graph(
+        nodes,
+        "tickcast",
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["rows", len(FEATURE_NAMES)])],
+        [
+            helper.make_tensor_value_info(n, TensorProto.FLOAT, shape)
+            for n in ("move_bp", "scale_bp", "p_flat")
+        ],
+        initializers,
+    )
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=_IR_VERSION,
+        producer_name="tickcast",
+    )
+    onnx.checker.check_model(model, full_check=True)
+    data: bytes = model.SerializeToString()
+    _check_equal(network, OnnxModel(data))
+    return data
+
+
+class OnnxModel:
+    """A loaded model: call it with features (N, F) for `move_bp`, `scale_bp`, `p_flat` (N, H)."""
+
+    def __init__(self, data: bytes) -> None:
+        """Raises `ModelError` when `data` is no ONNX model over our features."""
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when the library is loaded
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1  # the network is far too small to share out
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises its own classes, with no common base
+            raise ModelError(f"not a model onnxruntime can load: {error}") from error
+        shape = self._session.get_inputs()[0].shape
+        if shape[-1] != len(FEATURE_NAMES):
+            raise ModelError(f"the model takes {shape[-1]} features, this code computes {len(FEATURE_NAMES)}")
+
+    def __call__(self, features: Floats) -> tuple[Floats, Floats, Floats]:
+        move_bp, scale_bp, p_flat = self._session.run(
+            ["move_bp", "scale_bp", "p_flat"], {"features": features.astype(np.float32)}
+        )
+        return move_bp.astype(float), scale_bp.astype(float), p_flat.astype(float)
+
+
+def _check_equal(network: Network, exported: OnnxModel) -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(0, 1, (64, len(FEATURE_NAMES)))
+    features[:, SIGMA] = np.abs(features[:, SIGMA]) + 0.05
+    features[:, HAS_QUOTES] = rng.integers(0, 2, len(features))
+    for ours, theirs in zip(network.forward(features), exported(features), strict=True):
+        if not np.allclose(ours, theirs, rtol=1e-4, atol=1e-5):
+            worst = float(np.abs(ours - theirs).max())
+            raise ModelError(f"the exported model differs from the trained one by {worst}")

@@ -1,0 +1,384 @@
+"""Binance's REST, as far as tickcast needs it: aggregate trades for history, and what is newest of a symbol
+for ingest to tell a quiet market from a dead stream, with the exchange's limits kept.
+
+Every address may use so much weight a minute, and each answer tells how much of it is used, by whomever. Well
+before the limit the client waits for the next minute. What the exchange refuses becomes a named error: who
+calls decides from the name whether to wait, to try again, or to give up. Only what may be over in a moment
+(5xx, a lost connection) is tried again in here.
+
+An answer counts only if it is JSON of status 200. Firewalls, proxies and portals answer in the exchange's
+place, with a page of HTML, a redirection or nothing at all, and not always with an error's status.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Any, NamedTuple
+
+import urllib3
+
+from tickcast.adapters import json_text
+from tickcast.adapters.redaction import describe
+from tickcast.market.session import Newest
+from tickcast.market.ticks import TickError, check_trade, mantissa
+
+PAGE = 1000
+_ASK_AGAIN_S = 3600  # about a symbol that the exchange does not have
+TICKERS = 20  # symbols a request of tickers: up to so many weigh as little as one
+WEIGHT_SHARE = 0.8  # of the limit: others at the same address may use the rest
+_FALLBACK_LIMIT = 6000
+_MICROSECONDS_FROM = 10**14  # a time this large is in µs, a smaller one in ms
+_LONGEST_BODY = 8 * 2**20  # bytes; a full page has 0.2 MB
+_DEFAULT_WAIT_S = 60  # what is waited for where `Retry-After` does not say
+_LONGEST_WAIT_S = 3 * 86_400  # the exchange's longest ban
+_MINUTE_S = 60
+_SHOWN = 200  # characters of an answer that an error quotes
+_WAF_ACTION = (
+    "x-amzn-waf-action"  # AWS WAF wants a browser to prove itself: `challenge` (202), `captcha` (405)
+)
+
+
+class RestError(RuntimeError):
+    """The exchange did not answer as asked; the message says what it said and what to do."""
+
+
+class RegionRefused(RestError):
+    """451: not from this country or region."""
+
+
+class Forbidden(RestError):
+    """The exchange's firewall: 403, or a challenge that only a browser can answer (202)."""
+
+
+class RequestRefused(RestError):
+    """Another 4xx, such as an unknown symbol: repeating it would be refused again."""
+
+
+class ExchangeUnavailable(RestError):
+    """No answer, 5xx several times, or an answer that is not the exchange's: worth another try later."""
+
+
+class RateLimited(RestError):
+    """429, 418 for who continued regardless, or 503 that names a time. Keep silent for `retry_after_s`."""
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class AggTrade(NamedTuple):
+    """Trades `first_id` to `last_id` of one taker order at one price. Mantissas at 1e-8.
+
+    A placeholder, of which the exchange keeps nothing but the id, has `first_id` -1. `why` is empty, or the
+    reason why no market can have produced the row; ids that are none are -1 then.
+    """
+
+    id: int
+    first_id: int
+    last_id: int
+    time_us: int
+    price: int
+    qty: int
+    side: int  # the aggressor's: +1 buyer, -1 seller
+    why: str = ""
+
+    @property
+    def is_placeholder(self) -> bool:
+        return self.first_id < 0 and not self.why
+
+
+class BinanceRest:
+    """A client of the exchange at `url`. `used_weight` and `requests` say what was asked of it."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        clock_s: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+        backoff_s: float = 0.5,
+        timeout_s: float = 15.0,
+        tries: int = 5,
+    ) -> None:
+        self.used_weight = 0  # of this minute, at this address, as the last answer said
+        self.requests = 0
+        self._url = url.rstrip("/")
+        self._clock_s = clock_s
+        self._sleep = sleep
+        self._answered_at_s = float("-inf")
+        self._weight_limit: int | None = None
+        self._unknown_until_s: dict[str, float] = {}  # symbols that the exchange refused to tell about
+        self._backoff_s = backoff_s
+        self._tries = tries
+        # Neither repeats (`_get` does) nor redirections: another host's answers are not the exchange's.
+        self._pool = urllib3.PoolManager(
+            timeout=urllib3.Timeout(connect=min(5.0, timeout_s), read=timeout_s),
+            retries=False,
+            headers={"X-MBX-TIME-UNIT": "MICROSECOND"},
+        )
+
+    def agg_trades_between(self, symbol: str, from_ms: int, to_ms: int) -> list[AggTrade]:
+        """At most `PAGE` aggregates of `[from_ms, to_ms)`, less than an hour, ascending.
+
+        Where there are more the exchange has been seen to give the first ones as well as the last ones.
+        """
+        return self._agg_trades(symbol, startTime=from_ms, endTime=to_ms - 1)
+
+    def agg_trades_from(self, symbol: str, agg_id: int) -> list[AggTrade]:
+        """At most `PAGE` aggregates from `agg_id` on, ascending.
+
+        Fewer say nothing: the exchange may cap its pages, or not have written all that happened yet.
+        """
+        return self._agg_trades(symbol, fromId=agg_id)
+
+    def newest(self, symbols: Sequence[str]) -> dict[str, Newest]:
+        """The newest trade id and the best quote of each of `symbols` that the exchange has.
+
+        Raises `RestError` or `TickError`.
+        """
+        now_s = self._clock_s()
+        known = [symbol for symbol in symbols if now_s >= self._unknown_until_s.get(symbol, now_s)]
+        found: dict[str, Newest] = {}
+        for at in range(0, len(known), TICKERS):
+            group = known[at : at + TICKERS]
+            try:
+                found |= self._tickers(group)
+            except RequestRefused:  # one that the exchange does not have costs the others nothing
+                for symbol in group:
+                    try:
+                        found |= self._tickers([symbol])
+                    except RequestRefused:
+                        self._unknown_until_s[symbol] = now_s + _ASK_AGAIN_S
+        return {symbol: found[symbol] for symbol in known if symbol in found}
+
+    def _tickers(self, symbols: Sequence[str]) -> dict[str, Newest]:
+        asked = json.dumps(symbols, ensure_ascii=False, separators=(",", ":"))
+        return newest_of(self._get("/api/v3/ticker/24hr", {"symbols": asked}))
+
+    def newest_agg_trades(self, symbol: str) -> list[AggTrade]:
+        """The newest aggregates there are, at most `PAGE`, ascending."""
+        return self._agg_trades(symbol)
+
+    def market_status(self, symbol: str) -> str | None:
+        """The state of a market, such as TRADING, HALT or BREAK; None where the exchange does not say."""
+        info = self._get("/api/v3/exchangeInfo", {"symbol": symbol})
+        markets = info.get("symbols") if isinstance(info, dict) else None
+        for market in markets if isinstance(markets, list) else ():
+            if isinstance(market, dict) and market.get("symbol") == symbol:
+                return str(market.get("status"))
+        return None
+
+    def _agg_trades(self, symbol: str, **query: int) -> list[AggTrade]:
+        self._keep_below(self._limit(symbol))
+        fields = {name: str(value) for name, value in (query | {"limit": PAGE}).items()}
+        return agg_trades(symbol, self._get("/api/v3/aggTrades", {"symbol": symbol, **fields}))
+
+    def _limit(self, symbol: str) -> int:
+        """The weight allowed a minute, as the exchange says."""
+        if self._weight_limit is None:
+            info = self._get("/api/v3/exchangeInfo", {"symbol": symbol})
+            self._weight_limit = weight_limit(info)
+        return self._weight_limit
+
+    def _keep_below(self, limit: int) -> None:
+        """Wait for the next minute if most of this one's weight is used."""
+        now_s = self._clock_s()
+        is_same_minute = self._answered_at_s // _MINUTE_S == now_s // _MINUTE_S
+        if is_same_minute and self.used_weight >= WEIGHT_SHARE * limit:
+            self._sleep(_MINUTE_S - now_s % _MINUTE_S + 0.5)  # its clock may be behind ours
+            self.used_weight = 0
+
+    def _get(self, path: str, query: Mapping[str, str]) -> Any:
+        """The JSON of an answer. Raises the error it stands for; what may be over in a moment is repeated."""
+        for attempt in range(1, self._tries + 1):
+            try:
+                status, headers, data = self._ask(path, query)
+            except urllib3.exceptions.HTTPError as error:
+                if attempt == self._tries:
+                    text = _shortened(describe(error))
+                    raise ExchangeUnavailable(f"{self._url} does not answer: {text}") from None
+            else:
+                is_passing = status >= 500 and _WAF_ACTION not in headers and "Retry-After" not in headers
+                if not is_passing or attempt == self._tries:
+                    break
+            if attempt > 1:
+                self._sleep(self._backoff_s * (2 ** (attempt - 1) + random.random()))
+        if status != 200 or _WAF_ACTION in headers:
+            raise _refusal(self._url, status, headers, data, self._clock_s())
+        return _json(self._url, headers, data)
+
+    def _ask(self, path: str, query: Mapping[str, str]) -> tuple[int, Mapping[str, str], bytes]:
+        """Status, headers and body of one answer. Raises `HTTPError`, and `ExchangeUnavailable` on a body
+        beyond all bounds."""
+        self.requests += 1
+        answer = self._pool.request(
+            "GET", self._url + path, fields=query, redirect=False, preload_content=False
+        )
+        self._answered_at_s = self._clock_s()
+        used = answer.headers.get("X-MBX-USED-WEIGHT-1M", "")
+        if used.isascii() and used.isdigit():
+            self.used_weight = int(used[:9])
+        try:
+            data = answer.read(_LONGEST_BODY + 1, decode_content=True)
+        except urllib3.exceptions.HTTPError:
+            answer.close()
+            raise
+        if len(data) > _LONGEST_BODY:
+            answer.close()
+            raise ExchangeUnavailable(
+                f"{self._url} answers {answer.status} with more than {_LONGEST_BODY:,} bytes: "
+                f"{_shortened(data)}"
+            )
+        answer.release_conn()
+        return answer.status, answer.headers, data
+
+
+def agg_trades(symbol: str, body: Any) -> list[AggTrade]:
+    """The answer of `/api/v3/aggTrades`. Raises `TickError` on another form of rows.
+
+    A row whose values no market can have produced comes with the reason, so that it costs no other.
+    """
+    if not isinstance(body, list):
+        raise TickError(f"{symbol}: a list of aggregate trades was expected, not {_shortened(str(body))}")
+    return [_agg_trade(symbol, row) for row in body]
+
+
+def _newest_id(value: Any) -> int | None:
+    if not _is_integer(value):
+        raise TypeError(f"lastId is {value!r:.40}")
+    return value if value >= 0 else None  # -1: no trade for a day
+
+
+def newest_of(body: Any) -> dict[str, Newest]:
+    """The answer of `/api/v3/ticker/24hr`, by symbol. Raises `TickError` where it is not one."""
+    try:
+        return {
+            row["symbol"]: Newest(
+                _newest_id(row["lastId"]),
+                (
+                    mantissa(row["bidPrice"]),
+                    mantissa(row["bidQty"]),
+                    mantissa(row["askPrice"]),
+                    mantissa(row["askQty"]),
+                ),
+            )
+            for row in body
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise TickError(f"{str(body)[:_SHOWN]} are no tickers ({error!r})") from None
+
+
+def weight_limit(info: Any) -> int:
+    """The weight a minute in the answer of `/api/v3/exchangeInfo`; a usual one where it does not say."""
+    limits = info.get("rateLimits") if isinstance(info, dict) else None
+    for limit in limits if isinstance(limits, list) else ():
+        if not isinstance(limit, dict):
+            continue
+        if (limit.get("rateLimitType"), limit.get("interval")) == ("REQUEST_WEIGHT", "MINUTE"):
+            weight, minutes = limit.get("limit"), limit.get("intervalNum", 1)
+            if _is_integer(weight) and _is_integer(minutes) and 0 < minutes <= weight:
+                return int(weight // minutes)
+    return _FALLBACK_LIMIT
+
+
+def _agg_trade(symbol: str, row: Any) -> AggTrade:
+    try:
+        numbers = agg_id, first_id, last_id, time_us = row["a"], row["f"], row["l"], row["T"]
+        price_text, qty_text, is_buyer_maker = row["p"], row["q"], row["m"]
+    except (KeyError, TypeError) as error:
+        raise TickError(f"{symbol}: {_shortened(str(row))} is no aggregate trade ({error!r})") from None
+    is_text = isinstance(price_text, str) and isinstance(qty_text, str)
+    if (
+        not all(map(_is_integer, numbers))
+        or agg_id < 0
+        or not is_text
+        or not isinstance(is_buyer_maker, bool)
+    ):
+        raise TickError(f"{symbol}: {_shortened(str(row))} is no aggregate trade")
+    if (first_id, last_id) == (-1, -1):
+        return AggTrade(agg_id, -1, -1, -1, 0, 0, 0)  # a placeholder's time and price mean nothing
+    price = qty = 0
+    why = ""
+    try:
+        price, qty = mantissa(price_text), mantissa(qty_text)
+        check_trade(symbol, first_id, price, qty)
+    except TickError as error:
+        why = _shortened(str(error))
+    if not 0 <= first_id <= last_id:
+        first_id = last_id = -1
+        why = "its trade ids are none"
+    if time_us <= 0:
+        why = "its time is none"
+    elif time_us < _MICROSECONDS_FROM:
+        time_us *= 1000
+    return AggTrade(agg_id, first_id, last_id, time_us, price, qty, -1 if is_buyer_maker else 1, why)
+
+
+def _is_integer(value: Any) -> bool:
+    """Whether it is a whole number that 64 bits hold."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+
+
+def _json(url: str, headers: Mapping[str, str], data: bytes) -> Any:
+    """What a body of status 200 says. Raises `ExchangeUnavailable` where it is not JSON."""
+    kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if kind and kind != "application/json" and not kind.endswith("+json"):
+        raise ExchangeUnavailable(f"{url} answers {kind[:_SHOWN]}, not JSON: {_shortened(data)}")
+    try:
+        return json_text.read(data)
+    except ValueError:
+        raise ExchangeUnavailable(f"{url} answers {_shortened(data) or 'nothing'!r}, not JSON") from None
+
+
+def _wait_s(headers: Mapping[str, str], now_s: float) -> int:
+    """The seconds to wait by `Retry-After`, which names them or a date."""
+    text = headers.get("Retry-After", "").strip()
+    if re.fullmatch(r"[0-9]+", text):
+        wait_s = int(text[:9])
+    else:
+        try:
+            until = parsedate_to_datetime(text)
+            wait_s = int((until if until.tzinfo else until.replace(tzinfo=UTC)).timestamp() - now_s) + 1
+        except (ValueError, TypeError, OverflowError):
+            wait_s = _DEFAULT_WAIT_S
+    return min(max(wait_s, 1), _LONGEST_WAIT_S)
+
+
+def _shortened(text: bytes | str) -> str:
+    """The beginning of a text on one line, without what a terminal would obey."""
+    if isinstance(text, bytes):
+        text = text[: 4 * _SHOWN].decode("utf-8", "replace")
+    one_line = " ".join(text[: 4 * _SHOWN].split())
+    return "".join(c if c.isprintable() else "?" for c in one_line[:_SHOWN])
+
+
+def _refusal(url: str, status: int, headers: Mapping[str, str], data: bytes, now_s: float) -> RestError:
+    said = _shortened(data)
+    if status in (418, 429) or (status == 503 and "Retry-After" in headers):
+        wait_s = _wait_s(headers, now_s)
+        return RateLimited(f"{url} answers {status}, wait {wait_s} s: {said}", wait_s)
+    if status == 451:
+        return RegionRefused(
+            f"{url} answers 451: Binance does not serve this country or region; deploy to another region, "
+            f"such as ap-northeast-1, or run from another place. It said: {said}"
+        )
+    if status in (202, 403) or _WAF_ACTION in headers:
+        return Forbidden(
+            f"{url} answers {status}: its firewall refuses this address; stop asking, and find out why "
+            f"before continuing. It said: {said}"
+        )
+    if status < 400:
+        where = _shortened(headers.get("Location", "")) or "nowhere"
+        return ExchangeUnavailable(
+            f"{url} answers {status}, which points to {where}: not the exchange's answer; is REST_URL right? "
+            f"It said: {said}"
+        )
+    if status < 500:
+        return RequestRefused(f"{url} answers {status}: {said}")
+    return ExchangeUnavailable(f"{url} answers {status}: {said}")

@@ -1,0 +1,1 @@
+"""The use cases, one module each, named as the Lambda function that calls it."""

@@ -1,0 +1,322 @@
+"""What became of the predictions, out of the hot store into PostgreSQL, and how good they were, back into it.
+
+Of each symbol a page of outcomes and one of predictions is taken in at a time, in one transaction with how
+far the streams were drained: exactly once, whatever breaks off. Then the newest hour, day and week are
+scored, from tallies, and put under `accuracy:{symbol}`, which is all that the API reads; and the model in
+force is looked at for drift. Where drift asks for a training, the answer says so, and under which name an
+execution is to be started: for ten minutes it says the same, so an answer that is lost costs nothing, and as
+a name can be given only once nothing starts twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import psycopg
+import redis
+from botocore.exceptions import BotoCoreError, ClientError
+
+from tickcast.adapters import json_text
+from tickcast.adapters.postgres.connection import Database
+from tickcast.adapters.postgres.score_store import ScoreStore, row_of
+from tickcast.adapters.redaction import describe
+from tickcast.adapters.redis.hot_store import HEARTBEAT_TTL_S, HotStore
+from tickcast.adapters.registry import model_registry
+from tickcast.adapters.registry.model_registry import Card, RegistryError
+from tickcast.adapters.settings import ScoreSettings, Settings
+from tickcast.evaluation import drift
+from tickcast.evaluation.drift import Evidence, Watch
+from tickcast.evaluation.live_scores import (
+    HOUR_US,
+    MINUTE_US,
+    SPANS,
+    Span,
+    availability,
+    score,
+    score_horizon,
+    skill_against_line,
+)
+from tickcast.features.bars import SECOND_US
+from tickcast.features.vector import FEATURE_NAMES
+from tickcast.model.dataset import DAY_US
+
+SERVICE = "score_predictions"
+ACCURACY_TTL_S = 24 * 3600
+_PAGE = 1000  # entries: of predictions, about 5 MB
+_ENOUGH_MS = 15_000  # what a page takes at most, with room
+_EVIDENCE_BLOCKS = 96
+_FULL = 0.8  # of a window's seconds
+_SETTLED_US = 10 * SECOND_US  # by then the outcome of a second's prediction is written
+_ASKED_FOR_US = 600 * SECOND_US
+
+Entries = list[tuple[str, dict[str, Any]]]
+
+
+@dataclass
+class Result:
+    """What a run came to. `hour` by symbol: the figures of the primary horizon, and the `availability`."""
+
+    outcomes: int = 0
+    predictions: int = 0
+    is_complete: bool = True  # False when time ran out: the next run goes on from there
+    hour: dict[str, dict[str, Any]] = field(default_factory=dict)
+    watches: dict[str, Watch] = field(default_factory=dict)
+    asked_us: int | None = None  # when drift asked for the training that is to be started
+    reasons: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def as_dict(self, settings: ScoreSettings) -> dict[str, Any]:
+        """For the state machine: `retrain`, and if so the execution to start."""
+        return {
+            "outcomes": self.outcomes,
+            "predictions": self.predictions,
+            "complete": self.is_complete,
+            "retrain": self.asked_us is not None,
+            "execution": self.asked_us
+            and {
+                "name": f"drift-{self.asked_us // SECOND_US}",
+                "input": {
+                    "days": settings.history_days,
+                    "repair": True,
+                    "train": {
+                        "days": settings.train_days,
+                        "reason": f"drift: {', '.join(self.reasons)}"[:500],
+                    },
+                },
+            },
+        }
+
+
+@dataclass
+class ScorePredictions:
+    settings: Settings
+    scores: ScoreSettings
+    client: redis.Redis
+    s3: Any
+    database: Database
+    clock_ms: Callable[[], float]
+    _card: Card = field(default_factory=dict)  # of the model in force, once it was looked up
+    _scored: dict[tuple[str, Span], dict[str, Any]] = field(default_factory=dict)  # what is told of each span
+    _days: set[int] = field(default_factory=set)  # whose partitions are there
+
+    def __post_init__(self) -> None:
+        self._hot = HotStore(self.client, self.settings.lateness_us)
+
+    def __call__(self, remaining_ms: Callable[[], float]) -> Result:
+        """Raises what Redis and PostgreSQL raise: what was not taken in is, by the next run."""
+        store, result = ScoreStore(self.database.connection()), Result()
+        model_id = self._look_up_model(result)
+        for symbol in self.settings.symbols:
+            try:
+                self._score(store, symbol, model_id, remaining_ms, result)
+            except (redis.RedisError, psycopg.Error, OSError):
+                raise
+            except Exception as error:  # of this symbol; the others are scored
+                result.problems.append(f"{symbol}: {describe(error)}")
+        if model_id and result.is_complete:
+            self._look_for_drift(store, model_id, result)
+        self._beat(result)
+        return result
+
+    def _score(
+        self,
+        store: ScoreStore,
+        symbol: str,
+        model_id: str | None,
+        remaining_ms: Callable[[], float],
+        result: Result,
+    ) -> None:
+        """Take in what there is of `symbol`, and enter its figures."""
+        while self._drain(store, symbol, model_id, result):
+            if remaining_ms() < _ENOUGH_MS:
+                result.is_complete = False
+                break
+        self._summarise(store, symbol, result)
+
+    def _look_up_model(self, result: Result) -> str | None:
+        """The id of the model in force; its card is at hand then."""
+        try:
+            pointer = model_registry.in_force(self.s3, self.settings.bucket)
+            model_id = str(pointer["model_id"]) if pointer else None
+            if model_id and self._card.get("model_id") != model_id:
+                card = model_registry.read_card(self.s3, self.settings.bucket, model_id)
+                self._card = card | {"model_id": model_id}
+            return model_id
+        except (RegistryError, BotoCoreError, ClientError) as error:  # scores need no model
+            result.problems.append(describe(error))
+            return None
+
+    def _drain(self, store: ScoreStore, symbol: str, model_id: str | None, result: Result) -> bool:
+        """Take in a page; whether there may be another one."""
+        before = last_outcome, last_prediction = store.drained(symbol)
+        outcomes = self._hot.outcomes_after(symbol, last_outcome, _PAGE)
+        predictions = self._hot.predictions_after(symbol, last_prediction, _PAGE)
+        if not outcomes and not predictions:
+            return False
+        rows = _usable(outcomes, row_of, result)
+        features = _usable(predictions, lambda each: _features_of(each, model_id), result)
+        # Not within the transaction: who makes a partition waits for nobody who scores, nor the other way.
+        days_us = {
+            int(id_.partition("-")[0]) * 1000 // DAY_US * DAY_US for id_, _ in (*outcomes, *predictions)
+        }
+        store.add_days(days_us - self._days)
+        self._days |= days_us
+        with store.connection.transaction():
+            store.lock(symbol)
+            if store.drained(symbol) != before:  # somebody else was here meanwhile
+                return True
+            store.add_outcomes(symbol, rows)
+            if model_id:
+                self._count_features(store, symbol, model_id, [each for each in features if each])
+            store.set_drained(
+                symbol,
+                outcomes[-1][0] if outcomes else last_outcome,
+                predictions[-1][0] if predictions else last_prediction,
+            )
+        result.outcomes += len(rows)
+        result.predictions += len(features)
+        return max(len(outcomes), len(predictions)) == _PAGE
+
+    def _count_features(
+        self, store: ScoreStore, symbol: str, model_id: str, features: Sequence[tuple[int, list[float]]]
+    ) -> None:
+        """Count where the rows lie that the model in force answered on."""
+        reference = self._reference(symbol)
+        by_hour: dict[int, list[list[float]]] = {}
+        for time_us, row in features if reference else ():
+            by_hour.setdefault(time_us // HOUR_US * HOUR_US, []).append(row)
+        for hour_us, rows in by_hour.items():
+            counts = drift.counts(np.array(rows, float), reference)
+            store.count_features(symbol, model_id, hour_us, counts)
+
+    def _reference(self, symbol: str) -> drift.Distribution:
+        """What the model in force was trained on of `symbol`; empty where that is nothing."""
+        found = self._card.get("distribution", {}).get(symbol, {})
+        return {name: bins for name, bins in found.items() if name in FEATURE_NAMES}
+
+    def _summarise(self, store: ScoreStore, symbol: str, result: Result) -> None:
+        """The figures of every span, for the API; those of a span anew once a thousandth of it has passed."""
+        now_us = round(self.clock_ms()) * 1000
+        for span in SPANS:
+            before = self._scored.get((symbol, span))
+            if before is None or now_us - before["to"] * 1000 >= _known_us(before) / 1000:
+                self._scored[symbol, span] = self._figures(store, symbol, span, now_us)
+        spans = {span.name: self._scored[symbol, span] for span in SPANS}
+        summary = {"symbol": symbol, "scored_ms": now_us // 1000, **spans}
+        self.client.set(f"accuracy:{symbol}", json_text.text(summary), ex=ACCURACY_TTL_S)
+        hour = spans[SPANS[0].name]
+        figures = hour["horizons"][str(self.settings.primary_horizon_s)]
+        result.hour[symbol] = figures | {"availability": hour["availability"]}
+
+    def _figures(self, store: ScoreStore, symbol: str, span: Span, now_us: int) -> dict[str, Any]:
+        from_us = (now_us - span.length_us) // MINUTE_US * MINUTE_US
+        tallies = store.tallies(symbol, from_us, now_us, span.block_us)
+        known = store.extent(symbol)
+        first_us = max(from_us, known[0]) if known else None
+        # What is expected to be known: up to ten seconds ago, and whatever came since.
+        until_us = max(known[1], now_us - _SETTLED_US) + SECOND_US if known else now_us
+        return {
+            "from": from_us // 1000,
+            "to": now_us // 1000,
+            "first": first_us and first_us // 1000,
+            "availability": None if first_us is None else availability(tallies, first_us, until_us),
+            "horizons": score(tallies),
+        }
+
+    def _look_for_drift(self, store: ScoreStore, model_id: str, result: Result) -> None:
+        """One more look at every symbol, and what follows from it."""
+        now_us, policy = round(self.clock_ms()) * 1000, self.scores.policy
+        with store.connection.transaction():
+            store.lock("drift")
+            before = store.watches()
+            for symbol in self.settings.symbols:
+                watch = before.get(symbol, Watch())
+                try:
+                    evidence = self._evidence(store, symbol, model_id, now_us)
+                    result.watches[symbol] = drift.look(watch, model_id, evidence, policy)
+                except psycopg.Error:
+                    raise
+                except Exception as error:  # such as what its card says: the others are looked at
+                    result.watches[symbol] = watch
+                    result.problems.append(f"drift of {symbol}: {describe(error)}")
+            store.set_watches(result.watches)
+            if not self.scores.train_days:
+                return
+            last = store.last_training()
+            last_s = last and last[0] / SECOND_US
+            if drift.asks_for_training(result.watches, last_s, now_us / SECOND_US, policy):
+                last = now_us, _reasons(result.watches)
+                store.ask_for_training(*last)
+            if last and now_us - last[0] < _ASKED_FOR_US:
+                result.asked_us, result.reasons = last
+
+    def _evidence(self, store: ScoreStore, symbol: str, model_id: str, now_us: int) -> Evidence:
+        window_us, horizon_s = self.scores.window_s * SECOND_US, self.settings.primary_horizon_s
+        from_us = now_us - window_us
+        block_us = -(-window_us // (_EVIDENCE_BLOCKS * MINUTE_US)) * MINUTE_US
+        tallies = store.tallies(symbol, from_us, now_us, block_us, model_id)
+        tallies = tallies[tallies["horizon_s"] == horizon_s]
+        figures = score_horizon(horizon_s, tallies)
+        line = self._card.get("line", {}).get(symbol)
+        against_line = skill_against_line(tallies, line[str(horizon_s)]) if line else None
+        bands = (self._card.get("gate") or {}).get("bands", {}).get(symbol, {})
+        return Evidence(
+            scored=figures["count"],
+            stability=self._stability(store, symbol, model_id, from_us),
+            skill_high=(figures["skill"] or {}).get("high"),
+            against_line_high=(against_line or {}).get("high"),
+            band_low=bands.get(str(horizon_s), 0.0),
+        )
+
+    def _stability(self, store: ScoreStore, symbol: str, model_id: str, from_us: int) -> dict[str, float]:
+        """Of each input, once the window is full: markets have their hours, and a part of a day is not like
+        the days that were trained on."""
+        reference = self._reference(symbol)
+        if not reference:
+            return {}
+        found = store.feature_counts(symbol, model_id, from_us, len(reference))
+        is_full = found.sum(axis=1).min() >= _FULL * self.scores.window_s
+        return drift.stability(found, reference) if is_full else {}
+
+    def _beat(self, result: Result) -> None:
+        why = "; ".join(result.problems) or (None if result.is_complete else "cannot keep up")
+        beat = {
+            "at_ms": round(self.clock_ms()),
+            "ok": why is None,
+            "why": why,
+            "outcomes": result.outcomes,
+            "drifting": sorted(symbol for symbol, watch in result.watches.items() if watch.is_drifting),
+        }
+        self.client.set(f"heartbeat:{SERVICE}", json_text.text(beat), ex=HEARTBEAT_TTL_S)
+
+
+def _known_us(figures: dict[str, Any]) -> int:
+    """How much time the figures of a span are about."""
+    return 0 if figures["first"] is None else (figures["to"] - figures["first"]) * 1000
+
+
+def _usable(entries: Entries, make: Callable[[dict[str, Any]], Any], result: Result) -> list[Any]:
+    """What `make` makes of each entry. One that nothing can be made of is told of, and holds up no other."""
+    made = []
+    for id_, entry in entries:
+        try:
+            made.append(make(entry))
+        except (KeyError, TypeError, ValueError) as error:
+            told = f"{entry.get('id') if isinstance(entry, dict) else entry}"
+            result.problems.append(f"left out {id_} {told}: {describe(error)}")
+    return made
+
+
+def _features_of(prediction: dict[str, Any], model_id: str | None) -> tuple[int, list[float]] | None:
+    """When, and on which features, that model answered; None where it was another, or a fallback."""
+    if prediction["model_id"] != model_id or prediction["source"] != "model":
+        return None
+    return prediction["timestamp"] * 1000, [float(prediction["features"][name]) for name in FEATURE_NAMES]
+
+
+def _reasons(watches: dict[str, Watch]) -> list[str]:
+    drifting: Iterable[tuple[str, Watch]] = (item for item in watches.items() if item[1].is_drifting)
+    return [f"{symbol} {', '.join(watch.reasons) or 'not over yet'}" for symbol, watch in sorted(drifting)]

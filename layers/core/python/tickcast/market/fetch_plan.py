@@ -1,0 +1,149 @@
+"""Which stretches of history to fetch: what is asked for, less what is held, cut into windows.
+
+A window is a half-open stretch `[from_us, to_us)` of one symbol's time, at most one UTC day of it. Cuts lie
+at midnight, so that the same question asked twice, or asked wider, is cut alike. One execution gets at most
+`MAX_WINDOWS` of them; what does not fit in is handed on as spans, which shrink with every execution, so that
+a chain of executions ends whatever becomes of the single windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from tickcast.market.gaps import Gap
+
+MAX_WINDOWS = 200
+DAY_US = 86_400 * 1_000_000
+HOUR_US = 3_600 * 1_000_000
+_MS_US = 1_000
+
+Reason = Literal["asked", "gap"]
+Held = Mapping[str, Sequence[tuple[int, int]]]  # by symbol: stretches [from_us, to_us), in any order
+
+
+class WindowError(ValueError):
+    """A request that names no window."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of a symbol's time, in whole milliseconds: REST is asked in no finer ones.
+
+    For a gap, `first_id` and `last_id` are the trades that are missing in it, or in it and its neighbours.
+    """
+
+    from_us: int
+    to_us: int
+    symbol: str
+    reason: Reason = "asked"
+    first_id: int | None = None
+    last_id: int | None = None
+
+
+def window_from(data: Any) -> Window:
+    """The window in a request. Raises `WindowError`."""
+    try:
+        window = Window(**data)
+    except TypeError:
+        raise WindowError(f"window should be like the planner's, not {data!r}") from None
+    times = window.from_us, window.to_us
+    ids = [each for each in (window.first_id, window.last_id) if each is not None]
+    if not all(type(number) is int for number in (*times, *ids)) or not isinstance(window.symbol, str):
+        raise WindowError(f"a window has a symbol and whole numbers, not {data!r}")
+    if not 0 <= window.from_us < window.to_us or window.from_us % 1000 or window.to_us % 1000:
+        raise WindowError(f"a window is made of whole milliseconds and ends after it begins, not {data!r}")
+    if len(ids) == 1 or ids != sorted(ids):
+        raise WindowError(f"a window names the first and the last id that are missing in it, not {data!r}")
+    return window
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`windows` are to be fetched now, gaps first, then by time; `left` is for the next execution."""
+
+    windows: list[Window]
+    left: list[Window]
+
+
+def of_gap(symbol: str, gap: Gap) -> Window:
+    """The stretch that holds the missing trades, with those before and after them."""
+    from_us = gap.from_us // _MS_US * _MS_US
+    to_us = (gap.to_us // _MS_US + 1) * _MS_US
+    return Window(from_us, to_us, symbol, "gap", gap.first_id, gap.last_id)
+
+
+def plan(asked: Iterable[Window], held: Held, limit: int = MAX_WINDOWS) -> Plan:
+    """Windows that tile `asked` less `held`, each stretch once even where several ask for it.
+
+    Only what holds a gap is planned all the same, as it was fetched: nothing of it is fetched again, but it
+    is to be loaded, and the gap marked.
+
+    >>> three_days, held = Window(0, 3 * DAY_US, "BTCUSDT"), {"BTCUSDT": [(DAY_US, 2 * DAY_US)]}
+    >>> [(window.from_us // DAY_US, window.to_us // DAY_US) for window in plan([three_days], held).windows]
+    [(0, 1), (2, 3)]
+    """
+    taken = {symbol: list(spans) for symbol, spans in held.items()}
+    windows = []
+    for one in sorted(asked, key=_order):
+        spans = taken.setdefault(one.symbol, [])
+        if one.reason == "gap":
+            windows += [
+                replace(one, from_us=a, to_us=b) for a, b in held.get(one.symbol, ()) if _meet(one, a, b)
+            ]
+        for piece in subtract((one.from_us, one.to_us), spans):
+            windows += _cut(one, piece)
+        spans.append((one.from_us, one.to_us))
+    windows.sort(key=_order)
+    return Plan(windows[:limit], _joined(windows[limit:]))
+
+
+def subtract(span: tuple[int, int], held: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The parts of `span` that no stretch of `held` covers, in order."""
+    at, end = span
+    left = []
+    for from_us, to_us in sorted(held):
+        if to_us <= at:
+            continue
+        if from_us >= end:
+            break
+        if from_us > at:
+            left.append((at, from_us))
+        at = to_us
+    if at < end:
+        left.append((at, end))
+    return left
+
+
+def _order(window: Window) -> tuple[bool, int, int, str]:
+    return window.reason == "asked", window.from_us, window.to_us, window.symbol
+
+
+def _cut(asked: Window, piece: tuple[int, int]) -> list[Window]:
+    return [replace(asked, from_us=from_us, to_us=to_us) for from_us, to_us in _cut_every(DAY_US, *piece)]
+
+
+def _meet(window: Window, from_us: int, to_us: int) -> bool:
+    return from_us < window.to_us and window.from_us < to_us
+
+
+def _cut_every(step_us: int, from_us: int, to_us: int) -> list[tuple[int, int]]:
+    cuts = [from_us, *range((from_us // step_us + 1) * step_us, to_us, step_us), to_us]
+    return list(zip(cuts, cuts[1:], strict=False)) if from_us < to_us else []
+
+
+def _joined(windows: list[Window]) -> list[Window]:
+    """The same stretches in as few pieces as they make: days that touch are one again."""
+    joined: dict[Window, Window] = {}  # by what they are but for their times, the newest last
+    done = []
+    for window in windows:
+        about = replace(window, from_us=0, to_us=0)
+        before = joined.get(about)
+        if before is not None and before.to_us == window.from_us:
+            joined[about] = replace(before, to_us=window.to_us)
+            continue
+        if before is not None:
+            done.append(before)
+        joined[about] = window
+    return sorted([*done, *joined.values()], key=_order)

@@ -1,0 +1,209 @@
+"""The gap ledger of a symbol: trades that are missing, since when, and what ingest said of that time.
+
+Trade ids rise by exactly one, so a jump is a hole whichever connection it was seen on. A hole that fills
+late (the other connection had it) leaves the ledger again; what stays is for REST to repair, which wants
+the range of ids and of times. Stretches without quotes are kept beside: REST cannot repair those, but a
+model must not be trained across them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from tickcast.market.wire import Notice
+
+MAX_GAPS = 200
+MAX_NOTICES = 20
+MAX_RESTARTS = 20
+UNKNOWN = "unknown"
+WITHHELD = "withheld by the exchange"
+# The clock that estimated a notice's times and the exchange's agree to about this. Times of the same gap,
+# which may be rounded to ms, differ by less, those of two series of ids by far more.
+TOLERANCE_US = 1_000_000
+# So long without a quote may be a stalled stream: a trade after it shows that it is (`bars.is_quoted`).
+QUOTES_MISSING_US = 5_000_000
+_LOOK_BACK_US = 61_000_000  # the minute behind a prediction that its features look at
+
+
+@dataclass
+class Gap:
+    """Trades `first_id` to `last_id`, which happened between two instants, are missing."""
+
+    first_id: int
+    last_id: int
+    from_us: int
+    to_us: int
+    cause: str = UNKNOWN
+
+    @property
+    def trades(self) -> int:
+        return self.last_id - self.first_id + 1
+
+
+@dataclass
+class QuoteGap:
+    """No quote came between two instants."""
+
+    from_us: int
+    to_us: int
+    cause: str = UNKNOWN
+
+
+@dataclass
+class Restart:
+    """The exchange numbers its `kind` ("trades" or "quotes") otherwise since some instant between two: after
+    `last_id` came `first_id`. Of what was missing there, no id is known."""
+
+    kind: str
+    last_id: int
+    first_id: int
+    from_us: int
+    to_us: int
+
+
+@dataclass
+class GapLedger:
+    gaps: list[Gap] = field(default_factory=list)
+    quote_gaps: list[QuoteGap] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
+    forgotten: int = 0  # trades in gaps that no longer fitted in
+    restarts: list[Restart] = field(default_factory=list)
+
+    def noticed(self, notices: tuple[Notice, ...]) -> None:
+        """What ingest said it may have missed; it may explain gaps found before or after."""
+        self.notices = (self.notices + list(notices))[-MAX_NOTICES:]
+        known: list[Gap | QuoteGap] = [*self.gaps, *self.quote_gaps]
+        for gap in known:
+            if gap.cause == UNKNOWN:
+                gap.cause = self._cause(gap.from_us, gap.to_us)
+
+    def missing(self, first_id: int, last_id: int, from_us: int, to_us: int) -> None:
+        """A jump in trade ids: the trades before and after it happened at `from_us` and `to_us`."""
+        from_us, to_us = min(from_us, to_us), max(from_us, to_us)
+        self.gaps.append(Gap(first_id, last_id, from_us, to_us, self._cause(from_us, to_us)))
+        while len(self.gaps) > MAX_GAPS:
+            self.forgotten += self.gaps.pop(0).trades
+
+    def arrived(self, first_id: int, last_id: int, times_us: Sequence[int] = ()) -> None:
+        """Trades that were missing came after all, or were repaired; `times_us` as in `_is_of_time`."""
+        left: list[Gap] = []
+        for gap in self.gaps:
+            if last_id < gap.first_id or first_id > gap.last_id or not _is_of_time(gap, times_us):
+                left.append(gap)
+                continue
+            if gap.first_id < first_id:
+                left.append(Gap(gap.first_id, first_id - 1, gap.from_us, gap.to_us, gap.cause))
+            if last_id < gap.last_id:
+                left.append(Gap(last_id + 1, gap.last_id, gap.from_us, gap.to_us, gap.cause))
+        self.gaps = left
+
+    def cut(self, first_id: int) -> None:
+        """The ids from `first_id` on are still to come: what showed them to be missing was far off."""
+        self.gaps = [
+            replace(gap, last_id=min(gap.last_id, first_id - 1))
+            for gap in self.gaps
+            if gap.first_id < first_id
+        ]
+
+    def restarted(self, restart: Restart) -> None:
+        self.restarts = [*self.restarts, restart][-MAX_RESTARTS:]
+
+    def settle(self, repaired: Iterable[Sequence[int]], withheld: Iterable[Sequence[int]]) -> None:
+        """What became of ranges of missing ids, ends included: held now, or refused by the exchange itself.
+
+        A range is `[first_id, last_id, from_us, to_us]`. Ids are unique only within a series: after the
+        exchange restarts them, another trade has the same id, so a range is applied only to gaps of its
+        time. One without times, `[first_id, last_id]`, as older versions wrote them, is of any time.
+
+        Repeating it changes nothing. Raises ValueError or TypeError on ranges of another form.
+        """
+        for first_id, last_id, *times_us in repaired:
+            self.arrived(first_id, last_id, times_us)
+        for first_id, last_id, *times_us in withheld:
+            for gap in self.gaps:
+                is_whole = first_id <= gap.first_id and gap.last_id <= last_id
+                if is_whole and _is_of_time(gap, times_us):
+                    gap.cause = WITHHELD
+
+    def quotes_resumed(self, from_us: int, to_us: int) -> None:
+        """The last quote before and the first after a silence; short ones are the market's own."""
+        if to_us - from_us >= QUOTES_MISSING_US:
+            gap = QuoteGap(from_us, to_us, self._cause(from_us, to_us))
+            self.quote_gaps = [*self.quote_gaps, gap][-MAX_GAPS:]
+
+    @property
+    def trades(self) -> int:
+        return sum(gap.trades for gap in self.gaps) + self.forgotten
+
+    def _cause(self, from_us: int, to_us: int) -> str:
+        """That of the notice which covers most of the time between; of two alike, the one about least else,
+        then the newest."""
+
+        def fit(at: int) -> tuple[int, int, int]:
+            notice = self.notices[at]
+            covered_us = min(to_us, notice.to_us) - max(from_us, notice.from_us)
+            return covered_us, notice.from_us - notice.to_us, at
+
+        best = max(range(len(self.notices)), key=fit, default=None)
+        if best is None or fit(best)[0] < -TOLERANCE_US:
+            return UNKNOWN
+        return self.notices[best].cause
+
+    def record(self) -> dict[str, Any]:
+        """The ledger for readers outside (docs/contracts.md): what is missing, oldest first."""
+        return {
+            "missing_trades": self.trades,
+            "forgotten_trades": self.forgotten,
+            "gaps": [asdict(gap) | {"trades": gap.trades} for gap in self.gaps],
+            "quote_gaps": [asdict(gap) for gap in self.quote_gaps],
+            "restarts": [asdict(restart) for restart in self.restarts],
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, for the state."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> GapLedger:
+        """The ledger of `as_dict`. Raises TypeError or KeyError on anything else."""
+        return cls(
+            gaps=[Gap(**gap) for gap in data["gaps"]],
+            quote_gaps=[QuoteGap(**gap) for gap in data["quote_gaps"]],
+            notices=[Notice(*notice) for notice in data["notices"]],
+            forgotten=data["forgotten"],
+            restarts=[Restart(**restart) for restart in data["restarts"]],
+        )
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> GapLedger:
+        """The ledger of `record`, without the notices, of which that says nothing. Raises TypeError,
+        ValueError or KeyError on anything else."""
+        gaps = [
+            Gap(int(gap["first_id"]), int(gap["last_id"]), *_times(gap), str(gap["cause"]))
+            for gap in record["gaps"]
+        ]
+        quote_gaps = [QuoteGap(*_times(gap), str(gap["cause"])) for gap in record["quote_gaps"]]
+        restarts = [
+            Restart(str(each["kind"]), int(each["last_id"]), int(each["first_id"]), *_times(each))
+            for each in record.get("restarts", [])
+        ]
+        return cls(gaps, quote_gaps, forgotten=int(record["forgotten_trades"]), restarts=restarts)
+
+
+def _is_of_time(gap: Gap, times_us: Sequence[int]) -> bool:
+    """Whether a gap lies in the time between two instants, or near; none given: any time."""
+    if not times_us:
+        return True
+    from_us, to_us = times_us
+    return from_us - TOLERANCE_US <= gap.to_us and gap.from_us <= to_us + TOLERANCE_US
+
+
+def _times(gap: dict[str, Any]) -> tuple[int, int]:
+    return int(gap["from_us"]), int(gap["to_us"])
+
+
+def touched_ms(gap: Gap) -> tuple[int, int]:
+    """The predictions that lacked a gap's trades: made between two instants (ms), ends included."""
+    return gap.from_us // 1000, -(-(gap.to_us + _LOOK_BACK_US) // 1000)

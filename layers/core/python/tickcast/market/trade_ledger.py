@@ -1,0 +1,171 @@
+"""Trades as they are held: every trade id once, whichever way and how often it came.
+
+The stream brings single trades, REST history brings aggregates: several trades of one order at one price, as
+one row with a range of ids. Where both are there the single trades are kept, and of the aggregate what they
+leave of it: the ids that are missing singly, with the rest of its quantity. What an aggregate was stays
+beside it. So the outcome is a function of the set of all that came, in whatever order and pieces it came:
+`merged(merged(a, b), c)` holds the same as `merged(a, merged(c, b))`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tickcast.market.sums import running, single, split
+from tickcast.market.ticks import TRADE, Trades, raw
+
+ORIGINS = ("stream", "replay", "sim", "rest")  # the first wins where several know a single trade
+_ORIGIN_OF = {"sbe": "stream", "json": "stream"}  # sources of bronze; the others are called the same
+
+# `first_id` to `last_id` is what the row stands for at most, `trades` for how many ids of it. `aggregate_*`
+# is what came: of a single trade itself.
+HELD = np.dtype(
+    [
+        ("time_us", "<i8"),
+        ("first_id", "<i8"),
+        ("last_id", "<i8"),
+        ("price", "<i8"),
+        ("qty", "<i8"),
+        ("side", "<i2"),
+        ("origin", "<i2"),  # index into ORIGINS
+        ("trades", "<i4"),
+        ("aggregate_first_id", "<i8"),
+        ("aggregate_last_id", "<i8"),
+        ("aggregate_qty", "<i8"),
+    ]
+)
+
+Held = npt.NDArray[Any]  # of HELD
+Ints = npt.NDArray[np.int64]
+
+
+class TradesContradict(ValueError):
+    """Aggregates that share some of their trades but not all, so that they cannot both be; or an aggregate of
+    more trades than can be."""
+
+
+def origin_of(source: str) -> int:
+    """The index in ORIGINS of what comes from a source of bronze. Raises ValueError on an unknown one."""
+    name = _ORIGIN_OF.get(source, source)
+    if name not in ORIGINS:
+        raise ValueError(f"ticks of source {source!r}; it should be sbe, json, rest, sim or replay")
+    return ORIGINS.index(name)
+
+
+def held(trades: Trades, origin: int) -> Held:
+    """`trades` as they came from one origin, not merged yet. Shape (trades,). Raises `TradesContradict`."""
+    more = trades["last_id"] - trades["first_id"]  # below 0 where 64 bits cannot hold it either
+    if (is_wrong := (more < 0) | (more >= 2**31 - 1)).any():
+        first_id, last_id = trades[["first_id", "last_id"]][is_wrong][0].tolist()
+        raise TradesContradict(
+            f"trades {first_id}..{last_id} came as one aggregate, which none of the exchange's is"
+        )
+    rows = np.zeros(len(trades), HELD)
+    for name in ("time_us", "first_id", "last_id", "price", "qty", "side"):
+        rows[name] = trades[name]
+    rows["origin"] = origin
+    rows["trades"] = more + 1
+    rows["aggregate_first_id"], rows["aggregate_last_id"] = trades["first_id"], trades["last_id"]
+    rows["aggregate_qty"] = trades["qty"]
+    return rows
+
+
+def as_trades(rows: Held) -> Trades:
+    """`rows` as ticks, for bars. Shape (rows,)."""
+    trades = np.zeros(len(rows), TRADE)
+    for name in ("time_us", "first_id", "last_id", "price", "qty", "side"):
+        trades[name] = rows[name]
+    trades["receive_time_us"] = rows["time_us"]
+    return trades
+
+
+def merged(known: Held, incoming: Held) -> Held:
+    """All of `known` and `incoming`, every trade id once, by id. Raises `TradesContradict`."""
+    rows = np.concatenate([known, incoming])
+    is_single = rows["aggregate_first_id"] == rows["aggregate_last_id"]
+    singles = _first_of_each(rows[is_single])
+    aggregates = _first_of_each(rows[~is_single])
+    first, last = aggregates["aggregate_first_id"], aggregates["aggregate_last_id"]
+    overlap = np.flatnonzero(first[1:] <= last[:-1])
+    if len(overlap):
+        pair = ", ".join(f"{first[n]}..{last[n]}" for n in (overlap[0], overlap[0] + 1))
+        raise TradesContradict(f"aggregates {pair} overlap, which no two of the exchange's do")
+    rows = np.concatenate([singles, _left_of(aggregates, singles)])
+    return np.asarray(rows[np.argsort(rows["first_id"], kind="stable")])
+
+
+def changes(known: Held, wanted: Held) -> tuple[Held, Held]:
+    """What turns `known` into `wanted`, rows being either there or not: (to remove, to add)."""
+    if not len(known):
+        return known, wanted
+    both = raw(np.ascontiguousarray(np.concatenate([known, wanted])))
+    _, inverse, counts = np.unique(both, return_inverse=True, return_counts=True)
+    changed = counts[inverse] == 1
+    return known[changed[: len(known)]], wanted[changed[len(known) :]]
+
+
+def held_ranges(rows: Held, first_id: int, last_id: int) -> list[tuple[int, int]]:
+    """The runs of ids between `first_id` and `last_id`, ends included, that `rows` hold, in order."""
+    first = np.maximum(rows["aggregate_first_id"], first_id)
+    last = np.minimum(rows["aggregate_last_id"], last_id)
+    order = np.argsort(first, kind="stable")
+    runs: list[tuple[int, int]] = []
+    for begin, end in zip(first[order].tolist(), last[order].tolist(), strict=True):
+        if end < begin:
+            continue
+        if runs and begin <= runs[-1][1] + 1:
+            runs[-1] = (runs[-1][0], max(runs[-1][1], end))
+        else:
+            runs.append((begin, end))
+    return runs
+
+
+def _first_of_each(rows: Held) -> Held:
+    """The one to keep of the rows that came as the same range of ids, sorted by it.
+
+    Of several the best origin's; of one origin's the least, so that no order of arrival matters. An aggregate
+    that was cut is whole again.
+    """
+    rows = rows.copy()
+    rows["first_id"], rows["last_id"] = rows["aggregate_first_id"], rows["aggregate_last_id"]
+    rows["qty"], rows["trades"] = rows["aggregate_qty"], rows["last_id"] - rows["first_id"] + 1
+    keys = ("side", "qty", "price", "time_us", "origin", "last_id", "first_id")
+    rows = rows[np.lexsort([rows[key] for key in keys])]
+    is_new = np.ones(len(rows), bool)
+    is_new[1:] = (rows["first_id"][1:] != rows["first_id"][:-1]) | (
+        rows["last_id"][1:] != rows["last_id"][:-1]
+    )
+    return np.asarray(rows[is_new])
+
+
+def _left_of(aggregates: Held, singles: Held) -> Held:
+    """What `singles` leave of `aggregates`; those of which nothing is left are gone."""
+    ids, first, last = singles["first_id"], aggregates["first_id"], aggregates["last_id"]
+    begin, end = np.searchsorted(ids, first), np.searchsorted(ids, last, side="right")
+    sums = running(split(singles["qty"]))
+    left = aggregates.copy()
+    left["trades"] -= end - begin
+    left["qty"] = single(split(left["qty"]) - (sums[:, end] - sums[:, begin]))
+    # The outermost ids that are not known singly: past the runs of known ones that lie at either end.
+    is_break = ids[1:] != ids[:-1] + 1
+    run_last = ids[_next_true(np.append(is_break, True))] if len(ids) else ids
+    run_first = ids[_last_true(np.append(True, is_break))] if len(ids) else ids
+    cut = np.flatnonzero(end > begin)
+    at_first = cut[ids[begin[cut]] == first[cut]]
+    left["first_id"][at_first] = run_last[begin[at_first]] + 1
+    at_last = cut[ids[end[cut] - 1] == last[cut]]
+    left["last_id"][at_last] = run_first[end[at_last] - 1] - 1
+    return np.asarray(left[left["trades"] > 0])
+
+
+def _last_true(flags: npt.NDArray[np.bool_]) -> Ints:
+    """For every place, the nearest one at or before it that is True (the first is)."""
+    return np.maximum.accumulate(np.where(flags, np.arange(len(flags)), 0))
+
+
+def _next_true(flags: npt.NDArray[np.bool_]) -> Ints:
+    """For every place, the nearest one at or after it that is True (the last is)."""
+    return np.asarray(len(flags) - 1 - _last_true(flags[::-1])[::-1])

@@ -1,0 +1,320 @@
+"""The wire batch: many ticks of one symbol in one Kinesis record.
+
+A batch is an Avro single-object encoding (marker, schema fingerprint, body; Avro 1.11 specification,
+"Single-object encoding"). Every field of a tick is an Avro *fixed*, so a block of ticks is exactly the
+memory of a numpy structured array: writing is ``tobytes``, reading is ``frombuffer``, and any Avro
+library reads the same bytes by the schema.
+
+`connection` names the socket the ticks came by. `watermark_us` is ingest's claim that this connection is
+caught up to exchange time t; `NO_WATERMARK` claims nothing new, `WITHDRAWN` takes its claims back.
+`quiet_us` is evidence of a quiet market: at that instant of ingest's clock the exchange's REST had no newer
+trade or quote than what had come. `notices` are ingest's own account of what it may have missed; whether it
+is missing is judged downstream, where all connections meet.
+
+A batch written by another schema is for `adapters.kinesis.schema_registry`, which knows them by fingerprint.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tickcast.market import plausibility, symbols
+from tickcast.market.ticks import QUOTE, TRADE, Quotes, Trades
+
+NO_WATERMARK = -1
+WITHDRAWN = -2
+NEVER_QUIET = -1
+MAX_CONNECTION = 64  # characters
+_SOURCE = re.compile(r"\w{1,32}", re.ASCII)
+_MARKER = b"\xc3\x01"
+_INT64 = {"type": "fixed", "name": "Int64LE", "size": 8, "doc": "little-endian two's complement"}
+_INT8 = {"type": "fixed", "name": "Int8", "size": 1, "doc": "two's complement"}
+
+_NOTICE = {
+    "type": "record",
+    "name": "Notice",
+    "fields": [
+        {"name": "cause", "type": "string"},
+        {"name": "from_us", "type": "long"},
+        {"name": "to_us", "type": "long"},
+    ],
+}
+
+
+def _ticks_schema(name: str, dtype: np.dtype[Any], defined: set[str]) -> dict[str, Any]:
+    """The Avro record whose encoding is the memory of `dtype` (packed, every field a fixed)."""
+    fields = []
+    for field in dtype.names or ():
+        fixed = _INT64 if dtype[field].itemsize == 8 else _INT8
+        # Avro defines a named type once and refers to it by name afterwards.
+        fields.append({"name": field, "type": fixed if fixed["name"] not in defined else fixed["name"]})
+        defined.add(str(fixed["name"]))
+    return {"type": "record", "name": name, "fields": fields}
+
+
+def _schema() -> dict[str, Any]:
+    defined: set[str] = set()
+    trade, quote = _ticks_schema("Trade", TRADE, defined), _ticks_schema("Quote", QUOTE, defined)
+    return {
+        "type": "record",
+        "name": "TickBatch",
+        "namespace": "tickcast",
+        "fields": [
+            {"name": "symbol", "type": "string"},
+            {"name": "source", "type": "string"},
+            {"name": "connection", "type": "string"},
+            {"name": "watermark_us", "type": "long"},
+            {"name": "trades", "type": {"type": "array", "items": trade}},
+            {"name": "quotes", "type": {"type": "array", "items": quote}},
+            {"name": "notices", "type": {"type": "array", "items": _NOTICE}, "default": []},
+            {"name": "quiet_us", "type": "long", "default": NEVER_QUIET},
+        ],
+    }
+
+
+SCHEMA = _schema()
+# CRC-64-AVRO of the schema's canonical form, little-endian. A test holds it against fastavro's, so that
+# a change of the dtypes cannot go out under the old name.
+FINGERPRINT = bytes.fromhex("7c3686b038387bd9")
+_HEADER = _MARKER + FINGERPRINT
+
+
+class WireError(ValueError):
+    """A record that is not a whole batch of a known schema; the message says what was wrong."""
+
+
+class UnknownSchemaError(WireError):
+    """A record of another schema than this code's: `fingerprint` names it."""
+
+    def __init__(self, fingerprint: bytes) -> None:
+        super().__init__(f"unknown schema fingerprint {fingerprint.hex()}")
+        self.fingerprint = fingerprint
+
+
+class Notice(NamedTuple):
+    """Between two instants of the exchange's clock ticks may have been missed, and why."""
+
+    cause: str
+    from_us: int
+    to_us: int
+
+
+class TickBatch(NamedTuple):
+    symbol: str
+    source: str
+    connection: str
+    watermark_us: int
+    trades: Trades
+    quotes: Quotes
+    notices: tuple[Notice, ...] = ()
+    quiet_us: int = NEVER_QUIET
+
+    @property
+    def tick_count(self) -> int:
+        return len(self.trades) + len(self.quotes)
+
+
+class Checked(NamedTuple):
+    """A batch without the rows that cannot be. `refused` has only those, or is None; `reason` says why."""
+
+    batch: TickBatch
+    refused: TickBatch | None = None
+    reason: str = ""
+
+
+def check_times(batch: TickBatch, arrived_us: int) -> Checked:
+    """`batch` without what cannot be, seen from when it arrived: ticks at such times, with such ids, prices
+    or books, and a claim (`watermark_us`) to be ahead of the arrival. Raises `WireError` where its names
+    cannot be: they become parts of keys.
+
+    One tick from the future would close the bars up to there and make all that follows late.
+    """
+    if fault := _name_fault(batch.symbol, batch.source):
+        raise WireError(fault)
+    if len(batch.connection) > MAX_CONNECTION:
+        raise WireError(
+            f"its connection has {len(batch.connection)} characters, not at most {MAX_CONNECTION}"
+        )
+    counts: dict[str, int] = {}
+    good_trades, bad_trades = _sifted(batch.trades, plausibility.trade_faults, arrived_us, counts)
+    good_quotes, bad_quotes = _sifted(batch.quotes, plausibility.quote_faults, arrived_us, counts)
+    latest_us = arrived_us + plausibility.ARRIVAL_AHEAD_US
+    watermark_us, quiet_us = batch.watermark_us, batch.quiet_us
+    if watermark_us > latest_us:
+        counts[f"the watermark {watermark_us} is ahead of its arrival at {arrived_us}"] = 1
+        watermark_us = NO_WATERMARK
+    if quiet_us > latest_us:
+        counts[f"the market was quiet at {quiet_us}, ahead of its arrival at {arrived_us}"] = 1
+        quiet_us = NEVER_QUIET
+    # A notice of times to come would explain whatever is lost then.
+    notices = tuple(n for n in batch.notices if n.to_us <= latest_us)
+    if len(notices) < len(batch.notices):
+        counts["a notice ahead of its arrival"] = len(batch.notices) - len(notices)
+    if not counts:
+        return Checked(batch)
+    good = batch._replace(
+        trades=good_trades, quotes=good_quotes, watermark_us=watermark_us, notices=notices, quiet_us=quiet_us
+    )
+    bad = batch._replace(trades=bad_trades, quotes=bad_quotes, notices=())
+    reason = "; ".join(f"{why} ({count})" for why, count in counts.items())
+    return Checked(good, bad if bad.tick_count else None, f"{batch.symbol}: {reason}")
+
+
+@functools.lru_cache(maxsize=1024)
+def _name_fault(symbol: str, source: str) -> str | None:
+    """What is wrong with the names of a batch, bounded in length; None if nothing is."""
+    if not symbols.is_symbol(symbol):
+        return f"symbol {symbol[: symbols.MAX_LENGTH]!r} cannot be a market's"
+    if not _SOURCE.fullmatch(source):
+        return f"source {source[:32]!r} is not 1 to 32 ASCII letters, digits and underscores"
+    return None
+
+
+def _sifted(
+    rows: Any, faults_of: Callable[[Any], list[plausibility.Fault]], arrived_us: int, counts: dict[str, int]
+) -> tuple[Any, Any]:
+    """`rows` that can be, and the others; `counts` by reason is added to."""
+    if not len(rows) or plausibility.are_plain(rows, arrived_us):
+        return rows, rows[:0]
+    bad: Any = None
+    for reason, is_faulty in (*faults_of(rows), *plausibility.time_faults(rows, arrived_us)):
+        if not is_faulty.any():
+            continue
+        bad = np.zeros(len(rows), bool) if bad is None else bad
+        if count := int(np.count_nonzero(is_faulty & ~bad)):
+            counts[reason] = counts.get(reason, 0) + count
+        bad |= is_faulty
+    return (rows, rows[:0]) if bad is None else (rows[~bad], rows[bad])
+
+
+def encode(batch: TickBatch) -> bytes:
+    """The Kinesis record of `batch`."""
+    return b"".join(
+        (
+            _HEADER,
+            _text(batch.symbol),
+            _text(batch.source),
+            _text(batch.connection),
+            _zigzag(batch.watermark_us),
+            _block(batch.trades, TRADE),
+            _block(batch.quotes, QUOTE),
+            _notices(batch.notices),
+            _zigzag(batch.quiet_us),
+        )
+    )
+
+
+def decode(record: bytes) -> TickBatch:
+    """The batch in `record`; its arrays are read-only. Raises `WireError`."""
+    if record[:2] != _MARKER:
+        raise WireError(f"not an Avro single object: starts with {record[:2].hex() or 'nothing'}, not c301")
+    if record[:10] != _HEADER:
+        raise UnknownSchemaError(record[2:10])
+    symbol, at = _read_text(record, 10)
+    source, at = _read_text(record, at)
+    connection, at = _read_text(record, at)
+    watermark_us, at = _read_zigzag(record, at)
+    trades, at = _read_array(record, at, TRADE)
+    quotes, at = _read_array(record, at, QUOTE)
+    notices, at = _read_notices(record, at)
+    quiet_us, at = _read_zigzag(record, at)
+    if at != len(record):
+        raise WireError(f"{len(record) - at} bytes after the end of the batch at offset {at}")
+    if not symbol:
+        raise WireError("the batch names no symbol")
+    return TickBatch(symbol, source, connection, watermark_us, trades, quotes, notices, quiet_us)
+
+
+def _zigzag(value: int) -> bytes:
+    value = (value << 1) ^ (value >> 63)
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _text(value: str) -> bytes:
+    data = value.encode()
+    return _zigzag(len(data)) + data
+
+
+def _block(rows: Trades | Quotes, dtype: np.dtype[Any]) -> bytes:
+    if rows.dtype != dtype:
+        raise TypeError(f"rows of {rows.dtype}, the wire carries {dtype}")
+    return _zigzag(len(rows)) + rows.tobytes() + b"\0" if len(rows) else b"\0"
+
+
+def _notices(notices: tuple[Notice, ...]) -> bytes:
+    if not notices:
+        return b"\0"
+    items = (_text(n.cause) + _zigzag(n.from_us) + _zigzag(n.to_us) for n in notices)
+    return _zigzag(len(notices)) + b"".join(items) + b"\0"
+
+
+def _read_zigzag(record: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        if at >= len(record):
+            raise WireError(f"truncated at offset {at}")
+        byte = record[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return (value >> 1) ^ -(value & 1), at
+        shift += 7
+        if shift > 63:
+            raise WireError(f"a number longer than 64 bits ends at offset {at}")
+
+
+def _read_text(record: bytes, at: int) -> tuple[str, int]:
+    length, at = _read_zigzag(record, at)
+    if not 0 <= length <= len(record) - at:
+        raise WireError(f"truncated text at offset {at}")
+    try:
+        return record[at : at + length].decode(), at + length
+    except UnicodeDecodeError:
+        raise WireError(f"text at offset {at} is not UTF-8") from None
+
+
+def _read_array(record: bytes, at: int, dtype: np.dtype[Any]) -> tuple[Any, int]:
+    """An Avro array: blocks of a count and that many items, closed by a count of 0."""
+    blocks = []
+    while True:
+        count, at = _read_zigzag(record, at)
+        if count == 0:
+            break
+        if count < 0:  # a negative count is followed by the block's size in bytes
+            count = -count
+            _size, at = _read_zigzag(record, at)
+        size = count * dtype.itemsize
+        if size > len(record) - at:
+            raise WireError(f"truncated block at offset {at}: {count} ticks of {dtype.itemsize} bytes")
+        # A slice, which is a copy, starts on a machine word; numpy is slow with integers that lie astride.
+        blocks.append(np.frombuffer(record[at : at + size], dtype))
+        at += size
+    if not blocks:
+        return np.empty(0, dtype), at
+    return (blocks[0] if len(blocks) == 1 else np.concatenate(blocks)), at
+
+
+def _read_notices(record: bytes, at: int) -> tuple[tuple[Notice, ...], int]:
+    notices: list[Notice] = []
+    while True:
+        count, at = _read_zigzag(record, at)
+        if count == 0:
+            return tuple(notices), at
+        if count < 0:
+            count = -count
+            _size, at = _read_zigzag(record, at)
+        for _ in range(count):  # every notice takes bytes, so a damaged count ends in "truncated"
+            cause, at = _read_text(record, at)
+            from_us, at = _read_zigzag(record, at)
+            to_us, at = _read_zigzag(record, at)
+            notices.append(Notice(cause, from_us, to_us))

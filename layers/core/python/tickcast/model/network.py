@@ -1,0 +1,163 @@
+"""The network: small, and its answer flips its sign when buying and selling are exchanged.
+
+For odd features o and even features e it predicts, per horizon h, the move of the mid in units of
+σ√h·d(σ) as
+
+    f(o, e) = o·L + ½ [g(o, e) - g(-o, e)],      g(o, e) = silu(o·A + e·B + c)·W
+
+so f(-o, e) = -f(o, e) by construction: no drift can be memorised. The volatility σ is an input and the
+output is scaled back to basis points inside the network, which lets one serve several markets. The same book
+foretells a little less than proportionally more when σ is high, for σ trails the market by half a minute:
+d(σ) = (σ / σ₀)^-¼, between 0.7 and 1.4, where σ₀ is the volatility that it was trained at. Where quotes
+are missing, what is left are the signed trades m and the returns of a proxy mid, and the answer is m·M: the
+little that they foretell needs no more. An even head gives the probability that the mid does not move at all.
+
+Which features it reads is part of the network (`Inputs`); it always takes the whole vector and picks them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tickcast.features.vector import EVEN_FEATURES, FEATURE_NAMES, ODD_FEATURES, QUOTE_FEATURES, Floats
+from tickcast.model.forecast import HORIZONS_S
+
+HAS_QUOTES = FEATURE_NAMES.index("has_quotes")
+SIGMA = FEATURE_NAMES.index("sigma_bp")
+DAMPING = -0.25
+DAMPED_WITHIN = (0.25, 4.0)  # σ / σ₀; beyond, the answer is proportional to σ
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The features that each part of the network reads, by name.
+
+    Raises ValueError when that would break its symmetry, or have it read a masked feature.
+    """
+
+    odd: tuple[str, ...]  # o
+    even: tuple[str, ...]  # e
+    masked: tuple[str, ...]  # m: odd ones that are there without quotes
+    flat: tuple[str, ...]  # of the head for "does not move": even ones
+
+    def __post_init__(self) -> None:
+        allowed = {
+            "odd": set(ODD_FEATURES),
+            "even": set(EVEN_FEATURES),
+            "masked": set(ODD_FEATURES) - set(QUOTE_FEATURES),
+            "flat": set(EVEN_FEATURES),
+        }
+        for part, names in asdict(self).items():
+            if strangers := [name for name in names if name not in allowed[part]]:
+                raise ValueError(f"{', '.join(strangers)} cannot be among the network's {part} inputs")
+
+    @property
+    def names(self) -> list[str]:
+        """All of them, in the order of the vector; the flag and σ, which every network reads, included."""
+        read = {*self.odd, *self.even, *self.masked, *self.flat, "has_quotes", "sigma_bp"}
+        return [name for name in FEATURE_NAMES if name in read]
+
+    def as_dict(self) -> dict[str, list[str]]:
+        return {part: list(names) for part, names in asdict(self).items()}
+
+
+def places(names: tuple[str, ...]) -> npt.NDArray[np.int64]:
+    """Where the features stand in the vector. Shape (names,)."""
+    return np.array([FEATURE_NAMES.index(name) for name in names], np.int64)
+
+
+@dataclass
+class Network:
+    """Weights; O, E, M, P inputs, K hidden units, H horizons. Exported to ONNX as it is."""
+
+    inputs: Inputs
+    skip: Floats  # L (O, H)
+    hidden_odd: Floats  # A (O, K)
+    hidden_even: Floats  # B (E, K)
+    hidden_bias: Floats  # c (K,)
+    out: Floats  # W (K, H)
+    masked_skip: Floats  # M (M, H)
+    usual_sigma: Floats  # σ₀ (1,), bp per √s
+    knows_quotes: Floats  # (1,): 1, or 0 where no quotes were there to learn from: then m·M for all rows
+    flat: Floats  # (P, H): logit of "the mid does not move"
+    flat_bias: Floats  # (H,)
+
+    @classmethod
+    def zeros(cls, inputs: Inputs, hidden: int) -> Network:
+        """One that predicts no move, with a probability of ½ that there is none."""
+        odd, even, horizons = len(inputs.odd), len(inputs.even), len(HORIZONS_S)
+        return cls(
+            inputs,
+            skip=np.zeros((odd, horizons)),
+            hidden_odd=np.zeros((odd, hidden)),
+            hidden_even=np.zeros((even, hidden)),
+            hidden_bias=np.zeros(hidden),
+            out=np.zeros((hidden, horizons)),
+            masked_skip=np.zeros((len(inputs.masked), horizons)),
+            usual_sigma=np.ones(1),
+            knows_quotes=np.zeros(1),
+            flat=np.zeros((len(inputs.flat), horizons)),
+            flat_bias=np.zeros(horizons),
+        )
+
+    @property
+    def weights(self) -> dict[str, Floats]:
+        return {name: values for name, values in vars(self).items() if name != "inputs"}
+
+    def forward(self, features: Floats) -> tuple[Floats, Floats, Floats]:
+        """`move_bp`, `scale_bp` (σ√h) and `p_flat`, each (rows, H), of `features` (rows, F)."""
+        odd, even, masked, flat = (
+            features[:, places(names)]
+            for names in (self.inputs.odd, self.inputs.even, self.inputs.masked, self.inputs.flat)
+        )
+        scale_bp = features[:, SIGMA:] * np.sqrt(np.array(HORIZONS_S, float))
+        has_quotes = features[:, HAS_QUOTES, None] * self.knows_quotes
+        move = has_quotes * self.quoted_move(odd, even) + (1 - has_quotes) * (masked @ self.masked_skip)
+        move_bp = move * scale_bp * damping(features[:, SIGMA:], self.usual_sigma)
+        return move_bp, scale_bp, sigmoid(flat @ self.flat + self.flat_bias)
+
+    def quoted_move(self, odd: Floats, even: Floats) -> Floats:
+        """f(o, e) in units of σ√h·d(σ), (rows, H), of `odd` (rows, O) and `even` (rows, E)."""
+        driven, shared = odd @ self.hidden_odd, even @ self.hidden_even + self.hidden_bias
+        difference = silu(shared + driven) - silu(shared - driven)
+        return np.asarray(odd @ self.skip + 0.5 * difference @ self.out)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Its inputs and size, for the model's card."""
+        return {"inputs": self.inputs.as_dict(), "hidden_units": self.out.shape[0]}
+
+
+def damping(sigma_bp: Floats, usual_bp: Floats) -> Floats:
+    """d(σ), of the shape of `sigma_bp`."""
+    return np.asarray(np.clip(sigma_bp / usual_bp, *DAMPED_WITHIN) ** DAMPING)
+
+
+def average(networks: list[Network]) -> Network:
+    """One network whose moves are the means of those of `networks`, which read the same inputs: their hidden
+    units side by side. The means of the rest stand for the rest."""
+    joined = {"hidden_odd": 1, "hidden_even": 1, "hidden_bias": 0, "out": 0}
+    weights = {
+        name: np.concatenate([n.weights[name] for n in networks], axis=joined[name])
+        if name in joined
+        else np.mean([n.weights[name] for n in networks], axis=0)
+        for name in networks[0].weights
+    }
+    weights["out"] = weights["out"] / len(networks)
+    return Network(networks[0].inputs, **weights)
+
+
+def sigmoid(x: Floats) -> Floats:
+    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * x)))
+
+
+def silu(x: Floats) -> Floats:
+    return x * sigmoid(x)
+
+
+def silu_slope(x: Floats) -> Floats:
+    s = sigmoid(x)
+    return s * (1 + x * (1 - s))

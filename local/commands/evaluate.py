@@ -1,0 +1,304 @@
+"""`make evaluate`: what a model is worth on recordings that it never saw.
+
+With TRAIN, a model is trained on those recordings and judged on all of SESSION. Without, the second half of
+SESSION is foretold block by block, each by a model trained on all before it. The whole is done twice more on
+labels that mean nothing: what then shows skill is a leak.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from local.commands.options import number_of
+from local.exchange import recording
+from local.exchange.events import Quote, Trade
+from local.exchange.recording import Recording
+from tickcast.adapters import json_text
+from tickcast.evaluation.backtest import (
+    BASELINES,
+    REGIMES,
+    EvaluationError,
+    Scene,
+    Told,
+    finds_something,
+    foretell,
+    judge,
+    masked_figures,
+    of_stretches,
+    relabelled,
+    shifted,
+    shuffled,
+    train_and_fit_line,
+    walk_forward,
+)
+from tickcast.features.bars import Bars, stretches
+from tickcast.market.ticks import quotes_array, trades_array
+from tickcast.model.training import Rows, Settings
+
+PICTURE = Path("out") / "evaluation.png"
+NO_TEST_BLOCK = replace(Settings(), test_share=0.0)  # what is judged on is elsewhere
+
+
+class EvaluationRefused(ValueError):
+    """Files that cannot be judged together; the message says why."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What was found; `figures` is the last line of the output."""
+
+    figures: dict[str, Any]
+    told: Told
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--session", nargs="+", type=Path, required=True, metavar="FILE", help="to judge on")
+    parser.add_argument("--train", nargs="*", type=Path, default=[], metavar="FILE", help="to learn from")
+    parser.add_argument(
+        "--latency-ms",
+        type=number_of("LATENCY"),
+        choices=range(0, 1001, 100),
+        default=200,
+        help="from the bar's end to the prediction's delivery",
+    )
+    parser.add_argument("--picture", type=Path, default=PICTURE, metavar="PNG")
+
+
+def evaluate(session: Sequence[Path], train: Sequence[Path], latency_ms: int) -> Judgement:
+    """Judge on `session` what learned from `train`, or by walk-forward where that is empty.
+
+    `latency_ms`, in steps of 100, is what passes from the bar's end to the prediction's delivery. Raises
+    `EvaluationRefused` where a file of `session` and one of `train` share a symbol and time, or two of one
+    list do; `RecordingError`, `TrainingError`, `EvaluationError`.
+    """
+    judged, learned = ([recording.inspect(path) for path in paths] for paths in (session, train))
+    refuse_overlap(judged, learned)
+    bars = bars_of(judged)
+    stretches_, scenes = of_stretches(bars, latency_ms * 1000)
+    rows = sum(len(each.rows.end_us) for each in scenes)
+    if not rows:
+        raise EvaluationError("SESSION has no rows with quotes: nothing is judged on a price that is a guess")
+    to_learn = of_stretches(bars_of(learned), 0)[0] if learned else None
+    everything = rows + sum(each.unquoted for each in scenes)
+    shares_time = any(
+        one.first_us <= other.last_us and other.first_us <= one.last_us for one in judged for other in learned
+    )
+    figures: dict[str, Any] = {
+        "mode": "train" if learned else "walk-forward",
+        "session": [path.name for path in session],
+        "train": [path.name for path in train],
+        "train_shares_time": shares_time,  # with SESSION, of another symbol: markets move together
+        "latency_ms": latency_ms,
+        "quotes_share": round(rows / everything, 4),
+    }
+    if to_learn is None:
+        told = walk_forward(stretches_, scenes, NO_TEST_BLOCK)
+    else:
+        trained = train_and_fit_line(to_learn, NO_TEST_BLOCK)
+        told = foretell(trained, scenes)
+        figures["trained"] = {
+            name: trained.figures[name] for name in ("rows", "epochs", "network", "calibration")
+        }
+        figures["masked"] = masked_figures(trained, scenes)
+    figures |= {
+        "rows": len(told.end_us),
+        "span_s": _span_s(told),
+        "horizons": judge(told),
+        "leakage": {
+            name: finds_something(_on_labels(relabel, to_learn, stretches_, scenes))
+            for name, relabel in (("shuffled", shuffled), ("shifted", shifted))
+        },
+    }
+    return Judgement(figures, told)
+
+
+def _on_labels(
+    relabel: Callable[[Rows], Rows],
+    to_learn: list[Rows] | None,
+    stretches_: list[Rows],
+    scenes: list[Scene],
+) -> Told:
+    """The same evaluation where labels are those of other rows, in training and in judging."""
+    scenes = [relabelled(each, relabel) for each in scenes]
+    if to_learn is None:
+        return walk_forward([relabel(rows) for rows in stretches_], scenes, NO_TEST_BLOCK)
+    return foretell(train_and_fit_line([relabel(rows) for rows in to_learn], NO_TEST_BLOCK), scenes)
+
+
+def refuse_overlap(session: Sequence[Recording], train: Sequence[Recording]) -> None:
+    """Raises `EvaluationRefused` where two recordings hold the same symbol at the same time."""
+    files = [(each, "SESSION") for each in session] + [(each, "TRAIN") for each in train]
+    for number, (one, of_one) in enumerate(files):
+        for other, of_other in files[number + 1 :]:
+            both = one.symbols & other.symbols
+            if both and one.first_us <= other.last_us and other.first_us <= one.last_us:
+                why = (
+                    "a model is never judged on what it has seen"
+                    if of_one != of_other
+                    else "they cannot be told apart"
+                )
+                raise EvaluationRefused(
+                    f"{of_one} {one.path.name} and {of_other} {other.path.name} both hold "
+                    f"{', '.join(sorted(both))} at the same time: {why}; name one of them only"
+                )
+
+
+def bars_of(recordings: Sequence[Recording]) -> list[Bars]:
+    """The bars of every symbol, by stretches. Raises `RecordingError`."""
+    trades: dict[str, list[Any]] = {}
+    quotes: dict[str, list[Any]] = {}
+    for sending in recording.merge(recordings):
+        match sending.event:
+            case Trade() as tick:
+                side = -1 if tick.is_buyer_maker else 1
+                row = (tick.time_us, tick.time_us, tick.id, tick.id, tick.price, tick.qty, side)
+                trades.setdefault(tick.symbol, []).append(row)
+            case Quote() as tick:
+                quotes.setdefault(tick.symbol, []).append((tick.time_us, tick.time_us, *tick[2:]))
+    return [
+        bars
+        for symbol in sorted(trades.keys() | quotes.keys())
+        for bars in stretches(trades_array(trades.get(symbol, [])), quotes_array(quotes.get(symbol, [])))
+    ]
+
+
+def show(judgement: Judgement, console: Console) -> None:
+    figures = judgement.figures
+    by = f"trained on {', '.join(figures['train'])}" if figures["train"] else "walk-forward"
+    console.print(
+        f"[bold]evaluation[/bold]: {figures['rows']} rows with quotes over {figures['span_s']} s of "
+        f"{', '.join(figures['session'])}; {by}; {figures['quotes_share']:.0%} of rows had quotes"
+    )
+    console.print(_table(figures["horizons"], figures["latency_ms"]))
+    if figures["train_shares_time"]:
+        console.print("[bold]TRAIN and SESSION are of the same time[/bold]: their markets moved together")
+    for name, found in figures["leakage"].items():
+        verdict = "[bold red]FOUND SOMETHING: there is a leak[/bold red]" if found else "nothing, as it must"
+        console.print(f"on {name} labels it found: {verdict}")
+    console.print("brackets: 95 % by bootstrap of moving blocks; skill: 1 - MSE / MSE of no change")
+
+
+def _table(horizons: dict[str, Any], latency_ms: int) -> Table:
+    table = Table(title="what the model is worth")
+    table.add_column("")
+    for horizon in horizons:
+        table.add_column(f"{horizon} s", justify="right")
+
+    def line(title: str, text: Callable[[dict[str, Any]], str]) -> None:
+        table.add_row(title, *(text(figures) for figures in horizons.values()))
+
+    def with_interval(name: str) -> Callable[[dict[str, Any]], str]:
+        def text(figures: dict[str, Any]) -> str:
+            low, high = figures[f"{name}_ci"]
+            return f"{figures[name]:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+        return text
+
+    line("skill", with_interval("skill"))
+    line("  against linear imbalance", with_interval("skill_vs_linear"))
+    line(f"  at delivery, {latency_ms} ms later", with_interval("skill_at_delivery"))
+    line("  on a 1 s grid (worst, best)", _grid_text)
+    for regime in REGIMES:
+        line(f"  {regime} volatility", _regime_text(regime))
+    for name in BASELINES:
+        line(f"  of {name.replace('_', ' ')}", _baseline_text(name))
+    line("direction, of moves", with_interval("direction"))
+    line("inside the 80 % interval", with_interval("coverage80"))
+    line("calibration error", with_interval("calibration_error"))
+    line("  its floor", lambda figures: f"{figures['calibration_floor']:.3f}")
+    return table
+
+
+def _grid_text(figures: dict[str, Any]) -> str:
+    grid = figures["grid_1s"]
+    return f"{grid['skill']:+.3f} ({grid['worst']:+.3f}, {grid['best']:+.3f})"
+
+
+def _regime_text(regime: str) -> Callable[[dict[str, Any]], str]:
+    def text(figures: dict[str, Any]) -> str:
+        found = figures["regimes"].get(regime)
+        return (
+            f"{found['skill']:+.3f} [{found['skill_ci'][0]:+.3f}, {found['skill_ci'][1]:+.3f}]"
+            if found
+            else ""
+        )
+
+    return text
+
+
+def _baseline_text(name: str) -> Callable[[dict[str, Any]], str]:
+    return lambda figures: f"{figures['baselines'][name]:+.3f}"
+
+
+def draw(judgement: Judgement, path: Path) -> None:
+    """Skill beside the baselines', and said against come: a PNG at `path`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # heavy, and only here
+    from matplotlib.figure import Figure
+
+    horizons = judgement.figures["horizons"]
+    picture = Figure(figsize=(13, 4), layout="constrained")
+    FigureCanvasAgg(picture)
+    skills, coverage, reliability = picture.subplots(1, 3)
+    _draw_skill(horizons, skills)
+    _draw_coverage(horizons, coverage)
+    _draw_reliability(judgement.told, list(horizons), reliability)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.savefig(path, dpi=110)
+
+
+def _draw_skill(horizons: dict[str, Any], axes: Any) -> None:
+    at = np.arange(len(horizons))
+    skill = np.array([each["skill"] for each in horizons.values()])
+    bounds = np.array([each["skill_ci"] for each in horizons.values()]).T
+    axes.bar(at - 0.2, skill, 0.2, yerr=np.abs(bounds - skill), capsize=3, label="skill")
+    for shift, name in ((0.0, "linear_imbalance"), (0.2, "last_trade")):
+        values = [each["baselines"][name] for each in horizons.values()]
+        axes.bar(at + shift, values, 0.2, label=name.replace("_", " "))
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set_xticks(at, [f"{horizon} s" for horizon in horizons])
+    axes.set_title("skill, 95 %")
+    axes.legend()
+
+
+def _draw_coverage(horizons: dict[str, Any], axes: Any) -> None:
+    at = np.arange(len(horizons))
+    coverage = np.array([each["coverage80"] for each in horizons.values()])
+    bounds = np.array([each["coverage80_ci"] for each in horizons.values()]).T
+    axes.errorbar(at, coverage, np.abs(bounds - coverage), fmt="o", capsize=3)
+    axes.axhspan(0.76, 0.84, alpha=0.15)
+    axes.set_xticks(at, [f"{horizon} s" for horizon in horizons])
+    axes.set_title("share inside the 80 % interval")
+
+
+def _draw_reliability(told: Told, horizons: list[str], axes: Any) -> None:
+    """Said probability of the direction against the share that was right, in bins of equal counts."""
+    axes.plot([0.5, 1], [0.5, 1], color="black", linewidth=0.8)
+    for at, horizon in enumerate(horizons):
+        moved = told.moves_bp[:, at] != 0
+        said = told.confidence[moved, at]
+        right = np.sign(told.expected_bp[moved, at]) == np.sign(told.moves_bp[moved, at])
+        order = np.array_split(np.argsort(said, kind="stable"), 10)
+        points = [(said[each].mean(), right[each].mean()) for each in order if len(each)]
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=f"{horizon} s")
+    axes.set_title("direction: said against came, given a move")
+    axes.legend()
+
+
+def last_line(judgement: Judgement) -> str:
+    first = ("rows", "span_s", "quotes_share", "horizons")
+    figures = judgement.figures
+    return json_text.text({name: figures[name] for name in first} | figures)
+
+
+def _span_s(told: Told) -> float:
+    """How much time the rows cover, of all stretches together."""
+    spans = [np.ptp(told.end_us[told.stretch == each]) for each in np.unique(told.stretch)]
+    return round(float(sum(spans)) / 1e6, 1)

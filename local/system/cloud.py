@@ -1,0 +1,203 @@
+"""AWS on this machine: MiniStack, the CDK app deployed onto it by CloudFormation, and clients for both.
+
+The emulator keeps its own state in memory only and gets it anew from every deployment: after a crash a
+saved state could not be trusted. Its S3 objects are written through to disk; of those the models are
+carried over (`local.system.model_backup`).
+
+All calls go to the endpoint by its IP address with made-up credentials. Whatever AWS settings the user has,
+a profile of a real account above all, is kept away from every part.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+from local.system import http_json
+from local.system.processes import Part, Parts
+from local.system.servers import HOST
+from local.system.state_folder import BUILD, ROOT, StateFolder
+from tickcast.adapters import json_text
+
+REGION = "us-east-1"
+ACCOUNT = "000000000000"
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+
+_PYTHON = BUILD / "ministack-venv" / "bin" / "python"
+_CDK = ROOT / "node_modules" / ".bin" / "cdk"
+_APP_STACK = "tickcast-local-app"
+_DEPLOY_S = 300
+_TRAINING_S = 900  # Lambda's own limit
+_PYTHON_SETTINGS = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")
+
+
+def client_of(endpoint_url: str, service: str) -> Any:
+    """A boto3 client of the emulator; no call is repeated, and one may last as long as a training."""
+    return boto3.client(
+        service,
+        endpoint_url=endpoint_url,
+        region_name=REGION,
+        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+        config=Config(
+            proxies={},
+            connect_timeout=5,
+            read_timeout=_TRAINING_S,
+            retries={"total_max_attempts": 1},
+            s3={"addressing_style": "path"},
+        ),
+    )
+
+
+def outputs_of(cloudformation: Any, stack: str = _APP_STACK) -> dict[str, str]:
+    """The outputs of the app's stack."""
+    (found,) = cloudformation.describe_stacks(StackName=stack)["Stacks"]
+    return {output["OutputKey"]: output["OutputValue"] for output in found["Outputs"]}
+
+
+def api_key_of(apigateway: Any, key_id: str) -> str:
+    return str(apigateway.get_api_key(apiKey=key_id, includeValue=True)["value"])
+
+
+class FunctionFailed(RuntimeError):
+    """An invoked function answered with an error; the message is what it said."""
+
+
+def invoke(functions: Any, function: str, request: dict[str, Any]) -> dict[str, Any]:
+    """What `function` returns. Raises `FunctionFailed`."""
+    answer = functions.invoke(FunctionName=function, Payload=json_text.text(request))
+    result: dict[str, Any] = json.load(answer["Payload"])
+    if "FunctionError" in answer:
+        raise FunctionFailed(f"{function}: {result.get('errorType')}: {result.get('errorMessage')}")
+    return result
+
+
+def environment(endpoint_url: str, state: StateFolder) -> dict[str, str]:
+    """The environment of every part: this one, without the user's AWS settings and with the emulator's."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("AWS_") and name not in _PYTHON_SETTINGS
+    }
+    direct = ",".join(filter(None, [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), HOST]))
+    return kept | {
+        **CREDENTIALS,
+        "AWS_ENDPOINT_URL": endpoint_url,
+        "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "NO_PROXY": direct,
+        "no_proxy": direct,
+        "TMPDIR": str(state.temp),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "layers" / "core" / "python")]),
+        # The CDK asks nobody about newer versions, notices or telemetry, and keeps its cache in here.
+        "CDK_DISABLE_CLI_TELEMETRY": "true",
+        "CDK_DISABLE_VERSION_CHECK": "true",
+        "JSII_RUNTIME_PACKAGE_CACHE_ROOT": str(BUILD / "jsii"),
+        "JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION": "1",
+        "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "20",
+    }
+
+
+class Cloud:
+    """The emulator at `endpoint_url`."""
+
+    def __init__(self, endpoint_url: str, parts: Parts, state: StateFolder) -> None:
+        self.endpoint_url = endpoint_url
+        self._parts = parts
+        self._state = state
+
+    def start(self) -> Part:
+        settings = {
+            "GATEWAY_PORT": self.endpoint_url.rpartition(":")[2],
+            "BIND_HOST": HOST,
+            "S3_PERSIST": "1",
+            "S3_DATA_DIR": str(self._state.s3),
+            # Listeners on fixed ports, which two systems at once would fight over.
+            "IOT_MTLS_ENABLED": "0",
+            "SFTP_ENABLED": "0",
+            "DOCKER_HOST": "unix:///nonexistent",  # functions run as processes; no daemon is looked for
+            # Its functions bring their own packages, in layers.
+            "PYTHONPATH": "",
+        }
+        return self._parts.start("ministack", [_PYTHON, "-m", "ministack"], environment=settings)
+
+    def wait(self, part: Part) -> None:
+        def answers() -> bool:
+            try:
+                return http_json.get(f"{self.endpoint_url}/_ministack/ready", timeout_s=1).status == 200
+            except (OSError, ValueError):
+                return False
+
+        self._parts.wait_until(answers, part, timeout_s=60)
+
+    def start_synthesis(self, context: Mapping[str, str]) -> Part:
+        """Start to synthesise the app; the assets are left where they are instead of being copied."""
+        app = shlex.join([sys.executable, "app.py"])
+        command: list[str | Path] = [
+            _CDK,
+            "synth",
+            "--quiet",
+            "--no-staging",
+            "--app",
+            app,
+            "--output",
+            self._state.assembly,
+        ]
+        for name, value in {"env": "local", **context}.items():
+            command += ["--context", f"{name}={value}"]
+        return self._parts.start("synth", command, is_step=True)
+
+    def start_bootstrap(self) -> Part:
+        command: list[str | Path] = [_CDK, "bootstrap", f"aws://{ACCOUNT}/{REGION}", "--app", ""]
+        return self._parts.start("bootstrap", command, is_step=True)
+
+    def finish(self, *steps: Part) -> None:
+        """Wait for steps that were started. Raises `PartFailed`."""
+        for step in steps:
+            self._parts.finish(step, _DEPLOY_S)
+
+    def deploy(self) -> None:
+        """Deploy what was synthesised. Raises `PartFailed`."""
+        options = ["--all", "--method=direct", "--require-approval=never", "--progress=events"]
+        command: list[str | Path] = [_CDK, "deploy", "--app", self._state.assembly, *options]
+        self.finish(self._parts.start("deploy", command, is_step=True))
+
+    @cache  # noqa: B019 (a cloud lives as long as the process, or its test session)
+    def client(self, service: str) -> Any:
+        """A boto3 client, kept."""
+        return client_of(self.endpoint_url, service)
+
+    def outputs(self) -> dict[str, str]:
+        """The outputs of the app's stack."""
+        return outputs_of(self.client("cloudformation"))
+
+    def api_key(self, key_id: str) -> str:
+        return api_key_of(self.client("apigateway"), key_id)
+
+    def function_environment(self, function: str) -> dict[str, str]:
+        """The environment variables with which `function` was deployed."""
+        configuration = self.client("lambda").get_function_configuration(FunctionName=function)
+        variables: dict[str, str] = configuration["Environment"]["Variables"]
+        return variables
+
+    def train(self, function: str, prefixes: Sequence[str], reason: str) -> dict[str, Any]:
+        """Have `function` train a provisional model and put it in force; what it returns. Raises
+        `FunctionFailed`."""
+        request = {"prefixes": list(prefixes), "provisional": True, "reason": reason, "replace": True}
+        trained = invoke(self.client("lambda"), function, request)
+        if trained["model_id"] is None:
+            raise FunctionFailed(f"{function}: {trained['why']}")
+        return trained

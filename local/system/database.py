@@ -1,0 +1,41 @@
+"""The database's schema and users, by dbmate over `migrations/`: what AWS has the task `migrate` do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+
+from local.system.state_folder import ROOT
+
+MIGRATIONS = ROOT / "migrations"
+DBMATE = Path(sys.executable).parent / "dbmate"
+_MIGRATION_S = 120
+
+
+class MigrationFailed(RuntimeError):
+    """A migration did not go through; the message is what dbmate said."""
+
+
+def migrate(url: str) -> None:
+    """Bring the database at `url` to the newest schema. Raises `MigrationFailed`."""
+    command = [
+        str(DBMATE),
+        *("--url", f"{url}?sslmode=disable"),
+        *("--migrations-dir", str(MIGRATIONS)),
+        "--no-dump-schema",
+        "--migration-lock",
+        *("migrate", "--strict"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_MIGRATION_S)
+    if done.returncode:
+        raise MigrationFailed(f"the migrations in {MIGRATIONS} failed: {done.stderr.strip()}")
+
+
+def forget(url: str) -> None:
+    """Drop what the database at `url` holds, schema and all: it was loaded from a bronze that is gone."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("drop schema if exists tickcast cascade")
+        connection.execute("drop table if exists public.schema_migrations")

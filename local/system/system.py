@@ -1,0 +1,280 @@
+"""The whole system on one machine, as one context manager: what `run`, `smoke` and the tests stand on.
+
+    exchange ─▶ ingest ─▶ MiniStack: Kinesis, Lambda, S3, API ─▶ Valkey
+
+Servers start side by side on free ports while the app is synthesised; then it is deployed, ingest starts,
+and where no model of the wanted origin is in force one is trained by the deployed function while the first
+bars fill. Leaving stops everything, ingest first, so that it puts what it holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from types import FrameType, TracebackType
+
+import redis
+
+from local.commands.options import HISTORY_S, LIVE_SYMBOLS, Options
+from local.system import cloud, database, model_backup, servers
+from local.system.cloud import Cloud
+from local.system.processes import Part, PartFailed, Parts, sweep
+from local.system.progress import Progress
+from local.system.seed import seed_bronze
+from local.system.servers import HOST
+from local.system.state_folder import BUILD, StateFolder, StateInUse, lock
+from tickcast.adapters import json_text
+from tickcast.adapters.redis.hot_store import now_ms
+from tickcast.adapters.registry.model_watcher import ModelFollower, at_once
+
+_PATIENCE_S = 8  # a run takes about two seconds to stop
+_LAYERS_S = 900
+_EXCHANGE_S = 120  # with half an hour's history
+_INGEST_S = 60
+
+
+class System:
+    """A running system. Its attributes are set once it has started."""
+
+    symbols: tuple[str, ...]
+    exchange_url: str | None  # None with the live feed
+    ingest: dict[Part, str]  # the ingest tasks that run, oldest first, and the address of each one's health
+    api_url: str  # ends with a slash
+    api_key: str
+    outputs: dict[str, str]
+
+    def __init__(self, options: Options, state: StateFolder, progress: Progress) -> None:
+        self.options = options
+        self.state = state
+        self._progress = progress
+        self.valkey_port, self.postgres_port, cloud_port = servers.free_ports(3)
+        endpoint_url = f"http://{HOST}:{cloud_port}"
+        self._parts = Parts(state.path, state.logs, cloud.environment(endpoint_url, state))
+        self.cloud = Cloud(endpoint_url, self._parts, state)
+        self._epoch_us = time.time_ns() // 1000 - options.history_s * 1_000_000
+        self.ingest = {}
+        self._ingest_started = 0
+        self._leaving = ExitStack()
+
+    def __enter__(self) -> System:
+        """Start everything, or nothing. Raises `StateInUse`, `PartFailed` or `FunctionFailed`."""
+        try:
+            self._start()
+        except BaseException:
+            self._leave()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave()
+
+    def check(self) -> None:
+        """Raise `PartFailed` if any part has ended by itself."""
+        self._parts.check()
+
+    def redis(self) -> redis.Redis:
+        """A client of the hot store."""
+        return redis.Redis(host=HOST, port=self.valkey_port, socket_timeout=5)
+
+    @property
+    def database_url(self) -> str:
+        return servers.database_url(self.postgres_port)
+
+    def start_ingest(self, environment: Mapping[str, str] | None = None) -> Part:
+        """Start an ingest task beside those that run, with `environment` over the usual settings."""
+        self._ingest_started += 1
+        name = "ingest" if self._ingest_started == 1 else f"ingest-{self._ingest_started}"
+        command = [sys.executable, "-m", "ingest_ecs"]
+        settings = self._ingest_settings() | dict(environment or {})
+        task = self._parts.start(name, command, environment=settings, grace_s=25)
+        listening = self._parts.wait_for_event(task, "health_listening", _INGEST_S)
+        self.ingest[task] = f"http://{HOST}:{listening['port']}"
+        return task
+
+    def stop_ingest(self, *tasks: Part) -> None:
+        """Stop `tasks`, or all there are, the graceful way.
+
+        Raises `PartFailed` if one says that something was left unsent.
+        """
+        for task in tasks or list(self.ingest):
+            del self.ingest[task]
+            if task.status is not None:  # found dead by `check`
+                continue
+            status = self._parts.stop(task)
+            if status != 0:
+                raise PartFailed(task.name, f"ended with exit status {status} when stopped", task.log)
+
+    def kill_ingest(self, task: Part) -> None:
+        """End a task as a lost machine does: it gets no chance to put what it holds."""
+        del self.ingest[task]
+        self._parts.stop(task, signal.SIGKILL)
+
+    def wait_for_end(self, task: Part, timeout_s: float) -> int:
+        """The exit status of an ingest task that ends by itself. Raises `PartFailed` if it goes on."""
+        try:
+            task.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise PartFailed(task.name, f"still runs after {timeout_s:g} s", task.log) from None
+        del self.ingest[task]
+        return self._parts.stop(task)
+
+    def _start(self) -> None:
+        try:
+            self.state.open()
+        except StateInUse:
+            with self._progress.step("waiting for the run before to stop"):
+                self.state.open(_PATIENCE_S)
+        self._leaving.callback(self.state.close)
+        if leftovers := sweep(self.state.path):
+            self._progress.say(f"  cleared away what a killed run left: {', '.join(leftovers)}")
+        self.state.prepare()
+        model_backup.set_aside(self.state)
+        self._leaving.callback(sweep, self.state.path)
+        self._leaving.callback(self._parts.stop_all)
+
+        step = self._progress.step
+        valkey = servers.start_valkey(self._parts, self.valkey_port, self.state.temp)
+        postgres = servers.start_postgres(self._parts, self.postgres_port, self.state.postgres)
+        ministack = self.cloud.start()
+        exchange = self._start_exchange()
+        with step("Lambda layers"):
+            self._build_layers()
+        with step("Valkey, PostgreSQL, MiniStack, exchange"):
+            servers.wait_for_valkey(self._parts, valkey, self.valkey_port)
+            servers.wait_for_postgres(self._parts, postgres, self.postgres_port)
+            database.forget(self.database_url)  # loaded from a bronze that no run leaves behind
+            database.migrate(self.database_url)
+            self.cloud.wait(ministack)
+            self._wait_for_exchange(exchange)
+        with step("synthesis of the CDK app, bootstrap of the account"):
+            context = {
+                "redis_host": HOST,
+                "redis_port": str(self.valkey_port),
+                "database_host": HOST,
+                "database_port": str(self.postgres_port),
+                "symbols": ",".join(self.symbols),
+            }
+            if self.exchange_url:
+                context["rest_url"] = self.exchange_url
+            self.cloud.finish(self.cloud.start_bootstrap(), self.cloud.start_synthesis(context))
+        with step("deployment by CloudFormation"):
+            self.cloud.deploy()
+            self.outputs = self.cloud.outputs()
+            self.api_url = self.outputs["ApiUrl"]
+            self.api_key = self.cloud.api_key(self.outputs["ApiKeyId"])
+        kept = model_backup.put_back(self.state, self.cloud.client("s3"), self.outputs["BucketName"])
+        if kept:
+            self._progress.say(f"  {kept} model{'s' if kept > 1 else ''} of earlier runs put back")
+        with step("ingest"):
+            self.start_ingest()
+        self._provide_model()
+        about = {"feed": self.options.feed, "api_url": self.api_url}
+        self.state.about.write_text(json_text.text(about), "utf-8")
+
+    def _leave(self) -> None:
+        with _signals_ignored(), self._leaving.pop_all():
+            try:
+                self.stop_ingest()
+            except PartFailed as failure:
+                self._progress.say(f"[yellow]{failure}[/yellow]")
+
+    def _build_layers(self) -> None:
+        with lock(BUILD / "layers.lock"):  # a smoke test may be starting beside a run
+            command = [sys.executable, "-m", "layers.build", "--target", "local"]
+            self._parts.finish(self._parts.start("layers", command, is_step=True), _LAYERS_S)
+
+    def _start_exchange(self) -> Part | None:
+        if self.options.feed == "live":
+            return None
+        return servers.start_exchange(
+            self._parts,
+            symbols=self.options.symbols,
+            recordings=self.options.replay,
+            speed=self.options.speed,
+            seed=self.options.seed,
+            epoch_us=self._epoch_us,
+        )
+
+    def _wait_for_exchange(self, exchange: Part | None) -> None:
+        if exchange is None:
+            self.symbols, self.exchange_url = self.options.symbols or LIVE_SYMBOLS, None
+            return
+        patience_s = _EXCHANGE_S * self.options.history_s / HISTORY_S
+        listening = self._parts.wait_for_event(exchange, "listening", patience_s)
+        self.symbols, self.exchange_url = tuple(listening["symbols"]), f"http://{HOST}:{listening['port']}"
+
+    def _ingest_settings(self) -> dict[str, str]:
+        settings = {
+            "STREAM_NAME": self.outputs["StreamName"],
+            "SYMBOLS": ",".join(self.symbols),
+            "BUCKET": self.outputs["BucketName"],
+            "PROTOCOL": self.options.protocol,
+            "SOURCE": self.options.source,
+            "HEALTH_PORT": "0",
+            "POWERTOOLS_SERVICE_NAME": "ingest_ecs",
+        }
+        if self.exchange_url:
+            settings |= {"REST_URL": self.exchange_url, "BUSY_SYMBOL": self.symbols[0]}
+            settings["STREAM_URL"] = self.exchange_url.replace("http://", "ws://")
+            settings["BINANCE_API_KEY"] = servers.EXCHANGE_API_KEY
+        else:
+            settings["BINANCE_API_KEY"] = self.options.live_key
+        return settings
+
+    def _provide_model(self) -> None:
+        """Train a first model unless one that this code can use, of the wanted origin, is in force."""
+        s3, bucket = self.cloud.client("s3"), self.outputs["BucketName"]
+        origin_file = self.state.path / "model-origin"
+        origin = " ".join(path.name for path in self.options.train) or "simulated history"
+        follower = ModelFollower(s3, bucket, now_ms, at_once)
+        model = follower.current()
+        known_origin = origin_file.read_text("utf-8") if origin_file.is_file() else None
+        if model and known_origin == origin:
+            self._progress.say(f"  model {model.model_id} is in force, trained on {origin}")
+            return
+        if self.options.feed == "live" and not self.options.train:
+            self._progress.say(
+                "  no model for this market: predictions are fallbacks, unless TRAIN= names recordings"
+            )
+            return
+        if follower.problem:
+            self._progress.say(f"  the model kept cannot be used: {follower.problem}")
+        with self._progress.step(f"history into S3: {origin}"):
+            prefixes = seed_bronze(
+                s3,
+                bucket,
+                self.symbols,
+                self.options.seed,
+                self._epoch_us,
+                HISTORY_S,
+                list(self.options.train),
+            )
+        self.check()
+        with self._progress.step("training of a first model by the function train_model"):
+            function = self.outputs["TrainModelFunction"]
+            trained = self.cloud.train(function, prefixes, f"first start, on {origin}")
+        origin_file.write_text(origin, "utf-8")
+        self._progress.say(f"  model {trained['model_id']} from {trained['rows']} rows: provisional")
+
+
+@contextlib.contextmanager
+def _signals_ignored() -> Iterator[None]:
+    """Stopping is not to be interrupted: it is bounded, and what it leaves half done would stay behind."""
+
+    def ignore(number: int, frame: FrameType | None) -> None:
+        pass
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, ignore) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

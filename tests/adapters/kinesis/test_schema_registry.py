@@ -1,0 +1,103 @@
+"""Batches of an older and of a newer schema are read by their fingerprint."""
+
+import copy
+import io
+import json
+from typing import Any
+
+import fastavro
+import fastavro.schema
+import pytest
+
+from tests.fixtures.aws import BUCKET
+from tests.fixtures.market import batch, random_ticks
+from tests.market.test_wire import NOTICES, as_fields
+from tickcast.adapters.kinesis.schema_registry import SchemaBook
+from tickcast.adapters.kinesis.wire_schema import publish, schema_key
+from tickcast.market import wire
+
+BATCH = batch(*random_ticks(1, 0.5))._replace(notices=NOTICES)
+
+
+def older() -> dict[str, Any]:
+    """Before notices were invented."""
+    schema = copy.deepcopy(wire.SCHEMA)
+    schema["fields"] = [field for field in schema["fields"] if field["name"] != "notices"]
+    return schema
+
+
+def newer() -> dict[str, Any]:
+    """With a field more in the batch and in each trade."""
+    schema = copy.deepcopy(wire.SCHEMA)
+    schema["fields"].insert(1, {"name": "region", "type": ["null", "string"], "default": None})
+    trades = next(field for field in schema["fields"] if field["name"] == "trades")
+    trades["type"]["items"]["fields"].append({"name": "venue", "type": "string", "default": ""})
+    return schema
+
+
+def written_by(schema: dict[str, Any], fields: dict[str, Any]) -> tuple[bytes, bytes]:
+    """The record and its fingerprint."""
+    canonical = fastavro.schema.to_parsing_canonical_form(schema)
+    fingerprint = bytes.fromhex(fastavro.schema.fingerprint(canonical, "CRC-64-AVRO"))
+    body = io.BytesIO()
+    fastavro.schemaless_writer(body, fastavro.parse_schema(schema), fields)
+    return b"\xc3\x01" + fingerprint + body.getvalue(), fingerprint
+
+
+def put_schema(s3: Any, fingerprint: bytes, schema: dict[str, Any]) -> None:
+    s3.put_object(Bucket=BUCKET, Key=schema_key(fingerprint), Body=json.dumps(schema).encode())
+
+
+@pytest.mark.parametrize("schema", [older(), newer()], ids=["older", "newer"])
+def test_another_version_s_batch_is_read(s3: Any, schema: dict[str, Any]) -> None:
+    fields = as_fields(BATCH) | {"region": "ap-northeast-1"}
+    fields["trades"] = [trade | {"venue": "spot"} for trade in fields["trades"]]
+    record, fingerprint = written_by(schema, fields)
+    assert fingerprint != wire.FINGERPRINT
+    book = SchemaBook(s3, BUCKET)
+    with pytest.raises(wire.UnknownSchemaError, match=fingerprint.hex()):
+        book.decode(record)
+    put_schema(s3, fingerprint, schema)  # published meanwhile: found without a restart
+    got = book.decode(record)
+    assert got[:4] == BATCH[:4]
+    assert got.trades.tobytes() == BATCH.trades.tobytes()
+    assert got.quotes.tobytes() == BATCH.quotes.tobytes()
+    has_notices = any(field["name"] == "notices" for field in schema["fields"])
+    assert got.notices == (NOTICES if has_notices else ())
+
+
+def test_what_is_published_reads_what_this_code_writes(s3: Any) -> None:
+    publish(s3, BUCKET)
+    stored = s3.get_object(Bucket=BUCKET, Key=schema_key(wire.FINGERPRINT))["Body"].read()
+    schema = fastavro.schema.parse_schema(json.loads(stored))
+    fields = fastavro.schemaless_reader(io.BytesIO(wire.encode(BATCH)[10:]), schema, None)
+    assert fields["symbol"] == "BTCUSDT"
+
+
+def test_a_damaged_batch_of_another_version_is_a_wire_error(s3: Any) -> None:
+    record, fingerprint = written_by(older(), as_fields(BATCH))
+    put_schema(s3, fingerprint, older())
+    book = SchemaBook(s3, BUCKET)
+    for size in range(10, len(record), 37):
+        with pytest.raises(wire.WireError):
+            book.decode(record[:size])
+
+
+def test_a_schema_that_is_none_is_named(s3: Any) -> None:
+    record, fingerprint = written_by(older(), as_fields(BATCH))
+    s3.put_object(Bucket=BUCKET, Key=schema_key(fingerprint), Body=b"not a schema")
+    with pytest.raises(wire.WireError, match=r"\.avsc is not an Avro schema"):
+        SchemaBook(s3, BUCKET).decode(record)
+
+
+def test_a_schema_that_does_not_fit_is_named(s3: Any) -> None:
+    schema = {
+        "type": "record",
+        "name": "TickBatch",
+        "namespace": "tickcast",
+        "fields": [{"name": "x", "type": "int"}],
+    }
+    record, fingerprint = written_by(schema, {"x": 1})
+    put_schema(s3, fingerprint, schema)
+    with pytest.raises(wire.WireError, match="cannot be read as this code's"):
+        SchemaBook(s3, BUCKET).decode(record)

@@ -1,0 +1,151 @@
+"""The schema on a real PostgreSQL: made by the tool, entered by users who may do no more than they must."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+
+from local.system import database, servers
+from tickcast.adapters.postgres import binary_copy
+from tickcast.adapters.postgres.connection import Database
+from tickcast.adapters.postgres.history_store import HistoryStore
+from tickcast.adapters.settings import DatabaseSettings
+from tickcast.model.dataset import DAY_US
+
+DAY = 1_754_006_400_000_000  # 2025-08-01
+
+
+def connected(settings: DatabaseSettings, user: str) -> Any:
+    return Database(replace(settings, user=user))
+
+
+def test_migrations_go_down_and_up_again(owner: Any, postgres_port: int) -> None:
+    url = servers.database_url(postgres_port)
+    tables = "select count(*) from information_schema.tables where table_schema = 'tickcast'"
+    before = owner.execute(tables).fetchone()
+    database.migrate(url)  # again: nothing to do
+    command = [database.DBMATE, "--url", f"{url}?sslmode=disable", "--migrations-dir", database.MIGRATIONS]
+    for _ in database.MIGRATIONS.glob("*.sql"):
+        subprocess.run([*command, "--no-dump-schema", "rollback"], check=True, capture_output=True)
+    assert owner.execute(tables).fetchone() == (0,)
+    database.migrate(url)
+    assert owner.execute(tables).fetchone() == before
+
+
+def test_a_failed_migration_says_why(owner: Any, postgres_port: int, tmp_path: Any, monkeypatch: Any) -> None:
+    (tmp_path / "20990101000000_wrong.sql").write_text(
+        "-- migrate:up\nselect nonsense;\n-- migrate:down\n", "utf-8"
+    )
+    monkeypatch.setattr(database, "MIGRATIONS", tmp_path)
+    with pytest.raises(database.MigrationFailed, match='column "nonsense" does not exist'):
+        database.migrate(servers.database_url(postgres_port))
+
+
+def test_on_rds_users_log_in_with_tokens(owner: Any, postgres_port: int) -> None:
+    """RDS has a role for that; granting it is what makes a token the password."""
+    url = servers.database_url(postgres_port)
+    owner.execute("create role rds_iam")
+    try:
+        database.forget(url)
+        database.migrate(url)
+        members = owner.execute(
+            "select array_agg(member::regrole::text order by 1) from pg_auth_members "
+            "where roleid = 'rds_iam'::regrole"
+        ).fetchone()
+        assert members == (["tickcast_loader", "tickcast_reader", "tickcast_scorer"],)
+    finally:
+        owner.execute("drop role rds_iam")
+
+
+def test_the_reader_reads_and_nothing_else(owner: Any, loader_settings: DatabaseSettings) -> None:
+    with connected(loader_settings, "tickcast_reader") as reader:
+        connection = reader.connection()
+        for table in owner.execute("select tablename from pg_tables where schemaname = 'tickcast'"):
+            connection.execute(f"select * from tickcast.{table[0]}")
+        for forbidden in (
+            "delete from tickcast.trades",
+            "insert into tickcast.stale_hours values ('X', 1)",
+            f"select tickcast.add_day({DAY})",
+            f"select tickcast.drop_days_before({DAY})",
+            "create table public.mine (n int)",
+            "create temporary table mine (n int)",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(forbidden)
+
+
+def test_the_loader_may_not_change_tables(owner: Any, history_database: Database) -> None:
+    connection = history_database.connection()
+    HistoryStore(connection).add_days([DAY])
+    for forbidden in (
+        "drop table tickcast.trades",
+        "drop table tickcast.trades_20250801",
+        "truncate tickcast.trades",
+        "alter table tickcast.trades add column n int",
+        "create table tickcast.mine (n int)",
+        "update tickcast.feature_sets set features = '{}'",
+        "create role mine",
+    ):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute(forbidden)
+
+
+def test_days_are_added_once_and_dropped_whole(owner: Any, history_database: Database) -> None:
+    store = HistoryStore(history_database.connection())
+    store.add_days([DAY, DAY, DAY - DAY_US])
+    HistoryStore(history_database.connection()).add_days([DAY])
+    names = (
+        "select array_agg(inhrelid::regclass::text order by 1) from pg_inherits "
+        "where inhparent = %s::regclass"
+    )
+    assert owner.execute(names, ("tickcast.feature_rows",)).fetchone() == (
+        ["tickcast.feature_rows_20250731", "tickcast.feature_rows_20250801"],
+    )
+    tables = "select count(*) from pg_class where relkind = 'p' and relnamespace = 'tickcast'::regnamespace"
+    assert (store.expire(DAY + DAY_US - 1),) == owner.execute(tables).fetchone()  # the day of each of them
+    assert owner.execute(names, ("tickcast.feature_rows",)).fetchone() == (
+        ["tickcast.feature_rows_20250801"],
+    )
+    with pytest.raises(psycopg.errors.RaiseException, match="not the beginning of a day"):
+        store.add_days([DAY + 1])
+
+
+def test_binary_copy_is_read_as_what_it_was(owner: Any) -> None:
+    columns = [
+        np.array([-(2**15), 0, 7], np.int16),
+        np.array([-(2**31), 0, 7], np.int32),
+        np.array([-(2**63), 0, 2**63 - 1], np.int64),
+        np.array([1.5, np.nan, -0.0], np.float32),
+        np.array([1e300, np.inf, 0.1], np.float64),
+        np.array([True, False, True]),
+        np.array([[1.5, 2.5], [np.nan, 0], [-1, 1e30]], np.float32),
+        np.array([[1, -(2**63), 3], [0, 0, 0], [4, 5, 2**63 - 1]], np.int64),
+    ]
+    labels = [np.array([b"BTCUSDT", b"ETHUSDT", b"1000SAT"]), np.full(3, b"stream")]
+    owner.execute(
+        "create temporary table copied "
+        "(a smallint, b integer, c bigint, d real, e double precision, f boolean, g real[], h bigint[], "
+        "i text, j tickcast.origin)"
+    )
+
+    def copy(count: int, times: int = 1) -> None:
+        with owner.cursor().copy("copy copied from stdin (format binary)") as stream:
+            for piece in binary_copy.encode([np.repeat(c[:count], times, 0) for c in (*columns, *labels)]):
+                stream.write(piece)
+
+    copy(3)
+    rows = owner.execute("select * from copied").fetchall()
+    for at, column in enumerate(columns):
+        np.testing.assert_array_equal(np.array([row[at] for row in rows], column.dtype), column)
+    assert [row[-2:] for row in rows] == [("BTCUSDT", "stream"), ("ETHUSDT", "stream"), ("1000SAT", "stream")]
+    copy(0)
+    assert owner.execute("select count(*) from copied").fetchone() == (3,)
+    copy(1, 2_500)  # several pieces
+    counted = "select count(*), count(distinct c) from copied where i = 'BTCUSDT'"
+    assert owner.execute(counted).fetchone() == (2_501, 1)
+    owner.execute("drop table copied")

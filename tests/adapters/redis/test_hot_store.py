@@ -1,0 +1,281 @@
+"""What Redis holds, read back by instant; the fence; and entries that are written once."""
+
+import json
+from typing import Any
+
+import pytest
+import redis
+
+from tests.fixtures.hot_path import SETTINGS
+from tickcast.adapters.redis.hot_store import (
+    PREDICTIONS_KEPT,
+    Commit,
+    HotStore,
+    Overtaken,
+    StoreFull,
+    StoreWentBack,
+    Writes,
+)
+from tickcast.features.bars import BarRing
+from tickcast.serving.state import WRITES_LOST, SymbolState
+
+T0 = 1_754_000_000_000
+
+
+def write(store: HotStore, *records: dict[str, Any], sequence: int) -> None:
+    """Commit `records` (outcomes, if they have a target) as the batch after `sequence` - 1."""
+    writes = Writes()
+    for record in records:
+        (writes.outcome if "target_time" in record else writes.prediction)({"symbol": "BTCUSDT"} | record)
+    assert store.commit(state(sequence), sequence - 1, writes)
+
+
+def state(sequence: int, symbol: str = "BTCUSDT", **ring: Any) -> SymbolState:
+    return SymbolState(symbol, BarRing(SETTINGS.lateness_us, **ring), sequence=sequence)
+
+
+def predictions(*seconds: int, **more: Any) -> list[dict[str, Any]]:
+    return [{"timestamp": T0 + second * 1000} | more for second in seconds]
+
+
+def outcome(second: int, horizon_s: int) -> dict[str, Any]:
+    return {
+        "timestamp": T0 + second * 1000,
+        "horizon_s": horizon_s,
+        "target_time": T0 + (second + horizon_s) * 1000,
+    }
+
+
+def seconds_of(records: list[dict[str, Any]]) -> list[int]:
+    return [(record["timestamp"] - T0) // 1000 for record in records]
+
+
+def test_predictions_by_time_newest_first(store: HotStore) -> None:
+    write(store, *predictions(*range(10)), sequence=1)
+    found = store.predictions("BTCUSDT", T0 + 2000, T0 + 5000, 100)
+    assert seconds_of(found) == [5, 4, 3, 2]
+    assert seconds_of(store.predictions("BTCUSDT", 0, T0 + 5999, 2)) == [5, 4]
+    assert store.predictions("BTCUSDT", T0 + 60_000, T0 + 70_000, 5) == []
+    assert store.predictions("ETHUSDT", 0, T0 + 60_000, 5) == []
+
+
+def test_a_prediction_by_its_instant(store: HotStore) -> None:
+    write(store, *predictions(3, 4), sequence=1)
+    assert store.prediction("BTCUSDT", T0 + 3000) == {"symbol": "BTCUSDT", "timestamp": T0 + 3000}
+    assert store.prediction("BTCUSDT", T0 + 3500) is None
+
+
+def test_outcomes_of_a_prediction_and_by_target(store: HotStore) -> None:
+    write(store, outcome(3, 1), outcome(2, 2), outcome(3, 2), outcome(0, 5), outcome(3, 5), sequence=1)
+    found = store.outcomes("BTCUSDT", T0 + 3000, (1, 2, 5, 10))
+    assert seconds_of(list(found.values())) == [3, 3, 3]
+    assert list(found) == [1, 2, 5]
+    behind = store.outcomes_after("BTCUSDT", f"{T0 + 4000}-1", 2)
+    assert [id_ for id_, _ in behind] == [f"{T0 + 4000}-2", f"{T0 + 5000}-2"]
+    targets = [((each["target_time"] - T0) // 1000, each["horizon_s"]) for _, each in behind]
+    assert targets == [(4, 2), (5, 2)]
+    assert len(store.outcomes_after("BTCUSDT", "0-0", 100)) == 5
+
+
+def test_records_by_key(store: HotStore, redis_client: redis.Redis) -> None:
+    redis_client.set("accuracy:BTCUSDT", '{"rows": 5}')
+    assert store.record("accuracy:BTCUSDT") == {"rows": 5}
+    assert store.record("accuracy:ETHUSDT") is None
+
+
+def test_a_second_is_never_written_twice(store: HotStore) -> None:
+    """As when a state is lost, and the stream delivers again what was predicted on already."""
+    write(store, *predictions(1, 2, 3, of="the first"), sequence=1)
+    write(store, *predictions(2, 3, 4, of="the second"), outcome(3, 1), outcome(3, 1), sequence=2)
+    kept = store.history("BTCUSDT", 10)
+    assert seconds_of(kept) == [4, 3, 2, 1]
+    assert [prediction["of"] for prediction in kept] == ["the second", *["the first"] * 3]
+    assert len(store.outcomes_after("BTCUSDT", "0-0", 10)) == 1
+    assert [id_ for id_, _ in store.predictions_after("BTCUSDT", f"{T0 + 2000}-0", 10)] == [
+        f"{T0 + 3000}-0",
+        f"{T0 + 4000}-0",
+    ]
+
+
+@pytest.mark.parametrize("key", ["predictions:BTCUSDT", "outcomes:BTCUSDT", "state:BTCUSDT", "gaps:BTCUSDT"])
+def test_a_key_of_another_type_gives_way(store: HotStore, redis_client: redis.Redis, key: str) -> None:
+    write(store, *predictions(0), outcome(0, 1), sequence=1)
+    redis_client.delete(key)
+    redis_client.lpush(key, "not what it should be")
+    states, _ = store.load(["BTCUSDT"])
+    writes = Writes()
+    writes.prediction(predictions(1)[0] | {"symbol": "BTCUSDT"})
+    writes.outcome(outcome(1, 1) | {"symbol": "BTCUSDT"})
+    writes.gaps("BTCUSDT", {"missing_trades": 0})
+    assert store.commit(state(2), states["BTCUSDT"].sequence, writes)
+    assert seconds_of(store.history("BTCUSDT", 1)) == [1]
+    assert len(store.outcomes_after("BTCUSDT", f"{T0}-0", 10)) >= 1
+    assert store.load(["BTCUSDT"])[0]["BTCUSDT"].sequence == 2
+    assert store.gaps(["BTCUSDT"]) == {"BTCUSDT": {"missing_trades": 0}}
+
+
+def test_a_figure_that_is_no_json_is_written_as_null() -> None:
+    writes = Writes()
+    writes.prediction({"symbol": "BTCUSDT", "timestamp": T0, "confidence": float("nan")})
+    assert all(json.loads(text)["confidence"] is None for _, text, _ in writes.put)
+
+
+def test_streams_are_capped(store: HotStore, redis_client: redis.Redis) -> None:
+    write(store, *predictions(*range(PREDICTIONS_KEPT + 500)), sequence=1)
+    assert PREDICTIONS_KEPT <= redis_client.xlen("predictions:BTCUSDT") < PREDICTIONS_KEPT + 500
+
+
+def test_a_commit_on_another_s_sequence_writes_nothing(store: HotStore, redis_client: redis.Redis) -> None:
+    assert store.commit(state(5, late_trades=1), 0, Writes())
+    writes = Writes()
+    writes.prediction(predictions(1)[0] | {"symbol": "BTCUSDT"})
+    assert not store.commit(state(4, late_trades=99), 0, writes)
+    again, problems = store.load(["BTCUSDT"])
+    assert (again["BTCUSDT"].sequence, again["BTCUSDT"].ring.late_trades, problems) == (5, 1, [])
+    assert redis_client.get("prediction:BTCUSDT:latest") is None
+
+
+def test_a_commit_that_is_neither_written_nor_overtaken_is_tried_again(store: HotStore) -> None:
+    """Another invocation wrote a part of what this one holds: acknowledged, the rest would be lost."""
+    assert store.commit(state(5), 0, Writes())
+    commits = [Commit(state(7), 4, Writes()), Commit(state(7, "ETHUSDT"), 0, Writes())]
+    with pytest.raises(Overtaken, match="a part of the batch: BTCUSDT$"):
+        store.commit_all(commits)
+    states, _ = store.load(["BTCUSDT", "ETHUSDT"])
+    assert [each.sequence for each in states.values()] == [5, 7]
+    # Nothing was lost, and no ledger says so.
+    assert states["BTCUSDT"].ring.gaps.notices == []
+    states["BTCUSDT"].sequence = 7
+    assert store.commit(states["BTCUSDT"], 5, Writes())
+
+
+def test_of_a_store_that_went_back_and_another_invocation_each_is_told(
+    store: HotStore, redis_client: redis.Redis
+) -> None:
+    """Only the symbol whose state is older than it was read has lost something."""
+    states = [state(6, symbol, newest_trade_us=10**15) for symbol in ("BTCUSDT", "ETHUSDT")]
+    assert store.commit_all([Commit(each, 0, Writes()) for each in states]) == [True, True]
+    redis_client.hset("state:BTCUSDT", "sequence", 3)
+    commits = [Commit(state(9), 6, Writes()), Commit(state(9, "ETHUSDT"), 5, Writes())]
+    with pytest.raises(StoreWentBack, match="than were read: BTCUSDT$"):
+        store.commit_all(commits)
+    loaded, _ = store.load(["BTCUSDT", "ETHUSDT"])
+    causes = {s: [notice.cause for notice in each.ring.gaps.notices] for s, each in loaded.items()}
+    assert causes == {"BTCUSDT": [WRITES_LOST], "ETHUSDT": []}
+
+
+@pytest.mark.parametrize("stored", [b"5", None])
+def test_a_store_that_went_back_between_reading_and_writing(
+    store: HotStore, redis_client: redis.Redis, stored: bytes | None
+) -> None:
+    assert store.commit(state(6), 0, Writes())
+    redis_client.delete("state:BTCUSDT")
+    if stored:
+        redis_client.hset("state:BTCUSDT", "sequence", stored)
+    with pytest.raises(StoreWentBack):
+        store.commit(state(7), 6, Writes())
+
+
+def test_an_older_state_is_told_once_and_then_taken(store: HotStore, redis_client: redis.Redis) -> None:
+    assert store.commit(state(5, newest_trade_us=10**15), 0, Writes())
+    older = redis_client.hgetall("state:BTCUSDT")
+    assert store.commit(state(6), 5, Writes())
+    redis_client.hset("state:BTCUSDT", mapping=older)
+    with pytest.raises(StoreWentBack, match="BTCUSDT"):
+        store.load(["BTCUSDT", "ETHUSDT"])
+    for _ in range(2):  # until it was written
+        states, problems = store.load(["BTCUSDT", "ETHUSDT"])
+        assert states["BTCUSDT"].sequence == 5
+        assert [notice.cause for notice in states["BTCUSDT"].ring.gaps.notices] == [WRITES_LOST]
+        assert states["ETHUSDT"].ring.gaps.notices == []
+    states["BTCUSDT"].sequence = 7
+    assert store.commit(states["BTCUSDT"], 5, Writes())
+    assert len(store.load(["BTCUSDT"])[0]["BTCUSDT"].ring.gaps.notices) == 1
+
+
+def test_another_process_that_is_ahead_is_no_store_that_went_back(
+    store: HotStore, redis_client: redis.Redis
+) -> None:
+    other = HotStore(redis_client, SETTINGS.lateness_us)
+    assert store.commit(state(5), 0, Writes())
+    assert other.commit(state(9), 5, Writes())
+    assert not store.commit(state(8), 5, Writes())
+    assert store.load(["BTCUSDT"])[0]["BTCUSDT"].sequence == 9
+
+
+def test_a_full_store_refuses_whole_symbols_and_recovers(store: HotStore, redis_client: redis.Redis) -> None:
+    write(store, *predictions(1), sequence=1)
+    before = redis_client.hgetall("state:BTCUSDT")
+    redis_client.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(StoreFull, match="the store is full"):
+            write(store, *predictions(2), outcome(1, 1), sequence=2)
+        assert store.fullness() > 1
+        assert redis_client.hgetall("state:BTCUSDT") == before
+        assert seconds_of(store.history("BTCUSDT", 10)) == [1]
+        assert not redis_client.exists("outcomes:BTCUSDT")
+    finally:
+        redis_client.config_set("maxmemory", 0)
+    assert store.fullness() is None
+    write(store, *predictions(2), outcome(1, 1), sequence=2)
+    assert seconds_of(store.history("BTCUSDT", 10)) == [2, 1]
+
+
+def test_all_that_belongs_to_a_symbol_ends(store: HotStore, redis_client: redis.Redis) -> None:
+    writes = Writes()
+    writes.features({"symbol": "BTCUSDT", "timestamp": 1}, 60)
+    writes.prediction(predictions(1)[0] | {"symbol": "BTCUSDT"})
+    writes.outcome(outcome(1, 1) | {"symbol": "BTCUSDT"})
+    writes.heartbeat("predict_stream:BTCUSDT", {})
+    writes.gaps("BTCUSDT", {})
+    assert store.commit(state(1), 0, writes)
+    lives = {key: redis_client.ttl(key) for key in redis_client.scan_iter()}
+    assert len(lives) == 8
+    assert all(0 < life <= 24 * 3600 for life in lives.values()), lives
+
+
+def test_of_several_symbols_each_stands_or_falls_by_itself(store: HotStore) -> None:
+    assert store.commit(state(5), 0, Writes())
+    commits = [Commit(state(4), 3, Writes()), Commit(state(6, "ETHUSDT"), 0, Writes())]
+    assert store.commit_all(commits) == [False, True]
+    states, _ = store.load(["BTCUSDT", "ETHUSDT"])
+    assert [each.sequence for each in states.values()] == [5, 6]
+    assert store.commit_all([]) == []
+
+
+def test_a_commit_whose_answer_was_lost_is_done_when_sent_again(
+    store: HotStore, redis_client: redis.Redis
+) -> None:
+    write(store, *predictions(1), sequence=1)
+    write(store, *predictions(1), sequence=1)
+    assert redis_client.xlen("predictions:BTCUSDT") == 1
+
+
+def test_a_server_that_forgot_the_script_learns_it_again(store: HotStore, redis_client: redis.Redis) -> None:
+    write(store, *predictions(1), sequence=1)
+    redis_client.script_flush()
+    write(store, *predictions(2), sequence=2)
+    assert redis_client.xlen("predictions:BTCUSDT") == 2
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        '{"repaired": [[5, 7, 10, 20]], "withheld": [[8, 9, 10, 20]]}',
+        '{"repaired": [[5, 7]], "withheld": [[8, 9]]}',  # as older versions wrote it
+    ],
+    ids=["with times", "without"],
+)
+def test_repairs_are_told_to_the_ledger_when_the_state_is_read(
+    store: HotStore, redis_client: redis.Redis, told: str
+) -> None:
+    first = state(1)
+    first.ring.gaps.missing(5, 9, 10, 20)
+    assert store.commit(first, 0, Writes())
+    redis_client.set("repaired:BTCUSDT", told)
+    states, problems = store.load(["BTCUSDT", "ETHUSDT"])
+    assert [(gap.first_id, gap.last_id, gap.cause) for gap in states["BTCUSDT"].ring.gaps.gaps] == [
+        (8, 9, "withheld by the exchange")
+    ]
+    assert not states["ETHUSDT"].ring.gaps.gaps
+    assert [problem.partition(":")[0] for problem in problems] == ["ETHUSDT"]

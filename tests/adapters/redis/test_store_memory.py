@@ -1,0 +1,73 @@
+"""How much of the hot store a symbol takes: what `cdk/config` reckons with before it deploys.
+
+`python -m pytest tests/integration/test_store_memory.py -s` prints the figures of docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import redis
+
+from cdk.config import CACHE_MB_PER_SYMBOL
+from tests.fixtures.hot_path import SETTINGS, START_MS, Clock, hot_path, put_model, save_model, ticks_in
+from tests.fixtures.kinesis_events import batch_event
+from tickcast.adapters.redis.hot_store import OUTCOMES_KEPT, PREDICTIONS_KEPT, HotStore, Writes
+from tickcast.features.bars import MAX_LATE_IDS
+from tickcast.market.gaps import MAX_GAPS
+
+MADE_S = 30
+LATE_SHARE = 10  # every so manieth receipt lists as many late ticks as it may
+
+
+def used(client: redis.Redis) -> int:
+    return int(client.info("memory")["used_memory"])
+
+
+def test_an_hour_of_a_symbol_fits_into_what_is_reckoned_with(
+    redis_client: redis.Redis, s3: Any, clock: Clock
+) -> None:
+    save_model(s3, "20260102-000000-abcdef")
+    put_model(s3, "20260101-000000-abcdef", challenger="20260102-000000-abcdef")
+    store = HotStore(redis_client, SETTINGS.lateness_us)
+    predict = hot_path(store, s3, clock)
+    stream = ticks_in(MADE_S)
+    predict(batch_event(0, *stream[:10]))  # the script, the structures of the server itself
+    redis_client.flushall()
+    empty = used(redis_client)
+    for second in range(MADE_S):
+        clock.ms = START_MS + second * 1000 + 1150.0
+        predict(batch_event(second, *stream[second * 10 : second * 10 + 10]))
+    receipts = store.history("BTCUSDT", 10)
+    known = (outcome for _, outcome in store.outcomes_after("BTCUSDT", "0-0", 10_000))
+    outcomes = [outcome for outcome in known if outcome["challenger"]][-40:]
+    assert all(receipt["challenger"] for receipt in receipts) and len(outcomes) == 40
+    state = store.load(["BTCUSDT"])[0]["BTCUSDT"]
+    for n in range(MAX_GAPS):
+        state.ring.gaps.missing(10**9 + 2 * n, 10**9 + 2 * n, 10**15, 10**15)
+    end = MADE_S + PREDICTIONS_KEPT
+    for begin in range(MADE_S, end, 60):  # a minute a batch: one a second would be the test's own time
+        writes = Writes()
+        for second in range(begin, begin + 60):
+            late = [10**10 + second] * (MAX_LATE_IDS if second % LATE_SHARE == 0 else 0)
+            receipt = receipts[second % 10] | {"late_ids": late, "late_update_ids": late}
+            writes.prediction(receipt | {"timestamp": START_MS + second * 1000})
+            for horizon_s, outcome in enumerate(outcomes[second % 10 * 4 :][:4]):
+                times = {"target_time": START_MS + second * 1000, "horizon_s": horizon_s}
+                writes.outcome(outcome | times)
+            if begin == end - 60:
+                writes.features({"symbol": "BTCUSDT", "timestamp": second} | receipt["features"], 60)
+        writes.gaps("BTCUSDT", state.ring.gaps.record())
+        read, state.sequence = state.sequence, state.sequence + 1
+        assert store.commit(state, read, writes)
+    counts = (redis_client.xlen("predictions:BTCUSDT"), redis_client.xlen("outcomes:BTCUSDT"))
+    assert counts[0] >= PREDICTIONS_KEPT and counts[1] >= OUTCOMES_KEPT - 100
+    taken_mb = (used(redis_client) - empty) / 1e6
+    by_key = {
+        name: round((redis_client.memory_usage(f"{name}:BTCUSDT", samples=0) or 0) / 1e6, 2)
+        for name in ("predictions", "outcomes", "state", "gaps")
+    }
+    sizes = {"receipt": len(json.dumps(receipts[0])), "outcome": len(json.dumps(outcomes[0]))}
+    print(f"a symbol: {taken_mb:.1f} MB, of which {by_key}; bytes {sizes}")
+    assert CACHE_MB_PER_SYMBOL / 2 < taken_mb < CACHE_MB_PER_SYMBOL

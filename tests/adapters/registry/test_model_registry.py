@@ -1,0 +1,286 @@
+"""The registry: the pointer moved by conditional write, back and forth; cards and their pages."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.fixtures.aws import BUCKET
+from tests.fixtures.hot_path import CARD, save_model
+from tests.functions.test_train_model import NOW
+from tickcast.adapters.http.responses import Answer
+from tickcast.adapters.registry import model_registry
+from tickcast.adapters.registry.card_markdown import page
+from tickcast.adapters.registry.model_catalog import ModelCatalog
+from tickcast.adapters.registry.model_registry import POINTER, PointerRace, RegistryError
+from tickcast.functions.promote_model import RequestError, promote_model
+
+SINCE = "2026-01-02T03:04:05+00:00"
+
+
+@pytest.fixture
+def models(s3: Any) -> list[str]:
+    names = ["m1", "m2", "m3"]
+    for name in names:
+        save_model(s3, name)
+    return names
+
+
+def promote(s3: Any, model_id: str, **more: Any) -> dict[str, Any]:
+    return model_registry.promote(s3, BUCKET, model_id, SINCE, **more)
+
+
+def in_force(s3: Any) -> dict[str, Any]:
+    pointer = model_registry.in_force(s3, BUCKET)
+    assert pointer is not None
+    return pointer
+
+
+class Rival:
+    """S3 as others use it as well: before each write of the pointer somebody else moves it."""
+
+    def __init__(self, s3: Any, moves: list[str]) -> None:
+        self._s3, self._moves = s3, moves
+        self.exceptions = s3.exceptions
+        self.writes = 0
+
+    def get_object(self, **request: Any) -> Any:
+        return self._s3.get_object(**request)
+
+    def list_objects_v2(self, **request: Any) -> Any:
+        return self._s3.list_objects_v2(**request)
+
+    def put_object(self, **request: Any) -> Any:
+        self.writes += 1
+        if self._moves:
+            self._s3.put_object(
+                Bucket=BUCKET, Key=POINTER, Body=json.dumps({"model_id": self._moves.pop(0)}).encode()
+            )
+        return self._s3.put_object(**request)
+
+
+def test_the_pointer_says_what_is_in_force_and_what_was(s3: Any, models: list[str]) -> None:
+    assert model_registry.in_force(s3, BUCKET) is None
+    promote(s3, "m1")
+    promote(s3, "m2", provisional=False, by="the gate")
+    pointer = promote(s3, "m3", challenger="m1")
+    assert pointer == in_force(s3)
+    assert (pointer["model_id"], pointer["since"]) == ("m3", SINCE)
+    assert (pointer["key"], pointer["challenger"]) == ("models/m3/model.onnx", {"model_id": "m1"})
+    assert [each["model_id"] for each in pointer["previous"]] == ["m2", "m1"]
+    assert pointer["previous"][0]["provisional"] is False
+    assert "provisional" not in pointer
+    assert [each["model_id"] for each in promote(s3, "m3")["previous"]] == ["m2", "m1"]  # no step
+
+
+def test_only_so_much_of_the_past_is_kept(s3: Any) -> None:
+    for n in range(20):
+        promote(s3, f"m{n}")
+    assert [each["model_id"] for each in in_force(s3)["previous"]] == [f"m{n}" for n in range(18, 8, -1)]
+
+
+def test_rolling_back_goes_step_by_step_to_the_end(s3: Any, models: list[str]) -> None:
+    for name in models:
+        promote(s3, name, challenger="m1")
+    assert model_registry.roll_back(s3, BUCKET, SINCE)["model_id"] == "m2"
+    assert (in_force(s3)["challenger"], in_force(s3)["by"]) == (None, "rolled back from m3")
+    assert model_registry.roll_back(s3, BUCKET, SINCE)["model_id"] == "m1"
+    with pytest.raises(RegistryError, match="nothing to roll back to"):
+        model_registry.roll_back(s3, BUCKET, SINCE)
+    assert in_force(s3)["model_id"] == "m1"
+
+
+def test_what_cannot_serve_is_passed_over(s3: Any, models: list[str]) -> None:
+    for name in models:
+        promote(s3, name)
+    save_model(s3, "m2", feature_hash="of-another-code")
+    pointer = model_registry.roll_back(s3, BUCKET, SINCE)
+    assert (pointer["model_id"], pointer["previous"]) == ("m1", [])
+
+
+class Deaf(Rival):
+    """S3 whose answer to the first write is lost: the client sends it again, and is told that it lost."""
+
+    def put_object(self, **request: Any) -> Any:
+        self.writes += 1
+        answer = self._s3.put_object(**request)
+        return self._s3.put_object(**request) if self.writes == 1 else answer
+
+
+def test_a_write_whose_answer_is_lost_is_no_lost_race(s3: Any, models: list[str]) -> None:
+    for name in models:
+        promote(s3, name)
+    deaf = Deaf(s3, [])
+    assert model_registry.roll_back(deaf, BUCKET, SINCE)["model_id"] == "m2"  # one step, not two
+    assert (deaf.writes, in_force(s3)["model_id"]) == (1, "m2")
+
+
+def test_nothing_is_rolled_back_to_what_cannot_serve(s3: Any, models: list[str]) -> None:
+    save_model(s3, "m1", feature_hash="of-another-code")
+    promote(s3, "m1"), promote(s3, "m2")
+    with pytest.raises(RegistryError, match="model m1 was trained on features of-another-code"):
+        model_registry.roll_back(s3, BUCKET, SINCE)
+    s3.delete_object(Bucket=BUCKET, Key=POINTER)
+    with pytest.raises(RegistryError, match="nothing to roll back to"):
+        model_registry.roll_back(s3, BUCKET, SINCE)
+
+
+def test_a_lost_race_is_run_again_on_what_is_there_now(s3: Any, models: list[str]) -> None:
+    promote(s3, "m1")
+    rival = Rival(s3, ["m2"])
+    pointer = promote(rival, "m3")
+    assert rival.writes == 2
+    assert [each["model_id"] for each in pointer["previous"]] == ["m2"]  # not what was read first
+
+
+def test_two_first_models_at_once_are_a_race_too(s3: Any, models: list[str]) -> None:
+    assert [each["model_id"] for each in promote(Rival(s3, ["m1"]), "m2")["previous"]] == ["m1"]
+
+
+def test_who_loses_every_race_is_told(s3: Any, models: list[str]) -> None:
+    with pytest.raises(PointerRace, match="try again"):
+        promote(Rival(s3, ["m1", "m2"] * 10), "m3")
+    assert in_force(s3)["model_id"] != "m3"
+
+
+def test_what_s3_refuses_otherwise_is_no_race(s3: Any) -> None:
+    with pytest.raises(ClientError, match="NoSuchBucket"):
+        model_registry.promote(s3, "no-such-bucket", "m1", SINCE)
+
+
+def verdict(**more: Any) -> dict[str, Any]:
+    return {"model_id": "m2", "champion": "m1", "promote": "m2", "shadow": None, "provisional": False} | more
+
+
+def test_a_verdict_is_carried_out(s3: Any, models: list[str]) -> None:
+    promote(s3, "m1", challenger="m3")
+    moved = promote_model(verdict(), s3, BUCKET, NOW)
+    assert moved == {"status": "promoted", "in_force": "m2", "challenger": None, "previous": "m1"}
+    assert (in_force(s3)["provisional"], in_force(s3)["by"]) == (False, "the gate")
+    assert in_force(s3)["since"] == NOW.isoformat()
+
+
+def test_a_refused_challenger_runs_in_shadow_until_the_next(s3: Any, models: list[str]) -> None:
+    promote(s3, "m1")
+    kept = promote_model(verdict(promote=None, shadow="m2"), s3, BUCKET, NOW)
+    assert kept == {"status": "kept", "in_force": "m1", "challenger": "m2", "previous": None}
+    assert in_force(s3)["since"] == SINCE
+    kept = promote_model(verdict(promote=None, shadow=None), s3, BUCKET, NOW)
+    assert (kept["challenger"], in_force(s3)["challenger"]) == (None, None)
+
+
+@pytest.mark.parametrize("decided", [{}, {"promote": None, "shadow": "m2"}])
+def test_a_verdict_over_another_champion_is_outdated(
+    s3: Any, models: list[str], decided: dict[str, Any]
+) -> None:
+    promote(s3, "m3")
+    assert promote_model(verdict(**decided), s3, BUCKET, NOW)["status"] == "outdated"
+    assert (in_force(s3)["model_id"], in_force(s3)["challenger"]) == ("m3", None)
+
+
+def test_a_champion_replaced_while_the_verdict_is_carried_out(s3: Any, models: list[str]) -> None:
+    promote(s3, "m1")
+    moved = promote_model(verdict(), Rival(s3, ["m3"]), BUCKET, NOW)
+    assert (moved["status"], in_force(s3)["model_id"]) == ("outdated", "m3")
+
+
+def test_the_first_of_all_models_needs_no_champion(s3: Any, models: list[str]) -> None:
+    assert promote_model(verdict(champion=None), s3, BUCKET, NOW)["status"] == "promoted"
+    s3.delete_object(Bucket=BUCKET, Key=POINTER)
+    kept = promote_model(verdict(champion=None, promote=None), s3, BUCKET, NOW)
+    assert (kept["status"], kept["in_force"]) == ("kept", None)
+
+
+def test_what_cannot_be_promoted_says_why(s3: Any, models: list[str]) -> None:
+    with pytest.raises(RequestError, match="champion, promote, shadow missing"):
+        promote_model({}, s3, BUCKET, NOW)
+    save_model(s3, "m2", feature_hash="of-another-code")
+    with pytest.raises(RegistryError, match="of-another-code.*cannot serve"):
+        promote_model(verdict(champion=None), s3, BUCKET, NOW)
+    s3.delete_object(Bucket=BUCKET, Key="models/m3/model.onnx")
+    with pytest.raises(RegistryError, match="model.onnx is not there"):
+        model_registry.check_servable(s3, BUCKET, "m3")
+    with pytest.raises(RegistryError, match="there is no model 'm9'"):
+        model_registry.check_servable(s3, BUCKET, "m9")
+
+
+def test_a_damaged_pointer_or_card_is_named(s3: Any, models: list[str]) -> None:
+    s3.put_object(Bucket=BUCKET, Key=POINTER, Body=b"[]")
+    with pytest.raises(RegistryError, match="models/current.json is damaged"):
+        promote(s3, "m1")
+    s3.put_object(Bucket=BUCKET, Key="models/m2/card.json", Body=b"no card")
+    s3.put_object(Bucket=BUCKET, Key="models/m4/card.json", Body=b"[]")
+    found = {card["model_id"]: card.get("problem", "") for card in model_registry.cards(s3, BUCKET)}
+    assert list(found) == ["m4", "m3", "m2", "m1"]
+    assert "is no card" in found["m4"] and "is not JSON" in found["m2"]
+    assert found["m1"] == found["m3"] == ""
+
+
+BROKEN = {"1": {"direction_slope": math.nan, "interval_width": 1.0}}
+
+
+def put_raw_card(s3: Any, model_id: str, **changed: Any) -> None:
+    """A card as Python alone would write it, numbers that are none included."""
+    body = json.dumps(CARD | {"model_id": model_id} | changed).encode()
+    s3.put_object(Bucket=BUCKET, Key=f"models/{model_id}/card.json", Body=body)
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"calibration": CARD["calibration"] | BROKEN}, "calibration.1.direction_slope is nan"),
+        ({"test": {"1": {"skill": math.inf}}}, "test.1.skill is inf"),
+        ({"calibration": CARD["calibration"] | {"5": {}}}, "calibration.5.direction_slope .* is None"),
+    ],
+)
+def test_a_card_without_numbers_is_put_in_force_by_nobody(
+    s3: Any, models: list[str], changed: dict[str, Any], why: str
+) -> None:
+    promote(s3, "m1")
+    put_raw_card(s3, "m2", **changed)
+    with pytest.raises(RegistryError, match=why):
+        model_registry.check_servable(s3, BUCKET, "m2")
+    with pytest.raises(RegistryError, match=why):
+        promote_model(verdict(champion="m1", promote="m2"), s3, BUCKET, NOW)
+    with pytest.raises(RegistryError, match=why):
+        promote_model(verdict(champion="m1", promote=None, shadow="m2"), s3, BUCKET, NOW)
+    assert (in_force(s3)["model_id"], in_force(s3)["challenger"]) == ("m1", None)
+
+
+def test_a_figure_that_is_not_known_is_null_on_the_card(s3: Any) -> None:
+    save_model(s3, "m1", test={"1": {"skill": math.nan}})
+    card = model_registry.check_servable(s3, BUCKET, "m1")
+    assert card["test"] == {"1": {"skill": None}}
+    assert "| 1 s | - | - | - |" in page(card)  # and is read and written again
+
+
+def test_the_models_of_the_api_are_json_and_say_which_card_is_broken(s3: Any, models: list[str]) -> None:
+    promote(s3, "m1")
+    put_raw_card(s3, "m2", calibration=CARD["calibration"] | BROKEN)
+    save_model(s3, "m3", feature_hash="of-another-code")
+    answer = Answer(200, ModelCatalog(lambda: s3, BUCKET, lambda: 0.0)(), cache_control="private")
+
+    def refuse(word: str) -> Any:
+        raise AssertionError(f"{word} is no JSON")
+
+    found = json.loads(answer.as_proxy_response()["body"], parse_constant=refuse)
+    problems = {card["model_id"]: card.get("problem") for card in found["models"]}
+    assert problems["m1"] is None
+    assert "calibration.1.direction_slope is nan" in problems["m2"]
+    assert "it cannot serve: model m3 was trained on features of-another-code" in problems["m3"]
+
+
+def test_a_page_says_what_the_card_does_and_nothing_that_is_not_there() -> None:
+    assert page({"model_id": "m1"}).startswith("# Model m1\n\nNot judged by the gate.")
+    skill = {"skill": 0.1234, "ci": [-0.01, 0.25]}
+    gate = {"promoted": False, "judged_at": "then", "sentence": "The one in force stays.", "reasons": ["x"]}
+    gate |= {"figures": {"all": {"champion": skill}, "1": {"champion": skill, "no_change": skill}}}
+    text = page({"model_id": "m1", "gate": gate, "provisional": True, "data": {"markets": ["sim/BTCUSDT"]}})
+    assert "**Not promoted** (then): The one in force stays." in text
+    assert "| 1 s | +0.123 [-0.010, +0.250] | +0.123 [-0.010, +0.250] |" in text
+    assert "| all | +0.123 [-0.010, +0.250] | - |" in text
+    assert "sim/BTCUSDT" in text and "provisional" in text

@@ -1,0 +1,306 @@
+"""Following the pointer while S3 is slow, hangs, or is out of reach: no prediction waits for it."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, ReadTimeoutError
+
+from tests.fixtures.hot_path import CARD, network
+from tickcast.adapters.registry import model_watcher
+from tickcast.adapters.registry.model_watcher import (
+    BACK_OFF_MS,
+    FOLLOW_EVERY_MS,
+    REPORT_AFTER_MS,
+    ModelFollower,
+)
+from tickcast.adapters.registry.onnx_model import export
+from tickcast.model.forecast import HORIZONS_S
+
+SECOND_MS = 1000
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.ms = 0.0
+
+    def __call__(self) -> float:
+        return self.ms
+
+
+class Bucket:
+    """S3 with a pointer to m1 and models m1 and m2; a request takes `takes_ms` of the clock, and fails or
+    waits where it is told so."""
+
+    class exceptions:
+        class NoSuchKey(Exception):
+            pass
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock, self.takes_ms = clock, 0.0
+        self.is_down = False
+        self.gate = threading.Event()  # what requests wait for
+        self.gate.set()
+        self.requests: list[dict[str, Any]] = []
+        self.objects: dict[str, bytes] = {}
+        for model_id in ("m1", "m2"):
+            self.objects[f"models/{model_id}/model.onnx"] = export(network())
+            self.put(f"models/{model_id}/card.json", CARD | {"model_id": model_id})
+        self.point_at("m1")
+
+    def put(self, key: str, value: Any) -> None:
+        self.objects[key] = json.dumps(value).encode()
+
+    def point_at(self, model_id: str, **more: Any) -> None:
+        self.put(model_watcher.POINTER, {"model_id": model_id, **more})
+
+    def looks(self) -> int:
+        return sum(request["Key"] == model_watcher.POINTER for request in self.requests)
+
+    def get_object(self, **request: Any) -> dict[str, Any]:
+        self.requests.append(request)
+        self.clock.ms += self.takes_ms
+        assert self.gate.wait(30)
+        if self.is_down:
+            raise ReadTimeoutError(endpoint_url="https://s3/?X-Amz-Signature=secret-of-nobody")
+        if request["Key"] not in self.objects:
+            raise self.exceptions.NoSuchKey
+        data = self.objects[request["Key"]]
+        etag = f'"{hash(data)}"'
+        if request.get("IfNoneMatch") == etag:
+            raise ClientError({"Error": {"Code": "304", "Message": "Not Modified"}}, "GetObject")
+        return {"Body": io.BytesIO(data), "ETag": etag}
+
+
+class Started:
+    """Looks that were started, to be run when a test says so: as by a thread that has its own pace."""
+
+    def __init__(self) -> None:
+        self.looks: list[Callable[[], None]] = []
+
+    def __call__(self, look: Callable[[], None]) -> None:
+        self.looks.append(look)
+
+    def run(self) -> None:
+        self.looks.pop(0)()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def bucket(clock: Clock) -> Bucket:
+    return Bucket(clock)
+
+
+@pytest.fixture
+def at_once(bucket: Bucket, clock: Clock) -> ModelFollower:
+    return ModelFollower(bucket, "b", clock, model_watcher.at_once)
+
+
+def model_id(follower: ModelFollower) -> str | None:
+    model = follower.current()
+    return model.model_id if model else None
+
+
+def test_the_first_look_is_waited_for(bucket: Bucket, clock: Clock) -> None:
+    assert model_id(ModelFollower(bucket, "b", clock)) == "m1"
+
+
+def test_a_store_that_hangs_at_the_start_costs_a_bounded_wait_once(
+    bucket: Bucket, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_watcher, "FIRST_LOOK_S", 0.01)
+    bucket.gate.clear()
+    follower = ModelFollower(bucket, "b", clock)
+    try:
+        assert [model_id(follower) for _ in range(3)] == [None] * 3
+        follower.follow()
+        assert (bucket.looks(), follower.is_refused) == (1, False)
+        clock.ms += REPORT_AFTER_MS + 1
+        assert follower.problem == "models/current.json was never read: S3 has not answered yet"
+    finally:
+        bucket.gate.set()
+
+
+def test_a_look_that_hangs_holds_up_no_prediction_and_no_second_is_started(
+    bucket: Bucket, clock: Clock
+) -> None:
+    started = Started()
+    follower = ModelFollower(bucket, "b", clock, model_watcher.at_once)
+    assert model_id(follower) == "m1"
+    follower._start = started
+    bucket.point_at("m2")
+    for _ in range(20):
+        clock.ms += SECOND_MS
+        assert model_id(follower) == "m1"
+        follower.follow()
+    assert len(started.looks) == 1
+    assert follower.problem == "models/current.json was last read 20 s ago: S3 has not answered yet"
+    started.run()
+    assert (model_id(follower), follower.problem) == ("m2", None)
+
+
+def test_a_look_that_never_ends_is_given_up(bucket: Bucket, clock: Clock) -> None:
+    started = Started()
+    follower = ModelFollower(bucket, "b", clock, model_watcher.at_once)
+    follower.current()
+    follower._start = started
+    clock.ms += FOLLOW_EVERY_MS
+    for _ in range(2 * model_watcher.GIVE_UP_AFTER_MS // SECOND_MS):
+        follower.follow()
+        clock.ms += SECOND_MS
+    assert len(started.looks) == 2
+
+
+def test_what_a_look_found_is_adopted_between_predictions_and_never_within_one(
+    bucket: Bucket, clock: Clock
+) -> None:
+    bucket.point_at("m1", challenger={"model_id": "m2"})
+    started = Started()
+    follower = ModelFollower(bucket, "b", clock, model_watcher.at_once)
+    assert model_id(follower) == "m1"
+    follower._start = started
+    clock.ms += FOLLOW_EVERY_MS
+    follower.follow()
+    bucket.point_at("m2")
+    started.run()
+    assert follower.challenger is not None and follower.challenger.model_id == "m2"
+    assert (model_id(follower), follower.challenger) == ("m2", None)
+
+
+def test_an_unchanged_pointer_is_asked_for_by_its_tag_and_not_read(
+    bucket: Bucket, at_once: ModelFollower, clock: Clock
+) -> None:
+    at_once.current()
+    read = len(bucket.requests)
+    for _ in range(3):
+        clock.ms += FOLLOW_EVERY_MS
+        at_once.follow()
+    assert [request["Key"] for request in bucket.requests[read:]] == [model_watcher.POINTER] * 3
+    assert len({request["IfNoneMatch"] for request in bucket.requests[read:]}) == 1
+    assert (model_id(at_once), at_once.problem) == ("m1", None)
+    bucket.point_at("m2")
+    clock.ms += FOLLOW_EVERY_MS
+    at_once.follow()
+    assert model_id(at_once) == "m2"
+
+
+def test_failures_back_off_from_their_end(bucket: Bucket, at_once: ModelFollower, clock: Clock) -> None:
+    at_once.current()
+    bucket.is_down, bucket.takes_ms = True, 4000.0
+    started_ms: list[float] = []
+    while clock.ms < 200 * SECOND_MS:
+        clock.ms += 100
+        before, looks = clock.ms, bucket.looks()
+        at_once.follow()
+        if bucket.looks() > looks:
+            started_ms.append(before)
+        assert model_id(at_once) == "m1"
+    pauses = [later - earlier - 4000 for earlier, later in zip(started_ms, started_ms[1:], strict=False)]
+    first_ms, most_ms = BACK_OFF_MS
+    assert pauses == [min(first_ms * 2**n, most_ms) for n in range(len(pauses))]
+    assert pauses[-1] == most_ms
+    assert str(at_once.problem).startswith("models/current.json was last read 2")
+    assert "ReadTimeoutError" in str(at_once.problem)
+    assert "secret-of-nobody" not in str(at_once.problem)
+    bucket.is_down = False
+    clock.ms += most_ms
+    at_once.follow()
+    assert at_once.problem is None
+
+
+def test_one_failure_is_no_problem_yet(bucket: Bucket, at_once: ModelFollower, clock: Clock) -> None:
+    at_once.current()
+    bucket.is_down = True
+    clock.ms += FOLLOW_EVERY_MS
+    at_once.follow()
+    assert at_once.problem is None
+    clock.ms += REPORT_AFTER_MS
+    assert "was last read 13 s ago" in str(at_once.problem)
+
+
+def test_no_further_thread_is_a_failure_like_others(
+    bucket: Bucket, at_once: ModelFollower, clock: Clock
+) -> None:
+    at_once.current()
+
+    def refuse(look: Callable[[], None]) -> None:
+        raise RuntimeError("can't start new thread")
+
+    at_once._start = refuse
+    clock.ms += REPORT_AFTER_MS + 1
+    at_once.follow()
+    assert "can't start new thread" in str(at_once.problem)
+    assert model_id(at_once) == "m1"
+
+
+def test_a_challenger_out_of_reach_is_looked_for_again(
+    bucket: Bucket, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.point_at("m1", challenger={"model_id": "m2"})
+    load = model_watcher.load
+
+    def load_some(s3: Any, name: str, id_: str) -> Any:
+        if id_ == "m2":
+            raise ReadTimeoutError(endpoint_url="https://s3")
+        return load(s3, name, id_)
+
+    monkeypatch.setattr(model_watcher, "load", load_some)
+    follower = ModelFollower(bucket, "b", clock, model_watcher.at_once)
+    assert (model_id(follower), follower.challenger) == ("m1", None)
+    assert "ReadTimeoutError" in str(follower.challenger_problem)
+    monkeypatch.setattr(model_watcher, "load", load)
+    clock.ms += FOLLOW_EVERY_MS
+    follower.follow()
+    assert follower.challenger is not None and follower.challenger_problem is None
+
+
+@pytest.mark.parametrize("named", ["m2", 7, {}, {"model_id": None}, {"model_id": "../m2"}, [1]])
+def test_a_challenger_that_is_no_name_harms_nobody(bucket: Bucket, clock: Clock, named: Any) -> None:
+    bucket.point_at("m1", challenger=named)
+    follower = ModelFollower(bucket, "b", clock, model_watcher.at_once)
+    assert (model_id(follower), follower.is_refused) == ("m1", False)
+    assert "the pointer names" in str(follower.challenger_problem)
+
+
+@pytest.mark.parametrize(
+    ("pointer", "why"),
+    [
+        ([], "it should be a JSON object"),
+        ({}, "model_id is 'None', it should name a model"),
+        ({"model_id": "m1/../m2"}, "it should name a model"),
+        ({"model_id": ["m1"]}, "it should name a model"),
+        ({"model_id": "m2", "provisional": "no"}, "provisional is no, it should be true or false"),
+        ({"model_id": "m2", "since": float("nan")}, "since is nan"),
+    ],
+)
+def test_a_pointer_that_is_none_is_refused_by_its_field(
+    bucket: Bucket, at_once: ModelFollower, clock: Clock, pointer: Any, why: str
+) -> None:
+    at_once.current()
+    bucket.put(model_watcher.POINTER, pointer)
+    clock.ms += FOLLOW_EVERY_MS
+    at_once.follow()
+    assert (model_id(at_once), at_once.is_refused) == ("m1", True)
+    assert why in str(at_once.problem)
+
+
+def test_a_card_with_a_number_that_is_none_is_refused_by_its_field(
+    bucket: Bucket, at_once: ModelFollower, clock: Clock
+) -> None:
+    at_once.current()
+    broken = {str(h): {"direction_slope": float("nan"), "interval_width": 1.0} for h in HORIZONS_S}
+    bucket.put("models/m2/card.json", CARD | {"model_id": "m2", "calibration": broken})
+    bucket.point_at("m2")
+    clock.ms += FOLLOW_EVERY_MS
+    at_once.follow()
+    assert (model_id(at_once), at_once.is_refused) == ("m1", True)
+    assert "calibration.1.direction_slope is nan" in str(at_once.problem)

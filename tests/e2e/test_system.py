@@ -1,0 +1,141 @@
+"""The deployed application on the running embedded system, looked at through AWS's own APIs."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import fastavro
+import psycopg
+import pytest
+from localstack_client.session import Session
+
+from local.system import http_json
+from local.system.system import System
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+
+PATIENCE_S = 60
+
+
+def eventually(look: Callable[[], Any]) -> Any:
+    """The first true result of `look`."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"nothing within {PATIENCE_S} s"
+        time.sleep(0.2)
+    return found
+
+
+def prediction_of_model(system: System, symbol: str) -> dict[str, Any]:
+    def ask() -> Any:
+        url = f"{system.api_url}predictions/{symbol}"
+        answer = http_json.get(url, {"x-api-key": system.api_key})
+        return answer.body if answer.status == 200 and answer.body["source"] == "model" else None
+
+    found: dict[str, Any] = eventually(ask)
+    return found
+
+
+def test_both_consumers_read_the_stream(system: System, aws: Session) -> None:
+    mappings = aws.client("lambda").list_event_source_mappings()["EventSourceMappings"]
+    assert {m["State"] for m in mappings} == {"Enabled"}
+    assert sorted(m["FunctionArn"].rpartition(":")[2].split("-")[3][:12] for m in mappings) == [
+        "ArchiveTicks",
+        "PredictStrea",
+    ]
+    streams = {m["EventSourceArn"].rpartition("/")[2] for m in mappings}
+    assert streams == {system.outputs["StreamName"]}
+    summary = aws.client("kinesis").describe_stream_summary(StreamName=system.outputs["StreamName"])
+    assert summary["StreamDescriptionSummary"]["StreamStatus"] == "ACTIVE"
+
+
+def test_the_model_in_force_was_trained_by_the_function(system: System, aws: Session) -> None:
+    s3, bucket = aws.client("s3"), system.outputs["BucketName"]
+    pointer = json.load(s3.get_object(Bucket=bucket, Key="models/current.json")["Body"])
+    card = json.load(s3.get_object(Bucket=bucket, Key=f"models/{pointer['model_id']}/card.json")["Body"])
+    assert card["model_id"] == pointer["model_id"]
+    assert card["provisional"] is True
+    assert sorted(card["data"]["markets"]) == [f"sim/{symbol}" for symbol in sorted(system.symbols)]
+
+
+@pytest.mark.parametrize("symbol", ["BTCUSDT", "ETHUSDT"])
+def test_predictions_are_served_by_the_model(system: System, symbol: str) -> None:
+    served = prediction_of_model(system, symbol)
+    assert served["symbol"] == symbol
+    assert served["environment"] == "local"
+    assert served["lower"] <= served["predicted_price"] <= served["upper"]
+    assert 0 <= served["confidence"] <= 1
+    assert served["target_time"] == served["timestamp"] + 1000 * served["horizon_s"]
+
+
+def test_features_stand_under_their_second_for_a_minute(system: System) -> None:
+    prediction_of_model(system, "BTCUSDT")
+    with system.redis() as store:
+        newest: Any = store.get("features:BTCUSDT:latest")
+        features = json.loads(newest)
+        key = f"features:BTCUSDT:{features['timestamp']}"
+        assert 0 < store.ttl(key) <= 60
+        stored: Any = store.get(key)
+        assert json.loads(stored) == features
+    assert {"price", "volume", "vwap", "price_change", "timestamp"} <= features.keys()
+
+
+def test_without_a_key_there_is_no_prediction(system: System) -> None:
+    answer = http_json.get(f"{system.api_url}predictions/BTCUSDT")
+    assert answer.status == 403
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("predictions/DOGEUSDT", 404), ("predictions/BTCUSDT?horizon=7", 400), ("predictions/BTCUSDT?x=1", 400)],
+)
+def test_a_wrong_request_is_a_problem_that_says_why(system: System, path: str, status: int) -> None:
+    answer = http_json.get(f"{system.api_url}{path}", {"x-api-key": system.api_key})
+    assert answer.status == status
+    assert answer.body["status"] == status
+    assert answer.body["detail"]
+
+
+def test_health_needs_no_key(system: System) -> None:
+    prediction_of_model(system, "ETHUSDT")
+    answer = http_json.get(f"{system.api_url}health")
+    assert (answer.status, answer.body["status"]) == (200, "ok")
+
+
+def test_bronze_holds_market_data(system: System, aws: Session) -> None:
+    s3, bucket = aws.client("s3"), system.outputs["BucketName"]
+
+    def archived() -> list[str]:
+        found = s3.list_objects_v2(Bucket=bucket, Prefix="bronze/source=sim/symbol=BTCUSDT/")
+        return [o["Key"] for o in found.get("Contents", []) if "/history-" not in o["Key"]]
+
+    key = eventually(archived)[0]
+    body = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+    for record in fastavro.reader(io.BytesIO(body)):
+        assert isinstance(record, dict)
+        assert (record["symbol"], record["source"]) == ("BTCUSDT", "sim")
+        assert math.isnan(record["bid_price"]) == (record["kind"] == "trade")
+        assert math.isnan(record["price"]) == (record["kind"] == "quote")
+
+
+def test_a_bad_record_goes_to_quarantine_and_the_stream_goes_on(system: System, aws: Session) -> None:
+    s3, bucket = aws.client("s3"), system.outputs["BucketName"]
+    rubbish = b"not a batch of ticks"
+    aws.client("kinesis").put_record(
+        StreamName=system.outputs["StreamName"], Data=rubbish, PartitionKey="BTCUSDT"
+    )
+    eventually(lambda: s3.list_objects_v2(Bucket=bucket, Prefix="quarantine/").get("Contents"))
+    before = prediction_of_model(system, "BTCUSDT")["timestamp"]
+    eventually(lambda: prediction_of_model(system, "BTCUSDT")["timestamp"] > before)
+
+
+def test_the_database_is_a_real_one(system: System) -> None:
+    with psycopg.connect(system.database_url) as connection:
+        row = connection.execute("select version()").fetchone()
+    assert row is not None
+    assert row[0].startswith("PostgreSQL 18")

@@ -1,0 +1,133 @@
+"""The figures of predictions, against hand-made outcomes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.fixtures.tallies import market, outcome, tallies
+from tickcast.evaluation.live_scores import MINUTE_US, NO_TALLIES, availability, score, score_horizon
+from tickcast.model.forecast import HORIZONS_S
+
+SECOND_US = 1_000_000
+
+
+def figures(outcomes: list[dict[str, Any]], **how: Any) -> dict[str, Any]:
+    return score_horizon(2, tallies(outcomes, **how))
+
+
+def test_skill_is_the_share_of_the_error_taken_away() -> None:
+    found = figures([outcome(1, move=2.0, expected=1.0), outcome(2, move=-1.0, expected=1.0)])
+    assert found["skill"] == {"value": 0.0, "low": None, "high": None}  # 1 + 4 against 4 + 1
+    assert figures([outcome(1, move=2.0, expected=1.0)])["skill"]["value"] == 0.75
+    assert figures([outcome(1, move=0.0)])["skill"] is None
+
+
+def test_the_interval_holds_the_truth_and_narrows_with_more() -> None:
+    found = [figures(market(1800, seed))["skill"] for seed in range(40)]
+    assert sum(each["low"] < 0.5 < each["high"] for each in found) >= 0.8 * len(found)
+    few, many = (figures(market(seconds))["skill"] for seconds in (1800, 18_000))
+    assert many["low"] < many["value"] < many["high"]
+    assert many["high"] - many["low"] < 0.5 * (few["high"] - few["low"])
+
+
+def test_no_interval_from_a_few_blocks() -> None:
+    found = figures(market(200))
+    assert (found["skill"]["low"], found["direction_ci"], found["coverage_ci"]) == (None, None, None)
+    assert found["skill"]["value"] is not None
+
+
+def test_the_best_line_is_no_match_for_who_knows_and_no_worse_than_nothing() -> None:
+    outcomes = market(1000)
+    found = figures(outcomes)
+    assert found["skill_vs_linear"]["value"] == pytest.approx(found["skill"]["value"], abs=0.01)
+    same = [each | {"imbalance": each["expected_move_bp"]} for each in outcomes]
+    assert figures(same)["skill_vs_linear"]["value"] == pytest.approx(0, abs=0.01)
+    assert figures([each | {"imbalance": None} for each in outcomes])["skill_vs_linear"] is None
+
+
+def test_the_line_is_that_of_least_squares() -> None:
+    outcomes = market(300)
+    i, m, e = (np.array([o[n] for o in outcomes]) for n in ("imbalance", "move_bp", "expected_move_bp"))
+    left = m - i * (i @ m) / (i @ i)
+    expected = 1 - ((m - e) ** 2).sum() / (left**2).sum()
+    assert figures(outcomes)["skill_vs_linear"]["value"] == round(float(expected), 4)
+
+
+def test_what_had_moved_by_delivery_cannot_be_earned() -> None:
+    """A tenth of every move is over by then: knowing that alone is as good as 0.19."""
+    outcomes = [outcome(s, move=float(m), expected=0.1 * float(m)) for s, m in enumerate((1, -2, 3))]
+    assert figures(outcomes)["skill_at_delivery"]["value"] == pytest.approx(0, abs=1e-6)
+    assert figures(outcomes)["skill"]["value"] == pytest.approx(0.19)
+    late = [each | {"served_price": None} for each in outcomes]
+    assert figures(late)["skill_at_delivery"] is None
+    assert figures([*outcomes, *late])["skill_at_delivery"]["value"] == pytest.approx(0, abs=1e-6)
+
+
+def test_direction_and_coverage_count_only_what_they_are_about() -> None:
+    outcomes = [
+        outcome(1, move=1.0, expected=0.5),
+        outcome(2, move=-1.0, expected=0.5, inside=False),
+        outcome(3, move=0.0, expected=0.5),
+        outcome(4, move=1.0, expected=0.1, abstains=True),
+        outcome(5, move=1.0, expected=None),
+        outcome(6, move=None),
+        outcome(7, move=None, why="no_quotes"),
+    ]
+    found = figures(outcomes)
+    assert (found["count"], found["moved"], found["fallbacks"]) == (4, 3, 1)
+    assert found["direction"] == round(2 / 3, 4)
+    assert found["coverage"] == 0.75
+    assert found["abstained"] == 1
+    assert (found["decided"]["count"], found["decided"]["direction"]) == (3, 0.5)
+    assert found["fallback_share"] == 0.2
+    assert found["unresolved"] == {"gap": 1, "no_quotes": 1}
+
+
+def test_calibration_is_how_far_confidence_lies_from_what_came() -> None:
+    def told(confidence: float, rights: int, of: int) -> list[dict[str, Any]]:
+        return [outcome(n, confidence=confidence, right=n < rights) for n in range(of)]
+
+    true = figures([*told(0.6, 60, 100), *told(0.9, 90, 100)])
+    assert true["calibration_error"] == 0
+    wrong = figures([*told(0.6, 80, 100), *told(0.9, 90, 100)])
+    assert wrong["calibration_error"] == pytest.approx(0.1)
+    # In the middle of its bin a perfect model is off by chance: √(2p(1-p)/πn).
+    by_chance = 0.5 * (np.sqrt(2 * 0.24 / (np.pi * 100)) + np.sqrt(2 * 0.09 / (np.pi * 100)))
+    assert wrong["calibration_floor"] == pytest.approx(by_chance, abs=1e-4)
+    rng = np.random.default_rng(1)
+    drawn = [
+        figures([*told(0.6, rng.binomial(100, 0.6), 100), *told(0.9, rng.binomial(100, 0.9), 100)])
+        for _ in range(200)
+    ]
+    assert np.mean([each["calibration_error"] for each in drawn]) == pytest.approx(by_chance, rel=0.1)
+
+
+def test_each_horizon_by_itself_in_any_order_and_any_blocks() -> None:
+    outcomes = [outcome(s, h, move=float(s % 3 - 1)) for h in HORIZONS_S for s in range(50)]
+    shuffled = [outcomes[i] for i in np.random.default_rng(3).permutation(len(outcomes))]
+    assert score(tallies(shuffled)) == score(tallies(outcomes))
+    assert list(score(tallies(outcomes))) == ["1", "2", "5", "10"]
+    assert {found["count"] for found in score(tallies(outcomes)).values()} == {50}
+    coarse = score(tallies(market(600), 10 * MINUTE_US))
+    for name in ("count", "direction", "coverage", "calibration_error"):
+        assert coarse["2"][name] == score(tallies(market(600)))["2"][name]
+
+
+def test_nothing_is_said_of_nothing() -> None:
+    for found in score(NO_TALLIES).values():
+        assert (found["count"], found["fallbacks"], found["unresolved"]) == (0, 0, {})
+        for name in ("skill", "direction", "coverage", "calibration_error", "fallback_share"):
+            assert found[name] is None
+
+
+def test_availability_is_the_share_of_seconds_that_a_model_answered() -> None:
+    told = [outcome(s, 1) for s in range(90)] + [outcome(s, 1, expected=None) for s in range(90, 100)]
+    assert availability(tallies(told), 1 * SECOND_US, 101 * SECOND_US) == 0.9
+    assert availability(tallies(told), 1 * SECOND_US, 181 * SECOND_US) == 0.5  # then silence
+    lost = [outcome(s, 1, move=None) for s in range(100)]  # answered, whatever became of it
+    assert availability(tallies(lost), 1 * SECOND_US, 101 * SECOND_US) == 1
+    assert availability(NO_TALLIES, 0, 10 * SECOND_US) == 0
+    assert availability(NO_TALLIES, 0, 0) is None

@@ -1,0 +1,308 @@
+"""The auditor against a real Redis: what predict_stream wrote, held against what archive_ticks wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import redis
+
+from tests.fixtures.aws import BUCKET
+from tests.fixtures.kinesis_events import batch_event
+from tests.fixtures.market import START_US, batches, random_ticks
+from tickcast.adapters.kinesis.schema_registry import SchemaBook
+from tickcast.adapters.lake import bronze
+from tickcast.adapters.postgres.connection import Database
+from tickcast.adapters.redis.hot_store import HotStore
+from tickcast.adapters.registry import model_registry
+from tickcast.adapters.registry.model_watcher import ModelFollower, at_once
+from tickcast.adapters.registry.onnx_model import export
+from tickcast.adapters.settings import DatabaseSettings, Settings
+from tickcast.features.vector import FEATURE_HASH
+from tickcast.functions import audit_predictions
+from tickcast.functions.archive_ticks import archive
+from tickcast.functions.audit_predictions import (
+    MODELS_KEPT,
+    AuditPredictions,
+    Prover,
+    Result,
+    sample_slices,
+)
+from tickcast.functions.health import Health
+from tickcast.functions.predict_stream import PredictStream
+from tickcast.model.forecast import HORIZONS_S
+from tickcast.model.network import Inputs, Network
+
+MINUTE_US = 60_000_000
+SECONDS = 200
+SETTINGS = Settings.from_environment(
+    {
+        "ENVIRONMENT": "test",
+        "BUCKET": BUCKET,
+        "SYMBOLS": "BTCUSDT",
+        "AUDIT_EVERY_MINUTES": "1",
+        "AUDIT_SAMPLE": "3",
+    }
+)
+
+NO_DATABASE = Database(DatabaseSettings(host="127.0.0.1", port=9, name="none", user="none"))
+
+
+def put_model(s3: Any, model_id: str, seed: int) -> None:
+    """A model of random weights, with a card that fits."""
+    inputs = Inputs(
+        odd=("imbalance", "microprice"), even=("spread",), masked=("return_1s",), flat=("trade_age",)
+    )
+    network, rng = Network.zeros(inputs, hidden=4), np.random.default_rng(seed)
+    for values in network.weights.values():
+        values += rng.normal(0, 0.3, values.shape)
+    card = {
+        "model_id": model_id,
+        "provisional": True,
+        "feature_hash": FEATURE_HASH,
+        "calibration": {str(h): {"direction_slope": 2.0, "interval_width": 1.0} for h in HORIZONS_S},
+    }
+    model_registry.save(s3, BUCKET, model_id, export(network), card)
+
+
+@pytest.fixture
+def run(redis_client: redis.Redis, s3: Any) -> Callable[..., Result]:
+    """Lets the hot path and the archive work off a market, and audits it some minutes later."""
+    put_model(s3, "m1", 1)
+    put_model(s3, "m2", 2)
+    model_registry.promote(s3, BUCKET, "m1", "2026-01-01T00:00:00+00:00", challenger="m2")
+    cuts = [START_US + k * 250_000 for k in range(SECONDS * 4)]
+    stream = list(batches(*random_ticks(1, SECONDS, trades_s=10, quotes_s=20), cuts))
+    clock = {"ms": START_US / 1000}
+    predict = PredictStream(
+        SETTINGS,
+        HotStore(redis_client, SETTINGS.lateness_us),
+        ModelFollower(s3, BUCKET, lambda: clock["ms"], at_once),
+        SchemaBook(s3, BUCKET),
+        s3,
+        lambda: clock["ms"],
+    )
+    for n, piece in enumerate(stream):
+        clock["ms"] = piece.watermark_us / 1000 + 150
+        result = predict(batch_event(n, piece))
+        assert n == 0 or not result.problems, result.problems
+
+    def audited(archived_us: int = SECONDS * 1_000_000, every: int = 60) -> Result:
+        for start in range(0, len(stream), every):
+            pieces = [
+                piece
+                for piece in stream[start : start + every]
+                if piece.watermark_us <= START_US + archived_us
+            ]
+            if pieces:
+                archive(batch_event(start, *pieces), s3, BUCKET, SchemaBook(s3, BUCKET))
+        now_ms = START_US / 1000 + SECONDS * 1000 + 180_000
+        return AuditPredictions(SETTINGS, redis_client, s3, NO_DATABASE, lambda: now_ms)()
+
+    return audited
+
+
+def heartbeat(client: redis.Redis, service: str) -> dict[str, Any]:
+    text = client.get(f"heartbeat:{service}")
+    assert text is not None, service
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def bronze_keys(s3: Any) -> list[str]:
+    return [i["Key"] for i in s3.list_objects_v2(Bucket=BUCKET, Prefix="bronze/").get("Contents", [])]
+
+
+def test_a_sample_is_had_again(run: Callable[..., Result], redis_client: redis.Redis, s3: Any) -> None:
+    result = run()
+    assert (result.audited, result.differences, result.pending) == (3, [], {})
+    beat = heartbeat(redis_client, "audit_predictions")
+    assert (beat["ok"], beat["why"], beat["audited"], beat["differences"]) == (True, None, 3, 0)
+    assert beat["at_ms"] == START_US // 1000 + SECONDS * 1000 + 180_000
+    assert "Contents" not in s3.list_objects_v2(Bucket=BUCKET, Prefix="audit/")
+    archive_beat = heartbeat(redis_client, "archive_ticks")
+    assert (archive_beat["ok"], archive_beat["objects"]) == (True, len(bronze_keys(s3)))
+    newest_us = archive_beat["newest_us"]["BTCUSDT"]
+    assert START_US + (SECONDS - 1) * 1_000_000 < newest_us <= START_US + SECONDS * 1_000_000
+    told = Health(SETTINGS, HotStore(redis_client, SETTINGS.lateness_us), lambda: beat["at_ms"])().body
+    assert told["services"]["audit"]["ok"] and told["services"]["archive"]["ok"]
+
+
+def test_a_changed_tick_in_bronze_is_found_and_kept_for_study(
+    run: Callable[..., Result], redis_client: redis.Redis, s3: Any
+) -> None:
+    run()
+    changed = 0
+    for key in bronze_keys(s3):
+        rows = list(bronze.read_file(s3.get_object(Bucket=BUCKET, Key=key)["Body"].read(), key))
+        for row in rows:
+            if row["kind"] == "quote" and row["update_id"] % 500 == 5:
+                row["bid_qty"] += 1.0
+                changed += 1
+        s3.put_object(Bucket=BUCKET, Key=key, Body=bronze.write_file(rows))
+    assert changed
+    now_ms = START_US / 1000 + SECONDS * 1000 + 180_000
+    result = AuditPredictions(SETTINGS, redis_client, s3, NO_DATABASE, lambda: now_ms)()
+    assert result.audited == 3 and result.differences
+    beat = heartbeat(redis_client, "audit_predictions")
+    assert not beat["ok"] and "are not what bronze says" in beat["why"]
+    for prediction_id in result.differences:
+        body = s3.get_object(Bucket=BUCKET, Key=f"audit/differences/{prediction_id}.json")["Body"]
+        study = json.load(body)
+        assert study["receipt"]["id"] == prediction_id
+        assert study["differences"] and study["bronze"]
+
+
+def test_another_model_in_the_same_place_is_found(
+    run: Callable[..., Result], redis_client: redis.Redis, s3: Any
+) -> None:
+    run()
+    put_model(s3, "m1", 3)
+    now_ms = START_US / 1000 + SECONDS * 1000 + 180_000
+    result = AuditPredictions(SETTINGS, redis_client, s3, NO_DATABASE, lambda: now_ms)()
+    assert len(result.differences) == 3
+
+
+def test_what_is_not_archived_yet_is_pending(run: Callable[..., Result], redis_client: redis.Redis) -> None:
+    result = run(archived_us=20_000_000)
+    assert result.audited == 0 and len(result.pending) == 3
+    assert all("bronze does not hold all its ticks yet" in why for why in result.pending.values())
+    beat = heartbeat(redis_client, "audit_predictions")
+    assert not beat["ok"] and "none of 3 predictions could be audited" in beat["why"]
+
+
+def test_an_archive_that_stands_still_is_told(
+    run: Callable[..., Result], redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tickcast.functions.audit_predictions.BEHIND_MS", 60_000)
+    run(archived_us=100_000_000)
+    beat = heartbeat(redis_client, "archive_ticks")
+    assert not beat["ok"]
+    assert beat["why"].startswith("BTCUSDT: bronze is ") and beat["why"].endswith("s behind the hot path")
+
+
+def test_only_the_objects_needed_are_read(
+    run: Callable[..., Result], redis_client: redis.Redis, s3: Any
+) -> None:
+    run(every=20)
+    read: list[str] = []
+
+    class Watched:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(s3, name)
+
+        def get_object(self, **request: Any) -> Any:
+            read.append(request["Key"])
+            return s3.get_object(**request)
+
+    prover = Prover(Watched(), BUCKET)
+    store = HotStore(redis_client, SETTINGS.lateness_us)
+    receipt = store.prediction("BTCUSDT", START_US // 1000 + 30_000)
+    assert receipt is not None
+    proof = prover(receipt, [receipt], [], prover.reader())
+    assert proof.verdict.same is True
+    from_bronze = [key for key in read if key.startswith("bronze/")]
+    assert from_bronze == [part.key for part in proof.parts]
+    assert 0 < len(from_bronze) < len(bronze_keys(s3)) / 2
+
+
+def test_history_and_repairs_are_not_what_was_predicted_from(
+    run: Callable[..., Result], redis_client: redis.Redis, s3: Any
+) -> None:
+    run()
+    key = bronze_keys(s3)[0]
+    body = s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+    folder, name = key.rsplit("/", 1)
+    for other in (f"{folder}/history-000001.avro", f"{folder.replace('source=sim', 'source=rest')}/{name}"):
+        rows = [row | {"bid_qty": 1.0} for row in bronze.read_file(body, key)]
+        s3.put_object(Bucket=BUCKET, Key=other, Body=bronze.write_file(rows))
+    now_ms = START_US / 1000 + SECONDS * 1000 + 180_000
+    assert AuditPredictions(SETTINGS, redis_client, s3, NO_DATABASE, lambda: now_ms)().audited == 3
+
+
+def test_without_predictions_there_is_nothing_to_audit_and_nothing_wrong(
+    redis_client: redis.Redis, s3: Any
+) -> None:
+    result = AuditPredictions(SETTINGS, redis_client, s3, NO_DATABASE, lambda: START_US / 1000)()
+    assert (result.audited, result.why) == (0, None)
+    assert heartbeat(redis_client, "audit_predictions")["ok"]
+    assert heartbeat(redis_client, "archive_ticks")["ok"]
+
+
+def test_slices_are_old_enough_apart_and_move_on() -> None:
+    seconds = set()
+    for period in range(200):
+        now_ms = START_US / 1000 + period * 300_000 + 1234
+        slices = sample_slices(now_ms, 300_000, 2)
+        assert slices == sample_slices(now_ms + 10, 300_000, 2)
+        assert len(slices) == 2 and slices[-1][1] <= now_ms - 180_000
+        assert slices[0][0] >= now_ms - 180_000 - 600_000
+        assert all(start < end for start, end in slices)
+        seconds.add(slices[0][0] // 1000 % 60)
+    assert len(seconds) == 60
+
+
+def test_whether_postgresql_answers(
+    redis_client: redis.Redis, s3: Any, loader_settings: DatabaseSettings
+) -> None:
+    with Database(loader_settings) as database:
+        AuditPredictions(SETTINGS, redis_client, s3, database, lambda: START_US / 1000)()
+    assert heartbeat(redis_client, "postgres")["ok"]
+    AuditPredictions(SETTINGS, redis_client, s3, NO_DATABASE, lambda: START_US / 1000)()
+    beat = heartbeat(redis_client, "postgres")
+    assert (beat["ok"], beat["why"]) == (False, "does not answer (OperationalError)")
+
+
+def test_a_symbol_whose_receipts_cannot_be_read_hides_no_other(
+    run: Callable[..., Result], redis_client: redis.Redis, s3: Any
+) -> None:
+    run()
+    period_ms = START_US // 1000 + SECONDS * 1000 - 30_000
+    for at_ms in range(period_ms - 170_000, period_ms, 1000):
+        receipt = {"id": f"ETHUSDT-{at_ms}", "timestamp": at_ms, "symbol": "ETHUSDT"}
+        redis_client.xadd("predictions:ETHUSDT", {"json": json.dumps(receipt)}, id=f"{at_ms}-0")
+    settings = replace(SETTINGS, symbols=("ETHUSDT", "BTCUSDT"))
+    now_ms = START_US / 1000 + SECONDS * 1000 + 180_000
+    result = AuditPredictions(settings, redis_client, s3, NO_DATABASE, lambda: now_ms)()
+    assert (result.audited, result.differences) == (3, [])
+    assert result.failures == ["ETHUSDT: KeyError: 'feature_age_ms'"]
+    assert not heartbeat(redis_client, "audit_predictions")["ok"]
+    assert heartbeat(redis_client, "archive_ticks")["ok"]
+
+
+def test_a_failure_is_entered_without_secrets() -> None:
+    result = Result()
+    with audit_predictions._only_of("BTCUSDT", result):
+        raise ValueError("redis://user:hush-hush@cache\nis wrong")
+    assert result.failures == ["BTCUSDT: ValueError: redis://***@cache is wrong"]
+
+
+def test_what_an_auditor_keeps_does_not_grow(
+    run: Callable[..., Result], redis_client: redis.Redis, s3: Any
+) -> None:
+    """Models that were promoted one after the other, and an hour of objects: where the archive writes often,
+    tens of thousands."""
+    run()
+    store = HotStore(redis_client, SETTINGS.lateness_us)
+    prover = Prover(s3, BUCKET)
+    for n, receipt in enumerate(store.history("BTCUSDT", 12)):
+        put_model(s3, f"m{n}", n)
+        prover(receipt | {"model_id": f"m{n}"}, [receipt], [], prover.reader())
+        assert len(prover._models) <= MODELS_KEPT
+    assert {"m10", "m11"} <= prover._models.keys()
+
+    newest_us = START_US + SECONDS * 1_000_000
+    hour_us = START_US // 3_600_000_000 * 3_600_000_000
+    folder = bronze.prefix("sim", "BTCUSDT", hour_us)
+    before = len(bronze_keys(s3))
+    others_us = range(hour_us, START_US - 60_000_000, 5_000_000)
+    for n, at_us in enumerate(others_us):
+        key = bronze.part_key(folder, "shardId-000000000009", (str(n), str(n)), (at_us, at_us + 1))
+        s3.put_object(Bucket=BUCKET, Key=key, Body=b"")
+    reader = prover.reader(START_US, newest_us)
+    assert reader.reach("BTCUSDT", START_US, newest_us).objects == before + len(others_us)
+    assert sum(len(parts) for parts, _ in reader._listed.values()) == before > 0

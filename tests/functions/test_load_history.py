@@ -1,0 +1,463 @@
+"""Bronze into a real PostgreSQL: whatever order, repetition or accident, the same tables."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+
+from tests.fixtures.aws import BUCKET
+from tests.fixtures.history_tables import SYMBOL, aggregates, checksums, put, put_hours
+from tests.fixtures.market import START_US, batch, random_ticks
+from tests.market.test_sums import market
+from tickcast.adapters.lake import bronze
+from tickcast.adapters.postgres.connection import Database
+from tickcast.adapters.postgres.history_store import HistoryStore, OpenStore, days_between
+from tickcast.adapters.settings import MAX_DAYS, HistorySettings, SettingsError
+from tickcast.features.bars import stretches, whole_seconds
+from tickcast.features.vector import FEATURE_NAMES, history_rows
+from tickcast.functions.load_history import LoadHistory, RequestError
+from tickcast.market.sums import total
+from tickcast.market.ticks import QUOTE
+from tickcast.market.trade_ledger import ORIGINS, held, merged
+from tickcast.model.dataset import DAY_US, HOUR_US
+
+HOUR = START_US // HOUR_US * HOUR_US  # START_US is 13 minutes and 20 seconds into it
+NO_QUOTES = np.empty(0, QUOTE)
+Load = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def ticks() -> Any:
+    """Nearly two hours, over midnight: the objects of three hours, with edges that touch."""
+    return random_ticks(7, 1.85 * 3600, trades_s=0.5, quotes_s=1.2)
+
+
+@pytest.fixture
+def load(s3: Any, history_database: Database) -> Load:
+    open_store = OpenStore(history_database)
+
+    def run(
+        keys: list[dict[str, str]] | None = None,
+        hours: int = 4,
+        now_us: int = START_US + DAY_US,
+        remaining_ms: Callable[[], float] = lambda: 1e9,
+        **settings: int,
+    ) -> dict[str, Any]:
+        kept = HistorySettings(**{"keep_days": 0, "grid_ms": 1000, "quoted_grid_ms": 500, **settings})
+        window = {"symbol": SYMBOL, "from_us": HOUR, "to_us": HOUR + hours * HOUR_US}
+        request: dict[str, Any] = {"window": window}
+        if keys is not None:
+            request["keys"] = keys
+        loader = LoadHistory(kept, s3, BUCKET, open_store, lambda: now_us)
+        return loader(request, remaining_ms).as_dict()
+
+    return run
+
+
+def afresh(owner: psycopg.Connection) -> None:
+    owner.execute(
+        "truncate tickcast.trades, tickcast.bars_1s, tickcast.feature_rows, tickcast.loaded_objects, "
+        "tickcast.stale_hours, tickcast.gaps_repaired"
+    )
+
+
+def test_what_is_loaded_is_what_live_makes_of_the_ticks(s3: Any, load: Load, owner: Any) -> None:
+    trades, quotes = random_ticks(7, 4000, trades_s=3, quotes_s=5)
+    put_hours(s3, trades, quotes)
+    done = load()
+    assert (done["objects"], done["trades"], done["quotes"]) == (2, len(trades), len(quotes))
+    assert done["complete"] and not done["quarantined"] and not done["problems"]
+
+    held = owner.execute(
+        "select count(*), sum(qty), sum(trades), array_agg(distinct origin)::text from tickcast.trades"
+    ).fetchone()
+    assert held == (len(trades), int(trades["qty"].sum()), len(trades), "{stream}")
+
+    # All of it at once, as training does, without cuts by the hour.
+    [bars] = stretches(trades, quotes)
+    features = history_rows(bars).astype(np.float32)
+    at = {end: n for n, end in enumerate(bars["end_us"].tolist())}
+    rows = owner.execute(
+        "select end_us, features, moves_bp, has_quotes from tickcast.feature_rows order by end_us"
+    ).fetchall()
+    assert len(rows) == done["feature_rows"] > 7900  # every 500 ms
+    assert [end for end, *_ in rows] == list(range(rows[0][0], rows[-1][0] + 1, 500_000))
+    found = np.array([row[1] for row in rows], np.float32)
+    assert found.shape[1] == len(FEATURE_NAMES)
+    np.testing.assert_array_equal(found, features[[at[end] for end, *_ in rows]])
+    mid = (bars["bid_price"] + bars["ask_price"]) / 2
+    for end, _, moves_bp, has_quotes in rows[:: len(rows) // 50]:
+        now = at[end]
+        expected = [(mid[now + 10 * h] / mid[now] - 1) * 1e4 for h in (1, 2, 5, 10)]
+        assert has_quotes and moves_bp == pytest.approx(expected, rel=1e-6)
+
+    seconds = owner.execute(
+        "select count(*), sum(trade_count), sum(buy_qty + sell_qty), sum(quote_count), bool_and(has_quotes) "
+        "from tickcast.bars_1s"
+    ).fetchone()
+    whole = whole_seconds(bars)
+    assert seconds[0] == done["bars"] == len(whole)
+    volume = total(whole["buy_qty"]) + total(whole["sell_qty"])
+    counts = int(whole["trade_count"].sum()), int(whole["quote_count"].sum())
+    assert seconds[1:] == (counts[0], volume, counts[1], True)
+
+
+def test_the_same_market_in_any_unit_is_the_same_rows_and_exact_sums(s3: Any, load: Load, owner: Any) -> None:
+    """At the second unit, sums of a second do not fit into 64 bits."""
+    rows, bars = (
+        "select * from tickcast.feature_rows order by end_us",
+        ("select end_us, buy_qty, sell_qty, notional from tickcast.bars_1s order by end_us"),
+    )
+    found = {}
+    for power in (0, 9):
+        trades, quotes = market(power)
+        afresh(owner)
+        load(put_hours(s3, trades, quotes, name=f"unit{power}"))
+        found[power] = owner.execute(rows).fetchall(), owner.execute(bars).fetchall()
+        second_us = trades["time_us"] // 1_000_000
+        sums = {
+            (int(second) + 1) * 1_000_000: (
+                sum(t[5] for t in mine if t[6] > 0),
+                sum(t[5] for t in mine if t[6] < 0),
+                sum(t[4] * t[5] for t in mine),
+            )
+            for second in np.unique(second_us)
+            if (mine := trades[second_us == second].tolist())
+        }
+        for end_us, buy, sell, notional in found[power][1]:
+            assert (buy, sell, notional * 10**8) == sums.get(end_us, (0, 0, 0))
+    assert len(found[0][0]) > 50
+    assert found[9][0] == found[0][0]
+    assert max(buy + sell for _, buy, sell, _ in found[9][1]) > 2**63
+
+
+def test_any_order_and_any_pieces_end_in_the_same_tables(s3: Any, load: Load, owner: Any, ticks: Any) -> None:
+    trades, quotes = ticks
+    halves = trades["first_id"] % 2 == 0  # the stream in two objects an hour, and REST over most of it
+    objects = put_hours(s3, trades[halves][50:], quotes, name="a") + put_hours(
+        s3, trades[~halves][:-200], NO_QUOTES, name="b"
+    )
+    objects += put_hours(s3, aggregates(trades)[:-30], NO_QUOTES, source="rest")
+    load(objects)
+    at_once = checksums(owner)
+    assert at_once["stale_hours"][0] == 0
+    for seed in range(4):
+        afresh(owner)
+        shuffled = random.Random(seed).sample(objects, len(objects))
+        for one in shuffled:
+            load([one])
+        assert checksums(owner) == at_once, f"order {[o['key'] for o in shuffled]}"
+    assert load(objects)["skipped"] == len(objects)
+    assert checksums(owner) == at_once
+
+
+def test_stream_and_rest_hold_every_trade_once(s3: Any, load: Load, owner: Any, ticks: Any) -> None:
+    trades, quotes = ticks
+    lost = (trades["first_id"] >= 2000) & (trades["first_id"] <= 2999)
+    put_hours(s3, trades[~lost], quotes)
+    put_hours(s3, aggregates(trades), NO_QUOTES, source="rest")
+    load()
+    total, qty, singles = owner.execute(
+        "select sum(trades), sum(qty), sum(trades) filter (where origin = 'stream') from tickcast.trades"
+    ).fetchone()
+    assert (total, qty, singles) == (len(trades), int(trades["qty"].sum()), len(trades) - 1000)
+    # No two rows stand for the same id: what is left of an aggregate that reaches over an edge is cut.
+    overlapping = owner.execute(
+        "select count(*) from (select first_id <= lag(last_id) over (order by first_id) as twice "
+        "from tickcast.trades) t where twice"
+    ).fetchone()
+    assert overlapping == (0,)
+
+
+def test_rest_alone_gives_rows_without_quotes(s3: Any, load: Load, owner: Any) -> None:
+    trades, _ = random_ticks(3, 1200, trades_s=20)
+    put_hours(s3, aggregates(trades), NO_QUOTES, source="rest")
+    done = load()
+    rows = owner.execute(
+        "select count(*), bool_or(has_quotes), array_agg(distinct origin)::text, min(end_us % 1000000), "
+        "max(end_us % 1000000), count(*) filter (where moves_bp[1] <> 0) from tickcast.feature_rows"
+    ).fetchone()
+    assert rows[:5] == (done["feature_rows"], False, "{rest}", 0, 0)
+    assert rows[0] > 1100 and rows[5] > 0
+
+
+def test_bad_objects_go_to_quarantine_and_hold_up_nothing(
+    s3: Any, load: Load, owner: Any, ticks: Any
+) -> None:
+    trades, quotes = ticks
+    good = put_hours(s3, trades, quotes)
+    folder = bronze.prefix("sbe", SYMBOL, HOUR)
+    wrong = trades[:3].copy()
+    wrong["price"][1] = 0
+    strange = put(s3, f"{bronze.prefix('sbe', SYMBOL, HOUR + 5 * HOUR_US)}hour.avro", trades[:5], NO_QUOTES)
+    bad = [put(s3, f"{folder}price.avro", wrong, NO_QUOTES), strange]
+    whole = s3.get_object(Bucket=BUCKET, Key=good[0]["key"])["Body"].read()
+    for name, body in (("cut", whole[:-50]), ("text", b"not Avro"), ("empty", b"")):
+        answer = s3.put_object(Bucket=BUCKET, Key=f"{folder}{name}.avro", Body=body)
+        bad.append({"key": f"{folder}{name}.avro", "etag": answer["ETag"]})
+    other = bronze.prefix("sbe", "ETHUSDT", HOUR).replace("ETHUSDT", SYMBOL)
+    eth = list(bronze.market_data(_eth(trades[:2])))
+    answer = s3.put_object(Bucket=BUCKET, Key=f"{other}eth.avro", Body=bronze.write_file(eth))
+    bad.append({"key": f"{other}eth.avro", "etag": answer["ETag"]})
+
+    load(good)
+    expected = checksums(owner, ["trades", "bars_1s", "feature_rows"])
+    afresh(owner)
+    done = load(bad + good)
+    assert done["objects"] == 3 and len(done["quarantined"]) == len(bad) == 6
+    reasons = "\n".join(sorted(done["quarantined"]))
+    for words in (
+        "1 trades without a price",
+        "5 trades of another hour",
+        "holds ticks of ETHUSDT",
+        "not a whole",
+    ):
+        assert words in reasons
+    assert checksums(owner, ["trades", "bars_1s", "feature_rows"]) == expected
+    kept = s3.list_objects_v2(Bucket=BUCKET, Prefix="quarantine/load_history/")["Contents"]
+    assert len(kept) == 2 * len(bad)
+    assert load(bad + good)["skipped"] == 9  # judged once
+    assert owner.execute(
+        "select count(*) from tickcast.loaded_objects where status = 'quarantined' and reason <> ''"
+    ).fetchone() == (6,)
+
+
+def _eth(trades: Any) -> Any:
+    return batch(trades, NO_QUOTES)._replace(symbol="ETHUSDT", source="sbe")
+
+
+def test_trades_are_held_as_they_were_added_or_not_at_all(
+    history_database: Database, owner: Any, ticks: Any
+) -> None:
+    trades, _ = ticks
+    some = trades["first_id"] % 5 == 0
+    rows = held(aggregates(trades), ORIGINS.index("rest"))
+    for n, origin in enumerate(("sim", "replay", "stream")):
+        rows = merged(rows, held(trades[some][n::3], ORIGINS.index(origin)))
+    is_cut = rows["trades"] < rows["aggregate_last_id"] - rows["aggregate_first_id"] + 1
+    assert set(rows["origin"]) == set(range(len(ORIGINS))) and 0 < is_cut.sum() < len(rows)
+    store = HistoryStore(history_database.connection())
+    span_us = int(trades["time_us"][0]), int(trades["time_us"][-1]) + 1
+    store.add_days(days_between(*span_us))
+    none = rows[:0]
+    with store.connection.transaction():
+        store.replace_trades(SYMBOL, none, rows)
+
+    def found() -> Any:
+        return np.sort(store.trades_by_time(SYMBOL, *span_us), order="first_id")
+
+    np.testing.assert_array_equal(found(), rows)
+    counted = (
+        "select count(*), count(aggregate), count(distinct symbol), count(distinct tableoid) "
+        "from tickcast.trades"
+    )
+    assert owner.execute(counted).fetchone() == (len(rows), is_cut.sum(), 1, 2)
+
+    with store.connection.transaction():
+        store.replace_trades(SYMBOL, rows[::2], none)
+    np.testing.assert_array_equal(found(), rows[1::2])
+    # One row is there already, of the origin that is copied last.
+    again = np.concatenate([rows[::2], rows[1::2][rows["origin"][1::2] == ORIGINS.index("rest")][-1:]])
+    with pytest.raises(psycopg.errors.UniqueViolation), store.connection.transaction():
+        store.replace_trades(SYMBOL, rows[1:100:2], again)
+    np.testing.assert_array_equal(found(), rows[1::2])
+
+
+class Killed(BaseException):
+    """As a process that ends: nobody handles it."""
+
+
+@pytest.mark.parametrize("step", ["replace_trades", "note", "freshen", "replace_hour"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_kill_anywhere_and_another_start_end_in_the_same_tables(
+    s3: Any, load: Load, owner: Any, ticks: Any, monkeypatch: pytest.MonkeyPatch, step: str, when: str
+) -> None:
+    """The server ends the session between two steps, as when the machine that held it is gone."""
+    objects = put_hours(s3, *ticks)
+    load(objects)
+    expected = checksums(owner)
+    afresh(owner)
+
+    real = getattr(HistoryStore, step)
+    calls = 0
+
+    def killed(store: HistoryStore, *arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2 and when == "before":
+            end(store)
+        answer = real(store, *arguments)
+        if calls == 2:
+            end(store)
+        return answer
+
+    def end(store: HistoryStore) -> None:
+        owner.execute("select pg_terminate_backend(%s, 5000)", (store.connection.info.backend_pid,))
+        raise Killed
+
+    monkeypatch.setattr(HistoryStore, step, killed)
+    with pytest.raises(Killed):
+        load(objects)
+    assert checksums(owner) != expected
+    monkeypatch.undo()
+    again = load(objects)
+    assert again["complete"]
+    assert checksums(owner) == expected
+
+
+def test_a_broken_connection_is_an_error_and_the_next_load_takes_a_new_one(
+    s3: Any, load: Load, owner: Any, ticks: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = put_hours(s3, *ticks)
+    load(objects)
+    expected = checksums(owner)
+    afresh(owner)
+    real = HistoryStore.lock
+
+    def cut(store: HistoryStore, *arguments: Any) -> None:
+        real(store, *arguments)
+        owner.execute("select pg_terminate_backend(%s, 5000)", (store.connection.info.backend_pid,))
+
+    monkeypatch.setattr(HistoryStore, "lock", cut)
+    with pytest.raises(psycopg.OperationalError):
+        load(objects)
+    monkeypatch.undo()
+    load(objects)
+    assert checksums(owner) == expected
+
+
+def test_time_that_runs_out_ends_a_load_between_objects(s3: Any, load: Load, owner: Any, ticks: Any) -> None:
+    objects = put_hours(s3, *ticks)
+    load(objects)
+    expected = checksums(owner)
+    afresh(owner)
+    for _ in range(20):
+        looks = iter([1e9, 1e9])
+        done = load(objects, remaining_ms=lambda looks=looks: next(looks, 0.0))
+        if done["complete"]:
+            break
+    assert done["complete"] and checksums(owner) == expected
+
+
+def test_an_object_that_was_overwritten_is_loaded_again(s3: Any, load: Load, owner: Any, ticks: Any) -> None:
+    trades, quotes = ticks
+    [*_, last] = put_hours(s3, trades[:-100], quotes[:-100])
+    load()
+    [*_, again] = put_hours(s3, trades, quotes)
+    assert last["key"] == again["key"] and last["etag"] != again["etag"]
+    assert load()["objects"] == 1
+    found = checksums(owner)
+    afresh(owner)
+    load()
+    assert checksums(owner) == found
+
+
+def test_rows_stay_as_they_are_when_bronze_has_forgotten_their_quotes(
+    s3: Any, load: Load, owner: Any, ticks: Any
+) -> None:
+    trades, quotes = ticks
+    first, *_ = put_hours(s3, trades, quotes)
+    load()
+    before = checksums(owner, ["bars_1s", "feature_rows"])
+    s3.delete_object(Bucket=BUCKET, Key=first["key"])
+    late = put(s3, first["key"].replace("part", "late"), trades[:10], NO_QUOTES)
+    done = load([late])
+    assert len(done["problems"]) >= 1 and "not there any more" in done["problems"][0]
+    assert checksums(owner, ["bars_1s", "feature_rows"]) == before
+
+
+def test_old_days_are_dropped_and_not_loaded(s3: Any, load: Load, owner: Any, ticks: Any) -> None:
+    objects = put_hours(s3, *ticks)
+    load(keep_days=2)
+    assert checksums(owner)["trades"][0]
+    done = load(keep_days=2, now_us=START_US + 4 * DAY_US)
+    assert done["expired"] == len(objects)
+    assert {name: rows for name, (rows, _) in checksums(owner).items()} == dict.fromkeys(checksums(owner), 0)
+    partitions = "select count(*) from pg_inherits where inhparent = 'tickcast.trades'::regclass"
+    assert owner.execute(partitions).fetchone() == (0,)
+
+
+@pytest.mark.parametrize(
+    "keep_days", [-1, -(10**9), 36_501, 10**12, 1.5, float("nan"), float("inf"), True, None]
+)
+def test_no_number_of_days_that_is_none_deletes(
+    s3: Any, load: Load, owner: Any, ticks: Any, keep_days: Any
+) -> None:
+    put_hours(s3, *ticks)
+    load()
+    before = checksums(owner)
+    with pytest.raises(SettingsError, match="KEEP_DAYS"):
+        load(keep_days=keep_days)
+    assert checksums(owner) == before
+
+
+def test_the_most_days_there_are_delete_nothing(s3: Any, load: Load, owner: Any, ticks: Any) -> None:
+    put_hours(s3, *ticks)
+    load()
+    before = checksums(owner)
+    load(keep_days=MAX_DAYS)
+    assert checksums(owner) == before
+
+
+def test_a_clock_that_is_wrong_deletes_nothing(s3: Any, load: Load, owner: Any, ticks: Any) -> None:
+    put_hours(s3, *ticks)
+    load()
+    before = checksums(owner)
+    for now_us in (time.time_ns() // 1000 + 10 * DAY_US, 2**62, -(2**62)):
+        with contextlib.suppress(ValueError):
+            load(keep_days=2, now_us=now_us)
+        assert checksums(owner) == before
+    store = HistoryStore(owner)
+    for before_us in (-1, -(10**17), time.time_ns() // 1000, 2**62):
+        with pytest.raises(ValueError, match="not deleted"):
+            store.expire(before_us)
+    assert checksums(owner) == before
+
+
+def test_two_loaders_at_once_end_in_the_same_tables(
+    s3: Any, load: Load, owner: Any, ticks: Any, loader_settings: Any
+) -> None:
+    trades, quotes = ticks
+    objects = put_hours(s3, trades, quotes) + put_hours(s3, aggregates(trades), NO_QUOTES, source="rest")
+    load(objects)
+    expected = checksums(owner)
+    afresh(owner)
+    kept = HistorySettings(keep_days=0, grid_ms=1000, quoted_grid_ms=500)
+    window = {"symbol": SYMBOL, "from_us": HOUR, "to_us": HOUR + 4 * HOUR_US}
+
+    def one(order: int) -> None:
+        with Database(loader_settings) as database:
+            loader = LoadHistory(kept, s3, BUCKET, OpenStore(database), lambda: START_US)
+            loader({"window": window, "keys": objects[::order]}, lambda: 1e9)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(one, (1, -1)))
+    assert checksums(owner) == expected
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {},
+        {"window": None},
+        {"window": {"symbol": SYMBOL}},
+        {"window": {"symbol": "", "from_us": 0, "to_us": 1}},
+    ]
+    + [{"window": {"symbol": SYMBOL, "from_us": 2, "to_us": 2}}]
+    + [{"window": {"symbol": SYMBOL, "from_us": a, "to_us": b}} for a, b in ((0, 2**62), (-1, 1), (0, 1.5))]
+    + [{"window": {"symbol": None, "from_us": 0, "to_us": 1}}],
+)
+def test_a_request_that_cannot_be_carried_out_says_what_it_should_be(
+    s3: Any, history_database: Database, request_: dict[str, Any]
+) -> None:
+    loader = LoadHistory(HistorySettings(0, 1000, 100), s3, BUCKET, OpenStore(history_database), lambda: 0)
+    with pytest.raises(RequestError, match="the window is"):
+        loader(request_, lambda: 1e9)

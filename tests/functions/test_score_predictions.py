@@ -1,0 +1,468 @@
+"""Outcomes of a real Redis in a real PostgreSQL, once each, and what follows from them: scores, and drift."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+import redis
+
+from tests.fixtures import tallies as planted
+from tests.fixtures.aws import BUCKET
+from tests.fixtures.hot_path import SETTINGS, put_model
+from tickcast.adapters.postgres.connection import Database
+from tickcast.adapters.postgres.score_store import ScoreStore, in_shadow
+from tickcast.adapters.redis.hot_store import HotStore, Writes
+from tickcast.adapters.settings import DatabaseSettings, ScoreSettings
+from tickcast.evaluation import drift
+from tickcast.evaluation.drift import Policy
+from tickcast.evaluation.live_scores import SPANS, score
+from tickcast.features.bars import BarRing
+from tickcast.features.vector import FEATURE_NAMES
+from tickcast.functions import score_predictions as function
+from tickcast.functions.score_predictions import Result, ScorePredictions
+from tickcast.model.forecast import HORIZONS_S
+from tickcast.serving.state import SymbolState
+
+pytestmark = pytest.mark.integration
+
+SYMBOL = "BTCUSDT"
+NOON = 1_760_000_400 // 60 * 60  # s
+SCORES = ScoreSettings(
+    Policy(min_scored=100, raise_after=2, cool_down_s=3600), window_s=700, history_days=2, train_days=7
+)
+PLENTY: Callable[[], float] = lambda: 60_000.0  # noqa: E731
+
+
+class Hot:
+    """What the hot path writes, at the pace of a test."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._store = HotStore(client, SETTINGS.lateness_us)
+        self._sequence = 0
+
+    def write(self, outcomes: list[dict[str, Any]], predictions: list[dict[str, Any]] | None = None) -> None:
+        writes = Writes()
+        for each in sorted(outcomes, key=lambda o: (o["target_time"], o["horizon_s"])):
+            writes.outcome(each)
+        for each in predictions or []:
+            writes.prediction(each)
+        before, self._sequence = self._sequence, self._sequence + 1
+        state = SymbolState(SYMBOL, BarRing(SETTINGS.lateness_us), sequence=self._sequence)
+        assert self._store.commit(state, before, writes)
+
+
+@pytest.fixture
+def hot(redis_client: redis.Redis) -> Hot:
+    return Hot(redis_client)
+
+
+@pytest.fixture
+def score_database(loader_settings: DatabaseSettings) -> Iterator[Database]:
+    """The database as the function has it: by the scorer's rights alone."""
+    with Database(replace(loader_settings, user="tickcast_scorer")) as database:
+        yield database
+
+
+@pytest.fixture
+def scorer(redis_client: redis.Redis, s3: Any, score_database: Database) -> Callable[..., Result]:
+    """Scores at a second after NOON, as a function newly started."""
+
+    def run(
+        second: int, scores: ScoreSettings = SCORES, remaining_ms: Callable[[], float] = PLENTY
+    ) -> Result:
+        return ScorePredictions(
+            SETTINGS, scores, redis_client, s3, score_database, lambda: (NOON + second) * 1000
+        )(remaining_ms)
+
+    return run
+
+
+def at(second: int, horizon_s: int = 2, **told: Any) -> dict[str, Any]:
+    return planted.outcome(NOON + second, horizon_s, **told)
+
+
+def moved(outcomes: list[dict[str, Any]], seconds: int = 0) -> list[dict[str, Any]]:
+    """`outcomes` as of NOON."""
+    shift = (NOON + seconds) * 1000
+    return [
+        each | {"timestamp": each["timestamp"] + shift, "target_time": each["target_time"] + shift}
+        for each in outcomes
+    ]
+
+
+def varied(seconds: int, seed: int = 1) -> list[dict[str, Any]]:
+    """All there is among outcomes: horizons, fallbacks, gaps, abstentions, late deliveries."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for horizon_s in HORIZONS_S:
+        for each in moved(planted.market(seconds, seed + horizon_s, horizon_s)):
+            kind = rng.integers(10)
+            if kind == 0:
+                each = at(each["timestamp"] // 1000 - NOON, horizon_s, expected=None)
+            elif kind == 1:
+                each = at(each["timestamp"] // 1000 - NOON, horizon_s, move=None)
+            elif kind == 2:
+                each |= {"abstains": True, "served_price": None}
+            elif kind == 3:
+                each |= {"imbalance": None, "challenger": None}
+            found.append(each)
+    return found
+
+
+def accuracy(client: redis.Redis) -> dict[str, Any]:
+    text = client.get(f"accuracy:{SYMBOL}")
+    assert text
+    return dict(json.loads(text))
+
+
+def held(owner: psycopg.Connection[Any], table: str = "outcomes") -> tuple[Any, ...]:
+    """Rows and a checksum of them."""
+    row = owner.execute(
+        f"select count(*), md5(string_agg(t::text, '|' order by t::text)) from tickcast.{table} t"
+    ).fetchone()
+    assert row
+    return row
+
+
+def counted(owner: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
+    """The tallies but for sums of floats, whose last bits depend on the order of the rows."""
+    return owner.execute(
+        "select symbol, minute_us, horizon_s, model_id, is_model, abstains, why, bin, first_us, last_us, "
+        "count, moved, rights, inside, round(squared_error::numeric, 6) from tickcast.tallies "
+        "order by 2, 3, 5, 6, 7, 8"
+    ).fetchall()
+
+
+def test_tallies_are_those_of_plain_python(
+    hot: Hot, scorer: Callable[..., Result], redis_client: redis.Redis
+) -> None:
+    outcomes = varied(900)
+    hot.write(outcomes)
+    result = scorer(920)
+    assert (result.outcomes, result.is_complete) == (3600, True)
+    found = accuracy(redis_client)
+    assert found["scored_ms"] == (NOON + 920) * 1000
+    for span in SPANS:
+        assert found[span.name]["horizons"] == score(planted.tallies(outcomes, span.block_us)), span
+        assert found[span.name]["to"] - found[span.name]["from"] >= span.length_us // 1000
+    assert found["hour"]["horizons"]["2"]["skill"]["low"] is not None
+    assert found["hour"]["first"] == NOON * 1000 + 1000
+    by_model = sum(o["horizon_s"] == 1 and o["source"] == "model" for o in outcomes)
+    # Up to ten seconds ago; what was answered by then is in.
+    assert found["hour"]["availability"] == pytest.approx(by_model / 910, abs=1e-4)
+    assert result.hour[SYMBOL]["count"] == found["hour"]["horizons"]["2"]["count"]
+
+
+def test_every_outcome_once_whatever_is_repeated(
+    hot: Hot, scorer: Callable[..., Result], owner: psycopg.Connection[Any], redis_client: redis.Redis
+) -> None:
+    outcomes = sorted(varied(200), key=lambda o: (o["target_time"], o["horizon_s"]))
+    for start in range(0, len(outcomes), 100):
+        hot.write(outcomes[start : start + 100])
+        scorer(220)
+        assert scorer(220).outcomes == 0
+    once = held(owner), counted(owner), accuracy(redis_client)["hour"]
+    assert once[0][0] == len(outcomes)
+    # As after a restore of the database without its ledger: all comes again, nothing is there twice.
+    owner.execute("delete from tickcast.drained")
+    assert scorer(220).outcomes == len(outcomes)
+    assert (held(owner), counted(owner), accuracy(redis_client)["hour"]) == once
+
+
+def test_what_breaks_off_is_gone_on_with(
+    hot: Hot,
+    scorer: Callable[..., Result],
+    owner: psycopg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hot.write(varied(300))
+    monkeypatch.setattr(function, "_PAGE", 100)
+    with monkeypatch.context() as broken:
+
+        def dies(*_: Any) -> None:
+            raise ConnectionError("the function was killed")
+
+        broken.setattr(ScoreStore, "set_drained", dies)
+        with pytest.raises(ConnectionError):
+            scorer(320)
+    assert held(owner)[0] == 0
+    left = iter([60_000.0, 60_000.0, 1_000.0])
+    early = scorer(320, remaining_ms=lambda: next(left, 1_000.0))
+    assert (early.outcomes, early.is_complete) == (300, False)
+    late = scorer(320)
+    assert (late.outcomes, late.is_complete) == (900, True)
+    assert held(owner)[0] == 1200
+
+
+def test_an_older_hour_is_in_the_day_alone(
+    hot: Hot, scorer: Callable[..., Result], redis_client: redis.Redis
+) -> None:
+    hot.write(moved(planted.market(100)))
+    scorer(120)
+    hot.write(moved(planted.market(50), 7200))
+    scorer(7300)
+    found = accuracy(redis_client)
+    counts = [found[span.name]["horizons"]["2"]["count"] for span in SPANS]
+    assert counts == [50, 150, 150]
+
+
+def test_a_long_span_is_not_scored_anew_every_minute(
+    hot: Hot, redis_client: redis.Redis, s3: Any, score_database: Database
+) -> None:
+    clock = {"s": NOON + 120}
+    running = ScorePredictions(SETTINGS, SCORES, redis_client, s3, score_database, lambda: clock["s"] * 1000)
+    hot.write(moved(planted.market(100, horizon_s=1)))
+    running(PLENTY)
+    hot.write(moved(planted.market(100, horizon_s=1), 6 * 24 * 3600))
+    for minutes, counts in (
+        (0, [100, 100, 200]),
+        (1, [100, 100, 200]),
+        (2, [200, 200, 200]),
+        (9, [300, 300, 400]),
+    ):
+        clock["s"] = NOON + 6 * 24 * 3600 + 120 + minutes * 60
+        if minutes in (2, 9):
+            hot.write(moved(planted.market(100, horizon_s=1), 6 * 24 * 3600 + minutes * 60))
+        running(PLENTY)
+        found = accuracy(redis_client)
+        assert [found[span.name]["horizons"]["1"]["count"] for span in SPANS] == counts, minutes
+    assert found["week"]["to"] == found["scored_ms"]
+
+
+def test_a_market_without_outcomes_is_told_of_as_such(
+    scorer: Callable[..., Result], redis_client: redis.Redis
+) -> None:
+    scorer(0)
+    hour = accuracy(redis_client)["hour"]
+    assert (hour["first"], hour["availability"], hour["horizons"]["1"]["count"]) == (None, None, 0)
+    beat = json.loads(redis_client.get("heartbeat:score_predictions") or "{}")
+    assert (beat["ok"], beat["outcomes"], beat["drifting"]) == (True, 0, [])
+
+
+def test_both_models_on_the_same_instants(
+    hot: Hot, scorer: Callable[..., Result], score_database: Database
+) -> None:
+    challenger = {"model_id": "m2", "expected_move_bp": 0.9}
+    hot.write(
+        [at(s, h, challenger=challenger) for s in (1, 2) for h in HORIZONS_S]
+        + [at(3, h, challenger=challenger, model_id="m0") for h in HORIZONS_S]
+        + [at(4, h, challenger=challenger, move=None) for h in HORIZONS_S]
+        + [at(5, 1, challenger=challenger), at(6, 1)]
+    )
+    scorer(20)
+    connection = score_database.connection()
+    found = in_shadow(connection, "m1", "m2")
+    assert found is not None
+    order = np.argsort(found.timestamp_us)
+    assert (found.timestamp_us[order] // 10**6 - NOON).tolist() == [1, 2, 5]
+    assert found.moves_bp[order][0].tolist() == [1.0] * 4
+    assert found.challenger_bp[order][1].tolist() == [0.9] * 4
+    assert found.champion_bp[order][1].tolist() == [0.5] * 4
+    assert np.isnan(found.champion_bp[order][2]).tolist() == [False, True, True, True]
+    assert in_shadow(connection, "m1", "m3") is None
+
+
+# Drift.
+
+
+def with_features(seconds: int, shift: float, model_id: str = "m1", from_s: int = 0) -> list[dict[str, Any]]:
+    """Predictions on rows of which one feature is off by so many deviations."""
+    rows = np.random.default_rng(from_s + 1).normal(size=(seconds, len(FEATURE_NAMES)))
+    rows[:, 0] += shift
+    return [
+        {
+            "symbol": SYMBOL,
+            "timestamp": (NOON + from_s + n) * 1000,
+            "model_id": model_id,
+            "source": "model",
+            "features": dict(zip(FEATURE_NAMES, row.tolist(), strict=True)),
+        }
+        for n, row in enumerate(rows)
+    ]
+
+
+def reference() -> dict[str, Any]:
+    rows = np.random.default_rng(9).normal(size=(20_000, len(FEATURE_NAMES)))
+    return drift.distribution(rows, FEATURE_NAMES[:2])
+
+
+def test_features_that_moved_ask_for_one_training(
+    hot: Hot, scorer: Callable[..., Result], s3: Any, owner: psycopg.Connection[Any]
+) -> None:
+    put_model(s3, distribution={SYMBOL: reference()})
+    hot.write(moved(planted.market(600)), with_features(600, 1.5))
+    first = scorer(620)
+    assert (first.predictions, first.asked_us) == (600, None)
+    assert first.watches[SYMBOL].reasons == (f"feature_moved:{FEATURE_NAMES[0]}",)
+    second = scorer(680)
+    assert second.watches[SYMBOL].is_drifting and not second.watches["ETHUSDT"].is_drifting
+    asked = second.as_dict(SCORES)
+    assert asked["retrain"] is True
+    assert asked["execution"]["name"] == f"drift-{NOON + 680}"
+    assert asked["execution"]["input"]["train"] == {
+        "days": 7,
+        "reason": f"drift: BTCUSDT feature_moved:{FEATURE_NAMES[0]}",
+    }
+    assert (asked["execution"]["input"]["days"], asked["execution"]["input"]["repair"]) == (2, True)
+    # The answer may get lost: it is said again, under the same name, for a while.
+    assert scorer(740).as_dict(SCORES)["execution"] == asked["execution"]
+    assert scorer(680 + 601).as_dict(SCORES)["retrain"] is False
+    # Once the cool-down is over, it may be asked for again.
+    hot.write(moved(planted.market(600), 3600), with_features(600, 1.5, from_s=3600))
+    assert scorer(680 + 3599).asked_us is None
+    assert scorer(680 + 3600).as_dict(SCORES)["execution"]["name"] == f"drift-{NOON + 680 + 3600}"
+    assert held(owner, "drift_trainings")[0] == 2
+
+
+def test_the_same_features_ask_for_nothing(hot: Hot, scorer: Callable[..., Result], s3: Any) -> None:
+    put_model(s3, distribution={SYMBOL: reference()})
+    others = with_features(200, 3.0, "m0", from_s=600)  # of another model: of no concern to this one
+    hot.write(moved(planted.market(600)), [*with_features(600, 0.0), *others])
+    for second in (820, 880, 940):
+        result = scorer(second)
+        assert result.watches[SYMBOL].reasons == ()
+        assert result.as_dict(SCORES)["retrain"] is False
+
+
+def test_lost_skill_asks_for_a_training(hot: Hot, scorer: Callable[..., Result], s3: Any) -> None:
+    put_model(s3, line={SYMBOL: {str(h): 0.0 for h in HORIZONS_S}})
+    wrong = [each | {"expected_move_bp": -each["expected_move_bp"]} for each in moved(planted.market(1200))]
+    hot.write(wrong)
+    scorer(1220)
+    result = scorer(1280)
+    assert set(result.watches[SYMBOL].reasons) == {"skill_below_band", "below_linear_imbalance"}
+    assert result.asked_us is not None
+
+
+def test_less_skill_than_the_gate_had_measured(hot: Hot, scorer: Callable[..., Result], s3: Any) -> None:
+    put_model(s3, gate={"bands": {SYMBOL: {"2": 0.7}, "ETHUSDT": {"2": 0.1}}})
+    hot.write(moved(planted.market(1200)))  # half of the move
+    assert scorer(1220).watches[SYMBOL].reasons == ("skill_below_band",)
+    put_model(s3, "m2", gate={"bands": {SYMBOL: {"2": 0.4}, "ETHUSDT": {"2": 0.9}}})
+    hot.write(moved(planted.market(600, model_id="m2"), 1300))
+    assert scorer(1920).watches[SYMBOL].reasons == ()
+
+
+def test_a_part_of_a_day_is_not_held_against_whole_days(
+    hot: Hot, scorer: Callable[..., Result], s3: Any
+) -> None:
+    put_model(s3, distribution={SYMBOL: reference()})
+    hot.write(moved(planted.market(500)), with_features(500, 3.0))
+    assert scorer(520).watches[SYMBOL].reasons == ()
+    hot.write(moved(planted.market(100), 520), with_features(100, 3.0, from_s=520))
+    assert scorer(640).watches[SYMBOL].reasons == (f"feature_moved:{FEATURE_NAMES[0]}",)
+
+
+def test_an_entry_that_cannot_be_read_holds_up_no_other(
+    hot: Hot, scorer: Callable[..., Result], s3: Any, owner: psycopg.Connection[Any]
+) -> None:
+    """As of an older version, or of features that were called otherwise."""
+    put_model(s3, distribution={SYMBOL: reference()})
+    outcomes, predictions = moved(planted.market(10)), with_features(10, 0.0)
+    del outcomes[3]["basis_price"]
+    outcomes[4]["move_bp"] = float("nan")  # null, as it is written
+    outcomes[5]["lower"] = "far down"
+    predictions[5]["features"]["an old name"] = predictions[5]["features"].pop(FEATURE_NAMES[0])
+    hot.write(outcomes, predictions)
+    result = scorer(20)
+    assert (result.outcomes, result.predictions, held(owner)[0]) == (7, 9, 7)
+    told = " ".join(result.problems)
+    for word in ("basis_price", "without outcome_price or move_bp", "lower: no finite", FEATURE_NAMES[0]):
+        assert word in told
+    assert scorer(80).problems == []  # they are not asked for again
+
+
+@pytest.mark.parametrize("part", ["_score", "_evidence"])
+def test_a_problem_is_shown_without_secrets(
+    scorer: Callable[..., Result],
+    s3: Any,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
+) -> None:
+    def raises(*_: Any) -> Any:
+        raise ValueError("password=hush-hush is wrong")
+
+    put_model(s3)
+    monkeypatch.setattr(ScorePredictions, part, raises)
+    scorer(20)
+    why = redis_client.get("heartbeat:score_predictions") or b""
+    assert b"ValueError: password=*** is wrong" in why
+
+
+def test_a_symbol_whose_drift_cannot_be_judged_stops_no_scoring(
+    hot: Hot, scorer: Callable[..., Result], s3: Any, redis_client: redis.Redis
+) -> None:
+    put_model(s3, line={SYMBOL: {"2": "no line"}})
+    hot.write(moved(planted.market(200)))
+    result = scorer(260)
+    assert any(problem.startswith(f"drift of {SYMBOL}: ") for problem in result.problems)
+    assert result.outcomes == 200 and accuracy(redis_client)["hour"]["horizons"]
+    assert set(result.watches) == set(SETTINGS.symbols)
+
+
+def test_an_outage_shows_in_availability(
+    hot: Hot, scorer: Callable[..., Result], redis_client: redis.Redis
+) -> None:
+    def available() -> list[float]:
+        found = accuracy(redis_client)
+        return [found[span.name]["availability"] for span in SPANS]
+
+    hot.write(moved(planted.market(3600, horizon_s=1)))
+    scorer(3601)
+    assert available() == [1.0, 1.0, 1.0]
+    scorer(3601 + 1800)
+    assert available() == pytest.approx([0.5, 0.667, 0.667], abs=0.005)
+    scorer(3601 + 7200)
+    assert available() == pytest.approx([0.0, 0.333, 0.333], abs=0.005)
+    hot.write(moved(planted.market(600, horizon_s=1), 10_800))  # again, but most of the hour is lost
+    scorer(11_401)
+    assert available()[0] == pytest.approx(600 / 3600, abs=0.02)
+
+
+def test_another_model_in_force_is_another_story(hot: Hot, scorer: Callable[..., Result], s3: Any) -> None:
+    put_model(s3, distribution={SYMBOL: reference()})
+    hot.write(moved(planted.market(600)), with_features(600, 1.5))
+    assert scorer(620).watches[SYMBOL].looks == 1
+    put_model(s3, "m2", distribution={SYMBOL: reference()})
+    result = scorer(680)
+    watch = result.watches[SYMBOL]
+    assert (watch.model_id, watch.looks, watch.reasons) == ("m2", 0, ())  # nothing of it was scored yet
+
+
+def test_drift_is_told_and_nothing_trained_where_none_is_wanted(
+    hot: Hot, scorer: Callable[..., Result], s3: Any
+) -> None:
+    put_model(s3, distribution={SYMBOL: reference()})
+    hot.write(moved(planted.market(600)), with_features(600, 1.5))
+    told = replace(SCORES, train_days=0)
+    scorer(620, told)
+    result = scorer(680, told)
+    assert result.watches[SYMBOL].is_drifting
+    assert result.as_dict(told)["retrain"] is False
+
+
+def test_a_damaged_pointer_stops_no_scoring(
+    hot: Hot, scorer: Callable[..., Result], s3: Any, redis_client: redis.Redis
+) -> None:
+    s3.put_object(Bucket=BUCKET, Key="models/current.json", Body=b"{")
+    hot.write(moved(planted.market(10)))
+    result = scorer(20)
+    assert result.outcomes == 10
+    assert "models/current.json is damaged" in result.problems[0]
+    beat = json.loads(redis_client.get("heartbeat:score_predictions") or "{}")
+    assert not beat["ok"] and "damaged" in beat["why"]
+
+
+def test_the_reader_cannot_score(loader_settings: DatabaseSettings) -> None:
+    with Database(replace(loader_settings, user="tickcast_reader")) as database:
+        store = ScoreStore(database.connection())
+        assert store.drained(SYMBOL) == ("0-0", "0-0")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            store.set_drained(SYMBOL, "1-0", "1-0")

@@ -1,0 +1,840 @@
+"""The API's answers against a real Redis, judged by a clock the test sets."""
+
+from __future__ import annotations
+
+import json
+import math
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+from urllib.parse import parse_qsl, quote
+
+import pytest
+import redis
+
+from layers import site_files
+from tests.fixtures.aws import BUCKET
+from tickcast.adapters.http.responses import Answer, if_none_match
+from tickcast.adapters.redis.connection import connect
+from tickcast.adapters.redis.hot_store import HotStore, Writes
+from tickcast.adapters.registry import model_catalog, model_watcher
+from tickcast.adapters.registry.model_catalog import ModelCatalog
+from tickcast.adapters.settings import Settings
+from tickcast.features.bars import BarRing
+from tickcast.functions.serve_predictions import (
+    OF_THE_RECEIPT,
+    STORE_RETRIES,
+    STORE_TIMEOUT_S,
+    ServePredictions,
+)
+from tickcast.market.gaps import Gap, GapLedger
+from tickcast.serving.state import SymbolState
+
+ENVIRONMENT = {
+    "ENVIRONMENT": "test",
+    "BUCKET": BUCKET,
+    "SYMBOLS": "BTCUSDT,ETHUSDT",
+    "REDIS_HOST": "127.0.0.1",
+}
+SETTINGS = Settings.from_environment(ENVIRONMENT)
+AT_S = 1_754_000_000
+AT_MS = AT_S * 1000
+FEATURES = {"symbol": "BTCUSDT", "timestamp": AT_S, "price": 60_001.0, "mid": 60_000.0, "proxy_mid": None}
+HORIZONS = {
+    str(h): {"horizon_s": h, "predicted_price": 60_000.0 + h, "confidence": 0.6, "expected_move_bp": h / 6}
+    for h in (1, 2, 5, 10)
+}
+PREDICTION = {
+    "id": f"BTCUSDT-{AT_MS}",
+    "symbol": "BTCUSDT",
+    "timestamp": AT_MS,
+    "source": "model",
+    "reason": None,
+    "model_id": "m1",
+    "provisional": False,
+    "basis_price": 60_000.0,
+    "target_time": AT_MS + 2000,
+    "horizons": HORIZONS,
+    "features": {"imbalance": 0.5},
+    "calibrator": {"1": {"direction_slope": 1.0}},
+    "timing_ms": {"fold": 1.0},
+    "sequence": "495",
+    **HORIZONS["2"],
+}
+HEARTBEAT = {
+    "at_ms": AT_MS,
+    "watermark_ms": AT_MS,
+    "received_ms": AT_MS,
+    "model_problem": None,
+    "missing_trades": 0,
+    "quote_gaps": 0,
+}
+
+
+class Api:
+    """Serves as if the time were `age_s` after the prediction's."""
+
+    def __init__(self, store: HotStore, s3: Any = None, settings: Settings = SETTINGS) -> None:
+        self.age_s = 0.3
+        models = ModelCatalog(lambda: s3, BUCKET, self.clock_ms)
+        self.serve = ServePredictions(settings, store, models, self.clock_ms, lambda name: f"text of {name}")
+
+    def clock_ms(self) -> float:
+        return (AT_S + self.age_s) * 1000
+
+    def get(self, symbol: str = "BTCUSDT", **query: str) -> Answer:
+        return self.ask("/predictions/{symbol}", query, symbol=symbol)
+
+    def health(self) -> Answer:
+        return self.ask("/health")
+
+    def ask(self, resource: str, query: dict[str, str] | None = None, **path: str) -> Answer:
+        event = {
+            "resource": resource,
+            "pathParameters": path or None,
+            "queryStringParameters": query or None,
+            "multiValueQueryStringParameters": {name: [value] for name, value in (query or {}).items()},
+        }
+        return self.serve(event)
+
+
+@pytest.fixture
+def store(redis_client: redis.Redis) -> HotStore:
+    return HotStore(redis_client, 100_000)
+
+
+@pytest.fixture
+def api(store: HotStore) -> Api:
+    return Api(store)
+
+
+def put(
+    store: HotStore,
+    *predictions: dict[str, Any],
+    heartbeat: dict[str, Any] | None = None,
+    features: dict[str, Any] = FEATURES,
+) -> None:
+    writes = Writes()
+    for symbol in SETTINGS.symbols:
+        writes.heartbeat(f"predict_stream:{symbol}", heartbeat or HEARTBEAT)
+        writes.heartbeat(f"ingest_ecs:{symbol}", HEARTBEAT)
+    writes.features(features, 60)
+    for prediction in predictions:
+        writes.prediction(prediction)
+    commit(store, writes)
+
+
+def commit(store: HotStore, writes: Writes) -> None:
+    states, _ = store.load(["BTCUSDT"])
+    sequence = states["BTCUSDT"].sequence
+    state = SymbolState("BTCUSDT", BarRing(0), sequence=sequence + 1)
+    assert store.commit(state, sequence, writes)
+
+
+def made_at(offset_s: int) -> dict[str, Any]:
+    timestamp = AT_MS + offset_s * 1000
+    return PREDICTION | {"id": f"BTCUSDT-{timestamp}", "timestamp": timestamp}
+
+
+def outcome(horizon_s: int, timestamp: int = AT_MS, **told: Any) -> dict[str, Any]:
+    return {
+        "id": f"BTCUSDT-{timestamp}",
+        "symbol": "BTCUSDT",
+        "timestamp": timestamp,
+        "horizon_s": horizon_s,
+        "target_time": timestamp + horizon_s * 1000,
+        "status": "resolved",
+        "why": None,
+        "source": "model",
+        "abstains": False,
+        "move_bp": 1.0,
+        "expected_move_bp": 0.5,
+        "inside": True,
+        "right": True,
+        "imbalance": 0.5,
+        **told,
+    }
+
+
+def put_outcomes(store: HotStore, *outcomes: dict[str, Any]) -> None:
+    writes = Writes()
+    for each in sorted(outcomes, key=lambda each: (each["target_time"], each["horizon_s"])):
+        writes.outcome(each)
+    commit(store, writes)
+
+
+def test_a_fresh_prediction_is_the_model_s(store: HotStore, api: Api) -> None:
+    put(store, PREDICTION)
+    answer = api.get()
+    assert answer.status == 200
+    assert answer.body["source"] == "model"
+    assert answer.body["predicted_price"] == 60_002.0
+    assert (answer.body["age_s"], answer.body["seconds_left"]) == (0.3, 1.7)
+    response = answer.as_proxy_response()
+    assert response["headers"]["Content-Type"] == "application/json"
+    assert json.loads(response["body"]) == answer.body
+
+
+@pytest.mark.parametrize(("age_s", "source"), [(5.0, "model"), (5.01, "fallback"), (3600, "fallback")])
+def test_features_older_than_five_seconds_are_a_fallback(
+    store: HotStore, api: Api, age_s: float, source: str
+) -> None:
+    put(store, PREDICTION)
+    api.age_s = age_s
+    body = api.get().body
+    assert body["source"] == source
+    if source == "fallback":
+        assert (body["reason"], body["confidence"], body["predicted_price"]) == (
+            "stale_features",
+            0.0,
+            60_000.0,
+        )
+        assert (body["lower"], body["upper"], body["horizons"]) == (None, None, {})
+        assert (body["abstains"], body["edge_bp"]) == (True, None)
+        assert body["seconds_left"] == 0
+
+
+def aged(tick_age_s: float, quiet_age_s: float | None = None) -> dict[str, Any]:
+    """Features whose newest tick, and the newest evidence of a quiet market, are so much older than they."""
+    quiet_us = None if quiet_age_s is None else round((AT_S - quiet_age_s) * 1e6)
+    return FEATURES | {"last_tick_us": round((AT_S - tick_age_s) * 1e6), "quiet_us": quiet_us}
+
+
+@pytest.mark.parametrize(
+    ("features", "age_s", "source", "quiet"),
+    [
+        (aged(4.6), 0.3, "model", False),
+        (aged(4.8), 0.3, "fallback", False),  # claimed to be complete, but too old
+        (aged(600, 1), 0.3, "model", True),
+        (aged(600, 1), 4.0, "model", True),
+        (aged(600, 1), 4.1, "fallback", False),  # the evidence is too old
+        (aged(600, -60), 0.3, "fallback", False),  # or of a clock that is wrong
+        (aged(600, -6), 5.1, "fallback", False),  # the claim is: always
+        (aged(3, 0), 0.3, "model", False),  # not old enough to ask
+    ],
+)
+def test_a_tick_is_too_old_unless_the_market_is_quiet_and_a_claim_always(
+    store: HotStore, api: Api, features: dict[str, Any], age_s: float, source: str, quiet: bool
+) -> None:
+    put(store, PREDICTION, features=features)
+    api.age_s = age_s
+    body = api.get().body
+    assert (body["source"], body["quiet"]) == (source, quiet)
+    assert body["claim_age_s"] == body["age_s"] == age_s
+    assert body["tick_age_s"] == round(AT_S + age_s - features["last_tick_us"] / 1e6, 3)
+
+
+@pytest.mark.parametrize("horizon_s", [1, 2, 5, 10])
+def test_each_horizon(store: HotStore, api: Api, horizon_s: int) -> None:
+    put(store, PREDICTION)
+    body = api.get(horizon=str(horizon_s)).body
+    assert body["predicted_price"] == 60_000.0 + horizon_s
+    assert body["horizon_s"] == horizon_s
+    assert body["target_time"] == AT_MS + horizon_s * 1000
+
+
+def test_the_newest_are_given_besides(store: HotStore, api: Api) -> None:
+    put(store, *(made_at(n) for n in range(5)))
+    body = api.get(history="3", horizon="10").body
+    assert [past["timestamp"] for past in body["history"]] == [AT_MS + s * 1000 for s in (4, 3, 2)]
+    assert {past["predicted_price"] for past in body["history"]} == {60_010.0}
+
+
+def test_symbols_in_lower_case_are_understood(store: HotStore, api: Api) -> None:
+    put(store, PREDICTION)
+    assert api.get("btcusdt").status == 200
+    receipt = api.ask("/predictions/{symbol}/{id}", symbol="btcusdt", id=f"btcusdt-{AT_MS}")
+    assert receipt.status == 200
+
+
+def test_only_the_receipt_has_the_heavy_parts(store: HotStore, api: Api) -> None:
+    put(store, PREDICTION)
+    lists = [api.get(history="1").body, *api.get(history="1").body["history"]]
+    lists += api.ask("/predictions/{symbol}/history", {"to": str(AT_MS)}, symbol="BTCUSDT").body[
+        "predictions"
+    ]
+    api.age_s = 60
+    lists.append(api.get().body)
+    assert len(lists) == 4
+    for each in lists:
+        assert not each.keys() & set(OF_THE_RECEIPT)
+    receipt = api.ask("/predictions/{symbol}/{id}", symbol="BTCUSDT", id=f"BTCUSDT-{AT_MS}").body
+    assert {name: receipt[name] for name in PREDICTION} == PREDICTION
+
+
+def test_a_receipt_is_final_once_all_outcomes_are_known(store: HotStore, api: Api) -> None:
+    put(store, PREDICTION)
+
+    def receipt() -> Answer:
+        return api.ask("/predictions/{symbol}/{id}", symbol="BTCUSDT", id=f"BTCUSDT-{AT_MS}")
+
+    assert receipt().body["outcomes"] == {}
+    put_outcomes(store, outcome(1), outcome(2, status="unresolved", why="gap", inside=None, right=None))
+    assert receipt().body["outcomes"].keys() == {"1", "2"}
+    assert receipt().body["outcomes"]["2"]["why"] == "gap"
+    assert "immutable" not in receipt().cache_control
+    put_outcomes(store, outcome(5), outcome(10))
+    assert receipt().body["outcomes"].keys() == {"1", "2", "5", "10"}
+    assert "immutable" in receipt().cache_control
+
+
+HISTORY = "/predictions/{symbol}/history"
+
+
+def test_history_goes_on_from_page_to_page_and_shows_gaps(store: HotStore, api: Api) -> None:
+    seconds = [0, 1, 2, 5, 6, 7, 9]  # without 3, 4 and 8
+    put(store, *(made_at(s) for s in seconds))
+    api.age_s = 20
+    query, seen, pages = {"from": str(AT_MS + 1000), "to": str(AT_MS + 9000), "limit": "4"}, [], 0
+    while query:
+        page = api.ask(HISTORY, query, symbol="BTCUSDT").body
+        assert page["count"] == len(page["predictions"]) <= 4
+        seen += [(each["timestamp"] - AT_MS) // 1000 for each in page["predictions"]]
+        query, pages = dict(parse_qsl((page["next"] or "").removeprefix("?"))), pages + 1
+    assert seen == [9, 7, 6, 5, 2, 1]
+    assert pages == 2
+
+
+def test_a_page_that_is_just_full_is_the_last(store: HotStore, api: Api) -> None:
+    put(store, *(made_at(s) for s in range(3)))
+    api.age_s = 20
+    assert api.ask(HISTORY, {"limit": "3"}, symbol="BTCUSDT").body["next"] is None
+    assert api.ask(HISTORY, {"limit": "2"}, symbol="BTCUSDT").body["next"] is not None
+
+
+def test_what_comes_meanwhile_does_not_move_a_page(store: HotStore, api: Api) -> None:
+    put(store, *(made_at(s) for s in range(4)))
+    api.age_s = 4
+    first = api.ask(HISTORY, {"limit": "2"}, symbol="BTCUSDT").body
+    put(store, made_at(4), made_at(5))
+    api.age_s = 6
+    second = api.ask(HISTORY, dict(parse_qsl(first["next"][1:])), symbol="BTCUSDT").body
+    stamps = [each["timestamp"] for page in (first, second) for each in page["predictions"]]
+    assert stamps == [AT_MS + s * 1000 for s in (3, 2, 1, 0)]
+
+
+@pytest.mark.parametrize(
+    "instant",
+    [
+        str(AT_MS + 2000),
+        "2025-07-31T22:13:22Z",
+        "2025-07-31t22:13:22.000z",
+        "2025-08-01T00:13:22+02:00",
+        "2025-07-31T22:13:22.0000001Z",
+    ],
+)
+def test_an_instant_may_be_told_in_words_or_numbers(store: HotStore, api: Api, instant: str) -> None:
+    put(store, *(made_at(s) for s in range(4)))
+    api.age_s = 4
+    body = api.ask(HISTORY, {"from": instant}, symbol="BTCUSDT").body
+    assert body["from"] == AT_MS + 2000
+    assert [each["timestamp"] for each in body["predictions"]] == [AT_MS + 3000, AT_MS + 2000]
+
+
+@pytest.mark.parametrize(
+    ("resource", "path", "query", "status", "parameter", "detail"),
+    [
+        (None, "DOGEUSDT", {}, 404, "symbol", "'DOGEUSDT' is not served; served are BTCUSDT, ETHUSDT"),
+        (None, "", {}, 404, "symbol", "'' is not served"),
+        (None, "ETHUSDT", {}, 404, "symbol", "no tick of ETHUSDT has arrived so far"),
+        (
+            None,
+            "BTCUSDT",
+            {"horizon": "3"},
+            400,
+            "horizon",
+            "horizon is '3', it should be one of 1, 2, 5, 10",
+        ),
+        (None, "BTCUSDT", {"horizon": "two"}, 400, "horizon", "horizon is 'two'"),
+        (None, "BTCUSDT", {"horizon": "9" * 5000}, 400, "horizon", "horizon is '9"),
+        (None, "BTCUSDT", {"history": "-1"}, 400, "history", "history is '-1', it should be 0 to 300"),
+        (None, "BTCUSDT", {"history": "301"}, 400, "history", "history is '301'"),
+        (None, "BTCUSDT", {"history": "²"}, 400, "history", "history is '²'"),
+        (None, "BTCUSDT", {"history": "9" * 5000}, 400, "history", "history is '9"),
+        (None, "BTCUSDT", {"horzion": "2"}, 400, "horzion", "horzion; known are horizon, history"),
+        (HISTORY, "BTCUSDT", {"limit": "0"}, 400, "limit", "limit is '0', it should be 1 to 1000"),
+        (HISTORY, "BTCUSDT", {"limit": "1001"}, 400, "limit", "limit is '1001'"),
+        (
+            HISTORY,
+            "BTCUSDT",
+            {"from": "yesterday"},
+            400,
+            "from",
+            "from is 'yesterday', it should be an instant",
+        ),
+        (HISTORY, "BTCUSDT", {"from": "2026-01-01"}, 400, "from", "an instant like 2026-01-31T12:00:00Z"),
+        (HISTORY, "BTCUSDT", {"from": "2026-01-01T00:00:00"}, 400, "from", "an instant like"),
+        (HISTORY, "BTCUSDT", {"to": "2026-13-01T00:00:00Z"}, 400, "to", "month must be in 1..12"),
+        (HISTORY, "BTCUSDT", {"to": "2026-01-01T00:00:00 02:00"}, 400, "to", "a + is written %2B"),
+        (HISTORY, "BTCUSDT", {"to": "1" * 14}, 400, "to", "or milliseconds since 1970"),
+        (HISTORY, "BTCUSDT", {"from": "2", "to": "1"}, 400, "from", "from (2) is later than to (1)"),
+        (HISTORY, "BTCUSDT", {"cursor": "x"}, 400, "cursor", "should be taken from `next`"),
+        ("/accuracy/{symbol}", "BTCUSDT", {"from": "1"}, 400, "from", "from; this path takes none"),
+        ("/accuracy/{symbol}", "DOGEUSDT", {}, 404, "symbol", "'DOGEUSDT' is not served"),
+        ("/models", None, {"a": "1"}, 400, "a", "a; this path takes none"),
+        ("/health", None, {"a": "1"}, 400, "a", "a; this path takes none"),
+    ],
+)
+def test_errors_are_problems_that_say_what_was_wrong(
+    store: HotStore,
+    api: Api,
+    resource: str | None,
+    path: str | None,
+    query: dict[str, str],
+    status: int,
+    parameter: str,
+    detail: str,
+) -> None:
+    put(store, PREDICTION)
+    names = {"symbol": path} if path is not None else {}
+    answer = api.ask(resource or "/predictions/{symbol}", query, **names)
+    response = answer.as_proxy_response()
+    assert (answer.status, response["statusCode"]) == (status, status)
+    assert response["headers"]["Content-Type"] == "application/problem+json"
+    assert response["headers"]["Cache-Control"] == "no-store"
+    assert response["headers"]["Access-Control-Allow-Origin"] == "*"
+    problem = json.loads(response["body"])
+    assert (problem["status"], problem["parameter"]) == (status, parameter)
+    assert problem["title"]
+    assert detail in problem["detail"]
+    assert len(problem["detail"]) < 200
+
+
+@pytest.mark.parametrize(
+    ("prediction_id", "status", "detail"),
+    [
+        ("BTCUSDT-1", 404, "no prediction BTCUSDT-1 of BTCUSDT is kept"),
+        (f"ETHUSDT-{AT_MS}", 404, "of BTCUSDT is kept"),
+        ("latest", 400, "id is 'LATEST', it should be like BTCUSDT-1767225600000"),
+        ("BTCUSDT-" + "1" * 14, 400, "it should be like"),
+        ("BTCUSDT-²", 400, "it should be like"),
+    ],
+)
+def test_an_id_that_names_no_prediction(
+    store: HotStore, api: Api, prediction_id: str, status: int, detail: str
+) -> None:
+    put(store, PREDICTION)
+    answer = api.ask("/predictions/{symbol}/{id}", symbol="BTCUSDT", id=prediction_id)
+    assert (answer.status, answer.body["parameter"]) == (status, "id")
+    assert detail in answer.body["detail"]
+
+
+def test_a_parameter_given_twice_is_refused(store: HotStore, api: Api) -> None:
+    put(store, PREDICTION)
+    answer = api.serve(
+        {
+            "resource": "/predictions/{symbol}",
+            "pathParameters": {"symbol": "BTCUSDT"},
+            "queryStringParameters": {"horizon": "2"},
+            "multiValueQueryStringParameters": {"horizon": ["1", "2"]},
+        }
+    )
+    assert (answer.status, answer.body["detail"]) == (
+        400,
+        "horizon is given 2 times, it should be given once",
+    )
+
+
+def test_accuracy_is_what_was_scored_last(api: Api, redis_client: redis.Redis) -> None:
+    """How it is scored is for test_score_predictions, its shape for test_openapi."""
+    hour = {"from": 1, "to": 2, "horizons": {"2": {"count": 7}}}
+    scored = {"scored_ms": AT_MS - 40_000, "hour": hour, "day": {"from": 0}}
+    redis_client.set("accuracy:BTCUSDT", json.dumps(scored))
+    answer = api.ask("/accuracy/{symbol}", symbol="BTCUSDT").body
+    assert {name: answer[name] for name in hour} == hour
+    assert answer["summary"] == scored
+    assert answer["scored_age_s"] == 40.3
+
+
+def test_accuracy_before_anything_was_scored(api: Api) -> None:
+    answer = api.ask("/accuracy/{symbol}", symbol="BTCUSDT").body
+    assert (answer["summary"], answer["scored_age_s"]) == (None, None)
+    assert [figures["count"] for figures in answer["horizons"].values()] == [0, 0, 0, 0]
+
+
+def test_models_are_the_newest_cards_and_the_one_in_force(store: HotStore, s3: Any) -> None:
+    assert model_catalog.POINTER == model_watcher.POINTER
+    api = Api(store, s3)
+    assert api.ask("/models").body == {"current": None, "models": [], "total": 0}
+    for n in range(model_catalog.CARDS_SHOWN + 2):
+        card = json.dumps({"model_id": f"m{n:02}", "rows": n})
+        s3.put_object(Bucket=BUCKET, Key=f"models/m{n:02}/card.json", Body=card)
+    s3.put_object(Bucket=BUCKET, Key="models/m99/card.json", Body="no card at all")
+    s3.put_object(Bucket=BUCKET, Key=model_watcher.POINTER, Body='{"model_id": "m05"}')
+    assert api.ask("/models").body["total"] == 0  # looked up a moment ago
+    api.age_s += 3
+    body = api.ask("/models").body
+    assert (body["current"], body["total"]) == ({"model_id": "m05"}, model_catalog.CARDS_SHOWN + 3)
+    assert len(body["models"]) == model_catalog.CARDS_SHOWN
+    by_id = {card["model_id"]: card for card in body["models"]}
+    assert by_id["m21"]["rows"] == 21
+    assert "not a card" in by_id["m99"]["problem"]
+
+
+def test_s3_out_of_reach_is_a_503(store: HotStore, s3: Any) -> None:
+    s3.delete_bucket(Bucket=BUCKET)
+    answer = Api(store, s3).ask("/models")
+    assert (answer.status, answer.body["title"]) == (503, "Models unavailable")
+
+
+def test_content_that_is_known_is_not_sent_again(store: HotStore, api: Api) -> None:
+    put(store, PREDICTION)
+    answer = api.ask("/predictions/{symbol}/{id}", symbol="BTCUSDT", id=f"BTCUSDT-{AT_MS}")
+    tag = answer.as_proxy_response()["headers"]["ETag"]
+    for known in (tag, f'"x", W/{tag}', "*"):
+        again = answer.as_proxy_response(known)
+        assert (again["statusCode"], again["body"]) == (304, "")
+        assert again["headers"]["ETag"] == tag
+    assert answer.as_proxy_response('"x"')["statusCode"] == 200
+    put_outcomes(store, outcome(1))
+    changed = api.ask("/predictions/{symbol}/{id}", symbol="BTCUSDT", id=f"BTCUSDT-{AT_MS}")
+    assert changed.as_proxy_response(tag)["statusCode"] == 200
+    problem = api.get("DOGEUSDT").as_proxy_response("*")
+    assert (problem["statusCode"], "ETag" in problem["headers"]) == (404, False)
+
+
+def seen_again(api: Api, resource: str, query: dict[str, str] | None = None, **path: str) -> bool:
+    """Whether a caller who sends the tag of the first answer along is told that the second is the same."""
+    first = api.ask(resource, query, **path).as_proxy_response()
+    api.age_s += 0.7
+    second = api.ask(resource, query, **path).as_proxy_response(first["headers"]["ETag"])
+    assert second["statusCode"] in (200, 304)
+    return bool(second["statusCode"] == 304)
+
+
+def test_the_same_prediction_is_not_sent_again_although_it_grows_older(store: HotStore, api: Api) -> None:
+    put(store, PREDICTION)
+    assert seen_again(api, "/predictions/{symbol}", {"history": "5"}, symbol="BTCUSDT")
+    first = api.get().as_proxy_response()
+    assert first["headers"]["ETag"].startswith('W/"')  # ages may differ: the same, but not to the byte
+    assert api.get(horizon="10").as_proxy_response(first["headers"]["ETag"])["statusCode"] == 200
+    put(store, made_at(1))
+    assert api.get().as_proxy_response(first["headers"]["ETag"])["statusCode"] == 200
+
+
+def test_a_prediction_that_became_a_fallback_is_sent(store: HotStore, api: Api) -> None:
+    put(store, PREDICTION)
+    fresh = api.get().as_proxy_response()["headers"]["ETag"]
+    api.age_s = 6
+    stale = api.get().as_proxy_response(fresh)
+    assert (stale["statusCode"], json.loads(stale["body"])["source"]) == (200, "fallback")
+    api.age_s = 60
+    assert api.get().as_proxy_response(stale["headers"]["ETag"])["statusCode"] == 304
+
+
+def test_the_last_hour_is_the_same_while_nothing_was_predicted(store: HotStore, api: Api) -> None:
+    put(store, *(made_at(s) for s in range(3)))
+    api.age_s = 3
+    assert seen_again(api, HISTORY, {"limit": "2"}, symbol="BTCUSDT")
+    assert seen_again(api, HISTORY, {"from": str(AT_MS)}, symbol="BTCUSDT")
+    assert seen_again(api, HISTORY, {"to": str(AT_MS + 2000)}, symbol="BTCUSDT")
+    tag = api.ask(HISTORY, symbol="BTCUSDT").as_proxy_response()["headers"]["ETag"]
+    put(store, made_at(3))
+    assert api.ask(HISTORY, symbol="BTCUSDT").as_proxy_response(tag)["statusCode"] == 200
+
+
+def test_accuracy_is_the_same_until_it_is_scored_again(api: Api, redis_client: redis.Redis) -> None:
+    assert seen_again(api, "/accuracy/{symbol}", symbol="BTCUSDT")
+    scored = {"scored_ms": AT_MS, "hour": {"from": 1, "to": 2, "horizons": {}}}
+    redis_client.set("accuracy:BTCUSDT", json.dumps(scored))
+    assert seen_again(api, "/accuracy/{symbol}", symbol="BTCUSDT")
+    tag = api.ask("/accuracy/{symbol}", symbol="BTCUSDT").as_proxy_response()["headers"]["ETag"]
+    redis_client.set("accuracy:BTCUSDT", json.dumps(scored | {"scored_ms": AT_MS + 1}))
+    assert api.ask("/accuracy/{symbol}", symbol="BTCUSDT").as_proxy_response(tag)["statusCode"] == 200
+
+
+TAG = 'W/"0123"'
+
+
+@pytest.mark.parametrize(
+    ("event", "tags"),
+    [
+        ({"headers": {"If-None-Match": TAG}}, TAG),
+        ({"headers": {"if-none-match": TAG, "Accept": "*/*"}}, TAG),
+        ({"headers": {"IF-NONE-MATCH": TAG}, "multiValueHeaders": None}, TAG),
+        ({"headers": {"If-None-Match": "b"}, "multiValueHeaders": {"if-None-match": ["a", "b"]}}, "a, b"),
+        ({"headers": None}, ""),
+        ({"headers": {"If-None-Match": None}}, ""),
+        ({}, ""),
+    ],
+)
+def test_the_header_is_found_however_a_gateway_writes_it(event: dict[str, Any], tags: str) -> None:
+    assert if_none_match(event) == tags
+
+
+def payload_bytes(answer: Answer) -> int:
+    """Of the answer as Lambda sends it: a string of JSON within JSON."""
+    return len(json.dumps(answer.as_proxy_response()).encode())
+
+
+def test_a_page_is_cut_before_it_cannot_be_sent_and_the_next_continues(store: HotStore, api: Api) -> None:
+    """Strings full of quotation marks and backslashes, which are escaped, and the escape as well."""
+    heavy = {"outside": ['"\\"' * 4000], "late_ids": list(range(10**9, 10**9 + 400))}
+    put(store, *(made_at(s) | heavy for s in range(400)))
+    api.age_s = 400
+    query, seen, pages = {"from": str(AT_MS), "to": str(AT_MS + 399_000), "limit": "1000"}, [], 0
+    while query:
+        answer = api.ask(HISTORY, query, symbol="BTCUSDT")
+        assert 0 < payload_bytes(answer) <= 6_291_456
+        assert answer.body["count"] == len(answer.body["predictions"]) > 0
+        seen += [(each["timestamp"] - AT_MS) // 1000 for each in answer.body["predictions"]]
+        query, pages = dict(parse_qsl((answer.body["next"] or "").removeprefix("?"))), pages + 1
+    assert seen == list(range(399, -1, -1))
+    assert 2 < pages < 10
+
+
+def test_the_newest_are_fewer_where_all_could_not_be_sent(store: HotStore, api: Api) -> None:
+    put(store, *(made_at(s) | {"outside": ['"' * 10_000]} for s in range(300)))
+    api.age_s = 300
+    answer = api.get(history="300")
+    assert payload_bytes(answer) <= 6_291_456
+    assert [past["timestamp"] for past in answer.body["history"][:2]] == [AT_MS + 299_000, AT_MS + 298_000]
+    assert 100 < len(answer.body["history"]) < 300
+
+
+def test_cards_are_fewer_where_all_could_not_be_sent(store: HotStore, s3: Any) -> None:
+    for n in range(4):
+        card = json.dumps({"model_id": f"m{n}", "reason": '"' * 600_000})
+        s3.put_object(Bucket=BUCKET, Key=f"models/m{n}/card.json", Body=card)
+    answer = Api(store, s3).ask("/models")
+    assert payload_bytes(answer) <= 6_291_456
+    assert (len(answer.body["models"]), answer.body["total"]) == (2, 4)
+
+
+def test_an_answer_that_cannot_be_cut_is_a_problem() -> None:
+    response = Answer(200, {"text": "x" * 6_300_000}).as_proxy_response()
+    assert (response["statusCode"], response["headers"]["Content-Type"]) == (500, "application/problem+json")
+
+
+@pytest.mark.parametrize("to", ["2999-01-01T00:00:00Z", "9999-12-31T23:59:59-23:59", "9" * 13])
+def test_the_page_after_one_to_far_ahead_is_answered(store: HotStore, api: Api, to: str) -> None:
+    put(store, *(made_at(s) for s in range(3)))
+    first = api.ask(HISTORY, {"from": str(AT_MS), "to": to, "limit": "2"}, symbol="BTCUSDT")
+    second = api.ask(HISTORY, dict(parse_qsl(first.body["next"][1:])), symbol="BTCUSDT")
+    assert second.status == 200
+    assert [each["timestamp"] for each in second.body["predictions"]] == [AT_MS]
+
+
+CHINESE = "币安人生USDT"
+
+
+@pytest.mark.parametrize(
+    ("configured", "asked"),
+    [
+        (CHINESE, CHINESE),
+        (CHINESE, CHINESE.lower()),
+        (CHINESE, quote(CHINESE)),
+        (CHINESE, quote(CHINESE.lower()).lower()),
+        ("这是测试币456", "这是测试币456"),
+        ("\u00c9TUSDT", "e\u0301tusdt"),
+        ("\u00c9TUSDT", quote("E\u0301TUSDT")),
+        ("ßUSDT", "ßusdt"),
+        ("BTCUSDT", "%42tcusdt"),
+    ],
+)
+def test_a_symbol_of_any_script_is_asked_for_as_any_other(
+    store: HotStore, redis_client: redis.Redis, configured: str, asked: str
+) -> None:
+    settings = Settings.from_environment(ENVIRONMENT | {"SYMBOLS": f"ETHUSDT,{configured}"})
+    assert settings.symbols[1] == configured
+    api, id_ = Api(store, settings=settings), f"{configured}-{AT_MS}"
+    writes = Writes()
+    writes.features(FEATURES | {"symbol": configured}, 60)
+    writes.prediction(PREDICTION | {"symbol": configured, "id": id_})
+    assert store.commit(SymbolState(configured, BarRing(0), sequence=1), 0, writes)
+    assert api.get(asked).body["id"] == id_
+    assert api.ask(HISTORY, {"to": str(AT_MS)}, symbol=asked).body["count"] == 1
+    assert api.ask("/accuracy/{symbol}", symbol=asked).status == 200
+    for parameter in (f"{asked}-{AT_MS}", f"{asked}%2D{AT_MS}"):
+        receipt = api.ask("/predictions/{symbol}/{id}", symbol=asked, id=parameter)
+        assert (receipt.status, receipt.body["id"]) == (200, id_)
+    assert redis_client.exists(f"prediction:{configured}:latest")
+
+
+@pytest.mark.parametrize("symbol", ["SSUSDT", "币安人生", "币安人生USDT2", "%E5%B8", "%", "..", "币/USDT"])
+def test_any_other_symbol_is_not_found(store: HotStore, symbol: str) -> None:
+    api = Api(store, settings=Settings.from_environment(ENVIRONMENT | {"SYMBOLS": f"{CHINESE},ßUSDT"}))
+    for resource in ("/predictions/{symbol}", HISTORY, "/accuracy/{symbol}", "/predictions/{symbol}/{id}"):
+        answer = api.ask(resource, symbol=symbol, id=f"{symbol}-{AT_MS}")
+        assert (answer.status, answer.body["parameter"]) == (404, "symbol")
+    receipt = api.ask("/predictions/{symbol}/{id}", symbol=CHINESE, id=f"{symbol}-{AT_MS}")
+    assert (receipt.status, receipt.body["parameter"]) == (404, "id")
+
+
+def test_the_page_may_run_its_own_script_and_nothing_else(api: Api) -> None:
+    api.serve.site = {"index.html": site_files.page()}.__getitem__
+    response = api.ask("/").as_proxy_response()
+    assert response["headers"]["Content-Type"].startswith("text/html")
+    policy = dict(part.split(" ", 1) for part in response["headers"]["Content-Security-Policy"].split("; "))
+    assert policy["default-src"] == "'none'"
+    assert policy["connect-src"] == "'self'"
+    assert policy["script-src"].count("'sha256-") == response["body"].count("<script>") == 2
+    assert "unsafe" not in response["headers"]["Content-Security-Policy"]
+    for outside in ("src=", "@import", "url(", ' style="', "{{"):
+        assert outside not in response["body"].split("<script>")[0]
+
+
+def test_redis_out_of_reach_is_a_503() -> None:
+    answer = Api(HotStore(connect(replace(SETTINGS, redis_port=1)), 0)).get()
+    assert (answer.status, answer.body["title"]) == (503, "Store unavailable")
+
+
+PREDICTED, SCORED = "/predictions/{symbol}", "/accuracy/{symbol}"
+
+
+@pytest.mark.parametrize(
+    ("resource", "key", "text"),
+    [
+        *((PREDICTED, "prediction:BTCUSDT:latest", text) for text in ("not json", "[]", '{"a": 1}', "7")),
+        *(
+            (PREDICTED, "features:BTCUSDT:latest", text)
+            for text in ("not json", "[]", '{"timestamp": "noon"}')
+        ),
+        (PREDICTED, "features:BTCUSDT:latest", '{"timestamp": 1}'),  # a fallback without any price
+        *((SCORED, "accuracy:BTCUSDT", text) for text in ("not json", "[]", '{"a": 1}', '{"hour": 1}')),
+    ],
+)
+def test_a_damaged_record_is_a_503(
+    store: HotStore, api: Api, redis_client: redis.Redis, resource: str, key: str, text: str
+) -> None:
+    put(store, PREDICTION)
+    redis_client.set(key, text)
+    answer = api.ask(resource, symbol="BTCUSDT")
+    assert (answer.status, answer.body["title"]) == (503, "Store unreadable")
+    assert answer.content_type == "application/problem+json"
+    assert "BTCUSDT cannot be read" in answer.body["detail"]
+
+
+def test_a_damaged_entry_of_history_is_a_503(store: HotStore, api: Api, redis_client: redis.Redis) -> None:
+    put(store, PREDICTION)
+    redis_client.xadd("predictions:BTCUSDT", {"json": "{"}, id=f"{AT_MS + 1}-0")
+    assert api.ask(HISTORY, symbol="BTCUSDT").body["title"] == "Store unreadable"
+
+
+@pytest.mark.parametrize("key", ["prediction:BTCUSDT:latest", "features:BTCUSDT:latest"])
+def test_an_empty_record_is_nothing_known(
+    store: HotStore, api: Api, redis_client: redis.Redis, key: str
+) -> None:
+    put(store, PREDICTION)
+    redis_client.set(key, "{}")
+    redis_client.set("accuracy:BTCUSDT", "{}")
+    assert (api.get().status, api.get().body["title"]) == (404, "Nothing known yet")
+    assert api.ask(SCORED, symbol="BTCUSDT").body["summary"] is None
+
+
+def test_health_names_what_is_wrong(store: HotStore, api: Api) -> None:
+    before = api.health()
+    assert before.status == 503
+    for part in ("predict_stream:BTCUSDT", "feed:ETHUSDT", "model", "age", "postgres", "archive", "audit"):
+        assert (before.body["services"][part]["ok"], before.body["services"][part]["why"]) == (
+            None,
+            "not seen yet",
+        )
+    put(store, PREDICTION)
+    assert (api.health().status, api.health().body["status"]) == (200, "ok")
+    api.age_s = 9
+    stale = api.health()
+    assert (stale.status, stale.body["status"]) == (503, "degraded")
+    services = stale.body["services"]
+    assert "stands still at 9.0 s ago" in services["predict_stream:ETHUSDT"]["why"]
+    assert "nothing has been sent for 9.0 s" in services["feed:ETHUSDT"]["why"]
+    assert "the features of BTCUSDT are too old (claim 9.0 s" in services["age"]["why"]
+    api.age_s = 1
+    put(store, made_at(1), heartbeat=HEARTBEAT | {"model_problem": "ModelError: m3 does not fit"})
+    services = api.health().body["services"]
+    assert services["predict_stream:BTCUSDT"]["why"] == "ModelError: m3 does not fit"
+    assert services["model"]["why"] == "ModelError: m3 does not fit"
+    assert not math.isnan(services["predict_stream:BTCUSDT"]["age_s"])
+
+
+def test_health_tells_a_feed_that_is_not_connected(store: HotStore, api: Api) -> None:
+    put(store, PREDICTION)
+    writes = Writes()
+    writes.heartbeat("ingest_ecs:BTCUSDT", HEARTBEAT | {"watermark_ms": AT_MS - 8000})
+    commit(store, writes)
+    services = api.health().body["services"]
+    assert "connected and caught up 8.3 s ago" in services["feed:BTCUSDT"]["why"]
+    assert services["feed:ETHUSDT"]["ok"] is True
+
+
+def test_health_without_a_model_in_force(store: HotStore, api: Api) -> None:
+    put(store, PREDICTION | {"model_id": None, "source": "fallback", "reason": "no_model"})
+    assert api.health().status == 503
+    assert "no model is in force" in api.health().body["services"]["model"]["why"]
+
+
+def test_health_of_parts_in_the_background(store: HotStore, api: Api) -> None:
+    put(store, PREDICTION)
+    writes = Writes()
+    writes.heartbeat("postgres", {"at_ms": AT_MS, "ok": True})
+    writes.heartbeat("archive_ticks", {"at_ms": AT_MS, "ok": False, "why": "newest object is of 11:40"})
+    commit(store, writes)
+    services = api.health().body["services"]
+    assert (services["postgres"]["ok"], services["audit"]["ok"]) == (True, None)
+    assert services["archive"]["why"] == "newest object is of 11:40"
+    assert api.health().status == 503
+    api.age_s = 1000
+    assert "no sign of life for 1000.0 s" in api.health().body["services"]["postgres"]["why"]
+
+
+def test_health_shows_the_newest_gaps(store: HotStore, api: Api) -> None:
+    put(store, PREDICTION)
+    assert "gaps" not in api.health().body["services"]["predict_stream:BTCUSDT"]
+    ledger = GapLedger([Gap(10 * n, 10 * n + 1, n, n + 1, "reset by peer") for n in range(12)])
+    writes = Writes()
+    writes.gaps("BTCUSDT", ledger.record())
+    commit(store, writes)
+    shown = api.health().body["services"]["predict_stream:BTCUSDT"]["gaps"]
+    assert [gap["first_id"] for gap in shown] == list(range(110, 10, -10))
+    assert shown[0] == {
+        "first_id": 110,
+        "last_id": 111,
+        "trades": 2,
+        "from_us": 11,
+        "to_us": 12,
+        "cause": "reset by peer",
+    }
+
+
+def test_health_without_redis_is_an_answer_too() -> None:
+    answer = Api(HotStore(connect(replace(SETTINGS, redis_port=1)), 0)).health()
+    assert answer.status == 503
+    assert "does not answer" in answer.body["services"]["redis"]["why"]
+    assert answer.body["services"]["predict_stream:BTCUSDT"]["ok"] is None
+
+
+@pytest.fixture
+def hanging_server() -> Iterator[tuple[int, list[socket.socket]]]:
+    """A port where connections are accepted and nothing is ever answered, and the connections so far."""
+    taken: list[socket.socket] = []
+    with ExitStack() as open_, ThreadPoolExecutor(1) as executor:
+        listener = open_.enter_context(socket.create_server(("127.0.0.1", 0)))
+
+        def accept() -> None:
+            while True:
+                connection, _ = listener.accept()
+                taken.append(open_.enter_context(connection))
+                if connection.recv(1, socket.MSG_PEEK) == b"\0":  # the test's own: it is over
+                    return
+
+        executor.submit(accept)
+        yield listener.getsockname()[1], taken
+        with socket.create_connection(listener.getsockname()) as last:
+            last.sendall(b"\0")
+            executor.shutdown()
+
+
+def test_a_redis_that_hangs_costs_about_a_second(
+    hanging_server: tuple[int, list[socket.socket]],
+) -> None:
+    port, taken = hanging_server
+    client = connect(replace(SETTINGS, redis_port=port), timeout_s=STORE_TIMEOUT_S, retries=STORE_RETRIES)
+    answer = Api(HotStore(client, 0)).health()
+    client.close()
+    assert answer.status == 503
+    assert "does not answer (TimeoutError)" in answer.body["services"]["redis"]["why"]
+    # Each connection was waited at once, for the time-out: their number is the time it took.
+    assert 0 < len(taken) * STORE_TIMEOUT_S <= 1

@@ -1,0 +1,128 @@
+"""`make evaluate` on small recordings made up here: its last line, its refusals, its picture."""
+
+import gzip
+import itertools
+import json
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.__main__ import main
+from local.commands.evaluate import EvaluationRefused, refuse_overlap
+from local.exchange.events import Tick, Trade
+from local.exchange.recording import Recording
+from local.exchange.simulator import simulate
+
+START_US = 1_754_000_000_000_000
+FIGURES = {
+    *("skill", "skill_ci", "skill_vs_linear", "skill_vs_linear_ci", "direction", "coverage80"),
+    *("calibration_error", "calibration_floor", "skill_at_delivery", "regimes", "grid_1s", "baselines"),
+}
+
+
+def text(mantissa: int) -> str:
+    return f"{mantissa // 10**8}.{mantissa % 10**8:08}"
+
+
+def message_of(tick: Tick) -> dict[str, Any]:
+    if isinstance(tick, Trade):
+        data: dict[str, Any] = {"e": "trade", "E": tick.time_us // 1000, "T": tick.time_us // 1000}
+        data |= {"s": "BTCUSDT", "t": tick.id, "p": text(tick.price), "q": text(tick.qty)}
+        return {"stream": "btcusdt@trade", "data": data | {"m": tick.is_buyer_maker}}
+    data = dict(zip("ubBaA", (tick.update_id, *map(text, tick[3:])), strict=True))
+    return {"stream": "btcusdt@bookTicker", "data": {"s": "BTCUSDT"} | data}
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Four simulated minutes of BTCUSDT, and the two after them, in the collector's format."""
+    folder = tmp_path_factory.mktemp("recordings")
+    paths = folder / "first.gz", folder / "second.gz"
+    cut_us, end_us = START_US + 240_000_000, START_US + 360_000_000
+    with ExitStack() as opened:
+        files = [opened.enter_context(gzip.open(path, "wt", compresslevel=1)) for path in paths]
+        for tick in itertools.takewhile(lambda t: t.time_us < end_us, simulate("BTCUSDT", 7, START_US)):
+            line = json.dumps(message_of(tick), separators=(",", ":"))
+            files[tick.time_us >= cut_us].write(f"{tick.time_us * 1000} {line}\n")
+    return paths
+
+
+def test_trained_on_one_recording_and_judged_on_a_later_one(
+    recordings: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = recordings
+    picture = tmp_path / "out" / "evaluation.png"
+    given = ["evaluate", "--session", str(second), "--train", str(first), "--picture", str(picture)]
+    assert main(given) == 0
+    *shown, last = capsys.readouterr().out.splitlines()
+    told = json.loads(last)
+    assert list(told)[:4] == ["rows", "span_s", "quotes_share", "horizons"]
+    assert list(told["horizons"]) == ["1", "2", "5", "10"]
+    for figures in told["horizons"].values():
+        assert figures.keys() >= FIGURES
+        assert figures["baselines"].keys() == {"no_change", "last_trade", "microprice", "linear_imbalance"}
+    assert 900 < told["rows"] <= 1200
+    assert 90 < told["span_s"] <= 120
+    assert told["quotes_share"] == 1.0
+    assert told["horizons"]["1"]["skill"] > 0  # the simulated book does foretell moves
+    assert told["leakage"] == {"shuffled": False, "shifted": False}
+    assert (told["mode"], told["train"], told["train_shares_time"]) == ("train", ["first.gz"], False)
+    assert any("against linear imbalance" in line for line in shown)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_train_the_second_half_is_walked_through(
+    recordings: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["evaluate", "--session", *map(str, recordings), "--picture", str(tmp_path / "p.png")]
+    assert main(given) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (told["mode"], told["train"]) == ("walk-forward", [])
+    assert 150 < told["span_s"] < 180
+
+
+def test_what_was_learned_from_is_not_judged_on(
+    recordings: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = map(str, recordings)
+    assert main(["evaluate", "--session", first, second, "--train", first]) == 2
+    complaint = capsys.readouterr().err
+    assert "SESSION first.gz and TRAIN first.gz both hold BTCUSDT at the same time" in complaint
+    assert "never judged on what it has seen" in complaint
+
+
+@pytest.mark.parametrize(
+    ("symbol", "first_s", "is_refused"),
+    [("BTCUSDT", 50, True), ("BTCUSDT", 100, True), ("BTCUSDT", 101, False), ("ETHUSDT", 50, False)],
+)
+def test_overlap_is_that_of_symbol_and_time(symbol: str, first_s: int, is_refused: bool) -> None:
+    def recording(symbol: str, first_s: int, last_s: int) -> Recording:
+        return Recording(Path("a.gz"), frozenset({symbol}), 0, first_s * 10**6, last_s * 10**6)
+
+    session, train = [recording("BTCUSDT", 0, 100)], [recording(symbol, first_s, 200)]
+    if is_refused:
+        for pair in ((session, train), (train, session), (session + train, [])):
+            with pytest.raises(EvaluationRefused, match="BTCUSDT at the same time"):
+                refuse_overlap(*pair)
+    else:
+        refuse_overlap(session, train)
+
+
+def test_too_little_and_nothing_are_told_apart(
+    recordings: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = tmp_path / "missing.gz"
+    assert main(["evaluate", "--session", str(missing)]) == 2
+    assert "missing.gz: No such file or directory" in capsys.readouterr().err
+    short = tmp_path / "short.gz"
+    with gzip.open(recordings[0]) as whole:
+        short.write_bytes(gzip.compress(b"".join(itertools.islice(whole, 4000))))
+    assert main(["evaluate", "--session", str(recordings[1]), "--train", str(short)]) == 1
+    assert "usable rows, training needs 1000" in capsys.readouterr().err
+    trades = tmp_path / "trades.gz"
+    with gzip.open(recordings[1]) as whole:
+        trades.write_bytes(gzip.compress(b"".join(line for line in whole if b"@trade" in line)))
+    assert main(["evaluate", "--session", str(trades), "--train", str(recordings[0])]) == 1
+    assert "SESSION has no rows with quotes" in capsys.readouterr().err

@@ -1,0 +1,214 @@
+"""`make explain`: what it tells of a prediction, against bronze in S3 and an API that is made up."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
+
+import pytest
+from rich.console import Console
+
+from local.commands import explain, gaps
+from local.commands.options import OptionsError
+from local.system import cloud, http_json, state_folder
+from tests.fixtures.aws import BUCKET
+from tests.fixtures.kinesis_events import FIRST_SEQUENCE, batch_event
+from tests.fixtures.market import START_US, batches, random_ticks
+from tests.fixtures.receipts import receipts_of
+from tickcast.adapters.kinesis.schema_registry import SchemaBook
+from tickcast.functions.archive_ticks import archive
+
+API = "http://127.0.0.1:4566/restapis/abc/v1/_user_request_/"
+Receipt = dict[str, Any]
+
+
+class Served:
+    """Stands where the system's API does."""
+
+    def __init__(self, receipts: list[Receipt]) -> None:
+        self.receipts = {receipt["id"]: receipt for receipt in receipts}
+
+    def get(self, url: str, headers: dict[str, str] | None = None, **_: Any) -> http_json.Answer:
+        path, query = urlsplit(url).path, parse_qs(urlsplit(url).query)
+        if path.endswith("/health"):
+            return http_json.Answer(200, {"services": {"predict_stream:BTCUSDT": {"gaps": []}}})
+        assert headers == {"x-api-key": "key"}
+        if path.endswith("/history"):
+            first, last = int(query["from"][0]), int(query["to"][0])
+            page = [each for each in self.receipts.values() if first <= each["timestamp"] <= last]
+            return http_json.Answer(200, {"predictions": [light(each) for each in reversed(page)]})
+        name = path.rpartition("/")[2]
+        if name not in self.receipts:
+            return http_json.Answer(404, {"detail": f"no prediction {name} is kept: the newest hour's are"})
+        return http_json.Answer(200, self.receipts[name] | {"environment": "local", "outcomes": {}})
+
+
+def light(receipt: Receipt) -> Receipt:
+    """As a page of history has it."""
+    return {k: v for k, v in receipt.items() if k not in ("features", "calibrator", "timing_ms", "sequence")}
+
+
+@pytest.fixture
+def served(s3: Any, monkeypatch: pytest.MonkeyPatch) -> Served:
+    """A system whose receipts are of a market without a model, archived but for the newest ten seconds."""
+    stream = list(batches(*random_ticks(1, 60), [START_US + k * 500_000 for k in range(120)]))
+    receipts = receipts_of(stream, model=None)
+    for receipt in receipts:
+        receipt["sequence"] = str(FIRST_SEQUENCE + int(receipt["sequence"]))
+    old = [piece for piece in stream if piece.watermark_us < START_US + 50_000_000]
+    archive(batch_event(0, *old), s3, BUCKET, SchemaBook(s3, BUCKET))
+    api = Served(receipts)
+    monkeypatch.setattr(http_json, "get", api.get)
+    monkeypatch.setattr(cloud, "client_of", lambda endpoint_url, service: s3 if service == "s3" else service)
+    monkeypatch.setattr(cloud, "outputs_of", lambda _: {"BucketName": BUCKET, "ApiKeyId": "id"})
+    monkeypatch.setattr(cloud, "api_key_of", lambda *_: "key")
+    return api
+
+
+def told(prediction_id: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, dict[str, Any]]:
+    """The exit status, what was shown, and the last line."""
+    console = Console(file=io.StringIO(), width=160)
+    status = explain.show(prediction_id, API, "", console)
+    assert isinstance(console.file, io.StringIO)
+    return status, console.file.getvalue(), json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def an_id(served: Served, second: int) -> str:
+    return list(served.receipts)[second]
+
+
+def test_a_prediction_that_is_what_bronze_says(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
+    id_ = an_id(served, 40)
+    receipt = served.receipts[id_]
+    receipt |= {"trade_age_ms": 12, "quote_age_ms": 3, "timing_ms": {"lateness": 100, "write": 50}}
+    status, shown, summary = told(id_.lower(), capsys)
+    assert (status, summary["id"], summary["same"], summary["differences"]) == (0, id_, True, [])
+    assert summary["features_compared"] == 25
+    assert summary["bronze_objects"] == 1
+    assert "bronze/source=sim/symbol=BTCUSDT/date=2025-07-31/hour=22/shardId-000000000000-" in shown
+    for words in (
+        f"trade {receipt['last_trade_id']} and book update {receipt['update_id']}",
+        "last trade 12 ms, last quote 3 ms",
+        "lateness 100 ms, write 50 ms",
+        "no prediction, because no_model",
+        "not known yet",
+        repr(receipt["features"]["microprice"]),
+        "the same to the last bit",
+    ):
+        assert words in shown
+    assert "DIFFERS" not in shown
+
+
+def test_a_difference_is_named_and_told_by_the_exit_status(
+    served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    id_ = an_id(served, 40)
+    served.receipts[id_]["features"]["ofi_1s"] += 1e-12
+    status, shown, summary = told(id_, capsys)
+    assert (status, summary["same"], summary["differences"]) == (1, False, ["features.ofi_1s"])
+    (row,) = (line for line in shown.splitlines() if "ofi_1s" in line)
+    assert "DIFFERS" in row
+
+
+def test_what_is_not_archived_yet_is_no_difference(
+    served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, shown, summary = told(an_id(served, 55), capsys)
+    assert (status, summary["same"], summary["features_compared"]) == (3, None, 0)
+    assert "bronze does not hold all its ticks yet" in shown and "try again in a minute" in shown
+
+
+def test_outcomes_late_ids_and_forecasts_in_words() -> None:
+    receipt = receipts_of(batches(*random_ticks(2, 30), []))[-1]
+    outcome = {
+        "status": "resolved",
+        "outcome_price": 60000.5,
+        "move_bp": 0.25,
+        "inside": True,
+        "right": False,
+    }
+    lost = {"status": "unresolved", "why": "gap"}
+    receipt |= {"late_ids": [7, 9], "outcomes": {"1": outcome, "2": lost}}
+    shown = "\n".join(explain.in_words(receipt))
+    for words in (
+        "2 trades and 0 quotes came too late",
+        "trades [7, 9]",
+        "model m1 (provisional); in its shadow m2",
+        "calibrated   10 s: slope",
+        f"in 2 s {receipt['predicted_price']:,.2f}",
+        "1 s: 60,000.50 (+0.250 bp), inside the interval, direction wrong",
+        "2 s: never known (gap)",
+    ):
+        assert words in shown
+
+
+@pytest.mark.parametrize("id_", ["", "BTCUSDT", "BTCUSDT-12", "-1723161253000", "BTCUSDT-1723161253000x"])
+def test_an_id_that_is_none_says_what_one_looks_like(id_: str) -> None:
+    with pytest.raises(OptionsError, match="like BTCUSDT-1723161253000"):
+        explain.show(id_, API, "", Console())
+
+
+def test_an_unknown_id_is_told_in_the_words_of_the_api(
+    served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(explain.NotExplained, match="no prediction BTCUSDT-1723161253000 is kept"):
+        told("BTCUSDT-1723161253000", capsys)
+
+
+def test_with_nothing_running_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (gaps, state_folder):
+        monkeypatch.setattr(module, "LOCAL", tmp_path)
+    with pytest.raises(gaps.NotRunning, match="make run"):
+        explain.show("BTCUSDT-1723161253000", "", "", Console())
+
+
+def test_a_wrong_key_is_named(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_json, "get", lambda *_, **__: http_json.Answer(403, {"message": "Forbidden"}))
+    with pytest.raises(explain.NotExplained, match="refuses the key in KEY"):
+        explain.show(
+            an_id(served, 3), "https://x.execute-api.ap-northeast-1.amazonaws.com/v1", "mine", Console()
+        )
+
+
+def test_without_credentials_of_the_account_it_says_so(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = "https://x.execute-api.ap-northeast-1.amazonaws.com/v1/"
+    asked = []
+
+    def refused(cloudformation: Any, stack: str) -> Any:
+        asked.append((cloudformation.meta.region_name, stack))
+        raise explain.ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "DescribeStacks")
+
+    monkeypatch.setattr(cloud, "outputs_of", refused)
+    with pytest.raises(explain.NotExplained, match="set credentials of its account"):
+        explain.show(an_id(served, 3), url, "key", Console())
+    assert asked == [("ap-northeast-1", "tickcast-local-app")]
+
+
+@pytest.mark.parametrize("given", ["币安人生USDT-1723161253000", " 币安人生usdt-1723161253000\n"])
+def test_a_market_of_any_script_is_asked_for_by_percent_encoding(
+    monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    asked = []
+
+    def get(url: str, headers: dict[str, str]) -> http_json.Answer:
+        asked.append(url)
+        return http_json.Answer(404, {"detail": "no such prediction"})
+
+    monkeypatch.setattr(http_json, "get", get)
+    with pytest.raises(explain.NotExplained, match="no such prediction"):
+        explain.show(given, "https://api.example.com/v1/", "key", Console(file=io.StringIO()))
+    encoded = quote("币安人生USDT")
+    assert asked == [f"https://api.example.com/v1/predictions/{encoded}/{encoded}-1723161253000"]
+
+
+@pytest.mark.parametrize(
+    "given", ["", "BTCUSDT", "BTC-USDT-1723161253000", "BTCUSDT-172316125300", "-1723161253000"]
+)
+def test_what_is_no_id_is_refused(given: str) -> None:
+    with pytest.raises(OptionsError, match="it should be the `id` of an answer"):
+        explain.show(given, "https://api.example.com/v1/", "key", Console(file=io.StringIO()))

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from local.commands.options import Options, OptionsError, add_arguments, from_arguments, number_of
+
+
+def parsed(*arguments: str) -> Options:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return from_arguments(parser.parse_args(arguments))
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    path = tmp_path / "btc.gz"
+    path.touch()
+    return path
+
+
+def test_the_simulated_market_is_the_default_and_labelled() -> None:
+    assert parsed() == Options(feed="sim")
+    assert parsed().label == "SIMULATED market"
+
+
+def test_symbols_are_put_in_upper_case() -> None:
+    assert parsed("--symbols", "btcusdt,ethusdt").symbols == ("BTCUSDT", "ETHUSDT")
+
+
+def test_a_replay_names_its_recordings(recording: Path) -> None:
+    options = parsed("--feed", "replay", "--replay", str(recording), "--speed", "2")
+    assert options.label == "REPLAY of btc.gz, 2 times as fast, times moved to now"
+    assert (options.source, options.protocol) == ("replay", "sbe")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--feed", "kraken"], "one of sim, replay, live"),
+        (["--feed", "replay"], "needs recordings"),
+        (["--feed", "replay", "--replay", "missing.gz"], "no recording missing.gz"),
+        (["--train", "missing.gz"], "no recording missing.gz"),
+        (["--replay", "{recording}"], "for FEED=replay"),
+        (["--speed", "2"], "for FEED=replay"),
+        (["--feed", "replay", "--replay", "{recording}", "--speed", "0"], "above 0"),
+        (["--symbols", "BTC/USDT"], "should be a list"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(arguments: list[str], reason: str, recording: Path) -> None:
+    with pytest.raises(OptionsError, match=reason):
+        parsed(*(argument.format(recording=recording) for argument in arguments))
+
+
+def test_a_model_is_not_trained_on_what_is_replayed(recording: Path) -> None:
+    same = f"{recording.parent}/../{recording.parent.name}/{recording.name}"
+    with pytest.raises(OptionsError, match="never trained on what it will be shown"):
+        parsed("--feed", "replay", "--replay", str(recording), "--train", same)
+
+
+def test_the_live_feed_needs_no_key_but_uses_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BINANCE_API_KEY", raising=False)
+    without = parsed("--feed", "live")
+    assert (without.protocol, without.source) == ("json", "json")
+    assert "no key" in without.label
+    monkeypatch.setenv("BINANCE_API_KEY", "secret-key")
+    with_key = parsed("--feed", "live")
+    assert (with_key.protocol, with_key.source) == ("sbe", "sbe")
+    assert "secret-key" not in repr(with_key)
+
+
+@pytest.mark.parametrize("text", ["abc", "", "1.5", "nan", "1e3"])
+def test_what_is_no_whole_number_is_named_as_make_does(text: str) -> None:
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--days", type=number_of("DAYS"))
+    with pytest.raises(argparse.ArgumentError, match=f"DAYS is '{text}'; it should be a whole number"):
+        parser.parse_args([f"--days={text}"])

@@ -1,0 +1,147 @@
+"""Parts are real processes here: small Python programs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from local.system.processes import MARK, Part, PartFailed, Parts, sweep
+
+SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
+# Ignores the polite signal and has a child that does, too.
+STUBBORN = (
+    "import signal, subprocess, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+    "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']);"
+    "print(child.pid, flush=True); time.sleep(600)"
+)
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Iterator[Parts]:
+    started = Parts(tmp_path, tmp_path, dict(os.environ))
+    yield started
+    started.stop_all()
+
+
+def start(parts: Parts, name: str, program: str, *, is_step: bool = False, grace_s: float = 10) -> Part:
+    return parts.start(name, [sys.executable, "-c", program], is_step=is_step, grace_s=grace_s)
+
+
+def printed(parts: Parts, part: Part) -> str:
+    parts.wait_until(lambda: bool(part.log.read_text()), part, 30)
+    return part.log.read_text().strip()
+
+
+def has_gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def wait_until_gone(pid: int) -> None:
+    deadline = time.monotonic() + 30
+    while not has_gone(pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_parts_are_stopped_last_started_first(parts: Parts, tmp_path: Path) -> None:
+    program = (
+        "import pathlib, signal, sys, time\n"
+        "def stop(*_):\n"
+        f"    with open({str(tmp_path / 'order')!r}, 'a') as file: file.write(NAME)\n"
+        "    sys.exit()\n"
+        "signal.signal(signal.SIGTERM, stop); print('up', flush=True); time.sleep(600)"
+    )
+    for name in "abc":
+        printed(parts, start(parts, name, f"NAME = {name!r}\n{program}"))
+    parts.stop_all()
+    assert (tmp_path / "order").read_text() == "cba"
+
+
+def test_a_stubborn_part_is_killed_with_its_children(parts: Parts) -> None:
+    part = start(parts, "stubborn", STUBBORN, grace_s=0.2)
+    child = int(printed(parts, part))
+    assert parts.stop(part) == -signal.SIGKILL
+    wait_until_gone(child)
+
+
+def test_a_part_that_ends_is_reported_with_the_end_of_its_log(parts: Parts) -> None:
+    part = start(parts, "ingest", "import sys; print('no such stream'); sys.exit(3)")
+    part.process.wait()
+    with pytest.raises(PartFailed, match="ingest ended with exit status 3") as failure:
+        parts.check()
+    assert str(part.log) in str(failure.value)
+    assert "| no such stream" in str(failure.value)
+
+
+def test_a_part_killed_from_outside_is_reported_by_its_signal(parts: Parts) -> None:
+    part = start(parts, "exchange", SLEEPER)
+    part.process.kill()
+    part.process.wait()
+    with pytest.raises(PartFailed, match="was ended by signal SIGKILL"):
+        parts.check()
+
+
+def test_waiting_for_one_part_ends_when_another_fails(parts: Parts) -> None:
+    waited_for = start(parts, "slow", SLEEPER)
+    start(parts, "broken", "raise SystemExit(1)")
+    with pytest.raises(PartFailed, match="broken"):
+        parts.wait_until(lambda: False, waited_for, timeout_s=60)
+
+
+def test_a_part_that_does_not_get_ready_is_reported(parts: Parts) -> None:
+    part = start(parts, "slow", SLEEPER)
+    with pytest.raises(PartFailed, match="slow took longer than 0 s"):
+        parts.wait_until(lambda: False, part, timeout_s=0.1)
+
+
+def test_a_step_may_end_and_must_end_well(parts: Parts) -> None:
+    good = start(parts, "good", "pass", is_step=True)
+    good.process.wait()
+    parts.check()
+    parts.finish(good, 30)
+    with pytest.raises(PartFailed, match="bad ended with exit status 1"):
+        parts.finish(start(parts, "bad", "raise SystemExit(1)", is_step=True), 30)
+
+
+def test_the_line_that_says_ready_is_found_among_others(parts: Parts) -> None:
+    lines = ["x", "[1]", '{"event": "starting"}', '{"event": "listening", "port": 7}']
+    program = f"print(*{lines!r}, sep=chr(10), flush=True); {SLEEPER}"
+    part = start(parts, "exchange", program)
+    assert parts.wait_for_event(part, "listening", 30)["port"] == 7
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends children with their parent")
+def test_parts_end_with_a_launcher_that_is_killed(tmp_path: Path) -> None:
+    launcher = (
+        "import os, pathlib, sys, time; from local.processes import Parts\n"
+        f"folder = pathlib.Path({str(tmp_path)!r})\n"
+        f"part = Parts(folder, folder, dict(os.environ)).start('part', [sys.executable, '-c', {SLEEPER!r}])\n"
+        "print(part.process.pid, flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", launcher], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        pid = int(process.stdout.readline())
+        process.kill()
+    wait_until_gone(pid)
+
+
+def test_sweep_kills_what_carries_the_mark_and_nothing_else(tmp_path: Path) -> None:
+    def sleeper(folder: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(["sleep", "600"], env={**os.environ, MARK: str(tmp_path / folder)})
+
+    with sleeper("mine") as mine, sleeper("other") as other:
+        assert sweep(tmp_path / "mine") == ["sleep"]
+        assert mine.wait() == -signal.SIGKILL
+        assert other.poll() is None
+        other.kill()

@@ -1,0 +1,605 @@
+import random
+from itertools import islice
+
+import pytest
+
+from tickcast.market.session import (
+    ATTEMPTS,
+    BACKOFF_CAP_S,
+    GRACE_S,
+    LOOK_EVERY_S,
+    LOOK_FLOOR_S,
+    OVERLAP_S,
+    RETIRED_CAP_S,
+    SILENT_S,
+    Close,
+    FatalSessionError,
+    Newest,
+    Open,
+    Session,
+    Stall,
+    backoff,
+    refusal,
+)
+
+S = 1_000_000
+
+
+def test_backoff_doubles_is_capped_and_jittered() -> None:
+    delays = list(islice(backoff(random.Random(1)), 40))
+    for n, delay in enumerate(delays):
+        full = min(0.25 * 2**n, BACKOFF_CAP_S)
+        assert full / 2 <= delay <= full
+    assert len(set(delays)) == len(delays)
+
+
+def test_attempts_stay_far_below_the_exchange_s_limit() -> None:
+    """300 attempts in 5 minutes would be refused; a stream that never comes back makes a dozen."""
+    spent, attempts = 0.0, 0
+    for delay in backoff(random.Random(2)):
+        spent, attempts = spent + delay, attempts + 1
+        if spent > 300:
+            break
+    assert attempts < 40
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 451])
+def test_refusals_that_no_repetition_mends(status: int) -> None:
+    assert f"HTTP {status}" in str(refusal(status))
+
+
+@pytest.mark.parametrize("status", [418, 429, 500, 502, 503])
+def test_passing_failures_are_tried_again(status: int) -> None:
+    assert refusal(status) is None
+
+
+STREAMS = [("BTCUSDT", "trades"), ("BTCUSDT", "quotes")]
+
+
+class Driver:
+    """Plays the socket loop and the exchange: time passes in steps, at each of them something happens on
+    every stream, and connections bring it.
+
+    On `paused` streams nothing happens. On `silent` ones it does, but a connection does not bring it; `lost`
+    ones come by none. REST knows what had happened `rest_lag_s` ago; a handshake takes `handshake_s`.
+    """
+
+    def __init__(self, rollover_s: float = 1000, streams: list[tuple[str, str]] = STREAMS) -> None:
+        self.session = Session(streams, random.Random(1), rollover_s)
+        self.streams = streams
+        self.now_s = 0.0
+        self.live: list[int] = []
+        self.opening: dict[int, float] = {}
+        self.log: list[tuple[float, str, int, str]] = []
+        self.paused: set[tuple[str, str]] = set()
+        self.silent: set[tuple[int, str]] = set()  # (connection, kind)
+        self.lost: set[tuple[str, str]] = set()  # (symbol, kind)
+        self.refuses: int | None = None  # handshakes are answered with this status
+        self.is_frozen = False  # nothing comes on any connection
+        self.has_rest = True
+        self.rest_lag_s = 0.0
+        self.handshake_s = 0.0
+        self.looks: list[tuple[float, list[str]]] = []
+        self.quiet: list[tuple[float, str]] = []
+        self.stalls: list[Stall] = []
+        self.happened = dict.fromkeys(streams, 0)
+        self.history: list[tuple[float, dict[tuple[str, str], int]]] = []
+        self.brought: dict[int, dict[tuple[str, str], int]] = {}
+        self.come: dict[tuple[str, str], int] = {}
+
+    def run(self, seconds: float, step_s: float = 0.5) -> None:
+        until_s = self.now_s + seconds
+        while self.now_s < until_s:
+            self.finish_handshakes()
+            self.look()
+            for action in self.session.actions(self.now_s):
+                self.act(action)
+            self.stalls += self.session.take_stalls()
+            self.happen()
+            self.now_s += step_s
+
+    def happen(self) -> None:
+        for stream in self.streams:
+            if stream in self.paused:
+                continue
+            self.happened[stream] += 1
+            for connection in self.live if not self.is_frozen and stream not in self.lost else ():
+                if (connection, stream[1]) not in self.silent:
+                    self.brought[connection][stream] = self.come[stream] = self.happened[stream]
+                    self.session.data(connection, *stream, self.now_s)
+        self.history = [*self.history[-40:], (self.now_s, dict(self.happened))]
+
+    def look(self) -> None:
+        symbols = self.session.looks(self.now_s)
+        if symbols:
+            self.looks.append((self.now_s, symbols))
+        if symbols and not self.has_rest:
+            self.session.look_failed(self.now_s)
+            return
+        known = [counts for at_s, counts in self.history if at_s <= self.now_s - self.rest_lag_s]
+        for symbol in symbols if known else ():
+            self.answer(symbol, newest(known[-1], symbol))
+
+    def answer(self, symbol: str, exchange: Newest) -> None:
+        brought = {c: newest(self.brought[c], symbol) for c in self.live}
+        if self.session.looked(symbol, exchange, newest(self.come, symbol), brought, self.now_s):
+            self.quiet.append((self.now_s, symbol))
+
+    def act(self, action: Open | Close) -> None:
+        self.log.append((self.now_s, type(action).__name__, action.connection, action.why))
+        if isinstance(action, Close):
+            self.live.remove(action.connection)
+            self.session.closed(action.connection, "closed by us", None, self.now_s)
+        elif self.refuses:
+            self.session.closed(action.connection, f"HTTP {self.refuses}", self.refuses, self.now_s)
+        else:
+            self.opening[action.connection] = self.now_s + self.handshake_s
+            self.finish_handshakes()
+
+    def finish_handshakes(self) -> None:
+        for connection in [c for c, at_s in self.opening.items() if at_s <= self.now_s]:
+            del self.opening[connection]
+            self.session.opened(connection, self.now_s)
+            self.live.append(connection)
+            self.brought[connection] = {}
+
+    def lose(self, why: str = "reset by peer") -> None:
+        self.session.closed(self.live.pop(), why, None, self.now_s)
+
+    @property
+    def steps(self) -> list[tuple[str, int]]:
+        return [(kind, connection) for _, kind, connection, _ in self.log]
+
+    @property
+    def opens_s(self) -> list[float]:
+        return [at_s for at_s, kind, _, _ in self.log if kind == "Open"]
+
+
+def newest(counts: dict[tuple[str, str], int], symbol: str) -> Newest:
+    """What is known of `symbol` once so much has happened on its streams."""
+    quotes = counts.get((symbol, "quotes"))
+    book = None if quotes is None else (99, 1 + quotes % 97, 101, 5)
+    return Newest(counts.get((symbol, "trades")), book)
+
+
+def test_one_connection_is_opened_and_kept() -> None:
+    driver = Driver()
+    driver.run(500)
+    assert driver.steps == [("Open", 1)]
+    assert driver.session.is_live
+
+
+def test_rollover_opens_the_second_before_it_closes_the_first() -> None:
+    driver = Driver(rollover_s=100)
+    driver.run(150)
+    assert driver.steps == [("Open", 1), ("Open", 2), ("Close", 1)]
+    opened_s, closed_s = driver.log[1][0], driver.log[2][0]
+    assert 100 < opened_s < 102
+    assert opened_s + OVERLAP_S < closed_s < opened_s + OVERLAP_S + 2  # what was under way has arrived
+    assert "24 h" in driver.log[2][3]
+    driver.run(100)
+    assert driver.steps[3:] == [("Open", 3), ("Close", 2)]
+
+
+def test_the_first_stays_until_a_successor_delivers_as_much() -> None:
+    """The second brings no trades: the first stays, and a third relieves both."""
+    driver = Driver(rollover_s=100)
+    driver.silent.add((2, "trades"))
+    driver.run(105)
+    assert driver.live == [1, 2]
+    driver.run(12)
+    assert driver.live == [1, 2]  # nobody knows yet that the second brings none
+    for _ in range(2):
+        driver.answer("BTCUSDT", newest(driver.happened, "BTCUSDT"))
+        driver.run(1)
+    driver.run(10)
+    assert driver.live == [3]
+
+
+def test_what_still_delivers_is_kept_while_no_successor_does() -> None:
+    driver = Driver(rollover_s=100)
+    driver.run(90)
+    driver.silent |= {(connection, "trades") for connection in range(2, 90)}
+    for _ in range(60):
+        driver.run(5)
+        driver.answer("BTCUSDT", newest(driver.happened, "BTCUSDT"))
+    assert 1 in driver.live
+    assert len(driver.opens_s) < 8  # and the exchange is not pestered
+
+
+def test_an_announced_shutdown_rolls_over_at_once() -> None:
+    driver = Driver()
+    driver.run(20)
+    driver.session.shutdown_announced(1)
+    driver.run(4)
+    assert driver.steps == [("Open", 1), ("Open", 2), ("Close", 1)]
+    assert driver.log[1][0] == 20
+    assert "shutdown" in driver.log[1][3]
+
+
+@pytest.mark.parametrize("kind", ["quotes", "trades"])
+def test_a_dead_stream_is_found_by_evidence_and_relieved(kind: str) -> None:
+    driver = Driver()
+    driver.run(60)
+    driver.silent.add((1, kind))
+    driver.run(60)
+    assert driver.steps == [("Open", 1), ("Open", 2), ("Close", 1)]
+    twice_s = LOOK_EVERY_S + 1 if kind == "quotes" else 0  # a book that differs has to be found twice
+    assert LOOK_FLOOR_S <= driver.log[1][0] - 60 <= LOOK_FLOOR_S + GRACE_S + twice_s + 2
+    assert driver.log[1][3].startswith(f"no {kind} of BTCUSDT for")
+    (stall,) = driver.stalls
+    assert (stall.symbol, stall.kind) == ("BTCUSDT", kind)
+    assert stall.seconds >= LOOK_FLOOR_S
+
+
+def test_without_evidence_nothing_is_dead() -> None:
+    driver = Driver(rollover_s=10**6)
+    driver.has_rest = False
+    driver.run(60)
+    driver.paused.add(("BTCUSDT", "trades"))
+    driver.run(3600)
+    assert driver.steps == [("Open", 1)]
+    assert driver.session.withdrawn(1) == set()
+
+
+def test_what_is_under_way_when_the_exchange_is_asked_is_no_evidence() -> None:
+    driver = Driver()
+    driver.run(60)
+    driver.happened = {stream: count + 3 for stream, count in driver.happened.items()}
+    driver.answer("BTCUSDT", newest(driver.happened, "BTCUSDT"))
+    driver.run(30)  # it came with the next frames
+    assert driver.steps == [("Open", 1)]
+    assert driver.stalls == []
+
+
+TWO = [(symbol, kind) for symbol in ("BTCUSDT", "ETHUSDT") for kind in ("trades", "quotes")]
+
+
+def test_only_the_claim_of_the_symbol_concerned_is_withdrawn_and_given_back() -> None:
+    driver = Driver(streams=TWO)
+    driver.run(60)
+    driver.refuses = 503  # no successor helps
+    driver.lost.add(("ETHUSDT", "trades"))
+    driver.run(10)
+    assert driver.session.withdrawn(1) == {"ETHUSDT"}
+    driver.lost.clear()
+    driver.run(1)
+    assert driver.session.withdrawn(1) == set()
+    attempts = len(driver.opens_s)
+    driver.refuses = None
+    driver.run(300)
+    assert len(driver.opens_s) == attempts  # what it was retired for is over
+    assert driver.live == [1]
+
+
+def test_a_dead_stream_stays_withdrawn_on_new_connections_until_it_delivers() -> None:
+    driver = Driver(streams=TWO)
+    driver.run(60)
+    driver.silent |= {(connection, "trades") for connection in range(1, 50)}
+    driver.run(60)
+    assert driver.live[-1] > 1
+    assert driver.session.withdrawn(driver.live[-1]) == {"BTCUSDT", "ETHUSDT"}
+    driver.silent.clear()
+    driver.run(1)
+    assert driver.session.withdrawn(driver.live[-1]) == set()
+
+
+def test_a_stream_that_no_connection_brings_back_is_tried_less_and_less_often() -> None:
+    driver = Driver(rollover_s=10**6)
+    driver.run(60)
+    driver.silent |= {(connection, "trades") for connection in range(1, 50)}
+    driver.run(7200)
+    assert 3 <= len(driver.opens_s) <= 10
+    waits = [later - earlier for earlier, later in zip(driver.opens_s[1:], driver.opens_s[2:], strict=False)]
+    assert waits == sorted(waits)
+
+
+def test_quiet_markets_cost_nobody_a_connection() -> None:
+    """Five busy and twenty quiet markets, a faultless exchange, an hour: one connection."""
+    busy = [(f"B{n}", kind) for n in range(5) for kind in ("trades", "quotes")]
+    quiet = [(f"Q{n}", kind) for n in range(20) for kind in ("trades", "quotes")]
+    driver, rng = Driver(rollover_s=10**6, streams=busy + quiet), random.Random(2)
+    for _ in range(7200):
+        share = {"trades": 1 / 120, "quotes": 0.15}
+        driver.paused = {stream for stream in quiet if rng.random() > share[stream[1]]}
+        driver.run(0.5)
+    assert driver.steps == [("Open", 1)]
+    assert driver.stalls == []
+    assert driver.session.withdrawn(1) == set()
+    asked_s = [at_s for at_s, _ in driver.looks]
+    assert all(later - earlier >= LOOK_EVERY_S for earlier, later in zip(asked_s, asked_s[1:], strict=False))
+
+
+def test_a_silent_market_is_known_to_be_quiet_before_its_ticks_are_stale() -> None:
+    driver = Driver(streams=TWO)
+    driver.run(60)
+    driver.paused |= {("ETHUSDT", "trades"), ("ETHUSDT", "quotes")}
+    silent_since_s = driver.now_s
+    for _ in range(1200):
+        driver.run(0.5)
+        if driver.now_s - silent_since_s > 4:
+            quiet_s = driver.session.quiet_s("ETHUSDT")
+            assert quiet_s is not None
+            assert driver.now_s - quiet_s < 4
+    assert driver.session.quiet_s("BTCUSDT") is None
+    assert driver.steps == [("Open", 1)]
+
+
+def test_rest_that_does_not_answer_is_asked_less_and_less_often() -> None:
+    driver = Driver(streams=TWO)
+    driver.run(60)
+    driver.has_rest = False
+    driver.paused |= {("ETHUSDT", "trades"), ("ETHUSDT", "quotes")}
+    driver.run(600)
+    assert driver.session.quiet_s("ETHUSDT") is None
+    asked_s = [at_s for at_s, _ in driver.looks]
+    assert len(asked_s) < 30
+    assert asked_s[-1] - asked_s[-2] > 25
+    driver.has_rest = True
+    driver.run(70)
+    assert driver.session.quiet_s("ETHUSDT") is not None
+
+
+def test_a_connection_without_any_data_is_replaced_though_it_is_open() -> None:
+    driver = Driver()
+    driver.has_rest = False  # nothing but the silence
+    driver.run(60)
+    driver.silent |= {(1, "trades"), (1, "quotes")}
+    driver.run(20)
+    assert driver.steps == [("Open", 1), ("Open", 2), ("Close", 1)]
+    assert SILENT_S <= driver.log[1][0] - 59.5 <= SILENT_S + 1
+    assert driver.log[1][3].startswith("no data for")
+    assert {(stall.symbol, stall.kind) for stall in driver.stalls} == set(STREAMS)
+
+
+def test_a_market_on_its_own_that_is_quiet_keeps_its_connection() -> None:
+    """There is no busy stream to tell; REST does."""
+    driver = Driver(rollover_s=10**6)
+    driver.run(60)
+    driver.paused = set(STREAMS)
+    driver.run(600)
+    assert driver.steps == [("Open", 1)]
+    driver.has_rest = False  # nobody tells any more
+    driver.run(30)
+    assert len(driver.opens_s) > 1
+
+
+def test_a_silence_is_not_excused_by_quiet_markets_where_a_busy_stream_should_flow() -> None:
+    driver = quiet_driver()
+    driver.session = Session(QUIET, random.Random(1), 10**6, has_busy_stream=True)
+    run_quietly(driver, 60, share=0.5)
+    driver.paused = set(QUIET)
+    for _ in range(20):
+        driver.session.frame(1, driver.now_s)  # of the busy stream
+        driver.run(0.5)
+    assert len(driver.opens_s) == 1
+    driver.paused |= set(BUSY)
+    driver.run(SILENT_S + 1)
+    assert len(driver.opens_s) == 2
+
+
+def test_a_frozen_exchange_is_neither_live_nor_stormed() -> None:
+    driver = Driver(rollover_s=10**6)
+    driver.run(60)
+    driver.is_frozen = True
+    driver.run(7)
+    assert not driver.session.is_live
+    driver.run(3600)
+    assert len(driver.opens_s) < 3600 / (BACKOFF_CAP_S / 2 + SILENT_S)
+    assert len(driver.live) <= 2
+    driver.is_frozen = False
+    driver.run(60)
+    assert driver.session.is_live
+    assert len(driver.live) == 1
+
+
+def test_a_shutdown_announced_on_every_new_connection_does_not_make_a_storm() -> None:
+    driver = Driver(rollover_s=10**6)
+    driver.run(60, 0.1)
+    opened = 0
+    for _ in range(6000):
+        driver.run(0.1, 0.1)
+        if len(driver.opens_s) > opened:
+            opened = len(driver.opens_s)
+            driver.session.shutdown_announced(driver.live[-1])
+        assert driver.session.is_live  # whoever has delivered goes on doing so
+    assert opened < 600 / RETIRED_CAP_S * 1.6 < ATTEMPTS * 2  # of ten minutes
+    assert len(driver.live) <= 2
+
+
+def test_a_shutdown_soon_after_an_outage_is_bridged() -> None:
+    """The pauses that the outage led to are not waited for while what delivers is about to end."""
+    driver = Driver(rollover_s=10**6)
+    driver.run(60)
+    driver.is_frozen = True
+    driver.run(200)
+    driver.is_frozen = False
+    while not driver.session.is_live:
+        driver.run(0.5)
+    driver.run(1)
+    opened = len(driver.opens_s)
+    driver.session.shutdown_announced(driver.live[-1])
+    driver.run(RETIRED_CAP_S + 1)
+    assert len(driver.opens_s) == opened + 1
+
+
+def test_an_exchange_that_refuses_only_new_connections_costs_nothing() -> None:
+    driver = Driver(streams=TWO, rollover_s=10**6)
+    driver.run(60)
+    driver.refuses = 503
+    driver.session.shutdown_announced(1)
+    driver.run(1800, 0.25)
+    assert driver.live == [1]
+    assert driver.session.withdrawn(1) == set()
+    assert len(driver.opens_s) < 90
+    driver.refuses = None
+    driver.run(60)
+    assert len(driver.live) == 1
+    assert driver.live != [1]
+
+
+def test_a_lost_connection_is_replaced_after_a_backoff_that_starts_small() -> None:
+    driver = Driver()
+    driver.run(20)
+    driver.lose()
+    driver.run(2, 0.05)
+    assert driver.steps == [("Open", 1), ("Open", 2)]
+    assert 20 < driver.log[1][0] <= 20.5
+    assert driver.log[1][3] == "reset by peer"
+
+
+def test_an_exchange_that_is_away_is_asked_with_growing_pauses_within_its_limit() -> None:
+    driver = Driver()
+    driver.refuses = 503
+    driver.run(600, 0.05)
+    opened_s = [at_s for at_s, _, _, _ in driver.log]
+    assert opened_s[1] - opened_s[0] < 0.5
+    assert 14 <= opened_s[-1] - opened_s[-2] <= 31
+    assert sum(at_s < 300 for at_s in opened_s) < ATTEMPTS
+    driver.refuses = None
+    driver.run(31)
+    assert driver.session.is_live
+
+
+def test_connections_that_die_at_once_stay_within_the_limit_of_attempts() -> None:
+    driver = Driver()
+    session = driver.session
+    for _ in range(100_000):
+        for action in session.actions(driver.now_s):
+            driver.act(action)
+            session.data(action.connection, "BTCUSDT", "quotes", driver.now_s)
+            driver.now_s += 10.1  # long enough to count as healthy
+            driver.lose()
+        driver.now_s += 0.01
+        if driver.now_s > 900:
+            break
+    opened_s = [at_s for at_s, _, _, _ in driver.log]
+    assert all(sum(t <= at_s < t + 300 for at_s in opened_s) <= ATTEMPTS for t in opened_s)
+
+
+@pytest.mark.parametrize("status", [401, 403, 451])
+def test_a_refused_key_ends_it(status: int) -> None:
+    driver = Driver()
+    driver.refuses = status
+    with pytest.raises(FatalSessionError, match=f"HTTP {status}"):
+        driver.run(1)
+    assert driver.steps == [("Open", 1)]
+
+
+def test_a_refusal_does_not_end_what_still_delivers() -> None:
+    driver = Driver(rollover_s=50)
+    driver.run(40)
+    driver.refuses = 403
+    driver.run(100)
+    assert driver.live == [1]
+    driver.refuses = None
+    driver.run(40)
+    assert 1 not in driver.live and len(driver.live) == 1
+
+
+QUIET = [(f"Q{n}", kind) for n in range(5) for kind in ("trades", "quotes")]
+BUSY = [("BUSY", "quotes")]
+
+
+def quiet_driver(**options: float) -> Driver:
+    driver = Driver(rollover_s=10**6, streams=BUSY + QUIET)
+    for name, value in options.items():
+        setattr(driver, name, value)
+    return driver
+
+
+def run_quietly(driver: Driver, seconds: int, share: float = 0.06) -> None:
+    """The quiet markets have a quote each eight seconds or so, and hardly a trade."""
+    rng = random.Random(5)
+    for _ in range(2 * seconds):
+        share_of = {"trades": share / 40, "quotes": share}
+        driver.paused = {stream for stream in QUIET if rng.random() > share_of[stream[1]]}
+        driver.run(0.5)
+
+
+@pytest.mark.parametrize("lag_s", [0.0, 0.5, 1.0, 2.0, 4.0])
+def test_rest_that_lags_costs_nobody_a_connection(lag_s: float) -> None:
+    driver = quiet_driver(rest_lag_s=lag_s)
+    run_quietly(driver, 1800)
+    assert driver.steps == [("Open", 1)]
+    assert driver.stalls == []
+
+
+def test_what_was_missed_between_two_connections_is_not_missing_on_the_second() -> None:
+    driver = quiet_driver(handshake_s=0.5)
+    run_quietly(driver, 60, share=0.5)
+    driver.lose()
+    driver.paused = set()
+    driver.happen()  # while nobody is connected
+    driver.paused = set(QUIET)
+    driver.run(600)
+    assert len(driver.opens_s) == 2
+    assert driver.session.withdrawn(2) == set()
+
+
+def test_what_came_by_the_old_connection_alone_is_not_missing_on_the_new_one() -> None:
+    driver = quiet_driver(handshake_s=1.0)
+    run_quietly(driver, 60, share=0.5)
+    driver.session.shutdown_announced(1)
+    driver.paused = set()
+    driver.run(0.5)  # the handshake is under way
+    driver.paused = set(QUIET)
+    driver.run(300)
+    assert driver.live == [2]
+    assert len(driver.opens_s) == 2
+    assert driver.session.withdrawn(2) == set()
+    assert driver.quiet[-1][0] > driver.now_s - 4
+
+
+def test_a_market_of_which_nothing_came_is_not_known_to_be_quiet() -> None:
+    """What downstream has of it may be from long ago."""
+    driver = quiet_driver()
+    driver.happened = dict.fromkeys(driver.happened, 100)  # before this task
+    driver.paused = set(QUIET)
+    driver.run(120)
+    assert driver.looks and driver.quiet == []
+    driver.paused = {(symbol, kind) for symbol, kind in QUIET if kind == "trades"}
+    driver.run(0.5)
+    driver.paused = set(QUIET)
+    driver.run(10)
+    assert {symbol for _, symbol in driver.quiet} == {symbol for symbol, _ in QUIET}
+    assert driver.steps == [("Open", 1)]
+
+
+def test_a_verdict_is_taken_back_by_rest_as_well() -> None:
+    driver = quiet_driver()
+    run_quietly(driver, 60, share=0.5)
+    driver.paused = set(QUIET)
+    driver.refuses = 503
+    driver.run(10)
+    real = newest(driver.happened, "Q0")
+    driver.answer("Q0", real._replace(trade_id=(real.trade_id or 0) + 1))
+    driver.has_rest = False
+    driver.run(2)
+    assert driver.session.withdrawn(1) == {"Q0"}
+    driver.refuses, driver.has_rest = None, True
+    driver.run(3600)
+    assert driver.session.withdrawn(driver.live[-1]) == set()
+    assert len(driver.opens_s) <= 3
+
+
+def test_an_announced_shutdown_is_not_forgotten_when_a_silence_ends() -> None:
+    driver = quiet_driver()
+    driver.run(60)
+    driver.refuses = 503
+    driver.is_frozen = True
+    driver.run(7)
+    driver.session.shutdown_announced(1)
+    driver.is_frozen = False
+    driver.run(2)
+    driver.refuses = None
+    driver.run(30)
+    assert driver.live != [1]
+
+
+def test_retry_after_is_obeyed() -> None:
+    driver = Driver()
+    (first,) = driver.session.actions(0.0)
+    driver.session.closed(first.connection, "HTTP 429", 429, 0.0, 90.0)
+    assert driver.session.actions(89.0) == []
+    assert driver.session.actions(90.1)

@@ -1,0 +1,143 @@
+"""Every trade id is held once, whatever order and pieces the trades came in."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tickcast.market.ticks import TradeRow, trades_array
+from tickcast.market.trade_ledger import (
+    HELD,
+    ORIGINS,
+    Held,
+    TradesContradict,
+    as_trades,
+    changes,
+    held,
+    held_ranges,
+    merged,
+    origin_of,
+)
+
+STREAM, REST = ORIGINS.index("stream"), ORIGINS.index("rest")
+NONE = np.empty(0, HELD)
+PRICE = 100 * 10**8
+
+
+def row(first: int, last: int | None = None, qty: int | None = None) -> TradeRow:
+    """A trade or aggregate; every single trade n has the quantity n, every aggregate the sum of its own."""
+    last = first if last is None else last
+    qty = sum(range(first, last + 1)) if qty is None else qty
+    return (1_000_000 * first, 1_000_000 * first, first, last, PRICE, qty, 1)
+
+
+def from_stream(*rows: TradeRow) -> Held:
+    return held(trades_array(rows), STREAM)
+
+
+def from_rest(*rows: TradeRow) -> Held:
+    return held(trades_array(rows), REST)
+
+
+def told(rows: Held) -> list[tuple[int, int, int, int, str]]:
+    names = ("first_id", "last_id", "qty", "trades", "origin")
+    return [(a, b, c, d, ORIGINS[e]) for a, b, c, d, e in rows[list(names)].tolist()]
+
+
+def test_single_trades_are_kept_and_an_aggregate_fills_what_is_missing() -> None:
+    known = from_stream(row(1), row(2), row(7))
+    found = merged(known, from_rest(row(1), row(2, 5), row(6, 7)))
+    assert told(found) == [
+        (1, 1, 1, 1, "stream"),
+        (2, 2, 2, 1, "stream"),
+        (3, 5, 12, 3, "rest"),  # of 2..5 what is left
+        (6, 6, 6, 1, "rest"),  # of 6..7
+        (7, 7, 7, 1, "stream"),
+    ]
+
+
+def test_a_single_trade_inside_an_aggregate_leaves_the_ids_on_both_sides() -> None:
+    found = merged(from_rest(row(1, 5)), from_stream(row(3)))
+    assert told(found) == [(1, 5, 12, 4, "rest"), (3, 3, 3, 1, "stream")]
+    assert merged(found, from_rest(row(1, 5))).tobytes() == found.tobytes()  # repeated: nothing taken twice
+
+
+def test_an_aggregate_that_is_known_singly_is_gone() -> None:
+    assert told(merged(from_rest(row(1, 2)), from_stream(row(1), row(2)))) == [
+        (1, 1, 1, 1, "stream"),
+        (2, 2, 2, 1, "stream"),
+    ]
+
+
+def test_the_stream_wins_over_rest_whichever_came_first() -> None:
+    stream, rest = from_stream(row(1)), from_rest(row(1, qty=9))
+    assert told(merged(stream, rest)) == told(merged(rest, stream)) == [(1, 1, 1, 1, "stream")]
+
+
+def test_aggregates_that_overlap_contradict_each_other() -> None:
+    with pytest.raises(TradesContradict, match=r"1\.\.3, 3\.\.5 overlap"):
+        merged(from_rest(row(1, 3)), from_rest(row(3, 5)))
+
+
+def test_changes_are_what_differs() -> None:
+    known = merged(NONE, from_rest(row(1, 2), row(3)))
+    wanted = merged(known, from_stream(row(2), row(4)))
+    remove, add = changes(known, wanted)
+    assert told(remove) == [(1, 2, 3, 2, "rest")]
+    assert told(add) == [(1, 1, 1, 1, "rest"), (2, 2, 2, 1, "stream"), (4, 4, 4, 1, "stream")]
+    assert [len(part) for part in changes(wanted, wanted)] == [0, 0]
+    assert told(changes(NONE, wanted)[1]) == told(wanted)
+
+
+def test_held_ranges_join_what_touches_and_end_where_asked() -> None:
+    rows = merged(from_rest(row(1, 3), row(8, 9)), from_stream(row(4), row(6)))
+    assert held_ranges(rows, 2, 8) == [(2, 4), (6, 6), (8, 8)]
+    assert held_ranges(rows, 5, 5) == []
+
+
+def test_sources_and_their_origins() -> None:
+    assert [ORIGINS[origin_of(name)] for name in ("sbe", "json", "rest", "sim", "replay")] == [
+        "stream",
+        "stream",
+        "rest",
+        "sim",
+        "replay",
+    ]
+    with pytest.raises(ValueError, match="ticks of source 'ftx'"):
+        origin_of("ftx")
+
+
+# Ids 1..40 cut into aggregates as the exchange cuts them; any of them, and any single trades, in any pieces.
+_CUTS = [(1, 3), (4, 4), (5, 9), (10, 11), (12, 20), (21, 21), (22, 30), (31, 40)]
+_PIECES = st.lists(
+    st.one_of(
+        st.lists(st.integers(1, 40), max_size=12).map(lambda ids: from_stream(*map(row, ids))),
+        st.lists(st.sampled_from(_CUTS), max_size=5).map(lambda cuts: from_rest(*(row(*c) for c in cuts))),
+    ),
+    max_size=6,
+)
+
+
+@given(_PIECES, st.randoms(use_true_random=False))
+def test_any_order_and_any_pieces_hold_the_same(pieces: list[Held], random: object) -> None:
+    def fold(parts: list[Held]) -> Held:
+        found = NONE
+        for part in parts:
+            found = merged(found, part)
+        return found
+
+    found = fold(pieces)
+    shuffled = pieces + pieces[:2]
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert fold(shuffled).tobytes() == found.tobytes()
+    assert merged(found, NONE).tobytes() == found.tobytes()
+
+    # Against the plain truth: which ids came, and the quantity n of each id n, once.
+    ids = {n for part in pieces for a, b in part[["first_id", "last_id"]].tolist() for n in range(a, b + 1)}
+    assert found["trades"].sum() == len(ids)
+    assert found["qty"].sum() == sum(ids)
+    assert len(np.unique(found["first_id"])) == len(found)
+    assert {n for a, b in held_ranges(found, 1, 40) for n in range(a, b + 1)} == ids
+    assert (as_trades(found)["qty"] == found["qty"]).all()

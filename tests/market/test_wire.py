@@ -1,0 +1,133 @@
+"""The wire batch: the same bytes as fastavro's, any split of blocks, and damage that is named."""
+
+import contextlib
+import io
+
+import fastavro
+import fastavro.schema
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.fixtures.market import batch, random_ticks
+from tickcast.market import wire
+from tickcast.market.ticks import QUOTE, TRADE
+
+NOTICES = (wire.Notice("reset by peer", 1, 2), wire.Notice("Überlauf", -5, 2**62))
+BATCH = batch(*random_ticks(1, 1.0), watermark_us=1_754_000_001_000_000)._replace(notices=NOTICES)
+ARRIVED_US = 1_754_000_001_000_000
+
+
+def as_fields(b: wire.TickBatch) -> dict:
+    def rows(array: np.ndarray) -> list[dict]:
+        return [{name: row[name].tobytes() for name in array.dtype.names} for row in array]
+
+    notices = [notice._asdict() for notice in b.notices]
+    return {**b._asdict(), "trades": rows(b.trades), "quotes": rows(b.quotes), "notices": notices}
+
+
+def by_fastavro(b: wire.TickBatch) -> bytes:
+    body = io.BytesIO()
+    fastavro.schemaless_writer(body, fastavro.parse_schema(wire.SCHEMA), as_fields(b))
+    return b"\xc3\x01" + wire.FINGERPRINT + body.getvalue()
+
+
+def test_fingerprint_is_the_schema_s() -> None:
+    canonical = fastavro.schema.to_parsing_canonical_form(wire.SCHEMA)
+    assert fastavro.schema.fingerprint(canonical, "CRC-64-AVRO") == wire.FINGERPRINT.hex()
+
+
+def test_bytes_are_fastavro_s() -> None:
+    assert wire.encode(BATCH) == by_fastavro(BATCH)
+
+
+@given(
+    st.text(min_size=1), st.text(), st.text(), st.integers(-(2**63), 2**63 - 1), st.binary(max_size=49 * 3)
+)
+def test_round_trip(symbol: str, source: str, connection: str, watermark_us: int, data: bytes) -> None:
+    trades = np.frombuffer(data[: len(data) // TRADE.itemsize * TRADE.itemsize], TRADE)
+    sent = wire.TickBatch(symbol, source, connection, watermark_us, trades, np.empty(0, QUOTE))
+    got = wire.decode(wire.encode(sent))
+    assert got[:4] == sent[:4]
+    assert got.trades.tobytes() == trades.tobytes()
+    assert len(got.quotes) == 0
+
+
+def test_an_array_in_several_blocks_and_with_sizes_is_read() -> None:
+    """Avro allows both; another writer may use them."""
+    record = wire.encode(BATCH)
+    one_block = wire._zigzag(len(BATCH.trades)) + BATCH.trades.tobytes()
+    first, second = BATCH.trades[:3], BATCH.trades[3:]
+    two_blocks = (
+        wire._zigzag(-len(first))
+        + wire._zigzag(first.nbytes)
+        + first.tobytes()
+        + wire._zigzag(len(second))
+        + second.tobytes()
+    )
+    got = wire.decode(record.replace(one_block, two_blocks))
+    assert got.trades.tobytes() == BATCH.trades.tobytes()
+
+
+def test_notices_come_back() -> None:
+    assert wire.decode(wire.encode(BATCH)).notices == NOTICES
+
+
+def test_every_truncation_is_a_wire_error() -> None:
+    record = wire.encode(batch(*random_ticks(1, 0.1))._replace(notices=NOTICES))
+    for size in range(len(record)):
+        with pytest.raises(wire.WireError):
+            wire.decode(record[:size])
+
+
+@given(st.binary(max_size=100))
+def test_any_bytes_give_a_batch_or_a_wire_error(data: bytes) -> None:
+    for record in (data, b"\xc3\x01" + wire.FINGERPRINT + data):
+        with contextlib.suppress(wire.WireError):
+            wire.decode(record)
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (b"", "starts with nothing"),
+        (b"garbage", "not an Avro single object"),
+        (b"\xc3\x01" + bytes(8), "unknown schema fingerprint 0000000000000000"),
+        (wire.encode(BATCH) + b"!", "1 bytes after the end"),
+        (wire.encode(BATCH._replace(symbol="")), "names no symbol"),
+    ],
+)
+def test_refusals_name_the_reason(record: bytes, reason: str) -> None:
+    with pytest.raises(wire.WireError, match=reason):
+        wire.decode(record)
+
+
+@pytest.mark.parametrize("symbol", ["", "B" * 51, "BTC/USDT", "btcusdt", "\x00", "..", "B" * 2000, "A\u030a"])
+def test_a_symbol_that_cannot_be_is_refused(symbol: str) -> None:
+    with pytest.raises(wire.WireError, match="^symbol .{,250}cannot be a market's$"):
+        wire.check_times(BATCH._replace(symbol=symbol), ARRIVED_US)
+
+
+@pytest.mark.parametrize("source", ["", "rest/../x", "sbe\n", "ä", "a b", "s" * 33, "s" * 2000])
+def test_a_source_that_cannot_be_is_refused(source: str) -> None:
+    with pytest.raises(wire.WireError, match="^source .{,50} is not"):
+        wire.check_times(BATCH._replace(source=source), ARRIVED_US)
+
+
+def test_a_long_connection_is_refused() -> None:
+    assert wire.check_times(BATCH._replace(connection="c" * 64), ARRIVED_US).batch.connection == "c" * 64
+    with pytest.raises(wire.WireError, match="its connection has 65 characters"):
+        wire.check_times(BATCH._replace(connection="c" * 65), ARRIVED_US)
+
+
+@pytest.mark.parametrize("symbol", ["X", "S000USDT", "BTCUSDT", "币安人生USDT"])
+@pytest.mark.parametrize("source", ["sbe", "json", "sim", "replay", "rest", "bench"])
+def test_names_that_can_be(symbol: str, source: str) -> None:
+    batch = BATCH._replace(symbol=symbol, source=source, notices=())
+    assert wire.check_times(batch, ARRIVED_US) == wire.Checked(batch)
+
+
+def test_rows_of_another_type_are_a_mistake_of_the_caller() -> None:
+    with pytest.raises(TypeError, match="the wire carries"):
+        wire.encode(BATCH._replace(trades=BATCH.quotes))

@@ -1,0 +1,281 @@
+"""Predictions made again from bronze: the same to the last bit, unless something was changed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.fixtures.market import START_US, batch, batches, random_ticks
+from tests.fixtures.receipts import CHALLENGER, LATENESS_US, MODEL, receipts_of, through_bronze
+from tickcast.features.bars import MAX_LATE_IDS, BarRing
+from tickcast.features.vector import FEATURE_NAMES
+from tickcast.market.wire import TickBatch
+from tickcast.serving.reproduce import LOOK_BACK_US, Evidence, ReceiptError, Verdict, is_same, judge
+
+S = 1_000_000
+Receipt = dict[str, Any]
+
+
+def verdicts(stream: list[TickBatch], receipts: list[Receipt] | None = None) -> list[Verdict]:
+    """What becomes of the receipts of `stream` when held against its own ticks."""
+    receipts = receipts_of(stream) if receipts is None else receipts
+    evidence = Evidence(*through_bronze(stream), receipts, [])
+    return [judge(receipt, evidence, MODEL, CHALLENGER) for receipt in receipts]
+
+
+def cut(seed: int, seconds: float, pieces: int = 200, **rates: float) -> list[TickBatch]:
+    """A random market in batches of random length."""
+    cuts = np.random.default_rng(seed).integers(0, int(seconds * 1e6), pieces) + START_US
+    return list(batches(*random_ticks(seed, seconds, **rates), cuts.tolist()))
+
+
+def sames(found: list[Verdict]) -> set[bool | None]:
+    for verdict in found:
+        assert verdict.same, (verdict.id, verdict.differences[:5], verdict.doubts)
+    return {verdict.same for verdict in found}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_prediction_is_had_again_to_the_last_bit(seed: int) -> None:
+    found = verdicts(cut(seed, 75))
+    assert len(found) >= 73 and sames(found) == {True}
+    assert not any(verdict.doubts for verdict in found)
+    names = {each.name for each in found[-1].compared}
+    assert {f"features.{name}" for name in FEATURE_NAMES} <= names
+    assert {"basis_price", "reason", "horizons.10.lower", "challenger.horizons.1.p_flat"} <= names
+    # Before there is enough history there is no vector, and there is none again.
+    assert found[0].compared[0].name == "features"
+
+
+def test_history_older_than_the_look_back_is_not_needed() -> None:
+    stream = cut(5, LOOK_BACK_US / S + 40, 600, trades_s=5, quotes_s=8)
+    receipts = receipts_of(stream)
+    assert receipts[-1]["history_from_us"] < receipts[-1]["timestamp"] * 1000 - LOOK_BACK_US
+    evidence = Evidence(*through_bronze(stream), receipts, [])
+    assert sames([judge(receipt, evidence, MODEL, CHALLENGER) for receipt in receipts[-20:]]) == {True}
+
+
+def test_late_trades_are_left_out_whoever_told_of_them() -> None:
+    trades, quotes = random_ticks(2, 40)
+    late = trades[600:603]
+    on_time = list(
+        batches(np.delete(trades, [600, 601, 602]), quotes, [START_US + k * 200_000 for k in range(200)])
+    )
+    # So late that the receipt of their second was written before they came.
+    moment_us = int(late["time_us"][-1]) + 1_500_000
+    after = next(n for n, piece in enumerate(on_time) if piece.watermark_us > moment_us)
+    by_the_other = batch(late, quotes[:0], on_time[after - 1].watermark_us, connection="b")
+    stream = [*on_time[:after], by_the_other, *on_time[after:]]
+    receipts = receipts_of(stream)
+    (told,) = (receipt for receipt in receipts if receipt["late_ids"])
+    assert told["late_ids"] == late["first_id"].tolist()
+    assert sames(verdicts(stream, receipts)) == {True}
+    # Without what the later receipt tells, the earlier ones could not be had again.
+    told["late_ids"] = []
+    assert {verdict.same for verdict in verdicts(stream, receipts)} == {True, False}
+
+
+def test_late_quotes_are_left_out() -> None:
+    """Quotes stall for more than a second while trades flow, and then come all at once."""
+    trades, quotes = random_ticks(2, 40)
+    cuts = [START_US + k * 200_000 for k in range(200)]
+    stalled = (quotes["time_us"] >= START_US + 20 * S) & (quotes["time_us"] < START_US + 21_400_000)
+    meanwhile = batches(trades, quotes[~stalled], cuts)
+    stream = []
+    for piece in meanwhile:
+        if len(stream) and stream[-1].watermark_us < START_US + 21_400_000 <= piece.watermark_us:
+            stream.append(batch(trades[:0], quotes[stalled], START_US + 21_400_000))
+        stream.append(piece)
+    receipts = receipts_of(stream)
+    late = [id_ for receipt in receipts for id_ in receipt["late_update_ids"]]
+    assert 0 < len(late) < MAX_LATE_IDS
+    found = verdicts(stream, receipts)
+    assert sames(found) == {True}
+
+
+def test_two_connections_deliver_the_same() -> None:
+    trades, quotes = random_ticks(3, 40)
+    one = list(batches(trades, quotes, [START_US + k * 100_000 for k in range(400)]))
+    other = list(batches(trades, quotes, [START_US + k * 130_000 + 30_000 for k in range(300)], "b"))
+    stream = sorted([*one, *other], key=lambda piece: piece.watermark_us)
+    assert sames(verdicts(stream)) == {True}
+
+
+def test_a_silence_of_more_than_a_minute_begins_anew() -> None:
+    before, after = random_ticks(4, 20), random_ticks(5, 30)
+    for rows, ids in zip(after, ("first_id", "update_id"), strict=True):
+        rows["time_us"] += 90 * S
+        rows[ids] += 10**6
+    after[0]["last_id"] += 10**6
+    stream = [*batches(*before, [START_US + 10 * S]), *batches(*after, [START_US + 100 * S])]
+    receipts = receipts_of(stream)
+    assert len({receipt["history_from_us"] for receipt in receipts}) == 2
+    assert sames(verdicts(stream, receipts)) == {True}
+
+
+def test_after_a_lost_state_a_difference_is_no_alarm_until_its_first_bars_are_out_of_sight() -> None:
+    stream = cut(6, 150, 700)
+    half = len(stream) // 2
+    # What came before the loss is of the first state alone; some of it lies in the second one's first bars.
+    receipts = receipts_of(stream[:half]) + receipts_of(stream[half:], BarRing(LATENESS_US), half)
+    begun_ms = receipts[-1]["history_from_us"] / 1000
+    found = {
+        receipt["timestamp"] - begun_ms: verdict
+        for receipt, verdict in zip(receipts, verdicts(stream, receipts), strict=True)
+    }
+    assert {verdict.same for after_ms, verdict in found.items() if not 0 < after_ms <= 61_000} == {True}
+    young = [verdict for after_ms, verdict in found.items() if 0 < after_ms <= 61_000]
+    assert {verdict.same for verdict in young} <= {True, None}
+    assert all("begun anew" in verdict.doubts[0] for verdict in young)
+    assert any(verdict.same is None for verdict in young)
+
+
+def test_quotes_that_came_out_of_order_were_folded_or_not() -> None:
+    """One connection lost quotes that the other delivers when newer ones are known: in time, or not."""
+    trades, quotes = random_ticks(7, 40)
+    lost = np.arange(1200, 1203)
+    one = list(batches(trades, np.delete(quotes, lost), [START_US + k * 50_000 for k in range(800)]))
+    for delay_us in (50_000, 2_500_000):
+        moment_us = int(quotes["time_us"][lost[-1]]) + delay_us
+        after = next(n for n, piece in enumerate(one) if piece.watermark_us >= moment_us)
+        straggling = batch(trades[:0], quotes[lost], one[after - 1].watermark_us, connection="b")
+        found = verdicts([*one[:after], straggling, *one[after:]])
+        assert sames(found) == {True}
+        assert any("out of order" in doubt for verdict in found for doubt in verdict.doubts)
+
+
+def dearer(trades: Any, quotes: Any) -> None:
+    trades["price"][-40] += 1
+
+
+def more_of_it(trades: Any, quotes: Any) -> None:
+    trades["qty"][-40] += 10**5
+
+
+def other_side(trades: Any, quotes: Any) -> None:
+    trades["side"][-40] *= -1
+
+
+def wider_book(trades: Any, quotes: Any) -> None:
+    quotes["ask_price"][-1] += 10**6
+
+
+def thinner_book(trades: Any, quotes: Any) -> None:
+    quotes["bid_qty"][-60] += 10**6
+
+
+def a_bar_later(trades: Any, quotes: Any) -> None:
+    quotes["time_us"][-60] += 100_000
+
+
+CHANGES = (dearer, more_of_it, other_side, wider_book, thinner_book, a_bar_later)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_tick_is_found(change: Callable[[Any, Any], None]) -> None:
+    stream = cut(8, 40)
+    receipts = receipts_of(stream)
+    trades, quotes = through_bronze(stream)
+    newest = receipts[-1]
+    upto = [rows[rows["time_us"] < newest["timestamp"] * 1000].copy() for rows in (trades, quotes)]
+    assert judge(newest, Evidence(*upto, receipts, []), MODEL, CHALLENGER).same is True
+    change(*upto)
+    verdict = judge(newest, Evidence(*upto, receipts, []), MODEL, CHALLENGER)
+    assert verdict.same is False and not verdict.doubts
+    assert any(each.name.startswith("features.") for each in verdict.differences)
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_a_missing_tick_is_found(kind: int) -> None:
+    stream = cut(9, 40)
+    receipts = receipts_of(stream)
+    ticks = list(through_bronze(stream))
+    ticks[kind] = np.delete(ticks[kind], len(ticks[kind]) - 150)
+    verdict = judge(receipts[-1], Evidence(ticks[0], ticks[1], receipts, []), MODEL, CHALLENGER)
+    assert verdict.same is False
+
+
+def test_a_changed_answer_is_found_by_its_name() -> None:
+    stream = cut(10, 40)
+    receipts = receipts_of(stream)
+    answer = receipts[-1]["horizons"]["5"]
+    answer["upper"] = math.nextafter(answer["upper"], math.inf)
+    receipts[-1]["challenger"]["horizons"]["1"]["expected_move_bp"] += 1e-9
+    (*others, verdict) = verdicts(stream, receipts)
+    assert sames(others) == {True}
+    assert [each.name for each in verdict.differences] == [
+        "horizons.5.upper",
+        "challenger.horizons.1.expected_move_bp",
+    ]
+
+
+def test_another_model_under_the_same_name_is_found() -> None:
+    stream = cut(11, 40)
+    receipts = receipts_of(stream)
+    evidence = Evidence(*through_bronze(stream), receipts, [])
+    verdict = judge(receipts[-1], evidence, CHALLENGER, CHALLENGER)
+    assert verdict.same is False
+    assert all(not each.name.startswith("features") for each in verdict.differences)
+
+
+def test_without_the_model_the_features_are_proven_and_the_rest_is_not() -> None:
+    stream = cut(12, 40)
+    receipts = receipts_of(stream)
+    verdict = judge(receipts[-1], Evidence(*through_bronze(stream), receipts, []), None, None)
+    assert verdict.same is None and not verdict.differences
+    assert "what model m1 said" in verdict.unproven[0]
+    assert len(verdict.compared) >= len(FEATURE_NAMES)
+
+
+def test_fallbacks_are_had_again_with_their_reason() -> None:
+    trades, quotes = random_ticks(13, 30)
+    stream = [batch(trades, quotes[:0])]
+    found = verdicts(stream)
+    assert sames(found) == {True}
+    no_model = cut(13, 30)
+    receipts = receipts_of(no_model, model=None)
+    assert receipts[-1]["reason"] == "no_model"
+    evidence = Evidence(*through_bronze(no_model), receipts, [])
+    assert judge(receipts[-1], evidence, None, None).same is True
+
+
+def test_trades_that_never_reached_the_hot_path_excuse_a_difference() -> None:
+    trades, quotes = random_ticks(14, 40)
+    cuts = [START_US + k * 200_000 for k in range(200)]
+    seen = list(batches(np.delete(trades, [900]), quotes, cuts))
+    receipts = receipts_of(seen)
+    whole = through_bronze(batches(trades, quotes, cuts))
+    missing_id = int(trades["first_id"][900])
+    unknown = judge(receipts[-1], Evidence(*whole, receipts, []), MODEL, CHALLENGER)
+    known = judge(receipts[-1], Evidence(*whole, receipts, [(missing_id, missing_id)]), MODEL, CHALLENGER)
+    assert (unknown.same, known.same) == (False, None)
+    assert "1 trades that never reached the hot path" in known.doubts[0]
+
+
+def test_a_full_list_of_late_ids_is_a_doubt() -> None:
+    stream = cut(15, 40)
+    receipts = receipts_of(stream)
+    receipts[-2]["late_ids"] = list(range(MAX_LATE_IDS))
+    (*_, verdict) = verdicts(stream, receipts)
+    assert verdict.same is True and "more ticks came late" in verdict.doubts[0]
+
+
+def test_receipts_of_other_versions_are_named() -> None:
+    stream = cut(16, 20)
+    receipts = receipts_of(stream)
+    evidence = Evidence(*through_bronze(stream), receipts, [])
+    with pytest.raises(ReceiptError, match="of features 0123, this code computes"):
+        judge(receipts[-1] | {"feature_hash": "0123"}, evidence, MODEL, CHALLENGER)
+    del receipts[-1]["late_update_ids"]
+    with pytest.raises(ReceiptError, match="says nothing of late_update_ids"):
+        judge(receipts[-1], evidence, MODEL, CHALLENGER)
+
+
+def test_floats_are_compared_by_their_bytes() -> None:
+    assert is_same(0.1 + 0.2, 0.1 + 0.2) and not is_same(0.1 + 0.2, 0.3)
+    assert not is_same(0.0, -0.0) and not is_same(None, 0.0)
+    assert is_same(None, None) and is_same(["a"], ["a"]) and not is_same("no_model", "no_quotes")

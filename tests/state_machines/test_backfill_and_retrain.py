@@ -1,0 +1,417 @@
+"""The state machine by Step Functions' rules: what is retried, waited for, given up, gone on with.
+
+Its functions are stand-ins here; with the real ones it runs in tests/integration.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.fixtures.asl import Execution, Executions, Function, execute
+from tests.infra.synthesis import ROOT
+from tickcast.market.fetch_plan import MAX_WINDOWS
+
+FILE = ROOT / "state_machines" / "backfill_and_retrain.asl.json"
+HISTORY = ("PlanBackfill", "FetchHistory", "LoadHistory", "MarkRepaired")
+FUNCTIONS = (*HISTORY, "TrainModel", "EvaluateModel", "PromoteModel")
+VERDICT = {
+    "model_id": "m",
+    "champion": "m0",
+    "promote": "m",
+    "shadow": None,
+    "provisional": False,
+    "reasons": ["beats_champion", "beats_baselines"],
+    "sentence": "It is better.",
+}
+MOVED = {"status": "promoted", "in_force": "m", "challenger": None, "previous": "m0"}
+DONE = {"status": "done", "retry_after_s": 0, "resume": None, "trades": 2, "rows": 1, "withheld_trades": 0}
+FETCHED = DONE | {"keys": [{"key": "k", "etag": "e", "rows": 1}], "used_weight": 4}
+LOADED = {
+    "complete": True,
+    "objects": 1,
+    "added": 1,
+    "bars": 1,
+    "feature_rows": 1,
+    "skipped": 0,
+    "quarantined": [],
+}
+
+
+def named(name: str) -> Exception:
+    """An exception of a class called `name`, of which Lambda reports no more."""
+    return type(name, (Exception,), {})(f"{name} says why")
+
+
+def window(symbol: str, day: int) -> dict[str, Any]:
+    ends = {"from_us": day * 86_400_000_000, "to_us": (day + 1) * 86_400_000_000}
+    return ends | {"symbol": symbol, "reason": "asked", "first_id": None, "last_id": None}
+
+
+def planned(days: dict[str, int], **more: Any) -> dict[str, Any]:
+    """What the planner answers for so many days of each symbol."""
+    markets = [{"symbol": s, "windows": [window(s, day) for day in range(n)]} for s, n in days.items()]
+    answer = {
+        "symbols": list(days),
+        "dry": False,
+        "train": None,
+        "markets": markets,
+        "windows": sum(days.values()),
+        "more": False,
+        "next": {"name": "more-1", "input": {}},
+        "totals": {},
+    }
+    return answer | more
+
+
+class Machine:
+    """The state machine with functions that a test replaces, one `answer` for a call."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+        names = {name: f"arn:aws:lambda:us-east-1:123456789012:function:{name}" for name in FUNCTIONS}
+        self.definition = FILE.read_text("utf-8")
+        for name, value in names.items():
+            self.definition = self.definition.replace(f"${{{name}}}", value)
+        self._names = {arn: name for name, arn in names.items()}
+        self.functions: dict[str, Function] = {
+            "PlanBackfill": lambda event: planned({"BTCUSDT": 1}),
+            "FetchHistory": lambda event: FETCHED,
+            "LoadHistory": lambda event: LOADED,
+            "MarkRepaired": lambda event: {"repaired_trades": 2, "withheld_trades": 0, "missing_trades": 0},
+            "TrainModel": lambda event: {
+                "model_id": "m",
+                "rows": 9,
+                "promoted": False,
+                "why": None,
+                "card": {},
+            },
+            "EvaluateModel": lambda event: VERDICT | {"figures": {}},
+            "PromoteModel": lambda event: MOVED,
+        }
+
+    def answer(self, function: str, *answers: Any) -> None:
+        """The answers of its calls, the last one for all further ones; exceptions are raised."""
+        left = list(answers)
+
+        def call(event: dict[str, Any]) -> Any:
+            found = left.pop(0) if len(left) > 1 else left[0]
+            if isinstance(found, Exception):
+                raise found
+            return found
+
+        self.functions[function] = call
+
+    def run(self, request: Any = None) -> Executions:
+        functions = {arn: self.functions[name] for arn, name in self._names.items()}
+        executions = execute(self.definition, functions, request or {"days": 1}, self._monkeypatch)
+        executions.calls = [(self._names[arn], payload) for arn, payload in executions.calls]
+        return executions
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    yield Machine(monkeypatch)
+
+
+def only(executions: Executions) -> Execution:
+    (execution,) = executions.all
+    return execution
+
+
+def calls(executions: Executions) -> list[str]:
+    return [name for name, _ in executions.calls]
+
+
+def test_a_window_is_planned_fetched_and_loaded(machine: Machine) -> None:
+    ran = machine.run({"symbols": ["BTCUSDT"], "days": 1})
+    assert only(ran).status == "SUCCEEDED"
+    assert calls(ran) == ["PlanBackfill", "FetchHistory", "LoadHistory"]
+    (plan,), (fetch,), (load,) = (ran.payloads(name) for name in FUNCTIONS[:3])
+    assert plan["request"] == {"symbols": ["BTCUSDT"], "days": 1}
+    assert plan["execution_id"].startswith("arn:aws:states:")
+    assert fetch == {"window": window("BTCUSDT", 0), "resume": None}
+    assert load == {"window": window("BTCUSDT", 0)}
+    (market,) = only(ran).output["markets"]
+    assert [w["status"] for w in market["windows"]] == ["done"]
+
+
+def test_a_market_s_windows_come_one_after_another(machine: Machine) -> None:
+    machine.answer("PlanBackfill", planned({"BTCUSDT": 4, "ETHUSDT": 3}))
+    ran = machine.run()
+    for symbol, days in (("BTCUSDT", 4), ("ETHUSDT", 3)):
+        mine = [
+            (name, p["window"]["from_us"]) for name, p in ran.calls[1:] if p["window"]["symbol"] == symbol
+        ]
+        starts = [window(symbol, day)["from_us"] for day in range(days)]
+        assert mine == [(name, at) for at in starts for name in ("FetchHistory", "LoadHistory")]
+
+
+def test_it_waits_as_long_as_the_exchange_says(machine: Machine) -> None:
+    limited = DONE | {
+        "status": "rate_limited",
+        "retry_after_s": 37,
+        "resume": {"next_id": 5},
+        "keys": [],
+        "used_weight": 0,
+    }
+    machine.answer("FetchHistory", limited, limited | {"retry_after_s": 120}, FETCHED)
+    ran = machine.run()
+    assert only(ran).status == "SUCCEEDED"
+    assert ran.waited_s == [37, 120]
+    assert [p["resume"] for p in ran.payloads("FetchHistory")] == [None, {"next_id": 5}, {"next_id": 5}]
+
+
+def test_a_function_out_of_time_is_called_again(machine: Machine) -> None:
+    machine.answer("FetchHistory", FETCHED | {"status": "continue", "resume": {"at": 1}}, FETCHED)
+    machine.answer("LoadHistory", LOADED | {"complete": False}, LOADED)
+    ran = machine.run()
+    assert only(ran).status == "SUCCEEDED"
+    assert [p["resume"] for p in ran.payloads("FetchHistory")] == [None, {"at": 1}]
+    assert len(ran.payloads("LoadHistory")) == 2
+    assert ran.backed_off_s == []
+
+
+@pytest.mark.parametrize("error", ["RegionRefused", "Forbidden"])
+def test_what_the_exchange_refuses_ends_it_at_once(machine: Machine, error: str) -> None:
+    machine.answer("PlanBackfill", planned({"BTCUSDT": 3}))
+    machine.answer("FetchHistory", named(error))
+    ran = machine.run()
+    assert (only(ran).status, only(ran).error) == ("FAILED", error)
+    assert f"{error} says why" in (only(ran).cause or "")
+    assert calls(ran) == ["PlanBackfill", "FetchHistory"]
+
+
+@pytest.mark.parametrize(
+    ("function", "error", "retries"),
+    [
+        ("FetchHistory", "ExchangeUnavailable", 6),
+        ("FetchHistory", "HistoryIncomplete", 6),
+        ("FetchHistory", "Sandbox.Timedout", 3),
+        ("FetchHistory", "RequestRefused", 0),
+        ("FetchHistory", "TickError", 0),
+        ("FetchHistory", "HistoryNotKept", 0),
+        ("FetchHistory", "MarketHalted", 0),
+        ("LoadHistory", "OperationalError", 6),
+        ("LoadHistory", "RequestError", 0),
+        ("LoadHistory", "MemoryError", 3),
+    ],
+)
+def test_a_window_that_fails_to_the_end_stops_no_other(
+    machine: Machine, function: str, error: str, retries: int
+) -> None:
+    machine.answer("PlanBackfill", planned({"BTCUSDT": 2}))
+    good = machine.functions[function]
+
+    def fails_on_the_first_day(event: dict[str, Any]) -> Any:
+        if event["window"]["from_us"] == 0:
+            raise named(error)
+        return good(event)
+
+    machine.functions[function] = fails_on_the_first_day
+    ran = machine.run()
+    assert (only(ran).status, only(ran).error) == ("FAILED", "BackfillIncomplete")
+    assert len(ran.backed_off_s) == retries
+    days = [p["window"]["from_us"] // 86_400_000_000 for p in ran.payloads(function)]
+    assert days == [0] * (1 + retries) + [1]
+    assert calls(ran)[-1] == "LoadHistory"
+
+
+def test_retries_wait_longer_each_time_but_not_for_ever(machine: Machine) -> None:
+    no_jitter = machine.definition.replace(', "JitterStrategy": "FULL"', "")
+    assert no_jitter != machine.definition
+    machine.definition = no_jitter
+    machine.answer("FetchHistory", *[named("ExchangeUnavailable")] * 6, FETCHED)
+    ran = machine.run()
+    assert only(ran).status == "SUCCEEDED"
+    assert ran.backed_off_s == [15, 30, 60, 120, 240, 300]
+
+
+def test_a_wrong_request_ends_it_with_what_is_wrong(machine: Machine) -> None:
+    machine.answer("PlanBackfill", named("RequestError"))
+    ran = machine.run()
+    assert (only(ran).error, len(ran.calls)) == ("RequestError", 1)
+
+
+def test_an_empty_window_is_not_loaded(machine: Machine) -> None:
+    machine.answer("FetchHistory", FETCHED | {"rows": 0, "trades": 0, "keys": []})
+    ran = machine.run()
+    assert (only(ran).status, calls(ran)) == ("SUCCEEDED", ["PlanBackfill", "FetchHistory"])
+
+
+def test_a_gap_that_the_exchange_withholds_is_marked(machine: Machine) -> None:
+    gap = window("BTCUSDT", 0) | {"reason": "gap", "first_id": 11, "last_id": 12}
+    machine.answer("PlanBackfill", planned({}, markets=[{"symbol": "BTCUSDT", "windows": [gap]}], windows=1))
+    machine.answer("FetchHistory", FETCHED | {"rows": 0, "trades": 0, "withheld_trades": 2, "keys": []})
+    ran = machine.run()
+    assert only(ran).status == "SUCCEEDED"
+    assert ran.payloads("MarkRepaired") == [{"window": gap}]
+
+
+def test_a_dry_run_plans_only(machine: Machine) -> None:
+    machine.answer("PlanBackfill", planned({"BTCUSDT": 2}, dry=True))
+    ran = machine.run()
+    assert (only(ran).status, calls(ran)) == ("SUCCEEDED", ["PlanBackfill"])
+    assert only(ran).output["plan"]["windows"] == 2
+
+
+def test_a_gap_is_marked_once_its_window_is_loaded(machine: Machine) -> None:
+    gap = window("BTCUSDT", 0) | {"reason": "gap", "first_id": 11, "last_id": 12}
+    market = {"symbol": "BTCUSDT", "windows": [gap, window("BTCUSDT", 1)]}
+    machine.answer("PlanBackfill", planned({}, markets=[market], windows=2))
+    machine.answer("MarkRepaired", named("AdminShutdown"), machine.functions["MarkRepaired"]({}))
+    ran = machine.run()
+    assert only(ran).status == "SUCCEEDED"
+    fetch_and_load = ["FetchHistory", "LoadHistory"]
+    assert calls(ran)[1:] == [*fetch_and_load, "MarkRepaired", "MarkRepaired", *fetch_and_load]
+    assert ran.payloads("MarkRepaired") == [{"window": gap}] * 2
+
+
+def test_training_follows_when_it_is_asked_for(machine: Machine) -> None:
+    request = {"symbols": ["BTCUSDT"], "days": 7}
+    machine.answer("PlanBackfill", planned({"BTCUSDT": 1}, train=request))
+    ran = machine.run()
+    assert ran.payloads("TrainModel") == [request]
+    assert only(ran).output["trained"] == {"model_id": "m", "rows": 9, "promoted": False, "why": None}
+
+
+def test_what_was_trained_is_judged_and_the_verdict_carried_out(machine: Machine) -> None:
+    machine.answer("PlanBackfill", planned({}, train={}))
+    ran = machine.run()
+    assert ran.calls[1:] == [
+        ("TrainModel", {}),
+        ("EvaluateModel", {"model_id": "m"}),
+        ("PromoteModel", VERDICT),
+    ]
+    assert (only(ran).status, only(ran).output["promotion"]) == ("SUCCEEDED", MOVED)
+    assert only(ran).output["verdict"]["reasons"] == VERDICT["reasons"]
+
+
+def test_a_challenger_that_has_not_earned_it_is_no_failure(machine: Machine) -> None:
+    machine.answer("PlanBackfill", planned({}, train={}))
+    refused = VERDICT | {"promote": None, "shadow": "m", "reasons": ["not_above_champion"]}
+    machine.answer("EvaluateModel", refused)
+    machine.answer("PromoteModel", MOVED | {"status": "kept", "in_force": "m0", "challenger": "m"})
+    ran = machine.run()
+    assert (only(ran).status, ran.payloads("PromoteModel")) == ("SUCCEEDED", [refused])
+    assert only(ran).output["promotion"]["status"] == "kept"
+
+
+def test_a_verdict_that_was_overtaken_is_made_again(machine: Machine) -> None:
+    machine.answer("PlanBackfill", planned({}, train={}))
+    machine.answer("EvaluateModel", VERDICT, VERDICT | {"champion": "m1"})
+    machine.answer("PromoteModel", MOVED | {"status": "outdated", "in_force": "m1"}, MOVED)
+    ran = machine.run()
+    assert [p["champion"] for p in ran.payloads("PromoteModel")] == ["m0", "m1"]
+    assert only(ran).status == "SUCCEEDED"
+
+
+def test_a_race_for_the_pointer_is_run_again(machine: Machine) -> None:
+    machine.answer("PlanBackfill", planned({}, train={}))
+    machine.answer("PromoteModel", named("PointerRace"), MOVED)
+    ran = machine.run()
+    assert (only(ran).status, len(ran.payloads("PromoteModel"))) == ("SUCCEEDED", 2)
+    assert len(ran.payloads("EvaluateModel")) == 1
+
+
+def test_a_first_model_of_bronze_is_in_force_already(machine: Machine) -> None:
+    request = {"prefixes": ["bronze/source=sbe/"], "reason": "test"}
+    machine.answer("PlanBackfill", planned({}, train=request))
+    machine.answer("TrainModel", {"model_id": "m", "rows": 9, "promoted": True, "why": None})
+    ran = machine.run()
+    assert ran.calls[-1] == ("TrainModel", request)
+    assert only(ran).status == "SUCCEEDED"
+
+
+def test_too_little_to_train_on_fails_no_backfill(machine: Machine) -> None:
+    machine.answer("PlanBackfill", planned({"BTCUSDT": 1}, train={"days": 7}))
+    machine.answer("TrainModel", {"model_id": None, "rows": 0, "promoted": False, "why": "60 usable rows"})
+    ran = machine.run()
+    assert (only(ran).status, len(ran.payloads("TrainModel"))) == ("SUCCEEDED", 1)
+    assert only(ran).output["trained"]["why"] == "60 usable rows"
+    assert "EvaluateModel" not in calls(ran)
+    assert not ran.payloads("EvaluateModel")
+
+
+def test_what_is_left_over_is_an_execution_of_its_own(machine: Machine) -> None:
+    following = {"name": "more-0123", "input": {"spans": [window("BTCUSDT", 9)]}}
+    train = {"prefixes": []}
+    machine.answer(
+        "PlanBackfill",
+        planned({"BTCUSDT": 1}, more=True, next=following, train=train),
+        planned({"BTCUSDT": 1}, train=train),
+    )
+    ran = machine.run()
+    assert [e.status for e in ran.all] == ["SUCCEEDED", "SUCCEEDED"]
+    assert (ran.all[1].name, ran.all[1].input) == (following["name"], following["input"])
+    assert calls(ran).count("TrainModel") == 1  # behind the last window of all
+
+
+def test_the_rest_is_gone_on_with_though_a_window_failed(machine: Machine) -> None:
+    machine.answer("PlanBackfill", planned({"BTCUSDT": 1}, more=True), planned({}))
+    machine.answer("FetchHistory", named("RequestRefused"))
+    ran = machine.run()
+    assert [e.error for e in ran.all] == ["BackfillIncomplete", None]
+
+
+@pytest.mark.parametrize("days", [1, 2], ids=["with the same input", "with another"])
+def test_a_start_that_was_made_already_is_not_a_failure(machine: Machine, days: int) -> None:
+    """As after an answer that was lost: the name is taken."""
+    nexts = [{"name": "more-1", "input": {"days": 1}}, {"name": "more-1", "input": {"days": days}}]
+    machine.answer("PlanBackfill", *[planned({}, more=True, next=following) for following in nexts])
+    ran = machine.run({"days": 3})
+    assert [(e.status, e.input) for e in ran.all] == [("SUCCEEDED", {"days": 3}), ("SUCCEEDED", {"days": 1})]
+
+
+def test_a_full_execution_keeps_within_the_limits_of_step_functions(machine: Machine) -> None:
+    machine.answer("PlanBackfill", planned({"BTCUSDT": 20, "ETHUSDT": 20}))
+    name = f"date=2024-08-01/hour=00/aggtrades-{'9' * 16}-{'9' * 16}.avro"
+    key = {"key": f"bronze/source=rest/symbol=BTCUSDT/{name}", "etag": "0" * 32, "rows": 10**6}
+    machine.answer("FetchHistory", FETCHED | {"keys": [key] * 24})
+    ran = machine.run()
+    assert only(ran).status == "SUCCEEDED"
+    share = 40 / MAX_WINDOWS  # of what an execution may have; a window may be called again several times
+    assert len(json.dumps(only(ran).output)) < 256 * 1024 / 2 * share
+    assert only(ran).events < 25_000 / 4 * share
+
+
+def states_of(definition: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, state in definition["States"].items():
+        yield name, state
+        if "ItemProcessor" in state:
+            yield from states_of(state["ItemProcessor"])
+
+
+def test_every_task_has_a_time_limit_and_retries() -> None:
+    definition = json.loads(FILE.read_text("utf-8"))
+    tasks = {name: state for name, state in states_of(definition) if state["Type"] == "Task"}
+    assert tasks
+    for name, task in tasks.items():
+        assert task["Retry"][-1]["ErrorEquals"] == ["States.ALL"], name
+        assert "TimeoutSeconds" in task or task["Resource"].endswith("startExecution"), name
+
+
+def test_the_names_it_knows_are_those_of_the_functions() -> None:
+    """An error renamed in the code would silently lose its retrier."""
+    from tickcast.adapters.lake import bronze
+    from tickcast.adapters.registry import model_registry
+    from tickcast.adapters.rest import binance
+    from tickcast.functions import evaluate_model, fetch_history, plan_backfill, promote_model, train_model
+    from tickcast.market import ticks
+    from tickcast.model import training
+
+    known: set[str] = {"States.ALL", "StepFunctions.ExecutionAlreadyExistsException"}
+    modules = (binance, bronze, fetch_history, plan_backfill, train_model, ticks, training)
+    for module in (*modules, evaluate_model, model_registry, promote_model):
+        known |= {
+            name for name, it in vars(module).items() if isinstance(it, type) and issubclass(it, Exception)
+        }
+    known |= {name for name, it in vars(psycopg).items() if isinstance(it, type)}
+    known |= {name for name, it in vars(psycopg.errors).items() if isinstance(it, type)}
+    for name, state in states_of(json.loads(FILE.read_text("utf-8"))):
+        for rule in (*state.get("Retry", ()), *state.get("Catch", ())):
+            assert set(rule["ErrorEquals"]) <= known, name
