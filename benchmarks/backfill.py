@@ -33,7 +33,7 @@ def measure(console: Console) -> Backfilled:
     """Raises `PartFailed` or `FunctionFailed` when the system does not start."""
     state, is_ok = throw_away("bench-history"), False
     asked_from = datetime.now(UTC) - timedelta(hours=HOURS)
-    asked = backfill.Asked(symbols=(SYMBOL,), from_=asked_from.isoformat(timespec="seconds"))
+    asked = backfill.BackfillRequest(symbols=(SYMBOL,), from_=asked_from.isoformat(timespec="seconds"))
     options = Options("sim", (SYMBOL,), history_s=asked.history_s(datetime.now(UTC)))
     try:
         with System(options, state, Progress(console)) as system:

@@ -22,7 +22,7 @@ from benchmarks.sample import START_US, SYMBOL, mixed_frames, quote_events
 from benchmarks.side_by_side import Effort, Work, side_by_side
 from tickcast import sbe
 from tickcast.adapters.kinesis.records import records_in
-from tickcast.adapters.kinesis.schema_registry import SchemaBook
+from tickcast.adapters.kinesis.schema_registry import SchemaRegistry
 from tickcast.adapters.lake.bronze import MARKET_DATA, market_data
 from tickcast.features.bars import BarRing
 from tickcast.market import wire
@@ -44,7 +44,7 @@ def measure(effort: Effort) -> list[Comparison]:
     small = [packed(_batches(some, TICKS_PER_SMALL_RECORD)) for some in _cut(frames, TICKS_PER_EVENT)]
     singles = [_single_records(some) for some in _cut(frames, TICKS_PER_EVENT)]
     warm = _warm_ring()
-    schemas = SchemaBook(None, "")  # asked for nothing: the schema is this code's
+    schemas = SchemaRegistry(None, "")  # asked for nothing: the schema is this code's
 
     def fold(events: list[dict[str, Any]]) -> BarRing:
         ring = copy.deepcopy(warm)

@@ -32,7 +32,7 @@ from benchmarks.comparison import Comparison
 from benchmarks.sample import SYMBOL
 from benchmarks.side_by_side import QUICK, Effort
 from local.system import database, servers
-from local.system.processes import Parts
+from local.system.processes import Processes
 from tickcast.adapters.lake import bronze
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.postgres.history_store import HistoryStore, OpenStore
@@ -262,7 +262,7 @@ def _ticks(trade_count: int, quote_count: int, hour_us: int) -> tuple[Trades, Qu
 def _postgres(folder: Path) -> Iterator[int]:
     """The port of a server with the project's schema."""
     folder.chmod(0o755)
-    parts = Parts(folder, folder, _environment())
+    parts = Processes(folder, folder, _environment())
     try:
         (port,) = servers.free_ports(1)
         part = servers.start_postgres(parts, port, folder / "postgres")

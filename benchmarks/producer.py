@@ -31,7 +31,7 @@ from botocore.config import Config
 from benchmarks.comparison import Comparison, comparison
 from benchmarks.sample import START_US, SYMBOL, mixed_frames
 from benchmarks.side_by_side import Effort, Work, side_by_side
-from ingest_ecs.feed_buffer import Lane
+from ingest_ecs.feed_buffer import FeedBuffer
 from ingest_ecs.producer import Producer
 from tickcast.adapters.lake.bronze import MARKET_DATA, market_data
 from tickcast.market import wire
@@ -79,15 +79,15 @@ def _answer_body(count: int) -> bytes:
 
 
 @contextmanager
-def our_producer(kinesis: StubKinesis) -> Iterator[tuple[Lane, Any]]:
+def our_producer(kinesis: StubKinesis) -> Iterator[tuple[FeedBuffer, Any]]:
     """A lane to put frames on, and a function that lets the real producer do the work of one linger."""
     producer = Producer(kinesis.client, STREAM, (SYMBOL,), "sbe", 0.0, Logger(service="bench", level="ERROR"))
-    lane = Lane(1, "bench-1", "sbe")
-    producer.open_lane(lane)
+    buffer = FeedBuffer(1, "bench-1", "sbe")
+    producer.open_lane(buffer)
     producer.drain()  # `run` then returns as soon as all that was taken is put
     with asyncio.Runner() as runner:
         loop = runner.get_loop()
-        yield lane, lambda: loop.run_until_complete(producer.run())
+        yield buffer, lambda: loop.run_until_complete(producer.run())
 
 
 def json_records(ticks: list[Tick]) -> list[Record]:
@@ -124,11 +124,11 @@ def measure(effort: Effort) -> tuple[list[Comparison], float]:
         for start in range(0, len(records), MOST_RECORDS):
             kinesis.client.put_records(StreamName=STREAM, Records=records[start : start + MOST_RECORDS])
 
-    with our_producer(kinesis) as (lane, linger):
+    with our_producer(kinesis) as (buffer, linger):
 
         def ours(some: list[bytes]) -> None:
             for frame in some:
-                lane.take(frame, START_US)
+                buffer.take(frame, START_US)
             linger()
 
         ours(frames)

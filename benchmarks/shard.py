@@ -22,7 +22,7 @@ from rich.console import Console
 from local.commands.options import Options
 from local.system import cloud, http_json, servers
 from local.system.cloud import FunctionFailed
-from local.system.processes import MARK, Part, PartFailed, Parts
+from local.system.processes import MARK, Process, Processes, ProcessFailed
 from local.system.progress import Progress
 from local.system.state_folder import BUILD, ROOT, throw_away
 from local.system.system import System
@@ -87,7 +87,7 @@ def measure(console: Console) -> Throughput:
             found = _climb(system, console)
         is_ok = True
         return found
-    except (PartFailed, FunctionFailed, TimeoutError) as error:
+    except (ProcessFailed, FunctionFailed, TimeoutError) as error:
         return Throughput(None, None, f"failed: {error}; logs are in {state.logs}", has_failed=True)
     finally:
         state.discard(keep_logs=not is_ok)
@@ -131,12 +131,12 @@ def _rung(system: System, speed: float, attempt: int) -> Rung:
 
 
 @contextmanager
-def _replay(system: System, speed: float, name: str) -> Iterator[tuple[str, Part]]:
+def _replay(system: System, speed: float, name: str) -> Iterator[tuple[str, Process]]:
     """An exchange that replays at `speed` to an ingest task of its own; the symbol's state begins anew."""
     state = system.state
     logs = state.logs / name
     logs.mkdir()
-    parts = Parts(state.path, logs, cloud.environment(system.cloud.endpoint_url, state))
+    parts = Processes(state.path, logs, cloud.environment(system.cloud.endpoint_url, state))
     try:
         exchange = servers.start_exchange(
             parts, symbols=(SYMBOL,), recordings=(RECORDING,), speed=speed, seed=0, epoch_us=0
@@ -150,7 +150,7 @@ def _replay(system: System, speed: float, name: str) -> Iterator[tuple[str, Part
         parts.stop_all()
 
 
-def _look(system: System, exchange_url: str, task: Part) -> Sight:
+def _look(system: System, exchange_url: str, task: Process) -> Sight:
     sent = http_json.get(f"{exchange_url}/local/sent").body["symbols"][SYMBOL]
     counts = http_json.get(f"{system.ingest[task]}/health").body["counts"]
     now_us = time.time_ns() // 1000

@@ -25,7 +25,7 @@ from benchmarks.comparison import Comparison, comparison
 from benchmarks.features import LATENESS_US, WARM_UP_S, market, second_of
 from benchmarks.side_by_side import Effort, Work, side_by_side
 from benchmarks.usual_features import UsualFeatures
-from tickcast.adapters.kinesis.schema_registry import SchemaBook
+from tickcast.adapters.kinesis.schema_registry import SchemaRegistry
 from tickcast.adapters.redis.hot_store import HotStore, now_ms
 from tickcast.adapters.registry.onnx_model import OnnxModel, export
 from tickcast.adapters.settings import Settings
@@ -34,7 +34,7 @@ from tickcast.features.vector import FEATURE_NAMES
 from tickcast.functions.predict_stream import PredictStream
 from tickcast.market import wire
 from tickcast.model.forecast import HORIZONS_S, Calibration
-from tickcast.model.training import Settings as TrainingSettings
+from tickcast.model.training import TrainingSettings as TrainingSettings
 from tickcast.model.training import initial_network
 from tickcast.serving.prediction import ServingModel
 
@@ -158,7 +158,7 @@ def _ours(client: redis.Redis, model: OnnxModel) -> PredictStream:
     )
     store = HotStore(client, LATENESS_US)
     models: Any = _OneModel(model)
-    return PredictStream(settings, store, models, SchemaBook(None, ""), None, now_ms)
+    return PredictStream(settings, store, models, SchemaRegistry(None, ""), None, now_ms)
 
 
 def _pieces(batch: wire.TickBatch) -> Iterator[wire.TickBatch]:

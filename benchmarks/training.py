@@ -20,11 +20,11 @@ from benchmarks.comparison import Comparison, comparison
 from benchmarks.side_by_side import Effort, Work, side_by_side
 from local.exchange.events import Quote, Tick, Trade
 from local.exchange.simulator import simulate
-from tickcast.features.bars import Bars, stretches
+from tickcast.features.bars import Bars, segments
 from tickcast.market.ticks import quotes_array, trades_array
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.model.network import SIGMA, Network
-from tickcast.model.training import Rows, Settings, Standard, epoch_by_epoch, rows_from_bars
+from tickcast.model.training import Rows, Scaler, TrainingSettings, epoch_by_epoch, rows_from_bars
 
 SECONDS = 420  # of the simulated market
 LEARNED_S = 240
@@ -57,7 +57,7 @@ def measure(effort: Effort) -> tuple[Comparison, Quality]:
     cut_us = START_US + LEARNED_S * 1_000_000
     learn = rows.chosen(rows.end_us < cut_us - max(HORIZONS_S) * 1_000_000)
     later = rows.chosen(rows.end_us >= cut_us)
-    settings = Settings(members=MEMBERS, epochs=EPOCHS)
+    settings = TrainingSettings(members=MEMBERS, epochs=EPOCHS)
     items = MEMBERS * EPOCHS * len(learn.end_us)
     times = side_by_side(
         {
@@ -68,7 +68,7 @@ def measure(effort: Effort) -> tuple[Comparison, Quality]:
     )
     compared = comparison(times, "train_vs_reference", "tickcast.model.training", "scikit-learn")
     ours = _skill(_ours(learn, settings).forward(later.features)[0], later)
-    standard = Standard.of(learn, settings.inputs)
+    standard = Scaler.of(learn, settings.inputs)
     predicted = np.mean(
         [each.predict(_inputs(later, standard)) for each in _reference(learn, settings)], axis=0
     )
@@ -76,17 +76,17 @@ def measure(effort: Effort) -> tuple[Comparison, Quality]:
     return compared, Quality(ours, reference)
 
 
-def _ours(rows: Rows, settings: Settings) -> Network:
+def _ours(rows: Rows, settings: TrainingSettings) -> Network:
     *_, network = epoch_by_epoch(rows, settings)
     return network
 
 
-def _reference(rows: Rows, settings: Settings) -> list[Any]:
+def _reference(rows: Rows, settings: TrainingSettings) -> list[Any]:
     """As many networks of the same width, trained for as many epochs."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPRegressor
 
-    standard = Standard.of(rows, settings.inputs)
+    standard = Scaler.of(rows, settings.inputs)
     inputs = _inputs(rows, standard)
     target = standard.samples(rows, settings.inputs).target
     networks = []
@@ -105,8 +105,8 @@ def _reference(rows: Rows, settings: Settings) -> list[Any]:
     return networks
 
 
-def _inputs(rows: Rows, standard: Standard) -> Floats:
-    odd, even, _ = standard.samples(rows, Settings().inputs)
+def _inputs(rows: Rows, standard: Scaler) -> Floats:
+    odd, even, _ = standard.samples(rows, TrainingSettings().inputs)
     return np.column_stack([odd, even])
 
 
@@ -126,5 +126,5 @@ def _simulated(seconds: int) -> Bars:
         if isinstance(t, Trade)
     )
     quotes = ((q.time_us, q.time_us, *q[2:]) for q in ticks if isinstance(q, Quote))
-    (bars,) = stretches(trades_array(trades), quotes_array(quotes))
+    (bars,) = segments(trades_array(trades), quotes_array(quotes))
     return bars

@@ -43,7 +43,7 @@ class RefusedTicks(NamedTuple):
     error: Exception
 
 
-class Lane:
+class FeedBuffer:
     """One connection. `name` tells connections, and tasks, apart downstream; `on_control` is given the
     messages among the frames that are about the connection. `newest` is what came by it, by symbol."""
 

@@ -30,7 +30,7 @@ import numpy as np
 from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ingest_ecs.feed_buffer import Lane, RefusedFrame, RefusedTicks
+from ingest_ecs.feed_buffer import FeedBuffer, RefusedFrame, RefusedTicks
 from tickcast.adapters.redaction import describe, redact
 from tickcast.market import wire
 from tickcast.market.plausibility import IdSeries, Row, quote_series, trade_series
@@ -140,7 +140,7 @@ class Producer:
         self._queues = {symbol: _Queue() for symbol in symbols}
         self._turns = deque(self._queues)  # whose record is first in the next call
         self._waiting_bytes = 0
-        self._lanes: list[Lane] = []
+        self._buffers: list[FeedBuffer] = []
         self._draining = asyncio.Event()
         self._is_waiting = asyncio.Event()  # for whoever puts: there is something to put
         self._is_packed = False  # all that will ever be
@@ -150,19 +150,19 @@ class Producer:
         self.last_error: str | None = None
         self.turned_s = time.monotonic()  # when the loop last came round: a stuck task shows by it
 
-    def open_lane(self, lane: Lane) -> None:
-        self._lanes.append(lane)
+    def open_lane(self, buffer: FeedBuffer) -> None:
+        self._buffers.append(buffer)
 
-    def close_lane(self, lane: Lane, why: str) -> None:
+    def close_lane(self, buffer: FeedBuffer, why: str) -> None:
         """`lane`'s connection ended; if no other delivers, what follows begins with a gap."""
-        for each in self._lanes:  # what another has taken counts as delivered
+        for each in self._buffers:  # what another has taken counts as delivered
             self._pack_lane(each)
-        lane.give_up_undecided()
-        self._take_refused(lane)
-        self._lanes.remove(lane)
+        buffer.give_up_undecided()
+        self._take_refused(buffer)
+        self._buffers.remove(buffer)
         for symbol in self._queues:
-            self._withdraw(symbol, lane)
-        if not any(other.delivers for other in self._lanes):
+            self._withdraw(symbol, buffer)
+        if not any(other.delivers for other in self._buffers):
             for queue in self._queues.values():
                 queue.lost_why = queue.lost_why or why
                 queue.suspect = queue.suspect or why
@@ -223,46 +223,48 @@ class Producer:
 
     def pack(self) -> None:
         """Turn what the lanes took into records; a quiet symbol gets a bare watermark now and then."""
-        for lane in self._lanes:
-            self._pack_lane(lane)
+        for buffer in self._buffers:
+            self._pack_lane(buffer)
         now_us = self._now_us()
         for symbol, queue in self._queues.items():
-            for lane in self._lanes:
-                watermark_us = lane.watermark_us(symbol, now_us)
+            for buffer in self._buffers:
+                watermark_us = buffer.watermark_us(symbol, now_us)
                 if watermark_us is None:
-                    self._withdraw(symbol, lane)
-                elif now_us / 1e6 - queue.claimed_s.get(lane.name, float("-inf")) >= WATERMARK_EVERY_S:
-                    self._enqueue(symbol, lane, _NO_TRADES, _NO_QUOTES, watermark_us)
+                    self._withdraw(symbol, buffer)
+                elif now_us / 1e6 - queue.claimed_s.get(buffer.name, float("-inf")) >= WATERMARK_EVERY_S:
+                    self._enqueue(symbol, buffer, _NO_TRADES, _NO_QUOTES, watermark_us)
 
-    def _withdraw(self, symbol: str, lane: Lane) -> None:
+    def _withdraw(self, symbol: str, buffer: FeedBuffer) -> None:
         """Take back what `lane` claimed of `symbol`: bars shall not wait for it."""
-        if self._queues[symbol].claimed_s.pop(lane.name, None) is not None:
-            self._enqueue(symbol, lane, _NO_TRADES, _NO_QUOTES, wire.WITHDRAWN)
+        if self._queues[symbol].claimed_s.pop(buffer.name, None) is not None:
+            self._enqueue(symbol, buffer, _NO_TRADES, _NO_QUOTES, wire.WITHDRAWN)
 
-    def _pack_lane(self, lane: Lane) -> None:
-        ticks = lane.drain()
-        self._take_refused(lane)
+    def _pack_lane(self, buffer: FeedBuffer) -> None:
+        ticks = buffer.drain()
+        self._take_refused(buffer)
         is_unread = bool(ticks.errors)
         for symbol in {*ticks.trades, *ticks.quotes}:
             trades = ticks.trades.get(symbol, _NO_TRADES)
             quotes = ticks.quotes.get(symbol, _NO_QUOTES)
             queue = self._queues.get(symbol)
             if queue is None and symbol == self._busy_symbol:
-                self._saw_data(lane.number, symbol, "trades" if len(trades) else "quotes")
+                self._saw_data(buffer.number, symbol, "trades" if len(trades) else "quotes")
                 continue
             if queue is None:
                 error = KeyError(f"symbol {symbol} was not subscribed")
-                self._refused_ticks(lane.name, RefusedTicks(symbol, trades, quotes, error))
+                self._refused_ticks(buffer.name, RefusedTicks(symbol, trades, quotes, error))
                 continue
             for kind, rows in (("trades", trades), ("quotes", quotes)):
                 if len(rows):
-                    self._saw_data(lane.number, symbol, kind)
-            trades = self._trades_in_series(lane, symbol, queue, trades, is_unread=is_unread)
-            quotes = np.concatenate(self._in_series(lane, symbol, queue.quote_series, quotes))
+                    self._saw_data(buffer.number, symbol, kind)
+            trades = self._trades_in_series(buffer, symbol, queue, trades, is_unread=is_unread)
+            quotes = np.concatenate(self._in_series(buffer, symbol, queue.quote_series, quotes))
             if len(trades) or len(quotes):
-                self._pack_ticks(lane, symbol, queue, trades, quotes)
+                self._pack_ticks(buffer, symbol, queue, trades, quotes)
 
-    def _pack_ticks(self, lane: Lane, symbol: str, queue: _Queue, trades: Trades, quotes: Quotes) -> None:
+    def _pack_ticks(
+        self, buffer: FeedBuffer, symbol: str, queue: _Queue, trades: Trades, quotes: Quotes
+    ) -> None:
         now_us = self._now_us()
         if len(quotes):
             newest = quotes[quotes["update_id"].argmax()]
@@ -272,13 +274,13 @@ class Producer:
         self._end_gap(queue, trades, quotes)
         self.counts.ticks_in += len(trades) + len(quotes)
         self.last_tick_us[symbol] = now_us
-        self._split(symbol, lane, trades, quotes, lane.watermark_us(symbol, now_us))
+        self._split(symbol, buffer, trades, quotes, buffer.watermark_us(symbol, now_us))
 
     def _trades_in_series(
-        self, lane: Lane, symbol: str, queue: _Queue, trades: Trades, *, is_unread: bool
+        self, buffer: FeedBuffer, symbol: str, queue: _Queue, trades: Trades, *, is_unread: bool
     ) -> Trades:
         """Those of `trades` whose ids can be, what is missing between them noted."""
-        runs = self._in_series(lane, symbol, queue.trade_series, trades)
+        runs = self._in_series(buffer, symbol, queue.trade_series, trades)
         for n, run in enumerate(runs):
             if n:
                 queue.add(Notice(RESTARTED, queue.newest_trade_us, int(run["time_us"][0])))
@@ -287,7 +289,7 @@ class Producer:
                 self._note_holes(queue, run, is_unread=is_unread)
         return np.concatenate(runs)
 
-    def _in_series(self, lane: Lane, symbol: str, series: IdSeries, rows: Any) -> list[Any]:
+    def _in_series(self, buffer: FeedBuffer, symbol: str, series: IdSeries, rows: Any) -> list[Any]:
         """The runs of `rows` whose ids can be: all but the first begin a series of their own."""
         before_id = series.newest_id
         judged = series.judge(rows)
@@ -295,7 +297,7 @@ class Producer:
             self._logger.error(
                 RESTARTED, extra={"symbol": symbol, "before": before_id, "now": series.newest_id}
             )
-        self._refuse_rows(lane.name, symbol, judged.refused, rows.dtype)
+        self._refuse_rows(buffer.name, symbol, judged.refused, rows.dtype)
         return judged.runs
 
     def _refuse_rows(self, connection: str, symbol: str, refused: list[tuple[Row, str]], dtype: Any) -> None:
@@ -339,25 +341,27 @@ class Producer:
         queue.newest_us = max(queue.newest_us, last_us)
 
     def _split(
-        self, symbol: str, lane: Lane, trades: Trades, quotes: Quotes, watermark_us: int | None
+        self, symbol: str, buffer: FeedBuffer, trades: Trades, quotes: Quotes, watermark_us: int | None
     ) -> None:
         """One record, or several if a burst does not fit; only the last may claim that all is in."""
         while len(trades) + len(quotes) > MAX_TICKS_PER_RECORD:
             some = trades[:MAX_TICKS_PER_RECORD]
             rest = MAX_TICKS_PER_RECORD - len(some)
-            self._enqueue(symbol, lane, some, quotes[:rest], wire.NO_WATERMARK)
+            self._enqueue(symbol, buffer, some, quotes[:rest], wire.NO_WATERMARK)
             trades, quotes = trades[len(some) :], quotes[rest:]
         claim = wire.NO_WATERMARK if watermark_us is None else watermark_us
-        self._enqueue(symbol, lane, trades, quotes, claim)
+        self._enqueue(symbol, buffer, trades, quotes, claim)
 
-    def _enqueue(self, symbol: str, lane: Lane, trades: Trades, quotes: Quotes, watermark_us: int) -> None:
+    def _enqueue(
+        self, symbol: str, buffer: FeedBuffer, trades: Trades, quotes: Quotes, watermark_us: int
+    ) -> None:
         queue = self._queues[symbol]
         notices, queue.notices = tuple(queue.notices), []
         batch = wire.TickBatch(
-            symbol, self._source, lane.name, watermark_us, trades, quotes, notices, queue.quiet_us
+            symbol, self._source, buffer.name, watermark_us, trades, quotes, notices, queue.quiet_us
         )
         if watermark_us >= 0:
-            queue.claimed_s[lane.name] = self._now_us() / 1e6
+            queue.claimed_s[buffer.name] = self._now_us() / 1e6
         queue.waiting.append((wire.encode(batch), batch.tick_count))
         self._is_waiting.set()
         size = len(queue.waiting[-1][0])
@@ -400,21 +404,21 @@ class Producer:
         )
         return True
 
-    def _take_refused(self, lane: Lane) -> None:
-        refused, lane.refused = lane.refused, []
+    def _take_refused(self, buffer: FeedBuffer) -> None:
+        refused, buffer.refused = buffer.refused, []
         for each in refused:
             if isinstance(each, RefusedTicks):
-                self._refused_ticks(lane.name, each)
+                self._refused_ticks(buffer.name, each)
             else:
-                self._refused_frame(lane, each)
+                self._refused_frame(buffer, each)
 
-    def _refused_frame(self, lane: Lane, refused: RefusedFrame) -> None:
+    def _refused_frame(self, buffer: FeedBuffer, refused: RefusedFrame) -> None:
         """Count it, and tell downstream: nobody knows which symbol it was about."""
         reason = self._count(refused.error, 1)
         for queue in self._queues.values():
             queue.tell(Notice(UNREADABLE, queue.newest_us, queue.newest_us))
             queue.suspect = queue.suspect or UNREADABLE
-        self._quarantine(refused.data, reason, lane.name)
+        self._quarantine(refused.data, reason, buffer.name)
 
     def _refused_ticks(self, connection: str, refused: RefusedTicks) -> None:
         """Count them, and tell downstream if they are of a symbol that goes there."""

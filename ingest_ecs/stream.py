@@ -19,7 +19,7 @@ import websockets
 from aws_lambda_powertools import Logger
 from websockets.exceptions import InvalidStatus, WebSocketException
 
-from ingest_ecs.feed_buffer import Lane
+from ingest_ecs.feed_buffer import FeedBuffer
 from ingest_ecs.producer import Producer
 from ingest_ecs.settings import IngestSettings
 from tickcast.adapters.redaction import describe
@@ -50,7 +50,7 @@ class Stream:
         self._logger = logger
         self._task_name = uuid.uuid4().hex[:8]
         self._sockets: dict[int, asyncio.Task[None]] = {}
-        self._lanes: dict[int, Lane] = {}
+        self._buffers: dict[int, FeedBuffer] = {}
         self._closed_why: dict[int, str] = {}  # of those that are being closed
         self._rest = rest or BinanceRest(settings.rest_url, timeout_s=REST_TIMEOUT_S, tries=1)
         self._look: asyncio.Task[None] | None = None
@@ -67,8 +67,8 @@ class Stream:
                     self._act(action)
                 for stall in self._session.take_stalls():
                     self._producer.stalled(stall)
-                for connection, lane in self._lanes.items():
-                    lane.withdrawn = self._session.withdrawn(connection)
+                for connection, buffer in self._buffers.items():
+                    buffer.withdrawn = self._session.withdrawn(connection)
                 self._look_if_due()
                 self._happened.clear()
                 # Not wait_for, which on Python 3.11 can swallow a cancellation that comes just then.
@@ -111,7 +111,7 @@ class Stream:
             return
         self._look_problem = ""
         for symbol, exchange in found.items():
-            brought = {c: lane.newest.get(symbol, Newest()) for c, lane in self._lanes.items()}
+            brought = {c: buffer.newest.get(symbol, Newest()) for c, buffer in self._buffers.items()}
             come = self._producer.newest(symbol)
             if self._session.looked(symbol, exchange, come, brought, asked_s):
                 self._producer.quiet(symbol, asked_us)
@@ -119,7 +119,7 @@ class Stream:
 
     async def _hold(self, connection: int) -> None:
         """One connection, from handshake to its end."""
-        lane = Lane(
+        buffer = FeedBuffer(
             connection,
             f"{self._task_name}-{connection}",
             self._settings.protocol,
@@ -127,7 +127,7 @@ class Stream:
         )
         why, status, retry_after_s = "closed by the exchange", None, 0.0
         try:
-            await self._receive(connection, lane)
+            await self._receive(connection, buffer)
         except InvalidStatus as error:
             status = error.response.status_code
             why = f"HTTP {status}"
@@ -138,9 +138,9 @@ class Stream:
         except asyncio.CancelledError:
             why = self._closed_why.pop(connection, "ingest was stopped")
         finally:
-            self._ended(connection, lane, why, status, retry_after_s)
+            self._ended(connection, buffer, why, status, retry_after_s)
 
-    async def _receive(self, connection: int, lane: Lane) -> None:
+    async def _receive(self, connection: int, buffer: FeedBuffer) -> None:
         headers = {"X-MBX-APIKEY": self._settings.api_key} if self._settings.api_key else {}
         async with websockets.connect(
             self._settings.stream_address(),
@@ -156,19 +156,21 @@ class Stream:
                 "connected", extra={"connection": connection, "symbols": self._settings.symbols}
             )
             self._session.opened(connection, time.monotonic())
-            self._lanes[connection] = lane
-            self._producer.open_lane(lane)
+            self._buffers[connection] = buffer
+            self._producer.open_lane(buffer)
             self._happened.set()
             async for frame in socket:
                 if isinstance(frame, str) and self._settings.protocol == "sbe":
                     self._control_text(connection, frame)  # data are binary
                 else:
-                    lane.take(frame, time.time_ns() // 1000)
+                    buffer.take(frame, time.time_ns() // 1000)
 
-    def _ended(self, connection: int, lane: Lane, why: str, status: int | None, retry_after_s: float) -> None:
+    def _ended(
+        self, connection: int, buffer: FeedBuffer, why: str, status: int | None, retry_after_s: float
+    ) -> None:
         self._logger.warning("connection ended", extra={"connection": connection, "why": why})
-        if self._lanes.pop(connection, None):
-            self._producer.close_lane(lane, why)
+        if self._buffers.pop(connection, None):
+            self._producer.close_lane(buffer, why)
         self._sockets.pop(connection, None)
         try:
             self._session.closed(connection, why, status, time.monotonic(), retry_after_s)

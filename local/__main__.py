@@ -22,7 +22,7 @@ from local.drills.harness import DrillFailed
 from local.exchange.recording import RecordingError
 from local.system.cloud import FunctionFailed
 from local.system.database import MigrationFailed
-from local.system.processes import PartFailed, die_with_parent
+from local.system.processes import ProcessFailed, die_with_parent
 from local.system.progress import Progress
 from local.system.state_folder import StateFolder, StateInUse, throw_away
 from local.system.system import System
@@ -36,7 +36,7 @@ MAX_SMOKE_S = 86_400
 _LAST_LINE_IS_JSON = ("smoke", "drills", "backfill", "retrain", "evaluate")
 _REFUSALS = (OptionsError, StateInUse, evaluate.EvaluationRefused, RecordingError)
 _FAILURES = (
-    *(PartFailed, FunctionFailed, smoke.WarmUpFailed, DrillFailed, gaps.NotRunning, explain.NotExplained),
+    *(ProcessFailed, FunctionFailed, smoke.WarmUpFailed, DrillFailed, gaps.NotRunning, explain.NotExplained),
     *(EvaluationError, TrainingError, MigrationFailed, RegistryError, PointerRace),
 )
 

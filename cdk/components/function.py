@@ -19,7 +19,7 @@ RUNTIME = lambda_.Runtime.PYTHON_3_13
 ARCHITECTURE = lambda_.Architecture.X86_64
 
 
-class Handler(lambda_.Function):
+class Function(lambda_.Function):
     """The function of `lambdas/<name>/handler.py`, with a role and a log group of its own.
 
     Its role starts with its own log group and traces; with a network interface if it lives in a VPC. Whatever

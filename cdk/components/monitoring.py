@@ -17,7 +17,7 @@ from aws_cdk import aws_stepfunctions as stepfunctions
 from constructs import Construct
 
 from cdk.components.ingest import Ingest
-from cdk.components.stream_consumer import Subscription
+from cdk.components.stream_consumer import StreamConsumer
 from cdk.config import Environment
 
 MINUTE = Duration.minutes(1)
@@ -74,7 +74,7 @@ class Monitoring(Construct):
         )
 
     def watch_consumer(
-        self, function: lambda_.Function, subscription: Subscription, *, behind: Duration, service: str
+        self, function: lambda_.Function, subscription: StreamConsumer, *, behind: Duration, service: str
     ) -> None:
         """A consumer that falls behind, gives up on batches, or finds records it cannot read."""
         name = function.node.id

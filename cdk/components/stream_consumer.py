@@ -13,7 +13,7 @@ from cdk.components.lake import Lake
 UNTIL_EXPIRED = -1
 
 
-class Subscription(lambda_.CfnEventSourceMapping):
+class StreamConsumer(lambda_.CfnEventSourceMapping):
     """Feeds `function` from `stream` and lets a failing batch neither block the shard nor vanish.
 
     By default Lambda retries a failing batch whole until the stream forgets it. Here it halves the batch,

@@ -11,14 +11,14 @@ from aws_cdk import aws_events_targets as targets
 from constructs import Construct
 
 from cdk.components.database import HistoryDatabase
-from cdk.components.function import Handler
+from cdk.components.function import Function
 from cdk.components.hot_store import HotStore
 from cdk.components.ingest import Ingest
 from cdk.components.layers import Layers
 from cdk.components.migration import Migration
 from cdk.components.monitoring import Monitoring
 from cdk.components.prediction_api import STAGE, PredictionApi
-from cdk.components.stream_consumer import Subscription
+from cdk.components.stream_consumer import StreamConsumer
 from cdk.components.workflow import Workflow
 from cdk.config import Aws, Environment
 from cdk.stacks.data import AwsDataStack, DataStack
@@ -62,7 +62,7 @@ class AppStack(Stack):
             "MIN_CONFIDENCE": str(environment.prediction.min_confidence),
         }
 
-        self.predict_stream = Handler(
+        self.predict_stream = Function(
             self,
             "PredictStream",
             name="predict_stream",
@@ -78,7 +78,7 @@ class AppStack(Stack):
         lake.grant_read(self.predict_stream, "models/*", "schemas/*")
         lake.grant_write(self.predict_stream, "quarantine/*")
         lake.grant_failed_batches(self.predict_stream)
-        self.prediction_feed = Subscription(
+        self.prediction_feed = StreamConsumer(
             self,
             "PredictionFeed",
             function=self.predict_stream,
@@ -89,7 +89,7 @@ class AppStack(Stack):
             max_age=Duration.seconds(60),
         )
 
-        self.archive_ticks = Handler(
+        self.archive_ticks = Function(
             self,
             "ArchiveTicks",
             name="archive_ticks",
@@ -103,7 +103,7 @@ class AppStack(Stack):
         lake.grant_read(self.archive_ticks, "schemas/*")
         lake.grant_write(self.archive_ticks, "bronze/*", "quarantine/*")
         lake.grant_failed_batches(self.archive_ticks)
-        self.archive_feed = Subscription(
+        self.archive_feed = StreamConsumer(
             self,
             "ArchiveFeed",
             function=self.archive_ticks,
@@ -113,7 +113,7 @@ class AppStack(Stack):
             window=Duration.seconds(60),
         )
 
-        self.train_model = Handler(
+        self.train_model = Function(
             self,
             "TrainModel",
             name="train_model",
@@ -128,7 +128,7 @@ class AppStack(Stack):
         lake.grant_read(self.train_model, "bronze/*", "models/*")
         lake.grant_write(self.train_model, "models/*")
 
-        self.evaluate_model = Handler(
+        self.evaluate_model = Function(
             self,
             "EvaluateModel",
             name="evaluate_model",
@@ -143,7 +143,7 @@ class AppStack(Stack):
         lake.grant_read(self.evaluate_model, "models/*")
         lake.grant_write(self.evaluate_model, "models/*/card.json", "models/*/card.md")
 
-        self.promote_model = Handler(
+        self.promote_model = Function(
             self,
             "PromoteModel",
             name="promote_model",
@@ -156,7 +156,7 @@ class AppStack(Stack):
         lake.grant_read(self.promote_model, "models/*")
         lake.grant_write(self.promote_model, "models/current.json")
 
-        self.serve_predictions = Handler(
+        self.serve_predictions = Function(
             self,
             "ServePredictions",
             name="serve_predictions",
@@ -171,7 +171,7 @@ class AppStack(Stack):
         lake.grant_read(self.serve_predictions, "models/*")
         self.api = PredictionApi(self, "Api", environment=environment, function=self.serve_predictions)
 
-        self.audit_predictions = Handler(
+        self.audit_predictions = Function(
             self,
             "AuditPredictions",
             name="audit_predictions",
@@ -202,7 +202,7 @@ class AppStack(Stack):
             targets=[targets.LambdaFunction(self.audit_predictions, retry_attempts=0)],
         )
 
-        self.plan_backfill = Handler(
+        self.plan_backfill = Function(
             self,
             "PlanBackfill",
             name="plan_backfill",
@@ -217,7 +217,7 @@ class AppStack(Stack):
         hot_store.grant_read(self.plan_backfill)
 
         # Not in the VPC: from there no way leads to the exchange.
-        self.fetch_history = Handler(
+        self.fetch_history = Function(
             self,
             "FetchHistory",
             name="fetch_history",
@@ -230,7 +230,7 @@ class AppStack(Stack):
         lake.grant_read(self.fetch_history, "bronze/source=rest/*")
         lake.grant_write(self.fetch_history, "bronze/source=rest/*")
 
-        self.load_history = Handler(
+        self.load_history = Function(
             self,
             "LoadHistory",
             name="load_history",
@@ -250,7 +250,7 @@ class AppStack(Stack):
         lake.grant_read(self.load_history, "bronze/*")
         lake.grant_write(self.load_history, "quarantine/*")
 
-        self.mark_repaired = Handler(
+        self.mark_repaired = Function(
             self,
             "MarkRepaired",
             name="mark_repaired",
@@ -305,7 +305,7 @@ class AppStack(Stack):
             )
 
         drift = environment.drift
-        self.score_predictions = Handler(
+        self.score_predictions = Function(
             self,
             "ScorePredictions",
             name="score_predictions",

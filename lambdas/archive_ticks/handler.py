@@ -5,7 +5,7 @@ from typing import Any
 import boto3
 from aws_lambda_powertools.metrics import MetricUnit
 
-from tickcast.adapters.kinesis.schema_registry import SchemaBook
+from tickcast.adapters.kinesis.schema_registry import SchemaRegistry
 from tickcast.adapters.settings import bucket_in
 from tickcast.adapters.telemetry import Metrics, structured_logger
 from tickcast.functions.archive_ticks import archive
@@ -14,7 +14,7 @@ logger = structured_logger()
 metrics = Metrics()
 s3 = boto3.client("s3")
 BUCKET = bucket_in()
-schemas = SchemaBook(s3, BUCKET)
+schemas = SchemaRegistry(s3, BUCKET)
 
 
 @metrics.log_metrics

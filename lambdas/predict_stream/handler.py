@@ -6,10 +6,10 @@ import boto3
 from aws_lambda_powertools.metrics import MetricUnit
 from botocore.config import Config
 
-from tickcast.adapters.kinesis.schema_registry import SchemaBook
+from tickcast.adapters.kinesis.schema_registry import SchemaRegistry
 from tickcast.adapters.redis.connection import connect
 from tickcast.adapters.redis.hot_store import HotStore, StoreFull, StoreWentBack, now_ms
-from tickcast.adapters.registry.model_watcher import ModelFollower
+from tickcast.adapters.registry.model_watcher import ModelWatcher
 from tickcast.adapters.settings import Settings
 from tickcast.adapters.telemetry import Metrics, structured_logger
 from tickcast.functions.predict_stream import PredictStream, Result
@@ -21,8 +21,8 @@ s3 = boto3.client("s3", config=Config(connect_timeout=1, read_timeout=2, retries
 predict_stream = PredictStream(
     settings=settings,
     store=HotStore(connect(settings, timeout_s=0.5, retries=1), settings.lateness_us),
-    models=ModelFollower(s3, settings.bucket, now_ms),
-    schemas=SchemaBook(s3, settings.bucket),
+    models=ModelWatcher(s3, settings.bucket, now_ms),
+    schemas=SchemaRegistry(s3, settings.bucket),
     s3=s3,
     clock_ms=now_ms,
 )

@@ -45,7 +45,7 @@ _SPARE_S = 120  # of a simulated past, before what is asked for
 
 
 @dataclass(frozen=True)
-class Asked:
+class BackfillRequest:
     """What `make backfill` was called with."""
 
     symbols: tuple[str, ...] = ()
@@ -168,7 +168,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--feed", default="sim", help="of a system started for it: sim (default) or live")
 
 
-def from_arguments(given: argparse.Namespace) -> Asked:
+def from_arguments(given: argparse.Namespace) -> BackfillRequest:
     """Raises `OptionsError`."""
     try:
         symbols = symbols_in(given.symbols) if given.symbols else ()
@@ -181,7 +181,7 @@ def from_arguments(given: argparse.Namespace) -> Asked:
     if given.feed not in ("sim", "live"):
         raise OptionsError(f"FEED is {given.feed!r}; a system for a backfill has sim or live")
     asked = (given.from_, given.to, given.days, given.repair, given.dry, given.aws, given.feed)
-    return Asked(symbols, *asked)
+    return BackfillRequest(symbols, *asked)
 
 
 @contextmanager
@@ -207,7 +207,7 @@ def deployment(aws: str, aside: Callable[[], Options], steps: Steps) -> Iterator
         state.discard(keep_logs=False)
 
 
-def run(asked: Asked, steps: Steps) -> int:
+def run(asked: BackfillRequest, steps: Steps) -> int:
     """Plan or fill; the last line on stdout is the result, as JSON."""
     request = asked.request(datetime.now(UTC))
     is_terminal = steps.console.is_terminal

@@ -25,26 +25,26 @@ from tickcast.adapters import json_text
 from tickcast.evaluation.backtest import (
     BASELINES,
     REGIMES,
+    BacktestRows,
     EvaluationError,
-    Scene,
-    Told,
-    finds_something,
-    foretell,
+    Holdout,
+    detects_leakage,
     judge,
     masked_figures,
-    of_stretches,
+    of_segments,
+    predict,
     relabelled,
     shifted,
     shuffled,
     train_and_fit_line,
     walk_forward,
 )
-from tickcast.features.bars import Bars, stretches
+from tickcast.features.bars import Bars, segments
 from tickcast.market.ticks import quotes_array, trades_array
-from tickcast.model.training import Rows, Settings
+from tickcast.model.training import Rows, TrainingSettings
 
 PICTURE = Path("out") / "evaluation.png"
-NO_TEST_BLOCK = replace(Settings(), test_share=0.0)  # what is judged on is elsewhere
+NO_TEST_BLOCK = replace(TrainingSettings(), test_share=0.0)  # what is judged on is elsewhere
 
 
 class EvaluationRefused(ValueError):
@@ -56,7 +56,7 @@ class Judgement:
     """What was found; `figures` is the last line of the output."""
 
     figures: dict[str, Any]
-    told: Told
+    told: BacktestRows
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,11 +82,11 @@ def evaluate(session: Sequence[Path], train: Sequence[Path], latency_ms: int) ->
     judged, learned = ([recording.inspect(path) for path in paths] for paths in (session, train))
     refuse_overlap(judged, learned)
     bars = bars_of(judged)
-    stretches_, scenes = of_stretches(bars, latency_ms * 1000)
+    stretches_, scenes = of_segments(bars, latency_ms * 1000)
     rows = sum(len(each.rows.end_us) for each in scenes)
     if not rows:
         raise EvaluationError("SESSION has no rows with quotes: nothing is judged on a price that is a guess")
-    to_learn = of_stretches(bars_of(learned), 0)[0] if learned else None
+    to_learn = of_segments(bars_of(learned), 0)[0] if learned else None
     everything = rows + sum(each.unquoted for each in scenes)
     shares_time = any(
         one.first_us <= other.last_us and other.first_us <= one.last_us for one in judged for other in learned
@@ -103,7 +103,7 @@ def evaluate(session: Sequence[Path], train: Sequence[Path], latency_ms: int) ->
         told = walk_forward(stretches_, scenes, NO_TEST_BLOCK)
     else:
         trained = train_and_fit_line(to_learn, NO_TEST_BLOCK)
-        told = foretell(trained, scenes)
+        told = predict(trained, scenes)
         figures["trained"] = {
             name: trained.figures[name] for name in ("rows", "epochs", "network", "calibration")
         }
@@ -113,7 +113,7 @@ def evaluate(session: Sequence[Path], train: Sequence[Path], latency_ms: int) ->
         "span_s": _span_s(told),
         "horizons": judge(told),
         "leakage": {
-            name: finds_something(_on_labels(relabel, to_learn, stretches_, scenes))
+            name: detects_leakage(_on_labels(relabel, to_learn, stretches_, scenes))
             for name, relabel in (("shuffled", shuffled), ("shifted", shifted))
         },
     }
@@ -124,13 +124,13 @@ def _on_labels(
     relabel: Callable[[Rows], Rows],
     to_learn: list[Rows] | None,
     stretches_: list[Rows],
-    scenes: list[Scene],
-) -> Told:
+    scenes: list[Holdout],
+) -> BacktestRows:
     """The same evaluation where labels are those of other rows, in training and in judging."""
     scenes = [relabelled(each, relabel) for each in scenes]
     if to_learn is None:
         return walk_forward([relabel(rows) for rows in stretches_], scenes, NO_TEST_BLOCK)
-    return foretell(train_and_fit_line([relabel(rows) for rows in to_learn], NO_TEST_BLOCK), scenes)
+    return predict(train_and_fit_line([relabel(rows) for rows in to_learn], NO_TEST_BLOCK), scenes)
 
 
 def refuse_overlap(session: Sequence[Recording], train: Sequence[Recording]) -> None:
@@ -166,7 +166,7 @@ def bars_of(recordings: Sequence[Recording]) -> list[Bars]:
     return [
         bars
         for symbol in sorted(trades.keys() | quotes.keys())
-        for bars in stretches(trades_array(trades.get(symbol, [])), quotes_array(quotes.get(symbol, [])))
+        for bars in segments(trades_array(trades.get(symbol, [])), quotes_array(quotes.get(symbol, [])))
     ]
 
 
@@ -278,7 +278,7 @@ def _draw_coverage(horizons: dict[str, Any], axes: Any) -> None:
     axes.set_title("share inside the 80 % interval")
 
 
-def _draw_reliability(told: Told, horizons: list[str], axes: Any) -> None:
+def _draw_reliability(told: BacktestRows, horizons: list[str], axes: Any) -> None:
     """Said probability of the direction against the share that was right, in bins of equal counts."""
     axes.plot([0.5, 1], [0.5, 1], color="black", linewidth=0.8)
     for at, horizon in enumerate(horizons):
@@ -298,7 +298,7 @@ def last_line(judgement: Judgement) -> str:
     return json_text.text({name: figures[name] for name in first} | figures)
 
 
-def _span_s(told: Told) -> float:
+def _span_s(told: BacktestRows) -> float:
     """How much time the rows cover, of all stretches together."""
     spans = [np.ptp(told.end_us[told.stretch == each]) for each in np.unique(told.stretch)]
     return round(float(sum(spans)) / 1e6, 1)

@@ -41,7 +41,7 @@ def run(command: str, given: argparse.Namespace, console: Console) -> int:
     there = backfill.in_aws(given.aws) if given.aws else backfill.in_this_checkout()
     s3, bucket = there.s3, there.outputs["BucketName"]
     if command == "models":
-        cards, pointer = model_registry.cards(s3, bucket), model_registry.in_force(s3, bucket)
+        cards, pointer = model_registry.cards(s3, bucket), model_registry.active_model(s3, bucket)
         console.print(table(there.title, cards, pointer))
         for verdict in verdicts(cards):
             console.print(verdict)
@@ -59,7 +59,7 @@ def promote(s3: Any, bucket: str, model_id: str) -> str:
         raise OptionsError("which model? ID=20260101T030000Z-0a1b2c3d, as `make models` has it")
     model_id = _whole(model_id, s3, bucket)
     card = model_registry.check_servable(s3, bucket, model_id)
-    before = model_registry.in_force(s3, bucket)
+    before = model_registry.active_model(s3, bucket)
     if before and before["model_id"] == model_id:
         raise RegistryError(f"model {model_id} is in force already")
     model_registry.promote(s3, bucket, model_id, _now(), by="hand")
@@ -79,7 +79,7 @@ def _whole(beginning: str, s3: Any, bucket: str) -> str:
 
 def roll_back(s3: Any, bucket: str) -> str:
     """Put in force what was before; what was done, in words. Raises `RegistryError`."""
-    before = model_registry.in_force(s3, bucket)
+    before = model_registry.active_model(s3, bucket)
     pointer = model_registry.roll_back(s3, bucket, _now())
     return f"{pointer['model_id']} is in force again instead of {before and before['model_id']}; {_FOLLOWED}."
 

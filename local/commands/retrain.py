@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from local.commands import backfill
-from local.commands.backfill import Asked, Report
+from local.commands.backfill import BackfillRequest, Report
 from local.commands.options import HISTORY_S, Options, number_of
 from local.system.progress import Progress
 from tickcast.adapters import json_text
@@ -24,13 +24,13 @@ from tickcast.adapters import json_text
 class Retraining:
     """What `make retrain` was called with. `days` is 0 where it was not told."""
 
-    history: Asked
+    history: BackfillRequest
 
     def request(self) -> dict[str, Any]:
         """What the state machine is asked: the history, and to train on all of it. Raises `OptionsError`."""
         asked = self.history
         days = asked.days or 1
-        request = Asked(asked.symbols, days=days).request(datetime.now(UTC))
+        request = BackfillRequest(asked.symbols, days=days).request(datetime.now(UTC))
         train: dict[str, Any] = {"days": days + 1, "reason": "by hand"}
         if asked.symbols:
             train["symbols"] = list(asked.symbols)

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from local.commands.observer import Observer, Reply, Sight
 from local.system import http_json
-from local.system.processes import PartFailed
+from local.system.processes import ProcessFailed
 from local.system.progress import Progress
 from local.system.system import System
 
@@ -93,7 +93,7 @@ def measure(system: System, seconds: int, progress: Progress) -> Report:
         sent = sent_so_far(system)
         try:
             system.stop_ingest()
-        except PartFailed as failure:
+        except ProcessFailed as failure:
             report.errors.append(str(failure).partition("\n")[0])
         with progress.step("what was sent against what stands in bronze"):
             report.ticks_in = sum(each["trades"] + each["quotes"] for each in sent.values())

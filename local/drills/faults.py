@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from local.drills.harness import DrillFailed, Stage
+from local.drills.harness import DrillFailed, Harness
 
-Fault = Callable[[Stage], str]
+Fault = Callable[[Harness], str]
 
 _DROPS = 4
 _STALL_NOTICED_S = 90.0  # trades may pause for long before that means something
@@ -38,12 +38,12 @@ class Drill:
         return self.cause is None
 
 
-def baseline(stage: Stage) -> str:
+def baseline(stage: Harness) -> str:
     stage.wait(10)
     return "nothing is done"
 
 
-def drop(stage: Stage) -> str:
+def drop(stage: Harness) -> str:
     for _ in range(_DROPS):
         stage.order("drop")
         stage.wait(3)
@@ -53,7 +53,7 @@ def drop(stage: Stage) -> str:
 def stall(stream: str) -> Fault:
     """One stream of one symbol stops while the others and the pings go on."""
 
-    def fault(stage: Stage) -> str:
+    def fault(stage: Harness) -> str:
         stage.order("stall", stream=stream, symbol=stage.system.symbols[0])
         seconds = stage.wait_until(
             lambda: not stage.is_under("stall"), "the stall to be noticed", _STALL_NOTICED_S
@@ -63,14 +63,14 @@ def stall(stream: str) -> Fault:
     return fault
 
 
-def pause(stage: Stage) -> str:
+def pause(stage: Harness) -> str:
     """A stall that ends before it can be told from a quiet market: the connection just skips trades."""
     stage.order("stall", stream="trade", seconds=3)
     stage.wait(6)
     return "trades withheld for 3 s"
 
 
-def frozen(stage: Stage) -> str:
+def frozen(stage: Harness) -> str:
     """The connection and its pings stay, and nothing comes on any stream, of new connections neither."""
     with stage.reading(stage.system.symbols[0]) as answers:
         stage.wait(2)
@@ -88,7 +88,7 @@ def frozen(stage: Stage) -> str:
 def quiet(seconds: float = _PAUSE_S) -> Fault:
     """Nothing happens on one market, and nothing is wrong: it stays the model's, and nobody reconnects."""
 
-    def fault(stage: Stage) -> str:
+    def fault(stage: Harness) -> str:
         *others, symbol = stage.system.symbols
         if not others:
             raise DrillFailed("it takes a second market, which is busy")
@@ -110,19 +110,19 @@ def quiet(seconds: float = _PAUSE_S) -> Fault:
     return fault
 
 
-def cull_quotes(stage: Stage) -> str:
+def cull_quotes(stage: Harness) -> str:
     stage.order("cull_quotes", share=0.7, seconds=8)
     stage.wait(9)
     return "70 % of the quotes withheld"
 
 
-def server_shutdown(stage: Stage) -> str:
+def server_shutdown(stage: Harness) -> str:
     stage.order("server_shutdown", grace_s=5.0)
     stage.wait(8)
     return "announced 5 s before"
 
 
-def max_age(stage: Stage) -> str:
+def max_age(stage: Harness) -> str:
     stage.hand_over({"ROLLOVER_S": str(_ROLLOVER_S)})
     stage.order("max_age", age_s=_DAY_S)
     stage.wait(2 * _DAY_S)
@@ -132,19 +132,19 @@ def max_age(stage: Stage) -> str:
     return f"24 h are {_DAY_S:g} s, {connections} connections in two of them"
 
 
-def duplicate(stage: Stage) -> str:
+def duplicate(stage: Harness) -> str:
     stage.order("duplicate", seconds=8)
     stage.wait(9)
     return "every frame twice"
 
 
-def reorder(stage: Stage) -> str:
+def reorder(stage: Harness) -> str:
     stage.order("reorder", seconds=8)
     stage.wait(9)
     return "streams up to 50 ms apart"
 
 
-def corrupt(stage: Stage) -> str:
+def corrupt(stage: Harness) -> str:
     for how in ("flip", "truncate", "template"):
         for stream in ("trade", "quote"):
             stage.order("corrupt", how=how, stream=stream, count=2)
@@ -152,13 +152,13 @@ def corrupt(stage: Stage) -> str:
     return "flip, truncate, template: 2 frames each of trades and quotes"
 
 
-def schema_version(stage: Stage) -> str:
+def schema_version(stage: Harness) -> str:
     stage.order("schema_version", seconds=8)
     stage.wait(9)
     return "longer blocks and entries"
 
 
-def refuse_key(stage: Stage) -> str:
+def refuse_key(stage: Harness) -> str:
     """The task ends and says why; once the key is accepted again, a new one goes on, as on ECS."""
     task = stage.task
     stage.order("refuse_key", status=401)
@@ -173,7 +173,7 @@ def refuse_key(stage: Stage) -> str:
     return "exit status 1 and a reason; a new task once the key is good"
 
 
-def refuse(stage: Stage) -> str:
+def refuse(stage: Harness) -> str:
     before = stage.hits()
     for status in (429, 503):
         stage.order("refuse", status=status, seconds=5)
@@ -182,7 +182,7 @@ def refuse(stage: Stage) -> str:
     return f"429 and 503 for 5 s each, {stage.hits() - before - 2} attempts"
 
 
-def kinesis_unreachable(stage: Stage) -> str:
+def kinesis_unreachable(stage: Harness) -> str:
     """Nothing gets through to Kinesis and no answer comes back."""
     stage.hand_over({"AWS_ENDPOINT_URL": stage.network.url})
     stage.wait(2)
@@ -195,13 +195,13 @@ def kinesis_unreachable(stage: Stage) -> str:
     return f"for {_OUTAGE_S:g} s, {report['counts']['put_failures']} puts failed"
 
 
-def two_tasks(stage: Stage) -> str:
+def two_tasks(stage: Harness) -> str:
     stage.another_task()
     stage.wait(12)
     return "the same symbols twice"
 
 
-def kill_one_of_two(stage: Stage) -> str:
+def kill_one_of_two(stage: Harness) -> str:
     first = stage.task
     stage.another_task()
     stage.wait(3)
@@ -210,7 +210,7 @@ def kill_one_of_two(stage: Stage) -> str:
     return "SIGKILL of the first"
 
 
-def kill_the_only_one(stage: Stage) -> str:
+def kill_the_only_one(stage: Harness) -> str:
     stage.system.kill_ingest(stage.task)
     stage.wait(3)
     stage.another_task()

@@ -11,7 +11,7 @@ from typing import Any
 
 from local.drills.proxy import Proxy
 from local.system import http_json
-from local.system.processes import Part
+from local.system.processes import Process
 from local.system.system import System
 
 _READY_S = 30
@@ -39,7 +39,7 @@ class Answers:
         return max((body["tick_age_s"] for body in self.fresh if not body["quiet"]), default=0.0)
 
 
-class Stage:
+class Harness:
     """A running `system`, and `network`, through which a task that is told so reaches Kinesis."""
 
     def __init__(self, system: System, network: Proxy) -> None:
@@ -76,11 +76,11 @@ class Stage:
     # ------------------------------------------------------------------------------------- ingest tasks
 
     @property
-    def task(self) -> Part:
+    def task(self) -> Process:
         """The ingest task that has been running longest."""
         return next(iter(self.system.ingest))
 
-    def health(self, task: Part) -> dict[str, Any]:
+    def health(self, task: Process) -> dict[str, Any]:
         """What a task says of itself."""
         report: dict[str, Any] = http_json.get(f"{self.system.ingest[task]}/health").body
         return report
@@ -90,7 +90,7 @@ class Stage:
         count: int = self.health(self.task)["counts"]["connections"]
         return count
 
-    def another_task(self, environment: Mapping[str, str] | None = None) -> Part:
+    def another_task(self, environment: Mapping[str, str] | None = None) -> Process:
         """Start a task beside those that run; it delivers when this returns."""
         task = self.system.start_ingest(environment)
         url = f"{self.system.ingest[task]}/ready"

@@ -29,7 +29,7 @@ Spans = Mapping[str, range]  # trade ids by symbol
 
 
 @dataclass(frozen=True)
-class Trades:
+class TradeCounts:
     """An aggregate of the exchange's history; quantities are mantissas at 1e-8."""
 
     first_id: int
@@ -43,7 +43,7 @@ class Trades:
 
 
 @dataclass
-class Account:
+class Reconciliation:
     """Of the trades `sent`; `causes` are the ledger's, with how many trades each is for."""
 
     sent: int = 0
@@ -66,7 +66,7 @@ def spans(after: Mapping[str, int], until: Mapping[str, int]) -> dict[str, range
     return {symbol: range(after[symbol] + 1, until[symbol] + 1) for symbol in until}
 
 
-class Accountant:
+class Reconciler:
     """Reads what comes to bronze from now on, each file once: files are never changed."""
 
     def __init__(self, system: System) -> None:
@@ -74,10 +74,10 @@ class Accountant:
         self._files = {key for symbol in system.symbols for key in smoke.bronze_files(system, symbol)}
         self._bronze: dict[str, set[int]] = defaultdict(set)
 
-    def account(self, spans: Spans, since_us: int) -> Account:
+    def account(self, spans: Spans, since_us: int) -> Reconciliation:
         """Of the ids in `spans`, published since `since_us`, once no more of them come."""
         missing = self._wait_for(spans)
-        account = Account(sent=sum(len(ids) for ids in spans.values()))
+        account = Reconciliation(sent=sum(len(ids) for ids in spans.values()))
         account.in_bronze = account.sent - sum(len(ids) for ids in missing.values())
         for symbol, ids in missing.items():
             self._explain(symbol, ids, account)
@@ -112,7 +112,7 @@ class Accountant:
         """The gap that each missing id is in."""
         return {id_: gap for gap in self._gaps(symbol) for id_ in range(gap["first_id"], gap["last_id"] + 1)}
 
-    def _explain(self, symbol: str, missing: set[int], account: Account) -> None:
+    def _explain(self, symbol: str, missing: set[int], account: Reconciliation) -> None:
         """Enter what the ledger says of the ids that are missing in bronze."""
         known = self._in_ledger(symbol)
         for id_ in missing:
@@ -145,7 +145,7 @@ class Accountant:
 
     # ----------------------------------------------------------------------------------------- counting
 
-    def _check_bars(self, symbol: str, since_us: int, account: Account) -> None:
+    def _check_bars(self, symbol: str, since_us: int, account: Reconciliation) -> None:
         """Hold the whole seconds since `since_us` against what the exchange published in their time."""
         with self._system.redis() as store:
             states, problems = HotStore(store, 0).load([symbol])
@@ -164,7 +164,7 @@ class Accountant:
         account.twice += twice
         account.uncounted += uncounted
 
-    def _published(self, symbol: str, from_us: int, to_us: int) -> list[Trades]:
+    def _published(self, symbol: str, from_us: int, to_us: int) -> list[TradeCounts]:
         """The exchange's history of the time, both ends included."""
         url = f"{self._system.exchange_url}/api/v3/aggTrades?symbol={symbol}&limit={_PAGE}"
 
@@ -181,7 +181,7 @@ class Accountant:
             rows += [row for row in more if row["T"] <= to_us]
             if not more or more[-1]["T"] > to_us:
                 break
-        return [Trades(row["f"], row["l"], row["T"], mantissa(row["q"])) for row in rows]
+        return [TradeCounts(row["f"], row["l"], row["T"], mantissa(row["q"])) for row in rows]
 
     def _predicted_twice(self, symbol: str, since_us: int) -> int:
         """How many seconds have more than one prediction."""
@@ -192,7 +192,9 @@ class Accountant:
         return sum(count - 1 for count in ids.values())
 
 
-def compare(seconds: Seconds, published: Iterable[Trades], absent: Collection[int] = ()) -> tuple[int, int]:
+def compare(
+    seconds: Seconds, published: Iterable[TradeCounts], absent: Collection[int] = ()
+) -> tuple[int, int]:
     """How many trades the sums of bars have too many, and too few, but for those `absent`.
 
     A wrong volume counts as one too many. That of an aggregate which is absent in part is not known.

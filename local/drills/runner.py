@@ -13,10 +13,10 @@ from rich.table import Table
 
 from local.commands.options import OptionsError
 from local.drills.faults import DRILLS, Drill
-from local.drills.harness import DrillFailed, Stage
+from local.drills.harness import DrillFailed, Harness
 from local.drills.proxy import Proxy
-from local.drills.reconciliation import Account, Accountant, prediction_since, sent_until_now, spans
-from local.system.processes import PartFailed
+from local.drills.reconciliation import Reconciler, Reconciliation, prediction_since, sent_until_now, spans
+from local.system.processes import ProcessFailed
 from local.system.progress import Progress
 from local.system.system import System
 
@@ -29,7 +29,7 @@ _SETTLE_S = 1.0  # for what the exchange has just sent to reach ingest
 class Result:
     """Of one drill; `problems` are what keeps it from passing."""
 
-    account: Account = field(default_factory=Account)
+    account: Reconciliation = field(default_factory=Reconciliation)
     recovered_s: float | None = None
     stale_after_s: float | None = None  # the oldest tick that was served as fresh, where it was measured
     reconnects: int | None = None  # of the ingest task, where it is the same from beginning to end
@@ -61,7 +61,7 @@ def run(system: System, drills: Iterable[Drill], progress: Progress) -> dict[str
     """Do `drills` on `system`, which is left as it was. Raises `DrillFailed` if it does not warm up."""
     results: dict[str, Result] = {}
     with Proxy(urlsplit(system.cloud.endpoint_url).port or 80) as network:
-        stage, accountant = Stage(system, network), Accountant(system)
+        stage, accountant = Harness(system, network), Reconciler(system)
         with progress.step("warm-up: the model's first predictions"):
             now_ms = time.time() * 1000
             stage.wait_until(prediction_since(system, now_ms), "predictions of the model", _WARM_UP_S)
@@ -77,7 +77,7 @@ def run(system: System, drills: Iterable[Drill], progress: Progress) -> dict[str
 
 
 def _drill(
-    drill: Drill, stage: Stage, accountant: Accountant, after: dict[str, int], result: Result
+    drill: Drill, stage: Harness, accountant: Reconciler, after: dict[str, int], result: Result
 ) -> dict[str, int]:
     """Fill in `result`; the newest trade ids that it accounts for."""
     started_us, hits = time.time_ns() // 1000, stage.hits()
@@ -89,7 +89,7 @@ def _drill(
             result.problems.append("the exchange did nothing wrong")
         recovered = prediction_since(stage.system, ended_ms)
         result.recovered_s = round(stage.wait_until(recovered, "a fresh prediction", RECOVERY_S), 1)
-    except (DrillFailed, PartFailed) as failure:
+    except (DrillFailed, ProcessFailed) as failure:
         result.problems.append(str(failure))
     result.stale_after_s = stage.stale_after_s
     if stage.system.ingest and stage.task is task:
@@ -102,7 +102,7 @@ def _drill(
     return until
 
 
-def judge(drill: Drill, account: Account) -> list[str]:
+def judge(drill: Drill, account: Reconciliation) -> list[str]:
     """What is wrong with what became of the trades."""
     problems = []
     if not account.sent:

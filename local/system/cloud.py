@@ -23,7 +23,7 @@ import boto3
 from botocore.config import Config
 
 from local.system import http_json
-from local.system.processes import Part, Parts
+from local.system.processes import Process, Processes
 from local.system.servers import HOST
 from local.system.state_folder import BUILD, ROOT, StateFolder
 from tickcast.adapters import json_text
@@ -114,12 +114,12 @@ def environment(endpoint_url: str, state: StateFolder) -> dict[str, str]:
 class Cloud:
     """The emulator at `endpoint_url`."""
 
-    def __init__(self, endpoint_url: str, parts: Parts, state: StateFolder) -> None:
+    def __init__(self, endpoint_url: str, parts: Processes, state: StateFolder) -> None:
         self.endpoint_url = endpoint_url
         self._parts = parts
         self._state = state
 
-    def start(self) -> Part:
+    def start(self) -> Process:
         settings = {
             "GATEWAY_PORT": self.endpoint_url.rpartition(":")[2],
             "BIND_HOST": HOST,
@@ -134,7 +134,7 @@ class Cloud:
         }
         return self._parts.start("ministack", [_PYTHON, "-m", "ministack"], environment=settings)
 
-    def wait(self, part: Part) -> None:
+    def wait(self, part: Process) -> None:
         def answers() -> bool:
             try:
                 return http_json.get(f"{self.endpoint_url}/_ministack/ready", timeout_s=1).status == 200
@@ -143,7 +143,7 @@ class Cloud:
 
         self._parts.wait_until(answers, part, timeout_s=60)
 
-    def start_synthesis(self, context: Mapping[str, str]) -> Part:
+    def start_synthesis(self, context: Mapping[str, str]) -> Process:
         """Start to synthesise the app; the assets are left where they are instead of being copied."""
         app = shlex.join([sys.executable, "app.py"])
         command: list[str | Path] = [
@@ -160,11 +160,11 @@ class Cloud:
             command += ["--context", f"{name}={value}"]
         return self._parts.start("synth", command, is_step=True)
 
-    def start_bootstrap(self) -> Part:
+    def start_bootstrap(self) -> Process:
         command: list[str | Path] = [_CDK, "bootstrap", f"aws://{ACCOUNT}/{REGION}", "--app", ""]
         return self._parts.start("bootstrap", command, is_step=True)
 
-    def finish(self, *steps: Part) -> None:
+    def finish(self, *steps: Process) -> None:
         """Wait for steps that were started. Raises `PartFailed`."""
         for step in steps:
             self._parts.finish(step, _DEPLOY_S)

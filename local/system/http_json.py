@@ -12,12 +12,12 @@ from tickcast.adapters import json_text
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     status: int
     body: Any
 
 
-def get(url: str, headers: Mapping[str, str] | None = None, timeout_s: float = 10) -> Answer:
+def get(url: str, headers: Mapping[str, str] | None = None, timeout_s: float = 10) -> Response:
     """The answer to GET `url`. Raises OSError when there is none, ValueError when it is not JSON."""
     return send("GET", url, headers=headers, timeout_s=timeout_s)
 
@@ -28,13 +28,13 @@ def send(
     body: Any = None,
     headers: Mapping[str, str] | None = None,
     timeout_s: float = 10,
-) -> Answer:
+) -> Response:
     """The answer to a request, with `body` as JSON if there is one. Raises as `get` does."""
     data = None if body is None else json_text.text(body).encode()
     request = urllib.request.Request(url, data, dict(headers or {}), method=method)
     try:
         with _direct.open(request, timeout=timeout_s) as response:
-            return Answer(response.status, json_text.read(response.read()))
+            return Response(response.status, json_text.read(response.read()))
     except urllib.error.HTTPError as error:
         with error:
-            return Answer(error.code, json_text.read(error.read()))
+            return Response(error.code, json_text.read(error.read()))

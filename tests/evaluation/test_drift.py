@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from tickcast.evaluation import drift
-from tickcast.evaluation.drift import Evidence, Policy, Watch, asks_for_training, look
+from tickcast.evaluation.drift import DriftEvidence, DriftPolicy, DriftState, should_retrain, update
 from tickcast.features.vector import FEATURE_NAMES, Floats
 
-POLICY = Policy(min_scored=100, raise_after=3, cool_down_s=3600)
+POLICY = DriftPolicy(min_scored=100, raise_after=3, cool_down_s=3600)
 NAMES = ("imbalance", "mid_age")
-CALM = Evidence(
+CALM = DriftEvidence(
     scored=100, stability={"imbalance": 0.02}, skill_high=0.2, against_line_high=0.05, band_low=0.1
 )
 MOVED = replace(CALM, stability={"imbalance": 0.02, "mid_age": 0.3})
@@ -31,10 +31,12 @@ def index(shift: float, rows: int = 5000) -> dict[str, float]:
     return drift.stability(drift.counts(features(rows, shift, seed=2), reference), reference)
 
 
-def looks(*evidence: Evidence, watch: Watch | None = None, policy: Policy = POLICY) -> Watch:
-    watch = watch or Watch("m")
+def looks(
+    *evidence: DriftEvidence, watch: DriftState | None = None, policy: DriftPolicy = POLICY
+) -> DriftState:
+    watch = watch or DriftState("m")
     for each in evidence:
-        watch = look(watch, "m", each, policy)
+        watch = update(watch, "m", each, policy)
     return watch
 
 
@@ -102,13 +104,13 @@ def test_it_goes_by_a_lower_mark_than_it_came_by() -> None:
         (replace(CALM, against_line_high=-0.001), "below_linear_imbalance"),
     ],
 )
-def test_skill_below_its_band(evidence: Evidence, reason: str) -> None:
+def test_skill_below_its_band(evidence: DriftEvidence, reason: str) -> None:
     assert looks(evidence, evidence, evidence).reasons == (reason,)
 
 
 def test_what_cannot_be_said_says_nothing() -> None:
-    unknown = Evidence(scored=10_000)
-    assert looks(*[unknown] * 10) == Watch("m")
+    unknown = DriftEvidence(scored=10_000)
+    assert looks(*[unknown] * 10) == DriftState("m")
 
 
 def test_nothing_on_too_few() -> None:
@@ -117,26 +119,29 @@ def test_nothing_on_too_few() -> None:
     drifting = looks(MOVED, MOVED, MOVED)
     silent = looks(*[replace(CALM, scored=99)] * 10, watch=drifting)
     assert silent.is_drifting  # nor that it is over
-    assert asks_for_training({"BTCUSDT": drifting}, None, 0, POLICY)
-    assert not asks_for_training({"BTCUSDT": silent}, None, 0, POLICY)  # but of nothing nothing is learnt
+    assert should_retrain({"BTCUSDT": drifting}, None, 0, POLICY)
+    assert not should_retrain({"BTCUSDT": silent}, None, 0, POLICY)  # but of nothing nothing is learnt
     assert not looks(MOVED, MOVED, few, MOVED).is_drifting  # what was before a silence is not "in a row"
 
 
 def test_another_model_begins_anew() -> None:
     drifting = looks(MOVED, MOVED, MOVED)
-    assert look(drifting, "m2", MOVED, POLICY) == Watch("m2", 1, False, ("feature_moved:mid_age",))
+    assert update(drifting, "m2", MOVED, POLICY) == DriftState("m2", 1, False, ("feature_moved:mid_age",))
 
 
 def test_a_training_is_asked_for_once_in_the_cool_down() -> None:
-    watches = {"BTCUSDT": Watch("m"), "ETHUSDT": Watch("m", is_drifting=True, reasons=("skill_below_band",))}
-    assert asks_for_training(watches, None, 10_000, POLICY)
-    assert not asks_for_training(watches, 10_000 - 3599, 10_000, POLICY)
-    assert asks_for_training(watches, 10_000 - 3600, 10_000, POLICY)
-    assert not asks_for_training({"BTCUSDT": Watch("m")}, None, 10_000, POLICY)
-    assert not asks_for_training({}, None, 10_000, POLICY)
+    watches = {
+        "BTCUSDT": DriftState("m"),
+        "ETHUSDT": DriftState("m", is_drifting=True, reasons=("skill_below_band",)),
+    }
+    assert should_retrain(watches, None, 10_000, POLICY)
+    assert not should_retrain(watches, 10_000 - 3599, 10_000, POLICY)
+    assert should_retrain(watches, 10_000 - 3600, 10_000, POLICY)
+    assert not should_retrain({"BTCUSDT": DriftState("m")}, None, 10_000, POLICY)
+    assert not should_retrain({}, None, 10_000, POLICY)
 
 
 def test_a_watch_survives_being_written_down() -> None:
     watch = looks(MOVED, MOVED, MOVED)
     told = watch.as_dict()
-    assert Watch(**told | {"reasons": tuple(told["reasons"])}) == watch
+    assert DriftState(**told | {"reasons": tuple(told["reasons"])}) == watch

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from tickcast.evaluation import gate
-from tickcast.evaluation.gate import ALL, Block, Shadow, Verdict, baselines, compare, decide, unseen_from_us
+from tickcast.evaluation.gate import (
+    ALL,
+    Block,
+    GateDecision,
+    Shadow,
+    baselines,
+    compare,
+    decide,
+    unseen_from_us,
+)
 from tickcast.features.vector import FEATURE_NAMES, Floats
 from tickcast.model.forecast import HORIZONS_S
 
@@ -45,7 +54,7 @@ def block(
     )
 
 
-def codes(verdict: Verdict) -> set[str]:
+def codes(verdict: GateDecision) -> set[str]:
     return set(verdict.reasons)
 
 

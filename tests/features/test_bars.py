@@ -22,7 +22,7 @@ from tickcast.features.bars import (
     is_quoted,
     mids,
     proxy_mids,
-    stretches,
+    segments,
     summarise,
     whole_seconds,
 )
@@ -227,7 +227,7 @@ def test_a_watermark_closes_bars_of_a_quiet_market() -> None:
 
 def test_seconds_are_the_sums_of_their_bars_however_the_ring_was_filled() -> None:
     trades, quotes = random_ticks(5, 70, 3, 5)
-    (bars,) = stretches(trades, quotes)
+    (bars,) = segments(trades, quotes)
     ring = folded(list(batches(trades, quotes, [START_US + k * 130_000 for k in range(1, 530)])))
     expected = whole_seconds(bars)
     for at, row in enumerate(expected):
@@ -253,7 +253,7 @@ def test_a_long_silence_begins_anew_live_as_in_history() -> None:
         rows["time_us"] += 20 * SECOND_US + later
         for name in ids:
             rows[name] += 10**6
-    one, two = stretches(np.concatenate([trades, after_trades]), np.concatenate([quotes, after_quotes]))
+    one, two = segments(np.concatenate([trades, after_trades]), np.concatenate([quotes, after_quotes]))
     assert len(one) + len(two) <= 2 * 20 * BARS_PER_S + 2
     assert two[0]["trade_count"] + two[0]["quote_count"] > 0
     quiet = [

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from tests.fixtures.paths import SHARED_DATA
 from tests.fixtures.market import batches, random_ticks, recorded_ticks
+from tests.fixtures.paths import SHARED_DATA
 from tickcast.adapters.lake import bronze
-from tickcast.features.bars import BarRing, stretches
+from tickcast.features.bars import BarRing, segments
 from tickcast.features.vector import feature_rows, history_rows
 from tickcast.market import wire
 from tickcast.market.ticks import Quotes, Trades
@@ -32,7 +32,7 @@ def replayed(trades: Trades, quotes: Quotes) -> dict[int, bytes]:
     """The same from history: bronze files read back, all bars at once."""
     archived = bronze.write_file(bronze.market_data(wire.TickBatch("BTCUSDT", "sim", "a", 0, trades, quotes)))
     trades, quotes = bronze.ticks_from(bronze.read_file(archived, "archived"))
-    (bars,) = stretches(trades, quotes)
+    (bars,) = segments(trades, quotes)
     rows = history_rows(bars)
     return {int(end_us): row.tobytes() for end_us, row in zip(bars["end_us"], rows, strict=True)}
 
@@ -53,7 +53,7 @@ def test_random_market(seed: int) -> None:
     assert_same(*random_ticks(seed, 100), seed, at_least=95)
 
 
-@pytest.mark.skipif(not SHARED_DATA.exists(), reason=f"recordings not found at {DATA}")
+@pytest.mark.skipif(not SHARED_DATA.exists(), reason=f"recordings not found at {SHARED_DATA}")
 @pytest.mark.parametrize("name", RECORDINGS)
 def test_recording(name: str) -> None:
     assert_same(*recorded_ticks(name), 1, at_least=330)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.fixtures.examples import examples
 from tests.fixtures.market import START_US, batch, batches, random_ticks
-from tickcast.features.bars import BAR, BarRing, Bars, bar_index, stretches, summarise, whole_seconds
+from tickcast.features.bars import BAR, BarRing, Bars, bar_index, segments, summarise, whole_seconds
 from tickcast.features.vector import (
     FEATURE_NAMES,
     MIN_RETURNS,
@@ -26,7 +26,7 @@ LATENESS_US = 100_000
 
 
 def market_bars(seed: int, seconds: int, trades_s: float = 30, quotes_s: float = 60) -> Bars:
-    (bars,) = stretches(*random_ticks(seed, seconds, trades_s, quotes_s))
+    (bars,) = segments(*random_ticks(seed, seconds, trades_s, quotes_s))
     return bars
 
 
@@ -203,7 +203,7 @@ def test_every_feature_equals_its_definition(case: str) -> None:
         since_us = quotes["time_us"] - START_US
         gone = (since_us > 33_700_000) & (since_us < until_s * 1e6)
         quotes[f"{side}_price"][gone] = quotes[f"{side}_qty"][gone] = 0
-    (bars,) = stretches(trades, quotes)
+    (bars,) = segments(trades, quotes)
     for end in (len(bars), len(bars) - 7, len(bars) - 31):
         row = feature_rows(bars[:end], whole_seconds(bars[:end]), 1)[0]
         expected = by_definition(trades, quotes, int(bars[end - 1]["end_us"]))
@@ -242,7 +242,7 @@ def test_same_bits_for_any_batches_order_and_repeats(
             for instant_us in ring.fold(mixed, 1_000_000):
                 live[instant_us] = feature_rows(ring.bars, ring.seconds, 1)[0].tobytes()
                 assert not again
-    (bars,) = stretches(trades, quotes)
+    (bars,) = segments(trades, quotes)
     history = dict(zip(bars["end_us"].tolist(), history_rows(bars), strict=True))
     compared = [instant_us for instant_us in live if instant_us in history]
     assert len(compared) >= 18
@@ -255,7 +255,7 @@ def test_the_future_changes_nothing(seed: int) -> None:
     """Ticks from the bar's end on may be anything."""
     trades, quotes = random_ticks(seed, 80)
     rng = np.random.default_rng(seed)
-    (bars,) = stretches(trades, quotes)
+    (bars,) = segments(trades, quotes)
     expected = history_rows(bars)
     for cut in (250, 700):
         cut_us = int(bars[cut - 1]["end_us"])
@@ -267,7 +267,7 @@ def test_the_future_changes_nothing(seed: int) -> None:
             later = rows["time_us"] >= cut_us
             for name in names:
                 rows[name][later] = rng.integers(1, 10**12, int(later.sum()))
-        (changed,) = stretches(changed_trades, changed_quotes)
+        (changed,) = segments(changed_trades, changed_quotes)
         assert history_rows(changed)[:cut].tobytes() == expected[:cut].tobytes()
         assert history_rows(changed)[cut:].tobytes() != expected[cut:].tobytes()
 
@@ -299,7 +299,7 @@ def test_scale_of_prices_does_not_matter() -> None:
         for name in prices:
             rows[name] //= 1000
     ours, theirs = (
-        history_rows(stretches(*ticks)[0])[-1] for ticks in ((trades, quotes), (small_trades, small_quotes))
+        history_rows(segments(*ticks)[0])[-1] for ticks in ((trades, quotes), (small_trades, small_quotes))
     )
     np.testing.assert_allclose(theirs, ours, rtol=1e-6, atol=1e-6)
 
@@ -317,7 +317,7 @@ def test_too_little_history_is_nan() -> None:
 
 def test_absent_groups_are_zero_and_say_so() -> None:
     trades, quotes = random_ticks(9, 20)
-    (no_trades,), (no_quotes,) = stretches(trades[:0], quotes), stretches(trades, quotes[:0])
+    (no_trades,), (no_quotes,) = segments(trades[:0], quotes), segments(trades, quotes[:0])
     for bars, flag, group in (
         (no_trades, "has_trades", TRADE_FEATURES),
         (no_quotes, "has_quotes", QUOTE_FEATURES),

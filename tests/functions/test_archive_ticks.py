@@ -6,15 +6,15 @@ import pytest
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.kinesis_events import FIRST_SEQUENCE, batch_event, event, record
 from tests.fixtures.market import START_US, batch, batches, random_ticks
-from tickcast.adapters.kinesis.schema_registry import SchemaBook
+from tickcast.adapters.kinesis.schema_registry import SchemaRegistry
 from tickcast.adapters.lake import bronze
-from tickcast.functions.archive_ticks import Outcome, archive
+from tickcast.functions.archive_ticks import ArchiveResult, archive
 from tickcast.market import wire
 from tickcast.market.ticks import Quotes, Trades, span_us
 
 
-def run(s3: Any, sent: dict[str, Any]) -> Outcome:
-    return archive(sent, s3, BUCKET, SchemaBook(s3, BUCKET))
+def run(s3: Any, sent: dict[str, Any]) -> ArchiveResult:
+    return archive(sent, s3, BUCKET, SchemaRegistry(s3, BUCKET))
 
 
 def keys(s3: Any, prefix: str = "") -> list[str]:

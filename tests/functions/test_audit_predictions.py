@@ -14,12 +14,12 @@ import redis
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.kinesis_events import batch_event
 from tests.fixtures.market import START_US, batches, random_ticks
-from tickcast.adapters.kinesis.schema_registry import SchemaBook
+from tickcast.adapters.kinesis.schema_registry import SchemaRegistry
 from tickcast.adapters.lake import bronze
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.redis.hot_store import HotStore
 from tickcast.adapters.registry import model_registry
-from tickcast.adapters.registry.model_watcher import ModelFollower, at_once
+from tickcast.adapters.registry.model_watcher import ModelWatcher, at_once
 from tickcast.adapters.registry.onnx_model import export
 from tickcast.adapters.settings import DatabaseSettings, Settings
 from tickcast.features.vector import FEATURE_HASH
@@ -81,8 +81,8 @@ def run(redis_client: redis.Redis, s3: Any) -> Callable[..., Result]:
     predict = PredictStream(
         SETTINGS,
         HotStore(redis_client, SETTINGS.lateness_us),
-        ModelFollower(s3, BUCKET, lambda: clock["ms"], at_once),
-        SchemaBook(s3, BUCKET),
+        ModelWatcher(s3, BUCKET, lambda: clock["ms"], at_once),
+        SchemaRegistry(s3, BUCKET),
         s3,
         lambda: clock["ms"],
     )
@@ -99,7 +99,7 @@ def run(redis_client: redis.Redis, s3: Any) -> Callable[..., Result]:
                 if piece.watermark_us <= START_US + archived_us
             ]
             if pieces:
-                archive(batch_event(start, *pieces), s3, BUCKET, SchemaBook(s3, BUCKET))
+                archive(batch_event(start, *pieces), s3, BUCKET, SchemaRegistry(s3, BUCKET))
         now_ms = START_US / 1000 + SECONDS * 1000 + 180_000
         return AuditPredictions(SETTINGS, redis_client, s3, NO_DATABASE, lambda: now_ms)()
 

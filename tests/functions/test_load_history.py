@@ -21,7 +21,7 @@ from tickcast.adapters.lake import bronze
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.postgres.history_store import HistoryStore, OpenStore, days_between
 from tickcast.adapters.settings import MAX_DAYS, HistorySettings, SettingsError
-from tickcast.features.bars import stretches, whole_seconds
+from tickcast.features.bars import segments, whole_seconds
 from tickcast.features.vector import FEATURE_NAMES, history_rows
 from tickcast.functions.load_history import LoadHistory, RequestError
 from tickcast.market.sums import total
@@ -82,7 +82,7 @@ def test_what_is_loaded_is_what_live_makes_of_the_ticks(s3: Any, load: Load, own
     assert held == (len(trades), int(trades["qty"].sum()), len(trades), "{stream}")
 
     # All of it at once, as training does, without cuts by the hour.
-    [bars] = stretches(trades, quotes)
+    [bars] = segments(trades, quotes)
     features = history_rows(bars).astype(np.float32)
     at = {end: n for n, end in enumerate(bars["end_us"].tolist())}
     rows = owner.execute(

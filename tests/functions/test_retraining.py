@@ -18,7 +18,7 @@ from tests.fixtures.market import START_US
 from tickcast.adapters.postgres import training_rows
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.registry import model_registry
-from tickcast.adapters.registry.model_watcher import ModelFollower, at_once
+from tickcast.adapters.registry.model_watcher import ModelWatcher, at_once
 from tickcast.adapters.settings import DatabaseSettings
 from tickcast.features.bars import SECOND_US
 from tickcast.features.vector import FEATURE_NAMES
@@ -27,7 +27,7 @@ from tickcast.functions.evaluate_model import RequestError as EvaluationRequestE
 from tickcast.functions.evaluate_model import evaluate_model
 from tickcast.functions.promote_model import promote_model
 from tickcast.functions.train_model import RequestError, train_model
-from tickcast.model.training import Settings, TrainingError
+from tickcast.model.training import TrainingError, TrainingSettings
 
 pytestmark = pytest.mark.integration
 
@@ -53,7 +53,9 @@ def reader(loader: Connection, loader_settings: DatabaseSettings) -> Iterator[Co
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two members instead of eight."""
-    monkeypatch.setattr(training_function, "Settings", lambda **given: Settings(**{"members": 2} | given))
+    monkeypatch.setattr(
+        training_function, "Settings", lambda **given: TrainingSettings(**{"members": 2} | given)
+    )
 
 
 @pytest.fixture
@@ -145,7 +147,7 @@ def test_a_challenger_is_trained_of_rows_with_and_without_quotes(
     fill(loader, ETH, market(3, 600, FROM_US + 1000 * SECOND_US))
     trained = train(symbols=[BTC], days=1, reason="test")
     card = trained["card"]
-    assert (trained["promoted"], model_registry.in_force(s3, BUCKET)) == (False, None)
+    assert (trained["promoted"], model_registry.active_model(s3, BUCKET)) == (False, None)
     assert card["data"]["markets"] == ["rest/BTCUSDT", "stream/BTCUSDT"]
     assert (card["data"]["from_us"], card["data"]["to_us"]) == (
         FROM_US + SECOND_US,
@@ -200,7 +202,7 @@ def test_the_loop_from_rows_to_a_followed_model(
     fill(loader, BTC, market(1, 600, FROM_US, strength=0.0))
     first = train()["model_id"]
     put_in_force(s3, first)
-    follower = ModelFollower(s3, BUCKET, lambda: float(next(clock)), at_once)
+    follower = ModelWatcher(s3, BUCKET, lambda: float(next(clock)), at_once)
     clock = iter(range(0, 10**6, 10_000))
     model = follower.current()
     assert model is not None and model.model_id == first
@@ -255,7 +257,7 @@ def test_a_proven_champion_is_replaced_on_an_hour_of_rows_alone(
     assert (verdict["promote"] is not None, verdict["provisional"]) == (True, False)
     assert model_registry.read_card(s3, BUCKET, verdict["promote"])["provisional"] is False
     promote_model(verdict, s3, BUCKET, NOW)
-    pointer = model_registry.in_force(s3, BUCKET)
+    pointer = model_registry.active_model(s3, BUCKET)
     assert pointer is not None and (pointer["provisional"], pointer["challenger"]) == (False, None)
 
 

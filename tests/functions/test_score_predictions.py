@@ -20,7 +20,7 @@ from tickcast.adapters.postgres.score_store import ScoreStore, in_shadow
 from tickcast.adapters.redis.hot_store import HotStore, Writes
 from tickcast.adapters.settings import DatabaseSettings, ScoreSettings
 from tickcast.evaluation import drift
-from tickcast.evaluation.drift import Policy
+from tickcast.evaluation.drift import DriftPolicy
 from tickcast.evaluation.live_scores import SPANS, score
 from tickcast.features.bars import BarRing
 from tickcast.features.vector import FEATURE_NAMES
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.integration
 SYMBOL = "BTCUSDT"
 NOON = 1_760_000_400 // 60 * 60  # s
 SCORES = ScoreSettings(
-    Policy(min_scored=100, raise_after=2, cool_down_s=3600), window_s=700, history_days=2, train_days=7
+    DriftPolicy(min_scored=100, raise_after=2, cool_down_s=3600), window_s=700, history_days=2, train_days=7
 )
 PLENTY: Callable[[], float] = lambda: 60_000.0  # noqa: E731
 

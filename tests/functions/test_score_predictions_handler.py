@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.infra.synthesis import ROOT
-from tickcast.evaluation.drift import Watch
+from tickcast.evaluation.drift import DriftState
 from tickcast.evaluation.live_scores import NO_TALLIES, score_horizon
 from tickcast.functions.score_predictions import Result
 from tickcast.market.symbols import ascii_name
@@ -67,7 +67,7 @@ def test_metrics_are_where_the_alarms_look(module: Any, capsys: pytest.CaptureFi
             "BTCUSDT": nothing | {"count": 60, "skill": skill, "coverage": 0.8, "availability": 0.999},
             "ETHUSDT": nothing | {"availability": None},
         },
-        watches={"BTCUSDT": Watch("m", is_drifting=True)},
+        watches={"BTCUSDT": DriftState("m", is_drifting=True)},
     )
     module.score_predictions = lambda remaining_ms: result
     answer = module.handler({}, CONTEXT)

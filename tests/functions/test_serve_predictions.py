@@ -17,7 +17,7 @@ import redis
 
 from layers import site_files
 from tests.fixtures.aws import BUCKET
-from tickcast.adapters.http.responses import Answer, if_none_match
+from tickcast.adapters.http.responses import Response, if_none_match
 from tickcast.adapters.redis.connection import connect
 from tickcast.adapters.redis.hot_store import HotStore, Writes
 from tickcast.adapters.registry import model_catalog, model_watcher
@@ -85,13 +85,13 @@ class Api:
     def clock_ms(self) -> float:
         return (AT_S + self.age_s) * 1000
 
-    def get(self, symbol: str = "BTCUSDT", **query: str) -> Answer:
+    def get(self, symbol: str = "BTCUSDT", **query: str) -> Response:
         return self.ask("/predictions/{symbol}", query, symbol=symbol)
 
-    def health(self) -> Answer:
+    def health(self) -> Response:
         return self.ask("/health")
 
-    def ask(self, resource: str, query: dict[str, str] | None = None, **path: str) -> Answer:
+    def ask(self, resource: str, query: dict[str, str] | None = None, **path: str) -> Response:
         event = {
             "resource": resource,
             "pathParameters": path or None,
@@ -268,7 +268,7 @@ def test_only_the_receipt_has_the_heavy_parts(store: HotStore, api: Api) -> None
 def test_a_receipt_is_final_once_all_outcomes_are_known(store: HotStore, api: Api) -> None:
     put(store, PREDICTION)
 
-    def receipt() -> Answer:
+    def receipt() -> Response:
         return api.ask("/predictions/{symbol}/{id}", symbol="BTCUSDT", id=f"BTCUSDT-{AT_MS}")
 
     assert receipt().body["outcomes"] == {}
@@ -565,7 +565,7 @@ def test_the_header_is_found_however_a_gateway_writes_it(event: dict[str, Any], 
     assert if_none_match(event) == tags
 
 
-def payload_bytes(answer: Answer) -> int:
+def payload_bytes(answer: Response) -> int:
     """Of the answer as Lambda sends it: a string of JSON within JSON."""
     return len(json.dumps(answer.as_proxy_response()).encode())
 
@@ -605,7 +605,7 @@ def test_cards_are_fewer_where_all_could_not_be_sent(store: HotStore, s3: Any) -
 
 
 def test_an_answer_that_cannot_be_cut_is_a_problem() -> None:
-    response = Answer(200, {"text": "x" * 6_300_000}).as_proxy_response()
+    response = Response(200, {"text": "x" * 6_300_000}).as_proxy_response()
     assert (response["statusCode"], response["headers"]["Content-Type"]) == (500, "application/problem+json")
 
 

@@ -13,7 +13,7 @@ from tests.fixtures.market import START_US, batch, random_ticks
 from tests.fixtures.paths import SHARED_DATA
 from tickcast.adapters.lake import bronze
 from tickcast.adapters.registry import model_registry, model_watcher
-from tickcast.adapters.registry.model_watcher import ModelFollower
+from tickcast.adapters.registry.model_watcher import ModelWatcher
 from tickcast.features.vector import FEATURE_NAMES
 from tickcast.functions.train_model import RequestError, train_model
 from tickcast.model.training import TrainingError
@@ -47,7 +47,7 @@ def test_the_simulator_s_past_trains_a_model_that_serves(s3: Any) -> None:
     assert set(card["distribution"]) == {market.partition("/")[2] for market in card["data"]["markets"]}
     assert set(card["network"]["inputs"]["odd"]) <= card["support"].keys() <= set(FEATURE_NAMES)
     assert card["learned_to_us"] < card["data"]["to_us"]  # the newest rows are left for the test
-    follower = ModelFollower(s3, BUCKET, lambda: 0.0)
+    follower = ModelWatcher(s3, BUCKET, lambda: 0.0)
     model = follower.current()
     assert model is not None, follower.problem
     assert (model.model_id, model.provisional) == (trained["model_id"], True)
@@ -73,7 +73,7 @@ def test_ticks_that_are_stored_twice_count_once(s3: Any) -> None:
 
 def test_a_first_model_displaces_nothing_that_serves(s3: Any) -> None:
     def in_force() -> str:
-        pointer = model_registry.in_force(s3, BUCKET)
+        pointer = model_registry.active_model(s3, BUCKET)
         assert pointer is not None
         return str(pointer["model_id"])
 

@@ -1,6 +1,6 @@
 """What a connection claims: only what data that came prove."""
 
-from ingest_ecs.feed_buffer import CLAIM_LIFE_US, STREAMS_APART_US, Lane
+from ingest_ecs.feed_buffer import CLAIM_LIFE_US, STREAMS_APART_US, FeedBuffer
 from tickcast import sbe
 from tickcast.market.session import Newest
 
@@ -18,75 +18,75 @@ def quote(symbol: str, time_us: int, update_id: int = 1, bid_qty: int = 5) -> by
     return sbe.encode(sbe.BestBidAskEvent(time_us, update_id, -8, -8, 99, bid_qty, 101, 5, symbol))
 
 
-def take(lane: Lane, *frames: bytes, at_us: int) -> None:
+def take(buffer: FeedBuffer, *frames: bytes, at_us: int) -> None:
     for frame in frames:
-        lane.take(frame, at_us + DELAY_US)
-    lane.drain()
+        buffer.take(frame, at_us + DELAY_US)
+    buffer.drain()
 
 
 def test_nothing_is_claimed_before_any_data() -> None:
-    lane = Lane(1, "c1", "sbe")
-    assert lane.watermark_us("BTCUSDT", T0) is None
-    assert not lane.delivers
+    buffer = FeedBuffer(1, "c1", "sbe")
+    assert buffer.watermark_us("BTCUSDT", T0) is None
+    assert not buffer.delivers
 
 
 def test_a_symbol_has_come_as_far_as_its_own_ticks_or_those_of_another_stream() -> None:
-    lane = Lane(1, "c1", "sbe")
-    take(lane, trade("BTCUSDT", T0), at_us=T0)
-    assert lane.watermark_us("BTCUSDT", T0 + DELAY_US) == T0
-    take(lane, quote("ETHUSDT", T0 + S), at_us=T0 + S)
-    assert lane.watermark_us("BTCUSDT", T0 + S + DELAY_US) == T0 + S - STREAMS_APART_US
-    assert lane.watermark_us("BNBUSDT", T0 + S + DELAY_US) == T0 + S - STREAMS_APART_US  # never came, yet
+    buffer = FeedBuffer(1, "c1", "sbe")
+    take(buffer, trade("BTCUSDT", T0), at_us=T0)
+    assert buffer.watermark_us("BTCUSDT", T0 + DELAY_US) == T0
+    take(buffer, quote("ETHUSDT", T0 + S), at_us=T0 + S)
+    assert buffer.watermark_us("BTCUSDT", T0 + S + DELAY_US) == T0 + S - STREAMS_APART_US
+    assert buffer.watermark_us("BNBUSDT", T0 + S + DELAY_US) == T0 + S - STREAMS_APART_US  # never came, yet
 
 
 def test_the_clock_proves_nothing() -> None:
     """The claim does not move without data, and is not repeated once the last of them are old."""
-    lane = Lane(1, "c1", "sbe")
-    take(lane, trade("BTCUSDT", T0), at_us=T0)
+    buffer = FeedBuffer(1, "c1", "sbe")
+    take(buffer, trade("BTCUSDT", T0), at_us=T0)
     life_us = DELAY_US + CLAIM_LIFE_US
-    assert {lane.watermark_us("BTCUSDT", T0 + us) for us in range(0, life_us + 1, 50_000)} == {T0}
-    assert lane.watermark_us("BTCUSDT", T0 + life_us + 1) is None
-    take(lane, quote("BTCUSDT", T0 + 9 * S), at_us=T0 + 9 * S)
-    assert lane.watermark_us("BTCUSDT", T0 + 9 * S) == T0 + 9 * S
+    assert {buffer.watermark_us("BTCUSDT", T0 + us) for us in range(0, life_us + 1, 50_000)} == {T0}
+    assert buffer.watermark_us("BTCUSDT", T0 + life_us + 1) is None
+    take(buffer, quote("BTCUSDT", T0 + 9 * S), at_us=T0 + 9 * S)
+    assert buffer.watermark_us("BTCUSDT", T0 + 9 * S) == T0 + 9 * S
 
 
 def test_a_claim_that_is_withdrawn_is_none_of_the_others() -> None:
-    lane = Lane(1, "c1", "sbe")
-    take(lane, trade("BTCUSDT", T0), trade("ETHUSDT", T0), at_us=T0)
-    lane.withdrawn = {"ETHUSDT"}
-    assert lane.watermark_us("ETHUSDT", T0) is None
-    assert lane.watermark_us("BTCUSDT", T0) == T0
-    lane.withdrawn = set()
-    assert lane.watermark_us("ETHUSDT", T0) == T0
+    buffer = FeedBuffer(1, "c1", "sbe")
+    take(buffer, trade("BTCUSDT", T0), trade("ETHUSDT", T0), at_us=T0)
+    buffer.withdrawn = {"ETHUSDT"}
+    assert buffer.watermark_us("ETHUSDT", T0) is None
+    assert buffer.watermark_us("BTCUSDT", T0) == T0
+    buffer.withdrawn = set()
+    assert buffer.watermark_us("ETHUSDT", T0) == T0
 
 
 def test_the_newest_that_came_is_known_by_symbol() -> None:
-    lane = Lane(1, "c1", "sbe")
-    take(lane, trade("BTCUSDT", T0, 7), trade("BTCUSDT", T0, 8), at_us=T0)
-    assert lane.newest == {"BTCUSDT": Newest(8)}
-    take(lane, quote("BTCUSDT", T0, 2, bid_qty=7), quote("BTCUSDT", T0, 1), at_us=T0)
-    assert lane.newest == {"BTCUSDT": Newest(8, (99, 7, 101, 5))}
+    buffer = FeedBuffer(1, "c1", "sbe")
+    take(buffer, trade("BTCUSDT", T0, 7), trade("BTCUSDT", T0, 8), at_us=T0)
+    assert buffer.newest == {"BTCUSDT": Newest(8)}
+    take(buffer, quote("BTCUSDT", T0, 2, bid_qty=7), quote("BTCUSDT", T0, 1), at_us=T0)
+    assert buffer.newest == {"BTCUSDT": Newest(8, (99, 7, 101, 5))}
 
 
 def test_a_clock_that_was_taken_for_another_leaves_no_claim_behind() -> None:
-    lane = Lane(1, "c1", "sbe")
+    buffer = FeedBuffer(1, "c1", "sbe")
     for n in range(3):
-        take(lane, trade("BTCUSDT", T0 + 3600 * S + n, n), at_us=T0 + n)
+        take(buffer, trade("BTCUSDT", T0 + 3600 * S + n, n), at_us=T0 + n)
     for n in range(3, 30):
-        take(lane, trade("BTCUSDT", T0 + n * S // 10, n), at_us=T0 + n * S // 10)
-    claim_us = lane.watermark_us("BTCUSDT", T0 + 3 * S)
+        take(buffer, trade("BTCUSDT", T0 + n * S // 10, n), at_us=T0 + n * S // 10)
+    claim_us = buffer.watermark_us("BTCUSDT", T0 + 3 * S)
     assert claim_us is not None
     assert claim_us <= T0 + 3 * S + S
 
 
 def test_a_stream_that_lags_behind_the_others_is_late_and_not_refused() -> None:
-    lane, came = Lane(1, "c1", "sbe"), 0
+    buffer, came = FeedBuffer(1, "c1", "sbe"), 0
     for n in range(300):
         now_us = T0 + n * S // 10
         lag_us = 0 if n < 100 else 7 * S
-        lane.take(quote("ETHUSDT", now_us, n), now_us + DELAY_US)
+        buffer.take(quote("ETHUSDT", now_us, n), now_us + DELAY_US)
         if n < 100 or n >= 170:
-            lane.take(trade("BTCUSDT", now_us - lag_us, n), now_us + DELAY_US)
-        came += sum(len(rows) for rows in lane.drain().trades.values())
+            buffer.take(trade("BTCUSDT", now_us - lag_us, n), now_us + DELAY_US)
+        came += sum(len(rows) for rows in buffer.drain().trades.values())
     assert came == 100 + 130
-    assert lane.refused == []
+    assert buffer.refused == []

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ingest_ecs.feed_buffer import Lane, RefusedFrame, RefusedTicks
+from ingest_ecs.feed_buffer import FeedBuffer, RefusedFrame, RefusedTicks
 from tickcast import sbe
 
 T0_US, S = 1_754_000_000_000_000, 1_000_000
@@ -23,55 +23,55 @@ def quote(update_id: int, time_us: int) -> bytes:
 @pytest.mark.parametrize("host_us", [0, 45 * S])
 @pytest.mark.parametrize("at_once", [True, False])
 def test_one_time_off_costs_its_own_row_and_no_claim(off_us: int, host_us: int, at_once: bool) -> None:
-    lane = Lane(1, "c1", "sbe")
+    buffer = FeedBuffer(1, "c1", "sbe")
     kept, errors = [], []
     for n in range(60):
         time_us = T0_US + n * 100_000
-        lane.take(quote(n, time_us), time_us + 5_000 + host_us)
-        lane.take(trade(n, time_us + (off_us if n == 30 else 0)), time_us + 6_000 + host_us)
+        buffer.take(quote(n, time_us), time_us + 5_000 + host_us)
+        buffer.take(trade(n, time_us + (off_us if n == 30 else 0)), time_us + 6_000 + host_us)
         if not at_once or n == 59:
-            ticks = lane.drain()
+            ticks = buffer.drain()
             kept += ticks.trades["BTCUSDT"]["first_id"].tolist() if "BTCUSDT" in ticks.trades else []
             errors += ticks.errors
     assert sorted(kept) == [n for n in range(60) if n != 30]
     assert len(errors) == 1
-    (refused,) = lane.refused
+    (refused,) = buffer.refused
     assert isinstance(refused, RefusedTicks)
     assert refused.trades["first_id"].tolist() == [30]
-    claim = lane.watermark_us("BTCUSDT", T0_US + 59 * 100_000 + 7_000 + host_us)
+    claim = buffer.watermark_us("BTCUSDT", T0_US + 59 * 100_000 + 7_000 + host_us)
     assert claim == T0_US + 59 * 100_000
 
 
 def test_a_tick_with_nothing_to_compare_it_with_waits_and_is_given_up_with_its_connection() -> None:
-    lane = Lane(1, "c1", "sbe")
-    lane.take(trade(1, T0_US + 240 * S), T0_US)
-    assert lane.drain() == ({}, {}, [], ())
-    assert lane.watermark_us("BTCUSDT", T0_US) is None
-    lane.give_up_undecided()
-    assert [type(each) for each in lane.refused] == [RefusedTicks]
+    buffer = FeedBuffer(1, "c1", "sbe")
+    buffer.take(trade(1, T0_US + 240 * S), T0_US)
+    assert buffer.drain() == ({}, {}, [], ())
+    assert buffer.watermark_us("BTCUSDT", T0_US) is None
+    buffer.give_up_undecided()
+    assert [type(each) for each in buffer.refused] == [RefusedTicks]
 
 
 def test_refused_frames_come_with_their_bytes() -> None:
-    lane = Lane(1, "c1", "sbe")
+    buffer = FeedBuffer(1, "c1", "sbe")
     for data in (b"garbage", quote(1, T0_US), trade(1, T0_US)[:-3]):
-        lane.take(data, T0_US)
-    ticks = lane.drain()
-    frames = [each.data for each in lane.refused if isinstance(each, RefusedFrame)]
+        buffer.take(data, T0_US)
+    ticks = buffer.drain()
+    frames = [each.data for each in buffer.refused if isinstance(each, RefusedFrame)]
     assert sorted(frames) == sorted([b"garbage", trade(1, T0_US)[:-3]])
     assert len(ticks.quotes["ETHUSDT"]) == 1
 
 
 def test_a_side_that_is_gone_is_a_quote_and_no_bad_frame() -> None:
-    lane = Lane(1, "c1", "sbe")
-    lane.take(sbe.encode(sbe.BestBidAskEvent(T0_US, 1, -8, -8, 99, 5, 0, 0, "币安人生USDT")), T0_US)
-    ticks = lane.drain()
+    buffer = FeedBuffer(1, "c1", "sbe")
+    buffer.take(sbe.encode(sbe.BestBidAskEvent(T0_US, 1, -8, -8, 99, 5, 0, 0, "币安人生USDT")), T0_US)
+    ticks = buffer.drain()
     assert ticks.quotes["币安人生USDT"].tolist() == [(T0_US, T0_US, 1, 99, 5, 0, 0)]
-    assert (ticks.errors, lane.refused) == ([], [])
+    assert (ticks.errors, buffer.refused) == ([], [])
 
 
 def test_quotes_of_the_keyless_feed_are_no_witnesses_of_the_clock() -> None:
     """Their times are made from their receipt: after a stall they would call every trade late."""
-    lane, ids = Lane(1, "c1", "json"), []
+    buffer, ids = FeedBuffer(1, "c1", "json"), []
 
     def trade_text(n: int, time_us: int) -> str:
         return f'{{"e":"trade","E":{time_us},"T":{time_us},"s":"A","t":{n},"p":"1","q":"1","m":true}}'
@@ -81,19 +81,19 @@ def test_quotes_of_the_keyless_feed_are_no_witnesses_of_the_clock() -> None:
         received_us = (
             time_us + 5_000 if n < 50 else T0_US + 30 * S + n
         )  # then all at once, half a minute late
-        lane.take(f'{{"u":{n},"s":"A","b":"1","B":"1","a":"2","A":"1"}}', received_us)
-        lane.take(trade_text(n, time_us), received_us)
-        ids += lane.drain().trades["A"]["first_id"].tolist()
+        buffer.take(f'{{"u":{n},"s":"A","b":"1","B":"1","a":"2","A":"1"}}', received_us)
+        buffer.take(trade_text(n, time_us), received_us)
+        ids += buffer.drain().trades["A"]["first_id"].tolist()
     assert ids == list(np.arange(100))
-    assert lane.refused == []
+    assert buffer.refused == []
 
 
 def test_a_tick_a_little_ahead_passes_and_claims_nothing_for_the_others() -> None:
-    lane = Lane(1, "c1", "sbe")
+    buffer = FeedBuffer(1, "c1", "sbe")
     for n in range(20):
         time_us = T0_US + n * 100_000 + (1_500_000 if n == 19 else 0)
-        lane.take(trade(n, time_us), T0_US + n * 100_000 + 5_000)
-    assert len(lane.drain().trades["BTCUSDT"]) == 20
-    claim = lane.watermark_us("BTCUSDT", T0_US + 1_910_000)
+        buffer.take(trade(n, time_us), T0_US + n * 100_000 + 5_000)
+    assert len(buffer.drain().trades["BTCUSDT"]) == 20
+    claim = buffer.watermark_us("BTCUSDT", T0_US + 1_910_000)
     assert claim is not None
     assert claim < T0_US + 1_900_000 + 300_000

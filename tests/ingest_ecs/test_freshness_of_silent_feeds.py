@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aws_lambda_powertools import Logger
 
-from ingest_ecs.feed_buffer import Lane
+from ingest_ecs.feed_buffer import FeedBuffer
 from ingest_ecs.producer import Producer
 from tickcast import sbe
 from tickcast.features.bars import SECOND_US, BarRing
@@ -36,7 +36,7 @@ class Exchange:
     next_s: dict[tuple[str, str], float] = field(default_factory=dict)
     count: dict[tuple[str, str], int] = field(default_factory=dict)
 
-    def step(self, now_s: float, lanes: list[Lane]) -> None:
+    def step(self, now_s: float, buffers: list[FeedBuffer]) -> None:
         for stream, gap_s in self.mean_gap_s.items():
             self.next_s.setdefault(stream, 1.0)
             while self.next_s[stream] <= now_s:
@@ -45,8 +45,8 @@ class Exchange:
                 if is_silent and not self.happens:
                     continue
                 self.count[stream] = self.count.get(stream, 0) + 1
-                for lane in lanes if not is_silent else ():
-                    lane.take(self.frame(stream, at_s), round((T0_S + at_s) * 1e6) + 5000)
+                for buffer in buffers if not is_silent else ():
+                    buffer.take(self.frame(stream, at_s), round((T0_S + at_s) * 1e6) + 5000)
 
     def frame(self, stream: tuple[str, str], at_s: float) -> bytes:
         (symbol, kind), us = stream, round((T0_S + at_s) * 1e6)
@@ -74,7 +74,7 @@ class System:
         self.exchange = exchange
         self.now_s = 0.0
         self.opened = 0
-        self.lanes: dict[int, Lane] = {}
+        self.buffers: dict[int, FeedBuffer] = {}
         self.ring = BarRing(100_000)
         self.features: dict[str, Any] | None = None
         streams = [stream for stream in exchange.mean_gap_s if stream[0] == MARKET]
@@ -98,15 +98,15 @@ class System:
         if isinstance(action, Open):
             self.opened += 1
             self.session.opened(action.connection, self.now_s)
-            self.lanes[action.connection] = Lane(action.connection, f"c{action.connection}", "sbe")
-            self.producer.open_lane(self.lanes[action.connection])
+            self.buffers[action.connection] = FeedBuffer(action.connection, f"c{action.connection}", "sbe")
+            self.producer.open_lane(self.buffers[action.connection])
         else:
-            self.producer.close_lane(self.lanes.pop(action.connection), action.why)
+            self.producer.close_lane(self.buffers.pop(action.connection), action.why)
             self.session.closed(action.connection, action.why, None, self.now_s)
 
     def look(self) -> None:
         for symbol in self.session.looks(self.now_s):
-            brought = {c: lane.newest.get(symbol, Newest()) for c, lane in self.lanes.items()}
+            brought = {c: buffer.newest.get(symbol, Newest()) for c, buffer in self.buffers.items()}
             exchange, come = self.exchange.newest(symbol), self.producer.newest(symbol)
             if self.session.looked(symbol, exchange, come, brought, self.now_s):
                 self.producer.quiet(symbol, self.now_us())
@@ -117,9 +117,9 @@ class System:
         self.look()
         for stall in self.session.take_stalls():
             self.producer.stalled(stall)
-        for connection, lane in self.lanes.items():
-            lane.withdrawn = self.session.withdrawn(connection)
-        self.exchange.step(self.now_s, list(self.lanes.values()))
+        for connection, buffer in self.buffers.items():
+            buffer.withdrawn = self.session.withdrawn(connection)
+        self.exchange.step(self.now_s, list(self.buffers.values()))
         self.producer.pack()
         queue = self.producer._queues[MARKET]
         for data, _ in queue.waiting:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest_ecs import producer as producer_module
-from ingest_ecs.feed_buffer import Lane
+from ingest_ecs.feed_buffer import FeedBuffer
 from ingest_ecs.producer import (
     MAX_TICKS_PER_RECORD,
     OVERFLOW,
@@ -77,8 +77,8 @@ def make(
     return Producer(kinesis, "ticks", symbols, "sim", 0.002, logger, now_us=clock or Clock(), **options)
 
 
-def lane(producer: Producer, number: int = 1) -> Lane:
-    opened = Lane(number, f"c{number}", "sbe")
+def buffer(producer: Producer, number: int = 1) -> FeedBuffer:
+    opened = FeedBuffer(number, f"c{number}", "sbe")
     producer.open_lane(opened)
     return opened
 
@@ -95,7 +95,7 @@ def burst(first_id: int, count: int) -> bytes:
 
 async def feed(producer: Producer, count: int) -> None:
     """Take trades one by one while the producer runs, then drain it."""
-    running, opened = asyncio.create_task(producer.run()), lane(producer)
+    running, opened = asyncio.create_task(producer.run()), buffer(producer)
     for trade_id in range(count):
         for symbol in SYMBOLS:
             opened.take(frame(trade_id, symbol), RECEIVED_US)
@@ -137,7 +137,7 @@ def test_ticks_of_a_linger_share_a_record() -> None:
 
     async def scenario() -> None:
         producer = make(kinesis)
-        opened = lane(producer)
+        opened = buffer(producer)
         for n in range(50):
             opened.take(frame(n), RECEIVED_US)
         producer.drain()
@@ -154,7 +154,7 @@ def test_a_burst_is_split_and_only_its_last_record_claims_a_watermark() -> None:
 
     async def scenario() -> None:
         producer = make(kinesis)
-        lane(producer).take(burst(0, MAX_TICKS_PER_RECORD + 5), RECEIVED_US)
+        buffer(producer).take(burst(0, MAX_TICKS_PER_RECORD + 5), RECEIVED_US)
         producer.drain()
         await producer.run()
 
@@ -175,7 +175,7 @@ def test_packing_does_not_wait_for_a_put_that_hangs() -> None:
 
     async def scenario() -> None:
         producer = make(kinesis, saw_data=lambda *stream: seen.append(stream))
-        running, opened = asyncio.create_task(producer.run()), lane(producer)
+        running, opened = asyncio.create_task(producer.run()), buffer(producer)
         for trade_id in range(5):
             opened.take(frame(trade_id), RECEIVED_US)
             while len(seen) <= trade_id:
@@ -194,7 +194,7 @@ def test_ids_that_are_held_back_at_the_end_are_counted_and_kept() -> None:
 
     async def scenario() -> Producer:
         producer = make(kinesis, quarantine=lambda data, reason, connection: kept.append((data, reason)))
-        opened = lane(producer)
+        opened = buffer(producer)
         for n in range(10):
             opened.take(frame(10**9 + n, time_us=1_000_000_000 + n * 1000), RECEIVED_US)
         producer.pack()
@@ -215,16 +215,16 @@ def bare(kinesis: Kinesis, symbol: str) -> list[int]:
     return [b.watermark_us for b in kinesis.stored[symbol] if not b.tick_count]
 
 
-def run_busy(kinesis: Kinesis, happens: Callable[[int, Producer, Lane], None], **options: Any) -> None:
+def run_busy(kinesis: Kinesis, happens: Callable[[int, Producer, FeedBuffer], None], **options: Any) -> None:
     """About four seconds on a connection that carries BTCUSDT's trades ten times a second."""
     clock = Clock()
 
     async def scenario() -> None:
         producer = make(kinesis, clock, **options)
-        opened = lane(producer)
+        opened = buffer(producer)
         for step in range(39):
             happens(step, producer, opened)
-            if opened in producer._lanes:
+            if opened in producer._buffers:
                 opened.take(frame(step, time_us=clock.now_us), clock.now_us)
             producer.pack()
             clock.now_us += 100_000
@@ -244,7 +244,7 @@ def test_a_quiet_symbol_gets_a_watermark_a_second_by_what_the_busy_one_proves() 
 
 
 def test_a_claim_is_taken_back_once_when_the_connection_is_lost() -> None:
-    def happens(step: int, producer: Producer, opened: Lane) -> None:
+    def happens(step: int, producer: Producer, opened: FeedBuffer) -> None:
         if step == 20:
             producer.close_lane(opened, "reset")
 
@@ -256,7 +256,7 @@ def test_a_claim_is_taken_back_once_when_the_connection_is_lost() -> None:
 
 
 def test_a_withdrawn_claim_is_taken_back_and_given_again() -> None:
-    def happens(step: int, producer: Producer, opened: Lane) -> None:
+    def happens(step: int, producer: Producer, opened: FeedBuffer) -> None:
         opened.withdrawn = {"ETHUSDT"} if 12 <= step < 30 else set()
 
     kinesis = Kinesis()
@@ -267,7 +267,7 @@ def test_a_withdrawn_claim_is_taken_back_and_given_again() -> None:
 
 
 def test_evidence_of_a_quiet_market_goes_out_at_once_with_a_claim() -> None:
-    def happens(step: int, producer: Producer, opened: Lane) -> None:
+    def happens(step: int, producer: Producer, opened: FeedBuffer) -> None:
         if step == 15:
             producer.quiet("ETHUSDT", 77)
 
@@ -285,7 +285,7 @@ def test_the_busy_symbol_shows_life_and_is_not_put() -> None:
 
     async def scenario() -> None:
         producer = make(kinesis, clock, busy_symbol="BUSYUSDT", saw_data=lambda *stream: seen.append(stream))
-        lane(producer).take(frame(1, "BUSYUSDT", clock.now_us), clock.now_us)
+        buffer(producer).take(frame(1, "BUSYUSDT", clock.now_us), clock.now_us)
         producer.pack()
         assert producer.bad_frames.total() == 0
         producer.drain()
@@ -307,7 +307,7 @@ def test_memory_is_bounded_and_what_is_dropped_is_told_downstream(monkeypatch: p
 
     async def scenario() -> Producer:
         producer = make(kinesis)
-        opened = lane(producer)
+        opened = buffer(producer)
         for n in range(accepted):
             opened.take(frame(n, time_us=1_000_000_000 + n), RECEIVED_US)
             producer.pack()
@@ -332,7 +332,7 @@ def test_the_first_tick_says_that_ingest_was_not_running() -> None:
 
     async def scenario() -> None:
         producer = make(kinesis)
-        lane(producer).take(frame(7, time_us=5_000_000), 5_000_700)
+        buffer(producer).take(frame(7, time_us=5_000_000), 5_000_700)
         producer.drain()
         await producer.run()
 
@@ -345,7 +345,7 @@ def test_a_lost_connection_is_a_notice_unless_another_delivers() -> None:
 
     async def scenario() -> None:
         producer = make(kinesis)
-        first, second = lane(producer, 1), lane(producer, 2)
+        first, second = buffer(producer, 1), buffer(producer, 2)
         first.take(frame(1, time_us=1_000_000), 1_000_700)
         second.take(frame(1, time_us=1_000_000), 1_000_700)
         producer.pack()
@@ -354,7 +354,7 @@ def test_a_lost_connection_is_a_notice_unless_another_delivers() -> None:
         second.take(frame(3, time_us=2_000_000), 2_000_700)
         producer.pack()
         producer.close_lane(second, "timed out")
-        third = lane(producer, 3)
+        third = buffer(producer, 3)
         third.take(frame(9, time_us=7_000_000), 7_000_700)
         producer.drain()
         await producer.run()
@@ -373,7 +373,7 @@ def test_a_bad_frame_is_counted_and_told_and_the_rest_goes_on() -> None:
 
     async def scenario() -> Producer:
         producer = make(kinesis, saw_data=lambda *stream: seen.append(stream))
-        opened = lane(producer)
+        opened = buffer(producer)
         for data in (frame(1), b"garbage", frame(2)[:-3], frame(3, "DOGEUSDT"), frame(4)):
             opened.take(data, RECEIVED_US)
         producer.drain()
@@ -391,17 +391,17 @@ def test_a_bad_frame_is_counted_and_told_and_the_rest_goes_on() -> None:
 HOLE_US = (5_000_000, 9_000_000)  # the trades before and after it
 
 
-def notices_of(happens: Callable[[Producer, Lane], None]) -> list[wire.Notice]:
+def notices_of(happens: Callable[[Producer, FeedBuffer], None]) -> list[wire.Notice]:
     """What is told of a hole between the trades 1 and 4 of BTCUSDT, if `happens` in between."""
     kinesis = Kinesis()
 
     async def scenario() -> None:
         producer = make(kinesis)
-        opened = lane(producer)
+        opened = buffer(producer)
         opened.take(frame(1, time_us=HOLE_US[0]), HOLE_US[0])
         producer.pack()
         happens(producer, opened)
-        lane(producer, 2).take(frame(4, time_us=HOLE_US[1]), HOLE_US[1])
+        buffer(producer, 2).take(frame(4, time_us=HOLE_US[1]), HOLE_US[1])
         producer.drain()
         await producer.run()
 
@@ -418,16 +418,16 @@ def test_a_hole_that_nobody_can_explain_was_the_exchange_s() -> None:
 
 
 def test_a_hole_is_explained_by_the_lost_connection_though_a_quote_came_first() -> None:
-    def happens(producer: Producer, opened: Lane) -> None:
+    def happens(producer: Producer, opened: FeedBuffer) -> None:
         producer.close_lane(opened, "reset by peer")
-        lane(producer, 3).take(quote(6_000_000), 6_000_000)
+        buffer(producer, 3).take(quote(6_000_000), 6_000_000)
         producer.pack()
 
     assert wire.Notice("reset by peer", *HOLE_US) in notices_of(happens)
 
 
 def test_a_hole_is_explained_by_a_bad_frame_that_came_with_the_trade_before() -> None:
-    def happens(producer: Producer, opened: Lane) -> None:
+    def happens(producer: Producer, opened: FeedBuffer) -> None:
         for data in (frame(1, time_us=HOLE_US[0]), b"garbage"):
             opened.take(data, HOLE_US[0])
         producer.pack()
@@ -436,7 +436,7 @@ def test_a_hole_is_explained_by_a_bad_frame_that_came_with_the_trade_before() ->
 
 
 def test_a_bad_frame_explains_nothing_that_is_missing_later() -> None:
-    def happens(producer: Producer, opened: Lane) -> None:
+    def happens(producer: Producer, opened: FeedBuffer) -> None:
         opened.take(b"garbage", HOLE_US[0])
         producer.pack()
         opened.take(frame(1, time_us=HOLE_US[0]), HOLE_US[0])
@@ -446,7 +446,7 @@ def test_a_bad_frame_explains_nothing_that_is_missing_later() -> None:
 
 
 def test_a_stall_is_told_at_once_and_explains_the_hole_behind_it() -> None:
-    def happens(producer: Producer, opened: Lane) -> None:
+    def happens(producer: Producer, opened: FeedBuffer) -> None:
         producer.stalled(Stall("BTCUSDT", "trades", 16.0))
 
     why, now_us = "no trades came on an open connection", Clock.now_us
@@ -457,8 +457,8 @@ def test_a_stall_is_told_at_once_and_explains_the_hole_behind_it() -> None:
 
 
 def test_connections_that_repeat_each_other_leave_no_hole() -> None:
-    def happens(producer: Producer, opened: Lane) -> None:
-        second = lane(producer, 3)
+    def happens(producer: Producer, opened: FeedBuffer) -> None:
+        second = buffer(producer, 3)
         for trade_id in (2, 3):
             opened.take(frame(trade_id, time_us=HOLE_US[0] + trade_id), HOLE_US[0])
         for trade_id in (1, 2, 3):
@@ -535,7 +535,7 @@ def test_all_symbols_share_one_memory_and_the_longest_queue_gives(monkeypatch: p
 
     async def scenario() -> Producer:
         producer = make(Kinesis())
-        opened = lane(producer)
+        opened = buffer(producer)
         opened.take(frame(1, "ETHUSDT"), RECEIVED_US)
         producer.pack()
         for n in range(500):
@@ -575,7 +575,7 @@ def test_frames_of_several_trades_show_no_hole_where_there_is_none(lingers: list
     async def scenario() -> None:
         nonlocal next_id, time_us
         producer = make(kinesis)
-        opened = lane(producer)
+        opened = buffer(producer)
         for linger in lingers:
             for data, received_us in of_sizes(next_id, time_us, linger):
                 opened.take(data, received_us)
@@ -594,7 +594,7 @@ def test_the_cause_of_a_loss_reaches_the_ledger(sizes: list[int], quotes_after: 
     """A connection ends and another begins, with trades at once and quotes some lingers later."""
     kinesis, time_us = Kinesis(), 1_754_000_000_000_000
 
-    def turn(producer: Producer, opened: Lane, n: int, first_id: int, has_quote: bool) -> None:
+    def turn(producer: Producer, opened: FeedBuffer, n: int, first_id: int, has_quote: bool) -> None:
         at_us = time_us + n * 100_000
         for data, received_us in of_sizes(first_id, at_us, sizes):
             opened.take(data, received_us)
@@ -604,11 +604,11 @@ def test_the_cause_of_a_loss_reaches_the_ledger(sizes: list[int], quotes_after: 
 
     async def scenario() -> None:
         producer = make(kinesis)
-        first = lane(producer)
+        first = buffer(producer)
         for n in range(10):
             turn(producer, first, n, 1 + n * sum(sizes), True)
         producer.close_lane(first, "ConnectionClosedError: lost")
-        second = lane(producer, 2)
+        second = buffer(producer, 2)
         for n in range(10):
             first_id = 51 + (10 + n) * sum(sizes) + (7 if n > 6 else 0)  # and later the exchange skips some
             turn(producer, second, 80 + n, first_id, n >= quotes_after)
@@ -634,7 +634,7 @@ def test_an_id_far_off_is_refused_counted_and_kept() -> None:
 
     async def scenario() -> Producer:
         producer = make(kinesis, quarantine=lambda *refused: kept.append(refused))
-        opened = lane(producer)
+        opened = buffer(producer)
         for n, trade_id in enumerate((1, 2, 2**60, 4, 5)):
             opened.take(frame(trade_id, time_us=1_000_000_000 + n), RECEIVED_US)
         opened.take(b"garbage", RECEIVED_US)
@@ -658,7 +658,7 @@ def test_ids_that_start_over_are_told_and_their_holes_noted() -> None:
 
     async def scenario() -> None:
         producer = make(kinesis)
-        opened = lane(producer)
+        opened = buffer(producer)
         for n, trade_id in enumerate((5_001, 5_002, 5_003, 1, 2, 3, 4, 7, 8)):
             opened.take(frame(trade_id, time_us=1_000_000_000 + n), RECEIVED_US)
             if n == 4:
@@ -678,7 +678,7 @@ def test_a_flood_of_odd_frames_is_few_reasons_and_few_notices() -> None:
 
     async def scenario() -> Producer:
         producer = make(kinesis)
-        opened = lane(producer)
+        opened = buffer(producer)
         for n in range(2_000):
             crossed = sbe.BestBidAskEvent(1_000_000_000, n, -8, -8, 200 + n, 5, 100, 5, "BTCUSDT")
             opened.take(sbe.encode(crossed), RECEIVED_US)

@@ -3,14 +3,14 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tickcast.market.id_ranges import MAX_INTERVALS, IntervalSet
+from tickcast.market.id_ranges import MAX_INTERVALS, IdRanges
 
 ranges = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 5)), max_size=40)
 
 
 @given(ranges)
 def test_same_as_a_set(steps: list[tuple[int, int]]) -> None:
-    seen, oracle = IntervalSet(), set()
+    seen, oracle = IdRanges(), set()
     for first, width in steps:
         ids = set(range(first, first + width + 1))
         assert seen.add(first, first + width) == (ids <= oracle)
@@ -21,7 +21,7 @@ def test_same_as_a_set(steps: list[tuple[int, int]]) -> None:
 
 
 def test_a_hole_can_fill_late() -> None:
-    seen = IntervalSet()
+    seen = IdRanges()
     seen.add(1, 10)
     seen.add(15, 20)
     assert seen.holes() == [(11, 14)]
@@ -30,7 +30,7 @@ def test_a_hole_can_fill_late() -> None:
 
 
 def test_the_oldest_holes_are_given_up_first() -> None:
-    seen = IntervalSet()
+    seen = IdRanges()
     for i in range(MAX_INTERVALS + 5):
         seen.add(3 * i, 3 * i)
     assert len(seen.intervals) == MAX_INTERVALS

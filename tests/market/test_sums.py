@@ -24,7 +24,7 @@ from tickcast.features.bars import (
     is_quoted,
     mids,
     proxy_mids,
-    stretches,
+    segments,
     summarise,
     whole_seconds,
 )
@@ -243,7 +243,7 @@ def test_history_is_the_same_bits_in_any_unit(power: int) -> None:
 
 @pytest.mark.parametrize("power", [0, 9])
 def test_live_and_history_are_the_same_bits_in_any_unit(power: int) -> None:
-    (bars,) = stretches(*market(power))
+    (bars,) = segments(*market(power))
     history = rows_of_hour(*market(power), HOUR, SECOND_US, SECOND_US).rows
     rows = dict(zip(history.end_us.tolist(), history.features, strict=True))
     compared = 0

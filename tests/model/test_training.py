@@ -9,7 +9,7 @@ import pytest
 from tests.features.test_vector import market_bars
 from tests.fixtures.market import random_ticks
 from tests.model.test_network import random_features, random_network
-from tickcast.features.bars import mids, proxy_mids, stretches
+from tickcast.features.bars import mids, proxy_mids, segments
 from tickcast.features.vector import FEATURE_NAMES, ODD_FEATURES, QUOTE_FEATURES
 from tickcast.market.ticks import QUOTE
 from tickcast.model import training
@@ -20,13 +20,13 @@ from tickcast.model.training import (
     INPUTS,
     Rows,
     Samples,
-    Settings,
-    Standard,
+    Scaler,
     TrainingError,
+    TrainingSettings,
     evaluate,
     initial_network,
     loss_and_gradients,
-    masked_twins,
+    mask_quotes,
     pool,
     rows_from_bars,
     rows_without_quotes,
@@ -35,7 +35,7 @@ from tickcast.model.training import (
     training_rows,
 )
 
-FAST = Settings(members=2, epochs=12)
+FAST = TrainingSettings(members=2, epochs=12)
 FLOW = FEATURE_NAMES.index("trade_flow_1s")
 
 
@@ -121,7 +121,7 @@ def test_same_seed_same_bits_and_another_seed_others() -> None:
 
 def test_every_second_member_sees_the_imbalance_alone() -> None:
     rows = planted(3, 2000, 0.6)
-    samples = Standard.of(rows, INPUTS).samples(rows, INPUTS)
+    samples = Scaler.of(rows, INPUTS).samples(rows, INPUTS)
     unseen = [at for at, name in enumerate(INPUTS.odd) if name != "imbalance"]
     for member, sees_all in ((0, True), (1, False)):
         *_, network = training._member(samples, FAST, member)
@@ -133,7 +133,7 @@ def test_folding_the_standard_into_the_weights_changes_no_answer() -> None:
     rows, network = planted(3, 200, 0.6), random_network(4)
     rows.features[:, :14] *= 7
     rows.features[:, 15:20] += 3
-    standard = Standard.of(rows, INPUTS)
+    standard = Scaler.of(rows, INPUTS)
     odd, even, _ = standard.samples(rows, INPUTS)
     move_bp, _, _ = standard.folded(network).forward(rows.features)
     in_units = target(rows._replace(moves_bp=move_bp / 100), standard.usual_sigma) * 100
@@ -199,19 +199,19 @@ def test_rows_without_quotes_are_masked_and_foretell_the_true_mid_from_the_proxy
 
 def test_where_only_vectors_are_left_what_quotes_told_is_taken_out_of_them() -> None:
     rows = rows_from_bars(market_bars(1, 60))
-    twins = masked_twins(rows)
+    twins = mask_quotes(rows)
     assert (twins.end_us == rows.end_us).all() and (twins.moves_bp == rows.moves_bp).all()
     assert rows.has_quotes.all() and not twins.has_quotes.any()
     from_quotes = [FEATURE_NAMES.index(name) for name in (*QUOTE_FEATURES, "has_quotes")]
     assert not twins.features[:, from_quotes].any()
     others = np.setdiff1d(np.arange(len(FEATURE_NAMES)), from_quotes)
     assert (twins.features[:, others] == rows.features[:, others]).all()
-    assert not len(masked_twins(twins).end_us)
+    assert not len(mask_quotes(twins).end_us)
 
 
 def test_history_of_trades_alone_gives_rows_from_proxy_to_proxy() -> None:
     trades, _ = random_ticks(1, 60)
-    (bars,) = stretches(trades, np.empty(0, QUOTE))
+    (bars,) = segments(trades, np.empty(0, QUOTE))
     rows = training_rows(bars)
     assert len(rows.end_us) > 300 and not rows.has_quotes.any()
     at = np.searchsorted(bars["end_us"], rows.end_us)
@@ -223,7 +223,7 @@ def test_history_of_trades_alone_gives_rows_from_proxy_to_proxy() -> None:
 def test_a_row_with_quotes_has_no_outcome_by_proxy() -> None:
     trades, quotes = random_ticks(1, 60)
     quotes = quotes[quotes["time_us"] < trades["time_us"][0] + 40_000_000]
-    (bars,) = stretches(trades, quotes)
+    (bars,) = segments(trades, quotes)
     rows = rows_from_bars(bars)
     quoted = rows.chosen(rows.has_quotes)
     lost_us = int(bars["end_us"][~np.isnan(mids(bars))][-1])

@@ -9,7 +9,7 @@ from tests.fixtures.market import START_US, batch, random_ticks
 from tickcast.features.bars import BAR_US, BarRing, mids
 from tickcast.market.ticks import SCALE
 from tickcast.model.forecast import HORIZONS_S, Calibration
-from tickcast.serving.outcomes import Memory, mid_at, note_latency
+from tickcast.serving.outcomes import PendingPredictions, mid_at, note_latency
 
 T0_MS = 1_754_000_000_000
 CARD = {h: Calibration(2.0, 1.0) for h in HORIZONS_S}
@@ -44,12 +44,12 @@ def at(after_s: float) -> int:
     return round((T0_MS / 1000 + after_s) * 1e6)
 
 
-def resolve(memory: Memory, after_s: float, price: float | None = 100.0) -> list[dict[str, Any]]:
+def resolve(memory: PendingPredictions, after_s: float, price: float | None = 100.0) -> list[dict[str, Any]]:
     return memory.resolve(at(after_s), lambda _: price)
 
 
 def test_each_horizon_is_resolved_by_the_mid_at_its_target_and_once() -> None:
-    memory, found = Memory(), []
+    memory, found = PendingPredictions(), []
     memory.expect(prediction())
     for second in range(1, 15):
         found += resolve(memory, second, 100 + second / 100)
@@ -69,14 +69,14 @@ def test_each_horizon_is_resolved_by_the_mid_at_its_target_and_once() -> None:
     [(100.01, True, True), (99.99, True, False), (99.9, False, False), (100.0, True, None)],
 )
 def test_what_was_right_and_what_inside(price: float, inside: bool, right: bool | None) -> None:
-    memory = Memory()
+    memory = PendingPredictions()
     memory.expect(prediction())
     (outcome,) = resolve(memory, 1, price)
     assert (outcome["inside"], outcome["right"]) == (inside, right)
 
 
 def test_a_target_that_was_passed_is_a_gap_and_one_without_a_mid_has_no_quotes() -> None:
-    memory = Memory()
+    memory = PendingPredictions()
     memory.expect(prediction())
     assert [(o["horizon_s"], o["why"]) for o in resolve(memory, 2, None)] == [(1, "gap"), (2, "no_quotes")]
     left = resolve(memory, 60)
@@ -90,7 +90,7 @@ def test_a_target_that_was_passed_is_a_gap_and_one_without_a_mid_has_no_quotes()
 
 
 def test_outcomes_come_in_the_order_of_their_entries() -> None:
-    memory, found = Memory(), []
+    memory, found = PendingPredictions(), []
     for second in range(12):
         found += resolve(memory, second) if second != 7 else []
         memory.expect(prediction(second))
@@ -101,7 +101,7 @@ def test_outcomes_come_in_the_order_of_their_entries() -> None:
 
 
 def test_a_fallback_without_a_forecast_is_resolved_for_the_count() -> None:
-    memory = Memory()
+    memory = PendingPredictions()
     memory.calibrators_of("m1", CARD)
     memory.expect(fallback())
     (outcome,) = resolve(memory, 1, 101.0)
@@ -114,7 +114,7 @@ def test_a_fallback_without_a_forecast_is_resolved_for_the_count() -> None:
 
 
 def test_calibrators_learn_from_their_own_model_alone() -> None:
-    memory = Memory()
+    memory = PendingPredictions()
     memory.calibrators_of("m1", CARD), memory.calibrators_of("m2", CARD)
     memory.expect(prediction())
     masked = prediction(1, source="fallback", reason="no_quotes")
@@ -133,7 +133,7 @@ def test_calibrators_learn_from_their_own_model_alone() -> None:
 def test_a_challenger_is_judged_beside_and_learns_for_itself() -> None:
     shadow = {"expected_move_bp": -1.0, "scale_bp": 2.0, "lower": 99.97, "upper": 100.01}
     shadow |= {"confidence": 0.6, "p_flat": 0.1}
-    memory = Memory()
+    memory = PendingPredictions()
     memory.calibrators_of("m1", CARD), memory.calibrators_of("m2", CARD)
     horizons = {str(h): dict(shadow) for h in HORIZONS_S}
     memory.expect(prediction(challenger={"model_id": "m2", "horizons": horizons}))
@@ -152,7 +152,7 @@ def test_a_challenger_is_judged_beside_and_learns_for_itself() -> None:
 def test_the_price_when_it_was_written_is_what_was_still_to_be_had(
     latency_ms: int, horizons_known: tuple[int, ...]
 ) -> None:
-    memory, found = Memory(), []
+    memory, found = PendingPredictions(), []
     memory.expect(prediction())
     note_latency(memory.pending, T0_MS + latency_ms)
     note_latency(memory.pending, T0_MS + 99_999)  # written once
@@ -165,11 +165,11 @@ def test_the_price_when_it_was_written_is_what_was_still_to_be_had(
 
 
 def test_it_survives_storage() -> None:
-    memory = Memory()
+    memory = PendingPredictions()
     memory.calibrators_of("m1", CARD)
     memory.expect(prediction(reason="no_quotes", source="fallback"))
     resolve(memory, 1)
-    assert Memory.from_dict(json.loads(json.dumps(memory.as_dict()))) == memory
+    assert PendingPredictions.from_dict(json.loads(json.dumps(memory.as_dict()))) == memory
 
 
 @pytest.mark.parametrize(
@@ -177,11 +177,11 @@ def test_it_survives_storage() -> None:
 )
 def test_another_shape_is_refused(data: dict[str, Any]) -> None:
     with pytest.raises((KeyError, TypeError, ValueError)):
-        Memory.from_dict(data)
+        PendingPredictions.from_dict(data)
 
 
 def test_a_lost_memory_is_recalled_from_the_receipts() -> None:
-    kept, receipts = Memory(), []
+    kept, receipts = PendingPredictions(), []
     for second in range(20):
         resolve(kept, second, 100.01)
         calibrators = kept.calibrators_of("m1", CARD)
@@ -189,19 +189,19 @@ def test_a_lost_memory_is_recalled_from_the_receipts() -> None:
         kept.expect(receipt)
         note_latency(kept.pending, receipt["timestamp"] + 300)
         receipts.append(json.loads(json.dumps(receipt | {"latency_ms": 300})))
-    recalled = Memory.recalled(receipts[:-11:-1])
+    recalled = PendingPredictions.recalled(receipts[:-11:-1])
     for memory in (kept, recalled):
         resolve(memory, 20, 100.01)  # what was served is known by now
     assert recalled == kept
 
 
 def test_receipts_of_an_older_version_are_no_memory() -> None:
-    assert Memory.recalled([{"id": "BTCUSDT-1", "timestamp": 1}]) == Memory()
-    assert Memory.recalled([]) == Memory()
+    assert PendingPredictions.recalled([{"id": "BTCUSDT-1", "timestamp": 1}]) == PendingPredictions()
+    assert PendingPredictions.recalled([]) == PendingPredictions()
 
 
 def test_the_same_prediction_is_waited_for_once() -> None:
-    memory = Memory()
+    memory = PendingPredictions()
     memory.expect(prediction())
     memory.expect(prediction())
     assert len(memory.pending) == 1

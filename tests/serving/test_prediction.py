@@ -11,11 +11,11 @@ from tickcast.features.bars import BarRing
 from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES
 from tickcast.model.calibration import USUAL_STRENGTH
 from tickcast.model.forecast import HORIZONS_S, Calibration, ModelError
-from tickcast.serving.outcomes import Memory
+from tickcast.serving.outcomes import PendingPredictions
 from tickcast.serving.prediction import (
     RunModel,
     ServingModel,
-    Terms,
+    TradingTerms,
     challenger_record,
     features_record,
     prediction_record,
@@ -25,7 +25,7 @@ MOVES_BP = np.array([0.4, -0.8, 1.6, -25.0])
 SCALES_BP = np.sqrt(np.array(HORIZONS_S, float))
 P_FLAT = np.array([0.6, 0.4, 0.2, 0.1])
 CARD = {h: Calibration(direction_slope=1.0, interval_width=1.5) for h in HORIZONS_S}
-TERMS = Terms(primary_horizon_s=2, fee_bp=5.0, min_confidence=0.6)
+TERMS = TradingTerms(primary_horizon_s=2, fee_bp=5.0, min_confidence=0.6)
 
 
 def saying(moves_bp: np.ndarray = MOVES_BP, scales_bp: np.ndarray = SCALES_BP) -> RunModel:
@@ -54,11 +54,13 @@ def predict(
     serving: ServingModel | None,
     *,
     refusal: str | None = None,
-    memory: Memory | None = None,
-    terms: Terms = TERMS,
+    memory: PendingPredictions | None = None,
+    terms: TradingTerms = TERMS,
 ) -> dict[str, Any]:
     ticking = itertools.count(step=7.0)
-    return prediction_record(features, serving, refusal, memory or Memory(), terms, lambda: next(ticking))
+    return prediction_record(
+        features, serving, refusal, memory or PendingPredictions(), terms, lambda: next(ticking)
+    )
 
 
 def test_the_numbers_are_the_model_s_and_say_what_they_were_made_from() -> None:
@@ -124,13 +126,13 @@ def test_a_move_within_the_noise_abstains() -> None:
 
 def test_a_model_whose_direction_is_worth_nothing_always_abstains() -> None:
     worthless = model(calibrations={h: Calibration(0.0, 1.0) for h in HORIZONS_S})
-    record = predict(features_of(), worthless, terms=Terms(2, 0.0, 0.5))
+    record = predict(features_of(), worthless, terms=TradingTerms(2, 0.0, 0.5))
     for answer in record["horizons"].values():
         assert (answer["noise_bp"], answer["abstains"], answer["confidence"]) == (None, True, 0.5)
 
 
 def test_calibration_is_the_memory_s() -> None:
-    memory = Memory()
+    memory = PendingPredictions()
     memory.calibrators_of("m1", CARD)[2].interval_width = 3.0
     record = predict(features_of(), model(), memory=memory)
     assert (record["upper"] - record["lower"]) / record["basis_price"] * 1e4 == pytest.approx(6 * np.sqrt(2))
@@ -182,7 +184,7 @@ def test_a_model_that_never_saw_masked_rows_gives_no_numbers_without_quotes() ->
 
 def test_without_quotes_it_is_calibrated_as_it_was_without_them() -> None:
     masked = {h: Calibration(direction_slope=0.1, interval_width=2.5) for h in HORIZONS_S}
-    serving, memory = model(masked_calibrations=masked), Memory()
+    serving, memory = model(masked_calibrations=masked), PendingPredictions()
     record = predict(features_of(seconds=25, quotes_until_s=12), serving, memory=memory)
     assert record["reason"] == "no_quotes"
     assert record["calibrator"]["5"]["interval_width"] == 2.5
@@ -190,7 +192,7 @@ def test_without_quotes_it_is_calibrated_as_it_was_without_them() -> None:
 
 
 def test_the_challenger_says_what_it_says_on_the_same_vector() -> None:
-    memory = Memory()
+    memory = PendingPredictions()
     record = predict(features_of(), model(), memory=memory)
     shadow = challenger_record(record, model(model_id="m2", run=saying(-MOVES_BP)), memory)
     assert shadow["model_id"] == "m2"

@@ -8,7 +8,7 @@ from tickcast.features.bars import BarRing
 from tickcast.market.gaps import GapLedger
 from tickcast.market.ticks import Quotes, Trades
 from tickcast.model.calibration import Calibrator
-from tickcast.serving.outcomes import Memory
+from tickcast.serving.outcomes import PendingPredictions
 from tickcast.serving.state import (
     STATE_LOST,
     VERSION,
@@ -25,7 +25,9 @@ def state_of(seconds: float) -> SymbolState:
     trades, quotes = random_ticks(1, seconds)
     ring = BarRing(100_000)
     list(ring.fold(batch(trades[::2], quotes), 1_000_000))
-    memory = Memory([{"id": "BTCUSDT-1", "horizon_s": 2}], {"m1": {2: Calibrator(1.5, 0.8, 3, 0.1)}})
+    memory = PendingPredictions(
+        [{"id": "BTCUSDT-1", "horizon_s": 2}], {"m1": {2: Calibrator(1.5, 0.8, 3, 0.1)}}
+    )
     return SymbolState("BTCUSDT", ring, memory, sequence=7)
 
 

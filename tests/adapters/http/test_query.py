@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tickcast.adapters.http.query import MAX_MS, Query
-from tickcast.adapters.http.responses import Refusal
+from tickcast.adapters.http.responses import ApiError
 
 NEW_YEAR_2017_MS = 1_483_228_800_000  # the second after the last leap second there was
 
@@ -87,7 +87,7 @@ def test_an_instant_is(text: str, ms: int) -> None:
     ],
 )
 def test_what_is_no_instant_is_a_400(text: str) -> None:
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(ApiError) as refused:
         instant_ms(text)
     assert (refused.value.status, refused.value.parameter) == (400, "to")
     assert len(refused.value.detail) < 200

@@ -12,7 +12,7 @@ import pytest
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.market import batch, random_ticks
 from tests.market.test_wire import NOTICES, as_fields
-from tickcast.adapters.kinesis.schema_registry import SchemaBook
+from tickcast.adapters.kinesis.schema_registry import SchemaRegistry
 from tickcast.adapters.kinesis.wire_schema import publish, schema_key
 from tickcast.market import wire
 
@@ -54,7 +54,7 @@ def test_another_version_s_batch_is_read(s3: Any, schema: dict[str, Any]) -> Non
     fields["trades"] = [trade | {"venue": "spot"} for trade in fields["trades"]]
     record, fingerprint = written_by(schema, fields)
     assert fingerprint != wire.FINGERPRINT
-    book = SchemaBook(s3, BUCKET)
+    book = SchemaRegistry(s3, BUCKET)
     with pytest.raises(wire.UnknownSchemaError, match=fingerprint.hex()):
         book.decode(record)
     put_schema(s3, fingerprint, schema)  # published meanwhile: found without a restart
@@ -77,7 +77,7 @@ def test_what_is_published_reads_what_this_code_writes(s3: Any) -> None:
 def test_a_damaged_batch_of_another_version_is_a_wire_error(s3: Any) -> None:
     record, fingerprint = written_by(older(), as_fields(BATCH))
     put_schema(s3, fingerprint, older())
-    book = SchemaBook(s3, BUCKET)
+    book = SchemaRegistry(s3, BUCKET)
     for size in range(10, len(record), 37):
         with pytest.raises(wire.WireError):
             book.decode(record[:size])
@@ -87,7 +87,7 @@ def test_a_schema_that_is_none_is_named(s3: Any) -> None:
     record, fingerprint = written_by(older(), as_fields(BATCH))
     s3.put_object(Bucket=BUCKET, Key=schema_key(fingerprint), Body=b"not a schema")
     with pytest.raises(wire.WireError, match=r"\.avsc is not an Avro schema"):
-        SchemaBook(s3, BUCKET).decode(record)
+        SchemaRegistry(s3, BUCKET).decode(record)
 
 
 def test_a_schema_that_does_not_fit_is_named(s3: Any) -> None:
@@ -100,4 +100,4 @@ def test_a_schema_that_does_not_fit_is_named(s3: Any) -> None:
     record, fingerprint = written_by(schema, {"x": 1})
     put_schema(s3, fingerprint, schema)
     with pytest.raises(wire.WireError, match="cannot be read as this code's"):
-        SchemaBook(s3, BUCKET).decode(record)
+        SchemaRegistry(s3, BUCKET).decode(record)

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from local.system import database, servers
-from local.system.processes import Parts
+from local.system.processes import Processes
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.history_tables import SYMBOL, checksums, put_hours
 from tests.fixtures.market import START_US, random_ticks
@@ -31,7 +31,7 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "server"
-        self._parts = Parts(folder, folder, os.environ | {"PYTHONPATH": str(ROOT)})
+        self._parts = Processes(folder, folder, os.environ | {"PYTHONPATH": str(ROOT)})
         (self.port,) = servers.free_ports(1)
         self.start()
 

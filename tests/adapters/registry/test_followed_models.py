@@ -11,13 +11,13 @@ from tests.fixtures.aws import BUCKET
 from tests.fixtures.hot_path import CARD, Clock, put_model, save_model, ticks_in
 from tests.fixtures.kinesis_events import batch_event
 from tickcast.adapters.registry import model_registry, model_watcher
-from tickcast.adapters.registry.model_watcher import ModelFollower
+from tickcast.adapters.registry.model_watcher import ModelWatcher
 from tickcast.functions.predict_stream import PredictStream, Result
 from tickcast.model.forecast import HORIZONS_S
 
 
 @pytest.fixture
-def models(predict: PredictStream) -> ModelFollower:
+def models(predict: PredictStream) -> ModelWatcher:
     return predict.models
 
 
@@ -58,7 +58,7 @@ def test_a_pointer_s_move_is_followed_within_five_seconds(market: Market, s3: An
 def test_both_calibrations_of_a_card_are_served(s3: Any) -> None:
     masked = {str(h): {"direction_slope": 0.5, "interval_width": 9.0} for h in HORIZONS_S}
     put_model(s3, "m1", masked_calibration=masked)
-    model = ModelFollower(s3, BUCKET, lambda: 0.0).current()
+    model = ModelWatcher(s3, BUCKET, lambda: 0.0).current()
     assert model is not None and model.masked_calibrations is not None
     assert {c.interval_width for c in model.masked_calibrations.values()} == {9.0}
     assert {c.interval_width for c in model.calibrations.values()} == {1.0}
@@ -94,7 +94,7 @@ def test_nothing_is_looked_up_while_a_prediction_waits(market: Market, s3: Any) 
     ],
 )
 def test_a_model_that_does_not_fit_is_refused_and_the_one_before_kept(
-    market: Market, models: ModelFollower, s3: Any, card: dict[str, Any], why: str
+    market: Market, models: ModelWatcher, s3: Any, card: dict[str, Any], why: str
 ) -> None:
     put_model(s3, "m1")
     assert not market(15).model_refused
@@ -121,7 +121,7 @@ def test_a_model_that_does_not_fit_is_refused_and_the_one_before_kept(
     ],
 )
 def test_damage_is_refused(
-    market: Market, models: ModelFollower, s3: Any, key: str, body: bytes, why: str
+    market: Market, models: ModelWatcher, s3: Any, key: str, body: bytes, why: str
 ) -> None:
     put_model(s3, "m1")
     market(15)
@@ -140,7 +140,7 @@ def test_a_first_model_that_does_not_fit_is_a_reason_of_its_own(market: Market, 
 
 
 def test_s3_out_of_reach_is_a_problem_but_no_refusal(
-    market: Market, models: ModelFollower, s3: Any, clock: Clock
+    market: Market, models: ModelWatcher, s3: Any, clock: Clock
 ) -> None:
     once = Config(retries={"total_max_attempts": 1})
     nowhere = boto3.client("s3", endpoint_url="http://127.0.0.1:1", region_name="us-east-1", config=once)
@@ -236,7 +236,7 @@ def test_a_challenger_that_cannot_run_harms_nobody(
 
 
 def test_a_challenger_that_fails_while_it_runs_harms_nobody(
-    market: Market, models: ModelFollower, s3: Any
+    market: Market, models: ModelWatcher, s3: Any
 ) -> None:
     save_model(s3, "m2")
     put_model(s3, "m1", challenger="m2")

@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.hot_path import CARD, save_model
 from tests.functions.test_train_model import NOW
-from tickcast.adapters.http.responses import Answer
+from tickcast.adapters.http.responses import Response
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.card_markdown import page
 from tickcast.adapters.registry.model_catalog import ModelCatalog
@@ -35,7 +35,7 @@ def promote(s3: Any, model_id: str, **more: Any) -> dict[str, Any]:
 
 
 def in_force(s3: Any) -> dict[str, Any]:
-    pointer = model_registry.in_force(s3, BUCKET)
+    pointer = model_registry.active_model(s3, BUCKET)
     assert pointer is not None
     return pointer
 
@@ -64,7 +64,7 @@ class Rival:
 
 
 def test_the_pointer_says_what_is_in_force_and_what_was(s3: Any, models: list[str]) -> None:
-    assert model_registry.in_force(s3, BUCKET) is None
+    assert model_registry.active_model(s3, BUCKET) is None
     promote(s3, "m1")
     promote(s3, "m2", provisional=False, by="the gate")
     pointer = promote(s3, "m3", challenger="m1")
@@ -262,7 +262,7 @@ def test_the_models_of_the_api_are_json_and_say_which_card_is_broken(s3: Any, mo
     promote(s3, "m1")
     put_raw_card(s3, "m2", calibration=CARD["calibration"] | BROKEN)
     save_model(s3, "m3", feature_hash="of-another-code")
-    answer = Answer(200, ModelCatalog(lambda: s3, BUCKET, lambda: 0.0)(), cache_control="private")
+    answer = Response(200, ModelCatalog(lambda: s3, BUCKET, lambda: 0.0)(), cache_control="private")
 
     def refuse(word: str) -> Any:
         raise AssertionError(f"{word} is no JSON")

@@ -17,7 +17,7 @@ from tickcast.adapters.registry.model_watcher import (
     BACK_OFF_MS,
     FOLLOW_EVERY_MS,
     REPORT_AFTER_MS,
-    ModelFollower,
+    ModelWatcher,
 )
 from tickcast.adapters.registry.onnx_model import export
 from tickcast.model.forecast import HORIZONS_S
@@ -101,17 +101,17 @@ def bucket(clock: Clock) -> Bucket:
 
 
 @pytest.fixture
-def at_once(bucket: Bucket, clock: Clock) -> ModelFollower:
-    return ModelFollower(bucket, "b", clock, model_watcher.at_once)
+def at_once(bucket: Bucket, clock: Clock) -> ModelWatcher:
+    return ModelWatcher(bucket, "b", clock, model_watcher.at_once)
 
 
-def model_id(follower: ModelFollower) -> str | None:
+def model_id(follower: ModelWatcher) -> str | None:
     model = follower.current()
     return model.model_id if model else None
 
 
 def test_the_first_look_is_waited_for(bucket: Bucket, clock: Clock) -> None:
-    assert model_id(ModelFollower(bucket, "b", clock)) == "m1"
+    assert model_id(ModelWatcher(bucket, "b", clock)) == "m1"
 
 
 def test_a_store_that_hangs_at_the_start_costs_a_bounded_wait_once(
@@ -119,7 +119,7 @@ def test_a_store_that_hangs_at_the_start_costs_a_bounded_wait_once(
 ) -> None:
     monkeypatch.setattr(model_watcher, "FIRST_LOOK_S", 0.01)
     bucket.gate.clear()
-    follower = ModelFollower(bucket, "b", clock)
+    follower = ModelWatcher(bucket, "b", clock)
     try:
         assert [model_id(follower) for _ in range(3)] == [None] * 3
         follower.follow()
@@ -134,7 +134,7 @@ def test_a_look_that_hangs_holds_up_no_prediction_and_no_second_is_started(
     bucket: Bucket, clock: Clock
 ) -> None:
     started = Started()
-    follower = ModelFollower(bucket, "b", clock, model_watcher.at_once)
+    follower = ModelWatcher(bucket, "b", clock, model_watcher.at_once)
     assert model_id(follower) == "m1"
     follower._start = started
     bucket.point_at("m2")
@@ -150,7 +150,7 @@ def test_a_look_that_hangs_holds_up_no_prediction_and_no_second_is_started(
 
 def test_a_look_that_never_ends_is_given_up(bucket: Bucket, clock: Clock) -> None:
     started = Started()
-    follower = ModelFollower(bucket, "b", clock, model_watcher.at_once)
+    follower = ModelWatcher(bucket, "b", clock, model_watcher.at_once)
     follower.current()
     follower._start = started
     clock.ms += FOLLOW_EVERY_MS
@@ -165,7 +165,7 @@ def test_what_a_look_found_is_adopted_between_predictions_and_never_within_one(
 ) -> None:
     bucket.point_at("m1", challenger={"model_id": "m2"})
     started = Started()
-    follower = ModelFollower(bucket, "b", clock, model_watcher.at_once)
+    follower = ModelWatcher(bucket, "b", clock, model_watcher.at_once)
     assert model_id(follower) == "m1"
     follower._start = started
     clock.ms += FOLLOW_EVERY_MS
@@ -177,7 +177,7 @@ def test_what_a_look_found_is_adopted_between_predictions_and_never_within_one(
 
 
 def test_an_unchanged_pointer_is_asked_for_by_its_tag_and_not_read(
-    bucket: Bucket, at_once: ModelFollower, clock: Clock
+    bucket: Bucket, at_once: ModelWatcher, clock: Clock
 ) -> None:
     at_once.current()
     read = len(bucket.requests)
@@ -193,7 +193,7 @@ def test_an_unchanged_pointer_is_asked_for_by_its_tag_and_not_read(
     assert model_id(at_once) == "m2"
 
 
-def test_failures_back_off_from_their_end(bucket: Bucket, at_once: ModelFollower, clock: Clock) -> None:
+def test_failures_back_off_from_their_end(bucket: Bucket, at_once: ModelWatcher, clock: Clock) -> None:
     at_once.current()
     bucket.is_down, bucket.takes_ms = True, 4000.0
     started_ms: list[float] = []
@@ -217,7 +217,7 @@ def test_failures_back_off_from_their_end(bucket: Bucket, at_once: ModelFollower
     assert at_once.problem is None
 
 
-def test_one_failure_is_no_problem_yet(bucket: Bucket, at_once: ModelFollower, clock: Clock) -> None:
+def test_one_failure_is_no_problem_yet(bucket: Bucket, at_once: ModelWatcher, clock: Clock) -> None:
     at_once.current()
     bucket.is_down = True
     clock.ms += FOLLOW_EVERY_MS
@@ -228,7 +228,7 @@ def test_one_failure_is_no_problem_yet(bucket: Bucket, at_once: ModelFollower, c
 
 
 def test_no_further_thread_is_a_failure_like_others(
-    bucket: Bucket, at_once: ModelFollower, clock: Clock
+    bucket: Bucket, at_once: ModelWatcher, clock: Clock
 ) -> None:
     at_once.current()
 
@@ -254,7 +254,7 @@ def test_a_challenger_out_of_reach_is_looked_for_again(
         return load(s3, name, id_)
 
     monkeypatch.setattr(model_watcher, "load", load_some)
-    follower = ModelFollower(bucket, "b", clock, model_watcher.at_once)
+    follower = ModelWatcher(bucket, "b", clock, model_watcher.at_once)
     assert (model_id(follower), follower.challenger) == ("m1", None)
     assert "ReadTimeoutError" in str(follower.challenger_problem)
     monkeypatch.setattr(model_watcher, "load", load)
@@ -266,7 +266,7 @@ def test_a_challenger_out_of_reach_is_looked_for_again(
 @pytest.mark.parametrize("named", ["m2", 7, {}, {"model_id": None}, {"model_id": "../m2"}, [1]])
 def test_a_challenger_that_is_no_name_harms_nobody(bucket: Bucket, clock: Clock, named: Any) -> None:
     bucket.point_at("m1", challenger=named)
-    follower = ModelFollower(bucket, "b", clock, model_watcher.at_once)
+    follower = ModelWatcher(bucket, "b", clock, model_watcher.at_once)
     assert (model_id(follower), follower.is_refused) == ("m1", False)
     assert "the pointer names" in str(follower.challenger_problem)
 
@@ -283,7 +283,7 @@ def test_a_challenger_that_is_no_name_harms_nobody(bucket: Bucket, clock: Clock,
     ],
 )
 def test_a_pointer_that_is_none_is_refused_by_its_field(
-    bucket: Bucket, at_once: ModelFollower, clock: Clock, pointer: Any, why: str
+    bucket: Bucket, at_once: ModelWatcher, clock: Clock, pointer: Any, why: str
 ) -> None:
     at_once.current()
     bucket.put(model_watcher.POINTER, pointer)
@@ -294,7 +294,7 @@ def test_a_pointer_that_is_none_is_refused_by_its_field(
 
 
 def test_a_card_with_a_number_that_is_none_is_refused_by_its_field(
-    bucket: Bucket, at_once: ModelFollower, clock: Clock
+    bucket: Bucket, at_once: ModelWatcher, clock: Clock
 ) -> None:
     at_once.current()
     broken = {str(h): {"direction_slope": float("nan"), "interval_width": 1.0} for h in HORIZONS_S}

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from local.commands import backfill
-from local.commands.backfill import Asked, Report
+from local.commands.backfill import BackfillRequest, Report
 from local.commands.options import HISTORY_S, OptionsError
 
 NOW = datetime(2024, 8, 3, 6, 0, tzinfo=UTC)
 DAY_S = 86_400
 
 
-def given(*words: str) -> Asked:
+def given(*words: str) -> BackfillRequest:
     parser = argparse.ArgumentParser()
     backfill.add_arguments(parser)
     return backfill.from_arguments(parser.parse_args(words))

@@ -18,7 +18,7 @@ from tests.fixtures.aws import BUCKET
 from tests.fixtures.kinesis_events import FIRST_SEQUENCE, batch_event
 from tests.fixtures.market import START_US, batches, random_ticks
 from tests.fixtures.receipts import receipts_of
-from tickcast.adapters.kinesis.schema_registry import SchemaBook
+from tickcast.adapters.kinesis.schema_registry import SchemaRegistry
 from tickcast.functions.archive_ticks import archive
 
 API = "http://127.0.0.1:4566/restapis/abc/v1/_user_request_/"
@@ -31,19 +31,19 @@ class Served:
     def __init__(self, receipts: list[Receipt]) -> None:
         self.receipts = {receipt["id"]: receipt for receipt in receipts}
 
-    def get(self, url: str, headers: dict[str, str] | None = None, **_: Any) -> http_json.Answer:
+    def get(self, url: str, headers: dict[str, str] | None = None, **_: Any) -> http_json.Response:
         path, query = urlsplit(url).path, parse_qs(urlsplit(url).query)
         if path.endswith("/health"):
-            return http_json.Answer(200, {"services": {"predict_stream:BTCUSDT": {"gaps": []}}})
+            return http_json.Response(200, {"services": {"predict_stream:BTCUSDT": {"gaps": []}}})
         assert headers == {"x-api-key": "key"}
         if path.endswith("/history"):
             first, last = int(query["from"][0]), int(query["to"][0])
             page = [each for each in self.receipts.values() if first <= each["timestamp"] <= last]
-            return http_json.Answer(200, {"predictions": [light(each) for each in reversed(page)]})
+            return http_json.Response(200, {"predictions": [light(each) for each in reversed(page)]})
         name = path.rpartition("/")[2]
         if name not in self.receipts:
-            return http_json.Answer(404, {"detail": f"no prediction {name} is kept: the newest hour's are"})
-        return http_json.Answer(200, self.receipts[name] | {"environment": "local", "outcomes": {}})
+            return http_json.Response(404, {"detail": f"no prediction {name} is kept: the newest hour's are"})
+        return http_json.Response(200, self.receipts[name] | {"environment": "local", "outcomes": {}})
 
 
 def light(receipt: Receipt) -> Receipt:
@@ -59,7 +59,7 @@ def served(s3: Any, monkeypatch: pytest.MonkeyPatch) -> Served:
     for receipt in receipts:
         receipt["sequence"] = str(FIRST_SEQUENCE + int(receipt["sequence"]))
     old = [piece for piece in stream if piece.watermark_us < START_US + 50_000_000]
-    archive(batch_event(0, *old), s3, BUCKET, SchemaBook(s3, BUCKET))
+    archive(batch_event(0, *old), s3, BUCKET, SchemaRegistry(s3, BUCKET))
     api = Served(receipts)
     monkeypatch.setattr(http_json, "get", api.get)
     monkeypatch.setattr(cloud, "client_of", lambda endpoint_url, service: s3 if service == "s3" else service)
@@ -166,7 +166,7 @@ def test_with_nothing_running_it_says_what_to_do(tmp_path: Path, monkeypatch: py
 
 
 def test_a_wrong_key_is_named(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_json, "get", lambda *_, **__: http_json.Answer(403, {"message": "Forbidden"}))
+    monkeypatch.setattr(http_json, "get", lambda *_, **__: http_json.Response(403, {"message": "Forbidden"}))
     with pytest.raises(explain.NotExplained, match="refuses the key in KEY"):
         explain.show(
             an_id(served, 3), "https://x.execute-api.ap-northeast-1.amazonaws.com/v1", "mine", Console()
@@ -195,9 +195,9 @@ def test_a_market_of_any_script_is_asked_for_by_percent_encoding(
 ) -> None:
     asked = []
 
-    def get(url: str, headers: dict[str, str]) -> http_json.Answer:
+    def get(url: str, headers: dict[str, str]) -> http_json.Response:
         asked.append(url)
-        return http_json.Answer(404, {"detail": "no such prediction"})
+        return http_json.Response(404, {"detail": "no such prediction"})
 
     monkeypatch.setattr(http_json, "get", get)
     with pytest.raises(explain.NotExplained, match="no such prediction"):

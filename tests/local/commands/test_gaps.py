@@ -45,9 +45,9 @@ def shown(url: str = "") -> str:
 def test_gaps_are_shown_with_ids_times_and_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    def get(url: str, **options: Any) -> http_json.Answer:
+    def get(url: str, **options: Any) -> http_json.Response:
         asked.append(url)
-        return http_json.Answer(503, {"status": "degraded", "services": SERVICES})
+        return http_json.Response(503, {"status": "degraded", "services": SERVICES})
 
     monkeypatch.setattr(http_json, "get", get)
     told = shown("https://api.example/v1")
@@ -79,6 +79,6 @@ def test_a_running_system_is_found_and_a_killed_one_is_not() -> None:
 
 
 def test_what_is_no_health_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_json, "get", lambda url: http_json.Answer(404, {"message": "no"}))
+    monkeypatch.setattr(http_json, "get", lambda url: http_json.Response(404, {"message": "no"}))
     with pytest.raises(gaps.NotRunning, match="not the health of this system"):
         shown("https://elsewhere.example")

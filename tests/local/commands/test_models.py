@@ -26,7 +26,7 @@ DAY_S = 86_400
 
 def shown(s3: Any) -> list[str]:
     console = Console(file=io.StringIO(), width=240)
-    cards, pointer = model_registry.cards(s3, BUCKET), model_registry.in_force(s3, BUCKET)
+    cards, pointer = model_registry.cards(s3, BUCKET), model_registry.active_model(s3, BUCKET)
     console.print(models.table("here", cards, pointer))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().splitlines()
@@ -57,7 +57,7 @@ def test_a_model_is_put_in_force_by_hand_and_taken_back(s3: Any) -> None:
     save_model(s3, "m2")
     told = models.promote(s3, BUCKET, "m2")
     assert "m2 is in force" in told and "the gate was never asked" in told
-    pointer = model_registry.in_force(s3, BUCKET)
+    pointer = model_registry.active_model(s3, BUCKET)
     assert pointer is not None and (pointer["model_id"], pointer["by"]) == ("m2", "hand")
     assert "m1 is in force again instead of m2" in models.roll_back(s3, BUCKET)
     with pytest.raises(RegistryError, match="nothing to roll back to"):

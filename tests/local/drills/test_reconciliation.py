@@ -16,7 +16,7 @@ from local.commands.options import OptionsError
 from local.drills import faults, runner
 from local.drills.faults import DRILLS, Drill
 from local.drills.proxy import Proxy
-from local.drills.reconciliation import Account, Trades, compare, spans
+from local.drills.reconciliation import Reconciliation, TradeCounts, compare, spans
 from local.drills.runner import Result, judge, summary, table
 from local.system import http_json
 from tickcast.features.bars import SECOND, SECOND_US
@@ -33,8 +33,8 @@ def seconds(*trades_and_volume: tuple[int, int]) -> np.ndarray:
     return rows
 
 
-def in_second(index: int, first_id: int, last_id: int, qty: int) -> Trades:
-    return Trades(first_id, last_id, index * SECOND_US + 7, qty)
+def in_second(index: int, first_id: int, last_id: int, qty: int) -> TradeCounts:
+    return TradeCounts(first_id, last_id, index * SECOND_US + 7, qty)
 
 
 PUBLISHED = [in_second(0, 1, 3, 30), in_second(0, 4, 4, 10), in_second(2, 5, 6, 20)]
@@ -64,17 +64,25 @@ def test_the_spans_of_drills_touch() -> None:
 @pytest.mark.parametrize(
     ("drill", "account", "told"),
     [
-        (WHOLE, Account(sent=5, in_bronze=5), None),
-        (WHOLE, Account(), "published nothing"),
-        (WHOLE, Account(sent=5, in_bronze=4, in_ledger=1, causes=Counter(dropped=1)), "1 trades missing"),
-        (HOLED, Account(sent=5, in_bronze=4, in_ledger=1, causes=Counter(dropped=1)), None),
-        (HOLED, Account(sent=5, in_bronze=4, in_ledger=1, causes=Counter(stalled=1)), "cause 'stalled'"),
-        (HOLED, Account(sent=5, in_bronze=4, lost=1), "1 trades lost"),
-        (HOLED, Account(sent=5, in_bronze=5, twice=2), "2 counted twice"),
-        (HOLED, Account(sent=5, in_bronze=5, uncounted=3), "3 came too late"),
+        (WHOLE, Reconciliation(sent=5, in_bronze=5), None),
+        (WHOLE, Reconciliation(), "published nothing"),
+        (
+            WHOLE,
+            Reconciliation(sent=5, in_bronze=4, in_ledger=1, causes=Counter(dropped=1)),
+            "1 trades missing",
+        ),
+        (HOLED, Reconciliation(sent=5, in_bronze=4, in_ledger=1, causes=Counter(dropped=1)), None),
+        (
+            HOLED,
+            Reconciliation(sent=5, in_bronze=4, in_ledger=1, causes=Counter(stalled=1)),
+            "cause 'stalled'",
+        ),
+        (HOLED, Reconciliation(sent=5, in_bronze=4, lost=1), "1 trades lost"),
+        (HOLED, Reconciliation(sent=5, in_bronze=5, twice=2), "2 counted twice"),
+        (HOLED, Reconciliation(sent=5, in_bronze=5, uncounted=3), "3 came too late"),
     ],
 )
-def test_a_drill_is_judged_by_its_account(drill: Drill, account: Account, told: str | None) -> None:
+def test_a_drill_is_judged_by_its_account(drill: Drill, account: Reconciliation, told: str | None) -> None:
     problems = judge(drill, account)
     assert len(problems) == (told is not None)
     assert told is None or told in problems[0]
@@ -82,8 +90,8 @@ def test_a_drill_is_judged_by_its_account(drill: Drill, account: Account, told: 
 
 def test_the_json_line_has_the_promised_keys() -> None:
     results = {
-        "drop": Result(Account(9, 7, 2, 0, Counter({"reset by peer": 2})), 1.2, 5.1, 2, "4 resets"),
-        "stall": Result(Account(9, 7, 0, 2), problems=["2 trades lost"]),
+        "drop": Result(Reconciliation(9, 7, 2, 0, Counter({"reset by peer": 2})), 1.2, 5.1, 2, "4 resets"),
+        "stall": Result(Reconciliation(9, 7, 0, 2), problems=["2 trades lost"]),
     }
     told = json.loads(json.dumps(summary(results)))
     assert list(told) == ["ok", "ticks_lost", "drills"]

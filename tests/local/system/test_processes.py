@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from local.system.processes import MARK, Part, PartFailed, Parts, sweep
+from local.system.processes import MARK, Process, Processes, ProcessFailed, sweep
 
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
 # Ignores the polite signal and has a child that does, too.
@@ -25,17 +25,19 @@ STUBBORN = (
 
 
 @pytest.fixture
-def parts(tmp_path: Path) -> Iterator[Parts]:
-    started = Parts(tmp_path, tmp_path, dict(os.environ))
+def parts(tmp_path: Path) -> Iterator[Processes]:
+    started = Processes(tmp_path, tmp_path, dict(os.environ))
     yield started
     started.stop_all()
 
 
-def start(parts: Parts, name: str, program: str, *, is_step: bool = False, grace_s: float = 10) -> Part:
+def start(
+    parts: Processes, name: str, program: str, *, is_step: bool = False, grace_s: float = 10
+) -> Process:
     return parts.start(name, [sys.executable, "-c", program], is_step=is_step, grace_s=grace_s)
 
 
-def printed(parts: Parts, part: Part) -> str:
+def printed(parts: Processes, part: Process) -> str:
     parts.wait_until(lambda: bool(part.log.read_text()), part, 30)
     return part.log.read_text().strip()
 
@@ -54,7 +56,7 @@ def wait_until_gone(pid: int) -> None:
         time.sleep(0.02)
 
 
-def test_parts_are_stopped_last_started_first(parts: Parts, tmp_path: Path) -> None:
+def test_parts_are_stopped_last_started_first(parts: Processes, tmp_path: Path) -> None:
     program = (
         "import pathlib, signal, sys, time\n"
         "def stop(*_):\n"
@@ -68,53 +70,53 @@ def test_parts_are_stopped_last_started_first(parts: Parts, tmp_path: Path) -> N
     assert (tmp_path / "order").read_text() == "cba"
 
 
-def test_a_stubborn_part_is_killed_with_its_children(parts: Parts) -> None:
+def test_a_stubborn_part_is_killed_with_its_children(parts: Processes) -> None:
     part = start(parts, "stubborn", STUBBORN, grace_s=0.2)
     child = int(printed(parts, part))
     assert parts.stop(part) == -signal.SIGKILL
     wait_until_gone(child)
 
 
-def test_a_part_that_ends_is_reported_with_the_end_of_its_log(parts: Parts) -> None:
+def test_a_part_that_ends_is_reported_with_the_end_of_its_log(parts: Processes) -> None:
     part = start(parts, "ingest", "import sys; print('no such stream'); sys.exit(3)")
     part.process.wait()
-    with pytest.raises(PartFailed, match="ingest ended with exit status 3") as failure:
+    with pytest.raises(ProcessFailed, match="ingest ended with exit status 3") as failure:
         parts.check()
     assert str(part.log) in str(failure.value)
     assert "| no such stream" in str(failure.value)
 
 
-def test_a_part_killed_from_outside_is_reported_by_its_signal(parts: Parts) -> None:
+def test_a_part_killed_from_outside_is_reported_by_its_signal(parts: Processes) -> None:
     part = start(parts, "exchange", SLEEPER)
     part.process.kill()
     part.process.wait()
-    with pytest.raises(PartFailed, match="was ended by signal SIGKILL"):
+    with pytest.raises(ProcessFailed, match="was ended by signal SIGKILL"):
         parts.check()
 
 
-def test_waiting_for_one_part_ends_when_another_fails(parts: Parts) -> None:
+def test_waiting_for_one_part_ends_when_another_fails(parts: Processes) -> None:
     waited_for = start(parts, "slow", SLEEPER)
     start(parts, "broken", "raise SystemExit(1)")
-    with pytest.raises(PartFailed, match="broken"):
+    with pytest.raises(ProcessFailed, match="broken"):
         parts.wait_until(lambda: False, waited_for, timeout_s=60)
 
 
-def test_a_part_that_does_not_get_ready_is_reported(parts: Parts) -> None:
+def test_a_part_that_does_not_get_ready_is_reported(parts: Processes) -> None:
     part = start(parts, "slow", SLEEPER)
-    with pytest.raises(PartFailed, match="slow took longer than 0 s"):
+    with pytest.raises(ProcessFailed, match="slow took longer than 0 s"):
         parts.wait_until(lambda: False, part, timeout_s=0.1)
 
 
-def test_a_step_may_end_and_must_end_well(parts: Parts) -> None:
+def test_a_step_may_end_and_must_end_well(parts: Processes) -> None:
     good = start(parts, "good", "pass", is_step=True)
     good.process.wait()
     parts.check()
     parts.finish(good, 30)
-    with pytest.raises(PartFailed, match="bad ended with exit status 1"):
+    with pytest.raises(ProcessFailed, match="bad ended with exit status 1"):
         parts.finish(start(parts, "bad", "raise SystemExit(1)", is_step=True), 30)
 
 
-def test_the_line_that_says_ready_is_found_among_others(parts: Parts) -> None:
+def test_the_line_that_says_ready_is_found_among_others(parts: Processes) -> None:
     lines = ["x", "[1]", '{"event": "starting"}', '{"event": "listening", "port": 7}']
     program = f"print(*{lines!r}, sep=chr(10), flush=True); {SLEEPER}"
     part = start(parts, "exchange", program)

@@ -11,14 +11,14 @@ import pytest
 import redis
 
 from local.system import servers
-from local.system.processes import MARK, Parts
+from local.system.processes import MARK, Processes
 from tests.fixtures.paths import ROOT
 
 
 @pytest.fixture
-def parts(tmp_path: Path) -> Iterator[Parts]:
+def parts(tmp_path: Path) -> Iterator[Processes]:
     root = str(ROOT)
-    started = Parts(tmp_path, tmp_path, os.environ | {"PYTHONPATH": root})
+    started = Processes(tmp_path, tmp_path, os.environ | {"PYTHONPATH": root})
     yield started
     started.stop_all()
 
@@ -27,7 +27,7 @@ def test_free_ports_differ() -> None:
     assert len(set(servers.free_ports(20))) == 20
 
 
-def test_valkey_answers_and_carries_the_mark(parts: Parts, tmp_path: Path) -> None:
+def test_valkey_answers_and_carries_the_mark(parts: Processes, tmp_path: Path) -> None:
     (port,) = servers.free_ports(1)
     part = servers.start_valkey(parts, port, tmp_path)
     servers.wait_for_valkey(parts, part, port)
@@ -37,7 +37,7 @@ def test_valkey_answers_and_carries_the_mark(parts: Parts, tmp_path: Path) -> No
         assert f"{MARK}={tmp_path}" in environment.read_text()
 
 
-def test_postgres_keeps_its_data_over_a_kill(parts: Parts, tmp_path: Path) -> None:
+def test_postgres_keeps_its_data_over_a_kill(parts: Processes, tmp_path: Path) -> None:
     (port,) = servers.free_ports(1)
     folder = tmp_path / "postgres"
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tickcast.adapters.variables import SettingsError as SettingsError
 from tickcast.adapters.variables import Variables, wrong
 from tickcast.adapters.variables import symbols_in as symbols_in
-from tickcast.evaluation.drift import Policy
+from tickcast.evaluation.drift import DriftPolicy
 from tickcast.model.forecast import HORIZONS_S
 
 PUBLIC_REST_URL = "https://data-api.binance.vision"  # market data only, and no key
@@ -146,7 +146,7 @@ class HistorySettings:
 class ScoreSettings:
     """When the model in force is said to drift, and what history is then asked for and trained on."""
 
-    policy: Policy
+    policy: DriftPolicy
     window_s: int  # what is looked at
     history_days: int
     train_days: int  # 0: drift is reported, and nothing is trained
@@ -154,8 +154,8 @@ class ScoreSettings:
     @classmethod
     def from_environment(cls, env: Mapping[str, str] | None = None) -> ScoreSettings:
         """The settings in `env` (default: this process's). Raises `SettingsError`."""
-        given, usual = Variables(env), Policy()
-        policy = Policy(
+        given, usual = Variables(env), DriftPolicy()
+        policy = DriftPolicy(
             min_scored=given.whole("DRIFT_MIN_SCORED", usual.min_scored, 1, 10**9),
             stability_high=given.number("DRIFT_STABILITY_HIGH", usual.stability_high, 0, 100, above=True),
             stability_low=given.number("DRIFT_STABILITY_LOW", usual.stability_low, 0, 100, above=True),

@@ -31,7 +31,7 @@ from tickcast.model.network import SIGMA, Network
 from tickcast.model.training import (
     GAP_US,
     Rows,
-    Settings,
+    TrainingSettings,
     rows_from_bars,
     rows_without_quotes,
     train,
@@ -55,7 +55,7 @@ class EvaluationError(ValueError):
     """Rows that nothing can be judged on; the message says what is missing."""
 
 
-class Scene(NamedTuple):
+class Holdout(NamedTuple):
     """One stretch of a market to be judged on: its rows with quotes, and of the same (N,) instants, relative
     to the mid in bp, the last trade's price and the mid when the prediction is delivered."""
 
@@ -66,7 +66,7 @@ class Scene(NamedTuple):
     blind: Rows  # the same stretch as seen with its quotes taken away
 
 
-def scene(bars: Bars, latency_us: int) -> Scene:
+def scene(bars: Bars, latency_us: int) -> Holdout:
     """`latency_us` after its bar's end a prediction is taken to be delivered; counted in whole bars."""
     every = rows_from_bars(bars)
     rows = every.chosen(every.has_quotes)
@@ -75,7 +75,7 @@ def scene(bars: Bars, latency_us: int) -> Scene:
     last = np.where(bars["last_trade_price"] > 0, bars["last_trade_price"], mid)
     delivered = mid[at + round(latency_us / BAR_US)]
     delivered = np.where(np.isnan(delivered), mid[at], delivered)
-    return Scene(
+    return Holdout(
         rows,
         (last[at] / mid[at] - 1) * 1e4,
         (delivered / mid[at] - 1) * 1e4,
@@ -92,7 +92,7 @@ class Trained(NamedTuple):
     line: Floats  # (H,), bp
 
 
-def train_and_fit_line(markets: list[Rows], settings: Settings) -> Trained:
+def train_and_fit_line(markets: list[Rows], settings: TrainingSettings) -> Trained:
     """Raises `TrainingError`."""
     network, figures = train(markets, settings)
     return Trained(network, figures, fit_line([learned_with_quotes(rows, figures) for rows in markets]))
@@ -110,7 +110,7 @@ def fit_line(markets: Sequence[Rows]) -> Floats:
     return np.asarray(imbalance @ moves_bp / max(float(imbalance @ imbalance), 1e-12))
 
 
-class Told(NamedTuple):
+class BacktestRows(NamedTuple):
     """What was foretold of rows and what came, in bp where nothing else is said; (N, H) but for `stretch`,
     `end_us`, `sigma_bp` and `delivered_bp`, which are (N,)."""
 
@@ -131,23 +131,23 @@ class Told(NamedTuple):
     def no_change(self) -> Floats:
         return np.zeros_like(self.moves_bp)
 
-    def chosen(self, which: npt.NDArray[Any]) -> Told:
-        return Told(*(values[which] for values in self))
+    def chosen(self, which: npt.NDArray[Any]) -> BacktestRows:
+        return BacktestRows(*(values[which] for values in self))
 
 
 BASELINES = ("no_change", "last_trade", "microprice", "linear_imbalance")
 
 
-def foretell(trained: Trained, scenes: Sequence[Scene]) -> Told:
+def predict(trained: Trained, scenes: Sequence[Holdout]) -> BacktestRows:
     """What `trained` says of every row of `scenes`, as if it had been in force from their beginnings on."""
     calibrations = _calibrations(trained.figures["calibration"])
     parts = []
     for stretch, (rows, last_trade_bp, delivered_bp, *_) in enumerate(scenes):
         expected_bp, scale_bp, p_flat = trained.network.forward(rows.features)
-        confidence, inside = as_live(rows, expected_bp, scale_bp, calibrations)
+        confidence, inside = simulate_online_calibration(rows, expected_bp, scale_bp, calibrations)
         sigma_bp, level = rows.features[:, SIGMA], np.ones(len(HORIZONS_S))
         parts.append(
-            Told(
+            BacktestRows(
                 np.full(len(rows.end_us), stretch),
                 rows.end_us,
                 sigma_bp,
@@ -165,7 +165,9 @@ def foretell(trained: Trained, scenes: Sequence[Scene]) -> Told:
     return _joined(parts)
 
 
-def walk_forward(stretches: Sequence[Rows], scenes: Sequence[Scene], settings: Settings) -> Told:
+def walk_forward(
+    stretches: Sequence[Rows], scenes: Sequence[Holdout], settings: TrainingSettings
+) -> BacktestRows:
     """The second half of `scenes` in blocks, each foretold by a model trained on all before it. `stretches`
     are the rows to learn from, of the same stretches. Raises `TrainingError`."""
     times_us = np.concatenate([each.rows.end_us for each in scenes])
@@ -174,11 +176,11 @@ def walk_forward(stretches: Sequence[Rows], scenes: Sequence[Scene], settings: S
     for start_us, end_us in zip(cuts_us, cuts_us[1:], strict=False):
         past = [rows.chosen(rows.end_us < start_us - GAP_US) for rows in stretches]
         trained = train_and_fit_line([rows for rows in past if len(rows.end_us)], settings)
-        told.append(foretell(trained, [_between(each, start_us, end_us) for each in scenes]))
+        told.append(predict(trained, [_between(each, start_us, end_us) for each in scenes]))
     return _joined(told)
 
 
-def as_live(
+def simulate_online_calibration(
     rows: Rows, expected_bp: Floats, scale_bp: Floats, calibrations: dict[int, Calibration]
 ) -> tuple[Floats, Bools]:
     """Confidence, and whether the outcome was inside the interval, of each row and horizon (N, H), as said by
@@ -203,7 +205,7 @@ def as_live(
     return confidence, inside
 
 
-def judge(told: Told) -> dict[str, dict[str, Any]]:
+def judge(told: BacktestRows) -> dict[str, dict[str, Any]]:
     """The figures of each horizon, "1" to "10" (docs/model.md). Raises `EvaluationError` without rows."""
     if not len(told.end_us):
         raise EvaluationError("no rows with quotes: nothing is judged on a price that is itself a guess")
@@ -221,7 +223,7 @@ def calibration_error(confidence: Floats, right: Floats) -> float:
     return float(sum(abs(each.sum()) for each in bins) / len(surplus))
 
 
-def masked_figures(trained: Trained, scenes: Sequence[Scene]) -> dict[str, dict[str, float]]:
+def masked_figures(trained: Trained, scenes: Sequence[Holdout]) -> dict[str, dict[str, float]]:
     """What the model's masked part makes of `scenes` with their quotes taken away: skill, direction,
     coverage. The move is that from the proxy to the true mid. Empty where no proxy was ever known."""
     calibrations = _calibrations(trained.figures["masked_calibration"])
@@ -255,7 +257,7 @@ def shifted(rows: Rows) -> Rows:
     return _relabelled(rows, lambda at: np.roll(at, -min(SHIFT_ROWS, len(at) // 2)))
 
 
-def finds_something(told: Told) -> bool:
+def detects_leakage(told: BacktestRows) -> bool:
     """Whether a skill above .02 shows at any horizon that chance does not explain. With labels that mean
     nothing it must not."""
     for at, horizon_s in enumerate(HORIZONS_S):
@@ -266,16 +268,16 @@ def finds_something(told: Told) -> bool:
     return False
 
 
-def of_stretches(stretches: Sequence[Bars], latency_us: int) -> tuple[list[Rows], list[Scene]]:
+def of_segments(stretches: Sequence[Bars], latency_us: int) -> tuple[list[Rows], list[Holdout]]:
     """What can be learned from each stretch of bars, and the scene to judge on."""
     return [training_rows(bars) for bars in stretches], [scene(bars, latency_us) for bars in stretches]
 
 
-def relabelled(each: Scene, relabel: Callable[[Rows], Rows]) -> Scene:
+def relabelled(each: Holdout, relabel: Callable[[Rows], Rows]) -> Holdout:
     return each._replace(rows=relabel(each.rows))
 
 
-def _judge_horizon(told: Told, at: int, horizon_s: int) -> dict[str, Any]:
+def _judge_horizon(told: BacktestRows, at: int, horizon_s: int) -> dict[str, Any]:
     came, expected, line = told.moves_bp[:, at], told.expected_bp[:, at], told.linear_imbalance[:, at]
     nothing, blocks = np.zeros_like(came), _block_rows(horizon_s)
     moved = came != 0
@@ -308,7 +310,7 @@ def _judge_horizon(told: Told, at: int, horizon_s: int) -> dict[str, Any]:
     }
 
 
-def _by_regime(told: Told, at: int, horizon_s: int) -> dict[str, Any]:
+def _by_regime(told: BacktestRows, at: int, horizon_s: int) -> dict[str, Any]:
     """Skill by terciles of volatility."""
     edges = np.quantile(told.sigma_bp, (1 / 3, 2 / 3))
     tercile = np.searchsorted(edges, told.sigma_bp, side="right")
@@ -331,7 +333,7 @@ def _by_regime(told: Told, at: int, horizon_s: int) -> dict[str, Any]:
     return figures
 
 
-def _on_grids(told: Told, at: int) -> dict[str, float]:
+def _on_grids(told: BacktestRows, at: int) -> dict[str, float]:
     """Skill of one prediction a second: the mean over the ten grids, the worst and the best of them."""
     skills = []
     for grid in _grids(told.end_us):
@@ -343,7 +345,7 @@ def _on_grids(told: Told, at: int) -> dict[str, float]:
     return {name: _rounded(value) for name, value in found.items()}
 
 
-def _calibration_figures(told: Told, at: int, horizon_s: int) -> dict[str, Any]:
+def _calibration_figures(told: BacktestRows, at: int, horizon_s: int) -> dict[str, Any]:
     """The calibration error, its interval and its floor, each the mean over the ten grids."""
     errors, floors, independent, resampled = [], [], [], []
     rng = np.random.default_rng(0)
@@ -421,7 +423,7 @@ def _relabelled(rows: Rows, reorder: Callable[[npt.NDArray[np.int64]], npt.NDArr
     return rows._replace(moves_bp=moves_bp)
 
 
-def _between(each: Scene, start_us: float, end_us: float) -> Scene:
+def _between(each: Holdout, start_us: float, end_us: float) -> Holdout:
     which = (each.rows.end_us >= start_us) & (each.rows.end_us < end_us)
     return each._replace(
         rows=each.rows.chosen(which),
@@ -430,8 +432,8 @@ def _between(each: Scene, start_us: float, end_us: float) -> Scene:
     )
 
 
-def _joined(parts: Sequence[Told]) -> Told:
-    return Told(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+def _joined(parts: Sequence[BacktestRows]) -> BacktestRows:
+    return BacktestRows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 def _calibrations(figures: dict[str, Any]) -> dict[int, Calibration]:

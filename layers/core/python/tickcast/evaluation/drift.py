@@ -35,7 +35,7 @@ Counts = npt.NDArray[np.int64]  # (features, BINS)
 
 
 @dataclass(frozen=True)
-class Policy:
+class DriftPolicy:
     """When drift is believed, and how often it may ask for a training."""
 
     min_scored: int = 3600  # outcomes of one symbol and horizon, and rows of features: an hour of them
@@ -46,7 +46,7 @@ class Policy:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class DriftEvidence:
     """What is known of one symbol's model in force. `stability` by feature; the others None where nothing can
     be said."""
 
@@ -58,7 +58,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Watch:
+class DriftState:
     """What is remembered of one symbol from look to look."""
 
     model_id: str = ""
@@ -100,21 +100,21 @@ def stability(found: Counts, reference: Distribution) -> dict[str, float]:
     return indices
 
 
-def look(watch: Watch, model_id: str, evidence: Evidence, policy: Policy) -> Watch:
+def update(watch: DriftState, model_id: str, evidence: DriftEvidence, policy: DriftPolicy) -> DriftState:
     """`watch` after one more look. Another model is another story."""
     if watch.model_id != model_id:
-        watch = Watch(model_id)
+        watch = DriftState(model_id)
     if evidence.scored < policy.min_scored:
         return replace(watch, looks=0, reasons=())
     reasons = _reasons(evidence, policy, watch.is_drifting)
     looks = watch.looks + 1 if bool(reasons) is not watch.is_drifting else 0
     if looks >= policy.raise_after:
-        return Watch(model_id, 0, not watch.is_drifting, reasons)
+        return DriftState(model_id, 0, not watch.is_drifting, reasons)
     return replace(watch, looks=looks, reasons=reasons)
 
 
-def asks_for_training(
-    watches: Mapping[str, Watch], last_s: float | None, now_s: float, policy: Policy
+def should_retrain(
+    watches: Mapping[str, DriftState], last_s: float | None, now_s: float, policy: DriftPolicy
 ) -> bool:
     """Whether any symbol drifts by the newest look, and the last training that drift asked for, at `last_s`,
     is long ago."""
@@ -122,7 +122,7 @@ def asks_for_training(
     return is_over and any(watch.is_drifting and watch.reasons for watch in watches.values())
 
 
-def _reasons(evidence: Evidence, policy: Policy, is_drifting: bool) -> tuple[str, ...]:
+def _reasons(evidence: DriftEvidence, policy: DriftPolicy, is_drifting: bool) -> tuple[str, ...]:
     """What speaks for drift, as codes; who drifts already has to come lower to be free of it."""
     limit = policy.stability_low if is_drifting else policy.stability_high
     moved = [name for name, index in evidence.stability.items() if index > limit]

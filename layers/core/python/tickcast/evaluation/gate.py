@@ -92,7 +92,7 @@ class Shadow(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateDecision:
     """`reasons` are for machines: what spoke against it or, if it was promoted, what for it; `sentence` says
     the same to people."""
 
@@ -130,7 +130,7 @@ def decide(
     champion_is_provisional: bool = False,
     is_real: bool = True,
     shadow: Shadow | None = None,
-) -> Verdict:
+) -> GateDecision:
     """The verdict on `block`, of which nothing up to `seen_to_us` may have been seen by either model.
 
     `is_real`: no row is of a simulated market, on which a model never becomes more than provisional.
@@ -148,7 +148,7 @@ def decide(
         against.append("not_above_champion_in_shadow")
     in_favour = ["first_model" if block.champion_bp is None else "beats_champion"]
     in_favour.append("beats_baselines" if is_long else "beats_no_change_and_last_trade")
-    return Verdict(
+    return GateDecision(
         promoted=not against,
         provisional=not (is_long and is_real),
         reasons=tuple(against or in_favour),

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tickcast.market.gaps import QUOTES_MISSING_US, GapLedger, Restart
-from tickcast.market.id_ranges import IntervalSet
+from tickcast.market.id_ranges import IdRanges
 from tickcast.market.plausibility import IdSeries, Row, quote_series, trade_series
 from tickcast.market.sums import products, ratio, running, split
 from tickcast.market.ticks import QUOTE, TRADE, Quotes, Trades, raw, span_us
@@ -158,7 +158,7 @@ def whole_seconds(bars: Bars) -> Seconds:
     return rows
 
 
-def stretches(trades: Trades, quotes: Quotes) -> list[Bars]:
+def segments(trades: Trades, quotes: Quotes) -> list[Bars]:
     """The bars of history: one array for each stretch of ticks without a silence of a minute.
 
     Ticks may come in any order and more than once, by their ids.
@@ -210,7 +210,7 @@ class BarRing:
     claims_us: dict[str, int] = field(default_factory=dict)  # how far each live connection says to have come
     quiet_us: int = NEVER_QUIET  # when REST last had no newer tick than had come, by ingest's clock
     received_us: int = -1  # when ingest received the newest tick
-    trade_ids: IntervalSet = field(default_factory=IntervalSet)
+    trade_ids: IdRanges = field(default_factory=IdRanges)
     gaps: GapLedger = field(default_factory=GapLedger)
     newest_trade_us: int = -1  # of the highest trade id seen
     newest_quote_us: int = -1

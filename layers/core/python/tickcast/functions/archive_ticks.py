@@ -17,7 +17,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from tickcast.adapters.kinesis.records import StreamRecord, records_in
-from tickcast.adapters.kinesis.schema_registry import SchemaBook
+from tickcast.adapters.kinesis.schema_registry import SchemaRegistry
 from tickcast.adapters.lake import bronze
 from tickcast.adapters.lake.quarantine import quarantine, rows_of
 from tickcast.adapters.redaction import describe
@@ -30,7 +30,7 @@ Row = dict[str, Any]  # of `MarketData`
 
 
 @dataclass
-class Outcome:
+class ArchiveResult:
     records: int = 0
     ticks: int = 0
     files: list[str] = field(default_factory=list)  # keys
@@ -38,9 +38,9 @@ class Outcome:
     problems: list[str] = field(default_factory=list)  # claims and notices that were refused: no ticks
 
 
-def archive(event: dict[str, Any], s3: Any, bucket: str, schemas: SchemaBook) -> Outcome:
+def archive(event: dict[str, Any], s3: Any, bucket: str, schemas: SchemaRegistry) -> ArchiveResult:
     """Write the ticks of a Kinesis event to bronze. Raises what S3 raises: Lambda then tries again."""
-    outcome = Outcome()
+    outcome = ArchiveResult()
     records = records_in(event)
     folders: dict[str, list[tuple[StreamRecord, list[Row]]]] = defaultdict(list)
     for record in records:
@@ -82,7 +82,7 @@ def _by_folder(batch: TickBatch) -> dict[str, list[Row]]:
 
 
 def _file_of(
-    parts: list[tuple[StreamRecord, list[Row]]], s3: Any, bucket: str, outcome: Outcome
+    parts: list[tuple[StreamRecord, list[Row]]], s3: Any, bucket: str, outcome: ArchiveResult
 ) -> tuple[bytes, tuple[int, int]] | None:
     """A file of all `parts`, or of those that a file can be made of; and the span of its ticks, µs."""
     try:
@@ -96,7 +96,9 @@ def _file_of(
     return data, (min(times_us), max(times_us))
 
 
-def _can_be_written(record: StreamRecord, rows: list[Row], s3: Any, bucket: str, outcome: Outcome) -> bool:
+def _can_be_written(
+    record: StreamRecord, rows: list[Row], s3: Any, bucket: str, outcome: ArchiveResult
+) -> bool:
     """Whether a file can be made of `rows` alone; else `record` goes into quarantine."""
     try:
         bronze.write_file(rows)
@@ -107,7 +109,7 @@ def _can_be_written(record: StreamRecord, rows: list[Row], s3: Any, bucket: str,
     return True
 
 
-def _set_aside(s3: Any, bucket: str, record: StreamRecord, error: Exception, outcome: Outcome) -> None:
+def _set_aside(s3: Any, bucket: str, record: StreamRecord, error: Exception, outcome: ArchiveResult) -> None:
     reason = str(error) if isinstance(error, WireError) else describe(error)
     quarantine(s3, bucket, SERVICE, record, reason)
     outcome.quarantined.append(reason)

@@ -21,7 +21,7 @@ import redis
 from botocore.exceptions import BotoCoreError, ClientError
 
 from tickcast.adapters import json_text
-from tickcast.adapters.lake.bronze import BronzeError, Part
+from tickcast.adapters.lake.bronze import BronzeError, BronzeObject
 from tickcast.adapters.lake.bronze_reader import BronzeReader, Reach
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.redaction import describe
@@ -56,7 +56,7 @@ class Proof:
     """A verdict and the objects of bronze it stands on."""
 
     verdict: Verdict
-    parts: tuple[Part, ...] = ()
+    parts: tuple[BronzeObject, ...] = ()
 
 
 class Prover:
@@ -99,7 +99,7 @@ class Prover:
             return None
         try:
             model = self._models.pop(model_id, None) or model_watcher.load(self._s3, self._bucket, model_id)
-        except model_watcher.MISFITS:
+        except model_watcher.LOAD_ERRORS:
             return None
         self._models[model_id] = model  # the newest last
         while len(self._models) > MODELS_KEPT:

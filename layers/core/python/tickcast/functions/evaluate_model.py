@@ -15,13 +15,13 @@ import psycopg
 
 from tickcast.adapters.postgres import training_rows
 from tickcast.adapters.postgres.score_store import in_shadow
-from tickcast.adapters.postgres.training_rows import Judged
+from tickcast.adapters.postgres.training_rows import GateRows
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.model_registry import Card, Pointer, RegistryError
-from tickcast.adapters.registry.model_watcher import MISFITS, load
+from tickcast.adapters.registry.model_watcher import LOAD_ERRORS, load
 from tickcast.evaluation import gate
 from tickcast.evaluation.backtest import fit_line
-from tickcast.evaluation.gate import CHAMPION, NO_CHANGE, Block, Verdict
+from tickcast.evaluation.gate import CHAMPION, NO_CHANGE, Block, GateDecision
 from tickcast.features.vector import Floats
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.serving.prediction import ServingModel
@@ -31,7 +31,7 @@ class RequestError(ValueError):
     """A request that cannot be carried out; the message says what it should have held."""
 
 
-class _Rival:
+class _Candidate:
     """A model with its card, as it takes part."""
 
     def __init__(self, s3: Any, bucket: str, model_id: str) -> None:
@@ -42,7 +42,7 @@ class _Rival:
         if "learned_to_us" not in self.card:
             raise RegistryError(f"the card of model {model_id} does not say up to when it has learnt")
 
-    def moves_bp(self, judged: Sequence[Judged]) -> Floats:
+    def moves_bp(self, judged: Sequence[GateRows]) -> Floats:
         return np.concatenate([self.model.run(each.rows.features)[0] for each in judged])
 
 
@@ -63,9 +63,9 @@ def evaluate_model(
     model_id = request.get("model_id")
     if not isinstance(model_id, str) or not model_id:
         raise RequestError('model_id should name a model, like {"model_id": "20260101T030000Z-0a1b2c3d"}')
-    pointer = model_registry.in_force(s3, bucket)
+    pointer = model_registry.active_model(s3, bucket)
     model_registry.check_servable(s3, bucket, model_id)
-    challengers = {model_id: _Rival(s3, bucket, model_id)}
+    challengers = {model_id: _Candidate(s3, bucket, model_id)}
     champion = _usable(s3, bucket, pointer and pointer["model_id"])
     shadow = _usable(s3, bucket, ((pointer or {}).get("challenger") or {}).get("model_id"))
     if shadow is not None:
@@ -99,23 +99,23 @@ def evaluate_model(
     return answer
 
 
-def _usable(s3: Any, bucket: str, model_id: Any) -> _Rival | None:
+def _usable(s3: Any, bucket: str, model_id: Any) -> _Candidate | None:
     """A model that can take part; None where there is none, or it can no longer serve."""
     if not model_id:
         return None
     try:
-        return _Rival(s3, bucket, str(model_id))
-    except (*MISFITS, RegistryError):
+        return _Candidate(s3, bucket, str(model_id))
+    except (*LOAD_ERRORS, RegistryError):
         return None
 
 
-def _is_provisional(pointer: Pointer | None, champion: _Rival | None) -> bool:
+def _is_provisional(pointer: Pointer | None, champion: _Candidate | None) -> bool:
     if pointer is None or champion is None:
         return True
     return bool(pointer.get("provisional", champion.model.provisional))
 
 
-def _block(rival: _Rival, champion: _Rival | None, judged: Sequence[Judged]) -> Block:
+def _block(rival: _Candidate, champion: _Candidate | None, judged: Sequence[GateRows]) -> Block:
     none = np.empty((0, len(HORIZONS_S)))
     if not judged:
         return Block(np.empty(0, str), np.empty(0, np.int64), none, none, None, {})
@@ -130,14 +130,14 @@ def _block(rival: _Rival, champion: _Rival | None, judged: Sequence[Judged]) -> 
     )
 
 
-def _line(rival: _Rival, judged: Judged) -> Floats:
+def _line(rival: _Candidate, judged: GateRows) -> Floats:
     """The slopes of the line through book imbalance in this market: of the rows that the rival has learnt
     from or, where there were none, of those that it is judged on, which favours the line."""
     told = rival.card.get("line", {}).get(judged.symbol)
     return np.array([told[str(h)] for h in HORIZONS_S]) if told else fit_line([judged.rows])
 
 
-def _about(block: Block, verdict: Verdict, champion: _Rival | None, now: datetime) -> dict[str, Any]:
+def _about(block: Block, verdict: GateDecision, champion: _Candidate | None, now: datetime) -> dict[str, Any]:
     """The verdict as it stands on the card."""
     return {
         "judged_at": now.astimezone(UTC).isoformat(timespec="seconds"),
@@ -159,7 +159,7 @@ def _about(block: Block, verdict: Verdict, champion: _Rival | None, now: datetim
     }
 
 
-def _answer(model_id: str, pointer: Pointer | None, verdicts: dict[str, Verdict]) -> dict[str, Any]:
+def _answer(model_id: str, pointer: Pointer | None, verdicts: dict[str, GateDecision]) -> dict[str, Any]:
     """The best of those that passed, or why the model named did not."""
 
     def margin(each: str) -> float:
@@ -187,6 +187,6 @@ def _answer(model_id: str, pointer: Pointer | None, verdicts: dict[str, Verdict]
     }
 
 
-def _is_worthless(verdict: Verdict) -> bool:
+def _is_worthless(verdict: GateDecision) -> bool:
     """Not even better than no change: nothing to learn from it in shadow."""
     return f"not_above_{NO_CHANGE}" in verdict.reasons

@@ -12,7 +12,7 @@ from typing import Any
 
 import redis
 
-from tickcast.adapters.http.responses import Answer
+from tickcast.adapters.http.responses import Response
 from tickcast.adapters.redis.hot_store import HotStore
 from tickcast.adapters.settings import Settings
 from tickcast.serving.prediction import freshness
@@ -39,7 +39,7 @@ class Health:
     store: HotStore
     clock_ms: Callable[[], float]
 
-    def __call__(self) -> Answer:
+    def __call__(self) -> Response:
         """200 while all parts are well, else 503. A background part never heard of yet does not count."""
         try:
             services = {"redis": _store(self.store.fullness()), **self._services()}
@@ -56,7 +56,7 @@ class Health:
             "environment": self.settings.environment,
             "services": services,
         }
-        return Answer(200 if well else 503, body)
+        return Response(200 if well else 503, body)
 
     def _names(self) -> list[str]:
         by_symbol = [f"{part}:{s}" for s in self.settings.symbols for part in ("feed", "predict_stream")]

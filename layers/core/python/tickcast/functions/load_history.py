@@ -114,9 +114,9 @@ class LoadHistory:
         for hour_us, of_hour in itertools.groupby(objects, lambda about: about.hour_us):
             for about in of_hour:
                 yield partial(self._load, store, about, loaded)
-            for stale_us in store.stale_hours(symbol, hours.start, hour_us):
+            for stale_us in store.dirty_hours(symbol, hours.start, hour_us):
                 yield partial(self._refresh, store, symbol, stale_us, loaded)
-        for stale_us in store.stale_hours(symbol, hours.start, hours[-1] + HOUR_US):
+        for stale_us in store.dirty_hours(symbol, hours.start, hours[-1] + HOUR_US):
             yield partial(self._refresh, store, symbol, stale_us, loaded)
 
     def _objects(

@@ -22,11 +22,11 @@ import numpy as np
 from botocore.exceptions import BotoCoreError, ClientError
 
 from tickcast.adapters.kinesis.records import StreamRecord, records_in
-from tickcast.adapters.kinesis.schema_registry import SchemaBook
+from tickcast.adapters.kinesis.schema_registry import SchemaRegistry
 from tickcast.adapters.lake.quarantine import quarantine, quarantine_state, rows_of
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.redis.hot_store import Commit, HotStore, Writes
-from tickcast.adapters.registry.model_watcher import ModelFollower
+from tickcast.adapters.registry.model_watcher import ModelWatcher
 from tickcast.adapters.settings import Settings
 from tickcast.features.bars import BarRing
 from tickcast.market import wire
@@ -38,7 +38,7 @@ from tickcast.serving.prediction import (
     WARMING_UP,
     Record,
     ServingModel,
-    Terms,
+    TradingTerms,
     challenger_record,
     features_record,
     prediction_record,
@@ -131,8 +131,8 @@ class _Invocation(NamedTuple):
 class PredictStream:
     settings: Settings
     store: HotStore
-    models: ModelFollower
-    schemas: SchemaBook
+    models: ModelWatcher
+    schemas: SchemaRegistry
     s3: Any
     clock_ms: Callable[[], float]
 
@@ -438,9 +438,9 @@ class PredictStream:
         result.challenger_refused |= self.models.challenger_problem is not None
 
     @property
-    def _terms(self) -> Terms:
+    def _terms(self) -> TradingTerms:
         settings = self.settings
-        return Terms(settings.primary_horizon_s, settings.fee_bp, settings.min_confidence)
+        return TradingTerms(settings.primary_horizon_s, settings.fee_bp, settings.min_confidence)
 
 
 def _taken_out(ring: BarRing, record: StreamRecord, batch: wire.TickBatch) -> tuple[StreamRecord, str]:

@@ -45,7 +45,7 @@ def promote_model(request: dict[str, Any], s3: Any, bucket: str, now: datetime) 
             if request["shadow"]:
                 model_registry.check_servable(s3, bucket, request["shadow"])
             return _answer("kept", model_registry.shadow(s3, bucket, request["shadow"], over))
-        pointer = model_registry.in_force(s3, bucket)
+        pointer = model_registry.active_model(s3, bucket)
         if pointer is None or pointer["model_id"] != model_id:
             model_registry.check_servable(s3, bucket, model_id)
             pointer = model_registry.promote(
@@ -59,7 +59,7 @@ def promote_model(request: dict[str, Any], s3: Any, bucket: str, now: datetime) 
             )
         return _answer("promoted", pointer)
     except _Outdated:
-        return _answer("outdated", model_registry.in_force(s3, bucket))
+        return _answer("outdated", model_registry.active_model(s3, bucket))
 
 
 def _answer(status: str, pointer: Pointer | None) -> dict[str, Any]:

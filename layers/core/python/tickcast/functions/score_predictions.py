@@ -28,7 +28,7 @@ from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.model_registry import Card, RegistryError
 from tickcast.adapters.settings import ScoreSettings, Settings
 from tickcast.evaluation import drift
-from tickcast.evaluation.drift import Evidence, Watch
+from tickcast.evaluation.drift import DriftEvidence, DriftState
 from tickcast.evaluation.live_scores import (
     HOUR_US,
     MINUTE_US,
@@ -63,7 +63,7 @@ class Result:
     predictions: int = 0
     is_complete: bool = True  # False when time ran out: the next run goes on from there
     hour: dict[str, dict[str, Any]] = field(default_factory=dict)
-    watches: dict[str, Watch] = field(default_factory=dict)
+    watches: dict[str, DriftState] = field(default_factory=dict)
     asked_us: int | None = None  # when drift asked for the training that is to be started
     reasons: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -139,7 +139,7 @@ class ScorePredictions:
     def _look_up_model(self, result: Result) -> str | None:
         """The id of the model in force; its card is at hand then."""
         try:
-            pointer = model_registry.in_force(self.s3, self.settings.bucket)
+            pointer = model_registry.active_model(self.s3, self.settings.bucket)
             model_id = str(pointer["model_id"]) if pointer else None
             if model_id and self._card.get("model_id") != model_id:
                 card = model_registry.read_card(self.s3, self.settings.bucket, model_id)
@@ -233,10 +233,10 @@ class ScorePredictions:
             store.lock("drift")
             before = store.watches()
             for symbol in self.settings.symbols:
-                watch = before.get(symbol, Watch())
+                watch = before.get(symbol, DriftState())
                 try:
                     evidence = self._evidence(store, symbol, model_id, now_us)
-                    result.watches[symbol] = drift.look(watch, model_id, evidence, policy)
+                    result.watches[symbol] = drift.update(watch, model_id, evidence, policy)
                 except psycopg.Error:
                     raise
                 except Exception as error:  # such as what its card says: the others are looked at
@@ -247,13 +247,13 @@ class ScorePredictions:
                 return
             last = store.last_training()
             last_s = last and last[0] / SECOND_US
-            if drift.asks_for_training(result.watches, last_s, now_us / SECOND_US, policy):
+            if drift.should_retrain(result.watches, last_s, now_us / SECOND_US, policy):
                 last = now_us, _reasons(result.watches)
                 store.ask_for_training(*last)
             if last and now_us - last[0] < _ASKED_FOR_US:
                 result.asked_us, result.reasons = last
 
-    def _evidence(self, store: ScoreStore, symbol: str, model_id: str, now_us: int) -> Evidence:
+    def _evidence(self, store: ScoreStore, symbol: str, model_id: str, now_us: int) -> DriftEvidence:
         window_us, horizon_s = self.scores.window_s * SECOND_US, self.settings.primary_horizon_s
         from_us = now_us - window_us
         block_us = -(-window_us // (_EVIDENCE_BLOCKS * MINUTE_US)) * MINUTE_US
@@ -263,7 +263,7 @@ class ScorePredictions:
         line = self._card.get("line", {}).get(symbol)
         against_line = skill_against_line(tallies, line[str(horizon_s)]) if line else None
         bands = (self._card.get("gate") or {}).get("bands", {}).get(symbol, {})
-        return Evidence(
+        return DriftEvidence(
             scored=figures["count"],
             stability=self._stability(store, symbol, model_id, from_us),
             skill_high=(figures["skill"] or {}).get("high"),
@@ -317,6 +317,6 @@ def _features_of(prediction: dict[str, Any], model_id: str | None) -> tuple[int,
     return prediction["timestamp"] * 1000, [float(prediction["features"][name]) for name in FEATURE_NAMES]
 
 
-def _reasons(watches: dict[str, Watch]) -> list[str]:
-    drifting: Iterable[tuple[str, Watch]] = (item for item in watches.items() if item[1].is_drifting)
+def _reasons(watches: dict[str, DriftState]) -> list[str]:
+    drifting: Iterable[tuple[str, DriftState]] = (item for item in watches.items() if item[1].is_drifting)
     return [f"{symbol} {', '.join(watch.reasons) or 'not over yet'}" for symbol, watch in sorted(drifting)]

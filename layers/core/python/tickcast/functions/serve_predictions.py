@@ -18,7 +18,7 @@ import redis
 
 from tickcast.adapters.http.dashboard import dashboard
 from tickcast.adapters.http.query import Query
-from tickcast.adapters.http.responses import Answer, Refusal, that_fit
+from tickcast.adapters.http.responses import ApiError, Response, that_fit
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.redis.hot_store import HotStore
 from tickcast.adapters.registry.model_catalog import ModelCatalog
@@ -71,18 +71,18 @@ class ServePredictions:
     clock_ms: Callable[[], float]
     site: Callable[[str], str] = site_file
 
-    def __call__(self, event: Event) -> Answer:
+    def __call__(self, event: Event) -> Response:
         """The answer to a proxy event; a store that does not answer, or holds what cannot be read, is a 503,
         never a 500."""
         try:
             return self._route(event)
-        except Refusal as refusal:
+        except ApiError as refusal:
             return refusal.answer()
         except redis.RedisError as error:
             told = f"Redis does not answer ({type(error).__name__}); try again"
-            return Refusal(503, "Store unavailable", told).answer()
+            return ApiError(503, "Store unavailable", told).answer()
 
-    def _route(self, event: Event) -> Answer:
+    def _route(self, event: Event) -> Response:
         resource = str(event.get("resource"))
         if resource in (routes := self.by_symbol()):
             symbol = self._symbol(event)
@@ -90,11 +90,11 @@ class ServePredictions:
                 return routes[resource](symbol, event)
             except _UNREADABLE as error:
                 told = f"what Redis has of {symbol} cannot be read: {describe(error)}"
-                raise Refusal(503, "Store unreadable", told) from error
+                raise ApiError(503, "Store unreadable", told) from error
         Query(event)  # none of the others takes a parameter
         return self.without_symbol()[resource]()
 
-    def by_symbol(self) -> dict[str, Callable[[str, Event], Answer]]:
+    def by_symbol(self) -> dict[str, Callable[[str, Event], Response]]:
         """The routes that are about one symbol."""
         return {
             "/predictions/{symbol}": self.latest,
@@ -103,30 +103,32 @@ class ServePredictions:
             "/accuracy/{symbol}": self.accuracy,
         }
 
-    def without_symbol(self) -> dict[str, Callable[[], Answer]]:
+    def without_symbol(self) -> dict[str, Callable[[], Response]]:
         """The other routes."""
         return {
             "/": lambda: dashboard(self.site("index.html"), OPEN_MINUTES),
-            "/openapi.json": lambda: Answer(200, text=self.site("openapi.json"), cache_control=OPEN_MINUTES),
+            "/openapi.json": lambda: Response(
+                200, text=self.site("openapi.json"), cache_control=OPEN_MINUTES
+            ),
             "/health": Health(self.settings, self.store, self.clock_ms),
-            "/models": lambda: Answer(200, self.models(), cache_control=SECONDS),
+            "/models": lambda: Response(200, self.models(), cache_control=SECONDS),
         }
 
-    def latest(self, symbol: str, event: Event) -> Answer:
+    def latest(self, symbol: str, event: Event) -> Response:
         """The newest prediction: the model's while it is fresh, else a fallback with its reason."""
         query = Query(event, ("horizon", "history"))
         horizon_s = self._horizon(query)
         history = query.count("history", 0, HISTORY_MAX, 0)
         record, features = self.store.latest(symbol)
         if record is None or features is None:
-            raise Refusal(404, "Nothing known yet", f"no tick of {symbol} has arrived so far", "symbol")
+            raise ApiError(404, "Nothing known yet", f"no tick of {symbol} has arrived so far", "symbol")
         body = self.as_of_now(at_horizon(light(record), horizon_s), features)
         if history:
             past = [at_horizon(light(each), horizon_s) for each in self.store.history(symbol, history)]
             body["history"] = past[: that_fit(past)]
-        return Answer(200, body, cache_control=SECOND, passing=AGES)
+        return Response(200, body, cache_control=SECOND, passing=AGES)
 
-    def history(self, symbol: str, event: Event) -> Answer:
+    def history(self, symbol: str, event: Event) -> Response:
         """A page of what was predicted in a span of time, newest first. Seconds without a prediction are
         missing from it, as they are from the store."""
         query = Query(event, ("from", "to", "limit", "cursor", "horizon"))
@@ -136,7 +138,7 @@ class ServePredictions:
         to_ms = now_ms if to_ms is None else to_ms
         from_ms = max(0, to_ms - PAGE_SPAN_MS) if from_ms is None else from_ms
         if from_ms > to_ms:
-            raise Refusal(400, "Bad from", f"from ({from_ms}) is later than to ({to_ms})", "from")
+            raise ApiError(400, "Bad from", f"from ({from_ms}) is later than to ({to_ms})", "from")
         before_ms = query.cursor_ms("cursor")
         newest_ms = to_ms if before_ms is None else min(to_ms, before_ms - 1)
         # One more than asked for tells whether there is a page after this one.
@@ -158,30 +160,30 @@ class ServePredictions:
         is_settled = newest_ms < now_ms - SETTLED_AFTER_MS
         # A span that ends now has other ends whenever it is asked for. Its predictions say what is in it.
         passing = () if query.has("to") else ("from", "to", "next")
-        return Answer(200, body, cache_control=SETTLED if is_settled else SECOND, passing=passing)
+        return Response(200, body, cache_control=SETTLED if is_settled else SECOND, passing=passing)
 
-    def receipt(self, symbol: str, event: Event) -> Answer:
+    def receipt(self, symbol: str, event: Event) -> Response:
         """All that was written about one prediction, with its outcomes as far as they are known."""
         Query(event)
         prediction_id = _path_parameter(event, "id")
         market, timestamp = _parts(prediction_id)
         if not timestamp:
             told = f"id is {prediction_id[:40]!r}, it should be like {symbol}-1767225600000"
-            raise Refusal(400, "Bad id", f"{told} (milliseconds since 1970)", "id")
+            raise ApiError(400, "Bad id", f"{told} (milliseconds since 1970)", "id")
         timestamp_ms = int(timestamp)
         record = self.store.prediction(symbol, timestamp_ms) if market == symbol else None
         if record is None:
             told = f"no prediction {prediction_id[:70]} of {symbol} is kept: those of about an hour are"
-            raise Refusal(404, "Unknown prediction", told, "id")
+            raise ApiError(404, "Unknown prediction", told, "id")
         outcomes = self.store.outcomes(symbol, timestamp_ms, HORIZONS_S)
         body = record | {
             "outcomes": {str(horizon_s): outcomes[horizon_s] for horizon_s in sorted(outcomes)},
             "environment": self.settings.environment,
         }
         is_final = set(outcomes) == set(HORIZONS_S)
-        return Answer(200, body, cache_control=FOR_EVER if is_final else SECOND)
+        return Response(200, body, cache_control=FOR_EVER if is_final else SECOND)
 
-    def accuracy(self, symbol: str, event: Event) -> Answer:
+    def accuracy(self, symbol: str, event: Event) -> Response:
         """How good predictions were, as scored last: the hour at the top, all spans in `summary`."""
         Query(event)
         summary = self.store.record(f"accuracy:{symbol}")
@@ -196,7 +198,7 @@ class ServePredictions:
             "summary": summary,
         }
         passing = ("from", "to", "scored_age_s") if summary is None else ("scored_age_s",)
-        return Answer(200, body, cache_control=SECONDS, passing=passing)
+        return Response(200, body, cache_control=SECONDS, passing=passing)
 
     def as_of_now(self, record: dict[str, Any], features: dict[str, Any]) -> dict[str, Any]:
         """`record` with its ages, the seconds left, and a fallback in its place once it is too old."""
@@ -220,7 +222,7 @@ class ServePredictions:
         symbol = _path_parameter(event, "symbol")
         if symbol not in self.settings.symbols:
             told = f"{symbol[:40]!r} is not served; served are {', '.join(self.settings.symbols)}"
-            raise Refusal(404, "Unknown symbol", told, "symbol")
+            raise ApiError(404, "Unknown symbol", told, "symbol")
         return symbol
 
     def _horizon(self, query: Query) -> int:

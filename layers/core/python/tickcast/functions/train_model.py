@@ -31,13 +31,13 @@ from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.onnx_model import export
 from tickcast.evaluation import drift
 from tickcast.evaluation.backtest import fit_line, learned_with_quotes
-from tickcast.features.bars import BAR_US, Bars, is_quoted, stretches
+from tickcast.features.bars import BAR_US, Bars, is_quoted, segments
 from tickcast.features.vector import FEATURE_HASH
 from tickcast.market.symbols import is_symbol
 from tickcast.market.ticks import Quotes, Trades
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.model.network import Inputs
-from tickcast.model.training import Rows, Settings, TrainingError, masked_twins, pool, train
+from tickcast.model.training import Rows, TrainingError, TrainingSettings, mask_quotes, pool, train
 from tickcast.model.training import training_rows as rows_of_bars
 
 _KNOWN = {"symbols", "days", "prefixes", "provisional", "reason", "replace"}
@@ -70,8 +70,8 @@ def train_model(
     if connect is None:
         raise RequestError('prefixes should be a list like ["bronze/source=sbe/symbol=BTCUSDT/"]')
     markets, data = _history(request, connect(), now)
-    settings = replace(Settings(), test_share=_test_share(list(markets.values())))
-    learned = {symbol: [pool([rows, masked_twins(rows)])] for symbol, rows in markets.items()}
+    settings = replace(TrainingSettings(), test_share=_test_share(list(markets.values())))
+    learned = {symbol: [pool([rows, mask_quotes(rows)])] for symbol, rows in markets.items()}
     return _keep(learned, data, settings, request, s3, bucket, now)
 
 
@@ -89,7 +89,7 @@ def _train_first(request: dict[str, Any], s3: Any, bucket: str, now: datetime) -
         raise TrainingError(f"no ticks in bronze under {', '.join(prefixes) or 'no prefix'}")
     by_symbol: dict[str, list[Bars]] = {}
     for (_, symbol), ticks in markets.items():
-        by_symbol.setdefault(symbol, []).extend(stretches(*ticks))
+        by_symbol.setdefault(symbol, []).extend(segments(*ticks))
     history = [bars for mine in by_symbol.values() for bars in mine]
     quoted = sum(int(is_quoted(bars).sum()) for bars in history)
     data = {
@@ -100,7 +100,7 @@ def _train_first(request: dict[str, Any], s3: Any, bucket: str, now: datetime) -
         "share_of_bars_with_quotes": quoted / sum(len(bars) for bars in history),
     }
     learned = {symbol: [rows_of_bars(bars) for bars in mine] for symbol, mine in by_symbol.items()}
-    trained = _keep(learned, data, Settings(), request, s3, bucket, now)
+    trained = _keep(learned, data, TrainingSettings(), request, s3, bucket, now)
     if not request.get("replace") and model_registry.is_servable(s3, bucket):
         return trained
     since, by = trained["card"]["trained_at"], "a first model, held against nothing"
@@ -144,7 +144,7 @@ def _history(
 def _test_share(markets: list[Rows]) -> float:
     """The share of the rows to learn from that are as new as the newest 15 % of those with quotes, by which
     alone a model is judged."""
-    usual = Settings().test_share
+    usual = TrainingSettings().test_share
     times_us = np.concatenate([rows.end_us for rows in markets])
     quoted_us = np.concatenate([rows.end_us[rows.has_quotes] for rows in markets])
     if not len(quoted_us):
@@ -158,7 +158,7 @@ def _test_share(markets: list[Rows]) -> float:
 def _keep(
     markets: dict[str, list[Rows]],
     data: dict[str, Any],
-    settings: Settings,
+    settings: TrainingSettings,
     request: dict[str, Any],
     s3: Any,
     bucket: str,
@@ -168,7 +168,7 @@ def _keep(
     network, figures = train([rows for parts in markets.values() for rows in parts], settings)
     onnx_file = export(network)
     model_id = f"{now:%Y%m%dT%H%M%SZ}-{hashlib.sha256(onnx_file).hexdigest()[:8]}"
-    parent = model_registry.in_force(s3, bucket)
+    parent = model_registry.active_model(s3, bucket)
     card = {
         "model_id": model_id,
         "trained_at": now.astimezone(UTC).isoformat(timespec="seconds"),

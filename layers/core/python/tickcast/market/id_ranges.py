@@ -11,7 +11,7 @@ from bisect import bisect_right
 MAX_INTERVALS = 256  # the oldest holes beyond that are closed: state stays small
 
 
-class IntervalSet:
+class IdRanges:
     """Closed intervals `[first, last]`, sorted, never touching.
 
     >>> seen = IntervalSet()
@@ -25,7 +25,7 @@ class IntervalSet:
         self.intervals = intervals or []
 
     @classmethod
-    def up_to(cls, newest: int, holes: list[tuple[int, int]]) -> IntervalSet:
+    def up_to(cls, newest: int, holes: list[tuple[int, int]]) -> IdRanges:
         """All ids up to `newest` but `holes`, which are below it.
 
         >>> IntervalSet.up_to(9, [(3, 4), (7, 7)]).intervals

@@ -23,7 +23,7 @@ from tickcast.features.bars import (
     is_quoted,
     mids,
     proxy_mids,
-    stretches,
+    segments,
     whole_seconds,
 )
 from tickcast.features.vector import FEATURE_NAMES, history_rows
@@ -80,7 +80,7 @@ def rows_of_hour(trades: Trades, quotes: Quotes, hour_us: int, grid_us: int, quo
     """
     from_us, to_us = hour_us - BEFORE_US, hour_us + HOUR_US + AFTER_US
     inside = [t[(t["time_us"] >= from_us) & (t["time_us"] < to_us)] for t in (trades, quotes)]
-    found = [_of_stretch(bars, hour_us, grid_us, quoted_grid_us) for bars in stretches(*inside)]
+    found = [_of_stretch(bars, hour_us, grid_us, quoted_grid_us) for bars in segments(*inside)]
     found = found or [_of_stretch(np.empty(0, BAR), hour_us, grid_us, quoted_grid_us)]
     names = found[0].bars.columns
     return HourRows(

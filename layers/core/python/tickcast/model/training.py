@@ -93,11 +93,11 @@ class Rows(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainingSettings:
     """How a network is fitted. `seed` makes a run repeatable to the bit on one machine."""
 
     inputs: Inputs = INPUTS
-    alone: tuple[str, ...] = ("imbalance",)  # the odd inputs that every second member is confined to
+    imbalance_only: tuple[str, ...] = ("imbalance",)  # the odd inputs that every second member is confined to
     members: int = 8
     hidden: int = 6
     epochs: int = 20  # at most
@@ -136,7 +136,7 @@ def rows_without_quotes(bars: Bars) -> Rows:
     return _rows(blind, proxy_mids(blind), mids(bars))
 
 
-def masked_twins(rows: Rows) -> Rows:
+def mask_quotes(rows: Rows) -> Rows:
     """The rows with quotes among `rows` once more without them, where the bars they came from are gone: what
     quotes tell is 0. Returns and volatility stay the mid's, and so does the move, where `rows_without_quotes`
     has the proxy's."""
@@ -164,12 +164,12 @@ def _later(bars: Bars, end_us: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return np.asarray(at[:, None] + np.array(HORIZONS_S) * BARS_PER_S)
 
 
-def train(markets: list[Rows], settings: Settings | None = None) -> tuple[Network, dict[str, Any]]:
+def train(markets: list[Rows], settings: TrainingSettings | None = None) -> tuple[Network, dict[str, Any]]:
     """Fit a network on pooled `markets`; returns it with the figures that go onto its card.
 
     Raises `TrainingError` when there are too few rows for blocks with gaps between them.
     """
-    settings = settings or Settings()
+    settings = settings or TrainingSettings()
     count = sum(len(np.unique(rows.end_us)) for rows in markets)
     if count < MIN_ROWS:
         raise TrainingError(f"{count} usable rows, training needs {MIN_ROWS}")
@@ -248,7 +248,7 @@ class Samples(NamedTuple):
         return Samples(self.odd[which], self.even[which], self.target[which])
 
 
-class Standard(NamedTuple):
+class Scaler(NamedTuple):
     """What inputs are measured in while fitting: odd ones by their root mean square, for 0 must stay 0; even
     ones by mean and deviation. It is folded into the weights afterwards."""
 
@@ -258,7 +258,7 @@ class Standard(NamedTuple):
     even_scale: Floats  # (E,)
 
     @classmethod
-    def of(cls, rows: Rows, inputs: Inputs) -> Standard:
+    def of(cls, rows: Rows, inputs: Inputs) -> Scaler:
         odd, even = rows.features[:, places(inputs.odd)], rows.features[:, places(inputs.even)]
         odd_scale, even_scale = np.sqrt((odd**2).mean(axis=0)), even.std(axis=0)
         # What never varied says nothing: left as it is, and not blown up.
@@ -309,7 +309,7 @@ def loss_and_gradients(network: Network, samples: Samples, huber: float) -> tupl
     }
 
 
-def initial_network(settings: Settings, member: int) -> Network:
+def initial_network(settings: TrainingSettings, member: int) -> Network:
     """A member before its first step. Every second one is blind to all odd inputs but those it is confined
     to: their weights are 0 and, as `_member` hides the inputs, stay so."""
     rng = np.random.default_rng([settings.seed, member])
@@ -319,12 +319,14 @@ def initial_network(settings: Settings, member: int) -> Network:
     return network
 
 
-def _seen(settings: Settings, member: int) -> Floats:
+def _seen(settings: TrainingSettings, member: int) -> Floats:
     """1 for each odd input that the member sees, else 0."""
-    return np.array([float(member % 2 == 0 or name in settings.alone) for name in settings.inputs.odd])
+    return np.array(
+        [float(member % 2 == 0 or name in settings.imbalance_only) for name in settings.inputs.odd]
+    )
 
 
-def _member(samples: Samples, settings: Settings, member: int) -> Iterator[Network]:
+def _member(samples: Samples, settings: TrainingSettings, member: int) -> Iterator[Network]:
     """AdamW (Loshchilov and Hutter 2019), its step falling by a cosine; yields the network of each epoch."""
     samples = samples._replace(odd=samples.odd * _seen(settings, member))
     network, rng = initial_network(settings, member), np.random.default_rng([settings.seed, member, 1])
@@ -346,27 +348,27 @@ def _member(samples: Samples, settings: Settings, member: int) -> Iterator[Netwo
         yield deepcopy(network)
 
 
-def epoch_by_epoch(rows: Rows, settings: Settings) -> Iterator[Network]:
+def epoch_by_epoch(rows: Rows, settings: TrainingSettings) -> Iterator[Network]:
     """The average of all members after each epoch on `rows` with quotes; one that knows nothing of quotes,
     each time, where there are too few."""
     rows = _thinned(rows.chosen(rows.has_quotes), settings.max_rows)
     if len(rows.end_us) < MIN_QUOTED_ROWS:
         yield from (Network.zeros(settings.inputs, 1) for _ in range(settings.epochs))
         return
-    standard = Standard.of(rows, settings.inputs)
+    standard = Scaler.of(rows, settings.inputs)
     samples = standard.samples(rows, settings.inputs)
     members = [_member(samples, settings, member) for member in range(settings.members)]
     for networks in zip(*members, strict=True):
         yield standard.folded(average(list(networks)))
 
 
-def _fit(rows: Rows, settings: Settings, epochs: int) -> Network:
+def _fit(rows: Rows, settings: TrainingSettings, epochs: int) -> Network:
     """The whole network, its members trained for so many epochs."""
     network = next(islice(epoch_by_epoch(rows, settings), epochs - 1, None))
     return _with_the_rest(network, rows, settings)
 
 
-def _with_the_rest(network: Network, rows: Rows, settings: Settings) -> Network:
+def _with_the_rest(network: Network, rows: Rows, settings: TrainingSettings) -> Network:
     """`network` with its masked part and its even head fitted."""
     masked = _thinned(rows.chosen(~rows.has_quotes), settings.max_rows)
     if not network.knows_quotes:
@@ -380,7 +382,7 @@ def _with_the_rest(network: Network, rows: Rows, settings: Settings) -> Network:
     )
 
 
-def _fit_masked(rows: Rows, usual_bp: Floats, settings: Settings) -> Floats:
+def _fit_masked(rows: Rows, usual_bp: Floats, settings: TrainingSettings) -> Floats:
     """Ridge regression of the clipped move in σ√h·d(σ). Shape (M, H)."""
     inputs = rows.features[:, places(settings.inputs.masked)]
     if not len(inputs):
@@ -407,18 +409,18 @@ def _fit_flat(rows: Rows, inputs: Inputs, steps: int = 25, ridge: float = 1e-3) 
     return weights[:-1], weights[-1]
 
 
-class Answers(NamedTuple):
+class OutOfFold(NamedTuple):
     """What was foretold of rows that had not been trained on, and what came: both in σ√h, (N, H)."""
 
     moves: Floats
     outcomes: Floats
     has_quotes: npt.NDArray[np.bool_]  # (N,)
 
-    def chosen(self, which: npt.NDArray[np.bool_]) -> Answers:
-        return Answers(self.moves[which], self.outcomes[which], self.has_quotes[which])
+    def chosen(self, which: npt.NDArray[np.bool_]) -> OutOfFold:
+        return OutOfFold(self.moves[which], self.outcomes[which], self.has_quotes[which])
 
 
-def _walk_forward(rows: Rows, settings: Settings) -> tuple[int, Answers]:
+def _walk_forward(rows: Rows, settings: TrainingSettings) -> tuple[int, OutOfFold]:
     """For how many epochs to train, and what networks trained for so long foretold of later blocks."""
     folds = list(_folds(rows))
     networks = [list(epoch_by_epoch(past, settings)) for past, _ in folds]  # by fold and epoch
@@ -429,11 +431,11 @@ def _walk_forward(rows: Rows, settings: Settings) -> tuple[int, Answers]:
     for of_fold, (past, block) in zip(networks, folds, strict=True):
         network = _with_the_rest(of_fold[epochs - 1], past, settings)
         move_bp, scale_bp, _ = network.forward(block.features)
-        parts.append(Answers(move_bp / scale_bp, block.moves_bp / scale_bp, block.has_quotes))
-    return epochs, Answers(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+        parts.append(OutOfFold(move_bp / scale_bp, block.moves_bp / scale_bp, block.has_quotes))
+    return epochs, OutOfFold(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def _losses(networks: list[Network], rows: Rows, settings: Settings) -> list[float]:
+def _losses(networks: list[Network], rows: Rows, settings: TrainingSettings) -> list[float]:
     """The summed Huber loss of each network on `rows` with quotes."""
     rows = rows.chosen(rows.has_quotes)
     odd, even = (rows.features[:, places(names)] for names in (settings.inputs.odd, settings.inputs.even))
@@ -490,7 +492,7 @@ def _huber(error: Floats, limit: float) -> Floats:
     return np.where(size <= limit, 0.5 * error**2, limit * (size - 0.5 * limit))
 
 
-def _calibrate(answers: Answers) -> dict[str, dict[str, float]]:
+def _calibrate(answers: OutOfFold) -> dict[str, dict[str, float]]:
     """By horizon, the `Calibration` that fits `answers`."""
     calibration = {}
     for at, horizon_s in enumerate(HORIZONS_S):

@@ -44,7 +44,7 @@ def mid_at(bars: Bars, instant_us: int) -> float | None:
 
 
 @dataclass
-class Memory:
+class PendingPredictions:
     """The predictions whose outcomes are waited for, and the calibrators of the models that serve.
 
     `pending` is in the order of time, ten seconds of it at most. `calibrators` are by model id and horizon,
@@ -107,7 +107,7 @@ class Memory:
         }
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Memory:
+    def from_dict(cls, data: dict[str, Any]) -> PendingPredictions:
         """The memory of `as_dict`. Raises TypeError, ValueError or KeyError on anything else."""
         calibrators = {
             id_: {int(h): Calibrator(**calibrator) for h, calibrator in dict(horizons).items()}
@@ -116,7 +116,7 @@ class Memory:
         return cls(list(data["pending"]), calibrators, data["reason"])
 
     @classmethod
-    def recalled(cls, predictions: list[dict[str, Any]]) -> Memory:
+    def recalled(cls, predictions: list[dict[str, Any]]) -> PendingPredictions:
         """What the newest written `predictions`, newest first, still say once the state itself is lost.
 
         All outcomes up to the newest of them were written with it: they are not waited for.

@@ -19,7 +19,7 @@ from tickcast.market.sums import total
 from tickcast.market.ticks import SCALE
 from tickcast.model.calibration import Calibrator
 from tickcast.model.forecast import Calibration, HorizonForecast, ModelError, forecast
-from tickcast.serving.outcomes import Memory
+from tickcast.serving.outcomes import PendingPredictions
 
 PREDICT_EVERY_US = SECOND_US
 WINDOW_S = 60
@@ -50,7 +50,7 @@ class ServingModel:
     support: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     masked_calibrations: Mapping[int, Calibration] | None = None  # for rows without quotes, if they are known
 
-    def calibrators(self, memory: Memory, vector: Mapping[str, float]) -> dict[int, Calibrator]:
+    def calibrators(self, memory: PendingPredictions, vector: Mapping[str, float]) -> dict[int, Calibrator]:
         """What its answer on `vector` is calibrated by. Without quotes that is the card alone: such answers
         are fallbacks, from which nothing is learnt."""
         if self.masked_calibrations and not vector["has_quotes"]:
@@ -59,7 +59,7 @@ class ServingModel:
 
 
 @dataclass(frozen=True)
-class Terms:
+class TradingTerms:
     """What an answer is judged by: the horizon told first, the fee of one side of a trade (bp of the price),
     and the confidence below which a move counts as noise."""
 
@@ -130,8 +130,8 @@ def prediction_record(
     features: Record,
     model: ServingModel | None,
     refusal: str | None,
-    memory: Memory,
-    terms: Terms,
+    memory: PendingPredictions,
+    terms: TradingTerms,
     clock_ms: Callable[[], float],
     report: Callable[[str], object] = str,
 ) -> Record:
@@ -171,7 +171,7 @@ def prediction_record(
     }
 
 
-def challenger_record(prediction: Record, challenger: ServingModel, memory: Memory) -> Record:
+def challenger_record(prediction: Record, challenger: ServingModel, memory: PendingPredictions) -> Record:
     """What `challenger` says in shadow, on the vector of `prediction`. Raises `ModelError` when it says
     nothing that a number could be made of."""
     calibrators = challenger.calibrators(memory, prediction["features"])
@@ -235,7 +235,7 @@ def run(
     return forecasts
 
 
-def _known(features: Record, model: ServingModel | None, terms: Terms) -> Record:
+def _known(features: Record, model: ServingModel | None, terms: TradingTerms) -> Record:
     """What is known whether or not there is a model."""
     timestamp_ms = features["timestamp"] * 1000
     mid, proxy_mid = features["mid"], features["proxy_mid"]
@@ -276,7 +276,7 @@ def _why_not(
 def _judged(
     answer: HorizonForecast,
     calibration: Calibration,
-    terms: Terms,
+    terms: TradingTerms,
     cost_bp: float | None,
     *,
     is_fallback: bool,

@@ -40,12 +40,12 @@ from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES
 from tickcast.market.ticks import Quotes, Trades
 from tickcast.model.calibration import Calibrator
 from tickcast.model.forecast import ModelError
-from tickcast.serving.outcomes import Memory
+from tickcast.serving.outcomes import PendingPredictions
 from tickcast.serving.prediction import (
     MODEL_REFUSED,
     Record,
     ServingModel,
-    Terms,
+    TradingTerms,
     challenger_record,
     features_record,
     prediction_record,
@@ -269,7 +269,7 @@ def _remade(receipt: Record, features: Record | None, model: ServingModel | None
     """The prediction record on `features` by `model`, calibrated as `receipt` says it was."""
     if features is None:
         return {}
-    terms = Terms(receipt["horizon_s"], receipt["fee_bp"], _ANY_CONFIDENCE)
+    terms = TradingTerms(receipt["horizon_s"], receipt["fee_bp"], _ANY_CONFIDENCE)
     refusal = MODEL_REFUSED if receipt["reason"] == MODEL_REFUSED else None
     memory = _memory(receipt["model_id"], receipt["calibrator"])
     return prediction_record(features, model, refusal, memory, terms, lambda: 0.0)
@@ -287,7 +287,7 @@ def _challenged(remade: Record, challenger: ServingModel, calibrator: Record | N
     return horizons
 
 
-def _memory(model_id: str, calibrator: Record) -> Memory:
+def _memory(model_id: str, calibrator: Record) -> PendingPredictions:
     """A memory of this model alone, its calibrators as they were; those of its card where none are told."""
     known = {int(h): Calibrator(**values) for h, values in calibrator.items()}
-    return Memory(calibrators={model_id: known} if known else {})
+    return PendingPredictions(calibrators={model_id: known} if known else {})

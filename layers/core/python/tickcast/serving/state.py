@@ -22,11 +22,11 @@ import numpy as np
 
 from tickcast.features.bars import BAR, SECOND, BarRing
 from tickcast.market.gaps import GapLedger
-from tickcast.market.id_ranges import IntervalSet
+from tickcast.market.id_ranges import IdRanges
 from tickcast.market.plausibility import QUOTE_PACE, TRADE_PACE, IdSeries, trade_series
 from tickcast.market.ticks import QUOTE, TRADE
 from tickcast.market.wire import Notice
-from tickcast.serving.outcomes import Memory
+from tickcast.serving.outcomes import PendingPredictions
 
 VERSION = 3
 _LENGTH = struct.Struct("<I")
@@ -70,7 +70,7 @@ class SymbolState:
 
     symbol: str
     ring: BarRing
-    memory: Memory = field(default_factory=Memory)
+    memory: PendingPredictions = field(default_factory=PendingPredictions)
     sequence: int = 0
     failures: int = 0
     failure: str | None = None
@@ -106,11 +106,11 @@ def decode_state(symbol: str, sequence: int, data: bytes, lateness_us: int) -> S
         if _CHECKSUM.pack(zlib.crc32(data[: -_CHECKSUM.size])) != data[-_CHECKSUM.size :]:
             raise StateError("damaged state: its checksum is of other bytes")
         ring = BarRing(lateness_us, **{name: header[name] for name in _SCALARS})
-        ring.trade_ids = IntervalSet([(first, last) for first, last in header["trade_ids"]])
+        ring.trade_ids = IdRanges([(first, last) for first, last in header["trade_ids"]])
         ring.gaps = GapLedger.from_dict(header["gaps"])
         ring.trade_series = IdSeries.from_dict(TRADE_PACE, header["trade_series"])
         ring.quote_series = IdSeries.from_dict(QUOTE_PACE, header["quote_series"])
-        memory = Memory.from_dict(header["memory"])
+        memory = PendingPredictions.from_dict(header["memory"])
         failures, failure = header["failures"]
         for (name, dtype), rows in zip(_ARRAYS, header["rows"], strict=True):
             setattr(ring, name, np.frombuffer(data, dtype, rows, at))
@@ -132,7 +132,7 @@ def recalled_state(
     ring = BarRing(lateness_us)
     state = SymbolState(symbol, ring)
     with suppress(*_MISSHAPEN):
-        state.memory = Memory.recalled(predictions)
+        state.memory = PendingPredictions.recalled(predictions)
     with suppress(*_MISSHAPEN):
         ring.gaps = GapLedger.from_record(ledger) if ledger else GapLedger()
     for prediction in predictions:
@@ -157,9 +157,9 @@ def salvage(state: SymbolState, data: bytes) -> None:
             return
         ring = state.ring
         with suppress(*_MISSHAPEN):
-            state.memory.calibrators |= Memory.from_dict(header["memory"]).calibrators
+            state.memory.calibrators |= PendingPredictions.from_dict(header["memory"]).calibrators
         with suppress(*_MISSHAPEN):
-            seen = IntervalSet([(int(first), int(last)) for first, last in header["trade_ids"]])
+            seen = IdRanges([(int(first), int(last)) for first, last in header["trade_ids"]])
             gaps, newest_us = GapLedger.from_dict(header["gaps"]), int(header["newest_trade_us"])
             if seen.newest is not None and newest_us > 0:
                 ring.trade_ids, ring.gaps, ring.newest_trade_us = seen, gaps, newest_us
@@ -188,7 +188,7 @@ def _recall_trades(ring: BarRing, newest_id: int, newest_us: int) -> None:
     behind = [gap for gap in ring.gaps.gaps if gap.last_id > newest_id and gap.to_us > ring.newest_trade_us]
     ring.gaps.gaps = [gap for gap in ring.gaps.gaps if gap not in behind]
     holes = [(gap.first_id, gap.last_id) for gap in ring.gaps.gaps if gap.last_id < newest_id]
-    ring.trade_ids = IntervalSet.up_to(newest_id, holes)
+    ring.trade_ids = IdRanges.up_to(newest_id, holes)
     _begin_series(ring.trade_series, newest_id, ring.newest_trade_us)
 
 

@@ -6,10 +6,10 @@ import base64
 import hashlib
 import re
 
-from tickcast.adapters.http.responses import Answer
+from tickcast.adapters.http.responses import Response
 
 
-def dashboard(page: str, cache_control: str) -> Answer:
+def dashboard(page: str, cache_control: str) -> Response:
     """`page` with a policy by which a browser runs its very script and style, and asks this API alone."""
     policy = {
         "default-src": "'none'",
@@ -21,7 +21,7 @@ def dashboard(page: str, cache_control: str) -> Answer:
         "form-action": "'none'",
         "frame-ancestors": "'none'",
     }
-    return Answer(
+    return Response(
         200,
         text=page,
         content_type="text/html; charset=utf-8",

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from tickcast.adapters.http.responses import Refusal
+from tickcast.adapters.http.responses import ApiError
 
 _MS_DIGITS = 13  # epoch milliseconds, until the year 2286
 MAX_MS: int = 10**_MS_DIGITS - 1  # a later instant is as good as this one: nothing is predicted so far ahead
@@ -32,7 +32,7 @@ class Query:
         self._values: dict[str, str] = dict(event.get("queryStringParameters") or {})
         if unknown := sorted(set(self._values) - set(known)):
             told = f"known are {', '.join(known)}" if known else "this path takes none"
-            raise Refusal(400, "Unknown parameter", f"{_shown(', '.join(unknown))}; {told}", unknown[0])
+            raise ApiError(400, "Unknown parameter", f"{_shown(', '.join(unknown))}; {told}", unknown[0])
         for name, values in (event.get("multiValueQueryStringParameters") or {}).items():
             if len(values) > 1:
                 raise _bad(name, f"{name} is given {len(values)} times, it should be given once")
@@ -110,8 +110,8 @@ def _is_plain_number(text: str, digits: int) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= digits
 
 
-def _bad(name: str, detail: str) -> Refusal:
-    return Refusal(400, f"Bad {_shown(name)}", detail, name)
+def _bad(name: str, detail: str) -> ApiError:
+    return ApiError(400, f"Bad {_shown(name)}", detail, name)
 
 
 def _shown(text: str) -> str:

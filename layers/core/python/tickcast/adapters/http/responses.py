@@ -30,7 +30,7 @@ _ENTITY_TAG = re.compile(r'(?:W/)?("[^"]*")')
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """`body` as JSON or, where there is one, `text` as it is.
 
     `passing` names the members of `body` that change with the time of asking alone. They are sent, and left
@@ -50,7 +50,7 @@ class Answer:
         content = _json(self.body) if self.text is None else self.text
         if _payload_bytes(content) > ANSWER_MAX_BYTES:
             detail = f"the answer has more than the {ANSWER_MAX_BYTES:,} bytes that can be sent; ask for less"
-            return Refusal(500, "Answer too large", detail).answer().as_proxy_response()
+            return ApiError(500, "Answer too large", detail).answer().as_proxy_response()
         headers = {"Content-Type": self.content_type, "Cache-Control": self.cache_control, **_CORS}
         headers |= self.headers
         if self.cache_control != NO_STORE:
@@ -66,14 +66,14 @@ class Answer:
         return f'{weak}"{hashlib.sha256(content.encode()).hexdigest()[:32]}"'
 
 
-class Refusal(Exception):
+class ApiError(Exception):
     """A request that cannot be answered as it stands; `detail` says what was wrong and what it should be."""
 
     def __init__(self, status: int, title: str, detail: str, parameter: str | None = None) -> None:
         super().__init__(detail)
         self.status, self.title, self.detail, self.parameter = status, title, detail, parameter
 
-    def answer(self) -> Answer:
+    def answer(self) -> Response:
         problem: dict[str, Any] = {
             "type": "about:blank",
             "title": self.title,
@@ -82,7 +82,7 @@ class Refusal(Exception):
         }
         if self.parameter:
             problem["parameter"] = self.parameter
-        return Answer(self.status, problem, content_type=PROBLEM_JSON)
+        return Response(self.status, problem, content_type=PROBLEM_JSON)
 
 
 def if_none_match(event: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ from tickcast.market.ticks import QUOTE, TRADE
 from tickcast.market.wire import Checked, Notice, TickBatch, UnknownSchemaError, WireError
 
 
-class SchemaBook:
+class SchemaRegistry:
     """Reads batches. Schemas that were looked up are kept; those that were not found are tried again."""
 
     def __init__(self, s3: Any, bucket: str) -> None:

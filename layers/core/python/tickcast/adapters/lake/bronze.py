@@ -80,7 +80,7 @@ class BronzeError(ValueError):
     """An object that is not a whole Avro file of MarketData; the message names the object."""
 
 
-class Part(NamedTuple):
+class BronzeObject(NamedTuple):
     """What the name of an archived object says: which records of the stream its ticks came in (the numbers
     of the first and the last of the event, which may have held others' as well), and their span of time."""
 
@@ -100,11 +100,11 @@ def part_key(folder: str, shard_id: str, sequences: tuple[str, str], span_us: tu
     return f"{folder}{shard_id}-{'-'.join(sequences)}-{span_us[0]}-{span_us[1]}.avro"
 
 
-def part(key: str) -> Part | None:
+def part(key: str) -> BronzeObject | None:
     """What `key` says; None for an object that is not of the stream, such as history."""
     if found := _PART.search(key):
         shard_id, *numbers = found.groups()
-        return Part(key, shard_id, *map(int, numbers))
+        return BronzeObject(key, shard_id, *map(int, numbers))
     return None
 
 

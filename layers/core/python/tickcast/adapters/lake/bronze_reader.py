@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tickcast.adapters.lake import bronze
-from tickcast.adapters.lake.bronze import Part
+from tickcast.adapters.lake.bronze import BronzeObject
 from tickcast.market.ticks import QUOTE, TRADE, Quotes, Trades
 
 _HOUR_US = 3600 * 1_000_000
@@ -29,7 +29,7 @@ class Reach(NamedTuple):
     newest_us: int | None = None
     last_sequence: int = -1
 
-    def with_part(self, part: Part) -> Reach:
+    def with_part(self, part: BronzeObject) -> Reach:
         newest_us = part.to_us if self.newest_us is None else max(self.newest_us, part.to_us)
         return Reach(self.objects + 1, newest_us, max(self.last_sequence, part.last_sequence))
 
@@ -43,10 +43,10 @@ class BronzeReader:
         self._from_us = from_us
         self._to_us = to_us
         self._sources: list[str] | None = None
-        self._listed: dict[str, tuple[list[Part], Reach]] = {}  # by prefix
+        self._listed: dict[str, tuple[list[BronzeObject], Reach]] = {}  # by prefix
         self._read: dict[str, tuple[Trades, Quotes]] = {}  # by key
 
-    def parts(self, symbol: str, from_us: int, to_us: int) -> list[Part]:
+    def parts(self, symbol: str, from_us: int, to_us: int) -> list[BronzeObject]:
         """The archived objects with ticks between `from_us` and `to_us`, the end excluded, in the order of
         the stream."""
         found = [
@@ -68,7 +68,7 @@ class BronzeReader:
             max((reach.last_sequence for reach in reaches), default=-1),
         )
 
-    def ticks(self, parts: list[Part]) -> tuple[Trades, Quotes]:
+    def ticks(self, parts: list[BronzeObject]) -> tuple[Trades, Quotes]:
         """The ticks of `parts`, in their order. Raises `bronze.BronzeError` on a damaged object."""
         read = [self._ticks(part.key) for part in parts]
         return (
@@ -86,7 +86,7 @@ class BronzeReader:
             self._sources = [name for name in names if name not in _NOT_STREAMED]
         return self._sources
 
-    def _listings(self, symbol: str, from_us: int, to_us: int) -> list[tuple[list[Part], Reach]]:
+    def _listings(self, symbol: str, from_us: int, to_us: int) -> list[tuple[list[BronzeObject], Reach]]:
         hours = range(from_us // _HOUR_US, to_us // _HOUR_US + 1)
         return [
             self._list(bronze.prefix(source, symbol, hour * _HOUR_US))
@@ -94,7 +94,7 @@ class BronzeReader:
             for hour in hours
         ]
 
-    def _list(self, prefix: str) -> tuple[list[Part], Reach]:
+    def _list(self, prefix: str) -> tuple[list[BronzeObject], Reach]:
         if prefix not in self._listed:
             pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
             parts, reach = [], Reach()

@@ -158,7 +158,7 @@ class HistoryStore:
         query = "select key, etag from tickcast.loaded_objects where key = any(%s)"
         return dict(self.connection.execute(query, (list(keys),)).fetchall())
 
-    def note(self, entry: LoadedObject, stale_hours: Iterable[int]) -> None:
+    def note(self, entry: LoadedObject, dirty_hours: Iterable[int]) -> None:
         """Put an object into the ledger, and which hours' rows do not show it yet."""
         self.connection.execute(
             f"""
@@ -173,7 +173,7 @@ class HistoryStore:
         )
         self.connection.execute(
             "insert into tickcast.stale_hours select %s, unnest(%s::bigint[]) on conflict do nothing",
-            (entry.symbol, list(stale_hours)),
+            (entry.symbol, list(dirty_hours)),
         )
 
     def objects_with_quotes(self, symbol: str, from_us: int, to_us: int) -> list[LoadedObject]:
@@ -228,7 +228,7 @@ class HistoryStore:
                 columns["aggregate"] = np.stack([add[name][at] for name in _AGGREGATE], axis=1)
             self._copy("tickcast.trades", columns)
 
-    def stale_hours(self, symbol: str, from_us: int, to_us: int) -> list[int]:
+    def dirty_hours(self, symbol: str, from_us: int, to_us: int) -> list[int]:
         """The hours in [from_us, to_us) whose rows do not show all that was loaded, in order."""
         rows = self.connection.execute(
             "select hour_us from tickcast.stale_hours where symbol = %s and hour_us >= %s and hour_us < %s "

@@ -17,7 +17,7 @@ from psycopg.types.json import Jsonb
 
 from tickcast.adapters import json_text
 from tickcast.evaluation.drift import BINS as FEATURE_BINS
-from tickcast.evaluation.drift import Counts, Watch
+from tickcast.evaluation.drift import Counts, DriftState
 from tickcast.evaluation.gate import Shadow
 from tickcast.evaluation.live_scores import BINS, HOUR_US, MINUTE_US, SUMS, TALLY, Tallies
 from tickcast.model.forecast import HORIZONS_S
@@ -164,12 +164,12 @@ class ScoreStore:
             total += np.reshape(counts, total.shape)
         return total
 
-    def watches(self) -> dict[str, Watch]:
+    def watches(self) -> dict[str, DriftState]:
         """What is remembered of drift, by symbol."""
         found = self.connection.execute("select symbol, watch from tickcast.drift_watches").fetchall()
-        return {symbol: Watch(**watch | {"reasons": tuple(watch["reasons"])}) for symbol, watch in found}
+        return {symbol: DriftState(**watch | {"reasons": tuple(watch["reasons"])}) for symbol, watch in found}
 
-    def set_watches(self, watches: Mapping[str, Watch]) -> None:
+    def set_watches(self, watches: Mapping[str, DriftState]) -> None:
         for symbol, watch in watches.items():
             self.connection.execute(
                 "insert into tickcast.drift_watches values (%s, %s) "

@@ -72,7 +72,7 @@ class Held(NamedTuple):
     last_us: int
 
 
-class Judged(NamedTuple):
+class GateRows(NamedTuple):
     """Rows with quotes of one market, and where the last trade was (N,), bp from the mid, or
     NaN where that is not known."""
 
@@ -127,7 +127,7 @@ def judged_rows(
     found: Sequence[Held],
     from_us: int,
     most: int = JUDGED_ROWS,
-) -> list[Judged]:
+) -> list[GateRows]:
     """The rows with quotes since `from_us` of what was `found`, at most `most`, all markets on one grid."""
     quoted = {each.symbol for each in found if each.has_quotes}
     if not quoted:
@@ -150,7 +150,7 @@ def judged_rows(
                 parts.append(_rows(block))
                 last.append(np.array([row[3] for row in block], float))
         rows = _in_order(parts)
-        judged.append(Judged(symbol, rows, np.concatenate(last)[::-1]))
+        judged.append(GateRows(symbol, rows, np.concatenate(last)[::-1]))
     return judged
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tickcast.adapters import json_text
-from tickcast.adapters.http.responses import Refusal, that_fit
+from tickcast.adapters.http.responses import ApiError, that_fit
 from tickcast.model.forecast import ModelError, serving_card
 
 POINTER = "models/current.json"  # as in `model_registry`, which would bring botocore along
@@ -41,7 +41,7 @@ class ModelCatalog:
                 self._found = self._look()
             except (BotoCoreError, ClientError) as error:
                 told = f"S3 does not answer ({type(error).__name__}); try again"
-                raise Refusal(503, "Models unavailable", told) from None
+                raise ApiError(503, "Models unavailable", told) from None
             self._looked_ms = now_ms
         return self._found
 

@@ -96,13 +96,13 @@ def check_servable(s3: Any, bucket: str, model_id: str) -> Card:
 def is_servable(s3: Any, bucket: str) -> bool:
     """Whether a model is in force that this code can serve."""
     try:
-        pointer = in_force(s3, bucket)
+        pointer = active_model(s3, bucket)
         return bool(pointer and check_servable(s3, bucket, str(pointer["model_id"])))
     except RegistryError:
         return False
 
 
-def in_force(s3: Any, bucket: str) -> Pointer | None:
+def active_model(s3: Any, bucket: str) -> Pointer | None:
     """The pointer, or None where nothing was ever put in force. Raises `RegistryError` on a damaged one."""
     return _read(s3, bucket)[0]
 
@@ -139,7 +139,7 @@ def shadow(
     over: Callable[[Pointer | None], None] = lambda pointer: None,
 ) -> Pointer | None:
     """Have `challenger` run in the shadow of what is in force, or nothing. None where nothing is."""
-    if in_force(s3, bucket) is None:
+    if active_model(s3, bucket) is None:
         return None
 
     def onward(pointer: Pointer | None) -> Pointer:

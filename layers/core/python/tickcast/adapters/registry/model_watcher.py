@@ -33,7 +33,7 @@ GIVE_UP_AFTER_MS = 60_000  # a look that has taken longer may hang for good: ano
 FIRST_LOOK_S = 3.0  # the very first look alone is waited for, so long at most
 
 # What a pointer, a card or a network of another shape than ours raises.
-MISFITS = (ValueError, KeyError, TypeError, AttributeError, IndexError)
+LOAD_ERRORS = (ValueError, KeyError, TypeError, AttributeError, IndexError)
 _OUTAGES = (BotoCoreError, ClientError)
 
 Start = Callable[[Callable[[], None]], None]
@@ -60,7 +60,7 @@ class Followed:
     challenger_problem: str | None = None
 
 
-class ModelFollower:
+class ModelWatcher:
     """The model in force and its challenger, looked up again every few seconds and swapped without a restart.
 
     A model that cannot be loaded, does not fit the features or gives no numbers is refused: the one before it
@@ -189,7 +189,7 @@ class ModelFollower:
         try:
             pointer = pointer_in(answer["Body"].read())
             model = self._model(before, pointer["model_id"])
-        except MISFITS as error:
+        except LOAD_ERRORS as error:
             # A challenger that was found before runs on: it is the model in force that could not be replaced.
             return replace(before, refusal=describe(error))
         # A challenger that was put in force is what the gate said of it since its card was read.
@@ -209,7 +209,7 @@ class ModelFollower:
         except _OUTAGES as error:
             # It is looked for again with the pointer; the model in force need not wait for that.
             problem, etag = f"challenger: {describe(error)}", ""
-        except MISFITS as error:
+        except LOAD_ERRORS as error:
             problem = f"challenger: {describe(error)}"
         return replace(
             found,
