@@ -16,11 +16,12 @@ import numpy as np
 from benchmarks.comparison import Comparison, comparison
 from benchmarks.side_by_side import Effort, Work, side_by_side
 from benchmarks.usual_features import Tick, UsualFeatures, row_of
-from tickcast.features.bars import SECOND_US, BarRing
+from tickcast.features.bars import BarRing
 from tickcast.features.vector import FEATURE_NAMES, feature_rows
 from tickcast.market import wire
 from tickcast.market.ticks import SCALE, Quotes, Trades, quotes_array, trades_array
 from tickcast.serving.prediction import PREDICT_EVERY_US
+from tickcast.units import SECOND_US
 
 START_US = 1_754_000_000 * SECOND_US
 WARM_UP_S, SECONDS = 70, 20

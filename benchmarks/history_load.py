@@ -42,7 +42,7 @@ from tickcast.functions.load_history import LoadHistory
 from tickcast.market import wire
 from tickcast.market.ticks import QUOTE, TRADE, Quotes, Trades
 from tickcast.market.trade_ledger import HELD, ORIGINS, held
-from tickcast.model.dataset import DAY_US, HOUR_US
+from tickcast.units import DAY_US, HOUR_US
 
 MARK = 5
 START_US = 1_754_006_400_000_000  # a midnight

@@ -26,8 +26,9 @@ from local.system.processes import MARK, Process, Processes, ProcessFailed
 from local.system.progress import Progress
 from local.system.state_folder import BUILD, ROOT, throw_away
 from local.system.system import System
-from tickcast.features.bars import SECOND_US, BarRing
+from tickcast.features.bars import BarRing
 from tickcast.serving.state import decode_state
+from tickcast.units import SECOND_US
 
 RECORDING = ROOT.parent / "shared" / "data" / "recordings" / "spot_btcusdt_20240808.gz"
 SYMBOL = "BTCUSDT"

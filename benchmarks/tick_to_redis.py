@@ -29,7 +29,6 @@ from tickcast.adapters.kinesis.schema_registry import SchemaRegistry
 from tickcast.adapters.redis.hot_store import HotStore, now_ms
 from tickcast.adapters.registry.onnx_model import OnnxModel, export
 from tickcast.adapters.settings import Settings
-from tickcast.features.bars import SECOND_US
 from tickcast.features.vector import FEATURE_NAMES
 from tickcast.functions.predict_stream import PredictStream
 from tickcast.market import wire
@@ -37,6 +36,7 @@ from tickcast.model.forecast import HORIZONS_S, Calibration
 from tickcast.model.training import TrainingSettings as TrainingSettings
 from tickcast.model.training import initial_network
 from tickcast.serving.prediction import ServingModel
+from tickcast.units import SECOND_US
 
 SECONDS = 20
 BATCHES_A_SECOND = 10

@@ -16,10 +16,11 @@ from local.exchange.history import SETTLED_AFTER_US
 from local.system import http_json
 from local.system.system import System
 from tickcast.adapters.redis.hot_store import HotStore
-from tickcast.features.bars import SECOND_US, Seconds
+from tickcast.features.bars import Seconds
 from tickcast.market.gaps import UNKNOWN
 from tickcast.market.sums import total
 from tickcast.market.ticks import mantissa
+from tickcast.units import SECOND_US
 
 _IDLE_S = 15.0  # nothing more was accounted for in so long: it will not be
 _POLL_S = 0.5

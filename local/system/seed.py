@@ -19,8 +19,8 @@ from local.exchange.simulator import simulate
 from tickcast.adapters.lake import bronze
 from tickcast.market import wire
 from tickcast.market.ticks import quotes_array, trades_array
+from tickcast.units import HOUR_US
 
-_HOUR_US = 3600 * 1_000_000
 _FILE_TICKS = 50_000
 
 
@@ -54,9 +54,9 @@ def _write(s3: Any, bucket: str, source: str, ticks: Iterator[Tick]) -> list[str
         chunk = list(itertools.islice(ticks, _FILE_TICKS))
         if not chunk:
             break
-        for symbol, hour in sorted({(tick.symbol, tick.time_us // _HOUR_US) for tick in chunk}):
-            mine = [tick for tick in chunk if (tick.symbol, tick.time_us // _HOUR_US) == (symbol, hour)]
-            folder = bronze.prefix(source, symbol, hour * _HOUR_US) + "history-"
+        for symbol, hour in sorted({(tick.symbol, tick.time_us // HOUR_US) for tick in chunk}):
+            mine = [tick for tick in chunk if (tick.symbol, tick.time_us // HOUR_US) == (symbol, hour)]
+            folder = bronze.prefix(source, symbol, hour * HOUR_US) + "history-"
             data = bronze.write_file(bronze.market_data(_batch(source, symbol, mine)))
             s3.put_object(Bucket=bucket, Key=f"{folder}{part:06}.avro", Body=data)
             prefixes[folder] = None

@@ -20,7 +20,7 @@ from local.commands.retrain import Retraining
 from local.system import http_json
 from local.system.system import System
 from tickcast.adapters.registry import model_registry
-from tickcast.model.dataset import DAY_US
+from tickcast.units import DAY_US
 
 QUARTER_US = 900 * 1_000_000
 

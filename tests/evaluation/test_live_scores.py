@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from tests.fixtures.tallies import market, outcome, tallies
-from tickcast.evaluation.live_scores import MINUTE_US, NO_TALLIES, availability, score, score_horizon
+from tickcast.evaluation.live_scores import NO_TALLIES, availability, score, score_horizon
 from tickcast.model.forecast import HORIZONS_S
+from tickcast.units import MINUTE_US
 
 SECOND_US = 1_000_000
 

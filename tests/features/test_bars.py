@@ -14,7 +14,6 @@ from tickcast.features.bars import (
     KEPT_BARS,
     KEPT_SECONDS,
     MAX_HELD_TICKS,
-    SECOND_US,
     SILENCE_US,
     BarRing,
     Bars,
@@ -30,6 +29,7 @@ from tickcast.market.gaps import QUOTES_MISSING_US
 from tickcast.market.sums import integers
 from tickcast.market.ticks import Quotes, Trades
 from tickcast.market.wire import NO_WATERMARK
+from tickcast.units import SECOND_US
 
 EMPTY = np.zeros(1, BAR)[0]
 LATENESS_US = 100_000

@@ -17,7 +17,7 @@ from tickcast.adapters.lake import bronze
 from tickcast.adapters.rest.binance import BinanceRest, ExchangeUnavailable
 from tickcast.functions import fetch_history
 from tickcast.functions.fetch_history import FetchHistory, HistoryIncomplete, WindowError
-from tickcast.market.fetch_plan import HOUR_US
+from tickcast.units import HOUR_US
 
 DAY_US = 1_722_470_400_000_000  # 2024-08-01
 FROM_US, TO_US = DAY_US + HOUR_US // 2, DAY_US + 3 * HOUR_US

@@ -15,7 +15,7 @@ from tests.fixtures.examples import examples
 from tickcast.adapters.lake import bronze
 from tickcast.adapters.rest.binance import PAGE, AggTrade
 from tickcast.functions.fetch_history import FetchHistory, HistoryIncomplete
-from tickcast.market.fetch_plan import DAY_US, HOUR_US
+from tickcast.units import DAY_US, HOUR_US
 
 BEGIN_US = 1_722_470_400_000_000  # 2024-08-01
 LARGE = 10**12

@@ -27,7 +27,7 @@ from tickcast.functions.load_history import LoadHistory, RequestError
 from tickcast.market.sums import total
 from tickcast.market.ticks import QUOTE
 from tickcast.market.trade_ledger import ORIGINS, held, merged
-from tickcast.model.dataset import DAY_US, HOUR_US
+from tickcast.units import DAY_US, HOUR_US
 
 HOUR = START_US // HOUR_US * HOUR_US  # START_US is 13 minutes and 20 seconds into it
 NO_QUOTES = np.empty(0, QUOTE)

@@ -19,7 +19,7 @@ from tickcast.functions import mark_repaired as mark_repaired_module
 from tickcast.functions.load_history import LoadHistory
 from tickcast.functions.mark_repaired import mark_repaired, withheld_in
 from tickcast.market.gaps import WITHHELD, GapLedger
-from tickcast.model.dataset import DAY_US
+from tickcast.units import DAY_US
 
 
 def test_a_gap_that_rest_fills_leaves_the_ledger_but_for_what_is_withheld(

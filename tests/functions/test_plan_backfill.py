@@ -13,8 +13,8 @@ from tests.fixtures.aws import BUCKET
 from tickcast.adapters.lake import bronze
 from tickcast.adapters.redis.hot_store import HotStore
 from tickcast.functions.plan_backfill import PlanBackfill, RequestError
-from tickcast.market.fetch_plan import DAY_US, HOUR_US
 from tickcast.market.gaps import UNKNOWN, WITHHELD
+from tickcast.units import DAY_US, HOUR_US
 
 TODAY_US = 1_722_470_400_000_000  # 2024-08-01
 NOW_US = TODAY_US + 5 * HOUR_US + 123

@@ -20,7 +20,6 @@ from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.model_watcher import ModelWatcher, at_once
 from tickcast.adapters.settings import DatabaseSettings
-from tickcast.features.bars import SECOND_US
 from tickcast.features.vector import FEATURE_NAMES
 from tickcast.functions import train_model as training_function
 from tickcast.functions.evaluate_model import RequestError as EvaluationRequestError
@@ -28,6 +27,7 @@ from tickcast.functions.evaluate_model import evaluate_model
 from tickcast.functions.promote_model import promote_model
 from tickcast.functions.train_model import RequestError, train_model
 from tickcast.model.training import TrainingError, TrainingSettings
+from tickcast.units import SECOND_US
 
 pytestmark = pytest.mark.integration
 

@@ -13,10 +13,11 @@ from aws_lambda_powertools import Logger
 from ingest_ecs.feed_buffer import FeedBuffer
 from ingest_ecs.producer import Producer
 from tickcast import sbe
-from tickcast.features.bars import SECOND_US, BarRing
+from tickcast.features.bars import BarRing
 from tickcast.market import wire
 from tickcast.market.session import Close, Newest, Open, Session
 from tickcast.serving.prediction import Freshness, features_record, freshness
+from tickcast.units import SECOND_US
 
 T0_S = 1_754_000_000.0
 STEP_S = 0.1

@@ -7,8 +7,9 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tickcast.market.fetch_plan import DAY_US, HOUR_US, MAX_WINDOWS, Plan, Window, of_gap, plan, subtract
+from tickcast.market.fetch_plan import MAX_WINDOWS, Plan, Window, of_gap, plan, subtract
 from tickcast.market.gaps import Gap
+from tickcast.units import DAY_US, HOUR_US
 
 STEP_US = DAY_US // 4  # stretches in quarters of a day: small enough to list every quarter
 SYMBOLS = ("BTCUSDT", "ETHUSDT")

@@ -18,7 +18,6 @@ from tests.fixtures.receipts import CHALLENGER, MODEL, receipts_of, through_bron
 from tickcast.features.bars import (
     BAR,
     SECOND,
-    SECOND_US,
     BarRing,
     bar_index,
     is_quoted,
@@ -33,9 +32,10 @@ from tickcast.market.sums import integers, products, ratio, running, single, spl
 from tickcast.market.ticks import Quotes, Trades, quotes_array, trades_array
 from tickcast.market.trade_ledger import HELD, TradesContradict, held, merged
 from tickcast.market.wire import TickBatch
-from tickcast.model.dataset import HOUR_US, rows_of_hour
+from tickcast.model.dataset import rows_of_hour
 from tickcast.serving.prediction import Record, features_record
 from tickcast.serving.reproduce import Evidence, judge
+from tickcast.units import HOUR_US, SECOND_US
 
 MOST = 2**63 - 1
 HOUR = START_US // HOUR_US * HOUR_US

@@ -20,7 +20,7 @@ from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.postgres.history_store import HistoryStore, OpenStore
 from tickcast.adapters.settings import DatabaseSettings, HistorySettings
 from tickcast.functions.load_history import LoadHistory
-from tickcast.model.dataset import DAY_US, HOUR_US
+from tickcast.units import DAY_US, HOUR_US
 
 WINDOW = {"symbol": SYMBOL, "from_us": START_US // HOUR_US * HOUR_US}
 WINDOW["to_us"] = WINDOW["from_us"] + 4 * HOUR_US

@@ -15,7 +15,7 @@ from tickcast.adapters.postgres import binary_copy
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.postgres.history_store import HistoryStore
 from tickcast.adapters.settings import DatabaseSettings
-from tickcast.model.dataset import DAY_US
+from tickcast.units import DAY_US
 
 DAY = 1_754_006_400_000_000  # 2025-08-01
 

@@ -19,7 +19,8 @@ from local.drills.proxy import Proxy
 from local.drills.reconciliation import Reconciliation, TradeCounts, compare, spans
 from local.drills.runner import Result, judge, summary, table
 from local.system import http_json
-from tickcast.features.bars import SECOND, SECOND_US
+from tickcast.features.bars import SECOND
+from tickcast.units import SECOND_US
 
 WHOLE = Drill("whole", faults.baseline)
 HOLED = Drill("holed", faults.baseline, re.compile("^dropped"))

@@ -30,10 +30,10 @@ import numpy.typing as npt
 
 from tickcast.evaluation.backtest import BLOCK_S
 from tickcast.evaluation.skill import skill_of_squares
-from tickcast.features.bars import SECOND_US
 from tickcast.features.vector import FEATURE_NAMES, Floats
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.model.network import SIGMA
+from tickcast.units import SECOND_US
 
 LEAST_S = 120.0  # of rows with quotes, for any verdict
 LONG_S = 3600.0  # for one that is more than provisional

@@ -15,12 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tickcast.evaluation.skill import share, skill_of_squares
-from tickcast.features.bars import SECOND_US
 from tickcast.features.vector import Floats
 from tickcast.model.forecast import HORIZONS_S
+from tickcast.units import HOUR_US, MINUTE_US, SECOND_US
 
-MINUTE_US = 60 * SECOND_US
-HOUR_US = 60 * MINUTE_US
 BINS = 10  # of confidence, from .5 to 1
 MIN_BLOCKS = 10  # of fewer no interval is drawn: it would be too narrow
 

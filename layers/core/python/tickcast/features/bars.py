@@ -30,9 +30,9 @@ from tickcast.market.plausibility import IdSeries, Row, quote_series, trade_seri
 from tickcast.market.sums import products, ratio, running, split
 from tickcast.market.ticks import QUOTE, TRADE, Quotes, Trades, raw, span_us
 from tickcast.market.wire import NEVER_QUIET, WITHDRAWN, TickBatch
+from tickcast.units import SECOND_US
 
 BAR_US = 100_000
-SECOND_US = 1_000_000
 BARS_PER_S = SECOND_US // BAR_US
 KEPT_BARS = 5 * BARS_PER_S + 1  # five seconds, and the bar that their returns start from
 KEPT_SECONDS = 61  # a minute, and the second that its returns start from

@@ -50,7 +50,6 @@ import numpy.typing as npt
 
 from tickcast.features.bars import (
     BARS_PER_S,
-    SECOND_US,
     Bars,
     Ints,
     Seconds,
@@ -60,6 +59,7 @@ from tickcast.features.bars import (
     whole_seconds,
 )
 from tickcast.market.sums import ratio, running, split
+from tickcast.units import SECOND_US
 
 ODD_FEATURES = (
     "imbalance",

@@ -22,9 +22,9 @@ from tickcast.adapters.lake import bronze
 from tickcast.adapters.lake.quarantine import quarantine, rows_of
 from tickcast.adapters.redaction import describe
 from tickcast.market.wire import TickBatch, WireError
+from tickcast.units import HOUR_US
 
 SERVICE = "archive_ticks"
-_HOUR_US = 3600 * 1_000_000
 
 Row = dict[str, Any]  # of `MarketData`
 
@@ -76,7 +76,7 @@ def _by_folder(batch: TickBatch) -> dict[str, list[Row]]:
     """The ticks of `batch` by the folder they belong to."""
     rows: dict[str, list[Row]] = defaultdict(list)
     for row in bronze.market_data(batch):
-        hour_us = row["timestamp"] // _HOUR_US * _HOUR_US
+        hour_us = row["timestamp"] // HOUR_US * HOUR_US
         rows[bronze.prefix(batch.source, batch.symbol, hour_us)].append(row)
     return rows
 

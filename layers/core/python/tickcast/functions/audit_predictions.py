@@ -38,6 +38,7 @@ from tickcast.serving.reproduce import (
     judge,
     look_back_us,
 )
+from tickcast.units import HOUR_US
 
 SERVICE = "audit_predictions"
 ARCHIVE = "archive_ticks"
@@ -47,7 +48,6 @@ LATE_UNTIL_MS = 120_000  # receipts so long after tell of ticks that came late
 BEHIND_MS = 300_000  # the archive is behind if it lacks what the hot path had so long ago
 MODELS_KEPT = 4  # champion and challenger, and both from before a promotion
 _PAGE = 200  # receipts in one answer: Redis serves the hot path meanwhile
-_HOUR_US = 3600 * 1_000_000
 _DRIFT_MS = 7919  # prime: over time every second of the minute is sampled
 
 
@@ -80,7 +80,7 @@ class Prover:
             if from_us == receipt["history_from_us"]:  # what was before tells why it begins there
                 from_us -= SILENCE_US
             # Who came after it proves that all before it are there; in a quiet market that may be long after.
-            reach = bronze.reach(receipt["symbol"], from_us, end_us + _HOUR_US)
+            reach = bronze.reach(receipt["symbol"], from_us, end_us + HOUR_US)
             if reach.last_sequence < int(receipt["sequence"]):
                 return Proof(Verdict(receipt["id"], unproven=(_not_yet(reach),)))
             needed = bronze.parts(receipt["symbol"], from_us, end_us)
@@ -239,7 +239,7 @@ class AuditPredictions:
         newest_us: dict[str, int | None] = {}
         objects = 0
         for symbol in self.settings.symbols:
-            reach = bronze.reach(symbol, now_us - _HOUR_US, now_us)
+            reach = bronze.reach(symbol, now_us - HOUR_US, now_us)
             objects += reach.objects
             newest_us[symbol] = reach.newest_us
             with _only_of(symbol, result):

@@ -24,16 +24,17 @@ from tickcast.adapters import json_text
 from tickcast.adapters.lake import bronze
 from tickcast.adapters.rest.binance import AggTrade, BinanceRest, RateLimited
 from tickcast.market import wire
-from tickcast.market.fetch_plan import HOUR_US, Window, WindowError, window_from
+from tickcast.market.fetch_plan import Window, WindowError, window_from
 from tickcast.market.row_order import DISORDER_US, out_of_order, times_far_off
 from tickcast.market.ticks import quotes_array, trades_array
+from tickcast.units import HOUR_US, MINUTE_US
 
 # The longest that a page may take, about 170 s, and a file: the wait for the next minute's weight, and every
 # try of an exchange that hangs.
 _RESERVE_MS = 200_000
 _AROUND = 50  # rows before and behind one that are enough to judge whether it is in order
 _MOST_REFUSED = 10  # of a page's rows; more are not single values that are wrong
-_AHEAD_US = 60 * 1_000_000  # of the clock: a time beyond is no proof by itself
+_AHEAD_US = MINUTE_US  # of the clock: a time beyond is no proof by itself
 _FIRST_LOOK_MS = 1_000
 _LONGEST_LOOK_MS = 59 * 60_000  # the exchange wants less than an hour
 _LOOK_BEHIND_US = 2 * HOUR_US  # further off, the newest aggregate is found with fewer requests

@@ -35,7 +35,8 @@ from tickcast.adapters.postgres.history_store import HistoryStore, LoadedObject,
 from tickcast.adapters.settings import HistorySettings
 from tickcast.market.ticks import QUOTE, span_us
 from tickcast.market.trade_ledger import TradesContradict, as_trades, changes, held, merged
-from tickcast.model.dataset import AFTER_US, BEFORE_US, DAY_US, HOUR_US, affected_hours, rows_of_hour
+from tickcast.model.dataset import AFTER_US, BEFORE_US, affected_hours, rows_of_hour
+from tickcast.units import DAY_US, HOUR_US
 
 SERVICE = "load_history"
 MAX_DAYS = 3_660  # of a request

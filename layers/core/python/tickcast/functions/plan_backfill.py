@@ -22,14 +22,14 @@ from typing import Any
 from tickcast.adapters.lake import bronze
 from tickcast.adapters.redis.hot_store import HotStore
 from tickcast.adapters.settings import MAX_DAYS
-from tickcast.market.fetch_plan import DAY_US, HOUR_US, Plan, Window, WindowError, of_gap, plan, window_from
+from tickcast.market.fetch_plan import Plan, Window, WindowError, of_gap, plan, window_from
 from tickcast.market.gaps import WITHHELD, Gap
 from tickcast.market.symbols import is_symbol
+from tickcast.units import DAY_US, HOUR_US, MILLISECOND_US, MINUTE_US
 
 # What is younger may still come by the stream, or grow.
-SETTLED_AFTER_US = 60 * 1_000_000
+SETTLED_AFTER_US = MINUTE_US
 _KNOWN = {"symbols", "from", "to", "days", "repair", "spans", "dry", "train"}
-_MS_US = 1_000
 
 
 class RequestError(ValueError):
@@ -52,7 +52,7 @@ class PlanBackfill:
         from this execution's: asked for twice, it is started once. Raises `RequestError`.
         """
         symbols = self._check(request)
-        until_us = (now_us - SETTLED_AFTER_US) // _MS_US * _MS_US
+        until_us = (now_us - SETTLED_AFTER_US) // MILLISECOND_US * MILLISECOND_US
         asked = _asked(request, symbols, until_us)
         if request.get("repair"):
             asked += self._gaps(symbols, until_us)
@@ -147,7 +147,7 @@ def _time_us(name: str, text: Any) -> int:
         raise RequestError(
             f"{name} should be a time like 2024-08-01 or 2024-08-01T12:00:00Z, not {text!r}"
         ) from None
-    return round(seconds * 1000) * _MS_US
+    return round(seconds * 1000) * MILLISECOND_US
 
 
 def _by_symbol(windows: list[Window]) -> list[dict[str, Any]]:

@@ -30,8 +30,6 @@ from tickcast.adapters.settings import ScoreSettings, Settings
 from tickcast.evaluation import drift
 from tickcast.evaluation.drift import DriftEvidence, DriftState
 from tickcast.evaluation.live_scores import (
-    HOUR_US,
-    MINUTE_US,
     SPANS,
     Span,
     availability,
@@ -39,9 +37,8 @@ from tickcast.evaluation.live_scores import (
     score_horizon,
     skill_against_line,
 )
-from tickcast.features.bars import SECOND_US
 from tickcast.features.vector import FEATURE_NAMES
-from tickcast.model.dataset import DAY_US
+from tickcast.units import DAY_US, HOUR_US, MINUTE_US, SECOND_US
 
 SERVICE = "score_predictions"
 ACCURACY_TTL_S = 24 * 3600

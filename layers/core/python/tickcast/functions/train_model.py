@@ -39,9 +39,9 @@ from tickcast.model.forecast import HORIZONS_S
 from tickcast.model.network import Inputs
 from tickcast.model.training import Rows, TrainingError, TrainingSettings, mask_quotes, pool, train
 from tickcast.model.training import training_rows as rows_of_bars
+from tickcast.units import DAY_US
 
 _KNOWN = {"symbols", "days", "prefixes", "provisional", "reason", "replace"}
-_DAY_US = 86_400 * 1_000_000
 
 
 class RequestError(ValueError):
@@ -119,7 +119,7 @@ def _history(
         raise RequestError(f'symbols should be a list like ["BTCUSDT"], not {symbols!r}')
     if days is not None and (not isinstance(days, int) or isinstance(days, bool) or days < 1):
         raise RequestError(f"days should be a whole number from 1 on, not {days!r}")
-    from_us = int(now.timestamp()) * 1_000_000 - days * _DAY_US if days else 0
+    from_us = int(now.timestamp()) * 1_000_000 - days * DAY_US if days else 0
     found = training_rows.held(connection, symbols, from_us)
     if not found:
         raise TrainingError(

@@ -13,11 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from tickcast.market.gaps import Gap
+from tickcast.units import DAY_US, MILLISECOND_US
 
 MAX_WINDOWS = 200
-DAY_US = 86_400 * 1_000_000
-HOUR_US = 3_600 * 1_000_000
-_MS_US = 1_000
 
 Reason = Literal["asked", "gap"]
 Held = Mapping[str, Sequence[tuple[int, int]]]  # by symbol: stretches [from_us, to_us), in any order
@@ -69,8 +67,8 @@ class Plan:
 
 def of_gap(symbol: str, gap: Gap) -> Window:
     """The stretch that holds the missing trades, with those before and after them."""
-    from_us = gap.from_us // _MS_US * _MS_US
-    to_us = (gap.to_us // _MS_US + 1) * _MS_US
+    from_us = gap.from_us // MILLISECOND_US * MILLISECOND_US
+    to_us = (gap.to_us // MILLISECOND_US + 1) * MILLISECOND_US
     return Window(from_us, to_us, symbol, "gap", gap.first_id, gap.last_id)
 
 

@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tickcast.market.ticks import TRADE, Quotes, Trades
+from tickcast.units import DAY_US
 
 AHEAD_US = 2_000_000  # of the exchange's clock, as well as it is known
 BEHIND_US = 5_000_000  # of the ticks that came before, on the same connection
@@ -33,7 +34,7 @@ ARRIVAL_AHEAD_US = 5_000_000  # of the arrival at Kinesis, whose clock is anothe
 OLDEST_US = 1_483_228_800 * 1_000_000  # 2017: no tick of these markets is older
 CLAIM_SPARE_US = 250_000  # so much faster than usual a tick may come
 MAX_IDS_A_ROW = 100_000
-MAX_CLOCK_ERROR_US = 86_400 * 1_000_000  # further off a time is in another unit, or damaged
+MAX_CLOCK_ERROR_US = DAY_US  # further off a time is in another unit, or damaged
 AGREEING_FRAMES = 3  # so many with the same difference, and none with the known one: the clock is off
 UNDECIDED_FRAMES = 16  # so many without an agreement are refused
 
@@ -213,7 +214,7 @@ def _frames(time_us: Ints, received_us: Ints) -> int:
 # ------------------------------------------------------------------------------------------------- ids
 
 _FLOOR_US = 5_000_000
-_MAX_ELAPSED_US = 86_400 * 1_000_000
+_MAX_ELAPSED_US = DAY_US
 _MAX_SUSPECTS = 256
 _EVIDENCE_TIMES = 3
 

@@ -17,7 +17,6 @@ from tickcast.features.bars import (
     BAR,
     BARS_PER_S,
     KEPT_SECONDS,
-    SECOND_US,
     SILENCE_US,
     Bars,
     is_quoted,
@@ -29,9 +28,8 @@ from tickcast.features.bars import (
 from tickcast.features.vector import FEATURE_NAMES, history_rows
 from tickcast.market.ticks import Quotes, Trades
 from tickcast.model.forecast import HORIZONS_S
+from tickcast.units import HOUR_US, SECOND_US
 
-HOUR_US = 3600 * SECOND_US
-DAY_US = 24 * HOUR_US
 # A minute of look-back, and the ages that features count up to a minute, from its beginning.
 BEFORE_US = KEPT_SECONDS * SECOND_US + SILENCE_US + 10 * SECOND_US
 AFTER_US = max(HORIZONS_S) * SECOND_US + SILENCE_US

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from tickcast.features.bars import SECOND_US, BarRing, Seconds, mids, proxy_mids
+from tickcast.features.bars import BarRing, Seconds, mids, proxy_mids
 from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES, Floats, feature_rows
 from tickcast.market.sums import total
 from tickcast.market.ticks import SCALE
 from tickcast.model.calibration import Calibrator
 from tickcast.model.forecast import Calibration, HorizonForecast, ModelError, forecast
 from tickcast.serving.outcomes import PendingPredictions
+from tickcast.units import SECOND_US
 
 PREDICT_EVERY_US = SECOND_US
 WINDOW_S = 60

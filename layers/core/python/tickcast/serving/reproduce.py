@@ -28,7 +28,6 @@ from tickcast.features.bars import (
     KEPT_BARS,
     KEPT_SECONDS,
     MAX_LATE_IDS,
-    SECOND_US,
     SILENCE_US,
     BarRing,
     Bars,
@@ -50,6 +49,7 @@ from tickcast.serving.prediction import (
     features_record,
     prediction_record,
 )
+from tickcast.units import SECOND_US
 
 WINDOW_US = KEPT_SECONDS * SECOND_US
 LOOK_BACK_US = 120 * SECOND_US

@@ -16,12 +16,11 @@ from tickcast.adapters.lake import bronze
 from tickcast.market.plausibility import quote_faults
 from tickcast.market.ticks import QUOTE, TRADE, Quotes, Trades
 from tickcast.market.trade_ledger import origin_of
-from tickcast.model.dataset import HOUR_US
+from tickcast.units import DAY_US, HOUR_US
 
 SOURCES = ("sbe", "json", "rest", "sim", "replay")
 _KEY = re.compile(r"bronze/source=(\w+)/symbol=(\w+)/date=(\d{4}-\d\d-\d\d)/hour=(\d\d)/[^/]+\.avro")
 _CHUNK = 5_000  # records that are Python objects at once
-_DAY_US = 24 * HOUR_US
 
 
 class BronzeObject(NamedTuple):
@@ -56,7 +55,7 @@ def objects_between(s3: Any, bucket: str, symbol: str, from_us: int, to_us: int)
     """The objects of all sources that lie under the hours of [from_us, to_us)."""
     pages = s3.get_paginator("list_objects_v2")
     for source in SOURCES:
-        for day_us in range(from_us // _DAY_US * _DAY_US, to_us, _DAY_US):
+        for day_us in range(from_us // DAY_US * DAY_US, to_us, DAY_US):
             folder = bronze.prefix(source, symbol, day_us).partition("hour=")[0]
             for page in pages.paginate(Bucket=bucket, Prefix=folder):
                 for item in page.get("Contents", []):

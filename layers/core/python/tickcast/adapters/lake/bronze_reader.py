@@ -15,8 +15,8 @@ import numpy as np
 from tickcast.adapters.lake import bronze
 from tickcast.adapters.lake.bronze import BronzeObject
 from tickcast.market.ticks import QUOTE, TRADE, Quotes, Trades
+from tickcast.units import HOUR_US
 
-_HOUR_US = 3600 * 1_000_000
 _ROOT = "bronze/source="
 _NOT_STREAMED = ("rest",)  # repaired or fetched as history: no prediction was made from it
 
@@ -87,9 +87,9 @@ class BronzeReader:
         return self._sources
 
     def _listings(self, symbol: str, from_us: int, to_us: int) -> list[tuple[list[BronzeObject], Reach]]:
-        hours = range(from_us // _HOUR_US, to_us // _HOUR_US + 1)
+        hours = range(from_us // HOUR_US, to_us // HOUR_US + 1)
         return [
-            self._list(bronze.prefix(source, symbol, hour * _HOUR_US))
+            self._list(bronze.prefix(source, symbol, hour * HOUR_US))
             for source in self._streamed()
             for hour in hours
         ]

@@ -21,8 +21,9 @@ from tickcast.adapters.postgres.connection import Database
 from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES
 from tickcast.market.gaps import TOLERANCE_US, Gap
 from tickcast.market.trade_ledger import HELD, ORIGINS, Held
-from tickcast.model.dataset import DAY_US, HOUR_US, FeatureRows, OneSecondBars
+from tickcast.model.dataset import FeatureRows, OneSecondBars
 from tickcast.model.forecast import HORIZONS_S
+from tickcast.units import DAY_US, HOUR_US
 
 _AS_HELD = ("time_us", "first_id", "last_id", "price", "qty", "side", "trades")  # columns of the table too
 _AGGREGATE = ("aggregate_first_id", "aggregate_last_id", "aggregate_qty")

@@ -19,9 +19,10 @@ from tickcast.adapters import json_text
 from tickcast.evaluation.drift import BINS as FEATURE_BINS
 from tickcast.evaluation.drift import Counts, DriftState
 from tickcast.evaluation.gate import Shadow
-from tickcast.evaluation.live_scores import BINS, HOUR_US, MINUTE_US, SUMS, TALLY, Tallies
+from tickcast.evaluation.live_scores import BINS, SUMS, TALLY, Tallies
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.serving.outcomes import RESOLVED, Outcome
+from tickcast.units import HOUR_US, MINUTE_US
 
 BEGINNING = "0-0"  # before the first entry of any stream
 SHADOW_ROWS = 400_000  # half a day of two markets: some 100 MB

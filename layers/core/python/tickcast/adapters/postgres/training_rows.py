@@ -15,10 +15,11 @@ from typing import Any, LiteralString, NamedTuple
 import numpy as np
 import psycopg
 
-from tickcast.features.bars import BAR_US, SECOND_US
+from tickcast.features.bars import BAR_US
 from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES, Floats
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.model.training import Rows
+from tickcast.units import SECOND_US
 
 QUOTED_ROWS = 120_000  # of all markets together: some 30 MB, and as much again for their masked twins
 UNQUOTED_ROWS = 40_000
