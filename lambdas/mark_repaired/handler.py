@@ -8,15 +8,16 @@ from aws_lambda_powertools.metrics import MetricUnit
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.postgres.history_store import OpenStore
 from tickcast.adapters.redis.connection import connect
-from tickcast.adapters.settings import DatabaseSettings, Settings
+from tickcast.adapters.settings import MarkRepairedSettings
 from tickcast.adapters.telemetry import Metrics, structured_logger
+from tickcast.adapters.variables import read
 from tickcast.functions.mark_repaired import mark_repaired, withheld_in
 
 logger = structured_logger()
 metrics = Metrics()
-open_store = OpenStore(Database(DatabaseSettings.from_environment()))
-settings = Settings.from_environment()
-client = connect(settings)
+settings = read(MarkRepairedSettings)
+open_store = OpenStore(Database(settings.database))
+client = connect(settings.redis)
 s3 = boto3.client("s3")
 
 
