@@ -227,5 +227,3 @@ class ServePredictionsSettings(HotStoreSettings, frozen=True, kw_only=True):
 class TrainModelSettings(Settings, frozen=True, kw_only=True):
     bucket: Name
     database: DatabaseSettings
-
-
