@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import psycopg
 import pytest
+from msgspec.structs import replace
 
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.filled_history import fill, market

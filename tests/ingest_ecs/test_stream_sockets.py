@@ -17,6 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from ingest_ecs.producer import Producer
 from ingest_ecs.settings import IngestSettings
 from ingest_ecs.stream import Stream
+from tests.fixtures.settings import configured
 from tickcast import sbe
 from tickcast.adapters.rest.binance import ExchangeUnavailable
 from tickcast.market import session as session_module
@@ -101,8 +102,9 @@ class Ingest:
     """Socket loop, session and producer as the task runs them, against the server at `url`."""
 
     def __init__(self, url: str, rest: Rest | None = None, **env: str) -> None:
-        settings = IngestSettings.from_environment(
-            {"STREAM_NAME": "t", "SYMBOLS": "BTCUSDT", "BINANCE_API_KEY": KEY, "STREAM_URL": url} | env
+        settings = configured(
+            IngestSettings,
+            **{"SYMBOLS": "BTCUSDT", "BINANCE_API_KEY": KEY, "STREAM_URL": url, **env},
         )
         self.kinesis = Kinesis()
         logger = Logger(service="test")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import psycopg
 import pytest
+from msgspec.structs import replace
 
 from local.system import database, servers
 from tickcast.adapters.postgres import binary_copy
