@@ -619,7 +619,7 @@ CHINESE = "币安人生USDT"
 
 
 @pytest.mark.parametrize(
-    ("configured", "asked"),
+    ("symbol", "asked"),
     [
         (CHINESE, CHINESE),
         (CHINESE, CHINESE.lower()),
@@ -633,22 +633,22 @@ CHINESE = "币安人生USDT"
     ],
 )
 def test_a_symbol_of_any_script_is_asked_for_as_any_other(
-    store: HotStore, redis_client: redis.Redis, configured: str, asked: str
+    store: HotStore, redis_client: redis.Redis, symbol: str, asked: str
 ) -> None:
-    served = configured(ServePredictionsSettings, SYMBOLS=f"ETHUSDT,{configured}")
-    assert served.symbols[1] == configured
-    api, id_ = Api(store, settings=served), f"{configured}-{AT_MS}"
+    served = configured(ServePredictionsSettings, SYMBOLS=f"ETHUSDT,{symbol}")
+    assert served.symbols[1] == symbol
+    api, id_ = Api(store, settings=served), f"{symbol}-{AT_MS}"
     writes = Writes()
-    writes.features(FEATURES | {"symbol": configured}, 60)
-    writes.prediction(PREDICTION | {"symbol": configured, "id": id_})
-    assert store.commit(SymbolState(configured, BarRing(0), sequence=1), 0, writes)
+    writes.features(FEATURES | {"symbol": symbol}, 60)
+    writes.prediction(PREDICTION | {"symbol": symbol, "id": id_})
+    assert store.commit(SymbolState(symbol, BarRing(0), sequence=1), 0, writes)
     assert api.get(asked).body["id"] == id_
     assert api.ask(HISTORY, {"to": str(AT_MS)}, symbol=asked).body["count"] == 1
     assert api.ask("/accuracy/{symbol}", symbol=asked).status == 200
     for parameter in (f"{asked}-{AT_MS}", f"{asked}%2D{AT_MS}"):
         receipt = api.ask("/predictions/{symbol}/{id}", symbol=asked, id=parameter)
         assert (receipt.status, receipt.body["id"]) == (200, id_)
-    assert redis_client.exists(f"prediction:{configured}:latest")
+    assert redis_client.exists(f"prediction:{symbol}:latest")
 
 
 @pytest.mark.parametrize("symbol", ["SSUSDT", "币安人生", "币安人生USDT2", "%E5%B8", "%", "..", "币/USDT"])

@@ -300,7 +300,7 @@ def test_the_keyless_feed_gives_the_same_ticks() -> None:
     async def scenario() -> None:
         path = "/stream?streams=btcusdt@trade/btcusdt@bookTicker&timeUnit=MICROSECOND"
         async with exchange(talk, key=None, path=path) as url:
-            ingest = Ingest(url, PROTOCOL="json", BINANCE_API_KEY="")
+            ingest = Ingest(url, PROTOCOL="json", SOURCE="json", BINANCE_API_KEY="")
             await ingest.run_until(lambda: bool(ingest.kinesis.trade_ids))
             (batch,) = [batch for batch in ingest.kinesis.batches if len(batch.trades)]
             assert batch.source == "json"
@@ -341,7 +341,7 @@ def test_the_keyless_feed_s_messages_are_told_apart_by_reading_them(is_wrapped: 
     async def scenario() -> None:
         path = "/stream?streams=btcusdt@trade/btcusdt@bookTicker&timeUnit=MICROSECOND"
         async with exchange(talk, key=None, path=path) as url:
-            ingest = Ingest(url, PROTOCOL="json", BINANCE_API_KEY="")
+            ingest = Ingest(url, PROTOCOL="json", SOURCE="json", BINANCE_API_KEY="")
             await ingest.run_until(lambda: ingest.kinesis.trade_ids == [1, 2])
             assert ingest.producer.bad_frames.total() == 0
 
