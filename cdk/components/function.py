@@ -16,7 +16,7 @@ from cdk.components.layers import ARCHITECTURE, RUNTIME, Layers
 from cdk.components.log_group import LogGroup
 from cdk.components.security_group import SecurityGroup
 from cdk.config import Environment
-from cdk.variables import FROM_OUTSIDE, chosen
+from cdk.variables import FROM_OUTSIDE
 from tickcast.adapters.settings import Settings
 from tickcast.adapters.variables import names
 
@@ -53,7 +53,8 @@ class Function(lambda_.Function):
         counts only for a function that is invoked so, by a rule; left out, Lambda's default."""
         construct_id = name.title().replace("_", "")
         self._reads = set(names(settings)) - FROM_OUTSIDE
-        given = chosen(settings, {**variables, "POWERTOOLS_SERVICE_NAME": name})
+        values = {**variables, "POWERTOOLS_SERVICE_NAME": name}
+        given = {each: value for each, value in values.items() if each in self._reads}
         parts = Construct(scope, f"{construct_id}Parts")
         log_group = LogGroup(parts, "Logs", retention=environment.log_retention)
         role = iam.Role(

@@ -23,7 +23,7 @@ OPEN = ("/", "/openapi.json", "/health")
 HEAVY = ("/predictions/{symbol}/history", "/accuracy/{symbol}", "/models")
 ROUTES = (*OPEN, "/predictions/{symbol}", "/predictions/{symbol}/{id}", *HEAVY)
 
-# What the gateway itself refuses, before any function is asked: (response, status, title, detail).
+# What the gateway itself refuses, before a function is invoked: (response, status, title, detail).
 # Without a detail the gateway's own message is passed on. An unknown path, which the gateway calls a missing
 # authentication token and answers with 403, is made a 404.
 PROBLEMS = (
@@ -172,7 +172,7 @@ class PredictionApi(Construct):
 
     def _problems(self) -> None:
         for response_type, status, title, detail in PROBLEMS:
-            told = json.dumps(detail) if detail else "$context.error.messageString"
+            message = json.dumps(detail) if detail else "$context.error.messageString"
             # `status` of a default response is not known here, and may be left out of a problem.
             known = f'"status":{status},' if status else ""
             self.api.add_gateway_response(
@@ -181,7 +181,7 @@ class PredictionApi(Construct):
                 status_code=str(status) if status else None,
                 templates={
                     "application/json": f'{{"type":"about:blank","title":"{title}",{known}'
-                    f'"detail":{told},"request_id":"$context.requestId"}}'
+                    f'"detail":{message},"request_id":"$context.requestId"}}'
                 },
                 response_headers={
                     "Content-Type": f"'{PROBLEM_JSON}'",

@@ -65,12 +65,8 @@ class AppStack(Stack):
             description="tickcast: the application",
         )
         self._config, self._vpc = environment, vpc
-        self._lake, self._stream, self._hot_store, self._database = (
-            data.lake,
-            data.stream,
-            hot_store,
-            database,
-        )
+        self._lake, self._stream = data.lake, data.stream
+        self._hot_store, self._database = hot_store, database
         self._layers = Layers(self, "Layers", folder=layers_folder, environment_name=environment.name)
         self._variables = variables(
             environment, bucket=data.lake.bucket.bucket_name, stream=data.stream.stream_name

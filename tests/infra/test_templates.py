@@ -14,8 +14,9 @@ from cdk.components.monitoring import FALLBACK_REASONS
 from cdk.config import Environment, IngestConfig, parse
 from cdk.variables import variables
 from ingest_ecs.settings import IngestSettings
+from tests.fixtures.paths import ROOT
 from tests.fixtures.settings import VARIABLES
-from tests.infra.synthesis import ROOT, Synthesised
+from tests.infra.synthesis import Synthesised
 from tickcast.adapters import settings
 from tickcast.adapters.settings import Settings
 from tickcast.adapters.variables import names, read
@@ -62,7 +63,7 @@ REFUSED_LOCALLY = (
 
 # cfn-lint's warnings about how the CDK writes, which no line of ours could change.
 LINT_IGNORED = [
-    "W3005",  # DependsOn beside a reference: the CDK orders a function behind its role's policy
+    "W3005",  # DependsOn in addition to a reference: the CDK orders a function after its role's policy
     "W6001",  # an output that is another stack's export: the stream's and the bucket's names
 ]
 
@@ -131,12 +132,10 @@ def test_function(synthesised: Synthesised, handler: str) -> None:
     assert "ReservedConcurrentExecutions" not in function  # fails to deploy in a fresh account
 
     told = function["Environment"]["Variables"]
-    # Lambda sets the region by itself, and lets nobody else.
+    # Lambda sets the region by itself, and no deployment may.
     assert set(told) == set(names(settings_of(handler))) - {"AWS_REGION"}
-    assert ("REDIS_HOST" in told, "DATABASE_HOST" in told) == (
-        handler in USES_STORE,
-        handler in USES_DATABASE,
-    )
+    assert ("REDIS_HOST" in told) == (handler in USES_STORE)
+    assert ("DATABASE_HOST" in told) == (handler in USES_DATABASE)
     assert told.get("ENVIRONMENT", synthesised.name) == synthesised.name
 
     # Only who needs a store is in the VPC, from which nothing but the stores and S3 can be reached.
@@ -166,10 +165,9 @@ def test_processes_accept_the_limits_of_the_configuration(end: str) -> None:
         for field in msgspec.structs.fields(kind):
             limit = limit_of(field.type, end)
             if limit is not None:
-                # The other mark of drift does not get into the way of this one.
-                values = (
-                    {"stability_high": 100} | {field.name: limit} if group == "drift" else {field.name: limit}
-                )
+                values = {field.name: limit}
+                if group == "drift":  # the low mark must not be above the high one
+                    values = {"stability_high": 100} | values
                 config = {"aws": {"ingest": values}} if group == "ingest" else {group: values}
                 environment = variables(parse({"name": "dev", **config}), bucket="b", stream="s")
                 for handler in HANDLERS:
@@ -243,8 +241,8 @@ def test_no_secret_in_any_environment(synthesised: Synthesised) -> None:
             told.append({entry["Name"]: entry["Value"] for entry in container["Environment"]})
             secrets = {"Ingest": ["BINANCE_API_KEY"], "Migrate": ["PGUSER", "PGPASSWORD"]}
             assert [secret["Name"] for secret in container["Secrets"]] == secrets[container["Name"]]
-    for variables in told:
-        for name, value in variables.items():
+    for environment in told:
+        for name, value in environment.items():
             assert not re.search("KEY|SECRET|PASSWORD|TOKEN", name), name
             assert "resolve:secretsmanager" not in json.dumps(value), name
     text = json.dumps(synthesised.templates)
