@@ -59,7 +59,8 @@ def test_an_item_s_time_is_a_call_s_by_its_items(monkeypatch: pytest.MonkeyPatch
     assert side_by_side(choices, Effort(rounds=2, turn_s=0.0)) == {"ten": [100, 100], "one": [1000, 1000]}
 
 
-def test_quick_prints_a_table_and_one_line_of_json(capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.slow
+def test_quick_prints_a_table_and_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert QUICK.rounds == 1
     assert main(["--quick"]) == 0
     *shown, last = capsys.readouterr().out.splitlines()

@@ -30,6 +30,8 @@ from tests.fixtures.paths import ROOT
 from tests.fixtures.recordings import CAPTURED, quote, text, trade, write
 from tickcast.sbe import BestBidAskEvent, Event, SbeTrade, TradesEvent, decode
 
+pytestmark = pytest.mark.server
+
 KEY = {"X-MBX-APIKEY": "local"}
 HISTORY_US = 120_000_000
 
