@@ -22,6 +22,7 @@ pytest_plugins = [
 
 # A test has the marker if it asks for one of the fixtures, directly or through others.
 MARKED_BY_FIXTURE = {
+    "aws": {"s3"},
     "server": {"redis_server", "postgres_port", "system"},
     "synthesis": {"environments"},
 }
