@@ -44,7 +44,7 @@ def test_requests_have_the_captured_shape() -> None:
         made.append(request)
         return {}
 
-    document = {"paths": {"/predictions/{symbol}": {"get": {}}}}
+    document: dict[str, Any] = {"paths": {"/predictions/{symbol}": {"get": {}}}}
     ApiGateway(document, handler).answer(
         {
             "PATH_INFO": "/predictions/BTCUSDT",
