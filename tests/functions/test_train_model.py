@@ -18,6 +18,8 @@ from tickcast.features.vector import FEATURE_NAMES
 from tickcast.functions.train_model import RequestError, train_model
 from tickcast.model.training import TrainingError
 
+pytestmark = pytest.mark.slow  # all of it together
+
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
