@@ -6,6 +6,7 @@ No figure is tested: they are for `make bench`.
 import itertools
 import json
 import time
+from functools import partial
 
 import pytest
 
@@ -38,7 +39,7 @@ KEYS = {
 
 def test_choices_take_turns_after_a_warm_up() -> None:
     calls: list[str] = []
-    choices = {name: Work(lambda name=name: calls.append(name), 2) for name in ("one", "other")}
+    choices = {name: Work(partial(calls.append, name), 2) for name in ("one", "other")}
     times = side_by_side(choices, Effort(rounds=3, turn_s=0.0))
     assert calls == ["one"] * 2 + ["other"] * 2 + ["one", "other"] * 3
     assert {name: len(taken) for name, taken in times.items()} == {"one": 3, "other": 3}
