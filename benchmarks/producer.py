@@ -83,7 +83,7 @@ def our_producer(kinesis: StubKinesis) -> Iterator[tuple[FeedBuffer, Any]]:
     """A lane to put frames on, and a function that lets the real producer do the work of one linger."""
     producer = Producer(kinesis.client, STREAM, (SYMBOL,), "sbe", 0.0, Logger(service="bench", level="ERROR"))
     buffer = FeedBuffer(1, "bench-1", "sbe")
-    producer.open_lane(buffer)
+    producer.attach(buffer)
     producer.drain()  # `run` then returns as soon as all that was taken is put
     with asyncio.Runner() as runner:
         loop = runner.get_loop()

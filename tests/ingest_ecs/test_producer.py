@@ -12,21 +12,15 @@ from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest_ecs import producer as producer_module
+from ingest_ecs import kinesis_writer, outbox
 from ingest_ecs.feed_buffer import FeedBuffer
-from ingest_ecs.producer import (
-    MAX_TICKS_PER_RECORD,
-    OVERFLOW,
-    RESTARTED,
-    SKIPPED,
-    STARTED,
-    UNREADABLE,
-    Producer,
-)
+from ingest_ecs.outbox import Record
+from ingest_ecs.producer import MAX_TICKS_PER_RECORD, Producer
+from ingest_ecs.symbol_feed import OVERFLOW, RESTARTED, SKIPPED, STARTED, UNREADABLE
 from tickcast import sbe
 from tickcast.features.ring import BarRing
 from tickcast.market import wire
-from tickcast.market.session import Stall
+from tickcast.market.liveness import Stall
 from tickcast.market.ticks import quotes_array, trades_array
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
@@ -35,7 +29,7 @@ Respond = Callable[[int, list[dict[str, Any]]], list[bool]]
 
 
 class Kinesis:
-    """Takes what `respond(call number, records)` says it takes; raises when it raises."""
+    """Stores the records for which `respond(call number, records)` is true; raises when it raises."""
 
     def __init__(self, respond: Respond | None = None) -> None:
         self.respond = respond or (lambda _, records: [True] * len(records))
@@ -67,7 +61,7 @@ class Clock:
 
 @pytest.fixture(autouse=True)
 def fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(producer_module, "RETRY_S", 0.001)
+    monkeypatch.setattr(kinesis_writer, "RETRY_S", 0.001)
 
 
 def make(
@@ -79,7 +73,7 @@ def make(
 
 def buffer(producer: Producer, number: int = 1) -> FeedBuffer:
     opened = FeedBuffer(number, f"c{number}", "sbe")
-    producer.open_lane(opened)
+    producer.attach(opened)
     return opened
 
 
@@ -128,7 +122,7 @@ def test_everything_accepted_arrives_once_and_in_order(respond: Respond) -> None
     for symbol in SYMBOLS:
         assert kinesis.trade_ids(symbol) == list(range(300))
     assert all(len(call) == len(set(call)) for call in kinesis.calls)  # one record per symbol and call
-    assert producer.waiting_records() == 0
+    assert len(producer.outbox) == 0
     assert producer.counts.ticks_in == 600
 
 
@@ -243,10 +237,10 @@ def test_a_quiet_symbol_gets_a_watermark_a_second_by_what_the_busy_one_proves() 
     assert bare(kinesis, "BTCUSDT") == []
 
 
-def test_a_claim_is_taken_back_once_when_the_connection_is_lost() -> None:
+def test_a_claim_is_withdrawn_once_when_the_connection_is_lost() -> None:
     def happens(step: int, producer: Producer, opened: FeedBuffer) -> None:
         if step == 20:
-            producer.close_lane(opened, "reset")
+            producer.detach(opened, "reset")
 
     kinesis = Kinesis()
     run_busy(kinesis, happens)
@@ -255,7 +249,7 @@ def test_a_claim_is_taken_back_once_when_the_connection_is_lost() -> None:
         assert marks.index(wire.WATERMARK_WITHDRAWN) == len(marks) - 1
 
 
-def test_a_withdrawn_claim_is_taken_back_and_given_again() -> None:
+def test_a_claim_is_withdrawn_and_made_again() -> None:
     def happens(step: int, producer: Producer, opened: FeedBuffer) -> None:
         opened.withdrawn = {"ETHUSDT"} if 12 <= step < 30 else set()
 
@@ -269,7 +263,7 @@ def test_a_withdrawn_claim_is_taken_back_and_given_again() -> None:
 def test_evidence_of_a_quiet_market_goes_out_at_once_with_a_claim() -> None:
     def happens(step: int, producer: Producer, opened: FeedBuffer) -> None:
         if step == 15:
-            producer.quiet("ETHUSDT", 77)
+            producer.note_quiet("ETHUSDT", 77)
 
     kinesis = Kinesis()
     run_busy(kinesis, happens)
@@ -297,8 +291,10 @@ def test_the_busy_symbol_shows_life_and_is_not_put() -> None:
     assert [batch.tick_count for batch in kinesis.stored["BTCUSDT"]] == [0]  # claimed by what came of it
 
 
-def test_memory_is_bounded_and_what_is_dropped_is_told_downstream(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(producer_module, "MAX_WAITING_BYTES", 20_000)
+def test_memory_is_bounded_and_what_is_dropped_is_reported_downstream(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(outbox, "MAX_WAITING_BYTES", 20_000)
 
     def never(call: int, records: list[dict[str, Any]]) -> list[bool]:
         raise EndpointConnectionError(endpoint_url="http://kinesis")
@@ -321,13 +317,13 @@ def test_memory_is_bounded_and_what_is_dropped_is_told_downstream(monkeypatch: p
     assert kept == list(range(accepted - len(kept), accepted))  # the newest, without a hole
     assert 50 < len(kept) < accepted
     assert producer.counts.dropped_records == producer.counts.dropped_ticks == accepted - len(kept)
-    told = [n for batch in kinesis.stored["BTCUSDT"] for n in batch.notices if n.cause == OVERFLOW]
-    assert len(told) < 200
-    assert min(n.from_us for n in told) == 1_000_000_000
-    assert max(n.to_us for n in told) >= 1_000_000_000 + kept[0] - 2  # the last waits for the next batch
+    notices = [n for batch in kinesis.stored["BTCUSDT"] for n in batch.notices if n.cause == OVERFLOW]
+    assert len(notices) < 200
+    assert min(n.from_us for n in notices) == 1_000_000_000
+    assert max(n.to_us for n in notices) >= 1_000_000_000 + kept[0] - 2  # the last waits for the next batch
 
 
-def test_the_first_tick_says_that_ingest_was_not_running() -> None:
+def test_the_first_tick_reports_that_ingest_was_not_running() -> None:
     kinesis = Kinesis()
 
     async def scenario() -> None:
@@ -350,10 +346,10 @@ def test_a_lost_connection_is_a_notice_unless_another_delivers() -> None:
         second.take(frame(1, time_us=1_000_000), 1_000_700)
         producer.pack()
         first.take(frame(2, time_us=1_100_000), 1_100_700)
-        producer.close_lane(first, "reset by peer")  # what it had taken is not forgotten
+        producer.detach(first, "reset by peer")  # what it had taken is not forgotten
         second.take(frame(3, time_us=2_000_000), 2_000_700)
         producer.pack()
-        producer.close_lane(second, "timed out")
+        producer.detach(second, "timed out")
         third = buffer(producer, 3)
         third.take(frame(9, time_us=7_000_000), 7_000_700)
         producer.drain()
@@ -368,7 +364,7 @@ def test_a_lost_connection_is_a_notice_unless_another_delivers() -> None:
     assert kinesis.trade_ids("BTCUSDT") == [1, 1, 2, 3, 9]
 
 
-def test_a_bad_frame_is_counted_and_told_and_the_rest_goes_on() -> None:
+def test_a_bad_frame_is_counted_and_reported_and_the_rest_is_put() -> None:
     kinesis, seen = Kinesis(), []
 
     async def scenario() -> Producer:
@@ -392,7 +388,7 @@ HOLE_US = (5_000_000, 9_000_000)  # the trades before and after it
 
 
 def notices_of(happens: Callable[[Producer, FeedBuffer], None]) -> list[wire.Notice]:
-    """What is told of a hole between the trades 1 and 4 of BTCUSDT, if `happens` in between."""
+    """What is reported of a hole between the trades 1 and 4 of BTCUSDT, if `happens` in between."""
     kinesis = Kinesis()
 
     async def scenario() -> None:
@@ -419,7 +415,7 @@ def test_a_hole_that_nobody_can_explain_was_the_exchange_s() -> None:
 
 def test_a_hole_is_explained_by_the_lost_connection_though_a_quote_came_first() -> None:
     def happens(producer: Producer, opened: FeedBuffer) -> None:
-        producer.close_lane(opened, "reset by peer")
+        producer.detach(opened, "reset by peer")
         buffer(producer, 3).take(quote(6_000_000), 6_000_000)
         producer.pack()
 
@@ -445,9 +441,9 @@ def test_a_bad_frame_explains_nothing_that_is_missing_later() -> None:
     assert notices_of(happens)[-1] == wire.Notice(SKIPPED, *HOLE_US)
 
 
-def test_a_stall_is_told_at_once_and_explains_the_hole_behind_it() -> None:
+def test_a_stall_is_reported_at_once_and_explains_the_hole_behind_it() -> None:
     def happens(producer: Producer, opened: FeedBuffer) -> None:
-        producer.stalled(Stall("BTCUSDT", "trades", 16.0))
+        producer.note_stall(Stall("BTCUSDT", "trades", 16.0))
 
     why, now_us = "no trades came on an open connection", Clock.now_us
     assert notices_of(happens) == [
@@ -476,13 +472,10 @@ MANY = tuple(f"S{n:03}USDT" for n in range(700))
 
 def full(producer: Producer, symbol: str, size: int, count: int = 1) -> None:
     """Let records of `size` bytes wait for `symbol`."""
-    queue = producer._queues[symbol]
     batch = wire.TickBatch(symbol, "sim", "", 0, trades_array([]), quotes_array([]))
     filler = batch._replace(connection="c" * (size - len(wire.encode(batch)) - 2))
     for _ in range(count):
-        queue.waiting.append((wire.encode(filler), 1))
-        queue.waiting_bytes += len(queue.waiting[-1][0])
-        producer._waiting_bytes += len(queue.waiting[-1][0])
+        producer.outbox.add(Record(symbol, wire.encode(filler), 1))
 
 
 def limited(call: int, records: list[dict[str, Any]]) -> list[bool]:
@@ -504,7 +497,7 @@ def test_calls_stay_within_the_limits_of_kinesis_and_every_symbol_has_its_turn(s
             full(producer, symbol, size, count)
         producer.drain()
         await producer.run()
-        assert (producer.waiting_records(), producer._waiting_bytes) == (0, 0)
+        assert (len(producer.outbox), producer.outbox.size) == (0, 0)
 
     asyncio.run(scenario())
     assert {symbol: len(batches) for symbol, batches in kinesis.stored.items()} == dict.fromkeys(
@@ -522,7 +515,7 @@ def test_no_symbol_waits_while_others_are_put_twice() -> None:
         producer = make(kinesis, symbols=MANY[:20])
         for symbol in MANY[:20]:
             full(producer, symbol, 900_000, 3)
-        await producer._put_heads()
+        await producer.writer.put_waiting()
 
     asyncio.run(scenario())
     order = [symbol for call in kinesis.calls for symbol in call]
@@ -531,7 +524,7 @@ def test_no_symbol_waits_while_others_are_put_twice() -> None:
 
 
 def test_all_symbols_share_one_memory_and_the_longest_queue_gives(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(producer_module, "MAX_WAITING_BYTES", 20_000)
+    monkeypatch.setattr(outbox, "MAX_WAITING_BYTES", 20_000)
 
     async def scenario() -> Producer:
         producer = make(Kinesis())
@@ -541,13 +534,13 @@ def test_all_symbols_share_one_memory_and_the_longest_queue_gives(monkeypatch: p
         for n in range(500):
             opened.take(frame(n), RECEIVED_US)
             producer.pack()
-            assert sum(queue.waiting_bytes for queue in producer._queues.values()) <= 20_000
+            assert sum(queue.size for queue in producer.outbox._queues.values()) <= 20_000
         return producer
 
     producer = asyncio.run(scenario())
     assert producer.counts.dropped_ticks > 0
-    assert len(producer._queues["ETHUSDT"].waiting) == 1  # the quiet one lost nothing
-    assert sum(queue.waiting_bytes for queue in producer._queues.values()) == producer._waiting_bytes
+    assert len(producer.outbox._queues["ETHUSDT"].records) == 1  # the quiet one lost nothing
+    assert sum(queue.size for queue in producer.outbox._queues.values()) == producer.outbox.size
 
 
 # --------------------------------------------------------------------------------------- holes and causes
@@ -607,7 +600,7 @@ def test_the_cause_of_a_loss_reaches_the_ledger(sizes: list[int], quotes_after: 
         first = buffer(producer)
         for n in range(10):
             turn(producer, first, n, 1 + n * sum(sizes), True)
-        producer.close_lane(first, "ConnectionClosedError: lost")
+        producer.detach(first, "ConnectionClosedError: lost")
         second = buffer(producer, 2)
         for n in range(10):
             first_id = 51 + (10 + n) * sum(sizes) + (7 if n > 6 else 0)  # and later the exchange skips some
@@ -653,7 +646,7 @@ def test_an_id_far_off_is_refused_counted_and_kept() -> None:
     assert ("far ahead of its series" in reason, connection) == (True, "c1")
 
 
-def test_ids_that_start_over_are_told_and_their_holes_noted() -> None:
+def test_ids_that_start_over_are_reported_and_their_holes_noted() -> None:
     kinesis = Kinesis()
 
     async def scenario() -> None:

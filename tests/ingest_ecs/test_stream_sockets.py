@@ -21,7 +21,9 @@ from tickcast import sbe
 from tickcast.adapters.rest.binance import ExchangeUnavailable
 from tickcast.market import session as session_module
 from tickcast.market import wire
-from tickcast.market.session import FatalSessionError, Newest, Session
+from tickcast.market.liveness import Newest
+from tickcast.market.reconnect import FatalSessionError
+from tickcast.market.session import Session
 
 KEY = "an-ed25519-key"
 
