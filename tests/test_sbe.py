@@ -5,6 +5,7 @@ import json
 import re
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -36,7 +37,7 @@ events = st.one_of(
 )
 
 
-def captured(name: str) -> tuple[bytes, dict]:
+def captured(name: str) -> tuple[bytes, dict[str, Any]]:
     about = json.loads((CAPTURES / "captured.json").read_text())[name]
     return (CAPTURES / f"{name}.bin").read_bytes(), about["decoded"]
 
@@ -220,7 +221,9 @@ def test_decimal_text_is_exact(mantissa: int, exponent: int) -> None:
     assert "." not in text or not text.endswith("0")
 
 
-def test_command_prints_frames_then_names_the_bad_one(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_command_prints_frames_then_names_the_bad_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "frames.bin"
     file.write_bytes(sbe.encode(TRADES) + sbe.encode(QUOTE) + b"junk")
     assert sbe.main([str(file)]) == 1
@@ -245,7 +248,7 @@ def test_command_prints_frames_then_names_the_bad_one(tmp_path: Path, capsys: py
 
 
 def test_command_reads_newer_frames_and_shows_null_as_null(
-    tmp_path: Path, capsys: pytest.CaptureFixture
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "frames.bin"
     file.write_bytes(newer(QUOTE._replace(ask_price=sbe.NULL_INT64), 2, b"new") + newer(TRADES, 2, b"new"))

@@ -1,5 +1,7 @@
 """Bars: every field against a loop over plain Python, and the promises about order, repeats and lateness."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -11,6 +13,7 @@ from tickcast.features.bars import (
     BAR,
     BAR_US,
     BARS_PER_S,
+    NO_BAR,
     SILENCE_US,
     Bars,
     bar_index,
@@ -25,32 +28,33 @@ from tickcast.features.ring import KEPT_BARS, KEPT_SECONDS, MAX_HELD_TICKS, BarR
 from tickcast.market.gaps import QUOTES_MISSING_US
 from tickcast.market.sums import integers
 from tickcast.market.ticks import Quotes, Trades
-from tickcast.market.wire import NO_WATERMARK
+from tickcast.market.wire import NO_WATERMARK, TickBatch
 from tickcast.units import SECOND_US
 
-EMPTY = np.zeros(1, BAR)[0]
 LATENESS_US = 100_000
 
 
 def whole(trades: Trades, quotes: Quotes, count: int) -> Bars:
-    return summarise(trades, quotes, bar_index(START_US), count, EMPTY)
+    return summarise(trades, quotes, bar_index(START_US), count, NO_BAR)
 
 
-def folded(stream: list, lateness_us: int = LATENESS_US) -> BarRing:
+def folded(stream: list[TickBatch], lateness_us: int = LATENESS_US) -> BarRing:
     ring = BarRing(lateness_us)
     for piece in stream:
         list(ring.fold(piece, 1_000_000))
     return ring
 
 
-def plain(rows: np.ndarray, name: str) -> list[int]:
+def plain(rows: np.ndarray[Any, Any] | dict[str, np.ndarray[Any, Any]], name: str) -> list[int]:
     """A field as Python's integers, sums put together from their limbs."""
-    return integers(rows[name].T) if rows[name].ndim == 2 else rows[name].tolist()
+    column = rows[name]
+    values: list[int] = integers(column.T) if column.ndim == 2 else column.tolist()
+    return values
 
 
-def bars_by_loop(trades: Trades, quotes: Quotes, count: int) -> list[dict]:
+def bars_by_loop(trades: Trades, quotes: Quotes, count: int) -> list[dict[str, Any]]:
     """An oracle that shares nothing with the code: one tick after the other, one µs span after the other."""
-    state = {name: 0 for name in BAR.names}
+    state = {name: 0 for name in BAR.names or ()}
     bars = []
     for k in range(bar_index(START_US), bar_index(START_US) + count):
         start, end = k * BAR_US, (k + 1) * BAR_US
@@ -82,7 +86,7 @@ def bars_by_loop(trades: Trades, quotes: Quotes, count: int) -> list[dict]:
     return bars
 
 
-def pass_time(state: dict, since_us: int, until_us: int) -> int:
+def pass_time(state: dict[str, Any], since_us: int, until_us: int) -> int:
     if state["bid_price"] and state["ask_price"]:
         depth = state["bid_qty"] + state["ask_qty"]
         level = int(np.rint((state["bid_qty"] - state["ask_qty"]) / depth * 1e6))
@@ -91,7 +95,7 @@ def pass_time(state: dict, since_us: int, until_us: int) -> int:
     return until_us
 
 
-def apply_quote(state: dict, quote: tuple, time_us: int) -> None:
+def apply_quote(state: dict[str, Any], quote: tuple[int, ...], time_us: int) -> None:
     _, _, update_id, bid, bid_qty, ask, ask_qty = quote
     state["quote_count"] += 1
     was_whole, is_whole = state["bid_price"] and state["ask_price"], bid and ask
@@ -111,7 +115,7 @@ def test_every_field_equals_the_loop(rates: tuple[float, float]) -> None:
     trades, quotes = random_ticks(7, 6, *rates)
     bars = whole(trades, quotes, 60)
     expected = bars_by_loop(trades, quotes, 60)
-    for name in BAR.names:
+    for name in BAR.names or ():
         assert plain(bars, name) == [bar[name] for bar in expected], name
 
 
@@ -308,7 +312,7 @@ def test_a_batch_before_any_tick_does_nothing() -> None:
 # ------------------------------------------------------------------------------------- ids and books far off
 
 
-def by_second(trades: Trades, quotes: Quotes, seconds: int) -> list:
+def by_second(trades: Trades, quotes: Quotes, seconds: int) -> list[TickBatch]:
     """The stream in batches of a second."""
     pieces = []
     for k in range(seconds):
@@ -359,7 +363,7 @@ def test_ids_that_start_over_are_reported_and_their_holes_are_found(distance: in
     )
 
 
-def test_a_jump_that_was_believed_is_taken_back_when_the_series_goes_on() -> None:
+def test_a_jump_that_was_accepted_is_undone_when_the_series_continues() -> None:
     trades, quotes = random_ticks(13, 20)
     trades["first_id"][100] = trades["last_id"][100] = int(trades["first_id"][99]) + 5_000
     ring = folded(by_second(np.delete(trades, [400]), quotes, 20))
@@ -377,7 +381,7 @@ def test_from_the_quote_on_that_lacks_a_side_there_is_no_mid(side: str) -> None:
         quotes[name][gone] = 0
     bars = whole(trades, quotes, 60)
     expected = bars_by_loop(trades, quotes, 60)
-    for name in BAR.names:
+    for name in BAR.names or ():
         assert plain(bars, name) == [bar[name] for bar in expected], name
     newest = np.searchsorted(quotes["time_us"], bars["end_us"]) - 1
     is_gone = (newest >= 100) & (newest < 160)
@@ -391,7 +395,7 @@ def test_an_id_off_before_all_others_is_no_series() -> None:
     wild = trades.copy()
     wild["first_id"][0] = wild["last_id"][0] = 2**61
     ring = folded([batch(wild[:1], quotes[:0]), *by_second(wild[1:], quotes, 10)])
-    assert ring.gaps.restarts == ring.gaps.gaps == []
+    assert (ring.gaps.restarts, ring.gaps.gaps) == ([], [])
     assert ring.trade_ids.seen.intervals == [(int(trades["first_id"][1]), int(trades["last_id"][-1]))]
 
 

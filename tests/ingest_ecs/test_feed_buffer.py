@@ -24,7 +24,8 @@ def quote(update_id: int, time_us: int) -> bytes:
 @pytest.mark.parametrize("at_once", [True, False])
 def test_one_time_off_costs_its_own_row_and_no_claim(off_us: int, host_us: int, at_once: bool) -> None:
     buffer = FeedBuffer(1, "c1", "sbe")
-    kept, errors = [], []
+    kept: list[int] = []
+    errors: list[tuple[int, Exception]] = []
     for n in range(60):
         time_us = T0_US + n * 100_000
         buffer.take(quote(n, time_us), time_us + 5_000 + host_us)

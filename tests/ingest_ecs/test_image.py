@@ -37,7 +37,13 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             shutil.copy(ROOT / source, app / Path(source).name)
     subprocess.run([sys.executable, "-m", "venv", app / "venv"], check=True)
     (arguments,) = re.findall(r"^RUN pip install (.*) \\$", DOCKERFILE, re.MULTILINE)
-    pip = [app / "venv" / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    pip: list[str | Path] = [
+        app / "venv" / "bin" / "python",
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "--quiet",
+    ]
     subprocess.run([*pip, "install", *arguments.split()], check=True, cwd=app)
     subprocess.run([*pip, "check"], check=True)
     writable = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH

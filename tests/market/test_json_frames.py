@@ -1,13 +1,15 @@
 import json
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tickcast.market.json_frames import JsonFrames, mantissa
-from tickcast.market.ticks import TickError, quotes_array
+from tickcast.market.frames import Ticks
+from tickcast.market.json_frames import JsonFrames
+from tickcast.market.ticks import TickError, mantissa, quotes_array
 
 RECEIVED_US = 1_000_000_000
 
@@ -23,7 +25,7 @@ def quote(**changed: object) -> str:
     return json.dumps({"stream": "btcusdt@bookTicker", "data": data})
 
 
-def decode(*texts: str, received_us: list[int] | None = None):
+def decode(*texts: str, received_us: list[int] | None = None) -> Ticks:
     at = received_us or [RECEIVED_US] * len(texts)
     return JsonFrames().decode(texts, np.array(at, np.int64))
 
@@ -116,7 +118,7 @@ DATA = (trade(), quote())
         lambda message: json.dumps(message["data"] | {"id": 1, "result": None, "code": 7}),  # members to come
     ],
 )
-def test_members_in_any_order_wrapped_or_not(written: Callable[[dict], str]) -> None:
+def test_members_in_any_order_wrapped_or_not(written: Callable[[dict[str, Any]], str]) -> None:
     expected = decode(*DATA)
     got = decode(*(written(json.loads(text)) for text in DATA))
     assert (got.errors, list(got.control)) == ([], [])
@@ -135,7 +137,7 @@ def test_members_in_any_order_wrapped_or_not(written: Callable[[dict], str]) -> 
         {"code": 2, "msg": "Invalid request"},
     ],
 )
-def test_what_is_about_the_connection_is_handed_back(message: dict, is_wrapped: bool) -> None:
+def test_what_is_about_the_connection_is_handed_back(message: dict[str, Any], is_wrapped: bool) -> None:
     text = json.dumps({"data": message, "stream": "btcusdt@trade"} if is_wrapped else message)
     ticks = decode(trade(), text, quote())
     assert (ticks.errors, list(ticks.control)) == ([], [message])
