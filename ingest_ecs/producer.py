@@ -238,7 +238,7 @@ class Producer:
         self.writer.wake()
 
     def _note_dropped(self, record: Record) -> None:
-        """What a dropped record said, and that its ticks are missing, goes with the next one."""
+        """The notices of a dropped record, and one of its ticks, go with the next record."""
         feed, batch = self._feeds[record.symbol], wire.decode(record.data)
         self.counts.dropped_records += 1
         self.counts.dropped_ticks += record.ticks
@@ -263,7 +263,7 @@ class Producer:
         for each in refused:
             if isinstance(each, RefusedFrame):
                 self._refusals.add(each, buffer.name)
-                for feed in self._feeds.values():  # nobody knows which symbol it was about
+                for feed in self._feeds.values():  # which symbol it was about is not known
                     feed.note_refused(UNREADABLE, may_be_trades=True)
             else:
                 self._refuse_ticks(buffer.name, each)

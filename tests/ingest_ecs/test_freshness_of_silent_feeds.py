@@ -33,7 +33,7 @@ class Exchange:
     mean_gap_s: dict[tuple[str, str], float]
     silent_s: float
     dead: set[tuple[str, str]]  # the streams that bring nothing any more, on any connection
-    happens: bool = True  # whether trades and quotes go on behind the silence
+    happens: bool = True  # whether trades and quotes continue during the silence
     rng: random.Random = field(default_factory=lambda: random.Random(3))
     next_s: dict[tuple[str, str], float] = field(default_factory=dict)
     count: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class Exchange:
 @dataclass
 class Read:
     at_s: float
-    known_s: float  # up to when the reader may believe what is served: the newest tick, or REST's word
+    known_s: float  # up to when what is served is known: the newest tick, or REST's evidence
     fresh: Freshness
 
 

@@ -27,7 +27,7 @@ DOCKERFILE = (ROOT / "ingest_ecs" / "Dockerfile").read_text("utf-8")
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """`/app` as the Dockerfile fills it, without write permission, beside an environment of its own."""
+    """`/app` as the Dockerfile fills it, without write permission, with an environment of its own."""
     app = tmp_path_factory.mktemp("image") / "app"
     app.mkdir()
     for source, target in re.findall(r"^COPY (\S+) (\S+)$", DOCKERFILE, re.MULTILINE):

@@ -249,7 +249,7 @@ def test_a_market_that_is_quiet_by_rest_s_word_says_so_and_keeps_its_connection(
 
 
 def test_rollover_leaves_no_hole() -> None:
-    """The server numbers trades as time goes on and sends each to whoever is connected."""
+    """The server numbers trades by time and sends each to whoever is connected."""
     clients: list[ServerConnection] = []
     sent = 0
 

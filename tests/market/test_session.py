@@ -202,7 +202,7 @@ def test_the_first_stays_until_a_successor_delivers_as_much() -> None:
     driver.run(105)
     assert driver.live == [1, 2]
     driver.run(12)
-    assert driver.live == [1, 2]  # nobody knows yet that the second brings none
+    assert driver.live == [1, 2]  # it is not known yet that the second delivers none
     for _ in range(2):
         driver.answer("BTCUSDT", newest(driver.happened, "BTCUSDT"))
         driver.run(1)
@@ -375,7 +375,7 @@ def test_a_market_on_its_own_that_is_quiet_keeps_its_connection() -> None:
     driver.paused = set(STREAMS)
     driver.run(600)
     assert driver.steps == [("Open", 1)]
-    driver.has_rest = False  # nothing says so any more
+    driver.has_rest = False  # without evidence
     driver.run(30)
     assert len(driver.opens_s) > 1
 

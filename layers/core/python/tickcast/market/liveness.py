@@ -1,8 +1,8 @@
 """Evidence of whether a stream that is silent is quiet or dead: what the exchange's REST has that did not
 come.
 
-Whether a single stream is quiet or dead cannot be known from its silence. `ProbeSchedule` says about which
-symbols REST is to be asked, `StreamProgress` compares the answer with what the stream delivered. Only a
+Whether a single stream is quiet or dead cannot be known from its silence. `ProbeSchedule` decides about which
+symbols REST is asked, `StreamProgress` compares the answer with what the stream delivered. Only a
 stream that the exchange is ahead of is dead.
 """
 
@@ -59,7 +59,7 @@ class StreamProgress:
 
     def probed(self, kind: str, exchange: Newest, delivered: Newest, asked_s: float) -> bool:
         """The exchange, asked at `asked_s`, had so much of the symbol, and the connection `delivered` so
-        much. Returns whether the stream, which is of `kind`, is known to lack nothing."""
+        much. Returns whether the stream, which is of `kind`, is known to be complete."""
         is_behind = self._is_behind(kind, exchange, delivered, asked_s)
         if is_behind and self.behind_since_s is None:
             self.behind_since_s = asked_s
