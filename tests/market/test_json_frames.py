@@ -77,7 +77,7 @@ def test_a_quote_s_time_is_the_local_clock_moved_by_the_smallest_delay() -> None
         ("{}", "neither a trade nor a quote"),
         ('{"stream":"btcusdt@kline_1s","data":{"e":"kline","s":"BTCUSDT"}}', "neither a trade nor a quote"),
         ('{"stream":"btcusdt@trade","data":null}', "neither a trade nor a quote"),
-        (trade(s=None), "no symbol"),
+        (trade(s=None), "not a symbol"),
         (trade(t=-1), "-1 is not a whole number"),
         (trade(p="0"), "trade 7: price 0"),
         (trade(p=61837.63), "has no attribute 'partition'"),

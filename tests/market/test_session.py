@@ -1,5 +1,4 @@
 import random
-from itertools import islice
 
 import pytest
 
@@ -9,8 +8,6 @@ from tickcast.market.reconnect import (
     MAX_ATTEMPTS,
     REPLACEMENT_CAP_S,
     FatalSessionError,
-    backoff,
-    fatal_error,
 )
 from tickcast.market.session import (
     OVERLAP_S,
@@ -26,34 +23,6 @@ from tickcast.market.session import (
 )
 
 S = 1_000_000
-
-
-def test_backoff_doubles_is_capped_and_jittered() -> None:
-    delays = list(islice(backoff(random.Random(1)), 40))
-    for n, delay in enumerate(delays):
-        full = min(0.25 * 2**n, BACKOFF_CAP_S)
-        assert full / 2 <= delay <= full
-    assert len(set(delays)) == len(delays)
-
-
-def test_attempts_stay_far_below_the_exchange_s_limit() -> None:
-    """300 attempts in 5 minutes would be refused; a stream that never comes back makes a dozen."""
-    spent, attempts = 0.0, 0
-    for delay in backoff(random.Random(2)):
-        spent, attempts = spent + delay, attempts + 1
-        if spent > 300:
-            break
-    assert attempts < 40
-
-
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 451])
-def test_refusals_that_are_fatal(status: int) -> None:
-    assert f"HTTP {status}" in str(fatal_error(status))
-
-
-@pytest.mark.parametrize("status", [418, 429, 500, 502, 503])
-def test_transient_failures_are_retried(status: int) -> None:
-    assert fatal_error(status) is None
 
 
 def test_only_what_the_tables_list_changes_a_state() -> None:
