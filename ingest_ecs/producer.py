@@ -23,7 +23,7 @@ from aws_lambda_powertools import Logger
 from ingest_ecs.feed_buffer import FeedBuffer, RefusedFrame, RefusedTicks
 from ingest_ecs.kinesis_writer import Counts, KinesisWriter
 from ingest_ecs.outbox import Outbox, Record
-from ingest_ecs.refusals import Quarantine, Refusals
+from ingest_ecs.refusals import QuarantineSink, Refusals
 from ingest_ecs.symbol_feed import OVERFLOW, REFUSED, RESTARTED, UNREADABLE, SymbolFeed
 from tickcast.market import wire
 from tickcast.market.id_series import IdSeries, RefusedRow
@@ -66,7 +66,7 @@ class Producer:
         saw_data: Callable[[int, str, str], None] = lambda connection, symbol, kind: None,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
         busy_symbol: str | None = None,
-        quarantine: Quarantine = lambda data, reason, connection: None,
+        quarantine: QuarantineSink = lambda data, reason, connection: None,
     ) -> None:
         self._source = source
         self._linger_s = linger_s

@@ -14,13 +14,13 @@ from tickcast.sbe import SbeError
 
 MAX_KINDS = 100
 
-Quarantine = Callable[[bytes, str, str], None]  # data, reason, connection
+QuarantineSink = Callable[[bytes, str, str], None]  # data, reason, connection
 
 
 class Refusals:
     """`counts` are frames or ticks by kind of reason: the reason without its numbers."""
 
-    def __init__(self, source: str, logger: Logger, quarantine: Quarantine) -> None:
+    def __init__(self, source: str, logger: Logger, quarantine: QuarantineSink) -> None:
         self._source = source
         self._logger = logger
         self._quarantine = quarantine

@@ -77,6 +77,21 @@ def buffer(producer: Producer, number: int = 1) -> FeedBuffer:
     return opened
 
 
+def run(
+    kinesis: Kinesis, happens: Callable[[Producer, FeedBuffer], None], *args: Any, **options: Any
+) -> Producer:
+    """A producer with one buffer: `happens`, then all is put."""
+
+    async def scenario() -> Producer:
+        producer = make(kinesis, *args, **options)
+        happens(producer, buffer(producer))
+        producer.drain()
+        await producer.run()
+        return producer
+
+    return asyncio.run(scenario())
+
+
 def frame(trade_id: int, symbol: str = "BTCUSDT", time_us: int = 1_000_000_000) -> bytes:
     trade = sbe.SbeTrade(trade_id, 100, 5, False)
     return sbe.encode(sbe.TradesEvent(time_us, time_us, -8, -8, (trade,), symbol))
@@ -129,15 +144,11 @@ def test_everything_accepted_arrives_once_and_in_order(respond: Respond) -> None
 def test_ticks_of_a_linger_share_a_record() -> None:
     kinesis = Kinesis()
 
-    async def scenario() -> None:
-        producer = make(kinesis)
-        opened = buffer(producer)
+    def happens(producer: Producer, opened: FeedBuffer) -> None:
         for n in range(50):
             opened.take(frame(n), RECEIVED_US)
-        producer.drain()
-        await producer.run()
 
-    asyncio.run(scenario())
+    run(kinesis, happens)
     assert len(kinesis.stored["BTCUSDT"]) == 1
     assert kinesis.stored["BTCUSDT"][0].watermark_us == 1_000_000_000
     assert kinesis.stored["BTCUSDT"][0].connection == "c1"
@@ -146,13 +157,10 @@ def test_ticks_of_a_linger_share_a_record() -> None:
 def test_a_burst_is_split_and_only_its_last_record_claims_a_watermark() -> None:
     kinesis = Kinesis()
 
-    async def scenario() -> None:
-        producer = make(kinesis)
-        buffer(producer).take(burst(0, MAX_TICKS_PER_RECORD + 5), RECEIVED_US)
-        producer.drain()
-        await producer.run()
+    def happens(producer: Producer, opened: FeedBuffer) -> None:
+        opened.take(burst(0, MAX_TICKS_PER_RECORD + 5), RECEIVED_US)
 
-    asyncio.run(scenario())
+    run(kinesis, happens)
     assert [len(batch.trades) for batch in kinesis.stored["BTCUSDT"]] == [MAX_TICKS_PER_RECORD, 5]
     assert [batch.watermark_us for batch in kinesis.stored["BTCUSDT"]] == [wire.NO_WATERMARK, 1_000_000_000]
 
@@ -186,19 +194,14 @@ def test_packing_does_not_wait_for_a_put_that_hangs() -> None:
 def test_ids_that_are_held_back_at_the_end_are_counted_and_kept() -> None:
     kinesis, kept = Kinesis(), []
 
-    async def scenario() -> Producer:
-        producer = make(kinesis, quarantine=lambda data, reason, connection: kept.append((data, reason)))
-        opened = buffer(producer)
+    def happens(producer: Producer, opened: FeedBuffer) -> None:
         for n in range(10):
             opened.take(frame(10**9 + n, time_us=1_000_000_000 + n * 1000), RECEIVED_US)
         producer.pack()
         for n in range(2):  # one too few for a new series
             opened.take(frame(n, time_us=1_000_020_000 + n * 1000), RECEIVED_US + 20_000)
-        producer.drain()
-        await producer.run()
-        return producer
 
-    producer = asyncio.run(scenario())
+    producer = run(kinesis, happens, quarantine=lambda data, reason, connection: kept.append((data, reason)))
     assert kinesis.trade_ids("BTCUSDT") == [10**9 + n for n in range(10)]
     assert producer.bad_frames.total() == 2
     assert sorted(i for data, _ in kept for i in wire.decode(data).trades["first_id"].tolist()) == [0, 1]
@@ -277,15 +280,12 @@ def test_the_busy_symbol_shows_life_and_is_not_put() -> None:
     kinesis, seen = Kinesis(), []
     clock = Clock()
 
-    async def scenario() -> None:
-        producer = make(kinesis, clock, busy_symbol="BUSYUSDT", saw_data=lambda *stream: seen.append(stream))
-        buffer(producer).take(frame(1, "BUSYUSDT", clock.now_us), clock.now_us)
+    def happens(producer: Producer, opened: FeedBuffer) -> None:
+        opened.take(frame(1, "BUSYUSDT", clock.now_us), clock.now_us)
         producer.pack()
         assert producer.bad_frames.total() == 0
-        producer.drain()
-        await producer.run()
 
-    asyncio.run(scenario())
+    run(kinesis, happens, clock, busy_symbol="BUSYUSDT", saw_data=lambda *stream: seen.append(stream))
     assert seen == [(1, "BUSYUSDT", "trades")]
     assert kinesis.stored["BUSYUSDT"] == []
     assert [batch.tick_count for batch in kinesis.stored["BTCUSDT"]] == [0]  # claimed by what came of it
@@ -301,18 +301,13 @@ def test_memory_is_bounded_and_what_is_dropped_is_reported_downstream(
 
     kinesis, accepted = Kinesis(never), 500
 
-    async def scenario() -> Producer:
-        producer = make(kinesis)
-        opened = buffer(producer)
+    def happens(producer: Producer, opened: FeedBuffer) -> None:
         for n in range(accepted):
             opened.take(frame(n, time_us=1_000_000_000 + n), RECEIVED_US)
             producer.pack()
         kinesis.respond = lambda call, records: [True] * len(records)
-        producer.drain()
-        await producer.run()
-        return producer
 
-    producer = asyncio.run(scenario())
+    producer = run(kinesis, happens)
     kept = kinesis.trade_ids("BTCUSDT")
     assert kept == list(range(accepted - len(kept), accepted))  # the newest, without a hole
     assert 50 < len(kept) < accepted
@@ -326,22 +321,18 @@ def test_memory_is_bounded_and_what_is_dropped_is_reported_downstream(
 def test_the_first_tick_reports_that_ingest_was_not_running() -> None:
     kinesis = Kinesis()
 
-    async def scenario() -> None:
-        producer = make(kinesis)
-        buffer(producer).take(frame(7, time_us=5_000_000), 5_000_700)
-        producer.drain()
-        await producer.run()
+    def happens(producer: Producer, opened: FeedBuffer) -> None:
+        opened.take(frame(7, time_us=5_000_000), 5_000_700)
 
-    asyncio.run(scenario())
+    run(kinesis, happens)
     assert kinesis.stored["BTCUSDT"][0].notices == (wire.Notice(STARTED, 5_000_000, 5_000_000),)
 
 
 def test_a_lost_connection_is_a_notice_unless_another_delivers() -> None:
     kinesis = Kinesis()
 
-    async def scenario() -> None:
-        producer = make(kinesis)
-        first, second = buffer(producer, 1), buffer(producer, 2)
+    def happens(producer: Producer, opened: FeedBuffer) -> None:
+        first, second = opened, buffer(producer, 2)
         first.take(frame(1, time_us=1_000_000), 1_000_700)
         second.take(frame(1, time_us=1_000_000), 1_000_700)
         producer.pack()
@@ -352,10 +343,8 @@ def test_a_lost_connection_is_a_notice_unless_another_delivers() -> None:
         producer.detach(second, "timed out")
         third = buffer(producer, 3)
         third.take(frame(9, time_us=7_000_000), 7_000_700)
-        producer.drain()
-        await producer.run()
 
-    asyncio.run(scenario())
+    run(kinesis, happens)
     batches = kinesis.stored["BTCUSDT"]
     assert [n for batch in batches[1:] for n in batch.notices] == [
         wire.Notice("timed out", 2_000_000, 7_000_000)
@@ -367,16 +356,11 @@ def test_a_lost_connection_is_a_notice_unless_another_delivers() -> None:
 def test_a_bad_frame_is_counted_and_reported_and_the_rest_is_put() -> None:
     kinesis, seen = Kinesis(), []
 
-    async def scenario() -> Producer:
-        producer = make(kinesis, saw_data=lambda *stream: seen.append(stream))
-        opened = buffer(producer)
+    def happens(producer: Producer, opened: FeedBuffer) -> None:
         for data in (frame(1), b"garbage", frame(2)[:-3], frame(3, "DOGEUSDT"), frame(4)):
             opened.take(data, RECEIVED_US)
-        producer.drain()
-        await producer.run()
-        return producer
 
-    producer = asyncio.run(scenario())
+    producer = run(kinesis, happens, saw_data=lambda *stream: seen.append(stream))
     assert producer.bad_frames.total() == 3
     assert sorted(kinesis.trade_ids("BTCUSDT")) == [1, 4]
     assert seen == [(1, "BTCUSDT", "trades")]
@@ -388,20 +372,16 @@ HOLE_US = (5_000_000, 9_000_000)  # the trades before and after it
 
 
 def notices_of(happens: Callable[[Producer, FeedBuffer], None]) -> list[wire.Notice]:
-    """What is reported of a hole between the trades 1 and 4 of BTCUSDT, if `happens` in between."""
+    """The notices of a hole between the trades 1 and 4 of BTCUSDT, when `happens` in between."""
     kinesis = Kinesis()
 
-    async def scenario() -> None:
-        producer = make(kinesis)
-        opened = buffer(producer)
+    def hole(producer: Producer, opened: FeedBuffer) -> None:
         opened.take(frame(1, time_us=HOLE_US[0]), HOLE_US[0])
         producer.pack()
         happens(producer, opened)
         buffer(producer, 2).take(frame(4, time_us=HOLE_US[1]), HOLE_US[1])
-        producer.drain()
-        await producer.run()
 
-    asyncio.run(scenario())
+    run(kinesis, hole)
     return [n for batch in kinesis.stored["BTCUSDT"] for n in batch.notices if n.cause != STARTED]
 
 
@@ -595,9 +575,8 @@ def test_the_cause_of_a_loss_reaches_the_ledger(sizes: list[int], quotes_after: 
             opened.take(quote(at_us), at_us + 700)
         producer.pack()
 
-    async def scenario() -> None:
-        producer = make(kinesis)
-        first = buffer(producer)
+    def happens(producer: Producer, opened: FeedBuffer) -> None:
+        first = opened
         for n in range(10):
             turn(producer, first, n, 1 + n * sum(sizes), True)
         producer.detach(first, "ConnectionClosedError: lost")
@@ -605,10 +584,8 @@ def test_the_cause_of_a_loss_reaches_the_ledger(sizes: list[int], quotes_after: 
         for n in range(10):
             first_id = 51 + (10 + n) * sum(sizes) + (7 if n > 6 else 0)  # and later the exchange skips some
             turn(producer, second, 80 + n, first_id, n >= quotes_after)
-        producer.drain()
-        await producer.run()
 
-    asyncio.run(scenario())
+    run(kinesis, happens)
     ring = BarRing(100_000)
     for batch in kinesis.stored["BTCUSDT"]:
         list(ring.fold(batch, 1_000_000))
@@ -625,17 +602,12 @@ def test_the_cause_of_a_loss_reaches_the_ledger(sizes: list[int], quotes_after: 
 def test_an_id_far_off_is_refused_counted_and_kept() -> None:
     kinesis, kept = Kinesis(), []
 
-    async def scenario() -> Producer:
-        producer = make(kinesis, quarantine=lambda *refused: kept.append(refused))
-        opened = buffer(producer)
+    def happens(producer: Producer, opened: FeedBuffer) -> None:
         for n, trade_id in enumerate((1, 2, 2**60, 4, 5)):
             opened.take(frame(trade_id, time_us=1_000_000_000 + n), RECEIVED_US)
         opened.take(b"garbage", RECEIVED_US)
-        producer.drain()
-        await producer.run()
-        return producer
 
-    producer = asyncio.run(scenario())
+    producer = run(kinesis, happens, quarantine=lambda *refused: kept.append(refused))
     assert kinesis.trade_ids("BTCUSDT") == [1, 2, 4, 5]
     assert producer.bad_frames.total() == 2
     hole = wire.Notice(UNREADABLE, 1_000_000_001, 1_000_000_003)
@@ -649,17 +621,13 @@ def test_an_id_far_off_is_refused_counted_and_kept() -> None:
 def test_ids_that_start_over_are_reported_and_their_holes_noted() -> None:
     kinesis = Kinesis()
 
-    async def scenario() -> None:
-        producer = make(kinesis)
-        opened = buffer(producer)
+    def happens(producer: Producer, opened: FeedBuffer) -> None:
         for n, trade_id in enumerate((5_001, 5_002, 5_003, 1, 2, 3, 4, 7, 8)):
             opened.take(frame(trade_id, time_us=1_000_000_000 + n), RECEIVED_US)
             if n == 4:
                 producer.pack()
-        producer.drain()
-        await producer.run()
 
-    asyncio.run(scenario())
+    run(kinesis, happens)
     assert kinesis.trade_ids("BTCUSDT") == [5_001, 5_002, 5_003, 1, 2, 3, 4, 7, 8]
     notices = [n for batch in kinesis.stored["BTCUSDT"] for n in batch.notices]
     assert wire.Notice(RESTARTED, 1_000_000_002, 1_000_000_003) in notices
@@ -669,18 +637,13 @@ def test_ids_that_start_over_are_reported_and_their_holes_noted() -> None:
 def test_a_flood_of_odd_frames_is_few_reasons_and_few_notices() -> None:
     kinesis = Kinesis()
 
-    async def scenario() -> Producer:
-        producer = make(kinesis)
-        opened = buffer(producer)
+    def happens(producer: Producer, opened: FeedBuffer) -> None:
         for n in range(2_000):
             crossed = sbe.BestBidAskEvent(1_000_000_000, n, -8, -8, 200 + n, 5, 100, 5, "BTCUSDT")
             opened.take(sbe.encode(crossed), RECEIVED_US)
             opened.take(frame(10 * n, time_us=1_000_000_000 + n), RECEIVED_US)
-        producer.drain()
-        await producer.run()
-        return producer
 
-    producer = asyncio.run(scenario())
+    producer = run(kinesis, happens)
     assert producer.bad_frames.total() == 2_000
     assert len(producer.bad_frames) == 1
     assert sum(len(batch.notices) for batch in kinesis.stored["BTCUSDT"]) < 100
