@@ -19,8 +19,7 @@ class StreamConsumer(lambda_.CfnEventSourceMapping):
     By default Lambda retries a failing batch whole until the stream no longer has it. Here it halves the
     batch, continues after the last record the function reports as done, gives up after `retries` or
     `max_age`, and then leaves the batch in the lake, which raises an alarm. The resource is written out
-    because the L2
-    construct's S3 destination would grant the function the whole bucket.
+    because the L2 construct's S3 destination would grant the function the whole bucket.
     """
 
     def __init__(
