@@ -23,21 +23,7 @@ from cdk.components.workflow import Workflow
 from cdk.config import AwsConfig, Environment
 from cdk.stacks.data import AwsDataStack, DataStack
 from cdk.variables import variables
-from tickcast.adapters.settings import (
-    ArchiveTicksSettings,
-    AuditPredictionsSettings,
-    EvaluateModelSettings,
-    FetchHistorySettings,
-    LoadHistorySettings,
-    MarkRepairedSettings,
-    PlanBackfillSettings,
-    PredictStreamSettings,
-    PromoteModelSettings,
-    ScorePredictionsSettings,
-    ServePredictionsSettings,
-    Settings,
-    TrainModelSettings,
-)
+from tickcast.adapters import settings
 
 
 class AppStack(Stack):
@@ -83,7 +69,7 @@ class AppStack(Stack):
     def _function(
         self,
         name: str,
-        settings: type[Settings],
+        reads: type[settings.Settings],
         description: str,
         retry_attempts: int | None = None,
         **own: str,
@@ -93,7 +79,7 @@ class AppStack(Stack):
             self,
             name,
             description=description,
-            settings=settings,
+            settings=reads,
             environment=self._config,
             layers=self._layers,
             variables=self._variables | own,
@@ -106,7 +92,7 @@ class AppStack(Stack):
     def _real_time(self) -> None:
         self.predict_stream = self._function(
             "predict_stream",
-            PredictStreamSettings,
+            settings.PredictStreamSettings,
             "Kinesis to bars, features and predictions in the hot store",
         )
         self._stream.grant_read(self.predict_stream)
@@ -126,7 +112,7 @@ class AppStack(Stack):
         )
 
         self.archive_ticks = self._function(
-            "archive_ticks", ArchiveTicksSettings, "Kinesis to Avro files in the lake's bronze"
+            "archive_ticks", settings.ArchiveTicksSettings, "Kinesis to Avro files in the lake's bronze"
         )
         self._stream.grant_read(self.archive_ticks)
         self._lake.grant_read(self.archive_ticks, "schemas/*")
@@ -146,7 +132,7 @@ class AppStack(Stack):
         sizes = self._config.functions
         self.train_model = self._function(
             "train_model",
-            TrainModelSettings,
+            settings.TrainModelSettings,
             "Rows of history to a trained model with its card",
             DATABASE_STATEMENT_TIMEOUT_S=str(sizes.train_model.timeout_s),
         )
@@ -156,7 +142,7 @@ class AppStack(Stack):
 
         self.evaluate_model = self._function(
             "evaluate_model",
-            EvaluateModelSettings,
+            settings.EvaluateModelSettings,
             "Challengers against the champion, on rows that none was trained on",
             DATABASE_STATEMENT_TIMEOUT_S=str(sizes.evaluate_model.timeout_s),
         )
@@ -165,14 +151,14 @@ class AppStack(Stack):
         self._lake.grant_write(self.evaluate_model, "models/*/card.json", "models/*/card.md")
 
         self.promote_model = self._function(
-            "promote_model", PromoteModelSettings, "A verdict to the pointer to the active model"
+            "promote_model", settings.PromoteModelSettings, "A verdict to the pointer to the active model"
         )
         self._lake.grant_read(self.promote_model, "models/*")
         self._lake.grant_write(self.promote_model, "models/current.json")
 
     def _serving(self) -> None:
         self.serve_predictions = self._function(
-            "serve_predictions", ServePredictionsSettings, "The API's responses from the hot store"
+            "serve_predictions", settings.ServePredictionsSettings, "The API's responses from the hot store"
         )
         self._hot_store.grant_read(self.serve_predictions)
         self._lake.grant_read(self.serve_predictions, "models/*")
@@ -181,7 +167,7 @@ class AppStack(Stack):
     def _scores(self) -> None:
         self.score_predictions = self._function(
             "score_predictions",
-            ScorePredictionsSettings,
+            settings.ScorePredictionsSettings,
             "Outcomes to PostgreSQL, accuracy to the hot store, drift to a training",
         )
         self._hot_store.grant_score(self.score_predictions)
@@ -208,7 +194,7 @@ class AppStack(Stack):
 
         self.audit_predictions = self._function(
             "audit_predictions",
-            AuditPredictionsSettings,
+            settings.AuditPredictionsSettings,
             "A sample of the predictions, recomputed from bronze",
             # The only function that is invoked asynchronously: by default both the rule, which delivers, and
             # Lambda, which runs it, would repeat a round.
@@ -229,28 +215,32 @@ class AppStack(Stack):
 
     def _history(self) -> None:
         self.plan_backfill = self._function(
-            "plan_backfill", PlanBackfillSettings, "Which windows of history are to be fetched"
+            "plan_backfill", settings.PlanBackfillSettings, "Which windows of history are to be fetched"
         )
         self._lake.grant_list(self.plan_backfill)
         self._hot_store.grant_read(self.plan_backfill)
 
         self.fetch_history = self._function(
             "fetch_history",
-            FetchHistorySettings,
+            settings.FetchHistorySettings,
             "A window of history from the exchange's REST to the lake's bronze",
         )
         self._lake.grant_read(self.fetch_history, "bronze/source=rest/*")
         self._lake.grant_write(self.fetch_history, "bronze/source=rest/*")
 
         self.load_history = self._function(
-            "load_history", LoadHistorySettings, "Bronze to PostgreSQL: trades, bars, labelled feature rows"
+            "load_history",
+            settings.LoadHistorySettings,
+            "Bronze to PostgreSQL: trades, bars, labelled feature rows",
         )
         self._database.grant_load(self.load_history)
         self._lake.grant_read(self.load_history, "bronze/*")
         self._lake.grant_write(self.load_history, "quarantine/*")
 
         self.mark_repaired = self._function(
-            "mark_repaired", MarkRepairedSettings, "What became of a gap, to PostgreSQL and the hot store"
+            "mark_repaired",
+            settings.MarkRepairedSettings,
+            "What became of a gap, to PostgreSQL and the hot store",
         )
         self._database.grant_load(self.mark_repaired)
         self._lake.grant_read(self.mark_repaired, "bronze/source=rest/*")
