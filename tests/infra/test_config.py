@@ -32,7 +32,7 @@ def test_defaults() -> None:
 
 
 @pytest.mark.parametrize("prediction", [{"fee_bp": -1}, {"min_confidence": 0.4}, {"min_confidence": 1}])
-def test_terms_that_make_no_sense_are_errors(prediction: dict[str, float]) -> None:
+def test_unusable_trading_terms_are_errors(prediction: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(prediction))):
         parse({"name": "dev", "prediction": prediction})
 
@@ -73,7 +73,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("values", "name"), WRONG, ids=str)
-def test_what_no_system_can_run_by_is_an_error(values: dict[str, Any], name: str) -> None:
+def test_an_unusable_value_is_an_error(values: dict[str, Any], name: str) -> None:
     with pytest.raises(ValueError, match=name):
         parse({"name": "dev"} | values)
 

@@ -131,12 +131,12 @@ def test_function(synthesised: Synthesised, handler: str) -> None:
     assert (logging["LogFormat"], logging["SystemLogLevel"]) == ("JSON", "WARN")
     assert "ReservedConcurrentExecutions" not in function  # fails to deploy in a fresh account
 
-    told = function["Environment"]["Variables"]
+    given = function["Environment"]["Variables"]
     # Lambda sets the region by itself, and no deployment may.
-    assert set(told) == set(names(settings_of(handler))) - {"AWS_REGION"}
-    assert ("REDIS_HOST" in told) == (handler in USES_STORE)
-    assert ("DATABASE_HOST" in told) == (handler in USES_DATABASE)
-    assert told.get("ENVIRONMENT", synthesised.name) == synthesised.name
+    assert set(given) == set(names(settings_of(handler))) - {"AWS_REGION"}
+    assert ("REDIS_HOST" in given) == (handler in USES_STORE)
+    assert ("DATABASE_HOST" in given) == (handler in USES_DATABASE)
+    assert given.get("ENVIRONMENT", synthesised.name) == synthesised.name
 
     # Only who needs a store is in the VPC, from which nothing but the stores and S3 can be reached.
     is_inside = handler in {*USES_STORE, *USES_DATABASE} and synthesised.name != "local"
@@ -227,7 +227,7 @@ def test_no_record_blocks_a_shard_or_vanishes(synthesised: Synthesised) -> None:
     assert archive["MaximumRetryAttempts"] == -1
 
 
-def test_every_log_is_forgotten_in_time(synthesised: Synthesised) -> None:
+def test_every_log_has_a_retention(synthesised: Synthesised) -> None:
     groups = dict(synthesised.resources("AWS::Logs::LogGroup"))
     assert len(groups) >= len(HANDLERS)
     for logical_id, properties in groups.items():
@@ -235,19 +235,19 @@ def test_every_log_is_forgotten_in_time(synthesised: Synthesised) -> None:
 
 
 def test_no_secret_in_any_environment(synthesised: Synthesised) -> None:
-    told = [function["Environment"]["Variables"] for function in functions(synthesised).values()]
+    given = [function["Environment"]["Variables"] for function in functions(synthesised).values()]
     for _, task in synthesised.resources("AWS::ECS::TaskDefinition"):
         for container in task["ContainerDefinitions"]:
-            told.append({entry["Name"]: entry["Value"] for entry in container["Environment"]})
+            given.append({entry["Name"]: entry["Value"] for entry in container["Environment"]})
             secrets = {"Ingest": ["BINANCE_API_KEY"], "Migrate": ["PGUSER", "PGPASSWORD"]}
             assert [secret["Name"] for secret in container["Secrets"]] == secrets[container["Name"]]
-    for environment in told:
+    for environment in given:
         for name, value in environment.items():
             assert not re.search("KEY|SECRET|PASSWORD|TOKEN", name), name
             assert "resolve:secretsmanager" not in json.dumps(value), name
     text = json.dumps(synthesised.templates)
-    for made_or_told in ("MasterUserPassword", "GenerateSecretString", "SecretString"):
-        assert f'"{made_or_told}":' not in text
+    for made_or_given in ("MasterUserPassword", "GenerateSecretString", "SecretString"):
+        assert f'"{made_or_given}":' not in text
 
 
 def test_api(synthesised: Synthesised) -> None:
@@ -305,7 +305,7 @@ def test_nothing_comes_in_from_outside(on_aws: Synthesised) -> None:
         assert "SecurityGroupIngress" not in group, logical_id
     entered = [rule for _, rule in on_aws.resources("AWS::EC2::SecurityGroupIngress")]
     assert all(rule["SourceSecurityGroupId"] for rule in entered)
-    # The cache and the database, by those granted; the database by the task that migrates besides.
+    # The cache and the database, by those granted; the database also by the task that migrates.
     cache = [rule for rule in entered if rule["FromPort"] == 6379]
     database = [rule for rule in entered if "DatabaseInstance" in json.dumps(rule["FromPort"])]
     assert (len(cache), len(database)) == (len(USES_STORE), len(USES_DATABASE) + 1)
@@ -425,14 +425,14 @@ def test_ingest_task(on_aws: Synthesised) -> None:
 
 def test_dockerfile_agrees_with_the_task(on_aws: Synthesised) -> None:
     task = container(on_aws, "Ingest")
-    told = {entry["Name"]: entry["Value"] for entry in task["Environment"]}
+    given = {entry["Name"]: entry["Value"] for entry in task["Environment"]}
     dockerfile = (ROOT / "ingest_ecs" / "Dockerfile").read_text("utf-8")
     assert f"USER {task['User']}" in dockerfile
-    assert f"HEALTH_PORT={told['HEALTH_PORT']}" in dockerfile
-    assert f"127.0.0.1:{told['HEALTH_PORT']}/health" in task["HealthCheck"]["Command"][-1]
+    assert f"HEALTH_PORT={given['HEALTH_PORT']}" in dockerfile
+    assert f"127.0.0.1:{given['HEALTH_PORT']}/health" in task["HealthCheck"]["Command"][-1]
 
 
-def test_every_alarm_tells_somebody(on_aws: Synthesised) -> None:
+def test_every_alarm_notifies_somebody(on_aws: Synthesised) -> None:
     alarms = dict(on_aws.resources("AWS::CloudWatch::Alarm"))
     for logical_id, alarm in alarms.items():
         assert alarm["AlarmActions"] and alarm["AlarmDescription"], logical_id
@@ -450,10 +450,10 @@ def test_every_alarm_is_in_the_runbook(on_aws: Synthesised) -> None:
     for logical_id, _ in on_aws.resources("AWS::CloudWatch::Alarm"):
         name = re.fullmatch("Monitoring(.+)[0-9A-F]{8}", logical_id)
         assert name
-        told = re.sub("BTCUSDT|ETHUSDT", "{symbol}", name[1])
-        if told.endswith("Errors") and told != "ApiServerErrors":
-            told = "{Function}Errors"
-        assert told in named, told
+        given = re.sub("BTCUSDT|ETHUSDT", "{symbol}", name[1])
+        if given.endswith("Errors") and given != "ApiServerErrors":
+            given = "{Function}Errors"
+        assert given in named, given
 
 
 def test_alarms_watch_metrics_the_handlers_write(on_aws: Synthesised) -> None:
@@ -465,7 +465,7 @@ def test_alarms_watch_metrics_the_handlers_write(on_aws: Synthesised) -> None:
 
 
 def test_the_dashboard_draws_every_reason_there_is() -> None:
-    assert set(FALLBACK_REASONS) == set(REASONS) - {STALE_FEATURES}  # which is judged by the API
+    assert set(FALLBACK_REASONS) == set(REASONS) - {STALE_FEATURES}  # which the API decides
 
 
 def test_prod_outlives_a_mistake(environments: dict[str, Synthesised]) -> None:
