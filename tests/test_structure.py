@@ -15,7 +15,6 @@ from tests.fixtures.paths import ROOT
 MAX_LINES = 70
 # Functions that may be longer, and why. One that has become short enough has to leave the list.
 LONGER = {
-    "benchmarks/usual_features.py:row_of": "the features of one row in a row: what the comparison is with",
     "cdk/components/database.py:Database.__init__": "one resource with its settings",
     "cdk/components/function.py:Function.__init__": "one resource with its settings",
     "cdk/components/hot_store.py:Cache.__init__": "one resource with its settings",
