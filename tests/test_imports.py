@@ -25,7 +25,7 @@ ROOMS = {
 PURE = {"", "market", "features", "model", "evaluation", "serving"}
 # No I/O and no clock: what could do either is not imported.
 BANNED = {"socket", "asyncio", "urllib", "http", "subprocess", "os", "time", "datetime"}
-LIBRARIES = {"numpy"}
+LIBRARIES = {"numpy", "msgspec"}
 OUTSIDE = {"lambdas", "ingest_ecs", "local", "cdk", "tests", "benchmarks"}
 modules = sorted(PACKAGE.rglob("*.py"))
 
