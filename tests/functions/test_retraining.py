@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import numpy as np
 import psycopg
 import pytest
@@ -22,10 +23,10 @@ from tickcast.adapters.registry.model_watcher import ModelWatcher, at_once
 from tickcast.adapters.settings import DatabaseSettings
 from tickcast.features.vector import FEATURE_NAMES
 from tickcast.functions import train_model as training_function
-from tickcast.functions.evaluate_model import RequestError as EvaluationRequestError
 from tickcast.functions.evaluate_model import evaluate_model
 from tickcast.functions.promote_model import promote_model
-from tickcast.functions.train_model import RequestError, train_model
+from tickcast.functions.request import RequestError
+from tickcast.functions.train_model import train_model
 from tickcast.model.training import TrainingError, TrainingSettings
 from tickcast.units import SECOND_US
 
@@ -54,7 +55,7 @@ def reader(loader: Connection, loader_settings: DatabaseSettings) -> Iterator[Co
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two members instead of eight."""
     monkeypatch.setattr(
-        training_function, "Settings", lambda **given: TrainingSettings(**{"members": 2} | given)
+        training_function, "TrainingSettings", lambda **given: TrainingSettings(**{"members": 2} | given)
     )
 
 
@@ -63,7 +64,8 @@ def train(s3: Any, reader: Connection) -> Callable[..., dict[str, Any]]:
     clock = iter(range(1000))
 
     def run(**request: Any) -> dict[str, Any]:
-        return train_model(request, s3, BUCKET, NOW + timedelta(seconds=next(clock)), lambda: reader)
+        now = NOW + timedelta(seconds=next(clock))
+        return dict(msgspec.to_builtins(train_model(request, s3, BUCKET, now, reader)))
 
     return run
 
@@ -82,7 +84,7 @@ def test_rows_come_back_as_they_were_stored(loader: Connection, reader: Connecti
     for symbol, rows in stored.items():
         fill(loader, symbol, rows)
     found = training_rows.row_counts(reader, None, 0)
-    assert [(h.symbol, h.has_quotes, h.origin, h.rows) for h in found] == [
+    assert [(h.symbol, h.has_quotes, h.origin.label, h.rows) for h in found] == [
         (BTC, True, "stream", 3000),
         (ETH, False, "stream", 200),
     ]
@@ -181,7 +183,8 @@ def test_a_challenger_is_trained_of_rows_with_and_without_quotes(
         ({"days": 0}, RequestError, "days should be a whole number"),
         ({"days": True}, RequestError, "days should be a whole number"),
         ({"day": 1}, RequestError, "unknown: day;"),
-        ({"prefixes": ["bronze/"], "days": 1}, RequestError, "one of them alone"),
+        ({"prefixes": ["bronze/"]}, RequestError, "unknown: prefixes;"),
+        ({"replace": "yes"}, RequestError, "a request should be like"),
         (
             {"symbols": ["DOGEUSDT"]},
             TrainingError,
@@ -303,14 +306,14 @@ def test_a_simulated_market_and_rows_without_quotes_prove_nothing(
 def test_what_cannot_be_judged_says_why(
     s3: Any, loader: Connection, train: Callable[..., dict[str, Any]], judge: Callable[[str], dict[str, Any]]
 ) -> None:
-    with pytest.raises(EvaluationRequestError, match="model_id should name a model"):
+    with pytest.raises(RequestError, match="model_id should name a model"):
         judge("")
     with pytest.raises(model_registry.RegistryError, match="there is no model 'm9'"):
         judge("m9")
     fill(loader, BTC, market(1, 600, FROM_US))
     trained = train()["model_id"]
     put_in_force(s3, trained)
-    with pytest.raises(EvaluationRequestError, match="is in force already"):
+    with pytest.raises(RequestError, match="is in force already"):
         judge(trained)
     again = train()
     assert judge(again["model_id"])["reasons"] == ["too_few_rows"]
