@@ -19,7 +19,7 @@ from tests.fixtures.market import START_US, random_ticks
 from tests.fixtures.paths import SHARED_DATA
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.postgres.history_store import OpenStore
-from tickcast.adapters.registry import model_registry, model_watcher
+from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.model_watcher import ModelWatcher
 from tickcast.adapters.settings import DatabaseSettings, HistorySettings
 from tickcast.features.vector import FEATURE_NAMES
@@ -128,7 +128,7 @@ def test_nothing_to_train_on_is_named_and_the_pointer_stays(s3: Any, load: Load,
     load_ticks(s3, load, *random_ticks(1, 60))
     with pytest.raises(TrainingError, match="usable rows, training needs"):
         train(replace=True)
-    assert "Contents" not in s3.list_objects_v2(Bucket=BUCKET, Prefix=model_watcher.POINTER)
+    assert "Contents" not in s3.list_objects_v2(Bucket=BUCKET, Prefix=model_registry.POINTER)
 
 
 def test_rows_of_another_label_definition_are_never_mixed_in(
