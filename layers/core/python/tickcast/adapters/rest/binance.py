@@ -26,7 +26,7 @@ import urllib3
 from tickcast.adapters import json_text
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.rest.agg_trades import AggTrade
-from tickcast.market.session import Newest
+from tickcast.market.liveness import Newest
 from tickcast.market.ticks import TickError, check_trade, mantissa
 
 PAGE = 1000
