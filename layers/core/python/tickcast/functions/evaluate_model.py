@@ -76,7 +76,7 @@ def evaluate_model(
     rivals = [*challengers.values(), *([champion] if champion else [])]
     seen_to_us = gate.unseen_from_us([rival.card for rival in rivals])
     found = training_rows.row_counts(connection, symbols, seen_to_us)
-    judged = training_rows.judged_rows(connection, found, seen_to_us)
+    judged = training_rows.gate_rows(connection, found, seen_to_us)
     blocks = {rival.model_id: _block(rival, champion, judged) for rival in challengers.values()}
     verdicts = {}
     for rival in challengers.values():
