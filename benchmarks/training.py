@@ -22,9 +22,10 @@ from local.exchange.events import Quote, Tick, Trade
 from local.exchange.simulator import simulate
 from tickcast.features.bars import Bars, segments
 from tickcast.market.ticks import quotes_array, trades_array
+from tickcast.model.dataset import Rows, rows_from_bars
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.model.network import SIGMA, Network
-from tickcast.model.training import Rows, Scaler, TrainingSettings, epoch_by_epoch, rows_from_bars
+from tickcast.model.training import Scaler, TrainingSettings, epoch_by_epoch
 
 SECONDS = 420  # of the simulated market
 LEARNED_S = 240

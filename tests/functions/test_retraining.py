@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import numpy as np
 import psycopg
 import pytest
@@ -22,10 +23,10 @@ from tickcast.adapters.registry.model_watcher import ModelWatcher, at_once
 from tickcast.adapters.settings import DatabaseSettings
 from tickcast.features.vector import FEATURE_NAMES
 from tickcast.functions import train_model as training_function
-from tickcast.functions.evaluate_model import RequestError as EvaluationRequestError
 from tickcast.functions.evaluate_model import evaluate_model
 from tickcast.functions.promote_model import promote_model
-from tickcast.functions.train_model import RequestError, train_model
+from tickcast.functions.request import RequestError
+from tickcast.functions.train_model import train_model
 from tickcast.model.training import TrainingError, TrainingSettings
 from tickcast.units import SECOND_US
 
@@ -63,7 +64,8 @@ def train(s3: Any, reader: Connection) -> Callable[..., dict[str, Any]]:
     clock = iter(range(1000))
 
     def run(**request: Any) -> dict[str, Any]:
-        return train_model(request, s3, BUCKET, NOW + timedelta(seconds=next(clock)), lambda: reader)
+        now = NOW + timedelta(seconds=next(clock))
+        return dict(msgspec.to_builtins(train_model(request, s3, BUCKET, now, reader)))
 
     return run
 
@@ -81,8 +83,8 @@ def test_rows_come_back_as_they_were_stored(loader: Connection, reader: Connecti
     stored = {BTC: market(1, 300, FROM_US), ETH: market(2, 200, FROM_US, has_quotes=False, step_ms=1000)}
     for symbol, rows in stored.items():
         fill(loader, symbol, rows)
-    found = training_rows.held(reader, None, 0)
-    assert [(h.symbol, h.has_quotes, h.origin, h.rows) for h in found] == [
+    found = training_rows.row_counts(reader, None, 0)
+    assert [(h.symbol, h.has_quotes, h.origin.label, h.rows) for h in found] == [
         (BTC, True, "stream", 3000),
         (ETH, False, "stream", 200),
     ]
@@ -93,14 +95,14 @@ def test_rows_come_back_as_they_were_stored(loader: Connection, reader: Connecti
         assert (read[symbol].moves_bp == rows.moves_bp.astype(np.float32)).all()
     later = training_rows.learning_rows(reader, found, FROM_US + 100 * SECOND_US)
     assert later[BTC].end_us.min() == FROM_US + 100 * SECOND_US
-    assert [each.symbol for each in training_rows.held(reader, [ETH], 0)] == [ETH]
+    assert [each.symbol for each in training_rows.row_counts(reader, [ETH], 0)] == [ETH]
 
 
 def test_the_last_trade_is_known_at_prices_whose_sum_takes_more_than_64_bits(
     loader: Connection, reader: Connection
 ) -> None:
     fill(loader, BTC, market(1, 100, FROM_US), last_trade_bp=-1.0, mid=2**63 - 2001)
-    (judged,) = training_rows.judged_rows(reader, training_rows.held(reader, None, 0), 0)
+    (judged,) = training_rows.gate_rows(reader, training_rows.row_counts(reader, None, 0), 0)
     known = judged.last_trade_bp[~np.isnan(judged.last_trade_bp)]
     assert len(known) == 100 and known == pytest.approx(-1.0)
 
@@ -108,7 +110,7 @@ def test_the_last_trade_is_known_at_prices_whose_sum_takes_more_than_64_bits(
 def test_more_rows_than_fit_are_thinned_evenly(loader: Connection, reader: Connection) -> None:
     fill(loader, BTC, market(1, 600, FROM_US))
     fill(loader, BTC, market(2, 900, FROM_US + 3600 * SECOND_US, has_quotes=False, step_ms=1000))
-    found = training_rows.held(reader, [BTC], 0)
+    found = training_rows.row_counts(reader, [BTC], 0)
     rows = training_rows.learning_rows(reader, found, 0, quoted_rows=2000, unquoted_rows=300)[BTC]
     quoted, others = rows.chosen(rows.has_quotes), rows.chosen(~rows.has_quotes)
     assert (set(np.diff(quoted.end_us)), len(quoted.end_us)) == ({300_000}, 2000)
@@ -117,13 +119,15 @@ def test_more_rows_than_fit_are_thinned_evenly(loader: Connection, reader: Conne
 
 def test_a_grid_that_cannot_be_thinned_loses_its_oldest(loader: Connection, reader: Connection) -> None:
     fill(loader, BTC, market(1, 500, FROM_US, step_ms=1000))
-    rows = training_rows.learning_rows(reader, training_rows.held(reader, [BTC], 0), 0, quoted_rows=100)[BTC]
+    rows = training_rows.learning_rows(
+        reader, training_rows.row_counts(reader, [BTC], 0), 0, quoted_rows=100
+    )[BTC]
     assert rows.end_us.tolist() == [FROM_US + n * SECOND_US for n in range(401, 501)]
 
 
 def test_memory_is_bounded_by_the_caps(loader: Connection, reader: Connection) -> None:
     fill(loader, BTC, market(1, 6000, FROM_US))  # 60,000 rows: 14 MB as numbers, far more as Python's
-    found = training_rows.held(reader, [BTC], 0)
+    found = training_rows.row_counts(reader, [BTC], 0)
     tracemalloc.start()
     try:
         rows = training_rows.learning_rows(reader, found, 0, quoted_rows=60_000)[BTC]
@@ -179,7 +183,8 @@ def test_a_challenger_is_trained_of_rows_with_and_without_quotes(
         ({"days": 0}, RequestError, "days should be a whole number"),
         ({"days": True}, RequestError, "days should be a whole number"),
         ({"day": 1}, RequestError, "unknown: day;"),
-        ({"prefixes": ["bronze/"], "days": 1}, RequestError, "one of them alone"),
+        ({"prefixes": ["bronze/"]}, RequestError, "unknown: prefixes;"),
+        ({"replace": "yes"}, RequestError, "a request should be like"),
         (
             {"symbols": ["DOGEUSDT"]},
             TrainingError,
@@ -301,14 +306,14 @@ def test_a_simulated_market_and_rows_without_quotes_prove_nothing(
 def test_what_cannot_be_judged_says_why(
     s3: Any, loader: Connection, train: Callable[..., dict[str, Any]], judge: Callable[[str], dict[str, Any]]
 ) -> None:
-    with pytest.raises(EvaluationRequestError, match="model_id should name a model"):
+    with pytest.raises(RequestError, match="model_id should name a model"):
         judge("")
     with pytest.raises(model_registry.RegistryError, match="there is no model 'm9'"):
         judge("m9")
     fill(loader, BTC, market(1, 600, FROM_US))
     trained = train()["model_id"]
     put_in_force(s3, trained)
-    with pytest.raises(EvaluationRequestError, match="is in force already"):
+    with pytest.raises(RequestError, match="is in force already"):
         judge(trained)
     again = train()
     assert judge(again["model_id"])["reasons"] == ["too_few_rows"]

@@ -17,7 +17,8 @@ from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.card_markdown import page
 from tickcast.adapters.registry.model_catalog import ModelCatalog
 from tickcast.adapters.registry.model_registry import POINTER, PointerRace, RegistryError
-from tickcast.functions.promote_model import RequestError, promote_model
+from tickcast.functions.promote_model import promote_model
+from tickcast.functions.request import RequestError
 
 SINCE = "2026-01-02T03:04:05+00:00"
 

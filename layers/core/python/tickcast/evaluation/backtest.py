@@ -26,17 +26,10 @@ from tickcast.evaluation.skill import share, skill
 from tickcast.features.bars import BAR_US, BARS_PER_S, Bars, mids
 from tickcast.features.vector import FEATURE_NAMES, Floats
 from tickcast.model.calibration import Calibrator
+from tickcast.model.dataset import Rows, rows_from_bars, rows_without_quotes, training_rows
 from tickcast.model.forecast import HORIZONS_S, Calibration
 from tickcast.model.network import SIGMA, Network
-from tickcast.model.training import (
-    GAP_US,
-    Rows,
-    TrainingSettings,
-    rows_from_bars,
-    rows_without_quotes,
-    train,
-    training_rows,
-)
+from tickcast.model.training import GAP_US, TrainingSettings, train
 
 BLOCK_S = 10
 SIMULATIONS = 200
