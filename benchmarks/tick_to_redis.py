@@ -32,9 +32,8 @@ from tickcast.adapters.settings import Settings
 from tickcast.features.vector import FEATURE_NAMES
 from tickcast.functions.predict_stream import PredictStream
 from tickcast.market import wire
+from tickcast.model.fit import TrainingSettings, initial_network
 from tickcast.model.forecast import HORIZONS_S, Calibration
-from tickcast.model.training import TrainingSettings as TrainingSettings
-from tickcast.model.training import initial_network
 from tickcast.serving.prediction import ServingModel
 from tickcast.units import SECOND_US
 

@@ -1,9 +1,9 @@
 """The trainer against a reference library: the same rows and inputs, scikit-learn's MLPRegressor.
 
-Both fit the move in units of σ√h on the same samples, with as many members of the same width, and are evaluated
-on later rows. Two things are measured: how long the training of one member takes, as a ratio, and the skill of
-both. The advantage over the reference is in the symmetry, the skip connection and the loss, not in the optimiser;
-the reference gets the same standardised inputs, without which it would not converge.
+Both fit the move in units of σ√h on the same samples, with as many members of the same width, and are
+evaluated on later rows. Two things are measured: how long the training of one member takes, as a ratio, and
+the skill of both. The advantage over the reference is in the symmetry, the skip connection and the loss, not
+in the optimiser; the reference gets the same standardised inputs, without which it would not converge.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from benchmarks.comparison import Comparison, comparison
 from benchmarks.side_by_side import Effort, Work, side_by_side
 from local.exchange.events import Quote, Tick, Trade
 from local.exchange.simulator import simulate
+from tickcast.evaluation.skill import point_skill
 from tickcast.features.bars import Bars, segments
 from tickcast.market.ticks import quotes_array, trades_array
-from tickcast.evaluation.skill import point_skill
+from tickcast.model.dataset import Rows, rows_from_bars
 from tickcast.model.fit import Scaler, TrainingSettings, epoch_by_epoch
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.model.network import SIGMA, Network
-from tickcast.model.training import Rows, rows_from_bars
 
 SECONDS = 420  # of the simulated market
 TRAINED_S = 240
@@ -71,7 +71,9 @@ def measure(effort: Effort) -> tuple[Comparison, Quality]:
     compared = comparison(times, "train_vs_reference", "tickcast.model.training", "scikit-learn")
     ours = _skill(_ours(learn, settings).forward(later.features)[0], later)
     scaler = Scaler.of(learn, settings.inputs)
-    predicted = np.mean([each.predict(_inputs(later, scaler)) for each in _reference(learn, settings)], axis=0)
+    predicted = np.mean(
+        [each.predict(_inputs(later, scaler)) for each in _reference(learn, settings)], axis=0
+    )
     reference = _skill(predicted * later.features[:, SIGMA:] * np.sqrt(np.array(HORIZONS_S, float)), later)
     return compared, Quality(ours, reference)
 

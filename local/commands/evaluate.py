@@ -41,7 +41,8 @@ from tickcast.evaluation.backtest import (
 )
 from tickcast.features.bars import Bars, segments
 from tickcast.market.ticks import quotes_array, trades_array
-from tickcast.model.training import Rows, TrainingSettings
+from tickcast.model.dataset import Rows
+from tickcast.model.training import TrainingSettings
 
 PICTURE = Path("out") / "evaluation.png"
 NO_TEST_BLOCK = replace(TrainingSettings(), test_share=0.0)  # what is judged on is elsewhere

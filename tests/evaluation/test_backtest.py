@@ -30,9 +30,10 @@ from tickcast.evaluation.backtest import (
 from tickcast.evaluation.skill import share, skill
 from tickcast.features.bars import mids, segments
 from tickcast.model.calibration import Calibrator
+from tickcast.model.dataset import Rows
 from tickcast.model.forecast import HORIZONS_S, Calibration
 from tickcast.model.network import SIGMA
-from tickcast.model.training import Rows, TrainingSettings
+from tickcast.model.training import TrainingSettings
 
 FAST = TrainingSettings(members=2, epochs=12, test_share=0)
 CALIBRATIONS = {h: Calibration(direction_slope=2.0, interval_width=1.0) for h in HORIZONS_S}

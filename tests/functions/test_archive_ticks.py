@@ -41,11 +41,11 @@ def test_every_tick_is_in_bronze_as_it_was(s3: Any) -> None:
     first_us, last_us = span_us(trades, quotes) or (0, 0)
     name = f"shardId-000000000000-{FIRST_SEQUENCE}-{last}-{first_us}-{last_us}.avro"
     assert outcome.files == [folder + name]
-    assert bronze.part(folder + name) == (
+    assert bronze.stream_part(folder + name) == (
         *(folder + name, "shardId-000000000000", FIRST_SEQUENCE, last),
         *(first_us, last_us),
     )
-    assert bronze.part(f"{folder}history-000001.avro") is None
+    assert bronze.stream_part(f"{folder}history-000001.avro") is None
 
 
 def test_a_repeated_event_overwrites_its_own_files(s3: Any) -> None:

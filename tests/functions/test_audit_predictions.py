@@ -301,7 +301,7 @@ def test_what_an_auditor_keeps_does_not_grow(
     before = len(bronze_keys(s3))
     others_us = range(hour_us, START_US - 60_000_000, 5_000_000)
     for n, at_us in enumerate(others_us):
-        key = bronze.part_key(folder, "shardId-000000000009", (str(n), str(n)), (at_us, at_us + 1))
+        key = bronze.stream_part_key(folder, "shardId-000000000009", (str(n), str(n)), (at_us, at_us + 1))
         s3.put_object(Bucket=BUCKET, Key=key, Body=b"")
     reader = prover.reader(START_US, newest_us)
     assert reader.reach("BTCUSDT", START_US, newest_us).objects == before + len(others_us)

@@ -81,7 +81,7 @@ def test_rows_come_back_as_they_were_stored(loader: Connection, reader: Connecti
     stored = {BTC: market(1, 300, FROM_US), ETH: market(2, 200, FROM_US, has_quotes=False, step_ms=1000)}
     for symbol, rows in stored.items():
         fill(loader, symbol, rows)
-    found = training_rows.held(reader, None, 0)
+    found = training_rows.row_counts(reader, None, 0)
     assert [(h.symbol, h.has_quotes, h.origin, h.rows) for h in found] == [
         (BTC, True, "stream", 3000),
         (ETH, False, "stream", 200),
@@ -93,14 +93,14 @@ def test_rows_come_back_as_they_were_stored(loader: Connection, reader: Connecti
         assert (read[symbol].moves_bp == rows.moves_bp.astype(np.float32)).all()
     later = training_rows.learning_rows(reader, found, FROM_US + 100 * SECOND_US)
     assert later[BTC].end_us.min() == FROM_US + 100 * SECOND_US
-    assert [each.symbol for each in training_rows.held(reader, [ETH], 0)] == [ETH]
+    assert [each.symbol for each in training_rows.row_counts(reader, [ETH], 0)] == [ETH]
 
 
 def test_the_last_trade_is_known_at_prices_whose_sum_takes_more_than_64_bits(
     loader: Connection, reader: Connection
 ) -> None:
     fill(loader, BTC, market(1, 100, FROM_US), last_trade_bp=-1.0, mid=2**63 - 2001)
-    (judged,) = training_rows.judged_rows(reader, training_rows.held(reader, None, 0), 0)
+    (judged,) = training_rows.judged_rows(reader, training_rows.row_counts(reader, None, 0), 0)
     known = judged.last_trade_bp[~np.isnan(judged.last_trade_bp)]
     assert len(known) == 100 and known == pytest.approx(-1.0)
 
@@ -108,7 +108,7 @@ def test_the_last_trade_is_known_at_prices_whose_sum_takes_more_than_64_bits(
 def test_more_rows_than_fit_are_thinned_evenly(loader: Connection, reader: Connection) -> None:
     fill(loader, BTC, market(1, 600, FROM_US))
     fill(loader, BTC, market(2, 900, FROM_US + 3600 * SECOND_US, has_quotes=False, step_ms=1000))
-    found = training_rows.held(reader, [BTC], 0)
+    found = training_rows.row_counts(reader, [BTC], 0)
     rows = training_rows.learning_rows(reader, found, 0, quoted_rows=2000, unquoted_rows=300)[BTC]
     quoted, others = rows.chosen(rows.has_quotes), rows.chosen(~rows.has_quotes)
     assert (set(np.diff(quoted.end_us)), len(quoted.end_us)) == ({300_000}, 2000)
@@ -117,13 +117,15 @@ def test_more_rows_than_fit_are_thinned_evenly(loader: Connection, reader: Conne
 
 def test_a_grid_that_cannot_be_thinned_loses_its_oldest(loader: Connection, reader: Connection) -> None:
     fill(loader, BTC, market(1, 500, FROM_US, step_ms=1000))
-    rows = training_rows.learning_rows(reader, training_rows.held(reader, [BTC], 0), 0, quoted_rows=100)[BTC]
+    rows = training_rows.learning_rows(
+        reader, training_rows.row_counts(reader, [BTC], 0), 0, quoted_rows=100
+    )[BTC]
     assert rows.end_us.tolist() == [FROM_US + n * SECOND_US for n in range(401, 501)]
 
 
 def test_memory_is_bounded_by_the_caps(loader: Connection, reader: Connection) -> None:
     fill(loader, BTC, market(1, 6000, FROM_US))  # 60,000 rows: 14 MB as numbers, far more as Python's
-    found = training_rows.held(reader, [BTC], 0)
+    found = training_rows.row_counts(reader, [BTC], 0)
     tracemalloc.start()
     try:
         rows = training_rows.learning_rows(reader, found, 0, quoted_rows=60_000)[BTC]

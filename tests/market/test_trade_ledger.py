@@ -1,4 +1,4 @@
-"""Every trade id is held once, whatever order and pieces the trades came in."""
+"""Every trade id is in the ledger once, whatever order and pieces the trades came in."""
 
 from __future__ import annotations
 
@@ -7,22 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tickcast.market.sources import Origin
 from tickcast.market.ticks import TradeRow, trades_array
 from tickcast.market.trade_ledger import (
-    HELD,
-    ORIGINS,
-    Held,
+    LEDGER_ROW,
+    LedgerRows,
     TradesContradict,
     as_trades,
     changes,
-    held,
-    held_ranges,
+    known_ranges,
+    ledger_rows,
     merged,
-    origin_of,
 )
 
-STREAM, REST = ORIGINS.index("stream"), ORIGINS.index("rest")
-NONE = np.empty(0, HELD)
+NONE = np.empty(0, LEDGER_ROW)
 PRICE = 100 * 10**8
 
 
@@ -33,17 +31,17 @@ def row(first: int, last: int | None = None, qty: int | None = None) -> TradeRow
     return (1_000_000 * first, 1_000_000 * first, first, last, PRICE, qty, 1)
 
 
-def from_stream(*rows: TradeRow) -> Held:
-    return held(trades_array(rows), STREAM)
+def from_stream(*rows: TradeRow) -> LedgerRows:
+    return ledger_rows(trades_array(rows), Origin.STREAM)
 
 
-def from_rest(*rows: TradeRow) -> Held:
-    return held(trades_array(rows), REST)
+def from_rest(*rows: TradeRow) -> LedgerRows:
+    return ledger_rows(trades_array(rows), Origin.REST)
 
 
-def told(rows: Held) -> list[tuple[int, int, int, int, str]]:
+def told(rows: LedgerRows) -> list[tuple[int, int, int, int, str]]:
     names = ("first_id", "last_id", "qty", "trades", "origin")
-    return [(a, b, c, d, ORIGINS[e]) for a, b, c, d, e in rows[list(names)].tolist()]
+    return [(a, b, c, d, Origin(e).label) for a, b, c, d, e in rows[list(names)].tolist()]
 
 
 def test_single_trades_are_kept_and_an_aggregate_fills_what_is_missing() -> None:
@@ -91,22 +89,10 @@ def test_changes_are_what_differs() -> None:
     assert told(changes(NONE, wanted)[1]) == told(wanted)
 
 
-def test_held_ranges_join_what_touches_and_end_where_asked() -> None:
+def test_known_ranges_join_what_touches_and_end_where_asked() -> None:
     rows = merged(from_rest(row(1, 3), row(8, 9)), from_stream(row(4), row(6)))
-    assert held_ranges(rows, 2, 8) == [(2, 4), (6, 6), (8, 8)]
-    assert held_ranges(rows, 5, 5) == []
-
-
-def test_sources_and_their_origins() -> None:
-    assert [ORIGINS[origin_of(name)] for name in ("sbe", "json", "rest", "sim", "replay")] == [
-        "stream",
-        "stream",
-        "rest",
-        "sim",
-        "replay",
-    ]
-    with pytest.raises(ValueError, match="ticks of source 'ftx'"):
-        origin_of("ftx")
+    assert known_ranges(rows, 2, 8) == [(2, 4), (6, 6), (8, 8)]
+    assert known_ranges(rows, 5, 5) == []
 
 
 # Ids 1..40 cut into aggregates as the exchange cuts them; any of them, and any single trades, in any pieces.
@@ -121,8 +107,8 @@ _PIECES = st.lists(
 
 
 @given(_PIECES, st.randoms(use_true_random=False))
-def test_any_order_and_any_pieces_hold_the_same(pieces: list[Held], random: object) -> None:
-    def fold(parts: list[Held]) -> Held:
+def test_any_order_and_any_pieces_hold_the_same(pieces: list[LedgerRows], random: object) -> None:
+    def fold(parts: list[LedgerRows]) -> LedgerRows:
         found = NONE
         for part in parts:
             found = merged(found, part)
@@ -139,5 +125,5 @@ def test_any_order_and_any_pieces_hold_the_same(pieces: list[Held], random: obje
     assert found["trades"].sum() == len(ids)
     assert found["qty"].sum() == sum(ids)
     assert len(np.unique(found["first_id"])) == len(found)
-    assert {n for a, b in held_ranges(found, 1, 40) for n in range(a, b + 1)} == ids
+    assert {n for a, b in known_ranges(found, 1, 40) for n in range(a, b + 1)} == ids
     assert (as_trades(found)["qty"] == found["qty"]).all()

@@ -7,18 +7,15 @@ import numpy as np
 import pytest
 
 from tests.features.test_vector import market_bars
-from tests.fixtures.market import random_ticks
 from tests.model.test_network import random_features, random_network
-from tickcast.features.bars import mids, proxy_mids, segments
-from tickcast.features.vector import FEATURE_NAMES, ODD_FEATURES, QUOTE_FEATURES
-from tickcast.market.ticks import QUOTE
+from tickcast.features.vector import FEATURE_NAMES, ODD_FEATURES
 from tickcast.model import training
+from tickcast.model.dataset import Rows, pool, rows_from_bars
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.model.network import HAS_QUOTES, SIGMA
 from tickcast.model.training import (
     GAP_US,
     INPUTS,
-    Rows,
     Samples,
     Scaler,
     TrainingError,
@@ -26,13 +23,8 @@ from tickcast.model.training import (
     evaluate,
     initial_network,
     loss_and_gradients,
-    mask_quotes,
-    pool,
-    rows_from_bars,
-    rows_without_quotes,
     target,
     train,
-    training_rows,
 )
 
 FAST = TrainingSettings(members=2, epochs=12)
@@ -172,63 +164,6 @@ def test_without_a_test_block_all_is_learned_from() -> None:
     _, figures = train([rows], replace(FAST, test_share=0))
     assert figures["learned_to_us"] == rows.end_us[-1] + GAP_US
     assert figures["test"]["1"] == {"skill": 0.0, "direction": 0.5, "rows": 0.0}
-
-
-def test_rows_look_forward_by_exactly_the_horizon() -> None:
-    bars = market_bars(1, 60)
-    rows = rows_from_bars(bars)
-    mid = (bars["bid_price"] + bars["ask_price"]) / 2
-    start = len(bars) - 100 - len(rows.features)  # the longest horizon's tail is left off
-    for row in (0, 57, len(rows.features) - 1):
-        for at, horizon_s in enumerate(HORIZONS_S):
-            now, then = mid[start + row], mid[start + row + 10 * horizon_s]
-            assert rows.moves_bp[row, at] == pytest.approx((then / now - 1) * 1e4, abs=1e-9)
-
-
-def test_rows_without_quotes_are_masked_and_foretell_the_true_mid_from_the_proxy() -> None:
-    bars = market_bars(1, 60)
-    rows = rows_without_quotes(bars)
-    assert len(rows.end_us) > 300 and not rows.has_quotes.any()
-    assert not rows.features[:, [FEATURE_NAMES.index(name) for name in QUOTE_FEATURES]].any()
-    assert rows.features[:, FEATURE_NAMES.index("trade_flow_1s")].any()
-    at = np.searchsorted(bars["end_us"], rows.end_us)
-    expected = (mids(bars)[at + 20] / proxy_mids(bars)[at] - 1) * 1e4
-    np.testing.assert_allclose(rows.moves_bp[:, 1], expected, atol=1e-9)
-    assert (bars["bid_price"] > 0).any()  # the bars themselves kept their quotes
-
-
-def test_where_only_vectors_are_left_what_quotes_told_is_taken_out_of_them() -> None:
-    rows = rows_from_bars(market_bars(1, 60))
-    twins = mask_quotes(rows)
-    assert (twins.end_us == rows.end_us).all() and (twins.moves_bp == rows.moves_bp).all()
-    assert rows.has_quotes.all() and not twins.has_quotes.any()
-    from_quotes = [FEATURE_NAMES.index(name) for name in (*QUOTE_FEATURES, "has_quotes")]
-    assert not twins.features[:, from_quotes].any()
-    others = np.setdiff1d(np.arange(len(FEATURE_NAMES)), from_quotes)
-    assert (twins.features[:, others] == rows.features[:, others]).all()
-    assert not len(mask_quotes(twins).end_us)
-
-
-def test_history_of_trades_alone_gives_rows_from_proxy_to_proxy() -> None:
-    trades, _ = random_ticks(1, 60)
-    (bars,) = segments(trades, np.empty(0, QUOTE))
-    rows = training_rows(bars)
-    assert len(rows.end_us) > 300 and not rows.has_quotes.any()
-    at = np.searchsorted(bars["end_us"], rows.end_us)
-    expected = (proxy_mids(bars)[at + 50] / proxy_mids(bars)[at] - 1) * 1e4
-    np.testing.assert_allclose(rows.moves_bp[:, 2], expected, atol=1e-9)
-    assert len(rows.end_us) == len(np.unique(rows.end_us))  # there were no quotes to take away
-
-
-def test_a_row_with_quotes_has_no_outcome_by_proxy() -> None:
-    trades, quotes = random_ticks(1, 60)
-    quotes = quotes[quotes["time_us"] < trades["time_us"][0] + 40_000_000]
-    (bars,) = segments(trades, quotes)
-    rows = rows_from_bars(bars)
-    quoted = rows.chosen(rows.has_quotes)
-    lost_us = int(bars["end_us"][~np.isnan(mids(bars))][-1])
-    assert quoted.end_us.max() <= lost_us - GAP_US
-    assert rows.chosen(~rows.has_quotes).end_us.min() > lost_us
 
 
 def test_too_little_data_is_named() -> None:

@@ -20,19 +20,11 @@ from tickcast.features.bars import BAR_US, BARS_PER_S, Bars, mids
 from tickcast.features.vector import Floats
 from tickcast.model.calibration import Calibrator
 from tickcast.model.card import HorizonScore
+from tickcast.model.dataset import Rows, rows_from_bars, rows_without_quotes, training_rows
 from tickcast.model.fit import TrainingSettings
 from tickcast.model.forecast import HORIZONS_S, Calibration
 from tickcast.model.network import SIGMA, Network
-from tickcast.model.training import (
-    GAP_US,
-    Rows,
-    Training,
-    fitted_with_quotes,
-    rows_from_bars,
-    rows_without_quotes,
-    train,
-    training_rows,
-)
+from tickcast.model.training import GAP_US, Training, fitted_with_quotes, train
 
 _FIRST_SHARE = 0.5  # of a session: what the first walk-forward block is trained on
 _WALKS = 3

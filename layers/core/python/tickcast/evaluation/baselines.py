@@ -14,9 +14,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from tickcast.features.vector import FEATURE_NAMES, Floats
+from tickcast.model.dataset import Rows
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.model.network import SIGMA
-from tickcast.model.training import Rows
 
 NO_CHANGE, LAST_TRADE, MICROPRICE, LINE = "no_change", "last_trade", "microprice", "linear_imbalance"
 BASELINES = (NO_CHANGE, LAST_TRADE, MICROPRICE, LINE)

@@ -12,8 +12,8 @@ from tickcast.evaluation.backtest import BacktestRows, Holdout
 from tickcast.evaluation.backtest_figures import block_rows
 from tickcast.evaluation.skill import skill
 from tickcast.features.bars import BARS_PER_S
+from tickcast.model.dataset import Rows
 from tickcast.model.forecast import HORIZONS_S
-from tickcast.model.training import Rows
 
 SHIFT_ROWS = 60 * BARS_PER_S
 _LEAST_SKILL = 0.02

@@ -23,12 +23,10 @@ from tickcast.evaluation import gate
 from tickcast.evaluation.backtest import fit_line
 from tickcast.evaluation.gate import CHAMPION, NO_CHANGE, Block, GateDecision
 from tickcast.features.vector import Floats
+from tickcast.functions.request import RequestError
+from tickcast.market.sources import Origin
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.serving.prediction import ServingModel
-
-
-class RequestError(ValueError):
-    """A request that cannot be carried out; the message says what it should have held."""
 
 
 class _Candidate:
@@ -77,7 +75,7 @@ def evaluate_model(
 
     rivals = [*challengers.values(), *([champion] if champion else [])]
     seen_to_us = gate.unseen_from_us([rival.card for rival in rivals])
-    found = training_rows.held(connection, symbols, seen_to_us)
+    found = training_rows.row_counts(connection, symbols, seen_to_us)
     judged = training_rows.judged_rows(connection, found, seen_to_us)
     blocks = {rival.model_id: _block(rival, champion, judged) for rival in challengers.values()}
     verdicts = {}
@@ -86,7 +84,7 @@ def evaluate_model(
             blocks[rival.model_id],
             seen_to_us,
             champion_is_provisional=_is_provisional(pointer, champion),
-            is_real=not any(each.origin == training_rows.SIMULATED for each in found if each.has_quotes),
+            is_real=not any(each.origin is Origin.SIM for each in found if each.has_quotes),
             shadow=in_shadow(connection, champion.model_id, rival.model_id) if champion else None,
         )
     answer = _answer(model_id, pointer, verdicts)

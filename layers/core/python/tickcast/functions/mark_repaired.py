@@ -19,7 +19,7 @@ from tickcast.adapters.lake import bronze
 from tickcast.adapters.postgres.history_store import HistoryStore
 from tickcast.adapters.redis.hot_store import STATE_TTL_S
 from tickcast.market.gaps import Gap, touched_ms
-from tickcast.market.trade_ledger import held_ranges
+from tickcast.market.trade_ledger import known_ranges
 
 KEPT = 1000  # ranges told to the hot store
 
@@ -38,7 +38,7 @@ def mark_repaired(
     with store.connection.transaction():
         store.lock(symbol, [0])  # of all marks of this symbol: the key below is of the newest
         known = store.trades_by_id(symbol, first_id, last_id, *times_us)
-        ranges = held_ranges(known, first_id, last_id)
+        ranges = known_ranges(known, first_id, last_id)
         marks = [(run, "repaired") for run in ranges]
         for begin, end in withheld:
             if begin <= last_id and end >= first_id:

@@ -12,10 +12,7 @@ from typing import Any
 
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.model_registry import Pointer
-
-
-class RequestError(ValueError):
-    """A request that cannot be carried out; the message says what it should have held."""
+from tickcast.functions.request import RequestError
 
 
 class _Outdated(Exception):

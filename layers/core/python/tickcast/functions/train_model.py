@@ -35,10 +35,11 @@ from tickcast.features.bars import BAR_US, Bars, is_quoted, segments
 from tickcast.features.vector import FEATURE_HASH
 from tickcast.market.symbols import is_symbol
 from tickcast.market.ticks import Quotes, Trades
+from tickcast.model.dataset import Rows, mask_quotes, pool
+from tickcast.model.dataset import training_rows as rows_of_bars
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.model.network import Inputs
-from tickcast.model.training import Rows, TrainingError, TrainingSettings, mask_quotes, pool, train
-from tickcast.model.training import training_rows as rows_of_bars
+from tickcast.model.training import TrainingError, TrainingSettings, train
 from tickcast.units import DAY_US
 
 _KNOWN = {"symbols", "days", "prefixes", "provisional", "reason", "replace"}
@@ -120,7 +121,7 @@ def _history(
     if days is not None and (not isinstance(days, int) or isinstance(days, bool) or days < 1):
         raise RequestError(f"days should be a whole number from 1 on, not {days!r}")
     from_us = int(now.timestamp()) * 1_000_000 - days * DAY_US if days else 0
-    found = training_rows.held(connection, symbols, from_us)
+    found = training_rows.row_counts(connection, symbols, from_us)
     if not found:
         raise TrainingError(
             f"PostgreSQL holds no feature rows of {', '.join(symbols) if symbols else 'any symbol'}"

@@ -15,12 +15,13 @@ from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from tickcast.features.vector import Floats
+from tickcast.model.dataset import Rows
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.model.network import (
     SIGMA,
@@ -33,9 +34,6 @@ from tickcast.model.network import (
     silu,
     silu_slope,
 )
-
-if TYPE_CHECKING:
-    from tickcast.model.training import Rows
 
 MIN_QUOTED_ROWS = 200
 _ROOT_H = np.sqrt(np.array(HORIZONS_S, float))  # (H,)

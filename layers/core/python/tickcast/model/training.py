@@ -14,97 +14,26 @@ had any, train the masked part.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from tickcast.features.bars import BAR_US, BARS_PER_S, Bars, mids, proxy_mids
-from tickcast.features.vector import FEATURE_NAMES, QUOTE_FEATURES, Floats, history_rows
+from tickcast.features.bars import BAR_US, BARS_PER_S
+from tickcast.features.vector import FEATURE_NAMES, Floats
 from tickcast.model.calibration import fit_calibrations
+from tickcast.model.dataset import Rows, pool
 from tickcast.model.fit import TrainingSettings, epoch_by_epoch, fit, fit_rest, huber_loss, target
 from tickcast.model.forecast import HORIZONS_S, Calibration
-from tickcast.model.network import HAS_QUOTES, Inputs, Network, places
+from tickcast.model.network import Inputs, Network, places
 
 MIN_ROWS = 1000
 GAP_US = max(HORIZONS_S) * BARS_PER_S * BAR_US
 _FOLDS = 4
-_OF_QUOTES = (
-    *("quote_count", "ofi", "imbalance_us", "quoted_us", "update_id"),
-    *("bid_price", "bid_qty", "ask_price", "ask_qty", "last_quote_us", "mid_change_us"),
-)
 
 
 class TrainingError(ValueError):
     """Data that cannot train a model; the message says what is missing."""
-
-
-class Rows(NamedTuple):
-    """Rows of one stretch of one market: when each was known (N,), its features (N, F), and the move over
-    each horizon in bp (N, H): of the mid, or without quotes from the proxy to what is known of the mid."""
-
-    end_us: npt.NDArray[np.int64]
-    features: Floats
-    moves_bp: Floats
-
-    def chosen(self, which: npt.NDArray[Any] | slice) -> Rows:
-        return Rows(self.end_us[which], self.features[which], self.moves_bp[which])
-
-    @property
-    def has_quotes(self) -> npt.NDArray[np.bool_]:
-        return np.asarray(self.features[:, HAS_QUOTES] > 0)
-
-
-def training_rows(bars: Bars) -> Rows:
-    """All rows of a stretch that a model can learn from: as they are, and once more without their quotes."""
-    return pool([rows_from_bars(bars), rows_without_quotes(bars)])
-
-
-def rows_from_bars(bars: Bars) -> Rows:
-    """Every row of `bars` whose features and moves are known; the longest horizon's tail is left off."""
-    mid, proxy = mids(bars), proxy_mids(bars)
-    quoted = ~np.isnan(mid)
-    rows = _rows(bars, np.where(quoted, mid, proxy), np.where(quoted, mid, proxy))
-    # From a mid to a mid: a proxy is a basis to start from, but no outcome of a row with quotes.
-    from_mid = rows.has_quotes[:, None] & ~quoted[_later(bars, rows.end_us)]
-    return rows.chosen(~np.any(from_mid, axis=1))
-
-
-def rows_without_quotes(bars: Bars) -> Rows:
-    """The rows of `bars` as they would be had the quotes stalled: masked features, the move from the proxy
-    to the true mid. None where there were no quotes anyway."""
-    blind = bars.copy()
-    for name in _OF_QUOTES:
-        blind[name] = 0
-    return _rows(blind, proxy_mids(blind), mids(bars))
-
-
-def mask_quotes(rows: Rows) -> Rows:
-    """The rows with quotes among `rows` once more without them, where the bars they came from are gone: what
-    quotes tell is 0. Returns and volatility stay the mid's, and so does the move, where `rows_without_quotes`
-    has the proxy's."""
-    twins = rows.chosen(rows.has_quotes)
-    features = twins.features.copy()
-    features[:, [*places(QUOTE_FEATURES), HAS_QUOTES]] = 0
-    return twins._replace(features=features)
-
-
-def _rows(bars: Bars, basis: Floats, outcome: Floats) -> Rows:
-    """Rows of the features of `bars` and the moves from `basis` to `outcome`, prices at each bar's end."""
-    count = len(bars) - max(HORIZONS_S) * BARS_PER_S
-    if count <= 0:
-        return Rows(np.empty(0, np.int64), np.empty((0, len(FEATURE_NAMES))), np.empty((0, len(HORIZONS_S))))
-    features = history_rows(bars)[:count]
-    ends = [outcome[h * BARS_PER_S : h * BARS_PER_S + count] for h in HORIZONS_S]
-    moves_bp = np.stack([(end / basis[:count] - 1) * 1e4 for end in ends], axis=1)
-    known = ~(np.isnan(features).any(axis=1) | np.isnan(moves_bp).any(axis=1))
-    return Rows(bars["end_us"][:count][known], features[known], moves_bp[known])
-
-
-def _later(bars: Bars, end_us: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Where in `bars` each horizon after `end_us` ends. Shape (rows, H)."""
-    at = np.searchsorted(bars["end_us"], end_us)
-    return np.asarray(at[:, None] + np.array(HORIZONS_S) * BARS_PER_S)
 
 
 class Training(NamedTuple):
@@ -151,12 +80,6 @@ def train(markets: list[Rows], settings: TrainingSettings | None = None) -> Trai
 def fitted_with_quotes(rows: Rows, learned_to_us: int) -> Rows:
     """Those of `rows` with quotes that a network whose labels reach to `learned_to_us` was fitted on."""
     return rows.chosen(rows.has_quotes & (rows.end_us <= learned_to_us - GAP_US))
-
-
-def pool(parts: list[Rows]) -> Rows:
-    """All rows of `parts` in the order of time, as far as one instant's go in the order of `parts`."""
-    rows = Rows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
-    return rows.chosen(np.argsort(rows.end_us, kind="stable"))
 
 
 def support(rows: Rows, inputs: Inputs) -> dict[str, tuple[float, float]]:

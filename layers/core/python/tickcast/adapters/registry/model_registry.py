@@ -14,6 +14,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from tickcast.adapters import json_text
+from tickcast.adapters.lake.objects import first_key, list_objects
 from tickcast.adapters.registry import card_markdown
 from tickcast.model.forecast import ModelError, serving_card
 
@@ -68,8 +69,7 @@ def read_card(s3: Any, bucket: str, model_id: str) -> Card:
 
 def cards(s3: Any, bucket: str) -> list[Card]:
     """All cards, newest first; one that cannot be read says so in `problem`."""
-    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix="models/")
-    keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
+    keys = [stored.key for stored in list_objects(s3, bucket, "models/")]
     found = []
     for model_id in sorted((k.split("/")[1] for k in keys if k.endswith("/card.json")), reverse=True):
         try:
@@ -88,7 +88,7 @@ def check_servable(s3: Any, bucket: str, model_id: str) -> Card:
     except ModelError as error:
         raise RegistryError(f"{error}: it cannot serve") from None
     key = f"models/{model_id}/model.onnx"
-    if not s3.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1).get("Contents"):
+    if first_key(s3, bucket, key) is None:
         raise RegistryError(f"{key} is not there: model {model_id} cannot serve")
     return card
 
