@@ -43,7 +43,7 @@ _SYMBOL = "BTCUSDT"
 
 
 class _OneModel:
-    """A model that is always in force: what `ModelFollower` is between two looks."""
+    """A model that is always active: what `ModelWatcher` is between two polls."""
 
     challenger = problem = challenger_problem = refusal = None
     is_refused = False
@@ -55,7 +55,7 @@ class _OneModel:
     def current(self) -> ServingModel:
         return self._model
 
-    def follow(self) -> None:
+    def poll(self) -> None:
         pass
 
 

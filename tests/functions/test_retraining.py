@@ -18,15 +18,16 @@ from tests.fixtures.market import START_US
 from tickcast.adapters.postgres import training_rows
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.registry import model_registry
-from tickcast.adapters.registry.model_watcher import ModelWatcher, at_once
+from tickcast.adapters.registry.model_watcher import ModelWatcher, inline
 from tickcast.adapters.settings import DatabaseSettings
 from tickcast.features.vector import FEATURE_NAMES
 from tickcast.functions import train_model as training_function
-from tickcast.functions.evaluate_model import RequestError as EvaluationRequestError
 from tickcast.functions.evaluate_model import evaluate_model
 from tickcast.functions.promote_model import promote_model
+from tickcast.functions.request import RequestError as EvaluationRequestError
 from tickcast.functions.train_model import RequestError, train_model
-from tickcast.model.training import TrainingError, TrainingSettings
+from tickcast.model.fit import TrainingSettings
+from tickcast.model.training import TrainingError
 from tickcast.units import SECOND_US
 
 pytestmark = pytest.mark.integration
@@ -168,7 +169,7 @@ def test_a_challenger_is_trained_of_rows_with_and_without_quotes(
     assert card["masked_calibration"] != card["calibration"]
     assert (card["parent"], card["provisional"], card["code"][:7]) == (None, True, "sha256:")
     page = s3.get_object(Bucket=BUCKET, Key=f"models/{card['model_id']}/card.md")["Body"].read().decode()
-    for part in (card["model_id"], "Not judged", "rest/BTCUSDT, stream/BTCUSDT", "87.0%", "imbalance"):
+    for part in (card["model_id"], "Not evaluated", "rest/BTCUSDT, stream/BTCUSDT", "87.0%", "imbalance"):
         assert part in page
     assert train()["card"]["data"]["markets"] == ["rest/BTCUSDT", "stream/BTCUSDT", "stream/ETHUSDT"]
 
@@ -204,9 +205,9 @@ def test_the_loop_from_rows_to_a_followed_model(
     fill(loader, BTC, market(1, 600, FROM_US, strength=0.0))
     first = train()["model_id"]
     put_in_force(s3, first)
-    follower = ModelWatcher(s3, BUCKET, lambda: float(next(clock)), at_once)
+    watcher = ModelWatcher(s3, BUCKET, lambda: float(next(clock)), inline)
     clock = iter(range(0, 10**6, 10_000))
-    model = follower.current()
+    model = watcher.current()
     assert model is not None and model.model_id == first
     fill(loader, BTC, market(2, 1200, FROM_US + 700 * SECOND_US))
     trained = train()
@@ -225,14 +226,15 @@ def test_the_loop_from_rows_to_a_followed_model(
         "challenger": None,
         "previous": first,
     }
-    follower.follow()
-    model = follower.current()
+    watcher.poll()
+    model = watcher.current()
     assert model is not None and (model.model_id, model.provisional) == (trained["model_id"], True)
     card = model_registry.read_card(s3, BUCKET, trained["model_id"])
-    assert card["gate"]["champion"] == first
-    assert card["gate"]["block"]["from_us"] >= card["learned_to_us"]
-    assert card["gate"]["figures"]["1"]["champion"]["ci"][0] > 0
-    assert "left_out" in card["gate"]["shadow"]
+    assert card.gate is not None and card.gate.block is not None and card.gate.shadow is not None
+    assert card.gate.champion == first
+    assert (card.gate.block.from_us or 0) >= (card.learned_to_us or 0) > 0
+    assert card.gate.figures["1"]["champion"].ci[0] > 0
+    assert card.gate.shadow.left_out
     page = s3.get_object(Bucket=BUCKET, Key=f"models/{trained['model_id']}/card.md")["Body"].read().decode()
     assert "**Promoted**" in page and "skill against" in page
 
@@ -257,10 +259,10 @@ def test_a_proven_champion_is_replaced_on_an_hour_of_rows_alone(
     verdict = judge(train(symbols=[BTC])["model_id"])
     assert verdict["seconds"] >= 3600
     assert (verdict["promote"] is not None, verdict["provisional"]) == (True, False)
-    assert model_registry.read_card(s3, BUCKET, verdict["promote"])["provisional"] is False
+    assert model_registry.read_card(s3, BUCKET, verdict["promote"]).provisional is False
     promote_model(verdict, s3, BUCKET, NOW)
     pointer = model_registry.active_model(s3, BUCKET)
-    assert pointer is not None and (pointer["provisional"], pointer["challenger"]) == (False, None)
+    assert pointer is not None and (pointer.provisional, pointer.challenger) == (False, None)
 
 
 def test_a_worse_one_stays_out_and_its_card_says_why(
@@ -274,9 +276,10 @@ def test_a_worse_one_stays_out_and_its_card_says_why(
     verdict = judge(worse)
     assert verdict["promote"] is None
     assert "not_above_champion" in verdict["reasons"]
-    gate = model_registry.read_card(s3, BUCKET, worse)["gate"]
-    assert (gate["promoted"], gate["reasons"]) == (False, verdict["reasons"])
-    assert gate["sentence"].startswith("The one in force stays: ")
+    gate = model_registry.read_card(s3, BUCKET, worse).gate
+    assert gate is not None
+    assert (gate.promoted, gate.reasons) == (False, verdict["reasons"])
+    assert gate.sentence.startswith("Champion kept: ")
 
 
 def test_a_simulated_market_and_rows_without_quotes_prove_nothing(
@@ -310,7 +313,7 @@ def test_what_cannot_be_judged_says_why(
     fill(loader, BTC, market(1, 600, FROM_US))
     trained = train()["model_id"]
     put_in_force(s3, trained)
-    with pytest.raises(EvaluationRequestError, match="is in force already"):
+    with pytest.raises(EvaluationRequestError, match="is active already"):
         judge(trained)
     again = train()
     assert judge(again["model_id"])["reasons"] == ["too_few_rows"]

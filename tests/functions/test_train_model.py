@@ -6,14 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from local.system.seed import seed_bronze
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.market import START_US, batch, random_ticks
 from tests.fixtures.paths import SHARED_DATA
 from tickcast.adapters.lake import bronze
-from tickcast.adapters.registry import model_registry, model_watcher
+from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.model_watcher import ModelWatcher
+from tickcast.adapters.registry.pointer import POINTER
 from tickcast.features.vector import FEATURE_NAMES
 from tickcast.functions.train_model import RequestError, train_model
 from tickcast.model.training import TrainingError
@@ -47,9 +49,9 @@ def test_the_simulator_s_past_trains_a_model_that_serves(s3: Any) -> None:
     assert set(card["distribution"]) == {market.partition("/")[2] for market in card["data"]["markets"]}
     assert set(card["network"]["inputs"]["odd"]) <= card["support"].keys() <= set(FEATURE_NAMES)
     assert card["learned_to_us"] < card["data"]["to_us"]  # the newest rows are left for the test
-    follower = ModelWatcher(s3, BUCKET, lambda: 0.0)
-    model = follower.current()
-    assert model is not None, follower.problem
+    watcher = ModelWatcher(s3, BUCKET, lambda: 0.0)
+    model = watcher.current()
+    assert model is not None, watcher.problem
     assert (model.model_id, model.provisional) == (trained["model_id"], True)
     move_bp, _, _ = model.run(np.ones((1, len(FEATURE_NAMES))))
     assert np.isfinite(move_bp).all()
@@ -75,7 +77,7 @@ def test_a_first_model_displaces_nothing_that_serves(s3: Any) -> None:
     def in_force() -> str:
         pointer = model_registry.active_model(s3, BUCKET)
         assert pointer is not None
-        return str(pointer["model_id"])
+        return pointer.model_id
 
     put(s3, "bronze/a.avro", 1, 240)
     put(s3, "bronze/b.avro", 2, 240, shift_us=3600 * 1_000_000)
@@ -84,8 +86,8 @@ def test_a_first_model_displaces_nothing_that_serves(s3: Any) -> None:
     assert (second["promoted"], in_force()) == (False, first["model_id"])
     asked = train_model({"prefixes": ["bronze/b"], "replace": True}, s3, BUCKET, NOW)
     assert (asked["promoted"], in_force()) == (True, second["model_id"])
-    card = model_registry.read_card(s3, BUCKET, in_force()) | {"feature_hash": "of-another-code"}
-    model_registry.save_card(s3, BUCKET, in_force(), card)
+    card = model_registry.read_card(s3, BUCKET, in_force())
+    model_registry.save_card(s3, BUCKET, replace(card, feature_hash="of-another-code"))
     assert train_model({"prefixes": ["bronze/a"]}, s3, BUCKET, NOW)["promoted"] is True  # nothing serves
 
 
@@ -106,7 +108,7 @@ def test_nothing_to_train_on_is_named_and_the_pointer_stays(s3: Any) -> None:
     s3.put_object(Bucket=BUCKET, Key="bronze/c.avro", Body=b"damaged")
     with pytest.raises(bronze.BronzeError, match="bronze/c.avro"):
         train_model({"prefixes": ["bronze/"]}, s3, BUCKET, NOW)
-    assert "Contents" not in s3.list_objects_v2(Bucket=BUCKET, Prefix=model_watcher.POINTER)
+    assert "Contents" not in s3.list_objects_v2(Bucket=BUCKET, Prefix=POINTER)
 
 
 def test_recordings_are_a_history_of_their_own_source(s3: Any) -> None:

@@ -30,16 +30,20 @@ from tickcast.adapters.postgres import training_rows
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.onnx_model import export
 from tickcast.evaluation import drift
-from tickcast.evaluation.backtest import fit_line, learned_with_quotes
+from tickcast.evaluation.backtest import block_scores
+from tickcast.evaluation.baselines import fit_line
 from tickcast.features.bars import BAR_US, Bars, is_quoted, segments
-from tickcast.features.vector import FEATURE_HASH
+from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES
 from tickcast.market.symbols import is_symbol
 from tickcast.market.ticks import Quotes, Trades
+from tickcast.model import documents
+from tickcast.model.card import Card, FeatureBins, NetworkShape, TrainingData
 from tickcast.model.dataset import Rows, mask_quotes, pool
 from tickcast.model.dataset import training_rows as rows_of_bars
+from tickcast.model.fit import TrainingSettings
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.model.network import Inputs
-from tickcast.model.training import TrainingError, TrainingSettings, train
+from tickcast.model.training import TrainingError, fitted_with_quotes, train
 from tickcast.units import DAY_US
 
 _KNOWN = {"symbols", "days", "prefixes", "provisional", "reason", "replace"}
@@ -93,13 +97,13 @@ def _train_first(request: dict[str, Any], s3: Any, bucket: str, now: datetime) -
         by_symbol.setdefault(symbol, []).extend(segments(*ticks))
     history = [bars for mine in by_symbol.values() for bars in mine]
     quoted = sum(int(is_quoted(bars).sum()) for bars in history)
-    data = {
-        "prefixes": prefixes,
-        "markets": sorted(f"{source}/{symbol}" for source, symbol in markets),
-        "from_us": min(int(bars["end_us"][0]) - BAR_US for bars in history),
-        "to_us": max(int(bars["end_us"][-1]) for bars in history),
-        "share_of_bars_with_quotes": quoted / sum(len(bars) for bars in history),
-    }
+    data = TrainingData(
+        prefixes=prefixes,
+        markets=sorted(f"{source}/{symbol}" for source, symbol in markets),
+        from_us=min(int(bars["end_us"][0]) - BAR_US for bars in history),
+        to_us=max(int(bars["end_us"][-1]) for bars in history),
+        share_of_bars_with_quotes=quoted / sum(len(bars) for bars in history),
+    )
     learned = {symbol: [rows_of_bars(bars) for bars in mine] for symbol, mine in by_symbol.items()}
     trained = _keep(learned, data, TrainingSettings(), request, s3, bucket, now)
     if not request.get("replace") and model_registry.is_servable(s3, bucket):
@@ -111,7 +115,7 @@ def _train_first(request: dict[str, Any], s3: Any, bucket: str, now: datetime) -
 
 def _history(
     request: dict[str, Any], connection: psycopg.Connection[Any], now: datetime
-) -> tuple[dict[str, Rows], dict[str, Any]]:
+) -> tuple[dict[str, Rows], TrainingData]:
     """The rows of each symbol, and what the card says of them."""
     symbols, days = request.get("symbols"), request.get("days")
     if symbols is not None and not (
@@ -132,14 +136,14 @@ def _history(
         sum(int(count) for count in counts)
         for counts in zip(*((len(m.end_us), m.has_quotes.sum()) for m in markets.values()), strict=True)
     )
-    return markets, {
-        "markets": sorted({f"{each.origin}/{each.symbol}" for each in found}),
-        "from_us": min(each.first_us for each in found),
-        "to_us": max(each.last_us for each in found),
-        "rows_held": sum(each.rows for each in found),
-        "rows_used": used,
-        "share_of_rows_with_quotes": quoted / used if used else 0.0,
-    }
+    return markets, TrainingData(
+        markets=sorted({f"{each.origin.label}/{each.symbol}" for each in found}),
+        from_us=min(each.first_us for each in found),
+        to_us=max(each.last_us for each in found),
+        rows_held=sum(each.rows for each in found),
+        rows_used=used,
+        share_of_rows_with_quotes=quoted / used if used else 0.0,
+    )
 
 
 def _test_share(markets: list[Rows]) -> float:
@@ -158,7 +162,7 @@ def _test_share(markets: list[Rows]) -> float:
 
 def _keep(
     markets: dict[str, list[Rows]],
-    data: dict[str, Any],
+    data: TrainingData,
     settings: TrainingSettings,
     request: dict[str, Any],
     s3: Any,
@@ -166,49 +170,60 @@ def _keep(
     now: datetime,
 ) -> dict[str, Any]:
     """Train on `markets` by symbol, and put the model and its card into the registry."""
-    network, figures = train([rows for parts in markets.values() for rows in parts], settings)
-    onnx_file = export(network)
+    trained = train([rows for parts in markets.values() for rows in parts], settings)
+    onnx_file = export(trained.network)
     model_id = f"{now:%Y%m%dT%H%M%SZ}-{hashlib.sha256(onnx_file).hexdigest()[:8]}"
     parent = model_registry.active_model(s3, bucket)
-    card = {
-        "model_id": model_id,
-        "trained_at": now.astimezone(UTC).isoformat(timespec="seconds"),
-        "provisional": bool(request.get("provisional", True)),
-        "reason": str(request.get("reason", "")),
-        "parent": parent and parent["model_id"],
-        "code": code_version(),
-        "data": data,
-        **figures,
-        **_of_markets(markets, figures, settings.inputs),
-    }
-    model_registry.save(s3, bucket, model_id, onnx_file, card)
+    line, distribution = _of_markets(markets, trained.learned_to_us, settings.inputs)
+    card = Card(
+        model_id=model_id,
+        trained_at=now.astimezone(UTC).isoformat(timespec="seconds"),
+        provisional=bool(request.get("provisional", True)),
+        reason=str(request.get("reason", "")),
+        parent=parent.model_id if parent else None,
+        code=code_version(),
+        data=data,
+        rows=trained.rows,
+        rows_with_quotes=trained.rows_with_quotes,
+        features=list(FEATURE_NAMES),
+        feature_hash=FEATURE_HASH,
+        horizons_s=list(HORIZONS_S),
+        network=NetworkShape.of(trained.network),
+        epochs=trained.epochs,
+        calibration=trained.calibration,
+        masked_calibration=trained.masked_calibration,
+        support=trained.support,
+        learned_to_us=trained.learned_to_us,
+        test=block_scores(trained.network, trained.test),
+        line=line,
+        distribution=distribution,
+    )
+    model_registry.save(s3, bucket, onnx_file, card)
     return {
         "model_id": model_id,
         "promoted": False,
         "why": None,
-        "rows": card["rows"],
-        "rows_with_quotes": card["rows_with_quotes"],
-        "card": card,
+        "rows": card.rows,
+        "rows_with_quotes": card.rows_with_quotes,
+        "card": documents.encode(card),
     }
 
 
 def _of_markets(
-    markets: dict[str, list[Rows]], figures: dict[str, Any], inputs: Inputs
-) -> dict[str, dict[str, Any]]:
+    markets: dict[str, list[Rows]], learned_to_us: int, inputs: Inputs
+) -> tuple[dict[str, dict[int, float]], dict[str, dict[str, FeatureBins]]]:
     """What the card says of each market by itself, for a model may well have learnt from several that
     differ: the line through book imbalance, which the gate asks for, and how inputs lie, which drift is
     measured by."""
-    learned = {symbol: learned_with_quotes(pool(parts), figures) for symbol, parts in markets.items()}
-    return {
-        "line": {
-            symbol: dict(zip(map(str, HORIZONS_S), fit_line([rows]).tolist(), strict=True))
-            for symbol, rows in learned.items()
-            if len(rows.end_us)
-        },
-        "distribution": {
-            symbol: drift.distribution(rows.features, (*inputs.odd, *inputs.even))
-            for symbol, rows in learned.items()
-        },
+    learned = {symbol: fitted_with_quotes(pool(parts), learned_to_us) for symbol, parts in markets.items()}
+    line = {
+        symbol: dict(zip(HORIZONS_S, fit_line([rows]).tolist(), strict=True))
+        for symbol, rows in learned.items()
+        if len(rows.end_us)
+    }
+    return line, {
+        symbol: drift.distribution(rows.features, (*inputs.odd, *inputs.even))
+        for symbol, rows in learned.items()
     }
 
 

@@ -112,13 +112,14 @@ class GateRecord(Document, frozen=True, kw_only=True):
 class Card(Document, frozen=True, kw_only=True):
     """What is known of a model. Defaults are for cards that do not have a field."""
 
-    omitted_if_none: ClassVar[frozenset[str]] = frozenset({"gate", "problem"})
+    omitted_if_none: ClassVar[frozenset[str]] = frozenset({"label_version", "gate", "problem"})
     model_id: str = ""
     trained_at: str | None = None  # ISO 8601
     provisional: bool = True  # not proven against all baselines on an hour of rows
     reason: str = ""  # of its training
     parent: str | None = None  # the model that was active when it was trained
     code: str | None = None  # a digest of the package
+    label_version: int | None = None  # of the definition of the labels it was trained on
     data: TrainingData | None = None
     rows: int = 0
     rows_with_quotes: int = 0
