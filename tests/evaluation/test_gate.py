@@ -10,7 +10,7 @@ import pytest
 from tickcast.evaluation import gate
 from tickcast.evaluation.gate import ALL, CHAMPION, Block, GateDecision, Shadow, compare, decide
 from tickcast.evaluation.gate_report import WORDS, sentence
-from tickcast.model.card import Skill
+from tickcast.model.card import GateSkill
 from tickcast.model.forecast import HORIZONS_S
 
 SECOND = 1_000_000
@@ -179,7 +179,7 @@ def test_an_outcome_that_lacks_a_horizon_is_no_pair() -> None:
 def test_figures_are_paired_and_by_horizon() -> None:
     made = block(600, champion=1.0)
     for found in compare(made).values():
-        assert found["champion"] == Skill(skill=0.0, ci=(0.0, 0.0))  # the same errors on the same rows
+        assert found["champion"] == GateSkill(skill=0.0, ci=(0.0, 0.0))  # the same errors on the same rows
     perfect = made._replace(challenger_bp=made.moves_bp)
     assert compare(perfect)["5"]["no_change"].skill == 1
     unknown = {"last_trade": np.full_like(made.moves_bp, np.nan)}

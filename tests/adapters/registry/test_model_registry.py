@@ -22,7 +22,7 @@ from tickcast.adapters.registry.model_registry import PointerRace, RegistryError
 from tickcast.adapters.registry.pointer import POINTER, Challenger, Pointer
 from tickcast.functions.promote_model import promote_model
 from tickcast.functions.request import RequestError
-from tickcast.model.card import Card, GateRecord, HorizonScore, Skill, TrainingData
+from tickcast.model.card import Card, GateRecord, GateSkill, HorizonScore, TrainingData
 
 EVENTS = Path(__file__).parents[2] / "events"
 SINCE = "2026-01-02T03:04:05+00:00"
@@ -284,7 +284,7 @@ def test_the_models_of_the_api_are_json_and_say_which_card_is_broken(s3: Any, mo
 
 def test_a_page_says_what_the_card_does_and_nothing_that_is_not_there() -> None:
     assert page(Card(model_id="m1")).startswith("# Model m1\n\nNot evaluated by the gate.")
-    skill = Skill(skill=0.1234, ci=(-0.01, 0.25))
+    skill = GateSkill(skill=0.1234, ci=(-0.01, 0.25))
     figures = {"all": {"champion": skill}, "1": {"champion": skill, "no_change": skill}}
     gate = GateRecord(judged_at="then", sentence="Champion kept.", reasons=["x"], figures=figures)
     text = page(Card(model_id="m1", gate=gate, provisional=True, data=TrainingData(markets=["sim/BTCUSDT"])))

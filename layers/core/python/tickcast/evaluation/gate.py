@@ -31,7 +31,7 @@ import numpy.typing as npt
 from tickcast.evaluation.baselines import LAST_TRADE, LINE, MICROPRICE, NO_CHANGE
 from tickcast.evaluation.skill import block_s, skill_of_squares
 from tickcast.features.vector import Floats
-from tickcast.model.card import ShadowScore, Skill
+from tickcast.model.card import GateSkill, ShadowScore
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.units import HOUR_US, SECOND_US
 
@@ -45,7 +45,7 @@ CHAMPION = "champion"
 _TO_BEAT = (NO_CHANGE, LAST_TRADE, MICROPRICE, CHAMPION)
 _TO_BEAT_SHORT = (NO_CHANGE, LAST_TRADE, CHAMPION)
 
-Figures = dict[str, dict[str, Skill]]  # by "all", horizon or market, then by opponent
+Figures = dict[str, dict[str, GateSkill]]  # by "all", horizon or market, then by opponent
 
 
 class Block(NamedTuple):
@@ -191,14 +191,14 @@ def _step_s(instants_us: npt.NDArray[np.int64]) -> float:
     return float(np.median(np.diff(instants_us))) / SECOND_US
 
 
-def _skill(at_us: npt.NDArray[np.int64], ours: Floats, theirs: Floats, horizon_s: int) -> Skill:
+def _skill(at_us: npt.NDArray[np.int64], ours: Floats, theirs: Floats, horizon_s: int) -> GateSkill:
     """1 - Σ ours / Σ theirs of squares (N,), with its interval."""
     instants_us, place = np.unique(at_us, return_inverse=True)
     step_s = _step_s(instants_us) if len(instants_us) > 1 else 1.0
     sums = [np.bincount(place, weights=squares).astype(float) for squares in (ours, theirs)]
     block_rows = round(block_s(horizon_s) / step_s)
     value, (low, high) = skill_of_squares(sums[0], sums[1], block_rows)
-    return Skill(skill=round(value, 5), ci=(round(low, 5), round(high, 5)))
+    return GateSkill(skill=round(value, 5), ci=(round(low, 5), round(high, 5)))
 
 
 def _objections(figures: Figures, is_long: bool, champion_is_proven: bool) -> list[str]:

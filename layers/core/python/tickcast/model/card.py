@@ -65,7 +65,7 @@ class FeatureBins(Document, frozen=True, kw_only=True):
     shares: list[float]
 
 
-class Skill(Document, frozen=True, kw_only=True):
+class GateSkill(Document, frozen=True, kw_only=True):
     """A skill with the ends of its 95 % interval."""
 
     skill: float
@@ -104,7 +104,7 @@ class GateRecord(Document, frozen=True, kw_only=True):
     reasons: list[str] = []  # codes
     sentence: str = ""  # the same for people
     block: GateBlock | None = None
-    figures: dict[str, dict[str, Skill]] = {}  # by "all", horizon (s) or market, then by opponent
+    figures: dict[str, dict[str, GateSkill]] = {}  # by "all", horizon (s) or market, then by opponent
     bands: dict[str, dict[int, float]] = {}  # by market and horizon (s): the lowest hourly skill
     shadow: ShadowScore | None = None
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from tickcast.model.card import Card, GateRecord, HorizonScore, NetworkShape, Skill, TrainingData
+from tickcast.model.card import Card, GateRecord, GateSkill, HorizonScore, NetworkShape, TrainingData
 
 
 def page(card: Card) -> str:
@@ -97,7 +97,7 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> str:
     )
 
 
-def with_interval(found: Skill) -> str:
+def with_interval(found: GateSkill) -> str:
     """A skill with its interval."""
     low, high = found.ci
     return f"{found.skill:+.3f} [{low:+.3f}, {high:+.3f}]"

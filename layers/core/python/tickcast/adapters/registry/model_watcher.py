@@ -80,9 +80,7 @@ class ModelWatcher:
         self._clock_ms = clock_ms
         self._start = start
         self._active = ActiveModels()
-        self._polled = (
-            ActiveModels()
-        )  # becomes active between predictions, never within one
+        self._polled = ActiveModels()  # becomes active between predictions, never within one
         self._is_polling = False
         self._first_ended = threading.Event()
         self._is_first_over = False
