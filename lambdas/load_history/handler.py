@@ -33,4 +33,5 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     metrics.add_metric("Quarantined", MetricUnit.Count, len(loaded.quarantined))
     for problem in (*loaded.quarantined, *loaded.problems):
         logger.warning(problem)
-    return msgspec.to_builtins(loaded) | {"seconds": round(time.monotonic() - started_s, 3)}
+    document: dict[str, Any] = msgspec.to_builtins(loaded)
+    return document | {"seconds": round(time.monotonic() - started_s, 3)}

@@ -1,4 +1,4 @@
-"""The training row: from which price to which a label moves, and the same row whichever way ticks are read."""
+"""The training row: from which price to which a label moves, and one row whichever way ticks are read."""
 
 from __future__ import annotations
 

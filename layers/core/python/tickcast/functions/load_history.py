@@ -1,10 +1,10 @@
 """Bronze into PostgreSQL: trades once each, and from them one-second bars and labelled feature rows.
 
 An object is loaded in one transaction: its trades, the note that it was loaded, and which hours are dirty
-now, their rows out of date. Then the rows of each dirty hour are computed again, each hour in a transaction of
-its own, from the trades known and the quotes of the objects loaded around it. So a load that is killed
-anywhere and repeated ends in the same tables; and hours may come in any order, for the rows at a neighbour's
-edge are computed again with them.
+now, their rows out of date. Then the rows of each dirty hour are computed again, in a transaction of its own,
+from the trades known and the quotes of the objects loaded around it. So a load that is killed anywhere and
+repeated ends in the same tables; and hours may come in any order, for the rows at a neighbour's edge are
+computed again with them.
 
 An object that cannot be used goes to quarantine with the reason and holds up nothing.
 """
@@ -125,8 +125,8 @@ class LoadHistory:
     def _work(
         self, store: HistoryStore, symbol: str, hours: range, objects: list[BronzeObject], loaded: Loaded
     ) -> Iterator[Callable[[], None]]:
-        """The steps of a load. An hour's rows are computed once the hour after it is loaded, for they need its
-        beginning, and while the quotes of both are cached."""
+        """The steps of a load. An hour's rows are computed once the hour after it is loaded, for they need
+        its beginning, and while the quotes of both are cached."""
         for hour_us, of_hour in itertools.groupby(objects, lambda about: about.hour_us):
             for about in of_hour:
                 yield partial(self._load, store, about, loaded)

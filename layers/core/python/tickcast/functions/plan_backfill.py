@@ -65,8 +65,8 @@ class Totals(msgspec.Struct):
 
 
 class BackfillPlan(msgspec.Struct):
-    """For the state machine: every field is in every answer. `windows` counts those of `markets`; `next` is to be
-    started where there is `more`."""
+    """For the state machine: every field is in every answer. `windows` counts those of `markets`; `next` is
+    to be started where there is `more`."""
 
     symbols: list[str]
     dry: bool

@@ -188,7 +188,7 @@ class HistoryStore:
             order by key""",
             (symbol, from_us, to_us),
         )
-        return [LoadedObject(*row[:-1], Origin(row[-1])) for row in rows]
+        return [LoadedObject(*about)._replace(origin=Origin(index)) for *about, index in rows]
 
     def trades_by_id(self, symbol: str, first_id: int, last_id: int, from_us: int, to_us: int) -> LedgerRows:
         """The rows with trades of a range of ids; of aggregates that reach into it, all their trades.

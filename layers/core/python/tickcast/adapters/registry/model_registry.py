@@ -95,15 +95,6 @@ def check_servable(s3: Any, bucket: str, model_id: str) -> Card:
     return card
 
 
-def is_servable(s3: Any, bucket: str) -> bool:
-    """Whether a model is active that this code can serve."""
-    try:
-        pointer = active_model(s3, bucket)
-        return bool(pointer and check_servable(s3, bucket, pointer.model_id))
-    except RegistryError:
-        return False
-
-
 def active_model(s3: Any, bucket: str) -> Pointer | None:
     """The pointer, or None where no model was ever promoted. Raises `RegistryError` on a damaged one."""
     return _read_pointer(s3, bucket)[0]

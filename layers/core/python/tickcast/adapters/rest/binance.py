@@ -19,12 +19,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import urllib3
 
 from tickcast.adapters import json_text
 from tickcast.adapters.redaction import describe
+from tickcast.adapters.rest.agg_trades import AggTrade
 from tickcast.market.session import Newest
 from tickcast.market.ticks import TickError, check_trade, mantissa
 
@@ -70,27 +71,6 @@ class RateLimited(RestError):
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
-
-
-class AggTrade(NamedTuple):
-    """Trades `first_id` to `last_id` of one taker order at one price. Mantissas at 1e-8.
-
-    A placeholder, of which the exchange keeps nothing but the id, has `first_id` -1. `why` is empty, or the
-    reason why no market can have produced the row; ids that are none are -1 then.
-    """
-
-    id: int
-    first_id: int
-    last_id: int
-    time_us: int
-    price: int
-    qty: int
-    side: int  # the aggressor's: +1 buyer, -1 seller
-    why: str = ""
-
-    @property
-    def is_placeholder(self) -> bool:
-        return self.first_id < 0 and not self.why
 
 
 class BinanceRest:
