@@ -36,8 +36,8 @@ def test_a_perfect_model_is_at_the_floor_and_an_overconfident_one_above() -> Non
         delivered_bp=column,
         baselines_bp=dict.fromkeys(BASELINES, flat),
     )
-    for boast, is_above in ((0.0, False), (0.1, True)):
-        figures = figures_by_horizon(perfect._replace(confidence=np.minimum(true + boast, 1.0)))
+    for excess, is_above in ((0.0, False), (0.1, True)):
+        figures = figures_by_horizon(perfect._replace(confidence=np.minimum(true + excess, 1.0)))
         for horizon in ("1", "2"):
             surplus = figures[horizon]["calibration_error"] - figures[horizon]["calibration_floor"]
             assert (surplus > 0.02) == is_above

@@ -101,10 +101,10 @@ def test_never_below_the_line() -> None:
     assert "line through book imbalance" in sentence(decision)
 
 
-@pytest.mark.parametrize("guess", ["microprice", "last_trade"])
-def test_the_other_baselines_have_to_be_beaten_too(guess: str) -> None:
-    decision = decide(block(7200, challenger=0.5, champion=0.1, **{guess: 0.9}), 0)  # type: ignore[arg-type]
-    assert f"not_above_{guess}" in codes(decision)
+@pytest.mark.parametrize("baseline", ["microprice", "last_trade"])
+def test_the_other_baselines_have_to_be_beaten_too(baseline: str) -> None:
+    decision = decide(block(7200, challenger=0.5, champion=0.1, **{baseline: 0.9}), 0)  # type: ignore[arg-type]
+    assert f"not_above_{baseline}" in codes(decision)
 
 
 def test_worse_at_one_horizon_alone_is_worse() -> None:
@@ -202,12 +202,12 @@ def mixed(challenger: tuple[float, float], champion: float = 0.3, seconds: int =
     scale = np.where(made.market == "M0", 1.0, 10.0)[:, None]
     share = np.where(made.market == "M0", *challenger)[:, None]
     assert made.champion_bp is not None
-    guesses = {name: scale * each for name, each in made.baselines_bp.items()}
+    baselines_bp = {name: scale * each for name, each in made.baselines_bp.items()}
     return made._replace(
         moves_bp=scale * made.moves_bp,
         challenger_bp=scale * share * made.challenger_bp,
         champion_bp=scale * made.champion_bp,
-        baselines_bp=guesses,
+        baselines_bp=baselines_bp,
     )
 
 

@@ -33,7 +33,7 @@ def shown(s3: Any) -> list[str]:
     return console.file.getvalue().splitlines()
 
 
-def test_models_are_listed_with_their_place_and_figures(s3: Any) -> None:
+def test_models_are_listed_with_their_role_and_figures(s3: Any) -> None:
     assert any("No model is active" in line for line in shown(s3))
     put_model(s3, "m1")
     save_model(s3, "m2")
@@ -53,11 +53,11 @@ def test_models_are_listed_with_their_place_and_figures(s3: Any) -> None:
     assert "is no card" in by_id["m5"]
 
 
-def test_a_model_is_put_in_force_by_hand_and_taken_back(s3: Any) -> None:
+def test_a_model_is_promoted_by_hand_and_rolled_back(s3: Any) -> None:
     put_model(s3, "m1")
     save_model(s3, "m2")
-    told = models.promote(s3, BUCKET, "m2")
-    assert "m2 is active" in told and "the gate has not evaluated it" in told
+    report = models.promote(s3, BUCKET, "m2")
+    assert "m2 is active" in report and "the gate has not evaluated it" in report
     pointer = model_registry.active_model(s3, BUCKET)
     assert pointer is not None and (pointer.model_id, pointer.by) == ("m2", "hand")
     assert "m1 is active again instead of m2" in models.roll_back(s3, BUCKET)
@@ -65,13 +65,13 @@ def test_a_model_is_put_in_force_by_hand_and_taken_back(s3: Any) -> None:
         models.roll_back(s3, BUCKET)
 
 
-def test_what_cannot_be_put_in_force_says_why(s3: Any) -> None:
+def test_a_model_that_cannot_be_promoted_says_why(s3: Any) -> None:
     put_model(s3, "m1")
     save_model(s3, "m2", feature_hash="of-another-code")
     with pytest.raises(OptionsError, match="which model"):
         models.promote(s3, BUCKET, "")
-    for model_id, told in (("m9", "there is no model 'm9'"), ("m1", "already"), ("m2", "of-another-code")):
-        with pytest.raises(RegistryError, match=told):
+    for model_id, why in (("m9", "there is no model 'm9'"), ("m1", "already"), ("m2", "of-another-code")):
+        with pytest.raises(RegistryError, match=why):
             models.promote(s3, BUCKET, model_id)
 
 
