@@ -22,7 +22,7 @@ def keys(s3: Any, prefix: str = "") -> list[str]:
 
 
 def archived(s3: Any, prefix: str = "bronze/") -> tuple[Trades, Quotes]:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for key in keys(s3, prefix):
         rows += bronze.read_file(s3.get_object(Bucket=BUCKET, Key=key)["Body"].read(), key)
     return bronze.ticks_from(rows)
@@ -84,7 +84,7 @@ def test_a_bad_record_is_quarantined_and_the_rest_archived(s3: Any) -> None:
     "name",
     [{"symbol": "BTC/USDT"}, {"symbol": "B" * 1000}, {"symbol": "\x00"}, {"source": "rest/../x"}],
 )
-def test_names_that_no_key_can_have_cost_only_their_record(s3: Any, name: dict[str, str]) -> None:
+def test_names_that_no_key_can_have_cost_only_their_record(s3: Any, name: dict[str, Any]) -> None:
     good = batch(*random_ticks(1, 1))
     outcome = run(s3, batch_event(0, good._replace(**name), good))
     assert (outcome.ticks, len(outcome.files), len(outcome.quarantined)) == (good.tick_count, 1, 1)

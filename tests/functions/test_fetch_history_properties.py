@@ -126,7 +126,7 @@ def test_done_means_all_of_it(
 ) -> None:
     rows = market_of(*market)
     from_us = (BEGIN_US + span[0]) // 1000 * 1000
-    window = {"symbol": "BTCUSDT", "from_us": from_us, "to_us": from_us + span[1]}
+    window: dict[str, Any] = {"symbol": "BTCUSDT", "from_us": from_us, "to_us": from_us + span[1]}
     inside = [row for row in rows if from_us <= row.time_us < window["to_us"]]
     now_us, s3 = rows[-1].time_us + HOUR_US, MemoryS3()
     fetch = FetchHistory(Exchange(rows, faults, now_us), s3, "bucket", lambda: now_us)  # type: ignore[arg-type]

@@ -35,7 +35,11 @@ def test_a_gap_that_rest_fills_leaves_the_ledger_but_for_what_is_withheld(
     ledger = GapLedger()
     ledger.missing(1100, 1199, int(before["time_us"]), int(after["time_us"]))
     ledger.missing(9000, 9001, START_US, START_US)  # another, not asked for
-    window = {"symbol": SYMBOL, "from_us": int(before["time_us"]), "to_us": int(after["time_us"]) + 1}
+    window: dict[str, Any] = {
+        "symbol": SYMBOL,
+        "from_us": int(before["time_us"]),
+        "to_us": int(after["time_us"]) + 1,
+    }
     window |= {"first_id": 1100, "last_id": 1199}
     store = OpenStore(history_database)
     loader = LoadHistory(HistorySettings(0, 1000, 1000), s3, BUCKET, store, lambda: START_US)
@@ -116,7 +120,11 @@ def test_a_gap_of_which_hundreds_of_ranges_are_withheld_is_settled(
     given = (trades["first_id"] % 2 == 0) | (trades["first_id"] < first_id) | (trades["first_id"] > last_id)
     put_hours(s3, trades[given], quotes[:0], source="rest")
     before, after = (int(trades[trades["first_id"] == each][0]["time_us"]) for each in (1000, 1602))
-    window = {"symbol": SYMBOL, "from_us": before // 1000 * 1000, "to_us": (after // 1000 + 1) * 1000}
+    window: dict[str, Any] = {
+        "symbol": SYMBOL,
+        "from_us": before // 1000 * 1000,
+        "to_us": (after // 1000 + 1) * 1000,
+    }
     store = OpenStore(history_database)
     loader = LoadHistory(HistorySettings(0, 1000, 1000), s3, BUCKET, store, lambda: START_US)
     loader({"window": window}, lambda: 1e9)
@@ -130,7 +138,7 @@ def test_a_gap_of_which_hundreds_of_ranges_are_withheld_is_settled(
             assert any(gap.cause != WITHHELD for gap in ledger.gaps)
             for gap in [gap for gap in ledger.gaps if gap.cause != WITHHELD]:
                 ids = {"first_id": gap.first_id, "last_id": gap.last_id}
-                marked = mark_repaired(Window(**window, **ids), withheld, store(), redis_client)
+                marked = mark_repaired(Window(**window | ids), withheld, store(), redis_client)
                 assert marked.missing_trades == 0
             ledger.settle(**json.loads(redis_client.get(f"repaired:{SYMBOL}")))
         assert {gap.cause for gap in ledger.gaps} == {WITHHELD}

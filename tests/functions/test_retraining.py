@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import numpy as np
 import psycopg
 import pytest
@@ -24,8 +25,8 @@ from tickcast.features.vector import FEATURE_NAMES
 from tickcast.functions import train_model as training_function
 from tickcast.functions.evaluate_model import evaluate_model
 from tickcast.functions.promote_model import promote_model
-from tickcast.functions.request import RequestError as EvaluationRequestError
-from tickcast.functions.train_model import RequestError, train_model
+from tickcast.functions.request import RequestError
+from tickcast.functions.train_model import train_model
 from tickcast.model.fit import TrainingSettings
 from tickcast.model.training import TrainingError
 from tickcast.units import SECOND_US
@@ -64,7 +65,8 @@ def train(s3: Any, reader: Connection) -> Callable[..., dict[str, Any]]:
     clock = iter(range(1000))
 
     def run(**request: Any) -> dict[str, Any]:
-        return train_model(request, s3, BUCKET, NOW + timedelta(seconds=next(clock)), lambda: reader)
+        now = NOW + timedelta(seconds=next(clock))
+        return dict(msgspec.to_builtins(train_model(request, s3, BUCKET, now, reader)))
 
     return run
 
@@ -83,7 +85,7 @@ def test_rows_come_back_as_they_were_stored(loader: Connection, reader: Connecti
     for symbol, rows in stored.items():
         fill(loader, symbol, rows)
     found = training_rows.row_counts(reader, None, 0)
-    assert [(h.symbol, h.has_quotes, h.origin, h.rows) for h in found] == [
+    assert [(h.symbol, h.has_quotes, h.origin.label, h.rows) for h in found] == [
         (BTC, True, "stream", 3000),
         (ETH, False, "stream", 200),
     ]
@@ -182,7 +184,8 @@ def test_a_challenger_is_trained_of_rows_with_and_without_quotes(
         ({"days": 0}, RequestError, "days should be a whole number"),
         ({"days": True}, RequestError, "days should be a whole number"),
         ({"day": 1}, RequestError, "unknown: day;"),
-        ({"prefixes": ["bronze/"], "days": 1}, RequestError, "one of them alone"),
+        ({"prefixes": ["bronze/"]}, RequestError, "unknown: prefixes;"),
+        ({"replace": "yes"}, RequestError, "a request should be like"),
         (
             {"symbols": ["DOGEUSDT"]},
             TrainingError,
@@ -321,14 +324,14 @@ def test_a_request_that_cannot_be_evaluated_says_why(
     train: Callable[..., dict[str, Any]],
     evaluate: Callable[[str], dict[str, Any]],
 ) -> None:
-    with pytest.raises(EvaluationRequestError, match="model_id should name a model"):
+    with pytest.raises(RequestError, match="model_id should name a model"):
         evaluate("")
     with pytest.raises(model_registry.RegistryError, match="there is no model 'm9'"):
         evaluate("m9")
     fill(loader, BTC, market(1, 600, FROM_US))
     trained = train()["model_id"]
     activate(s3, trained)
-    with pytest.raises(EvaluationRequestError, match="is active already"):
+    with pytest.raises(RequestError, match="is active already"):
         evaluate(trained)
     again = train()
     assert evaluate(again["model_id"])["reasons"] == ["too_few_rows"]

@@ -318,8 +318,8 @@ def test_a_race_for_the_pointer_is_run_again(machine: Machine) -> None:
     assert len(ran.payloads("EvaluateModel")) == 1
 
 
-def test_a_first_model_of_bronze_is_in_force_already(machine: Machine) -> None:
-    request = {"prefixes": ["bronze/source=sbe/"], "reason": "test"}
+def test_a_first_model_is_in_force_already(machine: Machine) -> None:
+    request = {"symbols": ["BTCUSDT"], "replace": True, "reason": "test"}
     machine.answer("PlanBackfill", planned({}, train=request))
     machine.answer("TrainModel", {"model_id": "m", "rows": 9, "promoted": True, "why": None})
     ran = machine.run()
@@ -339,7 +339,7 @@ def test_too_little_to_train_on_fails_no_backfill(machine: Machine) -> None:
 
 def test_what_is_left_over_is_an_execution_of_its_own(machine: Machine) -> None:
     following = {"name": "more-0123", "input": {"spans": [window("BTCUSDT", 9)]}}
-    train = {"prefixes": []}
+    train = {"days": 7}
     machine.answer(
         "PlanBackfill",
         planned({"BTCUSDT": 1}, more=True, next=following, train=train),

@@ -2,7 +2,7 @@ import contextlib
 import io
 import json
 import math
-from typing import Any
+from typing import Any, cast
 
 import fastavro
 import pytest
@@ -13,11 +13,12 @@ from tests.fixtures.market import START_US, batch, random_ticks
 from tickcast.adapters.lake import bronze
 from tickcast.market.ticks import SCALE, Quotes, Trades, quotes_array, trades_array
 
+FIELDS: list[dict[str, Any]] = cast(dict[str, Any], bronze.MARKET_DATA)["fields"]
 CONTRACT = ["symbol", "timestamp", "price", "volume", "bid_price", "ask_price", "source"]
 
 
 def test_the_contract_s_fields_come_first_and_all_others_have_defaults() -> None:
-    fields = bronze.MARKET_DATA["fields"]
+    fields = FIELDS
     assert [field["name"] for field in fields[:7]] == CONTRACT
     assert all("default" in field for field in fields[7:])
 
@@ -157,9 +158,7 @@ def avro(schema: Any, row: Any) -> bytes:
 
 def market_data_with(types: dict[str, Any]) -> dict[str, Any]:
     """The schema of MarketData with other types of some fields; without those of the type None."""
-    fields = [
-        field | {"type": types.get(field["name"], field["type"])} for field in bronze.MARKET_DATA["fields"]
-    ]
+    fields = [field | {"type": types.get(field["name"], field["type"])} for field in FIELDS]
     kept = [field for field in fields if field["type"] is not None]
     return {"type": "record", "name": "tickcast.MarketData", "fields": kept}
 

@@ -105,7 +105,13 @@ def test_a_system_started_for_it_is_as_old_as_asked() -> None:
 
 
 def test_the_outcome_is_read_from_the_events() -> None:
-    verdict = {"model_id": "m2", "champion": "m1", "promote": "m2", "shadow": None, "provisional": True}
+    verdict: dict[str, Any] = {
+        "model_id": "m2",
+        "champion": "m1",
+        "promote": "m2",
+        "shadow": None,
+        "provisional": True,
+    }
     verdict |= {"reasons": ["beats_champion"], "sentence": "Better.", "seconds": 300.0, "rows": 600}
     verdict |= {"figures": {"champion": {"skill": 0.02, "ci": [0, 1]}}}
     events = [

@@ -240,7 +240,7 @@ class HistoryStore:
         return [hour_us for (hour_us,) in rows]
 
     def freshen(self, symbol: str, hour_us: int) -> bool:
-        """Take an hour off the stale ones; False if somebody did before."""
+        """Take an hour off the dirty ones; False if somebody did before."""
         statement = "delete from tickcast.stale_hours where symbol = %s and hour_us = %s"
         return self.connection.execute(statement, (symbol, hour_us)).rowcount > 0
 
