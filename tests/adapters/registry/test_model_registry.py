@@ -109,7 +109,7 @@ def test_what_cannot_serve_is_passed_over(s3: Any, models: list[str]) -> None:
 
 
 class Deaf(Rival):
-    """S3 whose answer to the first write is lost: the client sends it again, and the answer is that it lost."""
+    """S3 whose answer to the first write is lost: the client sends it again, and that one is refused."""
 
     def put_object(self, **request: Any) -> Any:
         self.writes += 1
