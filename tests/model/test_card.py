@@ -91,7 +91,7 @@ def test_what_is_no_card(value: Any) -> None:
             read(value)
 
 
-STORED = Path(__file__).parents[1] / "events" / "model_card.json"
+STORED = Path(__file__).parents[1] / "events" / "registry" / "card.json"
 
 
 def test_a_stored_card_comes_back_as_it_was_with_fields_of_later_code() -> None:
