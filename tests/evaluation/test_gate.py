@@ -13,6 +13,8 @@ from tickcast.evaluation.gate_report import WORDS, sentence
 from tickcast.model.card import GateSkill
 from tickcast.model.forecast import HORIZONS_S
 
+pytestmark = pytest.mark.slow  # all of it together
+
 SECOND = 1_000_000
 SIGNAL = 1.0  # bp: the part that can be predicted
 

@@ -60,13 +60,13 @@ def test_a_gap_that_rest_fills_leaves_the_ledger_but_for_what_is_withheld(
         marked = mark_repaired(gap, WindowLake(s3, BUCKET).withheld(gap), store(), redis_client)
         assert (marked.repaired_trades, marked.withheld_trades, marked.missing_trades) == (99, 1, 0)
 
-    told = json.loads(redis_client.get(f"repaired:{SYMBOL}"))
+    stored = json.loads(redis_client.get(f"repaired:{SYMBOL}"))
     times_us = [window["from_us"], window["to_us"]]
-    assert told == {
+    assert stored == {
         "repaired": [[1100, 1149, *times_us], [1151, 1199, *times_us]],
         "withheld": [[1150, 1150, *times_us]],
     }
-    ledger.settle(**told)
+    ledger.settle(**stored)
     assert [(each.first_id, each.last_id) for each in ledger.gaps] == [(1150, 1150), (9000, 9001)]
     assert ledger.gaps[0].cause == WITHHELD
     rows = owner.execute(
@@ -97,8 +97,8 @@ def test_marks_of_a_series_that_was_restarted_stay_apart_from_those_of_the_new_o
     mark(150, 158, later_us)
     mark(50, 300, later_us + 60_000_000)  # round both, but of another time than each
     mark(9000, 9099, later_us)  # the very same ids
-    told = json.loads(redis_client.get(f"repaired:{SYMBOL}"))
-    assert [(first, last, from_us) for first, last, from_us, _ in told["withheld"]] == [
+    stored = json.loads(redis_client.get(f"repaired:{SYMBOL}"))
+    assert [(first, last, from_us) for first, last, from_us, _ in stored["withheld"]] == [
         (50, 300, later_us + 60_000_000),
         (100, 199, START_US),
         (150, 158, later_us),
@@ -107,8 +107,8 @@ def test_marks_of_a_series_that_was_restarted_stay_apart_from_those_of_the_new_o
     assert [row[:2] for row in store().marked(SYMBOL, 2)] == [(50, 300), (9000, 9099)]
 
     mark(150, 160, later_us)  # of the same time: takes the place of what lies within
-    told = json.loads(redis_client.get(f"repaired:{SYMBOL}"))
-    assert [tuple(row[:2]) for row in told["withheld"]] == [(50, 300), (100, 199), (150, 160), (9000, 9099)]
+    stored = json.loads(redis_client.get(f"repaired:{SYMBOL}"))
+    assert [tuple(row[:2]) for row in stored["withheld"]] == [(50, 300), (100, 199), (150, 160), (9000, 9099)]
 
 
 def test_a_gap_of_which_hundreds_of_ranges_are_withheld_is_settled(

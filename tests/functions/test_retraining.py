@@ -103,7 +103,7 @@ def test_the_last_trade_is_known_at_prices_whose_sum_takes_more_than_64_bits(
     loader: Connection, reader: Connection
 ) -> None:
     fill(loader, BTC, market(1, 100, FROM_US), last_trade_bp=-1.0, mid=2**63 - 2001)
-    (gate_rows,) = training_rows.judged_rows(reader, training_rows.row_counts(reader, None, 0), 0)
+    (gate_rows,) = training_rows.gate_rows(reader, training_rows.row_counts(reader, None, 0), 0)
     known = gate_rows.last_trade_bp[~np.isnan(gate_rows.last_trade_bp)]
     assert len(known) == 100 and known == pytest.approx(-1.0)
 

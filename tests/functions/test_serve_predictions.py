@@ -24,7 +24,7 @@ from tickcast.adapters.registry import model_catalog
 from tickcast.adapters.registry.model_catalog import ModelCatalog
 from tickcast.adapters.registry.pointer import POINTER
 from tickcast.adapters.settings import Settings
-from tickcast.features.bars import BarRing
+from tickcast.features.ring import BarRing
 from tickcast.functions.serve_predictions import (
     OF_THE_RECEIPT,
     STORE_RETRIES,

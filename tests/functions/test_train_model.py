@@ -16,7 +16,7 @@ from local.system.seed import load_requests, seed_bronze
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.history_tables import SYMBOL, put_hours
 from tests.fixtures.market import START_US, random_ticks
-from tests.fixtures.paths import SHARED_DATA
+from tests.fixtures.recordings import CAPTURED
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.postgres.history_store import OpenStore
 from tickcast.adapters.registry import model_registry
@@ -31,7 +31,7 @@ from tickcast.model.dataset import LABEL_VERSION, ROW_HASH
 from tickcast.model.training import TrainingError
 from tickcast.units import HOUR_US
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]  # all of it together
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 Train = Callable[..., TrainedModel]
@@ -150,15 +150,12 @@ def test_rows_of_another_label_definition_are_never_mixed_in(
 
 
 def test_recordings_are_a_history_of_their_own_source(s3: Any, load: Load, train: Train) -> None:
-    recording = SHARED_DATA / "recordings/spot_btcusdt_20240808.gz"
-    if not recording.exists():
-        pytest.skip(f"recording not found at {recording}")
-    objects = seed_bronze(s3, BUCKET, ["ETHUSDT"], 7, START_US, 60, [recording])
-    assert {each.key.rpartition("/hour=")[0] for each in objects} <= {
-        f"bronze/source=replay/symbol=BTCUSDT/date=2024-08-0{day}" for day in (8, 9)
+    objects = seed_bronze(s3, BUCKET, ["XRPUSDT"], 7, START_US, 60, list(CAPTURED.values()))
+    assert {each.key.rpartition("/")[0] for each in objects} == {
+        f"bronze/source=replay/symbol={symbol}/date=2024-08-08/hour=23" for symbol in CAPTURED
     }
-    (request,) = load_requests(objects).values()
-    assert load(request).complete
+    for request in load_requests(objects).values():
+        assert load(request).complete
     trained = train(replace=True)
-    assert trained.rows > 3000
-    assert trained.card["data"]["markets"] == ["replay/BTCUSDT"]
+    assert trained.rows > 1000
+    assert trained.card["data"]["markets"] == sorted(f"replay/{symbol}" for symbol in CAPTURED)

@@ -39,7 +39,7 @@ def from_rest(*rows: TradeRow) -> LedgerRows:
     return ledger_rows(trades_array(rows), Origin.REST)
 
 
-def told(rows: LedgerRows) -> list[tuple[int, int, int, int, str]]:
+def summary(rows: LedgerRows) -> list[tuple[int, int, int, int, str]]:
     names = ("first_id", "last_id", "qty", "trades", "origin")
     return [(a, b, c, d, Origin(e).label) for a, b, c, d, e in rows[list(names)].tolist()]
 
@@ -47,7 +47,7 @@ def told(rows: LedgerRows) -> list[tuple[int, int, int, int, str]]:
 def test_single_trades_are_kept_and_an_aggregate_fills_what_is_missing() -> None:
     known = from_stream(row(1), row(2), row(7))
     found = merged(known, from_rest(row(1), row(2, 5), row(6, 7)))
-    assert told(found) == [
+    assert summary(found) == [
         (1, 1, 1, 1, "stream"),
         (2, 2, 2, 1, "stream"),
         (3, 5, 12, 3, "rest"),  # of 2..5 what is left
@@ -58,12 +58,12 @@ def test_single_trades_are_kept_and_an_aggregate_fills_what_is_missing() -> None
 
 def test_a_single_trade_inside_an_aggregate_leaves_the_ids_on_both_sides() -> None:
     found = merged(from_rest(row(1, 5)), from_stream(row(3)))
-    assert told(found) == [(1, 5, 12, 4, "rest"), (3, 3, 3, 1, "stream")]
+    assert summary(found) == [(1, 5, 12, 4, "rest"), (3, 3, 3, 1, "stream")]
     assert merged(found, from_rest(row(1, 5))).tobytes() == found.tobytes()  # repeated: nothing taken twice
 
 
 def test_an_aggregate_that_is_known_singly_is_gone() -> None:
-    assert told(merged(from_rest(row(1, 2)), from_stream(row(1), row(2)))) == [
+    assert summary(merged(from_rest(row(1, 2)), from_stream(row(1), row(2)))) == [
         (1, 1, 1, 1, "stream"),
         (2, 2, 2, 1, "stream"),
     ]
@@ -71,7 +71,7 @@ def test_an_aggregate_that_is_known_singly_is_gone() -> None:
 
 def test_the_stream_wins_over_rest_whichever_came_first() -> None:
     stream, rest = from_stream(row(1)), from_rest(row(1, qty=9))
-    assert told(merged(stream, rest)) == told(merged(rest, stream)) == [(1, 1, 1, 1, "stream")]
+    assert summary(merged(stream, rest)) == summary(merged(rest, stream)) == [(1, 1, 1, 1, "stream")]
 
 
 def test_aggregates_that_overlap_contradict_each_other() -> None:
@@ -83,10 +83,10 @@ def test_changes_are_what_differs() -> None:
     known = merged(NONE, from_rest(row(1, 2), row(3)))
     wanted = merged(known, from_stream(row(2), row(4)))
     remove, add = changes(known, wanted)
-    assert told(remove) == [(1, 2, 3, 2, "rest")]
-    assert told(add) == [(1, 1, 1, 1, "rest"), (2, 2, 2, 1, "stream"), (4, 4, 4, 1, "stream")]
+    assert summary(remove) == [(1, 2, 3, 2, "rest")]
+    assert summary(add) == [(1, 1, 1, 1, "rest"), (2, 2, 2, 1, "stream"), (4, 4, 4, 1, "stream")]
     assert [len(part) for part in changes(wanted, wanted)] == [0, 0]
-    assert told(changes(NONE, wanted)[1]) == told(wanted)
+    assert summary(changes(NONE, wanted)[1]) == summary(wanted)
 
 
 def test_known_ranges_join_what_touches_and_end_where_asked() -> None:

@@ -3,11 +3,11 @@
 import itertools
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.fixtures.paths import EVENTS
 from tickcast.features.vector import FEATURE_HASH
 from tickcast.model import documents
 from tickcast.model.card import Card, calibrations_from, card_from, serving_card
@@ -91,7 +91,7 @@ def test_what_is_no_card(value: Any) -> None:
             read(value)
 
 
-STORED = Path(__file__).parents[1] / "events" / "registry" / "card.json"
+STORED = EVENTS / "registry" / "card.json"
 
 
 def test_a_stored_card_comes_back_as_it_was_with_fields_of_later_code() -> None:

@@ -16,6 +16,8 @@ from tests.fixtures.asl import Execution, Executions, Function, execute
 from tests.infra.synthesis import ROOT
 from tickcast.market.fetch_plan import MAX_WINDOWS
 
+pytestmark = pytest.mark.slow  # all of it together
+
 FILE = ROOT / "state_machines" / "backfill_and_retrain.asl.json"
 HISTORY = ("PlanBackfill", "FetchHistory", "LoadHistory", "MarkRepaired")
 FUNCTIONS = (*HISTORY, "TrainModel", "EvaluateModel", "PromoteModel")
@@ -397,16 +399,13 @@ def test_every_task_has_a_time_limit_and_retries() -> None:
 
 def test_the_names_it_knows_are_those_of_the_functions() -> None:
     """An error renamed in the code would silently lose its retrier."""
-    from tickcast.adapters.lake import bronze
     from tickcast.adapters.registry import model_registry
-    from tickcast.adapters.rest import binance
-    from tickcast.functions import evaluate_model, fetch_history, plan_backfill, promote_model, train_model
-    from tickcast.market import ticks
-    from tickcast.model import training
+    from tickcast.adapters.rest import binance, window_proof
+    from tickcast.functions import request
+    from tickcast.market import fetch_plan, ticks
 
     known: set[str] = {"States.ALL", "StepFunctions.ExecutionAlreadyExistsException"}
-    modules = (binance, bronze, fetch_history, plan_backfill, train_model, ticks, training)
-    for module in (*modules, evaluate_model, model_registry, promote_model):
+    for module in (binance, window_proof, fetch_plan, ticks, request, model_registry):
         known |= {
             name for name, it in vars(module).items() if isinstance(it, type) and issubclass(it, Exception)
         }

@@ -23,6 +23,8 @@ from tickcast.adapters.settings import DatabaseSettings, HistorySettings
 from tickcast.functions.load_history import LoadHistory
 from tickcast.units import DAY_US, HOUR_US
 
+pytestmark = pytest.mark.server
+
 _HOUR = START_US // HOUR_US * HOUR_US
 WINDOW = {"symbol": SYMBOL, "from_us": _HOUR, "to_us": _HOUR + 4 * HOUR_US}
 

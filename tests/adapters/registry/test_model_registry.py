@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from msgspec.structs import replace
 
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.hot_path import CARD, save_model
+from tests.fixtures.paths import EVENTS
 from tests.functions.test_train_model import NOW
 from tickcast.adapters.http.responses import Response
 from tickcast.adapters.registry import model_registry
@@ -24,7 +24,6 @@ from tickcast.functions.promote_model import promote_model
 from tickcast.functions.request import RequestError
 from tickcast.model.card import Card, GateRecord, GateSkill, HorizonScore, TrainingData
 
-EVENTS = Path(__file__).parents[2] / "events" / "registry"
 SINCE = "2026-01-02T03:04:05+00:00"
 
 
@@ -296,7 +295,7 @@ def test_a_page_says_what_the_card_does_and_nothing_that_is_not_there() -> None:
 
 def test_a_card_written_before_is_read_changed_and_written_without_a_loss(s3: Any) -> None:
     """One of the code before cards had types, with fields that only later code will know."""
-    stored = json.loads((EVENTS / "card.json").read_text("utf-8"))
+    stored = json.loads((EVENTS / "registry" / "card.json").read_text("utf-8"))
     stored |= {"of_later_code": {"a": [1, None]}}
     stored["calibration"]["1"]["shape"] = 3.0
     stored["gate"]["figures"]["all"]["champion"]["p_value"] = 0.5
@@ -312,7 +311,7 @@ def test_a_card_written_before_is_read_changed_and_written_without_a_loss(s3: An
 
 
 def test_a_pointer_written_before_is_moved_without_a_loss(s3: Any, models: list[str]) -> None:
-    stored = json.loads((EVENTS / "pointer.json").read_text("utf-8"))
+    stored = json.loads((EVENTS / "registry" / "pointer.json").read_text("utf-8"))
     stored |= {"of_later_code": 1}
     stored["previous"][1]["of_later_code"] = 2
     s3.put_object(Bucket=BUCKET, Key=POINTER, Body=json.dumps(stored).encode())

@@ -89,7 +89,7 @@ def evaluate_model(
     candidates = [*challengers.values(), *([champion] if champion else [])]
     seen_to_us = max(candidate.learned_to_us for candidate in candidates)
     found = training_rows.row_counts(connection, symbols, seen_to_us)
-    markets = training_rows.judged_rows(connection, found, seen_to_us)
+    markets = training_rows.gate_rows(connection, found, seen_to_us)
     blocks = {each.model_id: _block(each, champion, markets) for each in challengers.values()}
     decisions = {
         each.model_id: gate.decide(

@@ -6,7 +6,7 @@ from the trades known and the quotes of the objects loaded around it. So a load 
 repeated ends in the same tables; and hours may come in any order, for the rows at a neighbour's edge are
 computed again with them.
 
-An object that cannot be used goes to quarantine with the reason and holds up nothing.
+An object that cannot be used goes to quarantine with the reason and blocks nothing.
 """
 
 from __future__ import annotations

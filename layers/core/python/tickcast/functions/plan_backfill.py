@@ -93,10 +93,12 @@ class PlanBackfill:
         symbols = symbols_in(request) if request.get("symbols") else list(dict.fromkeys(self._symbols))
         assert symbols is not None
         until_us = (now_us - SETTLED_AFTER_US) // MILLISECOND_US * MILLISECOND_US
-        asked = _asked(request, symbols, until_us)
+        requested = _requested(request, symbols, until_us)
         if request.get("repair"):
-            asked += self._gaps(symbols, until_us)
-        planned = plan(asked, {symbol: self._fetched(symbol) for symbol in {each.symbol for each in asked}})
+            requested += self._gaps(symbols, until_us)
+        planned = plan(
+            requested, {symbol: self._fetched(symbol) for symbol in {each.symbol for each in requested}}
+        )
         name = f"more-{hashlib.sha256(execution_id.encode()).hexdigest()[:32]}"
         train = request.get("train")
         return BackfillPlan(
@@ -107,7 +109,7 @@ class PlanBackfill:
             windows=len(planned.windows),
             more=bool(planned.left),
             next=NextExecution(name, NextInput(symbols, planned.left, train)),
-            totals=_totals(asked, planned),
+            totals=_totals(requested, planned),
         )
 
     def _gaps(self, symbols: list[str], until_us: int) -> list[Window]:
@@ -125,7 +127,7 @@ class PlanBackfill:
         return [bronze.window_in(marker.key) for marker in markers]
 
 
-def _asked(request: dict[str, Any], symbols: list[str], until_us: int) -> list[Window]:
+def _requested(request: dict[str, Any], symbols: list[str], until_us: int) -> list[Window]:
     ways = [way for way in (("spans",), ("from", "to"), ("days",)) if any(name in request for name in way)]
     if len(ways) > 1:
         raise RequestError("ask for spans, for from and to, or for days: for one of them alone")
@@ -174,9 +176,9 @@ def _by_symbol(windows: list[Window]) -> list[MarketWindows]:
     return [MarketWindows(symbol, [each for each in windows if each.symbol == symbol]) for symbol in symbols]
 
 
-def _totals(asked: list[Window], planned: Plan) -> Totals:
+def _totals(requested: list[Window], planned: Plan) -> Totals:
     wanted, planned_now, later = (
-        _hours(w) for w in (plan(asked, {}, 10**9).windows, planned.windows, planned.left)
+        _hours(w) for w in (plan(requested, {}, 10**9).windows, planned.windows, planned.left)
     )
     gaps = sum(window.reason == "gap" for window in planned.windows)
     return Totals(wanted, round(wanted - planned_now - later, 3), planned_now, later, gaps)

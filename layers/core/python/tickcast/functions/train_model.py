@@ -2,8 +2,8 @@
 
     {"symbols": ["BTCUSDT"], "days": 7}     without symbols or days, all rows there are
 
-It is a challenger: the gate puts it in force, if at all (`evaluate_model`, `promote_model`). With
-`"replace": true` it is put in force at once, evaluated by nobody: so a new system gets its first model.
+The model is a challenger: the gate promotes it, if at all (`evaluate_model`, `promote_model`). With
+`"replace": true` it becomes the active model at once, without the gate: so a new system gets its first one.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def train_model(
     )
     model_registry.save(s3, bucket, onnx_file, card)
     if request.replace:
-        model_registry.promote(s3, bucket, model_id, trained_at, by="a first model, evaluated by nobody")
+        model_registry.promote(s3, bucket, model_id, trained_at, by="a first model, not evaluated")
     return TrainedModel(
         model_id, request.replace, None, card.rows, card.rows_with_quotes, documents.encode(card)
     )

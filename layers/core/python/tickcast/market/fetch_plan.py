@@ -69,8 +69,8 @@ def of_gap(symbol: str, gap: Gap) -> Window:
     return Window(from_us, to_us, symbol, "gap", gap.first_id, gap.last_id)
 
 
-def plan(asked: Iterable[Window], fetched: FetchedSpans, limit: int = MAX_WINDOWS) -> Plan:
-    """Windows that tile `asked` less `fetched`, each stretch once even where several cover it.
+def plan(requested: Iterable[Window], fetched: FetchedSpans, limit: int = MAX_WINDOWS) -> Plan:
+    """Windows that tile `requested` less `fetched`, each stretch once even where several cover it.
 
     A fetched window that has a gap in it is planned all the same: nothing of it is fetched again, but it is
     loaded, and the gap marked.
@@ -81,7 +81,7 @@ def plan(asked: Iterable[Window], fetched: FetchedSpans, limit: int = MAX_WINDOW
     """
     taken = {symbol: list(spans) for symbol, spans in fetched.items()}
     windows = []
-    for one in sorted(asked, key=_order):
+    for one in sorted(requested, key=_order):
         spans = taken.setdefault(one.symbol, [])
         if one.reason == "gap":
             windows += [
@@ -115,8 +115,8 @@ def _order(window: Window) -> tuple[bool, int, int, str]:
     return window.reason == "asked", window.from_us, window.to_us, window.symbol
 
 
-def _cut(asked: Window, piece: tuple[int, int]) -> list[Window]:
-    return [replace(asked, from_us=from_us, to_us=to_us) for from_us, to_us in _cut_every(DAY_US, *piece)]
+def _cut(requested: Window, piece: tuple[int, int]) -> list[Window]:
+    return [replace(requested, from_us=from_us, to_us=to_us) for from_us, to_us in _cut_every(DAY_US, *piece)]
 
 
 def _meet(window: Window, from_us: int, to_us: int) -> bool:

@@ -304,7 +304,7 @@ class HistoryStore:
         return sorted(rows)
 
     def _stage(self, table: LiteralString, columns: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Make `columns`, by their names there, what a temporary table holds."""
+        """Replace the rows of a temporary table by `columns`, by their names there."""
         self.connection.execute(f"truncate {table}")
         self._copy(table, columns)
 

@@ -24,7 +24,7 @@ from tickcast.units import SECOND_US
 
 QUOTED_ROWS = 120_000  # of all markets together: some 30 MB, and as much again for their masked twins
 UNQUOTED_ROWS = 40_000
-JUDGED_ROWS = 120_000
+GATE_ROWS = 120_000
 FETCHED_ROWS = 5_000  # at once: about a megabyte
 
 # A one-dimensional array as PostgreSQL sends it: five words of head, then each value behind its length.
@@ -50,7 +50,7 @@ where symbol = %(symbol)s and end_us >= %(from_us)s and {_OF_THIS_CODE}
     and end_us %% case when has_quotes then %(quoted_step_us)s else %(step_us)s end = 0
 order by end_us desc limit %(most)s"""
 # The last trade's price is known to history at whole seconds only.
-_JUDGE: LiteralString = f"""
+_GATE: LiteralString = f"""
 select r.end_us, array_send(r.features), array_send(r.moves_bp),
     coalesce(case when b.has_quotes and b.last_trade_price > 0
         then (2 * b.last_trade_price::float8 / (b.bid_price::numeric + b.ask_price)::float8 - 1) * 1e4 end,
@@ -128,11 +128,11 @@ def learning_rows(
     return markets
 
 
-def judged_rows(
+def gate_rows(
     connection: psycopg.Connection[Any],
     found: Sequence[RowCount],
     from_us: int,
-    most: int = JUDGED_ROWS,
+    most: int = GATE_ROWS,
 ) -> list[GateRows]:
     """The rows with quotes since `from_us` of what was `found`, at most `most`, all markets on one grid."""
     quoted = {each.symbol for each in found if each.has_quotes}
@@ -141,7 +141,7 @@ def judged_rows(
     share = most // len(quoted)
     counts = [sum(h.rows for h in found if h.symbol == s and h.has_quotes) for s in quoted]
     step_us = _step_us(max(counts), share, BAR_US)
-    judged = []
+    markets = []
     for symbol in sorted(quoted):
         parameters = {
             "symbol": symbol,
@@ -150,14 +150,14 @@ def judged_rows(
             "most": share,
             "origins": sorted({each.origin.label for each in found}),
         }
-        with _blocks(connection, _JUDGE, parameters) as blocks:
+        with _blocks(connection, _GATE, parameters) as blocks:
             parts, last = [], [np.empty(0)]
             for block in blocks:
                 parts.append(_rows(block))
                 last.append(np.array([row[3] for row in block], float))
         rows = _in_order(parts)
-        judged.append(GateRows(symbol, rows, np.concatenate(last)[::-1]))
-    return judged
+        markets.append(GateRows(symbol, rows, np.concatenate(last)[::-1]))
+    return markets
 
 
 @contextmanager

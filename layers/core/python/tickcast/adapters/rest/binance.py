@@ -1,7 +1,7 @@
 """Binance's REST, as far as tickcast needs it: aggregate trades for history, and what is newest of a symbol
-for ingest to tell a quiet market from a dead stream, with the exchange's limits kept.
+for ingest to distinguish a quiet market from a dead stream, with the exchange's limits kept.
 
-Every address may use so much weight a minute, and each answer tells how much of it is used, by whomever. Well
+Every address may use so much weight a minute, and each answer says how much of it is used, by whomever. Well
 before the limit the client waits for the next minute. What the exchange refuses becomes a named error: who
 calls decides from the name whether to wait, to try again, or to give up. Only what may be over in a moment
 (5xx, a lost connection) is tried again in here.
@@ -26,7 +26,7 @@ import urllib3
 from tickcast.adapters import json_text
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.rest.agg_trades import AggTrade
-from tickcast.market.session import Newest
+from tickcast.market.liveness import Newest
 from tickcast.market.ticks import TickError, check_trade, mantissa
 
 PAGE = 1000
@@ -93,7 +93,7 @@ class BinanceRest:
         self._sleep = sleep
         self._answered_at_s = float("-inf")
         self._weight_limit: int | None = None
-        self._unknown_until_s: dict[str, float] = {}  # symbols that the exchange refused to tell about
+        self._unknown_until_s: dict[str, float] = {}  # symbols that the exchange does not have
         self._backoff_s = backoff_s
         self._tries = tries
         # Neither repeats (`_get` does) nor redirections: another host's answers are not the exchange's.
