@@ -30,7 +30,7 @@ from local.system.servers import HOST
 from local.system.state_folder import BUILD, StateFolder, StateInUse, lock
 from tickcast.adapters import json_text
 from tickcast.adapters.redis.hot_store import now_ms
-from tickcast.adapters.registry.model_watcher import ModelWatcher, at_once
+from tickcast.adapters.registry.model_watcher import ModelWatcher, inline
 
 _PATIENCE_S = 8  # a run takes about two seconds to stop
 _LAYERS_S = 900
@@ -235,7 +235,7 @@ class System:
         s3, bucket = self.cloud.client("s3"), self.outputs["BucketName"]
         origin_file = self.state.path / "model-origin"
         origin = " ".join(path.name for path in self.options.train) or "simulated history"
-        follower = ModelWatcher(s3, bucket, now_ms, at_once)
+        follower = ModelWatcher(s3, bucket, now_ms, inline)
         model = follower.current()
         known_origin = origin_file.read_text("utf-8") if origin_file.is_file() else None
         if model and known_origin == origin:

@@ -21,6 +21,7 @@ from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.postgres.history_store import OpenStore
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.model_watcher import ModelWatcher
+from tickcast.adapters.registry.pointer import POINTER
 from tickcast.adapters.settings import DatabaseSettings, HistorySettings
 from tickcast.features.vector import FEATURE_NAMES
 from tickcast.functions.load_history import Loaded, LoadHistory
@@ -80,15 +81,15 @@ def test_the_simulator_s_past_trains_a_model_that_serves(s3: Any, load: Load, tr
     assert card["data"]["share_of_rows_with_quotes"] > 0.99
     assert card["label_version"] == LABEL_VERSION
     assert (card["provisional"], card["reason"]) == (True, "first start")
-    assert card["test"]["1"]["direction"] > 0.6  # the simulated book does foretell moves
+    assert card["test"]["1"]["direction"] > 0.6  # the simulated book does predict moves
     assert card["rows_with_quotes"] == card["rows"] > 3000
     assert card["masked_calibration"].keys() == card["calibration"].keys() == {"1", "2", "5", "10"}
     assert set(card["distribution"]) == {market.partition("/")[2] for market in card["data"]["markets"]}
     assert set(card["network"]["inputs"]["odd"]) <= card["support"].keys() <= set(FEATURE_NAMES)
     assert card["learned_to_us"] < card["data"]["to_us"]  # the newest rows are left for the test
-    follower = ModelWatcher(s3, BUCKET, lambda: 0.0)
-    model = follower.current()
-    assert model is not None, follower.problem
+    watcher = ModelWatcher(s3, BUCKET, lambda: 0.0)
+    model = watcher.current()
+    assert model is not None, watcher.problem
     assert (model.model_id, model.provisional) == (trained.model_id, True)
     move_bp, _, _ = model.run(np.ones((1, len(FEATURE_NAMES))))
     assert np.isfinite(move_bp).all()
@@ -116,10 +117,10 @@ def test_only_a_request_to_replace_puts_a_model_in_force(s3: Any, load: Load, tr
     load_ticks(s3, load, *later(random_ticks(2, 240), HOUR_US))
     assert train().promoted is False
     pointer = model_registry.active_model(s3, BUCKET)
-    assert first.promoted and pointer is not None and pointer["model_id"] == first.model_id
+    assert first.promoted and pointer is not None and pointer.model_id == first.model_id
     second = train(replace=True)
     pointer = model_registry.active_model(s3, BUCKET)
-    assert pointer is not None and pointer["model_id"] == second.model_id != first.model_id
+    assert pointer is not None and pointer.model_id == second.model_id != first.model_id
 
 
 def test_nothing_to_train_on_is_named_and_the_pointer_stays(s3: Any, load: Load, train: Train) -> None:
@@ -128,7 +129,7 @@ def test_nothing_to_train_on_is_named_and_the_pointer_stays(s3: Any, load: Load,
     load_ticks(s3, load, *random_ticks(1, 60))
     with pytest.raises(TrainingError, match="usable rows, training needs"):
         train(replace=True)
-    assert "Contents" not in s3.list_objects_v2(Bucket=BUCKET, Prefix=model_registry.POINTER)
+    assert "Contents" not in s3.list_objects_v2(Bucket=BUCKET, Prefix=POINTER)
 
 
 def test_rows_of_another_label_definition_are_never_mixed_in(

@@ -25,12 +25,16 @@ from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.onnx_model import export
 from tickcast.adapters.settings import MAX_DAYS
 from tickcast.evaluation import drift
-from tickcast.evaluation.backtest import fit_line, learned_with_quotes
+from tickcast.evaluation.backtest import block_scores
+from tickcast.evaluation.baselines import fit_line
+from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES
 from tickcast.functions.request import RequestError, check_fields, days_in, symbols_in
+from tickcast.model import documents
+from tickcast.model.card import Card, NetworkShape, TrainingData
 from tickcast.model.dataset import LABEL_VERSION, ROW_HASH, Rows, mask_quotes, pool
+from tickcast.model.fit import TrainingSettings
 from tickcast.model.forecast import HORIZONS_S
-from tickcast.model.network import Inputs
-from tickcast.model.training import TrainingError, TrainingSettings, train
+from tickcast.model.training import TrainingError, fitted_with_quotes, train
 from tickcast.units import DAY_US
 
 _MOST_DAYS = MAX_DAYS + 1  # the most of history, and today
@@ -76,32 +80,50 @@ def train_model(
     markets, data = _history(request, connection, now)
     settings = replace(TrainingSettings(), test_share=_test_share(list(markets.values())))
     trained_on = {symbol: pool([rows, mask_quotes(rows)]) for symbol, rows in markets.items()}
-    network, figures = train(list(trained_on.values()), settings)
-    onnx_file = export(network)
+    trained = train(list(trained_on.values()), settings)
+    onnx_file = export(trained.network)
     model_id = f"{now:%Y%m%dT%H%M%SZ}-{hashlib.sha256(onnx_file).hexdigest()[:8]}"
     parent = model_registry.active_model(s3, bucket)
     trained_at = now.astimezone(UTC).isoformat(timespec="seconds")
-    card = {
-        "model_id": model_id,
-        "trained_at": trained_at,
-        "provisional": request.provisional,
-        "reason": request.reason,
-        "parent": parent and parent["model_id"],
-        "code": code_version(),
-        "label_version": LABEL_VERSION,
-        "data": data,
-        **figures,
-        **_of_markets(trained_on, figures, settings.inputs),
-    }
-    model_registry.save(s3, bucket, model_id, onnx_file, card)
+    fitted = {symbol: fitted_with_quotes(rows, trained.learned_to_us) for symbol, rows in trained_on.items()}
+    card = Card(
+        model_id=model_id,
+        trained_at=trained_at,
+        provisional=request.provisional,
+        reason=request.reason,
+        parent=parent.model_id if parent else None,
+        code=code_version(),
+        label_version=LABEL_VERSION,
+        data=data,
+        rows=trained.rows,
+        rows_with_quotes=trained.rows_with_quotes,
+        features=list(FEATURE_NAMES),
+        feature_hash=FEATURE_HASH,
+        horizons_s=list(HORIZONS_S),
+        network=NetworkShape.of(trained.network),
+        epochs=trained.epochs,
+        calibration=trained.calibration,
+        masked_calibration=trained.masked_calibration,
+        support=trained.support,
+        learned_to_us=trained.learned_to_us,
+        test=block_scores(trained.network, trained.test),
+        line={symbol: _line(rows) for symbol, rows in fitted.items() if len(rows.end_us)},
+        distribution={
+            symbol: drift.distribution(rows.features, (*settings.inputs.odd, *settings.inputs.even))
+            for symbol, rows in fitted.items()
+        },
+    )
+    model_registry.save(s3, bucket, onnx_file, card)
     if request.replace:
         model_registry.promote(s3, bucket, model_id, trained_at, by="a first model, not evaluated")
-    return TrainedModel(model_id, request.replace, None, card["rows"], card["rows_with_quotes"], card)
+    return TrainedModel(
+        model_id, request.replace, None, card.rows, card.rows_with_quotes, documents.encode(card)
+    )
 
 
 def _history(
     request: TrainRequest, connection: psycopg.Connection[Any], now: datetime
-) -> tuple[dict[str, Rows], dict[str, Any]]:
+) -> tuple[dict[str, Rows], TrainingData]:
     """The rows of each symbol, and what the card says of them."""
     symbols, days = request.symbols, request.days
     from_us = int(now.timestamp()) * 1_000_000 - days * DAY_US if days else 0
@@ -117,14 +139,14 @@ def _history(
         sum(int(count) for count in counts)
         for counts in zip(*((len(m.end_us), m.has_quotes.sum()) for m in markets.values()), strict=True)
     )
-    return markets, {
-        "markets": sorted({f"{each.origin.label}/{each.symbol}" for each in found}),
-        "from_us": min(each.first_us for each in found),
-        "to_us": max(each.last_us for each in found),
-        "rows_held": sum(each.rows for each in found),
-        "rows_used": used,
-        "share_of_rows_with_quotes": quoted / used if used else 0.0,
-    }
+    return markets, TrainingData(
+        markets=sorted({f"{each.origin.label}/{each.symbol}" for each in found}),
+        from_us=min(each.first_us for each in found),
+        to_us=max(each.last_us for each in found),
+        rows_held=sum(each.rows for each in found),
+        rows_used=used,
+        share_of_rows_with_quotes=quoted / used if used else 0.0,
+    )
 
 
 def _test_share(markets: list[Rows]) -> float:
@@ -141,24 +163,9 @@ def _test_share(markets: list[Rows]) -> float:
     return float(newest / (len(times_us) + len(quoted_us)))
 
 
-def _of_markets(
-    markets: dict[str, Rows], figures: dict[str, Any], inputs: Inputs
-) -> dict[str, dict[str, Any]]:
-    """What the card says of each market by itself, for a model may be trained on several that differ: the
-    line through book imbalance, which the gate compares with, and the distribution of inputs, by which drift
-    is measured."""
-    learned = {symbol: learned_with_quotes(rows, figures) for symbol, rows in markets.items()}
-    return {
-        "line": {
-            symbol: dict(zip(map(str, HORIZONS_S), fit_line([rows]).tolist(), strict=True))
-            for symbol, rows in learned.items()
-            if len(rows.end_us)
-        },
-        "distribution": {
-            symbol: drift.distribution(rows.features, (*inputs.odd, *inputs.even))
-            for symbol, rows in learned.items()
-        },
-    }
+def _line(rows: Rows) -> dict[int, float]:
+    """The slopes of the line through book imbalance, by horizon: of one market, for they differ."""
+    return dict(zip(HORIZONS_S, fit_line([rows]).tolist(), strict=True))
 
 
 @cache

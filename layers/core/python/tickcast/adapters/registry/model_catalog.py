@@ -8,9 +8,10 @@ from typing import Any
 from tickcast.adapters import json_text
 from tickcast.adapters.http.responses import ApiError, that_fit
 from tickcast.adapters.lake.objects import StoredObject, list_objects
-from tickcast.model.forecast import ModelError, serving_card
+from tickcast.adapters.registry.pointer import POINTER
+from tickcast.model.card import serving_card
+from tickcast.model.forecast import ModelError
 
-POINTER = "models/current.json"  # as in `model_registry`, which would bring botocore along
 CARDS_SHOWN = 20
 LOOK_EVERY_MS = 3000
 _SHOWN = 200  # characters of what is wrong with a card
