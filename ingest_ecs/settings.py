@@ -10,6 +10,11 @@ from msgspec import Meta, field
 from tickcast.adapters.settings import Name, NameOrNothing, Settings
 from tickcast.adapters.variables import HttpUrl, Secret, SettingsError, Symbol, Symbols, WebSocketUrl
 from tickcast.market import symbols
+from tickcast.market.sources import STREAMED
+
+StreamedSource = Annotated[
+    str, Meta(pattern=f"^({'|'.join(STREAMED)})$", description=f"one of {', '.join(STREAMED)}")
+]
 
 
 class IngestSettings(Settings, frozen=True, kw_only=True):
@@ -20,7 +25,7 @@ class IngestSettings(Settings, frozen=True, kw_only=True):
     symbols: Symbols
     protocol: Literal["sbe", "json"]
     stream_url: WebSocketUrl
-    source: Literal["sbe", "json", "sim", "replay"]  # what comes by the stream; history is `rest`
+    source: StreamedSource
     linger_ms: Annotated[float, Meta(ge=1, le=2000)]
     health_port: Annotated[int, Meta(ge=0, le=65_535)]  # 0: any that is free
     rollover_s: Annotated[float, Meta(ge=0.1, lt=86_400)]  # the exchange closes a connection after a day

@@ -137,7 +137,7 @@ class AppStack(Stack):
             DATABASE_STATEMENT_TIMEOUT_S=str(sizes.train_model.timeout_s),
         )
         self._database.grant_read(self.train_model)
-        self._lake.grant_read(self.train_model, "bronze/*", "models/*")
+        self._lake.grant_read(self.train_model, "models/*")
         self._lake.grant_write(self.train_model, "models/*")
 
         self.evaluate_model = self._function(
@@ -300,6 +300,7 @@ class AppStack(Stack):
         CfnOutput(self, "ApiKeyId", value=self.api.key.key_id)
         CfnOutput(self, "StreamName", value=self._stream.stream_name)
         CfnOutput(self, "BucketName", value=self._lake.bucket.bucket_name)
+        CfnOutput(self, "LoadHistoryFunction", value=self.load_history.function_name)
         CfnOutput(self, "TrainModelFunction", value=self.train_model.function_name)
         CfnOutput(self, "PredictStreamFunction", value=self.predict_stream.function_name)
         CfnOutput(self, "AuditPredictionsFunction", value=self.audit_predictions.function_name)

@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.fixtures.paths import ROOT
 from tests.fixtures.settings import environment
-from tests.infra.synthesis import ROOT
 from tickcast.adapters.settings import ScorePredictionsSettings
 from tickcast.evaluation.drift import DriftState
 from tickcast.evaluation.live_scores import NO_TALLIES, score_horizon
