@@ -23,7 +23,6 @@ LONGER = {
     "cdk/components/prediction_api.py:PredictionApi.__init__": "one resource with its settings",
     "cdk/stacks/app.py:AppStack.__init__": "composes the stack",
     "cdk/stacks/app.py:AwsAppStack.__init__": "composes the stack",
-    "layers/core/python/tickcast/adapters/registry/onnx_model.py:export": "one graph, node by node",
     "tests/features/test_vector.py:by_definition": "an oracle: every feature by its definition",
 }
 # Put together, so that this file passes its own test.

@@ -20,8 +20,9 @@ from tests.fixtures.aws import BUCKET
 from tickcast.adapters.http.responses import Response, if_none_match
 from tickcast.adapters.redis.connection import connect
 from tickcast.adapters.redis.hot_store import HotStore, Writes
-from tickcast.adapters.registry import model_catalog, model_watcher
+from tickcast.adapters.registry import model_catalog
 from tickcast.adapters.registry.model_catalog import ModelCatalog
+from tickcast.adapters.registry.pointer import POINTER
 from tickcast.adapters.settings import Settings
 from tickcast.features.ring import BarRing
 from tickcast.functions.serve_predictions import (
@@ -456,14 +457,13 @@ def test_accuracy_before_anything_was_scored(api: Api) -> None:
 
 
 def test_models_are_the_newest_cards_and_the_one_in_force(store: HotStore, s3: Any) -> None:
-    assert model_catalog.POINTER == model_watcher.POINTER
     api = Api(store, s3)
     assert api.ask("/models").body == {"current": None, "models": [], "total": 0}
     for n in range(model_catalog.CARDS_SHOWN + 2):
         card = json.dumps({"model_id": f"m{n:02}", "rows": n})
         s3.put_object(Bucket=BUCKET, Key=f"models/m{n:02}/card.json", Body=card)
     s3.put_object(Bucket=BUCKET, Key="models/m99/card.json", Body="no card at all")
-    s3.put_object(Bucket=BUCKET, Key=model_watcher.POINTER, Body='{"model_id": "m05"}')
+    s3.put_object(Bucket=BUCKET, Key=POINTER, Body='{"model_id": "m05"}')
     assert api.ask("/models").body["total"] == 0  # looked up a moment ago
     api.age_s += 3
     body = api.ask("/models").body

@@ -150,7 +150,7 @@ class PredictStream:
             self._fold_and_write(by_symbol, _Invocation(started_ms, self._current_model(result)), result)
         self._keep([*unusable, *result.refused], result)  # only now: nobody waits for S3
         self._tell_of_models(result)
-        self.models.follow()  # only now: nobody waits for what comes after the writing
+        self.models.poll()  # only now: nobody waits for what comes after the writing
         return result
 
     def _decode(
