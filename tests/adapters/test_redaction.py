@@ -171,7 +171,10 @@ def test_a_log_line_is_json_and_has_no_secret(monkeypatch: pytest.MonkeyPatch) -
     assert "NobodyMaySee" not in line
 
 
-def test_a_metric_that_is_no_number_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_metric_that_is_no_number_is_left_out(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POWERTOOLS_METRICS_NAMESPACE", "tickcast/test")
     metrics = Metrics(service="finite")
     for name, value in (("Skill", math.nan), ("Latency", math.inf), ("Count", 2.0)):
         metrics.add_metric(name, MetricUnit.Count, value)

@@ -27,7 +27,7 @@ from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.redis.hot_store import HEARTBEAT_TTL_S, HotStore
 from tickcast.adapters.registry import model_watcher
-from tickcast.adapters.settings import Settings
+from tickcast.adapters.settings import AuditPredictionsSettings
 from tickcast.features.bars import SILENCE_US
 from tickcast.serving.prediction import Record, ServingModel
 from tickcast.serving.reproduce import (
@@ -151,7 +151,7 @@ class Result:
 
 @dataclass
 class AuditPredictions:
-    settings: Settings
+    settings: AuditPredictionsSettings
     client: redis.Redis
     s3: Any
     database: Database

@@ -26,7 +26,7 @@ from tickcast.adapters.redaction import describe
 from tickcast.adapters.redis.hot_store import HEARTBEAT_TTL_S, HotStore
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.model_registry import RegistryError
-from tickcast.adapters.settings import ScoreSettings, Settings
+from tickcast.adapters.settings import ScorePredictionsSettings, ScoreSettings
 from tickcast.evaluation import drift
 from tickcast.evaluation.drift import DriftEvidence, DriftState
 from tickcast.evaluation.live_scores import (
@@ -90,7 +90,7 @@ class Result:
 
 @dataclass
 class ScorePredictions:
-    settings: Settings
+    settings: ScorePredictionsSettings
     scores: ScoreSettings
     client: redis.Redis
     s3: Any
