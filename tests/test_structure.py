@@ -15,8 +15,6 @@ from tests.fixtures.paths import ROOT
 MAX_LINES = 70
 # Functions that may be longer, and why. One that has become short enough has to leave the list.
 LONGER = {
-    "benchmarks/usual_features.py:row_of": "the features of one row in a row: what the comparison is with",
-    "layers/core/python/tickcast/adapters/registry/onnx_model.py:export": "one graph, node by node",
     "tests/features/test_vector.py:by_definition": "an oracle: every feature by its definition",
 }
 # Put together, so that this file passes its own test.
