@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from msgspec.structs import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import psycopg
 import pytest
+from msgspec.structs import replace
 
 from local.system.seed import load_requests, seed_bronze
 from tests.fixtures.aws import BUCKET
