@@ -10,7 +10,7 @@ PostgreSQL, from whether it answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -95,7 +95,7 @@ class Auditor:
         return BronzeReader(self._s3, self._bucket, from_us, to_us)
 
     def __call__(
-        self, receipt: Prediction, late: list[LateTicks], missing: list[tuple[int, int]], bronze: BronzeReader
+        self, receipt: Prediction, late: Sequence[LateTicks], missing: list[tuple[int, int]], bronze: BronzeReader
     ) -> Audit:
         """The audit of `receipt`; `late` are the late ticks of receipts around it, `missing` trade ids that
         the hot path lacks."""

@@ -1,6 +1,6 @@
 """One answer about the whole system, from what each of its parts last wrote into the hot store.
 
-Only Redis is asked, in three round trips: a part that hangs is seen by its silence, and costs the caller
+Only Redis is asked, in two round trips: a part that hangs is seen by its silence, and costs the caller
 nothing. `ok` is True, False, or None for a part never heard of; `why` says what is wrong.
 """
 
@@ -8,24 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import redis
 from msgspec import to_builtins
 
 from tickcast.adapters.http.responses import Response
 from tickcast.adapters.redis import keys
-from tickcast.adapters.redis.hot_store import HotStore
+from tickcast.adapters.redis.hot_store import HotStore, read
 from tickcast.adapters.settings import Settings
 from tickcast.market.gaps import LedgerRecord
 from tickcast.serving.prediction import freshness
 from tickcast.serving.records import (
-    FeedHeartbeat,
     Features,
+    FeedHeartbeat,
     Heartbeat,
     Prediction,
     StreamHeartbeat,
-    decode,
 )
 
 GAPS_SHOWN = 10
@@ -43,7 +42,6 @@ SILENT_AFTER_S = 900
 
 Service = dict[str, Any]
 Values = Mapping[str, bytes | None]  # what is stored, by key
-T = TypeVar("T")
 
 
 @dataclass
@@ -94,10 +92,10 @@ class Health:
 
     def _stream(self, values: Values, symbol: str, now_ms: float) -> Service:
         """How far the stream of a symbol has been processed."""
-        ledger = _record(LedgerRecord, values, keys.gaps(symbol))
+        ledger = read(LedgerRecord, values[keys.gaps(symbol)])
         newest_first = ledger.gaps[: -GAPS_SHOWN - 1 : -1] if ledger else []
         gaps = {"gaps": to_builtins(newest_first)} if ledger else {}
-        beat = _record(StreamHeartbeat, values, keys.heartbeat("predict_stream", symbol))
+        beat = read(StreamHeartbeat, values[keys.heartbeat("predict_stream", symbol)])
         if beat is None:
             return {"ok": None, "why": NOT_SEEN, **gaps}
         age_s = _seconds(now_ms - beat.watermark_ms)
@@ -121,7 +119,7 @@ class Health:
     def _feed(self, values: Values, symbol: str, now_ms: float) -> Service:
         """When ingest last sent something of a symbol, and whether it is connected and caught up. A silence
         of the consumer of the stream looks alike: this is what the batches it read say."""
-        beat = _record(FeedHeartbeat, values, keys.heartbeat("ingest_ecs", symbol))
+        beat = read(FeedHeartbeat, values[keys.heartbeat("ingest_ecs", symbol)])
         if beat is None:
             return {"ok": None, "why": NOT_SEEN}
         limit_s = self.settings.stale_after_s
@@ -136,7 +134,7 @@ class Health:
     def _age(self, values: Values, now_ms: float) -> Service:
         """How old the oldest features are that answers are made from, and whether any are too old."""
         limit_s = self.settings.stale_after_s
-        known = {s: _record(Features, values, keys.latest_features(s)) for s in self.settings.symbols}
+        known = {s: read(Features, values[keys.latest_features(s)]) for s in self.settings.symbols}
         found = {s: freshness(each, now_ms, limit_s) for s, each in known.items() if each is not None}
         if not found:
             return {"ok": None, "why": NOT_SEEN}
@@ -161,12 +159,6 @@ def _keys_of(symbol: str) -> tuple[str, ...]:
     )
 
 
-def _record(kind: type[T], values: Values, key: str) -> T | None:
-    """The record under `key`; None where there is none, or nothing in it. Raises ValueError."""
-    data = values[key]
-    return decode(kind, data) if data and data != b"{}" else None
-
-
 def _guarded(part: Callable[..., Service], *known: Any) -> Service:
     """What `part` makes of what is stored; where that cannot be read, this part alone is unwell."""
     try:
@@ -184,12 +176,12 @@ def _store(fullness: float | None) -> Service:
 
 def _model(values: Values, symbols: tuple[str, ...]) -> Service:
     """Whether there is an active model, by the newest predictions."""
-    found = [_record(Prediction, values, keys.latest_prediction(symbol)) for symbol in symbols]
+    found = [read(Prediction, values[keys.latest_prediction(symbol)]) for symbol in symbols]
     predictions = [each for each in found if each is not None]
     if not predictions:
         return {"ok": None, "why": NOT_SEEN}
     last = max(predictions, key=lambda each: each.timestamp)
-    beats = [_record(StreamHeartbeat, values, keys.heartbeat("predict_stream", s)) for s in symbols]
+    beats = [read(StreamHeartbeat, values[keys.heartbeat("predict_stream", s)]) for s in symbols]
     problems = [beat.model_problem for beat in beats if beat and beat.model_problem]
     why = problems[0] if problems else None
     if not last.model_id:
@@ -199,7 +191,7 @@ def _model(values: Values, symbols: tuple[str, ...]) -> Service:
 
 def _background(values: Values, part: str, now_ms: float) -> Service:
     """What a part said of itself, unless it has been silent since."""
-    beat = _record(Heartbeat, values, keys.heartbeat(part))
+    beat = read(Heartbeat, values[keys.heartbeat(part)])
     if beat is None:
         return {"ok": None, "why": NOT_SEEN}
     age_s = _seconds(now_ms - beat.at_ms)

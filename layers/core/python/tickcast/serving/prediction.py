@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from msgspec.structs import asdict, replace
 
-from tickcast.features.bars import BarRing, Seconds, mids, proxy_mids
+from tickcast.features.bars import Seconds, mids, proxy_mids
+from tickcast.features.ring import BarRing
 from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES, Floats, feature_rows
 from tickcast.market.sums import total
 from tickcast.market.ticks import SCALE
@@ -122,7 +123,7 @@ def features_record(symbol: str, ring: BarRing) -> Features | None:
         update_id=int(bar["update_id"]) or None,
         features=None if np.isnan(vector).any() else dict(zip(FEATURE_NAMES, vector.tolist(), strict=True)),
         last_tick_us=max(int(bar["last_trade_us"]), int(bar["last_quote_us"])),
-        quiet_us=ring.quiet_us if ring.quiet_us >= 0 else None,
+        quiet_us=ring.watermark.quiet_us if ring.watermark.quiet_us >= 0 else None,
     )
 
 

@@ -16,7 +16,7 @@ whatever the caveats; a difference counts only where there is none.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,16 +26,14 @@ from msgspec import Struct, field
 from tickcast.features.bars import (
     BAR,
     BAR_US,
-    KEPT_BARS,
-    KEPT_SECONDS,
-    MAX_LATE_IDS,
     SILENCE_US,
-    BarRing,
     Bars,
     bar_index,
     summarise,
     whole_seconds,
 )
+from tickcast.features.ring import KEPT_BARS, KEPT_SECONDS, BarRing
+from tickcast.features.trade_ids import MAX_LATE_IDS
 from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES
 from tickcast.market.ticks import Quotes, Trades
 from tickcast.model.forecast import HorizonForecast, ModelError
@@ -79,7 +77,7 @@ class Surroundings:
 
     trades: Trades
     quotes: Quotes
-    late: list[LateTicks]
+    late: Sequence[LateTicks]
     missing: list[tuple[int, int]]
 
 

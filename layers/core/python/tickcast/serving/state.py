@@ -20,11 +20,15 @@ from typing import Any
 import numpy as np
 from msgspec import Raw, Struct
 
-from tickcast.features.bars import BAR, SECOND, BarRing
+from tickcast.features.bars import BAR, SECOND
+from tickcast.features.quote_ids import QuoteIds
+from tickcast.features.ring import BarRing
+from tickcast.features.trade_ids import TradeIds
 from tickcast.market.gaps import GapLedger, LedgerRecord
 from tickcast.market.id_ranges import IdRanges
-from tickcast.market.plausibility import QUOTE_PACE, TRADE_PACE, IdSeries, trade_series
+from tickcast.market.id_series import QUOTE_PACE, TRADE_PACE, IdSeries, trade_series
 from tickcast.market.ticks import QUOTE, TRADE
+from tickcast.market.watermark import Watermark
 from tickcast.market.wire import Notice
 from tickcast.serving.outcomes import Calibrators, PendingPredictions
 from tickcast.serving.records import Prediction, decode, encode
@@ -45,34 +49,29 @@ class StateError(ValueError):
     """Bytes that are not a state of this version; the message says what they are."""
 
 
-class RingHeader(Struct, kw_only=True):
-    """What `BarRing` has under the same names that is neither array nor an object of its own."""
+class StateHeader(Struct, kw_only=True):
+    """The JSON in front of the arrays: version 3 of it."""
 
+    version: int
     next_bar: int
     history_from_us: int
+    received_us: int
     watermark_us: int
     claims_us: dict[str, int]
     quiet_us: int
-    received_us: int
-    newest_trade_us: int
-    newest_quote_us: int
-    late_trades: int
-    late_quotes: int
-    late_ids: list[int]
-    late_update_ids: list[int]
-    closed_update_id: int
-    refused_trades: int
-    refused_quotes: int
-
-
-class StateHeader(RingHeader, kw_only=True):
-    """The JSON in front of the arrays."""
-
-    version: int
     trade_ids: list[tuple[int, int]]
-    gaps: GapLedger
     trade_series: dict[str, Any]
+    newest_trade_us: int
+    late_trades: int
+    late_ids: list[int]
+    refused_trades: int
     quote_series: dict[str, Any]
+    closed_update_id: int
+    newest_quote_us: int
+    late_quotes: int
+    late_update_ids: list[int]
+    refused_quotes: int
+    gaps: GapLedger
     memory: PendingPredictions
     failures: tuple[int, str | None]
     rows: tuple[int, int, int, int]  # of each array
@@ -96,19 +95,7 @@ def encode_state(state: SymbolState) -> bytes:
     """All of `state` but its symbol and sequence, which are read without decoding. Raises ValueError on a
     number that is not finite, and naming the field that is of another type than it should be."""
     ring = state.ring
-    header = encode(
-        StateHeader(
-            version=VERSION,
-            **{name: getattr(ring, name) for name in RingHeader.__struct_fields__},
-            trade_ids=ring.trade_ids.intervals,
-            gaps=ring.gaps,
-            trade_series=ring.trade_series.as_dict(),
-            quote_series=ring.quote_series.as_dict(),
-            memory=state.pending,
-            failures=(state.failures, state.failure),
-            rows=(len(ring.bars), len(ring.seconds), len(ring.open_trades), len(ring.open_quotes)),
-        )
-    )
+    header = encode(_header_of(state))
     arrays = (getattr(ring, name).tobytes() for name, _ in _ARRAYS)
     data = b"".join((_LENGTH.pack(len(header)), header, *arrays))
     return data + _CHECKSUM.pack(zlib.crc32(data))
@@ -118,22 +105,82 @@ def decode_state(symbol: str, sequence: int, data: bytes, lateness_us: int) -> S
     """The state in `data`. Raises `StateError` on another version or on damaged bytes."""
     try:
         text, at = _header(data)
-        version = decode(dict[str, Raw], text)["version"]
-        if version != b"%d" % VERSION:
-            raise StateError(f"state of version {bytes(version).decode()}, this code reads version {VERSION}")
+        if (version := decode(_Version, text).version) != VERSION:
+            raise StateError(f"state of version {version}, this code reads version {VERSION}")
         if _CHECKSUM.pack(zlib.crc32(data[: -_CHECKSUM.size])) != data[-_CHECKSUM.size :]:
             raise StateError("damaged state: its checksum is of other bytes")
         header = decode(StateHeader, text)
-        ring = BarRing(lateness_us, **{name: getattr(header, name) for name in RingHeader.__struct_fields__})
-        ring.trade_ids, ring.gaps = IdRanges(header.trade_ids), header.gaps
-        ring.trade_series = IdSeries.from_dict(TRADE_PACE, header.trade_series)
-        ring.quote_series = IdSeries.from_dict(QUOTE_PACE, header.quote_series)
+        ring = _ring_of(header, lateness_us)
         for (name, dtype), rows in zip(_ARRAYS, header.rows, strict=True):
             setattr(ring, name, np.frombuffer(data, dtype, rows, at))
             at += rows * dtype.itemsize
     except (struct.error, *_MISSHAPEN) as error:
         raise error if isinstance(error, StateError) else StateError(f"damaged state: {error}") from error
     return SymbolState(symbol, ring, header.memory, sequence, *header.failures)
+
+
+def _header_of(state: SymbolState) -> StateHeader:
+    ring, watermark, trade_ids, quote_ids = (
+        state.ring,
+        state.ring.watermark,
+        state.ring.trade_ids,
+        state.ring.quote_ids,
+    )
+    return StateHeader(
+        version=VERSION,
+        next_bar=ring.next_bar,
+        history_from_us=ring.history_from_us,
+        received_us=ring.received_us,
+        watermark_us=watermark.reached_us,
+        claims_us=watermark.claims_us,
+        quiet_us=watermark.quiet_us,
+        trade_ids=trade_ids.seen.intervals,
+        trade_series=trade_ids.series.as_dict(),
+        newest_trade_us=trade_ids.newest_us,
+        late_trades=trade_ids.late_count,
+        late_ids=trade_ids.late_ids,
+        refused_trades=trade_ids.refused_count,
+        quote_series=quote_ids.series.as_dict(),
+        closed_update_id=quote_ids.closed_id,
+        newest_quote_us=quote_ids.newest_us,
+        late_quotes=quote_ids.late_count,
+        late_update_ids=quote_ids.late_ids,
+        refused_quotes=quote_ids.refused_count,
+        gaps=ring.gaps,
+        memory=state.pending,
+        failures=(state.failures, state.failure),
+        rows=(len(ring.bars), len(ring.seconds), len(ring.open_trades), len(ring.open_quotes)),
+    )
+
+
+def _ring_of(header: StateHeader, lateness_us: int) -> BarRing:
+    """The ring in `header`, without its arrays. Raises TypeError or KeyError on series of another shape."""
+    return BarRing(
+        lateness_us,
+        next_bar=header.next_bar,
+        history_from_us=header.history_from_us,
+        received_us=header.received_us,
+        watermark=Watermark(
+            reached_us=header.watermark_us, claims_us=header.claims_us, quiet_us=header.quiet_us
+        ),
+        trade_ids=TradeIds(
+            seen=IdRanges(header.trade_ids),
+            series=IdSeries.from_dict(TRADE_PACE, header.trade_series),
+            newest_us=header.newest_trade_us,
+            late_count=header.late_trades,
+            late_ids=header.late_ids,
+            refused_count=header.refused_trades,
+        ),
+        quote_ids=QuoteIds(
+            series=IdSeries.from_dict(QUOTE_PACE, header.quote_series),
+            closed_id=header.closed_update_id,
+            newest_us=header.newest_quote_us,
+            late_count=header.late_quotes,
+            late_ids=header.late_update_ids,
+            refused_count=header.refused_quotes,
+        ),
+        gaps=header.gaps,
+    )
 
 
 def recalled_state(
@@ -147,13 +194,13 @@ def recalled_state(
     ring = BarRing(lateness_us, gaps=GapLedger.from_record(ledger) if ledger else GapLedger())
     for prediction in predictions:
         trade_age_ms, quote_age_ms = prediction.trade_age_ms, prediction.quote_age_ms
-        if ring.newest_trade_us < 0 and prediction.last_trade_id and trade_age_ms is not None:
+        if ring.trade_ids.newest_us < 0 and prediction.last_trade_id and trade_age_ms is not None:
             newest_us = _instant_us(prediction.timestamp, trade_age_ms)
             _recall_trades(ring, prediction.last_trade_id, newest_us)
-        if ring.newest_quote_us < 0 and quote_age_ms is not None:
-            ring.newest_quote_us = _instant_us(prediction.timestamp, quote_age_ms)
+        if ring.quote_ids.newest_us < 0 and quote_age_ms is not None:
+            ring.quote_ids.newest_us = _instant_us(prediction.timestamp, quote_age_ms)
             if prediction.update_id is not None:
-                _begin_series(ring.quote_series, prediction.update_id, ring.newest_quote_us)
+                _begin_series(ring.quote_ids.series, prediction.update_id, ring.quote_ids.newest_us)
     note_loss(ring, STATE_LOST)
     return SymbolState(symbol, ring, PendingPredictions.recalled(predictions))
 
@@ -162,9 +209,10 @@ def salvage(state: SymbolState, data: bytes) -> None:
     """Enter into `state`, which was recalled, what `data`, a state of another version, says as this one
     would: it knows of trades, holes and outcomes that no receipt shows. Of damaged bytes nothing is used."""
     with suppress(struct.error, *_MISSHAPEN):
-        header = decode(dict[str, Raw], _header(data)[0])
-        if header["version"] == b"%d" % VERSION:
+        text, _ = _header(data)
+        if decode(_Version, text).version == VERSION:
             return
+        header = decode(dict[str, Raw], text)
         with suppress(*_MISSHAPEN):
             state.pending.calibrators |= decode(_Calibrators, header["memory"]).calibrators
         with suppress(*_MISSHAPEN):
@@ -181,9 +229,15 @@ def _take_trades(ring: BarRing, header: dict[str, Raw]) -> None:
     )
     if seen.newest is None or newest_trade_us <= 0:
         return
-    ring.trade_ids, ring.gaps, ring.newest_trade_us = seen, gaps, newest_trade_us
-    ring.newest_quote_us, ring.trade_series = newest_quote_us, trade_series()
-    _begin_series(ring.trade_series, seen.newest, newest_trade_us)
+    ring.trade_ids = TradeIds(seen, trade_series(), newest_trade_us)
+    ring.gaps, ring.quote_ids.newest_us = gaps, newest_quote_us
+    _begin_series(ring.trade_ids.series, seen.newest, newest_trade_us)
+
+
+class _Version(Struct):
+    """What the header of every version has."""
+
+    version: int
 
 
 class _Calibrators(Struct):
@@ -194,7 +248,7 @@ class _Calibrators(Struct):
 
 def note_loss(ring: BarRing, cause: str) -> None:
     """Tell the ledger the `cause` of a hole that begins behind the newest trade or quote."""
-    known_us = [us for us in (ring.newest_trade_us, ring.newest_quote_us) if us > 0]
+    known_us = [us for us in (ring.trade_ids.newest_us, ring.quote_ids.newest_us) if us > 0]
     if known_us:
         ring.gaps.noticed((Notice(cause, min(known_us), max(known_us)),))
 
@@ -207,12 +261,11 @@ def _header(data: bytes) -> tuple[bytes, int]:
 
 def _recall_trades(ring: BarRing, newest_id: int, newest_us: int) -> None:
     """What was seen up to `newest_id`. Holes behind it are part of the one that the loss makes."""
-    ring.newest_trade_us = newest_us
-    behind = [gap for gap in ring.gaps.gaps if gap.last_id > newest_id and gap.to_us > ring.newest_trade_us]
+    behind = [gap for gap in ring.gaps.gaps if gap.last_id > newest_id and gap.to_us > newest_us]
     ring.gaps.gaps = [gap for gap in ring.gaps.gaps if gap not in behind]
     holes = [(gap.first_id, gap.last_id) for gap in ring.gaps.gaps if gap.last_id < newest_id]
-    ring.trade_ids = IdRanges.up_to(newest_id, holes)
-    _begin_series(ring.trade_series, newest_id, ring.newest_trade_us)
+    ring.trade_ids.seen, ring.trade_ids.newest_us = IdRanges.up_to(newest_id, holes), newest_us
+    _begin_series(ring.trade_ids.series, newest_id, newest_us)
 
 
 def _begin_series(series: IdSeries, newest_id: int, newest_us: int) -> None:

@@ -318,7 +318,7 @@ class HotStore:
         """The newest prediction and the newest features of `symbol`, each None where there is none. Like all
         that follow, raises ValueError where a record cannot be read."""
         prediction, features = self.values([keys.latest_prediction(symbol), keys.latest_features(symbol)])
-        return _read(Prediction, prediction), _read(Features, features)
+        return read(Prediction, prediction), read(Features, features)
 
     def predictions(self, symbol: str, from_ms: int, to_ms: int, limit: int) -> list[Prediction]:
         """The newest `limit` predictions made as of `from_ms` to `to_ms`, both included; newest first."""
@@ -358,11 +358,11 @@ class HotStore:
     def gaps(self, symbols: Sequence[str]) -> dict[str, LedgerRecord | None]:
         """The gap ledgers; None for a symbol nothing is known of."""
         found = self.values([keys.gaps(symbol) for symbol in symbols])
-        return {symbol: _read(LedgerRecord, data) for symbol, data in zip(symbols, found, strict=True)}
+        return {symbol: read(LedgerRecord, data) for symbol, data in zip(symbols, found, strict=True)}
 
     def accuracy(self, symbol: str) -> AccuracySummary | None:
         """How good predictions were, as scored last; None before that."""
-        return _read(AccuracySummary, self._client.get(keys.accuracy(symbol)))
+        return read(AccuracySummary, self._client.get(keys.accuracy(symbol)))
 
     def put_accuracy(self, summary: AccuracySummary) -> None:
         self._client.set(keys.accuracy(summary.symbol), encode(summary), ex=keys.TTL_S)
@@ -376,8 +376,9 @@ class HotStore:
         return found
 
 
-def _read(kind: type[T], data: bytes | None) -> T | None:
-    """The record in `data`; None where there is none, or nothing in it."""
+def read(kind: type[T], data: bytes | None) -> T | None:
+    """The record in `data`; None where there is none, or nothing in it. Raises ValueError where it cannot be
+    read."""
     return decode(kind, data) if data and data != b"{}" else None
 
 
