@@ -99,7 +99,7 @@ def test_the_whole_record_goes_on(
     assert across_["last_id"] == lost_last
     assert START_US + 33_900_000 <= across_["from_us"] <= START_US + 35_000_000 <= across_["to_us"]
 
-    # What is pending: all outcomes of the model's and the challenger's predictions, once each; both calibrations.
+    # What is pending: all outcomes of the model and the challenger, once each; both calibrations.
     for at in range(39, 60):
         assert work(at).problems == []
     made = {p.timestamp: p for p in store.history("BTCUSDT", 100)}

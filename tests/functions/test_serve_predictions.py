@@ -14,8 +14,10 @@ from urllib.parse import parse_qsl, quote
 
 import pytest
 import redis
+from msgspec import convert, to_builtins
 
 from layers import site_files
+from tests.fixtures import records
 from tests.fixtures.aws import BUCKET
 from tickcast.adapters.http.responses import Response, if_none_match
 from tickcast.adapters.redis.connection import connect
@@ -31,6 +33,15 @@ from tickcast.functions.serve_predictions import (
     ServePredictions,
 )
 from tickcast.market.gaps import Gap, GapLedger
+from tickcast.serving.records import (
+    Features,
+    FeedHeartbeat,
+    Heartbeat,
+    Outcome,
+    Prediction,
+    StreamHeartbeat,
+    Timing,
+)
 from tickcast.serving.state import SymbolState
 
 ENVIRONMENT = {
@@ -42,12 +53,15 @@ ENVIRONMENT = {
 SETTINGS = Settings.from_environment(ENVIRONMENT)
 AT_S = 1_754_000_000
 AT_MS = AT_S * 1000
-FEATURES = {"symbol": "BTCUSDT", "timestamp": AT_S, "price": 60_001.0, "mid": 60_000.0, "proxy_mid": None}
+KNOWN = {"price": 60_001.0, "mid": 60_000.0, "proxy_mid": None}
+FEATURES: dict[str, Any] = to_builtins(records.features(AT_S, **KNOWN))
 HORIZONS = {
-    str(h): {"horizon_s": h, "predicted_price": 60_000.0 + h, "confidence": 0.6, "expected_move_bp": h / 6}
+    str(h): to_builtins(
+        records.horizon(h, predicted_price=60_000.0 + h, confidence=0.6, expected_move_bp=h / 6)
+    )
     for h in (1, 2, 5, 10)
 }
-PREDICTION = {
+PREDICTION: dict[str, Any] = to_builtins(records.prediction(AT_MS), str_keys=True) | {
     "id": f"BTCUSDT-{AT_MS}",
     "symbol": "BTCUSDT",
     "timestamp": AT_MS,
@@ -59,8 +73,8 @@ PREDICTION = {
     "target_time": AT_MS + 2000,
     "horizons": HORIZONS,
     "features": {"imbalance": 0.5},
-    "calibrator": {"1": {"direction_slope": 1.0}},
-    "timing_ms": {"fold": 1.0},
+    "calibrator": {"1": {"direction_slope": 1.0, "interval_width": 1.0}},
+    "timing_ms": dict.fromkeys(Timing.__struct_fields__, 1.0),
     "sequence": "495",
     **HORIZONS["2"],
 }
@@ -119,11 +133,11 @@ def put(
 ) -> None:
     writes = Writes()
     for symbol in SETTINGS.symbols:
-        writes.heartbeat(f"predict_stream:{symbol}", heartbeat or HEARTBEAT)
-        writes.heartbeat(f"ingest_ecs:{symbol}", HEARTBEAT)
-    writes.features(features, 60)
+        writes.heartbeat("predict_stream", symbol, convert(heartbeat or HEARTBEAT, StreamHeartbeat))
+        writes.heartbeat("ingest_ecs", symbol, convert(HEARTBEAT, FeedHeartbeat))
+    writes.features(convert(features, Features), 60)
     for prediction in predictions:
-        writes.prediction(prediction)
+        writes.prediction(convert(prediction, Prediction, str_keys=True))
     commit(store, writes)
 
 
@@ -140,29 +154,14 @@ def made_at(offset_s: int) -> dict[str, Any]:
 
 
 def outcome(horizon_s: int, timestamp: int = AT_MS, **told: Any) -> dict[str, Any]:
-    return {
-        "id": f"BTCUSDT-{timestamp}",
-        "symbol": "BTCUSDT",
-        "timestamp": timestamp,
-        "horizon_s": horizon_s,
-        "target_time": timestamp + horizon_s * 1000,
-        "status": "resolved",
-        "why": None,
-        "source": "model",
-        "abstains": False,
-        "move_bp": 1.0,
-        "expected_move_bp": 0.5,
-        "inside": True,
-        "right": True,
-        "imbalance": 0.5,
-        **told,
-    }
+    found: dict[str, Any] = to_builtins(records.outcome(timestamp, horizon_s, **told))
+    return found
 
 
 def put_outcomes(store: HotStore, *outcomes: dict[str, Any]) -> None:
     writes = Writes()
     for each in sorted(outcomes, key=lambda each: (each["target_time"], each["horizon_s"])):
-        writes.outcome(each)
+        writes.outcome(convert(each, Outcome))
     commit(store, writes)
 
 
@@ -642,8 +641,9 @@ def test_a_symbol_of_any_script_is_asked_for_as_any_other(
     assert settings.symbols[1] == configured
     api, id_ = Api(store, settings=settings), f"{configured}-{AT_MS}"
     writes = Writes()
-    writes.features(FEATURES | {"symbol": configured}, 60)
-    writes.prediction(PREDICTION | {"symbol": configured, "id": id_})
+    writes.features(convert(FEATURES | {"symbol": configured}, Features), 60)
+    made = PREDICTION | {"symbol": configured, "id": id_}
+    writes.prediction(convert(made, Prediction, str_keys=True))
     assert store.commit(SymbolState(configured, BarRing(0), sequence=1), 0, writes)
     assert api.get(asked).body["id"] == id_
     assert api.ask(HISTORY, {"to": str(AT_MS)}, symbol=asked).body["count"] == 1
@@ -739,7 +739,7 @@ def test_health_names_what_is_wrong(store: HotStore, api: Api) -> None:
     stale = api.health()
     assert (stale.status, stale.body["status"]) == (503, "degraded")
     services = stale.body["services"]
-    assert "stands still at 9.0 s ago" in services["predict_stream:ETHUSDT"]["why"]
+    assert "stream stalled, last watermark 9.0 s ago" in services["predict_stream:ETHUSDT"]["why"]
     assert "nothing has been sent for 9.0 s" in services["feed:ETHUSDT"]["why"]
     assert "the features of BTCUSDT are too old (claim 9.0 s" in services["age"]["why"]
     api.age_s = 1
@@ -753,7 +753,8 @@ def test_health_names_what_is_wrong(store: HotStore, api: Api) -> None:
 def test_health_tells_a_feed_that_is_not_connected(store: HotStore, api: Api) -> None:
     put(store, PREDICTION)
     writes = Writes()
-    writes.heartbeat("ingest_ecs:BTCUSDT", HEARTBEAT | {"watermark_ms": AT_MS - 8000})
+    behind = HEARTBEAT | {"watermark_ms": AT_MS - 8000}
+    writes.heartbeat("ingest_ecs", "BTCUSDT", convert(behind, FeedHeartbeat))
     commit(store, writes)
     services = api.health().body["services"]
     assert "connected and caught up 8.3 s ago" in services["feed:BTCUSDT"]["why"]
@@ -763,21 +764,19 @@ def test_health_tells_a_feed_that_is_not_connected(store: HotStore, api: Api) ->
 def test_health_without_a_model_in_force(store: HotStore, api: Api) -> None:
     put(store, PREDICTION | {"model_id": None, "source": "fallback", "reason": "no_model"})
     assert api.health().status == 503
-    assert "no model is in force" in api.health().body["services"]["model"]["why"]
+    assert "no active model" in api.health().body["services"]["model"]["why"]
 
 
 def test_health_of_parts_in_the_background(store: HotStore, api: Api) -> None:
     put(store, PREDICTION)
-    writes = Writes()
-    writes.heartbeat("postgres", {"at_ms": AT_MS, "ok": True})
-    writes.heartbeat("archive_ticks", {"at_ms": AT_MS, "ok": False, "why": "newest object is of 11:40"})
-    commit(store, writes)
+    store.put_heartbeat("postgres", Heartbeat(at_ms=AT_MS))
+    store.put_heartbeat("archive_ticks", Heartbeat(at_ms=AT_MS, ok=False, why="newest object is of 11:40"))
     services = api.health().body["services"]
     assert (services["postgres"]["ok"], services["audit"]["ok"]) == (True, None)
     assert services["archive"]["why"] == "newest object is of 11:40"
     assert api.health().status == 503
     api.age_s = 1000
-    assert "no sign of life for 1000.0 s" in api.health().body["services"]["postgres"]["why"]
+    assert "no heartbeat for 1000.0 s" in api.health().body["services"]["postgres"]["why"]
 
 
 def test_health_shows_the_newest_gaps(store: HotStore, api: Api) -> None:
