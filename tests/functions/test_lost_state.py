@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 import redis
 
-from tests.fixtures.hot_path import SETTINGS, START_MS, Clock, hot_path, put_model, save_model, stored
+from tests.fixtures.hot_path import (
+    SETTINGS,
+    START_MS,
+    Clock,
+    hot_path,
+    put_model,
+    save_model,
+    state_bytes,
+    stored,
+)
 from tests.fixtures.kinesis_events import batch_event
 from tests.fixtures.market import START_US, batch, random_ticks
 from tickcast.adapters.redis.hot_store import HotStore, StoreFull, StoreWentBack
@@ -61,14 +70,12 @@ def lose(client: redis.Redis) -> None:
 
 
 def age(client: redis.Redis) -> None:
-    data = client.hget("state:BTCUSDT", "ring")
-    assert data
+    data = state_bytes(client)
     client.hset("state:BTCUSDT", "ring", data.replace(b'"version":%d' % VERSION, b'"version":0'))
 
 
 def damage(client: redis.Redis) -> None:
-    data = client.hget("state:BTCUSDT", "ring")
-    assert data
+    data = state_bytes(client)
     client.hset("state:BTCUSDT", "ring", data[:1000] + b"?" + data[1001:])
 
 
@@ -154,7 +161,7 @@ def test_a_store_that_lost_its_newest_writes(work: Work, store: HotStore, redis_
     were acknowledged with the lost writes are missing by name."""
     for at in range(30):
         work(at)
-    older = redis_client.hgetall("state:BTCUSDT")
+    older: Any = redis_client.hgetall("state:BTCUSDT")
     for at in range(30, 33):
         work(at)
     redis_client.delete("state:BTCUSDT")
@@ -174,7 +181,7 @@ def test_a_store_that_goes_back_while_an_event_is_folded(
 ) -> None:
     for at in range(30):
         work(at)
-    older = redis_client.hgetall("state:BTCUSDT")
+    older: Any = redis_client.hgetall("state:BTCUSDT")
     work(30)
     load = predict.store.load
 

@@ -13,7 +13,16 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from msgspec.structs import replace
 
 from tests.fixtures.aws import BUCKET
-from tests.fixtures.hot_path import SETTINGS, START_MS, Clock, hot_path, put_model, stored, ticks_in
+from tests.fixtures.hot_path import (
+    SETTINGS,
+    START_MS,
+    Clock,
+    hot_path,
+    put_model,
+    state_bytes,
+    stored,
+    ticks_in,
+)
 from tests.fixtures.kinesis_events import FIRST_SEQUENCE, batch_event, event, record
 from tests.fixtures.market import START_US
 from tickcast.adapters.redis import hot_store
@@ -24,6 +33,7 @@ from tickcast.functions.health import Health
 from tickcast.functions.predict_stream import TRIES, PredictStream, Result
 from tickcast.market import wire
 from tickcast.model.calibration import Calibrator
+from tickcast.serving.prediction import features_record
 from tickcast.serving.state import SymbolState, decode_state, encode_state
 
 SECONDS = 40
@@ -51,9 +61,8 @@ def run(predict: PredictStream, s3: Any, clock: Clock) -> Callable[..., list[Res
 
 def change_state(client: redis.Redis, store: HotStore, change: Callable[[SymbolState], None]) -> None:
     """Stores the state of the bad symbol again after `change`: well-formed, with the checksum it needs."""
-    sequence, data = client.hmget(f"state:{BAD}", "sequence", "ring")
-    assert sequence and data
-    state = decode_state(BAD, int(sequence), data, 100_000)
+    sequence = client.hget(f"state:{BAD}", "sequence")
+    state = decode_state(BAD, int(sequence or 0), state_bytes(client, BAD), 100_000)
     change(state)
     client.hset(f"state:{BAD}", "ring", encode_state(state))
 
@@ -157,14 +166,13 @@ def test_features_that_raise(
     run: Callable[..., list[Result]], monkeypatch: pytest.MonkeyPatch, redis_client: redis.Redis
 ) -> None:
     run(0, 15)
-    features_record = predict_stream.features_record
 
     def raises(symbol: str, ring: BarRing) -> Any:
         if symbol == BAD and len(ring.seconds) > 5:
             raise ZeroDivisionError
         return features_record(symbol, ring)
 
-    monkeypatch.setattr(predict_stream, "features_record", raises)
+    monkeypatch.setattr("tickcast.functions.predict_stream.features_record", raises)
     results = run(15, 19)
     assert [result.started_over for result in results] == [[BAD], [], [], []]
     assert [sources(result, GOOD) for result in results] == [["model"]] * 4
@@ -175,13 +183,12 @@ def test_an_optional_figure_that_is_not_finite_is_stored_as_null(
     run: Callable[..., list[Result]], monkeypatch: pytest.MonkeyPatch, redis_client: redis.Redis
 ) -> None:
     run(0, 15)
-    features_record = predict_stream.features_record
 
     def broken(symbol: str, ring: BarRing) -> Any:
         found = features_record(symbol, ring)
         return replace(found, vwap=np.inf) if found and symbol == BAD else found
 
-    monkeypatch.setattr(predict_stream, "features_record", broken)
+    monkeypatch.setattr("tickcast.functions.predict_stream.features_record", broken)
     results = run(15, 20)
     assert all(sources(result, symbol) == ["model"] for result in results for symbol in SYMBOLS)
     assert stored(redis_client, f"features:{BAD}:latest")["vwap"] is None

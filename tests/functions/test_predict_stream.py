@@ -19,11 +19,13 @@ from tests.fixtures.hot_path import (
     network,
     newest_prediction,
     put_model,
+    state_bytes,
     stored,
     ticks_in,
 )
 from tests.fixtures.kinesis_events import FIRST_SEQUENCE, batch_event, event, record
 from tests.fixtures.market import START_US, batch, random_ticks
+from tests.fixtures.records import known
 from tickcast.adapters.redis.connection import connect
 from tickcast.adapters.redis.hot_store import Commit, HotStore
 from tickcast.features.ring import BarRing
@@ -122,7 +124,7 @@ def test_overlapping_events_give_what_one_pass_gives(
     for piece in stream:
         list(ring.fold(piece, 1_000_000))
     state = redis_client.hgetall("state:BTCUSDT")
-    stored_ring = decode_state("BTCUSDT", 0, state[b"ring"], SETTINGS.lateness_us).ring
+    stored_ring = decode_state("BTCUSDT", 0, state_bytes(redis_client), SETTINGS.lateness_us).ring
     assert stored_ring.bars.tobytes() == ring.bars.tobytes()
     assert stored_ring.seconds.tobytes() == ring.seconds.tobytes()
     assert stored_ring.trade_ids.seen.intervals == ring.trade_ids.seen.intervals
@@ -183,7 +185,7 @@ def test_an_old_state_version_is_warmed_up_again_and_reported(
     predict: PredictStream, redis_client: redis.Redis
 ) -> None:
     predict(batch_event(0, *ticks_in(5)))
-    data = redis_client.hget("state:BTCUSDT", "ring").replace(b'"version":%d' % VERSION, b'"version":0')
+    data = state_bytes(redis_client).replace(b'"version":%d' % VERSION, b'"version":0')
     redis_client.hset("state:BTCUSDT", "ring", data)
     outcome = predict(batch_event(100, *ticks_in(12)[60:]))
     assert any("state of version 0" in problem for problem in outcome.problems)
@@ -246,8 +248,8 @@ def test_quotes_that_stopped_are_not_served_as_fresh(predict: PredictStream, s3:
     for second in range(21, 25):
         masked = by_second[second]
         assert (masked.source, masked.reason, masked.model_id) == ("fallback", "no_quotes", "m1")
-        assert masked.features["has_quotes"] == masked.features["imbalance"] == 0
-        vector = np.array([[masked.features[name] for name in FEATURE_NAMES]])
+        assert known(masked.features)["has_quotes"] == known(masked.features)["imbalance"] == 0
+        vector = np.array([[known(masked.features)[name] for name in FEATURE_NAMES]])
         assert masked.expected_move_bp == pytest.approx(network().forward(vector)[0][0, 1], rel=1e-4)
         assert masked.abstains
     assert by_second[24].basis_price == pytest.approx(trades["price"][-1] / 1e8, rel=1e-4)
@@ -275,7 +277,7 @@ def test_the_receipt_says_what_the_prediction_was_made_from(predict: PredictStre
     assert newest.quote_age_ms == (end_us - int(quotes["time_us"][-1])) // 1000
     assert newest.feature_age_ms == min(newest.trade_age_ms, newest.quote_age_ms)
     assert newest.sequence == str(FIRST_SEQUENCE + closing)
-    assert 0 <= START_US - newest.history_from_us < 200_000
+    assert 0 <= START_US - known(newest.history_from_us) < 200_000
     assert (newest.late_ids, newest.late_update_ids) == ([], [])
 
 
@@ -301,13 +303,14 @@ def test_one_round_trip_to_read_and_one_to_write(
     btc = ticks_in(12)
     both = [piece._replace(symbol=symbol) for piece in btc for symbol in ("BTCUSDT", "ETHUSDT")]
     predict(batch_event(0, *both[:100]))
-    sent = []
-    send = AbstractConnection.send_packed_command
-    monkeypatch.setattr(
-        AbstractConnection,
-        "send_packed_command",
-        lambda self, command, check_health=True: sent.append(command) or send(self, command, check_health),
-    )
+    sent: list[Any] = []
+    send: Any = AbstractConnection.send_packed_command
+
+    def counted(connection: AbstractConnection, command: Any, check_health: bool = True) -> Any:
+        sent.append(command)
+        return send(connection, command, check_health)
+
+    monkeypatch.setattr(AbstractConnection, "send_packed_command", counted)
     result = predict(batch_event(100, *both[100:]))
     assert {prediction.symbol for prediction in result.predictions} == {"BTCUSDT", "ETHUSDT"}
     assert len(sent) == 2
@@ -404,7 +407,7 @@ def test_a_lost_redis_is_warmed_up_again_and_reported(
 
 def test_damaged_state_is_begun_anew_and_said(predict: PredictStream, redis_client: redis.Redis) -> None:
     predict(batch_event(0, *ticks_in(5)))
-    redis_client.hset("state:BTCUSDT", "ring", redis_client.hget("state:BTCUSDT", "ring")[:-7])
+    redis_client.hset("state:BTCUSDT", "ring", state_bytes(redis_client)[:-7])
     result = predict(batch_event(100, *ticks_in(12)[60:]))
     assert any("damaged state" in problem for problem in result.problems)
     assert result.predictions

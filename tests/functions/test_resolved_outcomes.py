@@ -10,6 +10,7 @@ import redis
 from tests.fixtures.hot_path import START_MS, Clock, put_model, ticks_in
 from tests.fixtures.kinesis_events import batch_event
 from tests.fixtures.market import START_US, batch, random_ticks
+from tests.fixtures.records import known
 from tickcast.adapters.redis.hot_store import HotStore
 from tickcast.features.bars import BAR_US
 from tickcast.functions.predict_stream import PredictStream, Result
@@ -64,7 +65,7 @@ def test_outcomes_are_the_stream_s_own_mids(
         move_bp = (price / prediction.basis_price - 1) * 1e4
         assert outcome.move_bp == pytest.approx(move_bp, abs=1e-9)
         assert outcome.latency_ms == prediction.latency_ms
-        written_us = (prediction.timestamp + prediction.latency_ms) * 1000
+        written_us = (prediction.timestamp + known(prediction.latency_ms)) * 1000
         assert outcome.served_price == mid(quotes, math.ceil(written_us / BAR_US) * BAR_US)
         forecast = prediction.horizons.get(outcome.horizon_s)
         for name in ("expected_move_bp", "lower", "upper", "confidence", "p_flat"):
@@ -73,7 +74,7 @@ def test_outcomes_are_the_stream_s_own_mids(
             assert outcome.inside == (forecast.lower <= price <= forecast.upper)
             is_right = bool(np.sign(move_bp) == np.sign(forecast.expected_move_bp))
             assert outcome.right == (is_right if move_bp else None)
-            assert outcome.imbalance == prediction.features["imbalance"]
+            assert outcome.imbalance == known(prediction.features)["imbalance"]
 
 
 def test_calibration_learns_from_outcomes_and_the_receipt_says_how_far(
@@ -87,7 +88,7 @@ def test_calibration_learns_from_outcomes_and_the_receipt_says_how_far(
         mine = [o for o in outcomes if o.horizon_s == horizon_s]
         calibrator = newest.calibrator[horizon_s]
         assert calibrator.outcomes == len(mine) > 10
-        width = math.prod(math.exp(0.08 * (0.8 - o.inside)) for o in mine)
+        width = math.exp(sum(0.08 * (0.8 - known(o.inside)) for o in mine))
         assert calibrator.interval_width == pytest.approx(width)
 
 
@@ -144,13 +145,15 @@ def test_never_twice_whatever_is_lost_and_delivered_again(
         redis_client.flushall()
     else:
         redis_client.delete("state:BTCUSDT")
-    predictions, outcomes = (redis_client.xrange(f"{kind}:BTCUSDT") for kind in ("predictions", "outcomes"))
+    predictions: Any = redis_client.xrange("predictions:BTCUSDT")
+    outcomes: Any = redis_client.xrange("outcomes:BTCUSDT")
     fold(predict, clock, stream[100:], first=100)
-    assert redis_client.xrange("predictions:BTCUSDT")[: len(predictions)] == predictions
-    assert redis_client.xrange("outcomes:BTCUSDT")[: len(outcomes)] == outcomes
-    known = store.history("BTCUSDT", 1000)
-    made = {p.timestamp for p in known}
-    assert len(made) == len(known)
+    predicted: Any = redis_client.xrange("predictions:BTCUSDT")
+    resolved: Any = redis_client.xrange("outcomes:BTCUSDT")
+    assert predicted[: len(predictions)] == predictions and resolved[: len(outcomes)] == outcomes
+    history = store.history("BTCUSDT", 1000)
+    made = {p.timestamp for p in history}
+    assert len(made) == len(history)
     found = entries(outcomes_in(store))
     assert found == sorted(
         (t + h * 1000, h) for t in made for h in HORIZONS_S if t + h * 1000 <= START_MS + 44_000

@@ -58,8 +58,8 @@ class Hot:
             entry = keys.outcome_entry(each["target_time"], each["horizon_s"])
             data = json_text.text(each).encode()
             writes.append.append((keys.outcomes(SYMBOL), keys.OUTCOMES_KEPT, entry, data))
-        for each in predictions or []:
-            writes.prediction(each)
+        for prediction in predictions or []:
+            writes.prediction(prediction)
         before, self._sequence = self._sequence, self._sequence + 1
         state = SymbolState(SYMBOL, BarRing(SETTINGS.lateness_us), sequence=self._sequence)
         assert self._store.commit(state, before, writes)
@@ -135,7 +135,7 @@ def held(owner: psycopg.Connection[Any], table: str = "outcomes") -> tuple[Any, 
         f"select count(*), md5(string_agg(t::text, '|' order by t::text)) from tickcast.{table} t"
     ).fetchone()
     assert row
-    return row
+    return tuple(row)
 
 
 def counted(owner: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:

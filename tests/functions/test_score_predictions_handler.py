@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 from msgspec.structs import replace
 
-from tests.infra.synthesis import ROOT
+from tests.fixtures.paths import ROOT
 from tickcast.evaluation.drift import DriftState
 from tickcast.evaluation.live_scores import NO_TALLIES, Skill, score_horizon
 from tickcast.functions.score_predictions import Hour, Result

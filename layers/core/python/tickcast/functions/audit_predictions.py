@@ -95,7 +95,11 @@ class Auditor:
         return BronzeReader(self._s3, self._bucket, from_us, to_us)
 
     def __call__(
-        self, receipt: Prediction, late: Sequence[LateTicks], missing: list[tuple[int, int]], bronze: BronzeReader
+        self,
+        receipt: Prediction,
+        late: Sequence[LateTicks],
+        missing: list[tuple[int, int]],
+        bronze: BronzeReader,
     ) -> Audit:
         """The audit of `receipt`; `late` are the late ticks of receipts around it, `missing` trade ids that
         the hot path lacks."""
