@@ -10,6 +10,7 @@ from botocore.config import Config
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.hot_path import CARD, Clock, put_model, save_model, ticks_in
 from tests.fixtures.kinesis_events import batch_event
+from tests.fixtures.records import known
 from tickcast.adapters.registry import model_registry, model_watcher
 from tickcast.adapters.registry.model_watcher import ModelWatcher
 from tickcast.functions.predict_stream import PredictStream, Result
@@ -166,14 +167,14 @@ def test_a_challenger_runs_in_shadow(market: Market, s3: Any) -> None:
     predictions = market(15).predictions
     assert predictions[0].challenger is None  # warming up
     newest = predictions[-1]
-    assert (newest.model_id, newest.challenger.model_id) == ("m1", "m2")
+    assert (newest.model_id, known(newest.challenger).model_id) == ("m1", "m2")
     for horizon_s, champion in newest.horizons.items():
-        challenger = newest.challenger.horizons[horizon_s]
+        challenger = known(newest.challenger).horizons[horizon_s]
         assert challenger.expected_move_bp == champion.expected_move_bp  # the same network
         assert challenger.confidence > champion.confidence
     resolved = [o for o in market().outcomes if o.source == "model"]
-    assert {o.challenger.model_id for o in resolved} == {"m2"}
-    assert all(isinstance(o.challenger.inside, bool) for o in resolved)
+    assert {known(o.challenger).model_id for o in resolved} == {"m2"}
+    assert all(isinstance(known(o.challenger).inside, bool) for o in resolved)
 
 
 def test_a_challenger_put_in_force_goes_on_with_what_it_learnt(market: Market, s3: Any) -> None:
@@ -198,7 +199,7 @@ def test_a_challenger_keeps_what_it_learnt_through_fallbacks(
     save_model(s3, "m2")
     put_model(s3, "m1", challenger="m2")
     before = market(20).predictions[-1]
-    assert before.challenger.model_id == "m2"
+    assert known(before.challenger).model_id == "m2"
     state = predict.store.load(["BTCUSDT"])[0]["BTCUSDT"]
     learnt = {horizon_s: each.outcomes for horizon_s, each in state.pending.calibrators["m2"].items()}
     assert learnt[1] > 5
