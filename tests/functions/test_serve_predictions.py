@@ -22,9 +22,11 @@ from tests.fixtures.aws import BUCKET
 from tickcast.adapters.http.responses import Response, if_none_match
 from tickcast.adapters.redis.connection import connect
 from tickcast.adapters.redis.hot_store import HotStore, Writes
-from tickcast.adapters.registry import model_catalog, model_watcher
+from tickcast.adapters.registry import model_catalog
 from tickcast.adapters.registry.model_catalog import ModelCatalog
+from tickcast.adapters.registry.pointer import POINTER
 from tickcast.adapters.settings import Settings
+from tickcast.evaluation.live_scores import NO_TALLIES, AccuracySummary, SpanAccuracy, score
 from tickcast.features.ring import BarRing
 from tickcast.functions.serve_predictions import (
     OF_THE_RECEIPT,
@@ -33,6 +35,7 @@ from tickcast.functions.serve_predictions import (
     ServePredictions,
 )
 from tickcast.market.gaps import Gap, GapLedger
+from tickcast.model.calibration import Calibrator
 from tickcast.serving.records import (
     Features,
     FeedHeartbeat,
@@ -73,7 +76,7 @@ PREDICTION: dict[str, Any] = to_builtins(records.prediction(AT_MS), str_keys=Tru
     "target_time": AT_MS + 2000,
     "horizons": HORIZONS,
     "features": {"imbalance": 0.5},
-    "calibrator": {"1": {"direction_slope": 1.0, "interval_width": 1.0}},
+    "calibrator": to_builtins({1: Calibrator(1.0, 1.0)}, str_keys=True),
     "timing_ms": dict.fromkeys(Timing.__struct_fields__, 1.0),
     "sequence": "495",
     **HORIZONS["2"],
@@ -437,10 +440,17 @@ def test_a_parameter_given_twice_is_refused(store: HotStore, api: Api) -> None:
     )
 
 
+def scored_at(scored_ms: int) -> dict[str, Any]:
+    span = SpanAccuracy(from_ms=1, to_ms=2, first_ms=1, availability=1.0, horizons=score(NO_TALLIES))
+    summary = AccuracySummary(symbol="BTCUSDT", scored_ms=scored_ms, hour=span, day=span, week=span)
+    found: dict[str, Any] = to_builtins(summary, str_keys=True)
+    return found
+
+
 def test_accuracy_is_what_was_scored_last(api: Api, redis_client: redis.Redis) -> None:
     """How it is scored is for test_score_predictions, its shape for test_openapi."""
-    hour = {"from": 1, "to": 2, "horizons": {"2": {"count": 7}}}
-    scored = {"scored_ms": AT_MS - 40_000, "hour": hour, "day": {"from": 0}}
+    scored = scored_at(AT_MS - 40_000)
+    hour = {name: scored["hour"][name] for name in ("from", "to", "horizons")}
     redis_client.set("accuracy:BTCUSDT", json.dumps(scored))
     answer = api.ask("/accuracy/{symbol}", symbol="BTCUSDT").body
     assert {name: answer[name] for name in hour} == hour
@@ -455,14 +465,13 @@ def test_accuracy_before_anything_was_scored(api: Api) -> None:
 
 
 def test_models_are_the_newest_cards_and_the_one_in_force(store: HotStore, s3: Any) -> None:
-    assert model_catalog.POINTER == model_watcher.POINTER
     api = Api(store, s3)
     assert api.ask("/models").body == {"current": None, "models": [], "total": 0}
     for n in range(model_catalog.CARDS_SHOWN + 2):
         card = json.dumps({"model_id": f"m{n:02}", "rows": n})
         s3.put_object(Bucket=BUCKET, Key=f"models/m{n:02}/card.json", Body=card)
     s3.put_object(Bucket=BUCKET, Key="models/m99/card.json", Body="no card at all")
-    s3.put_object(Bucket=BUCKET, Key=model_watcher.POINTER, Body='{"model_id": "m05"}')
+    s3.put_object(Bucket=BUCKET, Key=POINTER, Body='{"model_id": "m05"}')
     assert api.ask("/models").body["total"] == 0  # looked up a moment ago
     api.age_s += 3
     body = api.ask("/models").body
@@ -537,7 +546,7 @@ def test_the_last_hour_is_the_same_while_nothing_was_predicted(store: HotStore, 
 
 def test_accuracy_is_the_same_until_it_is_scored_again(api: Api, redis_client: redis.Redis) -> None:
     assert seen_again(api, "/accuracy/{symbol}", symbol="BTCUSDT")
-    scored = {"scored_ms": AT_MS, "hour": {"from": 1, "to": 2, "horizons": {}}}
+    scored = scored_at(AT_MS)
     redis_client.set("accuracy:BTCUSDT", json.dumps(scored))
     assert seen_again(api, "/accuracy/{symbol}", symbol="BTCUSDT")
     tag = api.ask("/accuracy/{symbol}", symbol="BTCUSDT").as_proxy_response()["headers"]["ETag"]
