@@ -1,4 +1,4 @@
-"""Outcomes → PostgreSQL; accuracy → the hot store and metrics; drift → whether to train anew."""
+"""Outcomes → PostgreSQL; accuracy → the hot store and metrics; drift → whether to train again."""
 
 import math
 from typing import Any
@@ -26,17 +26,18 @@ score_predictions = ScorePredictions(
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     result = score_predictions(context.get_remaining_time_in_millis)
-    for symbol, hour in result.hour.items():
-        watch = result.watches.get(symbol)
-        _measure(symbol, "Scored", MetricUnit.Count, hour["count"])
-        _measure(symbol, "Availability", MetricUnit.Percent, _percent(hour["availability"]))
-        _measure(symbol, "FallbackShare", MetricUnit.Percent, _percent(hour["fallback_share"]))
-        _measure(symbol, "LiveSkill", MetricUnit.NoUnit, (hour["skill"] or {}).get("value"))
-        _measure(symbol, "LiveSkillVsLinear", MetricUnit.NoUnit, (hour["skill_vs_linear"] or {}).get("value"))
-        _measure(symbol, "Direction", MetricUnit.Percent, _percent(hour["direction"]))
-        _measure(symbol, "Coverage", MetricUnit.Percent, _percent(hour["coverage"]))
-        _measure(symbol, "CalibrationError", MetricUnit.NoUnit, hour["calibration_error"])
-        _measure(symbol, "Drifting", MetricUnit.Count, float(watch.is_drifting) if watch else None)
+    for symbol, hour in result.hours.items():
+        figures, state = hour.figures, result.drift.get(symbol)
+        skill, linear = figures.skill, figures.skill_vs_linear
+        _measure(symbol, "Scored", MetricUnit.Count, figures.count)
+        _measure(symbol, "Availability", MetricUnit.Percent, _percent(hour.availability))
+        _measure(symbol, "FallbackShare", MetricUnit.Percent, _percent(figures.fallback_share))
+        _measure(symbol, "LiveSkill", MetricUnit.NoUnit, skill.value if skill else None)
+        _measure(symbol, "LiveSkillVsLinear", MetricUnit.NoUnit, linear.value if linear else None)
+        _measure(symbol, "Direction", MetricUnit.Percent, _percent(figures.direction))
+        _measure(symbol, "Coverage", MetricUnit.Percent, _percent(figures.coverage))
+        _measure(symbol, "CalibrationError", MetricUnit.NoUnit, figures.calibration_error)
+        _measure(symbol, "Drifting", MetricUnit.Count, float(state.is_drifting) if state else None)
     for problem in result.problems:
         logger.warning(problem)
     answer: dict[str, Any] = json_text.finite(result.as_dict(settings.scores))

@@ -13,9 +13,11 @@ from urllib.parse import parse_qsl, quote
 
 import pytest
 import redis
+from msgspec import convert, to_builtins
 from msgspec.structs import replace
 
 from layers import site_files
+from tests.fixtures import records
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.settings import configured
 from tickcast.adapters.http.responses import Response, if_none_match
@@ -25,6 +27,7 @@ from tickcast.adapters.registry import model_catalog
 from tickcast.adapters.registry.model_catalog import ModelCatalog
 from tickcast.adapters.registry.pointer import POINTER
 from tickcast.adapters.settings import ServePredictionsSettings
+from tickcast.evaluation.live_scores import NO_TALLIES, AccuracySummary, SpanAccuracy, score
 from tickcast.features.ring import BarRing
 from tickcast.functions.serve_predictions import (
     OF_THE_RECEIPT,
@@ -33,17 +36,30 @@ from tickcast.functions.serve_predictions import (
     ServePredictions,
 )
 from tickcast.market.gaps import Gap, GapLedger
+from tickcast.model.calibration import Calibrator
+from tickcast.serving.records import (
+    Features,
+    FeedHeartbeat,
+    Heartbeat,
+    Outcome,
+    Prediction,
+    StreamHeartbeat,
+    Timing,
+)
 from tickcast.serving.state import SymbolState
 
 SETTINGS = configured(ServePredictionsSettings)
 AT_S = 1_754_000_000
 AT_MS = AT_S * 1000
-FEATURES = {"symbol": "BTCUSDT", "timestamp": AT_S, "price": 60_001.0, "mid": 60_000.0, "proxy_mid": None}
+KNOWN = {"price": 60_001.0, "mid": 60_000.0, "proxy_mid": None}
+FEATURES: dict[str, Any] = to_builtins(records.features(AT_S, **KNOWN))
 HORIZONS = {
-    str(h): {"horizon_s": h, "predicted_price": 60_000.0 + h, "confidence": 0.6, "expected_move_bp": h / 6}
+    str(h): to_builtins(
+        records.horizon(h, predicted_price=60_000.0 + h, confidence=0.6, expected_move_bp=h / 6)
+    )
     for h in (1, 2, 5, 10)
 }
-PREDICTION = {
+PREDICTION: dict[str, Any] = to_builtins(records.prediction(AT_MS), str_keys=True) | {
     "id": f"BTCUSDT-{AT_MS}",
     "symbol": "BTCUSDT",
     "timestamp": AT_MS,
@@ -55,8 +71,8 @@ PREDICTION = {
     "target_time": AT_MS + 2000,
     "horizons": HORIZONS,
     "features": {"imbalance": 0.5},
-    "calibrator": {"1": {"direction_slope": 1.0}},
-    "timing_ms": {"fold": 1.0},
+    "calibrator": to_builtins({1: Calibrator(1.0, 1.0)}, str_keys=True),
+    "timing_ms": dict.fromkeys(Timing.__struct_fields__, 1.0),
     "sequence": "495",
     **HORIZONS["2"],
 }
@@ -117,11 +133,11 @@ def put(
 ) -> None:
     writes = Writes()
     for symbol in SETTINGS.symbols:
-        writes.heartbeat(f"predict_stream:{symbol}", heartbeat or HEARTBEAT)
-        writes.heartbeat(f"ingest_ecs:{symbol}", HEARTBEAT)
-    writes.features(features, 60)
+        writes.heartbeat("predict_stream", symbol, convert(heartbeat or HEARTBEAT, StreamHeartbeat))
+        writes.heartbeat("ingest_ecs", symbol, convert(HEARTBEAT, FeedHeartbeat))
+    writes.features(convert(features, Features), 60)
     for prediction in predictions:
-        writes.prediction(prediction)
+        writes.prediction(convert(prediction, Prediction, str_keys=True))
     commit(store, writes)
 
 
@@ -138,29 +154,14 @@ def made_at(offset_s: int) -> dict[str, Any]:
 
 
 def outcome(horizon_s: int, timestamp: int = AT_MS, **told: Any) -> dict[str, Any]:
-    return {
-        "id": f"BTCUSDT-{timestamp}",
-        "symbol": "BTCUSDT",
-        "timestamp": timestamp,
-        "horizon_s": horizon_s,
-        "target_time": timestamp + horizon_s * 1000,
-        "status": "resolved",
-        "why": None,
-        "source": "model",
-        "abstains": False,
-        "move_bp": 1.0,
-        "expected_move_bp": 0.5,
-        "inside": True,
-        "right": True,
-        "imbalance": 0.5,
-        **told,
-    }
+    found: dict[str, Any] = to_builtins(records.outcome(timestamp, horizon_s, **told))
+    return found
 
 
 def put_outcomes(store: HotStore, *outcomes: dict[str, Any]) -> None:
     writes = Writes()
     for each in sorted(outcomes, key=lambda each: (each["target_time"], each["horizon_s"])):
-        writes.outcome(each)
+        writes.outcome(convert(each, Outcome))
     commit(store, writes)
 
 
@@ -436,10 +437,17 @@ def test_a_parameter_given_twice_is_refused(store: HotStore, api: Api) -> None:
     )
 
 
+def scored_at(scored_ms: int) -> dict[str, Any]:
+    span = SpanAccuracy(from_ms=1, to_ms=2, first_ms=1, availability=1.0, horizons=score(NO_TALLIES))
+    summary = AccuracySummary(symbol="BTCUSDT", scored_ms=scored_ms, hour=span, day=span, week=span)
+    found: dict[str, Any] = to_builtins(summary, str_keys=True)
+    return found
+
+
 def test_accuracy_is_what_was_scored_last(api: Api, redis_client: redis.Redis) -> None:
     """How it is scored is for test_score_predictions, its shape for test_openapi."""
-    hour = {"from": 1, "to": 2, "horizons": {"2": {"count": 7}}}
-    scored = {"scored_ms": AT_MS - 40_000, "hour": hour, "day": {"from": 0}}
+    scored = scored_at(AT_MS - 40_000)
+    hour = {name: scored["hour"][name] for name in ("from", "to", "horizons")}
     redis_client.set("accuracy:BTCUSDT", json.dumps(scored))
     answer = api.ask("/accuracy/{symbol}", symbol="BTCUSDT").body
     assert {name: answer[name] for name in hour} == hour
@@ -535,7 +543,7 @@ def test_the_last_hour_is_the_same_while_nothing_was_predicted(store: HotStore, 
 
 def test_accuracy_is_the_same_until_it_is_scored_again(api: Api, redis_client: redis.Redis) -> None:
     assert seen_again(api, "/accuracy/{symbol}", symbol="BTCUSDT")
-    scored = {"scored_ms": AT_MS, "hour": {"from": 1, "to": 2, "horizons": {}}}
+    scored = scored_at(AT_MS)
     redis_client.set("accuracy:BTCUSDT", json.dumps(scored))
     assert seen_again(api, "/accuracy/{symbol}", symbol="BTCUSDT")
     tag = api.ask("/accuracy/{symbol}", symbol="BTCUSDT").as_proxy_response()["headers"]["ETag"]
@@ -639,8 +647,9 @@ def test_a_symbol_of_any_script_is_asked_for_as_any_other(
     assert served.symbols[1] == symbol
     api, id_ = Api(store, settings=served), f"{symbol}-{AT_MS}"
     writes = Writes()
-    writes.features(FEATURES | {"symbol": symbol}, 60)
-    writes.prediction(PREDICTION | {"symbol": symbol, "id": id_})
+    writes.features(convert(FEATURES | {"symbol": symbol}, Features), 60)
+    made = PREDICTION | {"symbol": symbol, "id": id_}
+    writes.prediction(convert(made, Prediction, str_keys=True))
     assert store.commit(SymbolState(symbol, BarRing(0), sequence=1), 0, writes)
     assert api.get(asked).body["id"] == id_
     assert api.ask(HISTORY, {"to": str(AT_MS)}, symbol=asked).body["count"] == 1
@@ -736,7 +745,7 @@ def test_health_names_what_is_wrong(store: HotStore, api: Api) -> None:
     stale = api.health()
     assert (stale.status, stale.body["status"]) == (503, "degraded")
     services = stale.body["services"]
-    assert "stands still at 9.0 s ago" in services["predict_stream:ETHUSDT"]["why"]
+    assert "stream stalled, last watermark 9.0 s ago" in services["predict_stream:ETHUSDT"]["why"]
     assert "nothing has been sent for 9.0 s" in services["feed:ETHUSDT"]["why"]
     assert "the features of BTCUSDT are too old (claim 9.0 s" in services["age"]["why"]
     api.age_s = 1
@@ -750,7 +759,8 @@ def test_health_names_what_is_wrong(store: HotStore, api: Api) -> None:
 def test_health_tells_a_feed_that_is_not_connected(store: HotStore, api: Api) -> None:
     put(store, PREDICTION)
     writes = Writes()
-    writes.heartbeat("ingest_ecs:BTCUSDT", HEARTBEAT | {"watermark_ms": AT_MS - 8000})
+    behind = HEARTBEAT | {"watermark_ms": AT_MS - 8000}
+    writes.heartbeat("ingest_ecs", "BTCUSDT", convert(behind, FeedHeartbeat))
     commit(store, writes)
     services = api.health().body["services"]
     assert "connected and caught up 8.3 s ago" in services["feed:BTCUSDT"]["why"]
@@ -760,21 +770,19 @@ def test_health_tells_a_feed_that_is_not_connected(store: HotStore, api: Api) ->
 def test_health_without_a_model_in_force(store: HotStore, api: Api) -> None:
     put(store, PREDICTION | {"model_id": None, "source": "fallback", "reason": "no_model"})
     assert api.health().status == 503
-    assert "no model is in force" in api.health().body["services"]["model"]["why"]
+    assert "no active model" in api.health().body["services"]["model"]["why"]
 
 
 def test_health_of_parts_in_the_background(store: HotStore, api: Api) -> None:
     put(store, PREDICTION)
-    writes = Writes()
-    writes.heartbeat("postgres", {"at_ms": AT_MS, "ok": True})
-    writes.heartbeat("archive_ticks", {"at_ms": AT_MS, "ok": False, "why": "newest object is of 11:40"})
-    commit(store, writes)
+    store.put_heartbeat("postgres", Heartbeat(at_ms=AT_MS))
+    store.put_heartbeat("archive_ticks", Heartbeat(at_ms=AT_MS, ok=False, why="newest object is of 11:40"))
     services = api.health().body["services"]
     assert (services["postgres"]["ok"], services["audit"]["ok"]) == (True, None)
     assert services["archive"]["why"] == "newest object is of 11:40"
     assert api.health().status == 503
     api.age_s = 1000
-    assert "no sign of life for 1000.0 s" in api.health().body["services"]["postgres"]["why"]
+    assert "no heartbeat for 1000.0 s" in api.health().body["services"]["postgres"]["why"]
 
 
 def test_health_shows_the_newest_gaps(store: HotStore, api: Api) -> None:

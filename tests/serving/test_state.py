@@ -1,14 +1,20 @@
+import gzip
+import json
+import struct
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.fixtures.market import batch, random_ticks
+from tests.fixtures.paths import ROOT
+from tests.fixtures.records import prediction
 from tickcast.features.ring import BarRing
-from tickcast.market.gaps import GapLedger
+from tickcast.market.gaps import GapLedger, LedgerRecord
 from tickcast.market.ticks import Quotes, Trades
 from tickcast.model.calibration import Calibrator
 from tickcast.serving.outcomes import PendingPredictions
+from tickcast.serving.records import Prediction
 from tickcast.serving.state import (
     STATE_LOST,
     VERSION,
@@ -25,10 +31,9 @@ def state_of(seconds: float) -> SymbolState:
     trades, quotes = random_ticks(1, seconds)
     ring = BarRing(100_000)
     list(ring.fold(batch(trades[::2], quotes), 1_000_000))
-    memory = PendingPredictions(
-        [{"id": "BTCUSDT-1", "horizon_s": 2}], {"m1": {2: Calibrator(1.5, 0.8, 3, 0.1)}}
-    )
-    return SymbolState("BTCUSDT", ring, memory, sequence=7)
+    pending = PendingPredictions(calibrators={"m1": {2: Calibrator(1.5, 0.8, 3, 0.1)}})
+    pending.expect(prediction(10_000))
+    return SymbolState("BTCUSDT", ring, pending, sequence=7)
 
 
 def test_a_state_survives_storage_and_goes_on() -> None:
@@ -52,10 +57,32 @@ def test_a_state_survives_storage_and_goes_on() -> None:
 def test_all_of_it_comes_back() -> None:
     state = state_of(3)
     back = decode_state("BTCUSDT", 7, encode_state(state), 100_000)
-    assert (back.symbol, back.sequence, back.memory) == (state.symbol, state.sequence, state.memory)
+    assert (back.symbol, back.sequence, back.pending) == (state.symbol, state.sequence, state.pending)
     assert back.ring.gaps == state.ring.gaps
     assert back.ring.history_from_us == state.ring.history_from_us > 0
     assert back.ring.seconds.tobytes() == state.ring.seconds.tobytes()
+
+
+def header_of(data: bytes) -> Any:
+    (length,) = struct.unpack_from("<I", data)
+    return json.loads(data[4 : 4 + length])
+
+
+def test_a_state_stored_before_the_types_is_read_and_written_as_it_was() -> None:
+    """Captured from the code that wrote plain dictionaries, with a challenger, calibrators, gaps, notices and
+    a restart of ids."""
+    data = gzip.decompress((ROOT / "tests" / "events" / "state-v3.bin.gz").read_bytes())
+    state = decode_state("BTCUSDT", 7, data, 100_000)
+    (newest,) = state.pending.pending[-1:]
+    assert (newest.id, newest.challenger) == ("BTCUSDT-1754000024000", "m2")
+    assert list(newest.horizons) == [1, 2, 5, 10]
+    assert state.pending.calibrators["m1"][10].outcomes == 4
+    assert [gap.cause for gap in state.ring.gaps.gaps] == ["reset by peer", "unknown"]
+    assert (state.failures, state.failure) == (1, "ValueError: too large")
+    again = encode_state(state)
+    assert header_of(again) == header_of(data)
+    arrays = [part[4 + struct.unpack_from("<I", part)[0] : -4] for part in (data, again)]
+    assert arrays[0] == arrays[1]
 
 
 def test_it_stays_small() -> None:
@@ -66,7 +93,7 @@ def test_it_stays_small() -> None:
 
 
 def test_another_version_is_refused_by_name() -> None:
-    data = encode_state(state_of(2)).replace(b'"version": %d' % VERSION, b'"version": 1')
+    data = encode_state(state_of(2)).replace(b'"version":%d' % VERSION, b'"version":1')
     with pytest.raises(StateError, match=f"state of version 1, this code reads version {VERSION}"):
         decode_state("BTCUSDT", 0, data, 100_000)
 
@@ -87,17 +114,17 @@ def test_any_changed_byte_is_a_state_error() -> None:
 
 def test_what_is_no_number_of_json_is_never_encoded() -> None:
     state = state_of(2)
-    state.memory.calibrators["m1"][2].interval_width = float("nan")
-    with pytest.raises(ValueError, match="not JSON compliant"):
+    state.pending.calibrators["m1"][2].interval_width = float("nan")
+    with pytest.raises(ValueError, match="memory.calibrators"):
         encode_state(state)
 
 
-def receipt(last_trade_id: int | None, **more: Any) -> dict[str, Any]:
+def receipt(last_trade_id: int | None, **changed: Any) -> Prediction:
     known = {"timestamp": 50_000, "last_trade_id": last_trade_id, "trade_age_ms": 700, "quote_age_ms": 20}
-    return known | more
+    return prediction(50_000, **known | changed)
 
 
-def ledger_of(*holes: tuple[int, int, int, int]) -> dict[str, Any]:
+def ledger_of(*holes: tuple[int, int, int, int]) -> LedgerRecord:
     ledger = GapLedger(forgotten=5)
     for hole in holes:
         ledger.missing(*hole)
@@ -150,33 +177,15 @@ def test_ids_are_recalled_from_the_newest_receipt_that_has_one() -> None:
     assert (ring.trade_ids.newest_us, ring.quote_ids.newest_us) == (39_299_000, 49_979_000)
 
 
-@pytest.mark.parametrize(
-    ("predictions", "ledger"),
-    [
-        ([], None),
-        ([{}], {}),
-        ([{"timestamp": "noon", "last_trade_id": "x"}], {"gaps": 1, "quote_gaps": [], "forgotten_trades": 0}),
-        ([receipt(30, trade_age_ms="x")], {"gaps": [{}], "quote_gaps": [], "forgotten_trades": 0}),
-        ([receipt(30, calibrator=[1], challenger=3)], {"gaps": None}),
-    ],
-)
-def test_what_cannot_be_read_is_not_recalled(predictions: list[Any], ledger: Any) -> None:
-    state = recalled_state("BTCUSDT", 100_000, predictions, ledger)
-    assert state.ring.gaps.gaps == [] and state.memory.pending == []
-    trades, quotes = random_ticks(1, 5)
-    assert len(list(state.ring.fold(batch(trades, quotes), 1_000_000))) >= 4
-    assert decode_state("BTCUSDT", 0, encode_state(state), 100_000).ring.gaps == state.ring.gaps
-
-
 def test_of_another_version_all_but_the_bars_is_kept() -> None:
     before = state_of(90)
-    data = encode_state(before).replace(b'"version": %d' % VERSION, b'"version": 1')
+    data = encode_state(before).replace(b'"version":%d' % VERSION, b'"version":1')
     state = recalled_state("BTCUSDT", 100_000, [], None)
     salvage(state, data)
     assert state.ring.gaps == before.ring.gaps
     assert state.ring.trade_ids.seen.intervals == before.ring.trade_ids.seen.intervals
     assert state.ring.trade_ids.newest_us == before.ring.trade_ids.newest_us
-    assert state.memory.calibrators == before.memory.calibrators
+    assert state.pending.calibrators == before.pending.calibrators
     assert len(state.ring.bars) == 0
 
 

@@ -10,6 +10,7 @@ from botocore.config import Config
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.hot_path import CARD, Clock, put_model, save_model, ticks_in
 from tests.fixtures.kinesis_events import batch_event
+from tests.fixtures.records import known
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.model_watcher import ModelWatcher
 from tickcast.adapters.registry.pointer import POINTER
@@ -43,8 +44,8 @@ def market(predict: PredictStream, clock: Clock) -> Market:
     return Market(predict, clock)
 
 
-def model_ids(result: Result) -> set[str]:
-    return {prediction["model_id"] for prediction in result.predictions}
+def model_ids(result: Result) -> set[str | None]:
+    return {prediction.model_id for prediction in result.predictions}
 
 
 def test_a_moved_pointer_is_picked_up_within_five_seconds(market: Market, s3: Any) -> None:
@@ -53,7 +54,7 @@ def test_a_moved_pointer_is_picked_up_within_five_seconds(market: Market, s3: An
     put_model(s3, "m2", provisional=False)
     seconds_until = next(n for n in range(1, 20) if model_ids(market(1)) == {"m2"})
     assert seconds_until <= 5
-    assert market(1).predictions[-1]["provisional"] is False
+    assert market(1).predictions[-1].provisional is False
 
 
 def test_both_calibrations_of_a_card_are_served(s3: Any) -> None:
@@ -69,10 +70,10 @@ def test_a_promoted_challenger_is_as_provisional_as_the_gate_decided(market: Mar
     """Its card was read when it ran in shadow, before the decision."""
     save_model(s3, "m2", provisional=True)
     put_model(s3, "m1", challenger="m2")
-    assert market(15).predictions[-1]["provisional"] is True
+    assert market(15).predictions[-1].provisional is True
     model_registry.promote(s3, BUCKET, "m2", "then", provisional=False)
     newest = [market(1) for _ in range(6)][-1].predictions[-1]
-    assert (newest["model_id"], newest["provisional"]) == ("m2", False)
+    assert (newest.model_id, newest.provisional) == ("m2", False)
 
 
 def test_nothing_is_polled_while_a_prediction_waits(market: Market, s3: Any) -> None:
@@ -102,7 +103,7 @@ def test_a_model_that_does_not_fit_is_refused_and_the_one_before_kept(
     put_model(s3, "m2", **card)
     market()
     refused = market()
-    assert (model_ids(refused), refused.predictions[-1]["source"]) == ({"m1"}, "model")
+    assert (model_ids(refused), refused.predictions[-1].source) == ({"m1"}, "model")
     assert refused.model_refused and models.is_refused
     assert any(why in problem for problem in refused.problems)
     put_model(s3, "m3")
@@ -136,7 +137,7 @@ def test_damage_is_refused(
 def test_a_first_model_that_does_not_fit_is_a_reason_of_its_own(market: Market, s3: Any) -> None:
     put_model(s3, "m1", feature_hash="of-another-code")
     result = market(15)
-    assert result.predictions[-1]["reason"] == "model_refused"
+    assert result.predictions[-1].reason == "model_refused"
     assert result.model_refused
 
 
@@ -148,15 +149,15 @@ def test_s3_out_of_reach_is_a_problem_but_no_refusal(
     good, models._s3 = models._s3, nowhere
     put_model(s3, "m1")
     result = market(15)
-    assert (result.predictions[-1]["reason"], result.model_refused) == ("no_model", False)
+    assert (result.predictions[-1].reason, result.model_refused) == ("no_model", False)
     assert any("EndpointConnectionError" in problem for problem in result.problems)
     models._s3 = good
     market()
-    assert market().predictions[-1]["model_id"] == "m1"
+    assert market().predictions[-1].model_id == "m1"
     assert models.problem is None
     models._s3 = nowhere
     market()
-    assert market().predictions[-1]["source"] == "model"
+    assert market().predictions[-1].source == "model"
 
 
 def test_a_challenger_runs_in_shadow(market: Market, s3: Any) -> None:
@@ -165,16 +166,16 @@ def test_a_challenger_runs_in_shadow(market: Market, s3: Any) -> None:
     )
     put_model(s3, "m1", challenger="m2")
     predictions = market(15).predictions
-    assert predictions[0]["challenger"] is None  # warming up
+    assert predictions[0].challenger is None  # warming up
     newest = predictions[-1]
-    assert (newest["model_id"], newest["challenger"]["model_id"]) == ("m1", "m2")
-    for horizon_s, champion in newest["horizons"].items():
-        challenger = newest["challenger"]["horizons"][horizon_s]
-        assert challenger["expected_move_bp"] == champion["expected_move_bp"]  # the same network
-        assert challenger["confidence"] > champion["confidence"]
-    resolved = [o for o in market().outcomes if o["source"] == "model"]
-    assert {o["challenger"]["model_id"] for o in resolved} == {"m2"}
-    assert all(isinstance(o["challenger"]["inside"], bool) for o in resolved)
+    assert (newest.model_id, known(newest.challenger).model_id) == ("m1", "m2")
+    for horizon_s, champion in newest.horizons.items():
+        challenger = known(newest.challenger).horizons[horizon_s]
+        assert challenger.expected_move_bp == champion.expected_move_bp  # the same network
+        assert challenger.confidence > champion.confidence
+    resolved = [o for o in market().outcomes if o.source == "model"]
+    assert {known(o.challenger).model_id for o in resolved} == {"m2"}
+    assert all(isinstance(known(o.challenger).inside, bool) for o in resolved)
 
 
 def test_a_promoted_challenger_continues_with_its_calibration(market: Market, s3: Any) -> None:
@@ -184,12 +185,12 @@ def test_a_promoted_challenger_continues_with_its_calibration(market: Market, s3
     put_model(s3, "m2")
     market()
     promoted = market().predictions[-1]
-    assert (promoted["model_id"], promoted["challenger"]) == ("m2", None)
-    assert promoted["calibrator"]["1"]["outcomes"] > 10
+    assert (promoted.model_id, promoted.challenger) == ("m2", None)
+    assert promoted.calibrator[1].outcomes > 10
     put_model(s3, "m1")
     market()
-    returned = next(p for p in market().predictions if p["model_id"] == "m1")
-    assert returned["calibrator"]["10"]["outcomes"] == 0  # from its card again
+    returned = next(p for p in market().predictions if p.model_id == "m1")
+    assert returned.calibrator[10].outcomes == 0  # from its card again
 
 
 def test_a_challenger_keeps_its_calibration_through_fallbacks(
@@ -199,25 +200,25 @@ def test_a_challenger_keeps_its_calibration_through_fallbacks(
     save_model(s3, "m2")
     put_model(s3, "m1", challenger="m2")
     before = market(20).predictions[-1]
-    assert before["challenger"]["model_id"] == "m2"
+    assert known(before.challenger).model_id == "m2"
     state = predict.store.load(["BTCUSDT"])[0]["BTCUSDT"]
-    outcomes = {horizon_s: each.outcomes for horizon_s, each in state.memory.calibrators["m2"].items()}
+    outcomes = {horizon_s: each.outcomes for horizon_s, each in state.pending.calibrators["m2"].items()}
     assert outcomes[1] > 5
     champion = predict.models.current()
     object.__setattr__(champion, "support", {"sigma_bp": (900.0, 1000.0)})
     fallback = market(2).predictions[-1]
-    assert (fallback["source"], fallback["horizons"]) == ("fallback", {})
+    assert (fallback.source, fallback.horizons) == ("fallback", {})
     object.__setattr__(champion, "support", {})
     active = predict.models._active
     predict.models._active = predict.models._polled = replace(
         active, challenger=None, challenger_problem="challenger: out of reach"
     )
-    assert market(2).predictions[-1]["challenger"] is None
+    assert market(2).predictions[-1].challenger is None
     predict.models._active = predict.models._polled = active
     market(1)
     state = predict.store.load(["BTCUSDT"])[0]["BTCUSDT"]
-    assert set(state.memory.calibrators) == {"m1", "m2"}
-    assert all(state.memory.calibrators["m2"][h].outcomes >= count for h, count in outcomes.items())
+    assert set(state.pending.calibrators) == {"m1", "m2"}
+    assert all(state.pending.calibrators["m2"][h].outcomes >= count for h, count in outcomes.items())
 
 
 @pytest.mark.parametrize(
@@ -231,7 +232,7 @@ def test_a_challenger_that_cannot_run_harms_nobody(
     put_model(s3, "m1", challenger="m2")
     result = market(15)
     newest = result.predictions[-1]
-    assert (newest["source"], newest["model_id"], newest["challenger"]) == ("model", "m1", None)
+    assert (newest.source, newest.model_id, newest.challenger) == ("model", "m1", None)
     assert (result.challenger_refused, result.model_refused) == (True, False)
     assert any(problem.startswith("challenger:") for problem in result.problems)
 
@@ -249,7 +250,7 @@ def test_a_challenger_that_fails_while_it_runs_harms_nobody(
 
     object.__setattr__(models.challenger, "run", fail)
     result = market(1)
-    assert (result.predictions[-1]["source"], result.predictions[-1]["challenger"]) == ("model", None)
+    assert (result.predictions[-1].source, result.predictions[-1].challenger) == ("model", None)
     assert result.challenger_refused
     assert "challenger m2: RuntimeError: out of memory" in result.problems
 
@@ -257,7 +258,7 @@ def test_a_challenger_that_fails_while_it_runs_harms_nobody(
 def test_the_support_on_the_card_is_respected(market: Market, s3: Any) -> None:
     put_model(s3, "m1", support={"sigma_bp": [900, 1000], "imbalance": [-1, 1]})
     newest = market(15).predictions[-1]
-    assert (newest["reason"], newest["outside"], newest["model_id"]) == (
+    assert (newest.reason, newest.outside, newest.model_id) == (
         "outside_support",
         ["sigma_bp"],
         "m1",

@@ -16,7 +16,7 @@ import redis
 
 from tickcast.adapters import json_text
 from tickcast.adapters.postgres.history_store import HistoryStore
-from tickcast.adapters.redis.hot_store import STATE_TTL_S
+from tickcast.adapters.redis import keys
 from tickcast.market.fetch_plan import Window
 from tickcast.market.gaps import Gap, touched_ms
 from tickcast.market.trade_ledger import known_ranges
@@ -62,6 +62,6 @@ def mark_repaired(
         newest: dict[str, list[tuple[int, int, int, int]]] = {"repaired": [], "withheld": []}
         for begin, end, from_us, to_us, status in store.marked(symbol, KEPT):
             newest[status].append((begin, end, from_us, to_us))
-        client.set(f"repaired:{symbol}", json_text.strict(newest), ex=STATE_TTL_S)
+        client.set(keys.repaired(symbol), json_text.strict(newest), ex=keys.TTL_S)
     missing = last_id - first_id + 1 - sum(counts.values())
     return MarkedGap(symbol, first_id, last_id, counts["repaired"], counts["withheld"], missing)

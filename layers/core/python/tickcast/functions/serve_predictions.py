@@ -15,6 +15,8 @@ from typing import Any
 from urllib.parse import unquote, urlencode
 
 import redis
+from msgspec import to_builtins
+from msgspec.structs import replace
 
 from tickcast.adapters.http.dashboard import dashboard
 from tickcast.adapters.http.query import Query
@@ -28,6 +30,7 @@ from tickcast.functions.health import Health
 from tickcast.market import symbols
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.serving.prediction import STALE_FEATURES, fallback, freshness
+from tickcast.serving.records import Features, Prediction
 
 # A hot store that hangs costs a caller about a second: four tries of this (`redis_connection.connect`).
 STORE_TIMEOUT_S = 0.25
@@ -122,9 +125,9 @@ class ServePredictions:
         record, features = self.store.latest(symbol)
         if record is None or features is None:
             raise ApiError(404, "Nothing known yet", f"no tick of {symbol} has arrived so far", "symbol")
-        body = self.as_of_now(at_horizon(light(record), horizon_s), features)
+        body = self.as_of_now(record, features, horizon_s)
         if history:
-            past = [at_horizon(light(each), horizon_s) for each in self.store.history(symbol, history)]
+            past = [light(each, horizon_s) for each in self.store.history(symbol, history)]
             body["history"] = past[: that_fit(past)]
         return Response(200, body, cache_control=SECOND, passing=AGES)
 
@@ -143,7 +146,7 @@ class ServePredictions:
         newest_ms = to_ms if before_ms is None else min(to_ms, before_ms - 1)
         # One more than asked for tells whether there is a page after this one.
         found = self.store.predictions(symbol, from_ms, max(0, newest_ms), limit + 1)
-        page = [at_horizon(light(record), horizon_s) for record in found[:limit]]
+        page = [light(record, horizon_s) for record in found[:limit]]
         page = page[: that_fit(page)]
         has_more = len(found) > len(page)
         going_on = {"from": from_ms, "to": to_ms, "limit": limit, "horizon": horizon_s}
@@ -176,8 +179,8 @@ class ServePredictions:
             told = f"no prediction {prediction_id[:70]} of {symbol} is kept: those of about an hour are"
             raise ApiError(404, "Unknown prediction", told, "id")
         outcomes = self.store.outcomes(symbol, timestamp_ms, HORIZONS_S)
-        body = record | {
-            "outcomes": {str(horizon_s): outcomes[horizon_s] for horizon_s in sorted(outcomes)},
+        body = builtins(record) | {
+            "outcomes": {str(horizon_s): builtins(outcomes[horizon_s]) for horizon_s in sorted(outcomes)},
             "environment": self.settings.environment,
         }
         is_final = set(outcomes) == set(HORIZONS_S)
@@ -186,9 +189,10 @@ class ServePredictions:
     def accuracy(self, symbol: str, event: Event) -> Response:
         """How good predictions were, as scored last: the hour at the top, all spans in `summary`."""
         Query(event)
-        summary = self.store.record(f"accuracy:{symbol}")
+        found = self.store.accuracy(symbol)
+        summary = builtins(found) if found else None
         now_ms = round(self.clock_ms())
-        nothing = {"from": now_ms, "to": now_ms, "horizons": score(NO_TALLIES)}
+        nothing = {"from": now_ms, "to": now_ms, "horizons": builtins(score(NO_TALLIES))}
         hour = nothing if summary is None else summary[SPANS[0].name]
         body = {
             "symbol": symbol,
@@ -200,20 +204,21 @@ class ServePredictions:
         passing = ("from", "to", "scored_age_s") if summary is None else ("scored_age_s",)
         return Response(200, body, cache_control=SECONDS, passing=passing)
 
-    def as_of_now(self, record: dict[str, Any], features: dict[str, Any]) -> dict[str, Any]:
-        """`record` with its ages, the seconds left, and a fallback in its place once it is too old."""
+    def as_of_now(self, prediction: Prediction, features: Features, horizon_s: int) -> dict[str, Any]:
+        """`prediction` with its ages, the seconds left, and a fallback in its place once it is too old."""
         now_ms = self.clock_ms()
         fresh = freshness(features, now_ms, self.settings.stale_after_s)
         if fresh.is_stale:
-            prices = (features.get(name) for name in ("mid", "proxy_mid", "price"))
+            prices = (features.mid, features.proxy_mid, features.price)
             known = next(price for price in prices if price is not None)
-            record = light(record | fallback(known, STALE_FEATURES) | {"challenger": None})
+            prediction = replace(fallback(prediction, known, STALE_FEATURES), challenger=None)
+        record = light(prediction, horizon_s)
         return record | {
             "age_s": round(fresh.claim_age_s, 3),
             "claim_age_s": round(fresh.claim_age_s, 3),
             "tick_age_s": None if fresh.tick_age_s is None else round(fresh.tick_age_s, 3),
             "quiet": fresh.is_quiet,
-            "feature_age_ms": round(now_ms - features["timestamp"] * 1000),
+            "feature_age_ms": round(now_ms - features.timestamp * 1000),
             "seconds_left": round(max(0.0, record["target_time"] - now_ms) / 1000, 3),
             "environment": self.settings.environment,
         }
@@ -243,16 +248,17 @@ def _parts(prediction_id: str) -> tuple[str, str]:
     return (symbol, timestamp) if is_time and symbol else ("", "")
 
 
-def light(record: dict[str, Any]) -> dict[str, Any]:
-    """`record` without what only its receipt has."""
+def builtins(record: Any) -> Any:
+    return to_builtins(record, str_keys=True)
+
+
+def light(prediction: Prediction, horizon_s: int) -> dict[str, Any]:
+    """`prediction` for a horizon, without what only its receipt has; a fallback is the same for all horizons
+    but for its target."""
+    record: dict[str, Any] = builtins(prediction)
     kept = {name: value for name, value in record.items() if name not in OF_THE_RECEIPT}
     if challenger := kept.get("challenger"):
         kept["challenger"] = {name: challenger[name] for name in challenger if name not in OF_THE_RECEIPT}
-    return kept
-
-
-def at_horizon(record: dict[str, Any], horizon_s: int) -> dict[str, Any]:
-    """`record` told for another horizon; a fallback is the same for all but its target."""
-    answer: dict[str, Any] = record["horizons"].get(str(horizon_s), {})
-    target_time = record["timestamp"] + horizon_s * 1000
-    return record | answer | {"horizon_s": horizon_s, "target_time": target_time}
+    target_time = prediction.timestamp + horizon_s * 1000
+    answer: dict[str, Any] = kept["horizons"].get(str(horizon_s), {})
+    return kept | answer | {"horizon_s": horizon_s, "target_time": target_time}

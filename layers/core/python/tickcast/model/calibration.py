@@ -24,10 +24,9 @@ Outcomes a second apart share all but a second of their horizon: the confidence'
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from tickcast.features.vector import Floats
 from tickcast.model.forecast import MAX_SLOPE, MAX_WIDTH, Calibration
@@ -44,8 +43,7 @@ _MEMORY = 0.99  # of the mean square
 _PRIOR_OUTCOMES = 10  # the weight of the prior
 
 
-@dataclass
-class Calibrator:
+class Calibrator(Struct):
     """One horizon's calibration as it stands after so many `outcomes`."""
 
     direction_slope: float
@@ -82,9 +80,6 @@ class Calibrator:
         step = SLOPE_STEP / horizon_s * surprise * strength / by
         most = MOST_STEP * (1 + self.direction_slope)
         self.direction_slope = min(max(0.0, self.direction_slope + min(max(-most, step), most)), MAX_SLOPE)
-
-    def as_dict(self) -> dict[str, Any]:
-        return dict(vars(self))
 
 
 def fit_calibrations(moves: Floats, outcomes: Floats) -> list[Calibration]:
