@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import psutil
 from rich.console import Console
 
-from local.commands.options import Options
 from local.system import cloud, http_json, servers
 from local.system.cloud import FunctionFailed
+from local.system.options import Options
 from local.system.processes import MARK, Process, Processes, ProcessFailed
 from local.system.progress import Progress
 from local.system.state_folder import BUILD, ROOT, throw_away

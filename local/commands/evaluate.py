@@ -17,10 +17,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from local.commands.options import number_of
+from local.commands.arguments import number_of
+from local.commands.command import Command, ExitStatus
 from local.exchange import recording
 from local.exchange.events import Quote, Trade
 from local.exchange.recording import Recording
+from local.system import progress
 from tickcast.adapters import json_text
 from tickcast.evaluation.backtest import (
     BASELINES,
@@ -41,7 +43,7 @@ from tickcast.evaluation.backtest import (
 )
 from tickcast.features.bars import Bars, segments
 from tickcast.market.ticks import quotes_array, trades_array
-from tickcast.model.training import Rows, TrainingSettings
+from tickcast.model.training import Rows, TrainingError, TrainingSettings
 
 PICTURE = Path("out") / "evaluation.png"
 NO_TEST_BLOCK = replace(TrainingSettings(), test_share=0.0)  # what is judged on is elsewhere
@@ -302,3 +304,25 @@ def _span_s(told: BacktestRows) -> float:
     """How much time the rows cover, of all stretches together."""
     spans = [np.ptp(told.end_us[told.stretch == each]) for each in np.unique(told.stretch)]
     return round(float(sum(spans)) / 1e6, 1)
+
+
+def run(given: argparse.Namespace) -> ExitStatus:
+    """Evaluate on recordings; the last line on stdout is the result."""
+    steps = progress.to_stderr()
+    steps.say("[bold]tickcast evaluate[/bold]: reading recordings, training, evaluating")
+    judgement = evaluate(given.session, given.train, given.latency_ms)
+    draw(judgement, given.picture)
+    show(judgement, progress.wide_console())
+    steps.say(f"plot: {given.picture}")
+    print(last_line(judgement), flush=True)
+    return ExitStatus.OK
+
+
+COMMAND = Command(
+    "evaluate",
+    "evaluate a model on held-out recordings; the last line is JSON",
+    add_arguments,
+    run,
+    refusals=(EvaluationRefused,),
+    failures=(EvaluationError, TrainingError),
+)

@@ -96,7 +96,7 @@ def gateway(redis_server: ValkeyServer, postgres_port: int) -> Iterator[ApiGatew
 def score(client: redis.Redis, s3: Any, settings: Settings, postgres_port: int) -> None:
     """As the function does every minute."""
     url = servers.database_url(postgres_port)
-    database.forget(url)
+    database.clear(url)
     database.migrate(url)
     scorer = DatabaseSettings(servers.HOST, postgres_port, "postgres", "tickcast_scorer", application="test")
     scores = ScoreSettings.from_environment({})

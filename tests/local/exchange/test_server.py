@@ -392,7 +392,7 @@ async def in_process(limits: Limits, visit: Callable[[Exchange, ClientSession, s
             port = runner.addresses[0][1]
             await visit(served, session, f"http://127.0.0.1:{port}/ws/btcusdt@bestBidAsk")
     finally:
-        await served.say_goodbye()
+        await served.close_connections()
         await runner.cleanup()
 
 
