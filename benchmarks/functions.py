@@ -1,7 +1,7 @@
-"""What a cold start loads: how long each handler's imports take, and the unzipped size of its layers.
+"""Cold starts: the import time of each handler, and the unzipped size of its layers.
 
-Imports are timed in fresh processes, on this machine's interpreter; boto3, which the handlers get from
-Lambda's runtime, counts here as well. Sizes are those of the layers built for Lambda.
+Imports are timed in new processes of this machine's interpreter; boto3, which is part of Lambda's runtime, is
+included. Sizes are those of the layers built for Lambda.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from layers.catalog import OF_FUNCTION, THIRD_PARTY
 LARGEST_MB_MARK = 210
 _RUNS = 5
 _IMPORT = "import time; t = time.process_time(); import handler; print(time.process_time() - t)"
-# What the handlers read from their environment when they are imported; nothing is connected to.
+# The variables that the handlers read when they are imported; they connect to nothing.
 _SETTINGS = {
     "ENVIRONMENT": "local",
     "BUCKET": "bench",
@@ -67,7 +67,7 @@ def _import_ms(function: str, runs: int) -> float:
 
 
 def _layer_bytes() -> dict[str, int]:
-    """Sizes of the layers for Lambda, built if need be; empty when pip cannot fetch them."""
+    """Sizes of the layers for Lambda, built if necessary; empty when pip cannot fetch them."""
     folder = build.BUILD / "aws"
     try:
         for name in THIRD_PARTY:
