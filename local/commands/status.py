@@ -124,7 +124,7 @@ def line(status: Status) -> str:
     parts = [f"ingest {status.ingest}, {status.ticks_per_s:.0f} ticks/s"]
     for row in status.rows:
         p = row.prediction
-        known = f" {p['basis_price']:,.2f} → {row.text}, {row.age_s:.1f} s ago" if p else f" {row.text}"
+        known = f" {p['basis_price']:,.2f} → {row.text}, age {row.age_s:.1f} s" if p else f" {row.text}"
         parts.append(f"{row.symbol}{known}")
     return " · ".join(parts)
 
@@ -151,7 +151,7 @@ def table(system: System, status: Status) -> Group:
         rows.add_row(
             row.symbol, f"{p['basis_price']:,.2f}", row.text, interval, model, row.live_skill, age, latency
         )
-    return Group(heading, rows, Text("Ctrl-C stops everything", style="dim"))
+    return Group(heading, rows, Text("Ctrl-C stops the system", style="dim"))
 
 
 def _how_to_call(system: System) -> str:

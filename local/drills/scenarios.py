@@ -22,7 +22,6 @@ _ROLLOVER_S = _DAY_S * 22.5 / 24
 _FROZEN_S = 20.0
 _PAUSE_S = 600.0
 _STALE_S = 5.0  # no older tick may be served as fresh
-
 _MEASUREMENT_S = 0.5  # error of a measured age
 
 
@@ -56,7 +55,7 @@ def stall(stream: str) -> Scenario:
         seconds = harness.wait_until(
             lambda: not harness.is_active("stall"), "the stall to be detected", _STALL_DETECTED_S
         )
-        return f"replaced after {seconds:.0f} s"
+        return f"connection replaced after {seconds:.0f} s"
 
     return run
 

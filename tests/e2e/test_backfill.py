@@ -137,7 +137,7 @@ def test_errors_of_the_exchange_are_retried(there: Deployment, inject: Any, span
 
 
 @pytest.mark.slow
-def test_a_refusal_ends_it_unmarked_and_says_why(
+def test_a_refusal_ends_it_unmarked_with_the_reason(
     system: System, aws: Session, there: Deployment, inject: Any, span: Span
 ) -> None:
     request = span(10, 2)

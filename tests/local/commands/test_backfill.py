@@ -57,7 +57,7 @@ def test_a_simulated_market_is_as_old_as_the_requested_history() -> None:
         given("--from", "monday").history_s(NOW)
 
 
-def test_events_add_up_over_a_chain() -> None:
+def test_events_of_continued_executions_add_up() -> None:
     fetched: dict[str, Any] = {
         "retry_after_s": 0,
         "used_weight": 40,

@@ -50,7 +50,7 @@ class Served:
 
 
 def light(receipt: Receipt) -> Receipt:
-    """As a page of history has it."""
+    """A receipt as in a page of history."""
     return {k: v for k, v in receipt.items() if k not in ("features", "calibrator", "timing_ms", "sequence")}
 
 
@@ -148,7 +148,7 @@ def test_outcomes_late_ids_and_forecasts_in_words() -> None:
 
 
 @pytest.mark.parametrize("id_", ["", "BTCUSDT", "BTCUSDT-12", "-1723161253000", "BTCUSDT-1723161253000x"])
-def test_an_id_that_is_none_says_what_one_looks_like(id_: str) -> None:
+def test_a_wrong_id_is_refused_with_an_example(id_: str) -> None:
     with pytest.raises(OptionsError, match="like BTCUSDT-1723161253000"):
         explain.show(id_, API, "", Console())
 
@@ -191,9 +191,7 @@ def test_without_credentials_of_the_account_it_says_so(
 
 
 @pytest.mark.parametrize("given", ["币安人生USDT-1723161253000", " 币安人生usdt-1723161253000\n"])
-def test_a_market_of_any_script_is_asked_for_by_percent_encoding(
-    monkeypatch: pytest.MonkeyPatch, given: str
-) -> None:
+def test_a_symbol_of_any_script_is_percent_encoded(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
     requested = []
 
     def get(url: str, headers: dict[str, str]) -> http_json.Response:

@@ -1,20 +1,17 @@
-"""`make gaps`, and how a running system is found."""
+"""`make gaps`."""
 
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from local.commands import deployment, gaps
-from local.commands.deployment import DeploymentNotFound
+from local.commands import gaps
 from local.system import http_json, state_folder
 from local.system.api import ApiFailed
-from local.system.state_folder import StateFolder
 
 GAP = {
     "first_id": 101,
@@ -58,25 +55,6 @@ def test_gaps_are_shown_with_ids_times_and_cause(monkeypatch: pytest.MonkeyPatch
         assert part in row
     assert "BTCUSDT: 10 trades missing, 6 of them in older gaps; 2 gaps in quotes" in output
     assert "ETHUSDT: has not seen a tick yet" in output
-
-
-def test_nothing_is_running() -> None:
-    with pytest.raises(DeploymentNotFound, match="make run"):
-        shown()
-
-
-def test_a_running_system_is_found_and_a_killed_one_is_not() -> None:
-    state = StateFolder("sim")
-    state.open()
-    state.about.write_text(json.dumps({"feed": "sim", "api_url": "http://127.0.0.1:1/v1/"}))
-    assert deployment.running() == {"sim (sim)": "http://127.0.0.1:1/v1/"}
-    with pytest.raises(ApiFailed, match="does not respond"):
-        shown()
-    state.close()
-    assert not state.about.exists()
-    state.about.write_text("{}")  # as a killed run leaves it: the lock is free
-    with pytest.raises(DeploymentNotFound, match="no system is running"):
-        deployment.running()
 
 
 def test_another_service_is_recognised(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,27 +1,21 @@
-"""`make models`, `make promote`, `make rollback` and `make retrain`."""
+"""`make models`, `make promote` and `make rollback`."""
 
 from __future__ import annotations
 
 import argparse
 import io
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from local.commands import deployment, execution, models, retrain
+from local.commands import deployment, models
 from local.commands.deployment import DeploymentNotFound
-from local.commands.execution import Report
-from local.commands.retrain import RetrainRequest
-from local.system.options import HISTORY_S, OptionsError
+from local.system.options import OptionsError
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.hot_path import put_model, save_model
-from tests.local.commands.test_backfill import event
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.model_registry import RegistryError
-
-DAY_S = 86_400
 
 
 def shown(s3: Any) -> list[str]:
@@ -84,56 +78,6 @@ def test_without_a_system_there_is_nothing_to_ask(command: str, monkeypatch: pyt
         models.run(command, argparse.Namespace(aws="", id="m1"), Console())
 
 
-def given(*words: str) -> RetrainRequest:
-    parser = argparse.ArgumentParser()
-    retrain.add_arguments(parser)
-    return retrain.from_arguments(parser.parse_args(words))
-
-
-def test_retraining_asks_for_history_and_for_training_on_all_of_it() -> None:
-    assert given().request() == {"days": 1, "train": {"days": 2, "reason": "by hand"}}
-    asked = given("--days", "3", "--symbols", "btcusdt").request()
-    assert (asked["days"], asked["symbols"]) == (3, ["BTCUSDT"])
-    assert asked["train"] == {"days": 4, "reason": "by hand", "symbols": ["BTCUSDT"]}
-
-
-def test_a_temporary_system_is_as_old_as_the_requested_history() -> None:
-    assert given().system_options().history_s == HISTORY_S
-    today_s = (datetime.now(UTC) - datetime.now(UTC).replace(hour=0, minute=0, second=0)).seconds
-    assert given("--days", "1").system_options().history_s - DAY_S - today_s in range(600)
-
-
-def test_the_outcome_is_read_from_the_events() -> None:
-    verdict: dict[str, Any] = {
-        "model_id": "m2",
-        "champion": "m1",
-        "promote": "m2",
-        "shadow": None,
-        "provisional": True,
-    }
-    verdict |= {"reasons": ["beats_champion"], "sentence": "Better.", "seconds": 300.0, "rows": 600}
-    verdict |= {"figures": {"champion": {"skill": 0.02, "ci": [0, 1]}}}
-    events = [
-        event({"windows": 1, "totals": {"hours_left": 0.0}}),
-        event({"model_id": "m2", "promoted": False, "rows": 5000, "rows_with_quotes": 4000, "card": {}}),
-        event(verdict),
-        event({"status": "promoted", "in_force": "m2", "challenger": None, "previous": "m1"}),
-    ]
-    report = execution.add(Report(), events)
-    report.ok = True
-    result = retrain.outcome(report)
-    assert (result.model_id, result.promoted, result.provisional) == ("m2", True, True)
-    assert (result.reasons, result.sentence) == (["beats_champion"], "Better.")
-    assert (result.rows, result.rows_with_quotes, result.judged_s) == (5000, 4000, 300.0)
-    assert (result.in_force, result.previous) == ("m2", "m1")
-    assert result.skill_against == {"champion": 0.02}
-
-
-def test_a_loop_that_came_to_no_model_says_so() -> None:
-    result = retrain.outcome(execution.add(Report(), [event({"windows": 0, "totals": {"hours_left": 0.0}})]))
-    assert (result.model_id, result.promoted, result.reasons) == (None, False, ["not_trained"])
-
-
 def test_an_id_is_whole_however_narrow_the_screen(s3: Any) -> None:
     save_model(s3, "20260101T030000Z-0a1b2c3d")
     console = Console(file=io.StringIO(), width=80)
@@ -153,9 +97,3 @@ def test_the_beginning_of_an_id_will_do_if_it_is_the_only_one(s3: Any) -> None:
 def test_verdicts_are_told_in_sentences() -> None:
     cards = [{"model_id": f"m{n}", "gate": {"sentence": f"No {n}."}} for n in range(9)]
     assert models.verdicts([{"model_id": "m"}, *cards]) == ["m0: No 0.", "m1: No 1.", "m2: No 2."]
-
-
-def test_too_little_to_train_on_is_told_as_such() -> None:
-    result = retrain.outcome(Report(ok=True, trained={"model_id": None, "rows": 0, "why": "60 usable rows"}))
-    assert (result.ok, result.model_id, result.reasons) == (True, None, ["not_trained"])
-    assert result.sentence == "60 usable rows"

@@ -62,7 +62,7 @@ def test_no_prediction_at_all_fails() -> None:
     assert len(report_on([], []).failures) == 3
 
 
-def test_one_symbol_that_is_silent_is_not_hidden_by_the_other() -> None:
+def test_a_silent_symbol_is_not_hidden_by_another() -> None:
     report = report_on(every_second("A"), REPLIES, symbols=("A", "B"))
     assert report.interval_s_p99 == 10.0
 

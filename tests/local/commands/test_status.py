@@ -23,7 +23,7 @@ def text_of(prediction: dict[str, Any]) -> str:
 def test_a_prediction_is_shown_with_its_age() -> None:
     assert text_of(PREDICTION) == (
         "ingest connected, 140 ticks/s · "
-        "BTCUSDT 60,000.00 → 60,003.00 in 2 s (+0.50 bp), confidence 61%, 0.4 s ago"
+        "BTCUSDT 60,000.00 → 60,003.00 in 2 s (+0.50 bp), confidence 61%, age 0.4 s"
     )
 
 

@@ -47,7 +47,7 @@ class Running:
             yield socket
 
     async def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any, Any]:
-        """Status, JSON and headers of the answer."""
+        """Status, JSON and headers of the response."""
         url = f"http://127.0.0.1:{self.port}{path}"
         async with self.session.request(method, url, json=body) as answer:
             return answer.status, await answer.json(), answer.headers
@@ -72,7 +72,7 @@ class Running:
         return (await self.ask("GET", "/local/sent"))[1]["symbols"]["BTCUSDT"]
 
     def publish(self, pairs: int = 1) -> Ids:
-        """So many trades, each followed by a quote; what was published."""
+        """Publish this many trades, each followed by a quote; their ids."""
         batch: list[Sending] = []
         ids: Ids = []
         for number in itertools.islice(self._number, pairs):
@@ -113,7 +113,7 @@ def ids_in(message: str | bytes) -> Ids:
 
 
 async def received(socket: ClientConnection, last: tuple[str, int]) -> Ids:
-    """What comes, up to and with `last`."""
+    """The ids received, up to and including `last`."""
     ids: Ids = []
     while last not in ids:
         ids += ids_in(await socket.recv())
@@ -259,7 +259,7 @@ def test_drop(path: str) -> None:
     scenario(test)
 
 
-def test_server_shutdown_is_announced_and_carried_out() -> None:
+def test_server_shutdown_is_announced_and_follows() -> None:
     async def test(running: Running) -> None:
         async with running.stream() as old:
             answer = await running.inject("server_shutdown", grace_s=0.2)
@@ -304,7 +304,7 @@ def test_every_connection_ends_at_its_maximum_age() -> None:
 
 
 @pytest.mark.parametrize("path", [BOTH, JSON_BOTH])
-def test_a_stall_swallows_what_falls_due_while_pings_go_on(path: str) -> None:
+def test_a_stall_discards_frames_while_pings_continue(path: str) -> None:
     async def test(running: Running) -> None:
         async with running.stream(path) as stalled:
             await running.inject("stall")
@@ -325,7 +325,7 @@ def test_a_stall_swallows_what_falls_due_while_pings_go_on(path: str) -> None:
     scenario(test)
 
 
-def test_culled_quotes_leave_holes_in_update_ids_and_no_trade_out() -> None:
+def test_culled_quotes_leave_holes_in_update_ids_and_all_trades() -> None:
     async def test(running: Running) -> None:
         async with running.stream() as socket:
             await running.inject("cull_quotes", share=0.5, symbol="BTCUSDT")
@@ -396,7 +396,7 @@ def test_a_corrupt_trade_frame_never_arrives_readable(how: str) -> None:
     scenario(test)
 
 
-def test_a_newer_schema_version_says_the_same() -> None:
+def test_a_newer_schema_version_decodes_to_the_same_events() -> None:
     async def test(running: Running) -> None:
         async with running.stream() as socket, running.stream(JSON_BOTH) as mirror:
             await running.inject("schema_version", version=3, block_bytes=16, entry_bytes=9)
@@ -430,7 +430,7 @@ def test_faults_combine() -> None:
 
 
 @pytest.mark.parametrize(("status", "mirror_status"), [(401, None), (403, 403), (451, 451)])
-def test_refused_for_good(status: int, mirror_status: int | None) -> None:
+def test_permanent_refusal(status: int, mirror_status: int | None) -> None:
     async def test(running: Running) -> None:
         async with running.stream() as open_already:
             await running.inject("refuse_key", status=status)
@@ -450,7 +450,7 @@ def test_refused_for_good(status: int, mirror_status: int | None) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_refused_for_now(status: int) -> None:
+def test_temporary_refusal(status: int) -> None:
     async def test(running: Running) -> None:
         await running.inject("refuse", status=status, seconds=30)
         assert await refused(running) == (status, "30")
