@@ -20,6 +20,7 @@ from tickcast.adapters import json_text
 from tickcast.adapters.settings import MAX_DAYS
 
 _SHOWN_WINDOWS = 12
+_REASONS = {"asked": "requested"}  # the planner's words, for people
 _SPARE_S = 120  # simulated before the requested time
 
 
@@ -130,12 +131,13 @@ def table(planned: dict[str, Any]) -> Table:
     totals = planned["totals"]
     named = (("planned", "to fetch"), ("held", "in bronze"), ("left", "left for further executions"))
     hours = ", ".join(f"{totals[f'hours_{name}']:g} h {what}" for name, what in named)
-    shown = Table(title=f"{planned['windows']} windows: {hours}", title_justify="left")
+    count = planned["windows"]
+    shown = Table(title=f"{count} window{'' if count == 1 else 's'}: {hours}", title_justify="left")
     for name in ("symbol", "from", "to", "reason"):
         shown.add_column(name)
     windows = [window for market in planned["markets"] for window in market["windows"]]
     for window in windows[:_SHOWN_WINDOWS]:
-        reason = window["reason"]
+        reason = _REASONS.get(window["reason"], window["reason"])
         if window["first_id"] is not None:
             reason += f": trades {window['first_id']} to {window['last_id']}"
         shown.add_row(window["symbol"], _time(window["from_us"]), _time(window["to_us"]), reason)
