@@ -23,8 +23,8 @@ from local.system.cloud import FunctionFailed
 from local.system.options import Options
 from local.system.processes import MARK, Process, Processes, ProcessFailed
 from local.system.progress import Progress
-from local.system.state_folder import BUILD, ROOT, throw_away
-from local.system.system import System
+from local.system.state_folder import BUILD, ROOT
+from local.system.system import System, temporary_system
 from tickcast.features.bars import BarRing
 from tickcast.serving.state import decode_state
 from tickcast.units import SECOND_US
@@ -82,17 +82,13 @@ def measure(console: Console) -> Throughput:
     missing = [str(path) for path in _PREPARED if not path.exists()]
     if missing:
         return Throughput(None, None, f"not measured: {', '.join(missing)} is missing")
-    state, is_ok = throw_away("bench"), False
+    options = Options(feed="replay", replay=(RECORDING,))
     try:
-        with System(Options(feed="replay", replay=(RECORDING,)), state, Progress(console)) as system:
+        with temporary_system("bench", options, Progress(console)) as system:
             system.stop_ingest()
-            throughput = _highest_sustained(system, console)
-        is_ok = True
-        return throughput
+            return _highest_sustained(system, console)
     except (ProcessFailed, FunctionFailed, TimeoutError) as error:
-        return Throughput(None, None, f"failed: {error}; logs are in {state.logs}", has_failed=True)
-    finally:
-        state.discard(keep_logs=not is_ok)
+        return Throughput(None, None, f"failed: {error}", has_failed=True)
 
 
 def _highest_sustained(system: System, console: Console) -> Throughput:

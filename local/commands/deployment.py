@@ -22,8 +22,8 @@ from local.system import cloud, state_folder
 from local.system.api import Api
 from local.system.options import Options, OptionsError
 from local.system.progress import Progress
-from local.system.state_folder import StateFolder, throw_away
-from local.system.system import System
+from local.system.state_folder import StateFolder
+from local.system.system import temporary_system
 from tickcast.adapters.redaction import describe
 
 AWS_ENVIRONMENTS = ("dev", "prod")
@@ -158,12 +158,8 @@ def existing_or_started(aws: str, options: Callable[[], Options], progress: Prog
         return
     chosen = options()
     progress.say(f"no system is running here: starting a temporary one, feed: {chosen.label}")
-    state = throw_away("backfill")
-    try:
-        with System(chosen, state, progress) as system:
-            yield on_emulator("a temporary system", system.cloud.endpoint_url)
-    finally:
-        state.discard(keep_logs=False)
+    with temporary_system("backfill", chosen, progress) as system:
+        yield on_emulator("a temporary system", system.cloud.endpoint_url)
 
 
 def _emulated_at(api_url: str) -> Deployment:

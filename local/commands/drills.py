@@ -10,8 +10,7 @@ from local.drills import runner
 from local.drills.harness import DrillFailed
 from local.system import progress
 from local.system.options import Options
-from local.system.state_folder import throw_away
-from local.system.system import System
+from local.system.system import temporary_system
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,20 +20,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> ExitStatus:
     """Run the drills; the last line is the report."""
     drills = runner.chosen(given.only)
-    steps, state, is_ok = progress.to_stderr(), throw_away("drills"), False
+    steps = progress.to_stderr()
     steps.say(f"[bold]tickcast drills[/bold]: {', '.join(drill.name for drill in drills)}")
-    try:
-        with System(Options(), state, steps) as system:
-            results = runner.run(system, drills, steps)
-        report = runner.report(results)
-        is_ok = report.ok
-        progress.wide_console().print(runner.table(report))
-        print_last_line(asdict(report))
-    finally:
-        state.discard(keep_logs=not is_ok)
-        if not is_ok:
-            steps.say(f"logs are in {state.logs}")
-    return passed(is_ok)
+    with temporary_system("drills", Options(), steps) as system:
+        report = runner.report(runner.run(system, drills, steps))
+        system.state.keeps_logs = not report.ok
+    progress.wide_console().print(runner.table(report))
+    print_last_line(asdict(report))
+    return passed(report.ok)
 
 
 COMMAND = Command(

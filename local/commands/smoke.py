@@ -26,8 +26,7 @@ from local.system.archived_trades import sent_so_far, trades_lost
 from local.system.options import OptionsError
 from local.system.processes import ProcessFailed
 from local.system.progress import Progress
-from local.system.state_folder import throw_away
-from local.system.system import System
+from local.system.system import System, temporary_system
 
 MAX_SECONDS = 86_400
 _WARM_UP_S = 120
@@ -50,19 +49,14 @@ def run(given: argparse.Namespace) -> ExitStatus:
     options, seconds = system_options(given), given.seconds
     if not 1 <= seconds <= MAX_SECONDS:
         raise OptionsError(f"SECONDS is {seconds}; it should be a whole number from 1 to {MAX_SECONDS}")
-    steps, state, is_ok = progress.to_stderr(), throw_away("smoke"), False
+    steps = progress.to_stderr()
     steps.say(f"[bold]tickcast smoke test[/bold]: {seconds} s, feed: {options.label}")
-    try:
-        with System(options, state, steps) as system:
-            report = measure(system, seconds, steps)
-        is_ok = report.ok
-        Console().print(table(report))
-        print_last_line(report.last_line())
-    finally:
-        state.discard(keep_logs=not is_ok)
-        if not is_ok:
-            steps.say(f"logs are in {state.logs}")
-    return passed(is_ok)
+    with temporary_system("smoke", options, steps) as system:
+        report = measure(system, seconds, steps)
+        system.state.keeps_logs = not report.ok
+    Console().print(table(report))
+    print_last_line(report.last_line())
+    return passed(report.ok)
 
 
 COMMAND = Command(

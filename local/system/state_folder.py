@@ -65,6 +65,7 @@ class StateFolder:
         self.assembly = self.path / "cdk.out"
         self.temp = self.path / "tmp"
         self.about = self.path / "system.json"
+        self.keeps_logs = False  # of a temporary system
         self._lock: IO[str] | None = None
 
     def open(self, patience_s: float = 0) -> None:

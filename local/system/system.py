@@ -28,7 +28,7 @@ from local.system.processes import Process, Processes, ProcessFailed, sweep
 from local.system.progress import Progress
 from local.system.seed import seed_bronze
 from local.system.servers import HOST
-from local.system.state_folder import BUILD, StateFolder, StateInUse, lock
+from local.system.state_folder import BUILD, StateFolder, StateInUse, lock, throw_away
 from tickcast.adapters import json_text
 from tickcast.adapters.redis.hot_store import now_ms
 from tickcast.adapters.registry.model_watcher import ModelWatcher, at_once
@@ -268,6 +268,23 @@ class System:
             trained = self.cloud.train(function, prefixes, f"first start, on {origin}")
         origin_file.write_text(origin, "utf-8")
         self._progress.say(f"  trained model {trained['model_id']} on {trained['rows']} rows (provisional)")
+
+
+@contextlib.contextmanager
+def temporary_system(kind: str, options: Options, progress: Progress) -> Iterator[System]:
+    """A system whose state folder is removed afterwards: all of it, or all but the logs after an error or if
+    the folder's `keeps_logs` is set. Raises as entering a `System` does."""
+    state = throw_away(kind)
+    try:
+        with System(options, state, progress) as system:
+            yield system
+    except BaseException:
+        state.keeps_logs = True
+        raise
+    finally:
+        state.discard(keep_logs=state.keeps_logs)
+        if state.keeps_logs:
+            progress.say(f"logs: {state.logs}")
 
 
 @contextlib.contextmanager

@@ -123,7 +123,7 @@ def test_a_temporary_system_is_started_where_none_runs(
         state.path.mkdir()
         yield type("Running", (), {"cloud": type("Cloud", (), {"endpoint_url": "http://127.0.0.1:3"})})
 
-    monkeypatch.setattr(deployment, "System", system)
+    monkeypatch.setattr("local.system.system.System", system)
     quiet = Progress(Console(quiet=True))
     with deployment.existing_or_started("", Options, quiet) as there:
         assert there.title == "a temporary system"
