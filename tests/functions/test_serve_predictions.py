@@ -23,7 +23,7 @@ from tickcast.adapters.redis.hot_store import HotStore, Writes
 from tickcast.adapters.registry import model_catalog, model_watcher
 from tickcast.adapters.registry.model_catalog import ModelCatalog
 from tickcast.adapters.settings import Settings
-from tickcast.features.bars import BarRing
+from tickcast.features.ring import BarRing
 from tickcast.functions.serve_predictions import (
     OF_THE_RECEIPT,
     STORE_RETRIES,

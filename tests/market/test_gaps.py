@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fixtures.market import batch, random_ticks
-from tickcast.features.bars import BarRing
+from tickcast.features.ring import BarRing
 from tickcast.market.gaps import MAX_GAPS, UNKNOWN, WITHHELD, Gap, GapLedger, QuoteGap, Restart, touched_ms
 from tickcast.market.wire import Notice, TickBatch
 from tickcast.serving.state import SymbolState, decode_state, encode_state

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from tests.fixtures.market import START_US, batch, random_ticks
-from tickcast.features.bars import BAR_US, BarRing, mids
+from tickcast.features.bars import BAR_US, mids
+from tickcast.features.ring import BarRing
 from tickcast.market.ticks import SCALE
 from tickcast.model.forecast import HORIZONS_S, Calibration
 from tickcast.serving.outcomes import PendingPredictions, mid_at, note_latency

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.fixtures.market import START_US, batch, random_ticks
-from tickcast.features.bars import BarRing
+from tickcast.features.ring import BarRing
 from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES
 from tickcast.model.calibration import USUAL_STRENGTH
 from tickcast.model.forecast import HORIZONS_S, Calibration, ModelError

@@ -11,7 +11,8 @@ import pytest
 
 from tests.fixtures.market import START_US, batch, batches, random_ticks
 from tests.fixtures.receipts import CHALLENGER, LATENESS_US, MODEL, receipts_of, through_bronze
-from tickcast.features.bars import MAX_LATE_IDS, BarRing
+from tickcast.features.ring import BarRing
+from tickcast.features.trade_ids import MAX_LATE_IDS
 from tickcast.features.vector import FEATURE_NAMES
 from tickcast.market.wire import TickBatch
 from tickcast.serving.reproduce import LOOK_BACK_US, Evidence, ReceiptError, Verdict, is_same, judge

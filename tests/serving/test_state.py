@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.fixtures.market import batch, random_ticks
-from tickcast.features.bars import BarRing
+from tickcast.features.ring import BarRing
 from tickcast.market.gaps import GapLedger
 from tickcast.market.ticks import Quotes, Trades
 from tickcast.model.calibration import Calibrator
@@ -109,9 +109,9 @@ def test_a_lost_state_is_recalled_with_its_ledger_and_ids() -> None:
     record = ledger_of((10, 12, 1_000_000, 2_000_000), (20, 20, 3_000_000, 4_000_000))
     ring = recalled_state("BTCUSDT", 100_000, [receipt(30)], record).ring
     assert ring.gaps.record() == record
-    assert ring.trade_ids.intervals == [(0, 9), (13, 19), (21, 30)]
+    assert ring.trade_ids.seen.intervals == [(0, 9), (13, 19), (21, 30)]
     # Ages are rounded down to whole milliseconds.
-    assert (ring.newest_trade_us, ring.newest_quote_us) == (49_299_000, 49_979_000)
+    assert (ring.trade_ids.newest_us, ring.quote_ids.newest_us) == (49_299_000, 49_979_000)
     assert (len(ring.bars), ring.next_bar) == (0, -1)
     assert [notice.cause for notice in ring.gaps.notices] == [STATE_LOST]
 
@@ -133,21 +133,21 @@ def test_holes_in_bars_that_are_lost_are_part_of_the_one_across_the_loss() -> No
     record = ledger_of((10, 12, 1_000_000, 2_000_000), (33, 34, 49_500_000, 49_600_000))
     ring = recalled_state("BTCUSDT", 100_000, [receipt(30)], record).ring
     assert [gap.first_id for gap in ring.gaps.gaps] == [10]
-    assert ring.trade_ids.newest == 30
+    assert ring.trade_ids.seen.newest == 30
 
 
 def test_holes_of_a_series_of_ids_that_ended_are_kept_and_hide_no_trade() -> None:
     record = ledger_of((10**9, 10**9 + 5, 1_000_000, 2_000_000))
     ring = recalled_state("BTCUSDT", 100_000, [receipt(30)], record).ring
     assert [gap.first_id for gap in ring.gaps.gaps] == [10**9]
-    assert ring.trade_ids.intervals == [(0, 30)]
+    assert ring.trade_ids.seen.intervals == [(0, 30)]
 
 
 def test_ids_are_recalled_from_the_newest_receipt_that_has_one() -> None:
     older = receipt(30, timestamp=40_000)
     ring = recalled_state("BTCUSDT", 100_000, [receipt(None, trade_age_ms=None), older], None).ring
-    assert ring.trade_ids.newest == 30
-    assert (ring.newest_trade_us, ring.newest_quote_us) == (39_299_000, 49_979_000)
+    assert ring.trade_ids.seen.newest == 30
+    assert (ring.trade_ids.newest_us, ring.quote_ids.newest_us) == (39_299_000, 49_979_000)
 
 
 @pytest.mark.parametrize(
@@ -174,8 +174,8 @@ def test_of_another_version_all_but_the_bars_is_kept() -> None:
     state = recalled_state("BTCUSDT", 100_000, [], None)
     salvage(state, data)
     assert state.ring.gaps == before.ring.gaps
-    assert state.ring.trade_ids.intervals == before.ring.trade_ids.intervals
-    assert state.ring.newest_trade_us == before.ring.newest_trade_us
+    assert state.ring.trade_ids.seen.intervals == before.ring.trade_ids.seen.intervals
+    assert state.ring.trade_ids.newest_us == before.ring.trade_ids.newest_us
     assert state.memory.calibrators == before.memory.calibrators
     assert len(state.ring.bars) == 0
 
@@ -208,8 +208,8 @@ def test_ids_far_off_behind_a_loss_make_no_hole() -> None:
     ring = lost_after(trades[:40], quotes[:40])
     trades["first_id"][45] = trades["last_id"][45] = 2**60
     list(ring.fold(batch(trades[40:], quotes[40:]), 1_000_000))
-    assert (ring.gaps.trades, ring.refused_trades) == (1, 1)
-    assert ring.trade_ids.newest == trades["last_id"][-1]
+    assert (ring.gaps.trades, ring.trade_ids.refused_count) == (1, 1)
+    assert ring.trade_ids.seen.newest == trades["last_id"][-1]
 
 
 def test_a_series_that_began_over_while_the_state_was_lost_is_recognised() -> None:
@@ -233,5 +233,10 @@ def test_what_was_seen_before_a_loss_is_neither_new_nor_odd() -> None:
     trades, quotes = random_ticks(1, 20)
     ring = lost_after(trades[:40], quotes[:40])
     list(ring.fold(batch(trades[35:], quotes[35:]), 1_000_000))
-    assert (ring.gaps.trades, ring.refused_trades, ring.refused_quotes, ring.late_trades) == (0, 0, 0, 0)
+    assert (
+        ring.gaps.trades,
+        ring.trade_ids.refused_count,
+        ring.quote_ids.refused_count,
+        ring.trade_ids.late_count,
+    ) == (0, 0, 0, 0)
     assert int(ring.seconds["trade_count"].sum()) <= len(trades) - 40

@@ -16,7 +16,8 @@ from tickcast.adapters.redis.hot_store import (
     StoreWentBack,
     Writes,
 )
-from tickcast.features.bars import BarRing
+from tickcast.features.ring import BarRing
+from tickcast.features.trade_ids import TradeIds
 from tickcast.serving.state import WRITES_LOST, SymbolState
 
 T0 = 1_754_000_000_000
@@ -30,8 +31,11 @@ def write(store: HotStore, *records: dict[str, Any], sequence: int) -> None:
     assert store.commit(state(sequence), sequence - 1, writes)
 
 
-def state(sequence: int, symbol: str = "BTCUSDT", **ring: Any) -> SymbolState:
-    return SymbolState(symbol, BarRing(SETTINGS.lateness_us, **ring), sequence=sequence)
+def state(
+    sequence: int, symbol: str = "BTCUSDT", *, late_trades: int = 0, newest_trade_us: int = -1
+) -> SymbolState:
+    trade_ids = TradeIds(late_count=late_trades, newest_us=newest_trade_us)
+    return SymbolState(symbol, BarRing(SETTINGS.lateness_us, trade_ids=trade_ids), sequence=sequence)
 
 
 def predictions(*seconds: int, **more: Any) -> list[dict[str, Any]]:
@@ -131,7 +135,7 @@ def test_a_commit_on_another_s_sequence_writes_nothing(store: HotStore, redis_cl
     writes.prediction(predictions(1)[0] | {"symbol": "BTCUSDT"})
     assert not store.commit(state(4, late_trades=99), 0, writes)
     again, problems = store.load(["BTCUSDT"])
-    assert (again["BTCUSDT"].sequence, again["BTCUSDT"].ring.late_trades, problems) == (5, 1, [])
+    assert (again["BTCUSDT"].sequence, again["BTCUSDT"].ring.trade_ids.late_count, problems) == (5, 1, [])
     assert redis_client.get("prediction:BTCUSDT:latest") is None
 
 

@@ -28,7 +28,7 @@ from tickcast.adapters.redaction import describe
 from tickcast.adapters.redis.hot_store import Commit, HotStore, Writes
 from tickcast.adapters.registry.model_watcher import ModelWatcher
 from tickcast.adapters.settings import Settings
-from tickcast.features.bars import BarRing
+from tickcast.features.ring import BarRing
 from tickcast.market import wire
 from tickcast.market.ticks import QUOTE, TRADE
 from tickcast.serving.outcomes import UNRESOLVED, mid_at, note_latency
@@ -197,7 +197,7 @@ class PredictStream:
     def _fold(self, state: SymbolState, batches: Batches, invocation: _Invocation) -> _Folded:
         """Apply `batches`, in order; records at or below the fence were applied before."""
         folded, ring, memory = _Folded(state), state.ring, state.memory
-        late_before = ring.late_trades + ring.late_quotes
+        late_before = ring.late_count
         for record, batch in batches:
             if record.sequence <= state.sequence:
                 folded.repeated += 1
@@ -213,7 +213,7 @@ class PredictStream:
                 folded.refused.append(_taken_out(ring, record, batch))
             state.sequence = record.sequence
             folded.ticks += batch.tick_count
-        folded.late = ring.late_trades + ring.late_quotes - late_before
+        folded.late = ring.late_count - late_before
         folded.writes.heartbeat(f"{FEED}:{state.symbol}", _feed_heartbeat(state, batches))
         return folded
 
@@ -315,7 +315,7 @@ class PredictStream:
         last_trade_us, last_quote_us = int(bar["last_trade_us"]), int(bar["last_quote_us"])
         # By which readers judge how old it is (`prediction.freshness`).
         features["last_tick_us"] = max(last_trade_us, last_quote_us)
-        features["quiet_us"] = ring.quiet_us if ring.quiet_us >= 0 else None
+        features["quiet_us"] = ring.watermark.quiet_us if ring.watermark.quiet_us >= 0 else None
         folded.writes.features(features, self.settings.features_ttl_s)
         featured_ms = self.clock_ms()
         model, started_ms = invocation.model, invocation.started_ms
@@ -325,15 +325,15 @@ class PredictStream:
         inferred_ms = self.clock_ms()
         self._add_challenger(prediction, folded)
         prediction |= {
-            "late_ids": ring.late_ids,
-            "late_update_ids": ring.late_update_ids,
+            "late_ids": ring.trade_ids.late_ids,
+            "late_update_ids": ring.quote_ids.late_ids,
             "trade_age_ms": (end_us - last_trade_us) // 1000 if last_trade_us else None,
             "quote_age_ms": (end_us - last_quote_us) // 1000 if last_quote_us else None,
             "feature_age_ms": (end_us - max(last_trade_us, last_quote_us)) // 1000,
             "history_from_us": ring.history_from_us,
             "sequence": record.sequence_text,
         }
-        ring.late_ids, ring.late_update_ids = [], []
+        ring.trade_ids.late_ids, ring.quote_ids.late_ids = [], []
         lateness_ms, arrived_ms = self.settings.lateness_us / 1000, record.arrived_s * 1000
         prediction["timing_ms"] = {
             "lateness": lateness_ms,
@@ -412,14 +412,14 @@ class PredictStream:
         ring, reason = state.ring, state.memory.reason
         return {
             "at_ms": round(now_ms),
-            "watermark_ms": ring.watermark_us // 1000,
+            "watermark_ms": ring.watermark.reached_us // 1000,
             "received_ms": ring.received_us // 1000,
-            "late_trades": ring.late_trades,
-            "late_quotes": ring.late_quotes,
+            "late_trades": ring.trade_ids.late_count,
+            "late_quotes": ring.quote_ids.late_count,
             "missing_trades": ring.gaps.trades,
             "quote_gaps": len(ring.gaps.quote_gaps),
-            "refused_trades": ring.refused_trades,
-            "refused_quotes": ring.refused_quotes,
+            "refused_trades": ring.trade_ids.refused_count,
+            "refused_quotes": ring.quote_ids.refused_count,
             "id_restarts": len(ring.gaps.restarts),
             "reason": reason,  # of the newest prediction
             "warming_since_ms": ring.history_from_us // 1000 if reason == WARMING_UP else None,
@@ -473,7 +473,7 @@ def _feed_heartbeat(state: SymbolState, batches: Batches) -> Record:
     return {
         "at_ms": round(record.arrived_s * 1000),
         "received_ms": round(record.arrived_s * 1000),
-        "watermark_ms": state.ring.watermark_us // 1000,
+        "watermark_ms": state.ring.watermark.reached_us // 1000,
         "source": batch.source,
         "connections": sorted({batch.connection for _, batch in batches}),
     }

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from msgspec.structs import asdict
 
-from tickcast.features.bars import BarRing, Seconds, mids, proxy_mids
+from tickcast.features.bars import Seconds, mids, proxy_mids
+from tickcast.features.ring import BarRing
 from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES, Floats, feature_rows
 from tickcast.market.sums import total
 from tickcast.market.ticks import SCALE

@@ -25,16 +25,14 @@ import numpy as np
 from tickcast.features.bars import (
     BAR,
     BAR_US,
-    KEPT_BARS,
-    KEPT_SECONDS,
-    MAX_LATE_IDS,
     SILENCE_US,
-    BarRing,
     Bars,
     bar_index,
     summarise,
     whole_seconds,
 )
+from tickcast.features.ring import KEPT_BARS, KEPT_SECONDS, BarRing
+from tickcast.features.trade_ids import MAX_LATE_IDS
 from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES
 from tickcast.market.ticks import Quotes, Trades
 from tickcast.model.calibration import Calibrator

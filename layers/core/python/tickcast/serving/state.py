@@ -20,10 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from tickcast.features.bars import BAR, SECOND, BarRing
+from tickcast.features.bars import BAR, SECOND
+from tickcast.features.ring import BarRing
 from tickcast.market.gaps import GapLedger
 from tickcast.market.id_ranges import IdRanges
-from tickcast.market.plausibility import QUOTE_PACE, TRADE_PACE, IdSeries, trade_series
+from tickcast.market.id_series import QUOTE_PACE, TRADE_PACE, IdSeries, trade_series
 from tickcast.market.ticks import QUOTE, TRADE
 from tickcast.market.wire import Notice
 from tickcast.serving.outcomes import PendingPredictions
@@ -32,23 +33,24 @@ VERSION = 3
 _LENGTH = struct.Struct("<I")
 _CHECKSUM = struct.Struct("<I")  # CRC-32 of all before it
 _ARRAYS = (("bars", BAR), ("seconds", SECOND), ("open_trades", TRADE), ("open_quotes", QUOTE))
-_SCALARS = (
-    "next_bar",
-    "history_from_us",
-    "watermark_us",
-    "claims_us",
-    "quiet_us",
-    "received_us",
-    "newest_trade_us",
-    "newest_quote_us",
-    "late_trades",
-    "late_quotes",
-    "late_ids",
-    "late_update_ids",
-    "closed_update_id",
-    "refused_trades",
-    "refused_quotes",
-)
+# Where the ring keeps what the header calls so: its part ("" is the ring itself) and the attribute.
+_SCALARS = {
+    "next_bar": ("", "next_bar"),
+    "history_from_us": ("", "history_from_us"),
+    "watermark_us": ("watermark", "reached_us"),
+    "claims_us": ("watermark", "claims_us"),
+    "quiet_us": ("watermark", "quiet_us"),
+    "received_us": ("", "received_us"),
+    "newest_trade_us": ("trade_ids", "newest_us"),
+    "newest_quote_us": ("quote_ids", "newest_us"),
+    "late_trades": ("trade_ids", "late_count"),
+    "late_quotes": ("quote_ids", "late_count"),
+    "late_ids": ("trade_ids", "late_ids"),
+    "late_update_ids": ("quote_ids", "late_ids"),
+    "closed_update_id": ("quote_ids", "closed_id"),
+    "refused_trades": ("trade_ids", "refused_count"),
+    "refused_quotes": ("quote_ids", "refused_count"),
+}
 
 
 # Causes of a hole in trade ids that the store made.
@@ -82,11 +84,11 @@ def encode_state(state: SymbolState) -> bytes:
     ring = state.ring
     header = {
         "version": VERSION,
-        **{name: getattr(ring, name) for name in _SCALARS},
-        "trade_ids": ring.trade_ids.intervals,
+        **{name: getattr(_part(ring, part), attribute) for name, (part, attribute) in _SCALARS.items()},
+        "trade_ids": ring.trade_ids.seen.intervals,
         "gaps": ring.gaps.as_dict(),
-        "trade_series": ring.trade_series.as_dict(),
-        "quote_series": ring.quote_series.as_dict(),
+        "trade_series": ring.trade_ids.series.as_dict(),
+        "quote_series": ring.quote_ids.series.as_dict(),
         "memory": state.memory.as_dict(),
         "failures": [state.failures, state.failure],
         "rows": [len(getattr(ring, name)) for name, _ in _ARRAYS],
@@ -105,11 +107,13 @@ def decode_state(symbol: str, sequence: int, data: bytes, lateness_us: int) -> S
             raise StateError(f"state of version {header['version']}, this code reads version {VERSION}")
         if _CHECKSUM.pack(zlib.crc32(data[: -_CHECKSUM.size])) != data[-_CHECKSUM.size :]:
             raise StateError("damaged state: its checksum is of other bytes")
-        ring = BarRing(lateness_us, **{name: header[name] for name in _SCALARS})
-        ring.trade_ids = IdRanges([(first, last) for first, last in header["trade_ids"]])
+        ring = BarRing(lateness_us)
+        for name, (part, attribute) in _SCALARS.items():
+            setattr(_part(ring, part), attribute, header[name])
+        ring.trade_ids.seen = IdRanges([(first, last) for first, last in header["trade_ids"]])
         ring.gaps = GapLedger.from_dict(header["gaps"])
-        ring.trade_series = IdSeries.from_dict(TRADE_PACE, header["trade_series"])
-        ring.quote_series = IdSeries.from_dict(QUOTE_PACE, header["quote_series"])
+        ring.trade_ids.series = IdSeries.from_dict(TRADE_PACE, header["trade_series"])
+        ring.quote_ids.series = IdSeries.from_dict(QUOTE_PACE, header["quote_series"])
         memory = PendingPredictions.from_dict(header["memory"])
         failures, failure = header["failures"]
         for (name, dtype), rows in zip(_ARRAYS, header["rows"], strict=True):
@@ -137,13 +141,13 @@ def recalled_state(
         ring.gaps = GapLedger.from_record(ledger) if ledger else GapLedger()
     for prediction in predictions:
         with suppress(*_MISSHAPEN):
-            if ring.newest_trade_us < 0 and prediction["last_trade_id"]:
+            if ring.trade_ids.newest_us < 0 and prediction["last_trade_id"]:
                 newest_us = _instant_us(prediction["timestamp"], prediction["trade_age_ms"])
                 _recall_trades(ring, int(prediction["last_trade_id"]), newest_us)
         with suppress(*_MISSHAPEN):
-            if ring.newest_quote_us < 0 and prediction["quote_age_ms"] is not None:
-                ring.newest_quote_us = _instant_us(prediction["timestamp"], prediction["quote_age_ms"])
-                _begin_series(ring.quote_series, int(prediction["update_id"]), ring.newest_quote_us)
+            if ring.quote_ids.newest_us < 0 and prediction["quote_age_ms"] is not None:
+                ring.quote_ids.newest_us = _instant_us(prediction["timestamp"], prediction["quote_age_ms"])
+                _begin_series(ring.quote_ids.series, int(prediction["update_id"]), ring.quote_ids.newest_us)
     note_loss(ring, STATE_LOST)
     return state
 
@@ -162,17 +166,21 @@ def salvage(state: SymbolState, data: bytes) -> None:
             seen = IdRanges([(int(first), int(last)) for first, last in header["trade_ids"]])
             gaps, newest_us = GapLedger.from_dict(header["gaps"]), int(header["newest_trade_us"])
             if seen.newest is not None and newest_us > 0:
-                ring.trade_ids, ring.gaps, ring.newest_trade_us = seen, gaps, newest_us
-                ring.newest_quote_us = int(header["newest_quote_us"])
-                ring.trade_series = trade_series()
-                _begin_series(ring.trade_series, seen.newest, newest_us)
+                ring.trade_ids.seen, ring.gaps, ring.trade_ids.newest_us = seen, gaps, newest_us
+                ring.quote_ids.newest_us = int(header["newest_quote_us"])
+                ring.trade_ids.series = trade_series()
+                _begin_series(ring.trade_ids.series, seen.newest, newest_us)
 
 
 def note_loss(ring: BarRing, cause: str) -> None:
     """Tell the ledger the `cause` of a hole that begins behind the newest trade or quote."""
-    known_us = [us for us in (ring.newest_trade_us, ring.newest_quote_us) if us > 0]
+    known_us = [us for us in (ring.trade_ids.newest_us, ring.quote_ids.newest_us) if us > 0]
     if known_us:
         ring.gaps.noticed((Notice(cause, min(known_us), max(known_us)),))
+
+
+def _part(ring: BarRing, name: str) -> Any:
+    return getattr(ring, name) if name else ring
 
 
 def _header(data: bytes) -> tuple[dict[str, Any], int]:
@@ -184,12 +192,14 @@ def _header(data: bytes) -> tuple[dict[str, Any], int]:
 
 def _recall_trades(ring: BarRing, newest_id: int, newest_us: int) -> None:
     """What was seen up to `newest_id`. Holes behind it are part of the one that the loss makes."""
-    ring.newest_trade_us = newest_us
-    behind = [gap for gap in ring.gaps.gaps if gap.last_id > newest_id and gap.to_us > ring.newest_trade_us]
+    ring.trade_ids.newest_us = newest_us
+    behind = [
+        gap for gap in ring.gaps.gaps if gap.last_id > newest_id and gap.to_us > ring.trade_ids.newest_us
+    ]
     ring.gaps.gaps = [gap for gap in ring.gaps.gaps if gap not in behind]
     holes = [(gap.first_id, gap.last_id) for gap in ring.gaps.gaps if gap.last_id < newest_id]
-    ring.trade_ids = IdRanges.up_to(newest_id, holes)
-    _begin_series(ring.trade_series, newest_id, ring.newest_trade_us)
+    ring.trade_ids.seen = IdRanges.up_to(newest_id, holes)
+    _begin_series(ring.trade_ids.series, newest_id, ring.trade_ids.newest_us)
 
 
 def _begin_series(series: IdSeries, newest_id: int, newest_us: int) -> None:
