@@ -1,7 +1,7 @@
-"""Cold starts: the import time of each handler, and the unzipped size of its layers.
+"""What a cold start loads: how long each handler's imports take, and the unzipped size of its layers.
 
-Imports are timed in new processes of this machine's interpreter; boto3, which is part of Lambda's runtime, is
-included. Sizes are those of the layers built for Lambda.
+Imports are timed in fresh processes, on this machine's interpreter; boto3, which the handlers get from
+Lambda's runtime, counts here as well. Sizes are those of the layers built for Lambda.
 """
 
 from __future__ import annotations
@@ -15,24 +15,16 @@ from typing import NamedTuple
 from benchmarks.side_by_side import Effort
 from layers import build, site_files
 from layers.catalog import OF_FUNCTION, THIRD_PARTY
+from local.system.cloud import REGION
+from local.system.variables import local_variables
 
 LARGEST_MB_MARK = 210
 _RUNS = 5
 _IMPORT = "import time; t = time.process_time(); import handler; print(time.process_time() - t)"
 # The variables that the handlers read when they are imported; they connect to nothing.
-_SETTINGS = {
-    "ENVIRONMENT": "local",
-    "BUCKET": "bench",
-    "SYMBOLS": "BTCUSDT",
-    "REDIS_HOST": "127.0.0.1",
-    "DATABASE_HOST": "127.0.0.1",
-    "DATABASE_NAME": "tickcast",
-    "DATABASE_USER": "bench",
-    "AWS_REGION": "us-east-1",
-    "AWS_DEFAULT_REGION": "us-east-1",
+_SETTINGS = local_variables(bucket="bench") | {
+    "AWS_DEFAULT_REGION": REGION,
     "AWS_EC2_METADATA_DISABLED": "true",
-    "POWERTOOLS_METRICS_NAMESPACE": "bench",
-    "POWERTOOLS_SERVICE_NAME": "bench",
 }
 
 
@@ -67,7 +59,7 @@ def _import_ms(function: str, runs: int) -> float:
 
 
 def _layer_bytes() -> dict[str, int]:
-    """Sizes of the layers for Lambda, built if necessary; empty when pip cannot fetch them."""
+    """Sizes of the layers for Lambda, built if need be; empty when pip cannot fetch them."""
     folder = build.BUILD / "aws"
     try:
         for name in THIRD_PARTY:

@@ -4,21 +4,24 @@ import time
 from typing import Any
 
 import boto3
+import msgspec
 from aws_lambda_powertools.metrics import MetricUnit
 
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.postgres.history_store import OpenStore
-from tickcast.adapters.settings import DatabaseSettings, HistorySettings, bucket_in
+from tickcast.adapters.settings import LoadHistorySettings
 from tickcast.adapters.telemetry import Metrics, structured_logger
+from tickcast.adapters.variables import read
 from tickcast.functions.load_history import LoadHistory
 
 logger = structured_logger()
 metrics = Metrics()
+settings = read(LoadHistorySettings)
 load_history = LoadHistory(
-    HistorySettings.from_environment(),
+    settings.history,
     boto3.client("s3"),
-    bucket_in(),
-    OpenStore(Database(DatabaseSettings.from_environment())),
+    settings.bucket,
+    OpenStore(Database(settings.database)),
     lambda: time.time_ns() // 1000,
 )
 
@@ -32,4 +35,5 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     metrics.add_metric("Quarantined", MetricUnit.Count, len(loaded.quarantined))
     for problem in (*loaded.quarantined, *loaded.problems):
         logger.warning(problem)
-    return loaded.as_dict() | {"seconds": round(time.monotonic() - started_s, 3)}
+    document: dict[str, Any] = msgspec.to_builtins(loaded)
+    return document | {"seconds": round(time.monotonic() - started_s, 3)}

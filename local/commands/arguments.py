@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from local.system.options import Options, OptionsError
-from tickcast.adapters.variables import SettingsError, secret, symbols_in
+from tickcast.adapters.variables import Secret, SettingsError, Symbols, value
 
 
 def number_of(name: str, kind: type[int] | type[float] = int) -> Callable[[str], float]:
@@ -27,7 +27,7 @@ def number_of(name: str, kind: type[int] | type[float] = int) -> Callable[[str],
 def symbols(text: str) -> tuple[str, ...]:
     """The symbols in `text`, none if it is empty. Raises `OptionsError`."""
     try:
-        return symbols_in(text) if text else ()
+        return tuple(value("SYMBOLS", text, Symbols)) if text else ()
     except SettingsError as error:
         raise OptionsError(str(error)) from None
 
@@ -35,7 +35,7 @@ def symbols(text: str) -> tuple[str, ...]:
 def secret_variable(name: str) -> str:
     """The secret in the environment variable `name`, empty if unset. Raises `OptionsError`."""
     try:
-        return secret(name, os.environ.get(name, ""))
+        return str(value(name, os.environ.get(name, ""), Secret))
     except SettingsError as error:
         raise OptionsError(str(error)) from None
 

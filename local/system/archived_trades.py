@@ -10,6 +10,7 @@ import fastavro
 
 from local.system import http_json
 from local.system.system import System
+from tickcast.adapters.lake.objects import list_objects
 
 _SETTLE_S = 1.0  # for what the exchange has just sent to reach ingest
 _IDLE_S = 15  # without a missing trade arriving: the rest is lost
@@ -50,9 +51,8 @@ def trades_lost(system: System, sent: SentTrades) -> int:
 def bronze_files(system: System, symbol: str) -> set[str]:
     """The keys of the files archived from the feed of `symbol`."""
     prefix = f"bronze/source={system.options.source}/symbol={symbol}/"
-    pages = system.cloud.client("s3").get_paginator("list_objects_v2")
-    found = pages.paginate(Bucket=system.outputs["BucketName"], Prefix=prefix)
-    return {item["Key"] for page in found for item in page.get("Contents", [])}
+    found = list_objects(system.cloud.client("s3"), system.outputs["BucketName"], prefix)
+    return {stored.key for stored in found}
 
 
 def trade_ids(system: System, key: str) -> set[int]:

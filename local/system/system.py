@@ -20,23 +20,27 @@ from types import FrameType, TracebackType
 
 import redis
 
+from cdk.variables import chosen
+from ingest_ecs.settings import IngestSettings
 from local.system import cloud, database, model_backup, servers
 from local.system.api import Api
 from local.system.cloud import Cloud
 from local.system.options import HISTORY_S, LIVE_SYMBOLS, Options
 from local.system.processes import Process, Processes, ProcessFailed, sweep
 from local.system.progress import Progress
-from local.system.seed import seed_bronze
+from local.system.seed import load_requests, seed_bronze
 from local.system.servers import HOST
 from local.system.state_folder import BUILD, StateFolder, StateInUse, lock, throw_away
+from local.system.variables import local_variables
 from tickcast.adapters import json_text
 from tickcast.adapters.redis.hot_store import now_ms
-from tickcast.adapters.registry.model_watcher import ModelWatcher, at_once
+from tickcast.adapters.registry.model_watcher import ModelWatcher, inline
 
 _PREVIOUS_RUN_S = 8  # for a previous run to stop: it takes about two seconds
 _LAYERS_S = 900
 _EXCHANGE_S = 120  # with half an hour's history
 _INGEST_S = 60
+_PUBLIC_MIRROR = "wss://data-stream.binance.vision"  # JSON, and no key
 
 
 class System:
@@ -94,12 +98,12 @@ class System:
         return servers.database_url(self.postgres_port)
 
     def start_ingest(self, environment: Mapping[str, str] | None = None) -> Process:
-        """Start one more ingest task, with `environment` added to the usual settings."""
+        """Start one more ingest task, with `environment` added to its usual variables."""
         self._ingest_started += 1
         name = "ingest" if self._ingest_started == 1 else f"ingest-{self._ingest_started}"
         command = [sys.executable, "-m", "ingest_ecs"]
-        settings = self._ingest_settings() | dict(environment or {})
-        task = self._parts.start(name, command, environment=settings, grace_s=25)
+        variables = self._ingest_variables() | dict(environment or {})
+        task = self._parts.start(name, command, environment=variables, grace_s=25)
         listening = self._parts.wait_for_event(task, "health_listening", _INGEST_S)
         self.ingest[task] = f"http://{HOST}:{listening['port']}"
         return task
@@ -216,30 +220,34 @@ class System:
         listening = self._parts.wait_for_event(exchange, "listening", patience_s)
         self.symbols, self.exchange_url = tuple(listening["symbols"]), f"http://{HOST}:{listening['port']}"
 
-    def _ingest_settings(self) -> dict[str, str]:
-        settings = {
-            "STREAM_NAME": self.outputs["StreamName"],
-            "SYMBOLS": ",".join(self.symbols),
-            "BUCKET": self.outputs["BucketName"],
+    def _ingest_variables(self) -> dict[str, str]:
+        """As the CDK passes them to the task on AWS, with the feed that this run is asked to have."""
+        variables = local_variables(
+            bucket=self.outputs["BucketName"],
+            stream=self.outputs["StreamName"],
+            symbols=",".join(self.symbols),
+            rest_url=self.exchange_url or "",
+        ) | {
             "PROTOCOL": self.options.protocol,
             "SOURCE": self.options.source,
             "HEALTH_PORT": "0",
             "POWERTOOLS_SERVICE_NAME": "ingest_ecs",
+            "BINANCE_API_KEY": self.options.live_key,
         }
         if self.exchange_url:
-            settings |= {"REST_URL": self.exchange_url, "BUSY_SYMBOL": self.symbols[0]}
-            settings["STREAM_URL"] = self.exchange_url.replace("http://", "ws://")
-            settings["BINANCE_API_KEY"] = servers.EXCHANGE_API_KEY
-        else:
-            settings["BINANCE_API_KEY"] = self.options.live_key
-        return settings
+            variables["BUSY_SYMBOL"] = self.symbols[0]
+            variables["STREAM_URL"] = self.exchange_url.replace("http://", "ws://")
+            variables["BINANCE_API_KEY"] = servers.EXCHANGE_API_KEY
+        elif self.options.protocol == "json":
+            variables["STREAM_URL"] = _PUBLIC_MIRROR
+        return chosen(IngestSettings, variables)
 
     def _ensure_model(self) -> None:
         """Train a first model unless the champion is of the wanted origin and this code can serve it."""
         s3, bucket = self.cloud.client("s3"), self.outputs["BucketName"]
         origin_file = self.state.path / "model-origin"
         origin = " ".join(path.name for path in self.options.train) or "simulated history"
-        watcher = ModelWatcher(s3, bucket, now_ms, at_once)
+        watcher = ModelWatcher(s3, bucket, now_ms, inline)
         model = watcher.current()
         known_origin = origin_file.read_text("utf-8") if origin_file.is_file() else None
         if model and known_origin == origin:
@@ -253,7 +261,7 @@ class System:
         if watcher.problem:
             self._progress.say(f"  the restored model cannot be served: {watcher.problem}")
         with self._progress.step(f"writing history to S3: {origin}"):
-            prefixes = seed_bronze(
+            objects = seed_bronze(
                 s3,
                 bucket,
                 self.symbols,
@@ -263,9 +271,13 @@ class System:
                 list(self.options.train),
             )
         self.check()
+        with self._progress.step("loading history into PostgreSQL by the function load_history"):
+            requests = load_requests(objects)
+            for request in requests.values():
+                self.cloud.load(self.outputs["LoadHistoryFunction"], request)
         with self._progress.step("training a first model by the function train_model"):
             function = self.outputs["TrainModelFunction"]
-            trained = self.cloud.train(function, prefixes, f"first start, on {origin}")
+            trained = self.cloud.train(function, sorted(requests), f"first start, on {origin}")
         origin_file.write_text(origin, "utf-8")
         self._progress.say(f"  trained model {trained['model_id']} on {trained['rows']} rows (provisional)")
 

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import redis
+from msgspec.structs import replace
 
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.kinesis_events import batch_event
 from tests.fixtures.market import START_US, batches, random_ticks
+from tests.fixtures.settings import configured
 from tickcast.adapters.kinesis.schema_registry import SchemaRegistry
 from tickcast.adapters.lake import bronze
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.redis.hot_store import HotStore
 from tickcast.adapters.registry import model_registry
-from tickcast.adapters.registry.model_watcher import ModelWatcher, at_once
+from tickcast.adapters.registry.model_watcher import ModelWatcher, inline
 from tickcast.adapters.registry.onnx_model import export
-from tickcast.adapters.settings import DatabaseSettings, Settings
+from tickcast.adapters.settings import (
+    AuditPredictionsSettings,
+    DatabaseSettings,
+    PredictStreamSettings,
+    ServePredictionsSettings,
+)
 from tickcast.features.vector import FEATURE_HASH
 from tickcast.functions import audit_predictions
 from tickcast.functions.archive_ticks import archive
@@ -34,22 +40,15 @@ from tickcast.functions.audit_predictions import (
 )
 from tickcast.functions.health import Health
 from tickcast.functions.predict_stream import PredictStream
-from tickcast.model.forecast import HORIZONS_S
+from tickcast.model.card import Card
+from tickcast.model.forecast import HORIZONS_S, Calibration
 from tickcast.model.network import Inputs, Network
 
 MINUTE_US = 60_000_000
 SECONDS = 200
-SETTINGS = Settings.from_environment(
-    {
-        "ENVIRONMENT": "test",
-        "BUCKET": BUCKET,
-        "SYMBOLS": "BTCUSDT",
-        "AUDIT_EVERY_MINUTES": "1",
-        "AUDIT_SAMPLE": "3",
-    }
-)
+SETTINGS = configured(AuditPredictionsSettings, SYMBOLS="BTCUSDT", AUDIT_EVERY_MINUTES=1, AUDIT_SAMPLE=3)
 
-NO_DATABASE = Database(DatabaseSettings(host="127.0.0.1", port=9, name="none", user="none"))
+NO_DATABASE = Database(configured(DatabaseSettings, DATABASE_PORT=9))
 
 
 def put_model(s3: Any, model_id: str, seed: int) -> None:
@@ -60,13 +59,9 @@ def put_model(s3: Any, model_id: str, seed: int) -> None:
     network, rng = Network.zeros(inputs, hidden=4), np.random.default_rng(seed)
     for values in network.weights.values():
         values += rng.normal(0, 0.3, values.shape)
-    card = {
-        "model_id": model_id,
-        "provisional": True,
-        "feature_hash": FEATURE_HASH,
-        "calibration": {str(h): {"direction_slope": 2.0, "interval_width": 1.0} for h in HORIZONS_S},
-    }
-    model_registry.save(s3, BUCKET, model_id, export(network), card)
+    calibration = {h: Calibration(direction_slope=2.0, interval_width=1.0) for h in HORIZONS_S}
+    card = Card(model_id=model_id, feature_hash=FEATURE_HASH, calibration=calibration)
+    model_registry.save(s3, BUCKET, export(network), card)
 
 
 @pytest.fixture
@@ -79,9 +74,9 @@ def run(redis_client: redis.Redis, s3: Any) -> Callable[..., Result]:
     stream = list(batches(*random_ticks(1, SECONDS, trades_s=10, quotes_s=20), cuts))
     clock = {"ms": START_US / 1000}
     predict = PredictStream(
-        SETTINGS,
+        configured(PredictStreamSettings, SYMBOLS="BTCUSDT"),
         HotStore(redis_client, SETTINGS.lateness_us),
-        ModelWatcher(s3, BUCKET, lambda: clock["ms"], at_once),
+        ModelWatcher(s3, BUCKET, lambda: clock["ms"], inline),
         SchemaRegistry(s3, BUCKET),
         s3,
         lambda: clock["ms"],
@@ -128,7 +123,11 @@ def test_a_sample_is_had_again(run: Callable[..., Result], redis_client: redis.R
     assert (archive_beat["ok"], archive_beat["objects"]) == (True, len(bronze_keys(s3)))
     newest_us = archive_beat["newest_us"]["BTCUSDT"]
     assert START_US + (SECONDS - 1) * 1_000_000 < newest_us <= START_US + SECONDS * 1_000_000
-    told = Health(SETTINGS, HotStore(redis_client, SETTINGS.lateness_us), lambda: beat["at_ms"])().body
+    told = Health(
+        configured(ServePredictionsSettings, SYMBOLS="BTCUSDT"),
+        HotStore(redis_client, SETTINGS.lateness_us),
+        lambda: beat["at_ms"],
+    )().body
     assert told["services"]["audit"]["ok"] and told["services"]["archive"]["ok"]
 
 
@@ -265,9 +264,9 @@ def test_a_symbol_whose_receipts_cannot_be_read_hides_no_other(
     for at_ms in range(period_ms - 170_000, period_ms, 1000):
         receipt = {"id": f"ETHUSDT-{at_ms}", "timestamp": at_ms, "symbol": "ETHUSDT"}
         redis_client.xadd("predictions:ETHUSDT", {"json": json.dumps(receipt)}, id=f"{at_ms}-0")
-    settings = replace(SETTINGS, symbols=("ETHUSDT", "BTCUSDT"))
+    both = replace(SETTINGS, symbols=("ETHUSDT", "BTCUSDT"))
     now_ms = START_US / 1000 + SECONDS * 1000 + 180_000
-    result = AuditPredictions(settings, redis_client, s3, NO_DATABASE, lambda: now_ms)()
+    result = AuditPredictions(both, redis_client, s3, NO_DATABASE, lambda: now_ms)()
     assert (result.audited, result.differences) == (3, [])
     assert result.failures == ["ETHUSDT: KeyError: 'feature_age_ms'"]
     assert not heartbeat(redis_client, "audit_predictions")["ok"]
@@ -301,7 +300,7 @@ def test_what_an_auditor_keeps_does_not_grow(
     before = len(bronze_keys(s3))
     others_us = range(hour_us, START_US - 60_000_000, 5_000_000)
     for n, at_us in enumerate(others_us):
-        key = bronze.part_key(folder, "shardId-000000000009", (str(n), str(n)), (at_us, at_us + 1))
+        key = bronze.stream_part_key(folder, "shardId-000000000009", (str(n), str(n)), (at_us, at_us + 1))
         s3.put_object(Bucket=BUCKET, Key=key, Body=b"")
     reader = prover.reader(START_US, newest_us)
     assert reader.reach("BTCUSDT", START_US, newest_us).objects == before + len(others_us)

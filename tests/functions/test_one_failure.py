@@ -12,11 +12,13 @@ import redis
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 from tests.fixtures.aws import BUCKET
-from tests.fixtures.hot_path import SETTINGS, START_MS, Clock, hot_path, put_model, stored, ticks_in
+from tests.fixtures.hot_path import START_MS, Clock, hot_path, put_model, stored, ticks_in
 from tests.fixtures.kinesis_events import FIRST_SEQUENCE, batch_event, event, record
 from tests.fixtures.market import START_US
+from tests.fixtures.settings import configured
 from tickcast.adapters.redis import hot_store
 from tickcast.adapters.redis.hot_store import HotStore
+from tickcast.adapters.settings import ServePredictionsSettings
 from tickcast.features.ring import BarRing
 from tickcast.functions import predict_stream
 from tickcast.functions.health import Health
@@ -123,7 +125,7 @@ def test_health_tells_of_a_failure_until_there_is_a_prediction_again(
 ) -> None:
     run(0, 15)
     change_state(redis_client, store, mix_up_ids)
-    health = Health(SETTINGS, store, clock)
+    health = Health(configured(ServePredictionsSettings), store, clock)
     for pieces in range(TRIES - 1):
         run(15 + pieces / 10, 15.1 + pieces / 10, per_event=1)
         services = health().body["services"]
@@ -317,10 +319,10 @@ def test_a_quarantine_out_of_reach_holds_up_nothing(
             raise error
 
     s3, predict.s3 = predict.s3, NoS3()
-    followed: list[bool] = []
-    predict.models.follow = lambda: followed.append(True)  # type: ignore[method-assign]
+    polled: list[bool] = []
+    predict.models.poll = lambda: polled.append(True)  # type: ignore[method-assign]
     result = predict(odd_seconds(0))
-    assert (predict.s3.puts, followed) == (1, [True])
+    assert (predict.s3.puts, polled) == (1, [True])
     assert len(result.predictions) == redis_client.xlen("predictions:BTCUSDT") == 2
     assert len(result.quarantined) == result.counts()["Quarantined"] == 3
     (problem,) = (each for each in result.problems if each.startswith("quarantine"))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import numpy as np
 import psycopg
 import pytest
@@ -14,11 +15,12 @@ import redis
 
 from tests.fixtures import tallies as planted
 from tests.fixtures.aws import BUCKET
-from tests.fixtures.hot_path import SETTINGS, put_model
+from tests.fixtures.hot_path import put_model
+from tests.fixtures.settings import configured
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.postgres.score_store import ScoreStore, in_shadow
 from tickcast.adapters.redis.hot_store import HotStore, Writes
-from tickcast.adapters.settings import DatabaseSettings, ScoreSettings
+from tickcast.adapters.settings import DatabaseSettings, ScorePredictionsSettings, ScoreSettings
 from tickcast.evaluation import drift
 from tickcast.evaluation.drift import DriftPolicy
 from tickcast.evaluation.live_scores import SPANS, score
@@ -26,6 +28,7 @@ from tickcast.features.ring import BarRing
 from tickcast.features.vector import FEATURE_NAMES
 from tickcast.functions import score_predictions as function
 from tickcast.functions.score_predictions import Result, ScorePredictions
+from tickcast.model import documents
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.serving.state import SymbolState
 
@@ -33,8 +36,12 @@ pytestmark = pytest.mark.integration
 
 SYMBOL = "BTCUSDT"
 NOON = 1_760_000_400 // 60 * 60  # s
+SETTINGS = configured(ScorePredictionsSettings)
 SCORES = ScoreSettings(
-    DriftPolicy(min_scored=100, raise_after=2, cool_down_s=3600), window_s=700, history_days=2, train_days=7
+    DriftPolicy(min_scored=100, stability_high=0.25, stability_low=0.1, raise_after=2, cool_down_s=3600),
+    window_s=700,
+    history_days=2,
+    train_days=7,
 )
 PLENTY: Callable[[], float] = lambda: 60_000.0  # noqa: E731
 
@@ -65,7 +72,7 @@ def hot(redis_client: redis.Redis) -> Hot:
 @pytest.fixture
 def score_database(loader_settings: DatabaseSettings) -> Iterator[Database]:
     """The database as the function has it: by the scorer's rights alone."""
-    with Database(replace(loader_settings, user="tickcast_scorer")) as database:
+    with Database(msgspec.structs.replace(loader_settings, user="tickcast_scorer")) as database:
         yield database
 
 
@@ -289,7 +296,8 @@ def with_features(seconds: int, shift: float, model_id: str = "m1", from_s: int 
 
 def reference() -> dict[str, Any]:
     rows = np.random.default_rng(9).normal(size=(20_000, len(FEATURE_NAMES)))
-    return drift.distribution(rows, FEATURE_NAMES[:2])
+    bins: dict[str, Any] = documents.encode(drift.distribution(rows, FEATURE_NAMES[:2]))
+    return bins
 
 
 def test_features_that_moved_ask_for_one_training(
@@ -399,7 +407,7 @@ def test_a_problem_is_shown_without_secrets(
 def test_a_symbol_whose_drift_cannot_be_judged_stops_no_scoring(
     hot: Hot, scorer: Callable[..., Result], s3: Any, redis_client: redis.Redis
 ) -> None:
-    put_model(s3, line={SYMBOL: {"2": "no line"}})
+    put_model(s3, line={SYMBOL: {"1": 0.5}})  # no slope of the horizon that is scored
     hot.write(moved(planted.market(200)))
     result = scorer(260)
     assert any(problem.startswith(f"drift of {SYMBOL}: ") for problem in result.problems)
@@ -461,7 +469,7 @@ def test_a_damaged_pointer_stops_no_scoring(
 
 
 def test_the_reader_cannot_score(loader_settings: DatabaseSettings) -> None:
-    with Database(replace(loader_settings, user="tickcast_reader")) as database:
+    with Database(msgspec.structs.replace(loader_settings, user="tickcast_reader")) as database:
         store = ScoreStore(database.connection())
         assert store.drained(SYMBOL) == ("0-0", "0-0")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):

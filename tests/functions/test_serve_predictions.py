@@ -8,21 +8,23 @@ import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
 import pytest
 import redis
+from msgspec.structs import replace
 
 from layers import site_files
 from tests.fixtures.aws import BUCKET
+from tests.fixtures.settings import configured
 from tickcast.adapters.http.responses import Response, if_none_match
 from tickcast.adapters.redis.connection import connect
 from tickcast.adapters.redis.hot_store import HotStore, Writes
-from tickcast.adapters.registry import model_catalog, model_watcher
+from tickcast.adapters.registry import model_catalog
 from tickcast.adapters.registry.model_catalog import ModelCatalog
-from tickcast.adapters.settings import Settings
+from tickcast.adapters.registry.pointer import POINTER
+from tickcast.adapters.settings import ServePredictionsSettings
 from tickcast.features.ring import BarRing
 from tickcast.functions.serve_predictions import (
     OF_THE_RECEIPT,
@@ -33,13 +35,7 @@ from tickcast.functions.serve_predictions import (
 from tickcast.market.gaps import Gap, GapLedger
 from tickcast.serving.state import SymbolState
 
-ENVIRONMENT = {
-    "ENVIRONMENT": "test",
-    "BUCKET": BUCKET,
-    "SYMBOLS": "BTCUSDT,ETHUSDT",
-    "REDIS_HOST": "127.0.0.1",
-}
-SETTINGS = Settings.from_environment(ENVIRONMENT)
+SETTINGS = configured(ServePredictionsSettings)
 AT_S = 1_754_000_000
 AT_MS = AT_S * 1000
 FEATURES = {"symbol": "BTCUSDT", "timestamp": AT_S, "price": 60_001.0, "mid": 60_000.0, "proxy_mid": None}
@@ -77,7 +73,9 @@ HEARTBEAT = {
 class Api:
     """Serves as if the time were `age_s` after the prediction's."""
 
-    def __init__(self, store: HotStore, s3: Any = None, settings: Settings = SETTINGS) -> None:
+    def __init__(
+        self, store: HotStore, s3: Any = None, settings: ServePredictionsSettings = SETTINGS
+    ) -> None:
         self.age_s = 0.3
         models = ModelCatalog(lambda: s3, BUCKET, self.clock_ms)
         self.serve = ServePredictions(settings, store, models, self.clock_ms, lambda name: f"text of {name}")
@@ -456,14 +454,13 @@ def test_accuracy_before_anything_was_scored(api: Api) -> None:
 
 
 def test_models_are_the_newest_cards_and_the_one_in_force(store: HotStore, s3: Any) -> None:
-    assert model_catalog.POINTER == model_watcher.POINTER
     api = Api(store, s3)
     assert api.ask("/models").body == {"current": None, "models": [], "total": 0}
     for n in range(model_catalog.CARDS_SHOWN + 2):
         card = json.dumps({"model_id": f"m{n:02}", "rows": n})
         s3.put_object(Bucket=BUCKET, Key=f"models/m{n:02}/card.json", Body=card)
     s3.put_object(Bucket=BUCKET, Key="models/m99/card.json", Body="no card at all")
-    s3.put_object(Bucket=BUCKET, Key=model_watcher.POINTER, Body='{"model_id": "m05"}')
+    s3.put_object(Bucket=BUCKET, Key=POINTER, Body='{"model_id": "m05"}')
     assert api.ask("/models").body["total"] == 0  # looked up a moment ago
     api.age_s += 3
     body = api.ask("/models").body
@@ -622,7 +619,7 @@ CHINESE = "币安人生USDT"
 
 
 @pytest.mark.parametrize(
-    ("configured", "asked"),
+    ("symbol", "asked"),
     [
         (CHINESE, CHINESE),
         (CHINESE, CHINESE.lower()),
@@ -636,27 +633,27 @@ CHINESE = "币安人生USDT"
     ],
 )
 def test_a_symbol_of_any_script_is_asked_for_as_any_other(
-    store: HotStore, redis_client: redis.Redis, configured: str, asked: str
+    store: HotStore, redis_client: redis.Redis, symbol: str, asked: str
 ) -> None:
-    settings = Settings.from_environment(ENVIRONMENT | {"SYMBOLS": f"ETHUSDT,{configured}"})
-    assert settings.symbols[1] == configured
-    api, id_ = Api(store, settings=settings), f"{configured}-{AT_MS}"
+    served = configured(ServePredictionsSettings, SYMBOLS=f"ETHUSDT,{symbol}")
+    assert served.symbols[1] == symbol
+    api, id_ = Api(store, settings=served), f"{symbol}-{AT_MS}"
     writes = Writes()
-    writes.features(FEATURES | {"symbol": configured}, 60)
-    writes.prediction(PREDICTION | {"symbol": configured, "id": id_})
-    assert store.commit(SymbolState(configured, BarRing(0), sequence=1), 0, writes)
+    writes.features(FEATURES | {"symbol": symbol}, 60)
+    writes.prediction(PREDICTION | {"symbol": symbol, "id": id_})
+    assert store.commit(SymbolState(symbol, BarRing(0), sequence=1), 0, writes)
     assert api.get(asked).body["id"] == id_
     assert api.ask(HISTORY, {"to": str(AT_MS)}, symbol=asked).body["count"] == 1
     assert api.ask("/accuracy/{symbol}", symbol=asked).status == 200
     for parameter in (f"{asked}-{AT_MS}", f"{asked}%2D{AT_MS}"):
         receipt = api.ask("/predictions/{symbol}/{id}", symbol=asked, id=parameter)
         assert (receipt.status, receipt.body["id"]) == (200, id_)
-    assert redis_client.exists(f"prediction:{configured}:latest")
+    assert redis_client.exists(f"prediction:{symbol}:latest")
 
 
 @pytest.mark.parametrize("symbol", ["SSUSDT", "币安人生", "币安人生USDT2", "%E5%B8", "%", "..", "币/USDT"])
 def test_any_other_symbol_is_not_found(store: HotStore, symbol: str) -> None:
-    api = Api(store, settings=Settings.from_environment(ENVIRONMENT | {"SYMBOLS": f"{CHINESE},ßUSDT"}))
+    api = Api(store, settings=configured(ServePredictionsSettings, SYMBOLS=f"{CHINESE},ßUSDT"))
     for resource in ("/predictions/{symbol}", HISTORY, "/accuracy/{symbol}", "/predictions/{symbol}/{id}"):
         answer = api.ask(resource, symbol=symbol, id=f"{symbol}-{AT_MS}")
         assert (answer.status, answer.body["parameter"]) == (404, "symbol")
@@ -678,7 +675,7 @@ def test_the_page_may_run_its_own_script_and_nothing_else(api: Api) -> None:
 
 
 def test_redis_out_of_reach_is_a_503() -> None:
-    answer = Api(HotStore(connect(replace(SETTINGS, redis_port=1)), 0)).get()
+    answer = Api(HotStore(connect(replace(SETTINGS.redis, port=1)), 0)).get()
     assert (answer.status, answer.body["title"]) == (503, "Store unavailable")
 
 
@@ -800,7 +797,7 @@ def test_health_shows_the_newest_gaps(store: HotStore, api: Api) -> None:
 
 
 def test_health_without_redis_is_an_answer_too() -> None:
-    answer = Api(HotStore(connect(replace(SETTINGS, redis_port=1)), 0)).health()
+    answer = Api(HotStore(connect(replace(SETTINGS.redis, port=1)), 0)).health()
     assert answer.status == 503
     assert "does not answer" in answer.body["services"]["redis"]["why"]
     assert answer.body["services"]["predict_stream:BTCUSDT"]["ok"] is None
@@ -831,7 +828,7 @@ def test_a_redis_that_hangs_costs_about_a_second(
     hanging_server: tuple[int, list[socket.socket]],
 ) -> None:
     port, taken = hanging_server
-    client = connect(replace(SETTINGS, redis_port=port), timeout_s=STORE_TIMEOUT_S, retries=STORE_RETRIES)
+    client = connect(replace(SETTINGS.redis, port=port), timeout_s=STORE_TIMEOUT_S, retries=STORE_RETRIES)
     answer = Api(HotStore(client, 0)).health()
     client.close()
     assert answer.status == 503

@@ -24,13 +24,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tickcast.features.vector import FEATURE_NAMES, Floats
+from tickcast.model.card import FeatureBins
 
 BINS = 10
 _PRIOR = 0.5  # added to each bin's count: an empty one is no infinity
 
-Distribution = Mapping[
-    str, Mapping[str, list[float]]
-]  # by feature: `edges` between its bins, `shares` of them
+Distribution = Mapping[str, FeatureBins]  # by feature
 Counts = npt.NDArray[np.int64]  # (features, BINS)
 
 
@@ -38,11 +37,11 @@ Counts = npt.NDArray[np.int64]  # (features, BINS)
 class DriftPolicy:
     """When drift is believed, and how often it may ask for a training."""
 
-    min_scored: int = 3600  # outcomes of one symbol and horizon, and rows of features: an hour of them
-    stability_high: float = 0.25
-    stability_low: float = 0.1
-    raise_after: int = 30  # looks in a row, a minute apart
-    cool_down_s: int = 12 * 3600
+    min_scored: int  # outcomes of one symbol and horizon, and rows of features
+    stability_high: float
+    stability_low: float
+    raise_after: int  # looks in a row, a minute apart
+    cool_down_s: int
 
 
 @dataclass(frozen=True)
@@ -70,14 +69,15 @@ class DriftState:
         return asdict(self) | {"reasons": list(self.reasons)}
 
 
-def distribution(features: Floats, names: tuple[str, ...]) -> dict[str, dict[str, list[float]]]:
+def distribution(features: Floats, names: tuple[str, ...]) -> dict[str, FeatureBins]:
     """How the features called `names` lie in `features` (N, F): the edges of bins of equal counts, as far as
     repeated values allow, and what share of rows fell into each. Empty without rows."""
     found = {}
     for name in names if len(features) else ():
         values = _values(features, name)
         edges = np.quantile(values, np.arange(1, BINS) / BINS, method="inverted_cdf")
-        found[name] = {"edges": edges.tolist(), "shares": (_binned(values, edges) / len(values)).tolist()}
+        shares = _binned(values, edges) / len(values)
+        found[name] = FeatureBins(edges=edges.tolist(), shares=shares.tolist())
     return found
 
 
@@ -85,7 +85,7 @@ def counts(features: Floats, reference: Distribution) -> Counts:
     """How many of `features` (N, F) fall into each bin of `reference`, its features in their order."""
     found = np.zeros((len(reference), BINS), np.int64)
     for row, (name, bins) in enumerate(reference.items()):
-        found[row] = _binned(_values(features, name), np.array(bins["edges"], np.float32))
+        found[row] = _binned(_values(features, name), np.array(bins.edges, np.float32))
     return found
 
 
@@ -94,7 +94,7 @@ def stability(found: Counts, reference: Distribution) -> dict[str, float]:
     indices = {}
     for row, (name, bins) in zip(found, reference.items(), strict=True):
         prior = _PRIOR / max(row.sum(), 1)
-        actual, expected = row / max(row.sum(), 1) + prior, np.array(bins["shares"]) + prior
+        actual, expected = row / max(row.sum(), 1) + prior, np.array(bins.shares) + prior
         actual, expected = actual / actual.sum(), expected / expected.sum()
         indices[name] = float(np.sum((actual - expected) * np.log(actual / expected)))
     return indices

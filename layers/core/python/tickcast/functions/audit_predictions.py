@@ -21,13 +21,13 @@ import redis
 from botocore.exceptions import BotoCoreError, ClientError
 
 from tickcast.adapters import json_text
-from tickcast.adapters.lake.bronze import BronzeError, BronzeObject
+from tickcast.adapters.lake.bronze import BronzeError, StreamPart
 from tickcast.adapters.lake.bronze_reader import BronzeReader, Reach
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.redis.hot_store import HEARTBEAT_TTL_S, HotStore
 from tickcast.adapters.registry import model_watcher
-from tickcast.adapters.settings import Settings
+from tickcast.adapters.settings import AuditPredictionsSettings
 from tickcast.features.bars import SILENCE_US
 from tickcast.serving.prediction import Record, ServingModel
 from tickcast.serving.reproduce import (
@@ -56,7 +56,7 @@ class Proof:
     """A verdict and the objects of bronze it stands on."""
 
     verdict: Verdict
-    parts: tuple[BronzeObject, ...] = ()
+    parts: tuple[StreamPart, ...] = ()
 
 
 class Prover:
@@ -84,7 +84,7 @@ class Prover:
             if reach.last_sequence < int(receipt["sequence"]):
                 return Proof(Verdict(receipt["id"], unproven=(_not_yet(reach),)))
             needed = bronze.parts(receipt["symbol"], from_us, end_us)
-            evidence = Evidence(*bronze.ticks(needed), receipts, missing)
+            evidence = Evidence(*bronze.ticks(receipt["symbol"], needed), receipts, missing)
             models = (self._model(id_) for id_ in _models_named(receipt))
             return Proof(judge(receipt, evidence, *models), tuple(needed))
         except (ReceiptError, BronzeError) as error:
@@ -151,7 +151,7 @@ class Result:
 
 @dataclass
 class AuditPredictions:
-    settings: Settings
+    settings: AuditPredictionsSettings
     client: redis.Redis
     s3: Any
     database: Database

@@ -14,7 +14,7 @@ import redis
 
 from tickcast.adapters.http.responses import Response
 from tickcast.adapters.redis.hot_store import HotStore
-from tickcast.adapters.settings import Settings
+from tickcast.adapters.settings import ServePredictionsSettings
 from tickcast.serving.prediction import freshness
 
 GAPS_SHOWN = 10
@@ -35,7 +35,7 @@ Service = dict[str, Any]
 
 @dataclass
 class Health:
-    settings: Settings
+    settings: ServePredictionsSettings
     store: HotStore
     clock_ms: Callable[[], float]
 

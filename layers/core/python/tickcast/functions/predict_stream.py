@@ -27,7 +27,7 @@ from tickcast.adapters.lake.quarantine import quarantine, quarantine_state, rows
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.redis.hot_store import Commit, HotStore, Writes
 from tickcast.adapters.registry.model_watcher import ModelWatcher
-from tickcast.adapters.settings import Settings
+from tickcast.adapters.settings import PredictStreamSettings
 from tickcast.features.ring import BarRing
 from tickcast.market import wire
 from tickcast.market.ticks import QUOTE, TRADE
@@ -129,7 +129,7 @@ class _Invocation(NamedTuple):
 
 @dataclass
 class PredictStream:
-    settings: Settings
+    settings: PredictStreamSettings
     store: HotStore
     models: ModelWatcher
     schemas: SchemaRegistry
@@ -150,7 +150,7 @@ class PredictStream:
             self._fold_and_write(by_symbol, _Invocation(started_ms, self._current_model(result)), result)
         self._keep([*unusable, *result.refused], result)  # only now: nobody waits for S3
         self._tell_of_models(result)
-        self.models.follow()  # only now: nobody waits for what comes after the writing
+        self.models.poll()  # only now: nobody waits for what comes after the writing
         return result
 
     def _decode(
