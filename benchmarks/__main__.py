@@ -1,10 +1,10 @@
-"""`make bench`: what tickcast does faster than the usual choices, as ratios measured in one run.
+"""`make bench`: tickcast's speed compared with the usual libraries, as ratios measured in one run.
 
-The last line on stdout is one JSON object; its keys are the same in every run. `--quick` goes through all of
-it once without waiting for stable figures, and leaves out the embedded system.
+The last line on stdout is one JSON object; its keys are the same in every run. `--quick` runs everything once
+without waiting for stable figures, and skips the embedded system.
 
-Exit status: 0, also when a mark is missed, for that may be the machine's doing; 1 when the embedded system
-failed.
+Exit status: 0, also when a figure misses its mark, which may be due to the machine; 1 when the embedded
+system failed.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ WIDTH = 110  # of the table in a file
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="once through, figures worth nothing, no system")
+    parser.add_argument("--quick", action="store_true", help="one round, figures not meaningful, no system")
     is_quick: bool = parser.parse_args(arguments).quick
     effort, console = (QUICK if is_quick else Effort()), Console(stderr=True)
 
-    console.print("bench: decoding and encoding, in turns with the usual libraries")
+    console.print("bench: decoding and encoding, alternating with the usual libraries")
     comparisons = codec.decode(effort) + codec.avro(effort)
     console.print("bench: producer, up to the network")
     found, bytes_per_tick = producer.measure(effort)
@@ -57,17 +57,17 @@ def main(arguments: list[str]) -> int:
     comparisons += features.measure(effort)
     found, tick_to_redis_us = tick_to_redis.measure(effort)
     comparisons += found
-    console.print("bench: the trainer, beside scikit-learn's")
+    console.print("bench: the trainer, compared with scikit-learn's")
     trained, quality = training.measure(effort)
     comparisons.append(trained)
-    console.print("bench: imports of the functions, sizes of their layers for Lambda")
+    console.print("bench: import times of the functions, sizes of their layers for Lambda")
     weights = functions.measure(effort)
     console.print("bench: history into PostgreSQL")
     found, loads = history_load.measure(effort)
     comparisons += found
     console.print("bench: the whole path, in the embedded system")
-    path = Throughput(None, None, "left out by --quick")
-    filled = Backfilled(None, None, "left out by --quick")
+    path = Throughput(None, None, "skipped by --quick")
+    filled = Backfilled(None, None, "skipped by --quick")
     if not is_quick:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop the system as Ctrl-C does
         path = shard.measure(console)
@@ -78,7 +78,7 @@ def main(arguments: list[str]) -> int:
     out = Console(width=None if sys.stdout.isatty() else WIDTH)
     out.print(table(comparisons))
     out.print(table_of_functions(weights))
-    for line in (*history_load.told(loads), *told(path, bytes_per_tick, tick_to_redis_us), quality.line()):
+    for line in (*history_load.told(loads), *lines(path, bytes_per_tick, tick_to_redis_us), quality.line()):
         out.print(line, soft_wrap=True)
     out.print(f"history, REST to tables: {filled.rows_per_s} rows/s; {filled.note}", soft_wrap=True)
     figures = summary(comparisons, path, bytes_per_tick, tick_to_redis_us, weights)
@@ -89,9 +89,9 @@ def main(arguments: list[str]) -> int:
 
 
 def table(comparisons: list[Comparison]) -> Table:
-    """For people. The times are CPU nanoseconds an item (of the history's load, wall time), medians, and hold
-    for this machine and minute."""
-    shown = Table(title="CPU ns an item (history: wall); the ratios are what counts")
+    """The comparisons, for people. Times are medians of CPU nanoseconds per item (of the history's load, wall
+    time), and hold for this machine and minute."""
+    shown = Table(title="CPU ns per item (history: wall time); compare the ratios")
     for title in ("", "usual choice", "usual", "ours", "ratio", "mark"):
         shown.add_column(title, justify="left" if title in ("", "usual choice") else "right")
     for c in comparisons:
@@ -111,21 +111,21 @@ def table_of_functions(weights: list[Weight]) -> Table:
     return shown
 
 
-def told(path: Throughput, bytes_per_tick: float, tick_to_redis_us: float) -> list[str]:
+def lines(path: Throughput, bytes_per_tick: float, tick_to_redis_us: float) -> list[str]:
     per_shard = ticks_per_shard(bytes_per_tick)
     is_short = per_shard < TICKS_PER_SHARD_MARK
-    lines = [
-        f"on the wire: {bytes_per_tick:.1f} bytes a tick, so a shard's 1 MB/s carries {per_shard:,} ticks/s "
-        f"(mark ≥ {TICKS_PER_SHARD_MARK:,}{' SHORT' if is_short else ''}; 1,000 at one tick a record)",
+    found = [
+        f"on the wire: {bytes_per_tick:.1f} bytes per tick, so 1 MB/s of a shard is {per_shard:,} ticks/s "
+        f"(mark ≥ {TICKS_PER_SHARD_MARK:,}{' SHORT' if is_short else ''}; 1,000 at one tick per record)",
         f"from an event (a second of ticks) to the prediction in Redis: {tick_to_redis_us:,.0f} µs (median)",
     ]
     if path.ticks_per_s is None:
-        lines.append(f"whole path: {path.note}")
+        found.append(f"whole path: {path.note}")
     else:
-        lines.append(
+        found.append(
             f"whole path: {path.ticks_per_s:,} ticks/s sustained; bottleneck: {path.bottleneck} ({path.note})"
         )
-    return lines
+    return found
 
 
 def ticks_per_shard(bytes_per_tick: float) -> int:

@@ -11,8 +11,10 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from local.commands import backfill
-from local.commands.options import Options
+from local.commands import execution
+from local.commands.backfill import BackfillRequest
+from local.commands.deployment import on_emulator
+from local.system.options import Options
 from local.system.progress import Progress
 from local.system.state_folder import throw_away
 from local.system.system import System
@@ -30,15 +32,16 @@ class Backfilled(NamedTuple):
 
 
 def measure(console: Console) -> Backfilled:
-    """Raises `PartFailed` or `FunctionFailed` when the system does not start."""
+    """Raises `ProcessFailed` or `FunctionFailed` when the system does not start."""
     state, is_ok = throw_away("bench-history"), False
     asked_from = datetime.now(UTC) - timedelta(hours=HOURS)
-    asked = backfill.BackfillRequest(symbols=(SYMBOL,), from_=asked_from.isoformat(timespec="seconds"))
+    asked = BackfillRequest(symbols=(SYMBOL,), from_=asked_from.isoformat(timespec="seconds"))
     options = Options("sim", (SYMBOL,), history_s=asked.history_s(datetime.now(UTC)))
     try:
         with System(options, state, Progress(console)) as system:
-            there = backfill.at("the bench's own system", system.cloud.endpoint_url)
-            report = backfill.watch(there, there.start(asked.request(datetime.now(UTC))), console)
+            there = on_emulator("the benchmark's own system", system.cloud.endpoint_url)
+            arn = execution.start(there, asked.request(datetime.now(UTC)))
+            report = execution.watch(there, arn, console)
         is_ok = report.ok
     finally:
         state.discard(keep_logs=not is_ok)

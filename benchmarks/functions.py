@@ -21,7 +21,7 @@ from local.system.variables import local_variables
 LARGEST_MB_MARK = 210
 _RUNS = 5
 _IMPORT = "import time; t = time.process_time(); import handler; print(time.process_time() - t)"
-# What the handlers read from their environment when they are imported; nothing is connected to.
+# The variables that the handlers read when they are imported; they connect to nothing.
 _SETTINGS = local_variables(bucket="bench") | {
     "AWS_DEFAULT_REGION": REGION,
     "AWS_EC2_METADATA_DISABLED": "true",

@@ -17,10 +17,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from local.commands.options import number_of
+from local.commands.arguments import number_of
+from local.commands.command import Command, ExitStatus
 from local.exchange import recording
 from local.exchange.events import Quote, Trade
 from local.exchange.recording import Recording
+from local.system import progress
 from tickcast.adapters import json_text
 from tickcast.evaluation.backtest import (
     BacktestRows,
@@ -40,7 +42,7 @@ from tickcast.model import documents
 from tickcast.model.card import NetworkShape
 from tickcast.model.dataset import Rows
 from tickcast.model.fit import TrainingSettings
-from tickcast.model.training import Training
+from tickcast.model.training import Training, TrainingError
 
 PICTURE = Path("out") / "evaluation.png"
 NO_TEST_BLOCK = replace(TrainingSettings(), test_share=0.0)  # the rows to evaluate on are elsewhere
@@ -309,3 +311,25 @@ def _span_s(rows: BacktestRows) -> float:
     """The time that the rows cover, of all segments together."""
     spans = [np.ptp(rows.end_us[rows.segment == each]) for each in np.unique(rows.segment)]
     return round(float(sum(spans)) / 1e6, 1)
+
+
+def run(given: argparse.Namespace) -> ExitStatus:
+    """Evaluate on recordings; the last line on stdout is the result."""
+    steps = progress.to_stderr()
+    steps.say("[bold]tickcast evaluate[/bold]: reading recordings, training, evaluating")
+    judgement = evaluate(given.session, given.train, given.latency_ms)
+    draw(judgement, given.picture)
+    show(judgement, progress.wide_console())
+    steps.say(f"plot: {given.picture}")
+    print(last_line(judgement), flush=True)
+    return ExitStatus.OK
+
+
+COMMAND = Command(
+    "evaluate",
+    "evaluate a model on held-out recordings; the last line is JSON",
+    add_arguments,
+    run,
+    refusals=(EvaluationRefused,),
+    failures=(EvaluationError, TrainingError),
+)

@@ -1,58 +1,40 @@
-"""`make gaps`: the trades that are missing, as a running system's `/health` tells them."""
+"""`make gaps`: the missing trades, as `/health` of a deployment lists them."""
 
 from __future__ import annotations
 
-import json
+import argparse
 from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from local.system import http_json
-from local.system.state_folder import LOCAL, StateFolder
-from tickcast.adapters import json_text
-from tickcast.adapters.redaction import describe
+from local.commands import deployment
+from local.commands.command import Command, ExitStatus
+from local.system import progress
+from local.system.api import Api
 
 _SYMBOLS = "predict_stream:"
 
 
-class NotRunning(RuntimeError):
-    """There is no system to ask, or it does not answer; the message says what to do."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--url", default="", help="an API elsewhere; default: those running here")
 
 
-def show(url: str, console: Console) -> int:
-    """Print the gaps of the system at `url`, or of those that run in this checkout. Raises `NotRunning`."""
-    for title, address in {url: url}.items() if url else running().items():
-        services = health(address)
+def run(given: argparse.Namespace) -> ExitStatus:
+    show(given.url, progress.wide_console())
+    return ExitStatus.OK
+
+
+COMMAND = Command("gaps", "list missing trades and their causes", add_arguments, run)
+
+
+def show(url: str, console: Console) -> None:
+    """Print the gaps of the deployment at `url`, or of all systems that run in this checkout. Raises
+    `DeploymentNotFound` and `ApiFailed`."""
+    for title, address in deployment.api_urls(url).items():
+        services = Api(address).services()
         console.print(table(title, services), *totals(services), sep="\n")
-    return 0
-
-
-def running() -> dict[str, str]:
-    """The systems that run in this checkout, by feed: the addresses of their APIs. Raises `NotRunning`."""
-    found = {}
-    for path in sorted(LOCAL.glob("*/system.json")):
-        state = StateFolder(path.parent.name)
-        if not state.is_abandoned():
-            about = json.loads(path.read_text("utf-8"))
-            found[f"{about['feed']} ({path.parent.name})"] = about["api_url"]
-    if not found:
-        raise NotRunning("nothing is running here: `make run` starts it, or name an API with URL=https://…")
-    return found
-
-
-def health(address: str) -> dict[str, Any]:
-    """The services in the answer of `/health`. Raises `NotRunning`."""
-    url = f"{address.rstrip('/').removesuffix('/health')}/health"
-    try:
-        body = http_json.get(url).body
-    except (OSError, ValueError) as error:
-        raise NotRunning(f"{url} does not answer: {describe(error)}") from None
-    if not isinstance(body, dict) or "services" not in body:
-        raise NotRunning(f"{url} is not the health of this system: {json_text.text(body)[:200]}")
-    services: dict[str, Any] = body["services"]
-    return services
 
 
 def table(title: str, services: dict[str, Any]) -> Table:
@@ -60,8 +42,8 @@ def table(title: str, services: dict[str, Any]) -> Table:
     shown = Table(title=title)
     for name in ("symbol", "first id", "last id", "trades", "from", "to", "cause"):
         shown.add_column(name, justify="right" if name in ("first id", "last id", "trades") else "left")
-    for symbol, about in _by_symbol(services).items():
-        for gap in about.get("gaps", []):
+    for symbol, health in _by_symbol(services).items():
+        for gap in health.get("gaps", []):
             times = (_time(gap["from_us"]), _time(gap["to_us"]))
             ids = (str(gap[name]) for name in ("first_id", "last_id", "trades"))
             shown.add_row(symbol, *ids, *times, gap["cause"])
@@ -69,23 +51,25 @@ def table(title: str, services: dict[str, Any]) -> Table:
 
 
 def totals(services: dict[str, Any]) -> list[str]:
-    """A line for each symbol, and one for a store that does not answer."""
+    """A line for each symbol, and one for a store that is unavailable."""
     lines = []
-    for symbol, about in _by_symbol(services).items():
-        if "missing_trades" not in about:
-            lines.append(f"{symbol}: {about['why']}")
+    for symbol, health in _by_symbol(services).items():
+        if "missing_trades" not in health:
+            lines.append(f"{symbol}: {health['why']}")
             continue
-        missing, quote_gaps = about["missing_trades"], about["quote_gaps"]
-        older = missing - sum(gap["trades"] for gap in about.get("gaps", []))
+        missing, quote_gaps = health["missing_trades"], health["quote_gaps"]
+        older = missing - sum(gap["trades"] for gap in health.get("gaps", []))
         beyond = f", {older} of them in older gaps" if older else ""
-        lines.append(f"{symbol}: {missing} trades missing{beyond}; {quote_gaps} times without quotes")
+        lines.append(f"{symbol}: {missing} trades missing{beyond}; {quote_gaps} gaps in quotes")
     if not services["redis"]["ok"]:
         lines.append(f"redis: {services['redis']['why']}")
     return lines
 
 
 def _by_symbol(services: dict[str, Any]) -> dict[str, Any]:
-    return {name.removeprefix(_SYMBOLS): it for name, it in services.items() if name.startswith(_SYMBOLS)}
+    return {
+        name.removeprefix(_SYMBOLS): health for name, health in services.items() if name.startswith(_SYMBOLS)
+    }
 
 
 def _time(time_us: int) -> str:

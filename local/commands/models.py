@@ -9,22 +9,24 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from local.commands import backfill
-from local.commands.options import OptionsError
+from local.commands import deployment
+from local.commands.command import Command, ExitStatus
+from local.system import progress
+from local.system.options import OptionsError
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.card_markdown import figure, share_with_quotes, with_interval
 from tickcast.adapters.registry.card_markdown import time as at_time
-from tickcast.adapters.registry.model_registry import RegistryError
+from tickcast.adapters.registry.model_registry import PointerRace, RegistryError
 from tickcast.adapters.registry.pointer import Pointer
 from tickcast.evaluation.baselines import NO_CHANGE
 from tickcast.evaluation.gate import ALL, CHAMPION
 from tickcast.model.card import Card
 from tickcast.model.forecast import HORIZONS_S
 
-COMMANDS = {
-    "models": "the models there are, and which is in force",
-    "promote": "put a model in force by hand",
-    "rollback": "put in force again what was before",
+_HELP = {
+    "models": "list models, the champion and the gate's verdicts",
+    "promote": "make a model the champion by hand",
+    "rollback": "make the previous champion the champion again",
 }
 _SHOWN = 20
 _VERDICTS_SHOWN = 3
@@ -33,17 +35,14 @@ _PICKED_UP = "serving picks it up within 5 s"
 
 def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     if command == "promote":
-        parser.add_argument("id", nargs="?", default="", help="of the model, as `make models` has it")
-    parser.add_argument("--aws", default="", metavar="ENV", help="in the AWS account of your credentials")
+        parser.add_argument("id", nargs="?", default="", help="of the model, as `make models` lists it")
+    deployment.add_aws_argument(parser)
 
 
-def run(command: str, given: argparse.Namespace, console: Console) -> int:
-    """Raises `NotRunning`, `OptionsError`, `RegistryError`, `PointerRace`."""
-    if given.aws and given.aws not in backfill.AWS_ENVIRONMENTS:
-        known = ", ".join(backfill.AWS_ENVIRONMENTS)
-        raise OptionsError(f"AWS is {given.aws!r}; it should be one of {known}")
-    there = backfill.in_aws(given.aws) if given.aws else backfill.in_this_checkout()
-    s3, bucket = there.s3, there.outputs["BucketName"]
+def run(command: str, given: argparse.Namespace, console: Console) -> ExitStatus:
+    """Raises `DeploymentNotFound`, `OptionsError`, `RegistryError`, `PointerRace`."""
+    there = deployment.existing(deployment.aws_environment(given))
+    s3, bucket = there.s3, there.bucket
     if command == "models":
         cards, pointer = model_registry.cards(s3, bucket), model_registry.active_model(s3, bucket)
         console.print(table(there.title, cards, pointer))
@@ -53,7 +52,20 @@ def run(command: str, given: argparse.Namespace, console: Console) -> int:
         console.print(promote(s3, bucket, given.id))
     else:
         console.print(roll_back(s3, bucket))
-    return 0
+    return ExitStatus.OK
+
+
+def _command(name: str) -> Command:
+    return Command(
+        name,
+        _HELP[name],
+        lambda parser: add_arguments(parser, name),
+        lambda given: run(name, given, progress.wide_console()),
+        failures=(RegistryError, PointerRace),
+    )
+
+
+COMMANDS = tuple(_command(name) for name in _HELP)
 
 
 def promote(s3: Any, bucket: str, model_id: str) -> str:

@@ -1,7 +1,7 @@
-"""An observer outside the components: what it sees of a running system, and when it sees it first.
+"""An observer outside of the components: what it sees of a running system, and when.
 
-One thread waits at the hot store's streams of predictions and notes the moment of each one's first sight;
-another asks the API about every symbol once a second. Neither knows anything from inside.
+One thread waits on the hot store's streams of predictions and notes when it first sees each; another asks the
+API about every symbol once a second.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Any
 
 import redis
 
-from local.system import http_json
 from local.system.system import System
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.redis import keys
@@ -26,7 +25,7 @@ _ASK_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
-class Sight:
+class Sighting:
     """A prediction and when it was first seen (ms since the epoch)."""
 
     seen_ms: float
@@ -35,7 +34,7 @@ class Sight:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer of the API, when it was asked for and how long it took (ms)."""
+    """A response of the API, when it was requested and how long it took (ms)."""
 
     asked_ms: float
     took_ms: float
@@ -45,10 +44,10 @@ class Reply:
 
 
 class Observer:
-    """Watches `system` while entered. `sights` and `replies` grow meanwhile; `errors` end a thread."""
+    """Watches `system` while entered. `sightings` and `replies` grow meanwhile; `errors` end a thread."""
 
     def __init__(self, system: System) -> None:
-        self.sights: list[Sight] = []
+        self.sightings: list[Sighting] = []
         self.replies: list[Reply] = []
         self.errors: list[str] = []
         self._system = system
@@ -88,16 +87,16 @@ class Observer:
                 seen_ms = time.time() * 1000
                 for name, entries in dict(found or {}).items():
                     for entry_id, fields in entries:
-                        self.sights.append(Sight(seen_ms, json.loads(fields[b"json"])))
+                        self.sightings.append(Sighting(seen_ms, json.loads(fields[b"json"])))
                         newest[name.decode()] = entry_id
 
     def _ask_api(self) -> None:
-        key = {"x-api-key": self._system.api_key}
+        api = self._system.api
         due_s = time.monotonic()
         while not self._stop.wait(max(0.0, due_s - time.monotonic())):
             due_s += _ASK_EVERY_S
             for symbol in self._system.symbols:
                 asked_ms, started_s = time.time() * 1000, time.perf_counter()
-                answer = http_json.get(f"{self._system.api_url}predictions/{symbol}", key)
+                answer = api.get(f"predictions/{symbol}")
                 took_ms = (time.perf_counter() - started_s) * 1000
                 self.replies.append(Reply(asked_ms, took_ms, symbol, answer.status, answer.body))

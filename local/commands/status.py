@@ -20,20 +20,20 @@ from tickcast.adapters.redis import keys
 
 _REFRESH_S = 1.0
 _LINE_EVERY_S = 5.0
-_SETTLE_S = 0.5  # a part that dies closes its sockets before its exit status can be had
+_SETTLE_S = 0.5  # a process that dies closes its sockets before its exit status is known
 
 
 @dataclass(frozen=True)
 class Row:
-    """What is known of one symbol. `prediction` is what the API answers now; empty before the first."""
+    """The status of one symbol. `prediction` is the API's response now; empty before the first."""
 
     symbol: str
     prediction: dict[str, Any]
-    age_s: float  # of what the prediction was made on
-    accuracy: dict[str, Any]  # as scored last; empty before that
+    age_s: float  # of the data that the prediction was made from
+    accuracy: dict[str, Any]  # the latest scores; empty before the first
 
     @property
-    def what(self) -> str:
+    def text(self) -> str:
         """The prediction in words."""
         p = self.prediction
         if not p:
@@ -47,7 +47,7 @@ class Row:
 
     @property
     def live_skill(self) -> str:
-        """Of the last hour, over the horizon shown, with its interval once there is one."""
+        """Skill over the last hour at the horizon shown, with its interval if there is one."""
         figures = self.accuracy.get("hour", {}).get("horizons", {})
         skill = figures.get(str(self.prediction.get("horizon_s")), {}).get("skill")
         if not skill:
@@ -60,28 +60,28 @@ class Row:
 class Status:
     rows: list[Row]
     ticks_per_s: float
-    ingest: str  # what is wrong with it, or "connected"
+    ingest: str  # "connected", or the reason why it is not
 
 
-class Watch:
-    """Looks at the system from outside, once for each call of `look`."""
+class StatusReader:
+    """Reads the status of `system` from its public interfaces, as a user could."""
 
     def __init__(self, system: System) -> None:
         self._system = system
         self._redis = system.redis()
-        self._ticks: int | None = None  # at the look before
+        self._ticks: int | None = None  # at the previous reading
         self._at_s = 0.0
 
-    def look(self) -> Status:
-        """The status now. Raises `PartFailed` when a part has ended."""
+    def read(self) -> Status:
+        """The status now. Raises `ProcessFailed` when a process has ended."""
         try:
-            return self._look()
+            return self._read()
         except (OSError, ValueError, redis.RedisError) as error:
             time.sleep(_SETTLE_S)
             self._system.check()
-            return Status([], 0.0, f"or the hot store does not answer ({type(error).__name__})")
+            return Status([], 0.0, f"or the hot store does not respond ({type(error).__name__})")
 
-    def _look(self) -> Status:
+    def _read(self) -> Status:
         (ingest_url,) = self._system.ingest.values()
         health = http_json.get(f"{ingest_url}/health").body
         ticks, at_s = health["counts"]["ticks_in"], time.monotonic()
@@ -97,10 +97,9 @@ class Watch:
         return Status(rows, ticks_per_s, "connected" if health["ready"] else health["why"])
 
     def _prediction(self, symbol: str) -> dict[str, Any]:
-        """What a user is answered; empty while nothing is known."""
-        url = f"{self._system.api_url}predictions/{symbol}"
-        answer = http_json.get(url, {"x-api-key": self._system.api_key})
-        return answer.body if answer.status == 200 else {}
+        """As served; empty while there is none."""
+        response = self._system.api.get(f"predictions/{symbol}")
+        return response.body if response.status == 200 else {}
 
     def _records(self, keys: list[str]) -> list[dict[str, Any]]:
         found: list[Any] = self._redis.mget(keys)
@@ -108,25 +107,25 @@ class Watch:
 
 
 def show(system: System, progress: Progress) -> None:
-    """Show the status until interrupted. Raises `PartFailed` when a part ends."""
-    progress.say(_how_to_ask(system))
-    watch = Watch(system)
+    """Show the status until interrupted. Raises `ProcessFailed` when a process ends."""
+    progress.say(_how_to_call(system))
+    reader = StatusReader(system)
     if not progress.console.is_terminal:
         while True:
-            progress.say(line(watch.look()))
+            progress.say(line(reader.read()))
             _wait(system, _LINE_EVERY_S)
     with Live(console=progress.console, auto_refresh=False, transient=True) as live:
         while True:
-            live.update(table(system, watch.look()), refresh=True)
+            live.update(table(system, reader.read()), refresh=True)
             _wait(system, _REFRESH_S)
 
 
 def line(status: Status) -> str:
-    """The status in one line."""
+    """The status as one line."""
     parts = [f"ingest {status.ingest}, {status.ticks_per_s:.0f} ticks/s"]
     for row in status.rows:
         p = row.prediction
-        known = f" {p['basis_price']:,.2f} → {row.what}, {row.age_s:.1f} s ago" if p else f" {row.what}"
+        known = f" {p['basis_price']:,.2f} → {row.text}, age {row.age_s:.1f} s" if p else f" {row.text}"
         parts.append(f"{row.symbol}{known}")
     return " · ".join(parts)
 
@@ -144,21 +143,21 @@ def table(system: System, status: Status) -> Group:
     for row in status.rows:
         p = row.prediction
         if not p:
-            rows.add_row(row.symbol, "", row.what)
+            rows.add_row(row.symbol, "", row.text)
             continue
         interval = f"{p['lower']:,.2f} – {p['upper']:,.2f}" if p.get("lower") is not None else ""
         model = f"{p['model_id'] or 'none'}{' (provisional)' if p.get('provisional') else ''}"
         age = f"{row.age_s:.1f} s"
         latency = f"{p['latency_ms']} ms"
         rows.add_row(
-            row.symbol, f"{p['basis_price']:,.2f}", row.what, interval, model, row.live_skill, age, latency
+            row.symbol, f"{p['basis_price']:,.2f}", row.text, interval, model, row.live_skill, age, latency
         )
-    return Group(heading, rows, Text("Ctrl-C stops everything", style="dim"))
+    return Group(heading, rows, Text("Ctrl-C stops the system", style="dim"))
 
 
-def _how_to_ask(system: System) -> str:
+def _how_to_call(system: System) -> str:
     return (
-        f"\n[bold]running[/bold]; the API, from another terminal:\n"
+        f"\n[bold]running[/bold]; call the API from another terminal:\n"
         f"  export API={system.api_url.rstrip('/')} KEY={system.api_key}\n"
         f'  curl -s -H "x-api-key: $KEY" "$API/predictions/{system.symbols[0]}"\n'
         f'  curl -s "$API/health"\n'
@@ -167,7 +166,7 @@ def _how_to_ask(system: System) -> str:
 
 
 def _wait(system: System, seconds: float) -> None:
-    """Let time pass while all parts run."""
+    """Wait while all processes run."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         system.check()

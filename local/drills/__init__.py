@@ -1,7 +1,7 @@
-"""The drills: a running system is hurt in one way after the other, and every trade is accounted for.
+"""The drills: faults are injected into a running system one after the other, and every trade is reconciled.
 
-faults    what is done to it: one function a fault, one row a drill
-stage     the hands of a drill: the exchange's misbehaviours, ingest tasks, a network that can be cut
-account   what became of every trade id the exchange published meanwhile
-runner    fault, recovery, account; the table and the JSON line
+scenarios       one function a scenario, one row a drill
+harness         a scenario's controls: the exchange's faults, ingest tasks, a network that can be cut
+reconciliation  every trade id that the exchange published: in bronze, in the gap ledger, or lost
+runner          scenario, recovery, reconciliation; the table and the report
 """

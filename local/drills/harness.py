@@ -1,4 +1,4 @@
-"""What a drill may do to a running system, and what it may read of it."""
+"""A drill's controls of a running system, and what it may read of it."""
 
 from __future__ import annotations
 
@@ -19,94 +19,94 @@ _POLL_S = 0.1
 
 
 class DrillFailed(RuntimeError):
-    """The fault did not come about, or the system did not do what it should; the message says which."""
+    """A fault could not be injected, or the system did not behave as it should; the message says which."""
 
 
 @dataclass
 class Answers:
-    """What the API answered about one symbol, in the order of time, while a drill ran."""
+    """The API's responses for one symbol during a drill, in the order of time."""
 
     bodies: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def fresh(self) -> list[dict[str, Any]]:
-        """Those that a model stands for."""
+        """Those with a model's prediction."""
         return [body for body in self.bodies if body["source"] == "model"]
 
     @property
     def stale_after_s(self) -> float:
-        """The age of the oldest tick that was served as fresh, but for a market known to be quiet."""
+        """The age (s) of the oldest tick served as fresh, unless the market was known to be quiet."""
         return max((body["tick_age_s"] for body in self.fresh if not body["quiet"]), default=0.0)
 
 
 class Harness:
-    """A running `system`, and `network`, through which a task that is told so reaches Kinesis."""
+    """Controls of a running `system`; `network` is a proxy through which a task can reach Kinesis."""
 
     def __init__(self, system: System, network: Proxy) -> None:
         self.system = system
         self.network = network
-        self.stale_after_s: float | None = None  # what a drill measured of it
+        self.stale_after_s: float | None = None  # if the drill measured it
         self._usual = list(system.ingest)
 
     # ------------------------------------------------------------------------------------- the exchange
 
-    def order(self, kind: str, **fields: Any) -> None:
-        """Have the exchange misbehave: see `local.exchange.orders`."""
+    def inject(self, kind: str, **fields: Any) -> None:
+        """Inject a fault into the exchange: see `local.exchange.fault_requests`."""
         answer = http_json.send("POST", self._control, {"kind": kind, **fields})
         if answer.status != 200:
-            raise DrillFailed(f"the exchange refused to {kind}: {answer.body}")
+            raise DrillFailed(f"the exchange refused the fault {kind}: {answer.body}")
 
-    def behave(self) -> None:
-        """End all orders."""
+    def end_faults(self) -> None:
+        """End all faults of the exchange."""
         http_json.send("DELETE", self._control)
 
-    def is_under(self, kind: str) -> bool:
-        """Whether an order of this kind is in force."""
-        return any(order["kind"] == kind for order in http_json.get(self._control).body["active"])
+    def is_active(self, kind: str) -> bool:
+        """Whether a fault of this kind is active."""
+        return any(fault["kind"] == kind for fault in http_json.get(self._control).body["active"])
 
     def hits(self) -> int:
-        """How often any order so far came to something."""
-        orders = http_json.get(self._control).body
-        return sum(order["hits"] for order in (*orders["active"], *orders["ended"]))
+        """How often any fault so far took effect."""
+        faults = http_json.get(self._control).body
+        return sum(fault["hits"] for fault in (*faults["active"], *faults["ended"]))
 
     @property
     def _control(self) -> str:
-        return f"{self.system.exchange_url}/local/misbehave"
+        return f"{self.system.exchange_url}/local/faults"
 
     # ------------------------------------------------------------------------------------- ingest tasks
 
     @property
     def task(self) -> Process:
-        """The ingest task that has been running longest."""
+        """The oldest running ingest task."""
         return next(iter(self.system.ingest))
 
     def health(self, task: Process) -> dict[str, Any]:
-        """What a task says of itself."""
+        """A task's own health report."""
         report: dict[str, Any] = http_json.get(f"{self.system.ingest[task]}/health").body
         return report
 
     def connections(self) -> int:
-        """How many connections the longest running task has made so far."""
+        """How many connections the oldest running task has opened so far."""
         count: int = self.health(self.task)["counts"]["connections"]
         return count
 
     def another_task(self, environment: Mapping[str, str] | None = None) -> Process:
-        """Start a task beside those that run; it delivers when this returns."""
+        """Start one more task; it delivers when this returns."""
         task = self.system.start_ingest(environment)
         url = f"{self.system.ingest[task]}/ready"
         self.wait_until(lambda: http_json.get(url).status == 200, f"{task.name} to deliver", _READY_S)
         return task
 
     def hand_over(self, environment: Mapping[str, str] | None = None) -> None:
-        """Replace all tasks by one, as a deployment does: the new one delivers before the old ones stop."""
+        """Replace all tasks by a new one, as a deployment does: it delivers before the old ones stop."""
         before = list(self.system.ingest)
         self.another_task(environment)
         self.system.stop_ingest(*before)
 
     def restore(self) -> None:
-        """As it was before the drill: an exchange that behaves, a network that works, one usual task."""
-        self.behave()
-        self.network.mend()
+        """Restore the state before the drill: no faults, a working network, one task with usual settings."""
+        self.end_faults()
+        self.network.restore()
         if not set(self._usual) & set(self.system.ingest):
             self._usual = [self.another_task()]
         if extra := [task for task in self.system.ingest if task not in self._usual]:
@@ -116,15 +116,14 @@ class Harness:
 
     @contextmanager
     def reading(self, symbol: str) -> Iterator[Answers]:
-        """Ask for predictions of `symbol` all the time, as a user does."""
+        """Poll the predictions of `symbol` meanwhile, as a user does."""
         answers, is_over = Answers(), threading.Event()
-        url = f"{self.system.api_url}predictions/{symbol}"
 
         def read() -> None:
             while not is_over.wait(_POLL_S):
-                answer = http_json.get(url, {"x-api-key": self.system.api_key})
-                if answer.status == 200:
-                    answers.bodies.append(answer.body)
+                response = self.system.api.get(f"predictions/{symbol}")
+                if response.status == 200:
+                    answers.bodies.append(response.body)
 
         reader = threading.Thread(target=read, daemon=True, name="reader")
         reader.start()
@@ -138,17 +137,17 @@ class Harness:
     # --------------------------------------------------------------------------------------------- time
 
     def wait(self, seconds: float) -> None:
-        """Let time pass while all parts run. Raises `PartFailed`."""
+        """Wait while all processes run. Raises `ProcessFailed`."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             self.system.check()
             time.sleep(min(_POLL_S, seconds))
 
-    def wait_until(self, is_so: Callable[[], bool], what: str, timeout_s: float) -> float:
-        """Wait for something; the seconds it took. Raises `DrillFailed` or `PartFailed`."""
+    def wait_until(self, is_met: Callable[[], bool], what: str, timeout_s: float) -> float:
+        """Wait for a condition; the seconds it took. Raises `DrillFailed` or `ProcessFailed`."""
         started_s = time.monotonic()
-        while not is_so():
+        while not is_met():
             if time.monotonic() - started_s > timeout_s:
-                raise DrillFailed(f"waited {timeout_s:g} s in vain for {what}")
+                raise DrillFailed(f"timeout after {timeout_s:g} s waiting for {what}")
             self.wait(_POLL_S)
         return time.monotonic() - started_s

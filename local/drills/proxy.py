@@ -1,4 +1,4 @@
-"""A network between two parts that can be cut: it relays TCP, or swallows what it is given."""
+"""A TCP proxy that can be cut off: it then accepts connections and data and forwards nothing."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from types import TracebackType
 from local.system.servers import HOST
 
 _CHUNK = 65_536
-_LOOK_S = 0.1  # how soon a connection notices that the network was cut or mended
+_POLL_S = 0.1  # how soon a connection notices that the network was cut or restored
 
 
 class Proxy:
     """Relays connections to `port` of this machine while entered.
 
-    Cut, it is a black hole: connections stay open and new ones are accepted, nothing gets through and no
-    answer comes back. Those that lived through it are closed once it is mended.
+    While cut, connections stay open and new ones are accepted, but nothing is forwarded either way. They are
+    closed once the network is restored.
     """
 
     def __init__(self, port: int) -> None:
@@ -50,7 +50,7 @@ class Proxy:
     def cut(self) -> None:
         self._is_cut.set()
 
-    def mend(self) -> None:
+    def restore(self) -> None:
         self._is_cut.clear()
 
     def _relay(self, near: socket.socket, far: socket.socket) -> None:
@@ -61,15 +61,15 @@ class Proxy:
             while True:
                 if self._is_cut.is_set():
                     was_cut = True
-                    threading.Event().wait(_LOOK_S)
+                    threading.Event().wait(_POLL_S)
                     continue
                 if was_cut:
                     return
-                for key, _ in ready.select(_LOOK_S):
+                for key, _ in ready.select(_POLL_S):
                     assert isinstance(key.fileobj, socket.socket)
                     data = key.fileobj.recv(_CHUNK)
                     if not data:
                         return
                     if self._is_cut.is_set():
-                        break  # swallowed
+                        break  # discarded
                     key.data.sendall(data)

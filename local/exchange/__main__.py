@@ -27,12 +27,12 @@ def settings(arguments: list[str]) -> Settings:
     if (given.feed == "replay") != bool(given.replay):
         parser.error("--feed replay needs --replay FILE…, and only it takes them")
     if given.speed != 1 and given.feed == "sim":
-        parser.error("--speed is for --feed replay: a simulated market goes on in real time")
+        parser.error("--speed is for --feed replay: a simulated market runs in real time")
     replay = Replay(inspect(path) for path in given.replay) if given.replay else None
     symbols = given.symbols or (tuple(replay.symbols) if replay else _SYMBOLS)
     missing = set(symbols).difference(replay.symbols) if replay else ()
     if missing:
-        parser.error(f"no recording of {', '.join(sorted(missing))} among the files to replay")
+        parser.error(f"none of the files to replay has {', '.join(sorted(missing))}")
     return Settings(
         symbols=symbols,
         api_key=given.api_key,
@@ -57,14 +57,20 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m local.exchange", description=__doc__)
     add = parser.add_argument
     add("--feed", choices=("sim", "replay"), default="sim")
-    add("--port", type=_port, default=0, help="0 takes any free one (default)")
-    add("--api-key", default="local", help="the key that clients of the stream must show")
-    add("--symbols", type=_symbols, help="default: BTCUSDT,ETHUSDT, or what the recordings hold")
+    add("--port", type=_port, default=0, help="default: 0, any free one")
+    add("--api-key", default="local", help="the key that clients of the stream must send")
+    add("--symbols", type=_symbols, help="default: BTCUSDT,ETHUSDT, or those of the recordings")
     add("--seed", type=int, default=7, help="sim: same seed and epoch, same market")
     add("--epoch-us", type=int, help="sim: where its history starts (µs)")
-    add("--history-s", type=_seconds, default=1800, help="sim: how long ago that is unless --epoch-us says")
-    add("--replay", type=Path, nargs="+", metavar="FILE", help="replay: recordings of the collector")
-    add("--speed", type=_speed, default=1.0, help="replay: so many times as fast")
+    add("--history-s", type=_seconds, default=1800, help="sim: length of that history, without --epoch-us")
+    add(
+        "--replay",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="replay: hftbacktest recordings",
+    )
+    add("--speed", type=_speed, default=1.0, help="replay: factor; default: 1")
     return parser
 
 

@@ -1,7 +1,7 @@
-"""The limit of connection attempts per address: 300 within five minutes, whatever becomes of them.
+"""The limit of connection attempts per address: 300 within five minutes, successful or not.
 
-Above it the answer is 429 with the seconds to wait. Who goes on regardless is banned for a while (418).
-After how many attempts Binance loses its patience it does not publish; here it is a tenth of the limit.
+Above it the response is 429 with the seconds to wait. An address that continues is banned for a while (418).
+Binance does not publish after how many attempts; here it is a tenth of the limit.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ class _Address:
 
 
 class Attempts:
-    """Remembers the attempts of every address. Times are seconds of a clock that never goes back."""
+    """The recent attempts of every address. Times are seconds of a monotonic clock."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._addresses: dict[str | None, _Address] = {}
 
     def add(self, address: str | None, now_s: float) -> None:
-        """Enter an attempt. Raises `ApiError` (429 or 418) when it is one too many."""
+        """Count an attempt. Raises `ApiError` (429 or 418) when it is one too many."""
         limit, within_s = self._limits.attempts, self._limits.attempts_within_s
         known = self._addresses.setdefault(address, _Address())
         attempts_s = known.attempts_s

@@ -1,4 +1,4 @@
-"""The order book behind `/api/v3/depth`: kept from a recording's depth messages, or made up by rule."""
+"""The order book behind `/api/v3/depth`: from a recording's depth messages, or synthetic."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """One client's WebSocket: frames out through a bounded queue, control messages in, pings both ways.
 
-Nothing the market does waits for a client. A frame is put into the client's queue and the client's own
-task sends it; a client that leaves more than `max_queued` messages unread is cut off, as an exchange does.
+The market never waits for a client. A frame is put into the client's queue and the client's own task sends
+it; a client that leaves more than `max_queued` messages unread is disconnected, as an exchange does.
 
-Whatever is sent to a client passes `Connection.offer`. What should reach it and when is decided before that,
-by the market and, where the exchange is told to misbehave, by `local.exchange.misbehaviour`.
+Everything sent to a client passes `Connection.offer`. What it gets and when is decided before that, by the
+market and by `local.exchange.fault_injector`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NO_LINGER = struct.pack("ii", 1, 0)  # closing discards what was not sent and r
 
 
 class Connection:
-    """A client that has been let in. `serve` runs until it has gone."""
+    """An accepted client. `serve` runs until it has disconnected."""
 
     def __init__(
         self,
@@ -57,13 +57,13 @@ class Connection:
             return
         if len(self._queue) >= self._limits.max_queued:
             log("client_too_slow", queued=self._limits.max_queued, streams=self._subscriptions.of(self))
-            self.abort()  # a goodbye would have to wait behind what it does not read
+            self.abort()  # a closing frame would wait behind what it does not read
             return
         self._queue.append(message)
         self._queued.set()
 
     def abort(self) -> None:
-        """End the TCP connection by a reset: no goodbye, and what is still to be sent never is."""
+        """Reset the TCP connection: without a closing handshake, discarding the queue."""
         self._is_cut_off = True
         self._queue.clear()
         if isinstance(self._transport, asyncio.WriteTransport):
@@ -73,12 +73,12 @@ class Connection:
             self._transport.abort()
 
     def close_soon(self, code: WSCloseCode, reason: str) -> None:
-        """Say goodbye without waiting for the answer."""
+        """Start the closing handshake without waiting for the client."""
         if self._closing is None:
             self._closing = asyncio.create_task(self.close(code, reason))
 
     def end_at_age(self, age_s: float) -> None:
-        """Say goodbye once the connection is `age_s` old, instead of when it was to be before."""
+        """Close once the connection is `age_s` old; replaces the previous age."""
         if self._end is not None:
             self._end.cancel()
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""The two ways in which Binance streams a market, as a connection chooses by the address it connects to.
+"""Binance's two encodings of market data streams; a connection selects one by the path it connects to.
 
 `Sbe` is that of stream-sbe.binance.com, which asks for a key. `Json` is that of the public mirror,
 data-stream.binance.vision, here under the prefix `/json`. They differ in the frames and in the name of the
@@ -17,7 +17,7 @@ from local.exchange.json_frames import texts
 
 
 class Message(NamedTuple):
-    """What a connection is to be sent of one stream: a binary frame (bytes) or a text frame (str)."""
+    """A message of one stream: a binary frame (bytes) or a text frame (str)."""
 
     stream: str
     symbol: str

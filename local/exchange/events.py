@@ -1,4 +1,4 @@
-"""What happens on the exchange. Prices and quantities are integer mantissas at 1e-8, times are µs."""
+"""Events of the exchange. Prices and quantities are integer mantissas at 1e-8, times are µs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the exchange remembers: the newest trades and quotes, as compact columns of bounded size."""
+"""The exchange's history: the newest trades and quotes, as compact columns of bounded size."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 from local.exchange.events import Quote, Trade
 
-# Half a day of a simulated market's trades, or what its history is begun with: what is forgotten, a backfill
-# reports as not kept. A quarter of an hour of its quotes.
+# Half a day of a simulated market's trades, or its initial history: a backfill reports what is older as not
+# kept. A quarter of an hour of its quotes.
 MAX_AGG_TRADES = 500_000
 AGG_TRADES_PER_S = 40
 MAX_QUOTES = 150_000
-# The newest aggregate may still grow while fills of its order can follow: it is not told of sooner.
+# The newest aggregate may grow while fills of its order can follow: it is not served sooner.
 SETTLED_AFTER_US = 1_000_000
 
 
@@ -133,7 +133,7 @@ class QuoteHistory:
         self.last = quote
         self._rows.append(quote[1:])
 
-    def in_force(self, time_us: int) -> Quote | None:
+    def as_of(self, time_us: int) -> Quote | None:
         """The last quote of an event time not after `time_us`."""
         index = bisect_right(self._rows.columns[0], time_us) - 1
         return Quote(self._symbol, *self._rows.row(index)) if index >= 0 else None

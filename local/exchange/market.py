@@ -1,4 +1,4 @@
-"""One symbol's market: what happened so far, what of it was sent, and the pace at which it goes on."""
+"""One symbol's market: its history, the counts of what was sent, and its pacing by the clock."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from local.exchange.events import Event, Feed, Levels, Quote, Sending, Trade
 from local.exchange.history import AGG_TRADES_PER_S, MAX_AGG_TRADES, QuoteHistory, TradeHistory
 
 TICK_S = 0.005  # events that fall due within this time go out together
-_MAX_BATCH = 500  # then other tasks have their turn, also when there is much to catch up with
+_MAX_BATCH = 500  # then other tasks get their turn
 
 Now = Callable[[], int]  # the exchange's clock, µs
 
@@ -32,12 +32,12 @@ async def pace(feed: Feed, now_us: Now, publish: Callable[[Sequence[Sending]], N
 
 
 class Sent:
-    """What was published of one symbol: the truth that clients are measured against.
+    """The counts of what was published of one symbol: the ground truth for clients.
 
-    Trades count from the first that anybody listened for, quotes likewise. From then on all do, also those
-    that nobody was connected for or that a misbehaviour kept from every client: whoever listened once
-    should find out what it missed. So `trades` is the number of ids between `first_id` and `last_id`,
-    which is all of them, unless a replayed recording has holes itself.
+    Trades count from the first that had a listener, quotes likewise. From then on all do, also those without
+    a connected client and those that a fault kept from every client: a client has to find out what it missed.
+    So `trades` is the number of ids from `first_id` to `last_id`: all of them, unless a replayed recording
+    has holes itself.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Sent:
         self.last_time_us: int | None = None
 
     def add(self, sending: Sending, is_heard: bool) -> None:
-        """Count a trade or a quote for which somebody listens, or somebody has listened before."""
+        """Count a trade or a quote that has a listener, or whose kind has had one before."""
         if isinstance(sending.event, Trade):
             if not (is_heard or self.trades):
                 return
@@ -66,12 +66,12 @@ class Sent:
 
 
 class Market:
-    """The state of one symbol. What happened in the last `history_s` and before is remembered if it fits."""
+    """The state of one symbol. Its history holds at least the last `history_s`."""
 
     def __init__(self, symbol: str, is_simulated: bool, history_s: float = 0) -> None:
         self.symbol = symbol
         self.is_simulated = is_simulated
-        # From 0 on: that tells the beginning of the market from the edge of what it remembers.
+        # From 0 on: that distinguishes the beginning of the market from the edge of its history.
         capacity = max(MAX_AGG_TRADES, int(history_s * AGG_TRADES_PER_S))
         self.trades = TradeHistory(capacity, first_agg_id=0)
         self.quotes = QuoteHistory(symbol)
@@ -82,11 +82,11 @@ class Market:
         }
         self.streams = set().union(*self.streams_of.values())
         self._book = Book()
-        self._pauses_us = 0  # how long nothing happened because the market was paused
+        self._pauses_us = 0  # total duration of past pauses
         self._paused_at_us: int | None = None
 
     def time_us(self, now_us: int) -> int:
-        """The market's own clock, which does not run while it is paused."""
+        """The market's own clock, which stops while the market is paused."""
         return (now_us if self._paused_at_us is None else self._paused_at_us) - self._pauses_us
 
     @property
@@ -94,17 +94,17 @@ class Market:
         return self._paused_at_us is not None
 
     def pause(self, now_us: int) -> None:
-        """From now on nothing happens: no trade, no change of the book."""
+        """Stop the market: no trade, no change of the book."""
         self._paused_at_us = now_us
 
     def resume(self, now_us: int) -> None:
-        """What was to happen next happens now."""
+        """Continue with the event that was due next."""
         if self._paused_at_us is not None:
             self._pauses_us += now_us - self._paused_at_us
             self._paused_at_us = None
 
     def as_of_now(self, sending: Sending) -> Sending:
-        """An event of the market's own clock, on the exchange's."""
+        """An event with its times moved from the market's own clock to the exchange's."""
         event, late_us = sending.event, self._pauses_us
         if isinstance(event, Trade | Quote):
             event = event._replace(time_us=event.time_us + late_us)

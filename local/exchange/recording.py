@@ -1,6 +1,6 @@
 """Recordings in the format of the hftbacktest collector: gzip, ``<local time in ns> <one JSON message>``.
 
-Messages of the streams ``@trade``, ``@bookTicker`` and ``@depth…`` are read, others passed over; one
+Messages of the streams ``@trade``, ``@bookTicker`` and ``@depth…`` are read, others skipped; one
 without a stream is the REST depth snapshot. Decimals become mantissas at 1e-8 digit by digit.
 
 Spot ``bookTicker`` messages state no event time. It is estimated as the local time of arrival plus the
@@ -8,8 +8,8 @@ offset of the recorder's clock, taken from the recording itself: the median over
 minus local time, which also takes out the usual delay of the network. Finding it takes a first pass over
 the file (`inspect`), which gives its symbols and its span as well.
 
-Events come in the order in which they arrived. Times of trades and quotes interleave slightly, and a
-trade and the quote it hit come in no fixed order: that is how the streams are.
+Events come in the order of arrival. Times of trades and quotes interleave slightly, and a trade and the quote
+it hit come in no fixed order, as on the streams.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class RecordingError(ValueError):
 
 
 class Recording(NamedTuple):
-    """What the first pass over a file finds. Times are µs of the exchange's clock."""
+    """The results of the first pass over a file. Times are µs of the exchange's clock."""
 
     path: Path
     symbols: frozenset[str]
@@ -79,7 +79,7 @@ def read(paths: Iterable[Path]) -> Iterator[Tick]:
     """The trades and quotes of one or several recordings, merged in the order of arrival.
 
     Files may hold different symbols of one time, or one symbol at different times, in any order. Where
-    they overlap, what was recorded twice comes once. Times and ids stay as recorded; a hole between two
+    they overlap, an event recorded twice comes once. Times and ids stay as recorded; a hole between two
     files stays a hole. Raises `RecordingError`, for a damaged line when it is reached.
     """
     for sending in merge(inspect(path) for path in paths):
@@ -134,7 +134,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _event(recording: Recording, message: dict[str, Any], arrival_us: int) -> tuple[Event, int] | None:
-    """The event in a message and its event time (µs); None for a message of no interest."""
+    """The event in a message and its event time (µs); None for a message that is skipped."""
     if "stream" not in message:
         return _reply(recording, message, arrival_us)
     kind = message["stream"].partition("@")[2]
@@ -152,7 +152,7 @@ def _event(recording: Recording, message: dict[str, Any], arrival_us: int) -> tu
 
 
 def _reply(recording: Recording, message: dict[str, Any], arrival_us: int) -> tuple[Event, int] | None:
-    """An answer to the recorder's own request: the depth snapshot, or one to a subscription."""
+    """A response to the recorder's own request: the depth snapshot, or one to a subscription."""
     if "lastUpdateId" in message:
         if len(recording.symbols) != 1:  # it does not say whose book it is
             return None

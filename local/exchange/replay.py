@@ -1,12 +1,12 @@
-"""Recordings sent anew: times moved to now, round after round.
+"""Recordings replayed: timestamps shifted to now, round after round.
 
 All symbols share one timeline, so that they keep their distances in every round: it starts with the
 earliest tick of any recording and ends with the latest. Pauses of more than `MAX_PAUSE_US` between
 recordings are cut out.
 
-A round that starts over must not repeat ids, or its consumer would take the trades for duplicates. After
-the end of a round, and after a long pause, trade ids are shifted to go on without a hole, as an exchange's
-do, and update ids to go on rising. Within the first round ids stay as recorded.
+Another round must not repeat ids, or its consumer would take the trades for duplicates. After the end of a
+round, and after a long pause, trade ids are shifted to continue without a hole, as an exchange's do, and
+update ids to keep rising. Within the first round ids stay as recorded.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Pause = tuple[int, int]  # from, to (µs)
 
 
 class Replay:
-    """What is to be replayed, and its timeline."""
+    """The recordings to replay, and their timeline."""
 
     def __init__(self, recordings: Iterable[Recording]) -> None:
         """Raises ValueError without a recording."""
@@ -73,7 +73,7 @@ class Replay:
 
 
 class _Ids:
-    """Shifts the ids of one symbol so that every round goes on where the one before ended."""
+    """Shifts the ids of one symbol so that every round continues where the previous one ended."""
 
     def __init__(self) -> None:
         self._trade_id: int | None = None  # the last one given out
@@ -116,7 +116,7 @@ class _Ids:
 
 
 def _long_pauses(recordings: list[Recording]) -> list[Pause]:
-    """The stretches longer than `MAX_PAUSE_US` that no recording covers; `recordings` by `first_us`."""
+    """The spans longer than `MAX_PAUSE_US` that no recording covers; `recordings` by `first_us`."""
     pauses = []
     covered_us = recordings[0].last_us
     for recording in recordings[1:]:

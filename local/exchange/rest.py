@@ -1,4 +1,4 @@
-"""The part of Binance's REST API that history is made of, and the observer's own questions.
+"""The part of Binance's REST API that serves history, and endpoints of our own for tests.
 
 Every `/api/` request is charged its weight per address and minute. The used weight comes back in a
 header; above the limit the answer is 429 with the seconds to wait. Errors are Binance's JSON.
@@ -14,10 +14,10 @@ from typing import Any, NamedTuple, Protocol
 from aiohttp import web
 
 from local.exchange.events import Levels, Quote, decimal
+from local.exchange.fault_requests import RestRows
 from local.exchange.history import AggTrade
 from local.exchange.market import Market, Now
-from local.exchange.orders import RestRows
-from local.exchange.rest_faults import rows_known, wrong_rows
+from local.exchange.rest_faults import visible_rows, with_row_faults
 
 WEIGHT_LIMIT = 6_000  # per minute
 _WEIGHTS = {"/api/v3/aggTrades": 4, "/api/v3/exchangeInfo": 20, "/api/v3/ticker/24hr": 2}
@@ -28,7 +28,7 @@ _QUOTE_ASSETS = ("USDT", "USDC", "FDUSD", "BTC", "ETH", "EUR")
 
 
 class ApiError(Exception):
-    """A request that is answered with an error: HTTP status, Binance's code and message, when to return."""
+    """A request that gets an error: HTTP status, Binance's code and message, when to retry."""
 
     def __init__(
         self, code: int, message: str, status: int = 400, retry_after_s: float | None = None
@@ -40,18 +40,18 @@ class ApiError(Exception):
 
 
 class Window(NamedTuple):
-    """A clock minute and what was used of it."""
+    """A clock minute and the weight used in it."""
 
     minute: int
     used: int
 
 
 class Faults(Protocol):
-    """What is wrong with the answers just now: see `Misbehaviours`."""
+    """The active faults: see `FaultInjector`."""
 
-    def wrong_rows(self, symbol: str) -> Sequence[RestRows]: ...
+    def row_faults(self, symbol: str) -> Sequence[RestRows]: ...
 
-    def status(self, symbol: str) -> str: ...
+    def market_status(self, symbol: str) -> str: ...
 
 
 class RestApi:
@@ -82,7 +82,7 @@ class RestApi:
     async def answer(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        """Charge the request, and turn what goes wrong with it into an answer."""
+        """Charge the request's weight, and turn errors into responses."""
         used = self._charge(request) if request.path.startswith("/api/") else None
         try:
             if used is not None and used > WEIGHT_LIMIT:
@@ -99,7 +99,7 @@ class RestApi:
         return response
 
     def _charge(self, request: web.Request) -> int:
-        """Add the request's weight to what its address used in this minute; the sum."""
+        """Add the request's weight to the weight its address has used in this minute; the sum."""
         minute = self._now_us() // 60_000_000
         window = self._windows.get(request.remote)
         used = window.used if window is not None and window.minute == minute else 0
@@ -131,9 +131,10 @@ class RestApi:
             "rateLimits": [limit],
             "exchangeFilters": [],
             "symbols": [
-                _symbol_info(symbol, self._faults.status(symbol)) for symbol in self._asked_symbols(request)
+                _symbol_info(symbol, self._faults.market_status(symbol))
+                for symbol in self._requested_symbols(request)
             ],
-            # Not Binance's: says that this is no real market.
+            # Not in Binance's response: marks a market that is not real.
             "feed": self._feed,
             "simulated": self._feed == "sim",
         }
@@ -149,9 +150,9 @@ class RestApi:
         if (from_id is not None and has_bound) or (start_us and end_us and start_us > end_us):
             raise ApiError(-1128, "Combination of optional parameters invalid.")
         now_us = self._now_us()
-        orders = self._faults.wrong_rows(market.symbol)
-        rows = rows_known(market.trades, from_id, (start_us, end_us), limit, now_us, orders)
-        return web.json_response(wrong_rows([_agg_trade(request, row) for row in rows], orders))
+        faults = self._faults.row_faults(market.symbol)
+        rows = visible_rows(market.trades, from_id, (start_us, end_us), limit, now_us, faults)
+        return web.json_response(with_row_faults([_agg_trade(request, row) for row in rows], faults))
 
     async def depth(self, request: web.Request) -> web.Response:
         _only(request, ("symbol", "limit"))
@@ -159,25 +160,25 @@ class RestApi:
         return web.json_response({"lastUpdateId": update_id, "bids": _texts(bids), "asks": _texts(asks)})
 
     async def tickers(self, request: web.Request) -> web.Response:
-        """What is newest of each symbol; of Binance's statistics of the day only what can be known here."""
+        """The newest trade and quote of each symbol; of Binance's daily statistics only those known here."""
         _only(request, ("symbol", "symbols", "type"))
-        tickers = [_ticker(self._markets[symbol]) for symbol in self._asked_symbols(request)]
+        tickers = [_ticker(self._markets[symbol]) for symbol in self._requested_symbols(request)]
         return web.json_response(tickers[0] if "symbol" in request.query else tickers)
 
-    # --------------------------------------------------------------------------------- the observer's own
+    # --------------------------------------------------------------------------------------- not Binance's
 
     async def sent(self, request: web.Request) -> web.Response:
-        """What was published of each symbol (see `Sent`), with times in µs of the exchange's clock."""
+        """The counts of what was published of each symbol (see `Sent`); times in µs."""
         symbols = {symbol: vars(market.sent) for symbol, market in self._markets.items()}
         return web.json_response({"symbols": symbols, "feed": self._feed})
 
     async def quote(self, request: web.Request) -> web.Response:
-        """The quote in force and the last trade at `time_ms` of the exchange's clock; now without it."""
+        """The quote and the last trade as of `time_ms` of the exchange's clock; default: now."""
         _only(request, ("symbol", "time_ms"))
         market = self._market(request)
         time_ms = _integer(request, "time_ms")
         time_us = self._now_us() if time_ms is None else time_ms * 1_000
-        quote, trade = market.quotes.in_force(time_us), market.trades.last_before(time_us)
+        quote, trade = market.quotes.as_of(time_us), market.trades.last_before(time_us)
         answer = {
             "symbol": market.symbol,
             "feed": self._feed,
@@ -197,7 +198,7 @@ class RestApi:
             raise ApiError(-1121, "Invalid symbol.")
         return market
 
-    def _asked_symbols(self, request: web.Request) -> list[str]:
+    def _requested_symbols(self, request: web.Request) -> list[str]:
         if "symbol" in request.query:
             return [self._market(request).symbol]
         if "symbols" not in request.query:

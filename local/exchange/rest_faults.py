@@ -1,6 +1,6 @@
-"""What REST's answers become on the way: rows that are wrong or not there, or no answer of REST at all.
+"""Faults in REST responses: missing or wrong rows, or another body altogether.
 
-Rows are changed as the client gets them, so what is counted as published stays as it is.
+Rows are changed in the response alone: the counts of what was published are not affected.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 
 from aiohttp import web
 
+from local.exchange.fault_requests import BodyFault, RestRows
 from local.exchange.history import AggTrade, TradeHistory
-from local.exchange.orders import BodyFault, RestRows
 
 _HTML = "<!DOCTYPE html><html><head><title>Just a moment...</title></head><body>Checking …</body></html>"
 _HUGE_BYTES = 12 * 2**20
@@ -20,16 +20,16 @@ _FAR_US = 3_600_000_000
 Row = dict[str, Any]
 
 
-def rows_known(
+def visible_rows(
     trades: TradeHistory,
     from_id: int | None,
     span_us: tuple[int | None, int | None],
     limit: int,
     now_us: int,
-    orders: Sequence[RestRows],
+    faults: Sequence[RestRows],
 ) -> list[AggTrade]:
-    """The aggregates that REST knows of: from an id on, or within a span of time, both ends included."""
-    by_kind = {order.how: order for order in orders}
+    """The aggregate trades that REST has: from an id on, or within a span of time, both ends included."""
+    by_kind = {fault.how: fault for fault in faults}
     start_us, end_us = span_us
     if cap := by_kind.get("cap"):
         limit = min(limit, cap.rows)
@@ -47,22 +47,22 @@ def rows_known(
     return trades.between(start_us, end_us, limit, now_us)
 
 
-def wrong_rows(rows: list[Row], orders: Sequence[RestRows]) -> list[Row]:
-    """The rows of an answer as the orders in force make them."""
-    for order in orders:
-        concerned = [row["a"] % order.every == 0 for row in rows]
-        match order.how:
+def with_row_faults(rows: list[Row], faults: Sequence[RestRows]) -> list[Row]:
+    """The rows of a response with the active faults applied."""
+    for fault in faults:
+        is_affected = [row["a"] % fault.every == 0 for row in rows]
+        match fault.how:
             case "placeholder":
                 gone = {"f": -1, "l": -1, "p": "0.00000000", "q": "0.00000000"}
-                rows = [row | gone if is_it else row for row, is_it in zip(rows, concerned, strict=True)]
+                rows = [row | gone if is_it else row for row, is_it in zip(rows, is_affected, strict=True)]
             case "far_off":
                 far = _FAR_US if rows and rows[0]["T"] >= 10**14 else _FAR_US // 1000
                 rows = [
                     row | {"T": row["T"] + far} if is_it else row
-                    for row, is_it in zip(rows, concerned, strict=True)
+                    for row, is_it in zip(rows, is_affected, strict=True)
                 ]
             case "hole":
-                rows = [row for row, is_it in zip(rows, concerned, strict=True) if not is_it]
+                rows = [row for row, is_it in zip(rows, is_affected, strict=True) if not is_it]
             case "disorder":
                 rows = rows + rows[: len(rows) // 3]
                 random.Random(len(rows)).shuffle(rows)
@@ -70,7 +70,7 @@ def wrong_rows(rows: list[Row], orders: Sequence[RestRows]) -> list[Row]:
 
 
 def replaced(how: BodyFault, response: web.StreamResponse) -> web.Response:
-    """What a client gets instead of `response`."""
+    """The response sent instead of `response`."""
     body = response.body if isinstance(response, web.Response) else None
     data = body if isinstance(body, bytes) else b"[]"
     match how:

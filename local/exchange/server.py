@@ -1,12 +1,12 @@
 """The exchange as a process: markets paced by the clock, WebSocket and REST on one port.
 
     feed (simulator or replay) -> pace -> Exchange.publish -> history, counts
-                                              -> Misbehaviours.pass_on -> Connection.offer -> the sockets
+                                              -> FaultInjector.deliver -> Connection.offer -> the sockets
 
 Binance has two hosts for streams, here they are paths: SBE frames at `/ws` and `/stream`, for which a key is
-needed, and the JSON texts of the keyless mirror at `/json/ws` and `/json/stream`. Who may connect is decided
-in `Exchange.connect`. The observer can order misbehaviours (`local.exchange.control`); the feeds know nothing
-of that, and what is counted as published does not depend on it.
+needed, and the JSON texts of the keyless mirror at `/json/ws` and `/json/stream`. `Exchange.connect` decides
+who may connect. Faults can be injected (`local.exchange.control`); they affect neither the feeds nor the
+counts of what was published.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from local.exchange.connection import Connection
 from local.exchange.control import Control
 from local.exchange.encoding import Encoding, Json, Sbe
 from local.exchange.events import Feed, Quote, Sending, Trade
+from local.exchange.fault_injector import FaultInjector
 from local.exchange.log import log
 from local.exchange.market import Market, pace
-from local.exchange.misbehaviour import Misbehaviours
 from local.exchange.recording import RecordingError
 from local.exchange.replay import Replay
 from local.exchange.rest import ApiError, RestApi, is_microsecond
@@ -37,7 +37,7 @@ from local.exchange.subscriptions import Limits, Subscriptions
 from tickcast.adapters import json_text
 
 JSON_PREFIX = "/json"  # of the keyless mirror
-_GOODBYE_S = 2.0  # for clients to answer the closing of their sockets
+_CLOSING_S = 2.0  # for clients to complete the closing handshake
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,11 @@ class Exchange:
         self.subscriptions = Subscriptions[Connection](streams, settings.limits)
         self._connections: dict[Connection, None] = {}  # oldest first
         self._attempts = Attempts(settings.limits)
-        self.misbehaviours = Misbehaviours(
+        self._faults = FaultInjector(
             self.markets, self._connections.keys(), settings.limits.max_age_s, settings.seed, now_us
         )
-        self._control = Control(self.misbehaviours)
-        self._rest = RestApi(self.markets, settings.feed, now_us, self.misbehaviours)
+        self._control = Control(self._faults)
+        self._rest = RestApi(self.markets, settings.feed, now_us, self._faults)
 
     def app(self) -> web.Application:
         app = web.Application(middlewares=[self._rest.answer, self._control.interfere])
@@ -91,10 +91,10 @@ class Exchange:
         return app
 
     async def connect(self, request: web.Request) -> web.StreamResponse:
-        """Let a client in and serve it until it has gone."""
+        """Accept a client and serve it until it has disconnected."""
         self._attempts.add(request.remote, time.monotonic())
         encoding = _encoding(request)
-        self.misbehaviours.check_handshake(encoding)
+        self._faults.check_handshake(encoding)
         if encoding.needs_key:
             self._check_key(request.headers)
         names = request.match_info.get("streams") or request.query.get("streams", "")
@@ -103,23 +103,23 @@ class Exchange:
             self.subscriptions.check(streams, encoding)
         except ValueError as error:
             raise ApiError(-1130, f"Data sent for parameter 'streams' is not valid: {error}.") from None
-        socket = web.WebSocketResponse(timeout=_GOODBYE_S, autoping=False, compress=False)
+        socket = web.WebSocketResponse(timeout=_CLOSING_S, autoping=False, compress=False)
         await socket.prepare(request)
         connection = Connection(request.transport, socket, self.subscriptions, encoding)
         self._connections[connection] = None
-        self.misbehaviours.opened(connection)
+        self._faults.opened(connection)
         self.subscriptions.add(connection, streams)
         log("connected", streams=streams)
         try:
             await connection.serve()
         finally:
             del self._connections[connection]
-            self.misbehaviours.closed(connection)
+            self._faults.closed(connection)
             log("disconnected", streams=streams, close_code=socket.close_code)
         return socket
 
     def publish(self, market: Market, batch: Sequence[Sending]) -> None:
-        """Enter what happened into the history and the counts, and send it to those who listen."""
+        """Add events to the history and the counts, and send them to their listeners."""
         listeners = {
             kind: {one for stream in streams for one in self.subscriptions.to(stream)}
             for kind, streams in market.streams_of.items()
@@ -136,10 +136,10 @@ class Exchange:
             for message in encoding.messages(market.symbol, heard):
                 for connection in self.subscriptions.to(message.stream):
                     if connection.encoding == encoding:
-                        self.misbehaviours.pass_on(connection, message)
+                        self._faults.deliver(connection, message)
 
-    async def remember(self, market: Market, feed: Feed, until_us: int) -> Feed:
-        """Enter the part of `feed` due by `until_us` into the history; the rest of it."""
+    async def record_history(self, market: Market, feed: Feed, until_us: int) -> Feed:
+        """Add the part of `feed` due by `until_us` to the history; the rest of it."""
         for count, sending in enumerate(feed):
             if sending.due_us > until_us:
                 return itertools.chain([sending], feed)
@@ -157,8 +157,8 @@ class Exchange:
             feed = self.settings.replay.feed(market.symbol, now_us(), self.settings.speed)
         await pace(feed, lambda: market.time_us(now_us()), lambda batch: self.publish(market, batch))
 
-    async def say_goodbye(self) -> None:
-        self.misbehaviours.end()
+    async def close_connections(self) -> None:
+        self._faults.end()
         closing = [
             connection.close(WSCloseCode.GOING_AWAY, "The exchange shuts down")
             for connection in self._connections
@@ -174,7 +174,7 @@ class Exchange:
 
 
 def _encoding(request: web.Request) -> Encoding:
-    """What the address asks for. Raises `ApiError`."""
+    """The encoding that the path selects. Raises `ApiError`."""
     if not request.path.startswith(JSON_PREFIX):
         return Sbe()
     is_micro = is_microsecond(request.query.get("timeUnit", "MILLISECOND"))
@@ -182,7 +182,7 @@ def _encoding(request: web.Request) -> Encoding:
 
 
 async def serve(settings: Settings) -> int:
-    """Run the exchange until SIGTERM or SIGINT, then 0; 1 when a recording turns out unreadable.
+    """Run the exchange until SIGTERM or SIGINT, then 0; 1 when a recording cannot be read.
 
     Prints one JSON line on stdout once it listens.
     """
@@ -191,7 +191,7 @@ async def serve(settings: Settings) -> int:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     exchange = Exchange(settings)
     feeds = await _simulated_feeds(exchange) if settings.replay is None else {}
-    runner = web.AppRunner(exchange.app(), access_log=None, shutdown_timeout=_GOODBYE_S)
+    runner = web.AppRunner(exchange.app(), access_log=None, shutdown_timeout=_CLOSING_S)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", settings.port).start()
@@ -201,26 +201,26 @@ async def serve(settings: Settings) -> int:
         log("listening", port=port, feed=settings.feed, simulated=settings.feed == "sim")
         return await _until(stop, exchange, feeds)
     finally:
-        await exchange.say_goodbye()
+        await exchange.close_connections()
         await runner.cleanup()
         log("stopped")
 
 
 async def _simulated_feeds(exchange: Exchange) -> dict[str, Feed]:
-    """Every market's simulation from now on; what came before now is entered into its history."""
+    """Every market's simulation from now on; what came before is added to its history."""
     settings = exchange.settings
     epoch_us = settings.epoch_us or now_us() - int(settings.history_s * 1e6)
     feeds = {}
     for symbol, market in exchange.markets.items():
         ticks = simulate(symbol, settings.seed, epoch_us)
         feed = (Sending(tick.time_us, tick.time_us, tick) for tick in ticks)
-        feeds[symbol] = await exchange.remember(market, feed, now_us())
+        feeds[symbol] = await exchange.record_history(market, feed, now_us())
         log("simulated_history", symbol=symbol, seed=settings.seed, epoch_us=epoch_us)
     return feeds
 
 
 async def _until(stop: asyncio.Event, exchange: Exchange, feeds: Mapping[str, Feed]) -> int:
-    """Run all markets until `stop`: 0, or 1 after a failure of one of them."""
+    """Run all markets until `stop`: 0, or 1 if one of them failed."""
     markets = [
         asyncio.create_task(exchange.run(market, feeds.get(symbol)))
         for symbol, market in exchange.markets.items()

@@ -4,7 +4,7 @@ What moves the price is the book itself. Taker orders come in clusters (a Hawkes
 one side, preferring the side that faces the thinner queue. Most take a part of the best queue. One that
 takes all of it sets off a *sweep*: within some milliseconds the best prices step on by a heavy-tailed
 distance, levels being taken on the way, until the spread is a single tick again. Since it is the thin
-queue that breaks first, the imbalance of the book foretells the next move, as strongly as it does on the
+queue that breaks first, the imbalance of the book predicts the next move, as strongly as it does on the
 recordings the profiles were fitted to. Between orders the queues drift, are refilled and flicker in
 volleys of quotes; volatility wanders slowly.
 

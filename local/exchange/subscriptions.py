@@ -1,4 +1,4 @@
-"""Who listens to which stream, and what a connection may ask for."""
+"""The listeners of each stream, and the limits of a connection."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ class Limits:
 
 
 class Subscriptions(Generic[Listener]):
-    """The listeners of every stream there is."""
+    """The listeners of every stream."""
 
     def __init__(self, streams: Iterable[str], limits: Limits) -> None:
         self.limits = limits
-        # Ordered, so that misbehaviours meet the connections in the order in which these subscribed.
+        # Ordered, so that faults affect connections in the order of subscription.
         self._listeners: dict[str, dict[Listener, None]] = {stream: {} for stream in streams}
         self._heard = asyncio.Event()
 
     def check(self, streams: Sequence[str], encoding: Encoding, held: int = 0) -> None:
-        """Raises ValueError for a stream that there is not in `encoding`, or too many beside `held` ones."""
+        """Raises ValueError for a stream that `encoding` lacks, or for too many with the `held` ones."""
         suffixes = encoding.streams.values()
         for stream in streams:
             if stream not in self._listeners or stream.partition("@")[2] not in suffixes:

@@ -1,11 +1,11 @@
 """AWS on this machine: MiniStack, the CDK app deployed onto it by CloudFormation, and clients for both.
 
-The emulator keeps its own state in memory only and gets it anew from every deployment: after a crash a
-saved state could not be trusted. Its S3 objects are written through to disk; of those the models are
-carried over (`local.system.model_backup`).
+The emulator keeps its own state in memory and gets it from every deployment: after a crash a saved state
+could not be trusted. Its S3 objects are written through to disk; the models among them are carried over
+(`local.system.model_backup`).
 
-All calls go to the endpoint by its IP address with made-up credentials. Whatever AWS settings the user has,
-a profile of a real account above all, is kept away from every part.
+All calls go to the endpoint by its IP address with dummy credentials. The user's AWS settings, a profile of a
+real account above all, are kept out of every process's environment.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _PYTHON_SETTINGS = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")
 
 
 def client_of(endpoint_url: str, service: str) -> Any:
-    """A boto3 client of the emulator; no call is repeated, and one may last as long as a training."""
+    """A boto3 client of the emulator; it does not retry, and a call may last as long as a training."""
     return boto3.client(
         service,
         endpoint_url=endpoint_url,
@@ -69,11 +69,11 @@ def api_key_of(apigateway: Any, key_id: str) -> str:
 
 
 class FunctionFailed(RuntimeError):
-    """An invoked function answered with an error; the message is what it said."""
+    """An invoked function returned an error, which is the message."""
 
 
 def invoke(functions: Any, function: str, request: dict[str, Any]) -> dict[str, Any]:
-    """What `function` returns. Raises `FunctionFailed`."""
+    """The result of `function`. Raises `FunctionFailed`."""
     answer = functions.invoke(FunctionName=function, Payload=json_text.text(request))
     result: dict[str, Any] = json.load(answer["Payload"])
     if "FunctionError" in answer:
@@ -82,7 +82,7 @@ def invoke(functions: Any, function: str, request: dict[str, Any]) -> dict[str, 
 
 
 def environment(endpoint_url: str, state: StateFolder) -> dict[str, str]:
-    """The environment of every part: this one, without the user's AWS settings and with the emulator's."""
+    """The environment of every process: this one's, but the emulator's AWS settings, not the user's."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -102,7 +102,7 @@ def environment(endpoint_url: str, state: StateFolder) -> dict[str, str]:
         "TMPDIR": str(state.temp),
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "layers" / "core" / "python")]),
-        # The CDK asks nobody about newer versions, notices or telemetry, and keeps its cache in here.
+        # The CDK checks no versions, sends no telemetry, and keeps its cache in here.
         "CDK_DISABLE_CLI_TELEMETRY": "true",
         "CDK_DISABLE_VERSION_CHECK": "true",
         "JSII_RUNTIME_PACKAGE_CACHE_ROOT": str(BUILD / "jsii"),
@@ -114,9 +114,9 @@ def environment(endpoint_url: str, state: StateFolder) -> dict[str, str]:
 class Cloud:
     """The emulator at `endpoint_url`."""
 
-    def __init__(self, endpoint_url: str, parts: Processes, state: StateFolder) -> None:
+    def __init__(self, endpoint_url: str, processes: Processes, state: StateFolder) -> None:
         self.endpoint_url = endpoint_url
-        self._parts = parts
+        self._processes = processes
         self._state = state
 
     def start(self) -> Process:
@@ -125,23 +125,23 @@ class Cloud:
             "BIND_HOST": HOST,
             "S3_PERSIST": "1",
             "S3_DATA_DIR": str(self._state.s3),
-            # Listeners on fixed ports, which two systems at once would fight over.
+            # Listeners on fixed ports, on which two systems would conflict.
             "IOT_MTLS_ENABLED": "0",
             "SFTP_ENABLED": "0",
-            "DOCKER_HOST": "unix:///nonexistent",  # functions run as processes; no daemon is looked for
+            "DOCKER_HOST": "unix:///nonexistent",  # functions run as processes, without Docker
             # Its functions bring their own packages, in layers.
             "PYTHONPATH": "",
         }
-        return self._parts.start("ministack", [_PYTHON, "-m", "ministack"], environment=settings)
+        return self._processes.start("ministack", [_PYTHON, "-m", "ministack"], environment=settings)
 
-    def wait(self, part: Process) -> None:
-        def answers() -> bool:
+    def wait(self, process: Process) -> None:
+        def responds() -> bool:
             try:
                 return http_json.get(f"{self.endpoint_url}/_ministack/ready", timeout_s=1).status == 200
             except (OSError, ValueError):
                 return False
 
-        self._parts.wait_until(answers, part, timeout_s=60)
+        self._processes.wait_until(responds, process, timeout_s=60)
 
     def start_synthesis(self, context: Mapping[str, str]) -> Process:
         """Start to synthesise the app; the assets are left where they are instead of being copied."""
@@ -158,26 +158,26 @@ class Cloud:
         ]
         for name, value in {"env": "local", **context}.items():
             command += ["--context", f"{name}={value}"]
-        return self._parts.start("synth", command, is_step=True)
+        return self._processes.start("synth", command, is_step=True)
 
     def start_bootstrap(self) -> Process:
         command: list[str | Path] = [_CDK, "bootstrap", f"aws://{ACCOUNT}/{REGION}", "--app", ""]
-        return self._parts.start("bootstrap", command, is_step=True)
+        return self._processes.start("bootstrap", command, is_step=True)
 
     def finish(self, *steps: Process) -> None:
-        """Wait for steps that were started. Raises `PartFailed`."""
+        """Wait for started steps to end. Raises `ProcessFailed`."""
         for step in steps:
-            self._parts.finish(step, _DEPLOY_S)
+            self._processes.finish(step, _DEPLOY_S)
 
     def deploy(self) -> None:
-        """Deploy what was synthesised. Raises `PartFailed`."""
+        """Deploy the synthesised app. Raises `ProcessFailed`."""
         options = ["--all", "--method=direct", "--require-approval=never", "--progress=events"]
         command: list[str | Path] = [_CDK, "deploy", "--app", self._state.assembly, *options]
-        self.finish(self._parts.start("deploy", command, is_step=True))
+        self.finish(self._processes.start("deploy", command, is_step=True))
 
     @cache  # noqa: B019 (a cloud lives as long as the process, or its test session)
     def client(self, service: str) -> Any:
-        """A boto3 client, kept."""
+        """A boto3 client, cached."""
         return client_of(self.endpoint_url, service)
 
     def outputs(self) -> dict[str, str]:
@@ -194,15 +194,15 @@ class Cloud:
         return variables
 
     def load(self, function: str, request: dict[str, Any]) -> None:
-        """Have `function` load objects of bronze into PostgreSQL. Raises `FunctionFailed`."""
+        """Load objects of bronze into PostgreSQL by `function`. Raises `FunctionFailed`."""
         while not (loaded := invoke(self.client("lambda"), function, request))["complete"]:
             pass
         if refused := [*loaded["quarantined"], *loaded["problems"]]:
             raise FunctionFailed(f"{function}: {'; '.join(refused)}")
 
     def train(self, function: str, symbols: Sequence[str], reason: str) -> dict[str, Any]:
-        """Have `function` train a provisional model on all rows of `symbols` and put it in force; what it
-        returns. Raises `FunctionFailed`."""
+        """Train a provisional model on all rows of `symbols` by `function` and make it the champion; the
+        function's result. Raises `FunctionFailed`."""
         request = {"symbols": list(symbols), "provisional": True, "reason": reason, "replace": True}
         trained = invoke(self.client("lambda"), function, request)
         if trained["model_id"] is None:

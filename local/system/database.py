@@ -1,4 +1,4 @@
-"""The database's schema and users, by dbmate over `migrations/`: what AWS has the task `migrate` do."""
+"""The database's schema and users, by dbmate over `migrations/`: in AWS the task `migrate` does this."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MIGRATION_S = 120
 
 
 class MigrationFailed(RuntimeError):
-    """A migration did not go through; the message is what dbmate said."""
+    """A migration failed; the message has dbmate's output."""
 
 
 def migrate(url: str) -> None:
@@ -34,8 +34,8 @@ def migrate(url: str) -> None:
         raise MigrationFailed(f"the migrations in {MIGRATIONS} failed: {done.stderr.strip()}")
 
 
-def forget(url: str) -> None:
-    """Drop what the database at `url` holds, schema and all: it was loaded from a bronze that is gone."""
+def clear(url: str) -> None:
+    """Drop the schema with all data of the database at `url`."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("drop schema if exists tickcast cascade")
         connection.execute("drop table if exists public.schema_migrations")

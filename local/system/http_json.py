@@ -1,4 +1,4 @@
-"""JSON over HTTP from this machine: no proxy in between, an error status is an answer like any other."""
+"""JSON over HTTP: without a proxy, and an error status is a response like any other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Response(NamedTuple):
 
 
 def get(url: str, headers: Mapping[str, str] | None = None, timeout_s: float = 10) -> Response:
-    """The answer to GET `url`. Raises OSError when there is none, ValueError when it is not JSON."""
+    """The response to GET `url`. Raises OSError when there is none, ValueError when it is not JSON."""
     return send("GET", url, headers=headers, timeout_s=timeout_s)
 
 
@@ -29,7 +29,7 @@ def send(
     headers: Mapping[str, str] | None = None,
     timeout_s: float = 10,
 ) -> Response:
-    """The answer to a request, with `body` as JSON if there is one. Raises as `get` does."""
+    """The response to a request, with `body` as JSON unless it is None. Raises as `get` does."""
     data = None if body is None else json_text.text(body).encode()
     request = urllib.request.Request(url, data, dict(headers or {}), method=method)
     try:

@@ -1,9 +1,9 @@
 """Models across runs: from the last run's bucket on disk into the one just deployed.
 
-CloudFormation makes the bucket anew each time and will not take over one that exists already, so the models
-are moved aside before the emulator starts and put back, by the S3 API, after the deployment. The pointer
-goes last both ways; a run that is killed in between loses nothing, since a bucket without a pointer is not
-taken for a newer state than what was moved aside.
+CloudFormation creates the bucket each time and refuses one that exists already, so the models are saved
+before the emulator starts and restored, by the S3 API, after the deployment. The pointer is restored last; a
+run that is killed in between loses nothing, since a bucket without a pointer does not replace the saved
+models.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 from local.system.state_folder import StateFolder
 
 POINTER = "models/current.json"
-_SIDECAR = ".meta.json"  # what the emulator stores about an object, beside it
+_SIDECAR = ".meta.json"  # the emulator's metadata of an object
 
 
-def set_aside(state: StateFolder) -> None:
-    """Move the models out of the emulator's S3 folder, which is emptied. To be called before it starts."""
+def save(state: StateFolder) -> None:
+    """Move the models out of the emulator's S3 folder and empty it. Call before the emulator starts."""
     for pointer in state.s3.glob(f"*/*/{POINTER}"):
         shutil.rmtree(state.models, ignore_errors=True)
         pointer.parent.rename(state.models)
@@ -27,8 +27,8 @@ def set_aside(state: StateFolder) -> None:
     state.s3.mkdir()
 
 
-def put_back(state: StateFolder, s3: Any, bucket: str) -> int:
-    """Put the models kept aside into `bucket`; how many there are."""
+def restore(state: StateFolder, s3: Any, bucket: str) -> int:
+    """Put the saved models into `bucket`; the number of models."""
     if not state.models.is_dir():
         return 0
     files = [path for path in state.models.rglob("*") if path.is_file() and not path.name.endswith(_SIDECAR)]

@@ -1,4 +1,4 @@
-"""`python -m local.postgres FOLDER PORT`: become a PostgreSQL server on 127.0.0.1.
+"""`python -m local.system.postgres FOLDER PORT`: become a PostgreSQL server on 127.0.0.1.
 
 The server comes out of a wheel. It listens on TCP only, as RDS does, and keeps its shared memory in its own
 folder, so that not even a kill leaves any behind. It refuses to run as root; started by root it runs as
@@ -20,7 +20,7 @@ from pathlib import Path
 from local.system.processes import die_with_parent
 
 _SUPERUSER = "postgres"
-_ROOTS_STAND_IN = "nobody"
+_UNPRIVILEGED_USER = "nobody"
 _SEARCH = 0o001
 
 
@@ -33,7 +33,7 @@ def binaries() -> Path:
 
 def become_unprivileged(folder: Path, programs: Path) -> None:
     """Give `folder` and this process to an ordinary user."""
-    user = pwd.getpwnam(_ROOTS_STAND_IN)
+    user = pwd.getpwnam(_UNPRIVILEGED_USER)
     for path in (*folder.parents, *programs.parents):
         mode = path.stat().st_mode
         if not mode & _SEARCH:
@@ -52,15 +52,15 @@ def main(folder: Path, port: int) -> None:
         become_unprivileged(folder, programs)
     data = folder / "data"
     if not data.is_dir():
-        # Made aside: an interrupted initdb leaves what looks like a database.
+        # In a folder of its own first: an interrupted initdb leaves what looks like a database.
         fresh = folder / "data.new"
         shutil.rmtree(fresh, ignore_errors=True)
         options = ["--auth=trust", "--encoding=UTF8", "--locale=C", f"--username={_SUPERUSER}"]
         subprocess.run([programs / "initdb", *options, "--pgdata", fresh], check=True)
         fresh.rename(data)
-    # The state folder's lock says that no server is running here, whoever has got the old one's number since.
+    # The state folder's lock proves that no server is running here, whatever process has the old pid now.
     (data / "postmaster.pid").unlink(missing_ok=True)
-    die_with_parent(signal.SIGQUIT)  # forgotten at the change of user; at once, and without a trace in memory
+    die_with_parent(signal.SIGQUIT)  # the change of user has reset it
     server = programs / "postgres"
     settings = {
         "listen_addresses": "127.0.0.1",

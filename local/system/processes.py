@@ -1,11 +1,10 @@
-"""The system's parts as child processes: started, watched, stopped to the last grandchild.
+"""The system's child processes: started, watched, and stopped with all their descendants.
 
-Every part gets a session of its own, so Ctrl-C in the terminal reaches the launcher alone, which then stops
-the parts in the right order, and a log file for all it prints. Three things see to it that nothing stays
-behind, whatever happens to the launcher: a stop signal with a grace period and then a kill for the part's
-whole process group; on Linux the kernel kills a part when the launcher dies; and all parts carry the state
-folder they belong to in their environment, which their own children inherit, so that `sweep` finds what is
-left of a run that was killed.
+Every process has a session of its own, so Ctrl-C in the terminal reaches the launcher alone, which then stops
+them in the right order, and a log file for its output. Three mechanisms ensure that no process is left,
+whatever happens to the launcher: a stop signal with a grace period and then a kill of the process group; on
+Linux the kernel kills a process when the launcher dies; and all carry the path of their state folder in
+their environment, which their own children inherit, so that `sweep` finds those of a run that was killed.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class ProcessFailed(RuntimeError):
-    """A part ended by itself, or did not get ready in time. The message holds the end of its log."""
+    """A process ended by itself, or was not ready in time. The message has the end of its log."""
 
     def __init__(self, name: str, what: str, log: Path) -> None:
         lines = log.read_text("utf-8", "replace").splitlines()[-TAIL_LINES:] if log.is_file() else []
         tail = "\n".join(f"  | {line}" for line in lines)
-        super().__init__(f"{name} {what}; its log is {log}\n{tail}".rstrip())
+        super().__init__(f"{name} {what}; log: {log}\n{tail}".rstrip())
 
 
 class Process:
@@ -75,7 +74,7 @@ class Process:
         return None
 
     def stop(self, stop_signal: int | None = None) -> None:
-        """Ask the part to end, wait, and kill what is left of its process group."""
+        """Signal the process, wait, and kill what is left of its process group."""
         if self.status is None:
             self.process.send_signal(stop_signal or self._stop_signal)
             with suppress(subprocess.TimeoutExpired):
@@ -86,13 +85,13 @@ class Process:
 
 
 class Processes:
-    """The parts of one run, in the order in which they were started."""
+    """The processes of one run, in the order in which they were started."""
 
     def __init__(self, state: Path, logs: Path, environment: Mapping[str, str]) -> None:
-        """`environment` is that of every part, before what each adds."""
+        """`environment` is that of every process, before what each adds."""
         self._logs = logs
         self._environment = {**environment, MARK: str(state)}
-        self._parts: list[Process] = []
+        self._running: list[Process] = []
 
     def start(
         self,
@@ -104,9 +103,9 @@ class Processes:
         stop_signal: int = signal.SIGTERM,
         grace_s: float = 10,
     ) -> Process:
-        """Start a part, which runs until it is stopped, or ends by itself if it `is_step`.
+        """Start a process, which runs until it is stopped, or ends by itself if it `is_step`. Its output goes
+        to `<name>.log`.
 
-        Its output goes to `<name>.log`.
         From the main thread only: the kernel's signal at the parent's death follows the thread that forked.
         """
         log = self._logs / f"{name}.log"
@@ -120,57 +119,57 @@ class Processes:
                 start_new_session=True,
                 preexec_fn=die_with_parent,
             )
-        part = Process(name, process, log, is_step, stop_signal, grace_s)
-        self._parts.append(part)
-        return part
+        started = Process(name, process, log, is_step, stop_signal, grace_s)
+        self._running.append(started)
+        return started
 
     def check(self) -> None:
-        """Raise `PartFailed` for the first part that has ended, unless it is a step that went well."""
-        for part in self._parts:
-            if part.status is not None and not (part.is_step and part.status == 0):
-                raise ProcessFailed(part.name, _ended(part.status), part.log)
+        """Raise `ProcessFailed` for the first process that has ended, unless it is a step that succeeded."""
+        for process in self._running:
+            if process.status is not None and not (process.is_step and process.status == 0):
+                raise ProcessFailed(process.name, _ended(process.status), process.log)
 
-    def wait_until(self, ready: Callable[[], bool], part: Process, timeout_s: float) -> None:
-        """Wait until `part` is `ready`. Raises `PartFailed` when any part ends, or `part` takes too long."""
+    def wait_until(self, ready: Callable[[], bool], process: Process, timeout_s: float) -> None:
+        """Wait until `process` is `ready`. Raises `ProcessFailed` when any ends, or it takes too long."""
         deadline = time.monotonic() + timeout_s
         while not ready():
             self.check()
             if time.monotonic() > deadline:
-                raise ProcessFailed(part.name, f"took longer than {timeout_s:.0f} s", part.log)
+                raise ProcessFailed(process.name, f"took longer than {timeout_s:.0f} s", process.log)
             time.sleep(_POLL_S)
 
-    def wait_for_event(self, part: Process, event: str, timeout_s: float) -> dict[str, Any]:
-        """The JSON line by which `part` says that it is ready. Raises `PartFailed`."""
-        self.wait_until(lambda: part.event(event) is not None, part, timeout_s)
-        found = part.event(event)
+    def wait_for_event(self, process: Process, event: str, timeout_s: float) -> dict[str, Any]:
+        """The JSON line by which `process` reports that it is ready. Raises `ProcessFailed`."""
+        self.wait_until(lambda: process.event(event) is not None, process, timeout_s)
+        found = process.event(event)
         assert found is not None
         return found
 
-    def finish(self, part: Process, timeout_s: float) -> None:
-        """Wait for a step to end. Raises `PartFailed`."""
-        self.wait_until(lambda: part.status == 0, part, timeout_s)
-        self._parts.remove(part)
+    def finish(self, process: Process, timeout_s: float) -> None:
+        """Wait for a step to succeed. Raises `ProcessFailed`."""
+        self.wait_until(lambda: process.status == 0, process, timeout_s)
+        self._running.remove(process)
 
-    def stop(self, part: Process, stop_signal: int | None = None) -> int:
-        """Stop one part for good, by another signal than its own if one is given; its exit status."""
-        self._parts.remove(part)
-        part.stop(stop_signal)
-        return part.process.returncode
+    def stop(self, process: Process, stop_signal: int | None = None) -> int:
+        """Stop a process, with `stop_signal` instead of its own if given; its exit status."""
+        self._running.remove(process)
+        process.stop(stop_signal)
+        return process.process.returncode
 
     def stop_all(self) -> None:
-        """Stop all parts, the last one started first."""
-        while self._parts:
-            self._parts.pop().stop()
+        """Stop all processes, the last one started first."""
+        while self._running:
+            self._running.pop().stop()
 
 
 def die_with_parent(number: int = signal.SIGKILL) -> None:
-    """Have the kernel send this process a signal when its parent dies; Linux only."""
+    """Let the kernel send this process a signal when its parent dies; Linux only."""
     if _libc is not None:
         _libc.prctl(_PR_SET_PDEATHSIG, number)
 
 
 def sweep(state: Path) -> list[str]:
-    """Kill every process that belongs to the state folder `state`, but for this one; their names."""
+    """Kill every other process that belongs to the state folder `state`; their names."""
     swept = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -183,4 +182,4 @@ def sweep(state: Path) -> list[str]:
 def _ended(status: int) -> str:
     if status >= 0:
         return f"ended with exit status {status}"
-    return f"was ended by signal {signal.Signals(-status).name}"
+    return f"was killed by signal {signal.Signals(-status).name}"

@@ -1,4 +1,4 @@
-"""Valkey, PostgreSQL and the local exchange: what AWS and Binance host elsewhere, as parts on one machine."""
+"""Valkey, PostgreSQL and the local exchange, as processes of a local system."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _READY_S = 60
 
 
 def free_ports(count: int) -> list[int]:
-    """`count` different TCP ports nobody listens on now."""
+    """`count` different TCP ports that are free now."""
     with ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -29,48 +29,48 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def start_valkey(parts: Processes, port: int, folder: Path) -> Process:
-    """A Valkey that keeps nothing: what it holds belongs to a stream that begins anew with every run. When
-    it is full it refuses, as on AWS (cdk/components/hot_store.py)."""
+def start_valkey(processes: Processes, port: int, folder: Path) -> Process:
+    """A Valkey without persistence: its data belongs to a stream that starts with every run. When full it
+    refuses writes, as on AWS (cdk/components/hot_store.py)."""
     options = {"port": str(port), "bind": HOST, "dir": str(folder), "save": "", "set-proc-title": "no"}
     options["maxmemory-policy"] = "noeviction"
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
-    return parts.start("valkey", [get_binary_path(), *words])
+    return processes.start("valkey", [get_binary_path(), *words])
 
 
-def wait_for_valkey(parts: Processes, part: Process, port: int) -> None:
-    def answers() -> bool:
+def wait_for_valkey(processes: Processes, process: Process, port: int) -> None:
+    def responds() -> bool:
         try:
             with redis.Redis(host=HOST, port=port, socket_timeout=1) as client:
                 return bool(client.ping())
         except redis.RedisError:
             return False
 
-    parts.wait_until(answers, part, _READY_S)
+    processes.wait_until(responds, process, _READY_S)
 
 
-def start_postgres(parts: Processes, port: int, folder: Path) -> Process:
+def start_postgres(processes: Processes, port: int, folder: Path) -> Process:
     command = [sys.executable, "-m", "local.system.postgres", str(folder), str(port)]
-    return parts.start("postgres", command, stop_signal=signal.SIGINT)  # its fast shutdown
+    return processes.start("postgres", command, stop_signal=signal.SIGINT)  # its fast shutdown
 
 
 def database_url(port: int) -> str:
     return f"postgresql://postgres@{HOST}:{port}/postgres"
 
 
-def wait_for_postgres(parts: Processes, part: Process, port: int) -> None:
-    def answers() -> bool:
+def wait_for_postgres(processes: Processes, process: Process, port: int) -> None:
+    def responds() -> bool:
         try:
             with psycopg.connect(database_url(port), connect_timeout=1):
                 return True
         except psycopg.OperationalError:
             return False
 
-    parts.wait_until(answers, part, _READY_S)
+    processes.wait_until(responds, process, _READY_S)
 
 
 def start_exchange(
-    parts: Processes,
+    processes: Processes,
     *,
     symbols: Sequence[str],
     recordings: Sequence[Path],
@@ -78,7 +78,7 @@ def start_exchange(
     seed: int,
     epoch_us: int,
 ) -> Process:
-    """The exchange: a replay of `recordings`, or without any the market simulated from `epoch_us` on."""
+    """The exchange: a replay of `recordings`, by default a market simulated from `epoch_us` on."""
     command = [sys.executable, "-m", "local.exchange", "--api-key", EXCHANGE_API_KEY]
     if symbols:
         command += ["--symbols", ",".join(symbols)]
@@ -86,4 +86,4 @@ def start_exchange(
         command += ["--feed", "replay", "--speed", str(speed), "--replay", *map(str, recordings)]
     else:
         command += ["--feed", "sim", "--seed", str(seed), "--epoch-us", str(epoch_us)]
-    return parts.start("exchange", command)
+    return processes.start("exchange", command)

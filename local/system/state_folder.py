@@ -1,14 +1,14 @@
-"""`.local/<name>`: what a run keeps on disk, for one run at a time.
+"""`.local/<name>`: the files of a run, used by one run at a time.
 
-    logs/       a file for each part, begun anew with each run
+    logs/       a file for each process, empty at the start of a run
     postgres/   the database, kept
     s3/         the emulator's objects: written through to disk, so they survive a kill
-    models/     the models of earlier runs on their way into a freshly deployed bucket
+    models/     the models of earlier runs until they are restored into a new bucket
     cdk.out/    the synthesised app, with the zipped assets
-    tmp/        TMPDIR of all parts, removed after a run and before the next
-    system.json where the running system is to be found; no key in it
+    tmp/        TMPDIR of all processes, removed after a run and before the next
+    system.json the feed and the API's address while the system runs; no key
 
-A lock on a file guards the folder; the kernel drops it with the process, however that ends.
+A file lock guards the folder; the kernel releases it with the process, however that ends.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _POLL_S = 0.1
 
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Hold the lock `path`, waiting for another process to give it back."""
+    """Hold the lock `path`, waiting for another process to release it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -40,11 +40,11 @@ def lock(path: Path) -> Iterator[None]:
 
 
 class StateInUse(RuntimeError):
-    """Another run holds the folder; the message says which."""
+    """Another run uses the folder; the message says which."""
 
 
 def throw_away(kind: str) -> StateFolder:
-    """A folder for this process alone; what killed processes left of their own is removed."""
+    """A folder for this process alone; removes those left by killed processes."""
     for path in LOCAL.glob(f"{kind}-*"):
         left = StateFolder(path.name)
         if left.is_abandoned():
@@ -65,10 +65,11 @@ class StateFolder:
         self.assembly = self.path / "cdk.out"
         self.temp = self.path / "tmp"
         self.about = self.path / "system.json"
+        self.keeps_logs = False  # of a temporary system
         self._lock: IO[str] | None = None
 
     def open(self, patience_s: float = 0) -> None:
-        """Take the folder, waiting for `patience_s` if another run holds it. Raises `StateInUse`."""
+        """Lock the folder, waiting up to `patience_s` if another run uses it. Raises `StateInUse`."""
         self.path.mkdir(parents=True, exist_ok=True)
         lock_file = (self.path / "lock").open("a+", encoding="utf-8")
         deadline = time.monotonic() + patience_s
@@ -78,7 +79,7 @@ class StateFolder:
                 holder = lock_file.read().strip()
                 lock_file.close()
                 raise StateInUse(
-                    f"this is running already in this checkout (process {holder}, state in {self.path}); "
+                    f"already running in this checkout (process {holder}, state in {self.path}); "
                     "stop that one first"
                 )
             time.sleep(_POLL_S)
@@ -88,20 +89,20 @@ class StateFolder:
         self._lock = lock_file
 
     def prepare(self) -> None:
-        """Empty folders for logs and temporary files. To be called once nothing of an earlier run lives."""
+        """Empty the folders of logs and temporary files. Call once no process of an earlier run is left."""
         for folder in (self.logs, self.temp):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
 
     def close(self) -> None:
-        """Give the folder back."""
+        """Unlock the folder."""
         shutil.rmtree(self.temp, ignore_errors=True)
         self.about.unlink(missing_ok=True)
         if self._lock:
             self._lock.close()
 
     def is_abandoned(self) -> bool:
-        """Whether a killed run left the folder: it has a lock that nobody holds."""
+        """Whether a killed run left the folder: its lock is free."""
         try:
             with (self.path / "lock").open() as file:
                 return _is_taken(file)
@@ -109,7 +110,7 @@ class StateFolder:
             return False
 
     def discard(self, *, keep_logs: bool) -> None:
-        """Remove what a throw-away run left, but for its logs if asked to."""
+        """Remove the files of a temporary system, with or without its logs."""
         kept = {self.logs} if keep_logs else set()
         for entry in set(self.path.iterdir()) - kept:
             if entry.is_dir():
@@ -121,7 +122,7 @@ class StateFolder:
 
 
 def _is_taken(file: IO[str]) -> bool:
-    """Take the lock on `file` if it is free, until the file is closed."""
+    """Lock `file` until it is closed, if the lock is free."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,10 +1,10 @@
-"""The whole system on one machine, as one context manager: what `run`, `smoke` and the tests stand on.
+"""The whole system on one machine, as one context manager.
 
     exchange ─▶ ingest ─▶ MiniStack: Kinesis, Lambda, S3, API ─▶ Valkey
 
-Servers start side by side on free ports while the app is synthesised; then it is deployed, ingest starts,
-and where no model of the wanted origin is in force one is trained by the deployed function while the first
-bars fill. Leaving stops everything, ingest first, so that it puts what it holds.
+Servers start in parallel on free ports while the app is synthesised; then it is deployed, ingest starts, and
+unless the champion is of the wanted origin a model is trained by the deployed function while the first bars
+fill. Leaving stops everything, ingest first, so that it puts what it holds.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ import redis
 
 from cdk.variables import chosen
 from ingest_ecs.settings import IngestSettings
-from local.commands.options import HISTORY_S, LIVE_SYMBOLS, Options
 from local.system import cloud, database, model_backup, servers
+from local.system.api import Api
 from local.system.cloud import Cloud
+from local.system.options import HISTORY_S, LIVE_SYMBOLS, Options
 from local.system.processes import Process, Processes, ProcessFailed, sweep
 from local.system.progress import Progress
 from local.system.seed import load_requests, seed_bronze
 from local.system.servers import HOST
-from local.system.state_folder import BUILD, StateFolder, StateInUse, lock
+from local.system.state_folder import BUILD, StateFolder, StateInUse, lock, throw_away
 from local.system.variables import local_variables
 from tickcast.adapters import json_text
 from tickcast.adapters.redis.hot_store import now_ms
 from tickcast.adapters.registry.model_watcher import ModelWatcher, inline
 
-_PATIENCE_S = 8  # a run takes about two seconds to stop
+_PREVIOUS_RUN_S = 8  # for a previous run to stop: it takes about two seconds
 _LAYERS_S = 900
 _EXCHANGE_S = 120  # with half an hour's history
 _INGEST_S = 60
@@ -47,9 +48,7 @@ class System:
 
     symbols: tuple[str, ...]
     exchange_url: str | None  # None with the live feed
-    ingest: dict[
-        Process, str
-    ]  # the ingest tasks that run, oldest first, and the address of each one's health
+    ingest: dict[Process, str]  # the running ingest tasks, oldest first, with their health addresses
     api_url: str  # ends with a slash
     api_key: str
     outputs: dict[str, str]
@@ -68,7 +67,7 @@ class System:
         self._leaving = ExitStack()
 
     def __enter__(self) -> System:
-        """Start everything, or nothing. Raises `StateInUse`, `PartFailed` or `FunctionFailed`."""
+        """Start everything, or nothing. Raises `StateInUse`, `ProcessFailed` or `FunctionFailed`."""
         try:
             self._start()
         except BaseException:
@@ -82,7 +81,7 @@ class System:
         self._leave()
 
     def check(self) -> None:
-        """Raise `PartFailed` if any part has ended by itself."""
+        """Raise `ProcessFailed` if any process has ended by itself."""
         self._parts.check()
 
     def redis(self) -> redis.Redis:
@@ -90,11 +89,16 @@ class System:
         return redis.Redis(host=HOST, port=self.valkey_port, socket_timeout=5)
 
     @property
+    def api(self) -> Api:
+        """A client of the API, with its key."""
+        return Api(self.api_url, self.api_key)
+
+    @property
     def database_url(self) -> str:
         return servers.database_url(self.postgres_port)
 
     def start_ingest(self, environment: Mapping[str, str] | None = None) -> Process:
-        """Start an ingest task beside those that run, with `environment` over its usual variables."""
+        """Start one more ingest task, with `environment` added to its usual variables."""
         self._ingest_started += 1
         name = "ingest" if self._ingest_started == 1 else f"ingest-{self._ingest_started}"
         command = [sys.executable, "-m", "ingest_ecs"]
@@ -105,9 +109,9 @@ class System:
         return task
 
     def stop_ingest(self, *tasks: Process) -> None:
-        """Stop `tasks`, or all there are, the graceful way.
+        """Stop `tasks`, by default all, gracefully.
 
-        Raises `PartFailed` if one says that something was left unsent.
+        Raises `ProcessFailed` if one reports that it left something unsent.
         """
         for task in tasks or list(self.ingest):
             del self.ingest[task]
@@ -118,12 +122,12 @@ class System:
                 raise ProcessFailed(task.name, f"ended with exit status {status} when stopped", task.log)
 
     def kill_ingest(self, task: Process) -> None:
-        """End a task as a lost machine does: it gets no chance to put what it holds."""
+        """Kill a task, as a machine failure would: it gets no chance to put what it holds."""
         del self.ingest[task]
         self._parts.stop(task, signal.SIGKILL)
 
     def wait_for_end(self, task: Process, timeout_s: float) -> int:
-        """The exit status of an ingest task that ends by itself. Raises `PartFailed` if it goes on."""
+        """The exit status of an ingest task that ends by itself. Raises `ProcessFailed` if it does not."""
         try:
             task.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -135,13 +139,13 @@ class System:
         try:
             self.state.open()
         except StateInUse:
-            with self._progress.step("waiting for the run before to stop"):
-                self.state.open(_PATIENCE_S)
+            with self._progress.step("waiting for the previous run to stop"):
+                self.state.open(_PREVIOUS_RUN_S)
         self._leaving.callback(self.state.close)
         if leftovers := sweep(self.state.path):
-            self._progress.say(f"  cleared away what a killed run left: {', '.join(leftovers)}")
+            self._progress.say(f"  killed processes left by an earlier run: {', '.join(leftovers)}")
         self.state.prepare()
-        model_backup.set_aside(self.state)
+        model_backup.save(self.state)
         self._leaving.callback(sweep, self.state.path)
         self._leaving.callback(self._parts.stop_all)
 
@@ -155,11 +159,11 @@ class System:
         with step("Valkey, PostgreSQL, MiniStack, exchange"):
             servers.wait_for_valkey(self._parts, valkey, self.valkey_port)
             servers.wait_for_postgres(self._parts, postgres, self.postgres_port)
-            database.forget(self.database_url)  # loaded from a bronze that no run leaves behind
+            database.clear(self.database_url)  # it was loaded from the previous run's bronze, which is gone
             database.migrate(self.database_url)
             self.cloud.wait(ministack)
             self._wait_for_exchange(exchange)
-        with step("synthesis of the CDK app, bootstrap of the account"):
+        with step("CDK synthesis and bootstrap"):
             context = {
                 "redis_host": HOST,
                 "redis_port": str(self.valkey_port),
@@ -170,17 +174,17 @@ class System:
             if self.exchange_url:
                 context["rest_url"] = self.exchange_url
             self.cloud.finish(self.cloud.start_bootstrap(), self.cloud.start_synthesis(context))
-        with step("deployment by CloudFormation"):
+        with step("CloudFormation deployment"):
             self.cloud.deploy()
             self.outputs = self.cloud.outputs()
             self.api_url = self.outputs["ApiUrl"]
             self.api_key = self.cloud.api_key(self.outputs["ApiKeyId"])
-        kept = model_backup.put_back(self.state, self.cloud.client("s3"), self.outputs["BucketName"])
-        if kept:
-            self._progress.say(f"  {kept} model{'s' if kept > 1 else ''} of earlier runs put back")
+        restored = model_backup.restore(self.state, self.cloud.client("s3"), self.outputs["BucketName"])
+        if restored:
+            self._progress.say(f"  restored {restored} model{'s' if restored > 1 else ''} of earlier runs")
         with step("ingest"):
             self.start_ingest()
-        self._provide_model()
+        self._ensure_model()
         about = {"feed": self.options.feed, "api_url": self.api_url}
         self.state.about.write_text(json_text.text(about), "utf-8")
 
@@ -192,7 +196,7 @@ class System:
                 self._progress.say(f"[yellow]{failure}[/yellow]")
 
     def _build_layers(self) -> None:
-        with lock(BUILD / "layers.lock"):  # a smoke test may be starting beside a run
+        with lock(BUILD / "layers.lock"):  # a smoke test may start during a run
             command = [sys.executable, "-m", "layers.build", "--target", "local"]
             self._parts.finish(self._parts.start("layers", command, is_step=True), _LAYERS_S)
 
@@ -238,25 +242,25 @@ class System:
             variables["STREAM_URL"] = _PUBLIC_MIRROR
         return chosen(IngestSettings, variables)
 
-    def _provide_model(self) -> None:
-        """Train a first model unless one that this code can use, of the wanted origin, is in force."""
+    def _ensure_model(self) -> None:
+        """Train a first model unless the champion is of the wanted origin and this code can serve it."""
         s3, bucket = self.cloud.client("s3"), self.outputs["BucketName"]
         origin_file = self.state.path / "model-origin"
         origin = " ".join(path.name for path in self.options.train) or "simulated history"
-        follower = ModelWatcher(s3, bucket, now_ms, inline)
-        model = follower.current()
+        watcher = ModelWatcher(s3, bucket, now_ms, inline)
+        model = watcher.current()
         known_origin = origin_file.read_text("utf-8") if origin_file.is_file() else None
         if model and known_origin == origin:
-            self._progress.say(f"  model {model.model_id} is in force, trained on {origin}")
+            self._progress.say(f"  champion: model {model.model_id}, trained on {origin}")
             return
         if self.options.feed == "live" and not self.options.train:
             self._progress.say(
-                "  no model for this market: predictions are fallbacks, unless TRAIN= names recordings"
+                "  no model for this market, all predictions are fallbacks: set TRAIN= to recordings of it"
             )
             return
-        if follower.problem:
-            self._progress.say(f"  the model kept cannot be used: {follower.problem}")
-        with self._progress.step(f"history into S3: {origin}"):
+        if watcher.problem:
+            self._progress.say(f"  the restored model cannot be served: {watcher.problem}")
+        with self._progress.step(f"writing history to S3: {origin}"):
             objects = seed_bronze(
                 s3,
                 bucket,
@@ -267,20 +271,37 @@ class System:
                 list(self.options.train),
             )
         self.check()
-        with self._progress.step("history into PostgreSQL by the function load_history"):
+        with self._progress.step("loading history into PostgreSQL by the function load_history"):
             requests = load_requests(objects)
             for request in requests.values():
                 self.cloud.load(self.outputs["LoadHistoryFunction"], request)
-        with self._progress.step("training of a first model by the function train_model"):
+        with self._progress.step("training a first model by the function train_model"):
             function = self.outputs["TrainModelFunction"]
             trained = self.cloud.train(function, sorted(requests), f"first start, on {origin}")
         origin_file.write_text(origin, "utf-8")
-        self._progress.say(f"  model {trained['model_id']} from {trained['rows']} rows: provisional")
+        self._progress.say(f"  trained model {trained['model_id']} on {trained['rows']} rows (provisional)")
+
+
+@contextlib.contextmanager
+def temporary_system(kind: str, options: Options, progress: Progress) -> Iterator[System]:
+    """A system whose state folder is removed afterwards: all of it, or all but the logs after an error or if
+    the folder's `keeps_logs` is set. Raises as entering a `System` does."""
+    state = throw_away(kind)
+    try:
+        with System(options, state, progress) as system:
+            yield system
+    except BaseException:
+        state.keeps_logs = True
+        raise
+    finally:
+        state.discard(keep_logs=state.keeps_logs)
+        if state.keeps_logs:
+            progress.say(f"logs: {state.logs}")
 
 
 @contextlib.contextmanager
 def _signals_ignored() -> Iterator[None]:
-    """Stopping is not to be interrupted: it is bounded, and what it leaves half done would stay behind."""
+    """Stopping must not be interrupted: it takes bounded time, and what it left running would stay."""
 
     def ignore(number: int, frame: FrameType | None) -> None:
         pass

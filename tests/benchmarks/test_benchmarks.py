@@ -67,6 +67,6 @@ def test_quick_prints_a_table_and_one_line_of_json(capsys: pytest.CaptureFixture
     *shown, last = capsys.readouterr().out.splitlines()
     told = json.loads(last)
     assert told.keys() >= KEYS
-    assert told["shard_ticks_per_s"] is None and told["shard_note"] == "left out by --quick"
+    assert told["shard_ticks_per_s"] is None and told["shard_note"] == "skipped by --quick"
     assert 50 < told["wire_bytes_per_tick"] < 60
     assert any("decode_batch_vs_orjson" in line for line in shown)

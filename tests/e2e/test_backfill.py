@@ -1,6 +1,6 @@
 """The state machine of history on the embedded system, with the real functions and the exchange's REST.
 
-What the emulator cannot show, the names of errors, is in tests/unit/test_backfill_state_machine.py.
+The names of errors, which the emulator lacks, are in tests/state_machines/test_backfill_and_retrain.py.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import pytest
 from localstack_client.session import Session
 from rich.console import Console
 
-from local.commands import backfill, gaps
-from local.commands.backfill import Deployment, Report
+from local.commands import deployment, execution
+from local.commands.deployment import Deployment
+from local.commands.execution import Report
 from local.system import http_json
 from local.system.cloud import FunctionFailed
 from local.system.system import System
@@ -28,30 +29,30 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 SYMBOL = "BTCUSDT"
 Request = dict[str, Any]
-Stretch = Callable[[int, int], Request]
+Span = Callable[[int, int], Request]
 
 
 @pytest.fixture
 def there(system: System) -> Deployment:
-    return backfill.at("the system of the tests", system.cloud.endpoint_url)
+    return deployment.on_emulator("the system of the tests", system.cloud.endpoint_url)
 
 
 @pytest.fixture
-def misbehave(system: System) -> Iterator[Any]:
-    """Orders the exchange to misbehave; afterwards it behaves again."""
-    url = f"{system.exchange_url}/local/misbehave"
+def inject(system: System) -> Iterator[Any]:
+    """Injects a fault into the exchange; afterwards all faults are ended."""
+    url = f"{system.exchange_url}/local/faults"
 
-    def order(**fields: Any) -> None:
+    def begin(**fields: Any) -> None:
         answer = http_json.send("POST", url, {"kind": "rest_status", **fields})
         assert answer.status == 200, answer.body
 
-    yield order
+    yield begin
     http_json.send("DELETE", url)
 
 
 @pytest.fixture(scope="module")
-def stretch() -> Stretch:
-    """A request for so many minutes from so many minutes ago, by a clock that stands still: no two overlap.
+def span() -> Span:
+    """A request for so many minutes from so many minutes ago, from one fixed instant: no two overlap.
 
     The simulated past reaches back half an hour from the start of the system.
     """
@@ -66,11 +67,11 @@ def stretch() -> Stretch:
 
 
 def run(there: Deployment, request: Request) -> Report:
-    return backfill.watch(there, there.start(request), Console(file=io.StringIO()))
+    return execution.watch(there, execution.start(there, request), Console(file=io.StringIO()))
 
 
 def fetched(system: System, aws: Session, request: Request) -> list[dict[str, Any]]:
-    """The trades in the files that the markers of a stretch name."""
+    """The trades in the files that the markers of a span name."""
     s3, bucket = aws.client("s3"), system.outputs["BucketName"]
     from_us, to_us = (
         int(datetime.fromisoformat(request[end]).timestamp()) * 1_000_000 for end in ("from", "to")
@@ -85,8 +86,8 @@ def fetched(system: System, aws: Session, request: Request) -> list[dict[str, An
     return records
 
 
-def told_by_the_exchange(system: System, request: Request) -> list[tuple[int, int, int]]:
-    """(first id, last id, time) of the aggregates of a stretch, as REST tells them."""
+def published_by_the_exchange(system: System, request: Request) -> list[tuple[int, int, int]]:
+    """(first id, last id, time) of the aggregates of a span, from REST."""
     start, end = (int(datetime.fromisoformat(request[name]).timestamp()) * 1000 for name in ("from", "to"))
     url = f"{system.exchange_url}/api/v3/aggTrades?symbol={SYMBOL}&limit=1000"
     unit = {"X-MBX-TIME-UNIT": "MICROSECOND"}
@@ -99,10 +100,10 @@ def told_by_the_exchange(system: System, request: Request) -> list[tuple[int, in
 
 
 def test_history_is_planned_fetched_and_loaded_once(
-    system: System, aws: Session, there: Deployment, stretch: Stretch
+    system: System, aws: Session, there: Deployment, span: Span
 ) -> None:
-    request = stretch(28, 5)
-    plan = there.plan(request)
+    request = span(28, 5)
+    plan = execution.plan(there, request)
     assert plan["windows"] in (1, 2)  # two over midnight
     report = run(there, request)
     assert (report.ok, report.error, report.causes) == (True, None, [])
@@ -110,7 +111,7 @@ def test_history_is_planned_fetched_and_loaded_once(
     assert report.bars > 0
     records = fetched(system, aws, request)
     rows = [(r["first_trade_id"], r["last_trade_id"], r["timestamp"]) for r in records]
-    assert rows == told_by_the_exchange(system, request)
+    assert rows == published_by_the_exchange(system, request)
     assert all(a[1] + 1 == b[0] for a, b in pairwise(rows))
     assert {(r["source"], r["symbol"], r["kind"]) for r in records} == {("rest", SYMBOL, "trade")}
     assert report.rows == len(rows)
@@ -119,73 +120,76 @@ def test_history_is_planned_fetched_and_loaded_once(
     assert (again.ok, again.windows, again.rows) == (True, 0, 0)
 
 
-def test_the_exchange_s_limit_is_waited_for(
-    system: System, there: Deployment, misbehave: Any, stretch: Stretch
+def test_it_waits_for_the_exchange_s_limit(
+    system: System, there: Deployment, inject: Any, span: Span
 ) -> None:
-    misbehave(status=429, retry_after_s=2, count=1)
-    report = run(there, stretch(16, 2))
+    inject(status=429, retry_after_s=2, count=1)
+    report = run(there, span(16, 2))
     assert (report.ok, report.rate_limited) == (True, 1)
     assert report.seconds > 2
 
 
-def test_errors_of_the_exchange_pass(there: Deployment, misbehave: Any, stretch: Stretch) -> None:
-    misbehave(status=503, count=2)
-    report = run(there, stretch(13, 2))
+def test_errors_of_the_exchange_are_retried(there: Deployment, inject: Any, span: Span) -> None:
+    inject(status=503, count=2)
+    report = run(there, span(13, 2))
     assert (report.ok, report.causes) == (True, [])
     assert report.rows > 0
 
 
 @pytest.mark.slow
-def test_a_refusal_ends_it_unmarked_and_says_why(
-    system: System, aws: Session, there: Deployment, misbehave: Any, stretch: Stretch
+def test_a_refusal_ends_it_unmarked_with_the_reason(
+    system: System, aws: Session, there: Deployment, inject: Any, span: Span
 ) -> None:
-    request = stretch(10, 2)
-    misbehave(status=451)
+    request = span(10, 2)
+    inject(status=451)
     report = run(there, request)
     assert (report.ok, report.error) == (False, "BackfillIncomplete")
     assert "does not serve this country or region" in " ".join(report.causes)
     assert fetched(system, aws, request) == []
-    assert there.plan(request)["totals"]["hours_held"] == 0
+    assert execution.plan(there, request)["totals"]["hours_held"] == 0
 
 
-def test_a_wrong_request_is_told(there: Deployment) -> None:
+def test_a_wrong_request_is_refused(there: Deployment) -> None:
     with pytest.raises(FunctionFailed, match="days should be a whole number"):
-        there.plan({"symbols": [SYMBOL], "days": -1})
+        execution.plan(there, {"symbols": [SYMBOL], "days": -1})
 
 
 @pytest.mark.slow
-def test_lost_trades_are_repaired(system: System, there: Deployment, misbehave: Any) -> None:
+def test_lost_trades_are_repaired(system: System, there: Deployment, inject: Any) -> None:
     """Trades that no connection got: found by the ledger, filled by REST, and then no longer missing."""
 
     def missing() -> int:
-        return int(gaps.health(system.api_url)[f"predict_stream:{SYMBOL}"]["missing_trades"])
+        return int(system.api.services()[f"predict_stream:{SYMBOL}"]["missing_trades"])
 
-    misbehave(kind="stall", stream="trade", symbol=SYMBOL, seconds=3)
+    inject(kind="stall", stream="trade", symbol=SYMBOL, seconds=3)
     lost = eventually(missing)
     request = {"symbols": [SYMBOL], "repair": True}
-    plan = eventually(lambda: there.plan(request) if there.plan(request)["totals"]["gaps"] else None, 90)
+    plan = eventually(
+        lambda: execution.plan(there, request) if execution.plan(there, request)["totals"]["gaps"] else None,
+        90,
+    )
     (market,) = plan["markets"]
     assert {window["reason"] for window in market["windows"]} == {"gap"}
     report = run(there, request)
     assert (report.ok, report.causes) == (True, [])
     assert report.repaired_trades >= lost
     eventually(lambda: missing() == 0)
-    eventually(lambda: there.plan(request)["windows"] == 0)
+    eventually(lambda: execution.plan(there, request)["windows"] == 0)
 
 
 @pytest.mark.slow
-def test_a_stopped_execution_is_gone_on_with(
-    system: System, aws: Session, there: Deployment, stretch: Stretch
+def test_a_stopped_execution_is_resumed_by_the_next(
+    system: System, aws: Session, there: Deployment, span: Span
 ) -> None:
     """Stopped once a window is being fetched: the next one ends with all of it, each trade once."""
-    request = stretch(20, 3)
-    arn = there.start(request)
-    eventually(lambda: len([e for e in there.events(arn) if e["type"] == "TaskScheduled"]) > 1)
+    request = span(20, 3)
+    arn = execution.start(there, request)
+    eventually(lambda: len([e for e in execution.events(there, arn) if e["type"] == "TaskScheduled"]) > 1)
     there.states.stop_execution(executionArn=arn)
     report = run(there, request)
     assert (report.ok, report.causes) == (True, [])
     rows = [(r["first_trade_id"], r["last_trade_id"], r["timestamp"]) for r in fetched(system, aws, request)]
-    assert rows == told_by_the_exchange(system, request)
+    assert rows == published_by_the_exchange(system, request)
 
 
 def eventually(look: Callable[[], Any], patience_s: float = 30) -> Any:

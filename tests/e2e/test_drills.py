@@ -1,4 +1,4 @@
-"""A short subset of the drills on the shared system; `make drills` runs them all on one of their own."""
+"""A short subset of the drills on the shared system; `make drills` runs them all on a system of their own."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import time
 import pytest
 from rich.console import Console
 
-from local.commands import gaps
+from local.commands import deployment
 from local.drills import runner
+from local.system.api import Api
 from local.system.progress import Progress
 from local.system.system import System
 
@@ -22,22 +23,22 @@ def test_nothing_is_lost_and_nothing_counted_twice(system: System) -> None:
     drills = runner.chosen(["drop", "corrupt", "two_tasks"])
     results = runner.run(system, drills, Progress(Console(file=io.StringIO())))
     assert {name: result.problems for name, result in results.items()} == {d.name: [] for d in drills}
-    told = runner.summary(results)
-    assert (told["ok"], told["ticks_lost"]) == (True, 0)
-    assert told["drills"]["corrupt"]["in_ledger"] > 0
-    assert len(system.ingest) == 1  # it is left as it was
+    report = runner.report(results)
+    assert (report.ok, report.ticks_lost) == (True, 0)
+    assert report.drills["corrupt"].in_ledger > 0
+    assert len(system.ingest) == 1  # as before
 
 
-def test_what_is_missing_is_told_outside(system: System) -> None:
+def test_missing_trades_are_listed_by_health(system: System) -> None:
     before = missing(system)
     runner.run(system, runner.chosen(["pause_trades"]), Progress(Console(file=io.StringIO())))
     time.sleep(PUBLISHED_S)
     assert missing(system) > before
-    address = next(url for title, url in gaps.running().items() if url == system.api_url)
-    services = gaps.health(address)
+    address = next(url for url in deployment.running().values() if url == system.api_url)
+    services = Api(address).services()
     assert "skipped by the exchange" in services[f"predict_stream:{system.symbols[0]}"]["gaps"][0]["cause"]
 
 
 def missing(system: System) -> int:
-    services = gaps.health(system.api_url)
+    services = system.api.services()
     return sum(services[f"predict_stream:{symbol}"]["missing_trades"] for symbol in system.symbols)

@@ -1,5 +1,5 @@
-"""The whole loop on the running system: history, a challenger, the gate, and who serves follows; and that
-drift starts it, which shows in scores, which the timetable makes."""
+"""The whole loop on the running system: history, a challenger, the gate, serving; and that drift, found in
+scheduled scores, starts it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from msgspec.structs import replace
 from psycopg.types.json import Jsonb
 from rich.console import Console
 
-from local.commands import backfill, models, retrain
-from local.commands.backfill import BackfillRequest, Deployment
-from local.commands.retrain import Retraining
+from local.commands import deployment, execution, models, retrain
+from local.commands.backfill import BackfillRequest
+from local.commands.deployment import Deployment
+from local.commands.retrain import RetrainRequest
 from local.system import http_json
 from local.system.system import System
 from tickcast.adapters.registry import model_registry
@@ -31,12 +32,12 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 @pytest.fixture
 def there(system: System) -> Deployment:
-    return backfill.at("the system of the tests", system.cloud.endpoint_url)
+    return deployment.on_emulator("the system of the tests", system.cloud.endpoint_url)
 
 
 @pytest.fixture
 def pointer(system: System, aws: Session) -> Iterator[Callable[[], Pointer]]:
-    """The pointer as it is; afterwards the model that was active before is so again."""
+    """The pointer now; afterwards the champion from before is restored."""
     s3, bucket = aws.client("s3"), system.outputs["BucketName"]
 
     def now() -> Pointer:
@@ -71,33 +72,34 @@ def test_from_history_to_the_model_that_serves(
     s3, bucket = aws.client("s3"), system.outputs["BucketName"]
     champion = pointer().model_id
     started_us = time.time_ns() // 1000
-    asked = Retraining(BackfillRequest(days=1))
-    report = backfill.watch(there, there.start(asked.request()), Console(file=io.StringIO()))
+    requested = RetrainRequest(BackfillRequest(days=1))
+    report = execution.watch(there, execution.start(there, requested.request()), Console(file=io.StringIO()))
     assert (report.ok, report.causes) == (True, [])
     result = retrain.outcome(report)
-    assert result["champion"] == champion
-    assert result["rows_with_quotes"] > 10_000
+    assert result.champion == champion
+    assert (model_id := result.model_id)
+    assert result.rows_with_quotes is not None and result.rows_with_quotes > 10_000
 
-    card = model_registry.read_card(s3, bucket, result["model_id"])
+    card = model_registry.read_card(s3, bucket, model_id)
     assert card.parent == champion
     assert card.gate is not None and card.gate.block is not None and card.data is not None
-    assert card.gate.reasons == result["reasons"]
+    assert card.gate.reasons == result.reasons
     assert (card.gate.block.from_us or 0) >= (card.learned_to_us or 0) > 0
     # What the stream brought is there, up to about the minute that is left to it.
     assert (card.data.to_us or 0) > started_us - 180_000_000
     assert set(card.gate.figures["all"]) >= {"champion", "no_change", "last_trade", "linear_imbalance"}
-    page = s3.get_object(Bucket=bucket, Key=f"models/{result['model_id']}/card.md")["Body"].read().decode()
+    page = s3.get_object(Bucket=bucket, Key=f"models/{model_id}/card.md")["Body"].read().decode()
     assert card.gate.sentence in page
-    assert result["provisional"] is True  # a simulated market proves nothing
+    assert result.provisional is True  # a simulated market proves nothing
 
     moved = pointer()
-    if result["promoted"]:
-        assert (moved.model_id, moved.previous[0].model_id) == (result["model_id"], champion)
+    if result.promoted:
+        assert (moved.model_id, moved.previous[0].model_id) == (model_id, champion)
     else:
         assert moved.model_id == champion
-        assert moved.challenger_id == result["challenger"]
-        models.promote(s3, bucket, result["model_id"])
-    eventually(lambda: served_by(system, result["model_id"]), 15)
+        assert moved.challenger_id == result.challenger
+        models.promote(s3, bucket, model_id)
+    eventually(lambda: served_by(system, model_id), 15)
     assert champion in models.roll_back(s3, bucket)
     eventually(lambda: served_by(system, champion), 15)
 
@@ -106,11 +108,11 @@ def test_from_history_to_the_model_that_serves(
         return found if found["current"]["model_id"] == champion else None
 
     found = eventually(listed, 15)
-    assert result["model_id"] in {model["model_id"] for model in found["models"]}
-    assert found["current"]["by"] == f"rolled back from {result['model_id']}"
+    assert model_id in {model["model_id"] for model in found["models"]}
+    assert found["current"]["by"] == f"rolled back from {model_id}"
 
 
-def test_a_model_of_another_code_is_not_put_in_force(
+def test_a_model_of_another_code_is_not_promoted(
     system: System, aws: Session, pointer: Callable[[], Pointer]
 ) -> None:
     s3, bucket = aws.client("s3"), system.outputs["BucketName"]
@@ -123,10 +125,10 @@ def test_a_model_of_another_code_is_not_put_in_force(
     assert pointer() == before
 
 
-def test_the_timetable_starts_the_same_loop(
+def test_the_schedule_starts_the_same_loop(
     system: System, aws: Session, there: Deployment, pointer: Callable[[], Pointer]
 ) -> None:
-    """The rule as it was deployed, with its target and what it sends; only its hour is made a minute."""
+    """The rule as deployed, with its target and input, but every minute instead of daily."""
     machine, rules = there.outputs["BackfillMachine"], aws.client("events")
     (name,) = rules.list_rule_names_by_target(TargetArn=machine)["RuleNames"]
     deployed = rules.describe_rule(Name=name)["ScheduleExpression"]
@@ -141,7 +143,7 @@ def test_the_timetable_starts_the_same_loop(
         (started,) = eventually(lambda: executions() - before, 90)
     finally:
         rules.put_rule(Name=name, ScheduleExpression=deployed)
-    report = backfill.watch(there, started, Console(file=io.StringIO()))
+    report = execution.watch(there, started, Console(file=io.StringIO()))
     assert (report.ok, report.causes) == (True, [])
     card = model_registry.read_card(
         aws.client("s3"), system.outputs["BucketName"], report.trained["model_id"]
@@ -149,8 +151,8 @@ def test_the_timetable_starts_the_same_loop(
     assert card.gate is not None and card.gate.reasons == report.verdict["reasons"]
 
 
-def test_predictions_are_scored_by_the_timetable(system: System, pointer: Callable[[], Pointer]) -> None:
-    """Nobody asks for it: EventBridge does, every minute."""
+def test_predictions_are_scored_by_the_schedule(system: System, pointer: Callable[[], Pointer]) -> None:
+    """By EventBridge, every minute."""
     key = {"x-api-key": system.api_key}
 
     def scored() -> Any:
@@ -169,7 +171,7 @@ def test_predictions_are_scored_by_the_timetable(system: System, pointer: Callab
 def test_drift_starts_a_training(
     system: System, aws: Session, there: Deployment, pointer: Callable[[], Pointer]
 ) -> None:
-    """Hours of bad predictions are planted, and all but one of the looks that it takes to believe in them."""
+    """With hours of bad predictions in the database, and all but one of the checks that confirm drift."""
     champion = pointer().model_id
     looked = {"model_id": champion, "looks": 29, "is_drifting": False, "reasons": []}
     now_us = time.time_ns() // 1000
@@ -196,7 +198,7 @@ def test_drift_starts_a_training(
                 return [each for each in found if each["name"].startswith("drift-")]
 
             (execution,) = eventually(started, 90)
-            report = backfill.watch(there, execution["executionArn"], Console(file=io.StringIO()))
+            report = execution.watch(there, execution["executionArn"], Console(file=io.StringIO()))
         finally:
             for table in ("drift_watches", "drift_trainings"):
                 database.execute(f"delete from tickcast.{table}")

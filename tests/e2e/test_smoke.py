@@ -1,4 +1,4 @@
-"""End to end: what the exchange sends comes out as predictions behind the API, and all of it in bronze."""
+"""End to end: from the exchange's frames to predictions behind the API and trades in bronze."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from local.commands import smoke
+from local.system import archived_trades
 from local.system.progress import Progress
 from local.system.system import System
 
@@ -25,25 +26,25 @@ def test_from_frame_to_served_prediction(system: System) -> None:
     assert report.model_id is not None
     assert report.inference_ms_p99 is not None
     assert report.event_to_prediction_ms_p50 is not None
-    # A bar waits for late ticks before it closes: nothing can be seen sooner, unless it saw the future.
+    # A bar waits for late ticks before it closes: nothing can be seen sooner without lookahead.
     assert report.event_to_prediction_ms_p50 >= report.lateness_ms > 0
 
 
 def test_no_trade_is_lost_on_the_way_to_bronze(system: System) -> None:
-    sent = smoke.sent_so_far(system)
+    sent = archived_trades.sent_so_far(system)
     assert all(each["trades"] > 0 for each in sent.values())
-    assert smoke.trades_lost(system, sent) == 0
+    assert archived_trades.trades_lost(system, sent) == 0
 
 
-def test_a_trade_that_never_came_is_counted(system: System) -> None:
-    sent = smoke.sent_so_far(system)
+def test_a_trade_that_never_arrived_counts_as_lost(system: System) -> None:
+    sent = archived_trades.sent_so_far(system)
     claimed = {
         s: each | {"trades": each["trades"] + 1, "first_id": each["first_id"] - 1} for s, each in sent.items()
     }
-    assert smoke.trades_lost(system, claimed) == len(claimed)
+    assert archived_trades.trades_lost(system, claimed) == len(claimed)
 
 
-def test_a_basis_price_that_never_was_is_found(system: System) -> None:
+def test_a_wrong_basis_price_is_found(system: System) -> None:
     assert system.exchange_url
     with system.redis() as store:
         entries = store.xrevrange("predictions:BTCUSDT", count=1)

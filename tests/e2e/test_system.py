@@ -1,4 +1,4 @@
-"""The deployed application on the running embedded system, looked at through AWS's own APIs."""
+"""The deployed application on the running embedded system, through AWS's own APIs."""
 
 from __future__ import annotations
 
@@ -33,8 +33,7 @@ def eventually(look: Callable[[], Any]) -> Any:
 
 def prediction_of_model(system: System, symbol: str) -> dict[str, Any]:
     def ask() -> Any:
-        url = f"{system.api_url}predictions/{symbol}"
-        answer = http_json.get(url, {"x-api-key": system.api_key})
+        answer = system.api.get(f"predictions/{symbol}")
         return answer.body if answer.status == 200 and answer.body["source"] == "model" else None
 
     found: dict[str, Any] = eventually(ask)
@@ -54,7 +53,7 @@ def test_both_consumers_read_the_stream(system: System, aws: Session) -> None:
     assert summary["StreamDescriptionSummary"]["StreamStatus"] == "ACTIVE"
 
 
-def test_the_model_in_force_was_trained_by_the_function(system: System, aws: Session) -> None:
+def test_the_champion_was_trained_by_the_function(system: System, aws: Session) -> None:
     s3, bucket = aws.client("s3"), system.outputs["BucketName"]
     pointer = json.load(s3.get_object(Bucket=bucket, Key="models/current.json")["Body"])
     card = json.load(s3.get_object(Bucket=bucket, Key=f"models/{pointer['model_id']}/card.json")["Body"])
@@ -73,7 +72,7 @@ def test_predictions_are_served_by_the_model(system: System, symbol: str) -> Non
     assert served["target_time"] == served["timestamp"] + 1000 * served["horizon_s"]
 
 
-def test_features_stand_under_their_second_for_a_minute(system: System) -> None:
+def test_features_are_stored_by_their_second_for_a_minute(system: System) -> None:
     prediction_of_model(system, "BTCUSDT")
     with system.redis() as store:
         newest: Any = store.get("features:BTCUSDT:latest")
@@ -94,7 +93,7 @@ def test_without_a_key_there_is_no_prediction(system: System) -> None:
     ("path", "status"),
     [("predictions/DOGEUSDT", 404), ("predictions/BTCUSDT?horizon=7", 400), ("predictions/BTCUSDT?x=1", 400)],
 )
-def test_a_wrong_request_is_a_problem_that_says_why(system: System, path: str, status: int) -> None:
+def test_a_wrong_request_gets_a_problem_with_the_reason(system: System, path: str, status: int) -> None:
     answer = http_json.get(f"{system.api_url}{path}", {"x-api-key": system.api_key})
     assert answer.status == status
     assert answer.body["status"] == status
@@ -123,7 +122,7 @@ def test_bronze_holds_market_data(system: System, aws: Session) -> None:
         assert math.isnan(record["price"]) == (record["kind"] == "quote")
 
 
-def test_a_bad_record_goes_to_quarantine_and_the_stream_goes_on(system: System, aws: Session) -> None:
+def test_a_bad_record_goes_to_quarantine_and_the_stream_continues(system: System, aws: Session) -> None:
     s3, bucket = aws.client("s3"), system.outputs["BucketName"]
     rubbish = b"not a batch of ticks"
     aws.client("kinesis").put_record(

@@ -61,7 +61,7 @@ def rows(market: Running, window: dict[str, Any]) -> list[Row]:
 @pytest.fixture
 def misbehave(market: Running) -> Iterator[Callable[..., None]]:
     """Orders the exchange to misbehave; afterwards it behaves again."""
-    url = f"{market.http}/local/misbehave"
+    url = f"{market.http}/local/faults"
 
     def order(kind: str, **fields: Any) -> None:
         answer = requests.post(url, json={"kind": kind, **fields}, timeout=10)

@@ -99,7 +99,7 @@ def gateway(redis_server: ValkeyServer, postgres_port: int) -> Iterator[ApiGatew
 def score(client: redis.Redis, s3: Any, postgres_port: int) -> None:
     """As the function does every minute."""
     url = servers.database_url(postgres_port)
-    database.forget(url)
+    database.clear(url)
     database.migrate(url)
     scorer = configured(DatabaseSettings, DATABASE_PORT=postgres_port, DATABASE_USER="tickcast_scorer")
     scores = configured(ScorePredictionsSettings, TRAIN_DAYS=0)

@@ -82,7 +82,7 @@ def test_a_lost_server_started_again_ends_in_the_same_tables(
     objects = put_hours(s3, *random_ticks(7, 1.85 * 3600, trades_s=0.5, quotes_s=1.2))
     load(server, s3, objects)
     expected = tables(server)
-    database.forget(url)
+    database.clear(url)
     database.migrate(url)
 
     real, calls = getattr(HistoryStore, step), 0

@@ -53,7 +53,7 @@ def test_on_rds_users_log_in_with_tokens(owner: Any, postgres_port: int) -> None
     url = servers.database_url(postgres_port)
     owner.execute("create role rds_iam")
     try:
-        database.forget(url)
+        database.clear(url)
         database.migrate(url)
         members = owner.execute(
             "select array_agg(member::regrole::text order by 1) from pg_auth_members "

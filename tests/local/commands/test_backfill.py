@@ -1,4 +1,4 @@
-"""`make backfill`: what it asks of the state machine, and what it makes of an execution's events."""
+"""`make backfill`: the state machine's input, and the report from an execution's events."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from local.commands import backfill
-from local.commands.backfill import BackfillRequest, Report
-from local.commands.options import HISTORY_S, OptionsError
+from local.commands import backfill, execution
+from local.commands.backfill import BackfillRequest
+from local.commands.execution import Report
+from local.system.options import HISTORY_S, OptionsError
 
 NOW = datetime(2024, 8, 3, 6, 0, tzinfo=UTC)
 DAY_S = 86_400
@@ -27,15 +28,15 @@ def event(payload: dict[str, Any]) -> dict[str, Any]:
     return {"taskSucceededEventDetails": {"output": json.dumps({"StatusCode": 200, "Payload": payload})}}
 
 
-def test_what_is_asked_is_a_request_of_the_planner() -> None:
-    asked = given("--symbols", "btcusdt", "--from", "2024-08-01", "--to", "2024-08-02T12:00")
-    assert asked.request(NOW) == {"symbols": ["BTCUSDT"], "from": "2024-08-01", "to": "2024-08-02T12:00"}
+def test_arguments_become_a_request_of_the_planner() -> None:
+    requested = given("--symbols", "btcusdt", "--from", "2024-08-01", "--to", "2024-08-02T12:00")
+    assert requested.request(NOW) == {"symbols": ["BTCUSDT"], "from": "2024-08-01", "to": "2024-08-02T12:00"}
     assert given("--from", "2024-08-01").request(NOW)["to"] == "2024-08-03T06:00:00+00:00"
     assert given("--days", "2", "--repair").request(NOW) == {"days": 2, "repair": True}
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reason"),
     [
         ((), "which history"),
         (("--to", "2024-08-01"), "TO needs FROM"),
@@ -43,12 +44,12 @@ def test_what_is_asked_is_a_request_of_the_planner() -> None:
         (("--feed", "replay", "--days", "1"), "FEED"),
     ],
 )
-def test_what_cannot_be_asked_says_so(words: tuple[str, ...], told: str) -> None:
-    with pytest.raises(OptionsError, match=told):
+def test_wrong_arguments_are_refused_with_the_reason(words: tuple[str, ...], reason: str) -> None:
+    with pytest.raises(OptionsError, match=reason):
         given(*words).request(NOW)
 
 
-def test_a_simulated_market_is_as_old_as_what_is_asked() -> None:
+def test_a_simulated_market_is_as_old_as_the_requested_history() -> None:
     assert given("--repair").history_s(NOW) == HISTORY_S
     assert given("--days", "1").history_s(NOW) - (DAY_S + 6 * 3600) in range(600)
     assert given("--from", "2024-08-01T00:00").history_s(NOW) - (2 * DAY_S + 6 * 3600) in range(600)
@@ -56,8 +57,14 @@ def test_a_simulated_market_is_as_old_as_what_is_asked() -> None:
         given("--from", "monday").history_s(NOW)
 
 
-def test_events_add_up_over_a_chain() -> None:
-    fetched = {"retry_after_s": 0, "used_weight": 40, "rows": 7, "trades": 9, "withheld_trades": 1}
+def test_events_of_continued_executions_add_up() -> None:
+    fetched: dict[str, Any] = {
+        "retry_after_s": 0,
+        "used_weight": 40,
+        "rows": 7,
+        "trades": 9,
+        "withheld_trades": 1,
+    }
     fetched |= {"seconds": 0.5}
     loaded = {"seconds": 1.5, "added": 8, "bars": 5, "feature_rows": 4, "quarantined": ["why"]}
     events = [
@@ -72,7 +79,7 @@ def test_events_add_up_over_a_chain() -> None:
         event(fetched | {"status": "done", "rows": 0, "trades": 0, "withheld_trades": 0}),
         {"type": "ExecutionSucceeded"},
     ]
-    report = backfill.add(backfill.add(Report(), events), events)
+    report = execution.add(execution.add(Report(), events), events)
     assert (report.executions, report.windows, report.windows_done) == (2, 4, 4)
     assert (report.rows, report.trades, report.withheld_trades) == (14, 18, 2)
     assert report.refused_rows == 6
@@ -85,11 +92,11 @@ def test_events_add_up_over_a_chain() -> None:
         "14 rows",
         "2 trades withheld",
         "16 feature rows",
-        "weight 4,800",
-        "2 times told to wait",
+        "request weight 4,800/min",
+        "rate-limited 2 times",
         "24 h",
     ):
-        assert part in backfill.told(report)
+        assert part in execution.progress_text(report)
 
 
 @pytest.mark.parametrize(
@@ -114,4 +121,4 @@ def test_events_add_up_over_a_chain() -> None:
     ],
 )
 def test_an_error_is_shown_by_name_and_message(failed: dict[str, Any], cause: str) -> None:
-    assert backfill.add(Report(), [{"taskFailedEventDetails": failed}]).causes == [cause]
+    assert execution.add(Report(), [{"taskFailedEventDetails": failed}]).causes == [cause]

@@ -1,4 +1,4 @@
-"""`make explain`: what it tells of a prediction, against bronze in S3 and an API that is made up."""
+"""`make explain`, on bronze in S3 and a fake API."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
+from botocore.exceptions import ClientError
 from msgspec import to_builtins
 from rich.console import Console
 
-from local.commands import explain, gaps
-from local.commands.options import OptionsError
+from local.commands import explain, receipt_text
+from local.commands.deployment import DeploymentNotFound
 from local.system import cloud, http_json, state_folder
+from local.system.api import ApiFailed
+from local.system.options import OptionsError
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.kinesis_events import FIRST_SEQUENCE, batch_event
 from tests.fixtures.market import START_US, batches, random_ticks
@@ -29,10 +32,10 @@ Receipt = dict[str, Any]
 
 
 class Served:
-    """Stands where the system's API does."""
+    """A fake of the system's API."""
 
     def __init__(self, receipts: list[Receipt]) -> None:
-        self.receipts = {receipt["id"]: receipt for receipt in receipts}
+        self.receipts: dict[str, Receipt] = {receipt["id"]: receipt for receipt in receipts}
 
     def get(self, url: str, headers: dict[str, str] | None = None, **_: Any) -> http_json.Response:
         path, query = urlsplit(url).path, parse_qs(urlsplit(url).query)
@@ -50,13 +53,13 @@ class Served:
 
 
 def light(receipt: Receipt) -> Receipt:
-    """As a page of history has it."""
+    """A receipt as in a page of history."""
     return {k: v for k, v in receipt.items() if k not in ("features", "calibrator", "timing_ms", "sequence")}
 
 
 @pytest.fixture
 def served(s3: Any, monkeypatch: pytest.MonkeyPatch) -> Served:
-    """A system whose receipts are of a market without a model, archived but for the newest ten seconds."""
+    """A system with receipts of a market without a model, archived except for the newest ten seconds."""
     stream = list(batches(*random_ticks(1, 60), [START_US + k * 500_000 for k in range(120)]))
     receipts = [to_builtins(each, str_keys=True) for each in receipts_of(stream, model=None)]
     for receipt in receipts:
@@ -71,23 +74,22 @@ def served(s3: Any, monkeypatch: pytest.MonkeyPatch) -> Served:
     return api
 
 
-def told(prediction_id: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, dict[str, Any]]:
+def explained(prediction_id: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, dict[str, Any]]:
     """The exit status, what was shown, and the last line."""
-    console = Console(file=io.StringIO(), width=160)
-    status = explain.show(prediction_id, API, "", console)
-    assert isinstance(console.file, io.StringIO)
-    return status, console.file.getvalue(), json.loads(capsys.readouterr().out.splitlines()[-1])
+    output = io.StringIO()
+    status = explain.show(prediction_id, API, "", Console(file=output, width=160))
+    return status, output.getvalue(), json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
 def an_id(served: Served, second: int) -> str:
     return list(served.receipts)[second]
 
 
-def test_a_prediction_that_is_what_bronze_says(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_prediction_that_bronze_reproduces(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
     id_ = an_id(served, 40)
     receipt = served.receipts[id_]
     receipt |= {"trade_age_ms": 12, "quote_age_ms": 3, "timing_ms": TIMING}
-    status, shown, summary = told(id_.lower(), capsys)
+    status, shown, summary = explained(id_.lower(), capsys)
     assert (status, summary["id"], summary["same"], summary["differences"]) == (0, id_, True, [])
     assert summary["features_compared"] == 25
     assert summary["bronze_objects"] == 1
@@ -97,30 +99,30 @@ def test_a_prediction_that_is_what_bronze_says(served: Served, capsys: pytest.Ca
         "last trade 12 ms, last quote 3 ms",
         "lateness 100 ms",
         "write 50 ms",
-        "no prediction, because no_model",
+        "forecast     none, from",
         "not known yet",
         repr(receipt["features"]["microprice"]),
-        "the same to the last bit",
+        "identical to the last bit",
     ):
         assert words in shown
-    assert "DIFFERS" not in shown
+    assert "DIFFERENT" not in shown
 
 
-def test_a_difference_is_named_and_told_by_the_exit_status(
+def test_a_difference_is_named_and_sets_the_exit_status(
     served: Served, capsys: pytest.CaptureFixture[str]
 ) -> None:
     id_ = an_id(served, 40)
     served.receipts[id_]["features"]["ofi_1s"] += 1e-12
-    status, shown, summary = told(id_, capsys)
+    status, shown, summary = explained(id_, capsys)
     assert (status, summary["same"], summary["differences"]) == (1, False, ["features.ofi_1s"])
     (row,) = (line for line in shown.splitlines() if "ofi_1s" in line)
-    assert "DIFFERS" in row
+    assert "DIFFERENT" in row
 
 
 def test_what_is_not_archived_yet_is_no_difference(
     served: Served, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status, shown, summary = told(an_id(served, 55), capsys)
+    status, shown, summary = explained(an_id(served, 55), capsys)
     assert (status, summary["same"], summary["features_compared"]) == (3, None, 0)
     assert "bronze does not hold all its ticks yet" in shown and "try again in a minute" in shown
 
@@ -136,42 +138,41 @@ def test_outcomes_late_ids_and_forecasts_in_words() -> None:
     }
     lost = {"status": "unresolved", "why": "gap"}
     receipt |= {"late_ids": [7, 9], "outcomes": {"1": outcome, "2": lost}}
-    shown = "\n".join(explain.in_words(receipt))
+    shown = "\n".join(receipt_text.lines(receipt))
     for words in (
-        "2 trades and 0 quotes came too late",
+        "late since the previous prediction: 2 trades, 0 quotes",
         "trades [7, 9]",
-        "model m1 (provisional); in its shadow m2",
-        "calibrated   10 s: slope",
-        f"in 2 s {receipt['predicted_price']:,.2f}",
+        "m1 (provisional); challenger in shadow: m2",
+        "calibration  10 s: slope",
+        f"to {receipt['predicted_price']:,.2f} in 2 s",
         "1 s: 60,000.50 (+0.250 bp), inside the interval, direction wrong",
-        "2 s: never known (gap)",
+        "2 s: unresolved (gap)",
     ):
         assert words in shown
 
 
 @pytest.mark.parametrize("id_", ["", "BTCUSDT", "BTCUSDT-12", "-1723161253000", "BTCUSDT-1723161253000x"])
-def test_an_id_that_is_none_says_what_one_looks_like(id_: str) -> None:
+def test_a_wrong_id_is_refused_with_an_example(id_: str) -> None:
     with pytest.raises(OptionsError, match="like BTCUSDT-1723161253000"):
         explain.show(id_, API, "", Console())
 
 
-def test_an_unknown_id_is_told_in_the_words_of_the_api(
+def test_an_unknown_id_is_reported_with_the_reason_of_the_api(
     served: Served, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(explain.NotExplained, match="no prediction BTCUSDT-1723161253000 is kept"):
-        told("BTCUSDT-1723161253000", capsys)
+    with pytest.raises(ApiFailed, match="no prediction BTCUSDT-1723161253000 is kept"):
+        explained("BTCUSDT-1723161253000", capsys)
 
 
-def test_with_nothing_running_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (gaps, state_folder):
-        monkeypatch.setattr(module, "LOCAL", tmp_path)
-    with pytest.raises(gaps.NotRunning, match="make run"):
+def test_without_a_running_system_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state_folder, "LOCAL", tmp_path)
+    with pytest.raises(DeploymentNotFound, match="make run"):
         explain.show("BTCUSDT-1723161253000", "", "", Console())
 
 
 def test_a_wrong_key_is_named(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_json, "get", lambda *_, **__: http_json.Response(403, {"message": "Forbidden"}))
-    with pytest.raises(explain.NotExplained, match="refuses the key in KEY"):
+    with pytest.raises(ApiFailed, match="refuses the key in KEY"):
         explain.show(
             an_id(served, 3), "https://x.execute-api.ap-northeast-1.amazonaws.com/v1", "mine", Console()
         )
@@ -181,38 +182,36 @@ def test_without_credentials_of_the_account_it_says_so(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = "https://x.execute-api.ap-northeast-1.amazonaws.com/v1/"
-    asked = []
+    requested = []
 
     def refused(cloudformation: Any, stack: str) -> Any:
-        asked.append((cloudformation.meta.region_name, stack))
-        raise explain.ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "DescribeStacks")
+        requested.append((cloudformation.meta.region_name, stack))
+        raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "DescribeStacks")
 
     monkeypatch.setattr(cloud, "outputs_of", refused)
-    with pytest.raises(explain.NotExplained, match="set credentials of its account"):
+    with pytest.raises(DeploymentNotFound, match="set credentials of its account"):
         explain.show(an_id(served, 3), url, "key", Console())
-    assert asked == [("ap-northeast-1", "tickcast-local-app")]
+    assert requested == [("ap-northeast-1", "tickcast-local-app")]
 
 
 @pytest.mark.parametrize("given", ["币安人生USDT-1723161253000", " 币安人生usdt-1723161253000\n"])
-def test_a_market_of_any_script_is_asked_for_by_percent_encoding(
-    monkeypatch: pytest.MonkeyPatch, given: str
-) -> None:
-    asked = []
+def test_a_symbol_of_any_script_is_percent_encoded(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    requested = []
 
     def get(url: str, headers: dict[str, str]) -> http_json.Response:
-        asked.append(url)
+        requested.append(url)
         return http_json.Response(404, {"detail": "no such prediction"})
 
     monkeypatch.setattr(http_json, "get", get)
-    with pytest.raises(explain.NotExplained, match="no such prediction"):
+    with pytest.raises(ApiFailed, match="no such prediction"):
         explain.show(given, "https://api.example.com/v1/", "key", Console(file=io.StringIO()))
     encoded = quote("币安人生USDT")
-    assert asked == [f"https://api.example.com/v1/predictions/{encoded}/{encoded}-1723161253000"]
+    assert requested == [f"https://api.example.com/v1/predictions/{encoded}/{encoded}-1723161253000"]
 
 
 @pytest.mark.parametrize(
     "given", ["", "BTCUSDT", "BTC-USDT-1723161253000", "BTCUSDT-172316125300", "-1723161253000"]
 )
-def test_what_is_no_id_is_refused(given: str) -> None:
-    with pytest.raises(OptionsError, match="it should be the `id` of an answer"):
+def test_another_text_than_an_id_is_refused(given: str) -> None:
+    with pytest.raises(OptionsError, match="it should be the `id` of a prediction"):
         explain.show(given, "https://api.example.com/v1/", "key", Console(file=io.StringIO()))

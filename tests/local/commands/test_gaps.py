@@ -1,9 +1,8 @@
-"""`make gaps`: what it shows, and what it says when there is nothing to show."""
+"""`make gaps`."""
 
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from rich.console import Console
 
 from local.commands import gaps
 from local.system import http_json, state_folder
-from local.system.state_folder import StateFolder
+from local.system.api import ApiFailed
 
 GAP = {
     "first_id": 101,
@@ -31,54 +30,34 @@ SERVICES = {
 
 @pytest.fixture(autouse=True)
 def local_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for module in (gaps, state_folder):
-        monkeypatch.setattr(module, "LOCAL", tmp_path)
+    monkeypatch.setattr(state_folder, "LOCAL", tmp_path)
     return tmp_path
 
 
 def shown(url: str = "") -> str:
-    console = Console(file=io.StringIO(), width=140)
-    gaps.show(url, console)
-    return console.file.getvalue()
+    output = io.StringIO()
+    gaps.show(url, Console(file=output, width=140))
+    return output.getvalue()
 
 
 def test_gaps_are_shown_with_ids_times_and_cause(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+    requested: list[str] = []
 
     def get(url: str, **options: Any) -> http_json.Response:
-        asked.append(url)
+        requested.append(url)
         return http_json.Response(503, {"status": "degraded", "services": SERVICES})
 
     monkeypatch.setattr(http_json, "get", get)
-    told = shown("https://api.example/v1")
-    assert asked == ["https://api.example/v1/health"]
-    (row,) = [line for line in told.splitlines() if "reset by peer" in line]
+    output = shown("https://api.example/v1")
+    assert requested == ["https://api.example/v1/health"]
+    (row,) = [line for line in output.splitlines() if "reset by peer" in line]
     for part in ("BTCUSDT", "101", "104", "4", "2025-07-31 22:13:20.250", "2025-07-31 22:13:21.000"):
         assert part in row
-    assert "BTCUSDT: 10 trades missing, 6 of them in older gaps; 2 times without quotes" in told
-    assert "ETHUSDT: has not seen a tick yet" in told
+    assert "BTCUSDT: 10 trades missing, 6 of them in older gaps; 2 gaps in quotes" in output
+    assert "ETHUSDT: has not seen a tick yet" in output
 
 
-def test_nothing_runs() -> None:
-    with pytest.raises(gaps.NotRunning, match="make run"):
-        shown()
-
-
-def test_a_running_system_is_found_and_a_killed_one_is_not() -> None:
-    state = StateFolder("sim")
-    state.open()
-    state.about.write_text(json.dumps({"feed": "sim", "api_url": "http://127.0.0.1:1/v1/"}))
-    assert gaps.running() == {"sim (sim)": "http://127.0.0.1:1/v1/"}
-    with pytest.raises(gaps.NotRunning, match="does not answer"):
-        shown()
-    state.close()
-    assert not state.about.exists()
-    state.about.write_text("{}")  # as a killed run leaves it: nobody holds the lock
-    with pytest.raises(gaps.NotRunning, match="nothing is running"):
-        gaps.running()
-
-
-def test_what_is_no_health_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_service_is_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_json, "get", lambda url: http_json.Response(404, {"message": "no"}))
-    with pytest.raises(gaps.NotRunning, match="not the health of this system"):
+    with pytest.raises(ApiFailed, match="is not tickcast's /health"):
         shown("https://elsewhere.example")

@@ -1,28 +1,22 @@
-"""`make models`, `make promote`, `make rollback` and `make retrain`: what they ask, and what they tell."""
+"""`make models`, `make promote` and `make rollback`."""
 
 from __future__ import annotations
 
 import argparse
 import io
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from local.commands import backfill, models, retrain
-from local.commands.backfill import Report
-from local.commands.gaps import NotRunning
-from local.commands.options import HISTORY_S, OptionsError
-from local.commands.retrain import Retraining
+from local.commands import deployment, models
+from local.commands.deployment import DeploymentNotFound
+from local.system.options import OptionsError
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.hot_path import put_model, save_model
-from tests.local.commands.test_backfill import event
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.model_registry import RegistryError
 from tickcast.model.card import Card, GateRecord
-
-DAY_S = 86_400
 
 
 def shown(s3: Any) -> list[str]:
@@ -75,64 +69,14 @@ def test_a_model_that_cannot_be_promoted_says_why(s3: Any) -> None:
             models.promote(s3, BUCKET, model_id)
 
 
-@pytest.mark.parametrize("command", models.COMMANDS)
+@pytest.mark.parametrize("command", [command.name for command in models.COMMANDS])
 def test_without_a_system_there_is_nothing_to_ask(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def nothing() -> dict[str, str]:
-        raise NotRunning("nothing is running here")
+        raise DeploymentNotFound("no system is running")
 
-    monkeypatch.setattr(backfill, "running", nothing)
-    with pytest.raises(NotRunning):
+    monkeypatch.setattr(deployment, "running", nothing)
+    with pytest.raises(DeploymentNotFound):
         models.run(command, argparse.Namespace(aws="", id="m1"), Console())
-
-
-def given(*words: str) -> Retraining:
-    parser = argparse.ArgumentParser()
-    retrain.add_arguments(parser)
-    return retrain.from_arguments(parser.parse_args(words))
-
-
-def test_retraining_asks_for_history_and_for_training_on_all_of_it() -> None:
-    assert given().request() == {"days": 1, "train": {"days": 2, "reason": "by hand"}}
-    asked = given("--days", "3", "--symbols", "btcusdt").request()
-    assert (asked["days"], asked["symbols"]) == (3, ["BTCUSDT"])
-    assert asked["train"] == {"days": 4, "reason": "by hand", "symbols": ["BTCUSDT"]}
-
-
-def test_a_system_started_for_it_is_as_old_as_asked() -> None:
-    assert given().aside().history_s == HISTORY_S
-    today_s = (datetime.now(UTC) - datetime.now(UTC).replace(hour=0, minute=0, second=0)).seconds
-    assert given("--days", "1").aside().history_s - DAY_S - today_s in range(600)
-
-
-def test_the_outcome_is_read_from_the_events() -> None:
-    verdict: dict[str, Any] = {
-        "model_id": "m2",
-        "champion": "m1",
-        "promote": "m2",
-        "shadow": None,
-        "provisional": True,
-    }
-    verdict |= {"reasons": ["beats_champion"], "sentence": "Better.", "seconds": 300.0, "rows": 600}
-    verdict |= {"figures": {"champion": {"skill": 0.02, "ci": [0, 1]}}}
-    events = [
-        event({"windows": 1, "totals": {"hours_left": 0.0}}),
-        event({"model_id": "m2", "promoted": False, "rows": 5000, "rows_with_quotes": 4000, "card": {}}),
-        event(verdict),
-        event({"status": "promoted", "in_force": "m2", "challenger": None, "previous": "m1"}),
-    ]
-    report = backfill.add(Report(), events)
-    report.ok = True
-    result = retrain.outcome(report)
-    assert (result["model_id"], result["promoted"], result["provisional"]) == ("m2", True, True)
-    assert (result["reasons"], result["sentence"]) == (["beats_champion"], "Better.")
-    assert (result["rows"], result["rows_with_quotes"], result["judged_s"]) == (5000, 4000, 300.0)
-    assert (result["in_force"], result["previous"]) == ("m2", "m1")
-    assert result["skill_against"] == {"champion": 0.02}
-
-
-def test_a_loop_that_came_to_no_model_says_so() -> None:
-    result = retrain.outcome(backfill.add(Report(), [event({"windows": 0, "totals": {"hours_left": 0.0}})]))
-    assert (result["model_id"], result["promoted"], result["reasons"]) == (None, False, ["not_trained"])
 
 
 def test_an_id_is_whole_however_narrow_the_screen(s3: Any) -> None:
@@ -154,9 +98,3 @@ def test_the_beginning_of_an_id_will_do_if_it_is_the_only_one(s3: Any) -> None:
 def test_decisions_are_shown_in_sentences() -> None:
     cards = [Card(model_id=f"m{n}", gate=GateRecord(sentence=f"No {n}.")) for n in range(9)]
     assert models.sentences([Card(model_id="m"), *cards]) == ["m0: No 0.", "m1: No 1.", "m2: No 2."]
-
-
-def test_too_little_to_train_on_is_told_as_such() -> None:
-    told = retrain.outcome(Report(ok=True, trained={"model_id": None, "rows": 0, "why": "60 usable rows"}))
-    assert (told["ok"], told["model_id"], told["reasons"]) == (True, None, ["not_trained"])
-    assert told["sentence"] == "60 usable rows"

@@ -1,3 +1,5 @@
+"""The options of a local system, from the command line."""
+
 from __future__ import annotations
 
 import argparse
@@ -5,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from local.commands.options import Options, OptionsError, add_arguments, from_arguments, number_of
+from local.commands.arguments import add_system_arguments, number_of, system_options
+from local.system.options import Options, OptionsError
 
 
 def parsed(*arguments: str) -> Options:
     parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return from_arguments(parser.parse_args(arguments))
+    add_system_arguments(parser)
+    return system_options(parser.parse_args(arguments))
 
 
 @pytest.fixture
@@ -32,7 +35,7 @@ def test_symbols_are_put_in_upper_case() -> None:
 
 def test_a_replay_names_its_recordings(recording: Path) -> None:
     options = parsed("--feed", "replay", "--replay", str(recording), "--speed", "2")
-    assert options.label == "REPLAY of btc.gz, 2 times as fast, times moved to now"
+    assert options.label == "REPLAY of btc.gz at 2x, timestamps shifted to now"
     assert (options.source, options.protocol) == ("replay", "sbe")
 
 
@@ -49,14 +52,14 @@ def test_a_replay_names_its_recordings(recording: Path) -> None:
         (["--symbols", "BTC/USDT"], "should be a list"),
     ],
 )
-def test_what_does_not_fit_together_is_refused(arguments: list[str], reason: str, recording: Path) -> None:
+def test_options_that_conflict_are_refused(arguments: list[str], reason: str, recording: Path) -> None:
     with pytest.raises(OptionsError, match=reason):
         parsed(*(argument.format(recording=recording) for argument in arguments))
 
 
 def test_a_model_is_not_trained_on_what_is_replayed(recording: Path) -> None:
     same = f"{recording.parent}/../{recording.parent.name}/{recording.name}"
-    with pytest.raises(OptionsError, match="never trained on what it will be shown"):
+    with pytest.raises(OptionsError, match="never trained on the recording it is replayed on"):
         parsed("--feed", "replay", "--replay", str(recording), "--train", same)
 
 
@@ -72,7 +75,7 @@ def test_the_live_feed_needs_no_key_but_uses_one(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("text", ["abc", "", "1.5", "nan", "1e3"])
-def test_what_is_no_whole_number_is_named_as_make_does(text: str) -> None:
+def test_a_number_that_is_none_is_named_as_make_does(text: str) -> None:
     parser = argparse.ArgumentParser(exit_on_error=False)
     parser.add_argument("--days", type=number_of("DAYS"))
     with pytest.raises(argparse.ArgumentError, match=f"DAYS is '{text}'; it should be a whole number"):

@@ -1,4 +1,4 @@
-"""The smoke test's arithmetic, on what an observer might have seen."""
+"""The smoke test's figures, from made-up observations."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from local.commands.observer import Reply, Sight
-from local.commands.smoke import Report, fill_in, table
+from local.commands.observer import Reply, Sighting
+from local.commands.smoke_report import Report, fill_in, table
 
 START_MS = 1_000_000.0
 
 
-def sight(symbol: str, seen_s: float, **changes: Any) -> Sight:
+def sighting(symbol: str, seen_s: float, **changes: Any) -> Sighting:
     seen_ms = START_MS + seen_s * 1000
     prediction = {
         "symbol": symbol,
@@ -21,21 +21,21 @@ def sight(symbol: str, seen_s: float, **changes: Any) -> Sight:
         "model_id": "m1",
         "inference_ms": 0.5,
     }
-    return Sight(seen_ms, prediction | changes)
+    return Sighting(seen_ms, prediction | changes)
 
 
 def reply(symbol: str, at_s: float, status: int = 200, source: str = "model") -> Reply:
     return Reply(START_MS + at_s * 1000, 7.0, symbol, status, {"source": source})
 
 
-def report_on(sights: list[Sight], replies: list[Reply], symbols: tuple[str, ...] = ("A",)) -> Report:
+def report_on(sightings: list[Sighting], replies: list[Reply], symbols: tuple[str, ...] = ("A",)) -> Report:
     report = Report("replay", 10)
-    fill_in(report, symbols, sights, replies, START_MS, START_MS + 10_000)
+    fill_in(report, symbols, sightings, replies, START_MS, START_MS + 10_000)
     return report
 
 
-def every_second(symbol: str = "A") -> list[Sight]:
-    return [sight(symbol, s + 0.5) for s in range(10)]
+def every_second(symbol: str = "A") -> list[Sighting]:
+    return [sighting(symbol, s + 0.5) for s in range(10)]
 
 
 REPLIES = [reply("A", s) for s in range(10)]
@@ -51,36 +51,40 @@ def test_a_prediction_a_second_passes() -> None:
 
 
 @pytest.mark.parametrize("lost", [range(0, 3), range(4, 7), range(7, 10)], ids=["first", "middle", "last"])
-def test_a_hole_anywhere_in_the_window_is_an_interval(lost: range) -> None:
-    sights = [s for i, s in enumerate(every_second()) if i not in lost]
-    assert report_on(sights, REPLIES).failures == ["predictions should come every 2 s at the latest"]
+def test_a_gap_anywhere_in_the_window_is_an_interval(lost: range) -> None:
+    sightings = [s for i, s in enumerate(every_second()) if i not in lost]
+    assert report_on(sightings, REPLIES).failures == [
+        "the interval between predictions should be at most 2 s"
+    ]
 
 
 def test_no_prediction_at_all_fails() -> None:
     assert len(report_on([], []).failures) == 3
 
 
-def test_one_symbol_that_is_silent_is_not_hidden_by_the_other() -> None:
+def test_a_silent_symbol_is_not_hidden_by_another() -> None:
     report = report_on(every_second("A"), REPLIES, symbols=("A", "B"))
     assert report.interval_s_p99 == 10.0
 
 
 def test_fallbacks_and_refusals_are_no_fresh_answers() -> None:
     replies = [reply("A", 0, source="fallback"), reply("A", 1, status=503), *REPLIES[2:]]
-    report = report_on([*every_second()[:-1], sight("A", 9.5, source="fallback", inference_ms=None)], replies)
+    report = report_on(
+        [*every_second()[:-1], sighting("A", 9.5, source="fallback", inference_ms=None)], replies
+    )
     assert (report.fresh_share, report.fallbacks) == (0.8, 1)
     assert any("503" in error for error in report.errors)
 
 
 def test_slow_inference_and_lost_trades_fail() -> None:
-    report = report_on([sight("A", s + 0.5, inference_ms=150.0) for s in range(10)], REPLIES)
+    report = report_on([sighting("A", s + 0.5, inference_ms=150.0) for s in range(10)], REPLIES)
     report.ticks_lost = 2
     assert report.failures == ["inference should take less than 100 ms", "2 trades were lost"]
 
 
 def test_the_json_line_has_the_promised_keys_in_order() -> None:
     report = report_on(every_second(), REPLIES)
-    assert " ".join(report.as_dict()) == (
+    assert " ".join(report.last_line()) == (
         "ok feed seconds ticks_in ticks_lost predictions interval_s_p50 interval_s_p99 inference_ms_p50 "
         "inference_ms_p99 event_to_prediction_ms_p50 event_to_prediction_ms_p99 api_ms_p50 api_ms_p99 "
         "fresh_share fallbacks model_id errors"

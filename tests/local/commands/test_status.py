@@ -1,3 +1,5 @@
+"""The status line of `make run`."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -14,32 +16,32 @@ PREDICTION: dict[str, Any] = {
 }
 
 
-def told(prediction: dict[str, Any]) -> str:
+def text_of(prediction: dict[str, Any]) -> str:
     return line(Status([Row("BTCUSDT", prediction, 0.4, {})], 140.2, "connected"))
 
 
-def test_a_prediction_is_told_with_its_age() -> None:
-    assert told(PREDICTION) == (
+def test_a_prediction_is_shown_with_its_age() -> None:
+    assert text_of(PREDICTION) == (
         "ingest connected, 140 ticks/s · "
-        "BTCUSDT 60,000.00 → 60,003.00 in 2 s (+0.50 bp), confidence 61%, 0.4 s ago"
+        "BTCUSDT 60,000.00 → 60,003.00 in 2 s (+0.50 bp), confidence 61%, age 0.4 s"
     )
 
 
 def test_a_fallback_says_why() -> None:
-    assert "fallback: warming_up" in told(PREDICTION | {"source": "fallback", "reason": "warming_up"})
+    assert "fallback: warming_up" in text_of(PREDICTION | {"source": "fallback", "reason": "warming_up"})
 
 
-def test_before_the_first_bar_there_is_nothing_to_tell() -> None:
-    assert told({}).endswith("BTCUSDT waiting for the first bars")
+def test_before_the_first_bar_it_waits() -> None:
+    assert text_of({}).endswith("BTCUSDT waiting for the first bars")
 
 
 def test_live_skill_is_that_of_the_horizon_shown() -> None:
-    def told(**skill: float | None) -> str:
+    def skill_of(**skill: float | None) -> str:
         return Row(
             "BTCUSDT", PREDICTION, 0.4, {"hour": {"horizons": {"2": {"skill": skill or None}}}}
         ).live_skill
 
-    assert told(value=0.1234, low=0.05, high=0.2) == "+0.123 [+0.05, +0.20]"
-    assert told(value=-0.01, low=None, high=None) == "-0.010"
-    assert told() == "-"
+    assert skill_of(value=0.1234, low=0.05, high=0.2) == "+0.123 [+0.05, +0.20]"
+    assert skill_of(value=-0.01, low=None, high=None) == "-0.010"
+    assert skill_of() == "-"
     assert Row("BTCUSDT", {}, 0.4, {}).live_skill == "-"

@@ -1,4 +1,4 @@
-"""How the drills count and judge, and the network that can be cut."""
+"""The reconciliation and the report of the drills, and the proxy."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
-from local.commands.options import OptionsError
-from local.drills import faults, runner
-from local.drills.faults import DRILLS, Drill
+from local.drills import runner, scenarios
 from local.drills.proxy import Proxy
 from local.drills.reconciliation import Reconciliation, TradeCounts, compare, spans
-from local.drills.runner import Result, judge, summary, table
+from local.drills.runner import Result, problems, report, table
+from local.drills.scenarios import DRILLS, Drill
 from local.system import http_json
+from local.system.options import OptionsError
 from tickcast.features.bars import SECOND
 from tickcast.units import SECOND_US
 
-WHOLE = Drill("whole", faults.baseline)
-HOLED = Drill("holed", faults.baseline, re.compile("^dropped"))
+WHOLE = Drill("whole", scenarios.baseline)
+HOLED = Drill("holed", scenarios.baseline, re.compile("^dropped"))
 
 
 def seconds(*trades_and_volume: tuple[int, int]) -> np.ndarray:
@@ -50,11 +51,11 @@ def test_seconds_that_hold_what_was_published() -> None:
     [((4, 40), (2, 0)), ((1, 10), (0, 1)), ((2, 40), (1, 0))],
     ids=["twice", "late", "volume twice"],
 )
-def test_what_seconds_have_too_many_or_too_few(third: tuple[int, int], expected: tuple[int, int]) -> None:
+def test_seconds_with_too_many_or_too_few_trades(third: tuple[int, int], expected: tuple[int, int]) -> None:
     assert compare(seconds((4, 40), (0, 1), third)[[0, 2]], PUBLISHED) == expected
 
 
-def test_what_is_absent_is_not_expected() -> None:
+def test_absent_trades_are_not_expected() -> None:
     assert compare(seconds((3, 30), (0, 1), (1, 9))[[0, 2]], PUBLISHED, {4, 5}) == (0, 0)
 
 
@@ -63,7 +64,7 @@ def test_the_spans_of_drills_touch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("drill", "account", "told"),
+    ("drill", "trades", "problem"),
     [
         (WHOLE, Reconciliation(sent=5, in_bronze=5), None),
         (WHOLE, Reconciliation(), "published nothing"),
@@ -79,14 +80,16 @@ def test_the_spans_of_drills_touch() -> None:
             "cause 'stalled'",
         ),
         (HOLED, Reconciliation(sent=5, in_bronze=4, lost=1), "1 trades lost"),
-        (HOLED, Reconciliation(sent=5, in_bronze=5, twice=2), "2 counted twice"),
-        (HOLED, Reconciliation(sent=5, in_bronze=5, uncounted=3), "3 came too late"),
+        (HOLED, Reconciliation(sent=5, in_bronze=5, twice=2), "2 trades counted twice"),
+        (HOLED, Reconciliation(sent=5, in_bronze=5, uncounted=3), "3 trades were too late"),
     ],
 )
-def test_a_drill_is_judged_by_its_account(drill: Drill, account: Reconciliation, told: str | None) -> None:
-    problems = judge(drill, account)
-    assert len(problems) == (told is not None)
-    assert told is None or told in problems[0]
+def test_a_drill_fails_by_its_reconciliation(
+    drill: Drill, trades: Reconciliation, problem: str | None
+) -> None:
+    found = problems(drill, trades)
+    assert len(found) == (problem is not None)
+    assert problem is None or problem in found[0]
 
 
 def test_the_json_line_has_the_promised_keys() -> None:
@@ -94,10 +97,10 @@ def test_the_json_line_has_the_promised_keys() -> None:
         "drop": Result(Reconciliation(9, 7, 2, 0, Counter({"reset by peer": 2})), 1.2, 5.1, 2, "4 resets"),
         "stall": Result(Reconciliation(9, 7, 0, 2), problems=["2 trades lost"]),
     }
-    told = json.loads(json.dumps(summary(results)))
-    assert list(told) == ["ok", "ticks_lost", "drills"]
-    assert (told["ok"], told["ticks_lost"]) == (False, 2)
-    assert told["drills"]["drop"] == {
+    line = json.loads(json.dumps(asdict(report(results))))
+    assert list(line) == ["ok", "ticks_lost", "drills"]
+    assert (line["ok"], line["ticks_lost"]) == (False, 2)
+    assert line["drills"]["drop"] == {
         "ok": True,
         "sent": 9,
         "in_bronze": 7,
@@ -109,14 +112,14 @@ def test_the_json_line_has_the_promised_keys() -> None:
         "reconnects": 2,
         "note": "4 resets",
     }
-    assert table(results).row_count == 2
-    assert not summary({})["ok"]
+    assert table(report(results)).row_count == 2
+    assert not report({}).ok
 
 
 def test_drills_are_chosen_by_name() -> None:
     assert [drill.name for drill in runner.chosen(["two_tasks", "drop"])] == ["drop", "two_tasks"]
     assert runner.chosen([]) == list(DRILLS)
-    with pytest.raises(OptionsError, match="no drill earthquake; there are baseline, drop"):
+    with pytest.raises(OptionsError, match="no drill earthquake; it should be one of baseline, drop"):
         runner.chosen(["earthquake"])
 
 
@@ -139,11 +142,11 @@ def port() -> Iterator[int]:
         server.shutdown()
 
 
-def test_a_network_is_cut_and_mended(port: int) -> None:
+def test_a_network_is_cut_and_restored(port: int) -> None:
     with Proxy(port) as proxy:
         assert http_json.get(proxy.url).body == {"here": True}
         proxy.cut()
         with pytest.raises(TimeoutError):
             http_json.get(proxy.url, timeout_s=0.5)
-        proxy.mend()
+        proxy.restore()
         assert http_json.get(proxy.url).body == {"here": True}

@@ -1,4 +1,4 @@
-"""Every misbehaviour and the JSON streams, over real sockets. The market moves when a test says so."""
+"""Every fault and the JSON streams, over real sockets. Tests publish the market's events themselves."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Ids = list[tuple[str, int]]  # ("trade", trade id) or ("quote", update id)
 
 
 class Running:
-    """An exchange of this process whose market a test moves itself."""
+    """An exchange in this process; a test publishes its events."""
 
     def __init__(self, exchange: Exchange, session: ClientSession, port: int) -> None:
         self.exchange = exchange
@@ -47,24 +47,24 @@ class Running:
             yield socket
 
     async def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any, Any]:
-        """Status, JSON and headers of the answer."""
+        """Status, JSON and headers of the response."""
         url = f"http://127.0.0.1:{self.port}{path}"
         async with self.session.request(method, url, json=body) as answer:
             return answer.status, await answer.json(), answer.headers
 
-    async def misbehave(self, kind: str, **parameters: Any) -> Any:
-        status, answer, _ = await self.ask("POST", "/local/misbehave", {"kind": kind, **parameters})
+    async def inject(self, kind: str, **parameters: Any) -> Any:
+        status, answer, _ = await self.ask("POST", "/local/faults", {"kind": kind, **parameters})
         assert status == 200, answer
         return answer
 
-    async def behave(self) -> Any:
-        status, answer, _ = await self.ask("DELETE", "/local/misbehave")
+    async def end_faults(self) -> Any:
+        status, answer, _ = await self.ask("DELETE", "/local/faults")
         assert (status, answer["active"]) == (200, [])
         return answer
 
     async def until_it_ends(self, but: int = 0) -> Any:
-        """Wait until no more than so many orders are in force; those that ended."""
-        while len((answer := (await self.ask("GET", "/local/misbehave"))[1])["active"]) > but:
+        """Wait until no more than `but` faults are active; those that ended."""
+        while len((answer := (await self.ask("GET", "/local/faults"))[1])["active"]) > but:
             await asyncio.sleep(0.01)
         return answer["ended"]
 
@@ -72,7 +72,7 @@ class Running:
         return (await self.ask("GET", "/local/sent"))[1]["symbols"]["BTCUSDT"]
 
     def publish(self, pairs: int = 1) -> Ids:
-        """So many trades, each followed by a quote; what was published."""
+        """Publish this many trades, each followed by a quote; their ids."""
         batch: list[Sending] = []
         ids: Ids = []
         for number in itertools.islice(self._number, pairs):
@@ -95,7 +95,7 @@ def scenario(test: Callable[[Running], Awaitable[None]], limits: Limits | None =
             async with ClientSession() as session:
                 await test(Running(exchange, session, runner.addresses[0][1]))
         finally:
-            await exchange.say_goodbye()
+            await exchange.close_connections()
             await runner.cleanup()
 
     asyncio.run(run())
@@ -113,7 +113,7 @@ def ids_in(message: str | bytes) -> Ids:
 
 
 async def received(socket: ClientConnection, last: tuple[str, int]) -> Ids:
-    """What comes, up to and with `last`."""
+    """The ids received, up to and including `last`."""
     ids: Ids = []
     while last not in ids:
         ids += ids_in(await socket.recv())
@@ -121,7 +121,7 @@ async def received(socket: ClientConnection, last: tuple[str, int]) -> Ids:
 
 
 async def end_of(socket: ClientConnection) -> int | None:
-    """The code with which the exchange closes the connection; None when it does not say goodbye."""
+    """The code with which the exchange closes the connection; None without a closing handshake."""
     with pytest.raises(ConnectionClosed) as caught:
         while True:
             await socket.recv()
@@ -140,34 +140,34 @@ async def refused(running: Running, path: str = BOTH) -> tuple[int, str | None]:
 # --------------------------------------------------------------------------------------- control, counting
 
 
-def test_orders_are_listed_and_ended() -> None:
+def test_faults_are_listed_and_ended() -> None:
     async def test(running: Running) -> None:
         async with running.stream(), running.stream():
-            assert (await running.misbehave("drop", connections="newest"))["connections"] == 1
-            await running.misbehave("stall", seconds=60, stream="trade", connections="oldest")
-            answer = await running.misbehave("rest_status", status=503)
+            assert (await running.inject("drop", connections="newest"))["connections"] == 1
+            await running.inject("stall", seconds=60, stream="trade", connections="oldest")
+            answer = await running.inject("rest_status", status=503)
             stall, rest = answer["active"]
             assert (stall["kind"], stall["stream"], rest["status"]) == ("stall", "trade", 503)
             assert 0 < stall["seconds_left"] <= 60 and "seconds_left" not in rest
-            status, answer, _ = await running.ask("DELETE", "/local/misbehave?kind=stall")
+            status, answer, _ = await running.ask("DELETE", "/local/faults?kind=stall")
             assert status == 200 and [one["kind"] for one in answer["active"]] == ["rest_status"]
-            await running.behave()
-            ended = (await running.ask("GET", "/local/misbehave"))[1]["ended"]
+            await running.end_faults()
+            ended = (await running.ask("GET", "/local/faults"))[1]["ended"]
             assert [one["kind"] for one in ended] == ["drop", "stall", "rest_status"]
         while running.exchange.subscriptions.to("btcusdt@trade"):
             await asyncio.sleep(0)
-        answer = await running.misbehave("stall")  # for those open now: there are none
+        answer = await running.inject("stall")  # for those open now: there are none
         assert (answer["active"], answer["connections"]) == ([], 0)
 
     scenario(test)
 
 
-def test_an_order_ends_with_the_last_connection_it_is_for() -> None:
+def test_a_fault_ends_with_the_last_connection_that_it_affects() -> None:
     async def test(running: Running) -> None:
         async with running.stream():
             async with running.stream():
-                await running.misbehave("stall", connections="newest")
-                await running.misbehave("corrupt", count=5)
+                await running.inject("stall", connections="newest")
+                await running.inject("corrupt", count=5)
                 running.publish()
             assert (await running.until_it_ends(but=1))[-1]["hits"] == 2
         assert (await running.until_it_ends())[-1]["hits"] == 2  # none of the stalled one
@@ -178,11 +178,11 @@ def test_an_order_ends_with_the_last_connection_it_is_for() -> None:
 @pytest.mark.parametrize(
     "body", ["drop", {"kind": "explode"}, {"kind": "stall", "symbol": "DOGEUSDT"}, {"kind": "max_age"}]
 )
-def test_a_bad_order_is_answered_with_400(body: Any) -> None:
+def test_an_invalid_fault_gets_400(body: Any) -> None:
     async def test(running: Running) -> None:
-        status, answer, _ = await running.ask("POST", "/local/misbehave", body)
+        status, answer, _ = await running.ask("POST", "/local/faults", body)
         assert status == 400 and answer["msg"]
-        assert (await running.ask("GET", "/local/misbehave"))[1] == {"active": [], "ended": []}
+        assert (await running.ask("GET", "/local/faults"))[1] == {"active": [], "ended": []}
 
     scenario(test)
 
@@ -193,9 +193,9 @@ def test_sent_counts_from_the_first_listener_on_whatever_happens() -> None:
         assert (await running.sent())["trades"] == 0
         async with running.stream() as socket:
             (first,) = running.publish()[:1]
-            await running.misbehave("stall")
+            await running.inject("stall")
             running.publish(2)
-            await running.misbehave("drop")
+            await running.inject("drop")
             assert await end_of(socket) is None
         while running.exchange.subscriptions.to("btcusdt@trade"):
             await asyncio.sleep(0)
@@ -249,20 +249,20 @@ def test_json_frames_are_those_of_the_mirror() -> None:
 def test_drop(path: str) -> None:
     async def test(running: Running) -> None:
         async with running.stream(path) as older, running.stream(path) as newer:
-            await running.misbehave("drop", connections="oldest")
+            await running.inject("drop", connections="oldest")
             assert await end_of(older) is None
             published = running.publish()
             assert await received(newer, published[-1]) == published
-            assert (await running.misbehave("drop"))["ended"][-1]["hits"] == 1
+            assert (await running.inject("drop"))["ended"][-1]["hits"] == 1
             assert await end_of(newer) is None
 
     scenario(test)
 
 
-def test_server_shutdown_is_announced_and_carried_out() -> None:
+def test_server_shutdown_is_announced_and_follows() -> None:
     async def test(running: Running) -> None:
         async with running.stream() as old:
-            answer = await running.misbehave("server_shutdown", grace_s=0.2)
+            answer = await running.inject("server_shutdown", grace_s=0.2)
             assert answer["active"][0]["seconds_left"] <= 0.2
             message = json.loads(await old.recv())
             assert message.pop("E") > 10**12 and message == {"e": "serverShutdown"}
@@ -279,13 +279,13 @@ def test_server_shutdown_is_announced_and_carried_out() -> None:
 def test_max_age_ends_old_connections_and_new_ones_in_time() -> None:
     async def test(running: Running) -> None:
         async with running.stream() as socket:
-            await running.misbehave("max_age", age_s=0.05)
+            await running.inject("max_age", age_s=0.05)
             assert await end_of(socket) == 1001
         async with running.stream() as socket:
             assert await end_of(socket) == 1001
-        await running.misbehave("max_age", age_s=3_000)
+        await running.inject("max_age", age_s=3_000)
         async with running.stream() as socket:
-            await running.behave()
+            await running.end_faults()
             published = running.publish()
             assert await received(socket, published[-1]) == published
 
@@ -304,18 +304,18 @@ def test_every_connection_ends_at_its_maximum_age() -> None:
 
 
 @pytest.mark.parametrize("path", [BOTH, JSON_BOTH])
-def test_a_stall_swallows_what_falls_due_while_pings_go_on(path: str) -> None:
+def test_a_stall_discards_frames_while_pings_continue(path: str) -> None:
     async def test(running: Running) -> None:
         async with running.stream(path) as stalled:
-            await running.misbehave("stall")
+            await running.inject("stall")
             async with running.stream(path) as other:
                 first = running.publish(2)
                 assert await received(other, first[-1]) == first
                 await (await stalled.ping())  # control frames still pass
-                await running.behave()
+                await running.end_faults()
                 second = running.publish()
                 assert await received(stalled, second[-1]) == second
-                await running.misbehave("stall", stream="trade", connections="newest", seconds=0.05)
+                await running.inject("stall", stream="trade", connections="newest", seconds=0.05)
                 third = running.publish()
                 assert await received(stalled, third[-1]) == third
                 assert (await running.until_it_ends())[-1]["hits"] == 1
@@ -325,12 +325,12 @@ def test_a_stall_swallows_what_falls_due_while_pings_go_on(path: str) -> None:
     scenario(test)
 
 
-def test_culled_quotes_leave_holes_in_update_ids_and_no_trade_out() -> None:
+def test_culled_quotes_leave_holes_in_update_ids_and_all_trades() -> None:
     async def test(running: Running) -> None:
         async with running.stream() as socket:
-            await running.misbehave("cull_quotes", share=0.5, symbol="BTCUSDT")
+            await running.inject("cull_quotes", share=0.5, symbol="BTCUSDT")
             published = running.publish(200)
-            culled = (await running.behave())["ended"][-1]["hits"]
+            culled = (await running.end_faults())["ended"][-1]["hits"]
             published += running.publish()
             got = await received(socket, published[-1])
             assert [one for one in got if one[0] == "trade"] == [p for p in published if p[0] == "trade"]
@@ -344,7 +344,7 @@ def test_culled_quotes_leave_holes_in_update_ids_and_no_trade_out() -> None:
 def test_duplicate(path: str) -> None:
     async def test(running: Running) -> None:
         async with running.stream(path) as socket:
-            await running.misbehave("duplicate", count=3)
+            await running.inject("duplicate", count=3)
             published = running.publish(2)
             twice = [one for one in published[:3] for _ in range(2)]
             assert await received(socket, published[-1]) == [*twice, published[3]]
@@ -357,17 +357,17 @@ def test_duplicate(path: str) -> None:
 def test_reordered_streams_keep_their_own_order_and_lose_nothing(path: str) -> None:
     async def test(running: Running) -> None:
         async with running.stream(path) as socket:
-            await running.misbehave("reorder", within_ms=5)
-            status, answer, _ = await running.ask("POST", "/local/misbehave", {"kind": "reorder"})
+            await running.inject("reorder", within_ms=5)
+            status, answer, _ = await running.ask("POST", "/local/faults", {"kind": "reorder"})
             assert status == 400 and "already" in answer["msg"]
             published, got = Ids(), Ids()
             while got == published[: len(got)]:
                 published += running.publish()
                 got += ids_in(await socket.recv())
-            await running.behave()
-            await running.misbehave("reorder", within_ms=60_000)
+            await running.end_faults()
+            await running.inject("reorder", within_ms=60_000)
             published += running.publish(5)
-            await running.behave()  # hands out what it held back
+            await running.end_faults()  # hands out what it held back
             while len(got) < len(published):
                 got += ids_in(await socket.recv())
             for stream in ("trade", "quote"):
@@ -380,7 +380,7 @@ def test_reordered_streams_keep_their_own_order_and_lose_nothing(path: str) -> N
 def test_a_corrupt_trade_frame_never_arrives_readable(how: str) -> None:
     async def test(running: Running) -> None:
         async with running.stream() as socket, running.stream(JSON_BOTH) as mirror:
-            assert (await running.misbehave("corrupt", how=how, stream="trade"))["connections"] == 2
+            assert (await running.inject("corrupt", how=how, stream="trade"))["connections"] == 2
             published = running.publish(2)
             for stream in (socket, mirror):
                 message = await stream.recv()
@@ -396,10 +396,10 @@ def test_a_corrupt_trade_frame_never_arrives_readable(how: str) -> None:
     scenario(test)
 
 
-def test_a_newer_schema_version_says_the_same() -> None:
+def test_a_newer_schema_version_decodes_to_the_same_events() -> None:
     async def test(running: Running) -> None:
         async with running.stream() as socket, running.stream(JSON_BOTH) as mirror:
-            await running.misbehave("schema_version", version=3, block_bytes=16, entry_bytes=9)
+            await running.inject("schema_version", version=3, block_bytes=16, entry_bytes=9)
             published = running.publish(2)
             frames = [await socket.recv(decode=False) for _ in published]
             assert [id_ for frame in frames for id_ in ids_in(frame)] == published
@@ -410,13 +410,13 @@ def test_a_newer_schema_version_says_the_same() -> None:
     scenario(test)
 
 
-def test_orders_combine() -> None:
+def test_faults_combine() -> None:
     async def test(running: Running) -> None:
         async with running.stream() as socket:
-            await running.misbehave("schema_version")
-            await running.misbehave("duplicate")
-            await running.misbehave("stall", stream="quote", symbol="ETHUSDT")
-            await running.misbehave("reorder", within_ms=1)
+            await running.inject("schema_version")
+            await running.inject("duplicate")
+            await running.inject("stall", stream="quote", symbol="ETHUSDT")
+            await running.inject("reorder", within_ms=1)
             published = running.publish()
             got = [*await received(socket, ("trade", 1)), *ids_in(await socket.recv())]
             while len(got) < 4:
@@ -430,10 +430,10 @@ def test_orders_combine() -> None:
 
 
 @pytest.mark.parametrize(("status", "mirror_status"), [(401, None), (403, 403), (451, 451)])
-def test_refused_for_good(status: int, mirror_status: int | None) -> None:
+def test_permanent_refusal(status: int, mirror_status: int | None) -> None:
     async def test(running: Running) -> None:
         async with running.stream() as open_already:
-            await running.misbehave("refuse_key", status=status)
+            await running.inject("refuse_key", status=status)
             assert await refused(running) == (status, None)
             if mirror_status is None:
                 async with running.stream(JSON_BOTH):
@@ -442,7 +442,7 @@ def test_refused_for_good(status: int, mirror_status: int | None) -> None:
                 assert await refused(running, JSON_BOTH) == (mirror_status, None)
             published = running.publish()
             assert await received(open_already, published[-1]) == published
-            await running.behave()
+            await running.end_faults()
             async with running.stream():
                 pass
 
@@ -450,12 +450,12 @@ def test_refused_for_good(status: int, mirror_status: int | None) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_refused_for_now(status: int) -> None:
+def test_temporary_refusal(status: int) -> None:
     async def test(running: Running) -> None:
-        await running.misbehave("refuse", status=status, seconds=30)
+        await running.inject("refuse", status=status, seconds=30)
         assert await refused(running) == (status, "30")
-        await running.behave()
-        await running.misbehave("refuse", status=status, seconds=0.05)
+        await running.end_faults()
+        await running.inject("refuse", status=status, seconds=0.05)
         await running.until_it_ends()
         async with running.stream():
             pass
@@ -484,22 +484,22 @@ def test_rest_refusals_and_failures() -> None:
             return status, headers.get("Retry-After")
 
         trades = "/api/v3/aggTrades?symbol=BTCUSDT"
-        await running.misbehave("rest_status", status=429, count=1, retry_after_s=7)
+        await running.inject("rest_status", status=429, count=1, retry_after_s=7)
         assert [await get(trades), await get(trades)] == [(429, "7"), (200, None)]
-        await running.misbehave("rest_status", status=418, seconds=20)
+        await running.inject("rest_status", status=418, seconds=20)
         assert await get(trades) == (418, "20")
-        await running.behave()
-        await running.misbehave("rest_status", status=503, path="/api/v3/aggTrades")
+        await running.end_faults()
+        await running.inject("rest_status", status=503, path="/api/v3/aggTrades")
         assert [await get(trades), await get("/api/v3/ping")] == [(503, None), (200, None)]
-        await running.behave()
+        await running.end_faults()
         # Slow: whoever asks later and is not held up is answered first.
-        await running.misbehave("rest_status", delay_s=0.2, count=1)
+        await running.inject("rest_status", delay_s=0.2, count=1)
         slow = asyncio.create_task(get(trades))
         await running.until_it_ends()
         assert await get("/api/v3/ping") == (200, None)
         assert await slow == (200, None)
-        await running.misbehave("rest_status", delay_s=0.05)
-        await running.misbehave("rest_status", status=500, count=1)
+        await running.inject("rest_status", delay_s=0.05)
+        await running.inject("rest_status", status=500, count=1)
         answers = await asyncio.gather(*(get("/api/v3/ping") for _ in range(3)))
         assert sorted(status for status, _ in answers) == [200, 200, 500]
 

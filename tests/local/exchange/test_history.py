@@ -64,8 +64,8 @@ def test_the_quote_and_trade_in_force() -> None:
     quotes = QuoteHistory("BTCUSDT")
     for n in (1, 2, 3):
         quotes.append(Quote("BTCUSDT", 1_000 * n, n, n, n, n + 1, n))
-    assert quotes.in_force(999) is None
-    assert [quote and quote.update_id for quote in map(quotes.in_force, (1_000, 1_999, 2_000, 9_000))] == [
+    assert quotes.as_of(999) is None
+    assert [quote and quote.update_id for quote in map(quotes.as_of, (1_000, 1_999, 2_000, 9_000))] == [
         1,
         1,
         2,

@@ -29,7 +29,7 @@ def test_a_late_scheduler_sends_the_backlog_in_order_and_nothing_early() -> None
     published: list[int] = []
 
     def clock() -> int:
-        """Time passes in leaps of up to four seconds: thousands of events fall due at once."""
+        """A clock in leaps of up to four seconds: thousands of events are due at once."""
         return now_us
 
     def publish(batch: Sequence[Sending]) -> None:
@@ -61,7 +61,7 @@ def test_fills_of_one_moment_share_a_frame() -> None:
     )
 
 
-def test_json_texts_are_byte_for_byte_what_the_collector_recorded(tmp_path: Path) -> None:
+def test_json_texts_equal_the_recorded_bytes(tmp_path: Path) -> None:
     recorded = text([trade(0, 1), quote(1, 10), trade(2, 2, price="61837.63000000")], offset_us=0)
     recorded = recorded.replace('"101"', '"101.00000000"')
     ticks = read([write(tmp_path / "a.gz", recorded)])

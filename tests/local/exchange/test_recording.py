@@ -10,8 +10,9 @@ import pytest
 
 from local.exchange.book import Book
 from local.exchange.events import BookDiff, BookSnapshot, Quote, Trade
-from local.exchange.recording import Recording, RecordingError, arrivals, inspect, mantissa, read
+from local.exchange.recording import Recording, RecordingError, arrivals, inspect, read
 from tests.fixtures.recordings import CAPTURED, OFFSET_US, T0_MS, Line, quote, text, trade, write
+from tickcast.market.ticks import mantissa
 
 
 def test_times_and_mantissas(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_speed_compresses_time(tmp_path: Path) -> None:
     assert [sending.due_us - NOW_US for sending in sendings] == [0, 500, 500, 2_000]
 
 
-def test_rounds_go_on_with_ids_and_time(tmp_path: Path) -> None:
+def test_rounds_continue_ids_and_time(tmp_path: Path) -> None:
     sendings = take(replay(tmp_path, ONE_ROUND), "BTCUSDT", 40)
     assert trade_ids(sendings) == list(range(1, 21))
     update_ids = [s.event.update_id for s in sendings if isinstance(s.event, Quote)]

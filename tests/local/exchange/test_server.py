@@ -181,7 +181,7 @@ def test_the_keyless_streams_carry_the_same_trades(sim: Running) -> None:
 
 
 @pytest.mark.parametrize(("headers", "code"), [({}, -2014), ({"X-MBX-APIKEY": "wrong"}, -2015)])
-def test_without_the_key_nobody_gets_in(sim: Running, headers: dict[str, str], code: int) -> None:
+def test_a_connection_without_the_key_is_refused(sim: Running, headers: dict[str, str], code: int) -> None:
     with pytest.raises(InvalidStatus) as caught:
         sim.stream("/ws/btcusdt@trade", headers)
     assert caught.value.response.status_code == 401
@@ -337,7 +337,7 @@ def test_too_much_weight_is_refused_for_the_minute() -> None:
 # -------------------------------------------------------------------------------------------------- replay
 
 
-def test_replay_waits_for_its_listener_and_goes_round(tmp_path: Path) -> None:
+def test_replay_waits_for_a_listener_and_starts_over(tmp_path: Path) -> None:
     lines = [quote(0, 10), trade(5, 1), trade(6, 2), quote(7, 12), trade(30, 3)]
     path = write(tmp_path / "a.gz", text(lines))
     with exchange("--feed", "replay", "--replay", str(path)) as running:
@@ -382,7 +382,7 @@ def test_graceful_stop(number: signal.Signals) -> None:
 
 
 async def in_process(limits: Limits, visit: Callable[[Exchange, ClientSession, str], Any]) -> None:
-    """An exchange in this process that publishes nothing by itself, for what a process would take long."""
+    """An exchange in this process that publishes nothing by itself, with limits short enough for a test."""
     served = Exchange(Settings(symbols=("BTCUSDT",), api_key="local", limits=limits))
     runner = web.AppRunner(served.app(), shutdown_timeout=0.1)
     await runner.setup()
@@ -392,7 +392,7 @@ async def in_process(limits: Limits, visit: Callable[[Exchange, ClientSession, s
             port = runner.addresses[0][1]
             await visit(served, session, f"http://127.0.0.1:{port}/ws/btcusdt@bestBidAsk")
     finally:
-        await served.say_goodbye()
+        await served.close_connections()
         await runner.cleanup()
 
 
@@ -412,7 +412,7 @@ def test_pings_come_and_silence_ends_the_connection() -> None:
     asyncio.run(in_process(Limits(ping_every_s=0.02, pong_within_s=0.1), visit))
 
 
-def test_a_client_that_does_not_read_is_cut_off_and_delays_nobody() -> None:
+def test_a_client_that_does_not_read_is_disconnected_and_delays_no_other() -> None:
     async def visit(served: Exchange, session: ClientSession, url: str) -> None:
         market = served.markets["BTCUSDT"]
         async with session.ws_connect(url), session.ws_connect(url) as quick:  # the first never reads

@@ -6,7 +6,7 @@ from local.system import cloud
 from local.system.state_folder import StateFolder
 
 
-def test_a_users_aws_account_is_kept_away_from_every_part(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_users_aws_settings_are_not_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ROLE_ARN", "AWS_ENDPOINT_URL_S3"):
         monkeypatch.setenv(name, "real")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "real")

@@ -21,7 +21,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StateFolder:
 
 
 def write_bucket(state: StateFolder, model_id: str, *, with_pointer: bool = True) -> None:
-    """What the emulator leaves on disk: objects under account and bucket, each with a sidecar."""
+    """The emulator's files on disk: objects under account and bucket, each with a sidecar."""
     bucket = state.s3 / "000000000000" / f"bucket-{model_id}"
     files = {f"models/{model_id}/model.onnx": model_id, "bronze/old.avro": "ticks"}
     if with_pointer:
@@ -37,32 +37,32 @@ def objects(s3: Any) -> list[str]:
     return [item["Key"] for item in s3.list_objects_v2(Bucket=BUCKET).get("Contents", [])]
 
 
-def test_models_are_put_back_and_the_rest_is_forgotten(state: StateFolder, s3: Any) -> None:
+def test_models_are_restored_and_the_rest_is_deleted(state: StateFolder, s3: Any) -> None:
     write_bucket(state, "m1")
-    model_backup.set_aside(state)
+    model_backup.save(state)
     assert list(state.s3.iterdir()) == []
-    assert model_backup.put_back(state, s3, BUCKET) == 1
+    assert model_backup.restore(state, s3, BUCKET) == 1
     assert objects(s3) == ["models/current.json", "models/m1/model.onnx"]
     assert s3.get_object(Bucket=BUCKET, Key="models/m1/model.onnx")["Body"].read() == b"m1"
 
 
-def test_a_run_killed_before_the_models_were_back_loses_none(state: StateFolder, s3: Any) -> None:
+def test_a_run_killed_before_the_models_were_restored_loses_none(state: StateFolder, s3: Any) -> None:
     write_bucket(state, "m1")
-    model_backup.set_aside(state)
-    write_bucket(state, "m1", with_pointer=False)  # the pointer is put back last
-    model_backup.set_aside(state)
-    model_backup.put_back(state, s3, BUCKET)
+    model_backup.save(state)
+    write_bucket(state, "m1", with_pointer=False)  # the pointer is restored last
+    model_backup.save(state)
+    model_backup.restore(state, s3, BUCKET)
     assert "models/current.json" in objects(s3)
 
 
-def test_newer_models_replace_those_set_aside(state: StateFolder, s3: Any) -> None:
+def test_newer_models_replace_saved_ones(state: StateFolder, s3: Any) -> None:
     for model_id in ("m1", "m2"):
         write_bucket(state, model_id)
-        model_backup.set_aside(state)
-    model_backup.put_back(state, s3, BUCKET)
+        model_backup.save(state)
+    model_backup.restore(state, s3, BUCKET)
     assert objects(s3) == ["models/current.json", "models/m2/model.onnx"]
 
 
 def test_a_first_run_has_none(state: StateFolder, s3: Any) -> None:
-    model_backup.set_aside(state)
-    assert model_backup.put_back(state, s3, BUCKET) == 0
+    model_backup.save(state)
+    assert model_backup.restore(state, s3, BUCKET) == 0

@@ -1,4 +1,4 @@
-"""Parts are real processes here: small Python programs."""
+"""The processes are real: small Python programs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from local.system.processes import MARK, Process, Processes, ProcessFailed, swee
 pytestmark = pytest.mark.server
 
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
-# Ignores the polite signal and has a child that does, too.
+# Ignores SIGTERM, and has a child.
 STUBBORN = (
     "import signal, subprocess, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
     "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']);"
@@ -27,21 +27,21 @@ STUBBORN = (
 
 
 @pytest.fixture
-def parts(tmp_path: Path) -> Iterator[Processes]:
+def processes(tmp_path: Path) -> Iterator[Processes]:
     started = Processes(tmp_path, tmp_path, dict(os.environ))
     yield started
     started.stop_all()
 
 
 def start(
-    parts: Processes, name: str, program: str, *, is_step: bool = False, grace_s: float = 10
+    processes: Processes, name: str, program: str, *, is_step: bool = False, grace_s: float = 10
 ) -> Process:
-    return parts.start(name, [sys.executable, "-c", program], is_step=is_step, grace_s=grace_s)
+    return processes.start(name, [sys.executable, "-c", program], is_step=is_step, grace_s=grace_s)
 
 
-def printed(parts: Processes, part: Process) -> str:
-    parts.wait_until(lambda: bool(part.log.read_text()), part, 30)
-    return part.log.read_text().strip()
+def printed(processes: Processes, process: Process) -> str:
+    processes.wait_until(lambda: bool(process.log.read_text()), process, 30)
+    return process.log.read_text().strip()
 
 
 def has_gone(pid: int) -> bool:
@@ -58,7 +58,7 @@ def wait_until_gone(pid: int) -> None:
         time.sleep(0.02)
 
 
-def test_parts_are_stopped_last_started_first(parts: Processes, tmp_path: Path) -> None:
+def test_processes_are_stopped_last_started_first(processes: Processes, tmp_path: Path) -> None:
     program = (
         "import pathlib, signal, sys, time\n"
         "def stop(*_):\n"
@@ -67,66 +67,66 @@ def test_parts_are_stopped_last_started_first(parts: Processes, tmp_path: Path) 
         "signal.signal(signal.SIGTERM, stop); print('up', flush=True); time.sleep(600)"
     )
     for name in "abc":
-        printed(parts, start(parts, name, f"NAME = {name!r}\n{program}"))
-    parts.stop_all()
+        printed(processes, start(processes, name, f"NAME = {name!r}\n{program}"))
+    processes.stop_all()
     assert (tmp_path / "order").read_text() == "cba"
 
 
-def test_a_stubborn_part_is_killed_with_its_children(parts: Processes) -> None:
-    part = start(parts, "stubborn", STUBBORN, grace_s=0.2)
-    child = int(printed(parts, part))
-    assert parts.stop(part) == -signal.SIGKILL
+def test_a_stubborn_process_is_killed_with_its_children(processes: Processes) -> None:
+    process = start(processes, "stubborn", STUBBORN, grace_s=0.2)
+    child = int(printed(processes, process))
+    assert processes.stop(process) == -signal.SIGKILL
     wait_until_gone(child)
 
 
-def test_a_part_that_ends_is_reported_with_the_end_of_its_log(parts: Processes) -> None:
-    part = start(parts, "ingest", "import sys; print('no such stream'); sys.exit(3)")
-    part.process.wait()
+def test_a_process_that_ends_is_reported_with_the_end_of_its_log(processes: Processes) -> None:
+    process = start(processes, "ingest", "import sys; print('no such stream'); sys.exit(3)")
+    process.process.wait()
     with pytest.raises(ProcessFailed, match="ingest ended with exit status 3") as failure:
-        parts.check()
-    assert str(part.log) in str(failure.value)
+        processes.check()
+    assert str(process.log) in str(failure.value)
     assert "| no such stream" in str(failure.value)
 
 
-def test_a_part_killed_from_outside_is_reported_by_its_signal(parts: Processes) -> None:
-    part = start(parts, "exchange", SLEEPER)
-    part.process.kill()
-    part.process.wait()
-    with pytest.raises(ProcessFailed, match="was ended by signal SIGKILL"):
-        parts.check()
+def test_a_process_killed_from_outside_is_reported_by_its_signal(processes: Processes) -> None:
+    process = start(processes, "exchange", SLEEPER)
+    process.process.kill()
+    process.process.wait()
+    with pytest.raises(ProcessFailed, match="was killed by signal SIGKILL"):
+        processes.check()
 
 
-def test_waiting_for_one_part_ends_when_another_fails(parts: Processes) -> None:
-    waited_for = start(parts, "slow", SLEEPER)
-    start(parts, "broken", "raise SystemExit(1)")
+def test_waiting_for_one_process_ends_when_another_fails(processes: Processes) -> None:
+    waited_for = start(processes, "slow", SLEEPER)
+    start(processes, "broken", "raise SystemExit(1)")
     with pytest.raises(ProcessFailed, match="broken"):
-        parts.wait_until(lambda: False, waited_for, timeout_s=60)
+        processes.wait_until(lambda: False, waited_for, timeout_s=60)
 
 
-def test_a_part_that_does_not_get_ready_is_reported(parts: Processes) -> None:
-    part = start(parts, "slow", SLEEPER)
+def test_a_process_that_is_not_ready_in_time_is_reported(processes: Processes) -> None:
+    process = start(processes, "slow", SLEEPER)
     with pytest.raises(ProcessFailed, match="slow took longer than 0 s"):
-        parts.wait_until(lambda: False, part, timeout_s=0.1)
+        processes.wait_until(lambda: False, process, timeout_s=0.1)
 
 
-def test_a_step_may_end_and_must_end_well(parts: Processes) -> None:
-    good = start(parts, "good", "pass", is_step=True)
+def test_a_step_may_end_and_must_succeed(processes: Processes) -> None:
+    good = start(processes, "good", "pass", is_step=True)
     good.process.wait()
-    parts.check()
-    parts.finish(good, 30)
+    processes.check()
+    processes.finish(good, 30)
     with pytest.raises(ProcessFailed, match="bad ended with exit status 1"):
-        parts.finish(start(parts, "bad", "raise SystemExit(1)", is_step=True), 30)
+        processes.finish(start(processes, "bad", "raise SystemExit(1)", is_step=True), 30)
 
 
-def test_the_line_that_says_ready_is_found_among_others(parts: Processes) -> None:
+def test_the_ready_line_is_found_among_others(processes: Processes) -> None:
     lines = ["x", "[1]", '{"event": "starting"}', '{"event": "listening", "port": 7}']
     program = f"print(*{lines!r}, sep=chr(10), flush=True); {SLEEPER}"
-    part = start(parts, "exchange", program)
-    assert parts.wait_for_event(part, "listening", 30)["port"] == 7
+    process = start(processes, "exchange", program)
+    assert processes.wait_for_event(process, "listening", 30)["port"] == 7
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends children with their parent")
-def test_parts_end_with_a_launcher_that_is_killed(tmp_path: Path) -> None:
+def test_processes_end_with_a_launcher_that_is_killed(tmp_path: Path) -> None:
     launcher = (
         "import os, pathlib, sys, time; from local.system.processes import Processes\n"
         f"folder = pathlib.Path({str(tmp_path)!r})\n"

@@ -1,4 +1,4 @@
-"""The parts that need no socket: orders and their errors, spoiled frames, delays, the attempts limit."""
+"""The parts of fault injection without sockets: validation, frames, delays, the limit of attempts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import re
 import pytest
 
 from local.exchange.attempts import Attempts
-from local.exchange.damage import How, newer, spoiled
 from local.exchange.delays import Delays
-from local.exchange.orders import Corrupt, Stall, parse
+from local.exchange.fault_requests import Corrupt, Stall, parse
+from local.exchange.frame_faults import Corruption, corrupted, newer
 from local.exchange.rest import ApiError
 from local.exchange.subscriptions import Limits
 from tickcast.sbe import BestBidAskEvent, Event, SbeError, SbeTrade, TradesEvent, decode, encode
@@ -26,7 +26,7 @@ TEXTS = [
 ]
 
 
-# ---------------------------------------------------------------------------------------------------- orders
+# ---------------------------------------------------------------------------------------------------- faults
 
 
 def test_parameters_have_defaults() -> None:
@@ -56,35 +56,35 @@ def test_parameters_have_defaults() -> None:
         ('{"kind": "rest_status", "status": 404}', "status should be one of"),
     ],
 )
-def test_a_bad_order_is_refused_with_the_reason(body: str, reason: str) -> None:
+def test_an_invalid_fault_is_refused_with_the_reason(body: str, reason: str) -> None:
     with pytest.raises(ValueError, match=re.escape(reason)):
         parse(body)
 
 
-# ---------------------------------------------------------------------------------------------------- damage
+# ---------------------------------------------------------------------------------------------------- frames
 
 
 @pytest.mark.parametrize("event", [TRADES, QUOTE], ids=["trades", "quote"])
 @pytest.mark.parametrize("how", ["flip", "truncate", "template"])
-def test_a_spoiled_frame_cannot_be_read(event: Event, how: How) -> None:
-    frame = spoiled(encode(event), how)
+def test_a_corrupted_frame_cannot_be_decoded(event: Event, how: Corruption) -> None:
+    frame = corrupted(encode(event), how)
     assert isinstance(frame, bytes)
     with pytest.raises(SbeError):
         decode(frame)
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_a_spoiled_text_is_no_known_event(text: str) -> None:
+def test_a_corrupted_text_is_no_known_event(text: str) -> None:
     for how in ("flip", "truncate"):
         with pytest.raises(json.JSONDecodeError):
-            json.loads(spoiled(text, how))
-    message = json.loads(spoiled(text, "template"))
+            json.loads(corrupted(text, how))
+    message = json.loads(corrupted(text, "template"))
     assert message.get("data", message) == {"e": "unknownEvent", "s": "BTCUSDT"}
 
 
 @pytest.mark.parametrize("event", [TRADES, QUOTE], ids=["trades", "quote"])
 @pytest.mark.parametrize(("block_bytes", "entry_bytes"), [(0, 0), (8, 4), (1, 0), (0, 3)])
-def test_a_newer_frame_says_the_same(event: Event, block_bytes: int, entry_bytes: int) -> None:
+def test_a_newer_frame_decodes_to_the_same_event(event: Event, block_bytes: int, entry_bytes: int) -> None:
     frame = newer(encode(event), 9, block_bytes, entry_bytes)
     assert isinstance(frame, bytes) and frame[6:8] == b"\x09\x00"
     entries = len(event.trades) if isinstance(event, TradesEvent) else 0
@@ -93,7 +93,7 @@ def test_a_newer_frame_says_the_same(event: Event, block_bytes: int, entry_bytes
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_a_newer_text_has_a_field_more(text: str) -> None:
+def test_a_newer_text_has_one_more_field(text: str) -> None:
     before, after = json.loads(text), json.loads(newer(text, 2, 8, 4))
     before.get("data", before)["schemaVersion"] = 2
     assert after == before
@@ -102,7 +102,7 @@ def test_a_newer_text_has_a_field_more(text: str) -> None:
 # ---------------------------------------------------------------------------------------------------- delays
 
 
-def test_delays_keep_the_order_of_a_line_and_lose_it_between_lines() -> None:
+def test_delays_keep_the_order_within_a_queue_and_lose_it_between_queues() -> None:
     delivered: list[int] = []
 
     async def run() -> None:
@@ -136,7 +136,7 @@ def test_three_hundred_attempts_in_five_minutes() -> None:
     attempts.add("10.0.0.1", 1_030.0 + wait_s)
 
 
-def test_going_on_regardless_earns_a_ban() -> None:
+def test_continuing_after_429_gets_a_ban() -> None:
     attempts = Attempts(Limits(attempts=20, attempts_within_s=60))
     statuses = []
     for _ in range(24):

@@ -1,8 +1,8 @@
-"""What becomes of a frame on the way: spoiled, or written by a newer version of the schema.
+"""Faults in frames: corruption, and a newer version of the schema.
 
-SBE has no checksum. A bit that flips inside a price or an id gives another valid number, which no decoder can
-notice (TCP's and TLS's checksums are there for that), so a frame is spoiled where it shows: the client is
-to find that it cannot read the frame, and to know that it lost what was in it.
+SBE has no checksum. A flipped bit inside a price or an id gives another valid number, which no decoder can
+notice (TCP and TLS have checksums for that), so a frame is corrupted where it can be noticed: the client has
+to find that it cannot read the frame, and that it lost the contents.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import struct
 from typing import Literal
 
-How = Literal["flip", "truncate", "template"]
+Corruption = Literal["flip", "truncate", "template"]
 
 _HEADER = struct.Struct("<HHHH")  # blockLength, templateId, schemaId, version
 _GROUP = struct.Struct("<HI")  # blockLength, numInGroup of the trades
@@ -20,12 +20,12 @@ _UNKNOWN_TEMPLATE = 10099
 _PADDING = b"\xee"
 
 
-def spoiled(content: bytes | str, how: How) -> bytes | str:
+def corrupted(content: bytes | str, how: Corruption) -> bytes | str:
     """The frame with its header inverted, cut in half, or of an unknown template (a JSON event type)."""
     if how == "truncate":
         return content[: len(content) // 2]
     if isinstance(content, str):
-        return _flipped_text(content) if how == "flip" else _unknown_event(content)
+        return _flipped_text(content) if how == "flip" else _with_unknown_event(content)
     if how == "flip":
         return bytes(byte ^ 0xFF for byte in content[: _HEADER.size]) + content[_HEADER.size :]
     block_length, _, schema_id, version = _HEADER.unpack_from(content)
@@ -37,7 +37,7 @@ def _flipped_text(text: str) -> str:
     return "".join(chr(ord(character) ^ 1) for character in text[:8]) + text[8:]
 
 
-def _unknown_event(text: str) -> str:
+def _with_unknown_event(text: str) -> str:
     message = json.loads(text)
     payload = {"e": "unknownEvent", "s": message.get("data", message)["s"]}
     if "data" in message:
@@ -46,12 +46,12 @@ def _unknown_event(text: str) -> str:
 
 
 def newer(content: bytes | str, version: int, block_bytes: int, entry_bytes: int) -> bytes | str:
-    """The frame as `version` of the schema might have it: so many bytes more in the block and each entry.
+    """The frame in `version` of the schema, with so many bytes more in the block and in each entry.
 
-    A JSON payload, which has no version, gets a field that it did not have before.
+    A JSON payload, which has no version, gets one more field.
     """
     if isinstance(content, str):
-        return _with_a_field(content, version)
+        return _with_version_field(content, version)
     block_length, template_id, schema_id, _ = _HEADER.unpack_from(content)
     end = _HEADER.size + block_length
     block = content[_HEADER.size : end] + _PADDING * block_bytes
@@ -67,7 +67,7 @@ def newer(content: bytes | str, version: int, block_bytes: int, entry_bytes: int
     return header + block + group + b"".join(entry + padding for entry in entries) + content[end:]
 
 
-def _with_a_field(text: str, version: int) -> str:
+def _with_version_field(text: str, version: int) -> str:
     message = json.loads(text)
     message.get("data", message)["schemaVersion"] = version
     return json.dumps(message, separators=(",", ":"))

@@ -1,10 +1,10 @@
-"""What the exchange can be told to do wrong: the kinds and their parameters, checked.
+"""The faults that the exchange can inject: their kinds and parameters, validated.
 
-`connections` names those that are meant: all (the default), the one that is open longest, or the one opened
-last. All are those open now and those to come, but for what happens once (`drop`, `server_shutdown`), for
-`stall`, and for what has a `count`: these mean the connections open now, and end when all of them have gone.
-`count` is how many frames of each connection it is for. `seconds` is how long it goes on; without it, until
-it is ended. `symbol` and `stream` restrict it to one market, and to its trades or its quotes.
+`connections` selects those affected: all (the default), the oldest, or the newest. All includes future ones,
+except for faults that happen once (`drop`, `server_shutdown`), `stall`, and those with a `count`: they affect
+the connections open now, and end when all of them have closed. `count` is the number of frames affected on
+each connection. `seconds` is the duration; without it a fault lasts until it is ended. `symbol` and `stream`
+restrict it to one market, and to its trades or its quotes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from local.exchange.damage import How
+from local.exchange.frame_faults import Corruption
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -22,15 +22,15 @@ Share = Annotated[float, Field(gt=0, le=1)]
 _REST_REFUSALS = (403, 418, 429, 451)
 
 
-class _Order(BaseModel):
+class _Fault(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class _Lasting(_Order):
+class _Lasting(_Fault):
     seconds: Seconds | None = None
 
 
-class _OfConnections(_Order):
+class _OfConnections(_Fault):
     connections: Literal["all", "oldest", "newest"] = "all"
 
 
@@ -46,7 +46,7 @@ class Drop(_OfConnections):
 
 
 class ServerShutdown(_OfConnections):
-    """Announce the end of the connections, and end them after a grace (on Binance about ten minutes)."""
+    """Announce the end of the connections, and end them after `grace_s` (on Binance about ten minutes)."""
 
     kind: Literal["server_shutdown"]
     grace_s: Annotated[float, Field(ge=0, le=3_600)] = 5.0
@@ -60,19 +60,19 @@ class MaxAge(_Lasting):
 
 
 class Stall(_OfFrames):
-    """Send nothing of what falls due, ever, while pings go on. New connections are not stalled."""
+    """Discard frames while pings continue. New connections are not affected."""
 
     kind: Literal["stall"]
 
 
 class Freeze(_Lasting):
-    """Send nothing on any stream of any connection, those to come included, while pings go on."""
+    """Discard the frames of all streams on all connections, future ones too, while pings continue."""
 
     kind: Literal["freeze"]
 
 
 class PauseMarket(_Lasting):
-    """No fault: nothing happens on this market, no trade and no change of its book."""
+    """A quiet market, which is no fault: no trade, and no change of its book."""
 
     kind: Literal["pause_market"]
     symbol: str
@@ -103,15 +103,15 @@ class Reorder(_Lasting, _OfConnections):
 
 
 class Corrupt(_OfFrames):
-    """Spoil so many frames: what was in them never arrives on that connection. See `damage.spoiled`."""
+    """Make `count` frames unreadable. See `frame_faults.corrupted`."""
 
     kind: Literal["corrupt"]
-    how: How = "flip"
+    how: Corruption = "flip"
     count: Count = 1
 
 
 class SchemaVersion(_OfFrames):
-    """Frames of a newer version, with a longer block and longer group entries. See `damage.newer`."""
+    """Frames of a newer schema version, with longer blocks and group entries. See `frame_faults.newer`."""
 
     kind: Literal["schema_version"]
     version: Annotated[int, Field(ge=1, le=65_535)] = 1
@@ -120,9 +120,9 @@ class SchemaVersion(_OfFrames):
 
 
 class RefuseKey(_Lasting):
-    """Refuse to connect for good: the key (401), the firewall (403), or the country (451).
+    """Refuse connections permanently: for the key (401), by the firewall (403), or for the country (451).
 
-    The keyless streams know no 401.
+    The keyless streams have no 401.
     """
 
     kind: Literal["refuse_key"]
@@ -130,7 +130,7 @@ class RefuseKey(_Lasting):
 
 
 class Refuse(_Lasting):
-    """Refuse to connect for now, telling how many `seconds` to wait."""
+    """Refuse connections temporarily, with a Retry-After."""
 
     kind: Literal["refuse"]
     status: Literal[429, 503] = 429
@@ -138,12 +138,12 @@ class Refuse(_Lasting):
 
 
 class RestStatus(_Lasting):
-    """Answer REST requests with an error (403, 418, 429, 451, 500 to 599), after a delay, or only late."""
+    """Answer REST requests with an error (403, 418, 429, 451, 500 to 599), or after a delay, or both."""
 
     kind: Literal["rest_status"]
     status: Annotated[int, Field(ge=400, le=599)] | None = None
     delay_s: Annotated[float, Field(ge=0, le=300)] = 0.0
-    retry_after_s: Annotated[int, Field(ge=1)] | None = None  # 429, 418: what `seconds` leave, or else 1
+    retry_after_s: Annotated[int, Field(ge=1)] | None = None  # 429, 418: the seconds left, or 1
     path: str | None = None  # e.g. /api/v3/aggTrades
     count: Count | None = None
 
@@ -160,7 +160,7 @@ BodyFault = Literal["challenge", "html", "redirect", "truncate", "content_type",
 
 
 class RestBody(_Lasting):
-    """Answer REST requests with something else: a firewall's challenge, a page, what is no JSON.
+    """Answer REST requests with another body: a firewall's challenge, a web page, no JSON.
 
     See `rest_faults.replaced`.
     """
@@ -172,12 +172,12 @@ class RestBody(_Lasting):
 
 
 class RestRows(_Lasting):
-    """Answer questions for aggregate trades with rows that are not all, or not right.
+    """Answer requests for aggregate trades with missing or wrong rows.
 
-    `lag`: those of the last `age_s` are not there yet. `forget`: those older than `age_s` are not kept any
-    more. `cap`: at most `rows` a page. `repeat`: by id, the oldest ones each time. `empty`: by time, none.
-    `disorder`: shuffled, and some twice. `placeholder`, `far_off` (an hour ahead), `hole` (not there): those
-    whose id `every` divides.
+    `lag`: those of the last `age_s` are missing. `forget`: those older than `age_s` are missing. `cap`: at
+    most `rows` a page. `repeat`: by id, the oldest ones each time. `empty`: by time, none. `disorder`:
+    shuffled, and some twice. `placeholder`, `far_off` (an hour ahead), `hole` (missing): those whose id is
+    divisible by `every`.
     """
 
     kind: Literal["rest_rows"]
@@ -189,7 +189,7 @@ class RestRows(_Lasting):
 
 
 class MarketStatus(_Lasting):
-    """Say in exchangeInfo that a market does not trade. What it publishes goes its way."""
+    """Report in exchangeInfo that a market does not trade. Its streams are not affected."""
 
     kind: Literal["market_status"]
     status: Literal["PRE_TRADING", "HALT", "BREAK", "END_OF_DAY"] = "BREAK"
@@ -198,21 +198,21 @@ class MarketStatus(_Lasting):
 
 OnFrames = Stall | Freeze | CullQuotes | Duplicate | Reorder | Corrupt | SchemaVersion
 OnRest = RestStatus | RestBody | RestRows | MarketStatus
-Order = Drop | ServerShutdown | MaxAge | OnFrames | RefuseKey | Refuse | OnRest | PauseMarket
+Fault = Drop | ServerShutdown | MaxAge | OnFrames | RefuseKey | Refuse | OnRest | PauseMarket
 
-_ORDERS: TypeAdapter[Order] = TypeAdapter(Annotated[Order, Field(discriminator="kind")])
+_FAULTS: TypeAdapter[Fault] = TypeAdapter(Annotated[Fault, Field(discriminator="kind")])
 
 
-def parse(body: bytes | str) -> Order:
-    """The order in a JSON object. Raises ValueError, whose message says what is wrong with it."""
+def parse(body: bytes | str) -> Fault:
+    """The fault in a JSON object. Raises ValueError with the reasons."""
     try:
-        return _ORDERS.validate_json(body)
+        return _FAULTS.validate_json(body)
     except ValidationError as error:
         reasons = (_reason(detail) for detail in error.errors(include_url=False))
         raise ValueError("; ".join(reasons)) from None
 
 
 def _reason(detail: Any) -> str:
-    # The first part of the place is the kind, unless that is what is wrong.
+    # The first part of the location is the kind, unless the kind itself is wrong.
     field = ".".join(str(part) for part in detail["loc"][1:])
     return f"{field}: {detail['msg']}" if field else detail["msg"]

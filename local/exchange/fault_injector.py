@@ -1,17 +1,17 @@
-"""Where the exchange does wrong what it was ordered to (`local.exchange.orders`), and nothing else does.
+"""Where all faults (`local.exchange.fault_requests`) are injected.
 
     a handshake          -> check_handshake  refuse_key, refuse
     an opened connection -> opened           max_age
-    a frame to send      -> pass_on          stall, freeze, cull_quotes, duplicate, corrupt, schema_version,
+    a frame to send      -> deliver          stall, freeze, cull_quotes, duplicate, corrupt, schema_version,
                                              reorder
     a REST request       -> before_rest      rest_status
-    its aggregate trades -> wrong_rows       rest_rows
-    what it says         -> status           market_status
-    its answer           -> after_rest       rest_body
-    the order itself     -> begin, end       drop, server_shutdown, pause_market
+    its aggregate trades -> row_faults       rest_rows
+    its exchangeInfo     -> market_status    market_status
+    its response         -> after_rest       rest_body
+    the fault itself     -> begin, end       drop, server_shutdown, pause_market
 
-Several orders may be in force; a frame passes them in the order in which they were given, reordering last.
-What is published, and counted as such, stays out of their reach.
+Several faults may be active; they apply to a frame in the order in which they began, reordering last. The
+counts of what was published are not affected.
 """
 
 from __future__ import annotations
@@ -27,21 +27,18 @@ from typing import Any
 from aiohttp import WSCloseCode, web
 
 from local.exchange.connection import Connection
-from local.exchange.damage import newer, spoiled
 from local.exchange.delays import Delays
 from local.exchange.encoding import Encoding, Message
 from local.exchange.events import Quote, Trade
-from local.exchange.log import log
-from local.exchange.market import Market, Now
-from local.exchange.orders import (
+from local.exchange.fault_requests import (
     Corrupt,
     CullQuotes,
     Drop,
     Duplicate,
+    Fault,
     MarketStatus,
     MaxAge,
     OnFrames,
-    Order,
     PauseMarket,
     Refuse,
     RefuseKey,
@@ -53,6 +50,9 @@ from local.exchange.orders import (
     ServerShutdown,
     Stall,
 )
+from local.exchange.frame_faults import corrupted, newer
+from local.exchange.log import log
+from local.exchange.market import Market, Now
 from local.exchange.rest import ApiError
 from local.exchange.rest_faults import replaced
 
@@ -68,30 +68,30 @@ _REFUSALS = {
 _FAILURE = (-1000, "An unknown error occurred while processing the request.")
 
 
-class _Active:
-    """An order in force: for which connections (None: all, also those to come), and what it did so far."""
+class _ActiveFault:
+    """A fault, the connections it affects (None: all, future ones too), and its effects so far."""
 
-    def __init__(self, id_: int, order: Order, targets: set[Connection] | None) -> None:
+    def __init__(self, id_: int, fault: Fault, targets: set[Connection] | None) -> None:
         self.id = id_
-        self.order = order
+        self.fault = fault
         self.targets = targets
         self.hits = 0
-        # How often still, for each connection (None: for REST requests); None altogether: without end.
+        # Uses left by connection (None: of REST requests); None altogether: without a limit.
         self.left: dict[Connection | None, int] | None = None
-        if (count := getattr(order, "count", None)) is not None:
+        if (count := getattr(fault, "count", None)) is not None:
             self.left = {None: count} if targets is None else dict.fromkeys(targets, count)
         self.timer: asyncio.TimerHandle | None = None
         self.delays: Delays | None = None
 
-    def concerns(self, connection: Connection, message: Message) -> bool:
-        order = self.order
+    def affects(self, connection: Connection, message: Message) -> bool:
+        fault = self.fault
         if self.targets is not None and connection not in self.targets:
             return False
         if self.left is not None and connection not in self.left:
             return False
-        if getattr(order, "symbol", None) not in (None, message.symbol):
+        if getattr(fault, "symbol", None) not in (None, message.symbol):
             return False
-        stream = "quote" if isinstance(order, CullQuotes) else getattr(order, "stream", None)
+        stream = "quote" if isinstance(fault, CullQuotes) else getattr(fault, "stream", None)
         return stream is None or _KINDS[stream] is message.kind
 
     def seconds_left(self) -> float | None:
@@ -100,13 +100,13 @@ class _Active:
         return max(self.timer.when() - asyncio.get_running_loop().time(), 0.0)
 
     def report(self) -> dict[str, Any]:
-        fields = {"id": self.id, **self.order.model_dump(exclude_none=True), "hits": self.hits}
+        fields = {"id": self.id, **self.fault.model_dump(exclude_none=True), "hits": self.hits}
         seconds = self.seconds_left()
         return fields if seconds is None else {**fields, "seconds_left": round(seconds, 3)}
 
 
-class Misbehaviours:
-    """The orders in force on one exchange. `connections` are those open now, oldest first."""
+class FaultInjector:
+    """The active faults of one exchange. `connections` are those open now, oldest first."""
 
     def __init__(
         self,
@@ -122,38 +122,38 @@ class Misbehaviours:
         self._rng = random.Random(seed)
         self._now_us = now_us
         self._ids = itertools.count(1)
-        self._active: list[_Active] = []
+        self._active: list[_ActiveFault] = []
         self._ended: deque[dict[str, Any]] = deque(maxlen=_KEPT_ENDED)
 
     # ------------------------------------------------------------------------------------------ control
 
-    def begin(self, order: Order) -> int:
-        """Obey; how many of the open connections are meant. Raises ValueError when it makes no sense now."""
-        symbol = getattr(order, "symbol", None)
+    def begin(self, fault: Fault) -> int:
+        """Activate; the number of open connections affected. Raises ValueError when it cannot apply now."""
+        symbol = getattr(fault, "symbol", None)
         if symbol is not None and symbol not in self._markets:
-            raise ValueError(f"symbol: {symbol!r} is none of {', '.join(self._markets)}")
-        if isinstance(order, Reorder) and any(self._of(Reorder)):
-            raise ValueError("the streams are being reordered already: end that first")
-        if isinstance(order, PauseMarket) and self._markets[order.symbol].is_paused:
-            raise ValueError(f"{order.symbol} is paused already: end that first")
-        active = _Active(next(self._ids), order, self._targets(order))
+            raise ValueError(f"symbol: {symbol!r} is not one of {', '.join(self._markets)}")
+        if isinstance(fault, Reorder) and any(self._of(Reorder)):
+            raise ValueError("reorder is active already: end it first")
+        if isinstance(fault, PauseMarket) and self._markets[fault.symbol].is_paused:
+            raise ValueError(f"{fault.symbol} is paused already: end that first")
+        active = _ActiveFault(next(self._ids), fault, self._targets(fault))
         self._active.append(active)
-        seconds = order.grace_s if isinstance(order, ServerShutdown) else getattr(order, "seconds", None)
+        seconds = fault.grace_s if isinstance(fault, ServerShutdown) else getattr(fault, "seconds", None)
         if seconds is not None:
             active.timer = asyncio.get_running_loop().call_later(seconds, self._expire, active)
-        log("misbehaviour_begins", **active.report())
-        meant = len(self._connections if active.targets is None else active.targets)
+        log("fault_begins", **active.report())
+        affected = len(self._connections if active.targets is None else active.targets)
         self._start(active)
-        return meant
+        return affected
 
     def end(self, kind: str | None = None) -> None:
-        """End all orders, or those of one kind. What a stall kept back stays lost."""
+        """End all faults, or those of one kind. Frames that a stall discarded stay lost."""
         for active in list(self._active):
-            if kind is None or active.order.kind == kind:
+            if kind is None or active.fault.kind == kind:
                 self._finish(active)
 
     def report(self) -> dict[str, Any]:
-        """The orders in force, and the last ones that ended, oldest first."""
+        """The active faults, and the last ones that ended, oldest first."""
         return {"active": [active.report() for active in self._active], "ended": list(self._ended)}
 
     # -------------------------------------------------------------------------------------------- hooks
@@ -161,7 +161,7 @@ class Misbehaviours:
     def check_handshake(self, encoding: Encoding) -> None:
         """Raises `ApiError` when a new connection is to be refused."""
         for active in self._of(RefuseKey, Refuse):
-            match active.order:
+            match active.fault:
                 case RefuseKey(status=status):
                     if status == 401 and not encoding.needs_key:
                         continue
@@ -175,7 +175,7 @@ class Misbehaviours:
         connection.end_at_age(self._age_limit_s())
 
     def closed(self, connection: Connection) -> None:
-        """A connection has gone. What was for connections that have all gone has ended."""
+        """A connection has closed. A fault ends when all connections it affects have closed."""
         for active in list(self._active):
             if active.targets is not None and connection in active.targets:
                 active.targets.discard(connection)
@@ -183,15 +183,15 @@ class Misbehaviours:
                     active.left.pop(connection, None)
                 self._finish_if_done(active)
 
-    def pass_on(self, connection: Connection, message: Message) -> None:
-        """Offer the message to the connection: as it is, or as the orders in force make it."""
+    def deliver(self, connection: Connection, message: Message) -> None:
+        """Offer the message to the connection, with the active faults applied."""
         if not self._active:
             connection.offer(message.content)
             return
         contents = [message.content]
         delays: Delays | None = None
         for active in list(self._active):
-            if not isinstance(active.order, OnFrames) or not active.concerns(connection, message):
+            if not isinstance(active.fault, OnFrames) or not active.affects(connection, message):
                 continue
             if active.delays is not None:
                 delays = active.delays
@@ -199,76 +199,76 @@ class Misbehaviours:
             else:
                 contents = [new for old in contents for new in self._changed(active, connection, old)]
 
-        def deliver() -> None:
+        def offer() -> None:
             for content in contents:
                 connection.offer(content)
 
         if delays is None:
-            deliver()
+            offer()
         else:
-            delays.hold((connection, message.stream), deliver)
+            delays.hold((connection, message.stream), offer)
 
     async def before_rest(self, path: str) -> None:
-        """Wait as long as the answer is to be delayed. Raises `ApiError` when it is to be an error."""
+        """Delay the response. Raises `ApiError` where it should be an error."""
         for active in self._of(RestStatus):
-            order = active.order
-            if not isinstance(order, RestStatus) or order.path not in (None, path):
+            fault = active.fault
+            if not isinstance(fault, RestStatus) or fault.path not in (None, path):
                 continue
             if active not in self._active:
                 continue  # it ended while another one delayed this request
-            waiting_s = order.retry_after_s or active.seconds_left() or 1
+            waiting_s = fault.retry_after_s or active.seconds_left() or 1
             self._use(active)
-            await asyncio.sleep(order.delay_s)
-            if order.status is not None:
-                asks_to_wait = order.status in (418, 429) or order.retry_after_s is not None
-                raise _refusal(order.status, retry_after_s=waiting_s if asks_to_wait else None)
+            await asyncio.sleep(fault.delay_s)
+            if fault.status is not None:
+                has_wait = fault.status in (418, 429) or fault.retry_after_s is not None
+                raise _refusal(fault.status, retry_after_s=waiting_s if has_wait else None)
 
-    def wrong_rows(self, symbol: str) -> list[RestRows]:
-        """The orders that an answer with aggregate trades of `symbol` has to obey."""
+    def row_faults(self, symbol: str) -> list[RestRows]:
+        """The faults for a response with aggregate trades of `symbol`."""
         found = []
         for active in self._of(RestRows):
-            if isinstance(active.order, RestRows) and active.order.symbol in (None, symbol):
+            if isinstance(active.fault, RestRows) and active.fault.symbol in (None, symbol):
                 self._use(active)
-                found.append(active.order)
+                found.append(active.fault)
         return found
 
-    def status(self, symbol: str) -> str:
-        """What exchangeInfo says of a market."""
+    def market_status(self, symbol: str) -> str:
+        """The status of a market in exchangeInfo."""
         for active in self._of(MarketStatus):
-            if isinstance(active.order, MarketStatus) and active.order.symbol in (None, symbol):
+            if isinstance(active.fault, MarketStatus) and active.fault.symbol in (None, symbol):
                 self._use(active)
-                return active.order.status
+                return active.fault.status
         return "TRADING"
 
     def after_rest(self, path: str, response: web.StreamResponse) -> web.StreamResponse:
-        """The answer as it is, or what is sent in its place."""
+        """The response, or the one to send instead."""
         for active in self._of(RestBody):
-            if isinstance(active.order, RestBody) and active.order.path in (None, path):
+            if isinstance(active.fault, RestBody) and active.fault.path in (None, path):
                 self._use(active)
-                return replaced(active.order.how, response)
+                return replaced(active.fault.how, response)
         return response
 
-    # ---------------------------------------------------------------------------------------- obedience
+    # ---------------------------------------------------------------------------------------- injection
 
-    def _of(self, *kinds: type) -> Iterator[_Active]:
-        return (active for active in list(self._active) if isinstance(active.order, kinds))
+    def _of(self, *kinds: type) -> Iterator[_ActiveFault]:
+        return (active for active in list(self._active) if isinstance(active.fault, kinds))
 
-    def _targets(self, order: Order) -> set[Connection] | None:
-        """The connections that are meant; None for all, also those to come."""
+    def _targets(self, fault: Fault) -> set[Connection] | None:
+        """The connections affected; None for all, future ones too."""
         open_now = list(self._connections)
-        match getattr(order, "connections", None):
+        match getattr(fault, "connections", None):
             case "oldest":
                 return set(open_now[:1])
             case "newest":
                 return set(open_now[-1:])
-            case "all" if isinstance(order, Drop | ServerShutdown | Stall) or getattr(order, "count", None):
+            case "all" if isinstance(fault, Drop | ServerShutdown | Stall) or getattr(fault, "count", None):
                 return set(open_now)
         return None
 
-    def _start(self, active: _Active) -> None:
-        """Do what is due as soon as the order is given."""
+    def _start(self, active: _ActiveFault) -> None:
+        """Inject a fault that takes effect at once."""
         targets = list(active.targets or ())
-        match active.order:
+        match active.fault:
             case Drop():
                 active.hits = len(targets)
                 for connection in targets:
@@ -287,25 +287,27 @@ class Misbehaviours:
                 active.delays = Delays(within_ms / 1e3, self._rng)
         self._finish_if_done(active)
 
-    def _changed(self, active: _Active, connection: Connection, content: bytes | str) -> list[bytes | str]:
-        """What is sent instead of a frame that the order is for."""
-        order = active.order
+    def _changed(
+        self, active: _ActiveFault, connection: Connection, content: bytes | str
+    ) -> list[bytes | str]:
+        """The frames to send instead of an affected one."""
+        fault = active.fault
         if active.left is not None and connection not in active.left:
             return [content]  # the last time was another copy of the same frame
-        if isinstance(order, CullQuotes | Duplicate) and self._rng.random() >= order.share:
+        if isinstance(fault, CullQuotes | Duplicate) and self._rng.random() >= fault.share:
             return [content]
         self._use(active, connection)
-        match order:
+        match fault:
             case Duplicate():
                 return [content, content]
             case Corrupt(how=how):
-                return [spoiled(content, how)]
+                return [corrupted(content, how)]
             case SchemaVersion(version=version, block_bytes=block_bytes, entry_bytes=entry_bytes):
                 return [newer(content, version, block_bytes, entry_bytes)]
         return []
 
-    def _use(self, active: _Active, connection: Connection | None = None) -> None:
-        """Count a frame or a request that was dealt with; the last one asked for ends the order."""
+    def _use(self, active: _ActiveFault, connection: Connection | None = None) -> None:
+        """Count an affected frame or request; the last one of its count ends the fault."""
         active.hits += 1
         if active.left is not None:
             active.left[connection] -= 1
@@ -313,17 +315,17 @@ class Misbehaviours:
                 del active.left[connection]
                 self._finish_if_done(active)
 
-    def _finish_if_done(self, active: _Active) -> None:
+    def _finish_if_done(self, active: _ActiveFault) -> None:
         if active in self._active and (active.targets == set() or active.left == {}):
             self._finish(active)
 
-    def _expire(self, active: _Active) -> None:
-        if isinstance(active.order, ServerShutdown):
+    def _expire(self, active: _ActiveFault) -> None:
+        if isinstance(active.fault, ServerShutdown):
             for connection in active.targets or ():
                 connection.close_soon(WSCloseCode.GOING_AWAY, "The server shuts down")
         self._finish(active)
 
-    def _finish(self, active: _Active) -> None:
+    def _finish(self, active: _ActiveFault) -> None:
         if active.timer is not None:
             active.timer.cancel()
             active.timer = None
@@ -331,15 +333,15 @@ class Misbehaviours:
         self._ended.append(active.report())
         if active.delays is not None:
             active.delays.flush()
-        if isinstance(active.order, MaxAge):
+        if isinstance(active.fault, MaxAge):
             self._set_ages()
-        if isinstance(active.order, PauseMarket):
-            self._markets[active.order.symbol].resume(self._now_us())
-        log("misbehaviour_ends", **active.report())
+        if isinstance(active.fault, PauseMarket):
+            self._markets[active.fault.symbol].resume(self._now_us())
+        log("fault_ends", **active.report())
 
     def _age_limit_s(self) -> float:
-        orders = [active.order for active in self._active]
-        return min([self._max_age_s, *(order.age_s for order in orders if isinstance(order, MaxAge))])
+        faults = (active.fault for active in self._active)
+        return min([self._max_age_s, *(fault.age_s for fault in faults if isinstance(fault, MaxAge))])
 
     def _set_ages(self) -> None:
         for connection in self._connections:

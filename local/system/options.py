@@ -1,0 +1,75 @@
+"""The options of a local system, checked before anything is started."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+FEEDS = ("sim", "replay", "live")
+HISTORY_S = 1800  # simulated: served by the exchange's REST API, and a first model's training data
+MAX_HISTORY_S = 7 * 86_400  # simulating a day takes a minute and a half
+MAX_SPEED = 1000
+LIVE_SYMBOLS = ("BTCUSDT", "ETHUSDT")
+
+
+class OptionsError(ValueError):
+    """Options that cannot be used, or not together; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """No `symbols`: all that the feed has. No `train`: the first model is trained on simulated history."""
+
+    feed: str = "sim"
+    symbols: tuple[str, ...] = ()
+    replay: tuple[Path, ...] = ()
+    train: tuple[Path, ...] = ()
+    speed: float = 1.0
+    seed: int = 7
+    history_s: int = HISTORY_S
+    live_key: str = field(default="", repr=False)  # of the binary stream; the public mirror needs none
+
+    def __post_init__(self) -> None:
+        """Raises `OptionsError`."""
+        if self.feed not in FEEDS:
+            raise OptionsError(f"FEED is {self.feed!r}; it should be one of {', '.join(FEEDS)}")
+        if self.feed == "replay" and not self.replay:
+            raise OptionsError('FEED=replay needs recordings: REPLAY="a.gz b.gz"')
+        if not math.isfinite(self.speed) or self.speed <= 0 or self.speed > MAX_SPEED:
+            raise OptionsError(f"SPEED is {self.speed:g}; it should be above 0 and at most {MAX_SPEED:g}")
+        if self.feed != "replay" and (self.replay or self.speed != 1):
+            raise OptionsError("REPLAY and SPEED are for FEED=replay")
+        if not HISTORY_S <= self.history_s <= MAX_HISTORY_S:
+            days = MAX_HISTORY_S // 86_400
+            raise OptionsError(f"simulated history goes back at most {days} days: use fewer, or FEED=live")
+        for path in (*self.replay, *self.train):
+            if not path.is_file():
+                raise OptionsError(f"no recording {path}")
+        shared = {path.resolve() for path in self.replay} & {path.resolve() for path in self.train}
+        if shared:
+            names = ", ".join(sorted(path.name for path in shared))
+            raise OptionsError(
+                f"{names}: a model is never trained on the recording it is replayed on; remove it from TRAIN"
+            )
+
+    @property
+    def source(self) -> str:
+        """The `source` of the ticks in bronze."""
+        return self.protocol if self.feed == "live" else self.feed
+
+    @property
+    def protocol(self) -> str:
+        """The protocol of ingest: the live feed without a key is the public mirror's JSON."""
+        return "json" if self.feed == "live" and not self.live_key else "sbe"
+
+    @property
+    def label(self) -> str:
+        """The feed, for people."""
+        names = " ".join(path.name for path in self.replay)
+        pace = f" at {self.speed:g}x" if self.speed != 1 else ""
+        return {
+            "sim": "SIMULATED market",
+            "replay": f"REPLAY of {names}{pace}, timestamps shifted to now",
+            "live": f"live from Binance ({'SBE' if self.live_key else 'public mirror, no key'})",
+        }[self.feed]

@@ -1,0 +1,45 @@
+"""The exit statuses of the command line, and the messages of commands that cannot start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from local.__main__ import COMMANDS, main
+from local.system import state_folder
+
+
+@pytest.fixture(autouse=True)
+def no_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state_folder, "LOCAL", tmp_path)
+    monkeypatch.delenv("KEY", raising=False)
+
+
+def test_every_command_is_declared_once() -> None:
+    names = [command.name for command in COMMANDS]
+    assert len(set(names)) == len(names) and all(command.help for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ("gaps", 1, "no system is running in this checkout"),
+        ("gaps --url http://127.0.0.1:9/", 1, "http://127.0.0.1:9/health does not respond"),
+        ("models", 1, "no system is running in this checkout"),
+        ("rollback --aws stage", 2, "AWS is 'stage'"),
+        ("explain BTCUSDT-1723161253000", 1, "no system is running in this checkout"),
+        ("explain x", 2, "ID is 'x'"),
+        ("backfill", 2, "which history?"),
+        ("retrain --days -1", 2, "DAYS is -1"),
+        ("drills --only earthquake", 2, "no drill earthquake"),
+        ("smoke --seconds 0", 2, "SECONDS is 0"),
+        ("run --feed replay", 2, "FEED=replay needs recordings"),
+        ("evaluate --session missing.gz", 2, "missing.gz: No such file or directory"),
+    ],
+)
+def test_exit_status_and_message(
+    arguments: str, status: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments.split()) == status
+    assert f"tickcast: {message}" in capsys.readouterr().err
