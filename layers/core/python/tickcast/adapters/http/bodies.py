@@ -1,0 +1,216 @@
+"""The bodies of the API's answers as types: stored records with what only the moment of reading adds, pages of
+them, and what is not a record. The OpenAPI document is generated from these types.
+
+Answers may have further members. A member that may be left out has `UnsetType`; null is what is not known.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from tickcast.adapters.http.parameters import HISTORY_MAX, PAGE_MAX
+from tickcast.serving.records import BY_HORIZON, Horizon, Outcome, Prediction, PredictionSummary, TimeMs
+
+CARDS_SHOWN = 20
+GAPS_SHOWN = 10
+
+Count = Annotated[int, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Interval = tuple[float, float]
+_INTERVAL = "95 %, by moving-block bootstrap; null where there is too little data"
+
+
+class Latest(PredictionSummary, kw_only=True):
+    """The newest prediction as of the moment of reading."""
+
+    age_s: Annotated[float, Meta(description="the same as claim_age_s")]
+    claim_age_s: Annotated[
+        float,
+        Meta(description="since the instant up to which the features are complete; stale above 5 s"),
+    ]
+    tick_age_s: Annotated[
+        float | None,
+        Meta(
+            description="since the newest trade or quote in the features; stale above 5 s unless the market is "
+            "quiet"
+        ),
+    ]
+    quiet: Annotated[
+        bool,
+        Meta(description="the newest tick is older than 5 s because the exchange itself has no newer one"),
+    ]
+    seconds_left: Annotated[float, Meta(ge=0, description="until target_time")]
+    environment: str
+    history: Annotated[list[PredictionSummary], Meta(max_length=HISTORY_MAX)] | UnsetType = UNSET
+
+
+class Receipt(Prediction, kw_only=True):
+    """A prediction, all that it was made from, and its outcomes."""
+
+    environment: str
+    outcomes: Annotated[
+        dict[int, Outcome],
+        Meta(description="by horizon, as far as they are known", extra_json_schema=BY_HORIZON),
+    ]
+
+
+class History(Struct, kw_only=True):
+    """A page of predictions, newest first."""
+
+    symbol: str
+    horizon_s: Horizon
+    from_: TimeMs = msgspec.field(name="from")
+    to: TimeMs
+    count: Annotated[int, Meta(ge=0, le=PAGE_MAX)]
+    next: Annotated[
+        str | None,
+        Meta(description="address of the next page, relative to this one's; null on the last page"),
+    ]
+    predictions: Annotated[list[PredictionSummary], Meta(max_length=PAGE_MAX)]
+
+
+class Skill(Struct):
+    """1 - squared error / the baseline's, with its 95 % moving-block-bootstrap interval."""
+
+    value: Annotated[float, Meta(le=1)]
+    low: float | None
+    high: float | None
+
+
+class Figures(Struct, kw_only=True):
+    """Figures of the model's predictions with a known outcome."""
+
+    count: Annotated[int, Meta(ge=0, description="the model's predictions with a known outcome")]
+    moved: Annotated[int, Meta(ge=0, description="of those, where the mid moved")]
+    direction: Annotated[
+        Share | None, Meta(description="share with the right sign, among those where the mid moved")
+    ]
+    skill: Annotated[Skill | None, Meta(description="against no change; null where it is undefined")]
+
+
+class HorizonAccuracy(Figures, kw_only=True):
+    """The figures of one horizon."""
+
+    horizon_s: Horizon
+    direction_ci: Annotated[Interval | None, Meta(description=_INTERVAL)]
+    coverage: Annotated[Share | None, Meta(description="share of outcomes inside the 80 % interval")]
+    coverage_ci: Annotated[Interval | None, Meta(description=_INTERVAL)]
+    skill_vs_linear: Annotated[
+        Skill | None, Meta(description="against a line through book imbalance, fitted in hindsight")
+    ]
+    skill_at_delivery: Annotated[
+        Skill | None, Meta(description="against the mid when the prediction was written")
+    ]
+    calibration_error: Annotated[
+        Share | None,
+        Meta(description="mean distance of `confidence` from the share that was right, over ten bins"),
+    ]
+    calibration_floor: Annotated[
+        Share | None,
+        Meta(description="the calibration error expected by chance alone, were outcomes independent"),
+    ]
+    abstained: Annotated[int, Meta(ge=0, description="of `count`, where the move was within the noise")]
+    decided: Annotated[Figures, Meta(description="the same figures without the abstained")]
+    fallbacks: Annotated[int, Meta(ge=0, description="not in `count`")]
+    fallback_share: Annotated[Share | None, Meta(description="of fallbacks and `count` together")]
+    unresolved: Annotated[dict[str, int], Meta(description="not in `count`, by reason")]
+
+
+HorizonFigures = Annotated[
+    dict[int, HorizonAccuracy], Meta(description="by horizon", extra_json_schema=BY_HORIZON)
+]
+
+
+class SpanAccuracy(Struct, kw_only=True):
+    """The figures of an hour, a day or a week."""
+
+    from_: TimeMs = msgspec.field(name="from")
+    to: TimeMs
+    first: Annotated[int | None, Meta(description="the first known outcome in it, ms since 1970")]
+    availability: Annotated[
+        Share | None, Meta(description="share of the seconds since `first` with a model prediction")
+    ]
+    horizons: HorizonFigures
+
+
+class AccuracySummary(Struct, kw_only=True):
+    """The figures of all spans, as scored last."""
+
+    symbol: str
+    scored_ms: TimeMs
+    hour: SpanAccuracy
+    day: SpanAccuracy
+    week: SpanAccuracy
+
+
+class Accuracy(Struct, kw_only=True):
+    """The figures of the last hour; those of all spans in `summary`."""
+
+    symbol: str
+    environment: str
+    from_: TimeMs = msgspec.field(name="from")
+    to: TimeMs
+    horizons: HorizonFigures
+    scored_age_s: Annotated[float | None, Meta(description="how long ago it was scored; null if never")]
+    summary: Annotated[AccuracySummary | None, Meta(description="null before the first scoring")]
+
+
+class ModelCard(Struct, kw_only=True):
+    """A model's card; one that cannot serve says why in `problem`."""
+
+    model_id: str | UnsetType = UNSET
+    problem: str | UnsetType = UNSET
+
+
+class Models(Struct, kw_only=True):
+    """The active model and the newest cards."""
+
+    current: Annotated[
+        dict[str, Any] | None, Meta(description="the pointer to the active model; null if there is none")
+    ]
+    models: Annotated[list[ModelCard], Meta(max_length=CARDS_SHOWN, description="newest first")]
+    total: Annotated[int, Meta(ge=0, description="the number of cards in all")]
+
+
+class Service(Struct, kw_only=True):
+    """The health of one part of the system."""
+
+    ok: Annotated[bool | None, Meta(description="null if it has never been seen")]
+    why: Annotated[str | None, Meta(description="what is wrong")]
+    age_s: float | UnsetType = UNSET
+    source: Annotated[
+        str | None,
+        Meta(description="of a feed: sbe or json; sim and replay are no live market"),
+    ] | UnsetType = UNSET
+    missing_trades: Count | None | UnsetType = UNSET
+    quote_gaps: Count | None | UnsetType = UNSET
+    gaps: Annotated[
+        list[dict[str, Any]], Meta(max_length=GAPS_SHOWN, description="missing trades, newest first")
+    ] | UnsetType = UNSET
+    model_id: str | None | UnsetType = UNSET
+    provisional: bool | None | UnsetType = UNSET
+    reason: Annotated[str | None, Meta(description="why the newest prediction is a fallback")] | UnsetType = UNSET
+
+
+class HealthReport(Struct, kw_only=True):
+    """Whether all parts of the system are well."""
+
+    status: Literal["ok", "degraded"]
+    environment: str
+    services: Annotated[
+        dict[str, Service], Meta(extra_json_schema={"required": ["redis", "model", "age"]})
+    ]
+
+
+class Problem(Struct, kw_only=True):
+    """An error (RFC 9457)."""
+
+    type: str = "about:blank"
+    title: str
+    status: Annotated[int, Meta(ge=400, le=599)] | UnsetType = UNSET
+    detail: str
+    parameter: Annotated[str, Meta(description="the parameter that is wrong")] | UnsetType = UNSET
+    request_id: Annotated[str, Meta(description="of the gateway's own problems")] | UnsetType = UNSET
