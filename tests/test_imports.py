@@ -25,7 +25,7 @@ ROOMS = {
 PURE = {"", "market", "features", "model", "evaluation", "serving"}
 # No I/O and no clock: what could do either is not imported.
 BANNED = {"socket", "asyncio", "urllib", "http", "subprocess", "os", "time", "datetime"}
-LIBRARIES = {"numpy"}
+LIBRARIES = {"numpy", "msgspec"}
 OUTSIDE = {"lambdas", "ingest_ecs", "local", "cdk", "tests", "benchmarks"}
 modules = sorted(PACKAGE.rglob("*.py"))
 
@@ -70,7 +70,7 @@ def test_imports_go_one_way(path: Path) -> None:
 @pytest.mark.parametrize(
     "path", [path for path in modules if room_of(module_name(path)) in PURE], ids=module_name
 )
-def test_pure_rooms_need_the_standard_library_and_numpy_alone(path: Path) -> None:
+def test_pure_rooms_need_the_standard_library_numpy_and_msgspec_alone(path: Path) -> None:
     for name in imported(path):
         top = name.split(".")[0]
         assert top in sys.stdlib_module_names | LIBRARIES | {"tickcast"}, name

@@ -54,7 +54,7 @@ def reader(loader: Connection, loader_settings: DatabaseSettings) -> Iterator[Co
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two members instead of eight."""
     monkeypatch.setattr(
-        training_function, "Settings", lambda **given: TrainingSettings(**{"members": 2} | given)
+        training_function, "TrainingSettings", lambda **given: TrainingSettings(**{"members": 2} | given)
     )
 
 

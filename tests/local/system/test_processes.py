@@ -126,9 +126,9 @@ def test_the_line_that_says_ready_is_found_among_others(parts: Processes) -> Non
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends children with their parent")
 def test_parts_end_with_a_launcher_that_is_killed(tmp_path: Path) -> None:
     launcher = (
-        "import os, pathlib, sys, time; from local.processes import Parts\n"
+        "import os, pathlib, sys, time; from local.system.processes import Processes\n"
         f"folder = pathlib.Path({str(tmp_path)!r})\n"
-        f"part = Parts(folder, folder, dict(os.environ)).start('part', [sys.executable, '-c', {SLEEPER!r}])\n"
+        f"part = Processes(folder, folder, dict(os.environ)).start('part', [sys.executable, '-c', {SLEEPER!r}])\n"
         "print(part.process.pid, flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", launcher], stdout=subprocess.PIPE, text=True) as process:

@@ -10,7 +10,7 @@ from local.system import state_folder
 from local.system.state_folder import StateFolder, StateInUse, throw_away
 
 KILLED = (
-    "import os, pathlib, sys; from local import state_folder\n"
+    "import os, pathlib, sys; from local.system import state_folder\n"
     "state_folder.LOCAL = pathlib.Path(sys.argv[1])\n"
     "state = state_folder.throw_away('smoke'); state.open(); print(state.path.name, flush=True)\n"
     "os.kill(os.getpid(), 9)"

@@ -1,5 +1,5 @@
 """The settings of a function, read once from its environment, and checked there: a process that starts can
-run by them (docs/adr/0023-checked-at-the-border.md)."""
+run by them (docs/adr/0023-input-is-checked-at-the-boundary.md)."""
 
 from __future__ import annotations
 

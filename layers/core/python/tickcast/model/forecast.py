@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Annotated, Any, TypeGuard
+
+from msgspec import Meta, Struct
 
 from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES, Floats
 
 HORIZONS_S = (1, 2, 5, 10)
+
+Price = Annotated[float, Meta(gt=0)]  # quote currency
+Probability = Annotated[float, Meta(ge=0, le=1)]
 
 # A calibration beyond these is no measurement of a market: a slope that is sure of every move, an interval of
 # fifty times the move that a horizon is used to.
@@ -39,22 +44,19 @@ class Calibration:
         return math.log(min_confidence / (1 - min_confidence)) * scale_bp / self.direction_slope
 
 
-@dataclass(frozen=True)
-class HorizonForecast:
-    """One horizon's answer: prices in quote currency, moves in basis points of the basis price.
-    `scale_bp` is σ√h, the move that the horizon is used to."""
+class HorizonForecast(Struct, frozen=True, kw_only=True):
+    """One horizon's answer: prices in quote currency, moves in basis points of the basis price."""
 
     horizon_s: int
-    predicted_price: float
+    predicted_price: Annotated[Price, Meta(description="the mid at the target")]
     expected_move_bp: float
-    scale_bp: float
-    confidence: float
-    p_flat: float
-    lower: float
-    upper: float
-
-    def as_dict(self) -> dict[str, Any]:
-        return dict(vars(self))  # it is flat: `asdict` would take ten times as long
+    scale_bp: Annotated[float, Meta(description="σ√h, the usual move over this horizon")]
+    confidence: Annotated[
+        Probability, Meta(description="that the direction is right, given that the price moves")
+    ]
+    p_flat: Annotated[Probability, Meta(description="that the mid does not move")]
+    lower: Annotated[Price, Meta(description="of the 80 % conformal interval")]
+    upper: Annotated[Price, Meta(description="of the 80 % conformal interval")]
 
 
 def forecast(

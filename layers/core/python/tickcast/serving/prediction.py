@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from msgspec.structs import asdict
 
 from tickcast.features.bars import BarRing, Seconds, mids, proxy_mids
 from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES, Floats, feature_rows
@@ -158,7 +159,7 @@ def prediction_record(
         return record | fallback(record["basis_price"], MODEL_REFUSED)
     inference_ms = clock_ms() - started_ms
     horizons = {
-        str(answer.horizon_s): answer.as_dict()
+        str(answer.horizon_s): asdict(answer)
         | _judged(answer, calibrations[answer.horizon_s], terms, record["cost_bp"], is_fallback=bool(reason))
         for answer in forecasts
     }
@@ -180,7 +181,7 @@ def challenger_record(prediction: Record, challenger: ServingModel, memory: Pend
     forecasts = run(challenger, prediction["features"], prediction["basis_price"], calibrations)
     return {
         "model_id": challenger.model_id,
-        "horizons": {str(answer.horizon_s): answer.as_dict() for answer in forecasts},
+        "horizons": {str(answer.horizon_s): asdict(answer) for answer in forecasts},
         "calibrator": {str(h): calibrator.as_dict() for h, calibrator in calibrators.items()},
     }
 

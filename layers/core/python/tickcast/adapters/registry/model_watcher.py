@@ -4,7 +4,7 @@ S3 is looked at off the hot path. A look runs in a thread of its own, which is s
 results were written; no prediction waits for it, however long S3 takes. Lambda freezes a process between
 events, the thread with it: it continues in the next event, and its timeouts count the time in between, so
 that a look may fail that would have succeeded. A failure costs nothing but the wait for the next look
-(docs/adr/0023-checked-at-the-border.md).
+(docs/adr/0023-input-is-checked-at-the-boundary.md).
 """
 
 from __future__ import annotations

@@ -1,0 +1,297 @@
+"""The records that are stored and served, as types: features, predictions, outcomes, heartbeats.
+
+Field names are the JSON names of docs/contracts.md. Reading ignores members that a type does not name, and a
+field with a default may be missing: receipts of the release before stay readable. Units are in the names, or
+else: prices in quote currency, quantities in base, `timestamp` and `target_time` in ms (`Features` in s).
+
+The gap ledger is in `market.gaps`, figures of accuracy in `evaluation.live_scores`, memory of drift in
+`evaluation.drift`: `encode` and `decode` are for those as well.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from tickcast.model.calibration import Calibrator
+from tickcast.model.forecast import HorizonForecast, Price, Probability
+
+T = TypeVar("T")
+
+TimeMs = Annotated[int, Meta(ge=0, description="ms since 1970")]
+Horizon = Annotated[int, Meta(ge=1, description="seconds ahead")]
+Id = Annotated[str, Meta(description="`{symbol}-{timestamp}`")]
+Source = Literal["model", "fallback"]
+Status = Literal["resolved", "unresolved"]
+Vector = dict[str, float]  # the features by name
+
+
+def encode(record: Any) -> bytes:
+    """`record` as JSON. A number that is not finite becomes null where the type has room for null; elsewhere
+    raises ValueError naming its place (TypeError on what is no JSON at all)."""
+    data = msgspec.json.encode(record)
+    msgspec.json.decode(data, type=type(record))  # what could not be read back is not written
+    return data
+
+
+def decode(kind: type[T], data: bytes | str) -> T:
+    """The record of that type in JSON. Raises ValueError naming the field that is missing or of another
+    type."""
+    return msgspec.json.decode(data, type=kind)
+
+
+class Features(Struct, kw_only=True):
+    """The features of a symbol as of the end of a second; `null` is what is not known."""
+
+    symbol: str
+    timestamp: Annotated[int, Meta(description="s since 1970: the end of the newest bar")]
+    window_s: Annotated[int, Meta(description="what volume, vwap and price_change look back at")] = 60
+    price: Annotated[Price, Meta(description="of the last trade, else the mid")]
+    volume: Annotated[float, Meta(ge=0, description="base currency, over the window")]
+    vwap: float | None
+    price_change: Annotated[float | None, Meta(description="percent, of the mid over the window")]
+    mid: float | None
+    proxy_mid: Annotated[
+        float | None, Meta(description="mean of the last buyer's and the last seller's price")
+    ]
+    bid_price: float | None
+    ask_price: float | None
+    trade_count: int
+    last_trade_id: int | None
+    update_id: Annotated[int | None, Meta(description="of the newest book update")]
+    features: Annotated[Vector | None, Meta(description="the vector by name; null while warming up")]
+    last_tick_us: Annotated[int | None, Meta(description="the newest trade or quote, µs")] = None
+    quiet_us: Annotated[int | None, Meta(description="when the exchange last had nothing newer, µs")] = None
+
+
+class HorizonPrediction(HorizonForecast, frozen=True, kw_only=True):
+    """The answer for one horizon, with what a trader asks first."""
+
+    noise_bp: Annotated[
+        float | None, Meta(description="below this, an expected move is noise; null if all is")
+    ]
+    edge_bp: Annotated[
+        float | None, Meta(description="|expected move| less the cost of a round trip; null without quotes")
+    ]
+    abstains: Annotated[bool, Meta(description="the expected move is within the noise, or no model answers")]
+
+
+class ChallengerForecast(Struct, frozen=True, kw_only=True):
+    """What the model in shadow forecast on the same vector. Without `calibrator` in older receipts."""
+
+    model_id: str
+    horizons: dict[int, HorizonForecast]
+    calibrator: dict[int, Calibrator] = {}
+
+
+class Timing(Struct, frozen=True, kw_only=True):
+    """Where `latency_ms` went, ms from one point in time to the next. The first three compare the clocks of
+    the exchange, Kinesis and Lambda, and may be negative."""
+
+    lateness: Annotated[float, Meta(description="the bar's end … late ticks are no longer waited for")]
+    to_kinesis: Annotated[float, Meta(description="… the record that closed the bar arrived")]
+    to_function: Annotated[float, Meta(description="… the function started")]
+    fold: Annotated[float, Meta(description="… the bar was closed")]
+    features: float
+    inference: float
+    challenger: float
+    write: Annotated[float, Meta(description="… handed to Redis")]
+
+
+class LateTicks(Struct, kw_only=True):
+    """What a prediction says of ticks that came too late for the bars it was made from."""
+
+    late_ids: Annotated[list[int], Meta(description="trades too late for the features, or refused")] = []
+    late_update_ids: Annotated[list[int], Meta(description="likewise book updates")] = []
+    history_from_us: Annotated[int | None, Meta(description="since when its bars are unbroken, µs")] = None
+
+
+class Prediction(LateTicks, kw_only=True):
+    """A prediction, which is its own receipt: the primary horizon's answer, all others in `horizons`, and
+    what they were made from. Without a model that answers, `horizons` and `calibrator` are empty."""
+
+    id: Id
+    symbol: str
+    timestamp: Annotated[TimeMs, Meta(description="as of this instant of the exchange's clock, ms")]
+    horizon_s: Horizon
+    target_time: Annotated[TimeMs, Meta(description="the instant predicted, ms")]
+    basis_price: Annotated[Price, Meta(description="the mid the prediction starts from")]
+    predicted_price: Annotated[Price, Meta(description="the mid at target_time")]
+    expected_move_bp: float | None
+    scale_bp: Annotated[float | None, Meta(description="σ√h, the usual move over this horizon")] = None
+    confidence: Annotated[
+        Probability, Meta(description="that the direction is right, given that the price moves; 0 without")
+    ]
+    p_flat: Annotated[Probability | None, Meta(description="that the mid does not move")]
+    lower: Annotated[Price | None, Meta(description="of the 80 % conformal interval")]
+    upper: Price | None
+    noise_bp: float | None
+    edge_bp: float | None
+    abstains: bool
+    spread_bp: float | None = None
+    fee_bp: Annotated[float | None, Meta(description="of one side of a trade, by configuration")] = None
+    cost_bp: Annotated[float | None, Meta(description="of a round trip: the spread and two fees")]
+    source: Source
+    reason: Annotated[str | None, Meta(description="why it is a fallback")]
+    outside: Annotated[list[str], Meta(description="features beyond what the model was trained on")] = []
+    model_id: str | None
+    provisional: Annotated[bool | None, Meta(description="not compared with the baselines yet")]
+    horizons: Annotated[dict[int, HorizonPrediction], Meta(description="the answer for every horizon, by s")]
+    challenger: ChallengerForecast | None
+    calibrator: Annotated[dict[int, Calibrator], Meta(description="as used, by horizon")] = {}
+    features: Annotated[Vector | None, Meta(description="the vector by name; null while warming up")]
+    feature_hash: Annotated[str | None, Meta(description="which definitions of the features")] = None
+    last_trade_id: int | None
+    update_id: int | None
+    trade_age_ms: Annotated[int | None, Meta(description="of the last trade, at `timestamp`")] = None
+    quote_age_ms: int | None = None
+    feature_age_ms: Annotated[int | None, Meta(description="of the newest tick, at `timestamp`")] = None
+    sequence: Annotated[str | None, Meta(description="of the Kinesis record that closed the bar")] = None
+    latency_ms: Annotated[int | None, Meta(description="from `timestamp` to the prediction written")] = None
+    inference_ms: float | None = None
+    timing_ms: Timing | None = None
+
+
+class ChallengerOutcome(Struct, kw_only=True):
+    """What the challenger had forecast over the horizon, and whether it held."""
+
+    model_id: str | None
+    expected_move_bp: float
+    scale_bp: float
+    lower: float
+    upper: float
+    confidence: float
+    p_flat: float
+    inside: bool | None = None
+    right: bool | None = None
+
+
+class Outcome(Struct, kw_only=True):
+    """What became of a prediction over one horizon. The forecast is null where there was none."""
+
+    id: Id
+    symbol: str
+    timestamp: TimeMs
+    horizon_s: Horizon
+    target_time: TimeMs
+    status: Status
+    why: Annotated[str | None, Meta(description="why it is unresolved")]
+    basis_price: Price
+    outcome_price: Annotated[float | None, Meta(description="the mid at target_time")]
+    move_bp: Annotated[float | None, Meta(description="of the mid from basis_price")]
+    served_price: Annotated[float | None, Meta(description="the mid when the prediction was written")]
+    expected_move_bp: float | None
+    scale_bp: float | None
+    lower: float | None
+    upper: float | None
+    confidence: float | None
+    p_flat: float | None
+    abstains: bool
+    inside: Annotated[bool | None, Meta(description="whether the outcome lies in the interval")]
+    right: Annotated[bool | None, Meta(description="the direction; null if the mid did not move")]
+    imbalance: Annotated[float | None, Meta(description="the feature, by which the linear baseline goes")]
+    source: Source
+    reason: str | None
+    model_id: str | None
+    latency_ms: int | None
+    challenger: ChallengerOutcome | None
+
+
+class PendingShadow(Struct, array_like=True, frozen=True):
+    """The challenger's forecast over one horizon, while its outcome is pending."""
+
+    expected_move_bp: float
+    scale_bp: float
+    lower: float
+    upper: float
+    confidence: float
+    p_flat: float
+
+
+class PendingForecast(PendingShadow, array_like=True, frozen=True):
+    """The model's, likewise."""
+
+    abstains: bool
+
+
+class PendingPrediction(Struct, kw_only=True):
+    """What is kept of a prediction while any of its outcomes is pending. `horizons` and `shadow` hold those
+    to come, by seconds; null where there is no forecast. `served_price` is unset until the stream has
+    reached the instant at which the prediction was written."""
+
+    id: str
+    symbol: str
+    timestamp: int  # ms
+    basis_price: float
+    source: Source
+    reason: str | None
+    model_id: str | None
+    imbalance: float | None
+    latency_ms: int | None
+    horizons: dict[int, PendingForecast | None]
+    challenger: str | None  # its model id
+    shadow: dict[int, PendingShadow]
+    served_price: float | None | UnsetType = UNSET
+
+
+class Heartbeat(Struct, kw_only=True):
+    """A sign of life of a part that works in the background; `why` says what is wrong if it is not `ok`."""
+
+    at_ms: int
+    ok: bool = True
+    why: str | None = None
+
+
+class AuditHeartbeat(Heartbeat, kw_only=True):
+    """`audit_predictions`: the newest round's predictions by what came of them."""
+
+    audited: int
+    differences: int
+    pending: int
+
+
+class ArchiveHeartbeat(Heartbeat, kw_only=True):
+    """`archive_ticks`, as the auditor sees it: by symbol the newest tick in bronze, and objects looked at."""
+
+    newest_us: dict[str, int | None]
+    objects: int
+
+
+class ScoreHeartbeat(Heartbeat, kw_only=True):
+    """`score_predictions`: outcomes taken in by the newest run, and symbols that drift."""
+
+    outcomes: int
+    drifting: list[str]
+
+
+class StreamHeartbeat(Struct, kw_only=True):
+    """`predict_stream` of one symbol: how far it has come, and what it counted since its state began."""
+
+    at_ms: int
+    watermark_ms: int
+    received_ms: int
+    model_problem: str | None
+    challenger_problem: str | None = None
+    failure: str | None = None  # why the last record was left out, until there is a prediction again
+    reason: str | None = None  # of the newest prediction
+    warming_since_ms: int | None = None
+    late_trades: int = 0
+    late_quotes: int = 0
+    missing_trades: int = 0
+    quote_gaps: int = 0
+    refused_trades: int = 0
+    refused_quotes: int = 0
+    id_restarts: int = 0
+
+
+class FeedHeartbeat(Struct, kw_only=True):
+    """`ingest_ecs` of one symbol, from its newest batch; `at_ms` is `received_ms`, the arrival at Kinesis.
+    A watermark that does not move is how ingest says that it is not connected or not caught up."""
+
+    at_ms: int
+    received_ms: int
+    watermark_ms: int
+    source: str | None = None
+    connections: list[str] = []
