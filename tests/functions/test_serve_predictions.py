@@ -1,4 +1,4 @@
-"""The API's answers against a real Redis, judged by a clock the test sets."""
+"""The API's answers from a real Redis, at times that the test sets."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ import redis
 
 from layers import site_files
 from tests.fixtures.aws import BUCKET
+from tickcast.adapters.http.bodies import CARDS_SHOWN
 from tickcast.adapters.http.responses import Response, if_none_match
 from tickcast.adapters.redis.connection import connect
 from tickcast.adapters.redis.hot_store import HotStore, Writes
-from tickcast.adapters.registry import model_catalog, model_watcher
-from tickcast.adapters.registry.model_catalog import ModelCatalog
+from tickcast.adapters.registry import model_registry
+from tickcast.adapters.registry.model_catalog import POINTER, ModelCatalog
 from tickcast.adapters.settings import Settings
 from tickcast.features.bars import BarRing
 from tickcast.functions.serve_predictions import (
-    OF_THE_RECEIPT,
     STORE_RETRIES,
     STORE_TIMEOUT_S,
     ServePredictions,
@@ -42,12 +42,59 @@ ENVIRONMENT = {
 SETTINGS = Settings.from_environment(ENVIRONMENT)
 AT_S = 1_754_000_000
 AT_MS = AT_S * 1000
-FEATURES = {"symbol": "BTCUSDT", "timestamp": AT_S, "price": 60_001.0, "mid": 60_000.0, "proxy_mid": None}
+FEATURES: dict[str, Any] = {
+    "symbol": "BTCUSDT",
+    "timestamp": AT_S,
+    "window_s": 60,
+    "price": 60_001.0,
+    "volume": 1.5,
+    "vwap": 60_000.5,
+    "price_change": 0.1,
+    "mid": 60_000.0,
+    "proxy_mid": None,
+    "bid_price": 59_999.5,
+    "ask_price": 60_000.5,
+    "trade_count": 3,
+    "last_trade_id": 7,
+    "update_id": 8,
+    "features": {"imbalance": 0.5},
+}
 HORIZONS = {
-    str(h): {"horizon_s": h, "predicted_price": 60_000.0 + h, "confidence": 0.6, "expected_move_bp": h / 6}
+    str(h): {
+        "horizon_s": h,
+        "predicted_price": 60_000.0 + h,
+        "expected_move_bp": h / 6,
+        "scale_bp": 1.0,
+        "confidence": 0.6,
+        "p_flat": 0.1,
+        "lower": 59_999.0,
+        "upper": 60_001.0 + h,
+        "noise_bp": 0.1,
+        "edge_bp": -1.0,
+        "abstains": False,
+    }
     for h in (1, 2, 5, 10)
 }
-PREDICTION = {
+# What only receipts have.
+HEAVY = {
+    "features": {"imbalance": 0.5},
+    "calibrator": {"1": {"direction_slope": 1.0, "interval_width": 1.3, "outcomes": 4, "mean_square": 0.02}},
+    "timing_ms": dict.fromkeys(
+        (
+            "lateness",
+            "to_kinesis",
+            "to_function",
+            "fold",
+            "features",
+            "inference",
+            "challenger",
+            "write",
+        ),
+        1.0,
+    ),
+    "sequence": "495",
+}
+PREDICTION: dict[str, Any] = {
     "id": f"BTCUSDT-{AT_MS}",
     "symbol": "BTCUSDT",
     "timestamp": AT_MS,
@@ -57,11 +104,14 @@ PREDICTION = {
     "provisional": False,
     "basis_price": 60_000.0,
     "target_time": AT_MS + 2000,
+    "spread_bp": 0.2,
+    "fee_bp": 1.0,
+    "cost_bp": 2.2,
     "horizons": HORIZONS,
-    "features": {"imbalance": 0.5},
-    "calibrator": {"1": {"direction_slope": 1.0}},
-    "timing_ms": {"fold": 1.0},
-    "sequence": "495",
+    "challenger": None,
+    "last_trade_id": 7,
+    "update_id": 8,
+    **HEAVY,
     **HORIZONS["2"],
 }
 HEARTBEAT = {
@@ -139,7 +189,7 @@ def made_at(offset_s: int) -> dict[str, Any]:
     return PREDICTION | {"id": f"BTCUSDT-{timestamp}", "timestamp": timestamp}
 
 
-def outcome(horizon_s: int, timestamp: int = AT_MS, **told: Any) -> dict[str, Any]:
+def outcome(horizon_s: int, timestamp: int = AT_MS, **changes: Any) -> dict[str, Any]:
     return {
         "id": f"BTCUSDT-{timestamp}",
         "symbol": "BTCUSDT",
@@ -148,14 +198,26 @@ def outcome(horizon_s: int, timestamp: int = AT_MS, **told: Any) -> dict[str, An
         "target_time": timestamp + horizon_s * 1000,
         "status": "resolved",
         "why": None,
-        "source": "model",
-        "abstains": False,
+        "basis_price": 60_000.0,
+        "outcome_price": 60_006.0,
         "move_bp": 1.0,
+        "served_price": 60_000.0,
         "expected_move_bp": 0.5,
+        "scale_bp": 1.0,
+        "lower": 59_999.0,
+        "upper": 60_010.0,
+        "confidence": 0.6,
+        "p_flat": 0.1,
+        "abstains": False,
         "inside": True,
         "right": True,
         "imbalance": 0.5,
-        **told,
+        "source": "model",
+        "reason": None,
+        "model_id": "m1",
+        "latency_ms": 200,
+        "challenger": None,
+        **changes,
     }
 
 
@@ -260,7 +322,7 @@ def test_only_the_receipt_has_the_heavy_parts(store: HotStore, api: Api) -> None
     lists.append(api.get().body)
     assert len(lists) == 4
     for each in lists:
-        assert not each.keys() & set(OF_THE_RECEIPT)
+        assert not each.keys() & set(HEAVY)
     receipt = api.ask("/predictions/{symbol}/{id}", symbol="BTCUSDT", id=f"BTCUSDT-{AT_MS}").body
     assert {name: receipt[name] for name in PREDICTION} == PREDICTION
 
@@ -456,19 +518,19 @@ def test_accuracy_before_anything_was_scored(api: Api) -> None:
 
 
 def test_models_are_the_newest_cards_and_the_one_in_force(store: HotStore, s3: Any) -> None:
-    assert model_catalog.POINTER == model_watcher.POINTER
+    assert POINTER == model_registry.POINTER
     api = Api(store, s3)
     assert api.ask("/models").body == {"current": None, "models": [], "total": 0}
-    for n in range(model_catalog.CARDS_SHOWN + 2):
+    for n in range(CARDS_SHOWN + 2):
         card = json.dumps({"model_id": f"m{n:02}", "rows": n})
         s3.put_object(Bucket=BUCKET, Key=f"models/m{n:02}/card.json", Body=card)
     s3.put_object(Bucket=BUCKET, Key="models/m99/card.json", Body="no card at all")
-    s3.put_object(Bucket=BUCKET, Key=model_watcher.POINTER, Body='{"model_id": "m05"}')
+    s3.put_object(Bucket=BUCKET, Key=POINTER, Body='{"model_id": "m05"}')
     assert api.ask("/models").body["total"] == 0  # looked up a moment ago
     api.age_s += 3
     body = api.ask("/models").body
-    assert (body["current"], body["total"]) == ({"model_id": "m05"}, model_catalog.CARDS_SHOWN + 3)
-    assert len(body["models"]) == model_catalog.CARDS_SHOWN
+    assert (body["current"], body["total"]) == ({"model_id": "m05"}, CARDS_SHOWN + 3)
+    assert len(body["models"]) == CARDS_SHOWN
     by_id = {card["model_id"]: card for card in body["models"]}
     assert by_id["m21"]["rows"] == 21
     assert "not a card" in by_id["m99"]["problem"]
@@ -705,7 +767,7 @@ def test_a_damaged_record_is_a_503(
     answer = api.ask(resource, symbol="BTCUSDT")
     assert (answer.status, answer.body["title"]) == (503, "Store unreadable")
     assert answer.content_type == "application/problem+json"
-    assert "BTCUSDT cannot be read" in answer.body["detail"]
+    assert "records of BTCUSDT in Redis cannot be read" in answer.body["detail"]
 
 
 def test_a_damaged_entry_of_history_is_a_503(store: HotStore, api: Api, redis_client: redis.Redis) -> None:
@@ -721,7 +783,7 @@ def test_an_empty_record_is_nothing_known(
     put(store, PREDICTION)
     redis_client.set(key, "{}")
     redis_client.set("accuracy:BTCUSDT", "{}")
-    assert (api.get().status, api.get().body["title"]) == (404, "Nothing known yet")
+    assert (api.get().status, api.get().body["title"]) == (404, "No data yet")
     assert api.ask(SCORED, symbol="BTCUSDT").body["summary"] is None
 
 

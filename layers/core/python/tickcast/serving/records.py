@@ -16,12 +16,15 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from tickcast.model.calibration import Calibrator
-from tickcast.model.forecast import HorizonForecast, Price, Probability
+from tickcast.model.forecast import HORIZONS_S, HorizonForecast, Price, Probability
 
 T = TypeVar("T")
 
 TimeMs = Annotated[int, Meta(ge=0, description="ms since 1970")]
-Horizon = Annotated[int, Meta(ge=1, description="seconds ahead")]
+Horizon = Annotated[
+    int, Meta(ge=1, description="seconds ahead", extra_json_schema={"enum": list(HORIZONS_S)})
+]
+BY_HORIZON = {"propertyNames": {"enum": [str(h) for h in HORIZONS_S]}}  # JSON schema of objects by horizon
 Id = Annotated[str, Meta(description="`{symbol}-{timestamp}`")]
 Source = Literal["model", "fallback"]
 Status = Literal["resolved", "unresolved"]
@@ -78,11 +81,16 @@ class HorizonPrediction(HorizonForecast, frozen=True, kw_only=True):
     abstains: Annotated[bool, Meta(description="the expected move is within the noise, or no model answers")]
 
 
-class ChallengerForecast(Struct, frozen=True, kw_only=True):
-    """What the model in shadow forecast on the same vector. Without `calibrator` in older receipts."""
+class ChallengerSummary(Struct, frozen=True, kw_only=True):
+    """What the model in shadow forecast on the same vector."""
 
     model_id: str
-    horizons: dict[int, HorizonForecast]
+    horizons: Annotated[dict[int, HorizonForecast], Meta(extra_json_schema=BY_HORIZON)]
+
+
+class ChallengerForecast(ChallengerSummary, frozen=True, kw_only=True):
+    """The same with its calibrators, which older receipts do not have."""
+
     calibrator: dict[int, Calibrator] = {}
 
 
@@ -108,9 +116,9 @@ class LateTicks(Struct, kw_only=True):
     history_from_us: Annotated[int | None, Meta(description="since when its bars are unbroken, µs")] = None
 
 
-class Prediction(LateTicks, kw_only=True):
-    """A prediction, which is its own receipt: the primary horizon's answer, all others in `horizons`, and
-    what they were made from. Without a model that answers, `horizons` and `calibrator` are empty."""
+class PredictionSummary(LateTicks, kw_only=True):
+    """A prediction as lists have it: the primary horizon's answer, all others in `horizons`. Without a model
+    that answers, `horizons` is empty."""
 
     id: Id
     symbol: str
@@ -138,19 +146,29 @@ class Prediction(LateTicks, kw_only=True):
     outside: Annotated[list[str], Meta(description="features beyond what the model was trained on")] = []
     model_id: str | None
     provisional: Annotated[bool | None, Meta(description="not compared with the baselines yet")]
-    horizons: Annotated[dict[int, HorizonPrediction], Meta(description="the answer for every horizon, by s")]
-    challenger: ChallengerForecast | None
-    calibrator: Annotated[dict[int, Calibrator], Meta(description="as used, by horizon")] = {}
-    features: Annotated[Vector | None, Meta(description="the vector by name; null while warming up")]
+    horizons: Annotated[
+        dict[int, HorizonPrediction],
+        Meta(description="the answer for every horizon, by s", extra_json_schema=BY_HORIZON),
+    ]
+    challenger: ChallengerSummary | None
     feature_hash: Annotated[str | None, Meta(description="which definitions of the features")] = None
     last_trade_id: int | None
     update_id: int | None
     trade_age_ms: Annotated[int | None, Meta(description="of the last trade, at `timestamp`")] = None
     quote_age_ms: int | None = None
     feature_age_ms: Annotated[int | None, Meta(description="of the newest tick, at `timestamp`")] = None
-    sequence: Annotated[str | None, Meta(description="of the Kinesis record that closed the bar")] = None
     latency_ms: Annotated[int | None, Meta(description="from `timestamp` to the prediction written")] = None
     inference_ms: float | None = None
+
+
+class Prediction(PredictionSummary, kw_only=True):
+    """A prediction, which is its own receipt: all that it was made from. Without a model that answers,
+    `calibrator` is empty."""
+
+    challenger: ChallengerForecast | None
+    calibrator: Annotated[dict[int, Calibrator], Meta(description="as used, by horizon")] = {}
+    features: Annotated[Vector | None, Meta(description="the vector by name; null while warming up")]
+    sequence: Annotated[str | None, Meta(description="of the Kinesis record that closed the bar")] = None
     timing_ms: Timing | None = None
 
 

@@ -1,7 +1,8 @@
-"""The bodies of the API's answers as types: stored records with what only the moment of reading adds, pages of
-them, and what is not a record. The OpenAPI document is generated from these types.
+"""The bodies of the API's responses as types, from which the OpenAPI document is generated.
 
-Answers may have further members. A member that may be left out has `UnsetType`; null is what is not known.
+They are stored records with what the moment of reading adds, pages of them, and what is not a record.
+
+Responses may have further members. A member that may be left out has `UnsetType`; null is what is not known.
 """
 
 from __future__ import annotations
@@ -11,9 +12,13 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from tickcast.adapters.http.parameters import HISTORY_MAX, PAGE_MAX
 from tickcast.serving.records import BY_HORIZON, Horizon, Outcome, Prediction, PredictionSummary, TimeMs
 
+# Members of `Latest` that the moment of reading decides, not a new prediction: an entity tag leaves them out.
+AGES = ("age_s", "claim_age_s", "tick_age_s", "feature_age_ms", "seconds_left")
+
+HISTORY_MAX = 300
+PAGE_MAX = 1000
 CARDS_SHOWN = 20
 GAPS_SHOWN = 10
 
@@ -34,8 +39,8 @@ class Latest(PredictionSummary, kw_only=True):
     tick_age_s: Annotated[
         float | None,
         Meta(
-            description="since the newest trade or quote in the features; stale above 5 s unless the market is "
-            "quiet"
+            description="since the newest trade or quote in the features; stale above 5 s unless the market "
+            "is quiet"
         ),
     ]
     quiet: Annotated[
@@ -161,7 +166,7 @@ class Accuracy(Struct, kw_only=True):
 class ModelCard(Struct, kw_only=True):
     """A model's card; one that cannot serve says why in `problem`."""
 
-    model_id: str | UnsetType = UNSET
+    model_id: str
     problem: str | UnsetType = UNSET
 
 
@@ -181,18 +186,26 @@ class Service(Struct, kw_only=True):
     ok: Annotated[bool | None, Meta(description="null if it has never been seen")]
     why: Annotated[str | None, Meta(description="what is wrong")]
     age_s: float | UnsetType = UNSET
-    source: Annotated[
-        str | None,
-        Meta(description="of a feed: sbe or json; sim and replay are no live market"),
-    ] | UnsetType = UNSET
+    source: (
+        Annotated[
+            str | None,
+            Meta(description="of a feed: sbe or json; sim and replay are no live market"),
+        ]
+        | UnsetType
+    ) = UNSET
     missing_trades: Count | None | UnsetType = UNSET
     quote_gaps: Count | None | UnsetType = UNSET
-    gaps: Annotated[
-        list[dict[str, Any]], Meta(max_length=GAPS_SHOWN, description="missing trades, newest first")
-    ] | UnsetType = UNSET
+    gaps: (
+        Annotated[
+            list[dict[str, Any]], Meta(max_length=GAPS_SHOWN, description="missing trades, newest first")
+        ]
+        | UnsetType
+    ) = UNSET
     model_id: str | None | UnsetType = UNSET
     provisional: bool | None | UnsetType = UNSET
-    reason: Annotated[str | None, Meta(description="why the newest prediction is a fallback")] | UnsetType = UNSET
+    reason: Annotated[str | None, Meta(description="why the newest prediction is a fallback")] | UnsetType = (
+        UNSET
+    )
 
 
 class HealthReport(Struct, kw_only=True):
@@ -200,9 +213,7 @@ class HealthReport(Struct, kw_only=True):
 
     status: Literal["ok", "degraded"]
     environment: str
-    services: Annotated[
-        dict[str, Service], Meta(extra_json_schema={"required": ["redis", "model", "age"]})
-    ]
+    services: Annotated[dict[str, Service], Meta(extra_json_schema={"required": ["redis", "model", "age"]})]
 
 
 class Problem(Struct, kw_only=True):

@@ -17,12 +17,11 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from tickcast.adapters.http.bodies import HISTORY_MAX, PAGE_MAX
 from tickcast.adapters.http.responses import ApiError
 from tickcast.market import symbols
 from tickcast.model.forecast import HORIZONS_S
 
-HISTORY_MAX = 300
-PAGE_MAX = 1000
 PAGE_DEFAULT = 100
 
 _MS_DIGITS = 13  # epoch milliseconds, until the year 2286
@@ -39,7 +38,7 @@ _SHOWN = 40  # characters of a wrong value that its problem quotes
 
 
 class Horizon(int):
-    """Seconds ahead, one of `HORIZONS_S`."""
+    """Seconds ahead, one of `HORIZONS_S`. Like `Instant`, for reading alone: msgspec does not encode it."""
 
 
 class Instant(int):
@@ -51,7 +50,7 @@ _HORIZON = Meta(
     extra={"expected": f"one of {', '.join(map(str, HORIZONS_S))} (seconds)"},
 )
 
-# The parameters of a path by name. They are read by `path_parameter`: which symbols are served is configuration.
+# The parameters of a path by name, as described: which symbols are served is configuration.
 PATH: dict[str, Any] = {
     "symbol": Annotated[
         str,
@@ -83,8 +82,8 @@ class LatestQuery(Query, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=HISTORY_MAX,
-            description="How many of the newest predictions to add as `history`, newest first; fewer where they "
-            "do not fit into 6 MB.",
+            description="How many of the newest predictions to add as `history`, newest first; fewer where "
+            "they do not fit into 6 MB.",
             extra={"expected": f"0 to {HISTORY_MAX} predictions"},
         ),
     ] = 0
@@ -174,7 +173,8 @@ def _allowed(query: type[Query]) -> dict[str, Meta]:
 def _meta(annotation: Any) -> Meta:
     """The `Meta` of a type or, where it is a union, of its members."""
     members = (annotation, *get_args(annotation))
-    return next(meta for member in members for meta in getattr(member, "__metadata__", ()))
+    found: Meta = next(meta for member in members for meta in getattr(member, "__metadata__", ()))
+    return found
 
 
 def _number_or_text(text: str, most: float | None) -> int | str:

@@ -1,7 +1,7 @@
 """What there is to GET: each route is declared once, here.
 
-The function dispatches by these routes, the OpenAPI document is generated from them (`layers.openapi`), and the
-gateway takes its resources from them (`cdk.components.prediction_api`).
+The function dispatches by these routes, the OpenAPI document is generated from them (`layers.openapi`), and
+the gateway takes its resources from them (`cdk.components.prediction_api`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tickcast.adapters.http import bodies
 from tickcast.adapters.http.parameters import HistoryQuery, LatestQuery, Query
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Route:
     """A path, what may be asked there and what is answered.
 
@@ -66,9 +66,9 @@ HEALTH = Route(
         200: "All is well; a background part that has never been seen does not count.",
         503: "Something is wrong; `why` of each part says what.",
     },
-    description="Built from the heartbeats of all parts, within about a second even when one of them hangs. The "
-    "parts: `redis`, `model`, `age` (of the features that answers are made from), `feed:{symbol}` (ingest), "
-    "`predict_stream:{symbol}`, and in the background `postgres`, `archive`, `audit`, `score`.",
+    description="Built from the heartbeats of all parts, within about a second even when one of them hangs. "
+    "The parts: `redis`, `model`, `age` (of the features that answers are made from), `feed:{symbol}` "
+    "(ingest), `predict_stream:{symbol}`, and in the background `postgres`, `archive`, `audit`, `score`.",
     needs_key=False,
     is_cacheable=False,
 )
