@@ -20,6 +20,7 @@
 #   FUZZ_FRAMES, FUZZ_REQUESTS, FUZZ_FACTOR  fuzz: how many frames, requests, and times the usual examples
 #   FUZZ_SEED  fuzz: of an earlier run, whose frames are tried again
 #   ENV      synth, deploy, layers: local, dev or prod
+#   AWS_ENDPOINT_URL  test-localstack: of LocalStack or another emulator that runs already
 
 PYTHON ?= python3
 ENVS := local dev prod
@@ -50,11 +51,12 @@ unexport SECONDS
 export JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 
-.PHONY: help run smoke drills gaps explain backfill retrain models promote rollback evaluate bench test fuzz check setup layers synth deploy clean
+.PHONY: help run smoke drills gaps explain backfill retrain models promote rollback evaluate bench test test-fast \
+	test-localstack fuzz check setup layers synth deploy clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
 	@sed -n '/^#   [A-Z]/s/^# //p' Makefile
 
 run: setup  ## the whole system on this machine, until Ctrl-C
@@ -100,6 +102,14 @@ test: setup  ## all tests: unit, parity, infra, integration, end to end
 	@echo "test: all suites; the embedded system starts once, within them"
 	@$(VENV)/python -m pytest
 
+test-fast: setup  ## tests that need no server and no synthesis, within two minutes
+	@echo "test-fast: unit and property tests; no servers, no synthesis"
+	@$(VENV)/python -m pytest -q -m "not (fuzz or server or synthesis or slow)"
+
+test-localstack: setup  ## tests of what asks S3, on the emulator at AWS_ENDPOINT_URL or an embedded one
+	@echo "test-localstack: S3 of $(or $(AWS_ENDPOINT_URL),an embedded emulator)"
+	@$(VENV)/python -m pytest -q -m "aws and not fuzz" --emulator
+
 fuzz: setup  ## random inputs: frames, requests, and all property tests with other examples each time
 	@echo "fuzz: $(FUZZ_FRAMES) frames, $(FUZZ_REQUESTS) requests, $(FUZZ_FACTOR) times the examples of property tests"
 	@HYPOTHESIS_PROFILE=fuzz FUZZ_FRAMES=$(FUZZ_FRAMES) FUZZ_REQUESTS=$(FUZZ_REQUESTS) \
@@ -113,6 +123,7 @@ check: setup layers  ## style, types, and the rules over the templates
 	@echo "check: types"
 	@$(VENV)/mypy layers/core/python/tickcast
 	@$(VENV)/mypy $(TYPED)
+	@$(VENV)/mypy tests
 	@echo "check: templates"
 	@$(VENV)/python -m pytest -q tests/infra
 

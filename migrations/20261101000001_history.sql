@@ -1,16 +1,16 @@
 -- migrate:up
 
--- What was, for training and scoring. Prices and quantities are mantissas at 1e-8 and times µs since the
--- epoch, as everywhere (docs/contracts.md). The three large tables are cut into days, which retention drops.
+-- History, for training and scoring. Prices and quantities are mantissas at 1e-8 and times µs since the
+-- epoch, as everywhere (docs/contracts.md). The three large tables are partitioned by day; retention drops days.
 create schema tickcast;
 
 create type tickcast.origin as enum ('stream', 'replay', 'sim', 'rest');
 
--- Every trade id once: a row of its own where it is known singly, else within an aggregate's row. `trades`
--- says for how many ids a row stands; over all rows they add up to the ids that are held. Where single trades
--- of an aggregate are known, its row keeps what is left of it, and in `aggregate` what it was: {first_id,
--- last_id, qty}. The key begins with the time, which readers ask for; whoever writes sees to it that an id is
--- not held twice.
+-- Every trade id once: in a row of its own where the single trade is known, else within an aggregate's row.
+-- `trades` says how many ids a row stands for; over all rows they add up to the ids that are stored. Where single
+-- trades of an aggregate are known, its row keeps the remainder, and in `aggregate` the original: {first_id,
+-- last_id, qty}. The key starts with the time, by which readers select; the writer ensures that no id is stored
+-- twice.
 create table tickcast.trades (
     symbol text not null,
     time_us bigint not null,
@@ -67,7 +67,7 @@ create table tickcast.feature_rows (
     primary key (symbol, end_us)
 ) partition by range (end_us);
 
--- What of bronze was loaded, by key and ETag, or could not be, and why.
+-- Objects of bronze that were loaded, by key and ETag, or could not be, and why.
 create table tickcast.loaded_objects (
     key text primary key,
     etag text not null,
@@ -82,20 +82,20 @@ create table tickcast.loaded_objects (
     loaded_at timestamptz not null default now()
 );
 
--- Readers of an hour want the objects whose ticks reach into it.
+-- To read an hour: the objects whose ticks reach into it.
 create index loaded_objects_by_time on tickcast.loaded_objects (symbol, last_us, first_us)
     where status = 'loaded';
 
--- Hours whose bars and feature rows do not show yet what was loaded: written with the trades, gone with the rows.
+-- Hours whose bars and feature rows do not include all loaded trades yet: added with the trades, removed with the
+-- rows.
 create table tickcast.stale_hours (
     symbol text not null,
     hour_us bigint not null,
     primary key (symbol, hour_us)
 );
 
--- What became of the holes in the gap ledger that were asked of REST: ids that are held now, and ids that the
--- exchange itself does not give. Predictions made between `touched_from_ms` and `touched_to_ms` looked at bars
--- that lacked these trades.
+-- Holes of the gap ledger that were requested from REST: ids that are repaired, and ids that the exchange
+-- withholds. Predictions made between `touched_from_ms` and `touched_to_ms` used bars that lacked these trades.
 create table tickcast.gaps_repaired (
     symbol text not null,
     first_id bigint not null,
@@ -109,9 +109,9 @@ create table tickcast.gaps_repaired (
     primary key (symbol, first_id, last_id)
 );
 
--- The partition of a day is made aside and attached: that waits for nobody who loads, as `create table ...
--- partition of` would. Both functions run as the owner, since only the owner may change tables; they are about
--- every partitioned table of the schema.
+-- The partition of a day is created by itself and attached, which does not wait for running loads as `create
+-- table ... partition of` would. Both functions run as the owner, since only the owner may change tables; they
+-- cover every partitioned table of the schema.
 create function tickcast.add_day(day_us bigint) returns void
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -134,7 +134,7 @@ begin
     end loop;
 end $$;
 
--- Forget the days before `day_us`. Returns how many partitions went.
+-- Drops the days before `day_us`. Returns how many partitions were dropped.
 create function tickcast.drop_days_before(day_us bigint) returns integer
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare

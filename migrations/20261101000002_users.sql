@@ -1,7 +1,7 @@
 -- migrate:up
 
--- Who may do what. On RDS the users log in with IAM tokens, which is what membership in `rds_iam` means;
--- elsewhere there is no such role. Users belong to the server, not to the database: they may be there already.
+-- Users and their rights. On RDS they log in with IAM tokens, by membership in `rds_iam`; elsewhere there is no
+-- such role. Users belong to the server, not to the database: they may exist already.
 do $$
 declare
     name text;

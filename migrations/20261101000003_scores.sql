@@ -1,6 +1,6 @@
 -- migrate:up
 
--- What became of predictions, as the hot path resolved it: a row for each prediction and horizon. Of the
+-- Outcomes of predictions, as the hot path resolved them: a row for each prediction and horizon. Of the
 -- challenger in shadow only what a comparison needs. Moves in bp.
 create table tickcast.outcomes (
     symbol text not null,
@@ -31,10 +31,10 @@ create table tickcast.outcomes (
     primary key (symbol, target_us, horizon_s)
 ) partition by range (target_us);
 
--- The gate looks for what a challenger said beside a champion.
+-- For the gate: what a challenger forecast in the shadow of a champion.
 create index outcomes_in_shadow on tickcast.outcomes (challenger_id, model_id) where challenger_id is not null;
 
--- Counts and sums of the outcomes of a minute (tickcast.scoring), from which longer spans are scored.
+-- Counts and sums of the outcomes of a minute (tickcast.evaluation.live_scores), from which longer spans are scored.
 create table tickcast.tallies (
     symbol text not null,
     minute_us bigint not null,
@@ -60,7 +60,7 @@ create table tickcast.tallies (
     primary key (symbol, minute_us, horizon_s, model_id, is_model, abstains, why, bin)
 ) partition by range (minute_us);
 
--- How many served rows of an hour fell into which bin of a model's training distribution (tickcast.drift).
+-- How many served rows of an hour fell into which bin of a model's training distribution (tickcast.evaluation.drift).
 create table tickcast.feature_counts (
     symbol text not null,
     hour_us bigint not null,
@@ -69,14 +69,14 @@ create table tickcast.feature_counts (
     primary key (symbol, hour_us, model_id)
 ) partition by range (hour_us);
 
--- How far the hot store's streams were drained: ids of their newest entries here. It moves with what was written.
+-- The position in the hot store's streams: ids of the newest entries copied, in the same transaction as the rows.
 create table tickcast.drained (
     symbol text primary key,
     outcome text not null,
     prediction text not null
 );
 
--- What is remembered of drift, by symbol, and the trainings that drift asked for.
+-- The state of drift detection by symbol, and the trainings that drift started.
 create table tickcast.drift_watches (
     symbol text primary key,
     watch jsonb not null
@@ -86,7 +86,7 @@ create table tickcast.drift_trainings (
     reasons text[] not null
 );
 
--- Outcomes are added and never changed; a minute's tallies are made anew.
+-- Outcomes are added and never changed; a minute's tallies are recomputed.
 grant select, insert on tickcast.outcomes, tickcast.drift_trainings to tickcast_scorer;
 grant select, insert, delete on tickcast.tallies to tickcast_scorer;
 grant select, insert, update on tickcast.feature_counts, tickcast.drained, tickcast.drift_watches

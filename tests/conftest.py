@@ -20,6 +20,13 @@ pytest_plugins = [
     "tests.fixtures.running_system",
 ]
 
+# A test has the marker if it asks for one of the fixtures, directly or through others.
+MARKED_BY_FIXTURE = {
+    "aws": {"s3"},
+    "server": {"redis_server", "postgres_port", "system"},
+    "synthesis": {"environments"},
+}
+
 
 def pytest_report_header() -> str:
     """So that a failure of tests/fuzz can be repeated."""
@@ -27,8 +34,16 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All on one running system: the whole loop comes late, for it fetches all the history there is, and the
-    drills last, for they lose trades that other tests expect to be there."""
+    """Mark what needs a server or synthesis, and put the tests that disturb others last.
+
+    All share one running system: the retraining loop comes late, because it fetches all the history there is,
+    and the drills last, because they lose trades that other tests expect to be there.
+    """
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        for marker, started_by in MARKED_BY_FIXTURE.items():
+            if fixtures & started_by:
+                item.add_marker(marker)
     late = ["test_retrain.py", "test_drills.py"]
     items.sort(key=lambda item: late.index(name) if (name := item.path.name) in late else -1)
 

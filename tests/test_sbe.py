@@ -5,16 +5,16 @@ import json
 import re
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fixtures.paths import SHARED_DATA
+from tests.fixtures.paths import EVENTS
 from tickcast import sbe
 
-CAPTURES = SHARED_DATA / "sbe"
-needs_captures = pytest.mark.skipif(not CAPTURES.exists(), reason=f"captured frames not found at {CAPTURES}")
+CAPTURED: dict[str, dict[str, Any]] = json.loads((EVENTS / "sbe" / "captured.json").read_text())
 
 QUOTE = sbe.BestBidAskEvent(
     1_743_671_488_514_451, 65_505_155_818, -8, -8, 8_359_600_000_000, 100, 8_359_601_000_000, 7, "BTCUSDT"
@@ -36,12 +36,10 @@ events = st.one_of(
 )
 
 
-def captured(name: str) -> tuple[bytes, dict]:
-    about = json.loads((CAPTURES / "captured.json").read_text())[name]
-    return (CAPTURES / f"{name}.bin").read_bytes(), about["decoded"]
+def captured(name: str) -> tuple[bytes, dict[str, Any]]:
+    return bytes.fromhex(CAPTURED[name]["hex"]), CAPTURED[name]["decoded"]
 
 
-@needs_captures
 def test_captured_depth_diff() -> None:
     frame, expected = captured("btcusdt_depthdiff_20250403")
     event = sbe.decode(frame)
@@ -56,7 +54,6 @@ def test_captured_depth_diff() -> None:
     assert sbe.encode(event) == frame
 
 
-@needs_captures
 def test_captured_depth_snapshot() -> None:
     frame, expected = captured("dogeusdt_depth20_20250403")
     event = sbe.decode(frame)
@@ -68,12 +65,10 @@ def test_captured_depth_snapshot() -> None:
     assert sbe.encode(event) == frame
 
 
-@needs_captures
 def test_captured_prefixes_are_refused_as_truncated() -> None:
-    captures = json.loads((CAPTURES / "captured.json").read_text())
     prefixes = [
         bytes.fromhex(about["hex"])
-        for name, about in captures.items()
+        for name, about in CAPTURED.items()
         if name.startswith("partial_btcusdt_b")
     ]
     assert prefixes
@@ -220,7 +215,9 @@ def test_decimal_text_is_exact(mantissa: int, exponent: int) -> None:
     assert "." not in text or not text.endswith("0")
 
 
-def test_command_prints_frames_then_names_the_bad_one(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_command_prints_frames_then_names_the_bad_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "frames.bin"
     file.write_bytes(sbe.encode(TRADES) + sbe.encode(QUOTE) + b"junk")
     assert sbe.main([str(file)]) == 1
@@ -245,7 +242,7 @@ def test_command_prints_frames_then_names_the_bad_one(tmp_path: Path, capsys: py
 
 
 def test_command_reads_newer_frames_and_shows_null_as_null(
-    tmp_path: Path, capsys: pytest.CaptureFixture
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "frames.bin"
     file.write_bytes(newer(QUOTE._replace(ask_price=sbe.NULL_INT64), 2, b"new") + newer(TRADES, 2, b"new"))

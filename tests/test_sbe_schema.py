@@ -1,17 +1,18 @@
-"""Our layouts against Binance's own schema, field by field."""
+"""Our layouts against those of Binance's schema, field by field."""
 
+from __future__ import annotations
+
+import json
 import struct
-from xml.etree import ElementTree
+from typing import Any
 
 import pytest
 
-from tests.fixtures.paths import SHARED_DATA
+from tests.fixtures.paths import EVENTS
 from tickcast import sbe
 
-SCHEMA = SHARED_DATA / "sbe" / "stream_1_0.xml"
-pytestmark = pytest.mark.skipif(not SCHEMA.exists(), reason=f"Binance's schema not found at {SCHEMA}")
-
-SBE = "{http://fixprotocol.io/2016/sbe}"
+STATED: dict[str, dict[str, Any]] = json.loads((EVENTS / "sbe" / "layouts.json").read_text())
+SCHEMA = STATED.pop("schema")
 PRIMITIVES = {"uint8": "B", "uint16": "H", "uint32": "I", "int8": "b", "int64": "q"}
 
 # (block, group of the given dimension and entry, …) of each template
@@ -23,56 +24,31 @@ LAYOUTS = {
 }
 
 
-@pytest.fixture(scope="module")
-def schema() -> ElementTree.Element:
-    return ElementTree.parse(SCHEMA).getroot()
+def layout(fields: list[tuple[str, str]]) -> str:
+    """The struct format of `fields`, each a name and a primitive type."""
+    return "<" + "".join(PRIMITIVES[primitive] for _, primitive in fields)
 
 
-def primitive(schema: ElementTree.Element, name: str) -> str:
-    """The struct code of the type, enum or primitive called `name`."""
-    found = schema.find(f"types/type[@name='{name}']")
-    if found is not None:
-        return PRIMITIVES[found.attrib["primitiveType"]]
-    enum = schema.find(f"types/enum[@name='{name}']")
-    return PRIMITIVES[enum.attrib["encodingType"] if enum is not None else name]
+def test_schema_id_and_header() -> None:
+    assert SCHEMA["id"] == sbe.SCHEMA_ID
+    assert SCHEMA["byte_order"] == "littleEndian"
+    assert layout(SCHEMA["header"]) == sbe._HEADER.format
+    assert layout(SCHEMA["text"]) == "<BB"  # the length and each of so many bytes
 
 
-def composite(schema: ElementTree.Element, name: str) -> str:
-    members = schema.findall(f"types/composite[@name='{name}']/type")
-    return "<" + "".join(PRIMITIVES[member.attrib["primitiveType"]] for member in members)
-
-
-def fields(schema: ElementTree.Element, parent: ElementTree.Element) -> str:
-    """The struct format of the fields that take space: a constant takes none."""
-    codes = [
-        primitive(schema, field.attrib["type"])
-        for field in parent.findall("field")
-        if field.get("presence") != "constant"
-    ]
-    return "<" + "".join(codes)
-
-
-def test_schema_id_and_header(schema: ElementTree.Element) -> None:
-    assert int(schema.attrib["id"]) == sbe.SCHEMA_ID
-    assert schema.attrib["byteOrder"] == "littleEndian"
-    assert composite(schema, "messageHeader") == sbe._HEADER.format
-    assert composite(schema, "varString8") == "<BB"
-
-
-def test_every_template_of_the_schema_is_known(schema: ElementTree.Element) -> None:
-    assert {int(message.attrib["id"]) for message in schema.findall(f"{SBE}message")} == set(LAYOUTS)
+def test_every_template_of_the_schema_is_known() -> None:
+    assert {message["id"] for message in STATED.values()} == set(LAYOUTS)
 
 
 @pytest.mark.parametrize("template", LAYOUTS)
-def test_layout(schema: ElementTree.Element, template: int) -> None:
-    (message,) = (m for m in schema.findall(f"{SBE}message") if int(m.attrib["id"]) == template)
+def test_layout(template: int) -> None:
+    ((name, message),) = ((n, m) for n, m in STATED.items() if m["id"] == template)
     block, groups = LAYOUTS[template]
-    assert message.attrib["name"] == sbe._NAMES[template]
-    assert fields(schema, message) == block.format
-    found = message.findall("group")
-    assert len(found) == len(groups)
-    for group, (dimension, entry) in zip(found, groups, strict=True):
-        assert composite(schema, group.get("dimensionType", "groupSizeEncoding")) == dimension.format
-        assert fields(schema, group) == entry.format
-    assert [data.attrib["type"] for data in message.findall("data")] == ["varString8"]
+    assert name == sbe._NAMES[template]
+    assert layout(message["block"]) == block.format
+    assert len(message["groups"]) == len(groups)
+    for group, (dimension, entry) in zip(message["groups"], groups, strict=True):
+        assert layout(group["dimension"]) == dimension.format
+        assert layout(group["entry"]) == entry.format
+    assert message["texts"] == ["symbol"]
     assert struct.calcsize(block.format) == block.size

@@ -33,7 +33,7 @@ def test_whatever_is_written_is_json_and_is_read_again(value: Any) -> None:
 
 
 def test_what_is_not_finite_is_null() -> None:
-    value = {"a": [1.5, NAN, {"b": (-INF,)}], "c": np.float64("nan"), NAN: 1}
+    value: dict[Any, Any] = {"a": [1.5, NAN, {"b": (-INF,)}], "c": np.float64("nan"), NAN: 1}
     assert json_text.text(value) == '{"a": [1.5, null, {"b": [null]}], "c": null, "nan": 1}'
     assert value["a"][0] == 1.5  # and the value itself stays
 

@@ -6,6 +6,7 @@ No figure is tested: they are for `make bench`.
 import itertools
 import json
 import time
+from functools import partial
 
 import pytest
 
@@ -38,7 +39,7 @@ KEYS = {
 
 def test_choices_take_turns_after_a_warm_up() -> None:
     calls: list[str] = []
-    choices = {name: Work(lambda name=name: calls.append(name), 2) for name in ("one", "other")}
+    choices = {name: Work(partial(calls.append, name), 2) for name in ("one", "other")}
     times = side_by_side(choices, Effort(rounds=3, turn_s=0.0))
     assert calls == ["one"] * 2 + ["other"] * 2 + ["one", "other"] * 3
     assert {name: len(taken) for name, taken in times.items()} == {"one": 3, "other": 3}
@@ -59,7 +60,8 @@ def test_an_item_s_time_is_a_call_s_by_its_items(monkeypatch: pytest.MonkeyPatch
     assert side_by_side(choices, Effort(rounds=2, turn_s=0.0)) == {"ten": [100, 100], "one": [1000, 1000]}
 
 
-def test_quick_prints_a_table_and_one_line_of_json(capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.slow
+def test_quick_prints_a_table_and_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert QUICK.rounds == 1
     assert main(["--quick"]) == 0
     *shown, last = capsys.readouterr().out.splitlines()

@@ -19,6 +19,8 @@ from tickcast.evaluation.gate import (
 from tickcast.features.vector import FEATURE_NAMES, Floats
 from tickcast.model.forecast import HORIZONS_S
 
+pytestmark = pytest.mark.slow  # all of it together
+
 SECOND = 1_000_000
 SIGNAL = 1.0  # bp: what can be foretold, beside as much noise again and again
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.fixtures.market import batches, random_ticks, recorded_ticks
-from tests.fixtures.paths import SHARED_DATA
+from tests.fixtures.recordings import CAPTURED
 from tickcast.adapters.lake import bronze
 from tickcast.features.bars import BarRing, segments
 from tickcast.features.vector import feature_rows, history_rows
@@ -13,7 +13,6 @@ from tickcast.market.ticks import Quotes, Trades
 from tickcast.serving.state import SymbolState, decode_state, encode_state
 
 LATENESS_US = 100_000
-RECORDINGS = ["spot_btcusdt_20240808.gz", "spot_ethusdt_20240808.gz"]
 
 
 def streamed(trades: Trades, quotes: Quotes, cuts_us: list[int]) -> dict[int, bytes]:
@@ -53,7 +52,6 @@ def test_random_market(seed: int) -> None:
     assert_same(*random_ticks(seed, 100), seed, at_least=95)
 
 
-@pytest.mark.skipif(not SHARED_DATA.exists(), reason=f"recordings not found at {SHARED_DATA}")
-@pytest.mark.parametrize("name", RECORDINGS)
-def test_recording(name: str) -> None:
-    assert_same(*recorded_ticks(name), 1, at_least=330)
+@pytest.mark.parametrize("symbol", CAPTURED)
+def test_recording(symbol: str) -> None:
+    assert_same(*recorded_ticks(CAPTURED[symbol]), 1, at_least=105)

@@ -19,6 +19,8 @@ from tickcast.functions import fetch_history
 from tickcast.functions.fetch_history import FetchHistory, HistoryIncomplete, WindowError
 from tickcast.units import HOUR_US
 
+pytestmark = pytest.mark.slow  # all of it together
+
 DAY_US = 1_722_470_400_000_000  # 2024-08-01
 FROM_US, TO_US = DAY_US + HOUR_US // 2, DAY_US + 3 * HOUR_US
 WINDOW = {"symbol": "BTCUSDT", "from_us": FROM_US, "to_us": TO_US, "reason": "asked"}

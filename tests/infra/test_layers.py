@@ -10,7 +10,7 @@ import pytest
 
 from layers import build
 from layers.catalog import BUILT, OF_FUNCTION
-from tests.infra.synthesis import ROOT
+from tests.fixtures.paths import ROOT
 
 
 def write(file: Path, size: int = 1) -> Path:

@@ -22,6 +22,8 @@ import pytest
 
 from tests.fixtures.paths import ROOT
 
+pytestmark = pytest.mark.server
+
 DOCKERFILE = (ROOT / "ingest_ecs" / "Dockerfile").read_text("utf-8")
 
 

@@ -17,7 +17,8 @@ SYMBOLS = ("BTCUSDT", "ETHUSDT")
 quarter = st.integers(0, 40)
 spans = st.tuples(quarter, quarter).map(lambda ab: (min(ab) * STEP_US, (max(ab) + 1) * STEP_US))
 asked = st.lists(
-    st.builds(lambda span, symbol: Window(*span, symbol), spans, st.sampled_from(SYMBOLS)), max_size=5
+    st.builds(lambda span, symbol: Window(span[0], span[1], symbol), spans, st.sampled_from(SYMBOLS)),
+    max_size=5,
 )
 held = st.dictionaries(st.sampled_from(SYMBOLS), st.lists(spans, max_size=5))
 

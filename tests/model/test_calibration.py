@@ -42,7 +42,7 @@ def test_coverage_holds_when_volatility_doubles_half_way(horizon_s: int) -> None
 @pytest.mark.parametrize("horizon_s", HORIZONS_S)
 def test_coverage_holds_on_a_recorded_session(horizon_s: int) -> None:
     """The forecast is no change, the start a card's usual width; all offsets of the seconds are averaged."""
-    (bars,) = segments(*recorded_ticks(BTC))
+    (bars,) = segments(*recorded_ticks(RECORDINGS / BTC))
     mid, rows, reach = mids(bars), history_rows(bars), horizon_s * BARS_PER_S
     scale_bp = rows[:-reach, FEATURE_NAMES.index("sigma_bp")] * np.sqrt(horizon_s)
     residuals = np.abs(mid[reach:] / mid[:-reach] - 1) * 1e4 / scale_bp

@@ -16,6 +16,8 @@ from tests.fixtures.asl import Execution, Executions, Function, execute
 from tests.infra.synthesis import ROOT
 from tickcast.market.fetch_plan import MAX_WINDOWS
 
+pytestmark = pytest.mark.slow  # all of it together
+
 FILE = ROOT / "state_machines" / "backfill_and_retrain.asl.json"
 HISTORY = ("PlanBackfill", "FetchHistory", "LoadHistory", "MarkRepaired")
 FUNCTIONS = (*HISTORY, "TrainModel", "EvaluateModel", "PromoteModel")

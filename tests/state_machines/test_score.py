@@ -7,14 +7,18 @@ from typing import Any
 import pytest
 
 from tests.fixtures.asl import Executions, Function, execute
-from tests.infra.synthesis import ROOT
+from tests.fixtures.paths import ROOT
 
 FUNCTION = "arn:aws:lambda:us-east-1:123456789012:function:ScorePredictions"
 # What it starts is itself here: of the second execution the function asks for nothing.
 MACHINE = "arn:aws:states:us-east-1:123456789012:stateMachine:tested"
 ASKED = {"days": 2, "repair": True, "train": {"days": 7, "reason": "drift: BTCUSDT skill_below_band"}}
 CALM = {"outcomes": 480, "retrain": False, "execution": None}
-DRIFT = {"outcomes": 480, "retrain": True, "execution": {"name": "drift-1760000400", "input": ASKED}}
+DRIFT: dict[str, Any] = {
+    "outcomes": 480,
+    "retrain": True,
+    "execution": {"name": "drift-1760000400", "input": ASKED},
+}
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *answers: Any) -> Executions:

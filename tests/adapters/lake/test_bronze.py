@@ -13,11 +13,12 @@ from tests.fixtures.market import START_US, batch, random_ticks
 from tickcast.adapters.lake import bronze
 from tickcast.market.ticks import SCALE, Quotes, Trades, quotes_array, trades_array
 
+SCHEMA: Any = bronze.MARKET_DATA
 CONTRACT = ["symbol", "timestamp", "price", "volume", "bid_price", "ask_price", "source"]
 
 
 def test_the_contract_s_fields_come_first_and_all_others_have_defaults() -> None:
-    fields = bronze.MARKET_DATA["fields"]
+    fields = SCHEMA["fields"]
     assert [field["name"] for field in fields[:7]] == CONTRACT
     assert all("default" in field for field in fields[7:])
 
@@ -30,7 +31,7 @@ def test_round_trip_is_exact() -> None:
     assert got_quotes.tobytes() == quotes.tobytes()
 
 
-def through_file(trades: Trades, quotes: Quotes, schema: Any = bronze.MARKET_DATA) -> tuple[Trades, Quotes]:
+def through_file(trades: Trades, quotes: Quotes, schema: Any = SCHEMA) -> tuple[Trades, Quotes]:
     """What comes back of ticks from a file written by `schema`."""
     file = io.BytesIO()
     rows = bronze.market_data(batch(trades, quotes))
@@ -57,7 +58,7 @@ def test_a_side_that_is_gone_is_nan_and_comes_back_as_zero(sides: tuple[int, int
     (row,) = bronze.market_data(batch(trades_array([]), quotes))
     names = ("bid_price", "bid_qty", "ask_price", "ask_qty")
     assert [math.isnan(row[name]) for name in names] == [value == 0 for value in sides]
-    for schema in (bronze.MARKET_DATA, schema_of_before()):
+    for schema in (SCHEMA, schema_of_before()):
         assert through_file(trades_array([]), quotes, schema)[1].tobytes() == quotes.tobytes()
 
 
@@ -157,9 +158,7 @@ def avro(schema: Any, row: Any) -> bytes:
 
 def market_data_with(types: dict[str, Any]) -> dict[str, Any]:
     """The schema of MarketData with other types of some fields; without those of the type None."""
-    fields = [
-        field | {"type": types.get(field["name"], field["type"])} for field in bronze.MARKET_DATA["fields"]
-    ]
+    fields = [field | {"type": types.get(field["name"], field["type"])} for field in SCHEMA["fields"]]
     kept = [field for field in fields if field["type"] is not None]
     return {"type": "record", "name": "tickcast.MarketData", "fields": kept}
 

@@ -22,6 +22,8 @@ from tickcast.adapters.settings import DatabaseSettings, HistorySettings
 from tickcast.functions.load_history import LoadHistory
 from tickcast.units import DAY_US, HOUR_US
 
+pytestmark = pytest.mark.server
+
 WINDOW = {"symbol": SYMBOL, "from_us": START_US // HOUR_US * HOUR_US}
 WINDOW["to_us"] = WINDOW["from_us"] + 4 * HOUR_US
 

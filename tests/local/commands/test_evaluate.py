@@ -15,6 +15,8 @@ from local.exchange.events import Tick, Trade
 from local.exchange.recording import Recording
 from local.exchange.simulator import simulate
 
+pytestmark = pytest.mark.slow  # all of it together
+
 START_US = 1_754_000_000_000_000
 FIGURES = {
     *("skill", "skill_ci", "skill_vs_linear", "skill_vs_linear_ci", "direction", "coverage80"),

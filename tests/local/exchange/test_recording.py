@@ -11,7 +11,7 @@ import pytest
 from local.exchange.book import Book
 from local.exchange.events import BookDiff, BookSnapshot, Quote, Trade
 from local.exchange.recording import Recording, RecordingError, arrivals, inspect, mantissa, read
-from tests.fixtures.recordings import OFFSET_US, RECORDINGS, T0_MS, Line, quote, text, trade, write
+from tests.fixtures.recordings import CAPTURED, OFFSET_US, T0_MS, Line, quote, text, trade, write
 
 
 def test_times_and_mantissas(tmp_path: Path) -> None:
@@ -115,12 +115,10 @@ def test_an_unsupported_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("symbol", "trades", "quotes"), [("BTCUSDT", 9_757, 28_040), ("ETHUSDT", 6_106, 24_077)]
+    ("symbol", "trades", "quotes"), [("BTCUSDT", 2_570, 9_985), ("ETHUSDT", 2_016, 9_398)]
 )
 def test_real_recording(symbol: str, trades: int, quotes: int) -> None:
-    path = RECORDINGS / f"spot_{symbol.lower()}_20240808.gz"
-    if not path.exists():
-        pytest.skip(f"no recording at {path}")
+    path = CAPTURED[symbol]
     assert inspect(path).symbols == {symbol}
     assert 1_250_000 < inspect(path).offset_us < 1_277_000
     ticks = list(read([path]))

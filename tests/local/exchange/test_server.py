@@ -27,8 +27,10 @@ from local.exchange.server import Exchange, Settings
 from local.exchange.simulator import simulate
 from local.exchange.subscriptions import Limits
 from tests.fixtures.paths import ROOT
-from tests.fixtures.recordings import RECORDINGS, quote, text, trade, write
+from tests.fixtures.recordings import CAPTURED, quote, text, trade, write
 from tickcast.sbe import BestBidAskEvent, Event, SbeTrade, TradesEvent, decode
+
+pytestmark = pytest.mark.server
 
 KEY = {"X-MBX-APIKEY": "local"}
 HISTORY_US = 120_000_000
@@ -349,13 +351,11 @@ def test_replay_waits_for_its_listener_and_goes_round(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("symbol", ["BTCUSDT", "ETHUSDT"])
 def test_replay_sends_what_was_recorded(symbol: str) -> None:
-    path = RECORDINGS / f"spot_{symbol.lower()}_20240808.gz"
-    if not path.exists():
-        pytest.skip(f"no recording at {path}")
-    recorded = [tick for tick in read([path]) if isinstance(tick, Trade)][:2_000]
+    path = CAPTURED[symbol]
+    recorded = [tick for tick in read([path]) if isinstance(tick, Trade)][:1_500]
     with exchange("--feed", "replay", "--replay", str(path), "--speed", "50") as running:
         with running.stream(f"/ws/{symbol.lower()}@trade") as socket:
-            sent = first_trades(socket, 2_000)[:2_000]
+            sent = first_trades(socket, 1_500)[:1_500]
         book = running.get("/api/v3/depth", symbol=symbol, limit=10)
     assert sent == [SbeTrade(one.id, one.price, one.qty, one.is_buyer_maker) for one in recorded]
     assert len(book["bids"]) == len(book["asks"]) == 10

@@ -15,6 +15,8 @@ import pytest
 
 from local.system.processes import MARK, Process, Processes, ProcessFailed, sweep
 
+pytestmark = pytest.mark.server
+
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
 # Ignores the polite signal and has a child that does, too.
 STUBBORN = (

@@ -14,6 +14,8 @@ from local.system import servers
 from local.system.processes import MARK, Processes
 from tests.fixtures.paths import ROOT
 
+pytestmark = pytest.mark.server
+
 
 @pytest.fixture
 def parts(tmp_path: Path) -> Iterator[Processes]:

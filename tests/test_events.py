@@ -1,0 +1,60 @@
+"""The factories of events make what AWS sends, and captured events are understood."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from tests.fixtures.api_gateway import KEY, ApiGateway, Event
+from tests.fixtures.kinesis_events import event, record
+from tests.fixtures.paths import EVENTS
+from tickcast.market import wire
+
+
+def captured(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((EVENTS / "aws" / f"{name}.json").read_text())
+    return found
+
+
+def test_kinesis_records_have_the_captured_shape() -> None:
+    found = captured("kinesis")
+    made = event(record(1, b"x"))
+    assert made.keys() == found.keys()
+    for each in found["Records"]:
+        assert made["Records"][0].keys() == each.keys()
+        assert made["Records"][0]["kinesis"].keys() == each["kinesis"].keys()
+
+
+def test_captured_kinesis_records_hold_what_was_put() -> None:
+    ticks, other = (base64.b64decode(each["kinesis"]["data"]) for each in captured("kinesis")["Records"])
+    batch = wire.decode(ticks)
+    assert (batch.symbol, len(batch.trades), len(batch.quotes)) == ("BTCUSDT", 9, 6)
+    assert wire.encode(batch) == ticks
+    with pytest.raises(wire.WireError):
+        wire.decode(other)
+
+
+def test_requests_have_the_captured_shape() -> None:
+    made: list[Event] = []
+
+    def handler(request: Event, _: Any) -> dict[str, Any]:
+        made.append(request)
+        return {}
+
+    document: dict[str, Any] = {"paths": {"/predictions/{symbol}": {"get": {}}}}
+    ApiGateway(document, handler).answer(
+        {
+            "PATH_INFO": "/predictions/BTCUSDT",
+            "REQUEST_METHOD": "GET",
+            "QUERY_STRING": "horizon=10&history=5",
+            "HTTP_X_API_KEY": KEY,
+        }
+    )
+    found = captured("api_gateway")
+    for name, value in made[0].items():
+        if name != "headers":  # which the emulator passes on in lower case
+            assert value == found[name], name
+    assert found["headers"]["x-api-key"] == KEY
