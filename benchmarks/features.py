@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.comparison import Comparison, comparison
 from benchmarks.side_by_side import Effort, Work, side_by_side
 from benchmarks.usual_features import Tick, UsualFeatures, row_of
-from tickcast.features.bars import BarRing
+from tickcast.features.ring import BarRing
 from tickcast.features.vector import FEATURE_NAMES, feature_rows
 from tickcast.market import wire
 from tickcast.market.ticks import SCALE, Quotes, Trades, quotes_array, trades_array

@@ -24,7 +24,7 @@ from tickcast import sbe
 from tickcast.adapters.kinesis.records import records_in
 from tickcast.adapters.kinesis.schema_registry import SchemaRegistry
 from tickcast.adapters.lake.bronze import MARKET_DATA, market_data
-from tickcast.features.bars import BarRing
+from tickcast.features.ring import BarRing
 from tickcast.market import wire
 from tickcast.market.frames import decode_frames
 from tickcast.market.sums import total

@@ -26,7 +26,7 @@ from local.system.processes import MARK, Process, Processes, ProcessFailed
 from local.system.progress import Progress
 from local.system.state_folder import BUILD, ROOT, throw_away
 from local.system.system import System
-from tickcast.features.bars import BarRing
+from tickcast.features.ring import BarRing
 from tickcast.serving.state import decode_state
 from tickcast.units import SECOND_US
 

@@ -24,7 +24,7 @@ from ingest_ecs.producer import Producer
 from ingest_ecs.quarantine import Quarantine
 from ingest_ecs.settings import IngestSettings
 from ingest_ecs.stream import Stream
-from tickcast.adapters.kinesis import wire_schema
+from tickcast.adapters.kinesis import schema_registry
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.settings import SettingsError
 from tickcast.adapters.telemetry import Metrics, structured_logger
@@ -99,7 +99,7 @@ def publish_schema(settings: IngestSettings) -> None:
     if not settings.bucket:
         return
     try:
-        wire_schema.publish(boto3.client("s3"), settings.bucket)
+        schema_registry.publish(boto3.client("s3"), settings.bucket)
     except (BotoCoreError, ClientError) as error:
         # Consumers of the same version need no look-up, so this is no reason not to run.
         logger.error("the wire schema could not be published", extra={"reason": describe(error)})

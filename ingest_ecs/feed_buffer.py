@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tickcast.market import plausibility
+from tickcast.market.exchange_clock import BEHIND_US, TIMING_REASONS, ExchangeClock, Timing
 from tickcast.market.frames import Ticks, decode_frames
 from tickcast.market.json_frames import JsonFrames
 from tickcast.market.session import Newest
@@ -66,7 +66,7 @@ class FeedBuffer:
         self._on_control = on_control
         self._frames: list[Any] = []
         self._received_us: list[int] = []
-        self._clock = plausibility.ExchangeClock()
+        self._clock = ExchangeClock()
         # On the keyless feed a quote's time is made from its receipt, and is no evidence.
         self._are_quotes_stamped = protocol == "sbe"
         self._undecided: list[tuple[str, Trades | Quotes]] = []
@@ -143,7 +143,7 @@ class FeedBuffer:
         times_us, received_us = (
             np.concatenate([rows[name] for _, _, rows in parts]) for name in ("time_us", "receive_time_us")
         )
-        verdicts = self._clock.judge(times_us, received_us)
+        verdicts = self._clock.classify(times_us, received_us)
         if not verdicts.any():
             return
         at = 0
@@ -153,15 +153,15 @@ class FeedBuffer:
             # What lags behind the other streams is late, but right as long as it continues its own.
             reached_us = self._reached_us.get((symbol, rows.dtype))
             if reached_us is not None:
-                continues = rows["time_us"] >= reached_us - plausibility.BEHIND_US
-                of_rows[(of_rows == plausibility.BEHIND) & continues] = plausibility.FITS
-            by_symbol[symbol] = rows[of_rows == plausibility.FITS]
+                continues = rows["time_us"] >= reached_us - BEHIND_US
+                of_rows[(of_rows == Timing.BEHIND) & continues] = Timing.FITS
+            by_symbol[symbol] = rows[of_rows == Timing.FITS]
             if not len(by_symbol[symbol]):
                 del by_symbol[symbol]
-            undecided = rows[of_rows == plausibility.UNDECIDED]
+            undecided = rows[of_rows == Timing.UNDECIDED]
             if len(undecided):
                 self._undecided.append((symbol, undecided))
-            for verdict, reason in plausibility.REASONS.items():
+            for verdict, reason in TIMING_REASONS.items():
                 if (of_rows == verdict).any():
                     far_off = rows[of_rows == verdict]
                     ticks.errors.append((-1, self._refuse(symbol, far_off, reason)))

@@ -33,7 +33,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from ingest_ecs.feed_buffer import FeedBuffer, RefusedFrame, RefusedTicks
 from tickcast.adapters.redaction import describe, redact
 from tickcast.market import wire
-from tickcast.market.plausibility import IdSeries, Row, quote_series, trade_series
+from tickcast.market.id_series import IdSeries, RefusedRow, quote_series, trade_series
 from tickcast.market.session import Newest, Stall
 from tickcast.market.ticks import QUOTE, TRADE, Quotes, TickError, Trades, quotes_array, span_us, trades_array
 from tickcast.market.wire import Notice
@@ -71,7 +71,7 @@ class _Queue:
     lost_why: str | None = STARTED  # set while no connection delivers: the next tick ends the gap
     claimed_s: dict[str, float] = field(default_factory=dict)  # by connection: when it last claimed
     book: tuple[int, int, int, int] | None = None  # the newest, by whichever connection
-    quiet_us: int = wire.NEVER_QUIET  # when the exchange last had nothing that had not come
+    quiet_us: int = wire.QUIET_UNKNOWN  # when the exchange last had nothing that had not come
     newest_id: int | None = None  # the highest trade id
     newest_trade_us: int = 0  # its exchange time
     suspect: str | None = None  # why trades may be missing before the next one
@@ -237,7 +237,7 @@ class Producer:
     def _withdraw(self, symbol: str, buffer: FeedBuffer) -> None:
         """Take back what `lane` claimed of `symbol`: bars shall not wait for it."""
         if self._queues[symbol].claimed_s.pop(buffer.name, None) is not None:
-            self._enqueue(symbol, buffer, _NO_TRADES, _NO_QUOTES, wire.WITHDRAWN)
+            self._enqueue(symbol, buffer, _NO_TRADES, _NO_QUOTES, wire.WATERMARK_WITHDRAWN)
 
     def _pack_lane(self, buffer: FeedBuffer) -> None:
         ticks = buffer.drain()
@@ -292,7 +292,7 @@ class Producer:
     def _in_series(self, buffer: FeedBuffer, symbol: str, series: IdSeries, rows: Any) -> list[Any]:
         """The runs of `rows` whose ids can be: all but the first begin a series of their own."""
         before_id = series.newest_id
-        judged = series.judge(rows)
+        judged = series.admit(rows)
         if len(judged.runs) > 1:
             self._logger.error(
                 RESTARTED, extra={"symbol": symbol, "before": before_id, "now": series.newest_id}
@@ -300,7 +300,7 @@ class Producer:
         self._refuse_rows(buffer.name, symbol, judged.refused, rows.dtype)
         return judged.runs
 
-    def _refuse_rows(self, connection: str, symbol: str, refused: list[tuple[Row, str]], dtype: Any) -> None:
+    def _refuse_rows(self, connection: str, symbol: str, refused: list[RefusedRow], dtype: Any) -> None:
         for reason in {reason for _, reason in refused}:
             rows = np.array([row for row, why in refused if why == reason], dtype)
             trades, quotes = (rows, _NO_QUOTES) if dtype == TRADE else (_NO_TRADES, rows)
@@ -312,7 +312,7 @@ class Producer:
         """Nothing comes any more by which the ids that are held back could be judged."""
         for symbol, queue in self._queues.items():
             for series, dtype in ((queue.trade_series, TRADE), (queue.quote_series, QUOTE)):
-                self._refuse_rows(NO_LANE, symbol, series.give_up(dtype.names or ()), dtype)
+                self._refuse_rows(NO_LANE, symbol, series.refuse_suspects(), dtype)
 
     def _note_holes(self, queue: _Queue, trades: Trades, *, is_unread: bool) -> None:
         """Say of each jump in the trade ids why it may be; `is_unread`: some frames among these were bad."""

@@ -18,6 +18,8 @@ from tickcast.adapters.http.parameters import MAX_MS, PATH, Horizon, Instant, Qu
 from tickcast.adapters.http.responses import JSON, PROBLEM_JSON
 from tickcast.adapters.http.routes import LATEST, ROUTES, Route
 from tickcast.model.forecast import HORIZONS_S
+from tickcast.serving.outcomes import GAP, NO_MID
+from tickcast.serving.prediction import REASONS
 
 Schema = dict[str, Any]
 
@@ -63,6 +65,17 @@ start of the second after it. Instants before 1970 are read as 0, those beyond {
         {"type": "integer", "minimum": 0, "maximum": MAX_MS},
         {"type": "string", "format": "date-time"},
     ],
+}
+
+_BY_HORIZON: Schema = {"propertyNames": {"enum": [str(horizon_s) for horizon_s in HORIZONS_S]}}
+
+# What the types of stored records leave open, by member, so that a function reads what a newer one wrote.
+MEMBERS: dict[str, Schema] = {
+    "horizon_s": {"enum": list(HORIZONS_S)},
+    "horizons": _BY_HORIZON,
+    "outcomes": _BY_HORIZON,
+    "reason": {"enum": [None, *REASONS]},
+    "Outcome.why": {"enum": [None, GAP, NO_MID]},
 }
 
 # The schemas of what has no type of its own, by media type.
@@ -199,11 +212,11 @@ def _bodies() -> dict[str, Schema]:
     """The schemas of all bodies and of what is in them, by name."""
     kinds = [route.returns for route in ROUTES if not isinstance(route.returns, str)] + [Problem]
     _, components = msgspec.json.schema_components(kinds, ref_template=_REF)
-    for schema in components.values():
-        properties, required = schema["properties"], schema.pop("required")
-        schema["required"] = [
-            name for name in properties if "default" in properties[name] or name in required
-        ]
-        for each in properties.values():
-            each.pop("default", None)
+    for kind, schema in components.items():
+        required = schema["required"]
+        for name, member in schema["properties"].items():
+            if "default" in member:
+                required.append(name)
+                del member["default"]
+            member |= MEMBERS.get(f"{kind}.{name}", MEMBERS.get(name, {}))
     return components

@@ -1,4 +1,4 @@
-"""A sample of the predictions, made again from bronze: a difference is an alarm."""
+"""A sample of the predictions, recomputed from bronze: a difference is an alarm."""
 
 from typing import Any
 
@@ -27,9 +27,9 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     metrics.add_metric("SymbolFailures", MetricUnit.Count, len(result.failures))
     metrics.add_metric("AuditPending", MetricUnit.Count, len(result.pending))
     for prediction_id in result.differences:
-        logger.error("not what bronze says", extra={"id": prediction_id})
+        logger.error("differs from bronze", extra={"id": prediction_id})
     for prediction_id, why in result.pending.items():
-        logger.info("not told yet", extra={"id": prediction_id, "why": why})
+        logger.info("inconclusive", extra={"id": prediction_id, "why": why})
     for problem in (*result.problems, *result.failures):
         logger.warning(problem)
     return {"audited": result.audited, "differences": result.differences, "pending": result.pending}

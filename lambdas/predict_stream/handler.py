@@ -43,12 +43,12 @@ def report(result: Result) -> None:
     """Metrics once a closed second; a log line for what somebody should know of."""
     for prediction in result.predictions:
         metrics.add_metric("Predictions", MetricUnit.Count, 1)
-        metrics.add_metric("Fallbacks", MetricUnit.Count, prediction["source"] == "fallback")
-        if prediction["reason"]:
-            metrics.add_metric(f"Fallbacks:{prediction['reason']}", MetricUnit.Count, 1)
-        metrics.add_metric("LatencyMs", MetricUnit.Milliseconds, prediction["latency_ms"])
-        if prediction["inference_ms"] is not None:
-            metrics.add_metric("InferenceMs", MetricUnit.Milliseconds, prediction["inference_ms"])
+        metrics.add_metric("Fallbacks", MetricUnit.Count, prediction.source == "fallback")
+        if prediction.reason:
+            metrics.add_metric(f"Fallbacks:{prediction.reason}", MetricUnit.Count, 1)
+        for name, spent_ms in (("LatencyMs", prediction.latency_ms), ("InferenceMs", prediction.inference_ms)):
+            if spent_ms is not None:
+                metrics.add_metric(name, MetricUnit.Milliseconds, spent_ms)
     for missing in result.missing_trades.values():  # a gauge: read it by its maximum
         metrics.add_metric("MissingTrades", MetricUnit.Count, missing)
     for name, count in result.counts().items():

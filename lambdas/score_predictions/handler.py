@@ -1,4 +1,4 @@
-"""Outcomes → PostgreSQL; accuracy → the hot store and metrics; drift → whether to train anew."""
+"""Outcomes → PostgreSQL; accuracy → the hot store and metrics; drift → whether to train again."""
 
 import math
 from typing import Any
@@ -12,6 +12,7 @@ from tickcast.adapters.redis.connection import connect
 from tickcast.adapters.redis.hot_store import now_ms
 from tickcast.adapters.settings import DatabaseSettings, ScoreSettings, Settings
 from tickcast.adapters.telemetry import structured_logger
+from tickcast.evaluation.live_scores import Skill
 from tickcast.functions.score_predictions import ScorePredictions
 from tickcast.market.symbols import ascii_name
 
@@ -25,17 +26,17 @@ score_predictions = ScorePredictions(
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     result = score_predictions(context.get_remaining_time_in_millis)
-    for symbol, hour in result.hour.items():
-        watch = result.watches.get(symbol)
-        _measure(symbol, "Scored", MetricUnit.Count, hour["count"])
-        _measure(symbol, "Availability", MetricUnit.Percent, _percent(hour["availability"]))
-        _measure(symbol, "FallbackShare", MetricUnit.Percent, _percent(hour["fallback_share"]))
-        _measure(symbol, "LiveSkill", MetricUnit.NoUnit, (hour["skill"] or {}).get("value"))
-        _measure(symbol, "LiveSkillVsLinear", MetricUnit.NoUnit, (hour["skill_vs_linear"] or {}).get("value"))
-        _measure(symbol, "Direction", MetricUnit.Percent, _percent(hour["direction"]))
-        _measure(symbol, "Coverage", MetricUnit.Percent, _percent(hour["coverage"]))
-        _measure(symbol, "CalibrationError", MetricUnit.NoUnit, hour["calibration_error"])
-        _measure(symbol, "Drifting", MetricUnit.Count, float(watch.is_drifting) if watch else None)
+    for symbol, hour in result.hours.items():
+        figures, state = hour.figures, result.drift.get(symbol)
+        _measure(symbol, "Scored", MetricUnit.Count, figures.count)
+        _measure(symbol, "Availability", MetricUnit.Percent, _percent(hour.availability))
+        _measure(symbol, "FallbackShare", MetricUnit.Percent, _percent(figures.fallback_share))
+        _measure(symbol, "LiveSkill", MetricUnit.NoUnit, _value(figures.skill))
+        _measure(symbol, "LiveSkillVsLinear", MetricUnit.NoUnit, _value(figures.skill_vs_linear))
+        _measure(symbol, "Direction", MetricUnit.Percent, _percent(figures.direction))
+        _measure(symbol, "Coverage", MetricUnit.Percent, _percent(figures.coverage))
+        _measure(symbol, "CalibrationError", MetricUnit.NoUnit, figures.calibration_error)
+        _measure(symbol, "Drifting", MetricUnit.Count, float(state.is_drifting) if state else None)
     for problem in result.problems:
         logger.warning(problem)
     answer: dict[str, Any] = json_text.finite(result.as_dict(scores))
@@ -49,6 +50,10 @@ def _measure(symbol: str, name: str, unit: MetricUnit, value: float | None) -> N
         # CloudWatch takes dimensions in ASCII alone.
         with single_metric(name, unit, value, default_dimensions={"symbol": ascii_name(symbol)}):
             pass
+
+
+def _value(skill: Skill | None) -> float | None:
+    return skill.value if skill else None
 
 
 def _percent(share: float | None) -> float | None:

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 import boto3
+import msgspec
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.table import Table
@@ -23,9 +24,11 @@ from local.commands.options import OptionsError
 from local.system import cloud, http_json
 from tickcast.adapters import json_text
 from tickcast.adapters.redaction import describe
-from tickcast.functions.audit_predictions import LATE_UNTIL_MS, Proof, Prover, missing_ids
+from tickcast.functions.audit_predictions import LATE_UNTIL_MS, Audit, Auditor, missing_ids
 from tickcast.market import symbols
-from tickcast.serving.reproduce import LOOK_BACK_US, Compared, Verdict
+from tickcast.market.gaps import GapRecord
+from tickcast.serving.records import LateTicks, Prediction
+from tickcast.serving.reproduce import LOOK_BACK_US, ComparedValue, Reproduction
 
 DIFFERENT, NOT_TOLD = 1, 3
 _ID = re.compile(r"([^\W_]+)-([0-9]{13})")
@@ -78,18 +81,20 @@ def show(prediction_id: str, url: str, key: str, console: Console) -> int:
         f"predictions/{symbol}/history",
         **{"from": timestamp_ms - LOOK_BACK_US // 1000, "to": timestamp_ms + LATE_UNTIL_MS, "limit": _PAGE},
     )
-    ledger = gaps.health(api.url).get(f"predict_stream:{symbol}")
-    prover = Prover(s3, bucket)
+    stream = gaps.health(api.url).get(f"predict_stream:{symbol}") or {}
+    missing = missing_ids(msgspec.convert(stream.get("gaps", []), list[GapRecord]))
+    late = msgspec.convert(page["predictions"], list[LateTicks])
+    auditor = Auditor(s3, bucket)
     try:
-        proof = prover(receipt, page["predictions"], missing_ids(ledger), prover.reader())
+        audit = auditor(msgspec.convert(receipt, Prediction), late, missing, auditor.reader())
     except (BotoCoreError, ClientError) as error:
         raise NotExplained(f"the bucket {bucket} cannot be read: {describe(error)}") from None
     console.print(*in_words(receipt), sep="\n", highlight=False, soft_wrap=True)
-    for table in tables(proof.verdict):
+    for table in tables(audit.reproduction):
         console.print(table)
-    console.print(*conclusion(proof), sep="\n", highlight=False, soft_wrap=True)
-    print(json_text.text(summary(proof)), flush=True)
-    return {True: 0, False: DIFFERENT, None: NOT_TOLD}[proof.verdict.same]
+    console.print(*conclusion(audit), sep="\n", highlight=False, soft_wrap=True)
+    print(json_text.text(summary(audit)), flush=True)
+    return {True: 0, False: DIFFERENT, None: NOT_TOLD}[audit.reproduction.same]
 
 
 def _find(symbol: str, prediction_id: str, urls: Any, key: str) -> tuple[Api, Receipt]:
@@ -165,63 +170,63 @@ def in_words(receipt: Receipt) -> Iterator[str]:
         yield "  came true?   not known yet"
 
 
-def tables(verdict: Verdict) -> list[Table]:
+def tables(reproduction: Reproduction) -> list[Table]:
     """What was compared: the features, and what follows from them."""
     parts = {
-        "features": [each for each in verdict.compared if each.name.startswith("features")],
-        "prediction": [each for each in verdict.compared if not each.name.startswith("features")],
+        "features": [each for each in reproduction.compared if each.name.startswith("features")],
+        "prediction": [each for each in reproduction.compared if not each.name.startswith("features")],
     }
     return [_table(title, compared) for title, compared in parts.items() if compared]
 
 
-def conclusion(proof: Proof) -> Iterator[str]:
+def conclusion(audit: Audit) -> Iterator[str]:
     """What it comes to."""
-    verdict = proof.verdict
-    if proof.parts:
-        yield f"recomputed from {len(proof.parts)} objects:"
-        shown = [part.key for part in proof.parts]
+    reproduction = audit.reproduction
+    if audit.objects:
+        yield f"recomputed from {len(audit.objects)} objects:"
+        shown = [part.key for part in audit.objects]
         if len(shown) > _KEYS_SHOWN:
             shown[_KEYS_SHOWN - 1 : -1] = ["…"]
         yield from (f"  {key}" for key in shown)
-    for reason in verdict.unproven:
+    for reason in reproduction.unproven:
         yield f"[yellow]not told:[/yellow] {reason}"
-    for doubt in verdict.doubts if verdict.differences else ():
-        yield f"[yellow]no proof of a fault:[/yellow] {doubt}"
-    count, differences = len(verdict.compared), len(verdict.differences)
-    if verdict.same:
+    for caveat in reproduction.caveats if reproduction.differences else ():
+        yield f"[yellow]no proof of a fault:[/yellow] {caveat}"
+    count, differences = len(reproduction.compared), len(reproduction.differences)
+    if reproduction.same:
         yield f"[bold green]the same to the last bit[/bold green]: {count} values"
-    elif verdict.same is False:
+    elif reproduction.same is False:
         yield f"[bold red]DIFFERS[/bold red]: {differences} of {count} values"
-    elif not verdict.compared:
+    elif not reproduction.compared:
         yield "[bold yellow]nothing could be compared[/bold yellow]: try again in a minute"
     else:
         yield f"[bold yellow]not proven[/bold yellow]: {count - differences} of {count} values are the same"
 
 
-def summary(proof: Proof) -> dict[str, Any]:
+def summary(audit: Audit) -> dict[str, Any]:
     """The last line."""
-    verdict = proof.verdict
-    features = [each for each in verdict.compared if each.name.startswith("features.")]
+    reproduction = audit.reproduction
+    features = [each for each in reproduction.compared if each.name.startswith("features.")]
     return {
-        "id": verdict.id,
-        "same": verdict.same,
+        "id": reproduction.id,
+        "same": reproduction.same,
         "features_compared": len(features),
-        "values_compared": len(verdict.compared),
-        "differences": [each.name for each in verdict.differences],
-        "doubts": list(verdict.doubts),
-        "unproven": list(verdict.unproven),
-        "bronze_objects": len(proof.parts),
+        "values_compared": len(reproduction.compared),
+        "differences": [each.name for each in reproduction.differences],
+        "doubts": list(reproduction.caveats),
+        "unproven": list(reproduction.unproven),
+        "bronze_objects": len(audit.objects),
     }
 
 
-def _table(title: str, compared: list[Compared]) -> Table:
+def _table(title: str, compared: list[ComparedValue]) -> Table:
     table = Table(title=title)
     for name in ("value", "in the receipt", "recomputed", ""):
         table.add_column(name, justify="right" if "re" in name else "left")
     for each in compared:
         verdict = "[green]same[/green]" if each.is_same else "[bold red]DIFFERS[/bold red]"
         table.add_row(
-            each.name.removeprefix("features."), _value(each.told), _value(each.recomputed), verdict
+            each.name.removeprefix("features."), _value(each.recorded), _value(each.recomputed), verdict
         )
     return table
 

@@ -15,9 +15,10 @@ from local.commands import smoke
 from local.exchange.history import SETTLED_AFTER_US
 from local.system import http_json
 from local.system.system import System
+from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.hot_store import HotStore
 from tickcast.features.bars import Seconds
-from tickcast.market.gaps import UNKNOWN
+from tickcast.market.gaps import UNKNOWN, GapRecord
 from tickcast.market.sums import total
 from tickcast.market.ticks import mantissa
 from tickcast.units import SECOND_US
@@ -104,23 +105,23 @@ class Reconciler:
             self._files.add(key)
         return self._bronze[symbol]
 
-    def _gaps(self, symbol: str) -> list[dict[str, Any]]:
+    def _gaps(self, symbol: str) -> list[GapRecord]:
         with self._system.redis() as store:
             ledger = HotStore(store, 0).gaps([symbol])[symbol]
-        return ledger["gaps"] if ledger else []
+        return ledger.gaps if ledger else []
 
-    def _in_ledger(self, symbol: str) -> dict[int, dict[str, Any]]:
+    def _in_ledger(self, symbol: str) -> dict[int, GapRecord]:
         """The gap that each missing id is in."""
-        return {id_: gap for gap in self._gaps(symbol) for id_ in range(gap["first_id"], gap["last_id"] + 1)}
+        return {id_: gap for gap in self._gaps(symbol) for id_ in range(gap.first_id, gap.last_id + 1)}
 
     def _explain(self, symbol: str, missing: set[int], account: Reconciliation) -> None:
         """Enter what the ledger says of the ids that are missing in bronze."""
         known = self._in_ledger(symbol)
         for id_ in missing:
             if gap := known.get(id_):
-                account.causes[gap["cause"]] += 1
+                account.causes[gap.cause] += 1
         silent = missing - known.keys()
-        unexplained = {id_ for id_ in missing & known.keys() if known[id_]["cause"] == UNKNOWN}
+        unexplained = {id_ for id_ in missing & known.keys() if known[id_].cause == UNKNOWN}
         beyond_repair = self._beyond_repair(symbol, missing & known.keys(), known)
         lost = silent | unexplained | beyond_repair
         account.in_ledger += len(missing) - len(lost)
@@ -131,12 +132,12 @@ class Reconciler:
                 f"{len(beyond_repair)} not in REST's answer to the gap; "
             )
 
-    def _beyond_repair(self, symbol: str, ids: Iterable[int], known: dict[int, dict[str, Any]]) -> set[int]:
+    def _beyond_repair(self, symbol: str, ids: Iterable[int], known: dict[int, GapRecord]) -> set[int]:
         """Those of `ids` that REST does not give when asked for the times of their gap."""
         given: dict[tuple[int, int], set[int]] = {}
         lost = set()
         for id_ in ids:
-            times = known[id_]["from_us"], known[id_]["to_us"]
+            times = known[id_].from_us, known[id_].to_us
             if times not in given:
                 trades = self._published(symbol, *times)
                 given[times] = {i for t in trades for i in range(t.first_id, t.last_id + 1)}
@@ -188,7 +189,7 @@ class Reconciler:
         """How many seconds have more than one prediction."""
         since_ms = since_us // 1000
         with self._system.redis() as store:
-            found: Any = store.xrevrange(f"predictions:{symbol}", min=since_ms)
+            found: Any = store.xrevrange(keys.predictions(symbol), min=since_ms)
         ids = Counter(json.loads(fields[b"json"])["id"] for _, fields in found)
         return sum(count - 1 for count in ids.values())
 
@@ -227,7 +228,7 @@ def compare(
 
 def prediction_since(system: System, instant_ms: float) -> Callable[[], bool]:
     """Whether every symbol has a prediction by the model, made on data after `instant_ms` and still fresh."""
-    keys = [f"prediction:{symbol}:latest" for symbol in system.symbols]
+    keys = [keys.latest_prediction(symbol) for symbol in system.symbols]
 
     def look() -> bool:
         with system.redis() as store:

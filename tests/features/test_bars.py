@@ -11,11 +11,7 @@ from tickcast.features.bars import (
     BAR,
     BAR_US,
     BARS_PER_S,
-    KEPT_BARS,
-    KEPT_SECONDS,
-    MAX_HELD_TICKS,
     SILENCE_US,
-    BarRing,
     Bars,
     bar_index,
     is_quoted,
@@ -25,6 +21,7 @@ from tickcast.features.bars import (
     summarise,
     whole_seconds,
 )
+from tickcast.features.ring import KEPT_BARS, KEPT_SECONDS, MAX_HELD_TICKS, BarRing
 from tickcast.market.gaps import QUOTES_MISSING_US
 from tickcast.market.sums import integers
 from tickcast.market.ticks import Quotes, Trades
@@ -154,7 +151,7 @@ def test_same_bits_for_any_batches_order_and_repeats(
     assert len(both) > KEPT_BARS // 2
     ours, theirs = (ring.bars[np.isin(ring.bars["end_us"], both)] for ring in (got, expected))
     assert ours.tobytes() == theirs.tobytes()
-    assert (got.late_trades, got.late_quotes) == (0, 0)
+    assert (got.trade_ids.late_count, got.quote_ids.late_count) == (0, 0)
 
 
 @examples(25)
@@ -172,7 +169,7 @@ def test_disorder_below_the_lateness_changes_nothing(seed: int, cuts_us: list[in
             newest_us = max(newest_us, batch(t, q).watermark_us)
             stream.append(batch(t, q, newest_us))
     got, expected = folded(stream), folded([batch(trades, quotes)])
-    assert (got.late_trades, got.late_quotes) == (0, 0)
+    assert (got.trade_ids.late_count, got.quote_ids.late_count) == (0, 0)
     assert got.bars.tobytes() == expected.bars.tobytes()
     assert got.seconds.tobytes() == expected.seconds.tobytes()
 
@@ -183,24 +180,24 @@ def test_a_late_trade_is_counted_and_named_not_folded() -> None:
     rest = np.delete(trades, 10)
     ring = folded([batch(rest, quotes)])
     before = ring.bars.tobytes()
-    list(ring.fold(batch(victim, quotes[:0], ring.watermark_us), 1_000_000))
+    list(ring.fold(batch(victim, quotes[:0], ring.watermark.reached_us), 1_000_000))
     assert ring.bars.tobytes() == before
-    assert (ring.late_trades, ring.late_ids) == (1, [int(victim["first_id"][0])])
-    list(ring.fold(batch(victim, quotes[:0], ring.watermark_us), 1_000_000))
-    assert ring.late_trades == 1  # the second time it is a repeat
+    assert (ring.trade_ids.late_count, ring.trade_ids.late_ids) == (1, [int(victim["first_id"][0])])
+    list(ring.fold(batch(victim, quotes[:0], ring.watermark.reached_us), 1_000_000))
+    assert ring.trade_ids.late_count == 1  # the second time it is a repeat
 
 
 def test_a_lost_trade_is_a_hole() -> None:
     trades, quotes = random_ticks(3, 5)
     ring = folded([batch(np.delete(trades, [7, 8]), quotes)])
-    assert ring.trade_ids.holes() == [(int(trades["first_id"][7]), int(trades["first_id"][8]))]
+    assert ring.trade_ids.seen.holes() == [(int(trades["first_id"][7]), int(trades["first_id"][8]))]
 
 
 def test_a_repeated_old_quote_is_not_late() -> None:
     trades, quotes = random_ticks(3, 5)
     ring = folded([batch(trades, quotes)])
-    list(ring.fold(batch(trades[:0], quotes[:5], ring.watermark_us), 1_000_000))
-    assert ring.late_quotes == 0
+    list(ring.fold(batch(trades[:0], quotes[:5], ring.watermark.reached_us), 1_000_000))
+    assert ring.quote_ids.late_count == 0
 
 
 def test_fold_yields_each_second_once_with_its_bar_newest() -> None:
@@ -270,7 +267,7 @@ def test_a_long_silence_begins_anew_live_as_in_history() -> None:
 def test_nobody_waits_for_the_instants_of_an_outage() -> None:
     trades, quotes = random_ticks(5, 70, 3, 5)
     ring = folded([batch(trades, quotes)])
-    later = ring.watermark_us + 3600 * SECOND_US
+    later = ring.watermark.reached_us + 3600 * SECOND_US
     seconds = list(ring.fold(batch(trades[:0], quotes[:0], later), SECOND_US))
     assert len(seconds) <= 1  # that of the ticks still open
     assert ring.closed_us == (later - LATENESS_US) // BAR_US * BAR_US
@@ -333,10 +330,10 @@ def test_ids_far_off_cost_only_themselves_and_holes_are_found_as_before() -> Non
     assert ring.seconds.tobytes() == expected.seconds.tobytes()
     assert ring.gaps.gaps == expected.gaps.gaps
     assert len(ring.gaps.gaps) == 2
-    assert ring.trade_ids.intervals == expected.trade_ids.intervals
-    assert (ring.refused_trades, ring.refused_quotes, ring.gaps.restarts) == (1, 1, [])
+    assert ring.trade_ids.seen.intervals == expected.trade_ids.seen.intervals
+    assert (ring.trade_ids.refused_count, ring.quote_ids.refused_count, ring.gaps.restarts) == (1, 1, [])
     assert {each.row[2] for each in ring.refused} == {2**60, 2**62}
-    assert ring.late_quotes == 0
+    assert ring.quote_ids.late_count == 0
 
 
 @pytest.mark.parametrize("distance", [1, 1200])  # its own ids again, or others
@@ -355,8 +352,8 @@ def test_ids_that_start_over_are_reported_and_their_holes_are_found(distance: in
     assert [(r.kind, r.first_id) for r in ring.gaps.restarts] == [("trades", distance), ("quotes", 3)]
     assert [(g.first_id, g.last_id) for g in ring.gaps.gaps] == [(distance + 100, distance + 101)]
     assert ring.gaps.gaps[0].from_us == int(restarted["time_us"][first + 99])
-    assert ring.trade_ids.newest == int(restarted["last_id"][-1])
-    assert (ring.refused, ring.late_trades) == ([], 0)
+    assert ring.trade_ids.seen.newest == int(restarted["last_id"][-1])
+    assert (ring.refused, ring.trade_ids.late_count) == ([], 0)
     assert int(ring.bars[-1]["update_id"]) == int(
         requoted["update_id"][requoted["time_us"] < ring.closed_us][-1]
     )
@@ -395,7 +392,7 @@ def test_an_id_off_before_all_others_is_no_series() -> None:
     wild["first_id"][0] = wild["last_id"][0] = 2**61
     ring = folded([batch(wild[:1], quotes[:0]), *by_second(wild[1:], quotes, 10)])
     assert ring.gaps.restarts == ring.gaps.gaps == []
-    assert ring.trade_ids.intervals == [(int(trades["first_id"][1]), int(trades["last_id"][-1]))]
+    assert ring.trade_ids.seen.intervals == [(int(trades["first_id"][1]), int(trades["last_id"][-1]))]
 
 
 def test_without_a_claim_the_state_stays_bounded() -> None:
@@ -410,7 +407,7 @@ def test_without_a_claim_the_state_stays_bounded() -> None:
     assert ring.closed_us > START_US + 60_000_000
     closed = trades["time_us"] < ring.closed_us
     assert ring.bars[-1]["last_trade_id"] == trades["last_id"][closed][-1]
-    assert (ring.late_trades, ring.gaps.trades) == (0, 0)
+    assert (ring.trade_ids.late_count, ring.gaps.trades) == (0, 0)
     list(ring.fold(batch(trades[:0], quotes, START_US + 120_000_000), SECOND_US))
     assert ring.closed_us == START_US + 119_000_000
 
@@ -422,7 +419,7 @@ def test_a_tick_far_ahead_does_not_close_bars_that_ticks_still_come_for() -> Non
     for piece in batches(trades, quotes, [START_US + k * 1_000_000 for k in range(1, 60)]):
         list(ring.fold(piece._replace(watermark_us=NO_WATERMARK), SECOND_US))
     assert ring.closed_us < START_US + 60_000_000
-    assert ring.late_trades + ring.late_quotes == 0
+    assert ring.trade_ids.late_count + ring.quote_ids.late_count == 0
 
 
 def test_ticks_of_one_instant_are_bounded_too() -> None:
@@ -432,4 +429,4 @@ def test_ticks_of_one_instant_are_bounded_too() -> None:
     for at in range(0, len(trades), 3000):
         list(ring.fold(batch(trades[at : at + 3000], quotes[:0], NO_WATERMARK), SECOND_US))
         assert len(ring.open_trades) <= MAX_HELD_TICKS
-    assert ring.late_trades > 0
+    assert ring.trade_ids.late_count > 0

@@ -6,7 +6,8 @@ import pytest
 from tests.fixtures.market import batches, random_ticks, recorded_ticks
 from tests.fixtures.recordings import CAPTURED
 from tickcast.adapters.lake import bronze
-from tickcast.features.bars import BarRing, segments
+from tickcast.features.bars import segments
+from tickcast.features.ring import BarRing
 from tickcast.features.vector import feature_rows, history_rows
 from tickcast.market import wire
 from tickcast.market.ticks import Quotes, Trades
@@ -23,7 +24,7 @@ def streamed(trades: Trades, quotes: Quotes, cuts_us: list[int]) -> dict[int, by
         for instant_us in ring.fold(wire.decode(wire.encode(piece)), 1_000_000):
             rows[instant_us] = feature_rows(ring.bars, ring.seconds, 1)[0].tobytes()
         state = decode_state("BTCUSDT", 0, encode_state(state), LATENESS_US)
-    assert (state.ring.late_trades, state.ring.late_quotes) == (0, 0)
+    assert (state.ring.trade_ids.late_count, state.ring.quote_ids.late_count) == (0, 0)
     return rows
 
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from tests.fixtures.examples import examples
 from tests.fixtures.market import START_US, batch, batches, random_ticks
-from tickcast.features.bars import BAR, BarRing, Bars, bar_index, segments, summarise, whole_seconds
+from tickcast.features.bars import BAR, Bars, bar_index, segments, summarise, whole_seconds
+from tickcast.features.ring import BarRing
 from tickcast.features.vector import (
     FEATURE_NAMES,
     MIN_RETURNS,

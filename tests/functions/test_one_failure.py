@@ -17,7 +17,7 @@ from tests.fixtures.kinesis_events import FIRST_SEQUENCE, batch_event, event, re
 from tests.fixtures.market import START_US
 from tickcast.adapters.redis import hot_store
 from tickcast.adapters.redis.hot_store import HotStore
-from tickcast.features.bars import BarRing
+from tickcast.features.ring import BarRing
 from tickcast.functions import predict_stream
 from tickcast.functions.health import Health
 from tickcast.functions.predict_stream import TRIES, PredictStream, Result
@@ -69,7 +69,7 @@ def end_in_the_middle(state: SymbolState) -> None:
 
 
 def mix_up_ids(state: SymbolState) -> None:
-    state.ring.trade_ids.intervals = [("a", "b")]  # type: ignore[list-item]
+    state.ring.trade_ids.seen.intervals = [("a", "b")]  # type: ignore[list-item]
 
 
 def sources(result: Result, symbol: str) -> list[str]:

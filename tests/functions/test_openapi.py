@@ -180,7 +180,7 @@ def test_limits_in_the_document_are_those_of_the_code() -> None:
     assert by_path["/predictions/{symbol}"]["history"]["maximum"] == HISTORY_MAX
     limit = by_path["/predictions/{symbol}/history"]["limit"]
     assert (limit["maximum"], limit["default"]) == (PAGE_MAX, PAGE_DEFAULT)
-    reason = DOCUMENT["components"]["schemas"]["Prediction"]["properties"]["reason"]
+    reason = DOCUMENT["components"]["schemas"]["Latest"]["properties"]["reason"]
     assert set(reason["enum"]) == {None, *REASONS}
 
 

@@ -15,7 +15,7 @@ from tests.fixtures.kinesis_events import FIRST_SEQUENCE, batch_event, event, re
 from tests.fixtures.market import START_US, batch, random_ticks
 from tickcast.adapters.redis.connection import connect
 from tickcast.adapters.redis.hot_store import Commit, HotStore
-from tickcast.features.bars import BarRing
+from tickcast.features.ring import BarRing
 from tickcast.features.vector import FEATURE_NAMES, feature_rows
 from tickcast.functions.predict_stream import PredictStream
 from tickcast.market import wire
@@ -114,7 +114,7 @@ def test_overlapping_events_give_what_one_pass_gives(
     stored_ring = decode_state("BTCUSDT", 0, state[b"ring"], SETTINGS.lateness_us).ring
     assert stored_ring.bars.tobytes() == ring.bars.tobytes()
     assert stored_ring.seconds.tobytes() == ring.seconds.tobytes()
-    assert stored_ring.trade_ids.intervals == ring.trade_ids.intervals
+    assert stored_ring.trade_ids.seen.intervals == ring.trade_ids.seen.intervals
     assert int(state[b"sequence"]) == FIRST_SEQUENCE + len(stream) - 1
     assert redis_client.xlen("predictions:BTCUSDT") == 14
 

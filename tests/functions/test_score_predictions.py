@@ -22,7 +22,7 @@ from tickcast.adapters.settings import DatabaseSettings, ScoreSettings
 from tickcast.evaluation import drift
 from tickcast.evaluation.drift import DriftPolicy
 from tickcast.evaluation.live_scores import SPANS, score
-from tickcast.features.bars import BarRing
+from tickcast.features.ring import BarRing
 from tickcast.features.vector import FEATURE_NAMES
 from tickcast.functions import score_predictions as function
 from tickcast.functions.score_predictions import Result, ScorePredictions

@@ -24,7 +24,7 @@ from tickcast.adapters.redis.hot_store import HotStore, Writes
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.model_catalog import POINTER, ModelCatalog
 from tickcast.adapters.settings import Settings
-from tickcast.features.bars import BarRing
+from tickcast.features.ring import BarRing
 from tickcast.functions.serve_predictions import (
     STORE_RETRIES,
     STORE_TIMEOUT_S,

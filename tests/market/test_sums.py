@@ -18,7 +18,6 @@ from tests.fixtures.receipts import CHALLENGER, MODEL, receipts_of, through_bron
 from tickcast.features.bars import (
     BAR,
     SECOND,
-    BarRing,
     bar_index,
     is_quoted,
     mids,
@@ -27,6 +26,7 @@ from tickcast.features.bars import (
     summarise,
     whole_seconds,
 )
+from tickcast.features.ring import BarRing
 from tickcast.features.vector import FEATURE_NAMES
 from tickcast.market.sums import integers, products, ratio, running, single, split, total
 from tickcast.market.ticks import Quotes, Trades, quotes_array, trades_array

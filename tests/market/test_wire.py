@@ -103,31 +103,6 @@ def test_refusals_name_the_reason(record: bytes, reason: str) -> None:
         wire.decode(record)
 
 
-@pytest.mark.parametrize("symbol", ["", "B" * 51, "BTC/USDT", "btcusdt", "\x00", "..", "B" * 2000, "A\u030a"])
-def test_a_symbol_that_cannot_be_is_refused(symbol: str) -> None:
-    with pytest.raises(wire.WireError, match="^symbol .{,250}cannot be a market's$"):
-        wire.check_times(BATCH._replace(symbol=symbol), ARRIVED_US)
-
-
-@pytest.mark.parametrize("source", ["", "rest/../x", "sbe\n", "ä", "a b", "s" * 33, "s" * 2000])
-def test_a_source_that_cannot_be_is_refused(source: str) -> None:
-    with pytest.raises(wire.WireError, match="^source .{,50} is not"):
-        wire.check_times(BATCH._replace(source=source), ARRIVED_US)
-
-
-def test_a_long_connection_is_refused() -> None:
-    assert wire.check_times(BATCH._replace(connection="c" * 64), ARRIVED_US).batch.connection == "c" * 64
-    with pytest.raises(wire.WireError, match="its connection has 65 characters"):
-        wire.check_times(BATCH._replace(connection="c" * 65), ARRIVED_US)
-
-
-@pytest.mark.parametrize("symbol", ["X", "S000USDT", "BTCUSDT", "币安人生USDT"])
-@pytest.mark.parametrize("source", ["sbe", "json", "sim", "replay", "rest", "bench"])
-def test_names_that_can_be(symbol: str, source: str) -> None:
-    batch = BATCH._replace(symbol=symbol, source=source, notices=())
-    assert wire.check_times(batch, ARRIVED_US) == wire.Checked(batch)
-
-
 def test_rows_of_another_type_are_a_mistake_of_the_caller() -> None:
     with pytest.raises(TypeError, match="the wire carries"):
         wire.encode(BATCH._replace(trades=BATCH.quotes))

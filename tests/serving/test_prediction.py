@@ -1,15 +1,16 @@
-"""The prediction on a second's features: its numbers, what a trader asks first, and the reasons for none."""
+"""The prediction on a second's features: its numbers, what a trader asks first, and why there may be none."""
 
 import itertools
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import asdict
 
 from tests.fixtures.market import START_US, batch, random_ticks
-from tickcast.features.bars import BarRing
+from tickcast.features.ring import BarRing
 from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES
-from tickcast.model.calibration import USUAL_STRENGTH
+from tickcast.model.calibration import USUAL_STRENGTH, Calibrator
 from tickcast.model.forecast import HORIZONS_S, Calibration, ModelError
 from tickcast.serving.outcomes import PendingPredictions
 from tickcast.serving.prediction import (
@@ -20,6 +21,7 @@ from tickcast.serving.prediction import (
     features_record,
     prediction_record,
 )
+from tickcast.serving.records import Features, Prediction
 
 MOVES_BP = np.array([0.4, -0.8, 1.6, -25.0])
 SCALES_BP = np.sqrt(np.array(HORIZONS_S, float))
@@ -38,7 +40,7 @@ def model(**changed: Any) -> ServingModel:
     )
 
 
-def features_of(seconds: float = 15, quotes_until_s: float = 99) -> dict[str, Any]:
+def features_of(seconds: float = 15, quotes_until_s: float = 99) -> Features:
     trades, quotes = random_ticks(1, seconds + 1)
     ring = BarRing(100_000)
     quotes = quotes[quotes["time_us"] < START_US + quotes_until_s * 1e6]
@@ -50,43 +52,38 @@ def features_of(seconds: float = 15, quotes_until_s: float = 99) -> dict[str, An
 
 
 def predict(
-    features: dict[str, Any],
+    features: Features,
     serving: ServingModel | None,
     *,
     refusal: str | None = None,
-    memory: PendingPredictions | None = None,
+    pending: PendingPredictions | None = None,
     terms: TradingTerms = TERMS,
-) -> dict[str, Any]:
+) -> Prediction:
     ticking = itertools.count(step=7.0)
     return prediction_record(
-        features, serving, refusal, memory or PendingPredictions(), terms, lambda: next(ticking)
+        features, serving, refusal, pending or PendingPredictions(), terms, lambda: next(ticking)
     )
 
 
 def test_the_numbers_are_the_model_s_and_say_what_they_were_made_from() -> None:
     features = features_of()
     record = predict(features, model())
-    assert (record["source"], record["reason"], record["outside"]) == ("model", None, [])
-    assert record["basis_price"] == features["mid"]
-    assert record["features"] == features["features"]
-    assert record["feature_hash"] == FEATURE_HASH
-    assert list(record["horizons"]) == ["1", "2", "5", "10"]
-    for at, (horizon_s, answer) in enumerate(zip(HORIZONS_S, record["horizons"].values(), strict=True)):
-        assert answer["expected_move_bp"] == MOVES_BP[at]
-        assert answer["predicted_price"] == pytest.approx(features["mid"] * (1 + MOVES_BP[at] / 1e4))
-        width = (answer["upper"] - answer["lower"]) / features["mid"] * 1e4
+    assert (record.source, record.reason, record.outside) == ("model", None, [])
+    assert record.basis_price == features.mid
+    assert record.features == features.features
+    assert record.feature_hash == FEATURE_HASH
+    assert list(record.horizons) == [1, 2, 5, 10]
+    for at, (horizon_s, answer) in enumerate(zip(HORIZONS_S, record.horizons.values(), strict=True)):
+        assert answer.expected_move_bp == MOVES_BP[at]
+        assert answer.predicted_price == pytest.approx(features.mid * (1 + MOVES_BP[at] / 1e4))
+        width = (answer.upper - answer.lower) / features.mid * 1e4
         assert width == pytest.approx(2 * 1.5 * np.sqrt(horizon_s))
-        assert answer["p_flat"] == P_FLAT[at]
-    primary = record["horizons"]["2"]
-    assert {name: record[name] for name in primary} == primary
-    assert record["target_time"] == record["timestamp"] + 2000
-    assert record["inference_ms"] == 7.0
-    assert record["calibrator"]["2"] == {
-        "direction_slope": 1.0,
-        "interval_width": 1.5,
-        "outcomes": 0,
-        "mean_square": USUAL_STRENGTH**2,
-    }
+        assert answer.p_flat == P_FLAT[at]
+    primary = record.horizons[2]
+    assert {name: getattr(record, name) for name in asdict(primary)} == asdict(primary)
+    assert record.target_time == record.timestamp + 2000
+    assert record.inference_ms == 7.0
+    assert record.calibrator[2] == Calibrator(1.0, 1.5, outcomes=0, mean_square=USUAL_STRENGTH**2)
 
 
 def test_what_the_model_is_given_is_the_vector() -> None:
@@ -100,43 +97,43 @@ def test_what_the_model_is_given_is_the_vector() -> None:
     predict(features, model(run=run))
     (rows,) = given
     assert rows.shape == (1, len(FEATURE_NAMES))
-    assert rows[0].tolist() == list(features["features"].values())
+    assert rows[0].tolist() == list(features.features.values())
 
 
 def test_cost_and_edge() -> None:
     features = features_of()
     record = predict(features, model())
-    spread_bp = (features["ask_price"] - features["bid_price"]) / features["mid"] * 1e4
-    assert record["spread_bp"] == pytest.approx(spread_bp)
-    assert (record["fee_bp"], record["cost_bp"]) == (5.0, pytest.approx(spread_bp + 10))
+    spread_bp = (features.ask_price - features.bid_price) / features.mid * 1e4
+    assert record.spread_bp == pytest.approx(spread_bp)
+    assert (record.fee_bp, record.cost_bp) == (5.0, pytest.approx(spread_bp + 10))
     for horizon_s, move_bp in zip(HORIZONS_S, MOVES_BP, strict=True):
-        assert record["horizons"][str(horizon_s)]["edge_bp"] == pytest.approx(abs(move_bp) - spread_bp - 10)
-    assert record["edge_bp"] == record["horizons"]["2"]["edge_bp"] < 0 < record["horizons"]["10"]["edge_bp"]
+        assert record.horizons[horizon_s].edge_bp == pytest.approx(abs(move_bp) - spread_bp - 10)
+    assert record.edge_bp == record.horizons[2].edge_bp < 0 < record.horizons[10].edge_bp
 
 
 def test_a_move_within_the_noise_abstains() -> None:
     record = predict(features_of(), model())
-    for horizon_s, answer in zip(HORIZONS_S, record["horizons"].values(), strict=True):
-        at_noise = CARD[horizon_s].confidence(answer["noise_bp"], answer["scale_bp"])
+    for horizon_s, answer in zip(HORIZONS_S, record.horizons.values(), strict=True):
+        at_noise = CARD[horizon_s].confidence(answer.noise_bp, answer.scale_bp)
         assert at_noise == pytest.approx(0.6)
-        assert answer["abstains"] == (answer["confidence"] < 0.6)
-    abstains = [answer["abstains"] for answer in record["horizons"].values()]
+        assert answer.abstains == (answer.confidence < 0.6)
+    abstains = [answer.abstains for answer in record.horizons.values()]
     assert abstains == [True, False, False, False]
 
 
 def test_a_model_whose_direction_is_worth_nothing_always_abstains() -> None:
     worthless = model(calibrations={h: Calibration(0.0, 1.0) for h in HORIZONS_S})
     record = predict(features_of(), worthless, terms=TradingTerms(2, 0.0, 0.5))
-    for answer in record["horizons"].values():
-        assert (answer["noise_bp"], answer["abstains"], answer["confidence"]) == (None, True, 0.5)
+    for answer in record.horizons.values():
+        assert (answer.noise_bp, answer.abstains, answer.confidence) == (None, True, 0.5)
 
 
-def test_calibration_is_the_memory_s() -> None:
-    memory = PendingPredictions()
-    memory.calibrators_of("m1", CARD)[2].interval_width = 3.0
-    record = predict(features_of(), model(), memory=memory)
-    assert (record["upper"] - record["lower"]) / record["basis_price"] * 1e4 == pytest.approx(6 * np.sqrt(2))
-    assert record["calibrator"]["2"]["interval_width"] == 3.0
+def test_calibration_is_the_current_one() -> None:
+    pending = PendingPredictions()
+    pending.calibrators_of("m1", CARD)[2].interval_width = 3.0
+    record = predict(features_of(), model(), pending=pending)
+    assert (record.upper - record.lower) / record.basis_price * 1e4 == pytest.approx(6 * np.sqrt(2))
+    assert record.calibrator[2].interval_width == 3.0
 
 
 @pytest.mark.parametrize(
@@ -157,49 +154,49 @@ def test_reasons_are_told_apart(
 ) -> None:
     features = features_of(seconds, quotes_until_s)
     record = predict(features, serving, refusal=refusal)
-    assert (record["source"], record["reason"]) == ("fallback", reason)
-    assert (record["confidence"], record["abstains"], record["horizons"]) == (0.0, True, {})
-    assert record["predicted_price"] == record["basis_price"]
-    assert {record[name] for name in ("expected_move_bp", "lower", "noise_bp", "edge_bp")} == {None}
-    assert record["outside"] == (["sigma_bp"] if reason == "outside_support" else [])
+    assert (record.source, record.reason) == ("fallback", reason)
+    assert (record.confidence, record.abstains, record.horizons) == (0.0, True, {})
+    assert record.predicted_price == record.basis_price
+    assert {getattr(record, name) for name in ("expected_move_bp", "lower", "noise_bp", "edge_bp")} == {None}
+    assert record.outside == (["sigma_bp"] if reason == "outside_support" else [])
 
 
 def test_without_quotes_the_numbers_are_the_masked_model_s() -> None:
     features = features_of(25, quotes_until_s=15)
-    assert features["features"]["has_quotes"] == 0 and features["mid"] is None
+    assert features.features["has_quotes"] == 0 and features.mid is None
     record = predict(features, model())
-    assert (record["source"], record["reason"], record["model_id"]) == ("fallback", "no_quotes", "m1")
-    assert record["basis_price"] == features["proxy_mid"]
-    assert record["expected_move_bp"] == MOVES_BP[1]
-    assert record["lower"] < record["predicted_price"] < record["upper"]
-    assert (record["spread_bp"], record["cost_bp"], record["edge_bp"]) == (None, None, None)
-    assert all(answer["abstains"] for answer in record["horizons"].values())
+    assert (record.source, record.reason, record.model_id) == ("fallback", "no_quotes", "m1")
+    assert record.basis_price == features.proxy_mid
+    assert record.expected_move_bp == MOVES_BP[1]
+    assert record.lower < record.predicted_price < record.upper
+    assert (record.spread_bp, record.cost_bp, record.edge_bp) == (None, None, None)
+    assert all(answer.abstains for answer in record.horizons.values())
 
 
 def test_a_model_that_never_saw_masked_rows_gives_no_numbers_without_quotes() -> None:
     record = predict(features_of(25, quotes_until_s=15), model(support={"has_quotes": (1.0, 1.0)}))
-    assert (record["reason"], record["outside"]) == ("no_quotes", ["has_quotes"])
-    assert record["horizons"] == {}
+    assert (record.reason, record.outside) == ("no_quotes", ["has_quotes"])
+    assert record.horizons == {}
 
 
 def test_without_quotes_it_is_calibrated_as_it_was_without_them() -> None:
     masked = {h: Calibration(direction_slope=0.1, interval_width=2.5) for h in HORIZONS_S}
-    serving, memory = model(masked_calibrations=masked), PendingPredictions()
-    record = predict(features_of(seconds=25, quotes_until_s=12), serving, memory=memory)
-    assert record["reason"] == "no_quotes"
-    assert record["calibrator"]["5"]["interval_width"] == 2.5
-    assert predict(features_of(), serving, memory=memory)["calibrator"]["5"]["interval_width"] == 1.5
+    serving, pending = model(masked_calibrations=masked), PendingPredictions()
+    record = predict(features_of(seconds=25, quotes_until_s=12), serving, pending=pending)
+    assert record.reason == "no_quotes"
+    assert record.calibrator[5].interval_width == 2.5
+    assert predict(features_of(), serving, pending=pending).calibrator[5].interval_width == 1.5
 
 
 def test_the_challenger_says_what_it_says_on_the_same_vector() -> None:
-    memory = PendingPredictions()
-    record = predict(features_of(), model(), memory=memory)
-    shadow = challenger_record(record, model(model_id="m2", run=saying(-MOVES_BP)), memory)
-    assert shadow["model_id"] == "m2"
-    assert [answer["expected_move_bp"] for answer in shadow["horizons"].values()] == (-MOVES_BP).tolist()
-    assert memory.calibrators.keys() == {"m1", "m2"}
+    pending = PendingPredictions()
+    record = predict(features_of(), model(), pending=pending)
+    shadow = challenger_record(record, model(model_id="m2", run=saying(-MOVES_BP)), pending)
+    assert shadow.model_id == "m2"
+    assert [answer.expected_move_bp for answer in shadow.horizons.values()] == (-MOVES_BP).tolist()
+    assert pending.calibrators.keys() == {"m1", "m2"}
     with pytest.raises(ModelError, match="model m3 answers"):
-        challenger_record(record, model(model_id="m3", run=saying(MOVES_BP * np.inf)), memory)
+        challenger_record(record, model(model_id="m3", run=saying(MOVES_BP * np.inf)), pending)
 
 
 def test_features_of_the_minute() -> None:
@@ -207,13 +204,13 @@ def test_features_of_the_minute() -> None:
     ring = BarRing(100_000)
     record = [features_record("BTCUSDT", ring) for _ in ring.fold(batch(trades, quotes), 1_000_000)][-1]
     assert record is not None
-    instant_us = record["timestamp"] * 10**6
+    instant_us = record.timestamp * 10**6
     minute = trades[(trades["time_us"] >= instant_us - 60_000_000) & (trades["time_us"] < instant_us)]
     prices, volumes = minute["price"] / 1e8, minute["qty"] / 1e8
-    assert (record["price"], record["trade_count"]) == (prices[-1], len(minute))
-    assert record["volume"] == pytest.approx(volumes.sum(), rel=1e-12)
-    assert record["vwap"] == pytest.approx((prices * volumes).sum() / volumes.sum(), rel=1e-9)
+    assert (record.price, record.trade_count) == (prices[-1], len(minute))
+    assert record.volume == pytest.approx(volumes.sum(), rel=1e-12)
+    assert record.vwap == pytest.approx((prices * volumes).sum() / volumes.sum(), rel=1e-9)
     then, now = (quotes[quotes["time_us"] < us][-1] for us in (instant_us - 60_000_000, instant_us))
     change = (now["bid_price"] + now["ask_price"]) / (then["bid_price"] + then["ask_price"]) - 1
-    assert record["price_change"] == pytest.approx(change * 100)
-    assert record["features"] is not None
+    assert record.price_change == pytest.approx(change * 100)
+    assert record.features is not None

@@ -1,4 +1,4 @@
-"""Predictions made again from bronze: the same to the last bit, unless something was changed."""
+"""Predictions recomputed from bronze: the same to the last bit, unless something was changed."""
 
 from __future__ import annotations
 
@@ -8,23 +8,32 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from tests.fixtures.market import START_US, batch, batches, random_ticks
 from tests.fixtures.receipts import CHALLENGER, LATENESS_US, MODEL, receipts_of, through_bronze
-from tickcast.features.bars import MAX_LATE_IDS, BarRing
+from tickcast.features.ring import BarRing
+from tickcast.features.trade_ids import MAX_LATE_IDS
 from tickcast.features.vector import FEATURE_NAMES
 from tickcast.market.wire import TickBatch
-from tickcast.serving.reproduce import LOOK_BACK_US, Evidence, ReceiptError, Verdict, is_same, judge
+from tickcast.serving.records import Prediction
+from tickcast.serving.reproduce import (
+    LOOK_BACK_US,
+    ReceiptError,
+    Reproduction,
+    Surroundings,
+    is_same,
+    reproduce,
+)
 
 S = 1_000_000
-Receipt = dict[str, Any]
 
 
-def verdicts(stream: list[TickBatch], receipts: list[Receipt] | None = None) -> list[Verdict]:
-    """What becomes of the receipts of `stream` when held against its own ticks."""
+def reproductions(stream: list[TickBatch], receipts: list[Prediction] | None = None) -> list[Reproduction]:
+    """The receipts of `stream`, recomputed from its own ticks."""
     receipts = receipts_of(stream) if receipts is None else receipts
-    evidence = Evidence(*through_bronze(stream), receipts, [])
-    return [judge(receipt, evidence, MODEL, CHALLENGER) for receipt in receipts]
+    around = Surroundings(*through_bronze(stream), receipts, [])
+    return [reproduce(receipt, around, MODEL, CHALLENGER) for receipt in receipts]
 
 
 def cut(seed: int, seconds: float, pieces: int = 200, **rates: float) -> list[TickBatch]:
@@ -33,33 +42,33 @@ def cut(seed: int, seconds: float, pieces: int = 200, **rates: float) -> list[Ti
     return list(batches(*random_ticks(seed, seconds, **rates), cuts.tolist()))
 
 
-def sames(found: list[Verdict]) -> set[bool | None]:
-    for verdict in found:
-        assert verdict.same, (verdict.id, verdict.differences[:5], verdict.doubts)
-    return {verdict.same for verdict in found}
+def sames(found: list[Reproduction]) -> set[bool | None]:
+    for reproduction in found:
+        assert reproduction.same, (reproduction.id, reproduction.differences[:5], reproduction.caveats)
+    return {reproduction.same for reproduction in found}
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_every_prediction_is_had_again_to_the_last_bit(seed: int) -> None:
-    found = verdicts(cut(seed, 75))
+def test_every_prediction_is_reproduced_to_the_last_bit(seed: int) -> None:
+    found = reproductions(cut(seed, 75))
     assert len(found) >= 73 and sames(found) == {True}
-    assert not any(verdict.doubts for verdict in found)
+    assert not any(reproduction.caveats for reproduction in found)
     names = {each.name for each in found[-1].compared}
     assert {f"features.{name}" for name in FEATURE_NAMES} <= names
     assert {"basis_price", "reason", "horizons.10.lower", "challenger.horizons.1.p_flat"} <= names
-    # Before there is enough history there is no vector, and there is none again.
+    # Before there is enough history there is no vector.
     assert found[0].compared[0].name == "features"
 
 
 def test_history_older_than_the_look_back_is_not_needed() -> None:
     stream = cut(5, LOOK_BACK_US / S + 40, 600, trades_s=5, quotes_s=8)
     receipts = receipts_of(stream)
-    assert receipts[-1]["history_from_us"] < receipts[-1]["timestamp"] * 1000 - LOOK_BACK_US
-    evidence = Evidence(*through_bronze(stream), receipts, [])
-    assert sames([judge(receipt, evidence, MODEL, CHALLENGER) for receipt in receipts[-20:]]) == {True}
+    assert receipts[-1].history_from_us < receipts[-1].timestamp * 1000 - LOOK_BACK_US
+    around = Surroundings(*through_bronze(stream), receipts, [])
+    assert sames([reproduce(receipt, around, MODEL, CHALLENGER) for receipt in receipts[-20:]]) == {True}
 
 
-def test_late_trades_are_left_out_whoever_told_of_them() -> None:
+def test_late_trades_are_left_out_whichever_receipt_lists_them() -> None:
     trades, quotes = random_ticks(2, 40)
     late = trades[600:603]
     on_time = list(
@@ -71,12 +80,12 @@ def test_late_trades_are_left_out_whoever_told_of_them() -> None:
     by_the_other = batch(late, quotes[:0], on_time[after - 1].watermark_us, connection="b")
     stream = [*on_time[:after], by_the_other, *on_time[after:]]
     receipts = receipts_of(stream)
-    (told,) = (receipt for receipt in receipts if receipt["late_ids"])
-    assert told["late_ids"] == late["first_id"].tolist()
-    assert sames(verdicts(stream, receipts)) == {True}
-    # Without what the later receipt tells, the earlier ones could not be had again.
-    told["late_ids"] = []
-    assert {verdict.same for verdict in verdicts(stream, receipts)} == {True, False}
+    (listed,) = (receipt for receipt in receipts if receipt.late_ids)
+    assert listed.late_ids == late["first_id"].tolist()
+    assert sames(reproductions(stream, receipts)) == {True}
+    # Without what the later receipt lists, the earlier ones could not be reproduced.
+    listed.late_ids = []
+    assert {reproduction.same for reproduction in reproductions(stream, receipts)} == {True, False}
 
 
 def test_late_quotes_are_left_out() -> None:
@@ -91,9 +100,9 @@ def test_late_quotes_are_left_out() -> None:
             stream.append(batch(trades[:0], quotes[stalled], START_US + 21_400_000))
         stream.append(piece)
     receipts = receipts_of(stream)
-    late = [id_ for receipt in receipts for id_ in receipt["late_update_ids"]]
+    late = [id_ for receipt in receipts for id_ in receipt.late_update_ids]
     assert 0 < len(late) < MAX_LATE_IDS
-    found = verdicts(stream, receipts)
+    found = reproductions(stream, receipts)
     assert sames(found) == {True}
 
 
@@ -102,10 +111,10 @@ def test_two_connections_deliver_the_same() -> None:
     one = list(batches(trades, quotes, [START_US + k * 100_000 for k in range(400)]))
     other = list(batches(trades, quotes, [START_US + k * 130_000 + 30_000 for k in range(300)], "b"))
     stream = sorted([*one, *other], key=lambda piece: piece.watermark_us)
-    assert sames(verdicts(stream)) == {True}
+    assert sames(reproductions(stream)) == {True}
 
 
-def test_a_silence_of_more_than_a_minute_begins_anew() -> None:
+def test_a_silence_of_more_than_a_minute_begins_again() -> None:
     before, after = random_ticks(4, 20), random_ticks(5, 30)
     for rows, ids in zip(after, ("first_id", "update_id"), strict=True):
         rows["time_us"] += 90 * S
@@ -113,8 +122,8 @@ def test_a_silence_of_more_than_a_minute_begins_anew() -> None:
     after[0]["last_id"] += 10**6
     stream = [*batches(*before, [START_US + 10 * S]), *batches(*after, [START_US + 100 * S])]
     receipts = receipts_of(stream)
-    assert len({receipt["history_from_us"] for receipt in receipts}) == 2
-    assert sames(verdicts(stream, receipts)) == {True}
+    assert len({receipt.history_from_us for receipt in receipts}) == 2
+    assert sames(reproductions(stream, receipts)) == {True}
 
 
 def test_after_a_lost_state_a_difference_is_no_alarm_until_its_first_bars_are_out_of_sight() -> None:
@@ -122,16 +131,18 @@ def test_after_a_lost_state_a_difference_is_no_alarm_until_its_first_bars_are_ou
     half = len(stream) // 2
     # What came before the loss is of the first state alone; some of it lies in the second one's first bars.
     receipts = receipts_of(stream[:half]) + receipts_of(stream[half:], BarRing(LATENESS_US), half)
-    begun_ms = receipts[-1]["history_from_us"] / 1000
+    begun_ms = receipts[-1].history_from_us / 1000
     found = {
-        receipt["timestamp"] - begun_ms: verdict
-        for receipt, verdict in zip(receipts, verdicts(stream, receipts), strict=True)
+        receipt.timestamp - begun_ms: reproduction
+        for receipt, reproduction in zip(receipts, reproductions(stream, receipts), strict=True)
     }
-    assert {verdict.same for after_ms, verdict in found.items() if not 0 < after_ms <= 61_000} == {True}
-    young = [verdict for after_ms, verdict in found.items() if 0 < after_ms <= 61_000]
-    assert {verdict.same for verdict in young} <= {True, None}
-    assert all("begun anew" in verdict.doubts[0] for verdict in young)
-    assert any(verdict.same is None for verdict in young)
+    assert {reproduction.same for after_ms, reproduction in found.items() if not 0 < after_ms <= 61_000} == {
+        True
+    }
+    young = [reproduction for after_ms, reproduction in found.items() if 0 < after_ms <= 61_000]
+    assert {reproduction.same for reproduction in young} <= {True, None}
+    assert all("started over" in reproduction.caveats[0] for reproduction in young)
+    assert any(reproduction.same is None for reproduction in young)
 
 
 def test_quotes_that_came_out_of_order_were_folded_or_not() -> None:
@@ -143,9 +154,9 @@ def test_quotes_that_came_out_of_order_were_folded_or_not() -> None:
         moment_us = int(quotes["time_us"][lost[-1]]) + delay_us
         after = next(n for n, piece in enumerate(one) if piece.watermark_us >= moment_us)
         straggling = batch(trades[:0], quotes[lost], one[after - 1].watermark_us, connection="b")
-        found = verdicts([*one[:after], straggling, *one[after:]])
+        found = reproductions([*one[:after], straggling, *one[after:]])
         assert sames(found) == {True}
-        assert any("out of order" in doubt for verdict in found for doubt in verdict.doubts)
+        assert any("out of order" in caveat for reproduction in found for caveat in reproduction.caveats)
 
 
 def dearer(trades: Any, quotes: Any) -> None:
@@ -181,12 +192,12 @@ def test_a_changed_tick_is_found(change: Callable[[Any, Any], None]) -> None:
     receipts = receipts_of(stream)
     trades, quotes = through_bronze(stream)
     newest = receipts[-1]
-    upto = [rows[rows["time_us"] < newest["timestamp"] * 1000].copy() for rows in (trades, quotes)]
-    assert judge(newest, Evidence(*upto, receipts, []), MODEL, CHALLENGER).same is True
+    upto = [rows[rows["time_us"] < newest.timestamp * 1000].copy() for rows in (trades, quotes)]
+    assert reproduce(newest, Surroundings(*upto, receipts, []), MODEL, CHALLENGER).same is True
     change(*upto)
-    verdict = judge(newest, Evidence(*upto, receipts, []), MODEL, CHALLENGER)
-    assert verdict.same is False and not verdict.doubts
-    assert any(each.name.startswith("features.") for each in verdict.differences)
+    reproduction = reproduce(newest, Surroundings(*upto, receipts, []), MODEL, CHALLENGER)
+    assert reproduction.same is False and not reproduction.caveats
+    assert any(each.name.startswith("features.") for each in reproduction.differences)
 
 
 @pytest.mark.parametrize("kind", [0, 1])
@@ -195,19 +206,21 @@ def test_a_missing_tick_is_found(kind: int) -> None:
     receipts = receipts_of(stream)
     ticks = list(through_bronze(stream))
     ticks[kind] = np.delete(ticks[kind], len(ticks[kind]) - 150)
-    verdict = judge(receipts[-1], Evidence(ticks[0], ticks[1], receipts, []), MODEL, CHALLENGER)
-    assert verdict.same is False
+    reproduction = reproduce(receipts[-1], Surroundings(ticks[0], ticks[1], receipts, []), MODEL, CHALLENGER)
+    assert reproduction.same is False
 
 
 def test_a_changed_answer_is_found_by_its_name() -> None:
     stream = cut(10, 40)
     receipts = receipts_of(stream)
-    answer = receipts[-1]["horizons"]["5"]
-    answer["upper"] = math.nextafter(answer["upper"], math.inf)
-    receipts[-1]["challenger"]["horizons"]["1"]["expected_move_bp"] += 1e-9
-    (*others, verdict) = verdicts(stream, receipts)
+    horizons, challenger = receipts[-1].horizons, receipts[-1].challenger
+    assert challenger is not None
+    horizons[5] = replace(horizons[5], upper=math.nextafter(horizons[5].upper, math.inf))
+    first = challenger.horizons[1]
+    challenger.horizons[1] = replace(first, expected_move_bp=first.expected_move_bp + 1e-9)
+    (*others, reproduction) = reproductions(stream, receipts)
     assert sames(others) == {True}
-    assert [each.name for each in verdict.differences] == [
+    assert [each.name for each in reproduction.differences] == [
         "horizons.5.upper",
         "challenger.horizons.1.expected_move_bp",
     ]
@@ -216,31 +229,31 @@ def test_a_changed_answer_is_found_by_its_name() -> None:
 def test_another_model_under_the_same_name_is_found() -> None:
     stream = cut(11, 40)
     receipts = receipts_of(stream)
-    evidence = Evidence(*through_bronze(stream), receipts, [])
-    verdict = judge(receipts[-1], evidence, CHALLENGER, CHALLENGER)
-    assert verdict.same is False
-    assert all(not each.name.startswith("features") for each in verdict.differences)
+    around = Surroundings(*through_bronze(stream), receipts, [])
+    reproduction = reproduce(receipts[-1], around, CHALLENGER, CHALLENGER)
+    assert reproduction.same is False
+    assert all(not each.name.startswith("features") for each in reproduction.differences)
 
 
 def test_without_the_model_the_features_are_proven_and_the_rest_is_not() -> None:
     stream = cut(12, 40)
     receipts = receipts_of(stream)
-    verdict = judge(receipts[-1], Evidence(*through_bronze(stream), receipts, []), None, None)
-    assert verdict.same is None and not verdict.differences
-    assert "what model m1 said" in verdict.unproven[0]
-    assert len(verdict.compared) >= len(FEATURE_NAMES)
+    reproduction = reproduce(receipts[-1], Surroundings(*through_bronze(stream), receipts, []), None, None)
+    assert reproduction.same is None and not reproduction.differences
+    assert "the forecast of model m1" in reproduction.unproven[0]
+    assert len(reproduction.compared) >= len(FEATURE_NAMES)
 
 
-def test_fallbacks_are_had_again_with_their_reason() -> None:
+def test_fallbacks_are_reproduced_with_their_reason() -> None:
     trades, quotes = random_ticks(13, 30)
     stream = [batch(trades, quotes[:0])]
-    found = verdicts(stream)
+    found = reproductions(stream)
     assert sames(found) == {True}
     no_model = cut(13, 30)
     receipts = receipts_of(no_model, model=None)
-    assert receipts[-1]["reason"] == "no_model"
-    evidence = Evidence(*through_bronze(no_model), receipts, [])
-    assert judge(receipts[-1], evidence, None, None).same is True
+    assert receipts[-1].reason == "no_model"
+    around = Surroundings(*through_bronze(no_model), receipts, [])
+    assert reproduce(receipts[-1], around, None, None).same is True
 
 
 def test_trades_that_never_reached_the_hot_path_excuse_a_difference() -> None:
@@ -250,29 +263,30 @@ def test_trades_that_never_reached_the_hot_path_excuse_a_difference() -> None:
     receipts = receipts_of(seen)
     whole = through_bronze(batches(trades, quotes, cuts))
     missing_id = int(trades["first_id"][900])
-    unknown = judge(receipts[-1], Evidence(*whole, receipts, []), MODEL, CHALLENGER)
-    known = judge(receipts[-1], Evidence(*whole, receipts, [(missing_id, missing_id)]), MODEL, CHALLENGER)
+    unknown = reproduce(receipts[-1], Surroundings(*whole, receipts, []), MODEL, CHALLENGER)
+    known = reproduce(
+        receipts[-1], Surroundings(*whole, receipts, [(missing_id, missing_id)]), MODEL, CHALLENGER
+    )
     assert (unknown.same, known.same) == (False, None)
-    assert "1 trades that never reached the hot path" in known.doubts[0]
+    assert "1 trades that never reached the hot path" in known.caveats[0]
 
 
-def test_a_full_list_of_late_ids_is_a_doubt() -> None:
+def test_a_full_list_of_late_ids_is_a_caveat() -> None:
     stream = cut(15, 40)
     receipts = receipts_of(stream)
-    receipts[-2]["late_ids"] = list(range(MAX_LATE_IDS))
-    (*_, verdict) = verdicts(stream, receipts)
-    assert verdict.same is True and "more ticks came late" in verdict.doubts[0]
+    receipts[-2].late_ids = list(range(MAX_LATE_IDS))
+    (*_, reproduction) = reproductions(stream, receipts)
+    assert reproduction.same is True and "more ticks came late" in reproduction.caveats[0]
 
 
 def test_receipts_of_other_versions_are_named() -> None:
     stream = cut(16, 20)
     receipts = receipts_of(stream)
-    evidence = Evidence(*through_bronze(stream), receipts, [])
+    around = Surroundings(*through_bronze(stream), receipts, [])
     with pytest.raises(ReceiptError, match="of features 0123, this code computes"):
-        judge(receipts[-1] | {"feature_hash": "0123"}, evidence, MODEL, CHALLENGER)
-    del receipts[-1]["late_update_ids"]
-    with pytest.raises(ReceiptError, match="says nothing of late_update_ids"):
-        judge(receipts[-1], evidence, MODEL, CHALLENGER)
+        reproduce(replace(receipts[-1], feature_hash="0123"), around, MODEL, CHALLENGER)
+    with pytest.raises(ReceiptError, match="says nothing of history_from_us"):
+        reproduce(replace(receipts[-1], history_from_us=None), around, MODEL, CHALLENGER)
 
 
 def test_floats_are_compared_by_their_bytes() -> None:

@@ -1,14 +1,20 @@
+import gzip
+import json
+import struct
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.fixtures.market import batch, random_ticks
-from tickcast.features.bars import BarRing
-from tickcast.market.gaps import GapLedger
+from tests.fixtures.paths import ROOT
+from tests.fixtures.records import prediction
+from tickcast.features.ring import BarRing
+from tickcast.market.gaps import GapLedger, LedgerRecord
 from tickcast.market.ticks import Quotes, Trades
 from tickcast.model.calibration import Calibrator
 from tickcast.serving.outcomes import PendingPredictions
+from tickcast.serving.records import Prediction
 from tickcast.serving.state import (
     STATE_LOST,
     VERSION,
@@ -25,10 +31,9 @@ def state_of(seconds: float) -> SymbolState:
     trades, quotes = random_ticks(1, seconds)
     ring = BarRing(100_000)
     list(ring.fold(batch(trades[::2], quotes), 1_000_000))
-    memory = PendingPredictions(
-        [{"id": "BTCUSDT-1", "horizon_s": 2}], {"m1": {2: Calibrator(1.5, 0.8, 3, 0.1)}}
-    )
-    return SymbolState("BTCUSDT", ring, memory, sequence=7)
+    pending = PendingPredictions(calibrators={"m1": {2: Calibrator(1.5, 0.8, 3, 0.1)}})
+    pending.expect(prediction(10_000))
+    return SymbolState("BTCUSDT", ring, pending, sequence=7)
 
 
 def test_a_state_survives_storage_and_goes_on() -> None:
@@ -52,10 +57,32 @@ def test_a_state_survives_storage_and_goes_on() -> None:
 def test_all_of_it_comes_back() -> None:
     state = state_of(3)
     back = decode_state("BTCUSDT", 7, encode_state(state), 100_000)
-    assert (back.symbol, back.sequence, back.memory) == (state.symbol, state.sequence, state.memory)
+    assert (back.symbol, back.sequence, back.pending) == (state.symbol, state.sequence, state.pending)
     assert back.ring.gaps == state.ring.gaps
     assert back.ring.history_from_us == state.ring.history_from_us > 0
     assert back.ring.seconds.tobytes() == state.ring.seconds.tobytes()
+
+
+def header_of(data: bytes) -> Any:
+    (length,) = struct.unpack_from("<I", data)
+    return json.loads(data[4 : 4 + length])
+
+
+def test_a_state_stored_before_the_types_is_read_and_written_as_it_was() -> None:
+    """Captured from the code that wrote plain dictionaries, with a challenger, calibrators, gaps, notices and
+    a restart of ids."""
+    data = gzip.decompress((ROOT / "tests" / "events" / "state-v3.bin.gz").read_bytes())
+    state = decode_state("BTCUSDT", 7, data, 100_000)
+    (newest,) = state.pending.pending[-1:]
+    assert (newest.id, newest.challenger) == ("BTCUSDT-1754000024000", "m2")
+    assert list(newest.horizons) == [1, 2, 5, 10]
+    assert state.pending.calibrators["m1"][10].outcomes == 4
+    assert [gap.cause for gap in state.ring.gaps.gaps] == ["reset by peer", "unknown"]
+    assert (state.failures, state.failure) == (1, "ValueError: too large")
+    again = encode_state(state)
+    assert header_of(again) == header_of(data)
+    arrays = [part[4 + struct.unpack_from("<I", part)[0] : -4] for part in (data, again)]
+    assert arrays[0] == arrays[1]
 
 
 def test_it_stays_small() -> None:
@@ -66,7 +93,7 @@ def test_it_stays_small() -> None:
 
 
 def test_another_version_is_refused_by_name() -> None:
-    data = encode_state(state_of(2)).replace(b'"version": %d' % VERSION, b'"version": 1')
+    data = encode_state(state_of(2)).replace(b'"version":%d' % VERSION, b'"version":1')
     with pytest.raises(StateError, match=f"state of version 1, this code reads version {VERSION}"):
         decode_state("BTCUSDT", 0, data, 100_000)
 
@@ -87,17 +114,17 @@ def test_any_changed_byte_is_a_state_error() -> None:
 
 def test_what_is_no_number_of_json_is_never_encoded() -> None:
     state = state_of(2)
-    state.memory.calibrators["m1"][2].interval_width = float("nan")
-    with pytest.raises(ValueError, match="not JSON compliant"):
+    state.pending.calibrators["m1"][2].interval_width = float("nan")
+    with pytest.raises(ValueError, match="memory.calibrators"):
         encode_state(state)
 
 
-def receipt(last_trade_id: int | None, **more: Any) -> dict[str, Any]:
+def receipt(last_trade_id: int | None, **changed: Any) -> Prediction:
     known = {"timestamp": 50_000, "last_trade_id": last_trade_id, "trade_age_ms": 700, "quote_age_ms": 20}
-    return known | more
+    return prediction(50_000, **known | changed)
 
 
-def ledger_of(*holes: tuple[int, int, int, int]) -> dict[str, Any]:
+def ledger_of(*holes: tuple[int, int, int, int]) -> LedgerRecord:
     ledger = GapLedger(forgotten=5)
     for hole in holes:
         ledger.missing(*hole)
@@ -109,9 +136,9 @@ def test_a_lost_state_is_recalled_with_its_ledger_and_ids() -> None:
     record = ledger_of((10, 12, 1_000_000, 2_000_000), (20, 20, 3_000_000, 4_000_000))
     ring = recalled_state("BTCUSDT", 100_000, [receipt(30)], record).ring
     assert ring.gaps.record() == record
-    assert ring.trade_ids.intervals == [(0, 9), (13, 19), (21, 30)]
+    assert ring.trade_ids.seen.intervals == [(0, 9), (13, 19), (21, 30)]
     # Ages are rounded down to whole milliseconds.
-    assert (ring.newest_trade_us, ring.newest_quote_us) == (49_299_000, 49_979_000)
+    assert (ring.trade_ids.newest_us, ring.quote_ids.newest_us) == (49_299_000, 49_979_000)
     assert (len(ring.bars), ring.next_bar) == (0, -1)
     assert [notice.cause for notice in ring.gaps.notices] == [STATE_LOST]
 
@@ -133,50 +160,32 @@ def test_holes_in_bars_that_are_lost_are_part_of_the_one_across_the_loss() -> No
     record = ledger_of((10, 12, 1_000_000, 2_000_000), (33, 34, 49_500_000, 49_600_000))
     ring = recalled_state("BTCUSDT", 100_000, [receipt(30)], record).ring
     assert [gap.first_id for gap in ring.gaps.gaps] == [10]
-    assert ring.trade_ids.newest == 30
+    assert ring.trade_ids.seen.newest == 30
 
 
 def test_holes_of_a_series_of_ids_that_ended_are_kept_and_hide_no_trade() -> None:
     record = ledger_of((10**9, 10**9 + 5, 1_000_000, 2_000_000))
     ring = recalled_state("BTCUSDT", 100_000, [receipt(30)], record).ring
     assert [gap.first_id for gap in ring.gaps.gaps] == [10**9]
-    assert ring.trade_ids.intervals == [(0, 30)]
+    assert ring.trade_ids.seen.intervals == [(0, 30)]
 
 
 def test_ids_are_recalled_from_the_newest_receipt_that_has_one() -> None:
     older = receipt(30, timestamp=40_000)
     ring = recalled_state("BTCUSDT", 100_000, [receipt(None, trade_age_ms=None), older], None).ring
-    assert ring.trade_ids.newest == 30
-    assert (ring.newest_trade_us, ring.newest_quote_us) == (39_299_000, 49_979_000)
-
-
-@pytest.mark.parametrize(
-    ("predictions", "ledger"),
-    [
-        ([], None),
-        ([{}], {}),
-        ([{"timestamp": "noon", "last_trade_id": "x"}], {"gaps": 1, "quote_gaps": [], "forgotten_trades": 0}),
-        ([receipt(30, trade_age_ms="x")], {"gaps": [{}], "quote_gaps": [], "forgotten_trades": 0}),
-        ([receipt(30, calibrator=[1], challenger=3)], {"gaps": None}),
-    ],
-)
-def test_what_cannot_be_read_is_not_recalled(predictions: list[Any], ledger: Any) -> None:
-    state = recalled_state("BTCUSDT", 100_000, predictions, ledger)
-    assert state.ring.gaps.gaps == [] and state.memory.pending == []
-    trades, quotes = random_ticks(1, 5)
-    assert len(list(state.ring.fold(batch(trades, quotes), 1_000_000))) >= 4
-    assert decode_state("BTCUSDT", 0, encode_state(state), 100_000).ring.gaps == state.ring.gaps
+    assert ring.trade_ids.seen.newest == 30
+    assert (ring.trade_ids.newest_us, ring.quote_ids.newest_us) == (39_299_000, 49_979_000)
 
 
 def test_of_another_version_all_but_the_bars_is_kept() -> None:
     before = state_of(90)
-    data = encode_state(before).replace(b'"version": %d' % VERSION, b'"version": 1')
+    data = encode_state(before).replace(b'"version":%d' % VERSION, b'"version":1')
     state = recalled_state("BTCUSDT", 100_000, [], None)
     salvage(state, data)
     assert state.ring.gaps == before.ring.gaps
-    assert state.ring.trade_ids.intervals == before.ring.trade_ids.intervals
-    assert state.ring.newest_trade_us == before.ring.newest_trade_us
-    assert state.memory.calibrators == before.memory.calibrators
+    assert state.ring.trade_ids.seen.intervals == before.ring.trade_ids.seen.intervals
+    assert state.ring.trade_ids.newest_us == before.ring.trade_ids.newest_us
+    assert state.pending.calibrators == before.pending.calibrators
     assert len(state.ring.bars) == 0
 
 
@@ -208,8 +217,8 @@ def test_ids_far_off_behind_a_loss_make_no_hole() -> None:
     ring = lost_after(trades[:40], quotes[:40])
     trades["first_id"][45] = trades["last_id"][45] = 2**60
     list(ring.fold(batch(trades[40:], quotes[40:]), 1_000_000))
-    assert (ring.gaps.trades, ring.refused_trades) == (1, 1)
-    assert ring.trade_ids.newest == trades["last_id"][-1]
+    assert (ring.gaps.trades, ring.trade_ids.refused_count) == (1, 1)
+    assert ring.trade_ids.seen.newest == trades["last_id"][-1]
 
 
 def test_a_series_that_began_over_while_the_state_was_lost_is_recognised() -> None:
@@ -233,5 +242,10 @@ def test_what_was_seen_before_a_loss_is_neither_new_nor_odd() -> None:
     trades, quotes = random_ticks(1, 20)
     ring = lost_after(trades[:40], quotes[:40])
     list(ring.fold(batch(trades[35:], quotes[35:]), 1_000_000))
-    assert (ring.gaps.trades, ring.refused_trades, ring.refused_quotes, ring.late_trades) == (0, 0, 0, 0)
+    assert (
+        ring.gaps.trades,
+        ring.trade_ids.refused_count,
+        ring.quote_ids.refused_count,
+        ring.trade_ids.late_count,
+    ) == (0, 0, 0, 0)
     assert int(ring.seconds["trade_count"].sum()) <= len(trades) - 40

@@ -12,8 +12,7 @@ import pytest
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.market import batch, random_ticks
 from tests.market.test_wire import NOTICES, as_fields
-from tickcast.adapters.kinesis.schema_registry import SchemaRegistry
-from tickcast.adapters.kinesis.wire_schema import publish, schema_key
+from tickcast.adapters.kinesis.schema_registry import SchemaRegistry, publish, schema_key
 from tickcast.market import wire
 
 BATCH = batch(*random_ticks(1, 0.5))._replace(notices=NOTICES)

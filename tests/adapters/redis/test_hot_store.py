@@ -16,7 +16,7 @@ from tickcast.adapters.redis.hot_store import (
     StoreWentBack,
     Writes,
 )
-from tickcast.features.bars import BarRing
+from tickcast.features.ring import BarRing
 from tickcast.serving.state import WRITES_LOST, SymbolState
 
 T0 = 1_754_000_000_000
@@ -131,7 +131,7 @@ def test_a_commit_on_another_s_sequence_writes_nothing(store: HotStore, redis_cl
     writes.prediction(predictions(1)[0] | {"symbol": "BTCUSDT"})
     assert not store.commit(state(4, late_trades=99), 0, writes)
     again, problems = store.load(["BTCUSDT"])
-    assert (again["BTCUSDT"].sequence, again["BTCUSDT"].ring.late_trades, problems) == (5, 1, [])
+    assert (again["BTCUSDT"].sequence, again["BTCUSDT"].ring.trade_ids.late_count, problems) == (5, 1, [])
     assert redis_client.get("prediction:BTCUSDT:latest") is None
 
 

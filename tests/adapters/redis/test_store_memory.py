@@ -14,7 +14,7 @@ from cdk.config import CACHE_MB_PER_SYMBOL
 from tests.fixtures.hot_path import SETTINGS, START_MS, Clock, hot_path, put_model, save_model, ticks_in
 from tests.fixtures.kinesis_events import batch_event
 from tickcast.adapters.redis.hot_store import OUTCOMES_KEPT, PREDICTIONS_KEPT, HotStore, Writes
-from tickcast.features.bars import MAX_LATE_IDS
+from tickcast.features.trade_ids import MAX_LATE_IDS
 from tickcast.market.gaps import MAX_GAPS
 
 MADE_S = 30

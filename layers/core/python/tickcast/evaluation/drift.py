@@ -17,11 +17,12 @@ than `min_scored` outcomes, and no training is asked for within the cool-down af
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
+from msgspec.structs import replace
 
 from tickcast.features.vector import FEATURE_NAMES, Floats
 
@@ -57,17 +58,13 @@ class DriftEvidence:
     band_low: float = 0.0  # the worst skill that the gate had seen
 
 
-@dataclass(frozen=True)
-class DriftState:
+class DriftState(Struct, frozen=True):
     """What is remembered of one symbol from look to look."""
 
     model_id: str = ""
     looks: int = 0  # in a row that contradict `is_drifting`
     is_drifting: bool = False
     reasons: tuple[str, ...] = ()  # of the newest look
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"reasons": list(self.reasons)}
 
 
 def distribution(features: Floats, names: tuple[str, ...]) -> dict[str, dict[str, list[float]]]:

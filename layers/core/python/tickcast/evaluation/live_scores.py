@@ -5,18 +5,23 @@ stood for the prediction, by whether it abstained, and by how sure it was. Every
 week follows from them, so no outcome is looked at twice; and blocks are what their intervals are drawn from
 (`evaluation.skill`). Fallbacks are counted apart and never enter a figure; neither does an outcome that a gap
 kept from being known.
+
+`AccuracySummary` is what is stored of a symbol, in all its parts under the JSON names of docs/contracts.md. A
+figure is None where there is too little to compute it from.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Meta, Struct, field
+from msgspec.structs import asdict
 
 from tickcast.evaluation.skill import share, skill_of_squares
 from tickcast.features.vector import Floats
-from tickcast.model.forecast import HORIZONS_S
+from tickcast.model.forecast import HORIZONS_S, Probability
 from tickcast.units import HOUR_US, MINUTE_US, SECOND_US
 
 BINS = 10  # of confidence, from .5 to 1
@@ -24,7 +29,7 @@ MIN_BLOCKS = 10  # of fewer no interval is drawn: it would be too narrow
 
 # Sums are over the outcomes with a known price that a forecast was made for, moves in bp.
 SUMS = (
-    "moved",  # how many did not stay flat, and had a direction foretold
+    "moved",  # how many did not stay flat, and had a direction predicted
     "rights",  # of those, with the direction right
     "confidence",  # of those, summed
     "inside",  # how many lie in the interval
@@ -66,48 +71,119 @@ SPANS = (
 )
 
 
-def score(tallies: Tallies) -> dict[str, dict[str, Any]]:
-    """The figures of each horizon, "1" to "10"."""
-    return {str(h): score_horizon(h, tallies[tallies["horizon_s"] == h]) for h in HORIZONS_S}
+Count = Annotated[int, Meta(ge=0)]
+Interval = Annotated[
+    list[float], Meta(min_length=2, max_length=2, description="95 % by moving-block bootstrap")
+]
 
 
-def score_horizon(horizon_s: int, tallies: Tallies) -> dict[str, Any]:
-    """The figures of one horizon; each None where nothing can be said.
+class Skill(Struct, kw_only=True):
+    """1 - squared error / the baseline's, with its 95 % interval where there are blocks enough."""
 
-    `count` model predictions with a known outcome; `moved` of them where the mid moved; `direction` share of
-    those that had the sign right; `coverage` share of outcomes inside the interval; `skill` against no
-    change, `skill_vs_linear` against the best straight line through book imbalance, fitted in hindsight on
-    the very same outcomes (which favours the line), `skill_at_delivery` against the mid when the prediction
-    was written; `calibration_error` the mean distance of confidence from the share that was right, over bins
-    of confidence, and `calibration_floor` what chance alone makes of it. `decided` is the same without what
-    the model abstained from."""
+    value: Annotated[float, Meta(le=1)]
+    low: float | None
+    high: float | None
+
+
+class Figures(Struct, kw_only=True):
+    """Of a set of the model's predictions with a known outcome."""
+
+    count: Annotated[Count, Meta(description="the model's predictions with a known outcome")]
+    moved: Annotated[Count, Meta(description="of those, where the mid moved")]
+    direction: Annotated[
+        Probability | None, Meta(description="share with the sign right, where the mid moved")
+    ]
+    skill: Annotated[Skill | None, Meta(description="against no change")]
+
+
+class HorizonAccuracy(Figures, kw_only=True):
+    """The figures of one horizon."""
+
+    horizon_s: int
+    direction_ci: Interval | None
+    coverage: Annotated[Probability | None, Meta(description="share of outcomes inside the 80 % interval")]
+    coverage_ci: Interval | None
+    skill_vs_linear: Annotated[
+        Skill | None, Meta(description="against a line through book imbalance, fitted in hindsight")
+    ]
+    skill_at_delivery: Annotated[
+        Skill | None, Meta(description="against the mid when the prediction was written")
+    ]
+    calibration_error: Annotated[
+        Probability | None,
+        Meta(description="mean distance of confidence from the share that was right, over ten bins"),
+    ]
+    calibration_floor: Annotated[
+        Probability | None, Meta(description="what chance alone makes of it, were outcomes independent")
+    ]
+    abstained: Annotated[Count, Meta(description="of `count`, where the move was within the noise")]
+    decided: Annotated[Figures, Meta(description="the same without those")]
+    fallbacks: Annotated[Count, Meta(description="not in `count`")]
+    fallback_share: Annotated[Probability | None, Meta(description="of both together")]
+    unresolved: Annotated[dict[str, int], Meta(description="not in `count`, by why")]
+
+
+class SpanAccuracy(Struct, kw_only=True):
+    """The figures of a span of time, by horizon in seconds; times in ms since 1970."""
+
+    from_ms: Annotated[int, Meta(ge=0)] = field(name="from")
+    to_ms: Annotated[int, Meta(ge=0)] = field(name="to")
+    first_ms: Annotated[int | None, Meta(description="the first outcome known of it")] = field(name="first")
+    availability: Annotated[
+        Probability | None, Meta(description="share of the seconds since `first` that a model answered")
+    ]
+    horizons: dict[int, HorizonAccuracy]
+
+
+class AccuracySummary(Struct, kw_only=True):
+    """How good the predictions of a symbol were, as scored at `scored_ms`."""
+
+    symbol: str
+    scored_ms: Annotated[int, Meta(ge=0, description="ms since 1970")]
+    hour: SpanAccuracy
+    day: SpanAccuracy
+    week: SpanAccuracy
+
+
+def score(tallies: Tallies) -> dict[int, HorizonAccuracy]:
+    """The figures of each horizon, by seconds."""
+    return {h: score_horizon(h, tallies[tallies["horizon_s"] == h]) for h in HORIZONS_S}
+
+
+def score_horizon(horizon_s: int, tallies: Tallies) -> HorizonAccuracy:
+    """The figures of one horizon.
+
+    Skill against the best straight line through book imbalance favours the line: it is fitted in hindsight on
+    the very same outcomes."""
     known = tallies[tallies["why"] == ""]
     by_model = known[known["is_model"]]
     decided = by_model[~by_model["abstains"]]
     blocks = _by_block(by_model)
     fallbacks, count = (float(known["count"][known["is_model"] == who].sum()) for who in (False, True))
     unresolved = tallies[tallies["why"] != ""]
-    return {
-        "horizon_s": horizon_s,
-        **_figures(by_model),
-        "direction_ci": _interval(blocks["rights"], blocks["moved"]),
-        "coverage": _share(by_model["inside"].sum(), by_model["count"].sum()),
-        "coverage_ci": _interval(blocks["inside"], blocks["count"]),
-        "skill_vs_linear": _skill(blocks["squared_error"], _left_by_best_line(blocks)),
-        "skill_at_delivery": _skill(blocks["served_squared_error"], blocks["delivered_squared_error"]),
-        **_calibration(by_model),
-        "abstained": round(count - float(decided["count"].sum())),
-        "decided": _figures(decided),
-        "fallbacks": round(fallbacks),
-        "fallback_share": _share(fallbacks, fallbacks + count),
-        "unresolved": {
+    calibration_error, calibration_floor = _calibration(by_model)
+    return HorizonAccuracy(
+        horizon_s=horizon_s,
+        **asdict(_figures(by_model)),
+        direction_ci=_interval(blocks["rights"], blocks["moved"]),
+        coverage=_share(by_model["inside"].sum(), by_model["count"].sum()),
+        coverage_ci=_interval(blocks["inside"], blocks["count"]),
+        skill_vs_linear=_skill(blocks["squared_error"], _left_by_best_line(blocks)),
+        skill_at_delivery=_skill(blocks["served_squared_error"], blocks["delivered_squared_error"]),
+        calibration_error=calibration_error,
+        calibration_floor=calibration_floor,
+        abstained=round(count - float(decided["count"].sum())),
+        decided=_figures(decided),
+        fallbacks=round(fallbacks),
+        fallback_share=_share(fallbacks, fallbacks + count),
+        unresolved={
             str(why): round(float(unresolved["count"][unresolved["why"] == why].sum()))
             for why in np.unique(unresolved["why"])
         },
-    }
+    )
 
 
-def skill_against_line(tallies: Tallies, slope_bp: float) -> dict[str, float | None] | None:
+def skill_against_line(tallies: Tallies, slope_bp: float) -> Skill | None:
     """Skill, as of `score_horizon`, of one horizon against a line through book imbalance that was fitted
     before: `slope_bp` of move where all of the book is on one side."""
     blocks = _by_block(tallies[tallies["is_model"] & (tallies["why"] == "")])
@@ -124,14 +200,14 @@ def availability(tallies: Tallies, from_us: int, to_us: int) -> float | None:
     return min(_share(float(first["count"].sum()), seconds) or 0.0, 1.0)
 
 
-def _figures(tallies: Tallies) -> dict[str, Any]:
+def _figures(tallies: Tallies) -> Figures:
     blocks = _by_block(tallies)
-    return {
-        "count": round(float(blocks["count"].sum())),
-        "moved": round(float(blocks["moved"].sum())),
-        "direction": _share(blocks["rights"].sum(), blocks["moved"].sum()),
-        "skill": _skill(blocks["squared_error"], blocks["squared_move"]),
-    }
+    return Figures(
+        count=round(float(blocks["count"].sum())),
+        moved=round(float(blocks["moved"].sum())),
+        direction=_share(blocks["rights"].sum(), blocks["moved"].sum()),
+        skill=_skill(blocks["squared_error"], blocks["squared_move"]),
+    )
 
 
 def _by_block(tallies: Tallies) -> dict[str, Floats]:
@@ -157,7 +233,7 @@ def _left_by_line(blocks: dict[str, Floats], slope: float) -> Floats:
     return np.asarray(np.maximum(left, 0.0))
 
 
-def _calibration(tallies: Tallies) -> dict[str, float | None]:
+def _calibration(tallies: Tallies) -> tuple[float | None, float | None]:
     """The expected calibration error (Naeini, Cooper, Hauskrecht 2015) over bins of confidence, and its mean
     were each bin's confidence the truth and its outcomes independent: √(2p(1-p)/πn) of a bin of n."""
     moved, rights, confidence = (
@@ -166,27 +242,24 @@ def _calibration(tallies: Tallies) -> dict[str, float | None]:
     )
     total = moved.sum()
     if not total > 0:
-        return {"calibration_error": None, "calibration_floor": None}
+        return None, None
     p = confidence / np.maximum(moved, 1)
     floor = np.sqrt(2 / np.pi * np.clip(p * (1 - p), 0, None) * moved).sum() / total
-    return {
-        "calibration_error": _rounded(np.abs(confidence - rights).sum() / total),
-        "calibration_floor": _rounded(floor),
-    }
+    return _rounded(np.abs(confidence - rights).sum() / total), _rounded(floor)
 
 
-def _skill(ours: Floats, theirs: Floats) -> dict[str, float | None] | None:
+def _skill(ours: Floats, theirs: Floats) -> Skill | None:
     """`value`, with its 95 % interval `low`, `high` where there are blocks enough; None where the other made
     no error at all."""
     if not theirs.sum() > 0:
         return None
     value, (low, high) = skill_of_squares(ours, theirs, 1)
     is_sure = len(ours) >= MIN_BLOCKS
-    return {
-        "value": _rounded(value),
-        "low": _rounded(low) if is_sure else None,
-        "high": _rounded(high) if is_sure else None,
-    }
+    return Skill(
+        value=_rounded(value),
+        low=_rounded(low) if is_sure else None,
+        high=_rounded(high) if is_sure else None,
+    )
 
 
 def _interval(part: Floats, whole: Floats) -> list[float] | None:

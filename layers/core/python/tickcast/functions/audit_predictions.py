@@ -1,42 +1,55 @@
-"""The auditor: a sample of what was predicted, made again from bronze every few minutes.
+"""Audit a sample of the predictions every few minutes, by recomputing them from bronze.
 
-A prediction is audited once it is old enough for the archive to have written its ticks. What cannot be told,
-because bronze does not reach so far yet or because of one of the doubts of `serving.reproduce`, is pending
-and counted as such; a difference is kept in S3 for study, and is an alarm.
+A prediction is audited once it is old enough for the archive to have written its ticks. One that is
+inconclusive, because bronze does not reach so far yet or because of a caveat of `serving.reproduce`, is
+pending and counted as such; a difference is kept in S3 for study, and is an alarm.
 
-Beside its own it writes the heartbeats of those who cannot: of the archive, from what bronze has, and of
+Besides its own it writes the heartbeats of those who cannot: of the archive, from what bronze has, and of
 PostgreSQL, from whether it answers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import psycopg
 import redis
 from botocore.exceptions import BotoCoreError, ClientError
+from msgspec import Struct
 
-from tickcast.adapters import json_text
 from tickcast.adapters.lake.bronze import BronzeError, BronzeObject
 from tickcast.adapters.lake.bronze_reader import BronzeReader, Reach
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.redaction import describe
-from tickcast.adapters.redis.hot_store import HEARTBEAT_TTL_S, HotStore
+from tickcast.adapters.redis import keys
+from tickcast.adapters.redis.hot_store import Entries, HotStore
 from tickcast.adapters.registry import model_watcher
 from tickcast.adapters.settings import Settings
 from tickcast.features.bars import SILENCE_US
-from tickcast.serving.prediction import Record, ServingModel
+from tickcast.market.gaps import GapRecord
+from tickcast.serving.prediction import ServingModel
+from tickcast.serving.records import (
+    ArchiveHeartbeat,
+    AuditHeartbeat,
+    Heartbeat,
+    LateTicks,
+    Prediction,
+    decode,
+    encode,
+)
 from tickcast.serving.reproduce import (
     LOOK_BACK_US,
-    Evidence,
+    ComparedValue,
     ReceiptError,
-    Verdict,
-    judge,
+    Reproduction,
+    Surroundings,
     look_back_us,
+    reproduce,
 )
 from tickcast.units import HOUR_US
 
@@ -52,15 +65,25 @@ _DRIFT_MS = 7919  # prime: over time every second of the minute is sampled
 
 
 @dataclass(frozen=True)
-class Proof:
-    """A verdict and the objects of bronze it stands on."""
+class Audit:
+    """A reproduction, and the objects of bronze it was computed from."""
 
-    verdict: Verdict
-    parts: tuple[BronzeObject, ...] = ()
+    reproduction: Reproduction
+    objects: tuple[BronzeObject, ...] = ()
 
 
-class Prover:
-    """Compares receipts with bronze and the models in S3, of which the `MODELS_KEPT` last needed are kept."""
+class Difference(Struct):
+    """All that is known of a prediction that differs, for study."""
+
+    id: str
+    audited_ms: int
+    differences: list[ComparedValue]
+    receipt: Prediction
+    bronze: list[str]  # keys
+
+
+class Auditor:
+    """Recomputes receipts from bronze and models in S3, of which it keeps the `MODELS_KEPT` last needed."""
 
     def __init__(self, s3: Any, bucket: str) -> None:
         self._s3 = s3
@@ -72,26 +95,32 @@ class Prover:
         return BronzeReader(self._s3, self._bucket, from_us, to_us)
 
     def __call__(
-        self, receipt: Record, receipts: list[Record], missing: list[tuple[int, int]], bronze: BronzeReader
-    ) -> Proof:
-        """The proof of `receipt`; `receipts` are those around it, `missing` trade ids the hot path lacks."""
+        self,
+        receipt: Prediction,
+        late: Sequence[LateTicks],
+        missing: list[tuple[int, int]],
+        bronze: BronzeReader,
+    ) -> Audit:
+        """The audit of `receipt`; `late` are the late ticks of receipts around it, `missing` trade ids that
+        the hot path lacks."""
         try:
             from_us, end_us = look_back_us(receipt)
-            if from_us == receipt["history_from_us"]:  # what was before tells why it begins there
+            if from_us == receipt.history_from_us:  # what was before tells why it begins there
                 from_us -= SILENCE_US
             # Who came after it proves that all before it are there; in a quiet market that may be long after.
-            reach = bronze.reach(receipt["symbol"], from_us, end_us + HOUR_US)
-            if reach.last_sequence < int(receipt["sequence"]):
-                return Proof(Verdict(receipt["id"], unproven=(_not_yet(reach),)))
-            needed = bronze.parts(receipt["symbol"], from_us, end_us)
-            evidence = Evidence(*bronze.ticks(needed), receipts, missing)
-            models = (self._model(id_) for id_ in _models_named(receipt))
-            return Proof(judge(receipt, evidence, *models), tuple(needed))
+            reach = bronze.reach(receipt.symbol, from_us, end_us + HOUR_US)
+            if reach.last_sequence < int(receipt.sequence or 0):
+                return Audit(Reproduction(receipt.id, unproven=(_not_yet(reach),)))
+            needed = bronze.parts(receipt.symbol, from_us, end_us)
+            around = Surroundings(*bronze.ticks(needed), late, missing)
+            challenger_id = receipt.challenger.model_id if receipt.challenger else None
+            models = self._model(receipt.model_id), self._model(challenger_id)
+            return Audit(reproduce(receipt, around, *models), tuple(needed))
         except (ReceiptError, BronzeError) as error:
-            return Proof(Verdict(str(receipt.get("id")), unproven=(str(error),)))
+            return Audit(Reproduction(receipt.id, unproven=(str(error),)))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             why = f"the receipt cannot be read: {describe(error)}"
-            return Proof(Verdict(str(receipt.get("id")), unproven=(why,)))
+            return Audit(Reproduction(receipt.id, unproven=(why,)))
 
     def _model(self, model_id: str | None) -> ServingModel | None:
         """The model in S3; None where there is none of that name, or it does not fit this code."""
@@ -107,11 +136,6 @@ class Prover:
         return model
 
 
-def _models_named(receipt: Record) -> tuple[str | None, str | None]:
-    challenger = receipt["challenger"]
-    return receipt["model_id"], challenger["model_id"] if challenger else None
-
-
 def _not_yet(reach: Reach) -> str:
     newest_us = reach.newest_us
     reached = (
@@ -120,9 +144,9 @@ def _not_yet(reach: Reach) -> str:
     return f"bronze does not hold all its ticks yet (newest: {reached}): the archive writes every minute"
 
 
-def missing_ids(ledger: Record | None) -> list[tuple[int, int]]:
-    """The ranges of trade ids that a gap ledger says never reached the hot path."""
-    return [(gap["first_id"], gap["last_id"]) for gap in (ledger or {}).get("gaps", [])]
+def missing_ids(gaps: Iterable[GapRecord]) -> list[tuple[int, int]]:
+    """The ranges of trade ids of `gaps`."""
+    return [(gap.first_id, gap.last_id) for gap in gaps]
 
 
 @dataclass
@@ -131,9 +155,9 @@ class Result:
 
     audited: int = 0
     differences: list[str] = field(default_factory=list)  # ids
-    pending: dict[str, str] = field(default_factory=dict)  # ids, and why they could not be told
+    pending: dict[str, str] = field(default_factory=dict)  # ids, and why they are inconclusive
     problems: list[str] = field(default_factory=list)  # of the archive
-    failures: list[str] = field(default_factory=list)  # symbols that could not be looked at, and why
+    failures: list[str] = field(default_factory=list)  # symbols that could not be audited, and why
 
     @property
     def why(self) -> str | None:
@@ -159,7 +183,7 @@ class AuditPredictions:
 
     def __post_init__(self) -> None:
         self._store = HotStore(self.client, self.settings.lateness_us)
-        self._prover = Prover(self.s3, self.settings.bucket)
+        self._auditor = Auditor(self.s3, self.settings.bucket)
 
     def __call__(self) -> Result:
         """Audit a sample of every symbol. Raises what Redis and S3 raise; what else raises on a symbol is
@@ -167,19 +191,21 @@ class AuditPredictions:
         now_ms, result = self.clock_ms(), Result()
         slices = sample_slices(now_ms, self.settings.audit_every_ms, self.settings.audit_sample)
         from_us = slices[0][0] * 1000 - LOOK_BACK_US - SILENCE_US
-        bronze = self._prover.reader(from_us, slices[-1][1] * 1000)
+        bronze = self._auditor.reader(from_us, slices[-1][1] * 1000)
         for symbol in self.settings.symbols:
             with _only_of(symbol, result):
                 self._audit(symbol, slices, now_ms, bronze, result)
         self._look_at_archive(now_ms, bronze, result)
         self._look_at_database()
-        self._beat(
-            SERVICE,
-            result.why,
+        heartbeat = AuditHeartbeat(
+            at_ms=self._now_ms(),
+            ok=result.why is None,
+            why=result.why,
             audited=result.audited,
             differences=len(result.differences),
             pending=len(result.pending),
         )
+        self._store.put_heartbeat(SERVICE, heartbeat)
         return result
 
     def _audit(
@@ -191,45 +217,46 @@ class AuditPredictions:
         result: Result,
     ) -> None:
         from_ms, to_ms = slices[0][0] - LOOK_BACK_US // 1000, slices[-1][1] + LATE_UNTIL_MS
-        receipts = list(self._receipts(symbol, from_ms, min(to_ms, round(now_ms))))
-        missing = missing_ids(self._store.gaps([symbol])[symbol])
+        receipts = self._receipts(symbol, from_ms, min(to_ms, round(now_ms)))
+        late = [decode(LateTicks, data) for _, data in receipts]
+        ledger = self._store.gaps([symbol])[symbol]
+        missing = missing_ids(ledger.gaps if ledger else ())
         for start_ms, end_ms in slices:
-            of_slice = [each for each in receipts if start_ms <= each["timestamp"] < end_ms]
+            of_slice = [data for entry, data in receipts if start_ms <= keys.entry_ms(entry) < end_ms]
             if of_slice:
-                receipt = of_slice[0]
-                self._enter(receipt, self._prover(receipt, receipts, missing, bronze), result)
+                receipt = decode(Prediction, of_slice[0])
+                self._enter(receipt, self._auditor(receipt, late, missing, bronze), result)
 
-    def _receipts(self, symbol: str, from_ms: int, to_ms: int) -> Iterator[Record]:
-        """Receipts, oldest first."""
-        pages = []
-        while page := self._store.predictions(symbol, from_ms, to_ms, _PAGE):
-            pages.append(page)
-            to_ms = page[-1]["timestamp"] - 1
-        return (receipt for page in reversed(pages) for receipt in reversed(page))
+    def _receipts(self, symbol: str, from_ms: int, to_ms: int) -> Entries:
+        """Receipts as they are stored, oldest first."""
+        receipts: Entries = []
+        while page := self._store.receipts(symbol, from_ms, to_ms, _PAGE):
+            receipts += page
+            to_ms = keys.entry_ms(page[-1][0]) - 1
+        return receipts[::-1]
 
-    def _enter(self, receipt: Record, proof: Proof, result: Result) -> None:
-        verdict = proof.verdict
-        if verdict.same is None:
-            result.pending[verdict.id] = "; ".join([*verdict.unproven, *verdict.doubts])
+    def _enter(self, receipt: Prediction, audit: Audit, result: Result) -> None:
+        reproduction = audit.reproduction
+        if reproduction.same is None:
+            result.pending[receipt.id] = "; ".join([*reproduction.unproven, *reproduction.caveats])
             return
         result.audited += 1
-        if not verdict.same:
-            result.differences.append(verdict.id)
-            self._keep(receipt, proof)
+        if not reproduction.same:
+            result.differences.append(receipt.id)
+            self._keep(receipt, audit)
 
-    def _keep(self, receipt: Record, proof: Proof) -> None:
-        """All that is known of a difference, for study."""
-        study = {
-            "id": proof.verdict.id,
-            "audited_ms": round(self.clock_ms()),
-            "differences": [asdict(each) for each in proof.verdict.differences],
-            "receipt": receipt,
-            "bronze": [part.key for part in proof.parts],
-        }
+    def _keep(self, receipt: Prediction, audit: Audit) -> None:
+        difference = Difference(
+            id=receipt.id,
+            audited_ms=self._now_ms(),
+            differences=audit.reproduction.differences,
+            receipt=receipt,
+            bronze=[each.key for each in audit.objects],
+        )
         self.s3.put_object(
             Bucket=self.settings.bucket,
-            Key=f"audit/differences/{proof.verdict.id}.json",
-            Body=json_text.text(study, indent=2).encode(),
+            Key=f"audit/differences/{receipt.id}.json",
+            Body=msgspec.json.format(encode(difference)),
             ContentType="application/json",
         )
 
@@ -244,14 +271,17 @@ class AuditPredictions:
             newest_us[symbol] = reach.newest_us
             with _only_of(symbol, result):
                 for prediction in self._store.history(symbol, 1):
-                    seen_ms = prediction["timestamp"] - prediction["feature_age_ms"]
-                    archived_us = reach.newest_us or prediction["history_from_us"]
+                    seen_ms = prediction.timestamp - (prediction.feature_age_ms or 0)
+                    archived_us = reach.newest_us or prediction.history_from_us or 0
                     if (behind_ms := seen_ms - archived_us // 1000) > BEHIND_MS:
                         result.problems.append(
                             f"{symbol}: bronze is {behind_ms // 1000} s behind the hot path"
                         )
         why = "; ".join(result.problems) or None
-        self._beat(ARCHIVE, why, newest_us=newest_us, objects=objects)
+        heartbeat = ArchiveHeartbeat(
+            at_ms=self._now_ms(), ok=why is None, why=why, newest_us=newest_us, objects=objects
+        )
+        self._store.put_heartbeat(ARCHIVE, heartbeat)
 
     def _look_at_database(self) -> None:
         why = None
@@ -259,11 +289,10 @@ class AuditPredictions:
             self.database.ping()
         except psycopg.Error as error:
             why = f"does not answer ({type(error).__name__})"
-        self._beat(POSTGRES, why)
+        self._store.put_heartbeat(POSTGRES, Heartbeat(at_ms=self._now_ms(), ok=why is None, why=why))
 
-    def _beat(self, service: str, why: str | None, **about: Any) -> None:
-        beat = {"at_ms": round(self.clock_ms()), "ok": why is None, "why": why, **about}
-        self.client.set(f"heartbeat:{service}", json_text.text(beat), ex=HEARTBEAT_TTL_S)
+    def _now_ms(self) -> int:
+        return round(self.clock_ms())
 
 
 @contextmanager

@@ -1,21 +1,31 @@
 """One answer about the whole system, from what each of its parts last wrote into the hot store.
 
-Nothing but Redis is asked, in a few round trips: a part that hangs is seen by its silence, and costs the
-asker nothing. `ok` is True, False, or None for a part never heard of; `why` says what is wrong.
+Only Redis is asked, in two round trips: a part that hangs is seen by its silence, and costs the caller
+nothing. `ok` is True, False, or None for a part never heard of; `why` says what is wrong.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import redis
+from msgspec import to_builtins
 
 from tickcast.adapters.http.responses import Response
-from tickcast.adapters.redis.hot_store import HotStore
+from tickcast.adapters.redis import keys
+from tickcast.adapters.redis.hot_store import HotStore, read
 from tickcast.adapters.settings import Settings
+from tickcast.market.gaps import LedgerRecord
 from tickcast.serving.prediction import freshness
+from tickcast.serving.records import (
+    Features,
+    FeedHeartbeat,
+    Heartbeat,
+    Prediction,
+    StreamHeartbeat,
+)
 
 GAPS_SHOWN = 10
 NEARLY_FULL = 0.95  # of the hot store's memory
@@ -31,6 +41,7 @@ BACKGROUND = {
 SILENT_AFTER_S = 900
 
 Service = dict[str, Any]
+Values = Mapping[str, bytes | None]  # what is stored, by key
 
 
 @dataclass
@@ -64,62 +75,67 @@ class Health:
 
     def _services(self) -> dict[str, Service]:
         symbols = self.settings.symbols
-        streams = [f"predict_stream:{symbol}" for symbol in symbols]
-        feeds = [f"ingest_ecs:{symbol}" for symbol in symbols]
-        beats = self.store.heartbeats([*streams, *feeds, *BACKGROUND.values()])
-        ledgers = self.store.gaps(list(symbols))
-        newest = {symbol: self.store.latest(symbol) for symbol in symbols}
+        names = [key for symbol in symbols for key in _keys_of(symbol)]
+        names += [keys.heartbeat(part) for part in BACKGROUND.values()]
+        values = dict(zip(names, self.store.values(names), strict=True))
         now_ms = self.clock_ms()
-        predictions = [prediction for prediction, _ in newest.values()]
-        features = {symbol: found for symbol, (_, found) in newest.items()}
-        found = {
-            "model": _guarded(_model, [beats[name] for name in streams], predictions),
-            "age": _guarded(self._age, features, now_ms),
+        services = {
+            "model": _guarded(_model, values, symbols),
+            "age": _guarded(self._age, values, now_ms),
         }
         for symbol in symbols:
-            found[f"feed:{symbol}"] = _guarded(self._feed, beats[f"ingest_ecs:{symbol}"], now_ms)
-            found[f"predict_stream:{symbol}"] = _guarded(
-                self._stream, beats[f"predict_stream:{symbol}"], ledgers[symbol], now_ms
-            )
-        for name, heartbeat in BACKGROUND.items():
-            found[name] = _guarded(_background, beats[heartbeat], now_ms)
-        return found
+            services[f"feed:{symbol}"] = _guarded(self._feed, values, symbol, now_ms)
+            services[f"predict_stream:{symbol}"] = _guarded(self._stream, values, symbol, now_ms)
+        for name, part in BACKGROUND.items():
+            services[name] = _guarded(_background, values, part, now_ms)
+        return services
 
-    def _stream(self, beat: Service | None, ledger: Service | None, now_ms: float) -> Service:
-        """How far the stream of a symbol has been worked off."""
-        gaps = {"gaps": ledger["gaps"][: -GAPS_SHOWN - 1 : -1]} if ledger else {}  # newest first
+    def _stream(self, values: Values, symbol: str, now_ms: float) -> Service:
+        """How far the stream of a symbol has been processed."""
+        ledger = read(LedgerRecord, values[keys.gaps(symbol)])
+        newest_first = ledger.gaps[: -GAPS_SHOWN - 1 : -1] if ledger else []
+        gaps = {"gaps": to_builtins(newest_first)} if ledger else {}
+        beat = read(StreamHeartbeat, values[keys.heartbeat("predict_stream", symbol)])
         if beat is None:
             return {"ok": None, "why": NOT_SEEN, **gaps}
-        age_s = _seconds(now_ms - beat["watermark_ms"])
+        age_s = _seconds(now_ms - beat.watermark_ms)
         why = None
         if age_s > self.settings.stale_after_s:
-            why = f"the stream stands still at {age_s} s ago"
-        elif beat.get("failure"):
-            why = f"records are left out: {beat['failure']}"
-        elif beat["model_problem"]:
-            why = beat["model_problem"]
-        # `reason`: why the newest prediction is a fallback, such as warming_up after a start.
-        told = {name: beat.get(name) for name in ("missing_trades", "quote_gaps", "reason")}
-        return {"ok": why is None, "why": why, "age_s": age_s, **told, **gaps}
+            why = f"stream stalled, last watermark {age_s} s ago"
+        elif beat.failure:
+            why = f"records are left out: {beat.failure}"
+        elif beat.model_problem:
+            why = beat.model_problem
+        return {
+            "ok": why is None,
+            "why": why,
+            "age_s": age_s,
+            "missing_trades": beat.missing_trades,
+            "quote_gaps": beat.quote_gaps,
+            "reason": beat.reason,  # why the newest prediction is a fallback, such as warming_up
+            **gaps,
+        }
 
-    def _feed(self, beat: Service | None, now_ms: float) -> Service:
+    def _feed(self, values: Values, symbol: str, now_ms: float) -> Service:
         """When ingest last sent something of a symbol, and whether it is connected and caught up. A silence
         of the consumer of the stream looks alike: this is what the batches it read say."""
+        beat = read(FeedHeartbeat, values[keys.heartbeat("ingest_ecs", symbol)])
         if beat is None:
             return {"ok": None, "why": NOT_SEEN}
         limit_s = self.settings.stale_after_s
-        age_s, caught_up_s = (_seconds(now_ms - beat[name]) for name in ("received_ms", "watermark_ms"))
+        age_s, caught_up_s = _seconds(now_ms - beat.received_ms), _seconds(now_ms - beat.watermark_ms)
         why = None
         if age_s > limit_s:
             why = f"nothing has been sent for {age_s} s"
         elif caught_up_s > limit_s:
-            why = f"it says to have been connected and caught up {caught_up_s} s ago, not since"
-        return {"ok": why is None, "why": why, "age_s": age_s, "source": beat.get("source")}
+            why = f"last connected and caught up {caught_up_s} s ago"
+        return {"ok": why is None, "why": why, "age_s": age_s, "source": beat.source}
 
-    def _age(self, features: dict[str, Service | None], now_ms: float) -> Service:
+    def _age(self, values: Values, now_ms: float) -> Service:
         """How old the oldest features are that answers are made from, and whether any are too old."""
         limit_s = self.settings.stale_after_s
-        found = {s: freshness(each, now_ms, limit_s) for s, each in features.items() if each is not None}
+        known = {s: read(Features, values[keys.latest_features(s)]) for s in self.settings.symbols}
+        found = {s: freshness(each, now_ms, limit_s) for s, each in known.items() if each is not None}
         if not found:
             return {"ok": None, "why": NOT_SEEN}
         age_s = round(max(each.claim_age_s for each in found.values()), 3)
@@ -133,11 +149,21 @@ class Health:
         return {"ok": True, "why": None, "age_s": age_s}
 
 
+def _keys_of(symbol: str) -> tuple[str, ...]:
+    return (
+        keys.heartbeat("predict_stream", symbol),
+        keys.heartbeat("ingest_ecs", symbol),
+        keys.gaps(symbol),
+        keys.latest_prediction(symbol),
+        keys.latest_features(symbol),
+    )
+
+
 def _guarded(part: Callable[..., Service], *known: Any) -> Service:
-    """What `part` makes of what is known; where that is not as it should be, this part alone is unwell."""
+    """What `part` makes of what is stored; where that cannot be read, this part alone is unwell."""
     try:
         return part(*known)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except ValueError as error:
         return {"ok": False, "why": f"what it wrote cannot be read: {type(error).__name__}: {error}"}
 
 
@@ -148,28 +174,30 @@ def _store(fullness: float | None) -> Service:
     return {"ok": False, "why": f"{fullness:.0%} of its memory is used: when it is full, writes fail"}
 
 
-def _model(beats: list[Service | None], newest: list[Service | None]) -> Service:
-    """Whether there is a model in force, as the newest predictions tell."""
-    predictions = [each for each in newest if each is not None]
+def _model(values: Values, symbols: tuple[str, ...]) -> Service:
+    """Whether there is an active model, by the newest predictions."""
+    found = [read(Prediction, values[keys.latest_prediction(symbol)]) for symbol in symbols]
+    predictions = [each for each in found if each is not None]
     if not predictions:
         return {"ok": None, "why": NOT_SEEN}
-    last = max(predictions, key=lambda each: int(each["timestamp"]))
-    problems = [beat["model_problem"] for beat in beats if beat and beat["model_problem"]]
+    last = max(predictions, key=lambda each: each.timestamp)
+    beats = [read(StreamHeartbeat, values[keys.heartbeat("predict_stream", s)]) for s in symbols]
+    problems = [beat.model_problem for beat in beats if beat and beat.model_problem]
     why = problems[0] if problems else None
-    if not last["model_id"]:
-        why = why or "no model is in force: every answer is a fallback"
-    about = {"model_id": last["model_id"], "provisional": last.get("provisional")}
-    return {"ok": why is None, "why": why, **about}
+    if not last.model_id:
+        why = why or "no active model: every answer is a fallback"
+    return {"ok": why is None, "why": why, "model_id": last.model_id, "provisional": last.provisional}
 
 
-def _background(beat: Service | None, now_ms: float) -> Service:
+def _background(values: Values, part: str, now_ms: float) -> Service:
     """What a part said of itself, unless it has been silent since."""
+    beat = read(Heartbeat, values[keys.heartbeat(part)])
     if beat is None:
         return {"ok": None, "why": NOT_SEEN}
-    age_s = _seconds(now_ms - beat["at_ms"])
+    age_s = _seconds(now_ms - beat.at_ms)
     if age_s > SILENT_AFTER_S:
-        return {"ok": False, "why": f"no sign of life for {age_s} s", "age_s": age_s}
-    return {"ok": beat.get("ok", True), "why": beat.get("why"), "age_s": age_s}
+        return {"ok": False, "why": f"no heartbeat for {age_s} s", "age_s": age_s}
+    return {"ok": beat.ok, "why": beat.why, "age_s": age_s}
 
 
 def _seconds(milliseconds: float) -> float:

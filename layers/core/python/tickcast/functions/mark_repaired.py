@@ -17,7 +17,7 @@ import redis
 from tickcast.adapters import json_text
 from tickcast.adapters.lake import bronze
 from tickcast.adapters.postgres.history_store import HistoryStore
-from tickcast.adapters.redis.hot_store import STATE_TTL_S
+from tickcast.adapters.redis import keys
 from tickcast.market.gaps import Gap, touched_ms
 from tickcast.market.trade_ledger import held_ranges
 
@@ -50,7 +50,7 @@ def mark_repaired(
         told: dict[str, list[tuple[int, int, int, int]]] = {"repaired": [], "withheld": []}
         for begin, end, from_us, to_us, status in store.marked(symbol, KEPT):
             told[status].append((begin, end, from_us, to_us))
-        client.set(f"repaired:{symbol}", json_text.strict(told), ex=STATE_TTL_S)
+        client.set(keys.repaired(symbol), json_text.strict(told), ex=keys.TTL_S)
     missing = last_id - first_id + 1 - sum(counts.values())
     return {
         "symbol": symbol,

@@ -23,7 +23,7 @@ from tickcast.adapters.lake import bronze
 from tickcast.adapters.redis.hot_store import HotStore
 from tickcast.adapters.settings import MAX_DAYS
 from tickcast.market.fetch_plan import Plan, Window, WindowError, of_gap, plan, window_from
-from tickcast.market.gaps import WITHHELD, Gap
+from tickcast.market.gaps import WITHHELD
 from tickcast.market.symbols import is_symbol
 from tickcast.units import DAY_US, HOUR_US, MILLISECOND_US, MINUTE_US
 
@@ -90,9 +90,9 @@ class PlanBackfill:
     def _gaps(self, symbols: list[str], until_us: int) -> list[Window]:
         windows = []
         for symbol, ledger in self._store.gaps(symbols).items():
-            for gap in (ledger or {}).get("gaps", []):
-                window = of_gap(symbol, Gap(gap["first_id"], gap["last_id"], gap["from_us"], gap["to_us"]))
-                if window.to_us <= until_us and gap["cause"] != WITHHELD:
+            for gap in ledger.gaps if ledger else ():
+                window = of_gap(symbol, gap)
+                if window.to_us <= until_us and gap.cause != WITHHELD:
                     windows.append(window)
         return windows
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from botocore.exceptions import BotoCoreError, ClientError
+from msgspec.structs import replace
 
 from tickcast.adapters.kinesis.records import StreamRecord, records_in
 from tickcast.adapters.kinesis.schema_registry import SchemaRegistry
@@ -28,31 +29,40 @@ from tickcast.adapters.redaction import describe
 from tickcast.adapters.redis.hot_store import Commit, HotStore, Writes
 from tickcast.adapters.registry.model_watcher import ModelWatcher
 from tickcast.adapters.settings import Settings
-from tickcast.features.bars import BarRing
+from tickcast.features.ring import BarRing
 from tickcast.market import wire
 from tickcast.market.ticks import QUOTE, TRADE
-from tickcast.serving.outcomes import UNRESOLVED, mid_at, note_latency
+from tickcast.serving.outcomes import UNRESOLVED, PendingPredictions, mid_at, note_latency
 from tickcast.serving.prediction import (
     MODEL_REFUSED,
     PREDICT_EVERY_US,
     WARMING_UP,
-    Record,
     ServingModel,
     TradingTerms,
     challenger_record,
     features_record,
     prediction_record,
+    timing_of,
+)
+from tickcast.serving.records import (
+    ChallengerForecast,
+    Features,
+    FeedHeartbeat,
+    Outcome,
+    Prediction,
+    StreamHeartbeat,
 )
 from tickcast.serving.state import SymbolState, encode_state
 
 SERVICE = "predict_stream"
-FEED = "ingest_ecs"  # shows signs of life only in its batches: it cannot reach Redis
+FEED = "ingest_ecs"  # its heartbeat comes in its batches: it cannot reach Redis
 
 TRIES = 3  # sound records that a state fails on, without a prediction between them, before it is set aside
 MAX_REASON = 500  # characters
 _OUT_OF_REACH = (BotoCoreError, ClientError)  # faults of what the function stands on, not of a record
 
 Batches = list[tuple[StreamRecord, wire.TickBatch]]
+Refusals = list[tuple[StreamRecord, str]]  # what goes into quarantine, and why
 
 
 @dataclass
@@ -64,12 +74,10 @@ class Result:
     ticks: int = 0
     late: int = 0
     fenced: list[str] = field(default_factory=list)  # symbols another invocation was ahead with
-    predictions: list[Record] = field(default_factory=list)
-    outcomes: list[Record] = field(default_factory=list)  # of earlier predictions: known, or given up
+    predictions: list[Prediction] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)  # of earlier predictions: known, or given up
     missing_trades: dict[str, int] = field(default_factory=dict)  # by symbol, where something was predicted
-    refused: list[tuple[StreamRecord, str]] = field(
-        default_factory=list
-    )  # what goes into quarantine, and why
+    refused: Refusals = field(default_factory=list)
     quarantined: list[str] = field(default_factory=list)  # reasons
     failed: list[str] = field(default_factory=list)  # symbols on which something raised
     started_over: list[str] = field(default_factory=list)  # and those whose state was set aside
@@ -77,11 +85,20 @@ class Result:
     model_refused: bool = False
     challenger_refused: bool = False
 
+    def __add__(self, more: Result) -> Result:
+        """Both together."""
+        return Result(
+            **{
+                name: ours | theirs if isinstance(ours, bool | dict) else ours + theirs
+                for (name, ours), theirs in zip(vars(self).items(), vars(more).values(), strict=True)
+            }
+        )
+
     def counts(self) -> dict[str, int]:
         """What went otherwise than it should, as the metrics name it."""
         return {
             "LateTicks": self.late,
-            "UnresolvedOutcomes": sum(outcome["status"] == UNRESOLVED for outcome in self.outcomes),
+            "UnresolvedOutcomes": sum(outcome.status == UNRESOLVED for outcome in self.outcomes),
             "ModelRefused": self.model_refused,
             "ChallengerRefused": self.challenger_refused,
             "Quarantined": len(self.quarantined),
@@ -91,40 +108,40 @@ class Result:
         }
 
 
-class _Folded:
-    """What the records of a symbol come to, until it is written."""
-
-    def __init__(self, state: SymbolState) -> None:
-        self.state = state
-        self.read_sequence = state.sequence
-        self.repeated = 0
-        self.ticks = 0
-        self.late = 0
-        self.writes = Writes()
-        self.predictions: list[Record] = []
-        self.outcomes: list[Record] = []
-        self.refused: list[tuple[StreamRecord, str]] = []  # ticks that only their ids gave away, and why
-        self.problems: list[str] = []
-        self.challenger_failed = False
-        self.data: bytes | None = None  # the state encoded, once all else is finished
-
-    def add(self, more: _Folded) -> None:
-        """What the next record came to; `state` is for the caller to set."""
-        self.ticks += more.ticks
-        self.late += more.late
-        self.writes.add(more.writes)
-        self.predictions += more.predictions
-        self.outcomes += more.outcomes
-        self.refused += more.refused
-        self.problems += more.problems
-        self.challenger_failed |= more.challenger_failed
-
-
 class _Invocation(NamedTuple):
     """What all symbols of an event have in common."""
 
     started_ms: float
     model: ServingModel | None
+
+
+@dataclass
+class _Second:
+    """A closed second of a symbol, and the points in time on the way to its prediction (`timing_of`)."""
+
+    features: Features
+    prediction: Prediction
+    points_ms: list[float]
+    problems: list[str]
+    challenger_failed: bool
+
+
+class _Folded:
+    """What records of a symbol come to, until it is written; `result` counts once it is."""
+
+    def __init__(self, state: SymbolState) -> None:
+        self.state = state
+        self.read_sequence = state.sequence
+        self.repeated = 0
+        self.result = Result()
+        self.writes = Writes()
+        self.points_ms: list[list[float]] = []  # of each prediction
+        self.data: bytes | None = None  # the state encoded, once all else is finished
+
+    def add(self, more: _Folded) -> None:
+        """What the next record came to, finished; `state` is for the caller to set."""
+        self.result += more.result
+        self.writes.add(more.writes)
 
 
 @dataclass
@@ -137,89 +154,252 @@ class PredictStream:
     clock_ms: Callable[[], float]
 
     def __call__(self, event: dict[str, Any]) -> Result:
-        """Work off `event`. Raises what Redis and S3 raise, and when the store is full or went back in time:
+        """Process `event`. Raises what Redis and S3 raise, and when the store is full or went back in time:
         the event is then to be tried again as it is."""
-        result, started_ms = Result(), self.clock_ms()
-        by_symbol: dict[str, Batches] = {}
-        unusable: list[tuple[StreamRecord, str]] = []
-        for record in records_in(event):
-            result.records += 1
-            if batch := self._decode(record, unusable, result):
-                by_symbol.setdefault(batch.symbol, []).append((record, batch))
+        started_ms = self.clock_ms()
+        by_symbol, result = self._decoded(records_in(event))
         if by_symbol:
-            self._fold_and_write(by_symbol, _Invocation(started_ms, self._current_model(result)), result)
-        self._keep([*unusable, *result.refused], result)  # only now: nobody waits for S3
-        self._tell_of_models(result)
+            model, of_model = self._active_model()
+            result += of_model + self._fold_and_write(by_symbol, _Invocation(started_ms, model))
+        result += self._quarantined(result.refused)  # only now: nobody waits for S3
+        result += self._model_problems(result.predictions)
         self.models.follow()  # only now: nobody waits for what comes after the writing
         return result
 
-    def _decode(
-        self, record: StreamRecord, unusable: list[tuple[StreamRecord, str]], result: Result
-    ) -> wire.TickBatch | None:
-        try:
-            batch, refused, reason = self.schemas.read(record)
-            if batch.symbol not in self.settings.symbols:
-                raise wire.WireError(
-                    f"symbol {batch.symbol!r} is not one of {', '.join(self.settings.symbols)}"
-                )
-        except wire.WireError as error:
-            unusable.append((record, str(error)))
-            return None
-        except _OUT_OF_REACH:
-            raise
-        except Exception as error:  # whatever a record can do, it does to itself alone
-            unusable.append((record, describe(error)))
-            return None
-        if refused:
-            unusable.append((rows_of(record, refused), reason))
-        elif reason:  # only a claim or a notice was refused: there are no ticks to keep
-            result.problems.append(reason)
-        return batch
+    # ------------------------------------------------------------------------------------------ records
 
-    def _fold_and_write(self, by_symbol: dict[str, Batches], invocation: _Invocation, result: Result) -> None:
+    def _decoded(self, records: list[StreamRecord]) -> tuple[dict[str, Batches], Result]:
+        """The batches of each symbol, in order, and what is refused of the records."""
+        by_symbol: dict[str, Batches] = {}
+        result = Result(records=len(records))
+        for record in records:
+            try:
+                batch, rows, reason = self.schemas.read(record)
+                if batch.symbol not in self.settings.symbols:
+                    raise wire.WireError(
+                        f"symbol {batch.symbol!r} is not one of {', '.join(self.settings.symbols)}"
+                    )
+            except wire.WireError as error:
+                result.refused.append((record, str(error)))
+                continue
+            except _OUT_OF_REACH:
+                raise
+            except Exception as error:  # whatever a record can do, it does to itself alone
+                result.refused.append((record, describe(error)))
+                continue
+            if rows:
+                result.refused.append((rows_of(record, rows), reason))
+            elif reason:  # only a claim or a notice was refused: there are no ticks to keep
+                result.problems.append(reason)
+            by_symbol.setdefault(batch.symbol, []).append((record, batch))
+        return by_symbol, result
+
+    def _quarantined(self, refused: Refusals) -> Result:
+        """Put records into quarantine once everything else is written. The event is not repeated for S3's
+        sake: that would hold up every symbol, and find the records applied."""
+        result = Result(quarantined=[reason for _, reason in refused])
+        for kept, (record, reason) in enumerate(refused):
+            try:
+                quarantine(self.s3, self.settings.bucket, SERVICE, record, reason)
+            except (*_OUT_OF_REACH, OSError) as error:
+                taken = f"quarantine: S3 took {kept} of {len(refused)} records ({describe(error)})"
+                result.problems.append(f"{taken}; not kept: {reason}")
+                break  # each try may take seconds
+        return result
+
+    # ------------------------------------------------------------------------------------------ symbols
+
+    def _fold_and_write(self, by_symbol: dict[str, Batches], invocation: _Invocation) -> Result:
         """All symbols at once; then one by one those on which something raised."""
         states, problems = self.store.load(list(by_symbol))
-        result.problems += problems
-        folded: list[_Folded] = []
+        result = Result(problems=problems)
+        ready: list[_Folded] = []
         failed: dict[str, str] = {}  # by symbol, what raised
         for symbol, batches in by_symbol.items():
             try:
-                folded.append(self._fold(states[symbol], batches, invocation))
+                folded = self._fold(states[symbol], batches, invocation)
             except Exception as error:
                 failed[symbol] = _reason(symbol, error)
-        result.repeated += sum(each.repeated for each in folded)
-        failed |= self._write([each for each in folded if each.state.sequence != each.read_sequence], result)
-        for symbol, reason in failed.items():
-            result.failed.append(symbol)
-            result.problems.append(f"{reason}; its records are folded singly")
-            self._write([self._fold_singly(symbol, by_symbol[symbol], invocation, result)], result)
+                continue
+            result.repeated += folded.repeated
+            if folded.state.sequence != folded.read_sequence:
+                ready.append(folded)
+        written, unfinished = self._write(ready)
+        result += written
+        for symbol, reason in (failed | unfinished).items():
+            result += Result(failed=[symbol], problems=[f"{reason}; its records are folded singly"])
+            folded, singly = self._fold_singly(symbol, by_symbol[symbol], invocation)
+            result += singly + self._write([folded])[0]
+        return result
 
     def _fold(self, state: SymbolState, batches: Batches, invocation: _Invocation) -> _Folded:
         """Apply `batches`, in order; records at or below the fence were applied before."""
-        folded, ring, memory = _Folded(state), state.ring, state.memory
-        late_before = ring.late_trades + ring.late_quotes
+        folded, ring = _Folded(state), state.ring
+        result, late_before = folded.result, ring.late_count
         for record, batch in batches:
             if record.sequence <= state.sequence:
                 folded.repeated += 1
                 continue
             for instant_us in ring.fold(batch, PREDICT_EVERY_US):
-                # First what became of earlier predictions: the next one is calibrated by it.
-                folded.outcomes += memory.resolve(instant_us, lambda us: mid_at(ring.bars, us))
-                if prediction := self._predict(folded, record, invocation):
-                    memory.expect(prediction)
-                    folded.predictions.append(prediction)
+                # First the outcomes of earlier predictions: the next one is calibrated by them.
+                result.outcomes += state.pending.resolve(instant_us, lambda us: mid_at(ring.bars, us))
+                if second := self._predict(state, record, invocation):
+                    folded.writes.features(second.features, self.settings.features_ttl_s)
+                    folded.points_ms.append(second.points_ms)
+                    result.predictions.append(second.prediction)
+                    result.problems += second.problems
+                    result.challenger_refused |= second.challenger_failed
+                    state.pending.expect(second.prediction)
                     state.failures, state.failure = 0, None
             if ring.refused:
-                folded.refused.append(_taken_out(ring, record, batch))
+                result.refused.append(_taken_out(ring, record, batch))
             state.sequence = record.sequence
-            folded.ticks += batch.tick_count
-        folded.late = ring.late_trades + ring.late_quotes - late_before
-        folded.writes.heartbeat(f"{FEED}:{state.symbol}", _feed_heartbeat(state, batches))
+            result.ticks += batch.tick_count
+        result.late = ring.late_count - late_before
+        folded.writes.heartbeat(FEED, state.symbol, _feed_heartbeat(state, batches))
         return folded
 
-    def _fold_singly(self, symbol: str, batches: Batches, invocation: _Invocation, result: Result) -> _Folded:
+    def _write(self, folded: list[_Folded]) -> tuple[Result, dict[str, str]]:
+        """Finish what only the moment of writing knows, and write all symbols at once. Returns the result of
+        those written, and why others could not be finished, by symbol: nothing of them is written."""
+        now_ms, result = self.clock_ms(), Result()
+        unfinished: dict[str, str] = {}
+        ready: list[_Folded] = []
+        commits: list[Commit] = []
+        for each in folded:
+            try:
+                data = each.data or self._finish(each, now_ms)
+            except Exception as error:
+                unfinished[each.state.symbol] = _reason(each.state.symbol, error)
+                continue
+            ready.append(each)
+            commits.append(Commit(each.state, each.read_sequence, each.writes, data))
+        for each, is_written in zip(ready, self.store.commit_all(commits), strict=True):
+            symbol = each.state.symbol
+            if not is_written:
+                result.fenced.append(symbol)
+                continue
+            result += each.result
+            if each.result.predictions:
+                result.missing_trades[symbol] = each.state.ring.gaps.trades
+        return result, unfinished
+
+    def _finish(self, folded: _Folded, now_ms: float) -> bytes:
+        """Enter what the moment of writing says, and add all records to what is written. Returns the state's
+        bytes; raises if it or a record cannot be stored."""
+        state, writes, result = folded.state, folded.writes, folded.result
+        for prediction, points_ms in zip(result.predictions, folded.points_ms, strict=True):
+            prediction.latency_ms = round(now_ms - prediction.timestamp)
+            prediction.timing_ms = timing_of([*points_ms, now_ms])
+            writes.prediction(prediction)
+        note_latency([*state.pending.pending, *result.outcomes], now_ms)
+        for outcome in result.outcomes:
+            writes.outcome(outcome)
+        if result.predictions:  # once a second is often enough for a ledger
+            writes.gaps(state.symbol, state.ring.gaps.record())
+        writes.heartbeat(SERVICE, state.symbol, self._heartbeat(state, now_ms))
+        return encode_state(state)
+
+    def _heartbeat(self, state: SymbolState, now_ms: float) -> StreamHeartbeat:
+        ring, reason = state.ring, state.pending.reason
+        return StreamHeartbeat(
+            at_ms=round(now_ms),
+            watermark_ms=ring.watermark.reached_us // 1000,
+            received_ms=ring.received_us // 1000,
+            late_trades=ring.trade_ids.late_count,
+            late_quotes=ring.quote_ids.late_count,
+            missing_trades=ring.gaps.trades,
+            quote_gaps=len(ring.gaps.quote_gaps),
+            refused_trades=ring.trade_ids.refused_count,
+            refused_quotes=ring.quote_ids.refused_count,
+            id_restarts=len(ring.gaps.restarts),
+            reason=reason,
+            warming_since_ms=ring.history_from_us // 1000 if reason == WARMING_UP else None,
+            model_problem=self.models.problem,
+            challenger_problem=self.models.challenger_problem,
+            failure=state.failure,
+        )
+
+    # ------------------------------------------------------------------------------------------ predictions
+
+    def _predict(self, state: SymbolState, record: StreamRecord, invocation: _Invocation) -> _Second | None:
+        """The prediction as of the bar just closed by `record`; None while nothing at all is known."""
+        closed_ms = self.clock_ms()
+        features = features_record(state.symbol, state.ring)
+        if features is None:
+            return None
+        featured_ms = self.clock_ms()
+        problems: list[str] = []
+        prediction = prediction_record(
+            features,
+            invocation.model,
+            self.models.refusal,
+            state.pending,
+            self._terms,
+            self.clock_ms,
+            problems.append,
+        )
+        inferred_ms = self.clock_ms()
+        challenger, problem = self._challenger(prediction, state.pending)
+        if problem:
+            problems.append(problem)
+        prediction = _receipt(replace(prediction, challenger=challenger), state.ring, record)
+        end_ms = prediction.timestamp
+        points_ms = [
+            end_ms,
+            end_ms + self.settings.lateness_us / 1000,
+            record.arrived_s * 1000,
+            invocation.started_ms,
+            closed_ms,
+            featured_ms,
+            inferred_ms,
+            self.clock_ms(),
+        ]
+        return _Second(features, prediction, points_ms, problems, problem is not None)
+
+    def _challenger(
+        self, prediction: Prediction, pending: PendingPredictions
+    ) -> tuple[ChallengerForecast | None, str | None]:
+        """What the challenger forecasts on the same vector, where the active model made a forecast, and what
+        went wrong. Whatever does, the prediction is made."""
+        challenger, forecast, problem = self.models.challenger, None, None
+        if challenger and prediction.horizons:
+            try:
+                forecast = challenger_record(prediction, challenger, pending)
+            except Exception as error:  # onnxruntime raises its own classes, with no common base
+                problem = f"challenger {challenger.model_id}: {describe(error.__cause__ or error)}"
+        # A challenger keeps them while the pointer names it: through fallbacks, and when it cannot be loaded.
+        if prediction.model_id and (challenger or not self.models.challenger_problem):
+            named = [challenger.model_id] if challenger else []
+            pending.keep_calibrators([prediction.model_id, *named])
+        return forecast, problem
+
+    def _active_model(self) -> tuple[ServingModel | None, Result]:
+        try:
+            return self.models.current(), Result()
+        except Exception as error:  # without a model there are fallbacks, and all else
+            return None, Result(problems=[f"the model: {describe(error)}"], model_refused=True)
+
+    def _model_problems(self, predictions: list[Prediction]) -> Result:
+        if not predictions:  # once a second is often enough
+            return Result()
+        problems = (self.models.problem, self.models.challenger_problem)
+        return Result(
+            problems=[problem for problem in problems if problem],
+            model_refused=self.models.is_refused or any(p.reason == MODEL_REFUSED for p in predictions),
+            challenger_refused=self.models.challenger_problem is not None,
+        )
+
+    @property
+    def _terms(self) -> TradingTerms:
+        settings = self.settings
+        return TradingTerms(settings.primary_horizon_s, settings.fee_bp, settings.min_confidence)
+
+    # ------------------------------------------------------------------------------------------ failures
+
+    def _fold_singly(self, symbol: str, batches: Batches, invocation: _Invocation) -> tuple[_Folded, Result]:
         """Apply `batches` one by one, each up to what is written of it, and leave out those that raise."""
-        state = self.store.load([symbol])[0][symbol]
+        state, result = self.store.load([symbol])[0][symbol], Result()
         whole = _Folded(state)
         for record, batch in batches:
             if record.sequence <= state.sequence:
@@ -228,24 +408,41 @@ class PredictStream:
             before = deepcopy(state)
             try:
                 whole.add(self._finished(state, record, batch, invocation))
-                continue
             except Exception as error:
-                state, reason = before, _reason(symbol, error)
-            if self._is_sound(batch):
-                state.failures, state.failure = state.failures + 1, reason
-                if state.failures >= TRIES or not _is_storable(state):
-                    state = self._start_over(state, whole, result)
-                    try:
-                        whole.add(self._finished(state, record, batch, invocation))
-                        continue
-                    except Exception:  # not even what is recalled will do
-                        state = SymbolState(symbol, BarRing(self.settings.lateness_us), failure=reason)
-            state.sequence = record.sequence
-            self._set_aside(record, reason, result)
+                reason = _reason(symbol, error)
+                predictions = whole.result.predictions
+                folded, more = self._recover(before, record, batch, invocation, reason, predictions)
+                state = folded.state
+                whole.add(folded)
+                result += more
         whole.state = state
-        whole.writes.heartbeat(f"{SERVICE}:{symbol}", self._heartbeat(state, self.clock_ms()))
+        whole.writes.heartbeat(SERVICE, symbol, self._heartbeat(state, self.clock_ms()))
         whole.data = encode_state(state)
-        return whole
+        return whole, result
+
+    def _recover(
+        self,
+        state: SymbolState,
+        record: StreamRecord,
+        batch: wire.TickBatch,
+        invocation: _Invocation,
+        reason: str,
+        unwritten: list[Prediction],
+    ) -> tuple[_Folded, Result]:
+        """Go on from `state`, which `record` failed on: without the record, or with it from a state that
+        starts over. `unwritten` are predictions made before."""
+        result = Result()
+        if self._is_sound(batch):
+            state.failures, state.failure = state.failures + 1, reason
+            if state.failures >= TRIES or not _is_storable(state):
+                state, result = self._start_over(state, unwritten)
+                try:
+                    return self._finished(state, record, batch, invocation), result
+                except Exception:  # not even what is recalled will do
+                    state = SymbolState(state.symbol, BarRing(self.settings.lateness_us), failure=reason)
+        state.sequence = record.sequence
+        quarantine(self.s3, self.settings.bucket, SERVICE, record, reason)
+        return _Folded(state), result + Result(quarantined=[reason])
 
     def _finished(
         self, state: SymbolState, record: StreamRecord, batch: wire.TickBatch, invocation: _Invocation
@@ -253,7 +450,6 @@ class PredictStream:
         """What one record comes to, finished; raises if the state could not be stored then."""
         folded = self._fold(state, [(record, batch)], invocation)
         self._finish(folded, self.clock_ms())
-        folded.data = encode_state(state)
         return folded
 
     def _is_sound(self, batch: wire.TickBatch) -> bool:
@@ -266,181 +462,36 @@ class PredictStream:
             return False
         return True
 
-    def _start_over(self, state: SymbolState, whole: _Folded, result: Result) -> SymbolState:
+    def _start_over(self, state: SymbolState, unwritten: list[Prediction]) -> tuple[SymbolState, Result]:
         """Set `state` aside: as it was stored, with why. The one that takes its place knows what receipts and
-        ledger know, and of the predictions in `whole`, which are still to be written."""
+        ledger know, and of the predictions that are still to be written."""
         symbol, sequence, reason = state.symbol, state.sequence, str(state.failure)
         stored = self.store.stored_state(symbol)
         quarantine_state(self.s3, self.settings.bucket, SERVICE, symbol, sequence, stored, reason)
-        result.started_over.append(symbol)
-        result.problems.append(f"{symbol}: its state is set aside, its bars are warmed up anew")
         state = self.store.recall(symbol)
         state.sequence, state.failure = sequence, reason
-        for prediction in whole.predictions:
-            state.memory.expect(prediction)
-        return state
+        for prediction in unwritten:
+            state.pending.expect(prediction)
+        problem = f"{symbol}: its state is set aside, its bars are warmed up again"
+        return state, Result(started_over=[symbol], problems=[problem])
 
-    def _keep(self, bad: list[tuple[StreamRecord, str]], result: Result) -> None:
-        """Put records into quarantine once everything else is written. The event is not repeated for S3's
-        sake: that would hold up every symbol, and find the records applied."""
-        result.quarantined += [reason for _, reason in bad]
-        for kept, (record, reason) in enumerate(bad):
-            try:
-                quarantine(self.s3, self.settings.bucket, SERVICE, record, reason)
-            except (*_OUT_OF_REACH, OSError) as error:
-                taken = f"quarantine: S3 took {kept} of {len(bad)} records ({describe(error)})"
-                result.problems.append(f"{taken}; not kept: {reason}")
-                return  # each try may take seconds
 
-    def _set_aside(self, record: StreamRecord, reason: str, result: Result) -> None:
-        quarantine(self.s3, self.settings.bucket, SERVICE, record, reason)
-        result.quarantined.append(reason)
-
-    def _current_model(self, result: Result) -> ServingModel | None:
-        try:
-            return self.models.current()
-        except Exception as error:  # without a model there are fallbacks, and all else
-            result.problems.append(f"the model: {describe(error)}")
-            result.model_refused = True
-            return None
-
-    def _predict(self, folded: _Folded, record: StreamRecord, invocation: _Invocation) -> Record | None:
-        """The prediction as of the bar just closed by `record`; None while nothing at all is known."""
-        closed_ms = self.clock_ms()
-        ring, memory = folded.state.ring, folded.state.memory
-        features = features_record(folded.state.symbol, ring)
-        if features is None:
-            return None
-        bar, end_us = ring.bars[-1], int(ring.bars[-1]["end_us"])
-        last_trade_us, last_quote_us = int(bar["last_trade_us"]), int(bar["last_quote_us"])
-        # By which readers judge how old it is (`prediction.freshness`).
-        features["last_tick_us"] = max(last_trade_us, last_quote_us)
-        features["quiet_us"] = ring.quiet_us if ring.quiet_us >= 0 else None
-        folded.writes.features(features, self.settings.features_ttl_s)
-        featured_ms = self.clock_ms()
-        model, started_ms = invocation.model, invocation.started_ms
-        prediction = prediction_record(
-            features, model, self.models.refusal, memory, self._terms, self.clock_ms, folded.problems.append
-        )
-        inferred_ms = self.clock_ms()
-        self._add_challenger(prediction, folded)
-        prediction |= {
-            "late_ids": ring.late_ids,
-            "late_update_ids": ring.late_update_ids,
-            "trade_age_ms": (end_us - last_trade_us) // 1000 if last_trade_us else None,
-            "quote_age_ms": (end_us - last_quote_us) // 1000 if last_quote_us else None,
-            "feature_age_ms": (end_us - max(last_trade_us, last_quote_us)) // 1000,
-            "history_from_us": ring.history_from_us,
-            "sequence": record.sequence_text,
-        }
-        ring.late_ids, ring.late_update_ids = [], []
-        lateness_ms, arrived_ms = self.settings.lateness_us / 1000, record.arrived_s * 1000
-        prediction["timing_ms"] = {
-            "lateness": lateness_ms,
-            "to_kinesis": arrived_ms - prediction["timestamp"] - lateness_ms,
-            "to_function": started_ms - arrived_ms,
-            "fold": closed_ms - started_ms,
-            "features": featured_ms - closed_ms,
-            "inference": inferred_ms - featured_ms,
-            "challenger": self.clock_ms() - inferred_ms,
-        }
-        return prediction
-
-    def _add_challenger(self, prediction: Record, folded: _Folded) -> None:
-        """What the challenger says of the same vector, where the model in force said something. Whatever
-        goes wrong with it goes wrong in its shadow."""
-        challenger, memory = self.models.challenger, folded.state.memory
-        if challenger and prediction["horizons"]:
-            try:
-                prediction["challenger"] = challenger_record(prediction, challenger, memory)
-            except Exception as error:  # onnxruntime raises its own classes, with no common base
-                reason = describe(error.__cause__ or error)
-                folded.problems.append(f"challenger {challenger.model_id}: {reason}")
-                folded.challenger_failed = True
-        # A challenger keeps them while the pointer names it: through fallbacks, and when it cannot be loaded.
-        if prediction["model_id"] and (challenger or not self.models.challenger_problem):
-            named = [challenger.model_id] if challenger else []
-            memory.keep_calibrators([prediction["model_id"], *named])
-
-    def _write(self, folded: list[_Folded], result: Result) -> dict[str, str]:
-        """Finish the records by what only the moment of writing knows, and write all symbols at once.
-        Returns those of which something could not be finished, and why: nothing of them is written."""
-        now_ms = self.clock_ms()
-        failed: dict[str, str] = {}
-        commits: dict[str, Commit] = {}
-        for each in folded:
-            try:
-                if each.data is None:
-                    self._finish(each, now_ms)
-                    each.data = encode_state(each.state)
-            except Exception as error:
-                failed[each.state.symbol] = _reason(each.state.symbol, error)
-            else:
-                commits[each.state.symbol] = Commit(each.state, each.read_sequence, each.writes, each.data)
-        ready = [each for each in folded if each.state.symbol in commits]
-        for each, is_written in zip(ready, self.store.commit_all(list(commits.values())), strict=True):
-            if not is_written:
-                result.fenced.append(each.state.symbol)
-                continue
-            result.ticks += each.ticks
-            result.late += each.late
-            result.predictions += each.predictions
-            result.outcomes += each.outcomes
-            result.refused += each.refused
-            result.problems += each.problems
-            result.challenger_refused |= each.challenger_failed
-            if each.predictions:
-                result.missing_trades[each.state.symbol] = each.state.ring.gaps.trades
-        return failed
-
-    def _finish(self, folded: _Folded, now_ms: float) -> None:
-        state, writes = folded.state, folded.writes
-        for prediction in folded.predictions:
-            latency_ms, timing = now_ms - prediction["timestamp"], prediction["timing_ms"]
-            timing["write"] = latency_ms - sum(timing.values())
-            prediction["timing_ms"] = {name: round(spent_ms, 3) for name, spent_ms in timing.items()}
-            prediction["latency_ms"] = round(latency_ms)
-            writes.prediction(prediction)
-        note_latency([*state.memory.pending, *folded.outcomes], now_ms)
-        for outcome in folded.outcomes:
-            writes.outcome(outcome)
-        if folded.predictions:  # once a second is often enough for a ledger
-            writes.gaps(state.symbol, state.ring.gaps.record())
-        writes.heartbeat(f"{SERVICE}:{state.symbol}", self._heartbeat(state, now_ms))
-
-    def _heartbeat(self, state: SymbolState, now_ms: float) -> Record:
-        ring, reason = state.ring, state.memory.reason
-        return {
-            "at_ms": round(now_ms),
-            "watermark_ms": ring.watermark_us // 1000,
-            "received_ms": ring.received_us // 1000,
-            "late_trades": ring.late_trades,
-            "late_quotes": ring.late_quotes,
-            "missing_trades": ring.gaps.trades,
-            "quote_gaps": len(ring.gaps.quote_gaps),
-            "refused_trades": ring.refused_trades,
-            "refused_quotes": ring.refused_quotes,
-            "id_restarts": len(ring.gaps.restarts),
-            "reason": reason,  # of the newest prediction
-            "warming_since_ms": ring.history_from_us // 1000 if reason == WARMING_UP else None,
-            "model_problem": self.models.problem,
-            "challenger_problem": self.models.challenger_problem,
-            "failure": state.failure,
-        }
-
-    def _tell_of_models(self, result: Result) -> None:
-        if not result.predictions:  # once a second is often enough
-            return
-        problems = (self.models.problem, self.models.challenger_problem)
-        result.problems += [problem for problem in problems if problem]
-        gave_no_numbers = (each["reason"] == MODEL_REFUSED for each in result.predictions)
-        result.model_refused |= self.models.is_refused or any(gave_no_numbers)
-        result.challenger_refused |= self.models.challenger_problem is not None
-
-    @property
-    def _terms(self) -> TradingTerms:
-        settings = self.settings
-        return TradingTerms(settings.primary_horizon_s, settings.fee_bp, settings.min_confidence)
+def _receipt(prediction: Prediction, ring: BarRing, record: StreamRecord) -> Prediction:
+    """`prediction` with what only the stream knows. The late ids that it lists leave the ring."""
+    bar = ring.bars[-1]
+    end_us, trade_us, quote_us = (int(bar[name]) for name in ("end_us", "last_trade_us", "last_quote_us"))
+    late_ids, late_update_ids = ring.trade_ids.late_ids, ring.quote_ids.late_ids
+    ring.trade_ids.late_ids, ring.quote_ids.late_ids = [], []
+    return replace(
+        prediction,
+        late_ids=late_ids,
+        late_update_ids=late_update_ids,
+        trade_age_ms=(end_us - trade_us) // 1000 if trade_us else None,
+        quote_age_ms=(end_us - quote_us) // 1000 if quote_us else None,
+        feature_age_ms=(end_us - max(trade_us, quote_us)) // 1000,
+        history_from_us=ring.history_from_us,
+        sequence=record.sequence_text,
+    )
 
 
 def _taken_out(ring: BarRing, record: StreamRecord, batch: wire.TickBatch) -> tuple[StreamRecord, str]:
@@ -466,14 +517,14 @@ def _is_storable(state: SymbolState) -> bool:
     return True
 
 
-def _feed_heartbeat(state: SymbolState, batches: Batches) -> Record:
-    """What the newest batches say of who sent them. A watermark (the claim to be connected, and caught up to
-    that instant) that does not move is how ingest says that it is neither."""
+def _feed_heartbeat(state: SymbolState, batches: Batches) -> FeedHeartbeat:
+    """What the newest batches say of who sent them."""
     record, batch = batches[-1]
-    return {
-        "at_ms": round(record.arrived_s * 1000),
-        "received_ms": round(record.arrived_s * 1000),
-        "watermark_ms": state.ring.watermark_us // 1000,
-        "source": batch.source,
-        "connections": sorted({batch.connection for _, batch in batches}),
-    }
+    arrived_ms = round(record.arrived_s * 1000)
+    return FeedHeartbeat(
+        at_ms=arrived_ms,
+        received_ms=arrived_ms,
+        watermark_ms=state.ring.watermark.reached_us // 1000,
+        source=batch.source,
+        connections=sorted({batch.connection for _, batch in batches}),
+    )

@@ -1,9 +1,9 @@
-"""What became of the predictions, out of the hot store into PostgreSQL, and how good they were, back into it.
+"""Outcomes of predictions, out of the hot store into PostgreSQL, and their accuracy, back into it.
 
 Of each symbol a page of outcomes and one of predictions is taken in at a time, in one transaction with how
 far the streams were drained: exactly once, whatever breaks off. Then the newest hour, day and week are
-scored, from tallies, and put under `accuracy:{symbol}`, which is all that the API reads; and the model in
-force is looked at for drift. Where drift asks for a training, the answer says so, and under which name an
+scored, from tallies, and stored as the symbol's accuracy, which is all that the API reads; and the active
+model is checked for drift. Where drift asks for a training, the answer says so, and under which name an
 execution is to be started: for ten minutes it says the same, so an answer that is lost costs nothing, and as
 a name can be given only once nothing starts twice.
 """
@@ -12,18 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import psycopg
 import redis
 from botocore.exceptions import BotoCoreError, ClientError
 
-from tickcast.adapters import json_text
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.postgres.score_store import ScoreStore, row_of
 from tickcast.adapters.redaction import describe
-from tickcast.adapters.redis.hot_store import HEARTBEAT_TTL_S, HotStore
+from tickcast.adapters.redis import keys
+from tickcast.adapters.redis.hot_store import Entries, HotStore
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.model_registry import Card, RegistryError
 from tickcast.adapters.settings import ScoreSettings, Settings
@@ -31,17 +31,20 @@ from tickcast.evaluation import drift
 from tickcast.evaluation.drift import DriftEvidence, DriftState
 from tickcast.evaluation.live_scores import (
     SPANS,
+    AccuracySummary,
+    HorizonAccuracy,
     Span,
+    SpanAccuracy,
     availability,
     score,
     score_horizon,
     skill_against_line,
 )
 from tickcast.features.vector import FEATURE_NAMES
+from tickcast.serving.records import Outcome, Prediction, ScoreHeartbeat, decode
 from tickcast.units import DAY_US, HOUR_US, MINUTE_US, SECOND_US
 
 SERVICE = "score_predictions"
-ACCURACY_TTL_S = 24 * 3600
 _PAGE = 1000  # entries: of predictions, about 5 MB
 _ENOUGH_MS = 15_000  # what a page takes at most, with room
 _EVIDENCE_BLOCKS = 96
@@ -49,18 +52,28 @@ _FULL = 0.8  # of a window's seconds
 _SETTLED_US = 10 * SECOND_US  # by then the outcome of a second's prediction is written
 _ASKED_FOR_US = 600 * SECOND_US
 
-Entries = list[tuple[str, dict[str, Any]]]
+R = TypeVar("R", Outcome, Prediction)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Hour:
+    """The figures of a symbol's newest hour at the primary horizon, and the share of its seconds that a model
+    answered."""
+
+    figures: HorizonAccuracy
+    availability: float | None
 
 
 @dataclass
 class Result:
-    """What a run came to. `hour` by symbol: the figures of the primary horizon, and the `availability`."""
+    """What a run came to. `hours` and `drift` by symbol."""
 
     outcomes: int = 0
     predictions: int = 0
     is_complete: bool = True  # False when time ran out: the next run goes on from there
-    hour: dict[str, dict[str, Any]] = field(default_factory=dict)
-    watches: dict[str, DriftState] = field(default_factory=dict)
+    hours: dict[str, Hour] = field(default_factory=dict)
+    drift: dict[str, DriftState] = field(default_factory=dict)
     asked_us: int | None = None  # when drift asked for the training that is to be started
     reasons: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -95,8 +108,8 @@ class ScorePredictions:
     s3: Any
     database: Database
     clock_ms: Callable[[], float]
-    _card: Card = field(default_factory=dict)  # of the model in force, once it was looked up
-    _scored: dict[tuple[str, Span], dict[str, Any]] = field(default_factory=dict)  # what is told of each span
+    _card: Card = field(default_factory=dict)  # of the active model, once it was looked up
+    _scored: dict[tuple[str, Span], SpanAccuracy] = field(default_factory=dict)
     _days: set[int] = field(default_factory=set)  # whose partitions are there
 
     def __post_init__(self) -> None:
@@ -134,7 +147,7 @@ class ScorePredictions:
         self._summarise(store, symbol, result)
 
     def _look_up_model(self, result: Result) -> str | None:
-        """The id of the model in force; its card is at hand then."""
+        """The id of the active model; its card is in `_card` then."""
         try:
             pointer = model_registry.active_model(self.s3, self.settings.bucket)
             model_id = str(pointer["model_id"]) if pointer else None
@@ -153,12 +166,10 @@ class ScorePredictions:
         predictions = self._hot.predictions_after(symbol, last_prediction, _PAGE)
         if not outcomes and not predictions:
             return False
-        rows = _usable(outcomes, row_of, result)
-        features = _usable(predictions, lambda each: _features_of(each, model_id), result)
+        rows = _usable(Outcome, outcomes, row_of, result)
+        features = _usable(Prediction, predictions, lambda each: _features_of(each, model_id), result)
         # Not within the transaction: who makes a partition waits for nobody who scores, nor the other way.
-        days_us = {
-            int(id_.partition("-")[0]) * 1000 // DAY_US * DAY_US for id_, _ in (*outcomes, *predictions)
-        }
+        days_us = {keys.entry_ms(id_) * 1000 // DAY_US * DAY_US for id_, _ in (*outcomes, *predictions)}
         store.add_days(days_us - self._days)
         self._days |= days_us
         with store.connection.transaction():
@@ -180,7 +191,7 @@ class ScorePredictions:
     def _count_features(
         self, store: ScoreStore, symbol: str, model_id: str, features: Sequence[tuple[int, list[float]]]
     ) -> None:
-        """Count where the rows lie that the model in force answered on."""
+        """Count where the rows lie that the active model answered on."""
         reference = self._reference(symbol)
         by_hour: dict[int, list[list[float]]] = {}
         for time_us, row in features if reference else ():
@@ -190,62 +201,61 @@ class ScorePredictions:
             store.count_features(symbol, model_id, hour_us, counts)
 
     def _reference(self, symbol: str) -> drift.Distribution:
-        """What the model in force was trained on of `symbol`; empty where that is nothing."""
+        """What the active model was trained on of `symbol`; empty where that is nothing."""
         found = self._card.get("distribution", {}).get(symbol, {})
         return {name: bins for name, bins in found.items() if name in FEATURE_NAMES}
 
     def _summarise(self, store: ScoreStore, symbol: str, result: Result) -> None:
-        """The figures of every span, for the API; those of a span anew once a thousandth of it has passed."""
+        """The figures of every span, for the API: each is scored again once a thousandth of it passed."""
         now_us = round(self.clock_ms()) * 1000
         for span in SPANS:
             before = self._scored.get((symbol, span))
-            if before is None or now_us - before["to"] * 1000 >= _known_us(before) / 1000:
-                self._scored[symbol, span] = self._figures(store, symbol, span, now_us)
+            if before is None or now_us - before.to_ms * 1000 >= _known_us(before) / 1000:
+                self._scored[symbol, span] = self._span(store, symbol, span, now_us)
         spans = {span.name: self._scored[symbol, span] for span in SPANS}
-        summary = {"symbol": symbol, "scored_ms": now_us // 1000, **spans}
-        self.client.set(f"accuracy:{symbol}", json_text.text(summary), ex=ACCURACY_TTL_S)
-        hour = spans[SPANS[0].name]
-        figures = hour["horizons"][str(self.settings.primary_horizon_s)]
-        result.hour[symbol] = figures | {"availability": hour["availability"]}
+        summary = AccuracySummary(symbol=symbol, scored_ms=now_us // 1000, **spans)
+        self._hot.put_accuracy(summary)
+        figures = summary.hour.horizons[self.settings.primary_horizon_s]
+        result.hours[symbol] = Hour(figures, summary.hour.availability)
 
-    def _figures(self, store: ScoreStore, symbol: str, span: Span, now_us: int) -> dict[str, Any]:
+    def _span(self, store: ScoreStore, symbol: str, span: Span, now_us: int) -> SpanAccuracy:
         from_us = (now_us - span.length_us) // MINUTE_US * MINUTE_US
         tallies = store.tallies(symbol, from_us, now_us, span.block_us)
         known = store.extent(symbol)
         first_us = max(from_us, known[0]) if known else None
         # What is expected to be known: up to ten seconds ago, and whatever came since.
         until_us = max(known[1], now_us - _SETTLED_US) + SECOND_US if known else now_us
-        return {
-            "from": from_us // 1000,
-            "to": now_us // 1000,
-            "first": first_us and first_us // 1000,
-            "availability": None if first_us is None else availability(tallies, first_us, until_us),
-            "horizons": score(tallies),
-        }
+        return SpanAccuracy(
+            from_ms=from_us // 1000,
+            to_ms=now_us // 1000,
+            first_ms=first_us and first_us // 1000,
+            availability=None if first_us is None else availability(tallies, first_us, until_us),
+            horizons=score(tallies),
+        )
 
     def _look_for_drift(self, store: ScoreStore, model_id: str, result: Result) -> None:
-        """One more look at every symbol, and what follows from it."""
+        """Update the drift of every symbol, and ask for a training if that is called for."""
         now_us, policy = round(self.clock_ms()) * 1000, self.scores.policy
         with store.connection.transaction():
             store.lock("drift")
-            before = store.watches()
+            before = store.drift_states()
             for symbol in self.settings.symbols:
-                watch = before.get(symbol, DriftState())
+                state = before.get(symbol, DriftState())
                 try:
                     evidence = self._evidence(store, symbol, model_id, now_us)
-                    result.watches[symbol] = drift.update(watch, model_id, evidence, policy)
+                    result.drift[symbol] = drift.update(state, model_id, evidence, policy)
                 except psycopg.Error:
                     raise
-                except Exception as error:  # such as what its card says: the others are looked at
-                    result.watches[symbol] = watch
+                except Exception as error:  # such as what its card says: the others are checked
+                    result.drift[symbol] = state
                     result.problems.append(f"drift of {symbol}: {describe(error)}")
-            store.set_watches(result.watches)
+            store.set_drift_states(result.drift)
             if not self.scores.train_days:
                 return
             last = store.last_training()
             last_s = last and last[0] / SECOND_US
-            if drift.should_retrain(result.watches, last_s, now_us / SECOND_US, policy):
-                last = now_us, _reasons(result.watches)
+            if drift.should_retrain(result.drift, last_s, now_us / SECOND_US, policy):
+                last = now_us, _reasons(result.drift)
                 store.ask_for_training(*last)
             if last and now_us - last[0] < _ASKED_FOR_US:
                 result.asked_us, result.reasons = last
@@ -261,10 +271,10 @@ class ScorePredictions:
         against_line = skill_against_line(tallies, line[str(horizon_s)]) if line else None
         bands = (self._card.get("gate") or {}).get("bands", {}).get(symbol, {})
         return DriftEvidence(
-            scored=figures["count"],
+            scored=figures.count,
             stability=self._stability(store, symbol, model_id, from_us),
-            skill_high=(figures["skill"] or {}).get("high"),
-            against_line_high=(against_line or {}).get("high"),
+            skill_high=figures.skill.high if figures.skill else None,
+            against_line_high=against_line.high if against_line else None,
             band_low=bands.get(str(horizon_s), 0.0),
         )
 
@@ -280,40 +290,43 @@ class ScorePredictions:
 
     def _beat(self, result: Result) -> None:
         why = "; ".join(result.problems) or (None if result.is_complete else "cannot keep up")
-        beat = {
-            "at_ms": round(self.clock_ms()),
-            "ok": why is None,
-            "why": why,
-            "outcomes": result.outcomes,
-            "drifting": sorted(symbol for symbol, watch in result.watches.items() if watch.is_drifting),
-        }
-        self.client.set(f"heartbeat:{SERVICE}", json_text.text(beat), ex=HEARTBEAT_TTL_S)
+        heartbeat = ScoreHeartbeat(
+            at_ms=round(self.clock_ms()),
+            ok=why is None,
+            why=why,
+            outcomes=result.outcomes,
+            drifting=sorted(symbol for symbol, state in result.drift.items() if state.is_drifting),
+        )
+        self._hot.put_heartbeat(SERVICE, heartbeat)
 
 
-def _known_us(figures: dict[str, Any]) -> int:
+def _known_us(figures: SpanAccuracy) -> int:
     """How much time the figures of a span are about."""
-    return 0 if figures["first"] is None else (figures["to"] - figures["first"]) * 1000
+    return 0 if figures.first_ms is None else (figures.to_ms - figures.first_ms) * 1000
 
 
-def _usable(entries: Entries, make: Callable[[dict[str, Any]], Any], result: Result) -> list[Any]:
-    """What `make` makes of each entry. One that nothing can be made of is told of, and holds up no other."""
+def _usable(kind: type[R], entries: Entries, make: Callable[[R], T], result: Result) -> list[T]:
+    """What `make` makes of each entry. One that cannot be read is reported, and holds up no other."""
     made = []
-    for id_, entry in entries:
+    for id_, data in entries:
         try:
-            made.append(make(entry))
+            made.append(make(decode(kind, data)))
         except (KeyError, TypeError, ValueError) as error:
-            told = f"{entry.get('id') if isinstance(entry, dict) else entry}"
-            result.problems.append(f"left out {id_} {told}: {describe(error)}")
+            result.problems.append(f"left out {kind.__name__.lower()} {id_}: {describe(error)}")
     return made
 
 
-def _features_of(prediction: dict[str, Any], model_id: str | None) -> tuple[int, list[float]] | None:
+def _features_of(prediction: Prediction, model_id: str | None) -> tuple[int, list[float]] | None:
     """When, and on which features, that model answered; None where it was another, or a fallback."""
-    if prediction["model_id"] != model_id or prediction["source"] != "model":
+    if prediction.model_id != model_id or prediction.source != "model":
         return None
-    return prediction["timestamp"] * 1000, [float(prediction["features"][name]) for name in FEATURE_NAMES]
+    features = prediction.features or {}
+    return prediction.timestamp * 1000, [features[name] for name in FEATURE_NAMES]
 
 
-def _reasons(watches: dict[str, DriftState]) -> list[str]:
-    drifting: Iterable[tuple[str, DriftState]] = (item for item in watches.items() if item[1].is_drifting)
-    return [f"{symbol} {', '.join(watch.reasons) or 'not over yet'}" for symbol, watch in sorted(drifting)]
+def _reasons(states: dict[str, DriftState]) -> list[str]:
+    drifting: Iterable[tuple[str, DriftState]] = (item for item in states.items() if item[1].is_drifting)
+    return [
+        f"{symbol} {', '.join(state.reasons) or 'not over yet'}"
+        for symbol, state in sorted(drifting, key=lambda item: item[0])
+    ]

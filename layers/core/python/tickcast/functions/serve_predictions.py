@@ -19,7 +19,7 @@ import redis
 from msgspec import UNSET, UnsetType, structs
 
 from tickcast.adapters.http import routes
-from tickcast.adapters.http.bodies import AGES, History, Latest, Receipt
+from tickcast.adapters.http.bodies import AGES, Accuracy, History, Latest, Receipt
 from tickcast.adapters.http.dashboard import dashboard
 from tickcast.adapters.http.parameters import (
     HistoryQuery,
@@ -35,11 +35,11 @@ from tickcast.adapters.redaction import describe
 from tickcast.adapters.redis.hot_store import HotStore
 from tickcast.adapters.registry.model_catalog import ModelCatalog
 from tickcast.adapters.settings import Settings
-from tickcast.evaluation.live_scores import NO_TALLIES, SPANS, score
+from tickcast.evaluation.live_scores import NO_TALLIES, score
 from tickcast.functions.health import Health
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.serving.prediction import STALE_FEATURES, fallback, freshness
-from tickcast.serving.records import Outcome, Prediction, PredictionSummary
+from tickcast.serving.records import Features, Prediction, PredictionSummary
 
 # A hot store that hangs costs a caller about a second: four tries of this (`redis.connection.connect`).
 STORE_TIMEOUT_S = 0.25
@@ -54,9 +54,6 @@ SECONDS = "private, max-age=10"
 SETTLED = "private, max-age=60"
 IMMUTABLE = "private, max-age=31536000, immutable"
 OPEN_MINUTES = "public, max-age=300"
-
-# What is raised by records of another form than this code writes.
-_UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration)
 
 Event = Mapping[str, Any]
 
@@ -111,7 +108,7 @@ class ServePredictions:
         query = read_query(event, route.query)
         try:
             return handler(query, *path)
-        except _UNREADABLE as error:
+        except ValueError as error:  # a record of another form than this code writes
             if not path:
                 raise
             detail = f"the records of {path[0]} in Redis cannot be read: {describe(error)}"
@@ -126,7 +123,7 @@ class ServePredictions:
         record, features = self.store.latest(symbol)
         if record is None or features is None:
             raise ApiError(404, "No data yet", f"no tick of {symbol} has arrived so far", "symbol")
-        body = self._as_of_now(at_horizon(record, horizon_s), features)
+        body = self._as_of_now(record, features, horizon_s)
         if query.history:
             past = [at_horizon(each, horizon_s) for each in self.store.history(symbol, query.history)]
             body.history = past[: that_fit(past)]
@@ -174,53 +171,49 @@ class ServePredictions:
             detail = f"no prediction {prediction_id[:70]} of {symbol} is kept (they are for about an hour)"
             raise ApiError(404, "Unknown prediction", detail, "id")
         outcomes = self.store.outcomes(symbol, timestamp_ms, HORIZONS_S)
-        receipt = msgspec.convert(record, Prediction, from_attributes=True, str_keys=True)
         body = Receipt(
-            **structs.asdict(receipt),
-            outcomes={
-                horizon_s: msgspec.convert(outcomes[horizon_s], Outcome, str_keys=True)
-                for horizon_s in sorted(outcomes)
-            },
+            **structs.asdict(record),
+            outcomes={horizon_s: outcomes[horizon_s] for horizon_s in sorted(outcomes)},
             environment=self.settings.environment,
         )
         is_final = set(outcomes) == set(HORIZONS_S)
         return Response(200, as_json(body), cache_control=IMMUTABLE if is_final else SECOND)
 
     def accuracy(self, _: Query, symbol: str) -> Response:
-        """The newest scores: the hour at the top, all spans in `summary`, as `score_predictions` wrote it."""
-        summary = self.store.record(f"accuracy:{symbol}")
+        """The figures as scored last: those of the hour at the top, those of all spans in `summary`."""
+        summary = self.store.accuracy(symbol)
         now_ms = round(self.clock_ms())
-        nothing = {"from": now_ms, "to": now_ms, "horizons": score(NO_TALLIES)}
-        hour = nothing if summary is None else summary[SPANS[0].name]
-        body = {
-            "symbol": symbol,
-            "environment": self.settings.environment,
-            **{name: hour[name] for name in nothing},
-            "scored_age_s": None if summary is None else round((now_ms - summary["scored_ms"]) / 1000, 3),
-            "summary": summary,
-        }
-        volatile = ("from", "to", "scored_age_s") if summary is None else ("scored_age_s",)
-        return Response(200, body, cache_control=SECONDS, volatile=volatile)
+        body = Accuracy(
+            symbol=symbol,
+            environment=self.settings.environment,
+            from_=summary.hour.from_ms if summary else now_ms,
+            to=summary.hour.to_ms if summary else now_ms,
+            horizons=summary.hour.horizons if summary else score(NO_TALLIES),
+            scored_age_s=round((now_ms - summary.scored_ms) / 1000, 3) if summary else None,
+            summary=summary,
+        )
+        volatile = ("scored_age_s",) if summary else ("from", "to", "scored_age_s")
+        return Response(200, as_json(body), cache_control=SECONDS, volatile=volatile)
 
-    def _as_of_now(self, prediction: PredictionSummary, features: Any) -> Latest:
+    def _as_of_now(self, prediction: Prediction, features: Features, horizon_s: int) -> Latest:
         """`prediction` with its ages and the seconds left; a fallback in its place once it is too old."""
         now_ms = self.clock_ms()
         fresh = freshness(features, now_ms, self.settings.stale_after_s)
-        members = structs.asdict(prediction)
         if fresh.is_stale:
-            prices = (features.get(name) for name in ("mid", "proxy_mid", "price"))
+            prices = (features.mid, features.proxy_mid, features.price)
             price = next(price for price in prices if price is not None)
-            members |= fallback(price, STALE_FEATURES) | {"challenger": None}
-        members |= {
-            "age_s": round(fresh.claim_age_s, 3),
-            "claim_age_s": round(fresh.claim_age_s, 3),
-            "tick_age_s": None if fresh.tick_age_s is None else round(fresh.tick_age_s, 3),
-            "quiet": fresh.is_quiet,
-            "feature_age_ms": round(now_ms - features["timestamp"] * 1000),
-            "seconds_left": round(max(0.0, prediction.target_time - now_ms) / 1000, 3),
-            "environment": self.settings.environment,
-        }
-        return msgspec.convert(members, Latest)
+            prediction = structs.replace(fallback(prediction, price, STALE_FEATURES), challenger=None)
+        summary = at_horizon(prediction, horizon_s)
+        summary.feature_age_ms = round(now_ms - features.timestamp * 1000)
+        return Latest(
+            **structs.asdict(summary),
+            age_s=round(fresh.claim_age_s, 3),
+            claim_age_s=round(fresh.claim_age_s, 3),
+            tick_age_s=None if fresh.tick_age_s is None else round(fresh.tick_age_s, 3),
+            quiet=fresh.is_quiet,
+            seconds_left=round(max(0.0, summary.target_time - now_ms) / 1000, 3),
+            environment=self.settings.environment,
+        )
 
     def _horizon_s(self, asked: Horizon | UnsetType) -> int:
         return self.settings.primary_horizon_s if asked is UNSET else int(asked)
@@ -233,10 +226,10 @@ def _parts(prediction_id: str) -> tuple[str, str]:
     return (symbol, timestamp) if is_time and symbol else ("", "")
 
 
-def at_horizon(record: Any, horizon_s: int) -> PredictionSummary:
-    """`record` without what only its receipt has, for another horizon; a fallback is the same for all of them
-    but for its target."""
-    summary = msgspec.convert(record, PredictionSummary, from_attributes=True, str_keys=True)
+def at_horizon(prediction: Prediction, horizon_s: int) -> PredictionSummary:
+    """`prediction` for another horizon, without what only its receipt has; a fallback is the same for all
+    horizons except for its target."""
+    summary = msgspec.convert(prediction, PredictionSummary, from_attributes=True)
     answer = summary.horizons.get(horizon_s)
     changes = structs.asdict(answer) if answer else {}
     target_time = summary.timestamp + horizon_s * 1000

@@ -2,15 +2,18 @@
 
 Trade ids rise by exactly one, so a jump is a hole whichever connection it was seen on. A hole that fills
 late (the other connection had it) leaves the ledger again; what stays is for REST to repair, which wants
-the range of ids and of times. Stretches without quotes are kept beside: REST cannot repair those, but a
+the range of ids and of times. Stretches without quotes are kept as well: REST cannot repair those, but a
 model must not be trained across them.
+
+`GapLedger` is stored whole in the state, as JSON under its fields' names; `LedgerRecord` is what readers get.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import asdict, astuple, replace
 
 from tickcast.market.wire import Notice
 
@@ -27,8 +30,7 @@ QUOTES_MISSING_US = 5_000_000
 _LOOK_BACK_US = 61_000_000  # the minute behind a prediction that its features look at
 
 
-@dataclass
-class Gap:
+class Gap(Struct):
     """Trades `first_id` to `last_id`, which happened between two instants, are missing."""
 
     first_id: int
@@ -42,8 +44,7 @@ class Gap:
         return self.last_id - self.first_id + 1
 
 
-@dataclass
-class QuoteGap:
+class QuoteGap(Struct):
     """No quote came between two instants."""
 
     from_us: int
@@ -51,8 +52,7 @@ class QuoteGap:
     cause: str = UNKNOWN
 
 
-@dataclass
-class Restart:
+class Restart(Struct):
     """The exchange numbers its `kind` ("trades" or "quotes") otherwise since some instant between two: after
     `last_id` came `first_id`. Of what was missing there, no id is known."""
 
@@ -63,13 +63,36 @@ class Restart:
     to_us: int
 
 
-@dataclass
-class GapLedger:
-    gaps: list[Gap] = field(default_factory=list)
-    quote_gaps: list[QuoteGap] = field(default_factory=list)
-    notices: list[Notice] = field(default_factory=list)
+class GapRecord(Gap, kw_only=True):
+    """A gap as readers get it, with how many trades it is."""
+
+    trades: int
+
+
+class LedgerRecord(Struct, kw_only=True):
+    """The ledger for readers: what is missing, oldest first (docs/contracts.md)."""
+
+    missing_trades: int
+    forgotten_trades: int  # of those, in gaps that no longer fitted in
+    gaps: list[GapRecord]
+    quote_gaps: list[QuoteGap]
+    restarts: list[Restart] = []
+
+
+class Repairs(Struct):
+    """What became of ranges of missing ids, each `[first_id, last_id, from_us, to_us]`: trades that are held
+    now, and trades that the exchange does not give."""
+
+    repaired: list[list[int]]
+    withheld: list[list[int]]
+
+
+class GapLedger(Struct):
+    gaps: list[Gap] = []
+    quote_gaps: list[QuoteGap] = []
+    notices: list[Notice] = []
     forgotten: int = 0  # trades in gaps that no longer fitted in
-    restarts: list[Restart] = field(default_factory=list)
+    restarts: list[Restart] = []
 
     def noticed(self, notices: tuple[Notice, ...]) -> None:
         """What ingest said it may have missed; it may explain gaps found before or after."""
@@ -151,45 +174,20 @@ class GapLedger:
             return UNKNOWN
         return self.notices[best].cause
 
-    def record(self) -> dict[str, Any]:
-        """The ledger for readers outside (docs/contracts.md): what is missing, oldest first."""
-        return {
-            "missing_trades": self.trades,
-            "forgotten_trades": self.forgotten,
-            "gaps": [asdict(gap) | {"trades": gap.trades} for gap in self.gaps],
-            "quote_gaps": [asdict(gap) for gap in self.quote_gaps],
-            "restarts": [asdict(restart) for restart in self.restarts],
-        }
-
-    def as_dict(self) -> dict[str, Any]:
-        """All of it, for the state."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> GapLedger:
-        """The ledger of `as_dict`. Raises TypeError or KeyError on anything else."""
-        return cls(
-            gaps=[Gap(**gap) for gap in data["gaps"]],
-            quote_gaps=[QuoteGap(**gap) for gap in data["quote_gaps"]],
-            notices=[Notice(*notice) for notice in data["notices"]],
-            forgotten=data["forgotten"],
-            restarts=[Restart(**restart) for restart in data["restarts"]],
+    def record(self) -> LedgerRecord:
+        return LedgerRecord(
+            missing_trades=self.trades,
+            forgotten_trades=self.forgotten,
+            gaps=[GapRecord(**asdict(gap), trades=gap.trades) for gap in self.gaps],
+            quote_gaps=self.quote_gaps,
+            restarts=self.restarts,
         )
 
     @classmethod
-    def from_record(cls, record: dict[str, Any]) -> GapLedger:
-        """The ledger of `record`, without the notices, of which that says nothing. Raises TypeError,
-        ValueError or KeyError on anything else."""
-        gaps = [
-            Gap(int(gap["first_id"]), int(gap["last_id"]), *_times(gap), str(gap["cause"]))
-            for gap in record["gaps"]
-        ]
-        quote_gaps = [QuoteGap(*_times(gap), str(gap["cause"])) for gap in record["quote_gaps"]]
-        restarts = [
-            Restart(str(each["kind"]), int(each["last_id"]), int(each["first_id"]), *_times(each))
-            for each in record.get("restarts", [])
-        ]
-        return cls(gaps, quote_gaps, forgotten=int(record["forgotten_trades"]), restarts=restarts)
+    def from_record(cls, record: LedgerRecord) -> GapLedger:
+        """The ledger of `record`, without the notices, which that does not have."""
+        gaps = [Gap(*astuple(gap)[:-1]) for gap in record.gaps]
+        return cls(gaps, record.quote_gaps, forgotten=record.forgotten_trades, restarts=record.restarts)
 
 
 def _is_of_time(gap: Gap, times_us: Sequence[int]) -> bool:
@@ -198,10 +196,6 @@ def _is_of_time(gap: Gap, times_us: Sequence[int]) -> bool:
         return True
     from_us, to_us = times_us
     return from_us - TOLERANCE_US <= gap.to_us and gap.from_us <= to_us + TOLERANCE_US
-
-
-def _times(gap: dict[str, Any]) -> tuple[int, int]:
-    return int(gap["from_us"]), int(gap["to_us"])
 
 
 def touched_ms(gap: Gap) -> tuple[int, int]:

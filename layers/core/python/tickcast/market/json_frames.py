@@ -17,8 +17,8 @@ from typing import Any, cast
 
 import numpy.typing as npt
 
+from tickcast.market.exchange_clock import AGREEING_FRAMES, AHEAD_US, MAX_CLOCK_ERROR_US
 from tickcast.market.frames import Ticks
-from tickcast.market.plausibility import AGREEING_FRAMES, AHEAD_US, MAX_CLOCK_ERROR_US
 from tickcast.market.ticks import (
     QuoteRow,
     TickError,

@@ -50,15 +50,17 @@ QUOTE = np.dtype(
     ]
 )
 
-Trades = npt.NDArray[Any]  # of TRADE
-Quotes = npt.NDArray[Any]  # of QUOTE
+Trades = npt.NDArray[Any]  # of TRADE, shape (trades,)
+Quotes = npt.NDArray[Any]  # of QUOTE, shape (quotes,)
+TickArray = npt.NDArray[Any]  # of either
+TickRow = tuple[int, ...]  # of either, in the order of its dtype
 TradeRow = tuple[int, int, int, int, int, int, int]
 QuoteRow = tuple[int, int, int, int, int, int, int]
 Book = tuple[int, int, int, int]  # bid price and quantity, ask price and quantity
 
 
 class TickError(ValueError):
-    """A tick that cannot stand as exact integers, or that no market can have produced."""
+    """A tick that exact integers cannot represent, or that no market can have produced."""
 
 
 def trades_array(rows: Iterable[TradeRow]) -> Trades:
@@ -72,9 +74,19 @@ def quotes_array(rows: Iterable[QuoteRow]) -> Quotes:
 def raw(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """`rows` as plain bytes: numpy moves these in one piece, but rows of fields field by field.
 
-    So `raw(rows)[order].view(rows.dtype)` is `rows[order]`, several times as fast.
+    `selected` and `joined` are several times as fast by it as `rows[which]` and `np.concatenate`.
     """
     return rows.view(_bytes(rows.itemsize))
+
+
+def selected(rows: npt.NDArray[Any], which: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """`rows[which]`, with a mask or indices. `rows` is one-dimensional and contiguous."""
+    return np.asarray(raw(rows)[which].view(rows.dtype))
+
+
+def joined(rows: npt.NDArray[Any], more: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """`rows` followed by `more`, of the same dtype."""
+    return np.concatenate([raw(rows), raw(more)]).view(rows.dtype)
 
 
 @functools.cache

@@ -5,32 +5,26 @@ A batch is an Avro single-object encoding (marker, schema fingerprint, body; Avr
 memory of a numpy structured array: writing is ``tobytes``, reading is ``frombuffer``, and any Avro
 library reads the same bytes by the schema.
 
-`connection` names the socket the ticks came by. `watermark_us` is ingest's claim that this connection is
-caught up to exchange time t; `NO_WATERMARK` claims nothing new, `WITHDRAWN` takes its claims back.
-`quiet_us` is evidence of a quiet market: at that instant of ingest's clock the exchange's REST had no newer
-trade or quote than what had come. `notices` are ingest's own account of what it may have missed; whether it
-is missing is judged downstream, where all connections meet.
+`connection` names the socket that the ticks came by. `watermark_us` is ingest's claim that this connection is
+caught up to that exchange time; `NO_WATERMARK` claims nothing new, `WATERMARK_WITHDRAWN` withdraws its
+claims. `quiet_us` is evidence of a quiet market: at that instant of ingest's clock the exchange's REST had no
+newer trade or quote than those received; `QUIET_UNKNOWN` is none. `notices` list what ingest may have missed;
+whether it is missing is decided downstream, where all connections meet.
 
-A batch written by another schema is for `adapters.kinesis.schema_registry`, which knows them by fingerprint.
+A batch of another schema is for `adapters.kinesis.schema_registry`, which knows them by fingerprint.
 """
 
 from __future__ import annotations
 
-import functools
-import re
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tickcast.market import plausibility, symbols
 from tickcast.market.ticks import QUOTE, TRADE, Quotes, Trades
 
 NO_WATERMARK = -1
-WITHDRAWN = -2
-NEVER_QUIET = -1
-MAX_CONNECTION = 64  # characters
-_SOURCE = re.compile(r"\w{1,32}", re.ASCII)
+WATERMARK_WITHDRAWN = -2
+QUIET_UNKNOWN = -1
 _MARKER = b"\xc3\x01"
 _INT64 = {"type": "fixed", "name": "Int64LE", "size": 8, "doc": "little-endian two's complement"}
 _INT8 = {"type": "fixed", "name": "Int8", "size": 1, "doc": "two's complement"}
@@ -72,14 +66,14 @@ def _schema() -> dict[str, Any]:
             {"name": "trades", "type": {"type": "array", "items": trade}},
             {"name": "quotes", "type": {"type": "array", "items": quote}},
             {"name": "notices", "type": {"type": "array", "items": _NOTICE}, "default": []},
-            {"name": "quiet_us", "type": "long", "default": NEVER_QUIET},
+            {"name": "quiet_us", "type": "long", "default": QUIET_UNKNOWN},
         ],
     }
 
 
 SCHEMA = _schema()
-# CRC-64-AVRO of the schema's canonical form, little-endian. A test holds it against fastavro's, so that
-# a change of the dtypes cannot go out under the old name.
+# CRC-64-AVRO of the schema's canonical form, little-endian. A test compares it with fastavro's, so that
+# a change of the dtypes cannot be published under the old fingerprint.
 FINGERPRINT = bytes.fromhex("7c3686b038387bd9")
 _HEADER = _MARKER + FINGERPRINT
 
@@ -112,84 +106,11 @@ class TickBatch(NamedTuple):
     trades: Trades
     quotes: Quotes
     notices: tuple[Notice, ...] = ()
-    quiet_us: int = NEVER_QUIET
+    quiet_us: int = QUIET_UNKNOWN
 
     @property
     def tick_count(self) -> int:
         return len(self.trades) + len(self.quotes)
-
-
-class Checked(NamedTuple):
-    """A batch without the rows that cannot be. `refused` has only those, or is None; `reason` says why."""
-
-    batch: TickBatch
-    refused: TickBatch | None = None
-    reason: str = ""
-
-
-def check_times(batch: TickBatch, arrived_us: int) -> Checked:
-    """`batch` without what cannot be, seen from when it arrived: ticks at such times, with such ids, prices
-    or books, and a claim (`watermark_us`) to be ahead of the arrival. Raises `WireError` where its names
-    cannot be: they become parts of keys.
-
-    One tick from the future would close the bars up to there and make all that follows late.
-    """
-    if fault := _name_fault(batch.symbol, batch.source):
-        raise WireError(fault)
-    if len(batch.connection) > MAX_CONNECTION:
-        raise WireError(
-            f"its connection has {len(batch.connection)} characters, not at most {MAX_CONNECTION}"
-        )
-    counts: dict[str, int] = {}
-    good_trades, bad_trades = _sifted(batch.trades, plausibility.trade_faults, arrived_us, counts)
-    good_quotes, bad_quotes = _sifted(batch.quotes, plausibility.quote_faults, arrived_us, counts)
-    latest_us = arrived_us + plausibility.ARRIVAL_AHEAD_US
-    watermark_us, quiet_us = batch.watermark_us, batch.quiet_us
-    if watermark_us > latest_us:
-        counts[f"the watermark {watermark_us} is ahead of its arrival at {arrived_us}"] = 1
-        watermark_us = NO_WATERMARK
-    if quiet_us > latest_us:
-        counts[f"the market was quiet at {quiet_us}, ahead of its arrival at {arrived_us}"] = 1
-        quiet_us = NEVER_QUIET
-    # A notice of times to come would explain whatever is lost then.
-    notices = tuple(n for n in batch.notices if n.to_us <= latest_us)
-    if len(notices) < len(batch.notices):
-        counts["a notice ahead of its arrival"] = len(batch.notices) - len(notices)
-    if not counts:
-        return Checked(batch)
-    good = batch._replace(
-        trades=good_trades, quotes=good_quotes, watermark_us=watermark_us, notices=notices, quiet_us=quiet_us
-    )
-    bad = batch._replace(trades=bad_trades, quotes=bad_quotes, notices=())
-    reason = "; ".join(f"{why} ({count})" for why, count in counts.items())
-    return Checked(good, bad if bad.tick_count else None, f"{batch.symbol}: {reason}")
-
-
-@functools.lru_cache(maxsize=1024)
-def _name_fault(symbol: str, source: str) -> str | None:
-    """What is wrong with the names of a batch, bounded in length; None if nothing is."""
-    if not symbols.is_symbol(symbol):
-        return f"symbol {symbol[: symbols.MAX_LENGTH]!r} cannot be a market's"
-    if not _SOURCE.fullmatch(source):
-        return f"source {source[:32]!r} is not 1 to 32 ASCII letters, digits and underscores"
-    return None
-
-
-def _sifted(
-    rows: Any, faults_of: Callable[[Any], list[plausibility.Fault]], arrived_us: int, counts: dict[str, int]
-) -> tuple[Any, Any]:
-    """`rows` that can be, and the others; `counts` by reason is added to."""
-    if not len(rows) or plausibility.are_plain(rows, arrived_us):
-        return rows, rows[:0]
-    bad: Any = None
-    for reason, is_faulty in (*faults_of(rows), *plausibility.time_faults(rows, arrived_us)):
-        if not is_faulty.any():
-            continue
-        bad = np.zeros(len(rows), bool) if bad is None else bad
-        if count := int(np.count_nonzero(is_faulty & ~bad)):
-            counts[reason] = counts.get(reason, 0) + count
-        bad |= is_faulty
-    return (rows, rows[:0]) if bad is None else (rows[~bad], rows[bad])
 
 
 def encode(batch: TickBatch) -> bytes:

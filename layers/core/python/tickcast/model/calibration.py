@@ -23,8 +23,8 @@ Outcomes a second apart share all but a second of their horizon: the confidence'
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+
+from msgspec import Struct
 
 from tickcast.model.forecast import MAX_SLOPE, MAX_WIDTH, Calibration
 
@@ -39,8 +39,7 @@ _MEMORY = 0.99  # of the mean square
 _PRIOR_OUTCOMES = 10  # what the first mean square counts for
 
 
-@dataclass
-class Calibrator:
+class Calibrator(Struct):
     """One horizon's calibration as it stands after so many `outcomes`."""
 
     direction_slope: float
@@ -77,6 +76,3 @@ class Calibrator:
         step = SLOPE_STEP / horizon_s * surprise * strength / by
         most = MOST_STEP * (1 + self.direction_slope)
         self.direction_slope = min(max(0.0, self.direction_slope + min(max(-most, step), most)), MAX_SLOPE)
-
-    def as_dict(self) -> dict[str, Any]:
-        return dict(vars(self))

@@ -16,7 +16,6 @@ import numpy.typing as npt
 from tickcast.features.bars import (
     BAR,
     BARS_PER_S,
-    KEPT_SECONDS,
     SILENCE_US,
     Bars,
     is_quoted,
@@ -25,6 +24,7 @@ from tickcast.features.bars import (
     segments,
     whole_seconds,
 )
+from tickcast.features.ring import KEPT_SECONDS
 from tickcast.features.vector import FEATURE_NAMES, history_rows
 from tickcast.market.ticks import Quotes, Trades
 from tickcast.model.forecast import HORIZONS_S

@@ -1,36 +1,44 @@
 """What became of the predictions, and what is kept of a symbol's from one batch to the next.
 
 A prediction made as of t has an outcome for every horizon h: the mid at t + h, known as soon as the stream
-has closed that instant. Until then the `Memory` keeps of the prediction what its outcomes will say of it. An
-instant that was passed without being closed (the stream was silent across it, the state was lost)
-or at which there was no mid leaves the outcome `unresolved`, and says why: it is never guessed.
+has closed that instant. Until then `PendingPredictions` keeps of the prediction what its outcomes will say of
+it. An instant that was passed without being closed (the stream was silent across it, the state was lost) or
+at which there was no mid leaves the outcome `unresolved`, and says why: it is never guessed.
 
-Every outcome leaves the memory once, in the order of target and horizon. Fallbacks have outcomes too, so that
-shares can be counted; only what a model stood for teaches its calibration.
+Every outcome is returned once, in the order of target and horizon. Fallbacks have outcomes too, so that
+shares can be counted; calibrators are updated only by those of predictions of source `model`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Literal
+
+from msgspec import UNSET, Struct
+from msgspec.structs import asdict
 
 from tickcast.features.bars import BAR_US, Bars, mids
 from tickcast.market.ticks import SCALE
 from tickcast.model.calibration import Calibrator
-from tickcast.model.forecast import HORIZONS_S, Calibration
+from tickcast.model.forecast import HORIZONS_S, Calibration, HorizonForecast
+from tickcast.serving.records import (
+    ChallengerOutcome,
+    HorizonPrediction,
+    Outcome,
+    PendingForecast,
+    PendingPrediction,
+    PendingShadow,
+    Prediction,
+)
 
-RESOLVED, UNRESOLVED = "resolved", "unresolved"
+RESOLVED: Literal["resolved"] = "resolved"
+UNRESOLVED: Literal["unresolved"] = "unresolved"
 GAP, NO_MID = "gap", "no_quotes"  # why an outcome is unresolved
 
-Outcome = dict[str, Any]  # docs/contracts.md
-Pending = dict[str, Any]  # a prediction with outcomes to come: what they will say of it
+Calibrators = dict[int, Calibrator]  # by horizon, s
+PriceAt = Callable[[int], float | None]  # the mid at an instant, µs
 
-# Of a horizon's forecast, the model's and the challenger's; in this order while it waits.
-_FORECAST = ("expected_move_bp", "scale_bp", "lower", "upper", "confidence", "p_flat", "abstains")
-_SHADOW = _FORECAST[:-1]
-_OF_PREDICTION = ("id", "symbol", "timestamp", "basis_price", "source", "reason", "model_id")
+_NO_FORECAST = dict.fromkeys(PendingShadow.__struct_fields__) | {"abstains": True}
 
 
 def mid_at(bars: Bars, instant_us: int) -> float | None:
@@ -43,19 +51,18 @@ def mid_at(bars: Bars, instant_us: int) -> float | None:
     return None if mid != mid else mid / SCALE  # NaN is all that differs from itself
 
 
-@dataclass
-class PendingPredictions:
-    """The predictions whose outcomes are waited for, and the calibrators of the models that serve.
+class PendingPredictions(Struct):
+    """The predictions whose outcomes are pending, and the calibrators of the models that serve.
 
     `pending` is in the order of time, ten seconds of it at most. `calibrators` are by model id and horizon,
-    for the model in force and its challenger alone: one that comes back starts from its card again.
+    for the active model and its challenger alone: one that comes back starts from its card again.
     """
 
-    pending: list[Pending] = field(default_factory=list)
-    calibrators: dict[str, dict[int, Calibrator]] = field(default_factory=dict)
+    pending: list[PendingPrediction] = []
+    calibrators: dict[str, Calibrators] = {}
     reason: str | None = None  # why the newest prediction was a fallback
 
-    def calibrators_of(self, model_id: str, card: Mapping[int, Calibration]) -> dict[int, Calibrator]:
+    def calibrators_of(self, model_id: str, card: Mapping[int, Calibration]) -> Calibrators:
         """The calibrators of a model by horizon; as `card` has them before its first outcome."""
         if model_id not in self.calibrators:
             self.calibrators[model_id] = {h: Calibrator.of(calibration) for h, calibration in card.items()}
@@ -65,164 +72,185 @@ class PendingPredictions:
         """Forget those of all other models."""
         self.calibrators = {id_: self.calibrators[id_] for id_ in model_ids if id_ in self.calibrators}
 
-    def expect(self, prediction: dict[str, Any]) -> None:
+    def expect(self, prediction: Prediction) -> None:
         """Wait for the outcomes of `prediction`, unless it is waited for already."""
-        self.reason = prediction["reason"]
-        if all(waiting["id"] != prediction["id"] for waiting in self.pending):
-            self.pending.append(_waiting(prediction))
-            self.pending.sort(key=lambda waiting: int(waiting["timestamp"]))
+        self.reason = prediction.reason
+        if all(known.id != prediction.id for known in self.pending):
+            self.pending.append(_pending(prediction))
+            self.pending.sort(key=lambda known: known.timestamp)
 
-    def resolve(self, instant_us: int, price_at: Callable[[int], float | None]) -> list[Outcome]:
+    def resolve(self, instant_us: int, price_at: PriceAt) -> list[Outcome]:
         """The outcomes that the closing of `instant_us` decides, in the order of target and horizon;
-        `price_at` gives the mid at an instant near it, in µs, or None. Calibrators learn from them."""
-        price, due = price_at(instant_us), []
-        for waiting in self.pending:
-            _note_served_price(waiting, instant_us, price_at)
-            due += _take_due(waiting, instant_us // 1000)
-        self.pending = [waiting for waiting in self.pending if waiting["horizons"]]
-        for outcome in due:
-            is_now = outcome["target_time"] * 1000 == instant_us
-            _settle(outcome, *((price, NO_MID) if is_now else (None, GAP)))
-            self._learn(outcome)
-        return sorted(due, key=lambda outcome: (outcome["target_time"], outcome["horizon_s"]))
+        `price_at` gives the mid at an instant near it, in µs, or None. Updates the calibrators by them."""
+        price, outcomes = price_at(instant_us), []
+        for prediction in self.pending:
+            _note_served_price(prediction, instant_us, price_at)
+            for horizon_s, forecast, shadow in _take_due(prediction, instant_us // 1000):
+                is_now = (prediction.timestamp + horizon_s * 1000) * 1000 == instant_us
+                known, why_not = (price, NO_MID) if is_now else (None, GAP)
+                outcomes.append(_outcome(prediction, horizon_s, forecast, shadow, known, why_not))
+        self._drop_resolved()
+        for outcome in outcomes:
+            self._calibrate(outcome)
+        return sorted(outcomes, key=lambda outcome: (outcome.target_time, outcome.horizon_s))
 
-    def _learn(self, outcome: Outcome) -> None:
-        if outcome["status"] != RESOLVED or outcome["source"] != "model":
+    def _drop_resolved(self) -> None:
+        self.pending = [prediction for prediction in self.pending if prediction.horizons]
+
+    def _calibrate(self, outcome: Outcome) -> None:
+        if outcome.status != RESOLVED or outcome.source != "model":
             return
-        for forecast in (outcome, outcome["challenger"]):
-            if forecast and (calibrators := self.calibrators.get(forecast["model_id"])):
-                strength = abs(forecast["expected_move_bp"]) / forecast["scale_bp"]
-                calibrators[outcome["horizon_s"]].learn(
-                    outcome["horizon_s"], forecast["inside"], forecast["right"], strength
+        for forecast in (outcome, outcome.challenger):
+            if forecast is None or forecast.expected_move_bp is None or forecast.scale_bp is None:
+                continue
+            if calibrators := self.calibrators.get(forecast.model_id or ""):
+                strength = abs(forecast.expected_move_bp) / forecast.scale_bp
+                calibrators[outcome.horizon_s].learn(
+                    outcome.horizon_s, bool(forecast.inside), forecast.right, strength
                 )
 
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "reason": self.reason,
-            "pending": self.pending,
-            "calibrators": {
-                id_: {str(h): calibrator.as_dict() for h, calibrator in horizons.items()}
-                for id_, horizons in self.calibrators.items()
-            },
-        }
-
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> PendingPredictions:
-        """The memory of `as_dict`. Raises TypeError, ValueError or KeyError on anything else."""
-        calibrators = {
-            id_: {int(h): Calibrator(**calibrator) for h, calibrator in dict(horizons).items()}
-            for id_, horizons in dict(data["calibrators"]).items()
-        }
-        return cls(list(data["pending"]), calibrators, data["reason"])
-
-    @classmethod
-    def recalled(cls, predictions: list[dict[str, Any]]) -> PendingPredictions:
+    def recalled(cls, predictions: list[Prediction]) -> PendingPredictions:
         """What the newest written `predictions`, newest first, still say once the state itself is lost.
 
         All outcomes up to the newest of them were written with it: they are not waited for.
         """
-        memory = cls()
+        recalled = cls()
         for prediction in predictions:
-            with suppress(KeyError, TypeError):  # a receipt of an older version says less
-                memory.expect(prediction)
-            memory._recall_calibrators(prediction)
+            recalled.expect(prediction)
+            recalled._recall_calibrators(prediction.model_id, prediction.calibrator)
+            if shadow := prediction.challenger:
+                recalled._recall_calibrators(shadow.model_id, shadow.calibrator)
         if predictions:
-            newest = predictions[0]
-            for waiting in memory.pending:
-                _take_due(waiting, newest["timestamp"])
-            memory.pending = [waiting for waiting in memory.pending if waiting["horizons"]]
-            memory.reason = newest.get("reason")
-        return memory
+            for pending in recalled.pending:
+                _take_due(pending, predictions[0].timestamp)
+            recalled._drop_resolved()
+            recalled.reason = predictions[0].reason
+        return recalled
 
-    def _recall_calibrators(self, prediction: dict[str, Any]) -> None:
-        """Those of the model and of its challenger as `prediction` has them, unless a newer one had them: a
-        fallback has none."""
-        for of_model in (prediction, prediction.get("challenger") or {}):
-            with suppress(KeyError, TypeError, ValueError):
-                known = {int(h): Calibrator(**values) for h, values in of_model["calibrator"].items()}
-                if known:
-                    self.calibrators.setdefault(of_model["model_id"], known)
+    def _recall_calibrators(self, model_id: str | None, calibrators: Calibrators) -> None:
+        """Those of a receipt, unless a newer one had some of that model: a fallback has none."""
+        if model_id and calibrators:
+            self.calibrators.setdefault(model_id, calibrators)
 
 
-def note_latency(records: Iterable[Pending | Outcome], now_ms: float) -> None:
+def note_latency(records: Iterable[PendingPrediction | Outcome], now_ms: float) -> None:
     """The predictions of `records` are about to be written, where they were not before."""
     for record in records:
-        if record["latency_ms"] is None:
-            record["latency_ms"] = round(now_ms - record["timestamp"])
+        if record.latency_ms is None:
+            record.latency_ms = round(now_ms - record.timestamp)
 
 
-def _waiting(prediction: dict[str, Any]) -> Pending:
-    """What is kept of `prediction`. Raises KeyError or TypeError where it has less than is asked."""
-    forecasts, challenger = prediction["horizons"], prediction["challenger"]
-    return {name: prediction[name] for name in _OF_PREDICTION} | {
-        "imbalance": prediction["features"]["imbalance"] if prediction["features"] else None,
-        "latency_ms": prediction.get("latency_ms"),
-        "horizons": {str(h): _values(forecasts.get(str(h)), _FORECAST) for h in HORIZONS_S},
-        "challenger": challenger and challenger["model_id"],
-        "shadow": {h: _values(forecast, _SHADOW) for h, forecast in challenger["horizons"].items()}
-        if challenger
-        else {},
-    }
+def _pending(prediction: Prediction) -> PendingPrediction:
+    challenger, forecasts = prediction.challenger, prediction.horizons
+    return PendingPrediction(
+        id=prediction.id,
+        symbol=prediction.symbol,
+        timestamp=prediction.timestamp,
+        basis_price=prediction.basis_price,
+        source=prediction.source,
+        reason=prediction.reason,
+        model_id=prediction.model_id,
+        imbalance=prediction.features["imbalance"] if prediction.features else None,
+        latency_ms=prediction.latency_ms,
+        horizons={h: _forecast(forecasts[h]) if h in forecasts else None for h in HORIZONS_S},
+        challenger=challenger.model_id if challenger else None,
+        shadow={h: _shadow(forecast) for h, forecast in challenger.horizons.items()} if challenger else {},
+    )
 
 
-def _values(forecast: dict[str, Any] | None, names: tuple[str, ...]) -> list[Any] | None:
-    return [forecast[name] for name in names] if forecast else None
+def _forecast(forecast: HorizonPrediction) -> PendingForecast:
+    return PendingForecast(*_numbers(forecast), forecast.abstains)
 
 
-def _note_served_price(waiting: Pending, instant_us: int, price_at: Callable[[int], float | None]) -> None:
+def _shadow(forecast: HorizonForecast) -> PendingShadow:
+    return PendingShadow(*_numbers(forecast))
+
+
+def _numbers(forecast: HorizonForecast) -> tuple[float, float, float, float, float, float]:
+    """In the order of `PendingShadow`."""
+    return (
+        forecast.expected_move_bp,
+        forecast.scale_bp,
+        forecast.lower,
+        forecast.upper,
+        forecast.confidence,
+        forecast.p_flat,
+    )
+
+
+def _note_served_price(pending: PendingPrediction, instant_us: int, price_at: PriceAt) -> None:
     """The mid at the moment the prediction was written, as soon as the stream has come so far: what of the
     move was still to be had."""
-    if "served_price" in waiting or waiting["latency_ms"] is None:
+    if pending.served_price is not UNSET or pending.latency_ms is None:
         return
-    written_us = (waiting["timestamp"] + waiting["latency_ms"]) * 1000
+    written_us = (pending.timestamp + pending.latency_ms) * 1000
     if written_us <= instant_us:
-        waiting["served_price"] = price_at(written_us)
+        pending.served_price = price_at(written_us)
 
 
-def _take_due(waiting: Pending, instant_ms: int) -> list[Outcome]:
-    """The outcomes with targets up to `instant_ms`: they are not waited for any more."""
-    reached = [h for h in HORIZONS_S if waiting["timestamp"] + h * 1000 <= instant_ms]
-    return [_outcome(waiting, h) for h in reached if str(h) in waiting["horizons"]]
+def _take_due(
+    pending: PendingPrediction, instant_ms: int
+) -> list[tuple[int, PendingForecast | None, PendingShadow | None]]:
+    """The horizons with targets up to `instant_ms`, each with both forecasts: they are no longer pending."""
+    return [
+        (h, pending.horizons.pop(h), pending.shadow.pop(h, None))
+        for h in HORIZONS_S
+        if h in pending.horizons and pending.timestamp + h * 1000 <= instant_ms
+    ]
 
 
-def _outcome(waiting: Pending, horizon_s: int) -> Outcome:
-    """The outcome of a prediction over one horizon, but for the price."""
-    values, shadow = waiting["horizons"].pop(str(horizon_s)), waiting["shadow"].pop(str(horizon_s), None)
-    forecast = dict(zip(_FORECAST, values or [None] * len(_SHADOW) + [True], strict=True))
-    challenger = shadow and {"model_id": waiting["challenger"], **dict(zip(_SHADOW, shadow, strict=True))}
-    latency_ms = waiting["latency_ms"]
+def _outcome(
+    pending: PendingPrediction,
+    horizon_s: int,
+    forecast: PendingForecast | None,
+    shadow: PendingShadow | None,
+    price: float | None,
+    why_not: str,
+) -> Outcome:
+    """The outcome over one horizon: the `price` at the target, or that there is none and why."""
+    move_bp = None if price is None else (price / pending.basis_price - 1) * 1e4
+    inside, right = _score(forecast, price, move_bp)
+    latency_ms, served_price = pending.latency_ms, pending.served_price
     was_served = latency_ms is not None and latency_ms <= horizon_s * 1000  # before the target
-    return {name: waiting[name] for name in _OF_PREDICTION} | {
-        "horizon_s": horizon_s,
-        "target_time": waiting["timestamp"] + horizon_s * 1000,
-        **forecast,
-        "imbalance": waiting["imbalance"],
-        "latency_ms": latency_ms,
-        "served_price": waiting.get("served_price") if was_served else None,
-        "challenger": challenger,
-    }
+    return Outcome(
+        id=pending.id,
+        symbol=pending.symbol,
+        timestamp=pending.timestamp,
+        basis_price=pending.basis_price,
+        source=pending.source,
+        reason=pending.reason,
+        model_id=pending.model_id,
+        horizon_s=horizon_s,
+        target_time=pending.timestamp + horizon_s * 1000,
+        status=UNRESOLVED if price is None else RESOLVED,
+        why=why_not if price is None else None,
+        outcome_price=price,
+        move_bp=move_bp,
+        inside=inside,
+        right=right,
+        imbalance=pending.imbalance,
+        latency_ms=latency_ms,
+        served_price=served_price if was_served and served_price is not UNSET else None,
+        challenger=_challenger_outcome(pending.challenger, shadow, price, move_bp) if shadow else None,
+        **(asdict(forecast) if forecast else _NO_FORECAST),
+    )
 
 
-def _settle(outcome: Outcome, price: float | None, why_not: str) -> None:
-    """Enter what came: the `price` at the target, or that there is none and why."""
-    move_bp = None if price is None else (price / outcome["basis_price"] - 1) * 1e4
-    outcome |= {
-        "status": UNRESOLVED if price is None else RESOLVED,
-        "why": why_not if price is None else None,
-        "outcome_price": price,
-        "move_bp": move_bp,
-    }
-    _judge(outcome, price, move_bp)
-    if outcome["challenger"]:
-        _judge(outcome["challenger"], price, move_bp)
+def _challenger_outcome(
+    model_id: str | None, shadow: PendingShadow, price: float | None, move_bp: float | None
+) -> ChallengerOutcome:
+    inside, right = _score(shadow, price, move_bp)
+    return ChallengerOutcome(model_id=model_id, inside=inside, right=right, **asdict(shadow))
 
 
-def _judge(forecast: dict[str, Any], price: float | None, move_bp: float | None) -> None:
-    """Enter into `forecast` whether it held: None where there was none, or nothing to hold it against."""
-    expected_bp = forecast["expected_move_bp"]
-    forecast["inside"] = forecast["right"] = None
-    if expected_bp is None or price is None or move_bp is None:
-        return
-    forecast["inside"] = forecast["lower"] <= price <= forecast["upper"]
-    if expected_bp and move_bp:
-        forecast["right"] = (expected_bp > 0) == (move_bp > 0)
+def _score(
+    forecast: PendingShadow | None, price: float | None, move_bp: float | None
+) -> tuple[bool | None, bool | None]:
+    """Whether the price lies in the interval, and whether the direction was right; None without a forecast,
+    without a price, and for the direction where one of both is 0."""
+    if forecast is None or price is None or move_bp is None:
+        return None, None
+    expected_bp = forecast.expected_move_bp
+    right = (expected_bp > 0) == (move_bp > 0) if expected_bp and move_bp else None
+    return forecast.lower <= price <= forecast.upper, right

@@ -1,26 +1,29 @@
 """From a closed bar to the records people read: the features of a second and the prediction made on them.
 
-Both are plain dictionaries under the names of the contract (docs/contracts.md), ready for JSON. Whatever
-is not known is None; it is never filled in.
+Whatever is not known is None; it is never filled in.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
-from tickcast.features.bars import BarRing, Seconds, mids, proxy_mids
+from tickcast.features.bars import Seconds, mids, proxy_mids
+from tickcast.features.ring import BarRing
 from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES, Floats, feature_rows
 from tickcast.market.sums import total
 from tickcast.market.ticks import SCALE
 from tickcast.model.calibration import Calibrator
 from tickcast.model.forecast import Calibration, HorizonForecast, ModelError, forecast
 from tickcast.serving.outcomes import PendingPredictions
+from tickcast.serving.records import ChallengerForecast, Features, HorizonPrediction, Prediction, Timing
 from tickcast.units import SECOND_US
 
 PREDICT_EVERY_US = SECOND_US
@@ -28,7 +31,6 @@ WINDOW_S = 60
 
 # features (rows, F) -> move_bp, scale_bp, p_flat, each (rows, H)
 RunModel = Callable[[Floats], tuple[Floats, Floats, Floats]]
-Record = dict[str, Any]
 
 # Why a prediction is a fallback.
 NO_QUOTES = "no_quotes"  # the numbers are the masked model's, where there is one
@@ -36,7 +38,7 @@ WARMING_UP = "warming_up"
 NO_MODEL = "no_model"
 MODEL_REFUSED = "model_refused"
 OUTSIDE_SUPPORT = "outside_support"
-STALE_FEATURES = "stale_features"  # judged where predictions are read
+STALE_FEATURES = "stale_features"  # decided where predictions are read
 REASONS = (NO_QUOTES, WARMING_UP, NO_MODEL, MODEL_REFUSED, OUTSIDE_SUPPORT, STALE_FEATURES)
 
 
@@ -52,17 +54,18 @@ class ServingModel:
     support: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     masked_calibrations: Mapping[int, Calibration] | None = None  # for rows without quotes, if they are known
 
-    def calibrators(self, memory: PendingPredictions, vector: Mapping[str, float]) -> dict[int, Calibrator]:
-        """What its answer on `vector` is calibrated by. Without quotes that is the card alone: such answers
-        are fallbacks, from which nothing is learnt."""
+    def calibrators(self, pending: PendingPredictions, vector: Mapping[str, float]) -> dict[int, Calibrator]:
+        """What its answer on `vector` is calibrated by, as it stands. Without quotes that is the card alone:
+        such answers are fallbacks, which calibrators are not updated by."""
         if self.masked_calibrations and not vector["has_quotes"]:
             return {h: Calibrator.of(calibration) for h, calibration in self.masked_calibrations.items()}
-        return memory.calibrators_of(self.model_id, self.calibrations)
+        known = pending.calibrators_of(self.model_id, self.calibrations)
+        return {h: copy(calibrator) for h, calibrator in known.items()}
 
 
 @dataclass(frozen=True)
 class TradingTerms:
-    """What an answer is judged by: the horizon told first, the fee of one side of a trade (bp of the price),
+    """By which an answer is evaluated: the primary horizon, the fee of one side of a trade (bp of the price),
     and the confidence below which a move counts as noise."""
 
     primary_horizon_s: int
@@ -82,11 +85,11 @@ class Freshness:
     is_stale: bool
 
 
-def freshness(features: Mapping[str, Any], now_ms: float, limit_s: float) -> Freshness:
-    """The freshness at `now_ms` of features as they are stored: nothing in them may be older than `limit_s`,
-    but for ticks of a market that was quiet no longer ago than that."""
-    claim_age_s = now_ms / 1000 - features["timestamp"]
-    tick_us, quiet_us = features.get("last_tick_us"), features.get("quiet_us")
+def freshness(features: Features, now_ms: float, limit_s: float) -> Freshness:
+    """The freshness of `features` at `now_ms`: nothing in them may be older than `limit_s`, but for ticks of
+    a market that was quiet no longer ago than that."""
+    claim_age_s = now_ms / 1000 - features.timestamp
+    tick_us, quiet_us = features.last_tick_us, features.quiet_us
     tick_age_s = None if tick_us is None else now_ms / 1000 - tick_us / 1e6
     is_old = tick_age_s is not None and tick_age_s > limit_s
     is_known_quiet = quiet_us is not None and abs(now_ms / 1000 - quiet_us / 1e6) <= limit_s
@@ -94,12 +97,8 @@ def freshness(features: Mapping[str, Any], now_ms: float, limit_s: float) -> Fre
     return Freshness(claim_age_s, tick_age_s, is_quiet=is_old and not is_stale, is_stale=is_stale)
 
 
-def features_record(symbol: str, ring: BarRing) -> Record | None:
-    """The features as of the newest closed bar; None while neither a trade nor a quote is known.
-
-    `timestamp` s, `price`, `vwap` in quote currency, `volume` in base currency and `price_change` (of the
-    mid, or of what stands in for it) in percent, over the window (a minute).
-    """
+def features_record(symbol: str, ring: BarRing) -> Features | None:
+    """The features as of the newest closed bar; None while neither a trade nor a quote is known."""
     bar, minute = ring.bars[-1], ring.seconds[-WINDOW_S:]
     mid, proxy_mid = _price(mids(ring.bars[-1:])), _price(proxy_mids(ring.bars[-1:]))
     price = int(bar["last_trade_price"]) / SCALE if bar["last_trade_price"] > 0 else mid
@@ -107,87 +106,107 @@ def features_record(symbol: str, ring: BarRing) -> Record | None:
         return None
     volume = total(minute["buy_qty"]) + total(minute["sell_qty"])
     (vector,) = feature_rows(ring.bars, ring.seconds, 1)
-    return {
-        "symbol": symbol,
-        "timestamp": int(bar["end_us"]) // 1_000_000,
-        "window_s": WINDOW_S,
-        "price": price,
-        "volume": volume / SCALE,
-        "vwap": total(minute["notional"]) / (volume * SCALE) if volume else None,
-        "price_change": _change_percent(ring.seconds, "proxy2" if mid is None else "mid2"),
-        "mid": mid,
-        "proxy_mid": proxy_mid,
-        "bid_price": int(bar["bid_price"]) / SCALE if mid is not None else None,
-        "ask_price": int(bar["ask_price"]) / SCALE if mid is not None else None,
-        "trade_count": int(minute["trade_count"].sum()),
-        "last_trade_id": int(bar["last_trade_id"]) or None,
-        "update_id": int(bar["update_id"]) or None,
-        "features": None
-        if np.isnan(vector).any()
-        else dict(zip(FEATURE_NAMES, vector.tolist(), strict=True)),
-    }
+    return Features(
+        symbol=symbol,
+        timestamp=int(bar["end_us"]) // 1_000_000,
+        window_s=WINDOW_S,
+        price=price,
+        volume=volume / SCALE,
+        vwap=total(minute["notional"]) / (volume * SCALE) if volume else None,
+        price_change=_change_percent(ring.seconds, "proxy2" if mid is None else "mid2"),
+        mid=mid,
+        proxy_mid=proxy_mid,
+        bid_price=int(bar["bid_price"]) / SCALE if mid is not None else None,
+        ask_price=int(bar["ask_price"]) / SCALE if mid is not None else None,
+        trade_count=int(minute["trade_count"].sum()),
+        last_trade_id=int(bar["last_trade_id"]) or None,
+        update_id=int(bar["update_id"]) or None,
+        features=None if np.isnan(vector).any() else dict(zip(FEATURE_NAMES, vector.tolist(), strict=True)),
+        last_tick_us=max(int(bar["last_trade_us"]), int(bar["last_quote_us"])),
+        quiet_us=ring.watermark.quiet_us if ring.watermark.quiet_us >= 0 else None,
+    )
 
 
 def prediction_record(
-    features: Record,
+    features: Features,
     model: ServingModel | None,
     refusal: str | None,
-    memory: PendingPredictions,
+    pending: PendingPredictions,
     terms: TradingTerms,
     clock_ms: Callable[[], float],
     report: Callable[[str], object] = str,
-) -> Record:
-    """The prediction on `features`; a fallback that says why where the model does not stand for one.
+) -> Prediction:
+    """The prediction on `features`; a fallback that says why where the model does not answer.
 
-    `refusal` is why there is no model in force, if there is a reason beyond its absence. `memory` has the
+    `refusal` is why there is no active model, if there is a reason beyond its absence. `pending` has the
     calibrators. `clock_ms` times the inference; `report` gets the text of an error in it. What only the
-    stream knows is left for who reads it.
+    stream knows is left for its reader.
     """
-    vector = features["features"]
+    vector = features.features
     outside = outside_support(vector, model) if model and vector else []
-    reason = _why_not(features, model, refusal, outside)
-    record = _known(features, model, terms) | {"outside": outside}
+    reason = _why_fallback(features, model, refusal, outside)
+    without = _without_forecast(features, model, terms, reason, outside)
     if model is None or vector is None or outside:
-        return record | fallback(record["basis_price"], str(reason))
-    calibrators = model.calibrators(memory, vector)
-    calibrations = {horizon_s: calibrator.calibration for horizon_s, calibrator in calibrators.items()}
+        return without
+    calibrators = model.calibrators(pending, vector)
     started_ms = clock_ms()
     try:
-        forecasts = run(model, vector, record["basis_price"], calibrations)
+        forecasts = run(model, vector, without.basis_price, _calibrations(calibrators))
     except ModelError as error:
         report(str(error))
-        return record | fallback(record["basis_price"], MODEL_REFUSED)
+        return replace(without, reason=MODEL_REFUSED)
     inference_ms = clock_ms() - started_ms
     horizons = {
-        str(answer.horizon_s): asdict(answer)
-        | _judged(answer, calibrations[answer.horizon_s], terms, record["cost_bp"], is_fallback=bool(reason))
+        answer.horizon_s: _evaluated(
+            answer,
+            calibrators[answer.horizon_s].calibration,
+            terms,
+            without.cost_bp,
+            is_fallback=bool(reason),
+        )
         for answer in forecasts
     }
-    return record | {
-        "source": "fallback" if reason else "model",
-        "reason": reason,
-        **horizons[str(terms.primary_horizon_s)],
-        "inference_ms": round(inference_ms, 3),
-        "horizons": horizons,
-        "calibrator": {str(h): calibrator.as_dict() for h, calibrator in calibrators.items()},
-    }
+    return replace(
+        without,
+        source="fallback" if reason else "model",
+        **asdict(horizons[terms.primary_horizon_s]),
+        inference_ms=round(inference_ms, 3),
+        horizons=horizons,
+        calibrator=calibrators,
+    )
 
 
-def challenger_record(prediction: Record, challenger: ServingModel, memory: PendingPredictions) -> Record:
-    """What `challenger` says in shadow, on the vector of `prediction`. Raises `ModelError` when it says
-    nothing that a number could be made of."""
-    calibrators = challenger.calibrators(memory, prediction["features"])
-    calibrations = {horizon_s: calibrator.calibration for horizon_s, calibrator in calibrators.items()}
-    forecasts = run(challenger, prediction["features"], prediction["basis_price"], calibrations)
-    return {
-        "model_id": challenger.model_id,
-        "horizons": {str(answer.horizon_s): asdict(answer) for answer in forecasts},
-        "calibrator": {str(h): calibrator.as_dict() for h, calibrator in calibrators.items()},
-    }
+def challenger_record(
+    prediction: Prediction, challenger: ServingModel, pending: PendingPredictions
+) -> ChallengerForecast:
+    """What `challenger` forecasts in shadow, on the vector of `prediction`. Raises `ModelError` when its
+    output is not finite."""
+    vector = prediction.features or {}
+    calibrators = challenger.calibrators(pending, vector)
+    forecasts = run(challenger, vector, prediction.basis_price, _calibrations(calibrators))
+    return ChallengerForecast(
+        model_id=challenger.model_id,
+        horizons={answer.horizon_s: answer for answer in forecasts},
+        calibrator=calibrators,
+    )
 
 
-def fallback(known_price: float, reason: str) -> Record:
-    """The part of an answer that says: no prediction, this is the last known price, and why."""
+def fallback(prediction: Prediction, known_price: float, reason: str) -> Prediction:
+    """`prediction` without its forecasts: this is the last known price, and why there is no more."""
+    return replace(prediction, **_no_forecast(known_price, reason))
+
+
+def timing_of(points_ms: list[float]) -> Timing:
+    """Where the latency went, from the points in time between one part and the next: nine of them, from the
+    bar's end to the prediction handed to Redis."""
+    return Timing(**dict(zip(Timing.__struct_fields__, _lengths(points_ms), strict=True)))
+
+
+def _lengths(points: list[float]) -> list[float]:
+    return [round(end - start, 3) for start, end in pairwise(points)]
+
+
+def _no_forecast(known_price: float, reason: str | None) -> dict[str, Any]:
     return {
         "source": "fallback",
         "reason": reason,
@@ -218,8 +237,8 @@ def run(
     basis_price: float,
     calibrations: Mapping[int, Calibration],
 ) -> list[HorizonForecast]:
-    """The forecasts of `model` for every horizon. Raises `ModelError` when they are no finite numbers, or the
-    model does not run."""
+    """The forecasts of `model` for every horizon. Raises `ModelError` when they are not finite, or the model
+    does not run."""
     try:
         rows = model.run(np.array([[vector[name] for name in FEATURE_NAMES]]))
         move_bp, scale_bp, p_flat = (row[0] for row in rows)
@@ -237,64 +256,76 @@ def run(
     return forecasts
 
 
-def _known(features: Record, model: ServingModel | None, terms: TradingTerms) -> Record:
-    """What is known whether or not there is a model."""
-    timestamp_ms = features["timestamp"] * 1000
-    mid, proxy_mid = features["mid"], features["proxy_mid"]
-    spread_bp = None if mid is None else (features["ask_price"] - features["bid_price"]) / mid * 1e4
-    return {
-        "id": f"{features['symbol']}-{timestamp_ms}",
-        "symbol": features["symbol"],
-        "timestamp": timestamp_ms,
-        "horizon_s": terms.primary_horizon_s,
-        "target_time": timestamp_ms + terms.primary_horizon_s * 1000,
-        "basis_price": next(price for price in (mid, proxy_mid, features["price"]) if price is not None),
-        "spread_bp": spread_bp,
-        "fee_bp": terms.fee_bp,
+def _without_forecast(
+    features: Features,
+    model: ServingModel | None,
+    terms: TradingTerms,
+    reason: str | None,
+    outside: list[str],
+) -> Prediction:
+    """What is known whether or not a model answers, as a fallback."""
+    timestamp_ms = features.timestamp * 1000
+    mid, proxy_mid, bid, ask = features.mid, features.proxy_mid, features.bid_price, features.ask_price
+    basis_price = next(price for price in (mid, proxy_mid, features.price) if price is not None)
+    spread_bp = None if mid is None or bid is None or ask is None else (ask - bid) / mid * 1e4
+    return Prediction(
+        id=f"{features.symbol}-{timestamp_ms}",
+        symbol=features.symbol,
+        timestamp=timestamp_ms,
+        horizon_s=terms.primary_horizon_s,
+        target_time=timestamp_ms + terms.primary_horizon_s * 1000,
+        basis_price=basis_price,
+        spread_bp=spread_bp,
+        fee_bp=terms.fee_bp,
         # In and out again: the spread is crossed once, the fee paid twice.
-        "cost_bp": None if spread_bp is None else spread_bp + 2 * terms.fee_bp,
-        "model_id": model.model_id if model else None,
-        "provisional": model.provisional if model else None,
-        "challenger": None,
-        "last_trade_id": features["last_trade_id"],
-        "update_id": features["update_id"],
-        "features": features["features"],
-        "feature_hash": FEATURE_HASH,
-    }
+        cost_bp=None if spread_bp is None else spread_bp + 2 * terms.fee_bp,
+        outside=outside,
+        model_id=model.model_id if model else None,
+        provisional=model.provisional if model else None,
+        challenger=None,
+        last_trade_id=features.last_trade_id,
+        update_id=features.update_id,
+        features=features.features,
+        feature_hash=FEATURE_HASH,
+        **_no_forecast(basis_price, reason),
+    )
 
 
-def _why_not(
-    features: Record, model: ServingModel | None, refusal: str | None, outside: list[str]
+def _why_fallback(
+    features: Features, model: ServingModel | None, refusal: str | None, outside: list[str]
 ) -> str | None:
-    if features["mid"] is None:
+    if features.mid is None:
         return NO_QUOTES
-    if features["features"] is None:
+    if features.features is None:
         return WARMING_UP
     if model is None:
         return refusal or NO_MODEL
     return OUTSIDE_SUPPORT if outside else None
 
 
-def _judged(
+def _calibrations(calibrators: Mapping[int, Calibrator]) -> dict[int, Calibration]:
+    return {horizon_s: calibrator.calibration for horizon_s, calibrator in calibrators.items()}
+
+
+def _evaluated(
     answer: HorizonForecast,
     calibration: Calibration,
     terms: TradingTerms,
     cost_bp: float | None,
     *,
     is_fallback: bool,
-) -> Record:
-    """What a trader asks first. `noise_bp` is the move at which the calibrated confidence comes to
-    `min_confidence` (None: none does); an answer with less of a move, or without a model that stands for
-    it, abstains. `edge_bp` is what the move leaves after the cost."""
-    move_bp, noise_bp = (
-        abs(answer.expected_move_bp),
-        calibration.noise_bp(answer.scale_bp, terms.min_confidence),
+) -> HorizonPrediction:
+    """`answer` with what a trader asks first. `noise_bp` is the move at which the calibrated confidence comes
+    to `min_confidence` (None: none does); an answer with less of a move, or a fallback, abstains. `edge_bp`
+    is what the move leaves after the cost."""
+    move_bp = abs(answer.expected_move_bp)
+    noise_bp = calibration.noise_bp(answer.scale_bp, terms.min_confidence)
+    return HorizonPrediction(
+        **asdict(answer),
+        noise_bp=noise_bp,
+        edge_bp=None if cost_bp is None else move_bp - cost_bp,
+        abstains=is_fallback or noise_bp is None or move_bp < noise_bp,
     )
-    return {
-        "noise_bp": noise_bp,
-        "edge_bp": None if cost_bp is None else move_bp - cost_bp,
-        "abstains": is_fallback or noise_bp is None or move_bp < noise_bp,
-    }
 
 
 def _price(price_e8: Floats) -> float | None:

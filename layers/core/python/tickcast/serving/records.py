@@ -16,15 +16,12 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from tickcast.model.calibration import Calibrator
-from tickcast.model.forecast import HORIZONS_S, HorizonForecast, Price, Probability
+from tickcast.model.forecast import HorizonForecast, Price, Probability
 
 T = TypeVar("T")
 
 TimeMs = Annotated[int, Meta(ge=0, description="ms since 1970")]
-Horizon = Annotated[
-    int, Meta(ge=1, description="seconds ahead", extra_json_schema={"enum": list(HORIZONS_S)})
-]
-BY_HORIZON = {"propertyNames": {"enum": [str(h) for h in HORIZONS_S]}}  # JSON schema of objects by horizon
+Horizon = Annotated[int, Meta(ge=1, description="seconds ahead")]
 Id = Annotated[str, Meta(description="`{symbol}-{timestamp}`")]
 Source = Literal["model", "fallback"]
 Status = Literal["resolved", "unresolved"]
@@ -85,7 +82,7 @@ class ChallengerSummary(Struct, frozen=True, kw_only=True):
     """What the model in shadow forecast on the same vector."""
 
     model_id: str
-    horizons: Annotated[dict[int, HorizonForecast], Meta(extra_json_schema=BY_HORIZON)]
+    horizons: dict[int, HorizonForecast]
 
 
 class ChallengerForecast(ChallengerSummary, frozen=True, kw_only=True):
@@ -146,10 +143,7 @@ class PredictionSummary(LateTicks, kw_only=True):
     outside: Annotated[list[str], Meta(description="features beyond what the model was trained on")] = []
     model_id: str | None
     provisional: Annotated[bool | None, Meta(description="not compared with the baselines yet")]
-    horizons: Annotated[
-        dict[int, HorizonPrediction],
-        Meta(description="the answer for every horizon, by s", extra_json_schema=BY_HORIZON),
-    ]
+    horizons: Annotated[dict[int, HorizonPrediction], Meta(description="the answer for every horizon, by s")]
     challenger: ChallengerSummary | None
     feature_hash: Annotated[str | None, Meta(description="which definitions of the features")] = None
     last_trade_id: int | None

@@ -1,4 +1,4 @@
-"""What Redis keeps of a symbol: its bar ring, what is remembered of its predictions, and the fence.
+"""What Redis keeps of a symbol: its bar ring, its pending predictions with their calibrators, and the fence.
 
 The encoding is a JSON header (version, scalars, row counts), the bytes of the arrays and a checksum: about
 25 KB in all, and reading it costs microseconds. A version that the code does not know is refused by name, so
@@ -11,7 +11,6 @@ its shape. Bars alone cannot be had again: they are warmed up.
 
 from __future__ import annotations
 
-import json
 import struct
 import zlib
 from contextlib import suppress
@@ -19,37 +18,25 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from msgspec import Raw, Struct
 
-from tickcast.features.bars import BAR, SECOND, BarRing
-from tickcast.market.gaps import GapLedger
+from tickcast.features.bars import BAR, SECOND
+from tickcast.features.quote_ids import QuoteIds
+from tickcast.features.ring import BarRing
+from tickcast.features.trade_ids import TradeIds
+from tickcast.market.gaps import GapLedger, LedgerRecord
 from tickcast.market.id_ranges import IdRanges
-from tickcast.market.plausibility import QUOTE_PACE, TRADE_PACE, IdSeries, trade_series
+from tickcast.market.id_series import QUOTE_PACE, TRADE_PACE, IdSeries, trade_series
 from tickcast.market.ticks import QUOTE, TRADE
+from tickcast.market.watermark import Watermark
 from tickcast.market.wire import Notice
-from tickcast.serving.outcomes import PendingPredictions
+from tickcast.serving.outcomes import Calibrators, PendingPredictions
+from tickcast.serving.records import Prediction, decode, encode
 
 VERSION = 3
 _LENGTH = struct.Struct("<I")
 _CHECKSUM = struct.Struct("<I")  # CRC-32 of all before it
 _ARRAYS = (("bars", BAR), ("seconds", SECOND), ("open_trades", TRADE), ("open_quotes", QUOTE))
-_SCALARS = (
-    "next_bar",
-    "history_from_us",
-    "watermark_us",
-    "claims_us",
-    "quiet_us",
-    "received_us",
-    "newest_trade_us",
-    "newest_quote_us",
-    "late_trades",
-    "late_quotes",
-    "late_ids",
-    "late_update_ids",
-    "closed_update_id",
-    "refused_trades",
-    "refused_quotes",
-)
-
 
 # Causes of a hole in trade ids that the store made.
 STATE_LOST = "the state was lost"
@@ -62,15 +49,43 @@ class StateError(ValueError):
     """Bytes that are not a state of this version; the message says what they are."""
 
 
+class StateHeader(Struct, kw_only=True):
+    """The JSON in front of the arrays: version 3 of it."""
+
+    version: int
+    next_bar: int
+    history_from_us: int
+    received_us: int
+    watermark_us: int
+    claims_us: dict[str, int]
+    quiet_us: int
+    trade_ids: list[tuple[int, int]]
+    trade_series: dict[str, Any]
+    newest_trade_us: int
+    late_trades: int
+    late_ids: list[int]
+    refused_trades: int
+    quote_series: dict[str, Any]
+    closed_update_id: int
+    newest_quote_us: int
+    late_quotes: int
+    late_update_ids: list[int]
+    refused_quotes: int
+    gaps: GapLedger
+    memory: PendingPredictions
+    failures: tuple[int, str | None]
+    rows: tuple[int, int, int, int]  # of each array
+
+
 @dataclass
 class SymbolState:
-    """A symbol's ring, its memory of predictions, and its fence: `sequence` is the last Kinesis sequence
-    number applied, 0 before the first. `failures` counts the records left out since the newest prediction
-    because something raised on them, and `failure` is the text of the last."""
+    """A symbol's ring, its pending predictions, and its fence: `sequence` is the last Kinesis sequence number
+    applied, 0 before the first. `failures` counts the records left out since the newest prediction because
+    something raised on them, and `failure` is the text of the last."""
 
     symbol: str
     ring: BarRing
-    memory: PendingPredictions = field(default_factory=PendingPredictions)
+    pending: PendingPredictions = field(default_factory=PendingPredictions)
     sequence: int = 0
     failures: int = 0
     failure: str | None = None
@@ -78,118 +93,179 @@ class SymbolState:
 
 def encode_state(state: SymbolState) -> bytes:
     """All of `state` but its symbol and sequence, which are read without decoding. Raises ValueError on a
-    number that JSON does not have, TypeError on what is no JSON at all."""
+    number that is not finite, and naming the field that is of another type than it should be."""
     ring = state.ring
-    header = {
-        "version": VERSION,
-        **{name: getattr(ring, name) for name in _SCALARS},
-        "trade_ids": ring.trade_ids.intervals,
-        "gaps": ring.gaps.as_dict(),
-        "trade_series": ring.trade_series.as_dict(),
-        "quote_series": ring.quote_series.as_dict(),
-        "memory": state.memory.as_dict(),
-        "failures": [state.failures, state.failure],
-        "rows": [len(getattr(ring, name)) for name, _ in _ARRAYS],
-    }
-    text = json.dumps(header, allow_nan=False).encode()
+    header = encode(_header_of(state))
     arrays = (getattr(ring, name).tobytes() for name, _ in _ARRAYS)
-    data = b"".join((_LENGTH.pack(len(text)), text, *arrays))
+    data = b"".join((_LENGTH.pack(len(header)), header, *arrays))
     return data + _CHECKSUM.pack(zlib.crc32(data))
 
 
 def decode_state(symbol: str, sequence: int, data: bytes, lateness_us: int) -> SymbolState:
     """The state in `data`. Raises `StateError` on another version or on damaged bytes."""
     try:
-        header, at = _header(data)
-        if header["version"] != VERSION:
-            raise StateError(f"state of version {header['version']}, this code reads version {VERSION}")
+        text, at = _header(data)
+        if (version := decode(_Version, text).version) != VERSION:
+            raise StateError(f"state of version {version}, this code reads version {VERSION}")
         if _CHECKSUM.pack(zlib.crc32(data[: -_CHECKSUM.size])) != data[-_CHECKSUM.size :]:
             raise StateError("damaged state: its checksum is of other bytes")
-        ring = BarRing(lateness_us, **{name: header[name] for name in _SCALARS})
-        ring.trade_ids = IdRanges([(first, last) for first, last in header["trade_ids"]])
-        ring.gaps = GapLedger.from_dict(header["gaps"])
-        ring.trade_series = IdSeries.from_dict(TRADE_PACE, header["trade_series"])
-        ring.quote_series = IdSeries.from_dict(QUOTE_PACE, header["quote_series"])
-        memory = PendingPredictions.from_dict(header["memory"])
-        failures, failure = header["failures"]
-        for (name, dtype), rows in zip(_ARRAYS, header["rows"], strict=True):
+        header = decode(StateHeader, text)
+        ring = _ring_of(header, lateness_us)
+        for (name, dtype), rows in zip(_ARRAYS, header.rows, strict=True):
             setattr(ring, name, np.frombuffer(data, dtype, rows, at))
             at += rows * dtype.itemsize
     except (struct.error, *_MISSHAPEN) as error:
         raise error if isinstance(error, StateError) else StateError(f"damaged state: {error}") from error
-    return SymbolState(symbol, ring, memory, sequence, failures, failure)
+    return SymbolState(symbol, ring, header.memory, sequence, *header.failures)
+
+
+def _header_of(state: SymbolState) -> StateHeader:
+    ring, watermark, trade_ids, quote_ids = (
+        state.ring,
+        state.ring.watermark,
+        state.ring.trade_ids,
+        state.ring.quote_ids,
+    )
+    return StateHeader(
+        version=VERSION,
+        next_bar=ring.next_bar,
+        history_from_us=ring.history_from_us,
+        received_us=ring.received_us,
+        watermark_us=watermark.reached_us,
+        claims_us=watermark.claims_us,
+        quiet_us=watermark.quiet_us,
+        trade_ids=trade_ids.seen.intervals,
+        trade_series=trade_ids.series.as_dict(),
+        newest_trade_us=trade_ids.newest_us,
+        late_trades=trade_ids.late_count,
+        late_ids=trade_ids.late_ids,
+        refused_trades=trade_ids.refused_count,
+        quote_series=quote_ids.series.as_dict(),
+        closed_update_id=quote_ids.closed_id,
+        newest_quote_us=quote_ids.newest_us,
+        late_quotes=quote_ids.late_count,
+        late_update_ids=quote_ids.late_ids,
+        refused_quotes=quote_ids.refused_count,
+        gaps=ring.gaps,
+        memory=state.pending,
+        failures=(state.failures, state.failure),
+        rows=(len(ring.bars), len(ring.seconds), len(ring.open_trades), len(ring.open_quotes)),
+    )
+
+
+def _ring_of(header: StateHeader, lateness_us: int) -> BarRing:
+    """The ring in `header`, without its arrays. Raises TypeError or KeyError on series of another shape."""
+    return BarRing(
+        lateness_us,
+        next_bar=header.next_bar,
+        history_from_us=header.history_from_us,
+        received_us=header.received_us,
+        watermark=Watermark(
+            reached_us=header.watermark_us, claims_us=header.claims_us, quiet_us=header.quiet_us
+        ),
+        trade_ids=TradeIds(
+            seen=IdRanges(header.trade_ids),
+            series=IdSeries.from_dict(TRADE_PACE, header.trade_series),
+            newest_us=header.newest_trade_us,
+            late_count=header.late_trades,
+            late_ids=header.late_ids,
+            refused_count=header.refused_trades,
+        ),
+        quote_ids=QuoteIds(
+            series=IdSeries.from_dict(QUOTE_PACE, header.quote_series),
+            closed_id=header.closed_update_id,
+            newest_us=header.newest_quote_us,
+            late_count=header.late_quotes,
+            late_ids=header.late_update_ids,
+            refused_count=header.refused_quotes,
+        ),
+        gaps=header.gaps,
+    )
 
 
 def recalled_state(
-    symbol: str, lateness_us: int, predictions: list[dict[str, Any]], ledger: dict[str, Any] | None
+    symbol: str, lateness_us: int, predictions: list[Prediction], ledger: LedgerRecord | None
 ) -> SymbolState:
-    """The state of `symbol` as far as its newest `predictions` (newest first) and its gap ledger
-    (`GapLedger.record`) know it; what is not as it should be in them is left out.
+    """The state of `symbol` as far as its newest `predictions` (newest first) and its gap ledger know it.
 
     The highest trade id is that of the newest bar predicted on. Those after it were folded into bars that are
     lost, or never seen: either way no bar to come has them, and the ledger will show the hole.
     """
-    ring = BarRing(lateness_us)
-    state = SymbolState(symbol, ring)
-    with suppress(*_MISSHAPEN):
-        state.memory = PendingPredictions.recalled(predictions)
-    with suppress(*_MISSHAPEN):
-        ring.gaps = GapLedger.from_record(ledger) if ledger else GapLedger()
+    ring = BarRing(lateness_us, gaps=GapLedger.from_record(ledger) if ledger else GapLedger())
     for prediction in predictions:
-        with suppress(*_MISSHAPEN):
-            if ring.newest_trade_us < 0 and prediction["last_trade_id"]:
-                newest_us = _instant_us(prediction["timestamp"], prediction["trade_age_ms"])
-                _recall_trades(ring, int(prediction["last_trade_id"]), newest_us)
-        with suppress(*_MISSHAPEN):
-            if ring.newest_quote_us < 0 and prediction["quote_age_ms"] is not None:
-                ring.newest_quote_us = _instant_us(prediction["timestamp"], prediction["quote_age_ms"])
-                _begin_series(ring.quote_series, int(prediction["update_id"]), ring.newest_quote_us)
+        trade_age_ms, quote_age_ms = prediction.trade_age_ms, prediction.quote_age_ms
+        if ring.trade_ids.newest_us < 0 and prediction.last_trade_id and trade_age_ms is not None:
+            newest_us = _instant_us(prediction.timestamp, trade_age_ms)
+            _recall_trades(ring, prediction.last_trade_id, newest_us)
+        if ring.quote_ids.newest_us < 0 and quote_age_ms is not None:
+            ring.quote_ids.newest_us = _instant_us(prediction.timestamp, quote_age_ms)
+            if prediction.update_id is not None:
+                _begin_series(ring.quote_ids.series, prediction.update_id, ring.quote_ids.newest_us)
     note_loss(ring, STATE_LOST)
-    return state
+    return SymbolState(symbol, ring, PendingPredictions.recalled(predictions))
 
 
 def salvage(state: SymbolState, data: bytes) -> None:
     """Enter into `state`, which was recalled, what `data`, a state of another version, says as this one
     would: it knows of trades, holes and outcomes that no receipt shows. Of damaged bytes nothing is used."""
     with suppress(struct.error, *_MISSHAPEN):
-        header, _ = _header(data)
-        if header["version"] == VERSION:
+        text, _ = _header(data)
+        if decode(_Version, text).version == VERSION:
             return
-        ring = state.ring
+        header = decode(dict[str, Raw], text)
         with suppress(*_MISSHAPEN):
-            state.memory.calibrators |= PendingPredictions.from_dict(header["memory"]).calibrators
+            state.pending.calibrators |= decode(_Calibrators, header["memory"]).calibrators
         with suppress(*_MISSHAPEN):
-            seen = IdRanges([(int(first), int(last)) for first, last in header["trade_ids"]])
-            gaps, newest_us = GapLedger.from_dict(header["gaps"]), int(header["newest_trade_us"])
-            if seen.newest is not None and newest_us > 0:
-                ring.trade_ids, ring.gaps, ring.newest_trade_us = seen, gaps, newest_us
-                ring.newest_quote_us = int(header["newest_quote_us"])
-                ring.trade_series = trade_series()
-                _begin_series(ring.trade_series, seen.newest, newest_us)
+            _take_trades(state.ring, header)
+
+
+def _take_trades(ring: BarRing, header: dict[str, Raw]) -> None:
+    """Trade ids seen, holes and times out of another version's header. Raises what damage raises, and enters
+    nothing then."""
+    seen = IdRanges(decode(list[tuple[int, int]], header["trade_ids"]))
+    gaps = decode(GapLedger, header["gaps"])
+    newest_trade_us, newest_quote_us = (
+        decode(int, header[name]) for name in ("newest_trade_us", "newest_quote_us")
+    )
+    if seen.newest is None or newest_trade_us <= 0:
+        return
+    ring.trade_ids = TradeIds(seen, trade_series(), newest_trade_us)
+    ring.gaps, ring.quote_ids.newest_us = gaps, newest_quote_us
+    _begin_series(ring.trade_ids.series, seen.newest, newest_trade_us)
+
+
+class _Version(Struct):
+    """What the header of every version has."""
+
+    version: int
+
+
+class _Calibrators(Struct):
+    """What is taken over of another version's pending predictions."""
+
+    calibrators: dict[str, Calibrators]
 
 
 def note_loss(ring: BarRing, cause: str) -> None:
     """Tell the ledger the `cause` of a hole that begins behind the newest trade or quote."""
-    known_us = [us for us in (ring.newest_trade_us, ring.newest_quote_us) if us > 0]
+    known_us = [us for us in (ring.trade_ids.newest_us, ring.quote_ids.newest_us) if us > 0]
     if known_us:
         ring.gaps.noticed((Notice(cause, min(known_us), max(known_us)),))
 
 
-def _header(data: bytes) -> tuple[dict[str, Any], int]:
-    """The header, and where the arrays begin."""
+def _header(data: bytes) -> tuple[bytes, int]:
+    """The header's JSON, and where the arrays begin."""
     (length,) = _LENGTH.unpack_from(data)
-    header: dict[str, Any] = json.loads(data[_LENGTH.size : _LENGTH.size + length])
-    return header, _LENGTH.size + length
+    return data[_LENGTH.size : _LENGTH.size + length], _LENGTH.size + length
 
 
 def _recall_trades(ring: BarRing, newest_id: int, newest_us: int) -> None:
     """What was seen up to `newest_id`. Holes behind it are part of the one that the loss makes."""
-    ring.newest_trade_us = newest_us
-    behind = [gap for gap in ring.gaps.gaps if gap.last_id > newest_id and gap.to_us > ring.newest_trade_us]
+    behind = [gap for gap in ring.gaps.gaps if gap.last_id > newest_id and gap.to_us > newest_us]
     ring.gaps.gaps = [gap for gap in ring.gaps.gaps if gap not in behind]
     holes = [(gap.first_id, gap.last_id) for gap in ring.gaps.gaps if gap.last_id < newest_id]
-    ring.trade_ids = IdRanges.up_to(newest_id, holes)
-    _begin_series(ring.trade_series, newest_id, ring.newest_trade_us)
+    ring.trade_ids.seen, ring.trade_ids.newest_us = IdRanges.up_to(newest_id, holes), newest_us
+    _begin_series(ring.trade_ids.series, newest_id, newest_us)
 
 
 def _begin_series(series: IdSeries, newest_id: int, newest_us: int) -> None:
@@ -198,6 +274,6 @@ def _begin_series(series: IdSeries, newest_id: int, newest_us: int) -> None:
     series.advance(newest_id, newest_us + 1000, 1)
 
 
-def _instant_us(end_ms: Any, age_ms: Any) -> int:
+def _instant_us(end_ms: int, age_ms: int) -> int:
     """When a tick of that age came; ages are whole milliseconds, rounded down."""
-    return (int(end_ms) - int(age_ms) - 1) * 1000
+    return (end_ms - age_ms - 1) * 1000

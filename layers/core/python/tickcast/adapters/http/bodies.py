@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from tickcast.serving.records import BY_HORIZON, Horizon, Outcome, Prediction, PredictionSummary, TimeMs
+from tickcast.evaluation.live_scores import AccuracySummary, Count, HorizonAccuracy
+from tickcast.serving.records import Horizon, Outcome, Prediction, PredictionSummary, TimeMs
 
 # Members of `Latest` that the moment of reading decides, not a new prediction: an entity tag leaves them out.
 AGES = ("age_s", "claim_age_s", "tick_age_s", "feature_age_ms", "seconds_left")
@@ -21,11 +22,6 @@ HISTORY_MAX = 300
 PAGE_MAX = 1000
 CARDS_SHOWN = 20
 GAPS_SHOWN = 10
-
-Count = Annotated[int, Meta(ge=0)]
-Share = Annotated[float, Meta(ge=0, le=1)]
-Interval = tuple[float, float]
-_INTERVAL = "95 %, by moving-block bootstrap; null where there is too little data"
 
 
 class Latest(PredictionSummary, kw_only=True):
@@ -58,7 +54,7 @@ class Receipt(Prediction, kw_only=True):
     environment: str
     outcomes: Annotated[
         dict[int, Outcome],
-        Meta(description="by horizon, as far as they are known", extra_json_schema=BY_HORIZON),
+        Meta(description="by horizon, as far as they are known"),
     ]
 
 
@@ -77,80 +73,6 @@ class History(Struct, kw_only=True):
     predictions: Annotated[list[PredictionSummary], Meta(max_length=PAGE_MAX)]
 
 
-class Skill(Struct):
-    """1 - squared error / the baseline's, with its 95 % moving-block-bootstrap interval."""
-
-    value: Annotated[float, Meta(le=1)]
-    low: float | None
-    high: float | None
-
-
-class Figures(Struct, kw_only=True):
-    """Figures of the model's predictions with a known outcome."""
-
-    count: Annotated[int, Meta(ge=0, description="the model's predictions with a known outcome")]
-    moved: Annotated[int, Meta(ge=0, description="of those, where the mid moved")]
-    direction: Annotated[
-        Share | None, Meta(description="share with the right sign, among those where the mid moved")
-    ]
-    skill: Annotated[Skill | None, Meta(description="against no change; null where it is undefined")]
-
-
-class HorizonAccuracy(Figures, kw_only=True):
-    """The figures of one horizon."""
-
-    horizon_s: Horizon
-    direction_ci: Annotated[Interval | None, Meta(description=_INTERVAL)]
-    coverage: Annotated[Share | None, Meta(description="share of outcomes inside the 80 % interval")]
-    coverage_ci: Annotated[Interval | None, Meta(description=_INTERVAL)]
-    skill_vs_linear: Annotated[
-        Skill | None, Meta(description="against a line through book imbalance, fitted in hindsight")
-    ]
-    skill_at_delivery: Annotated[
-        Skill | None, Meta(description="against the mid when the prediction was written")
-    ]
-    calibration_error: Annotated[
-        Share | None,
-        Meta(description="mean distance of `confidence` from the share that was right, over ten bins"),
-    ]
-    calibration_floor: Annotated[
-        Share | None,
-        Meta(description="the calibration error expected by chance alone, were outcomes independent"),
-    ]
-    abstained: Annotated[int, Meta(ge=0, description="of `count`, where the move was within the noise")]
-    decided: Annotated[Figures, Meta(description="the same figures without the abstained")]
-    fallbacks: Annotated[int, Meta(ge=0, description="not in `count`")]
-    fallback_share: Annotated[Share | None, Meta(description="of fallbacks and `count` together")]
-    unresolved: Annotated[dict[str, int], Meta(description="not in `count`, by reason")]
-
-
-HorizonFigures = Annotated[
-    dict[int, HorizonAccuracy], Meta(description="by horizon", extra_json_schema=BY_HORIZON)
-]
-
-
-class SpanAccuracy(Struct, kw_only=True):
-    """The figures of an hour, a day or a week."""
-
-    from_: TimeMs = msgspec.field(name="from")
-    to: TimeMs
-    first: Annotated[int | None, Meta(description="the first known outcome in it, ms since 1970")]
-    availability: Annotated[
-        Share | None, Meta(description="share of the seconds since `first` with a model prediction")
-    ]
-    horizons: HorizonFigures
-
-
-class AccuracySummary(Struct, kw_only=True):
-    """The figures of all spans, as scored last."""
-
-    symbol: str
-    scored_ms: TimeMs
-    hour: SpanAccuracy
-    day: SpanAccuracy
-    week: SpanAccuracy
-
-
 class Accuracy(Struct, kw_only=True):
     """The figures of the last hour; those of all spans in `summary`."""
 
@@ -158,7 +80,7 @@ class Accuracy(Struct, kw_only=True):
     environment: str
     from_: TimeMs = msgspec.field(name="from")
     to: TimeMs
-    horizons: HorizonFigures
+    horizons: Annotated[dict[int, HorizonAccuracy], Meta(description="by horizon")]
     scored_age_s: Annotated[float | None, Meta(description="how long ago it was scored; null if never")]
     summary: Annotated[AccuracySummary | None, Meta(description="null before the first scoring")]
 

@@ -1,1 +1,1 @@
-"""Kinesis: the records of an event, and the schemas of the batches in them."""
+"""Kinesis: the records of an event, and the registry of the schemas of their batches."""

@@ -1,73 +1,100 @@
-"""Wire batches of every schema: this code's at full speed, an older or newer one by its fingerprint.
+"""Wire schemas in S3, under `schemas/<fingerprint>.avsc`: a batch of any version is read by its fingerprint.
 
-Schemas live in S3 under `schemas/<fingerprint>.avsc`. fastavro resolves the writer's against this code's:
-fields it does not know are skipped, fields it misses take their defaults (Avro 1.11, "Schema Resolution").
+Whoever writes batches publishes its schema before the first. A batch of this code's schema is decoded at full
+speed and needs no look-up; for any other, fastavro resolves the writer's schema against this code's: fields
+that this code does not know are skipped, fields that are missing take their defaults (Avro 1.11, "Schema
+Resolution"). fastavro is imported only then: the ingest image, which publishes, does not have it.
 """
 
 from __future__ import annotations
 
+import functools
 import io
 from typing import Any, cast
 
-import fastavro
 import numpy as np
 from botocore.exceptions import ClientError
 
 from tickcast.adapters import json_text
 from tickcast.adapters.kinesis.records import StreamRecord
-from tickcast.adapters.kinesis.wire_schema import schema_key
-from tickcast.market import wire
+from tickcast.market import plausibility, wire
+from tickcast.market.plausibility import Screened
 from tickcast.market.ticks import QUOTE, TRADE
-from tickcast.market.wire import Checked, Notice, TickBatch, UnknownSchemaError, WireError
+from tickcast.market.wire import Notice, TickBatch, UnknownSchemaError, WireError
+
+
+def schema_key(fingerprint: bytes) -> str:
+    return f"schemas/{fingerprint.hex()}.avsc"
+
+
+def publish(s3: Any, bucket: str) -> None:
+    """Store this code's schema, so that readers of another version can read what it writes."""
+    body = json_text.strict(wire.SCHEMA, indent=1).encode()
+    s3.put_object(Bucket=bucket, Key=schema_key(wire.FINGERPRINT), Body=body, ContentType="application/json")
 
 
 class SchemaRegistry:
-    """Reads batches. Schemas that were looked up are kept; those that were not found are tried again."""
+    """Reads batches. Schemas that were found are cached; those that were not are looked up again."""
 
     def __init__(self, s3: Any, bucket: str) -> None:
         self._s3 = s3
         self._bucket = bucket
         self._schemas: dict[bytes, Any] = {}
 
-    def read(self, record: StreamRecord) -> Checked:
-        """The batch in a stream's record without the ticks that cannot be, its times compared with its
-        arrival. Raises as `decode` does."""
-        return wire.check_times(self.decode(record.data), int(record.arrived_s * 1e6))
+    def read(self, record: StreamRecord) -> Screened:
+        """The batch in a stream's record without impossible rows, its times compared with its arrival. Raises
+        as `decode` does."""
+        return plausibility.screen(self.decode(record.data), int(record.arrived_s * 1e6))
 
     def decode(self, record: bytes) -> TickBatch:
-        """The batch in `record`. Raises `WireError`; S3's own errors, but for "not there", pass through."""
+        """The batch in `record`. Raises `WireError`, and S3's own errors except for "not found"."""
         try:
             return wire.decode(record)
         except UnknownSchemaError as unknown:
             schema = self._schema(unknown)
-        try:
-            fields = fastavro.schemaless_reader(io.BytesIO(record[10:]), schema, _READER)
-            return _batch(cast(dict[str, Any], fields))
-        except (EOFError, ValueError, KeyError, IndexError, TypeError, OverflowError) as error:
-            raise WireError(f"damaged batch of schema {record[2:10].hex()}: {error!r}") from error
-        except fastavro.read.SchemaResolutionError as error:
-            raise WireError(f"schema {record[2:10].hex()} cannot be read as this code's: {error}") from error
+        return _resolved(record, schema)
 
     def _schema(self, unknown: UnknownSchemaError) -> Any:
         if unknown.fingerprint not in self._schemas:
+            key = schema_key(unknown.fingerprint)
             try:
-                answer = self._s3.get_object(Bucket=self._bucket, Key=schema_key(unknown.fingerprint))
+                found = self._s3.get_object(Bucket=self._bucket, Key=key)
             except ClientError as error:
                 if error.response["Error"]["Code"] in ("NoSuchKey", "AccessDenied", "404"):
                     raise unknown from error
                 raise
-            try:
-                self._schemas[unknown.fingerprint] = fastavro.parse_schema(
-                    json_text.read(answer["Body"].read())
-                )
-            except (ValueError, fastavro.schema.SchemaParseException) as error:
-                raise WireError(
-                    f"{schema_key(unknown.fingerprint)} is not an Avro schema: {error}"
-                ) from error
+            self._schemas[unknown.fingerprint] = _parsed(found["Body"].read(), key)
         return self._schemas[unknown.fingerprint]
 
 
-_READER = fastavro.parse_schema(wire.SCHEMA)
+@functools.cache
+def _reader_schema() -> Any:
+    import fastavro
+
+    return fastavro.parse_schema(wire.SCHEMA)
+
+
+def _parsed(text: bytes, key: str) -> Any:
+    import fastavro
+
+    try:
+        return fastavro.parse_schema(json_text.read(text))
+    except (ValueError, fastavro.schema.SchemaParseException) as error:
+        raise WireError(f"{key} is not an Avro schema: {error}") from error
+
+
+def _resolved(record: bytes, schema: Any) -> TickBatch:
+    """The batch in `record`, whose parsed schema is `schema`. Raises `WireError`."""
+    import fastavro
+
+    fingerprint = record[2:10].hex()
+    try:
+        fields = fastavro.schemaless_reader(io.BytesIO(record[10:]), schema, _reader_schema())
+        return _batch(cast(dict[str, Any], fields))
+    except (EOFError, ValueError, KeyError, IndexError, TypeError, OverflowError) as error:
+        raise WireError(f"damaged batch of schema {fingerprint}: {error!r}") from error
+    except fastavro.read.SchemaResolutionError as error:
+        raise WireError(f"schema {fingerprint} cannot be read as this code's: {error}") from error
 
 
 def _batch(fields: dict[str, Any]) -> TickBatch:

@@ -1,6 +1,6 @@
 """Outcomes and their scores in PostgreSQL: what `migrations/` made of them, read and written.
 
-Tallies are made anew, from the table of outcomes, for every minute that got one: so they are a function of
+Tallies are recomputed, from the table of outcomes, for every minute that got one: so they are a function of
 what is held, whatever broke off before. What adds up instead (the counts of features) moves in one
 transaction with how far the hot store was drained.
 """
@@ -8,20 +8,20 @@ transaction with how far the hot store was drained.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from math import isfinite
 from typing import Any, LiteralString
 
+import msgspec
 import numpy as np
 import psycopg
 from psycopg.types.json import Jsonb
 
-from tickcast.adapters import json_text
 from tickcast.evaluation.drift import BINS as FEATURE_BINS
 from tickcast.evaluation.drift import Counts, DriftState
 from tickcast.evaluation.gate import Shadow
 from tickcast.evaluation.live_scores import BINS, SUMS, TALLY, Tallies
 from tickcast.model.forecast import HORIZONS_S
-from tickcast.serving.outcomes import RESOLVED, Outcome
+from tickcast.serving.outcomes import RESOLVED
+from tickcast.serving.records import Outcome, encode
 from tickcast.units import HOUR_US, MINUTE_US
 
 BEGINNING = "0-0"  # before the first entry of any stream
@@ -165,17 +165,17 @@ class ScoreStore:
             total += np.reshape(counts, total.shape)
         return total
 
-    def watches(self) -> dict[str, DriftState]:
+    def drift_states(self) -> dict[str, DriftState]:
         """What is remembered of drift, by symbol."""
         found = self.connection.execute("select symbol, watch from tickcast.drift_watches").fetchall()
-        return {symbol: DriftState(**watch | {"reasons": tuple(watch["reasons"])}) for symbol, watch in found}
+        return {symbol: msgspec.convert(state, DriftState) for symbol, state in found}
 
-    def set_watches(self, watches: Mapping[str, DriftState]) -> None:
-        for symbol, watch in watches.items():
+    def set_drift_states(self, states: Mapping[str, DriftState]) -> None:
+        for symbol, state in states.items():
             self.connection.execute(
                 "insert into tickcast.drift_watches values (%s, %s) "
                 "on conflict (symbol) do update set watch = excluded.watch",
-                (symbol, Jsonb(watch.as_dict(), dumps=json_text.strict)),
+                (symbol, Jsonb(state, dumps=encode)),
             )
 
     def last_training(self) -> tuple[int, list[str]] | None:
@@ -193,8 +193,7 @@ class ScoreStore:
 
 
 def in_shadow(connection: psycopg.Connection[Any], champion_id: str, challenger_id: str) -> Shadow | None:
-    """What both models said of the same newest instants, with what came; None where there is nothing of the
-    kind."""
+    """What both models forecast at the same newest instants, with the outcomes; None where there are none."""
     query: LiteralString = """
         select symbol, predicted_us, horizon_s, move_bp, challenger_move_bp, expected_move_bp
         from tickcast.outcomes
@@ -214,28 +213,19 @@ def in_shadow(connection: psycopg.Connection[Any], champion_id: str, challenger_
 
 
 def row_of(outcome: Outcome) -> dict[str, Any]:
-    """An outcome as the table has it. Raises KeyError, TypeError or ValueError where it has less than
-    that."""
-    challenger = outcome["challenger"] or {}
-    row = {name: outcome[name] for name in _SAME}
-    figures = {name: value for name, value in row.items() if name not in ("symbol", "abstains")}
-    if wrong := [name for name, value in figures.items() if value is not None and not _is_figure(value)]:
-        raise ValueError(f"{', '.join(wrong)}: no finite number")
-    if outcome["status"] == RESOLVED and None in (row["outcome_price"], row["move_bp"]):
+    """An outcome as the table has it. Raises ValueError where it has less than that."""
+    is_resolved, challenger = outcome.status == RESOLVED, outcome.challenger
+    if is_resolved and None in (outcome.outcome_price, outcome.move_bp):
         raise ValueError("resolved, and without outcome_price or move_bp")
-    return row | {
-        "target_us": outcome["target_time"] * 1000,
-        "predicted_us": outcome["timestamp"] * 1000,
-        "source": outcome["source"],
-        "reason": outcome["reason"] or "",
-        "model_id": outcome["model_id"] or "",
-        "why": "" if outcome["status"] == RESOLVED else outcome["why"],
-        "is_inside": outcome["inside"],
-        "is_right": outcome["right"],
-        "challenger_id": challenger.get("model_id"),
-        "challenger_move_bp": challenger.get("expected_move_bp"),
+    return {name: getattr(outcome, name) for name in _SAME} | {
+        "target_us": outcome.target_time * 1000,
+        "predicted_us": outcome.timestamp * 1000,
+        "source": outcome.source,
+        "reason": outcome.reason or "",
+        "model_id": outcome.model_id or "",
+        "why": "" if is_resolved else outcome.why,
+        "is_inside": outcome.inside,
+        "is_right": outcome.right,
+        "challenger_id": challenger and challenger.model_id,
+        "challenger_move_bp": challenger and challenger.expected_move_bp,
     }
-
-
-def _is_figure(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)

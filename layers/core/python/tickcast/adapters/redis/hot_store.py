@@ -13,17 +13,28 @@ What may go wrong with the store, and what follows:
 from __future__ import annotations
 
 import hashlib
-import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import redis
 
-from tickcast.adapters import json_text
+from tickcast.adapters.redis import keys
+from tickcast.evaluation.live_scores import AccuracySummary
+from tickcast.market.gaps import LedgerRecord, Repairs
 from tickcast.model.forecast import HORIZONS_S
+from tickcast.serving.records import (
+    Features,
+    FeedHeartbeat,
+    Heartbeat,
+    Outcome,
+    Prediction,
+    StreamHeartbeat,
+    decode,
+    encode,
+)
 from tickcast.serving.state import (
     WRITES_LOST,
     StateError,
@@ -35,11 +46,9 @@ from tickcast.serving.state import (
     salvage,
 )
 
-PREDICTIONS_KEPT = 3600  # an hour of them, at one a second
-OUTCOMES_KEPT = 4 * PREDICTIONS_KEPT  # one for each horizon
-STATE_TTL_S = 24 * 3600  # of the streams as well: a symbol that is no longer served leaves nothing behind
-HEARTBEAT_TTL_S = 24 * 3600
-GAPS_TTL_S = 24 * 3600
+T = TypeVar("T")
+Entries = list[tuple[str, bytes]]  # of a stream: ids, and records as JSON
+
 # Receipts that a lost state is recalled from: those that wait for outcomes, and far enough back for one with
 # calibrators, which those made while warming up lack.
 _RECALLED = max(HORIZONS_S) + 20
@@ -50,6 +59,8 @@ _RECALLED = max(HORIZONS_S) + 20
 # is done. Entries of streams are named by their instant: one that is there already, from before a state was
 # lost, stays as it was written. The state comes last: where anything before it failed, the batch is not done.
 # A key that holds something of another type was damaged from outside: it gives way.
+# ARGV: both sequences, the state and its life; the number of entries of streams, and of each its key, limit,
+# id and record; then keys, each with value and life.
 _COMMIT = """
 local function clear_unless(kind, key)
   local found = redis.call('TYPE', key).ok
@@ -59,16 +70,16 @@ clear_unless('hash', KEYS[1])
 local sequence = redis.call('HGET', KEYS[1], 'sequence')
 if not sequence or not sequence:find('^%d+$') then sequence = '0' end
 if sequence == ARGV[2] or sequence ~= ARGV[1] then return sequence end
-local writes = cjson.decode(ARGV[5])
-for _, w in ipairs(writes.add) do
-  clear_unless('stream', w[1])
-  local added = redis.pcall('XADD', w[1], 'MAXLEN', '~', w[2], w[3], 'json', w[4])
+local first_key = 6 + 4 * ARGV[5]
+for at = 6, first_key - 1, 4 do
+  clear_unless('stream', ARGV[at])
+  local added = redis.pcall('XADD', ARGV[at], 'MAXLEN', '~', ARGV[at + 1], ARGV[at + 2], 'json', ARGV[at + 3])
   if type(added) == 'table' and added.err and not added.err:find('equal or smaller', 1, true) then
     return added
   end
-  redis.call('EXPIRE', w[1], ARGV[4])
+  redis.call('EXPIRE', ARGV[at], ARGV[4])
 end
-for _, w in ipairs(writes.set) do redis.call('SET', w[1], w[2], 'EX', w[3]) end
+for at = first_key, #ARGV, 3 do redis.call('SET', ARGV[at], ARGV[at + 1], 'EX', ARGV[at + 2]) end
 redis.call('HSET', KEYS[1], 'sequence', ARGV[2], 'ring', ARGV[3])
 redis.call('EXPIRE', KEYS[1], ARGV[4])
 return ARGV[2]
@@ -92,37 +103,42 @@ class StoreFull(redis.exceptions.OutOfMemoryError):
 
 @dataclass
 class Writes:
-    """What a batch writes beside the state: `put` for keys with a life, `append` for capped streams, whose
-    entries bear the id (its first part an instant in ms) by which they are found again. Each method raises
-    ValueError on a number that JSON does not have: NaN and infinity are never written."""
+    """What a batch writes with the state: `put` for keys with a life (s), `append` for capped streams, whose
+    entries bear the id by which they are found again. Each method raises ValueError on a number that is not
+    finite where its record has no room for null."""
 
-    put: list[tuple[str, str, int]] = field(default_factory=list)
-    append: list[tuple[str, int, str, str]] = field(default_factory=list)
+    put: list[tuple[str, bytes, int]] = field(default_factory=list)
+    append: list[tuple[str, int, str, bytes]] = field(default_factory=list)
 
-    def features(self, record: dict[str, Any], ttl_s: int) -> None:
-        text, symbol = json_text.text(record), record["symbol"]
-        self.put.append((f"features:{symbol}:{record['timestamp']}", text, ttl_s))
-        self.put.append((f"features:{symbol}:latest", text, STATE_TTL_S))
+    def features(self, record: Features, ttl_s: int) -> None:
+        data = encode(record)
+        self.put.append((keys.features(record.symbol, record.timestamp), data, ttl_s))
+        self.put.append((keys.latest_features(record.symbol), data, keys.TTL_S))
 
-    def prediction(self, record: dict[str, Any]) -> None:
-        text, symbol = json_text.text(record), record["symbol"]
-        self.put.append((f"prediction:{symbol}:latest", text, STATE_TTL_S))
-        self.append.append((f"predictions:{symbol}", PREDICTIONS_KEPT, f"{record['timestamp']}-0", text))
+    def prediction(self, record: Prediction) -> None:
+        data, entry = encode(record), keys.prediction_entry(record.timestamp)
+        self.put.append((keys.latest_prediction(record.symbol), data, keys.TTL_S))
+        self.append.append((keys.predictions(record.symbol), keys.PREDICTIONS_KEPT, entry, data))
 
-    def outcome(self, record: dict[str, Any]) -> None:
-        entry = f"{record['target_time']}-{record['horizon_s']}"
-        self.append.append((f"outcomes:{record['symbol']}", OUTCOMES_KEPT, entry, json_text.text(record)))
+    def outcome(self, record: Outcome) -> None:
+        entry = keys.outcome_entry(record.target_time, record.horizon_s)
+        self.append.append((keys.outcomes(record.symbol), keys.OUTCOMES_KEPT, entry, encode(record)))
 
-    def heartbeat(self, service: str, record: dict[str, Any]) -> None:
-        self.put.append((f"heartbeat:{service}", json_text.text(record), HEARTBEAT_TTL_S))
+    def heartbeat(self, service: str, symbol: str, record: StreamHeartbeat | FeedHeartbeat) -> None:
+        self.put.append((keys.heartbeat(service, symbol), encode(record), keys.TTL_S))
 
-    def gaps(self, symbol: str, record: dict[str, Any]) -> None:
-        self.put.append((f"gaps:{symbol}", json_text.text(record), GAPS_TTL_S))
+    def gaps(self, symbol: str, record: LedgerRecord) -> None:
+        self.put.append((keys.gaps(symbol), encode(record), keys.TTL_S))
 
     def add(self, more: Writes) -> None:
         """Write what `more` writes, behind what is here."""
         self.put += more.put
         self.append += more.append
+
+    def arguments(self) -> list[Any]:
+        """As `_COMMIT` reads them."""
+        parts = (len(self.append),), *self.append, *self.put
+        return [argument for part in parts for argument in part]
 
 
 class Commit(NamedTuple):
@@ -150,8 +166,8 @@ class HotStore:
         """
         pipeline = self._client.pipeline(transaction=False)
         for symbol in symbols:
-            pipeline.hmget(f"state:{symbol}", "sequence", "ring")
-            pipeline.get(f"repaired:{symbol}")
+            pipeline.hmget(keys.state(symbol), "sequence", "ring")
+            pipeline.get(keys.repaired(symbol))
         answers = iter(_answers(pipeline))
         states: dict[str, SymbolState] = {}
         lost: dict[str, tuple[int, Any]] = {}
@@ -162,16 +178,17 @@ class HotStore:
             try:
                 states[symbol] = self._state(symbol, _number(sequence), data)
             except StateError as error:
-                problems.append(f"{symbol}: {error}; its bars are warmed up anew")
+                problems.append(f"{symbol}: {error}; its bars are warmed up again")
                 lost[symbol] = _number(sequence), data
         states |= self._recall(lost)
         self._look_for_lost_writes(states)
         for symbol, text in repairs.items():
             if text and states[symbol].ring.gaps.gaps:
                 try:
-                    states[symbol].ring.gaps.settle(**json.loads(text))
+                    found = decode(Repairs, text)
+                    states[symbol].ring.gaps.settle(found.repaired, found.withheld)
                 except (TypeError, ValueError) as error:
-                    problems.append(f"repaired:{symbol} cannot be read: {error}")
+                    problems.append(f"{keys.repaired(symbol)} cannot be read: {error}")
         return states, problems
 
     def recall(self, symbol: str) -> SymbolState:
@@ -181,7 +198,7 @@ class HotStore:
     def stored_state(self, symbol: str) -> bytes:
         """The state of `symbol` as it is stored, for study; empty if there is none."""
         try:
-            return bytes(self._client.hget(f"state:{symbol}", "ring") or b"")
+            return bytes(self._client.hget(keys.state(symbol), "ring") or b"")
         except redis.ResponseError:  # of another type
             return b""
 
@@ -198,13 +215,15 @@ class HotStore:
             return {}
         pipeline = self._client.pipeline(transaction=False)
         for symbol in lost:
-            pipeline.xrevrange(f"predictions:{symbol}", count=_RECALLED)
-            pipeline.get(f"gaps:{symbol}")
+            pipeline.xrevrange(keys.predictions(symbol), count=_RECALLED)
+            pipeline.get(keys.gaps(symbol))
         answers, states = iter(_answers(pipeline)), {}
         for symbol, (sequence, data) in lost.items():
             entries, ledger = next(answers), next(answers)
-            known = _read(ledger) if isinstance(ledger, bytes) else None
-            state = recalled_state(symbol, self._lateness_us, _readable(entries), known)
+            found = [fields.get(b"json") for _, fields in entries] if isinstance(entries, list) else []
+            receipts, ledgers = _readable(Prediction, found), _readable(LedgerRecord, [ledger])
+            known = ledgers[0] if ledgers else None
+            state = recalled_state(symbol, self._lateness_us, receipts, known)
             if isinstance(data, bytes):
                 salvage(state, data)
             state.sequence = sequence
@@ -245,12 +264,12 @@ class HotStore:
         """
         arguments = [
             (
-                f"state:{state.symbol}",
+                keys.state(state.symbol),
                 read_sequence,
                 state.sequence,
                 encode_state(state) if data is None else data,
-                STATE_TTL_S,
-                json_text.text({"set": writes.put, "add": writes.append}),
+                keys.TTL_S,
+                *writes.arguments(),
             )
             for state, read_sequence, writes, data in commits
         ]
@@ -295,73 +314,85 @@ class HotStore:
         about = self._client.info("memory")
         return about["used_memory"] / about["maxmemory"] if about.get("maxmemory") else None
 
-    def latest(self, symbol: str) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-        """The newest prediction and the newest features of `symbol`, each None where there is none."""
-        found = self._client.mget(f"prediction:{symbol}:latest", f"features:{symbol}:latest")
-        prediction, features = (_read(text) for text in found)
-        return prediction, features
+    def latest(self, symbol: str) -> tuple[Prediction | None, Features | None]:
+        """The newest prediction and the newest features of `symbol`, each None where there is none. Like all
+        that follow, raises ValueError where a record cannot be read."""
+        prediction, features = self.values([keys.latest_prediction(symbol), keys.latest_features(symbol)])
+        return read(Prediction, prediction), read(Features, features)
 
-    def predictions(self, symbol: str, from_ms: int, to_ms: int, limit: int) -> list[dict[str, Any]]:
+    def predictions(self, symbol: str, from_ms: int, to_ms: int, limit: int) -> list[Prediction]:
         """The newest `limit` predictions made as of `from_ms` to `to_ms`, both included; newest first."""
-        return _texts(self._client.xrevrange(f"predictions:{symbol}", to_ms, from_ms, count=limit))
+        return [decode(Prediction, data) for _, data in self.receipts(symbol, from_ms, to_ms, limit)]
 
-    def prediction(self, symbol: str, timestamp_ms: int) -> dict[str, Any] | None:
+    def receipts(self, symbol: str, from_ms: int, to_ms: int, limit: int) -> Entries:
+        """Likewise, as they are stored."""
+        return _entries(self._client.xrevrange(keys.predictions(symbol), to_ms, from_ms, count=limit))
+
+    def prediction(self, symbol: str, timestamp_ms: int) -> Prediction | None:
         """The prediction made as of `timestamp_ms`; None if there was none, or it is no longer kept."""
         found = self.predictions(symbol, timestamp_ms, timestamp_ms, 1)
         return found[0] if found else None
 
-    def outcomes(
-        self, symbol: str, timestamp_ms: int, horizons_s: Iterable[int]
-    ) -> dict[int, dict[str, Any]]:
+    def outcomes(self, symbol: str, timestamp_ms: int, horizons_s: Iterable[int]) -> dict[int, Outcome]:
         """What is known of the outcomes of the prediction made as of `timestamp_ms`, by horizon."""
         pipeline = self._client.pipeline(transaction=False)
         for horizon_s in horizons_s:
-            entry = f"{timestamp_ms + horizon_s * 1000}-{horizon_s}"
-            pipeline.xrange(f"outcomes:{symbol}", entry, entry)
-        found = [outcome for entries in pipeline.execute() for outcome in _texts(entries)]
-        return {outcome["horizon_s"]: outcome for outcome in found}
+            entry = keys.outcome_entry(timestamp_ms + horizon_s * 1000, horizon_s)
+            pipeline.xrange(keys.outcomes(symbol), entry, entry)
+        found = [decode(Outcome, data) for entries in pipeline.execute() for _, data in _entries(entries)]
+        return {outcome.horizon_s: outcome for outcome in found}
 
-    def outcomes_after(self, symbol: str, entry: str, limit: int) -> list[tuple[str, dict[str, Any]]]:
-        """The oldest `limit` outcomes behind the entry of that id, oldest first, each with its own id."""
-        return self._after(f"outcomes:{symbol}", entry, limit)
+    def outcomes_after(self, symbol: str, entry: str, limit: int) -> Entries:
+        """The oldest `limit` outcomes behind the entry of that id, oldest first, as they are stored."""
+        return _entries(self._client.xrange(keys.outcomes(symbol), min=f"({entry}", count=limit))
 
-    def predictions_after(self, symbol: str, entry: str, limit: int) -> list[tuple[str, dict[str, Any]]]:
+    def predictions_after(self, symbol: str, entry: str, limit: int) -> Entries:
         """Likewise of predictions."""
-        return self._after(f"predictions:{symbol}", entry, limit)
+        return _entries(self._client.xrange(keys.predictions(symbol), min=f"({entry}", count=limit))
 
-    def history(self, symbol: str, count: int) -> list[dict[str, Any]]:
+    def history(self, symbol: str, count: int) -> list[Prediction]:
         """The newest `count` predictions of `symbol`, newest first."""
-        return _texts(self._client.xrevrange(f"predictions:{symbol}", count=count))
+        found = _entries(self._client.xrevrange(keys.predictions(symbol), count=count))
+        return [decode(Prediction, data) for _, data in found]
 
-    def heartbeats(self, services: list[str]) -> dict[str, dict[str, Any] | None]:
-        return self._records("heartbeat", services)
+    def gaps(self, symbols: Sequence[str]) -> dict[str, LedgerRecord | None]:
+        """The gap ledgers; None for a symbol nothing is known of."""
+        found = self.values([keys.gaps(symbol) for symbol in symbols])
+        return {symbol: read(LedgerRecord, data) for symbol, data in zip(symbols, found, strict=True)}
 
-    def gaps(self, symbols: list[str]) -> dict[str, dict[str, Any] | None]:
-        """The gap ledgers as `GapLedger.record` made them; None for a symbol nothing is known of."""
-        return self._records("gaps", symbols)
+    def accuracy(self, symbol: str) -> AccuracySummary | None:
+        """How good predictions were, as scored last; None before that."""
+        return read(AccuracySummary, self._client.get(keys.accuracy(symbol)))
 
-    def record(self, key: str) -> dict[str, Any] | None:
-        """The JSON under `key`; None where there is none."""
-        return _read(self._client.get(key))
+    def put_accuracy(self, summary: AccuracySummary) -> None:
+        self._client.set(keys.accuracy(summary.symbol), encode(summary), ex=keys.TTL_S)
 
-    def _after(self, stream: str, entry: str, limit: int) -> list[tuple[str, dict[str, Any]]]:
-        found = self._client.xrange(stream, min=f"({entry}", count=limit)
-        return [(id_.decode(), json.loads(fields[b"json"])) for id_, fields in found]
+    def put_heartbeat(self, service: str, record: Heartbeat) -> None:
+        self._client.set(keys.heartbeat(service), encode(record), ex=keys.TTL_S)
 
-    def _records(self, kind: str, names: list[str]) -> dict[str, dict[str, Any] | None]:
-        found = self._client.mget([f"{kind}:{name}" for name in names])
-        return {name: _read(text) for name, text in zip(names, found, strict=True)}
+    def values(self, names: list[str]) -> list[bytes | None]:
+        """What stands under those keys, as it is stored; None where there is nothing."""
+        found: list[bytes | None] = self._client.mget(names)
+        return found
 
 
-def _read(text: bytes | None) -> dict[str, Any] | None:
-    """The record in `text`; None where there is none or nothing in it, an empty one where it is no JSON
-    object."""
-    if not text:
-        return None
-    with suppress(ValueError):
-        if isinstance(found := json.loads(text), dict):
-            return found or None
-    return {}
+def read(kind: type[T], data: bytes | None) -> T | None:
+    """The record in `data`; None where there is none, or nothing in it. Raises ValueError where it cannot be
+    read."""
+    return decode(kind, data) if data and data != b"{}" else None
+
+
+def _readable(kind: type[T], found: Iterable[Any]) -> list[T]:
+    """The records in `found` that are there and can be read."""
+    records = []
+    for data in found:
+        with suppress(ValueError, TypeError):
+            records.append(decode(kind, data))
+    return records
+
+
+def _entries(found: Any) -> Entries:
+    return [(entry.decode(), fields[b"json"]) for entry, fields in found]
 
 
 def _answers(pipeline: Any) -> list[Any]:
@@ -377,19 +408,6 @@ def _answers(pipeline: Any) -> list[Any]:
 def _number(sequence: Any) -> int:
     """A stored sequence; 0 where there is none, or it is no number."""
     return int(sequence) if isinstance(sequence, bytes) and sequence.isdigit() else 0
-
-
-def _readable(entries: Any) -> list[dict[str, Any]]:
-    """The records of a stream's `entries` that are there and can be read."""
-    found = []
-    for entry in entries if isinstance(entries, list) else ():
-        with suppress(ValueError, KeyError, TypeError):
-            found.append(dict(json.loads(entry[1][b"json"])))
-    return found
-
-
-def _texts(entries: list[tuple[bytes, dict[bytes, bytes]]]) -> list[dict[str, Any]]:
-    return [json.loads(fields[b"json"]) for _, fields in entries]
 
 
 def now_ms() -> float:

@@ -1,0 +1,63 @@
+"""The names of what Redis holds, and how long each lives. docs/contracts.md says what is in them."""
+
+from __future__ import annotations
+
+TTL_S = 24 * 3600  # of all but `features`: a symbol that is no longer served leaves nothing behind
+PREDICTIONS_KEPT = 3600  # an hour of them, at one a second
+OUTCOMES_KEPT = 4 * PREDICTIONS_KEPT  # one for each horizon
+
+
+def state(symbol: str) -> str:
+    """A hash: `sequence`, the fence, and `ring`, the bytes of `tickcast.serving.state`."""
+    return f"state:{symbol}"
+
+
+def features(symbol: str, timestamp_s: int) -> str:
+    return f"features:{symbol}:{timestamp_s}"
+
+
+def latest_features(symbol: str) -> str:
+    return f"features:{symbol}:latest"
+
+
+def latest_prediction(symbol: str) -> str:
+    return f"prediction:{symbol}:latest"
+
+
+def predictions(symbol: str) -> str:
+    """A stream, field `json`, entry ids of `prediction_entry`."""
+    return f"predictions:{symbol}"
+
+
+def prediction_entry(timestamp_ms: int) -> str:
+    return f"{timestamp_ms}-0"
+
+
+def outcomes(symbol: str) -> str:
+    """A stream, field `json`, entry ids of `outcome_entry`."""
+    return f"outcomes:{symbol}"
+
+
+def outcome_entry(target_time_ms: int, horizon_s: int) -> str:
+    return f"{target_time_ms}-{horizon_s}"
+
+
+def entry_ms(entry: str) -> int:
+    """The instant in an entry's id, of predictions or outcomes."""
+    return int(entry.partition("-")[0])
+
+
+def gaps(symbol: str) -> str:
+    return f"gaps:{symbol}"
+
+
+def repaired(symbol: str) -> str:
+    return f"repaired:{symbol}"
+
+
+def accuracy(symbol: str) -> str:
+    return f"accuracy:{symbol}"
+
+
+def heartbeat(service: str, symbol: str | None = None) -> str:
+    return f"heartbeat:{service}" if symbol is None else f"heartbeat:{service}:{symbol}"

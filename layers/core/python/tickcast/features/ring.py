@@ -1,0 +1,184 @@
+"""The bar ring: the state of one symbol that features are a pure function of.
+
+A bar stays *open*, holding its ticks, until it is asked for and the watermark (`market.watermark`) has passed
+its end by the allowed lateness; then it is summarised once. State is short in two ways: bars are kept for the
+five seconds that need their resolution, whole seconds for the minute.
+
+A tick that comes after its bar was closed is *late*: it is counted and its id listed, never folded into the
+past. With disorder in the stream below `lateness_us` no tick is ever late, however the stream is cut into
+batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tickcast.features.bars import (
+    BAR,
+    BAR_US,
+    BARS_PER_S,
+    NO_BAR,
+    SECOND,
+    SILENCE_US,
+    Bars,
+    Seconds,
+    bar_index,
+    summarise,
+    whole_seconds,
+)
+from tickcast.features.quote_ids import QuoteIds
+from tickcast.features.trade_ids import TradeIds
+from tickcast.market.gaps import GapLedger
+from tickcast.market.ticks import QUOTE, TRADE, Quotes, TickRow, Trades, joined, selected, span_us
+from tickcast.market.watermark import Watermark
+from tickcast.market.wire import TickBatch
+
+KEPT_BARS = 5 * BARS_PER_S + 1  # five seconds, and the bar that their returns start from
+KEPT_SECONDS = 61  # a minute, and the second that its returns start from
+MAX_OPEN_TICKS = (
+    500  # beyond that, bars whose end the watermark has passed are closed before they are asked for
+)
+MAX_HELD_TICKS = 10_000  # open ones without a watermark; about half a second of all that a shard can carry
+
+
+class Refused(NamedTuple):
+    """A tick with an impossible id, as a row of TRADE or QUOTE, and why."""
+
+    dtype: np.dtype[Any]
+    row: TickRow
+    reason: str
+
+
+@dataclass
+class BarRing:
+    """The newest closed bars and seconds of one symbol, the ticks of the open ones, and what is known of ids,
+    gaps and the watermark."""
+
+    lateness_us: int
+    next_bar: int = -1  # the first open bar; -1 until the first tick
+    history_from_us: int = -1  # where the segment starts that `bars` and `seconds` belong to
+    bars: Bars = field(default_factory=lambda: np.empty(0, BAR))
+    seconds: Seconds = field(default_factory=lambda: np.empty(0, SECOND))
+    open_trades: Trades = field(default_factory=lambda: np.empty(0, TRADE))
+    open_quotes: Quotes = field(default_factory=lambda: np.empty(0, QUOTE))
+    received_us: int = -1  # when ingest received the newest tick
+    watermark: Watermark = field(default_factory=Watermark)
+    trade_ids: TradeIds = field(default_factory=TradeIds)
+    quote_ids: QuoteIds = field(default_factory=QuoteIds)
+    gaps: GapLedger = field(default_factory=GapLedger)
+    refused: list[Refused] = field(default_factory=list)  # since the caller last took them; not stored
+
+    @property
+    def closed_us(self) -> int:
+        """The instant up to which bars are closed, µs."""
+        return self.next_bar * BAR_US
+
+    @property
+    def late_count(self) -> int:
+        """Trades and quotes that came late, ever."""
+        return self.trade_ids.late_count + self.quote_ids.late_count
+
+    def fold(self, batch: TickBatch, every_us: int) -> Iterator[int]:
+        """Take in `batch` and close what is due; yields each closed multiple of `every_us`, in order.
+
+        While the caller holds a yielded instant (µs), the newest row of `bars` is the bar that ends there.
+        Instants within a silence of a minute or more are not yielded: nobody waits for them.
+        """
+        self.gaps.noticed(batch.notices)
+        self._take(batch.trades, batch.quotes)
+        self.watermark.update(batch.connection, batch.watermark_us, batch.quiet_us)
+        due = max(bar_index(self.watermark.reached_us - self.lateness_us), self._due_by_count())
+        if self.next_bar < 0:
+            return
+        step = every_us // BAR_US
+        while self.next_bar < due:
+            self._skip_silence(due)
+            instant = (self.next_bar // step + 1) * step
+            if instant > due:
+                # Nobody asks before the next instant, and one pass over its ticks costs what a pass over a
+                # tenth of them does; but a burst must not be carried from state to state.
+                if len(self.open_trades) + len(self.open_quotes) > MAX_OPEN_TICKS:
+                    self._close(due)
+                return
+            self._close(instant)
+            yield instant * BAR_US
+
+    def _due_by_count(self) -> int:
+        """The bar up to which bars are closed although no watermark has passed them: so far that at most
+        `MAX_HELD_TICKS` newer ticks stay open. 0 while there are no more than that.
+
+        Without claims (no connection is known to be caught up) the state would grow without bound. The number
+        of ticks decides, not the newest one's time, which may be far off.
+        """
+        if len(self.open_trades) + len(self.open_quotes) <= MAX_HELD_TICKS:
+            return 0
+        times_us = np.concatenate([self.open_trades["time_us"], self.open_quotes["time_us"]])
+        return bar_index(int(np.partition(times_us, -MAX_HELD_TICKS)[-MAX_HELD_TICKS])) + 1
+
+    def _skip_silence(self, due: int) -> None:
+        """Where more than a minute without a tick is due, continue at the next tick, or at the end."""
+        open_span = span_us(self.open_trades, self.open_quotes)
+        until = min(due, bar_index(open_span[0])) if open_span else due
+        if (until - self.next_bar) * BAR_US > SILENCE_US:
+            self._start_segment(until)
+
+    def _start_segment(self, bar: int) -> None:
+        """Start a segment at `bar`: features use nothing from before it."""
+        self.next_bar, self.history_from_us = bar, bar * BAR_US
+        self.bars, self.seconds = np.empty(0, BAR), np.empty(0, SECOND)
+
+    def _take(self, trades: Trades, quotes: Quotes) -> None:
+        if self.next_bar < 0 and (span := span_us(trades, quotes)):
+            # Bars before the first tick are empty; starting below it leaves room for disorder.
+            self._start_segment(bar_index(span[0] - self.lateness_us))
+        for rows in (trades, quotes):
+            if len(rows):
+                self.received_us = max(self.received_us, int(rows["receive_time_us"].max()))
+        if len(trades):
+            self._take_trades(trades)
+        if len(quotes):
+            self._take_quotes(quotes)
+
+    def _take_trades(self, trades: Trades) -> None:
+        new, refused = self.trade_ids.admit(trades, self.gaps)
+        self.refused += [Refused(TRADE, row, reason) for row, reason in refused]
+        self.open_trades = joined(self.open_trades, self.trade_ids.in_time(new, self.closed_us))
+
+    def _take_quotes(self, quotes: Quotes) -> None:
+        (*ended, newest), refused = self.quote_ids.admit(quotes, self.gaps)
+        self.refused += [Refused(QUOTE, row, reason) for row, reason in refused]
+        if ended:
+            # Ids order the quotes of a bar: in the bar that both share, those of the series that ended are
+            # dropped.
+            earlier = np.concatenate([self.open_quotes, *ended])
+            first_us = int(newest["time_us"][0])
+            self.open_quotes = earlier[earlier["time_us"] < first_us // BAR_US * BAR_US]
+        self.open_quotes = self.quote_ids.merged(self.open_quotes, newest, self.closed_us, self.gaps)
+
+    def _close(self, until_bar: int) -> None:
+        """Summarise the open bars before `until_bar` and keep what features look back at."""
+        if until_bar <= self.next_bar:
+            return
+        end_us = until_bar * BAR_US
+        trades_due = self.open_trades["time_us"] < end_us
+        quotes_due = self.open_quotes["time_us"] < end_us
+        trades, quotes = selected(self.open_trades, trades_due), selected(self.open_quotes, quotes_due)
+        if len(self.bars) and (span := span_us(trades, quotes)):
+            newest_us = max(int(self.bars[-1]["last_trade_us"]), int(self.bars[-1]["last_quote_us"]))
+            if span[0] - newest_us > SILENCE_US:
+                self._start_segment(bar_index(span[0]))
+        before = self.bars[-1] if len(self.bars) else NO_BAR
+        rows = summarise(trades, quotes, self.next_bar, until_bar - self.next_bar, before)
+        known = joined(self.bars, rows)
+        # From the start of the second that was open: `KEPT_BARS` reaches back further than that.
+        of_new = known[-(len(rows) + self.next_bar % BARS_PER_S) :]
+        self.seconds = joined(self.seconds, whole_seconds(of_new))[-KEPT_SECONDS:]
+        self.bars = known[-KEPT_BARS:]
+        self.open_trades = selected(self.open_trades, ~trades_due)
+        self.open_quotes = selected(self.open_quotes, ~quotes_due)
+        self.next_bar = until_bar
+        self.quote_ids.close(quotes)
