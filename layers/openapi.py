@@ -69,13 +69,22 @@ start of the second after it. Instants before 1970 are read as 0, those beyond {
 
 _BY_HORIZON: Schema = {"propertyNames": {"enum": [str(horizon_s) for horizon_s in HORIZONS_S]}}
 
-# What the types of stored records leave open, by member, so that a function reads what a newer one wrote.
+# What the types of stored records leave open, by member: they are read more leniently than they are written.
 MEMBERS: dict[str, Schema] = {
     "horizon_s": {"enum": list(HORIZONS_S)},
     "horizons": _BY_HORIZON,
     "outcomes": _BY_HORIZON,
     "reason": {"enum": [None, *REASONS]},
     "Outcome.why": {"enum": [None, GAP, NO_MID]},
+    "id": {"pattern": r"^[^\s/?#%-]+-[0-9]+$"},
+    "last_trade_id": {"minimum": 0},
+    "update_id": {"minimum": 0},
+    "outcome_price": {"exclusiveMinimum": 0},
+    "served_price": {"exclusiveMinimum": 0},
+    "from": {"description": "ms since 1970"},
+    "to": {"description": "ms since 1970"},
+    "edge_bp": {"description": "|expected move| less the cost of a round trip; null without quotes"},
+    "abstains": {"description": "the expected move is within the noise, or no model answers"},
 }
 
 # The schemas of what has no type of its own, by media type.

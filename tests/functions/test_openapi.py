@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import boto3
+import msgspec
 import pytest
 import redis
 import schemathesis
@@ -30,8 +32,10 @@ from tests.fixtures.api_gateway import KEY, ApiGateway
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.filled_store import END_MS, fill
 from tests.fixtures.paths import ROOT
-from tickcast.adapters.http.bodies import AGES, HISTORY_MAX, PAGE_MAX
+from tickcast.adapters.http.bodies import AGES, HISTORY_MAX, PAGE_MAX, Latest
 from tickcast.adapters.http.parameters import PAGE_DEFAULT
+from tickcast.adapters.http.responses import as_json
+from tickcast.adapters.http.routes import LATEST, MODELS, ROUTES, Route
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.settings import DatabaseSettings, ScoreSettings, Settings
 from tickcast.functions.score_predictions import ScorePredictions
@@ -172,6 +176,57 @@ def test_the_filled_store_is_answered_in_full(operations: Any, path: str) -> Non
         assert set(response.json()["summary"]) >= {"hour", "day", "week", "scored_ms"}
     if path == "/models":
         assert [card["model_id"] for card in response.json()["models"]] == ["m1", "m0"]
+
+
+TYPED = [route for route in ROUTES if not isinstance(route.returns, str)]
+
+
+@pytest.mark.parametrize("route", TYPED, ids=lambda route: route.operation_id)
+def test_every_member_of_an_answer_is_one_of_its_type(operations: Any, route: Route) -> None:
+    query = {"history": 3} if route is LATEST else {}
+    case = operations[route.path]["GET"].Case(
+        path_parameters={name: KNOWN[name] for name in route.path_parameters}, query=query
+    )
+    response = case.call(headers={"x-api-key": KEY})
+    assert not isinstance(route.returns, str)
+    body = msgspec.json.decode(response.content, type=route.returns)
+    if route is not MODELS:  # a card has many members, by the version that wrote it
+        assert as_json(body) == response.json()
+
+
+def test_the_document_is_what_the_routes_say() -> None:
+    assert list(DOCUMENT["paths"]) == [route.path for route in ROUTES]
+    for route in ROUTES:
+        operation = DOCUMENT["paths"][route.path]["get"]
+        assert operation["operationId"] == route.operation_id
+        by_place = {
+            place: [each["name"] for each in operation["parameters"] if each["in"] == place]
+            for place in ("path", "query")
+        }
+        assert by_place == {
+            "path": route.path_parameters,
+            "query": [field.encode_name for field in msgspec.structs.fields(route.query)],
+        }
+        (content,) = operation["responses"]["200"]["content"].values()
+        if not isinstance(route.returns, str):
+            assert content["schema"] == {"$ref": f"#/components/schemas/{route.returns.__name__}"}
+        assert ("304" in operation["responses"]) == route.is_cacheable
+        assert ("403" in operation["responses"]) == route.needs_key
+        assert ("404" in operation["responses"]) == bool(route.path_parameters)
+        assert {"400", "429"} <= operation["responses"].keys()
+
+
+def test_every_parameter_and_reference_is_described() -> None:
+    for path in PATHS:
+        assert all(each["description"] for each in parameters(path))
+    for reference in re.findall(r'"\$ref":"#/components/([^"]+)"', openapi.text()):
+        kind, _, name = reference.partition("/")
+        assert name in DOCUMENT["components"][kind]
+
+
+def test_the_example_is_an_answer() -> None:
+    (content,) = DOCUMENT["paths"][LATEST.path]["get"]["responses"]["200"]["content"].values()
+    assert isinstance(msgspec.convert(content["example"], Latest, str_keys=True), Latest)
 
 
 def test_limits_in_the_document_are_those_of_the_code() -> None:

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
 import pytest
 import redis
+from msgspec.structs import replace
 
 from layers import site_files
+from tests.fixtures import records
 from tests.fixtures.aws import BUCKET
 from tickcast.adapters.http.bodies import CARDS_SHOWN
-from tickcast.adapters.http.responses import Response, if_none_match
+from tickcast.adapters.http.responses import Response, as_json, if_none_match
 from tickcast.adapters.redis.connection import connect
 from tickcast.adapters.redis.hot_store import HotStore, Writes
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.model_catalog import POINTER, ModelCatalog
 from tickcast.adapters.settings import Settings
+from tickcast.evaluation.live_scores import NO_TALLIES, AccuracySummary, SpanAccuracy, score
 from tickcast.features.ring import BarRing
 from tickcast.functions.serve_predictions import (
     STORE_RETRIES,
@@ -31,6 +34,16 @@ from tickcast.functions.serve_predictions import (
     ServePredictions,
 )
 from tickcast.market.gaps import Gap, GapLedger
+from tickcast.model.calibration import Calibrator
+from tickcast.serving.prediction import timing_of
+from tickcast.serving.records import (
+    Features,
+    FeedHeartbeat,
+    Heartbeat,
+    Outcome,
+    Prediction,
+    StreamHeartbeat,
+)
 from tickcast.serving.state import SymbolState
 
 ENVIRONMENT = {
@@ -42,86 +55,17 @@ ENVIRONMENT = {
 SETTINGS = Settings.from_environment(ENVIRONMENT)
 AT_S = 1_754_000_000
 AT_MS = AT_S * 1000
-FEATURES: dict[str, Any] = {
-    "symbol": "BTCUSDT",
-    "timestamp": AT_S,
-    "window_s": 60,
-    "price": 60_001.0,
-    "volume": 1.5,
-    "vwap": 60_000.5,
-    "price_change": 0.1,
-    "mid": 60_000.0,
-    "proxy_mid": None,
-    "bid_price": 59_999.5,
-    "ask_price": 60_000.5,
-    "trade_count": 3,
-    "last_trade_id": 7,
-    "update_id": 8,
-    "features": {"imbalance": 0.5},
-}
-HORIZONS = {
-    str(h): {
-        "horizon_s": h,
-        "predicted_price": 60_000.0 + h,
-        "expected_move_bp": h / 6,
-        "scale_bp": 1.0,
-        "confidence": 0.6,
-        "p_flat": 0.1,
-        "lower": 59_999.0,
-        "upper": 60_001.0 + h,
-        "noise_bp": 0.1,
-        "edge_bp": -1.0,
-        "abstains": False,
-    }
-    for h in (1, 2, 5, 10)
-}
-# What only receipts have.
-HEAVY = {
-    "features": {"imbalance": 0.5},
-    "calibrator": {"1": {"direction_slope": 1.0, "interval_width": 1.3, "outcomes": 4, "mean_square": 0.02}},
-    "timing_ms": dict.fromkeys(
-        (
-            "lateness",
-            "to_kinesis",
-            "to_function",
-            "fold",
-            "features",
-            "inference",
-            "challenger",
-            "write",
-        ),
-        1.0,
-    ),
-    "sequence": "495",
-}
-PREDICTION: dict[str, Any] = {
-    "id": f"BTCUSDT-{AT_MS}",
-    "symbol": "BTCUSDT",
-    "timestamp": AT_MS,
-    "source": "model",
-    "reason": None,
-    "model_id": "m1",
-    "provisional": False,
-    "basis_price": 60_000.0,
-    "target_time": AT_MS + 2000,
-    "spread_bp": 0.2,
-    "fee_bp": 1.0,
-    "cost_bp": 2.2,
-    "horizons": HORIZONS,
-    "challenger": None,
-    "last_trade_id": 7,
-    "update_id": 8,
-    **HEAVY,
-    **HORIZONS["2"],
-}
-HEARTBEAT = {
-    "at_ms": AT_MS,
-    "watermark_ms": AT_MS,
-    "received_ms": AT_MS,
-    "model_problem": None,
-    "missing_trades": 0,
-    "quote_gaps": 0,
-}
+FEATURES = records.features(AT_S, price=60_001.0, mid=60_000.0, proxy_mid=None)
+PREDICTION = records.prediction(
+    AT_MS,
+    basis_price=60_000.0,
+    horizons={h: records.horizon(h, predicted_price=60_000.0 + h) for h in (1, 2, 5, 10)},
+    calibrator={1: Calibrator(direction_slope=1.0, interval_width=1.3)},
+    timing_ms=timing_of([*range(9)]),
+)
+RECEIPT_ONLY = {"features", "calibrator", "timing_ms", "sequence"}
+STREAM = StreamHeartbeat(at_ms=AT_MS, watermark_ms=AT_MS, received_ms=AT_MS, model_problem=None)
+FEED = FeedHeartbeat(at_ms=AT_MS, watermark_ms=AT_MS, received_ms=AT_MS)
 
 
 class Api:
@@ -163,14 +107,14 @@ def api(store: HotStore) -> Api:
 
 def put(
     store: HotStore,
-    *predictions: dict[str, Any],
-    heartbeat: dict[str, Any] | None = None,
-    features: dict[str, Any] = FEATURES,
+    *predictions: Prediction,
+    heartbeat: StreamHeartbeat = STREAM,
+    features: Features = FEATURES,
 ) -> None:
     writes = Writes()
     for symbol in SETTINGS.symbols:
-        writes.heartbeat(f"predict_stream:{symbol}", heartbeat or HEARTBEAT)
-        writes.heartbeat(f"ingest_ecs:{symbol}", HEARTBEAT)
+        writes.heartbeat("predict_stream", symbol, heartbeat)
+        writes.heartbeat("ingest_ecs", symbol, FEED)
     writes.features(features, 60)
     for prediction in predictions:
         writes.prediction(prediction)
@@ -184,46 +128,18 @@ def commit(store: HotStore, writes: Writes) -> None:
     assert store.commit(state, sequence, writes)
 
 
-def made_at(offset_s: int) -> dict[str, Any]:
+def made_at(offset_s: int, **changed: Any) -> Prediction:
     timestamp = AT_MS + offset_s * 1000
-    return PREDICTION | {"id": f"BTCUSDT-{timestamp}", "timestamp": timestamp}
+    return replace(PREDICTION, id=f"BTCUSDT-{timestamp}", timestamp=timestamp, **changed)
 
 
-def outcome(horizon_s: int, timestamp: int = AT_MS, **changes: Any) -> dict[str, Any]:
-    return {
-        "id": f"BTCUSDT-{timestamp}",
-        "symbol": "BTCUSDT",
-        "timestamp": timestamp,
-        "horizon_s": horizon_s,
-        "target_time": timestamp + horizon_s * 1000,
-        "status": "resolved",
-        "why": None,
-        "basis_price": 60_000.0,
-        "outcome_price": 60_006.0,
-        "move_bp": 1.0,
-        "served_price": 60_000.0,
-        "expected_move_bp": 0.5,
-        "scale_bp": 1.0,
-        "lower": 59_999.0,
-        "upper": 60_010.0,
-        "confidence": 0.6,
-        "p_flat": 0.1,
-        "abstains": False,
-        "inside": True,
-        "right": True,
-        "imbalance": 0.5,
-        "source": "model",
-        "reason": None,
-        "model_id": "m1",
-        "latency_ms": 200,
-        "challenger": None,
-        **changes,
-    }
+def outcome(horizon_s: int, **changed: Any) -> Outcome:
+    return records.outcome(AT_MS, horizon_s, **changed)
 
 
-def put_outcomes(store: HotStore, *outcomes: dict[str, Any]) -> None:
+def put_outcomes(store: HotStore, *outcomes: Outcome) -> None:
     writes = Writes()
-    for each in sorted(outcomes, key=lambda each: (each["target_time"], each["horizon_s"])):
+    for each in sorted(outcomes, key=lambda each: (each.target_time, each.horizon_s)):
         writes.outcome(each)
     commit(store, writes)
 
@@ -259,10 +175,10 @@ def test_features_older_than_five_seconds_are_a_fallback(
         assert body["seconds_left"] == 0
 
 
-def aged(tick_age_s: float, quiet_age_s: float | None = None) -> dict[str, Any]:
+def aged(tick_age_s: float, quiet_age_s: float | None = None) -> Features:
     """Features whose newest tick, and the newest evidence of a quiet market, are so much older than they."""
     quiet_us = None if quiet_age_s is None else round((AT_S - quiet_age_s) * 1e6)
-    return FEATURES | {"last_tick_us": round((AT_S - tick_age_s) * 1e6), "quiet_us": quiet_us}
+    return replace(FEATURES, last_tick_us=round((AT_S - tick_age_s) * 1e6), quiet_us=quiet_us)
 
 
 @pytest.mark.parametrize(
@@ -279,14 +195,14 @@ def aged(tick_age_s: float, quiet_age_s: float | None = None) -> dict[str, Any]:
     ],
 )
 def test_a_tick_is_too_old_unless_the_market_is_quiet_and_a_claim_always(
-    store: HotStore, api: Api, features: dict[str, Any], age_s: float, source: str, quiet: bool
+    store: HotStore, api: Api, features: Features, age_s: float, source: str, quiet: bool
 ) -> None:
     put(store, PREDICTION, features=features)
     api.age_s = age_s
     body = api.get().body
     assert (body["source"], body["quiet"]) == (source, quiet)
     assert body["claim_age_s"] == body["age_s"] == age_s
-    assert body["tick_age_s"] == round(AT_S + age_s - features["last_tick_us"] / 1e6, 3)
+    assert body["tick_age_s"] == round(AT_S + age_s - (features.last_tick_us or 0) / 1e6, 3)
 
 
 @pytest.mark.parametrize("horizon_s", [1, 2, 5, 10])
@@ -322,9 +238,9 @@ def test_only_the_receipt_has_the_heavy_parts(store: HotStore, api: Api) -> None
     lists.append(api.get().body)
     assert len(lists) == 4
     for each in lists:
-        assert not each.keys() & set(HEAVY)
+        assert not each.keys() & RECEIPT_ONLY
     receipt = api.ask("/predictions/{symbol}/{id}", symbol="BTCUSDT", id=f"BTCUSDT-{AT_MS}").body
-    assert {name: receipt[name] for name in PREDICTION} == PREDICTION
+    assert {name: receipt[name] for name in as_json(PREDICTION)} == as_json(PREDICTION)
 
 
 def test_a_receipt_is_final_once_all_outcomes_are_known(store: HotStore, api: Api) -> None:
@@ -500,14 +416,21 @@ def test_a_parameter_given_twice_is_refused(store: HotStore, api: Api) -> None:
     )
 
 
-def test_accuracy_is_what_was_scored_last(api: Api, redis_client: redis.Redis) -> None:
+def scored(scored_ms: int) -> AccuracySummary:
+    """Figures of nothing."""
+    span = SpanAccuracy(from_ms=1, to_ms=2, first_ms=1, availability=None, horizons=score(NO_TALLIES))
+    return AccuracySummary(symbol="BTCUSDT", scored_ms=scored_ms, hour=span, day=span, week=span)
+
+
+def test_accuracy_is_what_was_scored_last(store: HotStore, api: Api) -> None:
     """How it is scored is for test_score_predictions, its shape for test_openapi."""
-    hour = {"from": 1, "to": 2, "horizons": {"2": {"count": 7}}}
-    scored = {"scored_ms": AT_MS - 40_000, "hour": hour, "day": {"from": 0}}
-    redis_client.set("accuracy:BTCUSDT", json.dumps(scored))
+    summary = scored(AT_MS - 40_000)
+    summary.hour = replace(summary.hour, from_ms=0)
+    summary.hour.horizons[2].count = 7
+    store.put_accuracy(summary)
     answer = api.ask("/accuracy/{symbol}", symbol="BTCUSDT").body
-    assert {name: answer[name] for name in hour} == hour
-    assert answer["summary"] == scored
+    assert (answer["from"], answer["to"], answer["horizons"]["2"]["count"]) == (0, 2, 7)
+    assert answer["summary"] == as_json(summary)
     assert answer["scored_age_s"] == 40.3
 
 
@@ -598,13 +521,12 @@ def test_the_last_hour_is_the_same_while_nothing_was_predicted(store: HotStore, 
     assert api.ask(HISTORY, symbol="BTCUSDT").as_proxy_response(tag)["statusCode"] == 200
 
 
-def test_accuracy_is_the_same_until_it_is_scored_again(api: Api, redis_client: redis.Redis) -> None:
+def test_accuracy_is_the_same_until_it_is_scored_again(store: HotStore, api: Api) -> None:
     assert seen_again(api, "/accuracy/{symbol}", symbol="BTCUSDT")
-    scored = {"scored_ms": AT_MS, "hour": {"from": 1, "to": 2, "horizons": {}}}
-    redis_client.set("accuracy:BTCUSDT", json.dumps(scored))
+    store.put_accuracy(scored(AT_MS))
     assert seen_again(api, "/accuracy/{symbol}", symbol="BTCUSDT")
     tag = api.ask("/accuracy/{symbol}", symbol="BTCUSDT").as_proxy_response()["headers"]["ETag"]
-    redis_client.set("accuracy:BTCUSDT", json.dumps(scored | {"scored_ms": AT_MS + 1}))
+    store.put_accuracy(scored(AT_MS + 1))
     assert api.ask("/accuracy/{symbol}", symbol="BTCUSDT").as_proxy_response(tag)["statusCode"] == 200
 
 
@@ -634,8 +556,8 @@ def payload_bytes(answer: Response) -> int:
 
 def test_a_page_is_cut_before_it_cannot_be_sent_and_the_next_continues(store: HotStore, api: Api) -> None:
     """Strings full of quotation marks and backslashes, which are escaped, and the escape as well."""
-    heavy = {"outside": ['"\\"' * 4000], "late_ids": list(range(10**9, 10**9 + 400))}
-    put(store, *(made_at(s) | heavy for s in range(400)))
+    heavy: dict[str, Any] = {"outside": ['"\\"' * 4000], "late_ids": list(range(10**9, 10**9 + 400))}
+    put(store, *(made_at(s, **heavy) for s in range(400)))
     api.age_s = 400
     query, seen, pages = {"from": str(AT_MS), "to": str(AT_MS + 399_000), "limit": "1000"}, [], 0
     while query:
@@ -649,7 +571,7 @@ def test_a_page_is_cut_before_it_cannot_be_sent_and_the_next_continues(store: Ho
 
 
 def test_the_newest_are_fewer_where_all_could_not_be_sent(store: HotStore, api: Api) -> None:
-    put(store, *(made_at(s) | {"outside": ['"' * 10_000]} for s in range(300)))
+    put(store, *(made_at(s, outside=['"' * 10_000]) for s in range(300)))
     api.age_s = 300
     answer = api.get(history="300")
     assert payload_bytes(answer) <= 6_291_456
@@ -704,8 +626,8 @@ def test_a_symbol_of_any_script_is_asked_for_as_any_other(
     assert settings.symbols[1] == configured
     api, id_ = Api(store, settings=settings), f"{configured}-{AT_MS}"
     writes = Writes()
-    writes.features(FEATURES | {"symbol": configured}, 60)
-    writes.prediction(PREDICTION | {"symbol": configured, "id": id_})
+    writes.features(replace(FEATURES, symbol=configured), 60)
+    writes.prediction(replace(PREDICTION, symbol=configured, id=id_))
     assert store.commit(SymbolState(configured, BarRing(0), sequence=1), 0, writes)
     assert api.get(asked).body["id"] == id_
     assert api.ask(HISTORY, {"to": str(AT_MS)}, symbol=asked).body["count"] == 1
@@ -740,7 +662,7 @@ def test_the_page_may_run_its_own_script_and_nothing_else(api: Api) -> None:
 
 
 def test_redis_out_of_reach_is_a_503() -> None:
-    answer = Api(HotStore(connect(replace(SETTINGS, redis_port=1)), 0)).get()
+    answer = Api(HotStore(connect(dataclasses.replace(SETTINGS, redis_port=1)), 0)).get()
     assert (answer.status, answer.body["title"]) == (503, "Store unavailable")
 
 
@@ -801,11 +723,11 @@ def test_health_names_what_is_wrong(store: HotStore, api: Api) -> None:
     stale = api.health()
     assert (stale.status, stale.body["status"]) == (503, "degraded")
     services = stale.body["services"]
-    assert "stands still at 9.0 s ago" in services["predict_stream:ETHUSDT"]["why"]
+    assert "stream stalled, last watermark 9.0 s ago" in services["predict_stream:ETHUSDT"]["why"]
     assert "nothing has been sent for 9.0 s" in services["feed:ETHUSDT"]["why"]
     assert "the features of BTCUSDT are too old (claim 9.0 s" in services["age"]["why"]
     api.age_s = 1
-    put(store, made_at(1), heartbeat=HEARTBEAT | {"model_problem": "ModelError: m3 does not fit"})
+    put(store, made_at(1), heartbeat=replace(STREAM, model_problem="ModelError: m3 does not fit"))
     services = api.health().body["services"]
     assert services["predict_stream:BTCUSDT"]["why"] == "ModelError: m3 does not fit"
     assert services["model"]["why"] == "ModelError: m3 does not fit"
@@ -815,31 +737,29 @@ def test_health_names_what_is_wrong(store: HotStore, api: Api) -> None:
 def test_health_tells_a_feed_that_is_not_connected(store: HotStore, api: Api) -> None:
     put(store, PREDICTION)
     writes = Writes()
-    writes.heartbeat("ingest_ecs:BTCUSDT", HEARTBEAT | {"watermark_ms": AT_MS - 8000})
+    writes.heartbeat("ingest_ecs", "BTCUSDT", replace(FEED, watermark_ms=AT_MS - 8000))
     commit(store, writes)
     services = api.health().body["services"]
-    assert "connected and caught up 8.3 s ago" in services["feed:BTCUSDT"]["why"]
+    assert "last connected and caught up 8.3 s ago" in services["feed:BTCUSDT"]["why"]
     assert services["feed:ETHUSDT"]["ok"] is True
 
 
 def test_health_without_a_model_in_force(store: HotStore, api: Api) -> None:
-    put(store, PREDICTION | {"model_id": None, "source": "fallback", "reason": "no_model"})
+    put(store, records.without_forecast(AT_MS))
     assert api.health().status == 503
-    assert "no model is in force" in api.health().body["services"]["model"]["why"]
+    assert "no active model" in api.health().body["services"]["model"]["why"]
 
 
 def test_health_of_parts_in_the_background(store: HotStore, api: Api) -> None:
     put(store, PREDICTION)
-    writes = Writes()
-    writes.heartbeat("postgres", {"at_ms": AT_MS, "ok": True})
-    writes.heartbeat("archive_ticks", {"at_ms": AT_MS, "ok": False, "why": "newest object is of 11:40"})
-    commit(store, writes)
+    store.put_heartbeat("postgres", Heartbeat(at_ms=AT_MS))
+    store.put_heartbeat("archive_ticks", Heartbeat(at_ms=AT_MS, ok=False, why="newest object is of 11:40"))
     services = api.health().body["services"]
     assert (services["postgres"]["ok"], services["audit"]["ok"]) == (True, None)
     assert services["archive"]["why"] == "newest object is of 11:40"
     assert api.health().status == 503
     api.age_s = 1000
-    assert "no sign of life for 1000.0 s" in api.health().body["services"]["postgres"]["why"]
+    assert "no heartbeat for 1000.0 s" in api.health().body["services"]["postgres"]["why"]
 
 
 def test_health_shows_the_newest_gaps(store: HotStore, api: Api) -> None:
@@ -862,7 +782,7 @@ def test_health_shows_the_newest_gaps(store: HotStore, api: Api) -> None:
 
 
 def test_health_without_redis_is_an_answer_too() -> None:
-    answer = Api(HotStore(connect(replace(SETTINGS, redis_port=1)), 0)).health()
+    answer = Api(HotStore(connect(dataclasses.replace(SETTINGS, redis_port=1)), 0)).health()
     assert answer.status == 503
     assert "does not answer" in answer.body["services"]["redis"]["why"]
     assert answer.body["services"]["predict_stream:BTCUSDT"]["ok"] is None
@@ -893,7 +813,9 @@ def test_a_redis_that_hangs_costs_about_a_second(
     hanging_server: tuple[int, list[socket.socket]],
 ) -> None:
     port, taken = hanging_server
-    client = connect(replace(SETTINGS, redis_port=port), timeout_s=STORE_TIMEOUT_S, retries=STORE_RETRIES)
+    client = connect(
+        dataclasses.replace(SETTINGS, redis_port=port), timeout_s=STORE_TIMEOUT_S, retries=STORE_RETRIES
+    )
     answer = Api(HotStore(client, 0)).health()
     client.close()
     assert answer.status == 503
