@@ -77,7 +77,7 @@ def one_by_msgspec(text: bytes) -> Row:
     return d.u, d.b, d.B, d.a, d.A
 
 
-# The same in loops of their own: a call a quote would be held against the libraries.
+# The same in loops of their own: a function call a quote would count against the libraries.
 
 
 def by_orjson(texts: list[bytes]) -> npt.NDArray[Any]:

@@ -1,4 +1,4 @@
-"""What a measurement came to: one line of the table, one key of the last line."""
+"""The result of a measurement: one line of the table, one key of the last line."""
 
 from __future__ import annotations
 

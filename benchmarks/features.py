@@ -1,7 +1,7 @@
-"""What a second's features cost: bars that were summed up once, against a minute of ticks masked anew.
+"""What a second's features cost: bars that were summed up once, against masking a minute of ticks each time.
 
 Both sides come to the same row. Ours is `feature_rows` of the ring, the usual one
-(`benchmarks.usual_features`) makes arrays of a deque of ticks and masks them. Beside it stands what the masks
+(`benchmarks.usual_features`) makes arrays of a deque of ticks and masks them. With it is shown what the masks
 alone cost, were the arrays at hand, and what a second costs with its ticks taken in: for us one batch, with
 all the guards of the ring.
 """

@@ -1,7 +1,7 @@
 """What a tick costs in the Lambda function: packed records against the usual one record a tick.
 
 Ours is what `predict_stream` does with an event up to the prediction: base64, decoding, folding into bars.
-The usual handler (`benchmarks.usual_handler`) decodes each record and keeps the same bars; beside it stands
+The usual handler (`benchmarks.usual_handler`) decodes each record and keeps the same bars; with it is shown
 one that stops after decoding.
 """
 
@@ -81,7 +81,7 @@ def measure(effort: Effort) -> list[Comparison]:
 
 
 def _check(packed: BarRing, small: BarRing, plain: usual_handler.PlainBars) -> None:
-    """All three came to the same bars; ours to the same bits."""
+    """All three give the same bars; ours the same bits."""
     if packed.bars.tobytes() != small.bars.tobytes():
         raise AssertionError("the bars depend on how the ticks were packed")
     ours = {int(bar["end_us"]): bar for bar in packed.bars}

@@ -5,7 +5,7 @@ validated, the request is serialised and signed and the answer parsed, but no by
 
 A thousand ticks are put, 60 ms of a full shard. That is one call with one record for us and for KPL's
 aggregation, and two calls of 500 records at one tick a record. Ours starts with the frame off the socket:
-lane, decoding, checks, packing, PutRecords. The usual ways get every tick as a ready-made dict, so for them
+buffer, decoding, checks, packing, PutRecords. The usual ways get every tick as a ready-made dict, so for them
 only serialising and putting counts.
 """
 
@@ -80,10 +80,10 @@ def _answer_body(count: int) -> bytes:
 
 @contextmanager
 def our_producer(kinesis: StubKinesis) -> Iterator[tuple[FeedBuffer, Any]]:
-    """A lane to put frames on, and a function that lets the real producer do the work of one linger."""
+    """A buffer to put frames into, and a function that lets the real producer do the work of one linger."""
     producer = Producer(kinesis.client, STREAM, (SYMBOL,), "sbe", 0.0, Logger(service="bench", level="ERROR"))
     buffer = FeedBuffer(1, "bench-1", "sbe")
-    producer.open_lane(buffer)
+    producer.attach(buffer)
     producer.drain()  # `run` then returns as soon as all that was taken is put
     with asyncio.Runner() as runner:
         loop = runner.get_loop()

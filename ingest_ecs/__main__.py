@@ -1,7 +1,7 @@
-"""`python -m ingest_ecs`: run the task until SIGTERM; then put what was accepted and leave.
+"""`python -m ingest_ecs`: run the task until SIGTERM; then put what was accepted and exit.
 
-Exit status: 0 after a signal, 1 when the exchange refused for good or something of what was accepted
-could not be put in time, 2 when the settings cannot be used.
+Exit status: 0 after a signal, 1 when the exchange refused permanently or accepted records could not be put in
+time, 2 when the settings are invalid.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from tickcast.adapters.kinesis import schema_registry
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.settings import SettingsError
 from tickcast.adapters.telemetry import Metrics, structured_logger
-from tickcast.market.session import FatalSessionError, Session
+from tickcast.market.reconnect import FatalSessionError
+from tickcast.market.session import Session
 
 DRAIN_S = 20  # with the next within ECS' stop timeout of 30 s
 QUARANTINE_DRAIN_S = 2
@@ -48,19 +49,19 @@ def health_report(
     ages = {s: (now_us - last_tick_us[s]) / 1e6 if s in last_tick_us else None for s in symbols}
     quiet_s = {s: session.quiet_s(s) for s in symbols}
     quiet = {s: at_s is not None and now_s - at_s < READY_TICK_AGE_S for s, at_s in quiet_s.items()}
-    why = [] if session.is_live else [session.why]
+    why = [] if session.is_live else [session.reason]
     for symbol, age_s in ages.items():
         if not quiet[symbol] and (age_s is None or age_s > READY_TICK_AGE_S):
             why.append(f"{symbol}: no tick yet" if age_s is None else f"{symbol}: no tick for {age_s:.0f} s")
-    if producer.last_error:
-        why.append(f"Kinesis: {producer.last_error}")
+    if producer.writer.last_error:
+        why.append(f"Kinesis: {producer.writer.last_error}")
     return {
-        # A task that never had data is no replacement for the one before it, which ECS stops for it.
-        "live": session.has_delivered and now_s - producer.turned_s < STUCK_AFTER_S,
+        # A task that never had data must not replace the one before it: ECS would stop that one.
+        "live": session.has_delivered and now_s - producer.writer.turned_s < STUCK_AFTER_S,
         "ready": not why,
         "why": "; ".join(why),
         "symbols": {s: {"last_tick_age_s": age_s, "quiet": quiet[s]} for s, age_s in ages.items()},
-        "waiting_records": producer.waiting_records(),
+        "waiting_records": len(producer.outbox),
         "bad_frames": dict(producer.bad_frames),
         "counts": {"connections": stream.connections, **vars(producer.counts)},
     }
@@ -89,13 +90,13 @@ async def emit_metrics(producer: Producer) -> None:
         if reasons:
             metrics.add_metadata("bad_frames", dict(reasons))
         counted_reasons = Counter(producer.bad_frames)
-        metrics.add_metric("WaitingRecords", MetricUnit.Count, producer.waiting_records())
+        metrics.add_metric("WaitingRecords", MetricUnit.Count, len(producer.outbox))
         metrics.flush_metrics()
         before = now
 
 
 def publish_schema(settings: IngestSettings) -> None:
-    """Before the first batch: whoever runs another version must be able to look this one's schema up."""
+    """Before the first batch: readers of another version must be able to look up this one's schema."""
     if not settings.bucket:
         return
     try:
@@ -152,10 +153,10 @@ async def ingest(settings: IngestSettings) -> None:
         producer.drain()
         await asyncio.wait({putting}, timeout=DRAIN_S)
         await quarantine.drain(QUARANTINE_DRAIN_S)
-        logger.info("stopped", extra={"waiting_records": producer.waiting_records(), **vars(producer.counts)})
+        logger.info("stopped", extra={"waiting_records": len(producer.outbox), **vars(producer.counts)})
         if not putting.done():
             putting.cancel()
-            raise TimeoutError(f"{producer.waiting_records()} records could not be put within {DRAIN_S} s")
+            raise TimeoutError(f"{len(producer.outbox)} records could not be put within {DRAIN_S} s")
         putting.result()
         if isinstance(outcome, Exception):
             raise outcome

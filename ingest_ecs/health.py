@@ -1,9 +1,9 @@
 """`GET /health`, `/ready` and `/metrics` of the task, in a thread of their own.
 
 `/health` is 503 until data have come for the first time, so that a deployment stops no task before it has a
-replacement, and afterwards when the task itself is stuck. `/ready` is 503 while no ticks flow, whoever's
-fault it is: killing the task because the exchange is down would help nobody. Both answer with the same
-report, which says why. `/metrics` is Prometheus' text format.
+replacement, and afterwards when the task itself is stuck. `/ready` is 503 while no ticks flow, whatever
+the cause: stopping the task because the exchange is down would help nobody. Both return the same report,
+with the reasons. `/metrics` is Prometheus' text format.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class _Metrics(Collector):
 class HealthServer:
     """Serves what `report` returns, which has `live`, `ready` and `why`. Port 0 takes a free one.
 
-    On the loopback address alone: ECS asks from within the container.
+    On the loopback address alone: ECS checks from within the container.
     """
 
     def __init__(self, port: int, report: Report) -> None:
@@ -62,17 +62,17 @@ class HealthServer:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:  # noqa: N802 (the library's name)
                 if self.path == "/metrics":
-                    self._answer(200, generate_latest(registry), CONTENT_TYPE_LATEST)
+                    self._respond(200, generate_latest(registry), CONTENT_TYPE_LATEST)
                     return
-                deciding = {"/health": "live", "/ready": "ready"}.get(self.path)
-                if deciding is None:
+                field = {"/health": "live", "/ready": "ready"}.get(self.path)
+                if field is None:
                     self.send_error(404)
                     return
                 body = report()
-                status = 200 if body[deciding] else 503
-                self._answer(status, json_text.text(body).encode(), "application/json")
+                status = 200 if body[field] else 503
+                self._respond(status, json_text.text(body).encode(), "application/json")
 
-            def _answer(self, status: int, data: bytes, content_type: str) -> None:
+            def _respond(self, status: int, data: bytes, content_type: str) -> None:
                 self.send_response(status)
                 self.send_header("Content-Type", content_type)
                 self.send_header("Content-Length", str(len(data)))
@@ -80,7 +80,7 @@ class HealthServer:
                 self.wfile.write(data)
 
             def log_message(self, format: str, *args: Any) -> None:
-                """Health checks are no event."""
+                """Health checks are not logged."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.port: int = self._server.server_address[1]

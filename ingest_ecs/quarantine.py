@@ -1,8 +1,8 @@
-"""What ingest refused, kept in S3 with its reason, as far as that is cheap.
+"""A sample of what ingest refused, in S3 with its reason.
 
-All of it is counted elsewhere; here is a sample: the first so many a minute, each of bounded size, from a
-queue of bounded length, put by a task of its own. A flood of bad frames is not to become one of S3 puts, and
-an S3 that fails or hangs holds up nothing.
+All of it is counted elsewhere; here are the first so many a minute, each of bounded size, from a queue of
+bounded length, put by a task of its own. A flood of bad frames must not become one of S3 puts, and an S3 that
+fails or hangs holds up nothing.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ class Quarantine:
         self._kept = 0
         self._minute = -1
         self._kept_in_minute = 0
-        self.left_out = 0  # since the start: beyond what a minute or the queue takes
+        self.left_out = 0  # since the start, as the minute's share or the queue was full
         self.failed = 0  # puts
 
     def keep(self, data: bytes, reason: str, connection: str) -> None:
-        """Put `data` into quarantine, unless there was enough of it lately."""
+        """Queue `data` for quarantine, unless the minute's share or the queue is full."""
         now_us = self._now_us()
         if now_us // 60_000_000 != self._minute:
             self._minute, self._kept_in_minute = now_us // 60_000_000, 0
@@ -66,7 +66,7 @@ class Quarantine:
             await self._put(*await self._waiting.get())
 
     async def drain(self, seconds: float) -> None:
-        """Put what waits, for so long at the most."""
+        """Put what waits, for at most so many `seconds`."""
         try:
             async with asyncio.timeout(seconds):
                 while not self._waiting.empty():
@@ -79,7 +79,7 @@ class Quarantine:
         try:
             for name, body in texts:
                 await asyncio.to_thread(self._s3.put_object, Bucket=self._bucket, Key=name, Body=body)
-        except Exception as error:  # a sample is not worth the task
+        except Exception as error:  # a sample must not end the task
             self.failed += 1
             if self.failed == 1:
                 self._logger.warning("quarantine: a put failed", extra={"reason": describe(error)})

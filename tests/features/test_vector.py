@@ -1,6 +1,7 @@
 """Each feature against its definition written out row by row, and the promise that the future is unseen."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.fixtures.examples import examples
 from tests.fixtures.market import START_US, batch, batches, random_ticks
-from tickcast.features.bars import BAR, Bars, bar_index, segments, summarise, whole_seconds
+from tickcast.features.bars import NO_BAR, Bars, bar_index, segments, summarise, whole_seconds
 from tickcast.features.ring import BarRing
 from tickcast.features.vector import (
     FEATURE_NAMES,
@@ -47,14 +48,15 @@ def by_definition(trades: Trades, quotes: Quotes, end_us: int) -> dict[str, floa
         traded = [row for row in t if row[0] < at_us]
         if not known or (traded and traded[-1][0] - known[-1][0] > 5_000_000):
             return None
-        return known[-1][3:] if twice_mid(known[-1]) else None
+        newest: tuple[int, ...] = known[-1][3:]
+        return newest if twice_mid(known[-1]) else None
 
     def proxy(at_us: int) -> float | None:
         sides = [[row[4] for row in t if row[0] < at_us and row[6] == side] for side in (1, -1)]
         traded = [row[0] for row in t if row[0] < at_us]
         if not all(sides) or at_us - traded[-1] > 10_000_000:
             return None
-        return (sides[0][-1] + sides[1][-1]) / 2
+        return float(sides[0][-1] + sides[1][-1]) / 2
 
     def mid(at_us: int) -> float | None:
         now = book(at_us)
@@ -67,7 +69,7 @@ def by_definition(trades: Trades, quotes: Quotes, end_us: int) -> dict[str, floa
                 return (end / start - 1) * 1e4
         return None
 
-    def within(rows: list, width_us: int, until_us: int = end_us) -> list:
+    def within(rows: list[Any], width_us: int, until_us: int = end_us) -> list[Any]:
         return [row for row in rows if until_us - width_us <= row[0] < until_us]
 
     def volume(width_us: int) -> int:
@@ -107,9 +109,9 @@ def by_definition(trades: Trades, quotes: Quotes, end_us: int) -> dict[str, floa
     def scaled_return(width_us: int) -> float:
         start = (mid if now else proxy)(end_us - width_us) if end_us - width_us > first_us else None
         move = (price / start - 1) * 1e4 if start else 0.0
-        return max(-6.0, min(6.0, move / (sigma * (width_us / 1e6) ** 0.5)))
+        return float(max(-6.0, min(6.0, move / (sigma * (width_us / 1e6) ** 0.5))))
 
-    def usual(rows: list, width_us: int) -> float:
+    def usual(rows: list[Any], width_us: int) -> float:
         rate = len(within(rows, 60_000_000, minute_us)) / spans
         return math.log1p(len(within(rows, width_us))) - math.log1p(rate * width_us / 1e6)
 
@@ -308,7 +310,7 @@ def test_scale_of_prices_does_not_matter() -> None:
 def test_too_little_history_is_nan() -> None:
     bars = market_bars(8, 20)
     rows = history_rows(bars)
-    known = ~np.isnan(rows).any(axis=1)
+    known = np.asarray(~np.isnan(rows).any(axis=1))
     assert (known == ~np.isnan(rows).all(axis=1)).all()
     first_us = int(bars[int(np.flatnonzero(known)[0])]["end_us"])
     quoted_us = int(bars[int(np.flatnonzero(bars["bid_price"])[0])]["end_us"])
@@ -331,9 +333,8 @@ def test_absent_groups_are_zero_and_say_so() -> None:
 
 
 def test_nothing_known_is_no_row() -> None:
-    empty = summarise(
-        *(rows[:0] for rows in random_ticks(1, 1)), bar_index(START_US), 300, np.zeros(1, BAR)[0]
-    )
+    trades, quotes = random_ticks(1, 1)
+    empty = summarise(trades[:0], quotes[:0], bar_index(START_US), 300, NO_BAR)
     assert np.isnan(history_rows(empty)).all()
     ring = BarRing(LATENESS_US)
     list(ring.fold(batch(*random_ticks(1, 0.3)), 1_000_000))

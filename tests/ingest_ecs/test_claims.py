@@ -1,8 +1,9 @@
 """What a connection claims: only what data that came prove."""
 
-from ingest_ecs.feed_buffer import CLAIM_LIFE_US, STREAMS_APART_US, FeedBuffer
+from ingest_ecs.feed_buffer import FeedBuffer
 from tickcast import sbe
-from tickcast.market.session import Newest
+from tickcast.market.liveness import Newest
+from tickcast.market.watermark import CLAIM_LIFE_US, STREAMS_APART_US
 
 T0, S = 1_754_000_000_000_000, 1_000_000
 DELAY_US = 5_000
@@ -26,17 +27,17 @@ def take(buffer: FeedBuffer, *frames: bytes, at_us: int) -> None:
 
 def test_nothing_is_claimed_before_any_data() -> None:
     buffer = FeedBuffer(1, "c1", "sbe")
-    assert buffer.watermark_us("BTCUSDT", T0) is None
+    assert buffer.claim_us("BTCUSDT", T0) is None
     assert not buffer.delivers
 
 
 def test_a_symbol_has_come_as_far_as_its_own_ticks_or_those_of_another_stream() -> None:
     buffer = FeedBuffer(1, "c1", "sbe")
     take(buffer, trade("BTCUSDT", T0), at_us=T0)
-    assert buffer.watermark_us("BTCUSDT", T0 + DELAY_US) == T0
+    assert buffer.claim_us("BTCUSDT", T0 + DELAY_US) == T0
     take(buffer, quote("ETHUSDT", T0 + S), at_us=T0 + S)
-    assert buffer.watermark_us("BTCUSDT", T0 + S + DELAY_US) == T0 + S - STREAMS_APART_US
-    assert buffer.watermark_us("BNBUSDT", T0 + S + DELAY_US) == T0 + S - STREAMS_APART_US  # never came, yet
+    assert buffer.claim_us("BTCUSDT", T0 + S + DELAY_US) == T0 + S - STREAMS_APART_US
+    assert buffer.claim_us("BNBUSDT", T0 + S + DELAY_US) == T0 + S - STREAMS_APART_US  # never came, yet
 
 
 def test_the_clock_proves_nothing() -> None:
@@ -44,20 +45,20 @@ def test_the_clock_proves_nothing() -> None:
     buffer = FeedBuffer(1, "c1", "sbe")
     take(buffer, trade("BTCUSDT", T0), at_us=T0)
     life_us = DELAY_US + CLAIM_LIFE_US
-    assert {buffer.watermark_us("BTCUSDT", T0 + us) for us in range(0, life_us + 1, 50_000)} == {T0}
-    assert buffer.watermark_us("BTCUSDT", T0 + life_us + 1) is None
+    assert {buffer.claim_us("BTCUSDT", T0 + us) for us in range(0, life_us + 1, 50_000)} == {T0}
+    assert buffer.claim_us("BTCUSDT", T0 + life_us + 1) is None
     take(buffer, quote("BTCUSDT", T0 + 9 * S), at_us=T0 + 9 * S)
-    assert buffer.watermark_us("BTCUSDT", T0 + 9 * S) == T0 + 9 * S
+    assert buffer.claim_us("BTCUSDT", T0 + 9 * S) == T0 + 9 * S
 
 
 def test_a_claim_that_is_withdrawn_is_none_of_the_others() -> None:
     buffer = FeedBuffer(1, "c1", "sbe")
     take(buffer, trade("BTCUSDT", T0), trade("ETHUSDT", T0), at_us=T0)
     buffer.withdrawn = {"ETHUSDT"}
-    assert buffer.watermark_us("ETHUSDT", T0) is None
-    assert buffer.watermark_us("BTCUSDT", T0) == T0
+    assert buffer.claim_us("ETHUSDT", T0) is None
+    assert buffer.claim_us("BTCUSDT", T0) == T0
     buffer.withdrawn = set()
-    assert buffer.watermark_us("ETHUSDT", T0) == T0
+    assert buffer.claim_us("ETHUSDT", T0) == T0
 
 
 def test_the_newest_that_came_is_known_by_symbol() -> None:
@@ -74,7 +75,7 @@ def test_a_clock_that_was_taken_for_another_leaves_no_claim_behind() -> None:
         take(buffer, trade("BTCUSDT", T0 + 3600 * S + n, n), at_us=T0 + n)
     for n in range(3, 30):
         take(buffer, trade("BTCUSDT", T0 + n * S // 10, n), at_us=T0 + n * S // 10)
-    claim_us = buffer.watermark_us("BTCUSDT", T0 + 3 * S)
+    claim_us = buffer.claim_us("BTCUSDT", T0 + 3 * S)
     assert claim_us is not None
     assert claim_us <= T0 + 3 * S + S
 

@@ -24,7 +24,8 @@ def quote(update_id: int, time_us: int) -> bytes:
 @pytest.mark.parametrize("at_once", [True, False])
 def test_one_time_off_costs_its_own_row_and_no_claim(off_us: int, host_us: int, at_once: bool) -> None:
     buffer = FeedBuffer(1, "c1", "sbe")
-    kept, errors = [], []
+    kept: list[int] = []
+    errors: list[tuple[int, Exception]] = []
     for n in range(60):
         time_us = T0_US + n * 100_000
         buffer.take(quote(n, time_us), time_us + 5_000 + host_us)
@@ -38,16 +39,16 @@ def test_one_time_off_costs_its_own_row_and_no_claim(off_us: int, host_us: int, 
     (refused,) = buffer.refused
     assert isinstance(refused, RefusedTicks)
     assert refused.trades["first_id"].tolist() == [30]
-    claim = buffer.watermark_us("BTCUSDT", T0_US + 59 * 100_000 + 7_000 + host_us)
+    claim = buffer.claim_us("BTCUSDT", T0_US + 59 * 100_000 + 7_000 + host_us)
     assert claim == T0_US + 59 * 100_000
 
 
-def test_a_tick_with_nothing_to_compare_it_with_waits_and_is_given_up_with_its_connection() -> None:
+def test_a_tick_with_nothing_to_compare_it_with_waits_and_is_refused_when_its_connection_ends() -> None:
     buffer = FeedBuffer(1, "c1", "sbe")
     buffer.take(trade(1, T0_US + 240 * S), T0_US)
     assert buffer.drain() == ({}, {}, [], ())
-    assert buffer.watermark_us("BTCUSDT", T0_US) is None
-    buffer.give_up_undecided()
+    assert buffer.claim_us("BTCUSDT", T0_US) is None
+    buffer.refuse_undecided()
     assert [type(each) for each in buffer.refused] == [RefusedTicks]
 
 
@@ -69,8 +70,8 @@ def test_a_side_that_is_gone_is_a_quote_and_no_bad_frame() -> None:
     assert (ticks.errors, buffer.refused) == ([], [])
 
 
-def test_quotes_of_the_keyless_feed_are_no_witnesses_of_the_clock() -> None:
-    """Their times are made from their receipt: after a stall they would call every trade late."""
+def test_quotes_of_the_keyless_feed_are_no_evidence_of_the_clock() -> None:
+    """Their times are estimated from their receipt: after a stall every trade would seem late."""
     buffer, ids = FeedBuffer(1, "c1", "json"), []
 
     def trade_text(n: int, time_us: int) -> str:
@@ -94,6 +95,6 @@ def test_a_tick_a_little_ahead_passes_and_claims_nothing_for_the_others() -> Non
         time_us = T0_US + n * 100_000 + (1_500_000 if n == 19 else 0)
         buffer.take(trade(n, time_us), T0_US + n * 100_000 + 5_000)
     assert len(buffer.drain().trades["BTCUSDT"]) == 20
-    claim = buffer.watermark_us("BTCUSDT", T0_US + 1_910_000)
+    claim = buffer.claim_us("BTCUSDT", T0_US + 1_910_000)
     assert claim is not None
     assert claim < T0_US + 1_900_000 + 300_000

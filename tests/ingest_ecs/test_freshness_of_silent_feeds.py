@@ -1,5 +1,5 @@
-"""Session, lane, producer, bars and the API's rule together, in virtual time: what is served of a feed that
-falls silent, for whatever pauses its market has."""
+"""Session, feed buffer, producer, bars and the API's rule together, in virtual time: what is served of a feed
+that falls silent, for whatever pauses its market has."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from ingest_ecs.producer import Producer
 from tickcast import sbe
 from tickcast.features.ring import BarRing
 from tickcast.market import wire
-from tickcast.market.session import Close, Newest, Open, Session
+from tickcast.market.liveness import Newest
+from tickcast.market.session import Close, Open, Session
 from tickcast.serving.prediction import Freshness, features_record, freshness
 from tickcast.units import SECOND_US
 
@@ -32,7 +33,7 @@ class Exchange:
     mean_gap_s: dict[tuple[str, str], float]
     silent_s: float
     dead: set[tuple[str, str]]  # the streams that bring nothing any more, on any connection
-    happens: bool = True  # whether trades and quotes go on behind the silence
+    happens: bool = True  # whether trades and quotes continue during the silence
     rng: random.Random = field(default_factory=lambda: random.Random(3))
     next_s: dict[tuple[str, str], float] = field(default_factory=dict)
     count: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -64,7 +65,7 @@ class Exchange:
 @dataclass
 class Read:
     at_s: float
-    known_s: float  # up to when the reader may believe what is served: the newest tick, or REST's word
+    known_s: float  # up to when what is served is known: the newest tick, or REST's evidence
     fresh: Freshness
 
 
@@ -100,33 +101,33 @@ class System:
             self.opened += 1
             self.session.opened(action.connection, self.now_s)
             self.buffers[action.connection] = FeedBuffer(action.connection, f"c{action.connection}", "sbe")
-            self.producer.open_lane(self.buffers[action.connection])
+            self.producer.attach(self.buffers[action.connection])
         else:
-            self.producer.close_lane(self.buffers.pop(action.connection), action.why)
-            self.session.closed(action.connection, action.why, None, self.now_s)
+            self.producer.detach(self.buffers.pop(action.connection), action.reason)
+            self.session.closed(action.connection, action.reason, None, self.now_s)
 
-    def look(self) -> None:
-        for symbol in self.session.looks(self.now_s):
-            brought = {c: buffer.newest.get(symbol, Newest()) for c, buffer in self.buffers.items()}
-            exchange, come = self.exchange.newest(symbol), self.producer.newest(symbol)
-            if self.session.looked(symbol, exchange, come, brought, self.now_s):
-                self.producer.quiet(symbol, self.now_us())
+    def probe(self) -> None:
+        for symbol in self.session.due_probes(self.now_s):
+            delivered = {c: buffer.newest.get(symbol, Newest()) for c, buffer in self.buffers.items()}
+            exchange, received = self.exchange.newest(symbol), self.producer.newest(symbol)
+            if self.session.probed(symbol, exchange, received, delivered, self.now_s):
+                self.producer.note_quiet(symbol, self.now_us())
 
     def step(self) -> None:
         for action in self.session.actions(self.now_s):
             self.act(action)
-        self.look()
+        self.probe()
         for stall in self.session.take_stalls():
-            self.producer.stalled(stall)
+            self.producer.note_stall(stall)
         for connection, buffer in self.buffers.items():
             buffer.withdrawn = self.session.withdrawn(connection)
         self.exchange.step(self.now_s, list(self.buffers.values()))
         self.producer.pack()
-        queue = self.producer._queues[MARKET]
-        for data, _ in queue.waiting:
-            for _ in self.ring.fold(wire.decode(data), SECOND_US):
-                self.predict()
-        queue.waiting.clear()
+        while heads := self.producer.outbox.next_call():
+            for record in heads:
+                for _ in self.ring.fold(wire.decode(record.data), SECOND_US):
+                    self.predict()
+                self.producer.outbox.remove(record)
 
     def predict(self) -> None:
         self.features = features_record(MARKET, self.ring)

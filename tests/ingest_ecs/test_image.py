@@ -29,7 +29,7 @@ DOCKERFILE = (ROOT / "ingest_ecs" / "Dockerfile").read_text("utf-8")
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """`/app` as the Dockerfile fills it, without write permission, beside an environment of its own."""
+    """`/app` as the Dockerfile fills it, without write permission, with an environment of its own."""
     app = tmp_path_factory.mktemp("image") / "app"
     app.mkdir()
     for source, target in re.findall(r"^COPY (\S+) (\S+)$", DOCKERFILE, re.MULTILINE):
@@ -39,7 +39,13 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             shutil.copy(ROOT / source, app / Path(source).name)
     subprocess.run([sys.executable, "-m", "venv", app / "venv"], check=True)
     (arguments,) = re.findall(r"^RUN pip install (.*) \\$", DOCKERFILE, re.MULTILINE)
-    pip = [app / "venv" / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    pip: list[str | Path] = [
+        app / "venv" / "bin" / "python",
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "--quiet",
+    ]
     subprocess.run([*pip, "install", *arguments.split()], check=True, cwd=app)
     subprocess.run([*pip, "check"], check=True)
     writable = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH

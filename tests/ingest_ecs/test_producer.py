@@ -12,21 +12,15 @@ from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest_ecs import producer as producer_module
+from ingest_ecs import kinesis_writer, outbox
 from ingest_ecs.feed_buffer import FeedBuffer
-from ingest_ecs.producer import (
-    MAX_TICKS_PER_RECORD,
-    OVERFLOW,
-    RESTARTED,
-    SKIPPED,
-    STARTED,
-    UNREADABLE,
-    Producer,
-)
+from ingest_ecs.outbox import Record
+from ingest_ecs.producer import MAX_TICKS_PER_RECORD, Producer
+from ingest_ecs.symbol_feed import OVERFLOW, RESTARTED, SKIPPED, STARTED, UNREADABLE
 from tickcast import sbe
 from tickcast.features.ring import BarRing
 from tickcast.market import wire
-from tickcast.market.session import Stall
+from tickcast.market.liveness import Stall
 from tickcast.market.ticks import quotes_array, trades_array
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
@@ -35,7 +29,7 @@ Respond = Callable[[int, list[dict[str, Any]]], list[bool]]
 
 
 class Kinesis:
-    """Takes what `respond(call number, records)` says it takes; raises when it raises."""
+    """Stores the records for which `respond(call number, records)` is true; raises when it raises."""
 
     def __init__(self, respond: Respond | None = None) -> None:
         self.respond = respond or (lambda _, records: [True] * len(records))
@@ -67,7 +61,7 @@ class Clock:
 
 @pytest.fixture(autouse=True)
 def fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(producer_module, "RETRY_S", 0.001)
+    monkeypatch.setattr(kinesis_writer, "RETRY_S", 0.001)
 
 
 def make(
@@ -79,8 +73,23 @@ def make(
 
 def buffer(producer: Producer, number: int = 1) -> FeedBuffer:
     opened = FeedBuffer(number, f"c{number}", "sbe")
-    producer.open_lane(opened)
+    producer.attach(opened)
     return opened
+
+
+def run(
+    kinesis: Kinesis, happens: Callable[[Producer, FeedBuffer], None], *args: Any, **options: Any
+) -> Producer:
+    """A producer with one buffer: `happens`, then all is put."""
+
+    async def scenario() -> Producer:
+        producer = make(kinesis, *args, **options)
+        happens(producer, buffer(producer))
+        producer.drain()
+        await producer.run()
+        return producer
+
+    return asyncio.run(scenario())
 
 
 def frame(trade_id: int, symbol: str = "BTCUSDT", time_us: int = 1_000_000_000) -> bytes:
@@ -128,22 +137,18 @@ def test_everything_accepted_arrives_once_and_in_order(respond: Respond) -> None
     for symbol in SYMBOLS:
         assert kinesis.trade_ids(symbol) == list(range(300))
     assert all(len(call) == len(set(call)) for call in kinesis.calls)  # one record per symbol and call
-    assert producer.waiting_records() == 0
+    assert len(producer.outbox) == 0
     assert producer.counts.ticks_in == 600
 
 
 def test_ticks_of_a_linger_share_a_record() -> None:
     kinesis = Kinesis()
 
-    async def scenario() -> None:
-        producer = make(kinesis)
-        opened = buffer(producer)
+    def happens(producer: Producer, opened: FeedBuffer) -> None:
         for n in range(50):
             opened.take(frame(n), RECEIVED_US)
-        producer.drain()
-        await producer.run()
 
-    asyncio.run(scenario())
+    run(kinesis, happens)
     assert len(kinesis.stored["BTCUSDT"]) == 1
     assert kinesis.stored["BTCUSDT"][0].watermark_us == 1_000_000_000
     assert kinesis.stored["BTCUSDT"][0].connection == "c1"
@@ -152,13 +157,10 @@ def test_ticks_of_a_linger_share_a_record() -> None:
 def test_a_burst_is_split_and_only_its_last_record_claims_a_watermark() -> None:
     kinesis = Kinesis()
 
-    async def scenario() -> None:
-        producer = make(kinesis)
-        buffer(producer).take(burst(0, MAX_TICKS_PER_RECORD + 5), RECEIVED_US)
-        producer.drain()
-        await producer.run()
+    def happens(producer: Producer, opened: FeedBuffer) -> None:
+        opened.take(burst(0, MAX_TICKS_PER_RECORD + 5), RECEIVED_US)
 
-    asyncio.run(scenario())
+    run(kinesis, happens)
     assert [len(batch.trades) for batch in kinesis.stored["BTCUSDT"]] == [MAX_TICKS_PER_RECORD, 5]
     assert [batch.watermark_us for batch in kinesis.stored["BTCUSDT"]] == [wire.NO_WATERMARK, 1_000_000_000]
 
@@ -192,19 +194,14 @@ def test_packing_does_not_wait_for_a_put_that_hangs() -> None:
 def test_ids_that_are_held_back_at_the_end_are_counted_and_kept() -> None:
     kinesis, kept = Kinesis(), []
 
-    async def scenario() -> Producer:
-        producer = make(kinesis, quarantine=lambda data, reason, connection: kept.append((data, reason)))
-        opened = buffer(producer)
+    def happens(producer: Producer, opened: FeedBuffer) -> None:
         for n in range(10):
             opened.take(frame(10**9 + n, time_us=1_000_000_000 + n * 1000), RECEIVED_US)
         producer.pack()
         for n in range(2):  # one too few for a new series
             opened.take(frame(n, time_us=1_000_020_000 + n * 1000), RECEIVED_US + 20_000)
-        producer.drain()
-        await producer.run()
-        return producer
 
-    producer = asyncio.run(scenario())
+    producer = run(kinesis, happens, quarantine=lambda data, reason, connection: kept.append((data, reason)))
     assert kinesis.trade_ids("BTCUSDT") == [10**9 + n for n in range(10)]
     assert producer.bad_frames.total() == 2
     assert sorted(i for data, _ in kept for i in wire.decode(data).trades["first_id"].tolist()) == [0, 1]
@@ -243,10 +240,10 @@ def test_a_quiet_symbol_gets_a_watermark_a_second_by_what_the_busy_one_proves() 
     assert bare(kinesis, "BTCUSDT") == []
 
 
-def test_a_claim_is_taken_back_once_when_the_connection_is_lost() -> None:
+def test_a_claim_is_withdrawn_once_when_the_connection_is_lost() -> None:
     def happens(step: int, producer: Producer, opened: FeedBuffer) -> None:
         if step == 20:
-            producer.close_lane(opened, "reset")
+            producer.detach(opened, "reset")
 
     kinesis = Kinesis()
     run_busy(kinesis, happens)
@@ -255,7 +252,7 @@ def test_a_claim_is_taken_back_once_when_the_connection_is_lost() -> None:
         assert marks.index(wire.WATERMARK_WITHDRAWN) == len(marks) - 1
 
 
-def test_a_withdrawn_claim_is_taken_back_and_given_again() -> None:
+def test_a_claim_is_withdrawn_and_made_again() -> None:
     def happens(step: int, producer: Producer, opened: FeedBuffer) -> None:
         opened.withdrawn = {"ETHUSDT"} if 12 <= step < 30 else set()
 
@@ -269,7 +266,7 @@ def test_a_withdrawn_claim_is_taken_back_and_given_again() -> None:
 def test_evidence_of_a_quiet_market_goes_out_at_once_with_a_claim() -> None:
     def happens(step: int, producer: Producer, opened: FeedBuffer) -> None:
         if step == 15:
-            producer.quiet("ETHUSDT", 77)
+            producer.note_quiet("ETHUSDT", 77)
 
     kinesis = Kinesis()
     run_busy(kinesis, happens)
@@ -283,83 +280,71 @@ def test_the_busy_symbol_shows_life_and_is_not_put() -> None:
     kinesis, seen = Kinesis(), []
     clock = Clock()
 
-    async def scenario() -> None:
-        producer = make(kinesis, clock, busy_symbol="BUSYUSDT", saw_data=lambda *stream: seen.append(stream))
-        buffer(producer).take(frame(1, "BUSYUSDT", clock.now_us), clock.now_us)
+    def happens(producer: Producer, opened: FeedBuffer) -> None:
+        opened.take(frame(1, "BUSYUSDT", clock.now_us), clock.now_us)
         producer.pack()
         assert producer.bad_frames.total() == 0
-        producer.drain()
-        await producer.run()
 
-    asyncio.run(scenario())
+    run(kinesis, happens, clock, busy_symbol="BUSYUSDT", saw_data=lambda *stream: seen.append(stream))
     assert seen == [(1, "BUSYUSDT", "trades")]
     assert kinesis.stored["BUSYUSDT"] == []
     assert [batch.tick_count for batch in kinesis.stored["BTCUSDT"]] == [0]  # claimed by what came of it
 
 
-def test_memory_is_bounded_and_what_is_dropped_is_told_downstream(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(producer_module, "MAX_WAITING_BYTES", 20_000)
+def test_memory_is_bounded_and_what_is_dropped_is_reported_downstream(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(outbox, "MAX_WAITING_BYTES", 20_000)
 
     def never(call: int, records: list[dict[str, Any]]) -> list[bool]:
         raise EndpointConnectionError(endpoint_url="http://kinesis")
 
     kinesis, accepted = Kinesis(never), 500
 
-    async def scenario() -> Producer:
-        producer = make(kinesis)
-        opened = buffer(producer)
+    def happens(producer: Producer, opened: FeedBuffer) -> None:
         for n in range(accepted):
             opened.take(frame(n, time_us=1_000_000_000 + n), RECEIVED_US)
             producer.pack()
         kinesis.respond = lambda call, records: [True] * len(records)
-        producer.drain()
-        await producer.run()
-        return producer
 
-    producer = asyncio.run(scenario())
+    producer = run(kinesis, happens)
     kept = kinesis.trade_ids("BTCUSDT")
     assert kept == list(range(accepted - len(kept), accepted))  # the newest, without a hole
     assert 50 < len(kept) < accepted
     assert producer.counts.dropped_records == producer.counts.dropped_ticks == accepted - len(kept)
-    told = [n for batch in kinesis.stored["BTCUSDT"] for n in batch.notices if n.cause == OVERFLOW]
-    assert len(told) < 200
-    assert min(n.from_us for n in told) == 1_000_000_000
-    assert max(n.to_us for n in told) >= 1_000_000_000 + kept[0] - 2  # the last waits for the next batch
+    notices = [n for batch in kinesis.stored["BTCUSDT"] for n in batch.notices if n.cause == OVERFLOW]
+    assert len(notices) < 200
+    assert min(n.from_us for n in notices) == 1_000_000_000
+    assert max(n.to_us for n in notices) >= 1_000_000_000 + kept[0] - 2  # the last waits for the next batch
 
 
-def test_the_first_tick_says_that_ingest_was_not_running() -> None:
+def test_the_first_tick_reports_that_ingest_was_not_running() -> None:
     kinesis = Kinesis()
 
-    async def scenario() -> None:
-        producer = make(kinesis)
-        buffer(producer).take(frame(7, time_us=5_000_000), 5_000_700)
-        producer.drain()
-        await producer.run()
+    def happens(producer: Producer, opened: FeedBuffer) -> None:
+        opened.take(frame(7, time_us=5_000_000), 5_000_700)
 
-    asyncio.run(scenario())
+    run(kinesis, happens)
     assert kinesis.stored["BTCUSDT"][0].notices == (wire.Notice(STARTED, 5_000_000, 5_000_000),)
 
 
 def test_a_lost_connection_is_a_notice_unless_another_delivers() -> None:
     kinesis = Kinesis()
 
-    async def scenario() -> None:
-        producer = make(kinesis)
-        first, second = buffer(producer, 1), buffer(producer, 2)
+    def happens(producer: Producer, opened: FeedBuffer) -> None:
+        first, second = opened, buffer(producer, 2)
         first.take(frame(1, time_us=1_000_000), 1_000_700)
         second.take(frame(1, time_us=1_000_000), 1_000_700)
         producer.pack()
         first.take(frame(2, time_us=1_100_000), 1_100_700)
-        producer.close_lane(first, "reset by peer")  # what it had taken is not forgotten
+        producer.detach(first, "reset by peer")  # what it had taken is not forgotten
         second.take(frame(3, time_us=2_000_000), 2_000_700)
         producer.pack()
-        producer.close_lane(second, "timed out")
+        producer.detach(second, "timed out")
         third = buffer(producer, 3)
         third.take(frame(9, time_us=7_000_000), 7_000_700)
-        producer.drain()
-        await producer.run()
 
-    asyncio.run(scenario())
+    run(kinesis, happens)
     batches = kinesis.stored["BTCUSDT"]
     assert [n for batch in batches[1:] for n in batch.notices] == [
         wire.Notice("timed out", 2_000_000, 7_000_000)
@@ -368,19 +353,14 @@ def test_a_lost_connection_is_a_notice_unless_another_delivers() -> None:
     assert kinesis.trade_ids("BTCUSDT") == [1, 1, 2, 3, 9]
 
 
-def test_a_bad_frame_is_counted_and_told_and_the_rest_goes_on() -> None:
+def test_a_bad_frame_is_counted_and_reported_and_the_rest_is_put() -> None:
     kinesis, seen = Kinesis(), []
 
-    async def scenario() -> Producer:
-        producer = make(kinesis, saw_data=lambda *stream: seen.append(stream))
-        opened = buffer(producer)
+    def happens(producer: Producer, opened: FeedBuffer) -> None:
         for data in (frame(1), b"garbage", frame(2)[:-3], frame(3, "DOGEUSDT"), frame(4)):
             opened.take(data, RECEIVED_US)
-        producer.drain()
-        await producer.run()
-        return producer
 
-    producer = asyncio.run(scenario())
+    producer = run(kinesis, happens, saw_data=lambda *stream: seen.append(stream))
     assert producer.bad_frames.total() == 3
     assert sorted(kinesis.trade_ids("BTCUSDT")) == [1, 4]
     assert seen == [(1, "BTCUSDT", "trades")]
@@ -392,20 +372,16 @@ HOLE_US = (5_000_000, 9_000_000)  # the trades before and after it
 
 
 def notices_of(happens: Callable[[Producer, FeedBuffer], None]) -> list[wire.Notice]:
-    """What is told of a hole between the trades 1 and 4 of BTCUSDT, if `happens` in between."""
+    """The notices of a hole between the trades 1 and 4 of BTCUSDT, when `happens` in between."""
     kinesis = Kinesis()
 
-    async def scenario() -> None:
-        producer = make(kinesis)
-        opened = buffer(producer)
+    def hole(producer: Producer, opened: FeedBuffer) -> None:
         opened.take(frame(1, time_us=HOLE_US[0]), HOLE_US[0])
         producer.pack()
         happens(producer, opened)
         buffer(producer, 2).take(frame(4, time_us=HOLE_US[1]), HOLE_US[1])
-        producer.drain()
-        await producer.run()
 
-    asyncio.run(scenario())
+    run(kinesis, hole)
     return [n for batch in kinesis.stored["BTCUSDT"] for n in batch.notices if n.cause != STARTED]
 
 
@@ -419,7 +395,7 @@ def test_a_hole_that_nobody_can_explain_was_the_exchange_s() -> None:
 
 def test_a_hole_is_explained_by_the_lost_connection_though_a_quote_came_first() -> None:
     def happens(producer: Producer, opened: FeedBuffer) -> None:
-        producer.close_lane(opened, "reset by peer")
+        producer.detach(opened, "reset by peer")
         buffer(producer, 3).take(quote(6_000_000), 6_000_000)
         producer.pack()
 
@@ -445,9 +421,9 @@ def test_a_bad_frame_explains_nothing_that_is_missing_later() -> None:
     assert notices_of(happens)[-1] == wire.Notice(SKIPPED, *HOLE_US)
 
 
-def test_a_stall_is_told_at_once_and_explains_the_hole_behind_it() -> None:
+def test_a_stall_is_reported_at_once_and_explains_the_hole_behind_it() -> None:
     def happens(producer: Producer, opened: FeedBuffer) -> None:
-        producer.stalled(Stall("BTCUSDT", "trades", 16.0))
+        producer.note_stall(Stall("BTCUSDT", "trades", 16.0))
 
     why, now_us = "no trades came on an open connection", Clock.now_us
     assert notices_of(happens) == [
@@ -476,13 +452,10 @@ MANY = tuple(f"S{n:03}USDT" for n in range(700))
 
 def full(producer: Producer, symbol: str, size: int, count: int = 1) -> None:
     """Let records of `size` bytes wait for `symbol`."""
-    queue = producer._queues[symbol]
     batch = wire.TickBatch(symbol, "sim", "", 0, trades_array([]), quotes_array([]))
     filler = batch._replace(connection="c" * (size - len(wire.encode(batch)) - 2))
     for _ in range(count):
-        queue.waiting.append((wire.encode(filler), 1))
-        queue.waiting_bytes += len(queue.waiting[-1][0])
-        producer._waiting_bytes += len(queue.waiting[-1][0])
+        producer.outbox.add(Record(symbol, wire.encode(filler), 1))
 
 
 def limited(call: int, records: list[dict[str, Any]]) -> list[bool]:
@@ -504,7 +477,7 @@ def test_calls_stay_within_the_limits_of_kinesis_and_every_symbol_has_its_turn(s
             full(producer, symbol, size, count)
         producer.drain()
         await producer.run()
-        assert (producer.waiting_records(), producer._waiting_bytes) == (0, 0)
+        assert (len(producer.outbox), producer.outbox.size) == (0, 0)
 
     asyncio.run(scenario())
     assert {symbol: len(batches) for symbol, batches in kinesis.stored.items()} == dict.fromkeys(
@@ -522,7 +495,7 @@ def test_no_symbol_waits_while_others_are_put_twice() -> None:
         producer = make(kinesis, symbols=MANY[:20])
         for symbol in MANY[:20]:
             full(producer, symbol, 900_000, 3)
-        await producer._put_heads()
+        await producer.writer.put_waiting()
 
     asyncio.run(scenario())
     order = [symbol for call in kinesis.calls for symbol in call]
@@ -531,7 +504,7 @@ def test_no_symbol_waits_while_others_are_put_twice() -> None:
 
 
 def test_all_symbols_share_one_memory_and_the_longest_queue_gives(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(producer_module, "MAX_WAITING_BYTES", 20_000)
+    monkeypatch.setattr(outbox, "MAX_WAITING_BYTES", 20_000)
 
     async def scenario() -> Producer:
         producer = make(Kinesis())
@@ -541,13 +514,13 @@ def test_all_symbols_share_one_memory_and_the_longest_queue_gives(monkeypatch: p
         for n in range(500):
             opened.take(frame(n), RECEIVED_US)
             producer.pack()
-            assert sum(queue.waiting_bytes for queue in producer._queues.values()) <= 20_000
+            assert sum(queue.size for queue in producer.outbox._queues.values()) <= 20_000
         return producer
 
     producer = asyncio.run(scenario())
     assert producer.counts.dropped_ticks > 0
-    assert len(producer._queues["ETHUSDT"].waiting) == 1  # the quiet one lost nothing
-    assert sum(queue.waiting_bytes for queue in producer._queues.values()) == producer._waiting_bytes
+    assert len(producer.outbox._queues["ETHUSDT"].records) == 1  # the quiet one lost nothing
+    assert sum(queue.size for queue in producer.outbox._queues.values()) == producer.outbox.size
 
 
 # --------------------------------------------------------------------------------------- holes and causes
@@ -602,20 +575,17 @@ def test_the_cause_of_a_loss_reaches_the_ledger(sizes: list[int], quotes_after: 
             opened.take(quote(at_us), at_us + 700)
         producer.pack()
 
-    async def scenario() -> None:
-        producer = make(kinesis)
-        first = buffer(producer)
+    def happens(producer: Producer, opened: FeedBuffer) -> None:
+        first = opened
         for n in range(10):
             turn(producer, first, n, 1 + n * sum(sizes), True)
-        producer.close_lane(first, "ConnectionClosedError: lost")
+        producer.detach(first, "ConnectionClosedError: lost")
         second = buffer(producer, 2)
         for n in range(10):
             first_id = 51 + (10 + n) * sum(sizes) + (7 if n > 6 else 0)  # and later the exchange skips some
             turn(producer, second, 80 + n, first_id, n >= quotes_after)
-        producer.drain()
-        await producer.run()
 
-    asyncio.run(scenario())
+    run(kinesis, happens)
     ring = BarRing(100_000)
     for batch in kinesis.stored["BTCUSDT"]:
         list(ring.fold(batch, 1_000_000))
@@ -632,17 +602,12 @@ def test_the_cause_of_a_loss_reaches_the_ledger(sizes: list[int], quotes_after: 
 def test_an_id_far_off_is_refused_counted_and_kept() -> None:
     kinesis, kept = Kinesis(), []
 
-    async def scenario() -> Producer:
-        producer = make(kinesis, quarantine=lambda *refused: kept.append(refused))
-        opened = buffer(producer)
+    def happens(producer: Producer, opened: FeedBuffer) -> None:
         for n, trade_id in enumerate((1, 2, 2**60, 4, 5)):
             opened.take(frame(trade_id, time_us=1_000_000_000 + n), RECEIVED_US)
         opened.take(b"garbage", RECEIVED_US)
-        producer.drain()
-        await producer.run()
-        return producer
 
-    producer = asyncio.run(scenario())
+    producer = run(kinesis, happens, quarantine=lambda *refused: kept.append(refused))
     assert kinesis.trade_ids("BTCUSDT") == [1, 2, 4, 5]
     assert producer.bad_frames.total() == 2
     hole = wire.Notice(UNREADABLE, 1_000_000_001, 1_000_000_003)
@@ -653,20 +618,16 @@ def test_an_id_far_off_is_refused_counted_and_kept() -> None:
     assert ("far ahead of its series" in reason, connection) == (True, "c1")
 
 
-def test_ids_that_start_over_are_told_and_their_holes_noted() -> None:
+def test_ids_that_start_over_are_reported_and_their_holes_noted() -> None:
     kinesis = Kinesis()
 
-    async def scenario() -> None:
-        producer = make(kinesis)
-        opened = buffer(producer)
+    def happens(producer: Producer, opened: FeedBuffer) -> None:
         for n, trade_id in enumerate((5_001, 5_002, 5_003, 1, 2, 3, 4, 7, 8)):
             opened.take(frame(trade_id, time_us=1_000_000_000 + n), RECEIVED_US)
             if n == 4:
                 producer.pack()
-        producer.drain()
-        await producer.run()
 
-    asyncio.run(scenario())
+    run(kinesis, happens)
     assert kinesis.trade_ids("BTCUSDT") == [5_001, 5_002, 5_003, 1, 2, 3, 4, 7, 8]
     notices = [n for batch in kinesis.stored["BTCUSDT"] for n in batch.notices]
     assert wire.Notice(RESTARTED, 1_000_000_002, 1_000_000_003) in notices
@@ -676,18 +637,13 @@ def test_ids_that_start_over_are_told_and_their_holes_noted() -> None:
 def test_a_flood_of_odd_frames_is_few_reasons_and_few_notices() -> None:
     kinesis = Kinesis()
 
-    async def scenario() -> Producer:
-        producer = make(kinesis)
-        opened = buffer(producer)
+    def happens(producer: Producer, opened: FeedBuffer) -> None:
         for n in range(2_000):
             crossed = sbe.BestBidAskEvent(1_000_000_000, n, -8, -8, 200 + n, 5, 100, 5, "BTCUSDT")
             opened.take(sbe.encode(crossed), RECEIVED_US)
             opened.take(frame(10 * n, time_us=1_000_000_000 + n), RECEIVED_US)
-        producer.drain()
-        await producer.run()
-        return producer
 
-    producer = asyncio.run(scenario())
+    producer = run(kinesis, happens)
     assert producer.bad_frames.total() == 2_000
     assert len(producer.bad_frames) == 1
     assert sum(len(batch.notices) for batch in kinesis.stored["BTCUSDT"]) < 100

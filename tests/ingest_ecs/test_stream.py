@@ -51,4 +51,4 @@ def test_a_library_s_error_is_told_without_the_key(monkeypatch: pytest.MonkeyPat
 
     asyncio.run(asyncio.wait_for(run(), 30))
     assert KEY not in log.getvalue()
-    assert KEY not in str(session.why)
+    assert KEY not in str(session.reason)

@@ -6,22 +6,25 @@ import http
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from aws_lambda_powertools import Logger
-from websockets.asyncio.server import Request, Response, ServerConnection, serve
+from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
 
 from ingest_ecs.producer import Producer
 from ingest_ecs.settings import IngestSettings
 from ingest_ecs.stream import Stream
 from tickcast import sbe
-from tickcast.adapters.rest.binance import ExchangeUnavailable
-from tickcast.market import session as session_module
-from tickcast.market import wire
-from tickcast.market.session import FatalSessionError, Newest, Session
+from tickcast.adapters.rest.binance import BinanceRest, ExchangeUnavailable
+from tickcast.market import liveness, wire
+from tickcast.market.liveness import Newest
+from tickcast.market.reconnect import FatalSessionError
+from tickcast.market.session import Session
 
 KEY = "an-ed25519-key"
 
@@ -38,7 +41,7 @@ def quote_frame(bid: int = 100) -> bytes:
     return sbe.encode(sbe.BestBidAskEvent(now_us, now_us, -8, -8, bid, 5, 101, 6, "BTCUSDT"))
 
 
-Serve = Callable[[int, ServerConnection], object]
+Serve = Callable[[int, ServerConnection], Awaitable[object]]
 
 
 @asynccontextmanager
@@ -72,7 +75,7 @@ class Kinesis:
     def __init__(self) -> None:
         self.batches: list[wire.TickBatch] = []
 
-    def put_records(self, *, StreamName: str, Records: list[dict]) -> dict:  # noqa: N803
+    def put_records(self, *, StreamName: str, Records: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
         self.batches += [wire.decode(record["Data"]) for record in Records]
         return {"FailedRecordCount": 0, "Records": [{"SequenceNumber": "1"} for _ in Records]}
 
@@ -85,13 +88,14 @@ class Kinesis:
         return [notice.cause for batch in self.batches for notice in batch.notices]
 
 
-class Rest:
+class Rest(BinanceRest):
     """Says that `newest` is what the exchange has; without it, it does not answer."""
 
     def __init__(self, newest: Newest | None = None) -> None:
+        super().__init__("http://unused")
         self.found = newest
 
-    def newest(self, symbols: list[str]) -> dict[str, Newest]:
+    def newest(self, symbols: Sequence[str]) -> dict[str, Newest]:
         if self.found is None:
             raise ExchangeUnavailable("no answer")
         return dict.fromkeys(symbols, self.found)
@@ -192,8 +196,8 @@ def test_it_connects_again_after_a_drop_a_shutdown_and_an_overloaded_server() ->
 
 
 def test_a_stream_that_is_dead_is_relieved_by_a_second_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_module, "LOOK_FLOOR_S", 0.3)
-    monkeypatch.setattr(session_module, "GRACE_S", 0.2)
+    monkeypatch.setattr(liveness, "PROBE_AFTER_MIN_S", 0.3)
+    monkeypatch.setattr(liveness, "IN_FLIGHT_S", 0.2)
 
     async def talk(n: int, connection: ServerConnection) -> None:
         for trade_id in range(10 * n, 10 * n + 3):
@@ -215,8 +219,8 @@ def test_a_stream_that_is_dead_is_relieved_by_a_second_connection(monkeypatch: p
 def test_a_market_that_is_quiet_by_rest_s_word_says_so_and_keeps_its_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(session_module, "QUIET_S", 0.3)
-    monkeypatch.setattr(session_module, "LOOK_EVERY_S", 0.2)
+    monkeypatch.setattr(liveness, "PROBE_SYMBOL_AFTER_S", 0.3)
+    monkeypatch.setattr(liveness, "PROBE_INTERVAL_S", 0.2)
 
     async def talk(n: int, connection: ServerConnection) -> None:
         await connection.send(trade_frame(1))
@@ -245,7 +249,7 @@ def test_a_market_that_is_quiet_by_rest_s_word_says_so_and_keeps_its_connection(
 
 
 def test_rollover_leaves_no_hole() -> None:
-    """The server numbers trades as time goes on and sends each to whoever is connected."""
+    """The server numbers trades by time and sends each to whoever is connected."""
     clients: list[ServerConnection] = []
     sent = 0
 
@@ -312,10 +316,10 @@ def test_the_keyless_feed_gives_the_same_ticks() -> None:
 
 
 @pytest.mark.parametrize("is_wrapped", [True, False])
-def test_the_keyless_feed_s_messages_are_told_apart_by_reading_them(is_wrapped: bool) -> None:
+def test_the_keyless_feed_s_messages_are_classified_by_content(is_wrapped: bool) -> None:
     """Members in any order and white space; a shutdown within the wrapper; none is counted as bad."""
 
-    def written(name: str, data: dict) -> str:
+    def written(name: str, data: dict[str, Any]) -> str:
         return json.dumps({"data": data, "stream": name} if is_wrapped else data, indent=1)
 
     async def talk(n: int, connection: ServerConnection) -> None:

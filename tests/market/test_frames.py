@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.fixtures.examples import examples
 from tickcast import sbe
 from tickcast.market.frames import decode_frames
-from tickcast.market.ticks import TickError, quotes_array, tick_rows, trades_array
+from tickcast.market.ticks import QuoteRow, TickError, TradeRow, quotes_array, tick_rows, trades_array
 
 price = st.one_of(st.integers(-2, 10**13), st.just(sbe.NULL_INT64))
 qty = st.one_of(st.integers(-1, 10**12), st.just(sbe.NULL_INT64))
@@ -44,8 +44,12 @@ def frame(draw: st.DrawFn) -> bytes:
     return bytes(data) + draw(st.sampled_from([b"", b"", b"\x03new", b"BTCUSDT"]))
 
 
-def one_by_one(frames: list[bytes], received_us: list[int]) -> tuple[dict, dict, list[int]]:
-    trades, quotes, errors = {}, {}, []
+def one_by_one(
+    frames: list[bytes], received_us: list[int]
+) -> tuple[dict[str, list[TradeRow]], dict[str, list[QuoteRow]], list[int]]:
+    trades: dict[str, list[TradeRow]] = {}
+    quotes: dict[str, list[QuoteRow]] = {}
+    errors = []
     for i, (data, at) in enumerate(zip(frames, received_us, strict=True)):
         try:
             event = sbe.decode(data)
@@ -53,9 +57,10 @@ def one_by_one(frames: list[bytes], received_us: list[int]) -> tuple[dict, dict,
         except (sbe.SbeError, TickError):
             errors.append(i)
             continue
-        for by_symbol, new in zip((trades, quotes), rows, strict=True):
-            if new:
-                by_symbol.setdefault(event.symbol, []).extend(new)
+        for row in rows[0]:
+            trades.setdefault(event.symbol, []).append(row)
+        for quote in rows[1]:
+            quotes.setdefault(event.symbol, []).append(quote)
     return trades, quotes, errors
 
 

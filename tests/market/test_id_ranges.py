@@ -10,7 +10,8 @@ ranges = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 5)), max_size=40)
 
 @given(ranges)
 def test_same_as_a_set(steps: list[tuple[int, int]]) -> None:
-    seen, oracle = IdRanges(), set()
+    seen = IdRanges()
+    oracle: set[int] = set()
     for first, width in steps:
         ids = set(range(first, first + width + 1))
         assert seen.add(first, first + width) == (ids <= oracle)

@@ -1,13 +1,15 @@
 import json
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tickcast.market.json_frames import JsonFrames, mantissa
-from tickcast.market.ticks import TickError, quotes_array
+from tickcast.market.frames import Ticks
+from tickcast.market.json_frames import JsonFrames
+from tickcast.market.ticks import TickError, mantissa, quotes_array
 
 RECEIVED_US = 1_000_000_000
 
@@ -23,7 +25,7 @@ def quote(**changed: object) -> str:
     return json.dumps({"stream": "btcusdt@bookTicker", "data": data})
 
 
-def decode(*texts: str, received_us: list[int] | None = None):
+def decode(*texts: str, received_us: list[int] | None = None) -> Ticks:
     at = received_us or [RECEIVED_US] * len(texts)
     return JsonFrames().decode(texts, np.array(at, np.int64))
 
@@ -71,20 +73,20 @@ def test_a_quote_s_time_is_the_local_clock_moved_by_the_smallest_delay() -> None
     ("text", "reason"),
     [
         ("not json", "Expecting value"),
-        ("[]", "no object"),
+        ("[]", "not an object"),
         ("{}", "neither a trade nor a quote"),
         ('{"stream":"btcusdt@kline_1s","data":{"e":"kline","s":"BTCUSDT"}}', "neither a trade nor a quote"),
         ('{"stream":"btcusdt@trade","data":null}', "neither a trade nor a quote"),
-        (trade(s=None), "no symbol"),
-        (trade(t=-1), "-1 is no whole number"),
+        (trade(s=None), "not a symbol"),
+        (trade(t=-1), "-1 is not a whole number"),
         (trade(p="0"), "trade 7: price 0"),
         (trade(p=61837.63), "has no attribute 'partition'"),
         (trade(m=1), "m is 1, neither true nor false"),
-        (trade(t=1.7), "1.7 is no whole number"),
-        (trade(T=10**30), "is no whole number of 64 bits"),
-        (trade(E=float("inf")), "inf is no whole number"),
+        (trade(t=1.7), "1.7 is not a whole number"),
+        (trade(T=10**30), "is not a whole number of 64 bits"),
+        (trade(E=float("inf")), "inf is not a whole number"),
         ("[" * 100_000, "RecursionError"),
-        (trade(t="seven"), "'seven' is no whole number"),
+        (trade(t="seven"), "'seven' is not a whole number"),
         (quote(a="61837.63"), "book 9: bid 61837.63"),
         (quote(B="-1"), "not a decimal number"),
     ],
@@ -116,7 +118,7 @@ DATA = (trade(), quote())
         lambda message: json.dumps(message["data"] | {"id": 1, "result": None, "code": 7}),  # members to come
     ],
 )
-def test_members_in_any_order_wrapped_or_not(written: Callable[[dict], str]) -> None:
+def test_members_in_any_order_wrapped_or_not(written: Callable[[dict[str, Any]], str]) -> None:
     expected = decode(*DATA)
     got = decode(*(written(json.loads(text)) for text in DATA))
     assert (got.errors, list(got.control)) == ([], [])
@@ -135,7 +137,7 @@ def test_members_in_any_order_wrapped_or_not(written: Callable[[dict], str]) -> 
         {"code": 2, "msg": "Invalid request"},
     ],
 )
-def test_what_is_about_the_connection_is_handed_back(message: dict, is_wrapped: bool) -> None:
+def test_what_is_about_the_connection_is_handed_back(message: dict[str, Any], is_wrapped: bool) -> None:
     text = json.dumps({"data": message, "stream": "btcusdt@trade"} if is_wrapped else message)
     ticks = decode(trade(), text, quote())
     assert (ticks.errors, list(ticks.control)) == ([], [message])

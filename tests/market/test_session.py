@@ -1,56 +1,39 @@
 import random
-from itertools import islice
 
 import pytest
 
-from tickcast.market.session import (
-    ATTEMPTS,
+from tickcast.market.liveness import IN_FLIGHT_S, PROBE_AFTER_MIN_S, PROBE_INTERVAL_S, Newest, Stall
+from tickcast.market.reconnect import (
     BACKOFF_CAP_S,
-    GRACE_S,
-    LOOK_EVERY_S,
-    LOOK_FLOOR_S,
-    OVERLAP_S,
-    RETIRED_CAP_S,
-    SILENT_S,
-    Close,
+    MAX_ATTEMPTS,
+    REPLACEMENT_CAP_S,
     FatalSessionError,
-    Newest,
+)
+from tickcast.market.session import (
+    OVERLAP_S,
+    STALLED_AFTER_S,
+    Close,
+    Event,
+    Feed,
     Open,
     Session,
-    Stall,
-    backoff,
-    refusal,
+    State,
+    Tenure,
+    transition,
 )
 
 S = 1_000_000
 
 
-def test_backoff_doubles_is_capped_and_jittered() -> None:
-    delays = list(islice(backoff(random.Random(1)), 40))
-    for n, delay in enumerate(delays):
-        full = min(0.25 * 2**n, BACKOFF_CAP_S)
-        assert full / 2 <= delay <= full
-    assert len(set(delays)) == len(delays)
-
-
-def test_attempts_stay_far_below_the_exchange_s_limit() -> None:
-    """300 attempts in 5 minutes would be refused; a stream that never comes back makes a dozen."""
-    spent, attempts = 0.0, 0
-    for delay in backoff(random.Random(2)):
-        spent, attempts = spent + delay, attempts + 1
-        if spent > 300:
-            break
-    assert attempts < 40
-
-
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 451])
-def test_refusals_that_no_repetition_mends(status: int) -> None:
-    assert f"HTTP {status}" in str(refusal(status))
-
-
-@pytest.mark.parametrize("status", [418, 429, 500, 502, 503])
-def test_passing_failures_are_tried_again(status: int) -> None:
-    assert refusal(status) is None
+def test_only_what_the_tables_list_changes_a_state() -> None:
+    kept, suspended, retired = Tenure.KEPT, Tenure.SUSPENDED, Tenure.RETIRED
+    for feed in Feed:
+        assert transition(State(feed, kept), Event.FAULT) == State(feed, suspended)
+        assert transition(State(feed, suspended), Event.RECOVERY) == State(feed, kept)
+        assert transition(State(feed, suspended), Event.EXPIRY) == State(feed, retired)
+        assert {transition(State(feed, retired), event).tenure for event in Event} == {retired}
+    assert transition(State(Feed.STALLED, suspended), Event.DATA) == State(Feed.LIVE, suspended)
+    assert transition(State(Feed.CONNECTING), Event.DATA).feed is Feed.CONNECTING
 
 
 STREAMS = [("BTCUSDT", "trades"), ("BTCUSDT", "quotes")]
@@ -79,19 +62,19 @@ class Driver:
         self.has_rest = True
         self.rest_lag_s = 0.0
         self.handshake_s = 0.0
-        self.looks: list[tuple[float, list[str]]] = []
+        self.probes: list[tuple[float, list[str]]] = []
         self.quiet: list[tuple[float, str]] = []
         self.stalls: list[Stall] = []
         self.happened = dict.fromkeys(streams, 0)
         self.history: list[tuple[float, dict[tuple[str, str], int]]] = []
-        self.brought: dict[int, dict[tuple[str, str], int]] = {}
-        self.come: dict[tuple[str, str], int] = {}
+        self.delivered: dict[int, dict[tuple[str, str], int]] = {}
+        self.received: dict[tuple[str, str], int] = {}
 
     def run(self, seconds: float, step_s: float = 0.5) -> None:
         until_s = self.now_s + seconds
         while self.now_s < until_s:
             self.finish_handshakes()
-            self.look()
+            self.probe()
             for action in self.session.actions(self.now_s):
                 self.act(action)
             self.stalls += self.session.take_stalls()
@@ -105,28 +88,28 @@ class Driver:
             self.happened[stream] += 1
             for connection in self.live if not self.is_frozen and stream not in self.lost else ():
                 if (connection, stream[1]) not in self.silent:
-                    self.brought[connection][stream] = self.come[stream] = self.happened[stream]
+                    self.delivered[connection][stream] = self.received[stream] = self.happened[stream]
                     self.session.data(connection, *stream, self.now_s)
         self.history = [*self.history[-40:], (self.now_s, dict(self.happened))]
 
-    def look(self) -> None:
-        symbols = self.session.looks(self.now_s)
+    def probe(self) -> None:
+        symbols = self.session.due_probes(self.now_s)
         if symbols:
-            self.looks.append((self.now_s, symbols))
+            self.probes.append((self.now_s, symbols))
         if symbols and not self.has_rest:
-            self.session.look_failed(self.now_s)
+            self.session.probe_failed(self.now_s)
             return
         known = [counts for at_s, counts in self.history if at_s <= self.now_s - self.rest_lag_s]
         for symbol in symbols if known else ():
             self.answer(symbol, newest(known[-1], symbol))
 
     def answer(self, symbol: str, exchange: Newest) -> None:
-        brought = {c: newest(self.brought[c], symbol) for c in self.live}
-        if self.session.looked(symbol, exchange, newest(self.come, symbol), brought, self.now_s):
+        delivered = {c: newest(self.delivered[c], symbol) for c in self.live}
+        if self.session.probed(symbol, exchange, newest(self.received, symbol), delivered, self.now_s):
             self.quiet.append((self.now_s, symbol))
 
     def act(self, action: Open | Close) -> None:
-        self.log.append((self.now_s, type(action).__name__, action.connection, action.why))
+        self.log.append((self.now_s, type(action).__name__, action.connection, action.reason))
         if isinstance(action, Close):
             self.live.remove(action.connection)
             self.session.closed(action.connection, "closed by us", None, self.now_s)
@@ -141,7 +124,7 @@ class Driver:
             del self.opening[connection]
             self.session.opened(connection, self.now_s)
             self.live.append(connection)
-            self.brought[connection] = {}
+            self.delivered[connection] = {}
 
     def lose(self, why: str = "reset by peer") -> None:
         self.session.closed(self.live.pop(), why, None, self.now_s)
@@ -188,7 +171,7 @@ def test_the_first_stays_until_a_successor_delivers_as_much() -> None:
     driver.run(105)
     assert driver.live == [1, 2]
     driver.run(12)
-    assert driver.live == [1, 2]  # nobody knows yet that the second brings none
+    assert driver.live == [1, 2]  # it is not known yet that the second delivers none
     for _ in range(2):
         driver.answer("BTCUSDT", newest(driver.happened, "BTCUSDT"))
         driver.run(1)
@@ -224,12 +207,12 @@ def test_a_dead_stream_is_found_by_evidence_and_relieved(kind: str) -> None:
     driver.silent.add((1, kind))
     driver.run(60)
     assert driver.steps == [("Open", 1), ("Open", 2), ("Close", 1)]
-    twice_s = LOOK_EVERY_S + 1 if kind == "quotes" else 0  # a book that differs has to be found twice
-    assert LOOK_FLOOR_S <= driver.log[1][0] - 60 <= LOOK_FLOOR_S + GRACE_S + twice_s + 2
+    twice_s = PROBE_INTERVAL_S + 1 if kind == "quotes" else 0  # a book that differs has to be found twice
+    assert PROBE_AFTER_MIN_S <= driver.log[1][0] - 60 <= PROBE_AFTER_MIN_S + IN_FLIGHT_S + twice_s + 2
     assert driver.log[1][3].startswith(f"no {kind} of BTCUSDT for")
     (stall,) = driver.stalls
     assert (stall.symbol, stall.kind) == ("BTCUSDT", kind)
-    assert stall.seconds >= LOOK_FLOOR_S
+    assert stall.seconds >= PROBE_AFTER_MIN_S
 
 
 def test_without_evidence_nothing_is_dead() -> None:
@@ -306,8 +289,10 @@ def test_quiet_markets_cost_nobody_a_connection() -> None:
     assert driver.steps == [("Open", 1)]
     assert driver.stalls == []
     assert driver.session.withdrawn(1) == set()
-    asked_s = [at_s for at_s, _ in driver.looks]
-    assert all(later - earlier >= LOOK_EVERY_S for earlier, later in zip(asked_s, asked_s[1:], strict=False))
+    asked_s = [at_s for at_s, _ in driver.probes]
+    assert all(
+        later - earlier >= PROBE_INTERVAL_S for earlier, later in zip(asked_s, asked_s[1:], strict=False)
+    )
 
 
 def test_a_silent_market_is_known_to_be_quiet_before_its_ticks_are_stale() -> None:
@@ -332,7 +317,7 @@ def test_rest_that_does_not_answer_is_asked_less_and_less_often() -> None:
     driver.paused |= {("ETHUSDT", "trades"), ("ETHUSDT", "quotes")}
     driver.run(600)
     assert driver.session.quiet_s("ETHUSDT") is None
-    asked_s = [at_s for at_s, _ in driver.looks]
+    asked_s = [at_s for at_s, _ in driver.probes]
     assert len(asked_s) < 30
     assert asked_s[-1] - asked_s[-2] > 25
     driver.has_rest = True
@@ -347,19 +332,19 @@ def test_a_connection_without_any_data_is_replaced_though_it_is_open() -> None:
     driver.silent |= {(1, "trades"), (1, "quotes")}
     driver.run(20)
     assert driver.steps == [("Open", 1), ("Open", 2), ("Close", 1)]
-    assert SILENT_S <= driver.log[1][0] - 59.5 <= SILENT_S + 1
+    assert STALLED_AFTER_S <= driver.log[1][0] - 59.5 <= STALLED_AFTER_S + 1
     assert driver.log[1][3].startswith("no data for")
     assert {(stall.symbol, stall.kind) for stall in driver.stalls} == set(STREAMS)
 
 
 def test_a_market_on_its_own_that_is_quiet_keeps_its_connection() -> None:
-    """There is no busy stream to tell; REST does."""
+    """There is no busy stream to show it; REST does."""
     driver = Driver(rollover_s=10**6)
     driver.run(60)
     driver.paused = set(STREAMS)
     driver.run(600)
     assert driver.steps == [("Open", 1)]
-    driver.has_rest = False  # nobody tells any more
+    driver.has_rest = False  # without evidence
     driver.run(30)
     assert len(driver.opens_s) > 1
 
@@ -374,7 +359,7 @@ def test_a_silence_is_not_excused_by_quiet_markets_where_a_busy_stream_should_fl
         driver.run(0.5)
     assert len(driver.opens_s) == 1
     driver.paused |= set(BUSY)
-    driver.run(SILENT_S + 1)
+    driver.run(STALLED_AFTER_S + 1)
     assert len(driver.opens_s) == 2
 
 
@@ -385,7 +370,7 @@ def test_a_frozen_exchange_is_neither_live_nor_stormed() -> None:
     driver.run(7)
     assert not driver.session.is_live
     driver.run(3600)
-    assert len(driver.opens_s) < 3600 / (BACKOFF_CAP_S / 2 + SILENT_S)
+    assert len(driver.opens_s) < 3600 / (BACKOFF_CAP_S / 2 + STALLED_AFTER_S)
     assert len(driver.live) <= 2
     driver.is_frozen = False
     driver.run(60)
@@ -402,8 +387,8 @@ def test_a_shutdown_announced_on_every_new_connection_does_not_make_a_storm() ->
         if len(driver.opens_s) > opened:
             opened = len(driver.opens_s)
             driver.session.shutdown_announced(driver.live[-1])
-        assert driver.session.is_live  # whoever has delivered goes on doing so
-    assert opened < 600 / RETIRED_CAP_S * 1.6 < ATTEMPTS * 2  # of ten minutes
+        assert driver.session.is_live  # what has delivered continues to
+    assert opened < 600 / REPLACEMENT_CAP_S * 1.6 < MAX_ATTEMPTS * 2  # of ten minutes
     assert len(driver.live) <= 2
 
 
@@ -419,7 +404,7 @@ def test_a_shutdown_soon_after_an_outage_is_bridged() -> None:
     driver.run(1)
     opened = len(driver.opens_s)
     driver.session.shutdown_announced(driver.live[-1])
-    driver.run(RETIRED_CAP_S + 1)
+    driver.run(REPLACEMENT_CAP_S + 1)
     assert len(driver.opens_s) == opened + 1
 
 
@@ -455,7 +440,7 @@ def test_an_exchange_that_is_away_is_asked_with_growing_pauses_within_its_limit(
     opened_s = [at_s for at_s, _, _, _ in driver.log]
     assert opened_s[1] - opened_s[0] < 0.5
     assert 14 <= opened_s[-1] - opened_s[-2] <= 31
-    assert sum(at_s < 300 for at_s in opened_s) < ATTEMPTS
+    assert sum(at_s < 300 for at_s in opened_s) < MAX_ATTEMPTS
     driver.refuses = None
     driver.run(31)
     assert driver.session.is_live
@@ -474,11 +459,11 @@ def test_connections_that_die_at_once_stay_within_the_limit_of_attempts() -> Non
         if driver.now_s > 900:
             break
     opened_s = [at_s for at_s, _, _, _ in driver.log]
-    assert all(sum(t <= at_s < t + 300 for at_s in opened_s) <= ATTEMPTS for t in opened_s)
+    assert all(sum(t <= at_s < t + 300 for at_s in opened_s) <= MAX_ATTEMPTS for t in opened_s)
 
 
 @pytest.mark.parametrize("status", [401, 403, 451])
-def test_a_refused_key_ends_it(status: int) -> None:
+def test_a_refused_key_is_fatal(status: int) -> None:
     driver = Driver()
     driver.refuses = status
     with pytest.raises(FatalSessionError, match=f"HTTP {status}"):
@@ -557,7 +542,7 @@ def test_a_market_of_which_nothing_came_is_not_known_to_be_quiet() -> None:
     driver.happened = dict.fromkeys(driver.happened, 100)  # before this task
     driver.paused = set(QUIET)
     driver.run(120)
-    assert driver.looks and driver.quiet == []
+    assert driver.probes and driver.quiet == []
     driver.paused = {(symbol, kind) for symbol, kind in QUIET if kind == "trades"}
     driver.run(0.5)
     driver.paused = set(QUIET)
@@ -566,7 +551,7 @@ def test_a_market_of_which_nothing_came_is_not_known_to_be_quiet() -> None:
     assert driver.steps == [("Open", 1)]
 
 
-def test_a_verdict_is_taken_back_by_rest_as_well() -> None:
+def test_rest_can_revive_a_dead_stream() -> None:
     driver = quiet_driver()
     run_quietly(driver, 60, share=0.5)
     driver.paused = set(QUIET)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from tests.fixtures.market import START_US, batch, batches
 from tests.fixtures.receipts import CHALLENGER, MODEL, receipts_of, through_bronze
 from tickcast.features.bars import (
     BAR,
+    NO_BAR,
     SECOND,
     bar_index,
     is_quoted,
@@ -99,7 +101,7 @@ trade_rows = st.lists(st.tuples(times_us, mantissas, mantissas, st.sampled_from(
 quote_rows = st.lists(st.tuples(times_us, mantissas, mantissas, mantissas, mantissas), max_size=8)
 
 
-def ticks_of(trades: list, quotes: list) -> tuple[Trades, Quotes]:
+def ticks_of(trades: list[Any], quotes: list[Any]) -> tuple[Trades, Quotes]:
     """Ticks in time order, ids in that order; the higher of two prices is the ask."""
     trades, quotes = sorted(trades), sorted(quotes)
     return (
@@ -114,10 +116,12 @@ def ticks_of(trades: list, quotes: list) -> tuple[Trades, Quotes]:
 @given(trade_rows, quote_rows)
 @example([(START_US, MOST, MOST, 1)] * 5, [(START_US + n, MOST - n, MOST, MOST, MOST) for n in range(5)])
 @example([], [(START_US, 5, MOST, 9, 1), (START_US + 1, 4, 1, 8, MOST), (START_US + 2, 4, MOST, 8, 1)])
-def test_bars_seconds_history_and_live_hold_the_true_sums(trade_list: list, quote_list: list) -> None:
+def test_bars_seconds_history_and_live_hold_the_true_sums(
+    trade_list: list[Any], quote_list: list[Any]
+) -> None:
     trades, quotes = ticks_of(trade_list, quote_list)
     truth = bars_by_loop(trades, quotes, 30)
-    bars = summarise(trades, quotes, bar_index(START_US), 30, np.zeros(1, BAR)[0])
+    bars = summarise(trades, quotes, bar_index(START_US), 30, NO_BAR)
     for name in BAR.names or ():
         assert plain(bars, name) == [bar[name] for bar in truth], name
     for bar, mid, proxy in zip(truth, mids(bars).tolist(), proxy_mids(bars).tolist(), strict=True):
@@ -150,7 +154,7 @@ def test_bars_seconds_history_and_live_hold_the_true_sums(trade_list: list, quot
     assert records[-1]["vwap"] == (notional / (volume * 10**8) if volume else None)
 
 
-def second_by_loop(bars: list[dict], quoted: list[bool]) -> dict[str, int]:
+def second_by_loop(bars: list[dict[str, Any]], quoted: list[bool]) -> dict[str, int]:
     sums = ("trade_count", "buy_qty", "sell_qty", "notional", "quote_count")
     last = bars[-1]
     known = last["last_buy_price"] and last["last_sell_price"]

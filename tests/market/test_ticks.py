@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,7 +39,7 @@ def test_quote_row_is_at_scale() -> None:
         {"ask_price": 0, "ask_qty": -1},
     ],
 )
-def test_a_crossed_book_is_refused_and_a_negative_one(wrong: dict) -> None:
+def test_a_crossed_book_is_refused_and_a_negative_one(wrong: dict[str, Any]) -> None:
     with pytest.raises(TickError, match="BTCUSDT book 70"):
         quote_row(QUOTE._replace(**wrong), 9)
 
@@ -57,7 +59,7 @@ GONE = (0, 0)
         ({"bid_price": 0, "ask_qty": 0}, (*GONE, *GONE)),
     ],
 )
-def test_a_side_that_is_gone_is_a_quote_without_it(gone: dict, book: tuple) -> None:
+def test_a_side_that_is_gone_is_a_quote_without_it(gone: dict[str, Any], book: tuple[int, ...]) -> None:
     assert quote_row(QUOTE._replace(**gone), 9) == (7, 9, 70, *book)
 
 
@@ -71,7 +73,7 @@ def test_a_side_that_is_gone_is_a_quote_without_it(gone: dict, book: tuple) -> N
         ({"book_update_id": sbe.NULL_INT64}, "book -9223372036854775808"),
     ],
 )
-def test_null_values_are_named(null: dict, reason: str) -> None:
+def test_null_values_are_named(null: dict[str, Any], reason: str) -> None:
     with pytest.raises(TickError, match=reason):
         quote_row(QUOTE._replace(**null), 9)
 

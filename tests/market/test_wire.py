@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+from typing import Any
 
 import fastavro
 import fastavro.schema
@@ -12,16 +13,16 @@ from hypothesis import strategies as st
 
 from tests.fixtures.market import batch, random_ticks
 from tickcast.market import wire
-from tickcast.market.ticks import QUOTE, TRADE
+from tickcast.market.ticks import QUOTE, TRADE, TickArray
 
 NOTICES = (wire.Notice("reset by peer", 1, 2), wire.Notice("Überlauf", -5, 2**62))
 BATCH = batch(*random_ticks(1, 1.0), watermark_us=1_754_000_001_000_000)._replace(notices=NOTICES)
 ARRIVED_US = 1_754_000_001_000_000
 
 
-def as_fields(b: wire.TickBatch) -> dict:
-    def rows(array: np.ndarray) -> list[dict]:
-        return [{name: row[name].tobytes() for name in array.dtype.names} for row in array]
+def as_fields(b: wire.TickBatch) -> dict[str, Any]:
+    def rows(array: TickArray) -> list[dict[str, bytes]]:
+        return [{name: row[name].tobytes() for name in array.dtype.names or ()} for row in array]
 
     notices = [notice._asdict() for notice in b.notices]
     return {**b._asdict(), "trades": rows(b.trades), "quotes": rows(b.quotes), "notices": notices}

@@ -3,7 +3,7 @@
 import copy
 import io
 import json
-from typing import Any
+from typing import Any, cast
 
 import fastavro
 import fastavro.schema
@@ -19,7 +19,7 @@ BATCH = batch(*random_ticks(1, 0.5))._replace(notices=NOTICES)
 
 
 def older() -> dict[str, Any]:
-    """Before notices were invented."""
+    """Without notices."""
     schema = copy.deepcopy(wire.SCHEMA)
     schema["fields"] = [field for field in schema["fields"] if field["name"] != "notices"]
     return schema
@@ -53,11 +53,11 @@ def test_another_version_s_batch_is_read(s3: Any, schema: dict[str, Any]) -> Non
     fields["trades"] = [trade | {"venue": "spot"} for trade in fields["trades"]]
     record, fingerprint = written_by(schema, fields)
     assert fingerprint != wire.FINGERPRINT
-    book = SchemaRegistry(s3, BUCKET)
+    registry = SchemaRegistry(s3, BUCKET)
     with pytest.raises(wire.UnknownSchemaError, match=fingerprint.hex()):
-        book.decode(record)
-    put_schema(s3, fingerprint, schema)  # published meanwhile: found without a restart
-    got = book.decode(record)
+        registry.decode(record)
+    put_schema(s3, fingerprint, schema)  # published since: found without a restart
+    got = registry.decode(record)
     assert got[:4] == BATCH[:4]
     assert got.trades.tobytes() == BATCH.trades.tobytes()
     assert got.quotes.tobytes() == BATCH.quotes.tobytes()
@@ -70,16 +70,16 @@ def test_what_is_published_reads_what_this_code_writes(s3: Any) -> None:
     stored = s3.get_object(Bucket=BUCKET, Key=schema_key(wire.FINGERPRINT))["Body"].read()
     schema = fastavro.schema.parse_schema(json.loads(stored))
     fields = fastavro.schemaless_reader(io.BytesIO(wire.encode(BATCH)[10:]), schema, None)
-    assert fields["symbol"] == "BTCUSDT"
+    assert cast(dict[str, Any], fields)["symbol"] == "BTCUSDT"
 
 
 def test_a_damaged_batch_of_another_version_is_a_wire_error(s3: Any) -> None:
     record, fingerprint = written_by(older(), as_fields(BATCH))
     put_schema(s3, fingerprint, older())
-    book = SchemaRegistry(s3, BUCKET)
+    registry = SchemaRegistry(s3, BUCKET)
     for size in range(10, len(record), 37):
         with pytest.raises(wire.WireError):
-            book.decode(record[:size])
+            registry.decode(record[:size])
 
 
 def test_a_schema_that_is_none_is_named(s3: Any) -> None:

@@ -17,6 +17,7 @@ from tickcast.adapters.redis.hot_store import (
     Writes,
 )
 from tickcast.features.ring import BarRing
+from tickcast.features.trade_ids import TradeIds
 from tickcast.serving.state import WRITES_LOST, SymbolState
 
 T0 = 1_754_000_000_000
@@ -30,8 +31,11 @@ def write(store: HotStore, *records: dict[str, Any], sequence: int) -> None:
     assert store.commit(state(sequence), sequence - 1, writes)
 
 
-def state(sequence: int, symbol: str = "BTCUSDT", **ring: Any) -> SymbolState:
-    return SymbolState(symbol, BarRing(SETTINGS.lateness_us, **ring), sequence=sequence)
+def state(
+    sequence: int, symbol: str = "BTCUSDT", *, late_trades: int = 0, newest_trade_us: int = -1
+) -> SymbolState:
+    trade_ids = TradeIds(late_count=late_trades, newest_us=newest_trade_us)
+    return SymbolState(symbol, BarRing(SETTINGS.lateness_us, trade_ids=trade_ids), sequence=sequence)
 
 
 def predictions(*seconds: int, **more: Any) -> list[dict[str, Any]]:

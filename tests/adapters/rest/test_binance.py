@@ -14,7 +14,7 @@ from tests.fixtures.paths import EVENTS
 from tests.fixtures.rest_server import RestServer, agg_trade, rest_server
 from tickcast.adapters.rest import binance
 from tickcast.adapters.rest.binance import AggTrade, BinanceRest, RequestRefused
-from tickcast.market.session import Newest
+from tickcast.market.liveness import Newest
 from tickcast.market.ticks import TickError
 
 RECORDED = EVENTS / "rest" / "binance.json"

@@ -4,8 +4,8 @@ A frame is an 8-byte header (blockLength, templateId, schemaId, version: u16 lit
 block, repeating groups and the symbol as a u8-prefixed string. The exchange may lengthen a block in a
 later version of the schema, so every block and every group entry is stepped over by the length *it
 states*; only what is shorter than the fields we read is refused. A later version may also append groups and
-texts behind the last one: what a frame of version 1 or later holds behind the symbol is passed over, in
-version 0 it is an error. Prices and quantities stay integers:
+texts after the last one: what a frame of version 1 or later holds after the symbol is skipped, in version 0
+it is an error. Prices and quantities stay integers:
 ``value = mantissa * 10**exponent``.
 
 Anything that is not a whole, known frame raises `SbeError` with the offset and the reason. Nothing is
@@ -128,7 +128,8 @@ Event = TradesEvent | BestBidAskEvent | DepthSnapshotEvent | DepthDiffEvent
 def decode(frame: bytes) -> Event:
     """The event in `frame`, which must hold exactly one. Raises `SbeError`."""
     if frame[:6] == _QUOTE_START and _QUOTE_BYTES < len(frame) == _QUOTE_BYTES + frame[_QUOTE_BYTES - 1]:
-        # Twice as fast as the general way below, which reads the same and says what is wrong with the rest.
+        # Twice as fast as the general way below, which decodes the same and names what is wrong with the
+        # rest.
         block = _BEST_BID_ASK_BLOCK.unpack_from(frame, _HEADER.size)
         try:
             return tuple.__new__(BestBidAskEvent, block + (frame[_QUOTE_BYTES:].decode(),))
@@ -196,8 +197,8 @@ def _trades(buffer: bytes, offset: int, block_length: int) -> tuple[TradesEvent,
     for at in _entries(offset, entry_length, count):
         trade_id, price, qty, is_buyer_maker = _TRADE.unpack_from(buffer, at)
         if is_buyer_maker > 1:
-            said = "null" if is_buyer_maker == _NULL_UINT8 else is_buyer_maker
-            raise SbeError(at + _TRADE.size - 1, f"isBuyerMaker is {said}, neither 0 nor 1")
+            value = "null" if is_buyer_maker == _NULL_UINT8 else is_buyer_maker
+            raise SbeError(at + _TRADE.size - 1, f"isBuyerMaker is {value}, neither 0 nor 1")
         trades.append(SbeTrade(trade_id, price, qty, is_buyer_maker == 1))
     symbol, offset = _symbol(buffer, offset + entry_length * count)
     return TradesEvent._make((*block, tuple(trades), symbol)), offset

@@ -86,7 +86,7 @@ class BarRing:
         """Take in `batch` and close what is due; yields each closed multiple of `every_us`, in order.
 
         While the caller holds a yielded instant (µs), the newest row of `bars` is the bar that ends there.
-        Instants within a silence of a minute or more are not yielded: nobody waits for them.
+        Instants within a silence of a minute or more are not yielded: nothing is computed for them.
         """
         self.gaps.noticed(batch.notices)
         self._take(batch.trades, batch.quotes)

@@ -9,11 +9,11 @@ Windows of up to five seconds slide with the bars; what a feature is measured ag
 volume, intensity) is that of the last 60 whole seconds of the clock.
 
 All features are free of scale: moves are in units of volatility, quantities in units of the minute's mean
-depth or volume, so one model serves several markets. What is measured by one that the minute lacks is 0. The
+depth or volume, so one model serves several markets. A feature whose unit the minute lacks is 0. The
 *odd* features change sign when buying and selling are exchanged, the *even* ones do not; the model relies on
 that. `sigma_bp` is the volatility itself: it scales the model's output and is no input to its network.
 
-A group that is absent is *masked*: its features are 0 and its flag says so. Without quotes (REST history, or
+A group that is absent is *masked*: its features are 0 and so is its flag. Without quotes (REST history, or
 a quote stream that stalled) prices are those of the proxy mid (`tickcast.features.bars.proxy_mids`).
 
 | odd feature | unit | definition (source) |
@@ -116,7 +116,7 @@ TRADE_FEATURES = (
 _DEFINITION = 3
 FEATURE_HASH = hashlib.sha256(f"{_DEFINITION}:{','.join(FEATURE_NAMES)}".encode()).hexdigest()[:16]
 
-MIN_RETURNS = 10  # one-second returns before a row is worth anything
+MIN_RETURNS = 10  # one-second returns before a row is used
 MINUTE = 60  # seconds
 
 _SIGMA_FLOOR_BP = 0.05
@@ -135,7 +135,7 @@ def feature_rows(bars: Bars, seconds: Seconds, newest: int) -> Floats:
     """Features as of the last `newest` rows of `bars`, float64 of shape (newest, len(FEATURE_NAMES)).
 
     `seconds` are the whole seconds up to the last bar. Where they and the bars reach back less far than
-    a feature looks, it looks at what there is. A row without a price, or with less than `MIN_RETURNS` of
+    a feature looks, it uses what there is. A row without a price, or with less than `MIN_RETURNS` of
     them in its minute, is NaN; all others are finite. Raises ValueError when `bars` has fewer rows.
     """
     if newest > len(bars):
@@ -159,7 +159,7 @@ def feature_rows(bars: Bars, seconds: Seconds, newest: int) -> Floats:
 
 
 def history_rows(bars: Bars) -> Floats:
-    """Features as of every row of a stretch of history. Shape (bars, len(FEATURE_NAMES))."""
+    """Features as of every row of a segment of history. Shape (bars, len(FEATURE_NAMES))."""
     return feature_rows(bars, whole_seconds(bars), len(bars))
 
 
@@ -272,7 +272,8 @@ class _LookBack:
 
 
 class _Minute:
-    """What features are measured against: the last 60 whole seconds before each of `ends_us`. Shapes as it.
+    """The units of features: the last 60 whole seconds before each of `ends_us`. Shapes are that of
+    `ends_us`.
 
     `returns` counts the known one-second returns in it; all means are over the seconds with a price.
     """

@@ -1,1 +1,1 @@
-"""The market as the exchange tells it: frames, ticks, sessions, batches on the wire, gaps in the data."""
+"""The market as the exchange sends it: frames, ticks, sessions, batches on the wire, gaps in the data."""

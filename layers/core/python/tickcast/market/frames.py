@@ -1,9 +1,9 @@
-"""Many frames at once: a linger's worth of SBE frames into tick arrays, column by column.
+"""Decode many SBE frames at once into tick arrays, column by column.
 
 Frames of one kind, one symbol length and one number of trades have one layout, so they are joined and
 read through one structured dtype: some tens of nanoseconds a frame instead of a microsecond. Whatever
 does not look exactly like the plain case (fields that a later schema version added, exponents other than -8,
-a side of the book gone, a damaged or impossible frame) goes one by one through `tickcast.sbe`, which knows
+a side of the book gone, a damaged or impossible frame) is decoded singly by `tickcast.sbe`, which handles
 all of it and names what is wrong.
 """
 
@@ -28,6 +28,7 @@ from tickcast.market.ticks import (
     TickError,
     TradeRow,
     Trades,
+    joined,
     quotes_array,
     raw,
     tick_rows,
@@ -50,7 +51,7 @@ Array = npt.NDArray[Any]
 
 
 class Ticks(NamedTuple):
-    """What a group of frames held, by symbol, the frames that could not be read, and the messages among
+    """The ticks of a group of frames by symbol, the frames that could not be read, and the messages among
     them that are about the connection (of text feeds)."""
 
     trades: dict[str, Trades]
@@ -106,7 +107,7 @@ def _read_alike(joined: bytes, size: int, received_us: Array, ticks: Ticks) -> A
 
 
 def _read_quotes(frames: Array, is_plain: Array, received_us: Array, ticks: Ticks) -> None:
-    """Append the quotes of the frames that `is_plain` names; those that are not plain are struck from it."""
+    """Append the quotes of the frames where `is_plain`; it is cleared, in place, for those that are not."""
     rows = np.empty(len(frames), _QUOTE_ROW)
     rows["receive_time_us"] = received_us
     for run in ("time_us", "update_id", "book"):
@@ -120,7 +121,7 @@ def _read_quotes(frames: Array, is_plain: Array, received_us: Array, ticks: Tick
 
 
 def _read_trades(frames: Array, is_plain: Array, received_us: Array, ticks: Ticks) -> None:
-    """Append the trades of the frames that `is_plain` names; those that are not plain are struck from it."""
+    """Append the trades of the frames where `is_plain`; it is cleared, in place, for those that are not."""
     trades = frames["trades"]  # (frames, trades a frame)
     rows = np.empty(trades.shape, _TRADE_ROW)
     rows["time_us"] = frames["transact_time_us"][:, None]
@@ -135,7 +136,7 @@ def _read_trades(frames: Array, is_plain: Array, received_us: Array, ticks: Tick
 
 
 def _by_symbol(symbols: Array, is_plain: Array) -> Iterator[tuple[str, Array | slice]]:
-    """Each symbol and which plain frames are its; those of odd symbols are struck from `is_plain`.
+    """Each symbol and which plain frames are its; `is_plain` is cleared, in place, for those of odd symbols.
 
     `symbols` are the length bytes with the texts behind them, of one size.
     """
@@ -145,7 +146,7 @@ def _by_symbol(symbols: Array, is_plain: Array) -> Iterator[tuple[str, Array | s
         mine = waiting & (symbols == first)
         waiting ^= mine
         text = first.tobytes()
-        # numpy's bytes drop trailing NULs, and UTF-8 may be damaged: the careful decoder judges those.
+        # numpy's bytes drop trailing NULs, and UTF-8 may be damaged: `tickcast.sbe` decides on those.
         if len(text) == symbols.itemsize == text[0] + 1 and text[-1] and text.isascii():
             yield text[1:].decode(), slice(None) if np.count_nonzero(mine) == len(mine) else mine
         else:
@@ -154,7 +155,7 @@ def _by_symbol(symbols: Array, is_plain: Array) -> Iterator[tuple[str, Array | s
 
 def _append(by_symbol: dict[str, Array], symbol: str, rows: Array) -> None:
     if symbol in by_symbol:
-        rows = np.concatenate([raw(by_symbol[symbol]), raw(rows)]).view(rows.dtype)
+        rows = joined(by_symbol[symbol], rows)
     by_symbol[symbol] = rows
 
 
@@ -178,8 +179,8 @@ def _read_singly(frames: Sequence[bytes], left: Array, received_us: Array, ticks
         _append(ticks.quotes, symbol, quotes_array(quote_rows))
 
 
-# What is side by side in a frame and in a row is copied in one piece, a run of bytes; `_overlaid` lets the
-# numbers in it be read too.
+# Fields that are adjacent both in a frame and in a row are copied in one piece, a run of bytes; `_overlaid`
+# makes the numbers in it readable too.
 
 
 def _overlaid(size: int, **fields: tuple[int, Any]) -> np.dtype[Any]:

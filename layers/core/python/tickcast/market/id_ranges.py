@@ -1,7 +1,7 @@
 """Which ids of a rising sequence were seen: a short sorted list of closed intervals.
 
-Trade ids of a symbol rise by exactly one, so a whole day is one interval, and what lies between two
-intervals is a hole: a lost trade. A high-water mark could not tell a hole that fills late from a repeat.
+Trade ids of a symbol rise by exactly one, so a whole day is one interval, and what lies between two intervals
+is a hole: a lost trade. A high-water mark could not distinguish a hole that fills late from a repeat.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ MAX_INTERVALS = 256  # the oldest holes beyond that are closed: state stays smal
 class IdRanges:
     """Closed intervals `[first, last]`, sorted, never touching.
 
-    >>> seen = IntervalSet()
+    >>> seen = IdRanges()
     >>> seen.add(1, 3), seen.add(6, 6), seen.add(2, 2), seen.add(4, 5)
     (False, False, True, False)
     >>> seen.intervals
@@ -28,7 +28,7 @@ class IdRanges:
     def up_to(cls, newest: int, holes: list[tuple[int, int]]) -> IdRanges:
         """All ids up to `newest` but `holes`, which are below it.
 
-        >>> IntervalSet.up_to(9, [(3, 4), (7, 7)]).intervals
+        >>> IdRanges.up_to(9, [(3, 4), (7, 7)]).intervals
         [(0, 2), (5, 6), (8, 9)]
         """
         seen, begin = cls(), 0
@@ -71,7 +71,7 @@ class IdRanges:
         return 0 < at < len(self.intervals) and self.intervals[at - 1][1] < id_
 
     def continues(self, id_: int) -> bool:
-        """Whether `id_` was not seen, and is missing or follows at once on what was."""
+        """Whether `id_` was not seen, and is missing or directly follows an id that was."""
         return self.is_missing(id_) or any(last + 1 == id_ for _, last in self.intervals)
 
     def cut(self, first: int) -> int:
@@ -81,5 +81,5 @@ class IdRanges:
         return dropped
 
     def holes(self) -> list[tuple[int, int]]:
-        """The ids between the intervals: seen on both sides, missing inside."""
+        """The ids between the intervals, as closed intervals: missing, with ids seen on both sides."""
         return [(a[1] + 1, b[0] - 1) for a, b in zip(self.intervals, self.intervals[1:], strict=False)]

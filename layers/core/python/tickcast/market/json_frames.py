@@ -1,11 +1,11 @@
 """The keyless feed: the same trades and quotes as JSON text frames of Binance's public mirror.
 
-`bookTicker` carries no event time. It is estimated from the local clock and the smallest delay that
-trades on this connection have lately shown, which holds the clocks' difference too; quotes from before the
-first trade wait for it. Times are asked for in µs (`timeUnit=MICROSECOND`).
+`bookTicker` carries no event time. It is estimated from the local clock and the smallest delay that trades on
+this connection have shown lately, which includes the clocks' difference; quotes from before the first trade
+wait for it. Times are requested in µs (`timeUnit=MICROSECOND`).
 
-What a message is, is told by its members, which come in any order: with the wrapper of a combined stream
-(`stream`, `data`) or without. Messages about the connection are handed back.
+Messages are classified by their members, which come in any order, with the wrapper of a combined stream
+(`stream`, `data`) or without. Messages about the connection are returned.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Message = dict[str, Any]
 
 
 class JsonFrameError(ValueError):
-    """A text frame that is no trade or quote of the streams; the message says what is wrong."""
+    """A text frame that is not a trade or quote of the streams; the message says what is wrong."""
 
 
 def unwrapped(message: Message) -> Message:
@@ -55,16 +55,16 @@ def is_control(message: Message) -> bool:
 
 
 class JsonFrames:
-    """Reads the frames of one connection; remembers how far the clocks are apart."""
+    """Decodes the frames of one connection; tracks the offset between the clocks."""
 
-    # The remembered offset gives way by this much a second, so that a drifting clock is followed.
+    # The offset decays by this much a second, so that a drifting clock is followed.
     FORGET_US_PER_S = 50
 
     def __init__(self) -> None:
         self._offset_us: float | None = None  # exchange minus local, at the smallest delay
         self._untimed: list[tuple[str, QuoteRow]] = []  # quotes from before the first trade
         self._offset_at_us = 0
-        self._early: list[int] = []  # the last offsets in a row that were too far ahead to be believed
+        self._early: list[int] = []  # the last offsets in a row that were too far ahead to be accepted
 
     def decode(self, frames: Sequence[str], received_us: npt.NDArray[Any]) -> Ticks:
         """The ticks of `frames`; what is wrong with one is in `errors`, and the others are read."""
@@ -122,7 +122,7 @@ class JsonFrames:
         check_trade(data["s"], trade_id, price, qty)
         if not isinstance(data["m"], bool):
             raise JsonFrameError(f"m is {data['m']!r}, neither true nor false")
-        self._see_delay(whole(data["E"]), received_us)
+        self._update_offset(whole(data["E"]), received_us)
         side = -1 if data["m"] else 1
         return _symbol(data), (whole(data["T"]), received_us, trade_id, trade_id, price, qty, side)
 
@@ -133,8 +133,8 @@ class JsonFrames:
         time_us = received_us + round(self._offset_us or 0.0)
         return _symbol(data), (time_us, received_us, update_id, *book)
 
-    def _see_delay(self, event_time_us: int, received_us: int) -> None:
-        """Follow the clocks. One event time far ahead would move all quotes that follow."""
+    def _update_offset(self, event_time_us: int, received_us: int) -> None:
+        """Update the clocks' offset. One event time far ahead would shift all quotes that follow."""
         offset_us = event_time_us - received_us
         if abs(offset_us) > MAX_CLOCK_ERROR_US:
             return
@@ -160,19 +160,19 @@ def _message(text: str | bytes) -> Message:
     except (ValueError, RecursionError) as error:
         raise JsonFrameError(f"{type(error).__name__} {error} in {text[:200]!r}") from None
     if not isinstance(message, dict):
-        raise JsonFrameError(f"no object: {text[:200]!r}")
+        raise JsonFrameError(f"not an object: {text[:200]!r}")
     return unwrapped(message)
 
 
 def _symbol(data: Message) -> str:
     symbol = data["s"]
     if not isinstance(symbol, str) or not symbol or not symbol.isprintable():
-        raise JsonFrameError(f"{symbol!r:.40} is no symbol")
+        raise JsonFrameError(f"{symbol!r:.40} is not a symbol")
     return symbol
 
 
 def whole(value: Any) -> int:
     """`value` if it is a whole number of 64 bits. Raises `JsonFrameError` on anything else."""
     if type(value) is not int or not 0 <= value < 2**63:
-        raise JsonFrameError(f"{value!r:.40} is no whole number of 64 bits")
+        raise JsonFrameError(f"{value!r:.40} is not a whole number of 64 bits")
     return value

@@ -1,224 +1,155 @@
-"""The stream session without its sockets: when to connect, when to roll over, when to give up.
+"""The stream session without its sockets: when to connect, when to replace a connection, when to give up.
 
-`Session` is informed of what happens on the connections and says what to do next. It does no I/O and reads no
+`Session` is informed of what happens on the connections and returns actions. It does no I/O and reads no
 clock: the socket loop in `ingest_ecs` passes times in (seconds of a monotonic clock) and acts.
 
-    silent ──▶ opening ──▶ live ──▶ retiring ──▶ closed
-                  └──── failed: backoff ────┘
+A connection has two states, `Feed` and `Tenure`; `transition` is their table. A feed is alive while data
+come: one of its streams is known to be busy, so a silence of all for `STALLED_AFTER_S` is the connection's
+own. Pings prove the socket, not the feed. A single stream is dead only by evidence (`market.liveness`): its
+symbol's claim is withdrawn until it delivers again; the other symbols lose nothing by it.
 
-A connection is alive while data come on it: one of its streams is known to be busy, so that a silence of all
-for `SILENT_S` is the connection's own. Pings prove the socket, not the feed. Whether a single stream is quiet
-or dead cannot be known from its silence: `looks` names the symbols to ask the exchange's REST about, `looked`
-takes the answer. Only a stream that the exchange is ahead of is dead. Its symbol's claim is withdrawn until
-it delivers again; the other symbols lose nothing by it.
-
-A connection that has to go (it is near the exchange's 24 h, the exchange announced a shutdown, it is silent,
-or one of its streams is dead) is *retired*: a second one is opened, and only when that one delivers what the
+A connection that has to go (it is near the exchange's 24 h, the exchange announced a shutdown, it stalled, or
+one of its streams is dead) is *retired*: a second one is opened, and only when that one delivers what the
 first does is the first closed. Both deliver meanwhile; downstream recognises repeats by their ids.
 """
 
 from __future__ import annotations
 
 import random
-from collections import deque
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import NamedTuple
 
-BACKOFF_FIRST_S = 0.25
-BACKOFF_CAP_S = 30.0
-HEALTHY_AFTER_S = 5.0  # a connection that delivered this long makes the next backoff start small again
-RETIRED_CAP_S = 4.0  # of the backoff while the connection to be replaced delivers: it may not for long
-# The exchange allows 300 attempts per 5 minutes and IP; half of it leaves room for a second task.
-ATTEMPTS = 150
-ATTEMPTS_WINDOW_S = 300.0
+from tickcast.market.liveness import Newest, ProbeSchedule, Stall, StreamProgress
+from tickcast.market.reconnect import AttemptLimiter, fatal_error
+from tickcast.market.watermark import SymbolStream
 
 ROLLOVER_S = 22.5 * 3600  # every connection ends at 24 h
-RELIEF_S = 30.0  # how long a successor is given to bring what only came before it opened
+HEALTHY_AFTER_S = 5.0  # whatever ends a connection that delivered this long is no reason for a longer backoff
+STALLED_AFTER_S = 5.0  # without any data a connection is not alive: its busy stream never pauses that long
 OVERLAP_S = 2.0  # what is under way on the old connection shall arrive
-
-SILENT_S = 5.0  # without any data a connection is not alive: its busy stream never pauses that long
-
-# When REST is asked. A symbol that brings nothing at all is asked about in time for readers to learn that it
-# is quiet; a single stream when it is silent for many times its usual pause.
-QUIET_S = 2.5
-LOOK_EVERY_S = 2.0
-LOOK_PAUSES = 10.0
-LOOK_FLOOR_S = 5.0
-LOOK_CEILING_S = 60.0
-LOOK_BACKOFF_CAP_S = 60.0
-GRACE_S = 1.0  # what the exchange had when it was asked may still be under way on the stream
-# REST's answers may be so old. Trade ids show it, a book does not: one that differs is newer only where no
-# quote has come for longer than this, and the next look has to find the same.
-LAG_S = 5.0
+HANDOVER_S = 30.0  # how long a successor is given to deliver what only came before it opened
 # A dead stream that a new connection does not bring back: the pause before another is tried for its sake.
-MEND_FIRST_S = 30.0
-MEND_CAP_S = 3600.0
+REOPEN_FIRST_S = 30.0
+REOPEN_CAP_S = 3600.0
 
-# Answers to a handshake that are worth another attempt although they are 4xx.
-_PASSING_STATUS = {408, 418, 425, 429}
-_FATAL_REASONS = {
-    401: "the exchange refused the API key: the SBE streams want an Ed25519 key in BINANCE_API_KEY",
-    403: "the exchange's firewall refused the connection, or the key's IP list does not name this host",
-    404: "no such stream: check STREAM_URL and SYMBOLS",
-    451: "the exchange does not serve this region: run ingest elsewhere (ap-northeast-1 is its neighbour)",
+
+# -------------------------------------------------------------------------------- states and transitions
+
+
+class Feed(Enum):
+    """Whether data come by a connection."""
+
+    CONNECTING = "the handshake is under way"
+    IDLE = "established, no data yet"
+    LIVE = "data come"
+    STALLED = "no data for STALLED_AFTER_S"
+
+
+class Tenure(Enum):
+    """Whether a connection stays."""
+
+    KEPT = "it stays"
+    SUSPENDED = "to be replaced, unless its fault passes before a successor is under way"
+    RETIRED = "to be replaced, whatever happens"
+
+
+class Event(Enum):
+    ESTABLISHED = "the handshake succeeded"
+    DATA = "data of any kind came"
+    SILENCE = "no data for STALLED_AFTER_S"
+    FAULT = "it stalled, or one of its streams is dead"
+    RECOVERY = "what was silent or dead delivers again"
+    EXPIRY = "it is near the limit of 24 h, or a shutdown was announced"
+
+
+class State(NamedTuple):
+    feed: Feed = Feed.CONNECTING
+    tenure: Tenure = Tenure.KEPT
+
+
+_FEED = {
+    (Feed.CONNECTING, Event.ESTABLISHED): Feed.IDLE,
+    (Feed.IDLE, Event.DATA): Feed.LIVE,
+    (Feed.IDLE, Event.SILENCE): Feed.STALLED,
+    (Feed.LIVE, Event.SILENCE): Feed.STALLED,
+    (Feed.STALLED, Event.DATA): Feed.LIVE,
+}
+_TENURE = {
+    (Tenure.KEPT, Event.FAULT): Tenure.SUSPENDED,
+    (Tenure.KEPT, Event.EXPIRY): Tenure.RETIRED,
+    (Tenure.SUSPENDED, Event.RECOVERY): Tenure.KEPT,
+    (Tenure.SUSPENDED, Event.EXPIRY): Tenure.RETIRED,
 }
 
-SymbolStream = tuple[str, str]  # symbol, and "trades" or "quotes"
+
+def transition(state: State, event: Event) -> State:
+    """The state after `event`, which leaves alone what the tables do not list. A connection that ends has
+    none."""
+    return State(_FEED.get((state.feed, event), state.feed), _TENURE.get((state.tenure, event), state.tenure))
 
 
-class Newest(NamedTuple):
-    """The newest of a symbol: its trade id, and the best bid and ask, each price and quantity at 1e-8. None
-    where it is not known."""
-
-    trade_id: int | None = None
-    book: tuple[int, int, int, int] | None = None
+# ----------------------------------------------------------------------------------------------- actions
 
 
-class FatalSessionError(RuntimeError):
-    """The exchange refused for good: trying again would only loop. The message says what to do."""
-
-
-def refusal(status: int) -> FatalSessionError | None:
-    """Whether the HTTP `status` of a handshake is final, and why; None when worth another attempt."""
-    if not 400 <= status < 500 or status in _PASSING_STATUS:
-        return None
-    reason = _FATAL_REASONS.get(status, "the exchange refused the request: check STREAM_URL, SYMBOLS and key")
-    return FatalSessionError(f"HTTP {status}: {reason}")
-
-
-def backoff(
-    rng: random.Random, first_s: float = BACKOFF_FIRST_S, cap_s: float = BACKOFF_CAP_S
-) -> Iterator[float]:
-    """Delays in seconds before the next attempts, without end: doubling, capped, and jittered down to
-    half so that tasks that lost the same exchange do not come back together."""
-    delay_s = first_s
-    while True:
-        yield delay_s * rng.uniform(0.5, 1.0)
-        delay_s = min(delay_s * 2, cap_s)
-
-
-# ------------------------------------------------------------------------------------------- actions
-
-
-@dataclass(frozen=True)
-class Open:
+class Open(NamedTuple):
     connection: int
-    why: str
+    reason: str
 
 
-@dataclass(frozen=True)
-class Close:
+class Close(NamedTuple):
     connection: int
-    why: str
+    reason: str
 
 
 Action = Open | Close
 
 
-@dataclass(frozen=True)
-class Stall:
-    """A stream brought nothing for `seconds` although its connection is open, and it should have."""
-
-    symbol: str
-    kind: str
-    seconds: float
-
-
-# ----------------------------------------------------------------------------------------- the machine
+# ------------------------------------------------------------------------------------------- the session
 
 
 @dataclass
-class _Pauses:
-    """How far apart a stream's data usually come, learned from all connections that ever carried it."""
+class _Connection:
+    state: State = State()
+    opened_s: float = float("inf")
+    first_s: float | None = None  # of its data
+    last_s: float = 0.0
+    retired_reason: str = ""
+    streams: dict[SymbolStream, StreamProgress] = field(default_factory=dict)
 
-    mean_s: float = 0.0
-    seen: int = 0
-
-    def add(self, pause_s: float) -> None:
-        self.seen += 1
-        self.mean_s += (pause_s - self.mean_s) / min(self.seen, 100)
+    def handle(self, event: Event) -> None:
+        self.state = transition(self.state, event)
 
     @property
-    def look_after_s(self) -> float:
-        return min(max(LOOK_PAUSES * self.mean_s, LOOK_FLOOR_S), LOOK_CEILING_S)
+    def is_open(self) -> bool:
+        return self.state.feed is not Feed.CONNECTING
+
+    @property
+    def is_live(self) -> bool:
+        return self.state.feed is Feed.LIVE
+
+    @property
+    def is_kept(self) -> bool:
+        return self.state.tenure is Tenure.KEPT
+
+    @property
+    def is_proven(self) -> bool:
+        return self.first_s is not None and self.last_s - self.first_s > HEALTHY_AFTER_S
 
 
 @dataclass
-class _Mend:
+class _Reopening:
     """A new connection for the sake of a dead stream was tried at `since_s`; the next is not for `wait_s`."""
 
     since_s: float
     wait_s: float
 
 
-@dataclass
-class _Flow:
-    """One stream on one connection."""
-
-    last_s: float  # when its data last came; before the first, when the connection was opened
-    first_s: float | None = None
-    doubted_s: float | None = None  # when the exchange was asked that proved to be ahead of it
-    differs_s: float | None = None  # when it was first asked that had another book
-    base: Newest = Newest()  # what it had when the connection had brought nothing of it yet
-    is_dead: bool = False
-
-
-@dataclass
-class _Connection:
-    opened_s: float | None = None  # None while the handshake is under way
-    first_s: float | None = None  # of its data
-    last_s: float = 0.0
-    retired_why: str | None = None
-    may_return: bool = False  # it was retired for a silence, which may end
-    is_silent: bool = False
-    flows: dict[SymbolStream, _Flow] = field(default_factory=dict)
-
-    @property
-    def delivers(self) -> bool:
-        return self.first_s is not None and not self.is_silent
-
-    def is_old(self, rollover_s: float, now_s: float) -> bool:
-        return self.opened_s is not None and now_s - self.opened_s > rollover_s
-
-    @property
-    def is_proven(self) -> bool:
-        """It delivered for so long that whatever ends it is nothing to shy from."""
-        return self.first_s is not None and self.last_s - self.first_s > HEALTHY_AFTER_S
-
-
-def _is_ahead(kind: str, flow: _Flow, exchange: Newest, come: Newest, asked_s: float) -> bool | None:
-    """Whether the exchange has data of `kind` that should have come by the connection of `flow`, which has
-    brought `come` of the symbol. None where that cannot be known.
-
-    What is from before the connection is not missing on it: where it has brought nothing yet, it is compared
-    with what the exchange had some time after the opening.
-    """
-    if kind == "trades":
-        known = [each for each in (come.trade_id, flow.base.trade_id) if each is not None]
-        if exchange.trade_id is None:
-            return None
-        if known:
-            return exchange.trade_id > max(known)
-        if asked_s - flow.last_s > LAG_S:
-            flow.base = flow.base._replace(trade_id=exchange.trade_id)
-        return None
-    if exchange.book is None or asked_s - flow.last_s <= LAG_S:
-        return None
-    book = come.book or flow.base.book
-    if book is None:
-        flow.base = flow.base._replace(book=exchange.book)
-        return None
-    if exchange.book == book:
-        return False
-    flow.differs_s = asked_s if flow.differs_s is None else flow.differs_s
-    return asked_s - flow.differs_s >= LOOK_EVERY_S or None
-
-
 class Session:
     """`streams` are (symbol, kind) with kind "trades" or "quotes"; `rng` jitters the backoff.
 
-    `has_busy_stream`: connections carry one that never pauses as well, which is none of `streams`. Without, a
+    `has_busy_stream`: connections also carry one that never pauses, which is none of `streams`. Without it, a
     connection on which nothing comes is excused while REST says that nothing happens.
     """
 
@@ -231,318 +162,279 @@ class Session:
         has_busy_stream: bool = False,
     ) -> None:
         self._streams = streams
-        self._symbols = list(dict.fromkeys(symbol for symbol, _ in streams))
-        self._rng = rng
+        self._symbols = {symbol for symbol, _ in streams}
         self._rollover_s = rollover_s
         self._has_busy_stream = has_busy_stream
-        self._delays = backoff(rng)
-        self._next_attempt_s = float("-inf")
-        self._barred_until_s = float("-inf")  # by the exchange
-        self._attempts: deque[float] = deque()
+        self._attempts = AttemptLimiter(rng)
+        self._probes = ProbeSchedule(streams, rng)
         self._connections: dict[int, _Connection] = {}
         self._opened = 0
         self._now_s = float("-inf")  # the newest time passed in
         # What is known of streams whichever connection they come by.
-        self._pauses = {stream: _Pauses() for stream in streams}
         self._dead: set[SymbolStream] = set()
-        self._mends: dict[SymbolStream, _Mend] = {}
+        self._reopenings: dict[SymbolStream, _Reopening] = {}
         self._stalls: list[Stall] = []
-        self._look_delays = self._new_look_delays()
-        self._next_look_s = float("-inf")
-        self._looked_s: dict[str, float] = {}
         self._quiet_s: dict[str, float] = {}
         self.has_delivered = False  # any connection, ever
-        self.why = "not connected yet"
+        self.reason = "not connected yet"
 
-    # ------------------------------------------------------------------------------- what is asked of it
+    # ----------------------------------------------------------------------------------------- queries
 
     @property
     def is_live(self) -> bool:
         """Whether data come on any connection."""
-        return any(connection.delivers for connection in self._connections.values())
+        return any(connection.is_live for connection in self._connections.values())
 
-    def withdrawn(self, connection: int) -> set[str]:
-        """The symbols that `connection` may claim nothing of: their trades are known not to come by it.
+    def withdrawn(self, number: int) -> set[str]:
+        """The symbols that connection `number` may claim nothing of: their trades are known not to come by
+        it.
 
         Quotes that do not come withdraw no claim: the bars see that trades are newer than the quotes, and the
         model carries on without them.
         """
-        state = self._connections.get(connection)
-        flows = state.flows.items() if state else ()
-        return {symbol for (symbol, kind), flow in flows if kind == "trades" and flow.is_dead}
+        connection = self._connections.get(number)
+        streams = connection.streams.items() if connection else ()
+        return {symbol for (symbol, kind), stream in streams if kind == "trades" and stream.is_dead}
 
     def quiet_s(self, symbol: str) -> float | None:
         """When the exchange was last asked about `symbol` and had nothing that had not come; None: never."""
         return self._quiet_s.get(symbol)
 
     def take_stalls(self) -> list[Stall]:
-        """The stalls noticed since the last time: trades or quotes were missed meanwhile."""
+        """The stalls found since the last call: trades or quotes were missed meanwhile."""
         stalls, self._stalls = self._stalls, []
         return stalls
 
-    # ------------------------------------------------------------------------------------ what happened
+    # ------------------------------------------------------------------------------------------ events
 
-    def opened(self, connection: int, now_s: float) -> None:
+    def opened(self, number: int, now_s: float) -> None:
         self._now_s = now_s
-        state = self._connections[connection]
-        state.opened_s = state.last_s = now_s
+        connection = self._connections[number]
+        connection.handle(Event.ESTABLISHED)
+        connection.opened_s = connection.last_s = now_s
         # What was dead on other connections has to deliver here before it counts as well.
-        state.flows = {stream: _Flow(now_s, is_dead=stream in self._dead) for stream in self._streams}
+        connection.streams = {
+            stream: StreamProgress(now_s, is_dead=stream in self._dead) for stream in self._streams
+        }
 
-    def frame(self, connection: int, now_s: float) -> None:
-        """Data of any kind came by `connection`: it is alive."""
+    def frame(self, number: int, now_s: float) -> None:
+        """Data of any kind came by connection `number`."""
         self._now_s = now_s
-        state = self._connections.get(connection)
-        if state is None:
+        connection = self._connections.get(number)
+        if connection is None:
             return
-        if state.first_s is None:
-            state.first_s = now_s
-        state.last_s, self.has_delivered = now_s, True
-        if state.is_silent:
-            state.is_silent = False
-            self._take_back(connection, state)
+        if connection.first_s is None:
+            connection.first_s = now_s
+        connection.last_s, self.has_delivered = now_s, True
+        was_stalled = connection.state.feed is Feed.STALLED
+        connection.handle(Event.DATA)
+        if was_stalled:
+            self._recover(number, connection)
 
-    def data(self, connection: int, symbol: str, kind: str, now_s: float) -> None:
-        """Ticks of a stream came by `connection`."""
-        self.frame(connection, now_s)
-        state = self._connections.get(connection)
-        flow = state.flows.get((symbol, kind)) if state else None
-        if state is None or flow is None:
+    def data(self, number: int, symbol: str, kind: str, now_s: float) -> None:
+        """Ticks of a stream came by connection `number`."""
+        self.frame(number, now_s)
+        connection, key = self._connections.get(number), (symbol, kind)
+        stream = connection.streams.get(key) if connection else None
+        if connection is None or stream is None:
             return
-        if flow.first_s is None:
-            flow.first_s = now_s
+        if stream.first_s is None:
+            stream.first_s = now_s
         else:
-            self._pauses[symbol, kind].add(now_s - flow.last_s)
-        flow.last_s = now_s
-        self._revive(connection, state, (symbol, kind))
-        mend = self._mends.get((symbol, kind))
-        if mend and flow.first_s > mend.since_s and now_s - flow.first_s > mend.wait_s:
-            del self._mends[symbol, kind]  # a new connection brought it back, and it stayed
+            self._probes.add_pause(key, now_s - stream.last_s)
+        stream.last_s = now_s
+        self._revive(number, connection, key)
+        reopening = self._reopenings.get(key)
+        if reopening and stream.first_s > reopening.since_s and now_s - stream.first_s > reopening.wait_s:
+            del self._reopenings[key]  # a new connection brought it back, and it stayed
 
-    def shutdown_announced(self, connection: int) -> None:
-        """The exchange will end `connection` soon."""
-        self._retire(connection, "the exchange announced a shutdown", self._now_s)
+    def shutdown_announced(self, number: int) -> None:
+        """The exchange will end connection `number` soon."""
+        if connection := self._connections.get(number):
+            self._retire(connection, Event.EXPIRY, "the exchange announced a shutdown", self._now_s)
 
     def closed(
-        self, connection: int, why: str, status: int | None, now_s: float, retry_after_s: float = 0.0
+        self, number: int, reason: str, status: int | None, now_s: float, retry_after_s: float = 0.0
     ) -> None:
-        """`connection` ended, or was never established (`status`: what the handshake was answered).
+        """Connection `number` ended, or was never established (`status`: the HTTP status of the handshake).
 
-        `retry_after_s` is how long the exchange asked to be left alone: going on regardless earns a ban.
+        `retry_after_s` is how long the exchange asked to be left alone: ignoring it earns a ban.
 
         Raises `FatalSessionError` when the answer was final and no other connection delivers.
         """
-        state = self._connections.pop(connection, None)
-        if state is None:
+        connection = self._connections.pop(number, None)
+        if connection is None:
             return
-        fatal = refusal(status) if status else None
-        if fatal and not self.is_live:
+        if (fatal := fatal_error(status)) and not self.is_live:
             raise fatal
-        if state.retired_why and self.is_live:
+        if not connection.is_kept and self.is_live:
             return
-        self._hold_off(state, now_s, retry_after_s)
-        self.why = state.retired_why or why
+        self._attempts.connection_ended(now_s, retry_after_s, is_proven=connection.is_proven)
+        self.reason = connection.retired_reason or reason
 
-    # -------------------------------------------------------------------------------------- REST's word
+    # --------------------------------------------------------------------------------- evidence by REST
 
-    def looks(self, now_s: float) -> list[str]:
+    def due_probes(self, now_s: float) -> list[str]:
         """The symbols to ask the exchange's REST about now: what is its newest trade, and its best quote?
 
-        Each of them is to be answered by `looked`, or all by `look_failed`.
+        Report the answer of each by `probed`, or that there is none by `probe_failed`.
         """
-        if now_s < self._next_look_s:
-            return []
-        symbols = [symbol for symbol in self._symbols if self._is_due_for_a_look(symbol, now_s)]
-        if symbols:
-            self._next_look_s = now_s + LOOK_EVERY_S
-            self._looked_s |= dict.fromkeys(symbols, now_s)
-        return symbols
+        is_open = [each.streams for each in self._connections.values() if each.is_open]
+        return self._probes.due(now_s, list(is_open))
 
-    def looked(
-        self, symbol: str, exchange: Newest, come: Newest, by_connection: Mapping[int, Newest], asked_s: float
+    def probed(
+        self,
+        symbol: str,
+        exchange: Newest,
+        received: Newest,
+        by_connection: Mapping[int, Newest],
+        asked_s: float,
     ) -> bool:
-        """What the exchange had of `symbol` when it was asked at `asked_s`, beside what has `come` by all
+        """What the exchange had of `symbol` when it was asked at `asked_s`, with what was `received` by all
         connections together, and by each of those that are open.
 
         Returns whether the market is quiet: the exchange had nothing that has not come.
         """
-        self._look_delays = self._new_look_delays()
-        for connection, brought in by_connection.items():
-            state = self._connections.get(connection)
-            for kind in ("trades", "quotes") if state else ():
-                if state and (flow := state.flows.get((symbol, kind))):
-                    is_ahead = _is_ahead(kind, flow, exchange, brought, asked_s)
-                    if is_ahead:
-                        flow.doubted_s = asked_s if flow.doubted_s is None else flow.doubted_s
-                    elif is_ahead is not None:
-                        self._revive(connection, state, (symbol, kind))
-        if come.book is None or exchange.book != come.book or not self._has_all(symbol, exchange, come):
+        self._probes.answered()
+        for number, delivered in by_connection.items():
+            connection = self._connections.get(number)
+            for kind in ("trades", "quotes") if connection else ():
+                stream = connection.streams.get((symbol, kind)) if connection else None
+                if connection and stream and stream.probed(kind, exchange, delivered, asked_s):
+                    self._revive(number, connection, (symbol, kind))
+        if received.book is None or exchange.book != received.book:
+            return False
+        if not self._has_all_trades(symbol, exchange, received):
             return False
         self._quiet_s[symbol] = asked_s
         return True
 
-    def _has_all(self, symbol: str, exchange: Newest, come: Newest) -> bool:
+    def probe_failed(self, now_s: float, retry_after_s: float = 0.0) -> None:
+        """REST did not answer: nothing is known, and it is left alone for a while."""
+        self._probes.failed(now_s, retry_after_s)
+
+    def _has_all_trades(self, symbol: str, exchange: Newest, received: Newest) -> bool:
         """Whether all trades that the exchange has are known to have come, or to be from before."""
         if exchange.trade_id is None:  # none for a day
             return True
-        flows = (state.flows.get((symbol, "trades")) for state in self._connections.values())
-        known = [come.trade_id, *(flow.base.trade_id for flow in flows if flow)]
+        streams = (each.streams.get((symbol, "trades")) for each in self._connections.values())
+        known = [received.trade_id, *(stream.baseline.trade_id for stream in streams if stream)]
         return any(trade_id is not None and exchange.trade_id <= trade_id for trade_id in known)
 
-    def _revive(self, connection: int, state: _Connection, stream: SymbolStream) -> None:
-        """The stream is not dead, or no longer."""
-        flow = state.flows[stream]
-        flow.doubted_s = flow.differs_s = None
-        if flow.is_dead:
-            flow.is_dead = False
-            self._dead.discard(stream)
-            self._take_back(connection, state)
-
-    def look_failed(self, now_s: float, retry_after_s: float = 0.0) -> None:
-        """REST did not answer: nothing is known, and it is left alone for a while."""
-        self._next_look_s = now_s + max(next(self._look_delays), retry_after_s)
-
-    def _is_due_for_a_look(self, symbol: str, now_s: float) -> bool:
-        """Whether `symbol` is due for a look."""
-        open_now = [state for state in self._connections.values() if state.opened_s is not None]
-        if not open_now:
-            return False
-        streams = [stream for stream in self._streams if stream[0] == symbol]
-        if any(state.flows[stream].differs_s is not None for state in open_now for stream in streams):
-            return True
-        last_s = {stream: max(state.flows[stream].last_s for state in open_now) for stream in streams}
-        looked_s = self._looked_s.get(symbol, float("-inf"))
-        return now_s - max(last_s.values()) > QUIET_S or any(
-            now_s - max(at_s, looked_s) > self._pauses[stream].look_after_s for stream, at_s in last_s.items()
-        )
-
-    def _new_look_delays(self) -> Iterator[float]:
-        return backoff(self._rng, LOOK_EVERY_S, LOOK_BACKOFF_CAP_S)
-
-    # ------------------------------------------------------------------------------------- what to do
+    # ----------------------------------------------------------------------------------------- actions
 
     def actions(self, now_s: float) -> list[Action]:
-        """What to do now. Ask again after whatever happens, and several times a second."""
+        """What to do now. Call it again after whatever happens, and several times a second."""
         self._now_s = now_s
-        for connection, state in list(self._connections.items()):
-            if state.opened_s is None:
-                continue
-            self._judge(state, now_s)
-            if not state.retired_why and (why := self._why_retire(state, now_s)):
-                self._retire(connection, why, now_s, may_return=not state.is_old(self._rollover_s, now_s))
-        return [*self._relieve(now_s), *self._replace(now_s)]
+        for connection in self._connections.values():
+            if connection.is_open:
+                self._note_silence(connection, now_s)
+                self._note_dead_streams(connection, now_s)
+                if connection.is_kept:
+                    self._retire_if_due(connection, now_s)
+        return [*self._close_replaced(now_s), *self._open_if_needed(now_s)]
 
-    def _judge(self, state: _Connection, now_s: float) -> None:
-        """Draw the conclusions from silence and from REST's answers."""
-        if not state.is_silent and now_s - state.last_s > SILENT_S and not self._is_all_quiet(state, now_s):
-            state.is_silent = True
-            if state.first_s is not None:
-                self._stalls += [Stall(*stream, now_s - state.last_s) for stream in state.flows]
-        for stream, flow in state.flows.items():
-            if flow.doubted_s is None or now_s - flow.doubted_s <= GRACE_S:
-                continue
-            if flow.last_s < flow.doubted_s and not flow.is_dead:
-                flow.is_dead = True
-                self._dead.add(stream)
-                self._stalls.append(Stall(*stream, now_s - flow.last_s))
-            flow.doubted_s = None
+    def _note_silence(self, connection: _Connection, now_s: float) -> None:
+        silence_s = now_s - connection.last_s
+        if connection.state.feed is Feed.STALLED or silence_s <= STALLED_AFTER_S:
+            return
+        if self._is_all_quiet(connection, now_s):
+            return
+        connection.handle(Event.SILENCE)
+        if connection.first_s is not None:
+            self._stalls += [Stall(*key, silence_s) for key in connection.streams]
 
-    def _is_all_quiet(self, state: _Connection, now_s: float) -> bool:
-        """Whether REST says of all symbols that `state` has had nothing to bring since its last data. Where a
-        busy stream should flow that excuses no silence."""
-        since_s = max(state.last_s, now_s - SILENT_S)
+    def _note_dead_streams(self, connection: _Connection, now_s: float) -> None:
+        for key, stream in connection.streams.items():
+            if stream.died(now_s):
+                self._dead.add(key)
+                self._stalls.append(Stall(*key, now_s - stream.last_s))
+
+    def _is_all_quiet(self, connection: _Connection, now_s: float) -> bool:
+        """Whether REST says of all symbols that `connection` has had nothing to deliver since its last data.
+        Where a busy stream should flow that excuses no silence."""
+        since_s = max(connection.last_s, now_s - STALLED_AFTER_S)
         is_quiet = (self._quiet_s.get(symbol, float("-inf")) > since_s for symbol in self._symbols)
         return not self._has_busy_stream and all(is_quiet)
 
-    def _why_retire(self, state: _Connection, now_s: float) -> str | None:
-        if state.is_old(self._rollover_s, now_s):
-            return "it is near the exchange's limit of 24 h"
-        if state.is_silent:
-            return f"no data for {now_s - state.last_s:.0f} s"
-        dead = [stream for stream, flow in state.flows.items() if flow.is_dead]
-        if any(self._is_mend_due(stream, now_s) for stream in dead):
-            for stream in dead:
-                wait_s = (
-                    min(2 * self._mends[stream].wait_s, MEND_CAP_S) if stream in self._mends else MEND_FIRST_S
-                )
-                self._mends[stream] = _Mend(now_s, wait_s)
-            symbol, kind = dead[0]
-            silence_s = now_s - state.flows[dead[0]].last_s
-            return f"no {kind} of {symbol} for {silence_s:.0f} s, though the exchange has newer ones"
-        return None
+    def _retire_if_due(self, connection: _Connection, now_s: float) -> None:
+        dead = [key for key, stream in connection.streams.items() if stream.is_dead]
+        if now_s - connection.opened_s > self._rollover_s:
+            self._retire(connection, Event.EXPIRY, "it is near the exchange's limit of 24 h", now_s)
+        elif connection.state.feed is Feed.STALLED:
+            self._retire(connection, Event.FAULT, f"no data for {now_s - connection.last_s:.0f} s", now_s)
+        elif any(self._is_reopening_due(key, now_s) for key in dead):
+            for key in dead:
+                before = self._reopenings.get(key)
+                wait_s = min(2 * before.wait_s, REOPEN_CAP_S) if before else REOPEN_FIRST_S
+                self._reopenings[key] = _Reopening(now_s, wait_s)
+            (symbol, kind), silence_s = dead[0], now_s - connection.streams[dead[0]].last_s
+            reason = f"no {kind} of {symbol} for {silence_s:.0f} s, though the exchange has newer ones"
+            self._retire(connection, Event.FAULT, reason, now_s)
 
-    def _is_mend_due(self, stream: SymbolStream, now_s: float) -> bool:
-        mend = self._mends.get(stream)
-        return mend is None or now_s >= mend.since_s + mend.wait_s
+    def _is_reopening_due(self, key: SymbolStream, now_s: float) -> bool:
+        before = self._reopenings.get(key)
+        return before is None or now_s >= before.since_s + before.wait_s
 
-    def _retire(self, connection: int, why: str, now_s: float, *, may_return: bool = False) -> None:
-        state = self._connections.get(connection)
-        if state and state.may_return and not may_return:
-            state.retired_why, state.may_return = (
-                why,
-                False,
-            )  # it is to go, whatever it was retired for before
-        elif state and not state.retired_why:
-            state.retired_why, state.may_return = why, may_return
-            self.why = why
-            # A rollover of what is well is prompt. What ends young may be an exchange that ends all of them.
-            self._hold_off(state, now_s, 0.0, prompt=True)
+    def _retire(self, connection: _Connection, event: Event, reason: str, now_s: float) -> None:
+        before = connection.state.tenure
+        connection.handle(event)
+        if connection.state.tenure is before:
+            return
+        connection.retired_reason = reason
+        if before is Tenure.KEPT:
+            self.reason = reason
+            is_proven, is_live = connection.is_proven, connection.is_live
+            self._attempts.connection_retired(now_s, is_proven=is_proven, is_live=is_live)
 
-    def _hold_off(
-        self, state: _Connection, now_s: float, retry_after_s: float, *, prompt: bool = False
-    ) -> None:
-        """When the next attempt may be made, after `state` came to its end or was retired."""
-        if state.is_proven:
-            self._delays = backoff(self._rng)
-        delay_s = 0.0 if prompt and state.is_proven else next(self._delays)
-        if prompt and state.delivers:
-            delay_s = min(delay_s, RETIRED_CAP_S)
-        self._next_attempt_s = now_s + delay_s
-        self._barred_until_s = max(self._barred_until_s, now_s + retry_after_s)
+    def _revive(self, number: int, connection: _Connection, key: SymbolStream) -> None:
+        """The stream is not dead, or no longer."""
+        if connection.streams[key].revived():
+            self._dead.discard(key)
+            self._recover(number, connection)
 
-    def _take_back(self, connection: int, state: _Connection) -> None:
-        """What `state` was retired for is over. It stays, unless its successor is on the way already."""
-        if state.may_return and connection == max(self._connections):
-            state.retired_why, state.may_return = None, False
+    def _recover(self, number: int, connection: _Connection) -> None:
+        """What `connection` was suspended for is over. It stays, unless its successor is under way
+        already."""
+        if number == max(self._connections):
+            connection.handle(Event.RECOVERY)
+            if connection.is_kept:
+                connection.retired_reason = ""
 
-    def _relieve(self, now_s: float) -> list[Action]:
+    def _close_replaced(self, now_s: float) -> list[Action]:
         """Close retired connections whose successor delivers what they do."""
-        closing: list[Action] = []
-        states = [(c, s) for c, s in self._connections.items() if s.opened_s is not None]
-        for at, (connection, state) in enumerate(states):
-            later = [successor for _, successor in states[at + 1 :]]
-            if state.retired_why and any(self._relieves(successor, state, now_s) for successor in later):
-                closing.append(Close(connection, state.retired_why))
-        return closing
+        is_open = [(number, each) for number, each in self._connections.items() if each.is_open]
+        return [
+            Close(number, connection.retired_reason)
+            for at, (number, connection) in enumerate(is_open)
+            if not connection.is_kept
+            and any(self._replaces(successor, connection, now_s) for _, successor in is_open[at + 1 :])
+        ]
 
-    def _relieves(self, successor: _Connection, state: _Connection, now_s: float) -> bool:
-        assert successor.opened_s is not None
+    def _replaces(self, successor: _Connection, connection: _Connection, now_s: float) -> bool:
         age_s = now_s - successor.opened_s
-        if not successor.delivers:
-            # Neither does: the newest is kept, so that a dead exchange does not gather connections.
-            return not state.delivers and age_s > SILENT_S
-        if not state.delivers:
+        if not successor.is_live:
+            # Neither is: the newest is kept, so that a dead exchange does not gather connections.
+            return not connection.is_live and age_s > STALLED_AFTER_S
+        if not connection.is_live:
             return True
         lacking = [
-            state.flows[stream]
-            for stream, flow in successor.flows.items()
-            if (flow.first_s is None or flow.is_dead) and not state.flows[stream].is_dead
+            connection.streams[key]
+            for key, stream in successor.streams.items()
+            if (stream.first_s is None or stream.is_dead) and not connection.streams[key].is_dead
         ]
         since_s = successor.opened_s + OVERLAP_S
-        if any(flow.last_s > since_s for flow in lacking):
-            return False  # it still brings what the successor does not
-        was_flowing = any(flow.first_s is not None and flow.last_s > since_s - RELIEF_S for flow in lacking)
-        return age_s > (RELIEF_S if was_flowing else OVERLAP_S)
+        if any(stream.last_s > since_s for stream in lacking):
+            return False  # it still delivers what the successor does not
+        was_flowing = any(
+            stream.first_s is not None and stream.last_s > since_s - HANDOVER_S for stream in lacking
+        )
+        return age_s > (HANDOVER_S if was_flowing else OVERLAP_S)
 
-    def _replace(self, now_s: float) -> list[Action]:
-        """Open a connection when none that may stay is there or on its way."""
-        if any(not state.retired_why for state in self._connections.values()):
+    def _open_if_needed(self, now_s: float) -> list[Action]:
+        """Open a connection when none that may stay is there or under way."""
+        if any(each.is_kept for each in self._connections.values()) or not self._attempts.attempt(now_s):
             return []
-        while self._attempts and now_s - self._attempts[0] > ATTEMPTS_WINDOW_S:
-            self._attempts.popleft()
-        if now_s < max(self._next_attempt_s, self._barred_until_s) or len(self._attempts) >= ATTEMPTS:
-            return []
-        self._attempts.append(now_s)
         self._opened += 1
         self._connections[self._opened] = _Connection()
-        return [Open(self._opened, self.why)]
+        return [Open(self._opened, self.reason)]

@@ -51,19 +51,19 @@ def products(a: Ints, b: Ints) -> Ints:
 
 
 def single(limbs: Ints) -> Ints:
-    """What `limbs`, of shape (2, N), stand for, which is below 2^63; 0 where it is negative. Shape (N,)."""
+    """The values of `limbs`, of shape (2, N), which are below 2^63; 0 where negative. Shape (N,)."""
     low, high = limbs
     high = high + (low >> LIMB_BITS)
     return np.where(high < 0, 0, (high << LIMB_BITS) + (low & _MASK))
 
 
 def total(rows: Ints) -> int:
-    """What a field of limbs, (rows, limbs), adds up to."""
+    """The sum of a field of limbs, of shape (rows, limbs)."""
     return sum(limb << (LIMB_BITS * n) for n, limb in enumerate(rows.sum(axis=0).tolist()))
 
 
 def integers(limbs: Ints) -> list[int]:
-    """The numbers that `limbs`, of shape (limbs, N), stand for."""
+    """The values of `limbs`, of shape (limbs, N), as Python integers."""
     *lower, values = limbs.tolist()
     for row in reversed(lower):
         values = [(value << LIMB_BITS) + limb for value, limb in zip(values, row, strict=True)]
@@ -71,7 +71,7 @@ def integers(limbs: Ints) -> list[int]:
 
 
 def running(values: Ints) -> Ints:
-    """What the first n of `values` add up to along the last axis, for n from 0 on: one entry more."""
+    """Sums of the first n `values` along the last axis, for n from 0 on. Shape (..., N + 1)."""
     sums = np.zeros((*values.shape[:-1], values.shape[-1] + 1), np.int64)
     np.cumsum(values, axis=-1, dtype=np.int64, out=sums[..., 1:])
     return sums
@@ -97,7 +97,8 @@ def ratio(numerator: Ints, denominator: Ints, times: Ints | int = 1) -> Floats:
 
 
 def _doubles(limbs: Ints) -> Floats:
-    """What `limbs` stand for where that is exact; elsewhere NaN, or 2^53 and more. Shape (..., N)."""
+    """The values of `limbs` where doubles hold them exactly; elsewhere NaN, or 2^53 and more. Shape (...,
+    N)."""
     parts = limbs.astype(float)
     values = parts[-1]
     for part in parts[-2::-1]:

@@ -25,25 +25,23 @@ from tickcast.sbe import NULL_INT8, NULL_INT64, BestBidAskEvent, Event, TradesEv
 SCALE = 10**8
 SCALE_EXPONENT = -8
 
-# `first_id` and `last_id` differ only for aggregated trades (REST); `side` is the aggressor's:
-# +1 a buyer lifted the ask, -1 a seller hit the bid.
 TRADE = np.dtype(
     [
-        ("time_us", "<i8"),
-        ("receive_time_us", "<i8"),
+        ("time_us", "<i8"),  # by the exchange's clock
+        ("receive_time_us", "<i8"),  # by the local clock
         ("first_id", "<i8"),
-        ("last_id", "<i8"),
-        ("price", "<i8"),
-        ("qty", "<i8"),
-        ("side", "i1"),
+        ("last_id", "<i8"),  # differs from the first only for aggregated trades (REST)
+        ("price", "<i8"),  # 1e-8
+        ("qty", "<i8"),  # 1e-8
+        ("side", "i1"),  # the aggressor's: +1 a buyer lifted the ask, -1 a seller hit the bid
     ]
 )
 QUOTE = np.dtype(
     [
-        ("time_us", "<i8"),
-        ("receive_time_us", "<i8"),
+        ("time_us", "<i8"),  # by the exchange's clock; estimated on the keyless feed
+        ("receive_time_us", "<i8"),  # by the local clock
         ("update_id", "<i8"),
-        ("bid_price", "<i8"),
+        ("bid_price", "<i8"),  # 1e-8, as all that follow
         ("bid_qty", "<i8"),
         ("ask_price", "<i8"),
         ("ask_qty", "<i8"),

@@ -39,7 +39,8 @@ class ConnectionProgress:
         """The exchange time up to which all of `symbol` has come; None where nothing can be claimed.
 
         Streams of one connection arrive in their order: what came of any of them, less what their clocks may
-        be apart, proves how far all have come. Without new data nothing is claimed, whatever the clock says.
+        be apart, proves how far all have come. Without new data nothing is claimed, however the local clock
+        advances.
         """
         if not self.reached_us or now_us - self.newest_received_us > CLAIM_LIFE_US:
             return None

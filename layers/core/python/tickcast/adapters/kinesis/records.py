@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 class StreamRecord(NamedTuple):
     sequence: int
-    sequence_text: str  # as the event source wants it back
+    sequence_text: str  # as the event source mapping expects it back
     shard_id: str
     partition_key: str
-    arrived_s: float
+    arrived_s: float  # at Kinesis, since the epoch
     data: bytes
 
 

@@ -25,7 +25,7 @@ import urllib3
 
 from tickcast.adapters import json_text
 from tickcast.adapters.redaction import describe
-from tickcast.market.session import Newest
+from tickcast.market.liveness import Newest
 from tickcast.market.ticks import TickError, check_trade, mantissa
 
 PAGE = 1000

@@ -1,0 +1,99 @@
+"""Puts the outbox into Kinesis: call by call, retrying what failed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from aws_lambda_powertools import Logger
+from botocore.exceptions import BotoCoreError, ClientError
+
+from ingest_ecs.outbox import Outbox
+from tickcast.adapters.redaction import describe, redact
+
+TURN_S = 1.0  # the loop comes round this often, though nothing waits
+RETRY_S = 0.5
+
+
+@dataclass
+class Counts:
+    """Since the start; the names are those of `/health` and `/metrics`."""
+
+    ticks_in: int = 0
+    ticks_put: int = 0
+    records_put: int = 0
+    bytes_put: int = 0
+    put_failures: int = 0
+    dropped_records: int = 0
+    dropped_ticks: int = 0
+
+
+class KinesisWriter:
+    def __init__(
+        self, kinesis: Any, stream_name: str, outbox: Outbox, counts: Counts, logger: Logger
+    ) -> None:
+        self._kinesis = kinesis
+        self._stream_name = stream_name
+        self._outbox = outbox
+        self._counts = counts
+        self._logger = logger
+        self._has_work = asyncio.Event()
+        self._is_finished = False
+        self.last_error: str | None = None
+        self.turned_s = time.monotonic()  # when the loop last came round: a stuck task shows by it
+
+    def wake(self) -> None:
+        """There is something to put."""
+        self._has_work.set()
+
+    def finish(self) -> None:
+        """Nothing will be added to the outbox any more."""
+        self._is_finished = True
+        self.wake()
+
+    async def run(self) -> None:
+        """Until `finish` was called and all is put."""
+        while len(self._outbox) or not self._is_finished:
+            self.turned_s = time.monotonic()
+            self._has_work.clear()
+            if not await self.put_waiting():
+                await asyncio.sleep(RETRY_S)
+            elif not self._is_finished:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(TURN_S):
+                        await self._has_work.wait()
+
+    async def put_waiting(self) -> bool:
+        """Put the oldest record of every symbol, call by call, until none waits; False on a failure."""
+        while heads := self._outbox.next_call():
+            records = [{"Data": head.data, "PartitionKey": head.symbol} for head in heads]
+            try:
+                with self._outbox.in_flight(heads):
+                    response = await asyncio.to_thread(
+                        self._kinesis.put_records, StreamName=self._stream_name, Records=records
+                    )
+            except (BotoCoreError, ClientError) as error:
+                self._note_failure(describe(error))
+                return False
+            for head, result in zip(heads, response["Records"], strict=True):
+                if result.get("ErrorCode"):
+                    self._note_failure(redact(f"{result['ErrorCode']}: {result.get('ErrorMessage', '')}"))
+                    continue
+                self._outbox.remove(head)
+                self._counts.records_put += 1
+                self._counts.ticks_put += head.ticks
+                self._counts.bytes_put += len(head.data)
+            if response.get("FailedRecordCount"):
+                return False
+            self.last_error = None
+            self.turned_s = time.monotonic()
+        return True
+
+    def _note_failure(self, reason: str) -> None:
+        self._counts.put_failures += 1
+        if reason != self.last_error:  # once for a series of the same failure
+            self._logger.warning("put failed, will be tried again", extra={"reason": reason})
+        self.last_error = reason

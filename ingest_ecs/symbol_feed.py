@@ -1,0 +1,122 @@
+"""One symbol where all connections of the task meet: its ids, what may be missing and why, and what was
+claimed.
+
+What only ingest knows goes downstream as notices: between which instants ticks may have been missed, and why.
+A jump in trade ids gets a notice of its own, of the exact time between the trades before and after it: a
+connection's end or a bad frame may lie well apart from the trade that shows the hole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tickcast.market import wire
+from tickcast.market.id_series import IdSeries, quote_series, trade_series
+from tickcast.market.liveness import Newest
+from tickcast.market.ticks import Book, Quotes, Trades, span_us
+from tickcast.market.wire import Notice
+
+MAX_NOTICES = 50  # singly: further ones of a cause become one
+
+# Causes of notices.
+STARTED = "ingest was not running"
+UNREADABLE = "a frame could not be read"
+OVERFLOW = "overflow: Kinesis was out of reach"
+SKIPPED = "skipped by the exchange on an open connection"
+REFUSED = "a tick that cannot be was refused"
+RESTARTED = "the exchange started its ids over"
+
+
+@dataclass
+class SymbolFeed:
+    symbol: str
+    trade_series: IdSeries = field(default_factory=trade_series)
+    quote_series: IdSeries = field(default_factory=quote_series)
+    notices: list[Notice] = field(default_factory=list)  # to go with the next batch
+    newest_us: int = 0  # exchange time of the newest tick
+    newest_id: int | None = None  # the highest trade id of its series
+    newest_trade_us: int = 0  # its exchange time
+    book: Book | None = None  # the newest, by whichever connection
+    quiet_us: int = wire.QUIET_UNKNOWN  # when the exchange last had nothing that had not come
+    claimed_s: dict[str, float] = field(default_factory=dict)  # by connection: when it last claimed
+    outage: str | None = STARTED  # why no connection delivers; the next tick ends it
+    hole_cause: str | None = None  # why trades may be missing before the next one
+
+    @property
+    def newest(self) -> Newest:
+        newest_id = self.trade_series.newest_id
+        return Newest(newest_id if newest_id >= 0 else None, self.book)
+
+    def note(self, notice: Notice) -> None:
+        """Add `notice` by itself while there are few."""
+        if len(self.notices) < MAX_NOTICES:
+            self.notices.append(notice)
+        else:
+            self.note_merged(notice)
+
+    def note_merged(self, notice: Notice) -> None:
+        """Add `notice`, merged with another of the same cause: a flood of them must not fill a record."""
+        for at, known in enumerate(self.notices):
+            if known.cause == notice.cause:
+                from_us, to_us = min(known.from_us, notice.from_us), max(known.to_us, notice.to_us)
+                self.notices[at] = Notice(notice.cause, from_us, to_us)
+                return
+        self.notices.append(notice)
+
+    def take_notices(self) -> tuple[Notice, ...]:
+        notices, self.notices = tuple(self.notices), []
+        return notices
+
+    def note_refused(self, cause: str, *, may_be_trades: bool) -> None:
+        """Something was refused now; its own time is not known, or not to be trusted."""
+        self.note_merged(Notice(cause, self.newest_us, self.newest_us))
+        if may_be_trades:
+            self.hole_cause = self.hole_cause or cause
+
+    def note_outage(self, cause: str) -> None:
+        """No connection delivers any more."""
+        self.outage = self.outage or cause
+        self.hole_cause = self.hole_cause or cause
+
+    def advance(self, trades: Trades, quotes: Quotes) -> None:
+        """Ticks of the symbol came, one or more."""
+        if len(quotes):
+            newest = quotes[quotes["update_id"].argmax()]
+            if newest["update_id"] >= self.quote_series.newest_id:
+                bid_price, bid_qty, ask_price, ask_qty = newest.tolist()[3:]
+                self.book = bid_price, bid_qty, ask_price, ask_qty
+        span = span_us(trades, quotes)
+        assert span is not None  # a symbol without ticks is not packed
+        first_us, last_us = span
+        if self.outage:
+            lost = Notice(self.outage, self.newest_us or first_us, first_us)
+            if lost not in self.notices:  # as the notice of a hole it may have been added already
+                self.notices.append(lost)
+            self.outage = None
+        self.newest_us = max(self.newest_us, last_us)
+
+    def note_holes(self, runs: list[Trades], *, has_bad_frames: bool) -> None:
+        """Add notices of the jumps in the trade ids of `runs`, each but the first of a new series of ids.
+        `has_bad_frames`: some of the frames that they came with could not be read."""
+        for n, run in enumerate(runs):
+            if n:
+                self.note(Notice(RESTARTED, self.newest_trade_us, int(run["time_us"][0])))
+                self.newest_id = None
+            if len(run):
+                self._note_holes(run, has_bad_frames=has_bad_frames)
+
+    def _note_holes(self, trades: Trades, *, has_bad_frames: bool) -> None:
+        trades = trades[np.argsort(trades["first_id"], kind="stable")]  # a buffer gives them in any order
+        first_id, last_id, time_us = trades["first_id"], trades["last_id"], trades["time_us"]
+        before_id = self.newest_id if self.newest_id is not None else int(first_id[0]) - 1
+        reached = np.maximum.accumulate(np.concatenate([[before_id], last_id]))
+        since_us = np.concatenate([[self.newest_trade_us], time_us])
+        for row in np.flatnonzero(first_id > reached[:-1] + 1).tolist():
+            cause = self.hole_cause or (UNREADABLE if has_bad_frames else SKIPPED)
+            self.note(Notice(cause, int(since_us[row]), int(time_us[row])))
+        if reached[-1] > before_id:
+            self.newest_id, self.newest_trade_us = int(reached[-1]), int(time_us[last_id.argmax()])
+        # Whether a bad frame was ahead of these trades or behind them is not known: it may explain more.
+        self.hole_cause = UNREADABLE if has_bad_frames else None
