@@ -26,6 +26,7 @@ from benchmarks.features import LATENESS_US, WARM_UP_S, market, second_of
 from benchmarks.side_by_side import Effort, Work, side_by_side
 from benchmarks.usual_features import UsualFeatures
 from tickcast.adapters.kinesis.schema_registry import SchemaRegistry
+from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.hot_store import HotStore, now_ms
 from tickcast.adapters.registry.onnx_model import OnnxModel, export
 from tickcast.adapters.settings import Settings
@@ -115,15 +116,15 @@ def measure(effort: Effort) -> tuple[list[Comparison], float]:
         ours = _ours(client, model)
         for event in packed[:WARM_UP_S]:
             ours(event)
-        kept: Any = client.dump(f"state:{_SYMBOL}")
+        kept: Any = client.dump(keys.state(_SYMBOL))
         usual = UsualFunction(client, model)
         for batch in seconds[:WARM_UP_S]:
             usual(handler.singly(batch))
         singles = [handler.singly(batch) for batch in seconds[WARM_UP_S:]]
 
         def restore() -> None:
-            client.delete(f"predictions:{_SYMBOL}", f"outcomes:{_SYMBOL}")
-            client.restore(f"state:{_SYMBOL}", 0, kept, replace=True)
+            client.delete(keys.predictions(_SYMBOL), keys.outcomes(_SYMBOL))
+            client.restore(keys.state(_SYMBOL), 0, kept, replace=True)
             ours.store = HotStore(client, LATENESS_US)  # one that knows nothing of the run before
 
         def run_ours() -> list[float]:
@@ -140,7 +141,7 @@ def measure(effort: Effort) -> tuple[list[Comparison], float]:
             usual._second = second
 
         taken_us = run_ours()
-        assert client.xlen(f"predictions:{_SYMBOL}") == SECONDS
+        assert client.xlen(keys.predictions(_SYMBOL)) == SECONDS
         times = side_by_side({"ours": Work(run_ours, SECONDS), "usual": Work(run_usual, SECONDS)}, effort)
         for _ in range(effort.rounds):
             taken_us += run_ours()

@@ -46,7 +46,10 @@ def report(result: Result) -> None:
         metrics.add_metric("Fallbacks", MetricUnit.Count, prediction.source == "fallback")
         if prediction.reason:
             metrics.add_metric(f"Fallbacks:{prediction.reason}", MetricUnit.Count, 1)
-        for name, spent_ms in (("LatencyMs", prediction.latency_ms), ("InferenceMs", prediction.inference_ms)):
+        for name, spent_ms in (
+            ("LatencyMs", prediction.latency_ms),
+            ("InferenceMs", prediction.inference_ms),
+        ):
             if spent_ms is not None:
                 metrics.add_metric(name, MetricUnit.Milliseconds, spent_ms)
     for missing in result.missing_trades.values():  # a gauge: read it by its maximum

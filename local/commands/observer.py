@@ -19,6 +19,7 @@ import redis
 from local.system import http_json
 from local.system.system import System
 from tickcast.adapters.redaction import describe
+from tickcast.adapters.redis import keys
 
 _BLOCK_MS = 100
 _ASK_EVERY_S = 1.0
@@ -77,7 +78,7 @@ class Observer:
 
     def _read_predictions(self) -> None:
         with self._system.redis() as store:
-            newest: dict[Any, Any] = {f"predictions:{symbol}": "$" for symbol in self._system.symbols}
+            newest: dict[Any, Any] = {keys.predictions(symbol): "$" for symbol in self._system.symbols}
             # `$` is "from now on" of each single call: what comes between two calls would be missed.
             for name in newest:
                 last: Any = store.xrevrange(name, count=1)

@@ -16,6 +16,7 @@ from rich.text import Text
 from local.system import http_json
 from local.system.progress import Progress
 from local.system.system import System
+from tickcast.adapters.redis import keys
 
 _REFRESH_S = 1.0
 _LINE_EVERY_S = 5.0
@@ -88,7 +89,7 @@ class Watch:
         self._ticks, self._at_s = ticks, at_s
         symbols = self._system.symbols
         predictions = [self._prediction(symbol) for symbol in symbols]
-        accuracies = self._records([f"accuracy:{symbol}" for symbol in symbols])
+        accuracies = self._records([keys.accuracy(symbol) for symbol in symbols])
         rows = [
             Row(symbol, prediction, prediction.get("claim_age_s", 0.0), accuracy)
             for symbol, prediction, accuracy in zip(symbols, predictions, accuracies, strict=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import to_builtins
 
 from tests.fixtures.tallies import market, outcome, tallies
 from tickcast.evaluation.live_scores import NO_TALLIES, availability, score, score_horizon
@@ -16,7 +17,8 @@ SECOND_US = 1_000_000
 
 
 def figures(outcomes: list[dict[str, Any]], **how: Any) -> dict[str, Any]:
-    return score_horizon(2, tallies(outcomes, **how))
+    found: dict[str, Any] = to_builtins(score_horizon(2, tallies(outcomes, **how)))
+    return found
 
 
 def test_skill_is_the_share_of_the_error_taken_away() -> None:
@@ -110,18 +112,18 @@ def test_each_horizon_by_itself_in_any_order_and_any_blocks() -> None:
     outcomes = [outcome(s, h, move=float(s % 3 - 1)) for h in HORIZONS_S for s in range(50)]
     shuffled = [outcomes[i] for i in np.random.default_rng(3).permutation(len(outcomes))]
     assert score(tallies(shuffled)) == score(tallies(outcomes))
-    assert list(score(tallies(outcomes))) == ["1", "2", "5", "10"]
-    assert {found["count"] for found in score(tallies(outcomes)).values()} == {50}
+    assert list(score(tallies(outcomes))) == [1, 2, 5, 10]
+    assert {found.count for found in score(tallies(outcomes)).values()} == {50}
     coarse = score(tallies(market(600), 10 * MINUTE_US))
     for name in ("count", "direction", "coverage", "calibration_error"):
-        assert coarse["2"][name] == score(tallies(market(600)))["2"][name]
+        assert getattr(coarse[2], name) == getattr(score(tallies(market(600)))[2], name)
 
 
 def test_nothing_is_said_of_nothing() -> None:
     for found in score(NO_TALLIES).values():
-        assert (found["count"], found["fallbacks"], found["unresolved"]) == (0, 0, {})
+        assert (found.count, found.fallbacks, found.unresolved) == (0, 0, {})
         for name in ("skill", "direction", "coverage", "calibration_error", "fallback_share"):
-            assert found[name] is None
+            assert getattr(found, name) is None
 
 
 def test_availability_is_the_share_of_seconds_that_a_model_answered() -> None:

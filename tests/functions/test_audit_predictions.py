@@ -27,8 +27,8 @@ from tickcast.functions import audit_predictions
 from tickcast.functions.archive_ticks import archive
 from tickcast.functions.audit_predictions import (
     MODELS_KEPT,
+    Auditor,
     AuditPredictions,
-    Prover,
     Result,
     sample_slices,
 )
@@ -117,7 +117,7 @@ def bronze_keys(s3: Any) -> list[str]:
     return [i["Key"] for i in s3.list_objects_v2(Bucket=BUCKET, Prefix="bronze/").get("Contents", [])]
 
 
-def test_a_sample_is_had_again(run: Callable[..., Result], redis_client: redis.Redis, s3: Any) -> None:
+def test_a_sample_is_reproduced(run: Callable[..., Result], redis_client: redis.Redis, s3: Any) -> None:
     result = run()
     assert (result.audited, result.differences, result.pending) == (3, [], {})
     beat = heartbeat(redis_client, "audit_predictions")
@@ -175,7 +175,7 @@ def test_what_is_not_archived_yet_is_pending(run: Callable[..., Result], redis_c
     assert not beat["ok"] and "none of 3 predictions could be audited" in beat["why"]
 
 
-def test_an_archive_that_stands_still_is_told(
+def test_an_archive_that_stalls_is_reported(
     run: Callable[..., Result], redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tickcast.functions.audit_predictions.BEHIND_MS", 60_000)
@@ -199,14 +199,14 @@ def test_only_the_objects_needed_are_read(
             read.append(request["Key"])
             return s3.get_object(**request)
 
-    prover = Prover(Watched(), BUCKET)
+    auditor = Auditor(Watched(), BUCKET)
     store = HotStore(redis_client, SETTINGS.lateness_us)
     receipt = store.prediction("BTCUSDT", START_US // 1000 + 30_000)
     assert receipt is not None
-    proof = prover(receipt, [receipt], [], prover.reader())
-    assert proof.verdict.same is True
+    audit = auditor(receipt, [receipt], [], auditor.reader())
+    assert audit.reproduction.same is True
     from_bronze = [key for key in read if key.startswith("bronze/")]
-    assert from_bronze == [part.key for part in proof.parts]
+    assert from_bronze == [each.key for each in audit.objects]
     assert 0 < len(from_bronze) < len(bronze_keys(s3)) / 2
 
 
@@ -269,7 +269,8 @@ def test_a_symbol_whose_receipts_cannot_be_read_hides_no_other(
     now_ms = START_US / 1000 + SECONDS * 1000 + 180_000
     result = AuditPredictions(settings, redis_client, s3, NO_DATABASE, lambda: now_ms)()
     assert (result.audited, result.differences) == (3, [])
-    assert result.failures == ["ETHUSDT: KeyError: 'feature_age_ms'"]
+    assert all(failure.startswith("ETHUSDT: ValidationError") for failure in result.failures)
+    assert len(result.failures) == 2  # of its receipts, and of how far it has come
     assert not heartbeat(redis_client, "audit_predictions")["ok"]
     assert heartbeat(redis_client, "archive_ticks")["ok"]
 
@@ -288,12 +289,12 @@ def test_what_an_auditor_keeps_does_not_grow(
     tens of thousands."""
     run()
     store = HotStore(redis_client, SETTINGS.lateness_us)
-    prover = Prover(s3, BUCKET)
+    auditor = Auditor(s3, BUCKET)
     for n, receipt in enumerate(store.history("BTCUSDT", 12)):
         put_model(s3, f"m{n}", n)
-        prover(receipt | {"model_id": f"m{n}"}, [receipt], [], prover.reader())
-        assert len(prover._models) <= MODELS_KEPT
-    assert {"m10", "m11"} <= prover._models.keys()
+        auditor(replace(receipt, model_id=f"m{n}"), [receipt], [], auditor.reader())
+        assert len(auditor._models) <= MODELS_KEPT
+    assert {"m10", "m11"} <= auditor._models.keys()
 
     newest_us = START_US + SECONDS * 1_000_000
     hour_us = START_US // 3_600_000_000 * 3_600_000_000
@@ -303,6 +304,6 @@ def test_what_an_auditor_keeps_does_not_grow(
     for n, at_us in enumerate(others_us):
         key = bronze.part_key(folder, "shardId-000000000009", (str(n), str(n)), (at_us, at_us + 1))
         s3.put_object(Bucket=BUCKET, Key=key, Body=b"")
-    reader = prover.reader(START_US, newest_us)
+    reader = auditor.reader(START_US, newest_us)
     assert reader.reach("BTCUSDT", START_US, newest_us).objects == before + len(others_us)
     assert sum(len(parts) for parts, _ in reader._listed.values()) == before > 0

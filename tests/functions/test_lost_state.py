@@ -10,13 +10,23 @@ import numpy as np
 import pytest
 import redis
 
-from tests.fixtures.hot_path import SETTINGS, START_MS, Clock, hot_path, put_model, save_model, stored
+from tests.fixtures.hot_path import (
+    SETTINGS,
+    START_MS,
+    Clock,
+    hot_path,
+    put_model,
+    save_model,
+    state_bytes,
+    stored,
+)
 from tests.fixtures.kinesis_events import batch_event
 from tests.fixtures.market import START_US, batch, random_ticks
 from tickcast.adapters.redis.hot_store import HotStore, StoreFull, StoreWentBack
 from tickcast.functions.predict_stream import PredictStream, Result
 from tickcast.market import wire
 from tickcast.model.forecast import HORIZONS_S
+from tickcast.serving.records import Outcome, decode
 from tickcast.serving.state import STATE_LOST, VERSION, WRITES_LOST
 
 TRADES, QUOTES = random_ticks(1, 60)
@@ -60,14 +70,12 @@ def lose(client: redis.Redis) -> None:
 
 
 def age(client: redis.Redis) -> None:
-    data = client.hget("state:BTCUSDT", "ring")
-    assert data
-    client.hset("state:BTCUSDT", "ring", data.replace(b'"version": %d' % VERSION, b'"version": 0'))
+    data = state_bytes(client)
+    client.hset("state:BTCUSDT", "ring", data.replace(b'"version":%d' % VERSION, b'"version":0'))
 
 
 def damage(client: redis.Redis) -> None:
-    data = client.hget("state:BTCUSDT", "ring")
-    assert data
+    data = state_bytes(client)
     client.hset("state:BTCUSDT", "ring", data[:1000] + b"?" + data[1001:])
 
 
@@ -79,11 +87,11 @@ def test_the_whole_record_goes_on(
         work(at)
     ledger = stored(redis_client, "gaps:BTCUSDT")
     assert [(gap["first_id"], gap["last_id"]) for gap in ledger["gaps"]] == [ids_of(HOLE_S)]
-    before = store.load(["BTCUSDT"])[0]["BTCUSDT"].memory
+    before = store.load(["BTCUSDT"])[0]["BTCUSDT"].pending
     newest, *_ = store.history("BTCUSDT", 1)
     harm(redis_client)
     problems = work(37).problems  # 35 and 36 never come
-    assert len(problems) == 1 and "its bars are warmed up anew" in problems[0]
+    assert len(problems) == 1 and "its bars are warmed up again" in problems[0]
     assert work(38).problems == []
 
     # The ledger: the hole from before, and the one across the loss.
@@ -93,22 +101,23 @@ def test_the_whole_record_goes_on(
     if harm is age:
         assert across_["first_id"] == lost_first  # the state knew of the trades in bars not yet predicted on
     else:
-        assert newest["last_trade_id"] + 1 == across_["first_id"] <= lost_first
+        assert (newest.last_trade_id or 0) + 1 == across_["first_id"] <= lost_first
         assert across_["cause"] == STATE_LOST
     assert across_["last_id"] == lost_last
     assert START_US + 33_900_000 <= across_["from_us"] <= START_US + 35_000_000 <= across_["to_us"]
 
-    # The memory: all outcomes of the model's and the challenger's predictions, once each; both calibrations.
+    # What is pending: all outcomes of the model and the challenger, once each; both calibrations.
     for at in range(39, 60):
         assert work(at).problems == []
-    made = {p["timestamp"]: p for p in store.history("BTCUSDT", 100)}
-    outcomes = [outcome for _, outcome in store.outcomes_after("BTCUSDT", "0-0", 10_000)]
-    entries = [(o["timestamp"], o["horizon_s"]) for o in outcomes]
+    made = {p.timestamp: p for p in store.history("BTCUSDT", 100)}
+    outcomes = [decode(Outcome, data) for _, data in store.outcomes_after("BTCUSDT", "0-0", 10_000)]
+    entries = [(o.timestamp, o.horizon_s) for o in outcomes]
     until_ms = max(made)
     assert sorted(entries) == sorted((t, h) for t in made for h in HORIZONS_S if t + h * 1000 <= until_ms)
-    pending = (newest["timestamp"] - 2000, 10)
-    assert outcomes[entries.index(pending)]["challenger"]["model_id"] == "m2"
-    after = store.load(["BTCUSDT"])[0]["BTCUSDT"].memory
+    pending = (newest.timestamp - 2000, 10)
+    challenger = outcomes[entries.index(pending)].challenger
+    assert challenger and challenger.model_id == "m2"
+    after = store.load(["BTCUSDT"])[0]["BTCUSDT"].pending
     for model_id in ("m1", "m2"):
         for h in HORIZONS_S:
             lost = before.calibrators[model_id][h].outcomes
@@ -124,10 +133,10 @@ def test_calibrators_survive_a_loss_while_warming_up(
     lose(redis_client)
     work(35)
     for at in range(36, 43):
-        assert work(at).predictions[-1]["reason"] == "warming_up"
+        assert work(at).predictions[-1].reason == "warming_up"
     lose(redis_client)
     work(43)
-    calibrators = store.load(["BTCUSDT"])[0]["BTCUSDT"].memory.calibrators
+    calibrators = store.load(["BTCUSDT"])[0]["BTCUSDT"].pending.calibrators
     assert calibrators["m1"][1].outcomes > 0 and calibrators["m2"][1].outcomes > 0
 
 
@@ -136,15 +145,15 @@ def test_a_challenger_s_calibrators_survive_a_fallback(
 ) -> None:
     for at in range(30):
         work(at)
-    before = store.load(["BTCUSDT"])[0]["BTCUSDT"].memory.calibrators["m2"][10].outcomes
+    before = store.load(["BTCUSDT"])[0]["BTCUSDT"].pending.calibrators["m2"][10].outcomes
     model = predict.models.current()
     assert model
     works = model.run
     object.__setattr__(model, "run", None)
-    assert work(30).predictions[-1]["horizons"] == {}
+    assert work(30).predictions[-1].horizons == {}
     object.__setattr__(model, "run", works)
     work(31)
-    assert store.load(["BTCUSDT"])[0]["BTCUSDT"].memory.calibrators["m2"][10].outcomes == before + 2 > 2
+    assert store.load(["BTCUSDT"])[0]["BTCUSDT"].pending.calibrators["m2"][10].outcomes == before + 2 > 2
 
 
 def test_a_store_that_lost_its_newest_writes(work: Work, store: HotStore, redis_client: redis.Redis) -> None:
@@ -152,7 +161,7 @@ def test_a_store_that_lost_its_newest_writes(work: Work, store: HotStore, redis_
     were acknowledged with the lost writes are missing by name."""
     for at in range(30):
         work(at)
-    older = redis_client.hgetall("state:BTCUSDT")
+    older: Any = redis_client.hgetall("state:BTCUSDT")
     for at in range(30, 33):
         work(at)
     redis_client.delete("state:BTCUSDT")
@@ -172,7 +181,7 @@ def test_a_store_that_goes_back_while_an_event_is_folded(
 ) -> None:
     for at in range(30):
         work(at)
-    older = redis_client.hgetall("state:BTCUSDT")
+    older: Any = redis_client.hgetall("state:BTCUSDT")
     work(30)
     load = predict.store.load
 
@@ -218,5 +227,5 @@ def test_a_full_store_fails_the_event_and_loses_nothing(
     finally:
         redis_client.config_set("maxmemory", 0)
     result = work(15)
-    assert [p["source"] for p in result.predictions] == ["model"] and result.problems == []
+    assert [p.source for p in result.predictions] == ["model"] and result.problems == []
     assert stored(redis_client, "gaps:BTCUSDT")["missing_trades"] == 0

@@ -10,9 +10,19 @@ import numpy as np
 import pytest
 import redis
 from botocore.exceptions import ClientError, ReadTimeoutError
+from msgspec.structs import replace
 
 from tests.fixtures.aws import BUCKET
-from tests.fixtures.hot_path import SETTINGS, START_MS, Clock, hot_path, put_model, stored, ticks_in
+from tests.fixtures.hot_path import (
+    SETTINGS,
+    START_MS,
+    Clock,
+    hot_path,
+    put_model,
+    state_bytes,
+    stored,
+    ticks_in,
+)
 from tests.fixtures.kinesis_events import FIRST_SEQUENCE, batch_event, event, record
 from tests.fixtures.market import START_US
 from tickcast.adapters.redis import hot_store
@@ -23,6 +33,7 @@ from tickcast.functions.health import Health
 from tickcast.functions.predict_stream import TRIES, PredictStream, Result
 from tickcast.market import wire
 from tickcast.model.calibration import Calibrator
+from tickcast.serving.prediction import features_record
 from tickcast.serving.state import SymbolState, decode_state, encode_state
 
 SECONDS = 40
@@ -50,33 +61,30 @@ def run(predict: PredictStream, s3: Any, clock: Clock) -> Callable[..., list[Res
 
 def change_state(client: redis.Redis, store: HotStore, change: Callable[[SymbolState], None]) -> None:
     """Stores the state of the bad symbol again after `change`: well-formed, with the checksum it needs."""
-    sequence, data = client.hmget(f"state:{BAD}", "sequence", "ring")
-    assert sequence and data
-    state = decode_state(BAD, int(sequence), data, 100_000)
+    sequence = client.hget(f"state:{BAD}", "sequence")
+    state = decode_state(BAD, int(sequence or 0), state_bytes(client, BAD), 100_000)
     change(state)
     client.hset(f"state:{BAD}", "ring", encode_state(state))
 
 
-def forget_a_field(state: SymbolState) -> None:
-    for waiting in state.memory.pending:
-        del waiting["basis_price"]
+def forget_the_basis(state: SymbolState) -> None:
+    for waiting in state.pending.pending:
+        waiting.basis_price = 0.0
 
 
-def end_in_the_middle(state: SymbolState) -> None:
-    state.ring.seconds = state.ring.seconds[:0]
-    state.ring.bars = state.ring.bars[:0]
-    state.ring.next_bar = "noon"  # type: ignore[assignment]
+def mix_up_times(state: SymbolState) -> None:
+    state.ring.quote_ids.series.newest_us = "noon"  # type: ignore[assignment]
 
 
 def mix_up_ids(state: SymbolState) -> None:
-    state.ring.trade_ids.seen.intervals = [("a", "b")]  # type: ignore[list-item]
+    state.ring.trade_ids.series.newest_id = "a"  # type: ignore[assignment]
 
 
 def sources(result: Result, symbol: str) -> list[str]:
-    return [p["source"] for p in result.predictions if p["symbol"] == symbol]
+    return [p.source for p in result.predictions if p.symbol == symbol]
 
 
-@pytest.mark.parametrize("poison", [forget_a_field, end_in_the_middle, mix_up_ids])
+@pytest.mark.parametrize("poison", [forget_the_basis, mix_up_times, mix_up_ids])
 def test_a_state_that_nothing_folds_into_is_set_aside(
     run: Callable[..., list[Result]],
     redis_client: redis.Redis,
@@ -158,30 +166,29 @@ def test_features_that_raise(
     run: Callable[..., list[Result]], monkeypatch: pytest.MonkeyPatch, redis_client: redis.Redis
 ) -> None:
     run(0, 15)
-    features_record = predict_stream.features_record
 
     def raises(symbol: str, ring: BarRing) -> Any:
         if symbol == BAD and len(ring.seconds) > 5:
             raise ZeroDivisionError
         return features_record(symbol, ring)
 
-    monkeypatch.setattr(predict_stream, "features_record", raises)
+    monkeypatch.setattr("tickcast.functions.predict_stream.features_record", raises)
     results = run(15, 19)
     assert [result.started_over for result in results] == [[BAD], [], [], []]
     assert [sources(result, GOOD) for result in results] == [["model"]] * 4
     assert [sources(result, BAD) for result in results][1:] == [["fallback"]] * 3
 
 
-def test_a_figure_that_is_no_number_is_stored_as_null(
+def test_an_optional_figure_that_is_not_finite_is_stored_as_null(
     run: Callable[..., list[Result]], monkeypatch: pytest.MonkeyPatch, redis_client: redis.Redis
 ) -> None:
     run(0, 15)
-    features_record = predict_stream.features_record
 
     def broken(symbol: str, ring: BarRing) -> Any:
-        return features_record(symbol, ring) | ({"vwap": np.inf} if symbol == BAD else {})
+        found = features_record(symbol, ring)
+        return replace(found, vwap=np.inf) if found and symbol == BAD else found
 
-    monkeypatch.setattr(predict_stream, "features_record", broken)
+    monkeypatch.setattr("tickcast.functions.predict_stream.features_record", broken)
     results = run(15, 20)
     assert all(sources(result, symbol) == ["model"] for result in results for symbol in SYMBOLS)
     assert stored(redis_client, f"features:{BAD}:latest")["vwap"] is None
@@ -242,7 +249,7 @@ def test_a_model_that_raises_is_a_fallback_of_that_prediction(
     object.__setattr__(model, "run", fails_once)
     first, second = run(15, 17)
     assert (sources(first, BAD), sources(first, GOOD)) == (["fallback"], ["model"])
-    assert first.predictions[0]["reason"] == "model_refused"
+    assert first.predictions[0].reason == "model_refused"
     assert first.model_refused and not first.failed
     assert any("RuntimeError: no memory" in problem for problem in first.problems)
     assert sources(second, BAD) == ["model"] and not second.model_refused

@@ -7,12 +7,25 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
+from msgspec.structs import asdict
 from redis.connection import AbstractConnection
 
 from tests.fixtures.aws import BUCKET
-from tests.fixtures.hot_path import SETTINGS, START_MS, Clock, hot_path, network, put_model, stored, ticks_in
+from tests.fixtures.hot_path import (
+    SETTINGS,
+    START_MS,
+    Clock,
+    hot_path,
+    network,
+    newest_prediction,
+    put_model,
+    state_bytes,
+    stored,
+    ticks_in,
+)
 from tests.fixtures.kinesis_events import FIRST_SEQUENCE, batch_event, event, record
 from tests.fixtures.market import START_US, batch, random_ticks
+from tests.fixtures.records import known
 from tickcast.adapters.redis.connection import connect
 from tickcast.adapters.redis.hot_store import Commit, HotStore
 from tickcast.features.ring import BarRing
@@ -30,32 +43,32 @@ def test_features_and_predictions_of_each_second(
     stream = ticks_in(20)
     outcomes = [predict(batch_event(n, piece)) for n, piece in enumerate(stream)]
     predictions = [p for outcome in outcomes for p in outcome.predictions]
-    assert [p["timestamp"] for p in predictions] == [START_US // 1000 + 1000 * k for k in range(1, 20)]
-    assert {p["reason"] for p in predictions[:9]} == {"warming_up"}
-    assert {p["source"] for p in predictions[11:]} == {"model"}
+    assert [p.timestamp for p in predictions] == [START_US // 1000 + 1000 * k for k in range(1, 20)]
+    assert {p.reason for p in predictions[:9]} == {"warming_up"}
+    assert {p.source for p in predictions[11:]} == {"model"}
 
     newest = predictions[-1]
-    second = newest["timestamp"] // 1000
+    second = newest.timestamp // 1000
     features = stored(redis_client, f"features:BTCUSDT:{second}")
     assert {"price", "volume", "vwap", "price_change", "timestamp"} <= features.keys()
     assert 0 < redis_client.ttl(f"features:BTCUSDT:{second}") <= 60
     assert stored(redis_client, "features:BTCUSDT:latest") == features
-    assert stored(redis_client, "prediction:BTCUSDT:latest") == newest
+    assert newest_prediction(redis_client) == newest
     assert redis_client.xlen("predictions:BTCUSDT") == 19
 
     ring = BarRing(SETTINGS.lateness_us)
     for piece in stream:
         for instant_us in ring.fold(piece, 1_000_000):
-            if instant_us == newest["timestamp"] * 1000:
+            if instant_us == newest.timestamp * 1000:
                 vector = feature_rows(ring.bars, ring.seconds, 1)
     assert list(features["features"].values()) == vector[0].tolist()
     move_bp, _, _ = network().forward(vector)
     at = HORIZONS_S.index(SETTINGS.primary_horizon_s)
-    assert newest["expected_move_bp"] == pytest.approx(move_bp[0, at], rel=1e-4)
-    assert newest["predicted_price"] == pytest.approx(newest["basis_price"] * (1 + move_bp[0, at] / 1e4))
-    assert newest["basis_price"] == features["mid"]
-    assert newest["target_time"] == newest["timestamp"] + 2000
-    assert newest["horizons"].keys() == {"1", "2", "5", "10"}
+    assert newest.expected_move_bp == pytest.approx(move_bp[0, at], rel=1e-4)
+    assert newest.predicted_price == pytest.approx(newest.basis_price * (1 + move_bp[0, at] / 1e4))
+    assert newest.basis_price == features["mid"]
+    assert newest.target_time == newest.timestamp + 2000
+    assert newest.horizons.keys() == {1, 2, 5, 10}
 
 
 def test_price_volume_and_vwap_are_what_was_traded(predict: PredictStream, redis_client: redis.Redis) -> None:
@@ -72,10 +85,10 @@ def test_price_volume_and_vwap_are_what_was_traded(predict: PredictStream, redis
 
 def test_without_a_model_it_falls_back_and_says_so(predict: PredictStream, redis_client: redis.Redis) -> None:
     predict(batch_event(0, *ticks_in(15)))
-    prediction = stored(redis_client, "prediction:BTCUSDT:latest")
-    assert (prediction["source"], prediction["reason"]) == ("fallback", "no_model")
-    assert (prediction["confidence"], prediction["model_id"]) == (0.0, None)
-    assert prediction["predicted_price"] == stored(redis_client, "features:BTCUSDT:latest")["mid"]
+    prediction = newest_prediction(redis_client)
+    assert (prediction.source, prediction.reason) == ("fallback", "no_model")
+    assert (prediction.confidence, prediction.model_id) == (0.0, None)
+    assert prediction.predicted_price == stored(redis_client, "features:BTCUSDT:latest")["mid"]
 
 
 def test_trades_alone_are_no_ground_for_a_prediction(
@@ -84,10 +97,10 @@ def test_trades_alone_are_no_ground_for_a_prediction(
     put_model(s3)
     trades, quotes = random_ticks(1, 15)
     predict(batch_event(0, batch(trades, quotes[:0])))
-    prediction = stored(redis_client, "prediction:BTCUSDT:latest")
-    assert (prediction["source"], prediction["reason"]) == ("fallback", "no_quotes")
+    prediction = newest_prediction(redis_client)
+    assert (prediction.source, prediction.reason) == ("fallback", "no_quotes")
     features = stored(redis_client, "features:BTCUSDT:latest")
-    assert (features["mid"], prediction["basis_price"]) == (None, features["proxy_mid"])
+    assert (features["mid"], prediction.basis_price) == (None, features["proxy_mid"])
 
 
 def test_a_repeated_event_changes_nothing(predict: PredictStream, redis_client: redis.Redis) -> None:
@@ -111,7 +124,7 @@ def test_overlapping_events_give_what_one_pass_gives(
     for piece in stream:
         list(ring.fold(piece, 1_000_000))
     state = redis_client.hgetall("state:BTCUSDT")
-    stored_ring = decode_state("BTCUSDT", 0, state[b"ring"], SETTINGS.lateness_us).ring
+    stored_ring = decode_state("BTCUSDT", 0, state_bytes(redis_client), SETTINGS.lateness_us).ring
     assert stored_ring.bars.tobytes() == ring.bars.tobytes()
     assert stored_ring.seconds.tobytes() == ring.seconds.tobytes()
     assert stored_ring.trade_ids.seen.intervals == ring.trade_ids.seen.intervals
@@ -168,11 +181,11 @@ def test_the_gap_ledger_stands_beside_the_predictions(
     assert stored(redis_client, "heartbeat:predict_stream:BTCUSDT")["missing_trades"] == 2
 
 
-def test_an_old_state_version_is_warmed_up_anew_and_said(
+def test_an_old_state_version_is_warmed_up_again_and_reported(
     predict: PredictStream, redis_client: redis.Redis
 ) -> None:
     predict(batch_event(0, *ticks_in(5)))
-    data = redis_client.hget("state:BTCUSDT", "ring").replace(b'"version": %d' % VERSION, b'"version": 0')
+    data = state_bytes(redis_client).replace(b'"version":%d' % VERSION, b'"version":0')
     redis_client.hset("state:BTCUSDT", "ring", data)
     outcome = predict(batch_event(100, *ticks_in(12)[60:]))
     assert any("state of version 0" in problem for problem in outcome.problems)
@@ -208,8 +221,8 @@ def test_late_trades_are_listed_in_the_next_prediction(predict: PredictStream) -
         )
     )
     assert outcome.late == 1
-    assert outcome.predictions[0]["late_ids"] == [late_id]
-    assert all(p["late_ids"] == [] for p in outcome.predictions[1:])
+    assert outcome.predictions[0].late_ids == [late_id]
+    assert all(p.late_ids == [] for p in outcome.predictions[1:])
 
 
 def test_feature_names_are_what_is_stored(predict: PredictStream, redis_client: redis.Redis) -> None:
@@ -230,16 +243,16 @@ def test_quotes_that_stopped_are_not_served_as_fresh(predict: PredictStream, s3:
     trades, quotes = random_ticks(1, 25)
     early = quotes[quotes["time_us"] < START_US + 15_000_000]
     predictions = predict(batch_event(0, batch(trades, early))).predictions
-    by_second = {(p["timestamp"] - START_US // 1000) // 1000: p for p in predictions}
-    assert by_second[15]["source"] == "model"
+    by_second = {(p.timestamp - START_US // 1000) // 1000: p for p in predictions}
+    assert by_second[15].source == "model"
     for second in range(21, 25):
         masked = by_second[second]
-        assert (masked["source"], masked["reason"], masked["model_id"]) == ("fallback", "no_quotes", "m1")
-        assert masked["features"]["has_quotes"] == masked["features"]["imbalance"] == 0
-        vector = np.array([[masked["features"][name] for name in FEATURE_NAMES]])
-        assert masked["expected_move_bp"] == pytest.approx(network().forward(vector)[0][0, 1], rel=1e-4)
-        assert masked["abstains"]
-    assert by_second[24]["basis_price"] == pytest.approx(trades["price"][-1] / 1e8, rel=1e-4)
+        assert (masked.source, masked.reason, masked.model_id) == ("fallback", "no_quotes", "m1")
+        assert known(masked.features)["has_quotes"] == known(masked.features)["imbalance"] == 0
+        vector = np.array([[known(masked.features)[name] for name in FEATURE_NAMES]])
+        assert masked.expected_move_bp == pytest.approx(network().forward(vector)[0][0, 1], rel=1e-4)
+        assert masked.abstains
+    assert by_second[24].basis_price == pytest.approx(trades["price"][-1] / 1e8, rel=1e-4)
 
 
 def arrived_at(events: dict[str, Any], arrived_ms: float) -> dict[str, Any]:
@@ -256,16 +269,16 @@ def test_the_receipt_says_what_the_prediction_was_made_from(predict: PredictStre
         (n, r.predictions[0]) for n, r in reversed(list(enumerate(results))) if r.predictions
     )
     trades, quotes = random_ticks(1, 15)
-    end_us = newest["timestamp"] * 1000
+    end_us = newest.timestamp * 1000
     trades, quotes = trades[trades["time_us"] < end_us], quotes[quotes["time_us"] < end_us]
-    assert newest["last_trade_id"] == trades["last_id"][-1]
-    assert newest["update_id"] == quotes["update_id"][-1]
-    assert newest["trade_age_ms"] == (end_us - int(trades["time_us"][-1])) // 1000
-    assert newest["quote_age_ms"] == (end_us - int(quotes["time_us"][-1])) // 1000
-    assert newest["feature_age_ms"] == min(newest["trade_age_ms"], newest["quote_age_ms"])
-    assert newest["sequence"] == str(FIRST_SEQUENCE + closing)
-    assert 0 <= START_US - newest["history_from_us"] < 200_000
-    assert (newest["late_ids"], newest["late_update_ids"]) == ([], [])
+    assert newest.last_trade_id == trades["last_id"][-1]
+    assert newest.update_id == quotes["update_id"][-1]
+    assert newest.trade_age_ms == (end_us - int(trades["time_us"][-1])) // 1000
+    assert newest.quote_age_ms == (end_us - int(quotes["time_us"][-1])) // 1000
+    assert newest.feature_age_ms == min(newest.trade_age_ms, newest.quote_age_ms)
+    assert newest.sequence == str(FIRST_SEQUENCE + closing)
+    assert 0 <= START_US - known(newest.history_from_us) < 200_000
+    assert (newest.late_ids, newest.late_update_ids) == ([], [])
 
 
 def test_where_the_milliseconds_went(predict: PredictStream, s3: Any, clock: Clock) -> None:
@@ -274,22 +287,13 @@ def test_where_the_milliseconds_went(predict: PredictStream, s3: Any, clock: Clo
     clock.ms, clock.step_ms = START_MS + 12_290.0, 1.25
     arrived_ms = START_MS + 12_240.5
     (prediction,) = predict(arrived_at(batch_event(120, *ticks_in(15)[120:125]), arrived_ms)).predictions
-    timing = prediction["timing_ms"]
-    assert list(timing) == [
-        "lateness",
-        "to_kinesis",
-        "to_function",
-        "fold",
-        "features",
-        "inference",
-        "challenger",
-        "write",
-    ]
+    assert prediction.timing_ms is not None
+    timing = asdict(prediction.timing_ms)
     assert (timing["lateness"], timing["to_kinesis"]) == (100, pytest.approx(140.5))
     assert timing["to_function"] == pytest.approx(12_291.25 - 12_240.5)
     assert all(spent_ms > 0 for spent_ms in timing.values())
-    assert timing["inference"] > prediction["inference_ms"] == 1.25
-    assert sum(timing.values()) == pytest.approx(prediction["latency_ms"], abs=0.51)
+    assert timing["inference"] > prediction.inference_ms == 1.25
+    assert sum(timing.values()) == pytest.approx(prediction.latency_ms, abs=0.51)
 
 
 def test_one_round_trip_to_read_and_one_to_write(
@@ -299,15 +303,16 @@ def test_one_round_trip_to_read_and_one_to_write(
     btc = ticks_in(12)
     both = [piece._replace(symbol=symbol) for piece in btc for symbol in ("BTCUSDT", "ETHUSDT")]
     predict(batch_event(0, *both[:100]))
-    sent = []
-    send = AbstractConnection.send_packed_command
-    monkeypatch.setattr(
-        AbstractConnection,
-        "send_packed_command",
-        lambda self, command, check_health=True: sent.append(command) or send(self, command, check_health),
-    )
+    sent: list[Any] = []
+    send: Any = AbstractConnection.send_packed_command
+
+    def counted(connection: AbstractConnection, command: Any, check_health: bool = True) -> Any:
+        sent.append(command)
+        return send(connection, command, check_health)
+
+    monkeypatch.setattr(AbstractConnection, "send_packed_command", counted)
     result = predict(batch_event(100, *both[100:]))
-    assert {prediction["symbol"] for prediction in result.predictions} == {"BTCUSDT", "ETHUSDT"}
+    assert {prediction.symbol for prediction in result.predictions} == {"BTCUSDT", "ETHUSDT"}
     assert len(sent) == 2
 
 
@@ -380,7 +385,7 @@ def test_a_stream_that_was_split_goes_on_in_the_child_shard(
     assert stored(redis_client, "gaps:BTCUSDT")["missing_trades"] == 0
 
 
-def test_a_lost_redis_is_warmed_up_anew_and_said(
+def test_a_lost_redis_is_warmed_up_again_and_reported(
     predict: PredictStream, redis_client: redis.Redis, s3: Any
 ) -> None:
     put_model(s3)
@@ -389,20 +394,20 @@ def test_a_lost_redis_is_warmed_up_anew_and_said(
     assert stored(redis_client, "heartbeat:predict_stream:BTCUSDT")["warming_since_ms"] is None
     redis_client.flushall()
     result = predict(batch_event(200, *stream[200:250]))
-    assert result.problems == ["BTCUSDT: Redis has no state of it; its bars are warmed up anew"]
-    assert {prediction["reason"] for prediction in result.predictions} == {"warming_up"}
+    assert result.problems == ["BTCUSDT: Redis has no state of it; its bars are warmed up again"]
+    assert {prediction.reason for prediction in result.predictions} == {"warming_up"}
     beat = stored(redis_client, "heartbeat:predict_stream:BTCUSDT")
     assert beat["reason"] == "warming_up"
     assert 0 <= START_MS + 20_000 - beat["warming_since_ms"] < 300
     recovered = predict(batch_event(250, *stream[250:]))
     assert recovered.problems == []
-    assert recovered.predictions[-1]["source"] == "model"
+    assert recovered.predictions[-1].source == "model"
     assert stored(redis_client, "heartbeat:predict_stream:BTCUSDT")["warming_since_ms"] is None
 
 
 def test_damaged_state_is_begun_anew_and_said(predict: PredictStream, redis_client: redis.Redis) -> None:
     predict(batch_event(0, *ticks_in(5)))
-    redis_client.hset("state:BTCUSDT", "ring", redis_client.hget("state:BTCUSDT", "ring")[:-7])
+    redis_client.hset("state:BTCUSDT", "ring", state_bytes(redis_client)[:-7])
     result = predict(batch_event(100, *ticks_in(12)[60:]))
     assert any("damaged state" in problem for problem in result.problems)
     assert result.predictions

@@ -10,15 +10,17 @@ import redis
 from tests.fixtures.hot_path import START_MS, Clock, put_model, ticks_in
 from tests.fixtures.kinesis_events import batch_event
 from tests.fixtures.market import START_US, batch, random_ticks
+from tests.fixtures.records import known
 from tickcast.adapters.redis.hot_store import HotStore
 from tickcast.features.bars import BAR_US
 from tickcast.functions.predict_stream import PredictStream, Result
 from tickcast.market.ticks import Quotes
 from tickcast.model.forecast import HORIZONS_S
+from tickcast.serving.records import Outcome, decode
 
 
-def outcomes_in(store: HotStore, from_ms: int = 0) -> list[dict[str, Any]]:
-    return [outcome for _, outcome in store.outcomes_after("BTCUSDT", f"{from_ms}-0", 1000)]
+def outcomes_in(store: HotStore, from_ms: int = 0) -> list[Outcome]:
+    return [decode(Outcome, data) for _, data in store.outcomes_after("BTCUSDT", f"{from_ms}-0", 1000)]
 
 
 def fold(
@@ -38,8 +40,8 @@ def mid(quotes: Quotes, instant_us: int) -> float:
     return (int(last["bid_price"]) + int(last["ask_price"])) / 2 / 1e8
 
 
-def entries(outcomes: list[dict[str, Any]]) -> list[tuple[int, int]]:
-    return [(outcome["target_time"], outcome["horizon_s"]) for outcome in outcomes]
+def entries(outcomes: list[Outcome]) -> list[tuple[int, int]]:
+    return [(outcome.target_time, outcome.horizon_s) for outcome in outcomes]
 
 
 def test_outcomes_are_the_stream_s_own_mids(
@@ -48,31 +50,31 @@ def test_outcomes_are_the_stream_s_own_mids(
     put_model(s3)
     fold(predict, clock, ticks_in(30))
     _, quotes = random_ticks(1, 30)
-    predictions = {p["id"]: p for p in store.history("BTCUSDT", 100)}
+    predictions = {p.id: p for p in store.history("BTCUSDT", 100)}
     outcomes = outcomes_in(store)
     assert entries(outcomes) == sorted(
-        (p["timestamp"] + h * 1000, h)
+        (p.timestamp + h * 1000, h)
         for p in predictions.values()
         for h in HORIZONS_S
-        if p["timestamp"] + h * 1000 <= START_MS + 29_000
+        if p.timestamp + h * 1000 <= START_MS + 29_000
     )
-    assert {outcome["source"] for outcome in outcomes} == {"model", "fallback"}
+    assert {outcome.source for outcome in outcomes} == {"model", "fallback"}
     for outcome in outcomes:
-        prediction, price = predictions[outcome["id"]], mid(quotes, outcome["target_time"] * 1000)
-        assert (outcome["status"], outcome["why"], outcome["outcome_price"]) == ("resolved", None, price)
-        move_bp = (price / prediction["basis_price"] - 1) * 1e4
-        assert outcome["move_bp"] == pytest.approx(move_bp, abs=1e-9)
-        assert outcome["latency_ms"] == prediction["latency_ms"]
-        written_us = (prediction["timestamp"] + prediction["latency_ms"]) * 1000
-        assert outcome["served_price"] == mid(quotes, math.ceil(written_us / BAR_US) * BAR_US)
-        forecast = prediction["horizons"].get(str(outcome["horizon_s"]))
+        prediction, price = predictions[outcome.id], mid(quotes, outcome.target_time * 1000)
+        assert (outcome.status, outcome.why, outcome.outcome_price) == ("resolved", None, price)
+        move_bp = (price / prediction.basis_price - 1) * 1e4
+        assert outcome.move_bp == pytest.approx(move_bp, abs=1e-9)
+        assert outcome.latency_ms == prediction.latency_ms
+        written_us = (prediction.timestamp + known(prediction.latency_ms)) * 1000
+        assert outcome.served_price == mid(quotes, math.ceil(written_us / BAR_US) * BAR_US)
+        forecast = prediction.horizons.get(outcome.horizon_s)
         for name in ("expected_move_bp", "lower", "upper", "confidence", "p_flat"):
-            assert outcome[name] == (forecast[name] if forecast else None)
+            assert getattr(outcome, name) == (getattr(forecast, name) if forecast else None)
         if forecast:
-            assert outcome["inside"] == (forecast["lower"] <= price <= forecast["upper"])
-            is_right = bool(np.sign(move_bp) == np.sign(forecast["expected_move_bp"]))
-            assert outcome["right"] == (is_right if move_bp else None)
-            assert outcome["imbalance"] == prediction["features"]["imbalance"]
+            assert outcome.inside == (forecast.lower <= price <= forecast.upper)
+            is_right = bool(np.sign(move_bp) == np.sign(forecast.expected_move_bp))
+            assert outcome.right == (is_right if move_bp else None)
+            assert outcome.imbalance == known(prediction.features)["imbalance"]
 
 
 def test_calibration_learns_from_outcomes_and_the_receipt_says_how_far(
@@ -81,13 +83,13 @@ def test_calibration_learns_from_outcomes_and_the_receipt_says_how_far(
     put_model(s3)
     fold(predict, clock, ticks_in(40))
     newest, *_ = store.history("BTCUSDT", 1)
-    outcomes = [o for o in outcomes_in(store) if o["source"] == "model"]
+    outcomes = [o for o in outcomes_in(store) if o.source == "model"]
     for horizon_s in HORIZONS_S:
-        mine = [o for o in outcomes if o["horizon_s"] == horizon_s]
-        calibrator = newest["calibrator"][str(horizon_s)]
-        assert calibrator["outcomes"] == len(mine) > 10
-        width = math.prod(math.exp(0.08 * (0.8 - o["inside"])) for o in mine)
-        assert calibrator["interval_width"] == pytest.approx(width)
+        mine = [o for o in outcomes if o.horizon_s == horizon_s]
+        calibrator = newest.calibrator[horizon_s]
+        assert calibrator.outcomes == len(mine) > 10
+        width = math.exp(sum(0.08 * (0.8 - known(o.inside)) for o in mine))
+        assert calibrator.interval_width == pytest.approx(width)
 
 
 def test_an_outage_leaves_gaps_and_no_guesses(
@@ -105,13 +107,13 @@ def test_an_outage_leaves_gaps_and_no_guesses(
     )
     fold(predict, clock, [early, late])
     outcomes = outcomes_in(store)
-    waited_for = {(p["timestamp"] + h * 1000, h) for p in store.history("BTCUSDT", 1000) for h in HORIZONS_S}
+    waited_for = {(p.timestamp + h * 1000, h) for p in store.history("BTCUSDT", 1000) for h in HORIZONS_S}
     assert entries(outcomes) == sorted(t for t in waited_for if t[0] <= START_MS + 139_000)
-    unresolved = [o for o in outcomes if o["status"] == "unresolved"]
-    assert {o["why"] for o in unresolved} == {"gap"}
-    targets = {(o["target_time"] - START_MS) // 1000 for o in unresolved}
+    unresolved = [o for o in outcomes if o.status == "unresolved"]
+    assert {o.why for o in unresolved} == {"gap"}
+    targets = {(o.target_time - START_MS) // 1000 for o in unresolved}
     assert min(targets) == 21 and max(targets) == 30
-    assert {o[name] for o in unresolved for name in ("outcome_price", "move_bp", "inside")} == {None}
+    assert {getattr(o, name) for o in unresolved for name in ("outcome_price", "move_bp", "inside")} == {None}
 
 
 def test_without_quotes_there_is_no_outcome(
@@ -121,8 +123,8 @@ def test_without_quotes_there_is_no_outcome(
     trades, quotes = random_ticks(1, 40)
     fold(predict, clock, [batch(trades, quotes[quotes["time_us"] < START_US + 15_000_000])])
     outcomes = outcomes_in(store, START_MS + 21_000)
-    assert {(o["status"], o["why"]) for o in outcomes} == {("unresolved", "no_quotes")}
-    assert {o["reason"] for o in outcomes} == {None, "no_quotes"}
+    assert {(o.status, o.why) for o in outcomes} == {("unresolved", "no_quotes")}
+    assert {o.reason for o in outcomes} == {None, "no_quotes"}
 
 
 @pytest.mark.parametrize("is_all_lost", [False, True])
@@ -143,13 +145,15 @@ def test_never_twice_whatever_is_lost_and_delivered_again(
         redis_client.flushall()
     else:
         redis_client.delete("state:BTCUSDT")
-    predictions, outcomes = (redis_client.xrange(f"{kind}:BTCUSDT") for kind in ("predictions", "outcomes"))
+    predictions: Any = redis_client.xrange("predictions:BTCUSDT")
+    outcomes: Any = redis_client.xrange("outcomes:BTCUSDT")
     fold(predict, clock, stream[100:], first=100)
-    assert redis_client.xrange("predictions:BTCUSDT")[: len(predictions)] == predictions
-    assert redis_client.xrange("outcomes:BTCUSDT")[: len(outcomes)] == outcomes
-    known = store.history("BTCUSDT", 1000)
-    made = {p["timestamp"] for p in known}
-    assert len(made) == len(known)
+    predicted: Any = redis_client.xrange("predictions:BTCUSDT")
+    resolved: Any = redis_client.xrange("outcomes:BTCUSDT")
+    assert predicted[: len(predictions)] == predictions and resolved[: len(outcomes)] == outcomes
+    history = store.history("BTCUSDT", 1000)
+    made = {p.timestamp for p in history}
+    assert len(made) == len(history)
     found = entries(outcomes_in(store))
     assert found == sorted(
         (t + h * 1000, h) for t in made for h in HORIZONS_S if t + h * 1000 <= START_MS + 44_000
@@ -167,11 +171,11 @@ def test_what_a_lost_state_waited_for_is_recalled_from_the_receipts(
     results = fold(predict, clock, stream[300:], first=300)
     assert any("Redis has no state of it" in problem for problem in results[0].problems)
     found = outcomes_in(store)
-    made = [p["timestamp"] for p in store.history("BTCUSDT", 1000)]
+    made = [p.timestamp for p in store.history("BTCUSDT", 1000)]
     assert entries(found) == sorted(
         (t + h * 1000, h) for t in made for h in HORIZONS_S if t + h * 1000 <= START_MS + 44_000
     )
-    unresolved = {(o["target_time"] - START_MS, o["why"]) for o in found if o["status"] != "resolved"}
+    unresolved = {(o.target_time - START_MS, o.why) for o in found if o.status != "resolved"}
     assert unresolved == {(30_000, "no_quotes")}  # the new ring had not seen a quote by then
-    again = next(p for p in reversed(store.history("BTCUSDT", 15)) if p["source"] == "model")
-    assert again["calibrator"]["10"]["outcomes"] >= newest["calibrator"]["10"]["outcomes"] > 0
+    again = next(p for p in reversed(store.history("BTCUSDT", 15)) if p.source == "model")
+    assert again.calibrator[10].outcomes >= newest.calibrator[10].outcomes > 0

@@ -11,12 +11,16 @@ import numpy as np
 import psycopg
 import pytest
 import redis
+from msgspec import to_builtins
 
+from tests.fixtures import records
 from tests.fixtures import tallies as planted
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.hot_path import SETTINGS, put_model
+from tickcast.adapters import json_text
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.postgres.score_store import ScoreStore, in_shadow
+from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.hot_store import HotStore, Writes
 from tickcast.adapters.settings import DatabaseSettings, ScoreSettings
 from tickcast.evaluation import drift
@@ -27,6 +31,7 @@ from tickcast.features.vector import FEATURE_NAMES
 from tickcast.functions import score_predictions as function
 from tickcast.functions.score_predictions import Result, ScorePredictions
 from tickcast.model.forecast import HORIZONS_S
+from tickcast.serving.records import Prediction
 from tickcast.serving.state import SymbolState
 
 pytestmark = pytest.mark.integration
@@ -46,12 +51,15 @@ class Hot:
         self._store = HotStore(client, SETTINGS.lateness_us)
         self._sequence = 0
 
-    def write(self, outcomes: list[dict[str, Any]], predictions: list[dict[str, Any]] | None = None) -> None:
+    def write(self, outcomes: list[dict[str, Any]], predictions: list[Prediction] | None = None) -> None:
+        """Outcomes as they are: some of them as no version writes them."""
         writes = Writes()
         for each in sorted(outcomes, key=lambda o: (o["target_time"], o["horizon_s"])):
-            writes.outcome(each)
-        for each in predictions or []:
-            writes.prediction(each)
+            entry = keys.outcome_entry(each["target_time"], each["horizon_s"])
+            data = json_text.text(each).encode()
+            writes.append.append((keys.outcomes(SYMBOL), keys.OUTCOMES_KEPT, entry, data))
+        for prediction in predictions or []:
+            writes.prediction(prediction)
         before, self._sequence = self._sequence, self._sequence + 1
         state = SymbolState(SYMBOL, BarRing(SETTINGS.lateness_us), sequence=self._sequence)
         assert self._store.commit(state, before, writes)
@@ -127,7 +135,7 @@ def held(owner: psycopg.Connection[Any], table: str = "outcomes") -> tuple[Any, 
         f"select count(*), md5(string_agg(t::text, '|' order by t::text)) from tickcast.{table} t"
     ).fetchone()
     assert row
-    return row
+    return tuple(row)
 
 
 def counted(owner: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
@@ -149,14 +157,16 @@ def test_tallies_are_those_of_plain_python(
     found = accuracy(redis_client)
     assert found["scored_ms"] == (NOON + 920) * 1000
     for span in SPANS:
-        assert found[span.name]["horizons"] == score(planted.tallies(outcomes, span.block_us)), span
+        assert found[span.name]["horizons"] == to_builtins(
+            score(planted.tallies(outcomes, span.block_us)), str_keys=True
+        ), span
         assert found[span.name]["to"] - found[span.name]["from"] >= span.length_us // 1000
     assert found["hour"]["horizons"]["2"]["skill"]["low"] is not None
     assert found["hour"]["first"] == NOON * 1000 + 1000
     by_model = sum(o["horizon_s"] == 1 and o["source"] == "model" for o in outcomes)
     # Up to ten seconds ago; what was answered by then is in.
     assert found["hour"]["availability"] == pytest.approx(by_model / 910, abs=1e-4)
-    assert result.hour[SYMBOL]["count"] == found["hour"]["horizons"]["2"]["count"]
+    assert result.hours[SYMBOL].figures.count == found["hour"]["horizons"]["2"]["count"]
 
 
 def test_every_outcome_once_whatever_is_repeated(
@@ -248,7 +258,8 @@ def test_a_market_without_outcomes_is_told_of_as_such(
 def test_both_models_on_the_same_instants(
     hot: Hot, scorer: Callable[..., Result], score_database: Database
 ) -> None:
-    challenger = {"model_id": "m2", "expected_move_bp": 0.9}
+    challenger = {"model_id": "m2", "expected_move_bp": 0.9, "scale_bp": 1.0, "lower": 1.0, "upper": 2.0}
+    challenger |= {"confidence": 0.6, "p_flat": 0.1}
     hot.write(
         [at(s, h, challenger=challenger) for s in (1, 2) for h in HORIZONS_S]
         + [at(3, h, challenger=challenger, model_id="m0") for h in HORIZONS_S]
@@ -271,18 +282,16 @@ def test_both_models_on_the_same_instants(
 # Drift.
 
 
-def with_features(seconds: int, shift: float, model_id: str = "m1", from_s: int = 0) -> list[dict[str, Any]]:
+def with_features(seconds: int, shift: float, model_id: str = "m1", from_s: int = 0) -> list[Prediction]:
     """Predictions on rows of which one feature is off by so many deviations."""
     rows = np.random.default_rng(from_s + 1).normal(size=(seconds, len(FEATURE_NAMES)))
     rows[:, 0] += shift
     return [
-        {
-            "symbol": SYMBOL,
-            "timestamp": (NOON + from_s + n) * 1000,
-            "model_id": model_id,
-            "source": "model",
-            "features": dict(zip(FEATURE_NAMES, row.tolist(), strict=True)),
-        }
+        records.prediction(
+            (NOON + from_s + n) * 1000,
+            model_id=model_id,
+            features=dict(zip(FEATURE_NAMES, row.tolist(), strict=True)),
+        )
         for n, row in enumerate(rows)
     ]
 
@@ -299,9 +308,9 @@ def test_features_that_moved_ask_for_one_training(
     hot.write(moved(planted.market(600)), with_features(600, 1.5))
     first = scorer(620)
     assert (first.predictions, first.asked_us) == (600, None)
-    assert first.watches[SYMBOL].reasons == (f"feature_moved:{FEATURE_NAMES[0]}",)
+    assert first.drift[SYMBOL].reasons == (f"feature_moved:{FEATURE_NAMES[0]}",)
     second = scorer(680)
-    assert second.watches[SYMBOL].is_drifting and not second.watches["ETHUSDT"].is_drifting
+    assert second.drift[SYMBOL].is_drifting and not second.drift["ETHUSDT"].is_drifting
     asked = second.as_dict(SCORES)
     assert asked["retrain"] is True
     assert asked["execution"]["name"] == f"drift-{NOON + 680}"
@@ -326,7 +335,7 @@ def test_the_same_features_ask_for_nothing(hot: Hot, scorer: Callable[..., Resul
     hot.write(moved(planted.market(600)), [*with_features(600, 0.0), *others])
     for second in (820, 880, 940):
         result = scorer(second)
-        assert result.watches[SYMBOL].reasons == ()
+        assert result.drift[SYMBOL].reasons == ()
         assert result.as_dict(SCORES)["retrain"] is False
 
 
@@ -336,17 +345,17 @@ def test_lost_skill_asks_for_a_training(hot: Hot, scorer: Callable[..., Result],
     hot.write(wrong)
     scorer(1220)
     result = scorer(1280)
-    assert set(result.watches[SYMBOL].reasons) == {"skill_below_band", "below_linear_imbalance"}
+    assert set(result.drift[SYMBOL].reasons) == {"skill_below_band", "below_linear_imbalance"}
     assert result.asked_us is not None
 
 
 def test_less_skill_than_the_gate_had_measured(hot: Hot, scorer: Callable[..., Result], s3: Any) -> None:
     put_model(s3, gate={"bands": {SYMBOL: {"2": 0.7}, "ETHUSDT": {"2": 0.1}}})
     hot.write(moved(planted.market(1200)))  # half of the move
-    assert scorer(1220).watches[SYMBOL].reasons == ("skill_below_band",)
+    assert scorer(1220).drift[SYMBOL].reasons == ("skill_below_band",)
     put_model(s3, "m2", gate={"bands": {SYMBOL: {"2": 0.4}, "ETHUSDT": {"2": 0.9}}})
     hot.write(moved(planted.market(600, model_id="m2"), 1300))
-    assert scorer(1920).watches[SYMBOL].reasons == ()
+    assert scorer(1920).drift[SYMBOL].reasons == ()
 
 
 def test_a_part_of_a_day_is_not_held_against_whole_days(
@@ -354,9 +363,9 @@ def test_a_part_of_a_day_is_not_held_against_whole_days(
 ) -> None:
     put_model(s3, distribution={SYMBOL: reference()})
     hot.write(moved(planted.market(500)), with_features(500, 3.0))
-    assert scorer(520).watches[SYMBOL].reasons == ()
+    assert scorer(520).drift[SYMBOL].reasons == ()
     hot.write(moved(planted.market(100), 520), with_features(100, 3.0, from_s=520))
-    assert scorer(640).watches[SYMBOL].reasons == (f"feature_moved:{FEATURE_NAMES[0]}",)
+    assert scorer(640).drift[SYMBOL].reasons == (f"feature_moved:{FEATURE_NAMES[0]}",)
 
 
 def test_an_entry_that_cannot_be_read_holds_up_no_other(
@@ -368,12 +377,13 @@ def test_an_entry_that_cannot_be_read_holds_up_no_other(
     del outcomes[3]["basis_price"]
     outcomes[4]["move_bp"] = float("nan")  # null, as it is written
     outcomes[5]["lower"] = "far down"
-    predictions[5]["features"]["an old name"] = predictions[5]["features"].pop(FEATURE_NAMES[0])
+    features = predictions[5].features or {}
+    features["an old name"] = features.pop(FEATURE_NAMES[0])
     hot.write(outcomes, predictions)
     result = scorer(20)
     assert (result.outcomes, result.predictions, held(owner)[0]) == (7, 9, 7)
     told = " ".join(result.problems)
-    for word in ("basis_price", "without outcome_price or move_bp", "lower: no finite", FEATURE_NAMES[0]):
+    for word in ("basis_price", "without outcome_price or move_bp", "$.lower", FEATURE_NAMES[0]):
         assert word in told
     assert scorer(80).problems == []  # they are not asked for again
 
@@ -404,7 +414,7 @@ def test_a_symbol_whose_drift_cannot_be_judged_stops_no_scoring(
     result = scorer(260)
     assert any(problem.startswith(f"drift of {SYMBOL}: ") for problem in result.problems)
     assert result.outcomes == 200 and accuracy(redis_client)["hour"]["horizons"]
-    assert set(result.watches) == set(SETTINGS.symbols)
+    assert set(result.drift) == set(SETTINGS.symbols)
 
 
 def test_an_outage_shows_in_availability(
@@ -429,10 +439,10 @@ def test_an_outage_shows_in_availability(
 def test_another_model_in_force_is_another_story(hot: Hot, scorer: Callable[..., Result], s3: Any) -> None:
     put_model(s3, distribution={SYMBOL: reference()})
     hot.write(moved(planted.market(600)), with_features(600, 1.5))
-    assert scorer(620).watches[SYMBOL].looks == 1
+    assert scorer(620).drift[SYMBOL].looks == 1
     put_model(s3, "m2", distribution={SYMBOL: reference()})
     result = scorer(680)
-    watch = result.watches[SYMBOL]
+    watch = result.drift[SYMBOL]
     assert (watch.model_id, watch.looks, watch.reasons) == ("m2", 0, ())  # nothing of it was scored yet
 
 
@@ -444,7 +454,7 @@ def test_drift_is_told_and_nothing_trained_where_none_is_wanted(
     told = replace(SCORES, train_days=0)
     scorer(620, told)
     result = scorer(680, told)
-    assert result.watches[SYMBOL].is_drifting
+    assert result.drift[SYMBOL].is_drifting
     assert result.as_dict(told)["retrain"] is False
 
 

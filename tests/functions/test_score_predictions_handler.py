@@ -10,11 +10,12 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from msgspec.structs import replace
 
-from tests.infra.synthesis import ROOT
+from tests.fixtures.paths import ROOT
 from tickcast.evaluation.drift import DriftState
-from tickcast.evaluation.live_scores import NO_TALLIES, score_horizon
-from tickcast.functions.score_predictions import Result
+from tickcast.evaluation.live_scores import NO_TALLIES, Skill, score_horizon
+from tickcast.functions.score_predictions import Hour, Result
 from tickcast.market.symbols import ascii_name
 
 ENVIRONMENT = {
@@ -61,13 +62,13 @@ def metrics(text: str) -> dict[tuple[str, str], float]:
 
 def test_metrics_are_where_the_alarms_look(module: Any, capsys: pytest.CaptureFixture[str]) -> None:
     nothing = score_horizon(2, NO_TALLIES)
-    skill = {"value": 0.05, "low": None, "high": None}
+    skill = Skill(value=0.05, low=None, high=None)
     result = Result(
-        hour={
-            "BTCUSDT": nothing | {"count": 60, "skill": skill, "coverage": 0.8, "availability": 0.999},
-            "ETHUSDT": nothing | {"availability": None},
+        hours={
+            "BTCUSDT": Hour(replace(nothing, count=60, skill=skill, coverage=0.8), availability=0.999),
+            "ETHUSDT": Hour(nothing, availability=None),
         },
-        watches={"BTCUSDT": DriftState("m", is_drifting=True)},
+        drift={"BTCUSDT": DriftState("m", is_drifting=True)},
     )
     module.score_predictions = lambda remaining_ms: result
     answer = module.handler({}, CONTEXT)
@@ -83,8 +84,8 @@ def test_metrics_are_where_the_alarms_look(module: Any, capsys: pytest.CaptureFi
 
 
 def test_dimensions_are_ascii_and_values_numbers(module: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    hour = score_horizon(2, NO_TALLIES) | {"count": 60, "coverage": math.nan, "availability": 1.0}
-    module.score_predictions = lambda remaining_ms: Result(hour={"币安人生USDT": hour})
+    hour = Hour(replace(score_horizon(2, NO_TALLIES), count=60, coverage=math.nan), availability=1.0)
+    module.score_predictions = lambda remaining_ms: Result(hours={"币安人生USDT": hour})
     module.handler({}, CONTEXT)
     name = quote("币安人生USDT")
     assert metrics(capsys.readouterr().out) == {(name, "Scored"): 60, (name, "Availability"): 100}

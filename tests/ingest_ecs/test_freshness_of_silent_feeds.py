@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 from aws_lambda_powertools import Logger
@@ -18,6 +17,7 @@ from tickcast.market import wire
 from tickcast.market.liveness import Newest
 from tickcast.market.session import Close, Open, Session
 from tickcast.serving.prediction import Freshness, features_record, freshness
+from tickcast.serving.records import Features
 from tickcast.units import SECOND_US
 
 T0_S = 1_754_000_000.0
@@ -78,7 +78,7 @@ class System:
         self.opened = 0
         self.buffers: dict[int, FeedBuffer] = {}
         self.ring = BarRing(100_000)
-        self.features: dict[str, Any] | None = None
+        self.features: Features | None = None
         streams = [stream for stream in exchange.mean_gap_s if stream[0] == MARKET]
         self.session = Session(streams, random.Random(1))
         self.producer = Producer(
@@ -131,18 +131,13 @@ class System:
 
     def predict(self) -> None:
         self.features = features_record(MARKET, self.ring)
-        if self.features is not None:
-            bar = self.ring.bars[-1]
-            self.features["last_tick_us"] = max(int(bar["last_trade_us"]), int(bar["last_quote_us"]))
-            self.features["quiet_us"] = (
-                self.ring.watermark.quiet_us if self.ring.watermark.quiet_us >= 0 else None
-            )
 
     def read(self) -> Read | None:
         if self.features is None:
             return None
         fresh = freshness(self.features, (T0_S + self.now_s) * 1000, STALE_AFTER_S)
-        known_us = self.features["quiet_us"] if fresh.is_quiet else self.features["last_tick_us"]
+        known_us = self.features.quiet_us if fresh.is_quiet else self.features.last_tick_us
+        assert known_us is not None
         return Read(self.now_s, known_us / 1e6 - T0_S, fresh)
 
 

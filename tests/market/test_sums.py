@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import cache
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tests.features.test_bars import bars_by_loop, plain
 from tests.fixtures.market import START_US, batch, batches
@@ -35,8 +35,9 @@ from tickcast.market.ticks import Quotes, Trades, quotes_array, trades_array
 from tickcast.market.trade_ledger import HELD, TradesContradict, held, merged
 from tickcast.market.wire import TickBatch
 from tickcast.model.dataset import rows_of_hour
-from tickcast.serving.prediction import Record, features_record
-from tickcast.serving.reproduce import Evidence, judge
+from tickcast.serving.prediction import features_record
+from tickcast.serving.records import Features, encode
+from tickcast.serving.reproduce import Surroundings, reproduce
 from tickcast.units import HOUR_US, SECOND_US
 
 MOST = 2**63 - 1
@@ -149,9 +150,9 @@ def test_bars_seconds_history_and_live_hold_the_true_sums(
     assert live.tobytes() == seconds[-len(live) :].tobytes()
     volume = sum(qty for _, _, qty, _ in trade_list)
     assert records[-1] is not None
-    assert records[-1]["volume"] == volume / 10**8
+    assert records[-1].volume == volume / 10**8
     notional = sum(price * qty for _, price, qty, _ in trade_list)
-    assert records[-1]["vwap"] == (notional / (volume * 10**8) if volume else None)
+    assert records[-1].vwap == (notional / (volume * 10**8) if volume else None)
 
 
 def second_by_loop(bars: list[dict[str, Any]], quoted: list[bool]) -> dict[str, int]:
@@ -219,7 +220,7 @@ def seconds_of(power: int) -> Iterator[TickBatch]:
 
 
 @cache
-def live(power: int) -> list[Record]:
+def live(power: int) -> list[Features]:
     ring = BarRing(100_000)
     records = [features_record("X", ring) for piece in seconds_of(power) for _ in ring.fold(piece, SECOND_US)]
     return [record for record in records if record]
@@ -227,11 +228,11 @@ def live(power: int) -> list[Record]:
 
 @pytest.mark.parametrize("power", POWERS)
 def test_live_features_are_the_same_bits_in_any_unit(power: int) -> None:
-    assert sum(record["features"] is not None for record in live(0)) > 60
+    assert sum(record.features is not None for record in live(0)) > 60
     for base, record in zip(live(0), live(power), strict=True):
-        volume = round(base["volume"] * 10**8) * Fraction(10) ** power
-        assert record["volume"] == float(volume / 10**8)
-        assert json.dumps(record | {"volume": base["volume"]}) == json.dumps(base)
+        volume = round(base.volume * 10**8) * Fraction(10) ** power
+        assert record.volume == float(volume / 10**8)
+        assert encode(replace(record, volume=base.volume)) == encode(base)
 
 
 @pytest.mark.parametrize("power", POWERS)
@@ -252,9 +253,9 @@ def test_live_and_history_are_the_same_bits_in_any_unit(power: int) -> None:
     rows = dict(zip(history.end_us.tolist(), history.features, strict=True))
     compared = 0
     for record in live(power):
-        row = rows.get(record["timestamp"] * SECOND_US)
-        if row is not None and record["features"]:
-            vector = np.array(list(record["features"].values()), np.float32)
+        row = rows.get(record.timestamp * SECOND_US)
+        if row is not None and record.features:
+            vector = np.array(list(record.features.values()), np.float32)
             assert vector.tobytes() == row.tobytes()
             compared += 1
     assert compared > 40 and len(bars)
@@ -267,7 +268,8 @@ def test_predictions_can_be_recomputed_from_bronze_in_any_unit(power: int) -> No
     ticks = through_bronze(stream)
     for rows, true in zip(ticks, market(power), strict=True):
         assert rows.tobytes() == true.tobytes()
-    verdicts = [
-        judge(receipt, Evidence(*ticks, receipts, []), MODEL, CHALLENGER).same for receipt in receipts[12:]
+    same = [
+        reproduce(receipt, Surroundings(*ticks, receipts, []), MODEL, CHALLENGER).same
+        for receipt in receipts[12:]
     ]
-    assert verdicts == [True] * len(verdicts) and len(verdicts) > 50
+    assert same == [True] * len(same) and len(same) > 50

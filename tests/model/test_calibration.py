@@ -4,6 +4,7 @@ from collections import deque
 
 import numpy as np
 import pytest
+from msgspec import json
 
 from tests.fixtures.market import recorded_ticks
 from tests.fixtures.recordings import RECORDINGS
@@ -147,4 +148,4 @@ def test_forecasts_of_next_to_nothing_break_nothing() -> None:
 def test_it_starts_as_the_card_says() -> None:
     calibrator = Calibrator.of(Calibration(3.0, 1.2))
     assert (calibrator.calibration, calibrator.outcomes) == (Calibration(3.0, 1.2), 0)
-    assert Calibrator(**calibrator.as_dict()) == calibrator
+    assert json.decode(json.encode(calibrator), type=Calibrator) == calibrator

@@ -1,6 +1,7 @@
 """The prediction on a second's features: its numbers, what a trader asks first, and why there may be none."""
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from msgspec.structs import asdict
 
 from tests.fixtures.market import START_US, batch, random_ticks
+from tests.fixtures.records import known
 from tickcast.features.ring import BarRing
 from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES
 from tickcast.model.calibration import USUAL_STRENGTH, Calibrator
@@ -35,20 +37,17 @@ def saying(moves_bp: np.ndarray = MOVES_BP, scales_bp: np.ndarray = SCALES_BP) -
 
 
 def model(**changed: Any) -> ServingModel:
-    return ServingModel(
-        **{"model_id": "m1", "provisional": False, "calibrations": CARD, "run": saying()} | changed
-    )
+    return replace(ServingModel("m1", False, CARD, saying()), **changed)
 
 
 def features_of(seconds: float = 15, quotes_until_s: float = 99) -> Features:
     trades, quotes = random_ticks(1, seconds + 1)
     ring = BarRing(100_000)
     quotes = quotes[quotes["time_us"] < START_US + quotes_until_s * 1e6]
-    known = None
+    newest = None
     for _ in ring.fold(batch(trades, quotes), 1_000_000):
-        known = features_record("BTCUSDT", ring)
-    assert known is not None
-    return known
+        newest = features_record("BTCUSDT", ring)
+    return known(newest)
 
 
 def predict(
@@ -75,8 +74,8 @@ def test_the_numbers_are_the_model_s_and_say_what_they_were_made_from() -> None:
     assert list(record.horizons) == [1, 2, 5, 10]
     for at, (horizon_s, answer) in enumerate(zip(HORIZONS_S, record.horizons.values(), strict=True)):
         assert answer.expected_move_bp == MOVES_BP[at]
-        assert answer.predicted_price == pytest.approx(features.mid * (1 + MOVES_BP[at] / 1e4))
-        width = (answer.upper - answer.lower) / features.mid * 1e4
+        assert answer.predicted_price == pytest.approx(known(features.mid) * (1 + MOVES_BP[at] / 1e4))
+        width = (answer.upper - answer.lower) / known(features.mid) * 1e4
         assert width == pytest.approx(2 * 1.5 * np.sqrt(horizon_s))
         assert answer.p_flat == P_FLAT[at]
     primary = record.horizons[2]
@@ -97,24 +96,25 @@ def test_what_the_model_is_given_is_the_vector() -> None:
     predict(features, model(run=run))
     (rows,) = given
     assert rows.shape == (1, len(FEATURE_NAMES))
-    assert rows[0].tolist() == list(features.features.values())
+    assert rows[0].tolist() == list(known(features.features).values())
 
 
 def test_cost_and_edge() -> None:
     features = features_of()
     record = predict(features, model())
-    spread_bp = (features.ask_price - features.bid_price) / features.mid * 1e4
+    spread_bp = (known(features.ask_price) - known(features.bid_price)) / known(features.mid) * 1e4
     assert record.spread_bp == pytest.approx(spread_bp)
-    assert (record.fee_bp, record.cost_bp) == (5.0, pytest.approx(spread_bp + 10))
+    assert record.fee_bp == 5.0
+    assert record.cost_bp == pytest.approx(spread_bp + 10)
     for horizon_s, move_bp in zip(HORIZONS_S, MOVES_BP, strict=True):
         assert record.horizons[horizon_s].edge_bp == pytest.approx(abs(move_bp) - spread_bp - 10)
-    assert record.edge_bp == record.horizons[2].edge_bp < 0 < record.horizons[10].edge_bp
+    assert record.edge_bp == known(record.horizons[2].edge_bp) < 0 < known(record.horizons[10].edge_bp)
 
 
 def test_a_move_within_the_noise_abstains() -> None:
     record = predict(features_of(), model())
     for horizon_s, answer in zip(HORIZONS_S, record.horizons.values(), strict=True):
-        at_noise = CARD[horizon_s].confidence(answer.noise_bp, answer.scale_bp)
+        at_noise = CARD[horizon_s].confidence(known(answer.noise_bp), answer.scale_bp)
         assert at_noise == pytest.approx(0.6)
         assert answer.abstains == (answer.confidence < 0.6)
     abstains = [answer.abstains for answer in record.horizons.values()]
@@ -132,7 +132,9 @@ def test_calibration_is_the_current_one() -> None:
     pending = PendingPredictions()
     pending.calibrators_of("m1", CARD)[2].interval_width = 3.0
     record = predict(features_of(), model(), pending=pending)
-    assert (record.upper - record.lower) / record.basis_price * 1e4 == pytest.approx(6 * np.sqrt(2))
+    assert (known(record.upper) - known(record.lower)) / record.basis_price * 1e4 == pytest.approx(
+        6 * np.sqrt(2)
+    )
     assert record.calibrator[2].interval_width == 3.0
 
 
@@ -163,12 +165,12 @@ def test_reasons_are_told_apart(
 
 def test_without_quotes_the_numbers_are_the_masked_model_s() -> None:
     features = features_of(25, quotes_until_s=15)
-    assert features.features["has_quotes"] == 0 and features.mid is None
+    assert known(features.features)["has_quotes"] == 0 and features.mid is None
     record = predict(features, model())
     assert (record.source, record.reason, record.model_id) == ("fallback", "no_quotes", "m1")
     assert record.basis_price == features.proxy_mid
     assert record.expected_move_bp == MOVES_BP[1]
-    assert record.lower < record.predicted_price < record.upper
+    assert known(record.lower) < record.predicted_price < known(record.upper)
     assert (record.spread_bp, record.cost_bp, record.edge_bp) == (None, None, None)
     assert all(answer.abstains for answer in record.horizons.values())
 

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from tests.fixtures.market import START_US, batch, batches, random_ticks
 from tests.fixtures.receipts import CHALLENGER, LATENESS_US, MODEL, receipts_of, through_bronze
+from tests.fixtures.records import known
 from tickcast.features.ring import BarRing
 from tickcast.features.trade_ids import MAX_LATE_IDS
 from tickcast.features.vector import FEATURE_NAMES
@@ -63,7 +64,7 @@ def test_every_prediction_is_reproduced_to_the_last_bit(seed: int) -> None:
 def test_history_older_than_the_look_back_is_not_needed() -> None:
     stream = cut(5, LOOK_BACK_US / S + 40, 600, trades_s=5, quotes_s=8)
     receipts = receipts_of(stream)
-    assert receipts[-1].history_from_us < receipts[-1].timestamp * 1000 - LOOK_BACK_US
+    assert known(receipts[-1].history_from_us) < receipts[-1].timestamp * 1000 - LOOK_BACK_US
     around = Surroundings(*through_bronze(stream), receipts, [])
     assert sames([reproduce(receipt, around, MODEL, CHALLENGER) for receipt in receipts[-20:]]) == {True}
 
@@ -94,7 +95,7 @@ def test_late_quotes_are_left_out() -> None:
     cuts = [START_US + k * 200_000 for k in range(200)]
     stalled = (quotes["time_us"] >= START_US + 20 * S) & (quotes["time_us"] < START_US + 21_400_000)
     meanwhile = batches(trades, quotes[~stalled], cuts)
-    stream = []
+    stream: list[TickBatch] = []
     for piece in meanwhile:
         if len(stream) and stream[-1].watermark_us < START_US + 21_400_000 <= piece.watermark_us:
             stream.append(batch(trades[:0], quotes[stalled], START_US + 21_400_000))
@@ -131,7 +132,7 @@ def test_after_a_lost_state_a_difference_is_no_alarm_until_its_first_bars_are_ou
     half = len(stream) // 2
     # What came before the loss is of the first state alone; some of it lies in the second one's first bars.
     receipts = receipts_of(stream[:half]) + receipts_of(stream[half:], BarRing(LATENESS_US), half)
-    begun_ms = receipts[-1].history_from_us / 1000
+    begun_ms = known(receipts[-1].history_from_us) / 1000
     found = {
         receipt.timestamp - begun_ms: reproduction
         for receipt, reproduction in zip(receipts, reproductions(stream, receipts), strict=True)
@@ -192,10 +193,10 @@ def test_a_changed_tick_is_found(change: Callable[[Any, Any], None]) -> None:
     receipts = receipts_of(stream)
     trades, quotes = through_bronze(stream)
     newest = receipts[-1]
-    upto = [rows[rows["time_us"] < newest.timestamp * 1000].copy() for rows in (trades, quotes)]
-    assert reproduce(newest, Surroundings(*upto, receipts, []), MODEL, CHALLENGER).same is True
+    upto = tuple(rows[rows["time_us"] < newest.timestamp * 1000].copy() for rows in (trades, quotes))
+    assert reproduce(newest, Surroundings(upto[0], upto[1], receipts, []), MODEL, CHALLENGER).same is True
     change(*upto)
-    reproduction = reproduce(newest, Surroundings(*upto, receipts, []), MODEL, CHALLENGER)
+    reproduction = reproduce(newest, Surroundings(upto[0], upto[1], receipts, []), MODEL, CHALLENGER)
     assert reproduction.same is False and not reproduction.caveats
     assert any(each.name.startswith("features.") for each in reproduction.differences)
 

@@ -1,14 +1,18 @@
 """What Redis holds, read back by instant; the fence; and entries that are written once."""
 
 import json
+import math
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 import redis
+from msgspec.structs import replace
 
+from tests.fixtures import records
 from tests.fixtures.hot_path import SETTINGS
+from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.hot_store import (
-    PREDICTIONS_KEPT,
     Commit,
     HotStore,
     Overtaken,
@@ -18,40 +22,39 @@ from tickcast.adapters.redis.hot_store import (
 )
 from tickcast.features.ring import BarRing
 from tickcast.features.trade_ids import TradeIds
+from tickcast.market.gaps import GapLedger
+from tickcast.serving.records import Outcome, Prediction, StreamHeartbeat, decode
 from tickcast.serving.state import WRITES_LOST, SymbolState
 
 T0 = 1_754_000_000_000
 
 
-def write(store: HotStore, *records: dict[str, Any], sequence: int) -> None:
-    """Commit `records` (outcomes, if they have a target) as the batch after `sequence` - 1."""
+def write(store: HotStore, *records: Prediction | Outcome, sequence: int) -> None:
+    """Commit `records` as the batch after `sequence` - 1."""
     writes = Writes()
     for record in records:
-        (writes.outcome if "target_time" in record else writes.prediction)({"symbol": "BTCUSDT"} | record)
+        if isinstance(record, Outcome):
+            writes.outcome(record)
+        else:
+            writes.prediction(record)
     assert store.commit(state(sequence), sequence - 1, writes)
 
 
-def state(
-    sequence: int, symbol: str = "BTCUSDT", *, late_trades: int = 0, newest_trade_us: int = -1
-) -> SymbolState:
-    trade_ids = TradeIds(late_count=late_trades, newest_us=newest_trade_us)
-    return SymbolState(symbol, BarRing(SETTINGS.lateness_us, trade_ids=trade_ids), sequence=sequence)
+def state(sequence: int, symbol: str = "BTCUSDT", **trade_ids: Any) -> SymbolState:
+    ring = BarRing(SETTINGS.lateness_us, trade_ids=TradeIds(**trade_ids))
+    return SymbolState(symbol, ring, sequence=sequence)
 
 
-def predictions(*seconds: int, **more: Any) -> list[dict[str, Any]]:
-    return [{"timestamp": T0 + second * 1000} | more for second in seconds]
+def predictions(*seconds: int, **changed: Any) -> list[Prediction]:
+    return [records.prediction(T0 + second * 1000, **changed) for second in seconds]
 
 
-def outcome(second: int, horizon_s: int) -> dict[str, Any]:
-    return {
-        "timestamp": T0 + second * 1000,
-        "horizon_s": horizon_s,
-        "target_time": T0 + (second + horizon_s) * 1000,
-    }
+def outcome(second: int, horizon_s: int) -> Outcome:
+    return records.outcome(T0 + second * 1000, horizon_s)
 
 
-def seconds_of(records: list[dict[str, Any]]) -> list[int]:
-    return [(record["timestamp"] - T0) // 1000 for record in records]
+def seconds_of(found: Iterable[Prediction | Outcome]) -> list[int]:
+    return [(record.timestamp - T0) // 1000 for record in found]
 
 
 def test_predictions_by_time_newest_first(store: HotStore) -> None:
@@ -65,7 +68,7 @@ def test_predictions_by_time_newest_first(store: HotStore) -> None:
 
 def test_a_prediction_by_its_instant(store: HotStore) -> None:
     write(store, *predictions(3, 4), sequence=1)
-    assert store.prediction("BTCUSDT", T0 + 3000) == {"symbol": "BTCUSDT", "timestamp": T0 + 3000}
+    assert store.prediction("BTCUSDT", T0 + 3000) == records.prediction(T0 + 3000)
     assert store.prediction("BTCUSDT", T0 + 3500) is None
 
 
@@ -76,24 +79,56 @@ def test_outcomes_of_a_prediction_and_by_target(store: HotStore) -> None:
     assert list(found) == [1, 2, 5]
     behind = store.outcomes_after("BTCUSDT", f"{T0 + 4000}-1", 2)
     assert [id_ for id_, _ in behind] == [f"{T0 + 4000}-2", f"{T0 + 5000}-2"]
-    targets = [((each["target_time"] - T0) // 1000, each["horizon_s"]) for _, each in behind]
+    outcomes = [decode(Outcome, data) for _, data in behind]
+    targets = [((each.target_time - T0) // 1000, each.horizon_s) for each in outcomes]
     assert targets == [(4, 2), (5, 2)]
     assert len(store.outcomes_after("BTCUSDT", "0-0", 100)) == 5
 
 
-def test_records_by_key(store: HotStore, redis_client: redis.Redis) -> None:
-    redis_client.set("accuracy:BTCUSDT", '{"rows": 5}')
-    assert store.record("accuracy:BTCUSDT") == {"rows": 5}
-    assert store.record("accuracy:ETHUSDT") is None
+def test_a_record_that_lacks_a_field_is_an_error_that_names_it(
+    store: HotStore, redis_client: redis.Redis
+) -> None:
+    redis_client.set("accuracy:BTCUSDT", '{"symbol": "BTCUSDT"}')
+    with pytest.raises(ValueError, match="scored_ms"):
+        store.accuracy("BTCUSDT")
+    assert store.accuracy("ETHUSDT") is None
+    redis_client.set("accuracy:BTCUSDT", "{}")
+    assert store.accuracy("BTCUSDT") is None
+
+
+@pytest.mark.parametrize(
+    "receipt",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"timestamp": "noon", "last_trade_id": "x"}',
+        '{"id": "BTCUSDT-1", "timestamp": 1, "symbol": "BTCUSDT"}',
+    ],
+)
+@pytest.mark.parametrize(
+    "ledger",
+    ["[]", "{}", '{"gaps": 1, "quote_gaps": []}', '{"gaps": [{}], "quote_gaps": [], "forgotten_trades": 0}'],
+)
+def test_what_cannot_be_read_is_not_recalled(
+    store: HotStore, redis_client: redis.Redis, receipt: str, ledger: str
+) -> None:
+    """Nor is a receipt of an older version, which lacks fields."""
+    write(store, *predictions(0), sequence=1)
+    redis_client.xadd("predictions:BTCUSDT", {"json": receipt}, id=f"{T0 + 1000}-0")
+    redis_client.set("gaps:BTCUSDT", ledger)
+    recalled = store.recall("BTCUSDT")
+    assert [pending.timestamp for pending in recalled.pending.pending] == [T0]
+    assert recalled.ring.gaps.gaps == []
 
 
 def test_a_second_is_never_written_twice(store: HotStore) -> None:
     """As when a state is lost, and the stream delivers again what was predicted on already."""
-    write(store, *predictions(1, 2, 3, of="the first"), sequence=1)
-    write(store, *predictions(2, 3, 4, of="the second"), outcome(3, 1), outcome(3, 1), sequence=2)
+    write(store, *predictions(1, 2, 3, model_id="first"), sequence=1)
+    write(store, *predictions(2, 3, 4, model_id="second"), outcome(3, 1), outcome(3, 1), sequence=2)
     kept = store.history("BTCUSDT", 10)
     assert seconds_of(kept) == [4, 3, 2, 1]
-    assert [prediction["of"] for prediction in kept] == ["the second", *["the first"] * 3]
+    assert [prediction.model_id for prediction in kept] == ["second", *["first"] * 3]
     assert len(store.outcomes_after("BTCUSDT", "0-0", 10)) == 1
     assert [id_ for id_, _ in store.predictions_after("BTCUSDT", f"{T0 + 2000}-0", 10)] == [
         f"{T0 + 3000}-0",
@@ -108,32 +143,36 @@ def test_a_key_of_another_type_gives_way(store: HotStore, redis_client: redis.Re
     redis_client.lpush(key, "not what it should be")
     states, _ = store.load(["BTCUSDT"])
     writes = Writes()
-    writes.prediction(predictions(1)[0] | {"symbol": "BTCUSDT"})
-    writes.outcome(outcome(1, 1) | {"symbol": "BTCUSDT"})
-    writes.gaps("BTCUSDT", {"missing_trades": 0})
+    writes.prediction(predictions(1)[0])
+    writes.outcome(outcome(1, 1))
+    writes.gaps("BTCUSDT", GapLedger().record())
     assert store.commit(state(2), states["BTCUSDT"].sequence, writes)
     assert seconds_of(store.history("BTCUSDT", 1)) == [1]
     assert len(store.outcomes_after("BTCUSDT", f"{T0}-0", 10)) >= 1
     assert store.load(["BTCUSDT"])[0]["BTCUSDT"].sequence == 2
-    assert store.gaps(["BTCUSDT"]) == {"BTCUSDT": {"missing_trades": 0}}
+    assert store.gaps(["BTCUSDT"]) == {"BTCUSDT": GapLedger().record()}
 
 
-def test_a_figure_that_is_no_json_is_written_as_null() -> None:
+def test_a_number_that_is_not_finite_is_written_as_null_or_not_at_all() -> None:
     writes = Writes()
-    writes.prediction({"symbol": "BTCUSDT", "timestamp": T0, "confidence": float("nan")})
-    assert all(json.loads(text)["confidence"] is None for _, text, _ in writes.put)
+    (prediction,) = predictions(1, inference_ms=math.nan)
+    writes.prediction(prediction)
+    assert all(json.loads(data)["inference_ms"] is None for _, data, _ in writes.put)
+    for name in ("confidence", "basis_price"):
+        with pytest.raises(ValueError, match=name):
+            writes.prediction(replace(prediction, **{name: math.inf}))
 
 
 def test_streams_are_capped(store: HotStore, redis_client: redis.Redis) -> None:
-    write(store, *predictions(*range(PREDICTIONS_KEPT + 500)), sequence=1)
-    assert PREDICTIONS_KEPT <= redis_client.xlen("predictions:BTCUSDT") < PREDICTIONS_KEPT + 500
+    write(store, *predictions(*range(keys.PREDICTIONS_KEPT + 500)), sequence=1)
+    assert keys.PREDICTIONS_KEPT <= redis_client.xlen("predictions:BTCUSDT") < keys.PREDICTIONS_KEPT + 500
 
 
 def test_a_commit_on_another_s_sequence_writes_nothing(store: HotStore, redis_client: redis.Redis) -> None:
-    assert store.commit(state(5, late_trades=1), 0, Writes())
+    assert store.commit(state(5, late_count=1), 0, Writes())
     writes = Writes()
-    writes.prediction(predictions(1)[0] | {"symbol": "BTCUSDT"})
-    assert not store.commit(state(4, late_trades=99), 0, writes)
+    writes.prediction(predictions(1)[0])
+    assert not store.commit(state(4, late_count=99), 0, writes)
     again, problems = store.load(["BTCUSDT"])
     assert (again["BTCUSDT"].sequence, again["BTCUSDT"].ring.trade_ids.late_count, problems) == (5, 1, [])
     assert redis_client.get("prediction:BTCUSDT:latest") is None
@@ -157,7 +196,7 @@ def test_of_a_store_that_went_back_and_another_invocation_each_is_told(
     store: HotStore, redis_client: redis.Redis
 ) -> None:
     """Only the symbol whose state is older than it was read has lost something."""
-    states = [state(6, symbol, newest_trade_us=10**15) for symbol in ("BTCUSDT", "ETHUSDT")]
+    states = [state(6, symbol, newest_us=10**15) for symbol in ("BTCUSDT", "ETHUSDT")]
     assert store.commit_all([Commit(each, 0, Writes()) for each in states]) == [True, True]
     redis_client.hset("state:BTCUSDT", "sequence", 3)
     commits = [Commit(state(9), 6, Writes()), Commit(state(9, "ETHUSDT"), 5, Writes())]
@@ -181,8 +220,8 @@ def test_a_store_that_went_back_between_reading_and_writing(
 
 
 def test_an_older_state_is_told_once_and_then_taken(store: HotStore, redis_client: redis.Redis) -> None:
-    assert store.commit(state(5, newest_trade_us=10**15), 0, Writes())
-    older = redis_client.hgetall("state:BTCUSDT")
+    assert store.commit(state(5, newest_us=10**15), 0, Writes())
+    older: Any = redis_client.hgetall("state:BTCUSDT")
     assert store.commit(state(6), 5, Writes())
     redis_client.hset("state:BTCUSDT", mapping=older)
     with pytest.raises(StoreWentBack, match="BTCUSDT"):
@@ -214,7 +253,7 @@ def test_a_full_store_refuses_whole_symbols_and_recovers(store: HotStore, redis_
     try:
         with pytest.raises(StoreFull, match="the store is full"):
             write(store, *predictions(2), outcome(1, 1), sequence=2)
-        assert store.fullness() > 1
+        assert records.known(store.fullness()) > 1
         assert redis_client.hgetall("state:BTCUSDT") == before
         assert seconds_of(store.history("BTCUSDT", 10)) == [1]
         assert not redis_client.exists("outcomes:BTCUSDT")
@@ -227,11 +266,12 @@ def test_a_full_store_refuses_whole_symbols_and_recovers(store: HotStore, redis_
 
 def test_all_that_belongs_to_a_symbol_ends(store: HotStore, redis_client: redis.Redis) -> None:
     writes = Writes()
-    writes.features({"symbol": "BTCUSDT", "timestamp": 1}, 60)
-    writes.prediction(predictions(1)[0] | {"symbol": "BTCUSDT"})
-    writes.outcome(outcome(1, 1) | {"symbol": "BTCUSDT"})
-    writes.heartbeat("predict_stream:BTCUSDT", {})
-    writes.gaps("BTCUSDT", {})
+    writes.features(records.features(1), 60)
+    writes.prediction(predictions(1)[0])
+    writes.outcome(outcome(1, 1))
+    beat = StreamHeartbeat(at_ms=1, watermark_ms=1, received_ms=1, model_problem=None)
+    writes.heartbeat("predict_stream", "BTCUSDT", beat)
+    writes.gaps("BTCUSDT", GapLedger().record())
     assert store.commit(state(1), 0, writes)
     lives = {key: redis_client.ttl(key) for key in redis_client.scan_iter()}
     assert len(lives) == 8

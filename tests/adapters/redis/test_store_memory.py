@@ -1,24 +1,27 @@
 """How much of the hot store a symbol takes: what `cdk/config` reckons with before it deploys.
 
-`python -m pytest tests/integration/test_store_memory.py -s` prints the figures of docs/performance.md.
+`python -m pytest tests/adapters/redis/test_store_memory.py -s` prints the figures of docs/performance.md.
 """
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import redis
+from msgspec.structs import replace
 
 from cdk.config import CACHE_MB_PER_SYMBOL
+from tests.fixtures import records
 from tests.fixtures.hot_path import SETTINGS, START_MS, Clock, hot_path, put_model, save_model, ticks_in
 from tests.fixtures.kinesis_events import batch_event
-from tickcast.adapters.redis.hot_store import OUTCOMES_KEPT, PREDICTIONS_KEPT, HotStore, Writes
+from tickcast.adapters.redis.hot_store import HotStore, Writes
+from tickcast.adapters.redis.keys import OUTCOMES_KEPT, PREDICTIONS_KEPT
 from tickcast.features.trade_ids import MAX_LATE_IDS
 from tickcast.market.gaps import MAX_GAPS
+from tickcast.serving.records import Outcome, decode, encode
 
 MADE_S = 30
-LATE_SHARE = 10  # every so manieth receipt lists as many late ticks as it may
+LATE_SHARE = 10  # one receipt in so many lists as many late ticks as it may
 
 
 def used(client: redis.Redis) -> int:
@@ -40,9 +43,9 @@ def test_an_hour_of_a_symbol_fits_into_what_is_reckoned_with(
         clock.ms = START_MS + second * 1000 + 1150.0
         predict(batch_event(second, *stream[second * 10 : second * 10 + 10]))
     receipts = store.history("BTCUSDT", 10)
-    known = (outcome for _, outcome in store.outcomes_after("BTCUSDT", "0-0", 10_000))
-    outcomes = [outcome for outcome in known if outcome["challenger"]][-40:]
-    assert all(receipt["challenger"] for receipt in receipts) and len(outcomes) == 40
+    known = [decode(Outcome, data) for _, data in store.outcomes_after("BTCUSDT", "0-0", 10_000)]
+    outcomes = [outcome for outcome in known if outcome.challenger][-40:]
+    assert all(receipt.challenger for receipt in receipts) and len(outcomes) == 40
     state = store.load(["BTCUSDT"])[0]["BTCUSDT"]
     for n in range(MAX_GAPS):
         state.ring.gaps.missing(10**9 + 2 * n, 10**9 + 2 * n, 10**15, 10**15)
@@ -51,13 +54,13 @@ def test_an_hour_of_a_symbol_fits_into_what_is_reckoned_with(
         writes = Writes()
         for second in range(begin, begin + 60):
             late = [10**10 + second] * (MAX_LATE_IDS if second % LATE_SHARE == 0 else 0)
-            receipt = receipts[second % 10] | {"late_ids": late, "late_update_ids": late}
-            writes.prediction(receipt | {"timestamp": START_MS + second * 1000})
+            receipt = replace(receipts[second % 10], late_ids=late, late_update_ids=late)
+            writes.prediction(replace(receipt, timestamp=START_MS + second * 1000))
             for horizon_s, outcome in enumerate(outcomes[second % 10 * 4 :][:4]):
-                times = {"target_time": START_MS + second * 1000, "horizon_s": horizon_s}
-                writes.outcome(outcome | times)
+                target_ms = START_MS + second * 1000
+                writes.outcome(replace(outcome, target_time=target_ms, horizon_s=horizon_s + 1))
             if begin == end - 60:
-                writes.features({"symbol": "BTCUSDT", "timestamp": second} | receipt["features"], 60)
+                writes.features(records.features(second, features=receipt.features), 60)
         writes.gaps("BTCUSDT", state.ring.gaps.record())
         read, state.sequence = state.sequence, state.sequence + 1
         assert store.commit(state, read, writes)
@@ -68,6 +71,6 @@ def test_an_hour_of_a_symbol_fits_into_what_is_reckoned_with(
         name: round((redis_client.memory_usage(f"{name}:BTCUSDT", samples=0) or 0) / 1e6, 2)
         for name in ("predictions", "outcomes", "state", "gaps")
     }
-    sizes = {"receipt": len(json.dumps(receipts[0])), "outcome": len(json.dumps(outcomes[0]))}
+    sizes = {"receipt": len(encode(receipts[0])), "outcome": len(encode(outcomes[0]))}
     print(f"a symbol: {taken_mb:.1f} MB, of which {by_key}; bytes {sizes}")
     assert CACHE_MB_PER_SYMBOL / 2 < taken_mb < CACHE_MB_PER_SYMBOL

@@ -10,6 +10,7 @@ from botocore.config import Config
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.hot_path import CARD, Clock, put_model, save_model, ticks_in
 from tests.fixtures.kinesis_events import batch_event
+from tests.fixtures.records import known
 from tickcast.adapters.registry import model_registry, model_watcher
 from tickcast.adapters.registry.model_watcher import ModelWatcher
 from tickcast.functions.predict_stream import PredictStream, Result
@@ -42,8 +43,8 @@ def market(predict: PredictStream, clock: Clock) -> Market:
     return Market(predict, clock)
 
 
-def model_ids(result: Result) -> set[str]:
-    return {prediction["model_id"] for prediction in result.predictions}
+def model_ids(result: Result) -> set[str | None]:
+    return {prediction.model_id for prediction in result.predictions}
 
 
 def test_a_pointer_s_move_is_followed_within_five_seconds(market: Market, s3: Any) -> None:
@@ -52,7 +53,7 @@ def test_a_pointer_s_move_is_followed_within_five_seconds(market: Market, s3: An
     put_model(s3, "m2", provisional=False)
     seconds_until = next(n for n in range(1, 20) if model_ids(market(1)) == {"m2"})
     assert seconds_until <= 5
-    assert market(1).predictions[-1]["provisional"] is False
+    assert market(1).predictions[-1].provisional is False
 
 
 def test_both_calibrations_of_a_card_are_served(s3: Any) -> None:
@@ -68,10 +69,10 @@ def test_a_challenger_put_in_force_is_as_provisional_as_the_gate_says(market: Ma
     """Its card was read when it ran in the shadow, before the verdict."""
     save_model(s3, "m2", provisional=True)
     put_model(s3, "m1", challenger="m2")
-    assert market(15).predictions[-1]["provisional"] is True
+    assert market(15).predictions[-1].provisional is True
     model_registry.promote(s3, BUCKET, "m2", "then", provisional=False)
     newest = [market(1) for _ in range(6)][-1].predictions[-1]
-    assert (newest["model_id"], newest["provisional"]) == ("m2", False)
+    assert (newest.model_id, newest.provisional) == ("m2", False)
 
 
 def test_nothing_is_looked_up_while_a_prediction_waits(market: Market, s3: Any) -> None:
@@ -101,7 +102,7 @@ def test_a_model_that_does_not_fit_is_refused_and_the_one_before_kept(
     put_model(s3, "m2", **card)
     market()
     refused = market()
-    assert (model_ids(refused), refused.predictions[-1]["source"]) == ({"m1"}, "model")
+    assert (model_ids(refused), refused.predictions[-1].source) == ({"m1"}, "model")
     assert refused.model_refused and models.is_refused
     assert any(why in problem for problem in refused.problems)
     put_model(s3, "m3")
@@ -135,7 +136,7 @@ def test_damage_is_refused(
 def test_a_first_model_that_does_not_fit_is_a_reason_of_its_own(market: Market, s3: Any) -> None:
     put_model(s3, "m1", feature_hash="of-another-code")
     result = market(15)
-    assert result.predictions[-1]["reason"] == "model_refused"
+    assert result.predictions[-1].reason == "model_refused"
     assert result.model_refused
 
 
@@ -147,15 +148,15 @@ def test_s3_out_of_reach_is_a_problem_but_no_refusal(
     good, models._s3 = models._s3, nowhere
     put_model(s3, "m1")
     result = market(15)
-    assert (result.predictions[-1]["reason"], result.model_refused) == ("no_model", False)
+    assert (result.predictions[-1].reason, result.model_refused) == ("no_model", False)
     assert any("EndpointConnectionError" in problem for problem in result.problems)
     models._s3 = good
     market()
-    assert market().predictions[-1]["model_id"] == "m1"
+    assert market().predictions[-1].model_id == "m1"
     assert models.problem is None
     models._s3 = nowhere
     market()
-    assert market().predictions[-1]["source"] == "model"
+    assert market().predictions[-1].source == "model"
 
 
 def test_a_challenger_runs_in_shadow(market: Market, s3: Any) -> None:
@@ -164,16 +165,16 @@ def test_a_challenger_runs_in_shadow(market: Market, s3: Any) -> None:
     )
     put_model(s3, "m1", challenger="m2")
     predictions = market(15).predictions
-    assert predictions[0]["challenger"] is None  # warming up
+    assert predictions[0].challenger is None  # warming up
     newest = predictions[-1]
-    assert (newest["model_id"], newest["challenger"]["model_id"]) == ("m1", "m2")
-    for horizon_s, champion in newest["horizons"].items():
-        challenger = newest["challenger"]["horizons"][horizon_s]
-        assert challenger["expected_move_bp"] == champion["expected_move_bp"]  # the same network
-        assert challenger["confidence"] > champion["confidence"]
-    resolved = [o for o in market().outcomes if o["source"] == "model"]
-    assert {o["challenger"]["model_id"] for o in resolved} == {"m2"}
-    assert all(isinstance(o["challenger"]["inside"], bool) for o in resolved)
+    assert (newest.model_id, known(newest.challenger).model_id) == ("m1", "m2")
+    for horizon_s, champion in newest.horizons.items():
+        challenger = known(newest.challenger).horizons[horizon_s]
+        assert challenger.expected_move_bp == champion.expected_move_bp  # the same network
+        assert challenger.confidence > champion.confidence
+    resolved = [o for o in market().outcomes if o.source == "model"]
+    assert {known(o.challenger).model_id for o in resolved} == {"m2"}
+    assert all(isinstance(known(o.challenger).inside, bool) for o in resolved)
 
 
 def test_a_challenger_put_in_force_goes_on_with_what_it_learnt(market: Market, s3: Any) -> None:
@@ -183,12 +184,12 @@ def test_a_challenger_put_in_force_goes_on_with_what_it_learnt(market: Market, s
     put_model(s3, "m2")
     market()
     promoted = market().predictions[-1]
-    assert (promoted["model_id"], promoted["challenger"]) == ("m2", None)
-    assert promoted["calibrator"]["1"]["outcomes"] > 10
+    assert (promoted.model_id, promoted.challenger) == ("m2", None)
+    assert promoted.calibrator[1].outcomes > 10
     put_model(s3, "m1")
     market()
-    returned = next(p for p in market().predictions if p["model_id"] == "m1")
-    assert returned["calibrator"]["10"]["outcomes"] == 0  # from its card again
+    returned = next(p for p in market().predictions if p.model_id == "m1")
+    assert returned.calibrator[10].outcomes == 0  # from its card again
 
 
 def test_a_challenger_keeps_what_it_learnt_through_fallbacks(
@@ -198,25 +199,25 @@ def test_a_challenger_keeps_what_it_learnt_through_fallbacks(
     save_model(s3, "m2")
     put_model(s3, "m1", challenger="m2")
     before = market(20).predictions[-1]
-    assert before["challenger"]["model_id"] == "m2"
+    assert known(before.challenger).model_id == "m2"
     state = predict.store.load(["BTCUSDT"])[0]["BTCUSDT"]
-    learnt = {horizon_s: each.outcomes for horizon_s, each in state.memory.calibrators["m2"].items()}
+    learnt = {horizon_s: each.outcomes for horizon_s, each in state.pending.calibrators["m2"].items()}
     assert learnt[1] > 5
     champion = predict.models.current()
     object.__setattr__(champion, "support", {"sigma_bp": (900.0, 1000.0)})
     fallback = market(2).predictions[-1]
-    assert (fallback["source"], fallback["horizons"]) == ("fallback", {})
+    assert (fallback.source, fallback.horizons) == ("fallback", {})
     object.__setattr__(champion, "support", {})
     adopted = predict.models._adopted
     predict.models._adopted = predict.models._found = replace(
         adopted, challenger=None, challenger_problem="challenger: out of reach"
     )
-    assert market(2).predictions[-1]["challenger"] is None
+    assert market(2).predictions[-1].challenger is None
     predict.models._adopted = predict.models._found = adopted
     market(1)
     state = predict.store.load(["BTCUSDT"])[0]["BTCUSDT"]
-    assert set(state.memory.calibrators) == {"m1", "m2"}
-    assert all(state.memory.calibrators["m2"][h].outcomes >= count for h, count in learnt.items())
+    assert set(state.pending.calibrators) == {"m1", "m2"}
+    assert all(state.pending.calibrators["m2"][h].outcomes >= count for h, count in learnt.items())
 
 
 @pytest.mark.parametrize(
@@ -230,7 +231,7 @@ def test_a_challenger_that_cannot_run_harms_nobody(
     put_model(s3, "m1", challenger="m2")
     result = market(15)
     newest = result.predictions[-1]
-    assert (newest["source"], newest["model_id"], newest["challenger"]) == ("model", "m1", None)
+    assert (newest.source, newest.model_id, newest.challenger) == ("model", "m1", None)
     assert (result.challenger_refused, result.model_refused) == (True, False)
     assert any(problem.startswith("challenger:") for problem in result.problems)
 
@@ -248,7 +249,7 @@ def test_a_challenger_that_fails_while_it_runs_harms_nobody(
 
     object.__setattr__(models.challenger, "run", fail)
     result = market(1)
-    assert (result.predictions[-1]["source"], result.predictions[-1]["challenger"]) == ("model", None)
+    assert (result.predictions[-1].source, result.predictions[-1].challenger) == ("model", None)
     assert result.challenger_refused
     assert "challenger m2: RuntimeError: out of memory" in result.problems
 
@@ -256,7 +257,7 @@ def test_a_challenger_that_fails_while_it_runs_harms_nobody(
 def test_the_support_on_the_card_is_kept_to(market: Market, s3: Any) -> None:
     put_model(s3, "m1", support={"sigma_bp": [900, 1000], "imbalance": [-1, 1]})
     newest = market(15).predictions[-1]
-    assert (newest["reason"], newest["outside"], newest["model_id"]) == (
+    assert (newest.reason, newest.outside, newest.model_id) == (
         "outside_support",
         ["sigma_bp"],
         "m1",

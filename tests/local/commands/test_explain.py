@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
+from msgspec import to_builtins
 from rich.console import Console
 
 from local.commands import explain, gaps
@@ -20,8 +21,10 @@ from tests.fixtures.market import START_US, batches, random_ticks
 from tests.fixtures.receipts import receipts_of
 from tickcast.adapters.kinesis.schema_registry import SchemaRegistry
 from tickcast.functions.archive_ticks import archive
+from tickcast.serving.records import Timing
 
 API = "http://127.0.0.1:4566/restapis/abc/v1/_user_request_/"
+TIMING = dict.fromkeys(Timing.__struct_fields__, 1.0) | {"lateness": 100.0, "write": 50.0}
 Receipt = dict[str, Any]
 
 
@@ -55,7 +58,7 @@ def light(receipt: Receipt) -> Receipt:
 def served(s3: Any, monkeypatch: pytest.MonkeyPatch) -> Served:
     """A system whose receipts are of a market without a model, archived but for the newest ten seconds."""
     stream = list(batches(*random_ticks(1, 60), [START_US + k * 500_000 for k in range(120)]))
-    receipts = receipts_of(stream, model=None)
+    receipts = [to_builtins(each, str_keys=True) for each in receipts_of(stream, model=None)]
     for receipt in receipts:
         receipt["sequence"] = str(FIRST_SEQUENCE + int(receipt["sequence"]))
     old = [piece for piece in stream if piece.watermark_us < START_US + 50_000_000]
@@ -83,7 +86,7 @@ def an_id(served: Served, second: int) -> str:
 def test_a_prediction_that_is_what_bronze_says(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
     id_ = an_id(served, 40)
     receipt = served.receipts[id_]
-    receipt |= {"trade_age_ms": 12, "quote_age_ms": 3, "timing_ms": {"lateness": 100, "write": 50}}
+    receipt |= {"trade_age_ms": 12, "quote_age_ms": 3, "timing_ms": TIMING}
     status, shown, summary = told(id_.lower(), capsys)
     assert (status, summary["id"], summary["same"], summary["differences"]) == (0, id_, True, [])
     assert summary["features_compared"] == 25
@@ -92,7 +95,8 @@ def test_a_prediction_that_is_what_bronze_says(served: Served, capsys: pytest.Ca
     for words in (
         f"trade {receipt['last_trade_id']} and book update {receipt['update_id']}",
         "last trade 12 ms, last quote 3 ms",
-        "lateness 100 ms, write 50 ms",
+        "lateness 100 ms",
+        "write 50 ms",
         "no prediction, because no_model",
         "not known yet",
         repr(receipt["features"]["microprice"]),
@@ -122,7 +126,7 @@ def test_what_is_not_archived_yet_is_no_difference(
 
 
 def test_outcomes_late_ids_and_forecasts_in_words() -> None:
-    receipt = receipts_of(batches(*random_ticks(2, 30), []))[-1]
+    receipt = to_builtins(receipts_of(batches(*random_ticks(2, 30), []))[-1], str_keys=True)
     outcome = {
         "status": "resolved",
         "outcome_price": 60000.5,
