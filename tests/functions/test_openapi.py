@@ -122,7 +122,7 @@ def operations(gateway: ApiGateway) -> Any:
     return schemathesis.openapi.from_wsgi("/openapi.json", gateway, config=config)
 
 
-def hold(case: Any) -> None:
+def verify(case: Any) -> None:
     """Send `case` and check all that the document says of its answer."""
     left_out = {"unsupported_method"}
     if case.operation.path.endswith("/history"):
@@ -133,29 +133,29 @@ def hold(case: Any) -> None:
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_a_right_request_is_answered_as_described(operations: Any, path: str) -> None:
+def test_a_valid_request_is_answered_as_described(operations: Any, path: str) -> None:
     known = {name: value for name, value in KNOWN.items() if f"{{{name}}}" in path}
 
     @checked
     @given(case=operations[path]["GET"].as_strategy(path_parameters=known or None))
-    def of_what_there_is(case: Any) -> None:
-        hold(case)
+    def with_known_ids(case: Any) -> None:
+        verify(case)
 
     @checked
     @given(case=operations[path]["GET"].as_strategy())
-    def of_anything(case: Any) -> None:
-        hold(case)
+    def with_any_ids(case: Any) -> None:
+        verify(case)
 
-    of_what_there_is()
-    of_anything()
+    with_known_ids()
+    with_any_ids()
 
 
 @pytest.mark.parametrize("path", [path for path in PATHS if parameters(path)])
-def test_a_wrong_request_is_refused(operations: Any, path: str) -> None:
+def test_an_invalid_request_is_refused(operations: Any, path: str) -> None:
     @checked
     @given(case=operations[path]["GET"].as_strategy(generation_mode=GenerationMode.NEGATIVE))
     def refused(case: Any) -> None:
-        hold(case)
+        verify(case)
 
     refused()
 

@@ -21,6 +21,7 @@ from tests.fixtures import records
 from tests.fixtures.aws import BUCKET
 from tickcast.adapters.http.bodies import CARDS_SHOWN
 from tickcast.adapters.http.responses import Response, as_json, if_none_match
+from tickcast.adapters.http.routes import ROUTES
 from tickcast.adapters.redis.connection import connect
 from tickcast.adapters.redis.hot_store import HotStore, Writes
 from tickcast.adapters.registry import model_registry
@@ -214,7 +215,7 @@ def test_each_horizon(store: HotStore, api: Api, horizon_s: int) -> None:
     assert body["target_time"] == AT_MS + horizon_s * 1000
 
 
-def test_the_newest_are_given_besides(store: HotStore, api: Api) -> None:
+def test_history_adds_the_newest_predictions(store: HotStore, api: Api) -> None:
     put(store, *(made_at(n) for n in range(5)))
     body = api.get(history="3", horizon="10").body
     assert [past["timestamp"] for past in body["history"]] == [AT_MS + s * 1000 for s in (4, 3, 2)]
@@ -262,7 +263,7 @@ def test_a_receipt_is_final_once_all_outcomes_are_known(store: HotStore, api: Ap
 HISTORY = "/predictions/{symbol}/history"
 
 
-def test_history_goes_on_from_page_to_page_and_shows_gaps(store: HotStore, api: Api) -> None:
+def test_history_continues_from_page_to_page_and_shows_gaps(store: HotStore, api: Api) -> None:
     seconds = [0, 1, 2, 5, 6, 7, 9]  # without 3, 4 and 8
     put(store, *(made_at(s) for s in seconds))
     api.age_s = 20
@@ -283,7 +284,7 @@ def test_a_page_that_is_just_full_is_the_last(store: HotStore, api: Api) -> None
     assert api.ask(HISTORY, {"limit": "2"}, symbol="BTCUSDT").body["next"] is not None
 
 
-def test_what_comes_meanwhile_does_not_move_a_page(store: HotStore, api: Api) -> None:
+def test_new_predictions_do_not_move_a_page(store: HotStore, api: Api) -> None:
     put(store, *(made_at(s) for s in range(4)))
     api.age_s = 4
     first = api.ask(HISTORY, {"limit": "2"}, symbol="BTCUSDT").body
@@ -304,7 +305,7 @@ def test_what_comes_meanwhile_does_not_move_a_page(store: HotStore, api: Api) ->
         "2025-07-31T22:13:22.0000001Z",
     ],
 )
-def test_an_instant_may_be_told_in_words_or_numbers(store: HotStore, api: Api, instant: str) -> None:
+def test_an_instant_may_be_a_date_or_milliseconds(store: HotStore, api: Api, instant: str) -> None:
     put(store, *(made_at(s) for s in range(4)))
     api.age_s = 4
     body = api.ask(HISTORY, {"from": instant}, symbol="BTCUSDT").body
@@ -356,7 +357,7 @@ def test_an_instant_may_be_told_in_words_or_numbers(store: HotStore, api: Api, i
         ("/health", None, {"a": "1"}, 400, "a", "a; this path takes none"),
     ],
 )
-def test_errors_are_problems_that_say_what_was_wrong(
+def test_errors_are_problems_that_say_what_is_wrong(
     store: HotStore,
     api: Api,
     resource: str | None,
@@ -440,7 +441,11 @@ def test_accuracy_before_anything_was_scored(api: Api) -> None:
     assert [figures["count"] for figures in answer["horizons"].values()] == [0, 0, 0, 0]
 
 
-def test_models_are_the_newest_cards_and_the_one_in_force(store: HotStore, s3: Any) -> None:
+def test_every_route_has_a_handler(api: Api) -> None:
+    assert list(api.serve.handlers()) == list(ROUTES)
+
+
+def test_models_are_the_newest_cards_and_the_pointer(store: HotStore, s3: Any) -> None:
     assert POINTER == model_registry.POINTER
     api = Api(store, s3)
     assert api.ask("/models").body == {"current": None, "models": [], "total": 0}
@@ -482,7 +487,7 @@ def test_content_that_is_known_is_not_sent_again(store: HotStore, api: Api) -> N
 
 
 def seen_again(api: Api, resource: str, query: dict[str, str] | None = None, **path: str) -> bool:
-    """Whether a caller who sends the tag of the first answer along is told that the second is the same."""
+    """Whether a caller who sends the tag of the first answer gets a 304 for the second."""
     first = api.ask(resource, query, **path).as_proxy_response()
     api.age_s += 0.7
     second = api.ask(resource, query, **path).as_proxy_response(first["headers"]["ETag"])
@@ -734,7 +739,7 @@ def test_health_names_what_is_wrong(store: HotStore, api: Api) -> None:
     assert not math.isnan(services["predict_stream:BTCUSDT"]["age_s"])
 
 
-def test_health_tells_a_feed_that_is_not_connected(store: HotStore, api: Api) -> None:
+def test_health_shows_a_feed_that_is_not_connected(store: HotStore, api: Api) -> None:
     put(store, PREDICTION)
     writes = Writes()
     writes.heartbeat("ingest_ecs", "BTCUSDT", replace(FEED, watermark_ms=AT_MS - 8000))
@@ -744,7 +749,7 @@ def test_health_tells_a_feed_that_is_not_connected(store: HotStore, api: Api) ->
     assert services["feed:ETHUSDT"]["ok"] is True
 
 
-def test_health_without_a_model_in_force(store: HotStore, api: Api) -> None:
+def test_health_without_an_active_model(store: HotStore, api: Api) -> None:
     put(store, records.without_forecast(AT_MS))
     assert api.health().status == 503
     assert "no active model" in api.health().body["services"]["model"]["why"]
