@@ -46,12 +46,9 @@ def report(result: Result) -> None:
         metrics.add_metric("Fallbacks", MetricUnit.Count, prediction.source == "fallback")
         if prediction.reason:
             metrics.add_metric(f"Fallbacks:{prediction.reason}", MetricUnit.Count, 1)
-        for name, spent_ms in (
-            ("LatencyMs", prediction.latency_ms),
-            ("InferenceMs", prediction.inference_ms),
-        ):
-            if spent_ms is not None:
-                metrics.add_metric(name, MetricUnit.Milliseconds, spent_ms)
+        metrics.add_metric("LatencyMs", MetricUnit.Milliseconds, prediction.latency_ms or 0)
+        if prediction.inference_ms is not None:
+            metrics.add_metric("InferenceMs", MetricUnit.Milliseconds, prediction.inference_ms)
     for missing in result.missing_trades.values():  # a gauge: read it by its maximum
         metrics.add_metric("MissingTrades", MetricUnit.Count, missing)
     for name, count in result.counts().items():

@@ -12,7 +12,6 @@ from tickcast.adapters.redis.connection import connect
 from tickcast.adapters.redis.hot_store import now_ms
 from tickcast.adapters.settings import DatabaseSettings, ScoreSettings, Settings
 from tickcast.adapters.telemetry import structured_logger
-from tickcast.evaluation.live_scores import Skill
 from tickcast.functions.score_predictions import ScorePredictions
 from tickcast.market.symbols import ascii_name
 
@@ -28,11 +27,12 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     result = score_predictions(context.get_remaining_time_in_millis)
     for symbol, hour in result.hours.items():
         figures, state = hour.figures, result.drift.get(symbol)
+        skill, linear = figures.skill, figures.skill_vs_linear
         _measure(symbol, "Scored", MetricUnit.Count, figures.count)
         _measure(symbol, "Availability", MetricUnit.Percent, _percent(hour.availability))
         _measure(symbol, "FallbackShare", MetricUnit.Percent, _percent(figures.fallback_share))
-        _measure(symbol, "LiveSkill", MetricUnit.NoUnit, _value(figures.skill))
-        _measure(symbol, "LiveSkillVsLinear", MetricUnit.NoUnit, _value(figures.skill_vs_linear))
+        _measure(symbol, "LiveSkill", MetricUnit.NoUnit, skill.value if skill else None)
+        _measure(symbol, "LiveSkillVsLinear", MetricUnit.NoUnit, linear.value if linear else None)
         _measure(symbol, "Direction", MetricUnit.Percent, _percent(figures.direction))
         _measure(symbol, "Coverage", MetricUnit.Percent, _percent(figures.coverage))
         _measure(symbol, "CalibrationError", MetricUnit.NoUnit, figures.calibration_error)
@@ -50,10 +50,6 @@ def _measure(symbol: str, name: str, unit: MetricUnit, value: float | None) -> N
         # CloudWatch takes dimensions in ASCII alone.
         with single_metric(name, unit, value, default_dimensions={"symbol": ascii_name(symbol)}):
             pass
-
-
-def _value(skill: Skill | None) -> float | None:
-    return skill.value if skill else None
 
 
 def _percent(share: float | None) -> float | None:
