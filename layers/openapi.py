@@ -8,13 +8,14 @@ writes them, whether or not the type has a default for reading.
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import pathlib
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
 
 from tickcast.adapters.http.bodies import AGES, Problem
-from tickcast.adapters.http.parameters import MAX_MS, PATH, Horizon, Instant, Query
+from tickcast.adapters.http.parameters import MAX_MS, Cursor, Horizon, Instant, Path
 from tickcast.adapters.http.responses import JSON, PROBLEM_JSON
 from tickcast.adapters.http.routes import LATEST, ROUTES, Route
 from tickcast.model.forecast import HORIZONS_S
@@ -23,7 +24,7 @@ from tickcast.serving.prediction import REASONS
 
 Schema = dict[str, Any]
 
-EXAMPLE = Path(__file__).resolve().parent / "site" / "latest.example.json"
+EXAMPLE = pathlib.Path(__file__).resolve().parent / "site" / "latest.example.json"
 
 _REF = "#/components/schemas/{name}"
 
@@ -83,8 +84,6 @@ MEMBERS: dict[str, Schema] = {
     "served_price": {"exclusiveMinimum": 0},
     "from": {"description": "ms since 1970"},
     "to": {"description": "ms since 1970"},
-    "edge_bp": {"description": "|expected move| less the cost of a round trip; null without quotes"},
-    "abstains": {"description": "the expected move is within the noise, or no model answers"},
 }
 
 # The schemas of what has no type of its own, by media type.
@@ -149,7 +148,7 @@ def _operation(route: Route) -> Schema:
         "summary": route.summary,
         **described,
         **({} if route.needs_key else {"security": []}),
-        "parameters": [*_path_parameters(route), *_query_parameters(route.query)],
+        "parameters": _parameters(Path, "path", route.path_parameters) + _parameters(route.query, "query"),
         "responses": {str(status): response for status, response in sorted(_responses(route).items())},
     }
 
@@ -187,25 +186,17 @@ def _shared(status: int) -> Schema:
     return described | {"content": {PROBLEM_JSON: content}}
 
 
-def _path_parameters(route: Route) -> list[Schema]:
-    return [
-        _parameter(name, "path", msgspec.json.schema(PATH[name]), is_required=True)
-        for name in route.path_parameters
-    ]
-
-
-def _query_parameters(query: type[Query]) -> list[Schema]:
-    _, components = msgspec.json.schema_components([query], schema_hook=_own_type)
-    properties: dict[str, Schema] = components[query.__name__]["properties"]
-    return [_parameter(name, "query", schema, is_required=False) for name, schema in properties.items()]
-
-
-def _parameter(name: str, place: str, schema: Schema, *, is_required: bool) -> Schema:
-    """A parameter; its description and example are its own, not its schema's."""
-    own = {"name": name, "in": place, "required": is_required, "description": schema["description"]}
-    if examples := schema.get("examples"):
-        own["example"] = examples[0]
-    return own | {"schema": {key: schema[key] for key in schema if key not in ("description", "examples")}}
+def _parameters(kind: type[msgspec.Struct], place: str, names: Collection[str] | None = None) -> list[Schema]:
+    """The parameters that `kind` declares, or those of `names`. Descriptions and examples are those of the
+    parameters, not of their schemas."""
+    _, components = msgspec.json.schema_components([kind], schema_hook=_own_type)
+    found = []
+    for name, schema in components[kind.__name__]["properties"].items():
+        if names is None or name in names:
+            example = {"example": schema.pop("examples")[0]} if "examples" in schema else {}
+            described = {"description": schema.pop("description"), "required": place == "path"}
+            found.append({"name": name, "in": place, **described, **example, "schema": schema})
+    return found
 
 
 def _own_type(kind: type) -> Schema:
@@ -214,6 +205,8 @@ def _own_type(kind: type) -> Schema:
         return {"type": "integer", "enum": list(HORIZONS_S)}
     if kind is Instant:
         return {"$ref": _REF.format(name="Instant")}
+    if kind is Cursor:
+        return {"type": "integer", "minimum": 0, "maximum": MAX_MS}
     raise NotImplementedError(f"no schema for {kind}")
 
 

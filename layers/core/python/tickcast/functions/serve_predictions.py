@@ -137,7 +137,7 @@ class ServePredictions:
         from_ms = max(0, to_ms - PAGE_SPAN_MS) if query.from_ is UNSET else int(query.from_)
         if from_ms > to_ms:
             raise ApiError(400, "Bad from", f"from ({from_ms}) is later than to ({to_ms})", "from")
-        newest_ms = to_ms if query.cursor is UNSET else min(to_ms, query.cursor - 1)
+        newest_ms = to_ms if query.cursor is UNSET else min(to_ms, int(query.cursor) - 1)
         # One more than asked for tells whether there is a page after this one.
         found = self.store.predictions(symbol, from_ms, max(0, newest_ms), query.limit + 1)
         page = [at_horizon(record, horizon_s) for record in found[: query.limit]]

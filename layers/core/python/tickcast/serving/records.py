@@ -133,8 +133,8 @@ class PredictionSummary(LateTicks, kw_only=True):
     lower: Annotated[Price | None, Meta(description="of the 80 % conformal interval")]
     upper: Price | None
     noise_bp: float | None
-    edge_bp: float | None
-    abstains: bool
+    edge_bp: Annotated[float | None, Meta(description="|expected move| less cost_bp; null without quotes")]
+    abstains: Annotated[bool, Meta(description="the move is within the noise, or no model answers")]
     spread_bp: float | None = None
     fee_bp: Annotated[float | None, Meta(description="of one side of a trade, by configuration")] = None
     cost_bp: Annotated[float | None, Meta(description="of a round trip: the spread and two fees")]

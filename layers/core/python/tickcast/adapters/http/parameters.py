@@ -38,37 +38,44 @@ _SHOWN = 40  # characters of a wrong value that its problem quotes
 
 
 class Horizon(int):
-    """Seconds ahead, one of `HORIZONS_S`. Like `Instant`, for reading alone: msgspec does not encode it."""
+    """Seconds ahead, one of `HORIZONS_S`. For reading alone: msgspec does not encode it."""
 
 
 class Instant(int):
     """Milliseconds since 1970, from 0 to `MAX_MS`."""
 
 
-_HORIZON = Meta(
-    description="Seconds ahead. Without it, the primary horizon (2 by default).",
-    extra={"expected": f"one of {', '.join(map(str, HORIZONS_S))} (seconds)"},
-)
+class Cursor(int):
+    """Milliseconds since 1970, in digits."""
 
-# The parameters of a path by name, as described: which symbols are served is configuration.
-PATH: dict[str, Any] = {
-    "symbol": Annotated[
-        str,
-        Meta(
-            pattern=r"^[^\s/?#%-]{1,50}$",
-            description="A market, in upper or lower case; letters beyond ASCII as percent-encoded UTF-8.",
-            examples=["BTCUSDT"],
-        ),
-    ],
-    "id": Annotated[
-        str,
-        Meta(
-            pattern=r"^[^\s/?#%-]{1,50}-[0-9]{1,13}$",
-            description="A prediction's `id`, such as BTCUSDT-1767225600000; letters beyond ASCII as "
-            "percent-encoded UTF-8.",
-        ),
-    ],
-}
+
+def _expected(text: str, description: str, *examples: str | int) -> Meta:
+    """What is declared of a parameter whose type does not say itself what is expected."""
+    return Meta(description=description, examples=list(examples) or None, extra={"expected": text})
+
+
+_HORIZON = _expected(
+    f"one of {', '.join(map(str, HORIZONS_S))} (seconds)",
+    "Seconds ahead. Without it, the primary horizon (2 by default).",
+)
+_FROM = _expected(
+    _INSTANT, "The oldest instant, included. Without it, one hour before `to`.", "2026-01-01T00:00:00Z"
+)
+_TO = _expected(_INSTANT, "The newest instant, included. Without it, now.", 1767225600000)
+_CURSOR = _expected(
+    "taken from `next` of the previous page", "Where to continue, as `next` of the previous page has it."
+)
+_HISTORY = "How many of the newest predictions to add as `history`, newest first; fewer if above 6 MB."
+_LIMIT = "The most predictions on a page; fewer if above 6 MB, and `next` continues."
+_SYMBOL = "A market, in upper or lower case; letters beyond ASCII as percent-encoded UTF-8."
+_ID = "A prediction's `id`, such as BTCUSDT-1767225600000; letters beyond ASCII as percent-encoded UTF-8."
+
+
+class Path(msgspec.Struct):
+    """All parameters of paths, as described: which symbols are served is configuration."""
+
+    symbol: Annotated[str, Meta(pattern=r"^[^\s/?#%-]{1,50}$", description=_SYMBOL, examples=["BTCUSDT"])]
+    id: Annotated[str, Meta(pattern=r"^[^\s/?#%-]{1,50}-[0-9]{1,13}$", description=_ID)]
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,57 +84,14 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
 
 class LatestQuery(Query, frozen=True, kw_only=True):
     horizon: Annotated[Horizon | UnsetType, _HORIZON] = UNSET
-    history: Annotated[
-        int,
-        Meta(
-            ge=0,
-            le=HISTORY_MAX,
-            description="How many of the newest predictions to add as `history`, newest first; fewer where "
-            "they do not fit into 6 MB.",
-            extra={"expected": f"0 to {HISTORY_MAX} predictions"},
-        ),
-    ] = 0
+    history: Annotated[int, Meta(ge=0, le=HISTORY_MAX, description=_HISTORY)] = 0
 
 
 class HistoryQuery(Query, frozen=True, kw_only=True):
-    from_: Annotated[
-        Instant | UnsetType,
-        Meta(
-            description="The oldest instant, included. Without it, one hour before `to`.",
-            examples=["2026-01-01T00:00:00Z"],
-            extra={"expected": _INSTANT},
-        ),
-    ] = msgspec.field(name="from", default=UNSET)
-    to: Annotated[
-        Instant | UnsetType,
-        Meta(
-            description="The newest instant, included. Without it, now.",
-            examples=[1767225600000],
-            extra={"expected": _INSTANT},
-        ),
-    ] = UNSET
-    limit: Annotated[
-        int,
-        Meta(
-            ge=1,
-            le=PAGE_MAX,
-            description="The most predictions on a page; fewer where they do not fit into 6 MB, and `next` "
-            "continues.",
-            extra={"expected": f"1 to {PAGE_MAX} predictions"},
-        ),
-    ] = PAGE_DEFAULT
-    cursor: (
-        Annotated[
-            int,
-            Meta(
-                ge=0,
-                le=MAX_MS,
-                description="Where to continue, as `next` of the previous page has it.",
-                extra={"expected": "taken from `next` of the previous page"},
-            ),
-        ]
-        | UnsetType
-    ) = UNSET
+    from_: Annotated[Instant | UnsetType, _FROM] = msgspec.field(name="from", default=UNSET)
+    to: Annotated[Instant | UnsetType, _TO] = UNSET
+    limit: Annotated[int, Meta(ge=1, le=PAGE_MAX, description=_LIMIT)] = PAGE_DEFAULT
+    cursor: Annotated[Cursor | UnsetType, _CURSOR] = UNSET
     horizon: Annotated[Horizon | UnsetType, _HORIZON] = UNSET
 
 
@@ -153,7 +117,8 @@ def read_query(event: Mapping[str, Any], query: type[Q]) -> Q:
     except msgspec.ValidationError as error:
         name = str(error).rpartition("$.")[2].rstrip("`")
         why = f" ({error.__cause__})" if str(error.__cause__ or "") else ""
-        expected = (allowed[name].extra or {})["expected"]
+        meta = allowed[name]
+        expected = meta.extra["expected"] if meta.extra else f"{meta.ge} to {meta.le} predictions"
         raise _bad(name, f"{name} is {_shown(given[name])!r}{why}, it should be {expected}") from None
 
 
@@ -187,8 +152,8 @@ def _decode(kind: type, text: Any) -> Any:
     beyond what was expected."""
     if kind is Horizon and text in map(str, HORIZONS_S):
         return Horizon(text)
-    if kind is Instant and _is_plain_number(text, _MS_DIGITS):
-        return Instant(text)
+    if kind is not Horizon and _is_plain_number(text, _MS_DIGITS):
+        return kind(text)
     found = _DATE_TIME.fullmatch(text) if kind is Instant and len(text) <= _INSTANT_MAX_LENGTH else None
     if not found:
         raise ValueError
