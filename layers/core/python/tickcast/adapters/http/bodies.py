@@ -43,6 +43,7 @@ class Latest(PredictionSummary, kw_only=True):
         bool,
         Meta(description="the newest tick is older than 5 s because the exchange itself has no newer one"),
     ]
+    feature_age_ms: Annotated[int, Meta(description="of the features, at the moment of reading")]
     seconds_left: Annotated[float, Meta(ge=0, description="until target_time")]
     environment: str
     history: Annotated[list[PredictionSummary], Meta(max_length=HISTORY_MAX)] | UnsetType = UNSET
@@ -52,10 +53,7 @@ class Receipt(Prediction, kw_only=True):
     """A prediction, all that it was made from, and its outcomes."""
 
     environment: str
-    outcomes: Annotated[
-        dict[int, Outcome],
-        Meta(description="by horizon, as far as they are known"),
-    ]
+    outcomes: Annotated[dict[int, Outcome], Meta(description="by horizon, as far as they are known")]
 
 
 class History(Struct, kw_only=True):
