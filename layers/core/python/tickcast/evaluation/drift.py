@@ -1,6 +1,6 @@
-"""Drift: whether the model in force still meets the market it was trained for, and when to train anew.
+"""Drift: whether the market is still the one that the active model was trained on, and when to retrain.
 
-Two kinds of evidence, both by size and not by significance, for on a day of rows everything is significant:
+Two kinds of evidence, both by effect size, not by significance: on a day of rows everything is significant.
 
 - **Features.** The population stability index of each input, Σ (a - e) ln(a / e) over the ten bins that the
   training rows filled alike: e their shares, a those of what is served (Siddiqi 2006: below .1 the same,
@@ -9,9 +9,9 @@ Two kinds of evidence, both by size and not by significance, for on a day of row
   lies below the worst that the gate had seen of this market (`evaluation.gate.bands`; never below zero),
   or that against the line through book imbalance, as fitted in training, below zero.
 
-A verdict asks for patience: evidence has to stand for `raise_after` looks in a row, and goes only after as
-many without, feature drift moreover below a lower mark than it came by (hysteresis). Nothing is said on fewer
-than `min_scored` outcomes, and no training is asked for within the cool-down after the last.
+Drift begins once there is evidence at `raise_after` updates in a row, and ends after as many without, feature
+drift moreover below a lower limit than it began at (hysteresis). Fewer than `min_scored` outcomes are
+inconclusive, and no training is asked for within the cool-down after the last.
 """
 
 from __future__ import annotations
@@ -37,19 +37,18 @@ Counts = npt.NDArray[np.int64]  # (features, BINS)
 
 @dataclass(frozen=True)
 class DriftPolicy:
-    """When drift is believed, and how often it may ask for a training."""
+    """When drift is reported, and how often it may ask for a training."""
 
     min_scored: int = 3600  # outcomes of one symbol and horizon, and rows of features: an hour of them
     stability_high: float = 0.25
     stability_low: float = 0.1
-    raise_after: int = 30  # looks in a row, a minute apart
+    raise_after: int = 30  # updates in a row, a minute apart
     cool_down_s: int = 12 * 3600
 
 
 @dataclass(frozen=True)
 class DriftEvidence:
-    """What is known of one symbol's model in force. `stability` by feature; the others None where nothing can
-    be said."""
+    """What is known of one symbol's active model. `stability` by feature; others None where inconclusive."""
 
     scored: int
     stability: Mapping[str, float] = field(default_factory=dict)
@@ -59,12 +58,12 @@ class DriftEvidence:
 
 
 class DriftState(Struct, frozen=True):
-    """What is remembered of one symbol from look to look."""
+    """What is stored of one symbol between updates."""
 
     model_id: str = ""
-    looks: int = 0  # in a row that contradict `is_drifting`
+    looks: int = 0  # updates in a row that contradict `is_drifting`
     is_drifting: bool = False
-    reasons: tuple[str, ...] = ()  # of the newest look
+    reasons: tuple[str, ...] = ()  # of the newest update
 
 
 def distribution(features: Floats, names: tuple[str, ...]) -> dict[str, dict[str, list[float]]]:
@@ -97,30 +96,30 @@ def stability(found: Counts, reference: Distribution) -> dict[str, float]:
     return indices
 
 
-def update(watch: DriftState, model_id: str, evidence: DriftEvidence, policy: DriftPolicy) -> DriftState:
-    """`watch` after one more look. Another model is another story."""
-    if watch.model_id != model_id:
-        watch = DriftState(model_id)
+def update(state: DriftState, model_id: str, evidence: DriftEvidence, policy: DriftPolicy) -> DriftState:
+    """`state` after one more update. Another model starts from the beginning."""
+    if state.model_id != model_id:
+        state = DriftState(model_id)
     if evidence.scored < policy.min_scored:
-        return replace(watch, looks=0, reasons=())
-    reasons = _reasons(evidence, policy, watch.is_drifting)
-    looks = watch.looks + 1 if bool(reasons) is not watch.is_drifting else 0
+        return replace(state, looks=0, reasons=())
+    reasons = _reasons(evidence, policy, state.is_drifting)
+    looks = state.looks + 1 if bool(reasons) is not state.is_drifting else 0
     if looks >= policy.raise_after:
-        return DriftState(model_id, 0, not watch.is_drifting, reasons)
-    return replace(watch, looks=looks, reasons=reasons)
+        return DriftState(model_id, 0, not state.is_drifting, reasons)
+    return replace(state, looks=looks, reasons=reasons)
 
 
 def should_retrain(
-    watches: Mapping[str, DriftState], last_s: float | None, now_s: float, policy: DriftPolicy
+    states: Mapping[str, DriftState], last_s: float | None, now_s: float, policy: DriftPolicy
 ) -> bool:
-    """Whether any symbol drifts by the newest look, and the last training that drift asked for, at `last_s`,
-    is long ago."""
+    """Whether any symbol drifts by the newest update, and the last training that drift asked for (`last_s`) is
+    longer ago than the cool-down."""
     is_over = last_s is None or now_s - last_s >= policy.cool_down_s
-    return is_over and any(watch.is_drifting and watch.reasons for watch in watches.values())
+    return is_over and any(state.is_drifting and state.reasons for state in states.values())
 
 
 def _reasons(evidence: DriftEvidence, policy: DriftPolicy, is_drifting: bool) -> tuple[str, ...]:
-    """What speaks for drift, as codes; who drifts already has to come lower to be free of it."""
+    """The evidence of drift, as codes; the limit is lower where there is drift already."""
     limit = policy.stability_low if is_drifting else policy.stability_high
     moved = [name for name, index in evidence.stability.items() if index > limit]
     reasons = [f"feature_moved:{name}" for name in moved]

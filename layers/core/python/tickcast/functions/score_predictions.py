@@ -71,7 +71,7 @@ class Result:
 
     outcomes: int = 0
     predictions: int = 0
-    is_complete: bool = True  # False when time ran out: the next run goes on from there
+    is_complete: bool = True  # False when time ran out: the next run continues from there
     hours: dict[str, Hour] = field(default_factory=dict)
     drift: dict[str, DriftState] = field(default_factory=dict)
     asked_us: int | None = None  # when drift asked for the training that is to be started

@@ -4,7 +4,7 @@ Field names are the JSON names of docs/contracts.md. Reading ignores members tha
 field with a default may be missing: receipts of the release before stay readable. Units are in the names, or
 else: prices in quote currency, quantities in base, `timestamp` and `target_time` in ms (`Features` in s).
 
-The gap ledger is in `market.gaps`, figures of accuracy in `evaluation.live_scores`, memory of drift in
+The gap ledger is in `market.gaps`, figures of accuracy in `evaluation.live_scores`, state of drift in
 `evaluation.drift`: `encode` and `decode` are for those as well.
 """
 

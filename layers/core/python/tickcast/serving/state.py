@@ -6,7 +6,7 @@ that after a deployment bars are warmed up again instead of misread.
 
 A state that is lost, damaged or of another version is recalled (`recalled_state`) from what was written with
 it: the newest receipts and the gap ledger. Of another version's state, `salvage` keeps what has not changed
-its shape. Bars alone cannot be had again: they are warmed up.
+its shape. Only bars cannot be recovered: they are warmed up.
 """
 
 from __future__ import annotations
@@ -247,7 +247,7 @@ class _Calibrators(Struct):
 
 
 def note_loss(ring: BarRing, cause: str) -> None:
-    """Tell the ledger the `cause` of a hole that begins behind the newest trade or quote."""
+    """Enter into the ledger the `cause` of a hole that begins behind the newest trade or quote."""
     known_us = [us for us in (ring.trade_ids.newest_us, ring.quote_ids.newest_us) if us > 0]
     if known_us:
         ring.gaps.noticed((Notice(cause, min(known_us), max(known_us)),))
@@ -269,7 +269,7 @@ def _recall_trades(ring: BarRing, newest_id: int, newest_us: int) -> None:
 
 
 def _begin_series(series: IdSeries, newest_id: int, newest_us: int) -> None:
-    """By what the next ids are judged: whether they continue `series`, are far off, or begin a new one.
+    """The base by which the next ids continue `series`, are far off, or begin a new one.
     `newest_us` may be up to a millisecond early (`_instant_us`), but the tick itself must not seem later."""
     series.advance(newest_id, newest_us + 1000, 1)
 

@@ -42,7 +42,7 @@ _ADD: LiteralString = (
     "insert into tickcast.outcomes values (" + ", ".join(f"%({name})s" for name in _COLUMNS) + ") "
     "on conflict do nothing"
 )
-_TOLD: LiteralString = "filter (where expected_move_bp is not null)"
+_FORECAST: LiteralString = "filter (where expected_move_bp is not null)"
 _SERVED: LiteralString = "filter (where expected_move_bp is not null and served_price is not null)"
 # As `live_scores.SUMS` has them, in that order. Where no price is known there is no move either, and
 # sums pass over it.
@@ -53,9 +53,9 @@ select symbol, target_us / {MINUTE_US} * {MINUTE_US}, horizon_s, model_id, sourc
     min(target_us), max(target_us), count(*),
     count(is_right), count(*) filter (where is_right),
     coalesce(sum(confidence) filter (where is_right is not null), 0), count(*) filter (where is_inside),
-    coalesce(sum((move_bp - expected_move_bp) ^ 2), 0), coalesce(sum(move_bp ^ 2) {_TOLD}, 0),
+    coalesce(sum((move_bp - expected_move_bp) ^ 2), 0), coalesce(sum(move_bp ^ 2) {_FORECAST}, 0),
     coalesce(sum(imbalance ^ 2) filter (where move_bp is not null and expected_move_bp is not null), 0),
-    coalesce(sum(imbalance * move_bp) {_TOLD}, 0),
+    coalesce(sum(imbalance * move_bp) {_FORECAST}, 0),
     coalesce(sum((move_bp - expected_move_bp) ^ 2) {_SERVED}, 0),
     coalesce(sum((move_bp - (served_price / basis_price - 1) * 1e4) ^ 2) {_SERVED}, 0)
 from tickcast.outcomes

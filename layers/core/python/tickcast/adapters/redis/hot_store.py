@@ -275,7 +275,7 @@ class HotStore:
         ]
         try:
             stored = self._run_commits(arguments)
-        except redis.exceptions.NoScriptError:  # a new server: it learns the script once
+        except redis.exceptions.NoScriptError:  # a new server: the script is loaded once
             self._client.script_load(_COMMIT)
             stored = self._run_commits(arguments)
         return self._outcomes(commits, stored)
