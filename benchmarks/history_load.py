@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,8 +41,9 @@ from tickcast.adapters.settings import DatabaseSettings, HistorySettings
 from tickcast.functions import load_history
 from tickcast.functions.load_history import LoadHistory
 from tickcast.market import wire
+from tickcast.market.sources import Origin
 from tickcast.market.ticks import QUOTE, TRADE, Quotes, Trades
-from tickcast.market.trade_ledger import HELD, ORIGINS, held
+from tickcast.market.trade_ledger import LEDGER_ROW, ledger_rows
 from tickcast.units import DAY_US, HOUR_US
 
 MARK = 5
@@ -98,7 +100,11 @@ class FolderS3:
         found = sorted(path for path in (self._folder / Prefix).rglob("*") if path.is_file())
         yield {
             "Contents": [
-                {"Key": str(path.relative_to(self._folder)), "ETag": _etag(path.read_bytes())}
+                {
+                    "Key": str(path.relative_to(self._folder)),
+                    "ETag": _etag(path.read_bytes()),
+                    "LastModified": datetime.fromtimestamp(path.stat().st_mtime, UTC),
+                }
                 for path in found
             ]
         }
@@ -120,9 +126,9 @@ def measure(effort: Effort) -> tuple[list[Comparison], list[Load]]:
 
 
 def _side_by_side(port: int, effort: Effort, count: int) -> Comparison:
-    stream, none = ORIGINS.index("stream"), np.empty(0, HELD)
+    none = np.empty(0, LEDGER_ROW)
     hours_us = [START_US + hour * HOUR_US for hour in range(_HOURS_BEFORE + 1)]
-    *before, rows = [held(_ticks(count, 0, hour_us)[0], stream) for hour_us in hours_us]
+    *before, rows = [ledger_rows(_ticks(count, 0, hour_us)[0], Origin.STREAM) for hour_us in hours_us]
     values = [
         (SYMBOL, time_us, first, last, price, qty, side, "stream", 1)
         for time_us, first, last, price, qty, side, *_ in rows.tolist()

@@ -33,9 +33,8 @@ from tickcast.adapters.settings import Settings
 from tickcast.features.vector import FEATURE_NAMES
 from tickcast.functions.predict_stream import PredictStream
 from tickcast.market import wire
+from tickcast.model.fit import TrainingSettings, initial_network
 from tickcast.model.forecast import HORIZONS_S, Calibration
-from tickcast.model.training import TrainingSettings as TrainingSettings
-from tickcast.model.training import initial_network
 from tickcast.serving.prediction import ServingModel
 from tickcast.units import SECOND_US
 
@@ -45,7 +44,7 @@ _SYMBOL = "BTCUSDT"
 
 
 class _OneModel:
-    """A model that is always in force: what `ModelFollower` is between two looks."""
+    """A model that is always active: what `ModelWatcher` is between two polls."""
 
     challenger = problem = challenger_problem = refusal = None
     is_refused = False
@@ -57,7 +56,7 @@ class _OneModel:
     def current(self) -> ServingModel:
         return self._model
 
-    def follow(self) -> None:
+    def poll(self) -> None:
         pass
 
 

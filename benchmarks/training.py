@@ -1,9 +1,9 @@
 """The trainer against a reference library: the same rows and inputs, scikit-learn's MLPRegressor.
 
-Both learn the move in units of σ√h from the same samples in as many members of the same width, and are judged
-on later rows. Two things come out: how long the training of one member takes, as a ratio, and the skill of
-both. What ours has over the reference is in the symmetry, the skip connection and the loss, not in the
-optimiser; the reference gets the same standardised inputs, as it could not do without.
+Both fit the move in units of σ√h on the same samples, with as many members of the same width, and are
+evaluated on later rows. Two things are measured: how long the training of one member takes, as a ratio, and
+the skill of both. The advantage over the reference is in the symmetry, the skip connection and the loss, not
+in the optimiser; the reference gets the same standardised inputs, without which it would not converge.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ from benchmarks.comparison import Comparison, comparison
 from benchmarks.side_by_side import Effort, Work, side_by_side
 from local.exchange.events import Quote, Tick, Trade
 from local.exchange.simulator import simulate
+from tickcast.evaluation.skill import point_skill
 from tickcast.features.bars import Bars, segments
 from tickcast.market.ticks import quotes_array, trades_array
+from tickcast.model.dataset import Rows, rows_from_bars
+from tickcast.model.fit import Scaler, TrainingSettings, epoch_by_epoch
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.model.network import SIGMA, Network
-from tickcast.model.training import Rows, Scaler, TrainingSettings, epoch_by_epoch, rows_from_bars
 
 SECONDS = 420  # of the simulated market
-LEARNED_S = 240
+TRAINED_S = 240
 EPOCHS = 10
 MEMBERS = 2
 START_US = 1_754_000_000_000_000
@@ -43,8 +45,8 @@ class Quality:
 
     def line(self) -> str:
         pairs = zip(HORIZONS_S, self.ours, self.reference, strict=True)
-        told = ", ".join(f"{h} s {ours:+.3f} against {theirs:+.3f}" for h, ours, theirs in pairs)
-        return f"trainer's skill on later rows, against scikit-learn's: {told}"
+        skills = ", ".join(f"{h} s {ours:+.3f} against {theirs:+.3f}" for h, ours, theirs in pairs)
+        return f"trainer's skill on later rows, against scikit-learn's: {skills}"
 
     def as_dict(self) -> dict[str, dict[str, float]]:
         pairs = zip(HORIZONS_S, self.ours, self.reference, strict=True)
@@ -54,7 +56,7 @@ class Quality:
 def measure(effort: Effort) -> tuple[Comparison, Quality]:
     """`train_vs_reference` and the quality of both."""
     rows = rows_from_bars(_simulated(SECONDS))
-    cut_us = START_US + LEARNED_S * 1_000_000
+    cut_us = START_US + TRAINED_S * 1_000_000
     learn = rows.chosen(rows.end_us < cut_us - max(HORIZONS_S) * 1_000_000)
     later = rows.chosen(rows.end_us >= cut_us)
     settings = TrainingSettings(members=MEMBERS, epochs=EPOCHS)
@@ -68,9 +70,9 @@ def measure(effort: Effort) -> tuple[Comparison, Quality]:
     )
     compared = comparison(times, "train_vs_reference", "tickcast.model.training", "scikit-learn")
     ours = _skill(_ours(learn, settings).forward(later.features)[0], later)
-    standard = Scaler.of(learn, settings.inputs)
+    scaler = Scaler.of(learn, settings.inputs)
     predicted = np.mean(
-        [each.predict(_inputs(later, standard)) for each in _reference(learn, settings)], axis=0
+        [each.predict(_inputs(later, scaler)) for each in _reference(learn, settings)], axis=0
     )
     reference = _skill(predicted * later.features[:, SIGMA:] * np.sqrt(np.array(HORIZONS_S, float)), later)
     return compared, Quality(ours, reference)
@@ -82,13 +84,13 @@ def _ours(rows: Rows, settings: TrainingSettings) -> Network:
 
 
 def _reference(rows: Rows, settings: TrainingSettings) -> list[Any]:
-    """As many networks of the same width, trained for as many epochs."""
+    """The same number of networks of the same width, trained for the same number of epochs."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPRegressor
 
-    standard = Scaler.of(rows, settings.inputs)
-    inputs = _inputs(rows, standard)
-    target = standard.samples(rows, settings.inputs).target
+    scaler = Scaler.of(rows, settings.inputs)
+    inputs = _inputs(rows, scaler)
+    target = scaler.samples(rows, settings.inputs).target
     networks = []
     for member in range(settings.members):
         network = MLPRegressor(
@@ -100,19 +102,18 @@ def _reference(rows: Rows, settings: TrainingSettings) -> list[Any]:
             random_state=member,
         )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # so many epochs, and no more
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the number of epochs is fixed
             networks.append(network.fit(inputs, target))
     return networks
 
 
-def _inputs(rows: Rows, standard: Scaler) -> Floats:
-    odd, even, _ = standard.samples(rows, TrainingSettings().inputs)
+def _inputs(rows: Rows, scaler: Scaler) -> Floats:
+    odd, even, _ = scaler.samples(rows, TrainingSettings().inputs)
     return np.column_stack([odd, even])
 
 
 def _skill(predicted_bp: Floats, rows: Rows) -> list[float]:
-    error = ((rows.moves_bp - predicted_bp) ** 2).sum(axis=0)
-    return [float(each) for each in 1 - error / (rows.moves_bp**2).sum(axis=0)]
+    return [point_skill(*columns) for columns in zip(rows.moves_bp.T, predicted_bp.T, strict=True)]
 
 
 def _simulated(seconds: int) -> Bars:

@@ -10,12 +10,12 @@ from tickcast.adapters.settings import NAME, PUBLIC_REST_URL, SettingsError, che
 from tickcast.adapters.variables import Variables
 from tickcast.market import symbols
 from tickcast.market.session import ROLLOVER_S
+from tickcast.market.sources import STREAMED
 
 SBE_URL = "wss://stream-sbe.binance.com:9443"
 JSON_URL = "wss://data-stream.binance.vision"
 PROTOCOLS = ("sbe", "json")
 BUSY_SYMBOL = "BTCUSDT"
-SOURCES = ("sbe", "json", "sim", "replay")  # what comes by the stream; history is `rest`
 MAX_LINGER_MS = 2000
 EXCHANGE_CLOSES_AFTER_S = 24 * 3600
 
@@ -57,7 +57,7 @@ class IngestSettings:
             symbols=asked_for,
             protocol=protocol,
             stream_url=given.url("STREAM_URL", SBE_URL if protocol == "sbe" else JSON_URL, ("wss", "ws")),
-            source=given.choice("SOURCE", SOURCES, protocol),
+            source=given.choice("SOURCE", STREAMED, protocol),
             linger_s=given.number("LINGER_MS", 100, 1, MAX_LINGER_MS) / 1000,
             health_port=given.port("HEALTH_PORT", 8080, least=0),  # 0: any that is free
             rollover_s=given.number("ROLLOVER_S", ROLLOVER_S, 0.1, EXCHANGE_CLOSES_AFTER_S, below=True),

@@ -15,7 +15,6 @@ from tests.fixtures.paths import ROOT
 MAX_LINES = 70
 # Functions that may be longer, and why. One that has become short enough has to leave the list.
 LONGER = {
-    "benchmarks/usual_features.py:row_of": "the features of one row in a row: what the comparison is with",
     "cdk/components/database.py:Database.__init__": "one resource with its settings",
     "cdk/components/function.py:Function.__init__": "one resource with its settings",
     "cdk/components/hot_store.py:Cache.__init__": "one resource with its settings",
@@ -24,7 +23,6 @@ LONGER = {
     "cdk/components/prediction_api.py:PredictionApi.__init__": "one resource with its settings",
     "cdk/stacks/app.py:AppStack.__init__": "composes the stack",
     "cdk/stacks/app.py:AwsAppStack.__init__": "composes the stack",
-    "layers/core/python/tickcast/adapters/registry/onnx_model.py:export": "one graph, node by node",
     "tests/features/test_vector.py:by_definition": "an oracle: every feature by its definition",
 }
 # Put together, so that this file passes its own test.

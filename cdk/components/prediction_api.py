@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
-from aws_cdk import Acknowledgment, Duration, RemovalPolicy, Size, Validations
+from aws_cdk import Acknowledgment, Duration, Size, Validations
 from aws_cdk import aws_apigateway as apigateway
 from aws_cdk import aws_lambda as lambda_
-from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from cdk.config import Api as Limits
-from cdk.config import Environment
+from cdk.components.log_group import LogGroup
+from cdk.config import ApiLimits, Environment
 from tickcast.adapters.http.routes import ROUTES
 
 STAGE = "v1"
 PROBLEM_JSON = "application/problem+json"
 
-# What the gateway itself refuses, before any function is asked: (response, status, title, detail).
+# What the gateway itself refuses, before a function is invoked: (response, status, title, detail).
 # Without a detail the gateway's own message is passed on. An unknown path, which the gateway calls a missing
 # authentication token and answers with 403, is made a 404.
 PROBLEMS = (
@@ -71,12 +71,7 @@ class PredictionApi(Construct):
         super().__init__(scope, construct_id)
         limits = environment.api
         on_aws = environment.aws is not None
-        access_log = logs.LogGroup(
-            self,
-            "AccessLog",
-            retention=logs.RetentionDays[environment.log_retention],
-            removal_policy=RemovalPolicy.DESTROY,
-        )
+        access_log = LogGroup(self, "AccessLog", retention=environment.log_retention)
         self.api = apigateway.RestApi(
             self,
             "Api",
@@ -107,13 +102,12 @@ class PredictionApi(Construct):
                 max_age=Duration.hours(1),
             ),
         )
-        # The gateway would make this group by itself, and keep it for ever.
-        execution_log = logs.LogGroup(
+        # The gateway would make this group by itself, and keep it indefinitely.
+        execution_log = LogGroup(
             self,
             "ExecutionLog",
             log_group_name=f"API-Gateway-Execution-Logs_{self.api.rest_api_id}/{STAGE}",
-            retention=logs.RetentionDays[environment.log_retention],
-            removal_policy=RemovalPolicy.DESTROY,
+            retention=environment.log_retention,
         )
         self.api.deployment_stage.node.add_dependency(execution_log)
         # The construct's own output of the URL; the stack gives it a fixed name.
@@ -121,6 +115,28 @@ class PredictionApi(Construct):
         methods = self._route(apigateway.LambdaIntegration(function, allow_test_invoke=False))
         self._problems()
 
+        self.key = self._key(environment, methods)
+        self._acknowledge(on_aws)
+
+    def _route(self, integration: apigateway.LambdaIntegration) -> dict[str, apigateway.Method]:
+        """The methods, by path."""
+        validator = self.api.add_request_validator(
+            "Parameters", validate_request_parameters=True, validate_request_body=True
+        )
+        return {
+            route.path: self.api.root.resource_for_path(route.path).add_method(
+                "GET",
+                integration,
+                api_key_required=route.needs_key,
+                request_validator=validator,
+                request_parameters={f"method.request.path.{name}": True for name in route.path_parameters},
+            )
+            for route in ROUTES
+        }
+
+    def _key(self, environment: Environment, methods: Mapping[str, apigateway.Method]) -> apigateway.IApiKey:
+        """The first key, with the usage plan that limits it."""
+        limits = environment.api
         plan = self.api.add_usage_plan(
             "Plan",
             name=f"tickcast-{environment.name}",
@@ -145,29 +161,13 @@ class PredictionApi(Construct):
                 )
             ],
         )
-        self.key = self.api.add_api_key("Key", description=f"First key of tickcast-{environment.name}")
-        plan.add_api_key(self.key)
-        self._acknowledge(on_aws)
-
-    def _route(self, integration: apigateway.LambdaIntegration) -> dict[str, apigateway.Method]:
-        """The methods, by path."""
-        validator = self.api.add_request_validator(
-            "Parameters", validate_request_parameters=True, validate_request_body=True
-        )
-        return {
-            route.path: self.api.root.resource_for_path(route.path).add_method(
-                "GET",
-                integration,
-                api_key_required=route.needs_key,
-                request_validator=validator,
-                request_parameters={f"method.request.path.{name}": True for name in route.path_parameters},
-            )
-            for route in ROUTES
-        }
+        key = self.api.add_api_key("Key", description=f"First key of tickcast-{environment.name}")
+        plan.add_api_key(key)
+        return key
 
     def _problems(self) -> None:
         for response_type, status, title, detail in PROBLEMS:
-            told = json.dumps(detail) if detail else "$context.error.messageString"
+            message = json.dumps(detail) if detail else "$context.error.messageString"
             # `status` of a default response is not known here, and may be left out of a problem.
             known = f'"status":{status},' if status else ""
             self.api.add_gateway_response(
@@ -176,7 +176,7 @@ class PredictionApi(Construct):
                 status_code=str(status) if status else None,
                 templates={
                     "application/json": f'{{"type":"about:blank","title":"{title}",{known}'
-                    f'"detail":{told},"request_id":"$context.requestId"}}'
+                    f'"detail":{message},"request_id":"$context.requestId"}}'
                 },
                 response_headers={
                     "Content-Type": f"'{PROBLEM_JSON}'",
@@ -211,7 +211,7 @@ class PredictionApi(Construct):
             )
 
 
-def _open_to_all(limits: Limits) -> apigateway.MethodDeploymentOptions:
+def _open_to_all(limits: ApiLimits) -> apigateway.MethodDeploymentOptions:
     """The stage's settings for what needs no key; a method with settings of its own inherits none."""
     return apigateway.MethodDeploymentOptions(
         metrics_enabled=True,

@@ -125,7 +125,7 @@ class AppStack(Stack):
             vpc=vpc,
         )
         database.grant_read(self.train_model)
-        lake.grant_read(self.train_model, "bronze/*", "models/*")
+        lake.grant_read(self.train_model, "models/*")
         lake.grant_write(self.train_model, "models/*")
 
         self.evaluate_model = Function(
@@ -358,6 +358,7 @@ class AppStack(Stack):
         CfnOutput(self, "ApiKeyId", value=self.api.key.key_id)
         CfnOutput(self, "StreamName", value=stream.stream_name)
         CfnOutput(self, "BucketName", value=lake.bucket.bucket_name)
+        CfnOutput(self, "LoadHistoryFunction", value=self.load_history.function_name)
         CfnOutput(self, "TrainModelFunction", value=self.train_model.function_name)
         CfnOutput(self, "PredictStreamFunction", value=self.predict_stream.function_name)
         CfnOutput(self, "AuditPredictionsFunction", value=self.audit_predictions.function_name)

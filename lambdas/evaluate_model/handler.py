@@ -1,4 +1,4 @@
-"""Challengers against the champion, on rows that none has learnt from → a verdict."""
+"""Challengers against the champion, on rows that none was trained on → the gate's decision."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -21,9 +21,9 @@ database = Database(DatabaseSettings.from_environment())
 
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    verdict = evaluate_model(
+    decision = evaluate_model(
         event, s3, settings.bucket, database.connection(), settings.symbols, datetime.now(UTC)
     )
-    metrics.add_metric("JudgedSeconds", MetricUnit.Seconds, verdict["seconds"])
-    logger.info(verdict["sentence"], extra={name: verdict[name] for name in ("model_id", "reasons")})
-    return dict(json_text.finite(verdict))
+    metrics.add_metric("JudgedSeconds", MetricUnit.Seconds, decision["seconds"])
+    logger.info(decision["sentence"], extra={name: decision[name] for name in ("model_id", "reasons")})
+    return dict(json_text.finite(decision))

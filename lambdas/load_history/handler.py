@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 import boto3
+import msgspec
 from aws_lambda_powertools.metrics import MetricUnit
 
 from tickcast.adapters.postgres.connection import Database
@@ -32,4 +33,5 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     metrics.add_metric("Quarantined", MetricUnit.Count, len(loaded.quarantined))
     for problem in (*loaded.quarantined, *loaded.problems):
         logger.warning(problem)
-    return loaded.as_dict() | {"seconds": round(time.monotonic() - started_s, 3)}
+    document: dict[str, Any] = msgspec.to_builtins(loaded)
+    return document | {"seconds": round(time.monotonic() - started_s, 3)}

@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 import boto3
+import msgspec
 
 from tickcast.adapters.redis.connection import connect
 from tickcast.adapters.redis.hot_store import HotStore
@@ -19,5 +20,5 @@ plan_backfill = PlanBackfill(boto3.client("s3"), settings.bucket, store, setting
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     planned = plan_backfill(event["request"], event.get("execution_id", ""), time.time_ns() // 1000)
-    logger.info("planned", extra={"windows": planned["windows"], **planned["totals"]})
-    return planned
+    logger.info("planned", extra={"windows": planned.windows, **msgspec.to_builtins(planned.totals)})
+    return dict(msgspec.to_builtins(planned))

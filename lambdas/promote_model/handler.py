@@ -1,4 +1,4 @@
-"""A verdict → the pointer to the model in force."""
+"""The gate's decision → the pointer to the active model."""
 
 from datetime import UTC, datetime
 from typing import Any

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import boto3
+import msgspec
 from aws_lambda_powertools.metrics import MetricUnit
 
 from tickcast.adapters import json_text
@@ -23,10 +24,10 @@ BUCKET = bucket_in()
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     try:
-        trained = train_model(event, s3, BUCKET, datetime.now(UTC), database.connection)
+        trained = train_model(event, s3, BUCKET, datetime.now(UTC), database.connection())
     except TrainingError as error:
         logger.warning("nothing trained", extra={"why": str(error)})
         return {"model_id": None, "promoted": False, "rows": 0, "why": str(error)}
-    metrics.add_metric("TrainedRows", MetricUnit.Count, trained["rows"])
-    logger.info("model trained", extra={"model_id": trained["model_id"], "test": trained["card"]["test"]})
-    return dict(json_text.finite(trained))
+    metrics.add_metric("TrainedRows", MetricUnit.Count, trained.rows)
+    logger.info("model trained", extra={"model_id": trained.model_id, "test": trained.card["test"]})
+    return dict(json_text.finite(msgspec.to_builtins(trained)))

@@ -1,8 +1,8 @@
-"""`make evaluate`: what a model is worth on recordings that it never saw.
+"""`make evaluate`: evaluate a model on held-out recordings.
 
-With TRAIN, a model is trained on those recordings and judged on all of SESSION. Without, the second half of
-SESSION is foretold block by block, each by a model trained on all before it. The whole is done twice more on
-labels that mean nothing: what then shows skill is a leak.
+With TRAIN, a model is trained on those recordings and evaluated on all of SESSION. Without, the second half
+of SESSION is predicted block by block, each by a model trained on everything before it. All of it runs twice
+more on labels that mean nothing: skill that shows then is a leak.
 """
 
 from __future__ import annotations
@@ -23,45 +23,46 @@ from local.exchange.events import Quote, Trade
 from local.exchange.recording import Recording
 from tickcast.adapters import json_text
 from tickcast.evaluation.backtest import (
-    BASELINES,
-    REGIMES,
     BacktestRows,
     EvaluationError,
     Holdout,
-    detects_leakage,
-    judge,
-    masked_figures,
-    of_segments,
     predict,
-    relabelled,
-    shifted,
-    shuffled,
+    rows_and_holdouts,
     train_and_fit_line,
     walk_forward,
 )
+from tickcast.evaluation.backtest_figures import REGIMES, figures_by_horizon, masked_figures
+from tickcast.evaluation.baselines import BASELINES, LAST_TRADE, LINE
+from tickcast.evaluation.leakage import Relabel, detects_leakage, relabelled, shifted, shuffled
 from tickcast.features.bars import Bars, segments
 from tickcast.market.ticks import quotes_array, trades_array
-from tickcast.model.training import Rows, TrainingSettings
+from tickcast.model import documents
+from tickcast.model.card import NetworkShape
+from tickcast.model.dataset import Rows
+from tickcast.model.fit import TrainingSettings
+from tickcast.model.training import Training
 
 PICTURE = Path("out") / "evaluation.png"
-NO_TEST_BLOCK = replace(TrainingSettings(), test_share=0.0)  # what is judged on is elsewhere
+NO_TEST_BLOCK = replace(TrainingSettings(), test_share=0.0)  # the rows to evaluate on are elsewhere
 
 
 class EvaluationRefused(ValueError):
-    """Files that cannot be judged together; the message says why."""
+    """Files that cannot be evaluated together; the message says why."""
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """What was found; `figures` is the last line of the output."""
+class Evaluation:
+    """`figures` is the last line of the output, `rows` what they are computed from."""
 
     figures: dict[str, Any]
-    told: BacktestRows
+    rows: BacktestRows
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--session", nargs="+", type=Path, required=True, metavar="FILE", help="to judge on")
-    parser.add_argument("--train", nargs="*", type=Path, default=[], metavar="FILE", help="to learn from")
+    parser.add_argument(
+        "--session", nargs="+", type=Path, required=True, metavar="FILE", help="to evaluate on"
+    )
+    parser.add_argument("--train", nargs="*", type=Path, default=[], metavar="FILE", help="to train on")
     parser.add_argument(
         "--latency-ms",
         type=number_of("LATENCY"),
@@ -72,65 +73,71 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--picture", type=Path, default=PICTURE, metavar="PNG")
 
 
-def evaluate(session: Sequence[Path], train: Sequence[Path], latency_ms: int) -> Judgement:
-    """Judge on `session` what learned from `train`, or by walk-forward where that is empty.
+def evaluate(session: Sequence[Path], train: Sequence[Path], latency_ms: int) -> Evaluation:
+    """Evaluate on `session` a model trained on `train`, or by walk-forward where that is empty.
 
-    `latency_ms`, in steps of 100, is what passes from the bar's end to the prediction's delivery. Raises
+    `latency_ms`, in steps of 100, is the time from the bar's end to the prediction's delivery. Raises
     `EvaluationRefused` where a file of `session` and one of `train` share a symbol and time, or two of one
     list do; `RecordingError`, `TrainingError`, `EvaluationError`.
     """
-    judged, learned = ([recording.inspect(path) for path in paths] for paths in (session, train))
-    refuse_overlap(judged, learned)
-    bars = bars_of(judged)
-    stretches_, scenes = of_segments(bars, latency_ms * 1000)
-    rows = sum(len(each.rows.end_us) for each in scenes)
-    if not rows:
-        raise EvaluationError("SESSION has no rows with quotes: nothing is judged on a price that is a guess")
-    to_learn = of_segments(bars_of(learned), 0)[0] if learned else None
-    everything = rows + sum(each.unquoted for each in scenes)
+    held_out, trained_on = ([recording.inspect(path) for path in paths] for paths in (session, train))
+    refuse_overlap(held_out, trained_on)
+    segments_, holdouts = rows_and_holdouts(bars_of(held_out), latency_ms * 1000)
+    quoted = sum(len(each.rows.end_us) for each in holdouts)
+    if not quoted:
+        raise EvaluationError(
+            "SESSION has no rows with quotes: nothing is evaluated against a price that is an estimate"
+        )
+    to_train_on = rows_and_holdouts(bars_of(trained_on), 0)[0] if trained_on else None
     shares_time = any(
-        one.first_us <= other.last_us and other.first_us <= one.last_us for one in judged for other in learned
+        one.first_us <= other.last_us and other.first_us <= one.last_us
+        for one in held_out
+        for other in trained_on
     )
     figures: dict[str, Any] = {
-        "mode": "train" if learned else "walk-forward",
+        "mode": "train" if trained_on else "walk-forward",
         "session": [path.name for path in session],
         "train": [path.name for path in train],
         "train_shares_time": shares_time,  # with SESSION, of another symbol: markets move together
         "latency_ms": latency_ms,
-        "quotes_share": round(rows / everything, 4),
+        "quotes_share": round(quoted / (quoted + sum(each.unquoted for each in holdouts)), 4),
     }
-    if to_learn is None:
-        told = walk_forward(stretches_, scenes, NO_TEST_BLOCK)
+    if to_train_on is None:
+        rows = walk_forward(segments_, holdouts, NO_TEST_BLOCK)
     else:
-        trained = train_and_fit_line(to_learn, NO_TEST_BLOCK)
-        told = predict(trained, scenes)
-        figures["trained"] = {
-            name: trained.figures[name] for name in ("rows", "epochs", "network", "calibration")
-        }
-        figures["masked"] = masked_figures(trained, scenes)
+        trained = train_and_fit_line(to_train_on, NO_TEST_BLOCK)
+        rows = predict(trained, holdouts)
+        figures["trained"] = _about(trained.training)
+        figures["masked"] = masked_figures(trained, holdouts)
     figures |= {
-        "rows": len(told.end_us),
-        "span_s": _span_s(told),
-        "horizons": judge(told),
+        "rows": len(rows.end_us),
+        "span_s": _span_s(rows),
+        "horizons": figures_by_horizon(rows),
         "leakage": {
-            name: detects_leakage(_on_labels(relabel, to_learn, stretches_, scenes))
+            name: detects_leakage(_on_labels(relabel, to_train_on, segments_, holdouts))
             for name, relabel in (("shuffled", shuffled), ("shifted", shifted))
         },
     }
-    return Judgement(figures, told)
+    return Evaluation(figures, rows)
+
+
+def _about(training: Training) -> dict[str, Any]:
+    return {
+        "rows": training.rows,
+        "epochs": training.epochs,
+        "network": documents.encode(NetworkShape.of(training.network)),
+        "calibration": documents.encode(training.calibration),
+    }
 
 
 def _on_labels(
-    relabel: Callable[[Rows], Rows],
-    to_learn: list[Rows] | None,
-    stretches_: list[Rows],
-    scenes: list[Holdout],
+    relabel: Relabel, to_train_on: list[Rows] | None, segments_: list[Rows], holdouts: list[Holdout]
 ) -> BacktestRows:
-    """The same evaluation where labels are those of other rows, in training and in judging."""
-    scenes = [relabelled(each, relabel) for each in scenes]
-    if to_learn is None:
-        return walk_forward([relabel(rows) for rows in stretches_], scenes, NO_TEST_BLOCK)
-    return predict(train_and_fit_line([relabel(rows) for rows in to_learn], NO_TEST_BLOCK), scenes)
+    """The same evaluation where labels are those of other rows, in training and in evaluation."""
+    holdouts = [relabelled(each, relabel) for each in holdouts]
+    if to_train_on is None:
+        return walk_forward([relabel(rows) for rows in segments_], holdouts, NO_TEST_BLOCK)
+    return predict(train_and_fit_line([relabel(rows) for rows in to_train_on], NO_TEST_BLOCK), holdouts)
 
 
 def refuse_overlap(session: Sequence[Recording], train: Sequence[Recording]) -> None:
@@ -141,9 +148,9 @@ def refuse_overlap(session: Sequence[Recording], train: Sequence[Recording]) -> 
             both = one.symbols & other.symbols
             if both and one.first_us <= other.last_us and other.first_us <= one.last_us:
                 why = (
-                    "a model is never judged on what it has seen"
+                    "a model is never evaluated on rows it was trained on"
                     if of_one != of_other
-                    else "they cannot be told apart"
+                    else "they cannot be distinguished"
                 )
                 raise EvaluationRefused(
                     f"{of_one} {one.path.name} and {of_other} {other.path.name} both hold "
@@ -152,7 +159,7 @@ def refuse_overlap(session: Sequence[Recording], train: Sequence[Recording]) -> 
 
 
 def bars_of(recordings: Sequence[Recording]) -> list[Bars]:
-    """The bars of every symbol, by stretches. Raises `RecordingError`."""
+    """The bars of every symbol, by segments. Raises `RecordingError`."""
     trades: dict[str, list[Any]] = {}
     quotes: dict[str, list[Any]] = {}
     for sending in recording.merge(recordings):
@@ -170,8 +177,8 @@ def bars_of(recordings: Sequence[Recording]) -> list[Bars]:
     ]
 
 
-def show(judgement: Judgement, console: Console) -> None:
-    figures = judgement.figures
+def show(evaluation: Evaluation, console: Console) -> None:
+    figures = evaluation.figures
     by = f"trained on {', '.join(figures['train'])}" if figures["train"] else "walk-forward"
     console.print(
         f"[bold]evaluation[/bold]: {figures['rows']} rows with quotes over {figures['span_s']} s of "
@@ -181,13 +188,13 @@ def show(judgement: Judgement, console: Console) -> None:
     if figures["train_shares_time"]:
         console.print("[bold]TRAIN and SESSION are of the same time[/bold]: their markets moved together")
     for name, found in figures["leakage"].items():
-        verdict = "[bold red]FOUND SOMETHING: there is a leak[/bold red]" if found else "nothing, as it must"
-        console.print(f"on {name} labels it found: {verdict}")
+        verdict = "[bold red]skill: there is a leak[/bold red]" if found else "no skill, as expected"
+        console.print(f"on {name} labels: {verdict}")
     console.print("brackets: 95 % by bootstrap of moving blocks; skill: 1 - MSE / MSE of no change")
 
 
 def _table(horizons: dict[str, Any], latency_ms: int) -> Table:
-    table = Table(title="what the model is worth")
+    table = Table(title="skill and calibration on held-out rows")
     table.add_column("")
     for horizon in horizons:
         table.add_column(f"{horizon} s", justify="right")
@@ -238,18 +245,18 @@ def _baseline_text(name: str) -> Callable[[dict[str, Any]], str]:
     return lambda figures: f"{figures['baselines'][name]:+.3f}"
 
 
-def draw(judgement: Judgement, path: Path) -> None:
-    """Skill beside the baselines', and said against come: a PNG at `path`."""
+def draw(evaluation: Evaluation, path: Path) -> None:
+    """Skill and that of baselines, coverage, and reliability of the confidence: a PNG at `path`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # heavy, and only here
     from matplotlib.figure import Figure
 
-    horizons = judgement.figures["horizons"]
+    horizons = evaluation.figures["horizons"]
     picture = Figure(figsize=(13, 4), layout="constrained")
     FigureCanvasAgg(picture)
     skills, coverage, reliability = picture.subplots(1, 3)
     _draw_skill(horizons, skills)
     _draw_coverage(horizons, coverage)
-    _draw_reliability(judgement.told, list(horizons), reliability)
+    _draw_reliability(evaluation.rows, list(horizons), reliability)
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.savefig(path, dpi=110)
 
@@ -259,7 +266,7 @@ def _draw_skill(horizons: dict[str, Any], axes: Any) -> None:
     skill = np.array([each["skill"] for each in horizons.values()])
     bounds = np.array([each["skill_ci"] for each in horizons.values()]).T
     axes.bar(at - 0.2, skill, 0.2, yerr=np.abs(bounds - skill), capsize=3, label="skill")
-    for shift, name in ((0.0, "linear_imbalance"), (0.2, "last_trade")):
+    for shift, name in ((0.0, LINE), (0.2, LAST_TRADE)):
         values = [each["baselines"][name] for each in horizons.values()]
         axes.bar(at + shift, values, 0.2, label=name.replace("_", " "))
     axes.axhline(0, color="black", linewidth=0.8)
@@ -278,27 +285,27 @@ def _draw_coverage(horizons: dict[str, Any], axes: Any) -> None:
     axes.set_title("share inside the 80 % interval")
 
 
-def _draw_reliability(told: BacktestRows, horizons: list[str], axes: Any) -> None:
-    """Said probability of the direction against the share that was right, in bins of equal counts."""
+def _draw_reliability(rows: BacktestRows, horizons: list[str], axes: Any) -> None:
+    """Confidence in the direction against the share that was right, in bins of equal counts."""
     axes.plot([0.5, 1], [0.5, 1], color="black", linewidth=0.8)
     for at, horizon in enumerate(horizons):
-        moved = told.moves_bp[:, at] != 0
-        said = told.confidence[moved, at]
-        right = np.sign(told.expected_bp[moved, at]) == np.sign(told.moves_bp[moved, at])
-        order = np.array_split(np.argsort(said, kind="stable"), 10)
-        points = [(said[each].mean(), right[each].mean()) for each in order if len(each)]
+        moved = rows.moves_bp[:, at] != 0
+        confidence = rows.confidence[moved, at]
+        right = np.sign(rows.expected_bp[moved, at]) == np.sign(rows.moves_bp[moved, at])
+        order = np.array_split(np.argsort(confidence, kind="stable"), 10)
+        points = [(confidence[each].mean(), right[each].mean()) for each in order if len(each)]
         axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=f"{horizon} s")
-    axes.set_title("direction: said against came, given a move")
+    axes.set_title("direction, given a move: confidence and share right")
     axes.legend()
 
 
-def last_line(judgement: Judgement) -> str:
+def last_line(evaluation: Evaluation) -> str:
     first = ("rows", "span_s", "quotes_share", "horizons")
-    figures = judgement.figures
+    figures = evaluation.figures
     return json_text.text({name: figures[name] for name in first} | figures)
 
 
-def _span_s(told: BacktestRows) -> float:
-    """How much time the rows cover, of all stretches together."""
-    spans = [np.ptp(told.end_us[told.stretch == each]) for each in np.unique(told.stretch)]
+def _span_s(rows: BacktestRows) -> float:
+    """The time that the rows cover, of all segments together."""
+    spans = [np.ptp(rows.end_us[rows.segment == each]) for each in np.unique(rows.segment)]
     return round(float(sum(spans)) / 1e6, 1)

@@ -12,9 +12,13 @@ from rich.table import Table
 from local.commands import backfill
 from local.commands.options import OptionsError
 from tickcast.adapters.registry import model_registry
-from tickcast.adapters.registry.card_markdown import figure, with_interval
+from tickcast.adapters.registry.card_markdown import figure, share_with_quotes, with_interval
 from tickcast.adapters.registry.card_markdown import time as at_time
-from tickcast.adapters.registry.model_registry import Card, Pointer, RegistryError
+from tickcast.adapters.registry.model_registry import RegistryError
+from tickcast.adapters.registry.pointer import Pointer
+from tickcast.evaluation.baselines import NO_CHANGE
+from tickcast.evaluation.gate import ALL, CHAMPION
+from tickcast.model.card import Card
 from tickcast.model.forecast import HORIZONS_S
 
 COMMANDS = {
@@ -23,8 +27,8 @@ COMMANDS = {
     "rollback": "put in force again what was before",
 }
 _SHOWN = 20
-_TOLD = 3
-_FOLLOWED = "serving picks it up within 5 s"
+_VERDICTS_SHOWN = 3
+_PICKED_UP = "serving picks it up within 5 s"
 
 
 def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
@@ -43,8 +47,8 @@ def run(command: str, given: argparse.Namespace, console: Console) -> int:
     if command == "models":
         cards, pointer = model_registry.cards(s3, bucket), model_registry.active_model(s3, bucket)
         console.print(table(there.title, cards, pointer))
-        for verdict in verdicts(cards):
-            console.print(verdict)
+        for sentence in sentences(cards):
+            console.print(sentence)
     elif command == "promote":
         console.print(promote(s3, bucket, given.id))
     else:
@@ -53,44 +57,45 @@ def run(command: str, given: argparse.Namespace, console: Console) -> int:
 
 
 def promote(s3: Any, bucket: str, model_id: str) -> str:
-    """Put a model in force, whatever the gate says; what was done, in words. Raises `OptionsError`,
+    """Make a model active, whatever the gate decided; what was done, in words. Raises `OptionsError`,
     `RegistryError`."""
     if not model_id:
         raise OptionsError("which model? ID=20260101T030000Z-0a1b2c3d, as `make models` has it")
-    model_id = _whole(model_id, s3, bucket)
+    model_id = _full_id(model_id, s3, bucket)
     card = model_registry.check_servable(s3, bucket, model_id)
     before = model_registry.active_model(s3, bucket)
-    if before and before["model_id"] == model_id:
-        raise RegistryError(f"model {model_id} is in force already")
+    if before and before.model_id == model_id:
+        raise RegistryError(f"model {model_id} is active already")
     model_registry.promote(s3, bucket, model_id, _now(), by="hand")
-    gate = card.get("gate") or {}
-    lines = [f"{model_id} is in force; {_FOLLOWED}. `make rollback` takes it back."]
-    if not gate.get("promoted"):
-        lines.append(f"By hand alone: {gate.get('sentence') or 'the gate was never asked about it.'}")
+    lines = [f"{model_id} is active; {_PICKED_UP}. `make rollback` takes it back."]
+    if not (card.gate and card.gate.promoted):
+        why = card.gate.sentence if card.gate else "the gate has not evaluated it."
+        lines.append(f"Promoted by hand, not by the gate: {why}")
     return "\n".join(lines)
 
 
-def _whole(beginning: str, s3: Any, bucket: str) -> str:
-    """The id that begins so, if it is the only one; else what was given."""
-    found = [card["model_id"] for card in model_registry.cards(s3, bucket)]
-    found = [model_id for model_id in found if model_id.startswith(beginning)]
-    return found[0] if len(found) == 1 else beginning
+def _full_id(prefix: str, s3: Any, bucket: str) -> str:
+    """The only id with that prefix; else what was given."""
+    found = [card.model_id for card in model_registry.cards(s3, bucket) if card.model_id.startswith(prefix)]
+    return found[0] if len(found) == 1 else prefix
 
 
 def roll_back(s3: Any, bucket: str) -> str:
-    """Put in force what was before; what was done, in words. Raises `RegistryError`."""
+    """Make the previous model active; what was done, in words. Raises `RegistryError`."""
     before = model_registry.active_model(s3, bucket)
     pointer = model_registry.roll_back(s3, bucket, _now())
-    return f"{pointer['model_id']} is in force again instead of {before and before['model_id']}; {_FOLLOWED}."
+    return (
+        f"{pointer.model_id} is active again instead of {before.model_id if before else None}; {_PICKED_UP}."
+    )
 
 
 def table(title: str, cards: list[Card], pointer: Pointer | None) -> Table:
     """The newest models, one a line."""
     skills = [f"{h} s" for h in HORIZONS_S]
     shown = Table(title=title, title_justify="left", caption_justify="left")
-    for name in ("", "model", "state", "learnt up to", "quotes", *skills, "against it", "the gate"):
+    for name in ("", "model", "state", "trained up to", "quotes", *skills, "vs champion", "gate"):
         is_figure = name in ("quotes", *skills)
-        # What is to be copied has to be whole; all else may break.
+        # Ids and figures are copied: they must not be wrapped.
         shown.add_column(
             name,
             justify="right" if is_figure else "left",
@@ -98,54 +103,57 @@ def table(title: str, cards: list[Card], pointer: Pointer | None) -> Table:
             overflow="fold",
         )
     for card in cards[:_SHOWN]:
-        shown.add_row(_place(card, pointer), card["model_id"], *_cells(card))
+        shown.add_row(_role(card, pointer), card.model_id, *_cells(card))
     if len(cards) > _SHOWN:
         shown.add_row("", f"… and {len(cards) - _SHOWN} older")
     shown.caption = "\n".join(
         [
-            "Skill against no change, and against the model then in force, on what was unseen at the time: "
-            "figures of two models are of different minutes, and do not compare.",
-            *([] if pointer else ["None is in force."]),
+            "Skill against no change, and against the champion of the time, on rows that were unseen then: "
+            "figures of two models are of different minutes, and not comparable.",
+            *([] if pointer else ["No model is active."]),
         ]
     )
     return shown
 
 
-def verdicts(cards: list[Card]) -> list[str]:
-    """What the gate said of the newest models, in sentences."""
-    judged = [card for card in cards[:_SHOWN] if (card.get("gate") or {}).get("sentence")]
-    return [f"{card['model_id']}: {card['gate']['sentence']}" for card in judged[:_TOLD]]
+def sentences(cards: list[Card]) -> list[str]:
+    """The gate's decisions on the newest models, in words."""
+    decided = [(card.model_id, card.gate.sentence) for card in cards[:_SHOWN] if card.gate]
+    return [f"{model_id}: {sentence}" for model_id, sentence in decided if sentence][:_VERDICTS_SHOWN]
 
 
-def _place(card: Card, pointer: Pointer | None) -> str:
-    pointer = pointer or {}
-    if card["model_id"] == pointer.get("model_id"):
-        return "in force"
-    if card["model_id"] == (pointer.get("challenger") or {}).get("model_id"):
+def _role(card: Card, pointer: Pointer | None) -> str:
+    if pointer is None:
+        return ""
+    if card.model_id == pointer.model_id:
+        return "active"
+    if card.model_id == pointer.challenger_id:
         return "challenger"
-    earlier = [each["model_id"] for each in pointer.get("previous") or []]
-    return f"before: {earlier.index(card['model_id']) + 1}" if card["model_id"] in earlier else ""
+    previous = [each.model_id for each in pointer.previous]
+    return f"previous: {previous.index(card.model_id) + 1}" if card.model_id in previous else ""
 
 
 def _cells(card: Card) -> list[str]:
-    if "problem" in card:
-        return [card["problem"]]
-    gate, data, test = card.get("gate") or {}, card.get("data") or {}, card.get("test") or {}
-    figures = gate.get("figures") or {}
-    share = data.get("share_of_rows_with_quotes", data.get("share_of_bars_with_quotes"))
-    skills = []
-    for horizon in map(str, HORIZONS_S):
-        judged = figures.get(horizon, {}).get("no_change", test.get(horizon))
-        skills.append("-" if judged is None else figure(judged.get("skill"), ".3f"))
-    champion = figures.get("all", {}).get("champion")
+    if card.problem:
+        return [card.problem]
+    figures = card.gate.figures if card.gate else {}
+    share = share_with_quotes(card)
+    champion = figures.get(ALL, {}).get(CHAMPION)
     return [
-        "provisional" if card.get("provisional") else "proven",
-        at_time(card.get("learned_to_us")),
+        "provisional" if card.provisional else "proven",
+        at_time(card.learned_to_us),
         "?" if share is None else f"{share:.0%}",
-        *skills,
+        *(_skill(card, horizon_s) for horizon_s in HORIZONS_S),
         "-" if champion is None else with_interval(champion),
-        ", ".join(gate.get("reasons", [])) or "never asked",
+        (", ".join(card.gate.reasons) if card.gate else "") or "not evaluated",
     ]
+
+
+def _skill(card: Card, horizon_s: int) -> str:
+    """Against no change: the gate's figure or, before that, the test block's."""
+    by_gate = card.gate.figures.get(str(horizon_s), {}).get(NO_CHANGE) if card.gate else None
+    found = by_gate or card.test.get(horizon_s)
+    return figure(found.skill if found else None, ".3f")
 
 
 def _now() -> str:

@@ -25,6 +25,7 @@ from local.system import http_json
 from local.system.processes import ProcessFailed
 from local.system.progress import Progress
 from local.system.system import System
+from tickcast.adapters.lake.objects import list_objects
 
 INTERVAL_MAX_S = 2.0
 INFERENCE_MAX_MS = 100.0
@@ -239,9 +240,8 @@ def trades_lost(system: System, sent: dict[str, dict[str, Any]]) -> int:
 def bronze_files(system: System, symbol: str) -> set[str]:
     """The keys of what was archived of `symbol` from the feed."""
     prefix = f"bronze/source={system.options.source}/symbol={symbol}/"
-    pages = system.cloud.client("s3").get_paginator("list_objects_v2")
-    found = pages.paginate(Bucket=system.outputs["BucketName"], Prefix=prefix)
-    return {item["Key"] for page in found for item in page.get("Contents", [])}
+    found = list_objects(system.cloud.client("s3"), system.outputs["BucketName"], prefix)
+    return {stored.key for stored in found}
 
 
 def trade_ids(system: System, key: str) -> set[int]:

@@ -193,10 +193,17 @@ class Cloud:
         variables: dict[str, str] = configuration["Environment"]["Variables"]
         return variables
 
-    def train(self, function: str, prefixes: Sequence[str], reason: str) -> dict[str, Any]:
-        """Have `function` train a provisional model and put it in force; what it returns. Raises
-        `FunctionFailed`."""
-        request = {"prefixes": list(prefixes), "provisional": True, "reason": reason, "replace": True}
+    def load(self, function: str, request: dict[str, Any]) -> None:
+        """Have `function` load objects of bronze into PostgreSQL. Raises `FunctionFailed`."""
+        while not (loaded := invoke(self.client("lambda"), function, request))["complete"]:
+            pass
+        if refused := [*loaded["quarantined"], *loaded["problems"]]:
+            raise FunctionFailed(f"{function}: {'; '.join(refused)}")
+
+    def train(self, function: str, symbols: Sequence[str], reason: str) -> dict[str, Any]:
+        """Have `function` train a provisional model on all rows of `symbols` and put it in force; what it
+        returns. Raises `FunctionFailed`."""
+        request = {"symbols": list(symbols), "provisional": True, "reason": reason, "replace": True}
         trained = invoke(self.client("lambda"), function, request)
         if trained["model_id"] is None:
             raise FunctionFailed(f"{function}: {trained['why']}")

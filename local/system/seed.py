@@ -1,9 +1,9 @@
 """History for a first model: ticks of the simulator's past, or of recordings, written to bronze.
 
-REST history carries no quotes, and quotes carry most of the signal; so the first model of a local system
-learns from the simulated exchange's own past, or from the recordings that are named for training. The
-files stand beside what is archived live but under a name of their own: a model is never trained on what
-it is about to be shown.
+REST history has no quotes, and quotes carry most of the signal; so the first model of a local system is
+trained on the simulated exchange's own past, or on the recordings that are named for training. It goes the
+way of all history: into bronze, from there into PostgreSQL by `load_history`, where `train_model` reads it.
+Its objects are loaded by name: a model is never trained on what it will be shown.
 """
 
 from __future__ import annotations
@@ -11,17 +11,25 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from local.exchange.events import Tick, Trade
 from local.exchange.recording import read
 from local.exchange.simulator import simulate
 from tickcast.adapters.lake import bronze
 from tickcast.market import wire
+from tickcast.market.sources import Source
 from tickcast.market.ticks import quotes_array, trades_array
 from tickcast.units import HOUR_US
 
 _FILE_TICKS = 50_000
+
+
+class SeededObject(NamedTuple):
+    symbol: str
+    hour_us: int
+    key: str
+    etag: str
 
 
 def seed_bronze(
@@ -32,38 +40,56 @@ def seed_bronze(
     epoch_us: int,
     seconds: int,
     recordings: list[Path],
-) -> list[str]:
-    """Write history to bronze and return the prefixes that hold it, for `train_model`.
+) -> list[SeededObject]:
+    """Write history to bronze and return the objects.
 
     With `recordings` their ticks are the history (source replay), whatever symbols they hold; without,
     the first `seconds` of the market simulated from `epoch_us` (source sim).
     """
     if recordings:
-        return _write(s3, bucket, "replay", read(recordings))
+        return _write(s3, bucket, Source.REPLAY, read(recordings))
     end_us = epoch_us + seconds * 1_000_000
-    prefixes: list[str] = []
+    objects: list[SeededObject] = []
     for symbol in symbols:
         past = itertools.takewhile(lambda tick: tick.time_us < end_us, simulate(symbol, seed, epoch_us))
-        prefixes += _write(s3, bucket, "sim", past)
-    return prefixes
+        objects += _write(s3, bucket, Source.SIM, past)
+    return objects
 
 
-def _write(s3: Any, bucket: str, source: str, ticks: Iterator[Tick]) -> list[str]:
-    prefixes: dict[str, None] = {}
+def load_requests(objects: Iterable[SeededObject]) -> dict[str, dict[str, Any]]:
+    """What `load_history` is to be asked so that it loads `objects` and no others, by symbol."""
+    by_symbol: dict[str, list[SeededObject]] = {}
+    for each in objects:
+        by_symbol.setdefault(each.symbol, []).append(each)
+    return {
+        symbol: {
+            "window": {
+                "symbol": symbol,
+                "from_us": min(each.hour_us for each in mine),
+                "to_us": max(each.hour_us for each in mine) + HOUR_US,
+            },
+            "keys": [{"key": each.key, "etag": each.etag} for each in mine],
+        }
+        for symbol, mine in by_symbol.items()
+    }
+
+
+def _write(s3: Any, bucket: str, source: Source, ticks: Iterator[Tick]) -> list[SeededObject]:
+    objects = []
     for part in range(10**6):
         chunk = list(itertools.islice(ticks, _FILE_TICKS))
         if not chunk:
             break
         for symbol, hour in sorted({(tick.symbol, tick.time_us // HOUR_US) for tick in chunk}):
             mine = [tick for tick in chunk if (tick.symbol, tick.time_us // HOUR_US) == (symbol, hour)]
-            folder = bronze.prefix(source, symbol, hour * HOUR_US) + "history-"
+            key = f"{bronze.prefix(source, symbol, hour * HOUR_US)}history-{part:06}.avro"
             data = bronze.write_file(bronze.market_data(_batch(source, symbol, mine)))
-            s3.put_object(Bucket=bucket, Key=f"{folder}{part:06}.avro", Body=data)
-            prefixes[folder] = None
-    return list(prefixes)
+            answer = s3.put_object(Bucket=bucket, Key=key, Body=data)
+            objects.append(SeededObject(symbol, hour * HOUR_US, key, answer["ETag"].strip('"')))
+    return objects
 
 
-def _batch(source: str, symbol: str, ticks: list[Tick]) -> wire.TickBatch:
+def _batch(source: Source, symbol: str, ticks: list[Tick]) -> wire.TickBatch:
     trades, quotes = [], []
     for tick in ticks:
         if isinstance(tick, Trade):

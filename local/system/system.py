@@ -25,12 +25,12 @@ from local.system import cloud, database, model_backup, servers
 from local.system.cloud import Cloud
 from local.system.processes import Process, Processes, ProcessFailed, sweep
 from local.system.progress import Progress
-from local.system.seed import seed_bronze
+from local.system.seed import load_requests, seed_bronze
 from local.system.servers import HOST
 from local.system.state_folder import BUILD, StateFolder, StateInUse, lock
 from tickcast.adapters import json_text
 from tickcast.adapters.redis.hot_store import now_ms
-from tickcast.adapters.registry.model_watcher import ModelWatcher, at_once
+from tickcast.adapters.registry.model_watcher import ModelWatcher, inline
 
 _PATIENCE_S = 8  # a run takes about two seconds to stop
 _LAYERS_S = 900
@@ -235,7 +235,7 @@ class System:
         s3, bucket = self.cloud.client("s3"), self.outputs["BucketName"]
         origin_file = self.state.path / "model-origin"
         origin = " ".join(path.name for path in self.options.train) or "simulated history"
-        follower = ModelWatcher(s3, bucket, now_ms, at_once)
+        follower = ModelWatcher(s3, bucket, now_ms, inline)
         model = follower.current()
         known_origin = origin_file.read_text("utf-8") if origin_file.is_file() else None
         if model and known_origin == origin:
@@ -249,7 +249,7 @@ class System:
         if follower.problem:
             self._progress.say(f"  the model kept cannot be used: {follower.problem}")
         with self._progress.step(f"history into S3: {origin}"):
-            prefixes = seed_bronze(
+            objects = seed_bronze(
                 s3,
                 bucket,
                 self.symbols,
@@ -259,9 +259,13 @@ class System:
                 list(self.options.train),
             )
         self.check()
+        with self._progress.step("history into PostgreSQL by the function load_history"):
+            requests = load_requests(objects)
+            for request in requests.values():
+                self.cloud.load(self.outputs["LoadHistoryFunction"], request)
         with self._progress.step("training of a first model by the function train_model"):
             function = self.outputs["TrainModelFunction"]
-            trained = self.cloud.train(function, prefixes, f"first start, on {origin}")
+            trained = self.cloud.train(function, sorted(requests), f"first start, on {origin}")
         origin_file.write_text(origin, "utf-8")
         self._progress.say(f"  model {trained['model_id']} from {trained['rows']} rows: provisional")
 

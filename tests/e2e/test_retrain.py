@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 from localstack_client.session import Session
+from msgspec.structs import replace
 from psycopg.types.json import Jsonb
 from rich.console import Console
 
@@ -20,6 +21,7 @@ from local.commands.retrain import Retraining
 from local.system import http_json
 from local.system.system import System
 from tickcast.adapters.registry import model_registry
+from tickcast.adapters.registry.pointer import Pointer
 from tickcast.units import DAY_US
 
 QUARTER_US = 900 * 1_000_000
@@ -33,18 +35,18 @@ def there(system: System) -> Deployment:
 
 
 @pytest.fixture
-def pointer(system: System, aws: Session) -> Iterator[Callable[[], dict[str, Any]]]:
-    """The pointer as it stands; afterwards the model that was in force before is so again."""
+def pointer(system: System, aws: Session) -> Iterator[Callable[[], Pointer]]:
+    """The pointer as it is; afterwards the model that was active before is so again."""
     s3, bucket = aws.client("s3"), system.outputs["BucketName"]
 
-    def now() -> dict[str, Any]:
+    def now() -> Pointer:
         found = model_registry.active_model(s3, bucket)
         assert found is not None
         return found
 
-    before = now()["model_id"]
+    before = now().model_id
     yield now
-    if now()["model_id"] != before:
+    if now().model_id != before:
         model_registry.promote(s3, bucket, before, "after the test")
 
 
@@ -64,10 +66,10 @@ def served_by(system: System, model_id: str) -> Any:
 
 
 def test_from_history_to_the_model_that_serves(
-    system: System, aws: Session, there: Deployment, pointer: Callable[[], dict[str, Any]]
+    system: System, aws: Session, there: Deployment, pointer: Callable[[], Pointer]
 ) -> None:
     s3, bucket = aws.client("s3"), system.outputs["BucketName"]
-    champion = pointer()["model_id"]
+    champion = pointer().model_id
     started_us = time.time_ns() // 1000
     asked = Retraining(BackfillRequest(days=1))
     report = backfill.watch(there, there.start(asked.request()), Console(file=io.StringIO()))
@@ -77,22 +79,23 @@ def test_from_history_to_the_model_that_serves(
     assert result["rows_with_quotes"] > 10_000
 
     card = model_registry.read_card(s3, bucket, result["model_id"])
-    assert card["parent"] == champion
-    assert card["gate"]["reasons"] == result["reasons"]
-    assert card["gate"]["block"]["from_us"] >= card["learned_to_us"]
+    assert card.parent == champion
+    assert card.gate is not None and card.gate.block is not None and card.data is not None
+    assert card.gate.reasons == result["reasons"]
+    assert (card.gate.block.from_us or 0) >= (card.learned_to_us or 0) > 0
     # What the stream brought is there, up to about the minute that is left to it.
-    assert card["data"]["to_us"] > started_us - 180_000_000
-    assert set(card["gate"]["figures"]["all"]) >= {"champion", "no_change", "last_trade", "linear_imbalance"}
+    assert (card.data.to_us or 0) > started_us - 180_000_000
+    assert set(card.gate.figures["all"]) >= {"champion", "no_change", "last_trade", "linear_imbalance"}
     page = s3.get_object(Bucket=bucket, Key=f"models/{result['model_id']}/card.md")["Body"].read().decode()
-    assert card["gate"]["sentence"] in page
+    assert card.gate.sentence in page
     assert result["provisional"] is True  # a simulated market proves nothing
 
-    stands = pointer()
+    moved = pointer()
     if result["promoted"]:
-        assert (stands["model_id"], stands["previous"][0]["model_id"]) == (result["model_id"], champion)
+        assert (moved.model_id, moved.previous[0].model_id) == (result["model_id"], champion)
     else:
-        assert stands["model_id"] == champion
-        assert stands["challenger"] == (result["challenger"] and {"model_id": result["challenger"]})
+        assert moved.model_id == champion
+        assert moved.challenger_id == result["challenger"]
         models.promote(s3, bucket, result["model_id"])
     eventually(lambda: served_by(system, result["model_id"]), 15)
     assert champion in models.roll_back(s3, bucket)
@@ -108,19 +111,20 @@ def test_from_history_to_the_model_that_serves(
 
 
 def test_a_model_of_another_code_is_not_put_in_force(
-    system: System, aws: Session, pointer: Callable[[], dict[str, Any]]
+    system: System, aws: Session, pointer: Callable[[], Pointer]
 ) -> None:
     s3, bucket = aws.client("s3"), system.outputs["BucketName"]
     before = pointer()
-    card = model_registry.read_card(s3, bucket, before["model_id"]) | {"feature_hash": "of-another-code"}
-    model_registry.save(s3, bucket, "misfit", b"", card | {"model_id": "misfit"})
+    card = model_registry.read_card(s3, bucket, before.model_id)
+    misfit = replace(card, model_id="misfit", feature_hash="of-another-code")
+    model_registry.save(s3, bucket, b"", misfit)
     with pytest.raises(model_registry.RegistryError, match="of-another-code"):
         models.promote(s3, bucket, "misfit")
     assert pointer() == before
 
 
 def test_the_timetable_starts_the_same_loop(
-    system: System, aws: Session, there: Deployment, pointer: Callable[[], dict[str, Any]]
+    system: System, aws: Session, there: Deployment, pointer: Callable[[], Pointer]
 ) -> None:
     """The rule as it was deployed, with its target and what it sends; only its hour is made a minute."""
     machine, rules = there.outputs["BackfillMachine"], aws.client("events")
@@ -142,12 +146,10 @@ def test_the_timetable_starts_the_same_loop(
     card = model_registry.read_card(
         aws.client("s3"), system.outputs["BucketName"], report.trained["model_id"]
     )
-    assert card["gate"]["reasons"] == report.verdict["reasons"]
+    assert card.gate is not None and card.gate.reasons == report.verdict["reasons"]
 
 
-def test_predictions_are_scored_by_the_timetable(
-    system: System, pointer: Callable[[], dict[str, Any]]
-) -> None:
+def test_predictions_are_scored_by_the_timetable(system: System, pointer: Callable[[], Pointer]) -> None:
     """Nobody asks for it: EventBridge does, every minute."""
     key = {"x-api-key": system.api_key}
 
@@ -165,10 +167,10 @@ def test_predictions_are_scored_by_the_timetable(
 
 
 def test_drift_starts_a_training(
-    system: System, aws: Session, there: Deployment, pointer: Callable[[], dict[str, Any]]
+    system: System, aws: Session, there: Deployment, pointer: Callable[[], Pointer]
 ) -> None:
     """Hours of bad predictions are planted, and all but one of the looks that it takes to believe in them."""
-    champion = pointer()["model_id"]
+    champion = pointer().model_id
     looked = {"model_id": champion, "looks": 29, "is_drifting": False, "reasons": []}
     now_us = time.time_ns() // 1000
     quarters = [now_us // QUARTER_US * QUARTER_US - n * QUARTER_US for n in range(1, 61)]
@@ -203,5 +205,5 @@ def test_drift_starts_a_training(
     card = model_registry.read_card(
         aws.client("s3"), system.outputs["BucketName"], report.trained["model_id"]
     )
-    assert card["reason"].startswith("drift: ETHUSDT skill_below_band")
-    assert card["gate"]["champion"] == champion
+    assert card.reason.startswith("drift: ETHUSDT skill_below_band")
+    assert card.gate is not None and card.gate.champion == champion

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from msgspec import json
 from tickcast.evaluation import drift
 from tickcast.evaluation.drift import DriftEvidence, DriftPolicy, DriftState, should_retrain, update
 from tickcast.features.vector import FEATURE_NAMES, Floats
+from tickcast.model.card import FeatureBins
 
 POLICY = DriftPolicy(min_scored=100, raise_after=3, cool_down_s=3600)
 NAMES = ("imbalance", "mid_age")
@@ -45,8 +45,8 @@ def test_bins_are_filled_alike() -> None:
     found = drift.distribution(features(20_000), NAMES)
     assert list(found) == list(NAMES)
     for bins in found.values():
-        assert bins["shares"] == pytest.approx([0.1] * drift.BINS, abs=1e-3)
-        assert bins["edges"] == sorted(bins["edges"])
+        assert bins.shares == pytest.approx([0.1] * drift.BINS, abs=1e-3)
+        assert bins.edges == sorted(bins.edges)
     assert drift.distribution(features(0), NAMES) == {}
 
 
@@ -56,13 +56,13 @@ def test_a_value_that_comes_often_falls_where_it_fell_before() -> None:
     rows[:600, FEATURE_NAMES.index("mid_age")] = np.log(0.05) / 2
     reference = drift.distribution(rows.astype(np.float32).astype(float), NAMES)
     found = drift.counts(rows, reference)
-    assert (found[1] / 1000).tolist() == pytest.approx(reference["mid_age"]["shares"])
+    assert (found[1] / 1000).tolist() == pytest.approx(reference["mid_age"].shares)
     assert max(drift.stability(found, reference).values()) < 0.001
 
 
 def test_the_index_is_that_of_the_shares() -> None:
     """Two halves that become 9 : 1, by the formula."""
-    reference: dict[str, Any] = {"imbalance": {"edges": [0.0] * 9, "shares": [0.5, *[0.0] * 8, 0.5]}}
+    reference = {"imbalance": FeatureBins(edges=[0.0] * 9, shares=[0.5, *[0.0] * 8, 0.5])}
     found = np.array([[900_000, *[0] * 8, 100_000]])
     expected = (0.9 - 0.5) * np.log(0.9 / 0.5) + (0.1 - 0.5) * np.log(0.1 / 0.5)
     assert drift.stability(found, reference)["imbalance"] == pytest.approx(expected, abs=1e-4)

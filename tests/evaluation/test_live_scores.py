@@ -90,19 +90,24 @@ def test_direction_and_coverage_count_only_what_they_are_about() -> None:
 
 
 def test_calibration_is_how_far_confidence_lies_from_what_came() -> None:
-    def told(confidence: float, rights: int, of: int) -> list[dict[str, Any]]:
+    def planted(confidence: float, rights: int, of: int) -> list[dict[str, Any]]:
         return [outcome(n, confidence=confidence, right=n < rights) for n in range(of)]
 
-    true = figures([*told(0.6, 60, 100), *told(0.9, 90, 100)])
+    true = figures([*planted(0.6, 60, 100), *planted(0.9, 90, 100)])
     assert true["calibration_error"] == 0
-    wrong = figures([*told(0.6, 80, 100), *told(0.9, 90, 100)])
+    wrong = figures([*planted(0.6, 80, 100), *planted(0.9, 90, 100)])
     assert wrong["calibration_error"] == pytest.approx(0.1)
     # In the middle of its bin a perfect model is off by chance: √(2p(1-p)/πn).
     by_chance = 0.5 * (np.sqrt(2 * 0.24 / (np.pi * 100)) + np.sqrt(2 * 0.09 / (np.pi * 100)))
     assert wrong["calibration_floor"] == pytest.approx(by_chance, abs=1e-4)
     rng = np.random.default_rng(1)
     drawn = [
-        figures([*told(0.6, rng.binomial(100, 0.6), 100), *told(0.9, rng.binomial(100, 0.9), 100)])
+        figures(
+            [
+                *planted(0.6, rng.binomial(100, 0.6), 100),
+                *planted(0.9, rng.binomial(100, 0.9), 100),
+            ]
+        )
         for _ in range(200)
     ]
     assert np.mean([each["calibration_error"] for each in drawn]) == pytest.approx(by_chance, rel=0.1)
@@ -127,9 +132,9 @@ def test_nothing_is_said_of_nothing() -> None:
 
 
 def test_availability_is_the_share_of_seconds_that_a_model_answered() -> None:
-    told = [outcome(s, 1) for s in range(90)] + [outcome(s, 1, expected=None) for s in range(90, 100)]
-    assert availability(tallies(told), 1 * SECOND_US, 101 * SECOND_US) == 0.9
-    assert availability(tallies(told), 1 * SECOND_US, 181 * SECOND_US) == 0.5  # then silence
+    outcomes = [outcome(s, 1) for s in range(90)] + [outcome(s, 1, expected=None) for s in range(90, 100)]
+    assert availability(tallies(outcomes), 1 * SECOND_US, 101 * SECOND_US) == 0.9
+    assert availability(tallies(outcomes), 1 * SECOND_US, 181 * SECOND_US) == 0.5  # then silence
     lost = [outcome(s, 1, move=None) for s in range(100)]  # answered, whatever became of it
     assert availability(tallies(lost), 1 * SECOND_US, 101 * SECOND_US) == 1
     assert availability(NO_TALLIES, 0, 10 * SECOND_US) == 0

@@ -1,4 +1,4 @@
-"""Skill and its interval: by hand, and that the interval knows what hangs together."""
+"""Skill and its interval: by hand, and that the interval accounts for correlation."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from tickcast.evaluation.skill import share, skill, skill_of_squares
 
 
 def test_skill_by_hand() -> None:
-    came, expected = np.array([2.0, 1.0, 2.0]), np.array([1.0, 1.0, 0.0])
-    assert skill(came, expected, np.zeros(3), 1)[0] == pytest.approx(1 - 5 / 9)
-    assert skill(came, came, np.zeros(3), 1) == (1.0, [1.0, 1.0])
+    outcomes, expected = np.array([2.0, 1.0, 2.0]), np.array([1.0, 1.0, 0.0])
+    assert skill(outcomes, expected, np.zeros(3), 1)[0] == pytest.approx(1 - 5 / 9)
+    assert skill(outcomes, outcomes, np.zeros(3), 1) == (1.0, [1.0, 1.0])
     assert skill_of_squares(np.ones(3), np.full(3, 2.0), 1) == (0.5, [0.5, 0.5])
 
 
@@ -36,3 +36,23 @@ def test_the_interval_covers() -> None:
         low, high = share(rng.normal(size=400) ** 2, np.ones(400), 10)[1]
         hits += low < 1 < high
     assert 0.88 <= hits / 200 <= 0.99
+
+
+def test_skill_is_the_share_of_squares_removed() -> None:
+    outcomes, expected = np.array([1.0, -2.0, 0.0, 3.0]), np.array([1.0, -1.0, 0.0, 1.0])
+    assert skill(outcomes, expected, np.zeros(4), 1)[0] == pytest.approx(1 - 5 / 14)
+    assert skill(outcomes, expected, expected, 1)[0] == pytest.approx(0)
+    assert skill(outcomes, outcomes, expected, 1) == (1.0, [1.0, 1.0])
+
+
+def test_the_interval_of_the_bootstrap_covers_the_truth_as_often_as_claimed() -> None:
+    """Over many samples whose rows are correlated: too narrow where blocks of single rows are drawn."""
+    covered = {1: 0, 100: 0}
+    for seed in range(60):
+        noise = np.random.default_rng(seed).normal(size=1029)
+        correlated = np.convolve(noise, np.ones(30) / 30, "valid")  # (1000,), of mean 0
+        for block_rows in covered:
+            _, (low, high) = share(correlated + 1, np.ones(1000), block_rows)
+            covered[block_rows] += low <= 1 <= high
+    assert covered[100] / 60 > 0.85
+    assert covered[1] / 60 < 0.5

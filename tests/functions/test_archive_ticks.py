@@ -22,7 +22,7 @@ def keys(s3: Any, prefix: str = "") -> list[str]:
 
 
 def archived(s3: Any, prefix: str = "bronze/") -> tuple[Trades, Quotes]:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for key in keys(s3, prefix):
         rows += bronze.read_file(s3.get_object(Bucket=BUCKET, Key=key)["Body"].read(), key)
     return bronze.ticks_from(rows)
@@ -41,11 +41,11 @@ def test_every_tick_is_in_bronze_as_it_was(s3: Any) -> None:
     first_us, last_us = span_us(trades, quotes) or (0, 0)
     name = f"shardId-000000000000-{FIRST_SEQUENCE}-{last}-{first_us}-{last_us}.avro"
     assert outcome.files == [folder + name]
-    assert bronze.part(folder + name) == (
+    assert bronze.stream_part(folder + name) == (
         *(folder + name, "shardId-000000000000", FIRST_SEQUENCE, last),
         *(first_us, last_us),
     )
-    assert bronze.part(f"{folder}history-000001.avro") is None
+    assert bronze.stream_part(f"{folder}history-000001.avro") is None
 
 
 def test_a_repeated_event_overwrites_its_own_files(s3: Any) -> None:
@@ -84,7 +84,7 @@ def test_a_bad_record_is_quarantined_and_the_rest_archived(s3: Any) -> None:
     "name",
     [{"symbol": "BTC/USDT"}, {"symbol": "B" * 1000}, {"symbol": "\x00"}, {"source": "rest/../x"}],
 )
-def test_names_that_no_key_can_have_cost_only_their_record(s3: Any, name: dict[str, str]) -> None:
+def test_names_that_no_key_can_have_cost_only_their_record(s3: Any, name: dict[str, Any]) -> None:
     good = batch(*random_ticks(1, 1))
     outcome = run(s3, batch_event(0, good._replace(**name), good))
     assert (outcome.ticks, len(outcome.files), len(outcome.quarantined)) == (good.tick_count, 1, 1)

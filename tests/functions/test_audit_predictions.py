@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
+from msgspec import structs
 
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.kinesis_events import batch_event
@@ -19,7 +20,7 @@ from tickcast.adapters.lake import bronze
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.redis.hot_store import HotStore
 from tickcast.adapters.registry import model_registry
-from tickcast.adapters.registry.model_watcher import ModelWatcher, at_once
+from tickcast.adapters.registry.model_watcher import ModelWatcher, inline
 from tickcast.adapters.registry.onnx_model import export
 from tickcast.adapters.settings import DatabaseSettings, Settings
 from tickcast.features.vector import FEATURE_HASH
@@ -34,7 +35,8 @@ from tickcast.functions.audit_predictions import (
 )
 from tickcast.functions.health import Health
 from tickcast.functions.predict_stream import PredictStream
-from tickcast.model.forecast import HORIZONS_S
+from tickcast.model.card import Card
+from tickcast.model.forecast import HORIZONS_S, Calibration
 from tickcast.model.network import Inputs, Network
 
 MINUTE_US = 60_000_000
@@ -60,13 +62,9 @@ def put_model(s3: Any, model_id: str, seed: int) -> None:
     network, rng = Network.zeros(inputs, hidden=4), np.random.default_rng(seed)
     for values in network.weights.values():
         values += rng.normal(0, 0.3, values.shape)
-    card = {
-        "model_id": model_id,
-        "provisional": True,
-        "feature_hash": FEATURE_HASH,
-        "calibration": {str(h): {"direction_slope": 2.0, "interval_width": 1.0} for h in HORIZONS_S},
-    }
-    model_registry.save(s3, BUCKET, model_id, export(network), card)
+    calibration = {h: Calibration(direction_slope=2.0, interval_width=1.0) for h in HORIZONS_S}
+    card = Card(model_id=model_id, feature_hash=FEATURE_HASH, calibration=calibration)
+    model_registry.save(s3, BUCKET, export(network), card)
 
 
 @pytest.fixture
@@ -81,7 +79,7 @@ def run(redis_client: redis.Redis, s3: Any) -> Callable[..., Result]:
     predict = PredictStream(
         SETTINGS,
         HotStore(redis_client, SETTINGS.lateness_us),
-        ModelWatcher(s3, BUCKET, lambda: clock["ms"], at_once),
+        ModelWatcher(s3, BUCKET, lambda: clock["ms"], inline),
         SchemaRegistry(s3, BUCKET),
         s3,
         lambda: clock["ms"],
@@ -292,7 +290,7 @@ def test_what_an_auditor_keeps_does_not_grow(
     auditor = Auditor(s3, BUCKET)
     for n, receipt in enumerate(store.history("BTCUSDT", 12)):
         put_model(s3, f"m{n}", n)
-        auditor(replace(receipt, model_id=f"m{n}"), [receipt], [], auditor.reader())
+        auditor(structs.replace(receipt, model_id=f"m{n}"), [receipt], [], auditor.reader())
         assert len(auditor._models) <= MODELS_KEPT
     assert {"m10", "m11"} <= auditor._models.keys()
 
@@ -302,7 +300,7 @@ def test_what_an_auditor_keeps_does_not_grow(
     before = len(bronze_keys(s3))
     others_us = range(hour_us, START_US - 60_000_000, 5_000_000)
     for n, at_us in enumerate(others_us):
-        key = bronze.part_key(folder, "shardId-000000000009", (str(n), str(n)), (at_us, at_us + 1))
+        key = bronze.stream_part_key(folder, "shardId-000000000009", (str(n), str(n)), (at_us, at_us + 1))
         s3.put_object(Bucket=BUCKET, Key=key, Body=b"")
     reader = auditor.reader(START_US, newest_us)
     assert reader.reach("BTCUSDT", START_US, newest_us).objects == before + len(others_us)

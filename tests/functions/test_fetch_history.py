@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import msgspec
 import pytest
 import urllib3
 
@@ -15,8 +16,10 @@ from tests.fixtures.aws import BUCKET
 from tests.fixtures.rest_server import RestServer, agg_trade, rest_server
 from tickcast.adapters.lake import bronze
 from tickcast.adapters.rest.binance import BinanceRest, ExchangeUnavailable
+from tickcast.adapters.rest.window_proof import HistoryIncomplete
 from tickcast.functions import fetch_history
-from tickcast.functions.fetch_history import FetchHistory, HistoryIncomplete, WindowError
+from tickcast.functions.fetch_history import FetchHistory
+from tickcast.market.fetch_plan import WindowError
 from tickcast.units import HOUR_US
 
 pytestmark = pytest.mark.slow  # all of it together
@@ -24,6 +27,7 @@ pytestmark = pytest.mark.slow  # all of it together
 DAY_US = 1_722_470_400_000_000  # 2024-08-01
 FROM_US, TO_US = DAY_US + HOUR_US // 2, DAY_US + 3 * HOUR_US
 WINDOW = {"symbol": "BTCUSDT", "from_us": FROM_US, "to_us": TO_US, "reason": "asked"}
+Fetch = Callable[[dict[str, Any], Callable[[], int]], dict[str, Any]]
 PLENTY: Callable[[], int] = lambda: 900_000  # noqa: E731
 
 
@@ -54,8 +58,13 @@ def market(every_s: int) -> list[dict[str, Any]]:
     ]
 
 
-def fetcher(server: RestServer, s3: Any, now_us: int = TO_US + HOUR_US) -> FetchHistory:
-    return FetchHistory(BinanceRest(server.url, backoff_s=0), s3, BUCKET, lambda: now_us)
+def fetcher(server: RestServer, s3: Any, now_us: int = TO_US + HOUR_US) -> Fetch:
+    return as_documents(FetchHistory(BinanceRest(server.url, backoff_s=0), s3, BUCKET, lambda: now_us))
+
+
+def as_documents(fetch: FetchHistory) -> Fetch:
+    """`fetch` with its answers as the state machine gets them."""
+    return lambda event, remaining_ms: msgspec.to_builtins(fetch(event, remaining_ms))
 
 
 def inside(server: RestServer) -> list[dict[str, Any]]:
@@ -522,7 +531,7 @@ def test_a_page_that_takes_longest_ends_before_the_call_s_time_does(thin: RestSe
         ms for ms in range(0, 900_000, 1000) if ms > fetch_history._RESERVE_MS
     )  # just enough to begin
     resume = {"next_id": 7000, "last_id": 49_999, "until_us": FROM_US}
-    fetch = FetchHistory(rest, s3, BUCKET, lambda: TO_US + HOUR_US)
+    fetch = as_documents(FetchHistory(rest, s3, BUCKET, lambda: TO_US + HOUR_US))
     with pytest.raises(ExchangeUnavailable):
         fetch({"window": WINDOW, "resume": resume}, lambda: left_ms - int(rest.elapsed_s * 1000))
     assert rest.elapsed_s > 160  # it waited, and tried as often as it does

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 import requests
 
@@ -14,7 +15,8 @@ from tests.local.exchange.test_server import Running, exchange
 from tickcast.adapters.lake import bronze
 from tickcast.adapters.rest import binance
 from tickcast.adapters.rest.binance import BinanceRest
-from tickcast.functions.fetch_history import FetchHistory, HistoryIncomplete, HistoryNotKept, MarketHalted
+from tickcast.adapters.rest.window_proof import HistoryIncomplete, HistoryNotKept, MarketHalted
+from tickcast.functions.fetch_history import FetchHistory
 
 HISTORY_S = 240
 Row = dict[str, Any]
@@ -73,7 +75,7 @@ def misbehave(market: Running) -> Iterator[Callable[..., None]]:
 def fetch(market: Running, s3: Any, window: dict[str, Any]) -> Callable[[], dict[str, Any]]:
     rest = BinanceRest(market.http, backoff_s=0)
     fetcher = FetchHistory(rest, s3, BUCKET, lambda: time.time_ns() // 1000)
-    return lambda: fetcher({"window": window}, lambda: 900_000)
+    return lambda: msgspec.to_builtins(fetcher({"window": window}, lambda: 900_000))
 
 
 def fetched_ids(s3: Any, document: dict[str, Any]) -> list[int]:

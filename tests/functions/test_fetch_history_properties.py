@@ -8,13 +8,16 @@ import json
 from itertools import accumulate
 from typing import Any, NamedTuple
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fixtures.examples import examples
 from tickcast.adapters.lake import bronze
-from tickcast.adapters.rest.binance import PAGE, AggTrade
-from tickcast.functions.fetch_history import FetchHistory, HistoryIncomplete
+from tickcast.adapters.rest.agg_trades import AggTrade
+from tickcast.adapters.rest.binance import PAGE
+from tickcast.adapters.rest.window_proof import HistoryIncomplete
+from tickcast.functions.fetch_history import FetchHistory
 from tickcast.units import DAY_US, HOUR_US
 
 BEGIN_US = 1_722_470_400_000_000  # 2024-08-01
@@ -123,13 +126,13 @@ def test_done_means_all_of_it(
 ) -> None:
     rows = market_of(*market)
     from_us = (BEGIN_US + span[0]) // 1000 * 1000
-    window = {"symbol": "BTCUSDT", "from_us": from_us, "to_us": from_us + span[1]}
+    window: dict[str, Any] = {"symbol": "BTCUSDT", "from_us": from_us, "to_us": from_us + span[1]}
     inside = [row for row in rows if from_us <= row.time_us < window["to_us"]]
     now_us, s3 = rows[-1].time_us + HOUR_US, MemoryS3()
     fetch = FetchHistory(Exchange(rows, faults, now_us), s3, "bucket", lambda: now_us)  # type: ignore[arg-type]
     key = bronze.window_key("BTCUSDT", window["from_us"], window["to_us"])
     try:
-        document = fetch({"window": window}, lambda: 900_000)
+        document = msgspec.to_builtins(fetch({"window": window}, lambda: 900_000))
     except HistoryIncomplete:
         assert key not in s3.kept
         is_provable = rows[0].id == 0 or rows[0].first_id == 0 or rows[0].time_us < from_us

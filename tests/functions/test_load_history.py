@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import msgspec
 import numpy as np
 import psycopg
 import pytest
@@ -23,10 +24,12 @@ from tickcast.adapters.postgres.history_store import HistoryStore, OpenStore, da
 from tickcast.adapters.settings import MAX_DAYS, HistorySettings, SettingsError
 from tickcast.features.bars import segments, whole_seconds
 from tickcast.features.vector import FEATURE_NAMES, history_rows
-from tickcast.functions.load_history import LoadHistory, RequestError
+from tickcast.functions.load_history import LoadHistory
+from tickcast.functions.request import RequestError
+from tickcast.market.sources import Origin
 from tickcast.market.sums import total
 from tickcast.market.ticks import QUOTE
-from tickcast.market.trade_ledger import ORIGINS, held, merged
+from tickcast.market.trade_ledger import ledger_rows, merged
 from tickcast.units import DAY_US, HOUR_US
 
 HOUR = START_US // HOUR_US * HOUR_US  # START_US is 13 minutes and 20 seconds into it
@@ -57,7 +60,7 @@ def load(s3: Any, history_database: Database) -> Load:
         if keys is not None:
             request["keys"] = keys
         loader = LoadHistory(kept, s3, BUCKET, open_store, lambda: now_us)
-        return loader(request, remaining_ms).as_dict()
+        return dict(msgspec.to_builtins(loader(request, remaining_ms)))
 
     return run
 
@@ -76,10 +79,10 @@ def test_what_is_loaded_is_what_live_makes_of_the_ticks(s3: Any, load: Load, own
     assert (done["objects"], done["trades"], done["quotes"]) == (2, len(trades), len(quotes))
     assert done["complete"] and not done["quarantined"] and not done["problems"]
 
-    held = owner.execute(
+    ledger_rows = owner.execute(
         "select count(*), sum(qty), sum(trades), array_agg(distinct origin)::text from tickcast.trades"
     ).fetchone()
-    assert held == (len(trades), int(trades["qty"].sum()), len(trades), "{stream}")
+    assert ledger_rows == (len(trades), int(trades["qty"].sum()), len(trades), "{stream}")
 
     # All of it at once, as training does, without cuts by the hour.
     [bars] = segments(trades, quotes)
@@ -239,11 +242,11 @@ def test_trades_are_held_as_they_were_added_or_not_at_all(
 ) -> None:
     trades, _ = ticks
     some = trades["first_id"] % 5 == 0
-    rows = held(aggregates(trades), ORIGINS.index("rest"))
-    for n, origin in enumerate(("sim", "replay", "stream")):
-        rows = merged(rows, held(trades[some][n::3], ORIGINS.index(origin)))
+    rows = ledger_rows(aggregates(trades), Origin.REST)
+    for n, origin in enumerate((Origin.SIM, Origin.REPLAY, Origin.STREAM)):
+        rows = merged(rows, ledger_rows(trades[some][n::3], origin))
     is_cut = rows["trades"] < rows["aggregate_last_id"] - rows["aggregate_first_id"] + 1
-    assert set(rows["origin"]) == set(range(len(ORIGINS))) and 0 < is_cut.sum() < len(rows)
+    assert set(rows["origin"]) == set(Origin) and 0 < is_cut.sum() < len(rows)
     store = HistoryStore(history_database.connection())
     span_us = int(trades["time_us"][0]), int(trades["time_us"][-1]) + 1
     store.add_days(days_between(*span_us))
@@ -265,7 +268,7 @@ def test_trades_are_held_as_they_were_added_or_not_at_all(
         store.replace_trades(SYMBOL, rows[::2], none)
     np.testing.assert_array_equal(found(), rows[1::2])
     # One row is there already, of the origin that is copied last.
-    again = np.concatenate([rows[::2], rows[1::2][rows["origin"][1::2] == ORIGINS.index("rest")][-1:]])
+    again = np.concatenate([rows[::2], rows[1::2][rows["origin"][1::2] == Origin.REST][-1:]])
     with pytest.raises(psycopg.errors.UniqueViolation), store.connection.transaction():
         store.replace_trades(SYMBOL, rows[1:100:2], again)
     np.testing.assert_array_equal(found(), rows[1::2])

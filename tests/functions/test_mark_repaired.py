@@ -1,4 +1,4 @@
-"""What became of a gap, from the trades that are held to the readers of the ledger."""
+"""What became of a gap, from the trades that are known to the readers of the ledger."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from tests.fixtures.aws import BUCKET
 from tests.fixtures.history_tables import SYMBOL, aggregates, put_hours
 from tests.fixtures.market import START_US, random_ticks
 from tickcast.adapters.lake import bronze
+from tickcast.adapters.lake.windows import WindowLake
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.postgres.history_store import OpenStore
 from tickcast.adapters.settings import HistorySettings
 from tickcast.functions import mark_repaired as mark_repaired_module
 from tickcast.functions.load_history import LoadHistory
-from tickcast.functions.mark_repaired import mark_repaired, withheld_in
+from tickcast.functions.mark_repaired import MarkedGap, mark_repaired
+from tickcast.market.fetch_plan import Window
 from tickcast.market.gaps import WITHHELD, GapLedger
 from tickcast.units import DAY_US
 
@@ -33,15 +35,19 @@ def test_a_gap_that_rest_fills_leaves_the_ledger_but_for_what_is_withheld(
     ledger = GapLedger()
     ledger.missing(1100, 1199, int(before["time_us"]), int(after["time_us"]))
     ledger.missing(9000, 9001, START_US, START_US)  # another, not asked for
-    window = {"symbol": SYMBOL, "from_us": int(before["time_us"]), "to_us": int(after["time_us"]) + 1}
+    window: dict[str, Any] = {
+        "symbol": SYMBOL,
+        "from_us": int(before["time_us"]),
+        "to_us": int(after["time_us"]) + 1,
+    }
     window |= {"first_id": 1100, "last_id": 1199}
     store = OpenStore(history_database)
     loader = LoadHistory(HistorySettings(0, 1000, 1000), s3, BUCKET, store, lambda: START_US)
     loader({"window": window}, lambda: 1e9)
 
-    # Nothing of it is held yet.
-    marked = mark_repaired(window, [], store(), redis_client)
-    assert (marked["repaired_trades"], marked["missing_trades"]) == (0, 100)
+    # Nothing of it is known yet.
+    marked = mark_repaired(Window(**window), [], store(), redis_client)
+    assert (marked.repaired_trades, marked.missing_trades) == (0, 100)
 
     rest = np.concatenate([aggregates(part) for part in (trades[:150], trades[151:])])
     put_hours(s3, rest, quotes[:0], source="rest")
@@ -49,18 +55,19 @@ def test_a_gap_that_rest_fills_leaves_the_ledger_but_for_what_is_withheld(
     key = bronze.window_key(SYMBOL, window["from_us"], window["to_us"])
     s3.put_object(Bucket=BUCKET, Key=key, Body=json.dumps({"withheld": [[1150, 1150]]}))
     assert trades[never_given]["first_id"].tolist() == [1150]
+    gap = Window(**window)
     for _ in range(2):
-        marked = mark_repaired(window, withheld_in(s3, BUCKET, window), store(), redis_client)
-        assert (marked["repaired_trades"], marked["withheld_trades"], marked["missing_trades"]) == (99, 1, 0)
+        marked = mark_repaired(gap, WindowLake(s3, BUCKET).withheld(gap), store(), redis_client)
+        assert (marked.repaired_trades, marked.withheld_trades, marked.missing_trades) == (99, 1, 0)
 
-    told = json.loads(redis_client.get(f"repaired:{SYMBOL}"))
+    stored = json.loads(redis_client.get(f"repaired:{SYMBOL}"))
     times_us = [window["from_us"], window["to_us"]]
-    assert told == {
+    assert stored == {
         "repaired": [[1100, 1149, *times_us], [1151, 1199, *times_us]],
         "withheld": [[1150, 1150, *times_us]],
     }
-    ledger.settle(**told)
-    assert [(gap.first_id, gap.last_id) for gap in ledger.gaps] == [(1150, 1150), (9000, 9001)]
+    ledger.settle(**stored)
+    assert [(each.first_id, each.last_id) for each in ledger.gaps] == [(1150, 1150), (9000, 9001)]
     assert ledger.gaps[0].cause == WITHHELD
     rows = owner.execute(
         "select first_id, last_id, status, touched_from_ms, touched_to_ms from tickcast.gaps_repaired "
@@ -81,9 +88,8 @@ def test_marks_of_a_series_that_was_restarted_stay_apart_from_those_of_the_new_o
     store = OpenStore(history_database)
     later_us = START_US + DAY_US
 
-    def mark(first_id: int, last_id: int, from_us: int) -> dict[str, Any]:
-        window = {"symbol": SYMBOL, "from_us": from_us, "to_us": from_us + 1_000_000}
-        window |= {"first_id": first_id, "last_id": last_id}
+    def mark(first_id: int, last_id: int, from_us: int) -> MarkedGap:
+        window = Window(from_us, from_us + 1_000_000, SYMBOL, "gap", first_id, last_id)
         return mark_repaired(window, [(first_id, last_id)], store(), redis_client)
 
     mark(100, 199, START_US)
@@ -91,8 +97,8 @@ def test_marks_of_a_series_that_was_restarted_stay_apart_from_those_of_the_new_o
     mark(150, 158, later_us)
     mark(50, 300, later_us + 60_000_000)  # round both, but of another time than each
     mark(9000, 9099, later_us)  # the very same ids
-    told = json.loads(redis_client.get(f"repaired:{SYMBOL}"))
-    assert [(first, last, from_us) for first, last, from_us, _ in told["withheld"]] == [
+    stored = json.loads(redis_client.get(f"repaired:{SYMBOL}"))
+    assert [(first, last, from_us) for first, last, from_us, _ in stored["withheld"]] == [
         (50, 300, later_us + 60_000_000),
         (100, 199, START_US),
         (150, 158, later_us),
@@ -101,8 +107,8 @@ def test_marks_of_a_series_that_was_restarted_stay_apart_from_those_of_the_new_o
     assert [row[:2] for row in store().marked(SYMBOL, 2)] == [(50, 300), (9000, 9099)]
 
     mark(150, 160, later_us)  # of the same time: takes the place of what lies within
-    told = json.loads(redis_client.get(f"repaired:{SYMBOL}"))
-    assert [tuple(row[:2]) for row in told["withheld"]] == [(50, 300), (100, 199), (150, 160), (9000, 9099)]
+    stored = json.loads(redis_client.get(f"repaired:{SYMBOL}"))
+    assert [tuple(row[:2]) for row in stored["withheld"]] == [(50, 300), (100, 199), (150, 160), (9000, 9099)]
 
 
 def test_a_gap_of_which_hundreds_of_ranges_are_withheld_is_settled(
@@ -114,7 +120,11 @@ def test_a_gap_of_which_hundreds_of_ranges_are_withheld_is_settled(
     given = (trades["first_id"] % 2 == 0) | (trades["first_id"] < first_id) | (trades["first_id"] > last_id)
     put_hours(s3, trades[given], quotes[:0], source="rest")
     before, after = (int(trades[trades["first_id"] == each][0]["time_us"]) for each in (1000, 1602))
-    window = {"symbol": SYMBOL, "from_us": before // 1000 * 1000, "to_us": (after // 1000 + 1) * 1000}
+    window: dict[str, Any] = {
+        "symbol": SYMBOL,
+        "from_us": before // 1000 * 1000,
+        "to_us": (after // 1000 + 1) * 1000,
+    }
     store = OpenStore(history_database)
     loader = LoadHistory(HistorySettings(0, 1000, 1000), s3, BUCKET, store, lambda: START_US)
     loader({"window": window}, lambda: 1e9)
@@ -128,8 +138,8 @@ def test_a_gap_of_which_hundreds_of_ranges_are_withheld_is_settled(
             assert any(gap.cause != WITHHELD for gap in ledger.gaps)
             for gap in [gap for gap in ledger.gaps if gap.cause != WITHHELD]:
                 ids = {"first_id": gap.first_id, "last_id": gap.last_id}
-                marked = mark_repaired(window | ids, withheld, store(), redis_client)
-                assert marked["missing_trades"] == 0
+                marked = mark_repaired(Window(**window | ids), withheld, store(), redis_client)
+                assert marked.missing_trades == 0
             ledger.settle(**json.loads(redis_client.get(f"repaired:{SYMBOL}")))
         assert {gap.cause for gap in ledger.gaps} == {WITHHELD}
         assert ledger.trades == len(withheld) > 300

@@ -324,10 +324,10 @@ def test_a_quarantine_out_of_reach_holds_up_nothing(
             raise error
 
     s3, predict.s3 = predict.s3, NoS3()
-    followed: list[bool] = []
-    predict.models.follow = lambda: followed.append(True)  # type: ignore[method-assign]
+    polled: list[bool] = []
+    predict.models.poll = lambda: polled.append(True)  # type: ignore[method-assign]
     result = predict(odd_seconds(0))
-    assert (predict.s3.puts, followed) == (1, [True])
+    assert (predict.s3.puts, polled) == (1, [True])
     assert len(result.predictions) == redis_client.xlen("predictions:BTCUSDT") == 2
     assert len(result.quarantined) == result.counts()["Quarantined"] == 3
     (problem,) = (each for each in result.problems if each.startswith("quarantine"))

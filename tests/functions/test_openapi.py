@@ -32,12 +32,18 @@ from tests.fixtures.api_gateway import KEY, ApiGateway
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.filled_store import END_MS, fill
 from tests.fixtures.paths import ROOT
+from tests.fixtures.settings import configured, environment
 from tickcast.adapters.http.bodies import AGES, HISTORY_MAX, PAGE_MAX, Latest
 from tickcast.adapters.http.parameters import PAGE_DEFAULT
 from tickcast.adapters.http.responses import as_json
 from tickcast.adapters.http.routes import LATEST, MODELS, ROUTES, Route
 from tickcast.adapters.postgres.connection import Database
-from tickcast.adapters.settings import DatabaseSettings, ScoreSettings, Settings
+from tickcast.adapters.settings import (
+    DatabaseSettings,
+    PredictStreamSettings,
+    ScorePredictionsSettings,
+    ServePredictionsSettings,
+)
 from tickcast.functions.score_predictions import ScorePredictions
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.serving.prediction import REASONS
@@ -61,28 +67,25 @@ def parameters(path: str) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def gateway(redis_server: ValkeyServer, postgres_port: int) -> Iterator[ApiGateway]:
     """The handler as deployed, a second after the newest tick."""
-    environment = {
-        "ENVIRONMENT": "test",
-        "BUCKET": BUCKET,
-        "SYMBOLS": "BTCUSDT,ETHUSDT",
-        "REDIS_HOST": "127.0.0.1",
-        "REDIS_PORT": str(redis_server.port),
-        "POWERTOOLS_SERVICE_NAME": "serve_predictions",
-        "POWERTOOLS_METRICS_NAMESPACE": "tickcast/test",
+    variables = environment(
+        ServePredictionsSettings,
+        REDIS_PORT=str(redis_server.port),
+        POWERTOOLS_SERVICE_NAME="serve_predictions",
+    ) | {
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": "testing",
     }
     with pytest.MonkeyPatch.context() as patch, mock_aws(), redis.Redis(port=redis_server.port) as client:
-        for name, value in environment.items():
+        for name, value in variables.items():
             patch.setenv(name, value)
         patch.delenv("AWS_ENDPOINT_URL", raising=False)
         client.flushall()
         s3 = boto3.client("s3")
         s3.create_bucket(Bucket=BUCKET)
         module = load_handler()
-        fill(client, s3, BUCKET, module.settings)
-        score(client, s3, module.settings, postgres_port)
+        fill(client, s3, BUCKET, configured(PredictStreamSettings))
+        score(client, s3, postgres_port)
         card = {"model_id": "m1", "provisional": True}
         s3.put_object(Bucket=BUCKET, Key="models/m0/card.json", Body=b"not a card")
         s3.put_object(Bucket=BUCKET, Key="models/m1/card.json", Body=json.dumps(card).encode())
@@ -94,15 +97,15 @@ def gateway(redis_server: ValkeyServer, postgres_port: int) -> Iterator[ApiGatew
         module.redis_client.close()
 
 
-def score(client: redis.Redis, s3: Any, settings: Settings, postgres_port: int) -> None:
+def score(client: redis.Redis, s3: Any, postgres_port: int) -> None:
     """As the function does every minute."""
     url = servers.database_url(postgres_port)
     database.forget(url)
     database.migrate(url)
-    scorer = DatabaseSettings(servers.HOST, postgres_port, "postgres", "tickcast_scorer", application="test")
-    scores = ScoreSettings.from_environment({})
+    scorer = configured(DatabaseSettings, DATABASE_PORT=postgres_port, DATABASE_USER="tickcast_scorer")
+    scores = configured(ScorePredictionsSettings, TRAIN_DAYS=0)
     with Database(scorer) as found:
-        ScorePredictions(settings, scores, client, s3, found, lambda: END_MS)(lambda: 60_000)
+        ScorePredictions(scores, scores.scores, client, s3, found, lambda: END_MS)(lambda: 60_000)
 
 
 def load_handler() -> Any:

@@ -6,13 +6,15 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 import redis
 
 from tests.fixtures.aws import BUCKET
 from tickcast.adapters.lake import bronze
 from tickcast.adapters.redis.hot_store import HotStore
-from tickcast.functions.plan_backfill import PlanBackfill, RequestError
+from tickcast.functions.plan_backfill import PlanBackfill
+from tickcast.functions.request import RequestError
 from tickcast.market.gaps import UNKNOWN, WITHHELD
 from tickcast.units import DAY_US, HOUR_US
 
@@ -25,7 +27,7 @@ Plan = Callable[..., dict[str, Any]]
 @pytest.fixture
 def plan(s3: Any, redis_client: redis.Redis) -> Plan:
     planner = PlanBackfill(s3, BUCKET, HotStore(redis_client, 0), ("BTCUSDT", "ETHUSDT"))
-    return lambda **request: planner(request, "arn:execution", NOW_US)
+    return lambda **request: msgspec.to_builtins(planner(request, "arn:execution", NOW_US))
 
 
 def windows(planned: dict[str, Any]) -> list[tuple[str, int, int]]:
@@ -117,12 +119,12 @@ def test_a_gap_that_may_still_fill_is_left_alone(plan: Plan, redis_client: redis
 
 def test_the_rest_is_for_a_chained_execution(plan: Plan, redis_client: redis.Redis) -> None:
     ledger(redis_client, "BTCUSDT", TODAY_US + 1, TODAY_US + 999)
-    first = plan(days=150, repair=True, train={"prefixes": []})
+    first = plan(days=150, repair=True, train={"days": 7})
     assert (first["windows"], first["more"]) == (200, True)
     assert first["next"]["name"] == plan(days=1)["next"]["name"]  # of the execution, not of what is left
     assert len(first["next"]["name"]) <= 80
     second = plan(**json.loads(json.dumps(first["next"]["input"])))
-    assert (second["more"], second["train"]) == (False, {"prefixes": []})
+    assert (second["more"], second["train"]) == (False, {"days": 7})
     assert not set(windows(first)) & set(windows(second))
     assert first["totals"]["hours_left"] == second["totals"]["hours_planned"]
     assert len(json.dumps(first)) < 60_000  # of the state's 256 KiB

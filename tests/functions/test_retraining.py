@@ -1,4 +1,4 @@
-"""From rows in a real PostgreSQL to a model in force: training, the gate, promotion. S3 is moto's."""
+"""From rows in a real PostgreSQL to the active model: training, the gate, promotion. S3 is moto's."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import numpy as np
 import psycopg
 import pytest
@@ -18,15 +19,16 @@ from tests.fixtures.market import START_US
 from tickcast.adapters.postgres import training_rows
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.registry import model_registry
-from tickcast.adapters.registry.model_watcher import ModelWatcher, at_once
+from tickcast.adapters.registry.model_watcher import ModelWatcher, inline
 from tickcast.adapters.settings import DatabaseSettings
 from tickcast.features.vector import FEATURE_NAMES
 from tickcast.functions import train_model as training_function
-from tickcast.functions.evaluate_model import RequestError as EvaluationRequestError
 from tickcast.functions.evaluate_model import evaluate_model
 from tickcast.functions.promote_model import promote_model
-from tickcast.functions.train_model import RequestError, train_model
-from tickcast.model.training import TrainingError, TrainingSettings
+from tickcast.functions.request import RequestError
+from tickcast.functions.train_model import train_model
+from tickcast.model.fit import TrainingSettings
+from tickcast.model.training import TrainingError
 from tickcast.units import SECOND_US
 
 pytestmark = pytest.mark.integration
@@ -45,7 +47,7 @@ def loader(history_database: Database) -> Connection:
 
 @pytest.fixture
 def reader(loader: Connection, loader_settings: DatabaseSettings) -> Iterator[Connection]:
-    """The database as the functions that train and judge have it: they may only read."""
+    """The database as the functions that train and evaluate have it: they may only read."""
     with Database(replace(loader_settings, user="tickcast_reader")) as database:
         yield database.connection()
 
@@ -63,17 +65,18 @@ def train(s3: Any, reader: Connection) -> Callable[..., dict[str, Any]]:
     clock = iter(range(1000))
 
     def run(**request: Any) -> dict[str, Any]:
-        return train_model(request, s3, BUCKET, NOW + timedelta(seconds=next(clock)), lambda: reader)
+        now = NOW + timedelta(seconds=next(clock))
+        return dict(msgspec.to_builtins(train_model(request, s3, BUCKET, now, reader)))
 
     return run
 
 
 @pytest.fixture
-def judge(s3: Any, reader: Connection) -> Callable[[str], dict[str, Any]]:
+def evaluate(s3: Any, reader: Connection) -> Callable[[str], dict[str, Any]]:
     return lambda model_id: evaluate_model({"model_id": model_id}, s3, BUCKET, reader, SYMBOLS, NOW)
 
 
-def put_in_force(s3: Any, model_id: str, *, provisional: bool = True) -> None:
+def activate(s3: Any, model_id: str, *, provisional: bool = True) -> None:
     model_registry.promote(s3, BUCKET, model_id, NOW.isoformat(), provisional=provisional)
 
 
@@ -81,8 +84,8 @@ def test_rows_come_back_as_they_were_stored(loader: Connection, reader: Connecti
     stored = {BTC: market(1, 300, FROM_US), ETH: market(2, 200, FROM_US, has_quotes=False, step_ms=1000)}
     for symbol, rows in stored.items():
         fill(loader, symbol, rows)
-    found = training_rows.held(reader, None, 0)
-    assert [(h.symbol, h.has_quotes, h.origin, h.rows) for h in found] == [
+    found = training_rows.row_counts(reader, None, 0)
+    assert [(h.symbol, h.has_quotes, h.origin.label, h.rows) for h in found] == [
         (BTC, True, "stream", 3000),
         (ETH, False, "stream", 200),
     ]
@@ -93,22 +96,22 @@ def test_rows_come_back_as_they_were_stored(loader: Connection, reader: Connecti
         assert (read[symbol].moves_bp == rows.moves_bp.astype(np.float32)).all()
     later = training_rows.learning_rows(reader, found, FROM_US + 100 * SECOND_US)
     assert later[BTC].end_us.min() == FROM_US + 100 * SECOND_US
-    assert [each.symbol for each in training_rows.held(reader, [ETH], 0)] == [ETH]
+    assert [each.symbol for each in training_rows.row_counts(reader, [ETH], 0)] == [ETH]
 
 
 def test_the_last_trade_is_known_at_prices_whose_sum_takes_more_than_64_bits(
     loader: Connection, reader: Connection
 ) -> None:
     fill(loader, BTC, market(1, 100, FROM_US), last_trade_bp=-1.0, mid=2**63 - 2001)
-    (judged,) = training_rows.judged_rows(reader, training_rows.held(reader, None, 0), 0)
-    known = judged.last_trade_bp[~np.isnan(judged.last_trade_bp)]
+    (gate_rows,) = training_rows.gate_rows(reader, training_rows.row_counts(reader, None, 0), 0)
+    known = gate_rows.last_trade_bp[~np.isnan(gate_rows.last_trade_bp)]
     assert len(known) == 100 and known == pytest.approx(-1.0)
 
 
 def test_more_rows_than_fit_are_thinned_evenly(loader: Connection, reader: Connection) -> None:
     fill(loader, BTC, market(1, 600, FROM_US))
     fill(loader, BTC, market(2, 900, FROM_US + 3600 * SECOND_US, has_quotes=False, step_ms=1000))
-    found = training_rows.held(reader, [BTC], 0)
+    found = training_rows.row_counts(reader, [BTC], 0)
     rows = training_rows.learning_rows(reader, found, 0, quoted_rows=2000, unquoted_rows=300)[BTC]
     quoted, others = rows.chosen(rows.has_quotes), rows.chosen(~rows.has_quotes)
     assert (set(np.diff(quoted.end_us)), len(quoted.end_us)) == ({300_000}, 2000)
@@ -117,13 +120,15 @@ def test_more_rows_than_fit_are_thinned_evenly(loader: Connection, reader: Conne
 
 def test_a_grid_that_cannot_be_thinned_loses_its_oldest(loader: Connection, reader: Connection) -> None:
     fill(loader, BTC, market(1, 500, FROM_US, step_ms=1000))
-    rows = training_rows.learning_rows(reader, training_rows.held(reader, [BTC], 0), 0, quoted_rows=100)[BTC]
+    rows = training_rows.learning_rows(
+        reader, training_rows.row_counts(reader, [BTC], 0), 0, quoted_rows=100
+    )[BTC]
     assert rows.end_us.tolist() == [FROM_US + n * SECOND_US for n in range(401, 501)]
 
 
 def test_memory_is_bounded_by_the_caps(loader: Connection, reader: Connection) -> None:
     fill(loader, BTC, market(1, 6000, FROM_US))  # 60,000 rows: 14 MB as numbers, far more as Python's
-    found = training_rows.held(reader, [BTC], 0)
+    found = training_rows.row_counts(reader, [BTC], 0)
     tracemalloc.start()
     try:
         rows = training_rows.learning_rows(reader, found, 0, quoted_rows=60_000)[BTC]
@@ -166,20 +171,21 @@ def test_a_challenger_is_trained_of_rows_with_and_without_quotes(
     assert card["masked_calibration"] != card["calibration"]
     assert (card["parent"], card["provisional"], card["code"][:7]) == (None, True, "sha256:")
     page = s3.get_object(Bucket=BUCKET, Key=f"models/{card['model_id']}/card.md")["Body"].read().decode()
-    for part in (card["model_id"], "Not judged", "rest/BTCUSDT, stream/BTCUSDT", "87.0%", "imbalance"):
+    for part in (card["model_id"], "Not evaluated", "rest/BTCUSDT, stream/BTCUSDT", "87.0%", "imbalance"):
         assert part in page
     assert train()["card"]["data"]["markets"] == ["rest/BTCUSDT", "stream/BTCUSDT", "stream/ETHUSDT"]
 
 
 @pytest.mark.parametrize(
-    ("request_", "error", "told"),
+    ("request_", "error", "why"),
     [
         ({"symbols": "BTCUSDT"}, RequestError, "symbols should be a list"),
         ({"symbols": []}, RequestError, "symbols should be a list"),
         ({"days": 0}, RequestError, "days should be a whole number"),
         ({"days": True}, RequestError, "days should be a whole number"),
         ({"day": 1}, RequestError, "unknown: day;"),
-        ({"prefixes": ["bronze/"], "days": 1}, RequestError, "one of them alone"),
+        ({"prefixes": ["bronze/"]}, RequestError, "unknown: prefixes;"),
+        ({"replace": "yes"}, RequestError, "a request should be like"),
         (
             {"symbols": ["DOGEUSDT"]},
             TrainingError,
@@ -188,28 +194,31 @@ def test_a_challenger_is_trained_of_rows_with_and_without_quotes(
         ({"days": 3}, TrainingError, "no feature rows of any symbol of the last 3 days"),
     ],
 )
-def test_what_cannot_be_trained_says_why(
-    train: Callable[..., dict[str, Any]], request_: dict[str, Any], error: type[Exception], told: str
+def test_a_request_that_cannot_be_trained_says_why(
+    train: Callable[..., dict[str, Any]], request_: dict[str, Any], error: type[Exception], why: str
 ) -> None:
-    with pytest.raises(error, match=told):
+    with pytest.raises(error, match=why):
         train(**request_)
 
 
-def test_the_loop_from_rows_to_a_followed_model(
-    s3: Any, loader: Connection, train: Callable[..., dict[str, Any]], judge: Callable[[str], dict[str, Any]]
+def test_the_loop_from_rows_to_the_active_model(
+    s3: Any,
+    loader: Connection,
+    train: Callable[..., dict[str, Any]],
+    evaluate: Callable[[str], dict[str, Any]],
 ) -> None:
-    """A model that found nothing is in force; the market turns foretellable; the next one takes over."""
+    """A model without skill is active; the market becomes predictable; the next model takes over."""
     fill(loader, BTC, market(1, 600, FROM_US, strength=0.0))
     first = train()["model_id"]
-    put_in_force(s3, first)
-    follower = ModelWatcher(s3, BUCKET, lambda: float(next(clock)), at_once)
+    activate(s3, first)
+    watcher = ModelWatcher(s3, BUCKET, lambda: float(next(clock)), inline)
     clock = iter(range(0, 10**6, 10_000))
-    model = follower.current()
+    model = watcher.current()
     assert model is not None and model.model_id == first
     fill(loader, BTC, market(2, 1200, FROM_US + 700 * SECOND_US))
     trained = train()
     assert trained["card"]["parent"] == first
-    verdict = judge(trained["model_id"])
+    verdict = evaluate(trained["model_id"])
     assert (verdict["champion"], verdict["promote"], verdict["provisional"]) == (
         first,
         trained["model_id"],
@@ -223,26 +232,30 @@ def test_the_loop_from_rows_to_a_followed_model(
         "challenger": None,
         "previous": first,
     }
-    follower.follow()
-    model = follower.current()
+    watcher.poll()
+    model = watcher.current()
     assert model is not None and (model.model_id, model.provisional) == (trained["model_id"], True)
     card = model_registry.read_card(s3, BUCKET, trained["model_id"])
-    assert card["gate"]["champion"] == first
-    assert card["gate"]["block"]["from_us"] >= card["learned_to_us"]
-    assert card["gate"]["figures"]["1"]["champion"]["ci"][0] > 0
-    assert "left_out" in card["gate"]["shadow"]
+    assert card.gate is not None and card.gate.block is not None and card.gate.shadow is not None
+    assert card.gate.champion == first
+    assert (card.gate.block.from_us or 0) >= (card.learned_to_us or 0) > 0
+    assert card.gate.figures["1"]["champion"].ci[0] > 0
+    assert card.gate.shadow.left_out
     page = s3.get_object(Bucket=BUCKET, Key=f"models/{trained['model_id']}/card.md")["Body"].read().decode()
     assert "**Promoted**" in page and "skill against" in page
 
 
 def test_a_proven_champion_is_replaced_on_an_hour_of_rows_alone(
-    s3: Any, loader: Connection, train: Callable[..., dict[str, Any]], judge: Callable[[str], dict[str, Any]]
+    s3: Any,
+    loader: Connection,
+    train: Callable[..., dict[str, Any]],
+    evaluate: Callable[[str], dict[str, Any]],
 ) -> None:
     fill(loader, BTC, market(1, 300, FROM_US, strength=0.0))
-    put_in_force(s3, train()["model_id"], provisional=False)
+    activate(s3, train()["model_id"], provisional=False)
     fill(loader, BTC, market(2, 1200, FROM_US + 400 * SECOND_US))
     better = train()["model_id"]
-    verdict = judge(better)
+    verdict = evaluate(better)
     assert (verdict["promote"], verdict["shadow"], verdict["reasons"]) == (
         None,
         better,
@@ -251,45 +264,52 @@ def test_a_proven_champion_is_replaced_on_an_hour_of_rows_alone(
     moved = promote_model(verdict, s3, BUCKET, NOW)
     assert (moved["status"], moved["challenger"]) == ("kept", better)
     fill(loader, ETH, market(3, 3700, FROM_US + 1600 * SECOND_US))
-    # Now an hour has come that neither has seen: the one in shadow is judged with the next challenger.
-    verdict = judge(train(symbols=[BTC])["model_id"])
+    # Now there is an hour that neither was trained on: the one in shadow is evaluated with the next one.
+    verdict = evaluate(train(symbols=[BTC])["model_id"])
     assert verdict["seconds"] >= 3600
     assert (verdict["promote"] is not None, verdict["provisional"]) == (True, False)
-    assert model_registry.read_card(s3, BUCKET, verdict["promote"])["provisional"] is False
+    assert model_registry.read_card(s3, BUCKET, verdict["promote"]).provisional is False
     promote_model(verdict, s3, BUCKET, NOW)
     pointer = model_registry.active_model(s3, BUCKET)
-    assert pointer is not None and (pointer["provisional"], pointer["challenger"]) == (False, None)
+    assert pointer is not None and (pointer.provisional, pointer.challenger) == (False, None)
 
 
-def test_a_worse_one_stays_out_and_its_card_says_why(
-    s3: Any, loader: Connection, train: Callable[..., dict[str, Any]], judge: Callable[[str], dict[str, Any]]
+def test_a_worse_model_is_not_promoted_and_its_card_says_why(
+    s3: Any,
+    loader: Connection,
+    train: Callable[..., dict[str, Any]],
+    evaluate: Callable[[str], dict[str, Any]],
 ) -> None:
     fill(loader, BTC, market(1, 1200, FROM_US))
-    put_in_force(s3, train()["model_id"])
+    activate(s3, train()["model_id"])
     fill(loader, ETH, market(2, 1500, FROM_US, strength=0.0), last_trade_bp=0.1)
     worse = train(symbols=[ETH])["model_id"]
     fill(loader, BTC, market(3, 400, FROM_US + 1500 * SECOND_US))
-    verdict = judge(worse)
+    verdict = evaluate(worse)
     assert verdict["promote"] is None
     assert "not_above_champion" in verdict["reasons"]
-    gate = model_registry.read_card(s3, BUCKET, worse)["gate"]
-    assert (gate["promoted"], gate["reasons"]) == (False, verdict["reasons"])
-    assert gate["sentence"].startswith("The one in force stays: ")
+    gate = model_registry.read_card(s3, BUCKET, worse).gate
+    assert gate is not None
+    assert (gate.promoted, gate.reasons) == (False, verdict["reasons"])
+    assert gate.sentence.startswith("Champion kept: ")
 
 
 def test_a_simulated_market_and_rows_without_quotes_prove_nothing(
-    s3: Any, loader: Connection, train: Callable[..., dict[str, Any]], judge: Callable[[str], dict[str, Any]]
+    s3: Any,
+    loader: Connection,
+    train: Callable[..., dict[str, Any]],
+    evaluate: Callable[[str], dict[str, Any]],
 ) -> None:
     fill(loader, BTC, market(1, 900, FROM_US))
     trained = train()["model_id"]
     fill(
         loader, ETH, market(2, 7200, FROM_US + 900 * SECOND_US, has_quotes=False, step_ms=1000), origin="rest"
     )
-    assert judge(trained)["seconds"] < 200  # what has no quotes decides nothing
+    assert evaluate(trained)["seconds"] < 200  # rows without quotes decide nothing
     fill(loader, ETH, market(3, 4000, FROM_US + 9000 * SECOND_US), origin="sim")
-    assert judge(trained)["seconds"] < 200  # nor does what is simulated, beside what is not
+    assert evaluate(trained)["seconds"] < 200  # nor do simulated ones, where there are real ones
     loader.execute("delete from tickcast.feature_rows where origin = 'stream'")
-    verdict = judge(trained)  # REST beside it says nothing: a simulated exchange has one too
+    verdict = evaluate(trained)  # REST is no evidence of a real market: a simulated exchange has one too
     assert verdict["seconds"] > 3900
     assert (verdict["promote"], verdict["provisional"]) == (trained, True)
     fill(loader, BTC, market(4, 600, FROM_US + 20_000 * SECOND_US), origin="replay")
@@ -298,17 +318,20 @@ def test_a_simulated_market_and_rows_without_quotes_prove_nothing(
     assert card["data"]["rows_used"] == 6000 + 7200
 
 
-def test_what_cannot_be_judged_says_why(
-    s3: Any, loader: Connection, train: Callable[..., dict[str, Any]], judge: Callable[[str], dict[str, Any]]
+def test_a_request_that_cannot_be_evaluated_says_why(
+    s3: Any,
+    loader: Connection,
+    train: Callable[..., dict[str, Any]],
+    evaluate: Callable[[str], dict[str, Any]],
 ) -> None:
-    with pytest.raises(EvaluationRequestError, match="model_id should name a model"):
-        judge("")
+    with pytest.raises(RequestError, match="model_id should name a model"):
+        evaluate("")
     with pytest.raises(model_registry.RegistryError, match="there is no model 'm9'"):
-        judge("m9")
+        evaluate("m9")
     fill(loader, BTC, market(1, 600, FROM_US))
     trained = train()["model_id"]
-    put_in_force(s3, trained)
-    with pytest.raises(EvaluationRequestError, match="is in force already"):
-        judge(trained)
+    activate(s3, trained)
+    with pytest.raises(RequestError, match="is active already"):
+        evaluate(trained)
     again = train()
-    assert judge(again["model_id"])["reasons"] == ["too_few_rows"]
+    assert evaluate(again["model_id"])["reasons"] == ["too_few_rows"]

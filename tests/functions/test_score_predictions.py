@@ -30,6 +30,7 @@ from tickcast.features.ring import BarRing
 from tickcast.features.vector import FEATURE_NAMES
 from tickcast.functions import score_predictions as function
 from tickcast.functions.score_predictions import Result, ScorePredictions
+from tickcast.model import documents
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.serving.records import Prediction
 from tickcast.serving.state import SymbolState
@@ -298,7 +299,8 @@ def with_features(seconds: int, shift: float, model_id: str = "m1", from_s: int 
 
 def reference() -> dict[str, Any]:
     rows = np.random.default_rng(9).normal(size=(20_000, len(FEATURE_NAMES)))
-    return drift.distribution(rows, FEATURE_NAMES[:2])
+    bins: dict[str, Any] = documents.encode(drift.distribution(rows, FEATURE_NAMES[:2]))
+    return bins
 
 
 def test_features_that_moved_ask_for_one_training(
@@ -409,7 +411,7 @@ def test_a_problem_is_shown_without_secrets(
 def test_a_symbol_whose_drift_cannot_be_judged_stops_no_scoring(
     hot: Hot, scorer: Callable[..., Result], s3: Any, redis_client: redis.Redis
 ) -> None:
-    put_model(s3, line={SYMBOL: {"2": "no line"}})
+    put_model(s3, line={SYMBOL: {"1": 0.5}})  # no slope of the horizon that is scored
     hot.write(moved(planted.market(200)))
     result = scorer(260)
     assert any(problem.startswith(f"drift of {SYMBOL}: ") for problem in result.problems)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import socket
@@ -19,14 +18,15 @@ from msgspec.structs import replace
 from layers import site_files
 from tests.fixtures import records
 from tests.fixtures.aws import BUCKET
+from tests.fixtures.settings import configured
 from tickcast.adapters.http.bodies import CARDS_SHOWN
 from tickcast.adapters.http.responses import Response, as_json, if_none_match
 from tickcast.adapters.http.routes import ROUTES
 from tickcast.adapters.redis.connection import connect
 from tickcast.adapters.redis.hot_store import HotStore, Writes
-from tickcast.adapters.registry import model_registry
-from tickcast.adapters.registry.model_catalog import POINTER, ModelCatalog
-from tickcast.adapters.settings import Settings
+from tickcast.adapters.registry.model_catalog import ModelCatalog
+from tickcast.adapters.registry.pointer import POINTER
+from tickcast.adapters.settings import ServePredictionsSettings
 from tickcast.evaluation.live_scores import NO_TALLIES, AccuracySummary, SpanAccuracy, score
 from tickcast.features.ring import BarRing
 from tickcast.functions.serve_predictions import (
@@ -47,13 +47,7 @@ from tickcast.serving.records import (
 )
 from tickcast.serving.state import SymbolState
 
-ENVIRONMENT = {
-    "ENVIRONMENT": "test",
-    "BUCKET": BUCKET,
-    "SYMBOLS": "BTCUSDT,ETHUSDT",
-    "REDIS_HOST": "127.0.0.1",
-}
-SETTINGS = Settings.from_environment(ENVIRONMENT)
+SETTINGS = configured(ServePredictionsSettings)
 AT_S = 1_754_000_000
 AT_MS = AT_S * 1000
 FEATURES = records.features(AT_S, price=60_001.0, mid=60_000.0, proxy_mid=None)
@@ -72,7 +66,9 @@ FEED = FeedHeartbeat(at_ms=AT_MS, watermark_ms=AT_MS, received_ms=AT_MS)
 class Api:
     """Serves as if the time were `age_s` after the prediction's."""
 
-    def __init__(self, store: HotStore, s3: Any = None, settings: Settings = SETTINGS) -> None:
+    def __init__(
+        self, store: HotStore, s3: Any = None, settings: ServePredictionsSettings = SETTINGS
+    ) -> None:
         self.age_s = 0.3
         models = ModelCatalog(lambda: s3, BUCKET, self.clock_ms)
         self.serve = ServePredictions(settings, store, models, self.clock_ms, lambda name: f"text of {name}")
@@ -446,7 +442,6 @@ def test_every_route_has_a_handler(api: Api) -> None:
 
 
 def test_models_are_the_newest_cards_and_the_pointer(store: HotStore, s3: Any) -> None:
-    assert POINTER == model_registry.POINTER
     api = Api(store, s3)
     assert api.ask("/models").body == {"current": None, "models": [], "total": 0}
     for n in range(CARDS_SHOWN + 2):
@@ -611,7 +606,7 @@ CHINESE = "币安人生USDT"
 
 
 @pytest.mark.parametrize(
-    ("configured", "asked"),
+    ("symbol", "asked"),
     [
         (CHINESE, CHINESE),
         (CHINESE, CHINESE.lower()),
@@ -625,27 +620,27 @@ CHINESE = "币安人生USDT"
     ],
 )
 def test_a_symbol_of_any_script_is_asked_for_as_any_other(
-    store: HotStore, redis_client: redis.Redis, configured: str, asked: str
+    store: HotStore, redis_client: redis.Redis, symbol: str, asked: str
 ) -> None:
-    settings = Settings.from_environment(ENVIRONMENT | {"SYMBOLS": f"ETHUSDT,{configured}"})
-    assert settings.symbols[1] == configured
-    api, id_ = Api(store, settings=settings), f"{configured}-{AT_MS}"
+    served = configured(ServePredictionsSettings, SYMBOLS=f"ETHUSDT,{symbol}")
+    assert served.symbols[1] == symbol
+    api, id_ = Api(store, settings=served), f"{symbol}-{AT_MS}"
     writes = Writes()
-    writes.features(replace(FEATURES, symbol=configured), 60)
-    writes.prediction(replace(PREDICTION, symbol=configured, id=id_))
-    assert store.commit(SymbolState(configured, BarRing(0), sequence=1), 0, writes)
+    writes.features(replace(FEATURES, symbol=symbol), 60)
+    writes.prediction(replace(PREDICTION, symbol=symbol, id=id_))
+    assert store.commit(SymbolState(symbol, BarRing(0), sequence=1), 0, writes)
     assert api.get(asked).body["id"] == id_
     assert api.ask(HISTORY, {"to": str(AT_MS)}, symbol=asked).body["count"] == 1
     assert api.ask("/accuracy/{symbol}", symbol=asked).status == 200
     for parameter in (f"{asked}-{AT_MS}", f"{asked}%2D{AT_MS}"):
         receipt = api.ask("/predictions/{symbol}/{id}", symbol=asked, id=parameter)
         assert (receipt.status, receipt.body["id"]) == (200, id_)
-    assert redis_client.exists(f"prediction:{configured}:latest")
+    assert redis_client.exists(f"prediction:{symbol}:latest")
 
 
 @pytest.mark.parametrize("symbol", ["SSUSDT", "币安人生", "币安人生USDT2", "%E5%B8", "%", "..", "币/USDT"])
 def test_any_other_symbol_is_not_found(store: HotStore, symbol: str) -> None:
-    api = Api(store, settings=Settings.from_environment(ENVIRONMENT | {"SYMBOLS": f"{CHINESE},ßUSDT"}))
+    api = Api(store, settings=configured(ServePredictionsSettings, SYMBOLS=f"{CHINESE},ßUSDT"))
     for resource in ("/predictions/{symbol}", HISTORY, "/accuracy/{symbol}", "/predictions/{symbol}/{id}"):
         answer = api.ask(resource, symbol=symbol, id=f"{symbol}-{AT_MS}")
         assert (answer.status, answer.body["parameter"]) == (404, "symbol")
@@ -667,7 +662,7 @@ def test_the_page_may_run_its_own_script_and_nothing_else(api: Api) -> None:
 
 
 def test_redis_out_of_reach_is_a_503() -> None:
-    answer = Api(HotStore(connect(dataclasses.replace(SETTINGS, redis_port=1)), 0)).get()
+    answer = Api(HotStore(connect(replace(SETTINGS.redis, port=1)), 0)).get()
     assert (answer.status, answer.body["title"]) == (503, "Store unavailable")
 
 
@@ -787,7 +782,7 @@ def test_health_shows_the_newest_gaps(store: HotStore, api: Api) -> None:
 
 
 def test_health_without_redis_is_an_answer_too() -> None:
-    answer = Api(HotStore(connect(dataclasses.replace(SETTINGS, redis_port=1)), 0)).health()
+    answer = Api(HotStore(connect(replace(SETTINGS.redis, port=1)), 0)).health()
     assert answer.status == 503
     assert "does not answer" in answer.body["services"]["redis"]["why"]
     assert answer.body["services"]["predict_stream:BTCUSDT"]["ok"] is None
@@ -818,9 +813,7 @@ def test_a_redis_that_hangs_costs_about_a_second(
     hanging_server: tuple[int, list[socket.socket]],
 ) -> None:
     port, taken = hanging_server
-    client = connect(
-        dataclasses.replace(SETTINGS, redis_port=port), timeout_s=STORE_TIMEOUT_S, retries=STORE_RETRIES
-    )
+    client = connect(replace(SETTINGS.redis, port=port), timeout_s=STORE_TIMEOUT_S, retries=STORE_RETRIES)
     answer = Api(HotStore(client, 0)).health()
     client.close()
     assert answer.status == 503

@@ -53,7 +53,6 @@ LAKE = {
         ("s3:ListBucket", ""),
     },
     "TrainModel": {
-        ("s3:GetObject", "bronze/*"),
         ("s3:GetObject", "models/*"),
         ("s3:PutObject", "models/*"),
         ("s3:ListBucket", ""),

@@ -114,7 +114,7 @@ def test_cfn_lint(synthesised: Synthesised) -> None:
 
 def test_outputs(synthesised: Synthesised) -> None:
     named = {"ApiUrl", "ApiKeyId", "StreamName", "BucketName", "TrainModelFunction", "PredictStreamFunction"}
-    named |= {"PlanBackfillFunction", "BackfillMachine", "ScoreMachine"}
+    named |= {"PlanBackfillFunction", "LoadHistoryFunction", "BackfillMachine", "ScoreMachine"}
     assert named <= set(synthesised.templates["app"]["Outputs"])
 
 

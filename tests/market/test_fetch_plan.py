@@ -1,4 +1,4 @@
-"""The planner: windows tile exactly what is asked less what is held."""
+"""The planner: windows tile exactly what is requested less what is fetched."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ SYMBOLS = ("BTCUSDT", "ETHUSDT")
 
 quarter = st.integers(0, 40)
 spans = st.tuples(quarter, quarter).map(lambda ab: (min(ab) * STEP_US, (max(ab) + 1) * STEP_US))
-asked = st.lists(
+requested = st.lists(
     st.builds(lambda span, symbol: Window(span[0], span[1], symbol), spans, st.sampled_from(SYMBOLS)),
     max_size=5,
 )
-held = st.dictionaries(st.sampled_from(SYMBOLS), st.lists(spans, max_size=5))
+fetched = st.dictionaries(st.sampled_from(SYMBOLS), st.lists(spans, max_size=5))
 
 
 def quarters(symbol: str, pieces: list[tuple[int, int]]) -> list[tuple[str, int]]:
@@ -31,33 +31,33 @@ def quarters_of(windows: list[Window]) -> list[tuple[str, int]]:
     return [q for w in windows for q in quarters(w.symbol, [(w.from_us, w.to_us)])]
 
 
-def chain(asked: list[Window], held: dict[str, list[tuple[int, int]]], limit: int) -> list[Plan]:
+def chain(requested: list[Window], fetched: dict[str, list[tuple[int, int]]], limit: int) -> list[Plan]:
     """The plans of a chain of executions none of which fetches anything."""
-    plans = [plan(asked, held, limit)]
+    plans = [plan(requested, fetched, limit)]
     while plans[-1].left:
-        plans.append(plan(plans[-1].left, held, limit))
+        plans.append(plan(plans[-1].left, fetched, limit))
     return plans
 
 
-@given(asked, held, st.integers(1, 7))
+@given(requested, fetched, st.integers(1, 7))
 def test_a_chain_of_plans_tiles_what_is_asked_less_what_is_held(
-    asked: list[Window], held: dict[str, list[tuple[int, int]]], limit: int
+    requested: list[Window], fetched: dict[str, list[tuple[int, int]]], limit: int
 ) -> None:
-    planned = quarters_of([w for p in chain(asked, held, limit) for w in p.windows])
-    wanted = set(quarters_of(asked)) - {
-        q for symbol, pieces in held.items() for q in quarters(symbol, pieces)
+    planned = quarters_of([w for p in chain(requested, fetched, limit) for w in p.windows])
+    wanted = set(quarters_of(requested)) - {
+        q for symbol, pieces in fetched.items() for q in quarters(symbol, pieces)
     }
     assert len(planned) == len(set(planned))  # nothing twice
     assert set(planned) == wanted
 
 
-@given(asked, held, st.integers(1, 7))
+@given(requested, fetched, st.integers(1, 7))
 def test_windows_are_few_short_and_cut_at_midnight(
-    asked: list[Window], held: dict[str, list[tuple[int, int]]], limit: int
+    requested: list[Window], fetched: dict[str, list[tuple[int, int]]], limit: int
 ) -> None:
-    edges = {edge for w in asked for edge in (w.from_us, w.to_us)}
-    edges |= {edge for pieces in held.values() for piece in pieces for edge in piece}
-    for each in chain(asked, held, limit):
+    edges = {edge for w in requested for edge in (w.from_us, w.to_us)}
+    edges |= {edge for pieces in fetched.values() for piece in pieces for edge in piece}
+    for each in chain(requested, fetched, limit):
         assert len(each.windows) <= limit
         for window in each.windows:
             assert window.from_us < window.to_us
@@ -65,29 +65,31 @@ def test_windows_are_few_short_and_cut_at_midnight(
             assert all(edge % DAY_US == 0 or edge in edges for edge in (window.from_us, window.to_us))
 
 
-@given(asked, held)
+@given(requested, fetched)
 def test_the_order_of_what_is_asked_and_held_does_not_matter(
-    asked: list[Window], held: dict[str, list[tuple[int, int]]]
+    requested: list[Window], fetched: dict[str, list[tuple[int, int]]]
 ) -> None:
-    assert plan(asked, held) == plan(asked[::-1], {s: pieces[::-1] for s, pieces in reversed(held.items())})
+    assert plan(requested, fetched) == plan(
+        requested[::-1], {s: pieces[::-1] for s, pieces in reversed(fetched.items())}
+    )
 
 
-@given(asked, held, st.integers(1, 7))
+@given(requested, fetched, st.integers(1, 7))
 def test_what_was_fetched_is_not_planned_again(
-    asked: list[Window], held: dict[str, list[tuple[int, int]]], limit: int
+    requested: list[Window], fetched: dict[str, list[tuple[int, int]]], limit: int
 ) -> None:
-    first = plan(asked, held, limit)
-    fetched = {symbol: list(pieces) for symbol, pieces in held.items()}
+    first = plan(requested, fetched, limit)
+    after = {symbol: list(pieces) for symbol, pieces in fetched.items()}
     for window in first.windows:
-        fetched.setdefault(window.symbol, []).append((window.from_us, window.to_us))
-    again = plan(asked, fetched)
+        after.setdefault(window.symbol, []).append((window.from_us, window.to_us))
+    again = plan(requested, after)
     assert not set(quarters_of(again.windows)) & set(quarters_of(first.windows))
 
 
 @given(spans, st.lists(spans, max_size=5))
-def test_subtract_leaves_what_is_not_covered(span: tuple[int, int], held: list[tuple[int, int]]) -> None:
-    left = subtract(span, held)
-    assert set(quarters("", left)) == set(quarters("", [span])) - set(quarters("", held))
+def test_subtract_leaves_what_is_not_covered(span: tuple[int, int], fetched: list[tuple[int, int]]) -> None:
+    left = subtract(span, fetched)
+    assert set(quarters("", left)) == set(quarters("", [span])) - set(quarters("", fetched))
     assert all(a[1] < b[0] for a, b in pairwise(left))
 
 
@@ -119,9 +121,9 @@ def test_a_gap_over_midnight_keeps_its_ids_in_both_windows() -> None:
 
 
 def test_what_holds_a_gap_is_planned_as_it_was_fetched() -> None:
-    held = {"BTCUSDT": [(0, 1000), (1000, 3000), (9000, HOUR_US)], "ETHUSDT": [(0, HOUR_US)]}
+    fetched = {"BTCUSDT": [(0, 1000), (1000, 3000), (9000, HOUR_US)], "ETHUSDT": [(0, HOUR_US)]}
     gap = Window(2000, 4000, "BTCUSDT", "gap", 1, 9)
-    assert plan([gap], held).windows == [
+    assert plan([gap], fetched).windows == [
         Window(1000, 3000, "BTCUSDT", "gap", 1, 9),
         Window(3000, 4000, "BTCUSDT", "gap", 1, 9),
     ]

@@ -1,4 +1,4 @@
-"""Every trade id is held once, whatever order and pieces the trades came in."""
+"""Every trade id is in the ledger once, whatever order and pieces the trades came in."""
 
 from __future__ import annotations
 
@@ -7,22 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tickcast.market.sources import Origin
 from tickcast.market.ticks import TradeRow, trades_array
 from tickcast.market.trade_ledger import (
-    HELD,
-    ORIGINS,
-    Held,
+    LEDGER_ROW,
+    LedgerRows,
     TradesContradict,
     as_trades,
     changes,
-    held,
-    held_ranges,
+    known_ranges,
+    ledger_rows,
     merged,
-    origin_of,
 )
 
-STREAM, REST = ORIGINS.index("stream"), ORIGINS.index("rest")
-NONE = np.empty(0, HELD)
+NONE = np.empty(0, LEDGER_ROW)
 PRICE = 100 * 10**8
 
 
@@ -33,23 +31,23 @@ def row(first: int, last: int | None = None, qty: int | None = None) -> TradeRow
     return (1_000_000 * first, 1_000_000 * first, first, last, PRICE, qty, 1)
 
 
-def from_stream(*rows: TradeRow) -> Held:
-    return held(trades_array(rows), STREAM)
+def from_stream(*rows: TradeRow) -> LedgerRows:
+    return ledger_rows(trades_array(rows), Origin.STREAM)
 
 
-def from_rest(*rows: TradeRow) -> Held:
-    return held(trades_array(rows), REST)
+def from_rest(*rows: TradeRow) -> LedgerRows:
+    return ledger_rows(trades_array(rows), Origin.REST)
 
 
-def told(rows: Held) -> list[tuple[int, int, int, int, str]]:
+def summary(rows: LedgerRows) -> list[tuple[int, int, int, int, str]]:
     names = ("first_id", "last_id", "qty", "trades", "origin")
-    return [(a, b, c, d, ORIGINS[e]) for a, b, c, d, e in rows[list(names)].tolist()]
+    return [(a, b, c, d, Origin(e).label) for a, b, c, d, e in rows[list(names)].tolist()]
 
 
 def test_single_trades_are_kept_and_an_aggregate_fills_what_is_missing() -> None:
     known = from_stream(row(1), row(2), row(7))
     found = merged(known, from_rest(row(1), row(2, 5), row(6, 7)))
-    assert told(found) == [
+    assert summary(found) == [
         (1, 1, 1, 1, "stream"),
         (2, 2, 2, 1, "stream"),
         (3, 5, 12, 3, "rest"),  # of 2..5 what is left
@@ -60,12 +58,12 @@ def test_single_trades_are_kept_and_an_aggregate_fills_what_is_missing() -> None
 
 def test_a_single_trade_inside_an_aggregate_leaves_the_ids_on_both_sides() -> None:
     found = merged(from_rest(row(1, 5)), from_stream(row(3)))
-    assert told(found) == [(1, 5, 12, 4, "rest"), (3, 3, 3, 1, "stream")]
+    assert summary(found) == [(1, 5, 12, 4, "rest"), (3, 3, 3, 1, "stream")]
     assert merged(found, from_rest(row(1, 5))).tobytes() == found.tobytes()  # repeated: nothing taken twice
 
 
 def test_an_aggregate_that_is_known_singly_is_gone() -> None:
-    assert told(merged(from_rest(row(1, 2)), from_stream(row(1), row(2)))) == [
+    assert summary(merged(from_rest(row(1, 2)), from_stream(row(1), row(2)))) == [
         (1, 1, 1, 1, "stream"),
         (2, 2, 2, 1, "stream"),
     ]
@@ -73,7 +71,7 @@ def test_an_aggregate_that_is_known_singly_is_gone() -> None:
 
 def test_the_stream_wins_over_rest_whichever_came_first() -> None:
     stream, rest = from_stream(row(1)), from_rest(row(1, qty=9))
-    assert told(merged(stream, rest)) == told(merged(rest, stream)) == [(1, 1, 1, 1, "stream")]
+    assert summary(merged(stream, rest)) == summary(merged(rest, stream)) == [(1, 1, 1, 1, "stream")]
 
 
 def test_aggregates_that_overlap_contradict_each_other() -> None:
@@ -85,28 +83,16 @@ def test_changes_are_what_differs() -> None:
     known = merged(NONE, from_rest(row(1, 2), row(3)))
     wanted = merged(known, from_stream(row(2), row(4)))
     remove, add = changes(known, wanted)
-    assert told(remove) == [(1, 2, 3, 2, "rest")]
-    assert told(add) == [(1, 1, 1, 1, "rest"), (2, 2, 2, 1, "stream"), (4, 4, 4, 1, "stream")]
+    assert summary(remove) == [(1, 2, 3, 2, "rest")]
+    assert summary(add) == [(1, 1, 1, 1, "rest"), (2, 2, 2, 1, "stream"), (4, 4, 4, 1, "stream")]
     assert [len(part) for part in changes(wanted, wanted)] == [0, 0]
-    assert told(changes(NONE, wanted)[1]) == told(wanted)
+    assert summary(changes(NONE, wanted)[1]) == summary(wanted)
 
 
-def test_held_ranges_join_what_touches_and_end_where_asked() -> None:
+def test_known_ranges_join_what_touches_and_end_where_asked() -> None:
     rows = merged(from_rest(row(1, 3), row(8, 9)), from_stream(row(4), row(6)))
-    assert held_ranges(rows, 2, 8) == [(2, 4), (6, 6), (8, 8)]
-    assert held_ranges(rows, 5, 5) == []
-
-
-def test_sources_and_their_origins() -> None:
-    assert [ORIGINS[origin_of(name)] for name in ("sbe", "json", "rest", "sim", "replay")] == [
-        "stream",
-        "stream",
-        "rest",
-        "sim",
-        "replay",
-    ]
-    with pytest.raises(ValueError, match="ticks of source 'ftx'"):
-        origin_of("ftx")
+    assert known_ranges(rows, 2, 8) == [(2, 4), (6, 6), (8, 8)]
+    assert known_ranges(rows, 5, 5) == []
 
 
 # Ids 1..40 cut into aggregates as the exchange cuts them; any of them, and any single trades, in any pieces.
@@ -121,8 +107,8 @@ _PIECES = st.lists(
 
 
 @given(_PIECES, st.randoms(use_true_random=False))
-def test_any_order_and_any_pieces_hold_the_same(pieces: list[Held], random: object) -> None:
-    def fold(parts: list[Held]) -> Held:
+def test_any_order_and_any_pieces_hold_the_same(pieces: list[LedgerRows], random: object) -> None:
+    def fold(parts: list[LedgerRows]) -> LedgerRows:
         found = NONE
         for part in parts:
             found = merged(found, part)
@@ -139,5 +125,5 @@ def test_any_order_and_any_pieces_hold_the_same(pieces: list[Held], random: obje
     assert found["trades"].sum() == len(ids)
     assert found["qty"].sum() == sum(ids)
     assert len(np.unique(found["first_id"])) == len(found)
-    assert {n for a, b in held_ranges(found, 1, 40) for n in range(a, b + 1)} == ids
+    assert {n for a, b in known_ranges(found, 1, 40) for n in range(a, b + 1)} == ids
     assert (as_trades(found)["qty"] == found["qty"]).all()

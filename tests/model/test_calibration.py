@@ -18,7 +18,7 @@ BTC = "spot_btcusdt_20240808.gz"
 
 def coverage(residuals: np.ndarray, horizon_s: int, width: float) -> float:
     """The share of `residuals` (|outcome - move| / σ√h, one a second) inside the interval given at the time,
-    each learnt from `horizon_s` seconds later."""
+    each learned from `horizon_s` seconds later."""
     calibrator, waiting, inside = Calibrator(1.0, width), deque[bool](), []
     for residual in residuals:
         waiting.append(bool(residual <= calibrator.interval_width))

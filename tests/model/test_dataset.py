@@ -1,77 +1,116 @@
+"""The training row: from which price to which a label moves, and one row whichever way ticks are read."""
+
 from __future__ import annotations
 
-from local.exchange.events import Quote, Trade
-from local.exchange.history import SETTLED_AFTER_US, AggTrade, QuoteHistory, TradeHistory
+import numpy as np
+import pytest
 
-LATER_US = 10**15
-ONE = 10**8
+from tests.features.test_vector import market_bars
+from tests.fixtures.market import START_US, random_ticks
+from tickcast.features.bars import mids, proxy_mids, segments
+from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES, QUOTE_FEATURES
+from tickcast.market.ticks import QUOTE
+from tickcast.model.dataset import (
+    LABEL_VERSION,
+    ROW_HASH,
+    mask_quotes,
+    pool,
+    rows_from_bars,
+    rows_of_hour,
+    rows_without_quotes,
+    training_rows,
+)
+from tickcast.model.forecast import HORIZONS_S
+from tickcast.units import HOUR_US, SECOND_US
 
 
-def trade(id_: int, time_us: int, price: int = 100, is_buyer_maker: bool = False) -> Trade:
-    return Trade("BTCUSDT", time_us, id_, price * ONE, ONE, is_buyer_maker)
+def test_rows_look_forward_by_exactly_the_horizon() -> None:
+    bars = market_bars(1, 60)
+    rows = rows_from_bars(bars)
+    mid = (bars["bid_price"] + bars["ask_price"]) / 2
+    start = len(bars) - 100 - len(rows.features)  # the longest horizon's tail is left off
+    for row in (0, 57, len(rows.features) - 1):
+        for at, horizon_s in enumerate(HORIZONS_S):
+            now, then = mid[start + row], mid[start + row + 10 * horizon_s]
+            assert rows.moves_bp[row, at] == pytest.approx((then / now - 1) * 1e4, abs=1e-9)
 
 
-def history(*trades: Trade, capacity: int = 100) -> TradeHistory:
-    found = TradeHistory(capacity)
-    for one in trades:
-        found.append(one)
-    return found
+def test_rows_without_quotes_are_masked_and_move_from_the_proxy_to_the_true_mid() -> None:
+    bars = market_bars(1, 60)
+    rows = rows_without_quotes(bars)
+    assert len(rows.end_us) > 300 and not rows.has_quotes.any()
+    assert not rows.features[:, [FEATURE_NAMES.index(name) for name in QUOTE_FEATURES]].any()
+    assert rows.features[:, FEATURE_NAMES.index("trade_flow_1s")].any()
+    at = np.searchsorted(bars["end_us"], rows.end_us)
+    expected = (mids(bars)[at + 20] / proxy_mids(bars)[at] - 1) * 1e4
+    np.testing.assert_allclose(rows.moves_bp[:, 1], expected, atol=1e-9)
+    assert (bars["bid_price"] > 0).any()  # the bars themselves kept their quotes
 
 
-def test_fills_of_one_order_at_one_price_are_one_aggregate() -> None:
-    found = history(
-        trade(50, 1_000),
-        trade(51, 1_000),
-        trade(52, 1_000, price=101),
-        trade(53, 1_000, price=101, is_buyer_maker=True),
-        trade(54, 2_000, price=101, is_buyer_maker=True),
-    )
-    assert found.from_id(0, 10, LATER_US) == [
-        AggTrade(50, 100 * ONE, 2 * ONE, 50, 51, 1_000, False),
-        AggTrade(51, 101 * ONE, ONE, 52, 52, 1_000, False),
-        AggTrade(52, 101 * ONE, ONE, 53, 53, 1_000, True),
-        AggTrade(53, 101 * ONE, ONE, 54, 54, 2_000, True),
+def test_where_only_vectors_are_left_what_quotes_told_is_taken_out_of_them() -> None:
+    rows = rows_from_bars(market_bars(1, 60))
+    twins = mask_quotes(rows)
+    assert (twins.end_us == rows.end_us).all() and (twins.moves_bp == rows.moves_bp).all()
+    assert rows.has_quotes.all() and not twins.has_quotes.any()
+    from_quotes = [FEATURE_NAMES.index(name) for name in (*QUOTE_FEATURES, "has_quotes")]
+    assert not twins.features[:, from_quotes].any()
+    others = np.setdiff1d(np.arange(len(FEATURE_NAMES)), from_quotes)
+    assert (twins.features[:, others] == rows.features[:, others]).all()
+    assert not len(mask_quotes(twins).end_us)
+
+
+def test_history_of_trades_alone_gives_rows_from_proxy_to_proxy() -> None:
+    trades, _ = random_ticks(1, 60)
+    (bars,) = segments(trades, np.empty(0, QUOTE))
+    rows = training_rows(bars)
+    assert len(rows.end_us) > 300 and not rows.has_quotes.any()
+    at = np.searchsorted(bars["end_us"], rows.end_us)
+    expected = (proxy_mids(bars)[at + 50] / proxy_mids(bars)[at] - 1) * 1e4
+    np.testing.assert_allclose(rows.moves_bp[:, 2], expected, atol=1e-9)
+    assert len(rows.end_us) == len(np.unique(rows.end_us))  # there were no quotes to take away
+
+
+def test_a_row_with_quotes_has_no_outcome_by_proxy() -> None:
+    trades, quotes = random_ticks(1, 60)
+    quotes = quotes[quotes["time_us"] < trades["time_us"][0] + 40_000_000]
+    (bars,) = segments(trades, quotes)
+    rows = rows_from_bars(bars)
+    quoted = rows.chosen(rows.has_quotes)
+    lost_us = int(bars["end_us"][~np.isnan(mids(bars))][-1])
+    assert quoted.end_us.max() <= lost_us - max(HORIZONS_S) * SECOND_US
+    assert rows.chosen(~rows.has_quotes).end_us.min() > lost_us
+
+
+def test_a_row_without_quotes_ends_at_the_mid_where_there_is_one() -> None:
+    trades, quotes = random_ticks(1, 90)
+    back_us = trades["time_us"][0] + 40_000_000  # the first quote comes 40 s after the first trade
+    (bars,) = segments(trades, quotes[quotes["time_us"] >= back_us])
+    mid, proxy = mids(bars), proxy_mids(bars)
+    rows = rows_from_bars(bars)
+    blind = rows.chosen(~rows.has_quotes)
+    at = np.searchsorted(bars["end_us"], blind.end_us)
+    reaches_quotes = 0
+    for column, horizon_s in enumerate(HORIZONS_S):
+        then = at + 10 * horizon_s
+        end = np.where(np.isnan(mid[then]), proxy[then], mid[then])
+        reaches_quotes += int((~np.isnan(mid[then])).sum())
+        np.testing.assert_allclose(blind.moves_bp[:, column], (end / proxy[at] - 1) * 1e4, atol=1e-9)
+    assert 100 < reaches_quotes < blind.moves_bp.size
+
+
+def test_the_rows_of_an_hour_are_those_of_the_bars() -> None:
+    trades, quotes = random_ticks(3, 300)
+    quotes = quotes[
+        (quotes["time_us"] < START_US + 100_000_000) | (quotes["time_us"] > START_US + 180_000_000)
     ]
+    (bars,) = segments(trades, quotes)
+    whole = rows_from_bars(bars)
+    hours = range(START_US // HOUR_US * HOUR_US, START_US + HOUR_US, HOUR_US)
+    stored = pool([rows_of_hour(trades, quotes, hour, 100_000, 100_000).rows for hour in hours])
+    assert 0 < whole.has_quotes.sum() < len(whole.end_us)
+    for one, same in zip(whole, stored, strict=True):
+        np.testing.assert_array_equal(one, same)
 
 
-def test_an_aggregate_that_may_still_grow_is_not_told_of() -> None:
-    found = history(trade(1, 1_000), trade(2, 2_000))
-    assert [row.first_id for row in found.from_id(0, 10, 2_000)] == [1]
-    found.append(trade(3, 2_000))
-    assert [row.first_id for row in found.between(None, None, 10, 2_000)] == [1]
-    rows = found.between(None, None, 10, 2_000 + SETTLED_AFTER_US)
-    assert [(row.first_id, row.last_id) for row in rows] == [(1, 1), (2, 3)]
-
-
-def test_by_time_both_ends_count() -> None:
-    found = history(*(trade(n, 1_000 * n) for n in range(1, 10)))
-    assert [row.first_id for row in found.between(3_000, 5_000, 10, LATER_US)] == [3, 4, 5]
-    assert [row.first_id for row in found.between(3_000, None, 2, LATER_US)] == [3, 4]
-    assert [row.first_id for row in found.between(None, 5_000, 2, LATER_US)] == [4, 5]
-    assert [row.first_id for row in found.between(None, None, 2, LATER_US)] == [8, 9]
-    assert found.between(9_001, None, 2, LATER_US) == []
-
-
-def test_memory_is_bounded_and_ids_stay() -> None:
-    found = history(*(trade(n, 1_000 * n) for n in range(1, 1_001)), capacity=100)
-    rows = found.from_id(0, 1_000, LATER_US)
-    assert 100 <= len(rows) <= 113
-    assert rows[-1].id == rows[-1].first_id == 1_000
-    assert [row.id for row in found.from_id(995, 3, LATER_US)] == [995, 996, 997]
-
-
-def test_the_quote_and_trade_in_force() -> None:
-    quotes = QuoteHistory("BTCUSDT")
-    for n in (1, 2, 3):
-        quotes.append(Quote("BTCUSDT", 1_000 * n, n, n, n, n + 1, n))
-    assert quotes.in_force(999) is None
-    assert [quote and quote.update_id for quote in map(quotes.in_force, (1_000, 1_999, 2_000, 9_000))] == [
-        1,
-        1,
-        2,
-        3,
-    ]
-    trades = history(trade(1, 1_000), trade(2, 2_000))
-    assert trades.last_before(999) is None
-    last = trades.last_before(1_500)
-    assert last is not None and last.last_id == 1
+def test_stored_rows_of_another_definition_have_another_hash() -> None:
+    assert f"{FEATURE_HASH}-{LABEL_VERSION}" == ROW_HASH

@@ -7,9 +7,9 @@ import pytest
 
 from tickcast.adapters.registry.onnx_model import OnnxModel, export
 from tickcast.features.vector import FEATURE_NAMES, ODD_FEATURES, QUOTE_FEATURES
+from tickcast.model.fit import INPUTS
 from tickcast.model.forecast import HORIZONS_S, ModelError
 from tickcast.model.network import HAS_QUOTES, SIGMA, Inputs, Network, average, places
-from tickcast.model.training import INPUTS
 
 QUOTED = np.array([FEATURE_NAMES.index(name) for name in QUOTE_FEATURES])
 

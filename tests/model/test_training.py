@@ -1,4 +1,4 @@
-"""The trainer: gradients against differences, the planted signal found, nothing found in noise."""
+"""Training: the planted signal is found, nothing is found in noise, time runs forward."""
 
 from dataclasses import replace
 from itertools import islice
@@ -7,40 +7,28 @@ import numpy as np
 import pytest
 
 from tests.features.test_vector import market_bars
-from tests.fixtures.market import random_ticks
-from tests.model.test_network import random_features, random_network
-from tickcast.features.bars import mids, proxy_mids, segments
-from tickcast.features.vector import FEATURE_NAMES, ODD_FEATURES, QUOTE_FEATURES
-from tickcast.market.ticks import QUOTE
+from tests.model.test_network import random_features
+from tickcast.features.vector import FEATURE_NAMES
 from tickcast.model import training
+from tickcast.model.dataset import Rows, pool, rows_from_bars
+from tickcast.model.fit import INPUTS, TrainingSettings, epoch_by_epoch
 from tickcast.model.forecast import HORIZONS_S
-from tickcast.model.network import HAS_QUOTES, SIGMA
-from tickcast.model.training import (
-    GAP_US,
-    INPUTS,
-    Rows,
-    Samples,
-    Scaler,
-    TrainingError,
-    TrainingSettings,
-    evaluate,
-    initial_network,
-    loss_and_gradients,
-    mask_quotes,
-    pool,
-    rows_from_bars,
-    rows_without_quotes,
-    target,
-    train,
-    training_rows,
-)
+from tickcast.model.network import HAS_QUOTES, SIGMA, Network
+from tickcast.model.training import GAP_US, TrainingError, folds, split_newest, support, train
 
 FAST = TrainingSettings(members=2, epochs=12)
 FLOW = FEATURE_NAMES.index("trade_flow_1s")
 
 
+def skills(network: Network, rows: Rows) -> list[float]:
+    """Against no change, by horizon."""
+    expected_bp, _, _ = network.forward(rows.features)
+    left = ((rows.moves_bp - expected_bp) ** 2).sum(axis=0) / (rows.moves_bp**2).sum(axis=0)
+    return [float(1 - each) for each in left]
+
+
 def planted(seed: int, rows: int, strength: float, column: int = 0, has_quotes: float = 1.0) -> Rows:
-    """One feature, by default the imbalance, foretells the move with `strength`; everything else is noise."""
+    """One feature, by default the imbalance, predicts the move with `strength`; everything else is noise."""
     rng = np.random.default_rng(seed)
     features = random_features(seed, rows, has_quotes)
     scale = features[:, SIGMA:] * np.sqrt(np.array(HORIZONS_S, float))
@@ -49,95 +37,59 @@ def planted(seed: int, rows: int, strength: float, column: int = 0, has_quotes: 
     return Rows(np.arange(rows) * 100_000, features, moves)
 
 
-def test_gradients_equal_differences() -> None:
-    network, rng = random_network(1), np.random.default_rng(2)
-    samples = Samples(*(rng.normal(0, 1, (50, n)) for n in (len(INPUTS.odd), len(INPUTS.even), 4)))
-    _, gradients = loss_and_gradients(network, samples, huber=1.0)
-    assert gradients.keys() == set(training._MOVE_WEIGHTS)
-    for name, gradient in gradients.items():
-        weights = network.weights[name]
-        for at in np.ndindex(weights.shape):
-            kept, step = weights[at], 1e-6
-            weights[at] = kept + step
-            up, _ = loss_and_gradients(network, samples, huber=1.0)
-            weights[at] = kept - step
-            down, _ = loss_and_gradients(network, samples, huber=1.0)
-            weights[at] = kept
-            assert gradient[at] == pytest.approx((up - down) / (2 * step), rel=1e-4, abs=1e-7), (name, at)
-
-
-def test_a_planted_signal_is_found_and_told_honestly() -> None:
-    network, figures = train([planted(3, 20_000, 0.6)], FAST)
-    fresh = evaluate(network, planted(4, 10_000, 0.6))
-    for horizon in map(str, HORIZONS_S):
-        assert fresh[horizon]["skill"] > 0.12
-        assert fresh[horizon]["skill"] == pytest.approx(figures["test"][horizon]["skill"], abs=0.08)
-        assert fresh[horizon]["direction"] > 0.65
+def test_a_planted_signal_is_found_as_the_test_block_shows() -> None:
+    trained = train([planted(3, 20_000, 0.6)], FAST)
+    fresh = planted(4, 10_000, 0.6)
+    on_test = skills(trained.network, trained.test)
+    for skill, expected in zip(skills(trained.network, fresh), on_test, strict=True):
+        assert skill > 0.12
+        assert skill == pytest.approx(expected, abs=0.08)
+    expected_bp, _, _ = trained.network.forward(fresh.features)
+    moved = fresh.moves_bp != 0
+    assert (np.sign(expected_bp) == np.sign(fresh.moves_bp)).mean(axis=0, where=moved).min() > 0.65
 
 
 def test_noise_teaches_nothing() -> None:
-    network, _ = train([planted(5, 6000, 0.0)], FAST)
-    for figures in evaluate(network, planted(6, 4000, 0.0)).values():
-        assert abs(figures["skill"]) < 0.01
+    network = train([planted(5, 6000, 0.0)], FAST).network
+    assert max(map(abs, skills(network, planted(6, 4000, 0.0)))) < 0.01
 
 
 def test_the_masked_part_learns_from_rows_without_quotes_and_the_other_from_those_with() -> None:
     markets = [planted(3, 6000, 0.6), planted(4, 6000, 0.6, FLOW, has_quotes=0.0)]
-    network, figures = train(markets, FAST)
-    assert evaluate(network, planted(5, 3000, 0.6))["2"]["skill"] > 0.12
-    assert evaluate(network, planted(6, 3000, 0.6, FLOW, has_quotes=0.0))["2"]["skill"] > 0.05
-    assert (figures["rows"], figures["rows_with_quotes"]) == (12_000, 6000)
-    assert figures["calibration"]["2"] != figures["masked_calibration"]["2"]
+    trained = train(markets, FAST)
+    assert skills(trained.network, planted(5, 3000, 0.6))[1] > 0.12
+    assert skills(trained.network, planted(6, 3000, 0.6, FLOW, has_quotes=0.0))[1] > 0.05
+    assert (trained.rows, trained.rows_with_quotes) == (12_000, 6000)
+    assert trained.calibration[2] != trained.masked_calibration[2]
 
 
-def test_history_without_quotes_trains_a_model_that_answers_all_rows() -> None:
-    network, figures = train([planted(4, 6000, 0.6, FLOW, has_quotes=0.0)], FAST)
-    assert (figures["rows_with_quotes"], network.knows_quotes[0]) == (0, 0)
-    assert evaluate(network, planted(5, 3000, 0.6, FLOW))["2"]["skill"] > 0.05
-    assert figures["test"]["2"]["skill"] > 0.05
-    assert figures["calibration"] == figures["masked_calibration"]
+def test_history_without_quotes_trains_a_model_of_all_rows() -> None:
+    trained = train([planted(4, 6000, 0.6, FLOW, has_quotes=0.0)], FAST)
+    assert (trained.rows_with_quotes, trained.network.knows_quotes[0]) == (0, 0)
+    assert skills(trained.network, planted(5, 3000, 0.6, FLOW))[1] > 0.05
+    assert skills(trained.network, trained.test)[1] > 0.05
+    assert trained.calibration == trained.masked_calibration
 
 
 def test_intervals_cover_what_they_claim_and_confidence_is_calibrated() -> None:
-    network, figures = train([planted(7, 20_000, 0.6)], FAST)
+    trained = train([planted(7, 20_000, 0.6)], FAST)
     rows = planted(8, 10_000, 0.6)
-    move, scale, _ = network.forward(rows.features)
-    for at, horizon in enumerate(map(str, HORIZONS_S)):
-        fitted = figures["calibration"][horizon]
-        inside = np.abs(rows.moves_bp[:, at] - move[:, at]) / scale[:, at] <= fitted["interval_width"]
+    move, scale, _ = trained.network.forward(rows.features)
+    for at, horizon_s in enumerate(HORIZONS_S):
+        fitted = trained.calibration[horizon_s]
+        inside = np.abs(rows.moves_bp[:, at] - move[:, at]) / scale[:, at] <= fitted.interval_width
         assert inside.mean() == pytest.approx(0.8, abs=0.025)
         moved = rows.moves_bp[:, at] != 0
-        claimed = 1 / (1 + np.exp(-fitted["direction_slope"] * np.abs(move[:, at]) / scale[:, at]))
+        claimed = 1 / (1 + np.exp(-fitted.direction_slope * np.abs(move[:, at]) / scale[:, at]))
         right = np.sign(move[:, at]) == np.sign(rows.moves_bp[:, at])
         assert claimed[moved].mean() == pytest.approx(right[moved].mean(), abs=0.03)
 
 
 def test_same_seed_same_bits_and_another_seed_others() -> None:
-    one, same, other = (train([planted(9, 3000, 0.5)], replace(FAST, seed=s))[0] for s in (1, 1, 2))
+    one, same, other = (train([planted(9, 3000, 0.5)], replace(FAST, seed=s)).network for s in (1, 1, 2))
     for name, weights in one.weights.items():
         assert weights.tobytes() == same.weights[name].tobytes()
     assert one.out.tobytes() != other.out.tobytes()
-
-
-def test_every_second_member_sees_the_imbalance_alone() -> None:
-    rows = planted(3, 2000, 0.6)
-    samples = Scaler.of(rows, INPUTS).samples(rows, INPUTS)
-    unseen = [at for at, name in enumerate(INPUTS.odd) if name != "imbalance"]
-    for member, sees_all in ((0, True), (1, False)):
-        *_, network = training._member(samples, FAST, member)
-        assert network.skip[unseen].any() == network.hidden_odd[unseen].any() == sees_all
-        assert network.skip[0].all()
-
-
-def test_folding_the_standard_into_the_weights_changes_no_answer() -> None:
-    rows, network = planted(3, 200, 0.6), random_network(4)
-    rows.features[:, :14] *= 7
-    rows.features[:, 15:20] += 3
-    standard = Scaler.of(rows, INPUTS)
-    odd, even, _ = standard.samples(rows, INPUTS)
-    move_bp, _, _ = standard.folded(network).forward(rows.features)
-    in_units = target(rows._replace(moves_bp=move_bp / 100), standard.usual_sigma) * 100
-    np.testing.assert_allclose(in_units, network.quoted_move(odd, even), rtol=1e-9)
 
 
 def test_training_stops_where_later_blocks_say_so_but_not_before_the_least(
@@ -146,89 +98,32 @@ def test_training_stops_where_later_blocks_say_so_but_not_before_the_least(
     for best, expected in ((2, 5), (7, 7), (12, 12)):
         curve = [abs(epoch - best) for epoch in range(1, 13)]
         monkeypatch.setattr(training, "_losses", lambda *_, curve=curve: curve)
-        network, figures = train([planted(9, 3000, 0.5)], replace(FAST, least_epochs=5, test_share=0))
+        trained = train([planted(9, 3000, 0.5)], replace(FAST, least_epochs=5, test_share=0))
         rows, settings = planted(9, 3000, 0.5), replace(FAST, least_epochs=5)
-        assert figures["epochs"] == expected
-        refitted = next(islice(training.epoch_by_epoch(rows, settings), expected - 1, None))
-        np.testing.assert_array_equal(network.out, refitted.out)
+        assert trained.epochs == expected
+        refitted = next(islice(epoch_by_epoch(rows, settings), expected - 1, None))
+        np.testing.assert_array_equal(trained.network.out, refitted.out)
 
 
-def test_nothing_is_learned_from_the_newest_block_or_the_gap_before_it() -> None:
+def test_nothing_is_fitted_on_the_newest_block_or_the_gap_before_it() -> None:
     rows = planted(9, 4000, 0.5)
-    one, figures = train([rows], FAST)
-    newest = rows.end_us >= figures["learned_to_us"] - GAP_US + 100_000
+    one = train([rows], FAST)
+    newest = rows.end_us >= one.learned_to_us - GAP_US + 100_000
     assert 0.15 < newest.mean() < 0.19
     changed = rows._replace(
         features=np.where(newest[:, None], 1.0, rows.features),
         moves_bp=np.where(newest[:, None], 9.0, rows.moves_bp),
     )
-    other, _ = train([changed], FAST)
-    for name, weights in one.weights.items():
-        assert weights.tobytes() == other.weights[name].tobytes(), name
+    other = train([changed], FAST)
+    for name, weights in one.network.weights.items():
+        assert weights.tobytes() == other.network.weights[name].tobytes(), name
 
 
-def test_without_a_test_block_all_is_learned_from() -> None:
+def test_without_a_test_block_all_rows_are_fitted_on() -> None:
     rows = planted(9, 3000, 0.5)
-    _, figures = train([rows], replace(FAST, test_share=0))
-    assert figures["learned_to_us"] == rows.end_us[-1] + GAP_US
-    assert figures["test"]["1"] == {"skill": 0.0, "direction": 0.5, "rows": 0.0}
-
-
-def test_rows_look_forward_by_exactly_the_horizon() -> None:
-    bars = market_bars(1, 60)
-    rows = rows_from_bars(bars)
-    mid = (bars["bid_price"] + bars["ask_price"]) / 2
-    start = len(bars) - 100 - len(rows.features)  # the longest horizon's tail is left off
-    for row in (0, 57, len(rows.features) - 1):
-        for at, horizon_s in enumerate(HORIZONS_S):
-            now, then = mid[start + row], mid[start + row + 10 * horizon_s]
-            assert rows.moves_bp[row, at] == pytest.approx((then / now - 1) * 1e4, abs=1e-9)
-
-
-def test_rows_without_quotes_are_masked_and_foretell_the_true_mid_from_the_proxy() -> None:
-    bars = market_bars(1, 60)
-    rows = rows_without_quotes(bars)
-    assert len(rows.end_us) > 300 and not rows.has_quotes.any()
-    assert not rows.features[:, [FEATURE_NAMES.index(name) for name in QUOTE_FEATURES]].any()
-    assert rows.features[:, FEATURE_NAMES.index("trade_flow_1s")].any()
-    at = np.searchsorted(bars["end_us"], rows.end_us)
-    expected = (mids(bars)[at + 20] / proxy_mids(bars)[at] - 1) * 1e4
-    np.testing.assert_allclose(rows.moves_bp[:, 1], expected, atol=1e-9)
-    assert (bars["bid_price"] > 0).any()  # the bars themselves kept their quotes
-
-
-def test_where_only_vectors_are_left_what_quotes_told_is_taken_out_of_them() -> None:
-    rows = rows_from_bars(market_bars(1, 60))
-    twins = mask_quotes(rows)
-    assert (twins.end_us == rows.end_us).all() and (twins.moves_bp == rows.moves_bp).all()
-    assert rows.has_quotes.all() and not twins.has_quotes.any()
-    from_quotes = [FEATURE_NAMES.index(name) for name in (*QUOTE_FEATURES, "has_quotes")]
-    assert not twins.features[:, from_quotes].any()
-    others = np.setdiff1d(np.arange(len(FEATURE_NAMES)), from_quotes)
-    assert (twins.features[:, others] == rows.features[:, others]).all()
-    assert not len(mask_quotes(twins).end_us)
-
-
-def test_history_of_trades_alone_gives_rows_from_proxy_to_proxy() -> None:
-    trades, _ = random_ticks(1, 60)
-    (bars,) = segments(trades, np.empty(0, QUOTE))
-    rows = training_rows(bars)
-    assert len(rows.end_us) > 300 and not rows.has_quotes.any()
-    at = np.searchsorted(bars["end_us"], rows.end_us)
-    expected = (proxy_mids(bars)[at + 50] / proxy_mids(bars)[at] - 1) * 1e4
-    np.testing.assert_allclose(rows.moves_bp[:, 2], expected, atol=1e-9)
-    assert len(rows.end_us) == len(np.unique(rows.end_us))  # there were no quotes to take away
-
-
-def test_a_row_with_quotes_has_no_outcome_by_proxy() -> None:
-    trades, quotes = random_ticks(1, 60)
-    quotes = quotes[quotes["time_us"] < trades["time_us"][0] + 40_000_000]
-    (bars,) = segments(trades, quotes)
-    rows = rows_from_bars(bars)
-    quoted = rows.chosen(rows.has_quotes)
-    lost_us = int(bars["end_us"][~np.isnan(mids(bars))][-1])
-    assert quoted.end_us.max() <= lost_us - GAP_US
-    assert rows.chosen(~rows.has_quotes).end_us.min() > lost_us
+    trained = train([rows], replace(FAST, test_share=0))
+    assert trained.learned_to_us == rows.end_us[-1] + GAP_US
+    assert not len(trained.test.end_us)
 
 
 def test_too_little_data_is_named() -> None:
@@ -244,34 +139,28 @@ def test_rows_at_one_instant_cannot_be_split() -> None:
         train(seconds, FAST)
 
 
-def test_an_untrained_member_predicts_no_move() -> None:
-    move, _, _ = initial_network(FAST, 1).forward(random_features(1, 5))
-    assert not move.any()
-    assert len(ODD_FEATURES) < len(FEATURE_NAMES)
-
-
 def test_blocks_are_cut_at_the_same_instants_for_all_markets_and_leave_a_gap() -> None:
     one, other = planted(1, 4000, 1.0), planted(2, 3000, 1.0)
     rows = pool([one, other._replace(end_us=other.end_us + 200_000_000)])
     assert (np.diff(rows.end_us) >= 0).all()
-    folds = list(training._folds(rows))
-    assert len(folds) == 3
-    for past, block in folds:
+    pairs = list(folds(rows))
+    assert len(pairs) == 3
+    for past, block in pairs:
         assert block.end_us.min() - past.end_us.max() > GAP_US
-    assert all(a.end_us.max() < b.end_us.min() for (_, a), (_, b) in zip(folds, folds[1:], strict=False))
-    learn, test = training._newest_apart(rows, 0.2)
+    assert all(a.end_us.max() < b.end_us.min() for (_, a), (_, b) in zip(pairs, pairs[1:], strict=False))
+    learn, test = split_newest(rows, 0.2)
     assert test.end_us.min() - learn.end_us.max() > GAP_US
 
 
 def test_support_holds_another_market_and_refuses_the_absurd() -> None:
     rows = planted(1, 2000, 1.0)
     rows.features[:, FEATURE_NAMES.index("mid_age")] = 0.5
-    ranges = training.support(rows, INPUTS)
+    ranges = support(rows, INPUTS)
     assert list(ranges) == INPUTS.names
-    assert ranges["mid_age"] == [-3.5, 4.5]
+    assert ranges["mid_age"] == (-3.5, 4.5)
     imbalance = rows.features[:, 0]
     width = np.ptp(imbalance)
-    assert ranges["imbalance"] == pytest.approx([imbalance.min() - 2 * width, imbalance.max() + 2 * width])
-    assert ranges["sigma_bp"] == [0.0, 10 * rows.features[:, SIGMA].max()]
+    assert ranges["imbalance"] == pytest.approx((imbalance.min() - 2 * width, imbalance.max() + 2 * width))
+    assert ranges["sigma_bp"] == (0.0, 10 * rows.features[:, SIGMA].max())
     assert ranges["has_quotes"][0] <= 0 and ranges["has_quotes"][1] >= 1
     assert HAS_QUOTES != SIGMA

@@ -320,8 +320,8 @@ def test_a_race_for_the_pointer_is_run_again(machine: Machine) -> None:
     assert len(ran.payloads("EvaluateModel")) == 1
 
 
-def test_a_first_model_of_bronze_is_in_force_already(machine: Machine) -> None:
-    request = {"prefixes": ["bronze/source=sbe/"], "reason": "test"}
+def test_a_first_model_is_in_force_already(machine: Machine) -> None:
+    request = {"symbols": ["BTCUSDT"], "replace": True, "reason": "test"}
     machine.answer("PlanBackfill", planned({}, train=request))
     machine.answer("TrainModel", {"model_id": "m", "rows": 9, "promoted": True, "why": None})
     ran = machine.run()
@@ -341,7 +341,7 @@ def test_too_little_to_train_on_fails_no_backfill(machine: Machine) -> None:
 
 def test_what_is_left_over_is_an_execution_of_its_own(machine: Machine) -> None:
     following = {"name": "more-0123", "input": {"spans": [window("BTCUSDT", 9)]}}
-    train = {"prefixes": []}
+    train = {"days": 7}
     machine.answer(
         "PlanBackfill",
         planned({"BTCUSDT": 1}, more=True, next=following, train=train),
@@ -399,16 +399,13 @@ def test_every_task_has_a_time_limit_and_retries() -> None:
 
 def test_the_names_it_knows_are_those_of_the_functions() -> None:
     """An error renamed in the code would silently lose its retrier."""
-    from tickcast.adapters.lake import bronze
     from tickcast.adapters.registry import model_registry
-    from tickcast.adapters.rest import binance
-    from tickcast.functions import evaluate_model, fetch_history, plan_backfill, promote_model, train_model
-    from tickcast.market import ticks
-    from tickcast.model import training
+    from tickcast.adapters.rest import binance, window_proof
+    from tickcast.functions import request
+    from tickcast.market import fetch_plan, ticks
 
     known: set[str] = {"States.ALL", "StepFunctions.ExecutionAlreadyExistsException"}
-    modules = (binance, bronze, fetch_history, plan_backfill, train_model, ticks, training)
-    for module in (*modules, evaluate_model, model_registry, promote_model):
+    for module in (binance, window_proof, fetch_plan, ticks, request, model_registry):
         known |= {
             name for name, it in vars(module).items() if isinstance(it, type) and issubclass(it, Exception)
         }

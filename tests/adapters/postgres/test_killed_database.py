@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psycopg
 import pytest
 
@@ -24,8 +25,8 @@ from tickcast.units import DAY_US, HOUR_US
 
 pytestmark = pytest.mark.server
 
-WINDOW = {"symbol": SYMBOL, "from_us": START_US // HOUR_US * HOUR_US}
-WINDOW["to_us"] = WINDOW["from_us"] + 4 * HOUR_US
+_HOUR = START_US // HOUR_US * HOUR_US
+WINDOW = {"symbol": SYMBOL, "from_us": _HOUR, "to_us": _HOUR + 4 * HOUR_US}
 
 
 class Server:
@@ -63,7 +64,7 @@ def load(server: Server, s3: Any, objects: list[dict[str, str]]) -> dict[str, An
     kept = HistorySettings(keep_days=0, grid_ms=1000, quoted_grid_ms=500)
     with Database(settings) as loader:
         run = LoadHistory(kept, s3, BUCKET, OpenStore(loader), lambda: START_US + DAY_US)
-        return run({"window": WINDOW, "keys": objects}, lambda: 1e9).as_dict()
+        return dict(msgspec.to_builtins(run({"window": WINDOW, "keys": objects}, lambda: 1e9)))
 
 
 def tables(server: Server) -> dict[str, tuple[int, str]]:

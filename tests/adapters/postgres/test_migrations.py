@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import psycopg
 import pytest
 
@@ -29,7 +30,8 @@ def test_migrations_go_down_and_up_again(owner: Any, postgres_port: int) -> None
     tables = "select count(*) from information_schema.tables where table_schema = 'tickcast'"
     before = owner.execute(tables).fetchone()
     database.migrate(url)  # again: nothing to do
-    command = [database.DBMATE, "--url", f"{url}?sslmode=disable", "--migrations-dir", database.MIGRATIONS]
+    command = [str(database.DBMATE), "--url", f"{url}?sslmode=disable"]
+    command += ["--migrations-dir", str(database.MIGRATIONS)]
     for _ in database.MIGRATIONS.glob("*.sql"):
         subprocess.run([*command, "--no-dump-schema", "rollback"], check=True, capture_output=True)
     assert owner.execute(tables).fetchone() == (0,)
@@ -116,7 +118,7 @@ def test_days_are_added_once_and_dropped_whole(owner: Any, history_database: Dat
 
 
 def test_binary_copy_is_read_as_what_it_was(owner: Any) -> None:
-    columns = [
+    columns: list[npt.NDArray[Any]] = [
         np.array([-(2**15), 0, 7], np.int16),
         np.array([-(2**31), 0, 7], np.int32),
         np.array([-(2**63), 0, 2**63 - 1], np.int64),

@@ -1,4 +1,4 @@
-"""The model in force and its challenger, followed by a pointer in S3 (moto's) while predictions go on."""
+"""The active model and its challenger, polled by the pointer in S3 (moto's) while predictions continue."""
 
 from dataclasses import replace
 from typing import Any
@@ -11,8 +11,9 @@ from tests.fixtures.aws import BUCKET
 from tests.fixtures.hot_path import CARD, Clock, put_model, save_model, ticks_in
 from tests.fixtures.kinesis_events import batch_event
 from tests.fixtures.records import known
-from tickcast.adapters.registry import model_registry, model_watcher
+from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.model_watcher import ModelWatcher
+from tickcast.adapters.registry.pointer import POINTER
 from tickcast.functions.predict_stream import PredictStream, Result
 from tickcast.model.forecast import HORIZONS_S
 
@@ -23,14 +24,14 @@ def models(predict: PredictStream) -> ModelWatcher:
 
 
 class Market:
-    """Ticks without an end, given to the function piece by piece."""
+    """Ticks without end, given to the function piece by piece."""
 
     def __init__(self, predict: PredictStream, clock: Clock) -> None:
         self._predict, self._clock = predict, clock
         self._pieces, self._at = ticks_in(60), 0
 
     def __call__(self, seconds: int = 5) -> Result:
-        """The next seconds in one event; the clock goes on as far."""
+        """The next seconds in one event; the clock advances as far."""
         pieces = self._pieces[self._at : self._at + seconds * 10]
         result = self._predict(batch_event(self._at, *pieces))
         self._at += len(pieces)
@@ -47,7 +48,7 @@ def model_ids(result: Result) -> set[str | None]:
     return {prediction.model_id for prediction in result.predictions}
 
 
-def test_a_pointer_s_move_is_followed_within_five_seconds(market: Market, s3: Any) -> None:
+def test_a_moved_pointer_is_picked_up_within_five_seconds(market: Market, s3: Any) -> None:
     put_model(s3, "m1")
     assert model_ids(market(15)) == {"m1"}
     put_model(s3, "m2", provisional=False)
@@ -65,8 +66,8 @@ def test_both_calibrations_of_a_card_are_served(s3: Any) -> None:
     assert {c.interval_width for c in model.calibrations.values()} == {1.0}
 
 
-def test_a_challenger_put_in_force_is_as_provisional_as_the_gate_says(market: Market, s3: Any) -> None:
-    """Its card was read when it ran in the shadow, before the verdict."""
+def test_a_promoted_challenger_is_as_provisional_as_the_gate_decided(market: Market, s3: Any) -> None:
+    """Its card was read when it ran in shadow, before the decision."""
     save_model(s3, "m2", provisional=True)
     put_model(s3, "m1", challenger="m2")
     assert market(15).predictions[-1].provisional is True
@@ -75,9 +76,9 @@ def test_a_challenger_put_in_force_is_as_provisional_as_the_gate_says(market: Ma
     assert (newest.model_id, newest.provisional) == ("m2", False)
 
 
-def test_nothing_is_looked_up_while_a_prediction_waits(market: Market, s3: Any) -> None:
-    """While events come, the pointer is read after the writing: the event in which it is time still predicts
-    with what was in force before."""
+def test_nothing_is_polled_while_a_prediction_waits(market: Market, s3: Any) -> None:
+    """While events come, the pointer is read after the writing: the event in which a poll is due still
+    predicts with the model that was active before."""
     put_model(s3, "m1")
     market(15), market(1)
     put_model(s3, "m2")
@@ -114,9 +115,9 @@ def test_a_model_that_does_not_fit_is_refused_and_the_one_before_kept(
 @pytest.mark.parametrize(
     ("key", "body", "why"),
     [
-        (model_watcher.POINTER, b"{not json", "JsonError"),
-        (model_watcher.POINTER, b"[]", "it is [], it should be a JSON object"),
-        (model_watcher.POINTER, b'{"model_id": "m9"}', "models/m9/card.json is not there"),
+        (POINTER, b"{not json", "JsonError"),
+        (POINTER, b"[]", "it is [], it should be a JSON object"),
+        (POINTER, b'{"model_id": "m9"}', "models/m9/card.json is not there"),
         ("models/m2/card.json", b"[]", "the card is '[]', it should be a JSON object"),
         ("models/m2/model.onnx", b"garbage", "not a model onnxruntime can load"),
     ],
@@ -177,7 +178,7 @@ def test_a_challenger_runs_in_shadow(market: Market, s3: Any) -> None:
     assert all(isinstance(known(o.challenger).inside, bool) for o in resolved)
 
 
-def test_a_challenger_put_in_force_goes_on_with_what_it_learnt(market: Market, s3: Any) -> None:
+def test_a_promoted_challenger_continues_with_its_calibration(market: Market, s3: Any) -> None:
     save_model(s3, "m2")
     put_model(s3, "m1", challenger="m2")
     market(20)
@@ -192,32 +193,32 @@ def test_a_challenger_put_in_force_goes_on_with_what_it_learnt(market: Market, s
     assert returned.calibrator[10].outcomes == 0  # from its card again
 
 
-def test_a_challenger_keeps_what_it_learnt_through_fallbacks(
+def test_a_challenger_keeps_its_calibration_through_fallbacks(
     market: Market, predict: PredictStream, s3: Any
 ) -> None:
-    """One of the model in force, which is outside its support, and while the challenger cannot be loaded."""
+    """A fallback of the active model, outside its support, and one while the challenger cannot be loaded."""
     save_model(s3, "m2")
     put_model(s3, "m1", challenger="m2")
     before = market(20).predictions[-1]
     assert known(before.challenger).model_id == "m2"
     state = predict.store.load(["BTCUSDT"])[0]["BTCUSDT"]
-    learnt = {horizon_s: each.outcomes for horizon_s, each in state.pending.calibrators["m2"].items()}
-    assert learnt[1] > 5
+    outcomes = {horizon_s: each.outcomes for horizon_s, each in state.pending.calibrators["m2"].items()}
+    assert outcomes[1] > 5
     champion = predict.models.current()
     object.__setattr__(champion, "support", {"sigma_bp": (900.0, 1000.0)})
     fallback = market(2).predictions[-1]
     assert (fallback.source, fallback.horizons) == ("fallback", {})
     object.__setattr__(champion, "support", {})
-    adopted = predict.models._adopted
-    predict.models._adopted = predict.models._found = replace(
-        adopted, challenger=None, challenger_problem="challenger: out of reach"
+    active = predict.models._active
+    predict.models._active = predict.models._polled = replace(
+        active, challenger=None, challenger_problem="challenger: out of reach"
     )
     assert market(2).predictions[-1].challenger is None
-    predict.models._adopted = predict.models._found = adopted
+    predict.models._active = predict.models._polled = active
     market(1)
     state = predict.store.load(["BTCUSDT"])[0]["BTCUSDT"]
     assert set(state.pending.calibrators) == {"m1", "m2"}
-    assert all(state.pending.calibrators["m2"][h].outcomes >= count for h, count in learnt.items())
+    assert all(state.pending.calibrators["m2"][h].outcomes >= count for h, count in outcomes.items())
 
 
 @pytest.mark.parametrize(
@@ -254,7 +255,7 @@ def test_a_challenger_that_fails_while_it_runs_harms_nobody(
     assert "challenger m2: RuntimeError: out of memory" in result.problems
 
 
-def test_the_support_on_the_card_is_kept_to(market: Market, s3: Any) -> None:
+def test_the_support_on_the_card_is_respected(market: Market, s3: Any) -> None:
     put_model(s3, "m1", support={"sigma_bp": [900, 1000], "imbalance": [-1, 1]})
     newest = market(15).predictions[-1]
     assert (newest.reason, newest.outside, newest.model_id) == (

@@ -8,16 +8,21 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from msgspec.structs import replace
 
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.hot_path import CARD, save_model
+from tests.fixtures.paths import EVENTS
 from tests.functions.test_train_model import NOW
 from tickcast.adapters.http.responses import Response
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.card_markdown import page
 from tickcast.adapters.registry.model_catalog import ModelCatalog
-from tickcast.adapters.registry.model_registry import POINTER, PointerRace, RegistryError
-from tickcast.functions.promote_model import RequestError, promote_model
+from tickcast.adapters.registry.model_registry import PointerRace, RegistryError
+from tickcast.adapters.registry.pointer import POINTER, Challenger, Pointer
+from tickcast.functions.promote_model import promote_model
+from tickcast.functions.request import RequestError
+from tickcast.model.card import Card, GateRecord, GateSkill, HorizonScore, TrainingData
 
 SINCE = "2026-01-02T03:04:05+00:00"
 
@@ -30,11 +35,11 @@ def models(s3: Any) -> list[str]:
     return names
 
 
-def promote(s3: Any, model_id: str, **more: Any) -> dict[str, Any]:
+def promote(s3: Any, model_id: str, **more: Any) -> Pointer:
     return model_registry.promote(s3, BUCKET, model_id, SINCE, **more)
 
 
-def in_force(s3: Any) -> dict[str, Any]:
+def active(s3: Any) -> Pointer:
     pointer = model_registry.active_model(s3, BUCKET)
     assert pointer is not None
     return pointer
@@ -68,30 +73,30 @@ def test_the_pointer_says_what_is_in_force_and_what_was(s3: Any, models: list[st
     promote(s3, "m1")
     promote(s3, "m2", provisional=False, by="the gate")
     pointer = promote(s3, "m3", challenger="m1")
-    assert pointer == in_force(s3)
-    assert (pointer["model_id"], pointer["since"]) == ("m3", SINCE)
-    assert (pointer["key"], pointer["challenger"]) == ("models/m3/model.onnx", {"model_id": "m1"})
-    assert [each["model_id"] for each in pointer["previous"]] == ["m2", "m1"]
-    assert pointer["previous"][0]["provisional"] is False
-    assert "provisional" not in pointer
-    assert [each["model_id"] for each in promote(s3, "m3")["previous"]] == ["m2", "m1"]  # no step
+    assert pointer == active(s3)
+    assert (pointer.model_id, pointer.since) == ("m3", SINCE)
+    assert (pointer.key, pointer.challenger) == ("models/m3/model.onnx", Challenger(model_id="m1"))
+    assert [each.model_id for each in pointer.previous] == ["m2", "m1"]
+    assert pointer.previous[0].provisional is False
+    assert pointer.provisional is None
+    assert [each.model_id for each in promote(s3, "m3").previous] == ["m2", "m1"]  # no step
 
 
 def test_only_so_much_of_the_past_is_kept(s3: Any) -> None:
     for n in range(20):
         promote(s3, f"m{n}")
-    assert [each["model_id"] for each in in_force(s3)["previous"]] == [f"m{n}" for n in range(18, 8, -1)]
+    assert [each.model_id for each in active(s3).previous] == [f"m{n}" for n in range(18, 8, -1)]
 
 
 def test_rolling_back_goes_step_by_step_to_the_end(s3: Any, models: list[str]) -> None:
     for name in models:
         promote(s3, name, challenger="m1")
-    assert model_registry.roll_back(s3, BUCKET, SINCE)["model_id"] == "m2"
-    assert (in_force(s3)["challenger"], in_force(s3)["by"]) == (None, "rolled back from m3")
-    assert model_registry.roll_back(s3, BUCKET, SINCE)["model_id"] == "m1"
+    assert model_registry.roll_back(s3, BUCKET, SINCE).model_id == "m2"
+    assert (active(s3).challenger, active(s3).by) == (None, "rolled back from m3")
+    assert model_registry.roll_back(s3, BUCKET, SINCE).model_id == "m1"
     with pytest.raises(RegistryError, match="nothing to roll back to"):
         model_registry.roll_back(s3, BUCKET, SINCE)
-    assert in_force(s3)["model_id"] == "m1"
+    assert active(s3).model_id == "m1"
 
 
 def test_what_cannot_serve_is_passed_over(s3: Any, models: list[str]) -> None:
@@ -99,11 +104,11 @@ def test_what_cannot_serve_is_passed_over(s3: Any, models: list[str]) -> None:
         promote(s3, name)
     save_model(s3, "m2", feature_hash="of-another-code")
     pointer = model_registry.roll_back(s3, BUCKET, SINCE)
-    assert (pointer["model_id"], pointer["previous"]) == ("m1", [])
+    assert (pointer.model_id, pointer.previous) == ("m1", [])
 
 
 class Deaf(Rival):
-    """S3 whose answer to the first write is lost: the client sends it again, and is told that it lost."""
+    """S3 whose answer to the first write is lost: the client sends it again, and that one is refused."""
 
     def put_object(self, **request: Any) -> Any:
         self.writes += 1
@@ -115,8 +120,8 @@ def test_a_write_whose_answer_is_lost_is_no_lost_race(s3: Any, models: list[str]
     for name in models:
         promote(s3, name)
     deaf = Deaf(s3, [])
-    assert model_registry.roll_back(deaf, BUCKET, SINCE)["model_id"] == "m2"  # one step, not two
-    assert (deaf.writes, in_force(s3)["model_id"]) == (1, "m2")
+    assert model_registry.roll_back(deaf, BUCKET, SINCE).model_id == "m2"  # one step, not two
+    assert (deaf.writes, active(s3).model_id) == (1, "m2")
 
 
 def test_nothing_is_rolled_back_to_what_cannot_serve(s3: Any, models: list[str]) -> None:
@@ -134,17 +139,17 @@ def test_a_lost_race_is_run_again_on_what_is_there_now(s3: Any, models: list[str
     rival = Rival(s3, ["m2"])
     pointer = promote(rival, "m3")
     assert rival.writes == 2
-    assert [each["model_id"] for each in pointer["previous"]] == ["m2"]  # not what was read first
+    assert [each.model_id for each in pointer.previous] == ["m2"]  # not what was read first
 
 
 def test_two_first_models_at_once_are_a_race_too(s3: Any, models: list[str]) -> None:
-    assert [each["model_id"] for each in promote(Rival(s3, ["m1"]), "m2")["previous"]] == ["m1"]
+    assert [each.model_id for each in promote(Rival(s3, ["m1"]), "m2").previous] == ["m1"]
 
 
 def test_who_loses_every_race_is_told(s3: Any, models: list[str]) -> None:
     with pytest.raises(PointerRace, match="try again"):
         promote(Rival(s3, ["m1", "m2"] * 10), "m3")
-    assert in_force(s3)["model_id"] != "m3"
+    assert active(s3).model_id != "m3"
 
 
 def test_what_s3_refuses_otherwise_is_no_race(s3: Any) -> None:
@@ -160,17 +165,17 @@ def test_a_verdict_is_carried_out(s3: Any, models: list[str]) -> None:
     promote(s3, "m1", challenger="m3")
     moved = promote_model(verdict(), s3, BUCKET, NOW)
     assert moved == {"status": "promoted", "in_force": "m2", "challenger": None, "previous": "m1"}
-    assert (in_force(s3)["provisional"], in_force(s3)["by"]) == (False, "the gate")
-    assert in_force(s3)["since"] == NOW.isoformat()
+    assert (active(s3).provisional, active(s3).by) == (False, "the gate")
+    assert active(s3).since == NOW.isoformat()
 
 
 def test_a_refused_challenger_runs_in_shadow_until_the_next(s3: Any, models: list[str]) -> None:
     promote(s3, "m1")
     kept = promote_model(verdict(promote=None, shadow="m2"), s3, BUCKET, NOW)
     assert kept == {"status": "kept", "in_force": "m1", "challenger": "m2", "previous": None}
-    assert in_force(s3)["since"] == SINCE
+    assert active(s3).since == SINCE
     kept = promote_model(verdict(promote=None, shadow=None), s3, BUCKET, NOW)
-    assert (kept["challenger"], in_force(s3)["challenger"]) == (None, None)
+    assert (kept["challenger"], active(s3).challenger) == (None, None)
 
 
 @pytest.mark.parametrize("decided", [{}, {"promote": None, "shadow": "m2"}])
@@ -179,13 +184,13 @@ def test_a_verdict_over_another_champion_is_outdated(
 ) -> None:
     promote(s3, "m3")
     assert promote_model(verdict(**decided), s3, BUCKET, NOW)["status"] == "outdated"
-    assert (in_force(s3)["model_id"], in_force(s3)["challenger"]) == ("m3", None)
+    assert (active(s3).model_id, active(s3).challenger) == ("m3", None)
 
 
 def test_a_champion_replaced_while_the_verdict_is_carried_out(s3: Any, models: list[str]) -> None:
     promote(s3, "m1")
     moved = promote_model(verdict(), Rival(s3, ["m3"]), BUCKET, NOW)
-    assert (moved["status"], in_force(s3)["model_id"]) == ("outdated", "m3")
+    assert (moved["status"], active(s3).model_id) == ("outdated", "m3")
 
 
 def test_the_first_of_all_models_needs_no_champion(s3: Any, models: list[str]) -> None:
@@ -214,7 +219,7 @@ def test_a_damaged_pointer_or_card_is_named(s3: Any, models: list[str]) -> None:
         promote(s3, "m1")
     s3.put_object(Bucket=BUCKET, Key="models/m2/card.json", Body=b"no card")
     s3.put_object(Bucket=BUCKET, Key="models/m4/card.json", Body=b"[]")
-    found = {card["model_id"]: card.get("problem", "") for card in model_registry.cards(s3, BUCKET)}
+    found = {card.model_id: card.problem or "" for card in model_registry.cards(s3, BUCKET)}
     assert list(found) == ["m4", "m3", "m2", "m1"]
     assert "is no card" in found["m4"] and "is not JSON" in found["m2"]
     assert found["m1"] == found["m3"] == ""
@@ -248,13 +253,15 @@ def test_a_card_without_numbers_is_put_in_force_by_nobody(
         promote_model(verdict(champion="m1", promote="m2"), s3, BUCKET, NOW)
     with pytest.raises(RegistryError, match=why):
         promote_model(verdict(champion="m1", promote=None, shadow="m2"), s3, BUCKET, NOW)
-    assert (in_force(s3)["model_id"], in_force(s3)["challenger"]) == ("m1", None)
+    assert (active(s3).model_id, active(s3).challenger) == ("m1", None)
 
 
 def test_a_figure_that_is_not_known_is_null_on_the_card(s3: Any) -> None:
-    save_model(s3, "m1", test={"1": {"skill": math.nan}})
+    save_model(s3, "m1")
+    card = model_registry.read_card(s3, BUCKET, "m1")
+    model_registry.save_card(s3, BUCKET, replace(card, test={1: HorizonScore(skill=math.nan)}))
     card = model_registry.check_servable(s3, BUCKET, "m1")
-    assert card["test"] == {"1": {"skill": None}}
+    assert card.test == {1: HorizonScore(skill=None)}
     assert "| 1 s | - | - | - |" in page(card)  # and is read and written again
 
 
@@ -275,12 +282,53 @@ def test_the_models_of_the_api_are_json_and_say_which_card_is_broken(s3: Any, mo
 
 
 def test_a_page_says_what_the_card_does_and_nothing_that_is_not_there() -> None:
-    assert page({"model_id": "m1"}).startswith("# Model m1\n\nNot judged by the gate.")
-    skill = {"skill": 0.1234, "ci": [-0.01, 0.25]}
-    gate = {"promoted": False, "judged_at": "then", "sentence": "The one in force stays.", "reasons": ["x"]}
-    gate |= {"figures": {"all": {"champion": skill}, "1": {"champion": skill, "no_change": skill}}}
-    text = page({"model_id": "m1", "gate": gate, "provisional": True, "data": {"markets": ["sim/BTCUSDT"]}})
-    assert "**Not promoted** (then): The one in force stays." in text
+    assert page(Card(model_id="m1")).startswith("# Model m1\n\nNot evaluated by the gate.")
+    skill = GateSkill(skill=0.1234, ci=(-0.01, 0.25))
+    figures = {"all": {"champion": skill}, "1": {"champion": skill, "no_change": skill}}
+    gate = GateRecord(judged_at="then", sentence="Champion kept.", reasons=["x"], figures=figures)
+    text = page(Card(model_id="m1", gate=gate, provisional=True, data=TrainingData(markets=["sim/BTCUSDT"])))
+    assert "**Not promoted** (then): Champion kept." in text
     assert "| 1 s | +0.123 [-0.010, +0.250] | +0.123 [-0.010, +0.250] |" in text
     assert "| all | +0.123 [-0.010, +0.250] | - |" in text
     assert "sim/BTCUSDT" in text and "provisional" in text
+
+
+def test_a_card_written_before_is_read_changed_and_written_without_a_loss(s3: Any) -> None:
+    """One of the code before cards had types, with fields that only later code will know."""
+    stored = json.loads((EVENTS / "registry" / "card.json").read_text("utf-8"))
+    stored |= {"of_later_code": {"a": [1, None]}}
+    stored["calibration"]["1"]["shape"] = 3.0
+    stored["gate"]["figures"]["all"]["champion"]["p_value"] = 0.5
+    key = f"models/{stored['model_id']}/card.json"
+    s3.put_object(Bucket=BUCKET, Key=key, Body=json.dumps(stored).encode())
+    card = model_registry.read_card(s3, BUCKET, stored["model_id"])
+    assert card.calibration[1].interval_width == stored["calibration"]["1"]["interval_width"]
+    assert card.gate is not None and card.gate.reasons == ["not_above_champion"]
+    model_registry.save_card(s3, BUCKET, replace(card, provisional=False))
+    assert json.load(s3.get_object(Bucket=BUCKET, Key=key)["Body"]) == stored | {"provisional": False}
+    page_of_it = s3.get_object(Bucket=BUCKET, Key=key.replace(".json", ".md"))["Body"].read().decode()
+    assert "| 1 s | 0.128 | 0.814 | 599 |" in page_of_it
+
+
+def test_a_pointer_written_before_is_moved_without_a_loss(s3: Any, models: list[str]) -> None:
+    stored = json.loads((EVENTS / "registry" / "pointer.json").read_text("utf-8"))
+    stored |= {"of_later_code": 1}
+    stored["previous"][1]["of_later_code"] = 2
+    s3.put_object(Bucket=BUCKET, Key=POINTER, Body=json.dumps(stored).encode())
+    model_registry.shadow(s3, BUCKET, "m1")
+    assert read_pointer(s3) == stored | {"challenger": {"model_id": "m1"}}
+    promote(s3, "m2", provisional=True, by="the gate")
+    before = {name: stored[name] for name in ("model_id", "since")}  # by hand: as provisional as its card
+    assert read_pointer(s3) == {
+        "model_id": "m2",
+        "key": "models/m2/model.onnx",
+        "since": SINCE,
+        "challenger": None,
+        "previous": [before, *stored["previous"]],
+        "by": "the gate",
+        "provisional": True,
+    }
+
+
+def read_pointer(s3: Any) -> Any:
+    return json.load(s3.get_object(Bucket=BUCKET, Key=POINTER)["Body"])

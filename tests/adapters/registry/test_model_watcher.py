@@ -1,4 +1,4 @@
-"""Following the pointer while S3 is slow, hangs, or is out of reach: no prediction waits for it."""
+"""Polling the pointer while S3 is slow, hangs, or is out of reach: no prediction waits for it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from tests.fixtures.hot_path import CARD, network
 from tickcast.adapters.registry import model_watcher
 from tickcast.adapters.registry.model_watcher import (
     BACK_OFF_MS,
-    FOLLOW_EVERY_MS,
+    POLL_EVERY_MS,
     REPORT_AFTER_MS,
     ModelWatcher,
 )
 from tickcast.adapters.registry.onnx_model import export
+from tickcast.adapters.registry.pointer import POINTER
 from tickcast.model.forecast import HORIZONS_S
 
 SECOND_MS = 1000
@@ -35,7 +36,7 @@ class Clock:
 
 class Bucket:
     """S3 with a pointer to m1 and models m1 and m2; a request takes `takes_ms` of the clock, and fails or
-    waits where it is told so."""
+    blocks where a test says so."""
 
     class exceptions:
         class NoSuchKey(Exception):
@@ -57,10 +58,10 @@ class Bucket:
         self.objects[key] = json.dumps(value).encode()
 
     def point_at(self, model_id: str, **more: Any) -> None:
-        self.put(model_watcher.POINTER, {"model_id": model_id, **more})
+        self.put(POINTER, {"model_id": model_id, **more})
 
-    def looks(self) -> int:
-        return sum(request["Key"] == model_watcher.POINTER for request in self.requests)
+    def polls(self) -> int:
+        return sum(request["Key"] == POINTER for request in self.requests)
 
     def get_object(self, **request: Any) -> dict[str, Any]:
         self.requests.append(request)
@@ -78,16 +79,16 @@ class Bucket:
 
 
 class Started:
-    """Looks that were started, to be run when a test says so: as by a thread that has its own pace."""
+    """Polls that were started, to be run when a test says so: as by a thread at its own pace."""
 
     def __init__(self) -> None:
-        self.looks: list[Callable[[], None]] = []
+        self.polls: list[Callable[[], None]] = []
 
-    def __call__(self, look: Callable[[], None]) -> None:
-        self.looks.append(look)
+    def __call__(self, poll: Callable[[], None]) -> None:
+        self.polls.append(poll)
 
     def run(self) -> None:
-        self.looks.pop(0)()
+        self.polls.pop(0)()
 
 
 @pytest.fixture
@@ -101,148 +102,150 @@ def bucket(clock: Clock) -> Bucket:
 
 
 @pytest.fixture
-def at_once(bucket: Bucket, clock: Clock) -> ModelWatcher:
-    return ModelWatcher(bucket, "b", clock, model_watcher.at_once)
+def watcher(bucket: Bucket, clock: Clock) -> ModelWatcher:
+    return ModelWatcher(bucket, "b", clock, model_watcher.inline)
 
 
-def model_id(follower: ModelWatcher) -> str | None:
-    model = follower.current()
+def model_id(watcher: ModelWatcher) -> str | None:
+    model = watcher.current()
     return model.model_id if model else None
 
 
-def test_the_first_look_is_waited_for(bucket: Bucket, clock: Clock) -> None:
+def test_the_first_poll_is_waited_for(bucket: Bucket, clock: Clock) -> None:
     assert model_id(ModelWatcher(bucket, "b", clock)) == "m1"
 
 
 def test_a_store_that_hangs_at_the_start_costs_a_bounded_wait_once(
     bucket: Bucket, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_watcher, "FIRST_LOOK_S", 0.01)
+    monkeypatch.setattr(model_watcher, "FIRST_POLL_S", 0.01)
     bucket.gate.clear()
-    follower = ModelWatcher(bucket, "b", clock)
+    watcher = ModelWatcher(bucket, "b", clock)
     try:
-        assert [model_id(follower) for _ in range(3)] == [None] * 3
-        follower.follow()
-        assert (bucket.looks(), follower.is_refused) == (1, False)
+        assert [model_id(watcher) for _ in range(3)] == [None] * 3
+        watcher.poll()
+        assert (bucket.polls(), watcher.is_refused) == (1, False)
         clock.ms += REPORT_AFTER_MS + 1
-        assert follower.problem == "models/current.json was never read: S3 has not answered yet"
+        assert watcher.problem == "models/current.json was never read: S3 has not answered yet"
     finally:
         bucket.gate.set()
 
 
-def test_a_look_that_hangs_holds_up_no_prediction_and_no_second_is_started(
+def test_a_poll_that_hangs_delays_no_prediction_and_no_second_is_started(
     bucket: Bucket, clock: Clock
 ) -> None:
     started = Started()
-    follower = ModelWatcher(bucket, "b", clock, model_watcher.at_once)
-    assert model_id(follower) == "m1"
-    follower._start = started
+    watcher = ModelWatcher(bucket, "b", clock, model_watcher.inline)
+    assert model_id(watcher) == "m1"
+    watcher._start = started
     bucket.point_at("m2")
     for _ in range(20):
         clock.ms += SECOND_MS
-        assert model_id(follower) == "m1"
-        follower.follow()
-    assert len(started.looks) == 1
-    assert follower.problem == "models/current.json was last read 20 s ago: S3 has not answered yet"
+        assert model_id(watcher) == "m1"
+        watcher.poll()
+    assert len(started.polls) == 1
+    assert watcher.problem == "models/current.json was last read 20 s ago: S3 has not answered yet"
     started.run()
-    assert (model_id(follower), follower.problem) == ("m2", None)
+    assert model_id(watcher) == "m2"
+    problem = watcher.problem
+    assert problem is None
 
 
-def test_a_look_that_never_ends_is_given_up(bucket: Bucket, clock: Clock) -> None:
+def test_a_poll_that_never_ends_is_given_up(bucket: Bucket, clock: Clock) -> None:
     started = Started()
-    follower = ModelWatcher(bucket, "b", clock, model_watcher.at_once)
-    follower.current()
-    follower._start = started
-    clock.ms += FOLLOW_EVERY_MS
+    watcher = ModelWatcher(bucket, "b", clock, model_watcher.inline)
+    watcher.current()
+    watcher._start = started
+    clock.ms += POLL_EVERY_MS
     for _ in range(2 * model_watcher.GIVE_UP_AFTER_MS // SECOND_MS):
-        follower.follow()
+        watcher.poll()
         clock.ms += SECOND_MS
-    assert len(started.looks) == 2
+    assert len(started.polls) == 2
 
 
-def test_what_a_look_found_is_adopted_between_predictions_and_never_within_one(
-    bucket: Bucket, clock: Clock
-) -> None:
+def test_models_are_swapped_between_predictions_and_never_within_one(bucket: Bucket, clock: Clock) -> None:
     bucket.point_at("m1", challenger={"model_id": "m2"})
     started = Started()
-    follower = ModelWatcher(bucket, "b", clock, model_watcher.at_once)
-    assert model_id(follower) == "m1"
-    follower._start = started
-    clock.ms += FOLLOW_EVERY_MS
-    follower.follow()
+    watcher = ModelWatcher(bucket, "b", clock, model_watcher.inline)
+    assert model_id(watcher) == "m1"
+    watcher._start = started
+    clock.ms += POLL_EVERY_MS
+    watcher.poll()
     bucket.point_at("m2")
     started.run()
-    assert follower.challenger is not None and follower.challenger.model_id == "m2"
-    assert (model_id(follower), follower.challenger) == ("m2", None)
+    assert watcher.challenger is not None and watcher.challenger.model_id == "m2"
+    assert model_id(watcher) == "m2"
+    challenger = watcher.challenger
+    assert challenger is None
 
 
-def test_an_unchanged_pointer_is_asked_for_by_its_tag_and_not_read(
-    bucket: Bucket, at_once: ModelWatcher, clock: Clock
+def test_an_unchanged_pointer_is_requested_by_its_tag_and_not_read(
+    bucket: Bucket, watcher: ModelWatcher, clock: Clock
 ) -> None:
-    at_once.current()
+    watcher.current()
     read = len(bucket.requests)
     for _ in range(3):
-        clock.ms += FOLLOW_EVERY_MS
-        at_once.follow()
-    assert [request["Key"] for request in bucket.requests[read:]] == [model_watcher.POINTER] * 3
+        clock.ms += POLL_EVERY_MS
+        watcher.poll()
+    assert [request["Key"] for request in bucket.requests[read:]] == [POINTER] * 3
     assert len({request["IfNoneMatch"] for request in bucket.requests[read:]}) == 1
-    assert (model_id(at_once), at_once.problem) == ("m1", None)
+    assert (model_id(watcher), watcher.problem) == ("m1", None)
     bucket.point_at("m2")
-    clock.ms += FOLLOW_EVERY_MS
-    at_once.follow()
-    assert model_id(at_once) == "m2"
+    clock.ms += POLL_EVERY_MS
+    watcher.poll()
+    assert model_id(watcher) == "m2"
 
 
-def test_failures_back_off_from_their_end(bucket: Bucket, at_once: ModelWatcher, clock: Clock) -> None:
-    at_once.current()
+def test_failures_back_off_from_their_end(bucket: Bucket, watcher: ModelWatcher, clock: Clock) -> None:
+    watcher.current()
     bucket.is_down, bucket.takes_ms = True, 4000.0
     started_ms: list[float] = []
     while clock.ms < 200 * SECOND_MS:
         clock.ms += 100
-        before, looks = clock.ms, bucket.looks()
-        at_once.follow()
-        if bucket.looks() > looks:
+        before, polls = clock.ms, bucket.polls()
+        watcher.poll()
+        if bucket.polls() > polls:
             started_ms.append(before)
-        assert model_id(at_once) == "m1"
+        assert model_id(watcher) == "m1"
     pauses = [later - earlier - 4000 for earlier, later in zip(started_ms, started_ms[1:], strict=False)]
     first_ms, most_ms = BACK_OFF_MS
     assert pauses == [min(first_ms * 2**n, most_ms) for n in range(len(pauses))]
     assert pauses[-1] == most_ms
-    assert str(at_once.problem).startswith("models/current.json was last read 2")
-    assert "ReadTimeoutError" in str(at_once.problem)
-    assert "secret-of-nobody" not in str(at_once.problem)
+    assert str(watcher.problem).startswith("models/current.json was last read 2")
+    assert "ReadTimeoutError" in str(watcher.problem)
+    assert "secret-of-nobody" not in str(watcher.problem)
     bucket.is_down = False
     clock.ms += most_ms
-    at_once.follow()
-    assert at_once.problem is None
+    watcher.poll()
+    assert watcher.problem is None
 
 
-def test_one_failure_is_no_problem_yet(bucket: Bucket, at_once: ModelWatcher, clock: Clock) -> None:
-    at_once.current()
+def test_one_failure_is_no_problem_yet(bucket: Bucket, watcher: ModelWatcher, clock: Clock) -> None:
+    watcher.current()
     bucket.is_down = True
-    clock.ms += FOLLOW_EVERY_MS
-    at_once.follow()
-    assert at_once.problem is None
+    clock.ms += POLL_EVERY_MS
+    watcher.poll()
+    assert watcher.problem is None
     clock.ms += REPORT_AFTER_MS
-    assert "was last read 13 s ago" in str(at_once.problem)
+    assert "was last read 13 s ago" in str(watcher.problem)
 
 
-def test_no_further_thread_is_a_failure_like_others(
-    bucket: Bucket, at_once: ModelWatcher, clock: Clock
+def test_no_further_thread_is_a_failure_like_any_other(
+    bucket: Bucket, watcher: ModelWatcher, clock: Clock
 ) -> None:
-    at_once.current()
+    watcher.current()
 
-    def refuse(look: Callable[[], None]) -> None:
+    def refuse(poll: Callable[[], None]) -> None:
         raise RuntimeError("can't start new thread")
 
-    at_once._start = refuse
+    watcher._start = refuse
     clock.ms += REPORT_AFTER_MS + 1
-    at_once.follow()
-    assert "can't start new thread" in str(at_once.problem)
-    assert model_id(at_once) == "m1"
+    watcher.poll()
+    assert "can't start new thread" in str(watcher.problem)
+    assert model_id(watcher) == "m1"
 
 
-def test_a_challenger_out_of_reach_is_looked_for_again(
+def test_a_challenger_out_of_reach_is_tried_again(
     bucket: Bucket, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket.point_at("m1", challenger={"model_id": "m2"})
@@ -254,21 +257,21 @@ def test_a_challenger_out_of_reach_is_looked_for_again(
         return load(s3, name, id_)
 
     monkeypatch.setattr(model_watcher, "load", load_some)
-    follower = ModelWatcher(bucket, "b", clock, model_watcher.at_once)
-    assert (model_id(follower), follower.challenger) == ("m1", None)
-    assert "ReadTimeoutError" in str(follower.challenger_problem)
+    watcher = ModelWatcher(bucket, "b", clock, model_watcher.inline)
+    assert (model_id(watcher), watcher.challenger) == ("m1", None)
+    assert "ReadTimeoutError" in str(watcher.challenger_problem)
     monkeypatch.setattr(model_watcher, "load", load)
-    clock.ms += FOLLOW_EVERY_MS
-    follower.follow()
-    assert follower.challenger is not None and follower.challenger_problem is None
+    clock.ms += POLL_EVERY_MS
+    watcher.poll()
+    assert watcher.challenger is not None and watcher.challenger_problem is None
 
 
 @pytest.mark.parametrize("named", ["m2", 7, {}, {"model_id": None}, {"model_id": "../m2"}, [1]])
 def test_a_challenger_that_is_no_name_harms_nobody(bucket: Bucket, clock: Clock, named: Any) -> None:
     bucket.point_at("m1", challenger=named)
-    follower = ModelWatcher(bucket, "b", clock, model_watcher.at_once)
-    assert (model_id(follower), follower.is_refused) == ("m1", False)
-    assert "the pointer names" in str(follower.challenger_problem)
+    watcher = ModelWatcher(bucket, "b", clock, model_watcher.inline)
+    assert (model_id(watcher), watcher.is_refused) == ("m1", False)
+    assert "the pointer names" in str(watcher.challenger_problem)
 
 
 @pytest.mark.parametrize(
@@ -283,24 +286,24 @@ def test_a_challenger_that_is_no_name_harms_nobody(bucket: Bucket, clock: Clock,
     ],
 )
 def test_a_pointer_that_is_none_is_refused_by_its_field(
-    bucket: Bucket, at_once: ModelWatcher, clock: Clock, pointer: Any, why: str
+    bucket: Bucket, watcher: ModelWatcher, clock: Clock, pointer: Any, why: str
 ) -> None:
-    at_once.current()
-    bucket.put(model_watcher.POINTER, pointer)
-    clock.ms += FOLLOW_EVERY_MS
-    at_once.follow()
-    assert (model_id(at_once), at_once.is_refused) == ("m1", True)
-    assert why in str(at_once.problem)
+    watcher.current()
+    bucket.put(POINTER, pointer)
+    clock.ms += POLL_EVERY_MS
+    watcher.poll()
+    assert (model_id(watcher), watcher.is_refused) == ("m1", True)
+    assert why in str(watcher.problem)
 
 
 def test_a_card_with_a_number_that_is_none_is_refused_by_its_field(
-    bucket: Bucket, at_once: ModelWatcher, clock: Clock
+    bucket: Bucket, watcher: ModelWatcher, clock: Clock
 ) -> None:
-    at_once.current()
+    watcher.current()
     broken = {str(h): {"direction_slope": float("nan"), "interval_width": 1.0} for h in HORIZONS_S}
     bucket.put("models/m2/card.json", CARD | {"model_id": "m2", "calibration": broken})
     bucket.point_at("m2")
-    clock.ms += FOLLOW_EVERY_MS
-    at_once.follow()
-    assert (model_id(at_once), at_once.is_refused) == ("m1", True)
-    assert "calibration.1.direction_slope is nan" in str(at_once.problem)
+    clock.ms += POLL_EVERY_MS
+    watcher.poll()
+    assert (model_id(watcher), watcher.is_refused) == ("m1", True)
+    assert "calibration.1.direction_slope is nan" in str(watcher.problem)

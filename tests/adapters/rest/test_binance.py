@@ -13,7 +13,8 @@ import pytest
 from tests.fixtures.paths import EVENTS
 from tests.fixtures.rest_server import RestServer, agg_trade, rest_server
 from tickcast.adapters.rest import binance
-from tickcast.adapters.rest.binance import AggTrade, BinanceRest, RequestRefused
+from tickcast.adapters.rest.agg_trades import AggTrade
+from tickcast.adapters.rest.binance import BinanceRest, RequestRefused
 from tickcast.market.liveness import Newest
 from tickcast.market.ticks import TickError
 

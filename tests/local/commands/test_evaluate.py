@@ -51,7 +51,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return paths
 
 
-def test_trained_on_one_recording_and_judged_on_a_later_one(
+def test_trained_on_one_recording_and_evaluated_on_a_later_one(
     recordings: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, second = recordings
@@ -59,40 +59,40 @@ def test_trained_on_one_recording_and_judged_on_a_later_one(
     given = ["evaluate", "--session", str(second), "--train", str(first), "--picture", str(picture)]
     assert main(given) == 0
     *shown, last = capsys.readouterr().out.splitlines()
-    told = json.loads(last)
-    assert list(told)[:4] == ["rows", "span_s", "quotes_share", "horizons"]
-    assert list(told["horizons"]) == ["1", "2", "5", "10"]
-    for figures in told["horizons"].values():
+    result = json.loads(last)
+    assert list(result)[:4] == ["rows", "span_s", "quotes_share", "horizons"]
+    assert list(result["horizons"]) == ["1", "2", "5", "10"]
+    for figures in result["horizons"].values():
         assert figures.keys() >= FIGURES
         assert figures["baselines"].keys() == {"no_change", "last_trade", "microprice", "linear_imbalance"}
-    assert 900 < told["rows"] <= 1200
-    assert 90 < told["span_s"] <= 120
-    assert told["quotes_share"] == 1.0
-    assert told["horizons"]["1"]["skill"] > 0  # the simulated book does foretell moves
-    assert told["leakage"] == {"shuffled": False, "shifted": False}
-    assert (told["mode"], told["train"], told["train_shares_time"]) == ("train", ["first.gz"], False)
+    assert 900 < result["rows"] <= 1200
+    assert 90 < result["span_s"] <= 120
+    assert result["quotes_share"] == 1.0
+    assert result["horizons"]["1"]["skill"] > 0  # the simulated book does predict moves
+    assert result["leakage"] == {"shuffled": False, "shifted": False}
+    assert (result["mode"], result["train"], result["train_shares_time"]) == ("train", ["first.gz"], False)
     assert any("against linear imbalance" in line for line in shown)
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_without_train_the_second_half_is_walked_through(
+def test_without_train_the_second_half_is_predicted_by_walk_forward(
     recordings: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ["evaluate", "--session", *map(str, recordings), "--picture", str(tmp_path / "p.png")]
     assert main(given) == 0
-    told = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (told["mode"], told["train"]) == ("walk-forward", [])
-    assert 150 < told["span_s"] < 180
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (result["mode"], result["train"]) == ("walk-forward", [])
+    assert 150 < result["span_s"] < 180
 
 
-def test_what_was_learned_from_is_not_judged_on(
+def test_rows_trained_on_are_not_evaluated_on(
     recordings: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, second = map(str, recordings)
     assert main(["evaluate", "--session", first, second, "--train", first]) == 2
     complaint = capsys.readouterr().err
     assert "SESSION first.gz and TRAIN first.gz both hold BTCUSDT at the same time" in complaint
-    assert "never judged on what it has seen" in complaint
+    assert "never evaluated on rows it was trained on" in complaint
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_overlap_is_that_of_symbol_and_time(symbol: str, first_s: int, is_refuse
         refuse_overlap(session, train)
 
 
-def test_too_little_and_nothing_are_told_apart(
+def test_too_little_and_nothing_are_distinguished(
     recordings: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     missing = tmp_path / "missing.gz"

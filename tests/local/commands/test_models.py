@@ -20,6 +20,7 @@ from tests.fixtures.hot_path import put_model, save_model
 from tests.local.commands.test_backfill import event
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.model_registry import RegistryError
+from tickcast.model.card import Card, GateRecord
 
 DAY_S = 86_400
 
@@ -32,8 +33,8 @@ def shown(s3: Any) -> list[str]:
     return console.file.getvalue().splitlines()
 
 
-def test_models_are_listed_with_their_place_and_figures(s3: Any) -> None:
-    assert any("None is in force" in line for line in shown(s3))
+def test_models_are_listed_with_their_role_and_figures(s3: Any) -> None:
+    assert any("No model is active" in line for line in shown(s3))
     put_model(s3, "m1")
     save_model(s3, "m2")
     skill = {"skill": 0.1, "ci": [0.05, 0.15]}
@@ -45,32 +46,32 @@ def test_models_are_listed_with_their_place_and_figures(s3: Any) -> None:
     model_registry.promote(s3, BUCKET, "m2", "then", challenger="m3")
     names = ("m1", "m2", "m3", "m4", "m5")
     by_id = {name: line for line in shown(s3) for name in names if f" {name} " in line}
-    assert "in force" in by_id["m2"] and "before: 1" in by_id["m1"]
+    assert "active" in by_id["m2"] and "previous: 1" in by_id["m1"]
     for part in ("challenger", "proven", "25%", "0.100", "+0.100 [+0.050, +0.150]", "not_above_champion"):
         assert part in by_id["m3"]
-    assert "never asked" in by_id["m4"] and "provisional" in by_id["m4"]
+    assert "not evaluated" in by_id["m4"] and "provisional" in by_id["m4"]
     assert "is no card" in by_id["m5"]
 
 
-def test_a_model_is_put_in_force_by_hand_and_taken_back(s3: Any) -> None:
+def test_a_model_is_promoted_by_hand_and_rolled_back(s3: Any) -> None:
     put_model(s3, "m1")
     save_model(s3, "m2")
-    told = models.promote(s3, BUCKET, "m2")
-    assert "m2 is in force" in told and "the gate was never asked" in told
+    report = models.promote(s3, BUCKET, "m2")
+    assert "m2 is active" in report and "the gate has not evaluated it" in report
     pointer = model_registry.active_model(s3, BUCKET)
-    assert pointer is not None and (pointer["model_id"], pointer["by"]) == ("m2", "hand")
-    assert "m1 is in force again instead of m2" in models.roll_back(s3, BUCKET)
+    assert pointer is not None and (pointer.model_id, pointer.by) == ("m2", "hand")
+    assert "m1 is active again instead of m2" in models.roll_back(s3, BUCKET)
     with pytest.raises(RegistryError, match="nothing to roll back to"):
         models.roll_back(s3, BUCKET)
 
 
-def test_what_cannot_be_put_in_force_says_why(s3: Any) -> None:
+def test_a_model_that_cannot_be_promoted_says_why(s3: Any) -> None:
     put_model(s3, "m1")
     save_model(s3, "m2", feature_hash="of-another-code")
     with pytest.raises(OptionsError, match="which model"):
         models.promote(s3, BUCKET, "")
-    for model_id, told in (("m9", "there is no model 'm9'"), ("m1", "already"), ("m2", "of-another-code")):
-        with pytest.raises(RegistryError, match=told):
+    for model_id, why in (("m9", "there is no model 'm9'"), ("m1", "already"), ("m2", "of-another-code")):
+        with pytest.raises(RegistryError, match=why):
             models.promote(s3, BUCKET, model_id)
 
 
@@ -104,7 +105,13 @@ def test_a_system_started_for_it_is_as_old_as_asked() -> None:
 
 
 def test_the_outcome_is_read_from_the_events() -> None:
-    verdict = {"model_id": "m2", "champion": "m1", "promote": "m2", "shadow": None, "provisional": True}
+    verdict: dict[str, Any] = {
+        "model_id": "m2",
+        "champion": "m1",
+        "promote": "m2",
+        "shadow": None,
+        "provisional": True,
+    }
     verdict |= {"reasons": ["beats_champion"], "sentence": "Better.", "seconds": 300.0, "rows": 600}
     verdict |= {"figures": {"champion": {"skill": 0.02, "ci": [0, 1]}}}
     events = [
@@ -139,14 +146,14 @@ def test_an_id_is_whole_however_narrow_the_screen(s3: Any) -> None:
 def test_the_beginning_of_an_id_will_do_if_it_is_the_only_one(s3: Any) -> None:
     for name in ("20260101T03-aa", "20260101T03-bb", "20260102T03-cc"):
         save_model(s3, name)
-    assert "20260102T03-cc is in force" in models.promote(s3, BUCKET, "20260102")
+    assert "20260102T03-cc is active" in models.promote(s3, BUCKET, "20260102")
     with pytest.raises(RegistryError, match="there is no model '20260101'"):
         models.promote(s3, BUCKET, "20260101")
 
 
-def test_verdicts_are_told_in_sentences() -> None:
-    cards = [{"model_id": f"m{n}", "gate": {"sentence": f"No {n}."}} for n in range(9)]
-    assert models.verdicts([{"model_id": "m"}, *cards]) == ["m0: No 0.", "m1: No 1.", "m2: No 2."]
+def test_decisions_are_shown_in_sentences() -> None:
+    cards = [Card(model_id=f"m{n}", gate=GateRecord(sentence=f"No {n}.")) for n in range(9)]
+    assert models.sentences([Card(model_id="m"), *cards]) == ["m0: No 0.", "m1: No 1.", "m2: No 2."]
 
 
 def test_too_little_to_train_on_is_told_as_such() -> None:

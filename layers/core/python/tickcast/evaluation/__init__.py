@@ -1,1 +1,1 @@
-"""What a model is worth: skill, backtest, the gate, scores of what was served, drift."""
+"""Evaluation: skill, baselines, the backtest, the gate, scores of served predictions, drift."""

@@ -25,13 +25,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from tickcast.features.vector import FEATURE_NAMES, Floats
+from tickcast.model.card import FeatureBins
 
 BINS = 10
 _PRIOR = 0.5  # added to each bin's count: an empty one is no infinity
 
-Distribution = Mapping[
-    str, Mapping[str, list[float]]
-]  # by feature: `edges` between its bins, `shares` of them
+Distribution = Mapping[str, FeatureBins]  # by feature
 Counts = npt.NDArray[np.int64]  # (features, BINS)
 
 
@@ -66,14 +65,15 @@ class DriftState(Struct, frozen=True):
     reasons: tuple[str, ...] = ()  # of the newest update
 
 
-def distribution(features: Floats, names: tuple[str, ...]) -> dict[str, dict[str, list[float]]]:
+def distribution(features: Floats, names: tuple[str, ...]) -> dict[str, FeatureBins]:
     """How the features called `names` lie in `features` (N, F): the edges of bins of equal counts, as far as
     repeated values allow, and what share of rows fell into each. Empty without rows."""
     found = {}
     for name in names if len(features) else ():
         values = _values(features, name)
         edges = np.quantile(values, np.arange(1, BINS) / BINS, method="inverted_cdf")
-        found[name] = {"edges": edges.tolist(), "shares": (_binned(values, edges) / len(values)).tolist()}
+        shares = _binned(values, edges) / len(values)
+        found[name] = FeatureBins(edges=edges.tolist(), shares=shares.tolist())
     return found
 
 
@@ -81,7 +81,7 @@ def counts(features: Floats, reference: Distribution) -> Counts:
     """How many of `features` (N, F) fall into each bin of `reference`, its features in their order."""
     found = np.zeros((len(reference), BINS), np.int64)
     for row, (name, bins) in enumerate(reference.items()):
-        found[row] = _binned(_values(features, name), np.array(bins["edges"], np.float32))
+        found[row] = _binned(_values(features, name), np.array(bins.edges, np.float32))
     return found
 
 
@@ -90,7 +90,7 @@ def stability(found: Counts, reference: Distribution) -> dict[str, float]:
     indices = {}
     for row, (name, bins) in zip(found, reference.items(), strict=True):
         prior = _PRIOR / max(row.sum(), 1)
-        actual, expected = row / max(row.sum(), 1) + prior, np.array(bins["shares"]) + prior
+        actual, expected = row / max(row.sum(), 1) + prior, np.array(bins.shares) + prior
         actual, expected = actual / actual.sum(), expected / expected.sum()
         indices[name] = float(np.sum((actual - expected) * np.log(actual / expected)))
     return indices
@@ -112,8 +112,8 @@ def update(state: DriftState, model_id: str, evidence: DriftEvidence, policy: Dr
 def should_retrain(
     states: Mapping[str, DriftState], last_s: float | None, now_s: float, policy: DriftPolicy
 ) -> bool:
-    """Whether any symbol drifts by the newest update, and the last training that drift asked for (`last_s`) is
-    longer ago than the cool-down."""
+    """Whether any symbol drifts by the newest update, and the last training that drift asked for, at
+    `last_s`, is longer ago than the cool-down."""
     is_over = last_s is None or now_s - last_s >= policy.cool_down_s
     return is_over and any(state.is_drifting and state.reasons for state in states.values())
 

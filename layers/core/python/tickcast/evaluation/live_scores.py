@@ -19,6 +19,8 @@ import numpy.typing as npt
 from msgspec import Meta, Struct, field
 from msgspec.structs import asdict
 
+from tickcast.evaluation.baselines import line_slope, line_squared_error
+from tickcast.evaluation.calibration_error import floor_of_bins, of_bins
 from tickcast.evaluation.skill import share, skill_of_squares
 from tickcast.features.vector import Floats
 from tickcast.model.forecast import HORIZONS_S, Probability
@@ -168,7 +170,7 @@ def score_horizon(horizon_s: int, tallies: Tallies) -> HorizonAccuracy:
         direction_ci=_interval(blocks["rights"], blocks["moved"]),
         coverage=_share(by_model["inside"].sum(), by_model["count"].sum()),
         coverage_ci=_interval(blocks["inside"], blocks["count"]),
-        skill_vs_linear=_skill(blocks["squared_error"], _left_by_best_line(blocks)),
+        skill_vs_linear=_skill(blocks["squared_error"], _best_line_errors(blocks)),
         skill_at_delivery=_skill(blocks["served_squared_error"], blocks["delivered_squared_error"]),
         calibration_error=calibration_error,
         calibration_floor=calibration_floor,
@@ -187,7 +189,7 @@ def skill_against_line(tallies: Tallies, slope_bp: float) -> Skill | None:
     """Skill, as of `score_horizon`, of one horizon against a line through book imbalance that was fitted
     before: `slope_bp` of move where all of the book is on one side."""
     blocks = _by_block(tallies[tallies["is_model"] & (tallies["why"] == "")])
-    return _skill(blocks["squared_error"], _left_by_line(blocks, slope_bp))
+    return _skill(blocks["squared_error"], _line_errors(blocks, slope_bp))
 
 
 def availability(tallies: Tallies, from_us: int, to_us: int) -> float | None:
@@ -217,35 +219,30 @@ def _by_block(tallies: Tallies) -> dict[str, Floats]:
     return {name: np.bincount(place, tallies[name], len(blocks)).astype(float) for name in names}
 
 
-def _left_by_best_line(blocks: dict[str, Floats]) -> Floats:
+def _best_line_errors(blocks: dict[str, Floats]) -> Floats:
     """The squared errors, by block, of the line through book imbalance that fits all of them best."""
-    power = blocks["squared_imbalance"].sum()
+    power = float(blocks["squared_imbalance"].sum())
     if not power > 0:
         return np.zeros_like(blocks["count"])
-    return _left_by_line(blocks, float(blocks["imbalance_move"].sum() / power))
+    return _line_errors(blocks, float(line_slope(blocks["imbalance_move"].sum(), power)))
 
 
-def _left_by_line(blocks: dict[str, Floats], slope: float) -> Floats:
-    """Σ (move - slope · imbalance)² of each block."""
-    left = (
-        blocks["squared_move"] - 2 * slope * blocks["imbalance_move"] + slope**2 * blocks["squared_imbalance"]
+def _line_errors(blocks: dict[str, Floats], slope: float) -> Floats:
+    return line_squared_error(
+        blocks["squared_move"], blocks["imbalance_move"], blocks["squared_imbalance"], slope
     )
-    return np.asarray(np.maximum(left, 0.0))
 
 
 def _calibration(tallies: Tallies) -> tuple[float | None, float | None]:
-    """The expected calibration error (Naeini, Cooper, Hauskrecht 2015) over bins of confidence, and its mean
-    were each bin's confidence the truth and its outcomes independent: √(2p(1-p)/πn) of a bin of n."""
+    """The calibration error over bins of confidence, and its floor."""
     moved, rights, confidence = (
-        np.bincount(np.clip(tallies["bin"], 0, BINS - 1), tallies[name], BINS)
+        np.bincount(np.clip(tallies["bin"], 0, BINS - 1), tallies[name], BINS).astype(float)
         for name in ("moved", "rights", "confidence")
     )
-    total = moved.sum()
-    if not total > 0:
+    if not moved.sum() > 0:
         return None, None
-    p = confidence / np.maximum(moved, 1)
-    floor = np.sqrt(2 / np.pi * np.clip(p * (1 - p), 0, None) * moved).sum() / total
-    return _rounded(np.abs(confidence - rights).sum() / total), _rounded(floor)
+    error = of_bins(confidence - rights, float(moved.sum()))
+    return _rounded(error), _rounded(floor_of_bins(confidence, moved))
 
 
 def _skill(ours: Floats, theirs: Floats) -> Skill | None:

@@ -1,9 +1,9 @@
-"""Skill, and how sure it is: one way to say it for training, the gate, recordings and what was served.
+"""Skill with its uncertainty: one definition for training, the gate, backtests and live scores.
 
-Skill is 1 - Σ ours² / Σ theirs²: what part of the other's squared error is taken away. 0 is no better, 1 is
-perfect. Errors of neighbours hang together, so every interval comes from a bootstrap of moving blocks of time
-(Künsch 1989): whole stretches are drawn, not single rows. Comparisons are paired: both err on the same rows
-of the same blocks.
+Skill is 1 - Σ (outcome - forecast)² / Σ (outcome - baseline)²: the share of the baseline's squared error that
+the forecast removes. 0 is no better, 1 is perfect. Errors of neighbouring rows are correlated, so every
+interval comes from a bootstrap of moving blocks of time (Künsch 1989): whole blocks are drawn, not single
+rows. Comparisons are paired: both err on the same rows of the same blocks.
 """
 
 from __future__ import annotations
@@ -13,13 +13,26 @@ import numpy.typing as npt
 
 from tickcast.features.vector import Floats
 
+BLOCK_S = 10
 RESAMPLES = 500
 PERCENT = (2.5, 97.5)
 
 
-def skill(came: Floats, expected: Floats, guess: Floats, block_rows: int) -> tuple[float, list[float]]:
-    """1 - Σ(came - expected)² / Σ(came - guess)² with its 95 % interval; all (N,) in the order of time."""
-    return skill_of_squares((came - expected) ** 2, (came - guess) ** 2, block_rows)
+def block_s(horizon_s: int) -> int:
+    """The length of the blocks for forecasts over `horizon_s`: errors within two horizons are correlated."""
+    return max(BLOCK_S, 2 * horizon_s)
+
+
+def point_skill(outcomes: Floats, expected: Floats) -> float:
+    """Skill of (N,) against no change, without an interval; 0 where nothing moved."""
+    if not outcomes.any():
+        return 0.0
+    return float(1 - np.mean((outcomes - expected) ** 2) / np.mean(outcomes**2))
+
+
+def skill(outcomes: Floats, expected: Floats, baseline: Floats, block_rows: int) -> tuple[float, list[float]]:
+    """Skill of `expected` against `baseline` with its 95 % interval; all (N,) in the order of time."""
+    return skill_of_squares((outcomes - expected) ** 2, (outcomes - baseline) ** 2, block_rows)
 
 
 def skill_of_squares(ours: Floats, theirs: Floats, block_rows: int) -> tuple[float, list[float]]:
@@ -29,14 +42,14 @@ def skill_of_squares(ours: Floats, theirs: Floats, block_rows: int) -> tuple[flo
 
 
 def share(part: Floats, whole: Floats, block_rows: int) -> tuple[float, list[float]]:
-    """Σ part / Σ whole of rows (N,) with its 95 % interval; 1 where the whole is nothing."""
+    """Σ part / Σ whole of rows (N,) with its 95 % interval; 1 where the whole is 0."""
     rows = len(part)
     block_rows = max(1, min(block_rows, rows // 2))
     sums = np.zeros((2, rows + 1))
     np.cumsum([part, whole], axis=1, out=sums[:, 1:])
     if not sums[1, -1] > 0:
         return 1.0, [1.0, 1.0]
-    of_block: npt.NDArray[np.float64] = sums[:, block_rows:] - sums[:, :-block_rows]  # every block there is
+    of_block: npt.NDArray[np.float64] = sums[:, block_rows:] - sums[:, :-block_rows]  # of all blocks
     rng = np.random.default_rng(0)
     starts = rng.integers(of_block.shape[1], size=(RESAMPLES, -(-rows // block_rows)))
     drawn = of_block[:, starts].sum(axis=2)

@@ -66,7 +66,7 @@ def archive(event: dict[str, Any], s3: Any, bucket: str, schemas: SchemaRegistry
         data, span_us = file
         # Numbers of 56 digits make long names; the shard tells shards apart, first and last the event.
         sequences = (records[0].sequence_text, records[-1].sequence_text)
-        key = bronze.part_key(folder, records[0].shard_id, sequences, span_us)
+        key = bronze.stream_part_key(folder, records[0].shard_id, sequences, span_us)
         s3.put_object(Bucket=bucket, Key=key, Body=data)
         outcome.files.append(key)
     return outcome

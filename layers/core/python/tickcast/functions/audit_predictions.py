@@ -22,7 +22,7 @@ import redis
 from botocore.exceptions import BotoCoreError, ClientError
 from msgspec import Struct
 
-from tickcast.adapters.lake.bronze import BronzeError, BronzeObject
+from tickcast.adapters.lake.bronze import BronzeError, StreamPart
 from tickcast.adapters.lake.bronze_reader import BronzeReader, Reach
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.redaction import describe
@@ -69,7 +69,7 @@ class Audit:
     """A reproduction, and the objects of bronze it was computed from."""
 
     reproduction: Reproduction
-    objects: tuple[BronzeObject, ...] = ()
+    objects: tuple[StreamPart, ...] = ()
 
 
 class Difference(Struct):
@@ -112,7 +112,7 @@ class Auditor:
             if reach.last_sequence < int(receipt.sequence or 0):
                 return Audit(Reproduction(receipt.id, unproven=(_not_yet(reach),)))
             needed = bronze.parts(receipt.symbol, from_us, end_us)
-            around = Surroundings(*bronze.ticks(needed), late, missing)
+            around = Surroundings(*bronze.ticks(receipt.symbol, needed), late, missing)
             challenger_id = receipt.challenger.model_id if receipt.challenger else None
             models = self._model(receipt.model_id), self._model(challenger_id)
             return Audit(reproduce(receipt, around, *models), tuple(needed))

@@ -1,7 +1,7 @@
-"""The gate as a function: challengers against the champion, on rows that none of them has learnt from.
+"""The gate as a function: challengers against the champion, on rows that none of them was trained on.
 
 Challengers are the model named and the one that ran in the champion's shadow, if there is one: that has live
-outcomes by now. The verdict goes onto their cards. Nothing is put in force here (`promote_model`).
+outcomes by now. The decisions go onto their cards. Nothing is promoted here (`promote_model`).
 """
 
 from __future__ import annotations
@@ -12,38 +12,48 @@ from typing import Any
 
 import numpy as np
 import psycopg
+from msgspec.structs import replace
 
 from tickcast.adapters.postgres import training_rows
 from tickcast.adapters.postgres.score_store import in_shadow
 from tickcast.adapters.postgres.training_rows import GateRows
 from tickcast.adapters.registry import model_registry
-from tickcast.adapters.registry.model_registry import Card, Pointer, RegistryError
+from tickcast.adapters.registry.model_registry import RegistryError
 from tickcast.adapters.registry.model_watcher import LOAD_ERRORS, load
+from tickcast.adapters.registry.pointer import Pointer
 from tickcast.evaluation import gate
-from tickcast.evaluation.backtest import fit_line
-from tickcast.evaluation.gate import CHAMPION, NO_CHANGE, Block, GateDecision
+from tickcast.evaluation.baselines import NO_CHANGE, baselines, fit_line
+from tickcast.evaluation.gate import ALL, CHAMPION, Block, GateDecision
+from tickcast.evaluation.gate_report import sentence
 from tickcast.features.vector import Floats
+from tickcast.functions.request import RequestError
+from tickcast.market.sources import Origin
+from tickcast.model import documents
+from tickcast.model.card import GateBlock, GateRecord
 from tickcast.model.forecast import HORIZONS_S
-from tickcast.serving.prediction import ServingModel
-
-
-class RequestError(ValueError):
-    """A request that cannot be carried out; the message says what it should have held."""
 
 
 class _Candidate:
     """A model with its card, as it takes part."""
 
     def __init__(self, s3: Any, bucket: str, model_id: str) -> None:
-        """Raises one of `MISFITS`, or `RegistryError`, when it cannot serve."""
+        """Raises one of `LOAD_ERRORS`, or `RegistryError`, when it cannot serve."""
         self.model_id = model_id
-        self.card: Card = model_registry.read_card(s3, bucket, model_id)
-        self.model: ServingModel = load(s3, bucket, model_id)
-        if "learned_to_us" not in self.card:
-            raise RegistryError(f"the card of model {model_id} does not say up to when it has learnt")
+        self.card = model_registry.read_card(s3, bucket, model_id)
+        self.model = load(s3, bucket, model_id)
+        if self.card.learned_to_us is None:
+            raise RegistryError(f"the card of model {model_id} has no learned_to_us: it cannot be evaluated")
+        self.learned_to_us = self.card.learned_to_us
 
-    def moves_bp(self, judged: Sequence[GateRows]) -> Floats:
-        return np.concatenate([self.model.run(each.rows.features)[0] for each in judged])
+    def moves_bp(self, markets: Sequence[GateRows]) -> Floats:
+        return np.concatenate([self.model.run(each.rows.features)[0] for each in markets])
+
+    def line(self, market: GateRows) -> Floats:
+        """The slopes of the line through book imbalance in this market, (H,): fitted on the rows that the
+        model was trained on or, where there were none, on those it is evaluated on, which favours the
+        line."""
+        slopes = self.card.line.get(market.symbol)
+        return np.array([slopes[h] for h in HORIZONS_S]) if slopes else fit_line([market.rows])
 
 
 def evaluate_model(
@@ -54,11 +64,12 @@ def evaluate_model(
     symbols: Sequence[str],
     now: datetime,
 ) -> dict[str, Any]:
-    """The verdict on `request["model_id"]`, and on the one in shadow.
+    """The decision on `request["model_id"]`, and on the model in shadow.
 
-    Returns what `promote_model` takes: `champion` (which was judged against, or None), `promote` (which is to
-    be put in force, or None), `shadow` (which is to run in shadow, or None); and of the model named, or of
-    the one to promote, the verdict. Raises `RequestError`, `RegistryError`, and what PostgreSQL raises.
+    Returns what `promote_model` takes: `champion` (which was compared with, or None), `promote` (which is to
+    be active, or None), `shadow` (which is to run in shadow, or None); and the decision on the model to
+    promote or, where there is none, on the model named. Raises `RequestError`, `RegistryError`, and what
+    PostgreSQL raises.
     """
     model_id = request.get("model_id")
     if not isinstance(model_id, str) or not model_id:
@@ -66,45 +77,46 @@ def evaluate_model(
     pointer = model_registry.active_model(s3, bucket)
     model_registry.check_servable(s3, bucket, model_id)
     challengers = {model_id: _Candidate(s3, bucket, model_id)}
-    champion = _usable(s3, bucket, pointer and pointer["model_id"])
-    shadow = _usable(s3, bucket, ((pointer or {}).get("challenger") or {}).get("model_id"))
-    if shadow is not None:
-        challengers.setdefault(shadow.model_id, shadow)
+    champion = _usable(s3, bucket, pointer.model_id if pointer else None)
+    in_the_shadow = _usable(s3, bucket, pointer.challenger_id if pointer else None)
+    if in_the_shadow is not None:
+        challengers.setdefault(in_the_shadow.model_id, in_the_shadow)
     if pointer:
-        challengers.pop(pointer["model_id"], None)
+        challengers.pop(pointer.model_id, None)
     if not challengers:
-        raise RequestError(f"model {model_id} is in force already: there is nothing to judge it against")
+        raise RequestError(f"model {model_id} is active already: there is nothing to compare it with")
 
-    rivals = [*challengers.values(), *([champion] if champion else [])]
-    seen_to_us = gate.unseen_from_us([rival.card for rival in rivals])
-    found = training_rows.held(connection, symbols, seen_to_us)
-    judged = training_rows.judged_rows(connection, found, seen_to_us)
-    blocks = {rival.model_id: _block(rival, champion, judged) for rival in challengers.values()}
-    verdicts = {}
-    for rival in challengers.values():
-        verdicts[rival.model_id] = gate.decide(
-            blocks[rival.model_id],
+    candidates = [*challengers.values(), *([champion] if champion else [])]
+    seen_to_us = max(candidate.learned_to_us for candidate in candidates)
+    found = training_rows.row_counts(connection, symbols, seen_to_us)
+    markets = training_rows.gate_rows(connection, found, seen_to_us)
+    blocks = {each.model_id: _block(each, champion, markets) for each in challengers.values()}
+    decisions = {
+        each.model_id: gate.decide(
+            blocks[each.model_id],
             seen_to_us,
             champion_is_provisional=_is_provisional(pointer, champion),
-            is_real=not any(each.origin == training_rows.SIMULATED for each in found if each.has_quotes),
-            shadow=in_shadow(connection, champion.model_id, rival.model_id) if champion else None,
+            is_real=not any(rows.origin is Origin.SIM for rows in found if rows.has_quotes),
+            shadow=in_shadow(connection, champion.model_id, each.model_id) if champion else None,
         )
-    answer = _answer(model_id, pointer, verdicts)
-    for rival in challengers.values():
-        record = _about(blocks[rival.model_id], verdicts[rival.model_id], champion, now)
-        is_best = rival.model_id == answer["promote"]
-        # What passed and was not the best, or does not pass any more, is not proven.
-        told = {"provisional": record["provisional"] or not is_best, "gate": record | {"promoted": is_best}}
-        model_registry.save_card(s3, bucket, rival.model_id, rival.card | told)
+        for each in challengers.values()
+    }
+    answer = _answer(model_id, pointer, decisions)
+    for each in challengers.values():
+        is_best = each.model_id == answer["promote"]
+        record = _record(blocks[each.model_id], decisions[each.model_id], champion, is_best, now)
+        # A model that passed and was not the best, or does not pass any more, is not proven.
+        card = replace(each.card, provisional=record.provisional or not is_best, gate=record)
+        model_registry.save_card(s3, bucket, card)
     return answer
 
 
-def _usable(s3: Any, bucket: str, model_id: Any) -> _Candidate | None:
+def _usable(s3: Any, bucket: str, model_id: str | None) -> _Candidate | None:
     """A model that can take part; None where there is none, or it can no longer serve."""
     if not model_id:
         return None
     try:
-        return _Candidate(s3, bucket, str(model_id))
+        return _Candidate(s3, bucket, model_id)
     except (*LOAD_ERRORS, RegistryError):
         return None
 
@@ -112,81 +124,78 @@ def _usable(s3: Any, bucket: str, model_id: Any) -> _Candidate | None:
 def _is_provisional(pointer: Pointer | None, champion: _Candidate | None) -> bool:
     if pointer is None or champion is None:
         return True
-    return bool(pointer.get("provisional", champion.model.provisional))
+    return champion.model.provisional if pointer.provisional is None else pointer.provisional
 
 
-def _block(rival: _Candidate, champion: _Candidate | None, judged: Sequence[GateRows]) -> Block:
+def _block(challenger: _Candidate, champion: _Candidate | None, markets: Sequence[GateRows]) -> Block:
     none = np.empty((0, len(HORIZONS_S)))
-    if not judged:
+    if not markets:
         return Block(np.empty(0, str), np.empty(0, np.int64), none, none, None, {})
-    guesses = [gate.baselines(each.rows.features, each.last_trade_bp, _line(rival, each)) for each in judged]
+    by_market = [baselines(each.rows.features, each.last_trade_bp, challenger.line(each)) for each in markets]
     return Block(
-        np.repeat([each.symbol for each in judged], [len(each.rows.end_us) for each in judged]),
-        np.concatenate([each.rows.end_us for each in judged]),
-        np.concatenate([each.rows.moves_bp for each in judged]),
-        rival.moves_bp(judged),
-        champion.moves_bp(judged) if champion else None,
-        {name: np.concatenate([each[name] for each in guesses]) for name in guesses[0]},
+        np.repeat([each.symbol for each in markets], [len(each.rows.end_us) for each in markets]),
+        np.concatenate([each.rows.end_us for each in markets]),
+        np.concatenate([each.rows.moves_bp for each in markets]),
+        challenger.moves_bp(markets),
+        champion.moves_bp(markets) if champion else None,
+        {name: np.concatenate([each[name] for each in by_market]) for name in by_market[0]},
     )
 
 
-def _line(rival: _Candidate, judged: GateRows) -> Floats:
-    """The slopes of the line through book imbalance in this market: of the rows that the rival has learnt
-    from or, where there were none, of those that it is judged on, which favours the line."""
-    told = rival.card.get("line", {}).get(judged.symbol)
-    return np.array([told[str(h)] for h in HORIZONS_S]) if told else fit_line([judged.rows])
+def _record(
+    block: Block, decision: GateDecision, champion: _Candidate | None, is_best: bool, now: datetime
+) -> GateRecord:
+    """The decision for the card."""
+    return GateRecord(
+        judged_at=now.astimezone(UTC).isoformat(timespec="seconds"),
+        champion=champion.model_id if champion else None,
+        passed=decision.promoted,
+        promoted=is_best,
+        provisional=decision.provisional,
+        reasons=list(decision.reasons),
+        sentence=sentence(decision),
+        block=GateBlock(
+            from_us=int(block.end_us.min()) if decision.rows else None,
+            to_us=int(block.end_us.max()) if decision.rows else None,
+            seconds=decision.seconds,
+            rows=decision.rows,
+            symbols=np.unique(block.market).tolist(),
+        ),
+        figures=decision.figures,
+        bands=gate.bands(block) if decision.rows else {},
+        shadow=decision.shadow,
+    )
 
 
-def _about(block: Block, verdict: GateDecision, champion: _Candidate | None, now: datetime) -> dict[str, Any]:
-    """The verdict as it stands on the card."""
-    return {
-        "judged_at": now.astimezone(UTC).isoformat(timespec="seconds"),
-        "champion": champion and champion.model_id,
-        "passed": verdict.promoted,
-        "provisional": verdict.provisional,
-        "reasons": list(verdict.reasons),
-        "sentence": verdict.sentence,
-        "block": {
-            "from_us": int(block.end_us.min()) if verdict.rows else None,
-            "to_us": int(block.end_us.max()) if verdict.rows else None,
-            "seconds": verdict.seconds,
-            "rows": verdict.rows,
-            "symbols": np.unique(block.market).tolist(),
-        },
-        "figures": verdict.figures,
-        "bands": gate.bands(block) if verdict.rows else {},
-        "shadow": verdict.shadow,
-    }
-
-
-def _answer(model_id: str, pointer: Pointer | None, verdicts: dict[str, GateDecision]) -> dict[str, Any]:
+def _answer(model_id: str, pointer: Pointer | None, decisions: dict[str, GateDecision]) -> dict[str, Any]:
     """The best of those that passed, or why the model named did not."""
 
     def margin(each: str) -> float:
-        together = verdicts[each].figures.get(gate.ALL, {})
-        return float(together.get(CHAMPION, together.get(NO_CHANGE, {"skill": 0.0}))["skill"])
+        together = decisions[each].figures.get(ALL, {})
+        found = together.get(CHAMPION, together.get(NO_CHANGE))
+        return found.skill if found else 0.0
 
-    passed = [each for each, verdict in verdicts.items() if verdict.promoted]
+    passed = [each for each, decision in decisions.items() if decision.promoted]
     best = max(passed, key=margin, default=None)
-    # Of those that did not pass the most promising one goes on in the shadow: the new one may be the worse.
-    hopeful = [each for each, verdict in verdicts.items() if not _is_worthless(verdict)]
-    told = best or (model_id if model_id in verdicts else next(iter(verdicts)))
-    verdict = verdicts[told]
+    # Of those that did not pass the most promising one runs in shadow: the newest may be the worse.
+    hopeful = [each for each, decision in decisions.items() if not _is_worthless(decision)]
+    about = best or (model_id if model_id in decisions else next(iter(decisions)))
+    decision = decisions[about]
     return {
-        "model_id": told,
-        "champion": pointer and pointer["model_id"],
+        "model_id": about,
+        "champion": pointer.model_id if pointer else None,
         "promote": best,
         "shadow": None if best or pointer is None else max(hopeful, key=margin, default=None),
-        "provisional": verdict.provisional,
-        "reasons": list(verdict.reasons),
-        "sentence": verdict.sentence,
-        "seconds": verdict.seconds,
-        "rows": verdict.rows,
-        "figures": verdict.figures.get(gate.ALL, {}),
-        "shadow_evidence": verdict.shadow,
+        "provisional": decision.provisional,
+        "reasons": list(decision.reasons),
+        "sentence": sentence(decision),
+        "seconds": decision.seconds,
+        "rows": decision.rows,
+        "figures": documents.encode(decision.figures.get(ALL, {})),
+        "shadow_evidence": documents.encode(decision.shadow),
     }
 
 
-def _is_worthless(verdict: GateDecision) -> bool:
-    """Not even better than no change: nothing to learn from it in shadow."""
-    return f"not_above_{NO_CHANGE}" in verdict.reasons
+def _is_worthless(decision: GateDecision) -> bool:
+    """Not even better than no change: its outcomes in shadow would show nothing."""
+    return f"not_above_{NO_CHANGE}" in decision.reasons

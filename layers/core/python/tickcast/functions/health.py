@@ -17,7 +17,7 @@ from tickcast.adapters.http.bodies import GAPS_SHOWN
 from tickcast.adapters.http.responses import Response
 from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.hot_store import HotStore, read
-from tickcast.adapters.settings import Settings
+from tickcast.adapters.settings import ServePredictionsSettings
 from tickcast.market.gaps import LedgerRecord
 from tickcast.serving.prediction import freshness
 from tickcast.serving.records import (
@@ -46,7 +46,7 @@ Values = Mapping[str, bytes | None]  # what is stored, by key
 
 @dataclass
 class Health:
-    settings: Settings
+    settings: ServePredictionsSettings
     store: HotStore
     clock_ms: Callable[[], float]
 

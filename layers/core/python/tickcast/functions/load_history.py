@@ -1,11 +1,12 @@
-"""Bronze into PostgreSQL: trades once each, and of them one-second bars and labelled feature rows.
+"""Bronze into PostgreSQL: trades once each, and from them one-second bars and labelled feature rows.
 
-An object is loaded in one transaction: its trades, its line in the ledger, and which hours' rows are stale
-now. Then each stale hour's rows are made anew, each in a transaction of its own, of the trades held and the
-quotes of the objects loaded around it. So a load that is killed anywhere and asked for again ends as if it
-had not been; and hours may come in any order, for the rows at a neighbour's edge are made anew with them.
+An object is loaded in one transaction: its trades, the note that it was loaded, and which hours are dirty
+now, their rows out of date. Then the rows of each dirty hour are computed again, in a transaction of its own,
+from the trades known and the quotes of the objects loaded around it. So a load that is killed anywhere and
+repeated ends in the same tables; and hours may come in any order, for the rows at a neighbour's edge are
+computed again with them.
 
-An object that cannot be used goes to quarantine with the reason and holds up nothing.
+An object that cannot be used goes to quarantine with the reason and blocks nothing.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from __future__ import annotations
 import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from tickcast.adapters.lake.bronze import BronzeError
-from tickcast.adapters.lake.bronze_objects import (
+from tickcast.adapters.lake.bronze_reader import (
     BronzeObject,
     ObjectGone,
     ObjectTicks,
@@ -31,42 +32,56 @@ from tickcast.adapters.lake.bronze_objects import (
     ticks_of,
 )
 from tickcast.adapters.lake.quarantine import quarantine_object
-from tickcast.adapters.postgres.history_store import HistoryStore, LoadedObject, day_of, days_between
-from tickcast.adapters.settings import HistorySettings
-from tickcast.market.ticks import QUOTE, span_us
-from tickcast.market.trade_ledger import TradesContradict, as_trades, changes, held, merged
+from tickcast.adapters.postgres.history_store import HistoryStore, LoadedObject, Origins, day_of, days_between
+from tickcast.adapters.settings import MAX_DAYS, HistorySettings
+from tickcast.functions.request import RequestError
+from tickcast.market.ticks import QUOTE, Quotes, span_us
+from tickcast.market.trade_ledger import TradesContradict, as_trades, changes, ledger_rows, merged
 from tickcast.model.dataset import AFTER_US, BEFORE_US, affected_hours, rows_of_hour
 from tickcast.units import DAY_US, HOUR_US
 
 SERVICE = "load_history"
-MAX_DAYS = 3_660  # of a request
+_MOST_US = (MAX_DAYS + 10) * DAY_US  # of a request: the longest plan, and the hours around it
 _ENOUGH_MS = 90_000  # what an object or an hour takes at most, with room
-_QUOTES_AT_HAND = 1_000_000  # that need not be read again: 56 MB
+_CACHED_QUOTES = 1_000_000  # that need not be read again: 56 MB
+_EXAMPLE = '{"window": {"symbol": "BTCUSDT", "from_us": 1754006400000000, "to_us": 1754010000000000}}'
 
 
-class RequestError(ValueError):
-    """A request that cannot be carried out; the message says what it should have held."""
+class LoadWindow(msgspec.Struct):
+    """What a load is about: the hours of [from_us, to_us), µs."""
+
+    symbol: Annotated[str, msgspec.Meta(min_length=1)]
+    from_us: Annotated[int, msgspec.Meta(ge=0)]
+    to_us: int
 
 
-@dataclass
-class Loaded:
-    """What a load came to. `complete` is False when time ran out: the same request goes on from there."""
+class ObjectVersion(msgspec.Struct):
+    """An object of bronze, as `fetch_history` names it."""
+
+    key: str
+    etag: str
+
+
+class LoadRequest(msgspec.Struct):
+    window: LoadWindow
+    keys: list[ObjectVersion] | None = None  # None: all that bronze has for the hours of the window
+
+
+class Loaded(msgspec.Struct):
+    """What a load came to. `complete` is False when time ran out: the same request then continues it."""
 
     objects: int = 0
     trades: int = 0  # ticks read, known or not
     quotes: int = 0
-    added: int = 0  # rows of trades that were not held as they are now
+    added: int = 0  # rows of trades that were not known as they are now
     hours: int = 0
     bars: int = 0
     feature_rows: int = 0
     skipped: int = 0  # objects known
     expired: int = 0  # objects older than what is kept
-    quarantined: list[str] = field(default_factory=list)  # reasons
-    problems: list[str] = field(default_factory=list)
+    quarantined: list[str] = []  # reasons
+    problems: list[str] = []
     complete: bool = True
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 class LoadHistory:
@@ -85,18 +100,18 @@ class LoadHistory:
         self._bucket = bucket
         self._open_store = open_store
         self._now_us = now_us
-        self._at_hand = _AtHand()
+        self._cache = _QuoteCache()
 
-    def __call__(self, request: dict[str, Any], remaining_ms: Callable[[], float]) -> Loaded:
-        """Load the objects of `request["keys"]`, or all that bronze has for the hours of its `window`.
+    def __call__(self, event: dict[str, Any], remaining_ms: Callable[[], float]) -> Loaded:
+        """Load what `event`, a `LoadRequest`, names.
 
-        Raises `RequestError`, and what S3 and PostgreSQL raise: then it can be asked for again.
+        Raises `RequestError`, and what S3 and PostgreSQL raise: then it can be repeated.
         """
-        symbol, from_us, to_us = _window(request)
-        store, loaded = self._open_store(), Loaded()
-        objects = self._objects(request, symbol, from_us, to_us, loaded)
-        first_us = min([from_us, *(about.hour_us for about in objects)])
-        last_us = max([to_us, *(about.hour_us + HOUR_US for about in objects)])
+        request = _request(event)
+        symbol, store, loaded = request.window.symbol, self._open_store(), Loaded()
+        objects = self._objects(request, loaded)
+        first_us = min([request.window.from_us, *(about.hour_us for about in objects)])
+        last_us = max([request.window.to_us, *(about.hour_us + HOUR_US for about in objects)])
         hours = affected_hours(first_us, last_us)
         for work in self._work(store, symbol, hours, self._unknown(store, objects, loaded), loaded):
             if remaining_ms() < _ENOUGH_MS:
@@ -110,23 +125,22 @@ class LoadHistory:
     def _work(
         self, store: HistoryStore, symbol: str, hours: range, objects: list[BronzeObject], loaded: Loaded
     ) -> Iterator[Callable[[], None]]:
-        """The steps of a load. An hour's rows are made once the hour after it is loaded, for they need its
-        beginning, and while the quotes of both are at hand."""
+        """The steps of a load. An hour's rows are computed once the hour after it is loaded, for they need
+        its beginning, and while the quotes of both are cached."""
         for hour_us, of_hour in itertools.groupby(objects, lambda about: about.hour_us):
             for about in of_hour:
                 yield partial(self._load, store, about, loaded)
-            for stale_us in store.dirty_hours(symbol, hours.start, hour_us):
-                yield partial(self._refresh, store, symbol, stale_us, loaded)
-        for stale_us in store.dirty_hours(symbol, hours.start, hours[-1] + HOUR_US):
-            yield partial(self._refresh, store, symbol, stale_us, loaded)
+            for dirty_us in store.dirty_hours(symbol, hours.start, hour_us):
+                yield partial(self._refresh, store, symbol, dirty_us, loaded)
+        for dirty_us in store.dirty_hours(symbol, hours.start, hours[-1] + HOUR_US):
+            yield partial(self._refresh, store, symbol, dirty_us, loaded)
 
-    def _objects(
-        self, request: dict[str, Any], symbol: str, from_us: int, to_us: int, loaded: Loaded
-    ) -> list[BronzeObject]:
-        if "keys" not in request:
+    def _objects(self, request: LoadRequest, loaded: Loaded) -> list[BronzeObject]:
+        symbol, from_us, to_us = request.window.symbol, request.window.from_us, request.window.to_us
+        if request.keys is None:
             found = objects_between(self._s3, self._bucket, symbol, from_us, to_us)
         else:
-            found = (object_at(item["key"], item["etag"]) for item in request["keys"])
+            found = (object_at(version.key, version.etag) for version in request.keys)
         cutoff_us = self._cutoff_us()
         kept = []
         for about in found:
@@ -166,13 +180,13 @@ class LoadHistory:
                 store.note(LoadedObject(about.key, about.etag, about.symbol, 0, 0, reason=reason), [])
             loaded.quarantined.append(reason)
             return
-        self._at_hand.put(about.key, about.etag, ticks)
+        self._cache.put(about.key, about.etag, ticks)
         loaded.objects += 1
         loaded.trades += len(ticks.trades)
         loaded.quotes += len(ticks.quotes)
 
     def _keep(self, store: HistoryStore, about: BronzeObject, ticks: ObjectTicks) -> int:
-        """Hold the trades of an object; returns how many rows that added. Raises `TradesContradict`."""
+        """Store the trades of an object; returns how many rows that added. Raises `TradesContradict`."""
         span = span_us(ticks.trades, ticks.quotes) or (about.hour_us, about.hour_us)
         store.add_days([day_of(about.hour_us)])
         with store.connection.transaction():
@@ -181,7 +195,7 @@ class LoadHistory:
             if len(ticks.trades):
                 ids = int(ticks.trades["first_id"].min()), int(ticks.trades["last_id"].max())
                 known = store.trades_by_id(about.symbol, *ids, *span)
-                remove, new = changes(known, merged(known, held(ticks.trades, ticks.origin)))
+                remove, new = changes(known, merged(known, ledger_rows(ticks.trades, ticks.origin)))
                 store.replace_trades(about.symbol, remove, new)
                 add = len(new)
             counts = len(ticks.trades), len(ticks.quotes)
@@ -190,7 +204,7 @@ class LoadHistory:
         return add
 
     def _refresh(self, store: HistoryStore, symbol: str, hour_us: int, loaded: Loaded) -> None:
-        """Make an hour's bars and feature rows anew."""
+        """Compute an hour's bars and feature rows again."""
         from_us, to_us = hour_us - BEFORE_US, hour_us + HOUR_US + AFTER_US
         if hour_us >= self._cutoff_us():
             store.add_days([day_of(hour_us)])
@@ -206,37 +220,34 @@ class LoadHistory:
                 return
             trades = store.trades_by_time(symbol, from_us, to_us)
             grids_us = self._settings.grid_ms * 1000, self._settings.quoted_grid_ms * 1000
-            bars, rows = rows_of_hour(as_trades(trades), quotes, hour_us, *grids_us)
+            hour = rows_of_hour(as_trades(trades), quotes, hour_us, *grids_us)
             newest = _Newest(
                 np.concatenate([trades["time_us"], quotes["time_us"]]),
                 np.concatenate([trades["origin"], quote_origins]),
             )
-            store.replace_hour(
-                symbol, hour_us, bars, newest.at(bars.columns["end_us"]), rows, newest.at(rows.end_us)
-            )
+            origins = newest.at(hour.bars.columns["end_us"]), newest.at(hour.rows.end_us)
+            store.replace_hour(symbol, hour_us, hour, *origins)
         loaded.hours += 1
-        loaded.bars += len(bars.has_quotes)
-        loaded.feature_rows += len(rows.end_us)
+        loaded.bars += len(hour.bars.has_quotes)
+        loaded.feature_rows += len(hour.rows.end_us)
 
-    def _quotes(
-        self, store: HistoryStore, symbol: str, from_us: int, to_us: int
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int16]]:
+    def _quotes(self, store: HistoryStore, symbol: str, from_us: int, to_us: int) -> tuple[Quotes, Origins]:
         """The quotes of [from_us, to_us) that bronze has in what is loaded, with their origins."""
         quotes, origins = [np.empty(0, QUOTE)], [np.empty(0, np.int16)]
         for entry in store.objects_with_quotes(symbol, from_us, to_us):
-            found = self._at_hand.get(entry.key, entry.etag)
+            found = self._cache.get(entry.key, entry.etag)
             if found is None:
                 data = fetch(self._s3, self._bucket, entry.key, entry.etag)
                 found = ticks_of(data, object_at(entry.key, entry.etag))
-                self._at_hand.put(entry.key, entry.etag, found)
+                self._cache.put(entry.key, entry.etag, found)
             times_us = found.quotes["time_us"]
             quotes.append(found.quotes[(times_us >= from_us) & (times_us < to_us)])
             origins.append(np.full(len(quotes[-1]), found.origin, np.int16))
         return np.concatenate(quotes), np.concatenate(origins)
 
 
-class _AtHand:
-    """The objects with quotes that were read last, as far as memory is set aside for them."""
+class _QuoteCache:
+    """The quotes of the objects that were read last, at most `_CACHED_QUOTES`."""
 
     def __init__(self) -> None:
         self._quotes: OrderedDict[tuple[str, str], ObjectTicks] = OrderedDict()
@@ -244,7 +255,7 @@ class _AtHand:
     def put(self, key: str, etag: str, ticks: ObjectTicks) -> None:
         if len(ticks.quotes):
             self._quotes[key, etag] = ticks._replace(trades=ticks.trades[:0].copy())
-            while sum(len(kept.quotes) for kept in self._quotes.values()) > _QUOTES_AT_HAND:
+            while sum(len(kept.quotes) for kept in self._quotes.values()) > _CACHED_QUOTES:
                 self._quotes.popitem(last=False)
 
     def get(self, key: str, etag: str) -> ObjectTicks | None:
@@ -252,30 +263,31 @@ class _AtHand:
 
 
 class _Newest:
-    """The origin of the newest tick before an instant; of ticks at one time the last in ORIGINS."""
+    """The origin of the newest tick before an instant; of ticks at one time the least preferred one."""
 
-    def __init__(self, times_us: npt.NDArray[np.int64], origins: npt.NDArray[np.int16]) -> None:
+    def __init__(self, times_us: npt.NDArray[np.int64], origins: Origins) -> None:
         order = np.lexsort((origins, times_us))
         self._times_us, self._origins = times_us[order], origins[order]
 
-    def at(self, ends_us: npt.NDArray[np.int64]) -> npt.NDArray[np.int16]:
+    def at(self, ends_us: npt.NDArray[np.int64]) -> Origins:
         """For instants with a tick before them. Shape (ends_us,)."""
         if not len(ends_us):
             return np.empty(0, np.int16)
         return np.asarray(self._origins[np.searchsorted(self._times_us, ends_us) - 1])
 
 
-def _window(request: dict[str, Any]) -> tuple[str, int, int]:
-    window = request.get("window") or {}
-    example = '{"window": {"symbol": "BTCUSDT", "from_us": 1754006400000000, "to_us": 1754010000000000}}'
+def _request(event: dict[str, Any]) -> LoadRequest:
+    """Raises `RequestError`."""
+    window = event.get("window")
     try:
-        symbol, from_us, to_us = window["symbol"], window["from_us"], window["to_us"]
-    except (KeyError, TypeError):
-        raise RequestError(f"the window is {window!r}; a request should be like {example}") from None
-    if not isinstance(symbol, str) or not all(type(time_us) is int for time_us in (from_us, to_us)):
-        raise RequestError(f"the window is {window!r}; a request should be like {example}")
-    if not symbol or not 0 <= from_us < to_us:
-        raise RequestError(f"the window is {window!r}; it should name a symbol and end after it begins")
-    if to_us - from_us > MAX_DAYS * DAY_US:
-        raise RequestError(f"the window is {window!r}; it should span at most {MAX_DAYS} days")
-    return symbol, from_us, to_us
+        request = msgspec.convert(event, LoadRequest)
+    except msgspec.ValidationError as error:
+        raise RequestError(
+            f"the window is {window!r}; a request should be like {_EXAMPLE}: {error}"
+        ) from None
+    from_us, to_us = request.window.from_us, request.window.to_us
+    if from_us >= to_us:
+        raise RequestError(f"the window is {window!r}; it should end after it begins")
+    if to_us - from_us > _MOST_US:
+        raise RequestError(f"the window is {window!r}; it should span at most {_MOST_US // DAY_US} days")
+    return request

@@ -1,4 +1,4 @@
-"""What became of a gap: which of its trades are held now, which the exchange withholds, what it touched.
+"""What became of a gap: which of its trades are known now, which the exchange withholds, what it touched.
 
 The facts go into PostgreSQL. The hot store gets the newest of them as one key, from which readers of the gap
 ledger know what is no longer missing: `repaired:{symbol}`, `{"repaired": [[first_id, last_id,
@@ -10,35 +10,47 @@ nothing is added to, for what it says is in the ledger of the next state.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
+import msgspec
 import redis
 
 from tickcast.adapters import json_text
-from tickcast.adapters.lake import bronze
 from tickcast.adapters.postgres.history_store import HistoryStore
 from tickcast.adapters.redis import keys
+from tickcast.market.fetch_plan import Window
 from tickcast.market.gaps import Gap, touched_ms
-from tickcast.market.trade_ledger import held_ranges
+from tickcast.market.trade_ledger import known_ranges
 
-KEPT = 1000  # ranges told to the hot store
+KEPT = 1000  # ranges in the hot store
+
+
+class MarkedGap(msgspec.Struct):
+    """What became of the ids of a gap. `missing_trades` are neither repaired nor withheld: something of the
+    window was not loaded."""
+
+    symbol: str
+    first_id: int
+    last_id: int
+    repaired_trades: int
+    withheld_trades: int
+    missing_trades: int
 
 
 def mark_repaired(
-    window: dict[str, Any], withheld: Iterable[tuple[int, int]], store: HistoryStore, client: redis.Redis
-) -> dict[str, Any]:
+    window: Window, withheld: Iterable[tuple[int, int]], store: HistoryStore, client: redis.Redis
+) -> MarkedGap:
     """Mark the gap of a window that was fetched and loaded. Repeating it changes nothing.
 
-    `withheld` are ids that the exchange, asked, had no trades for. Returns `repaired_trades`,
-    `withheld_trades`, and `missing_trades` for what is neither: something of the window was not loaded.
+    `withheld` are ids that the exchange had no trades for.
     """
-    symbol, first_id, last_id = window["symbol"], int(window["first_id"]), int(window["last_id"])
-    times_us = int(window["from_us"]), int(window["to_us"])
+    symbol, first_id, last_id = window.symbol, window.first_id, window.last_id
+    assert first_id is not None and last_id is not None
+    times_us = window.from_us, window.to_us
     counts = {"repaired": 0, "withheld": 0}
     with store.connection.transaction():
         store.lock(symbol, [0])  # of all marks of this symbol: the key below is of the newest
         known = store.trades_by_id(symbol, first_id, last_id, *times_us)
-        ranges = held_ranges(known, first_id, last_id)
+        ranges = known_ranges(known, first_id, last_id)
         marks = [(run, "repaired") for run in ranges]
         for begin, end in withheld:
             if begin <= last_id and end >= first_id:
@@ -47,26 +59,9 @@ def mark_repaired(
             gap = Gap(begin, end, *times_us)
             store.mark(symbol, gap, status, touched_ms(gap))
             counts[status] += gap.trades
-        told: dict[str, list[tuple[int, int, int, int]]] = {"repaired": [], "withheld": []}
+        newest: dict[str, list[tuple[int, int, int, int]]] = {"repaired": [], "withheld": []}
         for begin, end, from_us, to_us, status in store.marked(symbol, KEPT):
-            told[status].append((begin, end, from_us, to_us))
-        client.set(keys.repaired(symbol), json_text.strict(told), ex=keys.TTL_S)
+            newest[status].append((begin, end, from_us, to_us))
+        client.set(keys.repaired(symbol), json_text.strict(newest), ex=keys.TTL_S)
     missing = last_id - first_id + 1 - sum(counts.values())
-    return {
-        "symbol": symbol,
-        "first_id": first_id,
-        "last_id": last_id,
-        "repaired_trades": counts["repaired"],
-        "withheld_trades": counts["withheld"],
-        "missing_trades": missing,
-    }
-
-
-def withheld_in(s3: Any, bucket: str, window: dict[str, Any]) -> list[tuple[int, int]]:
-    """The ids that the exchange had no trades for, as the marker of a fetched window says.
-
-    Raises what S3 raises where there is no marker: the window was not fetched whole.
-    """
-    key = bronze.window_key(window["symbol"], int(window["from_us"]), int(window["to_us"]))
-    about = json_text.read(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
-    return [(int(first), int(last)) for first, last in about["withheld"]]
+    return MarkedGap(symbol, first_id, last_id, counts["repaired"], counts["withheld"], missing)

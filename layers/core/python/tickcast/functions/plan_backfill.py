@@ -1,10 +1,10 @@
-"""The plan of an execution: from what is asked, what bronze holds and the gap ledger.
+"""The plan of an execution: from what is requested, what bronze has and the gap ledger.
 
-A request names stretches of time in one of these ways, and may ask for repair besides:
+A request names stretches of time in one of these ways, and may ask for repair as well:
 
     {"symbols": ["BTCUSDT"], "from": "2024-08-01", "to": "2024-08-03T12:00"}     UTC, `to` excluded
     {"days": 2}                                                                  today and so many days before
-    {"repair": true}                                                             the holes of the gap ledger
+    {"repair": true}                                                             the gaps of the gap ledger
     {"spans": [...]}                                                             what another plan left over
 
 Without `symbols` all configured ones are meant. With `dry` the plan is made and nothing else. `train` is a
@@ -15,16 +15,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
 from tickcast.adapters.lake import bronze
+from tickcast.adapters.lake.objects import list_objects
 from tickcast.adapters.redis.hot_store import HotStore
 from tickcast.adapters.settings import MAX_DAYS
+from tickcast.functions.request import RequestError, check_fields, days_in, symbols_in
 from tickcast.market.fetch_plan import Plan, Window, WindowError, of_gap, plan, window_from
 from tickcast.market.gaps import WITHHELD
-from tickcast.market.symbols import is_symbol
 from tickcast.units import DAY_US, HOUR_US, MILLISECOND_US, MINUTE_US
 
 # What is younger may still come by the stream, or grow.
@@ -32,8 +34,48 @@ SETTLED_AFTER_US = MINUTE_US
 _KNOWN = {"symbols", "from", "to", "days", "repair", "spans", "dry", "train"}
 
 
-class RequestError(ValueError):
-    """A request that cannot be planned; the message says what it should have held."""
+class MarketWindows(msgspec.Struct):
+    """A market's windows, which are fetched one after another."""
+
+    symbol: str
+    windows: list[Window]
+
+
+class NextInput(msgspec.Struct):
+    symbols: list[str]
+    spans: list[Window]
+    train: dict[str, Any] | None
+
+
+class NextExecution(msgspec.Struct):
+    """Its name follows from this execution's: started twice, it runs once."""
+
+    name: str
+    input: NextInput
+
+
+class Totals(msgspec.Struct):
+    """What people want to know of a plan, in hours of markets. What several ask for counts once."""
+
+    hours_asked: float
+    hours_held: float  # fetched before
+    hours_planned: float
+    hours_left: float
+    gaps: int
+
+
+class BackfillPlan(msgspec.Struct):
+    """For the state machine: every field is in every answer. `windows` counts those of `markets`; `next` is
+    to be started where there is `more`."""
+
+    symbols: list[str]
+    dry: bool
+    train: dict[str, Any] | None
+    markets: list[MarketWindows]
+    windows: int
+    more: bool
+    next: NextExecution
+    totals: Totals
 
 
 class PlanBackfill:
@@ -45,47 +87,30 @@ class PlanBackfill:
         self._store = store
         self._symbols = symbols
 
-    def __call__(self, request: dict[str, Any], execution_id: str, now_us: int) -> dict[str, Any]:
-        """The plan of `request` at `now_us`; for the state machine, with all fields in every answer.
-
-        `next` is the input of the execution to be chained when there is `more`, and its name, which follows
-        from this execution's: asked for twice, it is started once. Raises `RequestError`.
-        """
-        symbols = self._check(request)
+    def __call__(self, request: dict[str, Any], execution_id: str, now_us: int) -> BackfillPlan:
+        """The plan of `request` at `now_us`. Raises `RequestError`."""
+        check_fields(request, _KNOWN)
+        symbols = symbols_in(request) if request.get("symbols") else list(dict.fromkeys(self._symbols))
+        assert symbols is not None
         until_us = (now_us - SETTLED_AFTER_US) // MILLISECOND_US * MILLISECOND_US
-        asked = _asked(request, symbols, until_us)
+        requested = _requested(request, symbols, until_us)
         if request.get("repair"):
-            asked += self._gaps(symbols, until_us)
-        held = {symbol: self._held(symbol) for symbol in sorted({window.symbol for window in asked})}
-        planned = plan(asked, held)
-        return {
-            "symbols": symbols,
-            "dry": bool(request.get("dry")),
-            "train": request.get("train"),
-            "markets": _by_symbol(planned.windows),
-            "windows": len(planned.windows),
-            "more": bool(planned.left),
-            "next": {
-                "name": f"more-{hashlib.sha256(execution_id.encode()).hexdigest()[:32]}",
-                "input": {
-                    "symbols": symbols,
-                    "spans": [asdict(window) for window in planned.left],
-                    "train": request.get("train"),
-                },
-            },
-            "totals": _totals(asked, planned),
-        }
-
-    def _check(self, request: dict[str, Any]) -> list[str]:
-        """The symbols meant. Raises `RequestError`."""
-        if unknown := request.keys() - _KNOWN:
-            raise RequestError(
-                f"unknown: {', '.join(sorted(unknown))}; a request has {', '.join(sorted(_KNOWN))}"
-            )
-        asked = request.get("symbols") or list(self._symbols)
-        if not isinstance(asked, list) or not all(isinstance(s, str) and is_symbol(s) for s in asked):
-            raise RequestError(f'symbols should be a list like ["BTCUSDT"], not {asked!r}')
-        return list(dict.fromkeys(asked))
+            requested += self._gaps(symbols, until_us)
+        planned = plan(
+            requested, {symbol: self._fetched(symbol) for symbol in {each.symbol for each in requested}}
+        )
+        name = f"more-{hashlib.sha256(execution_id.encode()).hexdigest()[:32]}"
+        train = request.get("train")
+        return BackfillPlan(
+            symbols=symbols,
+            dry=bool(request.get("dry")),
+            train=train,
+            markets=_by_symbol(planned.windows),
+            windows=len(planned.windows),
+            more=bool(planned.left),
+            next=NextExecution(name, NextInput(symbols, planned.left, train)),
+            totals=_totals(requested, planned),
+        )
 
     def _gaps(self, symbols: list[str], until_us: int) -> list[Window]:
         windows = []
@@ -96,14 +121,13 @@ class PlanBackfill:
                     windows.append(window)
         return windows
 
-    def _held(self, symbol: str) -> list[tuple[int, int]]:
-        """The stretches whose markers are there."""
-        pages = self._s3.get_paginator("list_objects_v2")
-        found = pages.paginate(Bucket=self._bucket, Prefix=bronze.windows_prefix(symbol))
-        return [bronze.window_in(item["Key"]) for page in found for item in page.get("Contents", [])]
+    def _fetched(self, symbol: str) -> list[tuple[int, int]]:
+        """The stretches that have a marker."""
+        markers = list_objects(self._s3, self._bucket, bronze.windows_prefix(symbol))
+        return [bronze.window_in(marker.key) for marker in markers]
 
 
-def _asked(request: dict[str, Any], symbols: list[str], until_us: int) -> list[Window]:
+def _requested(request: dict[str, Any], symbols: list[str], until_us: int) -> list[Window]:
     ways = [way for way in (("spans",), ("from", "to"), ("days",)) if any(name in request for name in way)]
     if len(ways) > 1:
         raise RequestError("ask for spans, for from and to, or for days: for one of them alone")
@@ -121,10 +145,7 @@ def _asked(request: dict[str, Any], symbols: list[str], until_us: int) -> list[W
 
 
 def _stretch(request: dict[str, Any], until_us: int) -> tuple[int, int]:
-    if "days" in request:
-        days = request["days"]
-        if not isinstance(days, int) or isinstance(days, bool) or not 0 < days <= MAX_DAYS:
-            raise RequestError(f"days should be a whole number from 1 to {MAX_DAYS}, not {days!r}")
+    if (days := days_in(request, MAX_DAYS)) is not None:
         return (until_us // DAY_US - days) * DAY_US, until_us
     if not {"from", "to"} <= request.keys():
         raise RequestError("from and to are needed both")
@@ -150,27 +171,17 @@ def _time_us(name: str, text: Any) -> int:
     return round(seconds * 1000) * MILLISECOND_US
 
 
-def _by_symbol(windows: list[Window]) -> list[dict[str, Any]]:
-    """A market each, of which one window after another is fetched."""
+def _by_symbol(windows: list[Window]) -> list[MarketWindows]:
     symbols = sorted({window.symbol for window in windows})
-    return [
-        {"symbol": symbol, "windows": [asdict(window) for window in windows if window.symbol == symbol]}
-        for symbol in symbols
-    ]
+    return [MarketWindows(symbol, [each for each in windows if each.symbol == symbol]) for symbol in symbols]
 
 
-def _totals(asked: list[Window], planned: Plan) -> dict[str, Any]:
-    """What people want to know of a plan, in hours of markets. What several ask for counts once."""
+def _totals(requested: list[Window], planned: Plan) -> Totals:
     wanted, planned_now, later = (
-        _hours(w) for w in (plan(asked, {}, 10**9).windows, planned.windows, planned.left)
+        _hours(w) for w in (plan(requested, {}, 10**9).windows, planned.windows, planned.left)
     )
-    return {
-        "hours_asked": wanted,
-        "hours_held": round(wanted - planned_now - later, 3),
-        "hours_planned": planned_now,
-        "hours_left": later,
-        "gaps": sum(window.reason == "gap" for window in planned.windows),
-    }
+    gaps = sum(window.reason == "gap" for window in planned.windows)
+    return Totals(wanted, round(wanted - planned_now - later, 3), planned_now, later, gaps)
 
 
 def _hours(windows: list[Window]) -> float:

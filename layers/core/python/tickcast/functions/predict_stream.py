@@ -163,7 +163,7 @@ class PredictStream:
             result += of_model + self._fold_and_write(by_symbol, _Invocation(started_ms, model))
         result += self._quarantined(result.refused)  # only now: nobody waits for S3
         result += self._model_problems(result.predictions)
-        self.models.follow()  # only now: nobody waits for what comes after the writing
+        self.models.poll()  # only now: nobody waits for what comes after the writing
         return result
 
     # ------------------------------------------------------------------------------------------ records

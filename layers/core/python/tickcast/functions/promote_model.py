@@ -1,8 +1,9 @@
-"""The verdict carried out: the pointer moved to what has earned it, or a challenger put into the shadow.
+"""The gate's decision carried out: the pointer moved to the model it promotes, or a challenger put into
+shadow.
 
-It is moved only if what was judged against is still in force: else the answer is `outdated`, and the
-judgement is to be made again, against what is. What is in force already is not moved again: a verdict may be
-carried out twice.
+It is moved only if the champion is still the one that was compared with: else the answer is `outdated`, and
+the evaluation has to run again. A model that is active already is not moved again: a decision may be carried
+out twice.
 """
 
 from __future__ import annotations
@@ -11,22 +12,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tickcast.adapters.registry import model_registry
-from tickcast.adapters.registry.model_registry import Pointer
-
-
-class RequestError(ValueError):
-    """A request that cannot be carried out; the message says what it should have held."""
+from tickcast.adapters.registry.pointer import Pointer
+from tickcast.functions.request import RequestError
 
 
 class _Outdated(Exception):
-    """Another model is in force than was judged against."""
+    """Another model is active than was compared with."""
 
 
 def promote_model(request: dict[str, Any], s3: Any, bucket: str, now: datetime) -> dict[str, Any]:
     """Carry out what `evaluate_model` answered.
 
-    Returns `status` (`promoted`, `kept` or `outdated`), `in_force` and `challenger` as they stand now, and
-    `previous`: what a rollback leads to. Raises `RequestError`, `RegistryError` when the model cannot serve,
+    Returns `status` (`promoted`, `kept` or `outdated`), `in_force` and `challenger` as they are now, and
+    `previous`: where a rollback leads. Raises `RequestError`, `RegistryError` when the model cannot serve,
     `PointerRace` when others moved the pointer each time.
     """
     if missing := {"champion", "promote", "shadow"} - request.keys():
@@ -35,8 +33,8 @@ def promote_model(request: dict[str, Any], s3: Any, bucket: str, now: datetime) 
             "champion, promote and shadow"
         )
 
-    def over(pointer: Pointer | None) -> None:
-        if (pointer and pointer["model_id"]) != request["champion"]:
+    def check(pointer: Pointer | None) -> None:
+        if (pointer.model_id if pointer else None) != request["champion"]:
             raise _Outdated
 
     model_id = request["promote"]
@@ -44,9 +42,9 @@ def promote_model(request: dict[str, Any], s3: Any, bucket: str, now: datetime) 
         if not model_id:
             if request["shadow"]:
                 model_registry.check_servable(s3, bucket, request["shadow"])
-            return _answer("kept", model_registry.shadow(s3, bucket, request["shadow"], over))
+            return _answer("kept", model_registry.shadow(s3, bucket, request["shadow"], check))
         pointer = model_registry.active_model(s3, bucket)
-        if pointer is None or pointer["model_id"] != model_id:
+        if pointer is None or pointer.model_id != model_id:
             model_registry.check_servable(s3, bucket, model_id)
             pointer = model_registry.promote(
                 s3,
@@ -55,7 +53,7 @@ def promote_model(request: dict[str, Any], s3: Any, bucket: str, now: datetime) 
                 now.astimezone(UTC).isoformat(timespec="seconds"),
                 provisional=bool(request.get("provisional", True)),
                 by="the gate",
-                over=over,
+                check=check,
             )
         return _answer("promoted", pointer)
     except _Outdated:
@@ -63,11 +61,9 @@ def promote_model(request: dict[str, Any], s3: Any, bucket: str, now: datetime) 
 
 
 def _answer(status: str, pointer: Pointer | None) -> dict[str, Any]:
-    pointer = pointer or {}
-    previous = pointer.get("previous") or []
     return {
         "status": status,
-        "in_force": pointer.get("model_id"),
-        "challenger": (pointer.get("challenger") or {}).get("model_id"),
-        "previous": previous[0]["model_id"] if previous else None,
+        "in_force": pointer.model_id if pointer else None,
+        "challenger": pointer.challenger_id if pointer else None,
+        "previous": pointer.previous[0].model_id if pointer and pointer.previous else None,
     }

@@ -25,7 +25,7 @@ from tickcast.adapters.redaction import describe
 from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.hot_store import Entries, HotStore
 from tickcast.adapters.registry import model_registry
-from tickcast.adapters.registry.model_registry import Card, RegistryError
+from tickcast.adapters.registry.model_registry import RegistryError
 from tickcast.adapters.settings import ScoreSettings, Settings
 from tickcast.evaluation import drift
 from tickcast.evaluation.drift import DriftEvidence, DriftState
@@ -41,6 +41,7 @@ from tickcast.evaluation.live_scores import (
     skill_against_line,
 )
 from tickcast.features.vector import FEATURE_NAMES
+from tickcast.model.card import Card
 from tickcast.serving.records import Outcome, Prediction, ScoreHeartbeat, decode
 from tickcast.units import DAY_US, HOUR_US, MINUTE_US, SECOND_US
 
@@ -108,7 +109,7 @@ class ScorePredictions:
     s3: Any
     database: Database
     clock_ms: Callable[[], float]
-    _card: Card = field(default_factory=dict)  # of the active model, once it was looked up
+    _card: Card = field(default_factory=Card)  # of the active model, once it was looked up
     _scored: dict[tuple[str, Span], SpanAccuracy] = field(default_factory=dict)
     _days: set[int] = field(default_factory=set)  # whose partitions are there
 
@@ -150,10 +151,9 @@ class ScorePredictions:
         """The id of the active model; its card is in `_card` then."""
         try:
             pointer = model_registry.active_model(self.s3, self.settings.bucket)
-            model_id = str(pointer["model_id"]) if pointer else None
-            if model_id and self._card.get("model_id") != model_id:
-                card = model_registry.read_card(self.s3, self.settings.bucket, model_id)
-                self._card = card | {"model_id": model_id}
+            model_id = pointer.model_id if pointer else None
+            if model_id and self._card.model_id != model_id:
+                self._card = model_registry.read_card(self.s3, self.settings.bucket, model_id)
             return model_id
         except (RegistryError, BotoCoreError, ClientError) as error:  # scores need no model
             result.problems.append(describe(error))
@@ -202,7 +202,7 @@ class ScorePredictions:
 
     def _reference(self, symbol: str) -> drift.Distribution:
         """What the active model was trained on of `symbol`; empty where that is nothing."""
-        found = self._card.get("distribution", {}).get(symbol, {})
+        found = self._card.distribution.get(symbol, {})
         return {name: bins for name, bins in found.items() if name in FEATURE_NAMES}
 
     def _summarise(self, store: ScoreStore, symbol: str, result: Result) -> None:
@@ -267,15 +267,15 @@ class ScorePredictions:
         tallies = store.tallies(symbol, from_us, now_us, block_us, model_id)
         tallies = tallies[tallies["horizon_s"] == horizon_s]
         figures = score_horizon(horizon_s, tallies)
-        line = self._card.get("line", {}).get(symbol)
-        against_line = skill_against_line(tallies, line[str(horizon_s)]) if line else None
-        bands = (self._card.get("gate") or {}).get("bands", {}).get(symbol, {})
+        line = self._card.line.get(symbol)
+        against_line = skill_against_line(tallies, line[horizon_s]) if line else None
+        bands = self._card.gate.bands.get(symbol, {}) if self._card.gate else {}
         return DriftEvidence(
             scored=figures.count,
             stability=self._stability(store, symbol, model_id, from_us),
             skill_high=figures.skill.high if figures.skill else None,
             against_line_high=against_line.high if against_line else None,
-            band_low=bands.get(str(horizon_s), 0.0),
+            band_low=bands.get(horizon_s, 0.0),
         )
 
     def _stability(self, store: ScoreStore, symbol: str, model_id: str, from_us: int) -> dict[str, float]:

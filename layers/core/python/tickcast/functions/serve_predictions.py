@@ -34,7 +34,7 @@ from tickcast.adapters.http.routes import Route
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.redis.hot_store import HotStore
 from tickcast.adapters.registry.model_catalog import ModelCatalog
-from tickcast.adapters.settings import Settings
+from tickcast.adapters.settings import ServePredictionsSettings
 from tickcast.evaluation.live_scores import NO_TALLIES, score
 from tickcast.functions.health import Health
 from tickcast.model.forecast import HORIZONS_S
@@ -65,7 +65,7 @@ def site_file(name: str) -> str:
 
 @dataclass
 class ServePredictions:
-    settings: Settings
+    settings: ServePredictionsSettings
     store: HotStore
     models: ModelCatalog
     clock_ms: Callable[[], float]

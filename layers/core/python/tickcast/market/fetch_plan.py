@@ -1,16 +1,18 @@
-"""Which stretches of history to fetch: what is asked for, less what is held, cut into windows.
+"""Which stretches of history to fetch: what is requested, less what was fetched, cut into windows.
 
 A window is a half-open stretch `[from_us, to_us)` of one symbol's time, at most one UTC day of it. Cuts lie
-at midnight, so that the same question asked twice, or asked wider, is cut alike. One execution gets at most
-`MAX_WINDOWS` of them; what does not fit in is handed on as spans, which shrink with every execution, so that
-a chain of executions ends whatever becomes of the single windows.
+at midnight, so that the same request made twice, or made wider, is cut alike. One execution gets at most
+`MAX_WINDOWS` of them; the rest is passed on as spans, which shrink with every execution, so that a chain of
+executions ends whatever becomes of the single windows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+from msgspec.structs import replace
 
 from tickcast.market.gaps import Gap
 from tickcast.units import DAY_US, MILLISECOND_US
@@ -18,16 +20,15 @@ from tickcast.units import DAY_US, MILLISECOND_US
 MAX_WINDOWS = 200
 
 Reason = Literal["asked", "gap"]
-Held = Mapping[str, Sequence[tuple[int, int]]]  # by symbol: stretches [from_us, to_us), in any order
+FetchedSpans = Mapping[str, Sequence[tuple[int, int]]]  # by symbol: [from_us, to_us), in any order
 
 
 class WindowError(ValueError):
     """A request that names no window."""
 
 
-@dataclass(frozen=True)
-class Window:
-    """A stretch of a symbol's time, in whole milliseconds: REST is asked in no finer ones.
+class Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A stretch of a symbol's time, in whole milliseconds: REST takes no finer ones.
 
     For a gap, `first_id` and `last_id` are the trades that are missing in it, or in it and its neighbours.
     """
@@ -43,13 +44,10 @@ class Window:
 def window_from(data: Any) -> Window:
     """The window in a request. Raises `WindowError`."""
     try:
-        window = Window(**data)
-    except TypeError:
-        raise WindowError(f"window should be like the planner's, not {data!r}") from None
-    times = window.from_us, window.to_us
+        window = msgspec.convert(data, Window)
+    except msgspec.ValidationError as error:
+        raise WindowError(f"a window has a symbol and whole numbers, not {data!r}: {error}") from None
     ids = [each for each in (window.first_id, window.last_id) if each is not None]
-    if not all(type(number) is int for number in (*times, *ids)) or not isinstance(window.symbol, str):
-        raise WindowError(f"a window has a symbol and whole numbers, not {data!r}")
     if not 0 <= window.from_us < window.to_us or window.from_us % 1000 or window.to_us % 1000:
         raise WindowError(f"a window is made of whole milliseconds and ends after it begins, not {data!r}")
     if len(ids) == 1 or ids != sorted(ids):
@@ -57,8 +55,7 @@ def window_from(data: Any) -> Window:
     return window
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """`windows` are to be fetched now, gaps first, then by time; `left` is for the next execution."""
 
     windows: list[Window]
@@ -72,23 +69,23 @@ def of_gap(symbol: str, gap: Gap) -> Window:
     return Window(from_us, to_us, symbol, "gap", gap.first_id, gap.last_id)
 
 
-def plan(asked: Iterable[Window], held: Held, limit: int = MAX_WINDOWS) -> Plan:
-    """Windows that tile `asked` less `held`, each stretch once even where several ask for it.
+def plan(requested: Iterable[Window], fetched: FetchedSpans, limit: int = MAX_WINDOWS) -> Plan:
+    """Windows that tile `requested` less `fetched`, each stretch once even where several cover it.
 
-    Only what holds a gap is planned all the same, as it was fetched: nothing of it is fetched again, but it
-    is to be loaded, and the gap marked.
+    A fetched window that has a gap in it is planned all the same: nothing of it is fetched again, but it is
+    loaded, and the gap marked.
 
-    >>> three_days, held = Window(0, 3 * DAY_US, "BTCUSDT"), {"BTCUSDT": [(DAY_US, 2 * DAY_US)]}
-    >>> [(window.from_us // DAY_US, window.to_us // DAY_US) for window in plan([three_days], held).windows]
+    >>> three_days, fetched = Window(0, 3 * DAY_US, "BTCUSDT"), {"BTCUSDT": [(DAY_US, 2 * DAY_US)]}
+    >>> [(window.from_us // DAY_US, window.to_us // DAY_US) for window in plan([three_days], fetched).windows]
     [(0, 1), (2, 3)]
     """
-    taken = {symbol: list(spans) for symbol, spans in held.items()}
+    taken = {symbol: list(spans) for symbol, spans in fetched.items()}
     windows = []
-    for one in sorted(asked, key=_order):
+    for one in sorted(requested, key=_order):
         spans = taken.setdefault(one.symbol, [])
         if one.reason == "gap":
             windows += [
-                replace(one, from_us=a, to_us=b) for a, b in held.get(one.symbol, ()) if _meet(one, a, b)
+                replace(one, from_us=a, to_us=b) for a, b in fetched.get(one.symbol, ()) if _meet(one, a, b)
             ]
         for piece in subtract((one.from_us, one.to_us), spans):
             windows += _cut(one, piece)
@@ -97,11 +94,11 @@ def plan(asked: Iterable[Window], held: Held, limit: int = MAX_WINDOWS) -> Plan:
     return Plan(windows[:limit], _joined(windows[limit:]))
 
 
-def subtract(span: tuple[int, int], held: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The parts of `span` that no stretch of `held` covers, in order."""
+def subtract(span: tuple[int, int], covered: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The parts of `span` outside of all stretches of `covered`, in order."""
     at, end = span
     left = []
-    for from_us, to_us in sorted(held):
+    for from_us, to_us in sorted(covered):
         if to_us <= at:
             continue
         if from_us >= end:
@@ -118,8 +115,8 @@ def _order(window: Window) -> tuple[bool, int, int, str]:
     return window.reason == "asked", window.from_us, window.to_us, window.symbol
 
 
-def _cut(asked: Window, piece: tuple[int, int]) -> list[Window]:
-    return [replace(asked, from_us=from_us, to_us=to_us) for from_us, to_us in _cut_every(DAY_US, *piece)]
+def _cut(requested: Window, piece: tuple[int, int]) -> list[Window]:
+    return [replace(requested, from_us=from_us, to_us=to_us) for from_us, to_us in _cut_every(DAY_US, *piece)]
 
 
 def _meet(window: Window, from_us: int, to_us: int) -> bool:
@@ -132,7 +129,7 @@ def _cut_every(step_us: int, from_us: int, to_us: int) -> list[tuple[int, int]]:
 
 
 def _joined(windows: list[Window]) -> list[Window]:
-    """The same stretches in as few pieces as they make: days that touch are one again."""
+    """The same stretches in as few pieces as possible: days that touch become one."""
     joined: dict[Window, Window] = {}  # by what they are but for their times, the newest last
     done = []
     for window in windows:

@@ -1,10 +1,10 @@
-"""Trades as they are held: every trade id once, whichever way and how often it came.
+"""The ledger of trades: every trade id once, whichever way and how often it came.
 
 The stream brings single trades, REST history brings aggregates: several trades of one order at one price, as
-one row with a range of ids. Where both are there the single trades are kept, and of the aggregate what they
-leave of it: the ids that are missing singly, with the rest of its quantity. What an aggregate was stays
-beside it. So the outcome is a function of the set of all that came, in whatever order and pieces it came:
-`merged(merged(a, b), c)` holds the same as `merged(a, merged(c, b))`.
+one row with a range of ids. Where both are known the single trades are kept, and of the aggregate what they
+leave of it: the ids that are missing singly, with the rest of its quantity. The row still says what the
+aggregate was. So the ledger is a function of the set of all trades that came, in whatever order and pieces:
+`merged(merged(a, b), c)` equals `merged(a, merged(c, b))`.
 """
 
 from __future__ import annotations
@@ -14,15 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tickcast.market.sources import Origin
 from tickcast.market.sums import running, single, split
 from tickcast.market.ticks import TRADE, Trades, raw
 
-ORIGINS = ("stream", "replay", "sim", "rest")  # the first wins where several know a single trade
-_ORIGIN_OF = {"sbe": "stream", "json": "stream"}  # sources of bronze; the others are called the same
-
-# `first_id` to `last_id` is what the row stands for at most, `trades` for how many ids of it. `aggregate_*`
-# is what came: of a single trade itself.
-HELD = np.dtype(
+# A row stands for `trades` ids of those from `first_id` to `last_id`. `aggregate_*` is what came; of a single
+# trade that is the trade itself.
+LEDGER_ROW = np.dtype(
     [
         ("time_us", "<i8"),
         ("first_id", "<i8"),
@@ -30,7 +28,7 @@ HELD = np.dtype(
         ("price", "<i8"),
         ("qty", "<i8"),
         ("side", "<i2"),
-        ("origin", "<i2"),  # index into ORIGINS
+        ("origin", "<i2"),  # an Origin
         ("trades", "<i4"),
         ("aggregate_first_id", "<i8"),
         ("aggregate_last_id", "<i8"),
@@ -38,7 +36,7 @@ HELD = np.dtype(
     ]
 )
 
-Held = npt.NDArray[Any]  # of HELD
+LedgerRows = npt.NDArray[Any]  # of LEDGER_ROW, shape (rows,)
 Ints = npt.NDArray[np.int64]
 
 
@@ -47,15 +45,7 @@ class TradesContradict(ValueError):
     more trades than can be."""
 
 
-def origin_of(source: str) -> int:
-    """The index in ORIGINS of what comes from a source of bronze. Raises ValueError on an unknown one."""
-    name = _ORIGIN_OF.get(source, source)
-    if name not in ORIGINS:
-        raise ValueError(f"ticks of source {source!r}; it should be sbe, json, rest, sim or replay")
-    return ORIGINS.index(name)
-
-
-def held(trades: Trades, origin: int) -> Held:
+def ledger_rows(trades: Trades, origin: Origin) -> LedgerRows:
     """`trades` as they came from one origin, not merged yet. Shape (trades,). Raises `TradesContradict`."""
     more = trades["last_id"] - trades["first_id"]  # below 0 where 64 bits cannot hold it either
     if (is_wrong := (more < 0) | (more >= 2**31 - 1)).any():
@@ -63,7 +53,7 @@ def held(trades: Trades, origin: int) -> Held:
         raise TradesContradict(
             f"trades {first_id}..{last_id} came as one aggregate, which none of the exchange's is"
         )
-    rows = np.zeros(len(trades), HELD)
+    rows = np.zeros(len(trades), LEDGER_ROW)
     for name in ("time_us", "first_id", "last_id", "price", "qty", "side"):
         rows[name] = trades[name]
     rows["origin"] = origin
@@ -73,7 +63,7 @@ def held(trades: Trades, origin: int) -> Held:
     return rows
 
 
-def as_trades(rows: Held) -> Trades:
+def as_trades(rows: LedgerRows) -> Trades:
     """`rows` as ticks, for bars. Shape (rows,)."""
     trades = np.zeros(len(rows), TRADE)
     for name in ("time_us", "first_id", "last_id", "price", "qty", "side"):
@@ -82,7 +72,7 @@ def as_trades(rows: Held) -> Trades:
     return trades
 
 
-def merged(known: Held, incoming: Held) -> Held:
+def merged(known: LedgerRows, incoming: LedgerRows) -> LedgerRows:
     """All of `known` and `incoming`, every trade id once, by id. Raises `TradesContradict`."""
     rows = np.concatenate([known, incoming])
     is_single = rows["aggregate_first_id"] == rows["aggregate_last_id"]
@@ -97,7 +87,7 @@ def merged(known: Held, incoming: Held) -> Held:
     return np.asarray(rows[np.argsort(rows["first_id"], kind="stable")])
 
 
-def changes(known: Held, wanted: Held) -> tuple[Held, Held]:
+def changes(known: LedgerRows, wanted: LedgerRows) -> tuple[LedgerRows, LedgerRows]:
     """What turns `known` into `wanted`, rows being either there or not: (to remove, to add)."""
     if not len(known):
         return known, wanted
@@ -107,8 +97,8 @@ def changes(known: Held, wanted: Held) -> tuple[Held, Held]:
     return known[changed[: len(known)]], wanted[changed[len(known) :]]
 
 
-def held_ranges(rows: Held, first_id: int, last_id: int) -> list[tuple[int, int]]:
-    """The runs of ids between `first_id` and `last_id`, ends included, that `rows` hold, in order."""
+def known_ranges(rows: LedgerRows, first_id: int, last_id: int) -> list[tuple[int, int]]:
+    """The runs of ids between `first_id` and `last_id`, ends included, that are in `rows`, in order."""
     first = np.maximum(rows["aggregate_first_id"], first_id)
     last = np.minimum(rows["aggregate_last_id"], last_id)
     order = np.argsort(first, kind="stable")
@@ -123,7 +113,7 @@ def held_ranges(rows: Held, first_id: int, last_id: int) -> list[tuple[int, int]
     return runs
 
 
-def _first_of_each(rows: Held) -> Held:
+def _first_of_each(rows: LedgerRows) -> LedgerRows:
     """The one to keep of the rows that came as the same range of ids, sorted by it.
 
     Of several the best origin's; of one origin's the least, so that no order of arrival matters. An aggregate
@@ -141,7 +131,7 @@ def _first_of_each(rows: Held) -> Held:
     return np.asarray(rows[is_new])
 
 
-def _left_of(aggregates: Held, singles: Held) -> Held:
+def _left_of(aggregates: LedgerRows, singles: LedgerRows) -> LedgerRows:
     """What `singles` leave of `aggregates`; those of which nothing is left are gone."""
     ids, first, last = singles["first_id"], aggregates["first_id"], aggregates["last_id"]
     begin, end = np.searchsorted(ids, first), np.searchsorted(ids, last, side="right")

@@ -1,21 +1,22 @@
-"""Calibration that follows the market: each outcome corrects the width of the interval and the confidence.
+"""Calibration: fitted when a model is trained (`fit_calibrations`), then corrected by each outcome
+(`Calibrator`).
 
-A model's card says how wide its intervals were and how far its direction could be trusted when it was
-trained; both drift with the market. Two small online estimators, one pair for each horizon, keep them true:
+The card has the width of the intervals and the confidence in the direction as of training; both drift with
+the market. Two online estimators, a pair for each horizon, follow it:
 
 - **Interval.** The width q, in units of σ√h, tracks the 80 % quantile of |outcome - move| / σ√h: an outcome
   outside widens it by a step of 0.8, one inside narrows it by 0.2, so that in the long run one in five is
   outside whatever the market does (adaptive conformal inference, Gibbs and Candès 2021; the quantile tracker
   of Angelopoulos, Candès and Tibshirani 2023, here on ln q, so that the step is relative and q stays > 0).
-  One outcome widens it by 6.6 % and narrows it by 1.6 %, whatever it was.
+  One outcome widens it by 6.6 % or narrows it by 1.6 %, whatever its size.
 - **Confidence.** P(right | it moves) = sigmoid(slope · |move| / σ√h). Each outcome that moved is one step of
   online logistic regression, normalised by the mean square of its input (Nagumo and Noda 1967), down to 0,
   never below: a model that is wrong more often than right earns no confidence at all.
 
-The mean square starts from a prior, a usual model's. A step is normalised by no less than the outcome's own
-square and a least one, and changes the slope by 5 % of itself and 0.05 at the most. So no single outcome, the
-first as little as any, moves the confidence of a usual forecast (0.15 σ√h) by more than 0.01, nor that of one
-as far as σ√h by more than 0.025: it takes many that agree.
+The mean square starts from a prior, that of a usual model. A step is normalised by no less than the outcome's
+own square and a floor, and changes the slope by at most 5 % of itself plus 0.05. So no single outcome, not
+even the first, moves the confidence of a usual forecast (0.15 σ√h) by more than 0.01, nor that of a forecast
+of σ√h by more than 0.025: it takes many that agree.
 
 Outcomes a second apart share all but a second of their horizon: the confidence's step is divided by h.
 """
@@ -24,19 +25,22 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from msgspec import Struct
 
+from tickcast.features.vector import Floats
 from tickcast.model.forecast import MAX_SLOPE, MAX_WIDTH, Calibration
+from tickcast.model.network import sigmoid
 
 COVERAGE = 0.8
 MIN_WIDTH = 0.05  # units of σ√h: a market at rest must not close the interval altogether
 WIDTH_STEP = 0.08
 SLOPE_STEP = 0.02
 MOST_STEP = 0.05  # of 1 + slope
-USUAL_STRENGTH = 0.15  # |move| / σ√h of a usual model's forecasts, root mean square: what is assumed at first
-LEAST_STRENGTH = 0.05  # of weaker forecasts nothing is learnt faster than of these
+USUAL_STRENGTH = 0.15  # |move| / σ√h of a usual model's forecasts, root mean square: the prior
+LEAST_STRENGTH = 0.05  # floor of the normalisation: weaker forecasts must not move the slope faster
 _MEMORY = 0.99  # of the mean square
-_PRIOR_OUTCOMES = 10  # what the first mean square counts for
+_PRIOR_OUTCOMES = 10  # the weight of the prior
 
 
 class Calibrator(Struct):
@@ -57,12 +61,12 @@ class Calibrator(Struct):
         return Calibration(self.direction_slope, self.interval_width)
 
     def learn(self, horizon_s: int, is_inside: bool, is_right: bool | None, strength: float) -> None:
-        """Take in one outcome of a forecast over `horizon_s`: whether the price came to lie inside the
-        interval that was given, whether the direction was right (None: there was none, or the price did not
-        move), and how far the forecast went, |move| / σ√h.
+        """Update by one outcome of a forecast over `horizon_s`: whether the price lies inside the interval
+        that was given, whether the direction was right (None: there was none, or the price did not move), and
+        the strength of the forecast, |move| / σ√h.
 
-        It is the interval as it was *given* that counts, not as it would be now: then the long-run share
-        holds although outcomes come `horizon_s` late.
+        The interval counts as it was *given*, not as it would be now: so the long-run share holds although
+        outcomes come `horizon_s` late.
         """
         self.outcomes += 1
         step = WIDTH_STEP * (COVERAGE - is_inside)
@@ -76,3 +80,33 @@ class Calibrator(Struct):
         step = SLOPE_STEP / horizon_s * surprise * strength / by
         most = MOST_STEP * (1 + self.direction_slope)
         self.direction_slope = min(max(0.0, self.direction_slope + min(max(-most, step), most)), MAX_SLOPE)
+
+
+def fit_calibrations(moves: Floats, outcomes: Floats) -> list[Calibration]:
+    """By column, the calibration that fits out-of-fold predictions (N, H) and their outcomes (N, H), in
+    σ√h."""
+    return [_fit(moves[:, at], outcomes[:, at]) for at in range(moves.shape[1])]
+
+
+def _fit(move: Floats, outcome: Floats) -> Calibration:
+    moved = outcome != 0
+    right = (np.sign(move[moved]) == np.sign(outcome[moved])).astype(float)
+    residual = np.sort(np.abs(outcome - move))
+    # The conformal quantile: ceil((n + 1) q) of n residuals (Vovk et al. 2005).
+    rank = min(int(np.ceil((len(residual) + 1) * COVERAGE)), len(residual)) - 1
+    return Calibration(_fit_slope(np.abs(move[moved]), right), float(residual[rank]))
+
+
+def _fit_slope(strength: Floats, right: Floats) -> float:
+    """The maximum-likelihood slope of P(right) = sigmoid(slope * strength), by bisection of the score.
+
+    Never below 0: a model that is wrong more often than right earns no confidence at all.
+    """
+    low, high = 0.0, 100.0
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        if np.sum((right - sigmoid(middle * strength)) * strength) > 0:
+            low = middle
+        else:
+            high = middle
+    return low

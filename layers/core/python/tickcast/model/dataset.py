@@ -1,14 +1,20 @@
-"""History's rows: one-second bars and labelled feature rows of an hour, by the bars and features of live.
+"""The training row: features as of a bar's end and the moves that followed. One definition for recordings,
+bronze and PostgreSQL.
 
-An hour's rows are always computed from the same ticks: those from `BEFORE_US` ahead of it, which is as far as
-its first row looks back, to `AFTER_US` behind it, as far as its last label and the silence that would end its
-stretch. So the rows of an hour do not depend on how much else is computed beside it, and hours join without
-a seam. Only a price that was last seen longer ago than `BEFORE_US` is not known there as it would be live.
+A row starts from the price that a prediction would start from: the mid, or without quotes the proxy mid. Its
+label over each horizon is the move to the price that an outcome is resolved by, the mid at the horizon's end.
+A row with quotes that has no mid there is left out, as such a prediction has no outcome. A row without quotes
+then ends at the proxy mid, for history of trades alone has nothing else. docs/adr/0029 has the evidence.
+
+For PostgreSQL rows are computed by the hour, always from the same ticks: from `BEFORE_US` ahead of the hour,
+as far as its first row looks back, to `AFTER_US` behind it, as far as its last label and the silence that
+would end its segment. So an hour's rows do not depend on what else is computed, and hours join without a
+seam. Only a price last seen longer ago than `BEFORE_US` is not known there as it would be live.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,22 +31,107 @@ from tickcast.features.bars import (
     whole_seconds,
 )
 from tickcast.features.ring import KEPT_SECONDS
-from tickcast.features.vector import FEATURE_NAMES, history_rows
+from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES, QUOTE_FEATURES, Floats, history_rows
 from tickcast.market.ticks import Quotes, Trades
 from tickcast.model.forecast import HORIZONS_S
+from tickcast.model.network import HAS_QUOTES, places
 from tickcast.units import HOUR_US, SECOND_US
+
+LABEL_VERSION = 2  # to be raised with every change of what `moves_bp` means
+# By which stored rows are selected: rows of other features or other labels are never mixed with these.
+ROW_HASH = f"{FEATURE_HASH}-{LABEL_VERSION}"
 
 # A minute of look-back, and the ages that features count up to a minute, from its beginning.
 BEFORE_US = KEPT_SECONDS * SECOND_US + SILENCE_US + 10 * SECOND_US
 AFTER_US = max(HORIZONS_S) * SECOND_US + SILENCE_US
 
-# Columns of a second beside those of `bars.SECOND`: the state at its end.
+_LONGEST_BARS = max(HORIZONS_S) * BARS_PER_S
+_OF_QUOTES = (
+    *("quote_count", "ofi", "imbalance_us", "quoted_us", "update_id"),
+    *("bid_price", "bid_qty", "ask_price", "ask_qty", "last_quote_us", "mid_change_us"),
+)
+# Columns of a second besides those of `bars.SECOND`: the state at its end.
 _AT_END = ("last_trade_id", "last_trade_price", "update_id", "bid_price", "bid_qty", "ask_price", "ask_qty")
 _SUMS = ("trade_count", "buy_qty", "sell_qty", "notional", "quote_count")
 
-Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
+
+
+class Rows(NamedTuple):
+    """Rows of one market: when each was known (N,), its features (N, F), the move over each horizon in bp
+    (N, H)."""
+
+    end_us: Ints
+    features: Floats
+    moves_bp: Floats
+
+    def chosen(self, which: npt.NDArray[Any] | slice) -> Rows:
+        return Rows(self.end_us[which], self.features[which], self.moves_bp[which])
+
+    @property
+    def has_quotes(self) -> Flags:
+        return np.asarray(self.features[:, HAS_QUOTES] > 0)
+
+
+NO_ROWS = Rows(np.empty(0, np.int64), np.empty((0, len(FEATURE_NAMES))), np.empty((0, len(HORIZONS_S))))
+
+
+def pool(parts: list[Rows]) -> Rows:
+    """All rows of `parts` in the order of time; those of one instant in the order of `parts`."""
+    rows = Rows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    return rows.chosen(np.argsort(rows.end_us, kind="stable"))
+
+
+def training_rows(bars: Bars) -> Rows:
+    """All rows of a segment that a model can be trained on: as they are, and again without their quotes."""
+    return pool([rows_from_bars(bars), rows_without_quotes(bars)])
+
+
+def rows_from_bars(bars: Bars) -> Rows:
+    """Every row of `bars` whose features and moves are known; the longest horizon's tail is left off."""
+    at = _with_all_horizons(bars)
+    return _rows(bars["end_us"][at], history_rows(bars)[at], moves_bp(bars, at)) if len(at) else NO_ROWS
+
+
+def rows_without_quotes(bars: Bars) -> Rows:
+    """The rows of `bars` as they would be had the quotes stalled: masked features, the move from the proxy
+    mid to the true mid. None where there were no quotes anyway."""
+    at = _with_all_horizons(bars)
+    if not len(at):
+        return NO_ROWS
+    masked = bars.copy()
+    for name in _OF_QUOTES:
+        masked[name] = 0
+    return _rows(bars["end_us"][at], history_rows(masked)[at], moves_bp(bars, at, without_quotes=True))
+
+
+def mask_quotes(rows: Rows) -> Rows:
+    """The rows with quotes among `rows` again without them, where the bars they came from are gone: what
+    quotes tell is 0. Returns and volatility stay the mid's, and so does the move, where `rows_without_quotes`
+    has the proxy mid's."""
+    twins = rows.chosen(rows.has_quotes)
+    features = twins.features.copy()
+    features[:, [*places(QUOTE_FEATURES), HAS_QUOTES]] = 0
+    return twins._replace(features=features)
+
+
+def moves_bp(bars: Bars, at: Ints, *, without_quotes: bool = False) -> Floats:
+    """The labels of the rows at positions `at` of `bars`, each with `_LONGEST_BARS` bars behind it, in bp;
+    NaN where one is not known. Shape (at, H).
+
+    `without_quotes`, rows start from the proxy mid and end at the true mid alone.
+    """
+    mid, proxy = mids(bars), proxy_mids(bars)
+    ends = at[:, None] + np.array(HORIZONS_S) * BARS_PER_S  # (at, H)
+    outcome = mid[ends]
+    if without_quotes:
+        start = proxy[at]
+    else:
+        is_blind = np.isnan(mid[at])
+        start = np.where(is_blind, proxy[at], mid[at])
+        outcome = np.where(np.isnan(outcome) & is_blind[:, None], proxy[ends], outcome)
+    return np.asarray((outcome / start[:, None] - 1) * 1e4)
 
 
 class OneSecondBars(NamedTuple):
@@ -50,19 +141,9 @@ class OneSecondBars(NamedTuple):
     has_quotes: Flags
 
 
-class FeatureRows(NamedTuple):
-    """Rows with all their labels: when each was known (N,), features (N, F), the move over each horizon in bp
-    (N, H), and whether mids (True) or, without quotes, proxy mids (False) moved (N,)."""
-
-    end_us: Ints
-    features: npt.NDArray[np.float32]
-    moves_bp: npt.NDArray[np.float32]
-    has_quotes: Flags
-
-
 class HourRows(NamedTuple):
     bars: OneSecondBars
-    rows: FeatureRows
+    rows: Rows
 
 
 def affected_hours(first_us: int, last_us: int) -> range:
@@ -78,58 +159,42 @@ def rows_of_hour(trades: Trades, quotes: Quotes, hour_us: int, grid_us: int, quo
     """
     from_us, to_us = hour_us - BEFORE_US, hour_us + HOUR_US + AFTER_US
     inside = [t[(t["time_us"] >= from_us) & (t["time_us"] < to_us)] for t in (trades, quotes)]
-    found = [_of_stretch(bars, hour_us, grid_us, quoted_grid_us) for bars in segments(*inside)]
-    found = found or [_of_stretch(np.empty(0, BAR), hour_us, grid_us, quoted_grid_us)]
-    names = found[0].bars.columns
+    parts = [_of_segment(bars, hour_us, grid_us, quoted_grid_us) for bars in segments(*inside)]
+    parts = parts or [_of_segment(np.empty(0, BAR), hour_us, grid_us, quoted_grid_us)]
+    names = parts[0].bars.columns
     return HourRows(
         OneSecondBars(
-            {name: np.concatenate([part.bars.columns[name] for part in found]) for name in names},
-            np.concatenate([part.bars.has_quotes for part in found]),
+            {name: np.concatenate([part.bars.columns[name] for part in parts]) for name in names},
+            np.concatenate([part.bars.has_quotes for part in parts]),
         ),
-        FeatureRows(*(np.concatenate(parts) for parts in zip(*(part.rows for part in found), strict=True))),
+        pool([part.rows for part in parts]),
     )
 
 
-def _of_stretch(bars: Bars, hour_us: int, grid_us: int, quoted_grid_us: int) -> HourRows:
+def _of_segment(bars: Bars, hour_us: int, grid_us: int, quoted_grid_us: int) -> HourRows:
     quoted = is_quoted(bars)
     seconds = whole_seconds(bars)
     at_end = np.flatnonzero(bars["end_us"] % SECOND_US == 0)
     of_hour = _is_of_hour(seconds["end_us"], hour_us)
     columns = {name: seconds[name][of_hour] for name in ("end_us", *_SUMS)}
     columns |= {name: bars[name][at_end[of_hour]] for name in _AT_END}
-    return HourRows(
-        OneSecondBars(columns, quoted[at_end[of_hour]]),
-        _feature_rows(bars, quoted, hour_us, grid_us, quoted_grid_us),
-    )
+    at = _with_all_horizons(bars)
+    end_us = bars["end_us"][at]
+    on_grid = end_us % np.where(quoted[at], quoted_grid_us, grid_us) == 0
+    at = at[_is_of_hour(end_us, hour_us) & on_grid]
+    rows = _rows(bars["end_us"][at], history_rows(bars)[at], moves_bp(bars, at)) if len(at) else NO_ROWS
+    return HourRows(OneSecondBars(columns, quoted[at_end[of_hour]]), rows)
 
 
-def _feature_rows(bars: Bars, quoted: Flags, hour_us: int, grid_us: int, quoted_grid_us: int) -> FeatureRows:
-    end_us = bars["end_us"]
-    on_grid = end_us % np.where(quoted, quoted_grid_us, grid_us) == 0
-    chosen = np.flatnonzero(_is_of_hour(end_us, hour_us) & on_grid)
-    chosen = chosen[chosen < len(bars) - max(HORIZONS_S) * BARS_PER_S]
-    if not len(chosen):
-        none = np.empty((0, len(FEATURE_NAMES)), np.float32), np.empty((0, len(HORIZONS_S)), np.float32)
-        return FeatureRows(np.empty(0, np.int64), *none, np.empty(0, bool))
-    features = history_rows(bars)[chosen]
-    has_quotes = quoted[chosen]
-    # A move is between prices of one kind: half a spread lies between a mid and its stand-in.
-    moves_bp = np.where(
-        has_quotes[:, None], _moves_bp(mids(bars), chosen), _moves_bp(proxy_mids(bars), chosen)
-    )
-    known = ~(np.isnan(features).any(axis=1) | np.isnan(moves_bp).any(axis=1))
-    return FeatureRows(
-        end_us[chosen[known]],
-        features[known].astype(np.float32),
-        moves_bp[known].astype(np.float32),
-        has_quotes[known],
-    )
+def _with_all_horizons(bars: Bars) -> Ints:
+    """The positions of `bars` with the longest horizon behind them."""
+    return np.arange(max(len(bars) - _LONGEST_BARS, 0))
 
 
-def _moves_bp(price: Floats, rows: Ints) -> Floats:
-    """The move of `price` from each of `rows` over each horizon, bp. Shape (rows, horizons)."""
-    ends = np.stack([price[rows + h * BARS_PER_S] for h in HORIZONS_S], axis=1)
-    return np.asarray((ends / price[rows][:, None] - 1) * 1e4)
+def _rows(end_us: Ints, features: Floats, moves: Floats) -> Rows:
+    """The rows of which all is known."""
+    known = ~(np.isnan(features).any(axis=1) | np.isnan(moves).any(axis=1))
+    return Rows(end_us[known], features[known], moves[known])
 
 
 def _is_of_hour(end_us: Ints, hour_us: int) -> Flags:

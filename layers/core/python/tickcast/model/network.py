@@ -1,24 +1,24 @@
-"""The network: small, and its answer flips its sign when buying and selling are exchanged.
+"""The network: a small MLP with a skip connection whose output is odd in the odd features.
 
 For odd features o and even features e it predicts, per horizon h, the move of the mid in units of
 σ√h·d(σ) as
 
     f(o, e) = o·L + ½ [g(o, e) - g(-o, e)],      g(o, e) = silu(o·A + e·B + c)·W
 
-so f(-o, e) = -f(o, e) by construction: no drift can be memorised. The volatility σ is an input and the
-output is scaled back to basis points inside the network, which lets one serve several markets. The same book
-foretells a little less than proportionally more when σ is high, for σ trails the market by half a minute:
-d(σ) = (σ / σ₀)^-¼, between 0.7 and 1.4, where σ₀ is the volatility that it was trained at. Where quotes
-are missing, what is left are the signed trades m and the returns of a proxy mid, and the answer is m·M: the
-little that they foretell needs no more. An even head gives the probability that the mid does not move at all.
+so f(-o, e) = -f(o, e) by construction: exchange buying and selling and the prediction changes its sign, and
+no drift can be memorised. The volatility σ is an input and the output is scaled back to basis points inside
+the network, so that one network serves several markets. For the same book the move grows less than in
+proportion to σ, which trails the market by half a minute: d(σ) = (σ / σ₀)^-¼, between 0.7 and 1.4, where σ₀
+is the volatility it was trained at. Where quotes are missing, the signed trades and the returns of a proxy
+mid, m, are left, and the output is linear, m·M: they predict too little for more. An even head gives the
+probability that the mid does not move at all.
 
-Which features it reads is part of the network (`Inputs`); it always takes the whole vector and picks them.
+The features it reads are part of the network (`Inputs`); it takes the whole vector and picks them.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,20 +29,20 @@ from tickcast.model.forecast import HORIZONS_S
 HAS_QUOTES = FEATURE_NAMES.index("has_quotes")
 SIGMA = FEATURE_NAMES.index("sigma_bp")
 DAMPING = -0.25
-DAMPED_WITHIN = (0.25, 4.0)  # σ / σ₀; beyond, the answer is proportional to σ
+DAMPED_WITHIN = (0.25, 4.0)  # σ / σ₀; beyond, the move is proportional to σ
 
 
 @dataclass(frozen=True)
 class Inputs:
     """The features that each part of the network reads, by name.
 
-    Raises ValueError when that would break its symmetry, or have it read a masked feature.
+    Raises ValueError where a feature would break the symmetry, or is masked where quotes are missing.
     """
 
     odd: tuple[str, ...]  # o
     even: tuple[str, ...]  # e
-    masked: tuple[str, ...]  # m: odd ones that are there without quotes
-    flat: tuple[str, ...]  # of the head for "does not move": even ones
+    masked: tuple[str, ...]  # m: odd ones that are known without quotes
+    flat: tuple[str, ...]  # even ones, of the head for "does not move"
 
     def __post_init__(self) -> None:
         allowed = {
@@ -57,22 +57,20 @@ class Inputs:
 
     @property
     def names(self) -> list[str]:
-        """All of them, in the order of the vector; the flag and σ, which every network reads, included."""
+        """All of them, in the order of the vector, with the flag and σ, which every network reads."""
         read = {*self.odd, *self.even, *self.masked, *self.flat, "has_quotes", "sigma_bp"}
         return [name for name in FEATURE_NAMES if name in read]
 
-    def as_dict(self) -> dict[str, list[str]]:
-        return {part: list(names) for part, names in asdict(self).items()}
-
 
 def places(names: tuple[str, ...]) -> npt.NDArray[np.int64]:
-    """Where the features stand in the vector. Shape (names,)."""
+    """The columns of the features in the vector. Shape (names,)."""
     return np.array([FEATURE_NAMES.index(name) for name in names], np.int64)
 
 
 @dataclass
 class Network:
-    """Weights; O, E, M, P inputs, K hidden units, H horizons. Exported to ONNX as it is."""
+    """Weights; O, E, M, P inputs, K hidden units, H horizons. Exported to ONNX
+    (`adapters.registry.onnx_model`)."""
 
     inputs: Inputs
     skip: Floats  # L (O, H)
@@ -82,13 +80,13 @@ class Network:
     out: Floats  # W (K, H)
     masked_skip: Floats  # M (M, H)
     usual_sigma: Floats  # σ₀ (1,), bp per √s
-    knows_quotes: Floats  # (1,): 1, or 0 where no quotes were there to learn from: then m·M for all rows
+    knows_quotes: Floats  # (1,): 1, or 0 where it was trained without quotes: then m·M for all rows
     flat: Floats  # (P, H): logit of "the mid does not move"
     flat_bias: Floats  # (H,)
 
     @classmethod
     def zeros(cls, inputs: Inputs, hidden: int) -> Network:
-        """One that predicts no move, with a probability of ½ that there is none."""
+        """A network that predicts no move, with a probability of ½ that there is none."""
         odd, even, horizons = len(inputs.odd), len(inputs.even), len(HORIZONS_S)
         return cls(
             inputs,
@@ -109,26 +107,22 @@ class Network:
         return {name: values for name, values in vars(self).items() if name != "inputs"}
 
     def forward(self, features: Floats) -> tuple[Floats, Floats, Floats]:
-        """`move_bp`, `scale_bp` (σ√h) and `p_flat`, each (rows, H), of `features` (rows, F)."""
-        odd, even, masked, flat = (
+        """`move_bp`, `scale_bp` (σ√h) and `p_flat`, each (N, H), of `features` (N, F)."""
+        odd, even, masked, flat = (  # (N, O), (N, E), (N, M), (N, P)
             features[:, places(names)]
             for names in (self.inputs.odd, self.inputs.even, self.inputs.masked, self.inputs.flat)
         )
-        scale_bp = features[:, SIGMA:] * np.sqrt(np.array(HORIZONS_S, float))
-        has_quotes = features[:, HAS_QUOTES, None] * self.knows_quotes
+        scale_bp = features[:, SIGMA:] * np.sqrt(np.array(HORIZONS_S, float))  # (N, H)
+        has_quotes = features[:, HAS_QUOTES, None] * self.knows_quotes  # (N, 1)
         move = has_quotes * self.quoted_move(odd, even) + (1 - has_quotes) * (masked @ self.masked_skip)
-        move_bp = move * scale_bp * damping(features[:, SIGMA:], self.usual_sigma)
+        move_bp = move * scale_bp * damping(features[:, SIGMA:], self.usual_sigma)  # (N, H)
         return move_bp, scale_bp, sigmoid(flat @ self.flat + self.flat_bias)
 
     def quoted_move(self, odd: Floats, even: Floats) -> Floats:
-        """f(o, e) in units of σ√h·d(σ), (rows, H), of `odd` (rows, O) and `even` (rows, E)."""
-        driven, shared = odd @ self.hidden_odd, even @ self.hidden_even + self.hidden_bias
-        difference = silu(shared + driven) - silu(shared - driven)
+        """f(o, e) in units of σ√h·d(σ), (N, H), of `odd` (N, O) and `even` (N, E)."""
+        driven, shared = odd @ self.hidden_odd, even @ self.hidden_even + self.hidden_bias  # (N, K)
+        difference = silu(shared + driven) - silu(shared - driven)  # (N, K)
         return np.asarray(odd @ self.skip + 0.5 * difference @ self.out)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Its inputs and size, for the model's card."""
-        return {"inputs": self.inputs.as_dict(), "hidden_units": self.out.shape[0]}
 
 
 def damping(sigma_bp: Floats, usual_bp: Floats) -> Floats:
@@ -138,8 +132,8 @@ def damping(sigma_bp: Floats, usual_bp: Floats) -> Floats:
 
 def average(networks: list[Network]) -> Network:
     """One network whose moves are the means of those of `networks`, which read the same inputs: their hidden
-    units side by side. The means of the rest stand for the rest."""
-    joined = {"hidden_odd": 1, "hidden_even": 1, "hidden_bias": 0, "out": 0}
+    units are laid side by side, all other weights averaged."""
+    joined = {"hidden_odd": 1, "hidden_even": 1, "hidden_bias": 0, "out": 0}  # the axis of the hidden units
     weights = {
         name: np.concatenate([n.weights[name] for n in networks], axis=joined[name])
         if name in joined

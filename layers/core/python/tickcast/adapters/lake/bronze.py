@@ -23,11 +23,11 @@ from typing import Any, NamedTuple, cast
 import fastavro
 import numpy as np
 
+from tickcast.market.sources import Source
 from tickcast.market.ticks import QUOTE, SCALE, TRADE, Quotes, Trades
 from tickcast.market.wire import TickBatch
 
 CODEC = "deflate"
-REST = "rest"  # the source of what was fetched, not streamed
 _OPTIONAL_LONG = ["null", "long"]
 # Its default is null, for a schema is JSON, which has no NaN (RFC 8259). What is written is a double always,
 # so that readers by the older schema, where this was no union, read it.
@@ -80,9 +80,9 @@ class BronzeError(ValueError):
     """An object that is not a whole Avro file of MarketData; the message names the object."""
 
 
-class BronzeObject(NamedTuple):
-    """What the name of an archived object says: which records of the stream its ticks came in (the numbers
-    of the first and the last of the event, which may have held others' as well), and their span of time."""
+class StreamPart(NamedTuple):
+    """An object that the archive wrote, as its name says: which records of the stream its ticks came in (the
+    numbers of the first and the last of the event, which may have held others' as well), and their span."""
 
     key: str
     shard_id: str
@@ -95,16 +95,16 @@ class BronzeObject(NamedTuple):
 _PART = re.compile(r"/([^/]+?)-(\d+)-(\d+)-(\d+)-(\d+)\.avro$")
 
 
-def part_key(folder: str, shard_id: str, sequences: tuple[str, str], span_us: tuple[int, int]) -> str:
+def stream_part_key(folder: str, shard_id: str, sequences: tuple[str, str], span_us: tuple[int, int]) -> str:
     """The name of an archived object. Its parts sort by shard and then as the stream went."""
     return f"{folder}{shard_id}-{'-'.join(sequences)}-{span_us[0]}-{span_us[1]}.avro"
 
 
-def part(key: str) -> BronzeObject | None:
-    """What `key` says; None for an object that is not of the stream, such as history."""
+def stream_part(key: str) -> StreamPart | None:
+    """The part of the stream that `key` names; None for an object of another kind, such as history."""
     if found := _PART.search(key):
         shard_id, *numbers = found.groups()
-        return BronzeObject(key, shard_id, *map(int, numbers))
+        return StreamPart(key, shard_id, *map(int, numbers))
     return None
 
 
@@ -116,7 +116,7 @@ def prefix(source: str, symbol: str, hour_us: int) -> str:
 
 def windows_prefix(symbol: str) -> str:
     """Where the markers of fetched windows lie."""
-    return f"bronze/source={REST}/symbol={symbol}/windows/"
+    return f"bronze/source={Source.REST}/symbol={symbol}/windows/"
 
 
 def window_key(symbol: str, from_us: int, to_us: int) -> str:

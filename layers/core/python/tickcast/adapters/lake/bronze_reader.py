@@ -1,24 +1,135 @@
-"""What the archive wrote of a symbol over a stretch of time, in the order of the stream.
+"""Bronze, read: which objects there are, and their ticks.
 
-Listings are of whole hours; of their objects only those are read whose names say that they reach into the
-stretch. Both are remembered for as long as the reader lives, so that several predictions of a few minutes
-cost little more than one. Of a listing no more is kept than what reaches into the time that the reader is
-for: where the archive writes often, an hour has tens of thousands of objects.
+`load_history` reads whole hours of all sources, each object checked, in bounded memory. `BronzeReader` reads
+what the archive wrote of a symbol over a stretch of time, in the order of the stream.
 """
 
 from __future__ import annotations
 
+import itertools
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
+from botocore.exceptions import ClientError
 
 from tickcast.adapters.lake import bronze
-from tickcast.adapters.lake.bronze import BronzeObject
+from tickcast.adapters.lake.bronze import BronzeError, StreamPart
+from tickcast.adapters.lake.objects import list_folders, list_objects
+from tickcast.market.plausibility import quote_faults
+from tickcast.market.sources import Origin, Source
 from tickcast.market.ticks import QUOTE, TRADE, Quotes, Trades
-from tickcast.units import HOUR_US
+from tickcast.units import DAY_US, HOUR_US
 
 _ROOT = "bronze/source="
-_NOT_STREAMED = ("rest",)  # repaired or fetched as history: no prediction was made from it
+_KEY = re.compile(
+    rf"bronze/source=({'|'.join(Source)})/symbol=(\w+)/date=(\d{{4}}-\d\d-\d\d)/hour=(\d\d)/[^/]+\.avro"
+)
+_CHUNK = 5_000  # records that are Python objects at once
+
+
+class BronzeObject(NamedTuple):
+    """An object of ticks, as its key names it."""
+
+    key: str
+    etag: str  # without quotation marks
+    source: Source
+    symbol: str
+    hour_us: int  # the hour it lies under
+
+
+class ObjectTicks(NamedTuple):
+    trades: Trades
+    quotes: Quotes
+    origin: Origin
+
+
+class ObjectGone(RuntimeError):
+    """An object is not there any more, or not as it was: another has taken its place."""
+
+
+def object_at(key: str, etag: str) -> BronzeObject:
+    """The object of `key`. Raises `BronzeError` when no ticks lie under such a key."""
+    found = _KEY.fullmatch(key)
+    if not found:
+        raise BronzeError(
+            f"{key!r} is not bronze/source=…/symbol=…/date=…/hour=…/NAME.avro of one of {', '.join(Source)}"
+        )
+    source, symbol, date, hour = found.groups()
+    at = datetime.strptime(f"{date} {hour}", "%Y-%m-%d %H").replace(tzinfo=UTC)
+    return BronzeObject(key, etag.strip('"'), Source(source), symbol, int(at.timestamp()) * 1_000_000)
+
+
+def objects_between(s3: Any, bucket: str, symbol: str, from_us: int, to_us: int) -> Iterator[BronzeObject]:
+    """The objects of all sources that lie under the hours of [from_us, to_us)."""
+    for source in Source:
+        for day_us in range(from_us // DAY_US * DAY_US, to_us, DAY_US):
+            folder = bronze.prefix(source, symbol, day_us).partition("hour=")[0]
+            for stored in list_objects(s3, bucket, folder):
+                if not _KEY.fullmatch(stored.key):
+                    continue
+                found = object_at(stored.key, stored.etag)
+                if found.hour_us + HOUR_US > from_us and found.hour_us < to_us:
+                    yield found
+
+
+def fetch(s3: Any, bucket: str, key: str, etag: str) -> bytes:
+    """The bytes of that version of an object. Raises `ObjectGone`, and what S3 raises."""
+    try:
+        answer = s3.get_object(Bucket=bucket, Key=key, IfMatch=f'"{etag}"')
+    except ClientError as error:
+        if error.response["Error"]["Code"] in ("NoSuchKey", "404", "PreconditionFailed", "412"):
+            raise ObjectGone(f"{key} is not there any more as it was (ETag {etag})") from None
+        raise
+    return bytes(answer["Body"].read())
+
+
+def ticks_of(data: bytes, about: BronzeObject) -> ObjectTicks:
+    """The ticks in an object. Raises `BronzeError` on what is not whole, or no market can have produced."""
+    found = ObjectTicks(*_read_ticks(data, about.key, about.symbol), about.source.origin)
+    _check(found, about)
+    return found
+
+
+def _read_ticks(data: bytes, key: str, symbol: str) -> tuple[Trades, Quotes]:
+    """The trades and quotes of a file, all of `symbol`. Raises `BronzeError`."""
+    trades, quotes = [np.empty(0, TRADE)], [np.empty(0, QUOTE)]
+    records = bronze.read_file(data, key)
+    try:
+        while chunk := list(itertools.islice(records, _CHUNK)):
+            if strangers := {record["symbol"] for record in chunk} - {symbol}:
+                raise BronzeError(f"{key} holds ticks of {', '.join(sorted(strangers))}")
+            some_trades, some_quotes = bronze.ticks_from(chunk)
+            trades.append(some_trades)
+            quotes.append(some_quotes)
+    except (TypeError, ValueError, OverflowError) as error:
+        if isinstance(error, BronzeError):
+            raise
+        raise BronzeError(f"{key} holds a record that is no tick: {error}") from error
+    return np.concatenate(trades), np.concatenate(quotes)
+
+
+def _check(ticks: ObjectTicks, about: BronzeObject) -> None:
+    trades, quotes = ticks.trades, ticks.quotes
+    until_us = about.hour_us + HOUR_US
+    rules: tuple[tuple[npt.NDArray[Any], npt.NDArray[np.bool_], str], ...] = (
+        (trades, (trades["price"] > 0) & (trades["qty"] > 0), "trades without a price or quantity"),
+        (trades, trades["first_id"] <= trades["last_id"], "trades whose last id is before the first"),
+        (trades, _within(trades, about.hour_us, until_us), "trades of another hour"),
+        *((quotes, ~is_faulty, f"quotes that are {reason}") for reason, is_faulty in quote_faults(quotes)),
+        (quotes, _within(quotes, about.hour_us, until_us), "quotes of another hour"),
+    )
+    for rows, is_right, what in rules:
+        if not is_right.all():
+            first = rows[~is_right][:1].tolist()[0]
+            raise BronzeError(f"{about.key} holds {int((~is_right).sum())} {what}, the first: {first}")
+
+
+def _within(rows: npt.NDArray[Any], from_us: int, until_us: int) -> npt.NDArray[np.bool_]:
+    return np.asarray((rows["time_us"] >= from_us) & (rows["time_us"] < until_us))
 
 
 class Reach(NamedTuple):
@@ -29,13 +140,19 @@ class Reach(NamedTuple):
     newest_us: int | None = None
     last_sequence: int = -1
 
-    def with_part(self, part: BronzeObject) -> Reach:
+    def with_part(self, part: StreamPart) -> Reach:
         newest_us = part.to_us if self.newest_us is None else max(self.newest_us, part.to_us)
         return Reach(self.objects + 1, newest_us, max(self.last_sequence, part.last_sequence))
 
 
 class BronzeReader:
-    """Reads what there is between `from_us` and `to_us`, the end excluded."""
+    """Reads what the archive wrote between `from_us` and `to_us`, the end excluded, as the stream had it.
+
+    Listings are of whole hours; of their objects only those are read whose names say that they reach into the
+    stretch asked for. Both are kept for as long as the reader lives, so that several predictions of a few
+    minutes cost little more than one. Of a listing no more is kept than what reaches into the reader's own
+    time: where the archive writes often, an hour has tens of thousands of objects.
+    """
 
     def __init__(self, s3: Any, bucket: str, from_us: int = 0, to_us: int = 2**63) -> None:
         self._s3 = s3
@@ -43,10 +160,10 @@ class BronzeReader:
         self._from_us = from_us
         self._to_us = to_us
         self._sources: list[str] | None = None
-        self._listed: dict[str, tuple[list[BronzeObject], Reach]] = {}  # by prefix
+        self._listed: dict[str, tuple[list[StreamPart], Reach]] = {}  # by prefix
         self._read: dict[str, tuple[Trades, Quotes]] = {}  # by key
 
-    def parts(self, symbol: str, from_us: int, to_us: int) -> list[BronzeObject]:
+    def parts(self, symbol: str, from_us: int, to_us: int) -> list[StreamPart]:
         """The archived objects with ticks between `from_us` and `to_us`, the end excluded, in the order of
         the stream."""
         found = [
@@ -68,25 +185,23 @@ class BronzeReader:
             max((reach.last_sequence for reach in reaches), default=-1),
         )
 
-    def ticks(self, parts: list[BronzeObject]) -> tuple[Trades, Quotes]:
-        """The ticks of `parts`, in their order. Raises `bronze.BronzeError` on a damaged object."""
-        read = [self._ticks(part.key) for part in parts]
+    def ticks(self, symbol: str, parts: list[StreamPart]) -> tuple[Trades, Quotes]:
+        """The ticks of `parts`, in their order. Raises `BronzeError` on a damaged object."""
+        read = [self._ticks(symbol, part.key) for part in parts]
         return (
             np.concatenate([np.empty(0, TRADE), *(trades for trades, _ in read)]),
             np.concatenate([np.empty(0, QUOTE), *(quotes for _, quotes in read)]),
         )
 
     def _streamed(self) -> list[str]:
-        """The sources there are, but for those that did not come by the stream."""
+        """The sources there are. No prediction was made from REST, which repairs or is fetched as history."""
         if self._sources is None:
-            answer = self._s3.list_objects_v2(Bucket=self._bucket, Prefix=_ROOT, Delimiter="/")
-            names = [
-                found["Prefix"].removeprefix(_ROOT).strip("/") for found in answer.get("CommonPrefixes", [])
+            self._sources = [
+                name for name in list_folders(self._s3, self._bucket, _ROOT) if name != Source.REST
             ]
-            self._sources = [name for name in names if name not in _NOT_STREAMED]
         return self._sources
 
-    def _listings(self, symbol: str, from_us: int, to_us: int) -> list[tuple[list[BronzeObject], Reach]]:
+    def _listings(self, symbol: str, from_us: int, to_us: int) -> list[tuple[list[StreamPart], Reach]]:
         hours = range(from_us // HOUR_US, to_us // HOUR_US + 1)
         return [
             self._list(bronze.prefix(source, symbol, hour * HOUR_US))
@@ -94,20 +209,19 @@ class BronzeReader:
             for hour in hours
         ]
 
-    def _list(self, prefix: str) -> tuple[list[BronzeObject], Reach]:
+    def _list(self, prefix: str) -> tuple[list[StreamPart], Reach]:
         if prefix not in self._listed:
-            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
             parts, reach = [], Reach()
-            for item in (item for page in pages for item in page.get("Contents", [])):
-                if part := bronze.part(item["Key"]):
+            for stored in list_objects(self._s3, self._bucket, prefix):
+                if part := bronze.stream_part(stored.key):
                     reach = reach.with_part(part)
                     if part.from_us < self._to_us and part.to_us >= self._from_us:
                         parts.append(part)
             self._listed[prefix] = parts, reach
         return self._listed[prefix]
 
-    def _ticks(self, key: str) -> tuple[Trades, Quotes]:
+    def _ticks(self, symbol: str, key: str) -> tuple[Trades, Quotes]:
         if key not in self._read:
             data = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read()
-            self._read[key] = bronze.ticks_from(bronze.read_file(data, key))
+            self._read[key] = _read_ticks(data, key, symbol)
         return self._read[key]

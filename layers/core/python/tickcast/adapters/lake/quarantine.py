@@ -1,4 +1,4 @@
-"""Bad records: kept in S3 with their reason, so that they hold up nothing and none is lost."""
+"""Bad records: kept in S3 with their reason, so that they block nothing and none is lost."""
 
 from __future__ import annotations
 

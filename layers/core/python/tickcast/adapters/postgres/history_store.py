@@ -1,4 +1,4 @@
-"""History in PostgreSQL: what `migrations/` made, read and written in blocks by binary COPY.
+"""History in PostgreSQL: the tables of `migrations/`, read and written in blocks by binary COPY.
 
 Trades to add are most of what is written, and known not to be there: they are copied straight into their
 table, so the server handles each once. All else goes through temporary tables, from where statements compare
@@ -18,10 +18,11 @@ from psycopg import sql
 
 from tickcast.adapters.postgres import binary_copy
 from tickcast.adapters.postgres.connection import Database
-from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES
+from tickcast.features.vector import FEATURE_NAMES
 from tickcast.market.gaps import TOLERANCE_US, Gap
-from tickcast.market.trade_ledger import HELD, ORIGINS, Held
-from tickcast.model.dataset import FeatureRows, OneSecondBars
+from tickcast.market.sources import Origin
+from tickcast.market.trade_ledger import LEDGER_ROW, LedgerRows
+from tickcast.model.dataset import ROW_HASH, HourRows
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.units import DAY_US, HOUR_US
 
@@ -29,20 +30,18 @@ _AS_HELD = ("time_us", "first_id", "last_id", "price", "qty", "side", "trades") 
 _AGGREGATE = ("aggregate_first_id", "aggregate_last_id", "aggregate_qty")
 _SAME_TRADE_US = HOUR_US  # whichever way a trade came, its times lie closer together, by far
 # Spelt out: `enum_range` would look into the catalogue for every row.
-_ORIGIN: LiteralString = (
-    "case origin when 0 then 'stream' when 1 then 'replay' when 2 then 'sim' when 3 then 'rest' end"
-    "::tickcast.origin"
+_TO_LABEL = (
+    "case {} " + " ".join(f"when {each} then '{each.label}'" for each in Origin) + " end::tickcast.origin"
 )
-_ORIGIN_INDEX: LiteralString = (
-    "case origin when 'stream' then 0 when 'replay' then 1 when 'sim' then 2 when 'rest' then 3 end"
-)
+_TO_ORIGIN = "case origin " + " ".join(f"when '{each.label}' then {each}" for each in Origin) + " end"
+_ORIGIN = _TO_LABEL.format("origin")
 
 # All fields as eight bytes each, one after the other, as one value: the client has no row to take apart.
 _PACKED: LiteralString = " || ".join(
     f"int8send({expression})"
     for expression in (
         *("time_us", "first_id", "last_id", "price", "qty", "side"),
-        *(_ORIGIN_INDEX, "trades"),
+        *(_TO_ORIGIN, "trades"),
         *(f"coalesce(aggregate[{n}], {name})" for n, name in ((1, "first_id"), (2, "last_id"), (3, "qty"))),
     )
 )
@@ -97,9 +96,11 @@ on conflict (symbol, end_us) do update set (feature_set, has_quotes, origin, fea
     = row (excluded.feature_set, excluded.has_quotes, excluded.origin, excluded.features, excluded.moves_bp)
 where old is distinct from excluded"""
 
+Origins = npt.NDArray[np.int16]  # of Origin
+
 
 class LoadedObject(NamedTuple):
-    """A row of the ledger. `origin` is an index of ORIGINS, None where the object could not be read."""
+    """What was loaded of an object. `origin` is None where it could not be read."""
 
     key: str
     etag: str
@@ -108,7 +109,7 @@ class LoadedObject(NamedTuple):
     quotes: int
     first_us: int | None = None
     last_us: int | None = None
-    origin: int | None = None
+    origin: Origin | None = None
     reason: str = ""  # of the quarantine
 
     @property
@@ -165,7 +166,7 @@ class HistoryStore:
             f"""
             insert into tickcast.loaded_objects
                 (key, etag, symbol, status, reason, trades, quotes, first_us, last_us, origin)
-            values (%s, %s, %s, %s, %s, %s, %s, %s, %s, {_ORIGIN.replace("origin", "%s::smallint", 1)})
+            values (%s, %s, %s, %s, %s, %s, %s, %s, %s, {_TO_LABEL.format("%s::smallint")})
             on conflict (key) do update set (etag, status, reason, trades, quotes, first_us, last_us, origin,
                 loaded_at) = row (excluded.etag, excluded.status, excluded.reason, excluded.trades,
                 excluded.quotes, excluded.first_us, excluded.last_us, excluded.origin, now())""",
@@ -181,16 +182,16 @@ class HistoryStore:
         """The loaded objects with quotes whose ticks reach into [from_us, to_us), by key."""
         rows = self.connection.execute(
             f"""
-            select key, etag, symbol, trades, quotes, first_us, last_us, {_ORIGIN_INDEX}
+            select key, etag, symbol, trades, quotes, first_us, last_us, {_TO_ORIGIN}
             from tickcast.loaded_objects
             where symbol = %s and status = 'loaded' and quotes > 0 and last_us >= %s and first_us < %s
             order by key""",
             (symbol, from_us, to_us),
         )
-        return [LoadedObject(*row) for row in rows]
+        return [LoadedObject(*about)._replace(origin=Origin(index)) for *about, index in rows]
 
-    def trades_by_id(self, symbol: str, first_id: int, last_id: int, from_us: int, to_us: int) -> Held:
-        """The rows that hold trades of a range of ids; of aggregates that reach into it, all their trades.
+    def trades_by_id(self, symbol: str, first_id: int, last_id: int, from_us: int, to_us: int) -> LedgerRows:
+        """The rows with trades of a range of ids; of aggregates that reach into it, all their trades.
 
         They happened about between two instants: only an hour around those is looked at.
         """
@@ -204,15 +205,15 @@ class HistoryStore:
             *(symbol, *times_us, last_id, first_id),
         )
         if row[0] is None:
-            return np.empty(0, HELD)
-        return self._held(where, symbol, *times_us, max(last_id, row[1]), min(first_id, row[0]))
+            return np.empty(0, LEDGER_ROW)
+        return self._ledger_rows(where, symbol, *times_us, max(last_id, row[1]), min(first_id, row[0]))
 
-    def trades_by_time(self, symbol: str, from_us: int, to_us: int) -> Held:
-        """The trades held of [from_us, to_us)."""
-        return self._held("symbol = %s and time_us >= %s and time_us < %s", symbol, from_us, to_us)
+    def trades_by_time(self, symbol: str, from_us: int, to_us: int) -> LedgerRows:
+        """The trades known of [from_us, to_us)."""
+        return self._ledger_rows("symbol = %s and time_us >= %s and time_us < %s", symbol, from_us, to_us)
 
-    def replace_trades(self, symbol: str, remove: Held, add: Held) -> None:
-        """Remove rows that are held and add rows that are not."""
+    def replace_trades(self, symbol: str, remove: LedgerRows, add: LedgerRows) -> None:
+        """Remove rows that are there and add rows that are not."""
         if len(remove):
             self._stage("staged_trades", {name: remove[name] for name in ("time_us", "first_id")})
             self.connection.execute(_REMOVE_TRADES, (symbol,))
@@ -224,7 +225,7 @@ class HistoryStore:
             at = np.flatnonzero(groups == group)
             columns = {name: add[name][at] for name in _AS_HELD}
             columns["symbol"] = np.full(len(at), symbol.encode())
-            columns["origin"] = np.full(len(at), ORIGINS[group // 2].encode())
+            columns["origin"] = np.full(len(at), Origin(group // 2).label.encode())
             if group % 2:
                 columns["aggregate"] = np.stack([add[name][at] for name in _AGGREGATE], axis=1)
             self._copy("tickcast.trades", columns)
@@ -239,7 +240,7 @@ class HistoryStore:
         return [hour_us for (hour_us,) in rows]
 
     def freshen(self, symbol: str, hour_us: int) -> bool:
-        """Take an hour off the stale ones; False if somebody did before."""
+        """Take an hour off the dirty ones; False if somebody did before."""
         statement = "delete from tickcast.stale_hours where symbol = %s and hour_us = %s"
         return self.connection.execute(statement, (symbol, hour_us)).rowcount > 0
 
@@ -247,20 +248,26 @@ class HistoryStore:
         self,
         symbol: str,
         hour_us: int,
-        bars: OneSecondBars,
-        bar_origins: npt.NDArray[Any],
-        rows: FeatureRows,
-        row_origins: npt.NDArray[Any],
+        hour: HourRows,
+        bar_origins: Origins,
+        row_origins: Origins,
     ) -> None:
-        """Make the bars and feature rows of an hour these."""
-        hour = (symbol, hour_us, hour_us + HOUR_US)
-        columns = {**bars.columns, "has_quotes": bars.has_quotes, "origin": bar_origins.astype(np.int16)}
+        """Replace the bars and feature rows of an hour; origins are of each bar and each row."""
+        bars, rows = hour
+        span = (symbol, hour_us, hour_us + HOUR_US)
+        columns = {**bars.columns, "has_quotes": bars.has_quotes, "origin": bar_origins}
         self._stage("staged_bars", columns)
-        self.connection.execute(_REMOVE_BARS, hour)
+        self.connection.execute(_REMOVE_BARS, span)
         self.connection.execute(_ADD_BARS, (symbol,))
-        columns = {**rows._asdict(), "origin": row_origins.astype(np.int16)}
+        columns = {
+            "end_us": rows.end_us,
+            "features": rows.features.astype(np.float32),
+            "moves_bp": rows.moves_bp.astype(np.float32),
+            "has_quotes": rows.has_quotes,
+            "origin": row_origins,
+        }
         self._stage("staged_rows", columns)
-        self.connection.execute(_REMOVE_ROWS, hour)
+        self.connection.execute(_REMOVE_ROWS, span)
         self.connection.execute(_ADD_ROWS, (symbol, self._feature_set))
 
     def mark(self, symbol: str, gap: Gap, status: str, touched_ms: tuple[int, int]) -> None:
@@ -297,7 +304,7 @@ class HistoryStore:
         return sorted(rows)
 
     def _stage(self, table: LiteralString, columns: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Make `columns`, by their names there, what a temporary table holds."""
+        """Replace the rows of a temporary table by `columns`, by their names there."""
         self.connection.execute(f"truncate {table}")
         self._copy(table, columns)
 
@@ -309,17 +316,17 @@ class HistoryStore:
             for piece in binary_copy.encode(list(columns.values())):
                 copy.write(piece)
 
-    def _held(self, where: LiteralString, *parameters: Any) -> Held:
+    def _ledger_rows(self, where: LiteralString, *parameters: Any) -> LedgerRows:
         query: LiteralString = f"select string_agg({_PACKED}, '') from tickcast.trades where {where}"
         (packed,) = self._one(query, *parameters)
-        fields = np.frombuffer(packed or b"", ">i8").reshape(-1, len(HELD.names or ()))
-        rows = np.empty(len(fields), HELD)
-        for at, name in enumerate(HELD.names or ()):
+        fields = np.frombuffer(packed or b"", ">i8").reshape(-1, len(LEDGER_ROW.names or ()))
+        rows = np.empty(len(fields), LEDGER_ROW)
+        for at, name in enumerate(LEDGER_ROW.names or ()):
             rows[name] = fields[:, at]
         return rows
 
     def _registered_features(self) -> int:
-        key = (FEATURE_HASH, list(HORIZONS_S))
+        key = (ROW_HASH, list(HORIZONS_S))
         self.connection.execute(
             "insert into tickcast.feature_sets (feature_hash, horizons_s, features) values (%s, %s, %s) "
             "on conflict do nothing",

@@ -1,4 +1,4 @@
-"""Rows to learn from, and to be judged on, out of PostgreSQL: by a server-side cursor, in bounded memory.
+"""Rows to train and to evaluate on, out of PostgreSQL: by a server-side cursor, in bounded memory.
 
 How many rows there are is counted first. Where a kind of row (with quotes, without) is more than its share
 of the cap, it is thinned evenly by time: every k-th step of the clock is read, for neighbours say nearly the
@@ -16,16 +16,15 @@ import numpy as np
 import psycopg
 
 from tickcast.features.bars import BAR_US
-from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES, Floats
+from tickcast.features.vector import FEATURE_NAMES, Floats
+from tickcast.market.sources import REAL_ORIGINS, Origin
+from tickcast.model.dataset import NO_ROWS, ROW_HASH, Rows
 from tickcast.model.forecast import HORIZONS_S
-from tickcast.model.training import Rows
 from tickcast.units import SECOND_US
 
 QUOTED_ROWS = 120_000  # of all markets together: some 30 MB, and as much again for their masked twins
 UNQUOTED_ROWS = 40_000
-JUDGED_ROWS = 120_000
-SIMULATED = "sim"
-_REAL = ("stream", "replay")  # REST is neither: a simulated exchange has one too
+GATE_ROWS = 120_000
 FETCHED_ROWS = 5_000  # at once: about a megabyte
 
 # A one-dimensional array as PostgreSQL sends it: five words of head, then each value behind its length.
@@ -36,7 +35,7 @@ _MOVES = np.dtype([_HEAD, ("of", _VALUE, (len(HORIZONS_S),))])
 
 _OF_THIS_CODE: LiteralString = (
     "feature_set = (select feature_set from tickcast.feature_sets "
-    "where feature_hash = %(feature_hash)s and horizons_s = %(horizons_s)s::integer[])"
+    "where feature_hash = %(row_hash)s and horizons_s = %(horizons_s)s::integer[])"
 )
 _COUNT: LiteralString = f"""
 select symbol, has_quotes, origin::text, count(*), min(end_us), max(end_us)
@@ -51,7 +50,7 @@ where symbol = %(symbol)s and end_us >= %(from_us)s and {_OF_THIS_CODE}
     and end_us %% case when has_quotes then %(quoted_step_us)s else %(step_us)s end = 0
 order by end_us desc limit %(most)s"""
 # The last trade's price is known to history at whole seconds only.
-_JUDGE: LiteralString = f"""
+_GATE: LiteralString = f"""
 select r.end_us, array_send(r.features), array_send(r.moves_bp),
     coalesce(case when b.has_quotes and b.last_trade_price > 0
         then (2 * b.last_trade_price::float8 / (b.bid_price::numeric + b.ask_price)::float8 - 1) * 1e4 end,
@@ -62,12 +61,12 @@ where symbol = %(symbol)s and end_us >= %(from_us)s and {_OF_THIS_CODE}
 order by end_us desc limit %(most)s"""
 
 
-class Held(NamedTuple):
-    """How many rows of a market the history holds, of one kind and origin, and between which instants."""
+class RowCount(NamedTuple):
+    """How many rows of a market history has, of one kind and origin, and between which instants."""
 
     symbol: str
     has_quotes: bool
-    origin: str
+    origin: Origin
     rows: int
     first_us: int
     last_us: int
@@ -82,19 +81,25 @@ class GateRows(NamedTuple):
     last_trade_bp: Floats
 
 
-def held(connection: psycopg.Connection[Any], symbols: Sequence[str] | None, from_us: int) -> list[Held]:
-    """What history holds of `symbols`, or of all, since `from_us`, of this code's features. Where anything is
-    of a real market, or a recording of one, what was simulated is left out: under the same name it is
-    another."""
+def row_counts(
+    connection: psycopg.Connection[Any], symbols: Sequence[str] | None, from_us: int
+) -> list[RowCount]:
+    """What history has of `symbols`, or of all, since `from_us`, of this code's features and labels.
+
+    Where any of it is a real market, or a recording of one, what was simulated is left out: under the same
+    name it is another market."""
     parameters = _this_code() | {"symbols": symbols and list(symbols), "from_us": from_us}
-    found = [Held(*row) for row in connection.execute(_COUNT, parameters)]
-    is_real = any(each.origin in _REAL for each in found)
-    return [each for each in found if not (is_real and each.origin == SIMULATED)]
+    found = [
+        RowCount(symbol, has_quotes, Origin[label.upper()], *counts)
+        for symbol, has_quotes, label, *counts in connection.execute(_COUNT, parameters)
+    ]
+    is_real = any(each.origin in REAL_ORIGINS for each in found)
+    return [each for each in found if not (is_real and each.origin is Origin.SIM)]
 
 
 def learning_rows(
     connection: psycopg.Connection[Any],
-    found: Sequence[Held],
+    found: Sequence[RowCount],
     from_us: int,
     quoted_rows: int = QUOTED_ROWS,
     unquoted_rows: int = UNQUOTED_ROWS,
@@ -115,7 +120,7 @@ def learning_rows(
             "quoted_step_us": _step_us(with_quotes, shares[0], BAR_US),
             "step_us": _step_us(without, shares[1], SECOND_US if without else BAR_US),
             "most": min(with_quotes, shares[0]) + min(without, shares[1]),
-            "origins": sorted({each.origin for each in found}),
+            "origins": sorted({each.origin.label for each in found}),
         }
         with _blocks(connection, _READ, parameters) as blocks:
             parts = [_rows(block) for block in blocks]
@@ -123,11 +128,11 @@ def learning_rows(
     return markets
 
 
-def judged_rows(
+def gate_rows(
     connection: psycopg.Connection[Any],
-    found: Sequence[Held],
+    found: Sequence[RowCount],
     from_us: int,
-    most: int = JUDGED_ROWS,
+    most: int = GATE_ROWS,
 ) -> list[GateRows]:
     """The rows with quotes since `from_us` of what was `found`, at most `most`, all markets on one grid."""
     quoted = {each.symbol for each in found if each.has_quotes}
@@ -136,23 +141,23 @@ def judged_rows(
     share = most // len(quoted)
     counts = [sum(h.rows for h in found if h.symbol == s and h.has_quotes) for s in quoted]
     step_us = _step_us(max(counts), share, BAR_US)
-    judged = []
+    markets = []
     for symbol in sorted(quoted):
         parameters = {
             "symbol": symbol,
             "from_us": from_us,
             "step_us": step_us,
             "most": share,
-            "origins": sorted({each.origin for each in found}),
+            "origins": sorted({each.origin.label for each in found}),
         }
-        with _blocks(connection, _JUDGE, parameters) as blocks:
+        with _blocks(connection, _GATE, parameters) as blocks:
             parts, last = [], [np.empty(0)]
             for block in blocks:
                 parts.append(_rows(block))
                 last.append(np.array([row[3] for row in block], float))
         rows = _in_order(parts)
-        judged.append(GateRows(symbol, rows, np.concatenate(last)[::-1]))
-    return judged
+        markets.append(GateRows(symbol, rows, np.concatenate(last)[::-1]))
+    return markets
 
 
 @contextmanager
@@ -175,8 +180,7 @@ def _rows(block: list[Any]) -> Rows:
 
 def _in_order(parts: list[Rows]) -> Rows:
     """Blocks that were read newest first, as one, oldest first."""
-    none = Rows(np.empty(0, np.int64), np.empty((0, len(FEATURE_NAMES))), np.empty((0, len(HORIZONS_S))))
-    return Rows(*(np.concatenate(columns)[::-1] for columns in zip(none, *parts, strict=True)))
+    return Rows(*(np.concatenate(columns)[::-1] for columns in zip(NO_ROWS, *parts, strict=True)))
 
 
 def _step_us(rows: int, most: int, grid_us: int) -> int:
@@ -185,4 +189,4 @@ def _step_us(rows: int, most: int, grid_us: int) -> int:
 
 
 def _this_code() -> dict[str, Any]:
-    return {"feature_hash": FEATURE_HASH, "horizons_s": list(HORIZONS_S)}
+    return {"row_hash": ROW_HASH, "horizons_s": list(HORIZONS_S)}

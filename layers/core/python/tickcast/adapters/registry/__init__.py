@@ -1,1 +1,1 @@
-"""The model registry in S3: models, their cards, the pointer to the active one, and whoever watches it."""
+"""The model registry in S3: models, their cards, the pointer to the active one, and its watcher."""

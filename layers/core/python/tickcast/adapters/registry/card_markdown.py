@@ -1,4 +1,4 @@
-"""A model's card as a page for people, in Markdown: what the JSON beside it says, and nothing else."""
+"""A model's card as a page for people, in Markdown: what `card.json` says, and nothing else."""
 
 from __future__ import annotations
 
@@ -7,80 +7,87 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
+from tickcast.model.card import Card, GateRecord, GateSkill, HorizonScore, NetworkShape, TrainingData
 
-def page(card: dict[str, Any]) -> str:
-    """The page of a card; what an older or damaged card does not have is left out."""
+
+def page(card: Card) -> str:
+    """The page of a card; fields that it does not have are left out."""
     parts = [
-        f"# Model {card.get('model_id', '?')}",
-        _verdict(card.get("gate")),
-        _table(("what", "is"), _about(card)),
-        _gate_figures(card.get("gate")),
-        _test_figures(card.get("test")),
-        _features(card),
+        f"# Model {card.model_id}",
+        _decision(card.gate),
+        _table(("field", "value"), _about(card)),
+        _gate_figures(card.gate),
+        _test_figures(card.test),
+        _inputs(card.network),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _about(card: dict[str, Any]) -> Iterable[tuple[str, Any]]:
-    data = card.get("data") or {}
-    yield "trained", card.get("trained_at")
-    yield "because", card.get("reason") or None
-    yield "state", "provisional: not held against all baselines yet" if card.get("provisional") else "proven"
-    yield "parent", card.get("parent") or "none"
-    yield "code", card.get("code")
-    yield "data", f"{time(data.get('from_us'))} to {time(data.get('to_us'))}"
-    yield "markets", ", ".join(data.get("markets", []))
-    yield "learned up to", time(card.get("learned_to_us"))
-    yield "rows", f"{card.get('rows', 0):,}, of which {card.get('rows_with_quotes', 0):,} with quotes"
-    share = data.get("share_of_rows_with_quotes", data.get("share_of_bars_with_quotes"))
+def _about(card: Card) -> Iterable[tuple[str, Any]]:
+    data = card.data or TrainingData()
+    yield "trained", card.trained_at
+    yield "reason", card.reason or None
+    yield "state", "provisional: not yet proven against all baselines" if card.provisional else "proven"
+    yield "parent", card.parent or "none"
+    yield "code", card.code
+    yield "data", f"{time(data.from_us)} to {time(data.to_us)}"
+    yield "markets", ", ".join(data.markets)
+    yield "trained on labels up to", time(card.learned_to_us)
+    yield "rows", f"{card.rows:,}, of which {card.rows_with_quotes:,} with quotes"
+    share = share_with_quotes(card)
     yield "share with quotes", None if share is None else f"{share:.1%}"
-    yield "epochs", card.get("epochs")
+    yield "epochs", card.epochs
 
 
-def _verdict(gate: dict[str, Any] | None) -> str:
-    if not gate:
-        return "Not judged by the gate."
-    word = "Promoted" if gate.get("promoted") else "Not promoted"
-    return f"**{word}** ({gate.get('judged_at')}): {gate.get('sentence')}"
+def share_with_quotes(card: Card) -> float | None:
+    """The share of its rows, or bars, with quotes, 0 to 1."""
+    data = card.data or TrainingData()
+    rows, bars = data.share_of_rows_with_quotes, data.share_of_bars_with_quotes
+    return bars if rows is None else rows
 
 
-def _gate_figures(gate: dict[str, Any] | None) -> str:
-    figures = (gate or {}).get("figures") or {}
-    against = sorted({name for of_horizon in figures.values() for name in of_horizon})
+def _decision(gate: GateRecord | None) -> str:
+    if gate is None:
+        return "Not evaluated by the gate."
+    return f"**{'Promoted' if gate.promoted else 'Not promoted'}** ({gate.judged_at}): {gate.sentence}"
+
+
+def _gate_figures(gate: GateRecord | None) -> str:
+    if gate is None or not gate.figures:
+        return ""
+    opponents = sorted({name for of_part in gate.figures.values() for name in of_part})
     rows = [
         (
-            f"{horizon} s" if horizon.isdigit() else horizon,
-            *(with_interval(found[name]) if name in found else "-" for name in against),
+            f"{part} s" if part.isdigit() else part,
+            *(with_interval(found[name]) if name in found else "-" for name in opponents),
         )
-        for horizon, found in figures.items()
+        for part, found in gate.figures.items()
+    ]
+    head = ("skill against", *(name.replace("_", " ") for name in opponents))
+    span = ""
+    if gate.block:
+        span = f"{time(gate.block.from_us)} to {time(gate.block.to_us)}, {gate.block.seconds:,.0f} s\n\n"
+    return f"## On the newest rows that it was not trained on\n\n{span}{_table(head, rows)}"
+
+
+def _test_figures(test: dict[int, HorizonScore]) -> str:
+    rows = [
+        (
+            f"{horizon_s} s",
+            figure(found.skill, ".3f"),
+            figure(found.direction, ".3f"),
+            figure(found.rows, ",.0f"),
+        )
+        for horizon_s, found in test.items()
     ]
     if not rows:
         return ""
-    block = (gate or {}).get("block") or {}
-    span = f"{time(block.get('from_us'))} to {time(block.get('to_us'))}, {block.get('seconds', 0):,.0f} s"
-    head = ("skill against", *(name.replace("_", " ") for name in against))
-    return f"## On the newest block that it had not seen\n\n{span}\n\n{_table(head, rows)}"
+    return f"## On its test block\n\n{_table(('horizon', 'skill', 'direction', 'rows'), rows)}"
 
 
-def _test_figures(test: dict[str, Any] | None) -> str:
-    rows = [
-        (
-            f"{horizon} s",
-            figure(found.get("skill"), ".3f"),
-            figure(found.get("direction"), ".3f"),
-            figure(found.get("rows"), ",.0f"),
-        )
-        for horizon, found in (test or {}).items()
-    ]
-    if not rows:
-        return ""
-    return f"## When it was trained\n\n{_table(('horizon', 'skill', 'direction', 'rows'), rows)}"
-
-
-def _features(card: dict[str, Any]) -> str:
-    inputs = (card.get("network") or {}).get("inputs") or {}
-    rows = [(part, ", ".join(names)) for part, names in inputs.items()]
-    return f"## What it reads\n\n{_table(('part', 'features'), rows)}" if rows else ""
+def _inputs(network: NetworkShape | None) -> str:
+    rows = [(part, ", ".join(names)) for part, names in network.inputs.items()] if network else []
+    return f"## Inputs\n\n{_table(('part', 'features'), rows)}" if rows else ""
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> str:
@@ -90,10 +97,10 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> str:
     )
 
 
-def with_interval(found: dict[str, Any]) -> str:
+def with_interval(found: GateSkill) -> str:
     """A skill with its interval."""
-    low, high = (figure(end, "+.3f") for end in found["ci"])
-    return f"{figure(found['skill'], '+.3f')} [{low}, {high}]"
+    low, high = found.ci
+    return f"{found.skill:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def figure(value: float | None, form: str) -> str:

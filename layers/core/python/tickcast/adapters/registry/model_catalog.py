@@ -8,9 +8,11 @@ from typing import Any
 from tickcast.adapters import json_text
 from tickcast.adapters.http.bodies import CARDS_SHOWN
 from tickcast.adapters.http.responses import ApiError, that_fit
-from tickcast.model.forecast import ModelError, serving_card
+from tickcast.adapters.lake.objects import StoredObject, list_objects
+from tickcast.adapters.registry.pointer import POINTER
+from tickcast.model.card import serving_card
+from tickcast.model.forecast import ModelError
 
-POINTER = "models/current.json"  # as in `model_registry`, which would bring botocore along
 REFRESH_EVERY_MS = 3000
 _SHOWN = 200  # characters of what is wrong with a card
 
@@ -47,13 +49,12 @@ class ModelCatalog:
 
     def _refresh(self) -> dict[str, Any]:
         self._s3 = self._s3 or self._connect()
-        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix="models/")
-        objects = [item for page in pages for item in page.get("Contents", [])]
-        cards = [item for item in objects if item["Key"].endswith("/card.json")]
-        cards.sort(key=lambda item: (item["LastModified"], item["Key"]), reverse=True)
-        has_pointer = any(item["Key"] == POINTER for item in objects)
+        objects = list(list_objects(self._s3, self._bucket, "models/"))
+        cards = [stored for stored in objects if stored.key.endswith("/card.json")]
+        cards.sort(key=lambda stored: (stored.modified, stored.key), reverse=True)
+        has_pointer = any(stored.key == POINTER for stored in objects)
         # Only what is shown is kept.
-        self._cards = {_identity(item): self._card(item) for item in cards[:CARDS_SHOWN]}
+        self._cards = {(stored.key, stored.etag): self._card(stored) for stored in cards[:CARDS_SHOWN]}
         shown = list(self._cards.values())
         return {
             "current": self._read(POINTER) if has_pointer else None,
@@ -61,10 +62,10 @@ class ModelCatalog:
             "total": len(cards),
         }
 
-    def _card(self, item: dict[str, Any]) -> dict[str, Any]:
-        if known := self._cards.get(_identity(item)):
+    def _card(self, stored: StoredObject) -> dict[str, Any]:
+        if known := self._cards.get((stored.key, stored.etag)):
             return known
-        card = {"model_id": item["Key"].split("/")[1]} | self._read(item["Key"])
+        card = {"model_id": stored.key.split("/")[1]} | self._read(stored.key)
         try:
             serving_card(card)
         except ModelError as error:
@@ -79,7 +80,3 @@ class ModelCatalog:
         except ValueError as error:
             found = f"not JSON: {error}"
         return found if isinstance(found, dict) else {"problem": f"{key} is not a card: {found}"[:_SHOWN]}
-
-
-def _identity(item: dict[str, Any]) -> tuple[str, str]:
-    return item["Key"], item["ETag"]

@@ -1,7 +1,7 @@
-"""The model as an ONNX file: written once by the trainer, run by onnxruntime wherever it serves.
+"""The model as an ONNX file: written once by the trainer, run by onnxruntime where it serves.
 
-Input `features` (N, F) float32; outputs `move_bp`, `scale_bp` and `p_flat`, each (N, H) float32. The
-choice of inputs and the volatility scaling are inside, so nothing but the vector has to be agreed upon.
+Input `features` (N, F) float32; outputs `move_bp`, `scale_bp` and `p_flat`, each (N, H) float32. The choice
+of inputs and the volatility scaling are inside the file: the feature vector is the whole interface.
 """
 
 from __future__ import annotations
@@ -13,19 +13,81 @@ import numpy as np
 
 from tickcast.features.vector import FEATURE_NAMES, Floats
 from tickcast.model.forecast import HORIZONS_S, ModelError
-from tickcast.model.network import DAMPED_WITHIN, DAMPING, HAS_QUOTES, SIGMA, Network, places
+from tickcast.model.network import DAMPED_WITHIN, DAMPING, HAS_QUOTES, SIGMA, Inputs, Network, places
 
 OPSET = 17
 _IR_VERSION = 9
+_OUTPUTS = ("move_bp", "scale_bp", "p_flat")
+# Operator, inputs, output: `Network.forward`, after each part's features were picked.
+_OPERATIONS = (
+    ("MatMul", "sigma root_h", "scale_bp"),
+    ("MatMul", "odd A", "driven"),
+    ("MatMul", "even B", "even_B"),
+    ("Add", "even_B c", "shared"),
+    ("Add", "shared driven", "plus"),
+    ("Sub", "shared driven", "minus"),
+    ("Sigmoid", "plus", "plus_gate"),
+    ("Mul", "plus plus_gate", "plus_silu"),
+    ("Sigmoid", "minus", "minus_gate"),
+    ("Mul", "minus minus_gate", "minus_silu"),
+    ("Sub", "plus_silu minus_silu", "difference"),
+    ("MatMul", "difference half_W", "bent"),
+    ("MatMul", "odd L", "straight"),
+    ("Add", "straight bent", "quoted"),
+    ("Mul", "has_quotes knows_quotes", "uses_quotes"),
+    ("Mul", "quoted uses_quotes", "quoted_part"),
+    ("MatMul", "masked M", "unquoted"),
+    ("Sub", "one uses_quotes", "has_none"),
+    ("Mul", "unquoted has_none", "unquoted_part"),
+    ("Add", "quoted_part unquoted_part", "move"),
+    ("Div", "sigma usual_sigma", "ratio"),
+    ("Clip", "ratio damped_from damped_to", "clipped"),
+    ("Pow", "clipped damping", "damped"),
+    ("Mul", "move damped", "damped_move"),
+    ("Mul", "damped_move scale_bp", "move_bp"),
+    ("MatMul", "flat flat_weights", "flat_driven"),
+    ("Add", "flat_driven flat_bias", "flat_logit"),
+    ("Sigmoid", "flat_logit", "p_flat"),
+)
 
 
 def export(network: Network) -> bytes:
-    """The ONNX file of `network`. Raises `ModelError` when it does not answer as the network does."""
+    """The ONNX file of `network`. Raises `ModelError` when it does not compute what the network computes."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    inputs = network.inputs
-    constants: dict[str, Any] = {
+    picks = _picks(network.inputs)
+    initializers = [
+        numpy_helper.from_array(np.asarray(v, np.float32), k) for k, v in _constants(network).items()
+    ]
+    initializers += [numpy_helper.from_array(places(names), f"at_{part}") for part, names in picks.items()]
+    nodes = [helper.make_node("Gather", ["features", f"at_{part}"], [part], axis=1) for part in picks]
+    nodes += [
+        helper.make_node(operator, inputs.split(), [output]) for operator, inputs, output in _OPERATIONS
+    ]
+    shape: list[str | int | None] = ["rows", len(HORIZONS_S)]
+    graph = helper.make_graph(
+        nodes,
+        "tickcast",
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["rows", len(FEATURE_NAMES)])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in _OUTPUTS],
+        initializers,
+    )
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=_IR_VERSION,
+        producer_name="tickcast",
+    )
+    onnx.checker.check_model(model, full_check=True)
+    data: bytes = model.SerializeToString()
+    _check_equal(network, OnnxModel(data))
+    return data
+
+
+def _constants(network: Network) -> dict[str, Any]:
+    """Under the names of `model.network`'s formula where there is one."""
+    return {
         "L": network.skip,
         "A": network.hidden_odd,
         "B": network.hidden_even,
@@ -42,7 +104,11 @@ def export(network: Network) -> bytes:
         "root_h": np.sqrt(np.array(HORIZONS_S, float))[None, :],
         "one": np.ones(1),
     }
-    picks = {
+
+
+def _picks(inputs: Inputs) -> dict[str, tuple[str, ...]]:
+    """The features that each part reads."""
+    return {
         "odd": inputs.odd,
         "even": inputs.even,
         "masked": inputs.masked,
@@ -50,68 +116,11 @@ def export(network: Network) -> bytes:
         "has_quotes": ("has_quotes",),
         "sigma": ("sigma_bp",),
     }
-    initializers = [numpy_helper.from_array(np.asarray(v, np.float32), k) for k, v in constants.items()]
-    initializers += [numpy_helper.from_array(places(names), f"at_{part}") for part, names in picks.items()]
-
-    def node(operator: str, inputs: str, outputs: str, **attributes: Any) -> Any:
-        return helper.make_node(operator, inputs.split(), outputs.split(), **attributes)
-
-    nodes = [
-        *(node("Gather", f"features at_{part}", part, axis=1) for part in picks),
-        node("MatMul", "sigma root_h", "scale_bp"),
-        node("MatMul", "odd A", "driven"),
-        node("MatMul", "even B", "even_B"),
-        node("Add", "even_B c", "shared"),
-        node("Add", "shared driven", "plus"),
-        node("Sub", "shared driven", "minus"),
-        node("Sigmoid", "plus", "plus_gate"),
-        node("Mul", "plus plus_gate", "plus_silu"),
-        node("Sigmoid", "minus", "minus_gate"),
-        node("Mul", "minus minus_gate", "minus_silu"),
-        node("Sub", "plus_silu minus_silu", "difference"),
-        node("MatMul", "difference half_W", "bent"),
-        node("MatMul", "odd L", "straight"),
-        node("Add", "straight bent", "quoted"),
-        node("Mul", "has_quotes knows_quotes", "uses_quotes"),
-        node("Mul", "quoted uses_quotes", "quoted_part"),
-        node("MatMul", "masked M", "unquoted"),
-        node("Sub", "one uses_quotes", "has_none"),
-        node("Mul", "unquoted has_none", "unquoted_part"),
-        node("Add", "quoted_part unquoted_part", "move"),
-        node("Div", "sigma usual_sigma", "ratio"),
-        node("Clip", "ratio damped_from damped_to", "clipped"),
-        node("Pow", "clipped damping", "damped"),
-        node("Mul", "move damped", "damped_move"),
-        node("Mul", "damped_move scale_bp", "move_bp"),
-        node("MatMul", "flat flat_weights", "flat_driven"),
-        node("Add", "flat_driven flat_bias", "flat_logit"),
-        node("Sigmoid", "flat_logit", "p_flat"),
-    ]
-    shape: list[str | int | None] = ["rows", len(HORIZONS_S)]
-    graph = helper.make_graph(
-        nodes,
-        "tickcast",
-        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["rows", len(FEATURE_NAMES)])],
-        [
-            helper.make_tensor_value_info(n, TensorProto.FLOAT, shape)
-            for n in ("move_bp", "scale_bp", "p_flat")
-        ],
-        initializers,
-    )
-    model = helper.make_model(
-        graph,
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=_IR_VERSION,
-        producer_name="tickcast",
-    )
-    onnx.checker.check_model(model, full_check=True)
-    data: bytes = model.SerializeToString()
-    _check_equal(network, OnnxModel(data))
-    return data
 
 
 class OnnxModel:
-    """A loaded model: call it with features (N, F) for `move_bp`, `scale_bp`, `p_flat` (N, H)."""
+    """A loaded model: called with features (N, F), it returns `move_bp`, `scale_bp`, `p_flat`, each (N,
+    H)."""
 
     def __init__(self, data: bytes) -> None:
         """Raises `ModelError` when `data` is no ONNX model over our features."""
@@ -119,7 +128,7 @@ class OnnxModel:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # the network is far too small to share out
+        options.intra_op_num_threads = 1  # the network is far too small to parallelise
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         try:
@@ -131,9 +140,7 @@ class OnnxModel:
             raise ModelError(f"the model takes {shape[-1]} features, this code computes {len(FEATURE_NAMES)}")
 
     def __call__(self, features: Floats) -> tuple[Floats, Floats, Floats]:
-        move_bp, scale_bp, p_flat = self._session.run(
-            ["move_bp", "scale_bp", "p_flat"], {"features": features.astype(np.float32)}
-        )
+        move_bp, scale_bp, p_flat = self._session.run(_OUTPUTS, {"features": features.astype(np.float32)})
         return move_bp.astype(float), scale_bp.astype(float), p_flat.astype(float)
 
 

@@ -1,7 +1,7 @@
 """Binance's REST, as far as tickcast needs it: aggregate trades for history, and what is newest of a symbol
-for ingest to tell a quiet market from a dead stream, with the exchange's limits kept.
+for ingest to distinguish a quiet market from a dead stream, with the exchange's limits kept.
 
-Every address may use so much weight a minute, and each answer tells how much of it is used, by whomever. Well
+Every address may use so much weight a minute, and each answer says how much of it is used, by whomever. Well
 before the limit the client waits for the next minute. What the exchange refuses becomes a named error: who
 calls decides from the name whether to wait, to try again, or to give up. Only what may be over in a moment
 (5xx, a lost connection) is tried again in here.
@@ -19,12 +19,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import urllib3
 
 from tickcast.adapters import json_text
 from tickcast.adapters.redaction import describe
+from tickcast.adapters.rest.agg_trades import AggTrade
 from tickcast.market.liveness import Newest
 from tickcast.market.ticks import TickError, check_trade, mantissa
 
@@ -72,27 +73,6 @@ class RateLimited(RestError):
         self.retry_after_s = retry_after_s
 
 
-class AggTrade(NamedTuple):
-    """Trades `first_id` to `last_id` of one taker order at one price. Mantissas at 1e-8.
-
-    A placeholder, of which the exchange keeps nothing but the id, has `first_id` -1. `why` is empty, or the
-    reason why no market can have produced the row; ids that are none are -1 then.
-    """
-
-    id: int
-    first_id: int
-    last_id: int
-    time_us: int
-    price: int
-    qty: int
-    side: int  # the aggressor's: +1 buyer, -1 seller
-    why: str = ""
-
-    @property
-    def is_placeholder(self) -> bool:
-        return self.first_id < 0 and not self.why
-
-
 class BinanceRest:
     """A client of the exchange at `url`. `used_weight` and `requests` say what was asked of it."""
 
@@ -113,7 +93,7 @@ class BinanceRest:
         self._sleep = sleep
         self._answered_at_s = float("-inf")
         self._weight_limit: int | None = None
-        self._unknown_until_s: dict[str, float] = {}  # symbols that the exchange refused to tell about
+        self._unknown_until_s: dict[str, float] = {}  # symbols that the exchange does not have
         self._backoff_s = backoff_s
         self._tries = tries
         # Neither repeats (`_get` does) nor redirections: another host's answers are not the exchange's.

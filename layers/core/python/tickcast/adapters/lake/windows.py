@@ -1,0 +1,97 @@
+"""Windows of REST history in bronze: their files, and the marker that says that a window is whole.
+
+Files have at most an hour, under names that follow from the window alone and with bytes that follow from the
+trades alone: a repeat overwrites. The marker is written last, a window without any trade has one too, and it
+is what "fetched" means to the planner.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from tickcast.adapters import json_text
+from tickcast.adapters.lake import bronze
+from tickcast.market import wire
+from tickcast.market.fetch_plan import Window
+from tickcast.market.sources import Source
+from tickcast.market.ticks import Trades, quotes_array
+
+# Ranges of withheld ids that are kept. A gap is settled by them, so all are needed, but progress passes
+# through the state machine, which takes 256 KiB: these are about 80.
+WITHHELD_KEPT = 3000
+REFUSED_KEPT = 100  # rows that are refused; beyond that they are only counted
+
+
+class WindowFile(msgspec.Struct):
+    key: str
+    etag: str
+    rows: int  # aggregates
+
+
+class Progress(msgspec.Struct):
+    """What of a window is in bronze, in whole files, and the aggregate to continue with."""
+
+    next_id: int | None = None  # None: the window's first has yet to be found
+    last_id: int | None = None  # the newest trade before `next_id`
+    before_id: int | None = None  # the newest trade before the window; None: the market began later
+    after_id: int | None = None  # the first trade behind the window
+    first_id: int | None = None
+    until_us: int = 0  # the end of the last file
+    trades: int = 0
+    rows: int = 0
+    withheld_trades: int = 0  # ids that the exchange itself has no trades for
+    withheld: list[tuple[int, int]] = []
+    refused_rows: int = 0  # that no market can have produced, or that are far out of order
+    refused: list[dict[str, Any]] = []  # with the reasons
+    keys: list[WindowFile] = []
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether withheld ranges are lacking that there is room for: older versions kept fewer."""
+        listed = sum(last - first + 1 for first, last in self.withheld)
+        return listed < self.withheld_trades and len(self.withheld) < WITHHELD_KEPT
+
+
+class WindowLake:
+    """The windows in `bucket`."""
+
+    def __init__(self, s3: Any, bucket: str) -> None:
+        self._s3 = s3
+        self._bucket = bucket
+
+    def put_file(self, symbol: str, from_us: int, to_us: int, trades: Trades) -> WindowFile:
+        """Write the aggregates of [from_us, to_us), an hour at most."""
+        key = f"{bronze.prefix(Source.REST, symbol, from_us)}aggtrades-{from_us}-{to_us}.avro"
+        batch = wire.TickBatch(symbol, Source.REST, "history", wire.NO_WATERMARK, trades, quotes_array([]))
+        body = bronze.write_file(bronze.market_data(batch))
+        answer = self._s3.put_object(Bucket=self._bucket, Key=key, Body=body)
+        return WindowFile(key, answer["ETag"].strip('"'), len(trades))
+
+    def put_marker(self, window: Window, progress: Progress) -> None:
+        """Mark a window as whole."""
+        about = {"symbol": window.symbol, "from_us": window.from_us, "to_us": window.to_us}
+        text = json_text.strict(msgspec.to_builtins(progress) | about, indent=2, sort_keys=True)
+        self._s3.put_object(
+            Bucket=self._bucket, Key=_marker_key(window), Body=text.encode(), ContentType="application/json"
+        )
+
+    def marker(self, window: Window) -> Progress | None:
+        """What the marker of a window says; None if it has none."""
+        try:
+            body = self._s3.get_object(Bucket=self._bucket, Key=_marker_key(window))["Body"].read()
+        except self._s3.exceptions.NoSuchKey:
+            return None
+        return msgspec.convert(json_text.read(body), Progress)
+
+    def withheld(self, window: Window) -> list[tuple[int, int]]:
+        """The ids that the exchange had no trades for, as the marker says. Raises LookupError where there is
+        none: the window was not fetched whole."""
+        if (marker := self.marker(window)) is None:
+            raise LookupError(f"{_marker_key(window)} is not there: the window was not fetched whole")
+        return marker.withheld
+
+
+def _marker_key(window: Window) -> str:
+    return bronze.window_key(window.symbol, window.from_us, window.to_us)

@@ -1,0 +1,74 @@
+"""The pointer, `models/current.json`: which model is active, which runs in its shadow, which were active
+before."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, ClassVar
+
+from tickcast.adapters import json_text
+from tickcast.model import documents
+from tickcast.model.documents import Document
+
+POINTER = "models/current.json"
+_MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # a folder of its own in the bucket
+
+
+class Challenger(Document, frozen=True, kw_only=True):
+    """The model that runs in shadow. With a `problem`, the stored one names no model; it must not cost the
+    active model anything."""
+
+    omitted_if_none: ClassVar[frozenset[str]] = frozenset({"problem"})
+    model_id: str
+    problem: str | None = None
+
+
+class PreviousModel(Document, frozen=True, kw_only=True):
+    """A model that was active before."""
+
+    omitted_if_none: ClassVar[frozenset[str]] = frozenset({"since", "provisional"})
+    model_id: str
+    since: str | None = None  # ISO 8601
+    provisional: bool | None = None
+
+
+class Pointer(Document, frozen=True, kw_only=True):
+    """The active model. `provisional` is what the gate decided; None: what the model's card says."""
+
+    omitted_if_none: ClassVar[frozenset[str]] = frozenset({"key", "since", "by", "provisional"})
+    model_id: str
+    key: str | None = None  # of the ONNX file
+    since: str | None = None  # ISO 8601
+    challenger: Challenger | None = None
+    previous: list[PreviousModel] = []  # newest first
+    by: str | None = None  # who moved it here
+    provisional: bool | None = None
+
+    @property
+    def challenger_id(self) -> str | None:
+        """The model in shadow; None where there is none, or the pointer names none that could be."""
+        return self.challenger.model_id if self.challenger and not self.challenger.problem else None
+
+
+def decode_pointer(data: bytes) -> Pointer:
+    """The pointer in the bytes of its object. Raises ValueError naming what is wrong with it."""
+    document = json_text.read(data)
+    if not isinstance(document, dict):
+        raise ValueError(f"it is {str(document)[:40]}, it should be a JSON object")
+    if not is_model_id(document.get("model_id")):
+        raise ValueError(f"model_id is {str(document.get('model_id'))[:40]!r}, it should name a model")
+    if not isinstance(document.get("provisional", False), bool):
+        raise ValueError(f"provisional is {str(document['provisional'])[:40]}, it should be true or false")
+    named = document.get("challenger")
+    if named is not None and not (isinstance(named, dict) and is_model_id(named.get("model_id"))):
+        document |= {"challenger": {"model_id": "", "problem": f"the pointer names {str(named)[:60]}"}}
+    return documents.decode(Pointer, document)
+
+
+def encode_pointer(pointer: Pointer) -> bytes:
+    return json_text.strict(documents.encode(pointer)).encode()
+
+
+def is_model_id(value: Any) -> bool:
+    """Whether `value` could name a model: its folder in the bucket."""
+    return isinstance(value, str) and bool(_MODEL_ID.fullmatch(value))

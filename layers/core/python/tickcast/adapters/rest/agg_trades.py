@@ -1,0 +1,56 @@
+"""Aggregate trades as REST gives them, and which of a series cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from tickcast.market.row_order import out_of_order, times_far_off
+
+
+class AggTrade(NamedTuple):
+    """Trades `first_id` to `last_id` of one taker order at one price. Mantissas at 1e-8.
+
+    A placeholder, of which the exchange keeps nothing but the id, has `first_id` -1. `why` is empty, or the
+    reason why no market can have produced the row; ids that are none are -1 then.
+    """
+
+    id: int
+    first_id: int
+    last_id: int
+    time_us: int
+    price: int
+    qty: int
+    side: int  # the aggressor's: +1 buyer, -1 seller
+    why: str = ""
+
+    @property
+    def is_placeholder(self) -> bool:
+        return self.first_id < 0 and not self.why
+
+
+def refused_rows(rows: Sequence[AggTrade]) -> dict[int, str]:
+    """The positions of rows to be left out, and why. Placeholders, which say nothing, are not among them."""
+    refused = {at: row.why for at, row in enumerate(rows) if row.why}
+    series: tuple[tuple[Callable[[Sequence[int]], set[int]], Callable[[AggTrade], int], str], ...] = (
+        (out_of_order, lambda row: row.first_id, "its trade ids are out of order"),
+        (out_of_order, lambda row: row.last_id, "its trade ids are out of order"),
+        (times_far_off, lambda row: row.time_us, "its time is out of order"),
+    )
+    for wrong_in, value_of, why in series:
+        left = [at for at, row in enumerate(rows) if not row.is_placeholder and at not in refused]
+        refused |= {left[n]: why for n in wrong_in([value_of(rows[at]) for at in left])}
+    return refused
+
+
+def usable_rows(rows: Sequence[AggTrade]) -> list[tuple[int, AggTrade]]:
+    """The rows that time may be read from, with their positions."""
+    refused = refused_rows(rows)
+    return [(at, row) for at, row in enumerate(rows) if not row.is_placeholder and at not in refused]
+
+
+def times_in_order(rows: Sequence[AggTrade]) -> list[int]:
+    """The times of the usable rows, without those that fall back."""
+    times_us = [row.time_us for _, row in usable_rows(rows)]
+    out = out_of_order(times_us)
+    return [time_us for at, time_us in enumerate(times_us) if at not in out]

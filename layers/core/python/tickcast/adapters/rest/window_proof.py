@@ -1,0 +1,227 @@
+"""The proof that a window of history is whole.
+
+Time only hints at a window's first trade; ids prove that none is left out. A window is whole when its
+aggregates follow each other without a hole, from one that happened before its beginning, or the market's
+first, to one that happened behind its end. How full a page is says nothing: pages may be capped, and REST's
+database may lag by minutes.
+
+A row that no market can have produced, or that is far out of order, is left out and reported; the ids that
+are missing then count as withheld. Where there are many such rows the window is not whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from tickcast.adapters.lake.windows import REFUSED_KEPT, WITHHELD_KEPT, Progress, WindowFile
+from tickcast.adapters.rest.agg_trades import AggTrade, refused_rows
+from tickcast.market.fetch_plan import Window
+from tickcast.market.row_order import DISORDER_US
+from tickcast.units import HOUR_US, MINUTE_US
+
+AROUND = 50  # rows before and behind one that are enough to tell whether it is in order
+_MOST_REFUSED = 10  # of a page's rows; more are not single values that are wrong
+_AHEAD_US = MINUTE_US  # of the clock: a time beyond is no proof by itself
+
+PutFile = Callable[[int, int, list[AggTrade]], WindowFile]
+
+
+class HistoryIncomplete(RuntimeError):
+    """What the exchange gave is not all of the window; another try may get the rest."""
+
+
+class HistoryNotKept(HistoryIncomplete):
+    """The exchange does not keep all of the window, or not any more: another try would get no more."""
+
+
+class MarketHalted(HistoryIncomplete):
+    """Nothing is known behind the window, and nothing will be until the market trades again."""
+
+
+class _Checked(NamedTuple):
+    """A row that was checked: the trade ids missing before it, and why it is left out."""
+
+    row: AggTrade
+    withheld: tuple[int, int] | None
+    why: str
+
+
+class WindowProof:
+    """Checks that aggregates follow each other, and has those of the window written in files of an hour.
+
+    A row is checked once those behind it are known, and belongs to the hour and the window that its time
+    says. Since times may fall back a little, an hour is written when a time lies well behind it. `put` writes
+    the rows of a file, [from_us, to_us); `progress` tells what is written.
+    """
+
+    def __init__(self, window: Window, progress: Progress, put: PutFile, now_us: int) -> None:
+        assert progress.next_id is not None
+        self.next_id = progress.next_id  # of the page to add
+        self._last_id = progress.last_id
+        self._window = window
+        self._progress = progress
+        self._put = put
+        self._now_us = now_us
+        self._unchecked: list[AggTrade] = []
+        # The last row that was in order, or what is known of it: as often as it outweighs those behind it.
+        self._anchor: list[AggTrade] = []
+        if progress.last_id is not None:
+            begin_us = max(window.from_us, progress.until_us)
+            known = progress.next_id - 1, progress.last_id, progress.last_id, begin_us - 1
+            self._anchor = [AggTrade(*known, price=0, qty=0, side=0)] * (_MOST_REFUSED + 1)
+        self._entries: list[_Checked] = []  # from `progress.next_id` on
+        self._oldest_us: int | None = None  # of the rows to be written
+        self._newest_inside: int | None = progress.last_id if progress.rows else None  # trade id
+
+    def add(self, rows: list[AggTrade]) -> bool:
+        """Take the next rows, or none where there are none yet; True when all of the window is written.
+
+        Raises `HistoryIncomplete`.
+        """
+        for row in rows:
+            if row.id != self.next_id:
+                raise self._incomplete(f"aggregate {self.next_id} was to come next, not {row.id}")
+            self.next_id += 1
+        known = self._unchecked + rows
+        checked = self._check(known)
+        count = max(len(known) - AROUND, 0) if rows else len(known)
+        trades = [(at, row) for at, (row, why) in enumerate(checked) if not why and not row.is_placeholder]
+        behind = [at for at, row in trades if row.time_us >= self._window.to_us]
+        is_over = bool(behind) and (behind[0] < count if rows else self._is_plausible_end(known, behind))
+        if is_over:
+            # Some of the window may stand behind the first that is not of it.
+            inside = [at for at, row in trades if row.time_us < self._window.to_us]
+            count = max(behind[0], inside[-1] if inside else -1) + 1
+        for row, why in checked[:count]:
+            self._take(row, why)
+        self._unchecked = known[count:]
+        if is_over:
+            self._finish()
+        return is_over
+
+    def _check(self, rows: list[AggTrade]) -> list[tuple[AggTrade, str]]:
+        """Rows with the reason why each is left out, empty if it is not."""
+        refused = refused_rows(self._anchor + rows)
+        if len(refused) > _MOST_REFUSED:
+            raise self._incomplete(
+                f"{len(refused)} rows of a page are wrong, one because {next(iter(refused.values()))}"
+            )
+        return [(row, refused.get(at, "")) for at, row in enumerate(rows, start=len(self._anchor))]
+
+    def _is_plausible_end(self, rows: list[AggTrade], behind: list[int]) -> bool:
+        """Where the newest row of all is the only one behind the window, its time may be wrong."""
+        return len(behind) > 1 or rows[behind[0]].time_us <= self._now_us + _AHEAD_US
+
+    def _take(self, row: AggTrade, why: str) -> None:
+        is_trade = not why and not row.is_placeholder
+        self._entries.append(_Checked(row, self._follow(row) if is_trade else None, why))
+        if not is_trade:
+            return
+        if not self._anchor or row.time_us >= self._anchor[0].time_us:
+            self._anchor = [row] * (_MOST_REFUSED + 1)
+        if row.time_us >= self._window.to_us:
+            if self._progress.after_id is None:
+                self._progress.after_id = row.first_id
+        elif row.time_us >= max(self._window.from_us, self._progress.until_us):
+            self._oldest_us = min(row.time_us, self._oldest_us or row.time_us)
+            self._newest_inside = row.last_id
+        while self._oldest_us is not None and row.time_us >= self._end_of_hour() + 2 * DISORDER_US:
+            self._flush(self._end_of_hour())
+
+    def _follow(self, row: AggTrade) -> tuple[int, int] | None:
+        """The trade ids that are missing before `row`. Raises `HistoryIncomplete`."""
+        last_id, self._last_id = self._last_id, row.last_id
+        if last_id is None or row.first_id == last_id + 1:
+            return None
+        if row.first_id <= last_id:
+            raise self._incomplete(
+                f"aggregate {row.id} begins with trade {row.first_id}, which was in an earlier one: "
+                f"they reach to {last_id}"
+            )
+        return last_id + 1, row.first_id - 1
+
+    def _end_of_hour(self) -> int:
+        """The end of the file that is due next, µs."""
+        assert self._oldest_us is not None
+        return min((self._oldest_us // HOUR_US + 1) * HOUR_US, self._window.to_us)
+
+    def _flush(self, until_us: int) -> None:
+        """Write the file that ends at `until_us`, and enter it as progress.
+
+        Rows of the next hour may stand between those of this one: from the first of them on all rows are
+        gone through again, by this call or by the next, but those before `until_us` are not written again.
+        """
+        progress, window = self._progress, self._window
+        from_us = max(window.from_us, progress.until_us)
+        trades = [entry.row for entry in self._entries if not entry.why and not entry.row.is_placeholder]
+        rows = [row for row in trades if from_us <= row.time_us < until_us]
+        hour_us = max((until_us - 1) // HOUR_US * HOUR_US, window.from_us)
+        progress.keys.append(self._put(hour_us, until_us, rows))
+        progress.until_us = until_us
+        if progress.first_id is None:
+            progress.first_id = rows[0].first_id
+        progress.rows += len(rows)
+        progress.trades += sum(row.last_id - row.first_id + 1 for row in rows)
+        later = (
+            at for at, entry in enumerate(self._entries) if entry.row.time_us >= until_us and not entry.why
+        )
+        self._enter(next(later, len(self._entries)))
+        self._oldest_us = min(
+            (row.time_us for row in trades if until_us <= row.time_us < window.to_us), default=None
+        )
+
+    def _enter(self, count: int) -> None:
+        """Enter the first `count` rows as progress."""
+        progress = self._progress
+        for row, withheld, why in self._entries[:count]:
+            if not why and not row.is_placeholder:
+                progress.last_id = row.last_id
+            if withheld is not None:
+                progress.withheld_trades += withheld[1] - withheld[0] + 1
+                progress.withheld = [*progress.withheld, withheld][:WITHHELD_KEPT]
+            if why:
+                progress.refused_rows += 1
+                progress.refused = [*progress.refused, row._asdict() | {"why": why}][:REFUSED_KEPT]
+            progress.next_id = row.id + 1
+        self._entries = self._entries[count:]
+
+    def _finish(self) -> None:
+        """Write what is left, and compare with the ids that are missing in a gap."""
+        while self._oldest_us is not None:
+            self._flush(self._end_of_hour())
+        self._enter(len(self._entries))
+        progress, window = self._progress, self._window
+        progress.until_us, progress.last_id = window.to_us, self._newest_inside
+        assert progress.after_id is not None
+        if window.first_id is None or window.last_id is None:
+            return
+        before_id = -1 if progress.before_id is None else progress.before_id
+        if before_id > window.last_id or progress.after_id < window.first_id:
+            raise HistoryNotKept(
+                f"{named(window)}: trades {window.first_id} to {window.last_id} are missing, but those of "
+                f"the exchange have ids between {before_id} and {progress.after_id}: another series"
+            )
+
+    def _incomplete(self, why: str) -> HistoryIncomplete:
+        return HistoryIncomplete(f"{named(self._window)}: {why}")
+
+
+def each_once(window: Window, rows: list[AggTrade], from_id: int) -> list[AggTrade]:
+    """Rows by id, from `from_id` on. Raises `HistoryIncomplete` where two contradict each other."""
+    found: dict[int, AggTrade] = {}
+    for row in rows:
+        if row.id >= from_id and found.setdefault(row.id, row) != row:
+            raise HistoryIncomplete(f"{named(window)}: aggregate {row.id} is there twice, and not alike")
+    return [found[agg_id] for agg_id in sorted(found)]
+
+
+def named(window: Window) -> str:
+    return f"{window.symbol} from {time_text(window.from_us)} to {time_text(window.to_us)}"
+
+
+def time_text(time_us: int) -> str:
+    """For people, and as `make backfill` reads it."""
+    at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=min(time_us // 1000, 10**14))
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,57 @@
+"""The leakage check: the same evaluation on labels that mean nothing. Where skill shows then, there is a
+leak."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from tickcast.evaluation.backtest import BacktestRows, Holdout
+from tickcast.evaluation.backtest_figures import block_rows
+from tickcast.evaluation.skill import skill
+from tickcast.features.bars import BARS_PER_S
+from tickcast.model.dataset import Rows
+from tickcast.model.forecast import HORIZONS_S
+
+SHIFT_ROWS = 60 * BARS_PER_S
+_LEAST_SKILL = 0.02
+
+Relabel = Callable[[Rows], Rows]
+
+
+def shuffled(rows: Rows) -> Rows:
+    """`rows` with the moves of other rows of the same segment: there is nothing to learn."""
+    return _relabelled(rows, np.random.default_rng(0).permutation)
+
+
+def shifted(rows: Rows) -> Rows:
+    """`rows` with the moves of a minute later, and at its end those of the beginning: nothing to learn again,
+    but the correlation in time stays."""
+    return _relabelled(rows, lambda at: np.roll(at, -min(SHIFT_ROWS, len(at) // 2)))
+
+
+def relabelled(holdout: Holdout, relabel: Relabel) -> Holdout:
+    return holdout._replace(rows=relabel(holdout.rows))
+
+
+def detects_leakage(rows: BacktestRows) -> bool:
+    """Whether a skill above .02 shows at any horizon that chance does not explain."""
+    for at, horizon_s in enumerate(HORIZONS_S):
+        outcome = rows.moves_bp[:, at]
+        value, (low, _) = skill(
+            outcome, rows.expected_bp[:, at], np.zeros_like(outcome), block_rows(horizon_s)
+        )
+        if value > _LEAST_SKILL and low > 0:
+            return True
+    return False
+
+
+def _relabelled(rows: Rows, reorder: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.int64]]) -> Rows:
+    """`rows` with moves reordered among those with quotes, and among those without."""
+    moves_bp = rows.moves_bp.copy()
+    for which in (rows.has_quotes, ~rows.has_quotes):
+        at = np.flatnonzero(which)
+        moves_bp[at] = rows.moves_bp[reorder(at)]
+    return rows._replace(moves_bp=moves_bp)

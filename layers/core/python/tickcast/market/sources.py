@@ -1,0 +1,38 @@
+"""Where ticks come from. A source is what a tick says of itself, and a folder of bronze; an origin is what is
+kept of that in PostgreSQL: whichever of its protocols brought it, the exchange's stream is one origin."""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+
+
+class Origin(IntEnum):
+    """In order of preference: the first wins where several have the same single trade."""
+
+    STREAM = 0
+    REPLAY = 1
+    SIM = 2
+    REST = 3
+
+    @property
+    def label(self) -> str:
+        """As PostgreSQL has it (`tickcast.origin`)."""
+        return self.name.lower()
+
+
+class Source(StrEnum):
+    SBE = "sbe"  # Binance's binary stream
+    JSON = "json"  # its public mirror
+    REST = "rest"  # aggregate trades, fetched as history
+    SIM = "sim"  # a simulated market
+    REPLAY = "replay"  # a recording of a real one
+
+    @property
+    def origin(self) -> Origin:
+        return Origin.STREAM if self in EXCHANGE_STREAMS else Origin[self.name]
+
+
+EXCHANGE_STREAMS = (Source.SBE, Source.JSON)
+STREAMED = tuple(source for source in Source if source is not Source.REST)  # what ingest may be given
+# Origins that are a real market for sure. REST is neither: a simulated exchange has one too.
+REAL_ORIGINS = (Origin.STREAM, Origin.REPLAY)
