@@ -56,17 +56,15 @@ def compose(app: aws_cdk.App) -> Environment:
         )
         return environment
 
-    network = NetworkStack(
-        app, f"{prefix}-network", environment=environment, settings=environment.aws.network
-    )
+    network = NetworkStack(app, f"{prefix}-network", environment=environment, config=environment.aws.network)
     data = AwsDataStack(
-        app, f"{prefix}-data", environment=environment, settings=environment.aws, vpc=network.vpc
+        app, f"{prefix}-data", environment=environment, config=environment.aws, vpc=network.vpc
     )
     AwsAppStack(
         app,
         f"{prefix}-app",
         environment=environment,
-        settings=environment.aws,
+        config=environment.aws,
         data=data,
         vpc=network.vpc,
         layers_folder=layers_folder,

@@ -15,24 +15,16 @@ from typing import NamedTuple
 from benchmarks.side_by_side import Effort
 from layers import build, site_files
 from layers.catalog import OF_FUNCTION, THIRD_PARTY
+from local.system.cloud import REGION
+from local.system.variables import local_variables
 
 LARGEST_MB_MARK = 210
 _RUNS = 5
 _IMPORT = "import time; t = time.process_time(); import handler; print(time.process_time() - t)"
 # What the handlers read from their environment when they are imported; nothing is connected to.
-_SETTINGS = {
-    "ENVIRONMENT": "local",
-    "BUCKET": "bench",
-    "SYMBOLS": "BTCUSDT",
-    "REDIS_HOST": "127.0.0.1",
-    "DATABASE_HOST": "127.0.0.1",
-    "DATABASE_NAME": "tickcast",
-    "DATABASE_USER": "bench",
-    "AWS_REGION": "us-east-1",
-    "AWS_DEFAULT_REGION": "us-east-1",
+_SETTINGS = local_variables(bucket="bench") | {
+    "AWS_DEFAULT_REGION": REGION,
     "AWS_EC2_METADATA_DISABLED": "true",
-    "POWERTOOLS_METRICS_NAMESPACE": "bench",
-    "POWERTOOLS_SERVICE_NAME": "bench",
 }
 
 

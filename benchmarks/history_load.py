@@ -34,10 +34,12 @@ from benchmarks.sample import SYMBOL
 from benchmarks.side_by_side import QUICK, Effort
 from local.system import database, servers
 from local.system.processes import Processes
+from local.system.variables import local_variables
 from tickcast.adapters.lake import bronze
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.postgres.history_store import HistoryStore, OpenStore
 from tickcast.adapters.settings import DatabaseSettings, HistorySettings
+from tickcast.adapters.variables import read
 from tickcast.functions import load_history
 from tickcast.functions.load_history import LoadHistory
 from tickcast.market import wire
@@ -280,7 +282,7 @@ def _postgres(folder: Path) -> Iterator[int]:
 
 
 def _settings(port: int) -> DatabaseSettings:
-    return DatabaseSettings(servers.HOST, port, "postgres", "tickcast_loader", application="bench")
+    return read(DatabaseSettings, local_variables(bucket=BUCKET) | {"DATABASE_PORT": str(port)})
 
 
 def _environment() -> dict[str, str]:

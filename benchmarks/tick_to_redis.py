@@ -25,11 +25,13 @@ from benchmarks.comparison import Comparison, comparison
 from benchmarks.features import LATENESS_US, WARM_UP_S, market, second_of
 from benchmarks.side_by_side import Effort, Work, side_by_side
 from benchmarks.usual_features import UsualFeatures
+from local.system.variables import local_variables
 from tickcast.adapters.kinesis.schema_registry import SchemaRegistry
 from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.hot_store import HotStore, now_ms
 from tickcast.adapters.registry.onnx_model import OnnxModel, export
-from tickcast.adapters.settings import Settings
+from tickcast.adapters.settings import PredictStreamSettings
+from tickcast.adapters.variables import read
 from tickcast.features.vector import FEATURE_NAMES
 from tickcast.functions.predict_stream import PredictStream
 from tickcast.market import wire
@@ -148,14 +150,11 @@ def measure(effort: Effort) -> tuple[list[Comparison], float]:
 
 
 def _ours(client: redis.Redis, model: OnnxModel) -> PredictStream:
-    settings = Settings.from_environment(
-        {
-            "ENVIRONMENT": "local",
-            "BUCKET": "bench",
-            "SYMBOLS": _SYMBOL,
-            "LATENESS_MS": str(LATENESS_US // 1000),
-        }
-    )
+    environment = local_variables(bucket="bench") | {
+        "SYMBOLS": _SYMBOL,
+        "LATENESS_MS": str(LATENESS_US // 1000),
+    }
+    settings = read(PredictStreamSettings, environment)
     store = HotStore(client, LATENESS_US)
     models: Any = _OneModel(model)
     return PredictStream(settings, store, models, SchemaRegistry(None, ""), None, now_ms)

@@ -26,8 +26,8 @@ from ingest_ecs.settings import IngestSettings
 from ingest_ecs.stream import Stream
 from tickcast.adapters.kinesis import schema_registry
 from tickcast.adapters.redaction import describe
-from tickcast.adapters.settings import SettingsError
 from tickcast.adapters.telemetry import Metrics, structured_logger
+from tickcast.adapters.variables import SettingsError, read
 from tickcast.market.reconnect import FatalSessionError
 from tickcast.market.session import Session
 
@@ -164,7 +164,7 @@ async def ingest(settings: IngestSettings) -> None:
 
 def main() -> int:
     try:
-        asyncio.run(ingest(IngestSettings.from_environment()))
+        asyncio.run(ingest(read(IngestSettings)))
     except SettingsError as error:
         logger.error("cannot start", extra={"reason": str(error)})
         return 2

@@ -1,70 +1,43 @@
-"""The task's settings, read once from its environment."""
+"""The task's settings: the environment variables that it reads, and their limits."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from typing import Annotated, Literal
 from urllib.parse import quote
 
-from tickcast.adapters.settings import NAME, PUBLIC_REST_URL, SettingsError, check_log_level
-from tickcast.adapters.variables import Variables
+from msgspec import Meta, field
+
+from tickcast.adapters.settings import Name, NameOrNothing, Settings
+from tickcast.adapters.variables import HttpUrl, Secret, SettingsError, Symbol, Symbols, WebSocketUrl
 from tickcast.market import symbols
-from tickcast.market.session import ROLLOVER_S
-from tickcast.market.sources import STREAMED
-
-SBE_URL = "wss://stream-sbe.binance.com:9443"
-JSON_URL = "wss://data-stream.binance.vision"
-PROTOCOLS = ("sbe", "json")
-BUSY_SYMBOL = "BTCUSDT"
-MAX_LINGER_MS = 2000
-EXCHANGE_CLOSES_AFTER_S = 24 * 3600
 
 
-@dataclass(frozen=True)
-class IngestSettings:
+class IngestSettings(Settings, frozen=True, kw_only=True):
     """`protocol` is what the stream speaks: "sbe" wants a key, "json" is the keyless public mirror."""
 
-    stream_name: str
-    bucket: str  # where the wire schema is published; empty: nowhere
-    symbols: tuple[str, ...]
-    protocol: str
-    stream_url: str
-    source: str
-    linger_s: float
-    health_port: int
-    rollover_s: float
-    busy_symbol: str  # its quotes never pause: every connection carries them to show that it is alive
-    rest_url: str  # of the exchange, which is asked whether a silent market is quiet
-    api_key: str = field(repr=False)  # never in a log or a dump
+    stream_name: Name
+    bucket: NameOrNothing  # of the wire schema and of quarantined frames; nothing: they are not kept
+    symbols: Symbols
+    protocol: Literal["sbe", "json"]
+    stream_url: WebSocketUrl
+    source: Literal["sbe", "json", "sim", "replay"]  # what comes by the stream; history is `rest`
+    linger_ms: Annotated[float, Meta(ge=1, le=2000)]
+    health_port: Annotated[int, Meta(ge=0, le=65_535)]  # 0: any that is free
+    rollover_s: Annotated[float, Meta(ge=0.1, lt=86_400)]  # the exchange closes a connection after a day
+    busy_symbol: Symbol  # its quotes never pause: every connection carries them to show that it is alive
+    rest_url: HttpUrl  # of the exchange, which is asked whether a silent market is quiet
+    api_key: Secret = field(default=Secret(), name="BINANCE_API_KEY")
 
-    @classmethod
-    def from_environment(cls, env: Mapping[str, str] | None = None) -> IngestSettings:
-        """The settings in `env` (default: this process's). Raises `SettingsError`."""
-        given = Variables(env)
-        check_log_level(given)
-        stream_name = given.text("STREAM_NAME", pattern=NAME, like="tickcast-ticks")
-        asked_for = given.symbols()
-        protocol = given.choice("PROTOCOL", PROTOCOLS, "sbe")
-        api_key = given.secret("BINANCE_API_KEY")
-        if protocol == "sbe" and not api_key:
+    def __post_init__(self) -> None:
+        if self.protocol == "sbe" and not self.api_key:
             raise SettingsError(
                 "BINANCE_API_KEY is not set: the SBE stream wants the key of an Ed25519 API key pair "
                 "(no permissions needed). PROTOCOL=json uses the public mirror, which wants none"
             )
-        return cls(
-            stream_name=stream_name,
-            bucket=given.text("BUCKET", "", pattern=NAME, like="tickcast-lake"),
-            symbols=asked_for,
-            protocol=protocol,
-            stream_url=given.url("STREAM_URL", SBE_URL if protocol == "sbe" else JSON_URL, ("wss", "ws")),
-            source=given.choice("SOURCE", STREAMED, protocol),
-            linger_s=given.number("LINGER_MS", 100, 1, MAX_LINGER_MS) / 1000,
-            health_port=given.port("HEALTH_PORT", 8080, least=0),  # 0: any that is free
-            rollover_s=given.number("ROLLOVER_S", ROLLOVER_S, 0.1, EXCHANGE_CLOSES_AFTER_S, below=True),
-            busy_symbol=given.symbol("BUSY_SYMBOL", BUSY_SYMBOL),
-            rest_url=given.url("REST_URL", PUBLIC_REST_URL, ("https", "http")),
-            api_key=api_key,
-        )
+
+    @property
+    def linger_s(self) -> float:
+        return self.linger_ms / 1000
 
     def stream_address(self) -> str:
         """The address that delivers every trade and every change of the best bid and ask."""

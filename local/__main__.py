@@ -28,7 +28,7 @@ from local.system.state_folder import StateFolder, StateInUse, throw_away
 from local.system.system import System
 from tickcast.adapters import json_text
 from tickcast.adapters.registry.model_registry import PointerRace, RegistryError
-from tickcast.adapters.variables import SettingsError, secret
+from tickcast.adapters.variables import Secret, SettingsError, value
 from tickcast.evaluation.backtest import EvaluationError
 from tickcast.model.training import TrainingError
 
@@ -174,7 +174,7 @@ def _carry_out(given: argparse.Namespace, progress: Progress) -> int:
 def _api_key() -> str:
     """The key of an API elsewhere, from KEY. Raises `OptionsError`."""
     try:
-        return secret("KEY", os.environ.get("KEY", ""))
+        return str(value("KEY", os.environ.get("KEY", ""), Secret))
     except SettingsError as error:
         raise OptionsError(str(error)) from None
 

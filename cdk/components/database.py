@@ -1,8 +1,8 @@
 """PostgreSQL, which holds history and scores.
 
 `Database` is RDS, entered with IAM tokens that the function signs by itself. `LocalDatabase` is a server at
-an address. Both answer the same grants: a grant tells the function where the database is and as whom to
-enter, and opens the way to it. What the users may do there is said in `migrations/`.
+an address. Both have the same grants: a grant sets the function's variables of the database's address and
+user, and allows the connection to it. What the users may do there is defined in `migrations/`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from aws_cdk import Acknowledgment, ArnFormat, Duration, RemovalPolicy, Stack, Validations
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_rds as rds
 from constructs import Construct
 
-from cdk.config import Database as Settings
-from cdk.config import Environment
+from cdk.components.function import Function
+from cdk.components.security_group import SecurityGroup
+from cdk.config import DatabaseConfig, Environment
 
 PORT = 5432
 NAME = "tickcast"
@@ -33,17 +33,22 @@ class LocalDatabase:
     host: str
     port: int
 
-    def grant_load(self, function: lambda_.Function) -> None:
-        """Tells `function` where the database is, and to enter as the user that loads."""
-        _tell(function, host=self.host, port=self.port, name="postgres", user=LOADER, token=False)
+    def grant_load(self, function: Function) -> None:
+        """Sets where the database is, and the user that loads."""
+        self._grant(function, LOADER)
 
-    def grant_score(self, function: lambda_.Function) -> None:
-        """Tells `function` where the database is, and to enter as the user that scores."""
-        _tell(function, host=self.host, port=self.port, name="postgres", user=SCORER, token=False)
+    def grant_score(self, function: Function) -> None:
+        """Sets where the database is, and the user that scores."""
+        self._grant(function, SCORER)
 
-    def grant_read(self, function: lambda_.Function) -> None:
-        """Tells `function` where the database is, and to enter as the user that may only read."""
-        _tell(function, host=self.host, port=self.port, name="postgres", user=READER, token=False)
+    def grant_read(self, function: Function) -> None:
+        """Sets where the database is, and the user that may only read."""
+        self._grant(function, READER)
+
+    def _grant(self, function: Function, user: str) -> None:
+        function.set_variables(
+            _address(host=self.host, port=self.port, name="postgres", user=user, iam=False)
+        )
 
 
 class Database(Construct):
@@ -59,31 +64,30 @@ class Database(Construct):
         construct_id: str,
         *,
         environment: Environment,
-        settings: Settings,
+        config: DatabaseConfig,
         vpc: ec2.IVpc,
         subnets: list[ec2.ISubnet],
     ) -> None:
         super().__init__(scope, construct_id)
         engine = rds.DatabaseInstanceEngine.postgres(version=rds.PostgresEngineVersion.VER_18)
-        security_group = ec2.SecurityGroup(
+        security_group = SecurityGroup(
             self,
             "SecurityGroup",
             vpc=vpc,
             description="The database: entered from the functions granted, leaves nowhere",
-            allow_all_outbound=False,
         )
         self.instance = rds.DatabaseInstance(
             self,
             "Instance",
             engine=engine,
-            instance_type=ec2.InstanceType(settings.instance_type),
+            instance_type=ec2.InstanceType(config.instance_type),
             vpc=vpc,
             vpc_subnets=ec2.SubnetSelection(subnets=subnets),
             security_groups=[security_group],
             publicly_accessible=False,
-            multi_az=settings.multi_az,
+            multi_az=config.multi_az,
             database_name=NAME,
-            # The roots that tickcast.adapters.postgres_connection verifies by are of this kind.
+            # The roots that tickcast.adapters.postgres.connection verifies by are of this kind.
             ca_certificate=rds.CaCertificate.RDS_CA_RSA2048_G1,
             credentials=rds.Credentials.from_username("tickcast_master"),
             manage_master_user_password=True,
@@ -97,9 +101,9 @@ class Database(Construct):
             ),
             storage_encrypted=True,
             storage_type=rds.StorageType.GP3,
-            allocated_storage=settings.storage_gb,
-            max_allocated_storage=settings.storage_limit_gb,
-            backup_retention=Duration.days(settings.backup_days),
+            allocated_storage=config.storage_gb,
+            max_allocated_storage=config.storage_limit_gb,
+            backup_retention=Duration.days(config.backup_days),
             copy_tags_to_snapshot=True,
             auto_minor_version_upgrade=True,
             enable_performance_insights=True,
@@ -108,40 +112,21 @@ class Database(Construct):
             delete_automated_backups=not environment.keep_data,
             removal_policy=RemovalPolicy.SNAPSHOT if environment.keep_data else RemovalPolicy.DESTROY,
         )
-        Validations.of(self.instance).acknowledge(
-            Acknowledgment(
-                id="AwsSolutions-RDS11",
-                reason="Another port than 5432 hides nothing: only granted security groups reach it at all.",
-            )
-        )
-        if not settings.multi_az:
-            Validations.of(self.instance).acknowledge(
-                Acknowledgment(
-                    id="AwsSolutions-RDS3",
-                    reason="One zone by configuration: what the database holds can be loaded again from S3.",
-                )
-            )
-        if not environment.keep_data:
-            Validations.of(self.instance).acknowledge(
-                Acknowledgment(
-                    id="AwsSolutions-RDS10",
-                    reason="This environment is made to be thrown away with its data.",
-                )
-            )
+        self._acknowledge(environment.keep_data, config.multi_az)
 
-    def grant_load(self, function: lambda_.Function) -> None:
+    def grant_load(self, function: Function) -> None:
         """Lets `function`, which must be in the VPC, connect as the user that loads."""
         self._grant(function, LOADER)
 
-    def grant_score(self, function: lambda_.Function) -> None:
+    def grant_score(self, function: Function) -> None:
         """Lets `function`, which must be in the VPC, connect as the user that writes outcomes and scores."""
         self._grant(function, SCORER)
 
-    def grant_read(self, function: lambda_.Function) -> None:
+    def grant_read(self, function: Function) -> None:
         """Lets `function`, which must be in the VPC, connect as the user that may only read."""
         self._grant(function, READER)
 
-    def _grant(self, function: lambda_.Function, user: str) -> None:
+    def _grant(self, function: Function, user: str) -> None:
         function.connections.allow_to_default_port(self.instance, "the database")
         iam.Grant.add_to_principal(
             grantee=function,
@@ -156,15 +141,40 @@ class Database(Construct):
             ],
         )
         host = self.instance.db_instance_endpoint_address
-        _tell(function, host=host, port=PORT, name=NAME, user=user, token=True)
+        function.set_variables(_address(host=host, port=PORT, name=NAME, user=user, iam=True))
+
+    def _acknowledge(self, keep_data: bool, multi_az: bool) -> None:
+        Validations.of(self.instance).acknowledge(
+            Acknowledgment(
+                id="AwsSolutions-RDS11",
+                reason="Another port than 5432 hides nothing: only granted security groups reach it at all.",
+            )
+        )
+        if not multi_az:
+            Validations.of(self.instance).acknowledge(
+                Acknowledgment(
+                    id="AwsSolutions-RDS3",
+                    reason="One zone by configuration: what the database holds can be loaded again from S3.",
+                )
+            )
+        if not keep_data:
+            Validations.of(self.instance).acknowledge(
+                Acknowledgment(
+                    id="AwsSolutions-RDS10",
+                    reason="This environment is made to be thrown away with its data.",
+                )
+            )
 
 
 HistoryDatabase = Database | LocalDatabase
 
 
-def _tell(function: lambda_.Function, *, host: str, port: int, name: str, user: str, token: bool) -> None:
-    function.add_environment("DATABASE_HOST", host)
-    function.add_environment("DATABASE_PORT", str(port))
-    function.add_environment("DATABASE_NAME", name)
-    function.add_environment("DATABASE_USER", user)
-    function.add_environment("DATABASE_IAM", "1" if token else "0")
+def _address(*, host: str, port: int, name: str, user: str, iam: bool) -> dict[str, str]:
+    """The variables of `tickcast.adapters.settings.DatabaseSettings` that depend on where the database is."""
+    return {
+        "DATABASE_HOST": host,
+        "DATABASE_PORT": str(port),
+        "DATABASE_NAME": name,
+        "DATABASE_USER": user,
+        "DATABASE_IAM": "1" if iam else "0",
+    }

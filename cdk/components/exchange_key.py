@@ -19,7 +19,7 @@ class ExchangeKey(secretsmanager.Secret):
             description="Binance API key for the SBE market data stream, as plain text",
             removal_policy=RemovalPolicy.RETAIN if environment.keep_data else RemovalPolicy.DESTROY,
         )
-        # The construct would fill in a random password, with which the ingest task would then knock.
+        # The construct would generate a random password, and the ingest task would try to connect with it.
         resource = self.node.default_child
         assert isinstance(resource, secretsmanager.CfnSecret)
         resource.generate_secret_string = None

@@ -2,54 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-from aws_cdk import Acknowledgment, Duration, RemovalPolicy, Validations
+import jsii
+from aws_cdk import Acknowledgment, Duration, Validations
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
-from aws_cdk import aws_logs as logs
-from constructs import Construct
+from constructs import Construct, IValidation
 
-from cdk.config import Environment, Sizing
+from cdk.components.layers import ARCHITECTURE, RUNTIME, Layers
+from cdk.components.log_group import LogGroup
+from cdk.components.security_group import SecurityGroup
+from cdk.config import Environment
+from cdk.variables import FROM_OUTSIDE
+from tickcast.adapters.settings import Settings
+from tickcast.adapters.variables import names
 
 LAMBDAS = Path(__file__).resolve().parents[2] / "lambdas"
-RUNTIME = lambda_.Runtime.PYTHON_3_13
-ARCHITECTURE = lambda_.Architecture.X86_64
+STORES = {"REDIS_HOST", "DATABASE_HOST"}
 
 
 class Function(lambda_.Function):
     """The function of `lambdas/<name>/handler.py`, with a role and a log group of its own.
 
-    Its role starts with its own log group and traces; with a network interface if it lives in a VPC. Whatever
-    else it may do is granted in the stack. Lambda's own log lines (START, REPORT) are left out below WARN: at
-    tens of invocations a second they would be most of the bill.
+    Its environment variables are those of its settings' type: from `variables` at first, the others by the
+    grants; one that is missing in the end is an error of the synthesis. It lives in the VPC, from which
+    nothing but the stores and S3 can be reached, if its settings say where a store is.
+
+    Its role starts with its own log group and traces, and with a network interface in a VPC. Whatever else it
+    may do is granted in the stack. Lambda's own log lines (START, REPORT) are left out below WARN: at tens of
+    invocations a second they would be most of the bill.
     """
 
     def __init__(
         self,
         scope: Construct,
-        construct_id: str,
-        *,
         name: str,
+        *,
         description: str,
+        settings: type[Settings],
         environment: Environment,
-        sizing: Sizing,
-        layers: Sequence[lambda_.ILayerVersion],
+        layers: Layers,
         variables: Mapping[str, str],
-        vpc: ec2.IVpc | None = None,
+        vpc: ec2.IVpc | None,
         retry_attempts: int | None = None,
     ) -> None:
         """`retry_attempts`: how often Lambda itself repeats an asynchronous invocation that failed. It
         counts only for a function that is invoked so, by a rule; left out, Lambda's default."""
+        construct_id = name.title().replace("_", "")
+        self._reads = set(names(settings)) - FROM_OUTSIDE
+        values = {**variables, "POWERTOOLS_SERVICE_NAME": name}
+        given = {each: value for each, value in values.items() if each in self._reads}
         parts = Construct(scope, f"{construct_id}Parts")
-        log_group = logs.LogGroup(
-            parts,
-            "Logs",
-            retention=logs.RetentionDays[environment.log_retention],
-            removal_policy=RemovalPolicy.DESTROY,
-        )
+        log_group = LogGroup(parts, "Logs", retention=environment.log_retention)
         role = iam.Role(
             parts,
             "Role",
@@ -57,6 +64,8 @@ class Function(lambda_.Function):
             description=f"What {name} may do",
         )
         log_group.grant_write(role)
+        inside = vpc if STORES & self._reads else None
+        sizing = getattr(environment.functions, name)
         super().__init__(
             scope,
             construct_id,
@@ -65,7 +74,7 @@ class Function(lambda_.Function):
             architecture=ARCHITECTURE,
             code=lambda_.Code.from_asset(str(LAMBDAS / name), exclude=["**/__pycache__"]),
             handler="handler.handler",
-            layers=list(layers),
+            layers=layers.of(name),
             role=role,
             log_group=log_group,
             logging_format=lambda_.LoggingFormat.JSON,
@@ -76,51 +85,73 @@ class Function(lambda_.Function):
             timeout=Duration.seconds(sizing.timeout_s),
             reserved_concurrent_executions=sizing.reserved_concurrency,
             retry_attempts=retry_attempts,
-            vpc=vpc,
-            vpc_subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_ISOLATED) if vpc else None,
-            security_groups=[_door(parts, name, vpc)] if vpc else None,
-            environment={
-                **variables,
-                "ENVIRONMENT": environment.name,
-                "LOG_LEVEL": environment.log_level,
-                "POWERTOOLS_SERVICE_NAME": name,
-                "POWERTOOLS_METRICS_NAMESPACE": environment.metrics_namespace,
-            },
+            vpc=inside,
+            vpc_subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_ISOLATED) if inside else None,
+            security_groups=[_door(parts, name, inside)] if inside else None,
+            environment=given,
         )
-        if vpc:
-            role.add_to_policy(
-                iam.PolicyStatement(
-                    actions=[
-                        "ec2:CreateNetworkInterface",
-                        "ec2:DescribeNetworkInterfaces",
-                        "ec2:DescribeSubnets",
-                        "ec2:DeleteNetworkInterface",
-                        "ec2:AssignPrivateIpAddresses",
-                        "ec2:UnassignPrivateIpAddresses",
-                    ],
-                    resources=["*"],
-                )
-            )
-        Validations.of(role).acknowledge(
-            Acknowledgment(
-                id="AwsSolutions-IAM5[Resource::*]",
-                reason="X-Ray's actions have no resource level; Lambda makes a function's network interfaces "
-                "with its role, and asks for them on any resource.",
-            )
-        )
-        Validations.of(self).acknowledge(
-            Acknowledgment(
-                id="AwsSolutions-L1",
-                reason="Python 3.13 is the runtime for which the pinned wheels of the layers are proven.",
-            )
-        )
+        if inside:
+            role.add_to_policy(_network_interfaces())
+        self._missing = self._reads - given.keys()
+        self.node.add_validation(_EveryVariableIsSet(name, self._missing))
+        _acknowledge(self, role)
+
+    def set_variables(self, variables: Mapping[str, str]) -> None:
+        """Raises ValueError if the function does not read one of them."""
+        for name, value in variables.items():
+            if name not in self._reads:
+                raise ValueError(f"{self.node.id} does not read {name}")
+            self.add_environment(name, value)
+            self._missing.discard(name)
 
 
-def _door(scope: Construct, name: str, vpc: ec2.IVpc) -> ec2.SecurityGroup:
-    """Out to S3 only; a grant on the cache or the database adds the way there."""
-    door = ec2.SecurityGroup(
-        scope, "Door", vpc=vpc, description=f"{name}: nothing in, S3 out", allow_all_outbound=False
+@jsii.implements(IValidation)
+class _EveryVariableIsSet:
+    """Asked by the synthesis, after all grants."""
+
+    def __init__(self, function: str, missing: set[str]) -> None:
+        self._function = function
+        self._missing = missing
+
+    def validate(self) -> list[str]:
+        return [f"{self._function} reads {name}, which nothing sets" for name in sorted(self._missing)]
+
+
+def _door(scope: Construct, name: str, vpc: ec2.IVpc) -> SecurityGroup:
+    """Out to S3 only; a grant on the cache or the database adds the way there. HTTPS to any address, because
+    a prefix list's id differs by region: from an isolated subnet only S3 has a route."""
+    description = f"{name}: nothing in, S3 out"
+    return SecurityGroup(
+        scope, "Door", vpc=vpc, description=description, https="S3, through its gateway endpoint"
     )
-    # Any address, because a prefix list's id differs by region; from an isolated subnet only S3 has a route.
-    door.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(443), "S3, through its gateway endpoint")
-    return door
+
+
+def _network_interfaces() -> iam.PolicyStatement:
+    """Lambda makes a function's network interfaces with the function's role."""
+    return iam.PolicyStatement(
+        actions=[
+            "ec2:CreateNetworkInterface",
+            "ec2:DescribeNetworkInterfaces",
+            "ec2:DescribeSubnets",
+            "ec2:DeleteNetworkInterface",
+            "ec2:AssignPrivateIpAddresses",
+            "ec2:UnassignPrivateIpAddresses",
+        ],
+        resources=["*"],
+    )
+
+
+def _acknowledge(function: lambda_.Function, role: iam.Role) -> None:
+    Validations.of(role).acknowledge(
+        Acknowledgment(
+            id="AwsSolutions-IAM5[Resource::*]",
+            reason="X-Ray's actions have no resource level; Lambda makes a function's network interfaces "
+            "with its role, and requires them on any resource.",
+        )
+    )
+    Validations.of(function).acknowledge(
+        Acknowledgment(
+            id="AwsSolutions-L1",
+            reason="Python 3.13 is the runtime for which the pinned wheels of the layers are tested.",
+        )
+    )

@@ -1,9 +1,9 @@
 """The hot store: state, features and predictions, in Valkey (Redis's protocol).
 
 `Cache` is ElastiCache, entered with IAM tokens that the function signs by itself, so neither a password nor a
-Secrets Manager endpoint is needed. `LocalServer` is a server at an address. Both answer the same grants, and
-that is all the stack that composes has to know: a grant tells the function where the store is, and opens the
-way to it.
+Secrets Manager endpoint is needed. `LocalServer` is a server at an address. Both have the same grants, and
+that is all the stack that composes has to know: a grant sets the function's variables of the store's address,
+and allows the connection to it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from aws_cdk import Acknowledgment, ArnFormat, Stack, Validations
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_elasticache as elasticache
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
-from cdk.config import Cache as Settings
-from cdk.config import Environment, reserved_percent
+from cdk.components.function import Function
+from cdk.components.security_group import SecurityGroup
+from cdk.config import CacheConfig, Environment, reserved_percent
 
 PORT = 6379
 
@@ -41,20 +41,20 @@ class LocalServer:
     host: str
     port: int
 
-    def grant_read(self, function: lambda_.Function) -> None:
-        """Tells `function` where the store is."""
+    def grant_read(self, function: Function) -> None:
+        """Sets where the store is."""
         self.grant_write(function)
 
-    def grant_write(self, function: lambda_.Function) -> None:
-        """Tells `function` where the store is."""
-        _tell(function, host=self.host, port=self.port, tls=False)
+    def grant_write(self, function: Function) -> None:
+        """Sets where the store is."""
+        function.set_variables(_address(host=self.host, port=self.port, tls=False))
 
-    def grant_audit(self, function: lambda_.Function) -> None:
-        """Tells `function` where the store is."""
+    def grant_audit(self, function: Function) -> None:
+        """Sets where the store is."""
         self.grant_write(function)
 
-    def grant_score(self, function: lambda_.Function) -> None:
-        """Tells `function` where the store is."""
+    def grant_score(self, function: Function) -> None:
+        """Sets where the store is."""
         self.grant_write(function)
 
 
@@ -62,7 +62,7 @@ class Cache(Construct):
     """An ElastiCache replication group of Valkey in the private subnets, with a user for each of its uses.
 
     Attaching the user group shuts the server's default user; a Valkey group needs none of its own. By AWS's
-    own parameters (`volatile-lru`) a full cache would throw states away; by these it refuses writes.
+    own parameters (`volatile-lru`) a full cache would evict states; by these it refuses writes.
     """
 
     def __init__(
@@ -71,13 +71,12 @@ class Cache(Construct):
         construct_id: str,
         *,
         environment: Environment,
-        settings: Settings,
+        config: CacheConfig,
         vpc: ec2.IVpc,
         subnets: list[ec2.ISubnet],
     ) -> None:
         super().__init__(scope, construct_id)
         prefix = f"tickcast-{environment.name}"
-        several = settings.nodes > 1
         self._writer = self._user("Writer", f"{prefix}-writer", WRITER)
         self._reader = self._user("Reader", f"{prefix}-reader", READER)
         self._auditor = self._user("Auditor", f"{prefix}-auditor", AUDITOR)
@@ -89,12 +88,11 @@ class Cache(Construct):
             user_group_id=f"{prefix}-users",
             user_ids=[self._writer.ref, self._reader.ref, self._auditor.ref, self._scorer.ref],
         )
-        security_group = ec2.SecurityGroup(
+        security_group = SecurityGroup(
             self,
             "SecurityGroup",
             vpc=vpc,
             description="The cache: entered from the functions granted, leaves nowhere",
-            allow_all_outbound=False,
         )
         self.connections = ec2.Connections(security_groups=[security_group], default_port=ec2.Port.tcp(PORT))
         self.group = elasticache.CfnReplicationGroup(
@@ -103,20 +101,11 @@ class Cache(Construct):
             replication_group_description=f"{prefix}: state, features, predictions",
             engine="valkey",
             engine_version="8.0",
-            cache_parameter_group_name=elasticache.CfnParameterGroup(
-                self,
-                "Parameters",
-                cache_parameter_group_family="valkey8",
-                description="A full cache refuses writes; room for failover and backup",
-                properties={
-                    "maxmemory-policy": "noeviction",
-                    "reserved-memory-percent": str(reserved_percent(settings.node_type)),
-                },
-            ).ref,
-            cache_node_type=settings.node_type,
-            num_cache_clusters=settings.nodes,
-            automatic_failover_enabled=several,
-            multi_az_enabled=several,
+            cache_parameter_group_name=self._parameters(config.node_type).ref,
+            cache_node_type=config.node_type,
+            num_cache_clusters=config.nodes,
+            automatic_failover_enabled=config.nodes > 1,
+            multi_az_enabled=config.nodes > 1,
             cache_subnet_group_name=elasticache.CfnSubnetGroup(
                 self,
                 "Subnets",
@@ -131,43 +120,27 @@ class Cache(Construct):
             user_group_ids=[users.ref],
             auto_minor_version_upgrade=True,
         )
-        Validations.of(self.group).acknowledge(
-            Acknowledgment(
-                id="AwsSolutions-AEC5",
-                reason="Another port than 6379 hides nothing: only two security groups can reach it at all.",
-            ),
-            Acknowledgment(
-                id="AwsSolutions-AEC6",
-                reason="IAM authentication by user group replaces the shared AUTH token the rule looks for.",
-            ),
-        )
-        if not several:
-            Validations.of(self.group).acknowledge(
-                Acknowledgment(
-                    id="AwsSolutions-AEC4",
-                    reason="One node by configuration: losing it costs this environment a minute of warm-up.",
-                )
-            )
+        self._acknowledge(config.nodes)
 
-    def grant_read(self, function: lambda_.Function) -> None:
+    def grant_read(self, function: Function) -> None:
         """Lets `function`, which must be in the VPC, connect as the user that may only read."""
         self._grant(function, self._reader)
 
-    def grant_write(self, function: lambda_.Function) -> None:
+    def grant_write(self, function: Function) -> None:
         """Lets `function`, which must be in the VPC, connect as the user that may also write."""
         self._grant(function, self._writer)
 
-    def grant_audit(self, function: lambda_.Function) -> None:
+    def grant_audit(self, function: Function) -> None:
         """Lets `function`, which must be in the VPC, connect as the user that reads receipts and writes
         heartbeats."""
         self._grant(function, self._auditor)
 
-    def grant_score(self, function: lambda_.Function) -> None:
+    def grant_score(self, function: Function) -> None:
         """Lets `function`, which must be in the VPC, connect as the user that reads outcomes and receipts and
         writes accuracy and heartbeats."""
         self._grant(function, self._scorer)
 
-    def _grant(self, function: lambda_.Function, user: elasticache.CfnUser) -> None:
+    def _grant(self, function: Function, user: elasticache.CfnUser) -> None:
         function.connections.allow_to_default_port(self.connections, "the cache")
         iam.Grant.add_to_principal(
             grantee=function,
@@ -182,14 +155,46 @@ class Cache(Construct):
                 for resource, name in (("replicationgroup", self.group.ref), ("user", user.ref))
             ],
         )
-        _tell(
-            function,
-            host=self.group.attr_primary_end_point_address,
-            port=PORT,
-            tls=True,
-            iam_user=user.user_id,
-            cache_name=self.group.ref,
+        function.set_variables(
+            _address(
+                host=self.group.attr_primary_end_point_address,
+                port=PORT,
+                tls=True,
+                iam_user=user.user_id,
+                cache_name=self.group.ref,
+            )
         )
+
+    def _parameters(self, node_type: str) -> elasticache.CfnParameterGroup:
+        return elasticache.CfnParameterGroup(
+            self,
+            "Parameters",
+            cache_parameter_group_family="valkey8",
+            description="A full cache refuses writes; room for failover and backup",
+            properties={
+                "maxmemory-policy": "noeviction",
+                "reserved-memory-percent": str(reserved_percent(node_type)),
+            },
+        )
+
+    def _acknowledge(self, nodes: int) -> None:
+        Validations.of(self.group).acknowledge(
+            Acknowledgment(
+                id="AwsSolutions-AEC5",
+                reason="Another port than 6379 hides nothing: only two security groups can reach it at all.",
+            ),
+            Acknowledgment(
+                id="AwsSolutions-AEC6",
+                reason="IAM authentication by user group replaces the shared AUTH token the rule looks for.",
+            ),
+        )
+        if nodes == 1:
+            Validations.of(self.group).acknowledge(
+                Acknowledgment(
+                    id="AwsSolutions-AEC4",
+                    reason="One node by configuration: losing it costs this environment a minute of warm-up.",
+                )
+            )
 
     def _user(self, construct_id: str, name: str, access_string: str) -> elasticache.CfnUser:
         return elasticache.CfnUser(
@@ -207,11 +212,12 @@ class Cache(Construct):
 HotStore = Cache | LocalServer
 
 
-def _tell(
-    function: lambda_.Function, *, host: str, port: int, tls: bool, iam_user: str = "", cache_name: str = ""
-) -> None:
-    function.add_environment("REDIS_HOST", host)
-    function.add_environment("REDIS_PORT", str(port))
-    function.add_environment("REDIS_TLS", "1" if tls else "0")
-    function.add_environment("REDIS_IAM_USER", iam_user)
-    function.add_environment("REDIS_CACHE_NAME", cache_name)
+def _address(*, host: str, port: int, tls: bool, iam_user: str = "", cache_name: str = "") -> dict[str, str]:
+    """The variables of `tickcast.adapters.settings.RedisSettings`."""
+    return {
+        "REDIS_HOST": host,
+        "REDIS_PORT": str(port),
+        "REDIS_TLS": "1" if tls else "0",
+        "REDIS_IAM_USER": iam_user,
+        "REDIS_CACHE_NAME": cache_name,
+    }

@@ -58,7 +58,7 @@ class Lake(Construct):
             Acknowledgment(
                 id="AwsSolutions-S1",
                 reason="Only this application's roles reach the bucket; access logs would cost an object per "
-                "request for what CloudTrail data events, switched on when needed, tell better.",
+                "request for what CloudTrail data events, switched on when needed, show better.",
             )
         )
 

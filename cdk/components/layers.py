@@ -8,9 +8,10 @@ from aws_cdk import RemovalPolicy
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
-from cdk.components.function import ARCHITECTURE, RUNTIME
 from layers.catalog import BUILT, OF_FUNCTION
 
+RUNTIME = lambda_.Runtime.PYTHON_3_13
+ARCHITECTURE = lambda_.Architecture.X86_64
 CORE = Path(__file__).resolve().parents[2] / "layers" / "core"
 
 

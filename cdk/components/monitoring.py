@@ -28,7 +28,7 @@ FALLBACK_REASONS = ("no_quotes", "warming_up", "no_model", "model_refused", "out
 
 
 class Monitoring(Construct):
-    """One topic for all alarms, one dashboard that draws what they watch.
+    """One topic for all alarms, one dashboard of the metrics that they watch.
 
     The metrics in the environment's own namespace, with the dimension `service`, are the handlers'; all
     others are AWS's own. Each `watch_*` adds a row to the dashboard and the alarms of that row.
@@ -74,7 +74,7 @@ class Monitoring(Construct):
         )
 
     def watch_consumer(
-        self, function: lambda_.Function, subscription: StreamConsumer, *, behind: Duration, service: str
+        self, function: lambda_.Function, consumer: StreamConsumer, *, behind: Duration, service: str
     ) -> None:
         """A consumer that falls behind, gives up on batches, or finds records it cannot read."""
         name = function.node.id
@@ -82,7 +82,7 @@ class Monitoring(Construct):
         given_up = cloudwatch.Metric(
             namespace="AWS/Lambda",
             metric_name="OnFailureDestinationDeliveredEventCount",
-            dimensions_map={"EventSourceMappingUUID": subscription.ref},
+            dimensions_map={"EventSourceMappingUUID": consumer.ref},
             statistic="sum",
             period=MINUTE,
         )
@@ -139,7 +139,7 @@ class Monitoring(Construct):
             refused,
             over=0,
             minutes=1,
-            meaning="models/current.json names a model that cannot serve; the one before it goes on. "
+            meaning="models/current.json names a model that cannot serve; the previous one keeps serving. "
             "Why is in the function's log.",
         )
         failures, started_over = self._own("SymbolFailures", service), self._own("StartedOver", service)
@@ -174,7 +174,7 @@ class Monitoring(Construct):
         self._row("Trades missing in the ledger", missing_trades)
 
     def watch_audit(self, service: str) -> None:
-        """Predictions that are not what bronze says."""
+        """Predictions that differ from their recomputation from bronze."""
         audited = self._own("Audited", service)
         differences = self._own("AuditDifferences", service)
         self._alarm(
@@ -182,11 +182,11 @@ class Monitoring(Construct):
             differences,
             over=0,
             minutes=1,
-            meaning="A prediction is not what bronze says it must have been: what is known of it lies in the "
+            meaning="A prediction differs from its recomputation from bronze: the evidence lies in the "
             "bucket under audit/differences/, and `make explain ID=…` shows it.",
         )
         self._row(
-            "Predictions audited, different, not told yet",
+            "Predictions audited, different, inconclusive",
             audited,
             differences,
             self._own("AuditPending", service),
@@ -195,7 +195,7 @@ class Monitoring(Construct):
     def watch_scores(
         self, service: str, *, symbols: Sequence[str], machine: stepfunctions.StateMachine
     ) -> None:
-        """How good predictions are, market by market; a market that the model has lost, or nobody scores."""
+        """How good predictions are by symbol; drift, low availability, and scoring that stopped."""
         for symbol in symbols:
             scored, drifting, available, skill, against_line, direction, coverage, calibration, fallbacks = (
                 self._own(name, service, statistic="max", symbol=symbol)
@@ -209,7 +209,7 @@ class Monitoring(Construct):
                 drifting,
                 over=0,
                 minutes=1,
-                meaning=f"{symbol} is no longer what the model in force was trained on, or it has lost its "
+                meaning=f"{symbol} is no longer what the active model was trained on, or it has lost its "
                 "skill there. A training is started, unless one was in the last hours.",
             )
             self._alarm(
@@ -236,7 +236,7 @@ class Monitoring(Construct):
         self._row("Scoring: runs, failures", runs, machine.metric_failed(period=MINUTE, statistic="sum"))
 
     def watch_api(self, api: apigateway.RestApi) -> None:
-        """Answers that are our fault, or slow."""
+        """Responses that are errors of ours, or slow."""
         errors = api.metric_server_error(period=MINUTE)
         latency = api.metric_latency(period=MINUTE, statistic="p99")
         self._alarm("ApiServerErrors", errors, over=0, minutes=2, meaning="The API answers 5xx.")
@@ -246,7 +246,7 @@ class Monitoring(Construct):
         self._row("API: latency, p99", latency)
 
     def watch_backfill(self, machine: stepfunctions.StateMachine) -> None:
-        """Executions that end without all they were asked for; errors of functions are retried in them."""
+        """Executions that end incomplete; errors of functions are retried within them."""
         failed = machine.metric_failed(period=MINUTE, statistic="sum")
         timed_out = machine.metric_timed_out(period=MINUTE, statistic="sum")
         for what, metric in (("Failed", failed), ("TimedOut", timed_out)):

@@ -16,10 +16,10 @@ UNTIL_EXPIRED = -1
 class StreamConsumer(lambda_.CfnEventSourceMapping):
     """Feeds `function` from `stream` and lets a failing batch neither block the shard nor vanish.
 
-    By default Lambda retries a failing batch whole until the stream forgets it. Here it halves the batch,
-    goes on behind the last record the function reports as done, gives up after `retries` or `max_age`, and
-    then leaves the batch in the lake, which the alarms see. The resource is written out because the L2
-    construct's S3 destination would grant the function the whole bucket.
+    By default Lambda retries a failing batch whole until the stream no longer has it. Here it halves the
+    batch, continues after the last record the function reports as done, gives up after `retries` or
+    `max_age`, and then leaves the batch in the lake, which raises an alarm. The resource is written out
+    because the L2 construct's S3 destination would grant the function the whole bucket.
     """
 
     def __init__(

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from aws_cdk import Acknowledgment, RemovalPolicy, Stack, Validations
+from aws_cdk import Acknowledgment, Stack, Validations
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
-from aws_cdk import aws_logs as logs
 from aws_cdk import aws_stepfunctions as stepfunctions
 from constructs import Construct
 
+from cdk.components.log_group import LogGroup
 from cdk.config import Environment
 
 DEFINITIONS = Path(__file__).resolve().parents[2] / "state_machines"
@@ -65,15 +65,14 @@ class Workflow(Construct):
             role=role,
             tracing_enabled=True,
             logs=stepfunctions.LogOptions(
-                destination=logs.LogGroup(
+                destination=LogGroup(
                     self,
                     "Logs",
                     # Under this prefix the log service needs no policy that grows with each state machine.
                     log_group_name=f"/aws/vendedlogs/states/{full_name}",
-                    retention=logs.RetentionDays[environment.log_retention],
-                    removal_policy=RemovalPolicy.DESTROY,
+                    retention=environment.log_retention,
                 ),
-                # What runs every minute tells of failures alone.
+                # What runs every minute logs failures alone.
                 level=stepfunctions.LogLevel.ERROR if is_express else stepfunctions.LogLevel.ALL,
                 include_execution_data=True,
             ),

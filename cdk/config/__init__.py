@@ -8,25 +8,25 @@ take their places. Unknown keys are errors, so a mistyped name cannot be ignored
 
 from __future__ import annotations
 
-import unicodedata
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal
 
+import msgspec
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from msgspec import Meta, Struct
 
-# The limits of what a function reads are those that it checks at its start (`tickcast.adapters.settings`): a
-# test holds them to each other.
-Positive = Annotated[int, Field(strict=True, gt=0)]
-Days = Annotated[int, Field(strict=True, ge=1, le=3650)]
-Grid = Annotated[int, Field(strict=True, ge=100, le=60_000, multiple_of=100)]
+from tickcast.adapters.settings import Days, GridMs, HorizonS, Region
+from tickcast.market.symbols import is_symbol
+
+# Types that carry the same limits here as in the processes' settings are those of `adapters.settings`; where
+# the configuration is stricter, the type stands here.
+Positive = Annotated[int, Meta(gt=0)]
 Retention = Literal["ONE_DAY", "ONE_WEEK", "TWO_WEEKS", "ONE_MONTH", "THREE_MONTHS", "ONE_YEAR"]
-
 
 _HOST = r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?/?"
 
 # What a symbol takes of the cache at most, MB: an hour of receipts and outcomes with a challenger, and room
-# for receipts that list many late ticks. Measured by tests/integration/test_store_memory.py.
+# for receipts that list many late ticks. Measured by tests/adapters/redis/test_store_memory.py.
 CACHE_MB_PER_SYMBOL = 48
 # The memory of cache nodes, MB, before what is reserved ("Node-type specific parameters" in the ElastiCache
 # User Guide).
@@ -46,117 +46,105 @@ def reserved_percent(node_type: str) -> int:
     return {"micro": 50, "small": 30}.get(node_type.rpartition(".")[2], 25)
 
 
-def _symbol(text: str) -> str:
-    """A symbol as the exchange writes it (`tickcast.market.symbols.is_symbol`). Raises ValueError."""
-    text = text.strip()
-    is_upper = all(each.upper() == each or len(each.upper()) > 1 for each in text)
-    if not (0 < len(text) <= 50 and text.isalnum() and is_upper and unicodedata.is_normalized("NFC", text)):
-        raise ValueError(f"{text[:50]!r} is no symbol; it should be like BTCUSDT, in upper case")
-    return text
+def _check_symbols(name: str, *symbols: str) -> None:
+    for symbol in symbols:
+        if not is_symbol(symbol):
+            raise ValueError(
+                f"{name}: {symbol[:50]!r} is not a symbol; it should be like BTCUSDT, in upper case"
+            )
 
 
-Symbol = Annotated[str, AfterValidator(_symbol)]
+class _Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Part of an environment's configuration: immutable, without unknown keys."""
 
 
-class Settings(BaseModel):
-    """A group of settings: immutable, without unknown keys, and without numbers that are not finite."""
+class PredictionConfig(_Config, frozen=True, kw_only=True):
+    """How bars are closed and when a prediction is stale, empty or an abstention.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
-
-
-class Prediction(Settings):
-    """How features are closed and predictions judged; every handler gets these as environment variables.
-
-    `fee_bp` is the fee of one side of a trade in basis points (10: the exchange's for a taker who starts
-    out). A move that does not bring the calibrated confidence to `min_confidence` is noise: the answer
-    abstains.
+    `fee_bp` is the fee of one side of a trade in basis points (10: the exchange's for a taker of the lowest
+    tier). A move that does not bring the calibrated confidence to `min_confidence` counts as noise: the
+    prediction abstains.
     """
 
-    lateness_ms: Annotated[int, Field(strict=True, ge=1, le=2000)] = 100
-    stale_after_s: Annotated[int, Field(strict=True, ge=1, le=5)] = 5
-    primary_horizon_s: Literal[1, 2, 5, 10] = 2
-    features_ttl_s: Annotated[int, Field(strict=True, ge=10, le=86_400)] = 60
-    fee_bp: Annotated[float, Field(ge=0, le=1000)] = 10.0
-    min_confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.55
+    lateness_ms: Annotated[int, Meta(ge=1, le=2000)] = 100
+    stale_after_s: Annotated[int, Meta(ge=1, le=5)] = 5
+    primary_horizon_s: HorizonS = 2
+    features_ttl_s: Annotated[int, Meta(ge=10, le=86_400)] = 60
+    fee_bp: Annotated[float, Meta(ge=0, le=1000)] = 10.0
+    min_confidence: Annotated[float, Meta(ge=0.5, lt=1)] = 0.55
 
-    @model_validator(mode="after")
-    def _closed_before_stale(self) -> Self:
+    def __post_init__(self) -> None:
         if self.lateness_ms >= self.stale_after_s * 1000:
             raise ValueError(f"lateness_ms is {self.lateness_ms}, it should be less than stale_after_s")
-        return self
 
 
-class Audit(Settings):
-    """How often predictions are made again from bronze, and how many of each symbol's each time."""
+class AuditConfig(_Config, frozen=True, kw_only=True):
+    """How often predictions are recomputed from bronze, and how many of each symbol each time."""
 
-    every_minutes: Annotated[int, Field(strict=True, ge=1, le=15)] = (
-        5  # health takes a quarter of an hour for silence
-    )
-    sample: Annotated[int, Field(strict=True, ge=1, le=60)] = 2
+    every_minutes: Annotated[int, Meta(ge=1, le=15)] = 5  # health expects a heartbeat in 15
+    sample: Annotated[int, Meta(ge=1, le=60)] = 2
 
 
-class Drift(Settings):
-    """When the model in force is said to drift from its market (`drift`), and how often that may ask
-    for a training: looks are a minute apart, `min_scored` counts outcomes of one symbol and horizon."""
+class DriftConfig(_Config, frozen=True, kw_only=True):
+    """When the active model is said to drift from its market (`tickcast.evaluation.drift`), and how often
+    that may start a training. Updates are a minute apart; `min_scored` counts outcomes of one symbol and
+    horizon."""
 
-    window_hours: Annotated[int, Field(strict=True, ge=1, le=168)] = (
-        24  # whole days, for markets have their hours
-    )
-    min_scored: Annotated[int, Field(strict=True, ge=1, le=10**9)] = 3600
-    stability_high: Annotated[float, Field(gt=0, le=100)] = 0.25
-    stability_low: Annotated[float, Field(gt=0, le=100)] = 0.1
-    raise_after: Annotated[int, Field(strict=True, ge=1, le=10_080)] = 30
-    cool_down_hours: Annotated[int, Field(strict=True, ge=1, le=8760)] = 12
+    window_hours: Annotated[int, Meta(ge=1, le=168)] = 24  # whole days, for markets have their hours
+    min_scored: Annotated[int, Meta(ge=1, le=10**9)] = 3600
+    stability_high: Annotated[float, Meta(gt=0, le=100)] = 0.25
+    stability_low: Annotated[float, Meta(gt=0, le=100)] = 0.1
+    raise_after: Annotated[int, Meta(ge=1, le=10_080)] = 30
+    cool_down_hours: Annotated[int, Meta(ge=1, le=8760)] = 12
 
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
+    def __post_init__(self) -> None:
         if self.stability_low > self.stability_high:
             raise ValueError(
                 f"stability_low is {self.stability_low:g}, it should be at most stability_high, "
                 f"{self.stability_high:g}"
             )
-        return self
 
 
-class Stream(Settings):
+class StreamConfig(_Config, frozen=True, kw_only=True):
     """The Kinesis stream. `shards: null` means on-demand capacity."""
 
     shards: Positive | None = 1
-    retention_hours: Annotated[int, Field(strict=True, ge=24, le=8760)] = 24
+    retention_hours: Annotated[int, Meta(ge=24, le=8760)] = 24
 
 
-class Lake(Settings):
-    """Days after which the bucket forgets, by prefix; null keeps for ever. Models are never expired."""
+class LakeConfig(_Config, frozen=True, kw_only=True):
+    """Days after which the bucket deletes objects, by prefix; null: never. Models are never deleted."""
 
     bronze_days: Days | None = None
     quarantine_days: Days | None = 30
 
 
-class Tables(Settings):
-    """What PostgreSQL keeps: for how many days (null: for ever), and every how many ms a feature row.
+class TablesConfig(_Config, frozen=True, kw_only=True):
+    """What PostgreSQL keeps: for how many days (null: indefinitely), and every how many ms a feature row.
 
-    A row a second is enough where there are no quotes, for such rows foretell little. Where there are, ten
+    A row a second is enough where there are no quotes, for such rows predict little. Where there are, ten
     times as many train the network better; a day of them is about 200 MB a symbol.
     """
 
     keep_days: Days | None = 30
-    grid_ms: Grid = 1000
-    quoted_grid_ms: Grid = 100
+    grid_ms: GridMs = 1000
+    quoted_grid_ms: GridMs = 100
+    statement_timeout_s: Annotated[int, Meta(ge=1, le=900)] = 120  # in a training, the function's own timeout
 
 
-class Sizing(Settings):
+class Sizing(_Config, frozen=True, kw_only=True):
     """Memory (which on Lambda is also CPU), time and, only where the account's quota allows, concurrency.
 
     A fresh account has a quota of 10 concurrent executions, of which none may be reserved: any value here
     would fail the deployment, so the default is none.
     """
 
-    memory_mb: Annotated[int, Field(strict=True, ge=128, le=10240)]
-    timeout_s: Annotated[int, Field(strict=True, ge=1, le=900)]
+    memory_mb: Annotated[int, Meta(ge=128, le=10240)]
+    timeout_s: Annotated[int, Meta(ge=1, le=900)]
     reserved_concurrency: Positive | None = None
 
 
-class Functions(Settings):
+class FunctionSizes(_Config, frozen=True, kw_only=True):
     """The sizes of the functions, one field for each folder of `lambdas/`."""
 
     predict_stream: Sizing = Sizing(memory_mb=1024, timeout_s=30)
@@ -174,9 +162,9 @@ class Functions(Settings):
     fetch_history: Sizing = Sizing(memory_mb=1024, timeout_s=900)
 
 
-class Api(Settings):
-    """Limits of the API: the stage's for all callers of a route together, lower where no key is asked for;
-    the usage plan's for each key, lower where one answer costs much.
+class ApiLimits(_Config, frozen=True, kw_only=True):
+    """Limits of the API: the stage's for all callers of a route together, lower where no key is needed; the
+    usage plan's for each key, lower where one response costs much.
     """
 
     requests_per_s: Positive = 100
@@ -190,83 +178,87 @@ class Api(Settings):
     key_requests_per_day: Positive = 200_000
 
 
-class History(Settings):
-    """History from the exchange's REST: how much of it the timetable asks for, and when.
+class HistoryConfig(_Config, frozen=True, kw_only=True):
+    """History from the exchange's REST: how much of it is fetched on schedule, and when.
 
-    `schedule` is in EventBridge's words (UTC); null is never: then it is started by hand. What is held is not
-    fetched again, so more days than one only cost something after an outage. Then a challenger is trained on
-    the last `train_days`; null: none is.
+    `schedule` is an EventBridge expression (UTC); null is never: then it is started by hand. What bronze has
+    is not fetched again, so more days than one only cost something after an outage. Then a challenger is
+    trained on the last `train_days`; null: none is.
     """
 
-    rest_url: Annotated[str, Field(pattern=rf"^https?://{_HOST}$")] = "https://data-api.binance.vision"
+    rest_url: Annotated[str, Meta(pattern=rf"^https?://{_HOST}$")] = "https://data-api.binance.vision"
     days: Days = 2
     train_days: Days | None = 7
-    schedule: Annotated[str, Field(pattern=r"^(rate|cron)\(.+\)$")] | None = "cron(17 3 * * ? *)"
+    schedule: Annotated[str, Meta(pattern=r"^(rate|cron)\(.+\)$")] | None = "cron(17 3 * * ? *)"
 
 
-class Network(Settings):
+class NetworkConfig(_Config, frozen=True, kw_only=True):
     """Two zones either way. Flow logs (of rejected traffic) are kept for the retention named, or not made."""
 
     flow_logs: Retention | None = None
 
 
-class Cache(Settings):
+class CacheConfig(_Config, frozen=True, kw_only=True):
     """The Valkey replication group. Two nodes or more live in different zones and fail over by themselves."""
 
-    node_type: Annotated[str, Field(pattern=r"^cache\.[a-z0-9]+\.[a-z0-9]+$")] = "cache.t4g.micro"
-    nodes: Annotated[int, Field(strict=True, ge=1, le=6)] = 1
+    node_type: Annotated[str, Meta(pattern=r"^cache\.[a-z0-9]+\.[a-z0-9]+$")] = "cache.t4g.micro"
+    nodes: Annotated[int, Meta(ge=1, le=6)] = 1
 
-    @property
-    def usable_mb(self) -> int:
-        """What a node has for data. Each node holds all symbols."""
-        return CACHE_NODE_MB[self.node_type] * (100 - reserved_percent(self.node_type)) // 100
-
-    @model_validator(mode="after")
-    def _is_a_known_node(self) -> Cache:
+    def __post_init__(self) -> None:
         if self.node_type not in CACHE_NODE_MB:
             known = ", ".join(CACHE_NODE_MB)
             raise ValueError(
                 f"node_type is {self.node_type!r}, whose memory is not known: one of {known}, or add it to "
                 "CACHE_NODE_MB"
             )
-        return self
+
+    @property
+    def usable_mb(self) -> int:
+        """What a node has for data. Each node holds all symbols."""
+        return CACHE_NODE_MB[self.node_type] * (100 - reserved_percent(self.node_type)) // 100
 
 
-class Database(Settings):
+class DatabaseConfig(_Config, frozen=True, kw_only=True):
     """The PostgreSQL instance."""
 
-    instance_type: Annotated[str, Field(pattern=r"^[a-z0-9]+\.[a-z0-9]+$")] = "t4g.micro"
-    storage_gb: Annotated[int, Field(strict=True, ge=20)] = 20
-    storage_limit_gb: Annotated[int, Field(strict=True, ge=22)] = 100
-    backup_days: Annotated[int, Field(strict=True, ge=1, le=35)] = 1
+    instance_type: Annotated[str, Meta(pattern=r"^[a-z0-9]+\.[a-z0-9]+$")] = "t4g.micro"
+    storage_gb: Annotated[int, Meta(ge=20)] = 20
+    storage_limit_gb: Annotated[int, Meta(ge=22)] = 100
+    backup_days: Annotated[int, Meta(ge=1, le=35)] = 1
     multi_az: bool = False
 
 
-class Ingest(Settings):
+class IngestConfig(_Config, frozen=True, kw_only=True):
     """The Fargate task that holds the exchange's stream. Each further task is a redundant feed.
 
-    The quotes of `busy_symbol` never pause: every connection carries them to show that it is alive.
+    The quotes of `busy_symbol` never pause: every connection carries them to show that it is alive. After
+    `rollover_s` a connection is replaced by a new one; the exchange closes each at 24 h.
     """
 
     cpu: Literal[256, 512, 1024] = 256
     memory_mb: Positive = 512
-    tasks: Annotated[int, Field(strict=True, ge=0, le=4)] = 1
-    stream_url: Annotated[str, Field(pattern=rf"^wss?://{_HOST}$")] = "wss://stream-sbe.binance.com:9443"
-    busy_symbol: Symbol = "BTCUSDT"
-    linger_ms: Annotated[int, Field(strict=True, ge=1, le=2000)] = 100
+    tasks: Annotated[int, Meta(ge=0, le=4)] = 1
+    stream_url: Annotated[str, Meta(pattern=rf"^wss?://{_HOST}$")] = "wss://stream-sbe.binance.com:9443"
+    busy_symbol: str = "BTCUSDT"
+    linger_ms: Annotated[int, Meta(ge=1, le=2000)] = 100
+    rollover_s: Annotated[int, Meta(ge=60, le=86_399)] = 81_000
+    health_port: Annotated[int, Meta(ge=1, le=65_535)] = 8080  # the Dockerfile has the same
+
+    def __post_init__(self) -> None:
+        _check_symbols("busy_symbol", self.busy_symbol)
 
 
-class Aws(Settings):
+class AwsConfig(_Config, frozen=True, kw_only=True):
     """What only an AWS account can host."""
 
-    network: Network = Network()
-    cache: Cache = Cache()
-    database: Database = Database()
-    ingest: Ingest = Ingest()
-    alarm_email: Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$")] | None = None
+    network: NetworkConfig = NetworkConfig()
+    cache: CacheConfig = CacheConfig()
+    database: DatabaseConfig = DatabaseConfig()
+    ingest: IngestConfig = IngestConfig()
+    alarm_email: Annotated[str, Meta(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$")] | None = None
 
 
-class Environment(Settings):
+class Environment(_Config, frozen=True, kw_only=True):
     """One deployment of tickcast.
 
     `keep_data` retains the bucket and the stream and snapshots the database when their stack is deleted, and
@@ -274,24 +266,24 @@ class Environment(Settings):
     """
 
     name: Literal["local", "dev", "prod"]
-    region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]{1,2}$")] = "ap-northeast-1"
-    symbols: Annotated[tuple[Symbol, ...], Field(min_length=1)] = ("BTCUSDT", "ETHUSDT")
+    region: Region = "ap-northeast-1"
+    symbols: Annotated[tuple[str, ...], Meta(min_length=1)] = ("BTCUSDT", "ETHUSDT")
     log_level: Literal["DEBUG", "INFO", "WARN", "ERROR"] = "INFO"
     log_retention: Retention = "TWO_WEEKS"
     keep_data: bool = False
-    prediction: Prediction = Prediction()
-    stream: Stream = Stream()
-    lake: Lake = Lake()
-    tables: Tables = Tables()
-    functions: Functions = Functions()
-    api: Api = Api()
-    audit: Audit = Audit()
-    drift: Drift = Drift()
-    history: History = History()
-    aws: Aws | None = None
+    prediction: PredictionConfig = PredictionConfig()
+    stream: StreamConfig = StreamConfig()
+    lake: LakeConfig = LakeConfig()
+    tables: TablesConfig = TablesConfig()
+    functions: FunctionSizes = FunctionSizes()
+    api: ApiLimits = ApiLimits()
+    audit: AuditConfig = AuditConfig()
+    drift: DriftConfig = DriftConfig()
+    history: HistoryConfig = HistoryConfig()
+    aws: AwsConfig | None = None
 
-    @model_validator(mode="after")
-    def _cache_holds_all_symbols(self) -> Environment:
+    def __post_init__(self) -> None:
+        _check_symbols("symbols", *self.symbols)
         if self.aws:
             cache, needed_mb = self.aws.cache, len(self.symbols) * CACHE_MB_PER_SYMBOL
             if needed_mb > cache.usable_mb:
@@ -300,7 +292,6 @@ class Environment(Settings):
                     f"({CACHE_MB_PER_SYMBOL} MB each), and {cache.node_type} has {cache.usable_mb} MB for "
                     "data: take a larger aws.cache.node_type, or fewer symbols"
                 )
-        return self
 
     @property
     def metrics_namespace(self) -> str:
@@ -318,7 +309,12 @@ def load(name: str, *, symbols: str = "", rest_url: str = "") -> Environment:
         raise ValueError(f"no environment {name!r}: one of {', '.join(sorted(files))}")
     values = {"name": name, **yaml.safe_load(files[name].read_text("utf-8"))}
     if symbols:
-        values["symbols"] = symbols.split(",")
+        values["symbols"] = [symbol.strip() for symbol in symbols.split(",")]
     if rest_url:
         values["history"] = {**values.get("history", {}), "rest_url": rest_url}
-    return Environment.model_validate(values)
+    return parse(values)
+
+
+def parse(values: dict[str, Any]) -> Environment:
+    """The environment of `values`, as a YAML file has them. Raises ValueError that names what is wrong."""
+    return msgspec.convert(values, Environment)

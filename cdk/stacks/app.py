@@ -20,12 +20,14 @@ from cdk.components.monitoring import Monitoring
 from cdk.components.prediction_api import STAGE, PredictionApi
 from cdk.components.stream_consumer import StreamConsumer
 from cdk.components.workflow import Workflow
-from cdk.config import Aws, Environment
+from cdk.config import AwsConfig, Environment
 from cdk.stacks.data import AwsDataStack, DataStack
+from cdk.variables import variables
+from tickcast.adapters import settings
 
 
 class AppStack(Stack):
-    """The functions, the state machines, the API: alike on a laptop and on AWS but for what is
+    """The functions, the state machines, the API: the same on a laptop and on AWS except for what is
     passed in."""
 
     def __init__(
@@ -48,291 +50,133 @@ class AppStack(Stack):
             termination_protection=environment.keep_data,
             description="tickcast: the application",
         )
-        lake, stream = data.lake, data.stream
-        sizes = environment.functions
-        layers = Layers(self, "Layers", folder=layers_folder, environment_name=environment.name)
-        variables = {
-            "BUCKET": lake.bucket.bucket_name,
-            "SYMBOLS": ",".join(environment.symbols),
-            "LATENESS_MS": str(environment.prediction.lateness_ms),
-            "STALE_AFTER_S": str(environment.prediction.stale_after_s),
-            "PRIMARY_HORIZON_S": str(environment.prediction.primary_horizon_s),
-            "FEATURES_TTL_S": str(environment.prediction.features_ttl_s),
-            "FEE_BP": str(environment.prediction.fee_bp),
-            "MIN_CONFIDENCE": str(environment.prediction.min_confidence),
-        }
-
-        self.predict_stream = Function(
-            self,
-            "PredictStream",
-            name="predict_stream",
-            description="Kinesis to bars, features and predictions in the hot store",
-            environment=environment,
-            sizing=sizes.predict_stream,
-            layers=layers.of("predict_stream"),
-            variables=variables,
-            vpc=vpc,
+        self._config, self._vpc = environment, vpc
+        self._lake, self._stream = data.lake, data.stream
+        self._hot_store, self._database = hot_store, database
+        self._layers = Layers(self, "Layers", folder=layers_folder, environment_name=environment.name)
+        self._variables = variables(
+            environment, bucket=data.lake.bucket.bucket_name, stream=data.stream.stream_name
         )
-        stream.grant_read(self.predict_stream)
-        hot_store.grant_write(self.predict_stream)
-        lake.grant_read(self.predict_stream, "models/*", "schemas/*")
-        lake.grant_write(self.predict_stream, "quarantine/*")
-        lake.grant_failed_batches(self.predict_stream)
+        self.functions: list[Function] = []
+
+        self._real_time()
+        self._models()
+        self._serving()
+        self._scores()
+        self._history()
+        self._outputs(endpoint_url)
+
+    def _function(
+        self,
+        name: str,
+        reads: type[settings.Settings],
+        description: str,
+        retry_attempts: int | None = None,
+        **own: str,
+    ) -> Function:
+        """`own`: variables whose value is not the configuration's."""
+        function = Function(
+            self,
+            name,
+            description=description,
+            settings=reads,
+            environment=self._config,
+            layers=self._layers,
+            variables=self._variables | own,
+            vpc=self._vpc,
+            retry_attempts=retry_attempts,
+        )
+        self.functions.append(function)
+        return function
+
+    def _real_time(self) -> None:
+        self.predict_stream = self._function(
+            "predict_stream",
+            settings.PredictStreamSettings,
+            "Kinesis to bars, features and predictions in the hot store",
+        )
+        self._stream.grant_read(self.predict_stream)
+        self._hot_store.grant_write(self.predict_stream)
+        self._lake.grant_read(self.predict_stream, "models/*", "schemas/*")
+        self._lake.grant_write(self.predict_stream, "quarantine/*")
+        self._lake.grant_failed_batches(self.predict_stream)
         self.prediction_feed = StreamConsumer(
             self,
             "PredictionFeed",
             function=self.predict_stream,
-            stream=stream,
-            lake=lake,
+            stream=self._stream,
+            lake=self._lake,
             batch_size=500,
-            # A tick of a minute ago predicts nothing: give up early, and go on with what is fresh.
+            # A tick of a minute ago predicts nothing: give up early, and continue with what is fresh.
             max_age=Duration.seconds(60),
         )
 
-        self.archive_ticks = Function(
-            self,
-            "ArchiveTicks",
-            name="archive_ticks",
-            description="Kinesis to Avro files in the lake's bronze",
-            environment=environment,
-            sizing=sizes.archive_ticks,
-            layers=layers.of("archive_ticks"),
-            variables=variables,
+        self.archive_ticks = self._function(
+            "archive_ticks", settings.ArchiveTicksSettings, "Kinesis to Avro files in the lake's bronze"
         )
-        stream.grant_read(self.archive_ticks)
-        lake.grant_read(self.archive_ticks, "schemas/*")
-        lake.grant_write(self.archive_ticks, "bronze/*", "quarantine/*")
-        lake.grant_failed_batches(self.archive_ticks)
+        self._stream.grant_read(self.archive_ticks)
+        self._lake.grant_read(self.archive_ticks, "schemas/*")
+        self._lake.grant_write(self.archive_ticks, "bronze/*", "quarantine/*")
+        self._lake.grant_failed_batches(self.archive_ticks)
         self.archive_feed = StreamConsumer(
             self,
             "ArchiveFeed",
             function=self.archive_ticks,
-            stream=stream,
-            lake=lake,
+            stream=self._stream,
+            lake=self._lake,
             batch_size=2000,
             window=Duration.seconds(60),
         )
 
-        self.train_model = Function(
-            self,
-            "TrainModel",
-            name="train_model",
-            description="Rows of history to a trained model with its card",
-            environment=environment,
-            sizing=sizes.train_model,
-            layers=layers.of("train_model"),
-            variables=variables | {"DATABASE_STATEMENT_TIMEOUT_S": str(sizes.train_model.timeout_s)},
-            vpc=vpc,
+    def _models(self) -> None:
+        sizes = self._config.functions
+        self.train_model = self._function(
+            "train_model",
+            settings.TrainModelSettings,
+            "Rows of history to a trained model with its card",
+            DATABASE_STATEMENT_TIMEOUT_S=str(sizes.train_model.timeout_s),
         )
-        database.grant_read(self.train_model)
-        lake.grant_read(self.train_model, "models/*")
-        lake.grant_write(self.train_model, "models/*")
+        self._database.grant_read(self.train_model)
+        self._lake.grant_read(self.train_model, "models/*")
+        self._lake.grant_write(self.train_model, "models/*")
 
-        self.evaluate_model = Function(
-            self,
-            "EvaluateModel",
-            name="evaluate_model",
-            description="Challengers against the model in force, on rows that none has learnt from",
-            environment=environment,
-            sizing=sizes.evaluate_model,
-            layers=layers.of("evaluate_model"),
-            variables=variables | {"DATABASE_STATEMENT_TIMEOUT_S": str(sizes.evaluate_model.timeout_s)},
-            vpc=vpc,
+        self.evaluate_model = self._function(
+            "evaluate_model",
+            settings.EvaluateModelSettings,
+            "Challengers against the champion, on rows that none was trained on",
+            DATABASE_STATEMENT_TIMEOUT_S=str(sizes.evaluate_model.timeout_s),
         )
-        database.grant_read(self.evaluate_model)
-        lake.grant_read(self.evaluate_model, "models/*")
-        lake.grant_write(self.evaluate_model, "models/*/card.json", "models/*/card.md")
+        self._database.grant_read(self.evaluate_model)
+        self._lake.grant_read(self.evaluate_model, "models/*")
+        self._lake.grant_write(self.evaluate_model, "models/*/card.json", "models/*/card.md")
 
-        self.promote_model = Function(
-            self,
-            "PromoteModel",
-            name="promote_model",
-            description="A verdict to the pointer to the model in force",
-            environment=environment,
-            sizing=sizes.promote_model,
-            layers=layers.of("promote_model"),
-            variables=variables,
+        self.promote_model = self._function(
+            "promote_model", settings.PromoteModelSettings, "A verdict to the pointer to the active model"
         )
-        lake.grant_read(self.promote_model, "models/*")
-        lake.grant_write(self.promote_model, "models/current.json")
+        self._lake.grant_read(self.promote_model, "models/*")
+        self._lake.grant_write(self.promote_model, "models/current.json")
 
-        self.serve_predictions = Function(
-            self,
-            "ServePredictions",
-            name="serve_predictions",
-            description="The API's answers from the hot store",
-            environment=environment,
-            sizing=sizes.serve_predictions,
-            layers=layers.of("serve_predictions"),
-            variables=variables,
-            vpc=vpc,
+    def _serving(self) -> None:
+        self.serve_predictions = self._function(
+            "serve_predictions", settings.ServePredictionsSettings, "The API's responses from the hot store"
         )
-        hot_store.grant_read(self.serve_predictions)
-        lake.grant_read(self.serve_predictions, "models/*")
-        self.api = PredictionApi(self, "Api", environment=environment, function=self.serve_predictions)
+        self._hot_store.grant_read(self.serve_predictions)
+        self._lake.grant_read(self.serve_predictions, "models/*")
+        self.api = PredictionApi(self, "Api", environment=self._config, function=self.serve_predictions)
 
-        self.audit_predictions = Function(
-            self,
-            "AuditPredictions",
-            name="audit_predictions",
-            description="A sample of the predictions, made again from bronze",
-            environment=environment,
-            sizing=sizes.audit_predictions,
-            layers=layers.of("audit_predictions"),
-            variables=variables
-            | {
-                "AUDIT_EVERY_MINUTES": str(environment.audit.every_minutes),
-                "AUDIT_SAMPLE": str(environment.audit.sample),
-            },
-            vpc=vpc,
-            # The only function that is invoked asynchronously: by default both the rule, which delivers, and
-            # Lambda, which runs it, would repeat a round.
-            retry_attempts=0,
+    def _scores(self) -> None:
+        self.score_predictions = self._function(
+            "score_predictions",
+            settings.ScorePredictionsSettings,
+            "Outcomes to PostgreSQL, accuracy to the hot store, drift to a training",
         )
-        hot_store.grant_audit(self.audit_predictions)
-        database.grant_read(self.audit_predictions)
-        lake.grant_read(self.audit_predictions, "bronze/*", "models/*")
-        lake.grant_write(self.audit_predictions, "audit/differences/*")
-        events.Rule(
-            self,
-            "AuditTime",
-            description="Time for an audit",
-            schedule=events.Schedule.rate(Duration.minutes(environment.audit.every_minutes)),
-            # A round that fails is an alarm already, and the next one is a few minutes off.
-            targets=[targets.LambdaFunction(self.audit_predictions, retry_attempts=0)],
-        )
-
-        self.plan_backfill = Function(
-            self,
-            "PlanBackfill",
-            name="plan_backfill",
-            description="Which windows of history are to be fetched",
-            environment=environment,
-            sizing=sizes.plan_backfill,
-            layers=layers.of("plan_backfill"),
-            variables=variables,
-            vpc=vpc,
-        )
-        lake.grant_list(self.plan_backfill)
-        hot_store.grant_read(self.plan_backfill)
-
-        # Not in the VPC: from there no way leads to the exchange.
-        self.fetch_history = Function(
-            self,
-            "FetchHistory",
-            name="fetch_history",
-            description="A window of history from the exchange's REST to the lake's bronze",
-            environment=environment,
-            sizing=sizes.fetch_history,
-            layers=layers.of("fetch_history"),
-            variables={**variables, "REST_URL": environment.history.rest_url},
-        )
-        lake.grant_read(self.fetch_history, "bronze/source=rest/*")
-        lake.grant_write(self.fetch_history, "bronze/source=rest/*")
-
-        self.load_history = Function(
-            self,
-            "LoadHistory",
-            name="load_history",
-            description="Bronze to PostgreSQL: trades, bars, labelled feature rows",
-            environment=environment,
-            sizing=sizes.load_history,
-            layers=layers.of("load_history"),
-            variables={
-                "BUCKET": lake.bucket.bucket_name,
-                "KEEP_DAYS": str(environment.tables.keep_days or 0),
-                "GRID_MS": str(environment.tables.grid_ms),
-                "QUOTED_GRID_MS": str(environment.tables.quoted_grid_ms),
-            },
-            vpc=vpc,
-        )
-        database.grant_load(self.load_history)
-        lake.grant_read(self.load_history, "bronze/*")
-        lake.grant_write(self.load_history, "quarantine/*")
-
-        self.mark_repaired = Function(
-            self,
-            "MarkRepaired",
-            name="mark_repaired",
-            description="What became of a gap, to PostgreSQL and the hot store",
-            environment=environment,
-            sizing=sizes.mark_repaired,
-            layers=layers.of("mark_repaired"),
-            variables=variables,
-            vpc=vpc,
-        )
-        database.grant_load(self.mark_repaired)
-        lake.grant_read(self.mark_repaired, "bronze/source=rest/*")
-        hot_store.grant_write(self.mark_repaired)
-
-        self.backfill = Workflow(
-            self,
-            "Backfill",
-            environment=environment,
-            name="backfill",
-            definition="backfill_and_retrain",
-            starts=["backfill"],
-            functions={
-                "PlanBackfill": self.plan_backfill,
-                "FetchHistory": self.fetch_history,
-                "LoadHistory": self.load_history,
-                "MarkRepaired": self.mark_repaired,
-                "TrainModel": self.train_model,
-                "EvaluateModel": self.evaluate_model,
-                "PromoteModel": self.promote_model,
-            },
-        )
-        history = environment.history
-        if history.schedule:
-            training = {"train": {"days": history.train_days}} if history.train_days else {}
-            events.Rule(
-                self,
-                "BackfillTime",
-                description=f"The last {history.days} days of history, what the gap ledger misses, training",
-                schedule=events.Schedule.expression(history.schedule),
-                targets=[
-                    targets.SfnStateMachine(
-                        self.backfill.machine,
-                        # A day is long: what cannot be started is tried again, for an hour. What fails once
-                        # it was started is repeated by the state machine alone.
-                        retry_attempts=20,
-                        max_event_age=Duration.hours(1),
-                        input=events.RuleTargetInput.from_object(
-                            {"days": history.days, "repair": True, **training}
-                        ),
-                    )
-                ],
-            )
-
-        drift = environment.drift
-        self.score_predictions = Function(
-            self,
-            "ScorePredictions",
-            name="score_predictions",
-            description="Outcomes to PostgreSQL, accuracy to the hot store, drift to a training",
-            environment=environment,
-            sizing=sizes.score_predictions,
-            layers=layers.of("score_predictions"),
-            variables=variables
-            | {
-                "DRIFT_WINDOW_HOURS": str(drift.window_hours),
-                "DRIFT_MIN_SCORED": str(drift.min_scored),
-                "DRIFT_STABILITY_HIGH": str(drift.stability_high),
-                "DRIFT_STABILITY_LOW": str(drift.stability_low),
-                "DRIFT_RAISE_AFTER": str(drift.raise_after),
-                "DRIFT_COOL_DOWN_HOURS": str(drift.cool_down_hours),
-                "HISTORY_DAYS": str(history.days),
-                "TRAIN_DAYS": str(history.train_days or 0),
-            },
-            vpc=vpc,
-        )
-        hot_store.grant_score(self.score_predictions)
-        database.grant_score(self.score_predictions)
-        lake.grant_read(self.score_predictions, "models/*")
+        self._hot_store.grant_score(self.score_predictions)
+        self._database.grant_score(self.score_predictions)
+        self._lake.grant_read(self.score_predictions, "models/*")
         self.score = Workflow(
             self,
             "Score",
-            environment=environment,
+            environment=self._config,
             name="score",
             definition="score",
             starts=["backfill"],
@@ -348,6 +192,104 @@ class AppStack(Stack):
             targets=[targets.SfnStateMachine(self.score.machine, retry_attempts=0)],
         )
 
+        self.audit_predictions = self._function(
+            "audit_predictions",
+            settings.AuditPredictionsSettings,
+            "A sample of the predictions, recomputed from bronze",
+            # The only function that is invoked asynchronously: by default both the rule, which delivers, and
+            # Lambda, which runs it, would repeat a round.
+            retry_attempts=0,
+        )
+        self._hot_store.grant_audit(self.audit_predictions)
+        self._database.grant_read(self.audit_predictions)
+        self._lake.grant_read(self.audit_predictions, "bronze/*", "models/*")
+        self._lake.grant_write(self.audit_predictions, "audit/differences/*")
+        events.Rule(
+            self,
+            "AuditTime",
+            description="Time for an audit",
+            schedule=events.Schedule.rate(Duration.minutes(self._config.audit.every_minutes)),
+            # A round that fails is an alarm already, and the next one is a few minutes off.
+            targets=[targets.LambdaFunction(self.audit_predictions, retry_attempts=0)],
+        )
+
+    def _history(self) -> None:
+        self.plan_backfill = self._function(
+            "plan_backfill", settings.PlanBackfillSettings, "Which windows of history are to be fetched"
+        )
+        self._lake.grant_list(self.plan_backfill)
+        self._hot_store.grant_read(self.plan_backfill)
+
+        self.fetch_history = self._function(
+            "fetch_history",
+            settings.FetchHistorySettings,
+            "A window of history from the exchange's REST to the lake's bronze",
+        )
+        self._lake.grant_read(self.fetch_history, "bronze/source=rest/*")
+        self._lake.grant_write(self.fetch_history, "bronze/source=rest/*")
+
+        self.load_history = self._function(
+            "load_history",
+            settings.LoadHistorySettings,
+            "Bronze to PostgreSQL: trades, bars, labelled feature rows",
+        )
+        self._database.grant_load(self.load_history)
+        self._lake.grant_read(self.load_history, "bronze/*")
+        self._lake.grant_write(self.load_history, "quarantine/*")
+
+        self.mark_repaired = self._function(
+            "mark_repaired",
+            settings.MarkRepairedSettings,
+            "What became of a gap, to PostgreSQL and the hot store",
+        )
+        self._database.grant_load(self.mark_repaired)
+        self._lake.grant_read(self.mark_repaired, "bronze/source=rest/*")
+        self._hot_store.grant_write(self.mark_repaired)
+
+        self.backfill = Workflow(
+            self,
+            "Backfill",
+            environment=self._config,
+            name="backfill",
+            definition="backfill_and_retrain",
+            starts=["backfill"],
+            functions={
+                "PlanBackfill": self.plan_backfill,
+                "FetchHistory": self.fetch_history,
+                "LoadHistory": self.load_history,
+                "MarkRepaired": self.mark_repaired,
+                "TrainModel": self.train_model,
+                "EvaluateModel": self.evaluate_model,
+                "PromoteModel": self.promote_model,
+            },
+        )
+        self._backfill_schedule()
+
+    def _backfill_schedule(self) -> None:
+        history = self._config.history
+        if not history.schedule:
+            return
+        training = {"train": {"days": history.train_days}} if history.train_days else {}
+        events.Rule(
+            self,
+            "BackfillTime",
+            description=f"The last {history.days} days of history, what the gap ledger misses, training",
+            schedule=events.Schedule.expression(history.schedule),
+            targets=[
+                targets.SfnStateMachine(
+                    self.backfill.machine,
+                    # A day is long: what cannot be started is tried again, for an hour. What fails once it
+                    # was started is repeated by the state machine alone.
+                    retry_attempts=20,
+                    max_event_age=Duration.hours(1),
+                    input=events.RuleTargetInput.from_object(
+                        {"days": history.days, "repair": True, **training}
+                    ),
+                )
+            ],
+        )
+
+    def _outputs(self, endpoint_url: str | None) -> None:
         # The emulator serves an API under its own address, not under the name AWS would give it.
         api_url = (
             f"{endpoint_url}/restapis/{self.api.api.rest_api_id}/{STAGE}/_user_request_/"
@@ -356,8 +298,8 @@ class AppStack(Stack):
         )
         CfnOutput(self, "ApiUrl", value=api_url)
         CfnOutput(self, "ApiKeyId", value=self.api.key.key_id)
-        CfnOutput(self, "StreamName", value=stream.stream_name)
-        CfnOutput(self, "BucketName", value=lake.bucket.bucket_name)
+        CfnOutput(self, "StreamName", value=self._stream.stream_name)
+        CfnOutput(self, "BucketName", value=self._lake.bucket.bucket_name)
         CfnOutput(self, "LoadHistoryFunction", value=self.load_history.function_name)
         CfnOutput(self, "TrainModelFunction", value=self.train_model.function_name)
         CfnOutput(self, "PredictStreamFunction", value=self.predict_stream.function_name)
@@ -368,7 +310,7 @@ class AppStack(Stack):
 
 
 class AwsAppStack(AppStack):
-    """On AWS besides: the ingest task, the alarms and the dashboard."""
+    """On AWS also the ingest task, the migration task, the alarms and the dashboard."""
 
     def __init__(
         self,
@@ -376,7 +318,7 @@ class AwsAppStack(AppStack):
         construct_id: str,
         *,
         environment: Environment,
-        settings: Aws,
+        config: AwsConfig,
         data: AwsDataStack,
         vpc: ec2.IVpc,
         layers_folder: Path,
@@ -395,13 +337,9 @@ class AwsAppStack(AppStack):
             self,
             "Ingest",
             environment=environment,
-            settings=settings.ingest,
+            config=config.ingest,
             vpc=vpc,
-            variables={
-                "STREAM_NAME": data.stream.stream_name,
-                "BUCKET": data.lake.bucket.bucket_name,
-                "SYMBOLS": ",".join(environment.symbols),
-            },
+            variables=self._variables,
             exchange_key=data.exchange_key,
         )
         data.stream.grant_write(self.ingest.task.task_role)
@@ -417,8 +355,10 @@ class AwsAppStack(AppStack):
             database=data.database,
         )
         CfnOutput(self, "MigrateCommand", value=self.migration.command)
+        self._monitoring(config)
 
-        monitoring = Monitoring(self, "Monitoring", environment=environment, email=settings.alarm_email)
+    def _monitoring(self, config: AwsConfig) -> None:
+        monitoring = Monitoring(self, "Monitoring", environment=self._config, email=config.alarm_email)
         monitoring.watch_predictions("predict_stream")
         monitoring.watch_consumer(
             self.predict_stream, self.prediction_feed, behind=Duration.seconds(10), service="predict_stream"
@@ -426,25 +366,10 @@ class AwsAppStack(AppStack):
         monitoring.watch_consumer(
             self.archive_ticks, self.archive_feed, behind=Duration.minutes(15), service="archive_ticks"
         )
-        monitoring.watch_scores("score_predictions", symbols=environment.symbols, machine=self.score.machine)
+        monitoring.watch_scores("score_predictions", symbols=self._config.symbols, machine=self.score.machine)
         monitoring.watch_audit("audit_predictions")
-        monitoring.watch_functions(
-            [
-                self.predict_stream,
-                self.archive_ticks,
-                self.train_model,
-                self.evaluate_model,
-                self.promote_model,
-                self.serve_predictions,
-                self.score_predictions,
-                self.audit_predictions,
-                self.plan_backfill,
-                self.fetch_history,
-                self.load_history,
-                self.mark_repaired,
-            ]
-        )
+        monitoring.watch_functions(self.functions)
         monitoring.watch_backfill(self.backfill.machine)
         monitoring.watch_api(self.api.api)
-        monitoring.watch_ingest(self.ingest, tasks=settings.ingest.tasks)
+        monitoring.watch_ingest(self.ingest, tasks=config.ingest.tasks)
         CfnOutput(self, "AlarmTopic", value=monitoring.topic.topic_arn)

@@ -11,11 +11,11 @@ from cdk.components.database import Database
 from cdk.components.exchange_key import ExchangeKey
 from cdk.components.hot_store import Cache
 from cdk.components.lake import Lake
-from cdk.config import Aws, Environment
+from cdk.config import AwsConfig, Environment
 
 
 class DataStack(Stack):
-    """The bucket and the stream: all there is to it locally."""
+    """The bucket and the stream: locally, all of it."""
 
     def __init__(self, scope: Construct, construct_id: str, *, environment: Environment) -> None:
         super().__init__(
@@ -39,7 +39,7 @@ class DataStack(Stack):
 
 
 class AwsDataStack(DataStack):
-    """On AWS besides: the cache, the database, and the place of the exchange's API key."""
+    """On AWS also the cache, the database, and the place of the exchange's API key."""
 
     def __init__(
         self,
@@ -47,16 +47,16 @@ class AwsDataStack(DataStack):
         construct_id: str,
         *,
         environment: Environment,
-        settings: Aws,
+        config: AwsConfig,
         vpc: ec2.IVpc,
     ) -> None:
         super().__init__(scope, construct_id, environment=environment)
         private = vpc.select_subnets(subnet_type=ec2.SubnetType.PRIVATE_ISOLATED).subnets
         self.cache = Cache(
-            self, "Cache", environment=environment, settings=settings.cache, vpc=vpc, subnets=private
+            self, "Cache", environment=environment, config=config.cache, vpc=vpc, subnets=private
         )
         self.database = Database(
-            self, "Database", environment=environment, settings=settings.database, vpc=vpc, subnets=private
+            self, "Database", environment=environment, config=config.database, vpc=vpc, subnets=private
         )
         self.exchange_key = ExchangeKey(self, "ExchangeKey", environment=environment)
         CfnOutput(self, "ExchangeKeyArn", value=self.exchange_key.secret_arn)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from aws_cdk import Acknowledgment, RemovalPolicy, Stack, Validations
+from aws_cdk import Acknowledgment, Stack, Validations
 from aws_cdk import aws_ec2 as ec2
-from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from cdk.config import Environment
-from cdk.config import Network as Settings
+from cdk.components.log_group import LogGroup
+from cdk.config import Environment, NetworkConfig
 
 
 class NetworkStack(Stack):
@@ -19,7 +18,7 @@ class NetworkStack(Stack):
     """
 
     def __init__(
-        self, scope: Construct, construct_id: str, *, environment: Environment, settings: Settings
+        self, scope: Construct, construct_id: str, *, environment: Environment, config: NetworkConfig
     ) -> None:
         super().__init__(
             scope,
@@ -49,16 +48,11 @@ class NetworkStack(Stack):
                 "S3": ec2.GatewayVpcEndpointOptions(service=ec2.GatewayVpcEndpointAwsService.S3)
             },
         )
-        if settings.flow_logs:
+        if config.flow_logs:
             self.vpc.add_flow_log(
                 "Rejected",
                 destination=ec2.FlowLogDestination.to_cloud_watch_logs(
-                    logs.LogGroup(
-                        self,
-                        "FlowLog",
-                        retention=logs.RetentionDays[settings.flow_logs],
-                        removal_policy=RemovalPolicy.DESTROY,
-                    )
+                    LogGroup(self, "FlowLog", retention=config.flow_logs)
                 ),
                 traffic_type=ec2.FlowLogTrafficType.REJECT,
             )

@@ -6,20 +6,21 @@ import boto3
 from aws_lambda_powertools.metrics import MetricUnit
 
 from tickcast.adapters.kinesis.schema_registry import SchemaRegistry
-from tickcast.adapters.settings import bucket_in
+from tickcast.adapters.settings import ArchiveTicksSettings
 from tickcast.adapters.telemetry import Metrics, structured_logger
+from tickcast.adapters.variables import read
 from tickcast.functions.archive_ticks import archive
 
 logger = structured_logger()
 metrics = Metrics()
 s3 = boto3.client("s3")
-BUCKET = bucket_in()
-schemas = SchemaRegistry(s3, BUCKET)
+settings = read(ArchiveTicksSettings)
+schemas = SchemaRegistry(s3, settings.bucket)
 
 
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    outcome = archive(event, s3, BUCKET, schemas)
+    outcome = archive(event, s3, settings.bucket, schemas)
     metrics.add_metric("ArchivedTicks", MetricUnit.Count, outcome.ticks)
     metrics.add_metric("Quarantined", MetricUnit.Count, len(outcome.quarantined))
     for reason in outcome.quarantined:

@@ -8,15 +8,16 @@ from aws_lambda_powertools.metrics import MetricUnit
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.redis.connection import connect
 from tickcast.adapters.redis.hot_store import now_ms
-from tickcast.adapters.settings import DatabaseSettings, Settings
+from tickcast.adapters.settings import AuditPredictionsSettings
 from tickcast.adapters.telemetry import Metrics, structured_logger
+from tickcast.adapters.variables import read
 from tickcast.functions.audit_predictions import AuditPredictions
 
 logger = structured_logger()
 metrics = Metrics()
-settings = Settings.from_environment()
-database = Database(DatabaseSettings.from_environment())
-audit = AuditPredictions(settings, connect(settings), boto3.client("s3"), database, now_ms)
+settings = read(AuditPredictionsSettings)
+database = Database(settings.database)
+audit = AuditPredictions(settings, connect(settings.redis), boto3.client("s3"), database, now_ms)
 
 
 @metrics.log_metrics

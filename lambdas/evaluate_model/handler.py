@@ -8,15 +8,16 @@ from aws_lambda_powertools.metrics import MetricUnit
 
 from tickcast.adapters import json_text
 from tickcast.adapters.postgres.connection import Database
-from tickcast.adapters.settings import DatabaseSettings, Settings
+from tickcast.adapters.settings import EvaluateModelSettings
 from tickcast.adapters.telemetry import Metrics, structured_logger
+from tickcast.adapters.variables import read
 from tickcast.functions.evaluate_model import evaluate_model
 
 logger = structured_logger()
 metrics = Metrics()
-settings = Settings.from_environment()
+settings = read(EvaluateModelSettings)
 s3 = boto3.client("s3")
-database = Database(DatabaseSettings.from_environment())
+database = Database(settings.database)
 
 
 @metrics.log_metrics

@@ -8,13 +8,14 @@ import msgspec
 from aws_lambda_powertools.metrics import MetricUnit
 
 from tickcast.adapters.rest.binance import BinanceRest
-from tickcast.adapters.settings import Settings
+from tickcast.adapters.settings import FetchHistorySettings
 from tickcast.adapters.telemetry import Metrics, structured_logger
+from tickcast.adapters.variables import read
 from tickcast.functions.fetch_history import FetchHistory
 
 logger = structured_logger()
 metrics = Metrics()
-settings = Settings.from_environment()
+settings = read(FetchHistorySettings)
 rest = BinanceRest(settings.rest_url)
 fetch_history = FetchHistory(rest, boto3.client("s3"), settings.bucket, lambda: time.time_ns() // 1000)
 

@@ -9,17 +9,19 @@ from aws_lambda_powertools.metrics import MetricUnit
 
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.postgres.history_store import OpenStore
-from tickcast.adapters.settings import DatabaseSettings, HistorySettings, bucket_in
+from tickcast.adapters.settings import LoadHistorySettings
 from tickcast.adapters.telemetry import Metrics, structured_logger
+from tickcast.adapters.variables import read
 from tickcast.functions.load_history import LoadHistory
 
 logger = structured_logger()
 metrics = Metrics()
+settings = read(LoadHistorySettings)
 load_history = LoadHistory(
-    HistorySettings.from_environment(),
+    settings.history,
     boto3.client("s3"),
-    bucket_in(),
-    OpenStore(Database(DatabaseSettings.from_environment())),
+    settings.bucket,
+    OpenStore(Database(settings.database)),
     lambda: time.time_ns() // 1000,
 )
 

@@ -10,16 +10,17 @@ from tickcast.adapters.lake.windows import WindowLake
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.postgres.history_store import OpenStore
 from tickcast.adapters.redis.connection import connect
-from tickcast.adapters.settings import DatabaseSettings, Settings
+from tickcast.adapters.settings import MarkRepairedSettings
 from tickcast.adapters.telemetry import Metrics, structured_logger
+from tickcast.adapters.variables import read
 from tickcast.functions.mark_repaired import mark_repaired
 from tickcast.market.fetch_plan import Window
 
 logger = structured_logger()
 metrics = Metrics()
-open_store = OpenStore(Database(DatabaseSettings.from_environment()))
-settings = Settings.from_environment()
-client = connect(settings)
+settings = read(MarkRepairedSettings)
+open_store = OpenStore(Database(settings.database))
+client = connect(settings.redis)
 lake = WindowLake(boto3.client("s3"), settings.bucket)
 
 

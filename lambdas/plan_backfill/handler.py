@@ -8,13 +8,14 @@ import msgspec
 
 from tickcast.adapters.redis.connection import connect
 from tickcast.adapters.redis.hot_store import HotStore
-from tickcast.adapters.settings import Settings
+from tickcast.adapters.settings import PlanBackfillSettings
 from tickcast.adapters.telemetry import structured_logger
+from tickcast.adapters.variables import read
 from tickcast.functions.plan_backfill import PlanBackfill
 
 logger = structured_logger()
-settings = Settings.from_environment()
-store = HotStore(connect(settings), settings.lateness_us)
+settings = read(PlanBackfillSettings)
+store = HotStore(connect(settings.redis), settings.lateness_us)
 plan_backfill = PlanBackfill(boto3.client("s3"), settings.bucket, store, settings.symbols)
 
 

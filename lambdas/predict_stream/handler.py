@@ -10,17 +10,18 @@ from tickcast.adapters.kinesis.schema_registry import SchemaRegistry
 from tickcast.adapters.redis.connection import connect
 from tickcast.adapters.redis.hot_store import HotStore, StoreFull, StoreWentBack, now_ms
 from tickcast.adapters.registry.model_watcher import ModelWatcher
-from tickcast.adapters.settings import Settings
+from tickcast.adapters.settings import PredictStreamSettings
 from tickcast.adapters.telemetry import Metrics, structured_logger
+from tickcast.adapters.variables import read
 from tickcast.functions.predict_stream import PredictStream, Result
 
 logger = structured_logger()
 metrics = Metrics()
-settings = Settings.from_environment()
+settings = read(PredictStreamSettings)
 s3 = boto3.client("s3", config=Config(connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 2}))
 predict_stream = PredictStream(
     settings=settings,
-    store=HotStore(connect(settings, timeout_s=0.5, retries=1), settings.lateness_us),
+    store=HotStore(connect(settings.redis, timeout_s=0.5, retries=1), settings.lateness_us),
     models=ModelWatcher(s3, settings.bucket, now_ms),
     schemas=SchemaRegistry(s3, settings.bucket),
     s3=s3,

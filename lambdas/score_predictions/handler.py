@@ -10,16 +10,17 @@ from tickcast.adapters import json_text
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.redis.connection import connect
 from tickcast.adapters.redis.hot_store import now_ms
-from tickcast.adapters.settings import DatabaseSettings, ScoreSettings, Settings
+from tickcast.adapters.settings import ScorePredictionsSettings
 from tickcast.adapters.telemetry import structured_logger
+from tickcast.adapters.variables import read
 from tickcast.functions.score_predictions import ScorePredictions
 from tickcast.market.symbols import ascii_name
 
 logger = structured_logger()
-settings, scores = Settings.from_environment(), ScoreSettings.from_environment()
-database = Database(DatabaseSettings.from_environment())
+settings = read(ScorePredictionsSettings)
+database = Database(settings.database)
 score_predictions = ScorePredictions(
-    settings, scores, connect(settings), boto3.client("s3"), database, now_ms
+    settings, settings.scores, connect(settings.redis), boto3.client("s3"), database, now_ms
 )
 
 
@@ -39,7 +40,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         _measure(symbol, "Drifting", MetricUnit.Count, float(state.is_drifting) if state else None)
     for problem in result.problems:
         logger.warning(problem)
-    answer: dict[str, Any] = json_text.finite(result.as_dict(scores))
+    answer: dict[str, Any] = json_text.finite(result.as_dict(settings.scores))
     logger.info("scored", extra=answer)
     return answer
 

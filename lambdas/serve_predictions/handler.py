@@ -8,8 +8,9 @@ from tickcast.adapters.http.responses import if_none_match
 from tickcast.adapters.redis.connection import connect
 from tickcast.adapters.redis.hot_store import HotStore, now_ms
 from tickcast.adapters.registry.model_catalog import ModelCatalog
-from tickcast.adapters.settings import Settings
+from tickcast.adapters.settings import ServePredictionsSettings
 from tickcast.adapters.telemetry import Metrics, structured_logger
+from tickcast.adapters.variables import read
 from tickcast.functions.serve_predictions import STORE_RETRIES, STORE_TIMEOUT_S, ServePredictions
 
 
@@ -25,8 +26,8 @@ def s3_client() -> Any:
 
 logger = structured_logger()
 metrics = Metrics()
-settings = Settings.from_environment()
-redis_client = connect(settings, timeout_s=STORE_TIMEOUT_S, retries=STORE_RETRIES)
+settings = read(ServePredictionsSettings)
+redis_client = connect(settings.redis, timeout_s=STORE_TIMEOUT_S, retries=STORE_RETRIES)
 serve = ServePredictions(
     settings,
     HotStore(redis_client, settings.lateness_us),

@@ -36,7 +36,8 @@ from local.system.state_folder import throw_away
 from local.system.system import System
 from tickcast.adapters import json_text
 from tickcast.adapters.redaction import describe
-from tickcast.adapters.settings import MAX_DAYS, SettingsError, symbols_in
+from tickcast.adapters.settings import MAX_DAYS
+from tickcast.adapters.variables import SettingsError, Symbols, value
 
 AWS_ENVIRONMENTS = ("dev", "prod")
 _POLL_S = 1.0
@@ -171,7 +172,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def from_arguments(given: argparse.Namespace) -> BackfillRequest:
     """Raises `OptionsError`."""
     try:
-        symbols = symbols_in(given.symbols) if given.symbols else ()
+        symbols = value("SYMBOLS", given.symbols, Symbols) if given.symbols else ()
     except SettingsError as error:
         raise OptionsError(str(error)) from None
     if not 0 <= given.days <= MAX_DAYS:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tickcast.adapters.variables import SettingsError, secret, symbols_in
+from tickcast.adapters.variables import Secret, SettingsError, Symbols, value
 
 FEEDS = ("sim", "replay", "live")
 HISTORY_S = 1800  # of the simulated past: what the exchange's REST gives, and a first model learns from
@@ -107,8 +107,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def from_arguments(given: argparse.Namespace) -> Options:
     """Raises `OptionsError`."""
     try:
-        symbols = symbols_in(given.symbols) if given.symbols else ()
-        live_key = secret("BINANCE_API_KEY", os.environ.get("BINANCE_API_KEY", ""))
+        symbols = value("SYMBOLS", given.symbols, Symbols) if given.symbols else ()
+        live_key = value("BINANCE_API_KEY", os.environ.get("BINANCE_API_KEY", ""), Secret)
     except SettingsError as error:
         raise OptionsError(str(error)) from None
     return Options(

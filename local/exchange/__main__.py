@@ -6,12 +6,15 @@ import argparse
 import asyncio
 import sys
 from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
 
 from local.exchange.log import log
 from local.exchange.recording import RecordingError, inspect
 from local.exchange.replay import Replay
 from local.exchange.server import Settings, now_us, serve
-from tickcast.adapters.variables import SettingsError, number, whole
+from tickcast.adapters.variables import SettingsError, value
 from tickcast.market.symbols import is_symbol
 
 _SYMBOLS = ("BTCUSDT", "ETHUSDT")
@@ -74,14 +77,14 @@ def _symbols(text: str) -> tuple[str, ...]:
 
 def _port(text: str) -> int:
     try:
-        return whole("--port", text, 0, 65_535)
+        return int(value("--port", text, Annotated[int, Meta(ge=0, le=65_535)]))
     except SettingsError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _seconds(text: str) -> float:
     try:
-        return number("--history-s", text, 0, 3650 * 86_400)
+        return float(value("--history-s", text, Annotated[float, Meta(ge=0, le=3650 * 86_400)]))
     except SettingsError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

@@ -20,6 +20,8 @@ from types import FrameType, TracebackType
 
 import redis
 
+from cdk.variables import chosen
+from ingest_ecs.settings import IngestSettings
 from local.commands.options import HISTORY_S, LIVE_SYMBOLS, Options
 from local.system import cloud, database, model_backup, servers
 from local.system.cloud import Cloud
@@ -28,6 +30,7 @@ from local.system.progress import Progress
 from local.system.seed import load_requests, seed_bronze
 from local.system.servers import HOST
 from local.system.state_folder import BUILD, StateFolder, StateInUse, lock
+from local.system.variables import local_variables
 from tickcast.adapters import json_text
 from tickcast.adapters.redis.hot_store import now_ms
 from tickcast.adapters.registry.model_watcher import ModelWatcher, inline
@@ -36,6 +39,7 @@ _PATIENCE_S = 8  # a run takes about two seconds to stop
 _LAYERS_S = 900
 _EXCHANGE_S = 120  # with half an hour's history
 _INGEST_S = 60
+_PUBLIC_MIRROR = "wss://data-stream.binance.vision"  # JSON, and no key
 
 
 class System:
@@ -90,12 +94,12 @@ class System:
         return servers.database_url(self.postgres_port)
 
     def start_ingest(self, environment: Mapping[str, str] | None = None) -> Process:
-        """Start an ingest task beside those that run, with `environment` over the usual settings."""
+        """Start an ingest task beside those that run, with `environment` over its usual variables."""
         self._ingest_started += 1
         name = "ingest" if self._ingest_started == 1 else f"ingest-{self._ingest_started}"
         command = [sys.executable, "-m", "ingest_ecs"]
-        settings = self._ingest_settings() | dict(environment or {})
-        task = self._parts.start(name, command, environment=settings, grace_s=25)
+        variables = self._ingest_variables() | dict(environment or {})
+        task = self._parts.start(name, command, environment=variables, grace_s=25)
         listening = self._parts.wait_for_event(task, "health_listening", _INGEST_S)
         self.ingest[task] = f"http://{HOST}:{listening['port']}"
         return task
@@ -212,23 +216,27 @@ class System:
         listening = self._parts.wait_for_event(exchange, "listening", patience_s)
         self.symbols, self.exchange_url = tuple(listening["symbols"]), f"http://{HOST}:{listening['port']}"
 
-    def _ingest_settings(self) -> dict[str, str]:
-        settings = {
-            "STREAM_NAME": self.outputs["StreamName"],
-            "SYMBOLS": ",".join(self.symbols),
-            "BUCKET": self.outputs["BucketName"],
+    def _ingest_variables(self) -> dict[str, str]:
+        """As the CDK passes them to the task on AWS, with the feed that this run is asked to have."""
+        variables = local_variables(
+            bucket=self.outputs["BucketName"],
+            stream=self.outputs["StreamName"],
+            symbols=",".join(self.symbols),
+            rest_url=self.exchange_url or "",
+        ) | {
             "PROTOCOL": self.options.protocol,
             "SOURCE": self.options.source,
             "HEALTH_PORT": "0",
             "POWERTOOLS_SERVICE_NAME": "ingest_ecs",
+            "BINANCE_API_KEY": self.options.live_key,
         }
         if self.exchange_url:
-            settings |= {"REST_URL": self.exchange_url, "BUSY_SYMBOL": self.symbols[0]}
-            settings["STREAM_URL"] = self.exchange_url.replace("http://", "ws://")
-            settings["BINANCE_API_KEY"] = servers.EXCHANGE_API_KEY
-        else:
-            settings["BINANCE_API_KEY"] = self.options.live_key
-        return settings
+            variables["BUSY_SYMBOL"] = self.symbols[0]
+            variables["STREAM_URL"] = self.exchange_url.replace("http://", "ws://")
+            variables["BINANCE_API_KEY"] = servers.EXCHANGE_API_KEY
+        elif self.options.protocol == "json":
+            variables["STREAM_URL"] = _PUBLIC_MIRROR
+        return chosen(IngestSettings, variables)
 
     def _provide_model(self) -> None:
         """Train a first model unless one that this code can use, of the wanted origin, is in force."""

@@ -13,7 +13,7 @@ from tickcast.evaluation.drift import DriftEvidence, DriftPolicy, DriftState, sh
 from tickcast.features.vector import FEATURE_NAMES, Floats
 from tickcast.model.card import FeatureBins
 
-POLICY = DriftPolicy(min_scored=100, raise_after=3, cool_down_s=3600)
+POLICY = DriftPolicy(min_scored=100, stability_high=0.25, stability_low=0.1, raise_after=3, cool_down_s=3600)
 NAMES = ("imbalance", "mid_age")
 CALM = DriftEvidence(
     scored=100, stability={"imbalance": 0.02}, skill_high=0.2, against_line_high=0.05, band_low=0.1

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import redis
 from msgspec import structs
+from msgspec.structs import replace
 
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.kinesis_events import batch_event
 from tests.fixtures.market import START_US, batches, random_ticks
+from tests.fixtures.settings import configured
 from tickcast.adapters.kinesis.schema_registry import SchemaRegistry
 from tickcast.adapters.lake import bronze
 from tickcast.adapters.postgres.connection import Database
@@ -22,7 +23,12 @@ from tickcast.adapters.redis.hot_store import HotStore
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.model_watcher import ModelWatcher, inline
 from tickcast.adapters.registry.onnx_model import export
-from tickcast.adapters.settings import DatabaseSettings, Settings
+from tickcast.adapters.settings import (
+    AuditPredictionsSettings,
+    DatabaseSettings,
+    PredictStreamSettings,
+    ServePredictionsSettings,
+)
 from tickcast.features.vector import FEATURE_HASH
 from tickcast.functions import audit_predictions
 from tickcast.functions.archive_ticks import archive
@@ -41,17 +47,9 @@ from tickcast.model.network import Inputs, Network
 
 MINUTE_US = 60_000_000
 SECONDS = 200
-SETTINGS = Settings.from_environment(
-    {
-        "ENVIRONMENT": "test",
-        "BUCKET": BUCKET,
-        "SYMBOLS": "BTCUSDT",
-        "AUDIT_EVERY_MINUTES": "1",
-        "AUDIT_SAMPLE": "3",
-    }
-)
+SETTINGS = configured(AuditPredictionsSettings, SYMBOLS="BTCUSDT", AUDIT_EVERY_MINUTES=1, AUDIT_SAMPLE=3)
 
-NO_DATABASE = Database(DatabaseSettings(host="127.0.0.1", port=9, name="none", user="none"))
+NO_DATABASE = Database(configured(DatabaseSettings, DATABASE_PORT=9))
 
 
 def put_model(s3: Any, model_id: str, seed: int) -> None:
@@ -77,7 +75,7 @@ def run(redis_client: redis.Redis, s3: Any) -> Callable[..., Result]:
     stream = list(batches(*random_ticks(1, SECONDS, trades_s=10, quotes_s=20), cuts))
     clock = {"ms": START_US / 1000}
     predict = PredictStream(
-        SETTINGS,
+        configured(PredictStreamSettings, SYMBOLS="BTCUSDT"),
         HotStore(redis_client, SETTINGS.lateness_us),
         ModelWatcher(s3, BUCKET, lambda: clock["ms"], inline),
         SchemaRegistry(s3, BUCKET),
@@ -126,7 +124,11 @@ def test_a_sample_is_reproduced(run: Callable[..., Result], redis_client: redis.
     assert (archive_beat["ok"], archive_beat["objects"]) == (True, len(bronze_keys(s3)))
     newest_us = archive_beat["newest_us"]["BTCUSDT"]
     assert START_US + (SECONDS - 1) * 1_000_000 < newest_us <= START_US + SECONDS * 1_000_000
-    told = Health(SETTINGS, HotStore(redis_client, SETTINGS.lateness_us), lambda: beat["at_ms"])().body
+    told = Health(
+        configured(ServePredictionsSettings, SYMBOLS="BTCUSDT"),
+        HotStore(redis_client, SETTINGS.lateness_us),
+        lambda: beat["at_ms"],
+    )().body
     assert told["services"]["audit"]["ok"] and told["services"]["archive"]["ok"]
 
 
@@ -263,9 +265,9 @@ def test_a_symbol_whose_receipts_cannot_be_read_hides_no_other(
     for at_ms in range(period_ms - 170_000, period_ms, 1000):
         receipt = {"id": f"ETHUSDT-{at_ms}", "timestamp": at_ms, "symbol": "ETHUSDT"}
         redis_client.xadd("predictions:ETHUSDT", {"json": json.dumps(receipt)}, id=f"{at_ms}-0")
-    settings = replace(SETTINGS, symbols=("ETHUSDT", "BTCUSDT"))
+    both = replace(SETTINGS, symbols=("ETHUSDT", "BTCUSDT"))
     now_ms = START_US / 1000 + SECONDS * 1000 + 180_000
-    result = AuditPredictions(settings, redis_client, s3, NO_DATABASE, lambda: now_ms)()
+    result = AuditPredictions(both, redis_client, s3, NO_DATABASE, lambda: now_ms)()
     assert (result.audited, result.differences) == (3, [])
     assert all(failure.startswith("ETHUSDT: ValidationError") for failure in result.failures)
     assert len(result.failures) == 2  # of its receipts, and of how far it has come

@@ -21,7 +21,8 @@ from tests.market.test_sums import market
 from tickcast.adapters.lake import bronze
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.postgres.history_store import HistoryStore, OpenStore, days_between
-from tickcast.adapters.settings import MAX_DAYS, HistorySettings, SettingsError
+from tickcast.adapters.settings import MAX_DAYS, HistorySettings
+from tickcast.adapters.variables import SettingsError
 from tickcast.features.bars import segments, whole_seconds
 from tickcast.features.vector import FEATURE_NAMES, history_rows
 from tickcast.functions.load_history import LoadHistory

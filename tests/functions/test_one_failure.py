@@ -13,20 +13,13 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from msgspec.structs import replace
 
 from tests.fixtures.aws import BUCKET
-from tests.fixtures.hot_path import (
-    SETTINGS,
-    START_MS,
-    Clock,
-    hot_path,
-    put_model,
-    state_bytes,
-    stored,
-    ticks_in,
-)
+from tests.fixtures.hot_path import START_MS, Clock, hot_path, put_model, state_bytes, stored, ticks_in
 from tests.fixtures.kinesis_events import FIRST_SEQUENCE, batch_event, event, record
 from tests.fixtures.market import START_US
+from tests.fixtures.settings import configured
 from tickcast.adapters.redis import hot_store
 from tickcast.adapters.redis.hot_store import HotStore
+from tickcast.adapters.settings import ServePredictionsSettings
 from tickcast.features.ring import BarRing
 from tickcast.functions import predict_stream
 from tickcast.functions.health import Health
@@ -131,7 +124,7 @@ def test_health_tells_of_a_failure_until_there_is_a_prediction_again(
 ) -> None:
     run(0, 15)
     change_state(redis_client, store, mix_up_ids)
-    health = Health(SETTINGS, store, clock)
+    health = Health(configured(ServePredictionsSettings), store, clock)
     for pieces in range(TRIES - 1):
         run(15 + pieces / 10, 15.1 + pieces / 10, per_event=1)
         services = health().body["services"]

@@ -1,13 +1,12 @@
 """The hot path against a real Redis: features, predictions, receipts and the fence. S3 is moto's."""
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import redis
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 from redis.connection import AbstractConnection
 
 from tests.fixtures.aws import BUCKET
@@ -193,7 +192,7 @@ def test_an_old_state_version_is_warmed_up_again_and_reported(
 
 
 def test_redis_out_of_reach_fails_the_invocation(s3: Any, clock: Clock) -> None:
-    store = HotStore(connect(replace(SETTINGS, redis_host="127.0.0.1", redis_port=1)), SETTINGS.lateness_us)
+    store = HotStore(connect(replace(SETTINGS.redis, port=1)), SETTINGS.lateness_us)
     predict = hot_path(store, s3, clock)
     with pytest.raises(redis.ConnectionError):
         predict(batch_event(0, *ticks_in(1)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,6 +11,7 @@ import msgspec
 import numpy as np
 import psycopg
 import pytest
+from msgspec.structs import replace
 
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.filled_history import fill, market

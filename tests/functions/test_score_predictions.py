@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import numpy as np
 import psycopg
 import pytest
@@ -16,13 +17,14 @@ from msgspec import to_builtins
 from tests.fixtures import records
 from tests.fixtures import tallies as planted
 from tests.fixtures.aws import BUCKET
-from tests.fixtures.hot_path import SETTINGS, put_model
+from tests.fixtures.hot_path import put_model
+from tests.fixtures.settings import configured
 from tickcast.adapters import json_text
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.postgres.score_store import ScoreStore, in_shadow
 from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.hot_store import HotStore, Writes
-from tickcast.adapters.settings import DatabaseSettings, ScoreSettings
+from tickcast.adapters.settings import DatabaseSettings, ScorePredictionsSettings, ScoreSettings
 from tickcast.evaluation import drift
 from tickcast.evaluation.drift import DriftPolicy
 from tickcast.evaluation.live_scores import SPANS, score
@@ -39,8 +41,12 @@ pytestmark = pytest.mark.integration
 
 SYMBOL = "BTCUSDT"
 NOON = 1_760_000_400 // 60 * 60  # s
+SETTINGS = configured(ScorePredictionsSettings)
 SCORES = ScoreSettings(
-    DriftPolicy(min_scored=100, raise_after=2, cool_down_s=3600), window_s=700, history_days=2, train_days=7
+    DriftPolicy(min_scored=100, stability_high=0.25, stability_low=0.1, raise_after=2, cool_down_s=3600),
+    window_s=700,
+    history_days=2,
+    train_days=7,
 )
 PLENTY: Callable[[], float] = lambda: 60_000.0  # noqa: E731
 
@@ -74,7 +80,7 @@ def hot(redis_client: redis.Redis) -> Hot:
 @pytest.fixture
 def score_database(loader_settings: DatabaseSettings) -> Iterator[Database]:
     """The database as the function has it: by the scorer's rights alone."""
-    with Database(replace(loader_settings, user="tickcast_scorer")) as database:
+    with Database(msgspec.structs.replace(loader_settings, user="tickcast_scorer")) as database:
         yield database
 
 
@@ -473,7 +479,7 @@ def test_a_damaged_pointer_stops_no_scoring(
 
 
 def test_the_reader_cannot_score(loader_settings: DatabaseSettings) -> None:
-    with Database(replace(loader_settings, user="tickcast_reader")) as database:
+    with Database(msgspec.structs.replace(loader_settings, user="tickcast_reader")) as database:
         store = ScoreStore(database.connection())
         assert store.drained(SYMBOL) == ("0-0", "0-0")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):

@@ -13,22 +13,15 @@ import pytest
 from msgspec.structs import replace
 
 from tests.fixtures.paths import ROOT
+from tests.fixtures.settings import environment
+from tickcast.adapters.settings import ScorePredictionsSettings
 from tickcast.evaluation.drift import DriftState
 from tickcast.evaluation.live_scores import NO_TALLIES, Skill, score_horizon
 from tickcast.functions.score_predictions import Hour, Result
 from tickcast.market.symbols import ascii_name
 
-ENVIRONMENT = {
-    "ENVIRONMENT": "test",
-    "BUCKET": "bucket",
-    "SYMBOLS": "BTCUSDT,ETHUSDT",
-    "REDIS_HOST": "127.0.0.1",
-    "DATABASE_HOST": "127.0.0.1",
-    "DATABASE_NAME": "postgres",
-    "DATABASE_USER": "tickcast_scorer",
-    "POWERTOOLS_SERVICE_NAME": "score_predictions",
-    "POWERTOOLS_METRICS_NAMESPACE": "tickcast/test",
-    "AWS_DEFAULT_REGION": "us-east-1",
+ENVIRONMENT = environment(ScorePredictionsSettings, POWERTOOLS_SERVICE_NAME="score_predictions") | {
+    "AWS_DEFAULT_REGION": "us-east-1"
 }
 CONTEXT = SimpleNamespace(get_remaining_time_in_millis=lambda: 60_000)
 

@@ -34,7 +34,7 @@ def deployed(synthesised: Synthesised) -> dict[str, dict[str, Any]]:
     }
 
 
-def test_what_is_described_is_deployed_and_the_other_way_round(synthesised: Synthesised) -> None:
+def test_the_described_and_the_deployed_routes_agree(synthesised: Synthesised) -> None:
     found = {route for route in deployed(synthesised) if not route.startswith("OPTIONS")}
     assert found == set(described()) == {f"GET {route.path}" for route in ROUTES}
 
@@ -52,7 +52,7 @@ def test_who_needs_a_key(synthesised: Synthesised) -> None:
     }
 
 
-def test_a_browser_may_ask_from_any_page(synthesised: Synthesised) -> None:
+def test_a_browser_may_call_from_any_page(synthesised: Synthesised) -> None:
     methods = deployed(synthesised)
     for path in (route.path for route in ROUTES):
         [answer] = methods[f"OPTIONS {path}"]["Integration"]["IntegrationResponses"]

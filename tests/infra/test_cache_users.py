@@ -74,7 +74,7 @@ def test_reader_may_do_what_serve_predictions_does_and_not_write(users: dict[str
         users["reader"].set("state:BTCUSDT", "mine")
 
 
-def test_auditor_may_read_receipts_and_give_signs_of_life_and_no_more(users: dict[str, Any]) -> None:
+def test_auditor_may_read_receipts_and_write_heartbeats_and_no_more(users: dict[str, Any]) -> None:
     assert commit(users["writer"])
     store = HotStore(users["auditor"], LATENESS_US)
     assert store.predictions("BTCUSDT", 0, 2000, 5) == [PREDICTION]

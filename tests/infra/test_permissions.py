@@ -189,7 +189,7 @@ def test_who_may_enter_the_database(on_aws: Synthesised) -> None:
 
 
 def test_nag(synthesised: Synthesised) -> None:
-    """AWS's solution rules; what we do otherwise is acknowledged, with its reason, beside the construct."""
+    """AWS's solution rules; each exception is acknowledged where its construct is made, with the reason."""
     from cdk_nag import AwsSolutionsChecks
 
     report = AwsSolutionsChecks(synthesised.app).validate_scope(synthesised.app)

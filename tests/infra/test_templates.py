@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import msgspec
 import pytest
-from pydantic import BaseModel
 
 from cdk.components.monitoring import FALLBACK_REASONS
-from cdk.config import Audit, Drift, History, Ingest, Prediction, Tables
+from cdk.config import Environment, IngestConfig, parse
+from cdk.variables import variables
 from ingest_ecs.settings import IngestSettings
-from tests.infra.synthesis import ROOT, Synthesised
-from tickcast.adapters.settings import (
-    DatabaseSettings,
-    HistorySettings,
-    ScoreSettings,
-    Settings,
-    bucket_in,
-)
+from tests.fixtures.paths import ROOT
+from tests.fixtures.settings import VARIABLES
+from tests.infra.synthesis import Synthesised
+from tickcast.adapters import settings
+from tickcast.adapters.settings import Settings
+from tickcast.adapters.variables import names, read
 from tickcast.serving.prediction import REASONS, STALE_FEATURES
 
 HANDLERS = (
@@ -65,7 +63,7 @@ REFUSED_LOCALLY = (
 
 # cfn-lint's warnings about how the CDK writes, which no line of ours could change.
 LINT_IGNORED = [
-    "W3005",  # DependsOn beside a reference: the CDK orders a function behind its role's policy
+    "W3005",  # DependsOn in addition to a reference: the CDK orders a function after its role's policy
     "W6001",  # an output that is another stack's export: the stream's and the bucket's names
 ]
 
@@ -133,76 +131,69 @@ def test_function(synthesised: Synthesised, handler: str) -> None:
     assert (logging["LogFormat"], logging["SystemLogLevel"]) == ("JSON", "WARN")
     assert "ReservedConcurrentExecutions" not in function  # fails to deploy in a fresh account
 
-    variables = function["Environment"]["Variables"]
-    told = {"ENVIRONMENT", "BUCKET", "POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE", "LOG_LEVEL"}
-    if handler == "load_history":
-        told |= {"KEEP_DAYS", "GRID_MS", "QUOTED_GRID_MS"}
-    else:
-        told |= {"SYMBOLS", "LATENESS_MS", "STALE_AFTER_S", "PRIMARY_HORIZON_S", "FEATURES_TTL_S"}
-        told |= {"FEE_BP", "MIN_CONFIDENCE"}
-    if handler == "fetch_history":
-        told |= {"REST_URL"}
-    if handler == "audit_predictions":
-        told |= {"AUDIT_EVERY_MINUTES", "AUDIT_SAMPLE"}
-    if handler in ("train_model", "evaluate_model"):
-        told |= {"DATABASE_STATEMENT_TIMEOUT_S"}
-    if handler == "score_predictions":
-        told |= {"DRIFT_WINDOW_HOURS", "DRIFT_MIN_SCORED", "DRIFT_STABILITY_HIGH", "DRIFT_STABILITY_LOW"}
-        told |= {"DRIFT_RAISE_AFTER", "DRIFT_COOL_DOWN_HOURS", "HISTORY_DAYS", "TRAIN_DAYS"}
-    if handler in USES_STORE:
-        told |= {"REDIS_HOST", "REDIS_PORT", "REDIS_TLS", "REDIS_IAM_USER", "REDIS_CACHE_NAME"}
-    if handler in USES_DATABASE:
-        told |= {"DATABASE_HOST", "DATABASE_PORT", "DATABASE_NAME", "DATABASE_USER", "DATABASE_IAM"}
-    assert set(variables) == told
-    assert variables["ENVIRONMENT"] == synthesised.name
+    given = function["Environment"]["Variables"]
+    # Lambda sets the region by itself, and no deployment may.
+    assert set(given) == set(names(settings_of(handler))) - {"AWS_REGION"}
+    assert ("REDIS_HOST" in given) == (handler in USES_STORE)
+    assert ("DATABASE_HOST" in given) == (handler in USES_DATABASE)
+    assert given.get("ENVIRONMENT", synthesised.name) == synthesised.name
 
     # Only who needs a store is in the VPC, from which nothing but the stores and S3 can be reached.
     is_inside = handler in {*USES_STORE, *USES_DATABASE} and synthesised.name != "local"
     assert ("VpcConfig" in function) == is_inside
 
 
-def test_every_process_can_start_by_what_its_template_says(synthesised: Synthesised) -> None:
-    """The limits of the configuration are those that the processes check."""
-    read: dict[str, Callable[[dict[str, str]], Any]] = {
-        "BUCKET": bucket_in,
-        "SYMBOLS": Settings.from_environment,
-        "KEEP_DAYS": HistorySettings.from_environment,
-        "DATABASE_HOST": DatabaseSettings.from_environment,
-        "DRIFT_MIN_SCORED": ScoreSettings.from_environment,
-    }
-    for function in functions(synthesised).values():
-        variables = {
-            name: _known(name, value) for name, value in function["Environment"]["Variables"].items()
-        }
-        for name, from_environment in read.items():
-            if name in variables:
-                from_environment(variables)
+def test_every_process_can_start_with_the_variables_of_its_template(synthesised: Synthesised) -> None:
+    for handler, function in functions(synthesised).items():
+        variables = function["Environment"]["Variables"] | {"AWS_REGION": "ap-northeast-1"}
+        read(settings_of(handler), {name: _known(name, value) for name, value in variables.items()})
 
 
-@pytest.mark.parametrize("at", ["least", "most"])
-def test_what_the_configuration_allows_the_processes_do(at: str) -> None:
-    """At both ends of each of the numbers that become environment variables."""
-    audit = {"every_minutes": "AUDIT_EVERY_MINUTES", "sample": "AUDIT_SAMPLE"}
-    processes: tuple[tuple[type[BaseModel], Callable[[dict[str, str]], Any], dict[str, str]], ...] = (
-        (Prediction, Settings.from_environment, {}),
-        (Drift, ScoreSettings.from_environment, {}),
-        (Tables, HistorySettings.from_environment, {}),
-        (Audit, Settings.from_environment, audit),
-        (History, ScoreSettings.from_environment, {"days": "HISTORY_DAYS"}),
-        (Ingest, IngestSettings.from_environment, {"linger_ms": "LINGER_MS"}),
-    )
-    base = {"ENVIRONMENT": "t", "BUCKET": "b", "SYMBOLS": "BTCUSDT", "STREAM_NAME": "s"}
-    base |= {"BINANCE_API_KEY": "k", "DRIFT_STABILITY_HIGH": "100"}
+def test_ingest_can_start_with_the_variables_of_its_template(on_aws: Synthesised) -> None:
+    variables = {entry["Name"]: entry["Value"] for entry in container(on_aws, "Ingest")["Environment"]}
+    assert set(variables) == set(names(IngestSettings)) - {"BINANCE_API_KEY"} | {"AWS_DEFAULT_REGION"}
+    variables["BINANCE_API_KEY"] = "secret-key"
+    read(IngestSettings, {name: _known(name, value) for name, value in variables.items()})
+
+
+@pytest.mark.parametrize("end", ["ge", "le"])
+def test_processes_accept_the_limits_of_the_configuration(end: str) -> None:
+    """Each number that the configuration bounds, at its lower or at its upper end."""
     checked = 0
-    for group, from_environment, names in processes:
-        for field, about in group.model_fields.items():
-            variable = names.get(field, f"DRIFT_{field}".upper() if group is Drift else field.upper())
-            for rule in about.metadata:
-                end = getattr(rule, "ge" if at == "least" else "le", None)
-                if end is not None and (not names or field in names):
-                    from_environment(base | {variable: str(end)})
-                    checked += 1
-    assert checked >= 10
+    for group in ("prediction", "audit", "drift", "tables", "history", "ingest"):
+        kind = IngestConfig if group == "ingest" else field_type(Environment, group)
+        for field in msgspec.structs.fields(kind):
+            limit = limit_of(field.type, end)
+            if limit is not None:
+                values = {field.name: limit}
+                if group == "drift":  # the low mark must not be above the high one
+                    values = {"stability_high": 100} | values
+                config = {"aws": {"ingest": values}} if group == "ingest" else {group: values}
+                environment = variables(parse({"name": "dev", **config}), bucket="b", stream="s")
+                for handler in HANDLERS:
+                    read(settings_of(handler), VARIABLES | environment)
+                read(IngestSettings, VARIABLES | environment)
+                checked += 1
+    assert checked >= 15
+
+
+def settings_of(handler: str) -> type[Settings]:
+    kind: type[Settings] = getattr(settings, f"{handler.title().replace('_', '')}Settings")
+    return kind
+
+
+def field_type(kind: type[msgspec.Struct], name: str) -> type[msgspec.Struct]:
+    [found] = [field.type for field in msgspec.structs.fields(kind) if field.name == name]
+    return found  # type: ignore[no-any-return]
+
+
+def limit_of(kind: Any, end: str) -> float | None:
+    """A limit in the annotation of `kind`, or of what may stand in place of None."""
+    for part in (kind, *get_args(kind)):
+        for note in getattr(part, "__metadata__", ()):
+            if isinstance(note, msgspec.Meta) and getattr(note, end) is not None:
+                return float(getattr(note, end)) if float in get_args(part) else int(getattr(note, end))
+    return None
 
 
 def _known(name: str, value: Any) -> str:
@@ -236,7 +227,7 @@ def test_no_record_blocks_a_shard_or_vanishes(synthesised: Synthesised) -> None:
     assert archive["MaximumRetryAttempts"] == -1
 
 
-def test_every_log_is_forgotten_in_time(synthesised: Synthesised) -> None:
+def test_every_log_has_a_retention(synthesised: Synthesised) -> None:
     groups = dict(synthesised.resources("AWS::Logs::LogGroup"))
     assert len(groups) >= len(HANDLERS)
     for logical_id, properties in groups.items():
@@ -244,19 +235,19 @@ def test_every_log_is_forgotten_in_time(synthesised: Synthesised) -> None:
 
 
 def test_no_secret_in_any_environment(synthesised: Synthesised) -> None:
-    told = [function["Environment"]["Variables"] for function in functions(synthesised).values()]
+    given = [function["Environment"]["Variables"] for function in functions(synthesised).values()]
     for _, task in synthesised.resources("AWS::ECS::TaskDefinition"):
         for container in task["ContainerDefinitions"]:
-            told.append({entry["Name"]: entry["Value"] for entry in container["Environment"]})
+            given.append({entry["Name"]: entry["Value"] for entry in container["Environment"]})
             secrets = {"Ingest": ["BINANCE_API_KEY"], "Migrate": ["PGUSER", "PGPASSWORD"]}
             assert [secret["Name"] for secret in container["Secrets"]] == secrets[container["Name"]]
-    for variables in told:
-        for name, value in variables.items():
+    for environment in given:
+        for name, value in environment.items():
             assert not re.search("KEY|SECRET|PASSWORD|TOKEN", name), name
             assert "resolve:secretsmanager" not in json.dumps(value), name
     text = json.dumps(synthesised.templates)
-    for made_or_told in ("MasterUserPassword", "GenerateSecretString", "SecretString"):
-        assert f'"{made_or_told}":' not in text
+    for made_or_given in ("MasterUserPassword", "GenerateSecretString", "SecretString"):
+        assert f'"{made_or_given}":' not in text
 
 
 def test_api(synthesised: Synthesised) -> None:
@@ -314,7 +305,7 @@ def test_nothing_comes_in_from_outside(on_aws: Synthesised) -> None:
         assert "SecurityGroupIngress" not in group, logical_id
     entered = [rule for _, rule in on_aws.resources("AWS::EC2::SecurityGroupIngress")]
     assert all(rule["SourceSecurityGroupId"] for rule in entered)
-    # The cache and the database, by those granted; the database by the task that migrates besides.
+    # The cache and the database, by those granted; the database also by the task that migrates.
     cache = [rule for rule in entered if rule["FromPort"] == 6379]
     database = [rule for rule in entered if "DatabaseInstance" in json.dumps(rule["FromPort"])]
     assert (len(cache), len(database)) == (len(USES_STORE), len(USES_DATABASE) + 1)
@@ -424,9 +415,6 @@ def test_ingest_task(on_aws: Synthesised) -> None:
     task = container(on_aws, "Ingest")
     assert 0 < task["StopTimeout"] <= 120
     assert task["HealthCheck"]["Command"][0] == "CMD"
-    told = {entry["Name"] for entry in task["Environment"]}
-    assert {"STREAM_NAME", "SYMBOLS", "STREAM_URL", "PROTOCOL", "BUCKET", "LINGER_MS", "HEALTH_PORT"} <= told
-    assert "AWS_ENDPOINT_URL" not in told
 
     service = on_aws.one("AWS::ECS::Service")
     deployment = service["DeploymentConfiguration"]
@@ -437,14 +425,14 @@ def test_ingest_task(on_aws: Synthesised) -> None:
 
 def test_dockerfile_agrees_with_the_task(on_aws: Synthesised) -> None:
     task = container(on_aws, "Ingest")
-    told = {entry["Name"]: entry["Value"] for entry in task["Environment"]}
+    given = {entry["Name"]: entry["Value"] for entry in task["Environment"]}
     dockerfile = (ROOT / "ingest_ecs" / "Dockerfile").read_text("utf-8")
     assert f"USER {task['User']}" in dockerfile
-    assert f"HEALTH_PORT={told['HEALTH_PORT']}" in dockerfile
-    assert f"127.0.0.1:{told['HEALTH_PORT']}/health" in task["HealthCheck"]["Command"][-1]
+    assert f"HEALTH_PORT={given['HEALTH_PORT']}" in dockerfile
+    assert f"127.0.0.1:{given['HEALTH_PORT']}/health" in task["HealthCheck"]["Command"][-1]
 
 
-def test_every_alarm_tells_somebody(on_aws: Synthesised) -> None:
+def test_every_alarm_notifies_somebody(on_aws: Synthesised) -> None:
     alarms = dict(on_aws.resources("AWS::CloudWatch::Alarm"))
     for logical_id, alarm in alarms.items():
         assert alarm["AlarmActions"] and alarm["AlarmDescription"], logical_id
@@ -462,10 +450,10 @@ def test_every_alarm_is_in_the_runbook(on_aws: Synthesised) -> None:
     for logical_id, _ in on_aws.resources("AWS::CloudWatch::Alarm"):
         name = re.fullmatch("Monitoring(.+)[0-9A-F]{8}", logical_id)
         assert name
-        told = re.sub("BTCUSDT|ETHUSDT", "{symbol}", name[1])
-        if told.endswith("Errors") and told != "ApiServerErrors":
-            told = "{Function}Errors"
-        assert told in named, told
+        given = re.sub("BTCUSDT|ETHUSDT", "{symbol}", name[1])
+        if given.endswith("Errors") and given != "ApiServerErrors":
+            given = "{Function}Errors"
+        assert given in named, given
 
 
 def test_alarms_watch_metrics_the_handlers_write(on_aws: Synthesised) -> None:
@@ -477,7 +465,7 @@ def test_alarms_watch_metrics_the_handlers_write(on_aws: Synthesised) -> None:
 
 
 def test_the_dashboard_draws_every_reason_there_is() -> None:
-    assert set(FALLBACK_REASONS) == set(REASONS) - {STALE_FEATURES}  # which is judged by the API
+    assert set(FALLBACK_REASONS) == set(REASONS) - {STALE_FEATURES}  # which the API decides
 
 
 def test_prod_outlives_a_mistake(environments: dict[str, Synthesised]) -> None:

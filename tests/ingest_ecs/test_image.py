@@ -20,7 +20,9 @@ from urllib.request import urlopen
 
 import pytest
 
+from ingest_ecs.settings import IngestSettings
 from tests.fixtures.paths import ROOT
+from tests.fixtures.settings import environment
 
 pytestmark = pytest.mark.server
 
@@ -97,8 +99,8 @@ def test_without_settings_it_says_which_is_missing(image: Path) -> None:
 
 def test_it_answers_health_and_stops_on_sigterm(image: Path) -> None:
     """Neither Kinesis nor the exchange is there: it cannot replace a task that delivers, and says so."""
-    address = {"STREAM_URL": "ws://127.0.0.1:1", "HEALTH_PORT": "0", "BINANCE_API_KEY": "secret-key"}
-    with start(image, STREAM_NAME="ticks", SYMBOLS="BTCUSDT", **address) as task:
+    address = {"STREAM_URL": "ws://127.0.0.1:1", "HEALTH_PORT": "0", "BUCKET": "", "SYMBOLS": "BTCUSDT"}
+    with start(image, **environment(IngestSettings, **address)) as task:
         assert task.stdout is not None
         lines = []
         for line in task.stdout:

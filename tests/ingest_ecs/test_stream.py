@@ -15,6 +15,7 @@ from websockets.exceptions import InvalidHeader
 from ingest_ecs.producer import Producer
 from ingest_ecs.settings import IngestSettings
 from ingest_ecs.stream import Stream
+from tests.fixtures.settings import configured
 from tickcast.market.session import Session
 
 KEY = "kEyThatNobodyMaySee0123456789"
@@ -34,9 +35,7 @@ def test_a_library_s_error_is_told_without_the_key(monkeypatch: pytest.MonkeyPat
         raise error
 
     monkeypatch.setattr(websockets, "connect", refuse)
-    settings = IngestSettings.from_environment(
-        {"STREAM_NAME": "t", "SYMBOLS": "BTCUSDT", "BINANCE_API_KEY": f"{KEY}\n"}
-    )
+    settings = configured(IngestSettings, SYMBOLS="BTCUSDT", BINANCE_API_KEY=f"{KEY}\n")
     log = io.StringIO()
     logger = Logger(service=f"ends with {type(error).__name__}", stream=log)
     session = Session([("BTCUSDT", "trades"), ("BTCUSDT", "quotes")], random.Random(1))

@@ -19,6 +19,7 @@ from websockets.http11 import Request, Response
 from ingest_ecs.producer import Producer
 from ingest_ecs.settings import IngestSettings
 from ingest_ecs.stream import Stream
+from tests.fixtures.settings import configured
 from tickcast import sbe
 from tickcast.adapters.rest.binance import BinanceRest, ExchangeUnavailable
 from tickcast.market import liveness, wire
@@ -105,8 +106,9 @@ class Ingest:
     """Socket loop, session and producer as the task runs them, against the server at `url`."""
 
     def __init__(self, url: str, rest: Rest | None = None, **env: str) -> None:
-        settings = IngestSettings.from_environment(
-            {"STREAM_NAME": "t", "SYMBOLS": "BTCUSDT", "BINANCE_API_KEY": KEY, "STREAM_URL": url} | env
+        settings = configured(
+            IngestSettings,
+            **{"SYMBOLS": "BTCUSDT", "BINANCE_API_KEY": KEY, "STREAM_URL": url, **env},
         )
         self.kinesis = Kinesis()
         logger = Logger(service="test")
@@ -302,7 +304,7 @@ def test_the_keyless_feed_gives_the_same_ticks() -> None:
     async def scenario() -> None:
         path = "/stream?streams=btcusdt@trade/btcusdt@bookTicker&timeUnit=MICROSECOND"
         async with exchange(talk, key=None, path=path) as url:
-            ingest = Ingest(url, PROTOCOL="json", BINANCE_API_KEY="")
+            ingest = Ingest(url, PROTOCOL="json", SOURCE="json", BINANCE_API_KEY="")
             await ingest.run_until(lambda: bool(ingest.kinesis.trade_ids))
             (batch,) = [batch for batch in ingest.kinesis.batches if len(batch.trades)]
             assert batch.source == "json"
@@ -343,7 +345,7 @@ def test_the_keyless_feed_s_messages_are_classified_by_content(is_wrapped: bool)
     async def scenario() -> None:
         path = "/stream?streams=btcusdt@trade/btcusdt@bookTicker&timeUnit=MICROSECOND"
         async with exchange(talk, key=None, path=path) as url:
-            ingest = Ingest(url, PROTOCOL="json", BINANCE_API_KEY="")
+            ingest = Ingest(url, PROTOCOL="json", SOURCE="json", BINANCE_API_KEY="")
             await ingest.run_until(lambda: ingest.kinesis.trade_ids == [1, 2])
             assert ingest.producer.bad_frames.total() == 0
 

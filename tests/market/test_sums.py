@@ -30,6 +30,7 @@ from tickcast.features.bars import (
 )
 from tickcast.features.ring import BarRing
 from tickcast.features.vector import FEATURE_NAMES
+from tickcast.market.sources import Origin
 from tickcast.market.sums import integers, products, ratio, running, single, split, total
 from tickcast.market.ticks import Quotes, Trades, quotes_array, trades_array
 from tickcast.market.trade_ledger import LEDGER_ROW, TradesContradict, ledger_rows, merged
@@ -177,7 +178,9 @@ def test_what_is_left_of_an_aggregate_is_exact(quantities: list[int], whole: int
     singles = [n for n in sorted(alone) if n < len(quantities)]
     rows = trades_array((n, n, n, n, 7, quantities[n], 1) for n in singles)
     aggregate = trades_array([(0, 0, 0, len(quantities) - 1, 7, whole, 1)])
-    found = merged(merged(np.empty(0, LEDGER_ROW), ledger_rows(rows, 0)), ledger_rows(aggregate, 3))
+    found = merged(
+        merged(np.empty(0, LEDGER_ROW), ledger_rows(rows, Origin.STREAM)), ledger_rows(aggregate, Origin.REST)
+    )
     left = found[found["aggregate_first_id"] != found["aggregate_last_id"]]
     expected = [max(whole - sum(quantities[n] for n in singles), 0)] * (len(singles) < len(quantities))
     assert left["qty"].tolist() == expected
@@ -186,7 +189,7 @@ def test_what_is_left_of_an_aggregate_is_exact(quantities: list[int], whole: int
 @pytest.mark.parametrize(("first", "last"), [(1, 2**31), (0, MOST), (-5, MOST), (7, 6)])
 def test_an_aggregate_of_more_trades_than_can_be_is_refused(first: int, last: int) -> None:
     with pytest.raises(TradesContradict, match=rf"trades {first}\.\.{last} came as one aggregate"):
-        ledger_rows(trades_array([(1, 1, first, last, 1, 1, 1)]), 3)
+        ledger_rows(trades_array([(1, 1, first, last, 1, 1, 1)]), Origin.REST)
 
 
 # The same market in any unit

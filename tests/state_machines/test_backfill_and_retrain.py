@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from tests.fixtures.asl import Execution, Executions, Function, execute
-from tests.infra.synthesis import ROOT
+from tests.fixtures.paths import ROOT
 from tickcast.market.fetch_plan import MAX_WINDOWS
 
 pytestmark = pytest.mark.slow  # all of it together
@@ -46,7 +46,8 @@ LOADED = {
 
 def named(name: str) -> Exception:
     """An exception of a class called `name`, of which Lambda reports no more."""
-    return type(name, (Exception,), {})(f"{name} says why")
+    kind: type[Exception] = type(name, (Exception,), {})
+    return kind(f"{name} says why")
 
 
 def window(symbol: str, day: int) -> dict[str, Any]:

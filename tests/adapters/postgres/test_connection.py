@@ -8,7 +8,6 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -17,11 +16,13 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from msgspec.structs import replace
 
 from local.system import servers
+from tests.fixtures.settings import configured
 from tickcast.adapters.postgres import connection
 from tickcast.adapters.postgres.connection import Database, parameters
-from tickcast.adapters.settings import DatabaseSettings, SettingsError
+from tickcast.adapters.settings import DatabaseSettings
 
 _YEAR = datetime.timedelta(days=365)
 _SSL_REQUEST = b"\0\0\0\x08\x04\xd2\x16\x2f"
@@ -122,8 +123,11 @@ def tls(
     front.close()
 
 
+LOADER = {"DATABASE_USER": "tickcast_loader", "DATABASE_IAM": "1"}
+
+
 def behind(front: TlsInFront, host: str = servers.HOST) -> DatabaseSettings:
-    return DatabaseSettings(host, front.port, "postgres", "tickcast_loader", iam=True)
+    return configured(DatabaseSettings, **LOADER, DATABASE_HOST=host, DATABASE_PORT=front.port)
 
 
 def test_a_server_of_a_known_root_is_entered_encrypted(tls: tuple[TlsInFront, Path]) -> None:
@@ -150,7 +154,7 @@ def test_a_server_of_another_name_is_refused(tls: tuple[TlsInFront, Path]) -> No
 
 
 def test_a_server_without_tls_is_refused(tls: tuple[TlsInFront, Path], postgres_port: int) -> None:
-    settings = DatabaseSettings(servers.HOST, postgres_port, "postgres", "tickcast_loader", iam=True)
+    settings = configured(DatabaseSettings, **LOADER, DATABASE_PORT=postgres_port)
     with (
         Database(settings) as database,
         pytest.raises(psycopg.OperationalError, match="not support"),
@@ -163,7 +167,9 @@ def test_the_password_is_a_token_signed_here(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setattr(socket, "create_connection", None)  # nothing is asked of anybody
     host = "tickcast.abc.ap-northeast-1.rds.amazonaws.com"
-    found = parameters(DatabaseSettings(host, 5432, "tickcast", "tickcast_loader", iam=True))
+    found = parameters(
+        configured(DatabaseSettings, **LOADER, DATABASE_HOST=host, AWS_REGION="ap-northeast-1")
+    )
     token = urlsplit(f"https://{found['password']}")
     query = parse_qs(token.query)
     assert token.netloc == f"{host}:5432"
@@ -195,11 +201,3 @@ def test_a_statement_that_takes_too_long_is_ended(loader_settings: DatabaseSetti
         assert database.connection() is connection  # still good
         connection.close()
         assert database.connection() is not connection
-
-
-def test_settings_say_what_is_missing() -> None:
-    with pytest.raises(SettingsError, match="DATABASE_USER is not set"):
-        DatabaseSettings.from_environment({"DATABASE_HOST": "h", "DATABASE_NAME": "n"})
-    env = {"DATABASE_HOST": "h", "DATABASE_NAME": "n", "DATABASE_USER": "u", "DATABASE_IAM": "1"}
-    settings = DatabaseSettings.from_environment(env)
-    assert (settings.port, settings.iam, settings.statement_timeout_s) == (5432, True, 120)

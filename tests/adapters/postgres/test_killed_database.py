@@ -17,6 +17,7 @@ from tests.fixtures.aws import BUCKET
 from tests.fixtures.history_tables import SYMBOL, checksums, put_hours
 from tests.fixtures.market import START_US, random_ticks
 from tests.fixtures.paths import ROOT
+from tests.fixtures.settings import configured
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.postgres.history_store import HistoryStore, OpenStore
 from tickcast.adapters.settings import DatabaseSettings, HistorySettings
@@ -60,7 +61,7 @@ def server(tmp_path: Path) -> Any:
 
 
 def load(server: Server, s3: Any, objects: list[dict[str, str]]) -> dict[str, Any]:
-    settings = DatabaseSettings(servers.HOST, server.port, "postgres", "tickcast_loader")
+    settings = configured(DatabaseSettings, DATABASE_PORT=server.port, DATABASE_USER="tickcast_loader")
     kept = HistorySettings(keep_days=0, grid_ms=1000, quoted_grid_ms=500)
     with Database(settings) as loader:
         run = LoadHistory(kept, s3, BUCKET, OpenStore(loader), lambda: START_US + DAY_US)

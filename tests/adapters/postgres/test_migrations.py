@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import psycopg
 import pytest
+from msgspec.structs import replace
 
 from local.system import database, servers
 from tickcast.adapters.postgres import binary_copy

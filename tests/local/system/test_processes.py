@@ -130,8 +130,9 @@ def test_parts_end_with_a_launcher_that_is_killed(tmp_path: Path) -> None:
     launcher = (
         "import os, pathlib, sys, time; from local.system.processes import Processes\n"
         f"folder = pathlib.Path({str(tmp_path)!r})\n"
-        f"part = Processes(folder, folder, dict(os.environ)).start('part', [sys.executable, '-c', {SLEEPER!r}])\n"
-        "print(part.process.pid, flush=True); time.sleep(600)"
+        f"command = [sys.executable, '-c', {SLEEPER!r}]\n"
+        "process = Processes(folder, folder, dict(os.environ)).start('sleeper', command)\n"
+        "print(process.process.pid, flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", launcher], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout

@@ -1,140 +1,97 @@
-"""The settings of a function, read once from its environment, and checked there: a process that starts can
-run by them (docs/adr/0023-input-is-checked-at-the-boundary.md)."""
+"""The settings of each function: the environment variables that it reads, and their limits.
+
+A field is a variable of that name in upper case; a field that is a group stands for the group's variables.
+None has a default: the one place of defaults is `cdk/config`, and a function's deployment has every variable
+of its type (docs/adr/0030-each-function-has-its-settings.md). `variables.read` reads and checks them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from tickcast.adapters.variables import SettingsError as SettingsError
-from tickcast.adapters.variables import Variables, wrong
-from tickcast.adapters.variables import symbols_in as symbols_in
+from msgspec import Meta, Struct, field
+
+from tickcast.adapters.variables import Host, HttpUrl, SettingsError, Symbols, wrong
 from tickcast.evaluation.drift import DriftPolicy
-from tickcast.model.forecast import HORIZONS_S
-
-PUBLIC_REST_URL = "https://data-api.binance.vision"  # market data only, and no key
-LOG_LEVELS = ("DEBUG", "INFO", "WARN", "WARNING", "ERROR", "CRITICAL")
 
 MAX_DAYS = 3650
-MAX_LATENESS_MS = 2000
-MAX_STALE_AFTER_S = 5  # the promise: features that are older are a fallback's
-MAX_FEE_BP = 1000
-MAX_GRID_MS = 60_000
-BAR_MS = 100
 
-NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"  # of a bucket, a stream, an environment
-_USER = r"[A-Za-z_][A-Za-z0-9_$-]{0,62}"
+Name = Annotated[
+    str,
+    Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", description="a name like tickcast-prod"),
+]
+NameOrNothing = Annotated[
+    str,
+    Meta(
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,127})?$", description="a name like tickcast-prod, or nothing"
+    ),
+]
+MetricsNamespace = Annotated[
+    str,
+    Meta(pattern=r"^[\w.#/-]{1,255}$", description="1 to 255 letters, digits and _.#/-, like tickcast/prod"),
+]
+Region = Annotated[
+    str, Meta(pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]{1,2}$", description="a region like ap-northeast-1")
+]
+SqlName = Annotated[
+    str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_$-]{0,62}$", description="a name like tickcast_reader")
+]
+LogLevel = Literal["DEBUG", "INFO", "WARN", "WARNING", "ERROR", "CRITICAL"]
+Port = Annotated[int, Meta(ge=1, le=65_535)]
+HorizonS = Literal[1, 2, 5, 10]  # tickcast.model.forecast.HORIZONS_S
+GridMs = Annotated[int, Meta(ge=100, le=60_000, multiple_of=100)]  # whole bars
+DaysOrNone = Annotated[int, Meta(ge=0, le=MAX_DAYS)]
+Days = Annotated[int, Meta(ge=1, le=MAX_DAYS)]
 
 
-@dataclass(frozen=True)
-class Settings:
-    environment: str
-    bucket: str
-    symbols: tuple[str, ...]
-    redis_host: str  # empty: this function has none
-    redis_port: int
-    redis_tls: bool
-    redis_iam_user: str  # empty: no authentication (a local server)
-    redis_cache_name: str
-    lateness_us: int
-    stale_after_s: float
-    primary_horizon_s: int
-    features_ttl_s: int
-    fee_bp: float  # of one side of a trade
-    min_confidence: float  # what a move must come to, or it counts as noise
-    audit_every_ms: int
-    audit_sample: int  # predictions of each symbol, each time
-    region: str
-    rest_url: str  # of the exchange
+class Settings(Struct, frozen=True, kw_only=True, rename=str.upper):
+    """What every process reads. Powertools reads these three by itself, and would not name a wrong one."""
 
-    @classmethod
-    def from_environment(cls, env: Mapping[str, str] | None = None) -> Settings:
-        """The settings in `env` (default: this process's). Raises `SettingsError`."""
-        given = Variables(env)
-        check_log_level(given)
-        horizons = [str(horizon_s) for horizon_s in HORIZONS_S]
-        return cls(
-            environment=given.text("ENVIRONMENT", pattern=NAME, like="prod"),
-            bucket=given.text("BUCKET", pattern=NAME, like="tickcast-lake"),
-            symbols=given.symbols(),
-            redis_host=given.host("REDIS_HOST", ""),
-            redis_port=given.port("REDIS_PORT", 6379),
-            redis_tls=given.flag("REDIS_TLS"),
-            redis_iam_user=given.text("REDIS_IAM_USER", "", pattern=NAME, like="tickcast-prod-reader"),
-            redis_cache_name=given.text("REDIS_CACHE_NAME", "", pattern=NAME, like="tickcast-prod"),
-            lateness_us=given.whole("LATENESS_MS", 100, 0, MAX_LATENESS_MS) * 1000,
-            stale_after_s=given.number("STALE_AFTER_S", 5, 1, MAX_STALE_AFTER_S),
-            primary_horizon_s=int(given.choice("PRIMARY_HORIZON_S", horizons, "2")),
-            features_ttl_s=given.whole("FEATURES_TTL_S", 60, 10, 86_400),
-            fee_bp=given.number("FEE_BP", 10, 0, MAX_FEE_BP),
-            min_confidence=given.number("MIN_CONFIDENCE", 0.55, 0.5, 1, below=True),
-            # Health takes a quarter of an hour for silence.
-            audit_every_ms=given.whole("AUDIT_EVERY_MINUTES", 5, 1, 15) * 60_000,
-            audit_sample=given.whole("AUDIT_SAMPLE", 2, 1, 60),
-            region=given.region(),
-            rest_url=given.url("REST_URL", PUBLIC_REST_URL, ("https", "http")),
-        )
+    log_level: LogLevel
+    powertools_service_name: Name
+    powertools_metrics_namespace: MetricsNamespace
+
+
+class RedisSettings(Struct, frozen=True, kw_only=True, rename=lambda name: f"REDIS_{name.upper()}"):
+    """Where the hot store is and who asks: `iam_user`, by a token signed for the cache `cache_name`; both are
+    empty where the server asks for neither user nor password (a local one)."""
+
+    host: Host
+    port: Port
+    tls: bool
+    iam_user: NameOrNothing
+    cache_name: NameOrNothing
+    region: Region = field(name="AWS_REGION")  # Lambda sets it
 
     def __post_init__(self) -> None:
-        """Raises `SettingsError` on what does not fit together."""
-        if self.redis_iam_user and not (self.redis_cache_name and self.redis_tls):
+        if self.iam_user and not (self.cache_name and self.tls):
             raise SettingsError(
                 "REDIS_IAM_USER is set, so REDIS_CACHE_NAME should be set and REDIS_TLS should be 1: "
                 "a token is signed for a cache by its name, and is sent by TLS alone"
             )
-        if self.lateness_us >= self.stale_after_s * 1_000_000:
-            raise wrong("LATENESS_MS", str(self.lateness_us // 1000), "less than STALE_AFTER_S")
 
 
-@dataclass(frozen=True)
-class DatabaseSettings:
+class DatabaseSettings(Struct, frozen=True, kw_only=True, rename=lambda name: f"DATABASE_{name.upper()}"):
     """Where the database is and who asks. With `iam`, as on RDS, the password is a token signed with the
     process's AWS credentials, and TLS is verified; without, as on a laptop, there is neither."""
 
-    host: str
-    port: int
-    name: str
-    user: str
-    iam: bool = False
-    region: str = "ap-northeast-1"
-    application: str = "tickcast"
-    connect_timeout_s: int = 5
-    statement_timeout_s: int = 120
-
-    @classmethod
-    def from_environment(cls, env: Mapping[str, str] | None = None) -> DatabaseSettings:
-        """The settings in `env` (default: this process's). Raises `SettingsError`."""
-        given = Variables(env)
-        return cls(
-            host=given.host("DATABASE_HOST"),
-            port=given.port("DATABASE_PORT", 5432),
-            name=given.text("DATABASE_NAME", pattern=_USER, like="tickcast"),
-            user=given.text("DATABASE_USER", pattern=_USER, like="tickcast_reader"),
-            iam=given.flag("DATABASE_IAM"),
-            region=given.region(),
-            application=given.text("POWERTOOLS_SERVICE_NAME", "tickcast", pattern=NAME, like="tickcast"),
-            statement_timeout_s=given.whole("DATABASE_STATEMENT_TIMEOUT_S", 120, 1, 900),
-        )
+    host: Host
+    port: Port
+    name: SqlName
+    user: SqlName
+    iam: bool
+    statement_timeout_s: Annotated[int, Meta(ge=1, le=900)]
+    region: Region = field(name="AWS_REGION")  # Lambda sets it
+    application: Name = field(name="POWERTOOLS_SERVICE_NAME")
 
 
-@dataclass(frozen=True)
-class HistorySettings:
-    """What is kept of history: for how many days (0: with no end), and every how many ms a feature row."""
+class HistorySettings(Struct, frozen=True, rename=str.upper):
+    """What is kept of history: for how many days (0: indefinitely), and every how many ms a feature row."""
 
-    keep_days: int
-    grid_ms: int
-    quoted_grid_ms: int
-
-    @classmethod
-    def from_environment(cls, env: Mapping[str, str] | None = None) -> HistorySettings:
-        """The settings in `env` (default: this process's). Raises `SettingsError`."""
-        given = Variables(env)
-        check_log_level(given)
-        return cls(
-            keep_days=given.whole("KEEP_DAYS", 0, 0, MAX_DAYS),
-            grid_ms=given.whole("GRID_MS", 1000, BAR_MS, MAX_GRID_MS, multiple_of=BAR_MS),
-            quoted_grid_ms=given.whole("QUOTED_GRID_MS", 100, BAR_MS, MAX_GRID_MS, multiple_of=BAR_MS),
-        )
+    keep_days: DaysOrNone
+    grid_ms: GridMs
+    quoted_grid_ms: GridMs
 
     def __post_init__(self) -> None:
         """Whoever makes them: a negative number of days would have a load drop what it loaded."""
@@ -142,48 +99,131 @@ class HistorySettings:
             raise wrong("KEEP_DAYS", str(self.keep_days), f"a whole number from 0 to {MAX_DAYS}")
 
 
+class DriftSettings(Struct, frozen=True, kw_only=True, rename=lambda name: f"DRIFT_{name.upper()}"):
+    """When the active model is said to drift, on what was served in the last `window_hours`."""
+
+    # Whole days are better, for markets have their hours; bronze's features are kept for a week.
+    window_hours: Annotated[int, Meta(ge=1, le=168)]
+    min_scored: Annotated[int, Meta(ge=1, le=10**9)]
+    stability_high: Annotated[float, Meta(gt=0, le=100)]
+    stability_low: Annotated[float, Meta(gt=0, le=100)]
+    raise_after: Annotated[int, Meta(ge=1, le=10_080)]
+    cool_down_hours: Annotated[int, Meta(ge=1, le=8760)]
+
+    def __post_init__(self) -> None:
+        if self.stability_low > self.stability_high:
+            raise wrong(
+                "DRIFT_STABILITY_LOW",
+                f"{self.stability_low:g}",
+                f"at most DRIFT_STABILITY_HIGH, {self.stability_high:g}",
+            )
+
+
+class HotStoreSettings(Settings, frozen=True, kw_only=True):
+    """What a function reads that follows the states of symbols in the hot store."""
+
+    bucket: Name
+    symbols: Symbols
+    lateness_ms: Annotated[int, Meta(ge=0, le=2000)]
+    redis: RedisSettings
+
+    @property
+    def lateness_us(self) -> int:
+        return self.lateness_ms * 1000
+
+
+class ArchiveTicksSettings(Settings, frozen=True, kw_only=True):
+    bucket: Name
+
+
+class AuditPredictionsSettings(HotStoreSettings, frozen=True, kw_only=True):
+    audit_every_minutes: Annotated[int, Meta(ge=1, le=15)]  # health expects a heartbeat in 15
+    audit_sample: Annotated[int, Meta(ge=1, le=60)]  # predictions of each symbol, each time
+    database: DatabaseSettings
+
+    @property
+    def audit_every_ms(self) -> int:
+        return self.audit_every_minutes * 60_000
+
+
+class EvaluateModelSettings(Settings, frozen=True, kw_only=True):
+    bucket: Name
+    symbols: Symbols
+    database: DatabaseSettings
+
+
+class FetchHistorySettings(Settings, frozen=True, kw_only=True):
+    bucket: Name
+    rest_url: HttpUrl
+
+
+class LoadHistorySettings(Settings, frozen=True, kw_only=True):
+    bucket: Name
+    history: HistorySettings
+    database: DatabaseSettings
+
+
+class MarkRepairedSettings(Settings, frozen=True, kw_only=True):
+    bucket: Name
+    redis: RedisSettings
+    database: DatabaseSettings
+
+
+class PlanBackfillSettings(HotStoreSettings, frozen=True, kw_only=True):
+    pass
+
+
+class PredictStreamSettings(HotStoreSettings, frozen=True, kw_only=True):
+    features_ttl_s: Annotated[int, Meta(ge=10, le=86_400)]
+    primary_horizon_s: HorizonS
+    fee_bp: Annotated[float, Meta(ge=0, le=1000)]  # of one side of a trade
+    min_confidence: Annotated[float, Meta(ge=0.5, lt=1)]  # below it a move counts as noise
+
+
+class PromoteModelSettings(Settings, frozen=True, kw_only=True):
+    bucket: Name
+
+
 @dataclass(frozen=True)
 class ScoreSettings:
-    """When the model in force is said to drift, and what history is then asked for and trained on."""
+    """When the active model drifts, and what history is then asked for and trained on."""
 
     policy: DriftPolicy
-    window_s: int  # what is looked at
+    window_s: int  # of the past that is compared with the training
     history_days: int
     train_days: int  # 0: drift is reported, and nothing is trained
 
-    @classmethod
-    def from_environment(cls, env: Mapping[str, str] | None = None) -> ScoreSettings:
-        """The settings in `env` (default: this process's). Raises `SettingsError`."""
-        given, usual = Variables(env), DriftPolicy()
+
+class ScorePredictionsSettings(HotStoreSettings, frozen=True, kw_only=True):
+    primary_horizon_s: HorizonS
+    history_days: Days
+    train_days: DaysOrNone
+    drift: DriftSettings
+    database: DatabaseSettings
+
+    @property
+    def scores(self) -> ScoreSettings:
+        drift = self.drift
         policy = DriftPolicy(
-            min_scored=given.whole("DRIFT_MIN_SCORED", usual.min_scored, 1, 10**9),
-            stability_high=given.number("DRIFT_STABILITY_HIGH", usual.stability_high, 0, 100, above=True),
-            stability_low=given.number("DRIFT_STABILITY_LOW", usual.stability_low, 0, 100, above=True),
-            raise_after=given.whole("DRIFT_RAISE_AFTER", usual.raise_after, 1, 10_080),
-            cool_down_s=given.whole("DRIFT_COOL_DOWN_HOURS", int(usual.cool_down_s // 3600), 1, 8760) * 3600,
+            min_scored=drift.min_scored,
+            stability_high=drift.stability_high,
+            stability_low=drift.stability_low,
+            raise_after=drift.raise_after,
+            cool_down_s=drift.cool_down_hours * 3600,
         )
-        if policy.stability_low > policy.stability_high:
-            raise wrong(
-                "DRIFT_STABILITY_LOW",
-                f"{policy.stability_low:g}",
-                f"at most DRIFT_STABILITY_HIGH, {policy.stability_high:g}",
-            )
-        return cls(
-            policy=policy,
-            # Whole days are better, for markets have their hours; a week is kept of what it is made from.
-            window_s=given.whole("DRIFT_WINDOW_HOURS", 24, 1, 168) * 3600,
-            history_days=given.whole("HISTORY_DAYS", 2, 1, MAX_DAYS),
-            train_days=given.whole("TRAIN_DAYS", 0, 0, MAX_DAYS),
-        )
+        return ScoreSettings(policy, drift.window_hours * 3600, self.history_days, self.train_days)
 
 
-def bucket_in(env: Mapping[str, str] | None = None) -> str:
-    """The bucket of a function that needs no other setting. Raises `SettingsError`."""
-    given = Variables(env)
-    check_log_level(given)
-    return given.text("BUCKET", pattern=NAME, like="tickcast-lake")
+class ServePredictionsSettings(HotStoreSettings, frozen=True, kw_only=True):
+    environment: Name
+    stale_after_s: Annotated[float, Meta(ge=1, le=5)]  # older features are answered by a fallback
+    primary_horizon_s: HorizonS
+
+    def __post_init__(self) -> None:
+        if self.lateness_ms >= self.stale_after_s * 1000:
+            raise wrong("LATENESS_MS", str(self.lateness_ms), "less than STALE_AFTER_S")
 
 
-def check_log_level(given: Variables) -> None:
-    """Powertools reads it by itself; what it does not know it would not name. Raises `SettingsError`."""
-    given.choice("LOG_LEVEL", LOG_LEVELS, "INFO")
+class TrainModelSettings(Settings, frozen=True, kw_only=True):
+    bucket: Name
+    database: DatabaseSettings

@@ -14,20 +14,13 @@ from aws_lambda_powertools.metrics import MetricResolution, MetricUnit
 
 from tickcast.adapters import json_text
 from tickcast.adapters.redaction import redact
-from tickcast.adapters.variables import Variables
 
 Logger = aws_lambda_powertools.Logger
 
 
 class Metrics(aws_lambda_powertools.Metrics):
-    """Powertools' metrics under the namespace that is configured, without values that are not finite."""
-
-    def __init__(self, service: str | None = None) -> None:
-        """Raises `SettingsError`."""
-        namespace = Variables().text(
-            "POWERTOOLS_METRICS_NAMESPACE", "tickcast/local", pattern=r"[\w.#/-]{1,255}", like="tickcast/prod"
-        )
-        super().__init__(namespace=namespace, service=service)
+    """Powertools' metrics without values that are not finite. Their namespace is
+    POWERTOOLS_METRICS_NAMESPACE, which the settings of every process check."""
 
     def add_metric(
         self, name: str, unit: MetricUnit | str, value: float, resolution: MetricResolution | int = 60

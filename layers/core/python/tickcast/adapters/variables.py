@@ -1,18 +1,25 @@
-"""Settings read from environment variables and command lines, each checked by type, range and choice.
+"""How settings are read from environment variables and command lines.
 
-One mechanism for every process. A value that cannot be used is a `SettingsError` that names the variable, the
-value (never that of a secret) and what it should be. White space around a value is no part of it, and a
-variable that is set to nothing is not taken for its default: it is refused, unless nothing is a choice.
+What a process reads is a `msgspec.Struct` (`tickcast.adapters.settings`) with a field for each variable.
+msgspec checks limits, patterns and choices. What it cannot express is parsed here: numbers (it takes "1e3"
+for a whole number, and not ".5" for a number), addresses, lists of symbols, secrets
+(docs/adr/0030-each-function-has-its-settings.md).
+
+A value that cannot be used is a `SettingsError` that names the variable, the value (never that of a secret)
+and what it should be. White space around a value is not part of it.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import math
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta, Struct
 
 from tickcast.adapters.redaction import redact
 from tickcast.market import symbols
@@ -20,197 +27,187 @@ from tickcast.market import symbols
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 _NUMBER = re.compile(r"[+-]?([0-9]{1,18}\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9.])?")
-_REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}")
-_FLAGS = {"1": True, "true": True, "0": False, "false": False}
 _SHOWN = 80  # characters of a wrong value that an error quotes
 _LONGEST_SECRET = 4096
+
+Kind = TypeVar("Kind")
 
 
 class SettingsError(ValueError):
     """A setting that is missing or cannot be used; the message names it and says what it should be."""
 
 
-class Variables:
-    """Those in `env` (default: this process's environment), read by type."""
+class Secret(str):
+    """A text that no `repr`, and so no dump of settings, shows."""
 
-    def __init__(self, env: Mapping[str, str] | None = None) -> None:
-        self._env = os.environ if env is None else env
-
-    def text(
-        self, name: str, default: str | None = None, *, pattern: str = r"[\x21-\x7e]{1,255}", like: str = ""
-    ) -> str:
-        """A text that fully matches `pattern`, such as `like`; without a `default` it has to be set. A
-        default of "" makes nothing a choice."""
-        value = self._given(name, default)
-        if value == "" == default or re.fullmatch(pattern, value):
-            return value
-        raise wrong(name, value, f"a text like {like}" if like else "a text of printable ASCII, no spaces")
-
-    def whole(self, name: str, default: int, least: int, most: int, *, multiple_of: int = 1) -> int:
-        """A whole number from `least` to `most`."""
-        return whole(name, self._given(name, str(default)), least, most, multiple_of=multiple_of)
-
-    def number(
-        self,
-        name: str,
-        default: float,
-        least: float,
-        most: float,
-        *,
-        above: bool = False,
-        below: bool = False,
-    ) -> float:
-        """A finite number from `least` to `most`; with `above` or `below`, that end is not among them."""
-        return number(name, self._given(name, repr(default)), least, most, above=above, below=below)
-
-    def flag(self, name: str, default: bool = False) -> bool:
-        value = self._given(name, str(default))
-        if value.lower() not in _FLAGS:
-            raise wrong(name, value, "0 or 1 (or false or true)")
-        return _FLAGS[value.lower()]
-
-    def choice(self, name: str, choices: Collection[str], default: str) -> str:
-        return choice(name, self._given(name, default), choices)
-
-    def port(self, name: str, default: int, least: int = 1) -> int:
-        return self.whole(name, default, least, 65_535)
-
-    def host(self, name: str, default: str | None = None) -> str:
-        """The name or address of a host, without scheme or port; a default of "" makes nothing a choice."""
-        value = self._given(name, default)
-        if value == "" == default or _is_host(value):
-            return value
-        raise wrong(name, value, "the name or address of a host, without scheme or port")
-
-    def region(self) -> str:
-        value = self._given("AWS_REGION", "ap-northeast-1")
-        if not _REGION.fullmatch(value):
-            raise wrong("AWS_REGION", value, "a region like ap-northeast-1")
-        return value
-
-    def url(self, name: str, default: str, schemes: Collection[str]) -> str:
-        return url(name, self._given(name, default), schemes)
-
-    def symbols(self, name: str = "SYMBOLS") -> tuple[str, ...]:
-        return symbols_in(self._given(name, None), name)
-
-    def symbol(self, name: str, default: str) -> str:
-        """A single symbol."""
-        found = symbols_in(self._given(name, default), name)
-        if len(found) != 1:
-            raise wrong(name, ",".join(found), "one symbol, like BTCUSDT")
-        return found[0]
-
-    def secret(self, name: str) -> str:
-        """The value of a secret without the white space around it; "" where it is not set. Raises
-        `SettingsError`, which does not show it, when it could not be sent as the value of an HTTP header."""
-        return secret(name, self._env.get(name, ""))
-
-    def _given(self, name: str, default: str | None) -> str:
-        value = self._env.get(name)
-        if value is None:
-            if default is None:
-                raise SettingsError(f"the environment variable {name} is not set")
-            return default
-        if not value.strip() and default is None:
-            raise SettingsError(f"the environment variable {name} is not set: it is empty")
-        return value.strip()
+    def __repr__(self) -> str:
+        return "'***'"
 
 
-def whole(name: str, value: str, least: int, most: int, *, multiple_of: int = 1) -> int:
-    """`value` as a whole number from `least` to `most`. Raises `SettingsError`."""
-    steps = f", a multiple of {multiple_of}" if multiple_of != 1 else ""
-    should = f"a whole number from {least} to {most}{steps}"
-    if not _NUMBER.fullmatch(value):
-        raise wrong(name, value, f"a number: {should}")
-    if not _WHOLE.fullmatch(value) or not least <= int(value) <= most or int(value) % multiple_of:
-        raise wrong(name, value, should)
-    return int(value)
+def read(kind: type[Kind], env: Mapping[str, str] | None = None) -> Kind:
+    """The settings `kind`, a Struct, from `env` (default: this process's). Raises `SettingsError`.
+
+    A field whose type is a Struct itself is a group: its variables stand among the others.
+    """
+    given = os.environ if env is None else env
+    missing = [name for name, is_required in _variables(kind) if is_required and name not in given]
+    if missing:
+        raise SettingsError("; ".join(f"the environment variable {name} is not set" for name in missing))
+    values: dict[str, Any] = {}
+    for field in msgspec.structs.fields(kind):  # type: ignore[arg-type]
+        if _is_group(field.type):
+            values[field.name] = read(field.type, given)
+        elif field.encode_name in given:
+            values[field.name] = value(field.encode_name, given[field.encode_name], field.type)
+    return kind(**values)
 
 
-def number(
-    name: str, value: str, least: float, most: float, *, above: bool = False, below: bool = False
-) -> float:
-    """`value` as a finite number from `least` to `most`; with `above` or `below`, that end is not among them.
-    Raises `SettingsError`."""
-    if not _NUMBER.fullmatch(value) or not math.isfinite(float(value)):
-        raise wrong(name, value, "a number")
-    found = float(value)
-    is_low = found <= least if above else found < least
-    is_high = found >= most if below else found > most
-    if is_low or is_high:
-        lowest = f"above {least:g}" if above else f"from {least:g}"
-        raise wrong(name, value, f"{lowest} up to {'below ' if below else ''}{most:g}")
+def names(kind: type[Struct]) -> tuple[str, ...]:
+    """The variables that `read` looks for, those of groups included."""
+    return tuple(dict(_variables(kind)))
+
+
+def value(name: str, text: str, kind: Any) -> Any:
+    """`text`, the value of the variable or argument `name`, as `kind`. Raises `SettingsError`."""
+    text = text.strip()
+    if kind is Secret:
+        return _secret(name, text)
+    try:
+        return msgspec.convert(_parser(kind)(text), kind, strict=False)
+    except ValueError:
+        raise wrong(name, text, _should_be(kind)) from None
+
+
+def wrong(name: str, text: str, should: str) -> SettingsError:
+    """The error for a value of `name` that is not what it `should` be."""
+    shown = redact(text)
+    shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
+    return SettingsError(f"{name} is {shown!r}, it should be {should}")
+
+
+def _variables(kind: Any) -> Iterator[tuple[str, bool]]:
+    """(name, whether it is required) of each variable."""
+    for field in msgspec.structs.fields(kind):
+        if _is_group(field.type):
+            yield from _variables(field.type)
+        else:
+            yield field.encode_name, field.required
+
+
+def _is_group(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Struct)
+
+
+# -- what msgspec cannot express ---------------------------------------------------------------------------
+
+
+def _parser(kind: Any) -> Callable[[str], Any]:
+    """How a text is parsed before msgspec checks it: by the function in its annotation, if there is one."""
+    for note in getattr(kind, "__metadata__", ()):
+        if callable(note):
+            parser: Callable[[str], Any] = note
+            return parser
+    return {int: _whole, float: _number}.get(_plain(kind), str)
+
+
+def _plain(kind: Any) -> Any:
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
+
+
+def _whole(text: str) -> int:
+    if not _WHOLE.fullmatch(text):
+        raise ValueError
+    return int(text)
+
+
+def _number(text: str) -> float:
+    if not _NUMBER.fullmatch(text):
+        raise ValueError
+    return float(text)
+
+
+def _symbols(text: str) -> tuple[str, ...]:
+    """Symbols of a comma-separated list, each once, as `symbols.upper` writes them."""
+    found = tuple(dict.fromkeys(symbols.upper(part.strip()) for part in text.split(",") if part.strip()))
+    if not found or not all(symbols.is_symbol(symbol) for symbol in found):
+        raise ValueError
     return found
 
 
-def choice(name: str, value: str, choices: Collection[str]) -> str:
-    """`value`, one of `choices`. Raises `SettingsError`."""
-    if value not in choices:
-        raise wrong(name, value, f"one of {', '.join(choices)}")
-    return value
+def _symbol(text: str) -> str:
+    (found,) = _symbols(text)
+    return found
 
 
-def url(name: str, value: str, schemes: Collection[str]) -> str:
-    """`value` as the address of a host, without a slash at its end. Raises `SettingsError`."""
-    should = f"an address like {next(iter(schemes))}://host, without user, query or fragment"
-    try:
-        parts = urlsplit(value)
-        port = parts.port
-    except ValueError:
-        raise wrong(name, value, should) from None
+def _host(text: str) -> str:
+    if not _HOST.fullmatch(text):
+        ipaddress.IPv6Address(text)
+    return text
+
+
+def _http_url(text: str) -> str:
+    return _url(text, ("https", "http"))
+
+
+def _web_socket_url(text: str) -> str:
+    return _url(text, ("wss", "ws"))
+
+
+def _url(text: str, schemes: tuple[str, ...]) -> str:
+    """Without a slash at its end."""
+    parts = urlsplit(text)
+    _host(parts.hostname or "")
     is_right = (
         parts.scheme in schemes
-        and _is_host(parts.hostname or "")
-        and port != 0
+        and parts.port != 0
         and "@" not in parts.netloc
         and not (parts.query or parts.fragment)
-        and re.fullmatch(r"[\x21-\x7e]+", value)
+        and re.fullmatch(r"[\x21-\x7e]+", text)
     )
     if not is_right:
-        raise wrong(name, value, should)
-    return value.rstrip("/")
+        raise ValueError
+    return text.rstrip("/")
 
 
-def secret(name: str, value: str) -> str:
-    """`value` without the white space around it. Raises `SettingsError`, which does not show it, when it
-    could not be sent as the value of an HTTP header."""
-    value = value.strip()
-    if re.search(r"\s", value):
+def _secret(name: str, text: str) -> Secret:
+    """Raises `SettingsError`, which does not show it, when it could not be sent as the value of a header."""
+    if re.search(r"\s", text):
         raise SettingsError(f"{name} has white space within: it should be the secret alone, in one piece")
-    if re.search(r"['\"`“”‘’]", value):
+    if re.search(r"['\"`“”‘’]", text):
         raise SettingsError(f"{name} has quotation marks in it: they should be left out")
-    if not re.fullmatch(r"[\x21-\x7e]*", value):
+    if not re.fullmatch(r"[\x21-\x7e]*", text):
         raise SettingsError(
             f"{name} has characters in it that no HTTP header can carry: it should be of printable ASCII"
         )
-    if len(value) > _LONGEST_SECRET:
-        raise SettingsError(f"{name} has {len(value)} characters: it should have at most {_LONGEST_SECRET}")
-    return value
+    if len(text) > _LONGEST_SECRET:
+        raise SettingsError(f"{name} has {len(text)} characters: it should have at most {_LONGEST_SECRET}")
+    return Secret(text)
 
 
-def symbols_in(text: str, name: str = "SYMBOLS") -> tuple[str, ...]:
-    """Symbols of a comma-separated list, each once, as `symbols.upper` writes them. Raises `SettingsError`
-    when there is none, or one that is no symbol."""
-    found = tuple(dict.fromkeys(symbols.upper(part.strip()) for part in text.split(",") if part.strip()))
-    if not found or not all(symbols.is_symbol(symbol) for symbol in found):
-        raise wrong(name, text, "a list like BTCUSDT,ETHUSDT")
-    return found
+Symbols = Annotated[tuple[str, ...], Meta(description="a list like BTCUSDT,ETHUSDT"), _symbols]
+Symbol = Annotated[str, Meta(description="one symbol, like BTCUSDT"), _symbol]
+Host = Annotated[str, Meta(description="the name or address of a host, without scheme or port"), _host]
+HttpUrl = Annotated[
+    str, Meta(description="an address like https://host, without user, query or fragment"), _http_url
+]
+WebSocketUrl = Annotated[
+    str, Meta(description="an address like wss://host, without user, query or fragment"), _web_socket_url
+]
 
 
-def _is_host(text: str) -> bool:
-    """Whether `text` is a name, or an address, of a host."""
-    if _HOST.fullmatch(text):
-        return True
-    try:
-        ipaddress.IPv6Address(text)
-    except ValueError:
-        return False
-    return True
+# -- what an error says ------------------------------------------------------------------------------------
 
 
-def wrong(name: str, value: str, should: str) -> SettingsError:
-    """The error for a `value` of `name` that is not what it `should` be."""
-    shown = redact(value)
-    shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
-    return SettingsError(f"{name} is {shown!r}, it should be {should}")
+def _should_be(kind: Any) -> str:
+    limits = next((note for note in getattr(kind, "__metadata__", ()) if isinstance(note, Meta)), Meta())
+    if limits.description:
+        return limits.description
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, get_args(kind)))}"
+    if kind is bool:
+        return "0 or 1 (or false or true)"
+    what = "a whole number" if _plain(kind) is int else "a number"
+    lowest = f"from {limits.ge:g}" if limits.ge is not None else f"above {limits.gt:g}"
+    highest = f"to {limits.le:.10g}" if limits.le is not None else f"to below {limits.lt:.10g}"
+    steps = f", a multiple of {limits.multiple_of}" if limits.multiple_of else ""
+    return f"{what} {lowest} {highest}{steps}"

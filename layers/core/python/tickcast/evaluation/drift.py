@@ -38,11 +38,11 @@ Counts = npt.NDArray[np.int64]  # (features, BINS)
 class DriftPolicy:
     """When drift is reported, and how often it may ask for a training."""
 
-    min_scored: int = 3600  # outcomes of one symbol and horizon, and rows of features: an hour of them
-    stability_high: float = 0.25
-    stability_low: float = 0.1
-    raise_after: int = 30  # updates in a row, a minute apart
-    cool_down_s: int = 12 * 3600
+    min_scored: int  # outcomes of one symbol and horizon, and rows of features
+    stability_high: float
+    stability_low: float
+    raise_after: int  # updates in a row, a minute apart
+    cool_down_s: int
 
 
 @dataclass(frozen=True)

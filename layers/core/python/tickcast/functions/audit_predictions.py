@@ -29,7 +29,7 @@ from tickcast.adapters.redaction import describe
 from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.hot_store import Entries, HotStore
 from tickcast.adapters.registry import model_watcher
-from tickcast.adapters.settings import Settings
+from tickcast.adapters.settings import AuditPredictionsSettings
 from tickcast.features.bars import SILENCE_US
 from tickcast.market.gaps import GapRecord
 from tickcast.serving.prediction import ServingModel
@@ -175,7 +175,7 @@ class Result:
 
 @dataclass
 class AuditPredictions:
-    settings: Settings
+    settings: AuditPredictionsSettings
     client: redis.Redis
     s3: Any
     database: Database

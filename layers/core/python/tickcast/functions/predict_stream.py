@@ -28,7 +28,7 @@ from tickcast.adapters.lake.quarantine import quarantine, quarantine_state, rows
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.redis.hot_store import Commit, HotStore, Writes
 from tickcast.adapters.registry.model_watcher import ModelWatcher
-from tickcast.adapters.settings import Settings
+from tickcast.adapters.settings import PredictStreamSettings
 from tickcast.features.ring import BarRing
 from tickcast.market import wire
 from tickcast.market.ticks import QUOTE, TRADE
@@ -146,7 +146,7 @@ class _Folded:
 
 @dataclass
 class PredictStream:
-    settings: Settings
+    settings: PredictStreamSettings
     store: HotStore
     models: ModelWatcher
     schemas: SchemaRegistry

@@ -26,7 +26,7 @@ from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.hot_store import Entries, HotStore
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.model_registry import RegistryError
-from tickcast.adapters.settings import ScoreSettings, Settings
+from tickcast.adapters.settings import ScorePredictionsSettings, ScoreSettings
 from tickcast.evaluation import drift
 from tickcast.evaluation.drift import DriftEvidence, DriftState
 from tickcast.evaluation.live_scores import (
@@ -103,7 +103,7 @@ class Result:
 
 @dataclass
 class ScorePredictions:
-    settings: Settings
+    settings: ScorePredictionsSettings
     scores: ScoreSettings
     client: redis.Redis
     s3: Any

@@ -18,6 +18,7 @@ import psycopg
 from tickcast.adapters.settings import DatabaseSettings
 
 RDS_ROOTS = Path(__file__).with_name("rds_roots.pem")
+_CONNECT_TIMEOUT_S = 5
 _IDLE_IN_TRANSACTION_S = 300  # a killed function's locks are gone after this, if its socket was not closed
 
 
@@ -66,7 +67,7 @@ def parameters(settings: DatabaseSettings) -> dict[str, Any]:
         "dbname": settings.name,
         "user": settings.user,
         "application_name": settings.application,
-        "connect_timeout": settings.connect_timeout_s,
+        "connect_timeout": _CONNECT_TIMEOUT_S,
         "keepalives_idle": 30,
         "keepalives_interval": 10,
         "keepalives_count": 3,

@@ -15,7 +15,7 @@ from redis.backoff import ExponentialBackoff
 from redis.credentials import CredentialProvider
 from redis.retry import Retry
 
-from tickcast.adapters.settings import Settings, SettingsError
+from tickcast.adapters.settings import RedisSettings
 
 _TOKEN_LIFE_S = 900
 
@@ -40,23 +40,19 @@ class IamToken(CredentialProvider):
         return self._user, str(request.url).removeprefix("http://")
 
 
-def connect(settings: Settings, *, timeout_s: float = 1.0, retries: int = 2) -> redis.Redis:
+def connect(settings: RedisSettings, *, timeout_s: float = 1.0, retries: int = 2) -> redis.Redis:
     """A client for the environment's Redis. Nothing is sent before the first command.
 
     A server that hangs costs a command at most `timeout_s` for each of (1 + `retries`)² tries: the client
-    tries the connection again for every try of the command. Raises `SettingsError` without a host.
+    tries the connection again for every try of the command.
     """
-    if not settings.redis_host:
-        raise SettingsError("the environment variable REDIS_HOST is not set")
     options: dict[str, Any] = {}
-    if settings.redis_iam_user:
-        options["credential_provider"] = IamToken(
-            settings.redis_iam_user, settings.redis_cache_name, settings.region
-        )
+    if settings.iam_user:
+        options["credential_provider"] = IamToken(settings.iam_user, settings.cache_name, settings.region)
     return redis.Redis(
-        host=settings.redis_host,
-        port=settings.redis_port,
-        ssl=settings.redis_tls,
+        host=settings.host,
+        port=settings.port,
+        ssl=settings.tls,
         socket_connect_timeout=timeout_s,
         socket_timeout=timeout_s,
         socket_keepalive=True,

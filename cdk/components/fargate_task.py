@@ -1,0 +1,79 @@
+"""A task on Fargate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from aws_cdk import Acknowledgment, Duration, Validations
+from aws_cdk import aws_ecr_assets as ecr_assets
+from aws_cdk import aws_ecs as ecs
+from constructs import Construct
+
+from cdk.components.log_group import LogGroup
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class FargateTask(ecs.FargateTaskDefinition):
+    """The definition of a task of one container, built from a Dockerfile of the repository.
+
+    The container may not harm its machine: it is not root, has no capabilities and cannot write its root file
+    system. Its log group is the scope's.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        name: str,
+        dockerfile: str,
+        cpu: int,
+        memory_mb: int,
+        log_retention: str,
+        variables: Mapping[str, str],
+        variables_reason: str,
+        secrets: Mapping[str, ecs.Secret],
+        log_mode: ecs.AwsLogDriverMode | None = None,
+        stop_timeout: Duration | None = None,
+        health_check: ecs.HealthCheck | None = None,
+    ) -> None:
+        """`variables_reason`: why the container may have its `variables` in plain text."""
+        super().__init__(
+            scope,
+            construct_id,
+            cpu=cpu,
+            memory_limit_mib=memory_mb,
+            runtime_platform=ecs.RuntimePlatform(
+                cpu_architecture=ecs.CpuArchitecture.X86_64,
+                operating_system_family=ecs.OperatingSystemFamily.LINUX,
+            ),
+        )
+        linux = ecs.LinuxParameters(scope, "Linux", init_process_enabled=True)
+        linux.drop_capabilities(ecs.Capability.ALL)
+        self.add_container(
+            name,
+            image=ecs.ContainerImage.from_asset(
+                str(ROOT), file=dockerfile, platform=ecr_assets.Platform.LINUX_AMD64
+            ),
+            environment=dict(variables),
+            secrets=dict(secrets),
+            logging=ecs.LogDriver.aws_logs(
+                stream_prefix=name.lower(),
+                log_group=LogGroup(scope, "Logs", retention=log_retention),
+                mode=log_mode,
+            ),
+            user="10001:10001",
+            readonly_root_filesystem=True,
+            linux_parameters=linux,
+            stop_timeout=stop_timeout,
+            health_check=health_check,
+        )
+        Validations.of(self).acknowledge(
+            Acknowledgment(id="AwsSolutions-ECS2", reason=variables_reason),
+            Acknowledgment(
+                id="AwsSolutions-IAM5[Resource::*]",
+                reason="ecr:GetAuthorizationToken, with which the image is fetched, has no resource level.",
+            ),
+        )
