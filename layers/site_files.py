@@ -1,17 +1,15 @@
-"""What the API serves as it is, made into files that need nothing else: the dashboard, the OpenAPI document.
+"""The files that the API serves as they are: the dashboard and the OpenAPI document (`layers.openapi`).
 
-The page is `layers/site/page.html` with its style and script, and the chart library's, put in their places.
-So a browser fetches one file, and a policy by digests can forbid it everything else. The document is written
-in YAML, for people, and served in JSON, for programs.
+The page is `layers/site/page.html` with its style and script, and the chart library's, inserted. So a browser
+fetches one file, and a policy by digests can forbid it everything else.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
-import yaml
+from layers import openapi
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "layers" / "site"
@@ -33,15 +31,10 @@ def page() -> str:
     return re.sub(r"\{\{(.+?)\}\}", lambda place: parts[place[1]].read_text("utf-8"), template)
 
 
-def openapi() -> str:
-    """The OpenAPI document in JSON."""
-    return json.dumps(yaml.safe_load((SITE / "openapi.yaml").read_text("utf-8")), separators=(",", ":"))
-
-
 def build(destination: Path) -> None:
     """Writes the files as a Python package below the layer `destination`."""
     package = destination / "python" / PACKAGE
     package.mkdir(parents=True, exist_ok=True)
-    files = {"__init__.py": "", "index.html": page(), "openapi.json": openapi()}
+    files = {"__init__.py": "", "index.html": page(), "openapi.json": openapi.text()}
     for name, text in files.items():
         (package / name).write_text(text, "utf-8")

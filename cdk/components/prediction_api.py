@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 
 from aws_cdk import Acknowledgment, Duration, Size, Validations
@@ -13,15 +12,10 @@ from constructs import Construct
 
 from cdk.components.log_group import LogGroup
 from cdk.config import ApiLimits, Environment
+from tickcast.adapters.http.routes import ROUTES
 
 STAGE = "v1"
 PROBLEM_JSON = "application/problem+json"
-
-# What there is to GET, described in `layers/site/openapi.yaml`. OPEN asks for no key; HEAVY reads much for
-# one answer, and has a limit of its own for each key.
-OPEN = ("/", "/openapi.json", "/health")
-HEAVY = ("/predictions/{symbol}/history", "/accuracy/{symbol}", "/models")
-ROUTES = (*OPEN, "/predictions/{symbol}", "/predictions/{symbol}/{id}", *HEAVY)
 
 # What the gateway itself refuses, before a function is invoked: (response, status, title, detail).
 # Without a detail the gateway's own message is passed on. An unknown path, which the gateway calls a missing
@@ -96,7 +90,9 @@ class PredictionApi(Construct):
                 access_log_format=apigateway.AccessLogFormat.custom(ACCESS_LOG),
                 throttling_rate_limit=limits.requests_per_s,
                 throttling_burst_limit=limits.burst,
-                method_options={f"{path}/GET": _open_to_all(limits) for path in OPEN},
+                method_options={
+                    f"{route.path}/GET": _open_to_all(limits) for route in ROUTES if not route.needs_key
+                },
             ),
             default_cors_preflight_options=apigateway.CorsOptions(
                 # The key is a header of the caller's own, not a cookie a browser adds: any page may ask.
@@ -128,16 +124,14 @@ class PredictionApi(Construct):
             "Parameters", validate_request_parameters=True, validate_request_body=True
         )
         return {
-            path: self.api.root.resource_for_path(path).add_method(
+            route.path: self.api.root.resource_for_path(route.path).add_method(
                 "GET",
                 integration,
-                api_key_required=path not in OPEN,
+                api_key_required=route.needs_key,
                 request_validator=validator,
-                request_parameters={
-                    f"method.request.path.{name}": True for name in re.findall(r"\{(\w+)\}", path)
-                },
+                request_parameters={f"method.request.path.{name}": True for name in route.path_parameters},
             )
-            for path in ROUTES
+            for route in ROUTES
         }
 
     def _key(self, environment: Environment, methods: Mapping[str, apigateway.Method]) -> apigateway.IApiKey:
@@ -156,12 +150,13 @@ class PredictionApi(Construct):
                     stage=self.api.deployment_stage,
                     throttle=[
                         apigateway.ThrottlingPerMethod(
-                            method=methods[path],
+                            method=methods[route.path],
                             throttle=apigateway.ThrottleSettings(
                                 rate_limit=limits.key_heavy_requests_per_s, burst_limit=limits.key_heavy_burst
                             ),
                         )
-                        for path in HEAVY
+                        for route in ROUTES
+                        if route.is_heavy
                     ],
                 )
             ],

@@ -15,7 +15,7 @@ from tickcast.functions.serve_predictions import STORE_RETRIES, STORE_TIMEOUT_S,
 
 
 def s3_client() -> Any:
-    """Made when somebody asks for the models: boto3 is most of a cold start, and few do."""
+    """Made on the first request for models: boto3 is most of a cold start, and few callers ask."""
     import boto3
     from botocore.config import Config
 
@@ -38,8 +38,8 @@ serve = ServePredictions(
 
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    answer = serve(event)
-    is_fallback = answer.body.get("source") == "fallback"
+    response = serve(event)
+    is_fallback = response.body.get("source") == "fallback"
     metrics.add_metric("FallbacksServed", MetricUnit.Count, is_fallback)
-    metrics.add_metric("ServerErrors", MetricUnit.Count, answer.status >= 500)
-    return answer.as_proxy_response(if_none_match(event))
+    metrics.add_metric("ServerErrors", MetricUnit.Count, response.status >= 500)
+    return response.as_proxy_response(if_none_match(event))

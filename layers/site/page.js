@@ -1,6 +1,6 @@
 "use strict";
 const MINUTES = 5, KEPT = MINUTES * 60;
-const SLOWEST_MS = 30000;  // between two tries while the API does not answer
+const SLOWEST_MS = 30000;  // longest wait between attempts while the API does not answer
 const root = location.href.split(/[?#]/)[0].replace(/\/?$/, "/");
 const at = id => document.getElementById(id);
 const state = { symbol: null, horizon: "2", shown: [], wait: 1000, round: 0, chart: null };
@@ -34,7 +34,7 @@ function element(tag, text, name) {
   return made;
 }
 
-// While something is wrong, what is shown is old, and looks it.
+// While the API does not answer, the values on the page are old and shown dimmed.
 function notice(text) {
   at("notice").textContent = text;
   at("notice").hidden = !text;
@@ -48,13 +48,13 @@ function showLatest(it) {
   at("direction").className = !known(move) || it.abstains ? "soft" : move > 0 ? "good" : "bad";
   at("price").textContent = price(it.predicted_price);
   at("why").hidden = !isFallback;
-  at("why").textContent = isFallback ? `Fallback: ${it.reason.replaceAll("_", " ")}. The features are complete up to ${number(it.claim_age_s, 1)} s ago, their newest tick is ${number(it.tick_age_s, 1)} s old.` : "";
+  at("why").textContent = isFallback ? `Fallback: ${it.reason.replaceAll("_", " ")}. Features are complete up to ${number(it.claim_age_s, 1)} s ago; their newest tick is ${number(it.tick_age_s, 1)} s old.` : "";
   const figures = {
-    "expected move": signed(move), "cost, in and out": bp(it.cost_bp), "edge": signed(it.edge_bp), "noise": bp(it.noise_bp),
-    "confidence": share(it.confidence), "stays flat": share(it.p_flat),
-    "80 % interval": known(it.lower) ? `${price(it.lower)} … ${price(it.upper)}` : "–", "starts from": price(it.basis_price),
+    "expected move": signed(move), "round-trip cost": bp(it.cost_bp), "edge": signed(it.edge_bp), "noise": bp(it.noise_bp),
+    "confidence": share(it.confidence), "probability flat": share(it.p_flat),
+    "80 % interval": known(it.lower) ? `${price(it.lower)} … ${price(it.upper)}` : "–", "basis price": price(it.basis_price),
     "seconds left": number(it.seconds_left, 1), "age": number(it.age_s, 1) + " s" + (it.quiet ? `, quiet for ${number(it.tick_age_s, 0)} s` : ""),
-    "model": (it.model_id || "–") + (it.provisional ? " (provisional)" : ""), "made in": number(it.latency_ms, 0) + " ms",
+    "model": (it.model_id || "–") + (it.provisional ? " (provisional)" : ""), "latency": number(it.latency_ms, 0) + " ms",
   };
   at("figures").replaceChildren(...Object.entries(figures).map(([name, value]) => {
     const pair = document.createElement("div");
@@ -63,20 +63,20 @@ function showLatest(it) {
   }));
 }
 
-// Each prediction stands at the instant it is for, the price at the instant it was seen; a second without one is a gap.
+// A prediction is drawn at its target time, the mid at its own time; a second without a value is a gap in the line.
 function rows(predictions, horizon) {
   const bySecond = new Map();
   const row = time => bySecond.get(time) || bySecond.set(time, {}).get(time);
   for (const it of predictions) {
     row(it.timestamp / 1000).mid = it.basis_price;
-    const told = it.horizons[horizon];
-    if (told) row(it.timestamp / 1000 + told.horizon_s).told = told;
+    const forecast = it.horizons[horizon];
+    if (forecast) row(it.timestamp / 1000 + forecast.horizon_s).forecast = forecast;
   }
   const times = [...bySecond.keys()].sort((a, b) => a - b), x = [], series = [[], [], [], []];
   for (let time = times[0]; time <= times[times.length - 1]; time++) {
-    const { mid, told } = bySecond.get(time) || {};
+    const { mid, forecast } = bySecond.get(time) || {};
     x.push(time);
-    [mid, told?.predicted_price, told?.upper, told?.lower].forEach((value, i) => series[i].push(value ?? null));
+    [mid, forecast?.predicted_price, forecast?.upper, forecast?.lower].forEach((value, i) => series[i].push(value ?? null));
   }
   return [x, ...series];
 }
@@ -102,10 +102,10 @@ function draw() {
 }
 
 function showAccuracy(found) {
-  const titles = ["over", "horizon", "scored", "skill, no change", "skill, linear", "at delivery", "direction", "coverage", "calibration error (floor)", "abstained, fallbacks, unresolved"];
+  const titles = ["span", "horizon", "outcomes", "skill vs no change", "skill vs linear", "skill at delivery", "direction", "coverage", "calibration error (floor)", "abstained, fallbacks, unresolved"];
   const head = document.createElement("tr");
   head.append(...titles.map(title => element("th", title)));
-  // A longer span that knows no more than the one before it would say the same again.
+  // A longer span without more data than the one before it is left out: its figures would be the same.
   const spans = !found.summary ? [] : ["hour", "day", "week"].filter((span, i, all) => !i || found.summary[span].first < found.summary[all[i - 1]].first);
   const lines = spans.flatMap(span => Object.values(found.summary[span].horizons).map(it => {
     const line = document.createElement("tr");
@@ -117,7 +117,7 @@ function showAccuracy(found) {
   at("accuracy").replaceChildren(head, ...lines);
   const hour = found.summary?.hour;
   at("scored").textContent = !hour || !known(hour.first) ? "Not scored yet."
-    : `Scored ${number(found.scored_age_s, 0)} s ago. A model answered ${share(hour.availability)} of the ${Math.round((hour.to - hour.first) / 1000)} s since ${clock(hour.first / 1000)}. Intervals (95 %) need ten blocks of time: ten minutes.`;
+    : `Scored ${number(found.scored_age_s, 0)} s ago. A model predicted ${share(hour.availability)} of the ${Math.round((hour.to - hour.first) / 1000)} s since ${clock(hour.first / 1000)}. 95 % intervals need at least ten minutes of outcomes.`;
 }
 
 const NO_MARKET = { sim: "simulated market", replay: "replayed recording" };
@@ -156,7 +156,7 @@ async function poll() {
   if (!hasKey) return at("main").hidden = true;
   const symbol = state.symbol, horizon = state.horizon, missing = state.shown.length ? 5 : KEPT;
   const latest = await get(`predictions/${encodeURIComponent(symbol)}?horizon=${horizon}&history=${Math.min(missing, 300)}`);
-  if (symbol !== state.symbol || horizon !== state.horizon) return;  // another was chosen meanwhile
+  if (symbol !== state.symbol || horizon !== state.horizon) return;  // another was chosen in the meantime
   const fresh = latest.history.reverse().filter(it => !state.shown.length || it.timestamp > state.shown.at(-1).timestamp);
   state.shown = state.shown.concat(fresh).slice(-KEPT);
   notice("");
@@ -174,7 +174,7 @@ async function run() {
     state.wait = 1000;
   } catch (error) {
     state.wait = Math.min(2 * state.wait, SLOWEST_MS);
-    notice(`${error.message.replace(/\.$/, "")}. Trying again in ${state.wait / 1000} s.`);
+    notice(`${error.message.replace(/\.$/, "")}. Retrying in ${state.wait / 1000} s.`);
     if (error.status === 403) {
       sessionStorage.removeItem("key");
       at("ask").hidden = false;

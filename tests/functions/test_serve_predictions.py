@@ -1,4 +1,4 @@
-"""The API's answers against a real Redis, judged by a clock the test sets."""
+"""The API's answers from a real Redis, at times that the test sets."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from urllib.parse import parse_qsl, quote
 
 import pytest
 import redis
-from msgspec import convert, to_builtins
 from msgspec.structs import replace
 
 from layers import site_files
 from tests.fixtures import records
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.settings import configured
-from tickcast.adapters.http.responses import Response, if_none_match
+from tickcast.adapters.http.bodies import CARDS_SHOWN
+from tickcast.adapters.http.responses import Response, as_json, if_none_match
+from tickcast.adapters.http.routes import ROUTES
 from tickcast.adapters.redis.connection import connect
 from tickcast.adapters.redis.hot_store import HotStore, Writes
-from tickcast.adapters.registry import model_catalog
 from tickcast.adapters.registry.model_catalog import ModelCatalog
 from tickcast.adapters.registry.pointer import POINTER
 from tickcast.adapters.settings import ServePredictionsSettings
 from tickcast.evaluation.live_scores import NO_TALLIES, AccuracySummary, SpanAccuracy, score
 from tickcast.features.ring import BarRing
 from tickcast.functions.serve_predictions import (
-    OF_THE_RECEIPT,
     STORE_RETRIES,
     STORE_TIMEOUT_S,
     ServePredictions,
 )
 from tickcast.market.gaps import Gap, GapLedger
 from tickcast.model.calibration import Calibrator
+from tickcast.serving.prediction import timing_of
 from tickcast.serving.records import (
     Features,
     FeedHeartbeat,
@@ -44,46 +44,23 @@ from tickcast.serving.records import (
     Outcome,
     Prediction,
     StreamHeartbeat,
-    Timing,
 )
 from tickcast.serving.state import SymbolState
 
 SETTINGS = configured(ServePredictionsSettings)
 AT_S = 1_754_000_000
 AT_MS = AT_S * 1000
-KNOWN = {"price": 60_001.0, "mid": 60_000.0, "proxy_mid": None}
-FEATURES: dict[str, Any] = to_builtins(records.features(AT_S, **KNOWN))
-HORIZONS = {
-    str(h): to_builtins(
-        records.horizon(h, predicted_price=60_000.0 + h, confidence=0.6, expected_move_bp=h / 6)
-    )
-    for h in (1, 2, 5, 10)
-}
-PREDICTION: dict[str, Any] = to_builtins(records.prediction(AT_MS), str_keys=True) | {
-    "id": f"BTCUSDT-{AT_MS}",
-    "symbol": "BTCUSDT",
-    "timestamp": AT_MS,
-    "source": "model",
-    "reason": None,
-    "model_id": "m1",
-    "provisional": False,
-    "basis_price": 60_000.0,
-    "target_time": AT_MS + 2000,
-    "horizons": HORIZONS,
-    "features": {"imbalance": 0.5},
-    "calibrator": to_builtins({1: Calibrator(1.0, 1.0)}, str_keys=True),
-    "timing_ms": dict.fromkeys(Timing.__struct_fields__, 1.0),
-    "sequence": "495",
-    **HORIZONS["2"],
-}
-HEARTBEAT = {
-    "at_ms": AT_MS,
-    "watermark_ms": AT_MS,
-    "received_ms": AT_MS,
-    "model_problem": None,
-    "missing_trades": 0,
-    "quote_gaps": 0,
-}
+FEATURES = records.features(AT_S, price=60_001.0, mid=60_000.0, proxy_mid=None)
+PREDICTION = records.prediction(
+    AT_MS,
+    basis_price=60_000.0,
+    horizons={h: records.horizon(h, predicted_price=60_000.0 + h) for h in (1, 2, 5, 10)},
+    calibrator={1: Calibrator(direction_slope=1.0, interval_width=1.3)},
+    timing_ms=timing_of([*range(9)]),
+)
+RECEIPT_ONLY = {"features", "calibrator", "timing_ms", "sequence"}
+STREAM = StreamHeartbeat(at_ms=AT_MS, watermark_ms=AT_MS, received_ms=AT_MS, model_problem=None)
+FEED = FeedHeartbeat(at_ms=AT_MS, watermark_ms=AT_MS, received_ms=AT_MS)
 
 
 class Api:
@@ -127,17 +104,17 @@ def api(store: HotStore) -> Api:
 
 def put(
     store: HotStore,
-    *predictions: dict[str, Any],
-    heartbeat: dict[str, Any] | None = None,
-    features: dict[str, Any] = FEATURES,
+    *predictions: Prediction,
+    heartbeat: StreamHeartbeat = STREAM,
+    features: Features = FEATURES,
 ) -> None:
     writes = Writes()
     for symbol in SETTINGS.symbols:
-        writes.heartbeat("predict_stream", symbol, convert(heartbeat or HEARTBEAT, StreamHeartbeat))
-        writes.heartbeat("ingest_ecs", symbol, convert(HEARTBEAT, FeedHeartbeat))
-    writes.features(convert(features, Features), 60)
+        writes.heartbeat("predict_stream", symbol, heartbeat)
+        writes.heartbeat("ingest_ecs", symbol, FEED)
+    writes.features(features, 60)
     for prediction in predictions:
-        writes.prediction(convert(prediction, Prediction, str_keys=True))
+        writes.prediction(prediction)
     commit(store, writes)
 
 
@@ -148,20 +125,19 @@ def commit(store: HotStore, writes: Writes) -> None:
     assert store.commit(state, sequence, writes)
 
 
-def made_at(offset_s: int) -> dict[str, Any]:
+def made_at(offset_s: int, **changed: Any) -> Prediction:
     timestamp = AT_MS + offset_s * 1000
-    return PREDICTION | {"id": f"BTCUSDT-{timestamp}", "timestamp": timestamp}
+    return replace(PREDICTION, id=f"BTCUSDT-{timestamp}", timestamp=timestamp, **changed)
 
 
-def outcome(horizon_s: int, timestamp: int = AT_MS, **told: Any) -> dict[str, Any]:
-    found: dict[str, Any] = to_builtins(records.outcome(timestamp, horizon_s, **told))
-    return found
+def outcome(horizon_s: int, **changed: Any) -> Outcome:
+    return records.outcome(AT_MS, horizon_s, **changed)
 
 
-def put_outcomes(store: HotStore, *outcomes: dict[str, Any]) -> None:
+def put_outcomes(store: HotStore, *outcomes: Outcome) -> None:
     writes = Writes()
-    for each in sorted(outcomes, key=lambda each: (each["target_time"], each["horizon_s"])):
-        writes.outcome(convert(each, Outcome))
+    for each in sorted(outcomes, key=lambda each: (each.target_time, each.horizon_s)):
+        writes.outcome(each)
     commit(store, writes)
 
 
@@ -196,10 +172,10 @@ def test_features_older_than_five_seconds_are_a_fallback(
         assert body["seconds_left"] == 0
 
 
-def aged(tick_age_s: float, quiet_age_s: float | None = None) -> dict[str, Any]:
+def aged(tick_age_s: float, quiet_age_s: float | None = None) -> Features:
     """Features whose newest tick, and the newest evidence of a quiet market, are so much older than they."""
     quiet_us = None if quiet_age_s is None else round((AT_S - quiet_age_s) * 1e6)
-    return FEATURES | {"last_tick_us": round((AT_S - tick_age_s) * 1e6), "quiet_us": quiet_us}
+    return replace(FEATURES, last_tick_us=round((AT_S - tick_age_s) * 1e6), quiet_us=quiet_us)
 
 
 @pytest.mark.parametrize(
@@ -216,14 +192,14 @@ def aged(tick_age_s: float, quiet_age_s: float | None = None) -> dict[str, Any]:
     ],
 )
 def test_a_tick_is_too_old_unless_the_market_is_quiet_and_a_claim_always(
-    store: HotStore, api: Api, features: dict[str, Any], age_s: float, source: str, quiet: bool
+    store: HotStore, api: Api, features: Features, age_s: float, source: str, quiet: bool
 ) -> None:
     put(store, PREDICTION, features=features)
     api.age_s = age_s
     body = api.get().body
     assert (body["source"], body["quiet"]) == (source, quiet)
     assert body["claim_age_s"] == body["age_s"] == age_s
-    assert body["tick_age_s"] == round(AT_S + age_s - features["last_tick_us"] / 1e6, 3)
+    assert body["tick_age_s"] == round(AT_S + age_s - (features.last_tick_us or 0) / 1e6, 3)
 
 
 @pytest.mark.parametrize("horizon_s", [1, 2, 5, 10])
@@ -235,7 +211,7 @@ def test_each_horizon(store: HotStore, api: Api, horizon_s: int) -> None:
     assert body["target_time"] == AT_MS + horizon_s * 1000
 
 
-def test_the_newest_are_given_besides(store: HotStore, api: Api) -> None:
+def test_history_adds_the_newest_predictions(store: HotStore, api: Api) -> None:
     put(store, *(made_at(n) for n in range(5)))
     body = api.get(history="3", horizon="10").body
     assert [past["timestamp"] for past in body["history"]] == [AT_MS + s * 1000 for s in (4, 3, 2)]
@@ -259,9 +235,9 @@ def test_only_the_receipt_has_the_heavy_parts(store: HotStore, api: Api) -> None
     lists.append(api.get().body)
     assert len(lists) == 4
     for each in lists:
-        assert not each.keys() & set(OF_THE_RECEIPT)
+        assert not each.keys() & RECEIPT_ONLY
     receipt = api.ask("/predictions/{symbol}/{id}", symbol="BTCUSDT", id=f"BTCUSDT-{AT_MS}").body
-    assert {name: receipt[name] for name in PREDICTION} == PREDICTION
+    assert {name: receipt[name] for name in as_json(PREDICTION)} == as_json(PREDICTION)
 
 
 def test_a_receipt_is_final_once_all_outcomes_are_known(store: HotStore, api: Api) -> None:
@@ -283,7 +259,7 @@ def test_a_receipt_is_final_once_all_outcomes_are_known(store: HotStore, api: Ap
 HISTORY = "/predictions/{symbol}/history"
 
 
-def test_history_goes_on_from_page_to_page_and_shows_gaps(store: HotStore, api: Api) -> None:
+def test_history_continues_from_page_to_page_and_shows_gaps(store: HotStore, api: Api) -> None:
     seconds = [0, 1, 2, 5, 6, 7, 9]  # without 3, 4 and 8
     put(store, *(made_at(s) for s in seconds))
     api.age_s = 20
@@ -304,7 +280,7 @@ def test_a_page_that_is_just_full_is_the_last(store: HotStore, api: Api) -> None
     assert api.ask(HISTORY, {"limit": "2"}, symbol="BTCUSDT").body["next"] is not None
 
 
-def test_what_comes_meanwhile_does_not_move_a_page(store: HotStore, api: Api) -> None:
+def test_new_predictions_do_not_move_a_page(store: HotStore, api: Api) -> None:
     put(store, *(made_at(s) for s in range(4)))
     api.age_s = 4
     first = api.ask(HISTORY, {"limit": "2"}, symbol="BTCUSDT").body
@@ -325,7 +301,7 @@ def test_what_comes_meanwhile_does_not_move_a_page(store: HotStore, api: Api) ->
         "2025-07-31T22:13:22.0000001Z",
     ],
 )
-def test_an_instant_may_be_told_in_words_or_numbers(store: HotStore, api: Api, instant: str) -> None:
+def test_an_instant_may_be_a_date_or_milliseconds(store: HotStore, api: Api, instant: str) -> None:
     put(store, *(made_at(s) for s in range(4)))
     api.age_s = 4
     body = api.ask(HISTORY, {"from": instant}, symbol="BTCUSDT").body
@@ -377,7 +353,7 @@ def test_an_instant_may_be_told_in_words_or_numbers(store: HotStore, api: Api, i
         ("/health", None, {"a": "1"}, 400, "a", "a; this path takes none"),
     ],
 )
-def test_errors_are_problems_that_say_what_was_wrong(
+def test_errors_are_problems_that_say_what_is_wrong(
     store: HotStore,
     api: Api,
     resource: str | None,
@@ -437,21 +413,21 @@ def test_a_parameter_given_twice_is_refused(store: HotStore, api: Api) -> None:
     )
 
 
-def scored_at(scored_ms: int) -> dict[str, Any]:
-    span = SpanAccuracy(from_ms=1, to_ms=2, first_ms=1, availability=1.0, horizons=score(NO_TALLIES))
-    summary = AccuracySummary(symbol="BTCUSDT", scored_ms=scored_ms, hour=span, day=span, week=span)
-    found: dict[str, Any] = to_builtins(summary, str_keys=True)
-    return found
+def scored(scored_ms: int) -> AccuracySummary:
+    """Figures of nothing."""
+    span = SpanAccuracy(from_ms=1, to_ms=2, first_ms=1, availability=None, horizons=score(NO_TALLIES))
+    return AccuracySummary(symbol="BTCUSDT", scored_ms=scored_ms, hour=span, day=span, week=span)
 
 
-def test_accuracy_is_what_was_scored_last(api: Api, redis_client: redis.Redis) -> None:
+def test_accuracy_is_what_was_scored_last(store: HotStore, api: Api) -> None:
     """How it is scored is for test_score_predictions, its shape for test_openapi."""
-    scored = scored_at(AT_MS - 40_000)
-    hour = {name: scored["hour"][name] for name in ("from", "to", "horizons")}
-    redis_client.set("accuracy:BTCUSDT", json.dumps(scored))
+    summary = scored(AT_MS - 40_000)
+    summary.hour = replace(summary.hour, from_ms=0)
+    summary.hour.horizons[2].count = 7
+    store.put_accuracy(summary)
     answer = api.ask("/accuracy/{symbol}", symbol="BTCUSDT").body
-    assert {name: answer[name] for name in hour} == hour
-    assert answer["summary"] == scored
+    assert (answer["from"], answer["to"], answer["horizons"]["2"]["count"]) == (0, 2, 7)
+    assert answer["summary"] == as_json(summary)
     assert answer["scored_age_s"] == 40.3
 
 
@@ -461,10 +437,14 @@ def test_accuracy_before_anything_was_scored(api: Api) -> None:
     assert [figures["count"] for figures in answer["horizons"].values()] == [0, 0, 0, 0]
 
 
-def test_models_are_the_newest_cards_and_the_one_in_force(store: HotStore, s3: Any) -> None:
+def test_every_route_has_a_handler(api: Api) -> None:
+    assert list(api.serve.handlers()) == list(ROUTES)
+
+
+def test_models_are_the_newest_cards_and_the_pointer(store: HotStore, s3: Any) -> None:
     api = Api(store, s3)
     assert api.ask("/models").body == {"current": None, "models": [], "total": 0}
-    for n in range(model_catalog.CARDS_SHOWN + 2):
+    for n in range(CARDS_SHOWN + 2):
         card = json.dumps({"model_id": f"m{n:02}", "rows": n})
         s3.put_object(Bucket=BUCKET, Key=f"models/m{n:02}/card.json", Body=card)
     s3.put_object(Bucket=BUCKET, Key="models/m99/card.json", Body="no card at all")
@@ -472,8 +452,8 @@ def test_models_are_the_newest_cards_and_the_one_in_force(store: HotStore, s3: A
     assert api.ask("/models").body["total"] == 0  # looked up a moment ago
     api.age_s += 3
     body = api.ask("/models").body
-    assert (body["current"], body["total"]) == ({"model_id": "m05"}, model_catalog.CARDS_SHOWN + 3)
-    assert len(body["models"]) == model_catalog.CARDS_SHOWN
+    assert (body["current"], body["total"]) == ({"model_id": "m05"}, CARDS_SHOWN + 3)
+    assert len(body["models"]) == CARDS_SHOWN
     by_id = {card["model_id"]: card for card in body["models"]}
     assert by_id["m21"]["rows"] == 21
     assert "not a card" in by_id["m99"]["problem"]
@@ -502,7 +482,7 @@ def test_content_that_is_known_is_not_sent_again(store: HotStore, api: Api) -> N
 
 
 def seen_again(api: Api, resource: str, query: dict[str, str] | None = None, **path: str) -> bool:
-    """Whether a caller who sends the tag of the first answer along is told that the second is the same."""
+    """Whether a caller who sends the tag of the first answer gets a 304 for the second."""
     first = api.ask(resource, query, **path).as_proxy_response()
     api.age_s += 0.7
     second = api.ask(resource, query, **path).as_proxy_response(first["headers"]["ETag"])
@@ -541,13 +521,12 @@ def test_the_last_hour_is_the_same_while_nothing_was_predicted(store: HotStore, 
     assert api.ask(HISTORY, symbol="BTCUSDT").as_proxy_response(tag)["statusCode"] == 200
 
 
-def test_accuracy_is_the_same_until_it_is_scored_again(api: Api, redis_client: redis.Redis) -> None:
+def test_accuracy_is_the_same_until_it_is_scored_again(store: HotStore, api: Api) -> None:
     assert seen_again(api, "/accuracy/{symbol}", symbol="BTCUSDT")
-    scored = scored_at(AT_MS)
-    redis_client.set("accuracy:BTCUSDT", json.dumps(scored))
+    store.put_accuracy(scored(AT_MS))
     assert seen_again(api, "/accuracy/{symbol}", symbol="BTCUSDT")
     tag = api.ask("/accuracy/{symbol}", symbol="BTCUSDT").as_proxy_response()["headers"]["ETag"]
-    redis_client.set("accuracy:BTCUSDT", json.dumps(scored | {"scored_ms": AT_MS + 1}))
+    store.put_accuracy(scored(AT_MS + 1))
     assert api.ask("/accuracy/{symbol}", symbol="BTCUSDT").as_proxy_response(tag)["statusCode"] == 200
 
 
@@ -577,8 +556,8 @@ def payload_bytes(answer: Response) -> int:
 
 def test_a_page_is_cut_before_it_cannot_be_sent_and_the_next_continues(store: HotStore, api: Api) -> None:
     """Strings full of quotation marks and backslashes, which are escaped, and the escape as well."""
-    heavy = {"outside": ['"\\"' * 4000], "late_ids": list(range(10**9, 10**9 + 400))}
-    put(store, *(made_at(s) | heavy for s in range(400)))
+    heavy: dict[str, Any] = {"outside": ['"\\"' * 4000], "late_ids": list(range(10**9, 10**9 + 400))}
+    put(store, *(made_at(s, **heavy) for s in range(400)))
     api.age_s = 400
     query, seen, pages = {"from": str(AT_MS), "to": str(AT_MS + 399_000), "limit": "1000"}, [], 0
     while query:
@@ -592,7 +571,7 @@ def test_a_page_is_cut_before_it_cannot_be_sent_and_the_next_continues(store: Ho
 
 
 def test_the_newest_are_fewer_where_all_could_not_be_sent(store: HotStore, api: Api) -> None:
-    put(store, *(made_at(s) | {"outside": ['"' * 10_000]} for s in range(300)))
+    put(store, *(made_at(s, outside=['"' * 10_000]) for s in range(300)))
     api.age_s = 300
     answer = api.get(history="300")
     assert payload_bytes(answer) <= 6_291_456
@@ -647,9 +626,8 @@ def test_a_symbol_of_any_script_is_asked_for_as_any_other(
     assert served.symbols[1] == symbol
     api, id_ = Api(store, settings=served), f"{symbol}-{AT_MS}"
     writes = Writes()
-    writes.features(convert(FEATURES | {"symbol": symbol}, Features), 60)
-    made = PREDICTION | {"symbol": symbol, "id": id_}
-    writes.prediction(convert(made, Prediction, str_keys=True))
+    writes.features(replace(FEATURES, symbol=symbol), 60)
+    writes.prediction(replace(PREDICTION, symbol=symbol, id=id_))
     assert store.commit(SymbolState(symbol, BarRing(0), sequence=1), 0, writes)
     assert api.get(asked).body["id"] == id_
     assert api.ask(HISTORY, {"to": str(AT_MS)}, symbol=asked).body["count"] == 1
@@ -711,7 +689,7 @@ def test_a_damaged_record_is_a_503(
     answer = api.ask(resource, symbol="BTCUSDT")
     assert (answer.status, answer.body["title"]) == (503, "Store unreadable")
     assert answer.content_type == "application/problem+json"
-    assert "BTCUSDT cannot be read" in answer.body["detail"]
+    assert "records of BTCUSDT in Redis cannot be read" in answer.body["detail"]
 
 
 def test_a_damaged_entry_of_history_is_a_503(store: HotStore, api: Api, redis_client: redis.Redis) -> None:
@@ -727,7 +705,7 @@ def test_an_empty_record_is_nothing_known(
     put(store, PREDICTION)
     redis_client.set(key, "{}")
     redis_client.set("accuracy:BTCUSDT", "{}")
-    assert (api.get().status, api.get().body["title"]) == (404, "Nothing known yet")
+    assert (api.get().status, api.get().body["title"]) == (404, "No data yet")
     assert api.ask(SCORED, symbol="BTCUSDT").body["summary"] is None
 
 
@@ -749,26 +727,25 @@ def test_health_names_what_is_wrong(store: HotStore, api: Api) -> None:
     assert "nothing has been sent for 9.0 s" in services["feed:ETHUSDT"]["why"]
     assert "the features of BTCUSDT are too old (claim 9.0 s" in services["age"]["why"]
     api.age_s = 1
-    put(store, made_at(1), heartbeat=HEARTBEAT | {"model_problem": "ModelError: m3 does not fit"})
+    put(store, made_at(1), heartbeat=replace(STREAM, model_problem="ModelError: m3 does not fit"))
     services = api.health().body["services"]
     assert services["predict_stream:BTCUSDT"]["why"] == "ModelError: m3 does not fit"
     assert services["model"]["why"] == "ModelError: m3 does not fit"
     assert not math.isnan(services["predict_stream:BTCUSDT"]["age_s"])
 
 
-def test_health_tells_a_feed_that_is_not_connected(store: HotStore, api: Api) -> None:
+def test_health_shows_a_feed_that_is_not_connected(store: HotStore, api: Api) -> None:
     put(store, PREDICTION)
     writes = Writes()
-    behind = HEARTBEAT | {"watermark_ms": AT_MS - 8000}
-    writes.heartbeat("ingest_ecs", "BTCUSDT", convert(behind, FeedHeartbeat))
+    writes.heartbeat("ingest_ecs", "BTCUSDT", replace(FEED, watermark_ms=AT_MS - 8000))
     commit(store, writes)
     services = api.health().body["services"]
-    assert "connected and caught up 8.3 s ago" in services["feed:BTCUSDT"]["why"]
+    assert "last connected and caught up 8.3 s ago" in services["feed:BTCUSDT"]["why"]
     assert services["feed:ETHUSDT"]["ok"] is True
 
 
-def test_health_without_a_model_in_force(store: HotStore, api: Api) -> None:
-    put(store, PREDICTION | {"model_id": None, "source": "fallback", "reason": "no_model"})
+def test_health_without_an_active_model(store: HotStore, api: Api) -> None:
+    put(store, records.without_forecast(AT_MS))
     assert api.health().status == 503
     assert "no active model" in api.health().body["services"]["model"]["why"]
 

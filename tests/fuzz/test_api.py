@@ -12,7 +12,7 @@ from schemathesis import GenerationMode
 
 from tests.fixtures.api_gateway import ApiGateway
 from tests.fixtures.examples import REQUESTS
-from tests.functions.test_openapi import KNOWN, PATHS, checked, gateway, hold, operations, parameters
+from tests.functions.test_openapi import KNOWN, PATHS, checked, gateway, operations, parameters, verify
 
 pytestmark = [pytest.mark.fuzz, pytest.mark.timeout(7200)]
 
@@ -39,7 +39,7 @@ def test_right_requests(operations: Any, path: str) -> None:
     @some
     @given(case=operations[path]["GET"].as_strategy(path_parameters=known or None))
     def answered(case: Any) -> None:
-        hold(case)
+        verify(case)
 
     answered()
 
@@ -49,7 +49,7 @@ def test_wrong_requests(operations: Any, path: str) -> None:
     @some
     @given(case=operations[path]["GET"].as_strategy(generation_mode=GenerationMode.NEGATIVE))
     def refused(case: Any) -> None:
-        hold(case)
+        verify(case)
 
     refused()
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from cdk.components.prediction_api import HEAVY, OPEN, ROUTES
-from layers.site_files import openapi
+from layers import openapi
 from tests.infra.synthesis import Synthesised
+from tickcast.adapters.http.routes import ROUTES
 
 
 def described() -> dict[str, dict[str, Any]]:
     """The operations of the OpenAPI document, by method and path."""
-    document = json.loads(openapi())
     return {
         f"{method.upper()} {path}": operation
-        for path, methods in document["paths"].items()
+        for path, methods in openapi.document()["paths"].items()
         for method, operation in methods.items()
-        if method != "parameters"
     }
 
 
@@ -39,21 +36,25 @@ def deployed(synthesised: Synthesised) -> dict[str, dict[str, Any]]:
 
 def test_the_described_and_the_deployed_routes_agree(synthesised: Synthesised) -> None:
     found = {route for route in deployed(synthesised) if not route.startswith("OPTIONS")}
-    assert found == set(described()) == {f"GET {path}" for path in ROUTES}
+    assert found == set(described()) == {f"GET {route.path}" for route in ROUTES}
 
 
 def test_who_needs_a_key(synthesised: Synthesised) -> None:
     methods = deployed(synthesised)
-    for route, operation in described().items():
+    for name, operation in described().items():
         is_open = operation.get("security") == []
-        assert methods[route]["ApiKeyRequired"] is not is_open, route
-        assert is_open == (route.removeprefix("GET ") in OPEN), route
-        assert ("403" in operation["responses"]) is not is_open, route
+        assert methods[name]["ApiKeyRequired"] is not is_open, name
+        assert ("403" in operation["responses"]) is not is_open, name
+    assert {path for path in described() if not methods[path]["ApiKeyRequired"]} == {
+        "GET /",
+        "GET /openapi.json",
+        "GET /health",
+    }
 
 
 def test_a_browser_may_call_from_any_page(synthesised: Synthesised) -> None:
     methods = deployed(synthesised)
-    for path in ROUTES:
+    for path in (route.path for route in ROUTES):
         [answer] = methods[f"OPTIONS {path}"]["Integration"]["IntegrationResponses"]
         headers = answer["ResponseParameters"]
         assert headers["method.response.header.Access-Control-Allow-Origin"] == "'*'"
@@ -64,7 +65,8 @@ def test_a_browser_may_call_from_any_page(synthesised: Synthesised) -> None:
 def test_limits(synthesised: Synthesised) -> None:
     settings = synthesised.one("AWS::ApiGateway::Stage")["MethodSettings"]
     by_path = {each["ResourcePath"].replace("~1", "/"): each for each in settings}
-    for path in ("/*", *(path if path != "/" else "//" for path in OPEN)):
+    open_paths = [route.path for route in ROUTES if not route.needs_key]
+    for path in ("/*", *(path if path != "/" else "//" for path in open_paths)):
         [limit] = [
             each for name, each in by_path.items() if name.replace("//", "/") == path.replace("//", "/")
         ]
@@ -72,7 +74,7 @@ def test_limits(synthesised: Synthesised) -> None:
         assert limit["MetricsEnabled"] is True and limit["LoggingLevel"] == "ERROR"
     plan = synthesised.one("AWS::ApiGateway::UsagePlan")
     [stage] = plan["ApiStages"]
-    assert set(stage["Throttle"]) == {f"{path}/GET" for path in HEAVY}
+    assert set(stage["Throttle"]) == {f"{route.path}/GET" for route in ROUTES if route.is_heavy}
     for limit in stage["Throttle"].values():
         assert limit["RateLimit"] <= plan["Throttle"]["RateLimit"]
 

@@ -13,6 +13,7 @@ from typing import Any
 import redis
 from msgspec import to_builtins
 
+from tickcast.adapters.http.bodies import GAPS_SHOWN
 from tickcast.adapters.http.responses import Response
 from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.hot_store import HotStore, read
@@ -27,7 +28,6 @@ from tickcast.serving.records import (
     StreamHeartbeat,
 )
 
-GAPS_SHOWN = 10
 NEARLY_FULL = 0.95  # of the hot store's memory
 NOT_SEEN = "not seen yet"
 

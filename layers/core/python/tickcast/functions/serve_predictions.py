@@ -1,68 +1,65 @@
-"""What the API answers: predictions judged at the moment of reading, their receipts, how good they were.
+"""What the API answers: predictions as of the moment of reading, their receipts, their accuracy, the models.
 
-Freshness is judged at the moment of reading, by the age of the claim that features are complete and by that
-of their newest tick, not by the life of a key: what is too old makes the answer a fallback that says so. Only
-"nothing is known" and a wrong request are errors, as problem+json (RFC 9457). `layers/site/openapi.yaml`
-describes what there is to ask.
+Freshness is decided at the moment of reading, by the age of the claim that the features are complete and by
+that of their newest tick, not by a key's TTL: what is too old makes the answer a fallback that says so. Only
+wrong requests and symbols without data are errors, as problem+json (RFC 9457). `adapters.http.routes` lists
+what can be asked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
-from urllib.parse import unquote, urlencode
+from urllib.parse import urlencode
 
+import msgspec
 import redis
-from msgspec import to_builtins
-from msgspec.structs import replace
+from msgspec import UNSET, UnsetType, structs
 
+from tickcast.adapters.http import routes
+from tickcast.adapters.http.bodies import AGES, Accuracy, History, Latest, Receipt
 from tickcast.adapters.http.dashboard import dashboard
-from tickcast.adapters.http.query import Query
-from tickcast.adapters.http.responses import ApiError, Response, that_fit
+from tickcast.adapters.http.parameters import (
+    HistoryQuery,
+    Horizon,
+    LatestQuery,
+    Query,
+    path_parameter,
+    read_query,
+)
+from tickcast.adapters.http.responses import ApiError, Response, as_json, that_fit
+from tickcast.adapters.http.routes import Route
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.redis.hot_store import HotStore
 from tickcast.adapters.registry.model_catalog import ModelCatalog
 from tickcast.adapters.settings import ServePredictionsSettings
-from tickcast.evaluation.live_scores import NO_TALLIES, SPANS, score
+from tickcast.evaluation.live_scores import NO_TALLIES, score
 from tickcast.functions.health import Health
-from tickcast.market import symbols
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.serving.prediction import STALE_FEATURES, fallback, freshness
-from tickcast.serving.records import Features, Prediction
+from tickcast.serving.records import Features, Prediction, PredictionSummary
 
-# A hot store that hangs costs a caller about a second: four tries of this (`redis_connection.connect`).
+# A hot store that hangs costs a caller about a second: four tries of this (`redis.connection.connect`).
 STORE_TIMEOUT_S = 0.25
 STORE_RETRIES = 1
 
-HISTORY_MAX = 300
-PAGE_MAX = 1000
-PAGE_DEFAULT = 100
 PAGE_SPAN_MS = 3_600_000
-SETTLED_AFTER_MS = 60_000  # no prediction of so long ago is still to be written
+SETTLED_AFTER_MS = 60_000  # older predictions are all written
 
-# What only the receipt has: the heaviest parts, which few look at.
-OF_THE_RECEIPT = ("features", "calibrator", "timing_ms", "sequence")
-
-# What the moment of reading decides, and no new prediction: the entity tag does not stand for it.
-AGES = ("age_s", "claim_age_s", "tick_age_s", "feature_age_ms", "seconds_left")
-
-# How long an answer may be kept by the caller alone: it was given for a key.
+# How long the caller alone, as the answer was given for a key, may keep it.
 SECOND = "private, max-age=1"
 SECONDS = "private, max-age=10"
 SETTLED = "private, max-age=60"
-FOR_EVER = "private, max-age=31536000, immutable"
+IMMUTABLE = "private, max-age=31536000, immutable"
 OPEN_MINUTES = "public, max-age=300"
 
-# What is raised by records of another form than this code writes.
-_UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration)
-
-Event = dict[str, Any]
+Event = Mapping[str, Any]
 
 
 def site_file(name: str) -> str:
-    """A file of the layer `site`, which `layers.site` builds."""
+    """A file of the layer `site`, which `layers.site_files` builds."""
     return resources.files("tickcast_site").joinpath(name).read_text("utf-8")
 
 
@@ -75,170 +72,151 @@ class ServePredictions:
     site: Callable[[str], str] = site_file
 
     def __call__(self, event: Event) -> Response:
-        """The answer to a proxy event; a store that does not answer, or holds what cannot be read, is a 503,
+        """The answer to a proxy event. A store that does not answer, or holds what cannot be read, is a 503,
         never a 500."""
         try:
             return self._route(event)
-        except ApiError as refusal:
-            return refusal.answer()
+        except ApiError as error:
+            return error.response()
         except redis.RedisError as error:
-            told = f"Redis does not answer ({type(error).__name__}); try again"
-            return ApiError(503, "Store unavailable", told).answer()
+            detail = f"Redis does not answer ({type(error).__name__}); try again"
+            return ApiError(503, "Store unavailable", detail).response()
+
+    def handlers(self) -> dict[Route, Callable[..., Response]]:
+        """What answers each route, given its query and the parameters of its path."""
+        return {
+            routes.DASHBOARD: lambda _: dashboard(self.site("index.html"), OPEN_MINUTES),
+            routes.OPENAPI: self.openapi,
+            routes.HEALTH: lambda _: Health(self.settings, self.store, self.clock_ms)(),
+            routes.LATEST: self.latest,
+            routes.RECEIPT: self.receipt,
+            routes.HISTORY: self.history,
+            routes.ACCURACY: self.accuracy,
+            routes.MODELS: lambda _: Response(200, self.models(), cache_control=SECONDS),
+        }
 
     def _route(self, event: Event) -> Response:
-        resource = str(event.get("resource"))
-        if resource in (routes := self.by_symbol()):
-            symbol = self._symbol(event)
-            try:
-                return routes[resource](symbol, event)
-            except _UNREADABLE as error:
-                told = f"what Redis has of {symbol} cannot be read: {describe(error)}"
-                raise ApiError(503, "Store unreadable", told) from error
-        Query(event)  # none of the others takes a parameter
-        return self.without_symbol()[resource]()
+        route, handler = next(
+            (route, handler)
+            for route, handler in self.handlers().items()
+            if route.path == event.get("resource")
+        )
+        path = [path_parameter(event, name) for name in route.path_parameters]
+        if path and path[0] not in self.settings.symbols:
+            detail = f"{path[0][:40]!r} is not served; served are {', '.join(self.settings.symbols)}"
+            raise ApiError(404, "Unknown symbol", detail, "symbol")
+        query = read_query(event, route.query)
+        try:
+            return handler(query, *path)
+        except ValueError as error:  # a record of another form than this code writes
+            if not path:
+                raise
+            detail = f"the records of {path[0]} in Redis cannot be read: {describe(error)}"
+            raise ApiError(503, "Store unreadable", detail) from error
 
-    def by_symbol(self) -> dict[str, Callable[[str, Event], Response]]:
-        """The routes that are about one symbol."""
-        return {
-            "/predictions/{symbol}": self.latest,
-            "/predictions/{symbol}/history": self.history,
-            "/predictions/{symbol}/{id}": self.receipt,
-            "/accuracy/{symbol}": self.accuracy,
-        }
+    def openapi(self, _: Query) -> Response:
+        return Response(200, text=self.site("openapi.json"), cache_control=OPEN_MINUTES)
 
-    def without_symbol(self) -> dict[str, Callable[[], Response]]:
-        """The other routes."""
-        return {
-            "/": lambda: dashboard(self.site("index.html"), OPEN_MINUTES),
-            "/openapi.json": lambda: Response(
-                200, text=self.site("openapi.json"), cache_control=OPEN_MINUTES
-            ),
-            "/health": Health(self.settings, self.store, self.clock_ms),
-            "/models": lambda: Response(200, self.models(), cache_control=SECONDS),
-        }
-
-    def latest(self, symbol: str, event: Event) -> Response:
-        """The newest prediction: the model's while it is fresh, else a fallback with its reason."""
-        query = Query(event, ("horizon", "history"))
-        horizon_s = self._horizon(query)
-        history = query.count("history", 0, HISTORY_MAX, 0)
+    def latest(self, query: LatestQuery, symbol: str) -> Response:
+        """The newest prediction as of now and, if asked for, the newest before it."""
+        horizon_s = self._horizon_s(query.horizon)
         record, features = self.store.latest(symbol)
         if record is None or features is None:
-            raise ApiError(404, "Nothing known yet", f"no tick of {symbol} has arrived so far", "symbol")
-        body = self.as_of_now(record, features, horizon_s)
-        if history:
-            past = [light(each, horizon_s) for each in self.store.history(symbol, history)]
-            body["history"] = past[: that_fit(past)]
-        return Response(200, body, cache_control=SECOND, passing=AGES)
+            raise ApiError(404, "No data yet", f"no tick of {symbol} has arrived so far", "symbol")
+        body = self._as_of_now(record, features, horizon_s)
+        if query.history:
+            past = [at_horizon(each, horizon_s) for each in self.store.history(symbol, query.history)]
+            body.history = past[: that_fit(past)]
+        return Response(200, as_json(body), cache_control=SECOND, volatile=AGES)
 
-    def history(self, symbol: str, event: Event) -> Response:
-        """A page of what was predicted in a span of time, newest first. Seconds without a prediction are
-        missing from it, as they are from the store."""
-        query = Query(event, ("from", "to", "limit", "cursor", "horizon"))
-        horizon_s, limit = self._horizon(query), query.count("limit", 1, PAGE_MAX, PAGE_DEFAULT)
-        now_ms = round(self.clock_ms())
-        to_ms, from_ms = query.instant_ms("to"), query.instant_ms("from")
-        to_ms = now_ms if to_ms is None else to_ms
-        from_ms = max(0, to_ms - PAGE_SPAN_MS) if from_ms is None else from_ms
+    def history(self, query: HistoryQuery, symbol: str) -> Response:
+        """A page of the predictions of a span of time, newest first. Seconds without a prediction are missing
+        from it, as they are from the store."""
+        horizon_s, now_ms = self._horizon_s(query.horizon), round(self.clock_ms())
+        to_ms = now_ms if query.to is UNSET else int(query.to)
+        from_ms = max(0, to_ms - PAGE_SPAN_MS) if query.from_ is UNSET else int(query.from_)
         if from_ms > to_ms:
             raise ApiError(400, "Bad from", f"from ({from_ms}) is later than to ({to_ms})", "from")
-        before_ms = query.cursor_ms("cursor")
-        newest_ms = to_ms if before_ms is None else min(to_ms, before_ms - 1)
+        newest_ms = to_ms if query.cursor is UNSET else min(to_ms, int(query.cursor) - 1)
         # One more than asked for tells whether there is a page after this one.
-        found = self.store.predictions(symbol, from_ms, max(0, newest_ms), limit + 1)
-        page = [light(record, horizon_s) for record in found[:limit]]
+        found = self.store.predictions(symbol, from_ms, max(0, newest_ms), query.limit + 1)
+        page = [at_horizon(record, horizon_s) for record in found[: query.limit]]
         page = page[: that_fit(page)]
-        has_more = len(found) > len(page)
-        going_on = {"from": from_ms, "to": to_ms, "limit": limit, "horizon": horizon_s}
-        going_on["cursor"] = page[-1]["timestamp"] if page else 0
-        body = {
-            "symbol": symbol,
-            "horizon_s": horizon_s,
-            "from": from_ms,
-            "to": to_ms,
-            "count": len(page),
-            "next": f"?{urlencode(going_on)}" if has_more else None,
-            "predictions": page,
-        }
+        next_query = {"from": from_ms, "to": to_ms, "limit": query.limit, "horizon": horizon_s}
+        next_query["cursor"] = page[-1].timestamp if page else 0
+        body = History(
+            symbol=symbol,
+            horizon_s=horizon_s,
+            from_=from_ms,
+            to=to_ms,
+            count=len(page),
+            next=f"?{urlencode(next_query)}" if len(found) > len(page) else None,
+            predictions=page,
+        )
         is_settled = newest_ms < now_ms - SETTLED_AFTER_MS
-        # A span that ends now has other ends whenever it is asked for. Its predictions say what is in it.
-        passing = () if query.has("to") else ("from", "to", "next")
-        return Response(200, body, cache_control=SETTLED if is_settled else SECOND, passing=passing)
+        # A span that ends now has other ends at every request; its predictions identify its content.
+        volatile = ("from", "to", "next") if query.to is UNSET else ()
+        cache_control = SETTLED if is_settled else SECOND
+        return Response(200, as_json(body), cache_control=cache_control, volatile=volatile)
 
-    def receipt(self, symbol: str, event: Event) -> Response:
-        """All that was written about one prediction, with its outcomes as far as they are known."""
-        Query(event)
-        prediction_id = _path_parameter(event, "id")
+    def receipt(self, _: Query, symbol: str, prediction_id: str) -> Response:
+        """All that was written of one prediction, with its outcomes as far as they are known."""
         market, timestamp = _parts(prediction_id)
         if not timestamp:
-            told = f"id is {prediction_id[:40]!r}, it should be like {symbol}-1767225600000"
-            raise ApiError(400, "Bad id", f"{told} (milliseconds since 1970)", "id")
+            detail = f"id is {prediction_id[:40]!r}, it should be like {symbol}-1767225600000"
+            raise ApiError(400, "Bad id", f"{detail} (milliseconds since 1970)", "id")
         timestamp_ms = int(timestamp)
         record = self.store.prediction(symbol, timestamp_ms) if market == symbol else None
         if record is None:
-            told = f"no prediction {prediction_id[:70]} of {symbol} is kept: those of about an hour are"
-            raise ApiError(404, "Unknown prediction", told, "id")
+            detail = f"no prediction {prediction_id[:70]} of {symbol} is kept (they are for about an hour)"
+            raise ApiError(404, "Unknown prediction", detail, "id")
         outcomes = self.store.outcomes(symbol, timestamp_ms, HORIZONS_S)
-        body = builtins(record) | {
-            "outcomes": {str(horizon_s): builtins(outcomes[horizon_s]) for horizon_s in sorted(outcomes)},
-            "environment": self.settings.environment,
-        }
+        body = Receipt(
+            **structs.asdict(record),
+            outcomes={horizon_s: outcomes[horizon_s] for horizon_s in sorted(outcomes)},
+            environment=self.settings.environment,
+        )
         is_final = set(outcomes) == set(HORIZONS_S)
-        return Response(200, body, cache_control=FOR_EVER if is_final else SECOND)
+        return Response(200, as_json(body), cache_control=IMMUTABLE if is_final else SECOND)
 
-    def accuracy(self, symbol: str, event: Event) -> Response:
-        """How good predictions were, as scored last: the hour at the top, all spans in `summary`."""
-        Query(event)
-        found = self.store.accuracy(symbol)
-        summary = builtins(found) if found else None
+    def accuracy(self, _: Query, symbol: str) -> Response:
+        """The figures as scored last: those of the hour at the top, those of all spans in `summary`."""
+        summary = self.store.accuracy(symbol)
         now_ms = round(self.clock_ms())
-        nothing = {"from": now_ms, "to": now_ms, "horizons": builtins(score(NO_TALLIES))}
-        hour = nothing if summary is None else summary[SPANS[0].name]
-        body = {
-            "symbol": symbol,
-            "environment": self.settings.environment,
-            **{name: hour[name] for name in nothing},
-            "scored_age_s": None if summary is None else round((now_ms - summary["scored_ms"]) / 1000, 3),
-            "summary": summary,
-        }
-        passing = ("from", "to", "scored_age_s") if summary is None else ("scored_age_s",)
-        return Response(200, body, cache_control=SECONDS, passing=passing)
+        body = Accuracy(
+            symbol=symbol,
+            environment=self.settings.environment,
+            from_=summary.hour.from_ms if summary else now_ms,
+            to=summary.hour.to_ms if summary else now_ms,
+            horizons=summary.hour.horizons if summary else score(NO_TALLIES),
+            scored_age_s=round((now_ms - summary.scored_ms) / 1000, 3) if summary else None,
+            summary=summary,
+        )
+        volatile = ("scored_age_s",) if summary else ("from", "to", "scored_age_s")
+        return Response(200, as_json(body), cache_control=SECONDS, volatile=volatile)
 
-    def as_of_now(self, prediction: Prediction, features: Features, horizon_s: int) -> dict[str, Any]:
-        """`prediction` with its ages, the seconds left, and a fallback in its place once it is too old."""
+    def _as_of_now(self, prediction: Prediction, features: Features, horizon_s: int) -> Latest:
+        """`prediction` with its ages and the seconds left; a fallback in its place once it is too old."""
         now_ms = self.clock_ms()
         fresh = freshness(features, now_ms, self.settings.stale_after_s)
         if fresh.is_stale:
             prices = (features.mid, features.proxy_mid, features.price)
-            known = next(price for price in prices if price is not None)
-            prediction = replace(fallback(prediction, known, STALE_FEATURES), challenger=None)
-        record = light(prediction, horizon_s)
-        return record | {
-            "age_s": round(fresh.claim_age_s, 3),
-            "claim_age_s": round(fresh.claim_age_s, 3),
-            "tick_age_s": None if fresh.tick_age_s is None else round(fresh.tick_age_s, 3),
-            "quiet": fresh.is_quiet,
-            "feature_age_ms": round(now_ms - features.timestamp * 1000),
-            "seconds_left": round(max(0.0, record["target_time"] - now_ms) / 1000, 3),
-            "environment": self.settings.environment,
-        }
+            price = next(price for price in prices if price is not None)
+            prediction = structs.replace(fallback(prediction, price, STALE_FEATURES), challenger=None)
+        summary = at_horizon(prediction, horizon_s)
+        summary.feature_age_ms = round(now_ms - features.timestamp * 1000)
+        return Latest(
+            **structs.asdict(summary),
+            age_s=round(fresh.claim_age_s, 3),
+            claim_age_s=round(fresh.claim_age_s, 3),
+            tick_age_s=None if fresh.tick_age_s is None else round(fresh.tick_age_s, 3),
+            quiet=fresh.is_quiet,
+            seconds_left=round(max(0.0, summary.target_time - now_ms) / 1000, 3),
+            environment=self.settings.environment,
+        )
 
-    def _symbol(self, event: Event) -> str:
-        symbol = _path_parameter(event, "symbol")
-        if symbol not in self.settings.symbols:
-            told = f"{symbol[:40]!r} is not served; served are {', '.join(self.settings.symbols)}"
-            raise ApiError(404, "Unknown symbol", told, "symbol")
-        return symbol
-
-    def _horizon(self, query: Query) -> int:
-        return query.choice("horizon", HORIZONS_S, self.settings.primary_horizon_s, "seconds")
-
-
-def _path_parameter(event: Event, name: str) -> str:
-    """A parameter of the path, with the market's name in it as the exchange writes it. A gateway may pass it
-    percent-encoded, as it was sent; no symbol has a percent sign. What is no UTF-8 names nothing."""
-    text = unquote(str((event.get("pathParameters") or {}).get(name, "")), errors="replace")
-    return symbols.upper(text)
+    def _horizon_s(self, asked: Horizon | UnsetType) -> int:
+        return self.settings.primary_horizon_s if asked is UNSET else int(asked)
 
 
 def _parts(prediction_id: str) -> tuple[str, str]:
@@ -248,17 +226,11 @@ def _parts(prediction_id: str) -> tuple[str, str]:
     return (symbol, timestamp) if is_time and symbol else ("", "")
 
 
-def builtins(record: Any) -> Any:
-    return to_builtins(record, str_keys=True)
-
-
-def light(prediction: Prediction, horizon_s: int) -> dict[str, Any]:
-    """`prediction` for a horizon, without what only its receipt has; a fallback is the same for all horizons
-    but for its target."""
-    record: dict[str, Any] = builtins(prediction)
-    kept = {name: value for name, value in record.items() if name not in OF_THE_RECEIPT}
-    if challenger := kept.get("challenger"):
-        kept["challenger"] = {name: challenger[name] for name in challenger if name not in OF_THE_RECEIPT}
-    target_time = prediction.timestamp + horizon_s * 1000
-    answer: dict[str, Any] = kept["horizons"].get(str(horizon_s), {})
-    return kept | answer | {"horizon_s": horizon_s, "target_time": target_time}
+def at_horizon(prediction: Prediction, horizon_s: int) -> PredictionSummary:
+    """`prediction` for another horizon, without what only its receipt has; a fallback is the same for all
+    horizons except for its target."""
+    summary = msgspec.convert(prediction, PredictionSummary, from_attributes=True)
+    answer = summary.horizons.get(horizon_s)
+    changes = structs.asdict(answer) if answer else {}
+    target_time = summary.timestamp + horizon_s * 1000
+    return structs.replace(summary, **changes | {"horizon_s": horizon_s, "target_time": target_time})

@@ -78,11 +78,16 @@ class HorizonPrediction(HorizonForecast, frozen=True, kw_only=True):
     abstains: Annotated[bool, Meta(description="the expected move is within the noise, or no model answers")]
 
 
-class ChallengerForecast(Struct, frozen=True, kw_only=True):
-    """What the model in shadow forecast on the same vector. Without `calibrator` in older receipts."""
+class ChallengerSummary(Struct, frozen=True, kw_only=True):
+    """What the model in shadow forecast on the same vector."""
 
     model_id: str
     horizons: dict[int, HorizonForecast]
+
+
+class ChallengerForecast(ChallengerSummary, frozen=True, kw_only=True):
+    """The same with its calibrators, which older receipts do not have."""
+
     calibrator: dict[int, Calibrator] = {}
 
 
@@ -108,9 +113,9 @@ class LateTicks(Struct, kw_only=True):
     history_from_us: Annotated[int | None, Meta(description="since when its bars are unbroken, µs")] = None
 
 
-class Prediction(LateTicks, kw_only=True):
-    """A prediction, which is its own receipt: the primary horizon's answer, all others in `horizons`, and
-    what they were made from. Without a model that answers, `horizons` and `calibrator` are empty."""
+class PredictionSummary(LateTicks, kw_only=True):
+    """A prediction as lists have it: the primary horizon's answer, all others in `horizons`. Without a model
+    that answers, `horizons` is empty."""
 
     id: Id
     symbol: str
@@ -128,8 +133,8 @@ class Prediction(LateTicks, kw_only=True):
     lower: Annotated[Price | None, Meta(description="of the 80 % conformal interval")]
     upper: Price | None
     noise_bp: float | None
-    edge_bp: float | None
-    abstains: bool
+    edge_bp: Annotated[float | None, Meta(description="|expected move| less cost_bp; null without quotes")]
+    abstains: Annotated[bool, Meta(description="the move is within the noise, or no model answers")]
     spread_bp: float | None = None
     fee_bp: Annotated[float | None, Meta(description="of one side of a trade, by configuration")] = None
     cost_bp: Annotated[float | None, Meta(description="of a round trip: the spread and two fees")]
@@ -139,18 +144,25 @@ class Prediction(LateTicks, kw_only=True):
     model_id: str | None
     provisional: Annotated[bool | None, Meta(description="not compared with the baselines yet")]
     horizons: Annotated[dict[int, HorizonPrediction], Meta(description="the answer for every horizon, by s")]
-    challenger: ChallengerForecast | None
-    calibrator: Annotated[dict[int, Calibrator], Meta(description="as used, by horizon")] = {}
-    features: Annotated[Vector | None, Meta(description="the vector by name; null while warming up")]
+    challenger: ChallengerSummary | None
     feature_hash: Annotated[str | None, Meta(description="which definitions of the features")] = None
     last_trade_id: int | None
     update_id: int | None
     trade_age_ms: Annotated[int | None, Meta(description="of the last trade, at `timestamp`")] = None
     quote_age_ms: int | None = None
     feature_age_ms: Annotated[int | None, Meta(description="of the newest tick, at `timestamp`")] = None
-    sequence: Annotated[str | None, Meta(description="of the Kinesis record that closed the bar")] = None
     latency_ms: Annotated[int | None, Meta(description="from `timestamp` to the prediction written")] = None
     inference_ms: float | None = None
+
+
+class Prediction(PredictionSummary, kw_only=True):
+    """A prediction, which is its own receipt: all that it was made from. Without a model that answers,
+    `calibrator` is empty."""
+
+    challenger: ChallengerForecast | None
+    calibrator: Annotated[dict[int, Calibrator], Meta(description="as used, by horizon")] = {}
+    features: Annotated[Vector | None, Meta(description="the vector by name; null while warming up")]
+    sequence: Annotated[str | None, Meta(description="of the Kinesis record that closed the bar")] = None
     timing_ms: Timing | None = None
 
 

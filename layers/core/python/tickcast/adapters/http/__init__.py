@@ -1,1 +1,1 @@
-"""HTTP as API Gateway hands it on: queries in, responses out, the dashboard."""
+"""HTTP behind API Gateway: routes, parameters, bodies, responses and the dashboard."""

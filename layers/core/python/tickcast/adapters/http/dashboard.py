@@ -1,4 +1,4 @@
-"""The dashboard: one page that holds its own script and style, and is allowed nothing besides."""
+"""The dashboard: one page with its own script and style, whose policy forbids everything else."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tickcast.adapters.http.responses import Response
 
 
 def dashboard(page: str, cache_control: str) -> Response:
-    """`page` with a policy by which a browser runs its very script and style, and asks this API alone."""
+    """`page` with a policy by which a browser runs its own script and style only, and calls this API only."""
     policy = {
         "default-src": "'none'",
         "script-src": _hashes(page, "script"),
@@ -35,7 +35,7 @@ def dashboard(page: str, cache_control: str) -> Response:
 
 
 def _hashes(page: str, element: str) -> str:
-    """The digests of all inline `element`s, as a policy names them."""
+    """The digests of all inline `element`s, in the form that a policy has them."""
     contents = re.findall(rf"<{element}>(.*?)</{element}>", page, re.DOTALL)
     digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in contents)
     return " ".join(f"'sha256-{digest}'" for digest in digests)

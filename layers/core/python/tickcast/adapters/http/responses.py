@@ -1,8 +1,8 @@
-"""What the API answers, as API Gateway's Lambda proxy integration wants it.
+"""Responses in the form that API Gateway's Lambda proxy integration expects.
 
 Every error is problem+json (RFC 9457). What may be cached carries an entity tag of its content, and a caller
-who has that content already gets a 304 instead. What changes by itself with the time of asking, such as an
-age, is no part of that content: where a body has such members its tag is a weak one (RFC 9110, 8.8.1).
+who has that content already gets a 304 instead. What changes with the time of the request alone, such as an
+age, is left out of that content: where a body has such members its tag is a weak one (RFC 9110, 8.8.1).
 """
 
 from __future__ import annotations
@@ -13,18 +13,22 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+from msgspec import UNSET
+
 from tickcast.adapters import json_text
+from tickcast.adapters.http.bodies import Problem
 
 NO_STORE = "no-store"
 JSON = "application/json"
 PROBLEM_JSON = "application/problem+json"
 
-# Lambda's limit of a synchronous answer, in which the body is a string of JSON within JSON; what an answer
-# has besides lists, headers included, takes less than what is left out here.
-ANSWER_MAX_BYTES = 6_291_456
-LISTS_MAX_BYTES = ANSWER_MAX_BYTES - 128 * 1024
+# Lambda's limit of a synchronous response, in which the body is a string of JSON within JSON; everything in a
+# response except lists, headers included, is smaller than what is subtracted here.
+RESPONSE_MAX_BYTES = 6_291_456
+LISTS_MAX_BYTES = RESPONSE_MAX_BYTES - 128 * 1024
 
-# Any page may read the answers: what protects them is the caller's key, not a cookie a browser adds.
+# Any page may read the responses: they are protected by the caller's key, not by a cookie a browser adds.
 _CORS = {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "ETag"}
 _ENTITY_TAG = re.compile(r'(?:W/)?("[^"]*")')
 
@@ -33,8 +37,8 @@ _ENTITY_TAG = re.compile(r'(?:W/)?("[^"]*")')
 class Response:
     """`body` as JSON or, where there is one, `text` as it is.
 
-    `passing` names the members of `body` that change with the time of asking alone. They are sent, and left
-    out of what the entity tag stands for.
+    `volatile` names the members of `body` that change with the time of the request alone: the entity tag
+    leaves them out.
     """
 
     status: int
@@ -43,14 +47,14 @@ class Response:
     content_type: str = JSON
     cache_control: str = NO_STORE
     headers: Mapping[str, str] = field(default_factory=dict)
-    passing: Collection[str] = ()
+    volatile: Collection[str] = ()
 
     def as_proxy_response(self, if_none_match: str = "") -> dict[str, Any]:
         """For API Gateway; a 304 when `if_none_match`, the header as it came, names this very content."""
         content = _json(self.body) if self.text is None else self.text
-        if _payload_bytes(content) > ANSWER_MAX_BYTES:
-            detail = f"the answer has more than the {ANSWER_MAX_BYTES:,} bytes that can be sent; ask for less"
-            return ApiError(500, "Answer too large", detail).answer().as_proxy_response()
+        if _payload_bytes(content) > RESPONSE_MAX_BYTES:
+            detail = f"the response exceeds the {RESPONSE_MAX_BYTES:,} bytes that can be sent; ask for less"
+            return ApiError(500, "Response too large", detail).response().as_proxy_response()
         headers = {"Content-Type": self.content_type, "Cache-Control": self.cache_control, **_CORS}
         headers |= self.headers
         if self.cache_control != NO_STORE:
@@ -60,34 +64,29 @@ class Response:
         return {"statusCode": self.status, "headers": headers, "body": content}
 
     def _entity_tag(self, content: str) -> str:
-        weak = "W/" if self.passing and self.text is None else ""
+        weak = "W/" if self.volatile and self.text is None else ""
         if weak:
-            content = _json({name: value for name, value in self.body.items() if name not in self.passing})
+            content = _json({name: value for name, value in self.body.items() if name not in self.volatile})
         return f'{weak}"{hashlib.sha256(content.encode()).hexdigest()[:32]}"'
 
 
 class ApiError(Exception):
-    """A request that cannot be answered as it stands; `detail` says what was wrong and what it should be."""
+    """A request that cannot be answered; `detail` says what is wrong and what it should be."""
 
     def __init__(self, status: int, title: str, detail: str, parameter: str | None = None) -> None:
         super().__init__(detail)
         self.status, self.title, self.detail, self.parameter = status, title, detail, parameter
 
-    def answer(self) -> Response:
-        problem: dict[str, Any] = {
-            "type": "about:blank",
-            "title": self.title,
-            "status": self.status,
-            "detail": self.detail,
-        }
-        if self.parameter:
-            problem["parameter"] = self.parameter
-        return Response(self.status, problem, content_type=PROBLEM_JSON)
+    def response(self) -> Response:
+        problem = Problem(
+            title=self.title, status=self.status, detail=self.detail, parameter=self.parameter or UNSET
+        )
+        return Response(self.status, as_json(problem), content_type=PROBLEM_JSON)
 
 
 def if_none_match(event: Mapping[str, Any]) -> str:
-    """The entity tags that a proxy event's caller has; "" without. Header names have no case, and a gateway
-    may pass a header that was sent several times as several values."""
+    """The entity tags that the caller of a proxy event has; "" without. Header names are case-insensitive,
+    and a gateway may pass a header that was sent several times as several values."""
     found: list[str] = []
     for name, values in (event.get("multiValueHeaders") or {}).items():
         if name.lower() == "if-none-match":
@@ -98,8 +97,14 @@ def if_none_match(event: Mapping[str, Any]) -> str:
     return ", ".join(found)
 
 
-def that_fit(records: Sequence[dict[str, Any]], max_bytes: int = LISTS_MAX_BYTES) -> int:
-    """How many of `records`, from the first on, fit into `max_bytes` of Lambda's answer; one at least."""
+def as_json(record: msgspec.Struct) -> dict[str, Any]:
+    """`record` as an object of JSON."""
+    members: dict[str, Any] = msgspec.to_builtins(record, str_keys=True)
+    return members
+
+
+def that_fit(records: Sequence[msgspec.Struct | dict[str, Any]], max_bytes: int = LISTS_MAX_BYTES) -> int:
+    """How many of `records`, from the first on, fit into `max_bytes` of Lambda's response; one at least."""
     left = max_bytes
     for count, record in enumerate(records):
         left -= _payload_bytes(_json(record)) + 1  # and the comma
@@ -108,12 +113,12 @@ def that_fit(records: Sequence[dict[str, Any]], max_bytes: int = LISTS_MAX_BYTES
     return len(records)
 
 
-def _json(body: dict[str, Any]) -> str:
-    return json_text.text(body, separators=(",", ":"))
+def _json(body: msgspec.Struct | dict[str, Any]) -> str:
+    return json_text.text(msgspec.to_builtins(body, str_keys=True), separators=(",", ":"))
 
 
 def _payload_bytes(text: str) -> int:
-    """The bytes of `text`, which is ASCII but for the dashboard's, as a string in Lambda's answer."""
+    """The bytes of `text`, which is ASCII except for the dashboard's, as a string in Lambda's response."""
     return len(text) + text.count('"') + text.count("\\")
 
 

@@ -1,4 +1,4 @@
-"""The models there are, from their cards in S3, and which one is in force: what `/models` answers."""
+"""The models, from their cards in S3, and which one is active: what `/models` returns."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections.abc import Callable
 from typing import Any
 
 from tickcast.adapters import json_text
+from tickcast.adapters.http.bodies import CARDS_SHOWN
 from tickcast.adapters.http.responses import ApiError, that_fit
 from tickcast.adapters.lake.objects import StoredObject, list_objects
 from tickcast.adapters.registry.pointer import POINTER
 from tickcast.model.card import serving_card
 from tickcast.model.forecast import ModelError
 
-CARDS_SHOWN = 20
-LOOK_EVERY_MS = 3000
+REFRESH_EVERY_MS = 3000
 _SHOWN = 200  # characters of what is wrong with a card
 
 
 class ModelCatalog:
-    """The newest cards, looked up anew every few seconds; a card is fetched once, as it is written once.
+    """The newest cards, listed again every few seconds; a card is fetched once, as it is written once.
 
-    `connect` makes the S3 client at the first look: few callers ever ask, and no other should pay for it, nor
-    for importing boto3.
+    `connect` makes the S3 client when it is first needed: few callers ask for models, and the others should
+    not pay for it, nor for importing boto3.
     """
 
     def __init__(self, connect: Callable[[], Any], bucket: str, clock_ms: Callable[[], float]) -> None:
@@ -30,30 +30,30 @@ class ModelCatalog:
         self._clock_ms = clock_ms
         self._s3: Any = None
         self._cards: dict[tuple[str, str], dict[str, Any]] = {}  # by key and entity tag
-        self._looked_ms = float("-inf")
+        self._refreshed_ms = float("-inf")
         self._found: dict[str, Any] = {}
 
     def __call__(self) -> dict[str, Any]:
-        """`current` (the pointer, or None), `models` (cards, newest first), `total`. Raises `Refusal`."""
+        """`current` (the pointer, or None), `models` (cards, newest first), `total`. Raises `ApiError`."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         now_ms = self._clock_ms()
-        if now_ms - self._looked_ms >= LOOK_EVERY_MS:
+        if now_ms - self._refreshed_ms >= REFRESH_EVERY_MS:
             try:
-                self._found = self._look()
+                self._found = self._refresh()
             except (BotoCoreError, ClientError) as error:
-                told = f"S3 does not answer ({type(error).__name__}); try again"
-                raise ApiError(503, "Models unavailable", told) from None
-            self._looked_ms = now_ms
+                detail = f"S3 does not answer ({type(error).__name__}); try again"
+                raise ApiError(503, "Models unavailable", detail) from None
+            self._refreshed_ms = now_ms
         return self._found
 
-    def _look(self) -> dict[str, Any]:
+    def _refresh(self) -> dict[str, Any]:
         self._s3 = self._s3 or self._connect()
         objects = list(list_objects(self._s3, self._bucket, "models/"))
         cards = [stored for stored in objects if stored.key.endswith("/card.json")]
         cards.sort(key=lambda stored: (stored.modified, stored.key), reverse=True)
         has_pointer = any(stored.key == POINTER for stored in objects)
-        # Only what is shown is remembered.
+        # Only what is shown is kept.
         self._cards = {(stored.key, stored.etag): self._card(stored) for stored in cards[:CARDS_SHOWN]}
         shown = list(self._cards.values())
         return {
@@ -73,7 +73,7 @@ class ModelCatalog:
         return card
 
     def _read(self, key: str) -> dict[str, Any]:
-        """The JSON object under `key`; what is wrong with it in its place, lest one hide the rest."""
+        """The JSON object under `key`, or what is wrong with it, so that one does not hide the rest."""
         text = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read()
         try:
             found = json_text.read(text)

@@ -7,16 +7,17 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET
 
-from tickcast.adapters.http.query import MAX_MS, Query
+from tickcast.adapters.http.parameters import MAX_MS, HistoryQuery, read_query
 from tickcast.adapters.http.responses import ApiError
 
 NEW_YEAR_2017_MS = 1_483_228_800_000  # the second after the last leap second there was
 
 
 def instant_ms(text: str) -> int:
-    found = Query({"queryStringParameters": {"to": text}}, ("to",)).instant_ms("to")
-    assert found is not None
+    found = read_query({"queryStringParameters": {"to": text}}, HistoryQuery).to
+    assert found is not UNSET
     return found
 
 

@@ -1,0 +1,119 @@
+"""What there is to GET: each route is declared once, here.
+
+The function dispatches by these routes, the OpenAPI document is generated from them (`layers.openapi`), and
+the gateway takes its resources from them (`cdk.components.prediction_api`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from tickcast.adapters.http import bodies
+from tickcast.adapters.http.parameters import HistoryQuery, LatestQuery, Query
+
+
+@dataclass(frozen=True, eq=False)
+class Route:
+    """A path, what may be asked there and what is answered.
+
+    `returns` is the type of the JSON body, or the media type of a text. `results` describes the answer by
+    status. `needs_key`: callers are metered by API key. `is_heavy`: one answer reads much, so each key has a
+    limit of its own here. `is_cacheable`: answers carry an entity tag, and may be a 304.
+    """
+
+    path: str
+    operation_id: str
+    summary: str
+    returns: type[msgspec.Struct] | str
+    results: Mapping[int, str]
+    query: type[Query] = Query
+    description: str = ""
+    needs_key: bool = True
+    is_heavy: bool = False
+    is_cacheable: bool = True
+
+    @property
+    def path_parameters(self) -> list[str]:
+        return re.findall(r"\{(\w+)\}", self.path)
+
+
+DASHBOARD = Route(
+    "/",
+    "getDashboard",
+    "The dashboard, a page for people.",
+    "text/html",
+    {200: "The page, complete in itself; it asks for a key and calls the paths below."},
+    needs_key=False,
+)
+OPENAPI = Route(
+    "/openapi.json",
+    "getOpenApi",
+    "This document.",
+    "application/json",
+    {200: "An OpenAPI 3.1 document."},
+    needs_key=False,
+)
+HEALTH = Route(
+    "/health",
+    "getHealth",
+    "Whether all parts of the system are well, each with its reason.",
+    bodies.HealthReport,
+    {
+        200: "All is well; a background part that has never been seen does not count.",
+        503: "Something is wrong; `why` of each part says what.",
+    },
+    description="Built from the heartbeats of all parts, within about a second even when one of them hangs. "
+    "The parts: `redis`, `model`, `age` (of the features that answers are made from), `feed:{symbol}` "
+    "(ingest), `predict_stream:{symbol}`, and in the background `postgres`, `archive`, `audit`, `score`.",
+    needs_key=False,
+    is_cacheable=False,
+)
+LATEST = Route(
+    "/predictions/{symbol}",
+    "getPrediction",
+    "The newest prediction as of the moment of reading.",
+    bodies.Latest,
+    {200: "The prediction, or a fallback that says why."},
+    query=LatestQuery,
+)
+RECEIPT = Route(
+    "/predictions/{symbol}/{id}",
+    "getReceipt",
+    "The receipt of a prediction: all that it was made from, and its outcomes.",
+    bodies.Receipt,
+    {200: "The receipt."},
+    description="Kept for about an hour. Once all outcomes are known it never changes again.",
+)
+HISTORY = Route(
+    "/predictions/{symbol}/history",
+    "getHistory",
+    "The predictions of a span of time, newest first, page by page.",
+    bodies.History,
+    {200: "A page."},
+    query=HistoryQuery,
+    description="About the last hour is kept. A second without a prediction is missing from the answer, not "
+    "filled. A span that ends before it begins is a 400.",
+    is_heavy=True,
+)
+ACCURACY = Route(
+    "/accuracy/{symbol}",
+    "getAccuracy",
+    "The accuracy of the predictions of the last hour, day and week, scored every minute.",
+    bodies.Accuracy,
+    {200: "The figures of the hour by horizon; those of all spans in `summary`."},
+    is_heavy=True,
+)
+MODELS = Route(
+    "/models",
+    "getModels",
+    "The active model, and the cards of the newest models.",
+    bodies.Models,
+    {200: f"The newest {bodies.CARDS_SHOWN} cards."},
+    is_heavy=True,
+)
+
+ROUTES = (DASHBOARD, OPENAPI, HEALTH, LATEST, RECEIPT, HISTORY, ACCURACY, MODELS)
