@@ -110,7 +110,7 @@ def test_the_whole_record_goes_on(
     for at in range(39, 60):
         assert work(at).problems == []
     made = {p.timestamp: p for p in store.history("BTCUSDT", 100)}
-    outcomes = [decode(Outcome, data) for _, data in store.outcomes_after("BTCUSDT", "0-0", 10_000)]
+    outcomes = [decode(Outcome, data) for _, data in store.entries_after("outcomes:BTCUSDT", "0-0", 10_000)]
     entries = [(o.timestamp, o.horizon_s) for o in outcomes]
     until_ms = max(made)
     assert sorted(entries) == sorted((t, h) for t in made for h in HORIZONS_S if t + h * 1000 <= until_ms)

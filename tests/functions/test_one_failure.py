@@ -25,7 +25,6 @@ from tests.fixtures.hot_path import (
 from tests.fixtures.kinesis_events import FIRST_SEQUENCE, batch_event, event, record
 from tests.fixtures.market import START_US
 from tests.fixtures.settings import configured
-from tickcast.adapters.redis import hot_store
 from tickcast.adapters.redis.hot_store import HotStore
 from tickcast.adapters.settings import ServePredictionsSettings
 from tickcast.features.ring import BarRing
@@ -269,7 +268,6 @@ def test_a_state_out_of_which_json_cannot_be_made(
         return encode(state)
 
     monkeypatch.setattr(predict_stream, "encode_state", raises)
-    monkeypatch.setattr(hot_store, "encode_state", raises)
     (first,) = run(15, 16)
     assert first.failed == [BAD] and sources(first, GOOD) == ["model"]
     assert run(16, 30)[-1].problems == []

@@ -20,7 +20,9 @@ from tickcast.serving.records import Outcome, decode
 
 
 def outcomes_in(store: HotStore, from_ms: int = 0) -> list[Outcome]:
-    return [decode(Outcome, data) for _, data in store.outcomes_after("BTCUSDT", f"{from_ms}-0", 1000)]
+    return [
+        decode(Outcome, data) for _, data in store.entries_after("outcomes:BTCUSDT", f"{from_ms}-0", 1000)
+    ]
 
 
 def fold(

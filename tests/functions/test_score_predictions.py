@@ -17,7 +17,7 @@ from msgspec import to_builtins
 from tests.fixtures import records
 from tests.fixtures import tallies as planted
 from tests.fixtures.aws import BUCKET
-from tests.fixtures.hot_path import put_model
+from tests.fixtures.hot_path import commit, put_model
 from tests.fixtures.settings import configured
 from tickcast.adapters import json_text
 from tickcast.adapters.postgres.connection import Database
@@ -69,7 +69,7 @@ class Hot:
             writes.prediction(prediction)
         before, self._sequence = self._sequence, self._sequence + 1
         state = SymbolState(SYMBOL, BarRing(SETTINGS.lateness_us), sequence=self._sequence)
-        assert self._store.commit(state, before, writes)
+        assert commit(self._store, state, before, writes)
 
 
 @pytest.fixture

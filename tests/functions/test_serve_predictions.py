@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from layers import site_files
 from tests.fixtures import records
 from tests.fixtures.aws import BUCKET
+from tests.fixtures.hot_path import commit
 from tests.fixtures.settings import configured
 from tickcast.adapters.http.bodies import CARDS_SHOWN
 from tickcast.adapters.http.responses import Response, as_json, if_none_match
@@ -115,14 +116,14 @@ def put(
     writes.features(features, 60)
     for prediction in predictions:
         writes.prediction(prediction)
-    commit(store, writes)
+    write(store, writes)
 
 
-def commit(store: HotStore, writes: Writes) -> None:
+def write(store: HotStore, writes: Writes) -> None:
     states, _ = store.load(["BTCUSDT"])
     sequence = states["BTCUSDT"].sequence
     state = SymbolState("BTCUSDT", BarRing(0), sequence=sequence + 1)
-    assert store.commit(state, sequence, writes)
+    assert commit(store, state, sequence, writes)
 
 
 def made_at(offset_s: int, **changed: Any) -> Prediction:
@@ -138,7 +139,7 @@ def put_outcomes(store: HotStore, *outcomes: Outcome) -> None:
     writes = Writes()
     for each in sorted(outcomes, key=lambda each: (each.target_time, each.horizon_s)):
         writes.outcome(each)
-    commit(store, writes)
+    write(store, writes)
 
 
 def test_a_fresh_prediction_is_the_model_s(store: HotStore, api: Api) -> None:
@@ -628,7 +629,7 @@ def test_a_symbol_of_any_script_is_asked_for_as_any_other(
     writes = Writes()
     writes.features(replace(FEATURES, symbol=symbol), 60)
     writes.prediction(replace(PREDICTION, symbol=symbol, id=id_))
-    assert store.commit(SymbolState(symbol, BarRing(0), sequence=1), 0, writes)
+    assert commit(store, SymbolState(symbol, BarRing(0), sequence=1), 0, writes)
     assert api.get(asked).body["id"] == id_
     assert api.ask(HISTORY, {"to": str(AT_MS)}, symbol=asked).body["count"] == 1
     assert api.ask("/accuracy/{symbol}", symbol=asked).status == 200
@@ -738,7 +739,7 @@ def test_health_shows_a_feed_that_is_not_connected(store: HotStore, api: Api) ->
     put(store, PREDICTION)
     writes = Writes()
     writes.heartbeat("ingest_ecs", "BTCUSDT", replace(FEED, watermark_ms=AT_MS - 8000))
-    commit(store, writes)
+    write(store, writes)
     services = api.health().body["services"]
     assert "last connected and caught up 8.3 s ago" in services["feed:BTCUSDT"]["why"]
     assert services["feed:ETHUSDT"]["ok"] is True
@@ -768,7 +769,7 @@ def test_health_shows_the_newest_gaps(store: HotStore, api: Api) -> None:
     ledger = GapLedger([Gap(10 * n, 10 * n + 1, n, n + 1, "reset by peer") for n in range(12)])
     writes = Writes()
     writes.gaps("BTCUSDT", ledger.record())
-    commit(store, writes)
+    write(store, writes)
     shown = api.health().body["services"]["predict_stream:BTCUSDT"]["gaps"]
     assert [gap["first_id"] for gap in shown] == list(range(110, 10, -10))
     assert shown[0] == {

@@ -10,10 +10,9 @@ import redis
 from msgspec.structs import replace
 
 from tests.fixtures import records
-from tests.fixtures.hot_path import SETTINGS
+from tests.fixtures.hot_path import SETTINGS, commit, commit_of
 from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.hot_store import (
-    Commit,
     HotStore,
     Overtaken,
     StoreFull,
@@ -37,7 +36,7 @@ def write(store: HotStore, *records: Prediction | Outcome, sequence: int) -> Non
             writes.outcome(record)
         else:
             writes.prediction(record)
-    assert store.commit(state(sequence), sequence - 1, writes)
+    assert commit(store, state(sequence), sequence - 1, writes)
 
 
 def state(sequence: int, symbol: str = "BTCUSDT", **trade_ids: Any) -> SymbolState:
@@ -77,12 +76,12 @@ def test_outcomes_of_a_prediction_and_by_target(store: HotStore) -> None:
     found = store.outcomes("BTCUSDT", T0 + 3000, (1, 2, 5, 10))
     assert seconds_of(list(found.values())) == [3, 3, 3]
     assert list(found) == [1, 2, 5]
-    behind = store.outcomes_after("BTCUSDT", f"{T0 + 4000}-1", 2)
+    behind = store.entries_after("outcomes:BTCUSDT", f"{T0 + 4000}-1", 2)
     assert [id_ for id_, _ in behind] == [f"{T0 + 4000}-2", f"{T0 + 5000}-2"]
     outcomes = [decode(Outcome, data) for _, data in behind]
     targets = [((each.target_time - T0) // 1000, each.horizon_s) for each in outcomes]
     assert targets == [(4, 2), (5, 2)]
-    assert len(store.outcomes_after("BTCUSDT", "0-0", 100)) == 5
+    assert len(store.entries_after("outcomes:BTCUSDT", "0-0", 100)) == 5
 
 
 def test_a_record_that_lacks_a_field_is_an_error_that_names_it(
@@ -129,8 +128,8 @@ def test_a_second_is_never_written_twice(store: HotStore) -> None:
     kept = store.history("BTCUSDT", 10)
     assert seconds_of(kept) == [4, 3, 2, 1]
     assert [prediction.model_id for prediction in kept] == ["second", *["first"] * 3]
-    assert len(store.outcomes_after("BTCUSDT", "0-0", 10)) == 1
-    assert [id_ for id_, _ in store.predictions_after("BTCUSDT", f"{T0 + 2000}-0", 10)] == [
+    assert len(store.entries_after("outcomes:BTCUSDT", "0-0", 10)) == 1
+    assert [id_ for id_, _ in store.entries_after("predictions:BTCUSDT", f"{T0 + 2000}-0", 10)] == [
         f"{T0 + 3000}-0",
         f"{T0 + 4000}-0",
     ]
@@ -146,9 +145,9 @@ def test_a_key_of_another_type_gives_way(store: HotStore, redis_client: redis.Re
     writes.prediction(predictions(1)[0])
     writes.outcome(outcome(1, 1))
     writes.gaps("BTCUSDT", GapLedger().record())
-    assert store.commit(state(2), states["BTCUSDT"].sequence, writes)
+    assert commit(store, state(2), states["BTCUSDT"].sequence, writes)
     assert seconds_of(store.history("BTCUSDT", 1)) == [1]
-    assert len(store.outcomes_after("BTCUSDT", f"{T0}-0", 10)) >= 1
+    assert len(store.entries_after("outcomes:BTCUSDT", f"{T0}-0", 10)) >= 1
     assert store.load(["BTCUSDT"])[0]["BTCUSDT"].sequence == 2
     assert store.gaps(["BTCUSDT"]) == {"BTCUSDT": GapLedger().record()}
 
@@ -169,10 +168,10 @@ def test_streams_are_capped(store: HotStore, redis_client: redis.Redis) -> None:
 
 
 def test_a_commit_on_another_s_sequence_writes_nothing(store: HotStore, redis_client: redis.Redis) -> None:
-    assert store.commit(state(5, late_count=1), 0, Writes())
+    assert commit(store, state(5, late_count=1), 0)
     writes = Writes()
     writes.prediction(predictions(1)[0])
-    assert not store.commit(state(4, late_count=99), 0, writes)
+    assert not commit(store, state(4, late_count=99), 0, writes)
     again, problems = store.load(["BTCUSDT"])
     assert (again["BTCUSDT"].sequence, again["BTCUSDT"].ring.trade_ids.late_count, problems) == (5, 1, [])
     assert redis_client.get("prediction:BTCUSDT:latest") is None
@@ -180,8 +179,8 @@ def test_a_commit_on_another_s_sequence_writes_nothing(store: HotStore, redis_cl
 
 def test_a_commit_that_is_neither_written_nor_overtaken_is_tried_again(store: HotStore) -> None:
     """Another invocation wrote a part of what this one holds: acknowledged, the rest would be lost."""
-    assert store.commit(state(5), 0, Writes())
-    commits = [Commit(state(7), 4, Writes()), Commit(state(7, "ETHUSDT"), 0, Writes())]
+    assert commit(store, state(5), 0)
+    commits = [commit_of(state(7), 4), commit_of(state(7, "ETHUSDT"), 0)]
     with pytest.raises(Overtaken, match="a part of the batch: BTCUSDT$"):
         store.commit_all(commits)
     states, _ = store.load(["BTCUSDT", "ETHUSDT"])
@@ -189,7 +188,7 @@ def test_a_commit_that_is_neither_written_nor_overtaken_is_tried_again(store: Ho
     # Nothing was lost, and no ledger says so.
     assert states["BTCUSDT"].ring.gaps.notices == []
     states["BTCUSDT"].sequence = 7
-    assert store.commit(states["BTCUSDT"], 5, Writes())
+    assert commit(store, states["BTCUSDT"], 5)
 
 
 def test_of_a_store_that_went_back_and_another_invocation_each_is_told(
@@ -197,9 +196,9 @@ def test_of_a_store_that_went_back_and_another_invocation_each_is_told(
 ) -> None:
     """Only the symbol whose state is older than it was read has lost something."""
     states = [state(6, symbol, newest_us=10**15) for symbol in ("BTCUSDT", "ETHUSDT")]
-    assert store.commit_all([Commit(each, 0, Writes()) for each in states]) == [True, True]
+    assert store.commit_all([commit_of(each, 0) for each in states]) == [True, True]
     redis_client.hset("state:BTCUSDT", "sequence", 3)
-    commits = [Commit(state(9), 6, Writes()), Commit(state(9, "ETHUSDT"), 5, Writes())]
+    commits = [commit_of(state(9), 6), commit_of(state(9, "ETHUSDT"), 5)]
     with pytest.raises(StoreWentBack, match="than were read: BTCUSDT$"):
         store.commit_all(commits)
     loaded, _ = store.load(["BTCUSDT", "ETHUSDT"])
@@ -211,18 +210,18 @@ def test_of_a_store_that_went_back_and_another_invocation_each_is_told(
 def test_a_store_that_went_back_between_reading_and_writing(
     store: HotStore, redis_client: redis.Redis, stored: bytes | None
 ) -> None:
-    assert store.commit(state(6), 0, Writes())
+    assert commit(store, state(6), 0)
     redis_client.delete("state:BTCUSDT")
     if stored:
         redis_client.hset("state:BTCUSDT", "sequence", stored)
     with pytest.raises(StoreWentBack):
-        store.commit(state(7), 6, Writes())
+        commit(store, state(7), 6)
 
 
 def test_an_older_state_is_told_once_and_then_taken(store: HotStore, redis_client: redis.Redis) -> None:
-    assert store.commit(state(5, newest_us=10**15), 0, Writes())
+    assert commit(store, state(5, newest_us=10**15), 0)
     older: Any = redis_client.hgetall("state:BTCUSDT")
-    assert store.commit(state(6), 5, Writes())
+    assert commit(store, state(6), 5)
     redis_client.hset("state:BTCUSDT", mapping=older)
     with pytest.raises(StoreWentBack, match="BTCUSDT"):
         store.load(["BTCUSDT", "ETHUSDT"])
@@ -232,7 +231,7 @@ def test_an_older_state_is_told_once_and_then_taken(store: HotStore, redis_clien
         assert [notice.cause for notice in states["BTCUSDT"].ring.gaps.notices] == [WRITES_LOST]
         assert states["ETHUSDT"].ring.gaps.notices == []
     states["BTCUSDT"].sequence = 7
-    assert store.commit(states["BTCUSDT"], 5, Writes())
+    assert commit(store, states["BTCUSDT"], 5)
     assert len(store.load(["BTCUSDT"])[0]["BTCUSDT"].ring.gaps.notices) == 1
 
 
@@ -240,9 +239,9 @@ def test_another_process_that_is_ahead_is_no_store_that_went_back(
     store: HotStore, redis_client: redis.Redis
 ) -> None:
     other = HotStore(redis_client, SETTINGS.lateness_us)
-    assert store.commit(state(5), 0, Writes())
-    assert other.commit(state(9), 5, Writes())
-    assert not store.commit(state(8), 5, Writes())
+    assert commit(store, state(5), 0)
+    assert commit(other, state(9), 5)
+    assert not commit(store, state(8), 5)
     assert store.load(["BTCUSDT"])[0]["BTCUSDT"].sequence == 9
 
 
@@ -272,15 +271,15 @@ def test_all_that_belongs_to_a_symbol_ends(store: HotStore, redis_client: redis.
     beat = StreamHeartbeat(at_ms=1, watermark_ms=1, received_ms=1, model_problem=None)
     writes.heartbeat("predict_stream", "BTCUSDT", beat)
     writes.gaps("BTCUSDT", GapLedger().record())
-    assert store.commit(state(1), 0, writes)
+    assert commit(store, state(1), 0, writes)
     lives = {key: redis_client.ttl(key) for key in redis_client.scan_iter()}
     assert len(lives) == 8
     assert all(0 < life <= 24 * 3600 for life in lives.values()), lives
 
 
 def test_of_several_symbols_each_stands_or_falls_by_itself(store: HotStore) -> None:
-    assert store.commit(state(5), 0, Writes())
-    commits = [Commit(state(4), 3, Writes()), Commit(state(6, "ETHUSDT"), 0, Writes())]
+    assert commit(store, state(5), 0)
+    commits = [commit_of(state(4), 3), commit_of(state(6, "ETHUSDT"), 0)]
     assert store.commit_all(commits) == [False, True]
     states, _ = store.load(["BTCUSDT", "ETHUSDT"])
     assert [each.sequence for each in states.values()] == [5, 6]
@@ -315,7 +314,7 @@ def test_repairs_are_told_to_the_ledger_when_the_state_is_read(
 ) -> None:
     first = state(1)
     first.ring.gaps.missing(5, 9, 10, 20)
-    assert store.commit(first, 0, Writes())
+    assert commit(store, first, 0)
     redis_client.set("repaired:BTCUSDT", told)
     states, problems = store.load(["BTCUSDT", "ETHUSDT"])
     assert [(gap.first_id, gap.last_id, gap.cause) for gap in states["BTCUSDT"].ring.gaps.gaps] == [

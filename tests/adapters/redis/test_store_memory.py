@@ -12,7 +12,16 @@ from msgspec.structs import replace
 
 from cdk.config import CACHE_MB_PER_SYMBOL
 from tests.fixtures import records
-from tests.fixtures.hot_path import SETTINGS, START_MS, Clock, hot_path, put_model, save_model, ticks_in
+from tests.fixtures.hot_path import (
+    SETTINGS,
+    START_MS,
+    Clock,
+    commit,
+    hot_path,
+    put_model,
+    save_model,
+    ticks_in,
+)
 from tests.fixtures.kinesis_events import batch_event
 from tickcast.adapters.redis.hot_store import HotStore, Writes
 from tickcast.adapters.redis.keys import OUTCOMES_KEPT, PREDICTIONS_KEPT
@@ -43,7 +52,7 @@ def test_an_hour_of_a_symbol_fits_into_what_is_reckoned_with(
         clock.ms = START_MS + second * 1000 + 1150.0
         predict(batch_event(second, *stream[second * 10 : second * 10 + 10]))
     receipts = store.history("BTCUSDT", 10)
-    known = [decode(Outcome, data) for _, data in store.outcomes_after("BTCUSDT", "0-0", 10_000)]
+    known = [decode(Outcome, data) for _, data in store.entries_after("outcomes:BTCUSDT", "0-0", 10_000)]
     outcomes = [outcome for outcome in known if outcome.challenger][-40:]
     assert all(receipt.challenger for receipt in receipts) and len(outcomes) == 40
     state = store.load(["BTCUSDT"])[0]["BTCUSDT"]
@@ -63,7 +72,7 @@ def test_an_hour_of_a_symbol_fits_into_what_is_reckoned_with(
                 writes.features(records.features(second, features=receipt.features), 60)
         writes.gaps("BTCUSDT", state.ring.gaps.record())
         read, state.sequence = state.sequence, state.sequence + 1
-        assert store.commit(state, read, writes)
+        assert commit(store, state, read, writes)
     counts = (redis_client.xlen("predictions:BTCUSDT"), redis_client.xlen("outcomes:BTCUSDT"))
     assert counts[0] >= PREDICTIONS_KEPT and counts[1] >= OUTCOMES_KEPT - 100
     taken_mb = (used(redis_client) - empty) / 1e6

@@ -162,8 +162,8 @@ class ScorePredictions:
     def _drain(self, store: ScoreStore, symbol: str, model_id: str | None, result: Result) -> bool:
         """Take in a page; whether there may be another one."""
         before = last_outcome, last_prediction = store.drained(symbol)
-        outcomes = self._hot.outcomes_after(symbol, last_outcome, _PAGE)
-        predictions = self._hot.predictions_after(symbol, last_prediction, _PAGE)
+        outcomes = self._hot.entries_after(keys.outcomes(symbol), last_outcome, _PAGE)
+        predictions = self._hot.entries_after(keys.predictions(symbol), last_prediction, _PAGE)
         if not outcomes and not predictions:
             return False
         rows = _usable(Outcome, outcomes, row_of, result)
