@@ -173,7 +173,7 @@ def test_tallies_are_those_of_plain_python(
     by_model = sum(o["horizon_s"] == 1 and o["source"] == "model" for o in outcomes)
     # Up to ten seconds ago; what was answered by then is in.
     assert found["hour"]["availability"] == pytest.approx(by_model / 910, abs=1e-4)
-    assert result.hours[SYMBOL].figures.count == found["hour"]["horizons"]["2"]["count"]
+    assert result.hours[SYMBOL].horizons[2].count == found["hour"]["horizons"]["2"]["count"]
 
 
 def test_every_outcome_once_whatever_is_repeated(

@@ -1,5 +1,4 @@
-"""The state of a symbol in Redis: its bar ring, its pending predictions with their calibrators, and the
-fence.
+"""The state of a symbol in Redis: bar ring, pending predictions, calibrators, and the fence.
 
 The encoding is a JSON header (version, scalars, row counts), the bytes of the arrays and a checksum: about
 25 KB in all, read in microseconds. An unknown version is refused by name, so that after a deployment bars are
