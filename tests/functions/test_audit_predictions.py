@@ -276,7 +276,7 @@ def test_a_symbol_whose_receipts_cannot_be_read_hides_no_other(
 
 def test_a_failure_is_entered_without_secrets() -> None:
     result = Result()
-    with audit_predictions._only_of("BTCUSDT", result):
+    with audit_predictions._as_failure_of("BTCUSDT", result):
         raise ValueError("redis://user:hush-hush@cache\nis wrong")
     assert result.failures == ["BTCUSDT: ValueError: redis://***@cache is wrong"]
 

@@ -1,5 +1,4 @@
-"""The responses of the API: predictions as of the moment of reading, receipts, accuracy, models, the
-dashboard.
+"""The responses of the API: predictions as of now, receipts, accuracy, models and the dashboard.
 
 Freshness is decided at the moment of reading, by the age of the claim that the features are complete and by
 that of their newest tick, not by a key's TTL: stale features make a fallback with that reason. Only wrong
