@@ -46,7 +46,7 @@ def entries(outcomes: list[Outcome]) -> list[tuple[int, int]]:
     return [(outcome.target_time, outcome.horizon_s) for outcome in outcomes]
 
 
-def test_outcomes_are_the_stream_s_own_mids(
+def test_outcomes_are_the_mids_of_the_stream(
     predict: PredictStream, store: HotStore, s3: Any, clock: Clock
 ) -> None:
     put_model(s3)
@@ -79,7 +79,7 @@ def test_outcomes_are_the_stream_s_own_mids(
             assert outcome.imbalance == known(prediction.features)["imbalance"]
 
 
-def test_calibration_learns_from_outcomes_and_the_receipt_says_how_far(
+def test_outcomes_update_the_calibrators_in_the_receipt(
     predict: PredictStream, store: HotStore, s3: Any, clock: Clock
 ) -> None:
     put_model(s3)
@@ -94,7 +94,7 @@ def test_calibration_learns_from_outcomes_and_the_receipt_says_how_far(
         assert calibrator.interval_width == pytest.approx(width)
 
 
-def test_an_outage_leaves_gaps_and_no_guesses(
+def test_outcomes_within_an_outage_are_unresolved(
     predict: PredictStream, store: HotStore, s3: Any, clock: Clock
 ) -> None:
     put_model(s3)
@@ -130,7 +130,7 @@ def test_without_quotes_there_is_no_outcome(
 
 
 @pytest.mark.parametrize("is_all_lost", [False, True])
-def test_never_twice_whatever_is_lost_and_delivered_again(
+def test_nothing_is_written_twice_after_a_loss_and_redelivery(
     predict: PredictStream,
     store: HotStore,
     redis_client: redis.Redis,
@@ -162,7 +162,7 @@ def test_never_twice_whatever_is_lost_and_delivered_again(
     )
 
 
-def test_what_a_lost_state_waited_for_is_recalled_from_the_receipts(
+def test_pending_outcomes_of_a_lost_state_are_recalled_from_receipts(
     predict: PredictStream, store: HotStore, redis_client: redis.Redis, s3: Any, clock: Clock
 ) -> None:
     put_model(s3)

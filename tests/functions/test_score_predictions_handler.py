@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 from types import SimpleNamespace
@@ -12,7 +11,7 @@ from urllib.parse import quote
 import pytest
 from msgspec.structs import replace
 
-from tests.fixtures.paths import ROOT
+from tests.fixtures.paths import load_handler
 from tests.fixtures.settings import environment
 from tickcast.adapters.settings import ScorePredictionsSettings
 from tickcast.evaluation.drift import DriftState
@@ -30,12 +29,7 @@ CONTEXT = SimpleNamespace(get_remaining_time_in_millis=lambda: 60_000)
 def module(monkeypatch: pytest.MonkeyPatch) -> Any:
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
-    path = ROOT / "lambdas" / "score_predictions" / "handler.py"
-    spec = importlib.util.spec_from_file_location("score_predictions_handler", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_handler("score_predictions")
 
 
 def metrics(text: str) -> dict[tuple[str, str], float]:

@@ -142,7 +142,7 @@ def put_outcomes(store: HotStore, *outcomes: Outcome) -> None:
     write(store, writes)
 
 
-def test_a_fresh_prediction_is_the_model_s(store: HotStore, api: Api) -> None:
+def test_a_fresh_prediction_is_served_from_the_model(store: HotStore, api: Api) -> None:
     put(store, PREDICTION)
     answer = api.get()
     assert answer.status == 200
@@ -219,7 +219,7 @@ def test_history_adds_the_newest_predictions(store: HotStore, api: Api) -> None:
     assert {past["predicted_price"] for past in body["history"]} == {60_010.0}
 
 
-def test_symbols_in_lower_case_are_understood(store: HotStore, api: Api) -> None:
+def test_symbols_may_be_in_lower_case(store: HotStore, api: Api) -> None:
     put(store, PREDICTION)
     assert api.get("btcusdt").status == 200
     receipt = api.ask("/predictions/{symbol}/{id}", symbol="btcusdt", id=f"btcusdt-{AT_MS}")
@@ -354,7 +354,7 @@ def test_an_instant_may_be_a_date_or_milliseconds(store: HotStore, api: Api, ins
         ("/health", None, {"a": "1"}, 400, "a", "a; this path takes none"),
     ],
 )
-def test_errors_are_problems_that_say_what_is_wrong(
+def test_errors_are_problems_that_name_the_parameter(
     store: HotStore,
     api: Api,
     resource: str | None,
@@ -389,7 +389,7 @@ def test_errors_are_problems_that_say_what_is_wrong(
         ("BTCUSDT-²", 400, "it should be like"),
     ],
 )
-def test_an_id_that_names_no_prediction(
+def test_an_id_without_a_prediction(
     store: HotStore, api: Api, prediction_id: str, status: int, detail: str
 ) -> None:
     put(store, PREDICTION)
@@ -466,7 +466,7 @@ def test_s3_out_of_reach_is_a_503(store: HotStore, s3: Any) -> None:
     assert (answer.status, answer.body["title"]) == (503, "Models unavailable")
 
 
-def test_content_that_is_known_is_not_sent_again(store: HotStore, api: Api) -> None:
+def test_known_content_is_a_304(store: HotStore, api: Api) -> None:
     put(store, PREDICTION)
     answer = api.ask("/predictions/{symbol}/{id}", symbol="BTCUSDT", id=f"BTCUSDT-{AT_MS}")
     tag = answer.as_proxy_response()["headers"]["ETag"]
@@ -491,7 +491,7 @@ def seen_again(api: Api, resource: str, query: dict[str, str] | None = None, **p
     return bool(second["statusCode"] == 304)
 
 
-def test_the_same_prediction_is_not_sent_again_although_it_grows_older(store: HotStore, api: Api) -> None:
+def test_the_same_prediction_is_a_304_although_its_age_changes(store: HotStore, api: Api) -> None:
     put(store, PREDICTION)
     assert seen_again(api, "/predictions/{symbol}", {"history": "5"}, symbol="BTCUSDT")
     first = api.get().as_proxy_response()
@@ -511,7 +511,7 @@ def test_a_prediction_that_became_a_fallback_is_sent(store: HotStore, api: Api) 
     assert api.get().as_proxy_response(stale["headers"]["ETag"])["statusCode"] == 304
 
 
-def test_the_last_hour_is_the_same_while_nothing_was_predicted(store: HotStore, api: Api) -> None:
+def test_history_without_a_new_prediction_is_a_304(store: HotStore, api: Api) -> None:
     put(store, *(made_at(s) for s in range(3)))
     api.age_s = 3
     assert seen_again(api, HISTORY, {"limit": "2"}, symbol="BTCUSDT")
@@ -522,7 +522,7 @@ def test_the_last_hour_is_the_same_while_nothing_was_predicted(store: HotStore, 
     assert api.ask(HISTORY, symbol="BTCUSDT").as_proxy_response(tag)["statusCode"] == 200
 
 
-def test_accuracy_is_the_same_until_it_is_scored_again(store: HotStore, api: Api) -> None:
+def test_accuracy_is_a_304_until_it_is_scored_again(store: HotStore, api: Api) -> None:
     assert seen_again(api, "/accuracy/{symbol}", symbol="BTCUSDT")
     store.put_accuracy(scored(AT_MS))
     assert seen_again(api, "/accuracy/{symbol}", symbol="BTCUSDT")
@@ -546,7 +546,7 @@ TAG = 'W/"0123"'
         ({}, ""),
     ],
 )
-def test_the_header_is_found_however_a_gateway_writes_it(event: dict[str, Any], tags: str) -> None:
+def test_if_none_match_in_every_spelling_of_a_gateway(event: dict[str, Any], tags: str) -> None:
     assert if_none_match(event) == tags
 
 
@@ -555,7 +555,7 @@ def payload_bytes(answer: Response) -> int:
     return len(json.dumps(answer.as_proxy_response()).encode())
 
 
-def test_a_page_is_cut_before_it_cannot_be_sent_and_the_next_continues(store: HotStore, api: Api) -> None:
+def test_a_page_too_large_to_send_is_cut_and_the_next_continues(store: HotStore, api: Api) -> None:
     """Strings full of quotation marks and backslashes, which are escaped, and the escape as well."""
     heavy: dict[str, Any] = {"outside": ['"\\"' * 4000], "late_ids": list(range(10**9, 10**9 + 400))}
     put(store, *(made_at(s, **heavy) for s in range(400)))
@@ -571,7 +571,7 @@ def test_a_page_is_cut_before_it_cannot_be_sent_and_the_next_continues(store: Ho
     assert 2 < pages < 10
 
 
-def test_the_newest_are_fewer_where_all_could_not_be_sent(store: HotStore, api: Api) -> None:
+def test_a_list_of_the_newest_too_large_to_send_is_cut(store: HotStore, api: Api) -> None:
     put(store, *(made_at(s, outside=['"' * 10_000]) for s in range(300)))
     api.age_s = 300
     answer = api.get(history="300")
@@ -580,7 +580,7 @@ def test_the_newest_are_fewer_where_all_could_not_be_sent(store: HotStore, api: 
     assert 100 < len(answer.body["history"]) < 300
 
 
-def test_cards_are_fewer_where_all_could_not_be_sent(store: HotStore, s3: Any) -> None:
+def test_cards_too_large_to_send_are_cut(store: HotStore, s3: Any) -> None:
     for n in range(4):
         card = json.dumps({"model_id": f"m{n}", "reason": '"' * 600_000})
         s3.put_object(Bucket=BUCKET, Key=f"models/m{n}/card.json", Body=card)
@@ -589,13 +589,13 @@ def test_cards_are_fewer_where_all_could_not_be_sent(store: HotStore, s3: Any) -
     assert (len(answer.body["models"]), answer.body["total"]) == (2, 4)
 
 
-def test_an_answer_that_cannot_be_cut_is_a_problem() -> None:
+def test_a_response_too_large_to_send_is_a_problem() -> None:
     response = Response(200, {"text": "x" * 6_300_000}).as_proxy_response()
     assert (response["statusCode"], response["headers"]["Content-Type"]) == (500, "application/problem+json")
 
 
 @pytest.mark.parametrize("to", ["2999-01-01T00:00:00Z", "9999-12-31T23:59:59-23:59", "9" * 13])
-def test_the_page_after_one_to_far_ahead_is_answered(store: HotStore, api: Api, to: str) -> None:
+def test_a_page_up_to_the_far_future_has_a_next_page(store: HotStore, api: Api, to: str) -> None:
     put(store, *(made_at(s) for s in range(3)))
     first = api.ask(HISTORY, {"from": str(AT_MS), "to": to, "limit": "2"}, symbol="BTCUSDT")
     second = api.ask(HISTORY, dict(parse_qsl(first.body["next"][1:])), symbol="BTCUSDT")
@@ -620,7 +620,7 @@ CHINESE = "币安人生USDT"
         ("BTCUSDT", "%42tcusdt"),
     ],
 )
-def test_a_symbol_of_any_script_is_asked_for_as_any_other(
+def test_symbols_in_any_script_and_encoding(
     store: HotStore, redis_client: redis.Redis, symbol: str, asked: str
 ) -> None:
     served = configured(ServePredictionsSettings, SYMBOLS=f"ETHUSDT,{symbol}")
@@ -700,7 +700,7 @@ def test_a_damaged_entry_of_history_is_a_503(store: HotStore, api: Api, redis_cl
 
 
 @pytest.mark.parametrize("key", ["prediction:BTCUSDT:latest", "features:BTCUSDT:latest"])
-def test_an_empty_record_is_nothing_known(
+def test_an_empty_record_counts_as_none(
     store: HotStore, api: Api, redis_client: redis.Redis, key: str
 ) -> None:
     put(store, PREDICTION)
@@ -751,7 +751,7 @@ def test_health_without_an_active_model(store: HotStore, api: Api) -> None:
     assert "no active model" in api.health().body["services"]["model"]["why"]
 
 
-def test_health_of_parts_in_the_background(store: HotStore, api: Api) -> None:
+def test_health_of_background_parts(store: HotStore, api: Api) -> None:
     put(store, PREDICTION)
     store.put_heartbeat("postgres", Heartbeat(at_ms=AT_MS))
     store.put_heartbeat("archive_ticks", Heartbeat(at_ms=AT_MS, ok=False, why="newest object is of 11:40"))
@@ -782,7 +782,7 @@ def test_health_shows_the_newest_gaps(store: HotStore, api: Api) -> None:
     }
 
 
-def test_health_without_redis_is_an_answer_too() -> None:
+def test_health_without_redis_is_a_503() -> None:
     answer = Api(HotStore(connect(replace(SETTINGS.redis, port=1)), 0)).health()
     assert answer.status == 503
     assert "does not answer" in answer.body["services"]["redis"]["why"]

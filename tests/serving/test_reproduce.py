@@ -69,7 +69,7 @@ def test_history_older_than_the_look_back_is_not_needed() -> None:
     assert sames([reproduce(receipt, around, MODEL, CHALLENGER) for receipt in receipts[-20:]]) == {True}
 
 
-def test_late_trades_are_left_out_whichever_receipt_lists_them() -> None:
+def test_late_trades_listed_by_any_receipt_are_left_out() -> None:
     trades, quotes = random_ticks(2, 40)
     late = trades[600:603]
     on_time = list(
@@ -107,7 +107,7 @@ def test_late_quotes_are_left_out() -> None:
     assert sames(found) == {True}
 
 
-def test_two_connections_deliver_the_same() -> None:
+def test_ticks_delivered_by_two_connections_are_reproduced() -> None:
     trades, quotes = random_ticks(3, 40)
     one = list(batches(trades, quotes, [START_US + k * 100_000 for k in range(400)]))
     other = list(batches(trades, quotes, [START_US + k * 130_000 + 30_000 for k in range(300)], "b"))
@@ -115,7 +115,7 @@ def test_two_connections_deliver_the_same() -> None:
     assert sames(reproductions(stream)) == {True}
 
 
-def test_a_silence_of_more_than_a_minute_begins_again() -> None:
+def test_history_begins_again_after_a_silence_of_more_than_a_minute() -> None:
     before, after = random_ticks(4, 20), random_ticks(5, 30)
     for rows, ids in zip(after, ("first_id", "update_id"), strict=True):
         rows["time_us"] += 90 * S

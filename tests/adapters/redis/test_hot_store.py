@@ -109,7 +109,7 @@ def test_a_record_that_lacks_a_field_is_an_error_that_names_it(
     "ledger",
     ["[]", "{}", '{"gaps": 1, "quote_gaps": []}', '{"gaps": [{}], "quote_gaps": [], "forgotten_trades": 0}'],
 )
-def test_what_cannot_be_read_is_not_recalled(
+def test_unreadable_receipts_and_ledgers_are_not_recalled(
     store: HotStore, redis_client: redis.Redis, receipt: str, ledger: str
 ) -> None:
     """Nor is a receipt of an older version, which lacks fields."""
@@ -136,7 +136,7 @@ def test_a_second_is_never_written_twice(store: HotStore) -> None:
 
 
 @pytest.mark.parametrize("key", ["predictions:BTCUSDT", "outcomes:BTCUSDT", "state:BTCUSDT", "gaps:BTCUSDT"])
-def test_a_key_of_another_type_gives_way(store: HotStore, redis_client: redis.Redis, key: str) -> None:
+def test_a_key_of_another_type_is_replaced(store: HotStore, redis_client: redis.Redis, key: str) -> None:
     write(store, *predictions(0), outcome(0, 1), sequence=1)
     redis_client.delete(key)
     redis_client.lpush(key, "not what it should be")
@@ -167,7 +167,7 @@ def test_streams_are_capped(store: HotStore, redis_client: redis.Redis) -> None:
     assert keys.PREDICTIONS_KEPT <= redis_client.xlen("predictions:BTCUSDT") < keys.PREDICTIONS_KEPT + 500
 
 
-def test_a_commit_on_another_s_sequence_writes_nothing(store: HotStore, redis_client: redis.Redis) -> None:
+def test_a_commit_on_an_outdated_sequence_writes_nothing(store: HotStore, redis_client: redis.Redis) -> None:
     assert commit(store, state(5, late_count=1), 0)
     writes = Writes()
     writes.prediction(predictions(1)[0])
@@ -191,7 +191,7 @@ def test_a_commit_that_is_neither_written_nor_overtaken_is_tried_again(store: Ho
     assert commit(store, states["BTCUSDT"], 5)
 
 
-def test_of_a_store_that_went_back_and_another_invocation_each_is_told(
+def test_a_store_that_went_back_is_told_from_another_invocation(
     store: HotStore, redis_client: redis.Redis
 ) -> None:
     """Only the symbol whose state is older than it was read has lost something."""
@@ -218,7 +218,9 @@ def test_a_store_that_went_back_between_reading_and_writing(
         commit(store, state(7), 6)
 
 
-def test_an_older_state_is_told_once_and_then_taken(store: HotStore, redis_client: redis.Redis) -> None:
+def test_an_older_state_is_reported_once_and_then_accepted(
+    store: HotStore, redis_client: redis.Redis
+) -> None:
     assert commit(store, state(5, newest_us=10**15), 0)
     older: Any = redis_client.hgetall("state:BTCUSDT")
     assert commit(store, state(6), 5)
@@ -235,7 +237,7 @@ def test_an_older_state_is_told_once_and_then_taken(store: HotStore, redis_clien
     assert len(store.load(["BTCUSDT"])[0]["BTCUSDT"].ring.gaps.notices) == 1
 
 
-def test_another_process_that_is_ahead_is_no_store_that_went_back(
+def test_a_process_that_is_ahead_is_not_a_store_that_went_back(
     store: HotStore, redis_client: redis.Redis
 ) -> None:
     other = HotStore(redis_client, SETTINGS.lateness_us)
@@ -263,7 +265,7 @@ def test_a_full_store_refuses_whole_symbols_and_recovers(store: HotStore, redis_
     assert seconds_of(store.history("BTCUSDT", 10)) == [2, 1]
 
 
-def test_all_that_belongs_to_a_symbol_ends(store: HotStore, redis_client: redis.Redis) -> None:
+def test_every_key_of_a_symbol_expires(store: HotStore, redis_client: redis.Redis) -> None:
     writes = Writes()
     writes.features(records.features(1), 60)
     writes.prediction(predictions(1)[0])
@@ -277,7 +279,7 @@ def test_all_that_belongs_to_a_symbol_ends(store: HotStore, redis_client: redis.
     assert all(0 < life <= 24 * 3600 for life in lives.values()), lives
 
 
-def test_of_several_symbols_each_stands_or_falls_by_itself(store: HotStore) -> None:
+def test_symbols_are_committed_independently(store: HotStore) -> None:
     assert commit(store, state(5), 0)
     commits = [commit_of(state(4), 3), commit_of(state(6, "ETHUSDT"), 0)]
     assert store.commit_all(commits) == [False, True]
@@ -286,15 +288,13 @@ def test_of_several_symbols_each_stands_or_falls_by_itself(store: HotStore) -> N
     assert store.commit_all([]) == []
 
 
-def test_a_commit_whose_answer_was_lost_is_done_when_sent_again(
-    store: HotStore, redis_client: redis.Redis
-) -> None:
+def test_a_commit_sent_twice_is_written_once(store: HotStore, redis_client: redis.Redis) -> None:
     write(store, *predictions(1), sequence=1)
     write(store, *predictions(1), sequence=1)
     assert redis_client.xlen("predictions:BTCUSDT") == 1
 
 
-def test_a_server_that_forgot_the_script_learns_it_again(store: HotStore, redis_client: redis.Redis) -> None:
+def test_a_script_the_server_lost_is_loaded_again(store: HotStore, redis_client: redis.Redis) -> None:
     write(store, *predictions(1), sequence=1)
     redis_client.script_flush()
     write(store, *predictions(2), sequence=2)
@@ -309,7 +309,7 @@ def test_a_server_that_forgot_the_script_learns_it_again(store: HotStore, redis_
     ],
     ids=["with times", "without"],
 )
-def test_repairs_are_told_to_the_ledger_when_the_state_is_read(
+def test_repairs_are_entered_into_the_ledger_when_the_state_is_read(
     store: HotStore, redis_client: redis.Redis, told: str
 ) -> None:
     first = state(1)

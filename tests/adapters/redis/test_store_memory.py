@@ -37,7 +37,7 @@ def used(client: redis.Redis) -> int:
     return int(client.info("memory")["used_memory"])
 
 
-def test_an_hour_of_a_symbol_fits_into_what_is_reckoned_with(
+def test_an_hour_of_a_symbol_fits_into_its_memory_budget(
     redis_client: redis.Redis, s3: Any, clock: Clock
 ) -> None:
     save_model(s3, "20260102-000000-abcdef")

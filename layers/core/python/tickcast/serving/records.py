@@ -195,7 +195,7 @@ class OfPrediction(Struct, kw_only=True):
     id: Id
     symbol: str
     timestamp: TimeMs
-    basis_price: Price
+    basis_price: float
     imbalance: Annotated[float | None, Meta(description="the feature that the linear baseline uses")]
     source: Source
     reason: str | None
@@ -217,6 +217,7 @@ class PendingPrediction(OfPrediction, kw_only=True):
 class Outcome(OfPrediction, kw_only=True):
     """The outcome of a prediction over one horizon. The forecast is null where there was none."""
 
+    basis_price: Price
     horizon_s: Horizon
     target_time: TimeMs
     status: Status

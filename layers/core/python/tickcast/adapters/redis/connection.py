@@ -23,21 +23,20 @@ _TOKEN_LIFE_S = 900
 class IamToken(CredentialProvider):
     """User name and a freshly signed token for every new connection (ElastiCache IAM authentication)."""
 
-    def __init__(self, user: str, cache_name: str, region: str) -> None:
-        self._user = user
-        self._cache_name = cache_name
-        self._region = region
+    def __init__(self, settings: RedisSettings) -> None:
+        self._settings = settings
 
     def get_credentials(self) -> tuple[str, str]:
         import botocore.session
         from botocore.auth import SigV4QueryAuth
         from botocore.awsrequest import AWSRequest
 
-        query = urlencode({"Action": "connect", "User": self._user})
-        request = AWSRequest("GET", f"http://{self._cache_name}/?{query}")
+        user, region = self._settings.iam_user, self._settings.region
+        query = urlencode({"Action": "connect", "User": user})
+        request = AWSRequest("GET", f"http://{self._settings.cache_name}/?{query}")
         credentials = botocore.session.get_session().get_credentials()
-        SigV4QueryAuth(credentials, "elasticache", self._region, expires=_TOKEN_LIFE_S).add_auth(request)
-        return self._user, str(request.url).removeprefix("http://")
+        SigV4QueryAuth(credentials, "elasticache", region, expires=_TOKEN_LIFE_S).add_auth(request)
+        return user, str(request.url).removeprefix("http://")
 
 
 def connect(settings: RedisSettings, *, timeout_s: float = 1.0, retries: int = 2) -> redis.Redis:
@@ -48,7 +47,7 @@ def connect(settings: RedisSettings, *, timeout_s: float = 1.0, retries: int = 2
     """
     options: dict[str, Any] = {}
     if settings.iam_user:
-        options["credential_provider"] = IamToken(settings.iam_user, settings.cache_name, settings.region)
+        options["credential_provider"] = IamToken(settings)
     return redis.Redis(
         host=settings.host,
         port=settings.port,
