@@ -1,4 +1,4 @@
-"""JSON out and in: what Python would write and read, and RFC 8259 does not know."""
+"""Reading and writing JSON without the NaN and Infinity that Python allows."""
 
 from __future__ import annotations
 

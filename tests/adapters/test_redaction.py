@@ -1,4 +1,4 @@
-"""Secrets kept out of texts, however a library writes them."""
+"""Secrets are removed from texts in every form in which libraries write them."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def can_match_nothing(parts: Any) -> bool:
 
 
 def costly(parts: Any) -> list[str]:
-    """Repeats without a bound in front of something that must be there."""
+    """Unbounded repeats followed by something that can fail."""
     found = []
     for at, (kind, value) in enumerate(parts):
         rest = parts[at + 1 :]

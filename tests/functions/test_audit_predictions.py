@@ -50,7 +50,7 @@ NO_DATABASE = Database(configured(DatabaseSettings, DATABASE_PORT=9))
 
 
 def put_model(s3: Any, model_id: str, seed: int) -> None:
-    """A model of random weights, with a card that fits."""
+    """A model of random weights, with a matching card."""
     inputs = Inputs(
         odd=("imbalance", "microprice"), even=("spread",), masked=("return_1s",), flat=("trade_age",)
     )

@@ -14,7 +14,9 @@ from tests.fixtures.hot_path import (
     SETTINGS,
     START_MS,
     Clock,
+    due,
     hot_path,
+    outcomes_in,
     put_model,
     save_model,
     state_bytes,
@@ -26,7 +28,6 @@ from tickcast.adapters.redis.hot_store import HotStore, StoreFull, StoreWentBack
 from tickcast.functions.predict_stream import PredictStream, Result
 from tickcast.market import wire
 from tickcast.model.forecast import HORIZONS_S
-from tickcast.serving.records import Outcome, decode
 from tickcast.serving.state import STATE_LOST, VERSION, WRITES_LOST
 
 TRADES, QUOTES = random_ticks(1, 60)
@@ -112,12 +113,11 @@ def test_ledger_outcomes_and_calibrators_survive_a_lost_state(
     # What is pending: all outcomes of the model and the challenger, once each; both calibrations.
     for at in range(39, 60):
         assert work(at).problems == []
-    made = {p.timestamp: p for p in store.history("BTCUSDT", 100)}
-    outcomes = [decode(Outcome, data) for _, data in store.entries_after("outcomes:BTCUSDT", "0-0", 10_000)]
-    entries = [(o.timestamp, o.horizon_s) for o in outcomes]
-    until_ms = max(made)
-    assert sorted(entries) == sorted((t, h) for t in made for h in HORIZONS_S if t + h * 1000 <= until_ms)
-    pending = (newest.timestamp - 2000, 10)
+    made = [p.timestamp for p in store.history("BTCUSDT", 100)]
+    outcomes = outcomes_in(store)
+    entries = [(o.target_time, o.horizon_s) for o in outcomes]
+    assert entries == due(made, max(made))
+    pending = (newest.timestamp + 8000, 10)
     challenger = outcomes[entries.index(pending)].challenger
     assert challenger and challenger.model_id == "m2"
     after = store.load(["BTCUSDT"])[0]["BTCUSDT"].pending

@@ -2,7 +2,7 @@
 
 The function is the handler itself, behind a stand-in for the gateway, with a real Valkey that the hot path
 has filled and score_predictions has scored, over a real PostgreSQL; S3 is moto's. Two of schemathesis's
-checks are left out, where the answer is right and the check is not: `unsupported_method` wants a 405, but API
+checks are left out, because they are wrong here: `unsupported_method` wants a 405, but API
 Gateway knows no such path; and for history `positive_data_acceptance`, because a span that ends before it
 begins is refused, which no schema can say.
 """
@@ -115,7 +115,7 @@ def operations(gateway: ApiGateway) -> Any:
 
 
 def verify(case: Any) -> None:
-    """Send `case` and check all that the document says of its answer."""
+    """Send `case` and check the response against the document."""
     left_out = {"unsupported_method"}
     if case.operation.path.endswith("/history"):
         left_out.add("positive_data_acceptance")
@@ -152,7 +152,7 @@ def test_an_invalid_request_is_refused(operations: Any, path: str) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 def test_a_filled_store_is_served_in_full(operations: Any, path: str) -> None:
-    """The generated requests would pass as well against an API that knows nothing."""
+    """The generated requests would also pass against an API without data."""
     names = {each["name"] for each in parameters(path) if each["in"] == "path"}
     case = operations[path]["GET"].Case(path_parameters={name: KNOWN[name] for name in names})
     response = case.call_and_validate(headers={"x-api-key": KEY})

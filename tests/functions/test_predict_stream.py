@@ -289,7 +289,7 @@ def test_one_round_trip_to_read_and_one_to_write(
 
 
 def everything(client: redis.Redis) -> dict[bytes, Any]:
-    """All that Redis holds but the state's bytes."""
+    """All that Redis holds except the state's bytes."""
     held: dict[bytes, Any] = {}
     for key in client.scan_iter():
         kind = client.type(key)
@@ -320,7 +320,7 @@ def test_a_restart_of_the_function_changes_nothing(
 def test_of_two_concurrent_invocations_one_writes_nothing(
     predict: PredictStream, redis_client: redis.Redis, s3: Any, clock: Clock
 ) -> None:
-    """Both read the same state; the one that is ahead has more records, and the other writes nothing."""
+    """Both read the same state; the first to write has more records, and the other writes nothing."""
     put_model(s3)
     stream = ticks_in(20)
     predict(batch_event(0, *stream[:120]))
@@ -342,7 +342,8 @@ def test_of_two_concurrent_invocations_one_writes_nothing(
 def test_after_a_split_the_stream_continues_in_the_child_shard(
     predict: PredictStream, redis_client: redis.Redis, s3: Any
 ) -> None:
-    """A child's sequence numbers are above all of its parent's; what the parent delivers again is known."""
+    """A child's sequence numbers are above all of its parent's; the parent's repeated records are
+    recognised."""
     put_model(s3)
     data = [wire.encode(piece) for piece in ticks_in(20)]
     parent = [record(n, piece, shard=0) for n, piece in enumerate(data[:120])]

@@ -146,7 +146,7 @@ def held(owner: psycopg.Connection[Any], table: str = "outcomes") -> tuple[Any, 
 
 
 def counted(owner: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
-    """The tallies but for sums of floats, whose last bits depend on the order of the rows."""
+    """The tallies without sums of floats, whose last bits depend on the order of the rows."""
     return owner.execute(
         "select symbol, minute_us, horizon_s, model_id, is_model, abstains, why, bin, first_us, last_us, "
         "count, moved, rights, inside, round(squared_error::numeric, 6) from tickcast.tallies "
@@ -288,7 +288,7 @@ def test_both_models_on_the_same_instants(
 
 
 def with_features(seconds: int, shift: float, model_id: str = "m1", from_s: int = 0) -> list[Prediction]:
-    """Predictions on rows of which one feature is off by so many deviations."""
+    """Predictions on rows of which one feature is shifted by so many standard deviations."""
     rows = np.random.default_rng(from_s + 1).normal(size=(seconds, len(FEATURE_NAMES)))
     rows[:, 0] += shift
     return [

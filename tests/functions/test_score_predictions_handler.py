@@ -1,4 +1,4 @@
-"""The metrics of score_predictions as CloudWatch reads them: under the dimensions that alarms look for."""
+"""The metrics of score_predictions as CloudWatch gets them: with the dimensions that the alarms use."""
 
 from __future__ import annotations
 

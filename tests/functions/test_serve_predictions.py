@@ -1,4 +1,4 @@
-"""The API's answers from a real Redis, at times that the test sets."""
+"""The API's responses from a real Redis, at times that the test sets."""
 
 from __future__ import annotations
 
@@ -174,7 +174,8 @@ def test_features_older_than_five_seconds_are_a_fallback(
 
 
 def aged(tick_age_s: float, quiet_age_s: float | None = None) -> Features:
-    """Features whose newest tick, and the newest evidence of a quiet market, are so much older than they."""
+    """Features with a newest tick, and the newest evidence of a quiet market, so much older than
+    themselves."""
     quiet_us = None if quiet_age_s is None else round((AT_S - quiet_age_s) * 1e6)
     return replace(FEATURES, last_tick_us=round((AT_S - tick_age_s) * 1e6), quiet_us=quiet_us)
 
@@ -183,13 +184,13 @@ def aged(tick_age_s: float, quiet_age_s: float | None = None) -> Features:
     ("features", "age_s", "source", "quiet"),
     [
         (aged(4.6), 0.3, "model", False),
-        (aged(4.8), 0.3, "fallback", False),  # claimed to be complete, but too old
+        (aged(4.8), 0.3, "fallback", False),  # complete, but too old
         (aged(600, 1), 0.3, "model", True),
         (aged(600, 1), 4.0, "model", True),
         (aged(600, 1), 4.1, "fallback", False),  # the evidence is too old
-        (aged(600, -60), 0.3, "fallback", False),  # or of a clock that is wrong
-        (aged(600, -6), 5.1, "fallback", False),  # the claim is: always
-        (aged(3, 0), 0.3, "model", False),  # not old enough to ask
+        (aged(600, -60), 0.3, "fallback", False),  # or from a wrong clock
+        (aged(600, -6), 5.1, "fallback", False),  # the claim is too old
+        (aged(3, 0), 0.3, "model", False),  # young enough
     ],
 )
 def test_a_tick_is_too_old_unless_the_market_is_quiet_and_a_claim_always(
@@ -415,13 +416,13 @@ def test_a_parameter_given_twice_is_refused(store: HotStore, api: Api) -> None:
 
 
 def scored(scored_ms: int) -> AccuracySummary:
-    """Figures of nothing."""
+    """Accuracy without any outcome."""
     span = SpanAccuracy(from_ms=1, to_ms=2, first_ms=1, availability=None, horizons=score(NO_TALLIES))
     return AccuracySummary(symbol="BTCUSDT", scored_ms=scored_ms, hour=span, day=span, week=span)
 
 
 def test_accuracy_is_what_was_scored_last(store: HotStore, api: Api) -> None:
-    """How it is scored is for test_score_predictions, its shape for test_openapi."""
+    """test_score_predictions tests the scoring, test_openapi the format."""
     summary = scored(AT_MS - 40_000)
     summary.hour = replace(summary.hour, from_ms=0)
     summary.hour.horizons[2].count = 7
@@ -450,7 +451,7 @@ def test_models_are_the_newest_cards_and_the_pointer(store: HotStore, s3: Any) -
         s3.put_object(Bucket=BUCKET, Key=f"models/m{n:02}/card.json", Body=card)
     s3.put_object(Bucket=BUCKET, Key="models/m99/card.json", Body="no card at all")
     s3.put_object(Bucket=BUCKET, Key=POINTER, Body='{"model_id": "m05"}')
-    assert api.ask("/models").body["total"] == 0  # looked up a moment ago
+    assert api.ask("/models").body["total"] == 0  # listed a moment ago
     api.age_s += 3
     body = api.ask("/models").body
     assert (body["current"], body["total"]) == ({"model_id": "m05"}, CARDS_SHOWN + 3)
@@ -483,7 +484,7 @@ def test_known_content_is_a_304(store: HotStore, api: Api) -> None:
 
 
 def seen_again(api: Api, resource: str, query: dict[str, str] | None = None, **path: str) -> bool:
-    """Whether a caller who sends the tag of the first answer gets a 304 for the second."""
+    """Whether a caller who sends the tag of the first response gets a 304 as the second."""
     first = api.ask(resource, query, **path).as_proxy_response()
     api.age_s += 0.7
     second = api.ask(resource, query, **path).as_proxy_response(first["headers"]["ETag"])
@@ -551,12 +552,12 @@ def test_if_none_match_in_every_spelling_of_a_gateway(event: dict[str, Any], tag
 
 
 def payload_bytes(answer: Response) -> int:
-    """Of the answer as Lambda sends it: a string of JSON within JSON."""
+    """The size of the response as Lambda sends it: a string of JSON within JSON."""
     return len(json.dumps(answer.as_proxy_response()).encode())
 
 
 def test_a_page_too_large_to_send_is_cut_and_the_next_continues(store: HotStore, api: Api) -> None:
-    """Strings full of quotation marks and backslashes, which are escaped, and the escape as well."""
+    """With strings full of quotation marks and backslashes, which are escaped twice."""
     heavy: dict[str, Any] = {"outside": ['"\\"' * 4000], "late_ids": list(range(10**9, 10**9 + 400))}
     put(store, *(made_at(s, **heavy) for s in range(400)))
     api.age_s = 400
@@ -791,7 +792,7 @@ def test_health_without_redis_is_a_503() -> None:
 
 @pytest.fixture
 def hanging_server() -> Iterator[tuple[int, list[socket.socket]]]:
-    """A port where connections are accepted and nothing is ever answered, and the connections so far."""
+    """A port that accepts connections and never answers, and the connections so far."""
     taken: list[socket.socket] = []
     with ExitStack() as open_, ThreadPoolExecutor(1) as executor:
         listener = open_.enter_context(socket.create_server(("127.0.0.1", 0)))
@@ -800,7 +801,7 @@ def hanging_server() -> Iterator[tuple[int, list[socket.socket]]]:
             while True:
                 connection, _ = listener.accept()
                 taken.append(open_.enter_context(connection))
-                if connection.recv(1, socket.MSG_PEEK) == b"\0":  # the test's own: it is over
+                if connection.recv(1, socket.MSG_PEEK) == b"\0":  # from the test: the end
                     return
 
         executor.submit(accept)

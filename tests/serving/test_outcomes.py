@@ -20,7 +20,7 @@ CARD = {h: Calibration(2.0, 1.0) for h in HORIZONS_S}
 
 
 def prediction(after_s: int = 0, **changed: Any) -> Prediction:
-    """One that expects +1 bp of a mid of 100, 99.98 to 100.04, whatever the horizon."""
+    """It expects +1 bp of a mid of 100, with the interval 99.98 to 100.04, at every horizon."""
     return records.prediction(T0_MS + after_s * 1000, **changed)
 
 

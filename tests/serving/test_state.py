@@ -222,7 +222,7 @@ def test_ids_far_off_behind_a_loss_make_no_hole() -> None:
 
 
 def test_a_series_that_began_over_while_the_state_was_lost_is_recognised() -> None:
-    """And holes in it are found."""
+    """Holes in it are found too."""
     trades, quotes = random_ticks(1, 20)
     ring = lost_after(trades[:40], quotes[:40])
     last_id = int(trades["last_id"][39])

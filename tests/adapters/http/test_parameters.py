@@ -1,4 +1,4 @@
-"""Instants in a query: RFC 3339 to its corners, and milliseconds."""
+"""Instants in a query: RFC 3339 with its corner cases, and milliseconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Redis holds, read back by instant; the fence; and entries that are written once."""
+"""The hot store in a real Redis: reading by instant, the fence, and entries written once."""
 
 import json
 import math
@@ -112,7 +112,7 @@ def test_a_record_that_lacks_a_field_is_an_error_that_names_it(
 def test_unreadable_receipts_and_ledgers_are_not_recalled(
     store: HotStore, redis_client: redis.Redis, receipt: str, ledger: str
 ) -> None:
-    """Nor is a receipt of an older version, which lacks fields."""
+    """Among them a receipt of an older version, which lacks fields."""
     write(store, *predictions(0), sequence=1)
     redis_client.xadd("predictions:BTCUSDT", {"json": receipt}, id=f"{T0 + 1000}-0")
     redis_client.set("gaps:BTCUSDT", ledger)
@@ -122,7 +122,7 @@ def test_unreadable_receipts_and_ledgers_are_not_recalled(
 
 
 def test_a_second_is_never_written_twice(store: HotStore) -> None:
-    """As when a state is lost, and the stream delivers again what was predicted on already."""
+    """As when a state is lost, and the stream delivers again seconds that have predictions already."""
     write(store, *predictions(1, 2, 3, model_id="first"), sequence=1)
     write(store, *predictions(2, 3, 4, model_id="second"), outcome(3, 1), outcome(3, 1), sequence=2)
     kept = store.history("BTCUSDT", 10)
@@ -178,7 +178,7 @@ def test_a_commit_on_an_outdated_sequence_writes_nothing(store: HotStore, redis_
 
 
 def test_a_commit_that_is_neither_written_nor_overtaken_is_tried_again(store: HotStore) -> None:
-    """Another invocation wrote a part of what this one holds: acknowledged, the rest would be lost."""
+    """Another invocation wrote a part of the batch: acknowledging it would lose the rest."""
     assert commit(store, state(5), 0)
     commits = [commit_of(state(7), 4), commit_of(state(7, "ETHUSDT"), 0)]
     with pytest.raises(Overtaken, match="a part of the batch: BTCUSDT$"):
@@ -191,10 +191,10 @@ def test_a_commit_that_is_neither_written_nor_overtaken_is_tried_again(store: Ho
     assert commit(store, states["BTCUSDT"], 5)
 
 
-def test_a_store_that_went_back_is_told_from_another_invocation(
+def test_a_store_that_went_back_is_distinguished_from_another_invocation(
     store: HotStore, redis_client: redis.Redis
 ) -> None:
-    """Only the symbol whose state is older than it was read has lost something."""
+    """Only the symbol whose stored state is older than the one that was read has lost something."""
     states = [state(6, symbol, newest_us=10**15) for symbol in ("BTCUSDT", "ETHUSDT")]
     assert store.commit_all([commit_of(each, 0) for each in states]) == [True, True]
     redis_client.hset("state:BTCUSDT", "sequence", 3)
@@ -302,7 +302,7 @@ def test_a_script_the_server_lost_is_loaded_again(store: HotStore, redis_client:
 
 
 @pytest.mark.parametrize(
-    "told",
+    "stored",
     [
         '{"repaired": [[5, 7, 10, 20]], "withheld": [[8, 9, 10, 20]]}',
         '{"repaired": [[5, 7]], "withheld": [[8, 9]]}',  # as older versions wrote it
@@ -310,12 +310,12 @@ def test_a_script_the_server_lost_is_loaded_again(store: HotStore, redis_client:
     ids=["with times", "without"],
 )
 def test_repairs_are_entered_into_the_ledger_when_the_state_is_read(
-    store: HotStore, redis_client: redis.Redis, told: str
+    store: HotStore, redis_client: redis.Redis, stored: str
 ) -> None:
     first = state(1)
     first.ring.gaps.missing(5, 9, 10, 20)
     assert commit(store, first, 0)
-    redis_client.set("repaired:BTCUSDT", told)
+    redis_client.set("repaired:BTCUSDT", stored)
     states, problems = store.load(["BTCUSDT", "ETHUSDT"])
     assert [(gap.first_id, gap.last_id, gap.cause) for gap in states["BTCUSDT"].ring.gaps.gaps] == [
         (8, 9, "withheld by the exchange")

@@ -60,7 +60,8 @@ TRIES = 3  # sound records that a state fails on, without a prediction in betwee
 MAX_REASON = 500  # characters
 _OUT_OF_REACH = (BotoCoreError, ClientError)  # faults of the infrastructure, not of a record
 
-Batches = list[tuple[StreamRecord, wire.TickBatch]]
+Decoded = tuple[StreamRecord, wire.TickBatch]  # a record and what it holds
+Batches = list[Decoded]
 Refusals = list[tuple[StreamRecord, str]]  # what goes into quarantine, and why
 
 
@@ -379,47 +380,45 @@ class PredictStream:
     def _fold_singly(self, symbol: str, batches: Batches, invocation: _Invocation, result: Result) -> _Folded:
         """Apply `batches` one by one, each until it could be written, and leave out those that raise."""
         whole = _Folded(self.store.load([symbol])[0][symbol])
-        for record, batch in batches:
-            if record.sequence <= whole.state.sequence:
+        for decoded in batches:
+            if decoded[0].sequence <= whole.state.sequence:
                 result.repeated += 1
                 continue
             before = deepcopy(whole.state)
             try:
-                folded = self._fold_one(whole.state, record, batch, invocation)
+                folded = self._fold_one(whole.state, decoded, invocation)
             except Exception as error:
                 reason, unwritten = _reason(symbol, error), whole.result.predictions
-                folded = self._recover(before, record, batch, invocation, reason, unwritten, result)
+                folded = self._recover(before, decoded, invocation, reason, unwritten, result)
             whole.add(folded)
         whole.writes.heartbeat(SERVICE, symbol, self._heartbeat(whole.state, self.clock_ms()))
         whole.data = encode_state(whole.state)
         return whole
 
-    def _fold_one(
-        self, state: SymbolState, record: StreamRecord, batch: wire.TickBatch, invocation: _Invocation
-    ) -> _Folded:
+    def _fold_one(self, state: SymbolState, decoded: Decoded, invocation: _Invocation) -> _Folded:
         """One record, folded and finished; raises if the state could not be stored then."""
-        folded = self._fold(state, [(record, batch)], invocation)
+        folded = self._fold(state, [decoded], invocation)
         self._finish(folded, self.clock_ms())
         return folded
 
     def _recover(
         self,
         state: SymbolState,
-        record: StreamRecord,
-        batch: wire.TickBatch,
+        decoded: Decoded,
         invocation: _Invocation,
         reason: str,
         unwritten: list[Prediction],
         result: Result,
     ) -> _Folded:
-        """Continue from `state`, on which `record` raised: without the record, or with it from a state that
+        """Continue from `state`, on which a record raised: without the record, or with it from a state that
         starts over. `unwritten` are the predictions made since the last write."""
+        record, batch = decoded
         if self._is_sound(batch):
             state.failures, state.failure = state.failures + 1, reason
             if state.failures >= TRIES or not _is_storable(state):
                 state = self._start_over(state, unwritten, result)
                 try:
-                    return self._fold_one(state, record, batch, invocation)
+                    return self._fold_one(state, decoded, invocation)
                 except Exception:  # not even the recalled state can take it
                     state = SymbolState(state.symbol, BarRing(self.settings.lateness_us), failure=reason)
         state.sequence = record.sequence
