@@ -15,8 +15,6 @@ from aws_lambda_powertools.metrics import MetricResolution, MetricUnit
 from tickcast.adapters import json_text
 from tickcast.adapters.redaction import redact
 
-Logger = aws_lambda_powertools.Logger
-
 
 class Metrics(aws_lambda_powertools.Metrics):
     """Powertools' metrics without values that are not finite. Their namespace is
@@ -29,9 +27,9 @@ class Metrics(aws_lambda_powertools.Metrics):
             super().add_metric(name, unit, value, resolution)
 
 
-def structured_logger(service: str | None = None) -> Logger:
+def structured_logger(service: str | None = None) -> aws_lambda_powertools.Logger:
     """Powertools' logger, writing `log_line`."""
-    return Logger(service=service, json_serializer=log_line)
+    return aws_lambda_powertools.Logger(service=service, json_serializer=log_line)
 
 
 def log_line(record: dict[str, Any]) -> str:
