@@ -42,7 +42,7 @@ def test_a_variable_that_nothing_sets_fails_the_synthesis(tmp_path: Path) -> Non
 def test_a_grant_sets_the_rest(tmp_path: Path) -> None:
     app = aws_cdk.App(outdir=str(tmp_path / "out"))
     function = function_of(app, tmp_path, "plan_backfill", PlanBackfillSettings)
-    LocalServer("127.0.0.1", 6379).grant_read(function)
+    LocalServer("127.0.0.1", 6379).grant(function, "reader")
     app.synth()
 
 
@@ -50,4 +50,4 @@ def test_a_grant_of_what_the_function_does_not_read_is_an_error(tmp_path: Path) 
     app = aws_cdk.App(outdir=str(tmp_path / "out"))
     function = function_of(app, tmp_path, "promote_model", PromoteModelSettings)
     with pytest.raises(ValueError, match="PromoteModel does not read REDIS_HOST"):
-        LocalServer("127.0.0.1", 6379).grant_read(function)
+        LocalServer("127.0.0.1", 6379).grant(function, "reader")
