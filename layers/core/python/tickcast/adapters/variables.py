@@ -15,6 +15,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 from urllib.parse import urlsplit
 
@@ -47,7 +48,7 @@ class Secret(str):
 def read(kind: type[Kind], env: Mapping[str, str] | None = None) -> Kind:
     """The settings `kind`, a Struct, from `env` (default: this process's). Raises `SettingsError`.
 
-    A field whose type is a Struct itself is a group: its variables stand among the others.
+    A field whose type is itself a Struct is a group of variables.
     """
     given = os.environ if env is None else env
     missing = [name for name, is_required in _variables(kind) if is_required and name not in given]
@@ -145,16 +146,8 @@ def _host(text: str) -> str:
     return text
 
 
-def _http_url(text: str) -> str:
-    return _url(text, ("https", "http"))
-
-
-def _web_socket_url(text: str) -> str:
-    return _url(text, ("wss", "ws"))
-
-
-def _url(text: str, schemes: tuple[str, ...]) -> str:
-    """Without a slash at its end."""
+def _url(schemes: tuple[str, ...], text: str) -> str:
+    """`text` without a slash at its end."""
     parts = urlsplit(text)
     _host(parts.hostname or "")
     is_right = (
@@ -188,10 +181,14 @@ Symbols = Annotated[tuple[str, ...], Meta(description="a list like BTCUSDT,ETHUS
 Symbol = Annotated[str, Meta(description="one symbol, like BTCUSDT"), _symbol]
 Host = Annotated[str, Meta(description="the name or address of a host, without scheme or port"), _host]
 HttpUrl = Annotated[
-    str, Meta(description="an address like https://host, without user, query or fragment"), _http_url
+    str,
+    Meta(description="an address like https://host, without user, query or fragment"),
+    partial(_url, ("https", "http")),
 ]
 WebSocketUrl = Annotated[
-    str, Meta(description="an address like wss://host, without user, query or fragment"), _web_socket_url
+    str,
+    Meta(description="an address like wss://host, without user, query or fragment"),
+    partial(_url, ("wss", "ws")),
 ]
 
 

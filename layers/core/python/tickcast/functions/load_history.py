@@ -46,6 +46,8 @@ _ENOUGH_MS = 90_000  # what an object or an hour takes at most, with room
 _CACHED_QUOTES = 1_000_000  # that need not be read again: 56 MB
 _EXAMPLE = '{"window": {"symbol": "BTCUSDT", "from_us": 1754006400000000, "to_us": 1754010000000000}}'
 
+Times = npt.NDArray[np.int64]
+
 
 class LoadWindow(msgspec.Struct):
     """What a load is about: the hours of [from_us, to_us), µs."""
@@ -221,12 +223,13 @@ class LoadHistory:
             trades = store.trades_by_time(symbol, from_us, to_us)
             grids_us = self._settings.grid_ms * 1000, self._settings.quoted_grid_ms * 1000
             hour = rows_of_hour(as_trades(trades), quotes, hour_us, *grids_us)
-            newest = _Newest(
+            ends_us = hour.bars.columns["end_us"], hour.rows.end_us
+            origins = _newest_origins(
                 np.concatenate([trades["time_us"], quotes["time_us"]]),
                 np.concatenate([trades["origin"], quote_origins]),
+                np.concatenate(ends_us),
             )
-            origins = newest.at(hour.bars.columns["end_us"]), newest.at(hour.rows.end_us)
-            store.replace_hour(symbol, hour_us, hour, *origins)
+            store.replace_hour(symbol, hour_us, hour, *np.split(origins, [len(ends_us[0])]))
         loaded.hours += 1
         loaded.bars += len(hour.bars.has_quotes)
         loaded.feature_rows += len(hour.rows.end_us)
@@ -262,18 +265,13 @@ class _QuoteCache:
         return self._quotes.get((key, etag))
 
 
-class _Newest:
-    """The origin of the newest tick before an instant; of ticks at one time the least preferred one."""
-
-    def __init__(self, times_us: npt.NDArray[np.int64], origins: Origins) -> None:
-        order = np.lexsort((origins, times_us))
-        self._times_us, self._origins = times_us[order], origins[order]
-
-    def at(self, ends_us: npt.NDArray[np.int64]) -> Origins:
-        """For instants with a tick before them. Shape (ends_us,)."""
-        if not len(ends_us):
-            return np.empty(0, np.int16)
-        return np.asarray(self._origins[np.searchsorted(self._times_us, ends_us) - 1])
+def _newest_origins(times_us: Times, origins: Origins, ends_us: Times) -> Origins:
+    """The origin of the newest tick before each of `ends_us`, for all of which there is one; of ticks at one
+    time the least preferred one. Shape (ends_us,)."""
+    if not len(ends_us):
+        return np.empty(0, np.int16)
+    order = np.lexsort((origins, times_us))
+    return np.asarray(origins[order][np.searchsorted(times_us[order], ends_us) - 1])
 
 
 def _request(event: dict[str, Any]) -> LoadRequest:

@@ -90,8 +90,7 @@ class PlanBackfill:
     def __call__(self, request: dict[str, Any], execution_id: str, now_us: int) -> BackfillPlan:
         """The plan of `request` at `now_us`. Raises `RequestError`."""
         check_fields(request, _KNOWN)
-        symbols = symbols_in(request) if request.get("symbols") else list(dict.fromkeys(self._symbols))
-        assert symbols is not None
+        symbols = (request.get("symbols") and symbols_in(request)) or list(dict.fromkeys(self._symbols))
         until_us = (now_us - SETTLED_AFTER_US) // MILLISECOND_US * MILLISECOND_US
         requested = _requested(request, symbols, until_us)
         if request.get("repair"):

@@ -9,6 +9,7 @@ executions ends whatever becomes of the single windows.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -85,10 +86,13 @@ def plan(requested: Iterable[Window], fetched: FetchedSpans, limit: int = MAX_WI
         spans = taken.setdefault(one.symbol, [])
         if one.reason == "gap":
             windows += [
-                replace(one, from_us=a, to_us=b) for a, b in fetched.get(one.symbol, ()) if _meet(one, a, b)
+                replace(one, from_us=from_us, to_us=to_us)
+                for from_us, to_us in fetched.get(one.symbol, ())
+                if from_us < one.to_us and one.from_us < to_us
             ]
-        for piece in subtract((one.from_us, one.to_us), spans):
-            windows += _cut(one, piece)
+        for from_us, to_us in subtract((one.from_us, one.to_us), spans):
+            midnights = range((from_us // DAY_US + 1) * DAY_US, to_us, DAY_US)
+            windows += [replace(one, from_us=a, to_us=b) for a, b in pairwise((from_us, *midnights, to_us))]
         spans.append((one.from_us, one.to_us))
     windows.sort(key=_order)
     return Plan(windows[:limit], _joined(windows[limit:]))
@@ -113,19 +117,6 @@ def subtract(span: tuple[int, int], covered: Iterable[tuple[int, int]]) -> list[
 
 def _order(window: Window) -> tuple[bool, int, int, str]:
     return window.reason == "asked", window.from_us, window.to_us, window.symbol
-
-
-def _cut(requested: Window, piece: tuple[int, int]) -> list[Window]:
-    return [replace(requested, from_us=from_us, to_us=to_us) for from_us, to_us in _cut_every(DAY_US, *piece)]
-
-
-def _meet(window: Window, from_us: int, to_us: int) -> bool:
-    return from_us < window.to_us and window.from_us < to_us
-
-
-def _cut_every(step_us: int, from_us: int, to_us: int) -> list[tuple[int, int]]:
-    cuts = [from_us, *range((from_us // step_us + 1) * step_us, to_us, step_us), to_us]
-    return list(zip(cuts, cuts[1:], strict=False)) if from_us < to_us else []
 
 
 def _joined(windows: list[Window]) -> list[Window]:

@@ -112,10 +112,6 @@ class LoadedObject(NamedTuple):
     origin: Origin | None = None
     reason: str = ""  # of the quarantine
 
-    @property
-    def status(self) -> str:
-        return "quarantined" if self.reason else "loaded"
-
 
 class HistoryStore:
     """The history behind one connection, which is in autocommit."""
@@ -170,7 +166,7 @@ class HistoryStore:
             on conflict (key) do update set (etag, status, reason, trades, quotes, first_us, last_us, origin,
                 loaded_at) = row (excluded.etag, excluded.status, excluded.reason, excluded.trades,
                 excluded.quotes, excluded.first_us, excluded.last_us, excluded.origin, now())""",
-            (entry.key, entry.etag, entry.symbol, entry.status, entry.reason)
+            (entry.key, entry.etag, entry.symbol, "quarantined" if entry.reason else "loaded", entry.reason)
             + (entry.trades, entry.quotes, entry.first_us, entry.last_us, entry.origin),
         )
         self.connection.execute(
