@@ -2,7 +2,7 @@
 
 It synthesises anywhere: no credentials, no git, no network, no Docker. What it needs to know comes as
 context: `env` (default local); `symbols` and the exchange's `rest_url`, if not those of the configuration;
-for local, `redis_host` and `redis_port`, `database_host` and `database_port` of the servers that stand in for
+for local, `redis_host` and `redis_port`, `database_host` and `database_port` of the servers in place of
 cache and database; `layers_dir`, if the layers are not where `make layers` builds them.
 """
 

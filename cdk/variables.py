@@ -18,8 +18,8 @@ FROM_OUTSIDE = {"AWS_REGION", "BINANCE_API_KEY"}
 def variables(environment: Environment, *, bucket: str, stream: str) -> dict[str, str]:
     """The value of every variable that the configuration decides.
 
-    The rest is a process's own: its name (POWERTOOLS_SERVICE_NAME), and where the stores are and as whom to
-    enter (REDIS_…, DATABASE_…), which the grants add.
+    The others differ by process: its name (POWERTOOLS_SERVICE_NAME), and where the stores are and as which
+    user to connect (REDIS_…, DATABASE_…), which the grants add.
     """
     history, tables = environment.history, environment.tables
     ingest = environment.aws.ingest if environment.aws else IngestConfig()

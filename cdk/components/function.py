@@ -107,7 +107,7 @@ class Function(lambda_.Function):
 
 @jsii.implements(IValidation)
 class _EveryVariableIsSet:
-    """Asked by the synthesis, after all grants."""
+    """Checked by the synthesis, after all grants."""
 
     def __init__(self, function: str, missing: set[str]) -> None:
         self._function = function
@@ -118,8 +118,8 @@ class _EveryVariableIsSet:
 
 
 def _door(scope: Construct, name: str, vpc: ec2.IVpc) -> SecurityGroup:
-    """Out to S3 only; a grant on the cache or the database adds the way there. HTTPS to any address, because
-    a prefix list's id differs by region: from an isolated subnet only S3 has a route."""
+    """Outbound to S3 only; a grant on the cache or the database adds those. HTTPS to any address, because a
+    prefix list's id differs by region: from an isolated subnet only S3 has a route."""
     description = f"{name}: nothing in, S3 out"
     return SecurityGroup(
         scope, "Door", vpc=vpc, description=description, https="S3, through its gateway endpoint"

@@ -72,12 +72,12 @@ class Lake(Construct):
         self._grant_objects(writer, "s3:PutObject", prefixes)
 
     def grant_failed_batches(self, function: lambda_.Function) -> None:
-        """Lets the stream's poller, which acts with the function's role, leave what it gave up on."""
+        """Lets the stream's poller, which uses the function's role, store the batches that it gave up on."""
         self._grant_objects(function, "s3:PutObject", [FAILED_BATCHES])
         self.grant_list(function)
 
     def grant_list(self, function: lambda_.Function) -> None:
-        """Lets `function` see which objects there are, not what is in them."""
+        """Lets `function` list objects, not read them."""
         iam.Grant.add_to_principal(
             grantee=function, actions=["s3:ListBucket"], resource_arns=[self._exported_arn]
         )

@@ -137,13 +137,13 @@ class Monitoring(Construct):
         self._alarm(
             "SymbolFailures",
             failures,
-            "Something raised on one symbol, and its records are left out; the others go on. The "
+            "Something raised on one symbol, and its records are left out; the others continue. The "
             "function's log and quarantine/predict_stream/ say what; /health names the symbol.",
         )
         self._alarm(
             "StoreFull",
             full,
-            "The cache is full and refuses writes: predictions stand still, nothing is lost. Take a "
+            "The cache is full and refuses writes: predictions stop, nothing is lost. Take a "
             "larger aws.cache.node_type.",
         )
         self._row("One symbol's failures, states set aside", failures, started_over)

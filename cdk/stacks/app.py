@@ -107,7 +107,7 @@ class AppStack(Stack):
             stream=self._stream,
             lake=self._lake,
             batch_size=500,
-            # A tick of a minute ago predicts nothing: give up early, and continue with what is fresh.
+            # A tick of a minute ago predicts nothing: give up early, and continue with newer ones.
             max_age=Duration.seconds(60),
         )
 

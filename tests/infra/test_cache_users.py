@@ -27,7 +27,7 @@ def users(redis_server: ValkeyServer, redis_client: Any) -> Iterator[dict[str, A
     """A client for each user, with the access strings of the template and a password in the token's place."""
     for name, access_string in ACCESS.items():
         redis_client.execute_command("ACL", "SETUSER", name, "reset", ">token", *access_string.split())
-    clients = {
+    clients: dict[str, Any] = {
         name: redis.Redis(port=redis_server.port, username=name, password="token", health_check_interval=1)
         for name in ACCESS
     }

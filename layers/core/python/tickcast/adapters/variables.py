@@ -35,7 +35,7 @@ Kind = TypeVar("Kind")
 
 
 class SettingsError(ValueError):
-    """A setting that is missing or cannot be used; the message names it and says what it should be."""
+    """A setting that is missing or unusable; the message names it and what it should be."""
 
 
 class Secret(str):
@@ -64,7 +64,7 @@ def read(kind: type[Kind], env: Mapping[str, str] | None = None) -> Kind:
 
 
 def names(kind: type[Struct]) -> tuple[str, ...]:
-    """The variables that `read` looks for, those of groups included."""
+    """The variables that `read` reads, those of groups included."""
     return tuple(dict(_variables(kind)))
 
 
@@ -192,7 +192,7 @@ WebSocketUrl = Annotated[
 ]
 
 
-# -- what an error says ------------------------------------------------------------------------------------
+# -- error messages ----------------------------------------------------------------------------------------
 
 
 def _should_be(kind: Any) -> str:

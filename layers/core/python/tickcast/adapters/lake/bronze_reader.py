@@ -33,7 +33,7 @@ _CHUNK = 5_000  # records that are held as Python objects at once
 
 
 class BronzeObject(NamedTuple):
-    """An object of ticks, as its key names it."""
+    """An object of ticks, by its key."""
 
     key: str
     etag: str  # without quotation marks
@@ -53,7 +53,7 @@ class ObjectGone(RuntimeError):
 
 
 def object_at(key: str, etag: str) -> BronzeObject:
-    """The object of `key`. Raises `BronzeError` when no ticks lie under such a key."""
+    """The object of `key`. Raises `BronzeError` for a key that is not one of ticks."""
     found = _KEY.fullmatch(key)
     if not found:
         raise BronzeError(
@@ -89,7 +89,7 @@ def fetch(s3: Any, bucket: str, key: str, etag: str) -> bytes:
 
 
 def ticks_of(data: bytes, about: BronzeObject) -> ObjectTicks:
-    """The ticks in an object. Raises `BronzeError` on what is not whole, or no market can have produced."""
+    """The ticks in an object. Raises `BronzeError` if it is damaged or has impossible ticks."""
     found = ObjectTicks(*_read_ticks(data, about.key, about.symbol), about.source.origin)
     _check(found, about)
     return found
@@ -101,8 +101,8 @@ def _read_ticks(data: bytes, key: str, symbol: str) -> tuple[Trades, Quotes]:
     records = bronze.read_file(data, key)
     try:
         while chunk := list(itertools.islice(records, _CHUNK)):
-            if strangers := {record["symbol"] for record in chunk} - {symbol}:
-                raise BronzeError(f"{key} holds ticks of {', '.join(sorted(strangers))}")
+            if others := {record["symbol"] for record in chunk} - {symbol}:
+                raise BronzeError(f"{key} holds ticks of {', '.join(sorted(others))}")
             some_trades, some_quotes = bronze.ticks_from(chunk)
             trades.append(some_trades)
             quotes.append(some_quotes)

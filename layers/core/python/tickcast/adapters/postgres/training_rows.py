@@ -1,9 +1,9 @@
 """Rows to train and to evaluate on, from PostgreSQL: by a server-side cursor, in bounded memory.
 
-How many rows there are is counted first. Where a kind of row (with quotes, without) is more than its share
-of the cap, it is thinned evenly by time: every k-th step of the clock is read, for neighbours are nearly the
-same. What is still beyond the cap, as on a coarser grid than that of bars, is the oldest, and left out: rows
-are read newest first. So memory depends on the caps alone, however long the history.
+How many rows there are is counted first. Where a kind of row (with quotes, without) is more than its share of
+the cap, it is thinned evenly by time: every k-th step of the clock is read, for neighbours are nearly the
+same. If more than the cap is still left, as on a grid coarser than that of bars, the oldest rows are left
+out: rows are read newest first. So memory depends on the caps alone, however long the history.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ order by end_us desc limit %(most)s"""
 
 
 class RowCount(NamedTuple):
-    """How many rows of a market history has, of one kind and origin, and between which instants."""
+    """How many rows of a market there are, of one kind and origin, and between which instants."""
 
     symbol: str
     has_quotes: bool
@@ -83,10 +83,11 @@ class GateRows(NamedTuple):
 def row_counts(
     connection: psycopg.Connection[Any], symbols: Sequence[str] | None, from_us: int
 ) -> list[RowCount]:
-    """What history has of `symbols`, or of all, since `from_us`, of this code's features and labels.
+    """The rows of `symbols`, or of all, since `from_us`, with this code's features and labels.
 
-    Where any of it is a real market, or a recording of one, what was simulated is left out: under the same
-    name it is another market."""
+    Where any are of a real market, or a recording of one, simulated rows are left out: under the same name
+    that is another market.
+    """
     parameters = _THIS_CODE | {"symbols": symbols and list(symbols), "from_us": from_us}
     found = [
         RowCount(symbol, has_quotes, Origin[label.upper()], *counts)
@@ -103,8 +104,8 @@ def learning_rows(
     quoted_rows: int = QUOTED_ROWS,
     unquoted_rows: int = UNQUOTED_ROWS,
 ) -> dict[str, Rows]:
-    """By symbol, in the order of time, rows since `from_us` of what was `found`: at most `quoted_rows` with
-    quotes and `unquoted_rows` without, each market its equal share of them."""
+    """By symbol, in the order of time, the rows counted in `found` since `from_us`: at most `quoted_rows`
+    with quotes and `unquoted_rows` without, in equal shares for each market."""
     markets = {}
     symbols = sorted({each.symbol for each in found})
     for symbol in symbols:
@@ -128,7 +129,7 @@ def gate_rows(
     from_us: int,
     most: int = GATE_ROWS,
 ) -> list[GateRows]:
-    """The rows with quotes since `from_us` of what was `found`, at most `most`, all markets on one grid."""
+    """The rows with quotes counted in `found` since `from_us`, at most `most`, all markets on one grid."""
     quoted = {each.symbol for each in found if each.has_quotes}
     if not quoted:
         return []
@@ -174,10 +175,10 @@ def _rows(block: list[Any]) -> Rows:
 
 
 def _in_order(parts: list[Rows]) -> Rows:
-    """Blocks that were read newest first, as one, oldest first."""
+    """Blocks that were read newest first, joined, oldest first."""
     return Rows(*(np.concatenate(columns)[::-1] for columns in zip(NO_ROWS, *parts, strict=True)))
 
 
 def _step_us(rows: int, most: int, grid_us: int) -> int:
-    """The step of the clock on which about `most` of `rows` on a grid are left."""
+    """The step of the clock that leaves about `most` of `rows` on a grid."""
     return grid_us * max(1, -(-rows // max(most, 1)))
