@@ -1,4 +1,4 @@
-"""The rights of the cache's users, tried on a real Valkey with what the handlers really send."""
+"""The rights of the cache's users, on a real Valkey with the commands that the handlers send."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_scorer_may_read_outcomes_and_write_accuracy_and_no_more(users: dict[str
 
 
 @pytest.mark.parametrize("name", ACCESS)
-def test_nobody_may_harm_the_server(users: dict[str, Any], name: str) -> None:
+def test_no_user_may_administer_the_server(users: dict[str, Any], name: str) -> None:
     for command in ("FLUSHALL", "CONFIG GET maxmemory", "KEYS *", "CLIENT LIST", "ACL LIST"):
         with pytest.raises(redis.exceptions.NoPermissionError):
             users[name].execute_command(*command.split())
