@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from aws_cdk import Acknowledgment, Duration, RemovalPolicy, Stack, Validations
 from aws_cdk import aws_iam as iam
@@ -39,12 +39,14 @@ class Lake(Construct):
             versioned=environment.keep_data,
             removal_policy=RemovalPolicy.RETAIN if environment.keep_data else RemovalPolicy.DESTROY,
             lifecycle_rules=[
-                *_expiries(
-                    {
-                        "bronze/": lake.bronze_days,
-                        "quarantine/": lake.quarantine_days,
-                        "aws/lambda/": lake.quarantine_days,
-                    }
+                *(
+                    s3.LifecycleRule(id=f"expire {prefix}", prefix=prefix, expiration=Duration.days(days))
+                    for prefix, days in (
+                        ("bronze/", lake.bronze_days),
+                        ("quarantine/", lake.quarantine_days),
+                        ("aws/lambda/", lake.quarantine_days),
+                    )
+                    if days is not None
                 ),
                 s3.LifecycleRule(
                     id="leftovers",
@@ -100,11 +102,3 @@ class Lake(Construct):
                     reason="One action on one prefix, under which the keys are made at run time.",
                 )
             )
-
-
-def _expiries(days_by_prefix: Mapping[str, int | None]) -> list[s3.LifecycleRule]:
-    return [
-        s3.LifecycleRule(id=f"expire {prefix}", prefix=prefix, expiration=Duration.days(days))
-        for prefix, days in days_by_prefix.items()
-        if days is not None
-    ]

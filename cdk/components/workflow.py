@@ -41,14 +41,18 @@ class Workflow(Construct):
         workflows it may start, itself perhaps, can be named in it as `${backfill}`. `is_express`: short,
         frequent, billed by the millisecond, and kept only in its log."""
         super().__init__(scope, construct_id)
-        full_name = f"tickcast-{environment.name}-{name}"
+        prefix, stack = f"tickcast-{environment.name}", Stack.of(self)
+        full_name = f"{prefix}-{name}"
         role = iam.Role(
             self,
             "Role",
             assumed_by=iam.ServicePrincipal("states.amazonaws.com"),
             description=f"What the state machine {name} may do",
         )
-        started = {each: self._arn_of(f"tickcast-{environment.name}-{each}") for each in starts}
+        started = {
+            each: stack.format_arn(service="states", resource=f"stateMachine:{prefix}-{each}")
+            for each in starts
+        }
         types = stepfunctions.StateMachineType
         self.machine = stepfunctions.StateMachine(
             self,
@@ -77,10 +81,9 @@ class Workflow(Construct):
                 include_execution_data=True,
             ),
         )
-        for function in functions.values():
-            self._allow(role, "lambda:InvokeFunction", function.function_arn)
-        for arn in started.values():
-            self._allow(role, "states:StartExecution", arn)
+        rights = [("lambda:InvokeFunction", function.function_arn) for function in functions.values()]
+        for action, arn in (*rights, *(("states:StartExecution", arn) for arn in started.values())):
+            role.add_to_policy(iam.PolicyStatement(actions=[action], resources=[arn]))
         Validations.of(role).acknowledge(
             Acknowledgment(
                 id="AwsSolutions-IAM5[Resource::*]",
@@ -94,10 +97,3 @@ class Workflow(Construct):
                     reason="Once a minute: every event of what went well would be most of the log.",
                 )
             )
-
-    def _arn_of(self, full_name: str) -> str:
-        return Stack.of(self).format_arn(service="states", resource=f"stateMachine:{full_name}")
-
-    @staticmethod
-    def _allow(role: iam.Role, action: str, resource_arn: str) -> None:
-        role.add_to_policy(iam.PolicyStatement(actions=[action], resources=[resource_arn]))
