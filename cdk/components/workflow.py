@@ -49,6 +49,7 @@ class Workflow(Construct):
             assumed_by=iam.ServicePrincipal("states.amazonaws.com"),
             description=f"What the state machine {name} may do",
         )
+        called = {name: function.function_arn for name, function in functions.items()}
         started = {
             each: stack.format_arn(service="states", resource=f"stateMachine:{prefix}-{each}")
             for each in starts
@@ -62,10 +63,7 @@ class Workflow(Construct):
             definition_body=stepfunctions.DefinitionBody.from_string(
                 (DEFINITIONS / f"{definition}.asl.json").read_text("utf-8")
             ),
-            definition_substitutions={
-                **{name: function.function_arn for name, function in functions.items()},
-                **started,
-            },
+            definition_substitutions=called | started,
             role=role,
             tracing_enabled=True,
             logs=stepfunctions.LogOptions(
@@ -81,9 +79,9 @@ class Workflow(Construct):
                 include_execution_data=True,
             ),
         )
-        rights = [("lambda:InvokeFunction", function.function_arn) for function in functions.values()]
-        for action, arn in (*rights, *(("states:StartExecution", arn) for arn in started.values())):
-            role.add_to_policy(iam.PolicyStatement(actions=[action], resources=[arn]))
+        for action, arns in (("lambda:InvokeFunction", called), ("states:StartExecution", started)):
+            for arn in arns.values():
+                role.add_to_policy(iam.PolicyStatement(actions=[action], resources=[arn]))
         Validations.of(role).acknowledge(
             Acknowledgment(
                 id="AwsSolutions-IAM5[Resource::*]",
