@@ -2,14 +2,13 @@
 
 It synthesises anywhere: no credentials, no git, no network, no Docker. What it needs to know comes as
 context: `env` (default local); `symbols` and the exchange's `rest_url`, if not those of the configuration;
-for local, `redis_host` and `redis_port`, `database_host` and `database_port` of the servers that stand in for
+for local, `redis_host` and `redis_port`, `database_host` and `database_port` of the servers in place of
 cache and database; `layers_dir`, if the layers are not where `make layers` builds them.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 import aws_cdk
@@ -20,6 +19,8 @@ from cdk.config import Environment, load
 from cdk.stacks.app import AppStack, AwsAppStack
 from cdk.stacks.data import AwsDataStack, DataStack
 from cdk.stacks.network import NetworkStack
+from tickcast.adapters.settings import Port
+from tickcast.adapters.variables import HttpUrl, value
 
 BUILT_LAYERS = Path(__file__).resolve().parent / ".build" / "layers"
 
@@ -52,7 +53,9 @@ def compose(app: aws_cdk.App) -> Environment:
             ),
             layers_folder=layers_folder,
             # The CDK's own calls find the emulator by this variable; 4566 is where one listens by default.
-            endpoint_url=_endpoint_url("http://127.0.0.1:4566"),
+            endpoint_url=value(
+                "AWS_ENDPOINT_URL", os.environ.get("AWS_ENDPOINT_URL", "http://127.0.0.1:4566"), HttpUrl
+            ),
         )
         return environment
 
@@ -78,18 +81,7 @@ def _context(app: aws_cdk.App, name: str, default: str) -> str:
 
 def _port(app: aws_cdk.App, name: str, default: str) -> int:
     """Raises ValueError naming the context variable."""
-    text = _context(app, name, default)
-    if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= 65_535:
-        raise ValueError(f"the context variable {name} is {text!r}, it should be a port from 1 to 65535")
-    return int(text)
-
-
-def _endpoint_url(default: str) -> str:
-    """Raises ValueError naming the environment variable."""
-    text = os.environ.get("AWS_ENDPOINT_URL", default).strip()
-    if not re.fullmatch(r"https?://[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?/?", text):
-        raise ValueError("AWS_ENDPOINT_URL should be an address like http://127.0.0.1:4566")
-    return text
+    return int(value(name, _context(app, name, default), Port))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from msgspec import Struct
+from msgspec.structs import asdict
+
 from cdk.config import Environment, IngestConfig
 from tickcast.adapters.settings import Settings
 from tickcast.adapters.variables import names
@@ -15,11 +18,10 @@ FROM_OUTSIDE = {"AWS_REGION", "BINANCE_API_KEY"}
 def variables(environment: Environment, *, bucket: str, stream: str) -> dict[str, str]:
     """The value of every variable that the configuration decides.
 
-    The rest is a process's own: its name (POWERTOOLS_SERVICE_NAME), and where the stores are and as whom to
-    enter (REDIS_…, DATABASE_…), which the grants add.
+    The others differ by process: its name (POWERTOOLS_SERVICE_NAME), and where the stores are and as which
+    user to connect (REDIS_…, DATABASE_…), which the grants add.
     """
-    prediction, audit, tables = environment.prediction, environment.audit, environment.tables
-    drift, history = environment.drift, environment.history
+    history, tables = environment.history, environment.tables
     ingest = environment.aws.ingest if environment.aws else IngestConfig()
     return {
         "ENVIRONMENT": environment.name,
@@ -27,35 +29,25 @@ def variables(environment: Environment, *, bucket: str, stream: str) -> dict[str
         "POWERTOOLS_METRICS_NAMESPACE": environment.metrics_namespace,
         "BUCKET": bucket,
         "SYMBOLS": ",".join(environment.symbols),
-        "LATENESS_MS": str(prediction.lateness_ms),
-        "STALE_AFTER_S": str(prediction.stale_after_s),
-        "PRIMARY_HORIZON_S": str(prediction.primary_horizon_s),
-        "FEATURES_TTL_S": str(prediction.features_ttl_s),
-        "FEE_BP": str(prediction.fee_bp),
-        "MIN_CONFIDENCE": str(prediction.min_confidence),
-        "AUDIT_EVERY_MINUTES": str(audit.every_minutes),
-        "AUDIT_SAMPLE": str(audit.sample),
-        "KEEP_DAYS": str(tables.keep_days or 0),
-        "GRID_MS": str(tables.grid_ms),
-        "QUOTED_GRID_MS": str(tables.quoted_grid_ms),
+        **_of(environment.prediction),
+        **_of(environment.audit, "AUDIT_"),
+        **_of(environment.drift, "DRIFT_"),
+        **_of(tables),
         "DATABASE_STATEMENT_TIMEOUT_S": str(tables.statement_timeout_s),
-        "DRIFT_WINDOW_HOURS": str(drift.window_hours),
-        "DRIFT_MIN_SCORED": str(drift.min_scored),
-        "DRIFT_STABILITY_HIGH": str(drift.stability_high),
-        "DRIFT_STABILITY_LOW": str(drift.stability_low),
-        "DRIFT_RAISE_AFTER": str(drift.raise_after),
-        "DRIFT_COOL_DOWN_HOURS": str(drift.cool_down_hours),
         "HISTORY_DAYS": str(history.days),
         "TRAIN_DAYS": str(history.train_days or 0),
         "REST_URL": history.rest_url,
         "STREAM_NAME": stream,
-        "STREAM_URL": ingest.stream_url,
-        "BUSY_SYMBOL": ingest.busy_symbol,
-        "LINGER_MS": str(ingest.linger_ms),
-        "ROLLOVER_S": str(ingest.rollover_s),
-        "HEALTH_PORT": str(ingest.health_port),
+        **_of(ingest),
         "PROTOCOL": "sbe",
         "SOURCE": "sbe",
+    }
+
+
+def _of(part: Struct, prefix: str = "") -> dict[str, str]:
+    """The fields of a part of the configuration as variables; null is 0."""
+    return {
+        f"{prefix}{name.upper()}": str(0 if value is None else value) for name, value in asdict(part).items()
     }
 
 

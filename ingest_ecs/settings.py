@@ -18,7 +18,7 @@ StreamedSource = Annotated[
 
 
 class IngestSettings(Settings, frozen=True, kw_only=True):
-    """`protocol` is what the stream speaks: "sbe" wants a key, "json" is the keyless public mirror."""
+    """`protocol`: "sbe" needs a key, "json" is the public mirror without one."""
 
     stream_name: Name
     bucket: NameOrNothing  # of the wire schema and of quarantined frames; nothing: they are not kept
@@ -30,7 +30,7 @@ class IngestSettings(Settings, frozen=True, kw_only=True):
     health_port: Annotated[int, Meta(ge=0, le=65_535)]  # 0: any that is free
     rollover_s: Annotated[float, Meta(ge=0.1, lt=86_400)]  # the exchange closes a connection after a day
     busy_symbol: Symbol  # its quotes never pause: every connection carries them to show that it is alive
-    rest_url: HttpUrl  # of the exchange, which is asked whether a silent market is quiet
+    rest_url: HttpUrl  # of the exchange, to check whether a silent market is quiet
     api_key: Secret = field(default=Secret(), name="BINANCE_API_KEY")
 
     def __post_init__(self) -> None:
@@ -49,7 +49,7 @@ class IngestSettings(Settings, frozen=True, kw_only=True):
         quotes = "bestBidAsk" if self.protocol == "sbe" else "bookTicker"
         streams = [(symbol, kind) for symbol in self.symbols for kind in ("trade", quotes)]
         if self.busy_symbol not in self.symbols:
-            # Quotes of the keyless feed have no time but what trades lend them.
+            # Quotes of the JSON feed have no time of their own; it is estimated from trades.
             kinds = (quotes,) if self.protocol == "sbe" else (quotes, "trade")
             streams += [(self.busy_symbol, kind) for kind in kinds]
         # The exchange's names of streams are in lower case; letters beyond ASCII are percent-encoded.

@@ -2,10 +2,10 @@
 
 Lambda runs Python 3.13 on x86_64 Linux, the emulator runs functions on the interpreter that runs it; hence
 two targets, each in `.build/layers/<target>/<layer>/python`. Neither needs Docker: pip fetches wheels for the
-target's platform. A layer is built aside and moved into place with its stamp written last, so that an
-interrupted build is never taken for a layer, and it is built again only when its stamp no longer fits: when
-its requirements, the target's interpreter or the recipe in this file have changed. The layer `site` is a few
-files (`layers.site_files`), made anew each time.
+target's platform. A layer is built in a temporary folder and moved into place, with its stamp written last,
+so that an interrupted build is never taken for a layer. It is rebuilt only when its stamp no longer matches:
+when its requirements, the target's interpreter or this file have changed. The layer `site` is a few files
+(`layers.site_files`), written each time.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def stamp_of(requirements: Path, target: str) -> str:
 
 
 def strip(folder: Path) -> None:
-    """Removes from an installed tree what no function needs at run time."""
+    """Removes files from an installed tree that no function needs at run time."""
     for pattern in DROPPED:
         for path in list(folder.glob(pattern)):
             if path.is_dir():
@@ -90,7 +90,7 @@ def size_bytes(folder: Path) -> int:
 
 
 def build(requirements: Path, target: str, destination: Path) -> bool:
-    """Builds one layer into `destination`; False if the one there still fits. Raises CalledProcessError."""
+    """Builds one layer into `destination`; False if it is up to date. Raises CalledProcessError."""
     stamp, stamp_file = stamp_of(requirements, target), destination.with_suffix(".stamp")
     if destination.is_dir() and stamp_file.is_file() and stamp_file.read_text("utf-8") == stamp:
         return False

@@ -55,7 +55,7 @@ create table tickcast.feature_sets (
 );
 
 -- A row as of `end_us`: features, and the move that followed over each horizon, bp. Without quotes the move is
--- of the proxy mid.
+-- from the proxy mid (docs/adr/0029-one-training-row.md).
 create table tickcast.feature_rows (
     symbol text not null,
     end_us bigint not null,

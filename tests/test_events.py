@@ -1,4 +1,4 @@
-"""The factories of events make what AWS sends, and captured events are understood."""
+"""The factories of events have the shape of captured ones, and captured events are decoded."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_kinesis_records_have_the_captured_shape() -> None:
         assert made["Records"][0]["kinesis"].keys() == each["kinesis"].keys()
 
 
-def test_captured_kinesis_records_hold_what_was_put() -> None:
+def test_captured_kinesis_records_decode() -> None:
     ticks, other = (base64.b64decode(each["kinesis"]["data"]) for each in captured("kinesis")["Records"])
     batch = wire.decode(ticks)
     assert (batch.symbol, len(batch.trades), len(batch.quotes)) == ("BTCUSDT", 9, 6)

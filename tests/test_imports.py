@@ -11,7 +11,7 @@ import pytest
 from tests.fixtures.paths import ROOT
 
 PACKAGE = ROOT / "layers" / "core" / "python" / "tickcast"
-# What each room may import of the package besides itself. At the top stand `sbe` and `units`, the leaves.
+# What each room may import of the package besides itself. At the top are `sbe` and `units`, without imports.
 ROOMS = {
     "": set(),
     "market": {""},

@@ -1,1 +1,1 @@
-"""The constructs: nouns that take typed resources by keyword. Who may do what is said in the stacks."""
+"""The constructs: nouns that take typed resources by keyword. Rights are granted in the stacks."""

@@ -1,13 +1,14 @@
 """PostgreSQL, which holds history and scores.
 
-`Database` is RDS, entered with IAM tokens that the function signs by itself. `LocalDatabase` is a server at
-an address. Both have the same grants: a grant sets the function's variables of the database's address and
-user, and allows the connection to it. What the users may do there is defined in `migrations/`.
+`Database` is RDS, where functions log in with IAM tokens that they sign themselves. `LocalDatabase` is a
+server at an address. Both have the same grant: it sets the function's variables of the database's address and
+user, and allows the connection. What each user may do there is defined in `migrations/`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from aws_cdk import Acknowledgment, ArnFormat, Duration, RemovalPolicy, Stack, Validations
 from aws_cdk import aws_ec2 as ec2
@@ -21,9 +22,7 @@ from cdk.config import DatabaseConfig, Environment
 
 PORT = 5432
 NAME = "tickcast"
-LOADER = "tickcast_loader"
-READER = "tickcast_reader"
-SCORER = "tickcast_scorer"
+User = Literal["loader", "reader", "scorer"]  # tickcast_… in the database
 
 
 @dataclass(frozen=True)
@@ -33,26 +32,15 @@ class LocalDatabase:
     host: str
     port: int
 
-    def grant_load(self, function: Function) -> None:
-        """Sets where the database is, and the user that loads."""
-        self._grant(function, LOADER)
-
-    def grant_score(self, function: Function) -> None:
-        """Sets where the database is, and the user that scores."""
-        self._grant(function, SCORER)
-
-    def grant_read(self, function: Function) -> None:
-        """Sets where the database is, and the user that may only read."""
-        self._grant(function, READER)
-
-    def _grant(self, function: Function, user: str) -> None:
+    def grant(self, function: Function, user: User) -> None:
+        """Set where the database is, and the user."""
         function.set_variables(
             _address(host=self.host, port=self.port, name="postgres", user=user, iam=False)
         )
 
 
 class Database(Construct):
-    """RDS for PostgreSQL in the private subnets: TLS forced, entered with IAM tokens.
+    """RDS for PostgreSQL in the private subnets, with TLS and IAM tokens alone.
 
     The master's password is made, kept and rotated by RDS itself (`instance.secret`); it is for the one-off
     task that creates the users who log in with tokens.
@@ -114,19 +102,8 @@ class Database(Construct):
         )
         self._acknowledge(environment.keep_data, config.multi_az)
 
-    def grant_load(self, function: Function) -> None:
-        """Lets `function`, which must be in the VPC, connect as the user that loads."""
-        self._grant(function, LOADER)
-
-    def grant_score(self, function: Function) -> None:
-        """Lets `function`, which must be in the VPC, connect as the user that writes outcomes and scores."""
-        self._grant(function, SCORER)
-
-    def grant_read(self, function: Function) -> None:
-        """Lets `function`, which must be in the VPC, connect as the user that may only read."""
-        self._grant(function, READER)
-
-    def _grant(self, function: Function, user: str) -> None:
+    def grant(self, function: Function, user: User) -> None:
+        """Let `function`, which must be in the VPC, connect as `user`."""
         function.connections.allow_to_default_port(self.instance, "the database")
         iam.Grant.add_to_principal(
             grantee=function,
@@ -135,7 +112,7 @@ class Database(Construct):
                 Stack.of(self).format_arn(
                     service="rds-db",
                     resource="dbuser",
-                    resource_name=f"{self.instance.instance_resource_id}/{user}",
+                    resource_name=f"{self.instance.instance_resource_id}/tickcast_{user}",
                     arn_format=ArnFormat.COLON_RESOURCE_NAME,
                 )
             ],
@@ -169,12 +146,12 @@ class Database(Construct):
 HistoryDatabase = Database | LocalDatabase
 
 
-def _address(*, host: str, port: int, name: str, user: str, iam: bool) -> dict[str, str]:
+def _address(*, host: str, port: int, name: str, user: User, iam: bool) -> dict[str, str]:
     """The variables of `tickcast.adapters.settings.DatabaseSettings` that depend on where the database is."""
     return {
         "DATABASE_HOST": host,
         "DATABASE_PORT": str(port),
         "DATABASE_NAME": name,
-        "DATABASE_USER": user,
+        "DATABASE_USER": f"tickcast_{user}",
         "DATABASE_IAM": "1" if iam else "0",
     }

@@ -65,6 +65,12 @@ class Function(lambda_.Function):
         )
         log_group.grant_write(role)
         inside = vpc if STORES & self._reads else None
+        security_groups = None
+        if inside:
+            # Outbound to S3 only; a grant on the cache or the database adds those. HTTPS to any address,
+            # because a prefix list's id differs by region: from an isolated subnet only S3 has a route.
+            https, about = "S3, through its gateway endpoint", f"{name}: nothing in, S3 out"
+            security_groups = [SecurityGroup(parts, "Door", vpc=inside, description=about, https=https)]
         sizing = getattr(environment.functions, name)
         super().__init__(
             scope,
@@ -87,7 +93,7 @@ class Function(lambda_.Function):
             retry_attempts=retry_attempts,
             vpc=inside,
             vpc_subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_ISOLATED) if inside else None,
-            security_groups=[_door(parts, name, inside)] if inside else None,
+            security_groups=security_groups,
             environment=given,
         )
         if inside:
@@ -107,7 +113,7 @@ class Function(lambda_.Function):
 
 @jsii.implements(IValidation)
 class _EveryVariableIsSet:
-    """Asked by the synthesis, after all grants."""
+    """Checked by the synthesis, after all grants."""
 
     def __init__(self, function: str, missing: set[str]) -> None:
         self._function = function
@@ -115,15 +121,6 @@ class _EveryVariableIsSet:
 
     def validate(self) -> list[str]:
         return [f"{self._function} reads {name}, which nothing sets" for name in sorted(self._missing)]
-
-
-def _door(scope: Construct, name: str, vpc: ec2.IVpc) -> SecurityGroup:
-    """Out to S3 only; a grant on the cache or the database adds the way there. HTTPS to any address, because
-    a prefix list's id differs by region: from an isolated subnet only S3 has a route."""
-    description = f"{name}: nothing in, S3 out"
-    return SecurityGroup(
-        scope, "Door", vpc=vpc, description=description, https="S3, through its gateway endpoint"
-    )
 
 
 def _network_interfaces() -> iam.PolicyStatement:

@@ -1,14 +1,15 @@
 """The hot store: state, features and predictions, in Valkey (Redis's protocol).
 
-`Cache` is ElastiCache, entered with IAM tokens that the function signs by itself, so neither a password nor a
-Secrets Manager endpoint is needed. `LocalServer` is a server at an address. Both have the same grants, and
-that is all the stack that composes has to know: a grant sets the function's variables of the store's address,
-and allows the connection to it.
+`Cache` is ElastiCache, where functions log in with IAM tokens that they sign themselves: neither a password
+nor a Secrets Manager endpoint is needed. `LocalServer` is a server at an address. Both have the same grant:
+it sets the function's variables of the store's address, and allows the connection.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from aws_cdk import Acknowledgment, ArnFormat, Stack, Validations
 from aws_cdk import aws_ec2 as ec2
@@ -22,16 +23,18 @@ from cdk.config import CacheConfig, Environment, reserved_percent
 
 PORT = 6379
 
-# Commands by category, over all keys. Without @dangerous: no FLUSHALL, KEYS, CONFIG, SHUTDOWN.
-WRITER = "on ~* -@all +@read +@write +@scripting +@connection +@transaction -@dangerous"
-READER = "on ~* -@all +@read +@connection -@dangerous +info"  # how full it is, for /health
-# Reads receipts and gap ledgers, writes heartbeats, and nothing else (key rights of their own: Valkey 7.2).
-AUDITOR = "on %R~predictions:* %R~gaps:* %W~heartbeat:* -@all +xrevrange +mget +set +@connection -@dangerous"
-# Reads outcomes and receipts, writes accuracy and its heartbeat.
-SCORER = (
-    "on %R~outcomes:* %R~predictions:* %W~accuracy:* %W~heartbeat:* "
-    "-@all +xrange +set +@connection -@dangerous"
-)
+User = Literal["writer", "reader", "auditor", "scorer"]
+# The rights of each user: commands by category, over all keys or some. Without @dangerous: no FLUSHALL, KEYS,
+# CONFIG, SHUTDOWN. The reader may ask how full the store is (INFO), for /health. The auditor reads receipts
+# and gap ledgers, the scorer outcomes and receipts (rights by key: Valkey 7.2).
+ACCESS: Mapping[User, str] = {
+    "writer": "on ~* -@all +@read +@write +@scripting +@connection +@transaction -@dangerous",
+    "reader": "on ~* -@all +@read +@connection -@dangerous +info",
+    "auditor": "on %R~predictions:* %R~gaps:* %W~heartbeat:* "
+    "-@all +xrevrange +mget +set +@connection -@dangerous",
+    "scorer": "on %R~outcomes:* %R~predictions:* %W~accuracy:* %W~heartbeat:* "
+    "-@all +xrange +set +@connection -@dangerous",
+}
 
 
 @dataclass(frozen=True)
@@ -41,21 +44,9 @@ class LocalServer:
     host: str
     port: int
 
-    def grant_read(self, function: Function) -> None:
-        """Sets where the store is."""
-        self.grant_write(function)
-
-    def grant_write(self, function: Function) -> None:
-        """Sets where the store is."""
+    def grant(self, function: Function, user: User) -> None:
+        """Set where the store is; it has no users."""
         function.set_variables(_address(host=self.host, port=self.port, tls=False))
-
-    def grant_audit(self, function: Function) -> None:
-        """Sets where the store is."""
-        self.grant_write(function)
-
-    def grant_score(self, function: Function) -> None:
-        """Sets where the store is."""
-        self.grant_write(function)
 
 
 class Cache(Construct):
@@ -77,16 +68,13 @@ class Cache(Construct):
     ) -> None:
         super().__init__(scope, construct_id)
         prefix = f"tickcast-{environment.name}"
-        self._writer = self._user("Writer", f"{prefix}-writer", WRITER)
-        self._reader = self._user("Reader", f"{prefix}-reader", READER)
-        self._auditor = self._user("Auditor", f"{prefix}-auditor", AUDITOR)
-        self._scorer = self._user("Scorer", f"{prefix}-scorer", SCORER)
+        self._users = {user: self._user(user, f"{prefix}-{user}") for user in ACCESS}
         users = elasticache.CfnUserGroup(
             self,
             "Users",
             engine="valkey",
             user_group_id=f"{prefix}-users",
-            user_ids=[self._writer.ref, self._reader.ref, self._auditor.ref, self._scorer.ref],
+            user_ids=[user.ref for user in self._users.values()],
         )
         security_group = SecurityGroup(
             self,
@@ -122,25 +110,9 @@ class Cache(Construct):
         )
         self._acknowledge(config.nodes)
 
-    def grant_read(self, function: Function) -> None:
-        """Lets `function`, which must be in the VPC, connect as the user that may only read."""
-        self._grant(function, self._reader)
-
-    def grant_write(self, function: Function) -> None:
-        """Lets `function`, which must be in the VPC, connect as the user that may also write."""
-        self._grant(function, self._writer)
-
-    def grant_audit(self, function: Function) -> None:
-        """Lets `function`, which must be in the VPC, connect as the user that reads receipts and writes
-        heartbeats."""
-        self._grant(function, self._auditor)
-
-    def grant_score(self, function: Function) -> None:
-        """Lets `function`, which must be in the VPC, connect as the user that reads outcomes and receipts and
-        writes accuracy and heartbeats."""
-        self._grant(function, self._scorer)
-
-    def _grant(self, function: Function, user: elasticache.CfnUser) -> None:
+    def grant(self, function: Function, user: User) -> None:
+        """Let `function`, which must be in the VPC, connect as `user`."""
+        account = self._users[user]
         function.connections.allow_to_default_port(self.connections, "the cache")
         iam.Grant.add_to_principal(
             grantee=function,
@@ -152,7 +124,7 @@ class Cache(Construct):
                     resource_name=name,
                     arn_format=ArnFormat.COLON_RESOURCE_NAME,
                 )
-                for resource, name in (("replicationgroup", self.group.ref), ("user", user.ref))
+                for resource, name in (("replicationgroup", self.group.ref), ("user", account.ref))
             ],
         )
         function.set_variables(
@@ -160,7 +132,7 @@ class Cache(Construct):
                 host=self.group.attr_primary_end_point_address,
                 port=PORT,
                 tls=True,
-                iam_user=user.user_id,
+                iam_user=account.user_id,
                 cache_name=self.group.ref,
             )
         )
@@ -196,16 +168,16 @@ class Cache(Construct):
                 )
             )
 
-    def _user(self, construct_id: str, name: str, access_string: str) -> elasticache.CfnUser:
+    def _user(self, user: User, name: str) -> elasticache.CfnUser:
         return elasticache.CfnUser(
             self,
-            construct_id,
+            user.title(),
             engine="valkey",
             # With IAM, a user's id and name must be equal.
             user_id=name,
             user_name=name,
             authentication_mode={"Type": "iam"},
-            access_string=access_string,
+            access_string=ACCESS[user],
         )
 
 

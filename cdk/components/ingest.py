@@ -61,6 +61,10 @@ class Ingest(Construct):
             stop_timeout=Duration.seconds(30),
             health_check=_health_check(config.health_port),
         )
+        security_group = SecurityGroup(
+            self, "Door", vpc=vpc, description="ingest: nothing in", https="AWS, and the exchange's REST"
+        )
+        security_group.allow_out(9443, "The exchange's stream")
         self.service = ecs.FargateService(
             self,
             "Service",
@@ -69,19 +73,12 @@ class Ingest(Construct):
             desired_count=config.tasks,
             assign_public_ip=True,
             vpc_subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PUBLIC),
-            security_groups=[self._door(vpc)],
+            security_groups=[security_group],
             min_healthy_percent=100,
             max_healthy_percent=200,
             circuit_breaker=ecs.DeploymentCircuitBreaker(enable=True, rollback=True),
             propagate_tags=ecs.PropagatedTagSource.SERVICE,
         )
-
-    def _door(self, vpc: ec2.IVpc) -> SecurityGroup:
-        door = SecurityGroup(
-            self, "Door", vpc=vpc, description="ingest: nothing in", https="AWS, and the exchange's REST"
-        )
-        door.allow_out(9443, "The exchange's stream")
-        return door
 
 
 def _health_check(port: int) -> ecs.HealthCheck:

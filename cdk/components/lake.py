@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from aws_cdk import Acknowledgment, Duration, RemovalPolicy, Stack, Validations
 from aws_cdk import aws_iam as iam
@@ -39,12 +39,14 @@ class Lake(Construct):
             versioned=environment.keep_data,
             removal_policy=RemovalPolicy.RETAIN if environment.keep_data else RemovalPolicy.DESTROY,
             lifecycle_rules=[
-                *_expiries(
-                    {
-                        "bronze/": lake.bronze_days,
-                        "quarantine/": lake.quarantine_days,
-                        "aws/lambda/": lake.quarantine_days,
-                    }
+                *(
+                    s3.LifecycleRule(id=f"expire {prefix}", prefix=prefix, expiration=Duration.days(days))
+                    for prefix, days in (
+                        ("bronze/", lake.bronze_days),
+                        ("quarantine/", lake.quarantine_days),
+                        ("aws/lambda/", lake.quarantine_days),
+                    )
+                    if days is not None
                 ),
                 s3.LifecycleRule(
                     id="leftovers",
@@ -72,12 +74,12 @@ class Lake(Construct):
         self._grant_objects(writer, "s3:PutObject", prefixes)
 
     def grant_failed_batches(self, function: lambda_.Function) -> None:
-        """Lets the stream's poller, which acts with the function's role, leave what it gave up on."""
+        """Lets the stream's poller, which uses the function's role, store the batches that it gave up on."""
         self._grant_objects(function, "s3:PutObject", [FAILED_BATCHES])
         self.grant_list(function)
 
     def grant_list(self, function: lambda_.Function) -> None:
-        """Lets `function` see which objects there are, not what is in them."""
+        """Lets `function` list objects, not read them."""
         iam.Grant.add_to_principal(
             grantee=function, actions=["s3:ListBucket"], resource_arns=[self._exported_arn]
         )
@@ -100,11 +102,3 @@ class Lake(Construct):
                     reason="One action on one prefix, under which the keys are made at run time.",
                 )
             )
-
-
-def _expiries(days_by_prefix: Mapping[str, int | None]) -> list[s3.LifecycleRule]:
-    return [
-        s3.LifecycleRule(id=f"expire {prefix}", prefix=prefix, expiration=Duration.days(days))
-        for prefix, days in days_by_prefix.items()
-        if days is not None
-    ]

@@ -53,17 +53,17 @@ class Migration(Construct):
                 "PGPASSWORD": ecs.Secret.from_secrets_manager(secret, "password"),
             },
         )
-        door = SecurityGroup(
+        group = SecurityGroup(
             self,
             "Door",
             vpc=vpc,
             description="migrate: nothing in",
             https="AWS: the image, the secret, the log",
         )
-        door.connections.allow_to_default_port(database.instance, "the database")
+        group.connections.allow_to_default_port(database.instance, "the database")
         subnets = vpc.select_subnets(subnet_type=ec2.SubnetType.PUBLIC).subnet_ids
         network = (
-            f"subnets=[{','.join(subnets)}],securityGroups=[{door.security_group_id}],assignPublicIp=ENABLED"
+            f"subnets=[{','.join(subnets)}],securityGroups=[{group.security_group_id}],assignPublicIp=ENABLED"
         )
         self.command = (
             f"aws ecs run-task --region {Stack.of(self).region} --launch-type FARGATE "

@@ -64,9 +64,7 @@ class Monitoring(Construct):
             self._alarm(
                 f"{function.node.id}Errors",
                 function.metric_errors(period=MINUTE),
-                over=0,
-                minutes=1,
-                meaning="Invocations fail: read the function's log.",
+                "Invocations fail: read the function's log.",
             )
         self._row(
             "Errors of functions",
@@ -90,23 +88,17 @@ class Monitoring(Construct):
         self._alarm(
             f"{name}Behind",
             age,
+            "Records wait too long: the consumer is too slow, or fails and repeats.",
             over=behind.to_milliseconds(),
             minutes=3,
-            meaning="Records wait too long: the consumer is too slow, or fails and repeats.",
         )
         self._alarm(
-            f"{name}GaveUp",
-            given_up,
-            over=0,
-            minutes=1,
-            meaning="A batch failed to the end and lies in the bucket under aws/lambda/.",
+            f"{name}GaveUp", given_up, "A batch failed to the end and lies in the bucket under aws/lambda/."
         )
         self._alarm(
             f"{name}Quarantined",
             quarantined,
-            over=0,
-            minutes=1,
-            meaning="Records could not be read; they lie in the bucket under quarantine/ with the reason.",
+            "Records could not be read; they lie in the bucket under quarantine/ with the reason.",
         )
         self._row(f"{name}: how far behind, what was given up", age, given_up, quarantined)
 
@@ -122,24 +114,22 @@ class Monitoring(Construct):
         self._alarm(
             "NoPredictions",
             predictions,
+            "No prediction for three minutes: is the exchange's stream up, does the ingest task run?",
             under=1,
             minutes=3,
-            meaning="No prediction for three minutes: is the exchange's stream up, does the ingest task run?",
             silence=cloudwatch.TreatMissingData.BREACHING,
         )
         self._alarm(
             "SlowPredictions",
             latency,
+            "p99 from a bar's closing to its prediction above two seconds.",
             over=2000,
             minutes=5,
-            meaning="p99 from a bar's closing to its prediction above two seconds.",
         )
         self._alarm(
             "ModelRefused",
             refused,
-            over=0,
-            minutes=1,
-            meaning="models/current.json names a model that cannot serve; the previous one keeps serving. "
+            "models/current.json names a model that cannot serve; the previous one keeps serving. "
             "Why is in the function's log.",
         )
         failures, started_over = self._own("SymbolFailures", service), self._own("StartedOver", service)
@@ -147,17 +137,13 @@ class Monitoring(Construct):
         self._alarm(
             "SymbolFailures",
             failures,
-            over=0,
-            minutes=1,
-            meaning="Something raised on one symbol, and its records are left out; the others go on. The "
+            "Something raised on one symbol, and its records are left out; the others continue. The "
             "function's log and quarantine/predict_stream/ say what; /health names the symbol.",
         )
         self._alarm(
             "StoreFull",
             full,
-            over=0,
-            minutes=1,
-            meaning="The cache is full and refuses writes: predictions stand still, nothing is lost. Take a "
+            "The cache is full and refuses writes: predictions stop, nothing is lost. Take a "
             "larger aws.cache.node_type.",
         )
         self._row("One symbol's failures, states set aside", failures, started_over)
@@ -180,9 +166,7 @@ class Monitoring(Construct):
         self._alarm(
             "AuditDifferences",
             differences,
-            over=0,
-            minutes=1,
-            meaning="A prediction differs from its recomputation from bronze: the evidence lies in the "
+            "A prediction differs from its recomputation from bronze: the evidence lies in the "
             "bucket under audit/differences/, and `make explain ID=…` shows it.",
         )
         self._row(
@@ -207,18 +191,16 @@ class Monitoring(Construct):
             self._alarm(
                 f"{symbol}Drifting",
                 drifting,
-                over=0,
-                minutes=1,
-                meaning=f"{symbol} is no longer what the active model was trained on, or it has lost its "
+                f"{symbol} is no longer what the active model was trained on, or it has lost its "
                 "skill there. A training is started, unless one was in the last hours.",
             )
             self._alarm(
                 f"{symbol}Unavailable",
                 available,
+                f"At the last hour's pace {symbol} is without a fresh model prediction for longer "
+                "in two days than 99.9 % allow in a month: /accuracy counts fallbacks, /health says why.",
                 under=FAST_BURN_PERCENT,
                 minutes=5,
-                meaning=f"At the last hour's pace {symbol} is without a fresh model prediction for longer "
-                "in two days than 99.9 % allow in a month: /accuracy counts fallbacks, /health says why.",
             )
             self._row(f"{symbol}: live skill of the last hour", skill, against_line)
             self._row(f"{symbol}: direction, coverage, %", direction, coverage)
@@ -228,9 +210,9 @@ class Monitoring(Construct):
         self._alarm(
             "NotScored",
             runs,
+            "Predictions are not scored: read the log of score_predictions. Outcomes wait an hour.",
             under=1,
             minutes=10,
-            meaning="Predictions are not scored: read the log of score_predictions. Outcomes wait an hour.",
             silence=cloudwatch.TreatMissingData.BREACHING,
         )
         self._row("Scoring: runs, failures", runs, machine.metric_failed(period=MINUTE, statistic="sum"))
@@ -239,8 +221,8 @@ class Monitoring(Construct):
         """Responses that are errors of ours, or slow."""
         errors = api.metric_server_error(period=MINUTE)
         latency = api.metric_latency(period=MINUTE, statistic="p99")
-        self._alarm("ApiServerErrors", errors, over=0, minutes=2, meaning="The API answers 5xx.")
-        self._alarm("ApiSlow", latency, over=1000, minutes=5, meaning="p99 of the API above one second.")
+        self._alarm("ApiServerErrors", errors, "The API answers 5xx.", minutes=2)
+        self._alarm("ApiSlow", latency, "p99 of the API above one second.", over=1000, minutes=5)
         refused = api.metric_client_error(period=MINUTE)
         self._row("API: answers by kind", api.metric_count(period=MINUTE), refused, errors)
         self._row("API: latency, p99", latency)
@@ -253,9 +235,7 @@ class Monitoring(Construct):
             self._alarm(
                 f"Backfill{what}",
                 metric,
-                over=0,
-                minutes=1,
-                meaning="A backfill is incomplete: read the execution's error and events; what failed is "
+                "A backfill is incomplete: read the execution's error and events; what failed is "
                 "fetched again by the next one.",
             )
         limited = self._own("RateLimited", "fetch_history")
@@ -278,9 +258,9 @@ class Monitoring(Construct):
         self._alarm(
             "IngestTasksMissing",
             running,
+            "An ingest task is not running: read the service's events and its log.",
             under=tasks,
             minutes=5,
-            meaning="An ingest task is not running: read the service's events and its log.",
             silence=cloudwatch.TreatMissingData.BREACHING,
         )
         self._row("Ingest tasks", running, ingest.service.metric_cpu_utilization(period=MINUTE))
@@ -289,25 +269,23 @@ class Monitoring(Construct):
         self,
         construct_id: str,
         metric: cloudwatch.IMetric,
-        *,
-        minutes: int,
         meaning: str,
-        over: float | None = None,
+        *,
+        minutes: int = 1,
+        over: float = 0,
         under: float | None = None,
         silence: cloudwatch.TreatMissingData = cloudwatch.TreatMissingData.NOT_BREACHING,
     ) -> None:
-        """Exactly one of `over` and `under` is the threshold; `minutes` in a row raise the alarm."""
-        threshold = over if over is not None else under
-        assert threshold is not None
+        """`minutes` in a row above `over`, or, if it is given, below `under` raise the alarm."""
         operators = cloudwatch.ComparisonOperator
         alarm = cloudwatch.Alarm(
             self,
             construct_id,
             metric=metric,
-            threshold=threshold,
-            comparison_operator=operators.LESS_THAN_THRESHOLD
-            if over is None
-            else operators.GREATER_THAN_THRESHOLD,
+            threshold=over if under is None else under,
+            comparison_operator=operators.GREATER_THAN_THRESHOLD
+            if under is None
+            else operators.LESS_THAN_THRESHOLD,
             evaluation_periods=minutes,
             treat_missing_data=silence,
             alarm_description=meaning,

@@ -11,7 +11,7 @@ from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
 from cdk.components.log_group import LogGroup
-from cdk.config import ApiLimits, Environment
+from cdk.config import Environment
 from tickcast.adapters.http.routes import ROUTES
 
 STAGE = "v1"
@@ -71,6 +71,13 @@ class PredictionApi(Construct):
         super().__init__(scope, construct_id)
         limits = environment.api
         on_aws = environment.aws is not None
+        # What needs no key; a method with settings of its own inherits none of the stage's.
+        open_to_all = apigateway.MethodDeploymentOptions(
+            metrics_enabled=True,
+            logging_level=apigateway.MethodLoggingLevel.ERROR,
+            throttling_rate_limit=limits.open_requests_per_s,
+            throttling_burst_limit=limits.open_burst,
+        )
         access_log = LogGroup(self, "AccessLog", retention=environment.log_retention)
         self.api = apigateway.RestApi(
             self,
@@ -90,9 +97,7 @@ class PredictionApi(Construct):
                 access_log_format=apigateway.AccessLogFormat.custom(ACCESS_LOG),
                 throttling_rate_limit=limits.requests_per_s,
                 throttling_burst_limit=limits.burst,
-                method_options={
-                    f"{route.path}/GET": _open_to_all(limits) for route in ROUTES if not route.needs_key
-                },
+                method_options={f"{route.path}/GET": open_to_all for route in ROUTES if not route.needs_key},
             ),
             default_cors_preflight_options=apigateway.CorsOptions(
                 # The key is a header of the caller's own, not a cookie a browser adds: any page may ask.
@@ -209,13 +214,3 @@ class PredictionApi(Construct):
                     reason="API Gateway's account-wide role for its logs is meant to have just this policy.",
                 )
             )
-
-
-def _open_to_all(limits: ApiLimits) -> apigateway.MethodDeploymentOptions:
-    """The stage's settings for what needs no key; a method with settings of its own inherits none."""
-    return apigateway.MethodDeploymentOptions(
-        metrics_enabled=True,
-        logging_level=apigateway.MethodLoggingLevel.ERROR,
-        throttling_rate_limit=limits.open_requests_per_s,
-        throttling_burst_limit=limits.open_burst,
-    )

@@ -7,12 +7,12 @@ from constructs import Construct
 
 
 class SecurityGroup(ec2.SecurityGroup):
-    """Nothing in and nothing out, but for `https` and what is allowed by name."""
+    """No traffic in or out but `https`, and what is allowed explicitly."""
 
     def __init__(
         self, scope: Construct, construct_id: str, *, vpc: ec2.IVpc, description: str, https: str = ""
     ) -> None:
-        """`https`: what is reached by it, at any address; without it, nothing is."""
+        """`https`: what HTTPS is for, which is then allowed to any address."""
         super().__init__(scope, construct_id, vpc=vpc, description=description, allow_all_outbound=False)
         if https:
             self.allow_out(443, https)

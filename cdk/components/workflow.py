@@ -41,14 +41,19 @@ class Workflow(Construct):
         workflows it may start, itself perhaps, can be named in it as `${backfill}`. `is_express`: short,
         frequent, billed by the millisecond, and kept only in its log."""
         super().__init__(scope, construct_id)
-        full_name = f"tickcast-{environment.name}-{name}"
+        prefix, stack = f"tickcast-{environment.name}", Stack.of(self)
+        full_name = f"{prefix}-{name}"
         role = iam.Role(
             self,
             "Role",
             assumed_by=iam.ServicePrincipal("states.amazonaws.com"),
             description=f"What the state machine {name} may do",
         )
-        started = {each: self._arn_of(f"tickcast-{environment.name}-{each}") for each in starts}
+        called = {name: function.function_arn for name, function in functions.items()}
+        started = {
+            each: stack.format_arn(service="states", resource=f"stateMachine:{prefix}-{each}")
+            for each in starts
+        }
         types = stepfunctions.StateMachineType
         self.machine = stepfunctions.StateMachine(
             self,
@@ -58,10 +63,7 @@ class Workflow(Construct):
             definition_body=stepfunctions.DefinitionBody.from_string(
                 (DEFINITIONS / f"{definition}.asl.json").read_text("utf-8")
             ),
-            definition_substitutions={
-                **{name: function.function_arn for name, function in functions.items()},
-                **started,
-            },
+            definition_substitutions=called | started,
             role=role,
             tracing_enabled=True,
             logs=stepfunctions.LogOptions(
@@ -77,10 +79,9 @@ class Workflow(Construct):
                 include_execution_data=True,
             ),
         )
-        for function in functions.values():
-            self._allow(role, "lambda:InvokeFunction", function.function_arn)
-        for arn in started.values():
-            self._allow(role, "states:StartExecution", arn)
+        for action, arns in (("lambda:InvokeFunction", called), ("states:StartExecution", started)):
+            for arn in arns.values():
+                role.add_to_policy(iam.PolicyStatement(actions=[action], resources=[arn]))
         Validations.of(role).acknowledge(
             Acknowledgment(
                 id="AwsSolutions-IAM5[Resource::*]",
@@ -94,10 +95,3 @@ class Workflow(Construct):
                     reason="Once a minute: every event of what went well would be most of the log.",
                 )
             )
-
-    def _arn_of(self, full_name: str) -> str:
-        return Stack.of(self).format_arn(service="states", resource=f"stateMachine:{full_name}")
-
-    @staticmethod
-    def _allow(role: iam.Role, action: str, resource_arn: str) -> None:
-        role.add_to_policy(iam.PolicyStatement(actions=[action], resources=[resource_arn]))

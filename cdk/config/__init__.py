@@ -18,8 +18,8 @@ from msgspec import Meta, Struct
 from tickcast.adapters.settings import Days, GridMs, HorizonS, Region
 from tickcast.market.symbols import is_symbol
 
-# Types that carry the same limits here as in the processes' settings are those of `adapters.settings`; where
-# the configuration is stricter, the type stands here.
+# Types with the same limits as in the processes' settings are those of `adapters.settings`; where the
+# configuration is stricter, the type is defined here.
 Positive = Annotated[int, Meta(gt=0)]
 Retention = Literal["ONE_DAY", "ONE_WEEK", "TWO_WEEKS", "ONE_MONTH", "THREE_MONTHS", "ONE_YEAR"]
 
@@ -28,8 +28,8 @@ _HOST = r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?/?"
 # What a symbol takes of the cache at most, MB: an hour of receipts and outcomes with a challenger, and room
 # for receipts that list many late ticks. Measured by tests/adapters/redis/test_store_memory.py.
 CACHE_MB_PER_SYMBOL = 48
-# The memory of cache nodes, MB, before what is reserved ("Node-type specific parameters" in the ElastiCache
-# User Guide).
+# The memory of cache nodes, MB, including what is reserved ("Node-type specific parameters" in the
+# ElastiCache User Guide).
 CACHE_NODE_MB = {
     "cache.t4g.micro": 512,
     "cache.t4g.small": 1402,
@@ -86,11 +86,10 @@ class AuditConfig(_Config, frozen=True, kw_only=True):
 
 
 class DriftConfig(_Config, frozen=True, kw_only=True):
-    """When the active model is said to drift from its market (`tickcast.evaluation.drift`), and how often
-    that may start a training. Updates are a minute apart; `min_scored` counts outcomes of one symbol and
-    horizon."""
+    """When the active model counts as drifting (`tickcast.evaluation.drift`), and how often that may start a
+    training. Updates are a minute apart; `min_scored` counts outcomes of one symbol and horizon."""
 
-    window_hours: Annotated[int, Meta(ge=1, le=168)] = 24  # whole days, for markets have their hours
+    window_hours: Annotated[int, Meta(ge=1, le=168)] = 24  # whole days, for markets have daily cycles
     min_scored: Annotated[int, Meta(ge=1, le=10**9)] = 3600
     stability_high: Annotated[float, Meta(gt=0, le=100)] = 0.25
     stability_low: Annotated[float, Meta(gt=0, le=100)] = 0.1

@@ -96,7 +96,7 @@ class AppStack(Stack):
             "Kinesis to bars, features and predictions in the hot store",
         )
         self._stream.grant_read(self.predict_stream)
-        self._hot_store.grant_write(self.predict_stream)
+        self._hot_store.grant(self.predict_stream, "writer")
         self._lake.grant_read(self.predict_stream, "models/*", "schemas/*")
         self._lake.grant_write(self.predict_stream, "quarantine/*")
         self._lake.grant_failed_batches(self.predict_stream)
@@ -107,7 +107,7 @@ class AppStack(Stack):
             stream=self._stream,
             lake=self._lake,
             batch_size=500,
-            # A tick of a minute ago predicts nothing: give up early, and continue with what is fresh.
+            # A tick of a minute ago predicts nothing: give up early, and continue with newer ones.
             max_age=Duration.seconds(60),
         )
 
@@ -136,7 +136,7 @@ class AppStack(Stack):
             "Rows of history to a trained model with its card",
             DATABASE_STATEMENT_TIMEOUT_S=str(sizes.train_model.timeout_s),
         )
-        self._database.grant_read(self.train_model)
+        self._database.grant(self.train_model, "reader")
         self._lake.grant_read(self.train_model, "models/*")
         self._lake.grant_write(self.train_model, "models/*")
 
@@ -146,7 +146,7 @@ class AppStack(Stack):
             "Challengers against the champion, on rows that none was trained on",
             DATABASE_STATEMENT_TIMEOUT_S=str(sizes.evaluate_model.timeout_s),
         )
-        self._database.grant_read(self.evaluate_model)
+        self._database.grant(self.evaluate_model, "reader")
         self._lake.grant_read(self.evaluate_model, "models/*")
         self._lake.grant_write(self.evaluate_model, "models/*/card.json", "models/*/card.md")
 
@@ -160,7 +160,7 @@ class AppStack(Stack):
         self.serve_predictions = self._function(
             "serve_predictions", settings.ServePredictionsSettings, "The API's responses from the hot store"
         )
-        self._hot_store.grant_read(self.serve_predictions)
+        self._hot_store.grant(self.serve_predictions, "reader")
         self._lake.grant_read(self.serve_predictions, "models/*")
         self.api = PredictionApi(self, "Api", environment=self._config, function=self.serve_predictions)
 
@@ -170,8 +170,8 @@ class AppStack(Stack):
             settings.ScorePredictionsSettings,
             "Outcomes to PostgreSQL, accuracy to the hot store, drift to a training",
         )
-        self._hot_store.grant_score(self.score_predictions)
-        self._database.grant_score(self.score_predictions)
+        self._hot_store.grant(self.score_predictions, "scorer")
+        self._database.grant(self.score_predictions, "scorer")
         self._lake.grant_read(self.score_predictions, "models/*")
         self.score = Workflow(
             self,
@@ -200,8 +200,8 @@ class AppStack(Stack):
             # Lambda, which runs it, would repeat a round.
             retry_attempts=0,
         )
-        self._hot_store.grant_audit(self.audit_predictions)
-        self._database.grant_read(self.audit_predictions)
+        self._hot_store.grant(self.audit_predictions, "auditor")
+        self._database.grant(self.audit_predictions, "reader")
         self._lake.grant_read(self.audit_predictions, "bronze/*", "models/*")
         self._lake.grant_write(self.audit_predictions, "audit/differences/*")
         events.Rule(
@@ -218,7 +218,7 @@ class AppStack(Stack):
             "plan_backfill", settings.PlanBackfillSettings, "Which windows of history are to be fetched"
         )
         self._lake.grant_list(self.plan_backfill)
-        self._hot_store.grant_read(self.plan_backfill)
+        self._hot_store.grant(self.plan_backfill, "reader")
 
         self.fetch_history = self._function(
             "fetch_history",
@@ -233,7 +233,7 @@ class AppStack(Stack):
             settings.LoadHistorySettings,
             "Bronze to PostgreSQL: trades, bars, labelled feature rows",
         )
-        self._database.grant_load(self.load_history)
+        self._database.grant(self.load_history, "loader")
         self._lake.grant_read(self.load_history, "bronze/*")
         self._lake.grant_write(self.load_history, "quarantine/*")
 
@@ -242,9 +242,9 @@ class AppStack(Stack):
             settings.MarkRepairedSettings,
             "What became of a gap, to PostgreSQL and the hot store",
         )
-        self._database.grant_load(self.mark_repaired)
+        self._database.grant(self.mark_repaired, "loader")
         self._lake.grant_read(self.mark_repaired, "bronze/source=rest/*")
-        self._hot_store.grant_write(self.mark_repaired)
+        self._hot_store.grant(self.mark_repaired, "writer")
 
         self.backfill = Workflow(
             self,

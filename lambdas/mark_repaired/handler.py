@@ -1,4 +1,4 @@
-"""A gap that was filled → PostgreSQL, and the readers of the gap ledger."""
+"""A repaired gap → PostgreSQL, and the hot store for readers of the gap ledger."""
 
 from typing import Any
 

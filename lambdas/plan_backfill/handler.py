@@ -1,4 +1,4 @@
-"""Which windows of history are to be fetched: what is asked, less what bronze holds, and the gaps."""
+"""Which windows of history to fetch: what is requested, less what bronze has, and the gaps."""
 
 import time
 from typing import Any

@@ -1,4 +1,4 @@
-"""Settings: what a process can run by starts it, and anything else is refused by its name."""
+"""Settings: usable values start a process, and any other is refused with its name."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_a_usable_value_is_read(process: str, name: str, text: str) -> None:
     configured(PROCESSES[process], **{name: text})
 
 
-def test_every_variable_is_tried_above() -> None:
+def test_every_variable_has_cases() -> None:
     read_somewhere = {name for kind in EVERY_KIND for name in names(kind)}
     assert read_somewhere == {*NUMBERS, *WHOLE_NUMBERS, *TEXTS, "BINANCE_API_KEY"}
 
@@ -192,7 +192,7 @@ def test_defaults_are_the_contract_s() -> None:
     assert configured(HistorySettings) == HistorySettings(load("local").tables.keep_days or 0, 1000, 100)
 
 
-def test_values_are_what_they_say() -> None:
+def test_values_are_converted() -> None:
     predict = configured(
         PredictStreamSettings, REDIS_TLS="true", LATENESS_MS="250", PRIMARY_HORIZON_S="10", FEE_BP="7.5"
     )
@@ -206,7 +206,7 @@ def test_values_are_what_they_say() -> None:
     assert (database.iam, database.application, database.port) == (True, "load_history", 5432)
 
 
-def test_what_does_not_fit_together_is_refused() -> None:
+def test_values_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(SettingsError, match="LATENESS_MS is '1000', it should be less than STALE_AFTER_S"):
         configured(ServePredictionsSettings, LATENESS_MS="1000", STALE_AFTER_S="1")
     for half in ({}, {"REDIS_TLS": "1"}, {"REDIS_CACHE_NAME": "cache"}):
@@ -233,14 +233,14 @@ def test_symbols(text: str, symbols: tuple[str, ...]) -> None:
     assert value("SYMBOLS", text, Symbols) == symbols
 
 
-def test_streams_of_symbols_beyond_ascii_are_asked_for_by_percent_encoding() -> None:
+def test_streams_of_symbols_beyond_ascii_are_percent_encoded() -> None:
     settings = configured(IngestSettings, SYMBOLS="BTCUSDT,币USDT")
     assert settings.stream_address().endswith(
         "/stream?streams=btcusdt@trade/btcusdt@bestBidAsk/%E5%B8%81usdt@trade/%E5%B8%81usdt@bestBidAsk"
     )
 
 
-def test_ingest_says_which_key_is_missing() -> None:
+def test_a_missing_exchange_key_is_named() -> None:
     without = {name: text for name, text in VARIABLES.items() if name != "BINANCE_API_KEY"}
     for env in (without, VARIABLES | {"BINANCE_API_KEY": " \n"}):
         with pytest.raises(
@@ -276,7 +276,7 @@ def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(key: str, why: 
     assert KEY[:9] not in str(refused.value)
 
 
-def test_the_key_shows_in_no_dump() -> None:
+def test_no_dump_shows_the_key() -> None:
     settings = configured(IngestSettings)
     assert settings.api_key == "secret-key"
     assert "secret-key" not in repr(settings)

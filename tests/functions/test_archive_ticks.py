@@ -28,7 +28,7 @@ def archived(s3: Any, prefix: str = "bronze/") -> tuple[Trades, Quotes]:
     return bronze.ticks_from(rows)
 
 
-def test_every_tick_is_in_bronze_as_it_was(s3: Any) -> None:
+def test_every_tick_is_in_bronze_exactly(s3: Any) -> None:
     trades, quotes = random_ticks(1, 5)
     stream = list(batches(trades, quotes, [START_US + k * 100_000 for k in range(50)]))
     outcome = run(s3, batch_event(0, *stream))
@@ -84,7 +84,7 @@ def test_a_bad_record_is_quarantined_and_the_rest_archived(s3: Any) -> None:
     "name",
     [{"symbol": "BTC/USDT"}, {"symbol": "B" * 1000}, {"symbol": "\x00"}, {"source": "rest/../x"}],
 )
-def test_names_that_no_key_can_have_cost_only_their_record(s3: Any, name: dict[str, Any]) -> None:
+def test_an_impossible_name_costs_only_its_record(s3: Any, name: dict[str, Any]) -> None:
     good = batch(*random_ticks(1, 1))
     outcome = run(s3, batch_event(0, good._replace(**name), good))
     assert (outcome.ticks, len(outcome.files), len(outcome.quarantined)) == (good.tick_count, 1, 1)
@@ -106,7 +106,7 @@ def test_a_refused_claim_is_reported_and_costs_no_tick(s3: Any) -> None:
 
 
 @pytest.mark.parametrize("time_us", [2**62, -(2**62), 0, START_US // 1000, START_US + 20_000_000])
-def test_a_time_that_cannot_be_costs_its_own_row(s3: Any, time_us: int) -> None:
+def test_an_impossible_time_costs_only_its_row(s3: Any, time_us: int) -> None:
     trades, quotes = random_ticks(1, 1)
     wild = trades.copy()
     wild["time_us"][3] = time_us
@@ -141,9 +141,7 @@ def test_a_record_of_impossible_times_costs_only_itself(s3: Any, time_us: int) -
     assert len(outcome.quarantined) == len(quarantined(s3)) == 1
 
 
-def test_a_record_that_no_file_can_be_made_of_costs_only_itself(
-    s3: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_record_that_cannot_be_written_costs_only_itself(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     trades, quotes = random_ticks(1, 3)
     stream = list(batches(trades, quotes, [START_US + k * 1_000_000 for k in range(1, 3)]))
     bad_id, write_file = int(stream[1].trades["first_id"][0]), bronze.write_file

@@ -77,13 +77,42 @@ def objects(s3: Any) -> dict[str, bytes]:
 
 
 def records(s3: Any, document: dict[str, Any]) -> list[dict[str, Any]]:
-    held = objects(s3)
-    return [r for file in document["keys"] for r in bronze.read_file(held[file["key"]], file["key"])]
+    stored = objects(s3)
+    return [r for file in document["keys"] for r in bronze.read_file(stored[file["key"]], file["key"])]
 
 
-def marker(s3: Any) -> dict[str, Any] | None:
-    body = objects(s3).get(bronze.window_key("BTCUSDT", FROM_US, TO_US))
-    return json.loads(body) if body else None
+MARKER = bronze.window_key("BTCUSDT", FROM_US, TO_US)
+
+
+def has_marker(s3: Any) -> bool:
+    return MARKER in objects(s3)
+
+
+def marker(s3: Any) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(objects(s3)[MARKER])
+    return found
+
+
+def put_marker(s3: Any, content: dict[str, Any]) -> None:
+    s3.put_object(Bucket=BUCKET, Key=MARKER, Body=json.dumps(content).encode())
+
+
+def empty(s3: Any) -> None:
+    for key in objects(s3):
+        s3.delete_object(Bucket=BUCKET, Key=key)
+
+
+def in_calls(fetch: Fetch, s3: Any) -> tuple[dict[str, Any], int]:
+    """The last document of a fetch that has time for four pages a call, and the number of calls."""
+    resume, calls = None, 0
+    while True:
+        left = iter([900_000] * 4)
+        document = fetch({"window": WINDOW, "resume": resume}, lambda left=left: next(left, 0))  # type: ignore[misc]
+        calls += 1
+        if document["status"] == "done":
+            return document, calls
+        assert document["status"] == "continue" and not has_marker(s3)
+        resume = json.loads(json.dumps(document["resume"]))  # as it travels
 
 
 @pytest.mark.parametrize("gives_last", [False, True], ids=["first of many", "last of many"])
@@ -107,7 +136,6 @@ def test_a_window_is_fetched_whole(server: RestServer, s3: Any, gives_last: bool
         )
     ]
     about = marker(s3)
-    assert about is not None
     assert (about["first_id"], about["last_id"]) == (inside(server)[0]["f"], inside(server)[-1]["l"])
     assert about["keys"] == document["keys"]
 
@@ -119,7 +147,7 @@ def test_pages_are_asked_for_once(server: RestServer, s3: Any) -> None:
     assert len(server.asked) == 1 + len(inside(server)) // 1000 + 1
 
 
-def test_a_sparse_market_is_looked_through(server: RestServer, s3: Any) -> None:
+def test_a_sparse_market_is_searched(server: RestServer, s3: Any) -> None:
     server.rows = [agg_trade(1, 1, 1, FROM_US - 5), agg_trade(2, 2, 2, TO_US - 1), agg_trade(3, 3, 3, TO_US)]
     document = fetcher(server, s3)({"window": WINDOW}, PLENTY)
     assert (document["status"], document["trades"]) == ("done", 1)
@@ -136,26 +164,16 @@ def test_a_window_with_a_marker_is_not_fetched_again(server: RestServer, s3: Any
 def test_a_repeat_writes_the_same_bytes(server: RestServer, s3: Any) -> None:
     fetcher(server, s3)({"window": WINDOW}, PLENTY)
     first = objects(s3)
-    s3.delete_object(Bucket=BUCKET, Key=bronze.window_key("BTCUSDT", FROM_US, TO_US))
+    s3.delete_object(Bucket=BUCKET, Key=MARKER)
     fetcher(server, s3, now_us=TO_US + 9 * HOUR_US)({"window": WINDOW}, PLENTY)
     assert objects(s3) == first
 
 
-def test_a_call_that_runs_out_of_time_is_gone_on_with(server: RestServer, s3: Any) -> None:
+def test_a_call_that_runs_out_of_time_is_continued(server: RestServer, s3: Any) -> None:
     whole = fetcher(server, s3)({"window": WINDOW}, PLENTY)
     at_once = objects(s3)
-    for key in at_once:
-        s3.delete_object(Bucket=BUCKET, Key=key)
-    fetch, resume, calls = fetcher(server, s3), None, 0
-    while True:
-        left = iter([900_000] * 4)  # four pages: more than an hour's
-        document = fetch({"window": WINDOW, "resume": resume}, lambda left=left: next(left, 0))  # type: ignore[misc]
-        calls += 1
-        if document["status"] == "done":
-            break
-        assert document["status"] == "continue"
-        assert marker(s3) is None
-        resume = json.loads(json.dumps(document["resume"]))  # as it travels
+    empty(s3)
+    document, calls = in_calls(fetcher(server, s3), s3)  # four pages are more than an hour's
     assert calls == 3
     assert document["keys"] == whole["keys"]
     assert objects(s3) == at_once
@@ -167,7 +185,7 @@ def test_a_call_without_time_for_one_file_says_so(server: RestServer, s3: Any) -
 
 
 @pytest.mark.parametrize("status", [429, 418])
-def test_being_told_to_wait_keeps_what_is_done(server: RestServer, s3: Any, status: int) -> None:
+def test_a_rate_limit_keeps_the_progress(server: RestServer, s3: Any, status: int) -> None:
     whole = server.answers
     fetch = fetcher(server, s3)
     refused_at = 5  # requests: the first hour is written by then
@@ -182,19 +200,19 @@ def test_being_told_to_wait_keeps_what_is_done(server: RestServer, s3: Any, stat
     document = fetch({"window": WINDOW}, PLENTY)
     assert (document["status"], document["retry_after_s"]) == ("rate_limited", 3)
     assert len(document["resume"]["keys"]) == 1
-    assert marker(s3) is None
+    assert not has_marker(s3)
     server.answers, refused_at = whole, -1
     assert fetch({"window": WINDOW, "resume": document["resume"]}, PLENTY)["rows"] == len(inside(server))
 
 
-def test_a_missing_aggregate_is_never_taken_for_whole(server: RestServer, s3: Any) -> None:
+def test_a_missing_aggregate_is_never_accepted(server: RestServer, s3: Any) -> None:
     lost = inside(server)[4000]
     server.rows.remove(lost)
     with pytest.raises(
         HistoryIncomplete, match=f"aggregate {lost['a']} was to come next, not {lost['a'] + 1}"
     ):
         fetcher(server, s3)({"window": WINDOW}, PLENTY)
-    assert marker(s3) is None
+    assert not has_marker(s3)
 
 
 def refusal(server: RestServer, s3: Any, window: Any = WINDOW, now_us: int = TO_US + HOUR_US) -> str:
@@ -251,8 +269,7 @@ def test_pages_without_progress_end_it(thin: RestServer, s3: Any, pages: str) ->
 def test_repeated_and_shuffled_rows_count_once(thin: RestServer, s3: Any) -> None:
     whole = fetcher(thin, s3)({"window": WINDOW}, PLENTY)
     at_once = objects(s3)
-    for key in at_once:
-        s3.delete_object(Bucket=BUCKET, Key=key)
+    empty(s3)
     answer, shuffle = thin.answer, random.Random(3)
 
     def disorderly(path: str, query: dict[str, str]) -> Any:
@@ -276,36 +293,34 @@ def test_an_aggregate_that_is_there_twice_and_not_alike_is_refused(thin: RestSer
     assert f"aggregate {row['a']} is there twice" in refusal(thin, s3)
 
 
-def test_ids_the_exchange_withholds_are_told(thin: RestServer, s3: Any) -> None:
+def test_ids_the_exchange_withholds_are_reported(thin: RestServer, s3: Any) -> None:
     rows = inside(thin)
-    for row in thin.rows:  # an order of three trades of which nothing is told
+    for row in thin.rows:  # an order of three trades that the exchange does not give
         if row["a"] > rows[100]["a"]:
             row["f"], row["l"] = row["f"] + 3, row["l"] + 3
     document = fetcher(thin, s3)({"window": WINDOW}, PLENTY)
     about = marker(s3)
-    assert about is not None
     assert about["withheld"] == [[rows[100]["l"] + 1, rows[100]["l"] + 3]]
     assert document["withheld_trades"] == 3
 
 
 def test_every_withheld_range_of_a_gap_is_kept_however_many(thin: RestServer, s3: Any) -> None:
     rows = inside(thin)
-    for n, row in enumerate(thin.rows):  # before each, a trade of which nothing is told
+    for n, row in enumerate(thin.rows):  # before each, a trade that the exchange does not give
         row["f"], row["l"] = 50_000 + 3 * n, 50_001 + 3 * n
     gap = WINDOW | {"reason": "gap", "first_id": rows[0]["f"], "last_id": rows[-1]["l"]}
     document = fetcher(thin, s3)({"window": gap}, PLENTY)
     about = marker(s3)
-    assert about is not None
     expected = [[row["f"] - 1, row["f"] - 1] for row in rows]
     assert len(expected) > 900
     assert [each for each in about["withheld"] if each in expected] == expected
     assert document["withheld_trades"] == len(about["withheld"])
 
     # A marker of an older version kept the first 100: the window is fetched again, once.
-    key = bronze.window_key("BTCUSDT", FROM_US, TO_US)
-    cut = about | {"withheld": about["withheld"][:100]}
-    s3.put_object(Bucket=BUCKET, Key=key, Body=json.dumps(cut).encode())
-    assert fetcher(thin, s3)({"window": WINDOW}, PLENTY)["requests"] == 0  # what was asked needs them not
+    put_marker(s3, about | {"withheld": about["withheld"][:100]})
+    assert (
+        fetcher(thin, s3)({"window": WINDOW}, PLENTY)["requests"] == 0
+    )  # a requested window does not need them
     again = fetcher(thin, s3)({"window": gap}, PLENTY)
     assert again["requests"] > 0 and again["keys"] == document["keys"]
     assert marker(s3) == about
@@ -330,7 +345,7 @@ def test_a_row_of_placeholders_proves_nothing(thin: RestServer, s3: Any) -> None
     assert (document["status"], document["rows"]) == ("done", len(rows) - 6)
     assert document["withheld_trades"] == 2 * 12  # those just outside may have been inside
     about = marker(s3)
-    assert about is not None and about["refused"] == []
+    assert about["refused"] == []
 
 
 @pytest.mark.parametrize("at", [0, 400, -1], ids=str)
@@ -358,7 +373,6 @@ def test_a_row_far_off_costs_itself_and_is_reported(
     assert (document["status"], document["rows"]) == ("done", len(rows) - 1)
     assert (document["withheld_trades"], document["refused_rows"]) == (2, 1)
     about = marker(s3)
-    assert about is not None
     (refused,) = about["refused"]
     assert refused["id"] == rows[at]["a"] and refused["why"]
     assert len(records(s3, document)) == len(rows) - 1
@@ -387,16 +401,8 @@ def test_times_that_fall_back_a_little_are_kept(server: RestServer, s3: Any) -> 
         found += [row["first_trade_id"] for row in rows]
     assert sorted(found) == [row["f"] for row in expected.values()]
     at_once = objects(s3)
-    for key in at_once:
-        s3.delete_object(Bucket=BUCKET, Key=key)
-    resume, calls = None, 0
-    while True:  # and so they are in several calls
-        left = iter([900_000] * 4)
-        again = fetcher(server, s3)({"window": WINDOW, "resume": resume}, lambda left=left: next(left, 0))  # type: ignore[misc]
-        calls += 1
-        if again["status"] == "done":
-            break
-        resume = json.loads(json.dumps(again["resume"]))
+    empty(s3)
+    _, calls = in_calls(fetcher(server, s3), s3)
     assert calls > 1 and objects(s3) == at_once
 
 
@@ -407,7 +413,7 @@ def test_overlapping_ids_are_refused(thin: RestServer, s3: Any) -> None:
 
 
 def without(server: RestServer, from_us: int, to_us: int, *, hole: bool = False) -> None:
-    """No trades between two instants: none happened, or else the exchange has them not."""
+    """No trades between two instants: none happened, or else (`hole`) the exchange does not have them."""
     server.rows = [row for row in server.rows if not from_us <= row["T"] < to_us]
     if not hole:
         for n, row in enumerate(server.rows):
@@ -420,7 +426,6 @@ def test_an_empty_window_is_proven_and_remembered(thin: RestServer, s3: Any, sil
     document = fetcher(thin, s3)({"window": WINDOW}, PLENTY)
     assert (document["status"], document["keys"], document["withheld_trades"]) == ("done", [], 0)
     about = marker(s3)
-    assert about is not None
     assert about["before_id"] + 1 == about["after_id"]
     assert (about["first_id"], about["last_id"], about["rows"]) == (None, None, 0)
     asked = len(thin.asked)
@@ -485,7 +490,7 @@ def test_a_market_may_begin_later(thin: RestServer, s3: Any, at_us: int) -> None
     document = fetcher(thin, s3)({"window": WINDOW}, PLENTY)
     assert (document["status"], document["rows"]) == ("done", len(inside(thin)))
     about = marker(s3)
-    assert about is not None and about["before_id"] is None
+    assert about["before_id"] is None
 
 
 @pytest.mark.parametrize("at_us", [FROM_US + 5, FROM_US + HOUR_US, TO_US + 60_000_000])
@@ -527,9 +532,7 @@ def test_a_page_that_takes_longest_ends_before_the_call_s_time_does(thin: RestSe
     rest.agg_trades_from("BTCUSDT", 7000)
     rest.used_weight = 10**6
     rest.hangs = True
-    left_ms = next(
-        ms for ms in range(0, 900_000, 1000) if ms > fetch_history._RESERVE_MS
-    )  # just enough to begin
+    left_ms = fetch_history._RESERVE_MS + 1000  # just enough to begin
     resume = {"next_id": 7000, "last_id": 49_999, "until_us": FROM_US}
     fetch = as_documents(FetchHistory(rest, s3, BUCKET, lambda: TO_US + HOUR_US))
     with pytest.raises(ExchangeUnavailable):
@@ -542,7 +545,7 @@ def test_a_gap_of_another_series_is_not_filled(thin: RestServer, s3: Any) -> Non
     ids = [row["f"] for row in inside(thin)]
     gap = WINDOW | {"reason": "gap", "first_id": ids[0] + 4, "last_id": ids[0] + 9}
     assert fetcher(thin, s3)({"window": gap}, PLENTY)["status"] == "done"
-    s3.delete_object(Bucket=BUCKET, Key=bronze.window_key("BTCUSDT", FROM_US, TO_US))
+    s3.delete_object(Bucket=BUCKET, Key=MARKER)
     for first_id in (10**9, 3):
         other = gap | {"first_id": first_id, "last_id": first_id + 5}
         assert "HistoryNotKept" in (why := refusal(thin, s3, other)) and "another series" in why
@@ -562,15 +565,13 @@ def test_the_only_newer_row_must_not_be_ahead_of_the_clock(thin: RestServer, s3:
     assert "nothing newer" in refusal(thin, s3)
 
 
-def test_a_marker_of_before_says_what_it_can(thin: RestServer, s3: Any) -> None:
+def test_a_marker_of_an_older_version_is_read(thin: RestServer, s3: Any) -> None:
     """Markers outlive the fields that they were written with."""
     fetcher(thin, s3)({"window": WINDOW}, PLENTY)
     about = marker(s3)
-    assert about is not None
     for name in ("before_id", "after_id", "refused", "refused_rows"):
         del about[name]
-    key = bronze.window_key("BTCUSDT", FROM_US, TO_US)
-    s3.put_object(Bucket=BUCKET, Key=key, Body=json.dumps(about).encode())
+    put_marker(s3, about)
     again = fetcher(thin, s3)({"window": WINDOW}, PLENTY)
     assert (again["status"], again["rows"], again["refused_rows"]) == ("done", about["rows"], 0)
 

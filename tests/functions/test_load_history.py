@@ -66,14 +66,22 @@ def load(s3: Any, history_database: Database) -> Load:
     return run
 
 
-def afresh(owner: psycopg.Connection) -> None:
+def clear(owner: psycopg.Connection) -> None:
     owner.execute(
         "truncate tickcast.trades, tickcast.bars_1s, tickcast.feature_rows, tickcast.loaded_objects, "
         "tickcast.stale_hours, tickcast.gaps_repaired"
     )
 
 
-def test_what_is_loaded_is_what_live_makes_of_the_ticks(s3: Any, load: Load, owner: Any) -> None:
+def tables_of(load: Load, owner: psycopg.Connection, objects: list[dict[str, str]]) -> Any:
+    """The checksums after one load of `objects`; the tables are empty again."""
+    load(objects)
+    found = checksums(owner)
+    clear(owner)
+    return found
+
+
+def test_loaded_rows_equal_live_ones(s3: Any, load: Load, owner: Any) -> None:
     trades, quotes = random_ticks(7, 4000, trades_s=3, quotes_s=5)
     put_hours(s3, trades, quotes)
     done = load()
@@ -123,7 +131,7 @@ def test_the_same_market_in_any_unit_is_the_same_rows_and_exact_sums(s3: Any, lo
     found = {}
     for power in (0, 9):
         trades, quotes = market(power)
-        afresh(owner)
+        clear(owner)
         load(put_hours(s3, trades, quotes, name=f"unit{power}"))
         found[power] = owner.execute(rows).fetchall(), owner.execute(bars).fetchall()
         second_us = trades["time_us"] // 1_000_000
@@ -143,18 +151,17 @@ def test_the_same_market_in_any_unit_is_the_same_rows_and_exact_sums(s3: Any, lo
     assert max(buy + sell for _, buy, sell, _ in found[9][1]) > 2**63
 
 
-def test_any_order_and_any_pieces_end_in_the_same_tables(s3: Any, load: Load, owner: Any, ticks: Any) -> None:
+def test_any_order_and_pieces_end_in_the_same_tables(s3: Any, load: Load, owner: Any, ticks: Any) -> None:
     trades, quotes = ticks
     halves = trades["first_id"] % 2 == 0  # the stream in two objects an hour, and REST over most of it
     objects = put_hours(s3, trades[halves][50:], quotes, name="a") + put_hours(
         s3, trades[~halves][:-200], NO_QUOTES, name="b"
     )
     objects += put_hours(s3, aggregates(trades)[:-30], NO_QUOTES, source="rest")
-    load(objects)
-    at_once = checksums(owner)
+    at_once = tables_of(load, owner, objects)
     assert at_once["stale_hours"][0] == 0
     for seed in range(4):
-        afresh(owner)
+        clear(owner)
         shuffled = random.Random(seed).sample(objects, len(objects))
         for one in shuffled:
             load([one])
@@ -173,7 +180,7 @@ def test_stream_and_rest_hold_every_trade_once(s3: Any, load: Load, owner: Any, 
         "select sum(trades), sum(qty), sum(trades) filter (where origin = 'stream') from tickcast.trades"
     ).fetchone()
     assert (total, qty, singles) == (len(trades), int(trades["qty"].sum()), len(trades) - 1000)
-    # No two rows stand for the same id: what is left of an aggregate that reaches over an edge is cut.
+    # No two rows represent the same id: an aggregate over an edge is cut to its remainder.
     overlapping = owner.execute(
         "select count(*) from (select first_id <= lag(last_id) over (order by first_id) as twice "
         "from tickcast.trades) t where twice"
@@ -193,9 +200,7 @@ def test_rest_alone_gives_rows_without_quotes(s3: Any, load: Load, owner: Any) -
     assert rows[0] > 1100 and rows[5] > 0
 
 
-def test_bad_objects_go_to_quarantine_and_hold_up_nothing(
-    s3: Any, load: Load, owner: Any, ticks: Any
-) -> None:
+def test_bad_objects_are_quarantined_and_block_nothing(s3: Any, load: Load, owner: Any, ticks: Any) -> None:
     trades, quotes = ticks
     good = put_hours(s3, trades, quotes)
     folder = bronze.prefix("sbe", SYMBOL, HOUR)
@@ -214,7 +219,7 @@ def test_bad_objects_go_to_quarantine_and_hold_up_nothing(
 
     load(good)
     expected = checksums(owner, ["trades", "bars_1s", "feature_rows"])
-    afresh(owner)
+    clear(owner)
     done = load(bad + good)
     assert done["objects"] == 3 and len(done["quarantined"]) == len(bad) == 6
     reasons = "\n".join(sorted(done["quarantined"]))
@@ -228,7 +233,7 @@ def test_bad_objects_go_to_quarantine_and_hold_up_nothing(
     assert checksums(owner, ["trades", "bars_1s", "feature_rows"]) == expected
     kept = s3.list_objects_v2(Bucket=BUCKET, Prefix="quarantine/load_history/")["Contents"]
     assert len(kept) == 2 * len(bad)
-    assert load(bad + good)["skipped"] == 9  # judged once
+    assert load(bad + good)["skipped"] == 9  # each is checked once
     assert owner.execute(
         "select count(*) from tickcast.loaded_objects where status = 'quarantined' and reason <> ''"
     ).fetchone() == (6,)
@@ -238,9 +243,7 @@ def _eth(trades: Any) -> Any:
     return batch(trades, NO_QUOTES)._replace(symbol="ETHUSDT", source="sbe")
 
 
-def test_trades_are_held_as_they_were_added_or_not_at_all(
-    history_database: Database, owner: Any, ticks: Any
-) -> None:
+def test_trades_are_stored_exactly_or_not_at_all(history_database: Database, owner: Any, ticks: Any) -> None:
     trades, _ = ticks
     some = trades["first_id"] % 5 == 0
     rows = ledger_rows(aggregates(trades), Origin.REST)
@@ -281,15 +284,12 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("step", ["replace_trades", "note", "freshen", "replace_hour"])
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_kill_anywhere_and_another_start_end_in_the_same_tables(
+def test_a_killed_and_repeated_load_ends_in_the_same_tables(
     s3: Any, load: Load, owner: Any, ticks: Any, monkeypatch: pytest.MonkeyPatch, step: str, when: str
 ) -> None:
-    """The server ends the session between two steps, as when the machine that held it is gone."""
+    """The server ends the session between two steps, as when the client's machine is lost."""
     objects = put_hours(s3, *ticks)
-    load(objects)
-    expected = checksums(owner)
-    afresh(owner)
-
+    expected = tables_of(load, owner, objects)
     real = getattr(HistoryStore, step)
     calls = 0
 
@@ -321,9 +321,7 @@ def test_a_broken_connection_is_an_error_and_the_next_load_takes_a_new_one(
     s3: Any, load: Load, owner: Any, ticks: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     objects = put_hours(s3, *ticks)
-    load(objects)
-    expected = checksums(owner)
-    afresh(owner)
+    expected = tables_of(load, owner, objects)
     real = HistoryStore.lock
 
     def cut(store: HistoryStore, *arguments: Any) -> None:
@@ -340,12 +338,10 @@ def test_a_broken_connection_is_an_error_and_the_next_load_takes_a_new_one(
 
 def test_time_that_runs_out_ends_a_load_between_objects(s3: Any, load: Load, owner: Any, ticks: Any) -> None:
     objects = put_hours(s3, *ticks)
-    load(objects)
-    expected = checksums(owner)
-    afresh(owner)
+    expected = tables_of(load, owner, objects)
     for _ in range(20):
-        looks = iter([1e9, 1e9])
-        done = load(objects, remaining_ms=lambda looks=looks: next(looks, 0.0))
+        left_ms = iter([1e9, 1e9])
+        done = load(objects, remaining_ms=lambda left_ms=left_ms: next(left_ms, 0.0))
         if done["complete"]:
             break
     assert done["complete"] and checksums(owner) == expected
@@ -359,12 +355,12 @@ def test_an_object_that_was_overwritten_is_loaded_again(s3: Any, load: Load, own
     assert last["key"] == again["key"] and last["etag"] != again["etag"]
     assert load()["objects"] == 1
     found = checksums(owner)
-    afresh(owner)
+    clear(owner)
     load()
     assert checksums(owner) == found
 
 
-def test_rows_stay_as_they_are_when_bronze_has_forgotten_their_quotes(
+def test_rows_are_kept_when_their_quotes_are_gone_from_bronze(
     s3: Any, load: Load, owner: Any, ticks: Any
 ) -> None:
     trades, quotes = ticks
@@ -392,7 +388,7 @@ def test_old_days_are_dropped_and_not_loaded(s3: Any, load: Load, owner: Any, ti
 @pytest.mark.parametrize(
     "keep_days", [-1, -(10**9), 36_501, 10**12, 1.5, float("nan"), float("inf"), True, None]
 )
-def test_no_number_of_days_that_is_none_deletes(
+def test_an_unusable_number_of_days_deletes_nothing(
     s3: Any, load: Load, owner: Any, ticks: Any, keep_days: Any
 ) -> None:
     put_hours(s3, *ticks)
@@ -400,13 +396,6 @@ def test_no_number_of_days_that_is_none_deletes(
     before = checksums(owner)
     with pytest.raises(SettingsError, match="KEEP_DAYS"):
         load(keep_days=keep_days)
-    assert checksums(owner) == before
-
-
-def test_the_most_days_there_are_delete_nothing(s3: Any, load: Load, owner: Any, ticks: Any) -> None:
-    put_hours(s3, *ticks)
-    load()
-    before = checksums(owner)
     load(keep_days=MAX_DAYS)
     assert checksums(owner) == before
 
@@ -431,9 +420,7 @@ def test_two_loaders_at_once_end_in_the_same_tables(
 ) -> None:
     trades, quotes = ticks
     objects = put_hours(s3, trades, quotes) + put_hours(s3, aggregates(trades), NO_QUOTES, source="rest")
-    load(objects)
-    expected = checksums(owner)
-    afresh(owner)
+    expected = tables_of(load, owner, objects)
     kept = HistorySettings(keep_days=0, grid_ms=1000, quoted_grid_ms=500)
     window = {"symbol": SYMBOL, "from_us": HOUR, "to_us": HOUR + 4 * HOUR_US}
 
@@ -453,11 +440,12 @@ def test_two_loaders_at_once_end_in_the_same_tables(
         {},
         {"window": None},
         {"window": {"symbol": SYMBOL}},
-        {"window": {"symbol": "", "from_us": 0, "to_us": 1}},
-    ]
-    + [{"window": {"symbol": SYMBOL, "from_us": 2, "to_us": 2}}]
-    + [{"window": {"symbol": SYMBOL, "from_us": a, "to_us": b}} for a, b in ((0, 2**62), (-1, 1), (0, 1.5))]
-    + [{"window": {"symbol": None, "from_us": 0, "to_us": 1}}],
+        *({"window": {"symbol": symbol, "from_us": 0, "to_us": 1}} for symbol in ("", None)),
+        *(
+            {"window": {"symbol": SYMBOL, "from_us": from_us, "to_us": to_us}}
+            for from_us, to_us in ((2, 2), (0, 2**62), (-1, 1), (0, 1.5))
+        ),
+    ],
 )
 def test_a_request_that_cannot_be_carried_out_says_what_it_should_be(
     s3: Any, history_database: Database, request_: dict[str, Any]

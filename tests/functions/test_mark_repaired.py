@@ -1,4 +1,4 @@
-"""What became of a gap, from the trades that are known to the readers of the ledger."""
+"""A gap marked as repaired or withheld, from stored trades to the readers of the ledger."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_marks_of_a_series_that_was_restarted_stay_apart_from_those_of_the_new_o
     mark(100, 199, START_US)
     mark(9000, 9099, START_US)
     mark(150, 158, later_us)
-    mark(50, 300, later_us + 60_000_000)  # round both, but of another time than each
+    mark(50, 300, later_us + 60_000_000)  # around both, but of another time
     mark(9000, 9099, later_us)  # the very same ids
     stored = json.loads(redis_client.get(f"repaired:{SYMBOL}"))
     assert [(first, last, from_us) for first, last, from_us, _ in stored["withheld"]] == [
@@ -106,7 +106,7 @@ def test_marks_of_a_series_that_was_restarted_stay_apart_from_those_of_the_new_o
     ]
     assert [row[:2] for row in store().marked(SYMBOL, 2)] == [(50, 300), (9000, 9099)]
 
-    mark(150, 160, later_us)  # of the same time: takes the place of what lies within
+    mark(150, 160, later_us)  # of the same time: replaces the marks within
     stored = json.loads(redis_client.get(f"repaired:{SYMBOL}"))
     assert [tuple(row[:2]) for row in stored["withheld"]] == [(50, 300), (100, 199), (150, 160), (9000, 9099)]
 
@@ -114,7 +114,7 @@ def test_marks_of_a_series_that_was_restarted_stay_apart_from_those_of_the_new_o
 def test_a_gap_of_which_hundreds_of_ranges_are_withheld_is_settled(
     s3: Any, history_database: Database, redis_client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At once, or where the hot store is given only some of the ranges, by marking what is left."""
+    """At once or, where the hot store gets only some of the ranges, by marking the rest."""
     trades, quotes = random_ticks(5, 120, trades_s=10)
     first_id, last_id = 1001, 1601
     given = (trades["first_id"] % 2 == 0) | (trades["first_id"] < first_id) | (trades["first_id"] > last_id)

@@ -34,7 +34,7 @@ def windows(planned: dict[str, Any]) -> list[tuple[str, int, int]]:
     return [(w["symbol"], w["from_us"], w["to_us"]) for m in planned["markets"] for w in m["windows"]]
 
 
-def hold(s3: Any, symbol: str, from_us: int, to_us: int) -> None:
+def mark_fetched(s3: Any, symbol: str, from_us: int, to_us: int) -> None:
     s3.put_object(Bucket=BUCKET, Key=bronze.window_key(symbol, from_us, to_us), Body=b"{}")
 
 
@@ -56,17 +56,17 @@ def test_a_market_of_any_script_is_planned_and_its_markers_are_found(
 ) -> None:
     request = {"symbols": [symbol], "from": "2024-07-30", "to": "2024-08-01"}
     assert len(windows(plan(**request))) == 2
-    hold(s3, symbol, TODAY_US - DAY_US, TODAY_US)
+    mark_fetched(s3, symbol, TODAY_US - DAY_US, TODAY_US)
     assert windows(plan(**request)) == [(symbol, TODAY_US - 2 * DAY_US, TODAY_US - DAY_US)]
 
 
 @pytest.mark.parametrize("symbol", ["btcusdt", "BTC-USDT", "", "币 USDT", "E\u0301TUSDT", 7, None])
-def test_what_is_no_symbol_is_not_planned(plan: Plan, symbol: Any) -> None:
+def test_an_invalid_symbol_is_refused(plan: Plan, symbol: Any) -> None:
     with pytest.raises(RequestError, match="symbols should be a list like"):
         plan(symbols=[symbol], days=1)
 
 
-def test_days_are_today_and_so_many_before_of_all_symbols(plan: Plan) -> None:
+def test_days_are_today_and_that_many_before_of_all_symbols(plan: Plan) -> None:
     assert windows(plan(days=1)) == [
         (symbol, *span)
         for symbol in ("BTCUSDT", "ETHUSDT")
@@ -74,19 +74,19 @@ def test_days_are_today_and_so_many_before_of_all_symbols(plan: Plan) -> None:
     ]
 
 
-def test_what_bronze_holds_is_left_out(plan: Plan, s3: Any) -> None:
-    hold(s3, "BTCUSDT", TODAY_US - DAY_US, TODAY_US)
+def test_fetched_windows_are_left_out(plan: Plan, s3: Any) -> None:
+    mark_fetched(s3, "BTCUSDT", TODAY_US - DAY_US, TODAY_US)
     planned = plan(symbols=["BTCUSDT"], days=1)
     assert windows(planned) == [("BTCUSDT", TODAY_US, UNTIL_US)]
     assert planned["totals"]["hours_held"] == 24
-    hold(s3, "BTCUSDT", TODAY_US, UNTIL_US)
+    mark_fetched(s3, "BTCUSDT", TODAY_US, UNTIL_US)
     planned = plan(symbols=["BTCUSDT"], days=1)
     assert (planned["windows"], planned["markets"], planned["more"]) == (0, [], False)
 
 
-def test_more_markers_than_one_listing_holds(plan: Plan, s3: Any) -> None:
+def test_markers_of_several_listing_pages_are_found(plan: Plan, s3: Any) -> None:
     for day in range(1100):
-        hold(s3, "BTCUSDT", TODAY_US - (day + 1) * DAY_US, TODAY_US - day * DAY_US)
+        mark_fetched(s3, "BTCUSDT", TODAY_US - (day + 1) * DAY_US, TODAY_US - day * DAY_US)
     assert windows(plan(symbols=["BTCUSDT"], days=1100)) == [("BTCUSDT", TODAY_US, UNTIL_US)]
 
 
@@ -107,7 +107,7 @@ def test_gaps_are_planned_with_their_ids(plan: Plan, redis_client: redis.Redis) 
     assert planned["totals"]["gaps"] == 1
 
 
-def test_what_the_exchange_withholds_is_not_asked_for_again(plan: Plan, redis_client: redis.Redis) -> None:
+def test_withheld_trades_are_not_requested_again(plan: Plan, redis_client: redis.Redis) -> None:
     ledger(redis_client, "BTCUSDT", TODAY_US + 1, TODAY_US + 999, cause=WITHHELD)
     assert windows(plan(repair=True)) == []
 
@@ -117,7 +117,7 @@ def test_a_gap_that_may_still_fill_is_left_alone(plan: Plan, redis_client: redis
     assert windows(plan(repair=True)) == []
 
 
-def test_the_rest_is_for_a_chained_execution(plan: Plan, redis_client: redis.Redis) -> None:
+def test_remaining_spans_go_to_a_chained_execution(plan: Plan, redis_client: redis.Redis) -> None:
     ledger(redis_client, "BTCUSDT", TODAY_US + 1, TODAY_US + 999)
     first = plan(days=150, repair=True, train={"days": 7})
     assert (first["windows"], first["more"]) == (200, True)
@@ -130,12 +130,12 @@ def test_the_rest_is_for_a_chained_execution(plan: Plan, redis_client: redis.Red
     assert len(json.dumps(first)) < 60_000  # of the state's 256 KiB
 
 
-def test_dry_is_said(plan: Plan) -> None:
+def test_a_dry_request_gives_a_dry_plan(plan: Plan) -> None:
     assert (plan(days=1)["dry"], plan(days=1, dry=True)["dry"]) == (False, True)
 
 
 @pytest.mark.parametrize(
-    ("request_", "told"),
+    ("request_", "message"),
     [
         ({}, "ask for something"),
         ({"symbols": []}, "ask for something"),
@@ -160,8 +160,8 @@ def test_dry_is_said(plan: Plan) -> None:
         ({"day": 2}, "unknown: day;"),
     ],
 )
-def test_a_wrong_request_says_what_it_should_have_been(
-    plan: Plan, request_: dict[str, Any], told: str
+def test_a_wrong_request_is_refused_with_what_it_should_be(
+    plan: Plan, request_: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(RequestError, match=told):
+    with pytest.raises(RequestError, match=message):
         plan(**request_)

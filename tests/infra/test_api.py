@@ -72,13 +72,21 @@ def test_limits(synthesised: Synthesised) -> None:
         ]
         assert limit["ThrottlingRateLimit"] > 0 and limit["ThrottlingBurstLimit"] > 0
         assert limit["MetricsEnabled"] is True and limit["LoggingLevel"] == "ERROR"
+    assert settings[0]["DataTraceEnabled"] is False
     plan = synthesised.one("AWS::ApiGateway::UsagePlan")
+    assert plan["Throttle"]["RateLimit"] > 0 and plan["Quota"]["Period"] == "DAY"
     [stage] = plan["ApiStages"]
     assert set(stage["Throttle"]) == {f"{route.path}/GET" for route in ROUTES if route.is_heavy}
     for limit in stage["Throttle"].values():
         assert limit["RateLimit"] <= plan["Throttle"]["RateLimit"]
 
 
-def test_errors_are_not_kept(synthesised: Synthesised) -> None:
+def test_the_api_is_regional_traced_and_logged(synthesised: Synthesised) -> None:
+    assert synthesised.one("AWS::ApiGateway::RestApi")["EndpointConfiguration"]["Types"] == ["REGIONAL"]
+    stage = synthesised.one("AWS::ApiGateway::Stage")
+    assert stage["TracingEnabled"] is True and stage["AccessLogSetting"]["DestinationArn"]
+
+
+def test_errors_are_not_cached(synthesised: Synthesised) -> None:
     for _, properties in synthesised.resources("AWS::ApiGateway::GatewayResponse"):
         assert properties["ResponseParameters"]["gatewayresponse.header.Cache-Control"] == "'no-store'"

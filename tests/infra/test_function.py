@@ -16,11 +16,12 @@ from tests.fixtures.settings import VARIABLES
 from tickcast.adapters.settings import PlanBackfillSettings, PromoteModelSettings, Settings
 
 
-def function_of(app: aws_cdk.App, folder: Path, name: str, settings: type[Settings]) -> Function:
+def function_of(folder: Path, name: str, settings: type[Settings]) -> tuple[aws_cdk.App, Function]:
     for layer in BUILT:
         (folder / layer).mkdir()
+    app = aws_cdk.App(outdir=str(folder / "out"))
     stack = aws_cdk.Stack(app, "tickcast")
-    return Function(
+    return app, Function(
         stack,
         name,
         description="Under test",
@@ -33,21 +34,18 @@ def function_of(app: aws_cdk.App, folder: Path, name: str, settings: type[Settin
 
 
 def test_a_variable_that_nothing_sets_fails_the_synthesis(tmp_path: Path) -> None:
-    app = aws_cdk.App(outdir=str(tmp_path / "out"))
-    function_of(app, tmp_path, "plan_backfill", PlanBackfillSettings)
+    app, _ = function_of(tmp_path, "plan_backfill", PlanBackfillSettings)
     with pytest.raises(RuntimeError, match="plan_backfill reads REDIS_HOST, which nothing sets"):
         app.synth()
 
 
-def test_a_grant_sets_the_rest(tmp_path: Path) -> None:
-    app = aws_cdk.App(outdir=str(tmp_path / "out"))
-    function = function_of(app, tmp_path, "plan_backfill", PlanBackfillSettings)
-    LocalServer("127.0.0.1", 6379).grant_read(function)
+def test_a_grant_sets_the_other_variables(tmp_path: Path) -> None:
+    app, function = function_of(tmp_path, "plan_backfill", PlanBackfillSettings)
+    LocalServer("127.0.0.1", 6379).grant(function, "reader")
     app.synth()
 
 
 def test_a_grant_of_what_the_function_does_not_read_is_an_error(tmp_path: Path) -> None:
-    app = aws_cdk.App(outdir=str(tmp_path / "out"))
-    function = function_of(app, tmp_path, "promote_model", PromoteModelSettings)
+    _, function = function_of(tmp_path, "promote_model", PromoteModelSettings)
     with pytest.raises(ValueError, match="PromoteModel does not read REDIS_HOST"):
-        LocalServer("127.0.0.1", 6379).grant_read(function)
+        LocalServer("127.0.0.1", 6379).grant(function, "reader")

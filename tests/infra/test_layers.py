@@ -24,7 +24,7 @@ def pins(file: Path) -> dict[str, str]:
     return {name.lower().replace("_", "-"): version for name, version in lines}
 
 
-def test_strip_takes_what_no_function_needs(tmp_path: Path) -> None:
+def test_strip_removes_what_no_function_needs(tmp_path: Path) -> None:
     dropped = (
         "numpy/tests/test_a.py",
         "numpy/linalg/tests/data/b.npy",
@@ -61,7 +61,7 @@ def test_stamp_follows_requirements_and_target(tmp_path: Path) -> None:
     assert build.stamp_of(requirements, "aws") != first
 
 
-def test_a_fitting_layer_is_left_alone_and_a_half_built_one_is_not(tmp_path: Path) -> None:
+def test_a_current_layer_is_kept_and_a_partial_one_rebuilt(tmp_path: Path) -> None:
     wheel = tmp_path / "tiny-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("tiny.py", "")

@@ -1,4 +1,4 @@
-"""What every template has to be, whatever else changes in it. No test names a generated logical id."""
+"""Properties of every template. No test names a generated logical id."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from cdk.components.monitoring import FALLBACK_REASONS
 from cdk.config import Environment, IngestConfig, parse
 from cdk.variables import variables
 from ingest_ecs.settings import IngestSettings
+from layers.catalog import OF_FUNCTION
 from tests.fixtures.paths import ROOT
 from tests.fixtures.settings import VARIABLES
 from tests.infra.synthesis import Synthesised
@@ -22,20 +23,7 @@ from tickcast.adapters.settings import Settings
 from tickcast.adapters.variables import names, read
 from tickcast.serving.prediction import REASONS, STALE_FEATURES
 
-HANDLERS = (
-    "predict_stream",
-    "archive_ticks",
-    "train_model",
-    "evaluate_model",
-    "promote_model",
-    "serve_predictions",
-    "score_predictions",
-    "audit_predictions",
-    "plan_backfill",
-    "fetch_history",
-    "load_history",
-    "mark_repaired",
-)
+HANDLERS = tuple(OF_FUNCTION)
 
 USES_STORE = (
     *("predict_stream", "serve_predictions", "score_predictions", "audit_predictions"),
@@ -83,7 +71,7 @@ def functions(synthesised: Synthesised) -> dict[str, dict[str, Any]]:
     }
 
 
-def test_synthesis_asks_nothing_of_an_account(synthesised: Synthesised) -> None:
+def test_synthesis_needs_no_account(synthesised: Synthesised) -> None:
     manifest = json.loads((Path(synthesised.assembly.directory) / "manifest.json").read_text("utf-8"))
     assert "missing" not in manifest  # what a look-up in the account would leave
 
@@ -188,7 +176,7 @@ def field_type(kind: type[msgspec.Struct], name: str) -> type[msgspec.Struct]:
 
 
 def limit_of(kind: Any, end: str) -> float | None:
-    """A limit in the annotation of `kind`, or of what may stand in place of None."""
+    """A limit in the annotation of `kind`, or of the alternative to None."""
     for part in (kind, *get_args(kind)):
         for note in getattr(part, "__metadata__", ()):
             if isinstance(note, msgspec.Meta) and getattr(note, end) is not None:
@@ -201,7 +189,7 @@ def _known(name: str, value: Any) -> str:
     return value if isinstance(value, str) else "5432" if name.endswith("_PORT") else "deployed"
 
 
-def test_where_the_hot_store_is(environments: dict[str, Synthesised]) -> None:
+def test_functions_get_the_address_and_user_of_the_hot_store(environments: dict[str, Synthesised]) -> None:
     local = functions(environments["local"])["predict_stream"]["Environment"]["Variables"]
     assert (local["REDIS_HOST"], local["REDIS_PORT"], local["REDIS_TLS"]) == ("127.0.0.1", "6379", "0")
     assert (local["REDIS_IAM_USER"], local["REDIS_CACHE_NAME"]) == ("", "")
@@ -248,16 +236,6 @@ def test_no_secret_in_any_environment(synthesised: Synthesised) -> None:
     text = json.dumps(synthesised.templates)
     for made_or_given in ("MasterUserPassword", "GenerateSecretString", "SecretString"):
         assert f'"{made_or_given}":' not in text
-
-
-def test_api(synthesised: Synthesised) -> None:
-    assert synthesised.one("AWS::ApiGateway::RestApi")["EndpointConfiguration"]["Types"] == ["REGIONAL"]
-    stage = synthesised.one("AWS::ApiGateway::Stage")
-    assert stage["TracingEnabled"] is True and stage["AccessLogSetting"]["DestinationArn"]
-    assert stage["MethodSettings"][0]["ThrottlingRateLimit"] > 0
-    assert stage["MethodSettings"][0]["DataTraceEnabled"] is False
-    plan = synthesised.one("AWS::ApiGateway::UsagePlan")
-    assert plan["Throttle"]["RateLimit"] > 0 and plan["Quota"]["Period"] == "DAY"
 
 
 def test_the_gateways_own_errors_are_problems(synthesised: Synthesised) -> None:
@@ -334,7 +312,7 @@ def test_a_full_cache_refuses_and_evicts_nothing(on_aws: Synthesised) -> None:
     assert parameters["Properties"]["reserved-memory-percent"] == ("30" if on_aws.name == "prod" else "50")
 
 
-def test_what_a_schedule_starts_is_repeated_by_one_mechanism(synthesised: Synthesised) -> None:
+def test_scheduled_work_is_retried_by_one_mechanism(synthesised: Synthesised) -> None:
     """A rule repeats the start, Lambda an asynchronous invocation, a state machine its own steps."""
     rules = dict(synthesised.resources("AWS::Events::Rule"))
     targets = [target for rule in rules.values() for target in rule["Targets"]]
@@ -366,7 +344,7 @@ def test_database(on_aws: Synthesised) -> None:
     assert on_aws.one("AWS::RDS::DBParameterGroup")["Parameters"]["rds.force_ssl"] == "1"
 
 
-def test_the_auditor_runs_by_itself(synthesised: Synthesised) -> None:
+def test_the_audit_is_scheduled(synthesised: Synthesised) -> None:
     rules = [rule for _, rule in synthesised.resources("AWS::Events::Rule")]
     [rule] = [rule for rule in rules if "AuditPredictions" in json.dumps(rule["Targets"])]
     assert (rule["ScheduleExpression"], rule["State"]) == ("rate(5 minutes)", "ENABLED")
@@ -388,7 +366,7 @@ def test_predictions_are_scored_every_minute(synthesised: Synthesised) -> None:
     assert f":stateMachine:tickcast-{synthesised.name}-backfill" in resource
 
 
-def test_history_and_training_run_by_themselves(on_aws: Synthesised) -> None:
+def test_history_and_training_are_scheduled(on_aws: Synthesised) -> None:
     rules = [rule for _, rule in on_aws.resources("AWS::Events::Rule")]
     [rule] = [rule for rule in rules if rule["ScheduleExpression"].startswith("cron(17 3")]
     [target] = rule["Targets"]
@@ -396,7 +374,7 @@ def test_history_and_training_run_by_themselves(on_aws: Synthesised) -> None:
 
 
 @pytest.mark.parametrize("name", ["Ingest", "Migrate"])
-def test_a_task_may_not_harm_its_machine(on_aws: Synthesised, name: str) -> None:
+def test_a_task_has_no_rights_on_its_machine(on_aws: Synthesised, name: str) -> None:
     task = container(on_aws, name)
     assert task["ReadonlyRootFilesystem"] is True
     assert task["User"].split(":")[0] not in ("", "0", "root")
@@ -464,11 +442,11 @@ def test_alarms_watch_metrics_the_handlers_write(on_aws: Synthesised) -> None:
             assert f'"{alarm["MetricName"]}"' in sources
 
 
-def test_the_dashboard_draws_every_reason_there_is() -> None:
+def test_the_dashboard_shows_every_fallback_reason() -> None:
     assert set(FALLBACK_REASONS) == set(REASONS) - {STALE_FEATURES}  # which the API decides
 
 
-def test_prod_outlives_a_mistake(environments: dict[str, Synthesised]) -> None:
+def test_prod_is_protected_from_deletion(environments: dict[str, Synthesised]) -> None:
     for name, expected in (("prod", True), ("dev", False), ("local", False)):
         for stack in environments[name].assembly.stacks:
             assert bool(stack.termination_protection) is expected

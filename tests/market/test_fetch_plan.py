@@ -40,7 +40,7 @@ def chain(requested: list[Window], fetched: dict[str, list[tuple[int, int]]], li
 
 
 @given(requested, fetched, st.integers(1, 7))
-def test_a_chain_of_plans_tiles_what_is_asked_less_what_is_held(
+def test_a_chain_of_plans_tiles_the_request_less_fetched_spans(
     requested: list[Window], fetched: dict[str, list[tuple[int, int]]], limit: int
 ) -> None:
     planned = quarters_of([w for p in chain(requested, fetched, limit) for w in p.windows])
@@ -66,7 +66,7 @@ def test_windows_are_few_short_and_cut_at_midnight(
 
 
 @given(requested, fetched)
-def test_the_order_of_what_is_asked_and_held_does_not_matter(
+def test_the_order_of_the_input_does_not_matter(
     requested: list[Window], fetched: dict[str, list[tuple[int, int]]]
 ) -> None:
     assert plan(requested, fetched) == plan(
@@ -75,7 +75,7 @@ def test_the_order_of_what_is_asked_and_held_does_not_matter(
 
 
 @given(requested, fetched, st.integers(1, 7))
-def test_what_was_fetched_is_not_planned_again(
+def test_fetched_windows_are_not_planned_again(
     requested: list[Window], fetched: dict[str, list[tuple[int, int]]], limit: int
 ) -> None:
     first = plan(requested, fetched, limit)
@@ -87,7 +87,7 @@ def test_what_was_fetched_is_not_planned_again(
 
 
 @given(spans, st.lists(spans, max_size=5))
-def test_subtract_leaves_what_is_not_covered(span: tuple[int, int], fetched: list[tuple[int, int]]) -> None:
+def test_subtract_leaves_the_uncovered_parts(span: tuple[int, int], fetched: list[tuple[int, int]]) -> None:
     left = subtract(span, fetched)
     assert set(quarters("", left)) == set(quarters("", [span])) - set(quarters("", fetched))
     assert all(a[1] < b[0] for a, b in pairwise(left))
@@ -99,7 +99,7 @@ def test_five_years_go_through_in_windows_of_a_day() -> None:
     assert len(plans) == -(-days * 2 // MAX_WINDOWS)
     assert all(len(p.windows) == MAX_WINDOWS for p in plans[:-1])
     assert all(len(p.left) <= 2 for p in plans)  # a span for each symbol, not a list of days
-    assert {w.symbol for w in plans[0].windows} == set(SYMBOLS)  # side by side, so that both can be fetched
+    assert {w.symbol for w in plans[0].windows} == set(SYMBOLS)  # in parallel, so that both can be fetched
 
 
 def test_a_gap_comes_first_with_the_trades_before_and_after_it() -> None:
@@ -120,7 +120,7 @@ def test_a_gap_over_midnight_keeps_its_ids_in_both_windows() -> None:
     ] * 2
 
 
-def test_what_holds_a_gap_is_planned_as_it_was_fetched() -> None:
+def test_fetched_windows_with_a_gap_are_planned_unchanged() -> None:
     fetched = {"BTCUSDT": [(0, 1000), (1000, 3000), (9000, HOUR_US)], "ETHUSDT": [(0, HOUR_US)]}
     gap = Window(2000, 4000, "BTCUSDT", "gap", 1, 9)
     assert plan([gap], fetched).windows == [

@@ -1,4 +1,4 @@
-"""The ledger: what is missing, why, and what is no longer."""
+"""The ledger: missing trades, their causes, and their repair."""
 
 import json
 
@@ -34,7 +34,7 @@ def test_a_jump_in_ids_is_a_gap_with_its_times() -> None:
     assert ring.gaps.trades == 3
 
 
-def test_what_comes_late_or_by_another_connection_leaves_the_ledger() -> None:
+def test_late_trades_of_any_connection_leave_the_ledger() -> None:
     trades, quotes = random_ticks(1, 5)
     ring = ring_of(batch(np.delete(trades, [20, 21, 22, 23]), quotes))
     list(ring.fold(batch(trades[21:22], quotes[:0], 0, connection="b"), S))
@@ -79,7 +79,7 @@ def test_the_ledger_is_the_holes_whatever_the_order(lost: set[int], order: list[
     assert missing == {first_id + i for i in range(max(kept)) if i not in kept}
 
 
-def test_it_is_bounded_and_counts_what_it_forgets() -> None:
+def test_it_is_bounded_and_counts_forgotten_trades() -> None:
     ledger = GapLedger()
     for n in range(MAX_GAPS + 10):
         ledger.missing(10 * n, 10 * n + 1, n, n + 1)
@@ -87,7 +87,7 @@ def test_it_is_bounded_and_counts_what_it_forgets() -> None:
     assert (ledger.forgotten, ledger.trades) == (20, 2 * (MAX_GAPS + 10))
 
 
-def test_it_is_part_of_the_state() -> None:
+def test_the_ledger_is_part_of_the_state() -> None:
     ring = BarRing(100_000)
     ring.gaps = GapLedger([Gap(1, 2, 3, 4, "why")], [QuoteGap(5, 6)], [Notice("n", 7, 8)], 9)
     ring.gaps.restarted(Restart("quotes", 9, 1, 2, 3))
@@ -95,7 +95,7 @@ def test_it_is_part_of_the_state() -> None:
     assert decode_state("BTCUSDT", 0, stored, 100_000).ring.gaps == ring.gaps
 
 
-def test_its_record_is_what_others_read() -> None:
+def test_the_record_has_the_public_fields() -> None:
     restarts = [Restart("trades", 500, 1, 9, 10)]
     ledger = GapLedger(
         [Gap(11, 14, 3, 4, "why")], [QuoteGap(5, 6, "stalled")], [Notice("n", 7, 8)], 9, restarts
@@ -109,11 +109,11 @@ def test_its_record_is_what_others_read() -> None:
     }
 
 
-def test_predictions_touched_are_those_that_looked_back_on_the_gap() -> None:
+def test_predictions_are_affected_for_a_minute_after_the_gap() -> None:
     assert touched_ms(Gap(1, 2, 5_000_999, 6_000_001)) == (5_000, 67_001)
 
 
-def test_what_was_repaired_leaves_the_ledger_and_what_is_withheld_says_so() -> None:
+def test_repaired_gaps_leave_the_ledger_and_withheld_ones_are_labelled() -> None:
     ledger = GapLedger()
     ledger.missing(5, 9, 10, 20)
     ledger.missing(30, 31, 40, 50)
@@ -125,7 +125,7 @@ def test_what_was_repaired_leaves_the_ledger_and_what_is_withheld_says_so() -> N
     ]
 
 
-def test_what_was_repaired_before_ids_restarted_hides_nothing_of_the_new_series() -> None:
+def test_repairs_before_a_restart_of_ids_do_not_hide_later_gaps() -> None:
     ledger = GapLedger()
     ledger.missing(150, 158, 500 * S, 501 * S)
     ledger.settle(repaired=[(100, 199, 10 * S, 11 * S)], withheld=[(100, 199, 490 * S, 499 * S - 1)])
@@ -138,7 +138,7 @@ def test_what_was_repaired_before_ids_restarted_hides_nothing_of_the_new_series(
     assert ledger.trades == 3
 
 
-def test_ranges_of_another_form_are_refused() -> None:
+def test_malformed_ranges_are_refused() -> None:
     ledger = GapLedger()
     ledger.missing(5, 9, 10, 20)
     for ranges in ([[1]], [[1, 9, 10]], [[1, 9, 10, 20, 30]], [["a", "b"]], [7], [[1, None]]):

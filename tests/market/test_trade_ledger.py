@@ -1,4 +1,4 @@
-"""Every trade id is in the ledger once, whatever order and pieces the trades came in."""
+"""Every trade id is in the ledger once, in whatever order and pieces the trades came."""
 
 from __future__ import annotations
 
@@ -59,10 +59,12 @@ def test_single_trades_are_kept_and_an_aggregate_fills_what_is_missing() -> None
 def test_a_single_trade_inside_an_aggregate_leaves_the_ids_on_both_sides() -> None:
     found = merged(from_rest(row(1, 5)), from_stream(row(3)))
     assert summary(found) == [(1, 5, 12, 4, "rest"), (3, 3, 3, 1, "stream")]
-    assert merged(found, from_rest(row(1, 5))).tobytes() == found.tobytes()  # repeated: nothing taken twice
+    assert (
+        merged(found, from_rest(row(1, 5))).tobytes() == found.tobytes()
+    )  # repeated: nothing is subtracted twice
 
 
-def test_an_aggregate_that_is_known_singly_is_gone() -> None:
+def test_an_aggregate_whose_trades_are_all_known_is_removed() -> None:
     assert summary(merged(from_rest(row(1, 2)), from_stream(row(1), row(2)))) == [
         (1, 1, 1, 1, "stream"),
         (2, 2, 2, 1, "stream"),
@@ -79,7 +81,7 @@ def test_aggregates_that_overlap_contradict_each_other() -> None:
         merged(from_rest(row(1, 3)), from_rest(row(3, 5)))
 
 
-def test_changes_are_what_differs() -> None:
+def test_changes_are_the_rows_that_differ() -> None:
     known = merged(NONE, from_rest(row(1, 2), row(3)))
     wanted = merged(known, from_stream(row(2), row(4)))
     remove, add = changes(known, wanted)
@@ -89,7 +91,7 @@ def test_changes_are_what_differs() -> None:
     assert summary(changes(NONE, wanted)[1]) == summary(wanted)
 
 
-def test_known_ranges_join_what_touches_and_end_where_asked() -> None:
+def test_known_ranges_join_neighbours_within_the_limits() -> None:
     rows = merged(from_rest(row(1, 3), row(8, 9)), from_stream(row(4), row(6)))
     assert known_ranges(rows, 2, 8) == [(2, 4), (6, 6), (8, 8)]
     assert known_ranges(rows, 5, 5) == []
@@ -120,7 +122,7 @@ def test_any_order_and_any_pieces_hold_the_same(pieces: list[LedgerRows], random
     assert fold(shuffled).tobytes() == found.tobytes()
     assert merged(found, NONE).tobytes() == found.tobytes()
 
-    # Against the plain truth: which ids came, and the quantity n of each id n, once.
+    # Compared with the input: the ids that came, and the quantity n of each id n, once.
     ids = {n for part in pieces for a, b in part[["first_id", "last_id"]].tolist() for n in range(a, b + 1)}
     assert found["trades"].sum() == len(ids)
     assert found["qty"].sum() == sum(ids)

@@ -1,6 +1,6 @@
-"""The state machine by Step Functions' rules: what is retried, waited for, given up, gone on with.
+"""The state machine by Step Functions' rules: retries, waits, failures, continuation.
 
-Its functions are stand-ins here; with the real ones it runs in tests/integration.
+Its functions are stand-ins here; tests/e2e runs it with the real ones.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ VERDICT = {
     "reasons": ["beats_champion", "beats_baselines"],
     "sentence": "It is better.",
 }
+TRAINED: dict[str, Any] = {"model_id": "m", "rows": 9, "promoted": False, "why": None}
 MOVED = {"status": "promoted", "in_force": "m", "challenger": None, "previous": "m0"}
 DONE = {"status": "done", "retry_after_s": 0, "resume": None, "trades": 2, "rows": 1, "withheld_trades": 0}
 FETCHED = DONE | {"keys": [{"key": "k", "etag": "e", "rows": 1}], "used_weight": 4}
@@ -86,13 +87,7 @@ class Machine:
             "FetchHistory": lambda event: FETCHED,
             "LoadHistory": lambda event: LOADED,
             "MarkRepaired": lambda event: {"repaired_trades": 2, "withheld_trades": 0, "missing_trades": 0},
-            "TrainModel": lambda event: {
-                "model_id": "m",
-                "rows": 9,
-                "promoted": False,
-                "why": None,
-                "card": {},
-            },
+            "TrainModel": lambda event: TRAINED | {"card": {}},
             "EvaluateModel": lambda event: VERDICT | {"figures": {}},
             "PromoteModel": lambda event: MOVED,
         }
@@ -143,7 +138,7 @@ def test_a_window_is_planned_fetched_and_loaded(machine: Machine) -> None:
     assert [w["status"] for w in market["windows"]] == ["done"]
 
 
-def test_a_market_s_windows_come_one_after_another(machine: Machine) -> None:
+def test_a_market_s_windows_run_one_after_another(machine: Machine) -> None:
     machine.answer("PlanBackfill", planned({"BTCUSDT": 4, "ETHUSDT": 3}))
     ran = machine.run()
     for symbol, days in (("BTCUSDT", 4), ("ETHUSDT", 3)):
@@ -180,7 +175,7 @@ def test_a_function_out_of_time_is_called_again(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("error", ["RegionRefused", "Forbidden"])
-def test_what_the_exchange_refuses_ends_it_at_once(machine: Machine, error: str) -> None:
+def test_a_refusal_of_the_exchange_ends_it_at_once(machine: Machine, error: str) -> None:
     machine.answer("PlanBackfill", planned({"BTCUSDT": 3}))
     machine.answer("FetchHistory", named(error))
     ran = machine.run()
@@ -204,9 +199,7 @@ def test_what_the_exchange_refuses_ends_it_at_once(machine: Machine, error: str)
         ("LoadHistory", "MemoryError", 3),
     ],
 )
-def test_a_window_that_fails_to_the_end_stops_no_other(
-    machine: Machine, function: str, error: str, retries: int
-) -> None:
+def test_a_failed_window_stops_no_other(machine: Machine, function: str, error: str, retries: int) -> None:
     machine.answer("PlanBackfill", planned({"BTCUSDT": 2}))
     good = machine.functions[function]
 
@@ -224,7 +217,7 @@ def test_a_window_that_fails_to_the_end_stops_no_other(
     assert calls(ran)[-1] == "LoadHistory"
 
 
-def test_retries_wait_longer_each_time_but_not_for_ever(machine: Machine) -> None:
+def test_retries_wait_longer_each_time_up_to_a_limit(machine: Machine) -> None:
     no_jitter = machine.definition.replace(', "JitterStrategy": "FULL"', "")
     assert no_jitter != machine.definition
     machine.definition = no_jitter
@@ -234,7 +227,7 @@ def test_retries_wait_longer_each_time_but_not_for_ever(machine: Machine) -> Non
     assert ran.backed_off_s == [15, 30, 60, 120, 240, 300]
 
 
-def test_a_wrong_request_ends_it_with_what_is_wrong(machine: Machine) -> None:
+def test_a_wrong_request_ends_it_with_the_reason(machine: Machine) -> None:
     machine.answer("PlanBackfill", named("RequestError"))
     ran = machine.run()
     assert (only(ran).error, len(ran.calls)) == ("RequestError", 1)
@@ -274,15 +267,15 @@ def test_a_gap_is_marked_once_its_window_is_loaded(machine: Machine) -> None:
     assert ran.payloads("MarkRepaired") == [{"window": gap}] * 2
 
 
-def test_training_follows_when_it_is_asked_for(machine: Machine) -> None:
+def test_training_follows_when_it_is_requested(machine: Machine) -> None:
     request = {"symbols": ["BTCUSDT"], "days": 7}
     machine.answer("PlanBackfill", planned({"BTCUSDT": 1}, train=request))
     ran = machine.run()
     assert ran.payloads("TrainModel") == [request]
-    assert only(ran).output["trained"] == {"model_id": "m", "rows": 9, "promoted": False, "why": None}
+    assert only(ran).output["trained"] == TRAINED
 
 
-def test_what_was_trained_is_judged_and_the_verdict_carried_out(machine: Machine) -> None:
+def test_a_trained_model_is_evaluated_and_promoted(machine: Machine) -> None:
     machine.answer("PlanBackfill", planned({}, train={}))
     ran = machine.run()
     assert ran.calls[1:] == [
@@ -294,7 +287,7 @@ def test_what_was_trained_is_judged_and_the_verdict_carried_out(machine: Machine
     assert only(ran).output["verdict"]["reasons"] == VERDICT["reasons"]
 
 
-def test_a_challenger_that_has_not_earned_it_is_no_failure(machine: Machine) -> None:
+def test_a_challenger_below_the_gate_is_no_failure(machine: Machine) -> None:
     machine.answer("PlanBackfill", planned({}, train={}))
     refused = VERDICT | {"promote": None, "shadow": "m", "reasons": ["not_above_champion"]}
     machine.answer("EvaluateModel", refused)
@@ -304,7 +297,7 @@ def test_a_challenger_that_has_not_earned_it_is_no_failure(machine: Machine) -> 
     assert only(ran).output["promotion"]["status"] == "kept"
 
 
-def test_a_verdict_that_was_overtaken_is_made_again(machine: Machine) -> None:
+def test_an_outdated_verdict_is_evaluated_again(machine: Machine) -> None:
     machine.answer("PlanBackfill", planned({}, train={}))
     machine.answer("EvaluateModel", VERDICT, VERDICT | {"champion": "m1"})
     machine.answer("PromoteModel", MOVED | {"status": "outdated", "in_force": "m1"}, MOVED)
@@ -313,7 +306,7 @@ def test_a_verdict_that_was_overtaken_is_made_again(machine: Machine) -> None:
     assert only(ran).status == "SUCCEEDED"
 
 
-def test_a_race_for_the_pointer_is_run_again(machine: Machine) -> None:
+def test_a_race_for_the_pointer_is_retried(machine: Machine) -> None:
     machine.answer("PlanBackfill", planned({}, train={}))
     machine.answer("PromoteModel", named("PointerRace"), MOVED)
     ran = machine.run()
@@ -321,10 +314,10 @@ def test_a_race_for_the_pointer_is_run_again(machine: Machine) -> None:
     assert len(ran.payloads("EvaluateModel")) == 1
 
 
-def test_a_first_model_is_in_force_already(machine: Machine) -> None:
+def test_a_model_promoted_by_its_training_is_not_evaluated(machine: Machine) -> None:
     request = {"symbols": ["BTCUSDT"], "replace": True, "reason": "test"}
     machine.answer("PlanBackfill", planned({}, train=request))
-    machine.answer("TrainModel", {"model_id": "m", "rows": 9, "promoted": True, "why": None})
+    machine.answer("TrainModel", TRAINED | {"promoted": True})
     ran = machine.run()
     assert ran.calls[-1] == ("TrainModel", request)
     assert only(ran).status == "SUCCEEDED"
@@ -332,15 +325,14 @@ def test_a_first_model_is_in_force_already(machine: Machine) -> None:
 
 def test_too_little_to_train_on_fails_no_backfill(machine: Machine) -> None:
     machine.answer("PlanBackfill", planned({"BTCUSDT": 1}, train={"days": 7}))
-    machine.answer("TrainModel", {"model_id": None, "rows": 0, "promoted": False, "why": "60 usable rows"})
+    machine.answer("TrainModel", TRAINED | {"model_id": None, "rows": 0, "why": "60 usable rows"})
     ran = machine.run()
     assert (only(ran).status, len(ran.payloads("TrainModel"))) == ("SUCCEEDED", 1)
     assert only(ran).output["trained"]["why"] == "60 usable rows"
     assert "EvaluateModel" not in calls(ran)
-    assert not ran.payloads("EvaluateModel")
 
 
-def test_what_is_left_over_is_an_execution_of_its_own(machine: Machine) -> None:
+def test_remaining_windows_run_in_a_further_execution(machine: Machine) -> None:
     following = {"name": "more-0123", "input": {"spans": [window("BTCUSDT", 9)]}}
     train = {"days": 7}
     machine.answer(
@@ -351,10 +343,10 @@ def test_what_is_left_over_is_an_execution_of_its_own(machine: Machine) -> None:
     ran = machine.run()
     assert [e.status for e in ran.all] == ["SUCCEEDED", "SUCCEEDED"]
     assert (ran.all[1].name, ran.all[1].input) == (following["name"], following["input"])
-    assert calls(ran).count("TrainModel") == 1  # behind the last window of all
+    assert calls(ran).count("TrainModel") == 1  # after the last window of all
 
 
-def test_the_rest_is_gone_on_with_though_a_window_failed(machine: Machine) -> None:
+def test_remaining_windows_run_although_one_failed(machine: Machine) -> None:
     machine.answer("PlanBackfill", planned({"BTCUSDT": 1}, more=True), planned({}))
     machine.answer("FetchHistory", named("RequestRefused"))
     ran = machine.run()
@@ -362,8 +354,8 @@ def test_the_rest_is_gone_on_with_though_a_window_failed(machine: Machine) -> No
 
 
 @pytest.mark.parametrize("days", [1, 2], ids=["with the same input", "with another"])
-def test_a_start_that_was_made_already_is_not_a_failure(machine: Machine, days: int) -> None:
-    """As after an answer that was lost: the name is taken."""
+def test_an_execution_started_before_is_not_a_failure(machine: Machine, days: int) -> None:
+    """As after a lost response: the name is taken."""
     nexts = [{"name": "more-1", "input": {"days": 1}}, {"name": "more-1", "input": {"days": days}}]
     machine.answer("PlanBackfill", *[planned({}, more=True, next=following) for following in nexts])
     ran = machine.run({"days": 3})

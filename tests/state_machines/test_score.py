@@ -1,4 +1,4 @@
-"""The state machine of scoring by Step Functions' rules: when it starts a training, and that of only one."""
+"""The state machine of scoring by Step Functions' rules: when it starts a training, and only one."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_drift_starts_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_asked_again_it_starts_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The started one here asks for the same again, and finds that it is there already."""
+    """The started execution starts the same again, and finds that it exists."""
     ran = run(monkeypatch, DRIFT, DRIFT | {"execution": DRIFT["execution"] | {"input": {}}})
     assert [execution.status for execution in ran.all] == ["SUCCEEDED", "SUCCEEDED"]
     assert ran.backed_off_s == []
@@ -62,4 +62,4 @@ def test_a_passing_fault_is_tried_once_more(monkeypatch: pytest.MonkeyPatch) -> 
     assert ran.all[0].status == "SUCCEEDED" and len(ran.calls) == 2
     ran = run(monkeypatch, fault, fault, CALM)
     assert (ran.all[0].status, ran.all[0].error) == ("FAILED", "OperationalError")
-    assert len(ran.calls) == 2  # the next minute goes on
+    assert len(ran.calls) == 2  # the next minute continues

@@ -23,12 +23,9 @@ def test_the_contract_s_fields_come_first_and_all_others_have_defaults() -> None
     assert all("default" in field for field in fields[7:])
 
 
-def test_round_trip_is_exact() -> None:
-    trades, quotes = random_ticks(1, 20)
-    data = bronze.write_file(bronze.market_data(batch(trades, quotes)))
-    got_trades, got_quotes = bronze.ticks_from(bronze.read_file(data, "x"))
-    assert got_trades.tobytes() == trades.tobytes()
-    assert got_quotes.tobytes() == quotes.tobytes()
+def assert_same(found: tuple[Trades, Quotes], trades: Trades, quotes: Quotes) -> None:
+    assert found[0].tobytes() == trades.tobytes()
+    assert found[1].tobytes() == quotes.tobytes()
 
 
 def through_file(trades: Trades, quotes: Quotes, schema: Any = SCHEMA) -> tuple[Trades, Quotes]:
@@ -47,13 +44,11 @@ mantissas = st.one_of(st.integers(1, 2**63 - 1), st.integers(1, 10**15))
 @example(2**50 - 1, 2**50, 2**51 - 1, 2**53 + 1)
 def test_prices_and_quantities_come_back_to_the_last_digit(a: int, b: int, c: int, d: int) -> None:
     trades, quotes = trades_array([(1, 2, 3, 3, a, b, 1)]), quotes_array([(1, 2, 3, a, b, c, d)])
-    got_trades, got_quotes = through_file(trades, quotes)
-    assert got_trades.tobytes() == trades.tobytes()
-    assert got_quotes.tobytes() == quotes.tobytes()
+    assert_same(through_file(trades, quotes), trades, quotes)
 
 
 @pytest.mark.parametrize("sides", [(0, 0, 7, 5), (7, 5, 0, 0), (0, 0, 0, 0)])
-def test_a_side_that_is_gone_is_nan_and_comes_back_as_zero(sides: tuple[int, int, int, int]) -> None:
+def test_an_empty_side_is_nan_and_comes_back_as_zero(sides: tuple[int, int, int, int]) -> None:
     quotes = quotes_array([(1, 2, 3, *sides)])
     (row,) = bronze.market_data(batch(trades_array([]), quotes))
     names = ("bid_price", "bid_qty", "ask_price", "ask_qty")
@@ -63,7 +58,7 @@ def test_a_side_that_is_gone_is_nan_and_comes_back_as_zero(sides: tuple[int, int
 
 
 def schema_of_before() -> Any:
-    """The schema as it was: quantities of the book no union, NaN in the header, no exact integers."""
+    """The older schema: quantities of the book are not a union, NaN in the header, no exact integers."""
     plain = json.loads(fastavro.reader(io.BytesIO(bronze.write_file([]))).metadata["avro.schema"])
     plain["fields"] = [
         field | ({"type": "double", "default": math.nan} if field["name"] in ("bid_qty", "ask_qty") else {})
@@ -73,15 +68,14 @@ def schema_of_before() -> Any:
     return plain
 
 
-def test_files_of_before_are_read_by_their_doubles() -> None:
+def test_random_ticks_come_back_from_files_of_both_schemas() -> None:
     trades, quotes = random_ticks(1, 20)
     assert b"NaN" in json.dumps(schema_of_before()).encode()
-    got_trades, got_quotes = through_file(trades, quotes, schema_of_before())
-    assert got_trades.tobytes() == trades.tobytes()
-    assert got_quotes.tobytes() == quotes.tobytes()
+    for schema in (SCHEMA, schema_of_before()):
+        assert_same(through_file(trades, quotes, schema), trades, quotes)
 
 
-def test_readers_of_before_read_the_files_of_now() -> None:
+def test_readers_of_the_older_schema_read_new_files() -> None:
     trades, quotes = random_ticks(1, 2)
     data = bronze.write_file(bronze.market_data(batch(trades, quotes)))
     read: Any = list(fastavro.reader(io.BytesIO(data), schema_of_before()))
@@ -90,7 +84,7 @@ def test_readers_of_before_read_the_files_of_now() -> None:
     assert all(math.isnan(row["bid_qty"]) for row in read if row["kind"] == "trade")
 
 
-def test_a_double_that_was_changed_is_believed() -> None:
+def test_an_edited_double_overrides_its_integer() -> None:
     trades, quotes = random_ticks(1, 2)
     rows = [
         row | {"bid_qty": row["bid_qty"] + 1, "price": row["price"] + 1}
@@ -102,7 +96,7 @@ def test_a_double_that_was_changed_is_believed() -> None:
     assert (changed_quotes["ask_qty"] == quotes["ask_qty"]).all()
 
 
-def test_a_trade_without_a_price_is_no_tick() -> None:
+def test_a_trade_without_a_price_is_refused() -> None:
     (row,) = bronze.market_data(batch(trades_array([(1, 2, 3, 3, 7, 5, 1)]), quotes_array([])))
     with pytest.raises(ValueError, match="NaN"):
         bronze.ticks_from(bronze.read_file(bronze.write_file([row | {"price": math.nan}]), "x"))
@@ -138,16 +132,15 @@ def test_prefix_is_the_hour_in_utc() -> None:
     assert bronze.prefix("sbe", "BTCUSDT", START_US) == expected
 
 
-@pytest.mark.parametrize("damage", [b"", b"Obj", b"not avro at all, but long enough to look like something"])
-def test_damaged_files_are_named(damage: bytes) -> None:
+WHOLE = bronze.write_file(bronze.market_data(batch(*random_ticks(2, 5))))
+
+
+@pytest.mark.parametrize(
+    "damaged", [b"", b"Obj", b"not Avro, but longer than a header", WHOLE[: len(WHOLE) // 2]]
+)
+def test_damaged_files_are_named(damaged: bytes) -> None:
     with pytest.raises(bronze.BronzeError, match=r"bronze/x.avro is not a whole Avro file of MarketData"):
-        list(bronze.read_file(damage, "bronze/x.avro"))
-
-
-def test_a_truncated_file_is_named() -> None:
-    data = bronze.write_file(bronze.market_data(batch(*random_ticks(2, 5))))
-    with pytest.raises(bronze.BronzeError, match=r"x.avro"):
-        list(bronze.read_file(data[: len(data) // 2], "x.avro"))
+        list(bronze.read_file(damaged, "bronze/x.avro"))
 
 
 def avro(schema: Any, row: Any) -> bytes:

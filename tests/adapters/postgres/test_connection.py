@@ -1,4 +1,4 @@
-"""Connections to a real PostgreSQL: bounded, told apart, and with TLS that is verified."""
+"""Connections to a real PostgreSQL: with time limits, a name of their own, and verified TLS."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def behind(front: TlsInFront, host: str = servers.HOST) -> DatabaseSettings:
     return configured(DatabaseSettings, **LOADER, DATABASE_HOST=host, DATABASE_PORT=front.port)
 
 
-def test_a_server_of_a_known_root_is_entered_encrypted(tls: tuple[TlsInFront, Path]) -> None:
+def test_a_server_of_a_known_root_is_connected_by_tls(tls: tuple[TlsInFront, Path]) -> None:
     with Database(behind(tls[0])) as database:
         connection = database.connection()
         assert connection.pgconn.ssl_in_use
@@ -165,7 +165,7 @@ def test_a_server_without_tls_is_refused(tls: tuple[TlsInFront, Path], postgres_
 def test_the_password_is_a_token_signed_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    monkeypatch.setattr(socket, "create_connection", None)  # nothing is asked of anybody
+    monkeypatch.setattr(socket, "create_connection", None)  # no request is made
     host = "tickcast.abc.ap-northeast-1.rds.amazonaws.com"
     found = parameters(
         configured(DatabaseSettings, **LOADER, DATABASE_HOST=host, AWS_REGION="ap-northeast-1")
@@ -198,6 +198,6 @@ def test_a_statement_that_takes_too_long_is_ended(loader_settings: DatabaseSetti
         assert connection.execute("show application_name").fetchone() == ("test",)
         with pytest.raises(psycopg.errors.QueryCanceled):
             connection.execute("select pg_sleep(30)")
-        assert database.connection() is connection  # still good
+        assert database.connection() is connection  # still usable
         connection.close()
         assert database.connection() is not connection

@@ -44,7 +44,7 @@ class Server:
         servers.wait_for_postgres(self._parts, self._part, self.port)
 
     def lose(self) -> None:
-        """At once and without a last checkpoint: what was committed stands in the log alone."""
+        """At once and without a last checkpoint: committed data are in the log alone."""
         self._parts.stop(self._part, signal.SIGQUIT)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The schema on a real PostgreSQL: made by the tool, entered by users who may do no more than they must."""
+"""The schema on a real PostgreSQL: created by the tool, used by roles with no more rights than they need."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_on_rds_users_log_in_with_tokens(owner: Any, postgres_port: int) -> None
         owner.execute("drop role rds_iam")
 
 
-def test_the_reader_reads_and_nothing_else(owner: Any, loader_settings: DatabaseSettings) -> None:
+def test_the_reader_may_only_read(owner: Any, loader_settings: DatabaseSettings) -> None:
     with connected(loader_settings, "tickcast_reader") as reader:
         connection = reader.connection()
         for table in owner.execute("select tablename from pg_tables where schemaname = 'tickcast'"):
@@ -117,7 +117,7 @@ def test_days_are_added_once_and_dropped_whole(owner: Any, history_database: Dat
         store.add_days([DAY + 1])
 
 
-def test_binary_copy_is_read_as_what_it_was(owner: Any) -> None:
+def test_binary_copy_stores_every_value_exactly(owner: Any) -> None:
     columns: list[npt.NDArray[Any]] = [
         np.array([-(2**15), 0, 7], np.int16),
         np.array([-(2**31), 0, 7], np.int32),

@@ -1,8 +1,8 @@
 """The settings of each function: the environment variables that it reads, and their limits.
 
-A field is a variable of that name in upper case; a field that is a group stands for the group's variables.
-None has a default: the one place of defaults is `cdk/config`, and a function's deployment has every variable
-of its type (docs/adr/0030-each-function-has-its-settings.md). `variables.read` reads and checks them.
+A field is a variable of that name in upper case; a field whose type is a Struct is a group of variables. None
+has a default: defaults are in `cdk/config` alone, and a function's deployment sets every variable of its type
+(docs/adr/0030-each-function-has-its-settings.md). `variables.read` reads and checks them.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Days = Annotated[int, Meta(ge=1, le=MAX_DAYS)]
 
 
 class Settings(Struct, frozen=True, kw_only=True, rename=str.upper):
-    """What every process reads. Powertools reads these three by itself, and would not name a wrong one."""
+    """What every process reads. Powertools reads these three itself, but would not name a wrong one."""
 
     log_level: LogLevel
     powertools_service_name: Name
@@ -54,8 +54,8 @@ class Settings(Struct, frozen=True, kw_only=True, rename=str.upper):
 
 
 class RedisSettings(Struct, frozen=True, kw_only=True, rename=lambda name: f"REDIS_{name.upper()}"):
-    """Where the hot store is and who asks: `iam_user`, by a token signed for the cache `cache_name`; both are
-    empty where the server asks for neither user nor password (a local one)."""
+    """Where the hot store is and who connects: `iam_user`, by a token signed for the cache `cache_name`; both
+    are empty where the server asks for neither user nor password (a local one)."""
 
     host: Host
     port: Port
@@ -73,7 +73,7 @@ class RedisSettings(Struct, frozen=True, kw_only=True, rename=lambda name: f"RED
 
 
 class DatabaseSettings(Struct, frozen=True, kw_only=True, rename=lambda name: f"DATABASE_{name.upper()}"):
-    """Where the database is and who asks. With `iam`, as on RDS, the password is a token signed with the
+    """Where the database is and who connects. With `iam`, as on RDS, the password is a token signed with the
     process's AWS credentials, and TLS is verified; without, as on a laptop, there is neither."""
 
     host: Host
@@ -87,22 +87,23 @@ class DatabaseSettings(Struct, frozen=True, kw_only=True, rename=lambda name: f"
 
 
 class HistorySettings(Struct, frozen=True, rename=str.upper):
-    """What is kept of history: for how many days (0: indefinitely), and every how many ms a feature row."""
+    """How much history is kept: for how many days (0: indefinitely), and a feature row every how many ms."""
 
     keep_days: DaysOrNone
     grid_ms: GridMs
     quoted_grid_ms: GridMs
 
     def __post_init__(self) -> None:
-        """Whoever makes them: a negative number of days would have a load drop what it loaded."""
+        """Checked wherever they are made: with a negative number of days a load would delete what it
+        loaded."""
         if type(self.keep_days) is not int or not 0 <= self.keep_days <= MAX_DAYS:
             raise wrong("KEEP_DAYS", str(self.keep_days), f"a whole number from 0 to {MAX_DAYS}")
 
 
 class DriftSettings(Struct, frozen=True, kw_only=True, rename=lambda name: f"DRIFT_{name.upper()}"):
-    """When the active model is said to drift, on what was served in the last `window_hours`."""
+    """When the active model counts as drifting, by what was served in the last `window_hours`."""
 
-    # Whole days are better, for markets have their hours; bronze's features are kept for a week.
+    # Whole days are better, for markets have daily cycles; bronze's features are kept for a week.
     window_hours: Annotated[int, Meta(ge=1, le=168)]
     min_scored: Annotated[int, Meta(ge=1, le=10**9)]
     stability_high: Annotated[float, Meta(gt=0, le=100)]
@@ -120,7 +121,7 @@ class DriftSettings(Struct, frozen=True, kw_only=True, rename=lambda name: f"DRI
 
 
 class HotStoreSettings(Settings, frozen=True, kw_only=True):
-    """What a function reads that follows the states of symbols in the hot store."""
+    """What a function reads that works on the states of symbols in the hot store."""
 
     bucket: Name
     symbols: Symbols
@@ -186,7 +187,7 @@ class PromoteModelSettings(Settings, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class ScoreSettings:
-    """When the active model drifts, and what history is then asked for and trained on."""
+    """When the active model drifts, and which history is then fetched and trained on."""
 
     policy: DriftPolicy
     window_s: int  # of the past that is compared with the training

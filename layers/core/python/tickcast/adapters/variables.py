@@ -15,6 +15,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 from urllib.parse import urlsplit
 
@@ -34,7 +35,7 @@ Kind = TypeVar("Kind")
 
 
 class SettingsError(ValueError):
-    """A setting that is missing or cannot be used; the message names it and says what it should be."""
+    """A setting that is missing or unusable; the message names it and what it should be."""
 
 
 class Secret(str):
@@ -47,7 +48,7 @@ class Secret(str):
 def read(kind: type[Kind], env: Mapping[str, str] | None = None) -> Kind:
     """The settings `kind`, a Struct, from `env` (default: this process's). Raises `SettingsError`.
 
-    A field whose type is a Struct itself is a group: its variables stand among the others.
+    A field whose type is itself a Struct is a group of variables.
     """
     given = os.environ if env is None else env
     missing = [name for name, is_required in _variables(kind) if is_required and name not in given]
@@ -63,7 +64,7 @@ def read(kind: type[Kind], env: Mapping[str, str] | None = None) -> Kind:
 
 
 def names(kind: type[Struct]) -> tuple[str, ...]:
-    """The variables that `read` looks for, those of groups included."""
+    """The variables that `read` reads, those of groups included."""
     return tuple(dict(_variables(kind)))
 
 
@@ -145,16 +146,8 @@ def _host(text: str) -> str:
     return text
 
 
-def _http_url(text: str) -> str:
-    return _url(text, ("https", "http"))
-
-
-def _web_socket_url(text: str) -> str:
-    return _url(text, ("wss", "ws"))
-
-
-def _url(text: str, schemes: tuple[str, ...]) -> str:
-    """Without a slash at its end."""
+def _url(schemes: tuple[str, ...], text: str) -> str:
+    """`text` without a slash at its end."""
     parts = urlsplit(text)
     _host(parts.hostname or "")
     is_right = (
@@ -188,14 +181,18 @@ Symbols = Annotated[tuple[str, ...], Meta(description="a list like BTCUSDT,ETHUS
 Symbol = Annotated[str, Meta(description="one symbol, like BTCUSDT"), _symbol]
 Host = Annotated[str, Meta(description="the name or address of a host, without scheme or port"), _host]
 HttpUrl = Annotated[
-    str, Meta(description="an address like https://host, without user, query or fragment"), _http_url
+    str,
+    Meta(description="an address like https://host, without user, query or fragment"),
+    partial(_url, ("https", "http")),
 ]
 WebSocketUrl = Annotated[
-    str, Meta(description="an address like wss://host, without user, query or fragment"), _web_socket_url
+    str,
+    Meta(description="an address like wss://host, without user, query or fragment"),
+    partial(_url, ("wss", "ws")),
 ]
 
 
-# -- what an error says ------------------------------------------------------------------------------------
+# -- error messages ----------------------------------------------------------------------------------------
 
 
 def _should_be(kind: Any) -> str:

@@ -1,11 +1,11 @@
 """Every tick into bronze: the second consumer of the stream.
 
-One file per event, source, symbol and hour, named by shard and sequence numbers: a repeated event
-overwrites its own files instead of doubling them. The span of time in the name spares readers those that
-they do not need.
+One file per event, source, symbol and hour, named by shard and sequence numbers: a repeated event overwrites
+its own files instead of duplicating them. By the span of time in the name readers skip files that they do not
+need.
 
-A record that cannot be written, for whatever reason of its own, goes into quarantine: an event that fails is
-repeated for as long as the stream keeps it, and with it all the others would wait.
+A record that cannot be written, whatever is wrong with it, goes into quarantine: an event that fails is
+repeated for as long as the stream keeps it, and all later records would wait.
 """
 
 from __future__ import annotations

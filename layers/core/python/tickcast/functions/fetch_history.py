@@ -1,8 +1,8 @@
 """A window of history from REST into bronze, whole or not at all.
 
-Where the window begins is found by `rest.window_search`, that nothing of it is missing is checked by
-`rest.window_proof`, and files and marker are written by `lake.windows`. A function that runs out of time, or
-has to wait, answers with where to continue: behind the last file.
+`rest.window_search` finds where the window begins, `rest.window_proof` checks that nothing of it is missing,
+and `lake.windows` writes files and marker. A function that runs out of time, or has to wait, returns where to
+continue: after the last file.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from tickcast.market.sources import EXCHANGE_STREAMS, Source
 from tickcast.market.ticks import trades_array
 from tickcast.units import HOUR_US
 
-# The longest that a page may take, about 170 s, and a file: the wait for the next minute's weight, and every
-# try of an exchange that hangs.
+# The longest that a page may take, about 170 s, and a file: waiting for the next minute's weight, then every
+# attempt at an exchange that hangs.
 _RESERVE_MS = 200_000
 
 
 class FetchAnswer(msgspec.Struct):
-    """For the state machine: every field is in every answer. `continue` is to be called again with `resume`,
-    `rate_limited` likewise, after `retry_after_s`."""
+    """For the state machine: every field is always there. After `continue` call again with `resume`, after
+    `rate_limited` likewise, `retry_after_s` later."""
 
     status: Literal["done", "continue", "rate_limited"]
     retry_after_s: int
@@ -46,7 +46,7 @@ class FetchAnswer(msgspec.Struct):
 
 
 class FetchHistory:
-    """Fetches windows with `rest` into `bucket`. `clock_us` is the time now, in µs."""
+    """Fetches windows with `rest` into `bucket`. `clock_us` returns the current time, µs."""
 
     def __init__(self, rest: BinanceRest, s3: Any, bucket: str, clock_us: Callable[[], int]) -> None:
         self._rest = rest
@@ -79,10 +79,10 @@ class FetchHistory:
         return self._answer("continue", progress)
 
     def _fetch(self, window: Window, progress: Progress, remaining_ms: Callable[[], int]) -> bool:
-        """Fetch until the window is whole: True; or False when time runs out."""
+        """Fetch until the window is complete (True) or time runs out (False)."""
 
         def put(from_us: int, to_us: int, rows: list[AggTrade]) -> WindowFile:
-            # Received when they happened: when they were fetched must not make the bytes differ.
+            # Received when they happened: the time of the fetch must not change the bytes.
             trades = ((r.time_us, r.time_us, r.first_id, r.last_id, r.price, r.qty, r.side) for r in rows)
             return self._lake.put_file(window.symbol, from_us, to_us, trades_array(trades))
 

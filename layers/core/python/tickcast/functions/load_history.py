@@ -1,12 +1,12 @@
-"""Bronze into PostgreSQL: trades once each, and from them one-second bars and labelled feature rows.
+"""Bronze into PostgreSQL: each trade once, one-second bars and labelled feature rows.
 
-An object is loaded in one transaction: its trades, the note that it was loaded, and which hours are dirty
-now, their rows out of date. Then the rows of each dirty hour are computed again, in a transaction of its own,
-from the trades known and the quotes of the objects loaded around it. So a load that is killed anywhere and
-repeated ends in the same tables; and hours may come in any order, for the rows at a neighbour's edge are
-computed again with them.
+An object is loaded in one transaction: its trades, its entry in the ledger of loads, and the marks of the
+hours that are dirty now, their rows being out of date. Then the rows of each dirty hour are recomputed, in a
+transaction of its own, from the stored trades and the quotes of the objects loaded around it. So a load that
+is killed anywhere and repeated ends in the same tables; and hours may come in any order, for rows at the edge
+of the next hour are recomputed too.
 
-An object that cannot be used goes to quarantine with the reason and blocks nothing.
+An unusable object goes to quarantine with the reason and blocks nothing.
 """
 
 from __future__ import annotations
@@ -42,13 +42,15 @@ from tickcast.units import DAY_US, HOUR_US
 
 SERVICE = "load_history"
 _MOST_US = (MAX_DAYS + 10) * DAY_US  # of a request: the longest plan, and the hours around it
-_ENOUGH_MS = 90_000  # what an object or an hour takes at most, with room
-_CACHED_QUOTES = 1_000_000  # that need not be read again: 56 MB
+_ENOUGH_MS = 90_000  # the longest that an object or an hour takes, with a margin
+_CACHED_QUOTES = 1_000_000  # 56 MB
 _EXAMPLE = '{"window": {"symbol": "BTCUSDT", "from_us": 1754006400000000, "to_us": 1754010000000000}}'
+
+Times = npt.NDArray[np.int64]
 
 
 class LoadWindow(msgspec.Struct):
-    """What a load is about: the hours of [from_us, to_us), µs."""
+    """The hours of [from_us, to_us), µs."""
 
     symbol: Annotated[str, msgspec.Meta(min_length=1)]
     from_us: Annotated[int, msgspec.Meta(ge=0)]
@@ -68,17 +70,17 @@ class LoadRequest(msgspec.Struct):
 
 
 class Loaded(msgspec.Struct):
-    """What a load came to. `complete` is False when time ran out: the same request then continues it."""
+    """The result of a load. `complete` is False when time ran out: the same request then continues it."""
 
     objects: int = 0
     trades: int = 0  # ticks read, known or not
     quotes: int = 0
-    added: int = 0  # rows of trades that were not known as they are now
+    added: int = 0  # new or changed rows of trades
     hours: int = 0
     bars: int = 0
     feature_rows: int = 0
-    skipped: int = 0  # objects known
-    expired: int = 0  # objects older than what is kept
+    skipped: int = 0  # objects loaded before
+    expired: int = 0  # objects older than the retention
     quarantined: list[str] = []  # reasons
     problems: list[str] = []
     complete: bool = True
@@ -125,8 +127,8 @@ class LoadHistory:
     def _work(
         self, store: HistoryStore, symbol: str, hours: range, objects: list[BronzeObject], loaded: Loaded
     ) -> Iterator[Callable[[], None]]:
-        """The steps of a load. An hour's rows are computed once the hour after it is loaded, for they need
-        its beginning, and while the quotes of both are cached."""
+        """The steps of a load. An hour's rows are computed once the next hour is loaded, for they need its
+        beginning, and while the quotes of both are cached."""
         for hour_us, of_hour in itertools.groupby(objects, lambda about: about.hour_us):
             for about in of_hour:
                 yield partial(self._load, store, about, loaded)
@@ -204,7 +206,7 @@ class LoadHistory:
         return add
 
     def _refresh(self, store: HistoryStore, symbol: str, hour_us: int, loaded: Loaded) -> None:
-        """Compute an hour's bars and feature rows again."""
+        """Recompute an hour's bars and feature rows."""
         from_us, to_us = hour_us - BEFORE_US, hour_us + HOUR_US + AFTER_US
         if hour_us >= self._cutoff_us():
             store.add_days([day_of(hour_us)])
@@ -215,24 +217,25 @@ class LoadHistory:
             try:
                 quotes, quote_origins = self._quotes(store, symbol, from_us, to_us)
             except ObjectGone as error:
-                # Without its quotes an hour's rows would be worse than as they are.
+                # Without its quotes the hour's new rows would be worse than the stored ones.
                 loaded.problems.append(f"rows of {symbol}'s hour {hour_us} stay as they are: {error}")
                 return
             trades = store.trades_by_time(symbol, from_us, to_us)
             grids_us = self._settings.grid_ms * 1000, self._settings.quoted_grid_ms * 1000
             hour = rows_of_hour(as_trades(trades), quotes, hour_us, *grids_us)
-            newest = _Newest(
+            ends_us = hour.bars.columns["end_us"], hour.rows.end_us
+            origins = _newest_origins(
                 np.concatenate([trades["time_us"], quotes["time_us"]]),
                 np.concatenate([trades["origin"], quote_origins]),
+                np.concatenate(ends_us),
             )
-            origins = newest.at(hour.bars.columns["end_us"]), newest.at(hour.rows.end_us)
-            store.replace_hour(symbol, hour_us, hour, *origins)
+            store.replace_hour(symbol, hour_us, hour, *np.split(origins, [len(ends_us[0])]))
         loaded.hours += 1
         loaded.bars += len(hour.bars.has_quotes)
         loaded.feature_rows += len(hour.rows.end_us)
 
     def _quotes(self, store: HistoryStore, symbol: str, from_us: int, to_us: int) -> tuple[Quotes, Origins]:
-        """The quotes of [from_us, to_us) that bronze has in what is loaded, with their origins."""
+        """The quotes of [from_us, to_us) in loaded objects, with their origins."""
         quotes, origins = [np.empty(0, QUOTE)], [np.empty(0, np.int16)]
         for entry in store.objects_with_quotes(symbol, from_us, to_us):
             found = self._cache.get(entry.key, entry.etag)
@@ -247,7 +250,7 @@ class LoadHistory:
 
 
 class _QuoteCache:
-    """The quotes of the objects that were read last, at most `_CACHED_QUOTES`."""
+    """The quotes of the objects read last, at most `_CACHED_QUOTES`."""
 
     def __init__(self) -> None:
         self._quotes: OrderedDict[tuple[str, str], ObjectTicks] = OrderedDict()
@@ -262,18 +265,13 @@ class _QuoteCache:
         return self._quotes.get((key, etag))
 
 
-class _Newest:
-    """The origin of the newest tick before an instant; of ticks at one time the least preferred one."""
-
-    def __init__(self, times_us: npt.NDArray[np.int64], origins: Origins) -> None:
-        order = np.lexsort((origins, times_us))
-        self._times_us, self._origins = times_us[order], origins[order]
-
-    def at(self, ends_us: npt.NDArray[np.int64]) -> Origins:
-        """For instants with a tick before them. Shape (ends_us,)."""
-        if not len(ends_us):
-            return np.empty(0, np.int16)
-        return np.asarray(self._origins[np.searchsorted(self._times_us, ends_us) - 1])
+def _newest_origins(times_us: Times, origins: Origins, ends_us: Times) -> Origins:
+    """The origin of the newest tick before each of `ends_us`, which must exist; of ticks at the same time the
+    least preferred one. Shape (ends_us,)."""
+    if not len(ends_us):
+        return np.empty(0, np.int16)
+    order = np.lexsort((origins, times_us))
+    return np.asarray(origins[order][np.searchsorted(times_us[order], ends_us) - 1])
 
 
 def _request(event: dict[str, Any]) -> LoadRequest:

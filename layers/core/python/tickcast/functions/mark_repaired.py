@@ -1,10 +1,11 @@
-"""What became of a gap: which of its trades are known now, which the exchange withholds, what it touched.
+"""The result of repairing a gap: which trades are stored now, which the exchange withholds, which predictions
+were affected.
 
-The facts go into PostgreSQL. The hot store gets the newest of them as one key, from which readers of the gap
-ledger know what is no longer missing: `repaired:{symbol}`, `{"repaired": [[first_id, last_id,
-from_us, to_us], …], "withheld": […]}`: missing ids, and between which two instants they were missing, since
-the exchange may restart its ids. It may be read at any time and twice; it lives as long as a state does that
-nothing is added to, for what it says is in the ledger of the next state.
+It goes into PostgreSQL. The newest results are also one key of the hot store, by which readers of the gap
+ledger know what is no longer missing: `repaired:{symbol}`, `{"repaired": [[first_id, last_id, from_us,
+to_us], …], "withheld": […]}`: ids, and between which two instants they were missing, since the exchange may
+restart its ids. It may be read at any time and repeatedly; it expires as an idle state does, for the ledger
+of the next state includes it.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ KEPT = 1000  # ranges in the hot store
 
 
 class MarkedGap(msgspec.Struct):
-    """What became of the ids of a gap. `missing_trades` are neither repaired nor withheld: something of the
-    window was not loaded."""
+    """The ids of a gap by result. `missing_trades` are neither repaired nor withheld: part of the window was
+    not loaded."""
 
     symbol: str
     first_id: int
@@ -48,7 +49,7 @@ def mark_repaired(
     times_us = window.from_us, window.to_us
     counts = {"repaired": 0, "withheld": 0}
     with store.connection.transaction():
-        store.lock(symbol, [0])  # of all marks of this symbol: the key below is of the newest
+        store.lock(symbol, [0])  # stands for all marks of the symbol, for the key below has the newest
         known = store.trades_by_id(symbol, first_id, last_id, *times_us)
         ranges = known_ranges(known, first_id, last_id)
         marks = [(run, "repaired") for run in ranges]

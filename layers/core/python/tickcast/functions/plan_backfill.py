@@ -1,14 +1,14 @@
-"""The plan of an execution: from what is requested, what bronze has and the gap ledger.
+"""The plan of an execution, from the request, the windows in bronze and the gap ledger.
 
 A request names stretches of time in one of these ways, and may ask for repair as well:
 
     {"symbols": ["BTCUSDT"], "from": "2024-08-01", "to": "2024-08-03T12:00"}     UTC, `to` excluded
-    {"days": 2}                                                                  today and so many days before
+    {"days": 2}                                                                  today and the two days before
     {"repair": true}                                                             the gaps of the gap ledger
     {"spans": [...]}                                                             what another plan left over
 
-Without `symbols` all configured ones are meant. With `dry` the plan is made and nothing else. `train` is a
-request for the training that follows the last window.
+Without `symbols` all configured ones are planned. With `dry` nothing but the plan is made. `train` is the
+request of the training that follows the last window.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tickcast.market.fetch_plan import Plan, Window, WindowError, of_gap, plan, 
 from tickcast.market.gaps import WITHHELD
 from tickcast.units import DAY_US, HOUR_US, MILLISECOND_US, MINUTE_US
 
-# What is younger may still come by the stream, or grow.
+# Newer trades may still arrive by the stream, and newer gaps may grow.
 SETTLED_AFTER_US = MINUTE_US
 _KNOWN = {"symbols", "from", "to", "days", "repair", "spans", "dry", "train"}
 
@@ -48,14 +48,14 @@ class NextInput(msgspec.Struct):
 
 
 class NextExecution(msgspec.Struct):
-    """Its name follows from this execution's: started twice, it runs once."""
+    """Its name depends on this execution's only: started twice, it runs once."""
 
     name: str
     input: NextInput
 
 
 class Totals(msgspec.Struct):
-    """What people want to know of a plan, in hours of markets. What several ask for counts once."""
+    """A plan's totals, in hours of markets. What several spans request counts once."""
 
     hours_asked: float
     hours_held: float  # fetched before
@@ -65,8 +65,8 @@ class Totals(msgspec.Struct):
 
 
 class BackfillPlan(msgspec.Struct):
-    """For the state machine: every field is in every answer. `windows` counts those of `markets`; `next` is
-    to be started where there is `more`."""
+    """For the state machine: every field is always there. `windows` counts those of `markets`; where there is
+    `more`, `next` is started."""
 
     symbols: list[str]
     dry: bool
@@ -90,8 +90,7 @@ class PlanBackfill:
     def __call__(self, request: dict[str, Any], execution_id: str, now_us: int) -> BackfillPlan:
         """The plan of `request` at `now_us`. Raises `RequestError`."""
         check_fields(request, _KNOWN)
-        symbols = symbols_in(request) if request.get("symbols") else list(dict.fromkeys(self._symbols))
-        assert symbols is not None
+        symbols = (request.get("symbols") and symbols_in(request)) or list(dict.fromkeys(self._symbols))
         until_us = (now_us - SETTLED_AFTER_US) // MILLISECOND_US * MILLISECOND_US
         requested = _requested(request, symbols, until_us)
         if request.get("repair"):
@@ -122,7 +121,7 @@ class PlanBackfill:
         return windows
 
     def _fetched(self, symbol: str) -> list[tuple[int, int]]:
-        """The stretches that have a marker."""
+        """The spans that have a marker."""
         markers = list_objects(self._s3, self._bucket, bronze.windows_prefix(symbol))
         return [bronze.window_in(marker.key) for marker in markers]
 
@@ -160,7 +159,7 @@ def _stretch(request: dict[str, Any], until_us: int) -> tuple[int, int]:
 
 
 def _time_us(name: str, text: Any) -> int:
-    """The time in whole milliseconds, as µs; UTC unless it says otherwise."""
+    """The time in whole milliseconds, as µs; UTC unless it has an offset."""
     try:
         time = datetime.fromisoformat(text)
         seconds = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()

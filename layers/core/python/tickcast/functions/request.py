@@ -1,5 +1,4 @@
-"""What functions are asked to do: the error of a request that cannot be carried out, and the checks that
-several of them share."""
+"""Requests to functions: the error of one that cannot be carried out, and the checks that several share."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ from tickcast.market.symbols import is_symbol
 
 
 class RequestError(ValueError):
-    """A request that cannot be carried out; the message says what it should have had."""
+    """A request that cannot be carried out; the message says what it should be."""
 
 
 def check_fields(request: Mapping[str, Any], known: Collection[str]) -> None:

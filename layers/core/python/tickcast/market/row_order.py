@@ -1,7 +1,7 @@
-"""Which rows of a series do not fit in with their neighbours.
+"""Which rows of a series are out of order.
 
-Rows that come in the order of their ids should have times and trade ids that rise. Where they do not, the
-rows to blame are the fewest whose removal leaves an order: one value far off costs that row and no other.
+Rows in the order of their ids should have rising times and trade ids. Where they do not, the rows to blame
+are the fewest whose removal leaves an order: one wrong value costs its own row and no other.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
 
-DISORDER_US = 5 * 1_000_000  # times may fall back by as much: clocks are set, servers differ
+DISORDER_US = 5 * 1_000_000  # how far times may fall back: clocks are set, servers differ
 
 
 def out_of_order(values: Sequence[int]) -> set[int]:
@@ -22,7 +22,7 @@ def out_of_order(values: Sequence[int]) -> set[int]:
     if all(one <= following for one, following in pairwise(values)):
         return set()
     # The longest sequence that never falls, by patience sorting: the smallest value that ends one of each
-    # length, where it is, and what came before it.
+    # length, its position, and the position before it.
     ends: list[int] = []
     ends_at: list[int] = []
     before: list[int] = []

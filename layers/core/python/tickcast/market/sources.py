@@ -1,5 +1,5 @@
-"""Where ticks come from. A source is what a tick says of itself, and a folder of bronze; an origin is what is
-kept of that in PostgreSQL: whichever of its protocols brought it, the exchange's stream is one origin."""
+"""Where ticks come from. The source is a field of each tick and a folder of bronze; the origin is what
+PostgreSQL stores of it: the exchange's stream is one origin, whichever protocol brought the tick."""
 
 from __future__ import annotations
 
@@ -34,5 +34,5 @@ class Source(StrEnum):
 
 EXCHANGE_STREAMS = (Source.SBE, Source.JSON)
 STREAMED = tuple(source for source in Source if source is not Source.REST)  # what ingest may be given
-# Origins that are a real market for sure. REST is neither: a simulated exchange has one too.
+# Origins that are certainly a real market. REST may be either: a simulated exchange has one too.
 REAL_ORIGINS = (Origin.STREAM, Origin.REPLAY)

@@ -1,12 +1,12 @@
 """Bronze: every tick, as the MarketData contract, in Avro container files on S3.
 
-The first seven fields are the contract; what follows is optional with a default. What an event does not
-carry is NaN (or null for whole numbers), never carried forward from another event: a trade has no bid. A side
-of the book that is gone is NaN as well.
+The first seven fields are the contract; the others are optional with a default. A value that an event does
+not carry is NaN (null for whole numbers), never carried forward from another event: a trade has no bid. An
+empty side of the book is NaN as well.
 
-A double has no room for every price or quantity of 64 bits at 1e-8: from about 20 million units on, its last
-digits may be lost. Then `mantissas` has the exact integers; else it is null, for the doubles give them back.
-A double that somebody has changed overrules its integer.
+A double cannot represent every 64-bit price or quantity at 1e-8: from about 20 million units on, the last
+digits may be lost. Then `mantissas` has the exact integers; otherwise it is null, for they can be computed
+from the doubles. A double that was edited overrides its integer.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from tickcast.market.wire import TickBatch
 
 CODEC = "deflate"
 _OPTIONAL_LONG = ["null", "long"]
-# Its default is null, for a schema is JSON, which has no NaN (RFC 8259). What is written is a double always,
-# so that readers by the older schema, where this was no union, read it.
+# Its default is null, for a schema is JSON, which has no NaN (RFC 8259). A double is always written, so that
+# readers with the older schema, where this was not a union, can read it.
 _OPTIONAL_DOUBLE = ["null", "double"]
 _EXACT_BELOW = 2**50  # there a double divided and multiplied by 10^8 is off by less than half a unit
 _OF_TRADE = ("price", "volume")
@@ -68,7 +68,7 @@ MARKET_DATA = fastavro.parse_schema(
 )
 
 
-# What fastavro raises on bytes that are no Avro, or Avro of another schema.
+# What fastavro raises on bytes that are not Avro, or Avro of another schema.
 _UNREADABLE = (
     *(ValueError, TypeError, AttributeError, LookupError, EOFError, OverflowError, RecursionError),
     *(zlib.error, struct.error),
@@ -81,8 +81,9 @@ class BronzeError(ValueError):
 
 
 class StreamPart(NamedTuple):
-    """An object that the archive wrote, as its name says: which records of the stream its ticks came in (the
-    numbers of the first and the last of the event, which may have held others' as well), and their span."""
+    """An object that the archive wrote, by its name: the records of the stream that its ticks came in (from
+    the first to the last of the event, of which some may have had other ticks only), and the span of the
+    ticks."""
 
     key: str
     shard_id: str
@@ -96,12 +97,12 @@ _PART = re.compile(r"/([^/]+?)-(\d+)-(\d+)-(\d+)-(\d+)\.avro$")
 
 
 def stream_part_key(folder: str, shard_id: str, sequences: tuple[str, str], span_us: tuple[int, int]) -> str:
-    """The name of an archived object. Its parts sort by shard and then as the stream went."""
+    """The key of an archived object. Keys sort by shard, then in the order of the stream."""
     return f"{folder}{shard_id}-{'-'.join(sequences)}-{span_us[0]}-{span_us[1]}.avro"
 
 
 def stream_part(key: str) -> StreamPart | None:
-    """The part of the stream that `key` names; None for an object of another kind, such as history."""
+    """The part of the stream in the object `key`; None for an object of another kind, such as history."""
     if found := _PART.search(key):
         shard_id, *numbers = found.groups()
         return StreamPart(key, shard_id, *map(int, numbers))
@@ -109,18 +110,18 @@ def stream_part(key: str) -> StreamPart | None:
 
 
 def prefix(source: str, symbol: str, hour_us: int) -> str:
-    """Where the ticks of the hour of `hour_us` belong."""
+    """The folder of the ticks of the hour of `hour_us`."""
     hour = datetime.fromtimestamp(hour_us / 1e6, UTC)
     return f"bronze/source={source}/symbol={symbol}/date={hour:%Y-%m-%d}/hour={hour:%H}/"
 
 
 def windows_prefix(symbol: str) -> str:
-    """Where the markers of fetched windows lie."""
+    """The folder of the markers of fetched windows."""
     return f"bronze/source={Source.REST}/symbol={symbol}/windows/"
 
 
 def window_key(symbol: str, from_us: int, to_us: int) -> str:
-    """The marker of a window of history: it is written last, so a window that has one is whole."""
+    """The marker of a window of history: it is written last, so a window that has one is complete."""
     return f"{windows_prefix(symbol)}{from_us}-{to_us}.json"
 
 
@@ -170,7 +171,7 @@ def market_data(batch: TickBatch) -> Iterator[dict[str, Any]]:
 
 
 def ticks_from(records: Iterable[dict[str, Any]]) -> tuple[Trades, Quotes]:
-    """Trades and quotes of MarketData records, back as exact integers."""
+    """Trades and quotes of MarketData records, as exact integers."""
     trades, quotes = [], []
     for r in records:
         received = r["receive_time"] if r["receive_time"] is not None else r["timestamp"]
@@ -209,7 +210,7 @@ def _of_side(mantissa: int) -> float:
 
 
 def _mantissas(record: dict[str, Any], names: tuple[str, ...]) -> list[int]:
-    """The exact integers of the fields `names`; 0 for those of a side of the book that is gone."""
+    """The exact integers of the fields `names`; 0 on an empty side of the book."""
     values = [record[name] for name in names]
     if record["kind"] == "quote":
         values = [0.0 if value is None or math.isnan(value) else value for value in values]

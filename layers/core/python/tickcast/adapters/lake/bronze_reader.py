@@ -1,11 +1,12 @@
-"""Bronze, read: which objects there are, and their ticks.
+"""Reading bronze: which objects there are, and their ticks.
 
 `load_history` reads whole hours of all sources, each object checked, in bounded memory. `BronzeReader` reads
-what the archive wrote of a symbol over a stretch of time, in the order of the stream.
+what the archive wrote of a symbol over a span of time, in the order of the stream.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Iterator
@@ -28,11 +29,11 @@ _ROOT = "bronze/source="
 _KEY = re.compile(
     rf"bronze/source=({'|'.join(Source)})/symbol=(\w+)/date=(\d{{4}}-\d\d-\d\d)/hour=(\d\d)/[^/]+\.avro"
 )
-_CHUNK = 5_000  # records that are Python objects at once
+_CHUNK = 5_000  # records that are held as Python objects at once
 
 
 class BronzeObject(NamedTuple):
-    """An object of ticks, as its key names it."""
+    """An object of ticks, by its key."""
 
     key: str
     etag: str  # without quotation marks
@@ -48,11 +49,11 @@ class ObjectTicks(NamedTuple):
 
 
 class ObjectGone(RuntimeError):
-    """An object is not there any more, or not as it was: another has taken its place."""
+    """An object was deleted or overwritten since it was listed."""
 
 
 def object_at(key: str, etag: str) -> BronzeObject:
-    """The object of `key`. Raises `BronzeError` when no ticks lie under such a key."""
+    """The object of `key`. Raises `BronzeError` for a key that is not one of ticks."""
     found = _KEY.fullmatch(key)
     if not found:
         raise BronzeError(
@@ -88,7 +89,7 @@ def fetch(s3: Any, bucket: str, key: str, etag: str) -> bytes:
 
 
 def ticks_of(data: bytes, about: BronzeObject) -> ObjectTicks:
-    """The ticks in an object. Raises `BronzeError` on what is not whole, or no market can have produced."""
+    """The ticks in an object. Raises `BronzeError` if it is damaged or has impossible ticks."""
     found = ObjectTicks(*_read_ticks(data, about.key, about.symbol), about.source.origin)
     _check(found, about)
     return found
@@ -100,8 +101,8 @@ def _read_ticks(data: bytes, key: str, symbol: str) -> tuple[Trades, Quotes]:
     records = bronze.read_file(data, key)
     try:
         while chunk := list(itertools.islice(records, _CHUNK)):
-            if strangers := {record["symbol"] for record in chunk} - {symbol}:
-                raise BronzeError(f"{key} holds ticks of {', '.join(sorted(strangers))}")
+            if others := {record["symbol"] for record in chunk} - {symbol}:
+                raise BronzeError(f"{key} holds ticks of {', '.join(sorted(others))}")
             some_trades, some_quotes = bronze.ticks_from(chunk)
             trades.append(some_trades)
             quotes.append(some_quotes)
@@ -133,25 +134,26 @@ def _within(rows: npt.NDArray[Any], from_us: int, until_us: int) -> npt.NDArray[
 
 
 class Reach(NamedTuple):
-    """How far the archive has come in some hours: how many `objects` there are, the newest tick's time (None
-    without any), and the last record of the stream that they hold (-1 without any)."""
+    """How far the archive has got in some hours: how many `objects` there are, the newest tick's time (None
+    without any), and the last record of the stream in them (-1 without any)."""
 
     objects: int = 0
     newest_us: int | None = None
     last_sequence: int = -1
 
-    def with_part(self, part: StreamPart) -> Reach:
-        newest_us = part.to_us if self.newest_us is None else max(self.newest_us, part.to_us)
-        return Reach(self.objects + 1, newest_us, max(self.last_sequence, part.last_sequence))
+    def plus(self, other: Reach) -> Reach:
+        known_us = [each for each in (self.newest_us, other.newest_us) if each is not None]
+        last_sequence = max(self.last_sequence, other.last_sequence)
+        return Reach(self.objects + other.objects, max(known_us, default=None), last_sequence)
 
 
 class BronzeReader:
-    """Reads what the archive wrote between `from_us` and `to_us`, the end excluded, as the stream had it.
+    """Reads what the archive wrote in [from_us, to_us), in the order of the stream.
 
-    Listings are of whole hours; of their objects only those are read whose names say that they reach into the
-    stretch asked for. Both are kept for as long as the reader lives, so that several predictions of a few
-    minutes cost little more than one. Of a listing no more is kept than what reaches into the reader's own
-    time: where the archive writes often, an hour has tens of thousands of objects.
+    It lists whole hours, and reads only the objects whose names say that they overlap the requested span.
+    Both are cached for as long as the reader lives, so that several predictions of a few minutes cost little
+    more than one. Of a listing only what overlaps the reader's own span is cached: where the archive writes
+    often, an hour has tens of thousands of objects.
     """
 
     def __init__(self, s3: Any, bucket: str, from_us: int = 0, to_us: int = 2**63) -> None:
@@ -176,14 +178,9 @@ class BronzeReader:
         return sorted(found, key=lambda part: (part.first_sequence, part.last_sequence, part.from_us))
 
     def reach(self, symbol: str, from_us: int, to_us: int) -> Reach:
-        """How far the archive has come in the hours that [`from_us`, `to_us`] touches."""
-        reaches = [reach for _, reach in self._listings(symbol, from_us, to_us)]
-        newest = [reach.newest_us for reach in reaches if reach.newest_us is not None]
-        return Reach(
-            sum(reach.objects for reach in reaches),
-            max(newest, default=None),
-            max((reach.last_sequence for reach in reaches), default=-1),
-        )
+        """How far the archive has got in the hours that [`from_us`, `to_us`] touches."""
+        reaches = (reach for _, reach in self._listings(symbol, from_us, to_us))
+        return functools.reduce(Reach.plus, reaches, Reach())
 
     def ticks(self, symbol: str, parts: list[StreamPart]) -> tuple[Trades, Quotes]:
         """The ticks of `parts`, in their order. Raises `BronzeError` on a damaged object."""
@@ -194,7 +191,7 @@ class BronzeReader:
         )
 
     def _streamed(self) -> list[str]:
-        """The sources there are. No prediction was made from REST, which repairs or is fetched as history."""
+        """The sources there are, without REST: no prediction is made from history and repairs."""
         if self._sources is None:
             self._sources = [
                 name for name in list_folders(self._s3, self._bucket, _ROOT) if name != Source.REST
@@ -214,7 +211,7 @@ class BronzeReader:
             parts, reach = [], Reach()
             for stored in list_objects(self._s3, self._bucket, prefix):
                 if part := bronze.stream_part(stored.key):
-                    reach = reach.with_part(part)
+                    reach = reach.plus(Reach(1, part.to_us, part.last_sequence))
                     if part.from_us < self._to_us and part.to_us >= self._from_us:
                         parts.append(part)
             self._listed[prefix] = parts, reach

@@ -1,8 +1,8 @@
-"""Windows of REST history in bronze: their files, and the marker that says that a window is whole.
+"""Windows of REST history in bronze: their files, and the marker of a complete window.
 
-Files have at most an hour, under names that follow from the window alone and with bytes that follow from the
-trades alone: a repeat overwrites. The marker is written last, a window without any trade has one too, and it
-is what "fetched" means to the planner.
+A file covers at most an hour. Its name depends only on the window and its bytes only on the trades, so a
+repeat overwrites it. The marker is written last, also for a window without any trade; the planner takes a
+window that has one as fetched.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class WindowFile(msgspec.Struct):
 
 
 class Progress(msgspec.Struct):
-    """What of a window is in bronze, in whole files, and the aggregate to continue with."""
+    """How much of a window is in bronze, in complete files, and the aggregate to continue with."""
 
     next_id: int | None = None  # None: the window's first has yet to be found
     last_id: int | None = None  # the newest trade before `next_id`
@@ -49,7 +49,7 @@ class Progress(msgspec.Struct):
 
     @property
     def is_cut_short(self) -> bool:
-        """Whether withheld ranges are lacking that there is room for: older versions kept fewer."""
+        """Whether fewer withheld ranges are listed than there is room for: older versions kept fewer."""
         listed = sum(last - first + 1 for first, last in self.withheld)
         return listed < self.withheld_trades and len(self.withheld) < WITHHELD_KEPT
 
@@ -70,7 +70,7 @@ class WindowLake:
         return WindowFile(key, answer["ETag"].strip('"'), len(trades))
 
     def put_marker(self, window: Window, progress: Progress) -> None:
-        """Mark a window as whole."""
+        """Mark a window as complete."""
         about = {"symbol": window.symbol, "from_us": window.from_us, "to_us": window.to_us}
         text = json_text.strict(msgspec.to_builtins(progress) | about, indent=2, sort_keys=True)
         self._s3.put_object(
@@ -78,7 +78,7 @@ class WindowLake:
         )
 
     def marker(self, window: Window) -> Progress | None:
-        """What the marker of a window says; None if it has none."""
+        """The content of a window's marker; None if it has none."""
         try:
             body = self._s3.get_object(Bucket=self._bucket, Key=_marker_key(window))["Body"].read()
         except self._s3.exceptions.NoSuchKey:
@@ -86,8 +86,8 @@ class WindowLake:
         return msgspec.convert(json_text.read(body), Progress)
 
     def withheld(self, window: Window) -> list[tuple[int, int]]:
-        """The ids that the exchange had no trades for, as the marker says. Raises LookupError where there is
-        none: the window was not fetched whole."""
+        """The ids that the exchange had no trades for, by the marker. Raises LookupError where there is none:
+        the window was not fetched whole."""
         if (marker := self.marker(window)) is None:
             raise LookupError(f"{_marker_key(window)} is not there: the window was not fetched whole")
         return marker.withheld

@@ -16,7 +16,7 @@ import numpy.typing as npt
 _SIGNATURE = b"PGCOPY\n\xff\r\n\0"
 _HEADER = _SIGNATURE + bytes(8)  # no flags, no extension
 _TRAILER = b"\xff\xff"
-_PIECE_ROWS = 1_000  # fit into the processor's cache, and the server stores them while the next are encoded
+_PIECE_ROWS = 1_000  # they fit into the processor's cache; the server stores them while the next are encoded
 _OIDS = {np.dtype(np.int64): 20, np.dtype(np.float32): 700}  # of an array's items (pg_type.dat)
 
 Column = npt.NDArray[Any]

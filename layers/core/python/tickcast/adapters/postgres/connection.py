@@ -1,8 +1,8 @@
 """One PostgreSQL connection for a process: verified TLS and IAM tokens on AWS, neither on a laptop.
 
-A function handles one event at a time, so one connection is all it ever holds; how many functions may hold
-one is the database user's connection limit. Tokens are signed locally, so nothing in the VPC needs a way
-out. They are asked for at login only: a connection outlives its token.
+A function handles one event at a time, so it needs only one connection; the database user's connection limit
+bounds how many functions have one. Tokens are signed locally, so nothing in the VPC needs a route out. They
+are checked at login only: a connection outlives its token.
 
 `rds_roots.pem` holds the root certificates (RSA 2048, G1) that RDS instances of each region are signed by.
 """
@@ -19,7 +19,7 @@ from tickcast.adapters.settings import DatabaseSettings
 
 RDS_ROOTS = Path(__file__).with_name("rds_roots.pem")
 _CONNECT_TIMEOUT_S = 5
-_IDLE_IN_TRANSACTION_S = 300  # a killed function's locks are gone after this, if its socket was not closed
+_IDLE_IN_TRANSACTION_S = 300  # then the locks of a killed function are released, if its socket was not closed
 
 
 class Database:
@@ -79,7 +79,7 @@ def parameters(settings: DatabaseSettings) -> dict[str, Any]:
 
 
 def _token(settings: DatabaseSettings) -> str:
-    import boto3  # a laptop's functions never need it here, and it is slow to import
+    import boto3  # slow to import, and not needed on a laptop
 
     client = boto3.client("rds", region_name=settings.region)
     return str(

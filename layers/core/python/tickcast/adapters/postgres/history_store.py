@@ -1,9 +1,9 @@
 """History in PostgreSQL: the tables of `migrations/`, read and written in blocks by binary COPY.
 
-Trades to add are most of what is written, and known not to be there: they are copied straight into their
-table, so the server handles each once. All else goes through temporary tables, from where statements compare
-it with what is there, casting what numpy has no type for. All but `add_days` and `expire` belongs into a
-transaction of the caller's that holds the `lock` of the days it touches, so what breaks off changes nothing.
+New trades are most of what is written, and known to be new: they are copied straight into their table, so the
+server handles each once. Everything else goes through temporary tables, from which statements compare it with
+the stored rows and cast the types that numpy lacks. Call all methods but `add_days` and `expire` in a
+transaction that holds the `lock` of the days it touches, so that a failure changes nothing.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from tickcast.units import DAY_US, HOUR_US
 _AS_HELD = ("time_us", "first_id", "last_id", "price", "qty", "side", "trades")  # columns of the table too
 _AGGREGATE = ("aggregate_first_id", "aggregate_last_id", "aggregate_qty")
 _SAME_TRADE_US = HOUR_US  # whichever way a trade came, its times lie closer together, by far
-# Spelt out: `enum_range` would look into the catalogue for every row.
+# Spelt out: `enum_range` would read the catalogue for every row.
 _TO_LABEL = (
     "case {} " + " ".join(f"when {each} then '{each.label}'" for each in Origin) + " end::tickcast.origin"
 )
 _TO_ORIGIN = "case origin " + " ".join(f"when '{each.label}' then {each}" for each in Origin) + " end"
 _ORIGIN = _TO_LABEL.format("origin")
 
-# All fields as eight bytes each, one after the other, as one value: the client has no row to take apart.
+# All fields as eight bytes each, concatenated into one value: the client has no rows to parse.
 _PACKED: LiteralString = " || ".join(
     f"int8send({expression})"
     for expression in (
@@ -64,7 +64,7 @@ _NOTIONAL: LiteralString = (
     "(notional[1] + notional[2] * 4294967296::numeric + notional[3] * 18446744073709551616"
     " + notional[4] * 79228162514264337593543950336) * 0.00000001"
 )
-# What differs is replaced and what is no longer there goes; rows that are as they were are left alone.
+# Rows that differ are replaced and missing ones removed; equal rows are not touched.
 _REMOVE_TRADES: LiteralString = """
 delete from tickcast.trades t using staged_trades s
 where t.symbol = %s and t.first_id = s.first_id and t.time_us = s.time_us"""
@@ -100,7 +100,7 @@ Origins = npt.NDArray[np.int16]  # of Origin
 
 
 class LoadedObject(NamedTuple):
-    """What was loaded of an object. `origin` is None where it could not be read."""
+    """An object in the ledger of loads. `origin` is None where it could not be read."""
 
     key: str
     etag: str
@@ -112,13 +112,9 @@ class LoadedObject(NamedTuple):
     origin: Origin | None = None
     reason: str = ""  # of the quarantine
 
-    @property
-    def status(self) -> str:
-        return "quarantined" if self.reason else "loaded"
-
 
 class HistoryStore:
-    """The history behind one connection, which is in autocommit."""
+    """The history, over one connection in autocommit mode."""
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self.connection = connection
@@ -127,15 +123,15 @@ class HistoryStore:
         self._feature_set = self._registered_features()
 
     def add_days(self, days_us: Iterable[int]) -> None:
-        """Make the partitions of `days_us` that are not there."""
+        """Create the missing partitions of `days_us`."""
         for day_us in sorted(set(days_us) - self._days):
             self.connection.execute("select tickcast.add_day(%s)", (day_us,))
             self._days.add(day_us)
 
     def expire(self, before_us: int) -> int:
-        """Forget whole days before `before_us`; returns how many partitions went.
+        """Delete whole days before `before_us`; returns how many partitions were dropped.
 
-        Raises ValueError where that is no time, or leaves less than a day by the server's clock: then a
+        Raises ValueError where that is negative, or leaves less than a day by the server's clock: then a
         setting or the caller's clock is wrong, and nothing is deleted.
         """
         day_us = before_us // DAY_US * DAY_US
@@ -150,7 +146,7 @@ class HistoryStore:
         return int(count)
 
     def lock(self, symbol: str, days_us: Iterable[int]) -> None:
-        """Wait until no other transaction holds a day of `symbol`; nor will, until this one ends."""
+        """Lock the days of `symbol` until the transaction ends; waits for other holders."""
         for day_us in sorted(set(days_us)):  # in one order everywhere, or two could wait for each other
             name = f"tickcast:{symbol}:{day_us}"
             self.connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", (name,))
@@ -161,7 +157,7 @@ class HistoryStore:
         return dict(self.connection.execute(query, (list(keys),)).fetchall())
 
     def note(self, entry: LoadedObject, dirty_hours: Iterable[int]) -> None:
-        """Put an object into the ledger, and which hours' rows do not show it yet."""
+        """Put an object into the ledger, and mark the hours whose rows do not include it yet."""
         self.connection.execute(
             f"""
             insert into tickcast.loaded_objects
@@ -170,7 +166,7 @@ class HistoryStore:
             on conflict (key) do update set (etag, status, reason, trades, quotes, first_us, last_us, origin,
                 loaded_at) = row (excluded.etag, excluded.status, excluded.reason, excluded.trades,
                 excluded.quotes, excluded.first_us, excluded.last_us, excluded.origin, now())""",
-            (entry.key, entry.etag, entry.symbol, entry.status, entry.reason)
+            (entry.key, entry.etag, entry.symbol, "quarantined" if entry.reason else "loaded", entry.reason)
             + (entry.trades, entry.quotes, entry.first_us, entry.last_us, entry.origin),
         )
         self.connection.execute(
@@ -193,7 +189,7 @@ class HistoryStore:
     def trades_by_id(self, symbol: str, first_id: int, last_id: int, from_us: int, to_us: int) -> LedgerRows:
         """The rows with trades of a range of ids; of aggregates that reach into it, all their trades.
 
-        They happened about between two instants: only an hour around those is looked at.
+        They happened between two instants, approximately: an hour before and after is searched too.
         """
         times_us = (from_us - _SAME_TRADE_US, to_us + _SAME_TRADE_US)
         where: LiteralString = (
@@ -217,8 +213,8 @@ class HistoryStore:
         if len(remove):
             self._stage("staged_trades", {name: remove[name] for name in ("time_us", "first_id")})
             self.connection.execute(_REMOVE_TRADES, (symbol,))
-        # A COPY for each origin, so that its label has one length; and one apart for what single trades left
-        # of aggregates: only these rows say what the aggregate was, where all others have a null.
+        # A COPY for each origin, so that its label has one length; and another for remainders of aggregates,
+        # for only these rows have `aggregate`, which is null in all others.
         is_cut = add["trades"] < add["aggregate_last_id"] - add["aggregate_first_id"] + 1
         groups = 2 * add["origin"] + is_cut
         for group in np.unique(groups).tolist():
@@ -231,7 +227,7 @@ class HistoryStore:
             self._copy("tickcast.trades", columns)
 
     def dirty_hours(self, symbol: str, from_us: int, to_us: int) -> list[int]:
-        """The hours in [from_us, to_us) whose rows do not show all that was loaded, in order."""
+        """The hours in [from_us, to_us) whose rows do not include all loaded objects, in order."""
         rows = self.connection.execute(
             "select hour_us from tickcast.stale_hours where symbol = %s and hour_us >= %s and hour_us < %s "
             "order by hour_us",
@@ -240,7 +236,7 @@ class HistoryStore:
         return [hour_us for (hour_us,) in rows]
 
     def freshen(self, symbol: str, hour_us: int) -> bool:
-        """Take an hour off the dirty ones; False if somebody did before."""
+        """Mark an hour as no longer dirty; False if it was not."""
         statement = "delete from tickcast.stale_hours where symbol = %s and hour_us = %s"
         return self.connection.execute(statement, (symbol, hour_us)).rowcount > 0
 
@@ -271,10 +267,10 @@ class HistoryStore:
         self.connection.execute(_ADD_ROWS, (symbol, self._feature_set))
 
     def mark(self, symbol: str, gap: Gap, status: str, touched_ms: tuple[int, int]) -> None:
-        """Note what became of missing trades: `repaired` or `withheld`; what was noted within them goes.
+        """Mark missing trades as `repaired` or `withheld`; this replaces marks within their range.
 
-        Notes of another time stay: the exchange has since restarted its ids. Only one of exactly the same
-        ids gives way, for the table has room for one.
+        Marks of another time stay: the exchange has since restarted its ids. Only one of exactly the same ids
+        is replaced, for the table has room for one.
         """
         self.connection.execute(
             "delete from tickcast.gaps_repaired where symbol = %s and first_id >= %s and last_id <= %s "
@@ -291,10 +287,10 @@ class HistoryStore:
         )
 
     def marked(self, symbol: str, count: int) -> list[tuple[int, int, int, int, str]]:
-        """The `count` ranges of ids marked last, of those marked at once the newest: `first_id, last_id,
+        """The `count` ranges of ids marked last, of those marked together the newest: `first_id, last_id,
         from_us, to_us` and the status, by id.
 
-        Not those of the highest ids, which may be of a series that the exchange has since restarted.
+        Not the highest ids: those may be of a series that the exchange has since restarted.
         """
         rows = self.connection.execute(
             "select first_id, last_id, from_us, to_us, status from tickcast.gaps_repaired "
@@ -345,7 +341,7 @@ class HistoryStore:
 
 
 class OpenStore:
-    """The history of a database, over its one connection: a new one where that broke."""
+    """Opens the history of a database, again where its connection broke."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -1,15 +1,14 @@
-"""Rows to train and to evaluate on, out of PostgreSQL: by a server-side cursor, in bounded memory.
+"""Rows to train and to evaluate on, from PostgreSQL: by a server-side cursor, in bounded memory.
 
-How many rows there are is counted first. Where a kind of row (with quotes, without) is more than its share
-of the cap, it is thinned evenly by time: every k-th step of the clock is read, for neighbours say nearly the
-same. What is still beyond the cap, as on a coarser grid than that of bars, is the oldest, and left out: rows
-are read newest first. So memory depends on the caps alone, however long the history.
+How many rows there are is counted first. Where a kind of row (with quotes, without) is more than its share of
+the cap, it is thinned evenly by time: every k-th step of the clock is read, for neighbours are nearly the
+same. If more than the cap is still left, as on a grid coarser than that of bars, the oldest rows are left
+out: rows are read newest first. So memory depends on the caps alone, however long the history.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, LiteralString, NamedTuple
 
 import numpy as np
@@ -33,6 +32,7 @@ _VALUE = np.dtype([("length", ">i4"), ("value", ">f4")])
 _FEATURES = np.dtype([_HEAD, ("of", _VALUE, (len(FEATURE_NAMES),))])
 _MOVES = np.dtype([_HEAD, ("of", _VALUE, (len(HORIZONS_S),))])
 
+_THIS_CODE: dict[str, Any] = {"row_hash": ROW_HASH, "horizons_s": list(HORIZONS_S)}
 _OF_THIS_CODE: LiteralString = (
     "feature_set = (select feature_set from tickcast.feature_sets "
     "where feature_hash = %(row_hash)s and horizons_s = %(horizons_s)s::integer[])"
@@ -62,7 +62,7 @@ order by end_us desc limit %(most)s"""
 
 
 class RowCount(NamedTuple):
-    """How many rows of a market history has, of one kind and origin, and between which instants."""
+    """How many rows of a market there are, of one kind and origin, and between which instants."""
 
     symbol: str
     has_quotes: bool
@@ -73,8 +73,7 @@ class RowCount(NamedTuple):
 
 
 class GateRows(NamedTuple):
-    """Rows with quotes of one market, and where the last trade was (N,), bp from the mid, or
-    NaN where that is not known."""
+    """Rows with quotes of one market, and how far the last trade was from the mid (N,), bp, NaN: unknown."""
 
     symbol: str
     rows: Rows
@@ -84,11 +83,12 @@ class GateRows(NamedTuple):
 def row_counts(
     connection: psycopg.Connection[Any], symbols: Sequence[str] | None, from_us: int
 ) -> list[RowCount]:
-    """What history has of `symbols`, or of all, since `from_us`, of this code's features and labels.
+    """The rows of `symbols`, or of all, since `from_us`, with this code's features and labels.
 
-    Where any of it is a real market, or a recording of one, what was simulated is left out: under the same
-    name it is another market."""
-    parameters = _this_code() | {"symbols": symbols and list(symbols), "from_us": from_us}
+    Where any are of a real market, or a recording of one, simulated rows are left out: under the same name
+    that is another market.
+    """
+    parameters = _THIS_CODE | {"symbols": symbols and list(symbols), "from_us": from_us}
     found = [
         RowCount(symbol, has_quotes, Origin[label.upper()], *counts)
         for symbol, has_quotes, label, *counts in connection.execute(_COUNT, parameters)
@@ -104,16 +104,13 @@ def learning_rows(
     quoted_rows: int = QUOTED_ROWS,
     unquoted_rows: int = UNQUOTED_ROWS,
 ) -> dict[str, Rows]:
-    """By symbol, in the order of time, rows since `from_us` of what was `found`: at most `quoted_rows` with
-    quotes and `unquoted_rows` without, each market its equal share of them."""
+    """By symbol, in the order of time, the rows counted in `found` since `from_us`: at most `quoted_rows`
+    with quotes and `unquoted_rows` without, in equal shares for each market."""
     markets = {}
     symbols = sorted({each.symbol for each in found})
     for symbol in symbols:
         shares = quoted_rows // len(symbols), unquoted_rows // len(symbols)
-        with_quotes, without = (
-            sum(each.rows for each in found if each.symbol == symbol and each.has_quotes is kind)
-            for kind in (True, False)
-        )
+        with_quotes, without = _count(found, symbol, True), _count(found, symbol, False)
         parameters = {
             "symbol": symbol,
             "from_us": from_us,
@@ -122,9 +119,7 @@ def learning_rows(
             "most": min(with_quotes, shares[0]) + min(without, shares[1]),
             "origins": sorted({each.origin.label for each in found}),
         }
-        with _blocks(connection, _READ, parameters) as blocks:
-            parts = [_rows(block) for block in blocks]
-        markets[symbol] = _in_order(parts)
+        markets[symbol] = _in_order([_rows(block) for block in _blocks(connection, _READ, parameters)])
     return markets
 
 
@@ -134,13 +129,12 @@ def gate_rows(
     from_us: int,
     most: int = GATE_ROWS,
 ) -> list[GateRows]:
-    """The rows with quotes since `from_us` of what was `found`, at most `most`, all markets on one grid."""
+    """The rows with quotes counted in `found` since `from_us`, at most `most`, all markets on one grid."""
     quoted = {each.symbol for each in found if each.has_quotes}
     if not quoted:
         return []
     share = most // len(quoted)
-    counts = [sum(h.rows for h in found if h.symbol == s and h.has_quotes) for s in quoted]
-    step_us = _step_us(max(counts), share, BAR_US)
+    step_us = _step_us(max(_count(found, symbol, True) for symbol in quoted), share, BAR_US)
     markets = []
     for symbol in sorted(quoted):
         parameters = {
@@ -150,24 +144,26 @@ def gate_rows(
             "most": share,
             "origins": sorted({each.origin.label for each in found}),
         }
-        with _blocks(connection, _GATE, parameters) as blocks:
-            parts, last = [], [np.empty(0)]
-            for block in blocks:
-                parts.append(_rows(block))
-                last.append(np.array([row[3] for row in block], float))
-        rows = _in_order(parts)
-        markets.append(GateRows(symbol, rows, np.concatenate(last)[::-1]))
+        parts, last = [], [np.empty(0)]
+        for block in _blocks(connection, _GATE, parameters):
+            parts.append(_rows(block))
+            last.append(np.array([row[3] for row in block], float))
+        markets.append(GateRows(symbol, _in_order(parts), np.concatenate(last)[::-1]))
     return markets
 
 
-@contextmanager
 def _blocks(
     connection: psycopg.Connection[Any], query: LiteralString, parameters: dict[str, Any]
-) -> Iterator[Iterator[list[Any]]]:
-    """The answers of a query, `FETCHED_ROWS` at a time."""
+) -> Iterator[list[Any]]:
+    """The rows of a query's result, `FETCHED_ROWS` at a time."""
     with connection.transaction(), connection.cursor("rows", binary=True) as cursor:
-        cursor.execute(query, _this_code() | parameters)
-        yield iter(lambda: cursor.fetchmany(FETCHED_ROWS), [])
+        cursor.execute(query, _THIS_CODE | parameters)
+        while block := cursor.fetchmany(FETCHED_ROWS):
+            yield block
+
+
+def _count(found: Sequence[RowCount], symbol: str, has_quotes: bool) -> int:
+    return sum(each.rows for each in found if each.symbol == symbol and each.has_quotes is has_quotes)
 
 
 def _rows(block: list[Any]) -> Rows:
@@ -179,14 +175,10 @@ def _rows(block: list[Any]) -> Rows:
 
 
 def _in_order(parts: list[Rows]) -> Rows:
-    """Blocks that were read newest first, as one, oldest first."""
+    """Blocks that were read newest first, joined, oldest first."""
     return Rows(*(np.concatenate(columns)[::-1] for columns in zip(NO_ROWS, *parts, strict=True)))
 
 
 def _step_us(rows: int, most: int, grid_us: int) -> int:
-    """The step of the clock on which about `most` of `rows` on a grid are left."""
+    """The step of the clock that leaves about `most` of `rows` on a grid."""
     return grid_us * max(1, -(-rows // max(most, 1)))
-
-
-def _this_code() -> dict[str, Any]:
-    return {"row_hash": ROW_HASH, "horizons_s": list(HORIZONS_S)}
