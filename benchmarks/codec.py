@@ -13,9 +13,8 @@ import numpy.typing as npt
 import orjson
 import sbe as pypi_sbe
 
-from benchmarks.comparison import Comparison, comparison
 from benchmarks.sample import SYMBOL, quote_events
-from benchmarks.side_by_side import Effort, Work, side_by_side
+from benchmarks.side_by_side import Comparison, Effort, Work, comparison, side_by_side
 from tickcast import sbe
 from tickcast.market import wire
 from tickcast.market.frames import decode_frames

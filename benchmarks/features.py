@@ -13,8 +13,7 @@ import itertools
 
 import numpy as np
 
-from benchmarks.comparison import Comparison, comparison
-from benchmarks.side_by_side import Effort, Work, side_by_side
+from benchmarks.side_by_side import Comparison, Effort, Work, comparison, side_by_side
 from benchmarks.usual_features import Tick, UsualFeatures, row_of
 from tickcast.features.ring import BarRing
 from tickcast.features.vector import FEATURE_NAMES, feature_rows

@@ -17,9 +17,8 @@ import fastavro
 import numpy as np
 
 from benchmarks import usual_handler
-from benchmarks.comparison import Comparison, comparison
 from benchmarks.sample import START_US, SYMBOL, mixed_frames, quote_events
-from benchmarks.side_by_side import Effort, Work, side_by_side
+from benchmarks.side_by_side import Comparison, Effort, Work, comparison, side_by_side
 from tickcast import sbe
 from tickcast.adapters.kinesis.records import records_in
 from tickcast.adapters.kinesis.schema_registry import SchemaRegistry

@@ -28,9 +28,8 @@ from aws_lambda_powertools import Logger
 from botocore.awsrequest import AWSResponse
 from botocore.config import Config
 
-from benchmarks.comparison import Comparison, comparison
 from benchmarks.sample import START_US, SYMBOL, mixed_frames
-from benchmarks.side_by_side import Effort, Work, side_by_side
+from benchmarks.side_by_side import Comparison, Effort, Work, comparison, side_by_side
 from ingest_ecs.feed_buffer import FeedBuffer
 from ingest_ecs.producer import Producer
 from tickcast.adapters.lake.bronze import MARKET_DATA, market_data

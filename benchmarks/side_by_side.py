@@ -68,3 +68,22 @@ def _calls_in(run: Callable[[], object], seconds: float) -> int:
     started_s = time.perf_counter()
     run()
     return max(1, int(seconds / max(time.perf_counter() - started_s, 1e-7)))
+
+
+class Comparison(NamedTuple):
+    """`usual_ns` takes `ratio` times as long as `ours_ns`; `mark` is what the ratio should reach, if any."""
+
+    key: str
+    usual: str
+    ours_ns: float
+    usual_ns: float
+    ratio: float
+    mark: float | None = None
+
+    @property
+    def is_short(self) -> bool:
+        return self.mark is not None and self.ratio < self.mark
+
+
+def comparison(times: Times, key: str, ours: str, usual: str, mark: float | None = None) -> Comparison:
+    return Comparison(key, usual, times.ns(ours), times.ns(usual), times.ratio(usual, ours), mark)

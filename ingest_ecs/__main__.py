@@ -106,25 +106,20 @@ def publish_schema(settings: IngestSettings) -> None:
         logger.error("the wire schema could not be published", extra={"reason": describe(error)})
 
 
-def s3_client() -> Any:
+def client(service: str) -> Any:
+    """A client that fails soon: who calls it retries."""
     retries = {"mode": "standard", "total_max_attempts": 1}
-    return boto3.client("s3", config=Config(connect_timeout=2, read_timeout=5, retries=retries))
+    return boto3.client(service, config=Config(connect_timeout=2, read_timeout=5, retries=retries))
 
 
 async def ingest(settings: IngestSettings) -> None:
     """Hold the stream and put its ticks until a signal. Raises `FatalSessionError` or `TimeoutError`."""
-    kinesis = boto3.client(
-        "kinesis",
-        config=Config(
-            connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 1}
-        ),
-    )
     streams = [(symbol, kind) for symbol in settings.symbols for kind in ("trades", "quotes")]
     has_busy_stream = settings.busy_symbol not in settings.symbols
     session = Session(streams, random.Random(), settings.rollover_s, has_busy_stream=has_busy_stream)
-    quarantine = Quarantine(s3_client() if settings.bucket else None, settings.bucket, logger)
+    quarantine = Quarantine(client("s3") if settings.bucket else None, settings.bucket, logger)
     producer = Producer(
-        kinesis,
+        client("kinesis"),
         settings.stream_name,
         settings.symbols,
         settings.source,

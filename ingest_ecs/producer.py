@@ -23,7 +23,7 @@ from aws_lambda_powertools import Logger
 from ingest_ecs.feed_buffer import FeedBuffer, RefusedFrame, RefusedTicks
 from ingest_ecs.kinesis_writer import Counts, KinesisWriter
 from ingest_ecs.outbox import Outbox, Record
-from ingest_ecs.refusals import QuarantineSink, Refusals
+from ingest_ecs.quarantine import QuarantineSink, Refusals
 from ingest_ecs.symbol_feed import OVERFLOW, REFUSED, RESTARTED, UNREADABLE, SymbolFeed
 from tickcast.market import wire
 from tickcast.market.id_series import IdSeries, RefusedRow

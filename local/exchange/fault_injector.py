@@ -100,7 +100,7 @@ class _ActiveFault:
         return max(self.timer.when() - asyncio.get_running_loop().time(), 0.0)
 
     def report(self) -> dict[str, Any]:
-        fields = {"id": self.id, **self.fault.model_dump(exclude_none=True), "hits": self.hits}
+        fields = {"id": self.id, **self.fault.fields(), "hits": self.hits}
         seconds = self.seconds_left()
         return fields if seconds is None else {**fields, "seconds_left": round(seconds, 3)}
 

@@ -34,6 +34,8 @@ _DECAY_PER_S = 6.0  # of the excitation that an order leaves behind
 _VOLATILITY_RATE_PER_S = 1 / 90
 _VOLATILITY_SD = 0.35  # of its logarithm
 _DEPTH_RATE_PER_S = 0.2
+_DEPTH_SD = 0.45  # of the logarithm of the depth
+_SIDE_MEMORY = 0.2  # chance that an order repeats the side of the one before
 _FLICKER_SD = 0.12  # of the logarithm of a queue, from one quote to the next
 _QUOTE_GAP_US = 900.0  # mean, within a volley
 _SWEEP_GAP_US = 600.0  # median, roughly, between the steps of a sweep
@@ -53,13 +55,11 @@ class Profile:
     order_qty_sd: float  # of its logarithm
     fills_tail: float  # exponent of the number of fills of an order
     sweep_fills_tail: float  # the same within a sweep
-    side_memory: float  # chance that an order repeats the side of the one before
     side_pull: float  # how strongly orders prefer the thin side, 0..1
     greed: float  # chance that an order takes the whole queue when that is nearly empty, 0..1
     volleys: float  # of quotes that no order set off
     volley_quotes: float  # mean quotes in a volley
     depth: float  # median of both best queues together
-    depth_sd: float  # of its logarithm
     pressure_sd: float  # of the log ratio of the two queues
     pressure_rate: float  # at which that ratio reverts to even
     momentum: float  # mean log ratio, in the direction of the move, after a sweep
@@ -77,13 +77,11 @@ BTCUSDT = Profile(
     order_qty_sd=2.5,
     fills_tail=1.35,
     sweep_fills_tail=1.05,
-    side_memory=0.2,
     side_pull=0.65,
     greed=0.8,
     volleys=3.6,
     volley_quotes=4.0,
     depth=330_000.0,
-    depth_sd=0.45,
     pressure_sd=2.5,
     pressure_rate=0.2,
     momentum=1.5,
@@ -100,13 +98,11 @@ ETHUSDT = Profile(
     order_qty_sd=2.6,
     fills_tail=1.35,
     sweep_fills_tail=1.05,
-    side_memory=0.2,
     side_pull=0.8,
     greed=1.0,
     volleys=5.2,
     volley_quotes=4.0,
     depth=1_900_000.0,
-    depth_sd=0.45,
     pressure_sd=2.8,
     pressure_rate=0.3,
     momentum=1.2,
@@ -124,13 +120,11 @@ OTHER = Profile(
     order_qty_sd=2.4,
     fills_tail=1.5,
     sweep_fills_tail=1.2,
-    side_memory=0.2,
     side_pull=0.6,
     greed=0.6,
     volleys=3.0,
     volley_quotes=3.0,
     depth=40_000_000.0,
-    depth_sd=0.45,
     pressure_sd=2.0,
     pressure_rate=0.4,
     momentum=0.8,
@@ -198,7 +192,7 @@ class _Market:
         return self._requote()
 
     def quote(self) -> Quote:
-        """The best bid and ask as they stand, under a new update id."""
+        """The current best bid and ask, under a new update id."""
         self.update_id += 1 + int(2.0 * self.exponential())
         return Quote(
             self.symbol,
@@ -248,7 +242,7 @@ class _Market:
 
     def _wanted_qty(self, side: int) -> int:
         """What the queue of the bid (+1) or the ask (-1) tends to, lots."""
-        total = self.profile.depth * math.exp(self.profile.depth_sd * self.depth)
+        total = self.profile.depth * math.exp(_DEPTH_SD * self.depth)
         qty = total / (1.0 + math.exp(-side * self.pressure))
         return max(int(qty * math.exp(_FLICKER_SD * self.normal())), self.profile.min_fill)
 
@@ -290,7 +284,7 @@ class _Market:
         return self.time_us + 1 + int(wait * 1e6)
 
     def _taker_side(self) -> int:
-        if self.uniform() < self.profile.side_memory:
+        if self.uniform() < _SIDE_MEMORY:
             return self.last_side
         imbalance = (self.bid_qty - self.ask_qty) / (self.bid_qty + self.ask_qty)
         return 1 if self.uniform() < 0.5 + 0.5 * self.profile.side_pull * imbalance else -1

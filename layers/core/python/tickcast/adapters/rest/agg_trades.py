@@ -49,8 +49,8 @@ def usable_rows(rows: Sequence[AggTrade]) -> list[tuple[int, AggTrade]]:
     return [(at, row) for at, row in enumerate(rows) if not row.is_placeholder and at not in refused]
 
 
-def times_in_order(rows: Sequence[AggTrade]) -> list[int]:
-    """The times of the usable rows, without those that fall back."""
-    times_us = [row.time_us for _, row in usable_rows(rows)]
-    out = out_of_order(times_us)
-    return [time_us for at, time_us in enumerate(times_us) if at not in out]
+def rows_in_order(rows: Sequence[AggTrade]) -> list[tuple[int, AggTrade]]:
+    """The usable rows, with their positions, without those whose times fall back."""
+    usable = usable_rows(rows)
+    out = out_of_order([row.time_us for _, row in usable])
+    return [each for n, each in enumerate(usable) if n not in out]

@@ -12,6 +12,7 @@ place, with a page of HTML, a redirection or nothing at all, and not always with
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import re
@@ -19,9 +20,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import urllib3
+from msgspec import Meta, Struct
 
 from tickcast.adapters import json_text
 from tickcast.adapters.redaction import describe
@@ -148,10 +151,10 @@ class BinanceRest:
     def market_status(self, symbol: str) -> str | None:
         """The state of a market, such as TRADING, HALT or BREAK; None where the exchange does not say."""
         info = self._get("/api/v3/exchangeInfo", {"symbol": symbol})
-        markets = info.get("symbols") if isinstance(info, dict) else None
-        for market in markets if isinstance(markets, list) else ():
-            if isinstance(market, dict) and market.get("symbol") == symbol:
-                return str(market.get("status"))
+        with contextlib.suppress(msgspec.ValidationError):
+            for market in msgspec.convert(info, _ExchangeInfo).symbols:
+                if market.symbol == symbol:
+                    return market.status
         return None
 
     def _agg_trades(self, symbol: str, **query: int) -> list[AggTrade]:
@@ -162,8 +165,7 @@ class BinanceRest:
     def _limit(self, symbol: str) -> int:
         """The weight allowed a minute, as the exchange says."""
         if self._weight_limit is None:
-            info = self._get("/api/v3/exchangeInfo", {"symbol": symbol})
-            self._weight_limit = weight_limit(info)
+            self._weight_limit = weight_limit(self._get("/api/v3/exchangeInfo", {"symbol": symbol}))
         return self._weight_limit
 
     def _keep_below(self, limit: int) -> None:
@@ -219,90 +221,106 @@ class BinanceRest:
         return answer.status, answer.headers, data
 
 
-def agg_trades(symbol: str, body: Any) -> list[AggTrade]:
-    """The answer of `/api/v3/aggTrades`. Raises `TickError` on another form of rows.
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
-    A row whose values no market can have produced comes with the reason, so that it costs no other.
+
+class _RateLimit(Struct, rename="camel"):
+    rate_limit_type: str = ""
+    interval: str = ""
+    interval_num: Int64 = 1
+    limit: Int64 = 0
+
+
+class _MarketInfo(Struct):
+    symbol: str
+    status: str
+
+
+class _ExchangeInfo(Struct, rename="camel"):
+    rate_limits: list[_RateLimit] = []
+    symbols: list[_MarketInfo] = []
+
+
+class _Ticker(Struct, rename="camel"):
+    symbol: str
+    last_id: Int64  # -1: no trade for a day
+    bid_price: str
+    bid_qty: str
+    ask_price: str
+    ask_qty: str
+
+
+_AGG_TRADE_NAMES = dict(id="a", price="p", qty="q", first_id="f", last_id="l", time="T", is_buyer_maker="m")
+
+
+class _AggTradeRow(Struct, rename=_AGG_TRADE_NAMES):
+    id: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+    price: str
+    qty: str
+    first_id: Int64
+    last_id: Int64
+    time: Int64  # ms or µs
+    is_buyer_maker: bool
+
+
+def weight_limit(info: Any) -> int:
+    """The weight a minute in the answer of `/api/v3/exchangeInfo`; a usual one where it does not say."""
+    with contextlib.suppress(msgspec.ValidationError):
+        for each in msgspec.convert(info, _ExchangeInfo).rate_limits:
+            is_weight = (each.rate_limit_type, each.interval) == ("REQUEST_WEIGHT", "MINUTE")
+            if is_weight and 0 < each.interval_num <= each.limit:
+                return each.limit // each.interval_num
+    return _FALLBACK_LIMIT
+
+
+def newest_of(body: Any) -> dict[str, Newest]:
+    """The answer of `/api/v3/ticker/24hr`, by symbol. Raises `TickError` where it is not one."""
+    try:
+        tickers = msgspec.convert(body, list[_Ticker])
+    except msgspec.ValidationError as error:
+        raise TickError(f"{str(body)[:_SHOWN]} are no tickers ({error})") from None
+    newest = {}
+    for each in tickers:
+        bid, ask = (each.bid_price, each.bid_qty), (each.ask_price, each.ask_qty)
+        (bid_price, bid_qty), (ask_price, ask_qty) = (map(mantissa, side) for side in (bid, ask))
+        last_id = each.last_id if each.last_id >= 0 else None
+        newest[each.symbol] = Newest(last_id, (bid_price, bid_qty, ask_price, ask_qty))
+    return newest
+
+
+def agg_trades(symbol: str, body: Any) -> list[AggTrade]:
+    """The answer of `/api/v3/aggTrades`. Raises `TickError` where it is not a list of such rows.
+
+    A row whose values are impossible in any market has the reason in `why`; the others are not affected.
     """
     if not isinstance(body, list):
         raise TickError(f"{symbol}: a list of aggregate trades was expected, not {_shortened(str(body))}")
     return [_agg_trade(symbol, row) for row in body]
 
 
-def _newest_id(value: Any) -> int | None:
-    if not _is_integer(value):
-        raise TypeError(f"lastId is {value!r:.40}")
-    return value if value >= 0 else None  # -1: no trade for a day
-
-
-def newest_of(body: Any) -> dict[str, Newest]:
-    """The answer of `/api/v3/ticker/24hr`, by symbol. Raises `TickError` where it is not one."""
+def _agg_trade(symbol: str, data: Any) -> AggTrade:
     try:
-        return {
-            row["symbol"]: Newest(
-                _newest_id(row["lastId"]),
-                (
-                    mantissa(row["bidPrice"]),
-                    mantissa(row["bidQty"]),
-                    mantissa(row["askPrice"]),
-                    mantissa(row["askQty"]),
-                ),
-            )
-            for row in body
-        }
-    except (KeyError, TypeError, AttributeError) as error:
-        raise TickError(f"{str(body)[:_SHOWN]} are no tickers ({error!r})") from None
-
-
-def weight_limit(info: Any) -> int:
-    """The weight a minute in the answer of `/api/v3/exchangeInfo`; a usual one where it does not say."""
-    limits = info.get("rateLimits") if isinstance(info, dict) else None
-    for limit in limits if isinstance(limits, list) else ():
-        if not isinstance(limit, dict):
-            continue
-        if (limit.get("rateLimitType"), limit.get("interval")) == ("REQUEST_WEIGHT", "MINUTE"):
-            weight, minutes = limit.get("limit"), limit.get("intervalNum", 1)
-            if _is_integer(weight) and _is_integer(minutes) and 0 < minutes <= weight:
-                return int(weight // minutes)
-    return _FALLBACK_LIMIT
-
-
-def _agg_trade(symbol: str, row: Any) -> AggTrade:
-    try:
-        numbers = agg_id, first_id, last_id, time_us = row["a"], row["f"], row["l"], row["T"]
-        price_text, qty_text, is_buyer_maker = row["p"], row["q"], row["m"]
-    except (KeyError, TypeError) as error:
-        raise TickError(f"{symbol}: {_shortened(str(row))} is no aggregate trade ({error!r})") from None
-    is_text = isinstance(price_text, str) and isinstance(qty_text, str)
-    if (
-        not all(map(_is_integer, numbers))
-        or agg_id < 0
-        or not is_text
-        or not isinstance(is_buyer_maker, bool)
-    ):
-        raise TickError(f"{symbol}: {_shortened(str(row))} is no aggregate trade")
+        row = msgspec.convert(data, _AggTradeRow)
+    except msgspec.ValidationError as error:
+        raise TickError(f"{symbol}: {_shortened(str(data))} is no aggregate trade ({error})") from None
+    first_id, last_id, time_us = row.first_id, row.last_id, row.time
     if (first_id, last_id) == (-1, -1):
-        return AggTrade(agg_id, -1, -1, -1, 0, 0, 0)  # a placeholder's time and price mean nothing
+        return AggTrade(row.id, -1, -1, -1, 0, 0, 0)  # a placeholder's time and price mean nothing
     price = qty = 0
     why = ""
     try:
-        price, qty = mantissa(price_text), mantissa(qty_text)
+        price, qty = mantissa(row.price), mantissa(row.qty)
         check_trade(symbol, first_id, price, qty)
     except TickError as error:
         why = _shortened(str(error))
     if not 0 <= first_id <= last_id:
         first_id = last_id = -1
-        why = "its trade ids are none"
+        why = "its trade ids are impossible"
     if time_us <= 0:
-        why = "its time is none"
+        why = "its time is impossible"
     elif time_us < _MICROSECONDS_FROM:
         time_us *= 1000
-    return AggTrade(agg_id, first_id, last_id, time_us, price, qty, -1 if is_buyer_maker else 1, why)
-
-
-def _is_integer(value: Any) -> bool:
-    """Whether it is a whole number that 64 bits hold."""
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+    return AggTrade(row.id, first_id, last_id, time_us, price, qty, -1 if row.is_buyer_maker else 1, why)
 
 
 def _json(url: str, headers: Mapping[str, str], data: bytes) -> Any:
