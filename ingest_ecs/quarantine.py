@@ -2,7 +2,7 @@
 
 The sample is the first so many a minute, each of bounded size, from a queue of bounded length, put by a task
 of its own. A flood of bad frames must not become one of S3 puts, and an S3 that
-fails or hangs holds up nothing.
+fails or hangs delays nothing.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Refusals:
         self._quarantine(wire.encode(batch), reason, connection)
 
     def _count(self, error: Exception, count: int) -> str:
-        """Returns the whole reason."""
+        """Count a refusal; returns the full reason."""
         text = error.reason if isinstance(error, SbeError) else str(error)
         reason = f"{type(error).__name__}: {text}".encode(errors="replace").decode()
         kind = re.sub(r"\d[\d.]*", "N", reason)[:80]
@@ -66,7 +66,7 @@ class Refusals:
 
 
 class Quarantine:
-    """`keep` never waits; `run` puts what it kept. `s3` None: nothing is kept."""
+    """`keep` never waits; `run` puts the samples. `s3` None: nothing is kept."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class Quarantine:
         self._kept = 0
         self._minute = -1
         self._kept_in_minute = 0
-        self.left_out = 0  # since the start, as the minute's share or the queue was full
+        self.left_out = 0  # since the start, because the minute's share or the queue was full
         self.failed = 0  # puts
 
     def keep(self, data: bytes, reason: str, connection: str) -> None:
@@ -107,7 +107,7 @@ class Quarantine:
             await self._put(*await self._waiting.get())
 
     async def drain(self, seconds: float) -> None:
-        """Put what waits, for at most so many `seconds`."""
+        """Put the waiting samples, for at most `seconds`."""
         try:
             async with asyncio.timeout(seconds):
                 while not self._waiting.empty():

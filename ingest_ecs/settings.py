@@ -18,10 +18,10 @@ StreamedSource = Annotated[
 
 
 class IngestSettings(Settings, frozen=True, kw_only=True):
-    """`protocol` is what the stream speaks: "sbe" wants a key, "json" is the keyless public mirror."""
+    """`protocol` is what the stream uses: "sbe" needs a key, "json" is the keyless public mirror."""
 
     stream_name: Name
-    bucket: NameOrNothing  # of the wire schema and of quarantined frames; nothing: they are not kept
+    bucket: NameOrNothing  # for the wire schema and quarantined frames; empty: neither is kept
     symbols: Symbols
     protocol: Literal["sbe", "json"]
     stream_url: WebSocketUrl
@@ -29,8 +29,10 @@ class IngestSettings(Settings, frozen=True, kw_only=True):
     linger_ms: Annotated[float, Meta(ge=1, le=2000)]
     health_port: Annotated[int, Meta(ge=0, le=65_535)]  # 0: any that is free
     rollover_s: Annotated[float, Meta(ge=0.1, lt=86_400)]  # the exchange closes a connection after a day
-    busy_symbol: Symbol  # its quotes never pause: every connection carries them to show that it is alive
-    rest_url: HttpUrl  # of the exchange, which is asked whether a silent market is quiet
+    busy_symbol: (
+        Symbol  # its quotes never pause: every connection subscribes to them to show that it is alive
+    )
+    rest_url: HttpUrl  # of the exchange, asked whether a silent market is quiet
     api_key: Secret = field(default=Secret(), name="BINANCE_API_KEY")
 
     def __post_init__(self) -> None:
@@ -49,7 +51,7 @@ class IngestSettings(Settings, frozen=True, kw_only=True):
         quotes = "bestBidAsk" if self.protocol == "sbe" else "bookTicker"
         streams = [(symbol, kind) for symbol in self.symbols for kind in ("trade", quotes)]
         if self.busy_symbol not in self.symbols:
-            # Quotes of the keyless feed have no time but what trades lend them.
+            # Quotes of the keyless feed get their time from trades.
             kinds = (quotes,) if self.protocol == "sbe" else (quotes, "trade")
             streams += [(self.busy_symbol, kind) for kind in kinds]
         # The exchange's names of streams are in lower case; letters beyond ASCII are percent-encoded.

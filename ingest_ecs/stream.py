@@ -1,8 +1,8 @@
-"""The sockets: carries out the actions of `tickcast.market.session`, and informs it of what happens.
+"""The sockets: carries out the actions of `tickcast.market.session`, and notifies it of events.
 
-Nothing slow happens between two frames, or pings go unanswered and the exchange hangs up: a frame is put into
-its connection's buffer, and decoded a linger later with the others. On the keyless feed that applies to
-control messages too, which only decoding tells from data.
+Nothing slow may run between two frames, or pings go unanswered and the exchange hangs up: a frame is put into
+its connection's buffer, and decoded with the others after a linger. On the keyless feed this applies to
+control messages too, which only decoding distinguishes from data.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from tickcast.market.session import Close, Open, Session
 
 OPEN_TIMEOUT_S = 10
 CLOSE_TIMEOUT_S = 2
-REST_TIMEOUT_S = 2.0  # a later answer is of no use to those who ask
-TURN_S = 0.25  # the session is asked this often, and whenever something happens
+REST_TIMEOUT_S = 2.0  # a later answer would be useless
+TURN_S = 0.25  # the session is asked this often, and after every event
 
 
 class RestProbe:
-    """Asks REST whether silent symbols are quiet or dead, in a thread and one request at a time: whatever goes
-    wrong costs only the evidence.
+    """Asks REST whether silent symbols are quiet or dead, in a thread and one request at a time, so that a
+    failure costs only the evidence.
 
     `buffers` are those of the open connections; `answered` is called after each answer.
     """
@@ -131,7 +131,7 @@ class Stream:
                     buffer.withdrawn = self._session.withdrawn(connection)
                 self._probe.start_if_due()
                 self._happened.clear()
-                # Not wait_for, which on Python 3.11 can swallow a cancellation that comes just then.
+                # Not wait_for, which on Python 3.11 can swallow a cancellation that arrives at the same time.
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(TURN_S):
                         await self._happened.wait()
@@ -167,7 +167,7 @@ class Stream:
             reason = f"HTTP {status}"
             retry_after_s = _seconds(error.response.headers.get("Retry-After", ""))
         except (OSError, WebSocketException, TimeoutError) as error:
-            # The library puts what it was given, the key among it, into its messages.
+            # The library's messages may contain the headers, and so the key.
             reason = describe(error, self._settings.api_key)
         except asyncio.CancelledError:
             reason = self._closing.pop(connection, "ingest was stopped")
@@ -223,7 +223,7 @@ class Stream:
             self._logger.warning("text frame", extra={"connection": connection, "text": text[:500]})
 
     def _control(self, connection: int, message: dict[str, Any]) -> None:
-        """A message that is not data: a reply to a request, or the announcement of a shutdown."""
+        """Handle a message that is not data: a reply to a request, or the announcement of a shutdown."""
         is_refusal = message.get("error") is not None or "code" in message
         log = self._logger.error if is_refusal else self._logger.info
         log("control message", extra={"connection": connection, "text": str(message)[:500]})

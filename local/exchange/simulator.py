@@ -3,15 +3,15 @@
 What moves the price is the book itself. Taker orders come in clusters (a Hawkes process) and in runs of
 one side, preferring the side that faces the thinner queue. Most take a part of the best queue. One that
 takes all of it sets off a *sweep*: within some milliseconds the best prices step on by a heavy-tailed
-distance, levels being taken on the way, until the spread is a single tick again. Since it is the thin
-queue that breaks first, the imbalance of the book predicts the next move, as strongly as it does on the
-recordings the profiles were fitted to. Between orders the queues drift, are refilled and flicker in
+distance, taking levels on the way, until the spread is a single tick again. Since the thin queue breaks
+first, the imbalance of the book predicts the next move, as strongly as on the recordings that the profiles
+were fitted to. Between orders the queues drift, are refilled and flicker in
 volleys of quotes; volatility wanders slowly.
 
 The clusters are drawn exactly, without thinning: Dassios and Zhao (2013), "Exact simulation of Hawkes
 process with exponentially decaying intensity".
 
-Prices are counted in ticks and quantities in lots inside, and given out as mantissas at 1e-8.
+Internally prices are in ticks and quantities in lots; events have mantissas at 1e-8.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def simulate(symbol: str, seed: int, start_us: int) -> Iterator[Tick]:
 
 
 def _endless(draw: Callable[[int], npt.NDArray[np.float64]]) -> Callable[[], float]:
-    """A function giving one number after the other of blocks from `draw`."""
+    """A function that returns the numbers of blocks from `draw` one by one."""
 
     def numbers() -> Iterator[float]:
         while True:
@@ -158,7 +158,7 @@ def _endless(draw: Callable[[int], npt.NDArray[np.float64]]) -> Callable[[], flo
 
 
 class _Market:
-    """The state of one simulated market: best prices, their queues, and what is about to happen."""
+    """The state of one simulated market: best prices, their queues, and the next events."""
 
     def __init__(self, symbol: str, profile: Profile, seed: int, start_us: int) -> None:
         rng = np.random.default_rng([seed, zlib.crc32(symbol.encode())])
@@ -186,7 +186,7 @@ class _Market:
         self.requote_us = self._next_requote_us()
 
     def advance(self) -> list[Tick]:
-        """Whatever happens next."""
+        """The next event: an order or a change of a queue."""
         if self.order_us <= self.requote_us:
             return self._order()
         return self._requote()
@@ -228,7 +228,7 @@ class _Market:
         return int(self.exponential() * self.profile.volley_quotes)
 
     def _drift(self) -> None:
-        """Let pressure and depth wander over the time since they last did."""
+        """Move pressure and depth over the time since the last call."""
         profile = self.profile
         seconds = (self.time_us - self.drifted_us) / 1e6
         self.drifted_us = self.time_us
@@ -241,7 +241,7 @@ class _Market:
         return kept * value + sd * math.sqrt(1.0 - kept * kept) * self.normal()
 
     def _wanted_qty(self, side: int) -> int:
-        """What the queue of the bid (+1) or the ask (-1) tends to, lots."""
+        """The quantity that the queue of the bid (+1) or the ask (-1) tends to, lots."""
         total = self.profile.depth * math.exp(_DEPTH_SD * self.depth)
         qty = total / (1.0 + math.exp(-side * self.pressure))
         return max(int(qty * math.exp(_FLICKER_SD * self.normal())), self.profile.min_fill)
@@ -273,7 +273,7 @@ class _Market:
         return ticks
 
     def _next_order_us(self) -> int:
-        """When the next order comes: the earlier of one that nothing and one that others set off."""
+        """When the next order arrives: the earlier of a spontaneous one and one set off by others."""
         wait = self.exponential() / (self.profile.orders * math.exp(self.volatility))
         if self.excitation > 0.0:
             survival = 1.0 - _DECAY_PER_S * self.exponential() / self.excitation
@@ -294,7 +294,7 @@ class _Market:
         return self.ask_qty if side > 0 else self.bid_qty
 
     def _order_qty(self, queue: int) -> int:
-        """Lots of an order into a queue of so many; the thinner it is, the likelier all of it."""
+        """Lots of an order into a queue of `queue` lots; the thinner it is, the likelier all of it."""
         thinness = 1.0 - queue / (self.bid_qty + self.ask_qty)
         if self.uniform() < self.profile.greed * thinness**_GREED_EXPONENT:
             return queue
@@ -309,7 +309,7 @@ class _Market:
         price = (self.ask if side > 0 else self.bid) * TICK
         fills: list[Tick] = []
         for left in range(count, 0, -1):
-            # Up to twice the mean of what is left, and at least the smallest fill for everyone behind.
+            # Up to twice the mean of the rest, leaving at least the smallest fill for each of the others.
             share = qty if left == 1 else max(int(2.0 * self.uniform() * qty / left), min_fill)
             share = min(share, qty - (left - 1) * min_fill)
             qty -= share
@@ -318,7 +318,7 @@ class _Market:
         return fills
 
     def _take(self, side: int, qty: int) -> None:
-        """Shorten the queue by what was taken; the pressure keeps the mark of it."""
+        """Reduce the queue by what was taken; the pressure changes accordingly."""
         if side > 0:
             self.pressure += math.log(self.ask_qty / (self.ask_qty - qty))
             self.ask_qty -= qty

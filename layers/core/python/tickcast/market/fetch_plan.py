@@ -1,14 +1,15 @@
-"""Which stretches of history to fetch: what is requested, less what was fetched, cut into windows.
+"""Which spans of history to fetch: what is requested, less what was fetched, cut into windows.
 
-A window is a half-open stretch `[from_us, to_us)` of one symbol's time, at most one UTC day of it. Cuts lie
-at midnight, so that the same request made twice, or made wider, is cut alike. One execution gets at most
+A window is a half-open span `[from_us, to_us)` of one symbol's time, at most one UTC day. Windows are cut at
+midnight, so that the same request made twice, or a wider one, is cut alike. One execution gets at most
 `MAX_WINDOWS` of them; the rest is passed on as spans, which shrink with every execution, so that a chain of
-executions ends whatever becomes of the single windows.
+executions ends even if windows fail.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -28,9 +29,9 @@ class WindowError(ValueError):
 
 
 class Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A stretch of a symbol's time, in whole milliseconds: REST takes no finer ones.
+    """A span of a symbol's time in whole milliseconds, the finest that REST accepts.
 
-    For a gap, `first_id` and `last_id` are the trades that are missing in it, or in it and its neighbours.
+    For a gap, `first_id` and `last_id` are the trades missing in it, or in it and its neighbours.
     """
 
     from_us: int
@@ -63,17 +64,17 @@ class Plan(NamedTuple):
 
 
 def of_gap(symbol: str, gap: Gap) -> Window:
-    """The stretch that holds the missing trades, with those before and after them."""
+    """The window of the missing trades, with the trades before and after them."""
     from_us = gap.from_us // MILLISECOND_US * MILLISECOND_US
     to_us = (gap.to_us // MILLISECOND_US + 1) * MILLISECOND_US
     return Window(from_us, to_us, symbol, "gap", gap.first_id, gap.last_id)
 
 
 def plan(requested: Iterable[Window], fetched: FetchedSpans, limit: int = MAX_WINDOWS) -> Plan:
-    """Windows that tile `requested` less `fetched`, each stretch once even where several cover it.
+    """Windows that tile `requested` less `fetched`, each instant once even where requests overlap.
 
-    A fetched window that has a gap in it is planned all the same: nothing of it is fetched again, but it is
-    loaded, and the gap marked.
+    A fetched window with a gap in it is planned all the same: it is not fetched again, but loaded, and the
+    gap is marked.
 
     >>> three_days, fetched = Window(0, 3 * DAY_US, "BTCUSDT"), {"BTCUSDT": [(DAY_US, 2 * DAY_US)]}
     >>> [(window.from_us // DAY_US, window.to_us // DAY_US) for window in plan([three_days], fetched).windows]
@@ -85,17 +86,20 @@ def plan(requested: Iterable[Window], fetched: FetchedSpans, limit: int = MAX_WI
         spans = taken.setdefault(one.symbol, [])
         if one.reason == "gap":
             windows += [
-                replace(one, from_us=a, to_us=b) for a, b in fetched.get(one.symbol, ()) if _meet(one, a, b)
+                replace(one, from_us=a, to_us=b)
+                for a, b in fetched.get(one.symbol, ())
+                if a < one.to_us and one.from_us < b
             ]
-        for piece in subtract((one.from_us, one.to_us), spans):
-            windows += _cut(one, piece)
+        for from_us, to_us in subtract((one.from_us, one.to_us), spans):
+            cuts = [from_us, *range((from_us // DAY_US + 1) * DAY_US, to_us, DAY_US), to_us]
+            windows += [replace(one, from_us=a, to_us=b) for a, b in pairwise(cuts)]
         spans.append((one.from_us, one.to_us))
     windows.sort(key=_order)
     return Plan(windows[:limit], _joined(windows[limit:]))
 
 
 def subtract(span: tuple[int, int], covered: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The parts of `span` outside of all stretches of `covered`, in order."""
+    """The parts of `span` outside all spans of `covered`, in order."""
     at, end = span
     left = []
     for from_us, to_us in sorted(covered):
@@ -115,22 +119,9 @@ def _order(window: Window) -> tuple[bool, int, int, str]:
     return window.reason == "asked", window.from_us, window.to_us, window.symbol
 
 
-def _cut(requested: Window, piece: tuple[int, int]) -> list[Window]:
-    return [replace(requested, from_us=from_us, to_us=to_us) for from_us, to_us in _cut_every(DAY_US, *piece)]
-
-
-def _meet(window: Window, from_us: int, to_us: int) -> bool:
-    return from_us < window.to_us and window.from_us < to_us
-
-
-def _cut_every(step_us: int, from_us: int, to_us: int) -> list[tuple[int, int]]:
-    cuts = [from_us, *range((from_us // step_us + 1) * step_us, to_us, step_us), to_us]
-    return list(zip(cuts, cuts[1:], strict=False)) if from_us < to_us else []
-
-
 def _joined(windows: list[Window]) -> list[Window]:
-    """The same stretches in as few pieces as possible: days that touch become one."""
-    joined: dict[Window, Window] = {}  # by what they are but for their times, the newest last
+    """The same spans in as few pieces as possible: adjacent days become one."""
+    joined: dict[Window, Window] = {}  # by everything but the times, the newest last
     done = []
     for window in windows:
         about = replace(window, from_us=0, to_us=0)

@@ -1,11 +1,11 @@
-"""The gap ledger of a symbol: trades that are missing, since when, and what ingest said of that time.
+"""The gap ledger of a symbol: which trades are missing, from when, and the cause that ingest reported.
 
-Trade ids rise by exactly one, so a jump is a hole whichever connection it was seen on. A hole that fills
-late (the other connection had it) leaves the ledger again; what stays is for REST to repair, which wants
-the range of ids and of times. Stretches without quotes are kept as well: REST cannot repair those, but a
-model must not be trained across them.
+Trade ids rise by exactly one, so a jump is a hole on whichever connection it was seen. A hole that fills late
+(another connection had the trades) is removed from the ledger; the rest is repaired from REST by its range of
+ids and of times. Spans without quotes are kept as well: REST cannot repair them, but a model must not be
+trained across them.
 
-`GapLedger` is stored whole in the state, as JSON under its fields' names; `LedgerRecord` is what readers get.
+`GapLedger` is stored in the state, as JSON under its fields' names; `LedgerRecord` is what readers get.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ MAX_NOTICES = 20
 MAX_RESTARTS = 20
 UNKNOWN = "unknown"
 WITHHELD = "withheld by the exchange"
-# The clock that estimated a notice's times and the exchange's agree to about this. Times of the same gap,
-# which may be rounded to ms, differ by less, those of two series of ids by far more.
+# The clock behind a notice's times agrees with the exchange's to about this. The times of one gap, which may
+# be rounded to ms, differ by less; those of two series of ids by far more.
 TOLERANCE_US = 1_000_000
-# So long without a quote may be a stalled stream: a trade after it shows that it is (`bars.is_quoted`).
+# This long without a quote may be a stalled stream; a later trade proves it (`bars.is_quoted`).
 QUOTES_MISSING_US = 5_000_000
-_LOOK_BACK_US = 61_000_000  # the minute behind a prediction that its features look at
+_LOOK_BACK_US = 61_000_000  # the minute of data that a prediction's features use
 
 
 class Gap(Struct):
@@ -53,8 +53,8 @@ class QuoteGap(Struct):
 
 
 class Restart(Struct):
-    """The exchange numbers its `kind` ("trades" or "quotes") otherwise since some instant between two: after
-    `last_id` came `first_id`. Of what was missing there, no id is known."""
+    """Between two instants the exchange restarted the ids of its `kind` ("trades" or "quotes"): `last_id` was
+    followed by `first_id`. Ids missing in between are unknown."""
 
     kind: str
     last_id: int
@@ -64,7 +64,7 @@ class Restart(Struct):
 
 
 class GapRecord(Gap, kw_only=True):
-    """A gap as readers get it, with how many trades it is."""
+    """A gap for readers, with its number of trades."""
 
     trades: int
 
@@ -73,15 +73,15 @@ class LedgerRecord(Struct, kw_only=True):
     """The ledger for readers: what is missing, oldest first (docs/contracts.md)."""
 
     missing_trades: int
-    forgotten_trades: int  # of those, in gaps that no longer fitted in
+    forgotten_trades: int  # of those, in gaps dropped because the ledger was full
     gaps: list[GapRecord]
     quote_gaps: list[QuoteGap]
     restarts: list[Restart] = []
 
 
 class Repairs(Struct):
-    """What became of ranges of missing ids, each `[first_id, last_id, from_us, to_us]`: trades that are held
-    now, and trades that the exchange does not give."""
+    """The results of repairs, ranges of ids `[first_id, last_id, from_us, to_us]`: trades stored since, and
+    trades that the exchange withholds."""
 
     repaired: list[list[int]]
     withheld: list[list[int]]
@@ -91,11 +91,11 @@ class GapLedger(Struct):
     gaps: list[Gap] = []
     quote_gaps: list[QuoteGap] = []
     notices: list[Notice] = []
-    forgotten: int = 0  # trades in gaps that no longer fitted in
+    forgotten: int = 0  # trades in gaps dropped because the ledger was full
     restarts: list[Restart] = []
 
     def noticed(self, notices: tuple[Notice, ...]) -> None:
-        """What ingest said it may have missed; it may explain gaps found before or after."""
+        """Ingest reported what it may have missed: that may explain gaps found before or after."""
         self.notices = (self.notices + list(notices))[-MAX_NOTICES:]
         known: list[Gap | QuoteGap] = [*self.gaps, *self.quote_gaps]
         for gap in known:
@@ -110,7 +110,7 @@ class GapLedger(Struct):
             self.forgotten += self.gaps.pop(0).trades
 
     def arrived(self, first_id: int, last_id: int, times_us: Sequence[int] = ()) -> None:
-        """Trades that were missing came after all, or were repaired; `times_us` as in `_is_of_time`."""
+        """Missing trades arrived late or were repaired; `times_us` as in `_is_of_time`."""
         left: list[Gap] = []
         for gap in self.gaps:
             if last_id < gap.first_id or first_id > gap.last_id or not _is_of_time(gap, times_us):
@@ -123,7 +123,7 @@ class GapLedger(Struct):
         self.gaps = left
 
     def cut(self, first_id: int) -> None:
-        """The ids from `first_id` on are still to come: what showed them to be missing was far off."""
+        """The ids from `first_id` on are not missing: the id that suggested so was an outlier."""
         self.gaps = [
             replace(gap, last_id=min(gap.last_id, first_id - 1))
             for gap in self.gaps
@@ -134,13 +134,13 @@ class GapLedger(Struct):
         self.restarts = [*self.restarts, restart][-MAX_RESTARTS:]
 
     def settle(self, repaired: Iterable[Sequence[int]], withheld: Iterable[Sequence[int]]) -> None:
-        """What became of ranges of missing ids, ends included: held now, or refused by the exchange itself.
+        """Apply the results of repairs to ranges of missing ids, ends included.
 
         A range is `[first_id, last_id, from_us, to_us]`. Ids are unique only within a series: after the
         exchange restarts them, another trade has the same id, so a range is applied only to gaps of its
-        time. One without times, `[first_id, last_id]`, as older versions wrote them, is of any time.
+        time. Older versions wrote ranges without times, `[first_id, last_id]`: these apply at any time.
 
-        Repeating it changes nothing. Raises ValueError or TypeError on ranges of another form.
+        Idempotent. Raises ValueError or TypeError on ranges of another form.
         """
         for first_id, last_id, *times_us in repaired:
             self.arrived(first_id, last_id, times_us)
@@ -161,8 +161,8 @@ class GapLedger(Struct):
         return sum(gap.trades for gap in self.gaps) + self.forgotten
 
     def _cause(self, from_us: int, to_us: int) -> str:
-        """That of the notice which covers most of the time between; of two alike, the one about least else,
-        then the newest."""
+        """The cause in the notice that covers most of the time between; of equals the shortest, then the
+        newest."""
 
         def fit(at: int) -> tuple[int, int, int]:
             notice = self.notices[at]
@@ -185,13 +185,13 @@ class GapLedger(Struct):
 
     @classmethod
     def from_record(cls, record: LedgerRecord) -> GapLedger:
-        """The ledger of `record`, without the notices, which that does not have."""
+        """The ledger of `record`, which has no notices."""
         gaps = [Gap(*astuple(gap)[:-1]) for gap in record.gaps]
         return cls(gaps, record.quote_gaps, forgotten=record.forgotten_trades, restarts=record.restarts)
 
 
 def _is_of_time(gap: Gap, times_us: Sequence[int]) -> bool:
-    """Whether a gap lies in the time between two instants, or near; none given: any time."""
+    """Whether a gap lies between two instants, or near; without instants always."""
     if not times_us:
         return True
     from_us, to_us = times_us
@@ -199,5 +199,5 @@ def _is_of_time(gap: Gap, times_us: Sequence[int]) -> bool:
 
 
 def touched_ms(gap: Gap) -> tuple[int, int]:
-    """The predictions that lacked a gap's trades: made between two instants (ms), ends included."""
+    """The instants (ms, ends included) between which predictions lacked the gap's trades."""
     return gap.from_us // 1000, -(-(gap.to_us + _LOOK_BACK_US) // 1000)

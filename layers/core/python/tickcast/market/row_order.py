@@ -1,7 +1,7 @@
-"""Which rows of a series do not fit in with their neighbours.
+"""Which rows of a series are out of order.
 
-Rows that come in the order of their ids should have times and trade ids that rise. Where they do not, the
-rows to blame are the fewest whose removal leaves an order: one value far off costs that row and no other.
+Rows sorted by id should have rising times and trade ids. If they do not, the faulty rows are the fewest whose
+removal restores the order: an outlier costs its own row and no other.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
 
-DISORDER_US = 5 * 1_000_000  # times may fall back by as much: clocks are set, servers differ
+DISORDER_US = 5 * 1_000_000  # times may fall back by this much: clocks are set, servers differ
 
 
 def out_of_order(values: Sequence[int]) -> set[int]:

@@ -1,5 +1,5 @@
-"""Where ticks come from. A source is what a tick says of itself, and a folder of bronze; an origin is what is
-kept of that in PostgreSQL: whichever of its protocols brought it, the exchange's stream is one origin."""
+"""Where ticks come from. A source is part of a tick and names a folder of bronze; an origin is what
+PostgreSQL keeps of it: the exchange's stream is one origin, whatever its protocol."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import IntEnum, StrEnum
 
 
 class Origin(IntEnum):
-    """In order of preference: the first wins where several have the same single trade."""
+    """In order of preference: the first is kept if several have the same single trade."""
 
     STREAM = 0
     REPLAY = 1
@@ -16,7 +16,7 @@ class Origin(IntEnum):
 
     @property
     def label(self) -> str:
-        """As PostgreSQL has it (`tickcast.origin`)."""
+        """The name in PostgreSQL (`tickcast.origin`)."""
         return self.name.lower()
 
 
@@ -33,6 +33,8 @@ class Source(StrEnum):
 
 
 EXCHANGE_STREAMS = (Source.SBE, Source.JSON)
-STREAMED = tuple(source for source in Source if source is not Source.REST)  # what ingest may be given
-# Origins that are a real market for sure. REST is neither: a simulated exchange has one too.
+STREAMED = tuple(
+    source for source in Source if source is not Source.REST
+)  # what ingest may be configured to read
+# Origins that are certainly a real market. REST is not: a simulated exchange has it too.
 REAL_ORIGINS = (Origin.STREAM, Origin.REPLAY)

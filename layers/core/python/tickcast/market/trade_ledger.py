@@ -1,9 +1,9 @@
-"""The ledger of trades: every trade id once, whichever way and how often it came.
+"""The ledger of trades: every trade id once, whatever its source and repeats.
 
-The stream brings single trades, REST history brings aggregates: several trades of one order at one price, as
-one row with a range of ids. Where both are known the single trades are kept, and of the aggregate what they
-leave of it: the ids that are missing singly, with the rest of its quantity. The row still says what the
-aggregate was. So the ledger is a function of the set of all trades that came, in whatever order and pieces:
+The stream delivers single trades, REST history delivers aggregates: several trades of one order at one price,
+as one row with a range of ids. If both are known the single trades are kept, and the remainder of the
+aggregate: the ids not known singly, with the rest of its quantity. The row still states the whole aggregate.
+So the ledger is a function of the set of all trades received, in any order and pieces:
 `merged(merged(a, b), c)` equals `merged(a, merged(c, b))`.
 """
 
@@ -18,8 +18,8 @@ from tickcast.market.sources import Origin
 from tickcast.market.sums import running, single, split
 from tickcast.market.ticks import TRADE, Trades, raw
 
-# A row stands for `trades` ids of those from `first_id` to `last_id`. `aggregate_*` is what came; of a single
-# trade that is the trade itself.
+# A row represents `trades` of the ids from `first_id` to `last_id`. `aggregate_*` is the row as received; of
+# a single trade that is the trade itself.
 LEDGER_ROW = np.dtype(
     [
         ("time_us", "<i8"),
@@ -41,13 +41,13 @@ Ints = npt.NDArray[np.int64]
 
 
 class TradesContradict(ValueError):
-    """Aggregates that share some of their trades but not all, so that they cannot both be; or an aggregate of
-    more trades than can be."""
+    """Aggregates that share some but not all of their trades, so that they contradict each other; or an
+    aggregate of more trades than possible."""
 
 
 def ledger_rows(trades: Trades, origin: Origin) -> LedgerRows:
-    """`trades` as they came from one origin, not merged yet. Shape (trades,). Raises `TradesContradict`."""
-    more = trades["last_id"] - trades["first_id"]  # below 0 where 64 bits cannot hold it either
+    """`trades` of one origin, not merged yet. Shape (trades,). Raises `TradesContradict`."""
+    more = trades["last_id"] - trades["first_id"]  # also below 0 if it overflows 64 bits
     if (is_wrong := (more < 0) | (more >= 2**31 - 1)).any():
         first_id, last_id = trades[["first_id", "last_id"]][is_wrong][0].tolist()
         raise TradesContradict(
@@ -88,7 +88,7 @@ def merged(known: LedgerRows, incoming: LedgerRows) -> LedgerRows:
 
 
 def changes(known: LedgerRows, wanted: LedgerRows) -> tuple[LedgerRows, LedgerRows]:
-    """What turns `known` into `wanted`, rows being either there or not: (to remove, to add)."""
+    """The rows to remove from `known` and those to add to it to get `wanted`."""
     if not len(known):
         return known, wanted
     both = raw(np.ascontiguousarray(np.concatenate([known, wanted])))
@@ -114,10 +114,10 @@ def known_ranges(rows: LedgerRows, first_id: int, last_id: int) -> list[tuple[in
 
 
 def _first_of_each(rows: LedgerRows) -> LedgerRows:
-    """The one to keep of the rows that came as the same range of ids, sorted by it.
+    """One row for each range of ids as received, sorted by it.
 
-    Of several the best origin's; of one origin's the least, so that no order of arrival matters. An aggregate
-    that was cut is whole again.
+    Of several the one of the best origin, then the least, so that the order of arrival does not matter. An
+    aggregate that was cut is restored.
     """
     rows = rows.copy()
     rows["first_id"], rows["last_id"] = rows["aggregate_first_id"], rows["aggregate_last_id"]
@@ -132,14 +132,14 @@ def _first_of_each(rows: LedgerRows) -> LedgerRows:
 
 
 def _left_of(aggregates: LedgerRows, singles: LedgerRows) -> LedgerRows:
-    """What `singles` leave of `aggregates`; those of which nothing is left are gone."""
+    """The remainders of `aggregates` without `singles`; empty ones are dropped."""
     ids, first, last = singles["first_id"], aggregates["first_id"], aggregates["last_id"]
     begin, end = np.searchsorted(ids, first), np.searchsorted(ids, last, side="right")
     sums = running(split(singles["qty"]))
     left = aggregates.copy()
     left["trades"] -= end - begin
     left["qty"] = single(split(left["qty"]) - (sums[:, end] - sums[:, begin]))
-    # The outermost ids that are not known singly: past the runs of known ones that lie at either end.
+    # The first and the last id not known singly: past the runs of known ones at either end.
     is_break = ids[1:] != ids[:-1] + 1
     run_last = ids[_next_true(np.append(is_break, True))] if len(ids) else ids
     run_first = ids[_last_true(np.append(True, is_break))] if len(ids) else ids
@@ -152,10 +152,10 @@ def _left_of(aggregates: LedgerRows, singles: LedgerRows) -> LedgerRows:
 
 
 def _last_true(flags: npt.NDArray[np.bool_]) -> Ints:
-    """For every place, the nearest one at or before it that is True (the first is)."""
+    """For every position, the nearest True at or before it (the first is True)."""
     return np.maximum.accumulate(np.where(flags, np.arange(len(flags)), 0))
 
 
 def _next_true(flags: npt.NDArray[np.bool_]) -> Ints:
-    """For every place, the nearest one at or after it that is True (the last is)."""
+    """For every position, the nearest True at or after it (the last is True)."""
     return np.asarray(len(flags) - 1 - _last_true(flags[::-1])[::-1])

@@ -5,13 +5,13 @@ A batch is an Avro single-object encoding (marker, schema fingerprint, body; Avr
 memory of a numpy structured array: writing is ``tobytes``, reading is ``frombuffer``, and any Avro
 library reads the same bytes by the schema.
 
-`connection` names the socket that the ticks came by. `watermark_us` is ingest's claim that this connection is
-caught up to that exchange time; `NO_WATERMARK` claims nothing new, `WATERMARK_WITHDRAWN` withdraws its
+`connection` names the socket that delivered the ticks. `watermark_us` is ingest's claim that this connection
+is caught up to that exchange time; `NO_WATERMARK` claims nothing new, `WATERMARK_WITHDRAWN` withdraws its
 claims. `quiet_us` is evidence of a quiet market: at that instant of ingest's clock the exchange's REST had no
-newer trade or quote than those received; `QUIET_UNKNOWN` is none. `notices` list what ingest may have missed;
-whether it is missing is decided downstream, where all connections meet.
+trade or quote newer than those received; `QUIET_UNKNOWN`: no evidence. `notices` list what ingest may have
+missed; whether it is missing is decided downstream, where all connections meet.
 
-A batch of another schema is for `adapters.kinesis.schema_registry`, which knows them by fingerprint.
+A batch of another schema is for `adapters.kinesis.schema_registry`, which finds it by fingerprint.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class UnknownSchemaError(WireError):
 
 
 class Notice(NamedTuple):
-    """Between two instants of the exchange's clock ticks may have been missed, and why."""
+    """Ticks between two instants of the exchange's clock may have been missed, and why."""
 
     cause: str
     from_us: int
@@ -217,7 +217,7 @@ def _read_array(record: bytes, at: int, dtype: np.dtype[Any]) -> tuple[Any, int]
         size = count * dtype.itemsize
         if size > len(record) - at:
             raise WireError(f"truncated block at offset {at}: {count} ticks of {dtype.itemsize} bytes")
-        # A slice, which is a copy, starts on a machine word; numpy is slow with integers that lie astride.
+        # A slice is a copy and so aligned to machine words; numpy is slow with unaligned integers.
         blocks.append(np.frombuffer(record[at : at + size], dtype))
         at += size
     if not blocks:

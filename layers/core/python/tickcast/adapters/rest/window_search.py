@@ -1,4 +1,4 @@
-"""Where a window of history begins: its first aggregate, found by time and proven by ids."""
+"""Where a window of history begins: its first aggregate, found by its time and proven by its id."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _SEARCH_BEHIND_US = 2 * HOUR_US  # further off, the newest aggregate is found wi
 
 
 class WindowSearch:
-    """Searches with `rest`. `older_key` names an object of bronze with trades of a symbol from an hour before
-    that of an instant, if there is one: then what the exchange has first is not the market's first."""
+    """Searches with `rest`. `older_key(symbol, time_us)` is an object of bronze with trades from an earlier
+    hour, if any: then the exchange's first aggregate is not the market's first."""
 
     def __init__(
         self,
@@ -39,18 +39,18 @@ class WindowSearch:
         self._older_key = older_key
 
     def page(self, window: Window, agg_id: int) -> list[AggTrade]:
-        """What the exchange has from `agg_id` on, at most a page, each aggregate once; none: nothing yet."""
+        """A page of aggregates from `agg_id` on, each once; empty if there are none yet."""
         return each_once(window, self._rest.agg_trades_from(window.symbol, agg_id), agg_id)
 
     def unproven(self, window: Window, why: str) -> HistoryIncomplete:
-        """The error for a window behind which nothing is known."""
+        """The error for a window after which no trade is known."""
         if self._clock_us() < window.to_us:
             return HistoryIncomplete(f"{named(window)} has not passed yet")
         status = self._rest.market_status(window.symbol)
         if status not in (None, "TRADING"):
             return MarketHalted(
                 f"{named(window)}: nothing newer than its end is known, and the market is in {status}: "
-                f"that no trade is missing shows when it trades again"
+                f"whether a trade is missing shows only when it trades again"
             )
         return HistoryIncomplete(
             f"{named(window)}: nothing newer than its end is known ({why}): the exchange's database lags, "
@@ -58,24 +58,24 @@ class WindowSearch:
         )
 
     def beginning(self, window: Window, progress: Progress) -> list[AggTrade]:
-        """Rows that begin with all that may be the window's first; what came before goes into `progress`."""
+        """Rows from the earliest that may be the window's first; the one before it goes into `progress`."""
         rows = self._around(window)
         before = [at for at, row in rows_in_order(rows) if row.time_us < window.from_us]
         lead = before[0] if before else -1
         later = (at for at, row in usable_rows(rows) if at > lead and row.time_us >= window.from_us)
         first = next(later, None)
         if first is None:
-            raise HistoryIncomplete(f"{named(window)}: aggregates that were there before are gone")
+            raise HistoryIncomplete(f"{named(window)}: aggregates that were found a moment ago are gone")
         begin = max((at for at in before if at < first), default=-1) + 1
         progress.next_id = rows[begin - 1].id + 1 if begin else rows[0].id
         progress.last_id = progress.before_id = rows[begin - 1].last_id if begin else None
         return rows[begin:]
 
     def _around(self, window: Window) -> list[AggTrade]:
-        """Rows that begin before the window, or with the market's first, and reach into it or behind it.
+        """Rows that begin before the window, or with the market's first, and reach into it or past it.
 
-        From a hint backwards in growing steps, then by halves. The hint is an aggregate that time finds, any
-        of the window or behind it, and even wrong; or the newest of all.
+        Searches backwards from a hint in growing steps, then by bisection. The hint is an aggregate found by
+        time, in the window or after it; or else the newest of all. It may be wrong.
         """
         symbol, now_us = window.symbol, self._clock_us()
         hint = self._find(symbol, window.from_us, window.to_us)
@@ -119,7 +119,7 @@ class WindowSearch:
         return None
 
     def _newest(self, window: Window) -> int:
-        """The newest aggregate there is. Raises `HistoryIncomplete` if it does not lie behind the window."""
+        """The newest aggregate there is. Raises `HistoryIncomplete` unless it is after the window."""
         rows = each_once(window, self._rest.newest_agg_trades(window.symbol), 0)
         times_us = [row.time_us for _, row in rows_in_order(rows)]
         if not times_us or times_us[-1] < window.to_us:
@@ -130,14 +130,14 @@ class WindowSearch:
     def _check_first(self, window: Window, row: AggTrade, asked_id: int, time_us: int) -> None:
         """Raises `HistoryIncomplete` unless `row`, the answer to `asked_id`, is the market's first."""
         if asked_id > 0 and (older := self.page(window, 0)) and older[0].id < row.id:
-            raise HistoryIncomplete(f"{named(window)}: aggregate {asked_id} was to come next, not {row.id}")
+            raise HistoryIncomplete(f"{named(window)}: aggregate {asked_id} was expected next, not {row.id}")
         if row.id != 0 and row.first_id != 0:
             raise HistoryNotKept(
                 f"{named(window)}: the exchange keeps trades from {time_text(time_us)} on, aggregate "
-                f"{row.id}; what came before cannot be had: ask from then on"
+                f"{row.id}; earlier ones cannot be fetched: ask from then on"
             )
         if key := self._older_key(window.symbol, time_us):
             raise HistoryNotKept(
                 f"{named(window)}: the exchange's trades begin at {time_text(time_us)}, aggregate "
-                f"{row.id}, but {key} is older: ids restarted, and what came before cannot be had"
+                f"{row.id}, but {key} is older: ids restarted, and earlier trades cannot be fetched"
             )
