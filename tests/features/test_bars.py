@@ -107,7 +107,7 @@ def test_no_ticks_make_empty_bars() -> None:
 
 
 @pytest.mark.parametrize("side", ["bid", "ask"])
-def test_from_the_quote_on_that_lacks_a_side_there_is_no_mid(side: str) -> None:
+def test_after_a_quote_that_lacks_a_side_there_is_no_mid(side: str) -> None:
     trades, quotes = random_ticks(14, 6)
     gone = slice(100, 160)
     for name in (f"{side}_price", f"{side}_qty"):

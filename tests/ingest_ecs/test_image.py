@@ -90,7 +90,7 @@ def _is_open_to_others(path: Path) -> bool:
     return all(parent.stat().st_mode & stat.S_IXOTH for parent in path.parents)
 
 
-def test_without_settings_it_says_which_is_missing(image: Path) -> None:
+def test_missing_settings_are_named(image: Path) -> None:
     with start(image) as task:
         output, _ = task.communicate(timeout=60)
     assert task.returncode == 2

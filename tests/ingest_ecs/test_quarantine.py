@@ -65,7 +65,7 @@ def test_the_bytes_and_the_reason_are_kept() -> None:
     }
 
 
-def test_a_flood_is_sampled_and_the_next_minute_begins_another_sample() -> None:
+def test_a_flood_is_sampled_again_each_minute() -> None:
     async def scenario() -> tuple[S3, Quarantine]:
         s3, clock = S3(), Clock()
         quarantine = make(s3, clock)
@@ -84,7 +84,7 @@ def test_a_flood_is_sampled_and_the_next_minute_begins_another_sample() -> None:
 
 
 @pytest.mark.parametrize("s3", [S3(is_down=True), None])
-def test_without_s3_ingest_goes_on(s3: S3 | None) -> None:
+def test_without_s3_ingest_continues(s3: S3 | None) -> None:
     async def scenario() -> Quarantine:
         quarantine = Quarantine(s3, "lake", Logger(service="test"), Clock())
         for _ in range(100):

@@ -29,7 +29,9 @@ KEY = "kEyThatNobodyMaySee0123456789"
         TimeoutError(f"no answer to x-mbx-apikey: {KEY}"),
     ],
 )
-def test_a_library_s_error_is_told_without_the_key(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_a_library_s_error_is_logged_without_the_key(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     def refuse(*_: Any, **options: Any) -> Any:
         assert options["additional_headers"] == {"X-MBX-APIKEY": KEY}
         raise error

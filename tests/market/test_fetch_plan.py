@@ -40,7 +40,7 @@ def chain(requested: list[Window], fetched: dict[str, list[tuple[int, int]]], li
 
 
 @given(requested, fetched, st.integers(1, 7))
-def test_a_chain_of_plans_tiles_what_is_asked_less_what_is_held(
+def test_a_chain_of_plans_tiles_what_is_requested_less_what_is_fetched(
     requested: list[Window], fetched: dict[str, list[tuple[int, int]]], limit: int
 ) -> None:
     planned = quarters_of([w for p in chain(requested, fetched, limit) for w in p.windows])
@@ -66,7 +66,7 @@ def test_windows_are_few_short_and_cut_at_midnight(
 
 
 @given(requested, fetched)
-def test_the_order_of_what_is_asked_and_held_does_not_matter(
+def test_the_order_of_requested_and_fetched_spans_does_not_matter(
     requested: list[Window], fetched: dict[str, list[tuple[int, int]]]
 ) -> None:
     assert plan(requested, fetched) == plan(
@@ -120,7 +120,7 @@ def test_a_gap_over_midnight_keeps_its_ids_in_both_windows() -> None:
     ] * 2
 
 
-def test_what_holds_a_gap_is_planned_as_it_was_fetched() -> None:
+def test_windows_that_hold_a_gap_are_planned_as_they_were_fetched() -> None:
     fetched = {"BTCUSDT": [(0, 1000), (1000, 3000), (9000, HOUR_US)], "ETHUSDT": [(0, HOUR_US)]}
     gap = Window(2000, 4000, "BTCUSDT", "gap", 1, 9)
     assert plan([gap], fetched).windows == [

@@ -34,7 +34,7 @@ def test_a_jump_in_ids_is_a_gap_with_its_times() -> None:
     assert ring.gaps.trades == 3
 
 
-def test_what_comes_late_or_by_another_connection_leaves_the_ledger() -> None:
+def test_late_and_repeated_trades_leave_the_ledger() -> None:
     trades, quotes = random_ticks(1, 5)
     ring = ring_of(batch(np.delete(trades, [20, 21, 22, 23]), quotes))
     list(ring.fold(batch(trades[21:22], quotes[:0], 0, connection="b"), S))
@@ -53,7 +53,7 @@ def test_the_notice_explains_the_gap_whichever_comes_first() -> None:
     assert before.gaps.gaps[0].cause == after.gaps.gaps[0].cause == "reset by peer"
 
 
-def test_a_silence_of_quotes_is_kept_and_a_short_one_is_not() -> None:
+def test_a_long_silence_of_quotes_is_kept_and_a_short_one_is_not() -> None:
     trades, quotes = random_ticks(1, 30)
     start = int(quotes["time_us"][0])
     is_silent = (quotes["time_us"] > start + 10 * S) & (quotes["time_us"] < start + 17 * S)
@@ -67,7 +67,7 @@ def test_a_silence_of_quotes_is_kept_and_a_short_one_is_not() -> None:
 
 
 @given(st.sets(st.integers(1, 60)), st.permutations(range(1, 61)))
-def test_the_ledger_is_the_holes_whatever_the_order(lost: set[int], order: list[int]) -> None:
+def test_the_ledger_is_the_holes_for_any_order(lost: set[int], order: list[int]) -> None:
     """Trades in any order, some never: the ledger and the interval set agree on what is missing."""
     trades, quotes = random_ticks(1, 10)
     kept = [0, *(i for i in order if i not in lost)]  # nothing is missed from before the first
@@ -95,7 +95,7 @@ def test_it_is_part_of_the_state() -> None:
     assert decode_state("BTCUSDT", 0, stored, 100_000).ring.gaps == ring.gaps
 
 
-def test_its_record_is_what_others_read() -> None:
+def test_the_record_for_readers() -> None:
     restarts = [Restart("trades", 500, 1, 9, 10)]
     ledger = GapLedger(
         [Gap(11, 14, 3, 4, "why")], [QuoteGap(5, 6, "stalled")], [Notice("n", 7, 8)], 9, restarts
@@ -109,11 +109,11 @@ def test_its_record_is_what_others_read() -> None:
     }
 
 
-def test_predictions_touched_are_those_that_looked_back_on_the_gap() -> None:
+def test_predictions_touched_are_those_whose_features_used_the_gap() -> None:
     assert touched_ms(Gap(1, 2, 5_000_999, 6_000_001)) == (5_000, 67_001)
 
 
-def test_what_was_repaired_leaves_the_ledger_and_what_is_withheld_says_so() -> None:
+def test_repaired_trades_leave_the_ledger_and_withheld_ones_are_marked() -> None:
     ledger = GapLedger()
     ledger.missing(5, 9, 10, 20)
     ledger.missing(30, 31, 40, 50)
@@ -125,7 +125,7 @@ def test_what_was_repaired_leaves_the_ledger_and_what_is_withheld_says_so() -> N
     ]
 
 
-def test_what_was_repaired_before_ids_restarted_hides_nothing_of_the_new_series() -> None:
+def test_repairs_from_before_a_restart_do_not_affect_the_new_series() -> None:
     ledger = GapLedger()
     ledger.missing(150, 158, 500 * S, 501 * S)
     ledger.settle(repaired=[(100, 199, 10 * S, 11 * S)], withheld=[(100, 199, 490 * S, 499 * S - 1)])

@@ -30,7 +30,7 @@ def test_a_hole_can_fill_late() -> None:
     assert seen.intervals == [(1, 20)]
 
 
-def test_the_oldest_holes_are_given_up_first() -> None:
+def test_the_oldest_holes_are_closed_first() -> None:
     seen = IdRanges()
     for i in range(MAX_INTERVALS + 5):
         seen.add(3 * i, 3 * i)

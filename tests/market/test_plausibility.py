@@ -51,7 +51,7 @@ def test_a_record_survives_without_its_impossible_trade(field: str, value: int) 
     assert "(1)" in reason
 
 
-def test_old_ticks_are_right_and_one_ahead_of_them_is_not() -> None:
+def test_old_ticks_are_valid_and_one_ahead_of_them_is_not() -> None:
     """The record waited for ten minutes: its arrival proves nothing of a tick a minute ahead."""
     trades, quotes = random_ticks(1, 2)
     arrived_us = START_US + 600 * S
@@ -64,7 +64,7 @@ def test_old_ticks_are_right_and_one_ahead_of_them_is_not() -> None:
     assert refused is not None and len(refused.trades) == 1
 
 
-def test_ingest_s_clock_may_be_off_where_all_ticks_say_so() -> None:
+def test_ingest_s_clock_may_be_off_if_all_ticks_agree() -> None:
     trades, quotes = random_ticks(1, 2)
     trades["receive_time_us"] -= 3600 * S
     quotes["receive_time_us"] -= 3600 * S
@@ -136,13 +136,13 @@ NAMED = batch(*random_ticks(1, 1.0), watermark_us=ARRIVED_US)
 
 
 @pytest.mark.parametrize("symbol", ["", "B" * 51, "BTC/USDT", "btcusdt", "\x00", "..", "B" * 2000, "A\u030a"])
-def test_a_symbol_that_cannot_be_is_refused(symbol: str) -> None:
+def test_an_impossible_symbol_is_refused(symbol: str) -> None:
     with pytest.raises(wire.WireError, match="^symbol .{,250}cannot be a market's$"):
         screen(NAMED._replace(symbol=symbol), ARRIVED_US)
 
 
 @pytest.mark.parametrize("source", ["", "rest/../x", "sbe\n", "ä", "a b", "s" * 33, "s" * 2000])
-def test_a_source_that_cannot_be_is_refused(source: str) -> None:
+def test_an_impossible_source_is_refused(source: str) -> None:
     with pytest.raises(wire.WireError, match="^source .{,50} is not"):
         screen(NAMED._replace(source=source), ARRIVED_US)
 
@@ -155,6 +155,6 @@ def test_a_long_connection_is_refused() -> None:
 
 @pytest.mark.parametrize("symbol", ["X", "S000USDT", "BTCUSDT", "币安人生USDT"])
 @pytest.mark.parametrize("source", ["sbe", "json", "sim", "replay", "rest", "bench"])
-def test_names_that_can_be(symbol: str, source: str) -> None:
+def test_possible_names_are_accepted(symbol: str, source: str) -> None:
     batch = NAMED._replace(symbol=symbol, source=source, notices=())
     assert screen(batch, ARRIVED_US) == Screened(batch)

@@ -16,7 +16,7 @@ def is_in_order(values: list[int]) -> bool:
 
 
 @given(st.lists(st.integers(-5, 5), max_size=9))
-def test_no_fewer_rows_can_go(values: list[int]) -> None:
+def test_the_fewest_rows_are_removed(values: list[int]) -> None:
     out = out_of_order(values)
     assert is_in_order([value for at, value in enumerate(values) if at not in out])
     fewer = combinations(range(len(values)), len(values) - len(out) + 1)
@@ -28,14 +28,14 @@ def test_no_fewer_rows_can_go(values: list[int]) -> None:
     st.integers(2, 57),
     st.sampled_from([-(2**62), -2, 2**60, 2**62]),
 )
-def test_one_value_far_off_costs_itself(times_us: list[int], at: int, far_us: int) -> None:
+def test_an_outlier_costs_only_itself(times_us: list[int], at: int, far_us: int) -> None:
     at = min(at, len(times_us) - 3)
     times_us[at] = far_us * DISORDER_US
     assert times_far_off(times_us) == {at}
 
 
 @given(st.lists(st.integers(0, 10**9), max_size=60).map(sorted), st.data())
-def test_little_disorder_is_none(times_us: list[int], data: st.DataObject) -> None:
+def test_small_disorder_is_tolerated(times_us: list[int], data: st.DataObject) -> None:
     half_us = DISORDER_US // 2
     shifts = data.draw(
         st.lists(st.integers(-half_us, half_us), min_size=len(times_us), max_size=len(times_us))
@@ -44,5 +44,5 @@ def test_little_disorder_is_none(times_us: list[int], data: st.DataObject) -> No
 
 
 @pytest.mark.parametrize("values", [[], [1], [1, 1, 1], [1, 2, 2, 3]])
-def test_what_is_in_order_is_left_alone(values: list[int]) -> None:
+def test_ordered_values_are_kept(values: list[int]) -> None:
     assert out_of_order(values) == times_far_off(values) == set()

@@ -62,14 +62,14 @@ def test_a_single_trade_inside_an_aggregate_leaves_the_ids_on_both_sides() -> No
     assert merged(found, from_rest(row(1, 5))).tobytes() == found.tobytes()  # repeated: nothing taken twice
 
 
-def test_an_aggregate_that_is_known_singly_is_gone() -> None:
+def test_an_aggregate_whose_trades_are_all_known_singly_is_dropped() -> None:
     assert summary(merged(from_rest(row(1, 2)), from_stream(row(1), row(2)))) == [
         (1, 1, 1, 1, "stream"),
         (2, 2, 2, 1, "stream"),
     ]
 
 
-def test_the_stream_wins_over_rest_whichever_came_first() -> None:
+def test_the_stream_wins_over_rest_in_any_order() -> None:
     stream, rest = from_stream(row(1)), from_rest(row(1, qty=9))
     assert summary(merged(stream, rest)) == summary(merged(rest, stream)) == [(1, 1, 1, 1, "stream")]
 
@@ -89,7 +89,7 @@ def test_changes_are_what_differs() -> None:
     assert summary(changes(NONE, wanted)[1]) == summary(wanted)
 
 
-def test_known_ranges_join_what_touches_and_end_where_asked() -> None:
+def test_known_ranges_join_adjacent_ids_within_the_limits() -> None:
     rows = merged(from_rest(row(1, 3), row(8, 9)), from_stream(row(4), row(6)))
     assert known_ranges(rows, 2, 8) == [(2, 4), (6, 6), (8, 8)]
     assert known_ranges(rows, 5, 5) == []
@@ -107,7 +107,7 @@ _PIECES = st.lists(
 
 
 @given(_PIECES, st.randoms(use_true_random=False))
-def test_any_order_and_any_pieces_hold_the_same(pieces: list[LedgerRows], random: object) -> None:
+def test_the_ledger_is_the_same_for_any_order_and_pieces(pieces: list[LedgerRows], random: object) -> None:
     def fold(parts: list[LedgerRows]) -> LedgerRows:
         found = NONE
         for part in parts:
