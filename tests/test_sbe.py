@@ -45,17 +45,9 @@ def test_captured_depth(name: str) -> None:
     frame, expected = captured(name)
     event = sbe.decode(frame)
     assert isinstance(event, sbe.DepthDiffEvent | sbe.DepthSnapshotEvent)
-    names = {
-        "event_time_us": "eventTime",
-        "first_book_update_id": "firstBookUpdateId",
-        "last_book_update_id": "lastBookUpdateId",
-        "book_update_id": "bookUpdateId",
-        "price_exponent": "priceExponent",
-        "qty_exponent": "qtyExponent",
-        "symbol": "symbol",
-    }
-    for field in event._fields[:-3] + ("symbol",):
-        assert getattr(event, field) == expected[names[field]]
+    for field in (*event._fields[:-3], "symbol"):
+        first, *others = field.removesuffix("_us").split("_")
+        assert getattr(event, field) == expected[first + "".join(map(str.title, others))]
     assert [list(level) for level in event.bids] == expected["bids"]
     assert [list(level) for level in event.asks] == expected["asks"]
     assert sbe.encode(event) == frame
@@ -123,9 +115,7 @@ def newer(event: sbe.Event, version: int, appended: bytes) -> bytes:
 
 
 @given(events, st.integers(1, 2**16 - 1), st.binary(max_size=40))
-def test_data_appended_by_a_newer_version_are_skipped(
-    event: sbe.Event, version: int, appended: bytes
-) -> None:
+def test_what_a_newer_version_appends_is_skipped(event: sbe.Event, version: int, appended: bytes) -> None:
     assert sbe.decode(newer(event, version, appended)) == event
 
 
