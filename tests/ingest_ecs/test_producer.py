@@ -17,6 +17,7 @@ from ingest_ecs.feed_buffer import FeedBuffer
 from ingest_ecs.outbox import Record
 from ingest_ecs.producer import MAX_TICKS_PER_RECORD, Producer
 from ingest_ecs.symbol_feed import OVERFLOW, RESTARTED, SKIPPED, STARTED, UNREADABLE
+from tests.fixtures.asynchronous import run_async
 from tests.fixtures.frames import quote_frame, trade_frame
 from tickcast import sbe
 from tickcast.features.ring import BarRing
@@ -460,19 +461,17 @@ def limited(call: int, records: list[dict[str, Any]]) -> list[bool]:
 
 
 @pytest.mark.parametrize(("size", "count"), [(600, 3), (900_000, 2), (60_000, 2)])
-def test_calls_stay_within_kinesis_limits_and_symbols_take_turns(size: int, count: int) -> None:
+@run_async
+async def test_calls_stay_within_kinesis_limits_and_symbols_take_turns(size: int, count: int) -> None:
     kinesis = Kinesis(limited)
     symbols = MANY if size < 10_000 else MANY[:30] if size > 100_000 else MANY[:150]
 
-    async def scenario() -> None:
-        producer = make(kinesis, symbols=symbols)
-        for symbol in symbols:
-            full(producer, symbol, size, count)
-        producer.drain()
-        await producer.run()
-        assert (len(producer.outbox), producer.outbox.size) == (0, 0)
-
-    asyncio.run(scenario())
+    producer = make(kinesis, symbols=symbols)
+    for symbol in symbols:
+        full(producer, symbol, size, count)
+    producer.drain()
+    await producer.run()
+    assert (len(producer.outbox), producer.outbox.size) == (0, 0)
     assert {symbol: len(batches) for symbol, batches in kinesis.stored.items()} == dict.fromkeys(
         symbols, count
     )
@@ -481,16 +480,14 @@ def test_calls_stay_within_kinesis_limits_and_symbols_take_turns(size: int, coun
     assert len(set(first_round)) > 0.6 * len(symbols)  # who was in a call that failed lost a turn
 
 
-def test_no_symbol_waits_while_others_are_put_twice() -> None:
+@run_async
+async def test_no_symbol_waits_while_others_are_put_twice() -> None:
     kinesis = Kinesis()
 
-    async def scenario() -> None:
-        producer = make(kinesis, symbols=MANY[:20])
-        for symbol in MANY[:20]:
-            full(producer, symbol, 900_000, 3)
-        await producer.writer.put_waiting()
-
-    asyncio.run(scenario())
+    producer = make(kinesis, symbols=MANY[:20])
+    for symbol in MANY[:20]:
+        full(producer, symbol, 900_000, 3)
+    await producer.writer.put_waiting()
     order = [symbol for call in kinesis.calls for symbol in call]
     for turn in range(3):
         assert set(order[turn * 20 : turn * 20 + 20]) == set(MANY[:20])

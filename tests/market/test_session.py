@@ -1,4 +1,8 @@
+"""The session, driven by an exchange that fails in every way."""
+
 import random
+from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -40,11 +44,11 @@ STREAMS = [("BTCUSDT", "trades"), ("BTCUSDT", "quotes")]
 
 
 class Driver:
-    """Plays the socket loop and the exchange: time passes in steps, at each of them something happens on
-    every stream, and connections bring it.
+    """Plays the socket loop and the exchange: time passes in steps, in each of them every stream has new
+    data, and connections deliver it.
 
-    On `paused` streams nothing happens. On `silent` ones it does, but a connection does not bring it; `lost`
-    ones come by none. REST knows what had happened `rest_lag_s` ago; a handshake takes `handshake_s`.
+    `paused` streams have no new data. `silent` ones do, but a connection does not deliver them; `lost` ones
+    are delivered by none. REST is `rest_lag_s` behind; a handshake takes `handshake_s`.
     """
 
     def __init__(self, rollover_s: float = 1000, streams: list[tuple[str, str]] = STREAMS) -> None:
@@ -145,6 +149,13 @@ def newest(counts: dict[tuple[str, str], int], symbol: str) -> Newest:
     return Newest(counts.get((symbol, "trades")), book)
 
 
+def started(**options: Any) -> Driver:
+    """A driver whose first connection has delivered for a minute, and that never rolls over."""
+    driver = Driver(rollover_s=10**6, **options)
+    driver.run(60)
+    return driver
+
+
 def test_one_connection_is_opened_and_kept() -> None:
     driver = Driver()
     driver.run(500)
@@ -165,7 +176,7 @@ def test_rollover_opens_the_second_before_it_closes_the_first() -> None:
 
 
 def test_the_first_is_kept_until_a_successor_delivers_as_much() -> None:
-    """The second brings no trades: the first stays, and a third relieves both."""
+    """The second brings no trades: the first stays, and a third replaces both."""
     driver = Driver(rollover_s=100)
     driver.silent.add((2, "trades"))
     driver.run(105)
@@ -187,7 +198,7 @@ def test_a_delivering_connection_is_kept_while_no_successor_delivers() -> None:
         driver.run(5)
         driver.answer("BTCUSDT", newest(driver.happened, "BTCUSDT"))
     assert 1 in driver.live
-    assert len(driver.opens_s) < 8  # and the exchange is not pestered
+    assert len(driver.opens_s) < 8  # and the exchange is not flooded with attempts
 
 
 def test_an_announced_shutdown_rolls_over_at_once() -> None:
@@ -202,8 +213,7 @@ def test_an_announced_shutdown_rolls_over_at_once() -> None:
 
 @pytest.mark.parametrize("kind", ["quotes", "trades"])
 def test_a_dead_stream_is_found_by_evidence_and_replaced(kind: str) -> None:
-    driver = Driver()
-    driver.run(60)
+    driver = started()
     driver.silent.add((1, kind))
     driver.run(60)
     assert driver.steps == [("Open", 1), ("Open", 2), ("Close", 1)]
@@ -226,8 +236,7 @@ def test_without_evidence_nothing_is_dead() -> None:
 
 
 def test_data_under_way_during_a_probe_are_no_evidence() -> None:
-    driver = Driver()
-    driver.run(60)
+    driver = started()
     driver.happened = {stream: count + 3 for stream, count in driver.happened.items()}
     driver.answer("BTCUSDT", newest(driver.happened, "BTCUSDT"))
     driver.run(30)  # it came with the next frames
@@ -239,8 +248,7 @@ TWO = [(symbol, kind) for symbol in ("BTCUSDT", "ETHUSDT") for kind in ("trades"
 
 
 def test_only_the_claim_of_the_affected_symbol_is_withdrawn_and_restored() -> None:
-    driver = Driver(streams=TWO)
-    driver.run(60)
+    driver = started(streams=TWO)
     driver.refuses = 503  # no successor helps
     driver.lost.add(("ETHUSDT", "trades"))
     driver.run(10)
@@ -256,8 +264,7 @@ def test_only_the_claim_of_the_affected_symbol_is_withdrawn_and_restored() -> No
 
 
 def test_a_dead_stream_stays_withdrawn_on_new_connections_until_it_delivers() -> None:
-    driver = Driver(streams=TWO)
-    driver.run(60)
+    driver = started(streams=TWO)
     driver.silent |= {(connection, "trades") for connection in range(1, 50)}
     driver.run(60)
     assert driver.live[-1] > 1
@@ -268,12 +275,11 @@ def test_a_dead_stream_stays_withdrawn_on_new_connections_until_it_delivers() ->
 
 
 def test_a_stream_that_no_connection_revives_is_retried_less_and_less_often() -> None:
-    driver = Driver(rollover_s=10**6)
-    driver.run(60)
+    driver = started()
     driver.silent |= {(connection, "trades") for connection in range(1, 50)}
     driver.run(7200)
     assert 3 <= len(driver.opens_s) <= 10
-    waits = [later - earlier for earlier, later in zip(driver.opens_s[1:], driver.opens_s[2:], strict=False)]
+    waits = [later - earlier for earlier, later in pairwise(driver.opens_s[1:])]
     assert waits == sorted(waits)
 
 
@@ -290,14 +296,11 @@ def test_quiet_markets_cause_no_reconnects() -> None:
     assert driver.stalls == []
     assert driver.session.withdrawn(1) == set()
     asked_s = [at_s for at_s, _ in driver.probes]
-    assert all(
-        later - earlier >= PROBE_INTERVAL_S for earlier, later in zip(asked_s, asked_s[1:], strict=False)
-    )
+    assert all(later - earlier >= PROBE_INTERVAL_S for earlier, later in pairwise(asked_s))
 
 
 def test_a_silent_market_is_known_to_be_quiet_before_its_ticks_are_stale() -> None:
-    driver = Driver(streams=TWO)
-    driver.run(60)
+    driver = started(streams=TWO)
     driver.paused |= {("ETHUSDT", "trades"), ("ETHUSDT", "quotes")}
     silent_since_s = driver.now_s
     for _ in range(1200):
@@ -311,8 +314,7 @@ def test_a_silent_market_is_known_to_be_quiet_before_its_ticks_are_stale() -> No
 
 
 def test_rest_that_does_not_answer_is_asked_less_and_less_often() -> None:
-    driver = Driver(streams=TWO)
-    driver.run(60)
+    driver = started(streams=TWO)
     driver.has_rest = False
     driver.paused |= {("ETHUSDT", "trades"), ("ETHUSDT", "quotes")}
     driver.run(600)
@@ -339,8 +341,7 @@ def test_an_open_connection_without_data_is_replaced() -> None:
 
 def test_a_single_quiet_market_keeps_its_connection() -> None:
     """There is no busy stream to show it; REST does."""
-    driver = Driver(rollover_s=10**6)
-    driver.run(60)
+    driver = started()
     driver.paused = set(STREAMS)
     driver.run(600)
     assert driver.steps == [("Open", 1)]
@@ -364,8 +365,7 @@ def test_quiet_markets_do_not_excuse_the_silence_of_a_busy_stream() -> None:
 
 
 def test_a_frozen_exchange_is_not_live_and_not_flooded_with_attempts() -> None:
-    driver = Driver(rollover_s=10**6)
-    driver.run(60)
+    driver = started()
     driver.is_frozen = True
     driver.run(7)
     assert not driver.session.is_live
@@ -394,8 +394,7 @@ def test_shutdowns_of_every_new_connection_cause_no_flood_of_attempts() -> None:
 
 def test_a_shutdown_soon_after_an_outage_is_bridged() -> None:
     """The pauses that the outage led to are not waited for while what delivers is about to end."""
-    driver = Driver(rollover_s=10**6)
-    driver.run(60)
+    driver = started()
     driver.is_frozen = True
     driver.run(200)
     driver.is_frozen = False
@@ -409,8 +408,7 @@ def test_a_shutdown_soon_after_an_outage_is_bridged() -> None:
 
 
 def test_an_exchange_that_refuses_only_new_connections_costs_nothing() -> None:
-    driver = Driver(streams=TWO, rollover_s=10**6)
-    driver.run(60)
+    driver = started(streams=TWO)
     driver.refuses = 503
     driver.session.shutdown_announced(1)
     driver.run(1800, 0.25)

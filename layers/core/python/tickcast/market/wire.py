@@ -29,46 +29,38 @@ _MARKER = b"\xc3\x01"
 _INT64 = {"type": "fixed", "name": "Int64LE", "size": 8, "doc": "little-endian two's complement"}
 _INT8 = {"type": "fixed", "name": "Int8", "size": 1, "doc": "two's complement"}
 
-_NOTICE = {
-    "type": "record",
-    "name": "Notice",
-    "fields": [
-        {"name": "cause", "type": "string"},
-        {"name": "from_us", "type": "long"},
-        {"name": "to_us", "type": "long"},
-    ],
-}
+
+def _record(name: str, types: dict[str, Any], defaults: dict[str, Any], **about: str) -> dict[str, Any]:
+    fields = [
+        {"name": field, "type": kind} | ({"default": defaults[field]} if field in defaults else {})
+        for field, kind in types.items()
+    ]
+    return {"type": "record", "name": name, **about, "fields": fields}
 
 
 def _ticks_schema(name: str, dtype: np.dtype[Any], defined: set[str]) -> dict[str, Any]:
     """The Avro record whose encoding is the memory of `dtype` (packed, every field a fixed)."""
-    fields = []
+    types: dict[str, Any] = {}
     for field in dtype.names or ():
         fixed = _INT64 if dtype[field].itemsize == 8 else _INT8
         # Avro defines a named type once and refers to it by name afterwards.
-        fields.append({"name": field, "type": fixed if fixed["name"] not in defined else fixed["name"]})
+        types[field] = fixed if fixed["name"] not in defined else fixed["name"]
         defined.add(str(fixed["name"]))
-    return {"type": "record", "name": name, "fields": fields}
+    return _record(name, types, {})
 
 
 def _schema() -> dict[str, Any]:
     defined: set[str] = set()
     trade, quote = _ticks_schema("Trade", TRADE, defined), _ticks_schema("Quote", QUOTE, defined)
-    return {
-        "type": "record",
-        "name": "TickBatch",
-        "namespace": "tickcast",
-        "fields": [
-            {"name": "symbol", "type": "string"},
-            {"name": "source", "type": "string"},
-            {"name": "connection", "type": "string"},
-            {"name": "watermark_us", "type": "long"},
-            {"name": "trades", "type": {"type": "array", "items": trade}},
-            {"name": "quotes", "type": {"type": "array", "items": quote}},
-            {"name": "notices", "type": {"type": "array", "items": _NOTICE}, "default": []},
-            {"name": "quiet_us", "type": "long", "default": QUIET_UNKNOWN},
-        ],
+    notice = _record("Notice", {"cause": "string", "from_us": "long", "to_us": "long"}, {})
+    types = dict.fromkeys(("symbol", "source", "connection"), "string") | {
+        "watermark_us": "long",
+        "trades": {"type": "array", "items": trade},
+        "quotes": {"type": "array", "items": quote},
+        "notices": {"type": "array", "items": notice},
+        "quiet_us": "long",
     }
+    return _record("TickBatch", types, {"notices": [], "quiet_us": QUIET_UNKNOWN}, namespace="tickcast")
 
 
 SCHEMA = _schema()
