@@ -197,8 +197,8 @@ def test_drift_starts_a_training(
                 found = there.states.list_executions(stateMachineArn=machine)["executions"]
                 return [each for each in found if each["name"].startswith("drift-")]
 
-            (execution,) = eventually(started, 90)
-            report = execution.watch(there, execution["executionArn"], Console(file=io.StringIO()))
+            (found,) = eventually(started, 90)
+            report = execution.watch(there, found["executionArn"], Console(file=io.StringIO()))
         finally:
             for table in ("drift_watches", "drift_trainings"):
                 database.execute(f"delete from tickcast.{table}")
