@@ -1,4 +1,4 @@
-"""The codec: captured frames to the last byte, what must be refused, and round trips of anything."""
+"""The codec: captured frames to the last byte, refusals, and round trips of arbitrary events."""
 
 import contextlib
 import json

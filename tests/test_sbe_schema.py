@@ -1,4 +1,4 @@
-"""Our layouts against those of Binance's schema, field by field."""
+"""Our layouts compared with those of Binance's schema, field by field."""
 
 from __future__ import annotations
 

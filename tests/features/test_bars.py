@@ -1,4 +1,4 @@
-"""Bars: every field against a loop over plain Python."""
+"""Bars: every field compared with a loop in plain Python."""
 
 from typing import Any
 
@@ -96,14 +96,6 @@ def test_every_field_equals_the_loop(rates: tuple[float, float]) -> None:
     expected = bars_by_loop(trades, quotes, 60)
     for name in BAR.names or ():
         assert plain(bars, name) == [bar[name] for bar in expected], name
-
-
-def test_no_ticks_make_empty_bars() -> None:
-    none = random_ticks(1, 0.1)
-    bars = whole(none[0][:0], none[1][:0], 3)
-    assert not bars["quoted_us"].any()
-    assert not bars["bid_price"].any()
-    assert len(bars) == 3
 
 
 @pytest.mark.parametrize("side", ["bid", "ask"])

@@ -1,4 +1,4 @@
-"""The ring: order, repeats and lateness change no bit; late ticks, holes, and ids far off."""
+"""The ring: order, repeats and lateness change no bit; late ticks, holes, and outlier ids."""
 
 import numpy as np
 import pytest

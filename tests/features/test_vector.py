@@ -1,4 +1,4 @@
-"""Each feature against its definition written out row by row, and the promise that the future is unseen."""
+"""Each feature compared with its definition computed row by row, and no feature uses the future."""
 
 import math
 from typing import Any

@@ -60,7 +60,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def start(image: Path, **settings: str) -> subprocess.Popen[str]:
-    """`CMD` of the Dockerfile; under its user, where we may take that and it may reach the folder."""
+    """`CMD` of the Dockerfile; under its user if that is permitted and the folder is accessible."""
     environment = {
         "PATH": "/usr/bin:/bin",
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -98,7 +98,7 @@ def test_missing_settings_are_named(image: Path) -> None:
 
 
 def test_it_answers_health_and_stops_on_sigterm(image: Path) -> None:
-    """Neither Kinesis nor the exchange is there: it cannot replace a task that delivers, and says so."""
+    """Without Kinesis and the exchange the task reports that it cannot replace one that delivers."""
     address = {"STREAM_URL": "ws://127.0.0.1:1", "HEALTH_PORT": "0", "BUCKET": "", "SYMBOLS": "BTCUSDT"}
     with start(image, **environment(IngestSettings, **address)) as task:
         assert task.stdout is not None

@@ -1,4 +1,4 @@
-"""The producer against a Kinesis that fails the ways Kinesis fails: order holds, nothing accepted is lost."""
+"""The producer with a Kinesis that fails as Kinesis does: order holds, nothing accepted is lost."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""The sample of what ingest refused: bounded, off the loop, and no matter what S3 does."""
+"""The sample of refused data: bounded, outside the loop, and independent of S3's state."""
 
 import asyncio
 import json

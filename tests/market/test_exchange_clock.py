@@ -1,4 +1,4 @@
-"""The exchange's clock: which times of ticks fit it, and how it is followed."""
+"""The exchange's clock: which times of ticks fit it, and how it is tracked."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Many frames at once give exactly what one by one gives, whatever is among them."""
+"""Decoding many frames at once gives exactly the same as one by one."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The ledger: what is missing, why, and what is no longer."""
+"""The gap ledger: what is missing and why, and what was repaired."""
 
 import json
 

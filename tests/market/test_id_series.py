@@ -1,4 +1,4 @@
-"""Ids far off: which rows are refused, which are not, and how a new series is recognised."""
+"""Outlier ids: which rows are refused, which are not, and how a new series is recognised."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The rows to blame for a disorder: as few as can be, and one far off never takes others along."""
+"""The rows removed from a disordered series: as few as possible, and an outlier only itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No sum wraps and none loses a digit: all of them against Python's integers, and one market in any unit."""
+"""Sums are exact and never wrap: compared with Python's integers, and for one market in any unit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every trade id is in the ledger once, whatever order and pieces the trades came in."""
+"""Every trade id is in the ledger once, for any order and pieces of the trades."""
 
 from __future__ import annotations
 

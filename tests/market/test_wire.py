@@ -1,4 +1,4 @@
-"""The wire batch: the same bytes as fastavro's, any split of blocks, and damage that is named."""
+"""The wire batch: the same bytes as fastavro's, any split of blocks, and clear errors for damage."""
 
 import contextlib
 import io

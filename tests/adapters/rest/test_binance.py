@@ -1,4 +1,4 @@
-"""The REST client against real sockets, and against the exchange's recorded answers."""
+"""The REST client with real sockets, and with the exchange's recorded answers."""
 
 from __future__ import annotations
 

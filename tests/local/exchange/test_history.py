@@ -65,12 +65,8 @@ def test_the_quote_and_trade_as_of_an_instant() -> None:
     for n in (1, 2, 3):
         quotes.append(Quote("BTCUSDT", 1_000 * n, n, n, n, n + 1, n))
     assert quotes.as_of(999) is None
-    assert [quote and quote.update_id for quote in map(quotes.as_of, (1_000, 1_999, 2_000, 9_000))] == [
-        1,
-        1,
-        2,
-        3,
-    ]
+    found = map(quotes.as_of, (1_000, 1_999, 2_000, 9_000))
+    assert [quote and quote.update_id for quote in found] == [1, 1, 2, 3]
     trades = history(trade(1, 1_000), trade(2, 2_000))
     assert trades.last_before(999) is None
     last = trades.last_before(1_500)

@@ -41,7 +41,7 @@ def trade_faults(trades: Trades) -> list[Fault]:
     ids = trades["last_id"] - trades["first_id"]  # beyond the first; of single trades 0
     return [
         Fault("a trade without a price or quantity", (trades["price"] <= 0) | (trades["qty"] <= 0)),
-        Fault("trade ids that cannot be", (trades["first_id"] < 0) | (ids < 0) | (ids > MAX_IDS_A_ROW)),
+        Fault("impossible trade ids", (trades["first_id"] < 0) | (ids < 0) | (ids > MAX_IDS_A_ROW)),
         Fault("a side that is neither buy nor sell", np.abs(trades["side"]) != 1),
     ]
 
@@ -56,7 +56,7 @@ def quote_faults(quotes: Quotes) -> list[Fault]:
     return [
         Fault("half a side of the book", is_half | is_negative),
         Fault("a crossed book", (bid > 0) & (ask > 0) & (bid >= ask)),
-        Fault("a book update id that cannot be", quotes["update_id"] < 0),
+        Fault("an impossible book update id", quotes["update_id"] < 0),
     ]
 
 
