@@ -1,4 +1,4 @@
-"""The models, from their cards in S3, and which one is active: what `/models` returns."""
+"""The model cards in S3 and the pointer to the active model: the content of `/models`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _SHOWN = 200  # characters of what is wrong with a card
 
 
 class ModelCatalog:
-    """The newest cards, listed again every few seconds; a card is fetched once, as it is written once.
+    """The newest cards, listed again every few seconds; a card is read once, as it never changes.
 
-    `connect` makes the S3 client when it is first needed: few callers ask for models, and the others should
+    `connect` creates the S3 client when it is first needed: few callers ask for models, and the others should
     not pay for it, nor for importing boto3.
     """
 
@@ -53,7 +53,6 @@ class ModelCatalog:
         cards = [stored for stored in objects if stored.key.endswith("/card.json")]
         cards.sort(key=lambda stored: (stored.modified, stored.key), reverse=True)
         has_pointer = any(stored.key == POINTER for stored in objects)
-        # Only what is shown is kept.
         self._cards = {(stored.key, stored.etag): self._card(stored) for stored in cards[:CARDS_SHOWN]}
         shown = list(self._cards.values())
         return {
@@ -73,7 +72,8 @@ class ModelCatalog:
         return card
 
     def _read(self, key: str) -> dict[str, Any]:
-        """The JSON object under `key`, or what is wrong with it, so that one does not hide the rest."""
+        """The JSON object under `key`, or one that says what is wrong with it, so that the others are
+        shown."""
         text = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read()
         try:
             found = json_text.read(text)
