@@ -30,10 +30,9 @@ from benchmarks import (
     training,
 )
 from benchmarks.backfill import Backfilled
-from benchmarks.comparison import Comparison
 from benchmarks.functions import LARGEST_MB_MARK, Weight
 from benchmarks.shard import Throughput
-from benchmarks.side_by_side import QUICK, Effort
+from benchmarks.side_by_side import QUICK, Comparison, Effort
 from tickcast.adapters import json_text
 
 TICKS_PER_SHARD_MARK = 17_000

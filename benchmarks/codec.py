@@ -13,9 +13,8 @@ import numpy.typing as npt
 import orjson
 import sbe as pypi_sbe
 
-from benchmarks.comparison import Comparison, comparison
 from benchmarks.sample import SYMBOL, quote_events
-from benchmarks.side_by_side import Effort, Work, side_by_side
+from benchmarks.side_by_side import Comparison, Effort, Work, comparison, side_by_side
 from tickcast import sbe
 from tickcast.market import wire
 from tickcast.market.frames import decode_frames
@@ -26,7 +25,7 @@ SCHEMA = Path(__file__).parents[2] / "shared" / "data" / "sbe" / "stream_1_0.xml
 
 
 class BookTicker(msgspec.Struct):
-    """Prices and quantities are JSON strings, and strings they stay until somebody calls float()."""
+    """Prices and quantities are JSON strings, and stay strings until float() is called."""
 
     u: int
     s: str
@@ -42,7 +41,7 @@ class Combined(msgspec.Struct):
 
 
 class BookTickerFloats(msgspec.Struct):
-    """msgspec at its best: it leaves out what is not wanted and reads the strings as numbers itself."""
+    """msgspec at its best: it skips unused fields and reads the strings as numbers itself."""
 
     u: int
     b: float
@@ -77,7 +76,7 @@ def one_by_msgspec(text: bytes) -> Row:
     return d.u, d.b, d.B, d.a, d.A
 
 
-# The same in loops of their own: a function call a quote would count against the libraries.
+# The same in separate loops: a function call for each quote would count against the libraries.
 
 
 def by_orjson(texts: list[bytes]) -> npt.NDArray[Any]:
@@ -105,9 +104,9 @@ def by_msgspec_floats(texts: list[bytes]) -> npt.NDArray[Any]:
 
 
 def decode(effort: Effort) -> list[Comparison]:
-    """A thousand quotes into arrays of numbers, and each for itself.
+    """A thousand quotes into arrays of numbers, and each by itself.
 
-    Ours are rows of integers with both times, checked and by symbol; the others get five floats a quote.
+    Ours are rows of integers with both times, checked and by symbol; the others are five floats a quote.
     """
     events = quote_events(COUNT)
     frames, texts = [sbe.encode(event) for event in events], [as_json(event) for event in events]

@@ -1,9 +1,9 @@
-"""What a second's features cost: bars that were summed up once, against masking a minute of ticks each time.
+"""The cost of a second's features: from bars summed up once, compared with masking a minute of ticks each
+time.
 
-Both sides come to the same row. Ours is `feature_rows` of the ring, the usual one
-(`benchmarks.usual_features`) makes arrays of a deque of ticks and masks them. With it is shown what the masks
-alone cost, were the arrays at hand, and what a second costs with its ticks taken in: for us one batch, with
-all the guards of the ring.
+Both compute the same row. Ours is `feature_rows` of the ring; the usual one (`benchmarks.usual_features`)
+turns a deque of ticks into arrays and masks them. Also measured: the masks alone, with the arrays given, and
+a second including the intake of its ticks: for us one batch, with all the checks of the ring.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import itertools
 
 import numpy as np
 
-from benchmarks.comparison import Comparison, comparison
-from benchmarks.side_by_side import Effort, Work, side_by_side
+from benchmarks.side_by_side import Comparison, Effort, Work, comparison, side_by_side
 from benchmarks.usual_features import Tick, UsualFeatures, row_of
 from tickcast.features.ring import BarRing
 from tickcast.features.vector import FEATURE_NAMES, feature_rows

@@ -1,8 +1,8 @@
-"""What a tick costs in the Lambda function: packed records against the usual one record a tick.
+"""The cost of a tick in the Lambda function: packed records compared with the usual one record a tick.
 
 Ours is what `predict_stream` does with an event up to the prediction: base64, decoding, folding into bars.
-The usual handler (`benchmarks.usual_handler`) decodes each record and keeps the same bars; with it is shown
-one that stops after decoding.
+The usual handler (`benchmarks.usual_handler`) decodes each record and keeps the same bars; one that stops
+after decoding is measured too.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ import fastavro
 import numpy as np
 
 from benchmarks import usual_handler
-from benchmarks.comparison import Comparison, comparison
 from benchmarks.sample import START_US, SYMBOL, mixed_frames, quote_events
-from benchmarks.side_by_side import Effort, Work, side_by_side
+from benchmarks.side_by_side import Comparison, Effort, Work, comparison, side_by_side
 from tickcast import sbe
 from tickcast.adapters.kinesis.records import records_in
 from tickcast.adapters.kinesis.schema_registry import SchemaRegistry
@@ -42,9 +41,9 @@ def measure(effort: Effort) -> list[Comparison]:
     frames = mixed_frames(EVENTS * TICKS_PER_EVENT)
     large = [packed(_batches(some, TICKS_PER_EVENT)) for some in _cut(frames, TICKS_PER_EVENT)]
     small = [packed(_batches(some, TICKS_PER_SMALL_RECORD)) for some in _cut(frames, TICKS_PER_EVENT)]
-    singles = [_single_records(some) for some in _cut(frames, TICKS_PER_EVENT)]
+    singles = [singly(batch) for batch in _batches(frames, TICKS_PER_EVENT)]
     warm = _warm_ring()
-    schemas = SchemaRegistry(None, "")  # asked for nothing: the schema is this code's
+    schemas = SchemaRegistry(None, "")  # never used: the schema is this code's
 
     def fold(events: list[dict[str, Any]]) -> BarRing:
         ring = copy.deepcopy(warm)
@@ -85,7 +84,7 @@ def _check(packed: BarRing, small: BarRing, plain: usual_handler.PlainBars) -> N
     if packed.bars.tobytes() != small.bars.tobytes():
         raise AssertionError("the bars depend on how the ticks were packed")
     ours = {int(bar["end_us"]): bar for bar in packed.bars}
-    for theirs in plain.closed[1:]:  # the first bar follows upon what only the warm ring knows
+    for theirs in plain.closed[1:]:  # the first bar depends on what only the warm ring knows
         if (bar := ours.get(theirs["end_us"])) is None:
             continue  # ours waits for late ticks
         for name in _CHECKED:
@@ -126,12 +125,6 @@ def _warm_ring() -> BarRing:
     return ring
 
 
-def _single_records(frames: list[bytes]) -> dict[str, Any]:
-    """The event with every tick of `frames` as a record of its own, in the order of time."""
-    (batch,) = _batches(frames, len(frames))
-    return singly(batch)
-
-
 def singly(batch: wire.TickBatch) -> dict[str, Any]:
     """The event with every tick of `batch` as a record of its own, in the order of time."""
     ticks = sorted(market_data(batch), key=lambda tick: tick["timestamp"])
@@ -139,7 +132,8 @@ def singly(batch: wire.TickBatch) -> dict[str, Any]:
 
 
 def packed(batches: Iterator[wire.TickBatch], first: int = 0, arrived_us: int = START_US) -> dict[str, Any]:
-    """The event with a record for each batch, numbered from `first` on; none arrives before its ticks."""
+    """The event with a record for each batch, numbered from `first` on; records do not arrive before their
+    ticks."""
     records = [
         _record(n, wire.encode(batch), max(arrived_us, batch.watermark_us))
         for n, batch in enumerate(batches, first)
@@ -148,7 +142,7 @@ def packed(batches: Iterator[wire.TickBatch], first: int = 0, arrived_us: int = 
 
 
 def _record(number: int, data: bytes, arrived_us: int = START_US) -> dict[str, Any]:
-    """A record of an event as Lambda hands it over."""
+    """A record of an event as Lambda passes it."""
     sequence = str(_FIRST_SEQUENCE + number)
     return {
         "kinesis": {

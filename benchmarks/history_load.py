@@ -29,9 +29,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import psycopg
 
-from benchmarks.comparison import Comparison
 from benchmarks.sample import SYMBOL
-from benchmarks.side_by_side import QUICK, Effort
+from benchmarks.side_by_side import QUICK, Comparison, Effort
 from local.system import database, servers
 from local.system.processes import Processes
 from local.system.variables import local_variables

@@ -1,12 +1,13 @@
-"""What a tick costs the producer: our packed records against the usual ways to put ticks into Kinesis.
+"""The cost of a tick in the producer: our packed records compared with the usual ways to put ticks into
+Kinesis.
 
 All go through botocore to its `before-send` event, where a stub answers as Kinesis would. So parameters are
 validated, the request is serialised and signed and the answer parsed, but no byte is sent.
 
-A thousand ticks are put, 60 ms of a full shard. That is one call with one record for us and for KPL's
-aggregation, and two calls of 500 records at one tick a record. Ours starts with the frame off the socket:
-buffer, decoding, checks, packing, PutRecords. The usual ways get every tick as a ready-made dict, so for them
-only serialising and putting counts.
+A thousand ticks are put, 60 ms of a full shard: one call with one record for us and for KPL's aggregation,
+two calls of 500 records with one tick a record. Ours starts with the frame from the socket: buffer, decoding,
+checks, packing, PutRecords. The usual ways get every tick as a ready-made dict, so only serialising and
+putting are measured.
 """
 
 from __future__ import annotations
@@ -28,9 +29,8 @@ from aws_lambda_powertools import Logger
 from botocore.awsrequest import AWSResponse
 from botocore.config import Config
 
-from benchmarks.comparison import Comparison, comparison
 from benchmarks.sample import START_US, SYMBOL, mixed_frames
-from benchmarks.side_by_side import Effort, Work, side_by_side
+from benchmarks.side_by_side import Comparison, Effort, Work, comparison, side_by_side
 from ingest_ecs.feed_buffer import FeedBuffer
 from ingest_ecs.producer import Producer
 from tickcast.adapters.lake.bronze import MARKET_DATA, market_data
@@ -80,11 +80,11 @@ def _answer_body(count: int) -> bytes:
 
 @contextmanager
 def our_producer(kinesis: StubKinesis) -> Iterator[tuple[FeedBuffer, Any]]:
-    """A buffer to put frames into, and a function that lets the real producer do the work of one linger."""
+    """A buffer for frames, and a function that runs the real producer for one linger."""
     producer = Producer(kinesis.client, STREAM, (SYMBOL,), "sbe", 0.0, Logger(service="bench", level="ERROR"))
     buffer = FeedBuffer(1, "bench-1", "sbe")
     producer.attach(buffer)
-    producer.drain()  # `run` then returns as soon as all that was taken is put
+    producer.drain()  # `run` then returns as soon as all ticks are put
     with asyncio.Runner() as runner:
         loop = runner.get_loop()
         yield buffer, lambda: loop.run_until_complete(producer.run())
@@ -143,7 +143,7 @@ def measure(effort: Effort) -> tuple[list[Comparison], float]:
             "KPL aggregation of JSON": Work(lambda: put(kpl_records(dicts)), COUNT),
         }
         times = side_by_side(choices, effort)
-    # The claim is made against the cheaper of the usual two.
+    # The claim is about the cheaper of the two usual ways.
     usual = min("JSON, 500 records a call", "Avro, 500 records a call", key=times.ns)
     found = [
         comparison(times, "producer_vs_put_records_500", "packed", usual, 4),

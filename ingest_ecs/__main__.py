@@ -34,7 +34,7 @@ from tickcast.market.session import Session
 DRAIN_S = 20  # with the next within ECS' stop timeout of 30 s
 QUARANTINE_DRAIN_S = 2
 READY_TICK_AGE_S = 10
-STUCK_AFTER_S = 30  # a put takes 7 s at the most before it fails
+STUCK_AFTER_S = 30  # a put fails within 7 s
 METRICS_EVERY_S = 60
 
 logger = structured_logger("ingest_ecs")
@@ -56,7 +56,7 @@ def health_report(
     if producer.writer.last_error:
         why.append(f"Kinesis: {producer.writer.last_error}")
     return {
-        # A task that never had data must not replace the one before it: ECS would stop that one.
+        # A task that never received data must not replace the previous one: ECS would stop that one.
         "live": session.has_delivered and now_s - producer.writer.turned_s < STUCK_AFTER_S,
         "ready": not why,
         "why": "; ".join(why),
@@ -72,8 +72,8 @@ def counted(producer: Producer) -> dict[str, int]:
 
 
 async def emit_metrics(producer: Producer) -> None:
-    """One line of CloudWatch's embedded metric format a minute: what changed since the last. Reasons are a
-    field of the line, for queries: as metrics of their own there would be any number."""
+    """Write a line of CloudWatch's embedded metric format a minute: the changes since the last. Reasons are a
+    field of the line, for queries: as metrics their number would be unbounded."""
     before, counted_reasons = counted(producer), Counter(producer.bad_frames)
     while True:
         await asyncio.sleep(METRICS_EVERY_S)
@@ -96,35 +96,30 @@ async def emit_metrics(producer: Producer) -> None:
 
 
 def publish_schema(settings: IngestSettings) -> None:
-    """Before the first batch: readers of another version must be able to look up this one's schema."""
+    """Publish the schema before the first batch, for readers of other versions."""
     if not settings.bucket:
         return
     try:
         schema_registry.publish(boto3.client("s3"), settings.bucket)
     except (BotoCoreError, ClientError) as error:
-        # Consumers of the same version need no look-up, so this is no reason not to run.
+        # Consumers of the same version need no look-up, so the task can run without.
         logger.error("the wire schema could not be published", extra={"reason": describe(error)})
 
 
-def s3_client() -> Any:
+def client(service: str) -> Any:
+    """A client that fails fast: its callers retry."""
     retries = {"mode": "standard", "total_max_attempts": 1}
-    return boto3.client("s3", config=Config(connect_timeout=2, read_timeout=5, retries=retries))
+    return boto3.client(service, config=Config(connect_timeout=2, read_timeout=5, retries=retries))
 
 
 async def ingest(settings: IngestSettings) -> None:
-    """Hold the stream and put its ticks until a signal. Raises `FatalSessionError` or `TimeoutError`."""
-    kinesis = boto3.client(
-        "kinesis",
-        config=Config(
-            connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 1}
-        ),
-    )
+    """Hold the stream open and put its ticks until a signal. Raises `FatalSessionError` or `TimeoutError`."""
     streams = [(symbol, kind) for symbol in settings.symbols for kind in ("trades", "quotes")]
     has_busy_stream = settings.busy_symbol not in settings.symbols
     session = Session(streams, random.Random(), settings.rollover_s, has_busy_stream=has_busy_stream)
-    quarantine = Quarantine(s3_client() if settings.bucket else None, settings.bucket, logger)
+    quarantine = Quarantine(client("s3") if settings.bucket else None, settings.bucket, logger)
     producer = Producer(
-        kinesis,
+        client("kinesis"),
         settings.stream_name,
         settings.symbols,
         settings.source,

@@ -1,4 +1,4 @@
-"""A connection's frames on their way to becoming ticks: taken one by one, decoded a linger at a time."""
+"""A connection's frames on their way to ticks: taken one by one, decoded together after each linger."""
 
 from __future__ import annotations
 
@@ -21,10 +21,6 @@ Control = Callable[[dict[str, Any]], None]
 _NO_TRADES, _NO_QUOTES = np.empty(0, TRADE), np.empty(0, QUOTE)
 
 
-def decoder(protocol: str) -> Decode:
-    return decode_frames if protocol == "sbe" else JsonFrames().decode
-
-
 class RefusedFrame(NamedTuple):
     data: bytes
     error: Exception
@@ -40,8 +36,8 @@ class RefusedTicks(NamedTuple):
 
 
 class FeedBuffer:
-    """One connection. `name` tells connections, and tasks, apart downstream; `on_control` is given the
-    messages among the frames that are about the connection. `newest` is what came by it, by symbol."""
+    """One connection. `name` identifies it downstream, across tasks; `on_control` gets the messages about the
+    connection. `newest` is the newest data received on it, by symbol."""
 
     def __init__(
         self,
@@ -52,16 +48,16 @@ class FeedBuffer:
     ) -> None:
         self.number = number
         self.name = name
-        self.withdrawn: set[str] = set()  # symbols it may claim nothing of, though it delivers
+        self.withdrawn: set[str] = set()  # symbols of which it may claim nothing
         self.newest: dict[str, Newest] = {}
         self.refused: list[RefusedFrame | RefusedTicks] = []  # since the caller last took them
         self._progress = ConnectionProgress()
-        self._decode = decoder(protocol)
+        self._decode: Decode = decode_frames if protocol == "sbe" else JsonFrames().decode
         self._on_control = on_control
         self._frames: list[Any] = []
         self._received_us: list[int] = []
         self._clock = ExchangeClock()
-        # On the keyless feed a quote's time is estimated from its receipt, and is no evidence.
+        # On the keyless feed a quote's time is estimated from its receipt: no evidence.
         self._are_quotes_stamped = protocol == "sbe"
         self._undecided: list[tuple[str, TickArray]] = []
 
@@ -92,13 +88,13 @@ class FeedBuffer:
         return bool(self._progress.reached_us)
 
     def refuse_undecided(self) -> None:
-        """Nothing comes any more that undecided ticks could be compared with."""
+        """Refuse the undecided ticks: nothing more will arrive to compare them with."""
         for symbol, rows in self._undecided:
             self._refuse(symbol, rows, "a time off the clock, with nothing to compare it with")
         self._undecided = []
 
     def claim_us(self, symbol: str, now_us: int) -> int | None:
-        """The exchange time up to which all of `symbol` has come by the connection, µs; None where nothing
+        """The exchange time (µs) up to which all of `symbol` has arrived on the connection; None if nothing
         can be claimed at the local time `now_us`."""
         claim_us = None if symbol in self.withdrawn else self._progress.claim_us(symbol, now_us)
         if claim_us is None:
@@ -118,7 +114,7 @@ class FeedBuffer:
             self.newest[symbol] = known._replace(book=(bid_price, bid_qty, ask_price, ask_qty))
 
     def _check_times(self, ticks: Ticks) -> None:
-        """Leave in `ticks` what fits the clock, with what was undecided before."""
+        """Keep in `ticks` those that fit the clock, including those undecided before."""
         stamped = (ticks.trades, ticks.quotes) if self._are_quotes_stamped else (ticks.trades,)
         for symbol, rows in self._undecided:
             by_symbol = ticks.trades if rows.dtype == TRADE else ticks.quotes
@@ -143,9 +139,9 @@ class FeedBuffer:
                 del by_symbol[symbol]
 
     def _fitting(self, symbol: str, rows: TickArray, timings: Timings, ticks: Ticks) -> TickArray:
-        """Those of `rows` that fit; the others are kept until they are decided, or refused as errors of
+        """Those of `rows` that fit; the others wait until they are decided, or are refused as errors of
         `ticks`."""
-        # What lags behind the other streams is late, but right as long as it continues its own.
+        # A stream that lags behind the others is late, but valid as long as it continues.
         reached_us = self._progress.reached_us.get(_stream(symbol, rows))
         if reached_us is not None:
             continues = rows["time_us"] >= reached_us - BEHIND_US

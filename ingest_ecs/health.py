@@ -1,9 +1,9 @@
 """`GET /health`, `/ready` and `/metrics` of the task, in a thread of their own.
 
-`/health` is 503 until data have come for the first time, so that a deployment stops no task before it has a
-replacement, and afterwards when the task itself is stuck. `/ready` is 503 while no ticks flow, whatever
+`/health` is 503 until the first data arrive, so that a deployment stops no task before its replacement works,
+and afterwards when the task itself is stuck. `/ready` is 503 while no ticks flow, whatever
 the cause: stopping the task because the exchange is down would help nobody. Both return the same report,
-with the reasons. `/metrics` is Prometheus' text format.
+with reasons. `/metrics` is Prometheus' text format.
 """
 
 from __future__ import annotations

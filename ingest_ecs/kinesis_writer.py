@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from ingest_ecs.outbox import Outbox
 from tickcast.adapters.redaction import describe, redact
 
-TURN_S = 1.0  # the loop comes round this often, though nothing waits
+TURN_S = 1.0  # the loop runs this often even if nothing waits
 RETRY_S = 0.5
 
 
@@ -43,14 +43,14 @@ class KinesisWriter:
         self._has_work = asyncio.Event()
         self._is_finished = False
         self.last_error: str | None = None
-        self.turned_s = time.monotonic()  # when the loop last came round: a stuck task shows by it
+        self.turned_s = time.monotonic()  # when the loop last ran: shows whether the task is stuck
 
     def wake(self) -> None:
         """There is something to put."""
         self._has_work.set()
 
     def finish(self) -> None:
-        """Nothing will be added to the outbox any more."""
+        """Nothing more will be added to the outbox."""
         self._is_finished = True
         self.wake()
 
@@ -94,6 +94,6 @@ class KinesisWriter:
 
     def _note_failure(self, reason: str) -> None:
         self._counts.put_failures += 1
-        if reason != self.last_error:  # once for a series of the same failure
+        if reason != self.last_error:  # once for consecutive failures of one reason
             self._logger.warning("put failed, will be tried again", extra={"reason": reason})
         self.last_error = reason

@@ -36,19 +36,19 @@ class _Queue:
 
 
 class Outbox:
-    """`size` is what waits, in bytes; `len` is the number of records."""
+    """`size` is the bytes waiting; `len` the number of records."""
 
     def __init__(self, symbols: tuple[str, ...]) -> None:
         self._queues = {symbol: _Queue() for symbol in symbols}
-        self._turns = deque(symbols)  # whose record is first in the next call
+        self._turns = deque(symbols)  # whose record comes first in the next call
         self.size = 0
 
     def __len__(self) -> int:
         return sum(len(queue.records) for queue in self._queues.values())
 
     def add(self, record: Record) -> list[Record]:
-        """Queue `record`. Returns what was dropped to stay within `MAX_WAITING_BYTES`: the oldest records of
-        the longest queue, but none that is in flight."""
+        """Queue `record`. Returns the records dropped to stay within `MAX_WAITING_BYTES`: the oldest of the
+        longest queue, but none in flight."""
         queue = self._queues[record.symbol]
         queue.records.append(record)
         self._resize(queue, len(record.data))
@@ -65,8 +65,8 @@ class Outbox:
         return dropped
 
     def next_call(self) -> list[Record]:
-        """The heads that the next call carries, within its limits; the symbol that does not fit in is first
-        the next time."""
+        """The heads for the next call, within its limits; a symbol that does not fit is first the next
+        time."""
         heads: list[Record] = []
         size = 0
         for _ in range(len(self._turns)):
@@ -82,7 +82,7 @@ class Outbox:
 
     @contextlib.contextmanager
     def in_flight(self, heads: list[Record]) -> Iterator[None]:
-        """While `heads` are being put they are not dropped."""
+        """Protect `heads` from being dropped while they are being put."""
         queues = [self._queues[head.symbol] for head in heads]
         for queue in queues:
             queue.is_head_in_flight = True

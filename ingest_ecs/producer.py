@@ -1,12 +1,12 @@
-"""Ticks into Kinesis: one wire batch per symbol and linger, in order, nothing accepted is lost.
+"""Ticks into Kinesis: one wire batch per symbol and linger, in order, without losing accepted ticks.
 
-The producer packs what the connections' buffers took into records (`SymbolFeed` knows what may be missing),
-and the writer puts them from the outbox, independently: a call to Kinesis may take seconds. When the outbox
-is full the oldest batch of the longest queue is dropped, counted, and reported downstream as a notice, for
-REST to repair.
+The producer packs the ticks of the connections' buffers into records (`SymbolFeed` knows what may be
+missing), and the writer puts them from the outbox, independently: a call to Kinesis may take seconds. When
+the outbox is full the oldest batch of the longest queue is dropped, counted, and reported downstream as a
+notice, for REST to repair.
 
-Ids are checked here, where all connections of the task meet. What is refused is counted by its reason and
-goes into quarantine.
+Ids are checked here, where all connections of the task meet. Refused ticks are counted by reason and put into
+quarantine.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from aws_lambda_powertools import Logger
 from ingest_ecs.feed_buffer import FeedBuffer, RefusedFrame, RefusedTicks
 from ingest_ecs.kinesis_writer import Counts, KinesisWriter
 from ingest_ecs.outbox import Outbox, Record
-from ingest_ecs.refusals import QuarantineSink, Refusals
+from ingest_ecs.quarantine import QuarantineSink, Refusals
 from ingest_ecs.symbol_feed import OVERFLOW, REFUSED, RESTARTED, UNREADABLE, SymbolFeed
 from tickcast.market import wire
 from tickcast.market.id_series import IdSeries, RefusedRow
@@ -42,17 +42,17 @@ from tickcast.market.wire import Notice
 
 MAX_TICKS_PER_RECORD = 10_000  # 600 KB, within Kinesis' 1 MB a record
 WATERMARK_EVERY_S = 1.0
-NO_CONNECTION = "none"  # what is refused once no connection is left
+NO_CONNECTION = "none"  # of ticks refused after the last connection ended
 
 _NO_TRADES, _NO_QUOTES = trades_array([]), quotes_array([])
 
 
 class Producer:
-    """`run` turns what buffers took into records and puts them, until `drain` was called and all are out.
+    """`run` packs the buffers' ticks into records and puts them, until `drain` was called and all are put.
 
     `saw_data(connection, symbol, kind)` is called for each stream that delivered, and `quarantine(data,
-    reason, connection)` with what was refused. The ticks of `busy_symbol`, unless it is one of `symbols`, are
-    for nothing else: they show that a connection is alive.
+    reason, connection)` with refused data. The ticks of `busy_symbol`, unless it is one of `symbols`, only
+    show that a connection is alive.
     """
 
     def __init__(
@@ -87,12 +87,12 @@ class Producer:
     # ------------------------------------------------------------------------------------------ events
 
     def attach(self, buffer: FeedBuffer) -> None:
-        """Pack what `buffer` takes from now on."""
+        """Pack the ticks of `buffer` from now on."""
         self._buffers.append(buffer)
 
     def detach(self, buffer: FeedBuffer, reason: str) -> None:
-        """The connection of `buffer` ended; if no other delivers, what follows begins with a gap."""
-        for each in self._buffers:  # what another has taken counts as delivered
+        """The connection of `buffer` ended; if no other delivers, an outage begins."""
+        for each in self._buffers:  # ticks still in the other buffers count as delivered
             self._pack_buffer(each)
         buffer.refuse_undecided()
         self._take_refused(buffer)
@@ -104,7 +104,7 @@ class Producer:
                 feed.note_outage(reason)
 
     def note_stall(self, stall: Stall) -> None:
-        """A stream delivered nothing for so long that its ticks are taken to have been missed."""
+        """A stream delivered nothing for so long that ticks were probably missed."""
         feed, now_us = self._feeds[stall.symbol], self._now_us()
         cause = f"no {stall.kind} came on an open connection"
         feed.notices.append(Notice(cause, now_us - int(stall.seconds * 1e6), now_us))
@@ -112,17 +112,17 @@ class Producer:
             feed.hole_cause = feed.hole_cause or cause
 
     def newest(self, symbol: str) -> Newest:
-        """The newest of `symbol`, by whichever connection."""
+        """The newest of `symbol` on any connection."""
         return self._feeds[symbol].newest
 
     def note_quiet(self, symbol: str, at_us: int) -> None:
-        """At the local time `at_us` the exchange had nothing of `symbol` that had not come."""
+        """At the local time `at_us` the exchange had nothing of `symbol` newer than what was received."""
         feed = self._feeds[symbol]
         feed.quiet_us = max(feed.quiet_us, at_us)
-        feed.claimed_s = dict.fromkeys(feed.claimed_s, float("-inf"))  # goes with a claim, now
+        feed.claimed_s = dict.fromkeys(feed.claimed_s, float("-inf"))  # so that a claim carries it at once
 
     def drain(self) -> None:
-        """Put what was taken, then let `run` return."""
+        """Put what the buffers hold, then let `run` return."""
         self._draining.set()
 
     async def run(self) -> None:
@@ -137,7 +137,7 @@ class Producer:
                     await self._draining.wait()
             self.pack()
         self.pack()
-        for feed in self._feeds.values():  # nothing comes any more that could confirm suspect ids
+        for feed in self._feeds.values():  # nothing more will arrive to confirm suspect ids
             for series in (feed.trade_series, feed.quote_series):
                 self._refuse_rows(NO_CONNECTION, feed, series.refuse_suspects(), series)
         self.writer.finish()
@@ -145,7 +145,8 @@ class Producer:
     # ------------------------------------------------------------------------------------------ packing
 
     def pack(self) -> None:
-        """Turn what the buffers took into records; a quiet symbol gets a bare watermark now and then."""
+        """Pack the buffers' ticks into records; a quiet symbol gets a watermark without ticks every
+        second."""
         for buffer in self._buffers:
             self._pack_buffer(buffer)
         now_us = self._now_us()
@@ -158,7 +159,7 @@ class Producer:
                     self._enqueue(feed, buffer, _NO_TRADES, _NO_QUOTES, claim_us)
 
     def _withdraw(self, feed: SymbolFeed, buffer: FeedBuffer) -> None:
-        """Withdraw what the connection of `buffer` claimed: bars shall not wait for it."""
+        """Withdraw the claim of `buffer`'s connection, so that bars do not wait for it."""
         if feed.claimed_s.pop(buffer.name, None) is not None:
             self._enqueue(feed, buffer, _NO_TRADES, _NO_QUOTES, wire.WATERMARK_WITHDRAWN)
 
@@ -198,7 +199,7 @@ class Producer:
     def _admit(
         self, buffer: FeedBuffer, feed: SymbolFeed, series: IdSeries, rows: TickArray
     ) -> list[TickArray]:
-        """The runs of `rows` whose ids are possible: each but the first starts a series of its own."""
+        """The runs of `rows` with possible ids: each but the first starts a new series."""
         before_id = series.newest_id
         admission = series.admit(rows)
         if len(admission.runs) > 1:
@@ -210,7 +211,7 @@ class Producer:
     def _enqueue_ticks(
         self, feed: SymbolFeed, buffer: FeedBuffer, trades: Trades, quotes: Quotes, claim_us: int | None
     ) -> None:
-        """One record, or several if a burst does not fit; only the last may claim that all is in."""
+        """Queue one record, or several if a burst does not fit; only the last may claim completeness."""
         while len(trades) + len(quotes) > MAX_TICKS_PER_RECORD:
             some = trades[:MAX_TICKS_PER_RECORD]
             rest = MAX_TICKS_PER_RECORD - len(some)
@@ -238,7 +239,7 @@ class Producer:
         self.writer.wake()
 
     def _note_dropped(self, record: Record) -> None:
-        """The notices of a dropped record, and one of its ticks, go with the next record."""
+        """Move the notices of a dropped record to the next one, with a notice of its ticks."""
         feed, batch = self._feeds[record.symbol], wire.decode(record.data)
         self.counts.dropped_records += 1
         self.counts.dropped_ticks += record.ticks
@@ -263,7 +264,7 @@ class Producer:
         for each in refused:
             if isinstance(each, RefusedFrame):
                 self._refusals.add(each, buffer.name)
-                for feed in self._feeds.values():  # which symbol it was about is not known
+                for feed in self._feeds.values():  # its symbol is not known
                     feed.note_refused(UNREADABLE, may_be_trades=True)
             else:
                 self._refuse_ticks(buffer.name, each)

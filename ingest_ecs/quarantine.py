@@ -1,31 +1,72 @@
-"""A sample of what ingest refused, in S3 with its reason.
+"""What ingest refuses: all of it is counted by reason, and a sample is kept in S3.
 
-All of it is counted elsewhere; here are the first so many a minute, each of bounded size, from a queue of
-bounded length, put by a task of its own. A flood of bad frames must not become one of S3 puts, and an S3 that
-fails or hangs holds up nothing.
+The sample is the first so many a minute, each of bounded size, from a queue of bounded length, put by a task
+of its own. A flood of bad frames must not become one of S3 puts, and an S3 that
+fails or hangs delays nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from aws_lambda_powertools import Logger
 
+from ingest_ecs.feed_buffer import RefusedFrame, RefusedTicks
 from tickcast.adapters.redaction import describe
+from tickcast.market import wire
+from tickcast.sbe import SbeError
 
 FOLDER = "quarantine/ingest_ecs"
 PUTS_A_MINUTE = 30
 MAX_BYTES = 256 * 2**10
 MAX_WAITING = 30
+MAX_KINDS = 100
+
+QuarantineSink = Callable[[bytes, str, str], None]  # data, reason, connection
+
+
+class Refusals:
+    """`counts` are frames or ticks by kind of reason: the reason without its numbers."""
+
+    def __init__(self, source: str, logger: Logger, quarantine: QuarantineSink) -> None:
+        self._source = source
+        self._logger = logger
+        self._quarantine = quarantine
+        self.counts: Counter[str] = Counter()
+
+    def add(self, refused: RefusedFrame | RefusedTicks, connection: str) -> None:
+        if isinstance(refused, RefusedFrame):
+            reason = self._count(refused.error, 1)
+            self._quarantine(refused.data, reason, connection)
+            return
+        batch = wire.TickBatch(
+            refused.symbol, self._source, connection, wire.NO_WATERMARK, refused.trades, refused.quotes
+        )
+        reason = self._count(refused.error, batch.tick_count)
+        self._quarantine(wire.encode(batch), reason, connection)
+
+    def _count(self, error: Exception, count: int) -> str:
+        """Count a refusal; returns the full reason."""
+        text = error.reason if isinstance(error, SbeError) else str(error)
+        reason = f"{type(error).__name__}: {text}".encode(errors="replace").decode()
+        kind = re.sub(r"\d[\d.]*", "N", reason)[:80]
+        if kind not in self.counts and len(self.counts) >= MAX_KINDS:
+            kind = "other reasons"
+        self.counts[kind] += count
+        if self.counts[kind] == count:
+            self._logger.error("refused", extra={"reason": reason})
+        return reason
 
 
 class Quarantine:
-    """`keep` never waits; `run` puts what it kept. `s3` None: nothing is kept."""
+    """`keep` never waits; `run` puts the samples. `s3` None: nothing is kept."""
 
     def __init__(
         self,
@@ -43,7 +84,7 @@ class Quarantine:
         self._kept = 0
         self._minute = -1
         self._kept_in_minute = 0
-        self.left_out = 0  # since the start, as the minute's share or the queue was full
+        self.left_out = 0  # since the start, because the minute's share or the queue was full
         self.failed = 0  # puts
 
     def keep(self, data: bytes, reason: str, connection: str) -> None:
@@ -66,7 +107,7 @@ class Quarantine:
             await self._put(*await self._waiting.get())
 
     async def drain(self, seconds: float) -> None:
-        """Put what waits, for at most so many `seconds`."""
+        """Put the waiting samples, for at most `seconds`."""
         try:
             async with asyncio.timeout(seconds):
                 while not self._waiting.empty():

@@ -21,7 +21,7 @@ class IngestSettings(Settings, frozen=True, kw_only=True):
     """`protocol`: "sbe" needs a key, "json" is the public mirror without one."""
 
     stream_name: Name
-    bucket: NameOrNothing  # of the wire schema and of quarantined frames; nothing: they are not kept
+    bucket: NameOrNothing  # for the wire schema and quarantined frames; empty: neither is kept
     symbols: Symbols
     protocol: Literal["sbe", "json"]
     stream_url: WebSocketUrl

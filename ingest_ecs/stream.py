@@ -1,8 +1,8 @@
-"""The sockets: carries out the actions of `tickcast.market.session`, and informs it of what happens.
+"""The sockets: carries out the actions of `tickcast.market.session`, and notifies it of events.
 
-Nothing slow happens between two frames, or pings go unanswered and the exchange hangs up: a frame is put into
-its connection's buffer, and decoded a linger later with the others. On the keyless feed that applies to
-control messages too, which only decoding tells from data.
+Nothing slow may run between two frames, or pings go unanswered and the exchange hangs up: a frame is put into
+its connection's buffer, and decoded with the others after a linger. On the keyless feed this applies to
+control messages too, which only decoding distinguishes from data.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import functools
 import json
 import time
 import uuid
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import websockets
@@ -21,17 +22,70 @@ from websockets.exceptions import InvalidStatus, WebSocketException
 
 from ingest_ecs.feed_buffer import FeedBuffer
 from ingest_ecs.producer import Producer
-from ingest_ecs.rest_probe import TIMEOUT_S, RestProbe
 from ingest_ecs.settings import IngestSettings
 from tickcast.adapters.redaction import describe
-from tickcast.adapters.rest.binance import BinanceRest
+from tickcast.adapters.rest.binance import BinanceRest, RateLimited
 from tickcast.market.json_frames import unwrapped
+from tickcast.market.liveness import Newest
 from tickcast.market.reconnect import FatalSessionError
 from tickcast.market.session import Close, Open, Session
 
 OPEN_TIMEOUT_S = 10
 CLOSE_TIMEOUT_S = 2
-TURN_S = 0.25  # the session is asked this often, and whenever something happens
+REST_TIMEOUT_S = 2.0  # a later answer would be useless
+TURN_S = 0.25  # the session is asked this often, and after every event
+
+
+class RestProbe:
+    """Asks REST whether silent symbols are quiet or dead, in a thread and one request at a time, so that a
+    failure costs only the evidence.
+
+    `buffers` are those of the open connections; `answered` is called after each answer.
+    """
+
+    def __init__(
+        self,
+        rest: BinanceRest,
+        session: Session,
+        producer: Producer,
+        buffers: Mapping[int, FeedBuffer],
+        logger: Logger,
+        answered: Callable[[], None],
+    ) -> None:
+        self._rest = rest
+        self._session = session
+        self._producer = producer
+        self._buffers = buffers
+        self._logger = logger
+        self._answered = answered
+        self._last_error = ""
+        self.task: asyncio.Task[None] | None = None  # the newest request
+
+    def start_if_due(self) -> None:
+        """Ask about the symbols that are due, unless an answer is still awaited."""
+        if self.task is not None and not self.task.done():
+            return
+        if symbols := self._session.due_probes(time.monotonic()):
+            self.task = asyncio.create_task(self._ask(symbols))
+
+    async def _ask(self, symbols: list[str]) -> None:
+        asked_s, asked_us = time.monotonic(), time.time_ns() // 1000
+        try:
+            newest = await asyncio.to_thread(self._rest.newest, symbols)
+        except Exception as error:
+            retry_after_s = error.retry_after_s if isinstance(error, RateLimited) else 0.0
+            self._session.probe_failed(time.monotonic(), retry_after_s)
+            if (problem := describe(error)) != self._last_error:
+                self._logger.warning("REST cannot say whether markets are quiet", extra={"reason": problem})
+            self._last_error = problem
+            return
+        self._last_error = ""
+        for symbol, exchange in newest.items():
+            delivered = {c: buffer.newest.get(symbol, Newest()) for c, buffer in self._buffers.items()}
+            received = self._producer.newest(symbol)
+            if self._session.probed(symbol, exchange, received, delivered, asked_s):
+                self._producer.note_quiet(symbol, asked_us)
+        self._answered()
 
 
 class Stream:
@@ -55,7 +109,7 @@ class Stream:
         self._closing: dict[int, str] = {}  # connections that are being closed, and why
         self._happened = asyncio.Event()
         self._probe = RestProbe(
-            rest or BinanceRest(settings.rest_url, timeout_s=TIMEOUT_S, tries=1),
+            rest or BinanceRest(settings.rest_url, timeout_s=REST_TIMEOUT_S, tries=1),
             session,
             producer,
             self._buffers,
@@ -77,7 +131,7 @@ class Stream:
                     buffer.withdrawn = self._session.withdrawn(connection)
                 self._probe.start_if_due()
                 self._happened.clear()
-                # Not wait_for, which on Python 3.11 can swallow a cancellation that comes just then.
+                # Not wait_for, which on Python 3.11 can swallow a cancellation that arrives at the same time.
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(TURN_S):
                         await self._happened.wait()
@@ -113,7 +167,7 @@ class Stream:
             reason = f"HTTP {status}"
             retry_after_s = _seconds(error.response.headers.get("Retry-After", ""))
         except (OSError, WebSocketException, TimeoutError) as error:
-            # The library puts what it was given, the key among it, into its messages.
+            # The library's messages may contain the headers, and so the key.
             reason = describe(error, self._settings.api_key)
         except asyncio.CancelledError:
             reason = self._closing.pop(connection, "ingest was stopped")
@@ -169,7 +223,7 @@ class Stream:
             self._logger.warning("text frame", extra={"connection": connection, "text": text[:500]})
 
     def _control(self, connection: int, message: dict[str, Any]) -> None:
-        """A message that is not data: a reply to a request, or the announcement of a shutdown."""
+        """Handle a message that is not data: a reply to a request, or the announcement of a shutdown."""
         is_refusal = message.get("error") is not None or "code" in message
         log = self._logger.error if is_refusal else self._logger.info
         log("control message", extra={"connection": connection, "text": str(message)[:500]})

@@ -1,9 +1,8 @@
-"""One symbol where all connections of the task meet: its ids, what may be missing and why, and what was
-claimed.
+"""One symbol where all connections of the task meet: its ids, claims, and what may be missing and why.
 
-What only ingest knows goes downstream as notices: between which instants ticks may have been missed, and why.
-A jump in trade ids gets a notice of its own, of the exact time between the trades before and after it: a
-connection's end or a bad frame may lie well apart from the trade that shows the hole.
+What only ingest knows is sent downstream as notices: between which instants ticks may have been missed, and
+why. A jump in trade ids gets its own notice, with the exact times of the trades before and after it: the end
+of a connection or a bad frame may be well apart from the trade that reveals the hole.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from tickcast.market.liveness import Newest
 from tickcast.market.ticks import Book, Quotes, Trades, span_us
 from tickcast.market.wire import Notice
 
-MAX_NOTICES = 50  # singly: further ones of a cause become one
+MAX_NOTICES = 50  # separate ones; further ones of a cause are merged
 
 # Causes of notices.
 STARTED = "ingest was not running"
@@ -38,8 +37,8 @@ class SymbolFeed:
     newest_us: int = 0  # exchange time of the newest tick
     newest_id: int | None = None  # the highest trade id of its series
     newest_trade_us: int = 0  # its exchange time
-    book: Book | None = None  # the newest, by whichever connection
-    quiet_us: int = wire.QUIET_UNKNOWN  # when the exchange last had nothing that had not come
+    book: Book | None = None  # the newest, on any connection
+    quiet_us: int = wire.QUIET_UNKNOWN  # when the exchange last had nothing newer
     claimed_s: dict[str, float] = field(default_factory=dict)  # by connection: when it last claimed
     outage: str | None = STARTED  # why no connection delivers; the next tick ends it
     hole_cause: str | None = None  # why trades may be missing before the next one
@@ -50,14 +49,14 @@ class SymbolFeed:
         return Newest(newest_id if newest_id >= 0 else None, self.book)
 
     def note(self, notice: Notice) -> None:
-        """Add `notice` by itself while there are few."""
+        """Add `notice`, merged only if there are many."""
         if len(self.notices) < MAX_NOTICES:
             self.notices.append(notice)
         else:
             self.note_merged(notice)
 
     def note_merged(self, notice: Notice) -> None:
-        """Add `notice`, merged with another of the same cause: a flood of them must not fill a record."""
+        """Add `notice`, merged with another of the same cause: a flood must not fill a record."""
         for at, known in enumerate(self.notices):
             if known.cause == notice.cause:
                 from_us, to_us = min(known.from_us, notice.from_us), max(known.to_us, notice.to_us)
@@ -70,18 +69,18 @@ class SymbolFeed:
         return notices
 
     def note_refused(self, cause: str, *, may_be_trades: bool) -> None:
-        """Something was refused now; its own time is not known, or not to be trusted."""
+        """Something was refused; its own time is unknown or not trusted."""
         self.note_merged(Notice(cause, self.newest_us, self.newest_us))
         if may_be_trades:
             self.hole_cause = self.hole_cause or cause
 
     def note_outage(self, cause: str) -> None:
-        """No connection delivers any more."""
+        """No connection delivers any longer."""
         self.outage = self.outage or cause
         self.hole_cause = self.hole_cause or cause
 
     def advance(self, trades: Trades, quotes: Quotes) -> None:
-        """Ticks of the symbol came, one or more."""
+        """One or more ticks of the symbol arrived."""
         if len(quotes):
             newest = quotes[quotes["update_id"].argmax()]
             if newest["update_id"] >= self.quote_series.newest_id:
@@ -92,7 +91,7 @@ class SymbolFeed:
         first_us, last_us = span
         if self.outage:
             lost = Notice(self.outage, self.newest_us or first_us, first_us)
-            if lost not in self.notices:  # as the notice of a hole it may have been added already
+            if lost not in self.notices:  # it may have been added as the notice of a hole
                 self.notices.append(lost)
             self.outage = None
         self.newest_us = max(self.newest_us, last_us)
@@ -108,7 +107,7 @@ class SymbolFeed:
                 self._note_holes(run, has_bad_frames=has_bad_frames)
 
     def _note_holes(self, trades: Trades, *, has_bad_frames: bool) -> None:
-        trades = trades[np.argsort(trades["first_id"], kind="stable")]  # a buffer gives them in any order
+        trades = trades[np.argsort(trades["first_id"], kind="stable")]  # buffers return them in any order
         first_id, last_id, time_us = trades["first_id"], trades["last_id"], trades["time_us"]
         before_id = self.newest_id if self.newest_id is not None else int(first_id[0]) - 1
         reached = np.maximum.accumulate(np.concatenate([[before_id], last_id]))
@@ -118,5 +117,5 @@ class SymbolFeed:
             self.note(Notice(cause, int(since_us[row]), int(time_us[row])))
         if reached[-1] > before_id:
             self.newest_id, self.newest_trade_us = int(reached[-1]), int(time_us[last_id.argmax()])
-        # Whether a bad frame was ahead of these trades or behind them is not known: it may explain more.
+        # Whether a bad frame came before these trades or after them is not known: it may explain later holes.
         self.hole_cause = UNREADABLE if has_bad_frames else None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta
 
@@ -57,20 +58,17 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m local.exchange", description=__doc__)
     add = parser.add_argument
     add("--feed", choices=("sim", "replay"), default="sim")
-    add("--port", type=_port, default=0, help="default: 0, any free one")
+    port = _limited("--port", Annotated[int, Meta(ge=0, le=65_535)])
+    add("--port", type=port, default=0, help="default: 0, any free one")
     add("--api-key", default="local", help="the key that clients of the stream must send")
     add("--symbols", type=_symbols, help="default: BTCUSDT,ETHUSDT, or those of the recordings")
     add("--seed", type=int, default=7, help="sim: same seed and epoch, same market")
     add("--epoch-us", type=int, help="sim: where its history starts (µs)")
-    add("--history-s", type=_seconds, default=1800, help="sim: length of that history, without --epoch-us")
-    add(
-        "--replay",
-        type=Path,
-        nargs="+",
-        metavar="FILE",
-        help="replay: hftbacktest recordings",
-    )
-    add("--speed", type=_speed, default=1.0, help="replay: factor; default: 1")
+    history_s = _limited("--history-s", Annotated[float, Meta(ge=0, le=3650 * 86_400)])
+    add("--history-s", type=history_s, default=1800, help="sim: length of that history, without --epoch-us")
+    add("--replay", type=Path, nargs="+", metavar="FILE", help="replay: hftbacktest recordings")
+    speed = _limited("--speed", Annotated[float, Meta(gt=0)])
+    add("--speed", type=speed, default=1.0, help="replay: factor; default: 1")
     return parser
 
 
@@ -81,25 +79,14 @@ def _symbols(text: str) -> tuple[str, ...]:
     return symbols
 
 
-def _port(text: str) -> int:
-    try:
-        return int(value("--port", text, Annotated[int, Meta(ge=0, le=65_535)]))
-    except SettingsError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+def _limited(option: str, limits: Any) -> Callable[[str], Any]:
+    def parsed(text: str) -> Any:
+        try:
+            return value(option, text, limits)
+        except SettingsError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
 
-
-def _seconds(text: str) -> float:
-    try:
-        return float(value("--history-s", text, Annotated[float, Meta(ge=0, le=3650 * 86_400)]))
-    except SettingsError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _speed(text: str) -> float:
-    speed = float(text)
-    if not 0 < speed < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return speed
+    return parsed
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ _MAX_PENDING = 1_000
 class Book:
     """One symbol's book from a snapshot and the diffs that follow it (Binance's own procedure).
 
-    Diffs that come before the snapshot wait for it. A hole in the update ids makes the book unusable
+    Diffs that arrive before the snapshot wait for it. A hole in the update ids makes the book unusable
     until the next snapshot.
     """
 
@@ -63,15 +63,15 @@ def _change(side: dict[int, int], levels: Levels) -> None:
 def synthetic_levels(quote: Quote, limit: int) -> tuple[Levels, Levels]:
     """A plausible book of `limit` levels a side around a simulated quote, the same for the same prices.
 
-    Which prices hold orders, and how many, depends on the price alone, so that a level stays what it is
-    while the market moves towards it.
+    The orders at a price depend on the price alone, so that a level stays the same while the market moves
+    towards it.
     """
     bids = _deeper(quote.bid_price, quote.bid_qty, -TICK, limit)
     return bids, _deeper(quote.ask_price, quote.ask_qty, TICK, limit)
 
 
 def _deeper(price: int, qty: int, step: int, limit: int) -> Levels:
-    if not qty:  # this side is gone
+    if not qty:  # this side is empty
         return ()
     levels = [(price, qty)]
     for distance in _distances(price, step, limit):

@@ -1,10 +1,10 @@
 """One client's WebSocket: frames out through a bounded queue, control messages in, pings both ways.
 
-The market never waits for a client. A frame is put into the client's queue and the client's own task sends
-it; a client that leaves more than `max_queued` messages unread is disconnected, as an exchange does.
+The market never waits for a client. A frame is put into the client's queue and sent by the client's own task;
+a client that leaves more than `max_queued` messages unread is disconnected, as an exchange does.
 
-Everything sent to a client passes `Connection.offer`. What it gets and when is decided before that, by the
-market and by `local.exchange.fault_injector`.
+Everything sent to a client passes `Connection.offer`. What it gets and when is decided earlier, by the market
+and by `local.exchange.fault_injector`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Connection:
         self,
         transport: asyncio.BaseTransport | None,
         websocket: web.WebSocketResponse,
-        subscriptions: Subscriptions[Connection],
+        subscriptions: Subscriptions,
         encoding: Encoding,
     ) -> None:
         self.encoding = encoding
@@ -57,7 +57,7 @@ class Connection:
             return
         if len(self._queue) >= self._limits.max_queued:
             log("client_too_slow", queued=self._limits.max_queued, streams=self._subscriptions.of(self))
-            self.abort()  # a closing frame would wait behind what it does not read
+            self.abort()  # a closing frame would wait behind the unread messages
             return
         self._queue.append(message)
         self._queued.set()
@@ -176,7 +176,7 @@ class Connection:
             return _error(id_, 2, f"Invalid request: {error}")
 
     def _control(self, method: object, streams: list[str]) -> list[str] | None:
-        """Do what is asked; the result to report. Raises ValueError."""
+        """Execute the request; the result to report. Raises ValueError."""
         if method == "LIST_SUBSCRIPTIONS":
             return self._subscriptions.of(self)
         if method not in ("SUBSCRIBE", "UNSUBSCRIBE"):

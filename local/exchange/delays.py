@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
-_STEP_S = 1e-6  # timers of one instant fire in no fixed order, so no two of a queue share one
+_STEP_S = 1e-6  # timers of the same instant fire in no fixed order, so those of a queue differ
 
 
 @dataclass
@@ -22,7 +22,7 @@ class _Queue:
 class Delays:
     """Delays of up to `within_s` seconds. A queue's delay holds for that long, then it is drawn again.
 
-    Drawn for each message instead, the longest of the last few would delay all, in every queue alike.
+    If it were drawn for each message, the longest of the last few would delay all queues alike.
     """
 
     def __init__(self, within_s: float, rng: random.Random) -> None:

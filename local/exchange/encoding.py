@@ -7,13 +7,15 @@ stream of quotes; the rest of the protocol is the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from itertools import groupby
+from typing import Any, ClassVar, NamedTuple
 
-from local.exchange.events import Quote, Sending, Trade
-from local.exchange.frames import frames
-from local.exchange.json_frames import texts
+from local.exchange.events import Quote, Sending, Trade, decimal
+from tickcast.market.ticks import SCALE_EXPONENT
+from tickcast.sbe import BestBidAskEvent, SbeTrade, TradesEvent, encode
 
 
 class Message(NamedTuple):
@@ -62,3 +64,74 @@ def stream_name(symbol: str, suffix: str) -> str:
     'btcusdt@trade'
     """
     return f"{symbol.lower()}@{suffix}"
+
+
+def frames(sendings: Iterable[Sending]) -> Iterator[tuple[type, bytes]]:
+    """The frames of one symbol's ticks in order, each with what it holds: `Trade` or `Quote`.
+
+    Consecutive trades of one transact time and event time share a frame, as the fills of an order do.
+    """
+    for _, group in groupby(sendings, key=_frame_key):
+        ticks = list(group)
+        _, event_time_us, first = ticks[0]
+        if isinstance(first, Quote):
+            yield Quote, encode(_best_bid_ask(first, event_time_us))
+        else:
+            trades = [tick.event for tick in ticks if isinstance(tick.event, Trade)]
+            yield Trade, encode(_trades(trades, event_time_us))
+
+
+def _frame_key(sending: Sending) -> tuple[str, int, int]:
+    if isinstance(sending.event, Trade):
+        return "trade", sending.event.time_us, sending.event_time_us
+    return "quote", id(sending), 0  # every quote has a frame to itself
+
+
+def _best_bid_ask(quote: Quote, event_time_us: int) -> BestBidAskEvent:
+    symbol, _, update_id, *top = quote
+    return BestBidAskEvent._make((event_time_us, update_id, SCALE_EXPONENT, SCALE_EXPONENT, *top, symbol))
+
+
+def _trades(trades: list[Trade], event_time_us: int) -> TradesEvent:
+    symbol, transact_time_us = trades[0].symbol, trades[0].time_us
+    fills = tuple(SbeTrade(trade.id, trade.price, trade.qty, trade.is_buyer_maker) for trade in trades)
+    return TradesEvent(event_time_us, transact_time_us, SCALE_EXPONENT, SCALE_EXPONENT, fills, symbol)
+
+
+def texts(sendings: Iterable[Sending], is_micro: bool) -> Iterator[tuple[type, str]]:
+    """The payload of each tick, with what it holds: `Trade` or `Quote`. Times in µs or else in ms."""
+    for _, event_time_us, event in sendings:
+        match event:
+            case Trade():
+                yield Trade, _text(_trade(event, event_time_us, 1 if is_micro else 1_000))
+            case Quote():
+                yield Quote, _text(_book_ticker(event))
+
+
+def _trade(trade: Trade, event_time_us: int, unit_us: int) -> dict[str, Any]:
+    return {
+        "e": "trade",
+        "E": event_time_us // unit_us,
+        "s": trade.symbol,
+        "t": trade.id,
+        "p": decimal(trade.price),
+        "q": decimal(trade.qty),
+        "T": trade.time_us // unit_us,
+        "m": trade.is_buyer_maker,
+        "M": True,
+    }
+
+
+def _book_ticker(quote: Quote) -> dict[str, Any]:
+    return {
+        "u": quote.update_id,
+        "s": quote.symbol,
+        "b": decimal(quote.bid_price),
+        "B": decimal(quote.bid_qty),
+        "a": decimal(quote.ask_price),
+        "A": decimal(quote.ask_qty),
+    }
+
+
+def _text(payload: dict[str, Any]) -> str:
+    return json.dumps(payload, separators=(",", ":"))

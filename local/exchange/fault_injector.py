@@ -100,7 +100,7 @@ class _ActiveFault:
         return max(self.timer.when() - asyncio.get_running_loop().time(), 0.0)
 
     def report(self) -> dict[str, Any]:
-        fields = {"id": self.id, **self.fault.model_dump(exclude_none=True), "hits": self.hits}
+        fields = {"id": self.id, **self.fault.fields(), "hits": self.hits}
         seconds = self.seconds_left()
         return fields if seconds is None else {**fields, "seconds_left": round(seconds, 3)}
 
@@ -215,7 +215,7 @@ class FaultInjector:
             if not isinstance(fault, RestStatus) or fault.path not in (None, path):
                 continue
             if active not in self._active:
-                continue  # it ended while another one delayed this request
+                continue  # it ended while another fault delayed this request
             waiting_s = fault.retry_after_s or active.seconds_left() or 1
             self._use(active)
             await asyncio.sleep(fault.delay_s)
@@ -293,7 +293,7 @@ class FaultInjector:
         """The frames to send instead of an affected one."""
         fault = active.fault
         if active.left is not None and connection not in active.left:
-            return [content]  # the last time was another copy of the same frame
+            return [content]  # its last use was another copy of the same frame
         if isinstance(fault, CullQuotes | Duplicate) and self._rng.random() >= fault.share:
             return [content]
         self._use(active, connection)

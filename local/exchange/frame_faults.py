@@ -1,8 +1,8 @@
 """Faults in frames: corruption, and a newer version of the schema.
 
 SBE has no checksum. A flipped bit inside a price or an id gives another valid number, which no decoder can
-notice (TCP and TLS have checksums for that), so a frame is corrupted where it can be noticed: the client has
-to find that it cannot read the frame, and that it lost the contents.
+detect (TCP and TLS have checksums for that), so a frame is corrupted where it can be detected: the client has
+to notice that it cannot read the frame and has lost its contents.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _with_unknown_event(text: str) -> str:
 
 
 def newer(content: bytes | str, version: int, block_bytes: int, entry_bytes: int) -> bytes | str:
-    """The frame in `version` of the schema, with so many bytes more in the block and in each entry.
+    """The frame in `version` of the schema, with additional bytes in the block and in each entry.
 
     A JSON payload, which has no version, gets one more field.
     """

@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 from local.exchange.events import Quote, Trade
 
-# Half a day of a simulated market's trades, or its initial history: a backfill reports what is older as not
+# Half a day of a simulated market's trades, or its initial history: a backfill reports older ones as not
 # kept. A quarter of an hour of its quotes.
 MAX_AGG_TRADES = 500_000
 AGG_TRADES_PER_S = 40
 MAX_QUOTES = 150_000
-# The newest aggregate may grow while fills of its order can follow: it is not served sooner.
+# The newest aggregate may grow while fills of its order can follow: until then it is not served.
 SETTLED_AFTER_US = 1_000_000
 
 
@@ -31,7 +31,7 @@ class AggTrade(NamedTuple):
 
 
 class Columns:
-    """Rows of integers in parallel arrays; beyond `capacity` the oldest are forgotten in slices."""
+    """Rows of integers in parallel arrays; beyond `capacity` the oldest are dropped in slices."""
 
     def __init__(self, width: int, capacity: int) -> None:
         self.columns = [array("q") for _ in range(width)]

@@ -10,14 +10,14 @@ from local.exchange.encoding import Json, Sbe, stream_name
 from local.exchange.events import Event, Feed, Levels, Quote, Sending, Trade
 from local.exchange.history import AGG_TRADES_PER_S, MAX_AGG_TRADES, QuoteHistory, TradeHistory
 
-TICK_S = 0.005  # events that fall due within this time go out together
-_MAX_BATCH = 500  # then other tasks get their turn
+TICK_S = 0.005  # events that fall due within this time are sent together
+_MAX_BATCH = 500  # then other tasks run
 
 Now = Callable[[], int]  # the exchange's clock, µs
 
 
 async def pace(feed: Feed, now_us: Now, publish: Callable[[Sequence[Sending]], None]) -> None:
-    """Publish every event of `feed` when it is due, in order; what is overdue at once, never dropped."""
+    """Publish every event of `feed` when it is due, in order; overdue ones at once."""
     following = next(feed)
     while True:
         batch: list[Sending] = []
@@ -34,10 +34,10 @@ async def pace(feed: Feed, now_us: Now, publish: Callable[[Sequence[Sending]], N
 class Sent:
     """The counts of what was published of one symbol: the ground truth for clients.
 
-    Trades count from the first that had a listener, quotes likewise. From then on all do, also those without
-    a connected client and those that a fault kept from every client: a client has to find out what it missed.
-    So `trades` is the number of ids from `first_id` to `last_id`: all of them, unless a replayed recording
-    has holes itself.
+    Trades count from the first that had a listener on, quotes likewise: from then on all of them, even
+    without a connected client or if a fault kept them from every client, which has to find out what it
+    missed. So `trades` is the number of ids from `first_id` to `last_id`, unless a replayed recording has
+    holes itself.
     """
 
     def __init__(self) -> None:
@@ -71,12 +71,12 @@ class Market:
     def __init__(self, symbol: str, is_simulated: bool, history_s: float = 0) -> None:
         self.symbol = symbol
         self.is_simulated = is_simulated
-        # From 0 on: that distinguishes the beginning of the market from the edge of its history.
+        # From 0 on, to distinguish the beginning of the market from the edge of its history.
         capacity = max(MAX_AGG_TRADES, int(history_s * AGG_TRADES_PER_S))
         self.trades = TradeHistory(capacity, first_agg_id=0)
         self.quotes = QuoteHistory(symbol)
         self.sent = Sent()
-        self.streams_of: dict[type, set[str]] = {  # who listens to one of them gets such events
+        self.streams_of: dict[type, set[str]] = {  # the streams that carry such events
             kind: {stream_name(symbol, encoding.streams[kind]) for encoding in (Sbe, Json)}
             for kind in (Trade, Quote)
         }

@@ -5,11 +5,11 @@ without a stream is the REST depth snapshot. Decimals become mantissas at 1e-8 d
 
 Spot ``bookTicker`` messages state no event time. It is estimated as the local time of arrival plus the
 offset of the recorder's clock, taken from the recording itself: the median over its trades of event time
-minus local time, which also takes out the usual delay of the network. Finding it takes a first pass over
-the file (`inspect`), which gives its symbols and its span as well.
+minus local time, which also cancels the usual network delay. It needs a first pass over the file
+(`inspect`), which finds its symbols and its span as well.
 
-Events come in the order of arrival. Times of trades and quotes interleave slightly, and a trade and the quote
-it hit come in no fixed order, as on the streams.
+Events are in the order of arrival. Times of trades and quotes interleave slightly, and a trade and the quote
+it hit are in no fixed order, as on the streams.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def read(paths: Iterable[Path]) -> Iterator[Tick]:
     """The trades and quotes of one or several recordings, merged in the order of arrival.
 
     Files may hold different symbols of one time, or one symbol at different times, in any order. Where
-    they overlap, an event recorded twice comes once. Times and ids stay as recorded; a hole between two
-    files stays a hole. Raises `RecordingError`, for a damaged line when it is reached.
+    they overlap, an event recorded twice is returned once. Times and ids stay as recorded; a hole between
+    two files remains. Raises `RecordingError`, for a damaged line when it is reached.
     """
     for sending in merge(inspect(path) for path in paths):
         if isinstance(sending.event, Trade | Quote):

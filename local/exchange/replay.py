@@ -4,7 +4,7 @@ All symbols share one timeline, so that they keep their distances in every round
 earliest tick of any recording and ends with the latest. Pauses of more than `MAX_PAUSE_US` between
 recordings are cut out.
 
-Another round must not repeat ids, or its consumer would take the trades for duplicates. After the end of a
+A new round must not repeat ids, or consumers would treat the trades as duplicates. After the end of a
 round, and after a long pause, trade ids are shifted to continue without a hole, as an exchange's do, and
 update ids to keep rising. Within the first round ids stay as recorded.
 """
@@ -76,9 +76,9 @@ class _Ids:
     """Shifts the ids of one symbol so that every round continues where the previous one ended."""
 
     def __init__(self) -> None:
-        self._trade_id: int | None = None  # the last one given out
+        self._trade_id: int | None = None  # the last one returned
         self._update_id: int | None = None
-        self._trade_shift: int | None = 0  # None: to be found by the next event
+        self._trade_shift: int | None = 0  # None: the next event determines it
         self._update_shift: int | None = 0
 
     def start_over(self) -> None:

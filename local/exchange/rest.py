@@ -1,7 +1,7 @@
 """The part of Binance's REST API that serves history, and endpoints of our own for tests.
 
 Every `/api/` request is charged its weight per address and minute. The used weight comes back in a
-header; above the limit the answer is 429 with the seconds to wait. Errors are Binance's JSON.
+header; above the limit the response is 429 with the seconds to wait. Errors are Binance's JSON.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from aiohttp import web
 
@@ -39,13 +39,6 @@ class ApiError(Exception):
         self.headers = {} if retry_after_s is None else {"Retry-After": str(max(math.ceil(retry_after_s), 1))}
 
 
-class Window(NamedTuple):
-    """A clock minute and the weight used in it."""
-
-    minute: int
-    used: int
-
-
 class Faults(Protocol):
     """The active faults: see `FaultInjector`."""
 
@@ -62,7 +55,9 @@ class RestApi:
         self._feed = feed
         self._now_us = now_us
         self._faults = faults
-        self._windows: dict[str | None, Window] = {}  # by address
+        self._used: dict[
+            str | None, tuple[int, int]
+        ] = {}  # by address: a clock minute and the weight used in it
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -99,12 +94,12 @@ class RestApi:
         return response
 
     def _charge(self, request: web.Request) -> int:
-        """Add the request's weight to the weight its address has used in this minute; the sum."""
+        """Add the request's weight to the weight that its address has used in this minute; returns the
+        sum."""
         minute = self._now_us() // 60_000_000
-        window = self._windows.get(request.remote)
-        used = window.used if window is not None and window.minute == minute else 0
-        used += _weight(request)
-        self._windows[request.remote] = Window(minute, used)
+        used_in, used = self._used.get(request.remote, (minute, 0))
+        used = (used if used_in == minute else 0) + _weight(request)
+        self._used[request.remote] = minute, used
         return used
 
     # ------------------------------------------------------------------------------------------ Binance
@@ -160,7 +155,7 @@ class RestApi:
         return web.json_response({"lastUpdateId": update_id, "bids": _texts(bids), "asks": _texts(asks)})
 
     async def tickers(self, request: web.Request) -> web.Response:
-        """The newest trade and quote of each symbol; of Binance's daily statistics only those known here."""
+        """The newest trade and quote of each symbol, without Binance's daily statistics."""
         _only(request, ("symbol", "symbols", "type"))
         tickers = [_ticker(self._markets[symbol]) for symbol in self._requested_symbols(request)]
         return web.json_response(tickers[0] if "symbol" in request.query else tickers)

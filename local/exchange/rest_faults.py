@@ -28,7 +28,7 @@ def visible_rows(
     now_us: int,
     faults: Sequence[RestRows],
 ) -> list[AggTrade]:
-    """The aggregate trades that REST has: from an id on, or within a span of time, both ends included."""
+    """The aggregate trades that REST returns: from an id on, or within a span of time, both ends included."""
     by_kind = {fault.how: fault for fault in faults}
     start_us, end_us = span_us
     if cap := by_kind.get("cap"):

@@ -72,7 +72,7 @@ class Exchange:
             symbol: Market(symbol, settings.feed == "sim", settings.history_s) for symbol in settings.symbols
         }
         streams = [stream for market in self.markets.values() for stream in market.streams]
-        self.subscriptions = Subscriptions[Connection](streams, settings.limits)
+        self.subscriptions = Subscriptions(streams, settings.limits)
         self._connections: dict[Connection, None] = {}  # oldest first
         self._attempts = Attempts(settings.limits)
         self._faults = FaultInjector(
@@ -149,7 +149,7 @@ class Exchange:
         return feed
 
     async def run(self, market: Market, feed: Feed | None) -> None:
-        """Publish a market as time goes on: `feed`, or the replay from its first listener on."""
+        """Publish a market in real time: `feed`, or the replay from its first listener on."""
         if feed is None:
             assert self.settings.replay is not None
             await self.subscriptions.first_to(market.streams)
@@ -207,7 +207,7 @@ async def serve(settings: Settings) -> int:
 
 
 async def _simulated_feeds(exchange: Exchange) -> dict[str, Feed]:
-    """Every market's simulation from now on; what came before is added to its history."""
+    """Every market's simulation from now on; earlier ticks are added to its history."""
     settings = exchange.settings
     epoch_us = settings.epoch_us or now_us() - int(settings.history_s * 1e6)
     feeds = {}

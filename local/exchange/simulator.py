@@ -3,15 +3,15 @@
 What moves the price is the book itself. Taker orders come in clusters (a Hawkes process) and in runs of
 one side, preferring the side that faces the thinner queue. Most take a part of the best queue. One that
 takes all of it sets off a *sweep*: within some milliseconds the best prices step on by a heavy-tailed
-distance, levels being taken on the way, until the spread is a single tick again. Since it is the thin
-queue that breaks first, the imbalance of the book predicts the next move, as strongly as it does on the
-recordings the profiles were fitted to. Between orders the queues drift, are refilled and flicker in
+distance, taking levels on the way, until the spread is a single tick again. Since the thin queue breaks
+first, the imbalance of the book predicts the next move, as strongly as on the recordings that the profiles
+were fitted to. Between orders the queues drift, are refilled and flicker in
 volleys of quotes; volatility wanders slowly.
 
 The clusters are drawn exactly, without thinning: Dassios and Zhao (2013), "Exact simulation of Hawkes
 process with exponentially decaying intensity".
 
-Prices are counted in ticks and quantities in lots inside, and given out as mantissas at 1e-8.
+Internally prices are in ticks and quantities in lots; events have mantissas at 1e-8.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ _DECAY_PER_S = 6.0  # of the excitation that an order leaves behind
 _VOLATILITY_RATE_PER_S = 1 / 90
 _VOLATILITY_SD = 0.35  # of its logarithm
 _DEPTH_RATE_PER_S = 0.2
+_DEPTH_SD = 0.45  # of the logarithm of the depth
+_SIDE_MEMORY = 0.2  # chance that an order repeats the side of the one before
 _FLICKER_SD = 0.12  # of the logarithm of a queue, from one quote to the next
 _QUOTE_GAP_US = 900.0  # mean, within a volley
 _SWEEP_GAP_US = 600.0  # median, roughly, between the steps of a sweep
@@ -53,13 +55,11 @@ class Profile:
     order_qty_sd: float  # of its logarithm
     fills_tail: float  # exponent of the number of fills of an order
     sweep_fills_tail: float  # the same within a sweep
-    side_memory: float  # chance that an order repeats the side of the one before
     side_pull: float  # how strongly orders prefer the thin side, 0..1
     greed: float  # chance that an order takes the whole queue when that is nearly empty, 0..1
     volleys: float  # of quotes that no order set off
     volley_quotes: float  # mean quotes in a volley
     depth: float  # median of both best queues together
-    depth_sd: float  # of its logarithm
     pressure_sd: float  # of the log ratio of the two queues
     pressure_rate: float  # at which that ratio reverts to even
     momentum: float  # mean log ratio, in the direction of the move, after a sweep
@@ -77,13 +77,11 @@ BTCUSDT = Profile(
     order_qty_sd=2.5,
     fills_tail=1.35,
     sweep_fills_tail=1.05,
-    side_memory=0.2,
     side_pull=0.65,
     greed=0.8,
     volleys=3.6,
     volley_quotes=4.0,
     depth=330_000.0,
-    depth_sd=0.45,
     pressure_sd=2.5,
     pressure_rate=0.2,
     momentum=1.5,
@@ -100,13 +98,11 @@ ETHUSDT = Profile(
     order_qty_sd=2.6,
     fills_tail=1.35,
     sweep_fills_tail=1.05,
-    side_memory=0.2,
     side_pull=0.8,
     greed=1.0,
     volleys=5.2,
     volley_quotes=4.0,
     depth=1_900_000.0,
-    depth_sd=0.45,
     pressure_sd=2.8,
     pressure_rate=0.3,
     momentum=1.2,
@@ -124,13 +120,11 @@ OTHER = Profile(
     order_qty_sd=2.4,
     fills_tail=1.5,
     sweep_fills_tail=1.2,
-    side_memory=0.2,
     side_pull=0.6,
     greed=0.6,
     volleys=3.0,
     volley_quotes=3.0,
     depth=40_000_000.0,
-    depth_sd=0.45,
     pressure_sd=2.0,
     pressure_rate=0.4,
     momentum=0.8,
@@ -154,7 +148,7 @@ def simulate(symbol: str, seed: int, start_us: int) -> Iterator[Tick]:
 
 
 def _endless(draw: Callable[[int], npt.NDArray[np.float64]]) -> Callable[[], float]:
-    """A function giving one number after the other of blocks from `draw`."""
+    """A function that returns the numbers of blocks from `draw` one by one."""
 
     def numbers() -> Iterator[float]:
         while True:
@@ -164,7 +158,7 @@ def _endless(draw: Callable[[int], npt.NDArray[np.float64]]) -> Callable[[], flo
 
 
 class _Market:
-    """The state of one simulated market: best prices, their queues, and what is about to happen."""
+    """The state of one simulated market: best prices, their queues, and the next events."""
 
     def __init__(self, symbol: str, profile: Profile, seed: int, start_us: int) -> None:
         rng = np.random.default_rng([seed, zlib.crc32(symbol.encode())])
@@ -192,13 +186,13 @@ class _Market:
         self.requote_us = self._next_requote_us()
 
     def advance(self) -> list[Tick]:
-        """Whatever happens next."""
+        """The next event: an order or a change of a queue."""
         if self.order_us <= self.requote_us:
             return self._order()
         return self._requote()
 
     def quote(self) -> Quote:
-        """The best bid and ask as they stand, under a new update id."""
+        """The current best bid and ask, under a new update id."""
         self.update_id += 1 + int(2.0 * self.exponential())
         return Quote(
             self.symbol,
@@ -234,7 +228,7 @@ class _Market:
         return int(self.exponential() * self.profile.volley_quotes)
 
     def _drift(self) -> None:
-        """Let pressure and depth wander over the time since they last did."""
+        """Move pressure and depth over the time since the last call."""
         profile = self.profile
         seconds = (self.time_us - self.drifted_us) / 1e6
         self.drifted_us = self.time_us
@@ -247,8 +241,8 @@ class _Market:
         return kept * value + sd * math.sqrt(1.0 - kept * kept) * self.normal()
 
     def _wanted_qty(self, side: int) -> int:
-        """What the queue of the bid (+1) or the ask (-1) tends to, lots."""
-        total = self.profile.depth * math.exp(self.profile.depth_sd * self.depth)
+        """The quantity that the queue of the bid (+1) or the ask (-1) tends to, lots."""
+        total = self.profile.depth * math.exp(_DEPTH_SD * self.depth)
         qty = total / (1.0 + math.exp(-side * self.pressure))
         return max(int(qty * math.exp(_FLICKER_SD * self.normal())), self.profile.min_fill)
 
@@ -279,7 +273,7 @@ class _Market:
         return ticks
 
     def _next_order_us(self) -> int:
-        """When the next order comes: the earlier of one that nothing and one that others set off."""
+        """When the next order arrives: the earlier of a spontaneous one and one set off by others."""
         wait = self.exponential() / (self.profile.orders * math.exp(self.volatility))
         if self.excitation > 0.0:
             survival = 1.0 - _DECAY_PER_S * self.exponential() / self.excitation
@@ -290,7 +284,7 @@ class _Market:
         return self.time_us + 1 + int(wait * 1e6)
 
     def _taker_side(self) -> int:
-        if self.uniform() < self.profile.side_memory:
+        if self.uniform() < _SIDE_MEMORY:
             return self.last_side
         imbalance = (self.bid_qty - self.ask_qty) / (self.bid_qty + self.ask_qty)
         return 1 if self.uniform() < 0.5 + 0.5 * self.profile.side_pull * imbalance else -1
@@ -300,7 +294,7 @@ class _Market:
         return self.ask_qty if side > 0 else self.bid_qty
 
     def _order_qty(self, queue: int) -> int:
-        """Lots of an order into a queue of so many; the thinner it is, the likelier all of it."""
+        """Lots of an order into a queue of `queue` lots; the thinner it is, the likelier all of it."""
         thinness = 1.0 - queue / (self.bid_qty + self.ask_qty)
         if self.uniform() < self.profile.greed * thinness**_GREED_EXPONENT:
             return queue
@@ -315,7 +309,7 @@ class _Market:
         price = (self.ask if side > 0 else self.bid) * TICK
         fills: list[Tick] = []
         for left in range(count, 0, -1):
-            # Up to twice the mean of what is left, and at least the smallest fill for everyone behind.
+            # Up to twice the mean of the rest, leaving at least the smallest fill for each of the others.
             share = qty if left == 1 else max(int(2.0 * self.uniform() * qty / left), min_fill)
             share = min(share, qty - (left - 1) * min_fill)
             qty -= share
@@ -324,7 +318,7 @@ class _Market:
         return fills
 
     def _take(self, side: int, qty: int) -> None:
-        """Shorten the queue by what was taken; the pressure keeps the mark of it."""
+        """Reduce the queue by what was taken; the pressure changes accordingly."""
         if side > 0:
             self.pressure += math.log(self.ask_qty / (self.ask_qty - qty))
             self.ask_qty -= qty

@@ -5,17 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING
 
 from local.exchange.encoding import Encoding
 
-
-class Encoded(Protocol):
-    @property
-    def encoding(self) -> Encoding: ...
-
-
-Listener = TypeVar("Listener", bound=Encoded)
+if TYPE_CHECKING:
+    from local.exchange.connection import Connection
 
 
 @dataclass(frozen=True)
@@ -32,13 +27,13 @@ class Limits:
     max_queued: int = 50_000
 
 
-class Subscriptions(Generic[Listener]):
+class Subscriptions:
     """The listeners of every stream."""
 
     def __init__(self, streams: Iterable[str], limits: Limits) -> None:
         self.limits = limits
         # Ordered, so that faults affect connections in the order of subscription.
-        self._listeners: dict[str, dict[Listener, None]] = {stream: {} for stream in streams}
+        self._listeners: dict[str, dict[Connection, None]] = {stream: {} for stream in streams}
         self._heard = asyncio.Event()
 
     def check(self, streams: Sequence[str], encoding: Encoding, held: int = 0) -> None:
@@ -50,27 +45,27 @@ class Subscriptions(Generic[Listener]):
         if len(streams) + held > self.limits.max_streams:
             raise ValueError(f"more than {self.limits.max_streams} streams on one connection")
 
-    def add(self, listener: Listener, streams: Sequence[str]) -> None:
+    def add(self, listener: Connection, streams: Sequence[str]) -> None:
         """Subscribe to all of `streams` or, with a ValueError, to none."""
         self.check(streams, listener.encoding, held=len(self.of(listener)))
         for stream in streams:
             self._listeners[stream][listener] = None
         self._heard.set()
 
-    def remove(self, listener: Listener, streams: Sequence[str]) -> None:
+    def remove(self, listener: Connection, streams: Sequence[str]) -> None:
         """Raises ValueError for a stream that does not exist."""
         self.check(streams, listener.encoding)
         for stream in streams:
             self._listeners[stream].pop(listener, None)
 
-    def drop(self, listener: Listener) -> None:
+    def drop(self, listener: Connection) -> None:
         for listeners in self._listeners.values():
             listeners.pop(listener, None)
 
-    def of(self, listener: Listener) -> list[str]:
+    def of(self, listener: Connection) -> list[str]:
         return [stream for stream, listeners in self._listeners.items() if listener in listeners]
 
-    def to(self, stream: str) -> Collection[Listener]:
+    def to(self, stream: str) -> Collection[Connection]:
         return self._listeners[stream]
 
     async def first_to(self, streams: Collection[str]) -> None:

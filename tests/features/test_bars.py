@@ -1,4 +1,4 @@
-"""Bars: every field against a loop over plain Python."""
+"""Bars: every field compared with a loop in plain Python."""
 
 from typing import Any
 
@@ -98,16 +98,8 @@ def test_every_field_equals_the_loop(rates: tuple[float, float]) -> None:
         assert plain(bars, name) == [bar[name] for bar in expected], name
 
 
-def test_no_ticks_make_empty_bars() -> None:
-    none = random_ticks(1, 0.1)
-    bars = whole(none[0][:0], none[1][:0], 3)
-    assert not bars["quoted_us"].any()
-    assert not bars["bid_price"].any()
-    assert len(bars) == 3
-
-
 @pytest.mark.parametrize("side", ["bid", "ask"])
-def test_from_the_quote_on_that_lacks_a_side_there_is_no_mid(side: str) -> None:
+def test_after_a_quote_that_lacks_a_side_there_is_no_mid(side: str) -> None:
     trades, quotes = random_ticks(14, 6)
     gone = slice(100, 160)
     for name in (f"{side}_price", f"{side}_qty"):

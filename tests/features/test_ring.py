@@ -1,4 +1,4 @@
-"""The ring: order, repeats and lateness change no bit; late ticks, holes, and ids far off."""
+"""The ring: order, repeats and lateness change no bit; late ticks, holes, and outlier ids."""
 
 import numpy as np
 import pytest
@@ -85,7 +85,7 @@ def test_disorder_below_the_lateness_changes_nothing(seed: int, cuts_us: list[in
     assert got.seconds.tobytes() == expected.seconds.tobytes()
 
 
-def test_a_late_trade_is_counted_and_listed_but_not_folded() -> None:
+def test_a_late_trade_is_counted_and_listed_not_added() -> None:
     trades, quotes = random_ticks(3, 5)
     victim = trades[10:11]
     rest = np.delete(trades, 10)
@@ -133,7 +133,7 @@ def test_a_watermark_closes_bars_of_a_quiet_market() -> None:
     assert int(ring.bars[-1]["update_id"]) == int(quotes["update_id"][-1])
 
 
-def test_seconds_are_the_sums_of_their_bars_however_the_ring_was_filled() -> None:
+def test_seconds_are_the_sums_of_their_bars_for_any_batches() -> None:
     trades, quotes = random_ticks(5, 70, 3, 5)
     (bars,) = segments(trades, quotes)
     ring = folded(list(batches(trades, quotes, [START_US + k * 130_000 for k in range(1, 530)])))
@@ -153,7 +153,7 @@ def test_seconds_are_the_sums_of_their_bars_however_the_ring_was_filled() -> Non
     assert len(ring.bars) == KEPT_BARS
 
 
-def test_a_long_silence_starts_a_segment_live_as_in_history() -> None:
+def test_a_long_silence_starts_a_segment_in_the_ring_as_in_history() -> None:
     trades, quotes = random_ticks(5, 20)
     later = SILENCE_US + 7 * SECOND_US
     after_trades, after_quotes = trades.copy(), quotes.copy()
@@ -203,7 +203,7 @@ def test_a_quiet_book_is_known_and_a_stalled_one_is_not() -> None:
     assert proxy_mids(newest)[0] == (bought + sold) / 2
 
 
-def test_a_proxy_does_not_outlive_its_trades() -> None:
+def test_a_proxy_expires_with_its_trades() -> None:
     trades, quotes = random_ticks(6, 4)
     silent = [batch(trades[:0], quotes[:0], START_US + k * SECOND_US) for k in range(5, 30)]
     ring = folded([batch(trades, quotes[:0]), *silent])
@@ -226,7 +226,7 @@ def by_second(trades: Trades, quotes: Quotes, seconds: int) -> list[TickBatch]:
     return pieces
 
 
-def test_ids_far_off_cost_only_themselves_and_holes_are_found_as_before() -> None:
+def test_outlier_ids_cost_only_their_rows_and_holes_are_still_found() -> None:
     trades, quotes = random_ticks(11, 60)
     lost = (trades["time_us"] >= START_US + 40 * SECOND_US) & (trades["time_us"] < START_US + 41 * SECOND_US)
     wild_trades, wild_quotes = trades.copy(), quotes.copy()
@@ -245,7 +245,7 @@ def test_ids_far_off_cost_only_themselves_and_holes_are_found_as_before() -> Non
 
 
 @pytest.mark.parametrize("distance", [1, 1200])  # its own ids again, or others
-def test_ids_that_start_over_are_reported_and_their_holes_are_found(distance: int) -> None:
+def test_restarted_ids_are_reported_and_their_holes_are_found(distance: int) -> None:
     trades, quotes = random_ticks(12, 60)
     again = trades["time_us"] >= START_US + 30 * SECOND_US
     first = int(np.flatnonzero(again)[0])
@@ -267,7 +267,7 @@ def test_ids_that_start_over_are_reported_and_their_holes_are_found(distance: in
     )
 
 
-def test_a_jump_that_was_accepted_is_undone_when_the_series_continues() -> None:
+def test_an_accepted_jump_is_undone_when_the_series_continues() -> None:
     trades, quotes = random_ticks(13, 20)
     trades["first_id"][100] = trades["last_id"][100] = int(trades["first_id"][99]) + 5_000
     ring = folded(by_second(np.delete(trades, [400]), quotes, 20))
@@ -277,7 +277,7 @@ def test_a_jump_that_was_accepted_is_undone_when_the_series_continues() -> None:
     assert ring.gaps.restarts == []
 
 
-def test_a_first_id_far_off_starts_no_series() -> None:
+def test_an_outlier_as_first_id_starts_no_series() -> None:
     trades, quotes = random_ticks(15, 10)
     wild = trades.copy()
     wild["first_id"][0] = wild["last_id"][0] = 2**61
@@ -303,7 +303,7 @@ def test_without_a_claim_the_state_stays_bounded() -> None:
     assert ring.closed_us == START_US + 119_000_000
 
 
-def test_a_tick_far_ahead_does_not_close_bars_that_ticks_still_come_for() -> None:
+def test_a_tick_far_ahead_does_not_close_bars_that_are_still_filling() -> None:
     trades, quotes = random_ticks(1, 60, trades_s=100, quotes_s=200)
     trades["time_us"][5] += 3600 * 1_000_000
     ring = BarRing(LATENESS_US)
@@ -313,7 +313,7 @@ def test_a_tick_far_ahead_does_not_close_bars_that_ticks_still_come_for() -> Non
     assert ring.trade_ids.late_count + ring.quote_ids.late_count == 0
 
 
-def test_ticks_of_one_instant_are_bounded_too() -> None:
+def test_open_ticks_of_one_instant_are_bounded_too() -> None:
     trades, quotes = random_ticks(1, 1, trades_s=MAX_HELD_TICKS * 2)
     trades["time_us"] = START_US
     ring = BarRing(LATENESS_US)

@@ -1,4 +1,4 @@
-"""What was computed live, batch by batch, is what history computes of the same ticks, to the last bit."""
+"""Features computed from a stream, batch by batch, equal those from history to the last bit."""
 
 import numpy as np
 import pytest

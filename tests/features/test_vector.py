@@ -1,4 +1,4 @@
-"""Each feature against its definition written out row by row, and the promise that the future is unseen."""
+"""Each feature compared with its definition computed row by row, and no feature uses the future."""
 
 import math
 from typing import Any
@@ -318,7 +318,7 @@ def test_too_little_history_is_nan() -> None:
     assert known[int(np.flatnonzero(known)[0]) :].all()
 
 
-def test_absent_groups_are_zero_and_say_so() -> None:
+def test_absent_groups_are_zero_and_so_is_their_flag() -> None:
     trades, quotes = random_ticks(9, 20)
     (no_trades,), (no_quotes,) = segments(trades[:0], quotes), segments(trades, quotes[:0])
     for bars, flag, group in (
@@ -332,7 +332,7 @@ def test_absent_groups_are_zero_and_say_so() -> None:
         assert row[other] == 1
 
 
-def test_nothing_known_is_no_row() -> None:
+def test_without_prices_rows_are_nan() -> None:
     trades, quotes = random_ticks(1, 1)
     empty = summarise(trades[:0], quotes[:0], bar_index(START_US), 300, NO_BAR)
     assert np.isnan(history_rows(empty)).all()

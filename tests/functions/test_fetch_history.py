@@ -209,7 +209,7 @@ def test_a_missing_aggregate_is_never_accepted(server: RestServer, s3: Any) -> N
     lost = inside(server)[4000]
     server.rows.remove(lost)
     with pytest.raises(
-        HistoryIncomplete, match=f"aggregate {lost['a']} was to come next, not {lost['a'] + 1}"
+        HistoryIncomplete, match=f"aggregate {lost['a']} was expected next, not {lost['a'] + 1}"
     ):
         fetcher(server, s3)({"window": WINDOW}, PLENTY)
     assert not has_marker(s3)
@@ -290,7 +290,7 @@ def test_repeated_and_shuffled_rows_count_once(thin: RestServer, s3: Any) -> Non
 def test_an_aggregate_that_is_there_twice_and_not_alike_is_refused(thin: RestServer, s3: Any) -> None:
     row = inside(thin)[300]
     thin.rows.insert(thin.rows.index(row), row | {"p": "1.0"})
-    assert f"aggregate {row['a']} is there twice" in refusal(thin, s3)
+    assert f"aggregate {row['a']} came twice" in refusal(thin, s3)
 
 
 def test_ids_the_exchange_withholds_are_reported(thin: RestServer, s3: Any) -> None:
@@ -408,7 +408,7 @@ def test_times_that_fall_back_a_little_are_kept(server: RestServer, s3: Any) -> 
 
 def test_overlapping_ids_are_refused(thin: RestServer, s3: Any) -> None:
     inside(thin)[10]["f"] -= 1
-    with pytest.raises(HistoryIncomplete, match="which was in an earlier one"):
+    with pytest.raises(HistoryIncomplete, match="but earlier ones reach"):
         fetcher(thin, s3)({"window": WINDOW}, PLENTY)
 
 
@@ -449,7 +449,7 @@ def test_an_empty_answer_where_ids_prove_trades_is_not_believed(thin: RestServer
     """By time there is nothing; by id either the trades, or a hole."""
     everything = thin.rows
     without(thin, FROM_US, TO_US, hole=True)
-    assert "was to come next" in refusal(thin, s3)
+    assert "was expected next" in refusal(thin, s3)
     thin.rows, answer = everything, thin.answer
 
     def blind(path: str, query: dict[str, str]) -> Any:

@@ -113,7 +113,7 @@ def test_what_leaves_the_window_provable_leaves_it_whole(
         ({"how": "lag", "age_s": HISTORY_S - 90}, HistoryIncomplete, "nothing newer than its end"),
         ({"how": "forget", "age_s": 150}, HistoryNotKept, "the exchange keeps trades from"),
         ({"how": "forget", "age_s": 100}, HistoryNotKept, "the exchange keeps trades from"),
-        ({"how": "hole", "every": 50}, HistoryIncomplete, "was to come next"),
+        ({"how": "hole", "every": 50}, HistoryIncomplete, "was expected next"),
         ({"how": "repeat"}, HistoryIncomplete, "is not there yet|contradict"),
         ({"how": "placeholder", "every": 1}, HistoryIncomplete, "nothing newer than its end"),
         ({"how": "far_off", "every": 3}, HistoryIncomplete, "rows of a page are wrong"),

@@ -1,22 +1,12 @@
-"""What a connection claims: only what data that came prove."""
+"""What a connection claims: only what received data prove."""
 
 from ingest_ecs.feed_buffer import FeedBuffer
-from tickcast import sbe
+from tests.fixtures.frames import quote_frame, trade_frame
 from tickcast.market.liveness import Newest
 from tickcast.market.watermark import CLAIM_LIFE_US, STREAMS_APART_US
 
 T0, S = 1_754_000_000_000_000, 1_000_000
 DELAY_US = 5_000
-
-
-def trade(symbol: str, time_us: int, trade_id: int = 1) -> bytes:
-    return sbe.encode(
-        sbe.TradesEvent(time_us, time_us, -8, -8, (sbe.SbeTrade(trade_id, 100, 5, False),), symbol)
-    )
-
-
-def quote(symbol: str, time_us: int, update_id: int = 1, bid_qty: int = 5) -> bytes:
-    return sbe.encode(sbe.BestBidAskEvent(time_us, update_id, -8, -8, 99, bid_qty, 101, 5, symbol))
 
 
 def take(buffer: FeedBuffer, *frames: bytes, at_us: int) -> None:
@@ -31,29 +21,29 @@ def test_nothing_is_claimed_before_any_data() -> None:
     assert not buffer.delivers
 
 
-def test_a_symbol_has_come_as_far_as_its_own_ticks_or_those_of_another_stream() -> None:
+def test_a_claim_rests_on_the_symbol_s_own_ticks_or_those_of_another_stream() -> None:
     buffer = FeedBuffer(1, "c1", "sbe")
-    take(buffer, trade("BTCUSDT", T0), at_us=T0)
+    take(buffer, trade_frame(1, "BTCUSDT", T0), at_us=T0)
     assert buffer.claim_us("BTCUSDT", T0 + DELAY_US) == T0
-    take(buffer, quote("ETHUSDT", T0 + S), at_us=T0 + S)
+    take(buffer, quote_frame(1, "ETHUSDT", T0 + S), at_us=T0 + S)
     assert buffer.claim_us("BTCUSDT", T0 + S + DELAY_US) == T0 + S - STREAMS_APART_US
     assert buffer.claim_us("BNBUSDT", T0 + S + DELAY_US) == T0 + S - STREAMS_APART_US  # never came, yet
 
 
-def test_the_clock_proves_nothing() -> None:
+def test_the_local_clock_proves_nothing() -> None:
     """The claim does not move without data, and is not repeated once the last of them are old."""
     buffer = FeedBuffer(1, "c1", "sbe")
-    take(buffer, trade("BTCUSDT", T0), at_us=T0)
+    take(buffer, trade_frame(1, "BTCUSDT", T0), at_us=T0)
     life_us = DELAY_US + CLAIM_LIFE_US
     assert {buffer.claim_us("BTCUSDT", T0 + us) for us in range(0, life_us + 1, 50_000)} == {T0}
     assert buffer.claim_us("BTCUSDT", T0 + life_us + 1) is None
-    take(buffer, quote("BTCUSDT", T0 + 9 * S), at_us=T0 + 9 * S)
+    take(buffer, quote_frame(1, "BTCUSDT", T0 + 9 * S), at_us=T0 + 9 * S)
     assert buffer.claim_us("BTCUSDT", T0 + 9 * S) == T0 + 9 * S
 
 
-def test_a_claim_that_is_withdrawn_is_none_of_the_others() -> None:
+def test_withdrawing_a_claim_leaves_the_other_symbols_theirs() -> None:
     buffer = FeedBuffer(1, "c1", "sbe")
-    take(buffer, trade("BTCUSDT", T0), trade("ETHUSDT", T0), at_us=T0)
+    take(buffer, trade_frame(1, "BTCUSDT", T0), trade_frame(1, "ETHUSDT", T0), at_us=T0)
     buffer.withdrawn = {"ETHUSDT"}
     assert buffer.claim_us("ETHUSDT", T0) is None
     assert buffer.claim_us("BTCUSDT", T0) == T0
@@ -61,20 +51,20 @@ def test_a_claim_that_is_withdrawn_is_none_of_the_others() -> None:
     assert buffer.claim_us("ETHUSDT", T0) == T0
 
 
-def test_the_newest_that_came_is_known_by_symbol() -> None:
+def test_the_newest_trade_and_book_are_kept_by_symbol() -> None:
     buffer = FeedBuffer(1, "c1", "sbe")
-    take(buffer, trade("BTCUSDT", T0, 7), trade("BTCUSDT", T0, 8), at_us=T0)
+    take(buffer, trade_frame(7, "BTCUSDT", T0), trade_frame(8, "BTCUSDT", T0), at_us=T0)
     assert buffer.newest == {"BTCUSDT": Newest(8)}
-    take(buffer, quote("BTCUSDT", T0, 2, bid_qty=7), quote("BTCUSDT", T0, 1), at_us=T0)
+    take(buffer, quote_frame(2, "BTCUSDT", T0, bid_qty=7), quote_frame(1, "BTCUSDT", T0), at_us=T0)
     assert buffer.newest == {"BTCUSDT": Newest(8, (99, 7, 101, 5))}
 
 
-def test_a_clock_that_was_taken_for_another_leaves_no_claim_behind() -> None:
+def test_a_clock_offset_that_was_wrong_leaves_no_claim() -> None:
     buffer = FeedBuffer(1, "c1", "sbe")
     for n in range(3):
-        take(buffer, trade("BTCUSDT", T0 + 3600 * S + n, n), at_us=T0 + n)
+        take(buffer, trade_frame(n, "BTCUSDT", T0 + 3600 * S + n), at_us=T0 + n)
     for n in range(3, 30):
-        take(buffer, trade("BTCUSDT", T0 + n * S // 10, n), at_us=T0 + n * S // 10)
+        take(buffer, trade_frame(n, "BTCUSDT", T0 + n * S // 10), at_us=T0 + n * S // 10)
     claim_us = buffer.claim_us("BTCUSDT", T0 + 3 * S)
     assert claim_us is not None
     assert claim_us <= T0 + 3 * S + S
@@ -85,9 +75,9 @@ def test_a_stream_that_lags_behind_the_others_is_late_and_not_refused() -> None:
     for n in range(300):
         now_us = T0 + n * S // 10
         lag_us = 0 if n < 100 else 7 * S
-        buffer.take(quote("ETHUSDT", now_us, n), now_us + DELAY_US)
+        buffer.take(quote_frame(n, "ETHUSDT", now_us), now_us + DELAY_US)
         if n < 100 or n >= 170:
-            buffer.take(trade("BTCUSDT", now_us - lag_us, n), now_us + DELAY_US)
+            buffer.take(trade_frame(n, "BTCUSDT", now_us - lag_us), now_us + DELAY_US)
         came += sum(len(rows) for rows in buffer.drain().trades.values())
     assert came == 100 + 130
     assert buffer.refused == []

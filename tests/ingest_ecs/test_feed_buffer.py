@@ -1,35 +1,26 @@
-"""A connection's ticks: those that cannot be are refused by themselves, whatever comes around them."""
+"""A connection's ticks: impossible ones are refused, and no others."""
 
 import numpy as np
 import pytest
 
 from ingest_ecs.feed_buffer import FeedBuffer, RefusedFrame, RefusedTicks
+from tests.fixtures.frames import quote_frame, trade_frame
 from tickcast import sbe
 
 T0_US, S = 1_754_000_000_000_000, 1_000_000
 
 
-def trade(trade_id: int, time_us: int) -> bytes:
-    return sbe.encode(
-        sbe.TradesEvent(time_us, time_us, -8, -8, (sbe.SbeTrade(trade_id, 100, 5, False),), "BTCUSDT")
-    )
-
-
-def quote(update_id: int, time_us: int) -> bytes:
-    return sbe.encode(sbe.BestBidAskEvent(time_us, update_id, -8, -8, 99, 5, 101, 5, "ETHUSDT"))
-
-
 @pytest.mark.parametrize("off_us", [240 * S, 10 * S, -30 * S, -(T0_US - T0_US // 1000), T0_US])
 @pytest.mark.parametrize("host_us", [0, 45 * S])
 @pytest.mark.parametrize("at_once", [True, False])
-def test_one_time_off_costs_its_own_row_and_no_claim(off_us: int, host_us: int, at_once: bool) -> None:
+def test_an_outlier_time_costs_its_own_row_and_no_claim(off_us: int, host_us: int, at_once: bool) -> None:
     buffer = FeedBuffer(1, "c1", "sbe")
     kept: list[int] = []
     errors: list[tuple[int, Exception]] = []
     for n in range(60):
         time_us = T0_US + n * 100_000
-        buffer.take(quote(n, time_us), time_us + 5_000 + host_us)
-        buffer.take(trade(n, time_us + (off_us if n == 30 else 0)), time_us + 6_000 + host_us)
+        buffer.take(quote_frame(n, "ETHUSDT", time_us), time_us + 5_000 + host_us)
+        buffer.take(trade_frame(n, time_us=time_us + (off_us if n == 30 else 0)), time_us + 6_000 + host_us)
         if not at_once or n == 59:
             ticks = buffer.drain()
             kept += ticks.trades["BTCUSDT"]["first_id"].tolist() if "BTCUSDT" in ticks.trades else []
@@ -45,24 +36,24 @@ def test_one_time_off_costs_its_own_row_and_no_claim(off_us: int, host_us: int, 
 
 def test_a_tick_with_nothing_to_compare_it_with_waits_and_is_refused_when_its_connection_ends() -> None:
     buffer = FeedBuffer(1, "c1", "sbe")
-    buffer.take(trade(1, T0_US + 240 * S), T0_US)
+    buffer.take(trade_frame(1, time_us=T0_US + 240 * S), T0_US)
     assert buffer.drain() == ({}, {}, [], ())
     assert buffer.claim_us("BTCUSDT", T0_US) is None
     buffer.refuse_undecided()
     assert [type(each) for each in buffer.refused] == [RefusedTicks]
 
 
-def test_refused_frames_come_with_their_bytes() -> None:
+def test_refused_frames_keep_their_bytes() -> None:
     buffer = FeedBuffer(1, "c1", "sbe")
-    for data in (b"garbage", quote(1, T0_US), trade(1, T0_US)[:-3]):
+    for data in (b"garbage", quote_frame(1, "ETHUSDT", T0_US), trade_frame(1, time_us=T0_US)[:-3]):
         buffer.take(data, T0_US)
     ticks = buffer.drain()
     frames = [each.data for each in buffer.refused if isinstance(each, RefusedFrame)]
-    assert sorted(frames) == sorted([b"garbage", trade(1, T0_US)[:-3]])
+    assert sorted(frames) == sorted([b"garbage", trade_frame(1, time_us=T0_US)[:-3]])
     assert len(ticks.quotes["ETHUSDT"]) == 1
 
 
-def test_a_side_that_is_gone_is_a_quote_and_no_bad_frame() -> None:
+def test_a_quote_with_a_missing_side_is_not_a_bad_frame() -> None:
     buffer = FeedBuffer(1, "c1", "sbe")
     buffer.take(sbe.encode(sbe.BestBidAskEvent(T0_US, 1, -8, -8, 99, 5, 0, 0, "币安人生USDT")), T0_US)
     ticks = buffer.drain()
@@ -93,7 +84,7 @@ def test_a_tick_a_little_ahead_passes_and_claims_nothing_for_the_others() -> Non
     buffer = FeedBuffer(1, "c1", "sbe")
     for n in range(20):
         time_us = T0_US + n * 100_000 + (1_500_000 if n == 19 else 0)
-        buffer.take(trade(n, time_us), T0_US + n * 100_000 + 5_000)
+        buffer.take(trade_frame(n, time_us=time_us), T0_US + n * 100_000 + 5_000)
     assert len(buffer.drain().trades["BTCUSDT"]) == 20
     claim = buffer.claim_us("BTCUSDT", T0_US + 1_910_000)
     assert claim is not None

@@ -11,7 +11,7 @@ from aws_lambda_powertools import Logger
 
 from ingest_ecs.feed_buffer import FeedBuffer
 from ingest_ecs.producer import Producer
-from tickcast import sbe
+from tests.fixtures.frames import quote_frame, trade_frame
 from tickcast.features.ring import BarRing
 from tickcast.market import wire
 from tickcast.market.liveness import Newest
@@ -54,8 +54,8 @@ class Exchange:
         (symbol, kind), us = stream, round((T0_S + at_s) * 1e6)
         n = self.count[stream]
         if kind == "trades":
-            return sbe.encode(sbe.TradesEvent(us, us, -8, -8, (sbe.SbeTrade(n, 100, 5, False),), symbol))
-        return sbe.encode(sbe.BestBidAskEvent(us, n, -8, -8, 99, 1 + n % 97, 101, 5, symbol))
+            return trade_frame(n, symbol, us)
+        return quote_frame(n, symbol, us, bid_qty=1 + n % 97)
 
     def newest(self, symbol: str) -> Newest:
         book = (99, 1 + self.count[symbol, "quotes"] % 97, 101, 5)
@@ -181,7 +181,7 @@ def test_data_of_a_silent_feed_are_fresh_for_five_seconds(
 
 
 @pytest.mark.parametrize("gap_s", GAPS_S)
-def test_a_market_that_is_quiet_stays_fresh_and_nobody_reconnects(gap_s: float) -> None:
+def test_a_quiet_market_stays_fresh_without_reconnects(gap_s: float) -> None:
     exchange = Exchange(flows(gap_s), 90.0, OF_MARKET, happens=False)
     reads, opened = run(exchange, 150.0)
     late = [read for read in reads if read.at_s > 90 + 10]

@@ -60,7 +60,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def start(image: Path, **settings: str) -> subprocess.Popen[str]:
-    """`CMD` of the Dockerfile; under its user, where we may take that and it may reach the folder."""
+    """`CMD` of the Dockerfile; under its user if that is permitted and the folder is accessible."""
     environment = {
         "PATH": "/usr/bin:/bin",
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -90,7 +90,7 @@ def _is_open_to_others(path: Path) -> bool:
     return all(parent.stat().st_mode & stat.S_IXOTH for parent in path.parents)
 
 
-def test_without_settings_it_says_which_is_missing(image: Path) -> None:
+def test_missing_settings_are_named(image: Path) -> None:
     with start(image) as task:
         output, _ = task.communicate(timeout=60)
     assert task.returncode == 2
@@ -98,7 +98,7 @@ def test_without_settings_it_says_which_is_missing(image: Path) -> None:
 
 
 def test_it_answers_health_and_stops_on_sigterm(image: Path) -> None:
-    """Neither Kinesis nor the exchange is there: it cannot replace a task that delivers, and says so."""
+    """Without Kinesis and the exchange the task reports that it cannot replace one that delivers."""
     address = {"STREAM_URL": "ws://127.0.0.1:1", "HEALTH_PORT": "0", "BUCKET": "", "SYMBOLS": "BTCUSDT"}
     with start(image, **environment(IngestSettings, **address)) as task:
         assert task.stdout is not None

@@ -1,4 +1,4 @@
-"""The producer against a Kinesis that fails the ways Kinesis fails: order holds, nothing accepted is lost."""
+"""The producer with a Kinesis that fails as Kinesis does: order holds, nothing accepted is lost."""
 
 import asyncio
 import threading
@@ -17,6 +17,8 @@ from ingest_ecs.feed_buffer import FeedBuffer
 from ingest_ecs.outbox import Record
 from ingest_ecs.producer import MAX_TICKS_PER_RECORD, Producer
 from ingest_ecs.symbol_feed import OVERFLOW, RESTARTED, SKIPPED, STARTED, UNREADABLE
+from tests.fixtures.asynchronous import run_async
+from tests.fixtures.frames import quote_frame, trade_frame
 from tickcast import sbe
 from tickcast.features.ring import BarRing
 from tickcast.market import wire
@@ -92,22 +94,12 @@ def run(
     return asyncio.run(scenario())
 
 
-def frame(trade_id: int, symbol: str = "BTCUSDT", time_us: int = 1_000_000_000) -> bytes:
-    trade = sbe.SbeTrade(trade_id, 100, 5, False)
-    return sbe.encode(sbe.TradesEvent(time_us, time_us, -8, -8, (trade,), symbol))
-
-
-def burst(first_id: int, count: int) -> bytes:
-    trades = tuple(sbe.SbeTrade(first_id + n, 100, 5, False) for n in range(count))
-    return sbe.encode(sbe.TradesEvent(1_000_000_000, 1_000_000_000, -8, -8, trades, "BTCUSDT"))
-
-
 async def feed(producer: Producer, count: int) -> None:
     """Take trades one by one while the producer runs, then drain it."""
     running, opened = asyncio.create_task(producer.run()), buffer(producer)
     for trade_id in range(count):
         for symbol in SYMBOLS:
-            opened.take(frame(trade_id, symbol), RECEIVED_US)
+            opened.take(trade_frame(trade_id, symbol), RECEIVED_US)
         if trade_id % 10 == 0:
             await asyncio.sleep(0.001)
     producer.drain()
@@ -146,7 +138,7 @@ def test_ticks_of_a_linger_share_a_record() -> None:
 
     def happens(producer: Producer, opened: FeedBuffer) -> None:
         for n in range(50):
-            opened.take(frame(n), RECEIVED_US)
+            opened.take(trade_frame(n), RECEIVED_US)
 
     run(kinesis, happens)
     assert len(kinesis.stored["BTCUSDT"]) == 1
@@ -158,7 +150,7 @@ def test_a_burst_is_split_and_only_its_last_record_claims_a_watermark() -> None:
     kinesis = Kinesis()
 
     def happens(producer: Producer, opened: FeedBuffer) -> None:
-        opened.take(burst(0, MAX_TICKS_PER_RECORD + 5), RECEIVED_US)
+        opened.take(trade_frame(0, count=MAX_TICKS_PER_RECORD + 5), RECEIVED_US)
 
     run(kinesis, happens)
     assert [len(batch.trades) for batch in kinesis.stored["BTCUSDT"]] == [MAX_TICKS_PER_RECORD, 5]
@@ -179,7 +171,7 @@ def test_packing_does_not_wait_for_a_put_that_hangs() -> None:
         producer = make(kinesis, saw_data=lambda *stream: seen.append(stream))
         running, opened = asyncio.create_task(producer.run()), buffer(producer)
         for trade_id in range(5):
-            opened.take(frame(trade_id), RECEIVED_US)
+            opened.take(trade_frame(trade_id), RECEIVED_US)
             while len(seen) <= trade_id:
                 await asyncio.sleep(0.001)
         assert kinesis.stored["BTCUSDT"] == []
@@ -196,10 +188,10 @@ def test_ids_that_are_held_back_at_the_end_are_counted_and_kept() -> None:
 
     def happens(producer: Producer, opened: FeedBuffer) -> None:
         for n in range(10):
-            opened.take(frame(10**9 + n, time_us=1_000_000_000 + n * 1000), RECEIVED_US)
+            opened.take(trade_frame(10**9 + n, time_us=1_000_000_000 + n * 1000), RECEIVED_US)
         producer.pack()
         for n in range(2):  # one too few for a new series
-            opened.take(frame(n, time_us=1_000_020_000 + n * 1000), RECEIVED_US + 20_000)
+            opened.take(trade_frame(n, time_us=1_000_020_000 + n * 1000), RECEIVED_US + 20_000)
 
     producer = run(kinesis, happens, quarantine=lambda data, reason, connection: kept.append((data, reason)))
     assert kinesis.trade_ids("BTCUSDT") == [10**9 + n for n in range(10)]
@@ -222,7 +214,7 @@ def run_busy(kinesis: Kinesis, happens: Callable[[int, Producer, FeedBuffer], No
         for step in range(39):
             happens(step, producer, opened)
             if opened in producer._buffers:
-                opened.take(frame(step, time_us=clock.now_us), clock.now_us)
+                opened.take(trade_frame(step, time_us=clock.now_us), clock.now_us)
             producer.pack()
             clock.now_us += 100_000
         producer.drain()
@@ -231,7 +223,7 @@ def run_busy(kinesis: Kinesis, happens: Callable[[int, Producer, FeedBuffer], No
     asyncio.run(scenario())
 
 
-def test_a_quiet_symbol_gets_a_watermark_a_second_by_what_the_busy_one_proves() -> None:
+def test_a_quiet_symbol_gets_a_watermark_a_second_from_the_busy_one() -> None:
     kinesis = Kinesis()
     run_busy(kinesis, lambda step, producer, opened: None)
     marks = bare(kinesis, "ETHUSDT")
@@ -252,7 +244,7 @@ def test_a_claim_is_withdrawn_once_when_the_connection_is_lost() -> None:
         assert marks.index(wire.WATERMARK_WITHDRAWN) == len(marks) - 1
 
 
-def test_a_claim_is_withdrawn_and_made_again() -> None:
+def test_a_claim_is_withdrawn_and_renewed() -> None:
     def happens(step: int, producer: Producer, opened: FeedBuffer) -> None:
         opened.withdrawn = {"ETHUSDT"} if 12 <= step < 30 else set()
 
@@ -276,12 +268,12 @@ def test_evidence_of_a_quiet_market_goes_out_at_once_with_a_claim() -> None:
     assert {batch.quiet_us for batch in kinesis.stored["BTCUSDT"]} == {wire.QUIET_UNKNOWN}
 
 
-def test_the_busy_symbol_shows_life_and_is_not_put() -> None:
+def test_the_busy_symbol_shows_that_the_connection_lives_and_is_not_put() -> None:
     kinesis, seen = Kinesis(), []
     clock = Clock()
 
     def happens(producer: Producer, opened: FeedBuffer) -> None:
-        opened.take(frame(1, "BUSYUSDT", clock.now_us), clock.now_us)
+        opened.take(trade_frame(1, "BUSYUSDT", clock.now_us), clock.now_us)
         producer.pack()
         assert producer.bad_frames.total() == 0
 
@@ -291,7 +283,7 @@ def test_the_busy_symbol_shows_life_and_is_not_put() -> None:
     assert [batch.tick_count for batch in kinesis.stored["BTCUSDT"]] == [0]  # claimed by what came of it
 
 
-def test_memory_is_bounded_and_what_is_dropped_is_reported_downstream(
+def test_memory_is_bounded_and_dropped_ticks_are_reported_downstream(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(outbox, "MAX_WAITING_BYTES", 20_000)
@@ -303,7 +295,7 @@ def test_memory_is_bounded_and_what_is_dropped_is_reported_downstream(
 
     def happens(producer: Producer, opened: FeedBuffer) -> None:
         for n in range(accepted):
-            opened.take(frame(n, time_us=1_000_000_000 + n), RECEIVED_US)
+            opened.take(trade_frame(n, time_us=1_000_000_000 + n), RECEIVED_US)
             producer.pack()
         kinesis.respond = lambda call, records: [True] * len(records)
 
@@ -322,7 +314,7 @@ def test_the_first_tick_reports_that_ingest_was_not_running() -> None:
     kinesis = Kinesis()
 
     def happens(producer: Producer, opened: FeedBuffer) -> None:
-        opened.take(frame(7, time_us=5_000_000), 5_000_700)
+        opened.take(trade_frame(7, time_us=5_000_000), 5_000_700)
 
     run(kinesis, happens)
     assert kinesis.stored["BTCUSDT"][0].notices == (wire.Notice(STARTED, 5_000_000, 5_000_000),)
@@ -333,16 +325,16 @@ def test_a_lost_connection_is_a_notice_unless_another_delivers() -> None:
 
     def happens(producer: Producer, opened: FeedBuffer) -> None:
         first, second = opened, buffer(producer, 2)
-        first.take(frame(1, time_us=1_000_000), 1_000_700)
-        second.take(frame(1, time_us=1_000_000), 1_000_700)
+        first.take(trade_frame(1, time_us=1_000_000), 1_000_700)
+        second.take(trade_frame(1, time_us=1_000_000), 1_000_700)
         producer.pack()
-        first.take(frame(2, time_us=1_100_000), 1_100_700)
+        first.take(trade_frame(2, time_us=1_100_000), 1_100_700)
         producer.detach(first, "reset by peer")  # what it had taken is not forgotten
-        second.take(frame(3, time_us=2_000_000), 2_000_700)
+        second.take(trade_frame(3, time_us=2_000_000), 2_000_700)
         producer.pack()
         producer.detach(second, "timed out")
         third = buffer(producer, 3)
-        third.take(frame(9, time_us=7_000_000), 7_000_700)
+        third.take(trade_frame(9, time_us=7_000_000), 7_000_700)
 
     run(kinesis, happens)
     batches = kinesis.stored["BTCUSDT"]
@@ -357,7 +349,13 @@ def test_a_bad_frame_is_counted_and_reported_and_the_rest_is_put() -> None:
     kinesis, seen = Kinesis(), []
 
     def happens(producer: Producer, opened: FeedBuffer) -> None:
-        for data in (frame(1), b"garbage", frame(2)[:-3], frame(3, "DOGEUSDT"), frame(4)):
+        for data in (
+            trade_frame(1),
+            b"garbage",
+            trade_frame(2)[:-3],
+            trade_frame(3, "DOGEUSDT"),
+            trade_frame(4),
+        ):
             opened.take(data, RECEIVED_US)
 
     producer = run(kinesis, happens, saw_data=lambda *stream: seen.append(stream))
@@ -376,27 +374,23 @@ def notices_of(happens: Callable[[Producer, FeedBuffer], None]) -> list[wire.Not
     kinesis = Kinesis()
 
     def hole(producer: Producer, opened: FeedBuffer) -> None:
-        opened.take(frame(1, time_us=HOLE_US[0]), HOLE_US[0])
+        opened.take(trade_frame(1, time_us=HOLE_US[0]), HOLE_US[0])
         producer.pack()
         happens(producer, opened)
-        buffer(producer, 2).take(frame(4, time_us=HOLE_US[1]), HOLE_US[1])
+        buffer(producer, 2).take(trade_frame(4, time_us=HOLE_US[1]), HOLE_US[1])
 
     run(kinesis, hole)
     return [n for batch in kinesis.stored["BTCUSDT"] for n in batch.notices if n.cause != STARTED]
 
 
-def quote(time_us: int) -> bytes:
-    return sbe.encode(sbe.BestBidAskEvent(time_us, time_us, -8, -8, 100, 5, 101, 6, "BTCUSDT"))
-
-
-def test_a_hole_that_nobody_can_explain_was_the_exchange_s() -> None:
+def test_a_hole_without_another_cause_is_the_exchange_s() -> None:
     assert notices_of(lambda producer, opened: None) == [wire.Notice(SKIPPED, *HOLE_US)]
 
 
 def test_a_hole_is_explained_by_the_lost_connection_though_a_quote_came_first() -> None:
     def happens(producer: Producer, opened: FeedBuffer) -> None:
         producer.detach(opened, "reset by peer")
-        buffer(producer, 3).take(quote(6_000_000), 6_000_000)
+        buffer(producer, 3).take(quote_frame(6_000_000, time_us=6_000_000), 6_000_000)
         producer.pack()
 
     assert wire.Notice("reset by peer", *HOLE_US) in notices_of(happens)
@@ -404,7 +398,7 @@ def test_a_hole_is_explained_by_the_lost_connection_though_a_quote_came_first() 
 
 def test_a_hole_is_explained_by_a_bad_frame_that_came_with_the_trade_before() -> None:
     def happens(producer: Producer, opened: FeedBuffer) -> None:
-        for data in (frame(1, time_us=HOLE_US[0]), b"garbage"):
+        for data in (trade_frame(1, time_us=HOLE_US[0]), b"garbage"):
             opened.take(data, HOLE_US[0])
         producer.pack()
 
@@ -415,13 +409,13 @@ def test_a_bad_frame_explains_nothing_that_is_missing_later() -> None:
     def happens(producer: Producer, opened: FeedBuffer) -> None:
         opened.take(b"garbage", HOLE_US[0])
         producer.pack()
-        opened.take(frame(1, time_us=HOLE_US[0]), HOLE_US[0])
+        opened.take(trade_frame(1, time_us=HOLE_US[0]), HOLE_US[0])
         producer.pack()
 
     assert notices_of(happens)[-1] == wire.Notice(SKIPPED, *HOLE_US)
 
 
-def test_a_stall_is_reported_at_once_and_explains_the_hole_behind_it() -> None:
+def test_a_stall_is_reported_at_once_and_explains_the_hole_after_it() -> None:
     def happens(producer: Producer, opened: FeedBuffer) -> None:
         producer.note_stall(Stall("BTCUSDT", "trades", 16.0))
 
@@ -436,9 +430,9 @@ def test_connections_that_repeat_each_other_leave_no_hole() -> None:
     def happens(producer: Producer, opened: FeedBuffer) -> None:
         second = buffer(producer, 3)
         for trade_id in (2, 3):
-            opened.take(frame(trade_id, time_us=HOLE_US[0] + trade_id), HOLE_US[0])
+            opened.take(trade_frame(trade_id, time_us=HOLE_US[0] + trade_id), HOLE_US[0])
         for trade_id in (1, 2, 3):
-            second.take(frame(trade_id, time_us=HOLE_US[0] + trade_id), HOLE_US[0])
+            second.take(trade_frame(trade_id, time_us=HOLE_US[0] + trade_id), HOLE_US[0])
         producer.pack()
 
     assert notices_of(happens) == []
@@ -467,19 +461,17 @@ def limited(call: int, records: list[dict[str, Any]]) -> list[bool]:
 
 
 @pytest.mark.parametrize(("size", "count"), [(600, 3), (900_000, 2), (60_000, 2)])
-def test_calls_stay_within_the_limits_of_kinesis_and_every_symbol_has_its_turn(size: int, count: int) -> None:
+@run_async
+async def test_calls_stay_within_kinesis_limits_and_symbols_take_turns(size: int, count: int) -> None:
     kinesis = Kinesis(limited)
     symbols = MANY if size < 10_000 else MANY[:30] if size > 100_000 else MANY[:150]
 
-    async def scenario() -> None:
-        producer = make(kinesis, symbols=symbols)
-        for symbol in symbols:
-            full(producer, symbol, size, count)
-        producer.drain()
-        await producer.run()
-        assert (len(producer.outbox), producer.outbox.size) == (0, 0)
-
-    asyncio.run(scenario())
+    producer = make(kinesis, symbols=symbols)
+    for symbol in symbols:
+        full(producer, symbol, size, count)
+    producer.drain()
+    await producer.run()
+    assert (len(producer.outbox), producer.outbox.size) == (0, 0)
     assert {symbol: len(batches) for symbol, batches in kinesis.stored.items()} == dict.fromkeys(
         symbols, count
     )
@@ -488,31 +480,29 @@ def test_calls_stay_within_the_limits_of_kinesis_and_every_symbol_has_its_turn(s
     assert len(set(first_round)) > 0.6 * len(symbols)  # who was in a call that failed lost a turn
 
 
-def test_no_symbol_waits_while_others_are_put_twice() -> None:
+@run_async
+async def test_no_symbol_waits_while_others_are_put_twice() -> None:
     kinesis = Kinesis()
 
-    async def scenario() -> None:
-        producer = make(kinesis, symbols=MANY[:20])
-        for symbol in MANY[:20]:
-            full(producer, symbol, 900_000, 3)
-        await producer.writer.put_waiting()
-
-    asyncio.run(scenario())
+    producer = make(kinesis, symbols=MANY[:20])
+    for symbol in MANY[:20]:
+        full(producer, symbol, 900_000, 3)
+    await producer.writer.put_waiting()
     order = [symbol for call in kinesis.calls for symbol in call]
     for turn in range(3):
         assert set(order[turn * 20 : turn * 20 + 20]) == set(MANY[:20])
 
 
-def test_all_symbols_share_one_memory_and_the_longest_queue_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_symbols_share_the_memory_and_the_longest_queue_is_shortened(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox, "MAX_WAITING_BYTES", 20_000)
 
     async def scenario() -> Producer:
         producer = make(Kinesis())
         opened = buffer(producer)
-        opened.take(frame(1, "ETHUSDT"), RECEIVED_US)
+        opened.take(trade_frame(1, "ETHUSDT"), RECEIVED_US)
         producer.pack()
         for n in range(500):
-            opened.take(frame(n), RECEIVED_US)
+            opened.take(trade_frame(n), RECEIVED_US)
             producer.pack()
             assert sum(queue.size for queue in producer.outbox._queues.values()) <= 20_000
         return producer
@@ -531,9 +521,8 @@ def of_sizes(first_id: int, time_us: int, sizes: list[int]) -> list[tuple[bytes,
     frames = []
     for n, size in enumerate(sizes):
         at_us = time_us + n * 3_000
-        trades = tuple(sbe.SbeTrade(first_id + k, 100, 5, False) for k in range(size))
+        frames.append((trade_frame(first_id, time_us=at_us, count=size), at_us + 700))
         first_id += size
-        frames.append((sbe.encode(sbe.TradesEvent(at_us, at_us, -8, -8, trades, "BTCUSDT")), at_us + 700))
     return frames
 
 
@@ -542,7 +531,7 @@ sizes = st.lists(st.sampled_from([1, 1, 1, 2, 3, 5]), min_size=1, max_size=40)
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(sizes, min_size=1, max_size=5))
-def test_frames_of_several_trades_show_no_hole_where_there_is_none(lingers: list[list[int]]) -> None:
+def test_frames_of_several_trades_show_no_false_holes(lingers: list[list[int]]) -> None:
     kinesis, next_id, time_us = Kinesis(), 1, 1_000_000_000
 
     async def scenario() -> None:
@@ -572,7 +561,7 @@ def test_the_cause_of_a_loss_reaches_the_ledger(sizes: list[int], quotes_after: 
         for data, received_us in of_sizes(first_id, at_us, sizes):
             opened.take(data, received_us)
         if has_quote:
-            opened.take(quote(at_us), at_us + 700)
+            opened.take(quote_frame(at_us, time_us=at_us), at_us + 700)
         producer.pack()
 
     def happens(producer: Producer, opened: FeedBuffer) -> None:
@@ -599,12 +588,12 @@ def test_the_cause_of_a_loss_reaches_the_ledger(sizes: list[int], quotes_after: 
 # ------------------------------------------------------------------------------------------ ids far off
 
 
-def test_an_id_far_off_is_refused_counted_and_kept() -> None:
+def test_an_outlier_id_is_refused_counted_and_kept() -> None:
     kinesis, kept = Kinesis(), []
 
     def happens(producer: Producer, opened: FeedBuffer) -> None:
         for n, trade_id in enumerate((1, 2, 2**60, 4, 5)):
-            opened.take(frame(trade_id, time_us=1_000_000_000 + n), RECEIVED_US)
+            opened.take(trade_frame(trade_id, time_us=1_000_000_000 + n), RECEIVED_US)
         opened.take(b"garbage", RECEIVED_US)
 
     producer = run(kinesis, happens, quarantine=lambda *refused: kept.append(refused))
@@ -618,12 +607,12 @@ def test_an_id_far_off_is_refused_counted_and_kept() -> None:
     assert ("far ahead of its series" in reason, connection) == (True, "c1")
 
 
-def test_ids_that_start_over_are_reported_and_their_holes_noted() -> None:
+def test_restarted_ids_are_reported_and_their_holes_noted() -> None:
     kinesis = Kinesis()
 
     def happens(producer: Producer, opened: FeedBuffer) -> None:
         for n, trade_id in enumerate((5_001, 5_002, 5_003, 1, 2, 3, 4, 7, 8)):
-            opened.take(frame(trade_id, time_us=1_000_000_000 + n), RECEIVED_US)
+            opened.take(trade_frame(trade_id, time_us=1_000_000_000 + n), RECEIVED_US)
             if n == 4:
                 producer.pack()
 
@@ -634,14 +623,14 @@ def test_ids_that_start_over_are_reported_and_their_holes_noted() -> None:
     assert [n for n in notices if n.cause == SKIPPED] == [wire.Notice(SKIPPED, 1_000_000_006, 1_000_000_007)]
 
 
-def test_a_flood_of_odd_frames_is_few_reasons_and_few_notices() -> None:
+def test_a_flood_of_bad_frames_gives_few_reasons_and_few_notices() -> None:
     kinesis = Kinesis()
 
     def happens(producer: Producer, opened: FeedBuffer) -> None:
         for n in range(2_000):
             crossed = sbe.BestBidAskEvent(1_000_000_000, n, -8, -8, 200 + n, 5, 100, 5, "BTCUSDT")
             opened.take(sbe.encode(crossed), RECEIVED_US)
-            opened.take(frame(10 * n, time_us=1_000_000_000 + n), RECEIVED_US)
+            opened.take(trade_frame(10 * n, time_us=1_000_000_000 + n), RECEIVED_US)
 
     producer = run(kinesis, happens)
     assert producer.bad_frames.total() == 2_000

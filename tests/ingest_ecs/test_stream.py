@@ -1,4 +1,4 @@
-"""The socket loop's words about a connection that failed: none of them is the key."""
+"""What the socket loop logs of a connection that failed: never the key."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KEY = "kEyThatNobodyMaySee0123456789"
         TimeoutError(f"no answer to x-mbx-apikey: {KEY}"),
     ],
 )
-def test_a_library_s_error_is_told_without_the_key(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_library_errors_are_logged_without_the_key(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def refuse(*_: Any, **options: Any) -> Any:
         assert options["additional_headers"] == {"X-MBX-APIKEY": KEY}
         raise error

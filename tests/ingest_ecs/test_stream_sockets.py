@@ -19,8 +19,9 @@ from websockets.http11 import Request, Response
 from ingest_ecs.producer import Producer
 from ingest_ecs.settings import IngestSettings
 from ingest_ecs.stream import Stream
+from tests.fixtures.asynchronous import run_async
+from tests.fixtures.frames import quote_frame, trade_frame
 from tests.fixtures.settings import configured
-from tickcast import sbe
 from tickcast.adapters.rest.binance import BinanceRest, ExchangeUnavailable
 from tickcast.market import liveness, wire
 from tickcast.market.liveness import Newest
@@ -30,16 +31,13 @@ from tickcast.market.session import Session
 KEY = "an-ed25519-key"
 
 
-def trade_frame(trade_id: int, symbol: str = "BTCUSDT") -> bytes:
-    now_us = time.time_ns() // 1000
-    return sbe.encode(
-        sbe.TradesEvent(now_us, now_us, -8, -8, (sbe.SbeTrade(trade_id, 100, 5, False),), symbol)
-    )
+def trade_now(trade_id: int, symbol: str = "BTCUSDT") -> bytes:
+    return trade_frame(trade_id, symbol, time.time_ns() // 1000)
 
 
-def quote_frame(bid: int = 100) -> bytes:
+def quote_now(bid: int = 99) -> bytes:
     now_us = time.time_ns() // 1000
-    return sbe.encode(sbe.BestBidAskEvent(now_us, now_us, -8, -8, bid, 5, 101, 6, "BTCUSDT"))
+    return quote_frame(now_us, time_us=now_us, bid=bid)
 
 
 Serve = Callable[[int, ServerConnection], Awaitable[object]]
@@ -147,36 +145,35 @@ class Ingest:
             await putting
 
 
-def test_ticks_arrive_and_bad_frames_are_counted_and_skipped() -> None:
+@run_async
+async def test_ticks_arrive_and_bad_frames_are_counted_and_skipped() -> None:
     async def talk(n: int, connection: ServerConnection) -> None:
         await connection.send('{"result":null,"id":1}')
         for frame in (
-            trade_frame(1),
+            trade_now(1),
             b"garbage",
-            trade_frame(2)[:-3],
-            trade_frame(3, "DOGEUSDT"),
-            quote_frame(bid=102),
-            quote_frame(),
+            trade_now(2)[:-3],
+            trade_now(3, "DOGEUSDT"),
+            quote_now(bid=102),
+            quote_now(),
         ):
             await connection.send(frame)
         await connection.send("not json")
-        await connection.send(trade_frame(4))
+        await connection.send(trade_now(4))
         await connection.wait_closed()
 
-    async def scenario() -> None:
-        async with exchange(talk) as url:
-            ingest = Ingest(url)
-            await ingest.run_until(lambda: len(ingest.kinesis.trade_ids) == 2)
-            assert sorted(ingest.kinesis.trade_ids) == [1, 4]
-            assert sum(len(batch.quotes) for batch in ingest.kinesis.batches) == 1
-            assert ingest.producer.bad_frames.total() == 4
-
-    asyncio.run(scenario())
+    async with exchange(talk) as url:
+        ingest = Ingest(url)
+        await ingest.run_until(lambda: len(ingest.kinesis.trade_ids) == 2)
+        assert sorted(ingest.kinesis.trade_ids) == [1, 4]
+        assert sum(len(batch.quotes) for batch in ingest.kinesis.batches) == 1
+        assert ingest.producer.bad_frames.total() == 4
 
 
-def test_it_connects_again_after_a_drop_a_shutdown_and_an_overloaded_server() -> None:
+@run_async
+async def test_it_reconnects_after_a_drop_a_shutdown_and_an_overloaded_server() -> None:
     async def talk(n: int, connection: ServerConnection) -> None:
-        await connection.send(trade_frame(n))
+        await connection.send(trade_now(n))
         if n == 1:
             connection.transport.abort()
         elif n == 3:
@@ -185,49 +182,45 @@ def test_it_connects_again_after_a_drop_a_shutdown_and_an_overloaded_server() ->
         else:
             await connection.wait_closed()
 
-    async def scenario() -> None:
-        async with exchange(talk, lambda n: 503 if n == 2 else None) as url:
-            ingest = Ingest(url)
-            await ingest.run_until(lambda: len(ingest.kinesis.trade_ids) == 3)
-            assert ingest.kinesis.trade_ids == [1, 3, 4]
-            assert ingest.kinesis.causes[0] == "ingest was not running"
-            assert len(ingest.kinesis.causes) == 2  # the drop; the shutdown was bridged
-            assert "ConnectionClosed" in ingest.kinesis.causes[1]
-
-    asyncio.run(scenario())
+    async with exchange(talk, lambda n: 503 if n == 2 else None) as url:
+        ingest = Ingest(url)
+        await ingest.run_until(lambda: len(ingest.kinesis.trade_ids) == 3)
+        assert ingest.kinesis.trade_ids == [1, 3, 4]
+        assert ingest.kinesis.causes[0] == "ingest was not running"
+        assert len(ingest.kinesis.causes) == 2  # the drop; the shutdown was bridged
+        assert "ConnectionClosed" in ingest.kinesis.causes[1]
 
 
-def test_a_stream_that_is_dead_is_relieved_by_a_second_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+@run_async
+async def test_a_dead_stream_is_replaced_by_a_second_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(liveness, "PROBE_AFTER_MIN_S", 0.3)
     monkeypatch.setattr(liveness, "IN_FLIGHT_S", 0.2)
 
     async def talk(n: int, connection: ServerConnection) -> None:
         for trade_id in range(10 * n, 10 * n + 3):
-            await connection.send(trade_frame(trade_id))
+            await connection.send(trade_now(trade_id))
         with contextlib.suppress(ConnectionClosed):
             while True:  # quotes flow all along, and pings are answered
-                await connection.send(quote_frame())
+                await connection.send(quote_now())
                 await asyncio.sleep(0.05)
 
-    async def scenario() -> None:
-        async with exchange(talk) as url:
-            ingest = Ingest(url, Rest(Newest(15)))
-            await ingest.run_until(lambda: ingest.stream.connections >= 2 and 20 in ingest.kinesis.trade_ids)
-            assert "no trades came on an open connection" in ingest.kinesis.causes
-
-    asyncio.run(scenario())
+    async with exchange(talk) as url:
+        ingest = Ingest(url, Rest(Newest(15)))
+        await ingest.run_until(lambda: ingest.stream.connections >= 2 and 20 in ingest.kinesis.trade_ids)
+        assert "no trades came on an open connection" in ingest.kinesis.causes
 
 
-def test_a_market_that_is_quiet_by_rest_s_word_says_so_and_keeps_its_connection(
+@run_async
+async def test_a_market_that_rest_shows_to_be_quiet_is_reported_and_keeps_its_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(liveness, "PROBE_SYMBOL_AFTER_S", 0.3)
     monkeypatch.setattr(liveness, "PROBE_INTERVAL_S", 0.2)
 
     async def talk(n: int, connection: ServerConnection) -> None:
-        await connection.send(trade_frame(1))
-        await connection.send(quote_frame())
-        busy = sbe.encode(sbe.BestBidAskEvent(2, 9, -8, -8, 100, 5, 101, 6, "BUSYUSDT"))
+        await connection.send(trade_now(1))
+        await connection.send(quote_now())
+        busy = quote_frame(9, "BUSYUSDT", 2)
         with contextlib.suppress(ConnectionClosed):
             while True:
                 await connection.send(busy)
@@ -238,19 +231,17 @@ def test_a_market_that_is_quiet_by_rest_s_word_says_so_and_keeps_its_connection(
 
     path = "/stream?streams=btcusdt@trade/btcusdt@bestBidAsk/busyusdt@bestBidAsk"
 
-    async def scenario() -> None:
-        async with exchange(talk, path=path) as url:
-            ingest = Ingest(url, Rest(Newest(1, (100, 5, 101, 6))), BUSY_SYMBOL="BUSYUSDT")
-            await ingest.run_until(lambda: len(set(quiet_us(ingest))) > 2)
-            assert sorted(quiet_us(ingest)) == quiet_us(ingest)
-            assert abs(quiet_us(ingest)[-1] / 1e6 - time.time()) < 30
-            assert ingest.stream.connections == 1
-            assert {batch.symbol for batch in ingest.kinesis.batches} == {"BTCUSDT"}
-
-    asyncio.run(scenario())
+    async with exchange(talk, path=path) as url:
+        ingest = Ingest(url, Rest(Newest(1, (99, 5, 101, 5))), BUSY_SYMBOL="BUSYUSDT")
+        await ingest.run_until(lambda: len(set(quiet_us(ingest))) > 2)
+        assert sorted(quiet_us(ingest)) == quiet_us(ingest)
+        assert abs(quiet_us(ingest)[-1] / 1e6 - time.time()) < 30
+        assert ingest.stream.connections == 1
+        assert {batch.symbol for batch in ingest.kinesis.batches} == {"BTCUSDT"}
 
 
-def test_rollover_leaves_no_hole() -> None:
+@run_async
+async def test_rollover_leaves_no_hole() -> None:
     """The server numbers trades by time and sends each to whoever is connected."""
     clients: list[ServerConnection] = []
     sent = 0
@@ -260,7 +251,7 @@ def test_rollover_leaves_no_hole() -> None:
         while True:
             if clients:
                 sent += 1
-                trade, quote = trade_frame(sent), quote_frame()
+                trade, quote = trade_now(sent), quote_now()
                 for client in list(clients):
                     with contextlib.suppress(ConnectionClosed):
                         await client.send(trade)
@@ -272,21 +263,19 @@ def test_rollover_leaves_no_hole() -> None:
         await connection.wait_closed()
         clients.remove(connection)
 
-    async def scenario() -> None:
-        async with exchange(talk) as url:
-            publishing = asyncio.create_task(publish())
-            ingest = Ingest(url, ROLLOVER_S="0.5")
-            await ingest.run_until(lambda: ingest.stream.connections >= 4)
-            publishing.cancel()
-            got = ingest.kinesis.trade_ids
-            assert set(got) == set(range(1, max(got) + 1))
-            assert len(got) > len(set(got))  # both delivered meanwhile
-            assert ingest.kinesis.causes == ["ingest was not running"]
-
-    asyncio.run(scenario())
+    async with exchange(talk) as url:
+        publishing = asyncio.create_task(publish())
+        ingest = Ingest(url, ROLLOVER_S="0.5")
+        await ingest.run_until(lambda: ingest.stream.connections >= 4)
+        publishing.cancel()
+        got = ingest.kinesis.trade_ids
+        assert set(got) == set(range(1, max(got) + 1))
+        assert len(got) > len(set(got))  # both delivered meanwhile
+        assert ingest.kinesis.causes == ["ingest was not running"]
 
 
-def test_the_keyless_feed_gives_the_same_ticks() -> None:
+@run_async
+async def test_the_keyless_feed_gives_the_same_ticks() -> None:
     now_us = time.time_ns() // 1000
     texts = [
         f'{{"stream":"btcusdt@trade","data":{{"e":"trade","E":{now_us + 1},"s":"BTCUSDT","t":7,'
@@ -301,24 +290,22 @@ def test_the_keyless_feed_gives_the_same_ticks() -> None:
             await connection.send(text)
         await connection.wait_closed()
 
-    async def scenario() -> None:
-        path = "/stream?streams=btcusdt@trade/btcusdt@bookTicker&timeUnit=MICROSECOND"
-        async with exchange(talk, key=None, path=path) as url:
-            ingest = Ingest(url, PROTOCOL="json", SOURCE="json", BINANCE_API_KEY="")
-            await ingest.run_until(lambda: bool(ingest.kinesis.trade_ids))
-            (batch,) = [batch for batch in ingest.kinesis.batches if len(batch.trades)]
-            assert batch.source == "json"
-            assert batch.trades[["time_us", "first_id", "price", "qty", "side"]].tolist() == [
-                (now_us, 7, 6183763000000, 2000000, -1)
-            ]
-            assert batch.quotes[["update_id", "bid_price", "ask_qty"]].tolist() == [(9, 6183763000000, 10**8)]
-            assert ingest.producer.bad_frames.total() == 1
-
-    asyncio.run(scenario())
+    path = "/stream?streams=btcusdt@trade/btcusdt@bookTicker&timeUnit=MICROSECOND"
+    async with exchange(talk, key=None, path=path) as url:
+        ingest = Ingest(url, PROTOCOL="json", SOURCE="json", BINANCE_API_KEY="")
+        await ingest.run_until(lambda: bool(ingest.kinesis.trade_ids))
+        (batch,) = [batch for batch in ingest.kinesis.batches if len(batch.trades)]
+        assert batch.source == "json"
+        assert batch.trades[["time_us", "first_id", "price", "qty", "side"]].tolist() == [
+            (now_us, 7, 6183763000000, 2000000, -1)
+        ]
+        assert batch.quotes[["update_id", "bid_price", "ask_qty"]].tolist() == [(9, 6183763000000, 10**8)]
+        assert ingest.producer.bad_frames.total() == 1
 
 
 @pytest.mark.parametrize("is_wrapped", [True, False])
-def test_the_keyless_feed_s_messages_are_classified_by_content(is_wrapped: bool) -> None:
+@run_async
+async def test_the_keyless_feed_s_messages_are_classified_by_content(is_wrapped: bool) -> None:
     """Members in any order and white space; a shutdown within the wrapper; none is counted as bad."""
 
     def written(name: str, data: dict[str, Any]) -> str:
@@ -342,18 +329,16 @@ def test_the_keyless_feed_s_messages_are_classified_by_content(is_wrapped: bool)
             await connection.send(written("btcusdt@trade", {"E": 1754000000000, "e": "serverShutdown"}))
         await connection.wait_closed()
 
-    async def scenario() -> None:
-        path = "/stream?streams=btcusdt@trade/btcusdt@bookTicker&timeUnit=MICROSECOND"
-        async with exchange(talk, key=None, path=path) as url:
-            ingest = Ingest(url, PROTOCOL="json", SOURCE="json", BINANCE_API_KEY="")
-            await ingest.run_until(lambda: ingest.kinesis.trade_ids == [1, 2])
-            assert ingest.producer.bad_frames.total() == 0
-
-    asyncio.run(scenario())
+    path = "/stream?streams=btcusdt@trade/btcusdt@bookTicker&timeUnit=MICROSECOND"
+    async with exchange(talk, key=None, path=path) as url:
+        ingest = Ingest(url, PROTOCOL="json", SOURCE="json", BINANCE_API_KEY="")
+        await ingest.run_until(lambda: ingest.kinesis.trade_ids == [1, 2])
+        assert ingest.producer.bad_frames.total() == 0
 
 
 @pytest.mark.parametrize("status", [401, 403, 451])
-def test_a_refusal_for_good_ends_the_task(status: int) -> None:
+@run_async
+async def test_a_permanent_refusal_ends_the_task(status: int) -> None:
     attempts = 0
 
     def refuse(n: int) -> int:
@@ -364,10 +349,7 @@ def test_a_refusal_for_good_ends_the_task(status: int) -> None:
     async def talk(n: int, connection: ServerConnection) -> None:
         raise AssertionError("refused connections are not served")
 
-    async def scenario() -> None:
-        async with exchange(talk, refuse) as url:
-            with pytest.raises(FatalSessionError, match=f"HTTP {status}"):
-                await Ingest(url).run_until(lambda: False)
-
-    asyncio.run(scenario())
+    async with exchange(talk, refuse) as url:
+        with pytest.raises(FatalSessionError, match=f"HTTP {status}"):
+            await Ingest(url).run_until(lambda: False)
     assert attempts == 1

@@ -1,4 +1,4 @@
-"""The exchange's clock: which times of ticks fit it, and how it is followed."""
+"""The exchange's clock: which times of ticks fit it, and how it is tracked."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def steady(clock: ExchangeClock, offset_us: int, seconds: int, from_us: int = ST
 
 @pytest.mark.parametrize("offset_us", [0, -3600 * S, 61 * S, 20_000])
 @pytest.mark.parametrize("off_us", [-240 * S, -7 * S, 3 * S, 240 * S])
-def test_one_tick_off_is_refused_whatever_the_host_s_clock_says(offset_us: int, off_us: int) -> None:
+def test_an_outlier_is_refused_for_any_offset_of_the_host_s_clock(offset_us: int, off_us: int) -> None:
     clock = ExchangeClock()
     now_us = steady(clock, offset_us, 20)
     times = [now_us + offset_us, now_us + offset_us + off_us, now_us + offset_us]
@@ -39,7 +39,7 @@ def test_one_tick_off_is_refused_whatever_the_host_s_clock_says(offset_us: int, 
 
 
 @pytest.mark.parametrize("unit", [0.001, 1000])
-def test_another_unit_is_refused_even_when_nothing_else_comes(unit: float) -> None:
+def test_another_unit_is_refused_even_without_other_ticks(unit: float) -> None:
     clock = ExchangeClock()
     received = [START_US + k * S for k in range(40)]
     assert set(timings(clock, [int(at * unit) for at in received], received)) == {

@@ -1,4 +1,4 @@
-"""Many frames at once give exactly what one by one gives, whatever is among them."""
+"""Decoding many frames at once gives exactly the same as one by one."""
 
 import numpy as np
 import pytest
@@ -93,7 +93,7 @@ def test_a_symbol_filled_up_with_nuls_is_an_error(size: int, tail: str) -> None:
     assert len(got.quotes["D" * size]) == 1
 
 
-def test_a_newer_version_laid_out_alike_is_read_alike() -> None:
+def test_a_newer_version_of_the_same_layout_is_read() -> None:
     frame = bytearray(sbe.encode(sbe.BestBidAskEvent(1, 2, -8, -8, 10, 1, 11, 1, "BTCUSDT")))
     frame[6] = 3
     assert decode_frames([bytes(frame)], np.array([9])).quotes["BTCUSDT"].tolist() == [

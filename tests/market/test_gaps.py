@@ -53,7 +53,7 @@ def test_the_notice_explains_the_gap_whichever_comes_first() -> None:
     assert before.gaps.gaps[0].cause == after.gaps.gaps[0].cause == "reset by peer"
 
 
-def test_a_silence_of_quotes_is_kept_and_a_short_one_is_not() -> None:
+def test_a_long_silence_of_quotes_is_kept_and_a_short_one_is_not() -> None:
     trades, quotes = random_ticks(1, 30)
     start = int(quotes["time_us"][0])
     is_silent = (quotes["time_us"] > start + 10 * S) & (quotes["time_us"] < start + 17 * S)
@@ -67,7 +67,7 @@ def test_a_silence_of_quotes_is_kept_and_a_short_one_is_not() -> None:
 
 
 @given(st.sets(st.integers(1, 60)), st.permutations(range(1, 61)))
-def test_the_ledger_is_the_holes_whatever_the_order(lost: set[int], order: list[int]) -> None:
+def test_the_ledger_is_the_holes_for_any_order(lost: set[int], order: list[int]) -> None:
     """Trades in any order, some never: the ledger and the interval set agree on what is missing."""
     trades, quotes = random_ticks(1, 10)
     kept = [0, *(i for i in order if i not in lost)]  # nothing is missed from before the first

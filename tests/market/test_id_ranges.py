@@ -21,16 +21,7 @@ def test_same_as_a_set(steps: list[tuple[int, int]]) -> None:
     assert [i for first, last in seen.holes() for i in range(first, last + 1)] == sorted(missing)
 
 
-def test_a_hole_can_fill_late() -> None:
-    seen = IdRanges()
-    seen.add(1, 10)
-    seen.add(15, 20)
-    assert seen.holes() == [(11, 14)]
-    assert not seen.add(11, 14)
-    assert seen.intervals == [(1, 20)]
-
-
-def test_the_oldest_holes_are_given_up_first() -> None:
+def test_the_oldest_holes_are_closed_first() -> None:
     seen = IdRanges()
     for i in range(MAX_INTERVALS + 5):
         seen.add(3 * i, 3 * i)

@@ -1,4 +1,4 @@
-"""Ids far off: which rows are refused, which are not, and how a new series is recognised."""
+"""Outlier ids: which rows are refused, which are not, and how a new series is recognised."""
 
 import numpy as np
 import pytest
@@ -30,14 +30,14 @@ def ids_of(rows: Trades) -> list[int]:
 
 
 @pytest.mark.parametrize("wild", [2**60, 2**62, 5_000_000, 3])
-def test_one_id_off_costs_its_own_row(wild: int) -> None:
+def test_an_outlier_id_costs_its_own_row(wild: int) -> None:
     series = trade_series()
     result = series.admit(trades_of(1001, 1002, wild, 1004, 1005))
     assert [ids_of(run) for run in result.runs] == [[1001, 1002, 1004, 1005]]
     assert [(row[2], why) for row, why in result.refused] == [(wild, JUMPED if wild > 1001 else FELL_BACK)]
 
 
-def test_an_id_off_at_the_end_of_a_batch_waits_for_the_next() -> None:
+def test_an_outlier_at_the_end_of_a_batch_waits_for_the_next() -> None:
     series = trade_series()
     first = series.admit(trades_of(1001, 1002, 2**60))
     assert (ids_of(first.runs[0]), first.refused) == ([1001, 1002], [])
@@ -49,7 +49,7 @@ def test_an_id_off_at_the_end_of_a_batch_waits_for_the_next() -> None:
 
 @pytest.mark.parametrize("start", [1, 990, 2**60])
 @pytest.mark.parametrize("piece", [1, 2, 7])
-def test_ids_that_start_over_are_a_series_of_their_own(start: int, piece: int) -> None:
+def test_restarted_ids_are_a_series_of_their_own(start: int, piece: int) -> None:
     series = trade_series()
     series.admit(trades_of(*range(1000, 1100)))
     fresh = trades_of(*range(start, start + 20), from_us=START_US + 60 * S)
@@ -73,7 +73,7 @@ def test_repeats_and_late_trades_are_no_new_series() -> None:
         assert ids_of(result.runs[0]) == ids_of(again)
 
 
-def test_a_series_that_begins_with_an_id_off_drops_it() -> None:
+def test_an_outlier_at_the_beginning_of_a_series_is_dropped() -> None:
     result = trade_series().admit(trades_of(2**61, 1000, 1001, 1002, 1003))
     assert [row[2] for row, _ in result.refused] == [2**61]
     assert ids_of(result.runs[-1]) == [1000, 1001, 1002, 1003]
@@ -98,20 +98,6 @@ def test_a_lagging_connection_s_quotes_at_estimated_times_are_repeats() -> None:
             assert (len(result.runs), result.refused, series.suspects) == (1, [], [])
 
 
-def test_quotes_that_start_over_are_accepted_after_a_second() -> None:
-    series = quote_series()
-    old = quotes_array((START_US + k * 50_000, 0, 10**9 + k, 99, 5, 101, 5) for k in range(400))
-    new = quotes_array((START_US + 60 * S + k * 50_000, 0, 7 + k, 99, 5, 101, 5) for k in range(100))
-    series.admit(old)
-    kept, runs = 0, 0
-    for at in range(0, 100, 4):
-        result = series.admit(new[at : at + 4])
-        kept, runs = kept + sum(map(len, result.runs)), runs + len(result.runs) - 1
-        assert result.refused == []
-    assert (kept, runs, series.newest_id) == (100, 1, 106)
-    assert IdSeries.from_dict(QUOTE_PACE, series.as_dict()) == series
-
-
 @settings(max_examples=100)
 @given(st.lists(st.tuples(st.integers(0, 2**63 - 1), st.integers(-3 * S, 3 * S)), max_size=40))
 def test_every_row_is_admitted_refused_or_suspect(steps: list[tuple[int, int]]) -> None:
@@ -123,8 +109,8 @@ def test_every_row_is_admitted_refused_or_suspect(steps: list[tuple[int, int]]) 
     assert seen + len(series.suspects) >= len({i for i, _ in steps})
 
 
-@pytest.mark.parametrize("per_s", [50, 300, 1000])
-def test_quote_ids_that_start_over_are_accepted_after_a_second_at_any_pace(per_s: int) -> None:
+@pytest.mark.parametrize("per_s", [20, 50, 300, 1000])
+def test_restarted_quote_ids_are_accepted_after_a_second_at_any_pace(per_s: int) -> None:
     series = quote_series()
     step_us = S // per_s
 
@@ -138,7 +124,10 @@ def test_quote_ids_that_start_over_are_accepted_after_a_second_at_any_pace(per_s
         series.admit(quotes(10**9 + n * per_s // 10, START_US + n * S // 10, per_s // 10))
     tenth = per_s // 10
     batches = [quotes(1 + n * tenth, START_US + (150 + n) * S // 10, tenth) for n in range(30)]
-    runs = [series.admit(rows).runs for rows in batches]
-    assert sum(len(each) - 1 for each in runs) == 1
+    results = [series.admit(rows) for rows in batches]
+    assert sum(len(each.runs) - 1 for each in results) == 1
     assert series.newest_id == 3 * per_s
-    assert sum(len(rows) for each in runs for rows in each) >= per_s * 2
+    kept = sum(len(rows) for each in results for rows in each.runs)
+    assert kept + sum(len(each.refused) for each in results) == 3 * per_s
+    assert kept == 3 * per_s or (per_s > 200 and kept >= 2 * per_s)  # more than can be held back for a second
+    assert IdSeries.from_dict(QUOTE_PACE, series.as_dict()) == series

@@ -26,11 +26,8 @@ def test_attempts_stay_far_below_the_exchange_s_limit() -> None:
     assert attempts < 40
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 451])
-def test_refusals_that_are_fatal(status: int) -> None:
-    assert f"HTTP {status}" in str(fatal_error(status))
-
-
-@pytest.mark.parametrize("status", [418, 429, 500, 502, 503])
-def test_transient_failures_are_retried(status: int) -> None:
-    assert fatal_error(status) is None
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 451, 418, 429, 500, 502, 503])
+def test_which_refusals_are_fatal(status: int) -> None:
+    error = fatal_error(status)
+    assert (error is None) == (status in (418, 429) or status >= 500)
+    assert error is None or f"HTTP {status}" in str(error)

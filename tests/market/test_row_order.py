@@ -16,7 +16,7 @@ def is_in_order(values: list[int]) -> bool:
 
 
 @given(st.lists(st.integers(-5, 5), max_size=9))
-def test_no_fewer_rows_can_go(values: list[int]) -> None:
+def test_the_fewest_rows_are_removed(values: list[int]) -> None:
     out = out_of_order(values)
     assert is_in_order([value for at, value in enumerate(values) if at not in out])
     fewer = combinations(range(len(values)), len(values) - len(out) + 1)

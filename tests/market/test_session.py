@@ -1,4 +1,8 @@
+"""The session, driven by an exchange that fails in every way."""
+
 import random
+from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -40,11 +44,11 @@ STREAMS = [("BTCUSDT", "trades"), ("BTCUSDT", "quotes")]
 
 
 class Driver:
-    """Plays the socket loop and the exchange: time passes in steps, at each of them something happens on
-    every stream, and connections bring it.
+    """Plays the socket loop and the exchange: time passes in steps, in each of them every stream has new
+    data, and connections deliver it.
 
-    On `paused` streams nothing happens. On `silent` ones it does, but a connection does not bring it; `lost`
-    ones come by none. REST knows what had happened `rest_lag_s` ago; a handshake takes `handshake_s`.
+    `paused` streams have no new data. `silent` ones do, but a connection does not deliver them; `lost` ones
+    are delivered by none. REST is `rest_lag_s` behind; a handshake takes `handshake_s`.
     """
 
     def __init__(self, rollover_s: float = 1000, streams: list[tuple[str, str]] = STREAMS) -> None:
@@ -145,6 +149,13 @@ def newest(counts: dict[tuple[str, str], int], symbol: str) -> Newest:
     return Newest(counts.get((symbol, "trades")), book)
 
 
+def started(**options: Any) -> Driver:
+    """A driver whose first connection has delivered for a minute, and that never rolls over."""
+    driver = Driver(rollover_s=10**6, **options)
+    driver.run(60)
+    return driver
+
+
 def test_one_connection_is_opened_and_kept() -> None:
     driver = Driver()
     driver.run(500)
@@ -164,8 +175,8 @@ def test_rollover_opens_the_second_before_it_closes_the_first() -> None:
     assert driver.steps[3:] == [("Open", 3), ("Close", 2)]
 
 
-def test_the_first_stays_until_a_successor_delivers_as_much() -> None:
-    """The second brings no trades: the first stays, and a third relieves both."""
+def test_the_first_is_kept_until_a_successor_delivers_as_much() -> None:
+    """The second brings no trades: the first stays, and a third replaces both."""
     driver = Driver(rollover_s=100)
     driver.silent.add((2, "trades"))
     driver.run(105)
@@ -179,7 +190,7 @@ def test_the_first_stays_until_a_successor_delivers_as_much() -> None:
     assert driver.live == [3]
 
 
-def test_what_still_delivers_is_kept_while_no_successor_does() -> None:
+def test_a_delivering_connection_is_kept_while_no_successor_delivers() -> None:
     driver = Driver(rollover_s=100)
     driver.run(90)
     driver.silent |= {(connection, "trades") for connection in range(2, 90)}
@@ -187,7 +198,7 @@ def test_what_still_delivers_is_kept_while_no_successor_does() -> None:
         driver.run(5)
         driver.answer("BTCUSDT", newest(driver.happened, "BTCUSDT"))
     assert 1 in driver.live
-    assert len(driver.opens_s) < 8  # and the exchange is not pestered
+    assert len(driver.opens_s) < 8  # and the exchange is not flooded with attempts
 
 
 def test_an_announced_shutdown_rolls_over_at_once() -> None:
@@ -201,9 +212,8 @@ def test_an_announced_shutdown_rolls_over_at_once() -> None:
 
 
 @pytest.mark.parametrize("kind", ["quotes", "trades"])
-def test_a_dead_stream_is_found_by_evidence_and_relieved(kind: str) -> None:
-    driver = Driver()
-    driver.run(60)
+def test_a_dead_stream_is_found_by_evidence_and_replaced(kind: str) -> None:
+    driver = started()
     driver.silent.add((1, kind))
     driver.run(60)
     assert driver.steps == [("Open", 1), ("Open", 2), ("Close", 1)]
@@ -225,9 +235,8 @@ def test_without_evidence_nothing_is_dead() -> None:
     assert driver.session.withdrawn(1) == set()
 
 
-def test_what_is_under_way_when_the_exchange_is_asked_is_no_evidence() -> None:
-    driver = Driver()
-    driver.run(60)
+def test_data_under_way_during_a_probe_are_no_evidence() -> None:
+    driver = started()
     driver.happened = {stream: count + 3 for stream, count in driver.happened.items()}
     driver.answer("BTCUSDT", newest(driver.happened, "BTCUSDT"))
     driver.run(30)  # it came with the next frames
@@ -238,9 +247,8 @@ def test_what_is_under_way_when_the_exchange_is_asked_is_no_evidence() -> None:
 TWO = [(symbol, kind) for symbol in ("BTCUSDT", "ETHUSDT") for kind in ("trades", "quotes")]
 
 
-def test_only_the_claim_of_the_symbol_concerned_is_withdrawn_and_given_back() -> None:
-    driver = Driver(streams=TWO)
-    driver.run(60)
+def test_only_the_claim_of_the_affected_symbol_is_withdrawn_and_restored() -> None:
+    driver = started(streams=TWO)
     driver.refuses = 503  # no successor helps
     driver.lost.add(("ETHUSDT", "trades"))
     driver.run(10)
@@ -256,8 +264,7 @@ def test_only_the_claim_of_the_symbol_concerned_is_withdrawn_and_given_back() ->
 
 
 def test_a_dead_stream_stays_withdrawn_on_new_connections_until_it_delivers() -> None:
-    driver = Driver(streams=TWO)
-    driver.run(60)
+    driver = started(streams=TWO)
     driver.silent |= {(connection, "trades") for connection in range(1, 50)}
     driver.run(60)
     assert driver.live[-1] > 1
@@ -267,17 +274,16 @@ def test_a_dead_stream_stays_withdrawn_on_new_connections_until_it_delivers() ->
     assert driver.session.withdrawn(driver.live[-1]) == set()
 
 
-def test_a_stream_that_no_connection_brings_back_is_tried_less_and_less_often() -> None:
-    driver = Driver(rollover_s=10**6)
-    driver.run(60)
+def test_a_stream_that_no_connection_revives_is_retried_less_and_less_often() -> None:
+    driver = started()
     driver.silent |= {(connection, "trades") for connection in range(1, 50)}
     driver.run(7200)
     assert 3 <= len(driver.opens_s) <= 10
-    waits = [later - earlier for earlier, later in zip(driver.opens_s[1:], driver.opens_s[2:], strict=False)]
+    waits = [later - earlier for earlier, later in pairwise(driver.opens_s[1:])]
     assert waits == sorted(waits)
 
 
-def test_quiet_markets_cost_nobody_a_connection() -> None:
+def test_quiet_markets_cause_no_reconnects() -> None:
     """Five busy and twenty quiet markets, a faultless exchange, an hour: one connection."""
     busy = [(f"B{n}", kind) for n in range(5) for kind in ("trades", "quotes")]
     quiet = [(f"Q{n}", kind) for n in range(20) for kind in ("trades", "quotes")]
@@ -290,14 +296,11 @@ def test_quiet_markets_cost_nobody_a_connection() -> None:
     assert driver.stalls == []
     assert driver.session.withdrawn(1) == set()
     asked_s = [at_s for at_s, _ in driver.probes]
-    assert all(
-        later - earlier >= PROBE_INTERVAL_S for earlier, later in zip(asked_s, asked_s[1:], strict=False)
-    )
+    assert all(later - earlier >= PROBE_INTERVAL_S for earlier, later in pairwise(asked_s))
 
 
 def test_a_silent_market_is_known_to_be_quiet_before_its_ticks_are_stale() -> None:
-    driver = Driver(streams=TWO)
-    driver.run(60)
+    driver = started(streams=TWO)
     driver.paused |= {("ETHUSDT", "trades"), ("ETHUSDT", "quotes")}
     silent_since_s = driver.now_s
     for _ in range(1200):
@@ -311,8 +314,7 @@ def test_a_silent_market_is_known_to_be_quiet_before_its_ticks_are_stale() -> No
 
 
 def test_rest_that_does_not_answer_is_asked_less_and_less_often() -> None:
-    driver = Driver(streams=TWO)
-    driver.run(60)
+    driver = started(streams=TWO)
     driver.has_rest = False
     driver.paused |= {("ETHUSDT", "trades"), ("ETHUSDT", "quotes")}
     driver.run(600)
@@ -325,7 +327,7 @@ def test_rest_that_does_not_answer_is_asked_less_and_less_often() -> None:
     assert driver.session.quiet_s("ETHUSDT") is not None
 
 
-def test_a_connection_without_any_data_is_replaced_though_it_is_open() -> None:
+def test_an_open_connection_without_data_is_replaced() -> None:
     driver = Driver()
     driver.has_rest = False  # nothing but the silence
     driver.run(60)
@@ -337,10 +339,9 @@ def test_a_connection_without_any_data_is_replaced_though_it_is_open() -> None:
     assert {(stall.symbol, stall.kind) for stall in driver.stalls} == set(STREAMS)
 
 
-def test_a_market_on_its_own_that_is_quiet_keeps_its_connection() -> None:
+def test_a_single_quiet_market_keeps_its_connection() -> None:
     """There is no busy stream to show it; REST does."""
-    driver = Driver(rollover_s=10**6)
-    driver.run(60)
+    driver = started()
     driver.paused = set(STREAMS)
     driver.run(600)
     assert driver.steps == [("Open", 1)]
@@ -349,7 +350,7 @@ def test_a_market_on_its_own_that_is_quiet_keeps_its_connection() -> None:
     assert len(driver.opens_s) > 1
 
 
-def test_a_silence_is_not_excused_by_quiet_markets_where_a_busy_stream_should_flow() -> None:
+def test_quiet_markets_do_not_excuse_the_silence_of_a_busy_stream() -> None:
     driver = quiet_driver()
     driver.session = Session(QUIET, random.Random(1), 10**6, has_busy_stream=True)
     run_quietly(driver, 60, share=0.5)
@@ -363,9 +364,8 @@ def test_a_silence_is_not_excused_by_quiet_markets_where_a_busy_stream_should_fl
     assert len(driver.opens_s) == 2
 
 
-def test_a_frozen_exchange_is_neither_live_nor_stormed() -> None:
-    driver = Driver(rollover_s=10**6)
-    driver.run(60)
+def test_a_frozen_exchange_is_not_live_and_not_flooded_with_attempts() -> None:
+    driver = started()
     driver.is_frozen = True
     driver.run(7)
     assert not driver.session.is_live
@@ -378,7 +378,7 @@ def test_a_frozen_exchange_is_neither_live_nor_stormed() -> None:
     assert len(driver.live) == 1
 
 
-def test_a_shutdown_announced_on_every_new_connection_does_not_make_a_storm() -> None:
+def test_shutdowns_of_every_new_connection_cause_no_flood_of_attempts() -> None:
     driver = Driver(rollover_s=10**6)
     driver.run(60, 0.1)
     opened = 0
@@ -394,8 +394,7 @@ def test_a_shutdown_announced_on_every_new_connection_does_not_make_a_storm() ->
 
 def test_a_shutdown_soon_after_an_outage_is_bridged() -> None:
     """The pauses that the outage led to are not waited for while what delivers is about to end."""
-    driver = Driver(rollover_s=10**6)
-    driver.run(60)
+    driver = started()
     driver.is_frozen = True
     driver.run(200)
     driver.is_frozen = False
@@ -409,8 +408,7 @@ def test_a_shutdown_soon_after_an_outage_is_bridged() -> None:
 
 
 def test_an_exchange_that_refuses_only_new_connections_costs_nothing() -> None:
-    driver = Driver(streams=TWO, rollover_s=10**6)
-    driver.run(60)
+    driver = started(streams=TWO)
     driver.refuses = 503
     driver.session.shutdown_announced(1)
     driver.run(1800, 0.25)
@@ -433,7 +431,7 @@ def test_a_lost_connection_is_replaced_after_a_backoff_that_starts_small() -> No
     assert driver.log[1][3] == "reset by peer"
 
 
-def test_an_exchange_that_is_away_is_asked_with_growing_pauses_within_its_limit() -> None:
+def test_an_unavailable_exchange_is_retried_with_growing_pauses_within_its_limit() -> None:
     driver = Driver()
     driver.refuses = 503
     driver.run(600, 0.05)
@@ -446,7 +444,7 @@ def test_an_exchange_that_is_away_is_asked_with_growing_pauses_within_its_limit(
     assert driver.session.is_live
 
 
-def test_connections_that_die_at_once_stay_within_the_limit_of_attempts() -> None:
+def test_short_lived_connections_stay_within_the_limit_of_attempts() -> None:
     driver = Driver()
     session = driver.session
     for _ in range(100_000):
@@ -471,7 +469,7 @@ def test_a_refused_key_is_fatal(status: int) -> None:
     assert driver.steps == [("Open", 1)]
 
 
-def test_a_refusal_does_not_end_what_still_delivers() -> None:
+def test_a_refusal_does_not_end_a_delivering_connection() -> None:
     driver = Driver(rollover_s=50)
     driver.run(40)
     driver.refuses = 403
@@ -503,14 +501,14 @@ def run_quietly(driver: Driver, seconds: int, share: float = 0.06) -> None:
 
 
 @pytest.mark.parametrize("lag_s", [0.0, 0.5, 1.0, 2.0, 4.0])
-def test_rest_that_lags_costs_nobody_a_connection(lag_s: float) -> None:
+def test_lagging_rest_causes_no_reconnects(lag_s: float) -> None:
     driver = quiet_driver(rest_lag_s=lag_s)
     run_quietly(driver, 1800)
     assert driver.steps == [("Open", 1)]
     assert driver.stalls == []
 
 
-def test_what_was_missed_between_two_connections_is_not_missing_on_the_second() -> None:
+def test_data_missed_between_two_connections_are_not_missing_on_the_second() -> None:
     driver = quiet_driver(handshake_s=0.5)
     run_quietly(driver, 60, share=0.5)
     driver.lose()
@@ -522,7 +520,7 @@ def test_what_was_missed_between_two_connections_is_not_missing_on_the_second() 
     assert driver.session.withdrawn(2) == set()
 
 
-def test_what_came_by_the_old_connection_alone_is_not_missing_on_the_new_one() -> None:
+def test_data_of_the_old_connection_alone_are_not_missing_on_the_new_one() -> None:
     driver = quiet_driver(handshake_s=1.0)
     run_quietly(driver, 60, share=0.5)
     driver.session.shutdown_announced(1)
@@ -536,7 +534,7 @@ def test_what_came_by_the_old_connection_alone_is_not_missing_on_the_new_one() -
     assert driver.quiet[-1][0] > driver.now_s - 4
 
 
-def test_a_market_of_which_nothing_came_is_not_known_to_be_quiet() -> None:
+def test_a_market_without_any_data_is_not_known_to_be_quiet() -> None:
     """What downstream has of it may be from long ago."""
     driver = quiet_driver()
     driver.happened = dict.fromkeys(driver.happened, 100)  # before this task

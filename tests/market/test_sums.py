@@ -1,4 +1,4 @@
-"""No sum wraps and none loses a digit: all of them against Python's integers, and one market in any unit."""
+"""Sums are exact and never wrap: compared with Python's integers, and for one market in any unit."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ mantissas = st.one_of(st.integers(1, MOST), st.integers(MOST - 3, MOST), st.inte
 
 
 @given(st.lists(any_int, max_size=5))
-def test_limbs_are_the_number_and_add_up(values: list[int]) -> None:
+def test_limbs_represent_the_number_and_its_sums(values: list[int]) -> None:
     limbs = split(np.array(values, np.int64))
     assert integers(limbs) == values
     assert integers(running(limbs)[:, -1:]) == [sum(values)]
@@ -67,7 +67,7 @@ def test_products_are_exact(pairs: list[tuple[int, int]]) -> None:
 
 
 @given(st.integers(0, MOST), st.lists(st.integers(0, MOST), max_size=4))
-def test_what_is_left_of_a_number_is_never_negative(whole: int, parts: list[int]) -> None:
+def test_a_remainder_is_never_negative(whole: int, parts: list[int]) -> None:
     limbs = split(np.array([whole])) - running(split(np.array(parts, np.int64)))[:, -1:]
     assert single(limbs).tolist() == [max(whole - sum(parts), 0)]
 
@@ -174,7 +174,7 @@ def second_by_loop(bars: list[dict[str, Any]], quoted: list[bool]) -> dict[str, 
 @given(
     st.lists(mantissas, min_size=2, max_size=6), st.integers(1, MOST), st.sets(st.integers(0, 5), max_size=6)
 )
-def test_what_is_left_of_an_aggregate_is_exact(quantities: list[int], whole: int, alone: set[int]) -> None:
+def test_the_remainder_of_an_aggregate_is_exact(quantities: list[int], whole: int, alone: set[int]) -> None:
     singles = [n for n in sorted(alone) if n < len(quantities)]
     rows = trades_array((n, n, n, n, 7, quantities[n], 1) for n in singles)
     aggregate = trades_array([(0, 0, 0, len(quantities) - 1, 7, whole, 1)])
@@ -187,7 +187,7 @@ def test_what_is_left_of_an_aggregate_is_exact(quantities: list[int], whole: int
 
 
 @pytest.mark.parametrize(("first", "last"), [(1, 2**31), (0, MOST), (-5, MOST), (7, 6)])
-def test_an_aggregate_of_more_trades_than_can_be_is_refused(first: int, last: int) -> None:
+def test_an_aggregate_of_too_many_trades_is_refused(first: int, last: int) -> None:
     with pytest.raises(TradesContradict, match=rf"trades {first}\.\.{last} came as one aggregate"):
         ledger_rows(trades_array([(1, 1, first, last, 1, 1, 1)]), Origin.REST)
 
@@ -230,7 +230,7 @@ def live(power: int) -> list[Features]:
 
 
 @pytest.mark.parametrize("power", POWERS)
-def test_live_features_are_the_same_bits_in_any_unit(power: int) -> None:
+def test_features_in_the_ring_are_the_same_bits_in_any_unit(power: int) -> None:
     assert sum(record.features is not None for record in live(0)) > 60
     for base, record in zip(live(0), live(power), strict=True):
         volume = round(base.volume * 10**8) * Fraction(10) ** power

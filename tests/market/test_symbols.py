@@ -30,7 +30,7 @@ def test_upper_case_and_composed(text: str, symbol: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "BTC-USDT", "BTC USDT", "btcusdt", APART, "币%USDT", "A" * 51, "BTC\n"])
-def test_what_is_no_symbol(text: str) -> None:
+def test_texts_that_are_not_symbols(text: str) -> None:
     assert not is_symbol(text)
 
 
@@ -47,6 +47,6 @@ def test_lower_case_keeps_the_length(text: str) -> None:
 @given(
     st.text(st.characters(categories=["L", "N"]), min_size=1), st.text(st.characters(categories=["L", "N"]))
 )
-def test_an_ascii_name_is_one_symbol_s_alone(one: str, other: str) -> None:
+def test_ascii_names_are_unique(one: str, other: str) -> None:
     assert ascii_name(one).isascii()
     assert (ascii_name(one) == ascii_name(other)) == (one == other)

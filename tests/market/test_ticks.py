@@ -5,20 +5,37 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tickcast import sbe
-from tickcast.market.ticks import SCALE, TickError, quote_row, rescale, tick_rows, trade_rows
+from tickcast.market.ticks import SCALE, TickError, mantissa, quote_row, rescale, tick_rows, trade_rows
 
 QUOTE = sbe.BestBidAskEvent(7, 70, -2, -5, 6_183_763, 378_826, 6_183_764, 154_698, "BTCUSDT")
 
 
 @given(st.integers(-(10**15), 10**15), st.integers(-128, 127))
-def test_rescale_is_exact_or_refuses(mantissa: int, exponent: int) -> None:
+def test_rescale_is_exact_or_refuses(value: int, exponent: int) -> None:
     try:
-        scaled = rescale(mantissa, exponent)
+        scaled = rescale(value, exponent)
     except TickError:
-        too_fine = exponent < -8 and mantissa % 10 ** (-8 - exponent)
-        assert too_fine or abs(mantissa) * 10 ** (exponent + 8) >= 2**63
+        too_fine = exponent < -8 and value % 10 ** (-8 - exponent)
+        assert too_fine or abs(value) * 10 ** (exponent + 8) >= 2**63
     else:
-        assert scaled * 10 ** max(0, -8 - exponent) == mantissa * 10 ** max(0, exponent + 8)
+        assert scaled * 10 ** max(0, -8 - exponent) == value * 10 ** max(0, exponent + 8)
+
+
+@given(st.integers(0, 2**62))
+def test_mantissa_is_exact(value: int) -> None:
+    text = f"{value // 10**8}.{value % 10**8:08}"
+    assert mantissa(text) == mantissa(f"{text}0000") == value
+    assert mantissa(text.rstrip("0").rstrip(".")) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ".", ".5", "-1", "1e5", "1.123456789", "²", "٣", "1.5x", "1_0", "1.2.3", "nan", " 1"]
+    + ["9" * 30, "99999999999"],
+)
+def test_texts_that_are_not_plain_decimals_are_refused(text: str) -> None:
+    with pytest.raises(TickError):
+        mantissa(text)
 
 
 def test_mantissa_over_scale_is_the_rounded_decimal() -> None:
@@ -39,7 +56,7 @@ def test_quote_row_is_at_scale() -> None:
         {"ask_price": 0, "ask_qty": -1},
     ],
 )
-def test_a_crossed_book_is_refused_and_a_negative_one(wrong: dict[str, Any]) -> None:
+def test_crossed_and_negative_books_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(TickError, match="BTCUSDT book 70"):
         quote_row(QUOTE._replace(**wrong), 9)
 
@@ -59,7 +76,7 @@ GONE = (0, 0)
         ({"bid_price": 0, "ask_qty": 0}, (*GONE, *GONE)),
     ],
 )
-def test_a_side_that_is_gone_is_a_quote_without_it(gone: dict[str, Any], book: tuple[int, ...]) -> None:
+def test_a_quote_may_lack_a_side(gone: dict[str, Any], book: tuple[int, ...]) -> None:
     assert quote_row(QUOTE._replace(**gone), 9) == (7, 9, 70, *book)
 
 

@@ -71,7 +71,7 @@ def test_an_aggregate_whose_trades_are_all_known_is_removed() -> None:
     ]
 
 
-def test_the_stream_wins_over_rest_whichever_came_first() -> None:
+def test_the_stream_wins_over_rest_in_any_order() -> None:
     stream, rest = from_stream(row(1)), from_rest(row(1, qty=9))
     assert summary(merged(stream, rest)) == summary(merged(rest, stream)) == [(1, 1, 1, 1, "stream")]
 
@@ -109,7 +109,7 @@ _PIECES = st.lists(
 
 
 @given(_PIECES, st.randoms(use_true_random=False))
-def test_any_order_and_any_pieces_hold_the_same(pieces: list[LedgerRows], random: object) -> None:
+def test_the_ledger_is_the_same_for_any_order_and_pieces(pieces: list[LedgerRows], random: object) -> None:
     def fold(parts: list[LedgerRows]) -> LedgerRows:
         found = NONE
         for part in parts:

@@ -1,39 +1,36 @@
 """The watermark follows the least claim of the connections that are alive, and never moves back."""
 
+import pytest
+
 from tickcast.market.watermark import CLAIM_LIFE_US, Watermark
 from tickcast.market.wire import NO_WATERMARK, QUIET_UNKNOWN, WATERMARK_WITHDRAWN
 
 S = 1_000_000
 
 
+def after(*claims: tuple[str, int]) -> Watermark:
+    watermark = Watermark()
+    for connection, claim_us in claims:
+        watermark.update(connection, claim_us, QUIET_UNKNOWN)
+    return watermark
+
+
 def test_it_is_the_least_claim() -> None:
-    watermark = Watermark()
-    watermark.update("a", 10 * S, QUIET_UNKNOWN)
-    watermark.update("b", 9 * S, QUIET_UNKNOWN)
-    assert watermark.reached_us == 10 * S  # never back
-    watermark.update("a", 11 * S, QUIET_UNKNOWN)
-    assert watermark.reached_us == 10 * S  # b is alive and has only 9 s
-    watermark.update("b", 10 * S + 1, QUIET_UNKNOWN)
-    assert watermark.reached_us == 10 * S + 1
+    claims = [("a", 10 * S), ("b", 9 * S), ("a", 11 * S), ("b", 10 * S + 1)]
+    reached_us = [after(*claims[:n]).reached_us for n in (1, 2, 3, 4)]
+    assert reached_us == [10 * S, 10 * S, 10 * S, 10 * S + 1]  # never back, and no further than b
 
 
-def test_a_withdrawn_claim_holds_up_nothing() -> None:
-    watermark = Watermark()
-    watermark.update("a", 10 * S, QUIET_UNKNOWN)
-    watermark.update("b", 10 * S, QUIET_UNKNOWN)
-    watermark.update("b", WATERMARK_WITHDRAWN, QUIET_UNKNOWN)
-    watermark.update("a", 11 * S, QUIET_UNKNOWN)
+def test_a_withdrawn_claim_delays_nothing() -> None:
+    watermark = after(("a", 10 * S), ("b", 10 * S), ("b", WATERMARK_WITHDRAWN), ("a", 11 * S))
     assert (watermark.reached_us, watermark.claims_us) == (11 * S, {"a": 11 * S})
 
 
-def test_a_connection_that_ended_without_withdrawing_holds_up_for_its_claim_s_life() -> None:
-    watermark = Watermark()
-    watermark.update("a", 10 * S, QUIET_UNKNOWN)
-    watermark.update("b", 10 * S, QUIET_UNKNOWN)
-    watermark.update("a", 10 * S + CLAIM_LIFE_US, QUIET_UNKNOWN)
-    assert watermark.reached_us == 10 * S
-    watermark.update("a", 10 * S + CLAIM_LIFE_US + 1, QUIET_UNKNOWN)
-    assert watermark.reached_us == 10 * S + CLAIM_LIFE_US + 1
+@pytest.mark.parametrize("late_us", [0, 1])
+def test_a_claim_that_was_not_withdrawn_expires(late_us: int) -> None:
+    newest_us = 10 * S + CLAIM_LIFE_US + late_us
+    watermark = after(("a", 10 * S), ("b", 10 * S), ("a", newest_us))
+    assert watermark.reached_us == (newest_us if late_us else 10 * S)
 
 
 def test_no_claim_changes_nothing_but_the_evidence_of_quiet() -> None:

@@ -1,4 +1,4 @@
-"""The wire batch: the same bytes as fastavro's, any split of blocks, and damage that is named."""
+"""The wire batch: the same bytes as fastavro's, any split of blocks, and clear errors for damage."""
 
 import contextlib
 import io
@@ -71,7 +71,7 @@ def test_an_array_in_several_blocks_and_with_sizes_is_read() -> None:
     assert got.trades.tobytes() == BATCH.trades.tobytes()
 
 
-def test_notices_come_back() -> None:
+def test_notices_survive_the_round_trip() -> None:
     assert wire.decode(wire.encode(BATCH)).notices == NOTICES
 
 
@@ -104,6 +104,6 @@ def test_refusals_name_the_reason(record: bytes, reason: str) -> None:
         wire.decode(record)
 
 
-def test_rows_of_another_type_are_a_mistake_of_the_caller() -> None:
+def test_rows_of_another_dtype_are_a_type_error() -> None:
     with pytest.raises(TypeError, match="the wire carries"):
         wire.encode(BATCH._replace(trades=BATCH.quotes))

@@ -65,7 +65,7 @@ def test_another_version_s_batch_is_read(s3: Any, schema: dict[str, Any]) -> Non
     assert got.notices == (NOTICES if has_notices else ())
 
 
-def test_what_is_published_reads_what_this_code_writes(s3: Any) -> None:
+def test_the_published_schema_reads_this_code_s_batches(s3: Any) -> None:
     publish(s3, BUCKET)
     stored = s3.get_object(Bucket=BUCKET, Key=schema_key(wire.FINGERPRINT))["Body"].read()
     schema = fastavro.schema.parse_schema(json.loads(stored))
@@ -82,14 +82,14 @@ def test_a_damaged_batch_of_another_version_is_a_wire_error(s3: Any) -> None:
             registry.decode(record[:size])
 
 
-def test_a_schema_that_is_none_is_named(s3: Any) -> None:
+def test_an_invalid_schema_is_an_error_that_names_it(s3: Any) -> None:
     record, fingerprint = written_by(older(), as_fields(BATCH))
     s3.put_object(Bucket=BUCKET, Key=schema_key(fingerprint), Body=b"not a schema")
     with pytest.raises(wire.WireError, match=r"\.avsc is not an Avro schema"):
         SchemaRegistry(s3, BUCKET).decode(record)
 
 
-def test_a_schema_that_does_not_fit_is_named(s3: Any) -> None:
+def test_an_incompatible_schema_is_an_error_that_names_it(s3: Any) -> None:
     schema = {
         "type": "record",
         "name": "TickBatch",

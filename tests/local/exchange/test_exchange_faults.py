@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import itertools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,13 +11,14 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from aiohttp import ClientSession, web
+from aiohttp import ClientSession
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from local.exchange.events import Quote, Sending, Trade
-from local.exchange.server import Exchange, Settings
+from local.exchange.server import Exchange
 from local.exchange.subscriptions import Limits
+from tests.fixtures.local_exchange import exchange_in_process
 from tickcast.sbe import SbeError, TradesEvent, decode
 
 BOTH = "/stream?streams=btcusdt@trade/btcusdt@bestBidAsk"
@@ -84,21 +86,23 @@ class Running:
         return ids
 
 
-def scenario(test: Callable[[Running], Awaitable[None]], limits: Limits | None = None) -> None:
-    async def run() -> None:
-        settings = Settings(symbols=("BTCUSDT", "ETHUSDT"), api_key="local", limits=limits or Limits())
-        exchange = Exchange(settings)
-        runner = web.AppRunner(exchange.app(), shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        try:
-            async with ClientSession() as session:
-                await test(Running(exchange, session, runner.addresses[0][1]))
-        finally:
-            await exchange.close_connections()
-            await runner.cleanup()
+def on_an_exchange(limits: Limits | None = None) -> Callable[[Callable[..., Awaitable[None]]], Any]:
+    """Run an async test on an exchange of its own, which is its first argument."""
 
-    asyncio.run(run())
+    def decorated(test: Callable[..., Awaitable[None]]) -> Any:
+        async def run(**arguments: Any) -> None:
+            served = exchange_in_process(("BTCUSDT", "ETHUSDT"), limits)
+            async with served as (exchange, port), ClientSession() as session:
+                await test(Running(exchange, session, port), **arguments)
+
+        def test_on_an_exchange(**arguments: Any) -> None:
+            asyncio.run(run(**arguments))
+
+        parameters = list(inspect.signature(test).parameters.values())[1:]
+        test_on_an_exchange.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return test_on_an_exchange
+
+    return decorated
 
 
 def ids_in(message: str | bytes) -> Ids:
@@ -140,367 +144,326 @@ async def refused(running: Running, path: str = BOTH) -> tuple[int, str | None]:
 # --------------------------------------------------------------------------------------- control, counting
 
 
-def test_faults_are_listed_and_ended() -> None:
-    async def test(running: Running) -> None:
-        async with running.stream(), running.stream():
-            assert (await running.inject("drop", connections="newest"))["connections"] == 1
-            await running.inject("stall", seconds=60, stream="trade", connections="oldest")
-            answer = await running.inject("rest_status", status=503)
-            stall, rest = answer["active"]
-            assert (stall["kind"], stall["stream"], rest["status"]) == ("stall", "trade", 503)
-            assert 0 < stall["seconds_left"] <= 60 and "seconds_left" not in rest
-            status, answer, _ = await running.ask("DELETE", "/local/faults?kind=stall")
-            assert status == 200 and [one["kind"] for one in answer["active"]] == ["rest_status"]
-            await running.end_faults()
-            ended = (await running.ask("GET", "/local/faults"))[1]["ended"]
-            assert [one["kind"] for one in ended] == ["drop", "stall", "rest_status"]
-        while running.exchange.subscriptions.to("btcusdt@trade"):
-            await asyncio.sleep(0)
-        answer = await running.inject("stall")  # for those open now: there are none
-        assert (answer["active"], answer["connections"]) == ([], 0)
-
-    scenario(test)
+@on_an_exchange()
+async def test_faults_are_listed_and_ended(running: Running) -> None:
+    async with running.stream(), running.stream():
+        assert (await running.inject("drop", connections="newest"))["connections"] == 1
+        await running.inject("stall", seconds=60, stream="trade", connections="oldest")
+        answer = await running.inject("rest_status", status=503)
+        stall, rest = answer["active"]
+        assert (stall["kind"], stall["stream"], rest["status"]) == ("stall", "trade", 503)
+        assert 0 < stall["seconds_left"] <= 60 and "seconds_left" not in rest
+        status, answer, _ = await running.ask("DELETE", "/local/faults?kind=stall")
+        assert status == 200 and [one["kind"] for one in answer["active"]] == ["rest_status"]
+        await running.end_faults()
+        ended = (await running.ask("GET", "/local/faults"))[1]["ended"]
+        assert [one["kind"] for one in ended] == ["drop", "stall", "rest_status"]
+    while running.exchange.subscriptions.to("btcusdt@trade"):
+        await asyncio.sleep(0)
+    answer = await running.inject("stall")  # for those open now: there are none
+    assert (answer["active"], answer["connections"]) == ([], 0)
 
 
-def test_a_fault_ends_with_the_last_connection_that_it_affects() -> None:
-    async def test(running: Running) -> None:
+@on_an_exchange()
+async def test_a_fault_ends_with_the_last_connection_that_it_affects(running: Running) -> None:
+    async with running.stream():
         async with running.stream():
-            async with running.stream():
-                await running.inject("stall", connections="newest")
-                await running.inject("corrupt", count=5)
-                running.publish()
-            assert (await running.until_it_ends(but=1))[-1]["hits"] == 2
-        assert (await running.until_it_ends())[-1]["hits"] == 2  # none of the stalled one
-
-    scenario(test)
+            await running.inject("stall", connections="newest")
+            await running.inject("corrupt", count=5)
+            running.publish()
+        assert (await running.until_it_ends(but=1))[-1]["hits"] == 2
+    assert (await running.until_it_ends())[-1]["hits"] == 2  # none of the stalled one
 
 
 @pytest.mark.parametrize(
     "body", ["drop", {"kind": "explode"}, {"kind": "stall", "symbol": "DOGEUSDT"}, {"kind": "max_age"}]
 )
-def test_an_invalid_fault_gets_400(body: Any) -> None:
-    async def test(running: Running) -> None:
-        status, answer, _ = await running.ask("POST", "/local/faults", body)
-        assert status == 400 and answer["msg"]
-        assert (await running.ask("GET", "/local/faults"))[1] == {"active": [], "ended": []}
-
-    scenario(test)
+@on_an_exchange()
+async def test_an_invalid_fault_gets_400(running: Running, body: Any) -> None:
+    status, answer, _ = await running.ask("POST", "/local/faults", body)
+    assert status == 400 and answer["msg"]
+    assert (await running.ask("GET", "/local/faults"))[1] == {"active": [], "ended": []}
 
 
-def test_sent_counts_from_the_first_listener_on_whatever_happens() -> None:
-    async def test(running: Running) -> None:
-        running.publish(3)
-        assert (await running.sent())["trades"] == 0
-        async with running.stream() as socket:
-            (first,) = running.publish()[:1]
-            await running.inject("stall")
-            running.publish(2)
-            await running.inject("drop")
-            assert await end_of(socket) is None
-        while running.exchange.subscriptions.to("btcusdt@trade"):
-            await asyncio.sleep(0)
-        last = running.publish(4)[-1]  # nobody is there
-        sent = await running.sent()
-        assert (sent["first_id"], sent["last_id"]) == (first[1], last[1]) == (4, 10)
-        assert sent["trades"] == sent["quotes"] == 7
-
-    scenario(test)
+@on_an_exchange()
+async def test_sent_counts_everything_from_the_first_listener_on(running: Running) -> None:
+    running.publish(3)
+    assert (await running.sent())["trades"] == 0
+    async with running.stream() as socket:
+        (first,) = running.publish()[:1]
+        await running.inject("stall")
+        running.publish(2)
+        await running.inject("drop")
+        assert await end_of(socket) is None
+    while running.exchange.subscriptions.to("btcusdt@trade"):
+        await asyncio.sleep(0)
+    last = running.publish(4)[-1]  # nobody is there
+    sent = await running.sent()
+    assert (sent["first_id"], sent["last_id"]) == (first[1], last[1]) == (4, 10)
+    assert sent["trades"] == sent["quotes"] == 7
 
 
 # ------------------------------------------------------------------------------------------ JSON streams
 
 
-def test_json_frames_are_those_of_the_mirror() -> None:
-    async def test(running: Running) -> None:
-        trade = (
-            '{"e":"trade","E":%d,"s":"BTCUSDT","t":1,"p":"0.00000007","q":"0.00000005",'
-            '"T":%d,"m":false,"M":true}'
-        )
-        quote = '{"u":1,"s":"BTCUSDT","b":"0.00000006","B":"0.00000001","a":"0.00000008","A":"0.00000002"}'
-        async with (
-            running.stream(JSON_BOTH) as combined,
-            running.stream("/json/ws/btcusdt@trade/btcusdt@bookTicker?timeUnit=MICROSECOND") as raw,
-            running.stream() as sbe,
-        ):
-            running.publish()
-            in_ms = trade % ((TIME_US + 1) // 1000, TIME_US // 1000)
-            assert await combined.recv() == f'{{"stream":"btcusdt@trade","data":{in_ms}}}'
-            assert await combined.recv() == f'{{"stream":"btcusdt@bookTicker","data":{quote}}}'
-            assert await raw.recv() == trade % (TIME_US + 1, TIME_US)
-            assert await raw.recv() == quote
-            assert await received(sbe, ("quote", 1)) == [("trade", 1), ("quote", 1)]
-            subscribe = {"method": "SUBSCRIBE", "params": ["ethusdt@bookTicker"], "id": 1}
-            await raw.send(json.dumps(subscribe))
-            assert json.loads(await raw.recv()) == {"result": None, "id": 1}
-            subscribe["params"] = ["ethusdt@bestBidAsk"]
-            await raw.send(json.dumps(subscribe))
-            assert "unknown stream" in json.loads(await raw.recv())["error"]["msg"]
-        assert (await refused(running, "/json/ws/btcusdt@bestBidAsk"))[0] == 400
-        assert (await refused(running, "/ws/btcusdt@bookTicker"))[0] == 400
-        assert (await refused(running, "/json/ws/btcusdt@trade?timeUnit=SECOND"))[0] == 400
-
-    scenario(test)
+@on_an_exchange()
+async def test_json_frames_are_those_of_the_mirror(running: Running) -> None:
+    trade = (
+        '{"e":"trade","E":%d,"s":"BTCUSDT","t":1,"p":"0.00000007","q":"0.00000005","T":%d,"m":false,"M":true}'
+    )
+    quote = '{"u":1,"s":"BTCUSDT","b":"0.00000006","B":"0.00000001","a":"0.00000008","A":"0.00000002"}'
+    async with (
+        running.stream(JSON_BOTH) as combined,
+        running.stream("/json/ws/btcusdt@trade/btcusdt@bookTicker?timeUnit=MICROSECOND") as raw,
+        running.stream() as sbe,
+    ):
+        running.publish()
+        in_ms = trade % ((TIME_US + 1) // 1000, TIME_US // 1000)
+        assert await combined.recv() == f'{{"stream":"btcusdt@trade","data":{in_ms}}}'
+        assert await combined.recv() == f'{{"stream":"btcusdt@bookTicker","data":{quote}}}'
+        assert await raw.recv() == trade % (TIME_US + 1, TIME_US)
+        assert await raw.recv() == quote
+        assert await received(sbe, ("quote", 1)) == [("trade", 1), ("quote", 1)]
+        subscribe = {"method": "SUBSCRIBE", "params": ["ethusdt@bookTicker"], "id": 1}
+        await raw.send(json.dumps(subscribe))
+        assert json.loads(await raw.recv()) == {"result": None, "id": 1}
+        subscribe["params"] = ["ethusdt@bestBidAsk"]
+        await raw.send(json.dumps(subscribe))
+        assert "unknown stream" in json.loads(await raw.recv())["error"]["msg"]
+    assert (await refused(running, "/json/ws/btcusdt@bestBidAsk"))[0] == 400
+    assert (await refused(running, "/ws/btcusdt@bookTicker"))[0] == 400
+    assert (await refused(running, "/json/ws/btcusdt@trade?timeUnit=SECOND"))[0] == 400
 
 
 # -------------------------------------------------------------------------------------------- connections
 
 
 @pytest.mark.parametrize("path", [BOTH, JSON_BOTH])
-def test_drop(path: str) -> None:
-    async def test(running: Running) -> None:
-        async with running.stream(path) as older, running.stream(path) as newer:
-            await running.inject("drop", connections="oldest")
-            assert await end_of(older) is None
+@on_an_exchange()
+async def test_drop(running: Running, path: str) -> None:
+    async with running.stream(path) as older, running.stream(path) as newer:
+        await running.inject("drop", connections="oldest")
+        assert await end_of(older) is None
+        published = running.publish()
+        assert await received(newer, published[-1]) == published
+        assert (await running.inject("drop"))["ended"][-1]["hits"] == 1
+        assert await end_of(newer) is None
+
+
+@on_an_exchange()
+async def test_server_shutdown_is_announced_and_follows(running: Running) -> None:
+    async with running.stream() as old:
+        answer = await running.inject("server_shutdown", grace_s=0.2)
+        assert answer["active"][0]["seconds_left"] <= 0.2
+        message = json.loads(await old.recv())
+        assert message.pop("E") > 10**12 and message == {"e": "serverShutdown"}
+        async with running.stream() as new:
             published = running.publish()
-            assert await received(newer, published[-1]) == published
-            assert (await running.inject("drop"))["ended"][-1]["hits"] == 1
-            assert await end_of(newer) is None
-
-    scenario(test)
-
-
-def test_server_shutdown_is_announced_and_follows() -> None:
-    async def test(running: Running) -> None:
-        async with running.stream() as old:
-            answer = await running.inject("server_shutdown", grace_s=0.2)
-            assert answer["active"][0]["seconds_left"] <= 0.2
-            message = json.loads(await old.recv())
-            assert message.pop("E") > 10**12 and message == {"e": "serverShutdown"}
-            async with running.stream() as new:
-                published = running.publish()
-                assert await received(old, published[-1]) == published  # within the grace
-                assert await end_of(old) == 1001
-                published += running.publish()
-                assert await received(new, published[-1]) == published
-
-    scenario(test)
+            assert await received(old, published[-1]) == published  # within the grace
+            assert await end_of(old) == 1001
+            published += running.publish()
+            assert await received(new, published[-1]) == published
 
 
-def test_max_age_ends_old_connections_and_new_ones_in_time() -> None:
-    async def test(running: Running) -> None:
-        async with running.stream() as socket:
-            await running.inject("max_age", age_s=0.05)
-            assert await end_of(socket) == 1001
-        async with running.stream() as socket:
-            assert await end_of(socket) == 1001
-        await running.inject("max_age", age_s=3_000)
-        async with running.stream() as socket:
-            await running.end_faults()
-            published = running.publish()
-            assert await received(socket, published[-1]) == published
-
-    scenario(test)
+@on_an_exchange()
+async def test_max_age_ends_old_and_new_connections(running: Running) -> None:
+    async with running.stream() as socket:
+        await running.inject("max_age", age_s=0.05)
+        assert await end_of(socket) == 1001
+    async with running.stream() as socket:
+        assert await end_of(socket) == 1001
+    await running.inject("max_age", age_s=3_000)
+    async with running.stream() as socket:
+        await running.end_faults()
+        published = running.publish()
+        assert await received(socket, published[-1]) == published
 
 
-def test_every_connection_ends_at_its_maximum_age() -> None:
-    async def test(running: Running) -> None:
-        async with running.stream() as socket:
-            assert await end_of(socket) == 1001
-
-    scenario(test, Limits(max_age_s=0.05))
+@on_an_exchange(Limits(max_age_s=0.05))
+async def test_every_connection_ends_at_its_maximum_age(running: Running) -> None:
+    async with running.stream() as socket:
+        assert await end_of(socket) == 1001
 
 
 # ------------------------------------------------------------------------------------------------- frames
 
 
 @pytest.mark.parametrize("path", [BOTH, JSON_BOTH])
-def test_a_stall_discards_frames_while_pings_continue(path: str) -> None:
-    async def test(running: Running) -> None:
-        async with running.stream(path) as stalled:
-            await running.inject("stall")
-            async with running.stream(path) as other:
-                first = running.publish(2)
-                assert await received(other, first[-1]) == first
-                await (await stalled.ping())  # control frames still pass
-                await running.end_faults()
-                second = running.publish()
-                assert await received(stalled, second[-1]) == second
-                await running.inject("stall", stream="trade", connections="newest", seconds=0.05)
-                third = running.publish()
-                assert await received(stalled, third[-1]) == third
-                assert (await running.until_it_ends())[-1]["hits"] == 1
-                fourth = running.publish()
-                assert await received(other, fourth[-1]) == [*second, third[-1], *fourth]
-
-    scenario(test)
-
-
-def test_culled_quotes_leave_holes_in_update_ids_and_all_trades() -> None:
-    async def test(running: Running) -> None:
-        async with running.stream() as socket:
-            await running.inject("cull_quotes", share=0.5, symbol="BTCUSDT")
-            published = running.publish(200)
-            culled = (await running.end_faults())["ended"][-1]["hits"]
-            published += running.publish()
-            got = await received(socket, published[-1])
-            assert [one for one in got if one[0] == "trade"] == [p for p in published if p[0] == "trade"]
-            assert len(got) == len(published) - culled and 50 < culled < 150
-            assert got == [one for one in published if one in set(got)]
-
-    scenario(test)
-
-
-@pytest.mark.parametrize("path", [BOTH, JSON_BOTH])
-def test_duplicate(path: str) -> None:
-    async def test(running: Running) -> None:
-        async with running.stream(path) as socket:
-            await running.inject("duplicate", count=3)
-            published = running.publish(2)
-            twice = [one for one in published[:3] for _ in range(2)]
-            assert await received(socket, published[-1]) == [*twice, published[3]]
-            assert (await running.until_it_ends())[-1]["hits"] == 3
-
-    scenario(test)
-
-
-@pytest.mark.parametrize("path", [BOTH, JSON_BOTH])
-def test_reordered_streams_keep_their_own_order_and_lose_nothing(path: str) -> None:
-    async def test(running: Running) -> None:
-        async with running.stream(path) as socket:
-            await running.inject("reorder", within_ms=5)
-            status, answer, _ = await running.ask("POST", "/local/faults", {"kind": "reorder"})
-            assert status == 400 and "already" in answer["msg"]
-            published, got = Ids(), Ids()
-            while got == published[: len(got)]:
-                published += running.publish()
-                got += ids_in(await socket.recv())
+@on_an_exchange()
+async def test_a_stall_discards_frames_while_pings_continue(running: Running, path: str) -> None:
+    async with running.stream(path) as stalled:
+        await running.inject("stall")
+        async with running.stream(path) as other:
+            first = running.publish(2)
+            assert await received(other, first[-1]) == first
+            await (await stalled.ping())  # control frames still pass
             await running.end_faults()
-            await running.inject("reorder", within_ms=60_000)
-            published += running.publish(5)
-            await running.end_faults()  # hands out what it held back
-            while len(got) < len(published):
-                got += ids_in(await socket.recv())
-            for stream in ("trade", "quote"):
-                assert [g for g in got if g[0] == stream] == [p for p in published if p[0] == stream]
+            second = running.publish()
+            assert await received(stalled, second[-1]) == second
+            await running.inject("stall", stream="trade", connections="newest", seconds=0.05)
+            third = running.publish()
+            assert await received(stalled, third[-1]) == third
+            assert (await running.until_it_ends())[-1]["hits"] == 1
+            fourth = running.publish()
+            assert await received(other, fourth[-1]) == [*second, third[-1], *fourth]
 
-    scenario(test)
+
+@on_an_exchange()
+async def test_culled_quotes_leave_holes_in_update_ids_and_all_trades(running: Running) -> None:
+    async with running.stream() as socket:
+        await running.inject("cull_quotes", share=0.5, symbol="BTCUSDT")
+        published = running.publish(200)
+        culled = (await running.end_faults())["ended"][-1]["hits"]
+        published += running.publish()
+        got = await received(socket, published[-1])
+        assert [one for one in got if one[0] == "trade"] == [p for p in published if p[0] == "trade"]
+        assert len(got) == len(published) - culled and 50 < culled < 150
+        assert got == [one for one in published if one in set(got)]
+
+
+@pytest.mark.parametrize("path", [BOTH, JSON_BOTH])
+@on_an_exchange()
+async def test_duplicate(running: Running, path: str) -> None:
+    async with running.stream(path) as socket:
+        await running.inject("duplicate", count=3)
+        published = running.publish(2)
+        twice = [one for one in published[:3] for _ in range(2)]
+        assert await received(socket, published[-1]) == [*twice, published[3]]
+        assert (await running.until_it_ends())[-1]["hits"] == 3
+
+
+@pytest.mark.parametrize("path", [BOTH, JSON_BOTH])
+@on_an_exchange()
+async def test_reordered_streams_keep_their_own_order_and_lose_nothing(running: Running, path: str) -> None:
+    async with running.stream(path) as socket:
+        await running.inject("reorder", within_ms=5)
+        status, answer, _ = await running.ask("POST", "/local/faults", {"kind": "reorder"})
+        assert status == 400 and "already" in answer["msg"]
+        published, got = Ids(), Ids()
+        while got == published[: len(got)]:
+            published += running.publish()
+            got += ids_in(await socket.recv())
+        await running.end_faults()
+        await running.inject("reorder", within_ms=60_000)
+        published += running.publish(5)
+        await running.end_faults()  # hands out what it held back
+        while len(got) < len(published):
+            got += ids_in(await socket.recv())
+        for stream in ("trade", "quote"):
+            assert [g for g in got if g[0] == stream] == [p for p in published if p[0] == stream]
 
 
 @pytest.mark.parametrize("how", ["flip", "truncate", "template"])
-def test_a_corrupt_trade_frame_never_arrives_readable(how: str) -> None:
-    async def test(running: Running) -> None:
-        async with running.stream() as socket, running.stream(JSON_BOTH) as mirror:
-            assert (await running.inject("corrupt", how=how, stream="trade"))["connections"] == 2
-            published = running.publish(2)
-            for stream in (socket, mirror):
-                message = await stream.recv()
-                if isinstance(message, bytes):
-                    with pytest.raises(SbeError):
-                        decode(message)
-                else:
-                    with pytest.raises((ValueError, KeyError)):
-                        ids_in(message)
-                assert await received(stream, published[-1]) == published[1:]
-            assert (await running.until_it_ends())[-1]["hits"] == 2
-
-    scenario(test)
+@on_an_exchange()
+async def test_a_corrupt_trade_frame_never_arrives_readable(running: Running, how: str) -> None:
+    async with running.stream() as socket, running.stream(JSON_BOTH) as mirror:
+        assert (await running.inject("corrupt", how=how, stream="trade"))["connections"] == 2
+        published = running.publish(2)
+        for stream in (socket, mirror):
+            message = await stream.recv()
+            if isinstance(message, bytes):
+                with pytest.raises(SbeError):
+                    decode(message)
+            else:
+                with pytest.raises((ValueError, KeyError)):
+                    ids_in(message)
+            assert await received(stream, published[-1]) == published[1:]
+        assert (await running.until_it_ends())[-1]["hits"] == 2
 
 
-def test_a_newer_schema_version_decodes_to_the_same_events() -> None:
-    async def test(running: Running) -> None:
-        async with running.stream() as socket, running.stream(JSON_BOTH) as mirror:
-            await running.inject("schema_version", version=3, block_bytes=16, entry_bytes=9)
-            published = running.publish(2)
-            frames = [await socket.recv(decode=False) for _ in published]
-            assert [id_ for frame in frames for id_ in ids_in(frame)] == published
-            assert {frame[6:8] for frame in frames} == {b"\x03\x00"}
-            assert {len(frame) for frame in frames} == {65 + 16 + 9, 66 + 16}
-            assert await received(mirror, published[-1]) == published
-
-    scenario(test)
+@on_an_exchange()
+async def test_a_newer_schema_version_decodes_to_the_same_events(running: Running) -> None:
+    async with running.stream() as socket, running.stream(JSON_BOTH) as mirror:
+        await running.inject("schema_version", version=3, block_bytes=16, entry_bytes=9)
+        published = running.publish(2)
+        frames = [await socket.recv(decode=False) for _ in published]
+        assert [id_ for frame in frames for id_ in ids_in(frame)] == published
+        assert {frame[6:8] for frame in frames} == {b"\x03\x00"}
+        assert {len(frame) for frame in frames} == {65 + 16 + 9, 66 + 16}
+        assert await received(mirror, published[-1]) == published
 
 
-def test_faults_combine() -> None:
-    async def test(running: Running) -> None:
-        async with running.stream() as socket:
-            await running.inject("schema_version")
-            await running.inject("duplicate")
-            await running.inject("stall", stream="quote", symbol="ETHUSDT")
-            await running.inject("reorder", within_ms=1)
-            published = running.publish()
-            got = [*await received(socket, ("trade", 1)), *ids_in(await socket.recv())]
-            while len(got) < 4:
-                got += ids_in(await socket.recv())
-            assert sorted(got) == sorted(published * 2)
-
-    scenario(test)
+@on_an_exchange()
+async def test_faults_combine(running: Running) -> None:
+    async with running.stream() as socket:
+        await running.inject("schema_version")
+        await running.inject("duplicate")
+        await running.inject("stall", stream="quote", symbol="ETHUSDT")
+        await running.inject("reorder", within_ms=1)
+        published = running.publish()
+        got = [*await received(socket, ("trade", 1)), *ids_in(await socket.recv())]
+        while len(got) < 4:
+            got += ids_in(await socket.recv())
+        assert sorted(got) == sorted(published * 2)
 
 
 # ------------------------------------------------------------------------------------------------ refusals
 
 
 @pytest.mark.parametrize(("status", "mirror_status"), [(401, None), (403, 403), (451, 451)])
-def test_permanent_refusal(status: int, mirror_status: int | None) -> None:
-    async def test(running: Running) -> None:
-        async with running.stream() as open_already:
-            await running.inject("refuse_key", status=status)
-            assert await refused(running) == (status, None)
-            if mirror_status is None:
-                async with running.stream(JSON_BOTH):
-                    pass
-            else:
-                assert await refused(running, JSON_BOTH) == (mirror_status, None)
-            published = running.publish()
-            assert await received(open_already, published[-1]) == published
-            await running.end_faults()
-            async with running.stream():
+@on_an_exchange()
+async def test_permanent_refusal(running: Running, status: int, mirror_status: int | None) -> None:
+    async with running.stream() as open_already:
+        await running.inject("refuse_key", status=status)
+        assert await refused(running) == (status, None)
+        if mirror_status is None:
+            async with running.stream(JSON_BOTH):
                 pass
-
-    scenario(test)
-
-
-@pytest.mark.parametrize("status", [429, 503])
-def test_temporary_refusal(status: int) -> None:
-    async def test(running: Running) -> None:
-        await running.inject("refuse", status=status, seconds=30)
-        assert await refused(running) == (status, "30")
+        else:
+            assert await refused(running, JSON_BOTH) == (mirror_status, None)
+        published = running.publish()
+        assert await received(open_already, published[-1]) == published
         await running.end_faults()
-        await running.inject("refuse", status=status, seconds=0.05)
-        await running.until_it_ends()
         async with running.stream():
             pass
 
-    scenario(test)
+
+@pytest.mark.parametrize("status", [429, 503])
+@on_an_exchange()
+async def test_temporary_refusal(running: Running, status: int) -> None:
+    await running.inject("refuse", status=status, seconds=30)
+    assert await refused(running) == (status, "30")
+    await running.end_faults()
+    await running.inject("refuse", status=status, seconds=0.05)
+    await running.until_it_ends()
+    async with running.stream():
+        pass
 
 
-def test_too_many_attempts() -> None:
-    async def test(running: Running) -> None:
-        for _ in range(2):
-            async with running.stream():
-                pass
-        assert (await refused(running, "/ws/unknown"))[0] == 400  # counts, too
-        status, retry_after = await refused(running)
-        assert status == 418 and retry_after == "120"
-
-    scenario(test, Limits(attempts=3))
+@on_an_exchange(Limits(attempts=3))
+async def test_too_many_attempts(running: Running) -> None:
+    for _ in range(2):
+        async with running.stream():
+            pass
+    assert (await refused(running, "/ws/unknown"))[0] == 400  # counts, too
+    status, retry_after = await refused(running)
+    assert status == 418 and retry_after == "120"
 
 
-def test_rest_refusals_and_failures() -> None:
-    async def test(running: Running) -> None:
-        async def get(path: str) -> tuple[int, str | None]:
-            status, answer, headers = await running.ask("GET", path)
-            assert status == 200 or {"code", "msg"} == set(answer)
-            assert "X-MBX-USED-WEIGHT-1M" in headers
-            return status, headers.get("Retry-After")
+@on_an_exchange()
+async def test_rest_refusals_and_failures(running: Running) -> None:
+    async def get(path: str) -> tuple[int, str | None]:
+        status, answer, headers = await running.ask("GET", path)
+        assert status == 200 or {"code", "msg"} == set(answer)
+        assert "X-MBX-USED-WEIGHT-1M" in headers
+        return status, headers.get("Retry-After")
 
-        trades = "/api/v3/aggTrades?symbol=BTCUSDT"
-        await running.inject("rest_status", status=429, count=1, retry_after_s=7)
-        assert [await get(trades), await get(trades)] == [(429, "7"), (200, None)]
-        await running.inject("rest_status", status=418, seconds=20)
-        assert await get(trades) == (418, "20")
-        await running.end_faults()
-        await running.inject("rest_status", status=503, path="/api/v3/aggTrades")
-        assert [await get(trades), await get("/api/v3/ping")] == [(503, None), (200, None)]
-        await running.end_faults()
-        # Slow: whoever asks later and is not held up is answered first.
-        await running.inject("rest_status", delay_s=0.2, count=1)
-        slow = asyncio.create_task(get(trades))
-        await running.until_it_ends()
-        assert await get("/api/v3/ping") == (200, None)
-        assert await slow == (200, None)
-        await running.inject("rest_status", delay_s=0.05)
-        await running.inject("rest_status", status=500, count=1)
-        answers = await asyncio.gather(*(get("/api/v3/ping") for _ in range(3)))
-        assert sorted(status for status, _ in answers) == [200, 200, 500]
-
-    scenario(test)
+    trades = "/api/v3/aggTrades?symbol=BTCUSDT"
+    await running.inject("rest_status", status=429, count=1, retry_after_s=7)
+    assert [await get(trades), await get(trades)] == [(429, "7"), (200, None)]
+    await running.inject("rest_status", status=418, seconds=20)
+    assert await get(trades) == (418, "20")
+    await running.end_faults()
+    await running.inject("rest_status", status=503, path="/api/v3/aggTrades")
+    assert [await get(trades), await get("/api/v3/ping")] == [(503, None), (200, None)]
+    await running.end_faults()
+    # Slow: whoever asks later and is not held up is answered first.
+    await running.inject("rest_status", delay_s=0.2, count=1)
+    slow = asyncio.create_task(get(trades))
+    await running.until_it_ends()
+    assert await get("/api/v3/ping") == (200, None)
+    assert await slow == (200, None)
+    await running.inject("rest_status", delay_s=0.05)
+    await running.inject("rest_status", status=500, count=1)
+    answers = await asyncio.gather(*(get("/api/v3/ping") for _ in range(3)))
+    assert sorted(status for status, _ in answers) == [200, 200, 500]

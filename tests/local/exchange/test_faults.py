@@ -30,28 +30,28 @@ TEXTS = [
 
 
 def test_parameters_have_defaults() -> None:
-    assert parse('{"kind": "corrupt"}') == Corrupt(kind="corrupt", how="flip", count=1)
+    assert parse('{"kind": "corrupt"}') == Corrupt(how="flip", count=1)
     assert parse('{"kind": "stall", "seconds": 5, "stream": "trade"}') == Stall(
-        kind="stall", seconds=5.0, stream="trade", symbol=None, connections="all"
+        seconds=5.0, stream="trade", symbol=None, connections="all"
     )
 
 
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        ("", "Invalid JSON"),
-        ("[]", "Input should be an object"),
-        ("{}", "Unable to extract tag using discriminator 'kind'"),
+        ("", "truncated"),
+        ("[]", "Expected `object`"),
+        ("{}", "missing required field `kind`"),
         ('{"kind": "explode"}', "'explode'"),
-        ('{"kind": "stall", "second": 5}', "second: Extra inputs are not permitted"),
-        ('{"kind": "stall", "seconds": "5"}', "seconds: Input should be a valid number"),
-        ('{"kind": "stall", "seconds": -1}', "seconds: Input should be greater than 0"),
-        ('{"kind": "stall", "seconds": NaN}', "seconds: Input should be a finite number"),
-        ('{"kind": "stall", "stream": "depth"}', "stream: Input should be 'trade' or 'quote'"),
-        ('{"kind": "drop", "connections": "some"}', "connections: Input should be 'all', 'oldest' or"),
-        ('{"kind": "max_age"}', "age_s: Field required"),
-        ('{"kind": "corrupt", "count": 0}', "count: Input should be greater than or equal to 1"),
-        ('{"kind": "refuse_key", "status": 500}', "status: Input should be 401, 403 or 451"),
+        ('{"kind": "stall", "second": 5}', "unknown field `second`"),
+        ('{"kind": "stall", "seconds": "5"}', "got `str` - at `$.seconds`"),
+        ('{"kind": "stall", "seconds": -1}', "> 0.0 - at `$.seconds`"),
+        ('{"kind": "stall", "seconds": NaN}', "JSON is malformed"),
+        ('{"kind": "stall", "stream": "depth"}', "Invalid enum value 'depth' - at `$.stream`"),
+        ('{"kind": "drop", "connections": "some"}', "Invalid enum value 'some' - at `$.connections`"),
+        ('{"kind": "max_age"}', "missing required field `age_s`"),
+        ('{"kind": "corrupt", "count": 0}', ">= 1 - at `$.count`"),
+        ('{"kind": "refuse_key", "status": 500}', "Invalid enum value 500 - at `$.status`"),
         ('{"kind": "rest_status"}', "a status or a delay_s is needed"),
         ('{"kind": "rest_status", "status": 404}', "status should be one of"),
     ],

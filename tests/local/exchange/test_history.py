@@ -34,7 +34,7 @@ def test_fills_of_one_order_at_one_price_are_one_aggregate() -> None:
     ]
 
 
-def test_an_aggregate_that_may_still_grow_is_not_told_of() -> None:
+def test_an_aggregate_that_may_still_grow_is_not_served() -> None:
     found = history(trade(1, 1_000), trade(2, 2_000))
     assert [row.first_id for row in found.from_id(0, 10, 2_000)] == [1]
     found.append(trade(3, 2_000))
@@ -60,17 +60,13 @@ def test_memory_is_bounded_and_ids_stay() -> None:
     assert [row.id for row in found.from_id(995, 3, LATER_US)] == [995, 996, 997]
 
 
-def test_the_quote_and_trade_in_force() -> None:
+def test_the_quote_and_trade_as_of_an_instant() -> None:
     quotes = QuoteHistory("BTCUSDT")
     for n in (1, 2, 3):
         quotes.append(Quote("BTCUSDT", 1_000 * n, n, n, n, n + 1, n))
     assert quotes.as_of(999) is None
-    assert [quote and quote.update_id for quote in map(quotes.as_of, (1_000, 1_999, 2_000, 9_000))] == [
-        1,
-        1,
-        2,
-        3,
-    ]
+    found = map(quotes.as_of, (1_000, 1_999, 2_000, 9_000))
+    assert [quote and quote.update_id for quote in found] == [1, 1, 2, 3]
     trades = history(trade(1, 1_000), trade(2, 2_000))
     assert trades.last_before(999) is None
     last = trades.last_before(1_500)

@@ -4,9 +4,8 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from local.exchange.encoding import Json
+from local.exchange.encoding import Json, frames
 from local.exchange.events import Quote, Sending, Trade
-from local.exchange.frames import frames
 from local.exchange.market import Sent, pace
 from local.exchange.recording import read
 from tests.fixtures.recordings import quote, text, trade, write

@@ -12,7 +12,6 @@ from local.exchange.book import Book
 from local.exchange.events import BookDiff, BookSnapshot, Quote, Trade
 from local.exchange.recording import Recording, RecordingError, arrivals, inspect, read
 from tests.fixtures.recordings import CAPTURED, OFFSET_US, T0_MS, Line, quote, text, trade, write
-from tickcast.market.ticks import mantissa
 
 
 def test_times_and_mantissas(tmp_path: Path) -> None:
@@ -34,7 +33,7 @@ def test_times_and_mantissas(tmp_path: Path) -> None:
     ]
 
 
-def test_symbols_are_merged_by_the_exchanges_clock_whatever_the_recorders(tmp_path: Path) -> None:
+def test_symbols_are_merged_by_the_exchange_s_clock(tmp_path: Path) -> None:
     btc = write(tmp_path / "btc.gz", text([trade(0, 1), trade(10, 2), trade(20, 3)], offset_us=2_000_000))
     eth = [trade(5, 7, symbol="ETHUSDT"), trade(15, 8, symbol="ETHUSDT")]
     paths = [write(tmp_path / "eth.gz", text(eth, offset_us=-3_000_000)), btc]
@@ -42,7 +41,7 @@ def test_symbols_are_merged_by_the_exchanges_clock_whatever_the_recorders(tmp_pa
     assert [tick.symbol[:3] for tick in ticks] == ["BTC", "ETH", "BTC", "ETH", "BTC"]
 
 
-def test_one_symbol_over_several_files_comes_once_and_in_order(tmp_path: Path) -> None:
+def test_one_symbol_over_several_files_is_read_once_and_in_order(tmp_path: Path) -> None:
     first = [trade(0, 1), quote(1, 10), trade(2, 2), quote(3, 12), trade(4, 3)]
     second = [trade(2, 2), quote(3, 12), trade(4, 3), quote(5, 15), trade(6, 4)]
     paths = [write(tmp_path / "b.gz", text(second)), write(tmp_path / "a.gz", text(first))]
@@ -136,11 +135,3 @@ def test_real_recording(symbol: str, trades: int, quotes: int) -> None:
         assert Decimal(tick.qty).scaleb(-8) == Decimal(data["q"])
         assert tick.time_us == data["T"] * 1000
         assert tick.is_buyer_maker == data["m"]
-
-
-def test_mantissa_is_exact_to_the_eighth_place() -> None:
-    assert mantissa("90071992547.40993001") == 9_007_199_254_740_993_001  # beyond a float's 53 bits
-    assert mantissa("0.123456780000") == 12_345_678
-    for wrong in ("", ".", ".5", "1_0", "1.2.3", "٣", "nan", " 1"):
-        with pytest.raises(ValueError, match="not a decimal number"):
-            mantissa(wrong)

@@ -10,22 +10,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
-from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType, web
+from aiohttp import ClientSession, WSMsgType
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from local.exchange.events import Quote, Sending, Trade
 from local.exchange.recording import read
-from local.exchange.server import Exchange, Settings
+from local.exchange.server import Exchange
 from local.exchange.simulator import simulate
 from local.exchange.subscriptions import Limits
+from tests.fixtures.local_exchange import exchange_in_process
 from tests.fixtures.paths import ROOT
 from tests.fixtures.recordings import CAPTURED, quote, text, trade, write
 from tickcast.sbe import BestBidAskEvent, Event, SbeTrade, TradesEvent, decode
@@ -149,9 +150,9 @@ def test_frames_in_order_and_counted(sim: Running) -> None:
     assert sent["quotes"] >= len(quotes)
     assert sent["first_time_us"] <= quotes[0].event_time_us <= sent["last_time_us"]
     first = quotes[0]
-    in_force = sim.get("/local/quote", symbol="ETHUSDT", time_ms=first.event_time_us // 1000)["quote"]
-    assert in_force["time_us"] <= first.event_time_us
-    # REST tells of the very trades that were sent.
+    known = sim.get("/local/quote", symbol="ETHUSDT", time_ms=first.event_time_us // 1000)["quote"]
+    assert known["time_us"] <= first.event_time_us
+    # REST has the same trades as the stream.
     until(lambda: bool(sim.get("/api/v3/aggTrades", symbol="ETHUSDT", limit=1)[0]["l"] >= trades[-1].id))
     rows = sim.get("/api/v3/aggTrades", symbol="ETHUSDT", startTime=sent["first_time_us"] // 1000 - 1000)
     covered = {id_: (row["p"], row["m"]) for row in rows for id_ in range(row["f"], row["l"] + 1)}
@@ -381,19 +382,16 @@ def test_graceful_stop(number: signal.Signals) -> None:
         assert running.process.wait(10) == 0
 
 
-async def in_process(limits: Limits, visit: Callable[[Exchange, ClientSession, str], Any]) -> None:
-    """An exchange in this process that publishes nothing by itself, with limits short enough for a test."""
-    served = Exchange(Settings(symbols=("BTCUSDT",), api_key="local", limits=limits))
-    runner = web.AppRunner(served.app(), shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        async with ClientSession(headers=KEY) as session:
-            port = runner.addresses[0][1]
+Visit = Callable[[Exchange, ClientSession, str], Awaitable[None]]
+
+
+def visit_exchange(limits: Limits, visit: Visit) -> None:
+    async def run() -> None:
+        running = exchange_in_process(("BTCUSDT",), limits)
+        async with running as (served, port), ClientSession(headers=KEY) as session:
             await visit(served, session, f"http://127.0.0.1:{port}/ws/btcusdt@bestBidAsk")
-    finally:
-        await served.close_connections()
-        await runner.cleanup()
+
+    asyncio.run(run())
 
 
 def test_pings_come_and_silence_ends_the_connection() -> None:
@@ -401,15 +399,11 @@ def test_pings_come_and_silence_ends_the_connection() -> None:
         async with session.ws_connect(url, autoping=False) as socket:
             kinds = [(await socket.receive()).type for _ in range(2)]
             assert kinds == [WSMsgType.PING, WSMsgType.PING]
-            last = await ended(socket)
-            assert last == 1008
+            async for _ in socket:
+                pass
+            assert socket.close_code == 1008
 
-    async def ended(socket: ClientWebSocketResponse) -> int | None:
-        async for _ in socket:
-            pass
-        return socket.close_code
-
-    asyncio.run(in_process(Limits(ping_every_s=0.02, pong_within_s=0.1), visit))
+    visit_exchange(Limits(ping_every_s=0.02, pong_within_s=0.1), visit)
 
 
 def test_a_client_that_does_not_read_is_disconnected_and_delays_no_other() -> None:
@@ -428,4 +422,4 @@ def test_a_client_that_does_not_read_is_disconnected_and_delays_no_other() -> No
                 assert published < 10_000_000
         assert market.sent.quotes == published
 
-    asyncio.run(in_process(Limits(max_queued=2_000), visit))
+    visit_exchange(Limits(max_queued=2_000), visit)

@@ -1,10 +1,10 @@
-"""Event-time bars: what a bar is, how ticks are summarised into it, and the prices it knows.
+"""Event-time bars: what a bar is, how ticks are summarised into it, and its prices.
 
 Time is cut into bars of 100 ms of the exchange's clock. A bar is summarised once, from its ticks sorted by
 id, into one row of `BAR`. All sums are exact integers, of quantities wider than 64 bits (`market.sums`). So
 the bits of a row depend only on which ticks fell into the bar and on the row before it: not on how the stream
-was cut into batches, in which order connections delivered, or how often. Live (`features.ring`) and history
-(`segments`) run this same code.
+was cut into batches, in which order connections delivered, or how often. Serving (`features.ring`) and
+history (`segments`) run the same code.
 
 Bars of 100 ms are summed up into whole seconds (`SECOND`) for the minute that volatility, depth and volume
 are measured over. A silence of more than a minute ends a segment: the next tick starts another, as if it were
@@ -25,7 +25,7 @@ from tickcast.units import SECOND_US
 
 BAR_US = 100_000
 BARS_PER_S = SECOND_US // BAR_US
-SILENCE_US = 60 * SECOND_US  # so long without a tick ends a segment
+SILENCE_US = 60 * SECOND_US  # this long without a tick ends a segment
 PROXY_LIFE_US = 10 * SECOND_US
 
 # Quantities and prices are mantissas at 1e-8, times µs of the exchange's clock. Sums of quantities, and of
@@ -166,7 +166,7 @@ def segments(trades: Trades, quotes: Quotes) -> list[Bars]:
 
 
 def bar_index(time_us: int) -> int:
-    """The bar that `time_us` falls into: bar k covers [k, k + 1) times 100 ms since the epoch."""
+    """The bar of `time_us`: bar k covers [k, k + 1) times 100 ms since the epoch."""
     return time_us // BAR_US
 
 
@@ -203,12 +203,12 @@ def _summarise_quotes(bars: Bars, quotes: Quotes, edges_us: Ints, before: np.voi
     # Update ids give the order, and time may not run against it (replayed quote times are estimates).
     time_us = np.maximum.accumulate(quotes["time_us"])
 
-    # Each quote with the one it replaced. A side that is gone has no price to compare with, so only a book
-    # with both sides that replaces another such one is flow; the very first of a symbol replaces nothing.
+    # Each quote with the one it replaced. A missing side has no price to compare with, so only a book with
+    # both sides that replaces another such one is flow; the first of a symbol replaces nothing.
     book = {name: _after(before[name], quotes[name]) for name in _BOOK}
     bid, bid_qty, ask, ask_qty = (book[name] for name in ("bid_price", "bid_qty", "ask_price", "ask_qty"))
     is_whole = (bid > 0) & (ask > 0)
-    # The order flow of each side fits into 64 bits, but not their difference.
+    # The order flow of each side fits into 64 bits, their difference does not.
     bids = np.where(bid[1:] >= bid[:-1], bid_qty[1:], 0) - np.where(bid[1:] <= bid[:-1], bid_qty[:-1], 0)
     asks = np.where(ask[1:] <= ask[:-1], ask_qty[1:], 0) - np.where(ask[1:] >= ask[:-1], ask_qty[:-1], 0)
     mid = _added(bid, ask)
@@ -221,7 +221,7 @@ def _summarise_quotes(bars: Bars, quotes: Quotes, edges_us: Ints, before: np.voi
     bars["quote_count"] = starts[1:] - starts[:-1]
     bars["ofi"] = _sums(split(bids) - split(asks), starts).T
 
-    # Integrals up to each edge of the step function that the quotes are, then their differences.
+    # Integrals of the quotes' step function up to each edge, then their differences.
     since_us = _after(edges_us[0], time_us)
     bars["imbalance_us"] = _integrals(level, since_us, edges_us)
     bars["quoted_us"] = _integrals(is_whole.astype(np.int64), since_us, edges_us)

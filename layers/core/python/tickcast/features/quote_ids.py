@@ -1,6 +1,7 @@
 """The book update ids of one symbol's quotes: which series they belong to, and which came late.
 
-Update ids rise but skip, so nothing is known to be missing by them; they order quotes and identify repeats.
+Update ids rise with gaps, so they do not show whether quotes are missing; they order quotes and identify
+repeats.
 """
 
 from __future__ import annotations
@@ -49,13 +50,13 @@ class QuoteIds:
         self.newest_us = max(self.newest_us, last_us)
         late = quotes["time_us"] < closed_us
         if late.any():
-            # A second connection repeats old quotes: only what closed bars had not reached is counted.
+            # A second connection repeats old quotes: only ids that closed bars had not reached are counted.
             late_ids = quotes["update_id"][late & (quotes["update_id"] > self.closed_id)].tolist()
             self.late_count += len(late_ids)
             self._note_late(late_ids)
             quotes = selected(quotes, ~late)
         if (quotes["update_id"] <= self.closed_id).any():
-            # Known by another connection, which estimated its time differently.
+            # Received on another connection, with another estimate of their time.
             quotes = selected(quotes, quotes["update_id"] > self.closed_id)
         known = joined(known, quotes)
         ids = known["update_id"]
@@ -64,7 +65,7 @@ class QuoteIds:
         return known
 
     def close(self, quotes: Quotes) -> None:
-        """`quotes` are in closed bars from now on."""
+        """The bars of `quotes` were closed."""
         ids = quotes["update_id"]
         of_series = ids[ids <= self.series.newest_id]  # an earlier series may have higher ids
         if len(of_series):

@@ -1,12 +1,12 @@
-"""The bar ring: the state of one symbol that features are a pure function of.
+"""The bar ring: the state of one symbol; features are a pure function of it.
 
-A bar stays *open*, holding its ticks, until it is asked for and the watermark (`market.watermark`) has passed
-its end by the allowed lateness; then it is summarised once. State is short in two ways: bars are kept for the
-five seconds that need their resolution, whole seconds for the minute.
+A bar stays *open*, with its ticks, until it is needed and the watermark (`market.watermark`) has passed its
+end by the allowed lateness; then it is summarised once. To keep the state small, bars are kept for the five
+seconds that need their resolution, whole seconds for the minute.
 
-A tick that comes after its bar was closed is *late*: it is counted and its id listed, never folded into the
-past. With disorder in the stream below `lateness_us` no tick is ever late, however the stream is cut into
-batches.
+A tick that arrives after its bar was closed is *late*: it is counted and its id listed, but not added to the
+closed bar. If the disorder in the stream is below `lateness_us` no tick is late, however the stream is cut
+into batches.
 """
 
 from __future__ import annotations
@@ -39,10 +39,8 @@ from tickcast.market.wire import TickBatch
 
 KEPT_BARS = 5 * BARS_PER_S + 1  # five seconds, and the bar that their returns start from
 KEPT_SECONDS = 61  # a minute, and the second that its returns start from
-MAX_OPEN_TICKS = (
-    500  # beyond that, bars whose end the watermark has passed are closed before they are asked for
-)
-MAX_HELD_TICKS = 10_000  # open ones without a watermark; about half a second of all that a shard can carry
+MAX_OPEN_TICKS = 500  # beyond that, bars that the watermark has passed are closed before they are needed
+MAX_HELD_TICKS = 10_000  # open ones without a watermark; about half a second of a full shard
 
 
 class Refused(NamedTuple):
@@ -55,12 +53,12 @@ class Refused(NamedTuple):
 
 @dataclass
 class BarRing:
-    """The newest closed bars and seconds of one symbol, the ticks of the open ones, and what is known of ids,
-    gaps and the watermark."""
+    """The newest closed bars and seconds of one symbol, the ticks of the open bars, its ids, gaps and
+    watermark."""
 
     lateness_us: int
     next_bar: int = -1  # the first open bar; -1 until the first tick
-    history_from_us: int = -1  # where the segment starts that `bars` and `seconds` belong to
+    history_from_us: int = -1  # start of the segment of `bars` and `seconds`
     bars: Bars = field(default_factory=lambda: np.empty(0, BAR))
     seconds: Seconds = field(default_factory=lambda: np.empty(0, SECOND))
     open_trades: Trades = field(default_factory=lambda: np.empty(0, TRADE))
@@ -70,7 +68,7 @@ class BarRing:
     trade_ids: TradeIds = field(default_factory=TradeIds)
     quote_ids: QuoteIds = field(default_factory=QuoteIds)
     gaps: GapLedger = field(default_factory=GapLedger)
-    refused: list[Refused] = field(default_factory=list)  # since the caller last took them; not stored
+    refused: list[Refused] = field(default_factory=list)  # until the caller takes them; not stored
 
     @property
     def closed_us(self) -> int:
@@ -79,14 +77,14 @@ class BarRing:
 
     @property
     def late_count(self) -> int:
-        """Trades and quotes that came late, ever."""
+        """All trades and quotes that arrived late."""
         return self.trade_ids.late_count + self.quote_ids.late_count
 
     def fold(self, batch: TickBatch, every_us: int) -> Iterator[int]:
-        """Take in `batch` and close what is due; yields each closed multiple of `every_us`, in order.
+        """Add `batch` and close the bars that are due; yields each closed multiple of `every_us`, in order.
 
-        While the caller holds a yielded instant (µs), the newest row of `bars` is the bar that ends there.
-        Instants within a silence of a minute or more are not yielded: nothing is computed for them.
+        Until the caller resumes after a yielded instant (µs), the newest row of `bars` is the bar that ends
+        there. Instants within a silence of a minute or more are not yielded: nothing is computed for them.
         """
         self.gaps.noticed(batch.notices)
         self._take(batch.trades, batch.quotes)
@@ -99,8 +97,8 @@ class BarRing:
             self._skip_silence(due)
             instant = (self.next_bar // step + 1) * step
             if instant > due:
-                # Nobody asks before the next instant, and one pass over its ticks costs what a pass over a
-                # tenth of them does; but a burst must not be carried from state to state.
+                # Nothing is needed before the next instant, and one pass over its ticks costs as much as one
+                # over a tenth of them; but the state must not carry a burst.
                 if len(self.open_trades) + len(self.open_quotes) > MAX_OPEN_TICKS:
                     self._close(due)
                 return
@@ -112,7 +110,7 @@ class BarRing:
         `MAX_HELD_TICKS` newer ticks stay open. 0 while there are no more than that.
 
         Without claims (no connection is known to be caught up) the state would grow without bound. The number
-        of ticks decides, not the newest one's time, which may be far off.
+        of ticks decides, not the time of the newest one, which may be an outlier.
         """
         if len(self.open_trades) + len(self.open_quotes) <= MAX_HELD_TICKS:
             return 0
@@ -120,7 +118,7 @@ class BarRing:
         return bar_index(int(np.partition(times_us, -MAX_HELD_TICKS)[-MAX_HELD_TICKS])) + 1
 
     def _skip_silence(self, due: int) -> None:
-        """Where more than a minute without a tick is due, continue at the next tick, or at the end."""
+        """If more than a minute without a tick is due, continue at the next tick, or at the end."""
         open_span = span_us(self.open_trades, self.open_quotes)
         until = min(due, bar_index(open_span[0])) if open_span else due
         if (until - self.next_bar) * BAR_US > SILENCE_US:
@@ -160,7 +158,7 @@ class BarRing:
         self.open_quotes = self.quote_ids.merged(self.open_quotes, newest, self.closed_us, self.gaps)
 
     def _close(self, until_bar: int) -> None:
-        """Summarise the open bars before `until_bar` and keep what features look back at."""
+        """Summarise the open bars before `until_bar` and keep what features need."""
         if until_bar <= self.next_bar:
             return
         end_us = until_bar * BAR_US

@@ -1,7 +1,7 @@
 """The trade ids of one symbol: which were seen, which came late, and which are missing.
 
-Trade ids rise by exactly one, so a jump is a hole whichever connection shows it: it goes into the gap ledger,
-and leaves it when its trades arrive after all.
+Trade ids rise by exactly one, so a jump is a hole on whichever connection it was seen: it is entered into the
+gap ledger, and removed when its trades arrive late.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tickcast.market.id_series import Admission, IdSeries, RefusedRow, trade_ser
 from tickcast.market.ticks import Trades, selected
 
 MAX_LATE_IDS = 100
-_FEW_IDS = 3  # fewer than that above where a series continues were far off, not a series
+_FEW_IDS = 3  # fewer ids than this above where a series continues were outliers, not a series
 
 
 @dataclass
@@ -29,8 +29,8 @@ class TradeIds:
     refused_count: int = 0
 
     def admit(self, trades: Trades, gaps: GapLedger) -> tuple[Trades, list[RefusedRow]]:
-        """Those of `trades` (one or more, in any order) that were not seen before, and those whose id cannot
-        be. Holes are entered into `gaps`, and removed from it when they fill."""
+        """Those of `trades` (one or more, in any order) that were not seen before, and those with impossible
+        ids. Holes are entered into `gaps`, and removed from it when they fill."""
         if self._continue_in_order(trades):
             return trades, []
         admission = self.series.admit(trades, self.seen.is_missing)
@@ -39,7 +39,7 @@ class TradeIds:
         return self._new_of(admission, gaps), admission.refused
 
     def in_time(self, trades: Trades, closed_us: int) -> Trades:
-        """Those of `trades` that do not belong to bars already closed; the others are counted as late."""
+        """Those of `trades` whose bars are still open; the others are counted as late."""
         late = trades["time_us"] < closed_us
         if not late.any():
             return trades
@@ -53,9 +53,9 @@ class TradeIds:
     def _continue_in_order(self, trades: Trades) -> bool:
         """Add the ids of trades that follow what was seen without a hole, in order; False if they do not.
 
-        That is nearly always so, and then `series` and `_new_of` would do the same.
+        This is nearly always true, and `series` and `_new_of` would give the same result.
         """
-        # Copies: numpy is slow with integers astride machine words, which those of a row of TRADE are.
+        # Copies: numpy is slow with unaligned integers, such as those in a row of TRADE.
         first_ids, last_ids = trades["first_id"].copy(), trades["last_id"].copy()
         newest_id = self.seen.newest
         if newest_id is None or first_ids[0] != newest_id + 1 or self.series.suspects:
@@ -82,13 +82,13 @@ class TradeIds:
         return np.concatenate(new) if len(new) > 1 else new[0]
 
     def _restart(self, run: Trades, gaps: GapLedger) -> None:
-        """The trades of `run` are another series of ids than what was seen, or what was seen last was off."""
+        """`run` starts a new series of ids, or the ids seen last were outliers."""
         first_id, time_us = int(run["first_id"][0]), int(run["time_us"][0])
         before_us, self.newest_us = self.newest_us, time_us
         before_id = self.seen.newest
         if self.seen.continues(first_id):
             dropped = self.seen.cut(first_id)
-            gaps.cut((self.seen.newest or 0) + 1)  # it is found again with the run
+            gaps.cut((self.seen.newest or 0) + 1)  # the gap is found again with the run
             if dropped < _FEW_IDS:
                 self.newest_us = min(before_us, time_us)
                 return

@@ -1,17 +1,17 @@
 """Features: one row of numbers per closed bar, a pure function of the minute behind it.
 
-Every window ends at or before the bar's end, so nothing from later can reach a row. Sums over windows are
+Every window ends at or before the bar's end, so no later data can affect a row. Sums over windows are
 differences of running *integer* sums, volatility is a sum of integer squares, and everything after them is
-elementwise: a row has the same bits whether it is computed alone (live) or among a million (history).
-Whatever compares quantities is one correctly rounded quotient of exact integers (`market.sums`), so that a
+elementwise: a row has the same bits whether it is computed alone (serving) or among a million (history).
+Every comparison of quantities is one correctly rounded quotient of exact integers (`market.sums`), so that a
 row also has the same bits in whatever unit quantities are counted.
-Windows of up to five seconds slide with the bars; what a feature is measured against (volatility, depth,
-volume, intensity) is that of the last 60 whole seconds of the clock.
+Windows of up to five seconds slide with the bars; the units of features (volatility, depth, volume,
+intensity) are those of the last 60 whole seconds of the clock.
 
 All features are free of scale: moves are in units of volatility, quantities in units of the minute's mean
-depth or volume, so one model serves several markets. A feature whose unit the minute lacks is 0. The
+depth or volume, so one model serves several markets. A feature without a unit in the minute is 0. The
 *odd* features change sign when buying and selling are exchanged, the *even* ones do not; the model relies on
-that. `sigma_bp` is the volatility itself: it scales the model's output and is no input to its network.
+that. `sigma_bp` is the volatility itself: it scales the model's output and is not an input of its network.
 
 A group that is absent is *masked*: its features are 0 and so is its flag. Without quotes (REST history, or
 a quote stream that stalled) prices are those of the proxy mid (`tickcast.features.bars.proxy_mids`).
@@ -112,7 +112,7 @@ TRADE_FEATURES = (
     "volume_intensity",
     "trade_age",
 )
-# Rises when a definition changes without its name: a model trained on the old one is then refused.
+# Increased when a definition changes under the same name: models trained on the old one are refused.
 _DEFINITION = 3
 FEATURE_HASH = hashlib.sha256(f"{_DEFINITION}:{','.join(FEATURE_NAMES)}".encode()).hexdigest()[:16]
 
@@ -134,8 +134,8 @@ Floats = npt.NDArray[np.float64]
 def feature_rows(bars: Bars, seconds: Seconds, newest: int) -> Floats:
     """Features as of the last `newest` rows of `bars`, float64 of shape (newest, len(FEATURE_NAMES)).
 
-    `seconds` are the whole seconds up to the last bar. Where they and the bars reach back less far than
-    a feature looks, it uses what there is. A row without a price, or with less than `MIN_RETURNS` of
+    `seconds` are the whole seconds up to the last bar. A feature whose window reaches further back than the
+    data uses the data there is. A row without a price, or with less than `MIN_RETURNS` of
     them in its minute, is NaN; all others are finite. Raises ValueError when `bars` has fewer rows.
     """
     if newest > len(bars):
@@ -214,10 +214,10 @@ def _limited(values: Floats) -> Floats:
 
 
 def _squared_returns(twice: TwicePrices, proxy: TwicePrices) -> tuple[Ints, Ints]:
-    """Squared returns from row to row in (1/10,000 bp)², and 1 where they are known: both ends by the quotes,
-    or both by the proxy. `twice` and `proxy` are twice the price, 0 where unknown. Shapes (rows,)."""
+    """Squared returns from row to row in (1/10,000 bp)², and 1 where they are known: both ends from quotes,
+    or both from the proxy. `twice` and `proxy` are twice the price, 0 where unknown. Shapes (rows,)."""
     returns, known = np.zeros(len(twice)), np.zeros(len(twice), np.int64)
-    for prices in (twice,) if twice.all() else (proxy, twice):  # quotes last: they overrule
+    for prices in (twice,) if twice.all() else (proxy, twice):  # quotes last: they take precedence
         start, end = prices[:-1], prices[1:]
         both = (start > 0) & (end > 0)
         returns[1:] = np.where(both, (end / np.maximum(start, 1) - 1) * 1e4, returns[1:])
@@ -252,7 +252,7 @@ class _LookBack:
         return np.asarray(self._totals[name][..., [self._WIDTHS.index(width) for width in widths], :])
 
     def returns_bp(self, *widths: int) -> Floats:
-        """Returns over `widths`, bp; 0 where the price was not known by the same means at its start. Shape
+        """Returns over `widths`, bp; 0 if the price was not known from the same source at its start. Shape
         (widths, newest)."""
         start = self._rows - np.array(widths)[:, None]
         inside = np.maximum(start, 0)
@@ -272,8 +272,7 @@ class _LookBack:
 
 
 class _Minute:
-    """The units of features: the last 60 whole seconds before each of `ends_us`. Shapes are that of
-    `ends_us`.
+    """The units of features: the last 60 whole seconds before each of `ends_us`, in its shape.
 
     `returns` counts the known one-second returns in it; all means are over the seconds with a price.
     """
@@ -285,7 +284,7 @@ class _Minute:
         is_priced = (seconds["mid2"] > 0) | (seconds["proxy2"] > 0)
         columns = [_columns_of(seconds, name) for name in self._SUMMED]
         sums = running(np.concatenate([*columns, np.stack([is_priced, known])]))
-        # How many whole seconds there are before each; where none is yet, the row will be NaN.
+        # The number of whole seconds before each; without any the row will be NaN.
         count = np.searchsorted(seconds["end_us"], ends_us, side="right")
         *totals, priced, returns = sums[:, count] - sums[:, np.maximum(count - MINUTE, 0)]
         self._sums = _by_name(np.array(totals), seconds, self._SUMMED)
@@ -317,12 +316,12 @@ class _Minute:
 
 
 def _columns_of(rows: Bars | Seconds, name: str) -> Ints:
-    """A field of `rows` with its limbs, if it has them, as columns. Shape (columns, rows)."""
+    """A field of `rows` as columns, one for each limb. Shape (columns, rows)."""
     return np.atleast_2d(rows[name].T)
 
 
 def _by_name(columns: Ints, rows: Bars | Seconds, names: tuple[str, ...]) -> dict[str, Ints]:
-    """`columns` of the fields `names` of `rows`, one after the other, by name: those with limbs together."""
+    """The consecutive `columns` of the fields `names` of `rows`, by name: those with limbs together."""
     found, at = {}, 0
     for name in names:
         limbs = rows[name].shape[1:]

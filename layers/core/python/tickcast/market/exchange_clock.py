@@ -1,9 +1,9 @@
-"""The exchange's clock as the ticks of one connection show it: which of their times can be true.
+"""The exchange's clock, estimated from the ticks of one connection: which of their times are plausible.
 
-A tick cannot be ahead of the exchange's clock, and ticks of one connection come in its order. How far the
-exchange's clock is from the local one is estimated from the ticks, so a host clock that is off by a constant
-refuses nothing. A tick that was delayed on its way is right, however old, as long as it does not fall behind
-the ticks before it.
+A tick cannot be ahead of the exchange's clock, and the ticks of one connection arrive in its order. The
+offset of the exchange's clock from the local one is estimated from the ticks, so a host clock that is off by
+a constant causes no refusals. A delayed tick is valid, however old, unless it falls behind the ticks before
+it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import numpy.typing as npt
 
 from tickcast.units import DAY_US
 
-AHEAD_US = 2_000_000  # of the exchange's clock, as well as it is known
-BEHIND_US = 5_000_000  # of the ticks that came before, on the same connection
+AHEAD_US = 2_000_000  # of the estimated exchange clock
+BEHIND_US = 5_000_000  # the earlier ticks of the same connection
 MAX_CLOCK_ERROR_US = DAY_US  # a time further off is in another unit, or damaged
-AGREEING_FRAMES = 3  # so many with the same difference, and none with the known one: the clock is off
-UNDECIDED_FRAMES = 16  # so many without an agreement are refused
-CLAIM_SPARE_US = 250_000  # a tick may come this much faster than usual
+AGREEING_FRAMES = 3  # with the same new offset, and none with the known one: the clock is off
+UNDECIDED_FRAMES = 16  # after this many without agreement they are refused
+CLAIM_SPARE_US = 250_000  # a tick may arrive this much faster than usual
 
 _CLOCK_SAMPLES, _SAMPLE_US = 60, 1_000_000  # a minute of one median a second
 _UPPER_QUARTILE = 0.75  # ticks are delayed for seconds now and then, and never early
@@ -41,15 +41,15 @@ class Timing(IntEnum):
 
 TIMING_REASONS = {
     Timing.AHEAD: "a time ahead of the clock",
-    Timing.BEHIND: "a time behind what came before it",
+    Timing.BEHIND: "a time behind the ticks before it",
 }
 
 
 class ExchangeClock:
-    """How far the exchange's clock is ahead of the local one, as the ticks of one connection show it."""
+    """The offset of the exchange's clock from the local one, estimated from the ticks of one connection."""
 
     def __init__(self) -> None:
-        self.offset_us = 0.0  # exchange minus local, the usual delay included; 0 before the first tick
+        self.offset_us = 0.0  # exchange minus local, including the usual delay; 0 before the first tick
         self._samples: deque[float] = deque(maxlen=_CLOCK_SAMPLES)
         self._sampled_us = -1
         self._newest_us: int | None = None  # exchange time of the newest tick that fits
@@ -57,8 +57,8 @@ class ExchangeClock:
     def classify(self, time_us: Ints, received_us: Ints) -> Timings:
         """The `Timing` of each tick, by its exchange time and local receive time (µs). Shapes (ticks,).
 
-        Pass undecided ticks again together with the next ones: either some of those fit, or enough agree on
-        another offset.
+        Pass undecided ticks again together with the next ones, until some fit or enough agree on another
+        offset.
         """
         ahead_us = time_us - received_us
         error_us = ahead_us - self.offset_us
@@ -74,12 +74,12 @@ class ExchangeClock:
         return timings
 
     def latest_us(self, received_us: int) -> int:
-        """The exchange time (µs) that a claim may not exceed when the newest tick was received at
+        """The latest exchange time (µs) that may be claimed when the newest tick was received at
         `received_us`: a tick further ahead may still pass, but proves nothing about the other streams."""
         return received_us + int(self.offset_us) + CLAIM_SPARE_US
 
     def _one_by_one(self, time_us: Ints, received_us: Ints) -> Timings:
-        """Tick by tick: a late one may still continue those before it, after the connection stalled."""
+        """Classify tick by tick: after a stall, a late tick may still continue those before it."""
         timings, newest_us = np.zeros(len(time_us), np.int8), self._newest_us
         order = np.argsort(received_us, kind="stable")
         for row, at_us, received_at_us in zip(
@@ -96,8 +96,7 @@ class ExchangeClock:
         return timings
 
     def _reset_offset(self, time_us: Ints, received_us: Ints, timings: Timings) -> None:
-        """No tick fits: adopt another offset if enough frames agree on it; the timings that this changes are
-        set in place."""
+        """No tick fits: adopt another offset if enough frames agree on it. Changes `timings` in place."""
         ahead_us = (time_us - received_us).astype(float)
         possible = np.abs(ahead_us) <= MAX_CLOCK_ERROR_US
         if not possible.any():
@@ -122,5 +121,5 @@ class ExchangeClock:
 
 
 def _frames(time_us: Ints, received_us: Ints) -> int:
-    """How many frames the ticks came in: those of one frame share both times, and count once."""
+    """How many frames the ticks came in: the ticks of a frame share both times."""
     return len(set(zip(time_us.tolist(), received_us.tolist(), strict=True)))

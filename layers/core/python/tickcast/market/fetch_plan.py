@@ -31,7 +31,7 @@ class WindowError(ValueError):
 class Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A span of a symbol's time, in whole milliseconds: REST has no finer unit.
 
-    For a gap, `first_id` and `last_id` are the trades that are missing in it, or in it and its neighbours.
+    For a gap, `first_id` and `last_id` are the trades missing in it, or in it and its neighbours.
     """
 
     from_us: int

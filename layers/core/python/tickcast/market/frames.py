@@ -1,10 +1,9 @@
 """Decode many SBE frames at once into tick arrays, column by column.
 
 Frames of one kind, one symbol length and one number of trades have one layout, so they are joined and
-read through one structured dtype: some tens of nanoseconds a frame instead of a microsecond. Whatever
-does not look exactly like the plain case (fields that a later schema version added, exponents other than -8,
-a side of the book gone, a damaged or impossible frame) is decoded singly by `tickcast.sbe`, which handles
-all of it and names what is wrong.
+read through one structured dtype: some tens of nanoseconds a frame instead of a microsecond. Every
+other frame (fields that a later schema version added, exponents other than -8, a missing side of the book, a
+damaged or impossible frame) is decoded singly by `tickcast.sbe`, which handles all of it and names errors.
 """
 
 from __future__ import annotations
@@ -38,10 +37,10 @@ from tickcast.market.ticks import (
 _QUOTE_BYTES = 8 + 50 + 1  # without the symbol
 _TRADES_BYTES = 8 + 18 + 6 + 1  # without the symbol and the trades
 _TRADE_BYTES = 25
-_COUNT_AT = 28  # where a trades frame says how many trades it holds
+_COUNT_AT = 28  # offset of the number of trades in a trades frame
 
 # Headers (blockLength, templateId, schemaId, version) and pairs of exponents, each read as one number. The
-# version is masked out: what is laid out alike is read alike.
+# version is masked out: frames of the same layout are read alike.
 _ANY_VERSION = np.uint64(0x0000_FFFF_FFFF_FFFF)
 _QUOTE_HEADER = np.uint64(int.from_bytes(struct.pack("<HHH", 50, sbe.BEST_BID_ASK, sbe.SCHEMA_ID), "little"))
 _TRADES_HEADER = np.uint64(int.from_bytes(struct.pack("<HHH", 18, sbe.TRADES, sbe.SCHEMA_ID), "little"))
@@ -51,8 +50,8 @@ Array = npt.NDArray[Any]
 
 
 class Ticks(NamedTuple):
-    """The ticks of a group of frames by symbol, the frames that could not be read, and the messages among
-    them that are about the connection (of text feeds)."""
+    """The ticks of a group of frames by symbol, the frames that could not be read, and, of text feeds, the
+    messages about the connection."""
 
     trades: dict[str, Trades]
     quotes: dict[str, Quotes]
@@ -63,8 +62,8 @@ class Ticks(NamedTuple):
 def decode_frames(frames: Sequence[bytes], received_us: Array) -> Ticks:
     """The ticks of `frames`, received at the local times `received_us` (int64 µs, one a frame).
 
-    The rows of a symbol are in no particular order: their ids order them. Never raises for what is in a
-    frame: what is wrong with one is in `errors`, and the others are read.
+    The rows of a symbol are in no particular order: their ids order them. Never raises for the content of a
+    frame: its error is in `errors`, and the others are read.
     """
     ticks = Ticks({}, {}, [])
     if not frames:
@@ -136,9 +135,10 @@ def _read_trades(frames: Array, is_plain: Array, received_us: Array, ticks: Tick
 
 
 def _by_symbol(symbols: Array, is_plain: Array) -> Iterator[tuple[str, Array | slice]]:
-    """Each symbol and which plain frames are its; `is_plain` is cleared, in place, for those of odd symbols.
+    """Each symbol and which plain frames are its; `is_plain` is cleared, in place, for those of other
+    symbols.
 
-    `symbols` are the length bytes with the texts behind them, of one size.
+    `symbols` are length bytes followed by texts, all of one size.
     """
     waiting = is_plain.copy()
     while np.count_nonzero(waiting):

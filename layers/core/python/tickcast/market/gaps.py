@@ -5,7 +5,7 @@ Trade ids rise by exactly one, so a jump is a gap whichever connection it was se
 range of ids and of times. Spans without quotes are listed as well: REST cannot repair those, but a model must
 not be trained across them.
 
-`GapLedger` is stored whole in the state, as JSON under its fields' names; `LedgerRecord` is what readers get.
+`GapLedger` is stored in the state, as JSON under its fields' names; `LedgerRecord` is what readers get.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ MAX_NOTICES = 20
 MAX_RESTARTS = 20
 UNKNOWN = "unknown"
 WITHHELD = "withheld by the exchange"
-# The clock that estimated a notice's times and the exchange's agree to about this. Times of the same gap,
-# which may be rounded to ms, differ by less, those of two series of ids by far more.
+# The clock behind a notice's times agrees with the exchange's to about this. The times of one gap, which may
+# be rounded to ms, differ by less; those of two series of ids by far more.
 TOLERANCE_US = 1_000_000
 # That long without a quote may be a stalled stream: a trade after it shows that it is (`bars.is_quoted`).
 QUOTES_MISSING_US = 5_000_000
@@ -73,7 +73,7 @@ class LedgerRecord(Struct, kw_only=True):
     """The ledger for readers, oldest first (docs/contracts.md)."""
 
     missing_trades: int
-    forgotten_trades: int  # of those, in gaps that no longer fitted in
+    forgotten_trades: int  # of those, in gaps dropped because the ledger was full
     gaps: list[GapRecord]
     quote_gaps: list[QuoteGap]
     restarts: list[Restart] = []
@@ -91,7 +91,7 @@ class GapLedger(Struct):
     gaps: list[Gap] = []
     quote_gaps: list[QuoteGap] = []
     notices: list[Notice] = []
-    forgotten: int = 0  # trades in gaps that no longer fitted in
+    forgotten: int = 0  # trades in gaps dropped because the ledger was full
     restarts: list[Restart] = []
 
     def noticed(self, notices: tuple[Notice, ...]) -> None:
@@ -139,9 +139,9 @@ class GapLedger(Struct):
 
         A range is `[first_id, last_id, from_us, to_us]`. Ids are unique only within a series: after the
         exchange restarts them, another trade has the same id, so a range is applied only to gaps of its
-        time. One without times, `[first_id, last_id]`, as older versions wrote them, is of any time.
+        time. Older versions wrote ranges without times, `[first_id, last_id]`: these apply at any time.
 
-        Repeating it changes nothing. Raises ValueError or TypeError on ranges of another form.
+        Idempotent. Raises ValueError or TypeError on ranges of another form.
         """
         for first_id, last_id, *times_us in repaired:
             self.arrived(first_id, last_id, times_us)

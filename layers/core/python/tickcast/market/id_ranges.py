@@ -1,14 +1,14 @@
-"""Which ids of a rising sequence were seen: a short sorted list of closed intervals.
+"""The ids of a rising sequence that were seen: a short sorted list of closed intervals.
 
-Trade ids of a symbol rise by exactly one, so a whole day is one interval, and what lies between two intervals
-is a hole: a lost trade. A high-water mark could not distinguish a hole that fills late from a repeat.
+Trade ids of a symbol rise by exactly one, so a whole day is one interval, and ids between two intervals are
+lost trades. A high-water mark could not distinguish a hole that fills late from a repeat.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 
-MAX_INTERVALS = 256  # the oldest holes beyond that are closed: state stays small
+MAX_INTERVALS = 256  # beyond that the oldest holes are closed, so that the state stays small
 
 
 class IdRanges:
@@ -45,7 +45,7 @@ class IdRanges:
         return self.intervals[-1][1] if self.intervals else None
 
     def add(self, first: int, last: int) -> bool:
-        """Add `[first, last]`; True when all of it was there already, so that it is a duplicate."""
+        """Add `[first, last]`; True if all of it was seen before: a duplicate."""
         intervals = self.intervals
         if intervals and intervals[-1][1] + 1 == first:  # the next id in order: nearly always
             intervals[-1] = (intervals[-1][0], last)
@@ -66,7 +66,7 @@ class IdRanges:
         return False
 
     def is_missing(self, id_: int) -> bool:
-        """Whether ids on both sides of `id_` were seen, and it was not."""
+        """Whether ids on both sides of `id_` were seen, but not `id_`."""
         at = bisect_right(self.intervals, id_, key=lambda interval: interval[0])
         return 0 < at < len(self.intervals) and self.intervals[at - 1][1] < id_
 

@@ -1,9 +1,8 @@
-"""Ids of one symbol's trades or quotes, which rise with time: those far off, and series that start over.
+"""Outliers and restarts in the ids of one symbol's trades or quotes, which rise with time.
 
-Trade ids rise by one and book update ids rise, both with time. A jump further than a market can have gone in
-the time between, or a lower id at a later time, is suspect: the rows are held back until several of them form
-a series of their own (the exchange restarted its ids), or until rows that continue the known series refute
-them.
+Trade ids rise by one, book update ids rise. A jump larger than a market can produce in the time between, or a
+lower id at a later time, is suspect: such rows are held back until several of them form a series of their own
+(the exchange restarted its ids), or until rows that continue the known series refute them.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _MAX_SUSPECTS = 256
 _EVIDENCE_TIMES = 3
 
 Ints = npt.NDArray[np.int64]
-RefusedRow = tuple[TickRow, str]  # and why
+RefusedRow = tuple[TickRow, str]  # with the reason
 
 
 class Pace(NamedTuple):
@@ -37,9 +36,9 @@ class Pace(NamedTuple):
     dtype: np.dtype[Any]
     first: str  # names of the id fields
     last: str
-    spare: int  # a jump of so much is possible at any time
-    per_s: int  # and of so much more for each second between
-    evidence_us: int  # how long a new series is watched before it is accepted
+    spare: int  # the largest jump possible at any time
+    per_s: int  # and how much more is possible for each second between
+    evidence_us: int  # how long a new series is observed before it is accepted
     is_exact: bool  # whether a lower id cannot have a later time
 
     def key(self, row: TickRow) -> tuple[int, int, int]:
@@ -48,8 +47,8 @@ class Pace(NamedTuple):
         return row[names.index("time_us")], row[names.index(self.first)], row[names.index(self.last)]
 
 
-# Several times what the busiest market has shown. Quote times of the keyless feed are estimates: there a
-# connection that lags repeats old ids at later times, and only ids from before the last seconds are evidence.
+# Several times the pace of the busiest market. Quote times of the keyless feed are estimates: a connection
+# that lags repeats old ids at later times, so only ids from before the last seconds are evidence.
 TRADE_PACE = Pace(TRADE, "first_id", "last_id", 10_000, 20_000, 0, is_exact=True)
 QUOTE_PACE = Pace(QUOTE, "update_id", "update_id", 100_000, 2_000_000, SECOND_US, is_exact=False)
 
@@ -67,7 +66,7 @@ def _never(_: int) -> bool:
 
 @dataclass
 class IdSeries:
-    """The ids of one symbol's trades or quotes as they rise with time; suspect rows are held back.
+    """The series of one symbol's trade or quote ids; suspect rows are held back.
 
     The field names are part of the stored state.
     """
@@ -75,18 +74,18 @@ class IdSeries:
     pace: Pace
     newest_id: int = -1
     newest_us: int = -1
-    floor_id: int = -1  # what the series had reached seconds ago
+    floor_id: int = -1  # the newest id of some seconds ago
     checkpoint_id: int = -1
     checkpoint_us: int = -1
     rows: int = 0  # in the series
     suspects: list[TickRow] = field(default_factory=list)  # in the order of time
-    suspected_us: int = -1  # the time of the first of them, which may have been refused since
+    suspected_us: int = -1  # the time of the first suspect, which may have been refused since
 
     def admit(self, rows: TickArray, is_missing: Callable[[int], bool] = _never) -> Admission:
-        """`rows` of the pace's dtype, in any order, as they continue the series.
+        """Admit `rows` of the pace's dtype, in any order, to the series.
 
-        `is_missing(id)` says whether an id is a known hole. Rows that are suspect are returned by a later
-        call, admitted or refused.
+        `is_missing(id)`: whether an id is a known hole. Suspect rows are returned by a later call, admitted
+        or refused.
         """
         first, last, time_us = (rows[name].copy() for name in (self.pace.first, self.pace.last, "time_us"))
         if not len(rows):
@@ -101,7 +100,7 @@ class IdSeries:
         return self._admit_each(rows[np.lexsort((first, time_us))].tolist(), is_missing)
 
     def advance(self, newest_id: int, newest_us: int, rows: int) -> None:
-        """The series has reached `newest_id` at `newest_us`, with so many `rows` more."""
+        """The series has reached `newest_id` at `newest_us`, with `rows` more rows."""
         self.rows += rows
         self.newest_id, self.newest_us = max(self.newest_id, newest_id), max(self.newest_us, newest_us)
         if self.newest_us - self.checkpoint_us >= _FLOOR_US:
@@ -110,7 +109,7 @@ class IdSeries:
             self.checkpoint_id, self.checkpoint_us = self.newest_id, self.newest_us
 
     def refuse_suspects(self) -> list[RefusedRow]:
-        """The suspect rows, with what they are suspected of; they are held back no longer."""
+        """Remove and return the suspect rows, with reasons."""
         rows, self.suspects = self.suspects, []
         return self._with_reasons(rows)
 
@@ -119,7 +118,7 @@ class IdSeries:
 
     @classmethod
     def from_dict(cls, pace: Pace, data: dict[str, Any]) -> IdSeries:
-        """The series of `as_dict`. Raises TypeError or KeyError on anything else."""
+        """The inverse of `as_dict`. Raises TypeError or KeyError on other data."""
         return cls(pace, **data | {"suspects": [tuple(row) for row in data["suspects"]]})
 
     def _begin(self, first_id: int) -> None:
@@ -139,7 +138,7 @@ class IdSeries:
         )
 
     def _is_plain(self, first: Ints, last: Ints, time_us: Ints) -> bool:
-        """Whether all rows fit, in whatever order they are."""
+        """Whether all rows fit, in any order."""
         start_id, start_us = self.newest_id, self.newest_us
         if start_id < 0:
             start_id, start_us = int(first[0]) - 1, int(time_us[0])
@@ -156,7 +155,7 @@ class IdSeries:
         return odd | ((first < self.floor_id) & (since_us > 0))
 
     def _max_jump(self, since_us: Any) -> Any:
-        """The largest possible jump of ids after so long."""
+        """The largest possible jump of ids after `since_us`."""
         elapsed_us = np.minimum(np.maximum(since_us, 0), _MAX_ELAPSED_US)
         return self.pace.spare + elapsed_us * self.pace.per_s // SECOND_US
 
@@ -180,14 +179,16 @@ class IdSeries:
             else:
                 refused += self._suspect(row)
                 if self._is_series():
-                    if self.rows == len(runs[-1]) < _EVIDENCE_TIMES:  # what this call began with was far off
+                    if (
+                        self.rows == len(runs[-1]) < _EVIDENCE_TIMES
+                    ):  # the rows that this call began with were outliers
                         refused += self._with_reasons(runs.pop())
                     runs.append(self.suspects)
                     self._start_over()
         return Admission([np.array(run, self.pace.dtype) for run in runs], refused)
 
     def _start_over(self) -> None:
-        """The suspects are the series from now on."""
+        """The suspects become the series."""
         self.newest_id = self.newest_us = self.checkpoint_us = -1
         self.rows = 0
         self._begin(self.pace.key(self.suspects[0])[1])
@@ -196,11 +197,10 @@ class IdSeries:
         self.suspects = []
 
     def _suspect(self, row: TickRow) -> list[RefusedRow]:
-        """Hold `row` back, in one series with those held back already or instead of them; returns the rows
-        that are refused for it."""
+        """Hold `row` back, together with the other suspects or instead of them; returns the rows refused."""
         time_us, first, last = self.pace.key(row)
         if any(known[1] <= first <= known[2] for known in map(self.pace.key, self.suspects)):
-            return []  # the same by another connection
+            return []  # a repeat by another connection
         refused: list[RefusedRow] = []
         if self.suspects:
             newest_us, _, newest_id = self.pace.key(self.suspects[-1])
@@ -218,7 +218,7 @@ class IdSeries:
         return [(row, JUMPED if self.pace.key(row)[1] > self.newest_id else FELL_BACK) for row in rows]
 
     def _is_series(self) -> bool:
-        """Whether the suspects are enough to be a series of their own."""
+        """Whether there are enough suspects to be a series of their own."""
         times_us = {self.pace.key(row)[0] for row in self.suspects}
         return len(times_us) >= _EVIDENCE_TIMES and max(times_us) - self.suspected_us >= self.pace.evidence_us
 

@@ -64,10 +64,10 @@ class JsonFrames:
         self._offset_us: float | None = None  # exchange minus local, at the smallest delay
         self._untimed: list[tuple[str, QuoteRow]] = []  # quotes from before the first trade
         self._offset_at_us = 0
-        self._early: list[int] = []  # the last offsets in a row that were too far ahead to be accepted
+        self._early: list[int] = []  # the latest consecutive offsets that were too far ahead to be accepted
 
     def decode(self, frames: Sequence[str], received_us: npt.NDArray[Any]) -> Ticks:
-        """The ticks of `frames`; what is wrong with one is in `errors`, and the others are read."""
+        """The ticks of `frames`; a frame's error is in `errors`, and the others are read."""
         trades: dict[str, list[TradeRow]] = defaultdict(list)
         quotes: dict[str, list[QuoteRow]] = defaultdict(list)
         errors: list[tuple[int, Exception]] = []

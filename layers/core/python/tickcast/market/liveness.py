@@ -1,9 +1,9 @@
-"""Evidence of whether a stream that is silent is quiet or dead: what the exchange's REST has that did not
-come.
+"""Evidence of whether a silent stream is quiet or dead: data that the exchange's REST has and the stream did
+not deliver.
 
-Whether a single stream is quiet or dead cannot be known from its silence. `ProbeSchedule` decides about which
-symbols REST is asked, `StreamProgress` compares the answer with what the stream delivered. Only a
-stream that the exchange is ahead of is dead.
+Silence alone does not tell a quiet stream from a dead one. `ProbeSchedule` decides which symbols to ask REST
+about, `StreamProgress` compares the answer with what the stream delivered. A stream is dead only if the
+exchange is ahead of it.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from tickcast.market.reconnect import backoff
 from tickcast.market.ticks import Book
 from tickcast.market.watermark import SymbolStream
 
-# A symbol of which nothing at all comes is probed in time for readers to know that it is quiet; a single
-# stream when it has been silent for many times its usual pause.
+# A wholly silent symbol is probed early enough for readers to know that it is quiet; a single stream after
+# many times its usual pause.
 PROBE_SYMBOL_AFTER_S = 2.5
 PROBE_INTERVAL_S = 2.0
 PROBE_AFTER_PAUSES = 10.0
 PROBE_AFTER_MIN_S = 5.0
 PROBE_AFTER_MAX_S = 60.0
 PROBE_BACKOFF_CAP_S = 60.0
-IN_FLIGHT_S = 1.0  # what the exchange had when it was probed may still be under way on the stream
-# REST's answers may be so old. Trade ids show it, a book does not: one that differs is newer only where no
-# quote has come for longer than this, and the next probe has to find the same.
+IN_FLIGHT_S = 1.0  # data that the exchange had at the probe may still be under way on the stream
+# REST's answers may be this old. Trade ids show it, a book does not: a differing book counts as newer only if
+# no quote has come for longer than this, and the next probe finds the same.
 REST_LAG_S = 5.0
 
 
 class Newest(NamedTuple):
-    """The newest of a symbol: its trade id, and its book (1e-8). None where it is not known."""
+    """The newest trade id and book (1e-8) of a symbol; None: not known."""
 
     trade_id: int | None = None
     book: Book | None = None
 
 
 class Stall(NamedTuple):
-    """A stream delivered nothing for `seconds` although its connection is open, and it should have."""
+    """A stream delivered nothing for `seconds` although its connection is open and it should have."""
 
     symbol: str
     kind: str
@@ -50,26 +50,26 @@ class Stall(NamedTuple):
 class StreamProgress:
     """One stream on one connection; times in seconds of the session's clock."""
 
-    last_s: float  # when its data last came; before the first, when the connection was opened
+    last_s: float  # when data last came; before the first, when the connection was opened
     first_s: float | None = None
-    behind_since_s: float | None = None  # the probe that found the exchange ahead of it
-    differs_since_s: float | None = None  # the first probe that found another book
-    baseline: Newest = Newest()  # what the exchange had while the connection had delivered nothing of it
+    behind_since_s: float | None = None  # when a probe found the exchange ahead of it
+    differs_since_s: float | None = None  # when a probe first found another book
+    baseline: Newest = Newest()  # what the exchange had before the connection delivered anything
     is_dead: bool = False
 
     def probed(self, kind: str, exchange: Newest, delivered: Newest, asked_s: float) -> bool:
-        """The exchange, asked at `asked_s`, had so much of the symbol, and the connection `delivered` so
-        much. Returns whether the stream, which is of `kind`, is known to be complete."""
+        """Compare what the `exchange` had of the symbol at `asked_s` with what the connection `delivered`.
+        Returns whether the stream, of `kind`, is known to be complete."""
         is_behind = self._is_behind(kind, exchange, delivered, asked_s)
         if is_behind and self.behind_since_s is None:
             self.behind_since_s = asked_s
         return is_behind is False
 
     def _is_behind(self, kind: str, exchange: Newest, delivered: Newest, asked_s: float) -> bool | None:
-        """Whether the exchange has data that should have come; None where that cannot be known.
+        """Whether the exchange has data that should have come; None: not known.
 
-        What is from before the connection is not missing on it: where it has delivered nothing yet, it is
-        compared with what the exchange had some time after the opening.
+        Data from before the connection is not missing on it: while it has delivered nothing, the exchange is
+        compared with what it had some time after the opening.
         """
         if kind == "trades":
             known = [each for each in (delivered.trade_id, self.baseline.trade_id) if each is not None]
@@ -92,17 +92,17 @@ class StreamProgress:
         return asked_s - self.differs_since_s >= PROBE_INTERVAL_S or None
 
     def died(self, now_s: float) -> bool:
-        """Whether it is found dead now: what the exchange had at a probe has had time to come, and nothing
-        did."""
+        """Whether the stream is found dead now: what the exchange had at a probe has had time to arrive, and
+        did not."""
         if self.behind_since_s is None or now_s - self.behind_since_s <= IN_FLIGHT_S:
             return False
-        is_found_dead = self.last_s < self.behind_since_s and not self.is_dead
-        self.is_dead |= is_found_dead
+        has_died = self.last_s < self.behind_since_s and not self.is_dead
+        self.is_dead |= has_died
         self.behind_since_s = None
-        return is_found_dead
+        return has_died
 
     def revived(self) -> bool:
-        """Data came, or the exchange has nothing newer. Returns whether it was dead before."""
+        """Data came, or the exchange has nothing newer. Returns whether the stream was dead."""
         was_dead, self.is_dead = self.is_dead, False
         self.behind_since_s = self.differs_since_s = None
         return was_dead
@@ -110,7 +110,7 @@ class StreamProgress:
 
 @dataclass
 class _Pauses:
-    """How far apart a stream's data usually come, on all connections that ever carried it."""
+    """The usual pause between a stream's data, on all connections that carried it."""
 
     mean_s: float = 0.0
     count: int = 0
@@ -125,7 +125,7 @@ class _Pauses:
 
 
 class ProbeSchedule:
-    """When the exchange's REST is asked about which symbols."""
+    """When to ask the exchange's REST about which symbols."""
 
     def __init__(self, streams: Collection[SymbolStream], rng: random.Random) -> None:
         self._rng = rng

@@ -1,8 +1,8 @@
-"""Which ticks of a record can be true: books, trades and times by themselves, whatever came before.
+"""Which ticks of a record are plausible: books, trades and times by themselves, independent of earlier ones.
 
-A value far off must cost its own row and nothing else, so every check is about rows. Ticks are checked twice:
-where they come in (`ingest_ecs`, one connection at a time, by its `ExchangeClock` and by `IdSeries`), and by
-the consumers, which must not trust a record (`screen`, then `IdSeries` again where all connections meet).
+An outlier must cost its own row and nothing else, so every check is about rows. Ticks are checked twice: on
+arrival (`ingest_ecs`, one connection at a time, by its `ExchangeClock` and by `IdSeries`), and by the
+consumers, which must not trust a record (`screen`, then `IdSeries` again where all connections meet).
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ class Fault(NamedTuple):
 
 
 def trade_faults(trades: Trades) -> list[Fault]:
-    """What no trade can be, whatever the others are. Flags of shape (trades,)."""
+    """The faults that are visible in a trade by itself. Flags of shape (trades,)."""
     ids = trades["last_id"] - trades["first_id"]  # beyond the first; of single trades 0
     return [
         Fault("a trade without a price or quantity", (trades["price"] <= 0) | (trades["qty"] <= 0)),
-        Fault("trade ids that cannot be", (trades["first_id"] < 0) | (ids < 0) | (ids > MAX_IDS_A_ROW)),
+        Fault("impossible trade ids", (trades["first_id"] < 0) | (ids < 0) | (ids > MAX_IDS_A_ROW)),
         Fault("a side that is neither buy nor sell", np.abs(trades["side"]) != 1),
     ]
 
 
 def quote_faults(quotes: Quotes) -> list[Fault]:
-    """What no quote can be. A side may be gone, with price and quantity 0; half a side is a fault. Flags of
-    shape (quotes,)."""
+    """The faults that are visible in a quote by itself. A side may be missing, with price and quantity 0;
+    half a side is a fault. Flags of shape (quotes,)."""
     bid, ask = quotes["bid_price"], quotes["ask_price"]
     bid_qty, ask_qty = quotes["bid_qty"], quotes["ask_qty"]
     is_half = ((bid > 0) != (bid_qty > 0)) | ((ask > 0) != (ask_qty > 0))
@@ -56,16 +56,16 @@ def quote_faults(quotes: Quotes) -> list[Fault]:
     return [
         Fault("half a side of the book", is_half | is_negative),
         Fault("a crossed book", (bid > 0) & (ask > 0) & (bid >= ask)),
-        Fault("a book update id that cannot be", quotes["update_id"] < 0),
+        Fault("an impossible book update id", quotes["update_id"] < 0),
     ]
 
 
 def time_faults(rows: TickArray, arrived_us: int) -> list[Fault]:
     """Times that are impossible in a record that arrived at `arrived_us`. Flags of shape (rows,).
 
-    Old ticks are right: a record may have waited for minutes. A tick is ahead if it is ahead of the arrival,
-    or, as that may be much later, of its own receipt by more than the others in the record (the clock of
-    ingest's host may be off) and more than a correct clock allows.
+    Old ticks are valid: a record may have waited for minutes. A tick is ahead if it is ahead of the arrival,
+    or, as that may be much later, ahead of its own receipt by more than the others in the record (the clock
+    of ingest's host may be off) and by more than a correct clock allows.
     """
     time_us, received_us = rows["time_us"], rows["receive_time_us"]
     ahead_us = time_us - received_us
@@ -82,8 +82,8 @@ def time_faults(rows: TickArray, arrived_us: int) -> list[Fault]:
 
 
 def are_plain(rows: TickArray, arrived_us: int) -> bool:
-    """Whether all of `rows` (at least one) are free of faults by a quick check. Where not, the fault
-    functions say which are not, at several times the cost."""
+    """Whether all of `rows` (at least one) pass a quick check for faults. If not, the fault functions find
+    which do not, at several times the cost."""
     time_us, received_us = rows["time_us"], rows["receive_time_us"]
     in_time = (
         time_us.min() >= OLDEST_US
@@ -117,9 +117,9 @@ def screen(batch: TickBatch, arrived_us: int) -> Screened:
     """`batch` without what is impossible in a record that arrived at `arrived_us`: ticks with such times,
     ids, prices or books, and claims, notices or evidence of quiet from ahead of the arrival.
 
-    Raises `WireError` where its symbol, source or connection is impossible: they become parts of keys.
+    Raises `WireError` if its symbol, source or connection is impossible: they become parts of keys.
 
-    One tick from the future would close the bars up to there and make all that follows late.
+    One tick from the future would close the bars up to its time and make every later tick late.
     """
     if fault := _name_fault(batch.symbol, batch.source):
         raise WireError(fault)
@@ -138,7 +138,7 @@ def screen(batch: TickBatch, arrived_us: int) -> Screened:
     if quiet_us > latest_us:
         counts[f"the market was quiet at {quiet_us}, ahead of its arrival at {arrived_us}"] = 1
         quiet_us = QUIET_UNKNOWN
-    # A notice of times to come would explain whatever is lost then.
+    # A notice about the future would explain losses that have not happened yet.
     notices = tuple(n for n in batch.notices if n.to_us <= latest_us)
     if len(notices) < len(batch.notices):
         counts["a notice ahead of its arrival"] = len(batch.notices) - len(notices)
@@ -154,7 +154,7 @@ def screen(batch: TickBatch, arrived_us: int) -> Screened:
 
 @functools.lru_cache(maxsize=1024)
 def _name_fault(symbol: str, source: str) -> str | None:
-    """What is wrong with the names of a batch, bounded in length; None if nothing is."""
+    """What is wrong with the names of a batch, bounded in length; None: nothing."""
     if not symbols.is_symbol(symbol):
         return f"symbol {symbol[: symbols.MAX_LENGTH]!r} cannot be a market's"
     if not _SOURCE.fullmatch(source):

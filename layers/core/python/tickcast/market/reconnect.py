@@ -1,4 +1,4 @@
-"""When a connection may be tried again, and when trying is pointless."""
+"""When to reconnect, and when reconnecting is pointless."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from collections.abc import Iterator
 
 BACKOFF_FIRST_S = 0.25
 BACKOFF_CAP_S = 30.0
-REPLACEMENT_CAP_S = 4.0  # of the backoff while the connection to be replaced delivers: it may not for long
-# The exchange allows 300 attempts per 5 minutes and IP; half of it leaves room for a second task.
+REPLACEMENT_CAP_S = (
+    4.0  # of the backoff while the connection to be replaced still delivers, perhaps not for long
+)
+# The exchange allows 300 attempts per 5 minutes and IP; half of them leaves room for a second task.
 MAX_ATTEMPTS = 150
 ATTEMPTS_WINDOW_S = 300.0
 
@@ -24,12 +26,12 @@ _FATAL_REASONS = {
 
 
 class FatalSessionError(RuntimeError):
-    """The exchange refused permanently: retrying would only loop. The message says what to do."""
+    """The exchange refused permanently: a retry would be refused again. The message says what to do."""
 
 
 def fatal_error(status: int | None) -> FatalSessionError | None:
-    """Retry or fatal: the error if a handshake that was answered by HTTP `status` must not be repeated; None
-    if it may be, or never got an answer."""
+    """Retry or fatal: the error if a handshake answered by HTTP `status` must not be retried; None if it may
+    be, or got no answer."""
     if status is None or not 400 <= status < 500 or status in _TRANSIENT_STATUS:
         return None
     reason = _FATAL_REASONS.get(status, "the exchange refused the request: check STREAM_URL, SYMBOLS and key")
@@ -39,8 +41,8 @@ def fatal_error(status: int | None) -> FatalSessionError | None:
 def backoff(
     rng: random.Random, first_s: float = BACKOFF_FIRST_S, cap_s: float = BACKOFF_CAP_S
 ) -> Iterator[float]:
-    """Delays in seconds before the next attempts, without end: doubling, capped, and jittered down to half so
-    that tasks that lost the same exchange do not come back together."""
+    """Endless delays in seconds before the next attempts: doubling, capped, and jittered down to half so that
+    tasks that lost the same exchange do not reconnect together."""
     delay_s = first_s
     while True:
         yield delay_s * rng.uniform(0.5, 1.0)
@@ -48,8 +50,8 @@ def backoff(
 
 
 class AttemptLimiter:
-    """When the next connection may be attempted. `is_proven` says of the connection that ends, or is retired,
-    that it delivered for so long that the backoff starts small again."""
+    """When the next connection may be attempted. `is_proven`: the connection that ended, or is retired,
+    delivered for so long that the backoff is reset."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
@@ -59,14 +61,15 @@ class AttemptLimiter:
         self._attempts_s: deque[float] = deque()
 
     def connection_ended(self, now_s: float, retry_after_s: float, *, is_proven: bool) -> None:
-        """`retry_after_s`: how long the exchange asked to be left alone."""
+        """`retry_after_s`: how long the exchange asked to wait."""
         if is_proven:
             self._delays = backoff(self._rng)
         self._next_s = now_s + next(self._delays)
         self._barred_until_s = max(self._barred_until_s, now_s + retry_after_s)
 
     def connection_retired(self, now_s: float, *, is_proven: bool, is_live: bool) -> None:
-        """One that works is replaced at once; where connections are ended young, the exchange may end all."""
+        """A proven connection is replaced at once; an unproven one after a delay, as the exchange may end
+        all."""
         if is_proven:
             self._delays = backoff(self._rng)
             delay_s = 0.0

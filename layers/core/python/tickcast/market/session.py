@@ -1,16 +1,17 @@
 """The stream session without its sockets: when to connect, when to replace a connection, when to give up.
 
-`Session` is informed of what happens on the connections and returns actions. It does no I/O and reads no
+`Session` is notified of events on the connections and returns actions. It does no I/O and reads no
 clock: the socket loop in `ingest_ecs` passes times in (seconds of a monotonic clock) and acts.
 
 A connection has two states, `Feed` and `Tenure`; `transition` is their table. A feed is alive while data
-come: one of its streams is known to be busy, so a silence of all for `STALLED_AFTER_S` is the connection's
-own. Pings prove the socket, not the feed. A single stream is dead only by evidence (`market.liveness`): its
-symbol's claim is withdrawn until it delivers again; the other symbols lose nothing by it.
+arrive: one of its streams is known to be busy, so if all are silent for `STALLED_AFTER_S` the connection is
+at fault. Pings prove the socket, not the feed. A single stream is dead only by evidence (`market.liveness`):
+its symbol's claim is withdrawn until it delivers again; the other symbols are not affected.
 
-A connection that has to go (it is near the exchange's 24 h, the exchange announced a shutdown, it stalled, or
-one of its streams is dead) is *retired*: a second one is opened, and only when that one delivers what the
-first does is the first closed. Both deliver meanwhile; downstream recognises repeats by their ids.
+A connection that must be replaced (it is near the exchange's 24 h, the exchange announced a shutdown, it
+stalled, or one of its streams is dead) is *retired*: a second one is opened, and the first is closed only
+when the second delivers what the first does. Meanwhile both deliver; downstream recognises repeats by their
+ids.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from tickcast.market.reconnect import AttemptLimiter, fatal_error
 from tickcast.market.watermark import SymbolStream
 
 ROLLOVER_S = 22.5 * 3600  # every connection ends at 24 h
-HEALTHY_AFTER_S = 5.0  # whatever ends a connection that delivered this long is no reason for a longer backoff
-STALLED_AFTER_S = 5.0  # without any data a connection is not alive: its busy stream never pauses that long
-OVERLAP_S = 2.0  # what is under way on the old connection shall arrive
-HANDOVER_S = 30.0  # how long a successor is given to deliver what only came before it opened
-# A dead stream that a new connection does not bring back: the pause before another is tried for its sake.
+HEALTHY_AFTER_S = 5.0  # the end of a connection that delivered this long does not lengthen the backoff
+STALLED_AFTER_S = 5.0  # without data: a busy stream never pauses that long
+OVERLAP_S = 2.0  # data under way on the old connection has to arrive
+HANDOVER_S = 30.0  # the time a successor has to deliver what its predecessor delivered
+# If a new connection does not revive a dead stream: the pause before another is opened for it.
 REOPEN_FIRST_S = 30.0
 REOPEN_CAP_S = 3600.0
 
@@ -39,28 +40,28 @@ REOPEN_CAP_S = 3600.0
 
 
 class Feed(Enum):
-    """Whether data come by a connection."""
+    """Whether a connection delivers data."""
 
     CONNECTING = "the handshake is under way"
     IDLE = "established, no data yet"
-    LIVE = "data come"
+    LIVE = "data arrive"
     STALLED = "no data for STALLED_AFTER_S"
 
 
 class Tenure(Enum):
-    """Whether a connection stays."""
+    """Whether a connection is kept."""
 
-    KEPT = "it stays"
+    KEPT = "it is kept"
     SUSPENDED = "to be replaced, unless its fault passes before a successor is under way"
-    RETIRED = "to be replaced, whatever happens"
+    RETIRED = "to be replaced in any case"
 
 
 class Event(Enum):
     ESTABLISHED = "the handshake succeeded"
-    DATA = "data of any kind came"
+    DATA = "data of any kind arrived"
     SILENCE = "no data for STALLED_AFTER_S"
     FAULT = "it stalled, or one of its streams is dead"
-    RECOVERY = "what was silent or dead delivers again"
+    RECOVERY = "the silent or dead streams deliver again"
     EXPIRY = "it is near the limit of 24 h, or a shutdown was announced"
 
 
@@ -85,8 +86,8 @@ _TENURE = {
 
 
 def transition(state: State, event: Event) -> State:
-    """The state after `event`, which leaves alone what the tables do not list. A connection that ends has
-    none."""
+    """The state after `event`; what the tables do not list stays the same. A closed connection has no
+    state."""
     return State(_FEED.get((state.feed, event), state.feed), _TENURE.get((state.tenure, event), state.tenure))
 
 
@@ -140,7 +141,7 @@ class _Connection:
 
 @dataclass
 class _Reopening:
-    """A new connection for the sake of a dead stream was tried at `since_s`; the next is not for `wait_s`."""
+    """A connection was opened for a dead stream at `since_s`; the next may be after `wait_s`."""
 
     since_s: float
     wait_s: float
@@ -149,8 +150,8 @@ class _Reopening:
 class Session:
     """`streams` are (symbol, kind) with kind "trades" or "quotes"; `rng` jitters the backoff.
 
-    `has_busy_stream`: connections also carry one that never pauses, which is none of `streams`. Without it, a
-    connection on which nothing comes is excused while REST says that nothing happens.
+    `has_busy_stream`: connections also carry a stream that never pauses, none of `streams`. Without it, a
+    silent connection is excused while REST reports no new data.
     """
 
     def __init__(
@@ -170,7 +171,7 @@ class Session:
         self._connections: dict[int, _Connection] = {}
         self._opened = 0
         self._now_s = float("-inf")  # the newest time passed in
-        # What is known of streams whichever connection they come by.
+        # What is known of streams on all connections.
         self._dead: set[SymbolStream] = set()
         self._reopenings: dict[SymbolStream, _Reopening] = {}
         self._stalls: list[Stall] = []
@@ -182,26 +183,27 @@ class Session:
 
     @property
     def is_live(self) -> bool:
-        """Whether data come on any connection."""
+        """Whether any connection delivers data."""
         return any(connection.is_live for connection in self._connections.values())
 
     def withdrawn(self, number: int) -> set[str]:
-        """The symbols that connection `number` may claim nothing of: their trades are known not to come by
-        it.
+        """The symbols of which connection `number` may claim nothing: it is known not to deliver their
+        trades.
 
-        Quotes that do not come withdraw no claim: the bars see that trades are newer than the quotes, and the
-        model carries on without them.
+        Missing quotes withdraw no claim: the bars see that trades are newer than the quotes, and the model
+        continues without them.
         """
         connection = self._connections.get(number)
         streams = connection.streams.items() if connection else ()
         return {symbol for (symbol, kind), stream in streams if kind == "trades" and stream.is_dead}
 
     def quiet_s(self, symbol: str) -> float | None:
-        """When the exchange was last asked about `symbol` and had nothing that had not come; None: never."""
+        """When REST was last asked about `symbol` and had nothing newer than what was received; None:
+        never."""
         return self._quiet_s.get(symbol)
 
     def take_stalls(self) -> list[Stall]:
-        """The stalls found since the last call: trades or quotes were missed meanwhile."""
+        """The stalls found since the last call: trades or quotes may be missing."""
         stalls, self._stalls = self._stalls, []
         return stalls
 
@@ -212,13 +214,13 @@ class Session:
         connection = self._connections[number]
         connection.handle(Event.ESTABLISHED)
         connection.opened_s = connection.last_s = now_s
-        # What was dead on other connections has to deliver here before it counts as well.
+        # A stream that is dead on other connections counts as dead here until it delivers.
         connection.streams = {
             stream: StreamProgress(now_s, is_dead=stream in self._dead) for stream in self._streams
         }
 
     def frame(self, number: int, now_s: float) -> None:
-        """Data of any kind came by connection `number`."""
+        """Data of any kind arrived on connection `number`."""
         self._now_s = now_s
         connection = self._connections.get(number)
         if connection is None:
@@ -232,7 +234,7 @@ class Session:
             self._recover(number, connection)
 
     def data(self, number: int, symbol: str, kind: str, now_s: float) -> None:
-        """Ticks of a stream came by connection `number`."""
+        """Ticks of a stream arrived on connection `number`."""
         self.frame(number, now_s)
         connection, key = self._connections.get(number), (symbol, kind)
         stream = connection.streams.get(key) if connection else None
@@ -246,7 +248,7 @@ class Session:
         self._revive(number, connection, key)
         reopening = self._reopenings.get(key)
         if reopening and stream.first_s > reopening.since_s and now_s - stream.first_s > reopening.wait_s:
-            del self._reopenings[key]  # a new connection brought it back, and it stayed
+            del self._reopenings[key]  # a new connection revived it for good
 
     def shutdown_announced(self, number: int) -> None:
         """The exchange will end connection `number` soon."""
@@ -258,9 +260,9 @@ class Session:
     ) -> None:
         """Connection `number` ended, or was never established (`status`: the HTTP status of the handshake).
 
-        `retry_after_s` is how long the exchange asked to be left alone: ignoring it earns a ban.
+        `retry_after_s` is how long the exchange asked to wait: ignoring it leads to a ban.
 
-        Raises `FatalSessionError` when the answer was final and no other connection delivers.
+        Raises `FatalSessionError` if the refusal was permanent and no other connection delivers.
         """
         connection = self._connections.pop(number, None)
         if connection is None:
@@ -275,9 +277,9 @@ class Session:
     # --------------------------------------------------------------------------------- evidence by REST
 
     def due_probes(self, now_s: float) -> list[str]:
-        """The symbols to ask the exchange's REST about now: what is its newest trade, and its best quote?
+        """The symbols whose newest trade and best quote to ask of the exchange's REST now.
 
-        Report the answer of each by `probed`, or that there is none by `probe_failed`.
+        Report each answer by `probed`, or a failure by `probe_failed`.
         """
         is_open = [each.streams for each in self._connections.values() if each.is_open]
         return self._probes.due(now_s, list(is_open))
@@ -290,10 +292,10 @@ class Session:
         by_connection: Mapping[int, Newest],
         asked_s: float,
     ) -> bool:
-        """What the exchange had of `symbol` when it was asked at `asked_s`, with what was `received` by all
-        connections together, and by each of those that are open.
+        """What the exchange had of `symbol` when it was asked at `asked_s`, what was `received` on all
+        connections together, and on each open one.
 
-        Returns whether the market is quiet: the exchange had nothing that has not come.
+        Returns whether the market is quiet: the exchange had nothing newer than what was received.
         """
         self._probes.answered()
         for number, delivered in by_connection.items():
@@ -310,11 +312,12 @@ class Session:
         return True
 
     def probe_failed(self, now_s: float, retry_after_s: float = 0.0) -> None:
-        """REST did not answer: nothing is known, and it is left alone for a while."""
+        """REST did not answer: nothing is known, and the next request waits."""
         self._probes.failed(now_s, retry_after_s)
 
     def _has_all_trades(self, symbol: str, exchange: Newest, received: Newest) -> bool:
-        """Whether all trades that the exchange has are known to have come, or to be from before."""
+        """Whether all trades that the exchange has are known to be received, or older than the
+        connections."""
         if exchange.trade_id is None:  # none for a day
             return True
         streams = (each.streams.get((symbol, "trades")) for each in self._connections.values())
@@ -324,7 +327,7 @@ class Session:
     # ----------------------------------------------------------------------------------------- actions
 
     def actions(self, now_s: float) -> list[Action]:
-        """What to do now. Call it again after whatever happens, and several times a second."""
+        """What to do now. Call it after each event, and several times a second."""
         self._now_s = now_s
         for connection in self._connections.values():
             if connection.is_open:
@@ -351,8 +354,8 @@ class Session:
                 self._stalls.append(Stall(*key, now_s - stream.last_s))
 
     def _is_all_quiet(self, connection: _Connection, now_s: float) -> bool:
-        """Whether REST says of all symbols that `connection` has had nothing to deliver since its last data.
-        Where a busy stream should flow that excuses no silence."""
+        """Whether REST shows that there was nothing to deliver on `connection` since its last data. With a
+        busy stream this excuses no silence."""
         since_s = max(connection.last_s, now_s - STALLED_AFTER_S)
         is_quiet = (self._quiet_s.get(symbol, float("-inf")) > since_s for symbol in self._symbols)
         return not self._has_busy_stream and all(is_quiet)
@@ -388,14 +391,13 @@ class Session:
             self._attempts.connection_retired(now_s, is_proven=is_proven, is_live=is_live)
 
     def _revive(self, number: int, connection: _Connection, key: SymbolStream) -> None:
-        """The stream is not dead, or no longer."""
+        """The stream is not dead, or no longer dead."""
         if connection.streams[key].revived():
             self._dead.discard(key)
             self._recover(number, connection)
 
     def _recover(self, number: int, connection: _Connection) -> None:
-        """What `connection` was suspended for is over. It stays, unless its successor is under way
-        already."""
+        """The fault of `connection` is over. It is kept unless its successor is under way already."""
         if number == max(self._connections):
             connection.handle(Event.RECOVERY)
             if connection.is_kept:
@@ -414,7 +416,7 @@ class Session:
     def _replaces(self, successor: _Connection, connection: _Connection, now_s: float) -> bool:
         age_s = now_s - successor.opened_s
         if not successor.is_live:
-            # Neither is: the newest is kept, so that a dead exchange does not gather connections.
+            # Neither is live: keep the newest, so that connections to a dead exchange do not accumulate.
             return not connection.is_live and age_s > STALLED_AFTER_S
         if not connection.is_live:
             return True
@@ -425,14 +427,14 @@ class Session:
         ]
         since_s = successor.opened_s + OVERLAP_S
         if any(stream.last_s > since_s for stream in lacking):
-            return False  # it still delivers what the successor does not
+            return False  # it delivers streams that the successor does not
         was_flowing = any(
             stream.first_s is not None and stream.last_s > since_s - HANDOVER_S for stream in lacking
         )
         return age_s > (HANDOVER_S if was_flowing else OVERLAP_S)
 
     def _open_if_needed(self, now_s: float) -> list[Action]:
-        """Open a connection when none that may stay is there or under way."""
+        """Open a connection if none is kept or under way."""
         if any(each.is_kept for each in self._connections.values()) or not self._attempts.attempt(now_s):
             return []
         self._opened += 1

@@ -7,7 +7,7 @@ from enum import IntEnum, StrEnum
 
 
 class Origin(IntEnum):
-    """In order of preference: the first wins where several have the same single trade."""
+    """In order of preference: the first is kept if several have the same single trade."""
 
     STREAM = 0
     REPLAY = 1
@@ -16,7 +16,7 @@ class Origin(IntEnum):
 
     @property
     def label(self) -> str:
-        """As PostgreSQL has it (`tickcast.origin`)."""
+        """The name in PostgreSQL (`tickcast.origin`)."""
         return self.name.lower()
 
 

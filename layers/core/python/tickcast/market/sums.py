@@ -5,9 +5,9 @@ Their sums are kept in *limbs* of 32 bits, lowest first, which are added up sepa
 value = Σ limb[i] · 2^(32 i). Limbs are linear in what was added: those of a bar depend only on its ticks, and
 those of a window are the differences of running sums.
 
-How far this reaches: one addend puts less than 2^34 into a limb, so a window of 2^29 addends fits, and the
-longest window, a minute, has a hundred thousand at most. A running sum over years may wrap; the difference of
-two is exact modulo 2^64 all the same, and it fits.
+Capacity: one addend puts less than 2^34 into a limb, so a window of 2^29 addends fits, and the longest
+window, a minute, has a hundred thousand at most. A running sum over years may wrap; the difference of two is
+exact modulo 2^64 all the same, and it fits.
 
 Features are ratios. `ratio` gives the correctly rounded quotient of two exact integers, which is the same
 double in whatever unit both are counted.
@@ -84,7 +84,7 @@ def ratio(numerator: Ints, denominator: Ints, times: Ints | int = 1) -> Floats:
     of shape (N,). The result has the shape (..., N).
     """
     shape = numerator.shape[1:]
-    if shape[-1] == 1:  # a single row, as live: two dozen calls of numpy cost more than Python's integers
+    if shape[-1] == 1:  # a single row, as in serving: two dozen numpy calls cost more than Python's integers
         return np.asarray(_quotients(numerator, denominator, times).reshape(shape))
     above, below = _doubles(numerator) * times + 0.0, _doubles(denominator)  # 0, never -0, as below
     is_exact = (np.abs(above) < _EXACT) & (np.abs(below) < _EXACT)  # False for NaN
@@ -97,8 +97,7 @@ def ratio(numerator: Ints, denominator: Ints, times: Ints | int = 1) -> Floats:
 
 
 def _doubles(limbs: Ints) -> Floats:
-    """The values of `limbs` where doubles hold them exactly; elsewhere NaN, or 2^53 and more. Shape (...,
-    N)."""
+    """The values of `limbs` if doubles hold them exactly; otherwise NaN, or 2^53 and more. Shape (..., N)."""
     parts = limbs.astype(float)
     values = parts[-1]
     for part in parts[-2::-1]:

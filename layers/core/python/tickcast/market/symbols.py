@@ -30,8 +30,8 @@ def is_symbol(text: str) -> bool:
 
 
 def ascii_name(symbol: str) -> str:
-    """`symbol` where only ASCII may stand, such as a CloudWatch dimension: percent-encoded UTF-8, so that no
-    two symbols share a name and those of ASCII keep theirs.
+    """`symbol` where only ASCII is allowed, such as a CloudWatch dimension: percent-encoded UTF-8, so that no
+    two symbols share a name and ASCII symbols keep theirs.
 
     >>> ascii_name("BTCUSDT"), ascii_name("币USDT")
     ('BTCUSDT', '%E5%B8%81USDT')

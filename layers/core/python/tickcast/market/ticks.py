@@ -4,11 +4,11 @@ Prices and quantities are mantissas at 1e-8 (`SCALE`), the finest step Binance q
 exact and the same in any order. ``mantissa / SCALE`` is the correctly rounded decimal; multiplying by
 1e-8 is not (one price in six comes out wrong in the last bit).
 
-A trade's time is the exchange's transaction time, which REST history carries too, so that a trade falls
-into the same bar whichever way it came. A quote's time is its event time, the only one it has.
+A trade's time is the exchange's transaction time, which REST history has too, so that a trade falls into the
+same bar from either source. A quote's time is its event time, the only one it has.
 
-A side of the book may be gone: the row then has price 0 and quantity 0 there. From such a quote on there is
-no mid, until one with both sides comes.
+A side of the book may be missing: the row then has price 0 and quantity 0 there. After such a quote there is
+no mid until one with both sides arrives.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ Book = tuple[int, int, int, int]  # bid price and quantity, ask price and quanti
 
 
 class TickError(ValueError):
-    """A tick that exact integers cannot represent, or that no market can have produced."""
+    """A tick that exact integers cannot represent, or with impossible values."""
 
 
 def trades_array(rows: Iterable[TradeRow]) -> Trades:
@@ -70,9 +70,9 @@ def quotes_array(rows: Iterable[QuoteRow]) -> Quotes:
 
 
 def raw(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """`rows` as plain bytes: numpy moves these in one piece, but rows of fields field by field.
+    """`rows` as plain bytes: numpy copies these in one piece, but rows of fields field by field.
 
-    `selected` and `joined` are several times as fast by it as `rows[which]` and `np.concatenate`.
+    So `selected` and `joined` are several times as fast as `rows[which]` and `np.concatenate`.
     """
     return rows.view(_bytes(rows.itemsize))
 
@@ -132,7 +132,7 @@ def check_trade(symbol: str, trade_id: int, price: int, qty: int) -> None:
 
 
 def checked_book(symbol: str, update_id: int, bid: int, bid_qty: int, ask: int, ask_qty: int) -> Book:
-    """The book (1e-8) as a quote's row has it: a side without price or quantity is gone, both are 0 there.
+    """The book (1e-8) as a quote's row has it: a side without price or quantity is missing, both are 0 there.
 
     Raises `TickError` on a crossed book, and on a price, a quantity or an id that is negative.
     """
@@ -153,7 +153,7 @@ def span_us(*ticks: Trades | Quotes) -> tuple[int, int] | None:
 
 
 def trade_rows(event: TradesEvent, receive_time_us: int) -> list[TradeRow]:
-    """One row per trade of `event`. Raises `TickError` on one that no market can have produced."""
+    """One row per trade of `event`. Raises `TickError` on impossible values."""
     _check_time(event.symbol, event.transact_time_us)
     rows = []
     for trade in event.trades:
@@ -166,7 +166,7 @@ def trade_rows(event: TradesEvent, receive_time_us: int) -> list[TradeRow]:
 
 
 def quote_row(event: BestBidAskEvent, receive_time_us: int) -> QuoteRow:
-    """The row of `event`. Raises `TickError` on one that no market can have produced."""
+    """The row of `event`. Raises `TickError` on impossible values."""
     _check_time(event.symbol, event.event_time_us)
     bid_price = rescale(event.bid_price, event.price_exponent)
     bid_qty = rescale(event.bid_qty, event.qty_exponent)

@@ -50,9 +50,7 @@ def ledger_rows(trades: Trades, origin: Origin) -> LedgerRows:
     more = trades["last_id"] - trades["first_id"]  # below 0 where 64 bits cannot hold it either
     if (is_wrong := (more < 0) | (more >= 2**31 - 1)).any():
         first_id, last_id = trades[["first_id", "last_id"]][is_wrong][0].tolist()
-        raise TradesContradict(
-            f"trades {first_id}..{last_id} came as one aggregate, which none of the exchange's is"
-        )
+        raise TradesContradict(f"trades {first_id}..{last_id} came as one aggregate, which is impossible")
     rows = np.zeros(len(trades), LEDGER_ROW)
     for name in ("time_us", "first_id", "last_id", "price", "qty", "side"):
         rows[name] = trades[name]
@@ -82,7 +80,7 @@ def merged(known: LedgerRows, incoming: LedgerRows) -> LedgerRows:
     overlap = np.flatnonzero(first[1:] <= last[:-1])
     if len(overlap):
         pair = ", ".join(f"{first[n]}..{last[n]}" for n in (overlap[0], overlap[0] + 1))
-        raise TradesContradict(f"aggregates {pair} overlap, which no two of the exchange's do")
+        raise TradesContradict(f"aggregates {pair} overlap, which is impossible")
     rows = np.concatenate([singles, _left_of(aggregates, singles)])
     return np.asarray(rows[np.argsort(rows["first_id"], kind="stable")])
 

@@ -1,9 +1,9 @@
-"""How far a stream is known to be complete: claims of connections, and the watermark that follows from them.
+"""How far a stream is known to be complete: claims of connections, and the watermark derived from them.
 
 Ingest *claims* per connection and symbol: "connected, and caught up to exchange time t"
-(`ConnectionProgress`). The claim rests on data that came, never on the local clock. Downstream, where all
-connections meet, bars close by the least claim of those that are alive (`Watermark`): a maximum would let a
-connection that lost its trades close bars that another is still filling.
+(`ConnectionProgress`). The claim rests on received data, never on the local clock. Downstream, where all
+connections meet, bars close by the least claim of the live connections (`Watermark`): by the maximum, a
+connection that lost its trades would close bars that another is still filling.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from tickcast.market.wire import QUIET_UNKNOWN, WATERMARK_WITHDRAWN
 
 SymbolStream = tuple[str, str]  # symbol, and "trades" or "quotes"
 
-# A claim is not repeated for longer than this after the newest data of its connection; and one that is so far
-# behind the newest claim is that of a connection that ended without withdrawing it.
+# A claim is not repeated for longer than this after the newest data of its connection; and a claim this far
+# behind the newest one belongs to a connection that ended without withdrawing it.
 CLAIM_LIFE_US = 2_000_000
-# How far the exchange's clock may be apart between the streams of one connection, which keeps their order.
+# How far the times of the streams of one connection, which keeps their order, may be apart.
 STREAMS_APART_US = 100_000
 
 
@@ -30,16 +30,16 @@ class ConnectionProgress:
         self.newest_received_us = -1  # local time
 
     def advance(self, stream: SymbolStream, time_us: int, received_us: int) -> None:
-        """Data of `stream` up to the exchange time `time_us` came, the newest of it at `received_us`."""
+        """Data of `stream` up to the exchange time `time_us` arrived, the newest at `received_us`."""
         self._newest_us = max(self._newest_us, time_us)
         self.reached_us[stream] = max(self.reached_us.get(stream, -1), time_us)
         self.newest_received_us = max(self.newest_received_us, received_us)
 
     def claim_us(self, symbol: str, now_us: int) -> int | None:
-        """The exchange time up to which all of `symbol` has come; None where nothing can be claimed.
+        """The exchange time up to which all of `symbol` has arrived; None if nothing can be claimed.
 
-        Streams of one connection arrive in their order: what came of any of them, less what their clocks may
-        be apart, proves how far all have come. Without new data nothing is claimed, however the local clock
+        Streams of one connection arrive in order: data of any of them, less what their times may be apart,
+        proves how far all have arrived. Without new data nothing is claimed, however the local clock
         advances.
         """
         if not self.reached_us or now_us - self.newest_received_us > CLAIM_LIFE_US:
@@ -54,7 +54,7 @@ class Watermark:
 
     reached_us: int = -1
     claims_us: dict[str, int] = field(default_factory=dict)  # the newest of each live connection
-    quiet_us: int = QUIET_UNKNOWN  # when REST last had no newer tick than those received, by ingest's clock
+    quiet_us: int = QUIET_UNKNOWN  # when REST last had no tick newer than those received, by ingest's clock
 
     def update(self, connection: str, claim_us: int, quiet_us: int) -> None:
         """Take in a batch's claim (`wire.NO_WATERMARK`: none) and its evidence of a quiet market."""

@@ -5,13 +5,13 @@ A batch is an Avro single-object encoding (marker, schema fingerprint, body; Avr
 memory of a numpy structured array: writing is ``tobytes``, reading is ``frombuffer``, and any Avro
 library reads the same bytes by the schema.
 
-`connection` names the socket that the ticks came by. `watermark_us` is ingest's claim that this connection is
-caught up to that exchange time; `NO_WATERMARK` claims nothing new, `WATERMARK_WITHDRAWN` withdraws its
+`connection` names the socket that delivered the ticks. `watermark_us` is ingest's claim that this connection
+is caught up to that exchange time; `NO_WATERMARK` claims nothing new, `WATERMARK_WITHDRAWN` withdraws its
 claims. `quiet_us` is evidence of a quiet market: at that instant of ingest's clock the exchange's REST had no
-newer trade or quote than those received; `QUIET_UNKNOWN` is none. `notices` list what ingest may have missed;
-whether it is missing is decided downstream, where all connections meet.
+trade or quote newer than those received; `QUIET_UNKNOWN`: no evidence. `notices` list what ingest may have
+missed; whether it is missing is decided downstream, where all connections meet.
 
-A batch of another schema is for `adapters.kinesis.schema_registry`, which knows them by fingerprint.
+A batch of another schema is for `adapters.kinesis.schema_registry`, which finds it by fingerprint.
 """
 
 from __future__ import annotations
@@ -29,46 +29,38 @@ _MARKER = b"\xc3\x01"
 _INT64 = {"type": "fixed", "name": "Int64LE", "size": 8, "doc": "little-endian two's complement"}
 _INT8 = {"type": "fixed", "name": "Int8", "size": 1, "doc": "two's complement"}
 
-_NOTICE = {
-    "type": "record",
-    "name": "Notice",
-    "fields": [
-        {"name": "cause", "type": "string"},
-        {"name": "from_us", "type": "long"},
-        {"name": "to_us", "type": "long"},
-    ],
-}
+
+def _record(name: str, types: dict[str, Any], defaults: dict[str, Any], **about: str) -> dict[str, Any]:
+    fields = [
+        {"name": field, "type": kind} | ({"default": defaults[field]} if field in defaults else {})
+        for field, kind in types.items()
+    ]
+    return {"type": "record", "name": name, **about, "fields": fields}
 
 
 def _ticks_schema(name: str, dtype: np.dtype[Any], defined: set[str]) -> dict[str, Any]:
     """The Avro record whose encoding is the memory of `dtype` (packed, every field a fixed)."""
-    fields = []
+    types: dict[str, Any] = {}
     for field in dtype.names or ():
         fixed = _INT64 if dtype[field].itemsize == 8 else _INT8
         # Avro defines a named type once and refers to it by name afterwards.
-        fields.append({"name": field, "type": fixed if fixed["name"] not in defined else fixed["name"]})
+        types[field] = fixed if fixed["name"] not in defined else fixed["name"]
         defined.add(str(fixed["name"]))
-    return {"type": "record", "name": name, "fields": fields}
+    return _record(name, types, {})
 
 
 def _schema() -> dict[str, Any]:
     defined: set[str] = set()
     trade, quote = _ticks_schema("Trade", TRADE, defined), _ticks_schema("Quote", QUOTE, defined)
-    return {
-        "type": "record",
-        "name": "TickBatch",
-        "namespace": "tickcast",
-        "fields": [
-            {"name": "symbol", "type": "string"},
-            {"name": "source", "type": "string"},
-            {"name": "connection", "type": "string"},
-            {"name": "watermark_us", "type": "long"},
-            {"name": "trades", "type": {"type": "array", "items": trade}},
-            {"name": "quotes", "type": {"type": "array", "items": quote}},
-            {"name": "notices", "type": {"type": "array", "items": _NOTICE}, "default": []},
-            {"name": "quiet_us", "type": "long", "default": QUIET_UNKNOWN},
-        ],
+    notice = _record("Notice", {"cause": "string", "from_us": "long", "to_us": "long"}, {})
+    types = dict.fromkeys(("symbol", "source", "connection"), "string") | {
+        "watermark_us": "long",
+        "trades": {"type": "array", "items": trade},
+        "quotes": {"type": "array", "items": quote},
+        "notices": {"type": "array", "items": notice},
+        "quiet_us": "long",
     }
+    return _record("TickBatch", types, {"notices": [], "quiet_us": QUIET_UNKNOWN}, namespace="tickcast")
 
 
 SCHEMA = _schema()
@@ -91,7 +83,7 @@ class UnknownSchemaError(WireError):
 
 
 class Notice(NamedTuple):
-    """Between two instants of the exchange's clock ticks may have been missed, and why."""
+    """Ticks between two instants of the exchange's clock may have been missed, and why."""
 
     cause: str
     from_us: int
@@ -217,7 +209,7 @@ def _read_array(record: bytes, at: int, dtype: np.dtype[Any]) -> tuple[Any, int]
         size = count * dtype.itemsize
         if size > len(record) - at:
             raise WireError(f"truncated block at offset {at}: {count} ticks of {dtype.itemsize} bytes")
-        # A slice, which is a copy, starts on a machine word; numpy is slow with integers that lie astride.
+        # A slice is a copy and so aligned to machine words; numpy is slow with unaligned integers.
         blocks.append(np.frombuffer(record[at : at + size], dtype))
         at += size
     if not blocks:

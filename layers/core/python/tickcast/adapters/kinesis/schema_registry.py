@@ -1,7 +1,7 @@
 """Wire schemas in S3, under `schemas/<fingerprint>.avsc`: a batch of any version is read by its fingerprint.
 
-Whoever writes batches publishes its schema before the first. A batch of this code's schema is decoded at full
-speed and needs no look-up; for any other, fastavro resolves the writer's schema against this code's: fields
+A writer publishes its schema before its first batch. A batch of this code's schema is decoded at full speed
+without a look-up; for any other, fastavro resolves the writer's schema against this code's: fields
 that this code does not know are skipped, fields that are missing take their defaults (Avro 1.11, "Schema
 Resolution"). fastavro is imported only then: the ingest image, which publishes, does not have it.
 """
@@ -28,13 +28,13 @@ def schema_key(fingerprint: bytes) -> str:
 
 
 def publish(s3: Any, bucket: str) -> None:
-    """Store this code's schema, so that readers of another version can read what it writes."""
+    """Store this code's schema, so that other versions can read its batches."""
     body = json_text.strict(wire.SCHEMA, indent=1).encode()
     s3.put_object(Bucket=bucket, Key=schema_key(wire.FINGERPRINT), Body=body, ContentType="application/json")
 
 
 class SchemaRegistry:
-    """Reads batches. Schemas that were found are cached; those that were not are looked up again."""
+    """Reads batches. Schemas are cached once found; missing ones are looked up again."""
 
     def __init__(self, s3: Any, bucket: str) -> None:
         self._s3 = s3
@@ -42,8 +42,8 @@ class SchemaRegistry:
         self._schemas: dict[bytes, Any] = {}
 
     def read(self, record: StreamRecord) -> Screened:
-        """The batch in a stream's record without impossible rows, its times compared with its arrival. Raises
-        as `decode` does."""
+        """The batch in a stream's record without impossible rows; times are checked against its arrival.
+        Raises as `decode` does."""
         return plausibility.screen(self.decode(record.data), int(record.arrived_s * 1e6))
 
     def decode(self, record: bytes) -> TickBatch:

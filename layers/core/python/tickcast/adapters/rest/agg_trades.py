@@ -1,4 +1,4 @@
-"""Aggregate trades as REST gives them, and which of a series cannot be."""
+"""Aggregate trades as REST returns them, and which rows of a series are impossible."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class AggTrade(NamedTuple):
     """Trades `first_id` to `last_id` of one taker order at one price. Mantissas at 1e-8.
 
     A placeholder, of which the exchange keeps nothing but the id, has `first_id` -1. `why` is empty, or the
-    reason why no market can have produced the row; ids that are none are -1 then.
+    reason why the row is impossible; impossible ids are -1 then.
     """
 
     id: int
@@ -30,7 +30,7 @@ class AggTrade(NamedTuple):
 
 
 def refused_rows(rows: Sequence[AggTrade]) -> dict[int, str]:
-    """The positions of rows to be left out, and why. Placeholders, which say nothing, are not among them."""
+    """The positions of the rows to leave out, and why. Placeholders are not among them."""
     refused = {at: row.why for at, row in enumerate(rows) if row.why}
     series: tuple[tuple[Callable[[Sequence[int]], set[int]], Callable[[AggTrade], int], str], ...] = (
         (out_of_order, lambda row: row.first_id, "its trade ids are out of order"),
@@ -44,13 +44,13 @@ def refused_rows(rows: Sequence[AggTrade]) -> dict[int, str]:
 
 
 def usable_rows(rows: Sequence[AggTrade]) -> list[tuple[int, AggTrade]]:
-    """The rows that time may be read from, with their positions."""
+    """The rows whose times can be trusted, with their positions."""
     refused = refused_rows(rows)
     return [(at, row) for at, row in enumerate(rows) if not row.is_placeholder and at not in refused]
 
 
-def times_in_order(rows: Sequence[AggTrade]) -> list[int]:
-    """The times of the usable rows, without those that fall back."""
-    times_us = [row.time_us for _, row in usable_rows(rows)]
-    out = out_of_order(times_us)
-    return [time_us for at, time_us in enumerate(times_us) if at not in out]
+def rows_in_order(rows: Sequence[AggTrade]) -> list[tuple[int, AggTrade]]:
+    """The usable rows, with their positions, without those whose times fall back."""
+    usable = usable_rows(rows)
+    out = out_of_order([row.time_us for _, row in usable])
+    return [each for n, each in enumerate(usable) if n not in out]

@@ -1,17 +1,18 @@
-"""Binance's REST, as far as tickcast needs it: aggregate trades for history, and what is newest of a symbol
-for ingest to distinguish a quiet market from a dead stream, with the exchange's limits kept.
+"""The part of Binance's REST API that tickcast needs, within the exchange's limits: aggregate trades for
+history, and the newest trade and quote of a symbol, by which ingest distinguishes a quiet market from a dead
+stream.
 
-Every address may use so much weight a minute, and each answer says how much of it is used, by whomever. Well
-before the limit the client waits for the next minute. What the exchange refuses becomes a named error: who
-calls decides from the name whether to wait, to try again, or to give up. Only what may be over in a moment
-(5xx, a lost connection) is tried again in here.
+Each address may use a certain weight a minute, and every answer says how much of it is used. Well before the
+limit the client waits for the next minute. A refusal becomes an error of its own type, by which the caller
+decides to wait, to retry or to give up. Only transient failures (5xx, a lost connection) are retried here.
 
-An answer counts only if it is JSON of status 200. Firewalls, proxies and portals answer in the exchange's
-place, with a page of HTML, a redirection or nothing at all, and not always with an error's status.
+Only JSON with status 200 is accepted. Firewalls, proxies and portals answer in the exchange's place with
+HTML, a redirect or nothing at all, and not always with an error status.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import re
@@ -19,9 +20,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import urllib3
+from msgspec import Meta, Struct
 
 from tickcast.adapters import json_text
 from tickcast.adapters.redaction import describe
@@ -30,23 +33,23 @@ from tickcast.market.liveness import Newest
 from tickcast.market.ticks import TickError, check_trade, mantissa
 
 PAGE = 1000
-_ASK_AGAIN_S = 3600  # about a symbol that the exchange does not have
-TICKERS = 20  # symbols a request of tickers: up to so many weigh as little as one
-WEIGHT_SHARE = 0.8  # of the limit: others at the same address may use the rest
+_UNKNOWN_FOR_S = 3600  # how long a symbol that the exchange does not have is left out
+TICKERS = 20  # symbols in a request for tickers: up to this many cost the weight of one
+WEIGHT_SHARE = 0.8  # of the limit: the rest is for others at the same address
 _FALLBACK_LIMIT = 6000
 _MICROSECONDS_FROM = 10**14  # a time this large is in µs, a smaller one in ms
 _LONGEST_BODY = 8 * 2**20  # bytes; a full page has 0.2 MB
-_DEFAULT_WAIT_S = 60  # what is waited for where `Retry-After` does not say
+_DEFAULT_WAIT_S = 60  # without a `Retry-After`
 _LONGEST_WAIT_S = 3 * 86_400  # the exchange's longest ban
 _MINUTE_S = 60
-_SHOWN = 200  # characters of an answer that an error quotes
+_SHOWN = 200  # characters of an answer quoted in an error
 _WAF_ACTION = (
     "x-amzn-waf-action"  # AWS WAF wants a browser to prove itself: `challenge` (202), `captcha` (405)
 )
 
 
 class RestError(RuntimeError):
-    """The exchange did not answer as asked; the message says what it said and what to do."""
+    """The exchange did not answer the request; the message quotes its answer and says what to do."""
 
 
 class RegionRefused(RestError):
@@ -58,15 +61,15 @@ class Forbidden(RestError):
 
 
 class RequestRefused(RestError):
-    """Another 4xx, such as an unknown symbol: repeating it would be refused again."""
+    """Another 4xx, such as an unknown symbol: a retry would be refused again."""
 
 
 class ExchangeUnavailable(RestError):
-    """No answer, 5xx several times, or an answer that is not the exchange's: worth another try later."""
+    """No answer, 5xx several times, or an answer that is not the exchange's: worth a retry later."""
 
 
 class RateLimited(RestError):
-    """429, 418 for who continued regardless, or 503 that names a time. Keep silent for `retry_after_s`."""
+    """429, 418 (a ban), or 503 with a time to wait: send nothing for `retry_after_s`."""
 
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(message)
@@ -74,7 +77,7 @@ class RateLimited(RestError):
 
 
 class BinanceRest:
-    """A client of the exchange at `url`. `used_weight` and `requests` say what was asked of it."""
+    """A client of the exchange at `url`; `requests` counts what was sent."""
 
     def __init__(
         self,
@@ -86,7 +89,7 @@ class BinanceRest:
         timeout_s: float = 15.0,
         tries: int = 5,
     ) -> None:
-        self.used_weight = 0  # of this minute, at this address, as the last answer said
+        self.used_weight = 0  # of this minute, at this address, according to the last answer
         self.requests = 0
         self._url = url.rstrip("/")
         self._clock_s = clock_s
@@ -96,7 +99,7 @@ class BinanceRest:
         self._unknown_until_s: dict[str, float] = {}  # symbols that the exchange does not have
         self._backoff_s = backoff_s
         self._tries = tries
-        # Neither repeats (`_get` does) nor redirections: another host's answers are not the exchange's.
+        # No retries (`_get` does them) and no redirects: another host's answers are not the exchange's.
         self._pool = urllib3.PoolManager(
             timeout=urllib3.Timeout(connect=min(5.0, timeout_s), read=timeout_s),
             retries=False,
@@ -106,14 +109,14 @@ class BinanceRest:
     def agg_trades_between(self, symbol: str, from_ms: int, to_ms: int) -> list[AggTrade]:
         """At most `PAGE` aggregates of `[from_ms, to_ms)`, less than an hour, ascending.
 
-        Where there are more the exchange has been seen to give the first ones as well as the last ones.
+        If there are more, the exchange may return the first ones or the last ones.
         """
         return self._agg_trades(symbol, startTime=from_ms, endTime=to_ms - 1)
 
     def agg_trades_from(self, symbol: str, agg_id: int) -> list[AggTrade]:
         """At most `PAGE` aggregates from `agg_id` on, ascending.
 
-        Fewer say nothing: the exchange may cap its pages, or not have written all that happened yet.
+        A shorter page proves nothing: the exchange may cap pages, or its database may lag.
         """
         return self._agg_trades(symbol, fromId=agg_id)
 
@@ -129,17 +132,17 @@ class BinanceRest:
             group = known[at : at + TICKERS]
             try:
                 found |= self._tickers(group)
-            except RequestRefused:  # one that the exchange does not have costs the others nothing
+            except RequestRefused:  # a symbol that the exchange does not have must not affect the others
                 for symbol in group:
                     try:
                         found |= self._tickers([symbol])
                     except RequestRefused:
-                        self._unknown_until_s[symbol] = now_s + _ASK_AGAIN_S
+                        self._unknown_until_s[symbol] = now_s + _UNKNOWN_FOR_S
         return {symbol: found[symbol] for symbol in known if symbol in found}
 
     def _tickers(self, symbols: Sequence[str]) -> dict[str, Newest]:
-        asked = json.dumps(symbols, ensure_ascii=False, separators=(",", ":"))
-        return newest_of(self._get("/api/v3/ticker/24hr", {"symbols": asked}))
+        names = json.dumps(symbols, ensure_ascii=False, separators=(",", ":"))
+        return newest_of(self._get("/api/v3/ticker/24hr", {"symbols": names}))
 
     def newest_agg_trades(self, symbol: str) -> list[AggTrade]:
         """The newest aggregates there are, at most `PAGE`, ascending."""
@@ -148,10 +151,10 @@ class BinanceRest:
     def market_status(self, symbol: str) -> str | None:
         """The state of a market, such as TRADING, HALT or BREAK; None where the exchange does not say."""
         info = self._get("/api/v3/exchangeInfo", {"symbol": symbol})
-        markets = info.get("symbols") if isinstance(info, dict) else None
-        for market in markets if isinstance(markets, list) else ():
-            if isinstance(market, dict) and market.get("symbol") == symbol:
-                return str(market.get("status"))
+        with contextlib.suppress(msgspec.ValidationError):
+            for market in msgspec.convert(info, _ExchangeInfo).symbols:
+                if market.symbol == symbol:
+                    return market.status
         return None
 
     def _agg_trades(self, symbol: str, **query: int) -> list[AggTrade]:
@@ -162,8 +165,7 @@ class BinanceRest:
     def _limit(self, symbol: str) -> int:
         """The weight allowed a minute, as the exchange says."""
         if self._weight_limit is None:
-            info = self._get("/api/v3/exchangeInfo", {"symbol": symbol})
-            self._weight_limit = weight_limit(info)
+            self._weight_limit = weight_limit(self._get("/api/v3/exchangeInfo", {"symbol": symbol}))
         return self._weight_limit
 
     def _keep_below(self, limit: int) -> None:
@@ -171,11 +173,11 @@ class BinanceRest:
         now_s = self._clock_s()
         is_same_minute = self._answered_at_s // _MINUTE_S == now_s // _MINUTE_S
         if is_same_minute and self.used_weight >= WEIGHT_SHARE * limit:
-            self._sleep(_MINUTE_S - now_s % _MINUTE_S + 0.5)  # its clock may be behind ours
+            self._sleep(_MINUTE_S - now_s % _MINUTE_S + 0.5)  # its clock may be behind the local one
             self.used_weight = 0
 
     def _get(self, path: str, query: Mapping[str, str]) -> Any:
-        """The JSON of an answer. Raises the error it stands for; what may be over in a moment is repeated."""
+        """The JSON of an answer; transient failures are retried. Raises `RestError`."""
         for attempt in range(1, self._tries + 1):
             try:
                 status, headers, data = self._ask(path, query)
@@ -184,8 +186,8 @@ class BinanceRest:
                     text = _shortened(describe(error))
                     raise ExchangeUnavailable(f"{self._url} does not answer: {text}") from None
             else:
-                is_passing = status >= 500 and _WAF_ACTION not in headers and "Retry-After" not in headers
-                if not is_passing or attempt == self._tries:
+                is_transient = status >= 500 and _WAF_ACTION not in headers and "Retry-After" not in headers
+                if not is_transient or attempt == self._tries:
                     break
             if attempt > 1:
                 self._sleep(self._backoff_s * (2 ** (attempt - 1) + random.random()))
@@ -194,8 +196,8 @@ class BinanceRest:
         return _json(self._url, headers, data)
 
     def _ask(self, path: str, query: Mapping[str, str]) -> tuple[int, Mapping[str, str], bytes]:
-        """Status, headers and body of one answer. Raises `HTTPError`, and `ExchangeUnavailable` on a body
-        beyond all bounds."""
+        """Status, headers and body of one answer. Raises `HTTPError`, and `ExchangeUnavailable` if the body
+        is too long."""
         self.requests += 1
         answer = self._pool.request(
             "GET", self._url + path, fields=query, redirect=False, preload_content=False
@@ -219,94 +221,110 @@ class BinanceRest:
         return answer.status, answer.headers, data
 
 
-def agg_trades(symbol: str, body: Any) -> list[AggTrade]:
-    """The answer of `/api/v3/aggTrades`. Raises `TickError` on another form of rows.
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
-    A row whose values no market can have produced comes with the reason, so that it costs no other.
+
+class _RateLimit(Struct, rename="camel"):
+    rate_limit_type: str = ""
+    interval: str = ""
+    interval_num: Int64 = 1
+    limit: Int64 = 0
+
+
+class _MarketInfo(Struct):
+    symbol: str
+    status: str
+
+
+class _ExchangeInfo(Struct, rename="camel"):
+    rate_limits: list[_RateLimit] = []
+    symbols: list[_MarketInfo] = []
+
+
+class _Ticker(Struct, rename="camel"):
+    symbol: str
+    last_id: Int64  # -1: no trade for a day
+    bid_price: str
+    bid_qty: str
+    ask_price: str
+    ask_qty: str
+
+
+_AGG_TRADE_NAMES = dict(id="a", price="p", qty="q", first_id="f", last_id="l", time="T", is_buyer_maker="m")
+
+
+class _AggTradeRow(Struct, rename=_AGG_TRADE_NAMES):
+    id: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+    price: str
+    qty: str
+    first_id: Int64
+    last_id: Int64
+    time: Int64  # ms or µs
+    is_buyer_maker: bool
+
+
+def weight_limit(info: Any) -> int:
+    """The weight a minute in the answer of `/api/v3/exchangeInfo`; a usual one if it does not say."""
+    with contextlib.suppress(msgspec.ValidationError):
+        for each in msgspec.convert(info, _ExchangeInfo).rate_limits:
+            is_weight = (each.rate_limit_type, each.interval) == ("REQUEST_WEIGHT", "MINUTE")
+            if is_weight and 0 < each.interval_num <= each.limit:
+                return each.limit // each.interval_num
+    return _FALLBACK_LIMIT
+
+
+def newest_of(body: Any) -> dict[str, Newest]:
+    """The answer of `/api/v3/ticker/24hr`, by symbol. Raises `TickError` where it is not one."""
+    try:
+        tickers = msgspec.convert(body, list[_Ticker])
+    except msgspec.ValidationError as error:
+        raise TickError(f"{str(body)[:_SHOWN]} are no tickers ({error})") from None
+    newest = {}
+    for each in tickers:
+        bid, ask = (each.bid_price, each.bid_qty), (each.ask_price, each.ask_qty)
+        (bid_price, bid_qty), (ask_price, ask_qty) = (map(mantissa, side) for side in (bid, ask))
+        last_id = each.last_id if each.last_id >= 0 else None
+        newest[each.symbol] = Newest(last_id, (bid_price, bid_qty, ask_price, ask_qty))
+    return newest
+
+
+def agg_trades(symbol: str, body: Any) -> list[AggTrade]:
+    """The answer of `/api/v3/aggTrades`. Raises `TickError` where it is not a list of such rows.
+
+    A row whose values are impossible in any market has the reason in `why`; the others are not affected.
     """
     if not isinstance(body, list):
         raise TickError(f"{symbol}: a list of aggregate trades was expected, not {_shortened(str(body))}")
     return [_agg_trade(symbol, row) for row in body]
 
 
-def _newest_id(value: Any) -> int | None:
-    if not _is_integer(value):
-        raise TypeError(f"lastId is {value!r:.40}")
-    return value if value >= 0 else None  # -1: no trade for a day
-
-
-def newest_of(body: Any) -> dict[str, Newest]:
-    """The answer of `/api/v3/ticker/24hr`, by symbol. Raises `TickError` where it is not one."""
+def _agg_trade(symbol: str, data: Any) -> AggTrade:
     try:
-        return {
-            row["symbol"]: Newest(
-                _newest_id(row["lastId"]),
-                (
-                    mantissa(row["bidPrice"]),
-                    mantissa(row["bidQty"]),
-                    mantissa(row["askPrice"]),
-                    mantissa(row["askQty"]),
-                ),
-            )
-            for row in body
-        }
-    except (KeyError, TypeError, AttributeError) as error:
-        raise TickError(f"{str(body)[:_SHOWN]} are no tickers ({error!r})") from None
-
-
-def weight_limit(info: Any) -> int:
-    """The weight a minute in the answer of `/api/v3/exchangeInfo`; a usual one where it does not say."""
-    limits = info.get("rateLimits") if isinstance(info, dict) else None
-    for limit in limits if isinstance(limits, list) else ():
-        if not isinstance(limit, dict):
-            continue
-        if (limit.get("rateLimitType"), limit.get("interval")) == ("REQUEST_WEIGHT", "MINUTE"):
-            weight, minutes = limit.get("limit"), limit.get("intervalNum", 1)
-            if _is_integer(weight) and _is_integer(minutes) and 0 < minutes <= weight:
-                return int(weight // minutes)
-    return _FALLBACK_LIMIT
-
-
-def _agg_trade(symbol: str, row: Any) -> AggTrade:
-    try:
-        numbers = agg_id, first_id, last_id, time_us = row["a"], row["f"], row["l"], row["T"]
-        price_text, qty_text, is_buyer_maker = row["p"], row["q"], row["m"]
-    except (KeyError, TypeError) as error:
-        raise TickError(f"{symbol}: {_shortened(str(row))} is no aggregate trade ({error!r})") from None
-    is_text = isinstance(price_text, str) and isinstance(qty_text, str)
-    if (
-        not all(map(_is_integer, numbers))
-        or agg_id < 0
-        or not is_text
-        or not isinstance(is_buyer_maker, bool)
-    ):
-        raise TickError(f"{symbol}: {_shortened(str(row))} is no aggregate trade")
+        row = msgspec.convert(data, _AggTradeRow)
+    except msgspec.ValidationError as error:
+        raise TickError(f"{symbol}: {_shortened(str(data))} is no aggregate trade ({error})") from None
+    first_id, last_id, time_us = row.first_id, row.last_id, row.time
     if (first_id, last_id) == (-1, -1):
-        return AggTrade(agg_id, -1, -1, -1, 0, 0, 0)  # a placeholder's time and price mean nothing
+        return AggTrade(row.id, -1, -1, -1, 0, 0, 0)  # a placeholder's time and price mean nothing
     price = qty = 0
     why = ""
     try:
-        price, qty = mantissa(price_text), mantissa(qty_text)
+        price, qty = mantissa(row.price), mantissa(row.qty)
         check_trade(symbol, first_id, price, qty)
     except TickError as error:
         why = _shortened(str(error))
     if not 0 <= first_id <= last_id:
         first_id = last_id = -1
-        why = "its trade ids are none"
+        why = "its trade ids are impossible"
     if time_us <= 0:
-        why = "its time is none"
+        why = "its time is impossible"
     elif time_us < _MICROSECONDS_FROM:
         time_us *= 1000
-    return AggTrade(agg_id, first_id, last_id, time_us, price, qty, -1 if is_buyer_maker else 1, why)
-
-
-def _is_integer(value: Any) -> bool:
-    """Whether it is a whole number that 64 bits hold."""
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+    return AggTrade(row.id, first_id, last_id, time_us, price, qty, -1 if row.is_buyer_maker else 1, why)
 
 
 def _json(url: str, headers: Mapping[str, str], data: bytes) -> Any:
-    """What a body of status 200 says. Raises `ExchangeUnavailable` where it is not JSON."""
+    """The JSON of a body with status 200. Raises `ExchangeUnavailable` if it is none."""
     kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind and kind != "application/json" and not kind.endswith("+json"):
         raise ExchangeUnavailable(f"{url} answers {kind[:_SHOWN]}, not JSON: {_shortened(data)}")
@@ -331,7 +349,7 @@ def _wait_s(headers: Mapping[str, str], now_s: float) -> int:
 
 
 def _shortened(text: bytes | str) -> str:
-    """The beginning of a text on one line, without what a terminal would obey."""
+    """The beginning of a text on one line, without control characters."""
     if isinstance(text, bytes):
         text = text[: 4 * _SHOWN].decode("utf-8", "replace")
     one_line = " ".join(text[: 4 * _SHOWN].split())
@@ -339,26 +357,26 @@ def _shortened(text: bytes | str) -> str:
 
 
 def _refusal(url: str, status: int, headers: Mapping[str, str], data: bytes, now_s: float) -> RestError:
-    said = _shortened(data)
+    quoted = _shortened(data)
     if status in (418, 429) or (status == 503 and "Retry-After" in headers):
         wait_s = _wait_s(headers, now_s)
-        return RateLimited(f"{url} answers {status}, wait {wait_s} s: {said}", wait_s)
+        return RateLimited(f"{url} answers {status}, wait {wait_s} s: {quoted}", wait_s)
     if status == 451:
         return RegionRefused(
             f"{url} answers 451: Binance does not serve this country or region; deploy to another region, "
-            f"such as ap-northeast-1, or run from another place. It said: {said}"
+            f"such as ap-northeast-1, or run from another place. It said: {quoted}"
         )
     if status in (202, 403) or _WAF_ACTION in headers:
         return Forbidden(
             f"{url} answers {status}: its firewall refuses this address; stop asking, and find out why "
-            f"before continuing. It said: {said}"
+            f"before continuing. It said: {quoted}"
         )
     if status < 400:
         where = _shortened(headers.get("Location", "")) or "nowhere"
         return ExchangeUnavailable(
             f"{url} answers {status}, which points to {where}: not the exchange's answer; is REST_URL right? "
-            f"It said: {said}"
+            f"It said: {quoted}"
         )
     if status < 500:
-        return RequestRefused(f"{url} answers {status}: {said}")
-    return ExchangeUnavailable(f"{url} answers {status}: {said}")
+        return RequestRefused(f"{url} answers {status}: {quoted}")
+    return ExchangeUnavailable(f"{url} answers {status}: {quoted}")

@@ -1,12 +1,11 @@
-"""The proof that a window of history is whole.
+"""The proof that a window of history is complete.
 
-Time only hints at a window's first trade; ids prove that none is left out. A window is whole when its
-aggregates follow each other without a hole, from one that happened before its beginning, or the market's
-first, to one that happened behind its end. How full a page is says nothing: pages may be capped, and REST's
-database may lag by minutes.
+Times only suggest where a window begins; ids prove that no trade is missing. A window is complete when its
+aggregates have consecutive ids, from one before its start, or the market's first, to one after its end. The
+length of a page proves nothing: pages may be capped, and REST's database may lag by minutes.
 
-A row that no market can have produced, or that is far out of order, is left out and reported; the ids that
-are missing then count as withheld. Where there are many such rows the window is not whole.
+A row with impossible values, or far out of order, is left out and reported; its trade ids then count as
+withheld. With many such rows the window is not complete.
 """
 
 from __future__ import annotations
@@ -21,23 +20,23 @@ from tickcast.market.fetch_plan import Window
 from tickcast.market.row_order import DISORDER_US
 from tickcast.units import HOUR_US, MINUTE_US
 
-AROUND = 50  # rows before and behind one that are enough to tell whether it is in order
-_MOST_REFUSED = 10  # of a page's rows; more are not single values that are wrong
-_AHEAD_US = MINUTE_US  # of the clock: a time beyond is no proof by itself
+AROUND = 50  # rows before and after one that suffice to tell whether it is in order
+_MOST_REFUSED = 10  # of a page's rows; more are not isolated errors
+_AHEAD_US = MINUTE_US  # of the clock: a time further ahead proves nothing by itself
 
 PutFile = Callable[[int, int, list[AggTrade]], WindowFile]
 
 
 class HistoryIncomplete(RuntimeError):
-    """What the exchange gave is not all of the window; another try may get the rest."""
+    """The exchange's answers do not cover the whole window; a retry may get the rest."""
 
 
 class HistoryNotKept(HistoryIncomplete):
-    """The exchange does not keep all of the window, or not any more: another try would get no more."""
+    """The exchange no longer keeps all of the window: a retry would get no more."""
 
 
 class MarketHalted(HistoryIncomplete):
-    """Nothing is known behind the window, and nothing will be until the market trades again."""
+    """No trade after the window is known, and none will be until the market trades again."""
 
 
 class _Checked(NamedTuple):
@@ -49,11 +48,11 @@ class _Checked(NamedTuple):
 
 
 class WindowProof:
-    """Checks that aggregates follow each other, and has those of the window written in files of an hour.
+    """Checks that aggregates are consecutive, and has those of the window written in files of an hour.
 
-    A row is checked once those behind it are known, and belongs to the hour and the window that its time
-    says. Since times may fall back a little, an hour is written when a time lies well behind it. `put` writes
-    the rows of a file, [from_us, to_us); `progress` tells what is written.
+    A row is checked once the rows after it are known; its time decides its hour and window. Since times may
+    fall back a little, an hour is written when a row well after it has come. `put` writes the rows of a
+    file, [from_us, to_us); `progress` records what is written.
     """
 
     def __init__(self, window: Window, progress: Progress, put: PutFile, now_us: int) -> None:
@@ -65,7 +64,7 @@ class WindowProof:
         self._put = put
         self._now_us = now_us
         self._unchecked: list[AggTrade] = []
-        # The last row that was in order, or what is known of it: as often as it outweighs those behind it.
+        # The last row in order, or what is known of it, repeated so that it outweighs the rows after it.
         self._anchor: list[AggTrade] = []
         if progress.last_id is not None:
             begin_us = max(window.from_us, progress.until_us)
@@ -76,13 +75,13 @@ class WindowProof:
         self._newest_inside: int | None = progress.last_id if progress.rows else None  # trade id
 
     def add(self, rows: list[AggTrade]) -> bool:
-        """Take the next rows, or none where there are none yet; True when all of the window is written.
+        """Add the next rows, or none if there are none yet; True when all of the window is written.
 
         Raises `HistoryIncomplete`.
         """
         for row in rows:
             if row.id != self.next_id:
-                raise self._incomplete(f"aggregate {self.next_id} was to come next, not {row.id}")
+                raise self._incomplete(f"aggregate {self.next_id} was expected next, not {row.id}")
             self.next_id += 1
         known = self._unchecked + rows
         checked = self._check(known)
@@ -91,7 +90,7 @@ class WindowProof:
         behind = [at for at, row in trades if row.time_us >= self._window.to_us]
         is_over = bool(behind) and (behind[0] < count if rows else self._is_plausible_end(known, behind))
         if is_over:
-            # Some of the window may stand behind the first that is not of it.
+            # Rows of the window may follow the first one that is after it.
             inside = [at for at, row in trades if row.time_us < self._window.to_us]
             count = max(behind[0], inside[-1] if inside else -1) + 1
         for row, why in checked[:count]:
@@ -111,7 +110,7 @@ class WindowProof:
         return [(row, refused.get(at, "")) for at, row in enumerate(rows, start=len(self._anchor))]
 
     def _is_plausible_end(self, rows: list[AggTrade], behind: list[int]) -> bool:
-        """Where the newest row of all is the only one behind the window, its time may be wrong."""
+        """If the newest row of all is the only one after the window, its time may be wrong."""
         return len(behind) > 1 or rows[behind[0]].time_us <= self._now_us + _AHEAD_US
 
     def _take(self, row: AggTrade, why: str) -> None:
@@ -137,8 +136,7 @@ class WindowProof:
             return None
         if row.first_id <= last_id:
             raise self._incomplete(
-                f"aggregate {row.id} begins with trade {row.first_id}, which was in an earlier one: "
-                f"they reach to {last_id}"
+                f"aggregate {row.id} begins with trade {row.first_id}, but earlier ones reach to {last_id}"
             )
         return last_id + 1, row.first_id - 1
 
@@ -148,10 +146,10 @@ class WindowProof:
         return min((self._oldest_us // HOUR_US + 1) * HOUR_US, self._window.to_us)
 
     def _flush(self, until_us: int) -> None:
-        """Write the file that ends at `until_us`, and enter it as progress.
+        """Write the file that ends at `until_us`, and record it as progress.
 
-        Rows of the next hour may stand between those of this one: from the first of them on all rows are
-        gone through again, by this call or by the next, but those before `until_us` are not written again.
+        Rows of the next hour may be mixed with those of this one: from the first of them on all rows are
+        processed again, here or after a restart, but those before `until_us` are not written twice.
         """
         progress, window = self._progress, self._window
         from_us = max(window.from_us, progress.until_us)
@@ -173,7 +171,7 @@ class WindowProof:
         )
 
     def _enter(self, count: int) -> None:
-        """Enter the first `count` rows as progress."""
+        """Record the first `count` rows as progress."""
         progress = self._progress
         for row, withheld, why in self._entries[:count]:
             if not why and not row.is_placeholder:
@@ -188,7 +186,7 @@ class WindowProof:
         self._entries = self._entries[count:]
 
     def _finish(self) -> None:
-        """Write what is left, and compare with the ids that are missing in a gap."""
+        """Write the remaining rows, and compare with the missing ids of a gap."""
         while self._oldest_us is not None:
             self._flush(self._end_of_hour())
         self._enter(len(self._entries))
@@ -213,7 +211,7 @@ def each_once(window: Window, rows: list[AggTrade], from_id: int) -> list[AggTra
     found: dict[int, AggTrade] = {}
     for row in rows:
         if row.id >= from_id and found.setdefault(row.id, row) != row:
-            raise HistoryIncomplete(f"{named(window)}: aggregate {row.id} is there twice, and not alike")
+            raise HistoryIncomplete(f"{named(window)}: aggregate {row.id} came twice with different values")
     return [found[agg_id] for agg_id in sorted(found)]
 
 
@@ -222,6 +220,6 @@ def named(window: Window) -> str:
 
 
 def time_text(time_us: int) -> str:
-    """For people, and as `make backfill` reads it."""
+    """As people read it, and `make backfill`."""
     at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=min(time_us // 1000, 10**14))
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
