@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import to_builtins
 from rich.console import Console
 from rich.table import Table
 
@@ -38,7 +39,6 @@ from tickcast.evaluation.baselines import BASELINES, LAST_TRADE, LINE
 from tickcast.evaluation.leakage import Relabel, detects_leakage, relabelled, shifted, shuffled
 from tickcast.features.bars import Bars, segments
 from tickcast.market.ticks import quotes_array, trades_array
-from tickcast.model import documents
 from tickcast.model.card import NetworkShape
 from tickcast.model.dataset import Rows
 from tickcast.model.fit import TrainingSettings
@@ -127,8 +127,8 @@ def _about(training: Training) -> dict[str, Any]:
     return {
         "rows": training.rows,
         "epochs": training.epochs,
-        "network": documents.encode(NetworkShape.of(training.network)),
-        "calibration": documents.encode(training.calibration),
+        "network": to_builtins(NetworkShape.of(training.network)),
+        "calibration": to_builtins(training.calibration, str_keys=True),
     }
 
 

@@ -32,7 +32,6 @@ from tickcast.features.ring import BarRing
 from tickcast.features.vector import FEATURE_NAMES
 from tickcast.functions import score_predictions as function
 from tickcast.functions.score_predictions import Result, ScorePredictions
-from tickcast.model import documents
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.serving.records import Prediction
 from tickcast.serving.state import SymbolState
@@ -305,7 +304,7 @@ def with_features(seconds: int, shift: float, model_id: str = "m1", from_s: int 
 
 def reference() -> dict[str, Any]:
     rows = np.random.default_rng(9).normal(size=(20_000, len(FEATURE_NAMES)))
-    bins: dict[str, Any] = documents.encode(drift.distribution(rows, FEATURE_NAMES[:2]))
+    bins: dict[str, Any] = to_builtins(drift.distribution(rows, FEATURE_NAMES[:2]))
     return bins
 
 

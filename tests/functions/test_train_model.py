@@ -76,7 +76,7 @@ def test_the_simulator_s_past_trains_a_model_that_serves(s3: Any, load: Load, tr
         assert loaded.complete and not loaded.quarantined and not loaded.problems
     trained = train(symbols=[SYMBOL], provisional=True, reason="first start", replace=True)
     card = json.loads(s3.get_object(Bucket=BUCKET, Key=f"models/{trained.model_id}/card.json")["Body"].read())
-    assert card == trained.card
+    assert card == json.loads(json.dumps(trained.card))
     assert card["data"]["markets"] == ["sim/BTCUSDT"]
     assert card["data"]["share_of_rows_with_quotes"] > 0.99
     assert card["label_version"] == LABEL_VERSION

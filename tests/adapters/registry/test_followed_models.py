@@ -92,7 +92,7 @@ def test_nothing_is_polled_while_a_prediction_waits(market: Market, s3: Any) -> 
         ({"calibration": {"1": CARD["calibration"]["1"]}}, r"no calibration for horizons [2, 5, 10]"),
         ({"calibration": {"1": {"slope": 1}}}, "calibration"),
         ({"support": {"rainfall": [0, 1]}}, "rainfall"),
-        ({"support": {"spread": 5}}, "support.spread on the card of model m2 is 5"),
+        ({"support": {"spread": 5}}, "Expected `array`, got `int` - at `$.support[...]`"),
     ],
 )
 def test_a_model_that_does_not_fit_is_refused_and_the_one_before_kept(

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from msgspec.structs import replace
 
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.hot_path import CARD, save_model
@@ -239,7 +238,10 @@ def put_raw_card(s3: Any, model_id: str, **changed: Any) -> None:
     [
         ({"calibration": CARD["calibration"] | BROKEN}, "calibration.1.direction_slope is nan"),
         ({"test": {"1": {"skill": math.inf}}}, "test.1.skill is inf"),
-        ({"calibration": CARD["calibration"] | {"5": {}}}, "calibration.5.direction_slope .* is None"),
+        (
+            {"calibration": CARD["calibration"] | {"5": {}}},
+            "required field `direction_slope` - at ",
+        ),
     ],
 )
 def test_a_card_without_numbers_is_put_in_force_by_nobody(
@@ -258,8 +260,8 @@ def test_a_card_without_numbers_is_put_in_force_by_nobody(
 
 def test_a_figure_that_is_not_known_is_null_on_the_card(s3: Any) -> None:
     save_model(s3, "m1")
-    card = model_registry.read_card(s3, BUCKET, "m1")
-    model_registry.save_card(s3, BUCKET, replace(card, test={1: HorizonScore(skill=math.nan)}))
+    document = model_registry.card_document(s3, BUCKET, "m1")
+    model_registry.save_card(s3, BUCKET, document | {"test": {"1": {"skill": math.nan}}})
     card = model_registry.check_servable(s3, BUCKET, "m1")
     assert card.test == {1: HorizonScore(skill=None)}
     assert "| 1 s | - | - | - |" in page(card)  # and is read and written again
@@ -304,7 +306,8 @@ def test_a_card_written_before_is_read_changed_and_written_without_a_loss(s3: An
     card = model_registry.read_card(s3, BUCKET, stored["model_id"])
     assert card.calibration[1].interval_width == stored["calibration"]["1"]["interval_width"]
     assert card.gate is not None and card.gate.reasons == ["not_above_champion"]
-    model_registry.save_card(s3, BUCKET, replace(card, provisional=False))
+    document = model_registry.card_document(s3, BUCKET, stored["model_id"])
+    model_registry.save_card(s3, BUCKET, document | {"provisional": False})
     assert json.load(s3.get_object(Bucket=BUCKET, Key=key)["Body"]) == stored | {"provisional": False}
     page_of_it = s3.get_object(Bucket=BUCKET, Key=key.replace(".json", ".md"))["Body"].read().decode()
     assert "| 1 s | 0.128 | 0.814 | 599 |" in page_of_it

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import psycopg
-from msgspec.structs import replace
+from msgspec import to_builtins
 
 from tickcast.adapters.postgres import training_rows
 from tickcast.adapters.postgres.score_store import in_shadow
@@ -28,8 +28,7 @@ from tickcast.evaluation.gate_report import sentence
 from tickcast.features.vector import Floats
 from tickcast.functions.request import RequestError
 from tickcast.market.sources import Origin
-from tickcast.model import documents
-from tickcast.model.card import GateBlock, GateRecord
+from tickcast.model.card import GateBlock, GateRecord, card_from
 from tickcast.model.forecast import HORIZONS_S
 
 
@@ -39,7 +38,8 @@ class _Candidate:
     def __init__(self, s3: Any, bucket: str, model_id: str) -> None:
         """Raises one of `LOAD_ERRORS`, or `RegistryError`, when it cannot serve."""
         self.model_id = model_id
-        self.card = model_registry.read_card(s3, bucket, model_id)
+        self.document = model_registry.card_document(s3, bucket, model_id)
+        self.card = card_from(self.document)
         self.model = load(s3, bucket, model_id)
         if self.card.learned_to_us is None:
             raise RegistryError(f"the card of model {model_id} has no learned_to_us: it cannot be evaluated")
@@ -106,8 +106,9 @@ def evaluate_model(
         is_best = each.model_id == answer["promote"]
         record = _record(blocks[each.model_id], decisions[each.model_id], champion, is_best, now)
         # A model that passed and was not the best, or does not pass any more, is not proven.
-        card = replace(each.card, provisional=record.provisional or not is_best, gate=record)
-        model_registry.save_card(s3, bucket, card)
+        provisional = record.provisional or not is_best
+        decided = {"provisional": provisional, "gate": to_builtins(record, str_keys=True)}
+        model_registry.save_card(s3, bucket, each.document | decided)
     return answer
 
 
@@ -191,8 +192,8 @@ def _answer(model_id: str, pointer: Pointer | None, decisions: dict[str, GateDec
         "sentence": sentence(decision),
         "seconds": decision.seconds,
         "rows": decision.rows,
-        "figures": documents.encode(decision.figures.get(ALL, {})),
-        "shadow_evidence": documents.encode(decision.shadow),
+        "figures": to_builtins(decision.figures.get(ALL, {})),
+        "shadow_evidence": to_builtins(decision.shadow),
     }
 
 

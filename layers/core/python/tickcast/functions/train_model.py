@@ -29,8 +29,7 @@ from tickcast.evaluation.backtest import block_scores
 from tickcast.evaluation.baselines import fit_line
 from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES
 from tickcast.functions.request import RequestError, check_fields, days_in, symbols_in
-from tickcast.model import documents
-from tickcast.model.card import Card, NetworkShape, TrainingData
+from tickcast.model.card import Card, NetworkShape, TrainingData, new_document
 from tickcast.model.dataset import LABEL_VERSION, ROW_HASH, Rows, mask_quotes, pool
 from tickcast.model.fit import TrainingSettings
 from tickcast.model.forecast import HORIZONS_S
@@ -116,9 +115,7 @@ def train_model(
     model_registry.save(s3, bucket, onnx_file, card)
     if request.replace:
         model_registry.promote(s3, bucket, model_id, trained_at, by="a first model, not evaluated")
-    return TrainedModel(
-        model_id, request.replace, None, card.rows, card.rows_with_quotes, documents.encode(card)
-    )
+    return TrainedModel(model_id, request.replace, None, card.rows, card.rows_with_quotes, new_document(card))
 
 
 def _history(

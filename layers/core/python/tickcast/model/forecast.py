@@ -8,7 +8,6 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from tickcast.features.vector import Floats
-from tickcast.model.documents import Document
 
 HORIZONS_S = (1, 2, 5, 10)
 
@@ -21,7 +20,7 @@ MAX_SLOPE = 1000.0
 MAX_WIDTH = 50.0
 
 
-class Calibration(Document, frozen=True):
+class Calibration(Struct, frozen=True):
     """What turns a horizon's output into probabilities and an interval, fitted on out-of-fold predictions.
 
     `direction_slope`: P(direction right | the mid moves) = sigmoid(slope * |move| / σ√h).

@@ -19,7 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from tickcast.adapters import json_text
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.registry.onnx_model import OnnxModel
-from tickcast.adapters.registry.pointer import POINTER, Pointer, decode_pointer
+from tickcast.adapters.registry.pointer import POINTER, Pointer, pointer_from
 from tickcast.features.vector import FEATURE_NAMES
 from tickcast.model.card import serving_card
 from tickcast.model.forecast import ModelError
@@ -189,7 +189,7 @@ class ModelWatcher:
         if stored["ETag"] == before.etag:
             return replace(before, refusal=None)
         try:
-            pointer = decode_pointer(stored["Body"].read())
+            pointer = pointer_from(json_text.read(stored["Body"].read()))
             model = self._model(before, pointer.model_id)
         except LOAD_ERRORS as error:
             # The challenger keeps running: it is the active model that could not be replaced.
@@ -227,8 +227,8 @@ def load(s3: Any, bucket: str, model_id: str) -> ServingModel:
     model = ServingModel(
         model_id=model_id,
         provisional=card.provisional,
-        calibrations=card.calibrations,
-        masked_calibrations=card.masked_calibrations,
+        calibrations=card.calibration,
+        masked_calibrations=card.masked_calibration,
         run=OnnxModel(_read(s3, bucket, f"models/{model_id}/model.onnx")),
         support=card.support,
     )
