@@ -10,8 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from local.commands import execution
-from local.commands.arguments import number_of, symbols
-from local.commands.command import Command, ExitStatus, passed, print_last_line
+from local.commands.command import Command, ExitStatus, number_of, passed, print_last_line, symbols
 from local.commands.deployment import add_aws_argument, aws_environment, existing_or_started
 from local.commands.execution import Request
 from local.system import progress

@@ -6,7 +6,6 @@ import argparse
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from local.commands import deployment
@@ -16,56 +15,59 @@ from local.system.options import OptionsError
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.card_markdown import figure, share_with_quotes, with_interval
 from tickcast.adapters.registry.card_markdown import time as at_time
-from tickcast.adapters.registry.model_registry import PointerRace, RegistryError
+from tickcast.adapters.registry.model_registry import RegistryError
 from tickcast.adapters.registry.pointer import Pointer
 from tickcast.evaluation.baselines import NO_CHANGE
 from tickcast.evaluation.gate import ALL, CHAMPION
 from tickcast.model.card import Card
 from tickcast.model.forecast import HORIZONS_S
 
-_HELP = {
-    "models": "list models, the champion and the gate's verdicts",
-    "promote": "make a model the champion by hand",
-    "rollback": "make the previous champion the champion again",
-}
 _SHOWN = 20
 _VERDICTS_SHOWN = 3
 _PICKED_UP = "serving picks it up within 5 s"
 
 
-def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
-    if command == "promote":
-        parser.add_argument("id", nargs="?", default="", help="of the model, as `make models` lists it")
+def _add_id_and_aws_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("id", nargs="?", default="", help="of the model, as `make models` lists it")
     deployment.add_aws_argument(parser)
 
 
-def run(command: str, given: argparse.Namespace, console: Console) -> ExitStatus:
-    """Raises `DeploymentNotFound`, `OptionsError`, `RegistryError`, `PointerRace`."""
-    there = deployment.existing(deployment.aws_environment(given))
-    s3, bucket = there.s3, there.bucket
-    if command == "models":
-        cards, pointer = model_registry.cards(s3, bucket), model_registry.active_model(s3, bucket)
-        console.print(table(there.title, cards, pointer))
-        for sentence in sentences(cards):
-            console.print(sentence)
-    elif command == "promote":
-        console.print(promote(s3, bucket, given.id))
-    else:
-        console.print(roll_back(s3, bucket))
+def run_models(given: argparse.Namespace) -> ExitStatus:
+    there, console = deployment.existing(deployment.aws_environment(given)), progress.wide_console()
+    cards = model_registry.cards(there.s3, there.bucket)
+    console.print(table(there.title, cards, model_registry.active_model(there.s3, there.bucket)))
+    for sentence in sentences(cards):
+        console.print(sentence)
     return ExitStatus.OK
 
 
-def _command(name: str) -> Command:
-    return Command(
-        name,
-        _HELP[name],
-        lambda parser: add_arguments(parser, name),
-        lambda given: run(name, given, progress.wide_console()),
-        failures=(RegistryError, PointerRace),
-    )
+def run_promote(given: argparse.Namespace) -> ExitStatus:
+    there = deployment.existing(deployment.aws_environment(given))
+    progress.wide_console().print(promote(there.s3, there.bucket, given.id))
+    return ExitStatus.OK
 
 
-COMMANDS = tuple(_command(name) for name in _HELP)
+def run_rollback(given: argparse.Namespace) -> ExitStatus:
+    there = deployment.existing(deployment.aws_environment(given))
+    progress.wide_console().print(roll_back(there.s3, there.bucket))
+    return ExitStatus.OK
+
+
+COMMANDS = (
+    Command(
+        "models",
+        "list models, the champion and the gate's verdicts",
+        deployment.add_aws_argument,
+        run_models,
+    ),
+    Command("promote", "make a model the champion by hand", _add_id_and_aws_arguments, run_promote),
+    Command(
+        "rollback",
+        "make the previous champion the champion again",
+        deployment.add_aws_argument,
+        run_rollback,
+    ),
+)
 
 
 def promote(s3: Any, bucket: str, model_id: str) -> str:

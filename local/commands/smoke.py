@@ -16,9 +16,15 @@ from typing import Any
 
 from rich.console import Console
 
-from local.commands import arguments
-from local.commands.arguments import add_system_arguments, system_options
-from local.commands.command import Command, ExitStatus, passed, print_last_line
+from local.commands.command import (
+    Command,
+    ExitStatus,
+    add_system_arguments,
+    number_of,
+    passed,
+    print_last_line,
+    system_options,
+)
 from local.commands.observer import Observer
 from local.commands.smoke_report import Report, fill_in, table
 from local.system import http_json, progress
@@ -39,9 +45,7 @@ class WarmUpFailed(RuntimeError):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_system_arguments(parser)
-    parser.add_argument(
-        "--seconds", type=arguments.number_of("SECONDS"), default=60, help="to measure, after warm-up"
-    )
+    parser.add_argument("--seconds", type=number_of("SECONDS"), default=60, help="to measure, after warm-up")
 
 
 def run(given: argparse.Namespace) -> ExitStatus:
@@ -64,7 +68,6 @@ COMMAND = Command(
     "start a temporary system, measure it from outside, stop it; the last line is JSON",
     add_arguments,
     run,
-    failures=(WarmUpFailed,),
 )
 
 

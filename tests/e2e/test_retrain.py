@@ -18,7 +18,6 @@ from rich.console import Console
 from local.commands import deployment, execution, models, retrain
 from local.commands.backfill import BackfillRequest
 from local.commands.deployment import Deployment
-from local.commands.retrain import RetrainRequest
 from local.system import http_json
 from local.system.system import System
 from tickcast.adapters.registry import model_registry
@@ -72,32 +71,32 @@ def test_from_history_to_the_model_that_serves(
     s3, bucket = aws.client("s3"), system.outputs["BucketName"]
     champion = pointer().model_id
     started_us = time.time_ns() // 1000
-    requested = RetrainRequest(BackfillRequest(days=1))
-    report = execution.watch(there, execution.start(there, requested.request()), Console(file=io.StringIO()))
+    requested = retrain.request(BackfillRequest(days=1))
+    report = execution.watch(there, execution.start(there, requested), Console(file=io.StringIO()))
     assert (report.ok, report.causes) == (True, [])
     result = retrain.outcome(report)
-    assert result.champion == champion
-    assert (model_id := result.model_id)
-    assert result.rows_with_quotes is not None and result.rows_with_quotes > 10_000
+    assert result["champion"] == champion
+    assert (model_id := result["model_id"])
+    assert result["rows_with_quotes"] is not None and result["rows_with_quotes"] > 10_000
 
     card = model_registry.read_card(s3, bucket, model_id)
     assert card.parent == champion
     assert card.gate is not None and card.gate.block is not None and card.data is not None
-    assert card.gate.reasons == result.reasons
+    assert card.gate.reasons == result["reasons"]
     assert (card.gate.block.from_us or 0) >= (card.learned_to_us or 0) > 0
     # What the stream brought is there, up to about the minute that is left to it.
     assert (card.data.to_us or 0) > started_us - 180_000_000
     assert set(card.gate.figures["all"]) >= {"champion", "no_change", "last_trade", "linear_imbalance"}
     page = s3.get_object(Bucket=bucket, Key=f"models/{model_id}/card.md")["Body"].read().decode()
     assert card.gate.sentence in page
-    assert result.provisional is True  # a simulated market proves nothing
+    assert result["provisional"] is True  # a simulated market proves nothing
 
     moved = pointer()
-    if result.promoted:
+    if result["promoted"]:
         assert (moved.model_id, moved.previous[0].model_id) == (model_id, champion)
     else:
         assert moved.model_id == champion
-        assert moved.challenger_id == result.challenger
+        assert moved.challenger_id == result["challenger"]
         models.promote(s3, bucket, model_id)
     eventually(lambda: served_by(system, model_id), 15)
     assert champion in models.roll_back(s3, bucket)
@@ -197,8 +196,8 @@ def test_drift_starts_a_training(
                 found = there.states.list_executions(stateMachineArn=machine)["executions"]
                 return [each for each in found if each["name"].startswith("drift-")]
 
-            (execution,) = eventually(started, 90)
-            report = execution.watch(there, execution["executionArn"], Console(file=io.StringIO()))
+            (found,) = eventually(started, 90)
+            report = execution.watch(there, found["executionArn"], Console(file=io.StringIO()))
         finally:
             for table in ("drift_watches", "drift_trainings"):
                 database.execute(f"delete from tickcast.{table}")

@@ -119,6 +119,7 @@ def test_a_model_that_does_not_fit_is_refused_and_the_one_before_kept(
         (POINTER, b"[]", "it is [], it should be a JSON object"),
         (POINTER, b'{"model_id": "m9"}', "models/m9/card.json is not there"),
         ("models/m2/card.json", b"[]", "the card is '[]', it should be a JSON object"),
+        ("models/m2/card.json", b'{"line": {"1": NaN}}', "line.1 is nan"),
         ("models/m2/model.onnx", b"garbage", "not a model onnxruntime can load"),
     ],
 )

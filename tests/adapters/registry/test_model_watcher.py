@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from tests.fixtures.hot_path import CARD, network
+from tests.fixtures.hot_path import CARD, Clock, network
 from tickcast.adapters.registry import model_watcher
 from tickcast.adapters.registry.model_watcher import (
     BACK_OFF_MS,
@@ -21,17 +21,8 @@ from tickcast.adapters.registry.model_watcher import (
 )
 from tickcast.adapters.registry.onnx_model import export
 from tickcast.adapters.registry.pointer import POINTER
-from tickcast.model.forecast import HORIZONS_S
 
 SECOND_MS = 1000
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.ms = 0.0
-
-    def __call__(self) -> float:
-        return self.ms
 
 
 class Bucket:
@@ -93,7 +84,9 @@ class Started:
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    clock = Clock()
+    clock.ms = 0.0
+    return clock
 
 
 @pytest.fixture
@@ -294,16 +287,3 @@ def test_a_pointer_that_is_none_is_refused_by_its_field(
     watcher.poll()
     assert (model_id(watcher), watcher.is_refused) == ("m1", True)
     assert why in str(watcher.problem)
-
-
-def test_a_card_with_a_number_that_is_none_is_refused_by_its_field(
-    bucket: Bucket, watcher: ModelWatcher, clock: Clock
-) -> None:
-    watcher.current()
-    broken = {str(h): {"direction_slope": float("nan"), "interval_width": 1.0} for h in HORIZONS_S}
-    bucket.put("models/m2/card.json", CARD | {"model_id": "m2", "calibration": broken})
-    bucket.point_at("m2")
-    clock.ms += POLL_EVERY_MS
-    watcher.poll()
-    assert (model_id(watcher), watcher.is_refused) == ("m1", True)
-    assert "calibration.1.direction_slope is nan" in str(watcher.problem)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from local.commands import deployment, models
-from local.commands.deployment import DeploymentNotFound
+from local.commands import models
 from local.system.options import OptionsError
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.hot_path import put_model, save_model
@@ -67,16 +65,6 @@ def test_a_model_that_cannot_be_promoted_says_why(s3: Any) -> None:
     for model_id, why in (("m9", "there is no model 'm9'"), ("m1", "already"), ("m2", "of-another-code")):
         with pytest.raises(RegistryError, match=why):
             models.promote(s3, BUCKET, model_id)
-
-
-@pytest.mark.parametrize("command", [command.name for command in models.COMMANDS])
-def test_without_a_system_there_is_nothing_to_ask(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def nothing() -> dict[str, str]:
-        raise DeploymentNotFound("no system is running")
-
-    monkeypatch.setattr(deployment, "running", nothing)
-    with pytest.raises(DeploymentNotFound):
-        models.run(command, argparse.Namespace(aws="", id="m1"), Console())
 
 
 def test_an_id_is_whole_however_narrow_the_screen(s3: Any) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from local.commands.arguments import add_system_arguments, number_of, system_options
+from local.commands.command import add_system_arguments, number_of, system_options
 from local.system.options import Options, OptionsError
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import http.server
-import json
 import re
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -97,7 +95,7 @@ def test_the_json_line_has_the_promised_keys() -> None:
         "drop": Result(Reconciliation(9, 7, 2, 0, Counter({"reset by peer": 2})), 1.2, 5.1, 2, "4 resets"),
         "stall": Result(Reconciliation(9, 7, 0, 2), problems=["2 trades lost"]),
     }
-    line = json.loads(json.dumps(asdict(report(results))))
+    line = report(results)
     assert list(line) == ["ok", "ticks_lost", "drills"]
     assert (line["ok"], line["ticks_lost"]) == (False, 2)
     assert line["drills"]["drop"] == {
@@ -113,7 +111,7 @@ def test_the_json_line_has_the_promised_keys() -> None:
         "note": "4 resets",
     }
     assert table(report(results)).row_count == 2
-    assert not report({}).ok
+    assert not report({})["ok"]
 
 
 def test_drills_are_chosen_by_name() -> None:

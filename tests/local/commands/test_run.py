@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from local.commands.status import Row, Status, line
+from local.commands.run import Row, Status, line
 
 PREDICTION: dict[str, Any] = {
     "source": "model",
