@@ -19,7 +19,7 @@ from tickcast.adapters import json_text
 from tickcast.adapters.settings import MAX_DAYS
 
 _SHOWN_WINDOWS = 12
-_REASONS = {"asked": "requested"}  # the planner's words, for people
+_REASONS = {"asked": "requested"}  # the planner's codes, for people
 _SPARE_S = 120  # simulated before the requested time
 
 

@@ -2,7 +2,7 @@
 
 With TRAIN, a model is trained on those recordings and evaluated on all of SESSION. Without, the second half
 of SESSION is predicted block by block, each by a model trained on everything before it. All of it runs twice
-more on labels that mean nothing: skill that shows then is a leak.
+more on meaningless labels: skill on these is a leak.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from tickcast.model.fit import TrainingSettings
 from tickcast.model.training import Training
 
 PICTURE = Path("out") / "evaluation.png"
-NO_TEST_BLOCK = replace(TrainingSettings(), test_share=0.0)  # the rows to evaluate on are elsewhere
+NO_TEST_BLOCK = replace(TrainingSettings(), test_share=0.0)  # the rows to evaluate on are others
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _about(training: Training) -> dict[str, Any]:
 def _on_labels(
     relabel: Relabel, to_train_on: list[Rows] | None, segments_: list[Rows], holdouts: list[Holdout]
 ) -> BacktestRows:
-    """The same evaluation where labels are those of other rows, in training and in evaluation."""
+    """The same evaluation with the labels of other rows, in training and in evaluation."""
     holdouts = [relabelled(each, relabel) for each in holdouts]
     if to_train_on is None:
         return walk_forward([relabel(rows) for rows in segments_], holdouts, NO_TEST_BLOCK)
@@ -174,10 +174,10 @@ def show(evaluation: Evaluation, console: Console) -> None:
     )
     console.print(_table(figures["horizons"], figures["latency_ms"]))
     if figures["train_shares_time"]:
-        console.print("[bold]TRAIN and SESSION are of the same time[/bold]: their markets moved together")
+        console.print("[bold]TRAIN and SESSION overlap in time[/bold]: their markets moved together")
     for name, found in figures["leakage"].items():
-        verdict = "[bold red]skill: there is a leak[/bold red]" if found else "no skill, as expected"
-        console.print(f"on {name} labels: {verdict}")
+        result = "[bold red]skill: there is a leak[/bold red]" if found else "no skill, as expected"
+        console.print(f"on {name} labels: {result}")
     console.print("brackets: 95 % by bootstrap of moving blocks; skill: 1 - MSE / MSE of no change")
 
 
@@ -279,7 +279,7 @@ def _draw_reliability(rows: BacktestRows, horizons: list[str], axes: Any) -> Non
 
 
 def _span_s(rows: BacktestRows) -> float:
-    """The time that the rows cover, of all segments together."""
+    """The time that the rows cover, in all segments together."""
     spans = [np.ptp(rows.end_us[rows.segment == each]) for each in np.unique(rows.segment)]
     return round(float(sum(spans)) / 1e6, 1)
 

@@ -23,7 +23,7 @@ from tickcast.model.card import Card
 from tickcast.model.forecast import HORIZONS_S
 
 _SHOWN = 20
-_VERDICTS_SHOWN = 3
+_DECISIONS_SHOWN = 3
 _PICKED_UP = "serving picks it up within 5 s"
 
 
@@ -56,7 +56,7 @@ def run_rollback(given: argparse.Namespace) -> ExitStatus:
 COMMANDS = (
     Command(
         "models",
-        "list models, the champion and the gate's verdicts",
+        "list models, the champion and the gate's decisions",
         deployment.add_aws_argument,
         run_models,
     ),
@@ -71,7 +71,7 @@ COMMANDS = (
 
 
 def promote(s3: Any, bucket: str, model_id: str) -> str:
-    """Make a model active, whatever the gate decided; what was done, in words. Raises `OptionsError`,
+    """Make a model active regardless of the gate; the result in words. Raises `OptionsError`,
     `RegistryError`."""
     if not model_id:
         raise OptionsError("which model? ID=20260101T030000Z-0a1b2c3d, as `make models` has it")
@@ -89,13 +89,13 @@ def promote(s3: Any, bucket: str, model_id: str) -> str:
 
 
 def _full_id(prefix: str, s3: Any, bucket: str) -> str:
-    """The only id with that prefix; else what was given."""
+    """The id with that prefix if there is only one, else the prefix."""
     found = [card.model_id for card in model_registry.cards(s3, bucket) if card.model_id.startswith(prefix)]
     return found[0] if len(found) == 1 else prefix
 
 
 def roll_back(s3: Any, bucket: str) -> str:
-    """Make the previous model active; what was done, in words. Raises `RegistryError`."""
+    """Make the previous model active; the result in words. Raises `RegistryError`."""
     before = model_registry.active_model(s3, bucket)
     pointer = model_registry.roll_back(s3, bucket, _now())
     return (
@@ -104,7 +104,7 @@ def roll_back(s3: Any, bucket: str) -> str:
 
 
 def table(title: str, cards: list[Card], pointer: Pointer | None) -> Table:
-    """The newest models, one a line."""
+    """The newest models, one per line."""
     skills = [f"{h} s" for h in HORIZONS_S]
     shown = Table(title=title, title_justify="left", caption_justify="left")
     for name in ("", "model", "state", "trained up to", "quotes", *skills, "vs champion", "gate"):
@@ -122,8 +122,8 @@ def table(title: str, cards: list[Card], pointer: Pointer | None) -> Table:
         shown.add_row("", f"… and {len(cards) - _SHOWN} older")
     shown.caption = "\n".join(
         [
-            "Skill against no change, and against the champion of the time, on rows that were unseen then: "
-            "figures of two models are of different minutes, and not comparable.",
+            "Skill against no change, and against the champion of the time, on rows that neither had been "
+            "trained on: figures of two models are of different minutes, and not comparable.",
             *([] if pointer else ["No model is active."]),
         ]
     )
@@ -133,7 +133,7 @@ def table(title: str, cards: list[Card], pointer: Pointer | None) -> Table:
 def sentences(cards: list[Card]) -> list[str]:
     """The gate's decisions on the newest models, in words."""
     decided = [(card.model_id, card.gate.sentence) for card in cards[:_SHOWN] if card.gate]
-    return [f"{model_id}: {sentence}" for model_id, sentence in decided if sentence][:_VERDICTS_SHOWN]
+    return [f"{model_id}: {sentence}" for model_id, sentence in decided if sentence][:_DECISIONS_SHOWN]
 
 
 def _role(card: Card, pointer: Pointer | None) -> str:

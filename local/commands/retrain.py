@@ -1,7 +1,7 @@
 """`make retrain`: history, training and the gate, by the state machine.
 
-Bronze from the stream is loaded with the history around it, quotes included: a window up to a minute ago
-loads whatever bronze holds of its hours.
+Bronze from the stream is loaded with the history around it, quotes included: a window that ends a minute ago
+loads all that bronze has of its hours.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def run(given: argparse.Namespace) -> ExitStatus:
 
 COMMAND = Command(
     "retrain",
-    "fetch history, train a challenger, ask the gate; the last line is JSON",
+    "fetch history, train a challenger, evaluate it by the gate; the last line is JSON",
     add_arguments,
     run,
 )

@@ -43,7 +43,7 @@ def seed_bronze(
 ) -> list[SeededObject]:
     """Write history to bronze and return the objects.
 
-    With `recordings` their ticks are the history (source replay), whatever symbols they hold; without,
+    With `recordings` their ticks are the history (source replay) of all their symbols; without,
     the first `seconds` of the market simulated from `epoch_us` (source sim).
     """
     if recordings:

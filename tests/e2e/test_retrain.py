@@ -15,11 +15,12 @@ from msgspec.structs import replace
 from psycopg.types.json import Jsonb
 from rich.console import Console
 
-from local.commands import deployment, execution, models, retrain
+from local.commands import execution, models, retrain
 from local.commands.backfill import BackfillRequest
 from local.commands.deployment import Deployment
 from local.system import http_json
 from local.system.system import System
+from tests.fixtures.running_system import eventually
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.pointer import Pointer
 from tickcast.units import DAY_US
@@ -27,11 +28,6 @@ from tickcast.units import DAY_US
 QUARTER_US = 900 * 1_000_000
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
-
-
-@pytest.fixture
-def there(system: System) -> Deployment:
-    return deployment.on_emulator("the system of the tests", system.cloud.endpoint_url)
 
 
 @pytest.fixture
@@ -48,15 +44,6 @@ def pointer(system: System, aws: Session) -> Iterator[Callable[[], Pointer]]:
     yield now
     if now().model_id != before:
         model_registry.promote(s3, bucket, before, "after the test")
-
-
-def eventually(look: Callable[[], Any], patience_s: float) -> Any:
-    """The first true result of `look`."""
-    deadline = time.monotonic() + patience_s
-    while not (found := look()):
-        assert time.monotonic() < deadline, f"nothing within {patience_s} s"
-        time.sleep(0.2)
-    return found
 
 
 def served_by(system: System, model_id: str) -> Any:
@@ -172,7 +159,7 @@ def test_drift_starts_a_training(
 ) -> None:
     """With hours of bad predictions in the database, and all but one of the checks that confirm drift."""
     champion = pointer().model_id
-    looked = {"model_id": champion, "looks": 29, "is_drifting": False, "reasons": []}
+    state = {"model_id": champion, "looks": 29, "is_drifting": False, "reasons": []}
     now_us = time.time_ns() // 1000
     quarters = [now_us // QUARTER_US * QUARTER_US - n * QUARTER_US for n in range(1, 61)]
     with psycopg.connect(system.database_url, autocommit=True) as database:
@@ -187,7 +174,7 @@ def test_drift_starts_a_training(
             database.execute(
                 "insert into tickcast.drift_watches values ('ETHUSDT', %s) "
                 "on conflict (symbol) do update set watch = excluded.watch",
-                (Jsonb(looked),),
+                (Jsonb(state),),
             )
             there.states.start_execution(stateMachineArn=there.outputs["ScoreMachine"], input="{}")
             machine = there.outputs["BackfillMachine"]

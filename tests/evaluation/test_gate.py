@@ -8,8 +8,17 @@ import numpy as np
 import pytest
 
 from tickcast.evaluation import gate
-from tickcast.evaluation.gate import ALL, CHAMPION, Block, GateDecision, Shadow, compare, decide
-from tickcast.evaluation.gate_report import WORDS, sentence
+from tickcast.evaluation.gate import (
+    ALL,
+    CHAMPION,
+    WORDS,
+    Block,
+    GateDecision,
+    Shadow,
+    compare,
+    decide,
+    sentence,
+)
 from tickcast.model.card import GateSkill
 from tickcast.model.forecast import HORIZONS_S
 

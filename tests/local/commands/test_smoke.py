@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from local.commands.observer import Reply, Sighting
-from local.commands.smoke_report import Report, fill_in, table
+from local.commands.smoke import Report, fill_in, table
 
 START_MS = 1_000_000.0
 

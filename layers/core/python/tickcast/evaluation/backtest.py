@@ -33,7 +33,7 @@ Bools = npt.NDArray[np.bool_]
 
 
 class EvaluationError(ValueError):
-    """Rows that nothing can be evaluated on; the message says what is missing."""
+    """Rows on which nothing can be evaluated; the message says what is missing."""
 
 
 class Holdout(NamedTuple):
@@ -164,7 +164,7 @@ def simulate_online_calibration(
     rows: Rows, expected_bp: Floats, scale_bp: Floats, calibrations: dict[int, Calibration]
 ) -> tuple[Floats, Bools]:
     """Confidence, and whether the outcome was inside the interval, of each row and horizon (N, H), as served
-    by a system that predicts once a second; each of the ten grids of whole seconds for itself."""
+    by a system that predicts once a second; each of the ten grids of whole seconds separately."""
     confidence, inside = np.full(expected_bp.shape, 0.5), np.zeros(expected_bp.shape, bool)
     for grid in second_grids(rows.end_us):
         for at, horizon_s in enumerate(HORIZONS_S):

@@ -1,5 +1,4 @@
-"""The leakage check: the same evaluation on labels that mean nothing. Where skill shows then, there is a
-leak."""
+"""The leakage check: the same evaluation on meaningless labels. Skill on these is a leak."""
 
 from __future__ import annotations
 
@@ -27,8 +26,8 @@ def shuffled(rows: Rows) -> Rows:
 
 
 def shifted(rows: Rows) -> Rows:
-    """`rows` with the moves of a minute later, and at its end those of the beginning: nothing to learn again,
-    but the correlation in time stays."""
+    """`rows` with the moves of a minute later, and at the end those of the beginning: there is nothing to
+    learn either, but the correlation in time stays."""
     return _relabelled(rows, lambda at: np.roll(at, -min(SHIFT_ROWS, len(at) // 2)))
 
 
@@ -37,7 +36,7 @@ def relabelled(holdout: Holdout, relabel: Relabel) -> Holdout:
 
 
 def detects_leakage(rows: BacktestRows) -> bool:
-    """Whether a skill above .02 shows at any horizon that chance does not explain."""
+    """Whether there is a skill above .02 at any horizon that chance does not explain."""
     for at, horizon_s in enumerate(HORIZONS_S):
         outcome = rows.moves_bp[:, at]
         value, (low, _) = skill(

@@ -1,7 +1,7 @@
 """The gate as a function: challengers against the champion, on rows that none of them was trained on.
 
-Challengers are the model named and the one that ran in the champion's shadow, if there is one: that has live
-outcomes by now. The decisions go onto their cards. Nothing is promoted here (`promote_model`).
+Challengers are the model named in the request and the one in the champion's shadow, if there is one, which
+has live outcomes by now. The decisions go onto their cards. Nothing is promoted here (`promote_model`).
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from tickcast.adapters.registry.model_watcher import LOAD_ERRORS, load
 from tickcast.adapters.registry.pointer import Pointer
 from tickcast.evaluation import gate
 from tickcast.evaluation.baselines import NO_CHANGE, baselines, fit_line
-from tickcast.evaluation.gate import ALL, CHAMPION, Block, GateDecision
-from tickcast.evaluation.gate_report import sentence
+from tickcast.evaluation.gate import ALL, CHAMPION, Block, GateDecision, sentence
 from tickcast.features.vector import Floats
 from tickcast.functions.request import RequestError
 from tickcast.market.sources import Origin
@@ -33,7 +32,7 @@ from tickcast.model.forecast import HORIZONS_S
 
 
 class _Candidate:
-    """A model with its card, as it takes part."""
+    """A model that is compared, with its card."""
 
     def __init__(self, s3: Any, bucket: str, model_id: str) -> None:
         """Raises one of `LOAD_ERRORS`, or `RegistryError`, when it cannot serve."""
@@ -105,7 +104,7 @@ def evaluate_model(
     for each in challengers.values():
         is_best = each.model_id == answer["promote"]
         record = _record(blocks[each.model_id], decisions[each.model_id], champion, is_best, now)
-        # A model that passed and was not the best, or does not pass any more, is not proven.
+        # A model that passed but was not the best, or no longer passes, is not proven.
         provisional = record.provisional or not is_best
         decided = {"provisional": provisional, "gate": to_builtins(record, str_keys=True)}
         model_registry.save_card(s3, bucket, each.document | decided)
@@ -178,8 +177,9 @@ def _answer(model_id: str, pointer: Pointer | None, decisions: dict[str, GateDec
 
     passed = [each for each, decision in decisions.items() if decision.promoted]
     best = max(passed, key=margin, default=None)
-    # Of those that did not pass the most promising one runs in shadow: the newest may be the worse.
-    hopeful = [each for each, decision in decisions.items() if not _is_worthless(decision)]
+    # Of those that did not pass, the most promising one runs in shadow: the newest may be the worst.
+    # One that is no better than no change would show nothing there.
+    hopeful = [each for each, found in decisions.items() if f"not_above_{NO_CHANGE}" not in found.reasons]
     about = best or (model_id if model_id in decisions else next(iter(decisions)))
     decision = decisions[about]
     return {
@@ -195,8 +195,3 @@ def _answer(model_id: str, pointer: Pointer | None, decisions: dict[str, GateDec
         "figures": to_builtins(decision.figures.get(ALL, {})),
         "shadow_evidence": to_builtins(decision.shadow),
     }
-
-
-def _is_worthless(decision: GateDecision) -> bool:
-    """Not even better than no change: its outcomes in shadow would show nothing."""
-    return f"not_above_{NO_CHANGE}" in decision.reasons

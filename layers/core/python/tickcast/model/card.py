@@ -110,7 +110,7 @@ class ServingCard(Struct, frozen=True, kw_only=True):
     provisional: bool  # not proven against all baselines on an hour of rows
     calibration: dict[int, Calibration] = {}  # by horizon, s
     masked_calibration: dict[int, Calibration] | None = None  # of rows without quotes
-    support: dict[str, tuple[float, float]] = {}  # by input: lowest and highest value it may be asked on
+    support: dict[str, tuple[float, float]] = {}  # by input: lowest and highest value to serve on
 
 
 class Card(ServingCard, frozen=True, kw_only=True):

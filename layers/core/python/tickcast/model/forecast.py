@@ -14,8 +14,8 @@ HORIZONS_S = (1, 2, 5, 10)
 Price = Annotated[float, Meta(gt=0)]  # quote currency
 Probability = Annotated[float, Meta(ge=0, le=1)]
 
-# A calibration beyond these is no measurement of a market: a slope that makes every move certain, an interval
-# of fifty times the usual move of its horizon.
+# A calibration beyond these cannot have been measured on a market: a slope that makes every move certain, an
+# interval of fifty times the usual move of its horizon.
 MAX_SLOPE = 1000.0
 MAX_WIDTH = 50.0
 
@@ -35,7 +35,7 @@ class Calibration(Struct, frozen=True):
         return 1.0 / (1.0 + math.exp(-self.direction_slope * abs(move_bp) / scale_bp))
 
     def noise_bp(self, scale_bp: float, min_confidence: float) -> float | None:
-        """The move at which the confidence comes to `min_confidence` (0.5 to 1): a smaller one is noise.
+        """The move at which the confidence reaches `min_confidence` (0.5 to 1): a smaller one is noise.
         None where no move reaches it, because the model's direction has no value."""
         if self.direction_slope == 0:
             return None
@@ -86,4 +86,4 @@ def forecast(
 
 
 class ModelError(ValueError):
-    """A model that must not serve; the message says what does not fit."""
+    """A model that must not serve; the message says why."""

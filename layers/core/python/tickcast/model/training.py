@@ -4,8 +4,8 @@ Time runs forward. The newest share of the rows is the *test* block, which nothi
 is cut into four blocks at the same instants for all markets; each block but the first is predicted by
 networks fitted on the blocks before it (walk-forward). The number of epochs (early stopping) and the
 calibration come from these out-of-fold predictions together; then the network is fitted on all four blocks
-(`model.fit`). Between the rows that are fitted on and those that are predicted lies a gap of the longest
-horizon, so that no label reaches across, of whatever market.
+(`model.fit`). Between the rows that are fitted on and those that are predicted is a gap of the longest
+horizon, so that no label of any market reaches across.
 
 Rows with quotes train the network proper; the same instants with their quotes masked, and history that never
 had any, train the masked part.
@@ -33,7 +33,7 @@ _FOLDS = 4
 
 
 class TrainingError(ValueError):
-    """Data that cannot train a model; the message says what is missing."""
+    """Data that no model can be trained on; the message says what is missing."""
 
 
 class Training(NamedTuple):
@@ -45,7 +45,7 @@ class Training(NamedTuple):
     epochs: int
     calibration: dict[int, Calibration]  # by horizon, s
     masked_calibration: dict[int, Calibration]
-    support: dict[str, tuple[float, float]]  # by input: lowest and highest value it may be asked on
+    support: dict[str, tuple[float, float]]  # by input: lowest and highest value to serve on
     learned_to_us: int  # no label of a row that it was fitted on reaches beyond
     test: Rows  # the newest block, of the kind (with or without quotes) that the network is for
 
@@ -83,10 +83,10 @@ def fitted_with_quotes(rows: Rows, learned_to_us: int) -> Rows:
 
 
 def support(rows: Rows, inputs: Inputs) -> dict[str, tuple[float, float]]:
-    """By input, the range within which the network may be asked: that of `rows`, widened on both sides by
-    twice its width, taken for at least 2. Volatility, which only scales, may be ten times as high.
+    """By input, the range that the network may be used in: that of `rows`, widened on both sides by twice its
+    width, which counts as at least 2. Volatility, which only scales, may be ten times as high.
 
-    A guard against absurd input alone; another market, year or simulator is to be inside.
+    It only guards against absurd input: another market, year or simulator should be inside.
     """
     ranges = {}
     for name in inputs.names:

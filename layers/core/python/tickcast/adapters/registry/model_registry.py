@@ -1,8 +1,8 @@
 """The registry of models in S3: a folder each with the network and its card, and the pointer
 (`registry.pointer`).
 
-The pointer is only ever moved by conditional write: who decided by a pointer that has moved since decides
-again. Rolling back is moving it back. Nothing here needs the runtime of the models.
+The pointer is moved by conditional write only: if it has moved since it was read, the decision is made again
+on the new one. Rolling back is moving it back. Nothing here needs onnxruntime.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _ATTEMPTS = 5
 _LOST = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "412", "409", "404")
 
 Document = dict[str, Any]  # JSON values, with fields of later code that are kept
-Check = Callable[[Pointer | None], None]  # may raise where the pointer is not the one that was decided by
+Check = Callable[[Pointer | None], None]  # may raise where the decision was made by another pointer
 
 
 class RegistryError(RuntimeError):
-    """What is asked of the registry cannot be done; the message says why and what could be."""
+    """A request that the registry cannot carry out; the message says why, and what would work."""
 
 
 class PointerRace(RuntimeError):

@@ -14,8 +14,8 @@ _MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # a folder of its ow
 
 
 class Challenger(Struct, frozen=True, kw_only=True):
-    """The model that runs in shadow. With a `problem`, the stored one names no model; it must not cost the
-    active model anything."""
+    """The model that runs in shadow. With a `problem`, the stored one names no model; the active model
+    serves all the same."""
 
     model_id: str
     problem: str | None = None
