@@ -115,7 +115,7 @@ def test_history_is_planned_fetched_and_loaded_once(
     assert (again.ok, again.windows, again.rows) == (True, 0, 0)
 
 
-def test_it_waits_for_the_exchange_s_limit(
+def test_the_exchange_s_rate_limit_is_waited_for(
     system: System, there: Deployment, inject: Any, span: Span
 ) -> None:
     inject(status=429, retry_after_s=2, count=1)
@@ -132,7 +132,7 @@ def test_errors_of_the_exchange_are_retried(there: Deployment, inject: Any, span
 
 
 @pytest.mark.slow
-def test_a_refusal_ends_it_unmarked_with_the_reason(
+def test_a_refusal_of_the_exchange_ends_the_execution_with_the_reason(
     system: System, aws: Session, there: Deployment, inject: Any, span: Span
 ) -> None:
     request = span(10, 2)

@@ -15,7 +15,7 @@ def test_true_labels_show_skill(predicted: BacktestRows) -> None:
 
 
 @pytest.mark.parametrize("relabel", [shuffled, shifted])
-def test_on_labels_that_mean_nothing_no_skill_shows(relabel: Relabel) -> None:
+def test_meaningless_labels_show_no_skill(relabel: Relabel) -> None:
     rows, session = planted(3, 4000, 0.6), later(planted(4, 3000, 0.6), 1000)
     assert sorted(relabel(rows).moves_bp[:, 0]) == sorted(rows.moves_bp[:, 0])
     np.testing.assert_array_equal(relabel(rows).features, rows.features)
@@ -23,7 +23,7 @@ def test_on_labels_that_mean_nothing_no_skill_shows(relabel: Relabel) -> None:
     assert not detects_leakage(nothing)
 
 
-def test_a_leak_is_found(trained: Trained) -> None:
+def test_a_leak_is_detected(trained: Trained) -> None:
     """Had the label crept into a feature, relabelled rows would still be predicted: the check must detect
     it."""
     rows = shuffled(later(planted(4, 3000, 0.6), 1000))

@@ -82,7 +82,7 @@ def activate(s3: Any, model_id: str, *, provisional: bool = True) -> None:
     model_registry.promote(s3, BUCKET, model_id, NOW.isoformat(), provisional=provisional)
 
 
-def test_rows_come_back_as_they_were_stored(loader: Connection, reader: Connection) -> None:
+def test_rows_are_read_as_stored(loader: Connection, reader: Connection) -> None:
     stored = {BTC: market(1, 300, FROM_US), ETH: market(2, 200, FROM_US, has_quotes=False, step_ms=1000)}
     for symbol, rows in stored.items():
         fill(loader, symbol, rows)
@@ -287,7 +287,7 @@ def test_a_worse_model_is_not_promoted_and_its_card_says_why(
     assert gate.sentence.startswith("Champion kept: ")
 
 
-def test_a_simulated_market_and_rows_without_quotes_prove_nothing(
+def test_simulated_rows_and_rows_without_quotes_decide_nothing(
     s3: Any, loader: Connection, train: Train, evaluate: Evaluate
 ) -> None:
     fill(loader, BTC, market(1, 900, FROM_US))

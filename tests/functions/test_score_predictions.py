@@ -446,11 +446,11 @@ def test_an_outage_shows_in_availability(
 def test_another_model_in_force_is_another_story(hot: Hot, scorer: Callable[..., Result], s3: Any) -> None:
     put_model(s3, distribution={SYMBOL: reference()})
     hot.write(moved(planted.market(600)), with_features(600, 1.5))
-    assert scorer(620).drift[SYMBOL].looks == 1
+    assert scorer(620).drift[SYMBOL].streak == 1
     put_model(s3, "m2", distribution={SYMBOL: reference()})
     result = scorer(680)
     watch = result.drift[SYMBOL]
-    assert (watch.model_id, watch.looks, watch.reasons) == ("m2", 0, ())  # nothing of it was scored yet
+    assert (watch.model_id, watch.streak, watch.reasons) == ("m2", 0, ())  # nothing of it was scored yet
 
 
 def test_drift_is_told_and_nothing_trained_where_none_is_wanted(

@@ -123,7 +123,7 @@ def test_a_model_that_does_not_fit_is_refused_and_the_one_before_kept(
         ("models/m2/model.onnx", b"garbage", "not a model onnxruntime can load"),
     ],
 )
-def test_damage_is_refused(
+def test_damaged_objects_are_refused(
     market: Market, models: ModelWatcher, s3: Any, key: str, body: bytes, why: str
 ) -> None:
     put_model(s3, "m1")
@@ -135,14 +135,14 @@ def test_damage_is_refused(
     assert models.is_refused and why in str(models.problem)
 
 
-def test_a_first_model_that_does_not_fit_is_a_reason_of_its_own(market: Market, s3: Any) -> None:
+def test_a_first_model_that_does_not_fit_has_its_own_reason(market: Market, s3: Any) -> None:
     put_model(s3, "m1", feature_hash="of-another-code")
     result = market(15)
     assert result.predictions[-1].reason == "model_refused"
     assert result.model_refused
 
 
-def test_s3_out_of_reach_is_a_problem_but_no_refusal(
+def test_an_unreachable_s3_is_a_problem_not_a_refusal(
     market: Market, models: ModelWatcher, s3: Any, clock: Clock
 ) -> None:
     once = Config(retries={"total_max_attempts": 1})
@@ -225,7 +225,7 @@ def test_a_challenger_keeps_its_calibration_through_fallbacks(
 @pytest.mark.parametrize(
     "card", [{"feature_hash": "of-another-code"}, {"provisional": None, "calibration": []}, None]
 )
-def test_a_challenger_that_cannot_run_harms_nobody(
+def test_a_challenger_that_cannot_be_loaded_does_not_affect_the_champion(
     market: Market, s3: Any, card: dict[str, Any] | None
 ) -> None:
     if card:
@@ -238,7 +238,7 @@ def test_a_challenger_that_cannot_run_harms_nobody(
     assert any(problem.startswith("challenger:") for problem in result.problems)
 
 
-def test_a_challenger_that_fails_while_it_runs_harms_nobody(
+def test_a_challenger_that_fails_does_not_affect_the_champion(
     market: Market, models: ModelWatcher, s3: Any
 ) -> None:
     save_model(s3, "m2")

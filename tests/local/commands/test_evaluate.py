@@ -86,7 +86,7 @@ def test_without_train_the_second_half_is_predicted_by_walk_forward(
     assert 150 < result["span_s"] < 180
 
 
-def test_rows_trained_on_are_not_evaluated_on(
+def test_rows_trained_on_are_never_evaluated_on(
     recordings: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, second = map(str, recordings)
@@ -113,7 +113,7 @@ def test_overlap_is_that_of_symbol_and_time(symbol: str, first_s: int, is_refuse
         refuse_overlap(session, train)
 
 
-def test_too_little_and_nothing_are_distinguished(
+def test_too_few_rows_and_no_quotes_have_their_own_messages(
     recordings: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     short = tmp_path / "short.gz"

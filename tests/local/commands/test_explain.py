@@ -118,9 +118,7 @@ def test_a_difference_is_named_and_sets_the_exit_status(
     assert "DIFFERENT" in row
 
 
-def test_what_is_not_archived_yet_is_no_difference(
-    served: Served, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_ticks_not_archived_yet_are_inconclusive(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
     status, shown, summary = explained(an_id(served, 55), capsys)
     assert (status, summary["same"], summary["features_compared"]) == (3, None, 0)
     assert "bronze does not hold all its ticks yet" in shown and "try again in a minute" in shown

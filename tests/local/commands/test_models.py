@@ -67,7 +67,7 @@ def test_a_model_that_cannot_be_promoted_says_why(s3: Any) -> None:
             models.promote(s3, BUCKET, model_id)
 
 
-def test_an_id_is_whole_however_narrow_the_screen(s3: Any) -> None:
+def test_ids_are_not_cut_on_a_narrow_screen(s3: Any) -> None:
     save_model(s3, "20260101T030000Z-0a1b2c3d")
     console = Console(file=io.StringIO(), width=80)
     console.print(models.table("here", model_registry.cards(s3, BUCKET), None))
@@ -75,7 +75,7 @@ def test_an_id_is_whole_however_narrow_the_screen(s3: Any) -> None:
     assert "20260101T030000Z-0a1b2c3d" in console.file.getvalue()
 
 
-def test_the_beginning_of_an_id_will_do_if_it_is_the_only_one(s3: Any) -> None:
+def test_a_unique_prefix_of_an_id_is_enough(s3: Any) -> None:
     for name in ("20260101T03-aa", "20260101T03-bb", "20260102T03-cc"):
         save_model(s3, name)
     assert "20260102T03-cc is active" in models.promote(s3, BUCKET, "20260102")

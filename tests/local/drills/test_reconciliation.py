@@ -40,7 +40,7 @@ def in_second(index: int, first_id: int, last_id: int, qty: int) -> TradeCounts:
 PUBLISHED = [in_second(0, 1, 3, 30), in_second(0, 4, 4, 10), in_second(2, 5, 6, 20)]
 
 
-def test_seconds_that_hold_what_was_published() -> None:
+def test_seconds_that_match_what_was_published() -> None:
     assert compare(seconds((4, 40), (0, 1), (2, 20))[[0, 2]], PUBLISHED) == (0, 0)
 
 
@@ -57,7 +57,7 @@ def test_absent_trades_are_not_expected() -> None:
     assert compare(seconds((3, 30), (0, 1), (1, 9))[[0, 2]], PUBLISHED, {4, 5}) == (0, 0)
 
 
-def test_the_spans_of_drills_touch() -> None:
+def test_the_spans_of_drills_are_contiguous() -> None:
     assert spans({"A": 10}, {"A": 12}) == {"A": range(11, 13)}
 
 
@@ -82,7 +82,7 @@ def test_the_spans_of_drills_touch() -> None:
         (HOLED, Reconciliation(sent=5, in_bronze=5, uncounted=3), "3 trades were too late"),
     ],
 )
-def test_a_drill_fails_by_its_reconciliation(
+def test_a_drill_passes_or_fails_by_its_reconciliation(
     drill: Drill, trades: Reconciliation, problem: str | None
 ) -> None:
     found = problems(drill, trades)

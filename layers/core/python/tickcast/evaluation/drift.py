@@ -19,9 +19,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
-from msgspec import Struct
 from msgspec.structs import replace
 
 from tickcast.features.vector import FEATURE_NAMES, Floats
@@ -56,11 +56,11 @@ class DriftEvidence:
     band_low: float = 0.0  # the worst skill that the gate had seen
 
 
-class DriftState(Struct, frozen=True):
+class DriftState(msgspec.Struct, frozen=True):
     """What is stored of one symbol between updates."""
 
     model_id: str = ""
-    looks: int = 0  # updates in a row that contradict `is_drifting`
+    streak: int = msgspec.field(default=0, name="looks")  # updates in a row that contradict `is_drifting`
     is_drifting: bool = False
     reasons: tuple[str, ...] = ()  # of the newest update
 
@@ -101,12 +101,12 @@ def update(state: DriftState, model_id: str, evidence: DriftEvidence, policy: Dr
     if state.model_id != model_id:
         state = DriftState(model_id)
     if evidence.scored < policy.min_scored:
-        return replace(state, looks=0, reasons=())
+        return replace(state, streak=0, reasons=())
     reasons = _reasons(evidence, policy, state.is_drifting)
-    looks = state.looks + 1 if bool(reasons) is not state.is_drifting else 0
-    if looks >= policy.raise_after:
+    streak = state.streak + 1 if bool(reasons) is not state.is_drifting else 0
+    if streak >= policy.raise_after:
         return DriftState(model_id, 0, not state.is_drifting, reasons)
-    return replace(state, looks=looks, reasons=reasons)
+    return replace(state, streak=streak, reasons=reasons)
 
 
 def should_retrain(
