@@ -56,16 +56,17 @@ def number_of(name: str, kind: type[int] | type[float] = int) -> Callable[[str],
 
 def symbols(text: str) -> tuple[str, ...]:
     """The symbols in `text`, none if it is empty. Raises `OptionsError`."""
-    try:
-        return tuple(value("SYMBOLS", text, Symbols)) if text else ()
-    except SettingsError as error:
-        raise OptionsError(str(error)) from None
+    return tuple(_checked("SYMBOLS", text, Symbols)) if text else ()
 
 
 def secret_variable(name: str) -> str:
     """The secret in the environment variable `name`, empty if unset. Raises `OptionsError`."""
+    return str(_checked(name, os.environ.get(name, ""), Secret))
+
+
+def _checked(name: str, text: str, kind: Any) -> Any:
     try:
-        return str(value(name, os.environ.get(name, ""), Secret))
+        return value(name, text, kind)
     except SettingsError as error:
         raise OptionsError(str(error)) from None
 

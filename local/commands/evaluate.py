@@ -30,17 +30,17 @@ from tickcast.evaluation.backtest import (
     BacktestRows,
     EvaluationError,
     Holdout,
+    holdout,
     predict,
-    rows_and_holdouts,
     train_and_fit_line,
     walk_forward,
 )
 from tickcast.evaluation.backtest_figures import REGIMES, figures_by_horizon, masked_figures
 from tickcast.evaluation.baselines import BASELINES, LAST_TRADE, LINE
-from tickcast.evaluation.leakage import Relabel, detects_leakage, relabelled, shifted, shuffled
+from tickcast.evaluation.leakage import Relabel, detects_leakage, shifted, shuffled
 from tickcast.features.bars import Bars, segments
 from tickcast.model.card import NetworkShape
-from tickcast.model.dataset import Rows
+from tickcast.model.dataset import Rows, training_rows
 from tickcast.model.fit import TrainingSettings
 from tickcast.model.training import Training
 
@@ -80,13 +80,15 @@ def evaluate(session: Sequence[Path], train: Sequence[Path], latency_ms: int) ->
     """
     held_out, trained_on = ([recording.inspect(path) for path in paths] for paths in (session, train))
     refuse_overlap(held_out, trained_on)
-    segments_, holdouts = rows_and_holdouts(bars_of(held_out), latency_ms * 1000)
+    bars = bars_of(held_out)
+    segments_ = [training_rows(each) for each in bars]
+    holdouts = [holdout(each, latency_ms * 1000) for each in bars]
     quoted = sum(len(each.rows.end_us) for each in holdouts)
     if not quoted:
         raise EvaluationError(
             "SESSION has no rows with quotes: nothing is evaluated against a price that is an estimate"
         )
-    to_train_on = rows_and_holdouts(bars_of(trained_on), 0)[0] if trained_on else None
+    to_train_on = [training_rows(each) for each in bars_of(trained_on)] if trained_on else None
     shares_time = any(
         one.first_us <= other.last_us and other.first_us <= one.last_us
         for one in held_out
@@ -132,7 +134,7 @@ def _on_labels(
     relabel: Relabel, to_train_on: list[Rows] | None, segments_: list[Rows], holdouts: list[Holdout]
 ) -> BacktestRows:
     """The same evaluation with the labels of other rows, in training and in evaluation."""
-    holdouts = [relabelled(each, relabel) for each in holdouts]
+    holdouts = [each._replace(rows=relabel(each.rows)) for each in holdouts]
     if to_train_on is None:
         return walk_forward([relabel(rows) for rows in segments_], holdouts, NO_TEST_BLOCK)
     return predict(train_and_fit_line([relabel(rows) for rows in to_train_on], NO_TEST_BLOCK), holdouts)

@@ -20,7 +20,7 @@ from tickcast.features.bars import BAR_US, BARS_PER_S, Bars, mids
 from tickcast.features.vector import Floats
 from tickcast.model.calibration import Calibrator
 from tickcast.model.card import HorizonScore
-from tickcast.model.dataset import Rows, rows_from_bars, rows_without_quotes, training_rows
+from tickcast.model.dataset import Rows, rows_from_bars, rows_without_quotes
 from tickcast.model.fit import TrainingSettings
 from tickcast.model.forecast import HORIZONS_S, Calibration
 from tickcast.model.network import SIGMA, Network
@@ -63,11 +63,6 @@ def holdout(bars: Bars, latency_us: int) -> Holdout:
         unquoted=len(every.end_us) - len(rows.end_us),
         masked=rows_without_quotes(bars),
     )
-
-
-def rows_and_holdouts(segments: Sequence[Bars], latency_us: int) -> tuple[list[Rows], list[Holdout]]:
-    """Of each segment of bars, the rows to train on and the holdout to evaluate on."""
-    return [training_rows(bars) for bars in segments], [holdout(bars, latency_us) for bars in segments]
 
 
 class Trained(NamedTuple):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from tickcast.evaluation.backtest import BacktestRows, Holdout
+from tickcast.evaluation.backtest import BacktestRows
 from tickcast.evaluation.backtest_figures import block_rows
 from tickcast.evaluation.skill import skill
 from tickcast.features.bars import BARS_PER_S
@@ -29,10 +29,6 @@ def shifted(rows: Rows) -> Rows:
     """`rows` with the moves of a minute later, and at the end those of the beginning: there is nothing to
     learn either, but the correlation in time stays."""
     return _relabelled(rows, lambda at: np.roll(at, -min(SHIFT_ROWS, len(at) // 2)))
-
-
-def relabelled(holdout: Holdout, relabel: Relabel) -> Holdout:
-    return holdout._replace(rows=relabel(holdout.rows))
 
 
 def detects_leakage(rows: BacktestRows) -> bool:

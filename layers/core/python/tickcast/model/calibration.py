@@ -29,7 +29,7 @@ import numpy as np
 from msgspec import Struct
 
 from tickcast.features.vector import Floats
-from tickcast.model.forecast import MAX_SLOPE, MAX_WIDTH, Calibration
+from tickcast.model.forecast import HORIZONS_S, MAX_SLOPE, MAX_WIDTH, Calibration
 from tickcast.model.network import sigmoid
 
 COVERAGE = 0.8
@@ -82,10 +82,10 @@ class Calibrator(Struct):
         self.direction_slope = min(max(0.0, self.direction_slope + min(max(-most, step), most)), MAX_SLOPE)
 
 
-def fit_calibrations(moves: Floats, outcomes: Floats) -> list[Calibration]:
-    """By column, the calibration that fits out-of-fold predictions (N, H) and their outcomes (N, H), in
+def fit_calibrations(moves: Floats, outcomes: Floats) -> dict[int, Calibration]:
+    """By horizon, the calibration that fits out-of-fold predictions (N, H) and their outcomes (N, H), in
     σ√h."""
-    return [_fit(moves[:, at], outcomes[:, at]) for at in range(moves.shape[1])]
+    return {h: _fit(moves[:, at], outcomes[:, at]) for at, h in enumerate(HORIZONS_S)}
 
 
 def _fit(move: Floats, outcome: Floats) -> Calibration:

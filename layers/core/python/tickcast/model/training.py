@@ -69,8 +69,8 @@ def train(markets: list[Rows], settings: TrainingSettings | None = None) -> Trai
         rows=count,
         rows_with_quotes=int(pooled.has_quotes.sum()),
         epochs=epochs,
-        calibration=_calibrations(quoted if len(quoted.moves) else masked),
-        masked_calibration=_calibrations(masked if len(masked.moves) else quoted),
+        calibration=fit_calibrations(*(quoted if len(quoted.moves) else masked)[:2]),
+        masked_calibration=fit_calibrations(*(masked if len(masked.moves) else quoted)[:2]),
         support=support(learn, settings.inputs),
         learned_to_us=int(learn.end_us.max()) + GAP_US,
         test=test.chosen(test.has_quotes == (network.knows_quotes > 0)),
@@ -133,10 +133,6 @@ def _losses(networks: list[Network], rows: Rows, settings: TrainingSettings) -> 
         error = network.quoted_move(odd, even) - target(rows, network.usual_sigma)  # (N, H)
         losses.append(float(huber_loss(error, settings.huber).sum()))
     return losses
-
-
-def _calibrations(predicted: OutOfFold) -> dict[int, Calibration]:
-    return dict(zip(HORIZONS_S, fit_calibrations(predicted.moves, predicted.outcomes), strict=True))
 
 
 def folds(rows: Rows) -> Iterator[tuple[Rows, Rows]]:
