@@ -1,11 +1,10 @@
-"""From ticks in an event to the prediction in Redis: `predict_stream` as it is, against the usual function.
+"""From ticks in an event to the prediction in Redis: `predict_stream` compared with the usual function.
 
-Events hold a second of ticks, what a function gets that polls its shard once a second. Ours are ten wire
+An event holds a second of ticks, as for a function that polls its shard once a second. Ours are ten wire
 batches; `PredictStream` reads the symbol's state, folds, predicts and writes, fenced, with receipt, outcomes
-and calibration. The usual function gets a record a tick, keeps its window in memory, where a restart loses
-it, and makes the same features of it in numpy; it runs the same ONNX file and writes a command a key. What is
-compared is the way from the event to the keys that readers ask for.
-"""
+and calibration. The usual function gets a record per tick, keeps its window in memory, where a restart loses
+it, and computes the same features from it in numpy; it runs the same ONNX file and writes one command per
+key. Measured is the time from the event to the keys that the API reads."""
 
 from __future__ import annotations
 
@@ -14,6 +13,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -43,23 +43,6 @@ from tickcast.units import SECOND_US
 SECONDS = 20
 BATCHES_A_SECOND = 10
 _SYMBOL = "BTCUSDT"
-
-
-class _OneModel:
-    """A model that is always active: what `ModelWatcher` is between two polls."""
-
-    challenger = problem = challenger_problem = refusal = None
-    is_refused = False
-
-    def __init__(self, model: OnnxModel) -> None:
-        calibrations = dict.fromkeys(HORIZONS_S, Calibration(1.0, 1.0))
-        self._model = ServingModel("bench", False, calibrations, model)
-
-    def current(self) -> ServingModel:
-        return self._model
-
-    def poll(self) -> None:
-        pass
 
 
 class UsualFunction:
@@ -126,7 +109,7 @@ def measure(effort: Effort) -> tuple[list[Comparison], float]:
         def restore() -> None:
             client.delete(keys.predictions(_SYMBOL), keys.outcomes(_SYMBOL))
             client.restore(keys.state(_SYMBOL), 0, kept, replace=True)
-            ours.store = HotStore(client, LATENESS_US)  # one that knows nothing of the run before
+            ours.store = HotStore(client, LATENESS_US)  # without the fences of the previous run
 
         def run_ours() -> list[float]:
             restore()
@@ -156,12 +139,22 @@ def _ours(client: redis.Redis, model: OnnxModel) -> PredictStream:
     }
     settings = read(PredictStreamSettings, environment)
     store = HotStore(client, LATENESS_US)
-    models: Any = _OneModel(model)
+    calibrations = dict.fromkeys(HORIZONS_S, Calibration(1.0, 1.0))
+    serving = ServingModel("bench", False, calibrations, model)
+    models: Any = SimpleNamespace(  # in place of a `ModelWatcher`
+        current=lambda: serving,
+        challenger=None,
+        problem=None,
+        challenger_problem=None,
+        refusal=None,
+        is_refused=False,
+        poll=lambda: None,
+    )
     return PredictStream(settings, store, models, SchemaRegistry(None, ""), None, now_ms)
 
 
 def _pieces(batch: wire.TickBatch) -> Iterator[wire.TickBatch]:
-    """The second in wire batches, as ingest's linger cuts it; the last one's watermark closes the second."""
+    """A second in wire batches, as ingest's linger cuts it; the watermark of the last closes the second."""
     start_us = int(batch.watermark_us) - LATENESS_US - SECOND_US
     step_us = SECOND_US // BATCHES_A_SECOND
     for n in range(BATCHES_A_SECOND):

@@ -1,8 +1,8 @@
 """The OpenAPI 3.1 document of the API, generated from its routes and the types of what they take and return.
 
-What no type can say stands here: the general description, the error responses that routes share, and an
-example. Clients may rely on every member that a body's type has, unless it may be unset: the encoder always
-writes them, whether or not the type has a default for reading.
+Added here are the general description, the error responses that routes share, and an example. Every member of
+a body's type is required in the document, unless it may be unset: the encoder always writes it, even if the
+type has a default for reading.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ start of the second after it. Instants before 1970 are read as 0, those beyond {
 
 _BY_HORIZON: Schema = {"propertyNames": {"enum": [str(horizon_s) for horizon_s in HORIZONS_S]}}
 
-# What the types of stored records leave open, by member: they are read more leniently than they are written.
+# Restrictions that the types of stored records do not have, by member.
 MEMBERS: dict[str, Schema] = {
     "horizon_s": {"enum": list(HORIZONS_S)},
     "horizons": _BY_HORIZON,
@@ -86,7 +86,7 @@ MEMBERS: dict[str, Schema] = {
     "to": {"description": "ms since 1970"},
 }
 
-# The schemas of what has no type of its own, by media type.
+# The schemas of responses without a type, by media type.
 TEXTS: dict[str, Schema] = {
     "text/html": {"type": "string"},
     JSON: {"type": "object", "required": ["openapi", "info", "paths"]},
@@ -163,7 +163,7 @@ def _responses(route: Route) -> dict[int, Schema]:
 
 
 def _result(route: Route, description: str) -> Schema:
-    """What is answered where nothing is wrong with the request."""
+    """The response to a valid request."""
     content: Schema
     if isinstance(route.returns, str):
         content = {"schema": TEXTS[route.returns]}
@@ -211,7 +211,7 @@ def _own_type(kind: type) -> Schema:
 
 
 def _bodies() -> dict[str, Schema]:
-    """The schemas of all bodies and of what is in them, by name."""
+    """The schemas of all bodies and of their parts, by name."""
     kinds = [route.returns for route in ROUTES if not isinstance(route.returns, str)] + [Problem]
     _, components = msgspec.json.schema_components(kinds, ref_template=_REF)
     for kind, schema in components.items():

@@ -1,7 +1,7 @@
-"""The files that the API serves as they are: the dashboard and the OpenAPI document (`layers.openapi`).
+"""The static files of the API: the dashboard and the OpenAPI document (`layers.openapi`).
 
-The page is `layers/site/page.html` with its style and script, and the chart library's, inserted. So a browser
-fetches one file, and a policy by digests can forbid it everything else.
+The page is `layers/site/page.html` with its styles and scripts inserted, those of the chart library included.
+So a browser fetches one file, and a policy by digests can forbid everything else.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from layers import openapi
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "layers" / "site"
 CHARTS = ROOT / "node_modules" / "uplot" / "dist"
-PACKAGE = "tickcast_site"  # where a function finds them
+PACKAGE = "tickcast_site"  # from which the function reads them
 
 
 def page() -> str:
@@ -32,7 +32,7 @@ def page() -> str:
 
 
 def build(destination: Path) -> None:
-    """Writes the files as a Python package below the layer `destination`."""
+    """Write the files as a Python package into the layer `destination`."""
     package = destination / "python" / PACKAGE
     package.mkdir(parents=True, exist_ok=True)
     files = {"__init__.py": "", "index.html": page(), "openapi.json": openapi.text()}

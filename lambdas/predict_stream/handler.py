@@ -41,7 +41,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
 
 def report(result: Result) -> None:
-    """Metrics once a closed second; a log line for what somebody should know of."""
+    """Metrics for each closed second; a log line for each problem."""
     for prediction in result.predictions:
         metrics.add_metric("Predictions", MetricUnit.Count, 1)
         metrics.add_metric("Fallbacks", MetricUnit.Count, prediction.source == "fallback")

@@ -1,4 +1,4 @@
-"""Outcomes → PostgreSQL; accuracy → the hot store and metrics; drift → whether to train again."""
+"""Outcomes → PostgreSQL; accuracy → the hot store and metrics; drift → whether to retrain."""
 
 import math
 from typing import Any
@@ -27,7 +27,7 @@ score_predictions = ScorePredictions(
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     result = score_predictions(context.get_remaining_time_in_millis)
     for symbol, hour in result.hours.items():
-        figures, state = hour.figures, result.drift.get(symbol)
+        figures, state = hour.horizons[settings.primary_horizon_s], result.drift.get(symbol)
         skill, linear = figures.skill, figures.skill_vs_linear
         _measure(symbol, "Scored", MetricUnit.Count, figures.count)
         _measure(symbol, "Availability", MetricUnit.Percent, _percent(hour.availability))
@@ -46,7 +46,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
 
 def _measure(symbol: str, name: str, unit: MetricUnit, value: float | None) -> None:
-    """What is not known is no figure."""
+    """A metric of one symbol; none where the value is unknown."""
     if value is not None and math.isfinite(value):
         # CloudWatch takes dimensions in ASCII alone.
         with single_metric(name, unit, value, default_dimensions={"symbol": ascii_name(symbol)}):

@@ -5,15 +5,11 @@ const root = location.href.split(/[?#]/)[0].replace(/\/?$/, "/");
 const at = id => document.getElementById(id);
 const state = { symbol: null, horizon: "2", shown: [], wait: 1000, round: 0, chart: null };
 
-class Refused extends Error {
-  constructor(status, detail) { super(detail); this.status = status; }
-}
-
 async function get(path) {
   const key = sessionStorage.getItem("key");
   const answer = await fetch(root + path, { headers: key ? { "x-api-key": key } : {}, signal: AbortSignal.timeout(5000) });
   const body = await answer.json();
-  if (!answer.ok && !body.services) throw new Refused(answer.status, body.detail || body.title);
+  if (!answer.ok && !body.services) throw Object.assign(new Error(body.detail || body.title), { status: answer.status });
   return body;
 }
 
@@ -48,10 +44,10 @@ function showLatest(it) {
   at("direction").className = !known(move) || it.abstains ? "soft" : move > 0 ? "good" : "bad";
   at("price").textContent = price(it.predicted_price);
   at("why").hidden = !isFallback;
-  at("why").textContent = isFallback ? `Fallback: ${it.reason.replaceAll("_", " ")}. Features are complete up to ${number(it.claim_age_s, 1)} s ago; their newest tick is ${number(it.tick_age_s, 1)} s old.` : "";
+  at("why").textContent = isFallback ? `Fallback: ${it.reason.replaceAll("_", " ")}. Features complete up to ${number(it.claim_age_s, 1)} s ago, newest tick ${number(it.tick_age_s, 1)} s old.` : "";
   const figures = {
     "expected move": signed(move), "round-trip cost": bp(it.cost_bp), "edge": signed(it.edge_bp), "noise": bp(it.noise_bp),
-    "confidence": share(it.confidence), "probability flat": share(it.p_flat),
+    "confidence": share(it.confidence), "probability of no move": share(it.p_flat),
     "80 % interval": known(it.lower) ? `${price(it.lower)} … ${price(it.upper)}` : "–", "basis price": price(it.basis_price),
     "seconds left": number(it.seconds_left, 1), "age": number(it.age_s, 1) + " s" + (it.quiet ? `, quiet for ${number(it.tick_age_s, 0)} s` : ""),
     "model": (it.model_id || "–") + (it.provisional ? " (provisional)" : ""), "latency": number(it.latency_ms, 0) + " ms",
@@ -105,7 +101,7 @@ function showAccuracy(found) {
   const titles = ["span", "horizon", "outcomes", "skill vs no change", "skill vs linear", "skill at delivery", "direction", "coverage", "calibration error (floor)", "abstained, fallbacks, unresolved"];
   const head = document.createElement("tr");
   head.append(...titles.map(title => element("th", title)));
-  // A longer span without more data than the one before it is left out: its figures would be the same.
+  // A longer span without older outcomes is left out: its figures would be the same.
   const spans = !found.summary ? [] : ["hour", "day", "week"].filter((span, i, all) => !i || found.summary[span].first < found.summary[all[i - 1]].first);
   const lines = spans.flatMap(span => Object.values(found.summary[span].horizons).map(it => {
     const line = document.createElement("tr");
@@ -120,8 +116,6 @@ function showAccuracy(found) {
     : `Scored ${number(found.scored_age_s, 0)} s ago. A model predicted ${share(hour.availability)} of the ${Math.round((hour.to - hour.first) / 1000)} s since ${clock(hour.first / 1000)}. 95 % intervals need at least ten minutes of outcomes.`;
 }
 
-const NO_MARKET = { sim: "simulated market", replay: "replayed recording" };
-
 function showHealth(health) {
   at("status").textContent = health.status;
   at("status").className = health.status === "ok" ? "good" : "bad";
@@ -132,7 +126,7 @@ function showHealth(health) {
     return line;
   }));
   const symbols = Object.keys(health.services).filter(name => name.startsWith("feed:")).map(name => name.slice(5));
-  at("source").textContent = NO_MARKET[health.services[`feed:${symbols[0]}`]?.source] || "";
+  at("source").textContent = { sim: "simulated market", replay: "replayed recording" }[health.services[`feed:${symbols[0]}`]?.source] || "";
   if (!symbols.includes(state.symbol)) choose(symbols[0]);
   at("symbols").replaceChildren(...symbols.map(symbol => {
     const button = element("button", symbol);
@@ -156,7 +150,7 @@ async function poll() {
   if (!hasKey) return at("main").hidden = true;
   const symbol = state.symbol, horizon = state.horizon, missing = state.shown.length ? 5 : KEPT;
   const latest = await get(`predictions/${encodeURIComponent(symbol)}?horizon=${horizon}&history=${Math.min(missing, 300)}`);
-  if (symbol !== state.symbol || horizon !== state.horizon) return;  // another was chosen in the meantime
+  if (symbol !== state.symbol || horizon !== state.horizon) return;  // the selection changed during the request
   const fresh = latest.history.reverse().filter(it => !state.shown.length || it.timestamp > state.shown.at(-1).timestamp);
   state.shown = state.shown.concat(fresh).slice(-KEPT);
   notice("");

@@ -1,4 +1,4 @@
-"""JSON out and in: what Python would write and read, and RFC 8259 does not know."""
+"""Reading and writing JSON without the NaN and Infinity that Python allows."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def refuse(word: str) -> Any:
 
 
 @given(anything)
-def test_whatever_is_written_is_json_and_is_read_again(value: Any) -> None:
+def test_whatever_is_written_is_json_and_can_be_read(value: Any) -> None:
     written = json_text.text(value)
     assert json.loads(written, parse_constant=refuse) == json_text.finite(value)
     assert json_text.read(written) == json_text.finite(value)
 
 
-def test_what_is_not_finite_is_null() -> None:
+def test_a_number_that_is_not_finite_is_written_as_null() -> None:
     value: dict[Any, Any] = {"a": [1.5, NAN, {"b": (-INF,)}], "c": np.float64("nan"), NAN: 1}
     assert json_text.text(value) == '{"a": [1.5, null, {"b": [null]}], "c": null, "nan": 1}'
     assert value["a"][0] == 1.5  # and the value itself stays
@@ -46,7 +46,7 @@ def test_what_is_not_finite_is_null() -> None:
         ({"rows": [1.0, INF]}, r"rows\[1\] is inf"),
     ],
 )
-def test_strictly_written_it_is_refused_by_its_place(value: Any, place: str) -> None:
+def test_strict_refuses_such_a_number_and_names_its_place(value: Any, place: str) -> None:
     with pytest.raises(JsonError, match=place):
         json_text.strict(value)
     assert json_text.strict({"a": [1.5, None]}) == '{"a": [1.5, null]}'
@@ -65,6 +65,6 @@ def test_strictly_written_it_is_refused_by_its_place(value: Any, place: str) -> 
         ("9" * 5000, "digits"),
     ],
 )
-def test_read_is_what_json_is_and_nothing_else(text: str | bytes, why: str) -> None:
+def test_read_refuses_all_but_json(text: str | bytes, why: str) -> None:
     with pytest.raises(JsonError, match=why):
         json_text.read(text)

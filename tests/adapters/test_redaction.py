@@ -1,4 +1,4 @@
-"""Secrets kept out of texts, however a library writes them."""
+"""Secrets are removed from texts in every form in which libraries write them."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_secrets_of_the_environment_are_known(monkeypatch: pytest.MonkeyPatch) -
         ("wss://stream/stream?streams=btcusdt@trade/btcusdt@bestBidAsk", [], ["btcusdt@trade"]),
     ],
 )
-def test_what_is_written_as_secrets_are(text: str, secrets: list[str], kept: list[str]) -> None:
+def test_texts_in_the_form_of_a_secret_are_removed(text: str, secrets: list[str], kept: list[str]) -> None:
     cleaned = redact(text)
     assert not [secret for secret in secrets if secret in cleaned]
     assert all(part in cleaned for part in kept), cleaned
@@ -79,7 +79,7 @@ def can_match_nothing(parts: Any) -> bool:
 
 
 def costly(parts: Any) -> list[str]:
-    """Repeats without a bound in front of something that must be there."""
+    """Unbounded repeats followed by something that can fail."""
     found = []
     for at, (kind, value) in enumerate(parts):
         rest = parts[at + 1 :]
@@ -145,7 +145,7 @@ def test_a_secret_at_the_cut_is_hidden(secret: str, kept: int) -> None:
         ValueError(f"Invalid header value {(KEY + chr(10)).encode()!r}"),
     ],
 )
-def test_an_error_of_a_library_is_described_without(error: Exception) -> None:
+def test_an_error_of_a_library_is_described_without_secrets(error: Exception) -> None:
     text = describe(error, KEY)
     assert text.startswith(type(error).__name__)
     assert "NobodyMaySee" not in text

@@ -1,4 +1,4 @@
-"""The auditor against a real Redis: what predict_stream wrote, held against what archive_ticks wrote."""
+"""The auditor over a real Redis: the records of predict_stream compared with those of archive_ticks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import redis
 from msgspec.structs import replace
 
 from tests.fixtures.aws import BUCKET
+from tests.fixtures.hot_path import Clock, hot_path
 from tests.fixtures.kinesis_events import batch_event
 from tests.fixtures.market import START_US, batches, random_ticks
 from tests.fixtures.settings import configured
@@ -20,12 +21,10 @@ from tickcast.adapters.lake import bronze
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.redis.hot_store import HotStore
 from tickcast.adapters.registry import model_registry
-from tickcast.adapters.registry.model_watcher import ModelWatcher, inline
 from tickcast.adapters.registry.onnx_model import export
 from tickcast.adapters.settings import (
     AuditPredictionsSettings,
     DatabaseSettings,
-    PredictStreamSettings,
     ServePredictionsSettings,
 )
 from tickcast.features.vector import FEATURE_HASH
@@ -39,7 +38,6 @@ from tickcast.functions.audit_predictions import (
     sample_slices,
 )
 from tickcast.functions.health import Health
-from tickcast.functions.predict_stream import PredictStream
 from tickcast.model.card import Card
 from tickcast.model.forecast import HORIZONS_S, Calibration
 from tickcast.model.network import Inputs, Network
@@ -52,7 +50,7 @@ NO_DATABASE = Database(configured(DatabaseSettings, DATABASE_PORT=9))
 
 
 def put_model(s3: Any, model_id: str, seed: int) -> None:
-    """A model of random weights, with a card that fits."""
+    """A model of random weights, with a matching card."""
     inputs = Inputs(
         odd=("imbalance", "microprice"), even=("spread",), masked=("return_1s",), flat=("trade_age",)
     )
@@ -64,25 +62,24 @@ def put_model(s3: Any, model_id: str, seed: int) -> None:
     model_registry.save(s3, BUCKET, export(network), card)
 
 
+def audit(client: redis.Redis, s3: Any, settings: AuditPredictionsSettings = SETTINGS) -> Result:
+    """Three minutes after the market's end."""
+    now_ms = START_US / 1000 + SECONDS * 1000 + 180_000
+    return AuditPredictions(settings, client, s3, NO_DATABASE, lambda: now_ms)()
+
+
 @pytest.fixture
 def run(redis_client: redis.Redis, s3: Any) -> Callable[..., Result]:
-    """Lets the hot path and the archive work off a market, and audits it some minutes later."""
+    """Runs the hot path and the archive over a market, and audits it some minutes later."""
     put_model(s3, "m1", 1)
     put_model(s3, "m2", 2)
     model_registry.promote(s3, BUCKET, "m1", "2026-01-01T00:00:00+00:00", challenger="m2")
     cuts = [START_US + k * 250_000 for k in range(SECONDS * 4)]
     stream = list(batches(*random_ticks(1, SECONDS, trades_s=10, quotes_s=20), cuts))
-    clock = {"ms": START_US / 1000}
-    predict = PredictStream(
-        configured(PredictStreamSettings, SYMBOLS="BTCUSDT"),
-        HotStore(redis_client, SETTINGS.lateness_us),
-        ModelWatcher(s3, BUCKET, lambda: clock["ms"], inline),
-        SchemaRegistry(s3, BUCKET),
-        s3,
-        lambda: clock["ms"],
-    )
+    clock = Clock()
+    predict = hot_path(HotStore(redis_client, SETTINGS.lateness_us), s3, clock)
     for n, piece in enumerate(stream):
-        clock["ms"] = piece.watermark_us / 1000 + 150
+        clock.ms = piece.watermark_us / 1000 + 150
         result = predict(batch_event(n, piece))
         assert n == 0 or not result.problems, result.problems
 
@@ -95,8 +92,7 @@ def run(redis_client: redis.Redis, s3: Any) -> Callable[..., Result]:
             ]
             if pieces:
                 archive(batch_event(start, *pieces), s3, BUCKET, SchemaRegistry(s3, BUCKET))
-        now_ms = START_US / 1000 + SECONDS * 1000 + 180_000
-        return AuditPredictions(SETTINGS, redis_client, s3, NO_DATABASE, lambda: now_ms)()
+        return audit(redis_client, s3)
 
     return audited
 
@@ -123,12 +119,12 @@ def test_a_sample_is_reproduced(run: Callable[..., Result], redis_client: redis.
     assert (archive_beat["ok"], archive_beat["objects"]) == (True, len(bronze_keys(s3)))
     newest_us = archive_beat["newest_us"]["BTCUSDT"]
     assert START_US + (SECONDS - 1) * 1_000_000 < newest_us <= START_US + SECONDS * 1_000_000
-    told = Health(
+    health = Health(
         configured(ServePredictionsSettings, SYMBOLS="BTCUSDT"),
         HotStore(redis_client, SETTINGS.lateness_us),
         lambda: beat["at_ms"],
     )().body
-    assert told["services"]["audit"]["ok"] and told["services"]["archive"]["ok"]
+    assert health["services"]["audit"]["ok"] and health["services"]["archive"]["ok"]
 
 
 def test_a_changed_tick_in_bronze_is_found_and_kept_for_study(
@@ -144,8 +140,7 @@ def test_a_changed_tick_in_bronze_is_found_and_kept_for_study(
                 changed += 1
         s3.put_object(Bucket=BUCKET, Key=key, Body=bronze.write_file(rows))
     assert changed
-    now_ms = START_US / 1000 + SECONDS * 1000 + 180_000
-    result = AuditPredictions(SETTINGS, redis_client, s3, NO_DATABASE, lambda: now_ms)()
+    result = audit(redis_client, s3)
     assert result.audited == 3 and result.differences
     beat = heartbeat(redis_client, "audit_predictions")
     assert not beat["ok"] and "are not what bronze says" in beat["why"]
@@ -161,12 +156,13 @@ def test_another_model_in_the_same_place_is_found(
 ) -> None:
     run()
     put_model(s3, "m1", 3)
-    now_ms = START_US / 1000 + SECONDS * 1000 + 180_000
-    result = AuditPredictions(SETTINGS, redis_client, s3, NO_DATABASE, lambda: now_ms)()
+    result = audit(redis_client, s3)
     assert len(result.differences) == 3
 
 
-def test_what_is_not_archived_yet_is_pending(run: Callable[..., Result], redis_client: redis.Redis) -> None:
+def test_predictions_not_archived_yet_are_pending(
+    run: Callable[..., Result], redis_client: redis.Redis
+) -> None:
     result = run(archived_us=20_000_000)
     assert result.audited == 0 and len(result.pending) == 3
     assert all("bronze does not hold all its ticks yet" in why for why in result.pending.values())
@@ -202,14 +198,14 @@ def test_only_the_objects_needed_are_read(
     store = HotStore(redis_client, SETTINGS.lateness_us)
     receipt = store.prediction("BTCUSDT", START_US // 1000 + 30_000)
     assert receipt is not None
-    audit = auditor(receipt, [receipt], [], auditor.reader())
-    assert audit.reproduction.same is True
+    found = auditor(receipt, [receipt], [], auditor.reader())
+    assert found.reproduction.same is True
     from_bronze = [key for key in read if key.startswith("bronze/")]
-    assert from_bronze == [each.key for each in audit.objects]
+    assert from_bronze == [each.key for each in found.objects]
     assert 0 < len(from_bronze) < len(bronze_keys(s3)) / 2
 
 
-def test_history_and_repairs_are_not_what_was_predicted_from(
+def test_fetched_history_and_repairs_are_not_audited_against(
     run: Callable[..., Result], redis_client: redis.Redis, s3: Any
 ) -> None:
     run()
@@ -219,8 +215,7 @@ def test_history_and_repairs_are_not_what_was_predicted_from(
     for other in (f"{folder}/history-000001.avro", f"{folder.replace('source=sim', 'source=rest')}/{name}"):
         rows = [row | {"bid_qty": 1.0} for row in bronze.read_file(body, key)]
         s3.put_object(Bucket=BUCKET, Key=other, Body=bronze.write_file(rows))
-    now_ms = START_US / 1000 + SECONDS * 1000 + 180_000
-    assert AuditPredictions(SETTINGS, redis_client, s3, NO_DATABASE, lambda: now_ms)().audited == 3
+    assert audit(redis_client, s3).audited == 3
 
 
 def test_without_predictions_there_is_nothing_to_audit_and_nothing_wrong(
@@ -232,7 +227,7 @@ def test_without_predictions_there_is_nothing_to_audit_and_nothing_wrong(
     assert heartbeat(redis_client, "archive_ticks")["ok"]
 
 
-def test_slices_are_old_enough_apart_and_move_on() -> None:
+def test_slices_are_old_enough_and_shift_with_time() -> None:
     seconds = set()
     for period in range(200):
         now_ms = START_US / 1000 + period * 300_000 + 1234
@@ -256,7 +251,7 @@ def test_whether_postgresql_answers(
     assert (beat["ok"], beat["why"]) == (False, "does not answer (OperationalError)")
 
 
-def test_a_symbol_whose_receipts_cannot_be_read_hides_no_other(
+def test_unreadable_receipts_of_a_symbol_stop_no_other(
     run: Callable[..., Result], redis_client: redis.Redis, s3: Any
 ) -> None:
     run()
@@ -265,8 +260,7 @@ def test_a_symbol_whose_receipts_cannot_be_read_hides_no_other(
         receipt = {"id": f"ETHUSDT-{at_ms}", "timestamp": at_ms, "symbol": "ETHUSDT"}
         redis_client.xadd("predictions:ETHUSDT", {"json": json.dumps(receipt)}, id=f"{at_ms}-0")
     both = replace(SETTINGS, symbols=("ETHUSDT", "BTCUSDT"))
-    now_ms = START_US / 1000 + SECONDS * 1000 + 180_000
-    result = AuditPredictions(both, redis_client, s3, NO_DATABASE, lambda: now_ms)()
+    result = audit(redis_client, s3, both)
     assert (result.audited, result.differences) == (3, [])
     assert all(failure.startswith("ETHUSDT: ValidationError") for failure in result.failures)
     assert len(result.failures) == 2  # of its receipts, and of how far it has come
@@ -274,18 +268,18 @@ def test_a_symbol_whose_receipts_cannot_be_read_hides_no_other(
     assert heartbeat(redis_client, "archive_ticks")["ok"]
 
 
-def test_a_failure_is_entered_without_secrets() -> None:
+def test_a_failure_is_reported_without_secrets() -> None:
     result = Result()
-    with audit_predictions._only_of("BTCUSDT", result):
+    with audit_predictions._as_failure_of("BTCUSDT", result):
         raise ValueError("redis://user:hush-hush@cache\nis wrong")
     assert result.failures == ["BTCUSDT: ValueError: redis://***@cache is wrong"]
 
 
-def test_what_an_auditor_keeps_does_not_grow(
+def test_the_caches_of_an_auditor_are_bounded(
     run: Callable[..., Result], redis_client: redis.Redis, s3: Any
 ) -> None:
-    """Models that were promoted one after the other, and an hour of objects: where the archive writes often,
-    tens of thousands."""
+    """Of models promoted one after the other, and of the objects of an hour, which may be tens of
+    thousands."""
     run()
     store = HotStore(redis_client, SETTINGS.lateness_us)
     auditor = Auditor(s3, BUCKET)

@@ -1,4 +1,4 @@
-"""A state that is lost, of another version, damaged, or older than what was written: what is known then, and
+"""A state that is lost, of another version, damaged or older than what was written: what is recovered, and
 which trades are missing."""
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from tests.fixtures.hot_path import (
     SETTINGS,
     START_MS,
     Clock,
+    due,
     hot_path,
+    outcomes_in,
     put_model,
     save_model,
     state_bytes,
@@ -26,15 +28,14 @@ from tickcast.adapters.redis.hot_store import HotStore, StoreFull, StoreWentBack
 from tickcast.functions.predict_stream import PredictStream, Result
 from tickcast.market import wire
 from tickcast.model.forecast import HORIZONS_S
-from tickcast.serving.records import Outcome, decode
 from tickcast.serving.state import STATE_LOST, VERSION, WRITES_LOST
 
 TRADES, QUOTES = random_ticks(1, 60)
-HOLE_S = 20  # the trades of this second never come
+HOLE_S = 20  # the trades of this second never arrive
 
 
 def second(at: int) -> wire.TickBatch:
-    """The ticks of a second, complete, with the claim to have seen all of it."""
+    """The ticks of a second, with the claim that they are complete."""
     start_us, end_us = START_US + at * 1_000_000, START_US + (at + 1) * 1_000_000
     trades, quotes = (
         rows[(rows["time_us"] >= start_us) & (rows["time_us"] < end_us)] for rows in (TRADES, QUOTES)
@@ -47,7 +48,7 @@ Work = Callable[[int], Result]
 
 @pytest.fixture
 def work(predict: PredictStream, s3: Any, clock: Clock) -> Work:
-    """Works off one second, by a model with a challenger."""
+    """Processes one second, with a model and a challenger."""
     save_model(s3, "m2")
     put_model(s3, "m1", challenger="m2")
 
@@ -79,9 +80,12 @@ def damage(client: redis.Redis) -> None:
     client.hset("state:BTCUSDT", "ring", data[:1000] + b"?" + data[1001:])
 
 
-@pytest.mark.parametrize("harm", [lose, age, damage])
-def test_the_whole_record_goes_on(
-    work: Work, store: HotStore, redis_client: redis.Redis, harm: Callable[[redis.Redis], None]
+@pytest.mark.parametrize(
+    ("harm", "problem"),
+    [(lose, "Redis has no state of it"), (age, "state of version 0"), (damage, "damaged state")],
+)
+def test_ledger_outcomes_and_calibrators_survive_a_lost_state(
+    work: Work, store: HotStore, redis_client: redis.Redis, harm: Callable[[redis.Redis], None], problem: str
 ) -> None:
     for at in range(35):
         work(at)
@@ -90,8 +94,8 @@ def test_the_whole_record_goes_on(
     before = store.load(["BTCUSDT"])[0]["BTCUSDT"].pending
     newest, *_ = store.history("BTCUSDT", 1)
     harm(redis_client)
-    problems = work(37).problems  # 35 and 36 never come
-    assert len(problems) == 1 and "its bars are warmed up again" in problems[0]
+    problems = work(37).problems  # 35 and 36 never arrive
+    assert len(problems) == 1 and problem in problems[0] and "its bars are warmed up again" in problems[0]
     assert work(38).problems == []
 
     # The ledger: the hole from before, and the one across the loss.
@@ -109,12 +113,11 @@ def test_the_whole_record_goes_on(
     # What is pending: all outcomes of the model and the challenger, once each; both calibrations.
     for at in range(39, 60):
         assert work(at).problems == []
-    made = {p.timestamp: p for p in store.history("BTCUSDT", 100)}
-    outcomes = [decode(Outcome, data) for _, data in store.outcomes_after("BTCUSDT", "0-0", 10_000)]
-    entries = [(o.timestamp, o.horizon_s) for o in outcomes]
-    until_ms = max(made)
-    assert sorted(entries) == sorted((t, h) for t in made for h in HORIZONS_S if t + h * 1000 <= until_ms)
-    pending = (newest.timestamp - 2000, 10)
+    made = [p.timestamp for p in store.history("BTCUSDT", 100)]
+    outcomes = outcomes_in(store)
+    entries = [(o.target_time, o.horizon_s) for o in outcomes]
+    assert entries == due(made, max(made))
+    pending = (newest.timestamp + 8000, 10)
     challenger = outcomes[entries.index(pending)].challenger
     assert challenger and challenger.model_id == "m2"
     after = store.load(["BTCUSDT"])[0]["BTCUSDT"].pending
@@ -127,7 +130,7 @@ def test_the_whole_record_goes_on(
 def test_calibrators_survive_a_loss_while_warming_up(
     work: Work, store: HotStore, redis_client: redis.Redis
 ) -> None:
-    """The newest receipts are fallbacks then, which have none."""
+    """The newest receipts are fallbacks, which have none."""
     for at in range(35):
         work(at)
     lose(redis_client)
@@ -157,8 +160,8 @@ def test_a_challenger_s_calibrators_survive_a_fallback(
 
 
 def test_a_store_that_lost_its_newest_writes(work: Work, store: HotStore, redis_client: redis.Redis) -> None:
-    """A replica that was behind was promoted: the event is tried again on what is left, and the trades that
-    were acknowledged with the lost writes are missing by name."""
+    """A replica that was behind was promoted: the event is retried on what is left, and the trades of the
+    lost writes are in the ledger."""
     for at in range(30):
         work(at)
     older: Any = redis_client.hgetall("state:BTCUSDT")
@@ -199,10 +202,10 @@ def test_a_store_that_goes_back_while_an_event_is_folded(
     assert (gap["first_id"], gap["last_id"], gap["cause"]) == (*ids_of(30), WRITES_LOST)
 
 
-def test_a_process_that_knows_less_is_not_alarmed(
+def test_two_processes_may_take_turns_with_a_shard(
     work: Work, store: HotStore, redis_client: redis.Redis, s3: Any, clock: Clock
 ) -> None:
-    """Two processes take turns with a shard: neither takes the other's writes for a store that changed."""
+    """Neither takes the other's writes for a store that went back."""
     other = hot_path(HotStore(redis_client, SETTINGS.lateness_us), s3, clock)
     for at in range(0, 20, 2):
         assert work(at).fenced == []

@@ -1,4 +1,4 @@
-"""What raises on one symbol, in its records, its state, its features or its model, stays with it."""
+"""An exception on one symbol, in its records, state, features or model, affects no other."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from tests.fixtures.hot_path import (
 from tests.fixtures.kinesis_events import FIRST_SEQUENCE, batch_event, event, record
 from tests.fixtures.market import START_US
 from tests.fixtures.settings import configured
-from tickcast.adapters.redis import hot_store
 from tickcast.adapters.redis.hot_store import HotStore
 from tickcast.adapters.settings import ServePredictionsSettings
 from tickcast.features.ring import BarRing
@@ -44,11 +43,11 @@ BAD, GOOD = SYMBOLS
 
 @pytest.fixture
 def run(predict: PredictStream, s3: Any, clock: Clock) -> Callable[..., list[Result]]:
-    """Lets both symbols' streams be worked off, a second an event, from one second to another."""
+    """Processes the streams of both symbols, a second per event, from one second to another."""
     put_model(s3, "m1", challenger=None)
     stream = ticks_in(SECONDS)
 
-    def work_off(first_s: float, last_s: float, per_event: int = 10) -> list[Result]:
+    def process(first_s: float, last_s: float, per_event: int = 10) -> list[Result]:
         results = []
         for at in range(round(first_s * 10), round(last_s * 10), per_event):
             pieces = [piece for piece in stream[at : at + per_event] for _ in SYMBOLS]
@@ -57,11 +56,11 @@ def run(predict: PredictStream, s3: Any, clock: Clock) -> Callable[..., list[Res
             results.append(predict(batch_event(2 * at, *named)))
         return results
 
-    return work_off
+    return process
 
 
 def change_state(client: redis.Redis, store: HotStore, change: Callable[[SymbolState], None]) -> None:
-    """Stores the state of the bad symbol again after `change`: well-formed, with the checksum it needs."""
+    """Store the state of the bad symbol again after `change`: well-formed, with a correct checksum."""
     sequence = client.hget(f"state:{BAD}", "sequence")
     state = decode_state(BAD, int(sequence or 0), state_bytes(client, BAD), 100_000)
     change(state)
@@ -69,8 +68,8 @@ def change_state(client: redis.Redis, store: HotStore, change: Callable[[SymbolS
 
 
 def forget_the_basis(state: SymbolState) -> None:
-    for waiting in state.pending.pending:
-        waiting.basis_price = 0.0
+    for prediction in state.pending.pending:
+        prediction.basis_price = 0.0
 
 
 def mix_up_times(state: SymbolState) -> None:
@@ -86,7 +85,7 @@ def sources(result: Result, symbol: str) -> list[str]:
 
 
 @pytest.mark.parametrize("poison", [forget_the_basis, mix_up_times, mix_up_ids])
-def test_a_state_that_nothing_folds_into_is_set_aside(
+def test_a_state_on_which_every_record_fails_is_quarantined(
     run: Callable[..., list[Result]],
     redis_client: redis.Redis,
     store: HotStore,
@@ -109,7 +108,7 @@ def test_a_state_that_nothing_folds_into_is_set_aside(
         if item["Key"].endswith("json")
     )
     assert json.loads(kept)["symbol"] == BAD and "Error" in json.loads(kept)["reason"]
-    # What was left out meanwhile is missing, found, and has its cause.
+    # Trades left out meanwhile are in the ledger, with their cause.
     ledger = stored(redis_client, f"gaps:{BAD}")
     assert ledger["missing_trades"] > missing_before
     assert {gap["cause"] for gap in ledger["gaps"]} == {"the state was lost"}
@@ -127,7 +126,7 @@ def test_tries_are_counted_from_event_to_event(
     assert [len(result.quarantined) for result in results] == [1] * (TRIES - 1) + [0] * (11 - TRIES)
 
 
-def test_health_tells_of_a_failure_until_there_is_a_prediction_again(
+def test_health_shows_a_failure_until_the_next_prediction(
     run: Callable[..., list[Result]], redis_client: redis.Redis, store: HotStore, clock: Clock
 ) -> None:
     run(0, 15)
@@ -143,7 +142,7 @@ def test_health_tells_of_a_failure_until_there_is_a_prediction_again(
     assert health().body["services"][f"predict_stream:{BAD}"]["ok"]
 
 
-def test_a_record_that_raises_by_itself_costs_only_itself(
+def test_a_record_that_always_raises_is_left_out_alone(
     run: Callable[..., list[Result]], monkeypatch: pytest.MonkeyPatch, redis_client: redis.Redis
 ) -> None:
     run(0, 20)
@@ -195,10 +194,10 @@ def test_an_optional_figure_that_is_not_finite_is_stored_as_null(
     assert stored(redis_client, f"features:{BAD}:latest")["vwap"] is None
 
 
-def test_a_state_with_a_number_that_is_none_is_set_aside(
+def test_a_state_with_a_number_that_is_not_finite_is_quarantined(
     run: Callable[..., list[Result]], monkeypatch: pytest.MonkeyPatch, redis_client: redis.Redis
 ) -> None:
-    """What a model's calibration comes to decides something: it is not stored as unknown."""
+    """A calibration decides something: it is not stored as null."""
     run(0, 15)
     learn = Calibrator.learn
 
@@ -215,10 +214,10 @@ def test_a_state_with_a_number_that_is_none_is_set_aside(
     assert sources(run(20, 40)[-1], BAD) == ["model"]
 
 
-def test_tries_are_forgotten_with_a_prediction(
+def test_a_prediction_resets_the_count_of_tries(
     run: Callable[..., list[Result]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Records that a state fails on now and then, each sound by itself, cost themselves and no more."""
+    """Sound records that fail now and then are left out; the state is kept."""
     run(0, 15)
     take = BarRing._take
 
@@ -234,7 +233,7 @@ def test_tries_are_forgotten_with_a_prediction(
     assert not any(result.started_over for result in results)
 
 
-def test_a_model_that_raises_is_a_fallback_of_that_prediction(
+def test_a_model_that_raises_makes_that_prediction_a_fallback(
     predict: PredictStream, run: Callable[..., list[Result]]
 ) -> None:
     run(0, 15)
@@ -256,10 +255,10 @@ def test_a_model_that_raises_is_a_fallback_of_that_prediction(
     assert sources(second, BAD) == ["model"] and not second.model_refused
 
 
-def test_a_state_out_of_which_json_cannot_be_made(
+def test_a_state_that_cannot_be_encoded(
     run: Callable[..., list[Result]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is written only at the end: the others are written all the same."""
+    """Found only when writing: the other symbols are written all the same."""
     run(0, 15)
     encode, failures = encode_state, iter(range(100))
 
@@ -269,7 +268,6 @@ def test_a_state_out_of_which_json_cannot_be_made(
         return encode(state)
 
     monkeypatch.setattr(predict_stream, "encode_state", raises)
-    monkeypatch.setattr(hot_store, "encode_state", raises)
     (first,) = run(15, 16)
     assert first.failed == [BAD] and sources(first, GOOD) == ["model"]
     assert run(16, 30)[-1].problems == []
@@ -278,7 +276,7 @@ def test_a_state_out_of_which_json_cannot_be_made(
 def test_a_store_out_of_reach_while_a_symbol_fails_fails_the_event(
     run: Callable[..., list[Result]], predict: PredictStream, redis_client: redis.Redis, store: HotStore
 ) -> None:
-    """And the repeat finds the other symbol written, and this one as it was."""
+    """The retry finds the other symbol written, and this one unchanged."""
     run(0, 15)
     change_state(redis_client, store, mix_up_ids)
 
@@ -296,7 +294,7 @@ def test_a_store_out_of_reach_while_a_symbol_fails_fails_the_event(
 
 
 def odd_seconds(first: int) -> dict[str, Any]:
-    """Three seconds of ticks as an event, with a time and an id that cannot be, and a record that is none."""
+    """Three seconds of ticks as an event, with an impossible time, an impossible id and a damaged record."""
     pieces = ticks_in(first + 3)[first * 10 :]
     for at, name, value in ((3, "time_us", 0), (5, "update_id", 2**60)):
         quotes = pieces[at].quotes.copy()
@@ -314,7 +312,7 @@ def odd_seconds(first: int) -> dict[str, Any]:
         ConnectionResetError(),
     ],
 )
-def test_a_quarantine_out_of_reach_holds_up_nothing(
+def test_an_unreachable_quarantine_stops_nothing(
     predict: PredictStream, redis_client: redis.Redis, error: Exception
 ) -> None:
     class NoS3:
@@ -338,7 +336,7 @@ def test_a_quarantine_out_of_reach_holds_up_nothing(
     assert len(predict(odd_seconds(3)).quarantined) == 3
 
 
-def test_each_part_of_a_record_that_is_set_aside_has_its_own_key(predict: PredictStream, s3: Any) -> None:
+def test_each_quarantined_part_of_a_record_has_its_own_key(predict: PredictStream, s3: Any) -> None:
     assert len(predict(odd_seconds(0)).quarantined) == 3
     found = s3.list_objects_v2(Bucket=BUCKET, Prefix="quarantine/")["Contents"]
     names = [item["Key"].rpartition("/")[2] for item in found if item["Key"].endswith(".bin")]
@@ -348,13 +346,13 @@ def test_each_part_of_a_record_that_is_set_aside_has_its_own_key(predict: Predic
 
 
 @pytest.mark.parametrize("data", [b"garbage", b"\xc3\x01" + bytes(8) + b"\xff" * 30])
-def test_whatever_a_record_holds_it_holds_up_nothing(predict: PredictStream, data: bytes) -> None:
+def test_a_damaged_record_stops_no_other(predict: PredictStream, data: bytes) -> None:
     good = [record(n, wire.encode(piece)) for n, piece in enumerate(ticks_in(3))]
     result = predict(event(*good[:10], record(10, data), *good[11:]))
     assert len(result.quarantined) == 1 and len(result.predictions) == 2
 
 
-def test_a_symbol_s_odd_keys_stay_its_own(
+def test_damaged_keys_of_a_symbol_affect_no_other(
     run: Callable[..., list[Result]], redis_client: redis.Redis
 ) -> None:
     run(0, 15)

@@ -2,14 +2,13 @@
 
 The function is the handler itself, behind a stand-in for the gateway, with a real Valkey that the hot path
 has filled and score_predictions has scored, over a real PostgreSQL; S3 is moto's. Two of schemathesis's
-checks are left out, where the answer is right and the check is not: `unsupported_method` wants a 405, but API
+checks are left out, because they are wrong here: `unsupported_method` wants a 405, but API
 Gateway knows no such path; and for history `positive_data_acceptance`, because a span that ends before it
 begins is refused, which no schema can say.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from collections.abc import Iterator
@@ -31,7 +30,7 @@ from local.system import database, servers
 from tests.fixtures.api_gateway import KEY, ApiGateway
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.filled_store import END_MS, fill
-from tests.fixtures.paths import ROOT
+from tests.fixtures.paths import ROOT, load_handler
 from tests.fixtures.settings import configured, environment
 from tickcast.adapters.http.bodies import AGES, HISTORY_MAX, PAGE_MAX, Latest
 from tickcast.adapters.http.parameters import PAGE_DEFAULT
@@ -83,7 +82,7 @@ def gateway(redis_server: ValkeyServer, postgres_port: int) -> Iterator[ApiGatew
         client.flushall()
         s3 = boto3.client("s3")
         s3.create_bucket(Bucket=BUCKET)
-        module = load_handler()
+        module = load_handler("serve_predictions")
         fill(client, s3, BUCKET, configured(PredictStreamSettings))
         score(client, s3, postgres_port)
         card = {"model_id": "m1", "provisional": True}
@@ -108,16 +107,6 @@ def score(client: redis.Redis, s3: Any, postgres_port: int) -> None:
         ScorePredictions(scores, scores.scores, client, s3, found, lambda: END_MS)(lambda: 60_000)
 
 
-def load_handler() -> Any:
-    """The module of the handler; it reads its settings from the environment."""
-    path = ROOT / "lambdas" / "serve_predictions" / "handler.py"
-    spec = importlib.util.spec_from_file_location("serve_predictions_handler", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def operations(gateway: ApiGateway) -> Any:
     # It does not resolve the document's relative server against where the document was found.
@@ -126,7 +115,7 @@ def operations(gateway: ApiGateway) -> Any:
 
 
 def verify(case: Any) -> None:
-    """Send `case` and check all that the document says of its answer."""
+    """Send `case` and check the response against the document."""
     left_out = {"unsupported_method"}
     if case.operation.path.endswith("/history"):
         left_out.add("positive_data_acceptance")
@@ -135,37 +124,35 @@ def verify(case: Any) -> None:
     case.call_and_validate(headers={"x-api-key": KEY}, excluded_checks=excluded)
 
 
+def verify_many(operations: Any, path: str, examples: settings, **strategy: Any) -> None:
+    """Verify so many requests of the `strategy`."""
+
+    @examples
+    @given(case=operations[path]["GET"].as_strategy(**strategy))
+    def verified(case: Any) -> None:
+        verify(case)
+
+    verified()
+
+
+def known(path: str) -> dict[str, str] | None:
+    return {name: value for name, value in KNOWN.items() if f"{{{name}}}" in path} or None
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_a_valid_request_is_answered_as_described(operations: Any, path: str) -> None:
-    known = {name: value for name, value in KNOWN.items() if f"{{{name}}}" in path}
-
-    @checked
-    @given(case=operations[path]["GET"].as_strategy(path_parameters=known or None))
-    def with_known_ids(case: Any) -> None:
-        verify(case)
-
-    @checked
-    @given(case=operations[path]["GET"].as_strategy())
-    def with_any_ids(case: Any) -> None:
-        verify(case)
-
-    with_known_ids()
-    with_any_ids()
+    verify_many(operations, path, checked, path_parameters=known(path))
+    verify_many(operations, path, checked)
 
 
 @pytest.mark.parametrize("path", [path for path in PATHS if parameters(path)])
 def test_an_invalid_request_is_refused(operations: Any, path: str) -> None:
-    @checked
-    @given(case=operations[path]["GET"].as_strategy(generation_mode=GenerationMode.NEGATIVE))
-    def refused(case: Any) -> None:
-        verify(case)
-
-    refused()
+    verify_many(operations, path, checked, generation_mode=GenerationMode.NEGATIVE)
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_the_filled_store_is_answered_in_full(operations: Any, path: str) -> None:
-    """The generated requests would pass as well against an API that knows nothing."""
+def test_a_filled_store_is_served_in_full(operations: Any, path: str) -> None:
+    """The generated requests would also pass against an API without data."""
     names = {each["name"] for each in parameters(path) if each["in"] == "path"}
     case = operations[path]["GET"].Case(path_parameters={name: KNOWN[name] for name in names})
     response = case.call_and_validate(headers={"x-api-key": KEY})
@@ -185,7 +172,7 @@ TYPED = [route for route in ROUTES if not isinstance(route.returns, str)]
 
 
 @pytest.mark.parametrize("route", TYPED, ids=lambda route: route.operation_id)
-def test_every_member_of_an_answer_is_one_of_its_type(operations: Any, route: Route) -> None:
+def test_every_member_of_a_body_is_in_its_type(operations: Any, route: Route) -> None:
     query = {"history": 3} if route is LATEST else {}
     case = operations[route.path]["GET"].Case(
         path_parameters={name: KNOWN[name] for name in route.path_parameters}, query=query
@@ -197,7 +184,7 @@ def test_every_member_of_an_answer_is_one_of_its_type(operations: Any, route: Ro
         assert as_json(body) == response.json()
 
 
-def test_the_document_is_what_the_routes_say() -> None:
+def test_the_document_agrees_with_the_routes() -> None:
     assert list(DOCUMENT["paths"]) == [route.path for route in ROUTES]
     for route in ROUTES:
         operation = DOCUMENT["paths"][route.path]["get"]
@@ -227,7 +214,7 @@ def test_every_parameter_and_reference_is_described() -> None:
         assert name in DOCUMENT["components"][kind]
 
 
-def test_the_example_is_an_answer() -> None:
+def test_the_example_is_a_valid_body() -> None:
     (content,) = DOCUMENT["paths"][LATEST.path]["get"]["responses"]["200"]["content"].values()
     assert isinstance(msgspec.convert(content["example"], Latest, str_keys=True), Latest)
 
@@ -242,14 +229,14 @@ def test_limits_in_the_document_are_those_of_the_code() -> None:
     assert set(reason["enum"]) == {None, *REASONS}
 
 
-def test_every_member_that_a_tag_leaves_out_is_named() -> None:
+def test_every_member_left_out_of_a_tag_is_documented() -> None:
     contracts = (ROOT / "docs/contracts.md").read_text("utf-8")
     (described,) = [part for part in contracts.split("\n\n") if "left out of the tag" in part]
     for text in (DOCUMENT["components"]["headers"]["ETag"]["description"], described):
         assert [name for name in (*AGES, "scored_age_s") if f"`{name}`" not in text] == []
 
 
-def test_every_answer_has_an_error_that_is_a_problem() -> None:
+def test_every_error_response_is_a_problem() -> None:
     for path, methods in DOCUMENT["paths"].items():
         for status, response in methods["get"]["responses"].items():
             if "$ref" in response and status != "304":

@@ -32,7 +32,7 @@ from tickcast.features.vector import FEATURE_NAMES, feature_rows
 from tickcast.functions.predict_stream import PredictStream
 from tickcast.market import wire
 from tickcast.model.forecast import HORIZONS_S
-from tickcast.serving.state import VERSION, decode_state
+from tickcast.serving.state import decode_state
 
 
 def test_features_and_predictions_of_each_second(
@@ -60,7 +60,8 @@ def test_features_and_predictions_of_each_second(
         for instant_us in ring.fold(piece, 1_000_000):
             if instant_us == newest.timestamp * 1000:
                 vector = feature_rows(ring.bars, ring.seconds, 1)
-    assert list(features["features"].values()) == vector[0].tolist()
+    assert features["features"] == dict(zip(FEATURE_NAMES, vector[0].tolist(), strict=True))
+    assert tuple(features["features"]) == FEATURE_NAMES  # in this order
     move_bp, _, _ = network().forward(vector)
     at = HORIZONS_S.index(SETTINGS.primary_horizon_s)
     assert newest.expected_move_bp == pytest.approx(move_bp[0, at], rel=1e-4)
@@ -70,7 +71,7 @@ def test_features_and_predictions_of_each_second(
     assert newest.horizons.keys() == {1, 2, 5, 10}
 
 
-def test_price_volume_and_vwap_are_what_was_traded(predict: PredictStream, redis_client: redis.Redis) -> None:
+def test_price_volume_and_vwap_of_the_trades(predict: PredictStream, redis_client: redis.Redis) -> None:
     trades, quotes = random_ticks(2, 12)
     predict(batch_event(0, batch(trades, quotes, START_US + 13_000_000)))
     features = stored(redis_client, "features:BTCUSDT:latest")
@@ -82,7 +83,7 @@ def test_price_volume_and_vwap_are_what_was_traded(predict: PredictStream, redis
     assert features["last_trade_id"] == int(trades["last_id"][-1])
 
 
-def test_without_a_model_it_falls_back_and_says_so(predict: PredictStream, redis_client: redis.Redis) -> None:
+def test_without_a_model_predictions_are_fallbacks(predict: PredictStream, redis_client: redis.Redis) -> None:
     predict(batch_event(0, *ticks_in(15)))
     prediction = newest_prediction(redis_client)
     assert (prediction.source, prediction.reason) == ("fallback", "no_model")
@@ -90,7 +91,7 @@ def test_without_a_model_it_falls_back_and_says_so(predict: PredictStream, redis
     assert prediction.predicted_price == stored(redis_client, "features:BTCUSDT:latest")["mid"]
 
 
-def test_trades_alone_are_no_ground_for_a_prediction(
+def test_without_quotes_predictions_are_fallbacks(
     predict: PredictStream, redis_client: redis.Redis, s3: Any
 ) -> None:
     put_model(s3)
@@ -112,7 +113,7 @@ def test_a_repeated_event_changes_nothing(predict: PredictStream, redis_client: 
     assert outcome.predictions == []
 
 
-def test_overlapping_events_give_what_one_pass_gives(
+def test_overlapping_events_give_the_same_as_one_pass(
     predict: PredictStream, redis_client: redis.Redis
 ) -> None:
     """Lambda's retry after a partial failure delivers later records again, in other groups."""
@@ -131,7 +132,7 @@ def test_overlapping_events_give_what_one_pass_gives(
     assert redis_client.xlen("predictions:BTCUSDT") == 14
 
 
-def test_symbols_do_not_touch_each_other(predict: PredictStream, redis_client: redis.Redis) -> None:
+def test_symbols_do_not_affect_each_other(predict: PredictStream, redis_client: redis.Redis) -> None:
     btc = ticks_in(12, seed=1)
     eth = [piece._replace(symbol="ETHUSDT") for piece in ticks_in(12, seed=2)]
     mixed = [piece for pair in zip(btc, eth, strict=True) for piece in pair]
@@ -142,7 +143,7 @@ def test_symbols_do_not_touch_each_other(predict: PredictStream, redis_client: r
     assert redis_client.hget("state:ETHUSDT", "ring") == together
 
 
-def test_bad_records_go_to_quarantine_and_hold_up_nothing(
+def test_bad_records_go_to_quarantine_and_the_rest_is_processed(
     predict: PredictStream, redis_client: redis.Redis, s3: Any
 ) -> None:
     good = [record(n, wire.encode(piece)) for n, piece in enumerate(ticks_in(5))]
@@ -164,7 +165,7 @@ def test_bad_records_go_to_quarantine_and_hold_up_nothing(
     assert any("'DOGEUSDT' is not one of" in reason for reason in reasons)
 
 
-def test_the_gap_ledger_stands_beside_the_predictions(
+def test_the_gap_ledger_is_written_with_predictions(
     predict: PredictStream, redis_client: redis.Redis
 ) -> None:
     trades, quotes = random_ticks(1, 6)
@@ -180,17 +181,6 @@ def test_the_gap_ledger_stands_beside_the_predictions(
     assert stored(redis_client, "heartbeat:predict_stream:BTCUSDT")["missing_trades"] == 2
 
 
-def test_an_old_state_version_is_warmed_up_again_and_reported(
-    predict: PredictStream, redis_client: redis.Redis
-) -> None:
-    predict(batch_event(0, *ticks_in(5)))
-    data = state_bytes(redis_client).replace(b'"version":%d' % VERSION, b'"version":0')
-    redis_client.hset("state:BTCUSDT", "ring", data)
-    outcome = predict(batch_event(100, *ticks_in(12)[60:]))
-    assert any("state of version 0" in problem for problem in outcome.problems)
-    assert outcome.predictions
-
-
 def test_redis_out_of_reach_fails_the_invocation(s3: Any, clock: Clock) -> None:
     store = HotStore(connect(replace(SETTINGS.redis, port=1)), SETTINGS.lateness_us)
     predict = hot_path(store, s3, clock)
@@ -200,33 +190,16 @@ def test_redis_out_of_reach_fails_the_invocation(s3: Any, clock: Clock) -> None:
 
 def test_late_trades_are_listed_in_the_next_prediction(predict: PredictStream) -> None:
     trades, quotes = random_ticks(1, 6)
-    early, late_id = trades["time_us"] < START_US + 3_000_000, int(trades["first_id"][4])
+    cut_us, late_id = START_US + 3_000_000, int(trades["first_id"][4])
+    early = trades["time_us"] < cut_us
     rest = np.delete(trades, 4)
-    predict(
-        batch_event(
-            0,
-            batch(
-                rest[rest["time_us"] < START_US + 3_000_000], quotes[quotes["time_us"] < START_US + 3_000_000]
-            ),
-        )
-    )
-    outcome = predict(
-        batch_event(
-            1,
-            batch(
-                np.concatenate([trades[4:5], trades[~early]]),
-                quotes[quotes["time_us"] >= START_US + 3_000_000],
-            ),
-        )
-    )
+    is_early = quotes["time_us"] < cut_us
+    predict(batch_event(0, batch(rest[rest["time_us"] < cut_us], quotes[is_early])))
+    later = batch(np.concatenate([trades[4:5], trades[~early]]), quotes[~is_early])
+    outcome = predict(batch_event(1, later))
     assert outcome.late == 1
     assert outcome.predictions[0].late_ids == [late_id]
     assert all(p.late_ids == [] for p in outcome.predictions[1:])
-
-
-def test_feature_names_are_what_is_stored(predict: PredictStream, redis_client: redis.Redis) -> None:
-    predict(batch_event(0, *ticks_in(15)))
-    assert tuple(stored(redis_client, "features:BTCUSDT:latest")["features"]) == FEATURE_NAMES
 
 
 def test_a_watermark_from_the_future_closes_nothing(predict: PredictStream) -> None:
@@ -237,7 +210,7 @@ def test_a_watermark_from_the_future_closes_nothing(predict: PredictStream) -> N
 
 
 def test_quotes_that_stopped_are_not_served_as_fresh(predict: PredictStream, s3: Any) -> None:
-    """Trades go on, the last book stands still: after five seconds it is no basis for a prediction."""
+    """Trades continue without quotes: after five seconds the last book is no basis for a prediction."""
     put_model(s3)
     trades, quotes = random_ticks(1, 25)
     early = quotes[quotes["time_us"] < START_US + 15_000_000]
@@ -260,7 +233,7 @@ def arrived_at(events: dict[str, Any], arrived_ms: float) -> dict[str, Any]:
     return events
 
 
-def test_the_receipt_says_what_the_prediction_was_made_from(predict: PredictStream, s3: Any) -> None:
+def test_the_receipt_has_the_inputs_of_the_prediction(predict: PredictStream, s3: Any) -> None:
     put_model(s3)
     stream = ticks_in(15)
     results = [predict(batch_event(n, piece)) for n, piece in enumerate(stream)]
@@ -280,7 +253,7 @@ def test_the_receipt_says_what_the_prediction_was_made_from(predict: PredictStre
     assert (newest.late_ids, newest.late_update_ids) == ([], [])
 
 
-def test_where_the_milliseconds_went(predict: PredictStream, s3: Any, clock: Clock) -> None:
+def test_the_parts_of_the_latency(predict: PredictStream, s3: Any, clock: Clock) -> None:
     put_model(s3)
     predict(batch_event(0, *ticks_in(15)[:120]))
     clock.ms, clock.step_ms = START_MS + 12_290.0, 1.25
@@ -316,7 +289,7 @@ def test_one_round_trip_to_read_and_one_to_write(
 
 
 def everything(client: redis.Redis) -> dict[bytes, Any]:
-    """All that Redis holds but the state's bytes."""
+    """All that Redis holds except the state's bytes."""
     held: dict[bytes, Any] = {}
     for key in client.scan_iter():
         kind = client.type(key)
@@ -344,10 +317,10 @@ def test_a_restart_of_the_function_changes_nothing(
     assert len(at_once[b"predictions:BTCUSDT"]) > 20 and len(at_once[b"outcomes:BTCUSDT"]) > 50
 
 
-def test_of_two_invocations_at_once_one_loses_cleanly(
+def test_of_two_concurrent_invocations_one_writes_nothing(
     predict: PredictStream, redis_client: redis.Redis, s3: Any, clock: Clock
 ) -> None:
-    """Both read the same state; the one that is ahead has more records, and the other writes nothing."""
+    """Both read the same state; the first to write has more records, and the other writes nothing."""
     put_model(s3)
     stream = ticks_in(20)
     predict(batch_event(0, *stream[:120]))
@@ -366,10 +339,11 @@ def test_of_two_invocations_at_once_one_loses_cleanly(
     assert redis_client.xlen("predictions:BTCUSDT") == 19
 
 
-def test_a_stream_that_was_split_goes_on_in_the_child_shard(
+def test_after_a_split_the_stream_continues_in_the_child_shard(
     predict: PredictStream, redis_client: redis.Redis, s3: Any
 ) -> None:
-    """A child's sequence numbers are above all of its parent's; what the parent delivers again is known."""
+    """A child's sequence numbers are above all of its parent's; the parent's repeated records are
+    recognised."""
     put_model(s3)
     data = [wire.encode(piece) for piece in ticks_in(20)]
     parent = [record(n, piece, shard=0) for n, piece in enumerate(data[:120])]
@@ -404,15 +378,7 @@ def test_a_lost_redis_is_warmed_up_again_and_reported(
     assert stored(redis_client, "heartbeat:predict_stream:BTCUSDT")["warming_since_ms"] is None
 
 
-def test_damaged_state_is_begun_anew_and_said(predict: PredictStream, redis_client: redis.Redis) -> None:
-    predict(batch_event(0, *ticks_in(5)))
-    redis_client.hset("state:BTCUSDT", "ring", state_bytes(redis_client)[:-7])
-    result = predict(batch_event(100, *ticks_in(12)[60:]))
-    assert any("damaged state" in problem for problem in result.problems)
-    assert result.predictions
-
-
-def test_features_say_how_old_their_newest_tick_is_and_when_the_market_was_quiet(
+def test_features_have_the_times_of_their_newest_tick_and_of_quiet(
     predict: PredictStream, redis_client: redis.Redis
 ) -> None:
     pieces = ticks_in(3)
@@ -425,7 +391,7 @@ def test_features_say_how_old_their_newest_tick_is_and_when_the_market_was_quiet
     assert features["quiet_us"] == START_US + 2_500_000
 
 
-def test_ingest_s_signs_of_life_are_passed_on(predict: PredictStream, redis_client: redis.Redis) -> None:
+def test_ingest_s_heartbeats_are_passed_on(predict: PredictStream, redis_client: redis.Redis) -> None:
     first, second, *_ = ticks_in(3)
     claimed = second._replace(connection="b", watermark_us=START_US + 123_000)
     events = batch_event(0, first._replace(watermark_us=wire.NO_WATERMARK), claimed)

@@ -1,4 +1,4 @@
-"""Outcomes as the hot path writes them: by the stream's own quotes, once each, across gaps and losses."""
+"""Outcomes as the hot path writes them: from the quotes of the stream, once each, across gaps and losses."""
 
 import math
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import redis
 
-from tests.fixtures.hot_path import START_MS, Clock, put_model, ticks_in
+from tests.fixtures.hot_path import START_MS, Clock, due, outcomes_in, put_model, ticks_in
 from tests.fixtures.kinesis_events import batch_event
 from tests.fixtures.market import START_US, batch, random_ticks
 from tests.fixtures.records import known
@@ -16,11 +16,7 @@ from tickcast.features.bars import BAR_US
 from tickcast.functions.predict_stream import PredictStream, Result
 from tickcast.market.ticks import Quotes
 from tickcast.model.forecast import HORIZONS_S
-from tickcast.serving.records import Outcome, decode
-
-
-def outcomes_in(store: HotStore, from_ms: int = 0) -> list[Outcome]:
-    return [decode(Outcome, data) for _, data in store.outcomes_after("BTCUSDT", f"{from_ms}-0", 1000)]
+from tickcast.serving.records import Outcome
 
 
 def fold(
@@ -35,7 +31,7 @@ def fold(
 
 
 def mid(quotes: Quotes, instant_us: int) -> float:
-    """By the last quote before `instant_us`."""
+    """The mid of the last quote before `instant_us`."""
     last = quotes[quotes["time_us"] < instant_us][-1]
     return (int(last["bid_price"]) + int(last["ask_price"])) / 2 / 1e8
 
@@ -44,7 +40,7 @@ def entries(outcomes: list[Outcome]) -> list[tuple[int, int]]:
     return [(outcome.target_time, outcome.horizon_s) for outcome in outcomes]
 
 
-def test_outcomes_are_the_stream_s_own_mids(
+def test_outcomes_are_the_mids_of_the_stream(
     predict: PredictStream, store: HotStore, s3: Any, clock: Clock
 ) -> None:
     put_model(s3)
@@ -52,12 +48,8 @@ def test_outcomes_are_the_stream_s_own_mids(
     _, quotes = random_ticks(1, 30)
     predictions = {p.id: p for p in store.history("BTCUSDT", 100)}
     outcomes = outcomes_in(store)
-    assert entries(outcomes) == sorted(
-        (p.timestamp + h * 1000, h)
-        for p in predictions.values()
-        for h in HORIZONS_S
-        if p.timestamp + h * 1000 <= START_MS + 29_000
-    )
+    made = [p.timestamp for p in predictions.values()]
+    assert entries(outcomes) == due(made, START_MS + 29_000)
     assert {outcome.source for outcome in outcomes} == {"model", "fallback"}
     for outcome in outcomes:
         prediction, price = predictions[outcome.id], mid(quotes, outcome.target_time * 1000)
@@ -77,7 +69,7 @@ def test_outcomes_are_the_stream_s_own_mids(
             assert outcome.imbalance == known(prediction.features)["imbalance"]
 
 
-def test_calibration_learns_from_outcomes_and_the_receipt_says_how_far(
+def test_outcomes_update_the_calibrators_in_the_receipt(
     predict: PredictStream, store: HotStore, s3: Any, clock: Clock
 ) -> None:
     put_model(s3)
@@ -92,7 +84,7 @@ def test_calibration_learns_from_outcomes_and_the_receipt_says_how_far(
         assert calibrator.interval_width == pytest.approx(width)
 
 
-def test_an_outage_leaves_gaps_and_no_guesses(
+def test_outcomes_within_an_outage_are_unresolved(
     predict: PredictStream, store: HotStore, s3: Any, clock: Clock
 ) -> None:
     put_model(s3)
@@ -107,8 +99,8 @@ def test_an_outage_leaves_gaps_and_no_guesses(
     )
     fold(predict, clock, [early, late])
     outcomes = outcomes_in(store)
-    waited_for = {(p.timestamp + h * 1000, h) for p in store.history("BTCUSDT", 1000) for h in HORIZONS_S}
-    assert entries(outcomes) == sorted(t for t in waited_for if t[0] <= START_MS + 139_000)
+    made = [p.timestamp for p in store.history("BTCUSDT", 1000)]
+    assert entries(outcomes) == due(made, START_MS + 139_000)
     unresolved = [o for o in outcomes if o.status == "unresolved"]
     assert {o.why for o in unresolved} == {"gap"}
     targets = {(o.target_time - START_MS) // 1000 for o in unresolved}
@@ -128,7 +120,7 @@ def test_without_quotes_there_is_no_outcome(
 
 
 @pytest.mark.parametrize("is_all_lost", [False, True])
-def test_never_twice_whatever_is_lost_and_delivered_again(
+def test_nothing_is_written_twice_after_a_loss_and_redelivery(
     predict: PredictStream,
     store: HotStore,
     redis_client: redis.Redis,
@@ -137,7 +129,7 @@ def test_never_twice_whatever_is_lost_and_delivered_again(
     *,
     is_all_lost: bool,
 ) -> None:
-    """The state is gone with its fence, and the stream delivers the last half a minute again."""
+    """The state is lost with its fence, and the stream delivers the last twenty seconds again."""
     put_model(s3)
     stream = ticks_in(45)
     fold(predict, clock, stream[:300])
@@ -154,13 +146,10 @@ def test_never_twice_whatever_is_lost_and_delivered_again(
     history = store.history("BTCUSDT", 1000)
     made = {p.timestamp for p in history}
     assert len(made) == len(history)
-    found = entries(outcomes_in(store))
-    assert found == sorted(
-        (t + h * 1000, h) for t in made for h in HORIZONS_S if t + h * 1000 <= START_MS + 44_000
-    )
+    assert entries(outcomes_in(store)) == due(made, START_MS + 44_000)
 
 
-def test_what_a_lost_state_waited_for_is_recalled_from_the_receipts(
+def test_pending_outcomes_of_a_lost_state_are_recalled_from_receipts(
     predict: PredictStream, store: HotStore, redis_client: redis.Redis, s3: Any, clock: Clock
 ) -> None:
     put_model(s3)
@@ -172,9 +161,7 @@ def test_what_a_lost_state_waited_for_is_recalled_from_the_receipts(
     assert any("Redis has no state of it" in problem for problem in results[0].problems)
     found = outcomes_in(store)
     made = [p.timestamp for p in store.history("BTCUSDT", 1000)]
-    assert entries(found) == sorted(
-        (t + h * 1000, h) for t in made for h in HORIZONS_S if t + h * 1000 <= START_MS + 44_000
-    )
+    assert entries(found) == due(made, START_MS + 44_000)
     unresolved = {(o.target_time - START_MS, o.why) for o in found if o.status != "resolved"}
     assert unresolved == {(30_000, "no_quotes")}  # the new ring had not seen a quote by then
     again = next(p for p in reversed(store.history("BTCUSDT", 15)) if p.source == "model")

@@ -1,4 +1,4 @@
-"""Outcomes of a real Redis in a real PostgreSQL, once each, and what follows from them: scores, and drift."""
+"""Outcomes from a real Redis in a real PostgreSQL, once each, their scores, and drift."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from msgspec import to_builtins
 from tests.fixtures import records
 from tests.fixtures import tallies as planted
 from tests.fixtures.aws import BUCKET
-from tests.fixtures.hot_path import put_model
+from tests.fixtures.hot_path import commit, put_model
 from tests.fixtures.settings import configured
 from tickcast.adapters import json_text
 from tickcast.adapters.postgres.connection import Database
@@ -51,14 +51,14 @@ PLENTY: Callable[[], float] = lambda: 60_000.0  # noqa: E731
 
 
 class Hot:
-    """What the hot path writes, at the pace of a test."""
+    """Writes like the hot path."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._store = HotStore(client, SETTINGS.lateness_us)
         self._sequence = 0
 
     def write(self, outcomes: list[dict[str, Any]], predictions: list[Prediction] | None = None) -> None:
-        """Outcomes as they are: some of them as no version writes them."""
+        """Outcomes as they are, invalid ones included."""
         writes = Writes()
         for each in sorted(outcomes, key=lambda o: (o["target_time"], o["horizon_s"])):
             entry = keys.outcome_entry(each["target_time"], each["horizon_s"])
@@ -68,7 +68,7 @@ class Hot:
             writes.prediction(prediction)
         before, self._sequence = self._sequence, self._sequence + 1
         state = SymbolState(SYMBOL, BarRing(SETTINGS.lateness_us), sequence=self._sequence)
-        assert self._store.commit(state, before, writes)
+        assert commit(self._store, state, before, writes)
 
 
 @pytest.fixture
@@ -78,14 +78,14 @@ def hot(redis_client: redis.Redis) -> Hot:
 
 @pytest.fixture
 def score_database(loader_settings: DatabaseSettings) -> Iterator[Database]:
-    """The database as the function has it: by the scorer's rights alone."""
+    """The database with the rights of the scorer."""
     with Database(msgspec.structs.replace(loader_settings, user="tickcast_scorer")) as database:
         yield database
 
 
 @pytest.fixture
 def scorer(redis_client: redis.Redis, s3: Any, score_database: Database) -> Callable[..., Result]:
-    """Scores at a second after NOON, as a function newly started."""
+    """Scores at a second after NOON, after a cold start."""
 
     def run(
         second: int, scores: ScoreSettings = SCORES, remaining_ms: Callable[[], float] = PLENTY
@@ -97,8 +97,8 @@ def scorer(redis_client: redis.Redis, s3: Any, score_database: Database) -> Call
     return run
 
 
-def at(second: int, horizon_s: int = 2, **told: Any) -> dict[str, Any]:
-    return planted.outcome(NOON + second, horizon_s, **told)
+def at(second: int, horizon_s: int = 2, **changed: Any) -> dict[str, Any]:
+    return planted.outcome(NOON + second, horizon_s, **changed)
 
 
 def moved(outcomes: list[dict[str, Any]], seconds: int = 0) -> list[dict[str, Any]]:
@@ -111,7 +111,7 @@ def moved(outcomes: list[dict[str, Any]], seconds: int = 0) -> list[dict[str, An
 
 
 def varied(seconds: int, seed: int = 1) -> list[dict[str, Any]]:
-    """All there is among outcomes: horizons, fallbacks, gaps, abstentions, late deliveries."""
+    """Outcomes of every kind: horizons, fallbacks, gaps, abstentions, late deliveries."""
     rng = np.random.default_rng(seed)
     found = []
     for horizon_s in HORIZONS_S:
@@ -145,7 +145,7 @@ def held(owner: psycopg.Connection[Any], table: str = "outcomes") -> tuple[Any, 
 
 
 def counted(owner: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
-    """The tallies but for sums of floats, whose last bits depend on the order of the rows."""
+    """The tallies without sums of floats, whose last bits depend on the order of the rows."""
     return owner.execute(
         "select symbol, minute_us, horizon_s, model_id, is_model, abstains, why, bin, first_us, last_us, "
         "count, moved, rights, inside, round(squared_error::numeric, 6) from tickcast.tallies "
@@ -153,7 +153,7 @@ def counted(owner: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
     ).fetchall()
 
 
-def test_tallies_are_those_of_plain_python(
+def test_tallies_agree_with_plain_python(
     hot: Hot, scorer: Callable[..., Result], redis_client: redis.Redis
 ) -> None:
     outcomes = varied(900)
@@ -170,12 +170,12 @@ def test_tallies_are_those_of_plain_python(
     assert found["hour"]["horizons"]["2"]["skill"]["low"] is not None
     assert found["hour"]["first"] == NOON * 1000 + 1000
     by_model = sum(o["horizon_s"] == 1 and o["source"] == "model" for o in outcomes)
-    # Up to ten seconds ago; what was answered by then is in.
+    # Expected up to ten seconds ago.
     assert found["hour"]["availability"] == pytest.approx(by_model / 910, abs=1e-4)
-    assert result.hours[SYMBOL].figures.count == found["hour"]["horizons"]["2"]["count"]
+    assert result.hours[SYMBOL].horizons[2].count == found["hour"]["horizons"]["2"]["count"]
 
 
-def test_every_outcome_once_whatever_is_repeated(
+def test_every_outcome_is_stored_once(
     hot: Hot, scorer: Callable[..., Result], owner: psycopg.Connection[Any], redis_client: redis.Redis
 ) -> None:
     outcomes = sorted(varied(200), key=lambda o: (o["target_time"], o["horizon_s"]))
@@ -185,13 +185,13 @@ def test_every_outcome_once_whatever_is_repeated(
         assert scorer(220).outcomes == 0
     once = held(owner), counted(owner), accuracy(redis_client)["hour"]
     assert once[0][0] == len(outcomes)
-    # As after a restore of the database without its ledger: all comes again, nothing is there twice.
+    # As after a restore of the database without its positions: all is copied again, nothing is stored twice.
     owner.execute("delete from tickcast.drained")
     assert scorer(220).outcomes == len(outcomes)
     assert (held(owner), counted(owner), accuracy(redis_client)["hour"]) == once
 
 
-def test_what_breaks_off_is_gone_on_with(
+def test_an_interrupted_run_is_continued_by_the_next(
     hot: Hot,
     scorer: Callable[..., Result],
     owner: psycopg.Connection[Any],
@@ -216,7 +216,7 @@ def test_what_breaks_off_is_gone_on_with(
     assert held(owner)[0] == 1200
 
 
-def test_an_older_hour_is_in_the_day_alone(
+def test_an_older_hour_counts_in_day_and_week_only(
     hot: Hot, scorer: Callable[..., Result], redis_client: redis.Redis
 ) -> None:
     hot.write(moved(planted.market(100)))
@@ -228,7 +228,7 @@ def test_an_older_hour_is_in_the_day_alone(
     assert counts == [50, 150, 150]
 
 
-def test_a_long_span_is_not_scored_anew_every_minute(
+def test_a_long_span_is_not_rescored_every_minute(
     hot: Hot, redis_client: redis.Redis, s3: Any, score_database: Database
 ) -> None:
     clock = {"s": NOON + 120}
@@ -251,9 +251,7 @@ def test_a_long_span_is_not_scored_anew_every_minute(
     assert found["week"]["to"] == found["scored_ms"]
 
 
-def test_a_market_without_outcomes_is_told_of_as_such(
-    scorer: Callable[..., Result], redis_client: redis.Redis
-) -> None:
+def test_a_market_without_outcomes(scorer: Callable[..., Result], redis_client: redis.Redis) -> None:
     scorer(0)
     hour = accuracy(redis_client)["hour"]
     assert (hour["first"], hour["availability"], hour["horizons"]["1"]["count"]) == (None, None, 0)
@@ -289,7 +287,7 @@ def test_both_models_on_the_same_instants(
 
 
 def with_features(seconds: int, shift: float, model_id: str = "m1", from_s: int = 0) -> list[Prediction]:
-    """Predictions on rows of which one feature is off by so many deviations."""
+    """Predictions on rows of which one feature is shifted by so many standard deviations."""
     rows = np.random.default_rng(from_s + 1).normal(size=(seconds, len(FEATURE_NAMES)))
     rows[:, 0] += shift
     return [
@@ -308,7 +306,7 @@ def reference() -> dict[str, Any]:
     return bins
 
 
-def test_features_that_moved_ask_for_one_training(
+def test_drifted_features_start_one_training(
     hot: Hot, scorer: Callable[..., Result], s3: Any, owner: psycopg.Connection[Any]
 ) -> None:
     put_model(s3, distribution={SYMBOL: reference()})
@@ -326,7 +324,7 @@ def test_features_that_moved_ask_for_one_training(
         "reason": f"drift: BTCUSDT feature_moved:{FEATURE_NAMES[0]}",
     }
     assert (asked["execution"]["input"]["days"], asked["execution"]["input"]["repair"]) == (2, True)
-    # The answer may get lost: it is said again, under the same name, for a while.
+    # The result may get lost: it is repeated for a while, with the same name.
     assert scorer(740).as_dict(SCORES)["execution"] == asked["execution"]
     assert scorer(680 + 601).as_dict(SCORES)["retrain"] is False
     # Once the cool-down is over, it may be asked for again.
@@ -336,9 +334,9 @@ def test_features_that_moved_ask_for_one_training(
     assert held(owner, "drift_trainings")[0] == 2
 
 
-def test_the_same_features_ask_for_nothing(hot: Hot, scorer: Callable[..., Result], s3: Any) -> None:
+def test_unchanged_features_start_nothing(hot: Hot, scorer: Callable[..., Result], s3: Any) -> None:
     put_model(s3, distribution={SYMBOL: reference()})
-    others = with_features(200, 3.0, "m0", from_s=600)  # of another model: of no concern to this one
+    others = with_features(200, 3.0, "m0", from_s=600)  # of another model
     hot.write(moved(planted.market(600)), [*with_features(600, 0.0), *others])
     for second in (820, 880, 940):
         result = scorer(second)
@@ -346,7 +344,7 @@ def test_the_same_features_ask_for_nothing(hot: Hot, scorer: Callable[..., Resul
         assert result.as_dict(SCORES)["retrain"] is False
 
 
-def test_lost_skill_asks_for_a_training(hot: Hot, scorer: Callable[..., Result], s3: Any) -> None:
+def test_lost_skill_starts_a_training(hot: Hot, scorer: Callable[..., Result], s3: Any) -> None:
     put_model(s3, line={SYMBOL: {str(h): 0.0 for h in HORIZONS_S}})
     wrong = [each | {"expected_move_bp": -each["expected_move_bp"]} for each in moved(planted.market(1200))]
     hot.write(wrong)
@@ -356,16 +354,16 @@ def test_lost_skill_asks_for_a_training(hot: Hot, scorer: Callable[..., Result],
     assert result.asked_us is not None
 
 
-def test_less_skill_than_the_gate_had_measured(hot: Hot, scorer: Callable[..., Result], s3: Any) -> None:
+def test_less_skill_than_the_gate_measured_is_drift(hot: Hot, scorer: Callable[..., Result], s3: Any) -> None:
     put_model(s3, gate={"bands": {SYMBOL: {"2": 0.7}, "ETHUSDT": {"2": 0.1}}})
-    hot.write(moved(planted.market(1200)))  # half of the move
+    hot.write(moved(planted.market(1200)))  # it knows half of the move
     assert scorer(1220).drift[SYMBOL].reasons == ("skill_below_band",)
     put_model(s3, "m2", gate={"bands": {SYMBOL: {"2": 0.4}, "ETHUSDT": {"2": 0.9}}})
     hot.write(moved(planted.market(600, model_id="m2"), 1300))
     assert scorer(1920).drift[SYMBOL].reasons == ()
 
 
-def test_a_part_of_a_day_is_not_held_against_whole_days(
+def test_a_part_of_a_day_is_not_compared_with_whole_days(
     hot: Hot, scorer: Callable[..., Result], s3: Any
 ) -> None:
     put_model(s3, distribution={SYMBOL: reference()})
@@ -375,10 +373,10 @@ def test_a_part_of_a_day_is_not_held_against_whole_days(
     assert scorer(640).drift[SYMBOL].reasons == (f"feature_moved:{FEATURE_NAMES[0]}",)
 
 
-def test_an_entry_that_cannot_be_read_holds_up_no_other(
+def test_an_unreadable_entry_stops_no_other(
     hot: Hot, scorer: Callable[..., Result], s3: Any, owner: psycopg.Connection[Any]
 ) -> None:
-    """As of an older version, or of features that were called otherwise."""
+    """From an older version, or with features of other names."""
     put_model(s3, distribution={SYMBOL: reference()})
     outcomes, predictions = moved(planted.market(10)), with_features(10, 0.0)
     del outcomes[3]["basis_price"]
@@ -389,10 +387,10 @@ def test_an_entry_that_cannot_be_read_holds_up_no_other(
     hot.write(outcomes, predictions)
     result = scorer(20)
     assert (result.outcomes, result.predictions, held(owner)[0]) == (7, 9, 7)
-    told = " ".join(result.problems)
+    problems = " ".join(result.problems)
     for word in ("basis_price", "without outcome_price or move_bp", "$.lower", FEATURE_NAMES[0]):
-        assert word in told
-    assert scorer(80).problems == []  # they are not asked for again
+        assert word in problems
+    assert scorer(80).problems == []  # they are not read again
 
 
 @pytest.mark.parametrize("part", ["_score", "_evidence"])
@@ -413,7 +411,7 @@ def test_a_problem_is_shown_without_secrets(
     assert b"ValueError: password=*** is wrong" in why
 
 
-def test_a_symbol_whose_drift_cannot_be_judged_stops_no_scoring(
+def test_an_error_in_the_drift_of_a_symbol_stops_no_scoring(
     hot: Hot, scorer: Callable[..., Result], s3: Any, redis_client: redis.Redis
 ) -> None:
     put_model(s3, line={SYMBOL: {"1": 0.5}})  # no slope of the horizon that is scored
@@ -443,26 +441,26 @@ def test_an_outage_shows_in_availability(
     assert available()[0] == pytest.approx(600 / 3600, abs=0.02)
 
 
-def test_another_model_in_force_is_another_story(hot: Hot, scorer: Callable[..., Result], s3: Any) -> None:
+def test_drift_of_a_new_active_model_starts_afresh(hot: Hot, scorer: Callable[..., Result], s3: Any) -> None:
     put_model(s3, distribution={SYMBOL: reference()})
     hot.write(moved(planted.market(600)), with_features(600, 1.5))
     assert scorer(620).drift[SYMBOL].streak == 1
     put_model(s3, "m2", distribution={SYMBOL: reference()})
     result = scorer(680)
     watch = result.drift[SYMBOL]
-    assert (watch.model_id, watch.streak, watch.reasons) == ("m2", 0, ())  # nothing of it was scored yet
+    assert (watch.model_id, watch.streak, watch.reasons) == ("m2", 0, ())  # nothing of it is scored yet
 
 
-def test_drift_is_told_and_nothing_trained_where_none_is_wanted(
+def test_drift_is_reported_where_training_is_switched_off(
     hot: Hot, scorer: Callable[..., Result], s3: Any
 ) -> None:
     put_model(s3, distribution={SYMBOL: reference()})
     hot.write(moved(planted.market(600)), with_features(600, 1.5))
-    told = replace(SCORES, train_days=0)
-    scorer(620, told)
-    result = scorer(680, told)
+    no_training = replace(SCORES, train_days=0)
+    scorer(620, no_training)
+    result = scorer(680, no_training)
     assert result.drift[SYMBOL].is_drifting
-    assert result.as_dict(told)["retrain"] is False
+    assert result.as_dict(no_training)["retrain"] is False
 
 
 def test_a_damaged_pointer_stops_no_scoring(

@@ -1,8 +1,7 @@
-"""The metrics of score_predictions as CloudWatch reads them: under the dimensions that alarms look for."""
+"""The metrics of score_predictions as CloudWatch gets them: with the dimensions that the alarms use."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 from types import SimpleNamespace
@@ -12,12 +11,12 @@ from urllib.parse import quote
 import pytest
 from msgspec.structs import replace
 
-from tests.fixtures.paths import ROOT
+from tests.fixtures.paths import load_handler
 from tests.fixtures.settings import environment
 from tickcast.adapters.settings import ScorePredictionsSettings
 from tickcast.evaluation.drift import DriftState
-from tickcast.evaluation.live_scores import NO_TALLIES, Skill, score_horizon
-from tickcast.functions.score_predictions import Hour, Result
+from tickcast.evaluation.live_scores import NO_TALLIES, Skill, SpanAccuracy, score_horizon
+from tickcast.functions.score_predictions import Result
 from tickcast.market.symbols import ascii_name
 
 ENVIRONMENT = environment(ScorePredictionsSettings, POWERTOOLS_SERVICE_NAME="score_predictions") | {
@@ -30,36 +29,35 @@ CONTEXT = SimpleNamespace(get_remaining_time_in_millis=lambda: 60_000)
 def module(monkeypatch: pytest.MonkeyPatch) -> Any:
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
-    path = ROOT / "lambdas" / "score_predictions" / "handler.py"
-    spec = importlib.util.spec_from_file_location("score_predictions_handler", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_handler("score_predictions")
 
 
 def metrics(text: str) -> dict[tuple[str, str], float]:
     """By symbol and name; each under the dimensions symbol and service, in the environment's namespace."""
     found = {}
     for line in text.splitlines():
-        told = json.loads(line)
-        if "_aws" in told:
-            [metric] = told["_aws"]["CloudWatchMetrics"]
+        logged = json.loads(line)
+        if "_aws" in logged:
+            [metric] = logged["_aws"]["CloudWatchMetrics"]
             assert metric["Namespace"] == "tickcast/test"
             assert [sorted(each) for each in metric["Dimensions"]] == [["service", "symbol"]]
-            assert told["service"] == "score_predictions"
+            assert logged["service"] == "score_predictions"
             [name] = [each["Name"] for each in metric["Metrics"]]
-            found[told["symbol"], name] = told[name][0]
+            found[logged["symbol"], name] = logged[name][0]
     return found
 
 
-def test_metrics_are_where_the_alarms_look(module: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    nothing = score_horizon(2, NO_TALLIES)
+def hour(availability: float | None, **figures: Any) -> SpanAccuracy:
+    horizons = {2: replace(score_horizon(2, NO_TALLIES), **figures)}
+    return SpanAccuracy(from_ms=0, to_ms=1, first_ms=None, availability=availability, horizons=horizons)
+
+
+def test_metrics_are_named_as_the_alarms_expect(module: Any, capsys: pytest.CaptureFixture[str]) -> None:
     skill = Skill(value=0.05, low=None, high=None)
     result = Result(
         hours={
-            "BTCUSDT": Hour(replace(nothing, count=60, skill=skill, coverage=0.8), availability=0.999),
-            "ETHUSDT": Hour(nothing, availability=None),
+            "BTCUSDT": hour(0.999, count=60, skill=skill, coverage=0.8),
+            "ETHUSDT": hour(None),
         },
         drift={"BTCUSDT": DriftState("m", is_drifting=True)},
     )
@@ -72,13 +70,13 @@ def test_metrics_are_where_the_alarms_look(module: Any, capsys: pytest.CaptureFi
         ("BTCUSDT", "LiveSkill"): 0.05,
         ("BTCUSDT", "Coverage"): 80,
         ("BTCUSDT", "Drifting"): 1,
-        ("ETHUSDT", "Scored"): 0,  # that it ran is told all the same
+        ("ETHUSDT", "Scored"): 0,  # shows that it ran
     }
 
 
 def test_dimensions_are_ascii_and_values_numbers(module: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    hour = Hour(replace(score_horizon(2, NO_TALLIES), count=60, coverage=math.nan), availability=1.0)
-    module.score_predictions = lambda remaining_ms: Result(hours={"币安人生USDT": hour})
+    of_symbol = hour(1.0, count=60, coverage=math.nan)
+    module.score_predictions = lambda remaining_ms: Result(hours={"币安人生USDT": of_symbol})
     module.handler({}, CONTEXT)
     name = quote("币安人生USDT")
     assert metrics(capsys.readouterr().out) == {(name, "Scored"): 60, (name, "Availability"): 100}

@@ -1,4 +1,4 @@
-"""The API's answers from a real Redis, at times that the test sets."""
+"""The API's responses from a real Redis, at times that the test sets."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from layers import site_files
 from tests.fixtures import records
 from tests.fixtures.aws import BUCKET
+from tests.fixtures.hot_path import commit
 from tests.fixtures.settings import configured
 from tickcast.adapters.http.bodies import CARDS_SHOWN
 from tickcast.adapters.http.responses import Response, as_json, if_none_match
@@ -115,14 +116,14 @@ def put(
     writes.features(features, 60)
     for prediction in predictions:
         writes.prediction(prediction)
-    commit(store, writes)
+    write(store, writes)
 
 
-def commit(store: HotStore, writes: Writes) -> None:
+def write(store: HotStore, writes: Writes) -> None:
     states, _ = store.load(["BTCUSDT"])
     sequence = states["BTCUSDT"].sequence
     state = SymbolState("BTCUSDT", BarRing(0), sequence=sequence + 1)
-    assert store.commit(state, sequence, writes)
+    assert commit(store, state, sequence, writes)
 
 
 def made_at(offset_s: int, **changed: Any) -> Prediction:
@@ -138,10 +139,10 @@ def put_outcomes(store: HotStore, *outcomes: Outcome) -> None:
     writes = Writes()
     for each in sorted(outcomes, key=lambda each: (each.target_time, each.horizon_s)):
         writes.outcome(each)
-    commit(store, writes)
+    write(store, writes)
 
 
-def test_a_fresh_prediction_is_the_model_s(store: HotStore, api: Api) -> None:
+def test_a_fresh_prediction_is_served_from_the_model(store: HotStore, api: Api) -> None:
     put(store, PREDICTION)
     answer = api.get()
     assert answer.status == 200
@@ -173,7 +174,8 @@ def test_features_older_than_five_seconds_are_a_fallback(
 
 
 def aged(tick_age_s: float, quiet_age_s: float | None = None) -> Features:
-    """Features whose newest tick, and the newest evidence of a quiet market, are so much older than they."""
+    """Features with a newest tick, and the newest evidence of a quiet market, so much older than
+    themselves."""
     quiet_us = None if quiet_age_s is None else round((AT_S - quiet_age_s) * 1e6)
     return replace(FEATURES, last_tick_us=round((AT_S - tick_age_s) * 1e6), quiet_us=quiet_us)
 
@@ -182,13 +184,13 @@ def aged(tick_age_s: float, quiet_age_s: float | None = None) -> Features:
     ("features", "age_s", "source", "quiet"),
     [
         (aged(4.6), 0.3, "model", False),
-        (aged(4.8), 0.3, "fallback", False),  # claimed to be complete, but too old
+        (aged(4.8), 0.3, "fallback", False),  # complete, but too old
         (aged(600, 1), 0.3, "model", True),
         (aged(600, 1), 4.0, "model", True),
         (aged(600, 1), 4.1, "fallback", False),  # the evidence is too old
-        (aged(600, -60), 0.3, "fallback", False),  # or of a clock that is wrong
-        (aged(600, -6), 5.1, "fallback", False),  # the claim is: always
-        (aged(3, 0), 0.3, "model", False),  # not old enough to ask
+        (aged(600, -60), 0.3, "fallback", False),  # or from a wrong clock
+        (aged(600, -6), 5.1, "fallback", False),  # the claim is too old
+        (aged(3, 0), 0.3, "model", False),  # young enough
     ],
 )
 def test_a_tick_is_too_old_unless_the_market_is_quiet_and_a_claim_always(
@@ -218,7 +220,7 @@ def test_history_adds_the_newest_predictions(store: HotStore, api: Api) -> None:
     assert {past["predicted_price"] for past in body["history"]} == {60_010.0}
 
 
-def test_symbols_in_lower_case_are_understood(store: HotStore, api: Api) -> None:
+def test_symbols_may_be_in_lower_case(store: HotStore, api: Api) -> None:
     put(store, PREDICTION)
     assert api.get("btcusdt").status == 200
     receipt = api.ask("/predictions/{symbol}/{id}", symbol="btcusdt", id=f"btcusdt-{AT_MS}")
@@ -353,7 +355,7 @@ def test_an_instant_may_be_a_date_or_milliseconds(store: HotStore, api: Api, ins
         ("/health", None, {"a": "1"}, 400, "a", "a; this path takes none"),
     ],
 )
-def test_errors_are_problems_that_say_what_is_wrong(
+def test_errors_are_problems_that_name_the_parameter(
     store: HotStore,
     api: Api,
     resource: str | None,
@@ -388,7 +390,7 @@ def test_errors_are_problems_that_say_what_is_wrong(
         ("BTCUSDT-²", 400, "it should be like"),
     ],
 )
-def test_an_id_that_names_no_prediction(
+def test_an_id_without_a_prediction(
     store: HotStore, api: Api, prediction_id: str, status: int, detail: str
 ) -> None:
     put(store, PREDICTION)
@@ -414,13 +416,13 @@ def test_a_parameter_given_twice_is_refused(store: HotStore, api: Api) -> None:
 
 
 def scored(scored_ms: int) -> AccuracySummary:
-    """Figures of nothing."""
+    """Accuracy without any outcome."""
     span = SpanAccuracy(from_ms=1, to_ms=2, first_ms=1, availability=None, horizons=score(NO_TALLIES))
     return AccuracySummary(symbol="BTCUSDT", scored_ms=scored_ms, hour=span, day=span, week=span)
 
 
 def test_accuracy_is_what_was_scored_last(store: HotStore, api: Api) -> None:
-    """How it is scored is for test_score_predictions, its shape for test_openapi."""
+    """test_score_predictions tests the scoring, test_openapi the format."""
     summary = scored(AT_MS - 40_000)
     summary.hour = replace(summary.hour, from_ms=0)
     summary.hour.horizons[2].count = 7
@@ -449,7 +451,7 @@ def test_models_are_the_newest_cards_and_the_pointer(store: HotStore, s3: Any) -
         s3.put_object(Bucket=BUCKET, Key=f"models/m{n:02}/card.json", Body=card)
     s3.put_object(Bucket=BUCKET, Key="models/m99/card.json", Body="no card at all")
     s3.put_object(Bucket=BUCKET, Key=POINTER, Body='{"model_id": "m05"}')
-    assert api.ask("/models").body["total"] == 0  # looked up a moment ago
+    assert api.ask("/models").body["total"] == 0  # listed a moment ago
     api.age_s += 3
     body = api.ask("/models").body
     assert (body["current"], body["total"]) == ({"model_id": "m05"}, CARDS_SHOWN + 3)
@@ -465,7 +467,7 @@ def test_s3_out_of_reach_is_a_503(store: HotStore, s3: Any) -> None:
     assert (answer.status, answer.body["title"]) == (503, "Models unavailable")
 
 
-def test_content_that_is_known_is_not_sent_again(store: HotStore, api: Api) -> None:
+def test_known_content_is_a_304(store: HotStore, api: Api) -> None:
     put(store, PREDICTION)
     answer = api.ask("/predictions/{symbol}/{id}", symbol="BTCUSDT", id=f"BTCUSDT-{AT_MS}")
     tag = answer.as_proxy_response()["headers"]["ETag"]
@@ -482,7 +484,7 @@ def test_content_that_is_known_is_not_sent_again(store: HotStore, api: Api) -> N
 
 
 def seen_again(api: Api, resource: str, query: dict[str, str] | None = None, **path: str) -> bool:
-    """Whether a caller who sends the tag of the first answer gets a 304 for the second."""
+    """Whether a caller who sends the tag of the first response gets a 304 as the second."""
     first = api.ask(resource, query, **path).as_proxy_response()
     api.age_s += 0.7
     second = api.ask(resource, query, **path).as_proxy_response(first["headers"]["ETag"])
@@ -490,7 +492,7 @@ def seen_again(api: Api, resource: str, query: dict[str, str] | None = None, **p
     return bool(second["statusCode"] == 304)
 
 
-def test_the_same_prediction_is_not_sent_again_although_it_grows_older(store: HotStore, api: Api) -> None:
+def test_the_same_prediction_is_a_304_although_its_age_changes(store: HotStore, api: Api) -> None:
     put(store, PREDICTION)
     assert seen_again(api, "/predictions/{symbol}", {"history": "5"}, symbol="BTCUSDT")
     first = api.get().as_proxy_response()
@@ -510,7 +512,7 @@ def test_a_prediction_that_became_a_fallback_is_sent(store: HotStore, api: Api) 
     assert api.get().as_proxy_response(stale["headers"]["ETag"])["statusCode"] == 304
 
 
-def test_the_last_hour_is_the_same_while_nothing_was_predicted(store: HotStore, api: Api) -> None:
+def test_history_without_a_new_prediction_is_a_304(store: HotStore, api: Api) -> None:
     put(store, *(made_at(s) for s in range(3)))
     api.age_s = 3
     assert seen_again(api, HISTORY, {"limit": "2"}, symbol="BTCUSDT")
@@ -521,7 +523,7 @@ def test_the_last_hour_is_the_same_while_nothing_was_predicted(store: HotStore, 
     assert api.ask(HISTORY, symbol="BTCUSDT").as_proxy_response(tag)["statusCode"] == 200
 
 
-def test_accuracy_is_the_same_until_it_is_scored_again(store: HotStore, api: Api) -> None:
+def test_accuracy_is_a_304_until_it_is_scored_again(store: HotStore, api: Api) -> None:
     assert seen_again(api, "/accuracy/{symbol}", symbol="BTCUSDT")
     store.put_accuracy(scored(AT_MS))
     assert seen_again(api, "/accuracy/{symbol}", symbol="BTCUSDT")
@@ -545,17 +547,17 @@ TAG = 'W/"0123"'
         ({}, ""),
     ],
 )
-def test_the_header_is_found_however_a_gateway_writes_it(event: dict[str, Any], tags: str) -> None:
+def test_if_none_match_in_every_spelling_of_a_gateway(event: dict[str, Any], tags: str) -> None:
     assert if_none_match(event) == tags
 
 
 def payload_bytes(answer: Response) -> int:
-    """Of the answer as Lambda sends it: a string of JSON within JSON."""
+    """The size of the response as Lambda sends it: a string of JSON within JSON."""
     return len(json.dumps(answer.as_proxy_response()).encode())
 
 
-def test_a_page_is_cut_before_it_cannot_be_sent_and_the_next_continues(store: HotStore, api: Api) -> None:
-    """Strings full of quotation marks and backslashes, which are escaped, and the escape as well."""
+def test_a_page_too_large_to_send_is_cut_and_the_next_continues(store: HotStore, api: Api) -> None:
+    """With strings full of quotation marks and backslashes, which are escaped twice."""
     heavy: dict[str, Any] = {"outside": ['"\\"' * 4000], "late_ids": list(range(10**9, 10**9 + 400))}
     put(store, *(made_at(s, **heavy) for s in range(400)))
     api.age_s = 400
@@ -570,7 +572,7 @@ def test_a_page_is_cut_before_it_cannot_be_sent_and_the_next_continues(store: Ho
     assert 2 < pages < 10
 
 
-def test_the_newest_are_fewer_where_all_could_not_be_sent(store: HotStore, api: Api) -> None:
+def test_a_list_of_the_newest_too_large_to_send_is_cut(store: HotStore, api: Api) -> None:
     put(store, *(made_at(s, outside=['"' * 10_000]) for s in range(300)))
     api.age_s = 300
     answer = api.get(history="300")
@@ -579,7 +581,7 @@ def test_the_newest_are_fewer_where_all_could_not_be_sent(store: HotStore, api: 
     assert 100 < len(answer.body["history"]) < 300
 
 
-def test_cards_are_fewer_where_all_could_not_be_sent(store: HotStore, s3: Any) -> None:
+def test_cards_too_large_to_send_are_cut(store: HotStore, s3: Any) -> None:
     for n in range(4):
         card = json.dumps({"model_id": f"m{n}", "reason": '"' * 600_000})
         s3.put_object(Bucket=BUCKET, Key=f"models/m{n}/card.json", Body=card)
@@ -588,13 +590,13 @@ def test_cards_are_fewer_where_all_could_not_be_sent(store: HotStore, s3: Any) -
     assert (len(answer.body["models"]), answer.body["total"]) == (2, 4)
 
 
-def test_an_answer_that_cannot_be_cut_is_a_problem() -> None:
+def test_a_response_too_large_to_send_is_a_problem() -> None:
     response = Response(200, {"text": "x" * 6_300_000}).as_proxy_response()
     assert (response["statusCode"], response["headers"]["Content-Type"]) == (500, "application/problem+json")
 
 
 @pytest.mark.parametrize("to", ["2999-01-01T00:00:00Z", "9999-12-31T23:59:59-23:59", "9" * 13])
-def test_the_page_after_one_to_far_ahead_is_answered(store: HotStore, api: Api, to: str) -> None:
+def test_a_page_up_to_the_far_future_has_a_next_page(store: HotStore, api: Api, to: str) -> None:
     put(store, *(made_at(s) for s in range(3)))
     first = api.ask(HISTORY, {"from": str(AT_MS), "to": to, "limit": "2"}, symbol="BTCUSDT")
     second = api.ask(HISTORY, dict(parse_qsl(first.body["next"][1:])), symbol="BTCUSDT")
@@ -619,7 +621,7 @@ CHINESE = "币安人生USDT"
         ("BTCUSDT", "%42tcusdt"),
     ],
 )
-def test_a_symbol_of_any_script_is_asked_for_as_any_other(
+def test_symbols_in_any_script_and_encoding(
     store: HotStore, redis_client: redis.Redis, symbol: str, asked: str
 ) -> None:
     served = configured(ServePredictionsSettings, SYMBOLS=f"ETHUSDT,{symbol}")
@@ -628,7 +630,7 @@ def test_a_symbol_of_any_script_is_asked_for_as_any_other(
     writes = Writes()
     writes.features(replace(FEATURES, symbol=symbol), 60)
     writes.prediction(replace(PREDICTION, symbol=symbol, id=id_))
-    assert store.commit(SymbolState(symbol, BarRing(0), sequence=1), 0, writes)
+    assert commit(store, SymbolState(symbol, BarRing(0), sequence=1), 0, writes)
     assert api.get(asked).body["id"] == id_
     assert api.ask(HISTORY, {"to": str(AT_MS)}, symbol=asked).body["count"] == 1
     assert api.ask("/accuracy/{symbol}", symbol=asked).status == 200
@@ -699,7 +701,7 @@ def test_a_damaged_entry_of_history_is_a_503(store: HotStore, api: Api, redis_cl
 
 
 @pytest.mark.parametrize("key", ["prediction:BTCUSDT:latest", "features:BTCUSDT:latest"])
-def test_an_empty_record_is_nothing_known(
+def test_an_empty_record_counts_as_none(
     store: HotStore, api: Api, redis_client: redis.Redis, key: str
 ) -> None:
     put(store, PREDICTION)
@@ -738,7 +740,7 @@ def test_health_shows_a_feed_that_is_not_connected(store: HotStore, api: Api) ->
     put(store, PREDICTION)
     writes = Writes()
     writes.heartbeat("ingest_ecs", "BTCUSDT", replace(FEED, watermark_ms=AT_MS - 8000))
-    commit(store, writes)
+    write(store, writes)
     services = api.health().body["services"]
     assert "last connected and caught up 8.3 s ago" in services["feed:BTCUSDT"]["why"]
     assert services["feed:ETHUSDT"]["ok"] is True
@@ -750,7 +752,7 @@ def test_health_without_an_active_model(store: HotStore, api: Api) -> None:
     assert "no active model" in api.health().body["services"]["model"]["why"]
 
 
-def test_health_of_parts_in_the_background(store: HotStore, api: Api) -> None:
+def test_health_of_background_parts(store: HotStore, api: Api) -> None:
     put(store, PREDICTION)
     store.put_heartbeat("postgres", Heartbeat(at_ms=AT_MS))
     store.put_heartbeat("archive_ticks", Heartbeat(at_ms=AT_MS, ok=False, why="newest object is of 11:40"))
@@ -768,7 +770,7 @@ def test_health_shows_the_newest_gaps(store: HotStore, api: Api) -> None:
     ledger = GapLedger([Gap(10 * n, 10 * n + 1, n, n + 1, "reset by peer") for n in range(12)])
     writes = Writes()
     writes.gaps("BTCUSDT", ledger.record())
-    commit(store, writes)
+    write(store, writes)
     shown = api.health().body["services"]["predict_stream:BTCUSDT"]["gaps"]
     assert [gap["first_id"] for gap in shown] == list(range(110, 10, -10))
     assert shown[0] == {
@@ -781,7 +783,7 @@ def test_health_shows_the_newest_gaps(store: HotStore, api: Api) -> None:
     }
 
 
-def test_health_without_redis_is_an_answer_too() -> None:
+def test_health_without_redis_is_a_503() -> None:
     answer = Api(HotStore(connect(replace(SETTINGS.redis, port=1)), 0)).health()
     assert answer.status == 503
     assert "does not answer" in answer.body["services"]["redis"]["why"]
@@ -790,7 +792,7 @@ def test_health_without_redis_is_an_answer_too() -> None:
 
 @pytest.fixture
 def hanging_server() -> Iterator[tuple[int, list[socket.socket]]]:
-    """A port where connections are accepted and nothing is ever answered, and the connections so far."""
+    """A port that accepts connections and never answers, and the connections so far."""
     taken: list[socket.socket] = []
     with ExitStack() as open_, ThreadPoolExecutor(1) as executor:
         listener = open_.enter_context(socket.create_server(("127.0.0.1", 0)))
@@ -799,7 +801,7 @@ def hanging_server() -> Iterator[tuple[int, list[socket.socket]]]:
             while True:
                 connection, _ = listener.accept()
                 taken.append(open_.enter_context(connection))
-                if connection.recv(1, socket.MSG_PEEK) == b"\0":  # the test's own: it is over
+                if connection.recv(1, socket.MSG_PEEK) == b"\0":  # from the test: the end
                     return
 
         executor.submit(accept)

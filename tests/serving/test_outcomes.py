@@ -1,4 +1,4 @@
-"""What became of predictions: every outcome once, in order, and never guessed."""
+"""Outcomes of predictions: each once, in order, and never guessed."""
 
 import json
 from typing import Any
@@ -20,7 +20,7 @@ CARD = {h: Calibration(2.0, 1.0) for h in HORIZONS_S}
 
 
 def prediction(after_s: int = 0, **changed: Any) -> Prediction:
-    """One that expects +1 bp of a mid of 100, 99.98 to 100.04, whatever the horizon."""
+    """It expects +1 bp of a mid of 100, with the interval 99.98 to 100.04, at every horizon."""
     return records.prediction(T0_MS + after_s * 1000, **changed)
 
 
@@ -56,14 +56,14 @@ def test_each_horizon_is_resolved_by_the_mid_at_its_target_and_once() -> None:
     ("price", "inside", "right"),
     [(100.01, True, True), (99.99, True, False), (99.9, False, False), (100.0, True, None)],
 )
-def test_what_was_right_and_what_inside(price: float, inside: bool, right: bool | None) -> None:
+def test_right_and_inside(price: float, inside: bool, right: bool | None) -> None:
     pending = PendingPredictions()
     pending.expect(prediction())
     (outcome,) = resolve(pending, 1, price)
     assert (outcome.inside, outcome.right) == (inside, right)
 
 
-def test_a_target_that_was_passed_is_a_gap_and_one_without_a_mid_has_no_quotes() -> None:
+def test_a_missed_target_is_a_gap_and_a_missing_mid_is_no_quotes() -> None:
     pending = PendingPredictions()
     pending.expect(prediction())
     assert [(o.horizon_s, o.why) for o in resolve(pending, 2, None)] == [(1, "gap"), (2, "no_quotes")]
@@ -101,7 +101,7 @@ def test_a_fallback_without_a_forecast_is_resolved_for_the_count() -> None:
     assert pending.calibrators_of("m1", CARD)[1].outcomes == 0
 
 
-def test_calibrators_learn_from_their_own_model_alone() -> None:
+def test_calibrators_are_updated_by_their_own_model_only() -> None:
     pending = PendingPredictions()
     pending.calibrators_of("m1", CARD), pending.calibrators_of("m2", CARD)
     pending.expect(prediction())
@@ -109,8 +109,8 @@ def test_calibrators_learn_from_their_own_model_alone() -> None:
     pending.expect(masked)
     for second in range(1, 12):
         resolve(pending, second, 100.01)
-    learnt = {id_: [c.outcomes for c in of.values()] for id_, of in pending.calibrators.items()}
-    assert learnt == {"m1": [1, 1, 1, 1], "m2": [0, 0, 0, 0]}
+    counts = {id_: [c.outcomes for c in of.values()] for id_, of in pending.calibrators.items()}
+    assert counts == {"m1": [1, 1, 1, 1], "m2": [0, 0, 0, 0]}
     pending.keep_calibrators(["m2", "m3"])
     pending.expect(prediction(12))
     resolve(pending, 13, 100.01)
@@ -118,7 +118,7 @@ def test_calibrators_learn_from_their_own_model_alone() -> None:
     assert pending.calibrators_of("m1", CARD)[1].outcomes == 0
 
 
-def test_a_challenger_is_judged_beside_and_learns_for_itself() -> None:
+def test_a_challenger_is_scored_and_calibrated_separately() -> None:
     shadow = ChallengerForecast(
         model_id="m2",
         horizons={
@@ -141,7 +141,7 @@ def test_a_challenger_is_judged_beside_and_learns_for_itself() -> None:
 @pytest.mark.parametrize(
     ("latency_ms", "horizons_known"), [(300, (1, 2, 5, 10)), (3200, (5, 10)), (20_000, ())]
 )
-def test_the_price_when_it_was_written_is_what_was_still_to_be_had(
+def test_served_price_is_the_mid_when_the_prediction_was_written(
     latency_ms: int, horizons_known: tuple[int, ...]
 ) -> None:
     pending, found = PendingPredictions(), []
@@ -156,7 +156,7 @@ def test_the_price_when_it_was_written_is_what_was_still_to_be_had(
     assert {o.latency_ms for o in found} == {latency_ms}
 
 
-def test_it_survives_storage() -> None:
+def test_pending_predictions_survive_storage() -> None:
     pending = PendingPredictions()
     pending.calibrators_of("m1", CARD)
     pending.expect(prediction(reason="no_quotes", source="fallback"))
@@ -172,7 +172,7 @@ def test_another_shape_is_refused(data: dict[str, Any]) -> None:
         decode(PendingPredictions, json.dumps(data))
 
 
-def test_a_lost_pending_is_recalled_from_the_receipts() -> None:
+def test_pending_predictions_are_recalled_from_receipts() -> None:
     kept, receipts = PendingPredictions(), []
     for second in range(20):
         resolve(kept, second, 100.01)
@@ -191,7 +191,7 @@ def test_without_receipts_nothing_is_recalled() -> None:
     assert PendingPredictions.recalled([]) == PendingPredictions()
 
 
-def test_the_same_prediction_is_waited_for_once() -> None:
+def test_the_same_prediction_is_pending_once() -> None:
     pending = PendingPredictions()
     pending.expect(prediction())
     pending.expect(prediction())

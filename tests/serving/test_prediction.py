@@ -1,4 +1,4 @@
-"""The prediction on a second's features: its numbers, what a trader asks first, and why there may be none."""
+"""The prediction on a second's features: its numbers, cost and edge, and the reasons for fallbacks."""
 
 import itertools
 from dataclasses import replace
@@ -32,12 +32,12 @@ CARD = {h: Calibration(direction_slope=1.0, interval_width=1.5) for h in HORIZON
 TERMS = TradingTerms(primary_horizon_s=2, fee_bp=5.0, min_confidence=0.6)
 
 
-def saying(moves_bp: np.ndarray = MOVES_BP, scales_bp: np.ndarray = SCALES_BP) -> RunModel:
+def returning(moves_bp: np.ndarray = MOVES_BP, scales_bp: np.ndarray = SCALES_BP) -> RunModel:
     return lambda rows: (moves_bp[None], scales_bp[None], P_FLAT[None])
 
 
 def model(**changed: Any) -> ServingModel:
-    return replace(ServingModel("m1", False, CARD, saying()), **changed)
+    return replace(ServingModel("m1", False, CARD, returning()), **changed)
 
 
 def features_of(seconds: float = 15, quotes_until_s: float = 99) -> Features:
@@ -64,7 +64,7 @@ def predict(
     )
 
 
-def test_the_numbers_are_the_model_s_and_say_what_they_were_made_from() -> None:
+def test_a_prediction_has_the_model_s_numbers_and_its_inputs() -> None:
     features = features_of()
     record = predict(features, model())
     assert (record.source, record.reason, record.outside) == ("model", None, [])
@@ -85,12 +85,12 @@ def test_the_numbers_are_the_model_s_and_say_what_they_were_made_from() -> None:
     assert record.calibrator[2] == Calibrator(1.0, 1.5, outcomes=0, mean_square=USUAL_STRENGTH**2)
 
 
-def test_what_the_model_is_given_is_the_vector() -> None:
+def test_the_model_gets_the_vector() -> None:
     given: list[np.ndarray] = []
 
     def run(rows: np.ndarray) -> Any:
         given.append(rows)
-        return saying()(rows)
+        return returning()(rows)
 
     features = features_of()
     predict(features, model(run=run))
@@ -121,7 +121,7 @@ def test_a_move_within_the_noise_abstains() -> None:
     assert abstains == [True, False, False, False]
 
 
-def test_a_model_whose_direction_is_worth_nothing_always_abstains() -> None:
+def test_a_model_without_directional_skill_always_abstains() -> None:
     worthless = model(calibrations={h: Calibration(0.0, 1.0) for h in HORIZONS_S})
     record = predict(features_of(), worthless, terms=TradingTerms(2, 0.0, 0.5))
     for answer in record.horizons.values():
@@ -147,11 +147,11 @@ def test_calibration_is_the_current_one() -> None:
         (None, None, 5, 99, "warming_up"),
         (None, None, 15, 0, "no_quotes"),
         (model(support={"sigma_bp": (50.0, 60.0), "spread": (-9.0, 9.0)}), None, 15, 99, "outside_support"),
-        (model(run=saying(MOVES_BP * np.nan)), None, 15, 99, "model_refused"),
-        (model(run=saying(scales_bp=SCALES_BP * 0)), None, 15, 99, "model_refused"),
+        (model(run=returning(MOVES_BP * np.nan)), None, 15, 99, "model_refused"),
+        (model(run=returning(scales_bp=SCALES_BP * 0)), None, 15, 99, "model_refused"),
     ],
 )
-def test_reasons_are_told_apart(
+def test_each_reason_for_a_fallback(
     serving: ServingModel | None, refusal: str | None, seconds: float, quotes_until_s: float, reason: str
 ) -> None:
     features = features_of(seconds, quotes_until_s)
@@ -181,7 +181,7 @@ def test_a_model_that_never_saw_masked_rows_gives_no_numbers_without_quotes() ->
     assert record.horizons == {}
 
 
-def test_without_quotes_it_is_calibrated_as_it_was_without_them() -> None:
+def test_without_quotes_the_masked_calibration_applies() -> None:
     masked = {h: Calibration(direction_slope=0.1, interval_width=2.5) for h in HORIZONS_S}
     serving, pending = model(masked_calibrations=masked), PendingPredictions()
     record = predict(features_of(seconds=25, quotes_until_s=12), serving, pending=pending)
@@ -190,15 +190,15 @@ def test_without_quotes_it_is_calibrated_as_it_was_without_them() -> None:
     assert predict(features_of(), serving, pending=pending).calibrator[5].interval_width == 1.5
 
 
-def test_the_challenger_says_what_it_says_on_the_same_vector() -> None:
+def test_the_challenger_forecasts_on_the_same_vector() -> None:
     pending = PendingPredictions()
     record = predict(features_of(), model(), pending=pending)
-    shadow = challenger_record(record, model(model_id="m2", run=saying(-MOVES_BP)), pending)
+    shadow = challenger_record(record, model(model_id="m2", run=returning(-MOVES_BP)), pending)
     assert shadow.model_id == "m2"
     assert [answer.expected_move_bp for answer in shadow.horizons.values()] == (-MOVES_BP).tolist()
     assert pending.calibrators.keys() == {"m1", "m2"}
     with pytest.raises(ModelError, match="model m3 answers"):
-        challenger_record(record, model(model_id="m3", run=saying(MOVES_BP * np.inf)), pending)
+        challenger_record(record, model(model_id="m3", run=returning(MOVES_BP * np.inf)), pending)
 
 
 def test_features_of_the_minute() -> None:

@@ -36,7 +36,7 @@ def state_of(seconds: float) -> SymbolState:
     return SymbolState("BTCUSDT", ring, pending, sequence=7)
 
 
-def test_a_state_survives_storage_and_goes_on() -> None:
+def test_a_decoded_state_folds_like_the_original() -> None:
     trades, quotes = random_ticks(1, 20)
     early, late = (
         batch(
@@ -54,7 +54,7 @@ def test_a_state_survives_storage_and_goes_on() -> None:
     assert encode_state(stored) == encode_state(kept)
 
 
-def test_all_of_it_comes_back() -> None:
+def test_a_state_survives_a_round_trip() -> None:
     state = state_of(3)
     back = decode_state("BTCUSDT", 7, encode_state(state), 100_000)
     assert (back.symbol, back.sequence, back.pending) == (state.symbol, state.sequence, state.pending)
@@ -68,7 +68,7 @@ def header_of(data: bytes) -> Any:
     return json.loads(data[4 : 4 + length])
 
 
-def test_a_state_stored_before_the_types_is_read_and_written_as_it_was() -> None:
+def test_a_captured_state_is_read_and_written_unchanged() -> None:
     """Captured from the code that wrote plain dictionaries, with a challenger, calibrators, gaps, notices and
     a restart of ids."""
     data = gzip.decompress((ROOT / "tests" / "events" / "state-v3.bin.gz").read_bytes())
@@ -85,7 +85,7 @@ def test_a_state_stored_before_the_types_is_read_and_written_as_it_was() -> None
     assert arrays[0] == arrays[1]
 
 
-def test_it_stays_small() -> None:
+def test_an_encoded_state_is_small() -> None:
     ring = BarRing(100_000)
     list(ring.fold(batch(*random_ticks(1, 90)), 1_000_000))
     assert len(encode_state(SymbolState("BTCUSDT", ring))) < 26_000
@@ -112,7 +112,7 @@ def test_any_changed_byte_is_a_state_error() -> None:
             decode_state("BTCUSDT", 0, changed, 100_000)
 
 
-def test_what_is_no_number_of_json_is_never_encoded() -> None:
+def test_a_number_that_is_not_finite_is_never_encoded() -> None:
     state = state_of(2)
     state.pending.calibrators["m1"][2].interval_width = float("nan")
     with pytest.raises(ValueError, match="memory.calibrators"):
@@ -156,7 +156,7 @@ def test_the_hole_across_the_loss_is_found() -> None:
     assert gap.to_us == int(trades["time_us"][50])
 
 
-def test_holes_in_bars_that_are_lost_are_part_of_the_one_across_the_loss() -> None:
+def test_holes_in_lost_bars_merge_into_the_hole_across_the_loss() -> None:
     record = ledger_of((10, 12, 1_000_000, 2_000_000), (33, 34, 49_500_000, 49_600_000))
     ring = recalled_state("BTCUSDT", 100_000, [receipt(30)], record).ring
     assert [gap.first_id for gap in ring.gaps.gaps] == [10]
@@ -222,7 +222,7 @@ def test_ids_far_off_behind_a_loss_make_no_hole() -> None:
 
 
 def test_a_series_that_began_over_while_the_state_was_lost_is_recognised() -> None:
-    """And holes in it are found."""
+    """Holes in it are found too."""
     trades, quotes = random_ticks(1, 20)
     ring = lost_after(trades[:40], quotes[:40])
     last_id = int(trades["last_id"][39])
@@ -237,7 +237,7 @@ def test_a_series_that_began_over_while_the_state_was_lost_is_recognised() -> No
     assert recalled_state("BTCUSDT", 100_000, [], ring.gaps.record()).ring.gaps.restarts == ring.gaps.restarts
 
 
-def test_what_was_seen_before_a_loss_is_neither_new_nor_odd() -> None:
+def test_ticks_repeated_after_a_loss_are_ignored() -> None:
     """A second connection repeats it."""
     trades, quotes = random_ticks(1, 20)
     ring = lost_after(trades[:40], quotes[:40])

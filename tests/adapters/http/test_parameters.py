@@ -1,4 +1,4 @@
-"""Instants in a query: RFC 3339 to its corners, and milliseconds."""
+"""Instants in a query: RFC 3339 with its corner cases, and milliseconds."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def instant_ms(text: str) -> int:
         ("9999999999999", MAX_MS),
     ],
 )
-def test_an_instant_is(text: str, ms: int) -> None:
+def test_instants(text: str, ms: int) -> None:
     assert instant_ms(text) == ms
     assert instant_ms(str(ms)) == ms  # as `next` of a page gives it back
 
@@ -87,7 +87,7 @@ def test_an_instant_is(text: str, ms: int) -> None:
         "2017-01-01T00:00:00." + "0" * 5000 + "Z",
     ],
 )
-def test_what_is_no_instant_is_a_400(text: str) -> None:
+def test_an_invalid_instant_is_a_400(text: str) -> None:
     with pytest.raises(ApiError) as refused:
         instant_ms(text)
     assert (refused.value.status, refused.value.parameter) == (400, "to")
@@ -98,7 +98,7 @@ def test_what_is_no_instant_is_a_400(text: str) -> None:
     st.datetimes(datetime(1970, 1, 2), datetime(2280, 1, 1)),
     st.integers(-23 * 60 - 59, 23 * 60 + 59).map(lambda minutes: timedelta(minutes=minutes)),
 )
-def test_any_instant_in_any_zone_is_the_same(utc: datetime, offset: timedelta) -> None:
+def test_an_instant_is_the_same_in_every_zone(utc: datetime, offset: timedelta) -> None:
     sign, minutes = ("-" if offset < timedelta() else "+"), abs(offset) // timedelta(minutes=1)
     text = f"{(utc + offset).isoformat(timespec='microseconds')}{sign}{minutes // 60:02}:{minutes % 60:02}"
     since = utc.replace(tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)

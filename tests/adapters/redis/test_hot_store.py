@@ -1,4 +1,4 @@
-"""What Redis holds, read back by instant; the fence; and entries that are written once."""
+"""The hot store in a real Redis: reading by instant, the fence, and entries written once."""
 
 import json
 import math
@@ -10,10 +10,9 @@ import redis
 from msgspec.structs import replace
 
 from tests.fixtures import records
-from tests.fixtures.hot_path import SETTINGS
+from tests.fixtures.hot_path import SETTINGS, commit, commit_of
 from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.hot_store import (
-    Commit,
     HotStore,
     Overtaken,
     StoreFull,
@@ -37,7 +36,7 @@ def write(store: HotStore, *records: Prediction | Outcome, sequence: int) -> Non
             writes.outcome(record)
         else:
             writes.prediction(record)
-    assert store.commit(state(sequence), sequence - 1, writes)
+    assert commit(store, state(sequence), sequence - 1, writes)
 
 
 def state(sequence: int, symbol: str = "BTCUSDT", **trade_ids: Any) -> SymbolState:
@@ -77,12 +76,12 @@ def test_outcomes_of_a_prediction_and_by_target(store: HotStore) -> None:
     found = store.outcomes("BTCUSDT", T0 + 3000, (1, 2, 5, 10))
     assert seconds_of(list(found.values())) == [3, 3, 3]
     assert list(found) == [1, 2, 5]
-    behind = store.outcomes_after("BTCUSDT", f"{T0 + 4000}-1", 2)
+    behind = store.entries_after("outcomes:BTCUSDT", f"{T0 + 4000}-1", 2)
     assert [id_ for id_, _ in behind] == [f"{T0 + 4000}-2", f"{T0 + 5000}-2"]
     outcomes = [decode(Outcome, data) for _, data in behind]
     targets = [((each.target_time - T0) // 1000, each.horizon_s) for each in outcomes]
     assert targets == [(4, 2), (5, 2)]
-    assert len(store.outcomes_after("BTCUSDT", "0-0", 100)) == 5
+    assert len(store.entries_after("outcomes:BTCUSDT", "0-0", 100)) == 5
 
 
 def test_a_record_that_lacks_a_field_is_an_error_that_names_it(
@@ -110,10 +109,10 @@ def test_a_record_that_lacks_a_field_is_an_error_that_names_it(
     "ledger",
     ["[]", "{}", '{"gaps": 1, "quote_gaps": []}', '{"gaps": [{}], "quote_gaps": [], "forgotten_trades": 0}'],
 )
-def test_what_cannot_be_read_is_not_recalled(
+def test_unreadable_receipts_and_ledgers_are_not_recalled(
     store: HotStore, redis_client: redis.Redis, receipt: str, ledger: str
 ) -> None:
-    """Nor is a receipt of an older version, which lacks fields."""
+    """Among them a receipt of an older version, which lacks fields."""
     write(store, *predictions(0), sequence=1)
     redis_client.xadd("predictions:BTCUSDT", {"json": receipt}, id=f"{T0 + 1000}-0")
     redis_client.set("gaps:BTCUSDT", ledger)
@@ -123,21 +122,21 @@ def test_what_cannot_be_read_is_not_recalled(
 
 
 def test_a_second_is_never_written_twice(store: HotStore) -> None:
-    """As when a state is lost, and the stream delivers again what was predicted on already."""
+    """As when a state is lost, and the stream delivers again seconds that have predictions already."""
     write(store, *predictions(1, 2, 3, model_id="first"), sequence=1)
     write(store, *predictions(2, 3, 4, model_id="second"), outcome(3, 1), outcome(3, 1), sequence=2)
     kept = store.history("BTCUSDT", 10)
     assert seconds_of(kept) == [4, 3, 2, 1]
     assert [prediction.model_id for prediction in kept] == ["second", *["first"] * 3]
-    assert len(store.outcomes_after("BTCUSDT", "0-0", 10)) == 1
-    assert [id_ for id_, _ in store.predictions_after("BTCUSDT", f"{T0 + 2000}-0", 10)] == [
+    assert len(store.entries_after("outcomes:BTCUSDT", "0-0", 10)) == 1
+    assert [id_ for id_, _ in store.entries_after("predictions:BTCUSDT", f"{T0 + 2000}-0", 10)] == [
         f"{T0 + 3000}-0",
         f"{T0 + 4000}-0",
     ]
 
 
 @pytest.mark.parametrize("key", ["predictions:BTCUSDT", "outcomes:BTCUSDT", "state:BTCUSDT", "gaps:BTCUSDT"])
-def test_a_key_of_another_type_gives_way(store: HotStore, redis_client: redis.Redis, key: str) -> None:
+def test_a_key_of_another_type_is_replaced(store: HotStore, redis_client: redis.Redis, key: str) -> None:
     write(store, *predictions(0), outcome(0, 1), sequence=1)
     redis_client.delete(key)
     redis_client.lpush(key, "not what it should be")
@@ -146,9 +145,9 @@ def test_a_key_of_another_type_gives_way(store: HotStore, redis_client: redis.Re
     writes.prediction(predictions(1)[0])
     writes.outcome(outcome(1, 1))
     writes.gaps("BTCUSDT", GapLedger().record())
-    assert store.commit(state(2), states["BTCUSDT"].sequence, writes)
+    assert commit(store, state(2), states["BTCUSDT"].sequence, writes)
     assert seconds_of(store.history("BTCUSDT", 1)) == [1]
-    assert len(store.outcomes_after("BTCUSDT", f"{T0}-0", 10)) >= 1
+    assert len(store.entries_after("outcomes:BTCUSDT", f"{T0}-0", 10)) >= 1
     assert store.load(["BTCUSDT"])[0]["BTCUSDT"].sequence == 2
     assert store.gaps(["BTCUSDT"]) == {"BTCUSDT": GapLedger().record()}
 
@@ -168,20 +167,20 @@ def test_streams_are_capped(store: HotStore, redis_client: redis.Redis) -> None:
     assert keys.PREDICTIONS_KEPT <= redis_client.xlen("predictions:BTCUSDT") < keys.PREDICTIONS_KEPT + 500
 
 
-def test_a_commit_on_another_s_sequence_writes_nothing(store: HotStore, redis_client: redis.Redis) -> None:
-    assert store.commit(state(5, late_count=1), 0, Writes())
+def test_a_commit_on_an_outdated_sequence_writes_nothing(store: HotStore, redis_client: redis.Redis) -> None:
+    assert commit(store, state(5, late_count=1), 0)
     writes = Writes()
     writes.prediction(predictions(1)[0])
-    assert not store.commit(state(4, late_count=99), 0, writes)
+    assert not commit(store, state(4, late_count=99), 0, writes)
     again, problems = store.load(["BTCUSDT"])
     assert (again["BTCUSDT"].sequence, again["BTCUSDT"].ring.trade_ids.late_count, problems) == (5, 1, [])
     assert redis_client.get("prediction:BTCUSDT:latest") is None
 
 
 def test_a_commit_that_is_neither_written_nor_overtaken_is_tried_again(store: HotStore) -> None:
-    """Another invocation wrote a part of what this one holds: acknowledged, the rest would be lost."""
-    assert store.commit(state(5), 0, Writes())
-    commits = [Commit(state(7), 4, Writes()), Commit(state(7, "ETHUSDT"), 0, Writes())]
+    """Another invocation wrote a part of the batch: acknowledging it would lose the rest."""
+    assert commit(store, state(5), 0)
+    commits = [commit_of(state(7), 4), commit_of(state(7, "ETHUSDT"), 0)]
     with pytest.raises(Overtaken, match="a part of the batch: BTCUSDT$"):
         store.commit_all(commits)
     states, _ = store.load(["BTCUSDT", "ETHUSDT"])
@@ -189,17 +188,17 @@ def test_a_commit_that_is_neither_written_nor_overtaken_is_tried_again(store: Ho
     # Nothing was lost, and no ledger says so.
     assert states["BTCUSDT"].ring.gaps.notices == []
     states["BTCUSDT"].sequence = 7
-    assert store.commit(states["BTCUSDT"], 5, Writes())
+    assert commit(store, states["BTCUSDT"], 5)
 
 
-def test_of_a_store_that_went_back_and_another_invocation_each_is_told(
+def test_a_store_that_went_back_is_distinguished_from_another_invocation(
     store: HotStore, redis_client: redis.Redis
 ) -> None:
-    """Only the symbol whose state is older than it was read has lost something."""
+    """Only the symbol whose stored state is older than the one that was read has lost something."""
     states = [state(6, symbol, newest_us=10**15) for symbol in ("BTCUSDT", "ETHUSDT")]
-    assert store.commit_all([Commit(each, 0, Writes()) for each in states]) == [True, True]
+    assert store.commit_all([commit_of(each, 0) for each in states]) == [True, True]
     redis_client.hset("state:BTCUSDT", "sequence", 3)
-    commits = [Commit(state(9), 6, Writes()), Commit(state(9, "ETHUSDT"), 5, Writes())]
+    commits = [commit_of(state(9), 6), commit_of(state(9, "ETHUSDT"), 5)]
     with pytest.raises(StoreWentBack, match="than were read: BTCUSDT$"):
         store.commit_all(commits)
     loaded, _ = store.load(["BTCUSDT", "ETHUSDT"])
@@ -211,18 +210,20 @@ def test_of_a_store_that_went_back_and_another_invocation_each_is_told(
 def test_a_store_that_went_back_between_reading_and_writing(
     store: HotStore, redis_client: redis.Redis, stored: bytes | None
 ) -> None:
-    assert store.commit(state(6), 0, Writes())
+    assert commit(store, state(6), 0)
     redis_client.delete("state:BTCUSDT")
     if stored:
         redis_client.hset("state:BTCUSDT", "sequence", stored)
     with pytest.raises(StoreWentBack):
-        store.commit(state(7), 6, Writes())
+        commit(store, state(7), 6)
 
 
-def test_an_older_state_is_told_once_and_then_taken(store: HotStore, redis_client: redis.Redis) -> None:
-    assert store.commit(state(5, newest_us=10**15), 0, Writes())
+def test_an_older_state_is_reported_once_and_then_accepted(
+    store: HotStore, redis_client: redis.Redis
+) -> None:
+    assert commit(store, state(5, newest_us=10**15), 0)
     older: Any = redis_client.hgetall("state:BTCUSDT")
-    assert store.commit(state(6), 5, Writes())
+    assert commit(store, state(6), 5)
     redis_client.hset("state:BTCUSDT", mapping=older)
     with pytest.raises(StoreWentBack, match="BTCUSDT"):
         store.load(["BTCUSDT", "ETHUSDT"])
@@ -232,17 +233,17 @@ def test_an_older_state_is_told_once_and_then_taken(store: HotStore, redis_clien
         assert [notice.cause for notice in states["BTCUSDT"].ring.gaps.notices] == [WRITES_LOST]
         assert states["ETHUSDT"].ring.gaps.notices == []
     states["BTCUSDT"].sequence = 7
-    assert store.commit(states["BTCUSDT"], 5, Writes())
+    assert commit(store, states["BTCUSDT"], 5)
     assert len(store.load(["BTCUSDT"])[0]["BTCUSDT"].ring.gaps.notices) == 1
 
 
-def test_another_process_that_is_ahead_is_no_store_that_went_back(
+def test_a_process_that_is_ahead_is_not_a_store_that_went_back(
     store: HotStore, redis_client: redis.Redis
 ) -> None:
     other = HotStore(redis_client, SETTINGS.lateness_us)
-    assert store.commit(state(5), 0, Writes())
-    assert other.commit(state(9), 5, Writes())
-    assert not store.commit(state(8), 5, Writes())
+    assert commit(store, state(5), 0)
+    assert commit(other, state(9), 5)
+    assert not commit(store, state(8), 5)
     assert store.load(["BTCUSDT"])[0]["BTCUSDT"].sequence == 9
 
 
@@ -264,7 +265,7 @@ def test_a_full_store_refuses_whole_symbols_and_recovers(store: HotStore, redis_
     assert seconds_of(store.history("BTCUSDT", 10)) == [2, 1]
 
 
-def test_all_that_belongs_to_a_symbol_ends(store: HotStore, redis_client: redis.Redis) -> None:
+def test_every_key_of_a_symbol_expires(store: HotStore, redis_client: redis.Redis) -> None:
     writes = Writes()
     writes.features(records.features(1), 60)
     writes.prediction(predictions(1)[0])
@@ -272,30 +273,28 @@ def test_all_that_belongs_to_a_symbol_ends(store: HotStore, redis_client: redis.
     beat = StreamHeartbeat(at_ms=1, watermark_ms=1, received_ms=1, model_problem=None)
     writes.heartbeat("predict_stream", "BTCUSDT", beat)
     writes.gaps("BTCUSDT", GapLedger().record())
-    assert store.commit(state(1), 0, writes)
+    assert commit(store, state(1), 0, writes)
     lives = {key: redis_client.ttl(key) for key in redis_client.scan_iter()}
     assert len(lives) == 8
     assert all(0 < life <= 24 * 3600 for life in lives.values()), lives
 
 
-def test_of_several_symbols_each_stands_or_falls_by_itself(store: HotStore) -> None:
-    assert store.commit(state(5), 0, Writes())
-    commits = [Commit(state(4), 3, Writes()), Commit(state(6, "ETHUSDT"), 0, Writes())]
+def test_symbols_are_committed_independently(store: HotStore) -> None:
+    assert commit(store, state(5), 0)
+    commits = [commit_of(state(4), 3), commit_of(state(6, "ETHUSDT"), 0)]
     assert store.commit_all(commits) == [False, True]
     states, _ = store.load(["BTCUSDT", "ETHUSDT"])
     assert [each.sequence for each in states.values()] == [5, 6]
     assert store.commit_all([]) == []
 
 
-def test_a_commit_whose_answer_was_lost_is_done_when_sent_again(
-    store: HotStore, redis_client: redis.Redis
-) -> None:
+def test_a_commit_sent_twice_is_written_once(store: HotStore, redis_client: redis.Redis) -> None:
     write(store, *predictions(1), sequence=1)
     write(store, *predictions(1), sequence=1)
     assert redis_client.xlen("predictions:BTCUSDT") == 1
 
 
-def test_a_server_that_forgot_the_script_learns_it_again(store: HotStore, redis_client: redis.Redis) -> None:
+def test_a_script_the_server_lost_is_loaded_again(store: HotStore, redis_client: redis.Redis) -> None:
     write(store, *predictions(1), sequence=1)
     redis_client.script_flush()
     write(store, *predictions(2), sequence=2)
@@ -303,20 +302,20 @@ def test_a_server_that_forgot_the_script_learns_it_again(store: HotStore, redis_
 
 
 @pytest.mark.parametrize(
-    "told",
+    "stored",
     [
         '{"repaired": [[5, 7, 10, 20]], "withheld": [[8, 9, 10, 20]]}',
         '{"repaired": [[5, 7]], "withheld": [[8, 9]]}',  # as older versions wrote it
     ],
     ids=["with times", "without"],
 )
-def test_repairs_are_told_to_the_ledger_when_the_state_is_read(
-    store: HotStore, redis_client: redis.Redis, told: str
+def test_repairs_are_entered_into_the_ledger_when_the_state_is_read(
+    store: HotStore, redis_client: redis.Redis, stored: str
 ) -> None:
     first = state(1)
     first.ring.gaps.missing(5, 9, 10, 20)
-    assert store.commit(first, 0, Writes())
-    redis_client.set("repaired:BTCUSDT", told)
+    assert commit(store, first, 0)
+    redis_client.set("repaired:BTCUSDT", stored)
     states, problems = store.load(["BTCUSDT", "ETHUSDT"])
     assert [(gap.first_id, gap.last_id, gap.cause) for gap in states["BTCUSDT"].ring.gaps.gaps] == [
         (8, 9, "withheld by the exchange")

@@ -1,4 +1,4 @@
-"""How much of the hot store a symbol takes: what `cdk/config` reckons with before it deploys.
+"""The memory that a symbol takes in the hot store, which `cdk/config` checks before a deployment.
 
 `python -m pytest tests/adapters/redis/test_store_memory.py -s` prints the figures of docs/performance.md.
 """
@@ -12,23 +12,33 @@ from msgspec.structs import replace
 
 from cdk.config import CACHE_MB_PER_SYMBOL
 from tests.fixtures import records
-from tests.fixtures.hot_path import SETTINGS, START_MS, Clock, hot_path, put_model, save_model, ticks_in
+from tests.fixtures.hot_path import (
+    SETTINGS,
+    START_MS,
+    Clock,
+    commit,
+    hot_path,
+    outcomes_in,
+    put_model,
+    save_model,
+    ticks_in,
+)
 from tests.fixtures.kinesis_events import batch_event
 from tickcast.adapters.redis.hot_store import HotStore, Writes
 from tickcast.adapters.redis.keys import OUTCOMES_KEPT, PREDICTIONS_KEPT
 from tickcast.features.trade_ids import MAX_LATE_IDS
 from tickcast.market.gaps import MAX_GAPS
-from tickcast.serving.records import Outcome, decode, encode
+from tickcast.serving.records import encode
 
 MADE_S = 30
-LATE_SHARE = 10  # one receipt in so many lists as many late ticks as it may
+LATE_SHARE = 10  # one receipt in so many lists the maximum of late ticks
 
 
 def used(client: redis.Redis) -> int:
     return int(client.info("memory")["used_memory"])
 
 
-def test_an_hour_of_a_symbol_fits_into_what_is_reckoned_with(
+def test_an_hour_of_a_symbol_fits_into_its_memory_budget(
     redis_client: redis.Redis, s3: Any, clock: Clock
 ) -> None:
     save_model(s3, "20260102-000000-abcdef")
@@ -36,21 +46,20 @@ def test_an_hour_of_a_symbol_fits_into_what_is_reckoned_with(
     store = HotStore(redis_client, SETTINGS.lateness_us)
     predict = hot_path(store, s3, clock)
     stream = ticks_in(MADE_S)
-    predict(batch_event(0, *stream[:10]))  # the script, the structures of the server itself
+    predict(batch_event(0, *stream[:10]))  # loads the script and creates the server's own structures
     redis_client.flushall()
     empty = used(redis_client)
     for second in range(MADE_S):
         clock.ms = START_MS + second * 1000 + 1150.0
         predict(batch_event(second, *stream[second * 10 : second * 10 + 10]))
     receipts = store.history("BTCUSDT", 10)
-    known = [decode(Outcome, data) for _, data in store.outcomes_after("BTCUSDT", "0-0", 10_000)]
-    outcomes = [outcome for outcome in known if outcome.challenger][-40:]
+    outcomes = [outcome for outcome in outcomes_in(store) if outcome.challenger][-40:]
     assert all(receipt.challenger for receipt in receipts) and len(outcomes) == 40
     state = store.load(["BTCUSDT"])[0]["BTCUSDT"]
     for n in range(MAX_GAPS):
         state.ring.gaps.missing(10**9 + 2 * n, 10**9 + 2 * n, 10**15, 10**15)
     end = MADE_S + PREDICTIONS_KEPT
-    for begin in range(MADE_S, end, 60):  # a minute a batch: one a second would be the test's own time
+    for begin in range(MADE_S, end, 60):  # a minute per batch, to save time
         writes = Writes()
         for second in range(begin, begin + 60):
             late = [10**10 + second] * (MAX_LATE_IDS if second % LATE_SHARE == 0 else 0)
@@ -63,7 +72,7 @@ def test_an_hour_of_a_symbol_fits_into_what_is_reckoned_with(
                 writes.features(records.features(second, features=receipt.features), 60)
         writes.gaps("BTCUSDT", state.ring.gaps.record())
         read, state.sequence = state.sequence, state.sequence + 1
-        assert store.commit(state, read, writes)
+        assert commit(store, state, read, writes)
     counts = (redis_client.xlen("predictions:BTCUSDT"), redis_client.xlen("outcomes:BTCUSDT"))
     assert counts[0] >= PREDICTIONS_KEPT and counts[1] >= OUTCOMES_KEPT - 100
     taken_mb = (used(redis_client) - empty) / 1e6

@@ -1,9 +1,9 @@
-"""JSON as RFC 8259 has it, out and in. Python's own writes and reads NaN and Infinity, which are none.
+"""Reading and writing JSON by RFC 8259, which has no NaN or Infinity; Python's `json` module does.
 
-What leaves the process is written by one of two rules. Records and figures (answers, Redis values, logs,
-reports) are written by `text`: what is not finite is not known, and not known is null. Documents that decide
-something (a model's pointer, a schema, a marker of what is whole) are written by `strict`: what is not finite
-is refused, and named by its place. What comes from elsewhere is read by `read`, which refuses likewise.
+Figures (responses, logs, reports) are written by `text`: a number that is not finite becomes null. Documents
+that decide something (a model's pointer, a schema, the marker of a complete window) are written by `strict`,
+which refuses such a number and names its place. What comes from elsewhere is read by `read`, which refuses it
+likewise.
 """
 
 from __future__ import annotations
@@ -15,11 +15,7 @@ from typing import Any
 
 
 class JsonError(ValueError):
-    """What is no JSON; the message names the place where it is known."""
-
-
-class _NotFiniteError(ValueError):
-    pass
+    """Not valid JSON; the message names the place where it is known."""
 
 
 def text(value: Any, **options: Any) -> str:
@@ -39,16 +35,18 @@ def strict(value: Any, **options: Any) -> str:
 
 
 def read(data: str | bytes) -> Any:
-    """The value of JSON text. Raises `JsonError` on anything else: NaN and Infinity are named by their place,
-    and so are numbers beyond a double's range."""
+    """The value of JSON text. Raises `JsonError` on anything else; NaN, Infinity and numbers beyond a
+    double's range are named by their place."""
     try:
-        return json.loads(data, parse_constant=_refuse, parse_float=_finite_float)
-    except _NotFiniteError:
-        raise JsonError(next(_not_finite(json.loads(data)), "a number is not finite")) from None
+        value = json.loads(data)
+        problem = next(_not_finite(value), None)
     except RecursionError:
         raise JsonError("nested too deeply") from None
-    except ValueError as error:  # bytes that are no UTF-8 as well
+    except ValueError as error:  # also on bytes that are not UTF-8
         raise JsonError(str(error)) from None
+    if problem:
+        raise JsonError(problem)
+    return value
 
 
 def finite(value: Any) -> Any:
@@ -65,23 +63,12 @@ def finite(value: Any) -> Any:
 
 
 def _not_finite(value: Any, place: str = "") -> Iterator[str]:
-    """What is wrong with each number in `value` that is not finite."""
+    """A message on each number in `value` that is not finite."""
     if isinstance(value, float) and not math.isfinite(value):
-        yield f"{place or 'the value'} is {value}, which is no finite number"
+        yield f"{place or 'the value'} is {value}, which is not a finite number"
     elif isinstance(value, dict):
         for name, inner in value.items():
             yield from _not_finite(inner, f"{place}.{name}" if place else str(name))
     elif isinstance(value, list | tuple):
         for at, inner in enumerate(value):
             yield from _not_finite(inner, f"{place}[{at}]")
-
-
-def _refuse(word: str) -> Any:
-    raise _NotFiniteError(word)
-
-
-def _finite_float(digits: str) -> float:
-    value = float(digits)
-    if not math.isfinite(value):
-        raise _NotFiniteError(digits)
-    return value

@@ -1,8 +1,8 @@
-"""Secrets kept out of texts. Libraries put what they were given into their errors: a header's value, a
-connection string, a signed address. Such a text is cleaned by `redact` before it is logged, stored or shown.
+"""Remove secrets from texts. Libraries put their arguments into their errors: a header's value, a connection
+string, a signed address. `redact` cleans such a text before it is logged, stored or shown.
 
-What is cleaned: the values given, those of this process's environment variables that are named like secrets,
-and whatever is written as a secret usually is.
+It removes the values given, those of this process's environment variables with names of secrets, and whatever
+has the form of a secret.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from urllib.parse import quote, quote_plus
 
 HIDDEN = "***"
-_SHORTEST = 8  # characters: a shorter value would be found in words that are no secret
+_SHORTEST = 8  # characters: a shorter value would also occur in ordinary words
 _SHOWN = 500  # characters of an error's text
-_LONGEST = 16_384  # characters of any text: a stack trace has fewer
+_LONGEST = 16_384  # characters of any text: more than a stack trace has
 _SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSWORD|PASSWD|(^|_)PASS$|API_?KEY|ACCESS_?KEY|(^|_)KEY$", re.I)
-# No run without a bound may be followed by something that can fail: tried from each of its characters, it
-# would take time by the square of the text. Those at an end hide all there is.
+# Nothing that can fail may follow an unbounded repeat: matching would take quadratic time. Unbounded repeats
+# stand at the end of a pattern only.
 _PATTERNS = tuple(
     (re.compile(pattern, re.I), replacement)
     for pattern, replacement in (
@@ -37,7 +37,7 @@ _PATTERNS = tuple(
             rf"\1{HIDDEN}",
         ),
         # password='…' of a connection string, "password": "…" of JSON or a dictionary; to the end of the text
-        # where the quotation has none
+        # if the quotation does not end
         (
             r"((?:password|passwd|secret|secret_?access_?key|session_?token|api_?key)"
             r"['\"]?\s{0,30}[=:]\s{0,30})"
@@ -51,8 +51,9 @@ _PATTERNS = tuple(
 
 
 def redact(text: str, *secrets: str) -> str:
-    """`text` without `secrets` and whatever else looks like one; of a long one the start."""
-    for value in (*secrets, *_of_the_environment()):
+    """The beginning of `text`, at most `_LONGEST` characters, without `secrets` and what looks like one."""
+    named = (value for name, value in os.environ.items() if _SECRET_NAME.search(name))
+    for value in (*secrets, *named):
         for form in _forms(value):
             text = text.replace(form, HIDDEN)
     text = _bounded(text)
@@ -62,8 +63,8 @@ def redact(text: str, *secrets: str) -> str:
 
 
 def _bounded(text: str) -> str:
-    """The first words of `text`, at most `_LONGEST` characters: half a word may be half a secret, which no
-    pattern would know."""
+    """The first words of `text`, at most `_LONGEST` characters. It is cut between words: no pattern would
+    recognise half a secret."""
     if len(text) <= _LONGEST:
         return text
     words = re.match(r"(?s).*\s|", text[:_LONGEST])
@@ -77,14 +78,8 @@ def describe(error: BaseException, *secrets: str) -> str:
     return f"{name}: {message[:_SHOWN]}" if message else name
 
 
-def _of_the_environment() -> Iterator[str]:
-    for name, value in os.environ.items():
-        if _SECRET_NAME.search(name):
-            yield value
-
-
 def _forms(value: str) -> Iterator[str]:
-    """How a secret may stand in a text: as it is, without its ends, escaped, percent-encoded."""
+    """The forms of a secret in a text: unchanged, stripped, escaped, percent-encoded."""
     stripped = value.strip()
     if len(stripped) < _SHORTEST:
         return

@@ -1,7 +1,7 @@
-"""Logs and metrics as every process writes them: JSON lines without secrets, and figures that are numbers.
+"""Logs and metrics of every process: valid JSON lines without secrets.
 
-CloudWatch drops a line of its embedded metric format that is no JSON, with all the metrics in it; a metric
-whose value is not finite is therefore left out, and in a log line it is null.
+CloudWatch drops a line of its embedded metric format that is not valid JSON, with all the metrics in it: so a
+metric that is not finite is left out, and such a number in a log line is null.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from aws_lambda_powertools.metrics import MetricResolution, MetricUnit
 from tickcast.adapters import json_text
 from tickcast.adapters.redaction import redact
 
-Logger = aws_lambda_powertools.Logger
-
 
 class Metrics(aws_lambda_powertools.Metrics):
     """Powertools' metrics without values that are not finite. Their namespace is
@@ -29,13 +27,13 @@ class Metrics(aws_lambda_powertools.Metrics):
             super().add_metric(name, unit, value, resolution)
 
 
-def structured_logger(service: str | None = None) -> Logger:
-    """Powertools' logger with this module's lines."""
-    return Logger(service=service, json_serializer=log_line)
+def structured_logger(service: str | None = None) -> aws_lambda_powertools.Logger:
+    """Powertools' logger, writing `log_line`."""
+    return aws_lambda_powertools.Logger(service=service, json_serializer=log_line)
 
 
 def log_line(record: dict[str, Any]) -> str:
-    """A log record as a line: whatever text is in it, a library's or a stack trace, is redacted."""
+    """A log record as a line of JSON; all texts in it are redacted."""
     return json_text.text(_redacted(record), default=lambda value: redact(str(value)))
 
 

@@ -1,11 +1,11 @@
 """Audit a sample of the predictions every few minutes, by recomputing them from bronze.
 
 A prediction is audited once it is old enough for the archive to have written its ticks. One that is
-inconclusive, because bronze does not reach so far yet or because of a caveat of `serving.reproduce`, is
-pending and counted as such; a difference is kept in S3 for study, and is an alarm.
+inconclusive, because bronze does not have all its ticks yet or because of a caveat of `serving.reproduce`,
+counts as pending; a difference is stored in S3 and raises an alarm.
 
-Besides its own it writes the heartbeats of those who cannot: of the archive, from what bronze has, and of
-PostgreSQL, from whether it answers.
+It also writes the heartbeats of two parts that cannot reach Redis: the archive, from the content of bronze,
+and PostgreSQL, from whether it answers.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ from tickcast.units import HOUR_US
 SERVICE = "audit_predictions"
 ARCHIVE = "archive_ticks"
 POSTGRES = "postgres"
-OLD_ENOUGH_MS = 180_000  # the archive collects for a minute, and may have to try again
-LATE_UNTIL_MS = 120_000  # receipts so long after list ticks that came late
-BEHIND_MS = 300_000  # the archive is behind if it lacks what the hot path had so long ago
+OLD_ENOUGH_MS = 180_000  # the archive collects for a minute, and may have to retry
+LATE_UNTIL_MS = 120_000  # receipts up to so long after may list its late ticks
+BEHIND_MS = 300_000  # the archive may lag behind the hot path by so much
 MODELS_KEPT = 4  # champion and challenger, and both from before a promotion
-_PAGE = 200  # receipts in one answer: Redis serves the hot path meanwhile
-_DRIFT_MS = 7919  # prime: over time every second of the minute is sampled
+_PAGE = 200  # receipts per request: a large one would block Redis for the hot path
+_SHIFT_MS = 7919  # prime: over time every second of the minute is sampled
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Audit:
 
 
 class Difference(Struct):
-    """All that is known of a prediction that differs, for study."""
+    """All that is known of a prediction that differs, as stored in S3."""
 
     id: str
     audited_ms: int
@@ -83,7 +83,7 @@ class Difference(Struct):
 
 
 class Auditor:
-    """Recomputes receipts from bronze and models in S3, of which it keeps the `MODELS_KEPT` last needed."""
+    """Recomputes receipts from bronze and models in S3, of which it caches the `MODELS_KEPT` last used."""
 
     def __init__(self, s3: Any, bucket: str) -> None:
         self._s3 = s3
@@ -105,9 +105,9 @@ class Auditor:
         the hot path lacks."""
         try:
             from_us, end_us = look_back_us(receipt)
-            if from_us == receipt.history_from_us:  # what was before tells why it begins there
+            if from_us == receipt.history_from_us:  # earlier ticks show why it begins there
                 from_us -= SILENCE_US
-            # Who came after it proves that all before it are there; in a quiet market that may be long after.
+            # A later object proves that all earlier ones exist; in a quiet market it may come long after.
             reach = bronze.reach(receipt.symbol, from_us, end_us + HOUR_US)
             if reach.last_sequence < int(receipt.sequence or 0):
                 return Audit(Reproduction(receipt.id, unproven=(_not_yet(reach),)))
@@ -123,7 +123,7 @@ class Auditor:
             return Audit(Reproduction(receipt.id, unproven=(why,)))
 
     def _model(self, model_id: str | None) -> ServingModel | None:
-        """The model in S3; None where there is none of that name, or it does not fit this code."""
+        """The model in S3; None if there is none of that name, or this code cannot load it."""
         if not model_id:
             return None
         try:
@@ -137,10 +137,9 @@ class Auditor:
 
 
 def _not_yet(reach: Reach) -> str:
-    newest_us = reach.newest_us
-    reached = (
-        f"{datetime.fromtimestamp(newest_us / 1e6, UTC):%H:%M:%S} UTC" if newest_us else "nothing of its hour"
-    )
+    reached = "nothing of its hour"
+    if reach.newest_us:
+        reached = f"{datetime.fromtimestamp(reach.newest_us / 1e6, UTC):%H:%M:%S} UTC"
     return f"bronze does not hold all its ticks yet (newest: {reached}): the archive writes every minute"
 
 
@@ -151,7 +150,7 @@ def missing_ids(gaps: Iterable[GapRecord]) -> list[tuple[int, int]]:
 
 @dataclass
 class Result:
-    """What an audit came to: for the log, the metrics and the tests."""
+    """The result of an audit: for the log, the metrics and the tests."""
 
     audited: int = 0
     differences: list[str] = field(default_factory=list)  # ids
@@ -161,7 +160,7 @@ class Result:
 
     @property
     def why(self) -> str | None:
-        """What is wrong; None while all is well."""
+        """What is wrong; None if nothing is."""
         if self.differences:
             found = ", ".join(self.differences[:3])
             return f"{len(self.differences)} of {self.audited} predictions are not what bronze says: {found}"
@@ -186,17 +185,17 @@ class AuditPredictions:
         self._auditor = Auditor(self.s3, self.settings.bucket)
 
     def __call__(self) -> Result:
-        """Audit a sample of every symbol. Raises what Redis and S3 raise; what else raises on a symbol is
-        that symbol's problem."""
+        """Audit a sample of every symbol. Raises what Redis and S3 raise; any other exception is entered as a
+        failure of its symbol."""
         now_ms, result = self.clock_ms(), Result()
         slices = sample_slices(now_ms, self.settings.audit_every_ms, self.settings.audit_sample)
         from_us = slices[0][0] * 1000 - LOOK_BACK_US - SILENCE_US
         bronze = self._auditor.reader(from_us, slices[-1][1] * 1000)
         for symbol in self.settings.symbols:
-            with _only_of(symbol, result):
+            with _as_failure_of(symbol, result):
                 self._audit(symbol, slices, now_ms, bronze, result)
-        self._look_at_archive(now_ms, bronze, result)
-        self._look_at_database()
+        self._check_archive(now_ms, bronze, result)
+        self._check_database()
         heartbeat = AuditHeartbeat(
             at_ms=self._now_ms(),
             ok=result.why is None,
@@ -241,15 +240,13 @@ class AuditPredictions:
             result.pending[receipt.id] = "; ".join([*reproduction.unproven, *reproduction.caveats])
             return
         result.audited += 1
-        if not reproduction.same:
-            result.differences.append(receipt.id)
-            self._keep(receipt, audit)
-
-    def _keep(self, receipt: Prediction, audit: Audit) -> None:
+        if reproduction.same:
+            return
+        result.differences.append(receipt.id)
         difference = Difference(
             id=receipt.id,
             audited_ms=self._now_ms(),
-            differences=audit.reproduction.differences,
+            differences=reproduction.differences,
             receipt=receipt,
             bronze=[each.key for each in audit.objects],
         )
@@ -260,7 +257,7 @@ class AuditPredictions:
             ContentType="application/json",
         )
 
-    def _look_at_archive(self, now_ms: float, bronze: BronzeReader, result: Result) -> None:
+    def _check_archive(self, now_ms: float, bronze: BronzeReader, result: Result) -> None:
         """The archive's heartbeat: whether bronze keeps up with the hot path."""
         now_us = round(now_ms) * 1000
         newest_us: dict[str, int | None] = {}
@@ -269,7 +266,7 @@ class AuditPredictions:
             reach = bronze.reach(symbol, now_us - HOUR_US, now_us)
             objects += reach.objects
             newest_us[symbol] = reach.newest_us
-            with _only_of(symbol, result):
+            with _as_failure_of(symbol, result):
                 for prediction in self._store.history(symbol, 1):
                     seen_ms = prediction.timestamp - (prediction.feature_age_ms or 0)
                     archived_us = reach.newest_us or prediction.history_from_us or 0
@@ -283,7 +280,7 @@ class AuditPredictions:
         )
         self._store.put_heartbeat(ARCHIVE, heartbeat)
 
-    def _look_at_database(self) -> None:
+    def _check_database(self) -> None:
         why = None
         try:
             self.database.ping()
@@ -296,9 +293,9 @@ class AuditPredictions:
 
 
 @contextmanager
-def _only_of(symbol: str, result: Result) -> Iterator[None]:
-    """What raises in here is entered as a failure of `symbol`; but where a store is out of reach, nothing can
-    be done for the others either."""
+def _as_failure_of(symbol: str, result: Result) -> Iterator[None]:
+    """Enter an exception as a failure of `symbol`; one of Redis or S3 is raised, as it concerns all
+    symbols."""
     try:
         yield
     except (redis.RedisError, BotoCoreError, ClientError):
@@ -309,10 +306,10 @@ def _only_of(symbol: str, result: Result) -> Iterator[None]:
 
 def sample_slices(now_ms: float, every_ms: int, sample: int) -> list[tuple[int, int]]:
     """`sample` slices (from, to) of the newest whole period that is old enough, ms: the first prediction in
-    each is audited. Where they begin moves with the periods, by up to half a slice, and depends on nothing
-    else."""
+    each is audited. Their start shifts from period to period, by up to half a slice, and depends on time
+    alone."""
     period = (round(now_ms) - OLD_ENOUGH_MS) // every_ms - 1
     slice_ms = every_ms // sample
-    drift_ms = period * _DRIFT_MS % max(1, slice_ms // 2)
+    shift_ms = period * _SHIFT_MS % max(1, slice_ms // 2)
     starts = [period * every_ms + n * slice_ms for n in range(sample)]
-    return [(start + drift_ms, start + slice_ms) for start in starts]
+    return [(start + shift_ms, start + slice_ms) for start in starts]

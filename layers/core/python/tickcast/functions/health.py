@@ -1,13 +1,14 @@
-"""One answer about the whole system, from what each of its parts last wrote into the hot store.
+"""The health of the whole system, from what each of its parts last wrote into the hot store.
 
-Only Redis is asked, in two round trips: a part that hangs is seen by its silence, and costs the caller
-nothing. `ok` is True, False, or None for a part never heard of; `why` says what is wrong.
+Only Redis is asked, in two round trips: a part that hangs shows by its old heartbeat, and the caller does not
+wait for it. `ok` is True, False, or None for a part that was never seen; `why` says what is wrong.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import redis
@@ -31,7 +32,7 @@ from tickcast.serving.records import (
 NEARLY_FULL = 0.95  # of the hot store's memory
 NOT_SEEN = "not seen yet"
 
-# Parts that work in the background: their heartbeats by name. Without them predictions go on.
+# Parts that predictions do not need: the names of their heartbeats.
 BACKGROUND = {
     "postgres": "postgres",
     "archive": "archive_ticks",
@@ -42,6 +43,7 @@ SILENT_AFTER_S = 900
 
 Service = dict[str, Any]
 Values = Mapping[str, bytes | None]  # what is stored, by key
+Part = Callable[[Values, float], Service]  # the health of a part at an instant, ms
 
 
 @dataclass
@@ -51,13 +53,13 @@ class Health:
     clock_ms: Callable[[], float]
 
     def __call__(self) -> Response:
-        """200 while all parts are well, else 503. A background part never heard of yet does not count."""
+        """200 while all parts are well, else 503. A background part that was never seen does not count."""
+        parts = self._parts()
         try:
-            services = {"redis": _store(self.store.fullness()), **self._services()}
+            services = {"redis": _store(self.store.fullness()), **self._services(parts)}
         except redis.RedisError as error:
             services = {"redis": {"ok": False, "why": f"does not answer ({type(error).__name__})"}}
-            unknown = {"ok": None, "why": "not known: Redis does not answer"}
-            services |= dict.fromkeys(self._names(), unknown)
+            services |= dict.fromkeys(parts, {"ok": None, "why": "not known: Redis does not answer"})
         well = all(
             service["ok"] or (service["ok"] is None and name in BACKGROUND)
             for name, service in services.items()
@@ -69,28 +71,29 @@ class Health:
         }
         return Response(200 if well else 503, body)
 
-    def _names(self) -> list[str]:
-        by_symbol = [f"{part}:{s}" for s in self.settings.symbols for part in ("feed", "predict_stream")]
-        return ["model", "age", *by_symbol, *BACKGROUND]
+    def _parts(self) -> dict[str, Part]:
+        """By name the function that determines a part's health."""
+        parts: dict[str, Part] = {"model": self._model, "age": self._age}
+        for symbol in self.settings.symbols:
+            parts[f"feed:{symbol}"] = partial(self._feed, symbol)
+            parts[f"predict_stream:{symbol}"] = partial(self._stream, symbol)
+        return parts | {name: partial(_background, part) for name, part in BACKGROUND.items()}
 
-    def _services(self) -> dict[str, Service]:
-        symbols = self.settings.symbols
-        names = [key for symbol in symbols for key in _keys_of(symbol)]
+    def _services(self, parts: dict[str, Part]) -> dict[str, Service]:
+        names = [key for symbol in self.settings.symbols for key in _keys_of(symbol)]
         names += [keys.heartbeat(part) for part in BACKGROUND.values()]
         values = dict(zip(names, self.store.values(names), strict=True))
         now_ms = self.clock_ms()
-        services = {
-            "model": _guarded(_model, values, symbols),
-            "age": _guarded(self._age, values, now_ms),
-        }
-        for symbol in symbols:
-            services[f"feed:{symbol}"] = _guarded(self._feed, values, symbol, now_ms)
-            services[f"predict_stream:{symbol}"] = _guarded(self._stream, values, symbol, now_ms)
-        for name, part in BACKGROUND.items():
-            services[name] = _guarded(_background, values, part, now_ms)
+        services: dict[str, Service] = {}
+        for name, part in parts.items():
+            try:
+                services[name] = part(values, now_ms)
+            except ValueError as error:  # its records cannot be read, which concerns no other part
+                why = f"what it wrote cannot be read: {type(error).__name__}: {error}"
+                services[name] = {"ok": False, "why": why}
         return services
 
-    def _stream(self, values: Values, symbol: str, now_ms: float) -> Service:
+    def _stream(self, symbol: str, values: Values, now_ms: float) -> Service:
         """How far the stream of a symbol has been processed."""
         ledger = read(LedgerRecord, values[keys.gaps(symbol)])
         newest_first = ledger.gaps[: -GAPS_SHOWN - 1 : -1] if ledger else []
@@ -116,9 +119,9 @@ class Health:
             **gaps,
         }
 
-    def _feed(self, values: Values, symbol: str, now_ms: float) -> Service:
-        """When ingest last sent something of a symbol, and whether it is connected and caught up. A silence
-        of the consumer of the stream looks alike: this is what the batches it read say."""
+    def _feed(self, symbol: str, values: Values, now_ms: float) -> Service:
+        """When ingest last sent something of a symbol, and whether it is connected and caught up. This is
+        what the consumer of the stream read: it looks the same when the consumer has stopped."""
         beat = read(FeedHeartbeat, values[keys.heartbeat("ingest_ecs", symbol)])
         if beat is None:
             return {"ok": None, "why": NOT_SEEN}
@@ -132,7 +135,7 @@ class Health:
         return {"ok": why is None, "why": why, "age_s": age_s, "source": beat.source}
 
     def _age(self, values: Values, now_ms: float) -> Service:
-        """How old the oldest features are that answers are made from, and whether any are too old."""
+        """How old the oldest features are that predictions are served from, and whether any are too old."""
         limit_s = self.settings.stale_after_s
         known = {s: read(Features, values[keys.latest_features(s)]) for s in self.settings.symbols}
         found = {s: freshness(each, now_ms, limit_s) for s, each in known.items() if each is not None}
@@ -148,6 +151,21 @@ class Health:
                 return {"ok": False, "why": why, "age_s": age_s}
         return {"ok": True, "why": None, "age_s": age_s}
 
+    def _model(self, values: Values, now_ms: float) -> Service:
+        """Whether there is an active model, by the newest prediction."""
+        symbols = self.settings.symbols
+        found = [read(Prediction, values[keys.latest_prediction(symbol)]) for symbol in symbols]
+        predictions = [each for each in found if each is not None]
+        if not predictions:
+            return {"ok": None, "why": NOT_SEEN}
+        last = max(predictions, key=lambda each: each.timestamp)
+        beats = [read(StreamHeartbeat, values[keys.heartbeat("predict_stream", s)]) for s in symbols]
+        problems = [beat.model_problem for beat in beats if beat and beat.model_problem]
+        why = problems[0] if problems else None
+        if not last.model_id:
+            why = why or "no active model: every answer is a fallback"
+        return {"ok": why is None, "why": why, "model_id": last.model_id, "provisional": last.provisional}
+
 
 def _keys_of(symbol: str) -> tuple[str, ...]:
     return (
@@ -159,38 +177,15 @@ def _keys_of(symbol: str) -> tuple[str, ...]:
     )
 
 
-def _guarded(part: Callable[..., Service], *known: Any) -> Service:
-    """What `part` makes of what is stored; where that cannot be read, this part alone is unwell."""
-    try:
-        return part(*known)
-    except ValueError as error:
-        return {"ok": False, "why": f"what it wrote cannot be read: {type(error).__name__}: {error}"}
-
-
 def _store(fullness: float | None) -> Service:
-    """Writes fail when it is full, and with them predictions."""
+    """When it is full, writes fail, and with them predictions."""
     if fullness is None or fullness < NEARLY_FULL:
         return {"ok": True, "why": None}
     return {"ok": False, "why": f"{fullness:.0%} of its memory is used: when it is full, writes fail"}
 
 
-def _model(values: Values, symbols: tuple[str, ...]) -> Service:
-    """Whether there is an active model, by the newest predictions."""
-    found = [read(Prediction, values[keys.latest_prediction(symbol)]) for symbol in symbols]
-    predictions = [each for each in found if each is not None]
-    if not predictions:
-        return {"ok": None, "why": NOT_SEEN}
-    last = max(predictions, key=lambda each: each.timestamp)
-    beats = [read(StreamHeartbeat, values[keys.heartbeat("predict_stream", s)]) for s in symbols]
-    problems = [beat.model_problem for beat in beats if beat and beat.model_problem]
-    why = problems[0] if problems else None
-    if not last.model_id:
-        why = why or "no active model: every answer is a fallback"
-    return {"ok": why is None, "why": why, "model_id": last.model_id, "provisional": last.provisional}
-
-
-def _background(values: Values, part: str, now_ms: float) -> Service:
-    """What a part said of itself, unless it has been silent since."""
+def _background(part: str, values: Values, now_ms: float) -> Service:
+    """The health in a part's heartbeat, unless that is too old."""
     beat = read(Heartbeat, values[keys.heartbeat(part)])
     if beat is None:
         return {"ok": None, "why": NOT_SEEN}

@@ -2,13 +2,13 @@
 
 Read the states of the event's symbols in one round trip; fold every record in order; write every symbol's
 state, features, predictions and outcomes in another, by one fenced script for each. Nothing is written before
-everything was folded, so an infrastructure fault fails the invocation as a whole and the repeat starts from
+everything was folded, so an infrastructure fault fails the invocation as a whole and the retry starts from
 the same state; records already applied are recognised by their sequence number.
 
-Whatever else raises on a symbol stays with it. The others are written first; then its records are folded one
-by one, and one that raises goes into quarantine. Where a record is sound by itself, the state may be at
-fault: at the third such record (`TRIES`) without a prediction in between it goes into quarantine instead, and
-the symbol starts over from its receipts and its gap ledger.
+Any other exception affects its symbol only. The other symbols are written first; then its records are folded
+one by one, and one that raises goes into quarantine. Where a record is sound by itself, the state may be at
+fault: at the third such record (`TRIES`) without a prediction in between the state goes into quarantine
+instead, and the symbol starts over from its receipts and its gap ledger.
 """
 
 from __future__ import annotations
@@ -46,7 +46,6 @@ from tickcast.serving.prediction import (
 )
 from tickcast.serving.records import (
     ChallengerForecast,
-    Features,
     FeedHeartbeat,
     Outcome,
     Prediction,
@@ -57,17 +56,18 @@ from tickcast.serving.state import SymbolState, encode_state
 SERVICE = "predict_stream"
 FEED = "ingest_ecs"  # its heartbeat comes in its batches: it cannot reach Redis
 
-TRIES = 3  # sound records that a state fails on, without a prediction between them, before it is set aside
+TRIES = 3  # sound records that a state fails on, without a prediction in between, before it is quarantined
 MAX_REASON = 500  # characters
-_OUT_OF_REACH = (BotoCoreError, ClientError)  # faults of what the function stands on, not of a record
+_OUT_OF_REACH = (BotoCoreError, ClientError)  # faults of the infrastructure, not of a record
 
-Batches = list[tuple[StreamRecord, wire.TickBatch]]
+Decoded = tuple[StreamRecord, wire.TickBatch]  # a record and what it holds
+Batches = list[Decoded]
 Refusals = list[tuple[StreamRecord, str]]  # what goes into quarantine, and why
 
 
 @dataclass
 class Result:
-    """What an event came to: for the log, the metrics and the tests."""
+    """What an event led to: for the log, the metrics and the tests."""
 
     records: int = 0
     repeated: int = 0  # records applied before
@@ -75,27 +75,23 @@ class Result:
     late: int = 0
     fenced: list[str] = field(default_factory=list)  # symbols another invocation was ahead with
     predictions: list[Prediction] = field(default_factory=list)
-    outcomes: list[Outcome] = field(default_factory=list)  # of earlier predictions: known, or given up
+    outcomes: list[Outcome] = field(default_factory=list)  # of earlier predictions
     missing_trades: dict[str, int] = field(default_factory=dict)  # by symbol, where something was predicted
     refused: Refusals = field(default_factory=list)
     quarantined: list[str] = field(default_factory=list)  # reasons
     failed: list[str] = field(default_factory=list)  # symbols on which something raised
-    started_over: list[str] = field(default_factory=list)  # and those whose state was set aside
+    started_over: list[str] = field(default_factory=list)  # symbols whose state was quarantined
     problems: list[str] = field(default_factory=list)
     model_refused: bool = False
     challenger_refused: bool = False
 
-    def __add__(self, more: Result) -> Result:
-        """Both together."""
-        return Result(
-            **{
-                name: ours | theirs if isinstance(ours, bool | dict) else ours + theirs
-                for (name, ours), theirs in zip(vars(self).items(), vars(more).values(), strict=True)
-            }
-        )
+    def add(self, more: Result) -> None:
+        for name, theirs in vars(more).items():
+            ours = getattr(self, name)
+            setattr(self, name, ours | theirs if isinstance(ours, bool | dict) else ours + theirs)
 
     def counts(self) -> dict[str, int]:
-        """What went otherwise than it should, as the metrics name it."""
+        """What did not go as it should, by the names of the metrics."""
         return {
             "LateTicks": self.late,
             "UnresolvedOutcomes": sum(outcome.status == UNRESOLVED for outcome in self.outcomes),
@@ -115,19 +111,8 @@ class _Invocation(NamedTuple):
     model: ServingModel | None
 
 
-@dataclass
-class _Second:
-    """A closed second of a symbol, and the points in time on the way to its prediction (`timing_of`)."""
-
-    features: Features
-    prediction: Prediction
-    points_ms: list[float]
-    problems: list[str]
-    challenger_failed: bool
-
-
 class _Folded:
-    """What records of a symbol come to, until it is written; `result` counts once it is."""
+    """A symbol's records, folded but not yet written; `result` counts once they are."""
 
     def __init__(self, state: SymbolState) -> None:
         self.state = state
@@ -135,13 +120,15 @@ class _Folded:
         self.repeated = 0
         self.result = Result()
         self.writes = Writes()
-        self.points_ms: list[list[float]] = []  # of each prediction
-        self.data: bytes | None = None  # the state encoded, once all else is finished
+        self.points_ms: list[list[float]] = []  # of each prediction, for `timing_of`
+        self.data = b""  # the state encoded, once all else is finished
 
     def add(self, more: _Folded) -> None:
-        """What the next record came to, finished; `state` is for the caller to set."""
-        self.result += more.result
-        self.writes.add(more.writes)
+        """Append the next record, finished."""
+        self.state = more.state
+        self.result.add(more.result)
+        self.writes.put += more.writes.put
+        self.writes.append += more.writes.append
 
 
 @dataclass
@@ -155,23 +142,24 @@ class PredictStream:
 
     def __call__(self, event: dict[str, Any]) -> Result:
         """Process `event`. Raises what Redis and S3 raise, and when the store is full or went back in time:
-        the event is then to be tried again as it is."""
+        the event is then to be retried unchanged."""
         started_ms = self.clock_ms()
-        by_symbol, result = self._decoded(records_in(event))
+        records = records_in(event)
+        result = Result(records=len(records))
+        by_symbol = self._decode(records, result)
         if by_symbol:
-            model, of_model = self._active_model()
-            result += of_model + self._fold_and_write(by_symbol, _Invocation(started_ms, model))
-        result += self._quarantined(result.refused)  # only now: nobody waits for S3
-        result += self._model_problems(result.predictions)
-        self.models.poll()  # only now: nobody waits for what comes after the writing
+            self._fold_and_write(by_symbol, _Invocation(started_ms, self._active_model(result)), result)
+        # S3 and the models come last: no prediction waits for them.
+        self._quarantine(result)
+        self._note_model_problems(result)
+        self.models.poll()
         return result
 
     # ------------------------------------------------------------------------------------------ records
 
-    def _decoded(self, records: list[StreamRecord]) -> tuple[dict[str, Batches], Result]:
-        """The batches of each symbol, in order, and what is refused of the records."""
+    def _decode(self, records: list[StreamRecord], result: Result) -> dict[str, Batches]:
+        """The batches of each symbol, in order; what is refused of the records goes to `result`."""
         by_symbol: dict[str, Batches] = {}
-        result = Result(records=len(records))
         for record in records:
             try:
                 batch, rows, reason = self.schemas.read(record)
@@ -184,7 +172,7 @@ class PredictStream:
                 continue
             except _OUT_OF_REACH:
                 raise
-            except Exception as error:  # whatever a record can do, it does to itself alone
+            except Exception as error:  # whatever is wrong with a record concerns that record alone
                 result.refused.append((record, describe(error)))
                 continue
             if rows:
@@ -192,27 +180,27 @@ class PredictStream:
             elif reason:  # only a claim or a notice was refused: there are no ticks to keep
                 result.problems.append(reason)
             by_symbol.setdefault(batch.symbol, []).append((record, batch))
-        return by_symbol, result
+        return by_symbol
 
-    def _quarantined(self, refused: Refusals) -> Result:
-        """Put records into quarantine once everything else is written. The event is not repeated for S3's
-        sake: that would hold up every symbol, and find the records applied."""
-        result = Result(quarantined=[reason for _, reason in refused])
+    def _quarantine(self, result: Result) -> None:
+        """Put the refused records into quarantine. The event is not retried because of S3: that would hold up
+        every symbol, and find the records applied."""
+        refused = result.refused
+        result.quarantined += [reason for _, reason in refused]
         for kept, (record, reason) in enumerate(refused):
             try:
                 quarantine(self.s3, self.settings.bucket, SERVICE, record, reason)
             except (*_OUT_OF_REACH, OSError) as error:
                 taken = f"quarantine: S3 took {kept} of {len(refused)} records ({describe(error)})"
                 result.problems.append(f"{taken}; not kept: {reason}")
-                break  # each try may take seconds
-        return result
+                break  # each attempt may take seconds
 
     # ------------------------------------------------------------------------------------------ symbols
 
-    def _fold_and_write(self, by_symbol: dict[str, Batches], invocation: _Invocation) -> Result:
-        """All symbols at once; then one by one those on which something raised."""
+    def _fold_and_write(self, by_symbol: dict[str, Batches], invocation: _Invocation, result: Result) -> None:
+        """All symbols at once; then, one by one, those on which something raised."""
         states, problems = self.store.load(list(by_symbol))
-        result = Result(problems=problems)
+        result.problems += problems
         ready: list[_Folded] = []
         failed: dict[str, str] = {}  # by symbol, what raised
         for symbol, batches in by_symbol.items():
@@ -224,13 +212,11 @@ class PredictStream:
             result.repeated += folded.repeated
             if folded.state.sequence != folded.read_sequence:
                 ready.append(folded)
-        written, unfinished = self._write(ready)
-        result += written
-        for symbol, reason in (failed | unfinished).items():
-            result += Result(failed=[symbol], problems=[f"{reason}; its records are folded singly"])
-            folded, singly = self._fold_singly(symbol, by_symbol[symbol], invocation)
-            result += singly + self._write([folded])[0]
-        return result
+        failed |= self._write(ready, result)
+        for symbol, reason in failed.items():
+            result.failed.append(symbol)
+            result.problems.append(f"{reason}; its records are folded singly")
+            self._write([self._fold_singly(symbol, by_symbol[symbol], invocation, result)], result)
 
     def _fold(self, state: SymbolState, batches: Batches, invocation: _Invocation) -> _Folded:
         """Apply `batches`, in order; records at or below the fence were applied before."""
@@ -243,50 +229,42 @@ class PredictStream:
             for instant_us in ring.fold(batch, PREDICT_EVERY_US):
                 # First the outcomes of earlier predictions: the next one is calibrated by them.
                 result.outcomes += state.pending.resolve(instant_us, lambda us: mid_at(ring.bars, us))
-                if second := self._predict(state, record, invocation):
-                    folded.writes.features(second.features, self.settings.features_ttl_s)
-                    folded.points_ms.append(second.points_ms)
-                    result.predictions.append(second.prediction)
-                    result.problems += second.problems
-                    result.challenger_refused |= second.challenger_failed
-                    state.pending.expect(second.prediction)
-                    state.failures, state.failure = 0, None
+                self._predict(folded, record, invocation)
             if ring.refused:
-                result.refused.append(_taken_out(ring, record, batch))
+                result.refused.append(_take_refused(ring, record, batch))
             state.sequence = record.sequence
             result.ticks += batch.tick_count
         result.late = ring.late_count - late_before
         folded.writes.heartbeat(FEED, state.symbol, _feed_heartbeat(state, batches))
         return folded
 
-    def _write(self, folded: list[_Folded]) -> tuple[Result, dict[str, str]]:
-        """Finish what only the moment of writing knows, and write all symbols at once. Returns the result of
-        those written, and why others could not be finished, by symbol: nothing of them is written."""
-        now_ms, result = self.clock_ms(), Result()
+    def _write(self, folded: list[_Folded], result: Result) -> dict[str, str]:
+        """Finish what only the moment of writing decides, write all symbols at once, and add those written to
+        `result`. Returns by symbol why others could not be finished: nothing of them is written."""
+        now_ms = self.clock_ms()
         unfinished: dict[str, str] = {}
         ready: list[_Folded] = []
-        commits: list[Commit] = []
         for each in folded:
             try:
-                data = each.data or self._finish(each, now_ms)
+                each.data = each.data or self._finish(each, now_ms)
             except Exception as error:
                 unfinished[each.state.symbol] = _reason(each.state.symbol, error)
-                continue
-            ready.append(each)
-            commits.append(Commit(each.state, each.read_sequence, each.writes, data))
+            else:
+                ready.append(each)
+        commits = [Commit(each.state, each.read_sequence, each.writes, each.data) for each in ready]
         for each, is_written in zip(ready, self.store.commit_all(commits), strict=True):
             symbol = each.state.symbol
             if not is_written:
                 result.fenced.append(symbol)
                 continue
-            result += each.result
+            result.add(each.result)
             if each.result.predictions:
                 result.missing_trades[symbol] = each.state.ring.gaps.trades
-        return result, unfinished
+        return unfinished
 
     def _finish(self, folded: _Folded, now_ms: float) -> bytes:
-        """Enter what the moment of writing says, and add all records to what is written. Returns the state's
-        bytes; raises if it or a record cannot be stored."""
+        """Enter the latencies, and add all records to what is written. Returns the state's bytes; raises if
+        it or a record cannot be stored."""
         state, writes, result = folded.state, folded.writes, folded.result
         for prediction, points_ms in zip(result.predictions, folded.points_ms, strict=True):
             prediction.latency_ms = round(now_ms - prediction.timestamp)
@@ -322,138 +300,134 @@ class PredictStream:
 
     # ------------------------------------------------------------------------------------------ predictions
 
-    def _predict(self, state: SymbolState, record: StreamRecord, invocation: _Invocation) -> _Second | None:
-        """The prediction as of the bar just closed by `record`; None while nothing at all is known."""
+    def _predict(self, folded: _Folded, record: StreamRecord, invocation: _Invocation) -> None:
+        """Add the prediction as of the bar just closed by `record`; none while neither a trade nor a quote is
+        known."""
+        state, result, settings = folded.state, folded.result, self.settings
         closed_ms = self.clock_ms()
         features = features_record(state.symbol, state.ring)
         if features is None:
-            return None
+            return
         featured_ms = self.clock_ms()
-        problems: list[str] = []
         prediction = prediction_record(
             features,
             invocation.model,
             self.models.refusal,
             state.pending,
-            self._terms,
+            TradingTerms(settings.primary_horizon_s, settings.fee_bp, settings.min_confidence),
             self.clock_ms,
-            problems.append,
+            result.problems.append,
         )
         inferred_ms = self.clock_ms()
-        challenger, problem = self._challenger(prediction, state.pending)
-        if problem:
-            problems.append(problem)
+        challenger = self._challenger(prediction, state.pending, result)
         prediction = _receipt(replace(prediction, challenger=challenger), state.ring, record)
         end_ms = prediction.timestamp
-        points_ms = [
-            end_ms,
-            end_ms + self.settings.lateness_us / 1000,
-            record.arrived_s * 1000,
-            invocation.started_ms,
-            closed_ms,
-            featured_ms,
-            inferred_ms,
-            self.clock_ms(),
-        ]
-        return _Second(features, prediction, points_ms, problems, problem is not None)
+        folded.points_ms.append(
+            [
+                end_ms,
+                end_ms + settings.lateness_us / 1000,
+                record.arrived_s * 1000,
+                invocation.started_ms,
+                closed_ms,
+                featured_ms,
+                inferred_ms,
+                self.clock_ms(),
+            ]
+        )
+        folded.writes.features(features, settings.features_ttl_s)
+        result.predictions.append(prediction)
+        state.pending.expect(prediction)
+        state.failures, state.failure = 0, None
 
     def _challenger(
-        self, prediction: Prediction, pending: PendingPredictions
-    ) -> tuple[ChallengerForecast | None, str | None]:
-        """What the challenger forecasts on the same vector, where the active model made a forecast, and what
-        went wrong. Whatever does, the prediction is made."""
-        challenger, forecast, problem = self.models.challenger, None, None
+        self, prediction: Prediction, pending: PendingPredictions, result: Result
+    ) -> ChallengerForecast | None:
+        """What the challenger forecasts on the same vector, where the active model made a forecast. If that
+        raises, the prediction is made all the same."""
+        challenger, forecast = self.models.challenger, None
         if challenger and prediction.horizons:
             try:
                 forecast = challenger_record(prediction, challenger, pending)
             except Exception as error:  # onnxruntime raises its own classes, with no common base
-                problem = f"challenger {challenger.model_id}: {describe(error.__cause__ or error)}"
+                cause = describe(error.__cause__ or error)
+                result.problems.append(f"challenger {challenger.model_id}: {cause}")
+                result.challenger_refused = True
         # A challenger keeps them while the pointer names it: through fallbacks, and when it cannot be loaded.
         if prediction.model_id and (challenger or not self.models.challenger_problem):
             named = [challenger.model_id] if challenger else []
             pending.keep_calibrators([prediction.model_id, *named])
-        return forecast, problem
+        return forecast
 
-    def _active_model(self) -> tuple[ServingModel | None, Result]:
+    def _active_model(self, result: Result) -> ServingModel | None:
         try:
-            return self.models.current(), Result()
+            return self.models.current()
         except Exception as error:  # without a model there are fallbacks, and all else
-            return None, Result(problems=[f"the model: {describe(error)}"], model_refused=True)
+            result.problems.append(f"the model: {describe(error)}")
+            result.model_refused = True
+            return None
 
-    def _model_problems(self, predictions: list[Prediction]) -> Result:
-        if not predictions:  # once a second is often enough
-            return Result()
+    def _note_model_problems(self, result: Result) -> None:
+        if not result.predictions:  # once a second is often enough
+            return
         problems = (self.models.problem, self.models.challenger_problem)
-        return Result(
-            problems=[problem for problem in problems if problem],
-            model_refused=self.models.is_refused or any(p.reason == MODEL_REFUSED for p in predictions),
-            challenger_refused=self.models.challenger_problem is not None,
-        )
-
-    @property
-    def _terms(self) -> TradingTerms:
-        settings = self.settings
-        return TradingTerms(settings.primary_horizon_s, settings.fee_bp, settings.min_confidence)
+        result.problems += [problem for problem in problems if problem]
+        refused = self.models.is_refused or any(p.reason == MODEL_REFUSED for p in result.predictions)
+        result.model_refused |= refused
+        result.challenger_refused |= self.models.challenger_problem is not None
 
     # ------------------------------------------------------------------------------------------ failures
 
-    def _fold_singly(self, symbol: str, batches: Batches, invocation: _Invocation) -> tuple[_Folded, Result]:
-        """Apply `batches` one by one, each up to what is written of it, and leave out those that raise."""
-        state, result = self.store.load([symbol])[0][symbol], Result()
-        whole = _Folded(state)
-        for record, batch in batches:
-            if record.sequence <= state.sequence:
+    def _fold_singly(self, symbol: str, batches: Batches, invocation: _Invocation, result: Result) -> _Folded:
+        """Apply `batches` one by one, each until it could be written, and leave out those that raise."""
+        whole = _Folded(self.store.load([symbol])[0][symbol])
+        for decoded in batches:
+            if decoded[0].sequence <= whole.state.sequence:
                 result.repeated += 1
                 continue
-            before = deepcopy(state)
+            before = deepcopy(whole.state)
             try:
-                whole.add(self._finished(state, record, batch, invocation))
+                folded = self._fold_one(whole.state, decoded, invocation)
             except Exception as error:
-                reason = _reason(symbol, error)
-                predictions = whole.result.predictions
-                folded, more = self._recover(before, record, batch, invocation, reason, predictions)
-                state = folded.state
-                whole.add(folded)
-                result += more
-        whole.state = state
-        whole.writes.heartbeat(SERVICE, symbol, self._heartbeat(state, self.clock_ms()))
-        whole.data = encode_state(state)
-        return whole, result
+                reason, unwritten = _reason(symbol, error), whole.result.predictions
+                folded = self._recover(before, decoded, invocation, reason, unwritten, result)
+            whole.add(folded)
+        whole.writes.heartbeat(SERVICE, symbol, self._heartbeat(whole.state, self.clock_ms()))
+        whole.data = encode_state(whole.state)
+        return whole
+
+    def _fold_one(self, state: SymbolState, decoded: Decoded, invocation: _Invocation) -> _Folded:
+        """One record, folded and finished; raises if the state could not be stored then."""
+        folded = self._fold(state, [decoded], invocation)
+        self._finish(folded, self.clock_ms())
+        return folded
 
     def _recover(
         self,
         state: SymbolState,
-        record: StreamRecord,
-        batch: wire.TickBatch,
+        decoded: Decoded,
         invocation: _Invocation,
         reason: str,
         unwritten: list[Prediction],
-    ) -> tuple[_Folded, Result]:
-        """Go on from `state`, which `record` failed on: without the record, or with it from a state that
-        starts over. `unwritten` are predictions made before."""
-        result = Result()
+        result: Result,
+    ) -> _Folded:
+        """Continue from `state`, on which a record raised: without the record, or with it from a state that
+        starts over. `unwritten` are the predictions made since the last write."""
+        record, batch = decoded
         if self._is_sound(batch):
             state.failures, state.failure = state.failures + 1, reason
             if state.failures >= TRIES or not _is_storable(state):
-                state, result = self._start_over(state, unwritten)
+                state = self._start_over(state, unwritten, result)
                 try:
-                    return self._finished(state, record, batch, invocation), result
-                except Exception:  # not even what is recalled will do
+                    return self._fold_one(state, decoded, invocation)
+                except Exception:  # not even the recalled state can take it
                     state = SymbolState(state.symbol, BarRing(self.settings.lateness_us), failure=reason)
         state.sequence = record.sequence
         quarantine(self.s3, self.settings.bucket, SERVICE, record, reason)
-        return _Folded(state), result + Result(quarantined=[reason])
-
-    def _finished(
-        self, state: SymbolState, record: StreamRecord, batch: wire.TickBatch, invocation: _Invocation
-    ) -> _Folded:
-        """What one record comes to, finished; raises if the state could not be stored then."""
-        folded = self._fold(state, [(record, batch)], invocation)
-        self._finish(folded, self.clock_ms())
-        return folded
+        result.quarantined.append(reason)
+        return _Folded(state)
 
     def _is_sound(self, batch: wire.TickBatch) -> bool:
-        """Whether `batch` can be folded where nothing was before it."""
+        """Whether an empty ring can fold `batch`."""
         ring = BarRing(self.settings.lateness_us)
         try:
             for _ in ring.fold(batch, PREDICT_EVERY_US):
@@ -462,9 +436,9 @@ class PredictStream:
             return False
         return True
 
-    def _start_over(self, state: SymbolState, unwritten: list[Prediction]) -> tuple[SymbolState, Result]:
-        """Set `state` aside: as it was stored, with why. The one that takes its place knows what receipts and
-        ledger know, and of the predictions that are still to be written."""
+    def _start_over(self, state: SymbolState, unwritten: list[Prediction], result: Result) -> SymbolState:
+        """Put `state` into quarantine as it was stored, with the reason. Returns one recalled from receipts,
+        gap ledger and the predictions not written yet."""
         symbol, sequence, reason = state.symbol, state.sequence, str(state.failure)
         stored = self.store.stored_state(symbol)
         quarantine_state(self.s3, self.settings.bucket, SERVICE, symbol, sequence, stored, reason)
@@ -472,12 +446,13 @@ class PredictStream:
         state.sequence, state.failure = sequence, reason
         for prediction in unwritten:
             state.pending.expect(prediction)
-        problem = f"{symbol}: its state is set aside, its bars are warmed up again"
-        return state, Result(started_over=[symbol], problems=[problem])
+        result.started_over.append(symbol)
+        result.problems.append(f"{symbol}: its state is set aside, its bars are warmed up again")
+        return state
 
 
 def _receipt(prediction: Prediction, ring: BarRing, record: StreamRecord) -> Prediction:
-    """`prediction` with what only the stream knows. The late ids that it lists leave the ring."""
+    """`prediction` with what only the stream knows. Moves the late ids out of the ring."""
     bar = ring.bars[-1]
     end_us, trade_us, quote_us = (int(bar[name]) for name in ("end_us", "last_trade_us", "last_quote_us"))
     late_ids, late_update_ids = ring.trade_ids.late_ids, ring.quote_ids.late_ids
@@ -494,8 +469,8 @@ def _receipt(prediction: Prediction, ring: BarRing, record: StreamRecord) -> Pre
     )
 
 
-def _taken_out(ring: BarRing, record: StreamRecord, batch: wire.TickBatch) -> tuple[StreamRecord, str]:
-    """What the ring took out of its series of ids, as a record of its own, and why."""
+def _take_refused(ring: BarRing, record: StreamRecord, batch: wire.TickBatch) -> tuple[StreamRecord, str]:
+    """The ticks that the ring refused by their ids, as a record of their own, and why."""
     refused, ring.refused = ring.refused, []
     rows = {dtype: [each.row for each in refused if each.dtype == dtype] for dtype in (TRADE, QUOTE)}
     reason = f"{batch.symbol}: {'; '.join(sorted({each.reason for each in refused}))} ({len(refused)})"
@@ -518,7 +493,7 @@ def _is_storable(state: SymbolState) -> bool:
 
 
 def _feed_heartbeat(state: SymbolState, batches: Batches) -> FeedHeartbeat:
-    """What the newest batches say of who sent them."""
+    """What the newest batches say of their sender."""
     record, batch = batches[-1]
     arrived_ms = round(record.arrived_s * 1000)
     return FeedHeartbeat(

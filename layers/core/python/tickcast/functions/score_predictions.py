@@ -1,16 +1,16 @@
-"""Outcomes of predictions, out of the hot store into PostgreSQL, and their accuracy, back into it.
+"""Copy outcomes from the hot store into PostgreSQL, write their accuracy back, and check for drift.
 
-Of each symbol a page of outcomes and one of predictions is taken in at a time, in one transaction with how
-far the streams were drained: exactly once, whatever breaks off. Then the newest hour, day and week are
-scored, from tallies, and stored as the symbol's accuracy, which is all that the API reads; and the active
-model is checked for drift. Where drift asks for a training, the answer says so, and under which name an
-execution is to be started: for ten minutes it says the same, so an answer that is lost costs nothing, and as
-a name can be given only once nothing starts twice.
+Of each symbol a page of outcomes and one of predictions is copied at a time, in one transaction with the
+position in both streams: exactly once, wherever it is interrupted. Then the newest hour, day and week are
+scored from tallies and stored as the symbol's accuracy, which is all that the API reads; and the active model
+is checked for drift. Where drift requires a training, the result says so and names the execution to start. It
+says the same for ten minutes, so that a lost result does no harm, and since a name is accepted only once,
+nothing starts twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -32,7 +32,6 @@ from tickcast.evaluation.drift import DriftEvidence, DriftState
 from tickcast.evaluation.live_scores import (
     SPANS,
     AccuracySummary,
-    HorizonAccuracy,
     Span,
     SpanAccuracy,
     availability,
@@ -47,7 +46,7 @@ from tickcast.units import DAY_US, HOUR_US, MINUTE_US, SECOND_US
 
 SERVICE = "score_predictions"
 _PAGE = 1000  # entries: of predictions, about 5 MB
-_ENOUGH_MS = 15_000  # what a page takes at most, with room
+_ENOUGH_MS = 15_000  # for a page, with a margin
 _EVIDENCE_BLOCKS = 96
 _FULL = 0.8  # of a window's seconds
 _SETTLED_US = 10 * SECOND_US  # by then the outcome of a second's prediction is written
@@ -57,23 +56,14 @@ R = TypeVar("R", Outcome, Prediction)
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Hour:
-    """The figures of a symbol's newest hour at the primary horizon, and the share of its seconds that a model
-    answered."""
-
-    figures: HorizonAccuracy
-    availability: float | None
-
-
 @dataclass
 class Result:
-    """What a run came to. `hours` and `drift` by symbol."""
+    """The result of a run. `hours`, the accuracy of the newest hour, and `drift` are by symbol."""
 
     outcomes: int = 0
     predictions: int = 0
     is_complete: bool = True  # False when time ran out: the next run continues from there
-    hours: dict[str, Hour] = field(default_factory=dict)
+    hours: dict[str, SpanAccuracy] = field(default_factory=dict)
     drift: dict[str, DriftState] = field(default_factory=dict)
     asked_us: int | None = None  # when drift asked for the training that is to be started
     reasons: list[str] = field(default_factory=list)
@@ -109,27 +99,27 @@ class ScorePredictions:
     s3: Any
     database: Database
     clock_ms: Callable[[], float]
-    _card: Card = field(default_factory=Card)  # of the active model, once it was looked up
+    _card: Card = field(default_factory=Card)  # of the active model, once it was read
     _scored: dict[tuple[str, Span], SpanAccuracy] = field(default_factory=dict)
-    _days: set[int] = field(default_factory=set)  # whose partitions are there
+    _days: set[int] = field(default_factory=set)  # that have partitions
 
     def __post_init__(self) -> None:
         self._hot = HotStore(self.client, self.settings.lateness_us)
 
     def __call__(self, remaining_ms: Callable[[], float]) -> Result:
-        """Raises what Redis and PostgreSQL raise: what was not taken in is, by the next run."""
+        """Raises what Redis and PostgreSQL raise: the next run continues from there."""
         store, result = ScoreStore(self.database.connection()), Result()
-        model_id = self._look_up_model(result)
+        model_id = self._read_model(result)
         for symbol in self.settings.symbols:
             try:
                 self._score(store, symbol, model_id, remaining_ms, result)
             except (redis.RedisError, psycopg.Error, OSError):
                 raise
-            except Exception as error:  # of this symbol; the others are scored
+            except Exception as error:  # concerns this symbol; the others are scored
                 result.problems.append(f"{symbol}: {describe(error)}")
         if model_id and result.is_complete:
-            self._look_for_drift(store, model_id, result)
-        self._beat(result)
+            self._update_drift(store, model_id, result)
+        self._put_heartbeat(result)
         return result
 
     def _score(
@@ -140,41 +130,41 @@ class ScorePredictions:
         remaining_ms: Callable[[], float],
         result: Result,
     ) -> None:
-        """Take in what there is of `symbol`, and enter its figures."""
+        """Copy all new outcomes of `symbol`, and enter its figures."""
         while self._drain(store, symbol, model_id, result):
             if remaining_ms() < _ENOUGH_MS:
                 result.is_complete = False
                 break
         self._summarise(store, symbol, result)
 
-    def _look_up_model(self, result: Result) -> str | None:
-        """The id of the active model; its card is in `_card` then."""
+    def _read_model(self, result: Result) -> str | None:
+        """The id of the active model, whose card becomes `_card`."""
         try:
             pointer = model_registry.active_model(self.s3, self.settings.bucket)
             model_id = pointer.model_id if pointer else None
             if model_id and self._card.model_id != model_id:
                 self._card = model_registry.read_card(self.s3, self.settings.bucket, model_id)
             return model_id
-        except (RegistryError, BotoCoreError, ClientError) as error:  # scores need no model
+        except (RegistryError, BotoCoreError, ClientError) as error:  # scoring needs no model
             result.problems.append(describe(error))
             return None
 
     def _drain(self, store: ScoreStore, symbol: str, model_id: str | None, result: Result) -> bool:
-        """Take in a page; whether there may be another one."""
+        """Copy a page; returns whether there may be another one."""
         before = last_outcome, last_prediction = store.drained(symbol)
-        outcomes = self._hot.outcomes_after(symbol, last_outcome, _PAGE)
-        predictions = self._hot.predictions_after(symbol, last_prediction, _PAGE)
+        outcomes = self._hot.entries_after(keys.outcomes(symbol), last_outcome, _PAGE)
+        predictions = self._hot.entries_after(keys.predictions(symbol), last_prediction, _PAGE)
         if not outcomes and not predictions:
             return False
         rows = _usable(Outcome, outcomes, row_of, result)
         features = _usable(Prediction, predictions, lambda each: _features_of(each, model_id), result)
-        # Not within the transaction: who makes a partition waits for nobody who scores, nor the other way.
+        # Outside the transaction: creating a partition and scoring must not wait for each other.
         days_us = {keys.entry_ms(id_) * 1000 // DAY_US * DAY_US for id_, _ in (*outcomes, *predictions)}
         store.add_days(days_us - self._days)
         self._days |= days_us
         with store.connection.transaction():
             store.lock(symbol)
-            if store.drained(symbol) != before:  # somebody else was here meanwhile
+            if store.drained(symbol) != before:  # another run was here meanwhile
                 return True
             store.add_outcomes(symbol, rows)
             if model_id:
@@ -191,7 +181,7 @@ class ScorePredictions:
     def _count_features(
         self, store: ScoreStore, symbol: str, model_id: str, features: Sequence[tuple[int, list[float]]]
     ) -> None:
-        """Count where the rows lie that the active model answered on."""
+        """Count into which bins the rows fall that the active model predicted on."""
         reference = self._reference(symbol)
         by_hour: dict[int, list[list[float]]] = {}
         for time_us, row in features if reference else ():
@@ -201,12 +191,12 @@ class ScorePredictions:
             store.count_features(symbol, model_id, hour_us, counts)
 
     def _reference(self, symbol: str) -> drift.Distribution:
-        """What the active model was trained on of `symbol`; empty where that is nothing."""
+        """The distribution of features of `symbol` that the active model was trained on; empty if unknown."""
         found = self._card.distribution.get(symbol, {})
         return {name: bins for name, bins in found.items() if name in FEATURE_NAMES}
 
     def _summarise(self, store: ScoreStore, symbol: str, result: Result) -> None:
-        """The figures of every span, for the API: each is scored again once a thousandth of it passed."""
+        """The figures of every span, for the API: each is rescored once a thousandth of it has passed."""
         now_us = round(self.clock_ms()) * 1000
         for span in SPANS:
             before = self._scored.get((symbol, span))
@@ -215,15 +205,14 @@ class ScorePredictions:
         spans = {span.name: self._scored[symbol, span] for span in SPANS}
         summary = AccuracySummary(symbol=symbol, scored_ms=now_us // 1000, **spans)
         self._hot.put_accuracy(summary)
-        figures = summary.hour.horizons[self.settings.primary_horizon_s]
-        result.hours[symbol] = Hour(figures, summary.hour.availability)
+        result.hours[symbol] = summary.hour
 
     def _span(self, store: ScoreStore, symbol: str, span: Span, now_us: int) -> SpanAccuracy:
         from_us = (now_us - span.length_us) // MINUTE_US * MINUTE_US
         tallies = store.tallies(symbol, from_us, now_us, span.block_us)
         known = store.extent(symbol)
         first_us = max(from_us, known[0]) if known else None
-        # What is expected to be known: up to ten seconds ago, and whatever came since.
+        # Outcomes are expected up to ten seconds ago; newer ones count if they are there.
         until_us = max(known[1], now_us - _SETTLED_US) + SECOND_US if known else now_us
         return SpanAccuracy(
             from_ms=from_us // 1000,
@@ -233,8 +222,8 @@ class ScorePredictions:
             horizons=score(tallies),
         )
 
-    def _look_for_drift(self, store: ScoreStore, model_id: str, result: Result) -> None:
-        """Update the drift of every symbol, and ask for a training if that is called for."""
+    def _update_drift(self, store: ScoreStore, model_id: str, result: Result) -> None:
+        """Update the drift of every symbol, and ask for a training if drift requires it."""
         now_us, policy = round(self.clock_ms()) * 1000, self.scores.policy
         with store.connection.transaction():
             store.lock("drift")
@@ -246,7 +235,7 @@ class ScorePredictions:
                     result.drift[symbol] = drift.update(state, model_id, evidence, policy)
                 except psycopg.Error:
                     raise
-                except Exception as error:  # such as what its card says: the others are checked
+                except Exception as error:  # such as a wrong card: the others are checked
                     result.drift[symbol] = state
                     result.problems.append(f"drift of {symbol}: {describe(error)}")
             store.set_drift_states(result.drift)
@@ -279,8 +268,8 @@ class ScorePredictions:
         )
 
     def _stability(self, store: ScoreStore, symbol: str, model_id: str, from_us: int) -> dict[str, float]:
-        """Of each input, once the window is full: markets have their hours, and a part of a day is not like
-        the days that were trained on."""
+        """By feature, once the window is full: markets differ by the hour, so a part of a day is not
+        comparable with the whole days that were trained on."""
         reference = self._reference(symbol)
         if not reference:
             return {}
@@ -288,7 +277,7 @@ class ScorePredictions:
         is_full = found.sum(axis=1).min() >= _FULL * self.scores.window_s
         return drift.stability(found, reference) if is_full else {}
 
-    def _beat(self, result: Result) -> None:
+    def _put_heartbeat(self, result: Result) -> None:
         why = "; ".join(result.problems) or (None if result.is_complete else "cannot keep up")
         heartbeat = ScoreHeartbeat(
             at_ms=round(self.clock_ms()),
@@ -301,12 +290,12 @@ class ScorePredictions:
 
 
 def _known_us(figures: SpanAccuracy) -> int:
-    """How much time the figures of a span are about."""
+    """How much time the figures of a span cover."""
     return 0 if figures.first_ms is None else (figures.to_ms - figures.first_ms) * 1000
 
 
 def _usable(kind: type[R], entries: Entries, make: Callable[[R], T], result: Result) -> list[T]:
-    """What `make` makes of each entry. One that cannot be read is reported, and holds up no other."""
+    """`make` of each entry; one that cannot be read is reported and left out."""
     made = []
     for id_, data in entries:
         try:
@@ -317,7 +306,7 @@ def _usable(kind: type[R], entries: Entries, make: Callable[[R], T], result: Res
 
 
 def _features_of(prediction: Prediction, model_id: str | None) -> tuple[int, list[float]] | None:
-    """When, and on which features, that model answered; None where it was another, or a fallback."""
+    """Time and features of a prediction by that model; None if it is of another, or a fallback."""
     if prediction.model_id != model_id or prediction.source != "model":
         return None
     features = prediction.features or {}
@@ -325,8 +314,8 @@ def _features_of(prediction: Prediction, model_id: str | None) -> tuple[int, lis
 
 
 def _reasons(states: dict[str, DriftState]) -> list[str]:
-    drifting: Iterable[tuple[str, DriftState]] = (item for item in states.items() if item[1].is_drifting)
     return [
-        f"{symbol} {', '.join(state.reasons) or 'not over yet'}"
-        for symbol, state in sorted(drifting, key=lambda item: item[0])
+        f"{symbol} {', '.join(states[symbol].reasons) or 'not over yet'}"
+        for symbol in sorted(states)
+        if states[symbol].is_drifting
     ]

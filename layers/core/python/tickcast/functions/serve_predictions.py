@@ -1,13 +1,16 @@
-"""What the API answers: predictions as of the moment of reading, their receipts, their accuracy, the models.
+"""The responses of the API: predictions as of now, receipts, accuracy, models and the dashboard.
 
 Freshness is decided at the moment of reading, by the age of the claim that the features are complete and by
-that of their newest tick, not by a key's TTL: what is too old makes the answer a fallback that says so. Only
-wrong requests and symbols without data are errors, as problem+json (RFC 9457). `adapters.http.routes` lists
-what can be asked.
+that of their newest tick, not by a key's TTL: stale features make a fallback with that reason. Only wrong
+requests and symbols without data are errors, as problem+json (RFC 9457). `adapters.http.routes` lists the
+routes.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -20,7 +23,6 @@ from msgspec import UNSET, UnsetType, structs
 
 from tickcast.adapters.http import routes
 from tickcast.adapters.http.bodies import AGES, Accuracy, History, Latest, Receipt
-from tickcast.adapters.http.dashboard import dashboard
 from tickcast.adapters.http.parameters import (
     HistoryQuery,
     Horizon,
@@ -41,14 +43,14 @@ from tickcast.model.forecast import HORIZONS_S
 from tickcast.serving.prediction import STALE_FEATURES, fallback, freshness
 from tickcast.serving.records import Features, Prediction, PredictionSummary
 
-# A hot store that hangs costs a caller about a second: four tries of this (`redis.connection.connect`).
+# A hot store that hangs costs a caller about a second: four attempts of this (`redis.connection.connect`).
 STORE_TIMEOUT_S = 0.25
 STORE_RETRIES = 1
 
 PAGE_SPAN_MS = 3_600_000
 SETTLED_AFTER_MS = 60_000  # older predictions are all written
 
-# How long the caller alone, as the answer was given for a key, may keep it.
+# `private`: the response was for one key.
 SECOND = "private, max-age=1"
 SECONDS = "private, max-age=10"
 SETTLED = "private, max-age=60"
@@ -72,8 +74,8 @@ class ServePredictions:
     site: Callable[[str], str] = site_file
 
     def __call__(self, event: Event) -> Response:
-        """The answer to a proxy event. A store that does not answer, or holds what cannot be read, is a 503,
-        never a 500."""
+        """The response to a proxy event. A store that does not answer, or holds what cannot be read, is a
+        503, never a 500."""
         try:
             return self._route(event)
         except ApiError as error:
@@ -83,10 +85,12 @@ class ServePredictions:
             return ApiError(503, "Store unavailable", detail).response()
 
     def handlers(self) -> dict[Route, Callable[..., Response]]:
-        """What answers each route, given its query and the parameters of its path."""
+        """The handler of each route, which takes its query and the parameters of its path."""
         return {
-            routes.DASHBOARD: lambda _: dashboard(self.site("index.html"), OPEN_MINUTES),
-            routes.OPENAPI: self.openapi,
+            routes.DASHBOARD: lambda _: dashboard(self.site("index.html")),
+            routes.OPENAPI: lambda _: Response(
+                200, text=self.site("openapi.json"), cache_control=OPEN_MINUTES
+            ),
             routes.HEALTH: lambda _: Health(self.settings, self.store, self.clock_ms)(),
             routes.LATEST: self.latest,
             routes.RECEIPT: self.receipt,
@@ -108,17 +112,14 @@ class ServePredictions:
         query = read_query(event, route.query)
         try:
             return handler(query, *path)
-        except ValueError as error:  # a record of another form than this code writes
+        except ValueError as error:  # a record of another format
             if not path:
                 raise
             detail = f"the records of {path[0]} in Redis cannot be read: {describe(error)}"
             raise ApiError(503, "Store unreadable", detail) from error
 
-    def openapi(self, _: Query) -> Response:
-        return Response(200, text=self.site("openapi.json"), cache_control=OPEN_MINUTES)
-
     def latest(self, query: LatestQuery, symbol: str) -> Response:
-        """The newest prediction as of now and, if asked for, the newest before it."""
+        """The newest prediction as of now and, if asked for, a list of the newest."""
         horizon_s = self._horizon_s(query.horizon)
         record, features = self.store.latest(symbol)
         if record is None or features is None:
@@ -130,15 +131,15 @@ class ServePredictions:
         return Response(200, as_json(body), cache_control=SECOND, volatile=AGES)
 
     def history(self, query: HistoryQuery, symbol: str) -> Response:
-        """A page of the predictions of a span of time, newest first. Seconds without a prediction are missing
-        from it, as they are from the store."""
+        """A page of the predictions of a span of time, newest first. Seconds without a prediction are
+        missing."""
         horizon_s, now_ms = self._horizon_s(query.horizon), round(self.clock_ms())
         to_ms = now_ms if query.to is UNSET else int(query.to)
         from_ms = max(0, to_ms - PAGE_SPAN_MS) if query.from_ is UNSET else int(query.from_)
         if from_ms > to_ms:
             raise ApiError(400, "Bad from", f"from ({from_ms}) is later than to ({to_ms})", "from")
         newest_ms = to_ms if query.cursor is UNSET else min(to_ms, int(query.cursor) - 1)
-        # One more than asked for tells whether there is a page after this one.
+        # One more than asked for shows whether there is another page.
         found = self.store.predictions(symbol, from_ms, max(0, newest_ms), query.limit + 1)
         page = [at_horizon(record, horizon_s) for record in found[: query.limit]]
         page = page[: that_fit(page)]
@@ -154,13 +155,13 @@ class ServePredictions:
             predictions=page,
         )
         is_settled = newest_ms < now_ms - SETTLED_AFTER_MS
-        # A span that ends now has other ends at every request; its predictions identify its content.
+        # A span that ends now has another `to` in every response; its predictions identify its content.
         volatile = ("from", "to", "next") if query.to is UNSET else ()
         cache_control = SETTLED if is_settled else SECOND
         return Response(200, as_json(body), cache_control=cache_control, volatile=volatile)
 
     def receipt(self, _: Query, symbol: str, prediction_id: str) -> Response:
-        """All that was written of one prediction, with its outcomes as far as they are known."""
+        """A whole prediction, with its outcomes as far as they are known."""
         market, timestamp = _parts(prediction_id)
         if not timestamp:
             detail = f"id is {prediction_id[:40]!r}, it should be like {symbol}-1767225600000"
@@ -196,7 +197,7 @@ class ServePredictions:
         return Response(200, as_json(body), cache_control=SECONDS, volatile=volatile)
 
     def _as_of_now(self, prediction: Prediction, features: Features, horizon_s: int) -> Latest:
-        """`prediction` with its ages and the seconds left; a fallback in its place once it is too old."""
+        """`prediction` with its ages and the seconds left, as a fallback if the features are stale."""
         now_ms = self.clock_ms()
         fresh = freshness(features, now_ms, self.settings.stale_after_s)
         if fresh.is_stale:
@@ -219,6 +220,34 @@ class ServePredictions:
         return self.settings.primary_horizon_s if asked is UNSET else int(asked)
 
 
+def dashboard(page: str) -> Response:
+    """`page` with a policy by which a browser runs its own script and style only, and calls this API only."""
+    policy = {
+        "default-src": "'none'",
+        "script-src": _hashes(page, "script"),
+        "style-src": _hashes(page, "style"),
+        "connect-src": "'self'",
+        "img-src": "data:",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "frame-ancestors": "'none'",
+    }
+    headers = {
+        "Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in policy.items()),
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+    }
+    html = "text/html; charset=utf-8"
+    return Response(200, text=page, content_type=html, cache_control=OPEN_MINUTES, headers=headers)
+
+
+def _hashes(page: str, element: str) -> str:
+    """The digests of all inline `element`s, as a policy lists them."""
+    contents = re.findall(rf"<{element}>(.*?)</{element}>", page, re.DOTALL)
+    digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in contents)
+    return " ".join(f"'sha256-{digest}'" for digest in digests)
+
+
 def _parts(prediction_id: str) -> tuple[str, str]:
     """The symbol and the milliseconds of an id; both empty if it is none."""
     symbol, _, timestamp = prediction_id.rpartition("-")
@@ -227,8 +256,8 @@ def _parts(prediction_id: str) -> tuple[str, str]:
 
 
 def at_horizon(prediction: Prediction, horizon_s: int) -> PredictionSummary:
-    """`prediction` for another horizon, without what only its receipt has; a fallback is the same for all
-    horizons except for its target."""
+    """`prediction` for another horizon, without what only its receipt has; of a fallback only the target
+    changes."""
     summary = msgspec.convert(prediction, PredictionSummary, from_attributes=True)
     answer = summary.horizons.get(horizon_s)
     changes = structs.asdict(answer) if answer else {}

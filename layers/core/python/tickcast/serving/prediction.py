@@ -1,6 +1,6 @@
-"""From a closed bar to the records people read: the features of a second and the prediction made on them.
+"""From a closed bar to the records that are served: the features of a second and the prediction made on them.
 
-Whatever is not known is None; it is never filled in.
+What is not known is None; it is never filled in.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ WINDOW_S = 60
 RunModel = Callable[[Floats], tuple[Floats, Floats, Floats]]
 
 # Why a prediction is a fallback.
-NO_QUOTES = "no_quotes"  # the numbers are the masked model's, where there is one
+NO_QUOTES = "no_quotes"  # with the masked model's numbers, if there are any
 WARMING_UP = "warming_up"
 NO_MODEL = "no_model"
 MODEL_REFUSED = "model_refused"
 OUTSIDE_SUPPORT = "outside_support"
-STALE_FEATURES = "stale_features"  # decided where predictions are read
+STALE_FEATURES = "stale_features"  # decided when predictions are served
 REASONS = (NO_QUOTES, WARMING_UP, NO_MODEL, MODEL_REFUSED, OUTSIDE_SUPPORT, STALE_FEATURES)
 
 
 @dataclass(frozen=True)
 class ServingModel:
-    """A model as it serves. `support` is the lowest and highest value of a feature that it was trained on,
-    for the features that its card names."""
+    """A loaded model. `support` is the lowest and highest value that it was trained on, by feature, for the
+    features that its card names."""
 
     model_id: str
     provisional: bool
@@ -55,8 +55,8 @@ class ServingModel:
     masked_calibrations: Mapping[int, Calibration] | None = None  # for rows without quotes, if they are known
 
     def calibrators(self, pending: PendingPredictions, vector: Mapping[str, float]) -> dict[int, Calibrator]:
-        """What its answer on `vector` is calibrated by, as it stands. Without quotes that is the card alone:
-        such answers are fallbacks, which calibrators are not updated by."""
+        """Copies of the calibrators for a forecast on `vector`. Without quotes they are always the card's:
+        such forecasts are fallbacks, which update no calibrators."""
         if self.masked_calibrations and not vector["has_quotes"]:
             return {h: Calibrator.of(calibration) for h, calibration in self.masked_calibrations.items()}
         known = pending.calibrators_of(self.model_id, self.calibrations)
@@ -65,7 +65,7 @@ class ServingModel:
 
 @dataclass(frozen=True)
 class TradingTerms:
-    """By which an answer is evaluated: the primary horizon, the fee of one side of a trade (bp of the price),
+    """What a forecast is evaluated by: the primary horizon, the fee of one side of a trade (bp of the price),
     and the confidence below which a move counts as noise."""
 
     primary_horizon_s: int
@@ -75,9 +75,9 @@ class TradingTerms:
 
 @dataclass(frozen=True)
 class Freshness:
-    """How old the features are when they are read. `claim_age_s`: since the instant up to which the stream
-    was claimed to be complete in them. `tick_age_s`: since their newest tick; None if that is not known.
-    `is_quiet`: the tick is old because nothing has happened since, as the exchange itself says."""
+    """How old the features are when they are read. `claim_age_s`: since the instant up to which ingest
+    claimed the stream complete. `tick_age_s`: since their newest tick; None if that is not known. `is_quiet`:
+    the tick is old, but the exchange itself has none newer."""
 
     claim_age_s: float
     tick_age_s: float | None
@@ -86,8 +86,8 @@ class Freshness:
 
 
 def freshness(features: Features, now_ms: float, limit_s: float) -> Freshness:
-    """The freshness of `features` at `now_ms`: nothing in them may be older than `limit_s`, but for ticks of
-    a market that was quiet no longer ago than that."""
+    """The freshness of `features` at `now_ms`: they are stale if the claim is older than `limit_s`, or the
+    newest tick is and the market was not known to be quiet within `limit_s`."""
     claim_age_s = now_ms / 1000 - features.timestamp
     tick_us, quiet_us = features.last_tick_us, features.quiet_us
     tick_age_s = None if tick_us is None else now_ms / 1000 - tick_us / 1e6
@@ -136,14 +136,16 @@ def prediction_record(
     clock_ms: Callable[[], float],
     report: Callable[[str], object] = str,
 ) -> Prediction:
-    """The prediction on `features`; a fallback that says why where the model does not answer.
+    """The prediction on `features`; a fallback with its reason where the model gives no forecast.
 
     `refusal` is why there is no active model, if there is a reason beyond its absence. `pending` has the
     calibrators. `clock_ms` times the inference; `report` gets the text of an error in it. What only the
-    stream knows is left for its reader.
+    stream knows is left for the caller to add.
     """
     vector = features.features
-    outside = outside_support(vector, model) if model and vector else []
+    # Features beyond what the model was trained on.
+    support = model.support if model and vector else {}
+    outside = [name for name, (low, high) in support.items() if vector and not low <= vector[name] <= high]
     reason = _why_fallback(features, model, refusal, outside)
     without = _without_forecast(features, model, terms, reason, outside)
     if model is None or vector is None or outside:
@@ -157,13 +159,7 @@ def prediction_record(
         return replace(without, reason=MODEL_REFUSED)
     inference_ms = clock_ms() - started_ms
     horizons = {
-        answer.horizon_s: _evaluated(
-            answer,
-            calibrators[answer.horizon_s].calibration,
-            terms,
-            without.cost_bp,
-            is_fallback=bool(reason),
-        )
+        answer.horizon_s: _evaluated(answer, calibrators[answer.horizon_s].calibration, terms, without)
         for answer in forecasts
     }
     return replace(
@@ -179,8 +175,8 @@ def prediction_record(
 def challenger_record(
     prediction: Prediction, challenger: ServingModel, pending: PendingPredictions
 ) -> ChallengerForecast:
-    """What `challenger` forecasts in shadow, on the vector of `prediction`. Raises `ModelError` when its
-    output is not finite."""
+    """The forecast of `challenger`, in shadow, on the vector of `prediction`. Raises `ModelError` as
+    `run`."""
     vector = prediction.features or {}
     calibrators = challenger.calibrators(pending, vector)
     forecasts = run(challenger, vector, prediction.basis_price, _calibrations(calibrators))
@@ -192,18 +188,14 @@ def challenger_record(
 
 
 def fallback(prediction: Prediction, known_price: float, reason: str) -> Prediction:
-    """`prediction` without its forecasts: this is the last known price, and why there is no more."""
+    """`prediction` with the last known price in place of its forecasts."""
     return replace(prediction, **_no_forecast(known_price, reason))
 
 
 def timing_of(points_ms: list[float]) -> Timing:
-    """Where the latency went, from the points in time between one part and the next: nine of them, from the
-    bar's end to the prediction handed to Redis."""
-    return Timing(**dict(zip(Timing.__struct_fields__, _lengths(points_ms), strict=True)))
-
-
-def _lengths(points: list[float]) -> list[float]:
-    return [round(end - start, 3) for start, end in pairwise(points)]
+    """The parts of the latency between nine points in time, from the bar's end to the prediction handed to
+    Redis."""
+    return Timing(*(round(end - start, 3) for start, end in pairwise(points_ms)))
 
 
 def _no_forecast(known_price: float, reason: str | None) -> dict[str, Any]:
@@ -226,18 +218,13 @@ def _no_forecast(known_price: float, reason: str | None) -> dict[str, Any]:
     }
 
 
-def outside_support(vector: Mapping[str, float], model: ServingModel) -> list[str]:
-    """The features of `vector` that lie outside what `model` was trained on."""
-    return [name for name, (low, high) in model.support.items() if not low <= vector[name] <= high]
-
-
 def run(
     model: ServingModel,
     vector: Mapping[str, float],
     basis_price: float,
     calibrations: Mapping[int, Calibration],
 ) -> list[HorizonForecast]:
-    """The forecasts of `model` for every horizon. Raises `ModelError` when they are not finite, or the model
+    """The forecasts of `model` for every horizon. Raises `ModelError` if they are not finite, or the model
     does not run."""
     try:
         rows = model.run(np.array([[vector[name] for name in FEATURE_NAMES]]))
@@ -263,7 +250,7 @@ def _without_forecast(
     reason: str | None,
     outside: list[str],
 ) -> Prediction:
-    """What is known whether or not a model answers, as a fallback."""
+    """The fallback: what is known without a model."""
     timestamp_ms = features.timestamp * 1000
     mid, proxy_mid, bid, ask = features.mid, features.proxy_mid, features.bid_price, features.ask_price
     basis_price = next(price for price in (mid, proxy_mid, features.price) if price is not None)
@@ -277,7 +264,7 @@ def _without_forecast(
         basis_price=basis_price,
         spread_bp=spread_bp,
         fee_bp=terms.fee_bp,
-        # In and out again: the spread is crossed once, the fee paid twice.
+        # A round trip crosses the spread once and pays the fee twice.
         cost_bp=None if spread_bp is None else spread_bp + 2 * terms.fee_bp,
         outside=outside,
         model_id=model.model_id if model else None,
@@ -311,20 +298,18 @@ def _evaluated(
     answer: HorizonForecast,
     calibration: Calibration,
     terms: TradingTerms,
-    cost_bp: float | None,
-    *,
-    is_fallback: bool,
+    without: Prediction,
 ) -> HorizonPrediction:
-    """`answer` with what a trader asks first. `noise_bp` is the move at which the calibrated confidence comes
-    to `min_confidence` (None: none does); an answer with less of a move, or a fallback, abstains. `edge_bp`
-    is what the move leaves after the cost."""
+    """`answer` with what it means for a trader. `noise_bp` is the move at which the calibrated confidence
+    reaches `min_confidence` (None: none does); an answer with a smaller move, or a fallback, abstains.
+    `edge_bp` is the size of the move less the cost."""
     move_bp = abs(answer.expected_move_bp)
     noise_bp = calibration.noise_bp(answer.scale_bp, terms.min_confidence)
     return HorizonPrediction(
         **asdict(answer),
         noise_bp=noise_bp,
-        edge_bp=None if cost_bp is None else move_bp - cost_bp,
-        abstains=is_fallback or noise_bp is None or move_bp < noise_bp,
+        edge_bp=None if without.cost_bp is None else move_bp - without.cost_bp,
+        abstains=without.reason is not None or noise_bp is None or move_bp < noise_bp,
     )
 
 

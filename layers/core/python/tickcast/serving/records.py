@@ -1,11 +1,10 @@
 """The records that are stored and served, as types: features, predictions, outcomes, heartbeats.
 
 Field names are the JSON names of docs/contracts.md. Reading ignores members that a type does not name, and a
-field with a default may be missing: receipts of the release before stay readable. Units are in the names, or
-else: prices in quote currency, quantities in base, `timestamp` and `target_time` in ms (`Features` in s).
+field with a default may be missing: receipts of the previous release stay readable. Units, where not in the
+name: prices in quote currency, quantities in base, `timestamp` and `target_time` in ms (`Features` in s).
 
-The gap ledger is in `market.gaps`, figures of accuracy in `evaluation.live_scores`, state of drift in
-`evaluation.drift`: `encode` and `decode` are for those as well.
+`encode` and `decode` also serve `market.gaps`, `evaluation.live_scores` and `evaluation.drift`.
 """
 
 from __future__ import annotations
@@ -29,25 +28,24 @@ Vector = dict[str, float]  # the features by name
 
 
 def encode(record: Any) -> bytes:
-    """`record` as JSON. A number that is not finite becomes null where the type has room for null; elsewhere
-    raises ValueError naming its place (TypeError on what is no JSON at all)."""
+    """`record` as JSON. A number that is not finite becomes null where the type allows null; elsewhere raises
+    ValueError naming its place (TypeError on what JSON does not have)."""
     data = msgspec.json.encode(record)
-    msgspec.json.decode(data, type=type(record))  # what could not be read back is not written
+    msgspec.json.decode(data, type=type(record))  # what could not be read back is never written
     return data
 
 
 def decode(kind: type[T], data: bytes | str) -> T:
-    """The record of that type in JSON. Raises ValueError naming the field that is missing or of another
-    type."""
+    """The record in `data`. Raises ValueError naming the field that is missing or of another type."""
     return msgspec.json.decode(data, type=kind)
 
 
 class Features(Struct, kw_only=True):
-    """The features of a symbol as of the end of a second; `null` is what is not known."""
+    """The features of a symbol as of the end of a second; null where unknown."""
 
     symbol: str
     timestamp: Annotated[int, Meta(description="s since 1970: the end of the newest bar")]
-    window_s: Annotated[int, Meta(description="what volume, vwap and price_change look back at")] = 60
+    window_s: Annotated[int, Meta(description="over which volume, vwap and price_change are computed")] = 60
     price: Annotated[Price, Meta(description="of the last trade, else the mid")]
     volume: Annotated[float, Meta(ge=0, description="base currency, over the window")]
     vwap: float | None
@@ -67,7 +65,7 @@ class Features(Struct, kw_only=True):
 
 
 class HorizonPrediction(HorizonForecast, frozen=True, kw_only=True):
-    """The answer for one horizon, with what a trader asks first."""
+    """The forecast for one horizon, and what it means for a trader."""
 
     noise_bp: Annotated[
         float | None, Meta(description="below this, an expected move is noise; null if all is")
@@ -79,23 +77,23 @@ class HorizonPrediction(HorizonForecast, frozen=True, kw_only=True):
 
 
 class ChallengerSummary(Struct, frozen=True, kw_only=True):
-    """What the model in shadow forecast on the same vector."""
+    """What the challenger forecast in shadow on the same vector."""
 
     model_id: str
     horizons: dict[int, HorizonForecast]
 
 
 class ChallengerForecast(ChallengerSummary, frozen=True, kw_only=True):
-    """The same with its calibrators, which older receipts do not have."""
+    """The same with its calibrators, which older receipts lack."""
 
     calibrator: dict[int, Calibrator] = {}
 
 
-class Timing(Struct, frozen=True, kw_only=True):
-    """Where `latency_ms` went, ms from one point in time to the next. The first three compare the clocks of
-    the exchange, Kinesis and Lambda, and may be negative."""
+class Timing(Struct, frozen=True):
+    """The parts of `latency_ms`, each from one point in time to the next. The first three compare the clocks
+    of the exchange, Kinesis and Lambda, and may be negative."""
 
-    lateness: Annotated[float, Meta(description="the bar's end … late ticks are no longer waited for")]
+    lateness: Annotated[float, Meta(description="the bar's end … the end of the allowed lateness")]
     to_kinesis: Annotated[float, Meta(description="… the record that closed the bar arrived")]
     to_function: Annotated[float, Meta(description="… the function started")]
     fold: Annotated[float, Meta(description="… the bar was closed")]
@@ -106,7 +104,7 @@ class Timing(Struct, frozen=True, kw_only=True):
 
 
 class LateTicks(Struct, kw_only=True):
-    """What a prediction says of ticks that came too late for the bars it was made from."""
+    """The ticks that came too late for the bars of a prediction."""
 
     late_ids: Annotated[list[int], Meta(description="trades too late for the features, or refused")] = []
     late_update_ids: Annotated[list[int], Meta(description="likewise book updates")] = []
@@ -114,8 +112,8 @@ class LateTicks(Struct, kw_only=True):
 
 
 class PredictionSummary(LateTicks, kw_only=True):
-    """A prediction as lists have it: the primary horizon's answer, all others in `horizons`. Without a model
-    that answers, `horizons` is empty."""
+    """A prediction as in lists: the primary horizon's forecast, and all of them in `horizons`, which is empty
+    where no model answers."""
 
     id: Id
     symbol: str
@@ -156,59 +154,14 @@ class PredictionSummary(LateTicks, kw_only=True):
 
 
 class Prediction(PredictionSummary, kw_only=True):
-    """A prediction, which is its own receipt: all that it was made from. Without a model that answers,
-    `calibrator` is empty."""
+    """A prediction, which is its own receipt: it holds all that it was made from. `calibrator` is empty where
+    no model answers."""
 
     challenger: ChallengerForecast | None
     calibrator: Annotated[dict[int, Calibrator], Meta(description="as used, by horizon")] = {}
     features: Annotated[Vector | None, Meta(description="the vector by name; null while warming up")]
     sequence: Annotated[str | None, Meta(description="of the Kinesis record that closed the bar")] = None
     timing_ms: Timing | None = None
-
-
-class ChallengerOutcome(Struct, kw_only=True):
-    """What the challenger had forecast over the horizon, and whether it held."""
-
-    model_id: str | None
-    expected_move_bp: float
-    scale_bp: float
-    lower: float
-    upper: float
-    confidence: float
-    p_flat: float
-    inside: bool | None = None
-    right: bool | None = None
-
-
-class Outcome(Struct, kw_only=True):
-    """What became of a prediction over one horizon. The forecast is null where there was none."""
-
-    id: Id
-    symbol: str
-    timestamp: TimeMs
-    horizon_s: Horizon
-    target_time: TimeMs
-    status: Status
-    why: Annotated[str | None, Meta(description="why it is unresolved")]
-    basis_price: Price
-    outcome_price: Annotated[float | None, Meta(description="the mid at target_time")]
-    move_bp: Annotated[float | None, Meta(description="of the mid from basis_price")]
-    served_price: Annotated[float | None, Meta(description="the mid when the prediction was written")]
-    expected_move_bp: float | None
-    scale_bp: float | None
-    lower: float | None
-    upper: float | None
-    confidence: float | None
-    p_flat: float | None
-    abstains: bool
-    inside: Annotated[bool | None, Meta(description="whether the outcome lies in the interval")]
-    right: Annotated[bool | None, Meta(description="the direction; null if the mid did not move")]
-    imbalance: Annotated[float | None, Meta(description="the feature, by which the linear baseline goes")]
-    source: Source
-    reason: str | None
-    model_id: str | None
-    latency_ms: int | None
-    challenger: ChallengerOutcome | None
 
 
 class PendingShadow(Struct, array_like=True, frozen=True):
@@ -223,33 +176,69 @@ class PendingShadow(Struct, array_like=True, frozen=True):
 
 
 class PendingForecast(PendingShadow, array_like=True, frozen=True):
-    """The model's, likewise."""
+    """The active model's, likewise."""
 
     abstains: bool
 
 
-class PendingPrediction(Struct, kw_only=True):
-    """What is kept of a prediction while any of its outcomes is pending. `horizons` and `shadow` hold those
-    to come, by seconds; null where there is no forecast. `served_price` is unset until the stream has
-    reached the instant at which the prediction was written."""
+class ChallengerOutcome(PendingShadow, array_like=False, frozen=True, kw_only=True):
+    """What the challenger had forecast over the horizon, and whether it was right."""
 
-    id: str
+    model_id: str | None
+    inside: bool | None = None
+    right: bool | None = None
+
+
+class OfPrediction(Struct, kw_only=True):
+    """What an outcome repeats of its prediction."""
+
+    id: Id
     symbol: str
-    timestamp: int  # ms
+    timestamp: TimeMs
     basis_price: float
+    imbalance: Annotated[float | None, Meta(description="the feature that the linear baseline uses")]
     source: Source
     reason: str | None
     model_id: str | None
-    imbalance: float | None
     latency_ms: int | None
+
+
+class PendingPrediction(OfPrediction, kw_only=True):
+    """What is kept of a prediction while any of its outcomes is pending. `horizons` and `shadow` are by
+    seconds, null where there is no forecast. `served_price` is unset until the stream has reached the instant
+    at which the prediction was written."""
+
     horizons: dict[int, PendingForecast | None]
     challenger: str | None  # its model id
     shadow: dict[int, PendingShadow]
     served_price: float | None | UnsetType = UNSET
 
 
+class Outcome(OfPrediction, kw_only=True):
+    """The outcome of a prediction over one horizon. The forecast is null where there was none."""
+
+    basis_price: Price
+    horizon_s: Horizon
+    target_time: TimeMs
+    status: Status
+    why: Annotated[str | None, Meta(description="why it is unresolved")]
+    outcome_price: Annotated[float | None, Meta(description="the mid at target_time")]
+    move_bp: Annotated[float | None, Meta(description="of the mid from basis_price")]
+    served_price: Annotated[float | None, Meta(description="the mid when the prediction was written")]
+    expected_move_bp: float | None
+    scale_bp: float | None
+    lower: float | None
+    upper: float | None
+    confidence: float | None
+    p_flat: float | None
+    abstains: bool
+    inside: Annotated[bool | None, Meta(description="whether the outcome lies in the interval")]
+    right: Annotated[bool | None, Meta(description="the direction; null if the mid did not move")]
+    challenger: ChallengerOutcome | None
+
+
 class Heartbeat(Struct, kw_only=True):
-    """A sign of life of a part that works in the background; `why` says what is wrong if it is not `ok`."""
+    """That a part of the system is alive; `why` says what is wrong if it is not `ok`."""
 
     at_ms: int
     ok: bool = True
@@ -257,7 +246,7 @@ class Heartbeat(Struct, kw_only=True):
 
 
 class AuditHeartbeat(Heartbeat, kw_only=True):
-    """`audit_predictions`: the newest round's predictions by what came of them."""
+    """`audit_predictions`: the predictions of the newest run, by result."""
 
     audited: int
     differences: int
@@ -265,28 +254,28 @@ class AuditHeartbeat(Heartbeat, kw_only=True):
 
 
 class ArchiveHeartbeat(Heartbeat, kw_only=True):
-    """`archive_ticks`, as the auditor sees it: by symbol the newest tick in bronze, and objects looked at."""
+    """`archive_ticks`, as the auditor sees it: by symbol the newest tick in bronze, and objects listed."""
 
     newest_us: dict[str, int | None]
     objects: int
 
 
 class ScoreHeartbeat(Heartbeat, kw_only=True):
-    """`score_predictions`: outcomes taken in by the newest run, and symbols that drift."""
+    """`score_predictions`: outcomes drained by the newest run, and symbols that drift."""
 
     outcomes: int
     drifting: list[str]
 
 
 class StreamHeartbeat(Struct, kw_only=True):
-    """`predict_stream` of one symbol: how far it has come, and what it counted since its state began."""
+    """`predict_stream` of one symbol: its progress, and its counts since its state began."""
 
     at_ms: int
     watermark_ms: int
     received_ms: int
     model_problem: str | None
     challenger_problem: str | None = None
-    failure: str | None = None  # why the last record was left out, until there is a prediction again
+    failure: str | None = None  # why the last record was skipped, until the next prediction
     reason: str | None = None  # of the newest prediction
     warming_since_ms: int | None = None
     late_trades: int = 0
@@ -300,7 +289,7 @@ class StreamHeartbeat(Struct, kw_only=True):
 
 class FeedHeartbeat(Struct, kw_only=True):
     """`ingest_ecs` of one symbol, from its newest batch; `at_ms` is `received_ms`, the arrival at Kinesis.
-    A watermark that does not move is how ingest says that it is not connected or not caught up."""
+    A watermark that does not move says that ingest is not connected or not caught up."""
 
     at_ms: int
     received_ms: int

@@ -1,16 +1,17 @@
 """Recompute a prediction from the ticks in bronze, and compare it with its receipt to the last bit.
 
-The receipt says as of when the prediction was made, since when its bars go back and which ticks came too late
-for them; bronze has the ticks; the code that turns them into bars, features and forecasts is the one that
-serves. So all that was predicted can be recomputed, and whatever is not the same bit for bit is a difference.
+The receipt says as of when the prediction was made, since when its bars are unbroken and which ticks came too
+late for them; bronze has the ticks; the code that turns them into bars, features and forecasts is the one
+that serves. So all of the prediction can be recomputed, and whatever is not equal bit for bit is a
+difference.
 
-How far back to begin: windows reach back a minute (`WINDOW_US`), and at its start stands what bars carry on
-from before: the book, the last trade of each side, when the mid moved. Ages are capped at a minute, so that
-only the newest of each counts; `LOOK_BACK_US` leaves another minute to find them in, and where history begins
-within it (a start, a silence) it is begun there, as live did. What is not found in it is a caveat.
+How far back to begin: windows reach back a minute (`WINDOW_US`), and bars at its start carry values from
+before it: the book, the last trade of each side, when the mid moved. Ages are capped at a minute, so that
+only the newest of each counts; `LOOK_BACK_US` leaves another minute to find them in. Where history begins
+within it (a start, a silence), the recomputation begins there too. What is not found in it is a caveat.
 
-A *caveat* is a reason why bronze and receipts cannot tell exactly what live folded. Sameness is proof
-whatever the caveats; a difference counts only where there is none.
+A *caveat* is a reason why bronze and receipts do not determine exactly what the hot path folded. Equality is
+proof whatever the caveats; a difference counts only where there is none.
 """
 
 from __future__ import annotations
@@ -52,10 +53,10 @@ from tickcast.units import SECOND_US
 WINDOW_US = KEPT_SECONDS * SECOND_US
 LOOK_BACK_US = 120 * SECOND_US
 
-_NEEDED = ("sequence", "history_from_us", "feature_hash", "fee_bp")  # which a receipt may lack
+_NEEDED = ("sequence", "history_from_us", "feature_hash", "fee_bp")  # which old receipts lack
 _OF_THE_BARS = ("basis_price", "spread_bp", "cost_bp", "last_trade_id", "update_id")
 _OF_THE_MODEL = ("source", "reason", "outside", "predicted_price", "confidence")
-# Without what depends on settings of the moment: `noise_bp` and `abstains`.
+# Without what depends on settings: `noise_bp` and `abstains`.
 _UNCALIBRATED = ("predicted_price", "expected_move_bp", "scale_bp", "p_flat")
 _OF_A_HORIZON = (*_UNCALIBRATED, "confidence", "lower", "upper")
 _ANY_CONFIDENCE = 0.5
@@ -70,9 +71,9 @@ class Surroundings:
     """What is known of the time around a receipt.
 
     `trades` and `quotes` are those of bronze in stream order, from the look-back on, or from a minute before
-    the beginning of history if that lies within it; `late` the late ticks that receipts of the same symbol
-    list, from the look-back on, as late as there are; `missing` the ranges of trade ids (first, last) that
-    never reached the hot path.
+    the beginning of history if that lies within it; `late` the late ticks listed by receipts of the same
+    symbol, from the look-back to the newest; `missing` the ranges of trade ids (first, last) that never
+    reached the hot path.
     """
 
     trades: Trades
@@ -95,7 +96,7 @@ class ComparedValue(Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What recomputing a receipt came to. `caveats` excuse differences; `unproven` says what was not
+    """The result of recomputing a receipt. `caveats` excuse differences; `unproven` says what was not
     compared."""
 
     id: str
@@ -109,7 +110,7 @@ class Reproduction:
 
     @property
     def same(self) -> bool | None:
-        """Whether all of the prediction was reproduced to the last bit; None where that is inconclusive."""
+        """Whether all of the prediction was reproduced to the last bit; None if inconclusive."""
         if self.differences:
             return None if self.caveats else False
         return None if self.unproven else True
@@ -123,7 +124,7 @@ def is_same(recorded: Any, recomputed: Any) -> bool:
 
 
 def look_back_us(receipt: Prediction) -> tuple[int, int]:
-    """From when on, and up to when, the bars behind `receipt` go. Raises `ReceiptError`."""
+    """The start and end of the bars that `receipt` was made from. Raises `ReceiptError`."""
     if lacking := [name for name in _NEEDED if getattr(receipt, name) is None]:
         raise ReceiptError(f"the receipt says nothing of {', '.join(lacking)}: an older version wrote it")
     if receipt.feature_hash != FEATURE_HASH:
@@ -147,8 +148,8 @@ def reproduce(
     stragglers = _stragglers(quotes)
     compared: list[ComparedValue] = []
     caveats: list[str] = []
-    # Of quotes that came out of order, after newer ones, live folds those whose bar is still open, and bronze
-    # does not say when bars were closed: all were, or none.
+    # Of quotes that came after newer ones, the hot path folds those whose bar is still open, and bronze does
+    # not say when bars were closed: try with all of them, then without.
     for chosen in (quotes, quotes[~stragglers]) if stragglers.any() else (quotes,):
         bars = summarise(
             trades, chosen, bar_index(from_us), (end_us - from_us) // BAR_US, np.zeros(1, BAR)[0]
@@ -164,8 +165,8 @@ def reproduce(
 
 
 def _folded(receipt: Prediction, around: Surroundings, from_us: int, end_us: int) -> tuple[Trades, Quotes]:
-    """The ticks that live folded into the bars behind `receipt`: the first of each id, in stream order, but
-    for those that came late."""
+    """The ticks that the hot path folded into the bars of `receipt`: the first of each id, in stream order,
+    without late ones."""
     late_ids, late_update_ids = _late(receipt, around.late)
     trades = _first_of_each(around.trades, "first_id", late_ids)
     quotes = _first_of_each(around.quotes, "update_id", late_update_ids)
@@ -174,8 +175,8 @@ def _folded(receipt: Prediction, around: Surroundings, from_us: int, end_us: int
 
 
 def _late(receipt: LateTicks, others: Iterable[LateTicks]) -> tuple[list[int], list[int]]:
-    """The ids that came too late for the history that `receipt` was made from: whichever receipt lists them,
-    those after it included. A state that started over knows nothing of what the one before had folded."""
+    """The ids that came too late for the history of `receipt`, whichever receipt of that history lists them,
+    including later ones. A state that started over does not know what the previous one had folded."""
     of_the_same = [receipt, *(other for other in others if other.history_from_us == receipt.history_from_us)]
     trade_ids = [id_ for each in of_the_same for id_ in each.late_ids]
     return trade_ids, [id_ for each in of_the_same for id_ in each.late_update_ids]
@@ -194,7 +195,7 @@ def _stragglers(quotes: Quotes) -> Any:
 
 
 def _ring(bars: Bars, from_us: int) -> BarRing:
-    """The ring as it stood when the last of `bars` was closed."""
+    """The ring as of the end of `bars`."""
     seconds = whole_seconds(bars)[-KEPT_SECONDS:]
     next_bar = bar_index(int(bars["end_us"][-1]))
     return BarRing(0, next_bar, from_us, bars[-KEPT_BARS:], seconds)

@@ -1,12 +1,12 @@
-"""What Redis keeps of a symbol: its bar ring, its pending predictions with their calibrators, and the fence.
+"""The state of a symbol in Redis: bar ring, pending predictions, calibrators, and the fence.
 
 The encoding is a JSON header (version, scalars, row counts), the bytes of the arrays and a checksum: about
-25 KB in all, and reading it costs microseconds. A version that the code does not know is refused by name, so
-that after a deployment bars are warmed up again instead of misread.
+25 KB in all, read in microseconds. An unknown version is refused by name, so that after a deployment bars are
+warmed up again instead of misread.
 
 A state that is lost, damaged or of another version is recalled (`recalled_state`) from what was written with
-it: the newest receipts and the gap ledger. Of another version's state, `salvage` keeps what has not changed
-its shape. Only bars cannot be recovered: they are warmed up.
+it: the newest receipts and the gap ledger. Of another version's state, `salvage` keeps the parts whose format
+has not changed. Only bars cannot be recovered: they are warmed up.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _LENGTH = struct.Struct("<I")
 _CHECKSUM = struct.Struct("<I")  # CRC-32 of all before it
 _ARRAYS = (("bars", BAR), ("seconds", SECOND), ("open_trades", TRADE), ("open_quotes", QUOTE))
 
-# Causes of a hole in trade ids that the store made.
+# Causes of a hole in trade ids for which the store is responsible.
 STATE_LOST = "the state was lost"
 WRITES_LOST = "the store lost its newest writes"
 
@@ -92,11 +92,10 @@ class SymbolState:
 
 
 def encode_state(state: SymbolState) -> bytes:
-    """All of `state` but its symbol and sequence, which are read without decoding. Raises ValueError on a
-    number that is not finite, and naming the field that is of another type than it should be."""
-    ring = state.ring
+    """All of `state` but its symbol and sequence, which are stored apart. Raises ValueError on a number that
+    is not finite, and on a field of a wrong type, which it names."""
     header = encode(_header_of(state))
-    arrays = (getattr(ring, name).tobytes() for name, _ in _ARRAYS)
+    arrays = (getattr(state.ring, name).tobytes() for name, _ in _ARRAYS)
     data = b"".join((_LENGTH.pack(len(header)), header, *arrays))
     return data + _CHECKSUM.pack(zlib.crc32(data))
 
@@ -108,24 +107,22 @@ def decode_state(symbol: str, sequence: int, data: bytes, lateness_us: int) -> S
         if (version := decode(_Version, text).version) != VERSION:
             raise StateError(f"state of version {version}, this code reads version {VERSION}")
         if _CHECKSUM.pack(zlib.crc32(data[: -_CHECKSUM.size])) != data[-_CHECKSUM.size :]:
-            raise StateError("damaged state: its checksum is of other bytes")
+            raise StateError("damaged state: wrong checksum")
         header = decode(StateHeader, text)
         ring = _ring_of(header, lateness_us)
         for (name, dtype), rows in zip(_ARRAYS, header.rows, strict=True):
             setattr(ring, name, np.frombuffer(data, dtype, rows, at))
             at += rows * dtype.itemsize
+    except StateError:
+        raise
     except (struct.error, *_MISSHAPEN) as error:
-        raise error if isinstance(error, StateError) else StateError(f"damaged state: {error}") from error
+        raise StateError(f"damaged state: {error}") from error
     return SymbolState(symbol, ring, header.memory, sequence, *header.failures)
 
 
 def _header_of(state: SymbolState) -> StateHeader:
-    ring, watermark, trade_ids, quote_ids = (
-        state.ring,
-        state.ring.watermark,
-        state.ring.trade_ids,
-        state.ring.quote_ids,
-    )
+    ring = state.ring
+    watermark, trade_ids, quote_ids = ring.watermark, ring.trade_ids, ring.quote_ids
     return StateHeader(
         version=VERSION,
         next_bar=ring.next_bar,
@@ -186,10 +183,10 @@ def _ring_of(header: StateHeader, lateness_us: int) -> BarRing:
 def recalled_state(
     symbol: str, lateness_us: int, predictions: list[Prediction], ledger: LedgerRecord | None
 ) -> SymbolState:
-    """The state of `symbol` as far as its newest `predictions` (newest first) and its gap ledger know it.
+    """The state of `symbol` as far as its newest `predictions` (newest first) and its gap ledger tell.
 
-    The highest trade id is that of the newest bar predicted on. Those after it were folded into bars that are
-    lost, or never seen: either way no bar to come has them, and the ledger will show the hole.
+    The highest trade id is that of the newest bar with a prediction. Trades after it were folded into bars
+    that are lost, or never seen: either way no future bar has them, and the ledger will show the hole.
     """
     ring = BarRing(lateness_us, gaps=GapLedger.from_record(ledger) if ledger else GapLedger())
     for prediction in predictions:
@@ -206,8 +203,8 @@ def recalled_state(
 
 
 def salvage(state: SymbolState, data: bytes) -> None:
-    """Enter into `state`, which was recalled, what `data`, a state of another version, says as this one
-    would: it knows of trades, holes and outcomes that no receipt shows. Of damaged bytes nothing is used."""
+    """Add to `state`, which was recalled, what can be read from `data`, a state of another version: it knows
+    trades, holes and outcomes that no receipt shows. Of damaged bytes nothing is used."""
     with suppress(struct.error, *_MISSHAPEN):
         text, _ = _header(data)
         if decode(_Version, text).version == VERSION:
@@ -220,8 +217,8 @@ def salvage(state: SymbolState, data: bytes) -> None:
 
 
 def _take_trades(ring: BarRing, header: dict[str, Raw]) -> None:
-    """Trade ids seen, holes and times out of another version's header. Raises what damage raises, and enters
-    nothing then."""
+    """Add the trade ids seen, holes and times in another version's header. On damage raises one of
+    `_MISSHAPEN`, having added nothing."""
     seen = IdRanges(decode(list[tuple[int, int]], header["trade_ids"]))
     gaps = decode(GapLedger, header["gaps"])
     newest_trade_us, newest_quote_us = (
@@ -241,13 +238,13 @@ class _Version(Struct):
 
 
 class _Calibrators(Struct):
-    """What is taken over of another version's pending predictions."""
+    """The part of another version's pending predictions that is kept."""
 
     calibrators: dict[str, Calibrators]
 
 
 def note_loss(ring: BarRing, cause: str) -> None:
-    """Enter into the ledger the `cause` of a hole that begins behind the newest trade or quote."""
+    """Enter into the ledger the `cause` of a hole that begins after the newest trade or quote."""
     known_us = [us for us in (ring.trade_ids.newest_us, ring.quote_ids.newest_us) if us > 0]
     if known_us:
         ring.gaps.noticed((Notice(cause, min(known_us), max(known_us)),))
@@ -260,20 +257,19 @@ def _header(data: bytes) -> tuple[bytes, int]:
 
 
 def _recall_trades(ring: BarRing, newest_id: int, newest_us: int) -> None:
-    """What was seen up to `newest_id`. Holes behind it are part of the one that the loss makes."""
-    behind = [gap for gap in ring.gaps.gaps if gap.last_id > newest_id and gap.to_us > newest_us]
-    ring.gaps.gaps = [gap for gap in ring.gaps.gaps if gap not in behind]
+    """Enter what was seen up to `newest_id`. Holes after it are part of the one across the loss."""
+    ring.gaps.gaps = [gap for gap in ring.gaps.gaps if gap.last_id <= newest_id or gap.to_us <= newest_us]
     holes = [(gap.first_id, gap.last_id) for gap in ring.gaps.gaps if gap.last_id < newest_id]
     ring.trade_ids.seen, ring.trade_ids.newest_us = IdRanges.up_to(newest_id, holes), newest_us
     _begin_series(ring.trade_ids.series, newest_id, newest_us)
 
 
 def _begin_series(series: IdSeries, newest_id: int, newest_us: int) -> None:
-    """The base by which the next ids continue `series`, are far off, or begin a new one.
+    """Set the id and time by which the next ids continue `series`, are refused, or begin a new one.
     `newest_us` may be up to a millisecond early (`_instant_us`), but the tick itself must not seem later."""
     series.advance(newest_id, newest_us + 1000, 1)
 
 
 def _instant_us(end_ms: int, age_ms: int) -> int:
-    """When a tick of that age came; ages are whole milliseconds, rounded down."""
+    """The time of a tick of that age; ages are whole milliseconds, rounded down."""
     return (end_ms - age_ms - 1) * 1000

@@ -1,1 +1,1 @@
-"""HTTP behind API Gateway: routes, parameters, bodies, responses and the dashboard."""
+"""HTTP behind API Gateway: routes, parameters, bodies and responses."""

@@ -1,8 +1,7 @@
 """The bodies of the API's responses as types, from which the OpenAPI document is generated.
 
-They are stored records with what the moment of reading adds, pages of them, and what is not a record.
-
-Responses may have further members. A member that may be left out has `UnsetType`; null is what is not known.
+They extend the stored records with what is known when they are read. Responses may have further members. A
+member that may be missing has `UnsetType`; an unknown value is null.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from tickcast.evaluation.live_scores import AccuracySummary, Count, HorizonAccuracy
 from tickcast.serving.records import Horizon, Outcome, Prediction, PredictionSummary, TimeMs
 
-# Members of `Latest` that the moment of reading decides, not a new prediction: an entity tag leaves them out.
+# Members of `Latest` that change without a new prediction: an entity tag leaves them out.
 AGES = ("age_s", "claim_age_s", "tick_age_s", "feature_age_ms", "seconds_left")
 
 HISTORY_MAX = 300
@@ -50,7 +49,7 @@ class Latest(PredictionSummary, kw_only=True):
 
 
 class Receipt(Prediction, kw_only=True):
-    """A prediction, all that it was made from, and its outcomes."""
+    """A prediction with all that it was made from, and its outcomes."""
 
     environment: str
     outcomes: Annotated[dict[int, Outcome], Meta(description="by horizon, as far as they are known")]

@@ -1,8 +1,8 @@
-"""The parameters of a request as types: whatever is wrong with one is a 400 that names it.
+"""The parameters of a request as types: a wrong one is a 400 that names it.
 
-Each route has a type for its query (`routes`), from which requests are read here and the OpenAPI document is
-generated. Text becomes a number only where it is written in ASCII digits, no more of them than the largest
-number allowed has: `msgspec.convert(..., strict=False)` would also take "1e2", "2.0" and "-0".
+Each route has a type for its query (`routes`), by which requests are read here and from which the OpenAPI
+document is generated. A number must be written in ASCII digits, no more of them than the largest one allowed
+has: `msgspec.convert(..., strict=False)` would also take "1e2", "2.0" and "-0".
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SHOWN = 40  # characters of a wrong value that its problem quotes
 
 
 class Horizon(int):
-    """Seconds ahead, one of `HORIZONS_S`. For reading alone: msgspec does not encode it."""
+    """Seconds ahead, one of `HORIZONS_S`. Only for decoding: msgspec does not encode it."""
 
 
 class Instant(int):
@@ -50,7 +50,7 @@ class Cursor(int):
 
 
 def _expected(text: str, description: str, *examples: str | int) -> Meta:
-    """What is declared of a parameter whose type does not say itself what is expected."""
+    """The `Meta` of a parameter; `text` is what an error says was expected."""
     return Meta(description=description, examples=list(examples) or None, extra={"expected": text})
 
 
@@ -79,7 +79,7 @@ class Path(msgspec.Struct):
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True):
-    """What a route's query may have: nothing, unless a type that extends this one says more."""
+    """The query of a route: without parameters, unless a subtype has some."""
 
 
 class LatestQuery(Query, frozen=True, kw_only=True):
@@ -123,15 +123,15 @@ def read_query(event: Mapping[str, Any], query: type[Q]) -> Q:
 
 
 def path_parameter(event: Mapping[str, Any], name: str) -> str:
-    """A parameter of the path, with the market's name in it as the exchange writes it. A gateway may pass it
-    percent-encoded, as it was sent; no symbol has a percent sign. What is not UTF-8 matches no symbol."""
+    """A parameter of the path, in the exchange's spelling. A gateway may pass it percent-encoded, as it was
+    sent; no symbol has a percent sign. What is not UTF-8 matches no symbol."""
     text = unquote(str((event.get("pathParameters") or {}).get(name, "")), errors="replace")
     return symbols.upper(text)
 
 
 @cache
 def _allowed(query: type[Query]) -> dict[str, Meta]:
-    """The parameters of `query` and what is declared of each, by name."""
+    """The `Meta` of each parameter of `query`, by name."""
     return {field.encode_name: _meta(field.type) for field in msgspec.structs.fields(query)}
 
 
@@ -143,13 +143,13 @@ def _meta(annotation: Any) -> Meta:
 
 
 def _number_or_text(text: str, most: float | None) -> int | str:
-    """`text` as a number if it is one written plainly and the parameter is one of up to `most`."""
+    """`text` as a number if it consists of digits and the parameter is a number of up to `most`."""
     return int(text) if most is not None and _is_plain_number(text, len(str(most))) else text
 
 
 def _decode(kind: type, text: Any) -> Any:
-    """The value of a parameter of one of our own types. Raises ValueError, with a reason where there is one
-    beyond what was expected."""
+    """The value of a parameter of one of our own types. Raises ValueError, with a message if it says more
+    than what was expected."""
     if kind is Horizon and text in map(str, HORIZONS_S):
         return Horizon(text)
     if kind is not Horizon and _is_plain_number(text, _MS_DIGITS):
@@ -164,7 +164,7 @@ def _epoch_ms(parts: re.Match[str]) -> int:
     """An RFC 3339 date and time as ms since the epoch; digits beyond a millisecond are left out.
 
     A leap second, 23:59:60 in UTC, is the start of the second after it: POSIX time has none, and which days
-    have one is not known in advance. Raises ValueError on what no calendar or clock shows.
+    have one is not known in advance. Raises ValueError on an impossible date or time.
     """
     year, month, day, hour, minute, second, offset_h, offset_min = (
         int(str(parts[name] or 0))

@@ -1,9 +1,8 @@
 """Responses in the form that API Gateway's Lambda proxy integration expects.
 
-Every error is problem+json (RFC 9457). What may be cached carries an entity tag of its content, and a caller
-who has that content already gets a 304 instead. What changes with the time of the request alone, such as an
-age, is left out of that content: where a body has such members its tag is a weak one (RFC 9110, 8.8.1).
-"""
+Every error is problem+json (RFC 9457). Responses that may be cached have an entity tag, the hash of their
+content; a caller who has that content gets a 304. Members that change with the time of the request alone,
+such as an age, are left out of the hash: the tag is then a weak one (RFC 9110, 8.8.1)."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ JSON = "application/json"
 PROBLEM_JSON = "application/problem+json"
 
 # Lambda's limit of a synchronous response, in which the body is a string of JSON within JSON; everything in a
-# response except lists, headers included, is smaller than what is subtracted here.
+# response but its lists takes less than what is subtracted here.
 RESPONSE_MAX_BYTES = 6_291_456
 LISTS_MAX_BYTES = RESPONSE_MAX_BYTES - 128 * 1024
 
@@ -50,7 +49,7 @@ class Response:
     volatile: Collection[str] = ()
 
     def as_proxy_response(self, if_none_match: str = "") -> dict[str, Any]:
-        """For API Gateway; a 304 when `if_none_match`, the header as it came, names this very content."""
+        """For API Gateway; a 304 if `if_none_match`, the header as received, lists this content."""
         content = _json(self.body) if self.text is None else self.text
         if _payload_bytes(content) > RESPONSE_MAX_BYTES:
             detail = f"the response exceeds the {RESPONSE_MAX_BYTES:,} bytes that can be sent; ask for less"
@@ -71,7 +70,7 @@ class Response:
 
 
 class ApiError(Exception):
-    """A request that cannot be answered; `detail` says what is wrong and what it should be."""
+    """An error response; `detail` says what is wrong and what it should be."""
 
     def __init__(self, status: int, title: str, detail: str, parameter: str | None = None) -> None:
         super().__init__(detail)
@@ -104,7 +103,7 @@ def as_json(record: msgspec.Struct) -> dict[str, Any]:
 
 
 def that_fit(records: Sequence[msgspec.Struct | dict[str, Any]], max_bytes: int = LISTS_MAX_BYTES) -> int:
-    """How many of `records`, from the first on, fit into `max_bytes` of Lambda's response; one at least."""
+    """How many of `records`, from the first on, fit into `max_bytes` of Lambda's response; at least one."""
     left = max_bytes
     for count, record in enumerate(records):
         left -= _payload_bytes(_json(record)) + 1  # and the comma

@@ -1,4 +1,4 @@
-"""What there is to GET: each route is declared once, here.
+"""The routes of the API, all GET: each is declared once, here.
 
 The function dispatches by these routes, the OpenAPI document is generated from them (`layers.openapi`), and
 the gateway takes its resources from them (`cdk.components.prediction_api`).
@@ -18,11 +18,11 @@ from tickcast.adapters.http.parameters import HistoryQuery, LatestQuery, Query
 
 @dataclass(frozen=True, eq=False)
 class Route:
-    """A path, what may be asked there and what is answered.
+    """A path, its parameters and its responses.
 
-    `returns` is the type of the JSON body, or the media type of a text. `results` describes the answer by
-    status. `needs_key`: callers are metered by API key. `is_heavy`: one answer reads much, so each key has a
-    limit of its own here. `is_cacheable`: answers carry an entity tag, and may be a 304.
+    `returns` is the type of the JSON body, or the media type of a text. `results` describes the response by
+    status. `needs_key`: callers are metered by API key. `is_heavy`: a response reads much, so each key has a
+    separate limit here. `is_cacheable`: responses have an entity tag, and may be a 304.
     """
 
     path: str
@@ -44,7 +44,7 @@ class Route:
 DASHBOARD = Route(
     "/",
     "getDashboard",
-    "The dashboard, a page for people.",
+    "The dashboard.",
     "text/html",
     {200: "The page, complete in itself; it asks for a key and calls the paths below."},
     needs_key=False,

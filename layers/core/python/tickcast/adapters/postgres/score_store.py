@@ -1,9 +1,8 @@
-"""Outcomes and their scores in PostgreSQL: what `migrations/` made of them, read and written.
+"""Outcomes and their scores in PostgreSQL, in the tables of `migrations/`.
 
-Tallies are recomputed, from the table of outcomes, for every minute that got one: so they are a function of
-what is held, whatever broke off before. What adds up instead (the counts of features) moves in one
-transaction with how far the hot store was drained.
-"""
+Tallies are recomputed from the table of outcomes for every minute that gets new ones: so they depend on the
+stored outcomes alone, wherever an earlier run was interrupted. Counts of features are added up instead, in
+one transaction with the position in the hot store's streams."""
 
 from __future__ import annotations
 
@@ -13,6 +12,7 @@ from typing import Any, LiteralString
 import msgspec
 import numpy as np
 import psycopg
+from msgspec.structs import asdict
 from psycopg.types.json import Jsonb
 
 from tickcast.evaluation.drift import BINS as FEATURE_BINS
@@ -25,27 +25,20 @@ from tickcast.serving.records import Outcome, encode
 from tickcast.units import HOUR_US, MINUTE_US
 
 BEGINNING = "0-0"  # before the first entry of any stream
-SHADOW_ROWS = 400_000  # half a day of two markets: some 100 MB
+SHADOW_ROWS = 400_000  # half a day of two markets: about 100 MB
 
-# Columns that are called as in the outcome, and all of them as the table has them.
-_SAME = (
-    *("symbol", "horizon_s", "basis_price", "outcome_price", "served_price", "move_bp", "expected_move_bp"),
-    *("scale_bp", "lower", "upper", "confidence", "p_flat", "imbalance", "abstains", "latency_ms"),
-)
-_COLUMNS = (
-    *("symbol", "target_us", "horizon_s", "predicted_us", "source", "reason", "model_id", "why"),
-    *("basis_price", "outcome_price", "served_price", "move_bp", "expected_move_bp", "scale_bp"),
-    *("lower", "upper", "confidence", "p_flat", "imbalance", "abstains", "is_inside", "is_right"),
-    *("latency_ms", "challenger_id", "challenger_move_bp"),
-)
-_ADD: LiteralString = (
-    "insert into tickcast.outcomes values (" + ", ".join(f"%({name})s" for name in _COLUMNS) + ") "
-    "on conflict do nothing"
-)
+# In the order of the table's columns, by the names that `row_of` gives the values.
+_ADD: LiteralString = """
+insert into tickcast.outcomes values (
+    %(symbol)s, %(target_us)s, %(horizon_s)s, %(predicted_us)s, %(source)s, %(reason)s, %(model_id)s, %(why)s,
+    %(basis_price)s, %(outcome_price)s, %(served_price)s, %(move_bp)s, %(expected_move_bp)s, %(scale_bp)s,
+    %(lower)s, %(upper)s, %(confidence)s, %(p_flat)s, %(imbalance)s, %(abstains)s, %(inside)s, %(right)s,
+    %(latency_ms)s, %(challenger_id)s, %(challenger_move_bp)s)
+on conflict do nothing"""
 _FORECAST: LiteralString = "filter (where expected_move_bp is not null)"
 _SERVED: LiteralString = "filter (where expected_move_bp is not null and served_price is not null)"
-# As `live_scores.SUMS` has them, in that order. Where no price is known there is no move either, and
-# sums pass over it.
+# The sums of `live_scores.SUMS`, in that order. Where no price is known, the move is null, and sums ignore
+# it.
 _TALLY: LiteralString = f"""
 insert into tickcast.tallies
 select symbol, target_us / {MINUTE_US} * {MINUTE_US}, horizon_s, model_id, source = 'model', abstains, why,
@@ -80,13 +73,13 @@ class ScoreStore:
         self.connection = connection
 
     def lock(self, symbol: str) -> None:
-        """Wait until nobody else scores `symbol`; nor will anybody, until this transaction ends."""
+        """Wait until no other run scores `symbol`, and keep others waiting until this transaction ends."""
         self.connection.execute(
             "select pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"tickcast:score:{symbol}",)
         )
 
     def drained(self, symbol: str) -> tuple[str, str]:
-        """The ids of the newest entries taken in, of outcomes and of predictions."""
+        """The ids of the newest entries copied, of outcomes and of predictions."""
         query: LiteralString = "select outcome, prediction from tickcast.drained where symbol = %s"
         row = self.connection.execute(query, (symbol,)).fetchone()
         return (row[0], row[1]) if row else (BEGINNING, BEGINNING)
@@ -99,12 +92,12 @@ class ScoreStore:
         )
 
     def add_days(self, days_us: Iterable[int]) -> None:
-        """Make the partitions of the days that are not there."""
+        """Create the partitions of days that have none."""
         for day_us in sorted(days_us):
             self.connection.execute("select tickcast.add_day(%s)", (day_us,))
 
     def add_outcomes(self, symbol: str, rows: Sequence[dict[str, Any]]) -> None:
-        """Hold outcomes of `symbol`, as `row_of` makes them, each once, and tally their minutes."""
+        """Add outcomes of `symbol`, as `row_of` returns them, each once, and tally their minutes."""
         if not rows:
             return
         with self.connection.cursor() as cursor:
@@ -123,17 +116,12 @@ class ScoreStore:
     ) -> Tallies:
         """The tallies of the minutes that begin in [from_us, to_us), by blocks; of one model, if it is
         named."""
-        parameters = {
-            "symbol": symbol,
-            "from_us": from_us,
-            "to_us": to_us,
-            "block_us": block_us,
-            "model_id": model_id,
-        }
+        span = {"symbol": symbol, "from_us": from_us, "to_us": to_us}
+        parameters = span | {"block_us": block_us, "model_id": model_id}
         return np.array(self.connection.execute(_READ, parameters).fetchall(), TALLY)
 
     def extent(self, symbol: str) -> tuple[int, int] | None:
-        """The first and the last target that are held of `symbol`; None where there is none."""
+        """The first and the last target stored of `symbol`; None where there is none."""
         query: LiteralString = """
             select min(first_us), max(last_us) from tickcast.tallies
             where symbol = %(symbol)s and minute_us in (
@@ -143,7 +131,7 @@ class ScoreStore:
         return (row[0], row[1]) if row and row[0] is not None else None
 
     def count_features(self, symbol: str, model_id: str, hour_us: int, counts: Counts) -> None:
-        """Add what rows of an hour fell into."""
+        """Add `counts` (features, bins) to those of the hour."""
         self.connection.execute(
             """
             insert into tickcast.feature_counts as old values (%s, %s, %s, %s)
@@ -166,7 +154,7 @@ class ScoreStore:
         return total
 
     def drift_states(self) -> dict[str, DriftState]:
-        """What is remembered of drift, by symbol."""
+        """The state of drift detection, by symbol."""
         found = self.connection.execute("select symbol, watch from tickcast.drift_watches").fetchall()
         return {symbol: msgspec.convert(state, DriftState) for symbol, state in found}
 
@@ -193,7 +181,7 @@ class ScoreStore:
 
 
 def in_shadow(connection: psycopg.Connection[Any], champion_id: str, challenger_id: str) -> Shadow | None:
-    """What both models forecast at the same newest instants, with the outcomes; None where there are none."""
+    """The forecasts of both models at the newest instants they share, with the outcomes; None without any."""
     query: LiteralString = """
         select symbol, predicted_us, horizon_s, move_bp, challenger_move_bp, expected_move_bp
         from tickcast.outcomes
@@ -213,19 +201,16 @@ def in_shadow(connection: psycopg.Connection[Any], champion_id: str, challenger_
 
 
 def row_of(outcome: Outcome) -> dict[str, Any]:
-    """An outcome as the table has it. Raises ValueError where it has less than that."""
+    """The values of `_ADD`. Raises ValueError on a resolved outcome without a price or move."""
     is_resolved, challenger = outcome.status == RESOLVED, outcome.challenger
     if is_resolved and None in (outcome.outcome_price, outcome.move_bp):
         raise ValueError("resolved, and without outcome_price or move_bp")
-    return {name: getattr(outcome, name) for name in _SAME} | {
+    return asdict(outcome) | {
         "target_us": outcome.target_time * 1000,
         "predicted_us": outcome.timestamp * 1000,
-        "source": outcome.source,
         "reason": outcome.reason or "",
         "model_id": outcome.model_id or "",
         "why": "" if is_resolved else outcome.why,
-        "is_inside": outcome.inside,
-        "is_right": outcome.right,
         "challenger_id": challenger and challenger.model_id,
         "challenger_move_bp": challenger and challenger.expected_move_bp,
     }

@@ -1,8 +1,8 @@
 """One Redis client for a process: short timeouts, health checks, IAM tokens on AWS.
 
-A connection that idled through a frozen Lambda or a silent drop is found by the health check before it
-is used, and a stuck server costs a timeout, not an invocation. ElastiCache takes IAM tokens in place of
-passwords; they are signed locally, so nothing in the VPC needs a way out to fetch a secret.
+A connection that died while the Lambda was frozen, or was dropped silently, is found by the health check
+before it is used, and a server that hangs costs a timeout, not an invocation. ElastiCache takes IAM tokens in
+place of passwords; they are signed locally, so nothing in the VPC has to fetch a secret.
 """
 
 from __future__ import annotations
@@ -23,32 +23,31 @@ _TOKEN_LIFE_S = 900
 class IamToken(CredentialProvider):
     """User name and a freshly signed token for every new connection (ElastiCache IAM authentication)."""
 
-    def __init__(self, user: str, cache_name: str, region: str) -> None:
-        self._user = user
-        self._cache_name = cache_name
-        self._region = region
+    def __init__(self, settings: RedisSettings) -> None:
+        self._settings = settings
 
     def get_credentials(self) -> tuple[str, str]:
         import botocore.session
         from botocore.auth import SigV4QueryAuth
         from botocore.awsrequest import AWSRequest
 
-        query = urlencode({"Action": "connect", "User": self._user})
-        request = AWSRequest("GET", f"http://{self._cache_name}/?{query}")
+        user, region = self._settings.iam_user, self._settings.region
+        query = urlencode({"Action": "connect", "User": user})
+        request = AWSRequest("GET", f"http://{self._settings.cache_name}/?{query}")
         credentials = botocore.session.get_session().get_credentials()
-        SigV4QueryAuth(credentials, "elasticache", self._region, expires=_TOKEN_LIFE_S).add_auth(request)
-        return self._user, str(request.url).removeprefix("http://")
+        SigV4QueryAuth(credentials, "elasticache", region, expires=_TOKEN_LIFE_S).add_auth(request)
+        return user, str(request.url).removeprefix("http://")
 
 
 def connect(settings: RedisSettings, *, timeout_s: float = 1.0, retries: int = 2) -> redis.Redis:
     """A client for the environment's Redis. Nothing is sent before the first command.
 
-    A server that hangs costs a command at most `timeout_s` for each of (1 + `retries`)² tries: the client
-    tries the connection again for every try of the command.
+    A server that hangs costs a command at most `timeout_s` for each of (1 + `retries`)² attempts: the client
+    retries the connection in every attempt of the command.
     """
     options: dict[str, Any] = {}
     if settings.iam_user:
-        options["credential_provider"] = IamToken(settings.iam_user, settings.cache_name, settings.region)
+        options["credential_provider"] = IamToken(settings)
     return redis.Redis(
         host=settings.host,
         port=settings.port,
@@ -58,7 +57,7 @@ def connect(settings: RedisSettings, *, timeout_s: float = 1.0, retries: int = 2
         socket_keepalive=True,
         health_check_interval=30,
         retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), retries),
-        # After a failover the connection may lead to what is now a replica: the retry takes a new one.
+        # After a failover the connection may lead to a replica: the retry opens a new one.
         retry_on_error=[redis.ReadOnlyError],
         **options,
     )

@@ -2,10 +2,10 @@
 
 What may go wrong with the store, and what follows:
 
-- A state is lost, damaged or of another version: it is recalled (`tickcast.serving.state`), and said.
+- A state is lost, damaged or of another version: it is recalled (`tickcast.serving.state`), and reported.
 - The store went back in time, as after a failover to a replica that was behind: `StoreWentBack`, so that the
-  batch is tried again, on what the store has now. Another invocation that is ahead is no such case: where it
-  wrote a part of the batch, that is `Overtaken`.
+  batch is retried on what the store has now. Another invocation that wrote only a part of the batch is
+  `Overtaken`.
 - The store is full: `StoreFull`. Nothing is evicted (`noeviction`) and nothing half-written: a script is
   refused at its first write.
 """
@@ -40,7 +40,6 @@ from tickcast.serving.state import (
     StateError,
     SymbolState,
     decode_state,
-    encode_state,
     note_loss,
     recalled_state,
     salvage,
@@ -49,18 +48,18 @@ from tickcast.serving.state import (
 T = TypeVar("T")
 Entries = list[tuple[str, bytes]]  # of a stream: ids, and records as JSON
 
-# Receipts that a lost state is recalled from: those that wait for outcomes, and far enough back for one with
-# calibrators, which those made while warming up lack.
+# Receipts that a lost state is recalled from: those with pending outcomes, and enough older ones to find
+# calibrators, which receipts made while warming up lack.
 _RECALLED = max(HORIZONS_S) + 20
 
-# Writes everything of a batch or nothing: only if the state's sequence is still the one that was read, which
-# it answers with (the new one once it is written). Of two invocations at once for one symbol the slower finds
-# it moved on, and writes nothing. A script sent again because its answer was lost finds its own sequence, and
-# is done. Entries of streams are named by their instant: one that is there already, from before a state was
-# lost, stays as it was written. The state comes last: where anything before it failed, the batch is not done.
-# A key that holds something of another type was damaged from outside: it gives way.
-# ARGV: both sequences, the state and its life; the number of entries of streams, and of each its key, limit,
-# id and record; then keys, each with value and life.
+# Writes all of a batch or nothing: only if the state's sequence is still the one that was read. Returns the
+# sequence that is stored then. Of two concurrent invocations for one symbol the slower finds another
+# sequence and writes nothing. A script that is sent again because its response was lost finds its own
+# sequence and does nothing. Entries of streams have their instant as id: one that exists, from before a state
+# was lost, is kept. The state is written last: where anything before it failed, the batch counts as not
+# written. A key of another type was damaged from outside: it is replaced.
+# ARGV: both sequences, the state and its TTL; the number of stream entries, and of each its key, limit, id
+# and record; then keys, each with value and TTL.
 _COMMIT = """
 local function clear_unless(kind, key)
   local found = redis.call('TYPE', key).ok
@@ -88,13 +87,13 @@ _COMMIT_SHA = hashlib.sha1(_COMMIT.encode(), usedforsecurity=False).hexdigest() 
 
 
 class StoreWentBack(redis.RedisError):
-    """The store has states from before what was written to it, or lost some; the message names the symbols.
-    Who tries again starts from what it has now."""
+    """The store has older states than were written to it, or lost some; the message names the symbols. A
+    retry starts from what it has now."""
 
 
 class Overtaken(redis.RedisError):
-    """Another invocation wrote a part of what this one holds; the message names the symbols. Who tries again
-    finds that part applied, and writes the rest."""
+    """Another invocation wrote a part of this one's batch; the message names the symbols. A retry finds that
+    part applied, and writes the rest."""
 
 
 class StoreFull(redis.exceptions.OutOfMemoryError):
@@ -103,9 +102,9 @@ class StoreFull(redis.exceptions.OutOfMemoryError):
 
 @dataclass
 class Writes:
-    """What a batch writes with the state: `put` for keys with a life (s), `append` for capped streams, whose
-    entries bear the id by which they are found again. Each method raises ValueError on a number that is not
-    finite where its record has no room for null."""
+    """What a batch writes with the state: `put` for keys with a TTL (s), `append` for entries of capped
+    streams (key, limit, id, record). Each method raises ValueError on a number that is not finite where its
+    field must not be null."""
 
     put: list[tuple[str, bytes, int]] = field(default_factory=list)
     append: list[tuple[str, int, str, bytes]] = field(default_factory=list)
@@ -130,11 +129,6 @@ class Writes:
     def gaps(self, symbol: str, record: LedgerRecord) -> None:
         self.put.append((keys.gaps(symbol), encode(record), keys.TTL_S))
 
-    def add(self, more: Writes) -> None:
-        """Write what `more` writes, behind what is here."""
-        self.put += more.put
-        self.append += more.append
-
     def arguments(self) -> list[Any]:
         """As `_COMMIT` reads them."""
         parts = (len(self.append),), *self.append, *self.put
@@ -142,27 +136,27 @@ class Writes:
 
 
 class Commit(NamedTuple):
-    """A symbol's new state, the sequence that its old one was read with, and what is written with it; `data`
-    is the state encoded, where that was done already."""
+    """A symbol's new state, the sequence at which its old one was read, what is written with it, and the
+    state encoded."""
 
     state: SymbolState
     read_sequence: int
     writes: Writes
-    data: bytes | None = None
+    data: bytes
 
 
 class HotStore:
     def __init__(self, client: redis.Redis, lateness_us: int) -> None:
-        self._client: Any = client  # its annotations fit no real answer: each is also "or awaitable"
+        self._client: Any = client  # redis-py annotates every result as possibly awaitable
         self._lateness_us = lateness_us
         self._fences: dict[str, int] = {}  # by symbol, the newest sequence this process wrote or read
-        self._went_back: set[str] = set()  # symbols whose ledger does not say so yet
+        self._went_back: set[str] = set()  # symbols whose lost writes are not in a stored ledger yet
 
     def load(self, symbols: list[str]) -> tuple[dict[str, SymbolState], list[str]]:
         """The states of `symbols`, and what was wrong with those that had to be recalled.
 
-        One round trip; a second one for what receipts and ledgers still say of states that are lost. Raises
-        `StoreWentBack`, once, when a state is from before what this process knows of it.
+        One round trip; a second one to recall lost states from receipts and ledgers. Raises `StoreWentBack`,
+        once, when a state is older than the one this process wrote or read last.
         """
         pipeline = self._client.pipeline(transaction=False)
         for symbol in symbols:
@@ -181,7 +175,7 @@ class HotStore:
                 problems.append(f"{symbol}: {error}; its bars are warmed up again")
                 lost[symbol] = _number(sequence), data
         states |= self._recall(lost)
-        self._look_for_lost_writes(states)
+        self._check_fences(states)
         for symbol, text in repairs.items():
             if text and states[symbol].ring.gaps.gaps:
                 try:
@@ -230,58 +224,47 @@ class HotStore:
             states[symbol] = state
         return states
 
-    def _look_for_lost_writes(self, states: dict[str, SymbolState]) -> None:
-        """A lower sequence than this process knows: acknowledged batches are lost. What is left is accepted
-        by the next try, and the ledger says why trades are missing. (No state at all is one that is lost.)"""
-        before = {
-            symbol: state for symbol, state in states.items() if 0 < state.sequence < self._known(symbol)
+    def _check_fences(self, states: dict[str, SymbolState]) -> None:
+        """A lower sequence than this process knows means that acknowledged batches are lost. The retry
+        accepts what is left, and the ledger says why trades are missing. (Sequence 0 is a lost state.)"""
+        older = {
+            symbol: state.sequence
+            for symbol, state in states.items()
+            if 0 < state.sequence < self._fences.get(symbol, 0)
         }
-        if before:
-            self._accept({symbol: state.sequence for symbol, state in before.items()})
-            raise StoreWentBack(f"the store has older states than were written: {', '.join(before)}")
+        if older:
+            self._accept(older)
+            raise StoreWentBack(f"the store has older states than were written: {', '.join(older)}")
         for symbol, state in states.items():
             self._fences[symbol] = state.sequence
             if symbol in self._went_back:
                 note_loss(state.ring, WRITES_LOST)
 
-    def _known(self, symbol: str) -> int:
-        return self._fences.get(symbol, 0)
-
     def _accept(self, sequences: dict[str, int]) -> None:
         self._fences |= sequences
         self._went_back |= sequences.keys()
 
-    def commit(self, state: SymbolState, read_sequence: int, writes: Writes) -> bool:
-        """Write `state` and `writes` if the stored sequence is still `read_sequence`; False if it is not."""
-        return self.commit_all([Commit(state, read_sequence, writes)])[0]
-
     def commit_all(self, commits: list[Commit]) -> list[bool]:
-        """`commit` for several symbols in one round trip; each stands or falls by itself.
+        """Write each state with its writes if the stored sequence is still the one that was read: each by
+        itself, all in one round trip. Returns whether each was written.
 
-        False where another invocation has been as far, or farther. Where the store is not even so far,
-        acknowledging the batch would lose it: raises `StoreWentBack`, or `Overtaken` if it is at least where
-        it was read. Raises `StoreFull`, and what Redis raises. All others are written all the same.
+        False where another invocation has written as far, or further. Where the store is behind that,
+        acknowledging the batch would lose it: raises `Overtaken`, or `StoreWentBack` if the store is even
+        behind what was read. Raises `StoreFull`, and what Redis raises. All others are written all the same.
         """
         arguments = [
-            (
-                keys.state(state.symbol),
-                read_sequence,
-                state.sequence,
-                encode_state(state) if data is None else data,
-                keys.TTL_S,
-                *writes.arguments(),
-            )
+            (keys.state(state.symbol), read_sequence, state.sequence, data, keys.TTL_S, *writes.arguments())
             for state, read_sequence, writes, data in commits
         ]
         try:
             stored = self._run_commits(arguments)
-        except redis.exceptions.NoScriptError:  # a new server: the script is loaded once
+        except redis.exceptions.NoScriptError:  # once per server
             self._client.script_load(_COMMIT)
             stored = self._run_commits(arguments)
         return self._outcomes(commits, stored)
 
     def _run_commits(self, arguments: list[tuple[Any, ...]]) -> list[int]:
-        # Not by the client's own `Script`, which asks in a round trip of its own whether it is known.
+        # Not by redis-py's `Script`, which takes a round trip of its own to ask whether the server has it.
         pipeline = self._client.pipeline(transaction=False)
         for keys_and_values in arguments:
             pipeline.evalsha(_COMMIT_SHA, 1, *keys_and_values)
@@ -315,8 +298,8 @@ class HotStore:
         return about["used_memory"] / about["maxmemory"] if about.get("maxmemory") else None
 
     def latest(self, symbol: str) -> tuple[Prediction | None, Features | None]:
-        """The newest prediction and the newest features of `symbol`, each None where there is none. Like all
-        that follow, raises ValueError where a record cannot be read."""
+        """The newest prediction and the newest features of `symbol`, each None where there is none. This and
+        all methods below raise ValueError where a record cannot be read."""
         prediction, features = self.values([keys.latest_prediction(symbol), keys.latest_features(symbol)])
         return read(Prediction, prediction), read(Features, features)
 
@@ -324,8 +307,12 @@ class HotStore:
         """The newest `limit` predictions made as of `from_ms` to `to_ms`, both included; newest first."""
         return [decode(Prediction, data) for _, data in self.receipts(symbol, from_ms, to_ms, limit)]
 
-    def receipts(self, symbol: str, from_ms: int, to_ms: int, limit: int) -> Entries:
-        """Likewise, as they are stored."""
+    def history(self, symbol: str, count: int) -> list[Prediction]:
+        """The newest `count` predictions of `symbol`, newest first."""
+        return [decode(Prediction, data) for _, data in self.receipts(symbol, "-", "+", count)]
+
+    def receipts(self, symbol: str, from_ms: int | str, to_ms: int | str, limit: int) -> Entries:
+        """As `predictions`, as they are stored."""
         return _entries(self._client.xrevrange(keys.predictions(symbol), to_ms, from_ms, count=limit))
 
     def prediction(self, symbol: str, timestamp_ms: int) -> Prediction | None:
@@ -334,7 +321,7 @@ class HotStore:
         return found[0] if found else None
 
     def outcomes(self, symbol: str, timestamp_ms: int, horizons_s: Iterable[int]) -> dict[int, Outcome]:
-        """What is known of the outcomes of the prediction made as of `timestamp_ms`, by horizon."""
+        """The known outcomes of the prediction made as of `timestamp_ms`, by horizon."""
         pipeline = self._client.pipeline(transaction=False)
         for horizon_s in horizons_s:
             entry = keys.outcome_entry(timestamp_ms + horizon_s * 1000, horizon_s)
@@ -342,26 +329,18 @@ class HotStore:
         found = [decode(Outcome, data) for entries in pipeline.execute() for _, data in _entries(entries)]
         return {outcome.horizon_s: outcome for outcome in found}
 
-    def outcomes_after(self, symbol: str, entry: str, limit: int) -> Entries:
-        """The oldest `limit` outcomes behind the entry of that id, oldest first, as they are stored."""
-        return _entries(self._client.xrange(keys.outcomes(symbol), min=f"({entry}", count=limit))
-
-    def predictions_after(self, symbol: str, entry: str, limit: int) -> Entries:
-        """Likewise of predictions."""
-        return _entries(self._client.xrange(keys.predictions(symbol), min=f"({entry}", count=limit))
-
-    def history(self, symbol: str, count: int) -> list[Prediction]:
-        """The newest `count` predictions of `symbol`, newest first."""
-        found = _entries(self._client.xrevrange(keys.predictions(symbol), count=count))
-        return [decode(Prediction, data) for _, data in found]
+    def entries_after(self, stream: str, entry: str, limit: int) -> Entries:
+        """The oldest `limit` entries of `stream` after the one of that id, oldest first, as they are stored;
+        `keys` names the streams."""
+        return _entries(self._client.xrange(stream, min=f"({entry}", count=limit))
 
     def gaps(self, symbols: Sequence[str]) -> dict[str, LedgerRecord | None]:
-        """The gap ledgers; None for a symbol nothing is known of."""
+        """The gap ledgers by symbol; None where there is none."""
         found = self.values([keys.gaps(symbol) for symbol in symbols])
         return {symbol: read(LedgerRecord, data) for symbol, data in zip(symbols, found, strict=True)}
 
     def accuracy(self, symbol: str) -> AccuracySummary | None:
-        """How good predictions were, as scored last; None before that."""
+        """The accuracy as scored last; None before the first scoring."""
         return read(AccuracySummary, self._client.get(keys.accuracy(symbol)))
 
     def put_accuracy(self, summary: AccuracySummary) -> None:
@@ -371,19 +350,19 @@ class HotStore:
         self._client.set(keys.heartbeat(service), encode(record), ex=keys.TTL_S)
 
     def values(self, names: list[str]) -> list[bytes | None]:
-        """What stands under those keys, as it is stored; None where there is nothing."""
+        """The values of those keys, as they are stored; None where there is none."""
         found: list[bytes | None] = self._client.mget(names)
         return found
 
 
 def read(kind: type[T], data: bytes | None) -> T | None:
-    """The record in `data`; None where there is none, or nothing in it. Raises ValueError where it cannot be
+    """The record in `data`; None where there is none or it is empty. Raises ValueError where it cannot be
     read."""
     return decode(kind, data) if data and data != b"{}" else None
 
 
 def _readable(kind: type[T], found: Iterable[Any]) -> list[T]:
-    """The records in `found` that are there and can be read."""
+    """The records in `found` that can be read."""
     records = []
     for data in found:
         with suppress(ValueError, TypeError):
@@ -396,8 +375,8 @@ def _entries(found: Any) -> Entries:
 
 
 def _answers(pipeline: Any) -> list[Any]:
-    """What the reads of `pipeline` were answered. Where a key is of another type than is read, which is that
-    key's own fault, the error stands in the answer's place; others are raised."""
+    """The results of the reads in `pipeline`. A key of another type than is read, which concerns that key
+    alone, has the error as its result; other errors are raised."""
     answers: list[Any] = pipeline.execute(raise_on_error=False)
     for answer in answers:
         if isinstance(answer, redis.RedisError) and not str(answer).startswith("WRONGTYPE"):

@@ -1,8 +1,8 @@
-"""The names of what Redis holds, and how long each lives. docs/contracts.md says what is in them."""
+"""The keys of Redis and their TTLs. docs/contracts.md says what they hold."""
 
 from __future__ import annotations
 
-TTL_S = 24 * 3600  # of all but `features`: a symbol that is no longer served leaves nothing behind
+TTL_S = 24 * 3600  # of all but `features`: nothing remains of a symbol that is no longer served
 PREDICTIONS_KEPT = 3600  # an hour of them, at one a second
 OUTCOMES_KEPT = 4 * PREDICTIONS_KEPT  # one for each horizon
 

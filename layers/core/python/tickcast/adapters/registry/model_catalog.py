@@ -1,4 +1,4 @@
-"""The models, from their cards in S3, and which one is active: what `/models` returns."""
+"""The model cards in S3 and the pointer to the active model: the content of `/models`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SHOWN = 200  # characters of a card's problem
 
 
 class ModelCatalog:
-    """The newest cards, listed again every few seconds; a card is fetched once, as it is written once.
+    """The newest cards, listed again every few seconds; a card is read again only once it has changed.
 
     `connect` makes the S3 client when it is first needed: few requests are for models, and the others should
     not wait for it, nor for the import of boto3.
@@ -53,7 +53,6 @@ class ModelCatalog:
         cards = [stored for stored in objects if stored.key.endswith("/card.json")]
         cards.sort(key=lambda stored: (stored.modified, stored.key), reverse=True)
         has_pointer = any(stored.key == POINTER for stored in objects)
-        # Only what is shown is kept.
         self._cards = {(stored.key, stored.etag): self._card(stored) for stored in cards[:CARDS_SHOWN]}
         shown = list(self._cards.values())
         return {
