@@ -77,7 +77,7 @@ def main(arguments: list[str]) -> int:
     out = Console(width=None if sys.stdout.isatty() else WIDTH)
     out.print(table(comparisons))
     out.print(table_of_functions(weights))
-    for line in (*history_load.told(loads), *lines(path, bytes_per_tick, tick_to_redis_us), quality.line()):
+    for line in (*history_load.lines(loads), *lines(path, bytes_per_tick, tick_to_redis_us), quality.line()):
         out.print(line, soft_wrap=True)
     out.print(f"history, REST to tables: {filled.rows_per_s} rows/s; {filled.note}", soft_wrap=True)
     figures = summary(comparisons, path, bytes_per_tick, tick_to_redis_us, weights)

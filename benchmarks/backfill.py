@@ -34,13 +34,13 @@ class Backfilled(NamedTuple):
 def measure(console: Console) -> Backfilled:
     """Raises `ProcessFailed` or `FunctionFailed` when the system does not start."""
     state, is_ok = throw_away("bench-history"), False
-    asked_from = datetime.now(UTC) - timedelta(hours=HOURS)
-    asked = BackfillRequest(symbols=(SYMBOL,), from_=asked_from.isoformat(timespec="seconds"))
-    options = Options("sim", (SYMBOL,), history_s=asked.history_s(datetime.now(UTC)))
+    from_time = datetime.now(UTC) - timedelta(hours=HOURS)
+    requested = BackfillRequest(symbols=(SYMBOL,), from_=from_time.isoformat(timespec="seconds"))
+    options = Options("sim", (SYMBOL,), history_s=requested.history_s(datetime.now(UTC)))
     try:
         with System(options, state, Progress(console)) as system:
             there = on_emulator("the benchmark's own system", system.cloud.endpoint_url)
-            arn = execution.start(there, asked.request(datetime.now(UTC)))
+            arn = execution.start(there, requested.request(datetime.now(UTC)))
             report = execution.watch(there, arn, console)
         is_ok = report.ok
     finally:

@@ -1,4 +1,4 @@
-"""What a cold start loads: how long each handler's imports take, and the unzipped size of its layers.
+"""Cold starts: how long each handler's imports take, and the unzipped size of its layers.
 
 Imports are timed in fresh processes, on this machine's interpreter; boto3, which the handlers get from
 Lambda's runtime, counts here as well. Sizes are those of the layers built for Lambda.

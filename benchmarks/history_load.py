@@ -1,9 +1,9 @@
 """History into PostgreSQL: our load against `executemany`, and what a whole load takes of time and memory.
 
-A real PostgreSQL is started aside. Both ways of loading write the same hour into the same table, with its
-keys and indexes, in one transaction each; the database does most of the work, so wall time counts here. The
-day holds earlier hours, as it does for all but its first, and each turn begins at a checkpoint: what the turn
-before left to be written is written, and the log has files to use again, as that of a server in use has.
+A real PostgreSQL is started for it. Both ways of loading write the same hour into the same table, with its
+keys and indexes, in one transaction each; the database does most of the work, so wall time is measured
+here. The table has earlier hours of the day, as for all hours but the first, and each turn begins at a
+checkpoint: all writes of the turn before are done, and the log has files to reuse, as on a server in use.
 
 Then bronze is loaded as the function does it, each load in a process of its own, whose peak memory is its
 own too: an hour of a busy stream with quotes, and a day of a million trades without.
@@ -52,7 +52,7 @@ START_US = 1_754_006_400_000_000  # a midnight
 BUCKET = "bench"
 # An hour of history from REST is one object of bronze and one transaction; of a busy market it holds up to
 # 40,000 aggregates. This is half of that; with all of it the ratio is the same. A minute of the stream, some
-# hundred rows, is loaded in a few milliseconds, of which the transaction takes its share: there it is lower.
+# hundred rows, is loaded in a few milliseconds, much of it for the transaction: there the ratio is lower.
 _ROWS = 20_000
 _HOURS_BEFORE = 3
 _CHILD_S = 600
@@ -65,7 +65,7 @@ _LOADED = "select count(*), sum(hashtextextended(t::text, 0)) from tickcast.trad
 
 
 class Load(NamedTuple):
-    """What loading took: `seconds`, where most of them went, and the process's peak memory."""
+    """The cost of a load: `seconds`, the step that took most of them, and the process's peak memory."""
 
     what: str
     ticks: int
@@ -80,7 +80,7 @@ class Load(NamedTuple):
 
 
 class FolderS3:
-    """Of S3 what a load asks for, over files: the emulator's own time is not what is measured."""
+    """The part of S3 that a load uses, over files, so that the emulator's own time is not measured."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -226,7 +226,7 @@ def load_here(port: int, lake: Path, from_us: int, hours: int, what: str) -> Loa
     return Load(what, found.trades + found.quotes, rows, seconds, _peak_mb(), share)
 
 
-def told(loads: list[Load]) -> list[str]:
+def lines(loads: list[Load]) -> list[str]:
     return [
         f"history, {load.what}: {load.ticks:,} ticks in {load.seconds:.1f} s, {load.ticks_per_s:,} ticks/s, "
         f"{load.rows:,} rows; at most {load.peak_mb:.0f} MB; bottleneck: {load.bottleneck}"
@@ -296,7 +296,7 @@ def _wall_ns(work: Callable[[], None]) -> int:
 
 
 def _peak_mb() -> float:
-    """This program's own: `ru_maxrss` would begin with that of the process that started it."""
+    """Of this program alone: `ru_maxrss` would include that of the process that started it."""
     [line] = [line for line in Path("/proc/self/status").read_text("utf-8").splitlines() if "VmHWM" in line]
     return int(line.split()[1]) / 1024
 

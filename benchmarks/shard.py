@@ -1,7 +1,7 @@
-"""The throughput of one shard's whole path: exchange → socket → ingest → Kinesis → function → state.
+"""The throughput of one shard, end to end: exchange → socket → ingest → Kinesis → function → state.
 
 A temporary system is started, then a recording is replayed at increasing speeds, each by a new exchange to a
-new ingest task. What counts are the ticks in the bars closed meanwhile in the hot state. A rate is sustained
+new ingest task. The ticks in the bars that close meanwhile in the hot state are counted. A rate is sustained
 if no stage falls further behind during the measurement; at the first rate that is not, the stage that fell
 behind most is the bottleneck. All processes share this machine's cores with an emulated Kinesis and Lambda:
 the figure is a lower bound for the code, and does not apply to AWS.

@@ -17,11 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.side_by_side import Comparison, Effort, Work, comparison, side_by_side
-from local.exchange.events import Quote, Tick, Trade
 from local.exchange.simulator import simulate
+from local.system.seed import tick_arrays
 from tickcast.evaluation.skill import point_skill
 from tickcast.features.bars import Bars, segments
-from tickcast.market.ticks import quotes_array, trades_array
 from tickcast.model.dataset import Rows, rows_from_bars
 from tickcast.model.fit import Scaler, TrainingSettings, epoch_by_epoch
 from tickcast.model.forecast import HORIZONS_S
@@ -117,14 +116,6 @@ def _skill(predicted_bp: Floats, rows: Rows) -> list[float]:
 
 def _simulated(seconds: int) -> Bars:
     end_us = START_US + seconds * 1_000_000
-    ticks: list[Tick] = list(
-        itertools.takewhile(lambda tick: tick.time_us < end_us, simulate("BTCUSDT", 7, START_US))
-    )
-    trades = (
-        (t.time_us, t.time_us, t.id, t.id, t.price, t.qty, -1 if t.is_buyer_maker else 1)
-        for t in ticks
-        if isinstance(t, Trade)
-    )
-    quotes = ((q.time_us, q.time_us, *q[2:]) for q in ticks if isinstance(q, Quote))
-    (bars,) = segments(trades_array(trades), quotes_array(quotes))
+    ticks = itertools.takewhile(lambda tick: tick.time_us < end_us, simulate("BTCUSDT", 7, START_US))
+    (bars,) = segments(*tick_arrays(ticks))
     return bars

@@ -1,5 +1,5 @@
 """`python -m local COMMAND`: tickcast on this machine. The Makefile is the way to call it; each command is
-declared in its module of `local.commands`, the exit statuses in `local.commands.command`."""
+declared in its module of `local.commands`. An error of the kinds below is shown by its message alone."""
 
 from __future__ import annotations
 
@@ -10,9 +10,23 @@ import sys
 from types import FrameType
 
 from local.commands import backfill, drills, evaluate, explain, gaps, models, retrain, run, smoke
-from local.system.processes import die_with_parent
+from local.commands.command import Command, ExitStatus
+from local.commands.deployment import DeploymentNotFound
+from local.commands.explain import BronzeUnreadable
+from local.commands.smoke import WarmUpFailed
+from local.drills.harness import DrillFailed
+from local.exchange.recording import RecordingError
+from local.system.api import ApiFailed
+from local.system.cloud import FunctionFailed
+from local.system.database import MigrationFailed
+from local.system.options import OptionsError
+from local.system.processes import ProcessFailed, die_with_parent
+from local.system.state_folder import StateInUse
+from tickcast.adapters.registry.model_registry import PointerRace, RegistryError
+from tickcast.evaluation.backtest import EvaluationError
+from tickcast.model.training import TrainingError
 
-COMMANDS = (
+_COMMANDS = (
     run.COMMAND,
     smoke.COMMAND,
     drills.COMMAND,
@@ -23,12 +37,18 @@ COMMANDS = (
     retrain.COMMAND,
     *models.COMMANDS,
 )
+COMMANDS = {command.name: command for command in _COMMANDS}
+REFUSALS = (OptionsError, StateInUse, RecordingError)
+FAILURES = (
+    *(ProcessFailed, FunctionFailed, MigrationFailed, DeploymentNotFound, ApiFailed, BronzeUnreadable),
+    *(WarmUpFailed, DrillFailed, EvaluationError, TrainingError, RegistryError, PointerRace),
+)
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m local", description="tickcast on this machine.")
     names = parser.add_subparsers(dest="command", required=True)
-    for command in COMMANDS:
+    for command in COMMANDS.values():
         command.add_arguments(names.add_parser(command.name, help=command.help))
     given = parser.parse_args(arguments)
 
@@ -37,7 +57,21 @@ def main(arguments: list[str]) -> int:
             signal.signal(number, _interrupt)
     if "MAKELEVEL" in os.environ:  # else killing make would leave the system running
         die_with_parent(signal.SIGTERM)
-    return next(command for command in COMMANDS if command.name == given.command).execute(given)
+    return execute(COMMANDS[given.command], given)
+
+
+def execute(command: Command, given: argparse.Namespace) -> ExitStatus:
+    """Run with parsed arguments."""
+    try:
+        return command.run(given)
+    except REFUSALS as error:
+        print(f"tickcast: {error}", file=sys.stderr)
+        return ExitStatus.USAGE
+    except FAILURES as error:
+        print(f"tickcast: {error}", file=sys.stderr)
+        return ExitStatus.FAILED
+    except KeyboardInterrupt:
+        return ExitStatus.INTERRUPTED
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

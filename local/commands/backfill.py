@@ -10,8 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from local.commands import execution
-from local.commands.arguments import number_of, symbols
-from local.commands.command import Command, ExitStatus, passed, print_last_line
+from local.commands.command import Command, ExitStatus, number_of, passed, print_last_line, symbols
 from local.commands.deployment import add_aws_argument, aws_environment, existing_or_started
 from local.commands.execution import Request
 from local.system import progress
@@ -20,7 +19,7 @@ from tickcast.adapters import json_text
 from tickcast.adapters.settings import MAX_DAYS
 
 _SHOWN_WINDOWS = 12
-_REASONS = {"asked": "requested"}  # the planner's words, for people
+_REASONS = {"asked": "requested"}  # the planner's codes, for people
 _SPARE_S = 120  # simulated before the requested time
 
 

@@ -1,28 +1,18 @@
-"""How a command is declared and how it ends: by one set of exit statuses."""
+"""What commands share: how one is declared, its exit status, its last line, and its arguments, which messages
+name as `make` does."""
 
 from __future__ import annotations
 
 import argparse
-import sys
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from local.commands.deployment import DeploymentNotFound
-from local.exchange.recording import RecordingError
-from local.system.api import ApiFailed
-from local.system.cloud import FunctionFailed
-from local.system.database import MigrationFailed
-from local.system.options import OptionsError
-from local.system.processes import ProcessFailed
-from local.system.state_folder import StateInUse
+from local.system.options import Options, OptionsError
 from tickcast.adapters import json_text
-
-Errors = tuple[type[Exception], ...]
-
-_REFUSALS: Errors = (OptionsError, StateInUse, RecordingError)
-_FAILURES: Errors = (ProcessFailed, FunctionFailed, MigrationFailed, DeploymentNotFound, ApiFailed)
+from tickcast.adapters.variables import Secret, SettingsError, Symbols, value
 
 
 class ExitStatus(IntEnum):
@@ -33,30 +23,13 @@ class ExitStatus(IntEnum):
     INTERRUPTED = 130
 
 
-@dataclass(frozen=True)
-class Command:
-    """One command of `python -m local`. The message of an error in `refusals` or `failures` is all that the
-    user sees of it; those of a local system and of finding a deployment are in every command's."""
+class Command(NamedTuple):
+    """One command of `python -m local`."""
 
     name: str
     help: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], ExitStatus]
-    refusals: Errors = ()  # end it with USAGE
-    failures: Errors = ()  # end it with FAILED
-
-    def execute(self, given: argparse.Namespace) -> ExitStatus:
-        """Run with parsed arguments."""
-        try:
-            return self.run(given)
-        except (*_REFUSALS, *self.refusals) as error:
-            print(f"tickcast: {error}", file=sys.stderr)
-            return ExitStatus.USAGE
-        except (*_FAILURES, *self.failures) as error:
-            print(f"tickcast: {error}", file=sys.stderr)
-            return ExitStatus.FAILED
-        except KeyboardInterrupt:
-            return ExitStatus.INTERRUPTED
 
 
 def passed(ok: bool) -> ExitStatus:
@@ -66,3 +39,58 @@ def passed(ok: bool) -> ExitStatus:
 def print_last_line(report: Any) -> None:
     """Print a command's result, JSON's own types, as the last line on stdout."""
     print(json_text.text(report), flush=True)
+
+
+def number_of(name: str, kind: type[int] | type[float] = int) -> Callable[[str], float]:
+    """A `type` for argparse whose error names the argument as `make` does."""
+
+    def read(text: str) -> float:
+        try:
+            return kind(text)
+        except ValueError:
+            what = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{name} is {text!r}; it should be {what}") from None
+
+    return read
+
+
+def symbols(text: str) -> tuple[str, ...]:
+    """The symbols in `text`, none if it is empty. Raises `OptionsError`."""
+    return tuple(_checked("SYMBOLS", text, Symbols)) if text else ()
+
+
+def secret_variable(name: str) -> str:
+    """The secret in the environment variable `name`, empty if unset. Raises `OptionsError`."""
+    return str(_checked(name, os.environ.get(name, ""), Secret))
+
+
+def _checked(name: str, text: str, kind: Any) -> Any:
+    try:
+        return value(name, text, kind)
+    except SettingsError as error:
+        raise OptionsError(str(error)) from None
+
+
+def add_system_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that `system_options` reads."""
+    parser.add_argument("--feed", default="sim", help="sim (default), replay or live")
+    parser.add_argument("--symbols", default="", help="like BTCUSDT,ETHUSDT; default: all of the feed")
+    parser.add_argument(
+        "--replay", nargs="+", type=Path, default=[], metavar="FILE", help="recordings to replay"
+    )
+    parser.add_argument(
+        "--train", nargs="+", type=Path, default=[], metavar="FILE", help="recordings to train on"
+    )
+    parser.add_argument("--speed", type=number_of("SPEED", float), default=1.0, help="of a replay (1)")
+
+
+def system_options(given: argparse.Namespace) -> Options:
+    """Raises `OptionsError`."""
+    return Options(
+        given.feed,
+        symbols(given.symbols),
+        tuple(given.replay),
+        tuple(given.train),
+        given.speed,
+        live_key=secret_variable("BINANCE_API_KEY"),
+    )

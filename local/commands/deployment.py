@@ -31,7 +31,7 @@ _EMULATED = "/_user_request_"  # in the address of an API that the emulator serv
 
 
 class DeploymentNotFound(RuntimeError):
-    """There is no such deployment, or these credentials cannot see it; the message says what to do."""
+    """There is no such deployment, or these credentials have no access to it; the message says what to do."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 With TRAIN, a model is trained on those recordings and evaluated on all of SESSION. Without, the second half
 of SESSION is predicted block by block, each by a model trained on everything before it. All of it runs twice
-more on labels that mean nothing: skill that shows then is a leak.
+more on meaningless labels: skill on these is a leak.
 """
 
 from __future__ import annotations
@@ -10,46 +10,42 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import to_builtins
 from rich.console import Console
 from rich.table import Table
 
-from local.commands.arguments import number_of
-from local.commands.command import Command, ExitStatus
+from local.commands.command import Command, ExitStatus, number_of, print_last_line
 from local.exchange import recording
-from local.exchange.events import Quote, Trade
+from local.exchange.events import Quote, Tick, Trade
 from local.exchange.recording import Recording
 from local.system import progress
-from tickcast.adapters import json_text
+from local.system.options import OptionsError
+from local.system.seed import tick_arrays
 from tickcast.evaluation.backtest import (
     BacktestRows,
     EvaluationError,
     Holdout,
+    holdout,
     predict,
-    rows_and_holdouts,
     train_and_fit_line,
     walk_forward,
 )
 from tickcast.evaluation.backtest_figures import REGIMES, figures_by_horizon, masked_figures
 from tickcast.evaluation.baselines import BASELINES, LAST_TRADE, LINE
-from tickcast.evaluation.leakage import Relabel, detects_leakage, relabelled, shifted, shuffled
+from tickcast.evaluation.leakage import Relabel, detects_leakage, shifted, shuffled
 from tickcast.features.bars import Bars, segments
-from tickcast.market.ticks import quotes_array, trades_array
-from tickcast.model import documents
 from tickcast.model.card import NetworkShape
-from tickcast.model.dataset import Rows
+from tickcast.model.dataset import Rows, training_rows
 from tickcast.model.fit import TrainingSettings
-from tickcast.model.training import Training, TrainingError
+from tickcast.model.training import Training
 
 PICTURE = Path("out") / "evaluation.png"
-NO_TEST_BLOCK = replace(TrainingSettings(), test_share=0.0)  # the rows to evaluate on are elsewhere
-
-
-class EvaluationRefused(ValueError):
-    """Files that cannot be evaluated together; the message says why."""
+NO_TEST_BLOCK = replace(TrainingSettings(), test_share=0.0)  # the rows to evaluate on are others
 
 
 @dataclass(frozen=True)
@@ -79,18 +75,20 @@ def evaluate(session: Sequence[Path], train: Sequence[Path], latency_ms: int) ->
     """Evaluate on `session` a model trained on `train`, or by walk-forward where that is empty.
 
     `latency_ms`, in steps of 100, is the time from the bar's end to the prediction's delivery. Raises
-    `EvaluationRefused` where a file of `session` and one of `train` share a symbol and time, or two of one
+    `OptionsError` where a file of `session` and one of `train` share a symbol and time, or two of one
     list do; `RecordingError`, `TrainingError`, `EvaluationError`.
     """
     held_out, trained_on = ([recording.inspect(path) for path in paths] for paths in (session, train))
     refuse_overlap(held_out, trained_on)
-    segments_, holdouts = rows_and_holdouts(bars_of(held_out), latency_ms * 1000)
+    bars = bars_of(held_out)
+    segments_ = [training_rows(each) for each in bars]
+    holdouts = [holdout(each, latency_ms * 1000) for each in bars]
     quoted = sum(len(each.rows.end_us) for each in holdouts)
     if not quoted:
         raise EvaluationError(
             "SESSION has no rows with quotes: nothing is evaluated against a price that is an estimate"
         )
-    to_train_on = rows_and_holdouts(bars_of(trained_on), 0)[0] if trained_on else None
+    to_train_on = [training_rows(each) for each in bars_of(trained_on)] if trained_on else None
     shares_time = any(
         one.first_us <= other.last_us and other.first_us <= one.last_us
         for one in held_out
@@ -127,23 +125,23 @@ def _about(training: Training) -> dict[str, Any]:
     return {
         "rows": training.rows,
         "epochs": training.epochs,
-        "network": documents.encode(NetworkShape.of(training.network)),
-        "calibration": documents.encode(training.calibration),
+        "network": to_builtins(NetworkShape.of(training.network)),
+        "calibration": to_builtins(training.calibration, str_keys=True),
     }
 
 
 def _on_labels(
     relabel: Relabel, to_train_on: list[Rows] | None, segments_: list[Rows], holdouts: list[Holdout]
 ) -> BacktestRows:
-    """The same evaluation where labels are those of other rows, in training and in evaluation."""
-    holdouts = [relabelled(each, relabel) for each in holdouts]
+    """The same evaluation with the labels of other rows, in training and in evaluation."""
+    holdouts = [each._replace(rows=relabel(each.rows)) for each in holdouts]
     if to_train_on is None:
         return walk_forward([relabel(rows) for rows in segments_], holdouts, NO_TEST_BLOCK)
     return predict(train_and_fit_line([relabel(rows) for rows in to_train_on], NO_TEST_BLOCK), holdouts)
 
 
 def refuse_overlap(session: Sequence[Recording], train: Sequence[Recording]) -> None:
-    """Raises `EvaluationRefused` where two recordings hold the same symbol at the same time."""
+    """Raises `OptionsError` where two recordings hold the same symbol at the same time."""
     files = [(each, "SESSION") for each in session] + [(each, "TRAIN") for each in train]
     for number, (one, of_one) in enumerate(files):
         for other, of_other in files[number + 1 :]:
@@ -154,7 +152,7 @@ def refuse_overlap(session: Sequence[Recording], train: Sequence[Recording]) -> 
                     if of_one != of_other
                     else "they cannot be distinguished"
                 )
-                raise EvaluationRefused(
+                raise OptionsError(
                     f"{of_one} {one.path.name} and {of_other} {other.path.name} both hold "
                     f"{', '.join(sorted(both))} at the same time: {why}; name one of them only"
                 )
@@ -162,21 +160,11 @@ def refuse_overlap(session: Sequence[Recording], train: Sequence[Recording]) -> 
 
 def bars_of(recordings: Sequence[Recording]) -> list[Bars]:
     """The bars of every symbol, by segments. Raises `RecordingError`."""
-    trades: dict[str, list[Any]] = {}
-    quotes: dict[str, list[Any]] = {}
+    by_symbol: dict[str, list[Tick]] = {}
     for sending in recording.merge(recordings):
-        match sending.event:
-            case Trade() as tick:
-                side = -1 if tick.is_buyer_maker else 1
-                row = (tick.time_us, tick.time_us, tick.id, tick.id, tick.price, tick.qty, side)
-                trades.setdefault(tick.symbol, []).append(row)
-            case Quote() as tick:
-                quotes.setdefault(tick.symbol, []).append((tick.time_us, tick.time_us, *tick[2:]))
-    return [
-        bars
-        for symbol in sorted(trades.keys() | quotes.keys())
-        for bars in segments(trades_array(trades.get(symbol, [])), quotes_array(quotes.get(symbol, [])))
-    ]
+        if isinstance(sending.event, Trade | Quote):
+            by_symbol.setdefault(sending.event.symbol, []).append(sending.event)
+    return [bars for symbol in sorted(by_symbol) for bars in segments(*tick_arrays(by_symbol[symbol]))]
 
 
 def show(evaluation: Evaluation, console: Console) -> None:
@@ -188,10 +176,10 @@ def show(evaluation: Evaluation, console: Console) -> None:
     )
     console.print(_table(figures["horizons"], figures["latency_ms"]))
     if figures["train_shares_time"]:
-        console.print("[bold]TRAIN and SESSION are of the same time[/bold]: their markets moved together")
+        console.print("[bold]TRAIN and SESSION overlap in time[/bold]: their markets moved together")
     for name, found in figures["leakage"].items():
-        verdict = "[bold red]skill: there is a leak[/bold red]" if found else "no skill, as expected"
-        console.print(f"on {name} labels: {verdict}")
+        result = "[bold red]skill: there is a leak[/bold red]" if found else "no skill, as expected"
+        console.print(f"on {name} labels: {result}")
     console.print("brackets: 95 % by bootstrap of moving blocks; skill: 1 - MSE / MSE of no change")
 
 
@@ -204,47 +192,38 @@ def _table(horizons: dict[str, Any], latency_ms: int) -> Table:
     def line(title: str, text: Callable[[dict[str, Any]], str]) -> None:
         table.add_row(title, *(text(figures) for figures in horizons.values()))
 
-    def with_interval(name: str) -> Callable[[dict[str, Any]], str]:
-        def text(figures: dict[str, Any]) -> str:
-            low, high = figures[f"{name}_ci"]
-            return f"{figures[name]:+.3f} [{low:+.3f}, {high:+.3f}]"
-
-        return text
-
-    line("skill", with_interval("skill"))
-    line("  against linear imbalance", with_interval("skill_vs_linear"))
-    line(f"  at delivery, {latency_ms} ms later", with_interval("skill_at_delivery"))
-    line("  on a 1 s grid (worst, best)", _grid_text)
+    line("skill", partial(_with_interval, "skill"))
+    line("  against linear imbalance", partial(_with_interval, "skill_vs_linear"))
+    line(f"  at delivery, {latency_ms} ms later", partial(_with_interval, "skill_at_delivery"))
+    line(
+        "  on a 1 s grid (worst, best)",
+        lambda each: "{skill:+.3f} ({worst:+.3f}, {best:+.3f})".format(**each["grid_1s"]),
+    )
     for regime in REGIMES:
-        line(f"  {regime} volatility", _regime_text(regime))
+        line(f"  {regime} volatility", partial(_of_regime, regime))
     for name in BASELINES:
-        line(f"  of {name.replace('_', ' ')}", _baseline_text(name))
-    line("direction, of moves", with_interval("direction"))
-    line("inside the 80 % interval", with_interval("coverage80"))
-    line("calibration error", with_interval("calibration_error"))
-    line("  its floor", lambda figures: f"{figures['calibration_floor']:.3f}")
+        line(f"  of {name.replace('_', ' ')}", partial(_of_baseline, name))
+    line("direction, of moves", partial(_with_interval, "direction"))
+    line("inside the 80 % interval", partial(_with_interval, "coverage80"))
+    line("calibration error", partial(_with_interval, "calibration_error"))
+    line("  its floor", lambda each: f"{each['calibration_floor']:.3f}")
     return table
 
 
-def _grid_text(figures: dict[str, Any]) -> str:
-    grid = figures["grid_1s"]
-    return f"{grid['skill']:+.3f} ({grid['worst']:+.3f}, {grid['best']:+.3f})"
+def _with_interval(name: str, figures: dict[str, Any]) -> str:
+    """A figure and its interval; empty where there is none."""
+    if name not in figures:
+        return ""
+    low, high = figures[f"{name}_ci"]
+    return f"{figures[name]:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
-def _regime_text(regime: str) -> Callable[[dict[str, Any]], str]:
-    def text(figures: dict[str, Any]) -> str:
-        found = figures["regimes"].get(regime)
-        return (
-            f"{found['skill']:+.3f} [{found['skill_ci'][0]:+.3f}, {found['skill_ci'][1]:+.3f}]"
-            if found
-            else ""
-        )
-
-    return text
+def _of_regime(regime: str, figures: dict[str, Any]) -> str:
+    return _with_interval("skill", figures["regimes"].get(regime, {}))
 
 
-def _baseline_text(name: str) -> Callable[[dict[str, Any]], str]:
-    return lambda figures: f"{figures['baselines'][name]:+.3f}"
+def _of_baseline(name: str, figures: dict[str, Any]) -> str:
+    return f"{figures['baselines'][name]:+.3f}"
 
 
 def draw(evaluation: Evaluation, path: Path) -> None:
@@ -301,14 +280,8 @@ def _draw_reliability(rows: BacktestRows, horizons: list[str], axes: Any) -> Non
     axes.legend()
 
 
-def last_line(evaluation: Evaluation) -> str:
-    first = ("rows", "span_s", "quotes_share", "horizons")
-    figures = evaluation.figures
-    return json_text.text({name: figures[name] for name in first} | figures)
-
-
 def _span_s(rows: BacktestRows) -> float:
-    """The time that the rows cover, of all segments together."""
+    """The time that the rows cover, in all segments together."""
     spans = [np.ptp(rows.end_us[rows.segment == each]) for each in np.unique(rows.segment)]
     return round(float(sum(spans)) / 1e6, 1)
 
@@ -317,11 +290,12 @@ def run(given: argparse.Namespace) -> ExitStatus:
     """Evaluate on recordings; the last line on stdout is the result."""
     steps = progress.to_stderr()
     steps.say("[bold]tickcast evaluate[/bold]: reading recordings, training, evaluating")
-    judgement = evaluate(given.session, given.train, given.latency_ms)
-    draw(judgement, given.picture)
-    show(judgement, progress.wide_console())
+    evaluation = evaluate(given.session, given.train, given.latency_ms)
+    draw(evaluation, given.picture)
+    show(evaluation, progress.wide_console())
     steps.say(f"plot: {given.picture}")
-    print(last_line(judgement), flush=True)
+    first = ("rows", "span_s", "quotes_share", "horizons")
+    print_last_line({name: evaluation.figures[name] for name in first} | evaluation.figures)
     return ExitStatus.OK
 
 
@@ -330,6 +304,4 @@ COMMAND = Command(
     "evaluate a model on held-out recordings; the last line is JSON",
     add_arguments,
     run,
-    refusals=(EvaluationRefused,),
-    failures=(EvaluationError, TrainingError),
 )

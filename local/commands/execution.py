@@ -1,6 +1,6 @@
 """Executions of the state machine `backfill_and_retrain`: plan, start, and follow to the end.
 
-An execution does not depend on being watched. Its report is read from its history of events.
+An execution continues without being watched. Its report is read from its history of events.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Report:
     bottleneck: str | None = None  # the function with the most seconds
     hours_left: float = 0.0
     trained: dict[str, Any] = field(default_factory=dict)  # model_id, rows, rows_with_quotes, promoted
-    verdict: dict[str, Any] = field(default_factory=dict)  # of the gate
+    verdict: dict[str, Any] = field(default_factory=dict)  # the gate's decision
     promotion: dict[str, Any] = field(default_factory=dict)  # the champion afterwards, and its challenger
     error: str | None = None
     causes: list[str] = field(default_factory=list)

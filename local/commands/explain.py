@@ -9,15 +9,14 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from typing import Any
 
 import msgspec
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 
 from local.commands import deployment, receipt_text
-from local.commands.arguments import secret_variable
-from local.commands.command import Command, ExitStatus, print_last_line
+from local.commands.command import Command, ExitStatus, print_last_line, secret_variable
 from local.commands.receipt_text import Receipt
 from local.system import progress
 from local.system.api import Api, ApiFailed
@@ -37,20 +36,6 @@ class BronzeUnreadable(RuntimeError):
     """The deployment's bucket cannot be read; the message says why."""
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """The last line. `same` is None when the comparison is inconclusive."""
-
-    id: str
-    same: bool | None
-    features_compared: int
-    values_compared: int
-    differences: list[str]
-    doubts: list[str]
-    unproven: list[str]
-    bronze_objects: int
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("id", nargs="?", default="", help="of the prediction, like BTCUSDT-1723161253000")
     parser.add_argument(
@@ -67,7 +52,6 @@ COMMAND = Command(
     "print a prediction in words and recompute it from bronze; the last line is JSON",
     add_arguments,
     run,
-    failures=(BronzeUnreadable,),
 )
 
 
@@ -87,7 +71,7 @@ def show(prediction_id: str, url: str, key: str, console: Console) -> ExitStatus
     for table in receipt_text.tables(audit.reproduction):
         console.print(table)
     console.print(*receipt_text.conclusion(audit), sep="\n", highlight=False, soft_wrap=True)
-    print_last_line(asdict(comparison(audit)))
+    print_last_line(_last_line(audit))
     same = audit.reproduction.same
     if same is None:
         return ExitStatus.INCONCLUSIVE
@@ -121,16 +105,16 @@ def _compared(api: Api, receipt: Receipt, symbol: str, timestamp_ms: int) -> Aud
         raise BronzeUnreadable(f"bucket {there.bucket} cannot be read: {describe(error)}") from None
 
 
-def comparison(audit: Audit) -> Comparison:
-    """The last line's contents."""
+def _last_line(audit: Audit) -> dict[str, Any]:
+    """`same` is None when the comparison is inconclusive."""
     reproduction = audit.reproduction
-    return Comparison(
-        id=reproduction.id,
-        same=reproduction.same,
-        features_compared=sum(each.name.startswith("features.") for each in reproduction.compared),
-        values_compared=len(reproduction.compared),
-        differences=[each.name for each in reproduction.differences],
-        doubts=list(reproduction.caveats),
-        unproven=list(reproduction.unproven),
-        bronze_objects=len(audit.objects),
-    )
+    return {
+        "id": reproduction.id,
+        "same": reproduction.same,
+        "features_compared": sum(each.name.startswith("features.") for each in reproduction.compared),
+        "values_compared": len(reproduction.compared),
+        "differences": [each.name for each in reproduction.differences],
+        "doubts": reproduction.caveats,
+        "unproven": reproduction.unproven,
+        "bronze_objects": len(audit.objects),
+    }

@@ -6,7 +6,6 @@ import argparse
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from local.commands import deployment
@@ -16,60 +15,63 @@ from local.system.options import OptionsError
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.card_markdown import figure, share_with_quotes, with_interval
 from tickcast.adapters.registry.card_markdown import time as at_time
-from tickcast.adapters.registry.model_registry import PointerRace, RegistryError
+from tickcast.adapters.registry.model_registry import RegistryError
 from tickcast.adapters.registry.pointer import Pointer
 from tickcast.evaluation.baselines import NO_CHANGE
 from tickcast.evaluation.gate import ALL, CHAMPION
 from tickcast.model.card import Card
 from tickcast.model.forecast import HORIZONS_S
 
-_HELP = {
-    "models": "list models, the champion and the gate's verdicts",
-    "promote": "make a model the champion by hand",
-    "rollback": "make the previous champion the champion again",
-}
 _SHOWN = 20
-_VERDICTS_SHOWN = 3
+_DECISIONS_SHOWN = 3
 _PICKED_UP = "serving picks it up within 5 s"
 
 
-def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
-    if command == "promote":
-        parser.add_argument("id", nargs="?", default="", help="of the model, as `make models` lists it")
+def _add_id_and_aws_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("id", nargs="?", default="", help="of the model, as `make models` lists it")
     deployment.add_aws_argument(parser)
 
 
-def run(command: str, given: argparse.Namespace, console: Console) -> ExitStatus:
-    """Raises `DeploymentNotFound`, `OptionsError`, `RegistryError`, `PointerRace`."""
-    there = deployment.existing(deployment.aws_environment(given))
-    s3, bucket = there.s3, there.bucket
-    if command == "models":
-        cards, pointer = model_registry.cards(s3, bucket), model_registry.active_model(s3, bucket)
-        console.print(table(there.title, cards, pointer))
-        for sentence in sentences(cards):
-            console.print(sentence)
-    elif command == "promote":
-        console.print(promote(s3, bucket, given.id))
-    else:
-        console.print(roll_back(s3, bucket))
+def run_models(given: argparse.Namespace) -> ExitStatus:
+    there, console = deployment.existing(deployment.aws_environment(given)), progress.wide_console()
+    cards = model_registry.cards(there.s3, there.bucket)
+    console.print(table(there.title, cards, model_registry.active_model(there.s3, there.bucket)))
+    for sentence in sentences(cards):
+        console.print(sentence)
     return ExitStatus.OK
 
 
-def _command(name: str) -> Command:
-    return Command(
-        name,
-        _HELP[name],
-        lambda parser: add_arguments(parser, name),
-        lambda given: run(name, given, progress.wide_console()),
-        failures=(RegistryError, PointerRace),
-    )
+def run_promote(given: argparse.Namespace) -> ExitStatus:
+    there = deployment.existing(deployment.aws_environment(given))
+    progress.wide_console().print(promote(there.s3, there.bucket, given.id))
+    return ExitStatus.OK
 
 
-COMMANDS = tuple(_command(name) for name in _HELP)
+def run_rollback(given: argparse.Namespace) -> ExitStatus:
+    there = deployment.existing(deployment.aws_environment(given))
+    progress.wide_console().print(roll_back(there.s3, there.bucket))
+    return ExitStatus.OK
+
+
+COMMANDS = (
+    Command(
+        "models",
+        "list models, the champion and the gate's decisions",
+        deployment.add_aws_argument,
+        run_models,
+    ),
+    Command("promote", "make a model the champion by hand", _add_id_and_aws_arguments, run_promote),
+    Command(
+        "rollback",
+        "make the previous champion the champion again",
+        deployment.add_aws_argument,
+        run_rollback,
+    ),
+)
 
 
 def promote(s3: Any, bucket: str, model_id: str) -> str:
-    """Make a model active, whatever the gate decided; what was done, in words. Raises `OptionsError`,
+    """Make a model active regardless of the gate; the result in words. Raises `OptionsError`,
     `RegistryError`."""
     if not model_id:
         raise OptionsError("which model? ID=20260101T030000Z-0a1b2c3d, as `make models` has it")
@@ -87,13 +89,13 @@ def promote(s3: Any, bucket: str, model_id: str) -> str:
 
 
 def _full_id(prefix: str, s3: Any, bucket: str) -> str:
-    """The only id with that prefix; else what was given."""
+    """The id with that prefix if there is only one, else the prefix."""
     found = [card.model_id for card in model_registry.cards(s3, bucket) if card.model_id.startswith(prefix)]
     return found[0] if len(found) == 1 else prefix
 
 
 def roll_back(s3: Any, bucket: str) -> str:
-    """Make the previous model active; what was done, in words. Raises `RegistryError`."""
+    """Make the previous model active; the result in words. Raises `RegistryError`."""
     before = model_registry.active_model(s3, bucket)
     pointer = model_registry.roll_back(s3, bucket, _now())
     return (
@@ -102,7 +104,7 @@ def roll_back(s3: Any, bucket: str) -> str:
 
 
 def table(title: str, cards: list[Card], pointer: Pointer | None) -> Table:
-    """The newest models, one a line."""
+    """The newest models, one per line."""
     skills = [f"{h} s" for h in HORIZONS_S]
     shown = Table(title=title, title_justify="left", caption_justify="left")
     for name in ("", "model", "state", "trained up to", "quotes", *skills, "vs champion", "gate"):
@@ -120,8 +122,8 @@ def table(title: str, cards: list[Card], pointer: Pointer | None) -> Table:
         shown.add_row("", f"… and {len(cards) - _SHOWN} older")
     shown.caption = "\n".join(
         [
-            "Skill against no change, and against the champion of the time, on rows that were unseen then: "
-            "figures of two models are of different minutes, and not comparable.",
+            "Skill against no change, and against the champion of the time, on rows that neither had been "
+            "trained on: figures of two models are of different minutes, and not comparable.",
             *([] if pointer else ["No model is active."]),
         ]
     )
@@ -131,7 +133,7 @@ def table(title: str, cards: list[Card], pointer: Pointer | None) -> Table:
 def sentences(cards: list[Card]) -> list[str]:
     """The gate's decisions on the newest models, in words."""
     decided = [(card.model_id, card.gate.sentence) for card in cards[:_SHOWN] if card.gate]
-    return [f"{model_id}: {sentence}" for model_id, sentence in decided if sentence][:_VERDICTS_SHOWN]
+    return [f"{model_id}: {sentence}" for model_id, sentence in decided if sentence][:_DECISIONS_SHOWN]
 
 
 def _role(card: Card, pointer: Pointer | None) -> str:

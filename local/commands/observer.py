@@ -1,4 +1,4 @@
-"""An observer outside of the components: what it sees of a running system, and when.
+"""An observer outside of the components: the predictions and responses of a running system, and their times.
 
 One thread waits on the hot store's streams of predictions and notes when it first sees each; another asks the
 API about every symbol once a second.
@@ -78,7 +78,7 @@ class Observer:
     def _read_predictions(self) -> None:
         with self._system.redis() as store:
             newest: dict[Any, Any] = {keys.predictions(symbol): "$" for symbol in self._system.symbols}
-            # `$` is "from now on" of each single call: what comes between two calls would be missed.
+            # `$` is "from now on" in each single call: an entry between two calls would be missed.
             for name in newest:
                 last: Any = store.xrevrange(name, count=1)
                 newest[name] = last[0][0] if last else "0"

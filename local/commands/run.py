@@ -1,17 +1,30 @@
-"""`make run`: start a system and show its status until a signal stops it."""
+"""`make run`: start a system and show its status until a signal stops it: a table on a terminal, a line every
+few seconds elsewhere."""
 
 from __future__ import annotations
 
 import argparse
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
 
-from rich.console import Console
+import redis
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
 
-from local.commands import status
-from local.commands.arguments import add_system_arguments, system_options
-from local.commands.command import Command, ExitStatus
+from local.commands.command import Command, ExitStatus, add_system_arguments, system_options
+from local.system import http_json
 from local.system.progress import Progress
 from local.system.state_folder import StateFolder
 from local.system.system import System
+from tickcast.adapters.redis import keys
+
+_REFRESH_S = 1.0
+_LINE_EVERY_S = 5.0
+_SETTLE_S = 0.5  # a process that dies closes its sockets before its exit status is known
 
 
 def run(given: argparse.Namespace) -> ExitStatus:
@@ -22,7 +35,7 @@ def run(given: argparse.Namespace) -> ExitStatus:
     try:
         with System(options, state, progress) as system:
             try:
-                status.show(system, progress)
+                show(system, progress)
             finally:
                 progress.say("stopping …")
     except KeyboardInterrupt:
@@ -31,3 +44,149 @@ def run(given: argparse.Namespace) -> ExitStatus:
 
 
 COMMAND = Command("run", "start a system, show its status until Ctrl-C", add_system_arguments, run)
+
+
+@dataclass(frozen=True)
+class Row:
+    """The status of one symbol. `prediction` is the API's response now; empty before the first."""
+
+    symbol: str
+    prediction: dict[str, Any]
+    age_s: float  # of the data that the prediction was made from
+    accuracy: dict[str, Any]  # the latest scores; empty before the first
+
+    @property
+    def text(self) -> str:
+        """The prediction in words."""
+        p = self.prediction
+        if not p:
+            return "waiting for the first bars"
+        if p["source"] == "fallback":
+            return f"fallback: {p['reason']}"
+        return (
+            f"{p['predicted_price']:,.2f} in {p['horizon_s']} s ({p['expected_move_bp']:+.2f} bp), "
+            f"confidence {p['confidence']:.0%}"
+        )
+
+    @property
+    def live_skill(self) -> str:
+        """Skill over the last hour at the horizon shown, with its interval if there is one."""
+        figures = self.accuracy.get("hour", {}).get("horizons", {})
+        skill = figures.get(str(self.prediction.get("horizon_s")), {}).get("skill")
+        if not skill:
+            return "-"
+        interval = "" if skill["low"] is None else f" [{skill['low']:+.2f}, {skill['high']:+.2f}]"
+        return f"{skill['value']:+.3f}{interval}"
+
+
+@dataclass(frozen=True)
+class Status:
+    rows: list[Row]
+    ticks_per_s: float
+    ingest: str  # "connected", or the reason why it is not
+
+
+class StatusReader:
+    """Reads the status of `system` from its public interfaces, as a user could."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._redis = system.redis()
+        self._ticks: int | None = None  # at the previous reading
+        self._at_s = 0.0
+
+    def read(self) -> Status:
+        """The status now. Raises `ProcessFailed` when a process has ended."""
+        try:
+            return self._read()
+        except (OSError, ValueError, redis.RedisError) as error:
+            time.sleep(_SETTLE_S)
+            self._system.check()
+            return Status([], 0.0, f"or the hot store does not respond ({type(error).__name__})")
+
+    def _read(self) -> Status:
+        (ingest_url,) = self._system.ingest.values()
+        health = http_json.get(f"{ingest_url}/health").body
+        ticks, at_s = health["counts"]["ticks_in"], time.monotonic()
+        ticks_per_s = 0.0 if self._ticks is None else (ticks - self._ticks) / (at_s - self._at_s)
+        self._ticks, self._at_s = ticks, at_s
+        symbols = self._system.symbols
+        predictions = [self._prediction(symbol) for symbol in symbols]
+        found: Any = self._redis.mget([keys.accuracy(symbol) for symbol in symbols])
+        rows = [
+            Row(symbol, prediction, prediction.get("claim_age_s", 0.0), json.loads(accuracy or "{}"))
+            for symbol, prediction, accuracy in zip(symbols, predictions, found, strict=True)
+        ]
+        return Status(rows, ticks_per_s, "connected" if health["ready"] else health["why"])
+
+    def _prediction(self, symbol: str) -> dict[str, Any]:
+        """As served; empty while there is none."""
+        response = self._system.api.get(f"predictions/{symbol}")
+        return response.body if response.status == 200 else {}
+
+
+def show(system: System, progress: Progress) -> None:
+    """Show the status until interrupted. Raises `ProcessFailed` when a process ends."""
+    progress.say(_how_to_call(system))
+    reader = StatusReader(system)
+    if not progress.console.is_terminal:
+        while True:
+            progress.say(line(reader.read()))
+            _wait(system, _LINE_EVERY_S)
+    with Live(console=progress.console, auto_refresh=False, transient=True) as live:
+        while True:
+            live.update(table(system, reader.read()), refresh=True)
+            _wait(system, _REFRESH_S)
+
+
+def line(status: Status) -> str:
+    """The status as one line."""
+    parts = [f"ingest {status.ingest}, {status.ticks_per_s:.0f} ticks/s"]
+    for row in status.rows:
+        p = row.prediction
+        known = f" {p['basis_price']:,.2f} → {row.text}, age {row.age_s:.1f} s" if p else f" {row.text}"
+        parts.append(f"{row.symbol}{known}")
+    return " · ".join(parts)
+
+
+def table(system: System, status: Status) -> Group:
+    """The status as a table with a heading and a footer."""
+    heading = Text.assemble(
+        ("tickcast ", "bold"),
+        (system.options.label, "bold yellow" if system.options.feed == "sim" else "bold green"),
+        f"   ingest {status.ingest}, {status.ticks_per_s:.0f} ticks/s",
+    )
+    rows = Table()
+    for title in ("symbol", "price", "prediction", "80 % interval", "model", "live skill", "age", "latency"):
+        rows.add_column(title, justify="right" if title in ("price", "age", "latency") else "left")
+    for row in status.rows:
+        p = row.prediction
+        if not p:
+            rows.add_row(row.symbol, "", row.text)
+            continue
+        interval = f"{p['lower']:,.2f} – {p['upper']:,.2f}" if p.get("lower") is not None else ""
+        model = f"{p['model_id'] or 'none'}{' (provisional)' if p.get('provisional') else ''}"
+        age = f"{row.age_s:.1f} s"
+        latency = f"{p['latency_ms']} ms"
+        rows.add_row(
+            row.symbol, f"{p['basis_price']:,.2f}", row.text, interval, model, row.live_skill, age, latency
+        )
+    return Group(heading, rows, Text("Ctrl-C stops the system", style="dim"))
+
+
+def _how_to_call(system: System) -> str:
+    return (
+        f"\n[bold]running[/bold]; call the API from another terminal:\n"
+        f"  export API={system.api_url.rstrip('/')} KEY={system.api_key}\n"
+        f'  curl -s -H "x-api-key: $KEY" "$API/predictions/{system.symbols[0]}"\n'
+        f'  curl -s "$API/health"\n'
+        f"  logs: {system.state.logs}\n"
+    )
+
+
+def _wait(system: System, seconds: float) -> None:
+    """Wait while all processes run."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        system.check()
+        time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""A drill's controls of a running system, and what it may read of it."""
+"""The controls of a running system that a drill has, and its view of the system."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class Harness:
 
     @contextmanager
     def reading(self, symbol: str) -> Iterator[Answers]:
-        """Poll the predictions of `symbol` meanwhile, as a user does."""
+        """Poll the predictions of `symbol` meanwhile, as a user would."""
         answers, is_over = Answers(), threading.Event()
 
         def read() -> None:

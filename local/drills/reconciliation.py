@@ -22,7 +22,7 @@ from tickcast.market.sums import total
 from tickcast.market.ticks import mantissa
 from tickcast.units import SECOND_US
 
-_IDLE_S = 15.0  # without progress: the rest is lost
+_IDLE_S = 15.0  # without progress; then the rest is lost
 _POLL_S = 0.5
 _FRESH_S = 2.0  # the longest interval between predictions
 _PAGE = 1000
@@ -69,7 +69,7 @@ def spans(after: Mapping[str, int], until: Mapping[str, int]) -> dict[str, range
 
 
 class Reconciler:
-    """Reads what comes to bronze from now on, each file once: files are never changed."""
+    """Reads the files that arrive in bronze from now on, each once: files are never changed."""
 
     def __init__(self, system: System) -> None:
         self._system = system

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 from rich.table import Table
@@ -33,31 +34,6 @@ class Result:
     reconnects: int | None = None  # of the ingest task, unless it was replaced
     note: str = ""
     problems: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class DrillReport:
-    """One drill in the last line."""
-
-    ok: bool
-    sent: int
-    in_bronze: int
-    in_ledger: int
-    lost: int
-    causes: list[str]
-    recovered_s: float | None
-    stale_after_s: float | None
-    reconnects: int | None
-    note: str
-
-
-@dataclass(frozen=True)
-class Report:
-    """The last line."""
-
-    ok: bool
-    ticks_lost: int
-    drills: dict[str, DrillReport]
 
 
 def chosen(names: Sequence[str]) -> list[Drill]:
@@ -131,33 +107,33 @@ def problems(drill: Drill, trades: Reconciliation) -> list[str]:
     return found
 
 
-def report(results: dict[str, Result]) -> Report:
-    """The last line's contents."""
-    drills = {name: _drill_report(result) for name, result in results.items()}
-    ok = bool(drills) and all(each.ok for each in drills.values())
-    return Report(ok, sum(each.lost for each in drills.values()), drills)
+def report(results: dict[str, Result]) -> dict[str, Any]:
+    """The last line."""
+    drills = {name: _last_line(result) for name, result in results.items()}
+    ok = bool(drills) and all(each["ok"] for each in drills.values())
+    return {"ok": ok, "ticks_lost": sum(each["lost"] for each in drills.values()), "drills": drills}
 
 
-def _drill_report(result: Result) -> DrillReport:
+def _last_line(result: Result) -> dict[str, Any]:
     trades = result.trades
-    return DrillReport(
-        ok=not result.problems,
-        sent=trades.sent,
-        in_bronze=trades.in_bronze,
-        in_ledger=trades.in_ledger,
-        lost=trades.lost,
-        causes=sorted(trades.causes),
-        recovered_s=result.recovered_s,
-        stale_after_s=result.stale_after_s,
-        reconnects=result.reconnects,
-        note="; ".join([result.note, *result.problems]),
-    )
+    return {
+        "ok": not result.problems,
+        "sent": trades.sent,
+        "in_bronze": trades.in_bronze,
+        "in_ledger": trades.in_ledger,
+        "lost": trades.lost,
+        "causes": sorted(trades.causes),
+        "recovered_s": result.recovered_s,
+        "stale_after_s": result.stale_after_s,
+        "reconnects": result.reconnects,
+        "note": "; ".join([result.note, *result.problems]),
+    }
 
 
-def table(report: Report) -> Table:
+def table(report: dict[str, Any]) -> Table:
     """The report, for people."""
     shown = Table(
-        title=f"drills: {'passed' if report.ok else 'FAILED'}, {report.ticks_lost} trades lost",
+        title=f"drills: {'passed' if report['ok'] else 'FAILED'}, {report['ticks_lost']} trades lost",
         caption="ledger: missing, listed with a cause, and REST can fill them; lost: in neither",
     )
     for title in ("drill", "", "sent", "bronze", "ledger", "lost", "recovery, s", "scenario; causes"):
@@ -165,9 +141,9 @@ def table(report: Report) -> Table:
         shown.add_column(
             title, justify="right" if is_number else "left", no_wrap=not title.startswith("scenario")
         )
-    for name, drill in report.drills.items():
-        recovery = "-" if drill.recovered_s is None else f"{drill.recovered_s:.1f}"
-        counts = (str(count) for count in (drill.sent, drill.in_bronze, drill.in_ledger, drill.lost))
-        mark = "ok" if drill.ok else "FAILED"
-        shown.add_row(name, mark, *counts, recovery, "; ".join([drill.note, *drill.causes]))
+    for name, drill in report["drills"].items():
+        recovery = "-" if drill["recovered_s"] is None else f"{drill['recovered_s']:.1f}"
+        counts = (str(drill[count]) for count in ("sent", "in_bronze", "in_ledger", "lost"))
+        mark = "ok" if drill["ok"] else "FAILED"
+        shown.add_row(name, mark, *counts, recovery, "; ".join([drill["note"], *drill["causes"]]))
     return shown

@@ -46,7 +46,7 @@ class Api:
         raise ApiFailed(f"{reason} ({address} returned {response.status})")
 
     def services(self) -> dict[str, Any]:
-        """The services that `/health` reports on, whatever its status. Raises `ApiFailed`."""
+        """The services that `/health` reports on, also with an error status. Raises `ApiFailed`."""
         url = f"{self.url.rstrip('/').removesuffix('/health')}/health"
         try:
             body = http_json.get(url).body

@@ -1,6 +1,6 @@
 """AWS on this machine: MiniStack, the CDK app deployed onto it by CloudFormation, and clients for both.
 
-The emulator keeps its own state in memory and gets it from every deployment: after a crash a saved state
+The emulator keeps its own state in memory and gets it from each deployment: after a crash a saved state
 could not be trusted. Its S3 objects are written through to disk; the models among them are carried over
 (`local.system.model_backup`).
 

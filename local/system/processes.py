@@ -2,7 +2,7 @@
 
 Every process has a session of its own, so Ctrl-C in the terminal reaches the launcher alone, which then stops
 them in the right order, and a log file for its output. Three mechanisms ensure that no process is left,
-whatever happens to the launcher: a stop signal with a grace period and then a kill of the process group; on
+however the launcher ends: a stop signal with a grace period and then a kill of the process group; on
 Linux the kernel kills a process when the launcher dies; and all carry the path of their state folder in
 their environment, which their own children inherit, so that `sweep` finds those of a run that was killed.
 """
@@ -74,7 +74,7 @@ class Process:
         return None
 
     def stop(self, stop_signal: int | None = None) -> None:
-        """Signal the process, wait, and kill what is left of its process group."""
+        """Signal the process, wait, and kill the rest of its process group."""
         if self.status is None:
             self.process.send_signal(stop_signal or self._stop_signal)
             with suppress(subprocess.TimeoutExpired):

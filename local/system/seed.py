@@ -3,7 +3,7 @@
 REST history has no quotes, and quotes carry most of the signal; so the first model of a local system is
 trained on the simulated exchange's own past, or on the recordings that are named for training. It goes the
 way of all history: into bronze, from there into PostgreSQL by `load_history`, where `train_model` reads it.
-Its objects are loaded by name: a model is never trained on what it will be shown.
+Its objects are loaded by name: a model is never trained on ticks that it will be served.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from local.exchange.simulator import simulate
 from tickcast.adapters.lake import bronze
 from tickcast.market import wire
 from tickcast.market.sources import Source
-from tickcast.market.ticks import quotes_array, trades_array
+from tickcast.market.ticks import Quotes, Trades, quotes_array, trades_array
 from tickcast.units import HOUR_US
 
 _FILE_TICKS = 50_000
@@ -43,7 +43,7 @@ def seed_bronze(
 ) -> list[SeededObject]:
     """Write history to bronze and return the objects.
 
-    With `recordings` their ticks are the history (source replay), whatever symbols they hold; without,
+    With `recordings` their ticks are the history (source replay) of all their symbols; without,
     the first `seconds` of the market simulated from `epoch_us` (source sim).
     """
     if recordings:
@@ -57,7 +57,7 @@ def seed_bronze(
 
 
 def load_requests(objects: Iterable[SeededObject]) -> dict[str, dict[str, Any]]:
-    """What `load_history` is to be asked so that it loads `objects` and no others, by symbol."""
+    """By symbol, the request to `load_history` that loads `objects` and no others."""
     by_symbol: dict[str, list[SeededObject]] = {}
     for each in objects:
         by_symbol.setdefault(each.symbol, []).append(each)
@@ -83,13 +83,15 @@ def _write(s3: Any, bucket: str, source: Source, ticks: Iterator[Tick]) -> list[
         for symbol, hour in sorted({(tick.symbol, tick.time_us // HOUR_US) for tick in chunk}):
             mine = [tick for tick in chunk if (tick.symbol, tick.time_us // HOUR_US) == (symbol, hour)]
             key = f"{bronze.prefix(source, symbol, hour * HOUR_US)}history-{part:06}.avro"
-            data = bronze.write_file(bronze.market_data(_batch(source, symbol, mine)))
+            batch = wire.TickBatch(symbol, source, "history", wire.NO_WATERMARK, *tick_arrays(mine))
+            data = bronze.write_file(bronze.market_data(batch))
             answer = s3.put_object(Bucket=bucket, Key=key, Body=data)
             objects.append(SeededObject(symbol, hour * HOUR_US, key, answer["ETag"].strip('"')))
     return objects
 
 
-def _batch(source: Source, symbol: str, ticks: list[Tick]) -> wire.TickBatch:
+def tick_arrays(ticks: Iterable[Tick]) -> tuple[Trades, Quotes]:
+    """The trades and quotes among `ticks`, received when they happened."""
     trades, quotes = [], []
     for tick in ticks:
         if isinstance(tick, Trade):
@@ -97,6 +99,4 @@ def _batch(source: Source, symbol: str, ticks: list[Tick]) -> wire.TickBatch:
             trades.append((tick.time_us, tick.time_us, tick.id, tick.id, tick.price, tick.qty, side))
         else:
             quotes.append((tick.time_us, tick.time_us, *tick[2:]))
-    return wire.TickBatch(
-        symbol, source, "history", wire.NO_WATERMARK, trades_array(trades), quotes_array(quotes)
-    )
+    return trades_array(trades), quotes_array(quotes)

@@ -32,7 +32,7 @@ _POLL_S = 0.1
 
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Hold the lock `path`, waiting for another process to release it."""
+    """Hold the lock `path`, once no other process holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -3,8 +3,8 @@
     exchange ─▶ ingest ─▶ MiniStack: Kinesis, Lambda, S3, API ─▶ Valkey
 
 Servers start in parallel on free ports while the app is synthesised; then it is deployed, ingest starts, and
-unless the champion is of the wanted origin a model is trained by the deployed function while the first bars
-fill. Leaving stops everything, ingest first, so that it puts what it holds.
+unless the champion is of the requested origin a model is trained by the deployed function while the first
+bars fill. Leaving stops everything, ingest first, so that it flushes its buffer.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class System:
                 raise ProcessFailed(task.name, f"ended with exit status {status} when stopped", task.log)
 
     def kill_ingest(self, task: Process) -> None:
-        """Kill a task, as a machine failure would: it gets no chance to put what it holds."""
+        """Kill a task, as a machine failure would: it cannot flush its buffer."""
         del self.ingest[task]
         self._parts.stop(task, signal.SIGKILL)
 
@@ -221,7 +221,7 @@ class System:
         self.symbols, self.exchange_url = tuple(listening["symbols"]), f"http://{HOST}:{listening['port']}"
 
     def _ingest_variables(self) -> dict[str, str]:
-        """As the CDK passes them to the task on AWS, with the feed that this run is asked to have."""
+        """As the CDK passes them to the task on AWS, with the feed of this run."""
         variables = local_variables(
             bucket=self.outputs["BucketName"],
             stream=self.outputs["StreamName"],
@@ -243,7 +243,7 @@ class System:
         return chosen(IngestSettings, variables)
 
     def _ensure_model(self) -> None:
-        """Train a first model unless the champion is of the wanted origin and this code can serve it."""
+        """Train a first model unless the champion is of the requested origin and this code can serve it."""
         s3, bucket = self.cloud.client("s3"), self.outputs["BucketName"]
         origin_file = self.state.path / "model-origin"
         origin = " ".join(path.name for path in self.options.train) or "simulated history"
@@ -301,7 +301,7 @@ def temporary_system(kind: str, options: Options, progress: Progress) -> Iterato
 
 @contextlib.contextmanager
 def _signals_ignored() -> Iterator[None]:
-    """Stopping must not be interrupted: it takes bounded time, and what it left running would stay."""
+    """Stopping must not be interrupted: it takes bounded time, and processes left running would stay."""
 
     def ignore(number: int, frame: FrameType | None) -> None:
         pass

@@ -7,7 +7,7 @@ from cdk.variables import variables
 from local.system.cloud import REGION
 from local.system.servers import HOST
 
-# What a deployment adds to the configuration's variables: where the stores are, and what the platform sets.
+# Variables that a deployment adds to the configuration's: the stores' addresses, and those of the platform.
 _ADDED = {
     "POWERTOOLS_SERVICE_NAME": "local",
     "REDIS_HOST": HOST,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -17,12 +16,13 @@ import pytest
 from localstack_client.session import Session
 from rich.console import Console
 
-from local.commands import deployment, execution
+from local.commands import execution
 from local.commands.deployment import Deployment
 from local.commands.execution import Report
 from local.system import http_json
 from local.system.cloud import FunctionFailed
 from local.system.system import System
+from tests.fixtures.running_system import eventually
 from tickcast.adapters.lake import bronze
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
@@ -30,11 +30,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 SYMBOL = "BTCUSDT"
 Request = dict[str, Any]
 Span = Callable[[int, int], Request]
-
-
-@pytest.fixture
-def there(system: System) -> Deployment:
-    return deployment.on_emulator("the system of the tests", system.cloud.endpoint_url)
 
 
 @pytest.fixture
@@ -120,7 +115,7 @@ def test_history_is_planned_fetched_and_loaded_once(
     assert (again.ok, again.windows, again.rows) == (True, 0, 0)
 
 
-def test_it_waits_for_the_exchange_s_limit(
+def test_the_exchange_s_rate_limit_is_waited_for(
     system: System, there: Deployment, inject: Any, span: Span
 ) -> None:
     inject(status=429, retry_after_s=2, count=1)
@@ -137,7 +132,7 @@ def test_errors_of_the_exchange_are_retried(there: Deployment, inject: Any, span
 
 
 @pytest.mark.slow
-def test_a_refusal_ends_it_unmarked_with_the_reason(
+def test_a_refusal_of_the_exchange_ends_the_execution_with_the_reason(
     system: System, aws: Session, there: Deployment, inject: Any, span: Span
 ) -> None:
     request = span(10, 2)
@@ -190,12 +185,3 @@ def test_a_stopped_execution_is_resumed_by_the_next(
     assert (report.ok, report.causes) == (True, [])
     rows = [(r["first_trade_id"], r["last_trade_id"], r["timestamp"]) for r in fetched(system, aws, request)]
     assert rows == published_by_the_exchange(system, request)
-
-
-def eventually(look: Callable[[], Any], patience_s: float = 30) -> Any:
-    """The first true result of `look`."""
-    deadline = time.monotonic() + patience_s
-    while not (found := look()):
-        assert time.monotonic() < deadline, f"nothing within {patience_s} s"
-        time.sleep(0.5)
-    return found

@@ -15,12 +15,12 @@ from msgspec.structs import replace
 from psycopg.types.json import Jsonb
 from rich.console import Console
 
-from local.commands import deployment, execution, models, retrain
+from local.commands import execution, models, retrain
 from local.commands.backfill import BackfillRequest
 from local.commands.deployment import Deployment
-from local.commands.retrain import RetrainRequest
 from local.system import http_json
 from local.system.system import System
+from tests.fixtures.running_system import eventually
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.pointer import Pointer
 from tickcast.units import DAY_US
@@ -28,11 +28,6 @@ from tickcast.units import DAY_US
 QUARTER_US = 900 * 1_000_000
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
-
-
-@pytest.fixture
-def there(system: System) -> Deployment:
-    return deployment.on_emulator("the system of the tests", system.cloud.endpoint_url)
 
 
 @pytest.fixture
@@ -51,15 +46,6 @@ def pointer(system: System, aws: Session) -> Iterator[Callable[[], Pointer]]:
         model_registry.promote(s3, bucket, before, "after the test")
 
 
-def eventually(look: Callable[[], Any], patience_s: float) -> Any:
-    """The first true result of `look`."""
-    deadline = time.monotonic() + patience_s
-    while not (found := look()):
-        assert time.monotonic() < deadline, f"nothing within {patience_s} s"
-        time.sleep(0.2)
-    return found
-
-
 def served_by(system: System, model_id: str) -> Any:
     """The newest prediction, if that model made it."""
     answer = http_json.get(f"{system.api_url}predictions/BTCUSDT", {"x-api-key": system.api_key})
@@ -72,32 +58,32 @@ def test_from_history_to_the_model_that_serves(
     s3, bucket = aws.client("s3"), system.outputs["BucketName"]
     champion = pointer().model_id
     started_us = time.time_ns() // 1000
-    requested = RetrainRequest(BackfillRequest(days=1))
-    report = execution.watch(there, execution.start(there, requested.request()), Console(file=io.StringIO()))
+    requested = retrain.request(BackfillRequest(days=1))
+    report = execution.watch(there, execution.start(there, requested), Console(file=io.StringIO()))
     assert (report.ok, report.causes) == (True, [])
     result = retrain.outcome(report)
-    assert result.champion == champion
-    assert (model_id := result.model_id)
-    assert result.rows_with_quotes is not None and result.rows_with_quotes > 10_000
+    assert result["champion"] == champion
+    assert (model_id := result["model_id"])
+    assert result["rows_with_quotes"] is not None and result["rows_with_quotes"] > 10_000
 
     card = model_registry.read_card(s3, bucket, model_id)
     assert card.parent == champion
     assert card.gate is not None and card.gate.block is not None and card.data is not None
-    assert card.gate.reasons == result.reasons
+    assert card.gate.reasons == result["reasons"]
     assert (card.gate.block.from_us or 0) >= (card.learned_to_us or 0) > 0
     # What the stream brought is there, up to about the minute that is left to it.
     assert (card.data.to_us or 0) > started_us - 180_000_000
     assert set(card.gate.figures["all"]) >= {"champion", "no_change", "last_trade", "linear_imbalance"}
     page = s3.get_object(Bucket=bucket, Key=f"models/{model_id}/card.md")["Body"].read().decode()
     assert card.gate.sentence in page
-    assert result.provisional is True  # a simulated market proves nothing
+    assert result["provisional"] is True  # a simulated market proves nothing
 
     moved = pointer()
-    if result.promoted:
+    if result["promoted"]:
         assert (moved.model_id, moved.previous[0].model_id) == (model_id, champion)
     else:
         assert moved.model_id == champion
-        assert moved.challenger_id == result.challenger
+        assert moved.challenger_id == result["challenger"]
         models.promote(s3, bucket, model_id)
     eventually(lambda: served_by(system, model_id), 15)
     assert champion in models.roll_back(s3, bucket)
@@ -173,7 +159,7 @@ def test_drift_starts_a_training(
 ) -> None:
     """With hours of bad predictions in the database, and all but one of the checks that confirm drift."""
     champion = pointer().model_id
-    looked = {"model_id": champion, "looks": 29, "is_drifting": False, "reasons": []}
+    state = {"model_id": champion, "looks": 29, "is_drifting": False, "reasons": []}
     now_us = time.time_ns() // 1000
     quarters = [now_us // QUARTER_US * QUARTER_US - n * QUARTER_US for n in range(1, 61)]
     with psycopg.connect(system.database_url, autocommit=True) as database:
@@ -188,7 +174,7 @@ def test_drift_starts_a_training(
             database.execute(
                 "insert into tickcast.drift_watches values ('ETHUSDT', %s) "
                 "on conflict (symbol) do update set watch = excluded.watch",
-                (Jsonb(looked),),
+                (Jsonb(state),),
             )
             there.states.start_execution(stateMachineArn=there.outputs["ScoreMachine"], input="{}")
             machine = there.outputs["BackfillMachine"]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import time
-from collections.abc import Callable
 from typing import Any
 
 import fastavro
@@ -16,19 +14,9 @@ from localstack_client.session import Session
 
 from local.system import http_json
 from local.system.system import System
+from tests.fixtures.running_system import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
-
-PATIENCE_S = 60
-
-
-def eventually(look: Callable[[], Any]) -> Any:
-    """The first true result of `look`."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not (found := look()):
-        assert time.monotonic() < deadline, f"nothing within {PATIENCE_S} s"
-        time.sleep(0.2)
-    return found
 
 
 def prediction_of_model(system: System, symbol: str) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def test_walk_forward_trains_on_the_past_alone(monkeypatch: pytest.MonkeyPatch) 
     assert all(start - newest > 10_000_000 for newest, start in zip(seen, starts_us, strict=True))
 
 
-def test_live_calibration_is_that_of_one_prediction_a_second() -> None:
+def test_calibration_is_simulated_at_one_prediction_a_second() -> None:
     """Against a calibrator updated by hand, in the order in which outcomes become known."""
     rows = planted(5, 600, 0.6)
     expected, scale = rows.moves_bp * 0.3 + 0.1, rows.features[:, SIGMA:] * np.sqrt(HORIZONS_S)
@@ -81,7 +81,7 @@ def test_rows_without_quotes_are_left_out_and_counted() -> None:
     assert found.unquoted > 20
 
 
-def test_scores_of_a_block_are_by_horizon_and_of_no_rows_neutral(trained: Trained) -> None:
+def test_block_scores_are_by_horizon_and_neutral_without_rows(trained: Trained) -> None:
     rows = planted(4, 3000, 0.6)
     scores = block_scores(trained.training.network, rows)
     assert scores.keys() == set(HORIZONS_S)

@@ -20,7 +20,7 @@ def test_each_baseline_expects_its_move() -> None:
     assert tuple(expected) == BASELINES
 
 
-def test_the_line_through_imbalance_is_least_squares() -> None:
+def test_the_line_is_fitted_by_least_squares() -> None:
     rows = planted(3, 500, 0.6)
     line = fit_line([rows.chosen(slice(0, 200)), rows.chosen(slice(200, None))])
     expected, *_ = np.linalg.lstsq(rows.features[:, :1], rows.moves_bp, rcond=None)

@@ -1,4 +1,4 @@
-"""Drift: the size of a shift, and what it takes to believe in one."""
+"""Drift: the size of a shift, and the evidence that it takes to report one."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def index(shift: float, rows: int = 5000) -> dict[str, float]:
     return drift.stability(drift.counts(features(rows, shift, seed=2), reference), reference)
 
 
-def looks(
-    *evidence: DriftEvidence, watch: DriftState | None = None, policy: DriftPolicy = POLICY
+def updated(
+    *evidence: DriftEvidence, state: DriftState | None = None, policy: DriftPolicy = POLICY
 ) -> DriftState:
-    watch = watch or DriftState("m")
+    state = state or DriftState("m")
     for each in evidence:
-        watch = update(watch, "m", each, policy)
-    return watch
+        state = update(state, "m", each, policy)
+    return state
 
 
-def test_bins_are_filled_alike() -> None:
+def test_bins_have_equal_counts() -> None:
     found = drift.distribution(features(20_000), NAMES)
     assert list(found) == list(NAMES)
     for bins in found.values():
@@ -50,8 +50,8 @@ def test_bins_are_filled_alike() -> None:
     assert drift.distribution(features(0), NAMES) == {}
 
 
-def test_a_value_that_comes_often_falls_where_it_fell_before() -> None:
-    """That of a mid just moved: exact in training's 32 bits, not quite in the 64 of live."""
+def test_a_frequent_value_falls_into_the_same_bin_live() -> None:
+    """The age of a mid that has just moved: exact in the 32 bits of training, not in the 64 of serving."""
     rows = features(1000)
     rows[:600, FEATURE_NAMES.index("mid_age")] = np.log(0.05) / 2
     reference = drift.distribution(rows.astype(np.float32).astype(float), NAMES)
@@ -60,16 +60,16 @@ def test_a_value_that_comes_often_falls_where_it_fell_before() -> None:
     assert max(drift.stability(found, reference).values()) < 0.001
 
 
-def test_the_index_is_that_of_the_shares() -> None:
-    """Two halves that become 9 : 1, by the formula."""
+def test_the_stability_index_follows_its_formula() -> None:
+    """Two halves that become 9 : 1."""
     reference = {"imbalance": FeatureBins(edges=[0.0] * 9, shares=[0.5, *[0.0] * 8, 0.5])}
     found = np.array([[900_000, *[0] * 8, 100_000]])
     expected = (0.9 - 0.5) * np.log(0.9 / 0.5) + (0.1 - 0.5) * np.log(0.1 / 0.5)
     assert drift.stability(found, reference)["imbalance"] == pytest.approx(expected, abs=1e-4)
 
 
-def test_it_grows_with_the_shift_and_not_with_the_rows() -> None:
-    """A tenth of a deviation is significant on enough rows, and still nothing."""
+def test_the_stability_index_grows_with_the_shift_not_with_the_rows() -> None:
+    """A tenth of a standard deviation is significant on enough rows, and still negligible."""
     assert index(0.0)["imbalance"] < 0.02
     assert index(0.1, 500_000)["imbalance"] < 0.05
     assert index(0.1)["imbalance"] == pytest.approx(index(0.1, 500_000)["imbalance"], abs=0.02)
@@ -77,71 +77,74 @@ def test_it_grows_with_the_shift_and_not_with_the_rows() -> None:
     assert index(0.7)["mid_age"] < 0.02
 
 
-def test_an_empty_bin_is_no_infinity() -> None:
+def test_an_empty_bin_keeps_the_index_finite() -> None:
     assert 1 < index(50.0)["imbalance"] < 100
 
 
-def test_evidence_has_to_last() -> None:
-    assert not looks(MOVED, MOVED).is_drifting
-    assert not looks(MOVED, MOVED, CALM, MOVED, MOVED).is_drifting
-    found = looks(MOVED, MOVED, MOVED)
+def test_drift_needs_evidence_at_several_updates_in_a_row() -> None:
+    assert not updated(MOVED, MOVED).is_drifting
+    assert not updated(MOVED, MOVED, CALM, MOVED, MOVED).is_drifting
+    found = updated(MOVED, MOVED, MOVED)
     assert (found.is_drifting, found.reasons) == (True, ("feature_moved:mid_age",))
 
 
-def test_it_goes_by_a_lower_mark_than_it_came_by() -> None:
-    drifting = looks(MOVED, MOVED, MOVED)
+def test_drift_ends_below_a_lower_limit_than_it_began_at() -> None:
+    drifting = updated(MOVED, MOVED, MOVED)
     between = replace(CALM, stability={"mid_age": 0.2})
-    assert not looks(*[between] * 10).is_drifting
-    assert looks(*[between] * 10, watch=drifting).is_drifting
-    assert looks(CALM, CALM, watch=drifting).is_drifting
-    assert not looks(CALM, CALM, CALM, watch=drifting).is_drifting
+    assert not updated(*[between] * 10).is_drifting
+    assert updated(*[between] * 10, state=drifting).is_drifting
+    assert updated(CALM, CALM, state=drifting).is_drifting
+    assert not updated(CALM, CALM, CALM, state=drifting).is_drifting
 
 
 @pytest.mark.parametrize(
     ("evidence", "reason"),
     [
         (replace(CALM, skill_high=0.09), "skill_below_band"),
-        (replace(CALM, band_low=-0.3, skill_high=-0.01), "skill_below_band"),  # the band ends at no change
+        (
+            replace(CALM, band_low=-0.3, skill_high=-0.01),
+            "skill_below_band",
+        ),  # a band ends at 0
         (replace(CALM, against_line_high=-0.001), "below_linear_imbalance"),
     ],
 )
-def test_skill_below_its_band(evidence: DriftEvidence, reason: str) -> None:
-    assert looks(evidence, evidence, evidence).reasons == (reason,)
+def test_skill_below_its_band_is_drift(evidence: DriftEvidence, reason: str) -> None:
+    assert updated(evidence, evidence, evidence).reasons == (reason,)
 
 
-def test_what_cannot_be_said_says_nothing() -> None:
+def test_unknown_evidence_changes_nothing() -> None:
     unknown = DriftEvidence(scored=10_000)
-    assert looks(*[unknown] * 10) == DriftState("m")
+    assert updated(*[unknown] * 10) == DriftState("m")
 
 
-def test_nothing_on_too_few() -> None:
+def test_too_few_outcomes_are_inconclusive() -> None:
     few = replace(MOVED, scored=99)
-    assert not looks(*[few] * 10).is_drifting
-    drifting = looks(MOVED, MOVED, MOVED)
-    silent = looks(*[replace(CALM, scored=99)] * 10, watch=drifting)
-    assert silent.is_drifting  # nor that it is over
+    assert not updated(*[few] * 10).is_drifting
+    drifting = updated(MOVED, MOVED, MOVED)
+    silent = updated(*[replace(CALM, scored=99)] * 10, state=drifting)
+    assert silent.is_drifting  # nor is drift over
     assert should_retrain({"BTCUSDT": drifting}, None, 0, POLICY)
-    assert not should_retrain({"BTCUSDT": silent}, None, 0, POLICY)  # but of nothing nothing is learnt
-    assert not looks(MOVED, MOVED, few, MOVED).is_drifting  # what was before a silence is not "in a row"
+    assert not should_retrain({"BTCUSDT": silent}, None, 0, POLICY)  # nor is a training started
+    assert not updated(MOVED, MOVED, few, MOVED).is_drifting  # an inconclusive update ends the streak
 
 
-def test_another_model_begins_anew() -> None:
-    drifting = looks(MOVED, MOVED, MOVED)
+def test_another_model_starts_from_an_empty_state() -> None:
+    drifting = updated(MOVED, MOVED, MOVED)
     assert update(drifting, "m2", MOVED, POLICY) == DriftState("m2", 1, False, ("feature_moved:mid_age",))
 
 
-def test_a_training_is_asked_for_once_in_the_cool_down() -> None:
-    watches = {
+def test_drift_starts_one_training_per_cool_down() -> None:
+    states = {
         "BTCUSDT": DriftState("m"),
         "ETHUSDT": DriftState("m", is_drifting=True, reasons=("skill_below_band",)),
     }
-    assert should_retrain(watches, None, 10_000, POLICY)
-    assert not should_retrain(watches, 10_000 - 3599, 10_000, POLICY)
-    assert should_retrain(watches, 10_000 - 3600, 10_000, POLICY)
+    assert should_retrain(states, None, 10_000, POLICY)
+    assert not should_retrain(states, 10_000 - 3599, 10_000, POLICY)
+    assert should_retrain(states, 10_000 - 3600, 10_000, POLICY)
     assert not should_retrain({"BTCUSDT": DriftState("m")}, None, 10_000, POLICY)
     assert not should_retrain({}, None, 10_000, POLICY)
 
 
-def test_a_watch_survives_being_written_down() -> None:
-    watch = looks(MOVED, MOVED, MOVED)
-    assert json.decode(json.encode(watch), type=DriftState) == watch
+def test_a_state_survives_storage() -> None:
+    state = updated(MOVED, MOVED, MOVED)
+    assert json.decode(json.encode(state), type=DriftState) == state

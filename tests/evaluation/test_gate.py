@@ -8,8 +8,17 @@ import numpy as np
 import pytest
 
 from tickcast.evaluation import gate
-from tickcast.evaluation.gate import ALL, CHAMPION, Block, GateDecision, Shadow, compare, decide
-from tickcast.evaluation.gate_report import WORDS, sentence
+from tickcast.evaluation.gate import (
+    ALL,
+    CHAMPION,
+    WORDS,
+    Block,
+    GateDecision,
+    Shadow,
+    compare,
+    decide,
+    sentence,
+)
 from tickcast.model.card import GateSkill
 from tickcast.model.forecast import HORIZONS_S
 
@@ -54,7 +63,7 @@ def codes(decision: GateDecision) -> set[str]:
     return set(decision.reasons)
 
 
-def test_a_better_challenger_takes_over_from_an_hour_on() -> None:
+def test_a_better_challenger_is_promoted_on_an_hour_of_rows() -> None:
     decision = decide(block(3600, champion=0.4, line=0.5), 0)
     assert (decision.promoted, decision.provisional) == (True, False)
     assert codes(decision) == {"beats_champion", "beats_baselines"}
@@ -65,7 +74,7 @@ def test_a_better_challenger_takes_over_from_an_hour_on() -> None:
 
 
 @pytest.mark.parametrize("seconds", [300, 7200])
-def test_a_worse_one_does_not(seconds: int) -> None:
+def test_a_worse_challenger_is_refused(seconds: int) -> None:
     decision = decide(block(seconds, challenger=0.4, champion=1.0), 0, champion_is_provisional=True)
     assert not decision.promoted
     assert "not_above_champion" in codes(decision)
@@ -73,30 +82,30 @@ def test_a_worse_one_does_not(seconds: int) -> None:
 
 
 @pytest.mark.parametrize("seconds", [300, 7200])
-def test_its_equal_does_not(seconds: int) -> None:
+def test_an_equal_challenger_is_refused(seconds: int) -> None:
     decision = decide(block(seconds, champion=1.0), 0, champion_is_provisional=True)
     assert codes(decision) == {"not_above_champion"}
 
 
-def test_a_tie_changes_nothing() -> None:
+def test_a_tie_keeps_the_champion() -> None:
     decision = decide(block(600, challenger=1.0, champion=0.99), 0, champion_is_provisional=True)
     assert 0 < decision.figures[ALL]["champion"].skill < gate.LEAST_MARGIN
     assert codes(decision) == {"not_above_champion"}
 
 
-def test_a_model_below_the_line_says_so_even_when_it_is_promoted() -> None:
+def test_a_promoted_model_below_the_line_is_reported_as_such() -> None:
     decision = decide(block(1800, challenger=0.5, champion=0.1, line=0.9), 0, champion_is_provisional=True)
     assert decision.promoted and "the line through book imbalance is better by" in sentence(decision)
 
 
-def test_better_by_chance_is_not_enough() -> None:
+def test_an_interval_that_reaches_zero_is_not_enough() -> None:
     """So little better that an hour cannot tell: the interval reaches zero."""
     decision = decide(block(3600, challenger=0.99, champion=0.75, own_noise=0.5, markets=1, seed=3), 0)
     assert decision.figures[ALL]["champion"].skill > gate.LEAST_MARGIN
     assert codes(decision) == {"not_clearly_above_champion"}
 
 
-def test_never_below_the_line() -> None:
+def test_a_challenger_below_the_line_is_refused() -> None:
     decision = decide(block(7200, challenger=0.5, champion=0.1, line=0.9), 0)
     assert not decision.promoted
     assert "below_linear_imbalance" in codes(decision)
@@ -104,12 +113,12 @@ def test_never_below_the_line() -> None:
 
 
 @pytest.mark.parametrize("baseline", ["microprice", "last_trade"])
-def test_the_other_baselines_have_to_be_beaten_too(baseline: str) -> None:
+def test_other_baselines_have_to_be_beaten_too(baseline: str) -> None:
     decision = decide(block(7200, challenger=0.5, champion=0.1, **{baseline: 0.9}), 0)  # type: ignore[arg-type]
     assert f"not_above_{baseline}" in codes(decision)
 
 
-def test_worse_at_one_horizon_alone_is_worse() -> None:
+def test_a_challenger_worse_at_one_horizon_is_refused() -> None:
     decision = decide(block(7200, champion=0.5, own_noise=0.8), 0)
     assert decision.figures[ALL]["champion"].skill > 0
     assert "clearly_below_champion:10" in codes(decision)
@@ -122,7 +131,7 @@ def test_less_than_two_minutes_are_inconclusive() -> None:
     assert codes(decide(nothing, 0)) == {"too_few_rows"}
 
 
-def test_a_short_block_makes_it_provisional_and_compares_less() -> None:
+def test_a_short_block_makes_a_provisional_decision() -> None:
     weak = block(1800, challenger=0.5, champion=0.1, line=0.9, microprice=0.9)
     decision = decide(weak, 0, champion_is_provisional=True)
     assert (decision.promoted, decision.provisional) == (True, True)
@@ -140,7 +149,7 @@ def test_a_first_model_needs_no_champion() -> None:
     assert codes(decide(block(600), 0)) == {"first_model", "beats_no_change_and_last_trade"}
 
 
-def test_a_simulated_market_proves_nothing() -> None:
+def test_on_a_simulated_market_a_model_stays_provisional() -> None:
     decision = decide(block(7200, champion=0.2), 0, is_real=False)
     assert (decision.promoted, decision.provisional) == (True, True)
 
@@ -172,7 +181,7 @@ def test_outcomes_in_shadow_count_once_there_are_enough() -> None:
     assert decide(won, 0).shadow.left_out
 
 
-def test_an_outcome_that_lacks_a_horizon_is_no_pair() -> None:
+def test_an_outcome_without_all_horizons_is_left_out() -> None:
     pairs = live(3600, 0.2, 1.0)
     pairs.moves_bp[5, 2] = np.nan
     assert decide(block(7200, champion=0.4), 0, shadow=pairs).shadow.left_out
@@ -213,7 +222,7 @@ def mixed(challenger: tuple[float, float], champion: float = 0.3, seconds: int =
     )
 
 
-def test_each_market_counts_alike() -> None:
+def test_each_market_has_the_same_weight() -> None:
     """Ten times as large, its squares would be nearly all of the sum."""
     figures = compare(mixed((1.0, 0.0)))
     together, *markets = (figures[part]["no_change"].skill for part in (ALL, "M0", "M1"))
@@ -221,7 +230,7 @@ def test_each_market_counts_alike() -> None:
     assert markets[1] == 0
 
 
-def test_a_market_that_is_lost_is_not_made_up_for_by_another() -> None:
+def test_one_market_does_not_make_up_for_another() -> None:
     decision = decide(mixed((1.0, -0.1), champion=0.1), 0)
     assert decision.figures[ALL]["champion"].ci[0] > 0
     assert "clearly_below_champion:M1" in codes(decision)
@@ -251,7 +260,7 @@ def test_each_opponent_has_a_name_for_people() -> None:
     assert WORDS.keys() == {*block(1).baselines_bp, CHAMPION}
 
 
-def test_inconclusive_is_said_as_such() -> None:
+def test_an_inconclusive_decision_says_so() -> None:
     assert sentence(decide(block(119), 0)).startswith(
         "Champion kept: inconclusive on 119 s of rows with quotes"
     )

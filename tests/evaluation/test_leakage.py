@@ -6,7 +6,7 @@ import pytest
 from tests.fixtures.holdouts import FAST, holdout_of, later
 from tests.model.test_training import planted
 from tickcast.evaluation.backtest import BacktestRows, Trained, predict, train_and_fit_line
-from tickcast.evaluation.leakage import Relabel, detects_leakage, relabelled, shifted, shuffled
+from tickcast.evaluation.leakage import Relabel, detects_leakage, shifted, shuffled
 from tickcast.model.network import SIGMA
 
 
@@ -15,15 +15,15 @@ def test_true_labels_show_skill(predicted: BacktestRows) -> None:
 
 
 @pytest.mark.parametrize("relabel", [shuffled, shifted])
-def test_on_labels_that_mean_nothing_no_skill_shows(relabel: Relabel) -> None:
+def test_meaningless_labels_show_no_skill(relabel: Relabel) -> None:
     rows, session = planted(3, 4000, 0.6), later(planted(4, 3000, 0.6), 1000)
     assert sorted(relabel(rows).moves_bp[:, 0]) == sorted(rows.moves_bp[:, 0])
     np.testing.assert_array_equal(relabel(rows).features, rows.features)
-    nothing = predict(train_and_fit_line([relabel(rows)], FAST), [relabelled(holdout_of(session), relabel)])
+    nothing = predict(train_and_fit_line([relabel(rows)], FAST), [holdout_of(relabel(session))])
     assert not detects_leakage(nothing)
 
 
-def test_a_leak_is_found(trained: Trained) -> None:
+def test_a_leak_is_detected(trained: Trained) -> None:
     """Had the label crept into a feature, relabelled rows would still be predicted: the check must detect
     it."""
     rows = shuffled(later(planted(4, 3000, 0.6), 1000))

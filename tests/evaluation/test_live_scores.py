@@ -1,4 +1,4 @@
-"""The figures of predictions, against hand-made outcomes."""
+"""The figures of predictions, from hand-made outcomes."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def figures(outcomes: list[dict[str, Any]], **how: Any) -> dict[str, Any]:
     return found
 
 
-def test_skill_is_the_share_of_the_error_taken_away() -> None:
+def test_skill_is_the_share_of_squared_error_removed() -> None:
     found = figures([outcome(1, move=2.0, expected=1.0), outcome(2, move=-1.0, expected=1.0)])
     assert found["skill"] == {"value": 0.0, "low": None, "high": None}  # 1 + 4 against 4 + 1
     assert figures([outcome(1, move=2.0, expected=1.0)])["skill"]["value"] == 0.75
     assert figures([outcome(1, move=0.0)])["skill"] is None
 
 
-def test_the_interval_holds_the_truth_and_narrows_with_more() -> None:
+def test_the_interval_covers_the_truth_and_narrows_with_more_rows() -> None:
     found = [figures(market(1800, seed))["skill"] for seed in range(40)]
     assert sum(each["low"] < 0.5 < each["high"] for each in found) >= 0.8 * len(found)
     few, many = (figures(market(seconds))["skill"] for seconds in (1800, 18_000))
@@ -36,13 +36,13 @@ def test_the_interval_holds_the_truth_and_narrows_with_more() -> None:
     assert many["high"] - many["low"] < 0.5 * (few["high"] - few["low"])
 
 
-def test_no_interval_from_a_few_blocks() -> None:
+def test_too_few_blocks_give_no_interval() -> None:
     found = figures(market(200))
     assert (found["skill"]["low"], found["direction_ci"], found["coverage_ci"]) == (None, None, None)
     assert found["skill"]["value"] is not None
 
 
-def test_the_best_line_is_no_match_for_who_knows_and_no_worse_than_nothing() -> None:
+def test_skill_against_the_line_is_relative_to_its_fit() -> None:
     outcomes = market(1000)
     found = figures(outcomes)
     assert found["skill_vs_linear"]["value"] == pytest.approx(found["skill"]["value"], abs=0.01)
@@ -59,7 +59,7 @@ def test_the_line_is_that_of_least_squares() -> None:
     assert figures(outcomes)["skill_vs_linear"]["value"] == round(float(expected), 4)
 
 
-def test_what_had_moved_by_delivery_cannot_be_earned() -> None:
+def test_skill_at_delivery_excludes_moves_before_it() -> None:
     """A tenth of every move is over by then: knowing that alone is as good as 0.19."""
     outcomes = [outcome(s, move=float(m), expected=0.1 * float(m)) for s, m in enumerate((1, -2, 3))]
     assert figures(outcomes)["skill_at_delivery"]["value"] == pytest.approx(0, abs=1e-6)
@@ -69,7 +69,7 @@ def test_what_had_moved_by_delivery_cannot_be_earned() -> None:
     assert figures([*outcomes, *late])["skill_at_delivery"]["value"] == pytest.approx(0, abs=1e-6)
 
 
-def test_direction_and_coverage_count_only_what_they_are_about() -> None:
+def test_direction_and_coverage_count_only_applicable_outcomes() -> None:
     outcomes = [
         outcome(1, move=1.0, expected=0.5),
         outcome(2, move=-1.0, expected=0.5, inside=False),
@@ -89,7 +89,7 @@ def test_direction_and_coverage_count_only_what_they_are_about() -> None:
     assert found["unresolved"] == {"gap": 1, "no_quotes": 1}
 
 
-def test_calibration_is_how_far_confidence_lies_from_what_came() -> None:
+def test_calibration_error_is_the_distance_of_confidence_from_outcomes() -> None:
     def planted(confidence: float, rights: int, of: int) -> list[dict[str, Any]]:
         return [outcome(n, confidence=confidence, right=n < rights) for n in range(of)]
 
@@ -113,7 +113,7 @@ def test_calibration_is_how_far_confidence_lies_from_what_came() -> None:
     assert np.mean([each["calibration_error"] for each in drawn]) == pytest.approx(by_chance, rel=0.1)
 
 
-def test_each_horizon_by_itself_in_any_order_and_any_blocks() -> None:
+def test_horizons_are_scored_separately_in_any_order_and_blocks() -> None:
     outcomes = [outcome(s, h, move=float(s % 3 - 1)) for h in HORIZONS_S for s in range(50)]
     shuffled = [outcomes[i] for i in np.random.default_rng(3).permutation(len(outcomes))]
     assert score(tallies(shuffled)) == score(tallies(outcomes))
@@ -124,7 +124,7 @@ def test_each_horizon_by_itself_in_any_order_and_any_blocks() -> None:
         assert getattr(coarse[2], name) == getattr(score(tallies(market(600)))[2], name)
 
 
-def test_nothing_is_said_of_nothing() -> None:
+def test_no_outcomes_give_no_figures() -> None:
     for found in score(NO_TALLIES).values():
         assert (found.count, found.fallbacks, found.unresolved) == (0, 0, {})
         for name in ("skill", "direction", "coverage", "calibration_error", "fallback_share"):
@@ -135,7 +135,7 @@ def test_availability_is_the_share_of_seconds_that_a_model_answered() -> None:
     outcomes = [outcome(s, 1) for s in range(90)] + [outcome(s, 1, expected=None) for s in range(90, 100)]
     assert availability(tallies(outcomes), 1 * SECOND_US, 101 * SECOND_US) == 0.9
     assert availability(tallies(outcomes), 1 * SECOND_US, 181 * SECOND_US) == 0.5  # then silence
-    lost = [outcome(s, 1, move=None) for s in range(100)]  # answered, whatever became of it
+    lost = [outcome(s, 1, move=None) for s in range(100)]  # answered, although unresolved
     assert availability(tallies(lost), 1 * SECOND_US, 101 * SECOND_US) == 1
     assert availability(NO_TALLIES, 0, 10 * SECOND_US) == 0
     assert availability(NO_TALLIES, 0, 0) is None

@@ -38,6 +38,8 @@ SYMBOLS = (BTC, ETH)
 FROM_US = START_US // SECOND_US * SECOND_US
 NOW = datetime.fromtimestamp(FROM_US / 1e6, UTC) + timedelta(hours=6)
 Connection = psycopg.Connection[Any]
+Train = Callable[..., dict[str, Any]]
+Evaluate = Callable[[str], dict[str, Any]]
 
 
 @pytest.fixture
@@ -61,7 +63,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def train(s3: Any, reader: Connection) -> Callable[..., dict[str, Any]]:
+def train(s3: Any, reader: Connection) -> Train:
     clock = iter(range(1000))
 
     def run(**request: Any) -> dict[str, Any]:
@@ -72,7 +74,7 @@ def train(s3: Any, reader: Connection) -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture
-def evaluate(s3: Any, reader: Connection) -> Callable[[str], dict[str, Any]]:
+def evaluate(s3: Any, reader: Connection) -> Evaluate:
     return lambda model_id: evaluate_model({"model_id": model_id}, s3, BUCKET, reader, SYMBOLS, NOW)
 
 
@@ -80,7 +82,7 @@ def activate(s3: Any, model_id: str, *, provisional: bool = True) -> None:
     model_registry.promote(s3, BUCKET, model_id, NOW.isoformat(), provisional=provisional)
 
 
-def test_rows_come_back_as_they_were_stored(loader: Connection, reader: Connection) -> None:
+def test_rows_are_read_as_stored(loader: Connection, reader: Connection) -> None:
     stored = {BTC: market(1, 300, FROM_US), ETH: market(2, 200, FROM_US, has_quotes=False, step_ms=1000)}
     for symbol, rows in stored.items():
         fill(loader, symbol, rows)
@@ -145,7 +147,7 @@ def test_memory_is_bounded_by_the_caps(loader: Connection, reader: Connection) -
 
 
 def test_a_challenger_is_trained_of_rows_with_and_without_quotes(
-    s3: Any, loader: Connection, train: Callable[..., dict[str, Any]]
+    s3: Any, loader: Connection, train: Train
 ) -> None:
     fill(loader, BTC, market(1, 900, FROM_US, has_quotes=False, step_ms=1000), origin="rest")
     fill(loader, BTC, market(2, 600, FROM_US + 1000 * SECOND_US))
@@ -195,17 +197,14 @@ def test_a_challenger_is_trained_of_rows_with_and_without_quotes(
     ],
 )
 def test_a_request_that_cannot_be_trained_says_why(
-    train: Callable[..., dict[str, Any]], request_: dict[str, Any], error: type[Exception], why: str
+    train: Train, request_: dict[str, Any], error: type[Exception], why: str
 ) -> None:
     with pytest.raises(error, match=why):
         train(**request_)
 
 
 def test_the_loop_from_rows_to_the_active_model(
-    s3: Any,
-    loader: Connection,
-    train: Callable[..., dict[str, Any]],
-    evaluate: Callable[[str], dict[str, Any]],
+    s3: Any, loader: Connection, train: Train, evaluate: Evaluate
 ) -> None:
     """A model without skill is active; the market becomes predictable; the next model takes over."""
     fill(loader, BTC, market(1, 600, FROM_US, strength=0.0))
@@ -246,10 +245,7 @@ def test_the_loop_from_rows_to_the_active_model(
 
 
 def test_a_proven_champion_is_replaced_on_an_hour_of_rows_alone(
-    s3: Any,
-    loader: Connection,
-    train: Callable[..., dict[str, Any]],
-    evaluate: Callable[[str], dict[str, Any]],
+    s3: Any, loader: Connection, train: Train, evaluate: Evaluate
 ) -> None:
     fill(loader, BTC, market(1, 300, FROM_US, strength=0.0))
     activate(s3, train()["model_id"], provisional=False)
@@ -275,10 +271,7 @@ def test_a_proven_champion_is_replaced_on_an_hour_of_rows_alone(
 
 
 def test_a_worse_model_is_not_promoted_and_its_card_says_why(
-    s3: Any,
-    loader: Connection,
-    train: Callable[..., dict[str, Any]],
-    evaluate: Callable[[str], dict[str, Any]],
+    s3: Any, loader: Connection, train: Train, evaluate: Evaluate
 ) -> None:
     fill(loader, BTC, market(1, 1200, FROM_US))
     activate(s3, train()["model_id"])
@@ -294,11 +287,8 @@ def test_a_worse_model_is_not_promoted_and_its_card_says_why(
     assert gate.sentence.startswith("Champion kept: ")
 
 
-def test_a_simulated_market_and_rows_without_quotes_prove_nothing(
-    s3: Any,
-    loader: Connection,
-    train: Callable[..., dict[str, Any]],
-    evaluate: Callable[[str], dict[str, Any]],
+def test_simulated_rows_and_rows_without_quotes_decide_nothing(
+    s3: Any, loader: Connection, train: Train, evaluate: Evaluate
 ) -> None:
     fill(loader, BTC, market(1, 900, FROM_US))
     trained = train()["model_id"]
@@ -319,10 +309,7 @@ def test_a_simulated_market_and_rows_without_quotes_prove_nothing(
 
 
 def test_a_request_that_cannot_be_evaluated_says_why(
-    s3: Any,
-    loader: Connection,
-    train: Callable[..., dict[str, Any]],
-    evaluate: Callable[[str], dict[str, Any]],
+    s3: Any, loader: Connection, train: Train, evaluate: Evaluate
 ) -> None:
     with pytest.raises(RequestError, match="model_id should name a model"):
         evaluate("")

@@ -32,7 +32,6 @@ from tickcast.features.ring import BarRing
 from tickcast.features.vector import FEATURE_NAMES
 from tickcast.functions import score_predictions as function
 from tickcast.functions.score_predictions import Result, ScorePredictions
-from tickcast.model import documents
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.serving.records import Prediction
 from tickcast.serving.state import SymbolState
@@ -303,7 +302,7 @@ def with_features(seconds: int, shift: float, model_id: str = "m1", from_s: int 
 
 def reference() -> dict[str, Any]:
     rows = np.random.default_rng(9).normal(size=(20_000, len(FEATURE_NAMES)))
-    bins: dict[str, Any] = documents.encode(drift.distribution(rows, FEATURE_NAMES[:2]))
+    bins: dict[str, Any] = to_builtins(drift.distribution(rows, FEATURE_NAMES[:2]))
     return bins
 
 
@@ -445,11 +444,11 @@ def test_an_outage_shows_in_availability(
 def test_drift_of_a_new_active_model_starts_afresh(hot: Hot, scorer: Callable[..., Result], s3: Any) -> None:
     put_model(s3, distribution={SYMBOL: reference()})
     hot.write(moved(planted.market(600)), with_features(600, 1.5))
-    assert scorer(620).drift[SYMBOL].looks == 1
+    assert scorer(620).drift[SYMBOL].streak == 1
     put_model(s3, "m2", distribution={SYMBOL: reference()})
     result = scorer(680)
     watch = result.drift[SYMBOL]
-    assert (watch.model_id, watch.looks, watch.reasons) == ("m2", 0, ())  # nothing of it is scored yet
+    assert (watch.model_id, watch.streak, watch.reasons) == ("m2", 0, ())  # nothing of it is scored yet
 
 
 def test_drift_is_reported_where_training_is_switched_off(

@@ -1,4 +1,4 @@
-"""A first model's way: from bronze into a real PostgreSQL, from there to a model in force. S3 is moto's."""
+"""A first model: from bronze into a real PostgreSQL, from there to the active model. S3 is moto's."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_the_simulator_s_past_trains_a_model_that_serves(s3: Any, load: Load, tr
         assert loaded.complete and not loaded.quarantined and not loaded.problems
     trained = train(symbols=[SYMBOL], provisional=True, reason="first start", replace=True)
     card = json.loads(s3.get_object(Bucket=BUCKET, Key=f"models/{trained.model_id}/card.json")["Body"].read())
-    assert card == trained.card
+    assert card == json.loads(json.dumps(trained.card))
     assert card["data"]["markets"] == ["sim/BTCUSDT"]
     assert card["data"]["share_of_rows_with_quotes"] > 0.99
     assert card["label_version"] == LABEL_VERSION
@@ -95,7 +95,7 @@ def test_the_simulator_s_past_trains_a_model_that_serves(s3: Any, load: Load, tr
     assert np.isfinite(move_bp).all()
 
 
-def test_an_hour_s_silence_is_not_looked_across(s3: Any, load: Load, train: Train) -> None:
+def test_labels_do_not_reach_across_an_hour_of_silence(s3: Any, load: Load, train: Train) -> None:
     load_ticks(s3, load, *random_ticks(1, 240))
     load_ticks(s3, load, *later(random_ticks(2, 240), HOUR_US))
     # Each segment loses its warm-up of 10 s and the longest horizon of 10 s, nothing in between counts.
@@ -109,7 +109,7 @@ def test_ticks_that_are_stored_twice_count_once(s3: Any, load: Load, train: Trai
     assert once.model_id == train().model_id  # the id has the hash of the weights
 
 
-def test_only_a_request_to_replace_puts_a_model_in_force(s3: Any, load: Load, train: Train) -> None:
+def test_only_a_request_to_replace_activates_a_model(s3: Any, load: Load, train: Train) -> None:
     load_ticks(s3, load, *random_ticks(1, 240))
     assert train().promoted is False
     assert model_registry.active_model(s3, BUCKET) is None
@@ -123,7 +123,7 @@ def test_only_a_request_to_replace_puts_a_model_in_force(s3: Any, load: Load, tr
     assert pointer is not None and pointer.model_id == second.model_id != first.model_id
 
 
-def test_nothing_to_train_on_is_named_and_the_pointer_stays(s3: Any, load: Load, train: Train) -> None:
+def test_without_rows_training_is_refused_and_the_pointer_stays(s3: Any, load: Load, train: Train) -> None:
     with pytest.raises(TrainingError, match="no feature rows of any symbol"):
         train(replace=True)
     load_ticks(s3, load, *random_ticks(1, 60))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from local.__main__ import COMMANDS, main
+from local.__main__ import main
 from local.system import state_folder
 
 
@@ -16,17 +16,14 @@ def no_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KEY", raising=False)
 
 
-def test_every_command_is_declared_once() -> None:
-    names = [command.name for command in COMMANDS]
-    assert len(set(names)) == len(names) and all(command.help for command in COMMANDS)
-
-
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
         ("gaps", 1, "no system is running in this checkout"),
         ("gaps --url http://127.0.0.1:9/", 1, "http://127.0.0.1:9/health does not respond"),
         ("models", 1, "no system is running in this checkout"),
+        ("promote m1", 1, "no system is running in this checkout"),
+        ("rollback", 1, "no system is running in this checkout"),
         ("rollback --aws stage", 2, "AWS is 'stage'"),
         ("explain BTCUSDT-1723161253000", 1, "no system is running in this checkout"),
         ("explain x", 2, "ID is 'x'"),

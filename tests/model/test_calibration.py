@@ -52,7 +52,7 @@ def test_coverage_holds_on_a_recorded_session(horizon_s: int) -> None:
     assert 0.77 <= np.mean(shares) <= 0.83
 
 
-def test_a_market_at_rest_does_not_close_the_interval() -> None:
+def test_a_flat_market_does_not_close_the_interval() -> None:
     calibrator = Calibrator(1.0, 1.0)
     for _ in range(2000):
         calibrator.learn(1, True, None, 0.0)
@@ -68,14 +68,14 @@ def learn_directions(calibrator: Calibrator, slope: float, rows: int, scale: flo
 
 
 @pytest.mark.parametrize("scale", [0.05, 1.0])
-def test_confidence_finds_its_slope_from_either_side_whatever_the_scale(scale: float) -> None:
+def test_confidence_converges_to_its_slope_from_either_side_at_any_scale(scale: float) -> None:
     for start in (0.0, 4.0 / scale):
         calibrator = Calibrator(start, 1.0)
         learn_directions(calibrator, 1.5 / scale, 3000, scale)
         assert calibrator.direction_slope == pytest.approx(1.5 / scale, rel=0.25)
 
 
-def test_a_model_that_is_wrong_earns_no_confidence_and_may_recover() -> None:
+def test_a_wrong_model_loses_its_confidence_and_may_recover() -> None:
     calibrator = Calibrator(2.0, 1.0)
     learn_directions(calibrator, -2.0, 2000)
     assert calibrator.direction_slope == pytest.approx(0, abs=0.05)
@@ -84,7 +84,7 @@ def test_a_model_that_is_wrong_earns_no_confidence_and_may_recover() -> None:
     assert calibrator.direction_slope > 1
 
 
-def test_a_price_that_did_not_move_says_nothing_of_direction() -> None:
+def test_a_flat_outcome_leaves_the_confidence_unchanged() -> None:
     calibrator = Calibrator(2.0, 1.0, mean_square=0.5)
     calibrator.learn(2, False, None, 1.0)
     assert (calibrator.direction_slope, calibrator.mean_square, calibrator.outcomes) == (2.0, 0.5, 1)
@@ -123,7 +123,7 @@ def test_the_slope_stays_near_the_truth_from_the_first_outcome_on(horizon_s: int
     assert far / (200 * 600) < 0.001
 
 
-def test_a_width_changes_by_little_and_stays_within_reason() -> None:
+def test_a_width_changes_in_small_steps_up_to_a_limit() -> None:
     calibrator = Calibrator(1.0, 1.0)
     for _ in range(1000):
         before = calibrator.interval_width
@@ -132,20 +132,20 @@ def test_a_width_changes_by_little_and_stays_within_reason() -> None:
     assert calibrator.interval_width == MAX_WIDTH
 
 
-def test_a_calibrator_of_an_older_state_learns_on() -> None:
+def test_a_calibrator_of_an_older_state_continues() -> None:
     calibrator = Calibrator(direction_slope=2.0, interval_width=1.0, outcomes=0, mean_square=0.0)
     calibrator.learn(1, True, True, 1e-5)
     assert calibrator.direction_slope == pytest.approx(2.0, abs=0.01)
 
 
-def test_forecasts_of_next_to_nothing_break_nothing() -> None:
+def test_tiny_forecasts_do_not_break_the_slope() -> None:
     calibrator = Calibrator(2.0, 1.0)
     for strength in (1e-300, 5.0, 0.0):
         calibrator.learn(1, True, False, strength)
     assert 0 <= calibrator.direction_slope < 100
 
 
-def test_it_starts_as_the_card_says() -> None:
+def test_a_calibrator_starts_from_the_card() -> None:
     calibrator = Calibrator.of(Calibration(3.0, 1.2))
     assert (calibrator.calibration, calibrator.outcomes) == (Calibration(3.0, 1.2), 0)
     assert json.decode(json.encode(calibrator), type=Calibrator) == calibrator

@@ -8,11 +8,9 @@ import pytest
 from tests.features.test_vector import market_bars
 from tests.fixtures.market import START_US, random_ticks
 from tickcast.features.bars import mids, proxy_mids, segments
-from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES, QUOTE_FEATURES
+from tickcast.features.vector import FEATURE_NAMES, QUOTE_FEATURES
 from tickcast.market.ticks import QUOTE
 from tickcast.model.dataset import (
-    LABEL_VERSION,
-    ROW_HASH,
     mask_quotes,
     pool,
     rows_from_bars,
@@ -24,7 +22,7 @@ from tickcast.model.forecast import HORIZONS_S
 from tickcast.units import HOUR_US, SECOND_US
 
 
-def test_rows_look_forward_by_exactly_the_horizon() -> None:
+def test_labels_look_forward_by_exactly_the_horizon() -> None:
     bars = market_bars(1, 60)
     rows = rows_from_bars(bars)
     mid = (bars["bid_price"] + bars["ask_price"]) / 2
@@ -47,7 +45,7 @@ def test_rows_without_quotes_are_masked_and_move_from_the_proxy_to_the_true_mid(
     assert (bars["bid_price"] > 0).any()  # the bars themselves kept their quotes
 
 
-def test_where_only_vectors_are_left_what_quotes_told_is_taken_out_of_them() -> None:
+def test_masking_rows_clears_the_features_from_quotes_only() -> None:
     rows = rows_from_bars(market_bars(1, 60))
     twins = mask_quotes(rows)
     assert (twins.end_us == rows.end_us).all() and (twins.moves_bp == rows.moves_bp).all()
@@ -59,7 +57,7 @@ def test_where_only_vectors_are_left_what_quotes_told_is_taken_out_of_them() -> 
     assert not len(mask_quotes(twins).end_us)
 
 
-def test_history_of_trades_alone_gives_rows_from_proxy_to_proxy() -> None:
+def test_rows_of_trades_alone_move_from_proxy_to_proxy() -> None:
     trades, _ = random_ticks(1, 60)
     (bars,) = segments(trades, np.empty(0, QUOTE))
     rows = training_rows(bars)
@@ -110,7 +108,3 @@ def test_the_rows_of_an_hour_are_those_of_the_bars() -> None:
     assert 0 < whole.has_quotes.sum() < len(whole.end_us)
     for one, same in zip(whole, stored, strict=True):
         np.testing.assert_array_equal(one, same)
-
-
-def test_stored_rows_of_another_definition_have_another_hash() -> None:
-    assert f"{FEATURE_HASH}-{LABEL_VERSION}" == ROW_HASH

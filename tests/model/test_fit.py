@@ -5,12 +5,11 @@ import pytest
 
 from tests.model.test_network import random_features, random_network
 from tests.model.test_training import FAST, planted
-from tickcast.features.vector import FEATURE_NAMES, ODD_FEATURES
 from tickcast.model import fit
 from tickcast.model.fit import INPUTS, Samples, Scaler, initial_network, loss_and_gradients, target
 
 
-def test_gradients_equal_differences() -> None:
+def test_gradients_equal_finite_differences() -> None:
     network, rng = random_network(1), np.random.default_rng(2)
     samples = Samples(*(rng.normal(0, 1, (50, n)) for n in (len(INPUTS.odd), len(INPUTS.even), 4)))
     _, gradients = loss_and_gradients(network, samples, huber=1.0)
@@ -27,7 +26,7 @@ def test_gradients_equal_differences() -> None:
             assert gradient[at] == pytest.approx((up - down) / (2 * step), rel=1e-4, abs=1e-7), (name, at)
 
 
-def test_every_second_member_sees_the_imbalance_alone() -> None:
+def test_every_second_member_sees_only_the_imbalance() -> None:
     rows = planted(3, 2000, 0.6)
     samples = Scaler.of(rows, INPUTS).samples(rows, INPUTS)
     unseen = [at for at, name in enumerate(INPUTS.odd) if name != "imbalance"]
@@ -37,7 +36,7 @@ def test_every_second_member_sees_the_imbalance_alone() -> None:
         assert network.skip[0].all()
 
 
-def test_folding_the_units_into_the_weights_changes_no_prediction() -> None:
+def test_folding_the_scaling_into_the_weights_changes_no_prediction() -> None:
     rows, network = planted(3, 200, 0.6), random_network(4)
     rows.features[:, :14] *= 7
     rows.features[:, 15:20] += 3
@@ -51,4 +50,3 @@ def test_folding_the_units_into_the_weights_changes_no_prediction() -> None:
 def test_an_untrained_member_predicts_no_move() -> None:
     move, _, _ = initial_network(FAST, 1).forward(random_features(1, 5))
     assert not move.any()
-    assert len(ODD_FEATURES) < len(FEATURE_NAMES)

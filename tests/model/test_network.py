@@ -31,7 +31,7 @@ def random_features(seed: int, rows: int, has_quotes: float = 1.0) -> np.ndarray
 
 
 @pytest.mark.parametrize("has_quotes", [1.0, 0.0])
-def test_exchanging_buyers_and_sellers_flips_the_move_and_nothing_else(has_quotes: float) -> None:
+def test_swapping_buyers_and_sellers_only_flips_the_move(has_quotes: float) -> None:
     network, features = random_network(1), random_features(2, 200, has_quotes)
     mirrored = features.copy()
     mirrored[:, : len(ODD_FEATURES)] *= -1
@@ -43,7 +43,7 @@ def test_exchanging_buyers_and_sellers_flips_the_move_and_nothing_else(has_quote
     np.testing.assert_array_equal(other_p_flat, p_flat)
 
 
-def test_it_reads_its_inputs_and_nothing_else() -> None:
+def test_only_its_inputs_affect_the_network() -> None:
     network, features = random_network(3), random_features(4, 50)
     answers = network.forward(features)
     for at, name in enumerate(FEATURE_NAMES):
@@ -54,7 +54,7 @@ def test_it_reads_its_inputs_and_nothing_else() -> None:
         assert is_same == (name not in INPUTS.names or only_masked), name
 
 
-def test_without_quotes_nothing_but_its_masked_inputs_moves_it() -> None:
+def test_without_quotes_only_masked_inputs_affect_the_move() -> None:
     network, features = random_network(3), random_features(4, 50, has_quotes=0.0)
     expected = features[:, places(INPUTS.masked)] @ network.masked_skip
     move_bp, scale_bp, _ = network.forward(features)
@@ -62,7 +62,7 @@ def test_without_quotes_nothing_but_its_masked_inputs_moves_it() -> None:
     np.testing.assert_allclose(move_bp, expected * scale_bp * damped, rtol=1e-12)
 
 
-def test_one_that_never_saw_quotes_answers_all_rows_by_its_masked_part() -> None:
+def test_a_network_trained_without_quotes_predicts_by_its_masked_part() -> None:
     blind = replace(random_network(3), knows_quotes=np.zeros(1))
     features = random_features(4, 50)
     unquoted = features.copy()
@@ -70,7 +70,7 @@ def test_one_that_never_saw_quotes_answers_all_rows_by_its_masked_part() -> None
     np.testing.assert_array_equal(blind.forward(features)[0], blind.forward(unquoted)[0])
 
 
-def test_moves_grow_with_volatility_in_proportion_but_for_the_damping() -> None:
+def test_moves_are_proportional_to_volatility_except_for_the_damping() -> None:
     network, features = random_network(5), random_features(6, 10)
     features[:, SIGMA] = 0.8
     louder, loudest, far = features.copy(), features.copy(), features.copy()
@@ -84,35 +84,35 @@ def test_moves_grow_with_volatility_in_proportion_but_for_the_damping() -> None:
     ("part", "name"),
     [("odd", "spread"), ("even", "imbalance"), ("masked", "imbalance"), ("flat", "sigma_bp"), ("odd", "x")],
 )
-def test_inputs_that_would_break_it_are_refused(part: str, name: str) -> None:
+def test_inputs_that_would_break_the_symmetry_are_refused(part: str, name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} cannot be among the network's {part} inputs"):
         replace(INPUTS, **{part: (name,)})
 
 
 @pytest.mark.parametrize("rows", [1, 64])
 @pytest.mark.parametrize("has_quotes", [1.0, 0.0])
-def test_onnx_answers_as_the_network(rows: int, has_quotes: float) -> None:
+def test_onnx_predicts_as_the_network(rows: int, has_quotes: float) -> None:
     network, features = random_network(3), random_features(4, rows, has_quotes)
     model = OnnxModel(export(network))
     for ours, theirs in zip(network.forward(features), model(features), strict=True):
         np.testing.assert_allclose(theirs, ours, rtol=2e-5, atol=2e-6)
 
 
-def test_onnx_picks_the_inputs_that_the_network_was_made_with() -> None:
+def test_onnx_picks_the_inputs_of_the_network() -> None:
     inputs = Inputs(odd=("ofi_5s",), even=("spread",), masked=("return_5s",), flat=("trade_age",))
     network, features = random_network(3, inputs, hidden=2), random_features(4, 20)
     for ours, theirs in zip(network.forward(features), OnnxModel(export(network))(features), strict=True):
         np.testing.assert_allclose(theirs, ours, rtol=2e-5, atol=2e-6)
 
 
-def test_an_export_that_answers_differently_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_that_predicts_differently_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     network = random_network(3)
     monkeypatch.setattr("tickcast.adapters.registry.onnx_model.HORIZONS_S", (1, 2, 5, 11))
     with pytest.raises(ModelError, match="the exported model differs from the trained one by"):
         export(network)
 
 
-def test_bytes_that_are_no_model_are_refused() -> None:
+def test_bytes_that_are_not_a_model_are_refused() -> None:
     with pytest.raises(ModelError, match="not a model onnxruntime can load"):
         OnnxModel(b"not a model")
 
@@ -124,7 +124,7 @@ def test_averaging_networks_averages_their_moves(has_quotes: float) -> None:
     np.testing.assert_allclose(average(networks).forward(features)[0], mean, rtol=1e-12)
 
 
-def test_zeros_predict_no_move() -> None:
+def test_a_network_of_zeros_predicts_no_move() -> None:
     move_bp, scale_bp, p_flat = Network.zeros(INPUTS, 3).forward(random_features(1, 5))
     assert not move_bp.any()
     np.testing.assert_allclose(scale_bp[:, -1], scale_bp[:, 0] * np.sqrt(HORIZONS_S[-1]))

@@ -13,7 +13,7 @@ from tickcast.model import training
 from tickcast.model.dataset import Rows, pool, rows_from_bars
 from tickcast.model.fit import INPUTS, TrainingSettings, epoch_by_epoch
 from tickcast.model.forecast import HORIZONS_S
-from tickcast.model.network import HAS_QUOTES, SIGMA, Network
+from tickcast.model.network import SIGMA, Network
 from tickcast.model.training import GAP_US, TrainingError, folds, split_newest, support, train
 
 FAST = TrainingSettings(members=2, epochs=12)
@@ -37,7 +37,7 @@ def planted(seed: int, rows: int, strength: float, column: int = 0, has_quotes: 
     return Rows(np.arange(rows) * 100_000, features, moves)
 
 
-def test_a_planted_signal_is_found_as_the_test_block_shows() -> None:
+def test_a_planted_signal_is_learned_as_the_test_block_shows() -> None:
     trained = train([planted(3, 20_000, 0.6)], FAST)
     fresh = planted(4, 10_000, 0.6)
     on_test = skills(trained.network, trained.test)
@@ -49,12 +49,12 @@ def test_a_planted_signal_is_found_as_the_test_block_shows() -> None:
     assert (np.sign(expected_bp) == np.sign(fresh.moves_bp)).mean(axis=0, where=moved).min() > 0.65
 
 
-def test_noise_teaches_nothing() -> None:
+def test_no_skill_is_learned_from_noise() -> None:
     network = train([planted(5, 6000, 0.0)], FAST).network
     assert max(map(abs, skills(network, planted(6, 4000, 0.0)))) < 0.01
 
 
-def test_the_masked_part_learns_from_rows_without_quotes_and_the_other_from_those_with() -> None:
+def test_each_part_learns_from_its_kind_of_rows() -> None:
     markets = [planted(3, 6000, 0.6), planted(4, 6000, 0.6, FLOW, has_quotes=0.0)]
     trained = train(markets, FAST)
     assert skills(trained.network, planted(5, 3000, 0.6))[1] > 0.12
@@ -85,14 +85,14 @@ def test_intervals_cover_what_they_claim_and_confidence_is_calibrated() -> None:
         assert claimed[moved].mean() == pytest.approx(right[moved].mean(), abs=0.03)
 
 
-def test_same_seed_same_bits_and_another_seed_others() -> None:
+def test_the_same_seed_gives_the_same_bits() -> None:
     one, same, other = (train([planted(9, 3000, 0.5)], replace(FAST, seed=s)).network for s in (1, 1, 2))
     for name, weights in one.weights.items():
         assert weights.tobytes() == same.weights[name].tobytes()
     assert one.out.tobytes() != other.out.tobytes()
 
 
-def test_training_stops_where_later_blocks_say_so_but_not_before_the_least(
+def test_early_stopping_follows_later_blocks_within_its_minimum(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for best, expected in ((2, 5), (7, 7), (12, 12)):
@@ -126,7 +126,7 @@ def test_without_a_test_block_all_rows_are_fitted_on() -> None:
     assert not len(trained.test.end_us)
 
 
-def test_too_little_data_is_named() -> None:
+def test_too_little_data_is_refused_with_its_count() -> None:
     with pytest.raises(TrainingError, match="500 usable rows, training needs 1000"):
         train([planted(1, 500, 1.0)], FAST)
     with pytest.raises(TrainingError, match="0 usable rows"):
@@ -152,7 +152,7 @@ def test_blocks_are_cut_at_the_same_instants_for_all_markets_and_leave_a_gap() -
     assert test.end_us.min() - learn.end_us.max() > GAP_US
 
 
-def test_support_holds_another_market_and_refuses_the_absurd() -> None:
+def test_support_is_wide_but_finite() -> None:
     rows = planted(1, 2000, 1.0)
     rows.features[:, FEATURE_NAMES.index("mid_age")] = 0.5
     ranges = support(rows, INPUTS)
@@ -163,4 +163,3 @@ def test_support_holds_another_market_and_refuses_the_absurd() -> None:
     assert ranges["imbalance"] == pytest.approx((imbalance.min() - 2 * width, imbalance.max() + 2 * width))
     assert ranges["sigma_bp"] == (0.0, 10 * rows.features[:, SIGMA].max())
     assert ranges["has_quotes"][0] <= 0 and ranges["has_quotes"][1] >= 1
-    assert HAS_QUOTES != SIGMA

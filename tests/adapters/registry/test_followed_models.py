@@ -92,7 +92,7 @@ def test_nothing_is_polled_while_a_prediction_waits(market: Market, s3: Any) -> 
         ({"calibration": {"1": CARD["calibration"]["1"]}}, r"no calibration for horizons [2, 5, 10]"),
         ({"calibration": {"1": {"slope": 1}}}, "calibration"),
         ({"support": {"rainfall": [0, 1]}}, "rainfall"),
-        ({"support": {"spread": 5}}, "support.spread on the card of model m2 is 5"),
+        ({"support": {"spread": 5}}, "Expected `array`, got `int` - at `$.support[...]`"),
     ],
 )
 def test_a_model_that_does_not_fit_is_refused_and_the_one_before_kept(
@@ -119,10 +119,11 @@ def test_a_model_that_does_not_fit_is_refused_and_the_one_before_kept(
         (POINTER, b"[]", "it is [], it should be a JSON object"),
         (POINTER, b'{"model_id": "m9"}', "models/m9/card.json is not there"),
         ("models/m2/card.json", b"[]", "the card is '[]', it should be a JSON object"),
+        ("models/m2/card.json", b'{"line": {"1": NaN}}', "line.1 is nan"),
         ("models/m2/model.onnx", b"garbage", "not a model onnxruntime can load"),
     ],
 )
-def test_damage_is_refused(
+def test_damaged_objects_are_refused(
     market: Market, models: ModelWatcher, s3: Any, key: str, body: bytes, why: str
 ) -> None:
     put_model(s3, "m1")
@@ -134,14 +135,14 @@ def test_damage_is_refused(
     assert models.is_refused and why in str(models.problem)
 
 
-def test_a_first_model_that_does_not_fit_is_a_reason_of_its_own(market: Market, s3: Any) -> None:
+def test_a_first_model_that_does_not_fit_has_its_own_reason(market: Market, s3: Any) -> None:
     put_model(s3, "m1", feature_hash="of-another-code")
     result = market(15)
     assert result.predictions[-1].reason == "model_refused"
     assert result.model_refused
 
 
-def test_s3_out_of_reach_is_a_problem_but_no_refusal(
+def test_an_unreachable_s3_is_a_problem_not_a_refusal(
     market: Market, models: ModelWatcher, s3: Any, clock: Clock
 ) -> None:
     once = Config(retries={"total_max_attempts": 1})
@@ -224,7 +225,7 @@ def test_a_challenger_keeps_its_calibration_through_fallbacks(
 @pytest.mark.parametrize(
     "card", [{"feature_hash": "of-another-code"}, {"provisional": None, "calibration": []}, None]
 )
-def test_a_challenger_that_cannot_run_harms_nobody(
+def test_a_challenger_that_cannot_be_loaded_does_not_affect_the_champion(
     market: Market, s3: Any, card: dict[str, Any] | None
 ) -> None:
     if card:
@@ -237,7 +238,7 @@ def test_a_challenger_that_cannot_run_harms_nobody(
     assert any(problem.startswith("challenger:") for problem in result.problems)
 
 
-def test_a_challenger_that_fails_while_it_runs_harms_nobody(
+def test_a_challenger_that_fails_does_not_affect_the_champion(
     market: Market, models: ModelWatcher, s3: Any
 ) -> None:
     save_model(s3, "m2")

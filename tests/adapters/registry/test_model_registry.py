@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from msgspec.structs import replace
 
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.hot_path import CARD, save_model
@@ -68,7 +67,7 @@ class Rival:
         return self._s3.put_object(**request)
 
 
-def test_the_pointer_says_what_is_in_force_and_what_was(s3: Any, models: list[str]) -> None:
+def test_the_pointer_has_the_active_and_the_previous_models(s3: Any, models: list[str]) -> None:
     assert model_registry.active_model(s3, BUCKET) is None
     promote(s3, "m1")
     promote(s3, "m2", provisional=False, by="the gate")
@@ -82,13 +81,13 @@ def test_the_pointer_says_what_is_in_force_and_what_was(s3: Any, models: list[st
     assert [each.model_id for each in promote(s3, "m3").previous] == ["m2", "m1"]  # no step
 
 
-def test_only_so_much_of_the_past_is_kept(s3: Any) -> None:
+def test_a_limited_number_of_previous_models_is_kept(s3: Any) -> None:
     for n in range(20):
         promote(s3, f"m{n}")
     assert [each.model_id for each in active(s3).previous] == [f"m{n}" for n in range(18, 8, -1)]
 
 
-def test_rolling_back_goes_step_by_step_to_the_end(s3: Any, models: list[str]) -> None:
+def test_rolling_back_goes_one_model_back_each_time(s3: Any, models: list[str]) -> None:
     for name in models:
         promote(s3, name, challenger="m1")
     assert model_registry.roll_back(s3, BUCKET, SINCE).model_id == "m2"
@@ -99,7 +98,7 @@ def test_rolling_back_goes_step_by_step_to_the_end(s3: Any, models: list[str]) -
     assert active(s3).model_id == "m1"
 
 
-def test_what_cannot_serve_is_passed_over(s3: Any, models: list[str]) -> None:
+def test_rolling_back_skips_models_that_cannot_serve(s3: Any, models: list[str]) -> None:
     for name in models:
         promote(s3, name)
     save_model(s3, "m2", feature_hash="of-another-code")
@@ -116,7 +115,7 @@ class Deaf(Rival):
         return self._s3.put_object(**request) if self.writes == 1 else answer
 
 
-def test_a_write_whose_answer_is_lost_is_no_lost_race(s3: Any, models: list[str]) -> None:
+def test_a_write_whose_response_is_lost_is_not_repeated(s3: Any, models: list[str]) -> None:
     for name in models:
         promote(s3, name)
     deaf = Deaf(s3, [])
@@ -124,7 +123,7 @@ def test_a_write_whose_answer_is_lost_is_no_lost_race(s3: Any, models: list[str]
     assert (deaf.writes, active(s3).model_id) == (1, "m2")
 
 
-def test_nothing_is_rolled_back_to_what_cannot_serve(s3: Any, models: list[str]) -> None:
+def test_without_a_servable_previous_model_rolling_back_is_refused(s3: Any, models: list[str]) -> None:
     save_model(s3, "m1", feature_hash="of-another-code")
     promote(s3, "m1"), promote(s3, "m2")
     with pytest.raises(RegistryError, match="model m1 was trained on features of-another-code"):
@@ -134,7 +133,7 @@ def test_nothing_is_rolled_back_to_what_cannot_serve(s3: Any, models: list[str])
         model_registry.roll_back(s3, BUCKET, SINCE)
 
 
-def test_a_lost_race_is_run_again_on_what_is_there_now(s3: Any, models: list[str]) -> None:
+def test_a_lost_race_is_retried_on_the_new_pointer(s3: Any, models: list[str]) -> None:
     promote(s3, "m1")
     rival = Rival(s3, ["m2"])
     pointer = promote(rival, "m3")
@@ -142,17 +141,17 @@ def test_a_lost_race_is_run_again_on_what_is_there_now(s3: Any, models: list[str
     assert [each.model_id for each in pointer.previous] == ["m2"]  # not what was read first
 
 
-def test_two_first_models_at_once_are_a_race_too(s3: Any, models: list[str]) -> None:
+def test_two_first_promotions_at_once_are_a_race(s3: Any, models: list[str]) -> None:
     assert [each.model_id for each in promote(Rival(s3, ["m1"]), "m2").previous] == ["m1"]
 
 
-def test_who_loses_every_race_is_told(s3: Any, models: list[str]) -> None:
+def test_losing_every_race_is_an_error(s3: Any, models: list[str]) -> None:
     with pytest.raises(PointerRace, match="try again"):
         promote(Rival(s3, ["m1", "m2"] * 10), "m3")
     assert active(s3).model_id != "m3"
 
 
-def test_what_s3_refuses_otherwise_is_no_race(s3: Any) -> None:
+def test_other_errors_of_s3_are_not_retried(s3: Any) -> None:
     with pytest.raises(ClientError, match="NoSuchBucket"):
         model_registry.promote(s3, "no-such-bucket", "m1", SINCE)
 
@@ -161,7 +160,7 @@ def verdict(**more: Any) -> dict[str, Any]:
     return {"model_id": "m2", "champion": "m1", "promote": "m2", "shadow": None, "provisional": False} | more
 
 
-def test_a_verdict_is_carried_out(s3: Any, models: list[str]) -> None:
+def test_a_promotion_moves_the_pointer(s3: Any, models: list[str]) -> None:
     promote(s3, "m1", challenger="m3")
     moved = promote_model(verdict(), s3, BUCKET, NOW)
     assert moved == {"status": "promoted", "in_force": "m2", "challenger": None, "previous": "m1"}
@@ -169,7 +168,7 @@ def test_a_verdict_is_carried_out(s3: Any, models: list[str]) -> None:
     assert active(s3).since == NOW.isoformat()
 
 
-def test_a_refused_challenger_runs_in_shadow_until_the_next(s3: Any, models: list[str]) -> None:
+def test_a_refused_challenger_runs_in_shadow_until_the_next_decision(s3: Any, models: list[str]) -> None:
     promote(s3, "m1")
     kept = promote_model(verdict(promote=None, shadow="m2"), s3, BUCKET, NOW)
     assert kept == {"status": "kept", "in_force": "m1", "challenger": "m2", "previous": None}
@@ -179,7 +178,7 @@ def test_a_refused_challenger_runs_in_shadow_until_the_next(s3: Any, models: lis
 
 
 @pytest.mark.parametrize("decided", [{}, {"promote": None, "shadow": "m2"}])
-def test_a_verdict_over_another_champion_is_outdated(
+def test_a_decision_against_another_champion_is_outdated(
     s3: Any, models: list[str], decided: dict[str, Any]
 ) -> None:
     promote(s3, "m3")
@@ -187,7 +186,7 @@ def test_a_verdict_over_another_champion_is_outdated(
     assert (active(s3).model_id, active(s3).challenger) == ("m3", None)
 
 
-def test_a_champion_replaced_while_the_verdict_is_carried_out(s3: Any, models: list[str]) -> None:
+def test_a_champion_replaced_during_the_promotion_makes_it_outdated(s3: Any, models: list[str]) -> None:
     promote(s3, "m1")
     moved = promote_model(verdict(), Rival(s3, ["m3"]), BUCKET, NOW)
     assert (moved["status"], active(s3).model_id) == ("outdated", "m3")
@@ -200,7 +199,7 @@ def test_the_first_of_all_models_needs_no_champion(s3: Any, models: list[str]) -
     assert (kept["status"], kept["in_force"]) == ("kept", None)
 
 
-def test_what_cannot_be_promoted_says_why(s3: Any, models: list[str]) -> None:
+def test_a_promotion_that_is_impossible_is_refused_with_the_reason(s3: Any, models: list[str]) -> None:
     with pytest.raises(RequestError, match="champion, promote, shadow missing"):
         promote_model({}, s3, BUCKET, NOW)
     save_model(s3, "m2", feature_hash="of-another-code")
@@ -239,10 +238,13 @@ def put_raw_card(s3: Any, model_id: str, **changed: Any) -> None:
     [
         ({"calibration": CARD["calibration"] | BROKEN}, "calibration.1.direction_slope is nan"),
         ({"test": {"1": {"skill": math.inf}}}, "test.1.skill is inf"),
-        ({"calibration": CARD["calibration"] | {"5": {}}}, "calibration.5.direction_slope .* is None"),
+        (
+            {"calibration": CARD["calibration"] | {"5": {}}},
+            "required field `direction_slope` - at ",
+        ),
     ],
 )
-def test_a_card_without_numbers_is_put_in_force_by_nobody(
+def test_a_card_with_unusable_numbers_is_never_promoted(
     s3: Any, models: list[str], changed: dict[str, Any], why: str
 ) -> None:
     promote(s3, "m1")
@@ -256,16 +258,16 @@ def test_a_card_without_numbers_is_put_in_force_by_nobody(
     assert (active(s3).model_id, active(s3).challenger) == ("m1", None)
 
 
-def test_a_figure_that_is_not_known_is_null_on_the_card(s3: Any) -> None:
+def test_an_unknown_figure_is_null_on_the_card(s3: Any) -> None:
     save_model(s3, "m1")
-    card = model_registry.read_card(s3, BUCKET, "m1")
-    model_registry.save_card(s3, BUCKET, replace(card, test={1: HorizonScore(skill=math.nan)}))
+    document = model_registry.card_document(s3, BUCKET, "m1")
+    model_registry.save_card(s3, BUCKET, document | {"test": {"1": {"skill": math.nan}}})
     card = model_registry.check_servable(s3, BUCKET, "m1")
     assert card.test == {1: HorizonScore(skill=None)}
     assert "| 1 s | - | - | - |" in page(card)  # and is read and written again
 
 
-def test_the_models_of_the_api_are_json_and_say_which_card_is_broken(s3: Any, models: list[str]) -> None:
+def test_the_api_lists_models_and_names_broken_cards(s3: Any, models: list[str]) -> None:
     promote(s3, "m1")
     put_raw_card(s3, "m2", calibration=CARD["calibration"] | BROKEN)
     save_model(s3, "m3", feature_hash="of-another-code")
@@ -281,7 +283,7 @@ def test_the_models_of_the_api_are_json_and_say_which_card_is_broken(s3: Any, mo
     assert "it cannot serve: model m3 was trained on features of-another-code" in problems["m3"]
 
 
-def test_a_page_says_what_the_card_does_and_nothing_that_is_not_there() -> None:
+def test_a_page_has_the_contents_of_its_card() -> None:
     assert page(Card(model_id="m1")).startswith("# Model m1\n\nNot evaluated by the gate.")
     skill = GateSkill(skill=0.1234, ci=(-0.01, 0.25))
     figures = {"all": {"champion": skill}, "1": {"champion": skill, "no_change": skill}}
@@ -293,7 +295,7 @@ def test_a_page_says_what_the_card_does_and_nothing_that_is_not_there() -> None:
     assert "sim/BTCUSDT" in text and "provisional" in text
 
 
-def test_a_card_written_before_is_read_changed_and_written_without_a_loss(s3: Any) -> None:
+def test_a_stored_card_is_changed_without_losing_fields(s3: Any) -> None:
     """One of the code before cards had types, with fields that only later code will know."""
     stored = json.loads((EVENTS / "registry" / "card.json").read_text("utf-8"))
     stored |= {"of_later_code": {"a": [1, None]}}
@@ -304,13 +306,14 @@ def test_a_card_written_before_is_read_changed_and_written_without_a_loss(s3: An
     card = model_registry.read_card(s3, BUCKET, stored["model_id"])
     assert card.calibration[1].interval_width == stored["calibration"]["1"]["interval_width"]
     assert card.gate is not None and card.gate.reasons == ["not_above_champion"]
-    model_registry.save_card(s3, BUCKET, replace(card, provisional=False))
+    document = model_registry.card_document(s3, BUCKET, stored["model_id"])
+    model_registry.save_card(s3, BUCKET, document | {"provisional": False})
     assert json.load(s3.get_object(Bucket=BUCKET, Key=key)["Body"]) == stored | {"provisional": False}
     page_of_it = s3.get_object(Bucket=BUCKET, Key=key.replace(".json", ".md"))["Body"].read().decode()
     assert "| 1 s | 0.128 | 0.814 | 599 |" in page_of_it
 
 
-def test_a_pointer_written_before_is_moved_without_a_loss(s3: Any, models: list[str]) -> None:
+def test_a_stored_pointer_is_moved_without_losing_fields(s3: Any, models: list[str]) -> None:
     stored = json.loads((EVENTS / "registry" / "pointer.json").read_text("utf-8"))
     stored |= {"of_later_code": 1}
     stored["previous"][1]["of_later_code"] = 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -131,8 +130,3 @@ def test_a_temporary_system_is_started_where_none_runs(
     with running("sim"), deployment.existing_or_started("", Options, quiet) as there:
         assert there.title == "sim (sim)"
     assert len(started) == 1
-
-
-def test_an_unknown_environment_is_refused() -> None:
-    with pytest.raises(OptionsError, match="AWS is 'stage'; it should be one of dev, prod"):
-        deployment.aws_environment(argparse.Namespace(aws="stage"))

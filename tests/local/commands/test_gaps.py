@@ -57,7 +57,7 @@ def test_gaps_are_shown_with_ids_times_and_cause(monkeypatch: pytest.MonkeyPatch
     assert "ETHUSDT: has not seen a tick yet" in output
 
 
-def test_another_service_is_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_health_of_another_service_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_json, "get", lambda url: http_json.Response(404, {"message": "no"}))
     with pytest.raises(ApiFailed, match="is not tickcast's /health"):
         shown("https://elsewhere.example")

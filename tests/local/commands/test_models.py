@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from local.commands import deployment, models
-from local.commands.deployment import DeploymentNotFound
+from local.commands import models
 from local.system.options import OptionsError
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.hot_path import put_model, save_model
@@ -69,17 +67,7 @@ def test_a_model_that_cannot_be_promoted_says_why(s3: Any) -> None:
             models.promote(s3, BUCKET, model_id)
 
 
-@pytest.mark.parametrize("command", [command.name for command in models.COMMANDS])
-def test_without_a_system_there_is_nothing_to_ask(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def nothing() -> dict[str, str]:
-        raise DeploymentNotFound("no system is running")
-
-    monkeypatch.setattr(deployment, "running", nothing)
-    with pytest.raises(DeploymentNotFound):
-        models.run(command, argparse.Namespace(aws="", id="m1"), Console())
-
-
-def test_an_id_is_whole_however_narrow_the_screen(s3: Any) -> None:
+def test_ids_are_not_cut_on_a_narrow_screen(s3: Any) -> None:
     save_model(s3, "20260101T030000Z-0a1b2c3d")
     console = Console(file=io.StringIO(), width=80)
     console.print(models.table("here", model_registry.cards(s3, BUCKET), None))
@@ -87,7 +75,7 @@ def test_an_id_is_whole_however_narrow_the_screen(s3: Any) -> None:
     assert "20260101T030000Z-0a1b2c3d" in console.file.getvalue()
 
 
-def test_the_beginning_of_an_id_will_do_if_it_is_the_only_one(s3: Any) -> None:
+def test_a_unique_prefix_of_an_id_is_enough(s3: Any) -> None:
     for name in ("20260101T03-aa", "20260101T03-bb", "20260102T03-cc"):
         save_model(s3, name)
     assert "20260102T03-cc is active" in models.promote(s3, BUCKET, "20260102")

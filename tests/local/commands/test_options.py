@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from local.commands.arguments import add_system_arguments, number_of, system_options
+from local.commands.command import add_system_arguments, number_of, system_options
 from local.system.options import Options, OptionsError
 
 
@@ -75,7 +75,7 @@ def test_the_live_feed_needs_no_key_but_uses_one(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("text", ["abc", "", "1.5", "nan", "1e3"])
-def test_a_number_that_is_none_is_named_as_make_does(text: str) -> None:
+def test_an_invalid_number_is_named_as_by_make(text: str) -> None:
     parser = argparse.ArgumentParser(exit_on_error=False)
     parser.add_argument("--days", type=number_of("DAYS"))
     with pytest.raises(argparse.ArgumentError, match=f"DAYS is '{text}'; it should be a whole number"):

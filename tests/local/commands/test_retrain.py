@@ -6,32 +6,32 @@ import argparse
 from datetime import UTC, datetime
 from typing import Any
 
-from local.commands import execution, retrain
+from local.commands import backfill, execution, retrain
+from local.commands.backfill import BackfillRequest
 from local.commands.execution import Report
-from local.commands.retrain import RetrainRequest
 from local.system.options import HISTORY_S
 from tests.local.commands.test_backfill import event
 
 DAY_S = 86_400
 
 
-def given(*words: str) -> RetrainRequest:
+def given(*words: str) -> BackfillRequest:
     parser = argparse.ArgumentParser()
     retrain.add_arguments(parser)
-    return retrain.from_arguments(parser.parse_args(words))
+    return backfill.from_arguments(parser.parse_args(words))
 
 
 def test_retraining_requests_history_and_training_on_all_of_it() -> None:
-    assert given().request() == {"days": 1, "train": {"days": 2, "reason": "by hand"}}
-    asked = given("--days", "3", "--symbols", "btcusdt").request()
+    assert retrain.request(given()) == {"days": 1, "train": {"days": 2, "reason": "by hand"}}
+    asked = retrain.request(given("--days", "3", "--symbols", "btcusdt"))
     assert (asked["days"], asked["symbols"]) == (3, ["BTCUSDT"])
     assert asked["train"] == {"days": 4, "reason": "by hand", "symbols": ["BTCUSDT"]}
 
 
 def test_a_temporary_system_is_as_old_as_the_requested_history() -> None:
-    assert given().system_options().history_s == HISTORY_S
+    assert retrain.system_options(given()).history_s == HISTORY_S
     today_s = (datetime.now(UTC) - datetime.now(UTC).replace(hour=0, minute=0, second=0)).seconds
-    assert given("--days", "1").system_options().history_s - DAY_S - today_s in range(600)
+    assert retrain.system_options(given("--days", "1")).history_s - DAY_S - today_s in range(600)
 
 
 def test_the_outcome_is_read_from_the_events() -> None:
@@ -53,19 +53,19 @@ def test_the_outcome_is_read_from_the_events() -> None:
     report = execution.add(Report(), events)
     report.ok = True
     result = retrain.outcome(report)
-    assert (result.model_id, result.promoted, result.provisional) == ("m2", True, True)
-    assert (result.reasons, result.sentence) == (["beats_champion"], "Better.")
-    assert (result.rows, result.rows_with_quotes, result.judged_s) == (5000, 4000, 300.0)
-    assert (result.in_force, result.previous) == ("m2", "m1")
-    assert result.skill_against == {"champion": 0.02}
+    assert (result["model_id"], result["promoted"], result["provisional"]) == ("m2", True, True)
+    assert (result["reasons"], result["sentence"]) == (["beats_champion"], "Better.")
+    assert (result["rows"], result["rows_with_quotes"], result["judged_s"]) == (5000, 4000, 300.0)
+    assert (result["in_force"], result["previous"]) == ("m2", "m1")
+    assert result["skill_against"] == {"champion": 0.02}
 
 
 def test_without_a_model_the_reason_is_not_trained() -> None:
     result = retrain.outcome(execution.add(Report(), [event({"windows": 0, "totals": {"hours_left": 0.0}})]))
-    assert (result.model_id, result.promoted, result.reasons) == (None, False, ["not_trained"])
+    assert (result["model_id"], result["promoted"], result["reasons"]) == (None, False, ["not_trained"])
 
 
 def test_the_reason_of_the_trainer_is_kept() -> None:
     result = retrain.outcome(Report(ok=True, trained={"model_id": None, "rows": 0, "why": "60 usable rows"}))
-    assert (result.ok, result.model_id, result.reasons) == (True, None, ["not_trained"])
-    assert result.sentence == "60 usable rows"
+    assert (result["ok"], result["model_id"], result["reasons"]) == (True, None, ["not_trained"])
+    assert result["sentence"] == "60 usable rows"

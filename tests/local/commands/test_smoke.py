@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from local.commands.observer import Reply, Sighting
-from local.commands.smoke_report import Report, fill_in, table
+from local.commands.smoke import Report, fill_in, table
 
 START_MS = 1_000_000.0
 
@@ -67,7 +67,7 @@ def test_a_silent_symbol_is_not_hidden_by_another() -> None:
     assert report.interval_s_p99 == 10.0
 
 
-def test_fallbacks_and_refusals_are_no_fresh_answers() -> None:
+def test_fallbacks_and_errors_are_not_fresh_answers() -> None:
     replies = [reply("A", 0, source="fallback"), reply("A", 1, status=503), *REPLIES[2:]]
     report = report_on(
         [*every_second()[:-1], sighting("A", 9.5, source="fallback", inference_ms=None)], replies

@@ -63,6 +63,6 @@ def test_newer_models_replace_saved_ones(state: StateFolder, s3: Any) -> None:
     assert objects(s3) == ["models/current.json", "models/m2/model.onnx"]
 
 
-def test_a_first_run_has_none(state: StateFolder, s3: Any) -> None:
+def test_a_first_run_has_no_models_to_restore(state: StateFolder, s3: Any) -> None:
     model_backup.save(state)
     assert model_backup.restore(state, s3, BUCKET) == 0

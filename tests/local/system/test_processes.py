@@ -141,7 +141,7 @@ def test_processes_end_with_a_launcher_that_is_killed(tmp_path: Path) -> None:
     wait_until_gone(pid)
 
 
-def test_sweep_kills_what_carries_the_mark_and_nothing_else(tmp_path: Path) -> None:
+def test_sweep_kills_only_marked_processes(tmp_path: Path) -> None:
     def sleeper(folder: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(["sleep", "600"], env={**os.environ, MARK: str(tmp_path / folder)})
 

@@ -29,7 +29,7 @@ def test_free_ports_differ() -> None:
     assert len(set(servers.free_ports(20))) == 20
 
 
-def test_valkey_answers_and_carries_the_mark(processes: Processes, tmp_path: Path) -> None:
+def test_valkey_responds_and_is_marked(processes: Processes, tmp_path: Path) -> None:
     (port,) = servers.free_ports(1)
     process = servers.start_valkey(processes, port, tmp_path)
     servers.wait_for_valkey(processes, process, port)

@@ -65,7 +65,7 @@ def test_a_throw_away_folder_leaves_nothing_or_only_its_logs() -> None:
     assert [path.name for path in state.path.iterdir()] == ["logs"]
 
 
-def test_what_a_killed_run_left_is_removed_by_the_next(local_folder: Path) -> None:
+def test_folders_of_killed_runs_are_removed_by_the_next(local_folder: Path) -> None:
     command = [sys.executable, "-c", KILLED, str(local_folder)]
     killed = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     (failed := local_folder / "smoke-1" / "logs").mkdir(parents=True)  # kept on purpose: no lock

@@ -20,7 +20,7 @@ from tickcast.features.bars import BAR_US, BARS_PER_S, Bars, mids
 from tickcast.features.vector import Floats
 from tickcast.model.calibration import Calibrator
 from tickcast.model.card import HorizonScore
-from tickcast.model.dataset import Rows, rows_from_bars, rows_without_quotes, training_rows
+from tickcast.model.dataset import Rows, rows_from_bars, rows_without_quotes
 from tickcast.model.fit import TrainingSettings
 from tickcast.model.forecast import HORIZONS_S, Calibration
 from tickcast.model.network import SIGMA, Network
@@ -33,7 +33,7 @@ Bools = npt.NDArray[np.bool_]
 
 
 class EvaluationError(ValueError):
-    """Rows that nothing can be evaluated on; the message says what is missing."""
+    """Rows on which nothing can be evaluated; the message says what is missing."""
 
 
 class Holdout(NamedTuple):
@@ -63,11 +63,6 @@ def holdout(bars: Bars, latency_us: int) -> Holdout:
         unquoted=len(every.end_us) - len(rows.end_us),
         masked=rows_without_quotes(bars),
     )
-
-
-def rows_and_holdouts(segments: Sequence[Bars], latency_us: int) -> tuple[list[Rows], list[Holdout]]:
-    """Of each segment of bars, the rows to train on and the holdout to evaluate on."""
-    return [training_rows(bars) for bars in segments], [holdout(bars, latency_us) for bars in segments]
 
 
 class Trained(NamedTuple):
@@ -164,7 +159,7 @@ def simulate_online_calibration(
     rows: Rows, expected_bp: Floats, scale_bp: Floats, calibrations: dict[int, Calibration]
 ) -> tuple[Floats, Bools]:
     """Confidence, and whether the outcome was inside the interval, of each row and horizon (N, H), as served
-    by a system that predicts once a second; each of the ten grids of whole seconds for itself."""
+    by a system that predicts once a second; each of the ten grids of whole seconds separately."""
     confidence, inside = np.full(expected_bp.shape, 0.5), np.zeros(expected_bp.shape, bool)
     for grid in second_grids(rows.end_us):
         for at, horizon_s in enumerate(HORIZONS_S):

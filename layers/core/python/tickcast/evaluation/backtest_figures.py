@@ -41,11 +41,9 @@ def masked_figures(trained: Trained, holdouts: Sequence[Holdout]) -> dict[str, d
     for at, horizon_s in enumerate(HORIZONS_S):
         outcome, expected = moves_bp[:, at], expected_bp[:, at]
         width_bp = trained.training.masked_calibration[horizon_s].interval_width * scale_bp[:, at]
-        value, interval = skill(outcome, expected, np.zeros_like(outcome), block_rows(horizon_s))
         figures[str(horizon_s)] = {
             "rows": len(outcome),
-            "skill": _rounded(value),
-            "skill_ci": _rounded(interval),
+            **_named("skill", skill(outcome, expected, np.zeros_like(outcome), block_rows(horizon_s))),
             "direction": _rounded(np.mean(np.sign(expected) == np.sign(outcome), where=outcome != 0)),
             "coverage80": _rounded(np.mean(np.abs(outcome - expected) <= width_bp)),
         }
@@ -63,24 +61,14 @@ def _figures(rows: BacktestRows, at: int, horizon_s: int) -> dict[str, Any]:
     zeros, size = np.zeros_like(outcome), block_rows(horizon_s)
     moved = outcome != 0
     right = moved & (np.sign(expected) == np.sign(outcome))
-    value, interval = skill(outcome, expected, zeros, size)
-    against_line, line_interval = skill(outcome, expected, baselines[LINE], size)
-    direction, direction_interval = share(right.astype(float), moved.astype(float), size)
-    coverage, coverage_interval = share(rows.inside[:, at].astype(float), zeros + 1, size)
-    at_delivery, delivery_interval = skill(outcome, expected, rows.delivered_bp, size)
     flat_error = float(np.mean((rows.p_flat[:, at] - ~moved) ** 2))  # Brier 1950
     return {
-        "skill": _rounded(value),
-        "skill_ci": _rounded(interval),
-        "skill_vs_linear": _rounded(against_line),
-        "skill_vs_linear_ci": _rounded(line_interval),
-        "skill_at_delivery": _rounded(at_delivery),
-        "skill_at_delivery_ci": _rounded(delivery_interval),
-        "direction": _rounded(direction),
-        "direction_ci": _rounded(direction_interval),
+        **_named("skill", skill(outcome, expected, zeros, size)),
+        **_named("skill_vs_linear", skill(outcome, expected, baselines[LINE], size)),
+        **_named("skill_at_delivery", skill(outcome, expected, rows.delivered_bp, size)),
+        **_named("direction", share(right.astype(float), moved.astype(float), size)),
         "moved": _rounded(moved.mean()),
-        "coverage80": _rounded(coverage),
-        "coverage80_ci": _rounded(coverage_interval),
+        **_named("coverage80", share(rows.inside[:, at].astype(float), zeros + 1, size)),
         **_calibration_figures(rows, at, horizon_s),
         "p_flat_skill": _rounded(1 - flat_error / max(float(np.var(~moved)), 1e-12)),
         "baselines": {
@@ -101,15 +89,11 @@ def _by_regime(rows: BacktestRows, at: int, horizon_s: int) -> dict[str, Any]:
         if not len(regime.end_us):
             continue
         outcome, expected, size = regime.moves_bp[:, at], regime.expected_bp[:, at], block_rows(horizon_s)
-        value, interval = skill(outcome, expected, np.zeros_like(outcome), size)
-        against_line, line_interval = skill(outcome, expected, regime.baselines_bp[LINE][:, at], size)
         figures[name] = {
             "rows": len(outcome),
             "sigma_bp": _rounded(np.median(regime.sigma_bp)),
-            "skill": _rounded(value),
-            "skill_ci": _rounded(interval),
-            "skill_vs_linear": _rounded(against_line),
-            "skill_vs_linear_ci": _rounded(line_interval),
+            **_named("skill", skill(outcome, expected, np.zeros_like(outcome), size)),
+            **_named("skill_vs_linear", skill(outcome, expected, regime.baselines_bp[LINE][:, at], size)),
         }
     return figures
 
@@ -141,12 +125,17 @@ def _calibration_figures(rows: BacktestRows, at: int, horizon_s: int) -> dict[st
     drawn = np.mean(resampled, axis=0)
     low, high = np.percentile(np.mean(errors) + drawn - drawn.mean(), PERCENT)
     return {
-        "calibration_error": _rounded(np.mean(errors)),
-        "calibration_error_ci": _rounded([low, high]),
+        **_named("calibration_error", (float(np.mean(errors)), [low, high])),
         "calibration_floor": _rounded(np.mean(floors)),
         "calibration_floor_if_independent": _rounded(np.mean(independent)),
     }
 
 
-def _rounded(value: Any) -> Any:
-    return [round(float(each), 4) for each in value] if isinstance(value, list) else round(float(value), 4)
+def _named(name: str, found: tuple[float, list[float]]) -> dict[str, Any]:
+    """A figure, and its interval as `<name>_ci`."""
+    value, interval = found
+    return {name: _rounded(value), f"{name}_ci": [_rounded(each) for each in interval]}
+
+
+def _rounded(value: float | np.floating[Any]) -> float:
+    return round(float(value), 4)

@@ -3,15 +3,15 @@
 Two kinds of evidence, both by effect size, not by significance: on a day of rows everything is significant.
 
 - **Features.** The population stability index of each input, Σ (a - e) ln(a / e) over the ten bins that the
-  training rows filled alike: e their shares, a those of what is served (Siddiqi 2006: below .1 the same,
-  above .25 another population).
+  training rows filled equally: e their shares, a those of the rows served (Siddiqi 2006: below .1 the same
+  population, above .25 another).
 - **Skill.** What was served falls below its *band*: the whole 95 % interval of live skill against no change
   lies below the worst that the gate had seen of this market (`evaluation.gate.bands`; never below zero),
   or that against the line through book imbalance, as fitted in training, below zero.
 
 Drift begins once there is evidence at `raise_after` updates in a row, and ends after as many without, feature
-drift moreover below a lower limit than it began at (hysteresis). Fewer than `min_scored` outcomes are
-inconclusive, and no training is asked for within the cool-down after the last.
+drift only below a lower limit than it began at (hysteresis). Fewer than `min_scored` outcomes are
+inconclusive, and no training is requested within the cool-down after the last one.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
-from msgspec import Struct
 from msgspec.structs import replace
 
 from tickcast.features.vector import FEATURE_NAMES, Floats
 from tickcast.model.card import FeatureBins
 
 BINS = 10
-_PRIOR = 0.5  # added to each bin's count: an empty one is no infinity
+_PRIOR = 0.5  # added to each bin's count: an empty bin must not make the index infinite
 
 Distribution = Mapping[str, FeatureBins]  # by feature
 Counts = npt.NDArray[np.int64]  # (features, BINS)
@@ -36,7 +36,7 @@ Counts = npt.NDArray[np.int64]  # (features, BINS)
 
 @dataclass(frozen=True)
 class DriftPolicy:
-    """When drift is reported, and how often it may ask for a training."""
+    """When drift is reported, and how often it may start a training."""
 
     min_scored: int  # outcomes of one symbol and horizon, and rows of features
     stability_high: float
@@ -56,18 +56,18 @@ class DriftEvidence:
     band_low: float = 0.0  # the worst skill that the gate had seen
 
 
-class DriftState(Struct, frozen=True):
+class DriftState(msgspec.Struct, frozen=True):
     """What is stored of one symbol between updates."""
 
     model_id: str = ""
-    looks: int = 0  # updates in a row that contradict `is_drifting`
+    streak: int = msgspec.field(default=0, name="looks")  # updates in a row that contradict `is_drifting`
     is_drifting: bool = False
     reasons: tuple[str, ...] = ()  # of the newest update
 
 
 def distribution(features: Floats, names: tuple[str, ...]) -> dict[str, FeatureBins]:
-    """How the features called `names` lie in `features` (N, F): the edges of bins of equal counts, as far as
-    repeated values allow, and what share of rows fell into each. Empty without rows."""
+    """The distribution of the features called `names` in `features` (N, F): the edges of bins of equal
+    counts, as far as repeated values allow, and the share of rows in each. Empty without rows."""
     found = {}
     for name in names if len(features) else ():
         values = _values(features, name)
@@ -97,23 +97,23 @@ def stability(found: Counts, reference: Distribution) -> dict[str, float]:
 
 
 def update(state: DriftState, model_id: str, evidence: DriftEvidence, policy: DriftPolicy) -> DriftState:
-    """`state` after one more update. Another model starts from the beginning."""
+    """`state` after one more update. Another model starts from an empty state."""
     if state.model_id != model_id:
         state = DriftState(model_id)
     if evidence.scored < policy.min_scored:
-        return replace(state, looks=0, reasons=())
+        return replace(state, streak=0, reasons=())
     reasons = _reasons(evidence, policy, state.is_drifting)
-    looks = state.looks + 1 if bool(reasons) is not state.is_drifting else 0
-    if looks >= policy.raise_after:
+    streak = state.streak + 1 if bool(reasons) is not state.is_drifting else 0
+    if streak >= policy.raise_after:
         return DriftState(model_id, 0, not state.is_drifting, reasons)
-    return replace(state, looks=looks, reasons=reasons)
+    return replace(state, streak=streak, reasons=reasons)
 
 
 def should_retrain(
     states: Mapping[str, DriftState], last_s: float | None, now_s: float, policy: DriftPolicy
 ) -> bool:
-    """Whether any symbol drifts by the newest update, and the last training that drift asked for, at
-    `last_s`, is longer ago than the cool-down."""
+    """Whether any symbol drifts by the newest update, and the cool-down has passed since the last
+    training that drift started, at `last_s`."""
     is_over = last_s is None or now_s - last_s >= policy.cool_down_s
     return is_over and any(state.is_drifting and state.reasons for state in states.values())
 
@@ -131,8 +131,8 @@ def _reasons(evidence: DriftEvidence, policy: DriftPolicy, is_drifting: bool) ->
 
 
 def _values(features: Floats, name: str) -> npt.NDArray[np.float32]:
-    """One feature of all rows, as exactly as history keeps it: a value that comes often, as that of a mid
-    just moved, is otherwise now on this side of an edge and now on that."""
+    """One feature of all rows, in the precision of stored history: else a frequent value, like that of a mid
+    that has just moved, would fall now on one side of a bin's edge and now on the other."""
     return features[:, FEATURE_NAMES.index(name)].astype(np.float32)
 
 

@@ -4,7 +4,7 @@ Both are compared on the newest rows with quotes that neither was trained on, on
 same baselines. A figure is a skill, 1 - Σ ours² / Σ theirs², of squared errors. Squares are divided by the
 mean squared move of their market and horizon, so that each counts alike: "all" is that of all together. Its
 95 % interval (`evaluation.skill`) is by blocks of time: all markets' errors of an instant are drawn together,
-for markets move together.
+since markets move together.
 
 How much is required depends on how much time the rows cover:
 
@@ -12,11 +12,11 @@ How much is required depends on how much time the rows cover:
 - *Less than an hour*: the challenger has to beat no change, the last trade and the champion, all horizons
   together. It is provisional then, and replaces only a provisional champion.
 - *An hour or more*: it has to beat no change, the last trade, the microprice and the champion with the
-  interval clear of zero, and at least to match the line through book imbalance, all horizons together; and at
-  no single horizon, and in no market, may one of these be clearly better.
+  interval clear of zero, and at least to match the line through book imbalance, all horizons together; and
+  none of these may be clearly better at any single horizon or in any market.
 
-Paired differences of .01 show in an hour (docs/adr/0018). Where a challenger ran in the champion's shadow for
-an hour, it has to have been better there too. `evaluation.gate_report` puts a decision into a sentence.
+Paired differences of .01 show in an hour (docs/adr/0018). A challenger that ran in the champion's shadow for
+an hour has to have been better there too.
 """
 
 from __future__ import annotations
@@ -42,6 +42,20 @@ SHADOW_S = 3600.0  # of live outcomes of both, to count
 ALL = "all"
 IN = ":"  # in codes, before the horizon or market that they are about
 CHAMPION = "champion"
+WORDS = {
+    CHAMPION: "the champion",
+    NO_CHANGE: "no change",
+    LAST_TRADE: "the last trade",
+    MICROPRICE: "the microprice",
+    LINE: "the line through book imbalance",
+}
+# How a code relates the challenger to an opponent.
+_RELATIONS = {
+    "not_above": "does not beat",
+    "not_clearly_above": "does not clearly beat",
+    "below": "is worse than",
+    "clearly_below": "is clearly worse than",
+}
 _TO_BEAT = (NO_CHANGE, LAST_TRADE, MICROPRICE, CHAMPION)
 _TO_BEAT_SHORT = (NO_CHANGE, LAST_TRADE, CHAMPION)
 
@@ -241,3 +255,45 @@ def _shadow_score(shadow: Shadow | None) -> ShadowScore:
     )
     found = _skill(shadow.timestamp_us[whole], ours, theirs, max(HORIZONS_S))
     return ShadowScore(seconds=seconds, skill=found.skill, ci=found.ci)
+
+
+def sentence(decision: GateDecision) -> str:
+    """What was decided, and why."""
+    if not decision.promoted:
+        return f"Champion kept: {'; '.join(_objection(code, decision) for code in decision.reasons)}."
+    together = decision.figures[ALL]
+    beaten = [
+        f"{words} by {together[name].skill:.3f}"
+        for name, words in WORDS.items()
+        if name in together and together[name].skill > 0
+    ]
+    line = together[LINE].skill if LINE in together else 0.0
+    beaten += [f"but {WORDS[LINE]} is better by {-line:.3f}"] if line < 0 else []
+    caveat = "; provisional: less than an hour, or a simulated market" if decision.provisional else ""
+    return f"Challenger beats {', '.join(beaten)} {_on(decision)}{caveat}."
+
+
+def _on(decision: GateDecision) -> str:
+    seconds = decision.seconds
+    span = f"{seconds / 3600:.1f} h" if seconds >= LONG_S else f"{seconds:.0f} s"
+    return f"on {span} of rows with quotes that neither model was trained on"
+
+
+def _objection(code: str, decision: GateDecision) -> str:
+    """A reason against the challenger, in words."""
+    if code == "seen_block":
+        return "one of the two models was trained on the rows they were to be compared on"
+    if code == "too_few_rows":
+        return f"inconclusive {_on(decision)}: {LEAST_S:.0f} s are needed"
+    if code == "champion_is_proven":
+        return f"it is proven, and not replaced {_on(decision)}: an hour is needed"
+    if code == "not_above_champion_in_shadow":
+        return f"challenger does not beat it in its shadow (skill {decision.shadow.skill:+.3f})"
+    relation_and_name, _, part = code.partition(IN)
+    name = next(each for each in WORDS if relation_and_name.endswith(each))
+    relation = _RELATIONS[relation_and_name.removesuffix(f"_{name}")]
+    found = decision.figures[part or ALL][name]
+    low, high = found.ci
+    place = f" at {part} s" if part.isdigit() else f" in {part}" if part else ""
+    skill = f"skill against it {found.skill:+.3f} [{low:+.3f}, {high:+.3f}]"
+    return f"challenger {relation} {WORDS[name]}{place} {_on(decision)} ({skill})"

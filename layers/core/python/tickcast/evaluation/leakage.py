@@ -1,5 +1,4 @@
-"""The leakage check: the same evaluation on labels that mean nothing. Where skill shows then, there is a
-leak."""
+"""The leakage check: the same evaluation on meaningless labels. Skill on these is a leak."""
 
 from __future__ import annotations
 
@@ -8,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from tickcast.evaluation.backtest import BacktestRows, Holdout
+from tickcast.evaluation.backtest import BacktestRows
 from tickcast.evaluation.backtest_figures import block_rows
 from tickcast.evaluation.skill import skill
 from tickcast.features.bars import BARS_PER_S
@@ -27,17 +26,13 @@ def shuffled(rows: Rows) -> Rows:
 
 
 def shifted(rows: Rows) -> Rows:
-    """`rows` with the moves of a minute later, and at its end those of the beginning: nothing to learn again,
-    but the correlation in time stays."""
+    """`rows` with the moves of a minute later, and at the end those of the beginning: there is nothing to
+    learn either, but the correlation in time stays."""
     return _relabelled(rows, lambda at: np.roll(at, -min(SHIFT_ROWS, len(at) // 2)))
 
 
-def relabelled(holdout: Holdout, relabel: Relabel) -> Holdout:
-    return holdout._replace(rows=relabel(holdout.rows))
-
-
 def detects_leakage(rows: BacktestRows) -> bool:
-    """Whether a skill above .02 shows at any horizon that chance does not explain."""
+    """Whether there is a skill above .02 at any horizon that chance does not explain."""
     for at, horizon_s in enumerate(HORIZONS_S):
         outcome = rows.moves_bp[:, at]
         value, (low, _) = skill(

@@ -1,13 +1,13 @@
 """How good served predictions were: skill with its uncertainty, direction, coverage, calibration.
 
-What is scored are *tallies*: counts and sums over the outcomes of a block of time, apart by horizon, by who
-stood for the prediction, by whether it abstained, and by how sure it was. Every figure of an hour, a day or a
-week follows from them, so no outcome is looked at twice; and blocks are what their intervals are drawn from
-(`evaluation.skill`). Fallbacks are counted apart and never enter a figure; neither does an outcome that a gap
-kept from being known.
+Figures are computed from *tallies*: counts and sums over the outcomes of a block of time, by horizon, by the
+source of the prediction (model or fallback), by whether it abstained, and by confidence. Every figure of an
+hour, a day or a week follows from them, so no outcome is read twice; and the bootstrap of their intervals
+draws blocks (`evaluation.skill`). Fallbacks are counted separately and never enter a figure; neither does an
+outcome that is unknown because of a gap.
 
-`AccuracySummary` is what is stored of a symbol, in all its parts under the JSON names of docs/contracts.md. A
-figure is None where there is too little to compute it from.
+`AccuracySummary` is stored for each symbol, under the JSON names of docs/contracts.md. A figure is None where
+there is too little to compute it from.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tickcast.model.forecast import HORIZONS_S, Probability
 from tickcast.units import HOUR_US, MINUTE_US, SECOND_US
 
 BINS = 10  # of confidence, from .5 to 1
-MIN_BLOCKS = 10  # of fewer no interval is drawn: it would be too narrow
+MIN_BLOCKS = 10  # with fewer there is no interval: it would be too narrow
 
 # Sums are over the outcomes with a known price that a forecast was made for, moves in bp.
 SUMS = (
@@ -59,7 +59,7 @@ NO_TALLIES = np.empty(0, TALLY)
 
 
 class Span(NamedTuple):
-    """A stretch of time that is scored, in blocks of `block_us`."""
+    """A span of time that is scored, in blocks of `block_us`."""
 
     name: str
     length_us: int
@@ -161,7 +161,9 @@ def score_horizon(horizon_s: int, tallies: Tallies) -> HorizonAccuracy:
     by_model = known[known["is_model"]]
     decided = by_model[~by_model["abstains"]]
     blocks = _by_block(by_model)
-    fallbacks, count = (float(known["count"][known["is_model"] == who].sum()) for who in (False, True))
+    fallbacks, count = (
+        float(known["count"][known["is_model"] == is_model].sum()) for is_model in (False, True)
+    )
     unresolved = tallies[tallies["why"] != ""]
     calibration_error, calibration_floor = _calibration(by_model)
     return HorizonAccuracy(
@@ -193,8 +195,8 @@ def skill_against_line(tallies: Tallies, slope_bp: float) -> Skill | None:
 
 
 def availability(tallies: Tallies, from_us: int, to_us: int) -> float | None:
-    """The share of the seconds of [from_us, to_us) that a model stood for the prediction of, as its outcomes
-    tell; None of a span without length."""
+    """The share of the seconds of [from_us, to_us) that a model answered in, by its outcomes; None for an
+    empty span."""
     seconds = (to_us - from_us) // SECOND_US
     if seconds <= 0:
         return None
@@ -246,8 +248,8 @@ def _calibration(tallies: Tallies) -> tuple[float | None, float | None]:
 
 
 def _skill(ours: Floats, theirs: Floats) -> Skill | None:
-    """`value`, with its 95 % interval `low`, `high` where there are blocks enough; None where the other made
-    no error at all."""
+    """`value`, with its 95 % interval `low`, `high` where there are blocks enough; None where the baseline
+    made no error at all."""
     if not theirs.sum() > 0:
         return None
     value, (low, high) = skill_of_squares(ours, theirs, 1)

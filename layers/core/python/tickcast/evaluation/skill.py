@@ -3,7 +3,7 @@
 Skill is 1 - Σ (outcome - forecast)² / Σ (outcome - baseline)²: the share of the baseline's squared error that
 the forecast removes. 0 is no better, 1 is perfect. Errors of neighbouring rows are correlated, so every
 interval comes from a bootstrap of moving blocks of time (Künsch 1989): whole blocks are drawn, not single
-rows. Comparisons are paired: both err on the same rows of the same blocks.
+rows. Comparisons are paired: both errors are of the same rows in the same blocks.
 """
 
 from __future__ import annotations

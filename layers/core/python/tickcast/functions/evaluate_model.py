@@ -1,7 +1,7 @@
 """The gate as a function: challengers against the champion, on rows that none of them was trained on.
 
-Challengers are the model named and the one that ran in the champion's shadow, if there is one: that has live
-outcomes by now. The decisions go onto their cards. Nothing is promoted here (`promote_model`).
+Challengers are the model named in the request and the one in the champion's shadow, if there is one, which
+has live outcomes by now. The decisions go onto their cards. Nothing is promoted here (`promote_model`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import psycopg
-from msgspec.structs import replace
+from msgspec import to_builtins
 
 from tickcast.adapters.postgres import training_rows
 from tickcast.adapters.postgres.score_store import in_shadow
@@ -23,23 +23,22 @@ from tickcast.adapters.registry.model_watcher import LOAD_ERRORS, load
 from tickcast.adapters.registry.pointer import Pointer
 from tickcast.evaluation import gate
 from tickcast.evaluation.baselines import NO_CHANGE, baselines, fit_line
-from tickcast.evaluation.gate import ALL, CHAMPION, Block, GateDecision
-from tickcast.evaluation.gate_report import sentence
+from tickcast.evaluation.gate import ALL, CHAMPION, Block, GateDecision, sentence
 from tickcast.features.vector import Floats
 from tickcast.functions.request import RequestError
 from tickcast.market.sources import Origin
-from tickcast.model import documents
-from tickcast.model.card import GateBlock, GateRecord
+from tickcast.model.card import GateBlock, GateRecord, card_from
 from tickcast.model.forecast import HORIZONS_S
 
 
 class _Candidate:
-    """A model with its card, as it takes part."""
+    """A model that is compared, with its card."""
 
     def __init__(self, s3: Any, bucket: str, model_id: str) -> None:
         """Raises one of `LOAD_ERRORS`, or `RegistryError`, when it cannot serve."""
         self.model_id = model_id
-        self.card = model_registry.read_card(s3, bucket, model_id)
+        self.document = model_registry.card_document(s3, bucket, model_id)
+        self.card = card_from(self.document)
         self.model = load(s3, bucket, model_id)
         if self.card.learned_to_us is None:
             raise RegistryError(f"the card of model {model_id} has no learned_to_us: it cannot be evaluated")
@@ -105,9 +104,10 @@ def evaluate_model(
     for each in challengers.values():
         is_best = each.model_id == answer["promote"]
         record = _record(blocks[each.model_id], decisions[each.model_id], champion, is_best, now)
-        # A model that passed and was not the best, or does not pass any more, is not proven.
-        card = replace(each.card, provisional=record.provisional or not is_best, gate=record)
-        model_registry.save_card(s3, bucket, card)
+        # A model that passed but was not the best, or no longer passes, is not proven.
+        provisional = record.provisional or not is_best
+        decided = {"provisional": provisional, "gate": to_builtins(record, str_keys=True)}
+        model_registry.save_card(s3, bucket, each.document | decided)
     return answer
 
 
@@ -177,8 +177,9 @@ def _answer(model_id: str, pointer: Pointer | None, decisions: dict[str, GateDec
 
     passed = [each for each, decision in decisions.items() if decision.promoted]
     best = max(passed, key=margin, default=None)
-    # Of those that did not pass the most promising one runs in shadow: the newest may be the worse.
-    hopeful = [each for each, decision in decisions.items() if not _is_worthless(decision)]
+    # Of those that did not pass, the most promising one runs in shadow: the newest may be the worst.
+    # One that is no better than no change would show nothing there.
+    hopeful = [each for each, found in decisions.items() if f"not_above_{NO_CHANGE}" not in found.reasons]
     about = best or (model_id if model_id in decisions else next(iter(decisions)))
     decision = decisions[about]
     return {
@@ -191,11 +192,6 @@ def _answer(model_id: str, pointer: Pointer | None, decisions: dict[str, GateDec
         "sentence": sentence(decision),
         "seconds": decision.seconds,
         "rows": decision.rows,
-        "figures": documents.encode(decision.figures.get(ALL, {})),
-        "shadow_evidence": documents.encode(decision.shadow),
+        "figures": to_builtins(decision.figures.get(ALL, {})),
+        "shadow_evidence": to_builtins(decision.shadow),
     }
-
-
-def _is_worthless(decision: GateDecision) -> bool:
-    """Not even better than no change: its outcomes in shadow would show nothing."""
-    return f"not_above_{NO_CHANGE}" in decision.reasons

@@ -1,9 +1,8 @@
-"""The gate's decision carried out: the pointer moved to the model it promotes, or a challenger put into
-shadow.
+"""Carry out the gate's decision: move the pointer to the model it promotes, or put a challenger into shadow.
 
-It is moved only if the champion is still the one that was compared with: else the answer is `outdated`, and
-the evaluation has to run again. A model that is active already is not moved again: a decision may be carried
-out twice.
+The pointer is moved only if the champion is still the one that was compared with: else the answer is
+`outdated`, and the evaluation has to run again. Carrying out a decision twice is harmless: a model that is
+active already is not promoted again.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from tickcast.functions.request import RequestError
 
 
 class _Outdated(Exception):
-    """Another model is active than was compared with."""
+    """The active model is not the one that was compared with."""
 
 
 def promote_model(request: dict[str, Any], s3: Any, bucket: str, now: datetime) -> dict[str, Any]:
-    """Carry out what `evaluate_model` answered.
+    """Carry out the answer of `evaluate_model`.
 
     Returns `status` (`promoted`, `kept` or `outdated`), `in_force` and `challenger` as they are now, and
     `previous`: where a rollback leads. Raises `RequestError`, `RegistryError` when the model cannot serve,

@@ -1,4 +1,4 @@
-"""Training as a function: rows of history in PostgreSQL in, a model with its card out.
+"""Training as a function: from rows of history in PostgreSQL to a model with its card.
 
     {"symbols": ["BTCUSDT"], "days": 7}     without symbols or days, all rows there are
 
@@ -29,8 +29,7 @@ from tickcast.evaluation.backtest import block_scores
 from tickcast.evaluation.baselines import fit_line
 from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES
 from tickcast.functions.request import RequestError, check_fields, days_in, symbols_in
-from tickcast.model import documents
-from tickcast.model.card import Card, NetworkShape, TrainingData
+from tickcast.model.card import Card, NetworkShape, TrainingData, new_document
 from tickcast.model.dataset import LABEL_VERSION, ROW_HASH, Rows, mask_quotes, pool
 from tickcast.model.fit import TrainingSettings
 from tickcast.model.forecast import HORIZONS_S
@@ -59,7 +58,7 @@ class TrainRequest(msgspec.Struct, frozen=True):
 
 
 class TrainedModel(msgspec.Struct):
-    """What the state machine and `make retrain` read. `why` is null: it says why nothing was trained."""
+    """The result that the state machine and `make retrain` read. `why` is for when nothing was trained."""
 
     model_id: str
     promoted: bool
@@ -72,7 +71,7 @@ class TrainedModel(msgspec.Struct):
 def train_model(
     event: dict[str, Any], s3: Any, bucket: str, now: datetime, connection: psycopg.Connection[Any]
 ) -> TrainedModel:
-    """Train as `event`, a `TrainRequest`, says, and put the model and its card into the registry.
+    """Train by `event`, a `TrainRequest`, and put the model and its card into the registry.
 
     Raises `RequestError`, `TrainingError` when there are too few rows, and what PostgreSQL and S3 raise.
     """
@@ -107,7 +106,11 @@ def train_model(
         support=trained.support,
         learned_to_us=trained.learned_to_us,
         test=block_scores(trained.network, trained.test),
-        line={symbol: _line(rows) for symbol, rows in fitted.items() if len(rows.end_us)},
+        line={
+            symbol: dict(zip(HORIZONS_S, fit_line([rows]).tolist(), strict=True))
+            for symbol, rows in fitted.items()
+            if len(rows.end_us)
+        },
         distribution={
             symbol: drift.distribution(rows.features, (*settings.inputs.odd, *settings.inputs.even))
             for symbol, rows in fitted.items()
@@ -116,15 +119,13 @@ def train_model(
     model_registry.save(s3, bucket, onnx_file, card)
     if request.replace:
         model_registry.promote(s3, bucket, model_id, trained_at, by="a first model, not evaluated")
-    return TrainedModel(
-        model_id, request.replace, None, card.rows, card.rows_with_quotes, documents.encode(card)
-    )
+    return TrainedModel(model_id, request.replace, None, card.rows, card.rows_with_quotes, new_document(card))
 
 
 def _history(
     request: TrainRequest, connection: psycopg.Connection[Any], now: datetime
 ) -> tuple[dict[str, Rows], TrainingData]:
-    """The rows of each symbol, and what the card says of them."""
+    """The rows of each symbol, and their description for the card."""
     symbols, days = request.symbols, request.days
     from_us = int(now.timestamp()) * 1_000_000 - days * DAY_US if days else 0
     found = training_rows.row_counts(connection, symbols, from_us)
@@ -150,8 +151,8 @@ def _history(
 
 
 def _test_share(markets: list[Rows]) -> float:
-    """The share of the rows that are as new as the newest 15 % of those with quotes, by which alone a model
-    is evaluated."""
+    """The share of the rows that are as new as the newest 15 % of those with quotes: a model is evaluated on
+    these alone."""
     usual = TrainingSettings().test_share
     times_us = np.concatenate([rows.end_us for rows in markets])
     quoted_us = np.concatenate([rows.end_us[rows.has_quotes] for rows in markets])
@@ -163,14 +164,9 @@ def _test_share(markets: list[Rows]) -> float:
     return float(newest / (len(times_us) + len(quoted_us)))
 
 
-def _line(rows: Rows) -> dict[int, float]:
-    """The slopes of the line through book imbalance, by horizon: of one market, for they differ."""
-    return dict(zip(HORIZONS_S, fit_line([rows]).tolist(), strict=True))
-
-
 @cache
 def code_version() -> str:
-    """A digest of all modules of this package: code that is no release has no other name."""
+    """A digest of all modules of this package, which identifies code that is not a release."""
     package = Path(tickcast.__file__).parent
     digest = hashlib.sha256()
     for module in sorted(package.rglob("*.py")):

@@ -6,17 +6,17 @@ the market. Two online estimators, a pair for each horizon, follow it:
 
 - **Interval.** The width q, in units of σ√h, tracks the 80 % quantile of |outcome - move| / σ√h: an outcome
   outside widens it by a step of 0.8, one inside narrows it by 0.2, so that in the long run one in five is
-  outside whatever the market does (adaptive conformal inference, Gibbs and Candès 2021; the quantile tracker
-  of Angelopoulos, Candès and Tibshirani 2023, here on ln q, so that the step is relative and q stays > 0).
-  One outcome widens it by 6.6 % or narrows it by 1.6 %, whatever its size.
+  outside however the market changes (adaptive conformal inference, Gibbs and Candès 2021; the quantile
+  tracker of Angelopoulos, Candès and Tibshirani 2023, here on ln q, so that the step is relative and q stays
+  > 0). One outcome widens it by 6.6 % or narrows it by 1.6 %, whatever its size.
 - **Confidence.** P(right | it moves) = sigmoid(slope · |move| / σ√h). Each outcome that moved is one step of
   online logistic regression, normalised by the mean square of its input (Nagumo and Noda 1967), down to 0,
   never below: a model that is wrong more often than right earns no confidence at all.
 
-The mean square starts from a prior, that of a usual model. A step is normalised by no less than the outcome's
-own square and a floor, and changes the slope by at most 5 % of itself plus 0.05. So no single outcome, not
-even the first, moves the confidence of a usual forecast (0.15 σ√h) by more than 0.01, nor that of a forecast
-of σ√h by more than 0.025: it takes many that agree.
+The mean square starts from a prior, that of a typical model. A step is normalised by no less than the
+outcome's own square and a floor, and changes the slope by at most 5 % of itself plus 0.05. So no single
+outcome, not even the first, moves the confidence of a typical forecast (0.15 σ√h) by more than 0.01, nor that
+of a forecast of σ√h by more than 0.025: that takes many that agree.
 
 Outcomes a second apart share all but a second of their horizon: the confidence's step is divided by h.
 """
@@ -29,22 +29,22 @@ import numpy as np
 from msgspec import Struct
 
 from tickcast.features.vector import Floats
-from tickcast.model.forecast import MAX_SLOPE, MAX_WIDTH, Calibration
+from tickcast.model.forecast import HORIZONS_S, MAX_SLOPE, MAX_WIDTH, Calibration
 from tickcast.model.network import sigmoid
 
 COVERAGE = 0.8
-MIN_WIDTH = 0.05  # units of σ√h: a market at rest must not close the interval altogether
+MIN_WIDTH = 0.05  # units of σ√h: a market that does not move must not shrink the interval to nothing
 WIDTH_STEP = 0.08
 SLOPE_STEP = 0.02
 MOST_STEP = 0.05  # of 1 + slope
-USUAL_STRENGTH = 0.15  # |move| / σ√h of a usual model's forecasts, root mean square: the prior
+USUAL_STRENGTH = 0.15  # |move| / σ√h of a typical model's forecasts, root mean square: the prior
 LEAST_STRENGTH = 0.05  # floor of the normalisation: weaker forecasts must not move the slope faster
 _MEMORY = 0.99  # of the mean square
 _PRIOR_OUTCOMES = 10  # the weight of the prior
 
 
 class Calibrator(Struct):
-    """One horizon's calibration as it stands after so many `outcomes`."""
+    """One horizon's calibration after `outcomes` of them."""
 
     direction_slope: float
     interval_width: float
@@ -65,8 +65,8 @@ class Calibrator(Struct):
         that was given, whether the direction was right (None: there was none, or the price did not move), and
         the strength of the forecast, |move| / σ√h.
 
-        The interval counts as it was *given*, not as it would be now: so the long-run share holds although
-        outcomes come `horizon_s` late.
+        What counts is the interval that was *given*, not the one that would be given now: so the long-run
+        share holds although outcomes come `horizon_s` late.
         """
         self.outcomes += 1
         step = WIDTH_STEP * (COVERAGE - is_inside)
@@ -82,10 +82,10 @@ class Calibrator(Struct):
         self.direction_slope = min(max(0.0, self.direction_slope + min(max(-most, step), most)), MAX_SLOPE)
 
 
-def fit_calibrations(moves: Floats, outcomes: Floats) -> list[Calibration]:
-    """By column, the calibration that fits out-of-fold predictions (N, H) and their outcomes (N, H), in
+def fit_calibrations(moves: Floats, outcomes: Floats) -> dict[int, Calibration]:
+    """By horizon, the calibration that fits out-of-fold predictions (N, H) and their outcomes (N, H), in
     σ√h."""
-    return [_fit(moves[:, at], outcomes[:, at]) for at in range(moves.shape[1])]
+    return {h: _fit(moves[:, at], outcomes[:, at]) for at, h in enumerate(HORIZONS_S)}
 
 
 def _fit(move: Floats, outcome: Floats) -> Calibration:
@@ -100,7 +100,7 @@ def _fit(move: Floats, outcome: Floats) -> Calibration:
 def _fit_slope(strength: Floats, right: Floats) -> float:
     """The maximum-likelihood slope of P(right) = sigmoid(slope * strength), by bisection of the score.
 
-    Never below 0: a model that is wrong more often than right earns no confidence at all.
+    Never below 0.
     """
     low, high = 0.0, 100.0
     for _ in range(60):

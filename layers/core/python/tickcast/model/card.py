@@ -1,31 +1,27 @@
 """A model's card: what it was trained on and how, how it serves, and what the gate decided.
 
-It is stored as `models/<id>/card.json` under these names. A model serves by four fields alone, which
-`serving_card` checks one by one; a card that is damaged elsewhere still serves.
+It is stored as `models/<id>/card.json` under these names. A model serves by the fields of `ServingCard`
+alone: a card that is damaged elsewhere still serves.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, TypeGuard
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
 
 from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES
-from tickcast.model import documents
-from tickcast.model.documents import Document
 from tickcast.model.forecast import HORIZONS_S, MAX_SLOPE, MAX_WIDTH, Calibration, ModelError
 from tickcast.model.network import Network
 
 
-class TrainingData(Document, frozen=True, kw_only=True):
+class TrainingData(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The data that a model was trained on: files of bronze (`prefixes`), or rows in PostgreSQL."""
 
-    omitted_if_none: ClassVar[frozenset[str]] = frozenset(
-        [
-            *("prefixes", "from_us", "to_us", "rows_held", "rows_used"),
-            *("share_of_rows_with_quotes", "share_of_bars_with_quotes"),
-        ]
-    )
     prefixes: list[str] | None = None
     markets: list[str] = []  # `source/SYMBOL`
     from_us: int | None = None  # µs since 1970
@@ -36,7 +32,7 @@ class TrainingData(Document, frozen=True, kw_only=True):
     share_of_bars_with_quotes: float | None = None
 
 
-class NetworkShape(Document, frozen=True, kw_only=True):
+class NetworkShape(Struct, frozen=True, kw_only=True):
     """The features that each part of the network reads, and its hidden units."""
 
     inputs: dict[str, list[str]] = {}  # by part: odd, even, masked, flat
@@ -48,16 +44,16 @@ class NetworkShape(Document, frozen=True, kw_only=True):
         return cls(inputs=inputs, hidden_units=len(network.out))
 
 
-class HorizonScore(Document, frozen=True, kw_only=True):
+class HorizonScore(Struct, frozen=True, kw_only=True):
     """One horizon's figures on the test block: skill against no change, the share of moves whose direction
-    was right, rows. None where a figure is not known."""
+    was right, rows. None where a figure is unknown."""
 
     skill: float | None = None
     direction: float | None = None
     rows: float | None = None
 
 
-class FeatureBins(Document, frozen=True, kw_only=True):
+class FeatureBins(Struct, frozen=True, kw_only=True):
     """The distribution of a feature over the rows trained on: the edges between its bins (B - 1,), and the
     share of rows in each (B,)."""
 
@@ -65,14 +61,14 @@ class FeatureBins(Document, frozen=True, kw_only=True):
     shares: list[float]
 
 
-class GateSkill(Document, frozen=True, kw_only=True):
+class GateSkill(Struct, frozen=True, kw_only=True):
     """A skill with the ends of its 95 % interval."""
 
     skill: float
     ci: tuple[float, float]
 
 
-class GateBlock(Document, frozen=True, kw_only=True):
+class GateBlock(Struct, frozen=True, kw_only=True):
     """The rows that the gate decided on. `seconds` of time, whatever the number of markets."""
 
     from_us: int | None = None  # µs since 1970; None where there were no rows
@@ -82,17 +78,16 @@ class GateBlock(Document, frozen=True, kw_only=True):
     symbols: list[str] = []
 
 
-class ShadowScore(Document, frozen=True, kw_only=True):
+class ShadowScore(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The challenger's skill against the champion on live outcomes of both, or why these do not count."""
 
-    omitted_if_none: ClassVar[frozenset[str]] = frozenset({"left_out", "seconds", "skill", "ci"})
     left_out: str | None = None
     seconds: float | None = None
     skill: float | None = None
     ci: tuple[float, float] | None = None
 
 
-class GateRecord(Document, frozen=True, kw_only=True):
+class GateRecord(Struct, frozen=True, kw_only=True):
     """The gate's decision. `passed`: nothing spoke against the model; `promoted`: it was the best that
     passed."""
 
@@ -109,13 +104,21 @@ class GateRecord(Document, frozen=True, kw_only=True):
     shadow: ShadowScore | None = None
 
 
-class Card(Document, frozen=True, kw_only=True):
+class ServingCard(Struct, frozen=True, kw_only=True):
+    """The fields of a card that its model serves by."""
+
+    provisional: bool  # not proven against all baselines on an hour of rows
+    calibration: dict[int, Calibration] = {}  # by horizon, s
+    masked_calibration: dict[int, Calibration] | None = None  # of rows without quotes
+    support: dict[str, tuple[float, float]] = {}  # by input: lowest and highest value to serve on
+
+
+class Card(ServingCard, frozen=True, kw_only=True):
     """What is known of a model. Defaults are for cards that do not have a field."""
 
-    omitted_if_none: ClassVar[frozenset[str]] = frozenset({"label_version", "gate", "problem"})
     model_id: str = ""
     trained_at: str | None = None  # ISO 8601
-    provisional: bool = True  # not proven against all baselines on an hour of rows
+    provisional: bool = True
     reason: str = ""  # of its training
     parent: str | None = None  # the model that was active when it was trained
     code: str | None = None  # a digest of the package
@@ -128,9 +131,6 @@ class Card(Document, frozen=True, kw_only=True):
     horizons_s: list[int] = []
     network: NetworkShape | None = None
     epochs: int | None = None
-    calibration: dict[int, Calibration] = {}  # by horizon, s
-    masked_calibration: dict[int, Calibration] | None = None  # of rows without quotes
-    support: dict[str, tuple[float, float]] = {}  # by input: lowest and highest value it may be asked on
     learned_to_us: int | None = None  # no label it was trained on reaches beyond; µs since 1970
     test: dict[int, HorizonScore] = {}  # by horizon, s
     line: dict[str, dict[int, float]] = {}  # by market and horizon (s): bp of move per unit of book imbalance
@@ -139,98 +139,60 @@ class Card(Document, frozen=True, kw_only=True):
     problem: str | None = None  # why there is nothing else: the stored card cannot be read
 
 
+C = TypeVar("C", bound=ServingCard)
+
+
+def new_document(card: Card) -> dict[str, Any]:
+    """A new card as JSON values. A stored card is changed as the document that it is, so that fields of later
+    code are kept."""
+    document: dict[str, Any] = msgspec.to_builtins(card, str_keys=True)
+    return {name: value for name, value in document.items() if name not in ("gate", "problem")}
+
+
 def card_from(document: Any) -> Card:
     """The card in JSON values. Raises `ModelError` naming the field that is of another type."""
-    if not isinstance(document, dict):
-        raise ModelError(f"the card is {str(document)[:40]!r}, it should be a JSON object")
-    try:
-        return documents.decode(Card, document)
-    except ValueError as error:
-        raise ModelError(f"the card of model {document.get('model_id')}: {error}") from None
-
-
-@dataclass(frozen=True)
-class ServingCard:
-    """The fields of a card that its model serves by. `masked_calibrations` is for rows without quotes; None
-    where the card has none."""
-
-    provisional: bool
-    calibrations: dict[int, Calibration]
-    masked_calibrations: dict[int, Calibration] | None
-    support: dict[str, tuple[float, float]]
+    return _decode(document, Card)
 
 
 def serving_card(document: Any) -> ServingCard:
     """What a card, as JSON values, serves by. Raises `ModelError` naming the field that is missing, of
-    another type, not finite or beyond reason, and when the model was made for other features."""
-    if not isinstance(document, dict):
-        raise ModelError(f"the card is {str(document)[:40]!r}, it should be a JSON object")
-    calibrations = calibrations_from(document)
-    provisional = document.get("provisional")
-    if not isinstance(provisional, bool):
-        raise _unfit(document, "provisional", provisional, "true or false")
-    return ServingCard(
-        provisional=provisional,
-        calibrations=calibrations,
-        masked_calibrations=calibrations_from(document, "masked_calibration")
-        if document.get("masked_calibration") is not None
-        else None,
-        support=_support(document),
-    )
-
-
-def calibrations_from(document: dict[str, Any], kind: str = "calibration") -> dict[int, Calibration]:
-    """The calibrations of a `kind` on a model's card: `calibration`, or `masked_calibration` for rows without
-    quotes. Raises `ModelError` when it was made for other features, lacks a horizon, or has no number that a
-    forecast could be calibrated by."""
-    if document.get("feature_hash") != FEATURE_HASH:
+    another type, not finite or out of range, and when the model was trained on other features."""
+    if isinstance(document, dict) and document.get("feature_hash") != FEATURE_HASH:
         raise ModelError(
             f"model {document.get('model_id')} was trained on features {document.get('feature_hash')}, "
             f"this code computes {FEATURE_HASH}"
         )
-    found = document.get(kind, {})
-    if not isinstance(found, dict):
-        raise _unfit(document, kind, found, "an object by horizon")
-    if missing := [h for h in HORIZONS_S if str(h) not in found]:
-        raise ModelError(f"the card of model {document.get('model_id')} has no {kind} for horizons {missing}")
-    return {h: _calibration(document, f"{kind}.{h}", found[str(h)]) for h in HORIZONS_S}
+    card = _decode(document, ServingCard)
+    for problem in _problems(card):
+        raise ModelError(f"the card of model {document.get('model_id')}: {problem}")
+    return card
 
 
-def _calibration(document: dict[str, Any], place: str, found: Any) -> Calibration:
-    if not isinstance(found, dict):
-        raise _unfit(document, place, found, "an object")
-    slope, width = (found.get(name) for name in ("direction_slope", "interval_width"))
-    if not _is_number(slope) or not 0 <= slope <= MAX_SLOPE:
-        raise _unfit(document, f"{place}.direction_slope", slope, f"a number from 0 to {MAX_SLOPE:g}")
-    if not _is_number(width) or not 0 < width <= MAX_WIDTH:
-        raise _unfit(document, f"{place}.interval_width", width, f"a number above 0 and up to {MAX_WIDTH:g}")
-    return Calibration(float(slope), float(width))
+def _decode(document: Any, kind: type[C]) -> C:
+    if not isinstance(document, dict):
+        raise ModelError(f"the card is {str(document)[:40]!r}, it should be a JSON object")
+    try:
+        return msgspec.convert(document, kind, str_keys=True)
+    except msgspec.ValidationError as error:
+        raise ModelError(f"the card of model {document.get('model_id')}: {error}") from None
 
 
-def _support(document: dict[str, Any]) -> dict[str, tuple[float, float]]:
-    found = document.get("support", {})
-    if not isinstance(found, dict):
-        raise _unfit(document, "support", found, "an object by feature")
-    if strangers := sorted(set(found) - set(FEATURE_NAMES)):
-        raise ModelError(
-            f"the support of model {document.get('model_id')} names {strangers}, which are no features"
-        )
-    for name, ends in found.items():
-        if (
-            not isinstance(ends, list | tuple)
-            or len(ends) != 2
-            or not all(_is_number(end) for end in ends)
-            or ends[0] > ends[1]
-        ):
-            raise _unfit(document, f"support.{name}", ends, "the lowest and the highest value")
-    return {name: (float(low), float(high)) for name, (low, high) in found.items()}
-
-
-def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _unfit(document: dict[str, Any], place: str, value: Any, should: str) -> ModelError:
-    return ModelError(
-        f"{place} on the card of model {document.get('model_id')} is {str(value)[:40]}, it should be {should}"
-    )
+def _problems(card: ServingCard) -> Iterator[str]:
+    """What keeps a card whose fields are of the right types from serving."""
+    kinds = {"calibration": card.calibration, "masked_calibration": card.masked_calibration}
+    for kind, calibrations in kinds.items():
+        if calibrations is None:
+            continue
+        if missing := [h for h in HORIZONS_S if h not in calibrations]:
+            yield f"no {kind} for horizons {missing}"
+        for h, calibration in calibrations.items():
+            slope, width = calibration.direction_slope, calibration.interval_width
+            if not 0 <= slope <= MAX_SLOPE:
+                yield f"{kind}.{h}.direction_slope is {slope}, it should be from 0 to {MAX_SLOPE:g}"
+            if not 0 < width <= MAX_WIDTH:
+                yield f"{kind}.{h}.interval_width is {width}, it should be above 0 and up to {MAX_WIDTH:g}"
+    if strangers := sorted(set(card.support) - set(FEATURE_NAMES)):
+        yield f"its support names {strangers}, which are no features"
+    for name, (low, high) in card.support.items():
+        if not -math.inf < low <= high < math.inf:
+            yield f"support.{name} is from {low} to {high}, it should be the lowest and the highest value"

@@ -6,10 +6,11 @@ label over each horizon is the move to the price that an outcome is resolved by,
 A row with quotes that has no mid there is left out, as such a prediction has no outcome. A row without quotes
 then ends at the proxy mid, for history of trades alone has nothing else. docs/adr/0029 has the evidence.
 
-For PostgreSQL rows are computed by the hour, always from the same ticks: from `BEFORE_US` ahead of the hour,
-as far as its first row looks back, to `AFTER_US` behind it, as far as its last label and the silence that
-would end its segment. So an hour's rows do not depend on what else is computed, and hours join without a
-seam. Only a price last seen longer ago than `BEFORE_US` is not known there as it would be live.
+For PostgreSQL rows are computed by the hour, always from the same ticks: from `BEFORE_US` before the hour,
+the look-back of its first row, to `AFTER_US` after it, the reach of its last label and of the silence that
+would end its segment. So an hour's rows do not depend on what else is computed, and consecutive hours give
+the rows of one computation. Only a price last seen more than `BEFORE_US` earlier is missing, unlike in
+serving.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ from tickcast.model.forecast import HORIZONS_S
 from tickcast.model.network import HAS_QUOTES, places
 from tickcast.units import HOUR_US, SECOND_US
 
-LABEL_VERSION = 2  # to be raised with every change of what `moves_bp` means
+LABEL_VERSION = 2  # raised with every change of the meaning of `moves_bp`
 # By which stored rows are selected: rows of other features or other labels are never mixed with these.
 ROW_HASH = f"{FEATURE_HASH}-{LABEL_VERSION}"
 
-# A minute of look-back, and the ages that features count up to a minute, from its beginning.
+# A minute of look-back, at whose start ages are known that features count up to a minute.
 BEFORE_US = KEPT_SECONDS * SECOND_US + SILENCE_US + 10 * SECOND_US
 AFTER_US = max(HORIZONS_S) * SECOND_US + SILENCE_US
 
@@ -95,8 +96,8 @@ def rows_from_bars(bars: Bars) -> Rows:
 
 
 def rows_without_quotes(bars: Bars) -> Rows:
-    """The rows of `bars` as they would be had the quotes stalled: masked features, the move from the proxy
-    mid to the true mid. None where there were no quotes anyway."""
+    """The rows of `bars` as if the quotes had stalled: masked features, the move from the proxy mid to the
+    true mid. No rows where there were no quotes in the first place."""
     at = _with_all_horizons(bars)
     if not len(at):
         return NO_ROWS
@@ -107,18 +108,18 @@ def rows_without_quotes(bars: Bars) -> Rows:
 
 
 def mask_quotes(rows: Rows) -> Rows:
-    """The rows with quotes among `rows` again without them, where the bars they came from are gone: what
-    quotes tell is 0. Returns and volatility stay the mid's, and so does the move, where `rows_without_quotes`
-    has the proxy mid's."""
-    twins = rows.chosen(rows.has_quotes)
-    features = twins.features.copy()
+    """The rows with quotes among `rows`, with their quotes masked, for when their bars are no longer at hand:
+    features from quotes are 0. Returns, volatility and the move stay those of the mid, where
+    `rows_without_quotes` has those of the proxy mid."""
+    quoted = rows.chosen(rows.has_quotes)
+    features = quoted.features.copy()
     features[:, [*places(QUOTE_FEATURES), HAS_QUOTES]] = 0
-    return twins._replace(features=features)
+    return quoted._replace(features=features)
 
 
 def moves_bp(bars: Bars, at: Ints, *, without_quotes: bool = False) -> Floats:
-    """The labels of the rows at positions `at` of `bars`, each with `_LONGEST_BARS` bars behind it, in bp;
-    NaN where one is not known. Shape (at, H).
+    """The labels of the rows at positions `at` of `bars`, each followed by `_LONGEST_BARS` bars, in bp;
+    NaN where one is unknown. Shape (at, H).
 
     `without_quotes`, rows start from the proxy mid and end at the true mid alone.
     """
@@ -128,9 +129,9 @@ def moves_bp(bars: Bars, at: Ints, *, without_quotes: bool = False) -> Floats:
     if without_quotes:
         start = proxy[at]
     else:
-        is_blind = np.isnan(mid[at])
-        start = np.where(is_blind, proxy[at], mid[at])
-        outcome = np.where(np.isnan(outcome) & is_blind[:, None], proxy[ends], outcome)
+        lacks_mid = np.isnan(mid[at])
+        start = np.where(lacks_mid, proxy[at], mid[at])
+        outcome = np.where(np.isnan(outcome) & lacks_mid[:, None], proxy[ends], outcome)
     return np.asarray((outcome / start[:, None] - 1) * 1e4)
 
 
@@ -147,14 +148,14 @@ class HourRows(NamedTuple):
 
 
 def affected_hours(first_us: int, last_us: int) -> range:
-    """The hours, by their beginnings, whose rows ticks between two instants have a part in."""
+    """The hours, by their beginnings, whose rows depend on ticks between two instants."""
     return range((first_us - AFTER_US) // HOUR_US * HOUR_US, last_us + BEFORE_US + 1, HOUR_US)
 
 
 def rows_of_hour(trades: Trades, quotes: Quotes, hour_us: int, grid_us: int, quoted_grid_us: int) -> HourRows:
     """The rows that end within the hour from `hour_us` on (its end excluded), of ticks in any order.
 
-    Feature rows stand on the grid of multiples of `grid_us`, those with quotes of `quoted_grid_us`. Ticks
+    Feature rows are at multiples of `grid_us`, those with quotes of `quoted_grid_us`. Ticks
     beyond `BEFORE_US` and `AFTER_US` of the hour are left out.
     """
     from_us, to_us = hour_us - BEFORE_US, hour_us + HOUR_US + AFTER_US
@@ -187,12 +188,12 @@ def _of_segment(bars: Bars, hour_us: int, grid_us: int, quoted_grid_us: int) -> 
 
 
 def _with_all_horizons(bars: Bars) -> Ints:
-    """The positions of `bars` with the longest horizon behind them."""
+    """The positions of `bars` that the longest horizon follows."""
     return np.arange(max(len(bars) - _LONGEST_BARS, 0))
 
 
 def _rows(end_us: Ints, features: Floats, moves: Floats) -> Rows:
-    """The rows of which all is known."""
+    """The rows without an unknown value."""
     known = ~(np.isnan(features).any(axis=1) | np.isnan(moves).any(axis=1))
     return Rows(end_us[known], features[known], moves[known])
 

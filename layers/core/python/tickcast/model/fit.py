@@ -5,8 +5,8 @@ evidence). Several members, half of which see the book imbalance alone, are aver
 units side by side. Rows with quotes fit the members; rows without fit the masked part, a ridge regression;
 the head for "does not move" is a logistic regression on both.
 
-What features are scaled by and what the network cannot express (a drift) is decided in `features.vector` and
-`model.network`. N rows, O odd and E even inputs, K hidden units, H horizons.
+The scaling of features is in `features.vector`, the symmetry of the network in `model.network`. N rows, O odd
+and E even inputs, K hidden units, H horizons.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Scaler(NamedTuple):
     def of(cls, rows: Rows, inputs: Inputs) -> Scaler:
         odd, even = rows.features[:, places(inputs.odd)], rows.features[:, places(inputs.even)]
         odd_scale, even_scale = np.sqrt((odd**2).mean(axis=0)), even.std(axis=0)
-        # A constant input carries no information: it is left alone, not blown up.
+        # A constant input carries no information: it is not scaled up.
         return cls(
             usual_sigma(rows),
             np.where(odd_scale > 1e-6, odd_scale, 1.0),
@@ -152,8 +152,8 @@ def loss_and_gradients(network: Network, samples: Samples, huber: float) -> tupl
 
 
 def initial_network(settings: TrainingSettings, member: int) -> Network:
-    """A member before its first step. Every second one is blind to all odd inputs but `imbalance_only`: their
-    weights are 0 and, as `_fit_member` zeroes the inputs, stay 0."""
+    """A member before its first step. Every second one sees none of the odd inputs but `imbalance_only`: the
+    weights of the others are 0 and, as `_fit_member` zeroes the inputs, stay 0."""
     rng = np.random.default_rng([settings.seed, member])
     network = Network.zeros(settings.inputs, settings.hidden)
     network.hidden_odd = rng.normal(0, 0.5, network.hidden_odd.shape) * _visible(settings, member)[:, None]

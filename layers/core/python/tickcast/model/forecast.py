@@ -8,20 +8,19 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from tickcast.features.vector import Floats
-from tickcast.model.documents import Document
 
 HORIZONS_S = (1, 2, 5, 10)
 
 Price = Annotated[float, Meta(gt=0)]  # quote currency
 Probability = Annotated[float, Meta(ge=0, le=1)]
 
-# A calibration beyond these is no measurement of a market: a slope that makes every move certain, an interval
-# of fifty times the usual move of its horizon.
+# A calibration beyond these cannot have been measured on a market: a slope that makes every move certain, an
+# interval of fifty times the usual move of its horizon.
 MAX_SLOPE = 1000.0
 MAX_WIDTH = 50.0
 
 
-class Calibration(Document, frozen=True):
+class Calibration(Struct, frozen=True):
     """What turns a horizon's output into probabilities and an interval, fitted on out-of-fold predictions.
 
     `direction_slope`: P(direction right | the mid moves) = sigmoid(slope * |move| / σ√h).
@@ -36,7 +35,7 @@ class Calibration(Document, frozen=True):
         return 1.0 / (1.0 + math.exp(-self.direction_slope * abs(move_bp) / scale_bp))
 
     def noise_bp(self, scale_bp: float, min_confidence: float) -> float | None:
-        """The move at which the confidence comes to `min_confidence` (0.5 to 1): a smaller one is noise.
+        """The move at which the confidence reaches `min_confidence` (0.5 to 1): a smaller one is noise.
         None where no move reaches it, because the model's direction has no value."""
         if self.direction_slope == 0:
             return None
@@ -87,4 +86,4 @@ def forecast(
 
 
 class ModelError(ValueError):
-    """A model that must not serve; the message says what does not fit."""
+    """A model that must not serve; the message says why."""

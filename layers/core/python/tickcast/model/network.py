@@ -5,12 +5,12 @@ For odd features o and even features e it predicts, per horizon h, the move of t
 
     f(o, e) = o·L + ½ [g(o, e) - g(-o, e)],      g(o, e) = silu(o·A + e·B + c)·W
 
-so f(-o, e) = -f(o, e) by construction: exchange buying and selling and the prediction changes its sign, and
-no drift can be memorised. The volatility σ is an input and the output is scaled back to basis points inside
-the network, so that one network serves several markets. For the same book the move grows less than in
-proportion to σ, which trails the market by half a minute: d(σ) = (σ / σ₀)^-¼, between 0.7 and 1.4, where σ₀
-is the volatility it was trained at. Where quotes are missing, the signed trades and the returns of a proxy
-mid, m, are left, and the output is linear, m·M: they predict too little for more. An even head gives the
+so f(-o, e) = -f(o, e) by construction: swapping buying and selling flips the sign of the prediction, and no
+drift can be memorised. The volatility σ is an input and the output is scaled back to basis points inside the
+network, so that one network serves several markets. For the same book the move grows less than in proportion
+to σ, which trails the market by half a minute: d(σ) = (σ / σ₀)^-¼, between 0.7 and 1.4, where σ₀ is the
+volatility it was trained at. Where quotes are missing, the signed trades and the returns of a proxy mid, m,
+remain, and the output is linear, m·M: they predict too little for a larger model. An even head gives the
 probability that the mid does not move at all.
 
 The features it reads are part of the network (`Inputs`); it takes the whole vector and picks them.
@@ -132,7 +132,7 @@ def damping(sigma_bp: Floats, usual_bp: Floats) -> Floats:
 
 def average(networks: list[Network]) -> Network:
     """One network whose moves are the means of those of `networks`, which read the same inputs: their hidden
-    units are laid side by side, all other weights averaged."""
+    units are concatenated, all other weights averaged."""
     joined = {"hidden_odd": 1, "hidden_even": 1, "hidden_bias": 0, "out": 0}  # the axis of the hidden units
     weights = {
         name: np.concatenate([n.weights[name] for n in networks], axis=joined[name])

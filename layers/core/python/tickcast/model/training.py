@@ -4,8 +4,8 @@ Time runs forward. The newest share of the rows is the *test* block, which nothi
 is cut into four blocks at the same instants for all markets; each block but the first is predicted by
 networks fitted on the blocks before it (walk-forward). The number of epochs (early stopping) and the
 calibration come from these out-of-fold predictions together; then the network is fitted on all four blocks
-(`model.fit`). Between the rows that are fitted on and those that are predicted lies a gap of the longest
-horizon, so that no label reaches across, of whatever market.
+(`model.fit`). Between the rows that are fitted on and those that are predicted is a gap of the longest
+horizon, so that no label of any market reaches across.
 
 Rows with quotes train the network proper; the same instants with their quotes masked, and history that never
 had any, train the masked part.
@@ -33,7 +33,7 @@ _FOLDS = 4
 
 
 class TrainingError(ValueError):
-    """Data that cannot train a model; the message says what is missing."""
+    """Data that no model can be trained on; the message says what is missing."""
 
 
 class Training(NamedTuple):
@@ -45,7 +45,7 @@ class Training(NamedTuple):
     epochs: int
     calibration: dict[int, Calibration]  # by horizon, s
     masked_calibration: dict[int, Calibration]
-    support: dict[str, tuple[float, float]]  # by input: lowest and highest value it may be asked on
+    support: dict[str, tuple[float, float]]  # by input: lowest and highest value to serve on
     learned_to_us: int  # no label of a row that it was fitted on reaches beyond
     test: Rows  # the newest block, of the kind (with or without quotes) that the network is for
 
@@ -69,8 +69,8 @@ def train(markets: list[Rows], settings: TrainingSettings | None = None) -> Trai
         rows=count,
         rows_with_quotes=int(pooled.has_quotes.sum()),
         epochs=epochs,
-        calibration=_calibrations(quoted if len(quoted.moves) else masked),
-        masked_calibration=_calibrations(masked if len(masked.moves) else quoted),
+        calibration=fit_calibrations(*(quoted if len(quoted.moves) else masked)[:2]),
+        masked_calibration=fit_calibrations(*(masked if len(masked.moves) else quoted)[:2]),
         support=support(learn, settings.inputs),
         learned_to_us=int(learn.end_us.max()) + GAP_US,
         test=test.chosen(test.has_quotes == (network.knows_quotes > 0)),
@@ -83,10 +83,10 @@ def fitted_with_quotes(rows: Rows, learned_to_us: int) -> Rows:
 
 
 def support(rows: Rows, inputs: Inputs) -> dict[str, tuple[float, float]]:
-    """By input, the range within which the network may be asked: that of `rows`, widened on both sides by
-    twice its width, taken for at least 2. Volatility, which only scales, may be ten times as high.
+    """By input, the range that the network may be used in: that of `rows`, widened on both sides by twice its
+    width, which counts as at least 2. Volatility, which only scales, may be ten times as high.
 
-    A guard against absurd input alone; another market, year or simulator is to be inside.
+    It only guards against absurd input: another market, year or simulator should be inside.
     """
     ranges = {}
     for name in inputs.names:
@@ -133,10 +133,6 @@ def _losses(networks: list[Network], rows: Rows, settings: TrainingSettings) -> 
         error = network.quoted_move(odd, even) - target(rows, network.usual_sigma)  # (N, H)
         losses.append(float(huber_loss(error, settings.huber).sum()))
     return losses
-
-
-def _calibrations(predicted: OutOfFold) -> dict[int, Calibration]:
-    return dict(zip(HORIZONS_S, fit_calibrations(predicted.moves, predicted.outcomes), strict=True))
 
 
 def folds(rows: Rows) -> Iterator[tuple[Rows, Rows]]:

@@ -1,4 +1,4 @@
-"""A model's card as a page for people, in Markdown: what `card.json` says, and nothing else."""
+"""A model's card as a page for people, in Markdown: the contents of `card.json`."""
 
 from __future__ import annotations
 

@@ -14,14 +14,14 @@ from tickcast.model.card import serving_card
 from tickcast.model.forecast import ModelError
 
 REFRESH_EVERY_MS = 3000
-_SHOWN = 200  # characters of what is wrong with a card
+_SHOWN = 200  # characters of a card's problem
 
 
 class ModelCatalog:
-    """The newest cards, listed again every few seconds; a card is read once, as it never changes.
+    """The newest cards, listed again every few seconds; a card is read again only once it has changed.
 
-    `connect` creates the S3 client when it is first needed: few callers ask for models, and the others should
-    not pay for it, nor for importing boto3.
+    `connect` makes the S3 client when it is first needed: few requests are for models, and the others should
+    not wait for it, nor for the import of boto3.
     """
 
     def __init__(self, connect: Callable[[], Any], bucket: str, clock_ms: Callable[[], float]) -> None:
@@ -72,8 +72,7 @@ class ModelCatalog:
         return card
 
     def _read(self, key: str) -> dict[str, Any]:
-        """The JSON object under `key`, or one that says what is wrong with it, so that the others are
-        shown."""
+        """The JSON object under `key`, or its problem, so that one damaged card does not hide the rest."""
         text = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read()
         try:
             found = json_text.read(text)

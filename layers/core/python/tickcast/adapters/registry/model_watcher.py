@@ -2,8 +2,8 @@
 
 S3 is polled off the hot path. A poll runs in a thread of its own, which is started after an event's results
 were written; no prediction waits for it, however long S3 takes. Lambda freezes a process between events, and
-the thread with it: it continues in the next event, and its timeouts count the time in between, so that a poll
-may fail that would have succeeded. A failure costs nothing but the wait for the next poll
+the thread with it: it continues in the next event, and its timeouts include the time in between, so that a
+poll may fail that would have succeeded. A failure only delays the update until the next poll
 (docs/adr/0023-input-is-checked-at-the-boundary.md).
 """
 
@@ -19,7 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from tickcast.adapters import json_text
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.registry.onnx_model import OnnxModel
-from tickcast.adapters.registry.pointer import POINTER, Pointer, decode_pointer
+from tickcast.adapters.registry.pointer import POINTER, Pointer, pointer_from
 from tickcast.features.vector import FEATURE_NAMES
 from tickcast.model.card import serving_card
 from tickcast.model.forecast import ModelError
@@ -33,7 +33,7 @@ REPORT_AFTER_MS = 10_000  # a pointer last read longer ago is a problem, once a 
 GIVE_UP_AFTER_MS = 60_000  # a poll that has taken longer may hang for good: another is started then
 FIRST_POLL_S = 3.0  # the longest wait for the very first poll, the only one that is waited for
 
-# What a pointer, a card or a network of another shape than ours raises.
+# Raised by a pointer, a card or a network that does not have the expected shape.
 LOAD_ERRORS = (ValueError, KeyError, TypeError, AttributeError, IndexError)
 _OUTAGES = (BotoCoreError, ClientError)
 
@@ -57,7 +57,7 @@ class ActiveModels:
     model: ServingModel | None = None
     challenger: ServingModel | None = None
     etag: str = ""  # of a pointer all of whose models were loaded
-    refusal: str | None = None  # what is wrong with the model that the pointer names
+    refusal: str | None = None  # why the model that the pointer names is refused
     challenger_problem: str | None = None
 
 
@@ -122,8 +122,8 @@ class ModelWatcher:
         return self._active.model
 
     def poll(self) -> None:
-        """Start a poll if it is due and none is under way. To be called when nobody waits: after the
-        writing."""
+        """Start a poll if it is due and none is under way. To be called when nothing waits for it: after the
+        results were written."""
         self._poll_if_due()
         self._active = self._polled
 
@@ -147,7 +147,7 @@ class ModelWatcher:
         return min(float(first_ms << min(self._failures - 1, 30)), most_ms)
 
     def _outage_problem(self) -> str | None:
-        """What to report of a pointer that could not be read for long."""
+        """The problem of a pointer that has not been read for a long time."""
         waiting = self._is_polling and self._clock_ms() - self._started_ms > REPORT_AFTER_MS
         if not (self._failures or waiting):
             return None
@@ -163,7 +163,7 @@ class ModelWatcher:
         try:
             self._polled = self._poll_pointer(self._polled)
             self._read_ms, self._failures = self._clock_ms(), 0
-        except Exception as error:  # whatever it is, it ends this poll alone
+        except Exception as error:  # of any kind: it ends this poll alone
             self._failed(error)
         finally:
             self._end_poll()
@@ -189,7 +189,7 @@ class ModelWatcher:
         if stored["ETag"] == before.etag:
             return replace(before, refusal=None)
         try:
-            pointer = decode_pointer(stored["Body"].read())
+            pointer = pointer_from(json_text.read(stored["Body"].read()))
             model = self._model(before, pointer.model_id)
         except LOAD_ERRORS as error:
             # The challenger keeps running: it is the active model that could not be replaced.
@@ -208,7 +208,7 @@ class ModelWatcher:
                 raise ModelError(pointer.challenger.problem)
             challenger = self._model(self._polled, pointer.challenger.model_id)
         except _OUTAGES as error:
-            # It is tried again with the next poll; the active model need not wait for that.
+            # The next poll tries again; the active model need not wait for that.
             problem, etag = f"challenger: {describe(error)}", ""
         except LOAD_ERRORS as error:
             problem = f"challenger: {describe(error)}"
@@ -227,8 +227,8 @@ def load(s3: Any, bucket: str, model_id: str) -> ServingModel:
     model = ServingModel(
         model_id=model_id,
         provisional=card.provisional,
-        calibrations=card.calibrations,
-        masked_calibrations=card.masked_calibrations,
+        calibrations=card.calibration,
+        masked_calibrations=card.masked_calibration,
         run=OnnxModel(_read(s3, bucket, f"models/{model_id}/model.onnx")),
         support=card.support,
     )

@@ -4,38 +4,34 @@ before."""
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar
+from typing import Any
 
-from tickcast.adapters import json_text
-from tickcast.model import documents
-from tickcast.model.documents import Document
+import msgspec
+from msgspec import Struct
 
 POINTER = "models/current.json"
 _MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # a folder of its own in the bucket
 
 
-class Challenger(Document, frozen=True, kw_only=True):
-    """The model that runs in shadow. With a `problem`, the stored one names no model; it must not cost the
-    active model anything."""
+class Challenger(Struct, frozen=True, kw_only=True):
+    """The model that runs in shadow. With a `problem`, the stored one names no model; the active model
+    serves all the same."""
 
-    omitted_if_none: ClassVar[frozenset[str]] = frozenset({"problem"})
     model_id: str
     problem: str | None = None
 
 
-class PreviousModel(Document, frozen=True, kw_only=True):
+class PreviousModel(Struct, frozen=True, kw_only=True):
     """A model that was active before."""
 
-    omitted_if_none: ClassVar[frozenset[str]] = frozenset({"since", "provisional"})
     model_id: str
     since: str | None = None  # ISO 8601
     provisional: bool | None = None
 
 
-class Pointer(Document, frozen=True, kw_only=True):
+class Pointer(Struct, frozen=True, kw_only=True):
     """The active model. `provisional` is what the gate decided; None: what the model's card says."""
 
-    omitted_if_none: ClassVar[frozenset[str]] = frozenset({"key", "since", "by", "provisional"})
     model_id: str
     key: str | None = None  # of the ONNX file
     since: str | None = None  # ISO 8601
@@ -50,9 +46,8 @@ class Pointer(Document, frozen=True, kw_only=True):
         return self.challenger.model_id if self.challenger and not self.challenger.problem else None
 
 
-def decode_pointer(data: bytes) -> Pointer:
-    """The pointer in the bytes of its object. Raises ValueError naming what is wrong with it."""
-    document = json_text.read(data)
+def pointer_from(document: Any) -> Pointer:
+    """The pointer in JSON values. Raises ValueError naming what is wrong with it."""
     if not isinstance(document, dict):
         raise ValueError(f"it is {str(document)[:40]}, it should be a JSON object")
     if not is_model_id(document.get("model_id")):
@@ -61,12 +56,10 @@ def decode_pointer(data: bytes) -> Pointer:
         raise ValueError(f"provisional is {str(document['provisional'])[:40]}, it should be true or false")
     named = document.get("challenger")
     if named is not None and not (isinstance(named, dict) and is_model_id(named.get("model_id"))):
-        document |= {"challenger": {"model_id": "", "problem": f"the pointer names {str(named)[:60]}"}}
-    return documents.decode(Pointer, document)
-
-
-def encode_pointer(pointer: Pointer) -> bytes:
-    return json_text.strict(documents.encode(pointer)).encode()
+        document = document | {
+            "challenger": {"model_id": "", "problem": f"the pointer names {str(named)[:60]}"}
+        }
+    return msgspec.convert(document, Pointer)
 
 
 def is_model_id(value: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from local.commands.status import Row, Status, line
+from local.commands.run import Row, Status, line
 
 PREDICTION: dict[str, Any] = {
     "source": "model",
@@ -31,7 +31,7 @@ def test_a_fallback_says_why() -> None:
     assert "fallback: warming_up" in text_of(PREDICTION | {"source": "fallback", "reason": "warming_up"})
 
 
-def test_before_the_first_bar_it_waits() -> None:
+def test_before_the_first_bar_the_status_is_waiting() -> None:
     assert text_of({}).endswith("BTCUSDT waiting for the first bars")
 
 
