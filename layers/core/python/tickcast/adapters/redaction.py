@@ -73,7 +73,7 @@ def _bounded(text: str) -> str:
 
 def describe(error: BaseException, *secrets: str) -> str:
     """An error of a library as text: its class and its message, redacted, on one line of bounded length."""
-    message = " ".join(redact(str(error), *secrets).split())
+    message = " ".join(redact(str(error), *secrets).encode(errors="replace").decode().split())
     name = type(error).__name__
     return f"{name}: {message[:_SHOWN]}" if message else name
 

@@ -146,7 +146,7 @@ def note_latency(records: Iterable[PendingPrediction | Outcome], now_ms: float) 
 def _pending(prediction: Prediction) -> PendingPrediction:
     challenger, features = prediction.challenger, prediction.features
     return PendingPrediction(
-        **_repeated(prediction) | {"imbalance": features["imbalance"] if features else None},
+        **_repeated(prediction) | {"imbalance": features.get("imbalance") if features else None},
         horizons=dict.fromkeys(HORIZONS_S) | _converted(prediction.horizons, PendingForecast),
         challenger=challenger.model_id if challenger else None,
         shadow=_converted(challenger.horizons, PendingShadow) if challenger else {},

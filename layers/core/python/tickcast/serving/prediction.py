@@ -238,6 +238,9 @@ def run(
     )
     forecasts = forecast(basis_price, move_bp, scale_bp, p_flat, dict(calibrations)) if is_sound else []
     prices = ((each.predicted_price, each.lower, each.upper, each.confidence) for each in forecasts)
+    is_sound = is_sound and all(
+        value > 0 for each in forecasts for value in (each.predicted_price, each.lower)
+    )
     if not is_sound or not all(math.isfinite(value) for of_horizon in prices for value in of_horizon):
         raise ModelError(f"model {model.model_id} answers {move_bp}, {scale_bp}, {p_flat}")
     return forecasts

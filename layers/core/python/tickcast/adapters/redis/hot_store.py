@@ -337,7 +337,10 @@ class HotStore:
     def gaps(self, symbols: Sequence[str]) -> dict[str, LedgerRecord | None]:
         """The gap ledgers by symbol; None where there is none."""
         found = self.values([keys.gaps(symbol) for symbol in symbols])
-        return {symbol: read(LedgerRecord, data) for symbol, data in zip(symbols, found, strict=True)}
+        return {
+            s: next(iter(_readable(LedgerRecord, [data])), None)
+            for s, data in zip(symbols, found, strict=True)
+        }
 
     def accuracy(self, symbol: str) -> AccuracySummary | None:
         """The accuracy as scored last; None before the first scoring."""
@@ -371,7 +374,7 @@ def _readable(kind: type[T], found: Iterable[Any]) -> list[T]:
 
 
 def _entries(found: Any) -> Entries:
-    return [(entry.decode(), fields[b"json"]) for entry, fields in found]
+    return [(entry.decode(), fields.get(b"json", b"")) for entry, fields in found]
 
 
 def _answers(pipeline: Any) -> list[Any]:
