@@ -83,7 +83,7 @@ def promote(s3: Any, bucket: str, model_id: str) -> str:
     model_registry.promote(s3, bucket, model_id, _now(), by="hand")
     lines = [f"{model_id} is active; {_PICKED_UP}. `make rollback` takes it back."]
     if not (card.gate and card.gate.promoted):
-        why = card.gate.sentence if card.gate else "the gate has not evaluated it."
+        why = (card.gate.sentence if card.gate else "") or "the gate has not evaluated it."
         lines.append(f"Promoted by hand, not by the gate: {why}")
     return "\n".join(lines)
 

@@ -193,12 +193,18 @@ class Cloud:
         variables: dict[str, str] = configuration["Environment"]["Variables"]
         return variables
 
-    def load(self, function: str, request: dict[str, Any]) -> None:
-        """Load objects of bronze into PostgreSQL by `function`. Raises `FunctionFailed`."""
-        while not (loaded := invoke(self.client("lambda"), function, request))["complete"]:
-            pass
-        if refused := [*loaded["quarantined"], *loaded["problems"]]:
+    def load(self, function: str, request: dict[str, Any]) -> list[str]:
+        """Load objects of bronze into PostgreSQL by `function`; returns why objects were refused. Raises
+        `FunctionFailed` where all were."""
+        refused, has_loaded, is_complete = [], False, False
+        while not is_complete:
+            loaded = invoke(self.client("lambda"), function, request)
+            refused += [*loaded["quarantined"], *loaded["problems"]]
+            has_loaded |= loaded["objects"] > 0
+            is_complete = loaded["complete"]
+        if refused and not has_loaded:
             raise FunctionFailed(f"{function}: {'; '.join(refused)}")
+        return refused
 
     def train(self, function: str, symbols: Sequence[str], reason: str) -> dict[str, Any]:
         """Train a provisional model on all rows of `symbols` by `function` and make it the champion; the

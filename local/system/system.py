@@ -273,8 +273,10 @@ class System:
         self.check()
         with self._progress.step("loading history into PostgreSQL by the function load_history"):
             requests = load_requests(objects)
-            for request in requests.values():
-                self.cloud.load(self.outputs["LoadHistoryFunction"], request)
+            function = self.outputs["LoadHistoryFunction"]
+            refused = [reason for each in requests.values() for reason in self.cloud.load(function, each)]
+        for reason in refused:
+            self._progress.say(f"  left out of the history: {reason}")
         with self._progress.step("training a first model by the function train_model"):
             function = self.outputs["TrainModelFunction"]
             trained = self.cloud.train(function, sorted(requests), f"first start, on {origin}")

@@ -586,3 +586,15 @@ def test_a_marker_of_an_older_version_is_read(thin: RestServer, s3: Any) -> None
 def test_a_request_without_a_window_says_so(server: RestServer, s3: Any, window: Any) -> None:
     with pytest.raises(WindowError, match="window"):
         fetcher(server, s3)({"window": window}, PLENTY)
+
+
+@pytest.mark.parametrize("body", [b"nonsense", b"[]", b'{"keys": null}'])
+def test_a_window_with_an_unreadable_marker_is_fetched_again(
+    server: RestServer, s3: Any, body: bytes
+) -> None:
+    fetch = fetcher(server, s3)
+    whole = fetch({"window": WINDOW}, PLENTY)
+    about = marker(s3)
+    s3.put_object(Bucket=BUCKET, Key=MARKER, Body=body)
+    assert fetch({"window": WINDOW}, PLENTY)["keys"] == whole["keys"]
+    assert marker(s3) == about

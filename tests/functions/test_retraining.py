@@ -19,6 +19,7 @@ from tests.fixtures.market import START_US
 from tickcast.adapters.postgres import training_rows
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.registry import model_registry
+from tickcast.adapters.registry.model_registry import RegistryError
 from tickcast.adapters.registry.model_watcher import ModelWatcher, inline
 from tickcast.adapters.settings import DatabaseSettings
 from tickcast.features.vector import FEATURE_NAMES
@@ -285,6 +286,22 @@ def test_a_worse_model_is_not_promoted_and_its_card_says_why(
     assert gate is not None
     assert (gate.promoted, gate.reasons) == (False, verdict["reasons"])
     assert gate.sentence.startswith("Champion kept: ")
+
+
+def test_a_champion_with_an_odd_card_is_compared_with_or_named(
+    s3: Any, loader: Connection, train: Train, evaluate: Evaluate
+) -> None:
+    fill(loader, BTC, market(1, 600, FROM_US))
+    first = train()["model_id"]
+    activate(s3, first)
+    fill(loader, BTC, market(2, 600, FROM_US + 700 * SECOND_US))
+    trained = train()["model_id"]
+    card = model_registry.card_document(s3, BUCKET, first)
+    model_registry.save_card(s3, BUCKET, card | {"epochs": "many", "reason": None, "line": None})
+    assert "champion" in evaluate(trained)["figures"]
+    model_registry.save_card(s3, BUCKET, card | {"learned_to_us": "now"})
+    with pytest.raises(RegistryError, match=f"learned_to_us on the card of model {first} is 'now'"):
+        evaluate(trained)
 
 
 def test_simulated_rows_and_rows_without_quotes_decide_nothing(

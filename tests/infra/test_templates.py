@@ -393,6 +393,7 @@ def test_ingest_task(on_aws: Synthesised) -> None:
     task = container(on_aws, "Ingest")
     assert 0 < task["StopTimeout"] <= 120
     assert task["HealthCheck"]["Command"][0] == "CMD"
+    assert "AWS_ENDPOINT_URL" not in {entry["Name"] for entry in task["Environment"]}
 
     service = on_aws.one("AWS::ECS::Service")
     deployment = service["DeploymentConfiguration"]

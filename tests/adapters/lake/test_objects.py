@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.fixtures.aws import BUCKET
+from tickcast.adapters.lake import bronze
 from tickcast.adapters.lake.bronze import BronzeError
 from tickcast.adapters.lake.bronze_reader import object_at
 from tickcast.adapters.lake.objects import first_key, list_folders, list_objects
@@ -52,3 +53,11 @@ def test_a_marker_that_lists_fewer_withheld_ranges_than_it_has_room_for_is_cut_s
     assert not Progress(withheld_trades=2, withheld=[(4, 5)]).is_cut_short
     assert Progress(withheld_trades=3, withheld=[(4, 5)]).is_cut_short
     assert not Progress(withheld_trades=10_000, withheld=ranges).is_cut_short
+
+
+def test_of_a_damaged_marker_the_withheld_ids_are_read_all_the_same(s3: Any) -> None:
+    lake = WindowLake(s3, BUCKET)
+    key = bronze.window_key(WINDOW.symbol, WINDOW.from_us, WINDOW.to_us)
+    s3.put_object(Bucket=BUCKET, Key=key, Body=b'{"withheld": [[4, 5]], "rows": "many", "keys": null}')
+    assert lake.marker(WINDOW) is None  # it is fetched again
+    assert lake.withheld(WINDOW) == [(4, 5)]

@@ -16,7 +16,7 @@ from tickcast.adapters.postgres import binary_copy
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.postgres.history_store import HistoryStore
 from tickcast.adapters.settings import DatabaseSettings
-from tickcast.units import DAY_US
+from tickcast.units import DAY_US, HOUR_US
 
 DAY = 1_754_006_400_000_000  # 2025-08-01
 
@@ -37,6 +37,24 @@ def test_migrations_go_down_and_up_again(owner: Any, postgres_port: int) -> None
     assert owner.execute(tables).fetchone() == (0,)
     database.migrate(url)
     assert owner.execute(tables).fetchone() == before
+
+
+def test_hours_with_rows_of_the_label_version_before_become_dirty(owner: Any) -> None:
+    """By the statement of the migration itself; on an empty database there are none."""
+    text = (database.MIGRATIONS / "20261126000002_second_label_version.sql").read_text("utf-8")
+    statement = text.partition("-- migrate:down")[0]
+    dirty = "select symbol, hour_us from tickcast.stale_hours order by 1, 2"
+    with owner.transaction(force_rollback=True):
+        owner.execute(statement)
+        assert owner.execute(dirty).fetchall() == []
+        owner.execute("select tickcast.add_day(%s)", (DAY,))
+        for end_us in (DAY, DAY + 1_000_000, DAY + HOUR_US - 1_000_000, DAY + 2 * HOUR_US):
+            values = ", ".join(["0"] * 12)
+            bar = f"insert into tickcast.bars_1s values ('X', %s, {values}, true, 'sim')"
+            owner.execute(bar, (end_us,))
+        owner.execute("insert into tickcast.stale_hours values ('X', %s)", (DAY,))
+        owner.execute(statement)
+        assert owner.execute(dirty).fetchall() == [("X", DAY), ("X", DAY + 2 * HOUR_US)]
 
 
 def test_a_failed_migration_says_why(owner: Any, postgres_port: int, tmp_path: Any, monkeypatch: Any) -> None:

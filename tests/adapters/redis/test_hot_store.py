@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import redis
+from msgspec import to_builtins
 from msgspec.structs import replace
 
 from tests.fixtures import records
@@ -103,6 +104,8 @@ def test_a_record_that_lacks_a_field_is_an_error_that_names_it(
         "{}",
         '{"timestamp": "noon", "last_trade_id": "x"}',
         '{"id": "BTCUSDT-1", "timestamp": 1, "symbol": "BTCUSDT"}',
+        json.dumps(to_builtins(records.prediction(T0 + 1000), str_keys=True) | {"calibrator": [1]}),
+        json.dumps(to_builtins(records.prediction(T0 + 1000), str_keys=True) | {"trade_age_ms": "x"}),
     ],
 )
 @pytest.mark.parametrize(

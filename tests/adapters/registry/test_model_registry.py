@@ -335,3 +335,36 @@ def test_a_stored_pointer_is_moved_without_losing_fields(s3: Any, models: list[s
 
 def read_pointer(s3: Any) -> Any:
     return json.load(s3.get_object(Bucket=BUCKET, Key=POINTER)["Body"])
+
+
+def test_a_model_serves_whatever_the_fields_are_that_it_does_not_serve_by(s3: Any, models: list[str]) -> None:
+    put_raw_card(s3, "m1", epochs="many", reason=None, line=None, rows=5)
+    assert model_registry.check_servable(s3, BUCKET, "m1").rows == 5
+    promote(s3, "m1"), promote(s3, "m2")
+    assert model_registry.roll_back(s3, BUCKET, SINCE).model_id == "m1"
+    document = model_registry.card_document(s3, BUCKET, "m1")
+    model_registry.save_card(s3, BUCKET, document | {"provisional": False})
+    assert model_registry.card_document(s3, BUCKET, "m1") == document | {"provisional": False}
+
+
+@pytest.mark.parametrize(
+    ("odd", "previous"),
+    [
+        ({"previous": None}, []),
+        ({"previous": 7}, []),
+        ({"previous": ["m3", None, {}, {"model_id": "m1", "since": 5, "provisional": None}]}, ["m1"]),
+        ({"previous": [{"model_id": "../m1"}, {"model_id": "m3"}, {"model_id": "m1"}]}, ["m3", "m1"]),
+        ({"since": 5, "by": None, "key": [], "challenger": {"model_id": "m3", "problem": 2}}, []),
+    ],
+)
+def test_a_pointer_is_read_whatever_the_fields_are_that_no_model_is_served_by(
+    s3: Any, models: list[str], odd: dict[str, Any], previous: list[str]
+) -> None:
+    s3.put_object(Bucket=BUCKET, Key=POINTER, Body=json.dumps({"model_id": "m2"} | odd).encode())
+    assert [each.model_id for each in active(s3).previous] == previous
+    assert active(s3).since is None
+    shadowed = model_registry.shadow(s3, BUCKET, "m3")
+    assert shadowed is not None and shadowed.challenger_id == "m3"
+    assert [each.model_id for each in promote(s3, "m3").previous] == ["m2", *previous]
+    for expected in ["m2", *previous]:
+        assert model_registry.roll_back(s3, BUCKET, SINCE).model_id == expected

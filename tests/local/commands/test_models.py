@@ -86,3 +86,10 @@ def test_a_unique_prefix_of_an_id_is_enough(s3: Any) -> None:
 def test_decisions_are_shown_in_sentences() -> None:
     cards = [Card(model_id=f"m{n}", gate=GateRecord(sentence=f"No {n}.")) for n in range(9)]
     assert models.sentences([Card(model_id="m"), *cards]) == ["m0: No 0.", "m1: No 1.", "m2: No 2."]
+
+
+def test_a_gate_without_a_sentence_has_not_evaluated_the_model(s3: Any) -> None:
+    put_model(s3, "m1")
+    save_model(s3, "m2", gate={"promoted": False})
+    report = models.promote(s3, BUCKET, "m2")
+    assert report.endswith("not by the gate: the gate has not evaluated it.")

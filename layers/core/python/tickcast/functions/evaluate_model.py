@@ -29,20 +29,30 @@ from tickcast.functions.request import RequestError
 from tickcast.market.sources import Origin
 from tickcast.model.card import GateBlock, GateRecord, card_from
 from tickcast.model.forecast import HORIZONS_S
+from tickcast.serving.prediction import ServingModel
 
 
 class _Candidate:
     """A model that is compared, with its card."""
 
-    def __init__(self, s3: Any, bucket: str, model_id: str) -> None:
-        """Raises one of `LOAD_ERRORS`, or `RegistryError`, when it cannot serve."""
+    def __init__(self, model_id: str, document: dict[str, Any], model: ServingModel) -> None:
+        """Raises `RegistryError` where the card does not say up to when the model was trained."""
         self.model_id = model_id
-        self.document = model_registry.card_document(s3, bucket, model_id)
-        self.card = card_from(self.document)
-        self.model = load(s3, bucket, model_id)
+        self.document = document
+        self.card = card_from(document)
+        self.model = model
         if self.card.learned_to_us is None:
-            raise RegistryError(f"the card of model {model_id} has no learned_to_us: it cannot be evaluated")
+            raise RegistryError(
+                f"learned_to_us on the card of model {model_id} is {document.get('learned_to_us')!r}: "
+                "it cannot be evaluated"
+            )
         self.learned_to_us = self.card.learned_to_us
+
+    @classmethod
+    def of(cls, s3: Any, bucket: str, model_id: str) -> _Candidate:
+        """Raises one of `LOAD_ERRORS`, or `RegistryError`, when it cannot take part."""
+        document = model_registry.card_document(s3, bucket, model_id)
+        return cls(model_id, document, load(s3, bucket, model_id))
 
     def moves_bp(self, markets: Sequence[GateRows]) -> Floats:
         return np.concatenate([self.model.run(each.rows.features)[0] for each in markets])
@@ -75,8 +85,8 @@ def evaluate_model(
         raise RequestError('model_id should name a model, like {"model_id": "20260101T030000Z-0a1b2c3d"}')
     pointer = model_registry.active_model(s3, bucket)
     model_registry.check_servable(s3, bucket, model_id)
-    challengers = {model_id: _Candidate(s3, bucket, model_id)}
-    champion = _usable(s3, bucket, pointer.model_id if pointer else None)
+    challengers = {model_id: _Candidate.of(s3, bucket, model_id)}
+    champion = _champion(s3, bucket, pointer)
     in_the_shadow = _usable(s3, bucket, pointer.challenger_id if pointer else None)
     if in_the_shadow is not None:
         challengers.setdefault(in_the_shadow.model_id, in_the_shadow)
@@ -111,12 +121,25 @@ def evaluate_model(
     return answer
 
 
+def _champion(s3: Any, bucket: str, pointer: Pointer | None) -> _Candidate | None:
+    """The active model; None where there is none, or it can no longer serve. Raises `RegistryError` where it
+    serves and cannot be evaluated: without it others would be promoted that are worse."""
+    if pointer is None:
+        return None
+    try:
+        document = model_registry.card_document(s3, bucket, pointer.model_id)
+        model = load(s3, bucket, pointer.model_id)
+    except (*LOAD_ERRORS, RegistryError):
+        return None
+    return _Candidate(pointer.model_id, document, model)
+
+
 def _usable(s3: Any, bucket: str, model_id: str | None) -> _Candidate | None:
     """A model that can take part; None where there is none, or it can no longer serve."""
     if not model_id:
         return None
     try:
-        return _Candidate(s3, bucket, model_id)
+        return _Candidate.of(s3, bucket, model_id)
     except (*LOAD_ERRORS, RegistryError):
         return None
 

@@ -130,10 +130,15 @@ def _history(
     from_us = int(now.timestamp()) * 1_000_000 - days * DAY_US if days else 0
     found = training_rows.row_counts(connection, symbols, from_us)
     if not found:
+        others = training_rows.rows_left_aside(connection, symbols, from_us)
         raise TrainingError(
             f"PostgreSQL has no feature rows of {', '.join(symbols) if symbols else 'any symbol'}"
             f"{f' of the last {days} days' if days else ''} for the features and labels {ROW_HASH}: "
-            "backfill first"
+            + (
+                f"{others} rows of an earlier definition are left aside: docs/runbook.md"
+                if others
+                else "backfill first"
+            )
         )
     markets = training_rows.learning_rows(connection, found, from_us)
     used, quoted = (

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import FieldInfo, fields
 
 from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES
 from tickcast.model.forecast import HORIZONS_S, MAX_SLOPE, MAX_WIDTH, Calibration, ModelError
@@ -150,8 +151,26 @@ def new_document(card: Card) -> dict[str, Any]:
 
 
 def card_from(document: Any) -> Card:
-    """The card in JSON values. Raises `ModelError` naming the field that is of another type."""
-    return _decode(document, Card)
+    """The card in JSON values. Fields of another type that no model serves by keep their defaults. Raises
+    `ModelError` naming the field that is of another type and served by."""
+    try:
+        return _decode(document, Card)
+    except ModelError:
+        if not isinstance(document, dict):
+            raise
+    odd = [field.encode_name for field in fields(Card) if not _is_readable(document, field)]
+    return _decode({name: value for name, value in document.items() if name not in odd}, Card)
+
+
+def _is_readable(document: dict[str, Any], field: FieldInfo) -> bool:
+    """Whether a field of a card has its type, is missing, or is one that no card is read without."""
+    if field.encode_name not in document or field.encode_name in ServingCard.__struct_fields__:
+        return True
+    try:
+        msgspec.convert(document[field.encode_name], field.type, str_keys=True)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def serving_card(document: Any) -> ServingCard:

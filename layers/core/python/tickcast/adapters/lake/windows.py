@@ -54,6 +54,12 @@ class Progress(msgspec.Struct):
         return listed < self.withheld_trades and len(self.withheld) < WITHHELD_KEPT
 
 
+class _Withheld(msgspec.Struct):
+    """The only field of a marker that a repair reads."""
+
+    withheld: list[tuple[int, int]] = []
+
+
 class WindowLake:
     """The windows in `bucket`."""
 
@@ -78,19 +84,26 @@ class WindowLake:
         )
 
     def marker(self, window: Window) -> Progress | None:
-        """The content of a window's marker; None if it has none."""
+        """The content of a window's marker; None if it has none that can be read."""
+        body = self._marker_body(window)
         try:
-            body = self._s3.get_object(Bucket=self._bucket, Key=_marker_key(window))["Body"].read()
-        except self._s3.exceptions.NoSuchKey:
+            return None if body is None else msgspec.convert(json_text.read(body), Progress)
+        except ValueError:  # msgspec's are too
             return None
-        return msgspec.convert(json_text.read(body), Progress)
 
     def withheld(self, window: Window) -> list[tuple[int, int]]:
         """The ids that the exchange had no trades for, by the marker. Raises LookupError where there is none:
         the window was not fetched whole."""
-        if (marker := self.marker(window)) is None:
+        if (body := self._marker_body(window)) is None:
             raise LookupError(f"{_marker_key(window)} is not there: the window was not fetched whole")
-        return marker.withheld
+        return msgspec.convert(json_text.read(body), _Withheld).withheld
+
+    def _marker_body(self, window: Window) -> bytes | None:
+        try:
+            stored = self._s3.get_object(Bucket=self._bucket, Key=_marker_key(window))
+        except self._s3.exceptions.NoSuchKey:
+            return None
+        return bytes(stored["Body"].read())
 
 
 def _marker_key(window: Window) -> str:

@@ -42,6 +42,10 @@ select symbol, has_quotes, origin::text, count(*), min(end_us), max(end_us)
 from tickcast.feature_rows
 where (%(symbols)s::text[] is null or symbol = any(%(symbols)s)) and end_us >= %(from_us)s and {_OF_THIS_CODE}
 group by 1, 2, 3 order by 1, 2, 3"""
+_COUNT_OF_OTHERS: LiteralString = f"""
+select count(*) from tickcast.feature_rows
+where (%(symbols)s::text[] is null or symbol = any(%(symbols)s)) and end_us >= %(from_us)s
+    and ({_OF_THIS_CODE}) is not true"""
 _READ: LiteralString = f"""
 select end_us, array_send(features), array_send(moves_bp)
 from tickcast.feature_rows
@@ -95,6 +99,13 @@ def row_counts(
     ]
     is_real = any(each.origin in REAL_ORIGINS for each in found)
     return [each for each in found if not (is_real and each.origin is Origin.SIM)]
+
+
+def rows_left_aside(connection: psycopg.Connection[Any], symbols: Sequence[str] | None, from_us: int) -> int:
+    """How many rows of `symbols`, or of all, since `from_us` have features or labels of other code."""
+    parameters = _THIS_CODE | {"symbols": symbols and list(symbols), "from_us": from_us}
+    [(rows,)] = connection.execute(_COUNT_OF_OTHERS, parameters)
+    return int(rows)
 
 
 def learning_rows(

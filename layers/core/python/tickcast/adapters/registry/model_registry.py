@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 from tickcast.adapters import json_text
 from tickcast.adapters.lake.objects import first_key, list_objects
 from tickcast.adapters.registry import card_markdown
-from tickcast.adapters.registry.pointer import POINTER, Pointer, pointer_from
+from tickcast.adapters.registry.pointer import POINTER, Pointer, pointer_from, without_odd_fields
 from tickcast.model.card import Card, card_from, new_document, serving_card
 from tickcast.model.forecast import ModelError
 
@@ -53,7 +53,7 @@ def save_card(s3: Any, bucket: str, document: Document) -> None:
 
 
 def read_card(s3: Any, bucket: str, model_id: str) -> Card:
-    """Raises `RegistryError` where there is none, or a field of it is of another type."""
+    """Raises `RegistryError` where there is none, or a field that it serves by is of another type."""
     try:
         return card_from(card_document(s3, bucket, model_id))
     except ModelError as error:
@@ -203,7 +203,7 @@ def _read_pointer(s3: Any, bucket: str) -> tuple[Pointer | None, Document, str]:
         return None, {}, ""
     try:
         document = json_text.read(stored["Body"].read())
-        return pointer_from(document), document, str(stored["ETag"])
+        return pointer_from(document), without_odd_fields(document), str(stored["ETag"])
     except ValueError as error:
         raise RegistryError(f"{POINTER} is damaged ({error}): remove it, and promote a model again") from None
 

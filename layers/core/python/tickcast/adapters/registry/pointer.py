@@ -47,7 +47,8 @@ class Pointer(Struct, frozen=True, kw_only=True):
 
 
 def pointer_from(document: Any) -> Pointer:
-    """The pointer in JSON values. Raises ValueError naming what is wrong with it."""
+    """The pointer in JSON values. Raises ValueError naming what is wrong with a field that a model is served
+    by; others that cannot be read are left out."""
     if not isinstance(document, dict):
         raise ValueError(f"it is {str(document)[:40]}, it should be a JSON object")
     if not is_model_id(document.get("model_id")):
@@ -55,11 +56,29 @@ def pointer_from(document: Any) -> Pointer:
     if not isinstance(document.get("provisional", False), bool):
         raise ValueError(f"provisional is {str(document['provisional'])[:40]}, it should be true or false")
     named = document.get("challenger")
-    if named is not None and not (isinstance(named, dict) and is_model_id(named.get("model_id"))):
-        document = document | {
-            "challenger": {"model_id": "", "problem": f"the pointer names {str(named)[:60]}"}
-        }
-    return msgspec.convert(document, Pointer)
+    challenger = None
+    if isinstance(named, dict) and is_model_id(named.get("model_id")):
+        challenger = {"model_id": named["model_id"]}
+    elif named is not None:
+        challenger = {"model_id": "", "problem": f"the pointer names {str(named)[:60]}"}
+    return msgspec.convert(without_odd_fields(document) | {"challenger": challenger}, Pointer)
+
+
+def without_odd_fields(document: dict[str, Any]) -> dict[str, Any]:
+    """`document`, a pointer, without values of another type in fields that no model is served by."""
+    readable = _without(document, ("key", "since", "by"), str)
+    if "previous" in document:
+        previous = document["previous"] if isinstance(document["previous"], list) else []
+        readable["previous"] = [
+            _without(_without(entry, ("since",), str), ("provisional",), bool)
+            for entry in previous
+            if isinstance(entry, dict) and is_model_id(entry.get("model_id"))
+        ]
+    return readable
+
+
+def _without(document: dict[str, Any], names: tuple[str, ...], kind: type) -> dict[str, Any]:
+    return {name: value for name, value in document.items() if name not in names or isinstance(value, kind)}
 
 
 def is_model_id(value: Any) -> bool:
