@@ -20,7 +20,7 @@ import msgspec
 import psycopg
 import redis
 from botocore.exceptions import BotoCoreError, ClientError
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from tickcast.adapters.lake.bronze import BronzeError, StreamPart
 from tickcast.adapters.lake.bronze_reader import BronzeReader, Reach
@@ -43,6 +43,7 @@ from tickcast.serving.records import (
     encode,
 )
 from tickcast.serving.reproduce import (
+    COMPARED,
     LOOK_BACK_US,
     ComparedValue,
     ReceiptError,
@@ -133,6 +134,14 @@ class Auditor:
         while len(self._models) > MODELS_KEPT:
             del self._models[next(iter(self._models))]
         return model
+
+
+def _whole_receipt(data: bytes) -> Prediction:
+    """The receipt in `data`. Raises ValueError where it cannot be read, or lacks a field that is compared."""
+    receipt = decode(Prediction, data)
+    if lacking := COMPARED - decode(dict[str, Raw], data).keys():
+        raise ReceiptError(f"it lacks {', '.join(sorted(lacking))}")
+    return receipt
 
 
 def _unreadable(error: Exception) -> str:
@@ -227,12 +236,11 @@ class AuditPredictions:
             of_slice = [each for each in receipts if start_ms <= keys.entry_ms(each[0]) < end_ms]
             for entry, data in of_slice[:1]:
                 try:
-                    receipt = decode(Prediction, data)
+                    receipt = _whole_receipt(data)
                 except ValueError as error:
-                    id_ = f"{symbol}-{keys.entry_ms(entry)}"
-                    result.pending[id_] = _unreadable(error)
-                    continue
-                self._enter(receipt, self._auditor(receipt, late, missing, bronze), result)
+                    result.pending[f"{symbol}-{keys.entry_ms(entry)}"] = _unreadable(error)
+                else:
+                    self._enter(receipt, self._auditor(receipt, late, missing, bronze), result)
 
     def _receipts(self, symbol: str, from_ms: int, to_ms: int) -> Entries:
         """Receipts as they are stored, oldest first."""

@@ -2,8 +2,8 @@
 
 Field names are the JSON names of docs/contracts.md. Reading ignores members that a type does not name, and a
 field with a default may be missing: what readers can do without has one, so that records of other releases
-stay readable. Writing includes every field. Units, where not in the
-name: prices in quote currency, quantities in base, `timestamp` and `target_time` in ms (`Features` in s).
+stay readable. Every field is written. Units, where not in the name: prices in quote currency, quantities in
+base, `timestamp` and `target_time` in ms (`Features` in s).
 
 `encode` and `decode` also serve `market.gaps`, `evaluation.live_scores` and `evaluation.drift`.
 """
