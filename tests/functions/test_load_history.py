@@ -370,7 +370,7 @@ def test_rows_are_kept_when_their_quotes_are_gone_from_bronze(
     s3.delete_object(Bucket=BUCKET, Key=first["key"])
     late = put(s3, first["key"].replace("part", "late"), trades[:10], NO_QUOTES)
     done = load([late])
-    assert len(done["problems"]) >= 1 and "not there any more" in done["problems"][0]
+    assert len(done["problems"]) >= 1 and "no longer exists" in done["problems"][0]
     assert checksums(owner, ["bars_1s", "feature_rows"]) == before
 
 

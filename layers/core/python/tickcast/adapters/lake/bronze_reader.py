@@ -83,7 +83,7 @@ def fetch(s3: Any, bucket: str, key: str, etag: str) -> bytes:
         answer = s3.get_object(Bucket=bucket, Key=key, IfMatch=f'"{etag}"')
     except ClientError as error:
         if error.response["Error"]["Code"] in ("NoSuchKey", "404", "PreconditionFailed", "412"):
-            raise ObjectGone(f"{key} is not there any more as it was (ETag {etag})") from None
+            raise ObjectGone(f"{key} no longer exists with ETag {etag}") from None
         raise
     return bytes(answer["Body"].read())
 
