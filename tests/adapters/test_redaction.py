@@ -182,3 +182,10 @@ def test_a_metric_that_is_no_number_is_left_out(
     line = json.loads(capsys.readouterr().out)
     assert line["Count"] == [2.0]
     assert not line.keys() & {"Skill", "Latency"}
+
+
+def test_an_error_s_text_can_be_encoded() -> None:
+    """Libraries put into it what they were given, such as half a surrogate pair of damaged JSON."""
+    text = redaction.describe(ValueError("symbol \ud800 is wrong"))
+    assert text == "ValueError: symbol ? is wrong"
+    assert text.encode()

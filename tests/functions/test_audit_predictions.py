@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from tests.fixtures.aws import BUCKET
@@ -262,10 +263,41 @@ def test_unreadable_receipts_of_a_symbol_stop_no_other(
     both = replace(SETTINGS, symbols=("ETHUSDT", "BTCUSDT"))
     result = audit(redis_client, s3, both)
     assert (result.audited, result.differences) == (3, [])
-    assert all(failure.startswith("ETHUSDT: ValidationError") for failure in result.failures)
-    assert len(result.failures) == 2  # of its receipts, and of how far it has come
+    assert len(result.pending) == 3
+    for id_, why in result.pending.items():
+        assert id_.startswith("ETHUSDT-") and why.startswith("the receipt cannot be read: ValidationError")
+    (failure,) = result.failures  # of how far it has come
+    assert failure.startswith("ETHUSDT: ValidationError")
     assert not heartbeat(redis_client, "audit_predictions")["ok"]
     assert heartbeat(redis_client, "archive_ticks")["ok"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"basis_price": "high"}, {"cost_bp": UNSET}, {"horizons": UNSET}],
+    ids=["damaged", "old", "older"],
+)
+def test_an_unreadable_receipt_is_pending(
+    run: Callable[..., Result], redis_client: redis.Redis, s3: Any, change: dict[str, Any]
+) -> None:
+    """What it lacks is no difference, and the others of its symbol are audited."""
+    run()
+    now_ms = START_US / 1000 + SECONDS * 1000 + 180_000
+    from_ms = sample_slices(now_ms, SETTINGS.audit_every_ms, SETTINGS.audit_sample)[1][0]
+    at_ms = -(-from_ms // 1000) * 1000
+    entries: Any = redis_client.xrange("predictions:BTCUSDT")
+    redis_client.delete("predictions:BTCUSDT")
+    redis_client.set("gaps:BTCUSDT", "not JSON")
+    for entry, fields in entries:
+        receipt = json.loads(fields[b"json"])
+        if receipt["timestamp"] == at_ms:
+            receipt |= change
+        kept = {name: value for name, value in receipt.items() if value is not UNSET}
+        redis_client.xadd("predictions:BTCUSDT", {"json": json.dumps(kept)}, id=entry)
+    result = audit(redis_client, s3)
+    assert (result.audited, result.differences, result.failures) == (2, [], [])
+    ((id_, why),) = result.pending.items()
+    assert id_ == f"BTCUSDT-{at_ms}" and why.startswith("the receipt cannot be read: ")
 
 
 def test_a_failure_is_reported_without_secrets() -> None:

@@ -3,6 +3,7 @@ which trades are missing."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -232,3 +233,20 @@ def test_a_full_store_fails_the_event_and_loses_nothing(
     result = work(15)
     assert [p.source for p in result.predictions] == ["model"] and result.problems == []
     assert stored(redis_client, "gaps:BTCUSDT")["missing_trades"] == 0
+
+
+def test_receipts_with_other_features_stop_no_recall(work: Work, redis_client: redis.Redis) -> None:
+    for at in range(20):
+        work(at)
+    entries: Any = redis_client.xrange("predictions:BTCUSDT")
+    redis_client.delete("predictions:BTCUSDT")
+    for entry, fields in entries:
+        receipt = json.loads(fields[b"json"])
+        if receipt["features"]:
+            receipt["features"] = {"another": 1.0}
+        redis_client.xadd("predictions:BTCUSDT", {"json": json.dumps(receipt)}, id=entry)
+    lose(redis_client)
+    result = work(20)
+    assert len(result.problems) == 1 and "its bars are warmed up again" in result.problems[0]
+    assert not result.failed and not result.quarantined
+    assert work(21).problems == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from typing import Any
@@ -33,6 +34,7 @@ from tickcast.functions.health import Health
 from tickcast.functions.predict_stream import TRIES, PredictStream, Result
 from tickcast.market import wire
 from tickcast.model.calibration import Calibrator
+from tickcast.model.forecast import HORIZONS_S, Calibration
 from tickcast.serving.prediction import features_record
 from tickcast.serving.state import SymbolState, decode_state, encode_state
 
@@ -375,3 +377,34 @@ def test_a_restart_remembers_the_tries(
         event_ = batch_event(1000 + n, piece)
         started_over += hot_path(store, s3, clock)(event_).started_over
     assert started_over == [BAD]
+
+
+@pytest.mark.parametrize("role", ["champion", "challenger"])
+def test_a_model_whose_interval_is_far_too_wide_stops_nothing(
+    predict: PredictStream,
+    run: Callable[..., list[Result]],
+    s3: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    role: str,
+) -> None:
+    """Its lower bound is below any price: the champion's predictions are fallbacks, and the challenger's
+    shadow is left out."""
+    run(0, 15)
+    champion = predict.models.current()
+    assert champion
+    widest = {h: Calibration(direction_slope=1.0, interval_width=1e9) for h in HORIZONS_S}
+    wide = dataclasses.replace(champion, model_id="m2", calibrations=widest)
+    if role == "champion":
+        monkeypatch.setattr(predict.models, "current", lambda: wide)
+    else:
+        monkeypatch.setattr(type(predict.models), "challenger", wide)
+    results = run(15, 17)
+    for result in results:
+        assert not result.failed and not result.quarantined and not result.started_over
+        assert {each.challenger for each in result.predictions} == {None}
+        refused = role == "champion"
+        assert (result.model_refused, result.challenger_refused) == (refused, not refused)
+        for each in result.predictions:
+            expected = ("fallback", "model_refused") if refused else ("model", None)
+            assert (each.source, each.reason) == expected
+    assert "Contents" not in s3.list_objects_v2(Bucket=BUCKET, Prefix="quarantine/")

@@ -107,6 +107,13 @@ def test_gaps_are_planned_with_their_ids(plan: Plan, redis_client: redis.Redis) 
     assert planned["totals"]["gaps"] == 1
 
 
+@pytest.mark.parametrize("text", ["[]", "not JSON", '{"gaps": 7}'])
+def test_an_unreadable_ledger_stops_no_other(plan: Plan, redis_client: redis.Redis, text: str) -> None:
+    redis_client.set("gaps:BTCUSDT", text)
+    ledger(redis_client, "ETHUSDT", TODAY_US + 1, TODAY_US + 999)
+    assert [window[0] for window in windows(plan(repair=True))] == ["ETHUSDT"]
+
+
 def test_withheld_trades_are_not_requested_again(plan: Plan, redis_client: redis.Redis) -> None:
     ledger(redis_client, "BTCUSDT", TODAY_US + 1, TODAY_US + 999, cause=WITHHELD)
     assert windows(plan(repair=True)) == []

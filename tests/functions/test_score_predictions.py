@@ -393,6 +393,16 @@ def test_an_unreadable_entry_stops_no_other(
     assert scorer(80).problems == []  # they are not read again
 
 
+def test_an_entry_without_a_record_stops_no_other(
+    hot: Hot, scorer: Callable[..., Result], redis_client: redis.Redis
+) -> None:
+    hot.write(moved(planted.market(10)))
+    redis_client.xadd(f"outcomes:{SYMBOL}", {"text": "{}"}, id=f"{(NOON + 60) * 1000}-0")
+    result = scorer(20)
+    assert result.outcomes == 10
+    assert any(problem.startswith("left out outcome ") for problem in result.problems)
+
+
 @pytest.mark.parametrize("part", ["_score", "_evidence"])
 def test_a_problem_is_shown_without_secrets(
     scorer: Callable[..., Result],
@@ -473,6 +483,24 @@ def test_a_damaged_pointer_stops_no_scoring(
     assert "models/current.json is damaged" in result.problems[0]
     beat = json.loads(redis_client.get("heartbeat:score_predictions") or "{}")
     assert not beat["ok"] and "damaged" in beat["why"]
+
+
+def test_a_damaged_card_stops_neither_scoring_nor_drift_of_skill(
+    hot: Hot, scorer: Callable[..., Result], s3: Any
+) -> None:
+    put_model(s3, distribution={SYMBOL: reference()})
+    key = "models/m1/card.json"
+    card = json.loads(s3.get_object(Bucket=BUCKET, Key=key)["Body"].read())
+    s3.put_object(Bucket=BUCKET, Key=key, Body=json.dumps(card | {"distribution": 7}).encode())
+    wrong = [each | {"expected_move_bp": -each["expected_move_bp"]} for each in moved(planted.market(1200))]
+    hot.write(wrong, with_features(10, 0.0))
+    for second in (1220, 1280):
+        result = scorer(second)
+        (problem,) = result.problems
+        assert problem.startswith("RegistryError: ") and "features are not counted" in problem
+        assert result.drift[SYMBOL].model_id == "m1"
+    assert result.drift[SYMBOL].reasons == ("skill_below_band",)
+    assert result.asked_us is not None
 
 
 def test_the_reader_cannot_score(loader_settings: DatabaseSettings) -> None:

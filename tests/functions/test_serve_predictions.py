@@ -700,6 +700,30 @@ def test_a_damaged_entry_of_history_is_a_503(store: HotStore, api: Api, redis_cl
     assert api.ask(HISTORY, symbol="BTCUSDT").body["title"] == "Store unreadable"
 
 
+def test_an_entry_without_a_record_is_a_503(store: HotStore, api: Api, redis_client: redis.Redis) -> None:
+    put(store, PREDICTION)
+    redis_client.xadd("predictions:BTCUSDT", {"text": "{}"}, id=f"{AT_MS + 1}-0")
+    for answer in (api.ask(HISTORY, symbol="BTCUSDT"), api.get(history="2")):
+        assert (answer.status, answer.body["title"]) == (503, "Store unreadable")
+
+
+def test_receipts_that_lack_newer_fields_are_served(
+    store: HotStore, api: Api, redis_client: redis.Redis
+) -> None:
+    put(store, PREDICTION)
+    receipt = json.loads(redis_client.get("prediction:BTCUSDT:latest") or b"")
+    for name in ("noise_bp", "edge_bp", "cost_bp", "abstains", "challenger", "provisional", "update_id"):
+        del receipt[name]
+    for each in receipt["horizons"].values():
+        del each["noise_bp"], each["edge_bp"], each["abstains"]
+    redis_client.set("prediction:BTCUSDT:latest", json.dumps(receipt))
+    redis_client.xadd("predictions:BTCUSDT", {"json": json.dumps(receipt)}, id=f"{AT_MS + 1}-0")
+    latest, history = api.get(), api.ask(HISTORY, symbol="BTCUSDT")
+    assert (latest.status, history.status) == (200, 200)
+    assert (latest.body["source"], latest.body["cost_bp"], latest.body["abstains"]) == ("model", None, True)
+    assert history.body["count"] == 2
+
+
 @pytest.mark.parametrize("key", ["prediction:BTCUSDT:latest", "features:BTCUSDT:latest"])
 def test_an_empty_record_counts_as_none(
     store: HotStore, api: Api, redis_client: redis.Redis, key: str
@@ -781,6 +805,17 @@ def test_health_shows_the_newest_gaps(store: HotStore, api: Api) -> None:
         "to_us": 12,
         "cause": "reset by peer",
     }
+
+
+@pytest.mark.parametrize("text", ["[]", "not JSON", '{"gaps": 7}'])
+def test_an_unreadable_ledger_leaves_the_stream_healthy(
+    store: HotStore, api: Api, redis_client: redis.Redis, text: str
+) -> None:
+    put(store, PREDICTION)
+    redis_client.set("gaps:BTCUSDT", text)
+    answer = api.health()
+    stream = answer.body["services"]["predict_stream:BTCUSDT"]
+    assert (answer.status, stream["ok"], "gaps" in stream) == (200, True, False)
 
 
 def test_health_without_redis_is_a_503() -> None:

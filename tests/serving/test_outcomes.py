@@ -211,3 +211,32 @@ def test_the_mid_near_an_instant_is_that_of_the_bar_it_falls_into() -> None:
     assert mid_at(bars[:0], START_US) is None
     bars["bid_price"][-1] = 0
     assert mid_at(bars, int(bars["end_us"][-1])) is None
+
+
+def test_receipts_of_another_release_are_recalled_as_far_as_they_go() -> None:
+    calibrators = PendingPredictions().calibrators_of("m1", CARD)
+    receipts = [
+        prediction(2, features={"another": 1.0}),
+        replace(prediction(1, calibrator=calibrators), horizons={2: "odd"}),
+        prediction(0),
+    ]
+    recalled = PendingPredictions.recalled(receipts)
+    assert [(each.timestamp - T0_MS, each.imbalance) for each in recalled.pending] == [(0, 0.5), (2000, None)]
+    assert recalled.calibrators == {"m1": calibrators}
+
+
+def test_a_receipt_needs_no_more_than_readers_do() -> None:
+    least = {
+        "id": f"BTCUSDT-{T0_MS}",
+        "symbol": "BTCUSDT",
+        "timestamp": T0_MS,
+        "horizon_s": 2,
+        "target_time": T0_MS + 2000,
+        "basis_price": 100.0,
+        "predicted_price": 100.0,
+        "confidence": 0.0,
+        "source": "fallback",
+    }
+    receipt = decode(Prediction, json.dumps(least))
+    assert (receipt.model_id, receipt.abstains, receipt.horizons, receipt.features) == (None, True, {}, None)
+    assert [each.id for each in PendingPredictions.recalled([receipt]).pending] == [receipt.id]

@@ -216,3 +216,17 @@ def test_features_of_the_minute() -> None:
     change = (now["bid_price"] + now["ask_price"]) / (then["bid_price"] + then["ask_price"]) - 1
     assert record.price_change == pytest.approx(change * 100)
     assert record.features is not None
+
+
+def test_a_forecast_whose_interval_reaches_no_positive_price_is_refused() -> None:
+    """It has no price that a record could have."""
+    wide = model(
+        run=returning(scales_bp=SCALES_BP * 300),
+        calibrations={h: Calibration(direction_slope=1.0, interval_width=50.0) for h in HORIZONS_S},
+    )
+    record = predict(features_of(), wide)
+    assert (record.source, record.reason, record.horizons) == ("fallback", "model_refused", {})
+    far_down = replace(wide, run=returning(moves_bp=MOVES_BP - 10_001), calibrations=CARD)
+    assert predict(features_of(), far_down).reason == "model_refused"
+    with pytest.raises(ModelError, match="model m1 answers"):
+        challenger_record(predict(features_of(), model()), wide, PendingPredictions())

@@ -20,14 +20,14 @@ import msgspec
 import psycopg
 import redis
 from botocore.exceptions import BotoCoreError, ClientError
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from tickcast.adapters.lake.bronze import BronzeError, StreamPart
 from tickcast.adapters.lake.bronze_reader import BronzeReader, Reach
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.redis import keys
-from tickcast.adapters.redis.hot_store import Entries, HotStore
+from tickcast.adapters.redis.hot_store import Entries, HotStore, readable
 from tickcast.adapters.registry import model_watcher
 from tickcast.adapters.settings import AuditPredictionsSettings
 from tickcast.features.bars import SILENCE_US
@@ -43,6 +43,7 @@ from tickcast.serving.records import (
     encode,
 )
 from tickcast.serving.reproduce import (
+    COMPARED,
     LOOK_BACK_US,
     ComparedValue,
     ReceiptError,
@@ -119,8 +120,7 @@ class Auditor:
         except (ReceiptError, BronzeError) as error:
             return Audit(Reproduction(receipt.id, unproven=(str(error),)))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            why = f"the receipt cannot be read: {describe(error)}"
-            return Audit(Reproduction(receipt.id, unproven=(why,)))
+            return Audit(Reproduction(receipt.id, unproven=(_unreadable(error),)))
 
     def _model(self, model_id: str | None) -> ServingModel | None:
         """The model in S3; None if there is none of that name, or this code cannot load it."""
@@ -134,6 +134,18 @@ class Auditor:
         while len(self._models) > MODELS_KEPT:
             del self._models[next(iter(self._models))]
         return model
+
+
+def _whole_receipt(data: bytes) -> Prediction:
+    """The receipt in `data`. Raises ValueError where it cannot be read, or lacks a field that is compared."""
+    receipt = decode(Prediction, data)
+    if lacking := COMPARED - decode(dict[str, Raw], data).keys():
+        raise ReceiptError(f"it lacks {', '.join(sorted(lacking))}")
+    return receipt
+
+
+def _unreadable(error: Exception) -> str:
+    return f"the receipt cannot be read: {describe(error)}"
 
 
 def _not_yet(reach: Reach) -> str:
@@ -217,14 +229,18 @@ class AuditPredictions:
     ) -> None:
         from_ms, to_ms = slices[0][0] - LOOK_BACK_US // 1000, slices[-1][1] + LATE_UNTIL_MS
         receipts = self._receipts(symbol, from_ms, min(to_ms, round(now_ms)))
-        late = [decode(LateTicks, data) for _, data in receipts]
+        late = [each for _, data in receipts if (each := readable(LateTicks, data))]
         ledger = self._store.gaps([symbol])[symbol]
         missing = missing_ids(ledger.gaps if ledger else ())
         for start_ms, end_ms in slices:
-            of_slice = [data for entry, data in receipts if start_ms <= keys.entry_ms(entry) < end_ms]
-            if of_slice:
-                receipt = decode(Prediction, of_slice[0])
-                self._enter(receipt, self._auditor(receipt, late, missing, bronze), result)
+            of_slice = [each for each in receipts if start_ms <= keys.entry_ms(each[0]) < end_ms]
+            for entry, data in of_slice[:1]:
+                try:
+                    receipt = _whole_receipt(data)
+                except ValueError as error:
+                    result.pending[f"{symbol}-{keys.entry_ms(entry)}"] = _unreadable(error)
+                else:
+                    self._enter(receipt, self._auditor(receipt, late, missing, bronze), result)
 
     def _receipts(self, symbol: str, from_ms: int, to_ms: int) -> Entries:
         """Receipts as they are stored, oldest first."""

@@ -17,7 +17,7 @@ from msgspec import to_builtins
 from tickcast.adapters.http.bodies import GAPS_SHOWN
 from tickcast.adapters.http.responses import Response
 from tickcast.adapters.redis import keys
-from tickcast.adapters.redis.hot_store import HotStore, read
+from tickcast.adapters.redis.hot_store import HotStore, read, readable
 from tickcast.adapters.settings import ServePredictionsSettings
 from tickcast.market.gaps import LedgerRecord
 from tickcast.serving.prediction import freshness
@@ -95,7 +95,7 @@ class Health:
 
     def _stream(self, symbol: str, values: Values, now_ms: float) -> Service:
         """How far the stream of a symbol has been processed."""
-        ledger = read(LedgerRecord, values[keys.gaps(symbol)])
+        ledger = readable(LedgerRecord, values[keys.gaps(symbol)])
         newest_first = ledger.gaps[: -GAPS_SHOWN - 1 : -1] if ledger else []
         gaps = {"gaps": to_builtins(newest_first)} if ledger else {}
         beat = read(StreamHeartbeat, values[keys.heartbeat("predict_stream", symbol)])

@@ -138,16 +138,25 @@ class ScorePredictions:
         self._summarise(store, symbol, result)
 
     def _read_model(self, result: Result) -> str | None:
-        """The id of the active model, whose card becomes `_card`."""
+        """The id of the active model, whose card becomes `_card`. Without a readable card no features are
+        counted, but its outcomes are scored and its skill is watched."""
         try:
             pointer = model_registry.active_model(self.s3, self.settings.bucket)
             model_id = pointer.model_id if pointer else None
             if model_id and self._card.model_id != model_id:
-                self._card = model_registry.read_card(self.s3, self.settings.bucket, model_id)
+                self._card = self._read_card(model_id, result)
             return model_id
         except (RegistryError, BotoCoreError, ClientError) as error:  # scoring needs no model
             result.problems.append(describe(error))
             return None
+
+    def _read_card(self, model_id: str, result: Result) -> Card:
+        """The card of that model; an empty one, so that the next run tries again, if it cannot be read."""
+        try:
+            return model_registry.read_card(self.s3, self.settings.bucket, model_id)
+        except RegistryError as error:
+            result.problems.append(f"{describe(error)}; features are not counted until it can be read")
+            return Card()
 
     def _drain(self, store: ScoreStore, symbol: str, model_id: str | None, result: Result) -> bool:
         """Copy a page; returns whether there may be another one."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Literal, TypeVar
 
 from msgspec import UNSET, Struct, convert
@@ -119,7 +120,8 @@ class PendingPredictions(Struct):
         """
         recalled = cls()
         for prediction in predictions:
-            recalled.expect(prediction)
+            with suppress(KeyError, TypeError, ValueError):  # a receipt of another release, which says less
+                recalled.expect(prediction)
             recalled._recall_calibrators(prediction.model_id, prediction.calibrator)
             if shadow := prediction.challenger:
                 recalled._recall_calibrators(shadow.model_id, shadow.calibrator)

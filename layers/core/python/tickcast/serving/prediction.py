@@ -224,8 +224,8 @@ def run(
     basis_price: float,
     calibrations: Mapping[int, Calibration],
 ) -> list[HorizonForecast]:
-    """The forecasts of `model` for every horizon. Raises `ModelError` if they are not finite, or the model
-    does not run."""
+    """The forecasts of `model` for every horizon. Raises `ModelError` if one is not finite or has a price or
+    bound that is not positive, which no record can have, or if the model does not run."""
     try:
         rows = model.run(np.array([[vector[name] for name in FEATURE_NAMES]]))
         move_bp, scale_bp, p_flat = (row[0] for row in rows)
@@ -237,13 +237,14 @@ def run(
         and ((p_flat >= 0) & (p_flat <= 1)).all()
     )
     forecasts = forecast(basis_price, move_bp, scale_bp, p_flat, dict(calibrations)) if is_sound else []
-    prices = ((each.predicted_price, each.lower, each.upper, each.confidence) for each in forecasts)
-    is_sound = is_sound and all(
-        value > 0 for each in forecasts for value in (each.predicted_price, each.lower)
-    )
-    if not is_sound or not all(math.isfinite(value) for of_horizon in prices for value in of_horizon):
+    if not is_sound or not all(_is_valid(each) for each in forecasts):
         raise ModelError(f"model {model.model_id} answers {move_bp}, {scale_bp}, {p_flat}")
     return forecasts
+
+
+def _is_valid(answer: HorizonForecast) -> bool:
+    prices = answer.predicted_price, answer.lower, answer.upper
+    return math.isfinite(answer.confidence) and all(0 < price < math.inf for price in prices)
 
 
 def _without_forecast(

@@ -1,8 +1,9 @@
 """The records that are stored and served, as types: features, predictions, outcomes, heartbeats.
 
 Field names are the JSON names of docs/contracts.md. Reading ignores members that a type does not name, and a
-field with a default may be missing: receipts of the previous release stay readable. Units, where not in the
-name: prices in quote currency, quantities in base, `timestamp` and `target_time` in ms (`Features` in s).
+field with a default may be missing: what readers can do without has one, so that records of other releases
+stay readable. Every field is written. Units, where not in the name: prices in quote currency, quantities in
+base, `timestamp` and `target_time` in ms (`Features` in s).
 
 `encode` and `decode` also serve `market.gaps`, `evaluation.live_scores` and `evaluation.drift`.
 """
@@ -48,18 +49,18 @@ class Features(Struct, kw_only=True):
     window_s: Annotated[int, Meta(description="over which volume, vwap and price_change are computed")] = 60
     price: Annotated[Price, Meta(description="of the last trade, else the mid")]
     volume: Annotated[float, Meta(ge=0, description="base currency, over the window")]
-    vwap: float | None
-    price_change: Annotated[float | None, Meta(description="percent, of the mid over the window")]
-    mid: float | None
+    vwap: float | None = None
+    price_change: Annotated[float | None, Meta(description="percent, of the mid over the window")] = None
+    mid: float | None = None
     proxy_mid: Annotated[
         float | None, Meta(description="mean of the last buyer's and the last seller's price")
-    ]
-    bid_price: float | None
-    ask_price: float | None
+    ] = None
+    bid_price: float | None = None
+    ask_price: float | None = None
     trade_count: int
-    last_trade_id: int | None
-    update_id: Annotated[int | None, Meta(description="of the newest book update")]
-    features: Annotated[Vector | None, Meta(description="the vector by name; null while warming up")]
+    last_trade_id: int | None = None
+    update_id: Annotated[int | None, Meta(description="of the newest book update")] = None
+    features: Annotated[Vector | None, Meta(description="the vector by name; null while warming up")] = None
     last_tick_us: Annotated[int | None, Meta(description="the newest trade or quote, µs")] = None
     quiet_us: Annotated[int | None, Meta(description="when the exchange last had nothing newer, µs")] = None
 
@@ -69,11 +70,13 @@ class HorizonPrediction(HorizonForecast, frozen=True, kw_only=True):
 
     noise_bp: Annotated[
         float | None, Meta(description="below this, an expected move is noise; null if all is")
-    ]
+    ] = None
     edge_bp: Annotated[
         float | None, Meta(description="|expected move| less the cost of a round trip; null without quotes")
-    ]
-    abstains: Annotated[bool, Meta(description="the expected move is within the noise, or no model answers")]
+    ] = None
+    abstains: Annotated[
+        bool, Meta(description="the expected move is within the noise, or no model answers")
+    ] = True
 
 
 class ChallengerSummary(Struct, frozen=True, kw_only=True):
@@ -122,30 +125,34 @@ class PredictionSummary(LateTicks, kw_only=True):
     target_time: Annotated[TimeMs, Meta(description="the instant predicted, ms")]
     basis_price: Annotated[Price, Meta(description="the mid the prediction starts from")]
     predicted_price: Annotated[Price, Meta(description="the mid at target_time")]
-    expected_move_bp: float | None
+    expected_move_bp: float | None = None
     scale_bp: Annotated[float | None, Meta(description="σ√h, the usual move over this horizon")] = None
     confidence: Annotated[
         Probability, Meta(description="that the direction is right, given that the price moves; 0 without")
     ]
-    p_flat: Annotated[Probability | None, Meta(description="that the mid does not move")]
-    lower: Annotated[Price | None, Meta(description="of the 80 % conformal interval")]
-    upper: Price | None
-    noise_bp: float | None
-    edge_bp: Annotated[float | None, Meta(description="|expected move| less cost_bp; null without quotes")]
-    abstains: Annotated[bool, Meta(description="the move is within the noise, or no model answers")]
+    p_flat: Annotated[Probability | None, Meta(description="that the mid does not move")] = None
+    lower: Annotated[Price | None, Meta(description="of the 80 % conformal interval")] = None
+    upper: Price | None = None
+    noise_bp: float | None = None
+    edge_bp: Annotated[
+        float | None, Meta(description="|expected move| less cost_bp; null without quotes")
+    ] = None
+    abstains: Annotated[bool, Meta(description="the move is within the noise, or no model answers")] = True
     spread_bp: float | None = None
     fee_bp: Annotated[float | None, Meta(description="of one side of a trade, by configuration")] = None
-    cost_bp: Annotated[float | None, Meta(description="of a round trip: the spread and two fees")]
+    cost_bp: Annotated[float | None, Meta(description="of a round trip: the spread and two fees")] = None
     source: Source
-    reason: Annotated[str | None, Meta(description="why it is a fallback")]
+    reason: Annotated[str | None, Meta(description="why it is a fallback")] = None
     outside: Annotated[list[str], Meta(description="features beyond what the model was trained on")] = []
-    model_id: str | None
-    provisional: Annotated[bool | None, Meta(description="not compared with the baselines yet")]
-    horizons: Annotated[dict[int, HorizonPrediction], Meta(description="the answer for every horizon, by s")]
-    challenger: ChallengerSummary | None
+    model_id: str | None = None
+    provisional: Annotated[bool | None, Meta(description="not compared with the baselines yet")] = None
+    horizons: Annotated[
+        dict[int, HorizonPrediction], Meta(description="the answer for every horizon, by s")
+    ] = {}
+    challenger: ChallengerSummary | None = None
     feature_hash: Annotated[str | None, Meta(description="which definitions of the features")] = None
-    last_trade_id: int | None
-    update_id: int | None
+    last_trade_id: int | None = None
+    update_id: int | None = None
     trade_age_ms: Annotated[int | None, Meta(description="of the last trade, at `timestamp`")] = None
     quote_age_ms: int | None = None
     feature_age_ms: Annotated[int | None, Meta(description="of the newest tick, at `timestamp`")] = None
@@ -157,9 +164,9 @@ class Prediction(PredictionSummary, kw_only=True):
     """A prediction, which is its own receipt: it holds all that it was made from. `calibrator` is empty where
     no model answers."""
 
-    challenger: ChallengerForecast | None
+    challenger: ChallengerForecast | None = None
     calibrator: Annotated[dict[int, Calibrator], Meta(description="as used, by horizon")] = {}
-    features: Annotated[Vector | None, Meta(description="the vector by name; null while warming up")]
+    features: Annotated[Vector | None, Meta(description="the vector by name; null while warming up")] = None
     sequence: Annotated[str | None, Meta(description="of the Kinesis record that closed the bar")] = None
     timing_ms: Timing | None = None
 

@@ -60,6 +60,8 @@ _OF_THE_MODEL = ("source", "reason", "outside", "predicted_price", "confidence")
 _UNCALIBRATED = ("predicted_price", "expected_move_bp", "scale_bp", "p_flat")
 _OF_A_HORIZON = (*_UNCALIBRATED, "confidence", "lower", "upper")
 _ANY_CONFIDENCE = 0.5
+# A receipt of another release may lack some of these: a default in its place would seem a difference.
+COMPARED = {*_OF_THE_BARS, *_OF_THE_MODEL, "features", "model_id", "calibrator", "horizons", "challenger"}
 
 
 class ReceiptError(ValueError):

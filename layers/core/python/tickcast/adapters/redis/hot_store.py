@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
@@ -215,8 +214,8 @@ class HotStore:
         for symbol, (sequence, data) in lost.items():
             entries, ledger = next(answers), next(answers)
             found = [fields.get(b"json") for _, fields in entries] if isinstance(entries, list) else []
-            receipts, ledgers = _readable(Prediction, found), _readable(LedgerRecord, [ledger])
-            known = ledgers[0] if ledgers else None
+            receipts = [each for data in found if (each := readable(Prediction, data))]
+            known = readable(LedgerRecord, ledger)
             state = recalled_state(symbol, self._lateness_us, receipts, known)
             if isinstance(data, bytes):
                 salvage(state, data)
@@ -299,7 +298,7 @@ class HotStore:
 
     def latest(self, symbol: str) -> tuple[Prediction | None, Features | None]:
         """The newest prediction and the newest features of `symbol`, each None where there is none. This and
-        all methods below raise ValueError where a record cannot be read."""
+        the methods below that return records, except `gaps`, raise ValueError where one cannot be read."""
         prediction, features = self.values([keys.latest_prediction(symbol), keys.latest_features(symbol)])
         return read(Prediction, prediction), read(Features, features)
 
@@ -312,7 +311,7 @@ class HotStore:
         return [decode(Prediction, data) for _, data in self.receipts(symbol, "-", "+", count)]
 
     def receipts(self, symbol: str, from_ms: int | str, to_ms: int | str, limit: int) -> Entries:
-        """As `predictions`, as they are stored."""
+        """As `predictions`, as they are stored; an entry without a record is empty, which cannot be read."""
         return _entries(self._client.xrevrange(keys.predictions(symbol), to_ms, from_ms, count=limit))
 
     def prediction(self, symbol: str, timestamp_ms: int) -> Prediction | None:
@@ -335,12 +334,9 @@ class HotStore:
         return _entries(self._client.xrange(stream, min=f"({entry}", count=limit))
 
     def gaps(self, symbols: Sequence[str]) -> dict[str, LedgerRecord | None]:
-        """The gap ledgers by symbol; None where there is none."""
+        """The gap ledgers by symbol; None where there is none, or it cannot be read."""
         found = self.values([keys.gaps(symbol) for symbol in symbols])
-        return {
-            s: next(iter(_readable(LedgerRecord, [data])), None)
-            for s, data in zip(symbols, found, strict=True)
-        }
+        return {symbol: readable(LedgerRecord, data) for symbol, data in zip(symbols, found, strict=True)}
 
     def accuracy(self, symbol: str) -> AccuracySummary | None:
         """The accuracy as scored last; None before the first scoring."""
@@ -364,13 +360,12 @@ def read(kind: type[T], data: bytes | None) -> T | None:
     return decode(kind, data) if data and data != b"{}" else None
 
 
-def _readable(kind: type[T], found: Iterable[Any]) -> list[T]:
-    """The records in `found` that can be read."""
-    records = []
-    for data in found:
-        with suppress(ValueError, TypeError):
-            records.append(decode(kind, data))
-    return records
+def readable(kind: type[T], data: Any) -> T | None:
+    """The record in `data`; None where there is none, or it cannot be read."""
+    try:
+        return read(kind, data)
+    except (TypeError, ValueError):
+        return None
 
 
 def _entries(found: Any) -> Entries:
