@@ -82,11 +82,11 @@ evaluate: setup  ## evaluate a model on held-out recordings (SESSION); the last 
 backfill: setup  ## fetch history into the running system or a temporary one; the last line is JSON
 	@exec $(VENV)/python -m local backfill --feed $(FEED) $(HISTORY)
 
-retrain: setup  ## fetch history, train a challenger, ask the gate; the last line is JSON
+retrain: setup  ## fetch history, train a challenger, evaluate it; the last line is JSON
 	@exec $(VENV)/python -m local retrain --feed $(FEED) $(if $(SYMBOL),--symbols $(SYMBOL)) \
 	  $(if $(DAYS),--days $(DAYS)) $(if $(AWS),--aws $(AWS))
 
-models: setup  ## list models, the champion, and the gate's verdicts
+models: setup  ## list the models, the champion, and the gate's decisions
 	@exec $(VENV)/python -m local models $(if $(AWS),--aws $(AWS))
 
 promote: setup  ## make the model ID the champion by hand
