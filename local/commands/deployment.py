@@ -80,10 +80,11 @@ def running() -> dict[str, str]:
     for path in sorted(state_folder.LOCAL.glob("*/system.json")):
         if not StateFolder(path.parent.name).is_abandoned():
             about = json.loads(path.read_text("utf-8"))
-            found[f"{about['feed']} ({path.parent.name})"] = about["api_url"]
+            found[f"the system {path.parent.name} (feed: {about['feed']})"] = about["api_url"]
     if not found:
         raise DeploymentNotFound(
-            "no system is running in this checkout: start one with `make run`, or name an API with URL=https://…"
+            "no system is running in this checkout: start one with `make run`, or name one in AWS "
+            "(URL=https://… for gaps and explain, AWS=dev or prod for the others)"
         )
     return found
 

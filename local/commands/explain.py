@@ -100,7 +100,7 @@ def _compared(api: Api, receipt: Receipt, symbol: str, timestamp_ms: int) -> Aud
     late = msgspec.convert(page["predictions"], list[LateTicks])
     auditor = Auditor(there.s3, there.bucket)
     try:
-        return auditor(msgspec.convert(receipt, Prediction), late, missing, auditor.reader())
+        return auditor(msgspec.convert(receipt, Prediction, str_keys=True), late, missing, auditor.reader())
     except (BotoCoreError, ClientError) as error:
         raise BronzeUnreadable(f"bucket {there.bucket} cannot be read: {describe(error)}") from None
 

@@ -34,7 +34,8 @@ def show(url: str, console: Console) -> None:
     `DeploymentNotFound` and `ApiFailed`."""
     for title, address in deployment.api_urls(url).items():
         services = Api(address).services()
-        console.print(table(title, services), *totals(services), sep="\n")
+        gaps = table(title, services)
+        console.print(gaps if gaps.row_count else f"[bold]{title}[/bold]", *totals(services), sep="\n")
 
 
 def table(title: str, services: dict[str, Any]) -> Table:

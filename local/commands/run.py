@@ -64,7 +64,7 @@ class Row:
         if p["source"] == "fallback":
             return f"fallback: {p['reason']}"
         return (
-            f"{p['predicted_price']:,.2f} in {p['horizon_s']} s ({p['expected_move_bp']:+.2f} bp), "
+            f"{p['predicted_price']:,.2f} in {p['horizon_s']} s ({p['expected_move_bp']:+z.2f} bp), "
             f"confidence {p['confidence']:.0%}"
         )
 

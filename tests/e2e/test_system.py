@@ -11,7 +11,10 @@ import fastavro
 import psycopg
 import pytest
 from localstack_client.session import Session
+from rich.console import Console
 
+from local.commands import explain
+from local.commands.command import ExitStatus
 from local.system import http_json
 from local.system.system import System
 from tests.fixtures.running_system import eventually
@@ -58,6 +61,17 @@ def test_predictions_are_served_by_the_model(system: System, symbol: str) -> Non
     assert served["lower"] <= served["predicted_price"] <= served["upper"]
     assert 0 <= served["confidence"] <= 1
     assert served["target_time"] == served["timestamp"] + 1000 * served["horizon_s"]
+
+
+def test_a_served_prediction_is_recomputed_from_bronze(system: System) -> None:
+    id_ = prediction_of_model(system, "BTCUSDT")["id"]
+
+    def explained() -> bool:
+        status = explain.show(id_, system.api_url, system.api_key, Console(file=io.StringIO()))
+        assert status is not ExitStatus.FAILED
+        return status is ExitStatus.OK
+
+    eventually(explained)  # inconclusive until bronze has all its ticks
 
 
 def test_features_are_stored_by_their_second_for_a_minute(system: System) -> None:

@@ -63,9 +63,9 @@ def running(name: str, port: int = 1) -> Iterator[StateFolder]:
 
 def test_a_running_system_is_found_and_a_killed_one_is_not(clients: Any) -> None:
     with running("sim") as state:
-        assert deployment.running() == {"sim (sim)": "http://127.0.0.1:1/_user_request_/"}
+        assert deployment.running() == {"the system sim (feed: sim)": "http://127.0.0.1:1/_user_request_/"}
         there = deployment.existing("")
-        assert (there.title, there.bucket, there.s3) == ("sim (sim)", "bucket", "s3")
+        assert (there.title, there.bucket, there.s3) == ("the system sim (feed: sim)", "bucket", "s3")
         assert clients == [("http://127.0.0.1:1", "cloudformation"), ("http://127.0.0.1:1", "s3")]
     assert not state.about.exists()
     state.about.write_text("{}")  # as a killed run leaves it: the lock is free
@@ -128,5 +128,5 @@ def test_a_temporary_system_is_started_where_none_runs(
         assert there.title == "a temporary system"
     assert (started, list(local_folder.iterdir())) == ([Options()], [])
     with running("sim"), deployment.existing_or_started("", Options, quiet) as there:
-        assert there.title == "sim (sim)"
+        assert there.title == "the system sim (feed: sim)"
     assert len(started) == 1

@@ -118,6 +118,21 @@ def test_a_difference_is_named_and_sets_the_exit_status(
     assert "DIFFERENT" in row
 
 
+def test_forecasts_of_a_model_that_is_gone_are_inconclusive(
+    served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stream = batches(*random_ticks(1, 60), [START_US + k * 500_000 for k in range(120)])
+    for receipt in (to_builtins(each, str_keys=True) for each in receipts_of(stream)):
+        served.receipts[receipt["id"]] |= receipt | {
+            "sequence": str(FIRST_SEQUENCE + int(receipt["sequence"]))
+        }
+    id_ = an_id(served, 40)
+    assert served.receipts[id_]["horizons"].keys() == {"1", "2", "5", "10"}
+    status, shown, summary = explained(id_, capsys)
+    assert (status, summary["same"]) == (3, None)
+    assert "model m1" in shown
+
+
 def test_ticks_not_archived_yet_are_inconclusive(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
     status, shown, summary = explained(an_id(served, 55), capsys)
     assert (status, summary["same"], summary["features_compared"]) == (3, None, 0)
