@@ -65,8 +65,8 @@ def test_quick_prints_a_table_and_one_line_of_json(capsys: pytest.CaptureFixture
     assert QUICK.rounds == 1
     assert main(["--quick"]) == 0
     *shown, last = capsys.readouterr().out.splitlines()
-    told = json.loads(last)
-    assert told.keys() >= KEYS
-    assert told["shard_ticks_per_s"] is None and told["shard_note"] == "skipped by --quick"
-    assert 50 < told["wire_bytes_per_tick"] < 60
+    figures = json.loads(last)
+    assert figures.keys() >= KEYS
+    assert figures["shard_ticks_per_s"] is None and figures["shard_note"] == "skipped by --quick"
+    assert 50 < figures["wire_bytes_per_tick"] < 60
     assert any("decode_batch_vs_orjson" in line for line in shown)

@@ -1,7 +1,7 @@
 """The registry of models in S3: a folder each with the network and its card, and the pointer
 (`registry.pointer`).
 
-The pointer is moved by conditional write only: if it has moved since it was read, the decision is made again
+The pointer is moved by conditional write only: if it has moved since it was read, the decision is repeated
 on the new one. Rolling back is moving it back. Nothing here needs onnxruntime.
 """
 
