@@ -1,15 +1,26 @@
-"""A model's forecast: moves of a network turned into prices, probabilities and intervals."""
+"""A model's forecast: a path of the mid, and what is still to come of it when the forecast is read.
+
+A model forecasts a *path*: for each instant of `PATH_S` after the newest tick it knows, the expected move of
+the mid since then, its scale, and the probability that the mid stands where it stood. Whoever reads the
+forecast at age a asks for the *remaining* move over the horizon h: path(a + h) - path(a).
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from bisect import bisect_left
+from collections.abc import Mapping
+from typing import Annotated, NamedTuple
 
 from msgspec import Meta, Struct
 
-from tickcast.features.vector import Floats
-
 HORIZONS_S = (1, 2, 5, 10)
+MAX_AGE_S = 5.0  # older forecasts are not served
+# When a prediction is typically read: models are selected, calibrated and judged at this age.
+DELIVERY_S = 0.2
+# The instants of a path, seconds. Each horizon is among them, and each horizon after `DELIVERY_S`; between
+# them a path is linear.
+PATH_S = (0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.2, 1.5, 2.0, 2.2, 3.0, 5.0, 5.2, 7.5, 10.0, 10.2, 15.0)
 
 Price = Annotated[float, Meta(gt=0)]  # quote currency
 Probability = Annotated[float, Meta(ge=0, le=1)]
@@ -43,11 +54,11 @@ class Calibration(Struct, frozen=True):
 
 
 class HorizonForecast(Struct, frozen=True, kw_only=True):
-    """One horizon's answer: prices in quote currency, moves in basis points of the basis price."""
+    """One horizon's answer: prices in quote currency, moves in basis points."""
 
     horizon_s: int
     predicted_price: Annotated[Price, Meta(description="the mid at the target")]
-    expected_move_bp: float
+    expected_move_bp: Annotated[float, Meta(description="still to come, from the moment of delivery on")]
     scale_bp: Annotated[float, Meta(description="σ√h, the usual move over this horizon")]
     confidence: Annotated[
         Probability, Meta(description="that the direction is right, given that the price moves")
@@ -57,29 +68,69 @@ class HorizonForecast(Struct, frozen=True, kw_only=True):
     upper: Annotated[Price, Meta(description="of the 80 % conformal interval")]
 
 
+class Path(Struct, frozen=True, array_like=True):
+    """A model's output on one row: a value for each instant of `PATH_S`, (J,). `move_bp` is the expected move
+    of the mid since the row, bp; `scale_bp` its scale, σ√t; `p_flat` the probability that there is none."""
+
+    move_bp: list[float]
+    scale_bp: list[float]
+    p_flat: list[float]
+
+
+class Remaining(NamedTuple):
+    """What is still to come of a path over a horizon, from the moment of reading on: the expected move (bp),
+    its scale (bp), and the probability that the mid does not move."""
+
+    move_bp: float
+    scale_bp: float
+    p_flat: float
+
+
+def remaining(path: Path, age_s: float, horizon_s: float) -> Remaining:
+    """What is still to come of `path` over `horizon_s`, read at the age of `age_s` (0 to `MAX_AGE_S`)."""
+    to_s = age_s + horizon_s
+    move_bp = at(path.move_bp, to_s) - at(path.move_bp, age_s)
+    # Variances add up: that of the whole path is that up to now and that of the remaining move.
+    variance = _variance(path, to_s) - _variance(path, age_s)
+    p_flat = min(1.0, at(path.p_flat, to_s, before=1.0) / max(at(path.p_flat, age_s, before=1.0), 1e-9))
+    return Remaining(move_bp, math.sqrt(max(variance, 0.0)), p_flat)
+
+
+def _variance(path: Path, time_s: float) -> float:
+    return at([scale_bp**2 for scale_bp in path.scale_bp], time_s)
+
+
+def at(values: list[float], time_s: float, before: float = 0.0) -> float:
+    """A path's `values` at `time_s`, interpolated linearly; at 0 they are `before`."""
+    place = bisect_left(PATH_S, time_s)
+    if place == len(PATH_S):
+        return values[-1]
+    from_s, from_value = (PATH_S[place - 1], values[place - 1]) if place else (0.0, before)
+    share = (time_s - from_s) / (PATH_S[place] - from_s)
+    return from_value + share * (values[place] - from_value)
+
+
 def forecast(
-    basis_price: float,
-    move_bp: Floats,
-    scale_bp: Floats,
-    p_flat: Floats,
-    calibrations: dict[int, Calibration],
+    basis_price: float, path: Path, age_s: float, calibrations: Mapping[int, Calibration]
 ) -> list[HorizonForecast]:
-    """The forecast for every horizon from one row of model output, each of shape (H,)."""
+    """The forecast for every horizon, read at the age of `age_s`. `basis_price` is the mid that `path` starts
+    from. The target's price has the whole path's move; its interval has the width of all that is unknown,
+    which is more than that of the remaining move."""
     answers = []
-    for at, horizon_s in enumerate(HORIZONS_S):
-        calibration = calibrations[horizon_s]
-        move, scale = float(move_bp[at]), float(scale_bp[at])
-        width = calibration.interval_width * scale
+    for horizon_s in HORIZONS_S:
+        calibration, rest = calibrations[horizon_s], remaining(path, age_s, horizon_s)
+        whole_bp = at(path.move_bp, age_s + horizon_s)
+        width_bp = calibration.interval_width * math.sqrt(_variance(path, age_s + horizon_s))
         answers.append(
             HorizonForecast(
                 horizon_s=horizon_s,
-                predicted_price=basis_price * (1 + move / 1e4),
-                expected_move_bp=move,
-                scale_bp=scale,
-                confidence=calibration.confidence(move, scale),
-                p_flat=float(p_flat[at]),
-                lower=basis_price * (1 + (move - width) / 1e4),
-                upper=basis_price * (1 + (move + width) / 1e4),
+                predicted_price=basis_price * (1 + whole_bp / 1e4),
+                expected_move_bp=rest.move_bp,
+                scale_bp=rest.scale_bp,
+                confidence=calibration.confidence(rest.move_bp, rest.scale_bp),
+                p_flat=rest.p_flat,
+                lower=basis_price * (1 + (whole_bp - width_bp) / 1e4),
+                upper=basis_price * (1 + (whole_bp + width_bp) / 1e4),
             )
         )
     return answers

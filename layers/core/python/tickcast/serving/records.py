@@ -16,7 +16,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from tickcast.model.calibration import Calibrator
-from tickcast.model.forecast import HorizonForecast, Price, Probability
+from tickcast.model.forecast import HorizonForecast, Path, Price, Probability
 
 T = TypeVar("T")
 
@@ -74,6 +74,10 @@ class HorizonPrediction(HorizonForecast, frozen=True, kw_only=True):
     edge_bp: Annotated[
         float | None, Meta(description="|expected move| less the cost of a round trip; null without quotes")
     ] = None
+    worth_trading: Annotated[
+        bool | None,
+        Meta(description="whether the expected move exceeds spread and fees; null without quotes"),
+    ] = None
     abstains: Annotated[
         bool, Meta(description="the expected move is within the noise, or no model answers")
     ] = True
@@ -87,8 +91,9 @@ class ChallengerSummary(Struct, frozen=True, kw_only=True):
 
 
 class ChallengerForecast(ChallengerSummary, frozen=True, kw_only=True):
-    """The same with its calibrators, which older receipts lack."""
+    """The same with its path and calibrators, which older receipts lack."""
 
+    path: Path | None = None
     calibrator: dict[int, Calibrator] = {}
 
 
@@ -106,6 +111,41 @@ class Timing(Struct, frozen=True):
     write: Annotated[float, Meta(description="… handed to Redis")]
 
 
+class PathForecast(Struct, kw_only=True):
+    """What an answer is made from when it is read: the model's path as of an instant, its calibration, and
+    how fresh it is. `prediction:{symbol}:latest` holds the newest; its receipt is the `Prediction` of the
+    same id."""
+
+    id: Id
+    symbol: str
+    timestamp: Annotated[TimeMs, Meta(description="as of this instant of the exchange's clock, ms")]
+    basis_price: Annotated[Price, Meta(description="the mid at `timestamp`, which the path starts from")]
+    path: Annotated[Path | None, Meta(description="null where no model answers")] = None
+    calibrator: Annotated[dict[int, Calibrator], Meta(description="as used, by horizon")] = {}
+    horizon_s: Annotated[Horizon, Meta(description="the primary one, by configuration")]
+    spread_bp: float | None = None
+    fee_bp: float | None = None
+    cost_bp: float | None = None
+    min_confidence: Annotated[float, Meta(description="below it a move counts as noise")] = 0.55
+    source: Source
+    reason: str | None = None
+    outside: list[str] = []
+    model_id: str | None = None
+    provisional: bool | None = None
+    feature_hash: str | None = None
+    last_trade_id: int | None = None
+    update_id: int | None = None
+    trade_age_ms: int | None = None
+    quote_age_ms: int | None = None
+    last_tick_us: Annotated[int | None, Meta(description="the newest trade or quote, µs")] = None
+    quiet_us: Annotated[int | None, Meta(description="when the exchange last had nothing newer, µs")] = None
+    latency_ms: int | None = None
+    inference_ms: float | None = None
+    clock_offset_ms: Annotated[
+        float | None, Meta(description="the hot store's clock less the exchange's; null: not known")
+    ] = None
+
+
 class LateTicks(Struct, kw_only=True):
     """The ticks that came too late for the bars of a prediction."""
 
@@ -115,17 +155,20 @@ class LateTicks(Struct, kw_only=True):
 
 
 class PredictionSummary(LateTicks, kw_only=True):
-    """A prediction as in lists: the primary horizon's forecast, and all of them in `horizons`, which is empty
-    where no model answers."""
+    """A prediction as in lists, as it was delivered: the primary horizon's forecast of what was still to come
+    at `timestamp` + `latency_ms`, when it was written, and all of them in `horizons`, which is empty where no
+    model answers."""
 
     id: Id
     symbol: str
     timestamp: Annotated[TimeMs, Meta(description="as of this instant of the exchange's clock, ms")]
     horizon_s: Horizon
-    target_time: Annotated[TimeMs, Meta(description="the instant predicted, ms")]
-    basis_price: Annotated[Price, Meta(description="the mid the prediction starts from")]
+    target_time: Annotated[
+        TimeMs, Meta(description="the instant predicted: horizon_s after the delivery, ms")
+    ]
+    basis_price: Annotated[Price, Meta(description="the mid at `timestamp`, which the path starts from")]
     predicted_price: Annotated[Price, Meta(description="the mid at target_time")]
-    expected_move_bp: float | None = None
+    expected_move_bp: Annotated[float | None, Meta(description="from the delivery to target_time")] = None
     scale_bp: Annotated[float | None, Meta(description="σ√h, the usual move over this horizon")] = None
     confidence: Annotated[
         Probability, Meta(description="that the direction is right, given that the price moves; 0 without")
@@ -136,6 +179,10 @@ class PredictionSummary(LateTicks, kw_only=True):
     noise_bp: float | None = None
     edge_bp: Annotated[
         float | None, Meta(description="|expected move| less cost_bp; null without quotes")
+    ] = None
+    worth_trading: Annotated[
+        bool | None,
+        Meta(description="whether the expected move exceeds spread and fees; null without quotes"),
     ] = None
     abstains: Annotated[bool, Meta(description="the move is within the noise, or no model answers")] = True
     spread_bp: float | None = None
@@ -162,8 +209,16 @@ class PredictionSummary(LateTicks, kw_only=True):
 
 class Prediction(PredictionSummary, kw_only=True):
     """A prediction, which is its own receipt: it holds all that it was made from. `calibrator` is empty where
-    no model answers."""
+    no model answers.
 
+    It was made from the bars that were closed up to `closed_us`, and of the open ones from those ticks that
+    had arrived: `open_ids` and `open_update_ids` list them, ascending, each but the first as its difference
+    from the one before."""
+
+    path: Path | None = None
+    closed_us: Annotated[int | None, Meta(description="up to this instant its bars were closed, µs")] = None
+    open_ids: Annotated[list[int], Meta(description="trades in open bars: first id, then differences")] = []
+    open_update_ids: Annotated[list[int], Meta(description="likewise book updates")] = []
     challenger: ChallengerForecast | None = None
     calibrator: Annotated[dict[int, Calibrator], Meta(description="as used, by horizon")] = {}
     features: Annotated[Vector | None, Meta(description="the vector by name; null while warming up")] = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 TTL_S = 24 * 3600  # of all but `features`: nothing remains of a symbol that is no longer served
 PREDICTIONS_KEPT = 3600  # an hour of them, at one a second
+RECENT_KEPT = 3000  # five minutes of those in between, at ten a second
 OUTCOMES_KEPT = 4 * PREDICTIONS_KEPT  # one for each horizon
 
 
@@ -27,6 +28,11 @@ def latest_prediction(symbol: str) -> str:
 def predictions(symbol: str) -> str:
     """A stream, field `json`, entry ids of `prediction_entry`."""
     return f"predictions:{symbol}"
+
+
+def recent_predictions(symbol: str) -> str:
+    """The same of the predictions in between, for minutes."""
+    return f"predictions:{symbol}:recent"
 
 
 def prediction_entry(timestamp_ms: int) -> str:
