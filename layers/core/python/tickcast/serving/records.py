@@ -76,7 +76,7 @@ class HorizonPrediction(HorizonForecast, frozen=True, kw_only=True):
     ] = None
     worth_trading: Annotated[
         bool | None,
-        Meta(description="whether the expected move exceeds spread and fees; null without quotes"),
+        Meta(description="the expected move exceeds spread and fees; null without quotes"),
     ] = None
     abstains: Annotated[
         bool, Meta(description="the expected move is within the noise, or no model answers")
@@ -163,9 +163,7 @@ class PredictionSummary(LateTicks, kw_only=True):
     symbol: str
     timestamp: Annotated[TimeMs, Meta(description="as of this instant of the exchange's clock, ms")]
     horizon_s: Horizon
-    target_time: Annotated[
-        TimeMs, Meta(description="the instant predicted: horizon_s after the delivery, ms")
-    ]
+    target_time: Annotated[TimeMs, Meta(description="the instant predicted, horizon_s after delivery, ms")]
     basis_price: Annotated[Price, Meta(description="the mid at `timestamp`, which the path starts from")]
     predicted_price: Annotated[Price, Meta(description="the mid at target_time")]
     expected_move_bp: Annotated[float | None, Meta(description="from the delivery to target_time")] = None
@@ -182,7 +180,7 @@ class PredictionSummary(LateTicks, kw_only=True):
     ] = None
     worth_trading: Annotated[
         bool | None,
-        Meta(description="whether the expected move exceeds spread and fees; null without quotes"),
+        Meta(description="the expected move exceeds spread and fees; null without quotes"),
     ] = None
     abstains: Annotated[bool, Meta(description="the move is within the noise, or no model answers")] = True
     spread_bp: float | None = None
