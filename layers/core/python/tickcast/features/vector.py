@@ -1,4 +1,4 @@
-"""Features: one row of numbers per closed bar, a pure function of the minute behind it.
+"""Features: one row of numbers per bar, a pure function of the minute behind it.
 
 Every window ends at or before the bar's end, so no later data can affect a row. Sums over windows are
 differences of running *integer* sums, volatility is a sum of integer squares, and everything after them is
@@ -7,6 +7,11 @@ Every comparison of quantities is one correctly rounded quotient of exact intege
 row also has the same bits in whatever unit quantities are counted.
 Windows of up to five seconds slide with the bars; the units of features (volatility, depth, volume,
 intensity) are those of the last 60 whole seconds of the clock.
+
+The newest bar may be partial (`features.ring.View`). Windows keep their length then: they begin within a bar,
+of which that share counts that lies in them. So a sum takes the partial bar, the whole ones, and a share of
+the oldest; the price at a window's start lies between those at the ends of two bars. With nothing but whole
+bars this is the same, to the last bit.
 
 All features are free of scale: moves are in units of volatility, quantities in units of the minute's mean
 depth or volume, so one model serves several markets. A feature without a unit in the minute is 0. The
@@ -49,6 +54,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tickcast.features.bars import (
+    BAR_US,
     BARS_PER_S,
     Bars,
     Ints,
@@ -136,7 +142,8 @@ def feature_rows(bars: Bars, seconds: Seconds, newest: int) -> Floats:
 
     `seconds` are the whole seconds up to the last bar. A feature whose window reaches further back than the
     data uses the data there is. A row without a price, or with less than `MIN_RETURNS` of
-    them in its minute, is NaN; all others are finite. Raises ValueError when `bars` has fewer rows.
+    them in its minute, is NaN; all others are finite. Raises ValueError when `bars` has fewer rows, and on
+    more than one row of bars whose last is partial.
     """
     if newest > len(bars):
         raise ValueError(f"features of {newest} rows asked of {len(bars)} bars")
@@ -165,7 +172,7 @@ def history_rows(bars: Bars) -> Floats:
 
 def _columns(back: _LookBack, minute: _Minute) -> dict[str, npt.NDArray[Any]]:
     """Every feature by name, before the absent groups are masked; each of shape (rows,)."""
-    sigma, now, totals = minute.sigma_bp, back.now, back.totals
+    sigma, now, totals, parts = minute.sigma_bp, back.now, back.totals, back.parts
     bid_qty, ask_qty, end_us = split(now("bid_qty")), split(now("ask_qty")), now("end_us")
     imbalance = ratio(bid_qty - ask_qty, bid_qty + ask_qty)
     spread = (now("ask_price") - now("bid_price")) / back.price * 1e4 / sigma
@@ -174,8 +181,8 @@ def _columns(back: _LookBack, minute: _Minute) -> dict[str, npt.NDArray[Any]]:
     (trades_5s,), (quotes_1s,) = totals("trade_count", 50), totals("quote_count", 10)
 
     signed_volume = totals("buy_qty", *_FLOW_WIDTHS) - totals("sell_qty", *_FLOW_WIDTHS)
-    flows = np.arcsinh(minute.by_volume(signed_volume) / _ROOT_FLOW_S) / 2
-    ofis = np.arcsinh(minute.by_depth(totals("ofi", 2, 10, 50))) / 2
+    flows = np.arcsinh(minute.by_volume(signed_volume) / parts / _ROOT_FLOW_S) / 2
+    ofis = np.arcsinh(minute.by_depth(totals("ofi", 2, 10, 50)) / parts) / 2
     returns = _limited(back.returns_bp(*_FLOW_WIDTHS) / (sigma * _ROOT_FLOW_S))
     since_us = np.stack([now("mid_change_us"), now("last_trade_us"), now("last_quote_us")])
     ages = np.log(np.minimum(end_us - since_us, _MAX_AGE_US) / SECOND_US + 0.05) / 2
@@ -197,9 +204,9 @@ def _columns(back: _LookBack, minute: _Minute) -> dict[str, npt.NDArray[Any]]:
         "return_5s": returns[2],
         "spread": spread,
         "volatility_5s": np.log((back.volatility_bp(50) + _SIGMA_FLOOR_BP) / sigma) / 2,
-        "trade_intensity": np.log1p(trades_5s) - np.log1p(5 * minute.per_second("trade_count")),
-        "volume_intensity": np.log1p(minute.by_volume(volume_1s)),
-        "quote_intensity": np.log1p(quotes_1s) - np.log1p(minute.per_second("quote_count")),
+        "trade_intensity": np.log1p(trades_5s / parts) - np.log1p(5 * minute.per_second("trade_count")),
+        "volume_intensity": np.log1p(minute.by_volume(volume_1s) / parts),
+        "quote_intensity": np.log1p(quotes_1s / parts) - np.log1p(minute.per_second("quote_count")),
         "mid_age": ages[0],
         "trade_age": ages[1],
         "quote_age": ages[2],
@@ -228,7 +235,11 @@ def _squared_returns(twice: TwicePrices, proxy: TwicePrices) -> tuple[Ints, Ints
 
 
 class _LookBack:
-    """The bars behind each of the last `newest` ones; widths count bars of 100 ms. Shapes (newest,)."""
+    """The bars behind each of the last `newest` ones; widths count bars of 100 ms. Shapes (newest,).
+
+    All sums are in units of 1/`parts`: where the last bar is partial, in those of 1/100, the share of a bar
+    that is a millisecond's.
+    """
 
     _SUMMED = ("trade_count", "quote_count", "buy_qty", "sell_qty", "ofi", "imbalance_us", "quoted_us")
     _WIDTHS = (2, 5, 10, 50)
@@ -237,6 +248,10 @@ class _LookBack:
         self._bars = bars
         self._newest = newest
         self._rows = np.arange(len(bars) - newest, len(bars))
+        self._elapsed_ms = int(bars["end_us"][-1]) % BAR_US // 1000  # of the partial bar; 0: it is whole
+        self.parts = BAR_US // 1000 if self._elapsed_ms else 1
+        if self._elapsed_ms and newest > 1:
+            raise ValueError(f"features of {newest} rows asked of bars whose last is partial")
         self._twice, self._proxy = twice_mids(bars), twice_proxy_mids(bars)
         sums = running(np.concatenate([_columns_of(bars, name) for name in self._SUMMED]))
         windows = np.stack([self._window(sums, width) for width in self._WIDTHS], axis=1)
@@ -248,7 +263,8 @@ class _LookBack:
         return np.asarray(self._bars[name][-self._newest :])
 
     def totals(self, name: str, *widths: int) -> Ints:
-        """Sums over windows of `widths`, shape (widths, newest), of quantities with their limbs before it."""
+        """Sums over windows of `widths`, times `parts`; shape (widths, newest), of quantities with limbs
+        before it."""
         return np.asarray(self._totals[name][..., [self._WIDTHS.index(width) for width in widths], :])
 
     def returns_bp(self, *widths: int) -> Floats:
@@ -258,17 +274,28 @@ class _LookBack:
         inside = np.maximum(start, 0)
         before = np.where(self.is_quoted, self._twice[inside], self._proxy[inside]) / 2
         is_known = (before > 0) & (start >= 0)
+        if self._elapsed_ms:  # the window begins within the bar that ends at `start`
+            earlier = np.maximum(start - 1, 0)
+            at_its_start = np.where(self.is_quoted, self._twice[earlier], self._proxy[earlier]) / 2
+            is_known &= (at_its_start > 0) & (start >= 1)
+            before = at_its_start + (before - at_its_start) * (self._elapsed_ms / self.parts)
         return np.where(is_known, (self.price / np.maximum(before, 1) - 1) * 1e4, 0.0)
 
     def volatility_bp(self, width: int) -> Floats:
         """Realised volatility of the returns from bar to bar over `width` bars, bp per √s."""
         squares, _ = _squared_returns(self._twice, self._proxy)
-        total = self._window(running(squares), width)
+        total = self._window(running(squares), width) / self.parts
         return np.asarray(np.sqrt(total / (width / BARS_PER_S)) / _RETURN_STEPS)
 
     def _window(self, sums: Ints, width: int) -> Ints:
+        """Of running `sums`, those over windows of `width`, times `parts`."""
         rows = self._rows + 1
-        return np.asarray(sums[..., rows] - sums[..., np.maximum(rows - width, 0)])
+        start = np.maximum(rows - width, 0)
+        total = np.asarray(sums[..., rows] - sums[..., start])
+        if self._elapsed_ms:
+            oldest = sums[..., start] - sums[..., np.maximum(start - 1, 0)]
+            total = self.parts * total + (self.parts - self._elapsed_ms) * oldest
+        return total
 
 
 class _Minute:
