@@ -105,9 +105,16 @@ class DriftConfig(_Config, frozen=True, kw_only=True):
 
 
 class StreamConfig(_Config, frozen=True, kw_only=True):
-    """The Kinesis stream. `shards: null` means on-demand capacity."""
+    """The Kinesis stream and how `predict_stream` reads it. `shards: null` means on-demand capacity.
+
+    With `fan_out` records are pushed to it within 70 ms, for some $14 a shard and month; without, it polls.
+    `parallelism` is how many batches of a shard it processes at once: symbols do not wait for each other, and
+    each keeps its order. docs/latency.md compares both.
+    """
 
     shards: Positive | None = 1
+    fan_out: bool = False
+    parallelism: Annotated[int, Meta(ge=1, le=10)] = 1
     retention_hours: Annotated[int, Meta(ge=24, le=8760)] = 24
 
 

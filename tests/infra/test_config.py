@@ -59,6 +59,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     *(({"region": value}, "region") for value in ("", "Tokyo")),
     ({"log_level": "LOUD"}, "log_level"),
     ({"stream": {"shard": 2}}, "shard"),
+    *(({"stream": {"parallelism": value}}, "parallelism") for value in (0, 11, 1.5)),
+    *(({"stream": {"fan_out": value}}, "fan_out") for value in (1, "yes", None)),
     ({"aws": {"cache": {"node_type": "cache.x9.huge"}}}, "cache.x9.huge.*whose memory is not known"),
 ]  # fmt: skip
 
