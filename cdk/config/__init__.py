@@ -15,7 +15,7 @@ import msgspec
 import yaml
 from msgspec import Meta, Struct
 
-from tickcast.adapters.settings import Days, GridMs, HorizonS, Region
+from tickcast.adapters.settings import Days, GridMs, HorizonS, PredictEveryMs, Region
 from tickcast.market.symbols import is_symbol
 
 # Types with the same limits as in the processes' settings are those of `adapters.settings`; where the
@@ -59,13 +59,15 @@ class _Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class PredictionConfig(_Config, frozen=True, kw_only=True):
-    """How bars are closed and when a prediction is stale, empty or an abstention.
+    """How often predictions are made at most, how bars are closed, and when a prediction is stale, empty or
+    an abstention.
 
     `fee_bp` is the fee of one side of a trade in basis points (10: the exchange's for a taker of the lowest
     tier). A move that does not bring the calibrated confidence to `min_confidence` counts as noise: the
     prediction abstains.
     """
 
+    predict_every_ms: PredictEveryMs = 100
     lateness_ms: Annotated[int, Meta(ge=1, le=2000)] = 100
     stale_after_s: Annotated[int, Meta(ge=1, le=5)] = 5
     primary_horizon_s: HorizonS = 2

@@ -37,6 +37,7 @@ def test_missing_layers_say_how_to_build_them(tmp_path: Path) -> None:
 WRONG: list[tuple[dict[str, Any], str]] = [
     *(({"prediction": {"lateness_ms": value}}, "lateness_ms") for value in (0, -100, 2001, 1.5, "100", True)),
     ({"prediction": {"lateness_ms": math.nan}}, "lateness_ms"),
+    *(({"prediction": {"predict_every_ms": value}}, "predict_every_ms") for value in (0, 99, 1001, 250.5)),
     *(({"prediction": {"stale_after_s": value}}, "stale_after_s") for value in (0, 6, 3600, math.inf)),
     *(({"prediction": {"primary_horizon_s": value}}, "primary_horizon_s") for value in (0, 3, "2")),
     *(({"prediction": {"features_ttl_s": value}}, "features_ttl_s") for value in (0, 9, 86_401)),
