@@ -502,4 +502,5 @@ def _feed_heartbeat(state: SymbolState, batches: Batches) -> FeedHeartbeat:
         watermark_ms=state.ring.watermark.reached_us // 1000,
         source=batch.source,
         connections=sorted({batch.connection for _, batch in batches}),
+        host_offset_ms=None if batch.sent_us == wire.SENT_UNKNOWN else batch.host_offset_us / 1000,
     )

@@ -345,6 +345,8 @@ class StreamHeartbeat(Struct, kw_only=True):
     refused_trades: int = 0
     refused_quotes: int = 0
     id_restarts: int = 0
+    clock_offset_ms: float | None = None  # the hot store's clock less the exchange's; null: not known
+    own_offset_ms: float | None = None  # likewise the function's clock
 
 
 class FeedHeartbeat(Struct, kw_only=True):
@@ -356,3 +358,4 @@ class FeedHeartbeat(Struct, kw_only=True):
     watermark_ms: int
     source: str | None = None
     connections: list[str] = []
+    host_offset_ms: float | None = None  # ingest's clock less the exchange's; null: not known
