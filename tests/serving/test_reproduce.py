@@ -161,11 +161,11 @@ def test_quotes_that_came_out_of_order_were_folded_or_not() -> None:
 @pytest.mark.parametrize(
     ("kind", "name", "row", "factor", "addend"),
     [
-        (0, "price", -40, 1, 1),
+        (0, "price", -80, 1, 1),
         (0, "qty", -40, 1, 10**5),
         (0, "side", -40, -1, 0),
         (1, "ask_price", -1, 1, 10**6),
-        (1, "bid_qty", -60, 1, 10**6),
+        (1, "bid_qty", -10, 1, 10**6),
         (1, "time_us", -60, 1, 100_000),
     ],
 )

@@ -16,7 +16,7 @@ import numpy as np
 from msgspec.structs import asdict, replace
 
 from tickcast.features.bars import Seconds, mids, proxy_mids
-from tickcast.features.ring import View
+from tickcast.features.ring import View, differences
 from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES, Floats, feature_rows
 from tickcast.market.sums import total
 from tickcast.market.ticks import SCALE
@@ -281,9 +281,7 @@ def run(model: ServingModel, vectors: Floats, widths: Sequence[float]) -> list[P
     one affects no other.
     """
     try:
-        move_bp, scale_bp, p_flat = (
-            np.asarray(values, np.float64) for values in model.run(vectors)
-        )
+        move_bp, scale_bp, p_flat = (np.asarray(values, np.float64) for values in model.run(vectors))
         if not move_bp.shape == scale_bp.shape == p_flat.shape == (len(vectors), len(PATH_S)):
             raise ValueError(f"outputs of shape {move_bp.shape}, {scale_bp.shape}, {p_flat.shape}")
     except Exception as error:  # onnxruntime raises its own classes, with no common base
@@ -293,9 +291,7 @@ def run(model: ServingModel, vectors: Floats, widths: Sequence[float]) -> list[P
         problem.__cause__ = error
         return [problem]
     with np.errstate(invalid="ignore", over="ignore"):
-        is_sound = (
-            np.isfinite(move_bp) & np.isfinite(scale_bp) & (p_flat >= 0) & (p_flat <= 1)
-        ).all(axis=1)
+        is_sound = (np.isfinite(move_bp) & np.isfinite(scale_bp) & (p_flat >= 0) & (p_flat <= 1)).all(axis=1)
         is_sound &= (np.diff(scale_bp, axis=1, prepend=0.0) > 0).all(axis=1)
         is_sound &= (1 + (move_bp - np.asarray(widths)[:, None] * scale_bp) / 1e4 > 0).all(axis=1)
     return [
@@ -351,7 +347,9 @@ def _outside(row: Row, model: ServingModel | None) -> list[str]:
     """The features beyond what the model was trained on."""
     if model is None or row.vector is None or not model.support:
         return []
-    bounds = ((name, value, model.support.get(name)) for name, value in zip(FEATURE_NAMES, row.vector, strict=True))
+    bounds = (
+        (name, value, model.support.get(name)) for name, value in zip(FEATURE_NAMES, row.vector, strict=True)
+    )
     return [name for name, value, bound in bounds if bound and not bound[0] <= value <= bound[1]]
 
 
@@ -386,9 +384,7 @@ def receipt(
     if horizons:
         primary = asdict(horizons[horizon_s])
     ages_ms = [age for age in (path_forecast.trade_age_ms, path_forecast.quote_age_ms) if age is not None]
-    shared = {
-        name: getattr(path_forecast, name) for name in _SHARED if name not in primary
-    }
+    shared = {name: getattr(path_forecast, name) for name in _SHARED if name not in primary}
     view = row.view
     return Prediction(
         **shared,
@@ -399,19 +395,13 @@ def receipt(
         feature_age_ms=min(ages_ms, default=None),
         features=vector_by_name(row),
         closed_us=view.closed_us,
-        open_ids=_differences(view.trade_ids),
-        open_update_ids=_differences(view.update_ids),
+        open_ids=differences(view.trade_ids),
+        open_update_ids=differences(view.update_ids),
         history_from_us=view.history_from_us,
     )
 
 
 _SHARED = tuple(sorted({*PathForecast.__struct_fields__} & {*Prediction.__struct_fields__}))
-
-
-def _differences(ids: Any) -> list[int]:
-    """`ids`, ascending, each but the first as its difference from the one before."""
-    found: list[int] = np.diff(ids, prepend=ids.dtype.type(0)).tolist()
-    return found
 
 
 def fallback(prediction: Prediction, known_price: float, reason: str) -> Prediction:
