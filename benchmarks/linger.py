@@ -1,9 +1,9 @@
 """`python -m benchmarks.linger RECORDING…`: what the linger costs a reader.
 
-Replays a recording by its arrival times: a record leaves at the end of each linger in which ticks came, and
-an answer is made where the newest tick passed another `PREDICT_EVERY_MS`, readable `READY_MS` later. At random
-moments the mid of then is compared with the mid that the newest answer knew. The root mean square of that
-missed move is also that of a reader who gets every tick after a constant delay, the equivalent delay.
+Replays a recording by its arrival times: a record leaves at the end of each linger in which ticks came. An
+answer is made where its newest tick passed another `PREDICT_EVERY_MS`, and can be read `READY_MS` later. At
+random moments the mid of then is compared with the mid that the newest answer knew. The root mean square of
+that missed move is also that of a reader who gets every tick after a constant delay, the equivalent delay.
 """
 
 from __future__ import annotations

@@ -30,25 +30,29 @@ MAX_SENDERS = 1000  # of which the previous record is remembered
 
 @dataclass
 class _Bounds:
-    """The tightest bounds of a second of arrivals, µs."""
+    """The tightest bounds of some arrivals, µs."""
 
-    from_us: int
+    from_us: int = 0  # the second of a bucket
     low_us: float = -inf  # of K - E
     high_us: float = inf
     store_us: float = inf  # R - K is at most this
+
+    def add(self, low_us: float, high_us: float, store_us: float) -> None:
+        self.low_us, self.high_us = max(self.low_us, low_us), min(self.high_us, high_us)
+        self.store_us = min(self.store_us, store_us)
 
 
 class ClockOffset:
     """Feed it every record in the order of the shard, and the hot store's time after a write."""
 
     def __init__(self) -> None:
-        self._buckets: deque[_Bounds] = deque()
+        self._buckets: deque[_Bounds] = deque()  # a second each
+        self._window = _Bounds()  # of all of them
         self._previous: dict[tuple[str, str], tuple[int, int]] = {}  # by symbol and task: sent, arrived
         self._own_to_store_us: float | None = None  # the store's clock less this host's
 
     def record(self, symbol: str, connection: str, sent_us: int, claim_us: int, arrived_us: int) -> None:
         """A record arrived; `sent_us` and `claim_us` are negative where the batch has none."""
-        bounds = self._bucket(arrived_us)
         low_us, high_us = -inf, inf
         if claim_us >= 0:
             high_us = arrived_us - claim_us
@@ -62,28 +66,25 @@ class ClockOffset:
             self._previous[sender] = sent_us, arrived_us
             low_us = before[1] - sent_us if before else -inf
             high_us = min(high_us, arrived_us - sent_us)
-        known_low_us, known_high_us = self._stream_us()
-        if max(known_low_us, low_us) - min(known_high_us, high_us) > SPREAD_US:  # a clock was set since
-            self._buckets.clear()
-            bounds = self._bucket(arrived_us)
+        window = self._window
+        if max(window.low_us, low_us) - min(window.high_us, high_us) > SPREAD_US:  # a clock was set since
+            self._clear()
             low_us = -inf  # it compares instants before and after
-        bounds.low_us, bounds.high_us = max(bounds.low_us, low_us), min(bounds.high_us, high_us)
+        self._add(arrived_us, low_us, high_us, inf)
 
     def written(self, arrived_us: int, asked_us: int, redis_us: int, answered_us: int) -> None:
         """The hot store's time was `redis_us` between `asked_us` and `answered_us` of this host's clock,
         after a record that arrived at `arrived_us` was read."""
-        bounds = self._bucket(arrived_us)
-        bounds.store_us = min(bounds.store_us, redis_us - arrived_us)
+        self._add(arrived_us, -inf, inf, redis_us - arrived_us)
         self._own_to_store_us = redis_us - (asked_us + answered_us) / 2
 
     @property
     def store_ms(self) -> float | None:
         """The hot store's clock less the exchange's, ms; None while nothing is known."""
-        low_us, high_us = self._stream_us()
-        if high_us == inf:
+        if self._window.high_us == inf:
             return None
-        behind_us = min(0.0, *(each.store_us for each in self._buckets))
-        return _proven_us(low_us + behind_us, high_us + behind_us) / 1000
+        behind_us = min(0.0, self._window.store_us)
+        return _proven_us(self._window.low_us + behind_us, self._window.high_us + behind_us) / 1000
 
     @property
     def own_ms(self) -> float | None:
@@ -94,23 +95,24 @@ class ClockOffset:
         own_us = store_ms * 1000 - self._own_to_store_us
         return own_us / 1000 if abs(own_us) > SPREAD_US else 0.0
 
-    def _stream_us(self) -> tuple[float, float]:
-        """The bounds of K - E."""
-        if not self._buckets:
-            return -inf, inf
-        return max(each.low_us for each in self._buckets), min(each.high_us for each in self._buckets)
-
-    def _bucket(self, arrived_us: int) -> _Bounds:
-        """The bounds of the second of `arrived_us`, without those that are older than the window."""
-        from_us = arrived_us // _BUCKET_US * _BUCKET_US
-        buckets = self._buckets
+    def _add(self, arrived_us: int, low_us: float, high_us: float, store_us: float) -> None:
+        """Tighten the bounds of the second of `arrived_us`, and forget those older than the window."""
+        from_us, buckets = arrived_us // _BUCKET_US * _BUCKET_US, self._buckets
         if buckets and from_us < buckets[-1].from_us - WINDOW_US:  # the clock of arrivals was set back
-            buckets.clear()
+            self._clear()
         if not buckets or from_us > buckets[-1].from_us:
             buckets.append(_Bounds(from_us))
+            self._window = _Bounds()
             while buckets[0].from_us <= from_us - WINDOW_US:
                 buckets.popleft()
-        return buckets[-1]
+            for each in buckets:
+                self._window.add(each.low_us, each.high_us, each.store_us)
+        buckets[-1].add(low_us, high_us, store_us)
+        self._window.add(low_us, high_us, store_us)
+
+    def _clear(self) -> None:
+        self._buckets.clear()
+        self._window = _Bounds()
 
 
 def _proven_us(low_us: float, high_us: float) -> float:

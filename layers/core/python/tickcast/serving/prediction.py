@@ -6,6 +6,7 @@ receipt (`Prediction`) is written after it. What is not known is None; it is nev
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
@@ -276,9 +277,9 @@ def run(model: ServingModel, vectors: Floats, widths: Sequence[float]) -> list[P
     """The path of each row of `vectors` (N, F), from one run of `model`. `widths` are those of the widest
     interval of each row, in units of its scale.
 
-    `ModelError` in place of a path that is not finite, whose scale does not grow, or that has a price or bound
-    that is not positive, which no record can have. If the model does not run, the rows are run singly, so that
-    one affects no other.
+    `ModelError` in place of a path that is not finite, whose scale does not grow, or that has a price or
+    bound that is not positive, which no record can have. If the model does not run, the rows are run singly,
+    so that one affects no other.
     """
     try:
         move_bp, scale_bp, p_flat = (np.asarray(values, np.float64) for values in model.run(vectors))
@@ -291,9 +292,10 @@ def run(model: ServingModel, vectors: Floats, widths: Sequence[float]) -> list[P
         problem.__cause__ = error
         return [problem]
     with np.errstate(invalid="ignore", over="ignore"):
-        is_sound = (np.isfinite(move_bp) & np.isfinite(scale_bp) & (p_flat >= 0) & (p_flat <= 1)).all(axis=1)
-        is_sound &= (np.diff(scale_bp, axis=1, prepend=0.0) > 0).all(axis=1)
-        is_sound &= (1 + (move_bp - np.asarray(widths)[:, None] * scale_bp) / 1e4 > 0).all(axis=1)
+        is_known = np.isfinite(move_bp) & np.isfinite(scale_bp) & (p_flat >= 0) & (p_flat <= 1)
+        lowest = 1 + (move_bp - np.asarray(widths)[:, None] * scale_bp) / 1e4
+        grows = np.diff(scale_bp, axis=1, prepend=0.0) > 0
+        is_sound = np.all(is_known & grows & (lowest > 0), axis=1).tolist()
     return [
         Path(move_bp[n].tolist(), scale_bp[n].tolist(), p_flat[n].tolist())
         if is_sound[n]
@@ -303,7 +305,10 @@ def run(model: ServingModel, vectors: Floats, widths: Sequence[float]) -> list[P
 
 
 def _widest(calibrators: Mapping[int, Calibrator]) -> float:
-    return max(calibrator.interval_width for calibrator in calibrators.values())
+    """The widest interval, in units of the scale; NaN where a calibration is not finite."""
+    slopes = (calibrator.direction_slope for calibrator in calibrators.values())
+    widths = [calibrator.interval_width for calibrator in calibrators.values()]
+    return max(widths) if all(map(math.isfinite, (*slopes, *widths))) else math.nan
 
 
 def _without_path(
@@ -429,8 +434,8 @@ def fallback(prediction: Prediction, known_price: float, reason: str) -> Predict
 
 
 def timing_of(points_ms: list[float]) -> Timing:
-    """The parts of the latency between nine points in time, from the instant of a forecast until it was handed
-    to Redis."""
+    """The parts of the latency between nine points in time, from the instant of a forecast until it was
+    handed to Redis."""
     return Timing(*(round(end - start, 3) for start, end in pairwise(points_ms)))
 
 
