@@ -32,6 +32,7 @@ from tickcast.serving.records import (
     PendingShadow,
     Prediction,
 )
+from tickcast.units import SECOND_US
 
 RESOLVED: Literal["resolved"] = "resolved"
 UNRESOLVED: Literal["unresolved"] = "unresolved"
@@ -85,12 +86,13 @@ class PendingPredictions(Struct):
     def resolve(self, instant_us: int, price_at: PriceAt) -> list[Outcome]:
         """The outcomes that the closing of `instant_us` decides, in the order of target and horizon;
         `price_at` gives the mid at an instant near it, in µs, or None. Updates the calibrators by them."""
-        price, outcomes = price_at(instant_us), []
+        outcomes: list[Outcome] = []
         for prediction in self.pending:
             _note_served_price(prediction, instant_us, price_at)
             for horizon_s, forecast, shadow in _take_due(prediction, instant_us // 1000):
-                is_now = (prediction.timestamp + horizon_s * 1000) * 1000 == instant_us
-                known, why_not = (price, NO_MID) if is_now else (None, GAP)
+                target_us = (prediction.timestamp + horizon_s * 1000) * 1000
+                is_near = instant_us - target_us < SECOND_US  # instants are a second apart, but in a gap
+                known, why_not = (price_at(target_us), NO_MID) if is_near else (None, GAP)
                 outcomes.append(_outcome(prediction, horizon_s, forecast, shadow, known, why_not))
         self._drop_resolved()
         for outcome in outcomes:
