@@ -118,7 +118,7 @@ class PendingPredictions(Struct):
     def recalled(cls, predictions: list[Prediction]) -> PendingPredictions:
         """What can be recovered of a lost state from the newest stored `predictions`, newest first.
 
-        All outcomes up to the newest of them were written with it: they are not pending.
+        All outcomes up to the last second that was closed then were written: they are not pending.
         """
         recalled = cls()
         for prediction in predictions:
@@ -129,7 +129,7 @@ class PendingPredictions(Struct):
                 recalled._recall_calibrators(shadow.model_id, shadow.calibrator)
         if predictions:
             for pending in recalled.pending:
-                _take_due(pending, predictions[0].timestamp)
+                _take_due(pending, _closed_ms(predictions[0]))
             recalled._drop_resolved()
             recalled.reason = predictions[0].reason
         return recalled
@@ -138,6 +138,13 @@ class PendingPredictions(Struct):
         """Those of a receipt, unless a newer receipt of that model had some: a fallback has none."""
         if model_id and calibrators:
             self.calibrators.setdefault(model_id, calibrators)
+
+
+def _closed_ms(prediction: Prediction) -> int:
+    """The last whole second that was closed when `prediction` was made, ms."""
+    if prediction.closed_us is None:  # of a release that predicted on closed bars only
+        return prediction.timestamp
+    return prediction.closed_us // SECOND_US * 1000
 
 
 def note_latency(records: Iterable[PendingPrediction | Outcome], now_ms: float) -> None:
