@@ -27,7 +27,7 @@ _HOST = r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?/?"
 
 # What a symbol takes of the cache at most, MB: an hour of receipts and outcomes with a challenger, and room
 # for receipts that list many late ticks. Measured by tests/adapters/redis/test_store_memory.py.
-CACHE_MB_PER_SYMBOL = 48
+CACHE_MB_PER_SYMBOL = 40
 # The memory of cache nodes, MB, including what is reserved ("Node-type specific parameters" in the
 # ElastiCache User Guide).
 CACHE_NODE_MB = {

@@ -32,6 +32,7 @@ from tickcast.serving.records import (
     PendingShadow,
     Prediction,
 )
+from tickcast.units import SECOND_US
 
 RESOLVED: Literal["resolved"] = "resolved"
 UNRESOLVED: Literal["unresolved"] = "unresolved"
@@ -85,12 +86,13 @@ class PendingPredictions(Struct):
     def resolve(self, instant_us: int, price_at: PriceAt) -> list[Outcome]:
         """The outcomes that the closing of `instant_us` decides, in the order of target and horizon;
         `price_at` gives the mid at an instant near it, in µs, or None. Updates the calibrators by them."""
-        price, outcomes = price_at(instant_us), []
+        outcomes: list[Outcome] = []
         for prediction in self.pending:
             _note_served_price(prediction, instant_us, price_at)
             for horizon_s, forecast, shadow in _take_due(prediction, instant_us // 1000):
-                is_now = (prediction.timestamp + horizon_s * 1000) * 1000 == instant_us
-                known, why_not = (price, NO_MID) if is_now else (None, GAP)
+                target_us = (prediction.timestamp + horizon_s * 1000) * 1000
+                is_near = instant_us - target_us < SECOND_US  # instants are a second apart, but in a gap
+                known, why_not = (price_at(target_us), NO_MID) if is_near else (None, GAP)
                 outcomes.append(_outcome(prediction, horizon_s, forecast, shadow, known, why_not))
         self._drop_resolved()
         for outcome in outcomes:
@@ -116,7 +118,7 @@ class PendingPredictions(Struct):
     def recalled(cls, predictions: list[Prediction]) -> PendingPredictions:
         """What can be recovered of a lost state from the newest stored `predictions`, newest first.
 
-        All outcomes up to the newest of them were written with it: they are not pending.
+        All outcomes up to the last second that was closed then were written: they are not pending.
         """
         recalled = cls()
         for prediction in predictions:
@@ -127,7 +129,7 @@ class PendingPredictions(Struct):
                 recalled._recall_calibrators(shadow.model_id, shadow.calibrator)
         if predictions:
             for pending in recalled.pending:
-                _take_due(pending, predictions[0].timestamp)
+                _take_due(pending, _closed_ms(predictions[0]))
             recalled._drop_resolved()
             recalled.reason = predictions[0].reason
         return recalled
@@ -136,6 +138,13 @@ class PendingPredictions(Struct):
         """Those of a receipt, unless a newer receipt of that model had some: a fallback has none."""
         if model_id and calibrators:
             self.calibrators.setdefault(model_id, calibrators)
+
+
+def _closed_ms(prediction: Prediction) -> int:
+    """The last whole second that was closed when `prediction` was made, ms."""
+    if prediction.closed_us is None:  # of a release that predicted on closed bars only
+        return prediction.timestamp
+    return prediction.closed_us // SECOND_US * 1000
 
 
 def note_latency(records: Iterable[PendingPrediction | Outcome], now_ms: float) -> None:
