@@ -10,9 +10,13 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, NamedTuple
 
+import numpy as np
 from msgspec import Meta, Struct
+
+from tickcast.features.vector import Floats
 
 HORIZONS_S = (1, 2, 5, 10)
 MAX_AGE_S = 5.0  # older forecasts are not served
@@ -20,7 +24,7 @@ MAX_AGE_S = 5.0  # older forecasts are not served
 DELIVERY_S = 0.2
 # The instants of a path, seconds. Each horizon is among them, and each horizon after `DELIVERY_S`; between
 # them a path is linear.
-PATH_S = (0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.2, 1.5, 2.0, 2.2, 3.0, 5.0, 5.2, 7.5, 10.0, 10.2, 15.0)
+PATH_S = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.2, 1.5, 2.0, 2.2, 3.0, 5.0, 5.2, 7.5, 10.0, 10.2, 15.0)
 
 Price = Annotated[float, Meta(gt=0)]  # quote currency
 Probability = Annotated[float, Meta(ge=0, le=1)]
@@ -98,6 +102,19 @@ def remaining(path: Path, age_s: float, horizon_s: float) -> Remaining:
 
 def _variance(path: Path, time_s: float) -> float:
     return at([scale_bp**2 for scale_bp in path.scale_bp], time_s)
+
+
+def remaining_moves(moves_bp: Floats, age_s: float) -> Floats:
+    """Of paths of moves (N, J), forecast or real, what is still to come at the age of `age_s` over each
+    horizon. Shape (N, H)."""
+    return np.asarray(moves_bp @ _remaining_weights(age_s))
+
+
+@cache
+def _remaining_weights(age_s: float) -> Floats:
+    """The weights of a path's moves in the remaining moves. Shape (J, H)."""
+    paths = np.eye(len(PATH_S)).tolist()  # one instant each
+    return np.array([[at(path, age_s + h) - at(path, age_s) for h in HORIZONS_S] for path in paths])
 
 
 def at(values: list[float], time_s: float, before: float = 0.0) -> float:

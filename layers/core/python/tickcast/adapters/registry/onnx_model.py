@@ -1,7 +1,7 @@
 """The model as an ONNX file: written once by the trainer, run by onnxruntime where it serves.
 
-Input `features` (N, F) float32; outputs `move_bp`, `scale_bp` and `p_flat`, each (N, H) float32. The choice
-of inputs and the volatility scaling are inside the file: the feature vector is the whole interface.
+Input `features` (N, F) float32; outputs `move_bp`, `scale_bp` and `p_flat`, each (N, J) float32, for the
+instants of `PATH_S`. The choice of inputs and the volatility scaling are inside the file: the feature vector is the whole interface.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tickcast.features.vector import FEATURE_NAMES, Floats
-from tickcast.model.forecast import HORIZONS_S, ModelError
+from tickcast.model.forecast import PATH_S, ModelError
 from tickcast.model.network import DAMPED_WITHIN, DAMPING, HAS_QUOTES, SIGMA, Inputs, Network, places
 
 OPSET = 17
@@ -20,7 +20,7 @@ _IR_VERSION = 9
 _OUTPUTS = ("move_bp", "scale_bp", "p_flat")
 # Operator, inputs, output: `Network.forward`, after each part's features were picked.
 _OPERATIONS = (
-    ("MatMul", "sigma root_h", "scale_bp"),
+    ("MatMul", "sigma root_t", "scale_bp"),
     ("MatMul", "odd A", "driven"),
     ("MatMul", "even B", "even_B"),
     ("Add", "even_B c", "shared"),
@@ -65,7 +65,7 @@ def export(network: Network) -> bytes:
     nodes += [
         helper.make_node(operator, inputs.split(), [output]) for operator, inputs, output in _OPERATIONS
     ]
-    shape: list[str | int | None] = ["rows", len(HORIZONS_S)]
+    shape: list[str | int | None] = ["rows", len(PATH_S)]
     graph = helper.make_graph(
         nodes,
         "tickcast",
@@ -101,7 +101,7 @@ def _constants(network: Network) -> dict[str, Any]:
         "knows_quotes": network.knows_quotes,
         "flat_weights": network.flat,
         "flat_bias": network.flat_bias,
-        "root_h": np.sqrt(np.array(HORIZONS_S, float))[None, :],
+        "root_t": np.sqrt(np.array(PATH_S))[None, :],
         "one": np.ones(1),
     }
 
