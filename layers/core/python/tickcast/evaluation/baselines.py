@@ -3,8 +3,8 @@
 - *No change*: the mid stays.
 - *Last trade*: the mid moves to the price of the last trade.
 - *Microprice*: the mid moves to the mean of bid and ask, each weighted by the quantity on the other side.
-- *Line*: the remaining move is proportional to book imbalance, by least squares through the origin, for each horizon
-  and market.
+- *Line*: the remaining move is proportional to book imbalance, by least squares through the origin, for
+  each horizon and market.
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ _IMBALANCE = FEATURE_NAMES.index("imbalance")
 _MICROPRICE = FEATURE_NAMES.index("microprice")  # in units of σ
 
 
-def baselines(
-    features: Floats, last_trade_bp: Floats, line: Floats, moved_bp: Floats
-) -> dict[str, Floats]:
+def baselines(features: Floats, last_trade_bp: Floats, line: Floats, moved_bp: Floats) -> dict[str, Floats]:
     """The remaining move that each baseline expects of rows with quotes (N, F), in bp, each (N, H).
     `last_trade_bp` (N,) is from the row's mid, NaN where it is not known; `moved_bp` (N,) is how far the mid
     has moved by the delivery, from where the mid is to return to the price named; `line` (H,) as of

@@ -4,8 +4,8 @@ The distribution that is served is that of the remaining move: its centre is the
 interval reaches `half_width` to both sides. In between, and in the tails, a Laplace distribution of that
 interval is assumed: moves over seconds have heavier tails than a normal one.
 
-Both scores are errors: 0 is perfect. They are compared with a reference of the same width around no change, so
-that a skill is due to where the distribution lies.
+Both scores are errors: 0 is perfect. They are compared with a reference of the same width around no change,
+so that a skill is due to where the distribution lies.
 """
 
 from __future__ import annotations
@@ -32,6 +32,6 @@ def crps(miss: Floats, half_width: Floats) -> Floats:
 
 
 def interval_score(miss: Floats, half_width: Floats) -> Floats:
-    """The interval score (Winkler 1972) of 80 % intervals, of the same shapes: their width, and for an outcome
-    outside the distance to them, weighted by `MISS_WEIGHT`."""
+    """The interval score (Winkler 1972) of 80 % intervals, of the same shapes: their width, and for an
+    outcome outside the distance to them, weighted by `MISS_WEIGHT`."""
     return np.asarray(2 * half_width + MISS_WEIGHT * np.maximum(np.abs(miss) - half_width, 0.0))

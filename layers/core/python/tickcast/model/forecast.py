@@ -96,8 +96,13 @@ def remaining(path: Path, age_s: float, horizon_s: float) -> Remaining:
     move_bp = at(path.move_bp, to_s) - at(path.move_bp, age_s)
     # Variances add up: that of the whole path is that up to now and that of the remaining move.
     variance = _variance(path, to_s) - _variance(path, age_s)
-    p_flat = min(1.0, at(path.p_flat, to_s, before=1.0) / max(at(path.p_flat, age_s, before=1.0), 1e-9))
-    return Remaining(move_bp, math.sqrt(max(variance, 0.0)), p_flat)
+    return Remaining(move_bp, math.sqrt(max(variance, 0.0)), remaining_p_flat(path.p_flat, age_s, horizon_s))
+
+
+def remaining_p_flat(p_flat: list[float], age_s: float, horizon_s: float) -> float:
+    """The probability that the mid does not move from the age of `age_s` on."""
+    by_age, by_target = (at(p_flat, time_s, before=1.0) for time_s in (age_s, age_s + horizon_s))
+    return min(1.0, by_target / max(by_age, 1e-9))
 
 
 def _variance(path: Path, time_s: float) -> float:
@@ -108,6 +113,18 @@ def remaining_moves(moves_bp: Floats, age_s: float) -> Floats:
     """Of paths of moves (N, J), forecast or real, what is still to come at the age of `age_s` over each
     horizon. Shape (N, H)."""
     return np.asarray(moves_bp @ _remaining_weights(age_s))
+
+
+def remaining_scales(scale_bp: Floats, age_s: float) -> Floats:
+    """Of the scales of paths (N, J), those of the remaining moves. Shape (N, H)."""
+    return np.asarray(np.sqrt(remaining_moves(scale_bp**2, age_s)))
+
+
+def remaining_flat(p_flat: Floats, age_s: float) -> Floats:
+    """Of the probabilities of paths that the mid stands still (N, J), those of the remaining moves. Shape (N,
+    H)."""
+    # As of `remaining`: `_remaining_weights` would take 0 as the value at the start, which is 1 here.
+    return np.array([[remaining_p_flat(row, age_s, h) for h in HORIZONS_S] for row in p_flat.tolist()])
 
 
 @cache

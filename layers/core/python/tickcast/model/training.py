@@ -4,8 +4,9 @@ Time runs forward. The newest share of the rows is the *test* block, which nothi
 is cut into four blocks at the same instants for all markets; each block but the first is predicted by
 networks fitted on the blocks before it (walk-forward). The number of epochs (early stopping) and the
 calibration come from these out-of-fold predictions together, of the move that is left at delivery; then the
-network is fitted on all four blocks (`model.fit`). Between the rows that are fitted on and those that are predicted is a gap as long as
-a path, so that no label of any market reaches across.
+network is fitted on all four blocks (`model.fit`). Between the rows that are
+fitted on and those that are predicted is a gap as long as a path, so that no label of any market reaches
+across.
 
 Rows with quotes train the network proper; the same instants with their quotes masked, and history that never
 had any, train the masked part.

@@ -1,7 +1,8 @@
 """The model as an ONNX file: written once by the trainer, run by onnxruntime where it serves.
 
 Input `features` (N, F) float32; outputs `move_bp`, `scale_bp` and `p_flat`, each (N, J) float32, for the
-instants of `PATH_S`. The choice of inputs and the volatility scaling are inside the file: the feature vector is the whole interface.
+instants of `PATH_S`. The choice of inputs and the volatility scaling are inside the file: the feature vector
+is the whole interface.
 """
 
 from __future__ import annotations
