@@ -93,9 +93,8 @@ def holdout(bars: Bars) -> Holdout:
         unquoted=len(every.end_us) - len(rows.end_us),
         masked=rows_without_quotes(bars),
     )
-    return found.chosen(
-        np.isfinite(found.moved_bp).all(axis=1) & np.isfinite(found.remaining_bp).all(axis=(1, 2))
-    )
+    is_known = np.isfinite(found.moved_bp).all(axis=1) & np.isfinite(found.remaining_bp).all(axis=(1, 2))
+    return found.chosen(np.asarray(is_known))
 
 
 class Trained(NamedTuple):
