@@ -17,7 +17,7 @@ import numpy as np
 from msgspec.structs import asdict, replace
 
 from tickcast.features.bars import Seconds, mids, proxy_mids
-from tickcast.features.ring import View
+from tickcast.features.ring import View, differences
 from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES, Floats, feature_rows
 from tickcast.market.sums import total
 from tickcast.market.ticks import SCALE
@@ -400,19 +400,13 @@ def receipt(
         feature_age_ms=min(ages_ms, default=None),
         features=vector_by_name(row),
         closed_us=view.closed_us,
-        open_ids=_differences(view.trade_ids),
-        open_update_ids=_differences(view.update_ids),
+        open_ids=differences(view.trade_ids),
+        open_update_ids=differences(view.update_ids),
         history_from_us=view.history_from_us,
     )
 
 
 _SHARED = tuple(sorted({*PathForecast.__struct_fields__} & {*Prediction.__struct_fields__}))
-
-
-def _differences(ids: Any) -> list[int]:
-    """`ids`, ascending, each but the first as its difference from the one before."""
-    found: list[int] = np.diff(ids, prepend=ids.dtype.type(0)).tolist()
-    return found
 
 
 def fallback(prediction: Prediction, known_price: float, reason: str) -> Prediction:
