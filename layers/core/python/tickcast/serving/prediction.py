@@ -23,7 +23,14 @@ from tickcast.market.ticks import SCALE
 from tickcast.model.calibration import Calibrator
 from tickcast.model.forecast import Calibration, HorizonForecast, ModelError, forecast
 from tickcast.serving.outcomes import PendingPredictions
-from tickcast.serving.records import ChallengerForecast, Features, HorizonPrediction, Prediction, Timing
+from tickcast.serving.records import (
+    ChallengerForecast,
+    Features,
+    HorizonPrediction,
+    PathForecast,
+    Prediction,
+    Timing,
+)
 from tickcast.units import SECOND_US
 
 PREDICT_EVERY_US = SECOND_US
@@ -85,16 +92,36 @@ class Freshness:
     is_stale: bool
 
 
-def freshness(features: Features, now_ms: float, limit_s: float) -> Freshness:
-    """The freshness of `features` at `now_ms`: they are stale if the claim is older than `limit_s`, or the
-    newest tick is and the market was not known to be quiet within `limit_s`."""
-    claim_age_s = now_ms / 1000 - features.timestamp
-    tick_us, quiet_us = features.last_tick_us, features.quiet_us
+def freshness(forecast: PathForecast, now_ms: float, limit_s: float) -> Freshness:
+    """The freshness of `forecast` at `now_ms` of the exchange's clock: it is stale if the claim is older than
+    `limit_s`, or the newest tick is and the market was not known to be quiet within `limit_s`."""
+    claim_age_s = (now_ms - forecast.timestamp) / 1000
+    tick_us, quiet_us = forecast.last_tick_us, forecast.quiet_us
     tick_age_s = None if tick_us is None else now_ms / 1000 - tick_us / 1e6
     is_old = tick_age_s is not None and tick_age_s > limit_s
     is_known_quiet = quiet_us is not None and abs(now_ms / 1000 - quiet_us / 1e6) <= limit_s
     is_stale = claim_age_s > limit_s or (is_old and not is_known_quiet)
     return Freshness(claim_age_s, tick_age_s, is_quiet=is_old and not is_stale, is_stale=is_stale)
+
+
+def evaluated(path_forecast: PathForecast, age_s: float) -> dict[int, HorizonPrediction]:
+    """By horizon what is still to come for a reader at the age of `age_s`, and what it means for a trader;
+    empty where no model answers. A forecast with a reason, or a move within the noise, abstains."""
+    if path_forecast.path is None:
+        return {}
+    calibrations = _calibrations(path_forecast.calibrator)
+    answers = {}
+    for answer in forecast(path_forecast.basis_price, path_forecast.path, age_s, calibrations):
+        move_bp, cost_bp = abs(answer.expected_move_bp), path_forecast.cost_bp
+        noise_bp = calibrations[answer.horizon_s].noise_bp(answer.scale_bp, path_forecast.min_confidence)
+        answers[answer.horizon_s] = HorizonPrediction(
+            **asdict(answer),
+            noise_bp=noise_bp,
+            edge_bp=None if cost_bp is None else move_bp - cost_bp,
+            worth_trading=None if cost_bp is None else move_bp > cost_bp,
+            abstains=path_forecast.reason is not None or noise_bp is None or move_bp < noise_bp,
+        )
+    return answers
 
 
 def features_record(symbol: str, ring: BarRing) -> Features | None:

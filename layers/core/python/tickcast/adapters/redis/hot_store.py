@@ -296,14 +296,10 @@ class HotStore:
         about = self._client.info("memory")
         return about["used_memory"] / about["maxmemory"] if about.get("maxmemory") else None
 
-    def latest(self, symbol: str) -> tuple[Prediction | None, Features | None]:
-        """The newest prediction and the newest features of `symbol`, each None where there is none. This and
-        the methods below that return records, except `gaps`, raise ValueError where one cannot be read."""
-        prediction, features = self.values([keys.latest_prediction(symbol), keys.latest_features(symbol)])
-        return read(Prediction, prediction), read(Features, features)
-
     def predictions(self, symbol: str, from_ms: int, to_ms: int, limit: int) -> list[Prediction]:
-        """The newest `limit` predictions made as of `from_ms` to `to_ms`, both included; newest first."""
+        """The newest `limit` predictions made as of `from_ms` to `to_ms`, both included; newest first. This
+        and the methods below that return records, except `gaps`, raise ValueError where one cannot be
+        read."""
         return [decode(Prediction, data) for _, data in self.receipts(symbol, from_ms, to_ms, limit)]
 
     def history(self, symbol: str, count: int) -> list[Prediction]:
@@ -315,15 +311,19 @@ class HotStore:
         return _entries(self._client.xrevrange(keys.predictions(symbol), to_ms, from_ms, count=limit))
 
     def prediction(self, symbol: str, timestamp_ms: int) -> Prediction | None:
-        """The prediction made as of `timestamp_ms`; None if there was none, or it is no longer kept."""
-        found = self.predictions(symbol, timestamp_ms, timestamp_ms, 1)
-        return found[0] if found else None
+        """The prediction made as of `timestamp_ms`, be it one of a second or one in between; None if there
+        was none, or it is no longer kept."""
+        pipeline, entry = self._client.pipeline(transaction=False), keys.prediction_entry(timestamp_ms)
+        for stream in (keys.predictions(symbol), keys.recent_predictions(symbol)):
+            pipeline.xrange(stream, entry, entry)
+        found = [data for entries in pipeline.execute() for _, data in _entries(entries)]
+        return decode(Prediction, found[0]) if found else None
 
-    def outcomes(self, symbol: str, timestamp_ms: int, horizons_s: Iterable[int]) -> dict[int, Outcome]:
-        """The known outcomes of the prediction made as of `timestamp_ms`, by horizon."""
+    def outcomes(self, symbol: str, delivered_ms: int, horizons_s: Iterable[int]) -> dict[int, Outcome]:
+        """The known outcomes of the prediction that was delivered at `delivered_ms`, by horizon."""
         pipeline = self._client.pipeline(transaction=False)
         for horizon_s in horizons_s:
-            entry = keys.outcome_entry(timestamp_ms + horizon_s * 1000, horizon_s)
+            entry = keys.outcome_entry(delivered_ms + horizon_s * 1000, horizon_s)
             pipeline.xrange(keys.outcomes(symbol), entry, entry)
         found = [decode(Outcome, data) for entries in pipeline.execute() for _, data in _entries(entries)]
         return {outcome.horizon_s: outcome for outcome in found}
@@ -352,6 +352,14 @@ class HotStore:
         """The values of those keys, as they are stored; None where there is none."""
         found: list[bytes | None] = self._client.mget(names)
         return found
+
+    def values_at(self, names: list[str]) -> tuple[list[bytes | None], float]:
+        """The same, and the store's time (ms since the epoch) when they were read; in one round trip."""
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.mget(names)
+        pipeline.time()
+        found, (seconds, microseconds) = pipeline.execute()
+        return found, seconds * 1000 + microseconds / 1000
 
 
 def read(kind: type[T], data: bytes | None) -> T | None:
