@@ -38,7 +38,7 @@ from tickcast.functions.serve_predictions import (
 )
 from tickcast.market.gaps import Gap, GapLedger
 from tickcast.model.calibration import Calibrator
-from tickcast.model.forecast import HORIZONS_S, PATH_S, at, remaining
+from tickcast.model.forecast import HORIZONS_S, PATH_S, Path, at, remaining
 from tickcast.serving.prediction import timing_of
 from tickcast.serving.records import (
     FeedHeartbeat,
@@ -58,6 +58,8 @@ FORECAST = records.path_forecast(AT_MS, basis_price=60_000.0)
 PREDICTION = records.prediction(
     AT_MS,
     basis_price=60_000.0,
+    latency_ms=130,
+    target_time=AT_MS + 130 + 2000,
     horizons={h: records.horizon(h, predicted_price=60_000.0 + h) for h in (1, 2, 5, 10)},
     calibrator={1: Calibrator(direction_slope=1.0, interval_width=1.3)},
     timing_ms=timing_of([*range(9)]),
@@ -146,14 +148,14 @@ def write(store: HotStore, writes: Writes) -> None:
     assert commit(store, state, sequence, writes)
 
 
-def made_at(offset_s: int, **changed: Any) -> Prediction:
-    timestamp = AT_MS + offset_s * 1000
+def made_at(offset_s: float, **changed: Any) -> Prediction:
+    timestamp = AT_MS + round(offset_s * 1000)
     times = {"timestamp": timestamp, "target_time": timestamp + 130 + 2000}
     return replace(PREDICTION, id=f"BTCUSDT-{timestamp}", **times | changed)
 
 
 def outcome(horizon_s: int, **changed: Any) -> Outcome:
-    return records.outcome(AT_MS, horizon_s, **changed)
+    return records.outcome(AT_MS, horizon_s, **{"target_time": AT_MS + 130 + 1000 * horizon_s} | changed)
 
 
 def put_outcomes(store: HotStore, *outcomes: Outcome) -> None:
@@ -430,11 +432,14 @@ def test_only_the_receipt_has_the_heavy_parts(store: HotStore, api: Api) -> None
     assert {name: receipt[name] for name in as_json(PREDICTION)} == as_json(PREDICTION)
 
 
+RECEIPT = "/predictions/{symbol}/{id}"
+
+
 def test_a_receipt_is_final_once_all_outcomes_are_known(store: HotStore, api: Api) -> None:
     put(store, PREDICTION)
 
     def receipt() -> Response:
-        return api.ask("/predictions/{symbol}/{id}", symbol="BTCUSDT", id=f"BTCUSDT-{AT_MS}")
+        return api.ask(RECEIPT, symbol="BTCUSDT", id=f"BTCUSDT-{AT_MS}")
 
     assert receipt().body["outcomes"] == {}
     put_outcomes(store, outcome(1), outcome(2, status="unresolved", why="gap", inside=None, right=None))
@@ -444,6 +449,29 @@ def test_a_receipt_is_final_once_all_outcomes_are_known(store: HotStore, api: Ap
     put_outcomes(store, outcome(5), outcome(10))
     assert receipt().body["outcomes"].keys() == {"1", "2", "5", "10"}
     assert "immutable" in receipt().cache_control
+
+
+def test_the_receipt_of_a_prediction_between_seconds(
+    store: HotStore, api: Api, redis_client: redis.Redis
+) -> None:
+    """It may be delivered in the same millisecond as another one, whose outcomes are not its."""
+    put(store, PREDICTION)
+    between = made_at(0.1, target_time=PREDICTION.target_time)
+    entry = f"{between.timestamp}-0"
+    redis_client.xadd("predictions:BTCUSDT:recent", {"json": encode(between)}, id=entry)
+    put_outcomes(store, outcome(1))
+    receipt = api.ask(RECEIPT, symbol="BTCUSDT", id=between.id)
+    assert (receipt.status, receipt.body["timestamp"], receipt.body["outcomes"]) == (200, AT_MS + 100, {})
+    assert [each["timestamp"] for each in api.get(history="5").body["history"]] == [AT_MS]
+
+
+def test_lists_are_as_delivered(store: HotStore, api: Api) -> None:
+    put(store, PREDICTION)
+    api.age_s = 3
+    for horizon_s in HORIZONS_S:
+        (listed,) = api.ask(HISTORY, {"horizon": str(horizon_s)}, symbol="BTCUSDT").body["predictions"]
+        assert listed["target_time"] == AT_MS + 130 + 1000 * horizon_s
+        assert listed["predicted_price"] == 60_000.0 + horizon_s
 
 
 HISTORY = "/predictions/{symbol}/history"
@@ -584,7 +612,8 @@ def test_errors_are_problems_that_name_the_parameter(
 @pytest.mark.parametrize(
     ("prediction_id", "status", "detail"),
     [
-        ("BTCUSDT-1", 404, "no prediction BTCUSDT-1 of BTCUSDT is kept"),
+        ("BTCUSDT-1", 404, "no prediction BTCUSDT-1 of BTCUSDT is kept: those of the first"),
+        ("BTCUSDT-1", 404, "of each second are for about an hour, all others for about five minutes"),
         (f"ETHUSDT-{AT_MS}", 404, "of BTCUSDT is kept"),
         ("latest", 400, "id is 'LATEST', it should be like BTCUSDT-1767225600000"),
         ("BTCUSDT-" + "1" * 14, 400, "it should be like"),
@@ -691,26 +720,6 @@ def seen_again(api: Api, resource: str, query: dict[str, str] | None = None, **p
     second = api.ask(resource, query, **path).as_proxy_response(first["headers"]["ETag"])
     assert second["statusCode"] in (200, 304)
     return bool(second["statusCode"] == 304)
-
-
-def test_the_same_prediction_is_a_304_although_its_age_changes(store: HotStore, api: Api) -> None:
-    put(store, PREDICTION)
-    assert seen_again(api, "/predictions/{symbol}", {"history": "5"}, symbol="BTCUSDT")
-    first = api.get().as_proxy_response()
-    assert first["headers"]["ETag"].startswith('W/"')  # ages may differ: the same, but not to the byte
-    assert api.get(horizon="10").as_proxy_response(first["headers"]["ETag"])["statusCode"] == 200
-    put(store, made_at(1))
-    assert api.get().as_proxy_response(first["headers"]["ETag"])["statusCode"] == 200
-
-
-def test_a_prediction_that_became_a_fallback_is_sent(store: HotStore, api: Api) -> None:
-    put(store, PREDICTION)
-    fresh = api.get().as_proxy_response()["headers"]["ETag"]
-    api.age_s = 6
-    stale = api.get().as_proxy_response(fresh)
-    assert (stale["statusCode"], json.loads(stale["body"])["source"]) == (200, "fallback")
-    api.age_s = 60
-    assert api.get().as_proxy_response(stale["headers"]["ETag"])["statusCode"] == 304
 
 
 def test_history_without_a_new_prediction_is_a_304(store: HotStore, api: Api) -> None:
@@ -829,8 +838,8 @@ def test_symbols_in_any_script_and_encoding(
     assert served.symbols[1] == symbol
     api, id_ = Api(store, settings=served), f"{symbol}-{AT_MS}"
     writes = Writes()
-    writes.features(replace(FEATURES, symbol=symbol), 60)
     writes.prediction(replace(PREDICTION, symbol=symbol, id=id_))
+    writes.put.append(latest(replace(FORECAST, symbol=symbol, id=id_)))
     assert commit(store, SymbolState(symbol, BarRing(0), sequence=1), 0, writes)
     assert api.get(asked).body["id"] == id_
     assert api.ask(HISTORY, {"to": str(AT_MS)}, symbol=asked).body["count"] == 1
@@ -876,11 +885,6 @@ PREDICTED, SCORED = "/predictions/{symbol}", "/accuracy/{symbol}"
     ("resource", "key", "text"),
     [
         *((PREDICTED, "prediction:BTCUSDT:latest", text) for text in ("not json", "[]", '{"a": 1}', "7")),
-        *(
-            (PREDICTED, "features:BTCUSDT:latest", text)
-            for text in ("not json", "[]", '{"timestamp": "noon"}')
-        ),
-        (PREDICTED, "features:BTCUSDT:latest", '{"timestamp": 1}'),  # a fallback without any price
         *((SCORED, "accuracy:BTCUSDT", text) for text in ("not json", "[]", '{"a": 1}', '{"hour": 1}')),
     ],
 )
@@ -911,26 +915,43 @@ def test_an_entry_without_a_record_is_a_503(store: HotStore, api: Api, redis_cli
 def test_receipts_that_lack_newer_fields_are_served(
     store: HotStore, api: Api, redis_client: redis.Redis
 ) -> None:
-    put(store, PREDICTION)
-    receipt = json.loads(redis_client.get("prediction:BTCUSDT:latest") or b"")
+    put(store)
+    receipt = as_json(PREDICTION)
     for name in ("noise_bp", "edge_bp", "cost_bp", "abstains", "challenger", "provisional", "update_id"):
         del receipt[name]
     for each in receipt["horizons"].values():
         del each["noise_bp"], each["edge_bp"], each["abstains"]
-    redis_client.set("prediction:BTCUSDT:latest", json.dumps(receipt))
-    redis_client.xadd("predictions:BTCUSDT", {"json": json.dumps(receipt)}, id=f"{AT_MS + 1}-0")
-    latest, history = api.get(), api.ask(HISTORY, symbol="BTCUSDT")
-    assert (latest.status, history.status) == (200, 200)
-    assert (latest.body["source"], latest.body["cost_bp"], latest.body["abstains"]) == ("model", None, True)
-    assert history.body["count"] == 2
+    redis_client.xadd("predictions:BTCUSDT", {"json": json.dumps(receipt)}, id=f"{AT_MS}-0")
+    (found,) = api.ask(HISTORY, symbol="BTCUSDT").body["predictions"]
+    assert (found["source"], found["cost_bp"], found["abstains"]) == ("model", None, True)
+    assert api.ask(RECEIPT, symbol="BTCUSDT", id=f"BTCUSDT-{AT_MS}").body["update_id"] is None
 
 
-@pytest.mark.parametrize("key", ["prediction:BTCUSDT:latest", "features:BTCUSDT:latest"])
-def test_an_empty_record_counts_as_none(
-    store: HotStore, api: Api, redis_client: redis.Redis, key: str
+def test_a_forecast_that_lacks_newer_fields_is_served(
+    store: HotStore, api: Api, redis_client: redis.Redis
 ) -> None:
+    forecast = {
+        name: value
+        for name, value in as_json(FORECAST).items()
+        if name not in {"clock_offset_ms", "cost_bp", "quiet_us", "last_tick_us", "provisional"}
+    }
+    redis_client.set("prediction:BTCUSDT:latest", json.dumps(forecast))
+    body = api.get().body
+    assert (body["source"], body["cost_bp"], body["worth_trading"]) == ("model", None, None)
+    assert body["age_ms"] == {"tick": None, "claim": 300}
+
+
+def test_a_path_of_other_instants_is_a_503(store: HotStore, api: Api) -> None:
+    short = Path(move_bp=[1.0], scale_bp=[1.0], p_flat=[0.5])
+    still = replace(records.path(), scale_bp=[0.0] * len(PATH_S))
+    for path in (short, still):
+        put(store, forecast=replace(FORECAST, path=path))
+        assert (api.get().status, api.get().body["title"]) == (503, "Store unreadable")
+
+
+def test_an_empty_record_counts_as_none(store: HotStore, api: Api, redis_client: redis.Redis) -> None:
     put(store, PREDICTION)
-    redis_client.set(key, "{}")
+    redis_client.set("prediction:BTCUSDT:latest", "{}")
     redis_client.set("accuracy:BTCUSDT", "{}")
     assert (api.get().status, api.get().body["title"]) == (404, "No data yet")
     assert api.ask(SCORED, symbol="BTCUSDT").body["summary"] is None
@@ -939,7 +960,17 @@ def test_an_empty_record_counts_as_none(
 def test_health_names_what_is_wrong(store: HotStore, api: Api) -> None:
     before = api.health()
     assert before.status == 503
-    for part in ("predict_stream:BTCUSDT", "feed:ETHUSDT", "model", "age", "postgres", "archive", "audit"):
+    unseen = (
+        "predict_stream:BTCUSDT",
+        "feed:ETHUSDT",
+        "model",
+        "age",
+        "clock",
+        "postgres",
+        "archive",
+        "audit",
+    )
+    for part in unseen:
         assert (before.body["services"][part]["ok"], before.body["services"][part]["why"]) == (
             None,
             "not seen yet",
@@ -952,9 +983,9 @@ def test_health_names_what_is_wrong(store: HotStore, api: Api) -> None:
     services = stale.body["services"]
     assert "stream stalled, last watermark 9.0 s ago" in services["predict_stream:ETHUSDT"]["why"]
     assert "nothing has been sent for 9.0 s" in services["feed:ETHUSDT"]["why"]
-    assert "the features of BTCUSDT are too old (claim 9.0 s" in services["age"]["why"]
+    assert "the forecast of BTCUSDT is too old (claim 9.0 s" in services["age"]["why"]
     api.age_s = 1
-    put(store, made_at(1), heartbeat=replace(STREAM, model_problem="ModelError: m3 does not fit"))
+    put(store, heartbeat=replace(STREAM, model_problem="ModelError: m3 does not fit"))
     services = api.health().body["services"]
     assert services["predict_stream:BTCUSDT"]["why"] == "ModelError: m3 does not fit"
     assert services["model"]["why"] == "ModelError: m3 does not fit"
@@ -972,7 +1003,7 @@ def test_health_shows_a_feed_that_is_not_connected(store: HotStore, api: Api) ->
 
 
 def test_health_without_an_active_model(store: HotStore, api: Api) -> None:
-    put(store, records.without_forecast(AT_MS))
+    put(store, forecast=replace(FORECAST, model_id=None, path=None))
     assert api.health().status == 503
     assert "no active model" in api.health().body["services"]["model"]["why"]
 
