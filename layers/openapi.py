@@ -219,6 +219,8 @@ def _bodies() -> dict[str, Schema]:
     kinds = [route.returns for route in ROUTES if not isinstance(route.returns, str)] + [Problem]
     _, components = msgspec.json.schema_components(kinds, ref_template=_REF)
     for kind, schema in components.items():
+        if "properties" not in schema:  # written as an array
+            continue
         required = schema["required"]
         for name, member in schema["properties"].items():
             if "default" in member:

@@ -3,8 +3,8 @@
 Only Redis is asked, in two round trips: a part that hangs shows by its old heartbeat, and the caller does not
 wait for it. `ok` is True, False, or None for a part that was never seen; `why` says what is wrong.
 
-What is of the market is compared with the exchange's clock: the hot store's less the offset that the newest
-forecast names. Times of arrival and of heartbeats are compared with the hot store's own. This function's clock
+Instants of the market are compared with the exchange's clock: the hot store's less the offset that the
+newest forecast names; times of arrival and of heartbeats with the hot store's own. This function's clock
 takes part in nothing; how far it is off is reported.
 """
 

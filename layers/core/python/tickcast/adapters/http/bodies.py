@@ -44,8 +44,8 @@ class Ages(Struct, kw_only=True):
     """How old an answer's input is at the moment of reading, in ms. The answer is a fallback when one of them
     is above 5 s, unless the tick is and the market is quiet."""
 
-    tick: Annotated[int | None, Meta(ge=0, description="since the newest trade or quote; null: not known")]
-    claim: Annotated[int, Meta(ge=0, description="since `timestamp`, the instant it is known up to")]
+    tick: Annotated[Count | None, Meta(description="since the newest trade or quote; null: not known")]
+    claim: Annotated[Count, Meta(description="since `timestamp`, up to which the market was known")]
 
 
 class HorizonAnswer(HorizonPrediction, frozen=True, kw_only=True):
