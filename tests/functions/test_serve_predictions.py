@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
@@ -20,6 +20,7 @@ from tests.fixtures import records
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.hot_path import commit
 from tests.fixtures.settings import configured
+from tests.fixtures.store_at import StoreAt
 from tickcast.adapters.http.bodies import CARDS_SHOWN
 from tickcast.adapters.http.responses import Response, as_json, if_none_match
 from tickcast.adapters.http.routes import ROUTES
@@ -67,15 +68,6 @@ PREDICTION = records.prediction(
 RECEIPT_ONLY = {"features", "calibrator", "timing_ms", "sequence"}
 STREAM = StreamHeartbeat(at_ms=AT_MS, watermark_ms=AT_MS, received_ms=AT_MS, model_problem=None)
 FEED = FeedHeartbeat(at_ms=AT_MS, watermark_ms=AT_MS, received_ms=AT_MS)
-
-
-class StoreAt(HotStore):
-    """A hot store with the clock that an `Api` sets."""
-
-    at_ms: Callable[[], float]
-
-    def values_at(self, names: list[str]) -> tuple[list[bytes | None], float]:
-        return super().values_at(names)[0], self.at_ms()
 
 
 class Api:
@@ -150,7 +142,7 @@ def write(store: HotStore, writes: Writes) -> None:
 
 def made_at(offset_s: float, **changed: Any) -> Prediction:
     timestamp = AT_MS + round(offset_s * 1000)
-    times = {"timestamp": timestamp, "target_time": timestamp + 130 + 2000}
+    times: dict[str, Any] = {"timestamp": timestamp, "target_time": timestamp + 130 + 2000}
     return replace(PREDICTION, id=f"BTCUSDT-{timestamp}", **times | changed)
 
 
@@ -322,8 +314,9 @@ def test_the_functions_own_clock_is_reported_and_used_for_no_age(store: HotStore
 
 def test_the_time_of_reading_is_the_hot_store_s(redis_client: redis.Redis) -> None:
     store = HotStore(redis_client, 0)
-    times = [redis_client.time(), store.values_at(["x"]), redis_client.time()]
-    before, (values, at_ms), after = times
+    before: Any = redis_client.time()
+    values, at_ms = store.values_at(["x"])
+    after: Any = redis_client.time()
     assert values == [None]
     assert before[0] * 1000 + before[1] / 1000 <= at_ms <= after[0] * 1000 + after[1] / 1000
 
