@@ -74,10 +74,9 @@ _TO = _expected(_INSTANT, "The newest instant, included. Without it, now.", 1767
 _CURSOR = _expected(
     "taken from `next` of the previous page", "Where to continue, as `next` of the previous page has it."
 )
-_SYMBOLS = _expected(
-    "symbols separated by commas, like BTCUSDT,ETHUSDT",
-    "Symbols separated by commas, in upper or lower case. Without it, all that are served.",
-    "BTCUSDT,ETHUSDT",
+_SYMBOLS = Meta(
+    description="Symbols separated by commas, in upper or lower case. Without it, all that are served.",
+    examples=["BTCUSDT,ETHUSDT"],
 )
 _HISTORY = "How many of the newest predictions to add as `history`, newest first; fewer if above 6 MB."
 _LIMIT = "The most predictions on a page; fewer if above 6 MB, and `next` continues."
