@@ -19,7 +19,7 @@ from tickcast.features.ring import BarRing
 from tickcast.features.vector import FEATURE_NAMES, feature_rows
 from tickcast.market import wire
 from tickcast.market.ticks import SCALE, Quotes, Trades, quotes_array, trades_array
-from tickcast.serving.prediction import PREDICT_EVERY_US
+from tickcast.units import SECOND_US
 from tickcast.units import SECOND_US
 
 START_US = 1_754_000_000 * SECOND_US
@@ -34,7 +34,7 @@ def measure(effort: Effort) -> list[Comparison]:
     plain = [(_plain_trades(b.trades), _plain_quotes(b.quotes)) for b in batches]
     warm, usual = BarRing(LATENESS_US), UsualFeatures()
     for batch, ticks in itertools.islice(zip(batches, plain, strict=True), WARM_UP_S):
-        for _ in warm.fold(batch, PREDICT_EVERY_US):
+        for _ in warm.fold(batch, SECOND_US):
             pass
         usual.update(*ticks)
 
@@ -42,7 +42,7 @@ def measure(effort: Effort) -> list[Comparison]:
         ring = copy.deepcopy(warm)
         rows = []
         for batch in batches[WARM_UP_S:]:
-            for _ in ring.fold(batch, PREDICT_EVERY_US):
+            for _ in ring.fold(batch, SECOND_US):
                 rows.append(feature_rows(ring.bars, ring.seconds, 1)[0])
         return rows
 

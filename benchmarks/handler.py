@@ -28,7 +28,7 @@ from tickcast.market import wire
 from tickcast.market.frames import decode_frames
 from tickcast.market.sums import total
 from tickcast.market.ticks import SCALE, TRADE
-from tickcast.serving.prediction import PREDICT_EVERY_US
+from tickcast.units import SECOND_US
 
 EVENTS, TICKS_PER_EVENT = 20, 1000
 TICKS_PER_SMALL_RECORD = 20  # a lively market at a linger of 100 ms
@@ -49,7 +49,7 @@ def measure(effort: Effort) -> list[Comparison]:
         ring = copy.deepcopy(warm)
         for event in events:
             for record in records_in(event):
-                for _ in ring.fold(schemas.decode(record.data), PREDICT_EVERY_US):
+                for _ in ring.fold(schemas.decode(record.data), SECOND_US):
                     pass
         return ring
 
@@ -120,7 +120,7 @@ def _warm_ring() -> BarRing:
     ]
     ring = BarRing(LATENESS_US)
     (batch,) = _batches(minute, len(minute))
-    for _ in ring.fold(batch, PREDICT_EVERY_US):
+    for _ in ring.fold(batch, SECOND_US):
         pass
     return ring
 

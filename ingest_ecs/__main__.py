@@ -19,13 +19,15 @@ from aws_lambda_powertools.metrics import MetricUnit
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from ingest_ecs.exchange_time import ExchangeTime
 from ingest_ecs.health import HealthServer
 from ingest_ecs.producer import Producer
 from ingest_ecs.quarantine import Quarantine
 from ingest_ecs.settings import IngestSettings
-from ingest_ecs.stream import Stream
+from ingest_ecs.stream import REST_TIMEOUT_S, Stream
 from tickcast.adapters.kinesis import schema_registry
 from tickcast.adapters.redaction import describe
+from tickcast.adapters.rest.binance import BinanceRest
 from tickcast.adapters.telemetry import Metrics, structured_logger
 from tickcast.adapters.variables import SettingsError, read
 from tickcast.market.reconnect import FatalSessionError
@@ -42,9 +44,14 @@ metrics = Metrics(service="ingest_ecs")
 
 
 def health_report(
-    session: Session, stream: Stream, producer: Producer, symbols: tuple[str, ...]
+    session: Session,
+    stream: Stream,
+    producer: Producer,
+    exchange_time: ExchangeTime,
+    symbols: tuple[str, ...],
 ) -> dict[str, Any]:
     now_us, now_s = time.time_ns() // 1000, time.monotonic()
+    exchange_us = exchange_time.now_us()
     last_tick_us = dict(producer.last_tick_us)
     ages = {s: (now_us - last_tick_us[s]) / 1e6 if s in last_tick_us else None for s in symbols}
     quiet_s = {s: session.quiet_s(s) for s in symbols}
@@ -61,6 +68,7 @@ def health_report(
         "ready": not why,
         "why": "; ".join(why),
         "symbols": {s: {"last_tick_age_s": age_s, "quiet": quiet[s]} for s, age_s in ages.items()},
+        "host_offset_ms": None if exchange_us is None else (now_us - exchange_us) / 1000,
         "waiting_records": len(producer.outbox),
         "bad_frames": dict(producer.bad_frames),
         "counts": {"connections": stream.connections, **vars(producer.counts)},
@@ -118,6 +126,7 @@ async def ingest(settings: IngestSettings) -> None:
     has_busy_stream = settings.busy_symbol not in settings.symbols
     session = Session(streams, random.Random(), settings.rollover_s, has_busy_stream=has_busy_stream)
     quarantine = Quarantine(client("s3") if settings.bucket else None, settings.bucket, logger)
+    exchange_time = ExchangeTime(BinanceRest(settings.rest_url, timeout_s=REST_TIMEOUT_S, tries=1), logger)
     producer = Producer(
         client("kinesis"),
         settings.stream_name,
@@ -128,6 +137,8 @@ async def ingest(settings: IngestSettings) -> None:
         lambda connection, symbol, kind: session.data(connection, symbol, kind, time.monotonic()),
         busy_symbol=settings.busy_symbol,
         quarantine=quarantine.keep,
+        exchange_now_us=exchange_time.now_us,
+        check_claim=exchange_time.check,
     )
     stream = Stream(settings, session, producer, logger)
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
@@ -135,14 +146,16 @@ async def ingest(settings: IngestSettings) -> None:
         loop.add_signal_handler(number, stop.set)
     await asyncio.to_thread(publish_schema, settings)
     with HealthServer(
-        settings.health_port, lambda: health_report(session, stream, producer, settings.symbols)
+        settings.health_port,
+        lambda: health_report(session, stream, producer, exchange_time, settings.symbols),
     ) as health:
         logger.info("health_listening", extra={"event": "health_listening", "port": health.port})
         putting, streaming = asyncio.create_task(producer.run()), asyncio.create_task(stream.run())
         stopping, emitting = asyncio.create_task(stop.wait()), asyncio.create_task(emit_metrics(producer))
         keeping = asyncio.create_task(quarantine.run())
+        timing = asyncio.create_task(exchange_time.run())
         await asyncio.wait({putting, streaming, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (stopping, emitting, streaming, keeping):
+        for task in (stopping, emitting, streaming, keeping, timing):
             task.cancel()
         outcome = (await asyncio.gather(streaming, return_exceptions=True))[0]
         producer.drain()

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ingest_ecs.outbox import Outbox
+from ingest_ecs.outbox import Outbox, Record
 from tickcast.adapters.redaction import describe, redact
+from tickcast.market import wire
+
+ExchangeNow = Callable[[], int | None]  # µs by the exchange's clock; None where it is not known
 
 TURN_S = 1.0  # the loop runs this often even if nothing waits
 RETRY_S = 0.5
@@ -33,13 +37,20 @@ class Counts:
 
 class KinesisWriter:
     def __init__(
-        self, kinesis: Any, stream_name: str, outbox: Outbox, counts: Counts, logger: Logger
+        self,
+        kinesis: Any,
+        stream_name: str,
+        outbox: Outbox,
+        counts: Counts,
+        logger: Logger,
+        exchange_now_us: ExchangeNow,
     ) -> None:
         self._kinesis = kinesis
         self._stream_name = stream_name
         self._outbox = outbox
         self._counts = counts
         self._logger = logger
+        self._exchange_now_us = exchange_now_us
         self._has_work = asyncio.Event()
         self._is_finished = False
         self.last_error: str | None = None
@@ -69,7 +80,7 @@ class KinesisWriter:
     async def put_waiting(self) -> bool:
         """Put the oldest record of every symbol, call by call, until none waits; False on a failure."""
         while heads := self._outbox.next_call():
-            records = [{"Data": head.data, "PartitionKey": head.symbol} for head in heads]
+            records = self._stamped(heads)
             try:
                 with self._outbox.in_flight(heads):
                     response = await asyncio.to_thread(
@@ -91,6 +102,17 @@ class KinesisWriter:
             self.last_error = None
             self.turned_s = time.monotonic()
         return True
+
+    def _stamped(self, heads: list[Record]) -> list[dict[str, Any]]:
+        """The records of a call, each with the instant at which it is sent: at every try another one."""
+        sent_us = self._exchange_now_us()
+        return [
+            {
+                "Data": head.data if sent_us is None else wire.stamped(head.data, sent_us),
+                "PartitionKey": head.symbol,
+            }
+            for head in heads
+        ]
 
     def _note_failure(self, reason: str) -> None:
         self._counts.put_failures += 1

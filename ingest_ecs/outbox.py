@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from tickcast.market.wire import STAMP_BYTES
+
 MAX_WAITING_BYTES = 64 * 2**20  # of all symbols: a minute of what a shard takes, an hour of several markets
 MAX_CALL_BYTES = 5 * 2**20  # Kinesis' own limits of PutRecords, partition keys included
 MAX_CALL_RECORDS = 500
@@ -73,7 +75,7 @@ class Outbox:
             queue = self._queues[self._turns[0]]
             if queue.records:
                 head = queue.records[0]
-                size += len(head.data) + len(head.symbol.encode())
+                size += len(head.data) + STAMP_BYTES + len(head.symbol.encode())
                 if len(heads) == MAX_CALL_RECORDS or (heads and size > MAX_CALL_BYTES):
                     break
                 heads.append(head)

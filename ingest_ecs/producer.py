@@ -21,10 +21,10 @@ import numpy as np
 from aws_lambda_powertools import Logger
 
 from ingest_ecs.feed_buffer import FeedBuffer, RefusedFrame, RefusedTicks
-from ingest_ecs.kinesis_writer import Counts, KinesisWriter
+from ingest_ecs.kinesis_writer import Counts, ExchangeNow, KinesisWriter
 from ingest_ecs.outbox import Outbox, Record
 from ingest_ecs.quarantine import QuarantineSink, Refusals
-from ingest_ecs.symbol_feed import OVERFLOW, REFUSED, RESTARTED, UNREADABLE, SymbolFeed
+from ingest_ecs.symbol_feed import NO_CLAIM, OVERFLOW, REFUSED, RESTARTED, UNREADABLE, Claim, SymbolFeed
 from tickcast.market import wire
 from tickcast.market.id_series import IdSeries, RefusedRow
 from tickcast.market.liveness import Newest, Stall
@@ -41,7 +41,6 @@ from tickcast.market.ticks import (
 from tickcast.market.wire import Notice
 
 MAX_TICKS_PER_RECORD = 10_000  # 600 KB, within Kinesis' 1 MB a record
-WATERMARK_EVERY_S = 1.0
 NO_CONNECTION = "none"  # of ticks refused after the last connection ended
 
 _NO_TRADES, _NO_QUOTES = trades_array([]), quotes_array([])
@@ -52,7 +51,8 @@ class Producer:
 
     `saw_data(connection, symbol, kind)` is called for each stream that delivered, and `quarantine(data,
     reason, connection)` with refused data. The ticks of `busy_symbol`, unless it is one of `symbols`, only
-    show that a connection is alive.
+    show that a connection is alive. `exchange_now_us` is the exchange's clock, as far as it is known, and
+    `check_claim` gets every claim.
     """
 
     def __init__(
@@ -67,12 +67,16 @@ class Producer:
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
         busy_symbol: str | None = None,
         quarantine: QuarantineSink = lambda data, reason, connection: None,
+        exchange_now_us: ExchangeNow = lambda: None,
+        check_claim: Callable[[int], None] = lambda claim_us: None,
     ) -> None:
         self._source = source
         self._linger_s = linger_s
         self._logger = logger
         self._saw_data = saw_data
         self._now_us = now_us
+        self._exchange_now_us = exchange_now_us
+        self._check_claim = check_claim
         self._busy_symbol = busy_symbol
         self._feeds = {symbol: SymbolFeed(symbol) for symbol in symbols}
         self._buffers: list[FeedBuffer] = []
@@ -80,7 +84,7 @@ class Producer:
         self._draining = asyncio.Event()
         self.counts = Counts()
         self.outbox = Outbox(symbols)
-        self.writer = KinesisWriter(kinesis, stream_name, self.outbox, self.counts, logger)
+        self.writer = KinesisWriter(kinesis, stream_name, self.outbox, self.counts, logger, exchange_now_us)
         self.bad_frames = self._refusals.counts
         self.last_tick_us: dict[str, int] = {}  # local time, by symbol
 
@@ -105,7 +109,7 @@ class Producer:
 
     def note_stall(self, stall: Stall) -> None:
         """A stream delivered nothing for so long that ticks were probably missed."""
-        feed, now_us = self._feeds[stall.symbol], self._now_us()
+        feed, now_us = self._feeds[stall.symbol], self._now_us() - self._host_offset_us()
         cause = f"no {stall.kind} came on an open connection"
         feed.notices.append(Notice(cause, now_us - int(stall.seconds * 1e6), now_us))
         if stall.kind == "trades":
@@ -118,8 +122,14 @@ class Producer:
     def note_quiet(self, symbol: str, at_us: int) -> None:
         """At the local time `at_us` the exchange had nothing of `symbol` newer than what was received."""
         feed = self._feeds[symbol]
-        feed.quiet_us = max(feed.quiet_us, at_us)
-        feed.claimed_s = dict.fromkeys(feed.claimed_s, float("-inf"))  # so that a claim carries it at once
+        feed.quiet_us = max(feed.quiet_us, at_us - self._host_offset_us())
+        for name, claim in feed.claims.items():  # so that a claim carries it at once
+            feed.claims[name] = claim._replace(at_us=0)
+
+    def _host_offset_us(self) -> int:
+        """The host's clock less the exchange's; 0 where it is not known."""
+        exchange_us = self._exchange_now_us()
+        return 0 if exchange_us is None else self._now_us() - exchange_us
 
     def drain(self) -> None:
         """Put what the buffers hold, then let `run` return."""
@@ -145,8 +155,7 @@ class Producer:
     # ------------------------------------------------------------------------------------------ packing
 
     def pack(self) -> None:
-        """Pack the buffers' ticks into records; a quiet symbol gets a watermark without ticks every
-        second."""
+        """Pack the buffers' ticks into records; a symbol without ticks gets claims alone."""
         for buffer in self._buffers:
             self._pack_buffer(buffer)
         now_us = self._now_us()
@@ -155,12 +164,12 @@ class Producer:
                 claim_us = buffer.claim_us(symbol, now_us)
                 if claim_us is None:
                     self._withdraw(feed, buffer)
-                elif now_us / 1e6 - feed.claimed_s.get(buffer.name, float("-inf")) >= WATERMARK_EVERY_S:
+                elif feed.claims.get(buffer.name, NO_CLAIM).is_due(claim_us, now_us):
                     self._enqueue(feed, buffer, _NO_TRADES, _NO_QUOTES, claim_us)
 
     def _withdraw(self, feed: SymbolFeed, buffer: FeedBuffer) -> None:
         """Withdraw the claim of `buffer`'s connection, so that bars do not wait for it."""
-        if feed.claimed_s.pop(buffer.name, None) is not None:
+        if feed.claims.pop(buffer.name, None) is not None:
             self._enqueue(feed, buffer, _NO_TRADES, _NO_QUOTES, wire.WATERMARK_WITHDRAWN)
 
     def _pack_buffer(self, buffer: FeedBuffer) -> None:
@@ -231,9 +240,11 @@ class Producer:
             quotes,
             feed.take_notices(),
             feed.quiet_us,
+            self._host_offset_us(),
         )
         if watermark_us >= 0:
-            feed.claimed_s[buffer.name] = self._now_us() / 1e6
+            feed.claims[buffer.name] = Claim(watermark_us, self._now_us())
+            self._check_claim(watermark_us)
         for dropped in self.outbox.add(Record(feed.symbol, wire.encode(batch), batch.tick_count)):
             self._note_dropped(dropped)
         self.writer.wake()

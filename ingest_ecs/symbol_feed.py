@@ -8,6 +8,7 @@ of a connection or a bad frame may be well apart from the trade that reveals the
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,10 @@ from tickcast.market.liveness import Newest
 from tickcast.market.ticks import Book, Quotes, Trades, span_us
 from tickcast.market.wire import Notice
 
+# A symbol without ticks claims at the pace of predictions: the other streams of its connection prove what has
+# arrived. A claim that proves nothing new is repeated as a sign of life.
+CLAIM_EVERY_US = 100_000
+REPEAT_CLAIM_US = 1_000_000
 MAX_NOTICES = 50  # separate ones; further ones of a cause are merged
 
 # Causes of notices.
@@ -26,6 +31,21 @@ OVERFLOW = "overflow: Kinesis was out of reach"
 SKIPPED = "skipped by the exchange on an open connection"
 REFUSED = "a tick that cannot be was refused"
 RESTARTED = "the exchange started its ids over"
+
+
+class Claim(NamedTuple):
+    """What a connection claimed, and when (µs, host's clock)."""
+
+    claim_us: int
+    at_us: int
+
+    def is_due(self, claim_us: int, now_us: int) -> bool:
+        """Whether to claim again, up to `claim_us`, without ticks."""
+        every_us = CLAIM_EVERY_US if claim_us > self.claim_us else REPEAT_CLAIM_US
+        return not 0 <= now_us - self.at_us < every_us  # negative: the clock was set back
+
+
+NO_CLAIM = Claim(-1, 0)
 
 
 @dataclass
@@ -38,8 +58,8 @@ class SymbolFeed:
     newest_id: int | None = None  # the highest trade id of its series
     newest_trade_us: int = 0  # its exchange time
     book: Book | None = None  # the newest, on any connection
-    quiet_us: int = wire.QUIET_UNKNOWN  # when the exchange last had nothing newer
-    claimed_s: dict[str, float] = field(default_factory=dict)  # by connection: when it last claimed
+    quiet_us: int = wire.QUIET_UNKNOWN  # when the exchange last had nothing newer, its clock
+    claims: dict[str, Claim] = field(default_factory=dict)  # the last of each connection
     outage: str | None = STARTED  # why no connection delivers; the next tick ends it
     hole_cause: str | None = None  # why trades may be missing before the next one
 

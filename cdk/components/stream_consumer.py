@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from aws_cdk import Duration
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kinesis as kinesis
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
@@ -20,6 +21,13 @@ class StreamConsumer(lambda_.CfnEventSourceMapping):
     batch, continues after the last record the function reports as done, gives up after `retries` or
     `max_age`, and then leaves the batch in the lake, which raises an alarm. The resource is written out
     because the L2 construct's S3 destination would grant the function the whole bucket.
+
+    With `fan_out` the stream pushes records to a consumer of its own instead of being polled. Whether it does
+    is create-only: changing it makes a second mapping, and removes the first afterwards, so that both deliver
+    for a moment. The second starts at the newest record then: from the oldest one it would first go through
+    all that the stream still has, and nothing would be predicted meanwhile.
+
+    `parallelism` is how many batches of a shard are processed at once; those of one symbol stay in order.
     """
 
     def __init__(
@@ -34,15 +42,29 @@ class StreamConsumer(lambda_.CfnEventSourceMapping):
         window: Duration | None = None,
         retries: int = UNTIL_EXPIRED,
         max_age: Duration | None = None,
+        fan_out: bool = False,
+        parallelism: int = 1,
     ) -> None:
+        source_arn, start = stream.stream_arn, "TRIM_HORIZON"
+        if fan_out:
+            consumer = kinesis.StreamConsumer(
+                scope, f"{construct_id}FanOut", stream=stream, stream_consumer_name=construct_id
+            )
+            source_arn, start = consumer.stream_consumer_arn, "LATEST"
+            function.add_to_role_policy(
+                iam.PolicyStatement(
+                    actions=["kinesis:DescribeStreamConsumer", "kinesis:SubscribeToShard"],
+                    resources=[source_arn],
+                )
+            )
         super().__init__(
             scope,
             construct_id,
             function_name=function.function_name,
-            event_source_arn=stream.stream_arn,
-            # Not LATEST, which misses what arrives while the mapping is being made.
-            starting_position="TRIM_HORIZON",
+            event_source_arn=source_arn,
+            starting_position=start,
             batch_size=batch_size,
+            parallelization_factor=parallelism if parallelism > 1 else None,
             maximum_batching_window_in_seconds=window.to_seconds() if window else 0,
             bisect_batch_on_function_error=True,
             function_response_types=["ReportBatchItemFailures"],

@@ -16,7 +16,7 @@ import msgspec
 import yaml
 from msgspec import Meta, Struct
 
-from tickcast.adapters.settings import Days, GridMs, HorizonS, Region
+from tickcast.adapters.settings import Days, GridMs, HorizonS, PredictEveryMs, Region
 from tickcast.market.symbols import is_symbol
 
 # Types with the same limits as in the processes' settings are those of `adapters.settings`; where the
@@ -63,13 +63,15 @@ class _Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class PredictionConfig(_Config, frozen=True, kw_only=True):
-    """How bars are closed and when a prediction is stale, empty or an abstention.
+    """How often predictions are made at most, how bars are closed, and when a prediction is stale, empty or
+    an abstention.
 
     `fee_bp` is the fee of one side of a trade in basis points (10: the exchange's for a taker of the lowest
     tier). A move that does not bring the calibrated confidence to `min_confidence` counts as noise: the
     prediction abstains.
     """
 
+    predict_every_ms: PredictEveryMs = 100
     lateness_ms: Annotated[int, Meta(ge=1, le=2000)] = 100
     stale_after_s: Annotated[int, Meta(ge=1, le=5)] = 5
     primary_horizon_s: HorizonS = 2
@@ -109,9 +111,16 @@ class DriftConfig(_Config, frozen=True, kw_only=True):
 
 
 class StreamConfig(_Config, frozen=True, kw_only=True):
-    """The Kinesis stream. `shards: null` means on-demand capacity."""
+    """The Kinesis stream and how `predict_stream` reads it. `shards: null` means on-demand capacity.
+
+    With `fan_out` records are pushed to it within 70 ms, for some $14 a shard and month; without, it polls.
+    `parallelism` is how many batches of a shard it processes at once: symbols do not wait for each other, and
+    each keeps its order. docs/latency.md compares both.
+    """
 
     shards: Positive | None = 1
+    fan_out: bool = False
+    parallelism: Annotated[int, Meta(ge=1, le=10)] = 1
     retention_hours: Annotated[int, Meta(ge=24, le=8760)] = 24
 
 

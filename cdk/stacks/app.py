@@ -107,6 +107,8 @@ class AppStack(Stack):
             stream=self._stream,
             lake=self._lake,
             batch_size=500,
+            fan_out=self._config.stream.fan_out,
+            parallelism=self._config.stream.parallelism,
             # A tick of a minute ago predicts nothing: give up early, and continue with newer ones.
             max_age=Duration.seconds(60),
         )

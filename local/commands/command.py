@@ -82,6 +82,8 @@ def add_system_arguments(parser: argparse.ArgumentParser) -> None:
         "--train", nargs="+", type=Path, default=[], metavar="FILE", help="recordings to train on"
     )
     parser.add_argument("--speed", type=number_of("SPEED", float), default=1.0, help="of a replay (1)")
+    offset_ms = number_of("the clock offset")
+    parser.add_argument("--clock-offset-ms", type=offset_ms, default=0, help="of the exchange's clock (0)")
 
 
 def system_options(given: argparse.Namespace) -> Options:
@@ -92,5 +94,6 @@ def system_options(given: argparse.Namespace) -> Options:
         tuple(given.replay),
         tuple(given.train),
         given.speed,
+        clock_offset_ms=given.clock_offset_ms,
         live_key=secret_variable("BINANCE_API_KEY"),
     )

@@ -43,6 +43,7 @@ def settings(arguments: list[str]) -> Settings:
         history_s=given.history_s if given.epoch_us is None else (now_us() - given.epoch_us) / 1e6,
         replay=replay,
         speed=given.speed,
+        clock_offset_ms=given.clock_offset_ms,
     )
 
 
@@ -69,6 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--replay", type=Path, nargs="+", metavar="FILE", help="replay: hftbacktest recordings")
     speed = _limited("--speed", Annotated[float, Meta(gt=0)])
     add("--speed", type=speed, default=1.0, help="replay: factor; default: 1")
+    offset_ms = _limited("--clock-offset-ms", Annotated[int, Meta(ge=-3_600_000, le=3_600_000)])
+    add("--clock-offset-ms", type=offset_ms, default=0, help="of its clock from the host's; default: 0")
     return parser
 
 

@@ -53,6 +53,7 @@ class Settings:
     replay: Replay | None = None
     speed: float = 1.0
     limits: Limits = Limits()
+    clock_offset_ms: int = 0  # the exchange's clock less the host's
 
     @property
     def feed(self) -> str:
@@ -76,10 +77,14 @@ class Exchange:
         self._connections: dict[Connection, None] = {}  # oldest first
         self._attempts = Attempts(settings.limits)
         self._faults = FaultInjector(
-            self.markets, self._connections.keys(), settings.limits.max_age_s, settings.seed, now_us
+            self.markets, self._connections.keys(), settings.limits.max_age_s, settings.seed, self.now_us
         )
         self._control = Control(self._faults)
-        self._rest = RestApi(self.markets, settings.feed, now_us, self._faults)
+        self._rest = RestApi(self.markets, settings.feed, self.now_us, self._faults)
+
+    def now_us(self) -> int:
+        """The exchange's clock."""
+        return now_us() + self.settings.clock_offset_ms * 1_000
 
     def app(self) -> web.Application:
         app = web.Application(middlewares=[self._rest.answer, self._control.interfere])
@@ -154,8 +159,8 @@ class Exchange:
             assert self.settings.replay is not None
             await self.subscriptions.first_to(market.streams)
             log("replay_starts", symbol=market.symbol, speed=self.settings.speed)
-            feed = self.settings.replay.feed(market.symbol, now_us(), self.settings.speed)
-        await pace(feed, lambda: market.time_us(now_us()), lambda batch: self.publish(market, batch))
+            feed = self.settings.replay.feed(market.symbol, self.now_us(), self.settings.speed)
+        await pace(feed, lambda: market.time_us(self.now_us()), lambda batch: self.publish(market, batch))
 
     async def close_connections(self) -> None:
         self._faults.end()
@@ -209,12 +214,12 @@ async def serve(settings: Settings) -> int:
 async def _simulated_feeds(exchange: Exchange) -> dict[str, Feed]:
     """Every market's simulation from now on; earlier ticks are added to its history."""
     settings = exchange.settings
-    epoch_us = settings.epoch_us or now_us() - int(settings.history_s * 1e6)
+    epoch_us = settings.epoch_us or exchange.now_us() - int(settings.history_s * 1e6)
     feeds = {}
     for symbol, market in exchange.markets.items():
         ticks = simulate(symbol, settings.seed, epoch_us)
         feed = (Sending(tick.time_us, tick.time_us, tick) for tick in ticks)
-        feeds[symbol] = await exchange.record_history(market, feed, now_us())
+        feeds[symbol] = await exchange.record_history(market, feed, exchange.now_us())
         log("simulated_history", symbol=symbol, seed=settings.seed, epoch_us=epoch_us)
     return feeds
 

@@ -10,6 +10,7 @@ FEEDS = ("sim", "replay", "live")
 HISTORY_S = 1800  # simulated: served by the exchange's REST API, and a first model's training data
 MAX_HISTORY_S = 7 * 86_400  # simulating a day takes a minute and a half
 MAX_SPEED = 1000
+MAX_CLOCK_OFFSET_MS = 4_000  # ticks that seem to be 5 s ahead are refused
 LIVE_SYMBOLS = ("BTCUSDT", "ETHUSDT")
 
 
@@ -28,6 +29,7 @@ class Options:
     speed: float = 1.0
     seed: int = 7
     history_s: int = HISTORY_S
+    clock_offset_ms: int = 0  # the exchange's clock less this machine's
     live_key: str = field(default="", repr=False)  # of the binary stream; the public mirror needs none
 
     def __post_init__(self) -> None:
@@ -40,6 +42,11 @@ class Options:
             raise OptionsError(f"SPEED is {self.speed:g}; it should be above 0 and at most {MAX_SPEED:g}")
         if self.feed != "replay" and (self.replay or self.speed != 1):
             raise OptionsError("REPLAY and SPEED are for FEED=replay")
+        if abs(self.clock_offset_ms) > MAX_CLOCK_OFFSET_MS or (self.clock_offset_ms and self.feed == "live"):
+            raise OptionsError(
+                f"the clock offset is {self.clock_offset_ms} ms; it should be at most {MAX_CLOCK_OFFSET_MS}, "
+                "and 0 with FEED=live"
+            )
         if not HISTORY_S <= self.history_s <= MAX_HISTORY_S:
             days = MAX_HISTORY_S // 86_400
             raise OptionsError(f"simulated history goes back at most {days} days: use fewer, or FEED=live")

@@ -77,9 +77,12 @@ def start_exchange(
     speed: float,
     seed: int,
     epoch_us: int,
+    clock_offset_ms: int,
 ) -> Process:
     """The exchange: a replay of `recordings`, by default a market simulated from `epoch_us` on."""
     command = [sys.executable, "-m", "local.exchange", "--api-key", EXCHANGE_API_KEY]
+    if clock_offset_ms:
+        command += ["--clock-offset-ms", str(clock_offset_ms)]
     if symbols:
         command += ["--symbols", ",".join(symbols)]
     if recordings:

@@ -210,6 +210,7 @@ class System:
             speed=self.options.speed,
             seed=self.options.seed,
             epoch_us=self._epoch_us,
+            clock_offset_ms=self.options.clock_offset_ms,
         )
 
     def _wait_for_exchange(self, exchange: Process | None) -> None:

@@ -70,6 +70,7 @@ NUMBERS = {
     "DRIFT_STABILITY_LOW": ("score", ["0.01", "0.25"], ["0", "-1", "0.26"]),
 }
 WHOLE_NUMBERS = {
+    "PREDICT_EVERY_MS": ("predict", ["100", "250", "1000"], ["0", "99", "1001", "250.5"]),
     "LATENESS_MS": ("predict", ["0", "100", "2000"], ["-100", "2001"]),
     "FEATURES_TTL_S": ("predict", ["10", "86400"], ["0", "9", "-60", "86401"]),
     "AUDIT_EVERY_MINUTES": ("audit", ["1", "15"], ["0", "16"]),

@@ -21,7 +21,7 @@ from tickcast.market.ticks import Quotes, Trades
 
 
 def whole(trades: Trades, quotes: Quotes, count: int) -> Bars:
-    return summarise(trades, quotes, bar_index(START_US), count, NO_BAR)
+    return summarise(trades, quotes, bar_index(START_US), START_US + count * BAR_US, NO_BAR)
 
 
 def plain(rows: np.ndarray[Any, Any] | dict[str, np.ndarray[Any, Any]], name: str) -> list[int]:
@@ -31,12 +31,17 @@ def plain(rows: np.ndarray[Any, Any] | dict[str, np.ndarray[Any, Any]], name: st
     return values
 
 
-def bars_by_loop(trades: Trades, quotes: Quotes, count: int) -> list[dict[str, Any]]:
-    """An oracle that shares nothing with the code: one tick after the other, one µs span after the other."""
+def bars_by_loop(
+    trades: Trades, quotes: Quotes, count: int, end_us: int | None = None
+) -> list[dict[str, Any]]:
+    """An oracle that shares nothing with the code: one tick after the other, one µs span after the other.
+    The last bar ends at `end_us`, if that is given."""
     state = {name: 0 for name in BAR.names or ()}
     bars = []
     for k in range(bar_index(START_US), bar_index(START_US) + count):
         start, end = k * BAR_US, (k + 1) * BAR_US
+        if end_us is not None and k == bar_index(START_US) + count - 1:
+            end = end_us
         sums = (
             "trade_count",
             "buy_qty",

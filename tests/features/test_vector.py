@@ -334,7 +334,7 @@ def test_absent_groups_are_zero_and_so_is_their_flag() -> None:
 
 def test_without_prices_rows_are_nan() -> None:
     trades, quotes = random_ticks(1, 1)
-    empty = summarise(trades[:0], quotes[:0], bar_index(START_US), 300, NO_BAR)
+    empty = summarise(trades[:0], quotes[:0], bar_index(START_US), START_US + 30_000_000, NO_BAR)
     assert np.isnan(history_rows(empty)).all()
     ring = BarRing(LATENESS_US)
     list(ring.fold(batch(*random_ticks(1, 0.3)), 1_000_000))

@@ -61,6 +61,7 @@ def test_missing_layers_say_how_to_build_them(tmp_path: Path) -> None:
 WRONG: list[tuple[dict[str, Any], str]] = [
     *(({"prediction": {"lateness_ms": value}}, "lateness_ms") for value in (0, -100, 2001, 1.5, "100", True)),
     ({"prediction": {"lateness_ms": math.nan}}, "lateness_ms"),
+    *(({"prediction": {"predict_every_ms": value}}, "predict_every_ms") for value in (0, 99, 1001, 250.5)),
     *(({"prediction": {"stale_after_s": value}}, "stale_after_s") for value in (0, 6, 3600, math.inf)),
     *(({"prediction": {"primary_horizon_s": value}}, "primary_horizon_s") for value in (0, 3, "2")),
     *(({"prediction": {"features_ttl_s": value}}, "features_ttl_s") for value in (0, 9, 86_401)),
@@ -83,6 +84,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     *(({"region": value}, "region") for value in ("", "Tokyo")),
     ({"log_level": "LOUD"}, "log_level"),
     ({"stream": {"shard": 2}}, "shard"),
+    *(({"stream": {"parallelism": value}}, "parallelism") for value in (0, 11, 1.5)),
+    *(({"stream": {"fan_out": value}}, "fan_out") for value in (1, "yes", None)),
     ({"aws": {"cache": {"node_type": "cache.x9.huge"}}}, "cache.x9.huge.*whose memory is not known"),
 ]  # fmt: skip
 

@@ -148,6 +148,15 @@ def test_who_reads_and_writes_the_stream(synthesised: Synthesised) -> None:
             writers.add(policy)
             assert "kinesis:GetRecords" not in actions
     assert sorted(name[:12] for name in readers) == ["ArchiveTicks", "PredictStrea"]
+    subscribers = {
+        policy: statement
+        for policy, statement in statements(synthesised)
+        if "ConsumerARN" in json.dumps(statement["Resource"])
+    }
+    for policy, statement in subscribers.items():
+        assert policy.startswith("PredictStream")
+        assert set(statement["Action"]) == {"kinesis:DescribeStreamConsumer", "kinesis:SubscribeToShard"}
+    assert len(subscribers) == (synthesised.name == "prod")
     assert [name[:6] for name in writers] == ([] if synthesised.name == "local" else ["Ingest"])
 
 

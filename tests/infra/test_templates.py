@@ -7,10 +7,16 @@ import re
 from pathlib import Path
 from typing import Any, get_args
 
+import aws_cdk
 import msgspec
 import pytest
+from aws_cdk import aws_kinesis as kinesis
+from aws_cdk import aws_lambda as lambda_
 
+from cdk.components.lake import Lake
+from cdk.components.layers import RUNTIME
 from cdk.components.monitoring import FALLBACK_REASONS
+from cdk.components.stream_consumer import StreamConsumer
 from cdk.config import Environment, IngestConfig, parse
 from cdk.variables import variables
 from ingest_ecs.settings import IngestSettings
@@ -206,13 +212,55 @@ def test_no_record_blocks_a_shard_or_vanishes(synthesised: Synthesised) -> None:
         assert mapping["BisectBatchOnFunctionError"] is True
         assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
         assert mapping["DestinationConfig"]["OnFailure"]["Destination"]
-        assert mapping["StartingPosition"] == "TRIM_HORIZON"
     hot, archive = sorted(mappings, key=lambda m: m["MaximumBatchingWindowInSeconds"])
     assert (hot["MaximumBatchingWindowInSeconds"], hot["MaximumRecordAgeInSeconds"]) == (0, 60)
     assert (hot["BatchSize"], hot["MaximumRetryAttempts"]) == (500, -1)
     # -1: as long as the stream keeps the record.
     assert (archive["MaximumBatchingWindowInSeconds"], archive["MaximumRecordAgeInSeconds"]) == (60, -1)
     assert archive["MaximumRetryAttempts"] == -1
+    assert archive["StartingPosition"] == "TRIM_HORIZON"
+
+
+def test_the_hot_function_is_a_consumer_of_its_own_where_that_is_configured(
+    environments: dict[str, Synthesised],
+) -> None:
+    for name, is_fanned_out in (("local", False), ("dev", False), ("prod", True)):
+        synthesised = environments[name]
+        consumers = dict(synthesised.resources("AWS::Kinesis::StreamConsumer"))
+        assert len(consumers) == is_fanned_out
+        mappings = [properties for _, properties in synthesised.resources("AWS::Lambda::EventSourceMapping")]
+        hot, archive = sorted(mappings, key=lambda m: m["MaximumBatchingWindowInSeconds"])
+        assert hot["StartingPosition"] == ("LATEST" if is_fanned_out else "TRIM_HORIZON")
+        if is_fanned_out:
+            (consumer,) = consumers
+            assert hot["EventSourceArn"] == {"Fn::GetAtt": [consumer, "ConsumerARN"]}
+        else:
+            assert hot["EventSourceArn"] == archive["EventSourceArn"]
+        assert "ConsumerARN" not in json.dumps(archive)
+
+
+@pytest.mark.parametrize(("parallelism", "factor"), [(1, None), (4, 4)])
+def test_symbols_of_a_shard_are_processed_at_once_where_that_is_configured(
+    parallelism: int, factor: int | None
+) -> None:
+    stack = aws_cdk.Stack()
+    function = lambda_.Function(
+        stack,
+        "Function",
+        runtime=RUNTIME,
+        handler="index.handler",
+        code=lambda_.Code.from_inline("def handler(event, context): ..."),
+    )
+    consumer = StreamConsumer(
+        stack,
+        "Feed",
+        function=function,
+        stream=kinesis.Stream(stack, "Ticks"),
+        lake=Lake(stack, "Lake", environment=Environment(name="dev")),
+        batch_size=500,
+        parallelism=parallelism,
+    )
+    assert consumer.parallelization_factor == factor
 
 
 def test_every_log_has_a_retention(synthesised: Synthesised) -> None:

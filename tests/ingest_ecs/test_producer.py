@@ -223,13 +223,65 @@ def run_busy(kinesis: Kinesis, happens: Callable[[int, Producer, FeedBuffer], No
     asyncio.run(scenario())
 
 
-def test_a_quiet_symbol_gets_a_watermark_a_second_from_the_busy_one() -> None:
+def test_a_symbol_without_ticks_claims_at_the_pace_of_predictions_what_the_busy_one_proves() -> None:
     kinesis = Kinesis()
     run_busy(kinesis, lambda step, producer, opened: None)
     marks = bare(kinesis, "ETHUSDT")
-    assert len(marks) == 4
-    assert [later - earlier for earlier, later in zip(marks, marks[1:], strict=False)] == [1_000_000] * 3
+    assert len(marks) == 39
+    assert {later - earlier for earlier, later in zip(marks, marks[1:], strict=False)} == {100_000}
     assert bare(kinesis, "BTCUSDT") == []
+
+
+def test_a_claim_that_proves_nothing_new_is_repeated_once_a_second() -> None:
+    """Nor does a shorter linger make more claims."""
+    kinesis, clock = Kinesis(), Clock()
+
+    def happens(producer: Producer, opened: FeedBuffer) -> None:
+        opened.take(trade_frame(1, time_us=clock.now_us), clock.now_us)
+        for _ in range(60):
+            producer.pack()
+            clock.now_us += 25_000
+
+    run(kinesis, happens, clock)
+    assert [len(kinesis.stored[symbol]) for symbol in SYMBOLS] == [2, 2]
+
+
+def test_a_clock_that_is_set_back_does_not_stop_the_claims() -> None:
+    kinesis, clock = Kinesis(), Clock()
+
+    def happens(producer: Producer, opened: FeedBuffer) -> None:
+        opened.take(trade_frame(1, time_us=clock.now_us), clock.now_us)
+        producer.pack()
+        clock.now_us -= 3_000_000
+        producer.pack()
+
+    run(kinesis, happens, clock)
+    assert len(bare(kinesis, "ETHUSDT")) == 2
+
+
+def test_each_try_is_stamped_with_its_own_instant_of_the_exchange_s_clock() -> None:
+    clock, offset_us = Clock(), 3_000_000  # the host's clock is ahead
+
+    def first_fails(call: int, records: list[dict[str, Any]]) -> list[bool]:
+        clock.now_us += 500_000
+        return [call > 1] * len(records)
+
+    def happens(producer: Producer, opened: FeedBuffer) -> None:
+        opened.take(trade_frame(1, time_us=clock.now_us - offset_us), clock.now_us)
+
+    kinesis = Kinesis(first_fails)
+    claims: list[int] = []
+    run(kinesis, happens, clock, exchange_now_us=lambda: clock.now_us - offset_us, check_claim=claims.append)
+    (batch,) = kinesis.stored["BTCUSDT"]
+    assert batch.sent_us == Clock.now_us + 500_000 - offset_us
+    assert batch.host_offset_us == offset_us
+    assert claims[0] == batch.watermark_us == Clock.now_us - offset_us
+
+
+def test_without_the_exchange_s_clock_nothing_is_stamped() -> None:
+    kinesis = Kinesis()
+    run(kinesis, lambda producer, opened: opened.take(trade_frame(1), RECEIVED_US))
+    assert [batch.sent_us for batch in kinesis.stored["BTCUSDT"]] == [wire.SENT_UNKNOWN]
 
 
 def test_a_claim_is_withdrawn_once_when_the_connection_is_lost() -> None:
@@ -250,21 +302,24 @@ def test_a_claim_is_withdrawn_and_renewed() -> None:
 
     kinesis = Kinesis()
     run_busy(kinesis, happens)
-    first, second, withdrawn, third = bare(kinesis, "ETHUSDT")
-    assert withdrawn == wire.WATERMARK_WITHDRAWN
-    assert (second - first, third - second) == (1_000_000, 2_000_000)
+    marks = bare(kinesis, "ETHUSDT")
+    assert marks.count(wire.WATERMARK_WITHDRAWN) == 1
+    at = marks.index(wire.WATERMARK_WITHDRAWN)
+    assert (at, len(marks) - at) == (12, 10)
+    assert marks[at + 1] - marks[at - 1] == 1_900_000
 
 
 def test_evidence_of_a_quiet_market_goes_out_at_once_with_a_claim() -> None:
-    def happens(step: int, producer: Producer, opened: FeedBuffer) -> None:
-        if step == 15:
-            producer.note_quiet("ETHUSDT", 77)
+    def happens(producer: Producer, opened: FeedBuffer) -> None:
+        opened.take(trade_frame(1, time_us=clock.now_us), clock.now_us)
+        producer.pack()
+        producer.note_quiet("ETHUSDT", clock.now_us)
+        producer.pack()
 
-    kinesis = Kinesis()
-    run_busy(kinesis, happens)
-    batches = kinesis.stored["ETHUSDT"]
-    assert [batch.quiet_us for batch in batches] == [-1, -1, 77, 77, 77]
-    assert batches[2].watermark_us - batches[1].watermark_us == 500_000
+    kinesis, clock, offset_us = Kinesis(), Clock(), 3_000_000  # the host's clock is ahead
+    run(kinesis, happens, clock, exchange_now_us=lambda: clock.now_us - offset_us)
+    quiet_us = [batch.quiet_us for batch in kinesis.stored["ETHUSDT"]]
+    assert quiet_us == [wire.QUIET_UNKNOWN, clock.now_us - offset_us]
     assert {batch.quiet_us for batch in kinesis.stored["BTCUSDT"]} == {wire.QUIET_UNKNOWN}
 
 

@@ -26,6 +26,12 @@ def test_a_withdrawn_claim_delays_nothing() -> None:
     assert (watermark.reached_us, watermark.claims_us) == (11 * S, {"a": 11 * S})
 
 
+def test_the_newest_claim_stays_when_its_connection_ends() -> None:
+    claims = [("a", 10 * S), ("b", 12 * S), ("b", WATERMARK_WITHDRAWN), ("a", 11 * S), ("a", 13 * S)]
+    assert [after(*claims[:n]).newest_us for n in range(6)] == [-1, 10 * S, *[12 * S] * 3, 13 * S]
+    assert after(*claims[:4]).reached_us == 11 * S
+
+
 @pytest.mark.parametrize("late_us", [0, 1])
 def test_a_claim_that_was_not_withdrawn_expires(late_us: int) -> None:
     newest_us = 10 * S + CLAIM_LIFE_US + late_us

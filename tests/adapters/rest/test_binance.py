@@ -56,6 +56,19 @@ def test_a_span_of_time_excludes_its_end(server: RestServer) -> None:
     assert (server.asked[0]["startTime"], server.asked[0]["endTime"]) == ("1000", "1999")
 
 
+@pytest.mark.parametrize("time", [1_700_000_000_123, 1_700_000_000_123_000])
+def test_the_exchange_s_time_is_in_microseconds(server: RestServer, time: int) -> None:
+    server.time = time
+    assert client(server).time_us() == 1_700_000_000_123_000
+
+
+@pytest.mark.parametrize("time", [None, "now", 0, 2**70])
+def test_what_is_no_time_is_refused(server: RestServer, time: Any) -> None:
+    server.time = time
+    with pytest.raises(binance.ExchangeUnavailable):
+        client(server).time_us()
+
+
 def test_times_in_milliseconds_become_microseconds(server: RestServer) -> None:
     server.rows = [agg_trade(1, 1, 1, 1_700_000_000_123)]
     assert client(server).agg_trades_from("BTCUSDT", 1)[0].time_us == 1_700_000_000_123_000

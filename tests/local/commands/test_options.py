@@ -29,6 +29,10 @@ def test_the_simulated_market_is_the_default_and_labelled() -> None:
     assert parsed().label == "SIMULATED market"
 
 
+def test_the_exchange_s_clock_may_be_off() -> None:
+    assert parsed("--clock-offset-ms", "-3000").clock_offset_ms == -3000
+
+
 def test_symbols_are_put_in_upper_case() -> None:
     assert parsed("--symbols", "btcusdt,ethusdt").symbols == ("BTCUSDT", "ETHUSDT")
 
@@ -49,6 +53,8 @@ def test_a_replay_names_its_recordings(recording: Path) -> None:
         (["--replay", "{recording}"], "for FEED=replay"),
         (["--speed", "2"], "for FEED=replay"),
         (["--feed", "replay", "--replay", "{recording}", "--speed", "0"], "above 0"),
+        (["--clock-offset-ms", "-4001"], "at most 4000"),
+        (["--clock-offset-ms", "1000", "--feed", "live"], "0 with FEED=live"),
         (["--symbols", "BTC/USDT"], "should be a list"),
     ],
 )

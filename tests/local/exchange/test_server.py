@@ -362,6 +362,15 @@ def test_replay_sends_what_was_recorded(symbol: str) -> None:
     assert len(book["bids"]) == len(book["asks"]) == 10
 
 
+def test_the_clock_may_be_off() -> None:
+    """Of REST and of the ticks alike."""
+    before_ms = time.time_ns() // 1_000_000
+    with exchange("--history-s", "60", "--clock-offset-ms", "-3000000") as running:
+        assert running.get("/api/v3/time")["serverTime"] == pytest.approx(before_ms - 3_000_000, abs=600_000)
+        newest_ms = running.get("/api/v3/aggTrades", symbol="BTCUSDT")[-1]["T"]
+        assert newest_ms == pytest.approx(before_ms - 3_000_000, abs=600_000)
+
+
 def test_a_damaged_recording_ends_the_exchange(tmp_path: Path) -> None:
     path = write(tmp_path / "a.gz", text([trade(0, 1), trade(1, 2)]) + "garbage\n")
     with exchange("--feed", "replay", "--replay", str(path)) as running:

@@ -41,6 +41,7 @@ LogLevel = Literal["DEBUG", "INFO", "WARN", "WARNING", "ERROR", "CRITICAL"]
 Port = Annotated[int, Meta(ge=1, le=65_535)]
 HorizonS = Literal[1, 2, 5, 10]  # tickcast.model.forecast.HORIZONS_S
 GridMs = Annotated[int, Meta(ge=100, le=60_000, multiple_of=100)]  # whole bars
+PredictEveryMs = Annotated[int, Meta(ge=100, le=1000)]
 DaysOrNone = Annotated[int, Meta(ge=0, le=MAX_DAYS)]
 Days = Annotated[int, Meta(ge=1, le=MAX_DAYS)]
 
@@ -175,6 +176,7 @@ class PlanBackfillSettings(HotStoreSettings, frozen=True, kw_only=True):
 
 
 class PredictStreamSettings(HotStoreSettings, frozen=True, kw_only=True):
+    predict_every_ms: PredictEveryMs
     features_ttl_s: Annotated[int, Meta(ge=10, le=86_400)]
     primary_horizon_s: HorizonS
     fee_bp: Annotated[float, Meta(ge=0, le=1000)]  # of one side of a trade

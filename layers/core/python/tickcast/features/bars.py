@@ -156,12 +156,12 @@ def segments(trades: Trades, quotes: Quotes) -> list[Bars]:
             continue
         start_us, end_us = times[0], times[-1]
         first = bar_index(int(start_us))
-        count = bar_index(int(end_us)) + 1 - first
+        until_us = (bar_index(int(end_us)) + 1) * BAR_US
         some_trades, some_quotes = (
             selected(ticks, (ticks["time_us"] >= start_us) & (ticks["time_us"] <= end_us))
             for ticks in (trades, quotes)
         )
-        found.append(summarise(some_trades, some_quotes, first, count, NO_BAR))
+        found.append(summarise(some_trades, some_quotes, first, until_us, NO_BAR))
     return found
 
 
@@ -170,11 +170,19 @@ def bar_index(time_us: int) -> int:
     return time_us // BAR_US
 
 
-def summarise(trades: Trades, quotes: Quotes, first_bar: int, count: int, before: np.void) -> Bars:
-    """The `count` bars from `first_bar` on, of ticks that all fall into them; `before` is the row just before
-    them (`NO_BAR` where there is none). Shape (count,)."""
+def bars_until(time_us: int) -> int:
+    """The number of bars since the epoch that begin before `time_us`: the last of them may end after it."""
+    return -(-time_us // BAR_US)
+
+
+def summarise(trades: Trades, quotes: Quotes, first_bar: int, end_us: int, before: np.void) -> Bars:
+    """The bars from `first_bar` up to `end_us`, of ticks that all fall into them. Where `end_us` lies within
+    a bar, the last one is *partial*: it ends there. `before` is the row just before them (`NO_BAR` where
+    there is none). Shape (bars,)."""
+    count = bars_until(end_us) - first_bar
     bars = np.zeros(count, BAR)
     edges_us = np.arange(first_bar, first_bar + count + 1) * BAR_US
+    edges_us[-1] = end_us
     bars["end_us"] = edges_us[1:]
     _summarise_trades(bars, trades, edges_us, before)
     _summarise_quotes(bars, quotes, edges_us, before)
@@ -248,7 +256,7 @@ def _by_bar(rows: npt.NDArray[Any], ids: str, edges_us: Ints) -> tuple[npt.NDArr
     if (bar_of[1:] < bar_of[:-1]).any() or (id_of[1:] < id_of[:-1]).any():
         order = np.lexsort((id_of, bar_of))
         rows, bar_of = selected(rows, order), bar_of[order]
-    return rows, np.searchsorted(bar_of, edges_us // BAR_US)
+    return rows, np.searchsorted(bar_of, -(-edges_us // BAR_US))
 
 
 def _after(before: Any, values: Ints) -> Ints:

@@ -4,6 +4,9 @@ A bar stays *open*, with its ticks, until it is needed and the watermark (`marke
 end by the allowed lateness; then it is summarised once. To keep the state small, bars are kept for the five
 seconds that need their resolution, whole seconds for the minute.
 
+A *view* shows the bars as of an instant, from what has arrived: the closed ones, then the open ones up to
+that instant. Predictions are made of views, so that none waits for a bar to close.
+
 A tick that arrives after its bar was closed is *late*: it is counted and its id listed, but not added to the
 closed bar. If the disorder in the stream is below `lateness_us` no tick is late, however the stream is cut
 into batches.
@@ -25,6 +28,7 @@ from tickcast.features.bars import (
     SECOND,
     SILENCE_US,
     Bars,
+    Ints,
     Seconds,
     bar_index,
     summarise,
@@ -33,11 +37,13 @@ from tickcast.features.bars import (
 from tickcast.features.quote_ids import QuoteIds
 from tickcast.features.trade_ids import TradeIds
 from tickcast.market.gaps import GapLedger
-from tickcast.market.ticks import QUOTE, TRADE, Quotes, TickRow, Trades, joined, selected, span_us
+from tickcast.market.ticks import QUOTE, TRADE, Quotes, TickArray, TickRow, Trades, joined, selected, span_us
 from tickcast.market.watermark import Watermark
 from tickcast.market.wire import TickBatch
+from tickcast.units import SECOND_US
 
 KEPT_BARS = 5 * BARS_PER_S + 1  # five seconds, and the bar that their returns start from
+VIEWED_BARS = KEPT_BARS + 1  # with the bar that is partial
 KEPT_SECONDS = 61  # a minute, and the second that its returns start from
 MAX_OPEN_TICKS = 500  # beyond that, bars that the watermark has passed are closed before they are needed
 MAX_HELD_TICKS = 10_000  # open ones without a watermark; about half a second of a full shard
@@ -49,6 +55,32 @@ class Refused(NamedTuple):
     dtype: np.dtype[Any]
     row: TickRow
     reason: str
+
+
+class View(NamedTuple):
+    """The bars and seconds as of an instant, from the ticks before it that had arrived.
+
+    `bars` are closed up to `closed_us`; those after it were made from the ticks in `trade_ids` and
+    `update_ids` (ascending; trades by their first id), and may change until they are closed. The last one
+    ends at `as_of_us` and is partial where that is within a bar. Bars and seconds are empty in a silence of
+    more than a minute, and before the first tick.
+    """
+
+    as_of_us: int
+    closed_us: int
+    history_from_us: int
+    bars: Bars
+    seconds: Seconds
+    trade_ids: Ints
+    update_ids: Ints
+
+
+class _Rows(NamedTuple):
+    """The bars and seconds of a segment of history, and where it starts."""
+
+    history_from_us: int
+    bars: Bars
+    seconds: Seconds
 
 
 @dataclass
@@ -74,6 +106,12 @@ class BarRing:
     def closed_us(self) -> int:
         """The instant up to which bars are closed, µs."""
         return self.next_bar * BAR_US
+
+    @property
+    def as_of_us(self) -> int:
+        """The instant that bars are known as of, µs: the end of the millisecond of the newest claim, so that
+        ticks of its own time count."""
+        return max((self.watermark.newest_us // 1000 + 1) * 1000, self.closed_us)
 
     @property
     def late_count(self) -> int:
@@ -117,8 +155,25 @@ class BarRing:
         times_us = np.concatenate([self.open_trades["time_us"], self.open_quotes["time_us"]])
         return bar_index(int(np.partition(times_us, -MAX_HELD_TICKS)[-MAX_HELD_TICKS])) + 1
 
+    def view(self, as_of_us: int | None = None) -> View:
+        """The bars as of `as_of_us` (whole ms; by default the newest claim's, `as_of_us` of the ring), from
+        the ticks before it, as at a bar's end. What is closed already is part of every view: the earliest is
+        as of `closed_us`. The ring stays as it is."""
+        as_of_us = max(self.as_of_us if as_of_us is None else as_of_us, self.closed_us)
+        if as_of_us % 1000:
+            raise ValueError(f"a view as of {as_of_us} µs, which is no whole millisecond")
+        trades, quotes = (_before(ticks, as_of_us) for ticks in (self.open_trades, self.open_quotes))
+        if self.next_bar < 0:
+            rows = _Rows(-1, self.bars, self.seconds)
+        else:
+            rows = self._extended(trades, quotes, as_of_us)
+        ids = np.sort(trades["first_id"]), np.sort(quotes["update_id"])
+        return View(as_of_us, self.closed_us, *rows, *ids)
+
     def _skip_silence(self, due: int) -> None:
         """If more than a minute without a tick is due, continue at the next tick, or at the end."""
+        if (due - self.next_bar) * BAR_US <= SILENCE_US:
+            return
         open_span = span_us(self.open_trades, self.open_quotes)
         until = min(due, bar_index(open_span[0])) if open_span else due
         if (until - self.next_bar) * BAR_US > SILENCE_US:
@@ -165,18 +220,58 @@ class BarRing:
         trades_due = self.open_trades["time_us"] < end_us
         quotes_due = self.open_quotes["time_us"] < end_us
         trades, quotes = selected(self.open_trades, trades_due), selected(self.open_quotes, quotes_due)
-        if len(self.bars) and (span := span_us(trades, quotes)):
-            newest_us = max(int(self.bars[-1]["last_trade_us"]), int(self.bars[-1]["last_quote_us"]))
-            if span[0] - newest_us > SILENCE_US:
-                self._start_segment(bar_index(span[0]))
-        before = self.bars[-1] if len(self.bars) else NO_BAR
-        rows = summarise(trades, quotes, self.next_bar, until_bar - self.next_bar, before)
-        known = joined(self.bars, rows)
-        # From the start of the second that was open: `KEPT_BARS` reaches back further than that.
-        of_new = known[-(len(rows) + self.next_bar % BARS_PER_S) :]
-        self.seconds = joined(self.seconds, whole_seconds(of_new))[-KEPT_SECONDS:]
-        self.bars = known[-KEPT_BARS:]
+        self.history_from_us, bars, self.seconds = self._extended(trades, quotes, end_us)
+        self.bars = bars[-KEPT_BARS:]
         self.open_trades = selected(self.open_trades, ~trades_due)
         self.open_quotes = selected(self.open_quotes, ~quotes_due)
         self.next_bar = until_bar
         self.quote_ids.close(quotes)
+
+    def _extended(self, trades: Trades, quotes: Quotes, until_us: int) -> _Rows:
+        """What is closed, followed by the bars up to `until_us`, made from these open ticks before it."""
+        first, (from_us, bars, seconds) = self.next_bar, _Rows(self.history_from_us, self.bars, self.seconds)
+        start = self._segment_start(trades, quotes, until_us)
+        if start is not None:
+            first, from_us, bars, seconds = start, start * BAR_US, bars[:0], seconds[:0]
+            trades, quotes = (selected(ticks, ticks["time_us"] >= from_us) for ticks in (trades, quotes))
+        if until_us > first * BAR_US:
+            rows = summarise(trades, quotes, first, until_us, bars[-1] if len(bars) else NO_BAR)
+            bars = joined(bars, rows)
+            if until_us // SECOND_US > first // BARS_PER_S:
+                # From the start of the second that was open: `KEPT_BARS` reaches back further than that.
+                of_new = bars[-(len(rows) + first % BARS_PER_S) :]
+                seconds = joined(seconds, whole_seconds(of_new))[-KEPT_SECONDS:]
+        return _Rows(from_us, bars[-VIEWED_BARS:], seconds)
+
+    def _segment_start(self, trades: Trades, quotes: Quotes, until_us: int) -> int | None:
+        """The bar with which a segment starts, after the last silence of more than a minute before
+        `until_us`; None if there is none since the newest bar."""
+        known_us = self.closed_us
+        if len(self.bars):
+            known_us = max(int(self.bars[-1]["last_trade_us"]), int(self.bars[-1]["last_quote_us"]))
+        if until_us - known_us <= SILENCE_US:
+            return None
+        times_us = np.sort(np.concatenate([trades["time_us"], quotes["time_us"]]))
+        since_us = np.diff(times_us, prepend=known_us if len(self.bars) else times_us[:1])
+        breaks = np.flatnonzero(since_us > SILENCE_US)
+        if len(breaks):
+            return bar_index(int(times_us[breaks[-1]]))
+        first = bar_index(int(times_us[0]) if len(times_us) else until_us)
+        return first if (first - self.next_bar) * BAR_US > SILENCE_US else None
+
+
+def differences(ids: Ints) -> list[int]:
+    """Ascending `ids` as receipts list them: the first, then each less the one before."""
+    listed: list[int] = np.diff(ids, prepend=0).tolist()
+    return listed
+
+
+def from_differences(listed: list[int]) -> Ints:
+    """The ids that were `listed` so."""
+    return np.cumsum(np.array(listed, np.int64))
+
+
+def _before(ticks: TickArray, time_us: int) -> TickArray:
+    """Those of `ticks` before `time_us`."""
+    is_before = ticks["time_us"] < time_us
+    return ticks if is_before.all() else selected(ticks, is_before)

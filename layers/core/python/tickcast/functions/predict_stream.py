@@ -1,9 +1,15 @@
-"""The hot path: Kinesis records into bars, features, predictions and their outcomes, in one invocation.
+"""The hot path: Kinesis records into bars, forecasts, receipts and outcomes, in one invocation.
 
-Read the states of the event's symbols in one round trip; fold every record in order; write every symbol's
-state, features, predictions and outcomes in another, by one fenced script for each. Nothing is written before
-everything was folded, so an infrastructure fault fails the invocation as a whole and the retry starts from
-the same state; records already applied are recognised by their sequence number.
+The states of the symbols stay in the process between invocations, and are read from Redis where they are
+missing. Symbols are processed in groups: the records of each are folded in order; one run of the model
+forecasts for all of them, as of the newest claim; the answers (`PathForecast`) are written. After the answers
+of all groups, what they need not wait for is written for every symbol by one fenced script: state, receipt,
+outcomes, features.
+
+Both writes are fenced by the sequence of the state that was read. Where Redis has another one, another
+invocation was ahead, or the state was lost: it is read, and the records are folded again; those applied
+before are recognised by their sequence number. An infrastructure fault fails the invocation as a whole, and
+the retry starts from the states in Redis: it gives the same answers again.
 
 Any other exception affects its symbol only. The other symbols are written first; then its records are folded
 one by one, and one that raises goes into quarantine. Where a record is sound by itself, the state may be at
@@ -16,11 +22,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 from botocore.exceptions import BotoCoreError, ClientError
-from msgspec.structs import replace
 
 from tickcast.adapters.kinesis.records import StreamRecord, records_in
 from tickcast.adapters.kinesis.schema_registry import SchemaRegistry
@@ -31,33 +37,42 @@ from tickcast.adapters.registry.model_watcher import ModelWatcher
 from tickcast.adapters.settings import PredictStreamSettings
 from tickcast.features.ring import BarRing
 from tickcast.market import wire
+from tickcast.market.clock_offset import ClockOffset
 from tickcast.market.ticks import QUOTE, TRADE
-from tickcast.serving.outcomes import UNRESOLVED, PendingPredictions, mid_at, note_latency
+from tickcast.model.forecast import ModelError
+from tickcast.serving.outcomes import UNRESOLVED, mid_at
 from tickcast.serving.prediction import (
     MODEL_REFUSED,
-    PREDICT_EVERY_US,
     WARMING_UP,
+    Row,
     ServingModel,
     TradingTerms,
-    challenger_record,
+    challenger_forecasts,
     features_record,
-    prediction_record,
+    path_forecasts,
+    receipt,
+    row_of,
     timing_of,
 )
 from tickcast.serving.records import (
     ChallengerForecast,
     FeedHeartbeat,
     Outcome,
+    PathForecast,
     Prediction,
     StreamHeartbeat,
 )
 from tickcast.serving.state import SymbolState, encode_state
+from tickcast.units import SECOND_US
 
 SERVICE = "predict_stream"
 FEED = "ingest_ecs"  # its heartbeat comes in its batches: it cannot reach Redis
 
 TRIES = 3  # sound records that a state fails on, without a prediction in between, before it is quarantined
 MAX_REASON = 500  # characters
+# Symbols that share a run of the model and whose answers are written together: the first answer waits for
+# the records of all of them.
+GROUP = 8
 _OUT_OF_REACH = (BotoCoreError, ClientError)  # faults of the infrastructure, not of a record
 
 Decoded = tuple[StreamRecord, wire.TickBatch]  # a record and what it holds
@@ -118,14 +133,25 @@ class _Folded:
         self.state = state
         self.read_sequence = state.sequence
         self.repeated = 0
+        self.newest: StreamRecord | None = None  # of those applied
+        self.row: Row | None = None  # what is predicted on, if a prediction is due
+        self.forecast: PathForecast | None = None
+        self.challenger: ChallengerForecast | None = None
+        self.points_ms: list[float] = []  # for `timing_of`
+        self.is_kept = False  # its receipt is, for the hour
         self.result = Result()
         self.writes = Writes()
-        self.points_ms: list[list[float]] = []  # of each prediction, for `timing_of`
         self.data = b""  # the state encoded, once all else is finished
+
+    @property
+    def is_new(self) -> bool:
+        """Whether any record was applied."""
+        return self.state.sequence != self.read_sequence
 
     def add(self, more: _Folded) -> None:
         """Append the next record, finished."""
         self.state = more.state
+        self.forecast = more.forecast or self.forecast
         self.result.add(more.result)
         self.writes.put += more.writes.put
         self.writes.append += more.writes.append
@@ -139,6 +165,9 @@ class PredictStream:
     schemas: SchemaRegistry
     s3: Any
     clock_ms: Callable[[], float]
+    # By symbol, as written last; dropped on any failure.
+    states: dict[str, SymbolState] = field(default_factory=dict)
+    clock_offset: ClockOffset = field(default_factory=ClockOffset)
 
     def __call__(self, event: dict[str, Any]) -> Result:
         """Process `event`. Raises what Redis and S3 raise, and when the store is full or went back in time:
@@ -146,9 +175,13 @@ class PredictStream:
         started_ms = self.clock_ms()
         records = records_in(event)
         result = Result(records=len(records))
-        by_symbol = self._decode(records, result)
-        if by_symbol:
-            self._fold_and_write(by_symbol, _Invocation(started_ms, self._active_model(result)), result)
+        try:
+            by_symbol = self._decode(records, result)
+            if by_symbol:
+                self._process(by_symbol, _Invocation(started_ms, self._active_model(result)), result)
+        except BaseException:
+            self.states.clear()
+            raise
         # S3 and the models come last: no prediction waits for them.
         self._quarantine(result)
         self._note_model_problems(result)
@@ -179,6 +212,9 @@ class PredictStream:
                 result.refused.append((rows_of(record, rows), reason))
             elif reason:  # only a claim or a notice was refused: there are no ticks to keep
                 result.problems.append(reason)
+            self.clock_offset.record(
+                batch.symbol, batch.connection, batch.sent_us, batch.watermark_us, _arrived_us(record)
+            )
             by_symbol.setdefault(batch.symbol, []).append((record, batch))
         return by_symbol
 
@@ -197,86 +233,181 @@ class PredictStream:
 
     # ------------------------------------------------------------------------------------------ symbols
 
-    def _fold_and_write(self, by_symbol: dict[str, Batches], invocation: _Invocation, result: Result) -> None:
-        """All symbols at once; then, one by one, those on which something raised."""
-        states, problems = self.store.load(list(by_symbol))
-        result.problems += problems
-        ready: list[_Folded] = []
+    def _process(self, by_symbol: dict[str, Batches], invocation: _Invocation, result: Result) -> None:
+        """All symbols, in groups; then, one by one, those on which something raised."""
         failed: dict[str, str] = {}  # by symbol, what raised
-        for symbol, batches in by_symbol.items():
-            try:
-                folded = self._fold(states[symbol], batches, invocation)
-            except Exception as error:
-                failed[symbol] = _reason(symbol, error)
-                continue
-            result.repeated += folded.repeated
-            if folded.state.sequence != folded.read_sequence:
-                ready.append(folded)
+        ready: list[_Folded] = []
+        symbols = iter(by_symbol)
+        while group := list(islice(symbols, GROUP)):
+            batches = {symbol: by_symbol[symbol] for symbol in group}
+            ready += self._answer_group(batches, invocation, failed, result)
+        self._add_challenger(ready)
         failed |= self._write(ready, result)
         for symbol, reason in failed.items():
+            self.states.pop(symbol, None)
             result.failed.append(symbol)
             result.problems.append(f"{reason}; its records are folded singly")
             self._write([self._fold_singly(symbol, by_symbol[symbol], invocation, result)], result)
 
+    def _answer_group(
+        self,
+        by_symbol: dict[str, Batches],
+        invocation: _Invocation,
+        failed: dict[str, str],
+        result: Result,
+    ) -> list[_Folded]:
+        """Fold a group's records and write its answers. Returns what is to be written then; enters into
+        `failed` why others could not be folded."""
+        missing = [symbol for symbol in by_symbol if symbol not in self.states]
+        if missing:
+            self._load(missing, result)
+        folded = self._fold_all(by_symbol, invocation, failed)
+        outdated = self._answer(folded)
+        if outdated:  # another invocation was ahead, or the state was lost
+            self._load(outdated, result)
+            again = {symbol: by_symbol[symbol] for symbol in outdated}
+            folded = [each for each in folded if each.state.symbol not in again]
+            refolded = self._fold_all(again, invocation, failed)
+            self._answer(refolded)  # what is fenced again is not written: `_write` says so
+            folded += refolded
+        result.repeated += sum(each.repeated for each in folded)
+        return [each for each in folded if each.is_new]
+
+    def _load(self, symbols: list[str], result: Result) -> None:
+        states, problems = self.store.load(symbols)
+        self.states |= states
+        result.problems += problems
+
+    def _fold_all(
+        self, by_symbol: dict[str, Batches], invocation: _Invocation, failed: dict[str, str]
+    ) -> list[_Folded]:
+        """Fold the records of all symbols, and forecast for them by one run of the model."""
+        folded: list[_Folded] = []
+        for symbol, batches in by_symbol.items():
+            try:
+                folded.append(self._fold(self.states[symbol], batches, invocation))
+            except Exception as error:
+                failed[symbol] = _reason(symbol, error)
+        try:
+            self._forecast(folded, invocation)
+        except Exception:  # whatever is wrong with a symbol's calibrators concerns that symbol alone
+            for each in list(folded):
+                try:
+                    self._forecast([each], invocation)
+                except Exception as error:
+                    failed[each.state.symbol] = _reason(each.state.symbol, error)
+                    folded.remove(each)
+        return folded
+
     def _fold(self, state: SymbolState, batches: Batches, invocation: _Invocation) -> _Folded:
-        """Apply `batches`, in order; records at or below the fence were applied before."""
+        """Apply `batches`, in order, and take the row of a prediction, if one is due; records at or below the
+        fence were applied before."""
         folded, ring = _Folded(state), state.ring
         result, late_before = folded.result, ring.late_count
         for record, batch in batches:
             if record.sequence <= state.sequence:
                 folded.repeated += 1
                 continue
-            for instant_us in ring.fold(batch, PREDICT_EVERY_US):
-                # First the outcomes of earlier predictions: the next one is calibrated by them.
+            for instant_us in ring.fold(batch, SECOND_US):
                 result.outcomes += state.pending.resolve(instant_us, lambda us: mid_at(ring.bars, us))
-                self._predict(folded, record, invocation)
             if ring.refused:
                 result.refused.append(_take_refused(ring, record, batch))
-            state.sequence = record.sequence
+            state.sequence, folded.newest = record.sequence, record
             result.ticks += batch.tick_count
         result.late = ring.late_count - late_before
         folded.writes.heartbeat(FEED, state.symbol, _feed_heartbeat(state, batches))
+        if folded.newest:
+            self._take_row(folded, folded.newest, invocation)
         return folded
 
+    def _take_row(self, folded: _Folded, record: StreamRecord, invocation: _Invocation) -> None:
+        """The row as of the newest claim, if it has passed a multiple of `predict_every_ms` since the newest
+        prediction and a trade or a quote is known."""
+        state, ring, every_us = folded.state, folded.state.ring, self.settings.predict_every_ms * 1000
+        as_of_us = ring.as_of_us
+        if as_of_us // every_us <= state.as_of_us // every_us:
+            return
+        folded_ms = self.clock_ms()
+        folded.row = row_of(state.symbol, ring.view(as_of_us), ring.watermark.quiet_us)
+        as_of_ms = as_of_us / 1000
+        # Nothing waits for the lateness: the second part is 0.
+        folded.points_ms = [as_of_ms, as_of_ms, record.arrived_s * 1000, invocation.started_ms, folded_ms]
+        folded.points_ms.append(self.clock_ms())
+
     def _write(self, folded: list[_Folded], result: Result) -> dict[str, str]:
-        """Finish what only the moment of writing decides, write all symbols at once, and add those written to
-        `result`. Returns by symbol why others could not be finished: nothing of them is written."""
-        now_ms = self.clock_ms()
+        """Write what no answer waits for, all symbols at once, and add those written to `result`. Returns by
+        symbol why others could not be finished: nothing of them is written."""
         unfinished: dict[str, str] = {}
         ready: list[_Folded] = []
         for each in folded:
             try:
-                each.data = each.data or self._finish(each, now_ms)
+                each.data = each.data or self._finish(each)
             except Exception as error:
                 unfinished[each.state.symbol] = _reason(each.state.symbol, error)
             else:
                 ready.append(each)
+        if not ready:
+            return unfinished
         commits = [Commit(each.state, each.read_sequence, each.writes, each.data) for each in ready]
-        for each, is_written in zip(ready, self.store.commit_all(commits), strict=True):
+        asked_us = self.clock_ms() * 1000
+        written = self.store.commit_all(commits)
+        self._note_time(ready, asked_us)
+        for each, is_written in zip(ready, written, strict=True):
             symbol = each.state.symbol
             if not is_written:
+                self.states.pop(symbol, None)
                 result.fenced.append(symbol)
                 continue
+            self.states[symbol] = each.state
             result.add(each.result)
             if each.result.predictions:
                 result.missing_trades[symbol] = each.state.ring.gaps.trades
+        kept = [each.state for each in ready if each.is_kept and each.state.symbol in self.states]
+        result.problems += self.store.refresh(kept)
         return unfinished
 
-    def _finish(self, folded: _Folded, now_ms: float) -> bytes:
-        """Enter the latencies, and add all records to what is written. Returns the state's bytes; raises if
-        it or a record cannot be stored."""
-        state, writes, result = folded.state, folded.writes, folded.result
-        for prediction, points_ms in zip(result.predictions, folded.points_ms, strict=True):
-            prediction.latency_ms = round(now_ms - prediction.timestamp)
-            prediction.timing_ms = timing_of([*points_ms, now_ms])
-            writes.prediction(prediction)
-        note_latency([*state.pending.pending, *result.outcomes], now_ms)
-        for outcome in result.outcomes:
+    def _note_time(self, written: list[_Folded], asked_us: float) -> None:
+        """Compare the store's clock, which its answer has, with those of the records."""
+        arrived_us = max((_arrived_us(each.newest) for each in written if each.newest), default=-1)
+        if arrived_us >= 0:
+            answered_us = self.clock_ms() * 1000
+            self.clock_offset.written(arrived_us, round(asked_us), self.store.time_us, round(answered_us))
+
+    def _finish(self, folded: _Folded) -> bytes:
+        """Add all records to what is written. Returns the state's bytes; raises if it or a record cannot be
+        stored."""
+        state, writes = folded.state, folded.writes
+        if folded.row and folded.forecast:
+            self._add_receipt(folded, folded.row, folded.forecast)
+        for outcome in folded.result.outcomes:
             writes.outcome(outcome)
-        if result.predictions:  # once a second is often enough for a ledger
-            writes.gaps(state.symbol, state.ring.gaps.record())
-        writes.heartbeat(SERVICE, state.symbol, self._heartbeat(state, now_ms))
+        writes.heartbeat(SERVICE, state.symbol, self._heartbeat(state, self.clock_ms()))
         return encode_state(state)
+
+    def _add_receipt(self, folded: _Folded, row: Row, forecast: PathForecast) -> None:
+        """The first prediction of a second is kept for the hour, with features and outcomes; those in between
+        for minutes."""
+        state, ring, writes = folded.state, folded.state.ring, folded.writes
+        prediction = receipt(forecast, row, folded.challenger)
+        # A receipt that is kept lists what was late since the one before it.
+        prediction.late_ids = list(ring.trade_ids.late_ids)
+        prediction.late_update_ids = list(ring.quote_ids.late_ids)
+        prediction.sequence = folded.newest.sequence_text if folded.newest else None
+        prediction.timing_ms = timing_of(folded.points_ms)
+        as_of_us = row.view.as_of_us
+        folded.is_kept = as_of_us // SECOND_US > state.kept_us // SECOND_US
+        if folded.is_kept:
+            ring.trade_ids.late_ids, ring.quote_ids.late_ids = [], []
+            writes.prediction(prediction)
+            writes.features(features_record(row), self.settings.features_ttl_s)
+            writes.gaps(state.symbol, ring.gaps.record())
+            state.pending.expect(prediction)
+            state.kept_us = as_of_us
+        else:
+            writes.recent(prediction)
+        state.pending.reason = prediction.reason
+        state.as_of_us, state.failures, state.failure = as_of_us, 0, None
+        folded.result.predictions.append(prediction)
 
     def _heartbeat(self, state: SymbolState, now_ms: float) -> StreamHeartbeat:
         ring, reason = state.ring, state.pending.reason
@@ -296,67 +427,89 @@ class PredictStream:
             model_problem=self.models.problem,
             challenger_problem=self.models.challenger_problem,
             failure=state.failure,
+            clock_offset_ms=self.clock_offset.store_ms,
+            own_offset_ms=self.clock_offset.own_ms,
         )
 
     # ------------------------------------------------------------------------------------------ predictions
 
-    def _predict(self, folded: _Folded, record: StreamRecord, invocation: _Invocation) -> None:
-        """Add the prediction as of the bar just closed by `record`; none while neither a trade nor a quote is
-        known."""
-        state, result, settings = folded.state, folded.result, self.settings
-        closed_ms = self.clock_ms()
-        features = features_record(state.symbol, state.ring)
-        if features is None:
-            return
-        featured_ms = self.clock_ms()
-        prediction = prediction_record(
-            features,
+    def _forecast(self, folded: list[_Folded], invocation: _Invocation) -> None:
+        """Add the forecast of each row, by one run of the model; a symbol without a row gets none."""
+        settings = self.settings
+        chosen = [(each, each.row) for each in folded if each.row]
+        problems: list[str] = []
+        forecasts = path_forecasts(
+            [(row, each.state.pending) for each, row in chosen],
             invocation.model,
             self.models.refusal,
-            state.pending,
             TradingTerms(settings.primary_horizon_s, settings.fee_bp, settings.min_confidence),
             self.clock_ms,
-            result.problems.append,
+            problems.append,
         )
         inferred_ms = self.clock_ms()
-        challenger = self._challenger(prediction, state.pending, result)
-        prediction = _receipt(replace(prediction, challenger=challenger), state.ring, record)
-        end_ms = prediction.timestamp
-        folded.points_ms.append(
-            [
-                end_ms,
-                end_ms + settings.lateness_us / 1000,
-                record.arrived_s * 1000,
-                invocation.started_ms,
-                closed_ms,
-                featured_ms,
-                inferred_ms,
-                self.clock_ms(),
-            ]
-        )
-        folded.writes.features(features, settings.features_ttl_s)
-        result.predictions.append(prediction)
-        state.pending.expect(prediction)
-        state.failures, state.failure = 0, None
+        if chosen:
+            chosen[0][0].result.problems += problems
+        for (each, _), forecast in zip(chosen, forecasts, strict=True):
+            forecast.clock_offset_ms = self.clock_offset.store_ms
+            each.forecast = forecast
+            # The challenger runs after the answer: that part is 0.
+            each.points_ms += [inferred_ms, inferred_ms]
 
-    def _challenger(
-        self, prediction: Prediction, pending: PendingPredictions, result: Result
-    ) -> ChallengerForecast | None:
-        """What the challenger forecasts on the same vector, where the active model made a forecast. If that
-        raises, the prediction is made all the same."""
-        challenger, forecast = self.models.challenger, None
-        if challenger and prediction.horizons:
+    def _answer(self, folded: list[_Folded]) -> list[str]:
+        """Write the newest forecasts. Returns the symbols whose stored state is not the one that was folded
+        into: nothing of them was written."""
+        if not folded:
+            return []
+        self._deliver(folded)
+        answers = [(each.state.symbol, each.read_sequence, each.forecast) for each in folded]
+        stored = self.store.answer(answers)
+        return [
+            each.state.symbol
+            for each, sequence in zip(folded, stored, strict=True)
+            if sequence != each.read_sequence
+        ]
+
+    def _deliver(self, folded: list[_Folded]) -> None:
+        """Enter the moment at which the forecasts are written."""
+        now_ms = self.clock_ms()
+        for each in folded:
+            if each.forecast:
+                # On the exchange's clock, as the instant of the forecast is.
+                since_ms = now_ms - (self.clock_offset.own_ms or 0.0) - each.forecast.timestamp
+                each.forecast.latency_ms = round(since_ms)
+                each.points_ms.append(now_ms)
+
+    def _add_challenger(self, folded: list[_Folded]) -> None:
+        """Add what the challenger forecasts on the same vectors, by one run of it, where the active model
+        made a forecast. If that raises, the receipts are written all the same."""
+        challenger = self.models.challenger
+        chosen = [(each, each.row, each.forecast) for each in folded if each.row and each.forecast]
+        found: list[ChallengerForecast | ModelError | None] = [None] * len(chosen)
+        if challenger and chosen:
             try:
-                forecast = challenger_record(prediction, challenger, pending)
-            except Exception as error:  # onnxruntime raises its own classes, with no common base
-                cause = describe(error.__cause__ or error)
-                result.problems.append(f"challenger {challenger.model_id}: {cause}")
-                result.challenger_refused = True
-        # A challenger keeps them while the pointer names it: through fallbacks, and when it cannot be loaded.
-        if prediction.model_id and (challenger or not self.models.challenger_problem):
-            named = [challenger.model_id] if challenger else []
-            pending.keep_calibrators([prediction.model_id, *named])
-        return forecast
+                found = challenger_forecasts(
+                    [(row, each.state.pending) for each, row, _ in chosen],
+                    [forecast for *_, forecast in chosen],
+                    challenger,
+                )
+            except Exception as error:
+                if len(chosen) > 1:
+                    for each, *_ in chosen:
+                        self._add_challenger([each])
+                    return
+                found = [ModelError(describe(error))]
+        for (each, _, forecast), shadow in zip(chosen, found, strict=True):
+            if isinstance(shadow, ModelError):
+                cause = describe(shadow.__cause__ or shadow)
+                each.result.problems.append(f"challenger {challenger and challenger.model_id}: {cause}")
+                each.result.challenger_refused = True
+            else:
+                each.challenger = shadow
+            # A challenger keeps them while the pointer names it: through fallbacks, and when it cannot be
+            # loaded.
+            if forecast.model_id and (challenger or not self.models.challenger_problem):
+                named = [challenger.model_id] if challenger else []
+                each.state.pending.keep_calibrators([forecast.model_id, *named])
 
     def _active_model(self, result: Result) -> ServingModel | None:
         try:
@@ -393,12 +546,17 @@ class PredictStream:
             whole.add(folded)
         whole.writes.heartbeat(SERVICE, symbol, self._heartbeat(whole.state, self.clock_ms()))
         whole.data = encode_state(whole.state)
+        if whole.forecast:
+            self.store.answer([(symbol, whole.read_sequence, whole.forecast)])
         return whole
 
     def _fold_one(self, state: SymbolState, decoded: Decoded, invocation: _Invocation) -> _Folded:
         """One record, folded and finished; raises if the state could not be stored then."""
         folded = self._fold(state, [decoded], invocation)
-        self._finish(folded, self.clock_ms())
+        self._forecast([folded], invocation)
+        self._deliver([folded])
+        self._add_challenger([folded])
+        self._finish(folded)
         return folded
 
     def _recover(
@@ -430,8 +588,9 @@ class PredictStream:
         """Whether an empty ring can fold `batch`."""
         ring = BarRing(self.settings.lateness_us)
         try:
-            for _ in ring.fold(batch, PREDICT_EVERY_US):
-                features_record(batch.symbol, ring)
+            for _ in ring.fold(batch, SECOND_US):
+                pass
+            row_of(batch.symbol, ring.view(), ring.watermark.quiet_us)
         except Exception:
             return False
         return True
@@ -451,22 +610,8 @@ class PredictStream:
         return state
 
 
-def _receipt(prediction: Prediction, ring: BarRing, record: StreamRecord) -> Prediction:
-    """`prediction` with what only the stream knows. Moves the late ids out of the ring."""
-    bar = ring.bars[-1]
-    end_us, trade_us, quote_us = (int(bar[name]) for name in ("end_us", "last_trade_us", "last_quote_us"))
-    late_ids, late_update_ids = ring.trade_ids.late_ids, ring.quote_ids.late_ids
-    ring.trade_ids.late_ids, ring.quote_ids.late_ids = [], []
-    return replace(
-        prediction,
-        late_ids=late_ids,
-        late_update_ids=late_update_ids,
-        trade_age_ms=(end_us - trade_us) // 1000 if trade_us else None,
-        quote_age_ms=(end_us - quote_us) // 1000 if quote_us else None,
-        feature_age_ms=(end_us - max(trade_us, quote_us)) // 1000,
-        history_from_us=ring.history_from_us,
-        sequence=record.sequence_text,
-    )
+def _arrived_us(record: StreamRecord) -> int:
+    return round(record.arrived_s * 1e6)
 
 
 def _take_refused(ring: BarRing, record: StreamRecord, batch: wire.TickBatch) -> tuple[StreamRecord, str]:
@@ -502,4 +647,5 @@ def _feed_heartbeat(state: SymbolState, batches: Batches) -> FeedHeartbeat:
         watermark_ms=state.ring.watermark.reached_us // 1000,
         source=batch.source,
         connections=sorted({batch.connection for _, batch in batches}),
+        host_offset_ms=None if batch.sent_us == wire.SENT_UNKNOWN else batch.host_offset_us / 1000,
     )

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from tickcast.market import symbols
 from tickcast.market.exchange_clock import AGREEING_FRAMES, MAX_CLOCK_ERROR_US
 from tickcast.market.ticks import TRADE, Quotes, TickArray, Trades
-from tickcast.market.wire import NO_WATERMARK, QUIET_UNKNOWN, TickBatch, WireError
+from tickcast.market.wire import NO_WATERMARK, QUIET_UNKNOWN, SENT_UNKNOWN, TickBatch, WireError
 from tickcast.units import SECOND_US
 
 ARRIVAL_AHEAD_US = 5 * SECOND_US  # of the arrival at Kinesis, whose clock is another one
@@ -115,7 +115,8 @@ class Screened(NamedTuple):
 
 def screen(batch: TickBatch, arrived_us: int) -> Screened:
     """`batch` without what is impossible in a record that arrived at `arrived_us`: ticks with such times,
-    ids, prices or books, and claims, notices or evidence of quiet from ahead of the arrival.
+    ids, prices or books, claims, notices or evidence of quiet from ahead of the arrival, and an instant of
+    sending that is a day off.
 
     Raises `WireError` if its symbol, source or connection is impossible: they become parts of keys.
 
@@ -138,6 +139,10 @@ def screen(batch: TickBatch, arrived_us: int) -> Screened:
     if quiet_us > latest_us:
         counts[f"the market was quiet at {quiet_us}, ahead of its arrival at {arrived_us}"] = 1
         quiet_us = QUIET_UNKNOWN
+    sent_us = batch.sent_us
+    if sent_us >= 0 and abs(sent_us - arrived_us) > MAX_CLOCK_ERROR_US:
+        counts[f"it was sent at {sent_us}, a day or more from its arrival at {arrived_us}"] = 1
+        sent_us = SENT_UNKNOWN
     # A notice about the future would explain losses that have not happened yet.
     notices = tuple(n for n in batch.notices if n.to_us <= latest_us)
     if len(notices) < len(batch.notices):
@@ -145,7 +150,12 @@ def screen(batch: TickBatch, arrived_us: int) -> Screened:
     if not counts:
         return Screened(batch)
     good = batch._replace(
-        trades=good_trades, quotes=good_quotes, watermark_us=watermark_us, notices=notices, quiet_us=quiet_us
+        trades=good_trades,
+        quotes=good_quotes,
+        watermark_us=watermark_us,
+        notices=notices,
+        quiet_us=quiet_us,
+        sent_us=sent_us,
     )
     bad = batch._replace(trades=bad_trades, quotes=bad_quotes, notices=())
     reason = "; ".join(f"{why} ({count})" for why, count in counts.items())

@@ -1,9 +1,10 @@
-"""How far a stream is known to be complete: claims of connections, and the watermark derived from them.
+"""How far a stream has come, and how far it is known to be complete, by the claims of its connections.
 
 Ingest *claims* per connection and symbol: "connected, and caught up to exchange time t"
 (`ConnectionProgress`). The claim rests on received data, never on the local clock. Downstream, where all
 connections meet, bars close by the least claim of the live connections (`Watermark`): by the maximum, a
-connection that lost its trades would close bars that another is still filling.
+connection that lost its trades would close bars that another is still filling. Predictions wait for nobody:
+they are made as of the newest claim.
 """
 
 from __future__ import annotations
@@ -50,9 +51,15 @@ class ConnectionProgress:
 
 @dataclass
 class Watermark:
-    """The exchange time up to which one symbol's data is complete, by all connections; never moves back."""
+    """How far the data of one symbol has come, by exchange time, µs; neither instant moves back.
+
+    `reached_us`: it is complete up to here, by all live connections. `newest_us`: one of them has come this
+    far. A connection that ends takes nothing back, for what it had claimed did arrive; until another gets
+    further, `newest_us` stays, and no prediction is made.
+    """
 
     reached_us: int = -1
+    newest_us: int = -1
     claims_us: dict[str, int] = field(default_factory=dict)  # the newest of each live connection
     quiet_us: int = QUIET_UNKNOWN  # when REST last had no tick newer than those received, by ingest's clock
 
@@ -64,6 +71,8 @@ class Watermark:
         elif claim_us >= 0:
             self.claims_us[connection] = max(claim_us, self.claims_us.get(connection, -1))
         if self.claims_us:
-            oldest_us = max(self.claims_us.values()) - CLAIM_LIFE_US
+            newest_us = max(self.claims_us.values())
+            self.newest_us = max(self.newest_us, newest_us)
+            oldest_us = newest_us - CLAIM_LIFE_US
             self.claims_us = {name: us for name, us in self.claims_us.items() if us >= oldest_us}
             self.reached_us = max(self.reached_us, min(self.claims_us.values()))

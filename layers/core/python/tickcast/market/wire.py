@@ -25,6 +25,8 @@ from tickcast.market.ticks import QUOTE, TRADE, Quotes, Trades
 NO_WATERMARK = -1
 WATERMARK_WITHDRAWN = -2
 QUIET_UNKNOWN = -1
+SENT_UNKNOWN = -1
+STAMP_BYTES = 9  # what `stamped` adds at most
 _MARKER = b"\xc3\x01"
 _INT64 = {"type": "fixed", "name": "Int64LE", "size": 8, "doc": "little-endian two's complement"}
 _INT8 = {"type": "fixed", "name": "Int8", "size": 1, "doc": "two's complement"}
@@ -59,14 +61,17 @@ def _schema() -> dict[str, Any]:
         "quotes": {"type": "array", "items": quote},
         "notices": {"type": "array", "items": notice},
         "quiet_us": "long",
+        "host_offset_us": "long",
+        "sent_us": "long",
     }
-    return _record("TickBatch", types, {"notices": [], "quiet_us": QUIET_UNKNOWN}, namespace="tickcast")
+    defaults = {"notices": [], "quiet_us": QUIET_UNKNOWN, "host_offset_us": 0, "sent_us": SENT_UNKNOWN}
+    return _record("TickBatch", types, defaults, namespace="tickcast")
 
 
 SCHEMA = _schema()
 # CRC-64-AVRO of the schema's canonical form, little-endian. A test compares it with fastavro's, so that
 # a change of the dtypes cannot be published under the old fingerprint.
-FINGERPRINT = bytes.fromhex("7c3686b038387bd9")
+FINGERPRINT = bytes.fromhex("4c5c82991beb5d1b")
 _HEADER = _MARKER + FINGERPRINT
 
 
@@ -99,6 +104,8 @@ class TickBatch(NamedTuple):
     quotes: Quotes
     notices: tuple[Notice, ...] = ()
     quiet_us: int = QUIET_UNKNOWN
+    host_offset_us: int = 0
+    sent_us: int = SENT_UNKNOWN
 
     @property
     def tick_count(self) -> int:
@@ -118,8 +125,17 @@ def encode(batch: TickBatch) -> bytes:
             _block(batch.quotes, QUOTE),
             _notices(batch.notices),
             _zigzag(batch.quiet_us),
+            _zigzag(batch.host_offset_us),
+            _zigzag(batch.sent_us),
         )
     )
+
+
+def stamped(record: bytes, sent_us: int) -> bytes:
+    """`record`, which `encode` made of a batch that was not sent yet, with `sent_us`."""
+    unknown = _zigzag(SENT_UNKNOWN)
+    assert record.endswith(unknown)
+    return record[: -len(unknown)] + _zigzag(sent_us)
 
 
 def decode(record: bytes) -> TickBatch:
@@ -136,11 +152,24 @@ def decode(record: bytes) -> TickBatch:
     quotes, at = _read_array(record, at, QUOTE)
     notices, at = _read_notices(record, at)
     quiet_us, at = _read_zigzag(record, at)
+    host_offset_us, at = _read_zigzag(record, at)
+    sent_us, at = _read_zigzag(record, at)
     if at != len(record):
         raise WireError(f"{len(record) - at} bytes after the end of the batch at offset {at}")
     if not symbol:
         raise WireError("the batch names no symbol")
-    return TickBatch(symbol, source, connection, watermark_us, trades, quotes, notices, quiet_us)
+    return TickBatch(
+        symbol,
+        source,
+        connection,
+        watermark_us,
+        trades,
+        quotes,
+        notices,
+        quiet_us,
+        host_offset_us,
+        sent_us,
+    )
 
 
 def _zigzag(value: int) -> bytes:

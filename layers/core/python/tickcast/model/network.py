@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tickcast.features.vector import EVEN_FEATURES, FEATURE_NAMES, ODD_FEATURES, QUOTE_FEATURES, Floats
-from tickcast.model.forecast import HORIZONS_S
+from tickcast.model.forecast import PATH_S
 
 HAS_QUOTES = FEATURE_NAMES.index("has_quotes")
 SIGMA = FEATURE_NAMES.index("sigma_bp")
@@ -87,7 +87,7 @@ class Network:
     @classmethod
     def zeros(cls, inputs: Inputs, hidden: int) -> Network:
         """A network that predicts no move, with a probability of ½ that there is none."""
-        odd, even, horizons = len(inputs.odd), len(inputs.even), len(HORIZONS_S)
+        odd, even, horizons = len(inputs.odd), len(inputs.even), len(PATH_S)
         return cls(
             inputs,
             skip=np.zeros((odd, horizons)),
@@ -112,7 +112,7 @@ class Network:
             features[:, places(names)]
             for names in (self.inputs.odd, self.inputs.even, self.inputs.masked, self.inputs.flat)
         )
-        scale_bp = features[:, SIGMA:] * np.sqrt(np.array(HORIZONS_S, float))  # (N, H)
+        scale_bp = features[:, SIGMA:] * np.sqrt(np.array(PATH_S, float))  # (N, H)
         has_quotes = features[:, HAS_QUOTES, None] * self.knows_quotes  # (N, 1)
         move = has_quotes * self.quoted_move(odd, even) + (1 - has_quotes) * (masked @ self.masked_skip)
         move_bp = move * scale_bp * damping(features[:, SIGMA:], self.usual_sigma)  # (N, H)

@@ -1,27 +1,28 @@
-"""From a closed bar to the records that are served: the features of a second and the prediction made on them.
+"""From the bars of a symbol to what is served: the features, the forecast made on them, and its receipt.
 
-What is not known is None; it is never filled in.
+A forecast (`PathForecast`) is all that an answer needs; it is evaluated when it is read (`evaluated`). Its
+receipt (`Prediction`) is written after it. What is not known is None; it is never filled in.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from msgspec.structs import asdict, replace
 
 from tickcast.features.bars import Seconds, mids, proxy_mids
-from tickcast.features.ring import BarRing
+from tickcast.features.ring import View
 from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES, Floats, feature_rows
 from tickcast.market.sums import total
 from tickcast.market.ticks import SCALE
 from tickcast.model.calibration import Calibrator
-from tickcast.model.forecast import Calibration, HorizonForecast, ModelError, forecast
+from tickcast.model.forecast import MAX_AGE_S, PATH_S, Calibration, ModelError, Path, forecast
 from tickcast.serving.outcomes import PendingPredictions
 from tickcast.serving.records import (
     ChallengerForecast,
@@ -31,12 +32,11 @@ from tickcast.serving.records import (
     Prediction,
     Timing,
 )
-from tickcast.units import SECOND_US
 
-PREDICT_EVERY_US = SECOND_US
 WINDOW_S = 60
+_HAS_QUOTES = FEATURE_NAMES.index("has_quotes")
 
-# features (rows, F) -> move_bp, scale_bp, p_flat, each (rows, H)
+# features (rows, F) -> move_bp, scale_bp, p_flat, each (rows, J)
 RunModel = Callable[[Floats], tuple[Floats, Floats, Floats]]
 
 # Why a prediction is a fallback.
@@ -61,10 +61,10 @@ class ServingModel:
     support: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     masked_calibrations: Mapping[int, Calibration] | None = None  # for rows without quotes, if they are known
 
-    def calibrators(self, pending: PendingPredictions, vector: Mapping[str, float]) -> dict[int, Calibrator]:
-        """Copies of the calibrators for a forecast on `vector`. Without quotes they are always the card's:
-        such forecasts are fallbacks, which update no calibrators."""
-        if self.masked_calibrations and not vector["has_quotes"]:
+    def calibrators(self, pending: PendingPredictions, *, has_quotes: bool) -> dict[int, Calibrator]:
+        """Copies of the calibrators for a forecast. Without quotes they are always the card's: such forecasts
+        are fallbacks, which update no calibrators."""
+        if self.masked_calibrations and not has_quotes:
             return {h: Calibrator.of(calibration) for h, calibration in self.masked_calibrations.items()}
         known = pending.calibrators_of(self.model_id, self.calibrations)
         return {h: copy(calibrator) for h, calibrator in known.items()}
@@ -90,6 +90,30 @@ class Freshness:
     tick_age_s: float | None
     is_quiet: bool
     is_stale: bool
+
+
+class Row(NamedTuple):
+    """What a forecast is made from: the bars of `symbol` as of an instant, and the feature vector of the last
+    of them (F,), None while warming up. Prices are in quote currency; `price` is that of the last trade, else
+    the mid."""
+
+    symbol: str
+    view: View
+    vector: list[float] | None
+    price: float
+    mid: float | None
+    proxy_mid: float | None
+    quiet_us: int | None
+
+    @property
+    def basis_price(self) -> float:
+        """The best known price: the mid, the proxy mid, or the last trade's."""
+        return next(price for price in (self.mid, self.proxy_mid, self.price) if price is not None)
+
+    @property
+    def last_tick_us(self) -> int:
+        bar = self.view.bars[-1]
+        return max(int(bar["last_trade_us"]), int(bar["last_quote_us"]))
 
 
 def freshness(forecast: PathForecast, now_ms: float, limit_s: float) -> Freshness:
@@ -124,224 +148,305 @@ def evaluated(path_forecast: PathForecast, age_s: float) -> dict[int, HorizonPre
     return answers
 
 
-def features_record(symbol: str, ring: BarRing) -> Features | None:
-    """The features as of the newest closed bar; None while neither a trade nor a quote is known."""
-    bar, minute = ring.bars[-1], ring.seconds[-WINDOW_S:]
-    mid, proxy_mid = _price(mids(ring.bars[-1:])), _price(proxy_mids(ring.bars[-1:]))
+# ---------------------------------------------------------------------------------------------- features
+
+
+def row_of(symbol: str, view: View, quiet_us: int) -> Row | None:
+    """The row as of `view`; None while neither a trade nor a quote is known. `quiet_us` is the watermark's,
+    negative where nothing is known of a quiet market."""
+    if not len(view.bars):
+        return None
+    newest = view.bars[-1:]
+    bar, mid, proxy_mid = newest[0], _price(mids(newest)), _price(proxy_mids(newest))
     price = int(bar["last_trade_price"]) / SCALE if bar["last_trade_price"] > 0 else mid
     if price is None:
         return None
+    (vector,) = feature_rows(view.bars, view.seconds, 1)
+    known = None if np.isnan(vector).any() else vector.tolist()
+    return Row(symbol, view, known, price, mid, proxy_mid, quiet_us if quiet_us >= 0 else None)
+
+
+def features_record(row: Row) -> Features:
+    """The features of `row` as they are stored."""
+    bar, minute = row.view.bars[-1], row.view.seconds[-WINDOW_S:]
     volume = total(minute["buy_qty"]) + total(minute["sell_qty"])
-    (vector,) = feature_rows(ring.bars, ring.seconds, 1)
     return Features(
-        symbol=symbol,
-        timestamp=int(bar["end_us"]) // 1_000_000,
+        symbol=row.symbol,
+        timestamp=row.view.as_of_us // 1_000_000,
         window_s=WINDOW_S,
-        price=price,
+        price=row.price,
         volume=volume / SCALE,
         vwap=total(minute["notional"]) / (volume * SCALE) if volume else None,
-        price_change=_change_percent(ring.seconds, "proxy2" if mid is None else "mid2"),
-        mid=mid,
-        proxy_mid=proxy_mid,
-        bid_price=int(bar["bid_price"]) / SCALE if mid is not None else None,
-        ask_price=int(bar["ask_price"]) / SCALE if mid is not None else None,
+        price_change=_change_percent(row.view.seconds, "proxy2" if row.mid is None else "mid2"),
+        mid=row.mid,
+        proxy_mid=row.proxy_mid,
+        bid_price=int(bar["bid_price"]) / SCALE if row.mid is not None else None,
+        ask_price=int(bar["ask_price"]) / SCALE if row.mid is not None else None,
         trade_count=int(minute["trade_count"].sum()),
         last_trade_id=int(bar["last_trade_id"]) or None,
         update_id=int(bar["update_id"]) or None,
-        features=None if np.isnan(vector).any() else dict(zip(FEATURE_NAMES, vector.tolist(), strict=True)),
-        last_tick_us=max(int(bar["last_trade_us"]), int(bar["last_quote_us"])),
-        quiet_us=ring.watermark.quiet_us if ring.watermark.quiet_us >= 0 else None,
+        features=vector_by_name(row),
+        last_tick_us=row.last_tick_us,
+        quiet_us=row.quiet_us,
     )
 
 
-def prediction_record(
-    features: Features,
+def vector_by_name(row: Row) -> dict[str, float] | None:
+    """The feature vector by name; None while warming up."""
+    return None if row.vector is None else dict(zip(FEATURE_NAMES, row.vector, strict=True))
+
+
+# ---------------------------------------------------------------------------------------------- forecasts
+
+
+def path_forecasts(
+    rows: Sequence[tuple[Row, PendingPredictions]],
     model: ServingModel | None,
     refusal: str | None,
-    pending: PendingPredictions,
     terms: TradingTerms,
     clock_ms: Callable[[], float],
     report: Callable[[str], object] = str,
-) -> Prediction:
-    """The prediction on `features`; a fallback with its reason where the model gives no forecast.
+) -> list[PathForecast]:
+    """The forecast of each row, by one run of `model`; a fallback with its reason where it gives none.
 
-    `refusal` is why there is no active model, if there is a reason beyond its absence. `pending` has the
-    calibrators. `clock_ms` times the inference; `report` gets the text of an error in it. What only the
-    stream knows is left for the caller to add.
+    With each row come the symbol's calibrators. `refusal` is why there is no active model, if there is a
+    reason beyond its absence. `clock_ms` times the inference; `report` gets the text of an error in it. What
+    only the stream knows is left for the caller to add.
     """
-    vector = features.features
-    # Features beyond what the model was trained on.
-    support = model.support if model and vector else {}
-    outside = [name for name, (low, high) in support.items() if vector and not low <= vector[name] <= high]
-    reason = _why_fallback(features, model, refusal, outside)
-    without = _without_forecast(features, model, terms, reason, outside)
-    if model is None or vector is None or outside:
-        return without
-    calibrators = model.calibrators(pending, vector)
+    found = [_without_path(row, model, refusal, terms) for row, _ in rows]
+    chosen = [
+        (at, row, pending)
+        for at, (row, pending) in enumerate(rows)
+        if model and row.vector is not None and not found[at].outside
+    ]
+    if model is None or not chosen:
+        return found
     started_ms = clock_ms()
+    vectors = np.array([row.vector for _, row, _ in chosen])
+    calibrators = [
+        model.calibrators(pending, has_quotes=bool(row.vector and row.vector[_HAS_QUOTES]))
+        for _, row, pending in chosen
+    ]
+    paths = run(model, vectors, [_widest(each) for each in calibrators])
+    inference_ms = round(clock_ms() - started_ms, 3)
+    for (at, *_), path, calibrator in zip(chosen, paths, calibrators, strict=True):
+        each = found[at]
+        if isinstance(path, ModelError):
+            report(str(path))
+            each.reason = MODEL_REFUSED
+            continue
+        each.path, each.calibrator, each.inference_ms = path, calibrator, inference_ms
+        each.source = "fallback" if each.reason else "model"
+    return found
+
+
+def challenger_forecasts(
+    rows: Sequence[tuple[Row, PendingPredictions]],
+    forecasts: Sequence[PathForecast],
+    challenger: ServingModel,
+) -> list[ChallengerForecast | ModelError | None]:
+    """What `challenger` forecasts in shadow on the same vectors, read at the same age as `forecasts`; None
+    where these have no path."""
+    found: list[ChallengerForecast | ModelError | None] = [None] * len(rows)
+    chosen = [at for at, each in enumerate(forecasts) if each.path is not None]
+    if not chosen:
+        return found
+    vectors = [rows[at][0].vector or [] for at in chosen]
+    calibrators = [
+        challenger.calibrators(rows[at][1], has_quotes=bool(vector[_HAS_QUOTES]))
+        for at, vector in zip(chosen, vectors, strict=True)
+    ]
+    paths = run(challenger, np.array(vectors), [_widest(each) for each in calibrators])
+    for at, path, calibrator in zip(chosen, paths, calibrators, strict=True):
+        if isinstance(path, ModelError):
+            found[at] = path
+            continue
+        answers = forecast(
+            forecasts[at].basis_price, path, delivery_age_s(forecasts[at]), _calibrations(calibrator)
+        )
+        found[at] = ChallengerForecast(
+            model_id=challenger.model_id,
+            horizons={answer.horizon_s: answer for answer in answers},
+            path=path,
+            calibrator=calibrator,
+        )
+    return found
+
+
+def run(model: ServingModel, vectors: Floats, widths: Sequence[float]) -> list[Path | ModelError]:
+    """The path of each row of `vectors` (N, F), from one run of `model`. `widths` are those of the widest
+    interval of each row, in units of its scale.
+
+    `ModelError` in place of a path that is not finite, whose scale does not grow, or that has a price or
+    bound that is not positive, which no record can have. If the model does not run, the rows are run singly,
+    so that one affects no other.
+    """
     try:
-        forecasts = run(model, vector, without.basis_price, _calibrations(calibrators))
-    except ModelError as error:
-        report(str(error))
-        return replace(without, reason=MODEL_REFUSED)
-    inference_ms = clock_ms() - started_ms
-    horizons = {
-        answer.horizon_s: _evaluated(answer, calibrators[answer.horizon_s].calibration, terms, without)
-        for answer in forecasts
-    }
-    return replace(
-        without,
-        source="fallback" if reason else "model",
-        **asdict(horizons[terms.primary_horizon_s]),
-        inference_ms=round(inference_ms, 3),
-        horizons=horizons,
-        calibrator=calibrators,
-    )
-
-
-def challenger_record(
-    prediction: Prediction, challenger: ServingModel, pending: PendingPredictions
-) -> ChallengerForecast:
-    """The forecast of `challenger`, in shadow, on the vector of `prediction`. Raises `ModelError` as
-    `run`."""
-    vector = prediction.features or {}
-    calibrators = challenger.calibrators(pending, vector)
-    forecasts = run(challenger, vector, prediction.basis_price, _calibrations(calibrators))
-    return ChallengerForecast(
-        model_id=challenger.model_id,
-        horizons={answer.horizon_s: answer for answer in forecasts},
-        calibrator=calibrators,
-    )
-
-
-def fallback(prediction: Prediction, known_price: float, reason: str) -> Prediction:
-    """`prediction` with the last known price in place of its forecasts."""
-    return replace(prediction, **_no_forecast(known_price, reason))
-
-
-def timing_of(points_ms: list[float]) -> Timing:
-    """The parts of the latency between nine points in time, from the bar's end to the prediction handed to
-    Redis."""
-    return Timing(*(round(end - start, 3) for start, end in pairwise(points_ms)))
-
-
-def _no_forecast(known_price: float, reason: str | None) -> dict[str, Any]:
-    return {
-        "source": "fallback",
-        "reason": reason,
-        "predicted_price": known_price,
-        "confidence": 0.0,
-        "expected_move_bp": None,
-        "scale_bp": None,
-        "p_flat": None,
-        "lower": None,
-        "upper": None,
-        "noise_bp": None,
-        "edge_bp": None,
-        "abstains": True,
-        "inference_ms": None,
-        "horizons": {},
-        "calibrator": {},
-    }
-
-
-def run(
-    model: ServingModel,
-    vector: Mapping[str, float],
-    basis_price: float,
-    calibrations: Mapping[int, Calibration],
-) -> list[HorizonForecast]:
-    """The forecasts of `model` for every horizon. Raises `ModelError` if one is not finite or has a price or
-    bound that is not positive, which no record can have, or if the model does not run."""
-    try:
-        rows = model.run(np.array([[vector[name] for name in FEATURE_NAMES]]))
-        move_bp, scale_bp, p_flat = (row[0] for row in rows)
+        move_bp, scale_bp, p_flat = (np.asarray(values, np.float64) for values in model.run(vectors))
+        if not move_bp.shape == scale_bp.shape == p_flat.shape == (len(vectors), len(PATH_S)):
+            raise ValueError(f"outputs of shape {move_bp.shape}, {scale_bp.shape}, {p_flat.shape}")
     except Exception as error:  # onnxruntime raises its own classes, with no common base
-        raise ModelError(f"model {model.model_id} does not run: {type(error).__name__}: {error}") from error
-    is_sound = (
-        np.isfinite([move_bp, scale_bp, p_flat]).all()
-        and (scale_bp > 0).all()
-        and ((p_flat >= 0) & (p_flat <= 1)).all()
-    )
-    forecasts = forecast(basis_price, move_bp, scale_bp, p_flat, dict(calibrations)) if is_sound else []
-    if not is_sound or not all(_is_valid(each) for each in forecasts):
-        raise ModelError(f"model {model.model_id} answers {move_bp}, {scale_bp}, {p_flat}")
-    return forecasts
+        if len(vectors) > 1:
+            return [run(model, vectors[n : n + 1], [width])[0] for n, width in enumerate(widths)]
+        problem = ModelError(f"model {model.model_id} does not run: {type(error).__name__}: {error}")
+        problem.__cause__ = error
+        return [problem]
+    with np.errstate(invalid="ignore", over="ignore"):
+        is_known = np.isfinite(move_bp) & np.isfinite(scale_bp) & (p_flat >= 0) & (p_flat <= 1)
+        lowest = 1 + (move_bp - np.asarray(widths)[:, None] * scale_bp) / 1e4
+        grows = np.diff(scale_bp, axis=1, prepend=0.0) > 0
+        is_sound = np.all(is_known & grows & (lowest > 0), axis=1).tolist()
+    return [
+        Path(move_bp[n].tolist(), scale_bp[n].tolist(), p_flat[n].tolist())
+        if is_sound[n]
+        else ModelError(f"model {model.model_id} answers {move_bp[n]}, {scale_bp[n]}, {p_flat[n]}")
+        for n in range(len(vectors))
+    ]
 
 
-def _is_valid(answer: HorizonForecast) -> bool:
-    prices = answer.predicted_price, answer.lower, answer.upper
-    return math.isfinite(answer.confidence) and all(0 < price < math.inf for price in prices)
+def _widest(calibrators: Mapping[int, Calibrator]) -> float:
+    """The widest interval, in units of the scale; NaN where a calibration is not finite."""
+    slopes = (calibrator.direction_slope for calibrator in calibrators.values())
+    widths = [calibrator.interval_width for calibrator in calibrators.values()]
+    return max(widths) if all(map(math.isfinite, (*slopes, *widths))) else math.nan
 
 
-def _without_forecast(
-    features: Features,
-    model: ServingModel | None,
-    terms: TradingTerms,
-    reason: str | None,
-    outside: list[str],
-) -> Prediction:
-    """The fallback: what is known without a model."""
-    timestamp_ms = features.timestamp * 1000
-    mid, proxy_mid, bid, ask = features.mid, features.proxy_mid, features.bid_price, features.ask_price
-    basis_price = next(price for price in (mid, proxy_mid, features.price) if price is not None)
-    spread_bp = None if mid is None or bid is None or ask is None else (ask - bid) / mid * 1e4
-    return Prediction(
-        id=f"{features.symbol}-{timestamp_ms}",
-        symbol=features.symbol,
+def _without_path(
+    row: Row, model: ServingModel | None, refusal: str | None, terms: TradingTerms
+) -> PathForecast:
+    """The forecast before the model ran: what is known without one."""
+    view, bar = row.view, row.view.bars[-1]
+    outside = _outside(row, model)
+    as_of_us, trade_us, quote_us = view.as_of_us, int(bar["last_trade_us"]), int(bar["last_quote_us"])
+    spread_bp = None
+    if row.mid is not None:
+        spread_bp = (int(bar["ask_price"]) - int(bar["bid_price"])) / SCALE / row.mid * 1e4
+    timestamp_ms = as_of_us // 1000
+    return PathForecast(
+        id=f"{row.symbol}-{timestamp_ms}",
+        symbol=row.symbol,
         timestamp=timestamp_ms,
+        basis_price=row.basis_price,
         horizon_s=terms.primary_horizon_s,
-        target_time=timestamp_ms + terms.primary_horizon_s * 1000,
-        basis_price=basis_price,
         spread_bp=spread_bp,
         fee_bp=terms.fee_bp,
         # A round trip crosses the spread once and pays the fee twice.
         cost_bp=None if spread_bp is None else spread_bp + 2 * terms.fee_bp,
+        min_confidence=terms.min_confidence,
+        source="fallback",
+        reason=_why_fallback(row, model, refusal, outside),
         outside=outside,
         model_id=model.model_id if model else None,
         provisional=model.provisional if model else None,
-        challenger=None,
-        last_trade_id=features.last_trade_id,
-        update_id=features.update_id,
-        features=features.features,
         feature_hash=FEATURE_HASH,
-        **_no_forecast(basis_price, reason),
+        last_trade_id=int(bar["last_trade_id"]) or None,
+        update_id=int(bar["update_id"]) or None,
+        trade_age_ms=(as_of_us - trade_us) // 1000 if trade_us else None,
+        quote_age_ms=(as_of_us - quote_us) // 1000 if quote_us else None,
+        last_tick_us=max(trade_us, quote_us),
+        quiet_us=row.quiet_us,
     )
 
 
+def _outside(row: Row, model: ServingModel | None) -> list[str]:
+    """The features beyond what the model was trained on."""
+    if model is None or row.vector is None or not model.support:
+        return []
+    bounds = (
+        (name, value, model.support.get(name)) for name, value in zip(FEATURE_NAMES, row.vector, strict=True)
+    )
+    return [name for name, value, bound in bounds if bound and not bound[0] <= value <= bound[1]]
+
+
 def _why_fallback(
-    features: Features, model: ServingModel | None, refusal: str | None, outside: list[str]
+    row: Row, model: ServingModel | None, refusal: str | None, outside: list[str]
 ) -> str | None:
-    if features.mid is None:
+    if row.mid is None:
         return NO_QUOTES
-    if features.features is None:
+    if row.vector is None:
         return WARMING_UP
     if model is None:
         return refusal or NO_MODEL
     return OUTSIDE_SUPPORT if outside else None
 
 
+# ---------------------------------------------------------------------------------------------- receipts
+
+
+def delivery_age_s(path_forecast: PathForecast) -> float:
+    """How old `path_forecast` was when it was written, within the ages that are served."""
+    return min(max((path_forecast.latency_ms or 0) / 1000, 0.0), MAX_AGE_S)
+
+
+def receipt(
+    path_forecast: PathForecast, row: Row, challenger: ChallengerForecast | None = None
+) -> Prediction:
+    """The receipt of `path_forecast`, which was made on `row`, with its horizons as they were delivered. What
+    only the stream knows is left for the caller to add."""
+    horizons = evaluated(path_forecast, delivery_age_s(path_forecast))
+    horizon_s, latency_ms = path_forecast.horizon_s, path_forecast.latency_ms or 0
+    primary: dict[str, Any] = {"predicted_price": path_forecast.basis_price, "confidence": 0.0}
+    if horizons:
+        primary = asdict(horizons[horizon_s])
+    ages_ms = [age for age in (path_forecast.trade_age_ms, path_forecast.quote_age_ms) if age is not None]
+    shared = {name: getattr(path_forecast, name) for name in _SHARED if name not in primary}
+    view = row.view
+    return Prediction(
+        **shared,
+        **primary,
+        target_time=path_forecast.timestamp + latency_ms + 1000 * horizon_s,
+        horizons=horizons,
+        challenger=challenger,
+        feature_age_ms=min(ages_ms, default=None),
+        features=vector_by_name(row),
+        closed_us=view.closed_us,
+        open_ids=_differences(view.trade_ids),
+        open_update_ids=_differences(view.update_ids),
+        history_from_us=view.history_from_us,
+    )
+
+
+_SHARED = tuple(sorted({*PathForecast.__struct_fields__} & {*Prediction.__struct_fields__}))
+
+
+def _differences(ids: Any) -> list[int]:
+    """`ids`, ascending, each but the first as its difference from the one before."""
+    found: list[int] = np.diff(ids, prepend=ids.dtype.type(0)).tolist()
+    return found
+
+
+def fallback(prediction: Prediction, known_price: float, reason: str) -> Prediction:
+    """`prediction` with the last known price in place of its forecasts."""
+    return replace(
+        prediction,
+        source="fallback",
+        reason=reason,
+        predicted_price=known_price,
+        confidence=0.0,
+        expected_move_bp=None,
+        scale_bp=None,
+        p_flat=None,
+        lower=None,
+        upper=None,
+        noise_bp=None,
+        edge_bp=None,
+        worth_trading=None,
+        abstains=True,
+        inference_ms=None,
+        horizons={},
+        path=None,
+        calibrator={},
+    )
+
+
+def timing_of(points_ms: list[float]) -> Timing:
+    """The parts of the latency between nine points in time, from the instant of a forecast until it was
+    handed to Redis."""
+    return Timing(*(round(end - start, 3) for start, end in pairwise(points_ms)))
+
+
 def _calibrations(calibrators: Mapping[int, Calibrator]) -> dict[int, Calibration]:
     return {horizon_s: calibrator.calibration for horizon_s, calibrator in calibrators.items()}
-
-
-def _evaluated(
-    answer: HorizonForecast,
-    calibration: Calibration,
-    terms: TradingTerms,
-    without: Prediction,
-) -> HorizonPrediction:
-    """`answer` with what it means for a trader. `noise_bp` is the move at which the calibrated confidence
-    reaches `min_confidence` (None: none does); an answer with a smaller move, or a fallback, abstains.
-    `edge_bp` is the size of the move less the cost."""
-    move_bp = abs(answer.expected_move_bp)
-    noise_bp = calibration.noise_bp(answer.scale_bp, terms.min_confidence)
-    return HorizonPrediction(
-        **asdict(answer),
-        noise_bp=noise_bp,
-        edge_bp=None if without.cost_bp is None else move_bp - without.cost_bp,
-        abstains=without.reason is not None or noise_bp is None or move_bp < noise_bp,
-    )
 
 
 def _price(price_e8: Floats) -> float | None:

@@ -36,6 +36,11 @@ def encode(record: Any) -> bytes:
     return data
 
 
+def encode_sound(record: Any) -> bytes:
+    """The same of a record whose numbers are known to be finite where they must not be null."""
+    return msgspec.json.encode(record)
+
+
 def decode(kind: type[T], data: bytes | str) -> T:
     """The record in `data`. Raises ValueError naming the field that is missing or of another type."""
     return msgspec.json.decode(data, type=kind)
@@ -345,6 +350,8 @@ class StreamHeartbeat(Struct, kw_only=True):
     refused_trades: int = 0
     refused_quotes: int = 0
     id_restarts: int = 0
+    clock_offset_ms: float | None = None  # the hot store's clock less the exchange's; null: not known
+    own_offset_ms: float | None = None  # likewise the function's clock
 
 
 class FeedHeartbeat(Struct, kw_only=True):
@@ -356,3 +363,4 @@ class FeedHeartbeat(Struct, kw_only=True):
     watermark_ms: int
     source: str | None = None
     connections: list[str] = []
+    host_offset_ms: float | None = None  # ingest's clock less the exchange's; null: not known

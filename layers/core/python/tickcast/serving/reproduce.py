@@ -25,8 +25,8 @@ import numpy as np
 from msgspec import Struct, field
 
 from tickcast.features.bars import (
-    BAR,
     BAR_US,
+    NO_BAR,
     SILENCE_US,
     Bars,
     bar_index,
@@ -153,9 +153,7 @@ def reproduce(
     # Of quotes that came after newer ones, the hot path folds those whose bar is still open, and bronze does
     # not say when bars were closed: try with all of them, then without.
     for chosen in (quotes, quotes[~stragglers]) if stragglers.any() else (quotes,):
-        bars = summarise(
-            trades, chosen, bar_index(from_us), (end_us - from_us) // BAR_US, np.zeros(1, BAR)[0]
-        )
+        bars = summarise(trades, chosen, bar_index(from_us), end_us, NO_BAR)
         compared = list(_compared(receipt, _ring(bars, from_us), model, challenger))
         caveats = list(_caveats(receipt, around, bars, from_us, end_us))
         if all(each.is_same for each in compared):

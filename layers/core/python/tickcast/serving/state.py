@@ -33,7 +33,7 @@ from tickcast.market.wire import Notice
 from tickcast.serving.outcomes import Calibrators, PendingPredictions
 from tickcast.serving.records import Prediction, decode, encode
 
-VERSION = 3
+VERSION = 4
 _LENGTH = struct.Struct("<I")
 _CHECKSUM = struct.Struct("<I")  # CRC-32 of all before it
 _ARRAYS = (("bars", BAR), ("seconds", SECOND), ("open_trades", TRADE), ("open_quotes", QUOTE))
@@ -50,15 +50,13 @@ class StateError(ValueError):
 
 
 class StateHeader(Struct, kw_only=True):
-    """The JSON in front of the arrays: version 3 of it."""
+    """The JSON in front of the arrays."""
 
     version: int
     next_bar: int
     history_from_us: int
     received_us: int
-    watermark_us: int
-    claims_us: dict[str, int]
-    quiet_us: int
+    watermark: Watermark
     trade_ids: list[tuple[int, int]]
     trade_series: dict[str, Any]
     newest_trade_us: int
@@ -74,6 +72,7 @@ class StateHeader(Struct, kw_only=True):
     gaps: GapLedger
     memory: PendingPredictions
     failures: tuple[int, str | None]
+    predicted_us: tuple[int, int]
     rows: tuple[int, int, int, int]  # of each array
 
 
@@ -81,7 +80,8 @@ class StateHeader(Struct, kw_only=True):
 class SymbolState:
     """A symbol's ring, its pending predictions, and its fence: `sequence` is the last Kinesis sequence number
     applied, 0 before the first. `failures` counts the records left out since the newest prediction because
-    something raised on them, and `failure` is the text of the last."""
+    something raised on them, and `failure` is the text of the last. The newest prediction was made as of
+    `as_of_us`, the newest that is kept for the hour as of `kept_us`; -1 before the first."""
 
     symbol: str
     ring: BarRing
@@ -89,6 +89,8 @@ class SymbolState:
     sequence: int = 0
     failures: int = 0
     failure: str | None = None
+    as_of_us: int = -1
+    kept_us: int = -1
 
 
 def encode_state(state: SymbolState) -> bytes:
@@ -117,20 +119,18 @@ def decode_state(symbol: str, sequence: int, data: bytes, lateness_us: int) -> S
         raise
     except (struct.error, *_MISSHAPEN) as error:
         raise StateError(f"damaged state: {error}") from error
-    return SymbolState(symbol, ring, header.memory, sequence, *header.failures)
+    return SymbolState(symbol, ring, header.memory, sequence, *header.failures, *header.predicted_us)
 
 
 def _header_of(state: SymbolState) -> StateHeader:
     ring = state.ring
-    watermark, trade_ids, quote_ids = ring.watermark, ring.trade_ids, ring.quote_ids
+    trade_ids, quote_ids = ring.trade_ids, ring.quote_ids
     return StateHeader(
         version=VERSION,
         next_bar=ring.next_bar,
         history_from_us=ring.history_from_us,
         received_us=ring.received_us,
-        watermark_us=watermark.reached_us,
-        claims_us=watermark.claims_us,
-        quiet_us=watermark.quiet_us,
+        watermark=ring.watermark,
         trade_ids=trade_ids.seen.intervals,
         trade_series=trade_ids.series.as_dict(),
         newest_trade_us=trade_ids.newest_us,
@@ -146,6 +146,7 @@ def _header_of(state: SymbolState) -> StateHeader:
         gaps=ring.gaps,
         memory=state.pending,
         failures=(state.failures, state.failure),
+        predicted_us=(state.as_of_us, state.kept_us),
         rows=(len(ring.bars), len(ring.seconds), len(ring.open_trades), len(ring.open_quotes)),
     )
 
@@ -157,9 +158,7 @@ def _ring_of(header: StateHeader, lateness_us: int) -> BarRing:
         next_bar=header.next_bar,
         history_from_us=header.history_from_us,
         received_us=header.received_us,
-        watermark=Watermark(
-            reached_us=header.watermark_us, claims_us=header.claims_us, quiet_us=header.quiet_us
-        ),
+        watermark=header.watermark,
         trade_ids=TradeIds(
             seen=IdRanges(header.trade_ids),
             series=IdSeries.from_dict(TRADE_PACE, header.trade_series),
@@ -199,7 +198,9 @@ def recalled_state(
             if prediction.update_id is not None:
                 _begin_series(ring.quote_ids.series, prediction.update_id, ring.quote_ids.newest_us)
     note_loss(ring, STATE_LOST)
-    return SymbolState(symbol, ring, PendingPredictions.recalled(predictions))
+    newest_us = predictions[0].timestamp * 1000 if predictions else -1
+    pending = PendingPredictions.recalled(predictions)
+    return SymbolState(symbol, ring, pending, as_of_us=newest_us, kept_us=newest_us)
 
 
 def salvage(state: SymbolState, data: bytes) -> None:

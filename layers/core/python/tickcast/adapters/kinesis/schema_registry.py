@@ -111,4 +111,6 @@ def _batch(fields: dict[str, Any]) -> TickBatch:
         rows(fields["quotes"], QUOTE),
         tuple(Notice(n["cause"], n["from_us"], n["to_us"]) for n in fields["notices"]),
         fields["quiet_us"],
+        fields["host_offset_us"],
+        fields["sent_us"],
     )

@@ -29,10 +29,12 @@ from tickcast.serving.records import (
     FeedHeartbeat,
     Heartbeat,
     Outcome,
+    PathForecast,
     Prediction,
     StreamHeartbeat,
     decode,
     encode,
+    encode_sound,
 )
 from tickcast.serving.state import (
     WRITES_LOST,
@@ -51,15 +53,9 @@ Entries = list[tuple[str, bytes]]  # of a stream: ids, and records as JSON
 # calibrators, which receipts made while warming up lack.
 _RECALLED = max(HORIZONS_S) + 20
 
-# Writes all of a batch or nothing: only if the state's sequence is still the one that was read. Returns the
-# sequence that is stored then. Of two concurrent invocations for one symbol the slower finds another
-# sequence and writes nothing. A script that is sent again because its response was lost finds its own
-# sequence and does nothing. Entries of streams have their instant as id: one that exists, from before a state
-# was lost, is kept. The state is written last: where anything before it failed, the batch counts as not
-# written. A key of another type was damaged from outside: it is replaced.
-# ARGV: both sequences, the state and its TTL; the number of stream entries, and of each its key, limit, id
-# and record; then keys, each with value and TTL.
-_COMMIT = """
+# What both scripts begin with: `sequence`, the one that is stored, 0 where there is none. A key of another
+# type was damaged from outside: it is replaced.
+_STORED_SEQUENCE = """
 local function clear_unless(kind, key)
   local found = redis.call('TYPE', key).ok
   if found ~= kind and found ~= 'none' then redis.call('DEL', key) end
@@ -67,7 +63,40 @@ end
 clear_unless('hash', KEYS[1])
 local sequence = redis.call('HGET', KEYS[1], 'sequence')
 if not sequence or not sequence:find('^%d+$') then sequence = '0' end
-if sequence == ARGV[2] or sequence ~= ARGV[1] then return sequence end
+"""
+
+
+class _Script(NamedTuple):
+    """A script, and the name by which Redis knows it."""
+
+    text: str
+    sha: str
+
+    @classmethod
+    def of(cls, body: str) -> _Script:
+        text = _STORED_SEQUENCE + body
+        return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+# Sets the answer, if there is one, only if the state's sequence is still the one that was read. Returns the
+# sequence that is stored.
+# ARGV: the sequence that was read; the answer's key, itself and its TTL.
+_ANSWER = _Script.of("""
+if sequence == ARGV[1] and #ARGV > 1 then redis.call('SET', ARGV[2], ARGV[3], 'EX', ARGV[4]) end
+return sequence
+""")
+
+# Writes all of a batch or nothing: only if the state's sequence is still the one that was read. Returns the
+# sequence that is stored then, and the server's time (s, µs). Of two concurrent invocations for one symbol
+# the slower finds another sequence and writes nothing. A script that is sent again because its response was
+# lost finds its own sequence and does nothing. Entries of streams have their instant as id: one that exists,
+# from before a state was lost, is kept. The state is written last: where anything before it failed, the batch
+# counts as not written.
+# ARGV: both sequences, the state and its TTL; the number of stream entries, and of each its key, limit, id
+# and record; then keys, each with value and TTL.
+_COMMIT = _Script.of("""
+local time = redis.call('TIME')
+if sequence == ARGV[2] or sequence ~= ARGV[1] then return {sequence, time[1], time[2]} end
 local first_key = 6 + 4 * ARGV[5]
 for at = 6, first_key - 1, 4 do
   clear_unless('stream', ARGV[at])
@@ -80,9 +109,8 @@ end
 for at = first_key, #ARGV, 3 do redis.call('SET', ARGV[at], ARGV[at + 1], 'EX', ARGV[at + 2]) end
 redis.call('HSET', KEYS[1], 'sequence', ARGV[2], 'ring', ARGV[3])
 redis.call('EXPIRE', KEYS[1], ARGV[4])
-return ARGV[2]
-"""
-_COMMIT_SHA = hashlib.sha1(_COMMIT.encode(), usedforsecurity=False).hexdigest()  # as Redis names scripts
+return {ARGV[2], time[1], time[2]}
+""")
 
 
 class StoreWentBack(redis.RedisError):
@@ -114,9 +142,14 @@ class Writes:
         self.put.append((keys.latest_features(record.symbol), data, keys.TTL_S))
 
     def prediction(self, record: Prediction) -> None:
-        data, entry = encode(record), keys.prediction_entry(record.timestamp)
-        self.put.append((keys.latest_prediction(record.symbol), data, keys.TTL_S))
-        self.append.append((keys.predictions(record.symbol), keys.PREDICTIONS_KEPT, entry, data))
+        """A receipt that is kept for the hour."""
+        stream, entry = keys.predictions(record.symbol), keys.prediction_entry(record.timestamp)
+        self.append.append((stream, keys.PREDICTIONS_KEPT, entry, encode(record)))
+
+    def recent(self, record: Prediction) -> None:
+        """A receipt that is kept for minutes."""
+        stream, entry = keys.recent_predictions(record.symbol), keys.prediction_entry(record.timestamp)
+        self.append.append((stream, keys.RECENT_KEPT, entry, encode(record)))
 
     def outcome(self, record: Outcome) -> None:
         entry = keys.outcome_entry(record.target_time, record.horizon_s)
@@ -150,6 +183,8 @@ class HotStore:
         self._lateness_us = lateness_us
         self._fences: dict[str, int] = {}  # by symbol, the newest sequence this process wrote or read
         self._went_back: set[str] = set()  # symbols whose lost writes are not in a stored ledger yet
+        self._repairs: dict[str, Any] = {}  # by symbol, the stored text that was entered into its ledger last
+        self.time_us = -1  # the server's time at the newest commit; -1 before the first
 
     def load(self, symbols: list[str]) -> tuple[dict[str, SymbolState], list[str]]:
         """The states of `symbols`, and what was wrong with those that had to be recalled.
@@ -164,7 +199,8 @@ class HotStore:
         answers = iter(_answers(pipeline))
         states: dict[str, SymbolState] = {}
         lost: dict[str, tuple[int, Any]] = {}
-        problems, repairs = [], {}
+        problems: list[str] = []
+        repairs: dict[str, Any] = {}
         for symbol in symbols:
             found, repairs[symbol] = next(answers), next(answers)
             sequence, data = found if isinstance(found, list) else (None, found)
@@ -176,13 +212,29 @@ class HotStore:
         states |= self._recall(lost)
         self._check_fences(states)
         for symbol, text in repairs.items():
-            if text and states[symbol].ring.gaps.gaps:
-                try:
-                    found = decode(Repairs, text)
-                    states[symbol].ring.gaps.settle(found.repaired, found.withheld)
-                except (TypeError, ValueError) as error:
-                    problems.append(f"{keys.repaired(symbol)} cannot be read: {error}")
+            problems += self._settle(states[symbol], text)
         return states, problems
+
+    def refresh(self, states: Sequence[SymbolState]) -> list[str]:
+        """Enter repairs made since into the ledgers of `states`, which were kept in memory. Returns what was
+        wrong with those that cannot be read."""
+        found = self.values([keys.repaired(state.symbol) for state in states]) if states else []
+        problems: list[str] = []
+        for state, text in zip(states, found, strict=True):
+            if text != self._repairs.get(state.symbol):
+                problems += self._settle(state, text)
+        return problems
+
+    def _settle(self, state: SymbolState, text: Any) -> list[str]:
+        """Enter the repairs in `text` into the ledger of `state`; returns what is wrong with them."""
+        self._repairs[state.symbol] = text
+        if text and state.ring.gaps.gaps:
+            try:
+                found = decode(Repairs, text)
+                state.ring.gaps.settle(found.repaired, found.withheld)
+            except (TypeError, ValueError) as error:
+                return [f"{keys.repaired(state.symbol)} cannot be read: {error}"]
+        return []
 
     def recall(self, symbol: str) -> SymbolState:
         """The state of `symbol` as far as its receipts and its ledger know it, at sequence 0."""
@@ -255,20 +307,48 @@ class HotStore:
             (keys.state(state.symbol), read_sequence, state.sequence, data, keys.TTL_S, *writes.arguments())
             for state, read_sequence, writes, data in commits
         ]
-        try:
-            stored = self._run_commits(arguments)
-        except redis.exceptions.NoScriptError:  # once per server
-            self._client.script_load(_COMMIT)
-            stored = self._run_commits(arguments)
-        return self._outcomes(commits, stored)
+        answers = self._run(_COMMIT, arguments)
+        if answers:
+            _, seconds, microseconds = answers[-1]
+            self.time_us = int(seconds) * 1_000_000 + int(microseconds)
+        return self._outcomes(commits, [int(sequence) for sequence, *_ in answers])
 
-    def _run_commits(self, arguments: list[tuple[Any, ...]]) -> list[int]:
-        # Not by redis-py's `Script`, which takes a round trip of its own to ask whether the server has it.
-        pipeline = self._client.pipeline(transaction=False)
-        for keys_and_values in arguments:
-            pipeline.evalsha(_COMMIT_SHA, 1, *keys_and_values)
+    def answer(self, answers: Sequence[tuple[str, int, PathForecast | None]]) -> list[int]:
+        """Write each symbol's newest forecast, if there is one, as long as the stored sequence is the one
+        that was read: each by itself, all in one round trip. Returns the sequences that are stored; where one
+        is another, nothing of that symbol was written. Raises `StoreFull`, and what Redis raises."""
+        arguments = [
+            (keys.state(symbol), read_sequence)
+            if forecast is None
+            else (
+                keys.state(symbol),
+                read_sequence,
+                keys.latest_prediction(symbol),
+                encode_sound(forecast),
+                keys.TTL_S,
+            )
+            for symbol, read_sequence, forecast in answers
+        ]
+        return [int(sequence) for sequence in self._run(_ANSWER, arguments)]
+
+    def _run(self, script: _Script, arguments: list[tuple[Any, ...]]) -> list[Any]:
+        """The results of `script` for each of `arguments`, of which the first is its key."""
         try:
-            return [int(sequence) for sequence in pipeline.execute()]
+            return self._run_known(script, arguments)
+        except redis.exceptions.NoScriptError:  # once per server
+            self._client.script_load(script.text)
+            return self._run_known(script, arguments)
+
+    def _run_known(self, script: _Script, arguments: list[tuple[Any, ...]]) -> list[Any]:
+        # Not by redis-py's `Script`, which takes a round trip of its own to ask whether the server has it.
+        try:
+            if len(arguments) == 1:
+                return [self._client.evalsha(script.sha, 1, *arguments[0])]
+            pipeline = self._client.pipeline(transaction=False)
+            for keys_and_values in arguments:
+                pipeline.evalsha(script.sha, 1, *keys_and_values)
+            found: list[Any] = pipeline.execute()
+            return found
         except redis.exceptions.OutOfMemoryError as error:
             raise StoreFull(f"the store is full, and took nothing of at least one symbol: {error}") from error
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from botocore.exceptions import BotoCoreError, ClientError
 
 from tickcast.adapters import json_text
@@ -233,7 +234,10 @@ def load(s3: Any, bucket: str, model_id: str) -> ServingModel:
         support=card.support,
     )
     try:
-        run(model, dict.fromkeys(FEATURE_NAMES, 1.0), 1.0, model.calibrations)
+        widest = max(calibration.interval_width for calibration in model.calibrations.values())
+        (path,) = run(model, np.ones((1, len(FEATURE_NAMES))), [widest])
+        if isinstance(path, ModelError):
+            raise path
     except Exception as error:  # onnxruntime raises its own classes, with no common base
         raise ModelError(f"model {model_id} does not answer: {error}") from error
     return model

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tickcast.features.vector import FEATURE_NAMES, Floats
-from tickcast.model.forecast import HORIZONS_S, ModelError
+from tickcast.model.forecast import PATH_S, ModelError
 from tickcast.model.network import DAMPED_WITHIN, DAMPING, HAS_QUOTES, SIGMA, Inputs, Network, places
 
 OPSET = 17
@@ -65,7 +65,7 @@ def export(network: Network) -> bytes:
     nodes += [
         helper.make_node(operator, inputs.split(), [output]) for operator, inputs, output in _OPERATIONS
     ]
-    shape: list[str | int | None] = ["rows", len(HORIZONS_S)]
+    shape: list[str | int | None] = ["rows", len(PATH_S)]
     graph = helper.make_graph(
         nodes,
         "tickcast",
@@ -101,7 +101,7 @@ def _constants(network: Network) -> dict[str, Any]:
         "knows_quotes": network.knows_quotes,
         "flat_weights": network.flat,
         "flat_bias": network.flat_bias,
-        "root_h": np.sqrt(np.array(HORIZONS_S, float))[None, :],
+        "root_h": np.sqrt(np.array(PATH_S, float))[None, :],
         "one": np.ones(1),
     }
 

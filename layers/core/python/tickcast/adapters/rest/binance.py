@@ -1,6 +1,6 @@
 """The part of Binance's REST API that tickcast needs, within the exchange's limits: aggregate trades for
-history, and the newest trade and quote of a symbol, by which ingest distinguishes a quiet market from a dead
-stream.
+history, its time, and the newest trade and quote of a symbol, by which ingest distinguishes a quiet market
+from a dead stream.
 
 Each address may use a certain weight a minute, and every answer says how much of it is used. Well before the
 limit the client waits for the next minute. A refusal becomes an error of its own type, by which the caller
@@ -157,6 +157,15 @@ class BinanceRest:
                     return market.status
         return None
 
+    def time_us(self) -> int:
+        """The exchange's time. Raises `RestError`."""
+        answer = self._get("/api/v3/time", {})
+        try:
+            time = msgspec.convert(answer, _Time).server_time
+        except msgspec.ValidationError as error:
+            raise ExchangeUnavailable(f"{self._url} answers {_shortened(str(answer))}: {error}") from None
+        return time if time >= _MICROSECONDS_FROM else time * 1000
+
     def _agg_trades(self, symbol: str, **query: int) -> list[AggTrade]:
         self._keep_below(self._limit(symbol))
         fields = {name: str(value) for name, value in (query | {"limit": PAGE}).items()}
@@ -222,6 +231,10 @@ class BinanceRest:
 
 
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+
+
+class _Time(Struct, rename="camel"):
+    server_time: Annotated[int, Meta(gt=0, le=2**63 - 1)]  # ms or µs
 
 
 class _RateLimit(Struct, rename="camel"):
