@@ -91,7 +91,7 @@ class Health:
 
     def _parts(self) -> dict[str, Part]:
         """By name the function that determines a part's health."""
-        parts: dict[str, Part] = {"model": self._model, "age": self._age, "clock": _clock}
+        parts: dict[str, Part] = {"model": self._model, "age": self._age, "clock": self._clock}
         for symbol in self.settings.symbols:
             parts[f"feed:{symbol}"] = partial(self._feed, symbol)
             parts[f"predict_stream:{symbol}"] = partial(self._stream, symbol)
@@ -146,6 +146,38 @@ class Health:
             "quote_gaps": beat.quote_gaps,
             "reason": beat.reason,  # why the newest prediction is a fallback, such as warming_up
             **gaps,
+        }
+
+    def _clock(self, values: Values, now: Now) -> Service:
+        """Whether clocks agree. One that is off is reported, but no fault as long as ages make up for it:
+        only a forecast that is ahead of the exchange's clock as known shows that they do not."""
+        if now.newest_ms is None:
+            return {"ok": None, "why": NOT_SEEN}
+        symbols = self.settings.symbols
+        feeds = [readable(FeedHeartbeat, values[keys.heartbeat("ingest_ecs", s)]) for s in symbols]
+        streams = [readable(StreamHeartbeat, values[keys.heartbeat("predict_stream", s)]) for s in symbols]
+        # by the name of a clock how far it is ahead, ms
+        offsets = {
+            "the hot store's clock is {} the exchange's": now.offset_ms or 0.0,
+            "the API's own clock is {} the hot store's": now.own_ms - now.store_ms,
+            "ingest's clock is {} the exchange's": _worst(beat.host_offset_ms for beat in feeds if beat),
+            "predict_stream's clock is {} the exchange's": _worst(
+                beat.own_offset_ms for beat in streams if beat
+            ),
+        }
+        why = [text.format(_off(ms)) for text, ms in offsets.items() if abs(ms) > CLOCK_OFF_MS]
+        if why:
+            why.append("ages and features are compensated for that")
+        if now.offset_ms is None:
+            why.append("the hot store's offset from the exchange's clock is not known, and counts as 0")
+        ahead_ms = now.newest_ms - now.exchange_ms
+        if ahead_ms > CLOCK_OFF_MS:
+            why = [f"the newest forecast is {_seconds(ahead_ms)} s ahead of the clock: ages are wrong", *why]
+        return {
+            "ok": ahead_ms <= CLOCK_OFF_MS,
+            "why": "; ".join(why) or None,
+            "offset_ms": None if now.offset_ms is None else round(now.offset_ms, 3),
+            "own_offset_ms": round(now.own_ms - now.store_ms, 3),
         }
 
     def _feed(self, symbol: str, values: Values, now: Now) -> Service:
@@ -212,29 +244,9 @@ def _newest(forecasts: Iterable[PathForecast | None]) -> PathForecast | None:
     return max((each for each in forecasts if each), key=lambda each: each.timestamp, default=None)
 
 
-def _clock(_: Values, now: Now) -> Service:
-    """Whether clocks agree. One that is off is reported, but no fault as long as ages make up for it: only a
-    forecast that is ahead of the exchange's clock as known says that they do not."""
-    if now.newest_ms is None:
-        return {"ok": None, "why": NOT_SEEN}
-    ahead_ms, own_ms, offset_ms = now.newest_ms - now.exchange_ms, now.own_ms - now.store_ms, now.offset_ms
-    why = []
-    if offset_ms is None:
-        why.append("the hot store's offset from the exchange's clock is not known, and counts as 0")
-    elif abs(offset_ms) > CLOCK_OFF_MS:
-        why.append(f"the hot store's clock is {_off(offset_ms)} the exchange's: compensated by that much")
-    if abs(own_ms) > CLOCK_OFF_MS:
-        why.append(f"the API's own clock is {_off(own_ms)} the hot store's: compensated, ages use the latter")
-    if ahead_ms > CLOCK_OFF_MS:
-        why.insert(
-            0, f"the newest forecast is {_seconds(ahead_ms)} s ahead of the clock, its age is not known"
-        )
-    return {
-        "ok": ahead_ms <= CLOCK_OFF_MS,
-        "why": "; ".join(why) or None,
-        "offset_ms": None if offset_ms is None else round(offset_ms, 3),
-        "own_offset_ms": round(own_ms, 3),
-    }
+def _worst(offsets_ms: Iterable[float | None]) -> float:
+    """The offset that is farthest from 0, of those that are known; 0 where none is."""
+    return max((each for each in offsets_ms if each is not None), key=abs, default=0.0)
 
 
 def _off(offset_ms: float) -> str:
