@@ -86,7 +86,12 @@ def damage(client: redis.Redis) -> None:
     [(lose, "Redis has no state of it"), (age, "state of version 0"), (damage, "damaged state")],
 )
 def test_ledger_outcomes_and_calibrators_survive_a_lost_state(
-    work: Work, store: HotStore, redis_client: redis.Redis, harm: Callable[[redis.Redis], None], problem: str
+    work: Work,
+    predict: PredictStream,
+    store: HotStore,
+    redis_client: redis.Redis,
+    harm: Callable[[redis.Redis], None],
+    problem: str,
 ) -> None:
     for at in range(35):
         work(at)
@@ -95,6 +100,7 @@ def test_ledger_outcomes_and_calibrators_survive_a_lost_state(
     before = store.load(["BTCUSDT"])[0]["BTCUSDT"].pending
     newest, *_ = store.history("BTCUSDT", 1)
     harm(redis_client)
+    predict.states.clear()  # as after a cold start
     problems = work(37).problems  # 35 and 36 never arrive
     assert len(problems) == 1 and problem in problems[0] and "its bars are warmed up again" in problems[0]
     assert work(38).problems == []
@@ -180,24 +186,25 @@ def test_a_store_that_lost_its_newest_writes(work: Work, store: HotStore, redis_
     assert work(34).problems == []
 
 
+@pytest.mark.parametrize("write", ["answer", "commit_all"])
 def test_a_store_that_goes_back_while_an_event_is_folded(
-    work: Work, predict: PredictStream, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    work: Work, predict: PredictStream, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, write: str
 ) -> None:
     for at in range(30):
         work(at)
     older: Any = redis_client.hgetall("state:BTCUSDT")
     work(30)
-    load = predict.store.load
+    writes = getattr(predict.store, write)
 
-    def load_then_fail_over(symbols: list[str]) -> Any:
-        found = load(symbols)
+    def fail_over_then_write(items: list[Any]) -> Any:
         redis_client.hset("state:BTCUSDT", mapping=older)
-        return found
+        return writes(items)
 
-    monkeypatch.setattr(predict.store, "load", load_then_fail_over)
+    monkeypatch.setattr(predict.store, write, fail_over_then_write)
     with pytest.raises(StoreWentBack):
         work(31)
     monkeypatch.undo()
+    assert predict.states == {}
     work(31)
     *_, gap = stored(redis_client, "gaps:BTCUSDT")["gaps"]
     assert (gap["first_id"], gap["last_id"], gap["cause"]) == (*ids_of(30), WRITES_LOST)
@@ -227,7 +234,7 @@ def test_a_full_store_fails_the_event_and_loses_nothing(
             with pytest.raises(StoreFull):
                 work(15)
         assert redis_client.hgetall("state:BTCUSDT") == before
-        assert len(store.history("BTCUSDT", 100)) == 14
+        assert len(store.history("BTCUSDT", 100)) == 15
     finally:
         redis_client.config_set("maxmemory", 0)
     result = work(15)

@@ -9,7 +9,7 @@ import redis
 
 from tests.fixtures.hot_path import START_MS, Clock, due, outcomes_in, put_model, ticks_in
 from tests.fixtures.kinesis_events import batch_event
-from tests.fixtures.market import START_US, batch, random_ticks
+from tests.fixtures.market import random_ticks
 from tests.fixtures.records import known
 from tickcast.adapters.redis.hot_store import HotStore
 from tickcast.features.bars import BAR_US
@@ -22,9 +22,14 @@ from tickcast.serving.records import Outcome
 def fold(
     predict: PredictStream, clock: Clock, stream: list[Any], first: int = 0, latency_ms: float = 130
 ) -> list[Result]:
-    """The pieces of `stream` one by one, each written `latency_ms` after its newest tick."""
+    """The pieces of `stream` one by one, each with a claim up to the end of its bar, written `latency_ms`
+    after that."""
     results = []
     for n, piece in enumerate(stream):
+        end_us = (
+            int(piece.quotes["time_us"][0] if len(piece.quotes) else piece.trades["time_us"][0])
+        ) // BAR_US
+        piece = piece._replace(watermark_us=(end_us + 1) * BAR_US - 1)
         clock.ms = piece.watermark_us / 1000 + latency_ms
         results.append(predict(batch_event(first + n, piece)))
     return results
@@ -88,16 +93,8 @@ def test_outcomes_within_an_outage_are_unresolved(
     predict: PredictStream, store: HotStore, s3: Any, clock: Clock
 ) -> None:
     put_model(s3)
-    trades, quotes = random_ticks(1, 140)
-    before, after = START_US + 20_000_000, START_US + 120_000_000
-    early, late = (
-        batch(
-            trades[(trades["time_us"] < before) if is_early else (trades["time_us"] >= after)],
-            quotes[(quotes["time_us"] < before) if is_early else (quotes["time_us"] >= after)],
-        )
-        for is_early in (True, False)
-    )
-    fold(predict, clock, [early, late])
+    stream = ticks_in(140)
+    fold(predict, clock, stream[:200] + stream[1200:])
     outcomes = outcomes_in(store)
     made = [p.timestamp for p in store.history("BTCUSDT", 1000)]
     assert entries(outcomes) == due(made, START_MS + 139_000)
@@ -112,8 +109,9 @@ def test_without_quotes_there_is_no_outcome(
     predict: PredictStream, store: HotStore, s3: Any, clock: Clock
 ) -> None:
     put_model(s3)
-    trades, quotes = random_ticks(1, 40)
-    fold(predict, clock, [batch(trades, quotes[quotes["time_us"] < START_US + 15_000_000])])
+    stream = ticks_in(40)
+    unquoted = [piece._replace(quotes=piece.quotes[:0]) for piece in stream[150:] if len(piece.trades)]
+    fold(predict, clock, stream[:150] + unquoted)
     outcomes = outcomes_in(store, START_MS + 21_000)
     assert {(o.status, o.why) for o in outcomes} == {("unresolved", "no_quotes")}
     assert {o.reason for o in outcomes} == {None, "no_quotes"}

@@ -33,7 +33,7 @@ def state_of(seconds: float) -> SymbolState:
     list(ring.fold(batch(trades[::2], quotes), 1_000_000))
     pending = PendingPredictions(calibrators={"m1": {2: Calibrator(1.5, 0.8, 3, 0.1)}})
     pending.expect(prediction(10_000))
-    return SymbolState("BTCUSDT", ring, pending, sequence=7)
+    return SymbolState("BTCUSDT", ring, pending, sequence=7, as_of_us=9_900_000, kept_us=9_000_000)
 
 
 def test_a_decoded_state_folds_like_the_original() -> None:
@@ -58,6 +58,8 @@ def test_a_state_survives_a_round_trip() -> None:
     state = state_of(3)
     back = decode_state("BTCUSDT", 7, encode_state(state), 100_000)
     assert (back.symbol, back.sequence, back.pending) == (state.symbol, state.sequence, state.pending)
+    assert (back.as_of_us, back.kept_us) == (9_900_000, 9_000_000)
+    assert back.ring.watermark == state.ring.watermark
     assert back.ring.gaps == state.ring.gaps
     assert back.ring.history_from_us == state.ring.history_from_us > 0
     assert back.ring.seconds.tobytes() == state.ring.seconds.tobytes()
@@ -68,21 +70,21 @@ def header_of(data: bytes) -> Any:
     return json.loads(data[4 : 4 + length])
 
 
-def test_a_captured_state_is_read_and_written_unchanged() -> None:
-    """Captured from the code that wrote plain dictionaries, with a challenger, calibrators, gaps, notices and
-    a restart of ids."""
+def test_of_a_captured_state_of_the_version_before_all_but_the_bars_is_kept() -> None:
+    """With a challenger, calibrators, gaps, notices and a restart of ids."""
     data = gzip.decompress((ROOT / "tests" / "events" / "state-v3.bin.gz").read_bytes())
-    state = decode_state("BTCUSDT", 7, data, 100_000)
-    (newest,) = state.pending.pending[-1:]
-    assert (newest.id, newest.challenger) == ("BTCUSDT-1754000024000", "m2")
-    assert list(newest.horizons) == [1, 2, 5, 10]
+    with pytest.raises(StateError, match="state of version 3"):
+        decode_state("BTCUSDT", 7, data, 100_000)
+    state = recalled_state("BTCUSDT", 100_000, [], None)
+    salvage(state, data)
     assert state.pending.calibrators["m1"][10].outcomes == 4
     assert [gap.cause for gap in state.ring.gaps.gaps] == ["reset by peer", "unknown"]
-    assert (state.failures, state.failure) == (1, "ValueError: too large")
-    again = encode_state(state)
-    assert header_of(again) == header_of(data)
-    arrays = [part[4 + struct.unpack_from("<I", part)[0] : -4] for part in (data, again)]
-    assert arrays[0] == arrays[1]
+    assert state.ring.trade_ids.newest_us > 0
+
+
+def test_a_recalled_state_predicts_no_instant_again() -> None:
+    state = recalled_state("BTCUSDT", 100_000, [receipt(30, timestamp=50_300)], None)
+    assert (state.as_of_us, state.kept_us) == (50_300_000, 50_300_000)
 
 
 def test_an_encoded_state_is_small() -> None:

@@ -23,7 +23,7 @@ from tickcast.adapters.redis.hot_store import (
 from tickcast.features.ring import BarRing
 from tickcast.features.trade_ids import TradeIds
 from tickcast.market.gaps import GapLedger
-from tickcast.serving.records import Outcome, Prediction, StreamHeartbeat, decode
+from tickcast.serving.records import Outcome, PathForecast, Prediction, StreamHeartbeat, decode
 from tickcast.serving.state import WRITES_LOST, SymbolState
 
 T0 = 1_754_000_000_000
@@ -49,6 +49,20 @@ def predictions(*seconds: int, **changed: Any) -> list[Prediction]:
     return [records.prediction(T0 + second * 1000, **changed) for second in seconds]
 
 
+def forecast(second: int, symbol: str = "BTCUSDT") -> PathForecast:
+    """A fallback, as the hot path writes it."""
+    timestamp = T0 + second * 1000
+    return PathForecast(
+        id=f"{symbol}-{timestamp}",
+        symbol=symbol,
+        timestamp=timestamp,
+        basis_price=100.0,
+        horizon_s=2,
+        source="fallback",
+        reason="no_model",
+    )
+
+
 def outcome(second: int, horizon_s: int) -> Outcome:
     return records.outcome(T0 + second * 1000, horizon_s)
 
@@ -70,6 +84,44 @@ def test_a_prediction_by_its_instant(store: HotStore) -> None:
     write(store, *predictions(3, 4), sequence=1)
     assert store.prediction("BTCUSDT", T0 + 3000) == records.prediction(T0 + 3000)
     assert store.prediction("BTCUSDT", T0 + 3500) is None
+
+
+def test_a_prediction_in_between_is_found_by_its_instant(store: HotStore, redis_client: redis.Redis) -> None:
+    writes, receipt = Writes(), records.prediction(T0 + 3400)
+    writes.recent(receipt)
+    assert commit(store, state(1), 0, writes)
+    assert store.prediction("BTCUSDT", T0 + 3400) == receipt
+    assert store.history("BTCUSDT", 10) == []
+    assert redis_client.xlen("predictions:BTCUSDT:recent") == 1
+
+
+def test_the_newest_forecasts_come_with_the_time_of_the_store(
+    store: HotStore, redis_client: redis.Redis
+) -> None:
+    assert store.answer([("BTCUSDT", 0, forecast(1)), ("ETHUSDT", 0, None)]) == [0, 0]
+    found, time_ms = store.latest_forecasts(["ETHUSDT", "BTCUSDT"])
+    assert found == {"ETHUSDT": None, "BTCUSDT": forecast(1)}
+    seconds, _ = redis_client.time()  # type: ignore[misc]
+    assert abs(time_ms / 1000 - seconds) < 60
+    assert store.latest_forecast("BTCUSDT")[0] == forecast(1)
+
+
+def test_an_answer_on_an_outdated_sequence_is_not_written(store: HotStore) -> None:
+    assert store.answer([("BTCUSDT", 0, forecast(1))]) == [0]
+    assert commit(store, state(5), 0)
+    answers = [("BTCUSDT", 4, forecast(2)), ("ETHUSDT", 0, forecast(3, "ETHUSDT"))]
+    assert store.answer(answers) == [5, 0]
+    found, _ = store.latest_forecasts(["BTCUSDT", "ETHUSDT"])
+    assert found == {"BTCUSDT": forecast(1), "ETHUSDT": forecast(3, "ETHUSDT")}
+    assert store.answer([("BTCUSDT", 5, forecast(2))]) == [5]
+    assert store.latest_forecast("BTCUSDT")[0] == forecast(2)
+
+
+def test_a_commit_says_what_time_it_is_in_the_store(store: HotStore, redis_client: redis.Redis) -> None:
+    assert store.time_us == -1
+    assert commit(store, state(5), 0)
+    seconds, _ = redis_client.time()  # type: ignore[misc]
+    assert abs(store.time_us / 1e6 - seconds) < 60
 
 
 def test_outcomes_of_a_prediction_and_by_target(store: HotStore) -> None:
@@ -152,6 +204,7 @@ def test_a_key_of_another_type_is_replaced(store: HotStore, redis_client: redis.
     assert seconds_of(store.history("BTCUSDT", 1)) == [1]
     assert len(store.entries_after("outcomes:BTCUSDT", f"{T0}-0", 10)) >= 1
     assert store.load(["BTCUSDT"])[0]["BTCUSDT"].sequence == 2
+    assert store.answer([("BTCUSDT", 2, forecast(1))]) == [2]
     assert store.gaps(["BTCUSDT"]) == {"BTCUSDT": GapLedger().record()}
 
 
@@ -159,7 +212,7 @@ def test_a_number_that_is_not_finite_is_written_as_null_or_not_at_all() -> None:
     writes = Writes()
     (prediction,) = predictions(1, inference_ms=math.nan)
     writes.prediction(prediction)
-    assert all(json.loads(data)["inference_ms"] is None for _, data, _ in writes.put)
+    assert [json.loads(data)["inference_ms"] for *_, data in writes.append] == [None]
     for name in ("confidence", "basis_price"):
         with pytest.raises(ValueError, match=name):
             writes.prediction(replace(prediction, **{name: math.inf}))
@@ -257,6 +310,8 @@ def test_a_full_store_refuses_whole_symbols_and_recovers(store: HotStore, redis_
     try:
         with pytest.raises(StoreFull, match="the store is full"):
             write(store, *predictions(2), outcome(1, 1), sequence=2)
+        with pytest.raises(StoreFull):
+            store.answer([("BTCUSDT", 1, forecast(1))])
         assert records.known(store.fullness()) > 1
         assert redis_client.hgetall("state:BTCUSDT") == before
         assert seconds_of(store.history("BTCUSDT", 10)) == [1]
@@ -276,9 +331,11 @@ def test_every_key_of_a_symbol_expires(store: HotStore, redis_client: redis.Redi
     beat = StreamHeartbeat(at_ms=1, watermark_ms=1, received_ms=1, model_problem=None)
     writes.heartbeat("predict_stream", "BTCUSDT", beat)
     writes.gaps("BTCUSDT", GapLedger().record())
+    writes.recent(predictions(2)[0])
+    assert store.answer([("BTCUSDT", 0, forecast(1))]) == [0]
     assert commit(store, state(1), 0, writes)
     lives = {key: redis_client.ttl(key) for key in redis_client.scan_iter()}
-    assert len(lives) == 8
+    assert len(lives) == 9
     assert all(0 < life <= 24 * 3600 for life in lives.values()), lives
 
 

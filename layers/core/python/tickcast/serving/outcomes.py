@@ -122,7 +122,7 @@ class PendingPredictions(Struct):
     def recalled(cls, predictions: list[Prediction]) -> PendingPredictions:
         """What can be recovered of a lost state from the newest stored `predictions`, newest first.
 
-        All outcomes up to the newest of them were written with it: they are not pending.
+        All outcomes up to the last second that was closed then were written: they are not pending.
         """
         recalled = cls()
         for prediction in predictions:
@@ -133,7 +133,11 @@ class PendingPredictions(Struct):
                 recalled._recall_calibrators(shadow.model_id, shadow.calibrator)
         if predictions:
             for pending in recalled.pending:
+<<<<<<< HEAD
                 _take_due(pending, predictions[0].timestamp * 1000)
+=======
+                _take_due(pending, _closed_ms(predictions[0]))
+>>>>>>> hot
             recalled._drop_resolved()
             recalled.reason = predictions[0].reason
         return recalled
@@ -144,6 +148,23 @@ class PendingPredictions(Struct):
             self.calibrators.setdefault(model_id, calibrators)
 
 
+<<<<<<< HEAD
+=======
+def _closed_ms(prediction: Prediction) -> int:
+    """The last whole second that was closed when `prediction` was made, ms."""
+    if prediction.closed_us is None:  # of a release that predicted on closed bars only
+        return prediction.timestamp
+    return prediction.closed_us // SECOND_US * 1000
+
+
+def note_latency(records: Iterable[PendingPrediction | Outcome], now_ms: float) -> None:
+    """Enter the latency of predictions that are written now; those written before keep theirs."""
+    for record in records:
+        if record.latency_ms is None:
+            record.latency_ms = round(now_ms - record.timestamp)
+
+
+>>>>>>> hot
 def _pending(prediction: Prediction) -> PendingPrediction:
     challenger, features = prediction.challenger, prediction.features
     moves_bp = prediction.path.move_bp if prediction.path else []
