@@ -139,15 +139,10 @@ def test_health_shows_a_failure_until_the_next_prediction(
     clock: Clock,
 ) -> None:
     run(0, 15)
-<<<<<<< HEAD
     change_state(redis_client, predict, mix_up_ids)
-    health = Health(configured(ServePredictionsSettings), store, clock)
-=======
-    change_state(redis_client, store, mix_up_ids)
     store_now = StoreAt(redis_client, 100_000)
     store_now.at_ms = clock
     health = Health(configured(ServePredictionsSettings), store_now, clock)
->>>>>>> api
     for pieces in range(TRIES - 1):
         run(15 + pieces / 10, 15.1 + pieces / 10, per_event=1)
         services = health().body["services"]

@@ -133,11 +133,7 @@ class PendingPredictions(Struct):
                 recalled._recall_calibrators(shadow.model_id, shadow.calibrator)
         if predictions:
             for pending in recalled.pending:
-<<<<<<< HEAD
-                _take_due(pending, predictions[0].timestamp * 1000)
-=======
-                _take_due(pending, _closed_ms(predictions[0]))
->>>>>>> hot
+                _take_due(pending, _closed_us(predictions[0]))
             recalled._drop_resolved()
             recalled.reason = predictions[0].reason
         return recalled
@@ -148,23 +144,13 @@ class PendingPredictions(Struct):
             self.calibrators.setdefault(model_id, calibrators)
 
 
-<<<<<<< HEAD
-=======
-def _closed_ms(prediction: Prediction) -> int:
-    """The last whole second that was closed when `prediction` was made, ms."""
+def _closed_us(prediction: Prediction) -> int:
+    """The last whole second that was closed when `prediction` was made, µs."""
     if prediction.closed_us is None:  # of a release that predicted on closed bars only
-        return prediction.timestamp
-    return prediction.closed_us // SECOND_US * 1000
+        return prediction.timestamp * 1000
+    return prediction.closed_us // SECOND_US * SECOND_US
 
 
-def note_latency(records: Iterable[PendingPrediction | Outcome], now_ms: float) -> None:
-    """Enter the latency of predictions that are written now; those written before keep theirs."""
-    for record in records:
-        if record.latency_ms is None:
-            record.latency_ms = round(now_ms - record.timestamp)
-
-
->>>>>>> hot
 def _pending(prediction: Prediction) -> PendingPrediction:
     challenger, features = prediction.challenger, prediction.features
     moves_bp = prediction.path.move_bp if prediction.path else []
