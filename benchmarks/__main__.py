@@ -20,6 +20,7 @@ from rich.table import Table
 from benchmarks import (
     backfill,
     codec,
+    event_to_redis,
     features,
     functions,
     handler,
@@ -56,6 +57,8 @@ def main(arguments: list[str]) -> int:
     comparisons += features.measure(effort)
     found, tick_to_redis_us = tick_to_redis.measure(effort)
     comparisons += found
+    console.print("bench: an event of 100 ms, compared with release 0.1.0, and for 1 to 100 symbols")
+    events = event_to_redis.measure(effort.rounds)
     console.print("bench: the trainer, compared with scikit-learn's")
     trained, quality = training.measure(effort)
     comparisons.append(trained)
@@ -77,10 +80,14 @@ def main(arguments: list[str]) -> int:
     out = Console(width=None if sys.stdout.isatty() else WIDTH)
     out.print(table(comparisons))
     out.print(table_of_functions(weights))
-    for line in (*history_load.lines(loads), *lines(path, bytes_per_tick, tick_to_redis_us), quality.line()):
+    shown = lines(path, bytes_per_tick, tick_to_redis_us)
+    for line in (*history_load.lines(loads), *events.lines(), *shown, quality.line()):
         out.print(line, soft_wrap=True)
     out.print(f"history, REST to tables: {filled.rows_per_s} rows/s; {filled.note}", soft_wrap=True)
     figures = summary(comparisons, path, bytes_per_tick, tick_to_redis_us, weights)
+    figures |= events.summary()
+    if events.vs_release is not None and events.vs_release < event_to_redis.MARK:
+        figures["short_of_mark"].append("event_to_redis_vs_v0_1_0")
     figures |= {"train_skill": quality.as_dict()} | history_load.summary(loads)
     figures |= {"history_rows_per_s": filled.rows_per_s, "history_bottleneck": filled.bottleneck}
     print(json_text.text(figures), flush=True)

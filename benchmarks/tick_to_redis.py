@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -35,7 +35,7 @@ from tickcast.features.vector import FEATURE_NAMES
 from tickcast.functions.predict_stream import PredictStream
 from tickcast.market import wire
 from tickcast.model.fit import TrainingSettings, initial_network
-from tickcast.model.forecast import HORIZONS_S, Calibration
+from tickcast.model.forecast import HORIZONS_S, PATH_S, Calibration
 from tickcast.serving.prediction import ServingModel
 from tickcast.units import SECOND_US
 
@@ -76,7 +76,7 @@ class UsualFunction:
         prediction = {
             "symbol": _SYMBOL,
             "timestamp": second * 1000,
-            "predicted_price": mid * (1 + move_bp[0, 1] / 1e4),
+            "predicted_price": mid * (1 + move_bp[0, PATH_S.index(2.0)] / 1e4),
         }
         key = f"features:{_SYMBOL}:{second}"
         self._client.set(key, json.dumps(features))
@@ -108,6 +108,7 @@ def measure(effort: Effort) -> tuple[list[Comparison], float]:
         def restore() -> None:
             client.delete(keys.predictions(_SYMBOL), keys.outcomes(_SYMBOL))
             client.restore(keys.state(_SYMBOL), 0, kept, replace=True)
+            ours.states.clear()
             ours.store = HotStore(client, LATENESS_US)  # without the fences of the previous run
 
         def run_ours() -> list[float]:
@@ -131,9 +132,9 @@ def measure(effort: Effort) -> tuple[list[Comparison], float]:
     return [comparison(times, "tick_to_redis_vs_naive", "ours", "usual", 1.5)], statistics.median(taken_us)
 
 
-def _ours(client: redis.Redis, model: OnnxModel) -> PredictStream:
+def _ours(client: redis.Redis, model: OnnxModel, symbols: Sequence[str] = (_SYMBOL,)) -> PredictStream:
     environment = local_variables(bucket="bench") | {
-        "SYMBOLS": _SYMBOL,
+        "SYMBOLS": ",".join(symbols),
         "LATENESS_MS": str(LATENESS_US // 1000),
     }
     settings = read(PredictStreamSettings, environment)

@@ -70,10 +70,11 @@ def test_a_prediction_for_each_event_and_the_features_of_each_second(
         list(ring.fold(piece, 1_000_000))
     view = ring.view()
     vector = feature_rows(view.bars, view.seconds, 1)
-    assert features["features"] == dict(zip(FEATURE_NAMES, vector[0].tolist(), strict=True))
+    expected = dict(zip(FEATURE_NAMES, vector[0].tolist(), strict=True))
+    assert features["features"] == pytest.approx(expected, rel=1e-8)
     assert tuple(features["features"]) == FEATURE_NAMES  # in this order
     move_bp, _, _ = network().forward(vector)
-    assert known(newest.path).move_bp == pytest.approx(move_bp[0], rel=1e-4)
+    assert known(newest.path).move_bp == pytest.approx(move_bp[0], rel=1e-4, abs=1e-5)
     assert newest.horizons.keys() == {1, 2, 5, 10}
 
 
@@ -94,7 +95,8 @@ def test_the_answer_is_the_forecast_of_its_receipt(
             name: getattr(newest, name) for name in names
         }
         assert newest.latency_ms == 59
-        assert newest.horizons == evaluated(answer, 0.059)
+        for horizon_s, expected in evaluated(answer, 0.059).items():
+            assert asdict(newest.horizons[horizon_s]) == pytest.approx(asdict(expected), rel=1e-8)
         assert newest.target_time == newest.timestamp + 59 + 2000
     assert newest and newest.source == "model"
 
@@ -316,10 +318,12 @@ def test_quotes_that_stopped_are_not_served_as_fresh(predict: PredictStream, s3:
         assert (masked.source, masked.reason, masked.model_id) == ("fallback", "no_quotes", "m1")
         assert known(masked.features)["has_quotes"] == known(masked.features)["imbalance"] == 0
         vector = np.array([[known(masked.features)[name] for name in FEATURE_NAMES]])
-        assert known(masked.path).move_bp == pytest.approx(network().forward(vector)[0][0], rel=1e-4)
+        assert known(masked.path).move_bp == pytest.approx(
+            network().forward(vector)[0][0], rel=1e-4, abs=1e-5
+        )
         assert masked.abstains
     last = pieces[-1].trades[-1]
-    assert by_second[24].basis_price == pytest.approx(last["price"] / 1e8, rel=1e-4)
+    assert by_second[24].basis_price == pytest.approx(last["price"] / 1e8, rel=1e-4, abs=1e-5)
 
 
 def arrived_at(events: dict[str, Any], arrived_ms: float) -> dict[str, Any]:

@@ -262,7 +262,7 @@ def test_a_market_without_outcomes(scorer: Callable[..., Result], redis_client: 
 def test_both_models_on_the_same_instants(
     hot: Hot, scorer: Callable[..., Result], score_database: Database
 ) -> None:
-    challenger = {"model_id": "m2", "expected_move_bp": 0.9, "scale_bp": 1.0, "lower": 1.0, "upper": 2.0}
+    challenger = {"model_id": "m2", "expected_move_bp": 0.9, "scale_bp": 1.0, "half_width_bp": 2.0}
     challenger |= {"confidence": 0.6, "p_flat": 0.1}
     hot.write(
         [at(s, h, challenger=challenger) for s in (1, 2) for h in HORIZONS_S]

@@ -34,9 +34,9 @@ from tickcast.market.sources import Origin
 from tickcast.market.sums import integers, products, ratio, running, single, split, total
 from tickcast.market.ticks import Quotes, Trades, quotes_array, trades_array
 from tickcast.market.trade_ledger import LEDGER_ROW, TradesContradict, ledger_rows, merged
-from tickcast.market.wire import TickBatch
+from tickcast.market.wire import QUIET_UNKNOWN, TickBatch
 from tickcast.model.dataset import rows_of_hour
-from tickcast.serving.prediction import features_record
+from tickcast.serving.prediction import features_record, row_of
 from tickcast.serving.records import Features, encode
 from tickcast.serving.reproduce import Surroundings, reproduce
 from tickcast.units import HOUR_US, SECOND_US
@@ -144,7 +144,7 @@ def test_bars_seconds_history_and_live_hold_the_true_sums(
 
     ring = BarRing(0)
     records = [
-        features_record("X", ring)
+        features_as_of_the_end(ring)
         for _ in ring.fold(batch(trades, quotes, START_US + 3 * SECOND_US), SECOND_US)
     ]
     live = ring.seconds[np.isin(ring.seconds["end_us"], list(by_end))]
@@ -222,10 +222,18 @@ def seconds_of(power: int) -> Iterator[TickBatch]:
     return batches(*market(power), [HOUR + n * SECOND_US for n in range(1, MARKET_S)])
 
 
+def features_as_of_the_end(ring: BarRing) -> Features | None:
+    """Of the newest closed bar."""
+    row = row_of("X", ring.view(ring.closed_us), QUIET_UNKNOWN)
+    return features_record(row) if row else None
+
+
 @cache
 def live(power: int) -> list[Features]:
     ring = BarRing(100_000)
-    records = [features_record("X", ring) for piece in seconds_of(power) for _ in ring.fold(piece, SECOND_US)]
+    records = [
+        features_as_of_the_end(ring) for piece in seconds_of(power) for _ in ring.fold(piece, SECOND_US)
+    ]
     return [record for record in records if record]
 
 

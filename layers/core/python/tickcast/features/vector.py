@@ -156,7 +156,10 @@ def feature_rows(bars: Bars, seconds: Seconds, newest: int) -> Floats:
     minute = _Minute(seconds, back.now("end_us"))
     with np.errstate(divide="ignore", invalid="ignore"):
         columns = _columns(back, minute)
-    rows = np.ascontiguousarray(np.array([columns[name] for name in FEATURE_NAMES], np.float64).T)
+    table = np.empty((len(FEATURE_NAMES), newest))
+    for at, name in enumerate(FEATURE_NAMES):
+        table[at] = columns[name]
+    rows = np.ascontiguousarray(table.T)
     for flag, group in (("has_quotes", QUOTE_FEATURES), ("has_trades", TRADE_FEATURES)):
         if not columns[flag].all():
             absent = ~columns[flag]
@@ -204,7 +207,7 @@ def _columns(back: _LookBack, minute: _Minute) -> dict[str, npt.NDArray[Any]]:
         "return_1s": returns[1],
         "return_5s": returns[2],
         "spread": spread,
-        "volatility_5s": np.log((back.volatility_bp(_WIDTHS[_AT_5S]) + _SIGMA_FLOOR_BP) / sigma) / 2,
+        "volatility_5s": np.log((back.volatility_bp(_WIDTHS[_AT_5S:]) + _SIGMA_FLOOR_BP) / sigma) / 2,
         "trade_intensity": np.log1p(trades_5s / parts) - np.log1p(5 * minute.per_second("trade_count")),
         "volume_intensity": np.log1p(minute.by_volume(volume_1s) / parts),
         "quote_intensity": np.log1p(quotes_1s / parts) - np.log1p(minute.per_second("quote_count")),
@@ -282,16 +285,17 @@ class _LookBack:
         return np.where(is_known, (self.price / np.maximum(before, 1) - 1) * 1e4, 0.0)
 
     def volatility_bp(self, width: Ints) -> Floats:
-        """Realised volatility of the returns from bar to bar over `width` bars, (1,), in bp per √s."""
+        """Realised volatility of the returns from bar to bar over `width` bars, (1, 1), in bp per √s."""
         squares, _ = _squared_returns(self._twice, self._proxy)
         total = self._windows(running(squares), width) / self.parts
-        return np.asarray(np.sqrt(total / (width / BARS_PER_S)) / _RETURN_STEPS)
+        return np.asarray(np.sqrt(total[0] / (width[0] / BARS_PER_S)) / _RETURN_STEPS)
 
     def _windows(self, sums: Ints, widths: Ints) -> Ints:
-        """Of running `sums` along the last axis, those over windows of `widths`, times `parts`."""
+        """Of running `sums` along the last axis, those over windows of `widths`, (widths, 1), times `parts`.
+        Shape (..., widths, newest)."""
         rows = self._rows + 1
         start = np.maximum(rows - widths, 0)
-        totals = np.asarray(sums[..., np.broadcast_to(rows, start.shape)] - sums[..., start])
+        totals = np.asarray(sums[..., rows[None]] - sums[..., start])
         if self._elapsed_ms:
             oldest = sums[..., start] - sums[..., np.maximum(start - 1, 0)]
             totals = self.parts * totals + (self.parts - self._elapsed_ms) * oldest

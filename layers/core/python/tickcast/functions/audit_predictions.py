@@ -1,8 +1,9 @@
 """Audit a sample of the predictions every few minutes, by recomputing them from bronze.
 
-Whatever is kept may be sampled: the first prediction of a second, or one in between. It is audited once it is old enough for the archive to have written its ticks. One that is
-inconclusive, because bronze does not have all its ticks yet or because of a caveat of `serving.reproduce`,
-counts as pending; a difference is stored in S3 and raises an alarm.
+Whatever is kept may be sampled: the first prediction of a second, or one in between. It is audited once it is
+old enough for the archive to have written its ticks. One that is inconclusive, because bronze does not have
+all its ticks yet or because of a caveat of `serving.reproduce`, counts as pending; a difference is stored in
+S3 and raises an alarm.
 
 It also writes the heartbeats of two parts that cannot reach Redis: the archive, from the content of bronze,
 and PostgreSQL, from whether it answers.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from msgspec.structs import asdict, replace
@@ -22,7 +22,15 @@ from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES, Floats, featur
 from tickcast.market.sums import total
 from tickcast.market.ticks import SCALE
 from tickcast.model.calibration import Calibrator
-from tickcast.model.forecast import MAX_AGE_S, PATH_S, Calibration, ModelError, Path, forecast
+from tickcast.model.forecast import (
+    MAX_AGE_S,
+    PATH_S,
+    Calibration,
+    HorizonForecast,
+    ModelError,
+    Path,
+    forecast,
+)
 from tickcast.serving.outcomes import PendingPredictions
 from tickcast.serving.records import (
     ChallengerForecast,
@@ -33,7 +41,10 @@ from tickcast.serving.records import (
     Timing,
 )
 
+H = TypeVar("H", bound=HorizonForecast)
+
 WINDOW_S = 60
+_DIGITS = 5  # of a path, after the point
 _HAS_QUOTES = FEATURE_NAMES.index("has_quotes")
 
 # features (rows, F) -> move_bp, scale_bp, p_flat, each (rows, J)
@@ -192,8 +203,8 @@ def features_record(row: Row) -> Features:
 
 
 def vector_by_name(row: Row) -> dict[str, float] | None:
-    """The feature vector by name; None while warming up."""
-    return None if row.vector is None else dict(zip(FEATURE_NAMES, row.vector, strict=True))
+    """The feature vector by name, as records have it; None while warming up."""
+    return None if row.vector is None else dict(zip(FEATURE_NAMES, map(_short, row.vector), strict=True))
 
 
 # ---------------------------------------------------------------------------------------------- forecasts
@@ -266,7 +277,7 @@ def challenger_forecasts(
         )
         found[at] = ChallengerForecast(
             model_id=challenger.model_id,
-            horizons={answer.horizon_s: answer for answer in answers},
+            horizons={answer.horizon_s: _shortened(answer) for answer in answers},
             path=path,
             calibrator=calibrator,
         )
@@ -282,7 +293,8 @@ def run(model: ServingModel, vectors: Floats, widths: Sequence[float]) -> list[P
     so that one affects no other.
     """
     try:
-        move_bp, scale_bp, p_flat = (np.asarray(values, np.float64) for values in model.run(vectors))
+        # A model computes in single precision: more digits would only take room in receipts.
+        move_bp, scale_bp, p_flat = (np.round(values, _DIGITS) for values in model.run(vectors))
         if not move_bp.shape == scale_bp.shape == p_flat.shape == (len(vectors), len(PATH_S)):
             raise ValueError(f"outputs of shape {move_bp.shape}, {scale_bp.shape}, {p_flat.shape}")
     except Exception as error:  # onnxruntime raises its own classes, with no common base
@@ -383,7 +395,8 @@ def receipt(
 ) -> Prediction:
     """The receipt of `path_forecast`, which was made on `row`, with its horizons as they were delivered. What
     only the stream knows is left for the caller to add."""
-    horizons = evaluated(path_forecast, delivery_age_s(path_forecast))
+    delivered = evaluated(path_forecast, delivery_age_s(path_forecast))
+    horizons = {h: _shortened(answer) for h, answer in delivered.items()}
     horizon_s, latency_ms = path_forecast.horizon_s, path_forecast.latency_ms or 0
     primary: dict[str, Any] = {"predicted_price": path_forecast.basis_price, "confidence": 0.0}
     if horizons:
@@ -407,6 +420,17 @@ def receipt(
 
 
 _SHARED = tuple(sorted({*PathForecast.__struct_fields__} & {*Prediction.__struct_fields__}))
+
+
+def _short(value: float) -> float:
+    """`value` to nine significant digits, as many as single precision has: receipts of all digits take a
+    quarter more room."""
+    return float(f"{value:.9g}")
+
+
+def _shortened(answer: H) -> H:
+    names = (name for name in answer.__struct_fields__ if type(getattr(answer, name)) is float)
+    return replace(answer, **{name: _short(getattr(answer, name)) for name in names})
 
 
 def fallback(prediction: Prediction, known_price: float, reason: str) -> Prediction:

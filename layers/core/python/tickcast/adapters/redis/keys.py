@@ -31,7 +31,7 @@ def predictions(symbol: str) -> str:
 
 
 def recent_predictions(symbol: str) -> str:
-    """The same of the predictions in between, for minutes."""
+    """The same of the predictions in between, for minutes; their JSON is compressed (zlib)."""
     return f"predictions:{symbol}:recent"
 
 
