@@ -17,6 +17,7 @@ from tests.fixtures.hot_path import Clock, hot_path
 from tests.fixtures.kinesis_events import batch_event
 from tests.fixtures.market import START_US, batches, random_ticks
 from tests.fixtures.settings import configured
+from tests.fixtures.store_at import StoreAt
 from tickcast.adapters.kinesis.schema_registry import SchemaRegistry
 from tickcast.adapters.lake import bronze
 from tickcast.adapters.postgres.connection import Database
@@ -46,6 +47,8 @@ from tickcast.model.network import Inputs, Network
 MINUTE_US = 60_000_000
 SECONDS = 200
 SETTINGS = configured(AuditPredictionsSettings, SYMBOLS="BTCUSDT", AUDIT_EVERY_MINUTES=1, AUDIT_SAMPLE=3)
+STREAMS = ("predictions:BTCUSDT", "predictions:BTCUSDT:recent")
+NOW_MS = START_US / 1000 + SECONDS * 1000 + 180_000
 
 NO_DATABASE = Database(configured(DatabaseSettings, DATABASE_PORT=9))
 
@@ -65,8 +68,23 @@ def put_model(s3: Any, model_id: str, seed: int) -> None:
 
 def audit(client: redis.Redis, s3: Any, settings: AuditPredictionsSettings = SETTINGS) -> Result:
     """Three minutes after the market's end."""
-    now_ms = START_US / 1000 + SECONDS * 1000 + 180_000
-    return AuditPredictions(settings, client, s3, NO_DATABASE, lambda: now_ms)()
+    return AuditPredictions(settings, client, s3, NO_DATABASE, lambda: NOW_MS)()
+
+
+def entries_of(client: redis.Redis, stream: str) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    found: Any = client.xrange(stream)
+    return list(found)
+
+
+def ms(entry: bytes) -> int:
+    return int(entry.partition(b"-")[0])
+
+
+def sampled_ms(client: redis.Redis) -> list[int]:
+    """The instants of the predictions that are audited: the first in each slice."""
+    kept_ms = sorted(ms(entry) for stream in STREAMS for entry, _ in entries_of(client, stream))
+    slices = sample_slices(NOW_MS, SETTINGS.audit_every_ms, SETTINGS.audit_sample)
+    return [next(at_ms for at_ms in kept_ms if start <= at_ms < end) for start, end in slices]
 
 
 @pytest.fixture
@@ -120,11 +138,10 @@ def test_a_sample_is_reproduced(run: Callable[..., Result], redis_client: redis.
     assert (archive_beat["ok"], archive_beat["objects"]) == (True, len(bronze_keys(s3)))
     newest_us = archive_beat["newest_us"]["BTCUSDT"]
     assert START_US + (SECONDS - 1) * 1_000_000 < newest_us <= START_US + SECONDS * 1_000_000
-    health = Health(
-        configured(ServePredictionsSettings, SYMBOLS="BTCUSDT"),
-        HotStore(redis_client, SETTINGS.lateness_us),
-        lambda: beat["at_ms"],
-    )().body
+    store = StoreAt(redis_client, SETTINGS.lateness_us)
+    store.at_ms = lambda: beat["at_ms"]
+    settings = configured(ServePredictionsSettings, SYMBOLS="BTCUSDT")
+    health = Health(settings, store, store.at_ms)().body
     assert health["services"]["audit"]["ok"] and health["services"]["archive"]["ok"]
 
 
@@ -197,8 +214,8 @@ def test_only_the_objects_needed_are_read(
 
     auditor = Auditor(Watched(), BUCKET)
     store = HotStore(redis_client, SETTINGS.lateness_us)
-    receipt = store.prediction("BTCUSDT", START_US // 1000 + 30_000)
-    assert receipt is not None
+    from_ms = START_US // 1000 + 30_000
+    receipt = store.predictions("BTCUSDT", from_ms, from_ms + 2000, 10)[-1]
     found = auditor(receipt, [receipt], [], auditor.reader())
     assert found.reproduction.same is True
     from_bronze = [key for key in read if key.startswith("bronze/")]
@@ -274,30 +291,43 @@ def test_unreadable_receipts_of_a_symbol_stop_no_other(
 
 @pytest.mark.parametrize(
     "change",
-    [{"basis_price": "high"}, {"cost_bp": UNSET}, {"horizons": UNSET}],
-    ids=["damaged", "old", "older"],
+    [{"basis_price": "high"}, {"cost_bp": UNSET}, {"horizons": UNSET}, {"closed_us": UNSET}],
+    ids=["damaged", "old", "older", "of closed bars"],
 )
 def test_an_unreadable_receipt_is_pending(
     run: Callable[..., Result], redis_client: redis.Redis, s3: Any, change: dict[str, Any]
 ) -> None:
     """What it lacks is no difference, and the others of its symbol are audited."""
     run()
-    now_ms = START_US / 1000 + SECONDS * 1000 + 180_000
-    from_ms = sample_slices(now_ms, SETTINGS.audit_every_ms, SETTINGS.audit_sample)[1][0]
-    at_ms = -(-from_ms // 1000) * 1000
-    entries: Any = redis_client.xrange("predictions:BTCUSDT")
-    redis_client.delete("predictions:BTCUSDT")
+    slices = sample_slices(NOW_MS, SETTINGS.audit_every_ms, SETTINGS.audit_sample)
+    at_ms = sampled_ms(redis_client)[1]
     redis_client.set("gaps:BTCUSDT", "not JSON")
-    for entry, fields in entries:
-        receipt = json.loads(fields[b"json"])
-        if receipt["timestamp"] == at_ms:
-            receipt |= change
-        kept = {name: value for name, value in receipt.items() if value is not UNSET}
-        redis_client.xadd("predictions:BTCUSDT", {"json": json.dumps(kept)}, id=entry)
+    for stream in STREAMS:
+        entries = entries_of(redis_client, stream)
+        redis_client.delete(stream)
+        for entry, fields in entries:
+            receipt = json.loads(fields[b"json"])
+            if receipt["timestamp"] == at_ms:
+                receipt |= change
+            kept = {name: value for name, value in receipt.items() if value is not UNSET}
+            redis_client.xadd(stream, {"json": json.dumps(kept)}, id=entry)
+    assert slices[1][0] <= at_ms < slices[1][1]
     result = audit(redis_client, s3)
     assert (result.audited, result.differences, result.failures) == (2, [], [])
     ((id_, why),) = result.pending.items()
     assert id_ == f"BTCUSDT-{at_ms}" and why.startswith("the receipt cannot be read: ")
+
+
+def test_predictions_between_the_seconds_are_sampled_while_they_are_kept(
+    run: Callable[..., Result], redis_client: redis.Redis, s3: Any
+) -> None:
+    assert run().audited == 3
+    of_the_second = {ms(entry) for entry, _ in entries_of(redis_client, STREAMS[0])}
+    assert {at_ms in of_the_second for at_ms in sampled_ms(redis_client)} >= {False}
+    redis_client.delete(STREAMS[1])
+    assert all(at_ms in of_the_second for at_ms in sampled_ms(redis_client))
+    result = audit(redis_client, s3)
+    assert (result.audited, result.differences, result.pending) == (3, [], {})
 
 
 def test_a_failure_is_reported_without_secrets() -> None:
