@@ -1,8 +1,8 @@
 -- migrate:up
 
 -- Outcomes are of the move that was still to come when a prediction was delivered. Those stored so far are of
--- the move from the prediction's own instant on: other figures under the same names, so they are removed.
-truncate tickcast.outcomes, tickcast.tallies;
+-- the move from the prediction's own instant on: another figure under the same name. They stay, recognisable by
+-- a move without delivered_price, and their tallies by crps being null; no new figure counts them.
 alter table tickcast.outcomes
     drop column served_price,
     drop column lower,
@@ -14,16 +14,18 @@ alter table tickcast.outcomes
 alter table tickcast.tallies
     drop column served_squared_error,
     drop column delivered_squared_error,
-    add column crps double precision not null,
-    add column crps_of_no_change double precision not null,
-    add column interval_score double precision not null,
-    add column interval_score_of_no_change double precision not null,
-    add column hindsight_squared_error double precision not null,
-    add column hindsight_squared_move double precision not null;
+    add column crps double precision,
+    add column crps_of_no_change double precision,
+    add column interval_score double precision,
+    add column interval_score_of_no_change double precision,
+    add column hindsight_squared_error double precision,
+    add column hindsight_squared_move double precision;
 
 -- migrate:down
 
-truncate tickcast.outcomes, tickcast.tallies;
+-- The earlier release counts moves from the prediction's own instant on only.
+delete from tickcast.outcomes where delivered_price is not null;
+delete from tickcast.tallies where crps is not null;
 alter table tickcast.outcomes
     drop column delivered_price,
     drop column half_width_bp,
@@ -39,5 +41,5 @@ alter table tickcast.tallies
     drop column interval_score_of_no_change,
     drop column hindsight_squared_error,
     drop column hindsight_squared_move,
-    add column served_squared_error double precision not null,
-    add column delivered_squared_error double precision not null;
+    add column served_squared_error double precision not null default 0,
+    add column delivered_squared_error double precision not null default 0;

@@ -52,7 +52,8 @@ def _interval_score(miss: LiteralString) -> LiteralString:
     return f"2 * half_width_bp + {MISS_WEIGHT!r} * greatest({miss} - half_width_bp, 0)"
 
 
-# The sums of `live_scores.SUMS`, in that order. Where no price is known, the move is null, and sums ignore
+# The sums of `live_scores.SUMS`, in that order. Moves without delivered_price are of earlier releases, from
+# the prediction's own instant on: they are left out, as are tallies of them, without crps. Where no price is known, the move is null, and sums ignore
 # it.
 _TALLY: LiteralString = f"""
 insert into tickcast.tallies
@@ -70,6 +71,7 @@ select symbol, target_us / {MINUTE_US} * {MINUTE_US}, horizon_s, model_id, sourc
     coalesce(sum(hindsight_move_bp ^ 2) filter (where hindsight_expected_bp is not null), 0)
 from tickcast.outcomes
 where symbol = %(symbol)s and target_us >= %(from_us)s and target_us < %(to_us)s
+    and (move_bp is null or delivered_price is not null)
 group by 1, 2, 3, 4, 5, 6, 7, 8"""
 _READ: LiteralString = (
     "select minute_us / %(block_us)s, horizon_s, is_model, abstains, why, bin, sum(count)::float8, "
@@ -78,6 +80,7 @@ _READ: LiteralString = (
 from tickcast.tallies
 where symbol = %(symbol)s and minute_us >= %(from_us)s and minute_us < %(to_us)s
     and (%(model_id)s::text is null or model_id = %(model_id)s)
+    and crps is not null
 group by 1, 2, 3, 4, 5, 6
 order by 1"""
 )
@@ -203,7 +206,7 @@ def in_shadow(connection: psycopg.Connection[Any], champion_id: str, challenger_
         select symbol, predicted_us, horizon_s, move_bp, challenger_move_bp, expected_move_bp
         from tickcast.outcomes
         where challenger_id = %s and model_id = %s and source = 'model'
-            and move_bp is not null and challenger_move_bp is not null
+            and move_bp is not null and challenger_move_bp is not null and delivered_price is not null
         order by predicted_us desc limit %s"""
     parameters = (challenger_id, champion_id, SHADOW_ROWS)
     rows: dict[tuple[str, int], Any] = {}
