@@ -130,11 +130,15 @@ def test_a_commit_says_what_time_it_is_in_the_store(store: HotStore, redis_clien
 
 def test_outcomes_of_a_prediction_and_by_target(store: HotStore) -> None:
     write(store, outcome(3, 1), outcome(2, 2), outcome(3, 2), outcome(0, 5), outcome(3, 5), sequence=1)
-    found = store.outcomes("BTCUSDT", T0 + 3000, (1, 2, 5, 10))
+    delivered_ms = outcome(3, 1).target_time - 1000
+    found = store.outcomes("BTCUSDT", delivered_ms, (1, 2, 5, 10))
     assert seconds_of(list(found.values())) == [3, 3, 3]
     assert list(found) == [1, 2, 5]
-    behind = store.entries_after("outcomes:BTCUSDT", f"{T0 + 4000}-1", 2)
-    assert [id_ for id_, _ in behind] == [f"{T0 + 4000}-2", f"{T0 + 5000}-2"]
+    behind = store.entries_after("outcomes:BTCUSDT", f"{delivered_ms + 1000}-1", 2)
+    assert [id_ for id_, _ in behind] == [
+        f"{delivered_ms + 1000}-2",
+        f"{delivered_ms + 2000}-2",
+    ]
     outcomes = [decode(Outcome, data) for _, data in behind]
     targets = [((each.target_time - T0) // 1000, each.horizon_s) for each in outcomes]
     assert targets == [(4, 2), (5, 2)]
