@@ -217,7 +217,7 @@ def _events(symbols: list[str], seconds: int) -> list[dict[str, Any]]:
     from benchmarks import features, handler, tick_to_redis
 
     trades, quotes = features.market(seconds)
-    events = []
+    events: list[dict[str, Any]] = []
     for second in range(seconds):
         whole = features.second_of(trades, quotes, second)
         for n, piece in enumerate(tick_to_redis._pieces(whole)):

@@ -107,7 +107,7 @@ def test_the_newest_forecasts_come_with_the_time_of_the_store(
     assert store.answer([("BTCUSDT", 0, forecast(1)), ("ETHUSDT", 0, None)]) == [0, 0]
     assert latest(store, "ETHUSDT", "BTCUSDT") == [None, forecast(1)]
     _, time_ms = store.values_at(["prediction:BTCUSDT:latest"])
-    seconds, _ = redis_client.time()  # type: ignore[misc]
+    seconds, _ = redis_client.time()
     assert abs(time_ms / 1000 - seconds) < 60
 
 
@@ -124,7 +124,7 @@ def test_an_answer_on_an_outdated_sequence_is_not_written(store: HotStore) -> No
 def test_a_commit_says_what_time_it_is_in_the_store(store: HotStore, redis_client: redis.Redis) -> None:
     assert store.time_us == -1
     assert commit(store, state(5), 0)
-    seconds, _ = redis_client.time()  # type: ignore[misc]
+    seconds, _ = redis_client.time()
     assert abs(store.time_us / 1e6 - seconds) < 60
 
 
