@@ -117,9 +117,9 @@ class HorizonAccuracy(Figures, kw_only=True):
         Skill | None,
         Meta(description="of the move from `timestamp` on, a part of which was over by the delivery"),
     ]
-    crps_bp: Annotated[float | None, Meta(ge=0, description="continuous ranked probability score, mean")]
+    crps_bp: Annotated[float | None, Meta(description="continuous ranked probability score, mean")]
     crps_skill: Annotated[Skill | None, Meta(description="by that score, against no change, as wide")]
-    interval_score_bp: Annotated[float | None, Meta(ge=0, description="of the 80 % interval, mean")]
+    interval_score_bp: Annotated[float | None, Meta(description="of the 80 % interval, mean")]
     interval_score_skill: Annotated[Skill | None, Meta(description="likewise")]
     calibration_error: Annotated[
         Probability | None,

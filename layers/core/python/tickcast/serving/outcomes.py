@@ -126,7 +126,7 @@ class PendingPredictions(Struct):
         """
         recalled = cls()
         for prediction in predictions:
-            with suppress(KeyError, TypeError, ValueError):  # a receipt of another release, which says less
+            with suppress(LookupError, TypeError, ValueError, AttributeError):  # of another release
                 recalled.expect(prediction)
             recalled._recall_calibrators(prediction.model_id, prediction.calibrator)
             if shadow := prediction.challenger:
