@@ -388,7 +388,12 @@ def test_an_unreadable_entry_stops_no_other(
     result = scorer(20)
     assert (result.outcomes, result.predictions, held(owner)[0]) == (7, 9, 7)
     problems = " ".join(result.problems)
-    for word in ("basis_price", "without delivered_price, outcome_price or move_bp", "$.half_width_bp", FEATURE_NAMES[0]):
+    for word in (
+        "basis_price",
+        "without delivered_price, outcome_price or move_bp",
+        "$.half_width_bp",
+        FEATURE_NAMES[0],
+    ):
         assert word in problems
     assert scorer(80).problems == []  # they are not read again
 

@@ -137,8 +137,8 @@ def _remaining_weights(age_s: float) -> Floats:
 def at(values: list[float], time_s: float, before: float = 0.0) -> float:
     """A path's `values` at `time_s`, interpolated linearly; at 0 they are `before`."""
     place = bisect_left(PATH_S, time_s)
-    if place == len(PATH_S):
-        return values[-1]
+    if place == len(PATH_S) or PATH_S[place] == time_s:  # to the last bit
+        return values[min(place, len(PATH_S) - 1)]
     from_s, from_value = (PATH_S[place - 1], values[place - 1]) if place else (0.0, before)
     share = (time_s - from_s) / (PATH_S[place] - from_s)
     return from_value + share * (values[place] - from_value)
