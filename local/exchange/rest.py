@@ -69,6 +69,7 @@ class RestApi:
             web.get("/api/v3/ticker/24hr", self.tickers),
             web.get("/local/sent", self.sent),
             web.get("/local/quote", self.quote),
+            web.get("/local/mids", self.mids),
         ]
 
     # ------------------------------------------------------------------------------------- every request
@@ -181,6 +182,19 @@ class RestApi:
             "trade": trade and {"id": trade.last_id, "time_us": trade.time_us, "price": decimal(trade.price)},
         }
         return web.json_response(answer)
+
+    async def mids(self, request: web.Request) -> web.Response:
+        """For each of `times_ms` (comma-separated), every mid of the `back_ms` up to it, oldest first: by
+        default the one at that instant. None where no quote is known."""
+        _only(request, ("symbol", "times_ms", "back_ms"))
+        market = self._market(request)
+        back_us = (_integer(request, "back_ms") or 0) * 1_000
+        try:
+            times_us = [int(time_ms) * 1_000 for time_ms in request.query.get("times_ms", "").split(",")]
+        except ValueError:
+            raise ApiError(-1100, "Illegal characters found in parameter 'times_ms'.") from None
+        mids = [market.quotes.mids(time_us - back_us, time_us) for time_us in times_us]
+        return web.json_response({"symbol": market.symbol, "mids": mids})
 
     # --------------------------------------------------------------------------------------------- symbols
 

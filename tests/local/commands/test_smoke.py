@@ -87,6 +87,12 @@ def test_the_json_line_has_the_promised_keys_in_order() -> None:
     assert " ".join(report.last_line()) == (
         "ok feed seconds ticks_in ticks_lost predictions interval_s_p50 interval_s_p99 inference_ms_p50 "
         "inference_ms_p99 event_to_prediction_ms_p50 event_to_prediction_ms_p99 api_ms_p50 api_ms_p99 "
-        "fresh_share fallbacks model_id errors"
+        "age_when_read_ms_p50 age_when_read_ms_p90 as_read fresh_share fallbacks model_id errors"
     )
-    assert table(report).row_count == 8
+    assert table(report).row_count == 9
+
+
+def test_the_table_shows_what_answers_are_worth_when_read() -> None:
+    report = report_on(every_second(), REPLIES)
+    report.as_read = {"1": {"skill": 0.1, "skill_ci": [0.05, 0.15], "n": 300}}
+    assert table(report).row_count == 10

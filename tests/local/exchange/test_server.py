@@ -152,6 +152,11 @@ def test_frames_in_order_and_counted(sim: Running) -> None:
     first = quotes[0]
     known = sim.get("/local/quote", symbol="ETHUSDT", time_ms=first.event_time_us // 1000)["quote"]
     assert known["time_us"] <= first.event_time_us
+    at_ms = first.event_time_us // 1000
+    mids = sim.get("/local/mids", symbol="ETHUSDT", times_ms=f"{at_ms},{at_ms + 200}", back_ms=200)["mids"]
+    mid = (float(known["bid_price"]) + float(known["ask_price"])) / 2
+    assert mids[0][-1] == pytest.approx(mid, rel=1e-12)  # the newest of the 200 ms before
+    assert mids[1][0] == pytest.approx(mid, rel=1e-12)  # what those after start from
     # REST has the same trades as the stream.
     until(lambda: bool(sim.get("/api/v3/aggTrades", symbol="ETHUSDT", limit=1)[0]["l"] >= trades[-1].id))
     rows = sim.get("/api/v3/aggTrades", symbol="ETHUSDT", startTime=sent["first_time_us"] // 1000 - 1000)
