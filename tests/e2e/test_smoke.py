@@ -8,7 +8,7 @@ import json
 import pytest
 from rich.console import Console
 
-from local.commands import smoke
+from local.commands import reading, smoke
 from local.system import archived_trades
 from local.system.progress import Progress
 from local.system.system import System
@@ -51,7 +51,7 @@ def test_a_wrong_basis_price_is_found(system: System) -> None:
         entries = store.xrevrange("predictions:BTCUSDT", count=1)
 
     served = json.loads(entries[0][1][b"json"])
-    assert smoke.price_errors(system.exchange_url, [served]) == []
+    assert reading.price_errors(system.exchange_url, [served]) == []
     wrong = served | {"basis_price": served["basis_price"] + 0.01}
-    (error,) = smoke.price_errors(system.exchange_url, [wrong])
+    (error,) = reading.price_errors(system.exchange_url, [wrong])
     assert "BTCUSDT" in error

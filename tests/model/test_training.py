@@ -59,8 +59,8 @@ def test_a_planted_signal_is_learned_as_the_test_block_shows() -> None:
     for skill, expected in zip(skills(trained.network, fresh), on_test, strict=True):
         assert skill > 0.05
         assert skill == pytest.approx(expected, abs=0.08)
-    expected, moves = delivered(trained.network, fresh)
-    assert (np.sign(expected) == np.sign(moves)).mean(axis=0, where=moves != 0).min() > 0.6
+    moves_bp, moves = delivered(trained.network, fresh)
+    assert (np.sign(moves_bp) == np.sign(moves)).mean(axis=0, where=moves != 0).min() > 0.6
 
 
 def test_no_skill_is_learned_from_noise() -> None:

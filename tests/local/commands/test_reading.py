@@ -29,7 +29,7 @@ def exchange(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         times = [int(time_ms) for time_ms in query["times_ms"][0].split(",")]
         return Response(200, {"mids": [[mid(t - back_ms), mid(t)] for t in times]})
 
-    monkeypatch.setattr(reading.http_json, "get", get)
+    monkeypatch.setattr("local.commands.reading.http_json.get", get)
     return asked
 
 
@@ -52,7 +52,7 @@ def test_skill_is_of_the_move_from_reading_to_target(knowledge: float, skill: fl
 
 
 def test_targets_to_come_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading.time, "time", lambda: (START_MS + 3_000) / 1000)
+    monkeypatch.setattr("local.commands.reading.time.time", lambda: (START_MS + 3_000) / 1000)
     assert reading.as_read(URL, answers(1.0))["1"]["n"] == 10
 
 

@@ -53,8 +53,8 @@ def _interval_score(miss: LiteralString) -> LiteralString:
 
 
 # The sums of `live_scores.SUMS`, in that order. Moves without delivered_price are of earlier releases, from
-# the prediction's own instant on: they are left out, as are tallies of them, without crps. Where no price is known, the move is null, and sums ignore
-# it.
+# the prediction's own instant on: they are left out, as are tallies of them, without crps. Where no price is
+# known, the move is null, and sums ignore it.
 _TALLY: LiteralString = f"""
 insert into tickcast.tallies
 select symbol, target_us / {MINUTE_US} * {MINUTE_US}, horizon_s, model_id, source = 'model', abstains, why,
