@@ -28,6 +28,7 @@ from tickcast.functions.load_history import Loaded, LoadHistory
 from tickcast.functions.train_model import TrainedModel, train_model
 from tickcast.market.ticks import Quotes, Trades
 from tickcast.model.dataset import LABEL_VERSION, ROW_HASH
+from tickcast.model.forecast import PATH_S
 from tickcast.model.training import TrainingError
 from tickcast.units import HOUR_US
 
@@ -80,6 +81,7 @@ def test_the_simulator_s_past_trains_a_model_that_serves(s3: Any, load: Load, tr
     assert card["data"]["markets"] == ["sim/BTCUSDT"]
     assert card["data"]["share_of_rows_with_quotes"] > 0.99
     assert card["label_version"] == LABEL_VERSION
+    assert card["path_s"] == list(PATH_S)
     assert (card["provisional"], card["reason"]) == (True, "first start")
     assert card["test"]["1"]["direction"] > 0.6  # the simulated book does predict moves
     assert card["rows_with_quotes"] == card["rows"] > 3000

@@ -10,15 +10,15 @@ import pytest
 from tests.fixtures.paths import EVENTS
 from tickcast.features.vector import FEATURE_HASH
 from tickcast.model.card import Card, card_from, new_document, serving_card
-from tickcast.model.forecast import HORIZONS_S, Calibration, ModelError
+from tickcast.model.forecast import HORIZONS_S, PATH_S, Calibration, ModelError
 
 GOOD = {"direction_slope": 2.0, "interval_width": 1.2}
 
 
 def card(**changed: Any) -> dict[str, Any]:
     calibration = {str(h): GOOD for h in HORIZONS_S}
-    about = {"model_id": "m1", "provisional": True, "feature_hash": FEATURE_HASH, "calibration": calibration}
-    return about | changed
+    about = {"model_id": "m1", "provisional": True, "feature_hash": FEATURE_HASH, "path_s": list(PATH_S)}
+    return about | {"calibration": calibration} | changed
 
 
 def calibrated(horizon: str, **changed: Any) -> dict[str, Any]:
@@ -77,6 +77,9 @@ def test_a_calibration_of_another_type_is_named(kind: str, name: str, value: Any
         ({"support": {"imbalance": ["0", "1"]}}, r"at `\$.support\[...\]\[0\]`"),
         ({"feature_hash": None}, "was trained on features None"),
         ({"feature_hash": "abc", "calibration": None}, "model m1 was trained on features abc"),
+        ({"path_s": None}, "model m1 forecasts no path, this code the instants 0.1, 0.2, .* 15.0 s$"),
+        ({"path_s": [1, 2, 5, 10]}, "model m1 forecasts the instants 1, 2, 5, 10 s, this code the instants"),
+        ({"path_s": "short", "calibration": None}, "model m1 forecasts the path 'short', this code"),
     ],
 )
 def test_an_unusable_field_is_named(changed: dict[str, Any], why: str) -> None:
@@ -93,9 +96,9 @@ def test_anything_but_an_object_is_refused(value: Any) -> None:
 
 def test_a_new_card_has_all_fields_of_a_stored_one_but_the_gate_s() -> None:
     stored = json.loads((EVENTS / "registry" / "card.json").read_text("utf-8"))
-    assert new_document(Card(model_id="m1")).keys() - {"label_version"} == stored.keys() - {"gate"}
+    assert new_document(Card(model_id="m1")).keys() - {"label_version", "path_s"} == stored.keys() - {"gate"}
     written = json.loads(json.dumps(new_document(card_from(stored))))
-    assert written | {"gate": stored["gate"]} == stored | {"label_version": None}
+    assert written | {"gate": stored["gate"]} == stored | {"label_version": None, "path_s": []}
 
 
 @pytest.mark.parametrize(

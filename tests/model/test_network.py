@@ -117,6 +117,13 @@ def test_bytes_that_are_not_a_model_are_refused() -> None:
         OnnxModel(b"not a model")
 
 
+def test_a_model_of_other_instants_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = export(random_network(3))
+    monkeypatch.setattr("tickcast.adapters.registry.onnx_model.PATH_S", PATH_S[:4])
+    with pytest.raises(ModelError, match="the model forecasts 17 instants, this code 4"):
+        OnnxModel(data)
+
+
 @pytest.mark.parametrize("has_quotes", [1.0, 0.0])
 def test_averaging_networks_averages_their_moves(has_quotes: float) -> None:
     networks, features = [random_network(seed) for seed in range(3)], random_features(1, 20, has_quotes)

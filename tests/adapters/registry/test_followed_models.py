@@ -89,6 +89,7 @@ def test_nothing_is_polled_while_a_prediction_waits(market: Market, s3: Any) -> 
     ("card", "why"),
     [
         ({"feature_hash": "of-another-code"}, "of-another-code"),
+        ({"path_s": [1, 2, 5, 10]}, "forecasts the instants 1, 2, 5, 10 s"),
         ({"calibration": {"1": CARD["calibration"]["1"]}}, r"no calibration for horizons [2, 5, 10]"),
         ({"calibration": {"1": {"slope": 1}}}, "calibration"),
         ({"support": {"rainfall": [0, 1]}}, "rainfall"),

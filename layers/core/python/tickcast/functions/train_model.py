@@ -32,7 +32,7 @@ from tickcast.functions.request import RequestError, check_fields, days_in, symb
 from tickcast.model.card import Card, NetworkShape, TrainingData, new_document
 from tickcast.model.dataset import LABEL_VERSION, ROW_HASH, Rows, mask_quotes, pool
 from tickcast.model.fit import TrainingSettings
-from tickcast.model.forecast import HORIZONS_S
+from tickcast.model.forecast import HORIZONS_S, PATH_S
 from tickcast.model.training import TrainingError, fitted_with_quotes, train
 from tickcast.units import DAY_US
 
@@ -99,6 +99,7 @@ def train_model(
         features=list(FEATURE_NAMES),
         feature_hash=FEATURE_HASH,
         horizons_s=list(HORIZONS_S),
+        path_s=list(PATH_S),
         network=NetworkShape.of(trained.network),
         epochs=trained.epochs,
         calibration=trained.calibration,

@@ -16,7 +16,7 @@ from msgspec import Struct
 from msgspec.structs import FieldInfo, fields
 
 from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES
-from tickcast.model.forecast import HORIZONS_S, MAX_SLOPE, MAX_WIDTH, Calibration, ModelError
+from tickcast.model.forecast import HORIZONS_S, MAX_SLOPE, MAX_WIDTH, PATH_S, Calibration, ModelError
 from tickcast.model.network import Network
 
 
@@ -130,6 +130,7 @@ class Card(ServingCard, frozen=True, kw_only=True):
     features: list[str] = []  # of the whole vector, in its order
     feature_hash: str | None = None
     horizons_s: list[int] = []
+    path_s: list[float] = []  # the instants of the path that it forecasts
     network: NetworkShape | None = None
     epochs: int | None = None
     learned_to_us: int | None = None  # no label it was trained on reaches beyond; µs since 1970
@@ -175,16 +176,29 @@ def _is_readable(document: dict[str, Any], field: FieldInfo) -> bool:
 
 def serving_card(document: Any) -> ServingCard:
     """What a card, as JSON values, serves by. Raises `ModelError` naming the field that is missing, of
-    another type, not finite or out of range, and when the model was trained on other features."""
-    if isinstance(document, dict) and document.get("feature_hash") != FEATURE_HASH:
-        raise ModelError(
-            f"model {document.get('model_id')} was trained on features {document.get('feature_hash')}, "
-            f"this code computes {FEATURE_HASH}"
-        )
+    another type, not finite or out of range, and when the model reads other features than this code computes
+    or forecasts other instants."""
+    if isinstance(document, dict):
+        model_id, features, path_s = (document.get(key) for key in ("model_id", "feature_hash", "path_s"))
+        if features != FEATURE_HASH:
+            raise ModelError(
+                f"model {model_id} was trained on features {features}, this code computes {FEATURE_HASH}"
+            )
+        if path_s != list(PATH_S):
+            raise ModelError(f"model {model_id} forecasts {_instants(path_s)}, this code {_instants(PATH_S)}")
     card = _decode(document, ServingCard)
     for problem in _problems(card):
         raise ModelError(f"the card of model {document.get('model_id')}: {problem}")
     return card
+
+
+def _instants(path_s: Any) -> str:
+    """A card's `path_s` as text; a model from before there were paths has none."""
+    if path_s is None:
+        return "no path"
+    if not isinstance(path_s, list | tuple):
+        return f"the path {str(path_s)[:40]!r}"
+    return f"the instants {', '.join(map(str, path_s[: len(PATH_S) + 1]))} s"
 
 
 def _decode(document: Any, kind: type[C]) -> C:

@@ -121,10 +121,10 @@ def _picks(inputs: Inputs) -> dict[str, tuple[str, ...]]:
 
 class OnnxModel:
     """A loaded model: called with features (N, F), it returns `move_bp`, `scale_bp`, `p_flat`, each (N,
-    H)."""
+    J)."""
 
     def __init__(self, data: bytes) -> None:
-        """Raises `ModelError` when `data` is no ONNX model over our features."""
+        """Raises `ModelError` when `data` is no ONNX model from our features to the instants of `PATH_S`."""
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when the library is loaded
         import onnxruntime
 
@@ -136,9 +136,12 @@ class OnnxModel:
             self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises its own classes, with no common base
             raise ModelError(f"not a model onnxruntime can load: {error}") from error
-        shape = self._session.get_inputs()[0].shape
-        if shape[-1] != len(FEATURE_NAMES):
-            raise ModelError(f"the model takes {shape[-1]} features, this code computes {len(FEATURE_NAMES)}")
+        features = self._session.get_inputs()[0].shape[-1]
+        if features != len(FEATURE_NAMES):
+            raise ModelError(f"the model takes {features} features, this code computes {len(FEATURE_NAMES)}")
+        instants = {output.shape[-1] for output in self._session.get_outputs()}
+        if other := sorted(map(str, instants - {len(PATH_S)})):
+            raise ModelError(f"the model forecasts {', '.join(other)} instants, this code {len(PATH_S)}")
 
     def __call__(self, features: Floats) -> tuple[Floats, Floats, Floats]:
         move_bp, scale_bp, p_flat = self._session.run(_OUTPUTS, {"features": features.astype(np.float32)})
