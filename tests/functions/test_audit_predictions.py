@@ -63,9 +63,7 @@ def put_model(s3: Any, model_id: str, seed: int) -> None:
     for values in network.weights.values():
         values += rng.normal(0, 0.3, values.shape)
     calibration = {h: Calibration(direction_slope=2.0, interval_width=1.0) for h in HORIZONS_S}
-    card = Card(
-        model_id=model_id, feature_hash=FEATURE_HASH, path_s=list(PATH_S), calibration=calibration
-    )
+    card = Card(model_id=model_id, feature_hash=FEATURE_HASH, path_s=list(PATH_S), calibration=calibration)
     model_registry.save(s3, BUCKET, export(network), card)
 
 

@@ -60,7 +60,7 @@ def test_rows_have_the_remaining_moves_of_their_paths(age_s: float) -> None:
     found = [
         remaining_moves(moves_bp, age_s),
         remaining_scales(scales_bp, age_s),
-        remaining_flat(flats, age_s),
+        remaining_flat(flats),
     ]
     for row in range(5):
         path = Path(*(column[row].tolist() for column in (moves_bp, scales_bp, flats)))
@@ -90,9 +90,10 @@ def test_a_flipped_path_flips_what_is_still_to_come() -> None:
         assert (other.confidence, other.p_flat, other.scale_bp) == (one.confidence, one.p_flat, one.scale_bp)
 
 
-def test_a_mid_that_has_stood_still_is_likelier_to_go_on_doing_so() -> None:
+@pytest.mark.parametrize("age_s", AGES_S)
+def test_no_move_is_as_likely_from_every_age_on(age_s: float) -> None:
     path = Path([0.0] * len(PATH_S), np.sqrt(PATH_S).tolist(), np.exp(-np.array(PATH_S)).tolist())
-    assert remaining(path, 0.2, 2).p_flat == pytest.approx(np.exp(-2), rel=0.02)
+    assert [remaining(path, age_s, h).p_flat for h in HORIZONS_S] == np.exp(-np.array(HORIZONS_S)).tolist()
 
 
 def test_a_forecast_of_no_move_has_a_confidence_of_one_half() -> None:

@@ -187,7 +187,7 @@ def predict(trained: Trained, holdouts: Sequence[Holdout], latency_ms: int) -> B
                 rows.features[:, SIGMA],
                 confidence,
                 half_width_bp,
-                remaining_flat(flats, latency_ms / 1000),
+                remaining_flat(flats),
                 ages,
             )
         )

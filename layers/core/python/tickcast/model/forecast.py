@@ -96,13 +96,9 @@ def remaining(path: Path, age_s: float, horizon_s: float) -> Remaining:
     move_bp = at(path.move_bp, to_s) - at(path.move_bp, age_s)
     # Variances add up: that of the whole path is that up to now and that of the remaining move.
     variance = _variance(path, to_s) - _variance(path, age_s)
-    return Remaining(move_bp, math.sqrt(max(variance, 0.0)), remaining_p_flat(path.p_flat, age_s, horizon_s))
-
-
-def remaining_p_flat(p_flat: list[float], age_s: float, horizon_s: float) -> float:
-    """The probability that the mid does not move from the age of `age_s` on."""
-    by_age, by_target = (at(p_flat, time_s, before=1.0) for time_s in (age_s, age_s + horizon_s))
-    return min(1.0, by_target / max(by_age, 1e-9))
+    # No move is as likely from the reading on as from the row on. Given that there was none by `age_s` it is
+    # likelier, but whether there was is unknown (docs/model.md).
+    return Remaining(move_bp, math.sqrt(max(variance, 0.0)), at(path.p_flat, horizon_s))
 
 
 def _variance(path: Path, time_s: float) -> float:
@@ -120,11 +116,10 @@ def remaining_scales(scale_bp: Floats, age_s: float) -> Floats:
     return np.asarray(np.sqrt(remaining_moves(scale_bp**2, age_s)))
 
 
-def remaining_flat(p_flat: Floats, age_s: float) -> Floats:
-    """Of the probabilities of paths that the mid stands still (N, J), those of the remaining moves. Shape (N,
-    H)."""
-    # As of `remaining`: `_remaining_weights` would take 0 as the value at the start, which is 1 here.
-    return np.array([[remaining_p_flat(row, age_s, h) for h in HORIZONS_S] for row in p_flat.tolist()])
+def remaining_flat(p_flat: Floats) -> Floats:
+    """Of the probabilities of paths that there is no move (N, J), those of the remaining moves, at every age.
+    Shape (N, H)."""
+    return p_flat[:, [PATH_S.index(horizon_s) for horizon_s in HORIZONS_S]]
 
 
 @cache
@@ -134,12 +129,12 @@ def _remaining_weights(age_s: float) -> Floats:
     return np.array([[at(path, age_s + h) - at(path, age_s) for h in HORIZONS_S] for path in paths])
 
 
-def at(values: list[float], time_s: float, before: float = 0.0) -> float:
-    """A path's `values` at `time_s`, interpolated linearly; at 0 they are `before`."""
+def at(values: list[float], time_s: float) -> float:
+    """A path's `values` at `time_s`, interpolated linearly; at 0 they are 0."""
     place = bisect_left(PATH_S, time_s)
     if place == len(PATH_S) or PATH_S[place] == time_s:  # to the last bit
         return values[min(place, len(PATH_S) - 1)]
-    from_s, from_value = (PATH_S[place - 1], values[place - 1]) if place else (0.0, before)
+    from_s, from_value = (PATH_S[place - 1], values[place - 1]) if place else (0.0, 0.0)
     share = (time_s - from_s) / (PATH_S[place] - from_s)
     return from_value + share * (values[place] - from_value)
 
