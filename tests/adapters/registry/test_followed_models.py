@@ -16,6 +16,7 @@ from tickcast.adapters.registry.model_watcher import ModelWatcher
 from tickcast.adapters.registry.pointer import POINTER
 from tickcast.functions.predict_stream import PredictStream, Result
 from tickcast.model.forecast import HORIZONS_S
+from tickcast.serving.records import Prediction
 
 
 @pytest.fixture
@@ -37,6 +38,10 @@ class Market:
         self._at += len(pieces)
         self._clock.ms += seconds * 1000
         return result
+
+    def second_by_second(self, seconds: int) -> list[Prediction]:
+        """The next seconds in one event each, and so with one prediction each."""
+        return [prediction for _ in range(seconds) for prediction in self(1).predictions]
 
 
 @pytest.fixture
@@ -167,7 +172,7 @@ def test_a_challenger_runs_in_shadow(market: Market, s3: Any) -> None:
         s3, "m2", calibration={str(h): {"direction_slope": 9.0, "interval_width": 2.0} for h in HORIZONS_S}
     )
     put_model(s3, "m1", challenger="m2")
-    predictions = market(15).predictions
+    predictions = market.second_by_second(15)
     assert predictions[0].challenger is None  # warming up
     newest = predictions[-1]
     assert (newest.model_id, known(newest.challenger).model_id) == ("m1", "m2")
@@ -183,9 +188,9 @@ def test_a_challenger_runs_in_shadow(market: Market, s3: Any) -> None:
 def test_a_promoted_challenger_continues_with_its_calibration(market: Market, s3: Any) -> None:
     save_model(s3, "m2")
     put_model(s3, "m1", challenger="m2")
-    market(20)
+    market.second_by_second(25)
     put_model(s3, "m2")
-    market()
+    market(), market()  # the pointer is read again in one of these, after its prediction
     promoted = market().predictions[-1]
     assert (promoted.model_id, promoted.challenger) == ("m2", None)
     assert promoted.calibrator[1].outcomes > 10
@@ -201,7 +206,7 @@ def test_a_challenger_keeps_its_calibration_through_fallbacks(
     """A fallback of the active model, outside its support, and one while the challenger cannot be loaded."""
     save_model(s3, "m2")
     put_model(s3, "m1", challenger="m2")
-    before = market(20).predictions[-1]
+    before = market.second_by_second(20)[-1]
     assert known(before.challenger).model_id == "m2"
     state = predict.store.load(["BTCUSDT"])[0]["BTCUSDT"]
     outcomes = {horizon_s: each.outcomes for horizon_s, each in state.pending.calibrators["m2"].items()}
