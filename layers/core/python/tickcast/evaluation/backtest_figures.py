@@ -99,7 +99,7 @@ def _figures(rows: BacktestRows, at: int, horizon_s: int, latency_ms: int) -> di
         **_named("coverage80", share(is_inside.astype(float), np.ones_like(outcome), size)),
         **_calibration_figures(rows, delivered, at, horizon_s),
         "p_flat_skill": _rounded(1 - flat_error / max(float(np.var(is_flat)), 1e-12)),
-        **_distribution_figures(miss, outcome, half_width, size),
+        **_distribution_figures(outcome, delivered.expected_bp[:, at], half_width, rows.p_flat[:, at], size),
         "baselines": {name: _rounded(_of_baseline(fresh, name, at, size)) for name in BASELINES},
         "baselines_at_delivery": {
             name: _rounded(_of_baseline(delivered, name, at, size)) for name in BASELINES
@@ -133,12 +133,19 @@ def _of_baseline(rows: AtAge, baseline: str, at: int, size: int) -> float:
     return skill(outcome, rows.baselines_bp[baseline][:, at], np.zeros_like(outcome), size)[0]
 
 
-def _distribution_figures(miss: Floats, outcome: Floats, half_width: Floats, size: int) -> dict[str, Any]:
+def _distribution_figures(
+    outcome: Floats, expected: Floats, half_width: Floats, p_flat: Floats, size: int
+) -> dict[str, Any]:
     """CRPS and the interval score in bp, and their skill against an equally wide distribution around no
     change."""
+    scores = {
+        "crps": [crps(outcome, centre, half_width, p_flat) for centre in (expected, 0 * expected)],
+        "interval_score": [
+            interval_score(outcome - centre, half_width) for centre in (expected, 0 * expected)
+        ],
+    }
     figures: dict[str, Any] = {}
-    for name, score in (("crps", crps), ("interval_score", interval_score)):
-        ours, theirs = score(miss, half_width), score(outcome, half_width)
+    for name, (ours, theirs) in scores.items():
         figures[f"{name}_bp"] = _rounded(ours.mean())
         figures |= _named(f"{name}_skill", skill_of_squares(ours, theirs, size))
     return figures

@@ -1,11 +1,14 @@
 """Proper scores of a forecast distribution: CRPS and the interval score, in the unit of the outcome.
 
-The distribution that is served is that of the remaining move: its centre is the expected move, and its 80 %
-interval reaches `half_width` to both sides. In between, and in the tails, a Laplace distribution of that
-interval is assumed: moves over seconds have heavier tails than a normal one.
+The distribution that is served is that of the remaining move: with the probability `p_flat` there is none,
+else the move is around the expected one, with an 80 % interval that reaches `half_width` to both sides. In
+between, and in the tails, a Laplace distribution of that interval is assumed: moves over seconds have heavier
+tails than a normal one. The interval that is served is of all outcomes, those without a move included, and so
+is somewhat narrow for the others; widened to fit exactly it does not score better, and there is no such width
+where `p_flat` is above 0.8.
 
-Both scores are errors: 0 is perfect. They are compared with a reference of the same width around no change,
-so that a skill is due to where the distribution lies.
+Both scores are errors: 0 is perfect. They are compared with a reference of the same width and `p_flat` around
+no change, so that a skill is due to where the distribution lies.
 """
 
 from __future__ import annotations
@@ -23,12 +26,22 @@ SCALE_OF_HALF_WIDTH = -1 / math.log(1 - COVERAGE)
 MISS_WEIGHT = 2 / (1 - COVERAGE)
 
 
-def crps(miss: Floats, half_width: Floats) -> Floats:
-    """The continuous ranked probability score of Laplace distributions with 80 % intervals of `half_width`,
-    whose centres are `miss` from the outcome: the closed form of Jordan, Krüger and Lerch 2019. Shape
-    (N,)."""
-    size, scale = np.abs(miss), half_width * SCALE_OF_HALF_WIDTH
-    return np.asarray(size + scale * np.exp(-size / scale) - 0.75 * scale)
+def crps(outcome: Floats, expected: Floats, half_width: Floats, p_flat: Floats) -> Floats:
+    """The continuous ranked probability score of mixtures: 0 with the probability `p_flat`, else Laplace
+    distributions around `expected` with 80 % intervals of `half_width`. Shape (N,).
+
+    It is E|X - outcome| - ½ E|X - X'| of independent X and X' (Gneiting and Raftery 2007), where two of one
+    Laplace distribution are 1.5 scales apart on average.
+    """
+    scale, p_move = half_width * SCALE_OF_HALF_WIDTH, 1 - p_flat
+    to_outcome, to_flat = (_mean_distance(np.abs(at - expected), scale) for at in (outcome, 0.0))
+    to_each_other = 2 * p_flat * p_move * to_flat + p_move**2 * 1.5 * scale
+    return np.asarray(p_flat * np.abs(outcome) + p_move * to_outcome - 0.5 * to_each_other)
+
+
+def _mean_distance(size: Floats, scale: Floats) -> Floats:
+    """The mean distance of a Laplace distribution to a point that is `size` from its centre."""
+    return np.asarray(size + scale * np.exp(-size / scale))
 
 
 def interval_score(miss: Floats, half_width: Floats) -> Floats:

@@ -38,17 +38,24 @@ insert into tickcast.outcomes values (
     %(hindsight_expected_bp)s)
 on conflict do nothing"""
 _FORECAST: LiteralString = "filter (where expected_move_bp is not null)"
-_MISS: LiteralString = "abs(move_bp - expected_move_bp)"
+_EXPECTED: LiteralString = "expected_move_bp"
 _SCALE: LiteralString = f"(half_width_bp * {SCALE_OF_HALF_WIDTH!r})"
 
 
-def _crps(miss: LiteralString) -> LiteralString:
+def _crps(expected: LiteralString) -> LiteralString:
     """As `distribution_scores.crps`."""
-    return f"{miss} + {_SCALE} * exp(-least({miss} / {_SCALE}, 700)) - 0.75 * {_SCALE}"
+    to_outcome, to_flat = (_mean_distance(f"abs({at} - {expected})") for at in ("move_bp", "0"))
+    of_move = f"{to_outcome} - p_flat * ({to_flat}) - 0.75 * (1 - p_flat) * {_SCALE}"
+    return f"p_flat * abs(move_bp) + (1 - p_flat) * ({of_move})"
 
 
-def _interval_score(miss: LiteralString) -> LiteralString:
+def _mean_distance(size: LiteralString) -> LiteralString:
+    return f"{size} + {_SCALE} * exp(-least({size} / {_SCALE}, 700))"
+
+
+def _interval_score(expected: LiteralString) -> LiteralString:
     """As `distribution_scores.interval_score`."""
+    miss: LiteralString = f"abs(move_bp - {expected})"
     return f"2 * half_width_bp + {MISS_WEIGHT!r} * greatest({miss} - half_width_bp, 0)"
 
 
@@ -65,8 +72,8 @@ select symbol, target_us / {MINUTE_US} * {MINUTE_US}, horizon_s, model_id, sourc
     coalesce(sum((move_bp - expected_move_bp) ^ 2), 0), coalesce(sum(move_bp ^ 2) {_FORECAST}, 0),
     coalesce(sum(imbalance ^ 2) filter (where move_bp is not null and expected_move_bp is not null), 0),
     coalesce(sum(imbalance * move_bp) {_FORECAST}, 0),
-    coalesce(sum({_crps(_MISS)}), 0), coalesce(sum({_crps("abs(move_bp)")}), 0),
-    coalesce(sum({_interval_score(_MISS)}), 0), coalesce(sum({_interval_score("abs(move_bp)")}), 0),
+    coalesce(sum({_crps(_EXPECTED)}), 0), coalesce(sum({_crps("0")}), 0),
+    coalesce(sum({_interval_score(_EXPECTED)}), 0), coalesce(sum({_interval_score("0")}), 0),
     coalesce(sum((hindsight_move_bp - hindsight_expected_bp) ^ 2), 0),
     coalesce(sum(hindsight_move_bp ^ 2) filter (where hindsight_expected_bp is not null), 0)
 from tickcast.outcomes
