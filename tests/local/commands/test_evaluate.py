@@ -19,10 +19,17 @@ from local.system.options import OptionsError
 pytestmark = pytest.mark.slow  # all of it together
 
 START_US = 1_754_000_000_000_000
+WITH_INTERVALS = (
+    *("skill", "skill_vs_linear", "direction"),
+    *("skill_at_delivery", "skill_vs_linear_at_delivery", "direction_at_delivery"),
+    *("coverage80", "calibration_error", "crps_skill", "interval_score_skill"),
+)
 FIGURES = {
-    *("skill", "skill_ci", "skill_vs_linear", "skill_vs_linear_ci", "direction", "coverage80"),
-    *("calibration_error", "calibration_floor", "skill_at_delivery", "regimes", "grid_1s", "baselines"),
+    *(f"{name}{suffix}" for name in WITH_INTERVALS for suffix in ("", "_ci")),
+    *("crps_bp", "interval_score_bp", "calibration_floor", "moved", "p_flat_skill"),
+    *("regimes", "grid_1s", "baselines", "baselines_at_delivery"),
 }
+BASELINES = {"no_change", "last_trade", "microprice", "linear_imbalance"}
 
 
 def text(mantissa: int) -> str:
@@ -65,14 +72,24 @@ def test_trained_on_one_recording_and_evaluated_on_a_later_one(
     assert list(result["horizons"]) == ["1", "2", "5", "10"]
     for figures in result["horizons"].values():
         assert figures.keys() >= FIGURES
-        assert figures["baselines"].keys() == {"no_change", "last_trade", "microprice", "linear_imbalance"}
+        assert figures["baselines"].keys() == figures["baselines_at_delivery"].keys() == BASELINES
+        assert all(low <= high for low, high in (figures[f"{name}_ci"] for name in WITH_INTERVALS))
+        assert 0 < figures["crps_bp"] < figures["interval_score_bp"]
     assert 900 < result["rows"] <= 1200
     assert 90 < result["span_s"] <= 120
     assert result["quotes_share"] == 1.0
-    assert result["horizons"]["1"]["skill"] > 0  # the simulated book does predict moves
+    fresh, delivered = (result["by_age"][age]["1"] for age in ("0", "200"))
+    of_1s = result["horizons"]["1"]
+    # The simulated book does predict moves, and those still to come at delivery less well.
+    assert of_1s["skill"] == fresh["skill"] > of_1s["skill_at_delivery"] == delivered["skill"] > 0
+    assert of_1s["direction_at_delivery"] == delivered["direction"] > 0.5
+    assert of_1s["crps_skill"] > 0 and of_1s["interval_score_skill"] > 0
+    assert list(result["by_age"]) == [str(age_ms) for age_ms in range(0, 1001, 100)]
+    assert all(list(each) == ["1", "2", "5", "10"] for each in result["by_age"].values())
     assert result["leakage"] == {"shuffled": False, "shifted": False}
     assert (result["mode"], result["train"], result["train_shares_time"]) == ("train", ["first.gz"], False)
     assert any("against linear imbalance" in line for line in shown)
+    assert any("by the age at which a prediction is read" in line for line in shown)
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
