@@ -166,7 +166,7 @@ def test_a_challenger_is_trained_of_rows_with_and_without_quotes(
     assert card["rows_with_quotes"] == 6000
     # The newest 15 % of the time with quotes are left for the test.
     assert card["learned_to_us"] == pytest.approx(FROM_US + 1510 * SECOND_US, abs=2 * SECOND_US)
-    assert card["test"]["1"]["skill"] > 0.1
+    assert 0.03 < card["test"]["1"]["skill"] < 0.1  # at delivery, when a part of the planted move is over
     assert set(card["distribution"]) == {BTC}
     for bins in card["distribution"][BTC].values():
         assert (len(bins["edges"]), sum(bins["shares"])) == (9, pytest.approx(1))
