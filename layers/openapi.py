@@ -14,8 +14,8 @@ from typing import Any
 
 import msgspec
 
-from tickcast.adapters.http.bodies import AGES, Problem
-from tickcast.adapters.http.parameters import MAX_MS, Cursor, Horizon, Instant, Path
+from tickcast.adapters.http.bodies import Problem
+from tickcast.adapters.http.parameters import MAX_MS, SYMBOLS_PATTERN, Cursor, Horizon, Instant, Path, Symbols
 from tickcast.adapters.http.responses import JSON, PROBLEM_JSON
 from tickcast.adapters.http.routes import LATEST, ROUTES, Route
 from tickcast.model.forecast import HORIZONS_S
@@ -31,11 +31,14 @@ _REF = "#/components/schemas/{name}"
 INFO = {
     "title": "tickcast",
     "version": "1",
-    "summary": "Predictions of a market's mid price, 1, 2, 5 and 10 seconds ahead, once a second.",
+    "summary": "Predictions of a market's mid price, 1, 2, 5 and 10 seconds ahead of the moment of reading.",
     "description": """\
 Units: `timestamp` and `target_time` in milliseconds since 1970 (UTC, the exchange's clock), prices in quote
 currency, moves and costs in basis points (bp, 1/10,000) of the basis price, `…_s` in seconds, `…_ms` in
 milliseconds. What is not known is null, never filled in.
+
+The newest prediction is for the moment of reading, `as_of`: prices are for `target_time`, a horizon later,
+and the move is what is still to come. Lists and receipts have predictions as they were delivered.
 
 An answer is never a silent guess: when features are older than 5 s, or no model can answer, `source` is
 `fallback` and `reason` says why; where `horizons` is empty as well, no model answered: `confidence` is 0 and
@@ -48,11 +51,10 @@ Answers may have members beyond those described: members are added, never rename
 }
 
 ETAG = {
-    "description": f"""\
+    "description": """\
 Identifies the content; sent back as If-None-Match it saves sending the content again. A weak one (`W/"…"`)
-leaves out what the moment of reading alone decides: {", ".join(f"`{name}`" for name in AGES)} and
-`scored_age_s`, and the ends and `next` of a span that was asked for without `to`. After a 304, compute these
-from `timestamp`, `target_time` and `scored_ms`.
+leaves out what the moment of reading alone decides: `scored_age_s`, and the ends and `next` of a span that
+was asked for without `to`. After a 304, compute the age from `scored_ms`.
 """,
     "schema": {"type": "string"},
 }
@@ -157,7 +159,7 @@ def _responses(route: Route) -> dict[int, Schema]:
     shared = {400, 429}
     shared |= {304} if route.is_cacheable else set()
     shared |= {403, 503} if route.needs_key else set()
-    shared |= {404} if route.path_parameters else set()
+    shared |= {404} if route.names_symbols else set()
     found = {status: {"$ref": f"#/components/responses/{SHARED[status][0]}"} for status in shared}
     return found | {status: _result(route, what) for status, what in route.results.items()}
 
@@ -205,6 +207,8 @@ def _own_type(kind: type) -> Schema:
         return {"type": "integer", "enum": list(HORIZONS_S)}
     if kind is Instant:
         return {"$ref": _REF.format(name="Instant")}
+    if kind is Symbols:
+        return {"type": "string", "pattern": SYMBOLS_PATTERN}
     if kind is Cursor:
         return {"type": "integer", "minimum": 0, "maximum": MAX_MS}
     raise NotImplementedError(f"no schema for {kind}")
@@ -215,6 +219,8 @@ def _bodies() -> dict[str, Schema]:
     kinds = [route.returns for route in ROUTES if not isinstance(route.returns, str)] + [Problem]
     _, components = msgspec.json.schema_components(kinds, ref_template=_REF)
     for kind, schema in components.items():
+        if "properties" not in schema:  # written as an array
+            continue
         required = schema["required"]
         for name, member in schema["properties"].items():
             if "default" in member:

@@ -25,11 +25,12 @@ PORT = 6379
 
 User = Literal["writer", "reader", "auditor", "scorer"]
 # The rights of each user: commands by category, over all keys or some. Without @dangerous: no FLUSHALL, KEYS,
-# CONFIG, SHUTDOWN. The reader may ask how full the store is (INFO), for /health. The auditor reads receipts
-# and gap ledgers, the scorer outcomes and receipts (rights by key: Valkey 7.2).
+# CONFIG, SHUTDOWN. The writer and the reader may ask for the store's time (TIME), the reader how full it is
+# (INFO), for /health. The auditor reads receipts and gap ledgers, the scorer outcomes and receipts (rights by
+# key: Valkey 7.2).
 ACCESS: Mapping[User, str] = {
-    "writer": "on ~* -@all +@read +@write +@scripting +@connection +@transaction -@dangerous",
-    "reader": "on ~* -@all +@read +@connection -@dangerous +info",
+    "writer": "on ~* -@all +@read +@write +@scripting +@connection +@transaction -@dangerous +time",
+    "reader": "on ~* -@all +@read +@connection -@dangerous +info +time",
     "auditor": "on %R~predictions:* %R~gaps:* %W~heartbeat:* "
     "-@all +xrevrange +mget +set +@connection -@dangerous",
     "scorer": "on %R~outcomes:* %R~predictions:* %W~accuracy:* %W~heartbeat:* "

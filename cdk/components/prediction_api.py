@@ -69,7 +69,7 @@ class PredictionApi(Construct):
         function: lambda_.Function,
     ) -> None:
         super().__init__(scope, construct_id)
-        limits = environment.api
+        limits, known_limits = environment.api, environment.api.for_symbols(len(environment.symbols))
         on_aws = environment.aws is not None
         # What needs no key; a method with settings of its own inherits none of the stage's.
         open_to_all = apigateway.MethodDeploymentOptions(
@@ -95,8 +95,8 @@ class PredictionApi(Construct):
                 logging_level=apigateway.MethodLoggingLevel.ERROR,
                 access_log_destination=apigateway.LogGroupLogDestination(access_log),
                 access_log_format=apigateway.AccessLogFormat.custom(ACCESS_LOG),
-                throttling_rate_limit=limits.requests_per_s,
-                throttling_burst_limit=limits.burst,
+                throttling_rate_limit=known_limits.requests_per_s,
+                throttling_burst_limit=known_limits.burst,
                 method_options={f"{route.path}/GET": open_to_all for route in ROUTES if not route.needs_key},
             ),
             default_cors_preflight_options=apigateway.CorsOptions(
@@ -141,14 +141,16 @@ class PredictionApi(Construct):
 
     def _key(self, environment: Environment, methods: Mapping[str, apigateway.Method]) -> apigateway.IApiKey:
         """The first key, with the usage plan that limits it."""
-        limits = environment.api
+        limits, known_limits = environment.api, environment.api.for_symbols(len(environment.symbols))
         plan = self.api.add_usage_plan(
             "Plan",
             name=f"tickcast-{environment.name}",
             throttle=apigateway.ThrottleSettings(
-                rate_limit=limits.key_requests_per_s, burst_limit=limits.key_burst
+                rate_limit=known_limits.key_requests_per_s, burst_limit=known_limits.key_burst
             ),
-            quota=apigateway.QuotaSettings(limit=limits.key_requests_per_day, period=apigateway.Period.DAY),
+            quota=apigateway.QuotaSettings(
+                limit=known_limits.key_requests_per_day, period=apigateway.Period.DAY
+            ),
             api_stages=[
                 apigateway.UsagePlanPerApiStage(
                     api=self.api,

@@ -8,6 +8,7 @@ take their places. Unknown keys are errors, so a mistyped name cannot be ignored
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,6 +25,9 @@ Positive = Annotated[int, Meta(gt=0)]
 Retention = Literal["ONE_DAY", "ONE_WEEK", "TWO_WEEKS", "ONE_MONTH", "THREE_MONTHS", "ONE_YEAR"]
 
 _HOST = r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?/?"
+
+DAY_S = 86_400
+POLLS_OF_ONE_SYMBOL_PER_S = 10  # the pace at which its predictions are made
 
 # What a symbol takes of the cache at most, MB: an hour of receipts and outcomes with a challenger, and room
 # for receipts that list many late ticks. Measured by tests/adapters/redis/test_store_memory.py.
@@ -173,17 +177,46 @@ class FunctionSizes(_Config, frozen=True, kw_only=True):
 class ApiLimits(_Config, frozen=True, kw_only=True):
     """Limits of the API: the stage's for all callers of a route together, lower where no key is needed; the
     usage plan's for each key, lower where one response costs much.
+
+    A limit that is null follows from the symbols (`for_symbols`).
     """
 
-    requests_per_s: Positive = 100
-    burst: Positive = 200
+    requests_per_s: Positive | None = None
+    burst: Positive | None = None
     open_requests_per_s: Positive = 20
     open_burst: Positive = 40
-    key_requests_per_s: Positive = 20
-    key_burst: Positive = 40
+    key_requests_per_s: Positive | None = None
+    key_burst: Positive | None = None
     key_heavy_requests_per_s: Positive = 5
     key_heavy_burst: Positive = 10
-    key_requests_per_day: Positive = 200_000
+    key_requests_per_day: Positive | None = None
+
+    def for_symbols(self, symbols: int) -> KnownLimits:
+        """All limits of an API of so many symbols. One key can poll each of them once a second, or one of
+        them ten times, around the clock, with one further request a second. Its rate is twice that: polls
+        come unevenly, and a token bucket at the mean rate would refuse some. The stage has room for three
+        such keys."""
+        polls_per_s = max(symbols, POLLS_OF_ONE_SYMBOL_PER_S) + 1
+        key_rate = self.key_requests_per_s or 2 * polls_per_s
+        key_burst = self.key_burst or 2 * key_rate
+        return KnownLimits(
+            requests_per_s=self.requests_per_s or max(100, 3 * key_rate),
+            burst=self.burst or max(200, 3 * key_burst),
+            key_requests_per_s=key_rate,
+            key_burst=key_burst,
+            key_requests_per_day=self.key_requests_per_day or polls_per_s * DAY_S,
+        )
+
+
+@dataclass(frozen=True)
+class KnownLimits:
+    """Those of `ApiLimits` that follow from the symbols."""
+
+    requests_per_s: int
+    burst: int
+    key_requests_per_s: int
+    key_burst: int
+    key_requests_per_day: int
 
 
 class HistoryConfig(_Config, frozen=True, kw_only=True):

@@ -39,7 +39,6 @@ serve = ServePredictions(
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     response = serve(event)
-    is_fallback = response.body.get("source") == "fallback"
-    metrics.add_metric("FallbacksServed", MetricUnit.Count, is_fallback)
+    metrics.add_metric("FallbacksServed", MetricUnit.Count, response.fallbacks)
     metrics.add_metric("ServerErrors", MetricUnit.Count, response.status >= 500)
     return response.as_proxy_response(if_none_match(event))

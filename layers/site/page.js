@@ -15,6 +15,7 @@ async function get(path) {
 
 const known = value => value !== null && value !== undefined;
 const number = (value, digits) => known(value) ? value.toFixed(digits) : "–";
+const seconds = ms => known(ms) ? (ms / 1000).toFixed(1) : "–";
 const bp = value => known(value) ? value.toFixed(2) + " bp" : "–";
 const signed = value => known(value) && value > 0 ? "+" + bp(value) : bp(value);
 const clock = second => new Date(1000 * second).toLocaleTimeString([], { hour12: false });
@@ -44,12 +45,14 @@ function showLatest(it) {
   at("direction").className = !known(move) || it.abstains ? "soft" : move > 0 ? "good" : "bad";
   at("price").textContent = price(it.predicted_price);
   at("why").hidden = !isFallback;
-  at("why").textContent = isFallback ? `Fallback: ${it.reason.replaceAll("_", " ")}. Features complete up to ${number(it.claim_age_s, 1)} s ago, newest tick ${number(it.tick_age_s, 1)} s old.` : "";
+  at("why").textContent = isFallback ? `Fallback: ${it.reason.replaceAll("_", " ")}. Known up to ${seconds(it.age_ms.claim)} s ago, newest tick ${seconds(it.age_ms.tick)} s old.` : "";
   const figures = {
-    "expected move": signed(move), "round-trip cost": bp(it.cost_bp), "edge": signed(it.edge_bp), "noise": bp(it.noise_bp),
-    "confidence": share(it.confidence), "probability of no move": share(it.p_flat),
+    "expected move from now on": signed(move), "round-trip cost": bp(it.cost_bp), "edge": signed(it.edge_bp), "noise": bp(it.noise_bp),
+    "worth trading": !known(it.worth_trading) ? "–" : it.worth_trading ? "yes" : "no",
+    "up / down / no move": known(it.p_flat) ? [it.p_up, it.p_down, it.p_flat].map(share).join(" / ") : "–", "confidence": share(it.confidence),
     "80 % interval": known(it.lower) ? `${price(it.lower)} … ${price(it.upper)}` : "–", "basis price": price(it.basis_price),
-    "seconds left": number(it.seconds_left, 1), "age": number(it.age_s, 1) + " s" + (it.quiet ? `, quiet for ${number(it.tick_age_s, 0)} s` : ""),
+    "as of": clock(it.as_of / 1000), "for": `${clock(it.target_time / 1000)}, ${it.horizon_s} s later`,
+    "age": `${it.age_ms.claim} ms` + (it.quiet ? `, quiet for ${seconds(it.age_ms.tick)} s` : known(it.age_ms.tick) ? `, newest tick ${it.age_ms.tick} ms` : ""),
     "model": (it.model_id || "–") + (it.provisional ? " (provisional)" : ""), "latency": number(it.latency_ms, 0) + " ms",
   };
   at("figures").replaceChildren(...Object.entries(figures).map(([name, value]) => {
@@ -59,14 +62,14 @@ function showLatest(it) {
   }));
 }
 
-// A prediction is drawn at its target time, the mid at its own time; a second without a value is a gap in the line.
+// A prediction is drawn at its target time, the mid at its own time, each to the second; one without a value is a gap.
 function rows(predictions, horizon) {
   const bySecond = new Map();
   const row = time => bySecond.get(time) || bySecond.set(time, {}).get(time);
   for (const it of predictions) {
-    row(it.timestamp / 1000).mid = it.basis_price;
+    row(Math.round(it.timestamp / 1000)).mid = it.basis_price;
     const forecast = it.horizons[horizon];
-    if (forecast) row(it.timestamp / 1000 + forecast.horizon_s).forecast = forecast;
+    if (forecast) row(Math.round(it.target_time / 1000)).forecast = forecast;
   }
   const times = [...bySecond.keys()].sort((a, b) => a - b), x = [], series = [[], [], [], []];
   for (let time = times[0]; time <= times[times.length - 1]; time++) {

@@ -52,7 +52,7 @@ class Row:
 
     symbol: str
     prediction: dict[str, Any]
-    age_s: float  # of the data that the prediction was made from
+    age_s: float  # since the instant up to which the prediction knows the market
     accuracy: dict[str, Any]  # the latest scores; empty before the first
 
     @property
@@ -114,7 +114,7 @@ class StatusReader:
         predictions = [self._prediction(symbol) for symbol in symbols]
         found: Any = self._redis.mget([keys.accuracy(symbol) for symbol in symbols])
         rows = [
-            Row(symbol, prediction, prediction.get("claim_age_s", 0.0), json.loads(accuracy or "{}"))
+            Row(symbol, prediction, _age_s(prediction), json.loads(accuracy or "{}"))
             for symbol, prediction, accuracy in zip(symbols, predictions, found, strict=True)
         ]
         return Status(rows, ticks_per_s, "connected" if health["ready"] else health["why"])
@@ -123,6 +123,10 @@ class StatusReader:
         """As served; empty while there is none."""
         response = self._system.api.get(f"predictions/{symbol}")
         return response.body if response.status == 200 else {}
+
+
+def _age_s(prediction: dict[str, Any]) -> float:
+    return float(prediction["age_ms"]["claim"]) / 1000 if prediction else 0.0
 
 
 def show(system: System, progress: Progress) -> None:

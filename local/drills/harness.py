@@ -36,7 +36,12 @@ class Answers:
     @property
     def stale_after_s(self) -> float:
         """The age (s) of the oldest tick served as fresh, unless the market was known to be quiet."""
-        return max((body["tick_age_s"] for body in self.fresh if not body["quiet"]), default=0.0)
+        return max((tick_age_s(body) for body in self.fresh if not body["quiet"]), default=0.0)
+
+
+def tick_age_s(body: dict[str, Any]) -> float:
+    """The age of the newest tick in a response; 0 if it is not known."""
+    return (body["age_ms"]["tick"] or 0) / 1000
 
 
 class Harness:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from local.drills.harness import DrillFailed, Harness
+from local.drills.harness import DrillFailed, Harness, tick_age_s
 
 Scenario = Callable[[Harness], str]
 
@@ -91,7 +91,7 @@ def quiet(seconds: float = _PAUSE_S) -> Scenario:
         with harness.reading(symbol) as answers:
             harness.inject("pause_market", symbol=symbol, seconds=seconds)
             harness.wait(seconds)
-        old = [body for body in answers.bodies if body["tick_age_s"] > _STALE_S + 1]
+        old = [body for body in answers.bodies if tick_age_s(body) > _STALE_S + 1]
         stale = [body for body in old if body["reason"] == "stale_features"]
         if stale or not old:
             raise DrillFailed(f"{len(stale)} of {len(old)} responses for the quiet market were stale")

@@ -137,3 +137,11 @@ class QuoteHistory:
         """The last quote of an event time not after `time_us`."""
         index = bisect_right(self._rows.columns[0], time_us) - 1
         return Quote(self._symbol, *self._rows.row(index)) if index >= 0 else None
+
+    def mids_within(self, from_us: int, to_us: int) -> list[float]:
+        """The mids that were the newest at some instant from `from_us` to `to_us`, each once; empty before
+        the first quote."""
+        times, _, bids, _, asks, _ = self._rows.columns
+        start = max(bisect_right(times, from_us) - 1, 0)
+        stop = bisect_right(times, to_us)
+        return list(dict.fromkeys((bids[row] + asks[row]) / 2e8 for row in range(start, stop)))

@@ -69,6 +69,7 @@ class RestApi:
             web.get("/api/v3/ticker/24hr", self.tickers),
             web.get("/local/sent", self.sent),
             web.get("/local/quote", self.quote),
+            web.post("/local/mids", self.mids),
         ]
 
     # ------------------------------------------------------------------------------------- every request
@@ -179,6 +180,27 @@ class RestApi:
             "feed": self._feed,
             "quote": quote and _quote(quote),
             "trade": trade and {"id": trade.last_id, "time_us": trade.time_us, "price": decimal(trade.price)},
+        }
+        return web.json_response(answer)
+
+    async def mids(self, request: web.Request) -> web.Response:
+        """The mids of a symbol, for many spans of time at once. The body is {"symbol": …, "spans_ms":
+        [[from, to], …]}; `mids` has for each span those that were the newest at some instant of it, one for
+        a span of a single instant. `known_ms` is the time of the newest quote: later mids may still change.
+        """
+        try:
+            body = json.loads(await request.read())
+            symbol, spans = body["symbol"], [(int(start), int(end)) for start, end in body["spans_ms"]]
+        except (ValueError, TypeError, KeyError):
+            raise ApiError(-1100, "The body should have a symbol and spans_ms, pairs of integers.") from None
+        if symbol not in self._markets:
+            raise ApiError(-1121, "Invalid symbol.")
+        quotes = self._markets[symbol].quotes
+        answer = {
+            "symbol": symbol,
+            "feed": self._feed,
+            "known_ms": quotes.last and quotes.last.time_us // 1_000,
+            "mids": [quotes.mids_within(start * 1_000, end * 1_000) for start, end in spans],
         }
         return web.json_response(answer)
 

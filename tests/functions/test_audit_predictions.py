@@ -17,6 +17,7 @@ from tests.fixtures.hot_path import Clock, hot_path
 from tests.fixtures.kinesis_events import batch_event
 from tests.fixtures.market import START_US, batches, random_ticks
 from tests.fixtures.settings import configured
+from tests.fixtures.store_at import StoreAt
 from tickcast.adapters.kinesis.schema_registry import SchemaRegistry
 from tickcast.adapters.lake import bronze
 from tickcast.adapters.postgres.connection import Database
@@ -120,11 +121,10 @@ def test_a_sample_is_reproduced(run: Callable[..., Result], redis_client: redis.
     assert (archive_beat["ok"], archive_beat["objects"]) == (True, len(bronze_keys(s3)))
     newest_us = archive_beat["newest_us"]["BTCUSDT"]
     assert START_US + (SECONDS - 1) * 1_000_000 < newest_us <= START_US + SECONDS * 1_000_000
-    health = Health(
-        configured(ServePredictionsSettings, SYMBOLS="BTCUSDT"),
-        HotStore(redis_client, SETTINGS.lateness_us),
-        lambda: beat["at_ms"],
-    )().body
+    store = StoreAt(redis_client, SETTINGS.lateness_us)
+    store.at_ms = lambda: beat["at_ms"]
+    settings = configured(ServePredictionsSettings, SYMBOLS="BTCUSDT")
+    health = Health(settings, store, store.at_ms)().body
     assert health["services"]["audit"]["ok"] and health["services"]["archive"]["ok"]
 
 

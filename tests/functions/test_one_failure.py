@@ -26,6 +26,7 @@ from tests.fixtures.hot_path import (
 from tests.fixtures.kinesis_events import FIRST_SEQUENCE, batch_event, event, record
 from tests.fixtures.market import START_US
 from tests.fixtures.settings import configured
+from tests.fixtures.store_at import StoreAt
 from tickcast.adapters.redis.hot_store import HotStore
 from tickcast.adapters.settings import ServePredictionsSettings
 from tickcast.features.ring import BarRing, View
@@ -134,12 +135,13 @@ def test_health_shows_a_failure_until_the_next_prediction(
     run: Callable[..., list[Result]],
     redis_client: redis.Redis,
     predict: PredictStream,
-    store: HotStore,
     clock: Clock,
 ) -> None:
     run(0, 15)
     change_state(redis_client, predict, mix_up_ids)
-    health = Health(configured(ServePredictionsSettings), store, clock)
+    store_now = StoreAt(redis_client, 100_000)
+    store_now.at_ms = clock
+    health = Health(configured(ServePredictionsSettings), store_now, clock)
     for pieces in range(TRIES - 1):
         run(15 + pieces / 10, 15.1 + pieces / 10, per_event=1)
         services = health().body["services"]

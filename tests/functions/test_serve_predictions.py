@@ -20,9 +20,11 @@ from tests.fixtures import records
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.hot_path import commit
 from tests.fixtures.settings import configured
+from tests.fixtures.store_at import StoreAt
 from tickcast.adapters.http.bodies import CARDS_SHOWN
 from tickcast.adapters.http.responses import Response, as_json, if_none_match
 from tickcast.adapters.http.routes import ROUTES
+from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.connection import connect
 from tickcast.adapters.redis.hot_store import HotStore, Writes
 from tickcast.adapters.registry.model_catalog import ModelCatalog
@@ -37,24 +39,28 @@ from tickcast.functions.serve_predictions import (
 )
 from tickcast.market.gaps import Gap, GapLedger
 from tickcast.model.calibration import Calibrator
+from tickcast.model.forecast import HORIZONS_S, PATH_S, Path, at, remaining
 from tickcast.serving.prediction import timing_of
 from tickcast.serving.records import (
-    Features,
     FeedHeartbeat,
     Heartbeat,
     Outcome,
+    PathForecast,
     Prediction,
     StreamHeartbeat,
+    encode,
 )
 from tickcast.serving.state import SymbolState
 
 SETTINGS = configured(ServePredictionsSettings)
 AT_S = 1_754_000_000
 AT_MS = AT_S * 1000
-FEATURES = records.features(AT_S, price=60_001.0, mid=60_000.0, proxy_mid=None)
+FORECAST = records.path_forecast(AT_MS, basis_price=60_000.0)
 PREDICTION = records.prediction(
     AT_MS,
     basis_price=60_000.0,
+    latency_ms=130,
+    target_time=AT_MS + 130 + 2000,
     horizons={h: records.horizon(h, predicted_price=60_000.0 + h) for h in (1, 2, 5, 10)},
     calibrator={1: Calibrator(direction_slope=1.0, interval_width=1.3)},
     timing_ms=timing_of([*range(9)]),
@@ -65,17 +71,20 @@ FEED = FeedHeartbeat(at_ms=AT_MS, watermark_ms=AT_MS, received_ms=AT_MS)
 
 
 class Api:
-    """Serves as if the time were `age_s` after the prediction's."""
+    """Serves as if the time were `age_s` after the prediction's; its own clock is `own_off_s` ahead of that,
+    and the store's `store_off_s`."""
 
     def __init__(
         self, store: HotStore, s3: Any = None, settings: ServePredictionsSettings = SETTINGS
     ) -> None:
-        self.age_s = 0.3
+        self.age_s, self.own_off_s, self.store_off_s = 0.3, 0.0, 0.0
+        if isinstance(store, StoreAt):
+            store.at_ms = lambda: (AT_S + self.age_s + self.store_off_s) * 1000
         models = ModelCatalog(lambda: s3, BUCKET, self.clock_ms)
         self.serve = ServePredictions(settings, store, models, self.clock_ms, lambda name: f"text of {name}")
 
     def clock_ms(self) -> float:
-        return (AT_S + self.age_s) * 1000
+        return (AT_S + self.age_s + self.own_off_s) * 1000
 
     def get(self, symbol: str = "BTCUSDT", **query: str) -> Response:
         return self.ask("/predictions/{symbol}", query, symbol=symbol)
@@ -95,7 +104,7 @@ class Api:
 
 @pytest.fixture
 def store(redis_client: redis.Redis) -> HotStore:
-    return HotStore(redis_client, 100_000)
+    return StoreAt(redis_client, 100_000)
 
 
 @pytest.fixture
@@ -107,16 +116,21 @@ def put(
     store: HotStore,
     *predictions: Prediction,
     heartbeat: StreamHeartbeat = STREAM,
-    features: Features = FEATURES,
+    forecast: PathForecast = FORECAST,
 ) -> None:
     writes = Writes()
     for symbol in SETTINGS.symbols:
         writes.heartbeat("predict_stream", symbol, heartbeat)
         writes.heartbeat("ingest_ecs", symbol, FEED)
-    writes.features(features, 60)
     for prediction in predictions:
         writes.prediction(prediction)
+    writes.put.append(latest(forecast))
     write(store, writes)
+
+
+def latest(forecast: PathForecast) -> tuple[str, bytes, int]:
+    """As the key is written: its name, value and TTL."""
+    return keys.latest_prediction(forecast.symbol), encode(forecast), keys.TTL_S
 
 
 def write(store: HotStore, writes: Writes) -> None:
@@ -126,13 +140,14 @@ def write(store: HotStore, writes: Writes) -> None:
     assert commit(store, state, sequence, writes)
 
 
-def made_at(offset_s: int, **changed: Any) -> Prediction:
-    timestamp = AT_MS + offset_s * 1000
-    return replace(PREDICTION, id=f"BTCUSDT-{timestamp}", timestamp=timestamp, **changed)
+def made_at(offset_s: float, **changed: Any) -> Prediction:
+    timestamp = AT_MS + round(offset_s * 1000)
+    times: dict[str, Any] = {"timestamp": timestamp, "target_time": timestamp + 130 + 2000}
+    return replace(PREDICTION, id=f"BTCUSDT-{timestamp}", **times | changed)
 
 
 def outcome(horizon_s: int, **changed: Any) -> Outcome:
-    return records.outcome(AT_MS, horizon_s, **changed)
+    return records.outcome(AT_MS, horizon_s, **{"target_time": AT_MS + 130 + 1000 * horizon_s} | changed)
 
 
 def put_outcomes(store: HotStore, *outcomes: Outcome) -> None:
@@ -143,45 +158,195 @@ def put_outcomes(store: HotStore, *outcomes: Outcome) -> None:
 
 
 def test_a_fresh_prediction_is_served_from_the_model(store: HotStore, api: Api) -> None:
-    put(store, PREDICTION)
+    put(store)
     answer = api.get()
-    assert answer.status == 200
-    assert answer.body["source"] == "model"
-    assert answer.body["predicted_price"] == 60_002.0
-    assert (answer.body["age_s"], answer.body["seconds_left"]) == (0.3, 1.7)
+    assert (answer.status, answer.fallbacks) == (200, 0)
+    assert list(answer.body)[:5] == ["symbol", "timestamp", "predicted_price", "confidence", "latency_ms"]
+    assert (answer.body["source"], answer.body["id"]) == ("model", f"BTCUSDT-{AT_MS}")
+    # 1 bp a second from the row on: 2.3 s after it, of which 0.3 s are past.
+    assert answer.body["predicted_price"] == pytest.approx(60_000.0 * 1.00023)
+    assert answer.body["expected_move_bp"] == pytest.approx(2.0)
+    assert (answer.body["as_of"], answer.body["target_time"]) == (AT_MS + 300, AT_MS + 2300)
+    assert answer.body["age_ms"] == {"tick": 340, "claim": 300}
+    assert answer.body["worth_trading"] is True  # of 1.2 bp
+    assert answer.body["edge_bp"] == pytest.approx(0.8)
     response = answer.as_proxy_response()
     assert response["headers"]["Content-Type"] == "application/json"
     assert json.loads(response["body"]) == answer.body
 
 
+def test_no_reading_of_the_newest_is_cached(store: HotStore, api: Api) -> None:
+    put(store)
+    for answer in (api.get(), api.ask(SEVERAL)):
+        headers = answer.as_proxy_response("*")["headers"]
+        assert (headers["Cache-Control"], "ETag" in headers) == ("no-store", False)
+
+
+BENT = replace(
+    records.path(),
+    move_bp=[3.0 * t / (1 + t) for t in PATH_S],
+    scale_bp=[1.7 * t**0.4 for t in PATH_S],
+    p_flat=[0.9 / (1 + t) for t in PATH_S],
+)
+
+
+@pytest.mark.parametrize("age_s", [0.0, 0.137, 0.5, 4.9])
+@pytest.mark.parametrize("horizon_s", HORIZONS_S)
+def test_an_answer_is_what_is_still_to_come(store: HotStore, api: Api, age_s: float, horizon_s: int) -> None:
+    put(store, forecast=replace(FORECAST, path=BENT))
+    api.age_s = age_s
+    body = api.get(horizon=str(horizon_s)).body
+    move_bp, scale_bp, p_flat = remaining(BENT, age_s, horizon_s)
+    assert body["expected_move_bp"] == pytest.approx(move_bp)
+    assert (body["scale_bp"], body["p_flat"]) == pytest.approx((scale_bp, p_flat))
+    whole_bp = at(BENT.move_bp, age_s + horizon_s)
+    assert body["predicted_price"] == pytest.approx(60_000.0 * (1 + whole_bp / 1e4))
+    assert body["lower"] < body["predicted_price"] < body["upper"]
+    assert body["target_time"] == body["as_of"] + 1000 * horizon_s == AT_MS + 1000 * (age_s + horizon_s)
+    assert body["horizons"].keys() == {"1", "2", "5", "10"}
+    of_horizon = body["horizons"][str(horizon_s)]
+    assert of_horizon == {name: body[name] for name in of_horizon}
+
+
+def test_readings_at_three_ages_are_three_answers(store: HotStore, api: Api) -> None:
+    put(store, forecast=replace(FORECAST, path=BENT))
+    bodies = []
+    for api.age_s in (0.1, 0.6, 3.0):
+        bodies.append(api.get().body)
+    for name in ("predicted_price", "expected_move_bp", "confidence", "p_up", "as_of", "target_time"):
+        assert len({body[name] for body in bodies}) == 3, name
+    assert len({body["id"] for body in bodies}) == len({body["basis_price"] for body in bodies}) == 1
+
+
+@pytest.mark.parametrize("bp_per_s", [1.0, -1.0, 0.0])
+def test_the_three_chances_sum_to_1(store: HotStore, api: Api, bp_per_s: float) -> None:
+    put(store, forecast=replace(FORECAST, path=records.path(bp_per_s)))
+    body = api.get().body
+    for each in (body, *body["horizons"].values()):
+        up, down, flat, confidence = (each[name] for name in ("p_up", "p_down", "p_flat", "confidence"))
+        assert up + down + flat == pytest.approx(1)
+        assert max(up, down) == pytest.approx((1 - flat) * confidence)
+        assert (up > down, up < down) == (bp_per_s > 0, bp_per_s < 0)
+
+
+@pytest.mark.parametrize(("cost_bp", "worth"), [(1.9, True), (2.1, False), (None, None)])
+def test_whether_a_move_covers_its_cost_is_apart_from_noise(
+    store: HotStore, api: Api, cost_bp: float | None, worth: bool | None
+) -> None:
+    put(store, forecast=replace(FORECAST, cost_bp=cost_bp))
+    assert (api.get().body["worth_trading"], api.get().body["abstains"]) == (worth, False)
+    put(store, forecast=replace(FORECAST, cost_bp=cost_bp, min_confidence=0.95))
+    assert (api.get().body["worth_trading"], api.get().body["abstains"]) == (worth, True)
+
+
 @pytest.mark.parametrize(("age_s", "source"), [(5.0, "model"), (5.01, "fallback"), (3600, "fallback")])
-def test_features_older_than_five_seconds_are_a_fallback(
+def test_a_forecast_older_than_five_seconds_is_a_fallback(
     store: HotStore, api: Api, age_s: float, source: str
 ) -> None:
-    put(store, PREDICTION)
+    put(store, forecast=replace(FORECAST, last_tick_us=AT_MS * 1000))
     api.age_s = age_s
-    body = api.get().body
-    assert body["source"] == source
+    answer = api.get()
+    body = answer.body
+    assert (body["source"], answer.fallbacks) == (source, source == "fallback")
     if source == "fallback":
-        assert (body["reason"], body["confidence"], body["predicted_price"]) == (
-            "stale_features",
-            0.0,
-            60_000.0,
-        )
-        assert (body["lower"], body["upper"], body["horizons"]) == (None, None, {})
-        assert (body["abstains"], body["edge_bp"]) == (True, None)
-        assert body["seconds_left"] == 0
+        assert (body["reason"], body["confidence"]) == ("stale_features", 0.0)
+        assert body["predicted_price"] == body["basis_price"] == 60_000.0
+        unknown = {
+            "expected_move_bp",
+            "p_up",
+            "p_down",
+            "p_flat",
+            "lower",
+            "upper",
+            "edge_bp",
+            "worth_trading",
+        }
+        assert {body[name] for name in unknown} == {None}
+        assert (body["abstains"], body["horizons"]) == (True, {})
+        assert body["target_time"] == body["as_of"] + 2000
 
 
-def aged(tick_age_s: float, quiet_age_s: float | None = None) -> Features:
-    """Features with a newest tick, and the newest evidence of a quiet market, so much older than
-    themselves."""
+def test_without_a_model_the_answer_is_the_last_known_price(store: HotStore, api: Api) -> None:
+    put(store, forecast=replace(FORECAST, path=None, calibrator={}, source="fallback", reason="no_model"))
+    body = api.get(horizon="5").body
+    assert (body["reason"], body["horizon_s"]) == ("no_model", 5)
+    assert (body["predicted_price"], body["confidence"], body["horizons"]) == (60_000.0, 0.0, {})
+
+
+@pytest.mark.parametrize("offset_s", [-30.0, 30.0])
+def test_a_clock_that_is_off_does_not_change_ages(store: HotStore, api: Api, offset_s: float) -> None:
+    put(store, forecast=replace(FORECAST, clock_offset_ms=0.0))
+    right = api.get().body
+    put(store, forecast=replace(FORECAST, clock_offset_ms=offset_s * 1000))
+    api.store_off_s = offset_s
+    for api.own_off_s in (0.0, offset_s, -offset_s):
+        assert api.get().body == right
+    health = api.health()
+    clock = health.body["services"]["clock"]
+    assert (clock["ok"], clock["offset_ms"]) == (True, offset_s * 1000)
+    side = "ahead of" if offset_s > 0 else "behind"
+    assert f"the hot store's clock is 30.0 s {side} the exchange's; " in clock["why"]
+    assert "compensated" in clock["why"]
+    assert health.body["services"]["age"] == {"ok": True, "why": None, "age_s": 0.3}
+
+
+def test_a_forecast_from_the_future_is_read_at_its_own_instant(store: HotStore, api: Api) -> None:
+    put(store, forecast=replace(FORECAST, clock_offset_ms=None))
+    api.age_s = -30
+    body = api.get().body
+    assert (body["as_of"], body["age_ms"]) == (AT_MS, {"tick": 40, "claim": 0})
+    assert body["source"] == "model"
+    health = api.health()
+    clock = health.body["services"]["clock"]
+    assert (health.status, clock["ok"], clock["offset_ms"]) == (503, False, None)
+    assert "the newest forecast is 30.0 s ahead of the clock: ages are wrong" in clock["why"]
+    assert "is not known, and counts as 0" in clock["why"]
+
+
+def test_the_functions_own_clock_is_reported_and_used_for_no_age(store: HotStore, api: Api) -> None:
+    put(store)
+    api.own_off_s = -7
+    health = api.health()
+    clock = health.body["services"]["clock"]
+    assert (health.status, clock["own_offset_ms"]) == (200, -7000)
+    assert clock["why"] == (
+        "the API's own clock is 7.0 s behind the hot store's; ages and features are compensated for that"
+    )
+    api.own_off_s = 0.5
+    assert api.health().body["services"]["clock"]["why"] is None
+
+
+def test_clocks_of_hosts_that_are_off_are_reported(store: HotStore, api: Api) -> None:
+    put(store, heartbeat=replace(STREAM, own_offset_ms=-2500.0))
+    writes = Writes()
+    writes.heartbeat("ingest_ecs", "ETHUSDT", replace(FEED, host_offset_ms=30_000.0))
+    write(store, writes)
+    health = api.health()
+    clock = health.body["services"]["clock"]
+    assert (health.status, clock["ok"]) == (200, True)
+    assert "ingest's clock is 30.0 s ahead of the exchange's" in clock["why"]
+    assert "predict_stream's clock is 2.5 s behind the exchange's" in clock["why"]
+    put(store, heartbeat=replace(STREAM, own_offset_ms=-900.0))
+    assert api.health().body["services"]["clock"]["why"] is None
+
+
+def test_the_time_of_reading_is_the_hot_store_s(redis_client: redis.Redis) -> None:
+    store = HotStore(redis_client, 0)
+    before: Any = redis_client.time()
+    values, at_ms = store.values_at(["x"])
+    after: Any = redis_client.time()
+    assert values == [None]
+    assert before[0] * 1000 + before[1] / 1000 <= at_ms <= after[0] * 1000 + after[1] / 1000
+
+
+def aged(tick_age_s: float, quiet_age_s: float | None = None) -> PathForecast:
+    """A forecast with a newest tick, and the newest evidence of a quiet market, so much older than itself."""
     quiet_us = None if quiet_age_s is None else round((AT_S - quiet_age_s) * 1e6)
-    return replace(FEATURES, last_tick_us=round((AT_S - tick_age_s) * 1e6), quiet_us=quiet_us)
+    return replace(FORECAST, last_tick_us=round((AT_S - tick_age_s) * 1e6), quiet_us=quiet_us)
 
 
 @pytest.mark.parametrize(
-    ("features", "age_s", "source", "quiet"),
+    ("forecast", "age_s", "source", "quiet"),
     [
         (aged(4.6), 0.3, "model", False),
         (aged(4.8), 0.3, "fallback", False),  # complete, but too old
@@ -194,23 +359,59 @@ def aged(tick_age_s: float, quiet_age_s: float | None = None) -> Features:
     ],
 )
 def test_a_tick_is_too_old_unless_the_market_is_quiet_and_a_claim_always(
-    store: HotStore, api: Api, features: Features, age_s: float, source: str, quiet: bool
+    store: HotStore, api: Api, forecast: PathForecast, age_s: float, source: str, quiet: bool
 ) -> None:
-    put(store, PREDICTION, features=features)
+    put(store, forecast=forecast)
     api.age_s = age_s
     body = api.get().body
     assert (body["source"], body["quiet"]) == (source, quiet)
-    assert body["claim_age_s"] == body["age_s"] == age_s
-    assert body["tick_age_s"] == round(AT_S + age_s - (features.last_tick_us or 0) / 1e6, 3)
+    assert body["age_ms"]["claim"] == age_s * 1000
+    assert body["age_ms"]["tick"] == AT_MS + age_s * 1000 - (forecast.last_tick_us or 0) / 1000
 
 
-@pytest.mark.parametrize("horizon_s", [1, 2, 5, 10])
-def test_each_horizon(store: HotStore, api: Api, horizon_s: int) -> None:
-    put(store, PREDICTION)
-    body = api.get(horizon=str(horizon_s)).body
-    assert body["predicted_price"] == 60_000.0 + horizon_s
-    assert body["horizon_s"] == horizon_s
-    assert body["target_time"] == AT_MS + horizon_s * 1000
+SEVERAL = "/predictions"
+
+
+def put_ethereum(store: HotStore, **changed: Any) -> None:
+    writes = Writes()
+    writes.put.append(latest(replace(records.path_forecast(AT_MS, symbol="ETHUSDT"), **changed)))
+    write(store, writes)
+
+
+def test_several_symbols_are_read_at_one_moment(store: HotStore, api: Api) -> None:
+    put(store)
+    put_ethereum(store, timestamp=AT_MS - 5000, last_tick_us=None)
+    answer = api.ask(SEVERAL)
+    assert (answer.status, answer.fallbacks, answer.body["problems"]) == (200, 1, {})
+    assert answer.body["as_of"] == AT_MS + 300
+    found = answer.body["predictions"]
+    assert list(found) == ["BTCUSDT", "ETHUSDT"]
+    assert (found["BTCUSDT"]["source"], found["ETHUSDT"]["source"]) == ("model", "fallback")
+    assert found["ETHUSDT"]["reason"] == "stale_features"
+    assert found == {symbol: api.get(symbol).body for symbol in found}
+
+
+def test_several_symbols_over_another_horizon(store: HotStore, api: Api) -> None:
+    put(store)
+    body = api.ask(SEVERAL, {"symbols": "btcusdt,BTCUSDT", "horizon": "10"}).body
+    assert list(body["predictions"]) == ["BTCUSDT"]
+    assert body["predictions"]["BTCUSDT"] == api.get(horizon="10").body
+
+
+def test_a_symbol_without_data_has_its_problem(store: HotStore, api: Api, redis_client: redis.Redis) -> None:
+    assert api.ask(SEVERAL).status == 200
+    put(store)
+    for text, status, detail in (
+        (None, 404, "no tick of ETHUSDT"),
+        ("[]", 503, "records of ETHUSDT in Redis"),
+    ):
+        if text:
+            redis_client.set("prediction:ETHUSDT:latest", text)
+        body = api.ask(SEVERAL).body
+        assert list(body["predictions"]) == ["BTCUSDT"]
+        assert list(body["problems"]) == ["ETHUSDT"]
+        assert body["problems"]["ETHUSDT"]["status"] == status
+        assert detail in body["problems"]["ETHUSDT"]["detail"]
 
 
 def test_history_adds_the_newest_predictions(store: HotStore, api: Api) -> None:
@@ -242,11 +443,14 @@ def test_only_the_receipt_has_the_heavy_parts(store: HotStore, api: Api) -> None
     assert {name: receipt[name] for name in as_json(PREDICTION)} == as_json(PREDICTION)
 
 
+RECEIPT = "/predictions/{symbol}/{id}"
+
+
 def test_a_receipt_is_final_once_all_outcomes_are_known(store: HotStore, api: Api) -> None:
     put(store, PREDICTION)
 
     def receipt() -> Response:
-        return api.ask("/predictions/{symbol}/{id}", symbol="BTCUSDT", id=f"BTCUSDT-{AT_MS}")
+        return api.ask(RECEIPT, symbol="BTCUSDT", id=f"BTCUSDT-{AT_MS}")
 
     assert receipt().body["outcomes"] == {}
     put_outcomes(store, outcome(1), outcome(2, status="unresolved", why="gap", inside=None, right=None))
@@ -256,6 +460,29 @@ def test_a_receipt_is_final_once_all_outcomes_are_known(store: HotStore, api: Ap
     put_outcomes(store, outcome(5), outcome(10))
     assert receipt().body["outcomes"].keys() == {"1", "2", "5", "10"}
     assert "immutable" in receipt().cache_control
+
+
+def test_the_receipt_of_a_prediction_between_seconds(
+    store: HotStore, api: Api, redis_client: redis.Redis
+) -> None:
+    """It may be delivered in the same millisecond as another one, whose outcomes are not its."""
+    put(store, PREDICTION)
+    between = made_at(0.1, target_time=PREDICTION.target_time)
+    entry = f"{between.timestamp}-0"
+    redis_client.xadd("predictions:BTCUSDT:recent", {"json": encode(between)}, id=entry)
+    put_outcomes(store, outcome(1))
+    receipt = api.ask(RECEIPT, symbol="BTCUSDT", id=between.id)
+    assert (receipt.status, receipt.body["timestamp"], receipt.body["outcomes"]) == (200, AT_MS + 100, {})
+    assert [each["timestamp"] for each in api.get(history="5").body["history"]] == [AT_MS]
+
+
+def test_lists_are_as_delivered(store: HotStore, api: Api) -> None:
+    put(store, PREDICTION)
+    api.age_s = 3
+    for horizon_s in HORIZONS_S:
+        (listed,) = api.ask(HISTORY, {"horizon": str(horizon_s)}, symbol="BTCUSDT").body["predictions"]
+        assert listed["target_time"] == AT_MS + 130 + 1000 * horizon_s
+        assert listed["predicted_price"] == 60_000.0 + horizon_s
 
 
 HISTORY = "/predictions/{symbol}/history"
@@ -317,6 +544,12 @@ def test_an_instant_may_be_a_date_or_milliseconds(store: HotStore, api: Api, ins
         (None, "DOGEUSDT", {}, 404, "symbol", "'DOGEUSDT' is not served; served are BTCUSDT, ETHUSDT"),
         (None, "", {}, 404, "symbol", "'' is not served"),
         (None, "ETHUSDT", {}, 404, "symbol", "no tick of ETHUSDT has arrived so far"),
+        (SEVERAL, None, {"symbols": "BTCUSDT,DOGEUSDT"}, 404, "symbols", "'DOGEUSDT' is not served"),
+        (SEVERAL, None, {"symbols": ""}, 404, "symbols", "'' is not served; served are BTCUSDT, ETHUSDT"),
+        (SEVERAL, None, {"symbols": "BTCUSDT,"}, 404, "symbols", "'' is not served"),
+        (SEVERAL, None, {"symbols": "BTCUSDT, ETHUSDT"}, 404, "symbols", "' ETHUSDT' is not served"),
+        (SEVERAL, None, {"horizon": "3"}, 400, "horizon", "horizon is '3'"),
+        (SEVERAL, None, {"history": "3"}, 400, "history", "history; known are symbols, horizon"),
         (
             None,
             "BTCUSDT",
@@ -383,7 +616,8 @@ def test_errors_are_problems_that_name_the_parameter(
 @pytest.mark.parametrize(
     ("prediction_id", "status", "detail"),
     [
-        ("BTCUSDT-1", 404, "no prediction BTCUSDT-1 of BTCUSDT is kept"),
+        ("BTCUSDT-1", 404, "no prediction BTCUSDT-1 of BTCUSDT is kept: those of the first"),
+        ("BTCUSDT-1", 404, "of each second are for about an hour, all others for about five minutes"),
         (f"ETHUSDT-{AT_MS}", 404, "of BTCUSDT is kept"),
         ("latest", 400, "id is 'LATEST', it should be like BTCUSDT-1767225600000"),
         ("BTCUSDT-" + "1" * 14, 400, "it should be like"),
@@ -490,26 +724,6 @@ def seen_again(api: Api, resource: str, query: dict[str, str] | None = None, **p
     second = api.ask(resource, query, **path).as_proxy_response(first["headers"]["ETag"])
     assert second["statusCode"] in (200, 304)
     return bool(second["statusCode"] == 304)
-
-
-def test_the_same_prediction_is_a_304_although_its_age_changes(store: HotStore, api: Api) -> None:
-    put(store, PREDICTION)
-    assert seen_again(api, "/predictions/{symbol}", {"history": "5"}, symbol="BTCUSDT")
-    first = api.get().as_proxy_response()
-    assert first["headers"]["ETag"].startswith('W/"')  # ages may differ: the same, but not to the byte
-    assert api.get(horizon="10").as_proxy_response(first["headers"]["ETag"])["statusCode"] == 200
-    put(store, made_at(1))
-    assert api.get().as_proxy_response(first["headers"]["ETag"])["statusCode"] == 200
-
-
-def test_a_prediction_that_became_a_fallback_is_sent(store: HotStore, api: Api) -> None:
-    put(store, PREDICTION)
-    fresh = api.get().as_proxy_response()["headers"]["ETag"]
-    api.age_s = 6
-    stale = api.get().as_proxy_response(fresh)
-    assert (stale["statusCode"], json.loads(stale["body"])["source"]) == (200, "fallback")
-    api.age_s = 60
-    assert api.get().as_proxy_response(stale["headers"]["ETag"])["statusCode"] == 304
 
 
 def test_history_without_a_new_prediction_is_a_304(store: HotStore, api: Api) -> None:
@@ -628,8 +842,8 @@ def test_symbols_in_any_script_and_encoding(
     assert served.symbols[1] == symbol
     api, id_ = Api(store, settings=served), f"{symbol}-{AT_MS}"
     writes = Writes()
-    writes.features(replace(FEATURES, symbol=symbol), 60)
     writes.prediction(replace(PREDICTION, symbol=symbol, id=id_))
+    writes.put.append(latest(replace(FORECAST, symbol=symbol, id=id_)))
     assert commit(store, SymbolState(symbol, BarRing(0), sequence=1), 0, writes)
     assert api.get(asked).body["id"] == id_
     assert api.ask(HISTORY, {"to": str(AT_MS)}, symbol=asked).body["count"] == 1
@@ -675,11 +889,6 @@ PREDICTED, SCORED = "/predictions/{symbol}", "/accuracy/{symbol}"
     ("resource", "key", "text"),
     [
         *((PREDICTED, "prediction:BTCUSDT:latest", text) for text in ("not json", "[]", '{"a": 1}', "7")),
-        *(
-            (PREDICTED, "features:BTCUSDT:latest", text)
-            for text in ("not json", "[]", '{"timestamp": "noon"}')
-        ),
-        (PREDICTED, "features:BTCUSDT:latest", '{"timestamp": 1}'),  # a fallback without any price
         *((SCORED, "accuracy:BTCUSDT", text) for text in ("not json", "[]", '{"a": 1}', '{"hour": 1}')),
     ],
 )
@@ -710,26 +919,43 @@ def test_an_entry_without_a_record_is_a_503(store: HotStore, api: Api, redis_cli
 def test_receipts_that_lack_newer_fields_are_served(
     store: HotStore, api: Api, redis_client: redis.Redis
 ) -> None:
-    put(store, PREDICTION)
-    receipt = json.loads(redis_client.get("prediction:BTCUSDT:latest") or b"")
+    put(store)
+    receipt = as_json(PREDICTION)
     for name in ("noise_bp", "edge_bp", "cost_bp", "abstains", "challenger", "provisional", "update_id"):
         del receipt[name]
     for each in receipt["horizons"].values():
         del each["noise_bp"], each["edge_bp"], each["abstains"]
-    redis_client.set("prediction:BTCUSDT:latest", json.dumps(receipt))
-    redis_client.xadd("predictions:BTCUSDT", {"json": json.dumps(receipt)}, id=f"{AT_MS + 1}-0")
-    latest, history = api.get(), api.ask(HISTORY, symbol="BTCUSDT")
-    assert (latest.status, history.status) == (200, 200)
-    assert (latest.body["source"], latest.body["cost_bp"], latest.body["abstains"]) == ("model", None, True)
-    assert history.body["count"] == 2
+    redis_client.xadd("predictions:BTCUSDT", {"json": json.dumps(receipt)}, id=f"{AT_MS}-0")
+    (found,) = api.ask(HISTORY, symbol="BTCUSDT").body["predictions"]
+    assert (found["source"], found["cost_bp"], found["abstains"]) == ("model", None, True)
+    assert api.ask(RECEIPT, symbol="BTCUSDT", id=f"BTCUSDT-{AT_MS}").body["update_id"] is None
 
 
-@pytest.mark.parametrize("key", ["prediction:BTCUSDT:latest", "features:BTCUSDT:latest"])
-def test_an_empty_record_counts_as_none(
-    store: HotStore, api: Api, redis_client: redis.Redis, key: str
+def test_a_forecast_that_lacks_newer_fields_is_served(
+    store: HotStore, api: Api, redis_client: redis.Redis
 ) -> None:
+    forecast = {
+        name: value
+        for name, value in as_json(FORECAST).items()
+        if name not in {"clock_offset_ms", "cost_bp", "quiet_us", "last_tick_us", "provisional"}
+    }
+    redis_client.set("prediction:BTCUSDT:latest", json.dumps(forecast))
+    body = api.get().body
+    assert (body["source"], body["cost_bp"], body["worth_trading"]) == ("model", None, None)
+    assert body["age_ms"] == {"tick": None, "claim": 300}
+
+
+def test_a_path_of_other_instants_is_a_503(store: HotStore, api: Api) -> None:
+    short = Path(move_bp=[1.0], scale_bp=[1.0], p_flat=[0.5])
+    still = replace(records.path(), scale_bp=[0.0] * len(PATH_S))
+    for path in (short, still):
+        put(store, forecast=replace(FORECAST, path=path))
+        assert (api.get().status, api.get().body["title"]) == (503, "Store unreadable")
+
+
+def test_an_empty_record_counts_as_none(store: HotStore, api: Api, redis_client: redis.Redis) -> None:
     put(store, PREDICTION)
-    redis_client.set(key, "{}")
+    redis_client.set("prediction:BTCUSDT:latest", "{}")
     redis_client.set("accuracy:BTCUSDT", "{}")
     assert (api.get().status, api.get().body["title"]) == (404, "No data yet")
     assert api.ask(SCORED, symbol="BTCUSDT").body["summary"] is None
@@ -738,7 +964,17 @@ def test_an_empty_record_counts_as_none(
 def test_health_names_what_is_wrong(store: HotStore, api: Api) -> None:
     before = api.health()
     assert before.status == 503
-    for part in ("predict_stream:BTCUSDT", "feed:ETHUSDT", "model", "age", "postgres", "archive", "audit"):
+    unseen = (
+        "predict_stream:BTCUSDT",
+        "feed:ETHUSDT",
+        "model",
+        "age",
+        "clock",
+        "postgres",
+        "archive",
+        "audit",
+    )
+    for part in unseen:
         assert (before.body["services"][part]["ok"], before.body["services"][part]["why"]) == (
             None,
             "not seen yet",
@@ -751,9 +987,9 @@ def test_health_names_what_is_wrong(store: HotStore, api: Api) -> None:
     services = stale.body["services"]
     assert "stream stalled, last watermark 9.0 s ago" in services["predict_stream:ETHUSDT"]["why"]
     assert "nothing has been sent for 9.0 s" in services["feed:ETHUSDT"]["why"]
-    assert "the features of BTCUSDT are too old (claim 9.0 s" in services["age"]["why"]
+    assert "the forecast of BTCUSDT is too old (claim 9.0 s" in services["age"]["why"]
     api.age_s = 1
-    put(store, made_at(1), heartbeat=replace(STREAM, model_problem="ModelError: m3 does not fit"))
+    put(store, heartbeat=replace(STREAM, model_problem="ModelError: m3 does not fit"))
     services = api.health().body["services"]
     assert services["predict_stream:BTCUSDT"]["why"] == "ModelError: m3 does not fit"
     assert services["model"]["why"] == "ModelError: m3 does not fit"
@@ -771,7 +1007,7 @@ def test_health_shows_a_feed_that_is_not_connected(store: HotStore, api: Api) ->
 
 
 def test_health_without_an_active_model(store: HotStore, api: Api) -> None:
-    put(store, records.without_forecast(AT_MS))
+    put(store, forecast=replace(FORECAST, model_id=None, path=None))
     assert api.health().status == 503
     assert "no active model" in api.health().body["services"]["model"]["why"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cdk.config import load
 from layers import openapi
 from tests.infra.synthesis import Synthesised
 from tickcast.adapters.http.routes import ROUTES
@@ -79,6 +80,29 @@ def test_limits(synthesised: Synthesised) -> None:
     assert set(stage["Throttle"]) == {f"{route.path}/GET" for route in ROUTES if route.is_heavy}
     for limit in stage["Throttle"].values():
         assert limit["RateLimit"] <= plan["Throttle"]["RateLimit"]
+
+
+def test_a_key_may_poll_every_symbol_once_a_second_around_the_clock(synthesised: Synthesised) -> None:
+    """Or one of them ten times a second; and the stage leaves room for more than one such key."""
+    symbols = len(load(synthesised.name).symbols)
+    plan = synthesised.one("AWS::ApiGateway::UsagePlan")
+    assert plan["Quota"]["Limit"] >= max(symbols, 10) * 86_400
+    assert plan["Throttle"]["RateLimit"] >= 2 * max(symbols, 10)
+    assert plan["Throttle"]["BurstLimit"] >= plan["Throttle"]["RateLimit"]
+    [stage] = plan["ApiStages"]
+    assert not {path for path in stage["Throttle"] if path.startswith("/predictions")} - {
+        "/predictions/{symbol}/history/GET"
+    }
+    settings = synthesised.one("AWS::ApiGateway::Stage")["MethodSettings"]
+    assert settings[0]["ResourcePath"] == "/*"
+    assert settings[0]["ThrottlingRateLimit"] >= plan["Throttle"]["RateLimit"]
+
+
+def test_the_gateway_caches_nothing(synthesised: Synthesised) -> None:
+    """Each reading of a prediction is of its own moment."""
+    stage = synthesised.one("AWS::ApiGateway::Stage")
+    assert not stage.get("CacheClusterEnabled", False)
+    assert not any(each.get("CachingEnabled", False) for each in stage["MethodSettings"])
 
 
 def test_the_api_is_regional_traced_and_logged(synthesised: Synthesised) -> None:

@@ -13,14 +13,15 @@ from cdk.components.hot_store import ACCESS
 from tests.fixtures import records
 from tests.fixtures.hot_path import commit
 from tickcast.adapters.redis import keys
-from tickcast.adapters.redis.hot_store import HotStore, Writes
+from tickcast.adapters.redis.hot_store import HotStore, Writes, read
 from tickcast.features.ring import BarRing
 from tickcast.market.gaps import GapLedger
-from tickcast.serving.records import StreamHeartbeat
+from tickcast.serving.records import PathForecast, StreamHeartbeat, encode
 from tickcast.serving.state import SymbolState
 
 LATENESS_US = 100_000
-FEATURES, PREDICTION, LEDGER = records.features(1), records.prediction(1000), GapLedger().record()
+PREDICTION, LEDGER = records.prediction(1000), GapLedger().record()
+FORECAST = records.path_forecast(1000)
 
 
 @pytest.fixture
@@ -40,8 +41,9 @@ def users(redis_server: ValkeyServer, redis_client: Any) -> Iterator[dict[str, A
 
 def write(client: Any) -> bool:
     writes = Writes()
-    writes.features(FEATURES, 60)
+    writes.features(records.features(1), 60)
     writes.prediction(PREDICTION)
+    writes.put.append((keys.latest_prediction("BTCUSDT"), encode(FORECAST), keys.TTL_S))
     writes.outcome(records.outcome(1000, 1))
     beat = StreamHeartbeat(at_ms=1, watermark_ms=1, received_ms=1, model_problem=None)
     writes.heartbeat("predict_stream", "BTCUSDT", beat)
@@ -60,7 +62,8 @@ def test_writer_may_do_what_predict_stream_does(users: dict[str, Any]) -> None:
 def test_reader_may_do_what_serve_predictions_does_and_not_write(users: dict[str, Any]) -> None:
     assert write(users["writer"])
     store = HotStore(users["reader"], LATENESS_US)
-    assert store.latest("BTCUSDT") == (PREDICTION, FEATURES)
+    (latest,), store_ms = store.values_at([keys.latest_prediction("BTCUSDT")])
+    assert (read(PathForecast, latest), store_ms > 0) == (FORECAST, True)
     assert store.predictions("BTCUSDT", 0, 2000, 5) == [PREDICTION]
     assert store.prediction("BTCUSDT", 1000) == PREDICTION
     assert store.outcomes("BTCUSDT", 1000, (1, 2)).keys() == {1}

@@ -10,7 +10,16 @@ import aws_cdk
 import pytest
 
 from app import compose
-from cdk.config import CACHE_MB_PER_SYMBOL, CACHE_NODE_MB, CacheConfig, Environment, load, parse
+from cdk.config import (
+    CACHE_MB_PER_SYMBOL,
+    CACHE_NODE_MB,
+    ApiLimits,
+    CacheConfig,
+    Environment,
+    KnownLimits,
+    load,
+    parse,
+)
 
 
 def test_an_unknown_environment_names_the_known() -> None:
@@ -24,6 +33,21 @@ def test_defaults() -> None:
     assert environment.functions.predict_stream.reserved_concurrency is None
     assert load("local").aws is None
     assert load("prod").aws is not None
+
+
+@pytest.mark.parametrize("symbols", [1, 2, 10, 100])
+def test_limits_fit_a_poller_of_every_symbol(symbols: int) -> None:
+    polls_per_s = max(symbols, 10)
+    limits = ApiLimits().for_symbols(symbols)
+    assert limits.key_requests_per_day > polls_per_s * 86_400
+    assert polls_per_s < limits.key_requests_per_s <= limits.key_burst
+    assert limits.key_requests_per_s < limits.requests_per_s
+    assert limits.key_burst < limits.burst
+
+
+def test_a_configured_limit_is_kept() -> None:
+    limits = ApiLimits(key_requests_per_day=7, key_requests_per_s=3, key_burst=4, requests_per_s=5, burst=6)
+    assert limits.for_symbols(50) == KnownLimits(5, 6, 3, 4, 7)
 
 
 def test_missing_layers_say_how_to_build_them(tmp_path: Path) -> None:

@@ -2,11 +2,15 @@
 
 Only Redis is asked, in two round trips: a part that hangs shows by its old heartbeat, and the caller does not
 wait for it. `ok` is True, False, or None for a part that was never seen; `why` says what is wrong.
+
+Instants of the market are compared with the exchange's clock: the hot store's less the offset that the
+newest forecast names; times of arrival and of heartbeats with the hot store's own. This function's clock
+takes part in nothing; how far it is off is reported.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,16 +23,12 @@ from tickcast.adapters.http.responses import Response
 from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.hot_store import HotStore, read, readable
 from tickcast.adapters.settings import ServePredictionsSettings
+from tickcast.functions.answers import exchange_ms
 from tickcast.market.gaps import LedgerRecord
 from tickcast.serving.prediction import freshness
-from tickcast.serving.records import (
-    Features,
-    FeedHeartbeat,
-    Heartbeat,
-    Prediction,
-    StreamHeartbeat,
-)
+from tickcast.serving.records import FeedHeartbeat, Heartbeat, PathForecast, StreamHeartbeat
 
+CLOCK_OFF_MS = 1000  # a clock that is off by more is reported
 NEARLY_FULL = 0.95  # of the hot store's memory
 NOT_SEEN = "not seen yet"
 
@@ -43,7 +43,25 @@ SILENT_AFTER_S = 900
 
 Service = dict[str, Any]
 Values = Mapping[str, bytes | None]  # what is stored, by key
-Part = Callable[[Values, float], Service]  # the health of a part at an instant, ms
+Part = Callable[[Values, "Now"], Service]  # the health of a part
+
+
+@dataclass(frozen=True)
+class Now:
+    """One instant on three clocks, ms: the hot store's, the exchange's, and this function's.
+
+    `offset_ms` is the hot store's less the exchange's, as the newest forecast has it; None is not known, and
+    counts as 0. `newest_ms` is the instant of that forecast.
+    """
+
+    store_ms: float
+    own_ms: float
+    offset_ms: float | None
+    newest_ms: int | None
+
+    @property
+    def exchange_ms(self) -> float:
+        return self.store_ms - (self.offset_ms or 0)
 
 
 @dataclass
@@ -73,7 +91,7 @@ class Health:
 
     def _parts(self) -> dict[str, Part]:
         """By name the function that determines a part's health."""
-        parts: dict[str, Part] = {"model": self._model, "age": self._age}
+        parts: dict[str, Part] = {"model": self._model, "age": self._age, "clock": self._clock}
         for symbol in self.settings.symbols:
             parts[f"feed:{symbol}"] = partial(self._feed, symbol)
             parts[f"predict_stream:{symbol}"] = partial(self._stream, symbol)
@@ -82,18 +100,29 @@ class Health:
     def _services(self, parts: dict[str, Part]) -> dict[str, Service]:
         names = [key for symbol in self.settings.symbols for key in _keys_of(symbol)]
         names += [keys.heartbeat(part) for part in BACKGROUND.values()]
-        values = dict(zip(names, self.store.values(names), strict=True))
-        now_ms = self.clock_ms()
+        found, store_ms = self.store.values_at(names)
+        values = dict(zip(names, found, strict=True))
+        now = self._now(values, store_ms)
         services: dict[str, Service] = {}
         for name, part in parts.items():
             try:
-                services[name] = part(values, now_ms)
+                services[name] = part(values, now)
             except ValueError as error:  # its records cannot be read, which concerns no other part
                 why = f"what it wrote cannot be read: {type(error).__name__}: {error}"
                 services[name] = {"ok": False, "why": why}
         return services
 
-    def _stream(self, symbol: str, values: Values, now_ms: float) -> Service:
+    def _now(self, values: Values, store_ms: float) -> Now:
+        names = [keys.latest_prediction(symbol) for symbol in self.settings.symbols]
+        newest = _newest([readable(PathForecast, values[name]) for name in names])
+        return Now(
+            store_ms=store_ms,
+            own_ms=self.clock_ms(),
+            offset_ms=newest.clock_offset_ms if newest else None,
+            newest_ms=newest.timestamp if newest else None,
+        )
+
+    def _stream(self, symbol: str, values: Values, now: Now) -> Service:
         """How far the stream of a symbol has been processed."""
         ledger = readable(LedgerRecord, values[keys.gaps(symbol)])
         newest_first = ledger.gaps[: -GAPS_SHOWN - 1 : -1] if ledger else []
@@ -101,7 +130,7 @@ class Health:
         beat = read(StreamHeartbeat, values[keys.heartbeat("predict_stream", symbol)])
         if beat is None:
             return {"ok": None, "why": NOT_SEEN, **gaps}
-        age_s = _seconds(now_ms - beat.watermark_ms)
+        age_s = _seconds(now.exchange_ms - beat.watermark_ms)
         why = None
         if age_s > self.settings.stale_after_s:
             why = f"stream stalled, last watermark {age_s} s ago"
@@ -119,14 +148,47 @@ class Health:
             **gaps,
         }
 
-    def _feed(self, symbol: str, values: Values, now_ms: float) -> Service:
+    def _clock(self, values: Values, now: Now) -> Service:
+        """Whether clocks agree. One that is off is reported, but no fault as long as ages make up for it:
+        only a forecast that is ahead of the exchange's clock as known shows that they do not."""
+        if now.newest_ms is None:
+            return {"ok": None, "why": NOT_SEEN}
+        symbols = self.settings.symbols
+        feeds = [readable(FeedHeartbeat, values[keys.heartbeat("ingest_ecs", s)]) for s in symbols]
+        streams = [readable(StreamHeartbeat, values[keys.heartbeat("predict_stream", s)]) for s in symbols]
+        # by the name of a clock how far it is ahead, ms
+        offsets = {
+            "the hot store's clock is {} the exchange's": now.offset_ms or 0.0,
+            "the API's own clock is {} the hot store's": now.own_ms - now.store_ms,
+            "ingest's clock is {} the exchange's": _worst(beat.host_offset_ms for beat in feeds if beat),
+            "predict_stream's clock is {} the exchange's": _worst(
+                beat.own_offset_ms for beat in streams if beat
+            ),
+        }
+        why = [text.format(_off(ms)) for text, ms in offsets.items() if abs(ms) > CLOCK_OFF_MS]
+        if why:
+            why.append("ages and features are compensated for that")
+        if now.offset_ms is None:
+            why.append("the hot store's offset from the exchange's clock is not known, and counts as 0")
+        ahead_ms = now.newest_ms - now.exchange_ms
+        if ahead_ms > CLOCK_OFF_MS:
+            why = [f"the newest forecast is {_seconds(ahead_ms)} s ahead of the clock: ages are wrong", *why]
+        return {
+            "ok": ahead_ms <= CLOCK_OFF_MS,
+            "why": "; ".join(why) or None,
+            "offset_ms": None if now.offset_ms is None else round(now.offset_ms, 3),
+            "own_offset_ms": round(now.own_ms - now.store_ms, 3),
+        }
+
+    def _feed(self, symbol: str, values: Values, now: Now) -> Service:
         """When ingest last sent something of a symbol, and whether it is connected and caught up. This is
         what the consumer of the stream read: it looks the same when the consumer has stopped."""
         beat = read(FeedHeartbeat, values[keys.heartbeat("ingest_ecs", symbol)])
         if beat is None:
             return {"ok": None, "why": NOT_SEEN}
         limit_s = self.settings.stale_after_s
-        age_s, caught_up_s = _seconds(now_ms - beat.received_ms), _seconds(now_ms - beat.watermark_ms)
+        age_s = _seconds(now.store_ms - beat.received_ms)
+        caught_up_s = _seconds(now.exchange_ms - beat.watermark_ms)
         why = None
         if age_s > limit_s:
             why = f"nothing has been sent for {age_s} s"
@@ -134,11 +196,14 @@ class Health:
             why = f"last connected and caught up {caught_up_s} s ago"
         return {"ok": why is None, "why": why, "age_s": age_s, "source": beat.source}
 
-    def _age(self, values: Values, now_ms: float) -> Service:
-        """How old the oldest features are that predictions are served from, and whether any are too old."""
-        limit_s = self.settings.stale_after_s
-        known = {s: read(Features, values[keys.latest_features(s)]) for s in self.settings.symbols}
-        found = {s: freshness(each, now_ms, limit_s) for s, each in known.items() if each is not None}
+    def _age(self, values: Values, now: Now) -> Service:
+        """How old the oldest forecast is that answers are made from, and whether any is too old."""
+        known = [read(PathForecast, values[keys.latest_prediction(s)]) for s in self.settings.symbols]
+        found = {
+            each.symbol: freshness(each, exchange_ms(each, now.store_ms), self.settings.stale_after_s)
+            for each in known
+            if each is not None
+        }
         if not found:
             return {"ok": None, "why": NOT_SEEN}
         age_s = round(max(each.claim_age_s for each in found.values()), 3)
@@ -147,18 +212,17 @@ class Health:
                 ages = (
                     f"claim {each.claim_age_s:.1f} s, newest tick {each.tick_age_s or each.claim_age_s:.1f} s"
                 )
-                why = f"the features of {symbol} are too old ({ages}): it is answered by fallbacks"
+                why = f"the forecast of {symbol} is too old ({ages}): it is answered by fallbacks"
                 return {"ok": False, "why": why, "age_s": age_s}
         return {"ok": True, "why": None, "age_s": age_s}
 
-    def _model(self, values: Values, now_ms: float) -> Service:
-        """Whether there is an active model, by the newest prediction."""
+    def _model(self, values: Values, now: Now) -> Service:
+        """Whether there is an active model, by the newest forecast."""
         symbols = self.settings.symbols
-        found = [read(Prediction, values[keys.latest_prediction(symbol)]) for symbol in symbols]
-        predictions = [each for each in found if each is not None]
-        if not predictions:
+        found = [read(PathForecast, values[keys.latest_prediction(symbol)]) for symbol in symbols]
+        last = _newest(found)
+        if last is None:
             return {"ok": None, "why": NOT_SEEN}
-        last = max(predictions, key=lambda each: each.timestamp)
         beats = [read(StreamHeartbeat, values[keys.heartbeat("predict_stream", s)]) for s in symbols]
         problems = [beat.model_problem for beat in beats if beat and beat.model_problem]
         why = problems[0] if problems else None
@@ -173,8 +237,20 @@ def _keys_of(symbol: str) -> tuple[str, ...]:
         keys.heartbeat("ingest_ecs", symbol),
         keys.gaps(symbol),
         keys.latest_prediction(symbol),
-        keys.latest_features(symbol),
     )
+
+
+def _newest(forecasts: Iterable[PathForecast | None]) -> PathForecast | None:
+    return max((each for each in forecasts if each), key=lambda each: each.timestamp, default=None)
+
+
+def _worst(offsets_ms: Iterable[float | None]) -> float:
+    """The offset that is farthest from 0, of those that are known; 0 where none is."""
+    return max((each for each in offsets_ms if each is not None), key=abs, default=0.0)
+
+
+def _off(offset_ms: float) -> str:
+    return f"{abs(offset_ms) / 1000:.1f} s {'ahead of' if offset_ms > 0 else 'behind'}"
 
 
 def _store(fullness: float | None) -> Service:
@@ -184,12 +260,12 @@ def _store(fullness: float | None) -> Service:
     return {"ok": False, "why": f"{fullness:.0%} of its memory is used: when it is full, writes fail"}
 
 
-def _background(part: str, values: Values, now_ms: float) -> Service:
+def _background(part: str, values: Values, now: Now) -> Service:
     """The health in a part's heartbeat, unless that is too old."""
     beat = read(Heartbeat, values[keys.heartbeat(part)])
     if beat is None:
         return {"ok": None, "why": NOT_SEEN}
-    age_s = _seconds(now_ms - beat.at_ms)
+    age_s = _seconds(now.store_ms - beat.at_ms)
     if age_s > SILENT_AFTER_S:
         return {"ok": False, "why": f"no heartbeat for {age_s} s", "age_s": age_s}
     return {"ok": beat.ok, "why": beat.why, "age_s": age_s}

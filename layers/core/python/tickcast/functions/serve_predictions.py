@@ -1,9 +1,9 @@
 """The responses of the API: predictions as of now, receipts, accuracy, models and the dashboard.
 
-Freshness is decided at the moment of reading, by the age of the claim that the features are complete and by
-that of their newest tick, not by a key's TTL: stale features make a fallback with that reason. Only wrong
-requests and symbols without data are errors, as problem+json (RFC 9457). `adapters.http.routes` lists the
-routes.
+The newest prediction is answered for the moment of reading (`functions.answers`). Freshness is decided then,
+by the age of the claim that the features are complete and by that of their newest tick, not by a key's TTL: a
+stale forecast makes a fallback with that reason. Only wrong requests and symbols without data are errors, as
+problem+json (RFC 9457). `adapters.http.routes` lists the routes.
 """
 
 from __future__ import annotations
@@ -22,26 +22,28 @@ import redis
 from msgspec import UNSET, UnsetType, structs
 
 from tickcast.adapters.http import routes
-from tickcast.adapters.http.bodies import AGES, Accuracy, History, Latest, Receipt
+from tickcast.adapters.http.bodies import Accuracy, History, Latest, Receipt, Several
 from tickcast.adapters.http.parameters import (
     HistoryQuery,
     Horizon,
     LatestQuery,
     Query,
+    SeveralQuery,
     path_parameter,
     read_query,
 )
 from tickcast.adapters.http.responses import ApiError, Response, as_json, that_fit
 from tickcast.adapters.http.routes import Route
 from tickcast.adapters.redaction import describe
-from tickcast.adapters.redis.hot_store import HotStore
+from tickcast.adapters.redis import keys
+from tickcast.adapters.redis.hot_store import HotStore, read
 from tickcast.adapters.registry.model_catalog import ModelCatalog
 from tickcast.adapters.settings import ServePredictionsSettings
 from tickcast.evaluation.live_scores import NO_TALLIES, score
+from tickcast.functions.answers import Reading, exchange_ms
 from tickcast.functions.health import Health
 from tickcast.model.forecast import HORIZONS_S
-from tickcast.serving.prediction import STALE_FEATURES, fallback, freshness
-from tickcast.serving.records import Features, Prediction, PredictionSummary
+from tickcast.serving.records import PathForecast, Prediction, PredictionSummary
 
 # A hot store that hangs costs a caller about a second: four attempts of this (`redis.connection.connect`).
 STORE_TIMEOUT_S = 0.25
@@ -49,6 +51,9 @@ STORE_RETRIES = 1
 
 PAGE_SPAN_MS = 3_600_000
 SETTLED_AFTER_MS = 60_000  # older predictions are all written
+
+# How long receipts are kept (`adapters.redis.keys`), in words.
+KEPT = "those of the first prediction of each second are for about an hour, all others for about five minutes"
 
 # `private`: the response was for one key.
 SECOND = "private, max-age=1"
@@ -92,6 +97,7 @@ class ServePredictions:
                 200, text=self.site("openapi.json"), cache_control=OPEN_MINUTES
             ),
             routes.HEALTH: lambda _: Health(self.settings, self.store, self.clock_ms)(),
+            routes.SEVERAL: self.several,
             routes.LATEST: self.latest,
             routes.RECEIPT: self.receipt,
             routes.HISTORY: self.history,
@@ -106,29 +112,42 @@ class ServePredictions:
             if route.path == event.get("resource")
         )
         path = [path_parameter(event, name) for name in route.path_parameters]
-        if path and path[0] not in self.settings.symbols:
-            detail = f"{path[0][:40]!r} is not served; served are {', '.join(self.settings.symbols)}"
-            raise ApiError(404, "Unknown symbol", detail, "symbol")
+        if path:
+            self._check(path[0], "symbol")
         query = read_query(event, route.query)
         try:
             return handler(query, *path)
         except ValueError as error:  # a record of another format
             if not path:
                 raise
-            detail = f"the records of {path[0]} in Redis cannot be read: {describe(error)}"
-            raise ApiError(503, "Store unreadable", detail) from error
+            raise _unreadable(path[0], error) from error
 
     def latest(self, query: LatestQuery, symbol: str) -> Response:
-        """The newest prediction as of now and, if asked for, a list of the newest."""
-        horizon_s = self._horizon_s(query.horizon)
-        record, features = self.store.latest(symbol)
-        if record is None or features is None:
-            raise ApiError(404, "No data yet", f"no tick of {symbol} has arrived so far", "symbol")
-        body = self._as_of_now(record, features, horizon_s)
+        """The newest prediction for the moment of reading and, if asked for, a list of the newest as they
+        were delivered."""
+        found, store_ms = self._newest([symbol])
+        body = self._answer(symbol, found[symbol], store_ms, query.horizon)
         if query.history:
-            past = [at_horizon(each, horizon_s) for each in self.store.history(symbol, query.history)]
+            past = [at_horizon(each, body.horizon_s) for each in self.store.history(symbol, query.history)]
             body.history = past[: that_fit(past)]
-        return Response(200, as_json(body), cache_control=SECOND, volatile=AGES)
+        return Response(200, as_json(body), fallbacks=body.source == "fallback")
+
+    def several(self, query: SeveralQuery) -> Response:
+        """The same of several symbols, read at one moment; what is wrong with one concerns no other."""
+        symbols = list(self.settings.symbols) if query.symbols is UNSET else query.symbols.each
+        for symbol in symbols:
+            self._check(symbol, "symbols")
+        found, store_ms = self._newest(symbols)
+        known = [each for each in found.values() if isinstance(each, PathForecast)]
+        newest = max(known, key=lambda each: each.timestamp, default=None)
+        body = Several(as_of=exchange_ms(newest, store_ms), predictions={}, problems={})
+        for symbol in symbols:
+            try:
+                body.predictions[symbol] = self._answer(symbol, found[symbol], store_ms, query.horizon)
+            except ApiError as error:
+                body.problems[symbol] = error.problem
+        fallbacks = sum(each.source == "fallback" for each in body.predictions.values())
+        return Response(200, as_json(body), fallbacks=fallbacks)
 
     def history(self, query: HistoryQuery, symbol: str) -> Response:
         """A page of the predictions of a span of time, newest first. Seconds without a prediction are
@@ -169,9 +188,11 @@ class ServePredictions:
         timestamp_ms = int(timestamp)
         record = self.store.prediction(symbol, timestamp_ms) if market == symbol else None
         if record is None:
-            detail = f"no prediction {prediction_id[:70]} of {symbol} is kept (they are for about an hour)"
+            detail = f"no prediction {prediction_id[:70]} of {symbol} is kept: {KEPT}"
             raise ApiError(404, "Unknown prediction", detail, "id")
-        outcomes = self.store.outcomes(symbol, timestamp_ms, HORIZONS_S)
+        found = self.store.outcomes(symbol, _delivered_ms(record), HORIZONS_S)
+        # Another prediction may have been delivered in the same millisecond.
+        outcomes = {horizon_s: each for horizon_s, each in found.items() if each.id == record.id}
         body = Receipt(
             **structs.asdict(record),
             outcomes={horizon_s: outcomes[horizon_s] for horizon_s in sorted(outcomes)},
@@ -196,28 +217,55 @@ class ServePredictions:
         volatile = ("scored_age_s",) if summary else ("from", "to", "scored_age_s")
         return Response(200, as_json(body), cache_control=SECONDS, volatile=volatile)
 
-    def _as_of_now(self, prediction: Prediction, features: Features, horizon_s: int) -> Latest:
-        """`prediction` with its ages and the seconds left, as a fallback if the features are stale."""
-        now_ms = self.clock_ms()
-        fresh = freshness(features, now_ms, self.settings.stale_after_s)
-        if fresh.is_stale:
-            prices = (features.mid, features.proxy_mid, features.price)
-            price = next(price for price in prices if price is not None)
-            prediction = structs.replace(fallback(prediction, price, STALE_FEATURES), challenger=None)
-        summary = at_horizon(prediction, horizon_s)
-        summary.feature_age_ms = round(now_ms - features.timestamp * 1000)
-        return Latest(
-            **structs.asdict(summary),
-            age_s=round(fresh.claim_age_s, 3),
-            claim_age_s=round(fresh.claim_age_s, 3),
-            tick_age_s=None if fresh.tick_age_s is None else round(fresh.tick_age_s, 3),
-            quiet=fresh.is_quiet,
-            seconds_left=round(max(0.0, summary.target_time - now_ms) / 1000, 3),
-            environment=self.settings.environment,
-        )
+    def _check(self, symbol: str, parameter: str) -> None:
+        """Raise `ApiError` unless `symbol` is served."""
+        if symbol not in self.settings.symbols:
+            detail = f"{symbol[:40]!r} is not served; served are {', '.join(self.settings.symbols)}"
+            raise ApiError(404, "Unknown symbol", detail, parameter)
+
+    def _newest(self, symbols: list[str]) -> tuple[dict[str, PathForecast | ValueError | None], float]:
+        """The newest forecast of each symbol, None where there is none or the error if it cannot be read, and
+        the hot store's time (ms) then: one round trip."""
+        values, store_ms = self.store.values_at([keys.latest_prediction(symbol) for symbol in symbols])
+        found: dict[str, PathForecast | ValueError | None] = {}
+        for symbol, data in zip(symbols, values, strict=True):
+            try:
+                found[symbol] = read(PathForecast, data)
+            except ValueError as error:
+                found[symbol] = error
+        return found, store_ms
+
+    def _answer(
+        self,
+        symbol: str,
+        found: PathForecast | ValueError | None,
+        store_ms: float,
+        asked: Horizon | UnsetType,
+    ) -> Latest:
+        """The answer of what was `found` for `symbol`. Raises `ApiError` if that is none."""
+        if found is None:
+            raise ApiError(404, "No data yet", f"no tick of {symbol} has arrived so far", "symbol")
+        if isinstance(found, ValueError):
+            raise _unreadable(symbol, found)
+        reading = Reading(self.settings.stale_after_s, self.settings.environment)
+        try:
+            return reading.answer(found, store_ms, self._horizon_s(asked))
+        except (ArithmeticError, LookupError, ValueError) as error:  # a path of another release, or damaged
+            raise _unreadable(symbol, error) from error
 
     def _horizon_s(self, asked: Horizon | UnsetType) -> int:
         return self.settings.primary_horizon_s if asked is UNSET else int(asked)
+
+
+def _unreadable(symbol: str, error: Exception) -> ApiError:
+    return ApiError(
+        503, "Store unreadable", f"the records of {symbol} in Redis cannot be read: {describe(error)}"
+    )
+
+
+def _delivered_ms(prediction: PredictionSummary) -> int:
+    """When `prediction` was delivered: what it says is still to come began then."""
+    return prediction.target_time - 1000 * prediction.horizon_s
 
 
 def dashboard(page: str) -> Response:
@@ -256,10 +304,10 @@ def _parts(prediction_id: str) -> tuple[str, str]:
 
 
 def at_horizon(prediction: Prediction, horizon_s: int) -> PredictionSummary:
-    """`prediction` for another horizon, without what only its receipt has; of a fallback only the target
-    changes."""
+    """`prediction` as it was delivered, for another horizon, without what only its receipt has; of a fallback
+    only the target changes."""
     summary = msgspec.convert(prediction, PredictionSummary, from_attributes=True)
     answer = summary.horizons.get(horizon_s)
     changes = structs.asdict(answer) if answer else {}
-    target_time = summary.timestamp + horizon_s * 1000
+    target_time = _delivered_ms(summary) + 1000 * horizon_s
     return structs.replace(summary, **changes | {"horizon_s": horizon_s, "target_time": target_time})

@@ -12,10 +12,16 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from tickcast.evaluation.live_scores import AccuracySummary, Count, HorizonAccuracy
-from tickcast.serving.records import Horizon, Outcome, Prediction, PredictionSummary, TimeMs
-
-# Members of `Latest` that change without a new prediction: an entity tag leaves them out.
-AGES = ("age_s", "claim_age_s", "tick_age_s", "feature_age_ms", "seconds_left")
+from tickcast.model.forecast import Price, Probability
+from tickcast.serving.records import (
+    Horizon,
+    HorizonPrediction,
+    Outcome,
+    Prediction,
+    PredictionSummary,
+    Source,
+    TimeMs,
+)
 
 HISTORY_MAX = 300
 PAGE_MAX = 1000
@@ -23,29 +29,102 @@ CARDS_SHOWN = 20
 GAPS_SHOWN = 10
 
 
-class Latest(PredictionSummary, kw_only=True):
-    """The newest prediction as of the moment of reading."""
+class Problem(Struct, kw_only=True):
+    """An error (RFC 9457)."""
 
-    age_s: Annotated[float, Meta(description="the same as claim_age_s")]
-    claim_age_s: Annotated[
-        float,
-        Meta(description="since the instant up to which the features are complete; stale above 5 s"),
+    type: str = "about:blank"
+    title: str
+    status: Annotated[int, Meta(ge=400, le=599)] | UnsetType = UNSET
+    detail: str
+    parameter: Annotated[str, Meta(description="the parameter that is wrong")] | UnsetType = UNSET
+    request_id: Annotated[str, Meta(description="of the gateway's own problems")] | UnsetType = UNSET
+
+
+class Ages(Struct, kw_only=True):
+    """How old an answer's input is at the moment of reading, in ms. The answer is a fallback when one of them
+    is above 5 s, unless the tick is and the market is quiet."""
+
+    tick: Annotated[Count | None, Meta(description="since the newest trade or quote; null: not known")]
+    claim: Annotated[Count, Meta(description="since `timestamp`, up to which the market was known")]
+
+
+class HorizonAnswer(HorizonPrediction, frozen=True, kw_only=True):
+    """The answer for one horizon, from the moment of reading on."""
+
+    target_time: Annotated[TimeMs, Meta(description="the instant predicted, ms: as_of and the horizon")]
+    p_up: Annotated[Probability, Meta(description="that the mid rises until then")]
+    p_down: Annotated[Probability, Meta(description="that it falls; p_up, p_down and p_flat sum to 1")]
+
+
+class Latest(Struct, kw_only=True):
+    """The newest prediction for the moment of reading: what is still to come of it over `horizon_s` from
+    `as_of` on. The primary horizon's answer, or that of the horizon asked for; all in `horizons`, which is
+    empty where no model answers."""
+
+    symbol: str
+    timestamp: Annotated[TimeMs, Meta(description="as of this instant of the exchange's clock, ms")]
+    predicted_price: Annotated[Price, Meta(description="the mid at target_time")]
+    confidence: Annotated[
+        Probability, Meta(description="that the direction is right, given that the price moves; 0 without")
     ]
-    tick_age_s: Annotated[
-        float | None,
-        Meta(
-            description="since the newest trade or quote in the features; stale above 5 s unless the market "
-            "is quiet"
-        ),
-    ]
+    latency_ms: Annotated[int | None, Meta(description="from `timestamp` to the prediction written")]
+    id: Annotated[str, Meta(description="`{symbol}-{timestamp}`: of its receipt")]
+    as_of: Annotated[TimeMs, Meta(description="the moment of reading, on the exchange's clock, ms")]
+    horizon_s: Horizon
+    target_time: Annotated[TimeMs, Meta(description="the instant predicted, ms: as_of + 1000 horizon_s")]
+    basis_price: Annotated[Price, Meta(description="the mid at `timestamp`, which the path starts from")]
+    expected_move_bp: Annotated[float | None, Meta(description="still to come, from as_of to target_time")]
+    p_up: Annotated[Probability | None, Meta(description="that the mid rises from as_of to target_time")]
+    p_down: Annotated[Probability | None, Meta(description="that it falls")]
+    p_flat: Annotated[Probability | None, Meta(description="that it does neither; the three sum to 1")]
+    lower: Annotated[Price | None, Meta(description="of the 80 % conformal interval at target_time")]
+    upper: Price | None
+    age_ms: Ages
     quiet: Annotated[
         bool,
         Meta(description="the newest tick is older than 5 s because the exchange itself has no newer one"),
     ]
-    feature_age_ms: Annotated[int, Meta(description="of the features, at the moment of reading")]
-    seconds_left: Annotated[float, Meta(ge=0, description="until target_time")]
+    worth_trading: Annotated[
+        bool | None,
+        Meta(description="the expected move exceeds spread and fees; null without quotes or forecast"),
+    ]
+    abstains: Annotated[bool, Meta(description="the move is within the noise, or it is a fallback")]
+    noise_bp: Annotated[
+        float | None, Meta(description="below this, an expected move is noise; null if all is")
+    ]
+    edge_bp: Annotated[float | None, Meta(description="|expected move| less cost_bp")]
+    scale_bp: Annotated[float | None, Meta(description="σ√h, the usual move over this horizon")]
+    spread_bp: Annotated[float | None, Meta(description="at `timestamp`")]
+    fee_bp: Annotated[float | None, Meta(description="of one side of a trade, by configuration")]
+    cost_bp: Annotated[float | None, Meta(description="of a round trip: the spread and two fees")]
+    source: Source
+    reason: Annotated[str | None, Meta(description="why it is a fallback")]
+    outside: Annotated[list[str], Meta(description="features beyond what the model was trained on")]
+    model_id: str | None
+    provisional: Annotated[bool | None, Meta(description="not compared with the baselines yet")]
+    horizons: Annotated[dict[int, HorizonAnswer], Meta(description="the answer for every horizon, by s")]
+    feature_hash: Annotated[str | None, Meta(description="which definitions of the features")]
+    last_trade_id: Annotated[int | None, Meta(description="the newest trade in the features")]
+    update_id: Annotated[int | None, Meta(description="the newest book update in them")]
+    trade_age_ms: Annotated[int | None, Meta(description="of the last trade, at `timestamp`")]
+    quote_age_ms: Annotated[int | None, Meta(description="of the last quote, at `timestamp`")]
+    inference_ms: float | None
     environment: str
-    history: Annotated[list[PredictionSummary], Meta(max_length=HISTORY_MAX)] | UnsetType = UNSET
+    history: (
+        Annotated[
+            list[PredictionSummary],
+            Meta(max_length=HISTORY_MAX, description="the newest of once a second, as they were delivered"),
+        ]
+        | UnsetType
+    ) = UNSET
+
+
+class Several(Struct, kw_only=True):
+    """The newest predictions of several symbols, read at one moment. Each symbol is in one of the two."""
+
+    as_of: Annotated[TimeMs, Meta(description="the moment of reading, on the exchange's clock, ms")]
+    predictions: Annotated[dict[str, Latest], Meta(description="by symbol")]
+    problems: Annotated[dict[str, Problem], Meta(description="why there is none, by symbol")]
 
 
 class Receipt(Prediction, kw_only=True):
@@ -125,6 +204,16 @@ class Service(Struct, kw_only=True):
     reason: Annotated[str | None, Meta(description="why the newest prediction is a fallback")] | UnsetType = (
         UNSET
     )
+    offset_ms: (
+        Annotated[
+            float | None,
+            Meta(description="of a clock: the hot store's less the exchange's; null: not known"),
+        ]
+        | UnsetType
+    ) = UNSET
+    own_offset_ms: (
+        Annotated[float, Meta(description="of a clock: the API's own less the hot store's")] | UnsetType
+    ) = UNSET
 
 
 class HealthReport(Struct, kw_only=True):
@@ -132,15 +221,6 @@ class HealthReport(Struct, kw_only=True):
 
     status: Literal["ok", "degraded"]
     environment: str
-    services: Annotated[dict[str, Service], Meta(extra_json_schema={"required": ["redis", "model", "age"]})]
-
-
-class Problem(Struct, kw_only=True):
-    """An error (RFC 9457)."""
-
-    type: str = "about:blank"
-    title: str
-    status: Annotated[int, Meta(ge=400, le=599)] | UnsetType = UNSET
-    detail: str
-    parameter: Annotated[str, Meta(description="the parameter that is wrong")] | UnsetType = UNSET
-    request_id: Annotated[str, Meta(description="of the gateway's own problems")] | UnsetType = UNSET
+    services: Annotated[
+        dict[str, Service], Meta(extra_json_schema={"required": ["redis", "model", "age", "clock"]})
+    ]

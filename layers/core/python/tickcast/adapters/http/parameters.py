@@ -49,6 +49,15 @@ class Cursor(int):
     """Milliseconds since 1970, in digits."""
 
 
+class Symbols(str):
+    """Symbols separated by commas, in the exchange's spelling."""
+
+    @property
+    def each(self) -> list[str]:
+        """Every one of them, once."""
+        return list(dict.fromkeys(self.split(",")))
+
+
 def _expected(text: str, description: str, *examples: str | int) -> Meta:
     """The `Meta` of a parameter; `text` is what an error says was expected."""
     return Meta(description=description, examples=list(examples) or None, extra={"expected": text})
@@ -65,8 +74,13 @@ _TO = _expected(_INSTANT, "The newest instant, included. Without it, now.", 1767
 _CURSOR = _expected(
     "taken from `next` of the previous page", "Where to continue, as `next` of the previous page has it."
 )
+_SYMBOLS = Meta(
+    description="Symbols separated by commas, in upper or lower case. Without it, all that are served.",
+    examples=["BTCUSDT,ETHUSDT"],
+)
 _HISTORY = "How many of the newest predictions to add as `history`, newest first; fewer if above 6 MB."
 _LIMIT = "The most predictions on a page; fewer if above 6 MB, and `next` continues."
+SYMBOLS_PATTERN = r"^[^\s/?#%,-]{1,50}(,[^\s/?#%,-]{1,50})*$"
 _SYMBOL = "A market, in upper or lower case; letters beyond ASCII as percent-encoded UTF-8."
 _ID = "A prediction's `id`, such as BTCUSDT-1767225600000; letters beyond ASCII as percent-encoded UTF-8."
 
@@ -85,6 +99,11 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
 class LatestQuery(Query, frozen=True, kw_only=True):
     horizon: Annotated[Horizon | UnsetType, _HORIZON] = UNSET
     history: Annotated[int, Meta(ge=0, le=HISTORY_MAX, description=_HISTORY)] = 0
+
+
+class SeveralQuery(Query, frozen=True, kw_only=True):
+    symbols: Annotated[Symbols | UnsetType, _SYMBOLS] = UNSET
+    horizon: Annotated[Horizon | UnsetType, _HORIZON] = UNSET
 
 
 class HistoryQuery(Query, frozen=True, kw_only=True):
@@ -150,9 +169,11 @@ def _number_or_text(text: str, most: float | None) -> int | str:
 def _decode(kind: type, text: Any) -> Any:
     """The value of a parameter of one of our own types. Raises ValueError, with a message if it says more
     than what was expected."""
+    if kind is Symbols:  # which of them are served, the function knows
+        return Symbols(symbols.upper(text))
     if kind is Horizon and text in map(str, HORIZONS_S):
         return Horizon(text)
-    if kind is not Horizon and _is_plain_number(text, _MS_DIGITS):
+    if kind in (Instant, Cursor) and _is_plain_number(text, _MS_DIGITS):
         return kind(text)
     found = _DATE_TIME.fullmatch(text) if kind is Instant and len(text) <= _INSTANT_MAX_LENGTH else None
     if not found:

@@ -37,7 +37,7 @@ class Response:
     """`body` as JSON or, where there is one, `text` as it is.
 
     `volatile` names the members of `body` that change with the time of the request alone: the entity tag
-    leaves them out.
+    leaves them out. `fallbacks` is how many predictions in it are fallbacks as of now.
     """
 
     status: int
@@ -47,6 +47,7 @@ class Response:
     cache_control: str = NO_STORE
     headers: Mapping[str, str] = field(default_factory=dict)
     volatile: Collection[str] = ()
+    fallbacks: int = 0
 
     def as_proxy_response(self, if_none_match: str = "") -> dict[str, Any]:
         """For API Gateway; a 304 if `if_none_match`, the header as received, lists this content."""
@@ -76,11 +77,14 @@ class ApiError(Exception):
         super().__init__(detail)
         self.status, self.title, self.detail, self.parameter = status, title, detail, parameter
 
-    def response(self) -> Response:
-        problem = Problem(
+    @property
+    def problem(self) -> Problem:
+        return Problem(
             title=self.title, status=self.status, detail=self.detail, parameter=self.parameter or UNSET
         )
-        return Response(self.status, as_json(problem), content_type=PROBLEM_JSON)
+
+    def response(self) -> Response:
+        return Response(self.status, as_json(self.problem), content_type=PROBLEM_JSON)
 
 
 def if_none_match(event: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from tickcast.adapters.http import bodies
-from tickcast.adapters.http.parameters import HistoryQuery, LatestQuery, Query
+from tickcast.adapters.http.parameters import HistoryQuery, LatestQuery, Query, SeveralQuery
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +39,11 @@ class Route:
     @property
     def path_parameters(self) -> list[str]:
         return re.findall(r"\{(\w+)\}", self.path)
+
+    @property
+    def names_symbols(self) -> bool:
+        """Whether a request names symbols, which may be unknown."""
+        return bool(self.path_parameters) or self.query is SeveralQuery
 
 
 DASHBOARD = Route(
@@ -67,18 +72,31 @@ HEALTH = Route(
         503: "Something is wrong; `why` of each part says what.",
     },
     description="Built from the heartbeats of all parts, within about a second even when one of them hangs. "
-    "The parts: `redis`, `model`, `age` (of the features that answers are made from), `feed:{symbol}` "
-    "(ingest), `predict_stream:{symbol}`, and in the background `postgres`, `archive`, `audit`, `score`.",
+    "The parts: `redis`, `model`, `age` (of what answers are made from), `clock` (one that is off, for which "
+    "ages make up), `feed:{symbol}` (ingest), `predict_stream:{symbol}`, and in the background `postgres`, "
+    "`archive`, `audit`, `score`.",
     needs_key=False,
     is_cacheable=False,
 )
 LATEST = Route(
     "/predictions/{symbol}",
     "getPrediction",
-    "The newest prediction as of the moment of reading.",
+    "The newest prediction for the moment of reading: what is still to come from now on.",
     bodies.Latest,
     {200: "The prediction, or a fallback that says why."},
     query=LatestQuery,
+    description="Every reading differs: `as_of`, `target_time`, the ages and the remaining move are of the "
+    "moment, so that nothing here is cached.",
+    is_cacheable=False,
+)
+SEVERAL = Route(
+    "/predictions",
+    "getPredictions",
+    "The same for several symbols, read at one moment.",
+    bodies.Several,
+    {200: "The predictions by symbol, and by symbol why there is none."},
+    query=SeveralQuery,
+    is_cacheable=False,
 )
 RECEIPT = Route(
     "/predictions/{symbol}/{id}",
@@ -86,17 +104,18 @@ RECEIPT = Route(
     "The receipt of a prediction: all that it was made from, and its outcomes.",
     bodies.Receipt,
     {200: "The receipt."},
-    description="Kept for about an hour. Once all outcomes are known it never changes again.",
+    description="That of the first prediction of each second is kept for about an hour, with outcomes that "
+    "never change once all are known; those between for about five minutes, without outcomes.",
 )
 HISTORY = Route(
     "/predictions/{symbol}/history",
     "getHistory",
-    "The predictions of a span of time, newest first, page by page.",
+    "The predictions of a span of time as they were delivered, newest first, page by page.",
     bodies.History,
     {200: "A page."},
     query=HistoryQuery,
-    description="About the last hour is kept. A second without a prediction is missing from the answer, not "
-    "filled. A span that ends before it begins is a 400.",
+    description="The first of each second, for about the last hour. A second without a prediction is missing "
+    "from the answer, not filled. A span that ends before it begins is a 400.",
     is_heavy=True,
 )
 ACCURACY = Route(
@@ -116,4 +135,4 @@ MODELS = Route(
     is_heavy=True,
 )
 
-ROUTES = (DASHBOARD, OPENAPI, HEALTH, LATEST, RECEIPT, HISTORY, ACCURACY, MODELS)
+ROUTES = (DASHBOARD, OPENAPI, HEALTH, SEVERAL, LATEST, RECEIPT, HISTORY, ACCURACY, MODELS)

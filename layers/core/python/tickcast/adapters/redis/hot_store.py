@@ -377,21 +377,10 @@ class HotStore:
         about = self._client.info("memory")
         return about["used_memory"] / about["maxmemory"] if about.get("maxmemory") else None
 
-    def latest_forecast(self, symbol: str) -> tuple[PathForecast | None, float]:
-        """The newest forecast of `symbol`, None where there is none, and the server's time (ms), in one round
-        trip. This and the methods below that return records, except `gaps`, raise ValueError where one cannot
-        be read."""
-        found, time_ms = self.latest_forecasts([symbol])
-        return found[symbol], time_ms
-
-    def latest_forecasts(self, symbols: Sequence[str]) -> tuple[dict[str, PathForecast | None], float]:
-        """The same of several symbols."""
-        found, time_ms = self.values_at([keys.latest_prediction(symbol) for symbol in symbols])
-        pairs = zip(symbols, found, strict=True)
-        return {symbol: read(PathForecast, data) for symbol, data in pairs}, time_ms
-
     def predictions(self, symbol: str, from_ms: int, to_ms: int, limit: int) -> list[Prediction]:
-        """The newest `limit` predictions made as of `from_ms` to `to_ms`, both included; newest first."""
+        """The newest `limit` predictions made as of `from_ms` to `to_ms`, both included; newest first. This
+        and the methods below that return records, except `gaps`, raise ValueError where one cannot be
+        read."""
         return [decode(Prediction, data) for _, data in self.receipts(symbol, from_ms, to_ms, limit)]
 
     def history(self, symbol: str, count: int) -> list[Prediction]:
@@ -411,11 +400,11 @@ class HotStore:
         found = [data for entries in pipeline.execute() for _, data in _entries(entries)]
         return decode(Prediction, found[0]) if found else None
 
-    def outcomes(self, symbol: str, timestamp_ms: int, horizons_s: Iterable[int]) -> dict[int, Outcome]:
-        """The known outcomes of the prediction made as of `timestamp_ms`, by horizon."""
+    def outcomes(self, symbol: str, delivered_ms: int, horizons_s: Iterable[int]) -> dict[int, Outcome]:
+        """The known outcomes of the prediction that was delivered at `delivered_ms`, by horizon."""
         pipeline = self._client.pipeline(transaction=False)
         for horizon_s in horizons_s:
-            entry = keys.outcome_entry(timestamp_ms + horizon_s * 1000, horizon_s)
+            entry = keys.outcome_entry(delivered_ms + horizon_s * 1000, horizon_s)
             pipeline.xrange(keys.outcomes(symbol), entry, entry)
         found = [decode(Outcome, data) for entries in pipeline.execute() for _, data in _entries(entries)]
         return {outcome.horizon_s: outcome for outcome in found}
