@@ -1,16 +1,19 @@
 """An observer outside of the components: the predictions and responses of a running system, and their times.
 
-One thread waits on the hot store's streams of predictions and notes when it first sees each; another asks the
-API about every symbol once a second.
+One thread watches the newest prediction of each symbol in the hot store and notes when it first sees it;
+another asks the API about every symbol once a second; a third reads it at random moments, as users do.
+All times are ms since the epoch on the exchange's clock.
 """
 
 from __future__ import annotations
 
 import json
+import random
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import cycle
 from types import TracebackType
 from typing import Any
 
@@ -20,13 +23,17 @@ from local.system.system import System
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.redis import keys
 
-_BLOCK_MS = 100
+_LOOK_EVERY_S = 0.005
 _ASK_EVERY_S = 1.0
+_READS_PER_S = 5.0
+# What is kept of each prediction: a path ten times a second would fill the memory.
+_SEEN = ("id", "symbol", "timestamp", "basis_price", "source", "reason", "model_id", "inference_ms")
+_READ = ("symbol", "timestamp", "as_of", "basis_price", "source", "horizons")
 
 
 @dataclass(frozen=True)
 class Sighting:
-    """A prediction and when it was first seen (ms since the epoch)."""
+    """A prediction and when it was first seen."""
 
     seen_ms: float
     prediction: dict[str, Any]
@@ -42,19 +49,26 @@ class Reply:
     status: int
     body: Any
 
+    @property
+    def age_ms(self) -> float:
+        """How old the prediction was when it was there to be read; of status 200 only."""
+        return self.asked_ms + self.took_ms - float(self.body["timestamp"])
+
 
 class Observer:
-    """Watches `system` while entered. `sightings` and `replies` grow meanwhile; `errors` end a thread."""
+    """Watches `system` while entered. `sightings`, `replies` of the API once a second and `readings` at
+    random moments grow meanwhile; `errors` end a thread."""
 
     def __init__(self, system: System) -> None:
         self.sightings: list[Sighting] = []
         self.replies: list[Reply] = []
+        self.readings: list[Reply] = []
         self.errors: list[str] = []
         self._system = system
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self._guarded, args=[work], name=work.__name__, daemon=True)
-            for work in (self._read_predictions, self._ask_api)
+            for work in (self._watch_predictions, self._ask_api, self._read_at_random)
         ]
 
     def __enter__(self) -> Observer:
@@ -69,34 +83,58 @@ class Observer:
         for thread in self._threads:
             thread.join()
 
+    def now_ms(self) -> float:
+        """The exchange's clock, as far as its offset from this machine's is an option of the system."""
+        return time.time() * 1000 + self._system.options.clock_offset_ms
+
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
             work()
-        except (OSError, ValueError, redis.RedisError) as error:
+        except (OSError, ValueError, KeyError, redis.RedisError) as error:
             self.errors.append(f"observer: {work.__name__.strip('_')}: {describe(error)}")
 
-    def _read_predictions(self) -> None:
+    def _watch_predictions(self) -> None:
+        names = [keys.latest_prediction(symbol) for symbol in self._system.symbols]
         with self._system.redis() as store:
-            newest: dict[Any, Any] = {keys.predictions(symbol): "$" for symbol in self._system.symbols}
-            # `$` is "from now on" in each single call: an entry between two calls would be missed.
-            for name in newest:
-                last: Any = store.xrevrange(name, count=1)
-                newest[name] = last[0][0] if last else "0"
-            while not self._stop.is_set():
-                found: Any = store.xread(newest, block=_BLOCK_MS)
-                seen_ms = time.time() * 1000
-                for name, entries in dict(found or {}).items():
-                    for entry_id, fields in entries:
-                        self.sightings.append(Sighting(seen_ms, json.loads(fields[b"json"])))
-                        newest[name.decode()] = entry_id
+            # What was there before was written at an unknown time: it is no sighting.
+            newest: list[bytes | None] = store.mget(names)
+            ids = [value and json.loads(value)["id"] for value in newest]
+            while not self._stop.wait(_LOOK_EVERY_S):
+                found: list[bytes | None] = store.mget(names)
+                seen_ms = self.now_ms()
+                for place, (old, new) in enumerate(zip(newest, found, strict=True)):
+                    if new is None or new == old:
+                        continue
+                    prediction = _some(json.loads(new), _SEEN)
+                    if prediction["id"] != ids[place]:  # else written once more, by a repeated invocation
+                        ids[place] = prediction["id"]
+                        self.sightings.append(Sighting(seen_ms, prediction))
+                newest = found
 
     def _ask_api(self) -> None:
-        api = self._system.api
         due_s = time.monotonic()
         while not self._stop.wait(max(0.0, due_s - time.monotonic())):
             due_s += _ASK_EVERY_S
             for symbol in self._system.symbols:
-                asked_ms, started_s = time.time() * 1000, time.perf_counter()
-                answer = api.get(f"predictions/{symbol}")
-                took_ms = (time.perf_counter() - started_s) * 1000
-                self.replies.append(Reply(asked_ms, took_ms, symbol, answer.status, answer.body))
+                self.replies.append(self._ask(symbol))
+
+    def _read_at_random(self) -> None:
+        """Moments without a memory, so that no rhythm of the predictions can fall in with them."""
+        moments, due_s = random.Random(), time.monotonic()
+        for symbol in cycle(self._system.symbols):
+            due_s += moments.expovariate(_READS_PER_S)
+            if self._stop.wait(max(0.0, due_s - time.monotonic())):
+                return
+            self.readings.append(self._ask(symbol))
+
+    def _ask(self, symbol: str) -> Reply:
+        asked_ms, started_s = self.now_ms(), time.perf_counter()
+        answer = self._system.api.get(f"predictions/{symbol}")
+        took_ms = (time.perf_counter() - started_s) * 1000
+        body = _some(answer.body, _READ) if answer.status == 200 else answer.body
+        return Reply(asked_ms, took_ms, symbol, answer.status, body)
+
+
+def _some(record: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """The named members of `record`, which has all of them. Raises KeyError."""
+    return {name: record[name] for name in names}
