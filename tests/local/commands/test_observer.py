@@ -7,7 +7,6 @@ import time
 from types import SimpleNamespace
 from typing import Any, cast
 
-import fakeredis
 import pytest
 
 from local.commands.observer import Observer
@@ -43,15 +42,28 @@ class Api:
         return Response(200, body | {"source": "model", "horizons": {}})
 
 
-def observed(offset_ms: int = 0) -> tuple[Observer, fakeredis.FakeRedis]:
-    server = fakeredis.FakeServer()
+class Store(dict[str, bytes]):
+    """Redis as far as it is needed."""
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def mget(self, names: list[str]) -> list[bytes | None]:
+        return [self.get(name) for name in names]
+
+
+def observed(offset_ms: int = 0) -> tuple[Observer, Store]:
+    store = Store()
     system = SimpleNamespace(
         symbols=("A", "B"),
-        redis=lambda: fakeredis.FakeRedis(server=server),
+        redis=lambda: store,
         api=Api(),
         options=SimpleNamespace(clock_offset_ms=offset_ms),
     )
-    return Observer(cast(System, system)), fakeredis.FakeRedis(server=server)
+    return Observer(cast(System, system)), store
 
 
 def wait_for(seen: list[Any], count: int) -> None:
@@ -62,15 +74,15 @@ def wait_for(seen: list[Any], count: int) -> None:
 
 def test_each_new_prediction_of_each_symbol_is_one_sighting() -> None:
     observer, store = observed()
-    store.set(keys.latest_prediction("A"), stored("A", 0))
+    store[keys.latest_prediction("A")] = stored("A", 0)
     with observer:
         wait_for(observer.replies, 2)  # the store was read as well by now
         time.sleep(0.1)
         for number in (100, 200, 300):
-            store.set(keys.latest_prediction("A"), stored("A", number))
-            store.set(keys.latest_prediction("B"), stored("B", number))
+            store[keys.latest_prediction("A")] = stored("A", number)
+            store[keys.latest_prediction("B")] = stored("B", number)
             wait_for(observer.sightings, number // 50)
-            store.set(keys.latest_prediction("A"), stored("A", number, inference_ms=0.6))
+            store[keys.latest_prediction("A")] = stored("A", number, inference_ms=0.6)
             time.sleep(0.05)
     assert observer.errors == []
     seen = [(each.prediction["symbol"], each.prediction["timestamp"]) for each in observer.sightings]
@@ -93,6 +105,6 @@ def test_an_answer_without_what_is_promised_ends_the_observation() -> None:
     observer, store = observed()
     with observer:
         time.sleep(0.1)
-        store.set(keys.latest_prediction("A"), b'{"id": "A-1"}')
+        store[keys.latest_prediction("A")] = b'{"id": "A-1"}'
         wait_for(observer.errors, 1)
     assert len(observer.errors) == 1 and "symbol" in observer.errors[0]

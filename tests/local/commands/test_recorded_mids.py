@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,12 @@ END_MS = START_MS + 1000 * SECONDS
 HORIZONS = ("1", "2", "5", "10")
 
 
-def recording(price: int = 50_000) -> Lookup:
-    """A quote every 100 ms until `END_MS`, the mid moving at random from `price`."""
+@cache
+def recording() -> Lookup:
+    """A quote every 100 ms until `END_MS`, the mid moving at random."""
     steps = np.random.default_rng(3).integers(-3, 4, size=10 * SECONDS + 1)
     history = QuoteHistory("A")
-    for row, mid in enumerate(price + np.cumsum(steps)):
+    for row, mid in enumerate(50_000 + np.cumsum(steps)):
         bid = (int(mid) * 100 - 1) * 10**6
         history.append(Quote("A", (START_MS + 100 * row) * 1000, row, bid, 1, bid + 2 * 10**6, 1))
 
