@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 RELEASE = "v0.1.0"
 MARK = 2.0
+READY = "ready\n"
 SYMBOL = "BTCUSDT"
 WARM_UP_S, SECONDS = 70, 10
 GROWTH_WARM_UP_S, GROWTH_EVENTS = 15, 15
@@ -128,10 +129,12 @@ def _serving(folder: Path) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         text=True,
     )
+    assert process.stdin and process.stdout
     try:
+        if process.stdout.readline() != READY:  # one after another: each looks for a free port
+            raise RuntimeError(f"the benchmark with the packages in {folder} did not start")
         yield process
     finally:
-        assert process.stdin
         process.stdin.close()
         process.wait(30)
 
@@ -157,6 +160,7 @@ def serve() -> None:
         for event in events[: WARM_UP_S * 10]:
             predict(event)
         kept: Any = client.dump(f"state:{SYMBOL}")
+        print(READY, end="", flush=True)
         for _ in sys.stdin:
             client.flushall()
             client.restore(f"state:{SYMBOL}", 0, kept)
@@ -213,7 +217,7 @@ def _events(symbols: list[str], seconds: int) -> list[dict[str, Any]]:
     from benchmarks import features, handler, tick_to_redis
 
     trades, quotes = features.market(seconds)
-    events = []
+    events: list[dict[str, Any]] = []
     for second in range(seconds):
         whole = features.second_of(trades, quotes, second)
         for n, piece in enumerate(tick_to_redis._pieces(whole)):

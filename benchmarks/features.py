@@ -20,7 +20,6 @@ from tickcast.features.vector import FEATURE_NAMES, feature_rows
 from tickcast.market import wire
 from tickcast.market.ticks import SCALE, Quotes, Trades, quotes_array, trades_array
 from tickcast.units import SECOND_US
-from tickcast.units import SECOND_US
 
 START_US = 1_754_000_000 * SECOND_US
 WARM_UP_S, SECONDS = 70, 20

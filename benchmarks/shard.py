@@ -138,7 +138,13 @@ def _replay(system: System, speed: float, name: str) -> Iterator[tuple[str, Proc
     processes = Processes(state.path, logs, cloud.environment(system.cloud.endpoint_url, state))
     try:
         exchange = servers.start_exchange(
-            processes, symbols=(SYMBOL,), recordings=(RECORDING,), speed=speed, seed=0, epoch_us=0
+            processes,
+            symbols=(SYMBOL,),
+            recordings=(RECORDING,),
+            speed=speed,
+            seed=0,
+            epoch_us=0,
+            clock_offset_ms=0,
         )
         port = processes.wait_for_event(exchange, "listening", 60)["port"]
         system.redis().delete(f"state:{SYMBOL}")

@@ -27,6 +27,8 @@ from local.system import progress
 from local.system.options import OptionsError
 from local.system.seed import tick_arrays
 from tickcast.evaluation.backtest import (
+    AGES_MS,
+    AtAge,
     BacktestRows,
     EvaluationError,
     Holdout,
@@ -35,7 +37,7 @@ from tickcast.evaluation.backtest import (
     train_and_fit_line,
     walk_forward,
 )
-from tickcast.evaluation.backtest_figures import REGIMES, figures_by_horizon, masked_figures
+from tickcast.evaluation.backtest_figures import REGIMES, figures_by_age, figures_by_horizon, masked_figures
 from tickcast.evaluation.baselines import BASELINES, LAST_TRADE, LINE
 from tickcast.evaluation.leakage import Relabel, detects_leakage, shifted, shuffled
 from tickcast.features.bars import Bars, segments
@@ -64,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--latency-ms",
         type=number_of("LATENCY"),
-        choices=range(0, 1001, 100),
+        choices=AGES_MS,
         default=200,
         help="from the bar's end to the prediction's delivery",
     )
@@ -82,7 +84,7 @@ def evaluate(session: Sequence[Path], train: Sequence[Path], latency_ms: int) ->
     refuse_overlap(held_out, trained_on)
     bars = bars_of(held_out)
     segments_ = [training_rows(each) for each in bars]
-    holdouts = [holdout(each, latency_ms * 1000) for each in bars]
+    holdouts = [holdout(each) for each in bars]
     quoted = sum(len(each.rows.end_us) for each in holdouts)
     if not quoted:
         raise EvaluationError(
@@ -103,18 +105,19 @@ def evaluate(session: Sequence[Path], train: Sequence[Path], latency_ms: int) ->
         "quotes_share": round(quoted / (quoted + sum(each.unquoted for each in holdouts)), 4),
     }
     if to_train_on is None:
-        rows = walk_forward(segments_, holdouts, NO_TEST_BLOCK)
+        rows = walk_forward(segments_, holdouts, NO_TEST_BLOCK, latency_ms)
     else:
         trained = train_and_fit_line(to_train_on, NO_TEST_BLOCK)
-        rows = predict(trained, holdouts)
+        rows = predict(trained, holdouts, latency_ms)
         figures["trained"] = _about(trained.training)
         figures["masked"] = masked_figures(trained, holdouts)
     figures |= {
         "rows": len(rows.end_us),
         "span_s": _span_s(rows),
-        "horizons": figures_by_horizon(rows),
+        "horizons": figures_by_horizon(rows, latency_ms),
+        "by_age": figures_by_age(rows),
         "leakage": {
-            name: detects_leakage(_on_labels(relabel, to_train_on, segments_, holdouts))
+            name: detects_leakage(_on_labels(relabel, to_train_on, segments_, holdouts, latency_ms))
             for name, relabel in (("shuffled", shuffled), ("shifted", shifted))
         },
     }
@@ -131,13 +134,18 @@ def _about(training: Training) -> dict[str, Any]:
 
 
 def _on_labels(
-    relabel: Relabel, to_train_on: list[Rows] | None, segments_: list[Rows], holdouts: list[Holdout]
+    relabel: Relabel,
+    to_train_on: list[Rows] | None,
+    segments_: list[Rows],
+    holdouts: list[Holdout],
+    latency_ms: int,
 ) -> BacktestRows:
     """The same evaluation with the labels of other rows, in training and in evaluation."""
-    holdouts = [each._replace(rows=relabel(each.rows)) for each in holdouts]
+    holdouts = [each.relabelled(relabel) for each in holdouts]
     if to_train_on is None:
-        return walk_forward([relabel(rows) for rows in segments_], holdouts, NO_TEST_BLOCK)
-    return predict(train_and_fit_line([relabel(rows) for rows in to_train_on], NO_TEST_BLOCK), holdouts)
+        return walk_forward([relabel(rows) for rows in segments_], holdouts, NO_TEST_BLOCK, latency_ms)
+    trained = train_and_fit_line([relabel(rows) for rows in to_train_on], NO_TEST_BLOCK)
+    return predict(trained, holdouts, latency_ms)
 
 
 def refuse_overlap(session: Sequence[Recording], train: Sequence[Recording]) -> None:
@@ -175,6 +183,7 @@ def show(evaluation: Evaluation, console: Console) -> None:
         f"{', '.join(figures['session'])}; {by}; {figures['quotes_share']:.0%} of rows had quotes"
     )
     console.print(_table(figures["horizons"], figures["latency_ms"]))
+    console.print(_age_table(figures["by_age"]))
     if figures["train_shares_time"]:
         console.print("[bold]TRAIN and SESSION overlap in time[/bold]: their markets moved together")
     for name, found in figures["leakage"].items():
@@ -192,21 +201,35 @@ def _table(horizons: dict[str, Any], latency_ms: int) -> Table:
     def line(title: str, text: Callable[[dict[str, Any]], str]) -> None:
         table.add_row(title, *(text(figures) for figures in horizons.values()))
 
-    line("skill", partial(_with_interval, "skill"))
-    line("  against linear imbalance", partial(_with_interval, "skill_vs_linear"))
-    line(f"  at delivery, {latency_ms} ms later", partial(_with_interval, "skill_at_delivery"))
-    line(
-        "  on a 1 s grid (worst, best)",
-        lambda each: "{skill:+.3f} ({worst:+.3f}, {best:+.3f})".format(**each["grid_1s"]),
-    )
+    line(f"skill at delivery, {latency_ms} ms", partial(_with_interval, "skill_at_delivery"))
+    line("  against linear imbalance", partial(_with_interval, "skill_vs_linear_at_delivery"))
     for regime in REGIMES:
         line(f"  {regime} volatility", partial(_of_regime, regime))
     for name in BASELINES:
         line(f"  of {name.replace('_', ' ')}", partial(_of_baseline, name))
-    line("direction, of moves", partial(_with_interval, "direction"))
+    line("  by CRPS", partial(_with_interval, "crps_skill"))
+    line("  by interval score", partial(_with_interval, "interval_score_skill"))
+    line("direction at delivery, of moves", partial(_with_interval, "direction_at_delivery"))
     line("inside the 80 % interval", partial(_with_interval, "coverage80"))
     line("calibration error", partial(_with_interval, "calibration_error"))
     line("  its floor", lambda each: f"{each['calibration_floor']:.3f}")
+    line("skill as of the row, age 0", partial(_with_interval, "skill"))
+    line("  against linear imbalance", partial(_with_interval, "skill_vs_linear"))
+    line(
+        "  on a 1 s grid (worst, best)",
+        lambda each: "{skill:+.3f} ({worst:+.3f}, {best:+.3f})".format(**each["grid_1s"]),
+    )
+    line("direction, of moves", partial(_with_interval, "direction"))
+    return table
+
+
+def _age_table(by_age: dict[str, Any]) -> Table:
+    table = Table(title="skill of the move still to come, by the age at which a prediction is read")
+    table.add_column("age, ms", justify="right")
+    for horizon in by_age["0"]:
+        table.add_column(f"{horizon} s", justify="right")
+    for age_ms, horizons in by_age.items():
+        table.add_row(age_ms, *(_with_interval("skill", figures) for figures in horizons.values()))
     return table
 
 
@@ -223,36 +246,51 @@ def _of_regime(regime: str, figures: dict[str, Any]) -> str:
 
 
 def _of_baseline(name: str, figures: dict[str, Any]) -> str:
-    return f"{figures['baselines'][name]:+.3f}"
+    return f"{figures['baselines_at_delivery'][name]:+.3f}"
 
 
 def draw(evaluation: Evaluation, path: Path) -> None:
-    """Skill and that of baselines, coverage, and reliability of the confidence: a PNG at `path`."""
+    """Skill at delivery and that of baselines, skill by age, coverage, and reliability of the confidence: a
+    PNG at `path`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # heavy, and only here
     from matplotlib.figure import Figure
 
     horizons = evaluation.figures["horizons"]
-    picture = Figure(figsize=(13, 4), layout="constrained")
+    delivered = evaluation.rows.ages[evaluation.figures["latency_ms"]]
+    picture = Figure(figsize=(17, 4), layout="constrained")
     FigureCanvasAgg(picture)
-    skills, coverage, reliability = picture.subplots(1, 3)
+    skills, ages, coverage, reliability = picture.subplots(1, 4)
     _draw_skill(horizons, skills)
+    _draw_ages(evaluation.figures["by_age"], ages)
     _draw_coverage(horizons, coverage)
-    _draw_reliability(evaluation.rows, list(horizons), reliability)
+    _draw_reliability(evaluation.rows, delivered, list(horizons), reliability)
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.savefig(path, dpi=110)
 
 
 def _draw_skill(horizons: dict[str, Any], axes: Any) -> None:
     at = np.arange(len(horizons))
-    skill = np.array([each["skill"] for each in horizons.values()])
-    bounds = np.array([each["skill_ci"] for each in horizons.values()]).T
+    skill = np.array([each["skill_at_delivery"] for each in horizons.values()])
+    bounds = np.array([each["skill_at_delivery_ci"] for each in horizons.values()]).T
     axes.bar(at - 0.2, skill, 0.2, yerr=np.abs(bounds - skill), capsize=3, label="skill")
     for shift, name in ((0.0, LINE), (0.2, LAST_TRADE)):
-        values = [each["baselines"][name] for each in horizons.values()]
+        values = [each["baselines_at_delivery"][name] for each in horizons.values()]
         axes.bar(at + shift, values, 0.2, label=name.replace("_", " "))
     axes.axhline(0, color="black", linewidth=0.8)
     axes.set_xticks(at, [f"{horizon} s" for horizon in horizons])
-    axes.set_title("skill, 95 %")
+    axes.set_title("skill at delivery, 95 %")
+    axes.legend()
+
+
+def _draw_ages(by_age: dict[str, Any], axes: Any) -> None:
+    age_ms = [int(age) for age in by_age]
+    for horizon in by_age["0"]:
+        skill = [each[horizon]["skill"] for each in by_age.values()]
+        low, high = zip(*(each[horizon]["skill_ci"] for each in by_age.values()), strict=True)
+        (curve,) = axes.plot(age_ms, skill, marker="o", markersize=3, label=f"{horizon} s")
+        axes.fill_between(age_ms, low, high, color=curve.get_color(), alpha=0.1)
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set_title("skill of the move still to come, by age (ms)")
     axes.legend()
 
 
@@ -266,13 +304,13 @@ def _draw_coverage(horizons: dict[str, Any], axes: Any) -> None:
     axes.set_title("share inside the 80 % interval")
 
 
-def _draw_reliability(rows: BacktestRows, horizons: list[str], axes: Any) -> None:
+def _draw_reliability(rows: BacktestRows, delivered: AtAge, horizons: list[str], axes: Any) -> None:
     """Confidence in the direction against the share that was right, in bins of equal counts."""
     axes.plot([0.5, 1], [0.5, 1], color="black", linewidth=0.8)
     for at, horizon in enumerate(horizons):
-        moved = rows.moves_bp[:, at] != 0
+        moved = delivered.moves_bp[:, at] != 0
         confidence = rows.confidence[moved, at]
-        right = np.sign(rows.expected_bp[moved, at]) == np.sign(rows.moves_bp[moved, at])
+        right = np.sign(delivered.expected_bp[moved, at]) == np.sign(delivered.moves_bp[moved, at])
         order = np.array_split(np.argsort(confidence, kind="stable"), 10)
         points = [(confidence[each].mean(), right[each].mean()) for each in order if len(each)]
         axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=f"{horizon} s")

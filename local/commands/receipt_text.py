@@ -19,13 +19,12 @@ Receipt = dict[str, Any]
 def lines(receipt: Receipt) -> Iterator[str]:
     """The receipt, line by line."""
     yield f"[bold]{receipt['id']}[/bold]: {receipt['symbol']} as of {_time(receipt['timestamp'])}"
+    yield f"  input        up to trade {receipt['last_trade_id']} and book update {receipt['update_id']}"
+    yield f"  bars         {_bars(receipt)}"
     late = len(receipt["late_ids"]), len(receipt["late_update_ids"])
-    yield (
-        f"  input        all data up to trade {receipt['last_trade_id']} and book update "
-        f"{receipt['update_id']}; late since the previous prediction: {late[0]} trades, {late[1]} quotes"
-    )
+    yield f"  late         for earlier bars, since the last receipt kept: {late[0]} trades, {late[1]} quotes"
     if any(late):
-        yield f"  late         trades {receipt['late_ids']}, book updates {receipt['late_update_ids']}"
+        yield f"               trades {receipt['late_ids']}, book updates {receipt['late_update_ids']}"
     yield (
         f"  ages         last trade {_ms(receipt.get('trade_age_ms'))}, last quote "
         f"{_ms(receipt.get('quote_age_ms'))}; history since {_time(receipt['history_from_us'] / 1000)}"
@@ -39,6 +38,7 @@ def lines(receipt: Receipt) -> Iterator[str]:
     spent = ", ".join(f"{name} {_ms(ms)}" for name, ms in (receipt.get("timing_ms") or {}).items())
     yield f"  latency      {_ms(receipt.get('latency_ms'))}: {spent or 'no breakdown'}"
     yield f"  forecast     {_forecast(receipt)}"
+    yield f"  delivered    {_delivered(receipt)}"
     for horizon, outcome in receipt.get("outcomes", {}).items():
         yield f"  outcome      {horizon} s: {_outcome(outcome)}"
     if not receipt.get("outcomes"):
@@ -99,6 +99,29 @@ def _model(receipt: Receipt) -> str:
     return f"{receipt['model_id']}{provisional}{shadow}"
 
 
+def _bars(receipt: Receipt) -> str:
+    """What the newest bars were made from."""
+    closed_us = receipt.get("closed_us")
+    if closed_us is None:
+        return "no word on which ticks of open bars had arrived"
+    seen = len(receipt["open_ids"]), len(receipt["open_update_ids"])
+    return (
+        f"closed up to {_time(closed_us / 1000)}; from the {_ms(receipt['timestamp'] - closed_us / 1000)} "
+        f"after that, {seen[0]} trades and {seen[1]} quotes had arrived"
+    )
+
+
+def _delivered(receipt: Receipt) -> str:
+    """When it was written, and the instant that it is for."""
+    latency_ms = receipt.get("latency_ms")
+    if latency_ms is None:
+        return "no word on when"
+    return (
+        f"{_time(receipt['timestamp'] + latency_ms)}; the move from then on is forecast, to "
+        f"{_time(receipt['target_time'])}"
+    )
+
+
 def _forecast(receipt: Receipt) -> str:
     basis = f"from {receipt['basis_price']:,.2f}"
     if receipt["source"] == "fallback":
@@ -106,7 +129,7 @@ def _forecast(receipt: Receipt) -> str:
         return f"none, {basis}: {receipt['reason']}{outside}"
     return (
         f"{basis} to {receipt['predicted_price']:,.2f} in {receipt['horizon_s']} s "
-        f"({receipt['expected_move_bp']:+.3f} bp), 80 % interval {receipt['lower']:,.2f} to "
+        f"({receipt['expected_move_bp']:+.3f} bp still to come), 80 % interval {receipt['lower']:,.2f} to "
         f"{receipt['upper']:,.2f}, direction right with probability {receipt['confidence']:.0%}"
     )
 

@@ -69,11 +69,11 @@ class Report:
     event_to_prediction_ms_p99: float | None = None
     api_ms_p50: float | None = None
     api_ms_p99: float | None = None
-    fresh_share: float = 0.0
-    fallbacks: int = 0
     age_when_read_ms_p50: float | None = None
     age_when_read_ms_p90: float | None = None
     as_read: dict[str, dict[str, Any]] | None = None  # by horizon, see `skill_as_read`
+    fresh_share: float = 0.0
+    fallbacks: int = 0
     model_id: str | None = None
     errors: list[str] = field(default_factory=list)
 

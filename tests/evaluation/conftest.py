@@ -16,4 +16,4 @@ def trained() -> Trained:
 
 @pytest.fixture(scope="session")
 def predicted(trained: Trained) -> BacktestRows:
-    return predict(trained, [holdout_of(later(planted(4, 3000, 0.6), 1000))])
+    return predict(trained, [holdout_of(later(planted(4, 3000, 0.6), 1000))], 200)

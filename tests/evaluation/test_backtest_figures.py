@@ -7,8 +7,14 @@ import pytest
 
 from tests.fixtures.holdouts import FAST, holdout_of, later
 from tests.model.test_training import planted
-from tickcast.evaluation.backtest import BacktestRows, EvaluationError, train_and_fit_line
-from tickcast.evaluation.backtest_figures import figures_by_horizon, masked_figures
+from tickcast.evaluation.backtest import (
+    AGES_MS,
+    AtAge,
+    BacktestRows,
+    EvaluationError,
+    train_and_fit_line,
+)
+from tickcast.evaluation.backtest_figures import figures_by_age, figures_by_horizon, masked_figures
 from tickcast.evaluation.baselines import BASELINES
 from tickcast.model.forecast import HORIZONS_S
 
@@ -28,49 +34,65 @@ def test_a_perfect_model_is_at_the_floor_and_an_overconfident_one_above() -> Non
         segment=column.astype(int),
         end_us=end_us,
         sigma_bp=column + 1,
-        moves_bp=moves,
-        expected_bp=flat + 1,
         confidence=true,
-        inside=right,
+        half_width_bp=np.where(right, 1.0, 0.5),
         p_flat=flat,
-        delivered_bp=column,
-        baselines_bp=dict.fromkeys(BASELINES, flat),
+        ages=dict.fromkeys(AGES_MS, AtAge(moves, flat + 1, dict.fromkeys(BASELINES, flat))),
     )
     for excess, is_above in ((0.0, False), (0.1, True)):
-        figures = figures_by_horizon(perfect._replace(confidence=np.minimum(true + excess, 1.0)))
+        figures = figures_by_horizon(perfect._replace(confidence=np.minimum(true + excess, 1.0)), 200)
         for horizon in ("1", "2"):
             surplus = figures[horizon]["calibration_error"] - figures[horizon]["calibration_floor"]
             assert (surplus > 0.02) == is_above
     assert figures["10"]["calibration_floor"] > figures["10"]["calibration_floor_if_independent"]
+    assert figures["1"]["coverage80"] == pytest.approx(right[:, 0].mean(), abs=1e-4)
 
 
 def test_figures_of_a_planted_signal(predicted: BacktestRows) -> None:
-    figures = figures_by_horizon(predicted)
+    figures = figures_by_horizon(predicted, 200)
     assert figures.keys() == {"1", "2", "5", "10"}
-    for horizon, found in figures.items():
+    for found in figures.values():
         low, high = found["skill_ci"]
-        assert 0.1 < low < found["skill"] < high < 0.35
-        assert found["direction"] > 0.65
+        assert 0.1 < low < found["skill"] < high < 0.4
+        low, high = found["skill_at_delivery_ci"]
+        assert 0.03 < low < found["skill_at_delivery"] < high < found["skill"]
+        assert found["direction"] > found["direction_at_delivery"] > 0.6
         assert found["coverage80"] == pytest.approx(0.8, abs=0.04)
         assert abs(found["calibration_error"] - found["calibration_floor"]) < 0.03
-        assert found["baselines"]["no_change"] == 0
-        assert found["baselines"]["linear_imbalance"] > 0.1  # the signal is the imbalance
-        assert found["skill_vs_linear_ci"][0] <= found["skill_vs_linear"] <= found["skill_vs_linear_ci"][1]
+        for baselines in (found["baselines"], found["baselines_at_delivery"]):
+            assert baselines["no_change"] == 0
+            assert baselines["linear_imbalance"] > 0.03  # the signal is the imbalance
+        for name in ("skill_vs_linear", "skill_vs_linear_at_delivery", "crps_skill", "interval_score_skill"):
+            assert found[f"{name}_ci"][0] <= found[name] <= found[f"{name}_ci"][1]
+        assert found["crps_bp"] > 0 and found["interval_score_skill"] > 0
         assert found["grid_1s"]["worst"] < found["skill"] < found["grid_1s"]["best"]
         assert found["regimes"].keys() == {"low", "middle", "high"}
         assert sum(regime["rows"] for regime in found["regimes"].values()) == 3000
-        assert found["skill_at_delivery"] == found["skill"], horizon  # the mid had not moved by then
 
 
-def test_at_delivery_the_baseline_is_the_price_then(predicted: BacktestRows) -> None:
-    ahead = predicted._replace(delivered_bp=predicted.moves_bp[:, 0] * 0.9)
-    assert figures_by_horizon(ahead)["1"]["skill_at_delivery"] < -1  # nearly all of the move was over
-    assert figures_by_horizon(ahead)["1"]["skill"] == figures_by_horizon(predicted)["1"]["skill"]
+def test_skill_falls_with_the_age_at_which_a_prediction_is_read(predicted: BacktestRows) -> None:
+    by_age = figures_by_age(predicted)
+    assert list(by_age) == [str(age_ms) for age_ms in range(0, 1001, 100)]
+    figures = figures_by_horizon(predicted, 300)
+    for horizon, found in figures.items():
+        skills = [each[horizon]["skill"] for each in by_age.values()]
+        assert (np.diff(skills) < 0.005).all() and skills[0] > skills[-1] + 0.03
+        assert (skills[0], skills[3]) == (found["skill"], found["skill_at_delivery"])
+        assert by_age["300"][horizon]["direction_ci"] == found["direction_at_delivery_ci"]
+
+
+def test_a_move_that_is_over_by_delivery_is_no_longer_to_be_predicted(predicted: BacktestRows) -> None:
+    """Against the mid at delivery, the whole move expected counts as an error where nothing is left of it."""
+    whole = predicted.ages[0]
+    over = whole._replace(moves_bp=whole.moves_bp * 0.1)
+    figures = figures_by_horizon(predicted._replace(ages={**predicted.ages, 200: over}), 200)
+    assert figures["1"]["skill_at_delivery"] < -1
+    assert figures["1"]["skill"] == figures_by_horizon(predicted, 200)["1"]["skill"]
 
 
 def test_without_rows_there_are_no_figures(predicted: BacktestRows) -> None:
     with pytest.raises(EvaluationError, match="no rows with quotes"):
-        figures_by_horizon(predicted.chosen(np.zeros(len(predicted.end_us), bool)))
+        figures_by_horizon(predicted.chosen(np.zeros(len(predicted.end_us), bool)), 200)
 
 
 def test_the_masked_part_is_evaluated_on_rows_with_their_quotes_masked() -> None:
@@ -80,6 +102,6 @@ def test_the_masked_part_is_evaluated_on_rows_with_their_quotes_masked() -> None
     trained = train_and_fit_line(markets, settings)
     masked = later(planted(5, 3000, 0.6, flow, has_quotes=0.0), 1000)
     figures = masked_figures(trained, [holdout_of(planted(6, 10, 0.6))._replace(masked=masked)])
-    assert figures["2"]["skill"] > 0.05
+    assert figures["2"]["skill"] > 0.03
     assert figures["2"]["coverage80"] == pytest.approx(0.8, abs=0.04)
     assert masked_figures(trained, [holdout_of(planted(6, 10, 0.6))]) == {}

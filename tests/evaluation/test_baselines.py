@@ -6,6 +6,7 @@ import pytest
 from tests.model.test_training import planted
 from tickcast.evaluation.baselines import BASELINES, baselines, fit_line, line_slope, line_squared_error
 from tickcast.features.vector import FEATURE_NAMES, Floats
+from tickcast.model.forecast import DELIVERY_S, remaining_moves
 
 
 def test_each_baseline_expects_its_move() -> None:
@@ -13,23 +14,26 @@ def test_each_baseline_expects_its_move() -> None:
     features[:, FEATURE_NAMES.index("imbalance")] = (0.5, -0.5)
     features[:, FEATURE_NAMES.index("microprice")] = 0.25
     features[:, FEATURE_NAMES.index("sigma_bp")] = 2.0
-    expected = baselines(features, np.array([0.1, np.nan]), np.array([1.0, 2.0, 3.0, 4.0]))
+    moved_bp = np.array([0.2, 0.0])  # by the delivery
+    expected = baselines(features, np.array([0.1, np.nan]), np.array([1.0, 2.0, 3.0, 4.0]), moved_bp)
     assert expected["linear_imbalance"].tolist() == [[0.5, 1, 1.5, 2], [-0.5, -1, -1.5, -2]]
-    assert (expected["microprice"] == 0.5).all() and (expected["no_change"] == 0).all()
-    assert expected["last_trade"][0].tolist() == [0.1] * 4 and np.isnan(expected["last_trade"][1]).all()
+    assert expected["microprice"].tolist() == [[0.3] * 4, [0.5] * 4] and (expected["no_change"] == 0).all()
+    assert expected["last_trade"][0].tolist() == [-0.1] * 4 and np.isnan(expected["last_trade"][1]).all()
     assert tuple(expected) == BASELINES
 
 
 def test_the_line_is_fitted_by_least_squares() -> None:
     rows = planted(3, 500, 0.6)
     line = fit_line([rows.chosen(slice(0, 200)), rows.chosen(slice(200, None))])
-    expected, *_ = np.linalg.lstsq(rows.features[:, :1], rows.moves_bp, rcond=None)
+    expected, *_ = np.linalg.lstsq(
+        rows.features[:, :1], remaining_moves(rows.moves_bp, DELIVERY_S), rcond=None
+    )
     np.testing.assert_allclose(line, expected[0])
 
 
 def test_the_line_from_sums_is_that_from_rows() -> None:
     rows = planted(3, 500, 0.6)
-    imbalance, moves_bp = rows.features[:, 0], rows.moves_bp[:, 1]
+    imbalance, moves_bp = rows.features[:, 0], remaining_moves(rows.moves_bp, DELIVERY_S)[:, 1]
     squared_move, imbalance_move, squared_imbalance = (
         np.array([one @ other])
         for one, other in ((moves_bp, moves_bp), (imbalance, moves_bp), (imbalance, imbalance))

@@ -59,14 +59,22 @@ def test_the_line_is_that_of_least_squares() -> None:
     assert figures(outcomes)["skill_vs_linear"]["value"] == round(float(expected), 4)
 
 
-def test_skill_at_delivery_excludes_moves_before_it() -> None:
-    """A tenth of every move is over by then: knowing that alone is as good as 0.19."""
-    outcomes = [outcome(s, move=float(m), expected=0.1 * float(m)) for s, m in enumerate((1, -2, 3))]
-    assert figures(outcomes)["skill_at_delivery"]["value"] == pytest.approx(0, abs=1e-6)
-    assert figures(outcomes)["skill"]["value"] == pytest.approx(0.19)
-    late = [each | {"served_price": None} for each in outcomes]
-    assert figures(late)["skill_at_delivery"] is None
-    assert figures([*outcomes, *late])["skill_at_delivery"]["value"] == pytest.approx(0, abs=1e-6)
+def test_skill_in_hindsight_is_of_the_moves_from_the_prediction_s_own_instant_on() -> None:
+    outcomes = [outcome(s, move=float(m), expected=float(m)) for s, m in enumerate((1, -2, 3))]
+    assert figures(outcomes)["skill"]["value"] == 1
+    assert figures(outcomes)["skill_in_hindsight"]["value"] == 0.75  # half of twice the move was expected
+
+
+def test_a_distribution_in_the_right_place_has_skill_by_both_scores() -> None:
+    outcomes = market(1800)
+    found = figures(outcomes)
+    for name in ("crps", "interval_score"):
+        assert found[f"{name}_bp"] > 0
+        assert 0 < found[f"{name}_skill"]["low"] < found[f"{name}_skill"]["value"]
+    blind = [each | {"expected_move_bp": 0.0} for each in outcomes]
+    assert figures(blind)["crps_skill"]["value"] == figures(blind)["interval_score_skill"]["value"] == 0
+    wide = [each | {"half_width_bp": 20.0} for each in outcomes]
+    assert figures(wide)["interval_score_bp"] > found["interval_score_bp"]
 
 
 def test_direction_and_coverage_count_only_applicable_outcomes() -> None:

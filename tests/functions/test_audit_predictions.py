@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -47,6 +48,8 @@ from tickcast.model.network import Inputs, Network
 MINUTE_US = 60_000_000
 SECONDS = 200
 SETTINGS = configured(AuditPredictionsSettings, SYMBOLS="BTCUSDT", AUDIT_EVERY_MINUTES=1, AUDIT_SAMPLE=3)
+STREAMS = ("predictions:BTCUSDT", "predictions:BTCUSDT:recent")
+NOW_MS = START_US / 1000 + SECONDS * 1000 + 180_000
 
 NO_DATABASE = Database(configured(DatabaseSettings, DATABASE_PORT=9))
 
@@ -66,8 +69,23 @@ def put_model(s3: Any, model_id: str, seed: int) -> None:
 
 def audit(client: redis.Redis, s3: Any, settings: AuditPredictionsSettings = SETTINGS) -> Result:
     """Three minutes after the market's end."""
-    now_ms = START_US / 1000 + SECONDS * 1000 + 180_000
-    return AuditPredictions(settings, client, s3, NO_DATABASE, lambda: now_ms)()
+    return AuditPredictions(settings, client, s3, NO_DATABASE, lambda: NOW_MS)()
+
+
+def entries_of(client: redis.Redis, stream: str) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    found: Any = client.xrange(stream)
+    return list(found)
+
+
+def ms(entry: bytes) -> int:
+    return int(entry.partition(b"-")[0])
+
+
+def sampled_ms(client: redis.Redis) -> list[int]:
+    """The instants of the predictions that are audited: the first in each slice."""
+    kept_ms = sorted(ms(entry) for stream in STREAMS for entry, _ in entries_of(client, stream))
+    slices = sample_slices(NOW_MS, SETTINGS.audit_every_ms, SETTINGS.audit_sample)
+    return [next(at_ms for at_ms in kept_ms if start <= at_ms < end) for start, end in slices]
 
 
 @pytest.fixture
@@ -197,8 +215,8 @@ def test_only_the_objects_needed_are_read(
 
     auditor = Auditor(Watched(), BUCKET)
     store = HotStore(redis_client, SETTINGS.lateness_us)
-    receipt = store.prediction("BTCUSDT", START_US // 1000 + 30_000)
-    assert receipt is not None
+    from_ms = START_US // 1000 + 30_000
+    receipt = store.predictions("BTCUSDT", from_ms, from_ms + 2000, 10)[-1]
     found = auditor(receipt, [receipt], [], auditor.reader())
     assert found.reproduction.same is True
     from_bronze = [key for key in read if key.startswith("bronze/")]
@@ -274,30 +292,44 @@ def test_unreadable_receipts_of_a_symbol_stop_no_other(
 
 @pytest.mark.parametrize(
     "change",
-    [{"basis_price": "high"}, {"cost_bp": UNSET}, {"horizons": UNSET}],
-    ids=["damaged", "old", "older"],
+    [{"basis_price": "high"}, {"cost_bp": UNSET}, {"horizons": UNSET}, {"closed_us": UNSET}],
+    ids=["damaged", "old", "older", "of closed bars"],
 )
 def test_an_unreadable_receipt_is_pending(
     run: Callable[..., Result], redis_client: redis.Redis, s3: Any, change: dict[str, Any]
 ) -> None:
     """What it lacks is no difference, and the others of its symbol are audited."""
     run()
-    now_ms = START_US / 1000 + SECONDS * 1000 + 180_000
-    from_ms = sample_slices(now_ms, SETTINGS.audit_every_ms, SETTINGS.audit_sample)[1][0]
-    at_ms = -(-from_ms // 1000) * 1000
-    entries: Any = redis_client.xrange("predictions:BTCUSDT")
-    redis_client.delete("predictions:BTCUSDT")
+    slices = sample_slices(NOW_MS, SETTINGS.audit_every_ms, SETTINGS.audit_sample)
+    at_ms = sampled_ms(redis_client)[1]
     redis_client.set("gaps:BTCUSDT", "not JSON")
-    for entry, fields in entries:
-        receipt = json.loads(fields[b"json"])
-        if receipt["timestamp"] == at_ms:
-            receipt |= change
-        kept = {name: value for name, value in receipt.items() if value is not UNSET}
-        redis_client.xadd("predictions:BTCUSDT", {"json": json.dumps(kept)}, id=entry)
+    for stream in STREAMS:
+        entries = entries_of(redis_client, stream)
+        redis_client.delete(stream)
+        for entry, fields in entries:
+            data = fields[b"json"]
+            receipt = json.loads(data if data.startswith(b"{") else zlib.decompress(data))
+            if receipt["timestamp"] == at_ms:
+                receipt |= change
+            kept = {name: value for name, value in receipt.items() if value is not UNSET}
+            redis_client.xadd(stream, {"json": json.dumps(kept)}, id=entry)
+    assert slices[1][0] <= at_ms < slices[1][1]
     result = audit(redis_client, s3)
     assert (result.audited, result.differences, result.failures) == (2, [], [])
     ((id_, why),) = result.pending.items()
     assert id_ == f"BTCUSDT-{at_ms}" and why.startswith("the receipt cannot be read: ")
+
+
+def test_predictions_between_the_seconds_are_sampled_while_they_are_kept(
+    run: Callable[..., Result], redis_client: redis.Redis, s3: Any
+) -> None:
+    assert run().audited == 3
+    of_the_second = {ms(entry) for entry, _ in entries_of(redis_client, STREAMS[0])}
+    assert {at_ms in of_the_second for at_ms in sampled_ms(redis_client)} >= {False}
+    redis_client.delete(STREAMS[1])
+    assert all(at_ms in of_the_second for at_ms in sampled_ms(redis_client))
+    result = audit(redis_client, s3)
+    assert (result.audited, result.differences, result.pending) == (3, [], {})
 
 
 def test_a_failure_is_reported_without_secrets() -> None:

@@ -120,11 +120,11 @@ def test_ledger_outcomes_and_calibrators_survive_a_lost_state(
     # What is pending: all outcomes of the model and the challenger, once each; both calibrations.
     for at in range(39, 60):
         assert work(at).problems == []
-    made = [p.timestamp for p in store.history("BTCUSDT", 100)]
+    made = store.history("BTCUSDT", 100)
     outcomes = outcomes_in(store)
     entries = [(o.target_time, o.horizon_s) for o in outcomes]
-    assert entries == due(made, max(made) - 1000)
-    pending = (newest.timestamp + 8000, 10)
+    assert entries == due(made, made[0].timestamp - 1000)
+    pending = (newest.timestamp + (newest.latency_ms or 0) + 8000, 10)
     challenger = outcomes[entries.index(pending)].challenger
     assert challenger and challenger.model_id == "m2"
     after = store.load(["BTCUSDT"])[0]["BTCUSDT"].pending

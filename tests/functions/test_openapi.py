@@ -51,8 +51,8 @@ from tickcast.serving.prediction import REASONS
 DOCUMENT = openapi.document()
 PATHS = tuple(DOCUMENT["paths"])
 EXAMPLES = 30
-# What the generated requests are about, so that they are answered and not only refused.
-KNOWN = {"symbol": "BTCUSDT", "id": f"BTCUSDT-{END_MS - 20_000}"}
+# What the generated requests are about, so that they are answered and not only refused; `gateway` adds an id.
+KNOWN = {"symbol": "BTCUSDT"}
 
 checked = settings(
     max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck)
@@ -85,6 +85,8 @@ def gateway(redis_server: ValkeyServer, postgres_port: int) -> Iterator[ApiGatew
         s3.create_bucket(Bucket=BUCKET)
         module = load_handler("serve_predictions")
         fill(client, s3, BUCKET, configured(PredictStreamSettings))
+        found: Any = client.xrevrange("predictions:BTCUSDT", max=END_MS - 20_000, count=1)
+        KNOWN["id"] = f"BTCUSDT-{found[0][0].decode().partition('-')[0]}"
         score(client, s3, postgres_port)
         card = {"model_id": "m1", "provisional": True}
         s3.put_object(Bucket=BUCKET, Key="models/m0/card.json", Body=b"not a card")

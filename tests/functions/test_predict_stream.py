@@ -87,8 +87,7 @@ def test_the_answer_is_the_forecast_of_its_receipt(
         (newest,) = predict(batch_event(n, piece)).predictions or (None,)
         if newest is None:
             continue
-        answer, _ = store.latest_forecast("BTCUSDT")
-        assert answer and answer == newest_forecast(redis_client)
+        answer = newest_forecast(redis_client)
         assert store.prediction("BTCUSDT", answer.timestamp) == newest
         names = {*answer.__struct_fields__} & {*newest.__struct_fields__}
         assert {name: getattr(answer, name) for name in names} == {
@@ -422,7 +421,7 @@ def test_a_restart_of_the_function_changes_nothing(
     for each in events:
         hot_path(store, s3, clock)(each)
     assert everything(redis_client) == at_once
-    assert len(at_once[b"predictions:BTCUSDT"]) > 20 and len(at_once[b"outcomes:BTCUSDT"]) > 50
+    assert len(at_once[b"predictions:BTCUSDT"]) > 20 and at_once[b"outcomes:BTCUSDT"]
     assert b"predictions:BTCUSDT:recent" in at_once
 
 

@@ -15,7 +15,7 @@ from tickcast.adapters.redis.hot_store import HotStore
 from tickcast.features.bars import BAR_US
 from tickcast.functions.predict_stream import PredictStream, Result
 from tickcast.market.ticks import Quotes
-from tickcast.model.forecast import HORIZONS_S
+from tickcast.model.forecast import HORIZONS_S, PATH_S
 from tickcast.serving.records import Outcome
 
 
@@ -35,9 +35,9 @@ def fold(
     return results
 
 
-def mid(quotes: Quotes, instant_us: int) -> float:
-    """The mid of the last quote before `instant_us`."""
-    last = quotes[quotes["time_us"] < instant_us][-1]
+def mid(quotes: Quotes, instant_ms: int) -> float:
+    """The mid at the end of the bar that `instant_ms` falls into."""
+    last = quotes[quotes["time_us"] < math.ceil(instant_ms * 1000 / BAR_US) * BAR_US][-1]
     return (int(last["bid_price"]) + int(last["ask_price"])) / 2 / 1e8
 
 
@@ -53,22 +53,31 @@ def test_outcomes_are_the_mids_of_the_stream(
     _, quotes = random_ticks(1, 30)
     predictions = {p.id: p for p in store.history("BTCUSDT", 100)}
     outcomes = outcomes_in(store)
-    made = [p.timestamp for p in predictions.values()]
-    assert entries(outcomes) == due(made, START_MS + 29_000)
+    assert entries(outcomes) == due(predictions.values(), START_MS + 29_000)
     assert {outcome.source for outcome in outcomes} == {"model", "fallback"}
     for outcome in outcomes:
-        prediction, price = predictions[outcome.id], mid(quotes, outcome.target_time * 1000)
-        assert (outcome.status, outcome.why, outcome.outcome_price) == ("resolved", None, price)
-        move_bp = (price / prediction.basis_price - 1) * 1e4
+        prediction, delivered_ms = predictions[outcome.id], outcome.timestamp + outcome.latency_ms
+        delivered, price = mid(quotes, delivered_ms), mid(quotes, outcome.target_time)
+        assert outcome.target_time == delivered_ms + 1000 * outcome.horizon_s
+        assert (outcome.status, outcome.why) == ("resolved", None)
+        assert (outcome.delivered_price, outcome.outcome_price) == (delivered, price)
+        move_bp = (price / delivered - 1) * 1e4
         assert outcome.move_bp == pytest.approx(move_bp, abs=1e-9)
         assert outcome.latency_ms == prediction.latency_ms
-        written_us = (prediction.timestamp + known(prediction.latency_ms)) * 1000
-        assert outcome.served_price == mid(quotes, math.ceil(written_us / BAR_US) * BAR_US)
+        in_hindsight = mid(quotes, outcome.timestamp + 1000 * outcome.horizon_s)
+        assert outcome.hindsight_move_bp == pytest.approx((in_hindsight / prediction.basis_price - 1) * 1e4)
         forecast = prediction.horizons.get(outcome.horizon_s)
-        for name in ("expected_move_bp", "lower", "upper", "confidence", "p_flat"):
+        for name in ("expected_move_bp", "scale_bp", "confidence", "p_flat"):
             assert getattr(outcome, name) == (getattr(forecast, name) if forecast else None)
         if forecast:
-            assert outcome.inside == (forecast.lower <= price <= forecast.upper)
+            miss_bp = abs(move_bp - forecast.expected_move_bp)
+            assert outcome.inside == (miss_bp <= known(outcome.half_width_bp))
+            width = prediction.calibrator[outcome.horizon_s].interval_width
+            assert outcome.half_width_bp == width * forecast.scale_bp
+            assert (
+                outcome.hindsight_expected_bp
+                == known(prediction.path).move_bp[PATH_S.index(outcome.horizon_s)]
+            )
             is_right = bool(np.sign(move_bp) == np.sign(forecast.expected_move_bp))
             assert outcome.right == (is_right if move_bp else None)
             assert outcome.imbalance == known(prediction.features)["imbalance"]
@@ -96,12 +105,11 @@ def test_outcomes_within_an_outage_are_unresolved(
     stream = ticks_in(140)
     fold(predict, clock, stream[:200] + stream[1200:])
     outcomes = outcomes_in(store)
-    made = [p.timestamp for p in store.history("BTCUSDT", 1000)]
-    assert entries(outcomes) == due(made, START_MS + 139_000)
+    assert entries(outcomes) == due(store.history("BTCUSDT", 1000), START_MS + 139_000)
     unresolved = [o for o in outcomes if o.status == "unresolved"]
     assert {o.why for o in unresolved} == {"gap"}
     targets = {(o.target_time - START_MS) // 1000 for o in unresolved}
-    assert min(targets) == 21 and max(targets) == 30
+    assert min(targets) == 20 and max(targets) == 30
     assert {getattr(o, name) for o in unresolved for name in ("outcome_price", "move_bp", "inside")} == {None}
 
 
@@ -142,9 +150,8 @@ def test_nothing_is_written_twice_after_a_loss_and_redelivery(
     resolved: Any = redis_client.xrange("outcomes:BTCUSDT")
     assert predicted[: len(predictions)] == predictions and resolved[: len(outcomes)] == outcomes
     history = store.history("BTCUSDT", 1000)
-    made = {p.timestamp for p in history}
-    assert len(made) == len(history)
-    assert entries(outcomes_in(store)) == due(made, START_MS + 44_000)
+    assert len({p.timestamp for p in history}) == len(history)
+    assert entries(outcomes_in(store)) == due(history, START_MS + 44_000)
 
 
 def test_pending_outcomes_of_a_lost_state_are_recalled_from_receipts(
@@ -158,9 +165,12 @@ def test_pending_outcomes_of_a_lost_state_are_recalled_from_receipts(
     results = fold(predict, clock, stream[300:], first=300)
     assert any("Redis has no state of it" in problem for problem in results[0].problems)
     found = outcomes_in(store)
-    made = [p.timestamp for p in store.history("BTCUSDT", 1000)]
-    assert entries(found) == due(made, START_MS + 44_000)
-    unresolved = {(o.target_time - START_MS, o.why) for o in found if o.status != "resolved"}
-    assert unresolved == {(30_000, "no_quotes")}  # the new ring had not seen a quote by then
+    assert entries(found) == due(store.history("BTCUSDT", 1000), START_MS + 44_000)
+    # The prices at deliveries before the loss are lost with the bars; all later outcomes are known.
+    lost = [o for o in found if o.status != "resolved"]
+    assert {o.why for o in lost} == {"gap"}
+    assert {o.timestamp + o.latency_ms for o in found if o.target_time > START_MS + 31_000} - {
+        o.timestamp + o.latency_ms for o in lost
+    } == {o.timestamp + o.latency_ms for o in found if o.timestamp >= START_MS + 30_000}
     again = next(p for p in reversed(store.history("BTCUSDT", 15)) if p.source == "model")
     assert again.calibrator[10].outcomes >= newest.calibrator[10].outcomes > 0

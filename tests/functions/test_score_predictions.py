@@ -122,7 +122,7 @@ def varied(seconds: int, seed: int = 1) -> list[dict[str, Any]]:
             elif kind == 1:
                 each = at(each["timestamp"] // 1000 - NOON, horizon_s, move=None)
             elif kind == 2:
-                each |= {"abstains": True, "served_price": None}
+                each |= {"abstains": True, "hindsight_move_bp": None}
             elif kind == 3:
                 each |= {"imbalance": None, "challenger": None}
             found.append(each)
@@ -159,7 +159,7 @@ def test_tallies_agree_with_plain_python(
     outcomes = varied(900)
     hot.write(outcomes)
     result = scorer(920)
-    assert (result.outcomes, result.is_complete) == (3600, True)
+    assert (result.outcomes, result.is_complete, result.problems) == (3600, True, [])
     found = accuracy(redis_client)
     assert found["scored_ms"] == (NOON + 920) * 1000
     for span in SPANS:
@@ -262,7 +262,7 @@ def test_a_market_without_outcomes(scorer: Callable[..., Result], redis_client: 
 def test_both_models_on_the_same_instants(
     hot: Hot, scorer: Callable[..., Result], score_database: Database
 ) -> None:
-    challenger = {"model_id": "m2", "expected_move_bp": 0.9, "scale_bp": 1.0, "lower": 1.0, "upper": 2.0}
+    challenger = {"model_id": "m2", "expected_move_bp": 0.9, "scale_bp": 1.0, "half_width_bp": 2.0}
     challenger |= {"confidence": 0.6, "p_flat": 0.1}
     hot.write(
         [at(s, h, challenger=challenger) for s in (1, 2) for h in HORIZONS_S]
@@ -381,14 +381,19 @@ def test_an_unreadable_entry_stops_no_other(
     outcomes, predictions = moved(planted.market(10)), with_features(10, 0.0)
     del outcomes[3]["basis_price"]
     outcomes[4]["move_bp"] = float("nan")  # null, as it is written
-    outcomes[5]["lower"] = "far down"
+    outcomes[5]["half_width_bp"] = "wide"
     features = predictions[5].features or {}
     features["an old name"] = features.pop(FEATURE_NAMES[0])
     hot.write(outcomes, predictions)
     result = scorer(20)
     assert (result.outcomes, result.predictions, held(owner)[0]) == (7, 9, 7)
     problems = " ".join(result.problems)
-    for word in ("basis_price", "without outcome_price or move_bp", "$.lower", FEATURE_NAMES[0]):
+    for word in (
+        "basis_price",
+        "without delivered_price, outcome_price or move_bp",
+        "$.half_width_bp",
+        FEATURE_NAMES[0],
+    ):
         assert word in problems
     assert scorer(80).problems == []  # they are not read again
 

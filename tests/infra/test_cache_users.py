@@ -66,7 +66,7 @@ def test_reader_may_do_what_serve_predictions_does_and_not_write(users: dict[str
     assert (read(PathForecast, latest), store_ms > 0) == (FORECAST, True)
     assert store.predictions("BTCUSDT", 0, 2000, 5) == [PREDICTION]
     assert store.prediction("BTCUSDT", 1000) == PREDICTION
-    assert store.outcomes("BTCUSDT", 1000, (1, 2)).keys() == {1}
+    assert store.outcomes("BTCUSDT", 1130, (1, 2)).keys() == {1}
     assert store.accuracy("BTCUSDT") is None
     assert all(store.values([keys.heartbeat("predict_stream", "BTCUSDT")]))
     assert store.fullness() is None  # no limit was set
@@ -95,7 +95,7 @@ def test_auditor_may_read_receipts_and_write_heartbeats_and_no_more(users: dict[
 def test_scorer_may_read_outcomes_and_write_accuracy_and_no_more(users: dict[str, Any]) -> None:
     assert write(users["writer"])
     store = HotStore(users["scorer"], LATENESS_US)
-    assert [id_ for id_, _ in store.entries_after("outcomes:BTCUSDT", "0-0", 10)] == ["2000-1"]
+    assert [id_ for id_, _ in store.entries_after("outcomes:BTCUSDT", "0-0", 10)] == ["2130-1"]
     assert [id_ for id_, _ in store.entries_after("predictions:BTCUSDT", "0-0", 10)] == ["1000-0"]
     for key in ("accuracy:BTCUSDT", "heartbeat:score_predictions"):
         assert users["scorer"].set(key, "{}", ex=5)

@@ -12,12 +12,14 @@ from aws_lambda_powertools import Logger
 from ingest_ecs.feed_buffer import FeedBuffer
 from ingest_ecs.producer import Producer
 from tests.fixtures.frames import quote_frame, trade_frame
+from tests.fixtures.receipts import TERMS
 from tickcast.features.ring import BarRing
 from tickcast.market import wire
 from tickcast.market.liveness import Newest
 from tickcast.market.session import Close, Open, Session
-from tickcast.serving.prediction import Freshness, features_record, freshness
-from tickcast.serving.records import Features
+from tickcast.serving.outcomes import PendingPredictions
+from tickcast.serving.prediction import Freshness, freshness, path_forecasts, row_of
+from tickcast.serving.records import PathForecast
 from tickcast.units import SECOND_US
 
 T0_S = 1_754_000_000.0
@@ -78,7 +80,7 @@ class System:
         self.opened = 0
         self.buffers: dict[int, FeedBuffer] = {}
         self.ring = BarRing(100_000)
-        self.features: Features | None = None
+        self.forecast: PathForecast | None = None
         streams = [stream for stream in exchange.mean_gap_s if stream[0] == MARKET]
         self.session = Session(streams, random.Random(1))
         self.producer = Producer(
@@ -125,18 +127,20 @@ class System:
         self.producer.pack()
         while heads := self.producer.outbox.next_call():
             for record in heads:
-                for _ in self.ring.fold(wire.decode(record.data), SECOND_US):
-                    self.predict()
+                list(self.ring.fold(wire.decode(record.data), SECOND_US))
+                self.predict()
                 self.producer.outbox.remove(record)
 
     def predict(self) -> None:
-        self.features = features_record(MARKET, self.ring)
+        row = row_of(MARKET, self.ring.view(), self.ring.watermark.quiet_us)
+        if row:
+            (self.forecast,) = path_forecasts([(row, PendingPredictions())], None, None, TERMS, lambda: 0.0)
 
     def read(self) -> Read | None:
-        if self.features is None:
+        if self.forecast is None:
             return None
-        fresh = freshness(self.features, (T0_S + self.now_s) * 1000, STALE_AFTER_S)
-        known_us = self.features.quiet_us if fresh.is_quiet else self.features.last_tick_us
+        fresh = freshness(self.forecast, (T0_S + self.now_s) * 1000, STALE_AFTER_S)
+        known_us = self.forecast.quiet_us if fresh.is_quiet else self.forecast.last_tick_us
         assert known_us is not None
         return Read(self.now_s, known_us / 1e6 - T0_S, fresh)
 

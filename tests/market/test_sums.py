@@ -34,10 +34,10 @@ from tickcast.market.sources import Origin
 from tickcast.market.sums import integers, products, ratio, running, single, split, total
 from tickcast.market.ticks import Quotes, Trades, quotes_array, trades_array
 from tickcast.market.trade_ledger import LEDGER_ROW, TradesContradict, ledger_rows, merged
-from tickcast.market.wire import TickBatch
+from tickcast.market.wire import QUIET_UNKNOWN, TickBatch
 from tickcast.model.dataset import rows_of_hour
-from tickcast.serving.prediction import features_record
-from tickcast.serving.records import Features, encode
+from tickcast.serving.prediction import Row, features_record, row_of
+from tickcast.serving.records import encode
 from tickcast.serving.reproduce import Surroundings, reproduce
 from tickcast.units import HOUR_US, SECOND_US
 
@@ -143,17 +143,17 @@ def test_bars_seconds_history_and_live_hold_the_true_sums(
         assert plain(columns, name) == [by_end[end][name] for end in columns["end_us"].tolist()], name
 
     ring = BarRing(0)
-    records = [
-        features_record("X", ring)
-        for _ in ring.fold(batch(trades, quotes, START_US + 3 * SECOND_US), SECOND_US)
+    rows = [
+        row_as_of_the_end(ring) for _ in ring.fold(batch(trades, quotes, START_US + 3 * SECOND_US), SECOND_US)
     ]
     live = ring.seconds[np.isin(ring.seconds["end_us"], list(by_end))]
     assert live.tobytes() == seconds[-len(live) :].tobytes()
     volume = sum(qty for _, _, qty, _ in trade_list)
-    assert records[-1] is not None
-    assert records[-1].volume == volume / 10**8
+    assert rows[-1] is not None
+    record = features_record(rows[-1])
+    assert record.volume == volume / 10**8
     notional = sum(price * qty for _, price, qty, _ in trade_list)
-    assert records[-1].vwap == (notional / (volume * 10**8) if volume else None)
+    assert record.vwap == (notional / (volume * 10**8) if volume else None)
 
 
 def second_by_loop(bars: list[dict[str, Any]], quoted: list[bool]) -> dict[str, int]:
@@ -222,17 +222,24 @@ def seconds_of(power: int) -> Iterator[TickBatch]:
     return batches(*market(power), [HOUR + n * SECOND_US for n in range(1, MARKET_S)])
 
 
+def row_as_of_the_end(ring: BarRing) -> Row | None:
+    """Of the newest closed bar."""
+    return row_of("X", ring.view(ring.closed_us), QUIET_UNKNOWN)
+
+
 @cache
-def live(power: int) -> list[Features]:
+def live(power: int) -> list[Row]:
     ring = BarRing(100_000)
-    records = [features_record("X", ring) for piece in seconds_of(power) for _ in ring.fold(piece, SECOND_US)]
-    return [record for record in records if record]
+    rows = [row_as_of_the_end(ring) for piece in seconds_of(power) for _ in ring.fold(piece, SECOND_US)]
+    return [row for row in rows if row]
 
 
 @pytest.mark.parametrize("power", POWERS)
 def test_features_in_the_ring_are_the_same_bits_in_any_unit(power: int) -> None:
-    assert sum(record.features is not None for record in live(0)) > 60
-    for base, record in zip(live(0), live(power), strict=True):
+    assert sum(row.vector is not None for row in live(0)) > 60
+    for one, other in zip(live(0), live(power), strict=True):
+        assert one.vector == other.vector
+        base, record = features_record(one), features_record(other)
         volume = round(base.volume * 10**8) * Fraction(10) ** power
         assert record.volume == float(volume / 10**8)
         assert encode(replace(record, volume=base.volume)) == encode(base)
@@ -241,7 +248,7 @@ def test_features_in_the_ring_are_the_same_bits_in_any_unit(power: int) -> None:
 @pytest.mark.parametrize("power", POWERS)
 def test_history_is_the_same_bits_in_any_unit(power: int) -> None:
     base, other = (rows_of_hour(*market(p), HOUR, 100_000, 100_000) for p in (0, power))
-    assert len(base.rows.end_us) > 500 and base.rows.features.shape[1] == len(FEATURE_NAMES)
+    assert len(base.rows.end_us) > 480 and base.rows.features.shape[1] == len(FEATURE_NAMES)
     for one, same in zip(base.rows, other.rows, strict=True):
         assert one.tobytes() == same.tobytes()
     for name in ("buy_qty", "sell_qty", "notional"):
@@ -255,11 +262,10 @@ def test_live_and_history_are_the_same_bits_in_any_unit(power: int) -> None:
     history = rows_of_hour(*market(power), HOUR, SECOND_US, SECOND_US).rows
     rows = dict(zip(history.end_us.tolist(), history.features.astype(np.float32), strict=True))
     compared = 0
-    for record in live(power):
-        row = rows.get(record.timestamp * SECOND_US)
-        if row is not None and record.features:
-            vector = np.array(list(record.features.values()), np.float32)
-            assert vector.tobytes() == row.tobytes()
+    for each in live(power):
+        row = rows.get(each.view.as_of_us)
+        if row is not None and each.vector:
+            assert np.array(each.vector, np.float32).tobytes() == row.tobytes()
             compared += 1
     assert compared > 40 and len(bars)
 

@@ -18,18 +18,18 @@ from tickcast.model.dataset import (
     rows_without_quotes,
     training_rows,
 )
-from tickcast.model.forecast import HORIZONS_S
+from tickcast.model.forecast import PATH_S
 from tickcast.units import HOUR_US, SECOND_US
 
 
-def test_labels_look_forward_by_exactly_the_horizon() -> None:
+def test_labels_look_forward_by_exactly_the_instants_of_a_path() -> None:
     bars = market_bars(1, 60)
     rows = rows_from_bars(bars)
     mid = (bars["bid_price"] + bars["ask_price"]) / 2
-    start = len(bars) - 100 - len(rows.features)  # the longest horizon's tail is left off
+    start = len(bars) - 150 - len(rows.features)  # the tail that a path takes is left off
     for row in (0, 57, len(rows.features) - 1):
-        for at, horizon_s in enumerate(HORIZONS_S):
-            now, then = mid[start + row], mid[start + row + 10 * horizon_s]
+        for at, time_s in enumerate(PATH_S):
+            now, then = mid[start + row], mid[start + row + round(10 * time_s)]
             assert rows.moves_bp[row, at] == pytest.approx((then / now - 1) * 1e4, abs=1e-9)
 
 
@@ -41,7 +41,7 @@ def test_rows_without_quotes_are_masked_and_move_from_the_proxy_to_the_true_mid(
     assert rows.features[:, FEATURE_NAMES.index("trade_flow_1s")].any()
     at = np.searchsorted(bars["end_us"], rows.end_us)
     expected = (mids(bars)[at + 20] / proxy_mids(bars)[at] - 1) * 1e4
-    np.testing.assert_allclose(rows.moves_bp[:, 1], expected, atol=1e-9)
+    np.testing.assert_allclose(rows.moves_bp[:, PATH_S.index(2.0)], expected, atol=1e-9)
     assert (bars["bid_price"] > 0).any()  # the bars themselves kept their quotes
 
 
@@ -64,18 +64,18 @@ def test_rows_of_trades_alone_move_from_proxy_to_proxy() -> None:
     assert len(rows.end_us) > 300 and not rows.has_quotes.any()
     at = np.searchsorted(bars["end_us"], rows.end_us)
     expected = (proxy_mids(bars)[at + 50] / proxy_mids(bars)[at] - 1) * 1e4
-    np.testing.assert_allclose(rows.moves_bp[:, 2], expected, atol=1e-9)
+    np.testing.assert_allclose(rows.moves_bp[:, PATH_S.index(5.0)], expected, atol=1e-9)
     assert len(rows.end_us) == len(np.unique(rows.end_us))  # there were no quotes to take away
 
 
 def test_a_row_with_quotes_has_no_outcome_by_proxy() -> None:
-    trades, quotes = random_ticks(1, 60)
+    trades, quotes = random_ticks(1, 90)
     quotes = quotes[quotes["time_us"] < trades["time_us"][0] + 40_000_000]
     (bars,) = segments(trades, quotes)
     rows = rows_from_bars(bars)
     quoted = rows.chosen(rows.has_quotes)
     lost_us = int(bars["end_us"][~np.isnan(mids(bars))][-1])
-    assert quoted.end_us.max() <= lost_us - max(HORIZONS_S) * SECOND_US
+    assert quoted.end_us.max() <= lost_us - max(PATH_S) * SECOND_US
     assert rows.chosen(~rows.has_quotes).end_us.min() > lost_us
 
 
@@ -88,8 +88,8 @@ def test_a_row_without_quotes_ends_at_the_mid_where_there_is_one() -> None:
     blind = rows.chosen(~rows.has_quotes)
     at = np.searchsorted(bars["end_us"], blind.end_us)
     reaches_quotes = 0
-    for column, horizon_s in enumerate(HORIZONS_S):
-        then = at + 10 * horizon_s
+    for column, time_s in enumerate(PATH_S):
+        then = at + round(10 * time_s)
         end = np.where(np.isnan(mid[then]), proxy[then], mid[then])
         reaches_quotes += int((~np.isnan(mid[then])).sum())
         np.testing.assert_allclose(blind.moves_bp[:, column], (end / proxy[at] - 1) * 1e4, atol=1e-9)

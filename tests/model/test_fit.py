@@ -7,11 +7,12 @@ from tests.model.test_network import random_features, random_network
 from tests.model.test_training import FAST, planted
 from tickcast.model import fit
 from tickcast.model.fit import INPUTS, Samples, Scaler, initial_network, loss_and_gradients, target
+from tickcast.model.forecast import PATH_S
 
 
 def test_gradients_equal_finite_differences() -> None:
     network, rng = random_network(1), np.random.default_rng(2)
-    samples = Samples(*(rng.normal(0, 1, (50, n)) for n in (len(INPUTS.odd), len(INPUTS.even), 4)))
+    samples = Samples(*(rng.normal(0, 1, (50, n)) for n in (len(INPUTS.odd), len(INPUTS.even), len(PATH_S))))
     _, gradients = loss_and_gradients(network, samples, huber=1.0)
     assert gradients.keys() == set(fit._MOVE_WEIGHTS)
     for name, gradient in gradients.items():

@@ -8,7 +8,7 @@ import pytest
 from tickcast.adapters.registry.onnx_model import OnnxModel, export
 from tickcast.features.vector import FEATURE_NAMES, ODD_FEATURES, QUOTE_FEATURES
 from tickcast.model.fit import INPUTS
-from tickcast.model.forecast import HORIZONS_S, ModelError
+from tickcast.model.forecast import PATH_S, ModelError
 from tickcast.model.network import HAS_QUOTES, SIGMA, Inputs, Network, average, places
 
 QUOTED = np.array([FEATURE_NAMES.index(name) for name in QUOTE_FEATURES])
@@ -107,7 +107,7 @@ def test_onnx_picks_the_inputs_of_the_network() -> None:
 
 def test_an_export_that_predicts_differently_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     network = random_network(3)
-    monkeypatch.setattr("tickcast.adapters.registry.onnx_model.HORIZONS_S", (1, 2, 5, 11))
+    monkeypatch.setattr("tickcast.adapters.registry.onnx_model.PATH_S", (*PATH_S[:-1], 16.0))
     with pytest.raises(ModelError, match="the exported model differs from the trained one by"):
         export(network)
 
@@ -127,5 +127,5 @@ def test_averaging_networks_averages_their_moves(has_quotes: float) -> None:
 def test_a_network_of_zeros_predicts_no_move() -> None:
     move_bp, scale_bp, p_flat = Network.zeros(INPUTS, 3).forward(random_features(1, 5))
     assert not move_bp.any()
-    np.testing.assert_allclose(scale_bp[:, -1], scale_bp[:, 0] * np.sqrt(HORIZONS_S[-1]))
+    np.testing.assert_allclose(scale_bp[:, -1], scale_bp[:, 0] * np.sqrt(PATH_S[-1] / PATH_S[0]))
     assert (p_flat == 0.5).all()

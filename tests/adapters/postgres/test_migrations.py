@@ -12,11 +12,13 @@ import pytest
 from msgspec.structs import replace
 
 from local.system import database, servers
+from tests.fixtures import records
 from tickcast.adapters.postgres import binary_copy
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.postgres.history_store import HistoryStore
+from tickcast.adapters.postgres.score_store import ScoreStore, row_of
 from tickcast.adapters.settings import DatabaseSettings
-from tickcast.units import DAY_US, HOUR_US
+from tickcast.units import DAY_US, HOUR_US, MINUTE_US
 
 DAY = 1_754_006_400_000_000  # 2025-08-01
 
@@ -55,6 +57,30 @@ def test_hours_with_rows_of_the_label_version_before_become_dirty(owner: Any) ->
         owner.execute("insert into tickcast.stale_hours values ('X', %s)", (DAY,))
         owner.execute(statement)
         assert owner.execute(dirty).fetchall() == [("X", DAY), ("X", DAY + 2 * HOUR_US)]
+
+
+def test_outcomes_of_the_release_before_stay_and_are_not_counted(owner: Any) -> None:
+    text = (database.MIGRATIONS / "20261127000001_outcomes_at_delivery.sql").read_text("utf-8")
+    up, _, down = text.partition("-- migrate:down")
+    kept = "select move_bp, delivered_price from tickcast.outcomes where symbol = 'X'"
+    minute = (DAY, DAY + MINUTE_US, MINUTE_US)
+    with owner.transaction(force_rollback=True):
+        owner.execute(down)
+        owner.execute("select tickcast.add_day(%s)", (DAY,))
+        owner.execute(
+            "insert into tickcast.outcomes (symbol, target_us, horizon_s, predicted_us, source, basis_price, "
+            "outcome_price, move_bp, abstains) values ('X', %s, 1, %s, 'fallback', 100, 101, 100, true)",
+            (DAY, DAY - 1_000_000),
+        )
+        owner.execute(up)
+        assert owner.execute(kept).fetchall() == [(100, None)]
+        store = ScoreStore(owner)
+        assert not len(store.tallies("X", *minute))
+        unresolved = records.outcome(DAY // 1000 - 2130, 2, status="unresolved", why="gap", symbol="X")
+        unresolved = replace(unresolved, delivered_price=None, outcome_price=None, move_bp=None)
+        store.add_outcomes("X", [row_of(unresolved)])
+        assert store.tallies("X", *minute)["horizon_s"].tolist() == [2]
+        assert len(owner.execute(kept).fetchall()) == 2
 
 
 def test_a_failed_migration_says_why(owner: Any, postgres_port: int, tmp_path: Any, monkeypatch: Any) -> None:

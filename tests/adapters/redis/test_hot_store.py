@@ -19,6 +19,7 @@ from tickcast.adapters.redis.hot_store import (
     StoreFull,
     StoreWentBack,
     Writes,
+    read,
 )
 from tickcast.features.ring import BarRing
 from tickcast.features.trade_ids import TradeIds
@@ -63,6 +64,11 @@ def forecast(second: int, symbol: str = "BTCUSDT") -> PathForecast:
     )
 
 
+def latest(store: HotStore, *symbols: str) -> list[PathForecast | None]:
+    found = store.values([keys.latest_prediction(symbol) for symbol in symbols])
+    return [read(PathForecast, data) for data in found]
+
+
 def outcome(second: int, horizon_s: int) -> Outcome:
     return records.outcome(T0 + second * 1000, horizon_s)
 
@@ -99,11 +105,10 @@ def test_the_newest_forecasts_come_with_the_time_of_the_store(
     store: HotStore, redis_client: redis.Redis
 ) -> None:
     assert store.answer([("BTCUSDT", 0, forecast(1)), ("ETHUSDT", 0, None)]) == [0, 0]
-    found, time_ms = store.latest_forecasts(["ETHUSDT", "BTCUSDT"])
-    assert found == {"ETHUSDT": None, "BTCUSDT": forecast(1)}
-    seconds, _ = redis_client.time()  # type: ignore[misc]
+    assert latest(store, "ETHUSDT", "BTCUSDT") == [None, forecast(1)]
+    _, time_ms = store.values_at(["prediction:BTCUSDT:latest"])
+    seconds, _ = redis_client.time()
     assert abs(time_ms / 1000 - seconds) < 60
-    assert store.latest_forecast("BTCUSDT")[0] == forecast(1)
 
 
 def test_an_answer_on_an_outdated_sequence_is_not_written(store: HotStore) -> None:
@@ -111,26 +116,29 @@ def test_an_answer_on_an_outdated_sequence_is_not_written(store: HotStore) -> No
     assert commit(store, state(5), 0)
     answers = [("BTCUSDT", 4, forecast(2)), ("ETHUSDT", 0, forecast(3, "ETHUSDT"))]
     assert store.answer(answers) == [5, 0]
-    found, _ = store.latest_forecasts(["BTCUSDT", "ETHUSDT"])
-    assert found == {"BTCUSDT": forecast(1), "ETHUSDT": forecast(3, "ETHUSDT")}
+    assert latest(store, "BTCUSDT", "ETHUSDT") == [forecast(1), forecast(3, "ETHUSDT")]
     assert store.answer([("BTCUSDT", 5, forecast(2))]) == [5]
-    assert store.latest_forecast("BTCUSDT")[0] == forecast(2)
+    assert latest(store, "BTCUSDT") == [forecast(2)]
 
 
 def test_a_commit_says_what_time_it_is_in_the_store(store: HotStore, redis_client: redis.Redis) -> None:
     assert store.time_us == -1
     assert commit(store, state(5), 0)
-    seconds, _ = redis_client.time()  # type: ignore[misc]
+    seconds, _ = redis_client.time()
     assert abs(store.time_us / 1e6 - seconds) < 60
 
 
 def test_outcomes_of_a_prediction_and_by_target(store: HotStore) -> None:
     write(store, outcome(3, 1), outcome(2, 2), outcome(3, 2), outcome(0, 5), outcome(3, 5), sequence=1)
-    found = store.outcomes("BTCUSDT", T0 + 3000, (1, 2, 5, 10))
+    delivered_ms = outcome(3, 1).target_time - 1000
+    found = store.outcomes("BTCUSDT", delivered_ms, (1, 2, 5, 10))
     assert seconds_of(list(found.values())) == [3, 3, 3]
     assert list(found) == [1, 2, 5]
-    behind = store.entries_after("outcomes:BTCUSDT", f"{T0 + 4000}-1", 2)
-    assert [id_ for id_, _ in behind] == [f"{T0 + 4000}-2", f"{T0 + 5000}-2"]
+    behind = store.entries_after("outcomes:BTCUSDT", f"{delivered_ms + 1000}-1", 2)
+    assert [id_ for id_, _ in behind] == [
+        f"{delivered_ms + 1000}-2",
+        f"{delivered_ms + 2000}-2",
+    ]
     outcomes = [decode(Outcome, data) for _, data in behind]
     targets = [((each.target_time - T0) // 1000, each.horizon_s) for each in outcomes]
     assert targets == [(4, 2), (5, 2)]

@@ -87,7 +87,7 @@ def an_id(served: Served, second: int) -> str:
 def test_a_prediction_that_bronze_reproduces(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
     id_ = an_id(served, 40)
     receipt = served.receipts[id_]
-    receipt |= {"trade_age_ms": 12, "quote_age_ms": 3, "timing_ms": TIMING}
+    receipt |= {"timing_ms": TIMING}
     status, shown, summary = explained(id_.lower(), capsys)
     assert (status, summary["id"], summary["same"], summary["differences"]) == (0, id_, True, [])
     assert summary["features_compared"] == 25
@@ -95,7 +95,9 @@ def test_a_prediction_that_bronze_reproduces(served: Served, capsys: pytest.Capt
     assert "bronze/source=sim/symbol=BTCUSDT/date=2025-07-31/hour=22/shardId-000000000000-" in shown
     for words in (
         f"trade {receipt['last_trade_id']} and book update {receipt['update_id']}",
-        "last trade 12 ms, last quote 3 ms",
+        f"{len(receipt['open_ids'])} trades and {len(receipt['open_update_ids'])} quotes had arrived",
+        "the move from then on is forecast, to 2025-07-31 22:14:02",
+        f"last trade {receipt['trade_age_ms']} ms, last quote {receipt['quote_age_ms']} ms",
         "lateness 100 ms",
         "write 50 ms",
         "forecast     none, from",
@@ -152,11 +154,12 @@ def test_outcomes_late_ids_and_forecasts_in_words() -> None:
     receipt |= {"late_ids": [7, 9], "outcomes": {"1": outcome, "2": lost}}
     shown = "\n".join(receipt_text.lines(receipt))
     for words in (
-        "late since the previous prediction: 2 trades, 0 quotes",
+        "late         for earlier bars, since the last receipt kept: 2 trades, 0 quotes",
         "trades [7, 9]",
         "m1 (provisional); challenger in shadow: m2",
         "calibration  10 s: slope",
         f"to {receipt['predicted_price']:,.2f} in 2 s",
+        "bp still to come)",
         "1 s: 60,000.50 (+0.250 bp), inside the interval, direction wrong",
         "2 s: unresolved (gap)",
     ):

@@ -1,14 +1,18 @@
 """The backtest: what a model and the baselines predict of rows that the model was not trained on.
 
-Only rows with quotes count, every 100 ms. Confidence and intervals are those that would have been served: for
-each of the ten grids of whole seconds the calibration starts from training and learns from each outcome once
-it is known (`tickcast.model.calibration`). The figures that follow are in `evaluation.backtest_figures`.
+Only rows with quotes count, every 100 ms. A prediction is read at an *age*: what counts is the move that is
+still to come then, against the mid at that moment. Figures are for ages from 0 to a second, and for the
+*delivery*, the age that a prediction typically has (`latency_ms`).
+
+Confidence and intervals are those that would have been served at delivery: for each of the ten grids of whole
+seconds the calibration starts from training and learns from each outcome once it is known
+(`tickcast.model.calibration`). The figures that follow are in `evaluation.backtest_figures`.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,12 +26,22 @@ from tickcast.model.calibration import Calibrator
 from tickcast.model.card import HorizonScore
 from tickcast.model.dataset import Rows, rows_from_bars, rows_without_quotes
 from tickcast.model.fit import TrainingSettings
-from tickcast.model.forecast import HORIZONS_S, Calibration
+from tickcast.model.forecast import (
+    DELIVERY_S,
+    HORIZONS_S,
+    Calibration,
+    remaining_flat,
+    remaining_moves,
+    remaining_scales,
+)
 from tickcast.model.network import SIGMA, Network
 from tickcast.model.training import GAP_US, Training, fitted_with_quotes, train
+from tickcast.units import SECOND_US
 
 _FIRST_SHARE = 0.5  # of a session: what the first walk-forward block is trained on
 _WALKS = 3
+AGES_MS = tuple(range(0, 1001, 100))
+_HORIZON_BARS = np.array(HORIZONS_S) * BARS_PER_S
 
 Bools = npt.NDArray[np.bool_]
 
@@ -37,53 +51,75 @@ class EvaluationError(ValueError):
 
 
 class Holdout(NamedTuple):
-    """A segment of a market to evaluate on: its rows with quotes, and of the same (N,) instants, in bp from
-    the mid, the last trade's price and the mid when the prediction is delivered."""
+    """A segment of a market to evaluate on: its rows with quotes, and of the same (N,) instants, in bp, the
+    price of the last trade from the mid, and by age of `AGES_MS` how far the mid has moved by then (N, A) and
+    still moves over each horizon (N, A, H)."""
 
     rows: Rows
     last_trade_bp: Floats
-    delivered_bp: Floats
+    moved_bp: Floats
+    remaining_bp: Floats
     unquoted: int  # rows without quotes, left out
     masked: Rows  # the same segment with its quotes masked
 
+    def chosen(self, which: Bools) -> Holdout:
+        return self._replace(
+            rows=self.rows.chosen(which),
+            last_trade_bp=self.last_trade_bp[which],
+            moved_bp=self.moved_bp[which],
+            remaining_bp=self.remaining_bp[which],
+        )
 
-def holdout(bars: Bars, latency_us: int) -> Holdout:
-    """The holdout of a segment. A prediction is delivered `latency_us` after its bar's end, in whole bars."""
+    def relabelled(self, relabel: Callable[[Rows], Rows]) -> Holdout:
+        """The same with the labels that `relabel` gives its rows."""
+        rows = relabel(self.rows)
+        ages = [remaining_moves(rows.moves_bp, age_ms / 1000) for age_ms in AGES_MS]
+        return self._replace(rows=rows, remaining_bp=np.stack(ages, axis=1))
+
+
+def holdout(bars: Bars) -> Holdout:
+    """The holdout of a segment. Rows whose mid is unknown at an age or its targets are left out."""
     every = rows_from_bars(bars)
     rows = every.chosen(every.has_quotes)
     at = np.searchsorted(bars["end_us"], rows.end_us)
     mid = mids(bars)
     last = np.where(bars["last_trade_price"] > 0, bars["last_trade_price"], mid)
-    delivered = mid[at + round(latency_us / BAR_US)]
-    delivered = np.where(np.isnan(delivered), mid[at], delivered)
-    return Holdout(
+    read_at = at[:, None] + np.array(AGES_MS) * 1000 // BAR_US  # (N, A)
+    found = Holdout(
         rows,
         last_trade_bp=(last[at] / mid[at] - 1) * 1e4,
-        delivered_bp=(delivered / mid[at] - 1) * 1e4,
+        moved_bp=(mid[read_at] / mid[at, None] - 1) * 1e4,
+        remaining_bp=(mid[read_at[..., None] + _HORIZON_BARS] / mid[read_at][..., None] - 1) * 1e4,
         unquoted=len(every.end_us) - len(rows.end_us),
         masked=rows_without_quotes(bars),
     )
+    is_known = np.isfinite(found.moved_bp).all(axis=1) & np.isfinite(found.remaining_bp).all(axis=(1, 2))
+    return found.chosen(np.asarray(is_known))
 
 
 class Trained(NamedTuple):
-    """A training, and the line through book imbalance fitted on the same rows."""
+    """A training, and by age of `AGES_MS` the line through book imbalance fitted on the same rows."""
 
     training: Training
-    line: Floats  # (H,), bp
+    lines: Mapping[int, Floats]  # (H,), bp
 
 
 def train_and_fit_line(markets: list[Rows], settings: TrainingSettings) -> Trained:
     """Raises `TrainingError`."""
     training = train(markets, settings)
-    return Trained(training, fit_line([fitted_with_quotes(rows, training.learned_to_us) for rows in markets]))
+    fitted = [fitted_with_quotes(rows, training.learned_to_us) for rows in markets]
+    return Trained(training, {age_ms: fit_line(fitted, age_ms / 1000) for age_ms in AGES_MS})
 
 
 def block_scores(network: Network, rows: Rows) -> dict[int, HorizonScore]:
-    """Of each horizon: skill against no change, the share of moves whose direction was right, rows."""
-    expected_bp, _, _ = network.forward(rows.features)  # (N, H)
+    """Of each horizon, at delivery: skill against no change, the share of moves whose direction was right,
+    rows."""
+    expected_bp, moves_bp = (
+        remaining_moves(paths, DELIVERY_S) for paths in (network.forward(rows.features)[0], rows.moves_bp)
+    )
     scores = {}
     for at, horizon_s in enumerate(HORIZONS_S):
-        expected, outcome = expected_bp[:, at], rows.moves_bp[:, at]
+        expected, outcome = expected_bp[:, at], moves_bp[:, at]
         moved = outcome != 0
         right = np.sign(expected[moved]) == np.sign(outcome[moved])
         scores[horizon_s] = HorizonScore(
@@ -94,54 +130,72 @@ def block_scores(network: Network, rows: Rows) -> dict[int, HorizonScore]:
     return scores
 
 
+class AtAge(NamedTuple):
+    """Remaining moves, forecasts and baselines of rows at an age, bp. Each (N, H)."""
+
+    moves_bp: Floats  # the outcomes
+    expected_bp: Floats
+    baselines_bp: Mapping[str, Floats]
+
+    def chosen(self, which: npt.NDArray[Any]) -> AtAge:
+        baselines_bp = {name: expected_bp[which] for name, expected_bp in self.baselines_bp.items()}
+        return AtAge(self.moves_bp[which], self.expected_bp[which], baselines_bp)
+
+
 class BacktestRows(NamedTuple):
-    """Predictions of rows and their outcomes, in bp where nothing else is said; (N, H) but for `segment`,
-    `end_us`, `sigma_bp` and `delivered_bp`, which are (N,)."""
+    """Predictions of rows and their outcomes. `ages` are by age of `AGES_MS`; the served figures, (N, H), are
+    at delivery; `segment`, `end_us` and `sigma_bp` are (N,)."""
 
     segment: npt.NDArray[np.int64]
     end_us: npt.NDArray[np.int64]
     sigma_bp: Floats
-    moves_bp: Floats  # the outcomes
-    expected_bp: Floats
     confidence: Floats
-    inside: Bools  # the 80 % interval
+    half_width_bp: Floats  # of the 80 % interval
     p_flat: Floats
-    delivered_bp: Floats
-    baselines_bp: Mapping[str, Floats]
+    ages: Mapping[int, AtAge]
 
     def chosen(self, which: npt.NDArray[Any]) -> BacktestRows:
         columns = self._asdict()
-        baselines_bp = {name: expected_bp[which] for name, expected_bp in columns.pop("baselines_bp").items()}
-        return BacktestRows(**{n: column[which] for n, column in columns.items()}, baselines_bp=baselines_bp)
+        ages = {age_ms: each.chosen(which) for age_ms, each in columns.pop("ages").items()}
+        return BacktestRows(**{name: column[which] for name, column in columns.items()}, ages=ages)
 
 
-def predict(trained: Trained, holdouts: Sequence[Holdout]) -> BacktestRows:
-    """The predictions of every row of `holdouts`, as if the model had been active from their beginnings
-    on."""
+def predict(trained: Trained, holdouts: Sequence[Holdout], latency_ms: int) -> BacktestRows:
+    """The predictions of every row of `holdouts`, delivered at the age of `latency_ms`, as if the model had
+    been active from their beginnings on."""
     network, calibrations = trained.training.network, trained.training.calibration
     parts = []
-    for number, (rows, last_trade_bp, delivered_bp, *_) in enumerate(holdouts):
-        expected_bp, scale_bp, p_flat = network.forward(rows.features)  # (N, H) each
-        confidence, inside = simulate_online_calibration(rows, expected_bp, scale_bp, calibrations)
+    for number, each in enumerate(holdouts):
+        rows = each.rows
+        paths_bp, scales_bp, flats = network.forward(rows.features)  # (N, J) each
+        ages = {
+            age_ms: AtAge(
+                each.remaining_bp[:, at],
+                remaining_moves(paths_bp, age_ms / 1000),
+                baselines(rows.features, each.last_trade_bp, trained.lines[age_ms], each.moved_bp[:, at]),
+            )
+            for at, age_ms in enumerate(AGES_MS)
+        }
+        scale_bp = remaining_scales(scales_bp, latency_ms / 1000)
+        confidence, half_width_bp = simulate_online_calibration(
+            rows.end_us, ages[latency_ms], scale_bp, calibrations, latency_ms
+        )
         parts.append(
             BacktestRows(
                 np.full(len(rows.end_us), number),
                 rows.end_us,
                 rows.features[:, SIGMA],
-                rows.moves_bp,
-                expected_bp,
                 confidence,
-                inside,
-                p_flat,
-                delivered_bp,
-                baselines(rows.features, last_trade_bp, trained.line),
+                half_width_bp,
+                remaining_flat(flats, latency_ms / 1000),
+                ages,
             )
         )
     return _joined(parts)
 
 
 def walk_forward(
-    segments: Sequence[Rows], holdouts: Sequence[Holdout], settings: TrainingSettings
+    segments: Sequence[Rows], holdouts: Sequence[Holdout], settings: TrainingSettings, latency_ms: int
 ) -> BacktestRows:
     """The second half of `holdouts` in blocks, each predicted by a model trained on everything before it.
     `segments` are the rows to train on, of the same segments. Raises `TrainingError`."""
@@ -151,33 +205,41 @@ def walk_forward(
     for start_us, end_us in zip(cuts_us, cuts_us[1:], strict=False):
         past = [rows.chosen(rows.end_us < start_us - GAP_US) for rows in segments]
         trained = train_and_fit_line([rows for rows in past if len(rows.end_us)], settings)
-        parts.append(predict(trained, [_between(each, start_us, end_us) for each in holdouts]))
+        blocks = [
+            each.chosen((each.rows.end_us >= start_us) & (each.rows.end_us < end_us)) for each in holdouts
+        ]
+        parts.append(predict(trained, blocks, latency_ms))
     return _joined(parts)
 
 
 def simulate_online_calibration(
-    rows: Rows, expected_bp: Floats, scale_bp: Floats, calibrations: dict[int, Calibration]
-) -> tuple[Floats, Bools]:
-    """Confidence, and whether the outcome was inside the interval, of each row and horizon (N, H), as served
-    by a system that predicts once a second; each of the ten grids of whole seconds separately."""
-    confidence, inside = np.full(expected_bp.shape, 0.5), np.zeros(expected_bp.shape, bool)
-    for grid in second_grids(rows.end_us):
+    end_us: npt.NDArray[np.int64],
+    delivered: AtAge,
+    scale_bp: Floats,
+    calibrations: Mapping[int, Calibration],
+    latency_ms: int,
+) -> tuple[Floats, Floats]:
+    """Confidence, and half the width of the interval in bp, of each row and horizon (N, H), as served by a
+    system that scores one prediction a second; each of the ten grids of whole seconds separately."""
+    confidence, half_width_bp = np.full(scale_bp.shape, 0.5), np.zeros(scale_bp.shape)
+    for grid in second_grids(end_us):
         for at, horizon_s in enumerate(HORIZONS_S):
+            known_after_us = latency_ms * 1000 + horizon_s * SECOND_US
             calibrator = Calibrator.of(calibrations[horizon_s])
             pending: deque[int] = deque()
             for row in grid:
-                while pending and rows.end_us[pending[0]] + horizon_s * 1_000_000 <= rows.end_us[row]:
+                while pending and end_us[pending[0]] + known_after_us <= end_us[row]:
                     known = pending.popleft()
-                    move_bp, outcome_bp = expected_bp[known, at], rows.moves_bp[known, at]
+                    move_bp, outcome_bp = delivered.expected_bp[known, at], delivered.moves_bp[known, at]
                     right = bool(move_bp * outcome_bp > 0) if move_bp and outcome_bp else None
+                    is_inside = abs(outcome_bp - move_bp) <= half_width_bp[known, at]
                     strength = float(abs(move_bp) / scale_bp[known, at])
-                    calibrator.learn(horizon_s, bool(inside[known, at]), right, strength)
+                    calibrator.learn(horizon_s, bool(is_inside), right, strength)
                 now = calibrator.calibration
-                confidence[row, at] = now.confidence(expected_bp[row, at], scale_bp[row, at])
-                miss_bp = abs(rows.moves_bp[row, at] - expected_bp[row, at])
-                inside[row, at] = miss_bp <= now.interval_width * scale_bp[row, at]
+                confidence[row, at] = now.confidence(delivered.expected_bp[row, at], scale_bp[row, at])
+                half_width_bp[row, at] = now.interval_width * scale_bp[row, at]
                 pending.append(row)
-    return confidence, inside
+    return confidence, half_width_bp
 
 
 def second_grids(end_us: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
@@ -187,17 +249,20 @@ def second_grids(end_us: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
     return [grid for grid in grids if len(grid)]
 
 
-def _between(each: Holdout, start_us: float, end_us: float) -> Holdout:
-    which = (each.rows.end_us >= start_us) & (each.rows.end_us < end_us)
-    return each._replace(
-        rows=each.rows.chosen(which),
-        last_trade_bp=each.last_trade_bp[which],
-        delivered_bp=each.delivered_bp[which],
+def _joined(parts: Sequence[BacktestRows]) -> BacktestRows:
+    columns: dict[str, Any] = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in BacktestRows._fields
+        if name != "ages"
+    }
+    return BacktestRows(
+        **columns, ages={age_ms: _joined_ages([p.ages[age_ms] for p in parts]) for age_ms in AGES_MS}
     )
 
 
-def _joined(parts: Sequence[BacktestRows]) -> BacktestRows:
-    names = [name for name in BacktestRows._fields if name != "baselines_bp"]
-    columns: dict[str, Any] = {name: np.concatenate([getattr(p, name) for p in parts]) for name in names}
-    baselines_bp = {name: np.concatenate([p.baselines_bp[name] for p in parts]) for name in BASELINES}
-    return BacktestRows(**columns, baselines_bp=baselines_bp)
+def _joined_ages(parts: Sequence[AtAge]) -> AtAge:
+    return AtAge(
+        np.concatenate([part.moves_bp for part in parts]),
+        np.concatenate([part.expected_bp for part in parts]),
+        {name: np.concatenate([part.baselines_bp[name] for part in parts]) for name in BASELINES},
+    )

@@ -1,5 +1,9 @@
 """The figures of a backtest, with their uncertainty: skill, direction, coverage, calibration (docs/model.md).
 
+Figures named `_at_delivery`, coverage, calibration and the scores of the distribution are of the move that is
+still to come when a prediction is delivered; skill, direction and baselines without that name are as of its
+row, at the age 0.
+
 Every figure has a 95 % interval (`evaluation.skill`), from blocks of ten seconds, or of twice the horizon
 where that is longer.
 """
@@ -11,32 +15,56 @@ from typing import Any
 
 import numpy as np
 
-from tickcast.evaluation.backtest import BacktestRows, EvaluationError, Holdout, Trained, second_grids
+from tickcast.evaluation.backtest import (
+    AtAge,
+    BacktestRows,
+    EvaluationError,
+    Holdout,
+    Trained,
+    second_grids,
+)
 from tickcast.evaluation.baselines import BASELINES, LINE
 from tickcast.evaluation.calibration_error import calibration_error, resampled_errors, simulated_floor
-from tickcast.evaluation.skill import PERCENT, block_s, point_skill, share, skill
+from tickcast.evaluation.distribution_scores import crps, interval_score
+from tickcast.evaluation.skill import PERCENT, block_s, point_skill, share, skill, skill_of_squares
 from tickcast.features.bars import BARS_PER_S
-from tickcast.model.forecast import HORIZONS_S
+from tickcast.features.vector import Floats
+from tickcast.model.forecast import DELIVERY_S, HORIZONS_S, remaining_moves, remaining_scales
 
 REGIMES = ("low", "middle", "high")  # terciles of volatility
 
 
-def figures_by_horizon(rows: BacktestRows) -> dict[str, dict[str, Any]]:
+def figures_by_horizon(rows: BacktestRows, latency_ms: int) -> dict[str, dict[str, Any]]:
     """The figures of each horizon, "1" to "10". Raises `EvaluationError` without rows."""
     if not len(rows.end_us):
         raise EvaluationError("no rows with quotes: nothing is evaluated against a price that is an estimate")
-    return {str(horizon_s): _figures(rows, at, horizon_s) for at, horizon_s in enumerate(HORIZONS_S)}
+    return {
+        str(horizon_s): _figures(rows, at, horizon_s, latency_ms) for at, horizon_s in enumerate(HORIZONS_S)
+    }
+
+
+def figures_by_age(rows: BacktestRows) -> dict[str, dict[str, Any]]:
+    """By age in ms, "0" to "1000", and horizon, "1" to "10": skill against no change and direction, of the
+    move still to come."""
+    return {
+        str(age_ms): {
+            str(horizon_s): _of_moves(of_age, at, horizon_s) for at, horizon_s in enumerate(HORIZONS_S)
+        }
+        for age_ms, of_age in rows.ages.items()
+    }
 
 
 def masked_figures(trained: Trained, holdouts: Sequence[Holdout]) -> dict[str, dict[str, Any]]:
     """Of each horizon, skill, direction and coverage of the model's masked part on `holdouts` with their
-    quotes masked. The move is that from the proxy to the true mid. Empty where no proxy was ever known."""
+    quotes masked, at `DELIVERY_S`. Empty where no proxy was ever known."""
     features, moves_bp = (
         np.concatenate(columns) for columns in zip(*(each.masked[1:] for each in holdouts), strict=True)
     )
     if not len(features):
         return {}
-    expected_bp, scale_bp, _ = trained.training.network.forward(features)  # (N, H) each
+    paths_bp, scales_bp, _ = trained.training.network.forward(features)  # (N, J) each
+    expected_bp, moves_bp = (remaining_moves(paths, DELIVERY_S) for paths in (paths_bp, moves_bp))  # (N, H)
+    scale_bp = remaining_scales(scales_bp, DELIVERY_S)
     figures = {}
     for at, horizon_s in enumerate(HORIZONS_S):
         outcome, expected = moves_bp[:, at], expected_bp[:, at]
@@ -55,32 +83,69 @@ def block_rows(horizon_s: int) -> int:
     return BARS_PER_S * block_s(horizon_s)
 
 
-def _figures(rows: BacktestRows, at: int, horizon_s: int) -> dict[str, Any]:
-    outcome, expected = rows.moves_bp[:, at], rows.expected_bp[:, at]
-    baselines = {name: rows.baselines_bp[name][:, at] for name in BASELINES}
-    zeros, size = np.zeros_like(outcome), block_rows(horizon_s)
-    moved = outcome != 0
-    right = moved & (np.sign(expected) == np.sign(outcome))
-    flat_error = float(np.mean((rows.p_flat[:, at] - ~moved) ** 2))  # Brier 1950
+def _figures(rows: BacktestRows, at: int, horizon_s: int, latency_ms: int) -> dict[str, Any]:
+    fresh, delivered, size = rows.ages[0], rows.ages[latency_ms], block_rows(horizon_s)
+    outcome = delivered.moves_bp[:, at]
+    miss, half_width = outcome - delivered.expected_bp[:, at], rows.half_width_bp[:, at]
+    is_flat = outcome == 0
+    flat_error = float(np.mean((rows.p_flat[:, at] - is_flat) ** 2))  # Brier 1950
+    is_inside = np.abs(miss) <= half_width
     return {
-        **_named("skill", skill(outcome, expected, zeros, size)),
-        **_named("skill_vs_linear", skill(outcome, expected, baselines[LINE], size)),
-        **_named("skill_at_delivery", skill(outcome, expected, rows.delivered_bp, size)),
-        **_named("direction", share(right.astype(float), moved.astype(float), size)),
-        "moved": _rounded(moved.mean()),
-        **_named("coverage80", share(rows.inside[:, at].astype(float), zeros + 1, size)),
-        **_calibration_figures(rows, at, horizon_s),
-        "p_flat_skill": _rounded(1 - flat_error / max(float(np.var(~moved)), 1e-12)),
-        "baselines": {
-            name: _rounded(skill(outcome, baseline, zeros, size)[0]) for name, baseline in baselines.items()
+        **_of_moves(fresh, at, horizon_s),
+        **_named("skill_vs_linear", _against(fresh, LINE, at, size)),
+        **{_at_delivery(name): value for name, value in _of_moves(delivered, at, horizon_s).items()},
+        **_named("skill_vs_linear_at_delivery", _against(delivered, LINE, at, size)),
+        "moved": _rounded(1 - is_flat.mean()),
+        **_named("coverage80", share(is_inside.astype(float), np.ones_like(outcome), size)),
+        **_calibration_figures(rows, delivered, at, horizon_s),
+        "p_flat_skill": _rounded(1 - flat_error / max(float(np.var(is_flat)), 1e-12)),
+        **_distribution_figures(miss, outcome, half_width, size),
+        "baselines": {name: _rounded(_of_baseline(fresh, name, at, size)) for name in BASELINES},
+        "baselines_at_delivery": {
+            name: _rounded(_of_baseline(delivered, name, at, size)) for name in BASELINES
         },
-        "grid_1s": _on_grids(rows, at),
-        "regimes": _by_regime(rows, at, horizon_s),
+        "grid_1s": _on_grids(rows, fresh, at),
+        "regimes": _by_regime(rows, latency_ms, at, horizon_s),
     }
 
 
-def _by_regime(rows: BacktestRows, at: int, horizon_s: int) -> dict[str, Any]:
-    """Skill by terciles of volatility."""
+def _at_delivery(name: str) -> str:
+    return f"{name.removesuffix('_ci')}_at_delivery{'_ci' if name.endswith('_ci') else ''}"
+
+
+def _of_moves(rows: AtAge, at: int, horizon_s: int) -> dict[str, Any]:
+    """Skill against no change, and direction."""
+    outcome, expected, size = rows.moves_bp[:, at], rows.expected_bp[:, at], block_rows(horizon_s)
+    moved = outcome != 0
+    right = moved & (np.sign(expected) == np.sign(outcome))
+    return {
+        **_named("skill", skill(outcome, expected, np.zeros_like(outcome), size)),
+        **_named("direction", share(right.astype(float), moved.astype(float), size)),
+    }
+
+
+def _against(rows: AtAge, baseline: str, at: int, size: int) -> tuple[float, list[float]]:
+    return skill(rows.moves_bp[:, at], rows.expected_bp[:, at], rows.baselines_bp[baseline][:, at], size)
+
+
+def _of_baseline(rows: AtAge, baseline: str, at: int, size: int) -> float:
+    outcome = rows.moves_bp[:, at]
+    return skill(outcome, rows.baselines_bp[baseline][:, at], np.zeros_like(outcome), size)[0]
+
+
+def _distribution_figures(miss: Floats, outcome: Floats, half_width: Floats, size: int) -> dict[str, Any]:
+    """CRPS and the interval score in bp, and their skill against an equally wide distribution around no
+    change."""
+    figures: dict[str, Any] = {}
+    for name, score in (("crps", crps), ("interval_score", interval_score)):
+        ours, theirs = score(miss, half_width), score(outcome, half_width)
+        figures[f"{name}_bp"] = _rounded(ours.mean())
+        figures |= _named(f"{name}_skill", skill_of_squares(ours, theirs, size))
+    return figures
+
+
+def _by_regime(rows: BacktestRows, latency_ms: int, at: int, horizon_s: int) -> dict[str, Any]:
+    """Skill at delivery by terciles of volatility."""
     edges = np.quantile(rows.sigma_bp, (1 / 3, 2 / 3))
     tercile = np.searchsorted(edges, rows.sigma_bp, side="right")
     figures = {}
@@ -88,19 +153,19 @@ def _by_regime(rows: BacktestRows, at: int, horizon_s: int) -> dict[str, Any]:
         regime = rows.chosen(tercile == number)
         if not len(regime.end_us):
             continue
-        outcome, expected, size = regime.moves_bp[:, at], regime.expected_bp[:, at], block_rows(horizon_s)
+        delivered = regime.ages[latency_ms]
         figures[name] = {
-            "rows": len(outcome),
+            "rows": len(regime.end_us),
             "sigma_bp": _rounded(np.median(regime.sigma_bp)),
-            **_named("skill", skill(outcome, expected, np.zeros_like(outcome), size)),
-            **_named("skill_vs_linear", skill(outcome, expected, regime.baselines_bp[LINE][:, at], size)),
+            **_of_moves(delivered, at, horizon_s),
+            **_named("skill_vs_linear", _against(delivered, LINE, at, block_rows(horizon_s))),
         }
     return figures
 
 
-def _on_grids(rows: BacktestRows, at: int) -> dict[str, float]:
+def _on_grids(rows: BacktestRows, fresh: AtAge, at: int) -> dict[str, float]:
     """Skill of one prediction a second: the mean over the ten grids, the worst and the best of them."""
-    pairs = [(rows.moves_bp[grid, at], rows.expected_bp[grid, at]) for grid in second_grids(rows.end_us)]
+    pairs = [(fresh.moves_bp[grid, at], fresh.expected_bp[grid, at]) for grid in second_grids(rows.end_us)]
     skills = [point_skill(*pair) for pair in pairs if pair[0].any()] or [0.0]
     return {
         "skill": _rounded(np.mean(skills)),
@@ -109,12 +174,12 @@ def _on_grids(rows: BacktestRows, at: int) -> dict[str, float]:
     }
 
 
-def _calibration_figures(rows: BacktestRows, at: int, horizon_s: int) -> dict[str, Any]:
+def _calibration_figures(rows: BacktestRows, delivered: AtAge, at: int, horizon_s: int) -> dict[str, Any]:
     """The calibration error, its interval and its floor, each the mean over the ten grids."""
     errors, floors, independent, resampled = [], [], [], []
     rng = np.random.default_rng(0)
     for grid in second_grids(rows.end_us):
-        outcome, expected = rows.moves_bp[grid, at], rows.expected_bp[grid, at]
+        outcome, expected = delivered.moves_bp[grid, at], delivered.expected_bp[grid, at]
         confidence, moved = rows.confidence[grid, at], outcome != 0
         right = (np.sign(expected) == np.sign(outcome)).astype(float)
         errors.append(calibration_error(confidence[moved], right[moved]))

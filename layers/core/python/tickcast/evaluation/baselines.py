@@ -3,8 +3,8 @@
 - *No change*: the mid stays.
 - *Last trade*: the mid moves to the price of the last trade.
 - *Microprice*: the mid moves to the mean of bid and ask, each weighted by the quantity on the other side.
-- *Line*: the move is proportional to book imbalance, by least squares through the origin, for each horizon
-  and market.
+- *Line*: the remaining move is proportional to book imbalance, by least squares through the origin, for
+  each horizon and market.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from tickcast.features.vector import FEATURE_NAMES, Floats
 from tickcast.model.dataset import Rows
-from tickcast.model.forecast import HORIZONS_S
+from tickcast.model.forecast import DELIVERY_S, HORIZONS_S, remaining_moves
 from tickcast.model.network import SIGMA
 
 NO_CHANGE, LAST_TRADE, MICROPRICE, LINE = "no_change", "last_trade", "microprice", "linear_imbalance"
@@ -24,22 +24,25 @@ _IMBALANCE = FEATURE_NAMES.index("imbalance")
 _MICROPRICE = FEATURE_NAMES.index("microprice")  # in units of σ
 
 
-def baselines(features: Floats, last_trade_bp: Floats, line: Floats) -> dict[str, Floats]:
-    """The move that each baseline expects of rows with quotes (N, F), in bp from the mid, each (N, H).
-    `last_trade_bp` (N,) is from the mid too, NaN where it is not known; `line` (H,) as of `fit_line`."""
+def baselines(features: Floats, last_trade_bp: Floats, line: Floats, moved_bp: Floats) -> dict[str, Floats]:
+    """The remaining move that each baseline expects of rows with quotes (N, F), in bp, each (N, H).
+    `last_trade_bp` (N,) is from the row's mid, NaN where it is not known; `moved_bp` (N,) is how far the mid
+    has moved by the delivery, from where the mid is to return to the price named; `line` (H,) as of
+    `fit_line`."""
     level = np.ones(len(HORIZONS_S))  # (H,)
     return {
         NO_CHANGE: np.zeros((len(features), len(HORIZONS_S))),
-        LAST_TRADE: last_trade_bp[:, None] * level,
-        MICROPRICE: (features[:, _MICROPRICE] * features[:, SIGMA])[:, None] * level,
+        LAST_TRADE: (last_trade_bp - moved_bp)[:, None] * level,
+        MICROPRICE: (features[:, _MICROPRICE] * features[:, SIGMA] - moved_bp)[:, None] * level,
         LINE: features[:, _IMBALANCE, None] * line,
     }
 
 
-def fit_line(markets: Sequence[Rows]) -> Floats:
-    """The slopes of the line: bp of move per unit of book imbalance, by horizon. Shape (H,)."""
+def fit_line(markets: Sequence[Rows], age_s: float = DELIVERY_S) -> Floats:
+    """The slopes of the line: bp of remaining move, at the age of `age_s`, per unit of book imbalance, by
+    horizon. Shape (H,)."""
     imbalance = np.concatenate([rows.features[:, _IMBALANCE] for rows in markets])  # (N,)
-    moves_bp = np.concatenate([rows.moves_bp for rows in markets])  # (N, H)
+    moves_bp = np.concatenate([remaining_moves(rows.moves_bp, age_s) for rows in markets])  # (N, H)
     return line_slope(imbalance @ moves_bp, float(imbalance @ imbalance))
 
 

@@ -32,12 +32,10 @@ def shifted(rows: Rows) -> Rows:
 
 
 def detects_leakage(rows: BacktestRows) -> bool:
-    """Whether there is a skill above .02 at any horizon that chance does not explain."""
+    """Whether there is a skill above .02 at any horizon, at the age 0, that chance does not explain."""
     for at, horizon_s in enumerate(HORIZONS_S):
-        outcome = rows.moves_bp[:, at]
-        value, (low, _) = skill(
-            outcome, rows.expected_bp[:, at], np.zeros_like(outcome), block_rows(horizon_s)
-        )
+        outcome, expected = rows.ages[0].moves_bp[:, at], rows.ages[0].expected_bp[:, at]
+        value, (low, _) = skill(outcome, expected, np.zeros_like(outcome), block_rows(horizon_s))
         if value > _LEAST_SKILL and low > 0:
             return True
     return False

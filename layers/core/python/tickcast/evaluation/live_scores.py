@@ -1,5 +1,6 @@
 """How good served predictions were: skill with its uncertainty, direction, coverage, calibration.
 
+Every figure but `skill_in_hindsight` is of the move that was still to come when a prediction was delivered.
 Figures are computed from *tallies*: counts and sums over the outcomes of a block of time, by horizon, by the
 source of the prediction (model or fallback), by whether it abstained, and by confidence. Every figure of an
 hour, a day or a week follows from them, so no outcome is read twice; and the bootstrap of their intervals
@@ -39,8 +40,12 @@ SUMS = (
     "squared_move",
     "squared_imbalance",
     "imbalance_move",  # imbalance · move: what the line through book imbalance is fitted by
-    "served_squared_error",  # as `squared_error`, where the mid at delivery is known
-    "delivered_squared_error",  # (move - what had moved by delivery)²
+    "crps",  # `distribution_scores`, and what these are of no change
+    "crps_of_no_change",
+    "interval_score",
+    "interval_score_of_no_change",
+    "hindsight_squared_error",  # of the moves from the prediction's own instant on
+    "hindsight_squared_move",
 )
 TALLY = np.dtype(
     [
@@ -108,9 +113,14 @@ class HorizonAccuracy(Figures, kw_only=True):
     skill_vs_linear: Annotated[
         Skill | None, Meta(description="against a line through book imbalance, fitted in hindsight")
     ]
-    skill_at_delivery: Annotated[
-        Skill | None, Meta(description="against the mid when the prediction was written")
+    skill_in_hindsight: Annotated[
+        Skill | None,
+        Meta(description="of the move from `timestamp` on, a part of which was over by the delivery"),
     ]
+    crps_bp: Annotated[float | None, Meta(description="continuous ranked probability score, mean")]
+    crps_skill: Annotated[Skill | None, Meta(description="by that score, against no change, as wide")]
+    interval_score_bp: Annotated[float | None, Meta(description="of the 80 % interval, mean")]
+    interval_score_skill: Annotated[Skill | None, Meta(description="likewise")]
     calibration_error: Annotated[
         Probability | None,
         Meta(description="mean distance of confidence from the share that was right, over ten bins"),
@@ -173,7 +183,11 @@ def score_horizon(horizon_s: int, tallies: Tallies) -> HorizonAccuracy:
         coverage=_share(by_model["inside"].sum(), by_model["count"].sum()),
         coverage_ci=_interval(blocks["inside"], blocks["count"]),
         skill_vs_linear=_skill(blocks["squared_error"], _best_line_errors(blocks)),
-        skill_at_delivery=_skill(blocks["served_squared_error"], blocks["delivered_squared_error"]),
+        skill_in_hindsight=_skill(blocks["hindsight_squared_error"], blocks["hindsight_squared_move"]),
+        crps_bp=_share(blocks["crps"].sum(), blocks["count"].sum()),
+        crps_skill=_skill(blocks["crps"], blocks["crps_of_no_change"]),
+        interval_score_bp=_share(blocks["interval_score"].sum(), blocks["count"].sum()),
+        interval_score_skill=_skill(blocks["interval_score"], blocks["interval_score_of_no_change"]),
         calibration_error=calibration_error,
         calibration_floor=calibration_floor,
         abstained=round(count - float(decided["count"].sum())),

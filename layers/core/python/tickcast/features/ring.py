@@ -246,18 +246,18 @@ class BarRing:
     def _segment_start(self, trades: Trades, quotes: Quotes, until_us: int) -> int | None:
         """The bar with which a segment starts, after the last silence of more than a minute before
         `until_us`; None if there is none since the newest bar."""
-        known_us = self.closed_us
+        known_us = self.history_from_us
         if len(self.bars):
-            known_us = max(int(self.bars[-1]["last_trade_us"]), int(self.bars[-1]["last_quote_us"]))
+            newest = self.bars[-1]
+            known_us = max(known_us, int(newest["last_trade_us"]), int(newest["last_quote_us"]))
         if until_us - known_us <= SILENCE_US:
             return None
-        times_us = np.sort(np.concatenate([trades["time_us"], quotes["time_us"]]))
-        since_us = np.diff(times_us, prepend=known_us if len(self.bars) else times_us[:1])
-        breaks = np.flatnonzero(since_us > SILENCE_US)
+        times_us = np.sort(np.concatenate([[known_us], trades["time_us"], quotes["time_us"]]))
+        breaks = np.flatnonzero(np.diff(times_us) > SILENCE_US)
         if len(breaks):
-            return bar_index(int(times_us[breaks[-1]]))
-        first = bar_index(int(times_us[0]) if len(times_us) else until_us)
-        return first if (first - self.next_bar) * BAR_US > SILENCE_US else None
+            return bar_index(int(times_us[breaks[-1] + 1]))
+        until, has_ticks = bar_index(until_us), len(times_us) > 1
+        return until if not has_ticks and (until - self.next_bar) * BAR_US > SILENCE_US else None
 
 
 def differences(ids: Ints) -> list[int]:

@@ -1,8 +1,9 @@
 """Audit a sample of the predictions every few minutes, by recomputing them from bronze.
 
-A prediction is audited once it is old enough for the archive to have written its ticks. One that is
-inconclusive, because bronze does not have all its ticks yet or because of a caveat of `serving.reproduce`,
-counts as pending; a difference is stored in S3 and raises an alarm.
+Whatever is kept may be sampled: the first prediction of a second, or one in between. It is audited once it is
+old enough for the archive to have written its ticks. One that is inconclusive, because bronze does not have
+all its ticks yet or because of a caveat of `serving.reproduce`, counts as pending; a difference is stored in
+S3 and raises an alarm.
 
 It also writes the heartbeats of two parts that cannot reach Redis: the archive, from the content of bronze,
 and PostgreSQL, from whether it answers.
@@ -234,7 +235,9 @@ class AuditPredictions:
         missing = missing_ids(ledger.gaps if ledger else ())
         for start_ms, end_ms in slices:
             of_slice = [each for each in receipts if start_ms <= keys.entry_ms(each[0]) < end_ms]
-            for entry, data in of_slice[:1]:
+            # Those in between are kept for minutes only; what was late is listed by the others.
+            of_slice += self._store.recent_receipts(symbol, start_ms, end_ms - 1, 1)
+            for entry, data in sorted(of_slice, key=lambda each: keys.entry_ms(each[0]))[:1]:
                 try:
                     receipt = _whole_receipt(data)
                 except ValueError as error:

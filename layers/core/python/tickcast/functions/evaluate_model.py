@@ -28,7 +28,7 @@ from tickcast.features.vector import Floats
 from tickcast.functions.request import RequestError
 from tickcast.market.sources import Origin
 from tickcast.model.card import GateBlock, GateRecord, card_from
-from tickcast.model.forecast import HORIZONS_S
+from tickcast.model.forecast import DELIVERY_S, HORIZONS_S, PATH_S, remaining_moves
 from tickcast.serving.prediction import ServingModel
 
 
@@ -55,7 +55,8 @@ class _Candidate:
         return cls(model_id, document, load(s3, bucket, model_id))
 
     def moves_bp(self, markets: Sequence[GateRows]) -> Floats:
-        return np.concatenate([self.model.run(each.rows.features)[0] for each in markets])
+        paths = np.concatenate([self.model.run(each.rows.features)[0] for each in markets])  # (N, J)
+        return remaining_moves(paths, DELIVERY_S)
 
     def line(self, market: GateRows) -> Floats:
         """The slopes of the line through book imbalance in this market, (H,): fitted on the rows that the
@@ -154,11 +155,19 @@ def _block(challenger: _Candidate, champion: _Candidate | None, markets: Sequenc
     none = np.empty((0, len(HORIZONS_S)))
     if not markets:
         return Block(np.empty(0, str), np.empty(0, np.int64), none, none, None, {})
-    by_market = [baselines(each.rows.features, each.last_trade_bp, challenger.line(each)) for each in markets]
+    by_market = [
+        baselines(
+            each.rows.features,
+            each.last_trade_bp,
+            challenger.line(each),
+            each.rows.moves_bp[:, PATH_S.index(DELIVERY_S)],
+        )
+        for each in markets
+    ]
     return Block(
         np.repeat([each.symbol for each in markets], [len(each.rows.end_us) for each in markets]),
         np.concatenate([each.rows.end_us for each in markets]),
-        np.concatenate([each.rows.moves_bp for each in markets]),
+        np.concatenate([remaining_moves(each.rows.moves_bp, DELIVERY_S) for each in markets]),
         challenger.moves_bp(markets),
         champion.moves_bp(markets) if champion else None,
         {name: np.concatenate([each[name] for each in by_market]) for name in by_market[0]},

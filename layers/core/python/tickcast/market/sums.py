@@ -85,7 +85,10 @@ def ratio(numerator: Ints, denominator: Ints, times: Ints | int = 1) -> Floats:
     """
     shape = numerator.shape[1:]
     if shape[-1] == 1:  # a single row, as in serving: two dozen numpy calls cost more than Python's integers
-        return np.asarray(_quotients(numerator, denominator, times).reshape(shape))
+        (by,), factor = integers(denominator), times if isinstance(times, int) else int(times[0])
+        above_it = integers(numerator.reshape(len(numerator), -1))
+        quotients = [value * factor / by for value in above_it] if by else [0.0] * len(above_it)
+        return np.array(quotients).reshape(shape)
     above, below = _doubles(numerator) * times + 0.0, _doubles(denominator)  # 0, never -0, as below
     is_exact = (np.abs(above) < _EXACT) & (np.abs(below) < _EXACT)  # False for NaN
     found = np.divide(above, below, out=np.zeros(shape), where=below != 0)

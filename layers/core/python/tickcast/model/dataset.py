@@ -34,19 +34,20 @@ from tickcast.features.bars import (
 from tickcast.features.ring import KEPT_SECONDS
 from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES, QUOTE_FEATURES, Floats, history_rows
 from tickcast.market.ticks import Quotes, Trades
-from tickcast.model.forecast import HORIZONS_S
+from tickcast.model.forecast import PATH_S
 from tickcast.model.network import HAS_QUOTES, places
 from tickcast.units import HOUR_US, SECOND_US
 
-LABEL_VERSION = 2  # raised with every change of the meaning of `moves_bp`
+LABEL_VERSION = 3  # raised with every change of the meaning of `moves_bp`
 # By which stored rows are selected: rows of other features or other labels are never mixed with these.
 ROW_HASH = f"{FEATURE_HASH}-{LABEL_VERSION}"
 
 # A minute of look-back, at whose start ages are known that features count up to a minute.
 BEFORE_US = KEPT_SECONDS * SECOND_US + SILENCE_US + 10 * SECOND_US
-AFTER_US = max(HORIZONS_S) * SECOND_US + SILENCE_US
+AFTER_US = round(max(PATH_S) * SECOND_US) + SILENCE_US
 
-_LONGEST_BARS = max(HORIZONS_S) * BARS_PER_S
+PATH_BARS = np.rint(np.array(PATH_S) * BARS_PER_S).astype(np.int64)  # (J,)
+_LONGEST_BARS = int(PATH_BARS[-1])
 _OF_QUOTES = (
     *("quote_count", "ofi", "imbalance_us", "quoted_us", "update_id"),
     *("bid_price", "bid_qty", "ask_price", "ask_qty", "last_quote_us", "mid_change_us"),
@@ -60,8 +61,8 @@ Flags = npt.NDArray[np.bool_]
 
 
 class Rows(NamedTuple):
-    """Rows of one market: when each was known (N,), its features (N, F), the move over each horizon in bp
-    (N, H)."""
+    """Rows of one market: when each was known (N,), its features (N, F), the move up to each
+    instant of `PATH_S` in bp (N, J)."""
 
     end_us: Ints
     features: Floats
@@ -75,7 +76,7 @@ class Rows(NamedTuple):
         return np.asarray(self.features[:, HAS_QUOTES] > 0)
 
 
-NO_ROWS = Rows(np.empty(0, np.int64), np.empty((0, len(FEATURE_NAMES))), np.empty((0, len(HORIZONS_S))))
+NO_ROWS = Rows(np.empty(0, np.int64), np.empty((0, len(FEATURE_NAMES))), np.empty((0, len(PATH_S))))
 
 
 def pool(parts: list[Rows]) -> Rows:
@@ -119,12 +120,12 @@ def mask_quotes(rows: Rows) -> Rows:
 
 def moves_bp(bars: Bars, at: Ints, *, without_quotes: bool = False) -> Floats:
     """The labels of the rows at positions `at` of `bars`, each followed by `_LONGEST_BARS` bars, in bp;
-    NaN where one is unknown. Shape (at, H).
+    NaN where one is unknown. Shape (at, J).
 
     `without_quotes`, rows start from the proxy mid and end at the true mid alone.
     """
     mid, proxy = mids(bars), proxy_mids(bars)
-    ends = at[:, None] + np.array(HORIZONS_S) * BARS_PER_S  # (at, H)
+    ends = at[:, None] + PATH_BARS  # (at, J)
     outcome = mid[ends]
     if without_quotes:
         start = proxy[at]

@@ -1,12 +1,12 @@
 """The fit: a few seconds of AdamW (Loshchilov and Hutter 2019) in numpy, and two closed forms.
 
-Huber loss on the move in units of its scale σ√h·d(σ), few inputs, strong weight decay (docs/model.md has the
+Huber loss on the move in units of its scale σ√t·d(σ), few inputs, strong weight decay (docs/model.md has the
 evidence). Several members, half of which see the book imbalance alone, are averaged by laying their hidden
 units side by side. Rows with quotes fit the members; rows without fit the masked part, a ridge regression;
 the head for "does not move" is a logistic regression on both.
 
 The scaling of features is in `features.vector`, the symmetry of the network in `model.network`. N rows, O odd
-and E even inputs, K hidden units, H horizons.
+and E even inputs, K hidden units, J instants.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from tickcast.features.vector import Floats
 from tickcast.model.dataset import Rows
-from tickcast.model.forecast import HORIZONS_S
+from tickcast.model.forecast import PATH_S
 from tickcast.model.network import (
     SIGMA,
     Inputs,
@@ -36,8 +36,8 @@ from tickcast.model.network import (
 )
 
 MIN_QUOTED_ROWS = 200
-_ROOT_H = np.sqrt(np.array(HORIZONS_S, float))  # (H,)
-_TARGET_CLIP = 6.0  # units of σ√h
+_ROOT_T = np.sqrt(np.array(PATH_S))  # (J,)
+_TARGET_CLIP = 6.0  # units of σ√t
 _MOVE_WEIGHTS = ("skip", "hidden_odd", "hidden_even", "hidden_bias", "out")
 
 # Selected by blocked cross-validation: docs/model.md.
@@ -77,7 +77,7 @@ class TrainingSettings:
 
 
 class Samples(NamedTuple):
-    """Rows as the fit sees them: odd inputs (N, O), even inputs (N, E), clipped moves in σ√h·d(σ) (N, H)."""
+    """Rows as the fit sees them: odd inputs (N, O), even inputs (N, E), clipped moves in σ√t·d(σ) (N, J)."""
 
     odd: Floats
     even: Floats
@@ -113,7 +113,7 @@ class Scaler(NamedTuple):
         return Samples(
             odd=odd / self.odd_scale,  # (N, O)
             even=(even - self.even_mean) / self.even_scale,  # (N, E)
-            target=target(rows, self.usual_sigma),  # (N, H)
+            target=target(rows, self.usual_sigma),  # (N, J)
         )
 
     def folded(self, network: Network) -> Network:
@@ -131,20 +131,20 @@ class Scaler(NamedTuple):
 
 
 def loss_and_gradients(network: Network, samples: Samples, huber: float) -> tuple[float, dict[str, Floats]]:
-    """Huber loss of the move in units of σ√h·d(σ), averaged over rows and summed over horizons, and its
+    """Huber loss of the move in units of σ√t·d(σ), averaged over rows and summed over instants, and its
     gradients by the network's field names."""
     odd, even, target = samples
     driven = odd @ network.hidden_odd  # (N, K)
     shared = even @ network.hidden_even + network.hidden_bias  # (N, K)
     plus, minus = shared + driven, shared - driven  # (N, K)
     difference = 0.5 * (silu(plus) - silu(minus))  # (N, K)
-    error = odd @ network.skip + difference @ network.out - target  # (N, H)
-    slope = np.clip(error, -huber, huber) / len(error)  # (N, H), of each horizon's mean loss
+    error = odd @ network.skip + difference @ network.out - target  # (N, J)
+    slope = np.clip(error, -huber, huber) / len(error)  # (N, J), of each instant's mean loss
     back = 0.5 * slope @ network.out.T  # (N, K)
     from_plus, from_minus = back * silu_slope(plus), back * silu_slope(minus)  # (N, K)
     return float(huber_loss(error, huber).sum()) / len(error), {
-        "skip": odd.T @ slope,  # (O, H)
-        "out": difference.T @ slope,  # (K, H)
+        "skip": odd.T @ slope,  # (O, J)
+        "out": difference.T @ slope,  # (K, J)
         "hidden_odd": odd.T @ (from_plus + from_minus),  # (O, K)
         "hidden_even": even.T @ (from_plus - from_minus),  # (E, K)
         "hidden_bias": (from_plus - from_minus).sum(axis=0),  # (K,)
@@ -225,10 +225,10 @@ def fit_rest(network: Network, rows: Rows, settings: TrainingSettings) -> Networ
 
 
 def _fit_masked(rows: Rows, usual_bp: Floats, settings: TrainingSettings) -> Floats:
-    """Ridge regression of the clipped move in σ√h·d(σ). Shape (M, H)."""
+    """Ridge regression of the clipped move in σ√t·d(σ). Shape (M, J)."""
     inputs = rows.features[:, places(settings.inputs.masked)]  # (N, M)
     if not len(inputs):
-        return np.zeros((inputs.shape[1], len(HORIZONS_S)))
+        return np.zeros((inputs.shape[1], len(PATH_S)))
     scale = np.sqrt((inputs**2).mean(axis=0))
     scale = np.where(scale > 1e-6, scale, 1.0)
     inputs = inputs / scale
@@ -238,11 +238,11 @@ def _fit_masked(rows: Rows, usual_bp: Floats, settings: TrainingSettings) -> Flo
 
 
 def _fit_flat(rows: Rows, inputs: Inputs, steps: int = 25, ridge: float = 1e-3) -> tuple[Floats, Floats]:
-    """Logistic regression of "the mid does not move" on the head's inputs, by Newton's method. Weights (P, H)
-    and bias (H,)."""
+    """Logistic regression of "the mid does not move" on the head's inputs, by Newton's method. Weights (P, J)
+    and bias (J,)."""
     values = np.column_stack([rows.features[:, places(inputs.flat)], np.ones(len(rows.end_us))])  # (N, P + 1)
-    weights = np.zeros((values.shape[1], len(HORIZONS_S)))
-    for at in range(len(HORIZONS_S)):
+    weights = np.zeros((values.shape[1], len(PATH_S)))
+    for at in range(len(PATH_S)):
         flat = (rows.moves_bp[:, at] == 0).astype(float)
         for _ in range(steps):
             p = sigmoid(values @ weights[:, at])
@@ -263,9 +263,9 @@ def usual_sigma(rows: Rows) -> Floats:
 
 
 def target(rows: Rows, usual_bp: Floats) -> Floats:
-    """The clipped move in units of σ√h·d(σ). Shape (N, H)."""
+    """The clipped move in units of σ√t·d(σ). Shape (N, J)."""
     sigma_bp = rows.features[:, SIGMA:]
-    scale_bp = sigma_bp * damping(sigma_bp, usual_bp) * _ROOT_H
+    scale_bp = sigma_bp * damping(sigma_bp, usual_bp) * _ROOT_T
     return np.asarray(np.clip(rows.moves_bp / scale_bp, -_TARGET_CLIP, _TARGET_CLIP))
 
 

@@ -10,9 +10,13 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, NamedTuple
 
+import numpy as np
 from msgspec import Meta, Struct
+
+from tickcast.features.vector import Floats
 
 HORIZONS_S = (1, 2, 5, 10)
 MAX_AGE_S = 5.0  # older forecasts are not served
@@ -20,7 +24,7 @@ MAX_AGE_S = 5.0  # older forecasts are not served
 DELIVERY_S = 0.2
 # The instants of a path, seconds. Each horizon is among them, and each horizon after `DELIVERY_S`; between
 # them a path is linear.
-PATH_S = (0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.2, 1.5, 2.0, 2.2, 3.0, 5.0, 5.2, 7.5, 10.0, 10.2, 15.0)
+PATH_S = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.2, 1.5, 2.0, 2.2, 3.0, 5.0, 5.2, 7.5, 10.0, 10.2, 15.0)
 
 Price = Annotated[float, Meta(gt=0)]  # quote currency
 Probability = Annotated[float, Meta(ge=0, le=1)]
@@ -92,19 +96,49 @@ def remaining(path: Path, age_s: float, horizon_s: float) -> Remaining:
     move_bp = at(path.move_bp, to_s) - at(path.move_bp, age_s)
     # Variances add up: that of the whole path is that up to now and that of the remaining move.
     variance = _variance(path, to_s) - _variance(path, age_s)
-    p_flat = min(1.0, at(path.p_flat, to_s, before=1.0) / max(at(path.p_flat, age_s, before=1.0), 1e-9))
-    return Remaining(move_bp, math.sqrt(max(variance, 0.0)), p_flat)
+    return Remaining(move_bp, math.sqrt(max(variance, 0.0)), remaining_p_flat(path.p_flat, age_s, horizon_s))
+
+
+def remaining_p_flat(p_flat: list[float], age_s: float, horizon_s: float) -> float:
+    """The probability that the mid does not move from the age of `age_s` on."""
+    by_age, by_target = (at(p_flat, time_s, before=1.0) for time_s in (age_s, age_s + horizon_s))
+    return min(1.0, by_target / max(by_age, 1e-9))
 
 
 def _variance(path: Path, time_s: float) -> float:
     return at([scale_bp**2 for scale_bp in path.scale_bp], time_s)
 
 
+def remaining_moves(moves_bp: Floats, age_s: float) -> Floats:
+    """Of paths of moves (N, J), forecast or real, what is still to come at the age of `age_s` over each
+    horizon. Shape (N, H)."""
+    return np.asarray(moves_bp @ _remaining_weights(age_s))
+
+
+def remaining_scales(scale_bp: Floats, age_s: float) -> Floats:
+    """Of the scales of paths (N, J), those of the remaining moves. Shape (N, H)."""
+    return np.asarray(np.sqrt(remaining_moves(scale_bp**2, age_s)))
+
+
+def remaining_flat(p_flat: Floats, age_s: float) -> Floats:
+    """Of the probabilities of paths that the mid stands still (N, J), those of the remaining moves. Shape (N,
+    H)."""
+    # As of `remaining`: `_remaining_weights` would take 0 as the value at the start, which is 1 here.
+    return np.array([[remaining_p_flat(row, age_s, h) for h in HORIZONS_S] for row in p_flat.tolist()])
+
+
+@cache
+def _remaining_weights(age_s: float) -> Floats:
+    """The weights of a path's moves in the remaining moves. Shape (J, H)."""
+    paths = np.eye(len(PATH_S)).tolist()  # one instant each
+    return np.array([[at(path, age_s + h) - at(path, age_s) for h in HORIZONS_S] for path in paths])
+
+
 def at(values: list[float], time_s: float, before: float = 0.0) -> float:
     """A path's `values` at `time_s`, interpolated linearly; at 0 they are `before`."""
     place = bisect_left(PATH_S, time_s)
-    if place == len(PATH_S):
-        return values[-1]
+    if place == len(PATH_S) or PATH_S[place] == time_s:  # to the last bit
+        return values[min(place, len(PATH_S) - 1)]
     from_s, from_value = (PATH_S[place - 1], values[place - 1]) if place else (0.0, before)
     share = (time_s - from_s) / (PATH_S[place] - from_s)
     return from_value + share * (values[place] - from_value)

@@ -69,37 +69,37 @@ def places(names: tuple[str, ...]) -> npt.NDArray[np.int64]:
 
 @dataclass
 class Network:
-    """Weights; O, E, M, P inputs, K hidden units, H horizons. Exported to ONNX
+    """Weights; O, E, M, P inputs, K hidden units, J instants. Exported to ONNX
     (`adapters.registry.onnx_model`)."""
 
     inputs: Inputs
-    skip: Floats  # L (O, H)
+    skip: Floats  # L (O, J)
     hidden_odd: Floats  # A (O, K)
     hidden_even: Floats  # B (E, K)
     hidden_bias: Floats  # c (K,)
-    out: Floats  # W (K, H)
-    masked_skip: Floats  # M (M, H)
+    out: Floats  # W (K, J)
+    masked_skip: Floats  # M (M, J)
     usual_sigma: Floats  # σ₀ (1,), bp per √s
     knows_quotes: Floats  # (1,): 1, or 0 where it was trained without quotes: then m·M for all rows
-    flat: Floats  # (P, H): logit of "the mid does not move"
-    flat_bias: Floats  # (H,)
+    flat: Floats  # (P, J): logit of "the mid does not move"
+    flat_bias: Floats  # (J,)
 
     @classmethod
     def zeros(cls, inputs: Inputs, hidden: int) -> Network:
         """A network that predicts no move, with a probability of ½ that there is none."""
-        odd, even, horizons = len(inputs.odd), len(inputs.even), len(PATH_S)
+        odd, even, instants = len(inputs.odd), len(inputs.even), len(PATH_S)
         return cls(
             inputs,
-            skip=np.zeros((odd, horizons)),
+            skip=np.zeros((odd, instants)),
             hidden_odd=np.zeros((odd, hidden)),
             hidden_even=np.zeros((even, hidden)),
             hidden_bias=np.zeros(hidden),
-            out=np.zeros((hidden, horizons)),
-            masked_skip=np.zeros((len(inputs.masked), horizons)),
+            out=np.zeros((hidden, instants)),
+            masked_skip=np.zeros((len(inputs.masked), instants)),
             usual_sigma=np.ones(1),
             knows_quotes=np.zeros(1),
-            flat=np.zeros((len(inputs.flat), horizons)),
-            flat_bias=np.zeros(horizons),
+            flat=np.zeros((len(inputs.flat), instants)),
+            flat_bias=np.zeros(instants),
         )
 
     @property
@@ -107,19 +107,19 @@ class Network:
         return {name: values for name, values in vars(self).items() if name != "inputs"}
 
     def forward(self, features: Floats) -> tuple[Floats, Floats, Floats]:
-        """`move_bp`, `scale_bp` (σ√h) and `p_flat`, each (N, H), of `features` (N, F)."""
+        """`move_bp`, `scale_bp` (σ√t) and `p_flat`, each (N, J), of `features` (N, F)."""
         odd, even, masked, flat = (  # (N, O), (N, E), (N, M), (N, P)
             features[:, places(names)]
             for names in (self.inputs.odd, self.inputs.even, self.inputs.masked, self.inputs.flat)
         )
-        scale_bp = features[:, SIGMA:] * np.sqrt(np.array(PATH_S, float))  # (N, H)
+        scale_bp = features[:, SIGMA:] * np.sqrt(np.array(PATH_S))  # (N, J)
         has_quotes = features[:, HAS_QUOTES, None] * self.knows_quotes  # (N, 1)
         move = has_quotes * self.quoted_move(odd, even) + (1 - has_quotes) * (masked @ self.masked_skip)
-        move_bp = move * scale_bp * damping(features[:, SIGMA:], self.usual_sigma)  # (N, H)
+        move_bp = move * scale_bp * damping(features[:, SIGMA:], self.usual_sigma)  # (N, J)
         return move_bp, scale_bp, sigmoid(flat @ self.flat + self.flat_bias)
 
     def quoted_move(self, odd: Floats, even: Floats) -> Floats:
-        """f(o, e) in units of σ√h·d(σ), (N, H), of `odd` (N, O) and `even` (N, E)."""
+        """f(o, e) in units of σ√h·d(σ), (N, J), of `odd` (N, O) and `even` (N, E)."""
         driven, shared = odd @ self.hidden_odd, even @ self.hidden_even + self.hidden_bias  # (N, K)
         difference = silu(shared + driven) - silu(shared - driven)  # (N, K)
         return np.asarray(odd @ self.skip + 0.5 * difference @ self.out)

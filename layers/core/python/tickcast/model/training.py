@@ -3,9 +3,10 @@
 Time runs forward. The newest share of the rows is the *test* block, which nothing here is fitted on. The rest
 is cut into four blocks at the same instants for all markets; each block but the first is predicted by
 networks fitted on the blocks before it (walk-forward). The number of epochs (early stopping) and the
-calibration come from these out-of-fold predictions together; then the network is fitted on all four blocks
-(`model.fit`). Between the rows that are fitted on and those that are predicted is a gap of the longest
-horizon, so that no label of any market reaches across.
+calibration come from these out-of-fold predictions together, of the move that is left at delivery; then the
+network is fitted on all four blocks (`model.fit`). Between the rows that are
+fitted on and those that are predicted is a gap as long as a path, so that no label of any market reaches
+across.
 
 Rows with quotes train the network proper; the same instants with their quotes masked, and history that never
 had any, train the masked part.
@@ -23,12 +24,12 @@ from tickcast.features.bars import BAR_US, BARS_PER_S
 from tickcast.features.vector import FEATURE_NAMES, Floats
 from tickcast.model.calibration import fit_calibrations
 from tickcast.model.dataset import Rows, pool
-from tickcast.model.fit import TrainingSettings, epoch_by_epoch, fit, fit_rest, huber_loss, target
-from tickcast.model.forecast import HORIZONS_S, Calibration
-from tickcast.model.network import Inputs, Network, places
+from tickcast.model.fit import TrainingSettings, epoch_by_epoch, fit, fit_rest, huber_loss
+from tickcast.model.forecast import DELIVERY_S, HORIZONS_S, PATH_S, Calibration, remaining_moves
+from tickcast.model.network import SIGMA, Inputs, Network
 
 MIN_ROWS = 1000
-GAP_US = max(HORIZONS_S) * BARS_PER_S * BAR_US
+GAP_US = round(max(PATH_S) * BARS_PER_S) * BAR_US
 _FOLDS = 4
 
 
@@ -98,7 +99,8 @@ def support(rows: Rows, inputs: Inputs) -> dict[str, tuple[float, float]]:
 
 
 class OutOfFold(NamedTuple):
-    """Predictions of rows that were not fitted on, and their outcomes: both in σ√h, (N, H)."""
+    """Predictions of rows that were not fitted on, and their outcomes: both are remaining moves at delivery
+    in σ√h, (N, H)."""
 
     moves: Floats
     outcomes: Floats
@@ -119,20 +121,25 @@ def _walk_forward(rows: Rows, settings: TrainingSettings) -> tuple[int, OutOfFol
     parts = []
     for of_fold, (past, block) in zip(networks, pairs, strict=True):
         network = fit_rest(of_fold[epochs - 1], past, settings)
-        move_bp, scale_bp, _ = network.forward(block.features)  # (N, H) each
-        parts.append(OutOfFold(move_bp / scale_bp, block.moves_bp / scale_bp, block.has_quotes))
+        moves, outcomes = (
+            in_sigmas(moves_bp, block) for moves_bp in (network.forward(block.features)[0], block.moves_bp)
+        )
+        parts.append(OutOfFold(moves, outcomes, block.has_quotes))
     return epochs, OutOfFold(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 def _losses(networks: list[Network], rows: Rows, settings: TrainingSettings) -> list[float]:
-    """The summed Huber loss of each network on `rows` with quotes."""
+    """The summed Huber loss, at delivery, of each network on `rows` with quotes."""
     rows = rows.chosen(rows.has_quotes)
-    odd, even = (rows.features[:, places(names)] for names in (settings.inputs.odd, settings.inputs.even))
-    losses = []
-    for network in networks:
-        error = network.quoted_move(odd, even) - target(rows, network.usual_sigma)  # (N, H)
-        losses.append(float(huber_loss(error, settings.huber).sum()))
-    return losses
+    outcomes = in_sigmas(rows.moves_bp, rows)  # (N, H)
+    moves = (in_sigmas(network.forward(rows.features)[0], rows) for network in networks)
+    return [float(huber_loss(each - outcomes, settings.huber).sum()) for each in moves]
+
+
+def in_sigmas(moves_bp: Floats, rows: Rows) -> Floats:
+    """Paths of moves (N, J) of `rows` as the remaining moves at delivery, in σ√h. Shape (N, H)."""
+    scale_bp = rows.features[:, SIGMA:] * np.sqrt(np.array(HORIZONS_S))
+    return np.asarray(remaining_moves(moves_bp, DELIVERY_S) / scale_bp)
 
 
 def folds(rows: Rows) -> Iterator[tuple[Rows, Rows]]:

@@ -1,9 +1,13 @@
 """The outcomes of predictions, and what is kept of the predictions until they are known.
 
-A prediction made as of t has an outcome for every horizon h: the mid at t + h, known as soon as the stream
-has closed that instant. Until then `PendingPredictions` keeps what the outcomes repeat of the prediction. An
-instant that was passed without being closed (the stream was silent across it, the state was lost) or at which
-there was no mid leaves the outcome `unresolved`, with the reason: it is never guessed.
+A prediction made as of t is delivered at d, when it is written. Its outcome over the horizon h is the move of
+the mid from d to d + h, against the move that was still expected then; both prices are those at the end of
+the bar that contains the instant, known as soon as the stream has closed it. Until then `PendingPredictions`
+keeps what the outcomes repeat of the prediction. An instant that was passed without being closed (the stream
+was silent across it, the state was lost) or at which there was no mid leaves the outcome `unresolved`, with
+the reason: it is never guessed. So does a delivery so late that no model's answer was served any more.
+
+In hindsight, as of t, a prediction would have been worth more: the move from t to t + h is kept too.
 
 Every outcome is returned once, in the order of target and horizon. Fallbacks have outcomes too, so that
 shares can be counted; only those of source `model` update calibrators.
@@ -14,15 +18,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
-from msgspec import UNSET, Struct, convert
+from msgspec import UNSET, Struct
 from msgspec.structs import asdict
 
 from tickcast.features.bars import BAR_US, Bars, mids
 from tickcast.market.ticks import SCALE
 from tickcast.model.calibration import Calibrator
-from tickcast.model.forecast import HORIZONS_S, Calibration, HorizonForecast
+from tickcast.model.forecast import HORIZONS_S, MAX_AGE_S, Calibration, HorizonForecast, at
 from tickcast.serving.records import (
     ChallengerOutcome,
     OfPrediction,
@@ -36,30 +40,31 @@ from tickcast.units import SECOND_US
 
 RESOLVED: Literal["resolved"] = "resolved"
 UNRESOLVED: Literal["unresolved"] = "unresolved"
-GAP, NO_MID = "gap", "no_quotes"  # why an outcome is unresolved
+GAP, NO_MID, STALE = "gap", "no_quotes", "stale"  # why an outcome is unresolved
 
-F = TypeVar("F", bound=PendingShadow)
 Calibrators = dict[int, Calibrator]  # by horizon, s
-PriceAt = Callable[[int], float | None]  # the mid at an instant, µs
+# The mid at an instant (µs) that the stream has reached; NaN where there was none, None where the bar that
+# contains the instant was not closed.
+PriceAt = Callable[[int], float | None]
 
-_NO_FORECAST = dict.fromkeys(PendingShadow.__struct_fields__) | {"abstains": True}
+_NO_FORECAST = dict.fromkeys(("expected_move_bp", "scale_bp", "half_width_bp", "confidence", "p_flat"))
 
 
 def mid_at(bars: Bars, instant_us: int) -> float | None:
-    """The mid in quote currency at the end of the bar that contains or ends at `instant_us`; None if that bar
-    is not among `bars`, or had no quote."""
+    """The mid in quote currency at the end of the bar that contains or ends at `instant_us`: NaN if that bar
+    had no quote, None if it is not among `bars`."""
     at = int(bars["end_us"].searchsorted(instant_us))
     if at == len(bars) or bars["end_us"][at] - instant_us >= BAR_US:
         return None
-    mid = float(mids(bars[at : at + 1])[0])
-    return None if math.isnan(mid) else mid / SCALE
+    return float(mids(bars[at : at + 1])[0]) / SCALE
 
 
 class PendingPredictions(Struct):
     """The predictions whose outcomes are pending, and the calibrators of the models that serve.
 
-    `pending` is in the order of time, ten seconds at most. `calibrators` are by model id and horizon, for the
-    active model and its challenger only: a model that becomes active again starts from its card.
+    `pending` is in the order of time, ten seconds and a delivery at most. `calibrators` are by model id and
+    horizon, for the active model and its challenger only: a model that becomes active again starts from its
+    card.
     """
 
     pending: list[PendingPrediction] = []
@@ -77,27 +82,26 @@ class PendingPredictions(Struct):
         self.calibrators = {id_: self.calibrators[id_] for id_ in model_ids if id_ in self.calibrators}
 
     def expect(self, prediction: Prediction) -> None:
-        """Add `prediction`, unless it is pending already."""
+        """Add `prediction`, which was delivered, unless it is pending already."""
         self.reason = prediction.reason
         if all(known.id != prediction.id for known in self.pending):
             self.pending.append(_pending(prediction))
             self.pending.sort(key=lambda known: known.timestamp)
 
-    def resolve(self, instant_us: int, price_at: PriceAt) -> list[Outcome]:
-        """The outcomes that the closing of `instant_us` decides, in the order of target and horizon;
-        `price_at` gives the mid at an instant near it, in µs, or None. Updates the calibrators by them."""
-        outcomes: list[Outcome] = []
+    def resolve(self, closed_us: int, price_at: PriceAt) -> list[Outcome]:
+        """The outcomes that the closing of bars up to `closed_us` decides, in the order of target and
+        horizon. To be called at least once a second of the stream, while `price_at` still knows the newest
+        five. Updates the calibrators by them."""
+        outcomes = []
         for prediction in self.pending:
-            _note_served_price(prediction, instant_us, price_at)
-            for horizon_s, forecast, shadow in _take_due(prediction, instant_us // 1000):
-                target_us = (prediction.timestamp + horizon_s * 1000) * 1000
-                is_near = instant_us - target_us < SECOND_US  # instants are a second apart, but in a gap
-                known, why_not = (price_at(target_us), NO_MID) if is_near else (None, GAP)
-                outcomes.append(_outcome(prediction, horizon_s, forecast, shadow, known, why_not))
+            _note_prices(prediction, closed_us, price_at)
+            for horizon_s, forecast, shadow in _take_due(prediction, closed_us):
+                outcomes.append(_outcome(prediction, horizon_s, forecast, shadow, price_at))
         self._drop_resolved()
+        outcomes.sort(key=lambda outcome: (outcome.target_time, outcome.horizon_s))
         for outcome in outcomes:
             self._calibrate(outcome)
-        return sorted(outcomes, key=lambda outcome: (outcome.target_time, outcome.horizon_s))
+        return outcomes
 
     def _drop_resolved(self) -> None:
         self.pending = [prediction for prediction in self.pending if prediction.horizons]
@@ -122,14 +126,14 @@ class PendingPredictions(Struct):
         """
         recalled = cls()
         for prediction in predictions:
-            with suppress(KeyError, TypeError, ValueError):  # a receipt of another release, which says less
+            with suppress(LookupError, TypeError, ValueError, AttributeError):  # of another release
                 recalled.expect(prediction)
             recalled._recall_calibrators(prediction.model_id, prediction.calibrator)
             if shadow := prediction.challenger:
                 recalled._recall_calibrators(shadow.model_id, shadow.calibrator)
         if predictions:
             for pending in recalled.pending:
-                _take_due(pending, _closed_ms(predictions[0]))
+                _take_due(pending, _closed_us(predictions[0]))
             recalled._drop_resolved()
             recalled.reason = predictions[0].reason
         return recalled
@@ -140,57 +144,73 @@ class PendingPredictions(Struct):
             self.calibrators.setdefault(model_id, calibrators)
 
 
-def _closed_ms(prediction: Prediction) -> int:
-    """The last whole second that was closed when `prediction` was made, ms."""
+def _closed_us(prediction: Prediction) -> int:
+    """The last whole second that was closed when `prediction` was made, µs."""
     if prediction.closed_us is None:  # of a release that predicted on closed bars only
-        return prediction.timestamp
-    return prediction.closed_us // SECOND_US * 1000
-
-
-def note_latency(records: Iterable[PendingPrediction | Outcome], now_ms: float) -> None:
-    """Enter the latency of predictions that are written now; those written before keep theirs."""
-    for record in records:
-        if record.latency_ms is None:
-            record.latency_ms = round(now_ms - record.timestamp)
+        return prediction.timestamp * 1000
+    return prediction.closed_us // SECOND_US * SECOND_US
 
 
 def _pending(prediction: Prediction) -> PendingPrediction:
     challenger, features = prediction.challenger, prediction.features
+    moves_bp = prediction.path.move_bp if prediction.path else []
+    horizons: dict[int, PendingForecast | None] = dict.fromkeys(HORIZONS_S)
+    for h, answer in prediction.horizons.items():
+        horizons[h] = PendingForecast(
+            *_delivered(answer, prediction.calibrator[h]), answer.abstains, at(moves_bp, h)
+        )
+    shadow = challenger.horizons if challenger else {}
     return PendingPrediction(
-        **_repeated(prediction) | {"imbalance": features.get("imbalance") if features else None},
-        horizons=dict.fromkeys(HORIZONS_S) | _converted(prediction.horizons, PendingForecast),
+        **{name: getattr(prediction, name) for name in _REPEATED},
+        latency_ms=prediction.latency_ms or 0,
+        imbalance=features.get("imbalance") if features else None,
+        horizons=horizons,
         challenger=challenger.model_id if challenger else None,
-        shadow=_converted(challenger.horizons, PendingShadow) if challenger else {},
+        shadow={h: PendingShadow(*_delivered(each, challenger.calibrator[h])) for h, each in shadow.items()}
+        if challenger
+        else {},
     )
 
 
-def _repeated(record: Prediction | PendingPrediction) -> dict[str, Any]:
-    """The fields of `OfPrediction` that `record` has."""
-    return {name: getattr(record, name, None) for name in OfPrediction.__struct_fields__}
+_REPEATED = ("id", "symbol", "timestamp", "basis_price", "source", "reason", "model_id")
 
 
-def _converted(forecasts: Mapping[int, HorizonForecast], kind: type[F]) -> dict[int, F]:
-    return convert(forecasts, dict[int, kind], from_attributes=True)  # type: ignore[valid-type]
+def _delivered(answer: HorizonForecast, calibrator: Calibrator) -> tuple[float, float, float, float, float]:
+    """The fields of `PendingShadow`."""
+    half_width_bp = calibrator.interval_width * answer.scale_bp
+    return answer.expected_move_bp, answer.scale_bp, half_width_bp, answer.confidence, answer.p_flat
 
 
-def _note_served_price(pending: PendingPrediction, instant_us: int, price_at: PriceAt) -> None:
-    """Enter the mid at the moment the prediction was written, once the stream has reached it: the price that
-    was still available then."""
-    if pending.served_price is not UNSET or pending.latency_ms is None:
-        return
-    written_us = (pending.timestamp + pending.latency_ms) * 1000
-    if written_us <= instant_us:
-        pending.served_price = price_at(written_us)
+def _delivered_us(pending: PendingPrediction) -> int:
+    return (pending.timestamp + pending.latency_ms) * 1000
+
+
+def _is_closed(instant_us: int, closed_us: int) -> bool:
+    """Whether the bar that contains or ends at `instant_us` is closed."""
+    return -(-instant_us // BAR_US) * BAR_US <= closed_us
+
+
+def _note_prices(pending: PendingPrediction, closed_us: int, price_at: PriceAt) -> None:
+    """Enter the mids that the stream has reached."""
+    if pending.delivered_price is UNSET and _is_closed(_delivered_us(pending), closed_us):
+        price = price_at(_delivered_us(pending))
+        if price is not None:
+            pending.delivered_price = None if math.isnan(price) else price
+    for h in HORIZONS_S:
+        instant_us = (pending.timestamp + h * 1000) * 1000
+        if h not in pending.hindsight_prices and _is_closed(instant_us, closed_us):
+            price = price_at(instant_us)
+            pending.hindsight_prices[h] = None if price is None or math.isnan(price) else price
 
 
 def _take_due(
-    pending: PendingPrediction, instant_ms: int
+    pending: PendingPrediction, closed_us: int
 ) -> list[tuple[int, PendingForecast | None, PendingShadow | None]]:
-    """Remove and return the horizons with targets up to `instant_ms`, each with both forecasts."""
+    """Remove and return the horizons whose targets are closed, each with both forecasts."""
     return [
         (h, pending.horizons.pop(h), pending.shadow.pop(h, None))
         for h in HORIZONS_S
-        if h in pending.horizons and pending.timestamp + h * 1000 <= instant_ms
+        if h in pending.horizons and _is_closed(_delivered_us(pending) + h * SECOND_US, closed_us)
     ]
 
 
@@ -199,43 +219,56 @@ def _outcome(
     horizon_s: int,
     forecast: PendingForecast | None,
     shadow: PendingShadow | None,
-    price: float | None,
-    why_not: str,
+    price_at: PriceAt,
 ) -> Outcome:
-    """The outcome over one horizon: by the `price` at the target, or unresolved because of `why_not`."""
-    move_bp = None if price is None else (price / pending.basis_price - 1) * 1e4
-    inside, right = _score(forecast, price, move_bp)
+    """The outcome over one horizon, whose target the stream has reached."""
+    delivered_price = pending.delivered_price or None
+    target_us = _delivered_us(pending) + horizon_s * SECOND_US
+    price = price_at(target_us)
+    why, move_bp = _why_not(pending, price), None
+    if why is None and price is not None and delivered_price is not None:
+        move_bp = (price / delivered_price - 1) * 1e4
+    inside, right = _score(forecast, move_bp)
     challenger = None
     if shadow:
-        was_inside, was_right = _score(shadow, price, move_bp)
+        was_inside, was_right = _score(shadow, move_bp)
         challenger = ChallengerOutcome(
             model_id=pending.challenger, inside=was_inside, right=was_right, **asdict(shadow)
         )
-    latency_ms, served_price = pending.latency_ms, pending.served_price
-    was_served = latency_ms is not None and latency_ms <= horizon_s * 1000  # before the target
+    hindsight_price = pending.hindsight_prices.get(horizon_s)
     return Outcome(
-        **_repeated(pending),
+        **{name: getattr(pending, name) for name in OfPrediction.__struct_fields__},
         horizon_s=horizon_s,
-        target_time=pending.timestamp + horizon_s * 1000,
-        status=UNRESOLVED if price is None else RESOLVED,
-        why=why_not if price is None else None,
-        outcome_price=price,
+        target_time=target_us // 1000,
+        status=UNRESOLVED if move_bp is None else RESOLVED,
+        why=why,
+        delivered_price=delivered_price,
+        outcome_price=None if move_bp is None else price,
         move_bp=move_bp,
         inside=inside,
         right=right,
-        served_price=served_price if was_served and served_price is not UNSET else None,
+        hindsight_move_bp=None
+        if hindsight_price is None
+        else (hindsight_price / pending.basis_price - 1) * 1e4,
         challenger=challenger,
-        **(asdict(forecast) if forecast else _NO_FORECAST),
+        **(asdict(forecast) if forecast else _NO_FORECAST | {"abstains": True}),
     )
 
 
-def _score(
-    forecast: PendingShadow | None, price: float | None, move_bp: float | None
-) -> tuple[bool | None, bool | None]:
-    """Whether the price lies in the interval, and whether the direction was right: None without a forecast or
-    a price, and for the direction also where the expected or the actual move is 0."""
-    if forecast is None or price is None or move_bp is None:
+def _why_not(pending: PendingPrediction, price: float | None) -> str | None:
+    """Why the outcome is unresolved, with its `price` as of `PriceAt`; None where it is resolved."""
+    if pending.latency_ms > MAX_AGE_S * 1000:
+        return STALE
+    if price is None or pending.delivered_price is UNSET:
+        return GAP
+    return NO_MID if pending.delivered_price is None or math.isnan(price) else None
+
+
+def _score(forecast: PendingShadow | None, move_bp: float | None) -> tuple[bool | None, bool | None]:
+    """Whether the move lies in the interval, and whether the direction was right: None without a forecast or
+    a move, and for the direction also where the expected or the actual move is 0."""
+    if forecast is None or move_bp is None:
         return None, None
     expected_bp = forecast.expected_move_bp
     right = (expected_bp > 0) == (move_bp > 0) if expected_bp and move_bp else None
-    return forecast.lower <= price <= forecast.upper, right
+    return abs(move_bp - expected_bp) <= forecast.half_width_bp, right

@@ -17,7 +17,7 @@ import numpy as np
 from msgspec.structs import asdict, replace
 
 from tickcast.features.bars import Seconds, mids, proxy_mids
-from tickcast.features.ring import View
+from tickcast.features.ring import View, differences
 from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES, Floats, feature_rows
 from tickcast.market.sums import total
 from tickcast.market.ticks import SCALE
@@ -413,8 +413,8 @@ def receipt(
         feature_age_ms=min(ages_ms, default=None),
         features=vector_by_name(row),
         closed_us=view.closed_us,
-        open_ids=_differences(view.trade_ids),
-        open_update_ids=_differences(view.update_ids),
+        open_ids=differences(view.trade_ids),
+        open_update_ids=differences(view.update_ids),
         history_from_us=view.history_from_us,
     )
 
@@ -431,12 +431,6 @@ def _short(value: float) -> float:
 def _shortened(answer: H) -> H:
     names = (name for name in answer.__struct_fields__ if type(getattr(answer, name)) is float)
     return replace(answer, **{name: _short(getattr(answer, name)) for name in names})
-
-
-def _differences(ids: Any) -> list[int]:
-    """`ids`, ascending, each but the first as its difference from the one before."""
-    found: list[int] = np.diff(ids, prepend=ids.dtype.type(0)).tolist()
-    return found
 
 
 def fallback(prediction: Prediction, known_price: float, reason: str) -> Prediction:

@@ -230,20 +230,21 @@ class Prediction(PredictionSummary, kw_only=True):
 
 
 class PendingShadow(Struct, array_like=True, frozen=True):
-    """The challenger's forecast over one horizon, while its outcome is pending."""
+    """The challenger's forecast of the remaining move over one horizon, as it was delivered, while its
+    outcome is pending."""
 
     expected_move_bp: float
     scale_bp: float
-    lower: float
-    upper: float
+    half_width_bp: float  # of the 80 % interval
     confidence: float
     p_flat: float
 
 
 class PendingForecast(PendingShadow, array_like=True, frozen=True):
-    """The active model's, likewise."""
+    """The active model's, likewise, and the move that it expected over the horizon from `timestamp` on."""
 
     abstains: bool
+    hindsight_expected_bp: float
 
 
 class ChallengerOutcome(PendingShadow, array_like=False, frozen=True, kw_only=True):
@@ -265,40 +266,46 @@ class OfPrediction(Struct, kw_only=True):
     source: Source
     reason: str | None
     model_id: str | None
-    latency_ms: int | None
+    latency_ms: Annotated[int, Meta(description="`timestamp` + this is when it was delivered")]
 
 
 class PendingPrediction(OfPrediction, kw_only=True):
     """What is kept of a prediction while any of its outcomes is pending. `horizons` and `shadow` are by
-    seconds, null where there is no forecast. `served_price` is unset until the stream has reached the instant
-    at which the prediction was written."""
+    seconds, null where there is no forecast. The prices that the stream has reached: `delivered_price` when
+    the prediction was delivered, `hindsight_prices` a horizon after `timestamp`; null where there was no mid,
+    `delivered_price` unset until then."""
 
     horizons: dict[int, PendingForecast | None]
     challenger: str | None  # its model id
     shadow: dict[int, PendingShadow]
-    served_price: float | None | UnsetType = UNSET
+    delivered_price: float | None | UnsetType = UNSET
+    hindsight_prices: dict[int, float | None] = {}
 
 
 class Outcome(OfPrediction, kw_only=True):
-    """The outcome of a prediction over one horizon. The forecast is null where there was none."""
+    """What came of a prediction over one horizon: the move that was still to come when it was delivered. The
+    forecast is null where there was none."""
 
     basis_price: Price
     horizon_s: Horizon
-    target_time: TimeMs
+    target_time: Annotated[TimeMs, Meta(description="horizon_s after the delivery")]
     status: Status
     why: Annotated[str | None, Meta(description="why it is unresolved")]
+    delivered_price: Annotated[float | None, Meta(description="the mid at the delivery")] = None
     outcome_price: Annotated[float | None, Meta(description="the mid at target_time")]
-    move_bp: Annotated[float | None, Meta(description="of the mid from basis_price")]
-    served_price: Annotated[float | None, Meta(description="the mid when the prediction was written")]
+    move_bp: Annotated[float | None, Meta(description="of the mid from the delivery to target_time")]
     expected_move_bp: float | None
     scale_bp: float | None
-    lower: float | None
-    upper: float | None
+    half_width_bp: Annotated[float | None, Meta(description="of the 80 % interval around it")] = None
     confidence: float | None
     p_flat: float | None
     abstains: bool
-    inside: Annotated[bool | None, Meta(description="whether the outcome lies in the interval")]
+    inside: Annotated[bool | None, Meta(description="whether the move lies in the interval")]
     right: Annotated[bool | None, Meta(description="the direction; null if the mid did not move")]
+    hindsight_move_bp: Annotated[
+        float | None, Meta(description="of the mid over the horizon from `timestamp` on")
+    ] = None
+    hindsight_expected_bp: Annotated[float | None, Meta(description="what was expected of that")] = None
     challenger: ChallengerOutcome | None
 
 

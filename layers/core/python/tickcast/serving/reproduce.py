@@ -1,9 +1,9 @@
 """Recompute a prediction from the ticks in bronze, and compare it with its receipt to the last bit.
 
-The receipt says as of when the prediction was made, since when its bars are unbroken and which ticks came too
-late for them; bronze has the ticks; the code that turns them into bars, features and forecasts is the one
-that serves. So all of the prediction can be recomputed, and whatever is not equal bit for bit is a
-difference.
+The receipt says as of when the prediction was made, since when its bars are unbroken, up to when they were
+closed, which ticks came too late for those, and which ticks of the open bars had arrived; bronze has the
+ticks; the code that turns them into bars, features and forecasts is the one that serves. So all of the
+prediction can be recomputed, and whatever is not equal bit for bit is a difference.
 
 How far back to begin: windows reach back a minute (`WINDOW_US`), and bars at its start carry values from
 before it: the book, the last trade of each side, when the mid moved. Ages are capped at a minute, so that
@@ -24,44 +24,61 @@ from typing import Any
 import numpy as np
 from msgspec import Struct, field
 
-from tickcast.features.bars import (
-    BAR_US,
-    NO_BAR,
-    SILENCE_US,
-    Bars,
-    bar_index,
-    summarise,
-    whole_seconds,
-)
-from tickcast.features.ring import KEPT_BARS, KEPT_SECONDS, BarRing
+from tickcast.features.bars import BAR_US, NO_BAR, SILENCE_US, Bars, bar_index, summarise, whole_seconds
+from tickcast.features.ring import KEPT_BARS, KEPT_SECONDS, BarRing, View, differences, from_differences
 from tickcast.features.trade_ids import MAX_LATE_IDS
 from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES
-from tickcast.market.ticks import Quotes, Trades
-from tickcast.model.forecast import HorizonForecast, ModelError
+from tickcast.market.ticks import Quotes, TickArray, Trades
+from tickcast.market.wire import QUIET_UNKNOWN
+from tickcast.model.forecast import HorizonForecast, Path
 from tickcast.serving.outcomes import Calibrators, PendingPredictions
 from tickcast.serving.prediction import (
     MODEL_REFUSED,
+    Row,
     ServingModel,
     TradingTerms,
-    challenger_record,
-    features_record,
-    prediction_record,
+    challenger_forecasts,
+    path_forecasts,
+    row_of,
 )
-from tickcast.serving.records import Features, LateTicks, Prediction
+from tickcast.serving.prediction import receipt as receipt_of
+from tickcast.serving.records import ChallengerForecast, LateTicks, Prediction
 from tickcast.units import SECOND_US
 
-WINDOW_US = KEPT_SECONDS * SECOND_US
+WINDOW_US = (KEPT_SECONDS + 1) * SECOND_US  # whole seconds, before the one that the prediction was made in
 LOOK_BACK_US = 120 * SECOND_US
 
-_NEEDED = ("sequence", "history_from_us", "feature_hash", "fee_bp")  # which old receipts lack
-_OF_THE_BARS = ("basis_price", "spread_bp", "cost_bp", "last_trade_id", "update_id")
+# Which old receipts lack.
+_NEEDED = ("sequence", "history_from_us", "feature_hash", "fee_bp", "closed_us", "latency_ms")
+_OF_THE_BARS = (
+    "basis_price",
+    "spread_bp",
+    "cost_bp",
+    "last_trade_id",
+    "update_id",
+    "trade_age_ms",
+    "quote_age_ms",
+)
 _OF_THE_MODEL = ("source", "reason", "outside", "predicted_price", "confidence")
+_OF_A_PATH = ("move_bp", "scale_bp", "p_flat")
 # Without what depends on settings: `noise_bp` and `abstains`.
 _UNCALIBRATED = ("predicted_price", "expected_move_bp", "scale_bp", "p_flat")
 _OF_A_HORIZON = (*_UNCALIBRATED, "confidence", "lower", "upper")
-_ANY_CONFIDENCE = 0.5
+_ANY_CONFIDENCE = 0.55
+_OF_OPEN_BARS = ("open_ids", "open_update_ids")
 # A receipt of another release may lack some of these: a default in its place would seem a difference.
-COMPARED = {*_OF_THE_BARS, *_OF_THE_MODEL, "features", "model_id", "calibrator", "horizons", "challenger"}
+COMPARED = {
+    *_OF_THE_BARS,
+    *_OF_OPEN_BARS,
+    *_OF_THE_MODEL,
+    "closed_us",
+    "features",
+    "model_id",
+    "calibrator",
+    "path",
+    "horizons",
+    "challenger",
+}
 
 
 class ReceiptError(ValueError):
@@ -119,7 +136,10 @@ class Reproduction:
 
 
 def is_same(recorded: Any, recomputed: Any) -> bool:
-    """Equality, of floats by their bytes."""
+    """Equality, of floats by their bytes, also in lists."""
+    if isinstance(recorded, list) and isinstance(recomputed, list):
+        pairs = zip(recorded, recomputed, strict=False)
+        return len(recorded) == len(recomputed) and all(is_same(*pair) for pair in pairs)
     if isinstance(recorded, float) and isinstance(recomputed, float):
         return struct.pack("<d", recorded) == struct.pack("<d", recomputed)
     return bool(recorded == recomputed)
@@ -134,7 +154,7 @@ def look_back_us(receipt: Prediction) -> tuple[int, int]:
             f"the receipt is of features {receipt.feature_hash}, this code computes {FEATURE_HASH}"
         )
     end_us = receipt.timestamp * 1000
-    return max(receipt.history_from_us or 0, end_us - LOOK_BACK_US), end_us
+    return max(receipt.history_from_us or 0, (end_us - LOOK_BACK_US) // BAR_US * BAR_US), end_us
 
 
 def reproduce(
@@ -146,15 +166,18 @@ def reproduce(
     """Recompute `receipt` and compare. `model` and `challenger` are those it names, None where they cannot be
     loaded; their forecasts are then left unproven. Raises `ReceiptError`."""
     from_us, end_us = look_back_us(receipt)
-    trades, quotes = _folded(receipt, around, from_us, end_us)
+    closed_us = max(receipt.closed_us or 0, from_us)
+    trades, quotes = _folded(receipt, around, from_us, closed_us)
+    arrived = _arrived(receipt, around, closed_us, end_us)
     stragglers = _stragglers(quotes)
     compared: list[ComparedValue] = []
     caveats: list[str] = []
-    # Of quotes that came after newer ones, the hot path folds those whose bar is still open, and bronze does
-    # not say when bars were closed: try with all of them, then without.
+    # Of quotes that came after newer ones, the hot path folds those whose bar is still open. Which these were
+    # in a bar that is closed by now, neither bronze nor the receipt says: try with all of them, then without.
     for chosen in (quotes, quotes[~stragglers]) if stragglers.any() else (quotes,):
-        bars = summarise(trades, chosen, bar_index(from_us), end_us, NO_BAR)
-        compared = list(_compared(receipt, _ring(bars, from_us), model, challenger))
+        bars = summarise(trades, chosen, bar_index(from_us), closed_us, NO_BAR)
+        view = _view(bars, from_us, closed_us, arrived, end_us)
+        compared = list(_compared(receipt, view, model, challenger))
         caveats = list(_caveats(receipt, around, bars, from_us, end_us))
         if all(each.is_same for each in compared):
             break
@@ -164,14 +187,30 @@ def reproduce(
     return Reproduction(receipt.id, tuple(compared), tuple(caveats), tuple(unproven))
 
 
-def _folded(receipt: Prediction, around: Surroundings, from_us: int, end_us: int) -> tuple[Trades, Quotes]:
-    """The ticks that the hot path folded into the bars of `receipt`: the first of each id, in stream order,
-    without late ones."""
+def _folded(receipt: Prediction, around: Surroundings, from_us: int, closed_us: int) -> tuple[Trades, Quotes]:
+    """The ticks that the hot path folded into the closed bars of `receipt`: the first of each id, in stream
+    order, without late ones."""
     late_ids, late_update_ids = _late(receipt, around.late)
     trades = _first_of_each(around.trades, "first_id", late_ids)
     quotes = _first_of_each(around.quotes, "update_id", late_update_ids)
-    found = [rows[(rows["time_us"] >= from_us) & (rows["time_us"] < end_us)] for rows in (trades, quotes)]
+    return _between(trades, from_us, closed_us), _between(quotes, from_us, closed_us)
+
+
+def _arrived(receipt: Prediction, around: Surroundings, closed_us: int, end_us: int) -> tuple[Trades, Quotes]:
+    """The ticks of open bars that had arrived: those that `receipt` lists, of each the first that was not
+    late. What bronze lacks of them is missing here too, and so found when the ids are compared."""
+    found: list[TickArray] = []
+    for rows, ids, listed in (
+        (around.trades, "first_id", receipt.open_ids),
+        (around.quotes, "update_id", receipt.open_update_ids),
+    ):
+        rows = _between(rows, closed_us, end_us)
+        found.append(_first_of_each(rows[np.isin(rows[ids], from_differences(listed))], ids, []))
     return found[0], found[1]
+
+
+def _between(rows: TickArray, from_us: int, to_us: int) -> TickArray:
+    return rows[(rows["time_us"] >= from_us) & (rows["time_us"] < to_us)]
 
 
 def _late(receipt: LateTicks, others: Iterable[LateTicks]) -> tuple[list[int], list[int]]:
@@ -194,11 +233,11 @@ def _stragglers(quotes: Quotes) -> Any:
     return ids < np.maximum.accumulate(ids)
 
 
-def _ring(bars: Bars, from_us: int) -> BarRing:
-    """The ring as of the end of `bars`."""
+def _view(bars: Bars, from_us: int, closed_us: int, arrived: tuple[Trades, Quotes], end_us: int) -> View:
+    """The view as of `end_us`, of a ring that has closed `bars` and in which these ticks have `arrived`."""
     seconds = whole_seconds(bars)[-KEPT_SECONDS:]
-    next_bar = bar_index(int(bars["end_us"][-1]))
-    return BarRing(0, next_bar, from_us, bars[-KEPT_BARS:], seconds)
+    ring = BarRing(0, bar_index(closed_us), from_us, bars[-KEPT_BARS:], seconds, *arrived)
+    return ring.view(end_us)
 
 
 def _caveats(
@@ -233,12 +272,14 @@ def _unproven(
 
 
 def _compared(
-    receipt: Prediction, ring: BarRing, model: ServingModel | None, challenger: ServingModel | None
+    receipt: Prediction, view: View, model: ServingModel | None, challenger: ServingModel | None
 ) -> Iterator[ComparedValue]:
     """Every value of `receipt` that can be recomputed, with the recomputed one."""
-    features = features_record(receipt.symbol, ring)
-    recomputed = _recomputed(receipt, features, model) if features else None
-    recorded, vector = receipt.features, features.features if features else None
+    yield ComparedValue("open_ids", receipt.open_ids, differences(view.trade_ids))
+    yield ComparedValue("open_update_ids", receipt.open_update_ids, differences(view.update_ids))
+    row = row_of(receipt.symbol, view, QUIET_UNKNOWN)
+    recomputed = _recomputed(receipt, row, model, challenger) if row else None
+    recorded, vector = receipt.features, recomputed.features if recomputed else None
     if recorded is None or vector is None:
         yield ComparedValue("features", recorded, vector)
     else:
@@ -247,13 +288,19 @@ def _compared(
     if model is None and receipt.model_id:
         return
     yield from _compared_fields("", _OF_THE_MODEL, receipt, recomputed)
+    yield from _compared_path("", receipt.path, recomputed.path if recomputed else None)
     horizons = recomputed.horizons if recomputed else {}
     yield from _compared_horizons("", _OF_A_HORIZON, receipt.horizons, horizons)
-    shadow = receipt.challenger
-    if challenger and shadow:
+    if challenger and (shadow := receipt.challenger):
         names = _OF_A_HORIZON if shadow.calibrator else _UNCALIBRATED
-        in_shadow = _recomputed_shadow(recomputed, challenger, shadow.calibrator) if horizons else {}
-        yield from _compared_horizons("challenger.", names, shadow.horizons, in_shadow)
+        found = recomputed.challenger if recomputed else None
+        yield from _compared_path("challenger.", shadow.path, found.path if found else None)
+        yield from _compared_horizons("challenger.", names, shadow.horizons, found.horizons if found else {})
+
+
+def _compared_path(prefix: str, recorded: Path | None, recomputed: Path | None) -> Iterator[ComparedValue]:
+    if recorded or recomputed:
+        yield from _compared_fields(f"{prefix}path.", _OF_A_PATH, recorded, recomputed)
 
 
 def _compared_fields(
@@ -275,23 +322,21 @@ def _compared_horizons(
         )
 
 
-def _recomputed(receipt: Prediction, features: Features, model: ServingModel | None) -> Prediction:
-    """The prediction on `features` by `model`, calibrated as `receipt` says it was."""
+def _recomputed(
+    receipt: Prediction, row: Row, model: ServingModel | None, challenger: ServingModel | None
+) -> Prediction:
+    """The receipt of the prediction on `row` by `model`, and by `challenger` in shadow, calibrated and
+    delivered as `receipt` says it was."""
     terms = TradingTerms(receipt.horizon_s, receipt.fee_bp or 0.0, _ANY_CONFIDENCE)
     refusal = MODEL_REFUSED if receipt.reason == MODEL_REFUSED else None
     pending = _calibrated(receipt.model_id, receipt.calibrator)
-    return prediction_record(features, model, refusal, pending, terms, lambda: 0.0)
-
-
-def _recomputed_shadow(
-    recomputed: Prediction | None, challenger: ServingModel, calibrator: Calibrators
-) -> Mapping[int, HorizonForecast]:
-    """The challenger's forecast with the recomputed prediction, by horizon; none where it does not answer."""
-    pending = _calibrated(challenger.model_id, calibrator)
-    try:
-        return challenger_record(recomputed, challenger, pending).horizons if recomputed else {}
-    except ModelError:
-        return {}
+    (forecast,) = path_forecasts([(row, pending)], model, refusal, terms, lambda: 0.0)
+    forecast.latency_ms = receipt.latency_ms
+    in_shadow = None
+    if challenger and (shadow := receipt.challenger):
+        pending = _calibrated(challenger.model_id, shadow.calibrator)
+        (in_shadow,) = challenger_forecasts([(row, pending)], [forecast], challenger)
+    return receipt_of(forecast, row, in_shadow if isinstance(in_shadow, ChallengerForecast) else None)
 
 
 def _calibrated(model_id: str | None, calibrator: Calibrators) -> PendingPredictions:

@@ -15,6 +15,7 @@ import psycopg
 from msgspec.structs import asdict
 from psycopg.types.json import Jsonb
 
+from tickcast.evaluation.distribution_scores import MISS_WEIGHT, SCALE_OF_HALF_WIDTH
 from tickcast.evaluation.drift import BINS as FEATURE_BINS
 from tickcast.evaluation.drift import Counts, DriftState
 from tickcast.evaluation.gate import Shadow
@@ -31,14 +32,29 @@ SHADOW_ROWS = 400_000  # half a day of two markets: about 100 MB
 _ADD: LiteralString = """
 insert into tickcast.outcomes values (
     %(symbol)s, %(target_us)s, %(horizon_s)s, %(predicted_us)s, %(source)s, %(reason)s, %(model_id)s, %(why)s,
-    %(basis_price)s, %(outcome_price)s, %(served_price)s, %(move_bp)s, %(expected_move_bp)s, %(scale_bp)s,
-    %(lower)s, %(upper)s, %(confidence)s, %(p_flat)s, %(imbalance)s, %(abstains)s, %(inside)s, %(right)s,
-    %(latency_ms)s, %(challenger_id)s, %(challenger_move_bp)s)
+    %(basis_price)s, %(outcome_price)s, %(move_bp)s, %(expected_move_bp)s, %(scale_bp)s, %(confidence)s,
+    %(p_flat)s, %(imbalance)s, %(abstains)s, %(inside)s, %(right)s, %(latency_ms)s, %(challenger_id)s,
+    %(challenger_move_bp)s, %(delivered_price)s, %(half_width_bp)s, %(hindsight_move_bp)s,
+    %(hindsight_expected_bp)s)
 on conflict do nothing"""
 _FORECAST: LiteralString = "filter (where expected_move_bp is not null)"
-_SERVED: LiteralString = "filter (where expected_move_bp is not null and served_price is not null)"
-# The sums of `live_scores.SUMS`, in that order. Where no price is known, the move is null, and sums ignore
-# it.
+_MISS: LiteralString = "abs(move_bp - expected_move_bp)"
+_SCALE: LiteralString = f"(half_width_bp * {SCALE_OF_HALF_WIDTH!r})"
+
+
+def _crps(miss: LiteralString) -> LiteralString:
+    """As `distribution_scores.crps`."""
+    return f"{miss} + {_SCALE} * exp(-least({miss} / {_SCALE}, 700)) - 0.75 * {_SCALE}"
+
+
+def _interval_score(miss: LiteralString) -> LiteralString:
+    """As `distribution_scores.interval_score`."""
+    return f"2 * half_width_bp + {MISS_WEIGHT!r} * greatest({miss} - half_width_bp, 0)"
+
+
+# The sums of `live_scores.SUMS`, in that order. Moves without delivered_price are of earlier releases, from
+# the prediction's own instant on: they are left out, as are tallies of them, without crps. Where no price is
+# known, the move is null, and sums ignore it.
 _TALLY: LiteralString = f"""
 insert into tickcast.tallies
 select symbol, target_us / {MINUTE_US} * {MINUTE_US}, horizon_s, model_id, source = 'model', abstains, why,
@@ -49,10 +65,13 @@ select symbol, target_us / {MINUTE_US} * {MINUTE_US}, horizon_s, model_id, sourc
     coalesce(sum((move_bp - expected_move_bp) ^ 2), 0), coalesce(sum(move_bp ^ 2) {_FORECAST}, 0),
     coalesce(sum(imbalance ^ 2) filter (where move_bp is not null and expected_move_bp is not null), 0),
     coalesce(sum(imbalance * move_bp) {_FORECAST}, 0),
-    coalesce(sum((move_bp - expected_move_bp) ^ 2) {_SERVED}, 0),
-    coalesce(sum((move_bp - (served_price / basis_price - 1) * 1e4) ^ 2) {_SERVED}, 0)
+    coalesce(sum({_crps(_MISS)}), 0), coalesce(sum({_crps("abs(move_bp)")}), 0),
+    coalesce(sum({_interval_score(_MISS)}), 0), coalesce(sum({_interval_score("abs(move_bp)")}), 0),
+    coalesce(sum((hindsight_move_bp - hindsight_expected_bp) ^ 2), 0),
+    coalesce(sum(hindsight_move_bp ^ 2) filter (where hindsight_expected_bp is not null), 0)
 from tickcast.outcomes
 where symbol = %(symbol)s and target_us >= %(from_us)s and target_us < %(to_us)s
+    and (move_bp is null or delivered_price is not null)
 group by 1, 2, 3, 4, 5, 6, 7, 8"""
 _READ: LiteralString = (
     "select minute_us / %(block_us)s, horizon_s, is_model, abstains, why, bin, sum(count)::float8, "
@@ -61,6 +80,7 @@ _READ: LiteralString = (
 from tickcast.tallies
 where symbol = %(symbol)s and minute_us >= %(from_us)s and minute_us < %(to_us)s
     and (%(model_id)s::text is null or model_id = %(model_id)s)
+    and crps is not null
 group by 1, 2, 3, 4, 5, 6
 order by 1"""
 )
@@ -186,7 +206,7 @@ def in_shadow(connection: psycopg.Connection[Any], champion_id: str, challenger_
         select symbol, predicted_us, horizon_s, move_bp, challenger_move_bp, expected_move_bp
         from tickcast.outcomes
         where challenger_id = %s and model_id = %s and source = 'model'
-            and move_bp is not null and challenger_move_bp is not null
+            and move_bp is not null and challenger_move_bp is not null and delivered_price is not null
         order by predicted_us desc limit %s"""
     parameters = (challenger_id, champion_id, SHADOW_ROWS)
     rows: dict[tuple[str, int], Any] = {}
@@ -201,10 +221,11 @@ def in_shadow(connection: psycopg.Connection[Any], champion_id: str, challenger_
 
 
 def row_of(outcome: Outcome) -> dict[str, Any]:
-    """The values of `_ADD`. Raises ValueError on a resolved outcome without a price or move."""
+    """The values of `_ADD`. Raises ValueError on a resolved outcome without a price or move, as those of
+    earlier releases, which had no delivery."""
     is_resolved, challenger = outcome.status == RESOLVED, outcome.challenger
-    if is_resolved and None in (outcome.outcome_price, outcome.move_bp):
-        raise ValueError("resolved, and without outcome_price or move_bp")
+    if is_resolved and None in (outcome.delivered_price, outcome.outcome_price, outcome.move_bp):
+        raise ValueError("resolved, and without delivered_price, outcome_price or move_bp")
     return asdict(outcome) | {
         "target_us": outcome.target_time * 1000,
         "predicted_us": outcome.timestamp * 1000,

@@ -18,7 +18,7 @@ from tickcast.features.bars import BAR_US
 from tickcast.features.vector import FEATURE_NAMES, Floats
 from tickcast.market.sources import REAL_ORIGINS, Origin
 from tickcast.model.dataset import NO_ROWS, ROW_HASH, Rows
-from tickcast.model.forecast import HORIZONS_S
+from tickcast.model.forecast import HORIZONS_S, PATH_S
 from tickcast.units import SECOND_US
 
 QUOTED_ROWS = 120_000  # of all markets together: some 30 MB, and as much again for their masked twins
@@ -30,7 +30,7 @@ FETCHED_ROWS = 5_000  # at once: about a megabyte
 _HEAD = ("head", ">i4", (5,))
 _VALUE = np.dtype([("length", ">i4"), ("value", ">f4")])
 _FEATURES = np.dtype([_HEAD, ("of", _VALUE, (len(FEATURE_NAMES),))])
-_MOVES = np.dtype([_HEAD, ("of", _VALUE, (len(HORIZONS_S),))])
+_MOVES = np.dtype([_HEAD, ("of", _VALUE, (len(PATH_S),))])
 
 _THIS_CODE: dict[str, Any] = {"row_hash": ROW_HASH, "horizons_s": list(HORIZONS_S)}
 _OF_THIS_CODE: LiteralString = (

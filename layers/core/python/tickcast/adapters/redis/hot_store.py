@@ -391,6 +391,10 @@ class HotStore:
         """As `predictions`, as they are stored; an entry without a record is empty, which cannot be read."""
         return _entries(self._client.xrevrange(keys.predictions(symbol), to_ms, from_ms, count=limit))
 
+    def recent_receipts(self, symbol: str, from_ms: int, to_ms: int, limit: int) -> Entries:
+        """The oldest `limit` of those in between, which are kept for minutes, likewise; oldest first."""
+        return _entries(self._client.xrange(keys.recent_predictions(symbol), from_ms, to_ms, count=limit))
+
     def prediction(self, symbol: str, timestamp_ms: int) -> Prediction | None:
         """The prediction made as of `timestamp_ms`, be it one of a second or one in between; None if there
         was none, or it is no longer kept."""

@@ -1,7 +1,8 @@
 """The model as an ONNX file: written once by the trainer, run by onnxruntime where it serves.
 
-Input `features` (N, F) float32; outputs `move_bp`, `scale_bp` and `p_flat`, each (N, H) float32. The choice
-of inputs and the volatility scaling are inside the file: the feature vector is the whole interface.
+Input `features` (N, F) float32; outputs `move_bp`, `scale_bp` and `p_flat`, each (N, J) float32, for the
+instants of `PATH_S`. The choice of inputs and the volatility scaling are inside the file: the feature vector
+is the whole interface.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _IR_VERSION = 9
 _OUTPUTS = ("move_bp", "scale_bp", "p_flat")
 # Operator, inputs, output: `Network.forward`, after each part's features were picked.
 _OPERATIONS = (
-    ("MatMul", "sigma root_h", "scale_bp"),
+    ("MatMul", "sigma root_t", "scale_bp"),
     ("MatMul", "odd A", "driven"),
     ("MatMul", "even B", "even_B"),
     ("Add", "even_B c", "shared"),
@@ -101,7 +102,7 @@ def _constants(network: Network) -> dict[str, Any]:
         "knows_quotes": network.knows_quotes,
         "flat_weights": network.flat,
         "flat_bias": network.flat_bias,
-        "root_h": np.sqrt(np.array(PATH_S, float))[None, :],
+        "root_t": np.sqrt(np.array(PATH_S))[None, :],
         "one": np.ones(1),
     }
 
