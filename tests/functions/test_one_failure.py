@@ -135,6 +135,7 @@ def test_health_shows_a_failure_until_the_next_prediction(
     run: Callable[..., list[Result]],
     redis_client: redis.Redis,
     predict: PredictStream,
+    store: HotStore,
     clock: Clock,
 ) -> None:
     run(0, 15)
