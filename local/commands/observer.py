@@ -1,7 +1,8 @@
 """An observer outside of the components: the predictions and responses of a running system, and their times.
 
-One thread looks at the newest answers in the hot store and notes when it first sees each; another asks the
-API about every symbol once a second; a third reads predictions as a user does, at random moments.
+One thread watches the newest prediction of each symbol in the hot store and notes when it first sees it;
+another asks the API about every symbol once a second; a third reads it at random moments, as users do.
+All times are ms since the epoch on the exchange's clock.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import cycle
 from types import TracebackType
 from typing import Any
 
@@ -21,14 +23,17 @@ from local.system.system import System
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.redis import keys
 
-_LOOK_EVERY_S = 0.005  # answers follow each other by 100 ms or more
+_LOOK_EVERY_S = 0.005
 _ASK_EVERY_S = 1.0
-_READS_PER_S = 5.0  # of all symbols together
+_READS_PER_S = 5.0
+# What is kept of each prediction: a path ten times a second would fill the memory.
+_SEEN = ("id", "symbol", "timestamp", "basis_price", "source", "reason", "model_id", "inference_ms")
+_READ = ("symbol", "timestamp", "as_of", "basis_price", "source", "horizons")
 
 
 @dataclass(frozen=True)
 class Sighting:
-    """A prediction and when it was first seen (ms since the epoch)."""
+    """A prediction and when it was first seen."""
 
     seen_ms: float
     prediction: dict[str, Any]
@@ -45,24 +50,25 @@ class Reply:
     body: Any
 
     @property
-    def received_ms(self) -> float:
-        return self.asked_ms + self.took_ms
+    def age_ms(self) -> float:
+        """How old the prediction was when it was there to be read; of status 200 only."""
+        return self.asked_ms + self.took_ms - float(self.body["timestamp"])
 
 
 class Observer:
-    """Watches `system` while entered. `sightings`, `replies` (once a second) and `reads` (at random
-    moments) grow meanwhile; `errors` end a thread."""
+    """Watches `system` while entered. `sightings`, `replies` of the API once a second and `readings` at
+    random moments grow meanwhile; `errors` end a thread."""
 
     def __init__(self, system: System) -> None:
         self.sightings: list[Sighting] = []
         self.replies: list[Reply] = []
-        self.reads: list[Reply] = []
+        self.readings: list[Reply] = []
         self.errors: list[str] = []
         self._system = system
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self._guarded, args=[work], name=work.__name__, daemon=True)
-            for work in (self._watch_answers, self._ask_api, self._read_at_random)
+            for work in (self._watch_predictions, self._ask_api, self._read_at_random)
         ]
 
     def __enter__(self) -> Observer:
@@ -77,40 +83,58 @@ class Observer:
         for thread in self._threads:
             thread.join()
 
+    def now_ms(self) -> float:
+        """The exchange's clock, as far as its offset from this machine's is an option of the system."""
+        return time.time() * 1000 + self._system.options.clock_offset_ms
+
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
             work()
-        except (OSError, ValueError, redis.RedisError) as error:
+        except (OSError, ValueError, KeyError, redis.RedisError) as error:
             self.errors.append(f"observer: {work.__name__.strip('_')}: {describe(error)}")
 
-    def _watch_answers(self) -> None:
+    def _watch_predictions(self) -> None:
         names = [keys.latest_prediction(symbol) for symbol in self._system.symbols]
         with self._system.redis() as store:
-            last: Any = store.mget(names)  # made before the observer came
+            # What was there before was written at an unknown time: it is no sighting.
+            newest: list[bytes | None] = store.mget(names)
+            ids = [value and json.loads(value)["id"] for value in newest]
             while not self._stop.wait(_LOOK_EVERY_S):
-                found: Any = store.mget(names)
-                seen_ms = time.time() * 1000
-                for before, answer in zip(last, found, strict=True):
-                    if answer is not None and answer != before:
-                        self.sightings.append(Sighting(seen_ms, json.loads(answer)))
-                last = found
+                found: list[bytes | None] = store.mget(names)
+                seen_ms = self.now_ms()
+                for place, (old, new) in enumerate(zip(newest, found, strict=True)):
+                    if new is None or new == old:
+                        continue
+                    prediction = _some(json.loads(new), _SEEN)
+                    if prediction["id"] != ids[place]:  # else written once more, by a repeated invocation
+                        ids[place] = prediction["id"]
+                        self.sightings.append(Sighting(seen_ms, prediction))
+                newest = found
 
     def _ask_api(self) -> None:
         due_s = time.monotonic()
         while not self._stop.wait(max(0.0, due_s - time.monotonic())):
             due_s += _ASK_EVERY_S
-            self.replies += [self._asked(symbol) for symbol in self._system.symbols]
+            for symbol in self._system.symbols:
+                self.replies.append(self._ask(symbol))
 
     def _read_at_random(self) -> None:
-        rng = random.Random(1)
-        due_s = time.monotonic()
-        while not self._stop.wait(max(0.0, due_s - time.monotonic())):
-            # Independent of the system's rhythm; a slow response does not shift the moments to come.
-            due_s = max(due_s + rng.expovariate(_READS_PER_S), time.monotonic() - 1)
-            self.reads.append(self._asked(rng.choice(self._system.symbols)))
+        """Moments without a memory, so that no rhythm of the predictions can fall in with them."""
+        moments, due_s = random.Random(), time.monotonic()
+        for symbol in cycle(self._system.symbols):
+            due_s += moments.expovariate(_READS_PER_S)
+            if self._stop.wait(max(0.0, due_s - time.monotonic())):
+                return
+            self.readings.append(self._ask(symbol))
 
-    def _asked(self, symbol: str) -> Reply:
-        asked_ms, started_s = time.time() * 1000, time.perf_counter()
+    def _ask(self, symbol: str) -> Reply:
+        asked_ms, started_s = self.now_ms(), time.perf_counter()
         answer = self._system.api.get(f"predictions/{symbol}")
         took_ms = (time.perf_counter() - started_s) * 1000
-        return Reply(asked_ms, took_ms, symbol, answer.status, answer.body)
+        body = _some(answer.body, _READ) if answer.status == 200 else answer.body
+        return Reply(asked_ms, took_ms, symbol, answer.status, body)
+
+
+def _some(record: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """The named members of `record`, which has all of them. Raises KeyError."""
+    return {name: record[name] for name in names}

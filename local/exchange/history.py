@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from local.exchange.events import Quote, Trade
-from tickcast.market.ticks import SCALE
 
 # Half a day of a simulated market's trades, or its initial history: a backfill reports older ones as not
 # kept. A quarter of an hour of its quotes.
@@ -139,9 +138,10 @@ class QuoteHistory:
         index = bisect_right(self._rows.columns[0], time_us) - 1
         return Quote(self._symbol, *self._rows.row(index)) if index >= 0 else None
 
-    def mids(self, from_us: int, to_us: int) -> list[float]:
-        """The mid as of `from_us`, and those it changed to up to `to_us`; quote currency."""
-        times = self._rows.columns[0]
-        first, end = bisect_right(times, from_us) - 1, bisect_right(times, to_us)
-        quotes = (Quote(self._symbol, *self._rows.row(index)) for index in range(max(first, 0), end))
-        return [(quote.bid_price + quote.ask_price) / 2 / SCALE for quote in quotes]
+    def mids_within(self, from_us: int, to_us: int) -> list[float]:
+        """The mids that were the newest at some instant from `from_us` to `to_us`, each once; empty before
+        the first quote."""
+        times, _, bids, _, asks, _ = self._rows.columns
+        start = max(bisect_right(times, from_us) - 1, 0)
+        stop = bisect_right(times, to_us)
+        return list(dict.fromkeys((bids[row] + asks[row]) / 2e8 for row in range(start, stop)))

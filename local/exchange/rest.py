@@ -69,7 +69,7 @@ class RestApi:
             web.get("/api/v3/ticker/24hr", self.tickers),
             web.get("/local/sent", self.sent),
             web.get("/local/quote", self.quote),
-            web.get("/local/mids", self.mids),
+            web.post("/local/mids", self.mids),
         ]
 
     # ------------------------------------------------------------------------------------- every request
@@ -184,17 +184,25 @@ class RestApi:
         return web.json_response(answer)
 
     async def mids(self, request: web.Request) -> web.Response:
-        """For each of `times_ms` (comma-separated), every mid of the `back_ms` up to it, oldest first: by
-        default the one at that instant. None where no quote is known."""
-        _only(request, ("symbol", "times_ms", "back_ms"))
-        market = self._market(request)
-        back_us = (_integer(request, "back_ms") or 0) * 1_000
+        """The mids of a symbol, for many spans of time at once. The body is {"symbol": …, "spans_ms":
+        [[from, to], …]}; `mids` has for each span those that were the newest at some instant of it, one for
+        a span of a single instant. `known_ms` is the time of the newest quote: later mids may still change.
+        """
         try:
-            times_us = [int(time_ms) * 1_000 for time_ms in request.query.get("times_ms", "").split(",")]
-        except ValueError:
-            raise ApiError(-1100, "Illegal characters found in parameter 'times_ms'.") from None
-        mids = [market.quotes.mids(time_us - back_us, time_us) for time_us in times_us]
-        return web.json_response({"symbol": market.symbol, "mids": mids})
+            body = json.loads(await request.read())
+            symbol, spans = body["symbol"], [(int(start), int(end)) for start, end in body["spans_ms"]]
+        except (ValueError, TypeError, KeyError):
+            raise ApiError(-1100, "The body should have a symbol and spans_ms, pairs of integers.") from None
+        if symbol not in self._markets:
+            raise ApiError(-1121, "Invalid symbol.")
+        quotes = self._markets[symbol].quotes
+        answer = {
+            "symbol": symbol,
+            "feed": self._feed,
+            "known_ms": quotes.last and quotes.last.time_us // 1_000,
+            "mids": [quotes.mids_within(start * 1_000, end * 1_000) for start, end in spans],
+        }
+        return web.json_response(answer)
 
     # --------------------------------------------------------------------------------------------- symbols
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from local.commands.observer import Reply, Sighting
-from local.commands.smoke import Report, fill_in, table
+from local.commands.smoke import Report, fill_in, fill_in_ages, table
 
 START_MS = 1_000_000.0
 
@@ -76,6 +76,28 @@ def test_fallbacks_and_errors_are_not_fresh_answers() -> None:
     assert any("503" in error for error in report.errors)
 
 
+def test_ages_are_those_at_the_receipt_of_random_readings() -> None:
+    report = report_on(every_second(), REPLIES)
+    ages = [100.0, 200.0, 300.0, 400.0, 1000.0]
+    readings = [
+        Reply(START_MS + 5000, 20.0, "A", 200, {"timestamp": START_MS + 5020 - age_ms}) for age_ms in ages
+    ]
+    fill_in_ages(report, [*readings, Reply(START_MS + 6000, 20.0, "A", 503, {"title": "busy"})])
+    assert (report.age_when_read_ms_p50, report.age_when_read_ms_p90) == (300.0, 760.0)
+    assert report.failures == ["API: A returned 503: {'title': 'busy'}"]  # ages decide nothing
+
+
+def test_skill_as_read_is_in_the_table_where_there_are_answers() -> None:
+    report = report_on(every_second(), REPLIES)
+    rows = table(report).row_count
+    report.as_read = {
+        "1": {"skill": 0.1, "skill_ci": [0.05, 0.15], "n": 7},
+        "10": {"skill": None, "skill_ci": None, "n": 0},
+    }
+    assert table(report).row_count == rows + 1
+    assert report.last_line()["as_read"]["1"]["n"] == 7
+
+
 def test_slow_inference_and_lost_trades_fail() -> None:
     report = report_on([sighting("A", s + 0.5, inference_ms=150.0) for s in range(10)], REPLIES)
     report.ticks_lost = 2
@@ -90,9 +112,3 @@ def test_the_json_line_has_the_promised_keys_in_order() -> None:
         "age_when_read_ms_p50 age_when_read_ms_p90 as_read fresh_share fallbacks model_id errors"
     )
     assert table(report).row_count == 9
-
-
-def test_the_table_shows_what_answers_are_worth_when_read() -> None:
-    report = report_on(every_second(), REPLIES)
-    report.as_read = {"1": {"skill": 0.1, "skill_ci": [0.05, 0.15], "n": 300}}
-    assert table(report).row_count == 10

@@ -71,3 +71,14 @@ def test_the_quote_and_trade_as_of_an_instant() -> None:
     assert trades.last_before(999) is None
     last = trades.last_before(1_500)
     assert last is not None and last.last_id == 1
+
+
+def test_the_mids_within_a_span_are_those_newest_at_some_instant_of_it() -> None:
+    quotes = QuoteHistory("BTCUSDT")
+    for n, price in enumerate((10, 20, 20, 30), 1):
+        quotes.append(Quote("BTCUSDT", 1_000 * n, n, price * 10**8, 1, (price + 1) * 10**8, 1))
+    assert quotes.mids_within(0, 999) == []
+    assert quotes.mids_within(0, 1_000) == quotes.mids_within(1_999, 1_999) == [10.5]
+    assert quotes.mids_within(1_999, 3_999) == [10.5, 20.5]
+    assert quotes.mids_within(2_000, 9_000) == [20.5, 30.5]
+    assert quotes.mids_within(8_000, 9_000) == [30.5]

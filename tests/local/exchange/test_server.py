@@ -21,6 +21,7 @@ from aiohttp import ClientSession, WSMsgType
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from local.commands.recorded_mids import mids_of
 from local.exchange.events import Quote, Sending, Trade
 from local.exchange.recording import read
 from local.exchange.server import Exchange
@@ -152,11 +153,20 @@ def test_frames_in_order_and_counted(sim: Running) -> None:
     first = quotes[0]
     known = sim.get("/local/quote", symbol="ETHUSDT", time_ms=first.event_time_us // 1000)["quote"]
     assert known["time_us"] <= first.event_time_us
-    at_ms = first.event_time_us // 1000
-    mids = sim.get("/local/mids", symbol="ETHUSDT", times_ms=f"{at_ms},{at_ms + 200}", back_ms=200)["mids"]
-    mid = (float(known["bid_price"]) + float(known["ask_price"])) / 2
-    assert mids[0][-1] == pytest.approx(mid, rel=1e-12)  # the newest of the 200 ms before
-    assert mids[1][0] == pytest.approx(mid, rel=1e-12)  # what those after start from
+    # The mids of spans: a single instant has one, the whole time those of all quotes.
+    from_ms, to_ms = quotes[0].event_time_us // 1000 + 1, quotes[-1].event_time_us // 1000 + 1
+    recorded = mids_of(sim.http)("ETHUSDT", [(from_ms, to_ms), (to_ms, to_ms), (0, 1)])
+    all_mids, last_mid, before = recorded.mids
+    assert {(one.bid_price + one.ask_price) / 2e8 for one in quotes[1:-1]} <= set(all_mids)
+    assert len(last_mid) == 1 and last_mid[0] in all_mids and before == []
+    assert recorded.known_ms is not None and recorded.known_ms >= to_ms - 1
+    for wrong in (
+        b"",
+        b"[]",
+        b'{"symbol": "ETHUSDT", "spans_ms": [[1]]}',
+        b'{"symbol": "X", "spans_ms": []}',
+    ):
+        assert requests.post(f"{sim.http}/local/mids", data=wrong, timeout=10).status_code == 400
     # REST has the same trades as the stream.
     until(lambda: bool(sim.get("/api/v3/aggTrades", symbol="ETHUSDT", limit=1)[0]["l"] >= trades[-1].id))
     rows = sim.get("/api/v3/aggTrades", symbol="ETHUSDT", startTime=sent["first_time_us"] // 1000 - 1000)

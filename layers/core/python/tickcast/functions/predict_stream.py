@@ -90,8 +90,9 @@ class Result:
     late: int = 0
     fenced: list[str] = field(default_factory=list)  # symbols another invocation was ahead with
     predictions: list[Prediction] = field(default_factory=list)
+    kept: list[Prediction] = field(default_factory=list)  # of these the first of each second
     outcomes: list[Outcome] = field(default_factory=list)  # of earlier predictions
-    missing_trades: dict[str, int] = field(default_factory=dict)  # by symbol, where something was predicted
+    missing_trades: dict[str, int] = field(default_factory=dict)  # by symbol, where a prediction is kept
     refused: Refusals = field(default_factory=list)
     quarantined: list[str] = field(default_factory=list)  # reasons
     failed: list[str] = field(default_factory=list)  # symbols on which something raised
@@ -360,7 +361,7 @@ class PredictStream:
                 continue
             self.states[symbol] = each.state
             result.add(each.result)
-            if each.result.predictions:
+            if each.result.kept:
                 result.missing_trades[symbol] = each.state.ring.gaps.trades
         kept = [each.state for each in ready if each.is_kept and each.state.symbol in self.states]
         result.problems += self.store.refresh(kept)
@@ -403,6 +404,7 @@ class PredictStream:
             writes.gaps(state.symbol, ring.gaps.record())
             state.pending.expect(prediction)
             state.kept_us = as_of_us
+            folded.result.kept.append(prediction)
         else:
             writes.recent(prediction)
         state.pending.reason = prediction.reason
@@ -520,11 +522,11 @@ class PredictStream:
             return None
 
     def _note_model_problems(self, result: Result) -> None:
-        if not result.predictions:  # once a second is often enough
+        if not result.kept:  # once a second is often enough
             return
         problems = (self.models.problem, self.models.challenger_problem)
         result.problems += [problem for problem in problems if problem]
-        refused = self.models.is_refused or any(p.reason == MODEL_REFUSED for p in result.predictions)
+        refused = self.models.is_refused or any(p.reason == MODEL_REFUSED for p in result.kept)
         result.model_refused |= refused
         result.challenger_refused |= self.models.challenger_problem is not None
 
