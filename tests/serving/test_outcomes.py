@@ -131,13 +131,16 @@ def test_without_a_mid_at_the_delivery_there_is_no_outcome(delivered: float | No
     assert [(outcome.status, outcome.why) for outcome in found] == [("unresolved", why)] * len(HORIZONS_S)
 
 
-def test_what_was_delivered_too_late_to_be_served_is_not_scored() -> None:
+@pytest.mark.parametrize("latency_ms", [5001, 3_600_000])
+def test_what_was_delivered_too_late_to_be_served_is_not_scored(latency_ms: int) -> None:
+    """And is not pending for longer than what was served."""
     pending, found = PendingPredictions(), []
     pending.calibrators_of("m1", CARD)
-    pending.expect(prediction(latency_ms=5001))
+    pending.expect(prediction(latency_ms=latency_ms))
     for second in range(17):
         found += resolve(pending, second)
     assert [(outcome.status, outcome.why) for outcome in found] == [("unresolved", "stale")] * len(HORIZONS_S)
+    assert [outcome.target_time - T0_MS for outcome in found] == [5000 + 1000 * h for h in HORIZONS_S]
     assert pending.calibrators_of("m1", CARD)[1].outcomes == 0
 
 

@@ -35,6 +35,7 @@ from tickcast.serving.records import (
     PendingPrediction,
     PendingShadow,
     Prediction,
+    delivered_ms,
 )
 from tickcast.units import SECOND_US
 
@@ -182,7 +183,7 @@ def _delivered(answer: HorizonForecast, calibrator: Calibrator) -> tuple[float, 
 
 
 def _delivered_us(pending: PendingPrediction) -> int:
-    return (pending.timestamp + pending.latency_ms) * 1000
+    return delivered_ms(pending.timestamp, pending.latency_ms) * 1000
 
 
 def _is_closed(instant_us: int, closed_us: int) -> bool:

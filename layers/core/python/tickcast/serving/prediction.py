@@ -23,7 +23,6 @@ from tickcast.market.sums import total
 from tickcast.market.ticks import SCALE
 from tickcast.model.calibration import Calibrator
 from tickcast.model.forecast import (
-    MAX_AGE_S,
     PATH_S,
     Calibration,
     HorizonForecast,
@@ -39,6 +38,7 @@ from tickcast.serving.records import (
     PathForecast,
     Prediction,
     Timing,
+    delivered_ms,
 )
 
 H = TypeVar("H", bound=HorizonForecast)
@@ -387,7 +387,8 @@ def _why_fallback(
 
 def delivery_age_s(path_forecast: PathForecast) -> float:
     """How old `path_forecast` was when it was written, within the ages that are served."""
-    return min(max((path_forecast.latency_ms or 0) / 1000, 0.0), MAX_AGE_S)
+    timestamp_ms = path_forecast.timestamp
+    return (delivered_ms(timestamp_ms, path_forecast.latency_ms) - timestamp_ms) / 1000
 
 
 def receipt(
@@ -397,7 +398,7 @@ def receipt(
     only the stream knows is left for the caller to add."""
     delivered = evaluated(path_forecast, delivery_age_s(path_forecast))
     horizons = {h: _shortened(answer) for h, answer in delivered.items()}
-    horizon_s, latency_ms = path_forecast.horizon_s, path_forecast.latency_ms or 0
+    horizon_s, timestamp_ms = path_forecast.horizon_s, path_forecast.timestamp
     primary: dict[str, Any] = {"predicted_price": path_forecast.basis_price, "confidence": 0.0}
     if horizons:
         primary = asdict(horizons[horizon_s])
@@ -407,7 +408,7 @@ def receipt(
     return Prediction(
         **shared,
         **primary,
-        target_time=path_forecast.timestamp + latency_ms + 1000 * horizon_s,
+        target_time=delivered_ms(timestamp_ms, path_forecast.latency_ms) + 1000 * horizon_s,
         horizons=horizons,
         challenger=challenger,
         feature_age_ms=min(ages_ms, default=None),

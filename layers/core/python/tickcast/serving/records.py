@@ -16,7 +16,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from tickcast.model.calibration import Calibrator
-from tickcast.model.forecast import HorizonForecast, Path, Price, Probability
+from tickcast.model.forecast import MAX_AGE_S, HorizonForecast, Path, Price, Probability
 
 T = TypeVar("T")
 
@@ -44,6 +44,12 @@ def encode_sound(record: Any) -> bytes:
 def decode(kind: type[T], data: bytes | str) -> T:
     """The record in `data`. Raises ValueError naming the field that is missing or of another type."""
     return msgspec.json.decode(data, type=kind)
+
+
+def delivered_ms(timestamp_ms: int, latency_ms: int | None) -> int:
+    """When a prediction counts as delivered, within the ages that are served: what is written later is not
+    read, and a latency below 0 is one of clocks."""
+    return timestamp_ms + min(max(latency_ms or 0, 0), round(MAX_AGE_S * 1000))
 
 
 class Features(Struct, kw_only=True):
