@@ -47,7 +47,7 @@ a quote stream that stalled) prices are those of the proxy mid (`tickcast.featur
 from __future__ import annotations
 
 import hashlib
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,7 @@ import numpy.typing as npt
 from tickcast.features.bars import (
     BAR_US,
     BARS_PER_S,
+    SECOND,
     Bars,
     Ints,
     Seconds,
@@ -153,7 +154,7 @@ def feature_rows(bars: Bars, seconds: Seconds, newest: int) -> Floats:
     if not newest or not len(seconds):
         return np.full((newest, len(FEATURE_NAMES)), np.nan)
     back = _LookBack(bars, newest)
-    minute = _Minute(seconds, back.now("end_us"))
+    minute = _minute_of(seconds.tobytes()) if newest == 1 else _Minute(seconds, back.now("end_us"))
     with np.errstate(divide="ignore", invalid="ignore"):
         columns = _columns(back, minute)
     table = np.empty((len(FEATURE_NAMES), newest))
@@ -344,6 +345,14 @@ class _Minute:
     @cached_property
     def _volume(self) -> Ints:
         return np.asarray(self._sums["buy_qty"] + self._sums["sell_qty"])
+
+
+@lru_cache(maxsize=256)
+def _minute_of(seconds: bytes) -> _Minute:
+    """The minute up to the last of `seconds`, the bytes of their rows. Serving asks for it ten times before
+    there is another second."""
+    rows = np.frombuffer(seconds, SECOND)
+    return _Minute(rows, rows["end_us"][-1:])
 
 
 def _columns_of(rows: Bars | Seconds, names: tuple[str, ...]) -> Ints:

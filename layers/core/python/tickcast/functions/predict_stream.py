@@ -135,6 +135,7 @@ class _Folded:
         self.read_sequence = state.sequence
         self.repeated = 0
         self.newest: StreamRecord | None = None  # of those applied
+        self.feed: Batches = []  # what came, for the heartbeat of its sender
         self.row: Row | None = None  # what is predicted on, if a prediction is due
         self.forecast: PathForecast | None = None
         self.challenger: ChallengerForecast | None = None
@@ -316,7 +317,7 @@ class PredictStream:
             state.sequence, folded.newest = record.sequence, record
             result.ticks += batch.tick_count
         result.late = ring.late_count - late_before
-        folded.writes.heartbeat(FEED, state.symbol, _feed_heartbeat(state, batches))
+        folded.feed = batches
         if folded.newest:
             self._take_row(folded, folded.newest, invocation)
         return folded
@@ -383,6 +384,8 @@ class PredictStream:
         for outcome in folded.result.outcomes:
             writes.outcome(outcome)
         writes.heartbeat(SERVICE, state.symbol, self._heartbeat(state, self.clock_ms()))
+        if folded.feed:
+            writes.heartbeat(FEED, state.symbol, _feed_heartbeat(state, folded.feed))
         return encode_state(state)
 
     def _add_receipt(self, folded: _Folded, row: Row, forecast: PathForecast) -> None:

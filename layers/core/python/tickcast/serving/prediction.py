@@ -113,13 +113,16 @@ class Row(NamedTuple):
     vector: list[float] | None
     price: float
     mid: float | None
-    proxy_mid: float | None
     quiet_us: int | None
+
+    @property
+    def proxy_mid(self) -> float | None:
+        return _price(proxy_mids(self.view.bars[-1:]))
 
     @property
     def basis_price(self) -> float:
         """The best known price: the mid, the proxy mid, or the last trade's."""
-        return next(price for price in (self.mid, self.proxy_mid, self.price) if price is not None)
+        return next(p for p in (self.mid or self.proxy_mid, self.price) if p is not None)
 
     @property
     def last_tick_us(self) -> int:
@@ -168,13 +171,13 @@ def row_of(symbol: str, view: View, quiet_us: int) -> Row | None:
     if not len(view.bars):
         return None
     newest = view.bars[-1:]
-    bar, mid, proxy_mid = newest[0], _price(mids(newest)), _price(proxy_mids(newest))
+    bar, mid = newest[0], _price(mids(newest))
     price = int(bar["last_trade_price"]) / SCALE if bar["last_trade_price"] > 0 else mid
     if price is None:
         return None
     (vector,) = feature_rows(view.bars, view.seconds, 1)
     known = None if np.isnan(vector).any() else vector.tolist()
-    return Row(symbol, view, known, price, mid, proxy_mid, quiet_us if quiet_us >= 0 else None)
+    return Row(symbol, view, known, price, mid, quiet_us if quiet_us >= 0 else None)
 
 
 def features_record(row: Row) -> Features:
