@@ -306,17 +306,24 @@ def run(model: ServingModel, vectors: Floats, widths: Sequence[float]) -> list[P
         problem = ModelError(f"model {model.model_id} does not run: {type(error).__name__}: {error}")
         problem.__cause__ = error
         return [problem]
-    with np.errstate(invalid="ignore", over="ignore"):
-        is_known = np.isfinite(move_bp) & np.isfinite(scale_bp) & (p_flat >= 0) & (p_flat <= 1)
-        lowest = 1 + (move_bp - np.asarray(widths)[:, None] * scale_bp) / 1e4
-        grows = np.diff(scale_bp, axis=1, prepend=0.0) > 0
-        is_sound = np.all(is_known & grows & (lowest > 0), axis=1).tolist()
-    return [
-        Path(move_bp[n].tolist(), scale_bp[n].tolist(), p_flat[n].tolist())
-        if is_sound[n]
-        else ModelError(f"model {model.model_id} answers {move_bp[n]}, {scale_bp[n]}, {p_flat[n]}")
-        for n in range(len(vectors))
+    paths = [
+        Path(*columns) for columns in zip(*(v.tolist() for v in (move_bp, scale_bp, p_flat)), strict=True)
     ]
+    return [
+        path if _is_sound(path, width) else ModelError(f"model {model.model_id} answers {path}")
+        for path, width in zip(paths, widths, strict=True)
+    ]
+
+
+def _is_sound(path: Path, width: float) -> bool:
+    """Whether all of `path` is finite and possible, with an interval of `width` times its scale around it."""
+    before = 0.0
+    for move_bp, scale_bp, p_flat in zip(path.move_bp, path.scale_bp, path.p_flat, strict=True):
+        is_possible = before < scale_bp < math.inf and 0 <= p_flat <= 1  # False of NaN
+        if not (is_possible and move_bp < math.inf and 1 + (move_bp - width * scale_bp) / 1e4 > 0):
+            return False
+        before = scale_bp
+    return True
 
 
 def _widest(calibrators: Mapping[int, Calibrator]) -> float:
