@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
 from typing import Any
 
 import pytest
 
 from tests.fixtures.api_gateway import KEY, ApiGateway, Event
+from tests.fixtures.aws import BUCKET
 from tests.fixtures.kinesis_events import event, record
 from tests.fixtures.paths import EVENTS
+from tickcast.adapters.kinesis.schema_registry import SchemaRegistry, schema_key
 from tickcast.market import wire
 
 
@@ -28,13 +31,22 @@ def test_kinesis_records_have_the_captured_shape() -> None:
         assert made["Records"][0]["kinesis"].keys() == each["kinesis"].keys()
 
 
-def test_captured_kinesis_records_decode() -> None:
+def test_a_captured_kinesis_record_of_release_0_1_0_is_read_by_its_schema(s3: Any) -> None:
     ticks, other = (base64.b64decode(each["kinesis"]["data"]) for each in captured("kinesis")["Records"])
-    batch = wire.decode(ticks)
+    schema = copy.deepcopy(wire.SCHEMA)
+    schema["fields"] = [
+        each for each in schema["fields"] if each["name"] not in ("host_offset_us", "sent_us")
+    ]
+    s3.put_object(Bucket=BUCKET, Key=schema_key(ticks[2:10]), Body=json.dumps(schema).encode())
+    registry = SchemaRegistry(s3, BUCKET)
+    batch = registry.decode(ticks)
     assert (batch.symbol, len(batch.trades), len(batch.quotes)) == ("BTCUSDT", 9, 6)
-    assert wire.encode(batch) == ticks
+    assert (batch.host_offset_us, batch.sent_us) == (0, wire.SENT_UNKNOWN)
+    again = wire.encode(batch)
+    assert wire.decode(again).trades.tobytes() == batch.trades.tobytes()
+    assert ticks[10:] in again[10:]  # all that it had, and what is new behind it
     with pytest.raises(wire.WireError):
-        wire.decode(other)
+        registry.decode(other)
 
 
 def test_requests_have_the_captured_shape() -> None:
