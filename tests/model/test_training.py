@@ -11,8 +11,8 @@ from tests.model.test_network import random_features
 from tickcast.features.vector import FEATURE_NAMES, Floats
 from tickcast.model import training
 from tickcast.model.dataset import Rows, pool, rows_from_bars
-from tickcast.model.fit import INPUTS, TrainingSettings, epoch_by_epoch
-from tickcast.model.forecast import HORIZONS_S, PATH_S
+from tickcast.model.fit import INPUTS, TrainingSettings, epoch_by_epoch, fit
+from tickcast.model.forecast import HORIZONS_S, PATH_S, remaining_moves
 from tickcast.model.network import SIGMA, Network
 from tickcast.model.training import (
     GAP_US,
@@ -61,6 +61,22 @@ def test_a_planted_signal_is_learned_as_the_test_block_shows() -> None:
         assert skill == pytest.approx(expected, abs=0.08)
     moves_bp, moves = delivered(trained.network, fresh)
     assert (np.sign(moves_bp) == np.sign(moves)).mean(axis=0, where=moves != 0).min() > 0.6
+
+
+@pytest.mark.parametrize("age_s", [0.0, 0.2, 0.5, 1.0])
+def test_a_fitted_path_leaves_at_each_age_what_is_left_of_the_response(age_s: float) -> None:
+    """The mid moves with the imbalance, and half of it is over within 0.35 s. Volatility is constant: the
+    damping is not what is tested."""
+    rows, fresh = planted(11, 12_000, 0.0), planted(12, 4000, 0.0).features
+    steps = rows.moves_bp / rows.features[:, [SIGMA]]  # (N, J)
+    rows.features[:, SIGMA] = fresh[:, SIGMA] = 1.0
+    response = 1 - np.exp(-2 * np.array(PATH_S))  # (J,), bp by unit of imbalance
+    answered = rows._replace(moves_bp=steps + rows.features[:, [0]] * response)
+    network = fit(answered, replace(FAST, weight_decay=0.0), FAST.epochs)
+    expected_bp = remaining_moves(network.forward(fresh)[0], age_s)  # (N, H)
+    slopes = fresh[:, 0] @ expected_bp / (fresh[:, 0] @ fresh[:, 0])
+    error = np.abs(slopes - remaining_moves(response, age_s))
+    assert (error < 0.03 * np.sqrt(np.array(HORIZONS_S))).all()  # three standard errors of a regression
 
 
 def test_no_skill_is_learned_from_noise() -> None:
