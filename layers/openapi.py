@@ -19,7 +19,7 @@ from tickcast.adapters.http.parameters import MAX_MS, SYMBOLS_PATTERN, Cursor, H
 from tickcast.adapters.http.responses import JSON, PROBLEM_JSON
 from tickcast.adapters.http.routes import LATEST, ROUTES, Route
 from tickcast.model.forecast import HORIZONS_S
-from tickcast.serving.outcomes import GAP, NO_MID
+from tickcast.serving.outcomes import GAP, NO_MID, STALE
 from tickcast.serving.prediction import REASONS
 
 Schema = dict[str, Any]
@@ -78,12 +78,12 @@ MEMBERS: dict[str, Schema] = {
     "horizons": _BY_HORIZON,
     "outcomes": _BY_HORIZON,
     "reason": {"enum": [None, *REASONS]},
-    "Outcome.why": {"enum": [None, GAP, NO_MID]},
+    "Outcome.why": {"enum": [None, GAP, NO_MID, STALE]},
     "id": {"pattern": r"^[^\s/?#%-]+-[0-9]+$"},
     "last_trade_id": {"minimum": 0},
     "update_id": {"minimum": 0},
     "outcome_price": {"exclusiveMinimum": 0},
-    "served_price": {"exclusiveMinimum": 0},
+    "delivered_price": {"exclusiveMinimum": 0},
     "from": {"description": "ms since 1970"},
     "to": {"description": "ms since 1970"},
 }

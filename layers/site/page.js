@@ -101,7 +101,7 @@ function draw() {
 }
 
 function showAccuracy(found) {
-  const titles = ["span", "horizon", "outcomes", "skill vs no change", "skill vs linear", "skill at delivery", "direction", "coverage", "calibration error (floor)", "abstained, fallbacks, unresolved"];
+  const titles = ["span", "horizon", "outcomes", "skill vs no change", "skill vs linear", "skill in hindsight", "direction", "coverage", "calibration error (floor)", "abstained, fallbacks, unresolved"];
   const head = document.createElement("tr");
   head.append(...titles.map(title => element("th", title)));
   // A longer span without older outcomes is left out: its figures would be the same.
@@ -109,7 +109,7 @@ function showAccuracy(found) {
   const lines = spans.flatMap(span => Object.values(found.summary[span].horizons).map(it => {
     const line = document.createElement("tr");
     const unresolved = Object.values(it.unresolved).reduce((sum, count) => sum + count, 0);
-    line.append(...[span, it.horizon_s + " s", it.count, skill(it.skill), skill(it.skill_vs_linear), skill(it.skill_at_delivery), share(it.direction),
+    line.append(...[span, it.horizon_s + " s", it.count, skill(it.skill), skill(it.skill_vs_linear), skill(it.skill_in_hindsight), share(it.direction),
       share(it.coverage), `${share(it.calibration_error)} (${share(it.calibration_floor)})`, `${it.abstained}, ${it.fallbacks}, ${unresolved}`].map(text => element("td", text)));
     return line;
   }));

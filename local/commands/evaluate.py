@@ -242,7 +242,7 @@ def _with_interval(name: str, figures: dict[str, Any]) -> str:
 
 
 def _of_regime(regime: str, figures: dict[str, Any]) -> str:
-    return _with_interval("skill", figures["regimes"].get(regime, {}))
+    return _with_interval("skill_at_delivery", figures["regimes"].get(regime, {}))
 
 
 def _of_baseline(name: str, figures: dict[str, Any]) -> str:

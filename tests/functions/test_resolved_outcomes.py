@@ -56,7 +56,7 @@ def test_outcomes_are_the_mids_of_the_stream(
     assert entries(outcomes) == due(predictions.values(), START_MS + 29_000)
     assert {outcome.source for outcome in outcomes} == {"model", "fallback"}
     for outcome in outcomes:
-        prediction, delivered_ms = predictions[outcome.id], outcome.timestamp + outcome.latency_ms
+        prediction, delivered_ms = predictions[outcome.id], outcome.timestamp + known(outcome.latency_ms)
         delivered, price = mid(quotes, delivered_ms), mid(quotes, outcome.target_time)
         assert outcome.target_time == delivered_ms + 1000 * outcome.horizon_s
         assert (outcome.status, outcome.why) == ("resolved", None)
@@ -169,8 +169,8 @@ def test_pending_outcomes_of_a_lost_state_are_recalled_from_receipts(
     # The prices at deliveries before the loss are lost with the bars; all later outcomes are known.
     lost = [o for o in found if o.status != "resolved"]
     assert {o.why for o in lost} == {"gap"}
-    assert {o.timestamp + o.latency_ms for o in found if o.target_time > START_MS + 31_000} - {
-        o.timestamp + o.latency_ms for o in lost
-    } == {o.timestamp + o.latency_ms for o in found if o.timestamp >= START_MS + 30_000}
+    assert {o.timestamp + known(o.latency_ms) for o in found if o.target_time > START_MS + 31_000} - {
+        o.timestamp + known(o.latency_ms) for o in lost
+    } == {o.timestamp + known(o.latency_ms) for o in found if o.timestamp >= START_MS + 30_000}
     again = next(p for p in reversed(store.history("BTCUSDT", 15)) if p.source == "model")
     assert again.calibrator[10].outcomes >= newest.calibrator[10].outcomes > 0

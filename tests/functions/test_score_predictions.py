@@ -390,7 +390,7 @@ def test_an_unreadable_entry_stops_no_other(
     problems = " ".join(result.problems)
     for word in (
         "basis_price",
-        "without delivered_price, outcome_price or move_bp",
+        "without outcome_price or move_bp",
         "$.half_width_bp",
         FEATURE_NAMES[0],
     ):

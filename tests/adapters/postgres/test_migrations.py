@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from local.system import database, servers
 from tests.fixtures import records
+from tests.fixtures.records import known
 from tickcast.adapters.postgres import binary_copy
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.postgres.history_store import HistoryStore
@@ -78,7 +79,7 @@ def test_outcomes_of_the_release_before_stay_and_are_not_counted(owner: Any) -> 
         assert not len(store.tallies("X", *minute))
         unresolved = records.outcome(DAY // 1000 - 2130, 2, status="unresolved", why="gap", symbol="X")
         unresolved = replace(unresolved, delivered_price=None, outcome_price=None, move_bp=None)
-        store.add_outcomes("X", [row_of(unresolved)])
+        store.add_outcomes("X", [known(row_of(unresolved))])
         assert store.tallies("X", *minute)["horizon_s"].tolist() == [2]
         assert len(owner.execute(kept).fetchall()) == 2
 

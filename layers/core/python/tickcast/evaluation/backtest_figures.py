@@ -91,10 +91,8 @@ def _figures(rows: BacktestRows, at: int, horizon_s: int, latency_ms: int) -> di
     flat_error = float(np.mean((rows.p_flat[:, at] - is_flat) ** 2))  # Brier 1950
     is_inside = np.abs(miss) <= half_width
     return {
-        **_of_moves(fresh, at, horizon_s),
-        **_named("skill_vs_linear", _against(fresh, LINE, at, size)),
-        **{_at_delivery(name): value for name, value in _of_moves(delivered, at, horizon_s).items()},
-        **_named("skill_vs_linear_at_delivery", _against(delivered, LINE, at, size)),
+        **_compared(fresh, at, horizon_s),
+        **{_at_delivery(name): value for name, value in _compared(delivered, at, horizon_s).items()},
         "moved": _rounded(1 - is_flat.mean()),
         **_named("coverage80", share(is_inside.astype(float), np.ones_like(outcome), size)),
         **_calibration_figures(rows, delivered, at, horizon_s),
@@ -111,6 +109,12 @@ def _figures(rows: BacktestRows, at: int, horizon_s: int, latency_ms: int) -> di
 
 def _at_delivery(name: str) -> str:
     return f"{name.removesuffix('_ci')}_at_delivery{'_ci' if name.endswith('_ci') else ''}"
+
+
+def _compared(rows: AtAge, at: int, horizon_s: int) -> dict[str, Any]:
+    """Skill against no change and against the line, and direction."""
+    against_line = _named("skill_vs_linear", _against(rows, LINE, at, block_rows(horizon_s)))
+    return _of_moves(rows, at, horizon_s) | against_line
 
 
 def _of_moves(rows: AtAge, at: int, horizon_s: int) -> dict[str, Any]:
@@ -152,7 +156,7 @@ def _distribution_figures(
 
 
 def _by_regime(rows: BacktestRows, latency_ms: int, at: int, horizon_s: int) -> dict[str, Any]:
-    """Skill at delivery by terciles of volatility."""
+    """Skill and direction by terciles of volatility."""
     edges = np.quantile(rows.sigma_bp, (1 / 3, 2 / 3))
     tercile = np.searchsorted(edges, rows.sigma_bp, side="right")
     figures = {}
@@ -160,12 +164,11 @@ def _by_regime(rows: BacktestRows, latency_ms: int, at: int, horizon_s: int) -> 
         regime = rows.chosen(tercile == number)
         if not len(regime.end_us):
             continue
-        delivered = regime.ages[latency_ms]
         figures[name] = {
             "rows": len(regime.end_us),
             "sigma_bp": _rounded(np.median(regime.sigma_bp)),
-            **_of_moves(delivered, at, horizon_s),
-            **_named("skill_vs_linear", _against(delivered, LINE, at, block_rows(horizon_s))),
+            **_compared(regime.ages[0], at, horizon_s),
+            **{_at_delivery(n): v for n, v in _compared(regime.ages[latency_ms], at, horizon_s).items()},
         }
     return figures
 

@@ -12,7 +12,7 @@ from typing import Any
 from msgspec.structs import asdict, fields
 
 from tickcast.adapters.http.bodies import Ages, HorizonAnswer, Latest
-from tickcast.serving.prediction import STALE_FEATURES, evaluated, freshness
+from tickcast.serving.prediction import NO_MODEL, STALE_FEATURES, evaluated, freshness
 from tickcast.serving.records import HorizonPrediction, PathForecast
 
 # What an answer says as its forecast does.
@@ -47,6 +47,8 @@ class Reading:
             members |= {"predicted_price": forecast.basis_price, "inference_ms": None}
         if fresh.is_stale:
             members |= {"source": "fallback", "reason": STALE_FEATURES}
+        elif not horizons and not forecast.reason:  # written by release 0.1.0, which forecast no path
+            members |= {"source": "fallback", "reason": NO_MODEL}
         tick_ms = None if forecast.last_tick_us is None else max(0, as_of - forecast.last_tick_us // 1000)
         return Latest(
             **members,

@@ -115,10 +115,14 @@ class Health:
     def _now(self, values: Values, store_ms: float) -> Now:
         names = [keys.latest_prediction(symbol) for symbol in self.settings.symbols]
         newest = _newest([readable(PathForecast, values[name]) for name in names])
+        names = [keys.heartbeat("predict_stream", symbol) for symbol in self.settings.symbols]
+        beats = [readable(StreamHeartbeat, values[name]) for name in names]
+        offsets = [beat.clock_offset_ms for beat in beats if beat]
         return Now(
             store_ms=store_ms,
             own_ms=self.clock_ms(),
-            offset_ms=newest.clock_offset_ms if newest else None,
+            # While nothing is predicted, the stream's heartbeats know the clock all the same.
+            offset_ms=newest.clock_offset_ms if newest else next(iter(offsets), None),
             newest_ms=newest.timestamp if newest else None,
         )
 

@@ -165,7 +165,7 @@ class ScorePredictions:
         predictions = self._hot.entries_after(keys.predictions(symbol), last_prediction, _PAGE)
         if not outcomes and not predictions:
             return False
-        rows = _usable(Outcome, outcomes, row_of, result)
+        rows = [row for row in _usable(Outcome, outcomes, row_of, result) if row]
         features = _usable(Prediction, predictions, lambda each: _features_of(each, model_id), result)
         # Outside the transaction: creating a partition and scoring must not wait for each other.
         days_us = {keys.entry_ms(id_) * 1000 // DAY_US * DAY_US for id_, _ in (*outcomes, *predictions)}

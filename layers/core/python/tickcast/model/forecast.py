@@ -101,6 +101,12 @@ def remaining(path: Path, age_s: float, horizon_s: float) -> Remaining:
     return Remaining(move_bp, math.sqrt(max(variance, 0.0)), at(path.p_flat, horizon_s))
 
 
+def _width(calibrations: Mapping[int, Calibration], time_s: float) -> float:
+    """The width of the interval over `time_s`, in units of the scale: between those of the horizons."""
+    widths = [calibrations[h].interval_width for h in HORIZONS_S]
+    return float(np.interp(time_s, HORIZONS_S, widths))
+
+
 def _variance(path: Path, time_s: float) -> float:
     return at([scale_bp**2 for scale_bp in path.scale_bp], time_s)
 
@@ -149,7 +155,7 @@ def forecast(
     for horizon_s in HORIZONS_S:
         calibration, rest = calibrations[horizon_s], remaining(path, age_s, horizon_s)
         whole_bp = at(path.move_bp, age_s + horizon_s)
-        width_bp = calibration.interval_width * math.sqrt(_variance(path, age_s + horizon_s))
+        width_bp = _width(calibrations, age_s + horizon_s) * math.sqrt(_variance(path, age_s + horizon_s))
         answers.append(
             HorizonForecast(
                 horizon_s=horizon_s,

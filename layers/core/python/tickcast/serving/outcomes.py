@@ -258,7 +258,7 @@ def _outcome(
 
 def _why_not(pending: PendingPrediction, price: float | None) -> str | None:
     """Why the outcome is unresolved, with its `price` as of `PriceAt`; None where it is resolved."""
-    if pending.latency_ms > MAX_AGE_S * 1000:
+    if (pending.latency_ms or 0) > MAX_AGE_S * 1000:
         return STALE
     if price is None or pending.delivered_price is UNSET:
         return GAP

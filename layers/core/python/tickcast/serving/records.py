@@ -253,10 +253,15 @@ class PendingForecast(PendingShadow, array_like=True, frozen=True):
     hindsight_expected_bp: float
 
 
-class ChallengerOutcome(PendingShadow, array_like=False, frozen=True, kw_only=True):
+class ChallengerOutcome(Struct, frozen=True, kw_only=True):
     """What the challenger had forecast over the horizon, and whether it was right."""
 
     model_id: str | None
+    expected_move_bp: float
+    scale_bp: float
+    half_width_bp: float | None = None  # None in records of release 0.1.0
+    confidence: float
+    p_flat: float
     inside: bool | None = None
     right: bool | None = None
 
@@ -272,7 +277,7 @@ class OfPrediction(Struct, kw_only=True):
     source: Source
     reason: str | None
     model_id: str | None
-    latency_ms: Annotated[int, Meta(description="`timestamp` + this is when it was delivered")]
+    latency_ms: Annotated[int | None, Meta(description="from `timestamp` to the delivery")]
 
 
 class PendingPrediction(OfPrediction, kw_only=True):

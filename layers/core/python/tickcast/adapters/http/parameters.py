@@ -74,9 +74,10 @@ _TO = _expected(_INSTANT, "The newest instant, included. Without it, now.", 1767
 _CURSOR = _expected(
     "taken from `next` of the previous page", "Where to continue, as `next` of the previous page has it."
 )
-_SYMBOLS = Meta(
-    description="Symbols separated by commas, in upper or lower case. Without it, all that are served.",
-    examples=["BTCUSDT,ETHUSDT"],
+_SYMBOLS = _expected(
+    "symbols separated by commas, without spaces",
+    "Symbols separated by commas, in upper or lower case. Without it, all that are served.",
+    "BTCUSDT,ETHUSDT",
 )
 _HISTORY = "How many of the newest predictions to add as `history`, newest first; fewer if above 6 MB."
 _LIMIT = "The most predictions on a page; fewer if above 6 MB, and `next` continues."
@@ -169,7 +170,7 @@ def _number_or_text(text: str, most: float | None) -> int | str:
 def _decode(kind: type, text: Any) -> Any:
     """The value of a parameter of one of our own types. Raises ValueError, with a message if it says more
     than what was expected."""
-    if kind is Symbols:  # which of them are served, the function knows
+    if kind is Symbols and re.fullmatch(SYMBOLS_PATTERN, text):  # which are served, the function knows
         return Symbols(symbols.upper(text))
     if kind is Horizon and text in map(str, HORIZONS_S):
         return Horizon(text)

@@ -148,12 +148,11 @@ class ScoreStore:
         return np.array(self.connection.execute(_READ, parameters).fetchall(), TALLY)
 
     def extent(self, symbol: str) -> tuple[int, int] | None:
-        """The first and the last target stored of `symbol`; None where there is none."""
-        query: LiteralString = """
-            select min(first_us), max(last_us) from tickcast.tallies
-            where symbol = %(symbol)s and minute_us in (
-                (select min(minute_us) from tickcast.tallies where symbol = %(symbol)s),
-                (select max(minute_us) from tickcast.tallies where symbol = %(symbol)s))"""
+        """The first and the last target that is scored of `symbol`; None where there is none."""
+        scored: LiteralString = "from tickcast.tallies where symbol = %(symbol)s and crps is not null"
+        query: LiteralString = f"""
+            select min(first_us), max(last_us) {scored}
+            and minute_us in ((select min(minute_us) {scored}), (select max(minute_us) {scored}))"""
         row = self.connection.execute(query, {"symbol": symbol}).fetchone()
         return (row[0], row[1]) if row and row[0] is not None else None
 
@@ -227,12 +226,14 @@ def in_shadow(connection: psycopg.Connection[Any], champion_id: str, challenger_
     return Shadow(np.array([at for _, at in rows], np.int64), moves_bp, challenger_bp, champion_bp)
 
 
-def row_of(outcome: Outcome) -> dict[str, Any]:
-    """The values of `_ADD`. Raises ValueError on a resolved outcome without a price or move, as those of
-    earlier releases, which had no delivery."""
+def row_of(outcome: Outcome) -> dict[str, Any] | None:
+    """The values of `_ADD`; None for a resolved outcome of an earlier release, which had no delivery. Raises
+    ValueError on a resolved outcome without a price or move."""
     is_resolved, challenger = outcome.status == RESOLVED, outcome.challenger
-    if is_resolved and None in (outcome.delivered_price, outcome.outcome_price, outcome.move_bp):
-        raise ValueError("resolved, and without delivered_price, outcome_price or move_bp")
+    if is_resolved and None in (outcome.outcome_price, outcome.move_bp):
+        raise ValueError("resolved, and without outcome_price or move_bp")
+    if is_resolved and outcome.delivered_price is None:
+        return None
     return asdict(outcome) | {
         "target_us": outcome.target_time * 1000,
         "predicted_us": outcome.timestamp * 1000,
