@@ -170,7 +170,8 @@ def _number_or_text(text: str, most: float | None) -> int | str:
 def _decode(kind: type, text: Any) -> Any:
     """The value of a parameter of one of our own types. Raises ValueError, with a message if it says more
     than what was expected."""
-    if kind is Symbols and re.fullmatch(SYMBOLS_PATTERN, text, re.ASCII):  # the function knows which are served
+    # Which of them are served, the function knows.
+    if kind is Symbols and re.fullmatch(SYMBOLS_PATTERN, text, re.ASCII):
         return Symbols(symbols.upper(text))
     if kind is Horizon and text in map(str, HORIZONS_S):
         return Horizon(text)
