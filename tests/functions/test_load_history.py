@@ -31,6 +31,7 @@ from tickcast.market.sources import Origin
 from tickcast.market.sums import total
 from tickcast.market.ticks import QUOTE
 from tickcast.market.trade_ledger import ledger_rows, merged
+from tickcast.model.forecast import PATH_S
 from tickcast.units import DAY_US, HOUR_US
 
 HOUR = START_US // HOUR_US * HOUR_US  # START_US is 13 minutes and 20 seconds into it
@@ -108,7 +109,7 @@ def test_loaded_rows_equal_live_ones(s3: Any, load: Load, owner: Any) -> None:
     mid = (bars["bid_price"] + bars["ask_price"]) / 2
     for end, _, moves_bp, has_quotes in rows[:: len(rows) // 50]:
         now = at[end]
-        expected = [(mid[now + 10 * h] / mid[now] - 1) * 1e4 for h in (1, 2, 5, 10)]
+        expected = [(mid[now + round(10 * t)] / mid[now] - 1) * 1e4 for t in PATH_S]
         assert has_quotes and moves_bp == pytest.approx(expected, rel=1e-6)
 
     seconds = owner.execute(
