@@ -23,8 +23,9 @@ from tickcast.evaluation.skill import point_skill
 from tickcast.features.bars import Bars, segments
 from tickcast.model.dataset import Rows, rows_from_bars
 from tickcast.model.fit import Scaler, TrainingSettings, epoch_by_epoch
-from tickcast.model.forecast import HORIZONS_S
+from tickcast.model.forecast import DELIVERY_S, HORIZONS_S, PATH_S, remaining_moves
 from tickcast.model.network import SIGMA, Network
+from tickcast.model.training import GAP_US
 
 SECONDS = 420  # of the simulated market
 TRAINED_S = 240
@@ -55,7 +56,7 @@ def measure(effort: Effort) -> tuple[Comparison, Quality]:
     """`train_vs_reference` and the quality of both."""
     rows = rows_from_bars(_simulated(SECONDS))
     cut_us = START_US + TRAINED_S * 1_000_000
-    learn = rows.chosen(rows.end_us < cut_us - max(HORIZONS_S) * 1_000_000)
+    learn = rows.chosen(rows.end_us < cut_us - GAP_US)
     later = rows.chosen(rows.end_us >= cut_us)
     settings = TrainingSettings(members=MEMBERS, epochs=EPOCHS)
     items = MEMBERS * EPOCHS * len(learn.end_us)
@@ -72,7 +73,7 @@ def measure(effort: Effort) -> tuple[Comparison, Quality]:
     predicted = np.mean(
         [each.predict(_inputs(later, scaler)) for each in _reference(learn, settings)], axis=0
     )
-    reference = _skill(predicted * later.features[:, SIGMA:] * np.sqrt(np.array(HORIZONS_S, float)), later)
+    reference = _skill(predicted * later.features[:, SIGMA:] * np.sqrt(np.array(PATH_S)), later)
     return compared, Quality(ours, reference)
 
 
@@ -111,7 +112,9 @@ def _inputs(rows: Rows, scaler: Scaler) -> Floats:
 
 
 def _skill(predicted_bp: Floats, rows: Rows) -> list[float]:
-    return [point_skill(*columns) for columns in zip(rows.moves_bp.T, predicted_bp.T, strict=True)]
+    """Of paths (N, J): the skill of what is still to come at delivery, by horizon."""
+    moves, expected = (remaining_moves(paths, DELIVERY_S).T for paths in (rows.moves_bp, predicted_bp))
+    return [point_skill(*columns) for columns in zip(moves, expected, strict=True)]
 
 
 def _simulated(seconds: int) -> Bars:

@@ -60,7 +60,8 @@ def test_predictions_are_served_by_the_model(system: System, symbol: str) -> Non
     assert served["environment"] == "local"
     assert served["lower"] <= served["predicted_price"] <= served["upper"]
     assert 0 <= served["confidence"] <= 1
-    assert served["target_time"] == served["timestamp"] + 1000 * served["horizon_s"]
+    assert served["timestamp"] <= served["as_of"]
+    assert served["target_time"] == served["as_of"] + 1000 * served["horizon_s"]
 
 
 def test_a_served_prediction_is_recomputed_from_bronze(system: System) -> None:
