@@ -137,6 +137,7 @@ def _serving(folder: Path) -> Iterator[subprocess.Popen[str]]:
     finally:
         process.stdin.close()
         process.wait(30)
+        process.stdout.close()
 
 
 def _run(process: subprocess.Popen[str]) -> Taken:

@@ -546,7 +546,7 @@ class PredictStream:
             try:
                 folded = self._fold_one(whole.state, decoded, invocation)
             except Exception as error:
-                reason, unwritten = _reason(symbol, error), whole.result.predictions
+                reason, unwritten = _reason(symbol, error), whole.result
                 folded = self._recover(before, decoded, invocation, reason, unwritten, result)
             whole.add(folded)
         whole.writes.heartbeat(SERVICE, symbol, self._heartbeat(whole.state, self.clock_ms()))
@@ -570,11 +570,11 @@ class PredictStream:
         decoded: Decoded,
         invocation: _Invocation,
         reason: str,
-        unwritten: list[Prediction],
+        unwritten: Result,
         result: Result,
     ) -> _Folded:
         """Continue from `state`, on which a record raised: without the record, or with it from a state that
-        starts over. `unwritten` are the predictions made since the last write."""
+        starts over. `unwritten` is what was made since the last write."""
         record, batch = decoded
         if self._is_sound(batch):
             state.failures, state.failure = state.failures + 1, reason
@@ -600,16 +600,19 @@ class PredictStream:
             return False
         return True
 
-    def _start_over(self, state: SymbolState, unwritten: list[Prediction], result: Result) -> SymbolState:
+    def _start_over(self, state: SymbolState, unwritten: Result, result: Result) -> SymbolState:
         """Put `state` into quarantine as it was stored, with the reason. Returns one recalled from receipts,
-        gap ledger and the predictions not written yet."""
+        gap ledger and what is not written yet."""
         symbol, sequence, reason = state.symbol, state.sequence, str(state.failure)
         stored = self.store.stored_state(symbol)
         quarantine_state(self.s3, self.settings.bucket, SERVICE, symbol, sequence, stored, reason)
         state = self.store.recall(symbol)
         state.sequence, state.failure = sequence, reason
-        for prediction in unwritten:
+        for prediction in unwritten.kept:
             state.pending.expect(prediction)
+            state.kept_us = max(state.kept_us, prediction.timestamp * 1000)
+        for prediction in unwritten.predictions[-1:]:
+            state.as_of_us = max(state.as_of_us, prediction.timestamp * 1000)
         result.started_over.append(symbol)
         result.problems.append(f"{symbol}: its state is set aside, its bars are warmed up again")
         return state
