@@ -72,7 +72,7 @@ TRIES = 3  # sound records that a state fails on, without a prediction in betwee
 MAX_REASON = 500  # characters
 # Symbols that share a run of the model and whose answers are written together: the first answer waits for
 # the records of all of them.
-GROUP = 8
+GROUP = 4
 _OUT_OF_REACH = (BotoCoreError, ClientError)  # faults of the infrastructure, not of a record
 
 Decoded = tuple[StreamRecord, wire.TickBatch]  # a record and what it holds
