@@ -4,7 +4,7 @@
 #   REPLAY   FEED=replay: the recordings, REPLAY="a.gz b.gz"
 #   TRAIN    recordings to train a model on; run, smoke: default is simulated history; evaluate: the past of SESSION
 #   SESSION  evaluate: the held-out recordings to evaluate on
-#   LATENCY  evaluate: ms until a prediction is delivered; default: 200
+#   LATENCY  evaluate: ms until a prediction is delivered, 0, 100 … 1000; default: 200
 #   SYMBOLS  BTCUSDT,ETHUSDT; default: all of the feed
 #   SPEED    FEED=replay: factor of the speed; default: 1
 #   SECONDS  smoke: how long to measure; default: 60

@@ -122,7 +122,7 @@ class Monitoring(Construct):
         self._alarm(
             "SlowPredictions",
             latency,
-            "p99 from a bar's closing to its prediction above two seconds.",
+            "p99 from the instant of a forecast to its answer above two seconds.",
             over=2000,
             minutes=5,
         )
@@ -155,7 +155,9 @@ class Monitoring(Construct):
             "Fallbacks a minute, by reason",
             *[self._own(f"Fallbacks:{reason}", service) for reason in FALLBACK_REASONS],
         )
-        self._row("From a bar's closing to its prediction, and the model alone, p99", latency, inference)
+        self._row(
+            "From the instant of a forecast to its answer, and the model alone, p99", latency, inference
+        )
         self._row("Models refused", refused, challenger_refused)
         self._row("Trades missing in the ledger", missing_trades)
 

@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=number_of("LATENCY"),
         choices=AGES_MS,
         default=200,
-        help="from the bar's end to the prediction's delivery",
+        help="from the row to the prediction's delivery",
     )
     parser.add_argument("--picture", type=Path, default=PICTURE, metavar="PNG")
 
@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def evaluate(session: Sequence[Path], train: Sequence[Path], latency_ms: int) -> Evaluation:
     """Evaluate on `session` a model trained on `train`, or by walk-forward where that is empty.
 
-    `latency_ms`, in steps of 100, is the time from the bar's end to the prediction's delivery. Raises
+    `latency_ms`, in steps of 100, is the time from the row to the prediction's delivery. Raises
     `OptionsError` where a file of `session` and one of `train` share a symbol and time, or two of one
     list do; `RecordingError`, `TrainingError`, `EvaluationError`.
     """

@@ -112,10 +112,10 @@ class Timing(Struct, frozen=True):
     """The parts of `latency_ms`, each from one point in time to the next. The first three compare the clocks
     of the exchange, Kinesis and Lambda, and may be negative."""
 
-    lateness: Annotated[float, Meta(description="the bar's end … the end of the allowed lateness")]
-    to_kinesis: Annotated[float, Meta(description="… the record that closed the bar arrived")]
+    lateness: Annotated[float, Meta(description="0: nothing waits for late ticks")]
+    to_kinesis: Annotated[float, Meta(description="`timestamp` … its record arrived")]
     to_function: Annotated[float, Meta(description="… the function started")]
-    fold: Annotated[float, Meta(description="… the bar was closed")]
+    fold: Annotated[float, Meta(description="… the bars were updated")]
     features: float
     inference: float
     challenger: float
@@ -231,7 +231,7 @@ class Prediction(PredictionSummary, kw_only=True):
     challenger: ChallengerForecast | None = None
     calibrator: Annotated[dict[int, Calibrator], Meta(description="as used, by horizon")] = {}
     features: Annotated[Vector | None, Meta(description="the vector by name; null while warming up")] = None
-    sequence: Annotated[str | None, Meta(description="of the Kinesis record that closed the bar")] = None
+    sequence: Annotated[str | None, Meta(description="of the Kinesis record that it is as of")] = None
     timing_ms: Timing | None = None
 
 
