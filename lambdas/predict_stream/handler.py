@@ -1,7 +1,5 @@
 """Kinesis → bars → features → model → Redis, in one invocation; outcomes as they become known."""
 
-import functools
-import gc
 from typing import Any
 
 import boto3
@@ -15,7 +13,7 @@ from tickcast.adapters.registry.model_watcher import ModelWatcher
 from tickcast.adapters.settings import PredictStreamSettings
 from tickcast.adapters.telemetry import Metrics, structured_logger
 from tickcast.adapters.variables import read
-from tickcast.functions.predict_stream import PredictStream, Result
+from tickcast.functions.predict_stream import PredictStream, Result, settle
 
 logger = structured_logger()
 metrics = Metrics()
@@ -41,13 +39,6 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         raise
     settle()
     return {"batchItemFailures": []}
-
-
-@functools.cache
-def settle() -> None:
-    """Once, after the first event: what is loaded by now stays, so that no collection looks at it again."""
-    gc.collect()
-    gc.freeze()
 
 
 def report(result: Result) -> None:

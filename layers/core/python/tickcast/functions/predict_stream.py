@@ -19,6 +19,8 @@ instead, and the symbol starts over from its receipts and its gap ledger.
 
 from __future__ import annotations
 
+import functools
+import gc
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -616,6 +618,14 @@ class PredictStream:
         result.started_over.append(symbol)
         result.problems.append(f"{symbol}: its state is set aside, its bars are warmed up again")
         return state
+
+
+@functools.cache
+def settle() -> None:
+    """Once, after the first event: what is loaded by now stays, so that no garbage collection looks at it
+    again."""
+    gc.collect()
+    gc.freeze()
 
 
 def _arrived_us(record: StreamRecord) -> int:
