@@ -34,16 +34,15 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     try:
         report(predict_stream(event))
     except (StoreFull, StoreWentBack) as error:
-        is_full = isinstance(error, StoreFull)
-        metrics.add_metric("StoreFull" if is_full else "StoreWentBack", MetricUnit.Count, 1)
+        name = "StoreFull" if isinstance(error, StoreFull) else "StoreWentBack"
+        metrics.add_metric(name, MetricUnit.Count, 1)
         raise
     settle()
     return {"batchItemFailures": []}
 
 
 def report(result: Result) -> None:
-    """Metrics of one prediction a second: at the pace of bars their log lines would cost ten times as much. A
-    log line for each problem."""
+    """Metrics of one prediction a second, for log lines cost; a log line for each problem."""
     for prediction in result.kept:
         metrics.add_metric("Predictions", MetricUnit.Count, 1)
         metrics.add_metric("Fallbacks", MetricUnit.Count, prediction.source == "fallback")
