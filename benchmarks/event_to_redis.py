@@ -112,7 +112,9 @@ def _release() -> Iterator[Path | None]:
         return
     with tempfile.TemporaryDirectory() as folder:
         with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
-            files.extractall(folder, filter="data")
+            # As the argument `filter`, which Python 3.11 has from 3.11.4 on.
+            files.extraction_filter = getattr(tarfile, "data_filter", None)
+            files.extractall(folder)
         yield Path(folder)
 
 
