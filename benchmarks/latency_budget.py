@@ -29,7 +29,7 @@ STAGES = {
 }
 FAN_OUT_MS = 70  # average from put to delivery (Amazon Kinesis Data Streams Developer Guide)
 POLL_EVERY_MS = 1000  # Lambda's base rate for each shard (AWS Lambda Developer Guide)
-EVENT_CPU_MS = 2.8  # an event to its prediction on one core, docs/performance.md
+EVENT_MS = 2.6  # an event of one symbol to the end of the invocation, docs/performance.md (2.2 to 2.6)
 FULL_CORE_MB = 1769  # of memory come with one core (AWS Lambda Developer Guide)
 
 # Dollars in Tokyo, 2026-11; the two of fan-out are us-east-1's times 1.3, as for other lines of Kinesis.
@@ -58,7 +58,7 @@ class Preset:
     @property
     def compute_ms(self) -> float:
         """Fold and inference, with the share of a core that comes with the memory."""
-        return EVENT_CPU_MS / min(1.0, self.memory_mb / FULL_CORE_MB)
+        return EVENT_MS / min(1.0, self.memory_mb / FULL_CORE_MB)
 
     @property
     def delivery_ms(self) -> float:

@@ -53,10 +53,10 @@ def delivered_ms(timestamp_ms: int, latency_ms: int | None) -> int:
 
 
 class Features(Struct, kw_only=True):
-    """The features of a symbol as of the end of a second; null where unknown."""
+    """The features of a symbol as of an instant; null where unknown."""
 
     symbol: str
-    timestamp: Annotated[int, Meta(description="s since 1970: the end of the newest bar")]
+    timestamp: Annotated[int, Meta(description="s since 1970: the as-of instant, rounded down")]
     window_s: Annotated[int, Meta(description="over which volume, vwap and price_change are computed")] = 60
     price: Annotated[Price, Meta(description="of the last trade, else the mid")]
     volume: Annotated[float, Meta(ge=0, description="base currency, over the window")]
@@ -109,7 +109,7 @@ class ChallengerForecast(ChallengerSummary, frozen=True, kw_only=True):
 
 
 class Timing(Struct, frozen=True):
-    """The parts of `latency_ms`, each from one point in time to the next. The first three compare the clocks
+    """The parts of `latency_ms`, each from one point in time to the next, from `timestamp` on. The first three compare the clocks
     of the exchange, Kinesis and Lambda, and may be negative."""
 
     lateness: Annotated[float, Meta(description="0: nothing waits for late ticks")]
@@ -231,7 +231,7 @@ class Prediction(PredictionSummary, kw_only=True):
     challenger: ChallengerForecast | None = None
     calibrator: Annotated[dict[int, Calibrator], Meta(description="as used, by horizon")] = {}
     features: Annotated[Vector | None, Meta(description="the vector by name; null while warming up")] = None
-    sequence: Annotated[str | None, Meta(description="of the Kinesis record that it is as of")] = None
+    sequence: Annotated[str | None, Meta(description="of the record whose claim it is as of")] = None
     timing_ms: Timing | None = None
 
 
