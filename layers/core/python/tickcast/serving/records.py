@@ -109,8 +109,8 @@ class ChallengerForecast(ChallengerSummary, frozen=True, kw_only=True):
 
 
 class Timing(Struct, frozen=True):
-    """The parts of `latency_ms`, each from one point in time to the next, from `timestamp` on. The first three compare the clocks
-    of the exchange, Kinesis and Lambda, and may be negative."""
+    """The parts of `latency_ms`, each from one point in time to the next, from `timestamp` on. The first
+    three compare the clocks of the exchange, Kinesis and Lambda, and may be negative."""
 
     lateness: Annotated[float, Meta(description="0: nothing waits for late ticks")]
     to_kinesis: Annotated[float, Meta(description="`timestamp` … its record arrived")]
