@@ -90,25 +90,36 @@ class Remaining(NamedTuple):
     p_flat: float
 
 
+class _Until(NamedTuple):
+    """A path from its row to an instant: the expected move (bp), and its scale squared."""
+
+    move_bp: float
+    variance: float
+
+
+def _until(path: Path, time_s: float) -> _Until:
+    return _Until(at(path.move_bp, time_s), at([scale_bp**2 for scale_bp in path.scale_bp], time_s))
+
+
 def remaining(path: Path, age_s: float, horizon_s: float) -> Remaining:
     """What is still to come of `path` over `horizon_s`, read at the age of `age_s` (0 to `MAX_AGE_S`)."""
-    to_s = age_s + horizon_s
-    move_bp = at(path.move_bp, to_s) - at(path.move_bp, age_s)
+    return _between(path, _until(path, age_s), _until(path, age_s + horizon_s), horizon_s)
+
+
+def _between(path: Path, now: _Until, then: _Until, horizon_s: float) -> Remaining:
+    """What comes of `path` between two instants that are `horizon_s` apart."""
     # Variances add up: that of the whole path is that up to now and that of the remaining move.
-    variance = _variance(path, to_s) - _variance(path, age_s)
+    variance = then.variance - now.variance
     # No move is as likely from the reading on as from the row on. Given that there was none by `age_s` it is
     # likelier, but whether there was is unknown (docs/model.md).
-    return Remaining(move_bp, math.sqrt(max(variance, 0.0)), at(path.p_flat, horizon_s))
+    p_flat = at(path.p_flat, horizon_s)
+    return Remaining(then.move_bp - now.move_bp, math.sqrt(max(variance, 0.0)), p_flat)
 
 
 def _width(calibrations: Mapping[int, Calibration], time_s: float) -> float:
     """The width of the interval over `time_s`, in units of the scale: between those of the horizons."""
     widths = [calibrations[h].interval_width for h in HORIZONS_S]
     return float(np.interp(time_s, HORIZONS_S, widths))
-
-
-def _variance(path: Path, time_s: float) -> float:
-    return at([scale_bp**2 for scale_bp in path.scale_bp], time_s)
 
 
 def remaining_moves(moves_bp: Floats, age_s: float) -> Floats:
@@ -151,11 +162,11 @@ def forecast(
     """The forecast for every horizon, read at the age of `age_s`. `basis_price` is the mid that `path` starts
     from. The target's price has the whole path's move; its interval has the width of all that is unknown,
     which is more than that of the remaining move."""
-    answers = []
+    answers, now = [], _until(path, age_s)
     for horizon_s in HORIZONS_S:
-        calibration, rest = calibrations[horizon_s], remaining(path, age_s, horizon_s)
-        whole_bp = at(path.move_bp, age_s + horizon_s)
-        width_bp = _width(calibrations, age_s + horizon_s) * math.sqrt(_variance(path, age_s + horizon_s))
+        calibration, then = calibrations[horizon_s], _until(path, age_s + horizon_s)
+        rest, whole_bp = _between(path, now, then, horizon_s), then.move_bp
+        width_bp = _width(calibrations, age_s + horizon_s) * math.sqrt(then.variance)
         answers.append(
             HorizonForecast(
                 horizon_s=horizon_s,
