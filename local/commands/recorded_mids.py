@@ -43,7 +43,7 @@ def mids_of(exchange_url: str) -> Lookup:
             if answer.status != 200:
                 raise ValueError(f"the exchange knows no mids of {symbol}: {answer.body}")
             mids += answer.body["mids"]
-            if start == 0:  # the recording goes on meanwhile: what the first part may use holds for all
+            if start == 0:  # the recording continues meanwhile: what the first part may use holds for all
                 known_ms = answer.body["known_ms"]
         return Recorded(mids, known_ms)
 

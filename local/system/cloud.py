@@ -187,12 +187,6 @@ class Cloud:
     def api_key(self, key_id: str) -> str:
         return api_key_of(self.client("apigateway"), key_id)
 
-    def function_environment(self, function: str) -> dict[str, str]:
-        """The environment variables with which `function` was deployed."""
-        configuration = self.client("lambda").get_function_configuration(FunctionName=function)
-        variables: dict[str, str] = configuration["Environment"]["Variables"]
-        return variables
-
     def load(self, function: str, request: dict[str, Any]) -> list[str]:
         """Load objects of bronze into PostgreSQL by `function`; returns why objects were refused. Raises
         `FunctionFailed` where all were."""

@@ -1,4 +1,4 @@
-"""How far the hot store's clock is from the exchange's, told apart from a pipeline that is slow.
+"""How far the hot store's clock is from the exchange's, as distinct from a pipeline that is slow.
 
 A one-way delay cannot be distinguished from a clock that is off, so an offset counts only as far as it is
 proven. With E the exchange's clock, K the one that stamps arrivals on the stream, R the hot store's:

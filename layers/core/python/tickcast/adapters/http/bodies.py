@@ -113,7 +113,7 @@ class Latest(Struct, kw_only=True):
     history: (
         Annotated[
             list[PredictionSummary],
-            Meta(max_length=HISTORY_MAX, description="the newest of once a second, as they were delivered"),
+            Meta(max_length=HISTORY_MAX, description="the first of each second as delivered, newest first"),
         ]
         | UnsetType
     ) = UNSET
