@@ -40,7 +40,7 @@ VENV := .venv/bin
 MINISTACK := .build/ministack-venv
 CDK := node_modules/.bin/cdk
 TARGET = $(if $(filter local,$(ENV)),local,aws)
-TYPED := app.py cdk layers local ingest_ecs lambdas benchmarks
+TYPED := app.py cdk layers local operations ingest_ecs lambdas benchmarks
 HISTORY = $(if $(SYMBOL),--symbols $(SYMBOL)) $(if $(FROM),--from $(FROM)) $(if $(TO),--to $(TO)) \
 	$(if $(DAYS),--days $(DAYS)) $(if $(REPAIR),--repair) $(if $(DRY),--dry) $(if $(AWS),--aws $(AWS))
 OPTIONS = --feed $(FEED) --speed $(SPEED) $(if $(SYMBOLS),--symbols $(SYMBOLS)) \

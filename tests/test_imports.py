@@ -26,7 +26,7 @@ PURE = {"", "market", "features", "model", "evaluation", "serving"}
 # No I/O and no clock: what could do either is not imported.
 BANNED = {"socket", "asyncio", "urllib", "http", "subprocess", "os", "time", "datetime"}
 LIBRARIES = {"numpy", "msgspec"}
-OUTSIDE = {"lambdas", "ingest_ecs", "local", "cdk", "tests", "benchmarks"}
+OUTSIDE = {"lambdas", "ingest_ecs", "local", "cdk", "operations", "tests", "benchmarks"}
 modules = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -1,0 +1,40 @@
+"""`python -m operations COMMAND`: tickcast in an AWS account. The Makefile is the way to call it; each command
+is declared in its module."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from local.commands.command import Command, ExitStatus
+from operations.failures import OperationFailed, OperationRefused
+
+_COMMANDS: tuple[Command, ...] = ()
+COMMANDS = {command.name: command for command in _COMMANDS}
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m operations", description="tickcast in an AWS account.")
+    names = parser.add_subparsers(dest="command", required=True)
+    for command in COMMANDS.values():
+        command.add_arguments(names.add_parser(command.name, help=command.help))
+    given = parser.parse_args(arguments)
+    return execute(COMMANDS[given.command], given)
+
+
+def execute(command: Command, given: argparse.Namespace) -> ExitStatus:
+    """Run with parsed arguments."""
+    try:
+        return command.run(given)
+    except OperationRefused as error:
+        print(f"tickcast: {error}", file=sys.stderr)
+        return ExitStatus.USAGE
+    except OperationFailed as error:
+        print(f"tickcast: {error}", file=sys.stderr)
+        return ExitStatus.FAILED
+    except KeyboardInterrupt:
+        return ExitStatus.INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
