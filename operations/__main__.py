@@ -1,5 +1,5 @@
-"""`python -m operations COMMAND`: tickcast in an AWS account. The Makefile is the way to call it; each command
-is declared in its module."""
+"""`python -m operations COMMAND`: tickcast in an AWS account. The Makefile is the way to call it; each
+command is declared in its module."""
 
 from __future__ import annotations
 
