@@ -8,8 +8,9 @@ import sys
 
 from local.commands.command import Command, ExitStatus
 from operations.failures import OperationFailed, OperationRefused
+from operations.rehearsal.commands import DOCUMENT, REHEARSE
 
-_COMMANDS: tuple[Command, ...] = ()
+_COMMANDS: tuple[Command, ...] = (REHEARSE, DOCUMENT)
 COMMANDS = {command.name: command for command in _COMMANDS}
 
 
