@@ -27,7 +27,7 @@ END_TO_END = ROOT / "tests" / "e2e"
 MARKED_BY_FIXTURE = {
     "aws": {"s3"},
     "server": {"redis_server", "postgres_port", "system"},
-    "synthesis": {"environments", "all_templates", "created"},
+    "synthesis": {"environments", "changed", "all_templates", "created"},
 }
 
 

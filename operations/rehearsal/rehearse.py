@@ -14,7 +14,7 @@ from operations.rehearsal.creation import Created
 from operations.rehearsal.finding import Finding
 from operations.rehearsal.rules import RULES
 from operations.rehearsal.synthesis import Synthesised
-from operations.rehearsal.template import Templates
+from operations.rehearsal.template import FRESH_EXECUTIONS, Templates
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,13 @@ class Rehearsal:
 
 
 def templates_of(synthesised: Synthesised) -> Templates:
-    return Templates(synthesised.templates, synthesised.region, f"tickcast-{synthesised.name}")
+    environment = synthesised.environment
+    return Templates(
+        synthesised.templates,
+        environment.region,
+        f"tickcast-{environment.name}",
+        environment.aws.concurrent_executions if environment.aws else FRESH_EXECUTIONS,
+    )
 
 
 def by_rules(name: str, templates: Templates) -> list[Finding]:

@@ -13,23 +13,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cdk.config import Environment
 from layers.catalog import BUILT
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENTS = ("local", "dev", "prod")
 # jsii warns, in nine lines on stderr, of a Node past its end of life; Node 20 is what the project asks for.
-QUIET = ("JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION", "JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION")
+for _variable in ("END_OF_LIFE_NODE_VERSION", "UNTESTED_NODE_VERSION"):
+    os.environ.setdefault(f"JSII_SILENCE_WARNING_{_variable}", "20")
 
 
 @dataclass(frozen=True)
 class Synthesised:
     """An environment's app after synthesis, and its templates by the last word of their stack's name."""
 
-    name: str
-    region: str
+    environment: Environment
     app: Any
     assembly: Any
     templates: dict[str, dict[str, Any]]
+
+    @property
+    def name(self) -> str:
+        return self.environment.name
 
     def resources(self, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """(logical id, properties) of every resource of a type, over all stacks."""
@@ -44,16 +49,15 @@ class Synthesised:
         return properties
 
 
-def synthesise(name: str, workspace: Path) -> Synthesised:
-    """Synthesises the environment called `name` with placeholder layers; `workspace` is an empty folder.
+def synthesise(name: str, workspace: Path, environment: Environment | None = None) -> Synthesised:
+    """Synthesises the environment called `name`, or another `environment`, with placeholder layers;
+    `workspace` is an empty folder.
 
-    Raises ValueError if its configuration cannot be used.
+    Raises ValueError if the configuration cannot be used.
     """
-    for variable in QUIET:
-        os.environ.setdefault(variable, "20")
     import aws_cdk  # starts Node, as nearly all of the app's modules do
 
-    from app import compose
+    from app import compose, compose_environment
 
     for layer in BUILT:
         (workspace / "layers" / layer / "python").mkdir(parents=True)
@@ -69,7 +73,10 @@ def synthesise(name: str, workspace: Path) -> Synthesised:
         },
         outdir=str(workspace / "out"),
     )
-    environment = compose(app)
+    if environment:
+        compose_environment(app, environment)
+    else:
+        environment = compose(app)
     assembly = app.synth()
     templates = {stack.stack_name.rsplit("-", 1)[1]: stack.template for stack in assembly.stacks}
-    return Synthesised(name, environment.region, app, assembly, templates)
+    return Synthesised(environment, app, assembly, templates)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ACCOUNT = "123456789012"
+FRESH_EXECUTIONS = 10  # how many functions may run at once in a fresh account; in an older one, 1,000
 ZONES = "abcd"  # the letters that names of zones end with; which of them an account has is its own matter
 
 # The property that names a resource of a type, where its `Ref` is that name.
@@ -109,13 +110,14 @@ class Resource:
 class Templates:
     """All templates of an environment, by the name of their stack's last word.
 
-    `prefix` and that word make a stack's name; `region` is where they go. Raises KeyError for a reference to
-    nothing: the linter says so in better words, and it goes first.
+    `prefix` and that word make a stack's name; `region` is where they go, and `concurrent_executions` how
+    many functions may run at once in the account. Raises KeyError for a reference to nothing.
     """
 
     documents: dict[str, dict[str, Any]]
     region: str = "ap-northeast-1"
     prefix: str = "tickcast-dev"
+    concurrent_executions: int = FRESH_EXECUTIONS
     exports: dict[str, tuple[str, Any]] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -9,12 +9,13 @@ from typing import Any
 
 from operations.rehearsal.finding import Check, Rule, rule
 from operations.rehearsal.rules import pages
-from operations.rehearsal.template import Resource, Templates
+from operations.rehearsal.template import FRESH_EXECUTIONS, Resource, Templates
 
 Found = Iterator[tuple[Resource | str, str, str]]
 
-CONCURRENT_EXECUTIONS = 10  # of a fresh account; an older one has 1,000
+UNRESERVED = 100  # executions that Lambda keeps for functions without a reservation
 LEFT_FOR_THE_API = 2
+UNLIMITED = 40  # the most iterations that Step Functions runs at once of a map
 FARGATE_CPUS = 6
 RULES_OF_A_GROUP = 60
 GROUPS_OF_AN_INTERFACE = 5
@@ -57,22 +58,26 @@ def _number_of(kind: str, limit: int) -> Check:
 
 @rule(
     "reserved-concurrency",
-    "no function reserves concurrency: the quota of a fresh account leaves none to reserve",
+    f"functions reserve no more than what the account's quota has above {UNRESERVED}: a fresh one, none",
     source=pages.FUNCTION_CONCURRENCY,
     kinds=("AWS::Lambda::Function",),
-    remedy="leave out reserved_concurrency until the account's quota is raised",
+    remedy="leave out reserved_concurrency until the quota is raised, and set aws.concurrent_executions",
 )
 def reserved_concurrency(templates: Templates) -> Found:
+    left = max(0, templates.concurrent_executions - UNRESERVED)
     for function in templates.resources("AWS::Lambda::Function"):
-        reserved = function.properties.get("ReservedConcurrentExecutions", 0)
-        if reserved:
-            problem = f"is {reserved}; of the {CONCURRENT_EXECUTIONS} of a fresh account none may be reserved"
+        reserved = int(function.properties.get("ReservedConcurrentExecutions", 0))
+        if reserved > left:
+            problem = (
+                f"is {reserved}; of the account's {templates.concurrent_executions} only {left} are left"
+            )
             yield function, "ReservedConcurrentExecutions", problem
+        left -= min(left, reserved)
 
 
 def branches_of(definition: Mapping[str, Any]) -> int:
-    """How many tasks of a state machine run at the same time at most; a map without a limit counts as all
-    there are."""
+    """How many tasks of a state machine run at the same time at most; a map without a limit counts as
+    `UNLIMITED`."""
     widest = 1
     for state in definition.get("States", {}).values():
         width = 1
@@ -80,7 +85,7 @@ def branches_of(definition: Mapping[str, Any]) -> int:
             width = sum(branches_of(branch) for branch in state["Branches"])
         elif state["Type"] == "Map":
             inner = branches_of(state.get("ItemProcessor", state.get("Iterator", {})))
-            width = inner * (state.get("MaxConcurrency") or CONCURRENT_EXECUTIONS)
+            width = inner * (state.get("MaxConcurrency") or UNLIMITED)
         widest = max(widest, width)
     return widest
 
@@ -115,19 +120,19 @@ def _stream_of(source: Resource, templates: Templates) -> Resource | None:
 
 
 @rule(
-    "concurrency-of-a-fresh-account",
-    f"what runs at once leaves {LEFT_FOR_THE_API} of the {CONCURRENT_EXECUTIONS} concurrent executions of a "
-    "fresh account to the API",
+    "concurrency",
+    f"what runs at once leaves {LEFT_FOR_THE_API} of the account's concurrent executions to the API: a fresh "
+    f"one has {FRESH_EXECUTIONS}",
     source=pages.FUNCTION_CONCURRENCY,
     kinds=("AWS::Lambda::EventSourceMapping", "AWS::Events::Rule", "AWS::Kinesis::Stream"),
-    remedy="lower stream.shards or stream.parallelism, or have the account's quota raised first",
+    remedy="lower stream.shards or stream.parallelism, or raise the quota and aws.concurrent_executions",
 )
 def concurrency(templates: Templates) -> Found:
     needed = running_at_once(templates)
-    if needed > CONCURRENT_EXECUTIONS - LEFT_FOR_THE_API:
+    if needed > templates.concurrent_executions - LEFT_FOR_THE_API:
         sources = templates.resources("AWS::Lambda::EventSourceMapping", "AWS::Events::Rule")
         problem = f"streams and schedules keep {needed} executions running at once"
-        yield sources[0].stack, "", f"{problem}; a fresh account has {CONCURRENT_EXECUTIONS}"
+        yield sources[0].stack, "", f"{problem}; the account has {templates.concurrent_executions}"
 
 
 @rule(

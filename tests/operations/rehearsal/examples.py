@@ -236,7 +236,7 @@ EXAMPLES: dict[str, Example] = {
     "reserved-concurrency": _pair(
         {"F": of("Lambda::Function", {"ReservedConcurrentExecutions": 1})}, {"F": of("Lambda::Function")}
     ),
-    "concurrency-of-a-fresh-account": _pair(_machine(9), _machine(8)),
+    "concurrency": _pair(_machine(9), _machine(8)),
     "fargate-cpus": _pair(
         _service(DesiredCount=2, DeploymentConfiguration={"MaximumPercent": 200}) | {"Other": _TASK},
         _service(DesiredCount=2, DeploymentConfiguration={"MaximumPercent": 200}),

@@ -173,7 +173,14 @@ def test_how_many_executions_run_at_once() -> None:
     task = {"Type": "Task"}
     assert quotas.branches_of({"States": {"P": parallel, "T": task}}) == 2
     unlimited = {"Type": "Map", "ItemProcessor": {"States": {"T": task}}}
-    assert quotas.branches_of({"States": {"M": unlimited}}) == quotas.CONCURRENT_EXECUTIONS
+    assert quotas.branches_of({"States": {"M": unlimited}}) == quotas.UNLIMITED
+
+
+def test_a_raised_quota_may_be_reserved() -> None:
+    reserving = {"Resources": {"F": of("Lambda::Function", {"ReservedConcurrentExecutions": 30})}}
+    for quota, refused in ((10, True), (129, True), (130, False)):
+        templates = Templates({"app": reserving}, concurrent_executions=quota)
+        assert bool(list(quotas.reserved_concurrency.findings(templates))) is refused
 
 
 def test_names_of_rules_are_plain() -> None:
