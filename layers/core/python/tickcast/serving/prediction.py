@@ -18,7 +18,7 @@ from msgspec.structs import asdict, replace
 
 from tickcast.features.bars import Seconds, mids, proxy_mids
 from tickcast.features.ring import View, differences
-from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES, Floats, feature_rows
+from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES, Floats, newest_row
 from tickcast.market.sums import total
 from tickcast.market.ticks import SCALE
 from tickcast.model.calibration import Calibrator
@@ -175,8 +175,8 @@ def row_of(symbol: str, view: View, quiet_us: int) -> Row | None:
     price = int(bar["last_trade_price"]) / SCALE if bar["last_trade_price"] > 0 else mid
     if price is None:
         return None
-    (vector,) = feature_rows(view.bars, view.seconds, 1)
-    known = None if np.isnan(vector).any() else vector.tolist()
+    vector = newest_row(view.bars, view.seconds)
+    known = None if any(map(math.isnan, vector)) else vector
     return Row(symbol, view, known, price, mid, quiet_us if quiet_us >= 0 else None)
 
 
