@@ -140,7 +140,7 @@ def feature_rows(bars: Bars, seconds: Seconds, newest: int) -> Floats:
     if newest > len(bars):
         raise ValueError(f"features of {newest} rows asked of {len(bars)} bars")
     if newest == 1:
-        return np.array([newest_row(bars, seconds)])
+        return np.array([newest_row(NewestWindows(bars), seconds)])
     if not newest or not len(seconds):
         return np.full((newest, len(FEATURE_NAMES)), np.nan)
     windows = Windows(bars, newest)
@@ -160,12 +160,12 @@ def feature_rows(bars: Bars, seconds: Seconds, newest: int) -> Floats:
     return rows
 
 
-def newest_row(bars: Bars, seconds: Seconds) -> list[float]:
-    """The only row of `feature_rows(bars, seconds, 1)`, to the last bit. Numpy's fixed cost of a call is many
-    times that of an operation on numbers, so one row is computed with numbers."""
+def newest_row(windows: NewestWindows, seconds: Seconds) -> list[float]:
+    """The only row of `feature_rows` of the bars behind `windows`, to the last bit. Numpy's fixed cost of
+    a call is many times that of an operation on numbers, so one row is computed with numbers."""
     if not len(seconds):
         return [np.nan] * len(FEATURE_NAMES)
-    windows, minute = NewestWindows(bars), _minute_of(seconds.tobytes())
+    minute = _minute_of(seconds.tobytes())
     if windows.price <= 0 or minute.returns < MIN_RETURNS:
         return [np.nan] * len(FEATURE_NAMES)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -53,12 +53,14 @@ class _Fields:
     def __init__(self, dtype: np.dtype[Any], *names: str) -> None:
         assert dtype.fields is not None
         self._places: dict[str, slice] = {}  # by name, its place among the columns
+        self.limbs: dict[str, range] = {}  # by name, the places of its limbs, the highest first
         self._words: list[int] = []  # where the columns are in a row
         for name in names:
             kind, offset = dtype.fields[name][:2]
             found, first = range(offset // 8, (offset + kind.itemsize) // 8), len(self._words)
             self._words += found
             self._places[name] = slice(first, first + len(found))
+            self.limbs[name] = range(first, first + len(found))[::-1]
 
     def columns(self, rows: Bars | Seconds) -> Ints:
         """The fields of `rows` as columns, one for each limb. Shape (columns, rows)."""
@@ -222,7 +224,14 @@ class NewestWindows:
         self.is_quoted = twice[-1] > 0
         self._prices = twice if self.is_quoted else self._twice_prices[1].tolist()
         self.price: float = self._prices[-1] / 2
-        self._totals = self._windows(running(_OF_BAR.columns(bars)))
+        starts = [max(len(bars) - width, 0) for width in WIDTHS]
+        sums = running(_OF_BAR.columns(bars)).T
+        # Up to the end, up to each window's start, and up to the bar before that.
+        end, *others = sums[[len(bars), *starts, *(max(start - 1, 0) for start in starts)]].tolist()
+        self._end: list[int] = end
+        self._starts: dict[int, tuple[list[int], list[int]]] = dict(
+            zip(WIDTHS, zip(others[: len(WIDTHS)], others[len(WIDTHS) :], strict=True), strict=True)
+        )
 
     def now(self, name: str) -> int:
         return self._newest[name]
@@ -231,7 +240,14 @@ class NewestWindows:
         return self.now(name)
 
     def total(self, name: str, width: int) -> int:
-        return self._totals[WIDTHS.index(width)][name]
+        start, before = self._starts[width]
+        total = 0
+        for place in _OF_BAR.limbs[name]:  # the highest first
+            limb = self._end[place] - start[place]
+            if self._elapsed_ms:
+                limb = self.parts * limb + (self.parts - self._elapsed_ms) * (start[place] - before[place])
+            total = (total << LIMB_BITS) + limb
+        return total
 
     def ratio(self, numerator: int, denominator: int) -> float:
         return numerator / denominator if denominator else 0.0
@@ -265,17 +281,6 @@ class NewestWindows:
         if self._elapsed_ms and start:
             total += int(squares[start - 1]) * (self.parts - self._elapsed_ms)
         return math.sqrt(float(total) / self.parts / (width / BARS_PER_S)) / _RETURN_STEPS
-
-    def _windows(self, sums: Ints) -> list[dict[str, int]]:
-        """Of running sums (columns, bars + 1), those over each of `WIDTHS`, by name."""
-        last = sums.shape[-1] - 1
-        starts = [max(last - width, 0) for width in WIDTHS]
-        picked = sums[:, [last, *starts, *(max(start - 1, 0) for start in starts)]]
-        end, start, before = picked[:, :1], picked[:, 1 : 1 + len(WIDTHS)], picked[:, 1 + len(WIDTHS) :]
-        totals = end - start
-        if self._elapsed_ms:
-            totals = self.parts * totals + (self.parts - self._elapsed_ms) * (start - before)
-        return [_OF_BAR.integers(row) for row in totals.T.tolist()]
 
 
 class Minutes:
