@@ -66,6 +66,8 @@ class AppStack(Stack):
         self._history()
         self._schedules()
         self._outputs(endpoint_url)
+        if not environment.tracing:
+            self._acknowledge_no_traces()
 
     def _function(
         self,
@@ -296,6 +298,16 @@ class AppStack(Stack):
                     id="Serverless-EventBusDLQ",
                     reason="What could not be started is taken over by the next start of the schedule: there "
                     "is nothing in its event to keep.",
+                )
+            )
+
+    def _acknowledge_no_traces(self) -> None:
+        for rule in ("LambdaTracing", "APIGWXrayEnabled", "StepFunctionStateMachineXray"):
+            Validations.of(self).acknowledge(
+                Acknowledgment(
+                    id=f"Serverless-{rule}",
+                    reason="A trace of what runs every second costs more than the functions; `tracing` of "
+                    "the configuration switches it on.",
                 )
             )
 
