@@ -249,9 +249,7 @@ class Monitoring(Construct):
         """Fewer tasks than there should be."""
         # Each running task reports its CPU once a minute, so that samples are tasks ("Amazon ECS service
         # utilization metrics" in the ECS Developer Guide). A count of its own takes Container Insights.
-        running = ingest.service.metric_cpu_utilization(
-            period=MINUTE, statistic="SampleCount", label="running tasks"
-        )
+        running = ingest.service.metric_cpu_utilization(period=MINUTE, statistic="SampleCount")
         self._alarm(
             "IngestTasksMissing",
             running,
