@@ -85,10 +85,8 @@ def plain(value: Any) -> str:
 def read_by_alarm(alarm: dict[str, Any]) -> Iterator[Read]:
     metrics = [query["MetricStat"]["Metric"] for query in alarm.get("Metrics", ()) if "MetricStat" in query]
     for metric in metrics or [alarm]:
-        dimensions = {each["Name"]: each["Value"] for each in metric.get("Dimensions", ())}
-        yield Read(
-            metric["Namespace"], metric["MetricName"], frozenset(dimensions), dimensions.get("service")
-        )
+        values = {each["Name"]: each["Value"] for each in metric.get("Dimensions", ())}
+        yield Read(metric["Namespace"], metric["MetricName"], frozenset(values), values.get("service"))
 
 
 def widgets(synthesised: Synthesised) -> Iterator[dict[str, Any]]:
@@ -106,8 +104,8 @@ def read_by_widget(widget: dict[str, Any]) -> Iterator[Read]:
                 yield Read(found[1], terms["MetricName"], dimensions, terms.get("service"))
             continue
         namespace, name, *pairs = [each for each in line if not isinstance(each, dict)]
-        dimensions = dict(zip(pairs[::2], pairs[1::2], strict=True))
-        yield Read(namespace, name, frozenset(dimensions), dimensions.get("service"))
+        values = dict(zip(pairs[::2], pairs[1::2], strict=True))
+        yield Read(namespace, name, frozenset(values), values.get("service"))
 
 
 def all_read(synthesised: Synthesised) -> set[Read]:

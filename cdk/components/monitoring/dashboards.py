@@ -95,9 +95,7 @@ class System(Construct):
 def graph(
     title: str, *left: cloudwatch.IMetric, right: Sequence[cloudwatch.IMetric] = ()
 ) -> cloudwatch.IWidget:
-    return cloudwatch.GraphWidget(
-        title=title, left=list(left), right=list(right), width=WIDTH, height=HEIGHT, period=None
-    )
+    return cloudwatch.GraphWidget(title=title, left=list(left), right=list(right), width=WIDTH, height=HEIGHT)
 
 
 def _hops(own: Own, watched: Watched) -> list[cloudwatch.IWidget]:

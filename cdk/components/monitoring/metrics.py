@@ -84,33 +84,36 @@ def of_machine(machine: stepfunctions.StateMachine, name: str) -> cloudwatch.Met
     return machine.metric(name, period=MINUTE, statistic="sum")
 
 
-def total(metrics: Sequence[cloudwatch.IMetric], label: str) -> cloudwatch.MathExpression:
+def total(metrics: Sequence[cloudwatch.Metric], label: str) -> cloudwatch.MathExpression:
     """The sum of metrics, each of which may be missing: neither services nor our own functions write zeros of
     what seldom happens."""
-    return _expression("SUM", [f"FILL({{m{n}}}, 0)" for n in range(len(metrics))], metrics, label)
+    return _over("SUM", [(each, "FILL({}, 0)") for each in metrics], label)
 
 
-def highest(metrics: Sequence[cloudwatch.IMetric], label: str) -> cloudwatch.MathExpression:
-    return _expression("MAX", [f"{{m{n}}}" for n in range(len(metrics))], metrics, label)
+def highest(metrics: Sequence[cloudwatch.Metric], label: str) -> cloudwatch.MathExpression:
+    return _over("MAX", [(each, "{}") for each in metrics], label)
 
 
-def lowest(metrics: Sequence[cloudwatch.IMetric], label: str) -> cloudwatch.MathExpression:
-    return _expression("MIN", [f"{{m{n}}}" for n in range(len(metrics))], metrics, label)
+def lowest(metrics: Sequence[cloudwatch.Metric], label: str) -> cloudwatch.MathExpression:
+    return _over("MIN", [(each, "{}") for each in metrics], label)
 
 
-def shares(metrics: Sequence[tuple[cloudwatch.IMetric, float]], label: str) -> cloudwatch.MathExpression:
+def shares(metrics: Sequence[tuple[cloudwatch.Metric, float]], label: str) -> cloudwatch.MathExpression:
     """The highest of metrics, in percent of each one's own limit."""
-    terms = [f"FILL({{m{n}}}, 0) / {limit / 100:g}" for n, (_, limit) in enumerate(metrics)]
-    return _expression("MAX", terms, [metric for metric, _ in metrics], label)
+    terms = [(each, f"FILL({{}}, 0) / {limit / 100:g}") for each, limit in metrics]
+    return _over("MAX", terms, label)
 
 
-def _expression(
-    function: str, terms: Sequence[str], metrics: Sequence[cloudwatch.IMetric], label: str
+def _over(
+    function: str, terms: Sequence[tuple[cloudwatch.Metric, str]], label: str
 ) -> cloudwatch.MathExpression:
-    names = {f"m{n}": f"{function.lower()}{n}" for n in range(len(metrics))}
+    """`function` of the terms, in each of which `{}` is the metric."""
+    # A name means the same everywhere in a graph.
+    names = [f"{function.lower()}_{each.metric_name.lower()}_{n}" for n, (each, _) in enumerate(terms)]
+    inner = ", ".join(term.format(name) for name, (_, term) in zip(names, terms, strict=True))
     return cloudwatch.MathExpression(
-        expression=f"{function}([{', '.join(terms).format(**names)}])",
-        using_metrics={names[f"m{n}"]: metric for n, metric in enumerate(metrics)},
+        expression=f"{function}([{inner}])",
+        using_metrics={name: each for name, (each, _) in zip(names, terms, strict=True)},
         label=label,
-        period=metrics[0].period if isinstance(metrics[0], cloudwatch.Metric) else MINUTE,
+        period=terms[0][0].period,
     )

@@ -53,7 +53,9 @@ _EVIDENCE_BLOCKS = 96
 _FULL = 0.8  # of a window's seconds
 _SETTLED_US = 10 * SECOND_US  # by then the outcome of a second's prediction is written
 _ASKED_FOR_US = 600 * SECOND_US
-_PICKED_UP_US = 60 * SECOND_US  # from a promotion until every process serves the model, with a margin
+# From a first promotion until every process serves the model, and from a symbol's first outcome until its
+# features are warm, with a margin.
+_BEGINNING_US = 120 * SECOND_US
 
 R = TypeVar("R", Outcome, Prediction)
 T = TypeVar("T")
@@ -64,7 +66,7 @@ class Result:
     """The result of a run. `hours`, the accuracy of the newest hour, `available` and `drift` are by symbol.
 
     `available` is the share of the newest hour that a model answered, as an alarm should see it: without the
-    time before a first model was in force.
+    time before a first model was in force, and without a symbol's first two minutes.
     """
 
     outcomes: int = 0
@@ -239,8 +241,11 @@ class ScorePredictions:
         """`Result.available` of `symbol`; None while none of the hour counts."""
         if result.has_no_model:
             return hour.availability or None  # 0: none was in force within the hour
-        from_us = -(-(self._first_model_us + _PICKED_UP_US) // MINUTE_US) * MINUTE_US
-        if not self._first_model_us or from_us <= hour.from_ms * 1000:
+        if hour.first_ms is None:
+            return 0.0  # a symbol that was never answered for
+        first_us = hour.first_ms * 1000 if hour.first_ms > hour.from_ms else 0
+        from_us = -(-(max(self._first_model_us, first_us) + _BEGINNING_US) // MINUTE_US) * MINUTE_US
+        if from_us <= hour.from_ms * 1000:
             return hour.availability
         return self._span(store, symbol, SPANS[0], now_us, from_us).availability
 
