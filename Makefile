@@ -19,7 +19,9 @@
 #   AWS      backfill, retrain, models, promote, rollback: dev or prod, in the AWS account of your credentials
 #   FUZZ_FRAMES, FUZZ_REQUESTS, FUZZ_FACTOR  fuzz: frames, requests, and the factor of property tests' examples
 #   FUZZ_SEED  fuzz: the seed of an earlier run, to repeat its frames
-#   ENV      synth, deploy, layers: local, dev or prod
+#   ENV      synth, deploy, layers, cost: local, dev or prod
+#   RATE     cost: ticks a second of each symbol; default: 200. SYMBOLS: default is BTCUSDT
+#   REQUESTS cost: requests a second of the API; default: one a minute
 #   AWS_ENDPOINT_URL  test-localstack: address of LocalStack or another running emulator
 
 PYTHON ?= python3
@@ -52,7 +54,7 @@ export JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 
 .PHONY: help run smoke drills gaps explain backfill retrain models promote rollback evaluate bench test test-fast \
-	test-localstack fuzz check setup layers synth deploy clean
+	test-localstack fuzz check setup layers synth deploy cost clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -140,6 +142,10 @@ deploy: layers  ## deploy all stacks of ENV (dev, prod) into the AWS account of 
 	@$(if $(filter local,$(ENV)),echo "deploy: make run deploys the local environment" >&2 && exit 1,true)
 	@echo "deploy: $(ENV)"
 	@$(CDK) deploy --all --context env=$(ENV)
+
+cost: setup  ## what ENV (dev, prod) costs a month, by line and if …; the last line is JSON
+	@exec $(VENV)/python -m operations cost --env $(ENV) $(if $(RATE),--rate $(RATE)) \
+	  $(if $(SYMBOLS),--symbols $(SYMBOLS)) $(if $(REQUESTS),--requests $(REQUESTS))
 
 clean:  ## delete build output and local state, models included; keep installed packages
 	rm -rf .local .build/layers cdk.out .pytest_cache .mypy_cache .ruff_cache .hypothesis

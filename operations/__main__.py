@@ -7,9 +7,10 @@ import argparse
 import sys
 
 from local.commands.command import Command, ExitStatus
+from operations.cost.command import COMMAND as COST
 from operations.failures import OperationFailed, OperationRefused
 
-_COMMANDS: tuple[Command, ...] = ()
+_COMMANDS: tuple[Command, ...] = (COST,)
 COMMANDS = {command.name: command for command in _COMMANDS}
 
 

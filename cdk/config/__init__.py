@@ -50,6 +50,11 @@ def reserved_percent(node_type: str) -> int:
     return {"micro": 50, "small": 30}.get(node_type.rpartition(".")[2], 25)
 
 
+def usable_mb(node_type: str) -> int:
+    """What a cache node has for data, of those in `CACHE_NODE_MB`."""
+    return CACHE_NODE_MB[node_type] * (100 - reserved_percent(node_type)) // 100
+
+
 def _check_symbols(name: str, *symbols: str) -> None:
     for symbol in symbols:
         if not is_symbol(symbol):
@@ -256,7 +261,7 @@ class CacheConfig(_Config, frozen=True, kw_only=True):
     @property
     def usable_mb(self) -> int:
         """What a node has for data. Each node holds all symbols."""
-        return CACHE_NODE_MB[self.node_type] * (100 - reserved_percent(self.node_type)) // 100
+        return usable_mb(self.node_type)
 
 
 class DatabaseConfig(_Config, frozen=True, kw_only=True):
