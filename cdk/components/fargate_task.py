@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from aws_cdk import Acknowledgment, Duration, Validations
 from aws_cdk import aws_ecr_assets as ecr_assets
@@ -31,6 +32,7 @@ class FargateTask(ecs.FargateTaskDefinition):
         dockerfile: str,
         cpu: int,
         memory_mb: int,
+        architecture: Literal["arm64", "x86_64"],
         log_retention: str,
         variables: Mapping[str, str],
         variables_reason: str,
@@ -40,13 +42,18 @@ class FargateTask(ecs.FargateTaskDefinition):
         health_check: ecs.HealthCheck | None = None,
     ) -> None:
         """`variables_reason`: why the container may have its `variables` in plain text."""
+        # The image has to be built for the machine that it runs on.
+        machine, platform = {
+            "arm64": (ecs.CpuArchitecture.ARM64, ecr_assets.Platform.LINUX_ARM64),
+            "x86_64": (ecs.CpuArchitecture.X86_64, ecr_assets.Platform.LINUX_AMD64),
+        }[architecture]
         super().__init__(
             scope,
             construct_id,
             cpu=cpu,
             memory_limit_mib=memory_mb,
             runtime_platform=ecs.RuntimePlatform(
-                cpu_architecture=ecs.CpuArchitecture.X86_64,
+                cpu_architecture=machine,
                 operating_system_family=ecs.OperatingSystemFamily.LINUX,
             ),
         )
@@ -54,9 +61,7 @@ class FargateTask(ecs.FargateTaskDefinition):
         linux.drop_capabilities(ecs.Capability.ALL)
         self.add_container(
             name,
-            image=ecs.ContainerImage.from_asset(
-                str(ROOT), file=dockerfile, platform=ecr_assets.Platform.LINUX_AMD64
-            ),
+            image=ecs.ContainerImage.from_asset(str(ROOT), file=dockerfile, platform=platform),
             environment=dict(variables),
             secrets=dict(secrets),
             logging=ecs.LogDriver.aws_logs(

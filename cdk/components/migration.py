@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from aws_cdk import Stack
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecs as ecs
@@ -28,6 +30,7 @@ class Migration(Construct):
         *,
         environment: Environment,
         cluster: ecs.ICluster,
+        architecture: Literal["arm64", "x86_64"],
         vpc: ec2.IVpc,
         database: Database,
     ) -> None:
@@ -42,6 +45,7 @@ class Migration(Construct):
             dockerfile="migrations/Dockerfile",
             cpu=256,
             memory_mb=512,
+            architecture=architecture,
             log_retention=environment.log_retention,
             variables={
                 "DATABASE_URL": f"postgres://{host}:{PORT}/{NAME}"

@@ -247,15 +247,10 @@ class Monitoring(Construct):
 
     def watch_ingest(self, ingest: Ingest, *, tasks: int) -> None:
         """Fewer tasks than there should be."""
-        running = cloudwatch.Metric(
-            namespace="ECS/ContainerInsights",
-            metric_name="RunningTaskCount",
-            dimensions_map={
-                "ClusterName": ingest.cluster.cluster_name,
-                "ServiceName": ingest.service.service_name,
-            },
-            statistic="min",
-            period=MINUTE,
+        # Each running task reports its CPU once a minute, so that samples are tasks ("Amazon ECS service
+        # utilization metrics" in the ECS Developer Guide). A count of its own takes Container Insights.
+        running = ingest.service.metric_cpu_utilization(
+            period=MINUTE, statistic="SampleCount", label="running tasks"
         )
         self._alarm(
             "IngestTasksMissing",

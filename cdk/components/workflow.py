@@ -65,7 +65,7 @@ class Workflow(Construct):
             ),
             definition_substitutions=called | started,
             role=role,
-            tracing_enabled=True,
+            tracing_enabled=environment.tracing,
             logs=stepfunctions.LogOptions(
                 destination=LogGroup(
                     self,
@@ -88,6 +88,14 @@ class Workflow(Construct):
                 reason="The actions of X-Ray and those by which a log's delivery is set up have no resource.",
             )
         )
+        if not environment.tracing:
+            Validations.of(self.machine).acknowledge(
+                Acknowledgment(
+                    id="AwsSolutions-SF2",
+                    reason="Traces have a price for each execution; the log has every step that failed, and "
+                    "`tracing` switches them on.",
+                )
+            )
         if is_express:
             Validations.of(self.machine).acknowledge(
                 Acknowledgment(

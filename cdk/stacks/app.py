@@ -71,7 +71,7 @@ class AppStack(Stack):
         name: str,
         reads: type[settings.Settings],
         description: str,
-        retry_attempts: int | None = None,
+        once_within: Duration | None = None,
         **own: str,
     ) -> Function:
         """`own`: variables whose value is not the configuration's."""
@@ -84,7 +84,7 @@ class AppStack(Stack):
             layers=self._layers,
             variables=self._variables | own,
             vpc=self._vpc,
-            retry_attempts=retry_attempts,
+            once_within=once_within,
         )
         self.functions.append(function)
         return function
@@ -199,8 +199,9 @@ class AppStack(Stack):
             settings.AuditPredictionsSettings,
             "A sample of the predictions, recomputed from bronze",
             # The only function that is invoked asynchronously: by default both the rule, which delivers, and
-            # Lambda, which runs it, would repeat a round.
-            retry_attempts=0,
+            # Lambda, which runs it, would repeat a round; and rounds that waited for an hour without free
+            # executions would all come at its end.
+            once_within=Duration.minutes(self._config.audit.every_minutes),
         )
         self._hot_store.grant(self.audit_predictions, "auditor")
         self._database.grant(self.audit_predictions, "reader")
@@ -220,7 +221,7 @@ class AppStack(Stack):
             "plan_backfill", settings.PlanBackfillSettings, "Which windows of history are to be fetched"
         )
         self._lake.grant_list(self.plan_backfill)
-        self._hot_store.grant(self.plan_backfill, "reader")
+        self._hot_store.grant(self.plan_backfill, "planner")
 
         self.fetch_history = self._function(
             "fetch_history",
@@ -244,9 +245,9 @@ class AppStack(Stack):
             settings.MarkRepairedSettings,
             "What became of a gap, to PostgreSQL and the hot store",
         )
-        self._database.grant(self.mark_repaired, "loader")
+        self._database.grant(self.mark_repaired, "repairer")
         self._lake.grant_read(self.mark_repaired, "bronze/source=rest/*")
-        self._hot_store.grant(self.mark_repaired, "writer")
+        self._hot_store.grant(self.mark_repaired, "repairer")
 
         self.backfill = Workflow(
             self,
@@ -299,7 +300,10 @@ class AppStack(Stack):
             else self.api.api.url
         )
         CfnOutput(self, "ApiUrl", value=api_url)
-        CfnOutput(self, "ApiKeyId", value=self.api.key.key_id)
+        if self.api.key:
+            CfnOutput(self, "ApiKeyId", value=self.api.key.key_id)
+        if self.api.callers:
+            CfnOutput(self, "ApiCallPolicy", value=self.api.callers.managed_policy_arn)
         CfnOutput(self, "StreamName", value=self._stream.stream_name)
         CfnOutput(self, "BucketName", value=self._lake.bucket.bucket_name)
         CfnOutput(self, "LoadHistoryFunction", value=self.load_history.function_name)
@@ -339,7 +343,7 @@ class AwsAppStack(AppStack):
             self,
             "Ingest",
             environment=environment,
-            config=config.ingest,
+            config=config,
             vpc=vpc,
             variables=self._variables,
             exchange_key=data.exchange_key,
@@ -353,6 +357,7 @@ class AwsAppStack(AppStack):
             "Migration",
             environment=environment,
             cluster=self.ingest.cluster,
+            architecture=config.ingest.architecture,
             vpc=vpc,
             database=data.database,
         )

@@ -13,7 +13,7 @@ from app import compose
 from cdk.config import (
     CACHE_MB_PER_SYMBOL,
     CACHE_NODE_MB,
-    ApiLimits,
+    ApiConfig,
     CacheConfig,
     Environment,
     KnownLimits,
@@ -38,7 +38,7 @@ def test_defaults() -> None:
 @pytest.mark.parametrize("symbols", [1, 2, 10, 100])
 def test_limits_fit_a_poller_of_every_symbol(symbols: int) -> None:
     polls_per_s = max(symbols, 10)
-    limits = ApiLimits().for_symbols(symbols)
+    limits = ApiConfig().for_symbols(symbols)
     assert limits.key_requests_per_day > polls_per_s * 86_400
     assert polls_per_s < limits.key_requests_per_s <= limits.key_burst
     assert limits.key_requests_per_s < limits.requests_per_s
@@ -46,7 +46,7 @@ def test_limits_fit_a_poller_of_every_symbol(symbols: int) -> None:
 
 
 def test_a_configured_limit_is_kept() -> None:
-    limits = ApiLimits(key_requests_per_day=7, key_requests_per_s=3, key_burst=4, requests_per_s=5, burst=6)
+    limits = ApiConfig(key_requests_per_day=7, key_requests_per_s=3, key_burst=4, requests_per_s=5, burst=6)
     assert limits.for_symbols(50) == KnownLimits(5, 6, 3, 4, 7)
 
 
