@@ -340,10 +340,13 @@ class IngestConfig(_Config, frozen=True, kw_only=True):
     `rollover_s` a connection is replaced by a new one; the exchange closes each at 24 h.
 
     `architecture` is that of both tasks' images: arm64 is a fifth cheaper, x86_64 for where no builder makes
-    arm64 images. (Functions stay x86_64: their layers would have to be built twice.)
+    arm64 images. (Functions stay x86_64: their layers would have to be built twice.) `spot`
+    takes capacity that AWS has to spare, for about a third of the price: a task may be stopped with two
+    minutes' notice, and until there is another ticks are missing, of which REST has the trades.
     """
 
     architecture: Literal["arm64", "x86_64"] = "arm64"
+    spot: bool = False
     cpu: Literal[256, 512, 1024] = 256
     memory_mb: Positive = 512
     tasks: Annotated[int, Meta(ge=0, le=4)] = 1

@@ -1,6 +1,7 @@
 """Which line of the estimate has the price of a type of resource, or why it has none.
 
-A type that is in neither table is an error: what nobody has priced must not be missing from the sum unnoticed.
+A type that is in neither table is an error: what nobody has priced must not be missing from the sum without
+notice.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from cdk.config import Environment
+from cdk.config import load as load_environment
 from operations.cost import coverage
 from operations.cost.inventory import Inventory, inventory
 from operations.cost.lines import Line, lines
@@ -51,7 +52,8 @@ class Estimate:
         # The hash of a symbol's name chooses its shard: the fullest has as many as an even share, or more.
         if shards and usage.bytes_per_s / usage.busy_shards > SHARD_BYTES_PER_S:
             found.append(
-                f"{usage.bytes_per_s / 1e6:.1f} MB/s do not fit into {shards} of stream.shards, which take 1 MB/s each"
+                f"{usage.bytes_per_s / 1e6:.1f} MB/s do not fit into {shards} of stream.shards, "
+                "which take 1 MB/s each"
             )
         return found
 
@@ -71,8 +73,8 @@ class Estimate:
 def monthly(environment: Environment, load: Load | None = None) -> Estimate:
     """The estimate of `environment` by its templates, which are synthesised for it.
 
-    Raises `OperationRefused` if it is not one of an account or its region has no prices, `OperationFailed` if a
-    resource has no price.
+    Raises `OperationRefused` if it is not one of an account or its region has no prices, `OperationFailed` if
+    a resource has no price.
     """
     if environment.aws is None:
         raise OperationRefused(f"{environment.name} is on this machine and costs nothing: ENV is dev or prod")
@@ -83,3 +85,8 @@ def monthly(environment: Environment, load: Load | None = None) -> Estimate:
     resources = resources_of(environment)
     coverage.check(resources)
     return Estimate(environment.name, inventory(resources), load or Load(), region_prices)
+
+
+def monthly_usd(name: str) -> float:
+    """Of the environment called `name` with its own symbols. Raises as `monthly` does."""
+    return monthly(load_environment(name)).month_usd

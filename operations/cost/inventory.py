@@ -48,6 +48,8 @@ class Inventory:
     database_is_multi_az: bool
     keep_days: int | None
     grid_ms: int
+    archive_records: int
+    archive_window_s: int
     audit_every_minutes: int
     secrets: int
     alarms: int
@@ -88,6 +90,7 @@ def inventory(resources: Iterable[Resource]) -> Inventory:
     service, cache = found.one("AWS::ECS::Service"), found.one("AWS::ElastiCache::ReplicationGroup")
     task, alarms = _ingest_task(found), found.all("AWS::CloudWatch::Alarm")
     stage = found.one("AWS::ApiGateway::Stage")
+    mappings = found.all("AWS::Lambda::EventSourceMapping")  # the archive's has the larger batches
     bronze_days, cheaper_days = _bronze_rules(found.one("AWS::S3::Bucket"))
     keep_days = int(load["KEEP_DAYS"])
     return Inventory(
@@ -111,6 +114,8 @@ def inventory(resources: Iterable[Resource]) -> Inventory:
         database_is_multi_az=bool(database.get("MultiAZ", False)),
         keep_days=keep_days or None,
         grid_ms=int(load["QUOTED_GRID_MS"]),
+        archive_records=max(int(each["BatchSize"]) for each in mappings),
+        archive_window_s=max(int(each.get("MaximumBatchingWindowInSeconds", 0)) for each in mappings),
         audit_every_minutes=int(_variables(functions["audit_predictions"])["AUDIT_EVERY_MINUTES"]),
         # RDS keeps the master's password in a secret of its own.
         secrets=len(found.all("AWS::SecretsManager::Secret"))

@@ -28,8 +28,8 @@ class Line:
 # (name, what it is, quantity, id of the price)
 Entry = tuple[str, str, float, str]
 
-# What AWS gives each account for nothing, without a limit of time, by the price it is of. The first 100 GB out and
-# these are of the whole account: an account that runs something else has used them already.
+# What AWS gives each account for nothing, without a limit of time, by the price it is of. It is of the whole
+# account: one that runs something else has used it already.
 ALWAYS_FREE = {
     "lambda_request": 1_000_000,
     "lambda_x86_gb_s": 400_000,
@@ -47,7 +47,7 @@ ALWAYS_FREE = {
 def lines(inventory: Inventory, load: Load, prices: Prices) -> list[Line]:
     """All lines, those of nothing included. Raises `OperationRefused` where a price is missing."""
     usage = Usage(inventory, load)
-    left = dict(ALWAYS_FREE) if load.free_tiers else {}
+    left: dict[str, float] = dict(ALWAYS_FREE) if load.free_tiers else {}
     priced = []
     for part in _PARTS:
         for name, what, quantity, price_id in part(inventory, usage):

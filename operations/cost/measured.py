@@ -26,7 +26,6 @@ POLL_EVERY_MS = 1000  # Lambda's base rate for each shard (AWS Lambda Developer 
 # that of benchmarks/sample.py.
 BRONZE_TICK_BYTES = 18.5
 TRADE_SHARE = 0.21
-ARCHIVE_EVERY_S = 60  # the window of its mapping
 EVENT_BYTES = 4_500_000  # of records in an event: 6 MB of payload, in base64
 # What one event sends to the hot store: answer, state, receipt, features (Redis' own count of net input).
 EVENT_TO_STORE_BYTES = 28_100

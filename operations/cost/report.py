@@ -16,8 +16,8 @@ MEMORIES_MB = (512, 1024, 1769)
 
 @dataclass(frozen=True)
 class Choice:
-    """A preset of latency in this environment: the whole month, and the skill of an answer of that age when it
-    is read (docs/latency.md)."""
+    """A preset of latency in this environment: the whole month, and the skill of an answer of that age when
+    it is read (docs/latency.md)."""
 
     preset: Preset
     month_usd: float

@@ -70,8 +70,8 @@ class Usage:
 
     @property
     def events(self) -> float:
-        """Invocations of predict_stream: with fan-out each put of a task is one on each shard that it reaches,
-        without, each poll."""
+        """Invocations of predict_stream: with fan-out, one for each put of a task on each shard that it
+        reaches; without, one for each poll."""
         a_shard = 1000 / measured.POLL_EVERY_MS
         if self.inventory.fan_out:
             a_shard = self.inventory.tasks * 1000 / self.inventory.linger_ms
@@ -93,10 +93,13 @@ class Usage:
 
     @property
     def archive_runs(self) -> float:
-        """A batch of each shard a minute, or as soon as it has 2,000 records or as many bytes as an event
-        may have."""
+        """A batch of each shard when its window ends, or it has as many records or bytes as it may have."""
         records, size = self.record_rate / self.busy_shards, self.bytes_per_s / self.busy_shards
-        rate = max(1 / measured.ARCHIVE_EVERY_S, records / 2000, size / measured.EVENT_BYTES)
+        rate = max(
+            1 / self.inventory.archive_window_s,
+            records / self.inventory.archive_records,
+            size / measured.EVENT_BYTES,
+        )
         return self.busy_shards * MONTH_S * rate
 
     @property

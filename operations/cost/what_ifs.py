@@ -28,8 +28,8 @@ class WhatIf:
 
 
 def with_symbols(inventory: Inventory, symbols: int, load: Load) -> Inventory:
-    """Of so many symbols, with the shards and the cache that they take at least. Raises ValueError if no known
-    cache holds them."""
+    """Of so many symbols, with the shards and the cache that they take at least. Raises ValueError if no
+    known cache holds them."""
     changed = replace(inventory, symbols=symbols)
     if changed.shards is not None:
         needed = math.ceil(Usage(changed, load).bytes_per_s / SHARD_BYTES_PER_S)
