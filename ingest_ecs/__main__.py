@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import boto3
@@ -79,27 +80,25 @@ def counted(producer: Producer) -> dict[str, int]:
     return {**vars(producer.counts), "bad_frames": producer.bad_frames.total()}
 
 
-async def emit_metrics(producer: Producer) -> None:
-    """Write a line of CloudWatch's embedded metric format a minute: the changes since the last. Reasons are a
-    field of the line, for queries: as metrics their number would be unbounded."""
+async def emit_metrics(producer: Producer, report: Callable[[], dict[str, Any]]) -> None:
+    """Write a line of CloudWatch's embedded metric format a minute: the age of the newest tick, of the
+    symbol where it is oldest and the market is not quiet, and what was lost since the last line. Reasons are
+    a field of the line, for queries: as metrics their number would be unbounded."""
     before, counted_reasons = counted(producer), Counter(producer.bad_frames)
     while True:
         await asyncio.sleep(METRICS_EVERY_S)
         now = counted(producer)
-        for name, metric in (
-            ("ticks_in", "TicksIn"),
-            ("records_put", "RecordsPut"),
-            ("put_failures", "PutFailures"),
-            ("dropped_ticks", "DroppedTicks"),
-            ("bad_frames", "BadFrames"),
-        ):
-            metrics.add_metric(metric, MetricUnit.Count, now[name] - before[name])
+        metrics.count("PutFailures", now["put_failures"] - before["put_failures"])
+        metrics.count("DroppedTicks", now["dropped_ticks"] - before["dropped_ticks"])
+        metrics.count("BadFrames", now["bad_frames"] - before["bad_frames"])
         reasons = Counter(producer.bad_frames) - counted_reasons
         if reasons:
             metrics.add_metadata("bad_frames", dict(reasons))
         counted_reasons = Counter(producer.bad_frames)
-        metrics.add_metric("WaitingRecords", MetricUnit.Count, len(producer.outbox))
-        metrics.flush_metrics()
+        ages_s = [about["last_tick_age_s"] for about in report()["symbols"].values() if not about["quiet"]]
+        if known := [age_s for age_s in ages_s if age_s is not None]:
+            metrics.add_metric("LastTickAgeSeconds", MetricUnit.Seconds, max(known))
+        metrics.flush()
         before = now
 
 
@@ -145,13 +144,17 @@ async def ingest(settings: IngestSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await asyncio.to_thread(publish_schema, settings)
-    with HealthServer(
-        settings.health_port,
-        lambda: health_report(session, stream, producer, exchange_time, settings.symbols),
-    ) as health:
+
+    def report() -> dict[str, Any]:
+        return health_report(session, stream, producer, exchange_time, settings.symbols)
+
+    with HealthServer(settings.health_port, report) as health:
         logger.info("health_listening", extra={"event": "health_listening", "port": health.port})
         putting, streaming = asyncio.create_task(producer.run()), asyncio.create_task(stream.run())
-        stopping, emitting = asyncio.create_task(stop.wait()), asyncio.create_task(emit_metrics(producer))
+        stopping, emitting = (
+            asyncio.create_task(stop.wait()),
+            asyncio.create_task(emit_metrics(producer, report)),
+        )
         keeping = asyncio.create_task(quarantine.run())
         timing = asyncio.create_task(exchange_time.run())
         await asyncio.wait({putting, streaming, stopping}, return_when=asyncio.FIRST_COMPLETED)

@@ -73,6 +73,7 @@ class Function(lambda_.Function):
             https, about = "S3, through its gateway endpoint", f"{name}: nothing in, S3 out"
             security_groups = [SecurityGroup(parts, "Door", vpc=inside, description=about, https=https)]
         sizing = getattr(environment.functions, name)
+        self.name, self.memory_mb = name, sizing.memory_mb
         super().__init__(
             scope,
             construct_id,

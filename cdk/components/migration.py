@@ -38,7 +38,7 @@ class Migration(Construct):
         secret = database.instance.secret
         assert secret is not None
         host = database.instance.db_instance_endpoint_address
-        task = FargateTask(
+        self.task = FargateTask(
             self,
             "Task",
             name="Migrate",
@@ -71,6 +71,6 @@ class Migration(Construct):
         )
         self.command = (
             f"aws ecs run-task --region {Stack.of(self).region} --launch-type FARGATE "
-            f"--cluster {cluster.cluster_name} --task-definition {task.task_definition_arn} "
+            f"--cluster {cluster.cluster_name} --task-definition {self.task.task_definition_arn} "
             f"--network-configuration 'awsvpcConfiguration={{{network}}}'"
         )

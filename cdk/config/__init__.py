@@ -375,6 +375,7 @@ class AwsConfig(_Config, frozen=True, kw_only=True):
     container_insights: bool = False
     concurrent_executions: Annotated[int, Meta(ge=10)] = 10
     alarm_email: Annotated[str, Meta(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$")] | None = None
+    capacity_alarms: bool = True  # besides those of what fails, those of what is full, busy or slow
 
 
 class Environment(_Config, frozen=True, kw_only=True):

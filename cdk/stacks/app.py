@@ -17,6 +17,7 @@ from cdk.components.ingest import Ingest
 from cdk.components.layers import Layers
 from cdk.components.migration import Migration
 from cdk.components.monitoring import Monitoring
+from cdk.components.monitoring.watched import Watched
 from cdk.components.prediction_api import STAGE, PredictionApi
 from cdk.components.stream_consumer import StreamConsumer
 from cdk.components.workflow import Workflow
@@ -362,21 +363,25 @@ class AwsAppStack(AppStack):
             database=data.database,
         )
         CfnOutput(self, "MigrateCommand", value=self.migration.command)
-        self._monitoring(config)
+        self._monitoring(config, data)
 
-    def _monitoring(self, config: AwsConfig) -> None:
-        monitoring = Monitoring(self, "Monitoring", environment=self._config, email=config.alarm_email)
-        monitoring.watch_predictions("predict_stream")
-        monitoring.watch_consumer(
-            self.predict_stream, self.prediction_feed, behind=Duration.seconds(10), service="predict_stream"
+    def _monitoring(self, config: AwsConfig, data: AwsDataStack) -> None:
+        monitoring = Monitoring(
+            self,
+            "Monitoring",
+            environment=self._config,
+            watched=Watched(
+                config=config,
+                functions={function.name: function for function in self.functions},
+                feeds=[self.prediction_feed, self.archive_feed],
+                stream=data.stream,
+                ingest=self.ingest,
+                api=self.api.api,
+                score=self.score.machine,
+                backfill=self.backfill.machine,
+                cache=data.cache,
+                database=data.database,
+            ),
+            migration=self.migration,
         )
-        monitoring.watch_consumer(
-            self.archive_ticks, self.archive_feed, behind=Duration.minutes(15), service="archive_ticks"
-        )
-        monitoring.watch_scores("score_predictions", symbols=self._config.symbols, machine=self.score.machine)
-        monitoring.watch_audit("audit_predictions")
-        monitoring.watch_functions(self.functions)
-        monitoring.watch_backfill(self.backfill.machine)
-        monitoring.watch_api(self.api.api)
-        monitoring.watch_ingest(self.ingest, tasks=config.ingest.tasks)
         CfnOutput(self, "AlarmTopic", value=monitoring.topic.topic_arn)

@@ -15,7 +15,6 @@ from aws_cdk import aws_lambda as lambda_
 
 from cdk.components.lake import Lake
 from cdk.components.layers import RUNTIME
-from cdk.components.monitoring import FALLBACK_REASONS
 from cdk.components.stream_consumer import StreamConsumer
 from cdk.config import Environment, IngestConfig, parse
 from cdk.variables import variables
@@ -27,7 +26,6 @@ from tests.infra.synthesis import Synthesised
 from tickcast.adapters import settings
 from tickcast.adapters.settings import Settings
 from tickcast.adapters.variables import names, read
-from tickcast.serving.prediction import REASONS, STALE_FEATURES
 
 HANDLERS = tuple(OF_FUNCTION)
 
@@ -457,42 +455,6 @@ def test_dockerfile_agrees_with_the_task(on_aws: Synthesised) -> None:
     assert f"USER {task['User']}" in dockerfile
     assert f"HEALTH_PORT={given['HEALTH_PORT']}" in dockerfile
     assert f"127.0.0.1:{given['HEALTH_PORT']}/health" in task["HealthCheck"]["Command"][-1]
-
-
-def test_every_alarm_notifies_somebody(on_aws: Synthesised) -> None:
-    alarms = dict(on_aws.resources("AWS::CloudWatch::Alarm"))
-    for logical_id, alarm in alarms.items():
-        assert alarm["AlarmActions"] and alarm["AlarmDescription"], logical_id
-    watched = {alarm["MetricName"] for alarm in alarms.values() if "MetricName" in alarm}
-    assert {"IteratorAge", "Errors", "OnFailureDestinationDeliveredEventCount", "Quarantined"} <= watched
-    assert {"Predictions", "LatencyMs", "5XXError", "RunningTaskCount", "AuditDifferences"} <= watched
-    assert {"ModelRefused", "Drifting", "Availability"} <= watched
-    silent = {a["MetricName"] for a in alarms.values() if a["TreatMissingData"] == "breaching"}
-    assert silent == {"Predictions", "RunningTaskCount", "Scored"}
-    assert on_aws.one("AWS::CloudWatch::Dashboard")
-
-
-def test_every_alarm_is_in_the_runbook(on_aws: Synthesised) -> None:
-    named = set(re.findall(r"`([A-Za-z{}]+)`", (ROOT / "docs" / "runbook.md").read_text("utf-8")))
-    for logical_id, _ in on_aws.resources("AWS::CloudWatch::Alarm"):
-        name = re.fullmatch("Monitoring(.+)[0-9A-F]{8}", logical_id)
-        assert name
-        given = re.sub("BTCUSDT|ETHUSDT", "{symbol}", name[1])
-        if given.endswith("Errors") and given != "ApiServerErrors":
-            given = "{Function}Errors"
-        assert given in named, given
-
-
-def test_alarms_watch_metrics_the_handlers_write(on_aws: Synthesised) -> None:
-    paths = [*ROOT.glob("lambdas/*/handler.py"), *ROOT.glob("layers/core/python/tickcast/**/*.py")]
-    sources = "".join(path.read_text("utf-8") for path in paths)
-    for _, alarm in on_aws.resources("AWS::CloudWatch::Alarm"):
-        if alarm.get("Namespace") == f"tickcast/{on_aws.name}":
-            assert f'"{alarm["MetricName"]}"' in sources
-
-
-def test_the_dashboard_shows_every_fallback_reason() -> None:
-    assert set(FALLBACK_REASONS) == set(REASONS) - {STALE_FEATURES}  # which the API decides
 
 
 def test_prod_is_protected_from_deletion(environments: dict[str, Synthesised]) -> None:
