@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from aws_cdk import Acknowledgment, Stack, Validations
+from aws_cdk import Acknowledgment, Duration, Stack, Validations
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_stepfunctions as stepfunctions
@@ -103,3 +106,24 @@ class Workflow(Construct):
                     reason="Once a minute: every event of what went well would be most of the log.",
                 )
             )
+
+    def start_on(
+        self,
+        schedule: events.Schedule,
+        *,
+        description: str,
+        retry_attempts: int,
+        max_event_age: Duration | None = None,
+        request: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Start the machine on `schedule` with `request`; a start that fails is tried again so often."""
+        target = targets.SfnStateMachine(
+            self.machine,
+            retry_attempts=retry_attempts,
+            max_event_age=max_event_age,
+            input=events.RuleTargetInput.from_object(request) if request else None,
+        )
+        stack, name = Stack.of(self), f"{self.node.id}Time"
+        rule = events.Rule(stack, name, description=description, schedule=schedule, targets=[target])
+        # The rule itself waits for the role alone, and its first starts would be refused.
+        rule.node.add_dependency(self.machine.node.find_child("EventsRole"))

@@ -186,13 +186,11 @@ class AppStack(Stack):
             functions={"ScorePredictions": self.score_predictions},
             is_express=True,
         )
-        events.Rule(
-            self,
-            "ScoreTime",
+        self.score.start_on(
+            events.Schedule.rate(Duration.minutes(1)),
             description="Time to score predictions",
-            schedule=events.Schedule.rate(Duration.minutes(1)),
             # The next minute takes in what this one did not; within an execution the state machine repeats.
-            targets=[targets.SfnStateMachine(self.score.machine, retry_attempts=0)],
+            retry_attempts=0,
         )
 
         self.audit_predictions = self._function(
@@ -274,23 +272,14 @@ class AppStack(Stack):
         if not history.schedule:
             return
         training = {"train": {"days": history.train_days}} if history.train_days else {}
-        events.Rule(
-            self,
-            "BackfillTime",
+        self.backfill.start_on(
+            events.Schedule.expression(history.schedule),
             description=f"The last {history.days} days of history, what the gap ledger misses, training",
-            schedule=events.Schedule.expression(history.schedule),
-            targets=[
-                targets.SfnStateMachine(
-                    self.backfill.machine,
-                    # A day is long: what cannot be started is tried again, for an hour. What fails once it
-                    # was started is repeated by the state machine alone.
-                    retry_attempts=20,
-                    max_event_age=Duration.hours(1),
-                    input=events.RuleTargetInput.from_object(
-                        {"days": history.days, "repair": True, **training}
-                    ),
-                )
-            ],
+            # A day is long: what cannot be started is tried again, for an hour. What fails once it was
+            # started is repeated by the state machine alone.
+            retry_attempts=20,
+            max_event_age=Duration.hours(1),
+            request={"days": history.days, "repair": True, **training},
         )
 
     def _outputs(self, endpoint_url: str | None) -> None:

@@ -7,7 +7,7 @@ import msgspec
 
 from tickcast.adapters.lake.windows import WindowLake
 from tickcast.adapters.postgres.connection import Database
-from tickcast.adapters.postgres.history_store import OpenStore
+from tickcast.adapters.postgres.gap_store import GapStore
 from tickcast.adapters.redis.connection import connect
 from tickcast.adapters.settings import MarkRepairedSettings
 from tickcast.adapters.telemetry import structured_logger
@@ -17,14 +17,15 @@ from tickcast.market.fetch_plan import Window
 
 logger = structured_logger()
 settings = read(MarkRepairedSettings)
-open_store = OpenStore(Database(settings.database))
+database = Database(settings.database)
 client = connect(settings.redis)
 lake = WindowLake(boto3.client("s3"), settings.bucket)
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     window = msgspec.convert(event["window"], Window)
-    marked = mark_repaired(window, lake.withheld(window), open_store(), client)
+    store = GapStore(database.connection())
+    marked = mark_repaired(window, lake.withheld(window), store, client)
     answer: dict[str, Any] = msgspec.to_builtins(marked)
     if marked.missing_trades:
         logger.warning("trades of a repaired gap are still missing", extra=answer)

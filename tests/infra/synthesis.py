@@ -14,7 +14,8 @@ from typing import Any
 
 import aws_cdk
 
-from app import compose
+from app import compose, compose_environment
+from cdk.config import Environment
 from layers.catalog import BUILT
 from tests.fixtures.paths import ROOT
 
@@ -41,8 +42,9 @@ class Synthesised:
         return properties
 
 
-def synthesise(name: str, workspace: Path) -> Synthesised:
-    """Synthesises the environment called `name` with placeholder layers; `workspace` is an empty folder."""
+def synthesise(name: str, workspace: Path, environment: Environment | None = None) -> Synthesised:
+    """Synthesises the environment called `name`, or another `environment`, with placeholder layers;
+    `workspace` is an empty folder."""
     for layer in BUILT:
         (workspace / "layers" / layer / "python").mkdir(parents=True)
         (workspace / "layers" / layer / "python" / "placeholder.py").write_text("", "utf-8")
@@ -51,7 +53,10 @@ def synthesise(name: str, workspace: Path) -> Synthesised:
         context={**context, "env": name, "layers_dir": str(workspace / "layers")},
         outdir=str(workspace / "out"),
     )
-    compose(app)
+    if environment:
+        compose_environment(app, environment)
+    else:
+        compose(app)
     assembly = app.synth()
     templates = {stack.stack_name.rsplit("-", 1)[1]: stack.template for stack in assembly.stacks}
     return Synthesised(name, app, assembly, templates)

@@ -164,7 +164,7 @@ def test_who_may_enter_the_cache(on_aws: Synthesised) -> None:
     users = {}
     for policy, statement in statements(on_aws):
         if statement["Action"] == "elasticache:Connect":
-            names = ("Writer", "Reader", "Auditor", "Scorer")
+            names = ("Writer", "Reader", "Auditor", "Scorer", "Planner", "Repairer")
             [users[policy[:12]]] = [name for name in names if name in json.dumps(statement)]
             assert "*" not in json.dumps(statement["Resource"])
     assert users == {
@@ -172,8 +172,8 @@ def test_who_may_enter_the_cache(on_aws: Synthesised) -> None:
         "ServePredict": "Reader",
         "AuditPredict": "Auditor",
         "ScorePredict": "Scorer",
-        "PlanBackfill": "Reader",
-        "MarkRepaired": "Writer",
+        "PlanBackfill": "Planner",
+        "MarkRepaired": "Repairer",
     }
 
 
@@ -186,7 +186,7 @@ def test_who_may_enter_the_database(on_aws: Synthesised) -> None:
             users[policy[:12]] = resource.rpartition("/")[2].partition('"')[0]
     assert users == {
         "LoadHistoryP": "tickcast_loader",
-        "MarkRepaired": "tickcast_loader",
+        "MarkRepaired": "tickcast_repairer",
         "ScorePredict": "tickcast_scorer",
         "AuditPredict": "tickcast_reader",
         "TrainModelPa": "tickcast_reader",

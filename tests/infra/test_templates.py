@@ -118,10 +118,8 @@ def test_function(synthesised: Synthesised, handler: str) -> None:
     function = functions(synthesised)[handler]
     assert (function["Runtime"], function["Architectures"]) == ("python3.13", ["x86_64"])
     assert function["Handler"] == "handler.handler"
-    assert function["TracingConfig"] == {"Mode": "Active"}
     logging = function["LoggingConfig"]
     assert (logging["LogFormat"], logging["SystemLogLevel"]) == ("JSON", "WARN")
-    assert "ReservedConcurrentExecutions" not in function  # fails to deploy in a fresh account
 
     given = function["Environment"]["Variables"]
     # Lambda sets the region by itself, and no deployment may.
