@@ -375,6 +375,7 @@ class AwsConfig(_Config, frozen=True, kw_only=True):
     container_insights: bool = False
     concurrent_executions: Annotated[int, Meta(ge=10)] = 10
     alarm_email: Annotated[str, Meta(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$")] | None = None
+    dashboards: bool = True  # two, at $3 a month each beyond the three that an account has free
     capacity_alarms: bool = True  # besides those of what fails, those of what is full, busy or slow
 
 

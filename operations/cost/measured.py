@@ -27,6 +27,8 @@ POLL_EVERY_MS = 1000  # Lambda's base rate for each shard (AWS Lambda Developer 
 BRONZE_TICK_BYTES = 18.5
 TRADE_SHARE = 0.21
 EVENT_BYTES = 4_500_000  # of records in an event: 6 MB of payload, in base64
+ARCHIVE_TICK_US = 12  # CPU of a whole core: 9.3 to write (the same two minutes), the rest to decode
+ARCHIVE_FILE_SECONDS = 0.1  # assumed: a put to S3, and the invocation's own
 # What one event sends to the hot store: answer, state, receipt, features (Redis' own count of net input).
 EVENT_TO_STORE_BYTES = 28_100
 
@@ -61,15 +63,13 @@ RUNS = {
 }
 AUDIT_SECONDS = 4  # an audit, of a sample of each symbol
 SERVE_SECONDS = 0.012  # an answer of the API
-ARCHIVE_SECONDS = 1.5  # a minute of one symbol from one task: some 12,000 ticks to a file
 
-# Lines of logs, bytes with CloudWatch's 26 for each.
-LOG_EVENT_BYTES = 26
-EMF_PREDICTION_BYTES = 900  # one a second and symbol
-EMF_LINE_BYTES = 500
-SCORED_LINE_BYTES = 3000  # one a minute
-ACCESS_LINE_BYTES = 420
-INFO_LINES_PER_DAY = 2000  # of all functions and tasks besides
+# Lines of logs, bytes, with CloudWatch's 26 for each event.
+EMF_LINE_BYTES = 526  # of the embedded metric format
+EMF_EVERY_S = 10  # by predict_stream, of all symbols (prediction_metrics.EVERY_MS)
+SCORED_LINE_BYTES = 3000  # one a minute and symbol
+ACCESS_LINE_BYTES = 446
+OTHER_LINES_PER_DAY = 2000  # assumed: of all functions and tasks
 
 # Flow logs of rejected traffic: what scans a public address, as records of ten minutes.
 REJECTED_BYTES_PER_ADDRESS_DAY = 1_500_000

@@ -1,67 +1,38 @@
-"""Which custom metrics the processes emit, for CloudWatch bills each by the hour in which it has a value.
+"""Which custom metrics the processes write, for CloudWatch bills each by the hours in which it has a value.
 
-`tests/operations/cost/test_metrics.py` compares the names with the sources of the handlers and of ingest.
+`tests/operations/cost/test_metrics.py` compares this with what the handlers and ingest write.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-NIGHTLY = 1 / 24  # in one hour of a day
-SELDOM = 1 / 100  # only when something is wrong
+from tickcast.functions.score_metrics import SYMBOLS_SHOWN
 
 
-class Emitted(NamedTuple):
-    """A metric of a process; `share` of the hours in which it has a value, `by_symbol`: one for each."""
+class Written(NamedTuple):
+    """A metric of a process in an ordinary hour; `by_symbol`: one for each symbol that is shown."""
 
+    service: str
     name: str
-    share: float = 1
     by_symbol: bool = False
 
 
-EMITTED: dict[str, tuple[Emitted, ...]] = {
-    "predict_stream": (
-        *(
-            Emitted(name)
-            for name in ("Predictions", "Fallbacks", "LatencyMs", "InferenceMs", "MissingTrades")
-        ),
-        *(Emitted(name) for name in ("LateTicks", "UnresolvedOutcomes")),
-        *(Emitted(f"Fallbacks:{reason}", SELDOM) for reason in ("no_quotes", "warming_up", "no_model")),
-        *(Emitted(f"Fallbacks:{reason}", SELDOM) for reason in ("model_refused", "outside_support")),
-        *(Emitted(name, SELDOM) for name in ("ModelRefused", "ChallengerRefused", "Quarantined", "Fenced")),
-        *(Emitted(name, SELDOM) for name in ("SymbolFailures", "StartedOver", "StoreFull", "StoreWentBack")),
-    ),
-    "score_predictions": tuple(
-        Emitted(name, by_symbol=True)
-        for name in (
-            *("Scored", "Availability", "FallbackShare", "LiveSkill", "LiveSkillVsLinear"),
-            *("Direction", "Coverage", "CalibrationError", "Drifting"),
-        )
-    ),
-    "audit_predictions": tuple(
-        Emitted(name) for name in ("Audited", "AuditDifferences", "SymbolFailures", "AuditPending")
-    ),
-    "archive_ticks": (Emitted("ArchivedTicks"), Emitted("Quarantined")),
-    "serve_predictions": (Emitted("FallbacksServed"), Emitted("ServerErrors")),
-    "train_model": (Emitted("TrainedRows", NIGHTLY),),
-    "evaluate_model": (Emitted("JudgedSeconds", NIGHTLY),),
-    "promote_model": (Emitted("Promotions", NIGHTLY),),
-    "load_history": tuple(
-        Emitted(name, NIGHTLY) for name in ("LoadedTrades", "LoadedFeatureRows", "Quarantined")
-    ),
-    "fetch_history": tuple(
-        Emitted(name, NIGHTLY) for name in ("RestRequests", "UsedWeight", "RateLimited", "RefusedRows")
-    ),
-    "mark_repaired": (Emitted("RepairedTrades", NIGHTLY),),
-    "ingest": tuple(
-        Emitted(name)
-        for name in ("TicksIn", "RecordsPut", "PutFailures", "DroppedTicks", "BadFrames", "WaitingRecords")
-    ),
-}
+ORDINARY = (
+    *(Written("predict_stream", name) for name in ("Predictions", "LatencyMs", "MissingTrades")),
+    *(Written("predict_stream", name) for name in ("ToKinesisMs", "ToFunctionMs")),
+    *(Written("score_predictions", name) for name in ("Availability", "Drifting")),
+    *(Written("score_predictions", name, by_symbol=True) for name in ("LiveSkill", "Direction")),
+    *(Written("score_predictions", name, by_symbol=True) for name in ("Coverage", "CalibrationError")),
+    Written("serve_predictions", "AgeWhenReadMs"),
+    Written("ingest_ecs", "LastTickAgeSeconds"),
+)
+# Those that have a value only when something is wrong; for how much of a month is assumed: seven hours.
+SELDOM = 15
+SELDOM_SHARE = 0.01
 
 
 def metric_months(symbols: int) -> float:
-    """How many metrics are billed for a whole month."""
-    return sum(
-        each.share * (symbols if each.by_symbol else 1) for metrics in EMITTED.values() for each in metrics
-    )
+    """How many metrics are billed, in whole months."""
+    shown = min(symbols, SYMBOLS_SHOWN)
+    return sum(shown if each.by_symbol else 1 for each in ORDINARY) + SELDOM * SELDOM_SHARE

@@ -104,9 +104,11 @@ class Usage:
 
     @property
     def archive_gb_s(self) -> float:
-        """By the ticks, for each run takes as long as it has of them."""
-        minutes = self.ticks / (200 * 60)
-        return minutes * measured.ARCHIVE_SECONDS * self.inventory.functions["archive_ticks"].memory_mb / 1024
+        memory_mb = self.inventory.functions["archive_ticks"].memory_mb
+        cores = min(1.0, memory_mb / measured.FULL_CORE_MB)
+        seconds = self.ticks * measured.ARCHIVE_TICK_US / 1e6 / cores
+        seconds += self.bronze_files * measured.ARCHIVE_FILE_SECONDS
+        return seconds * memory_mb / 1024
 
     @property
     def requests(self) -> float:
@@ -185,19 +187,15 @@ class Usage:
 
     @property
     def log_gb(self) -> float:
-        symbols, per_s = self.inventory.symbols, MONTH_S * 1.0
-        line = measured.LOG_EVENT_BYTES
-        predictions = symbols * per_s * (measured.EMF_PREDICTION_BYTES + line)
-        minutes = MONTH_S / 60
-        by_minute = minutes * (
-            self.inventory.tasks * (measured.EMF_LINE_BYTES + line)
-            + symbols * 9 * (measured.EMF_LINE_BYTES + line)
-            + symbols * measured.SCORED_LINE_BYTES
-        )
-        requests = self.requests * (measured.ACCESS_LINE_BYTES + measured.EMF_LINE_BYTES + 2 * line)
-        archive = self.archive_runs * (measured.EMF_LINE_BYTES + line)
-        others = MONTH_DAYS * measured.INFO_LINES_PER_DAY * (measured.EMF_LINE_BYTES + line)
-        return (predictions + by_minute + requests + archive + others) / 1e9
+        minutes, symbols = MONTH_S / 60, self.inventory.symbols
+        by_predict = self.busy_shards * MONTH_S / measured.EMF_EVERY_S
+        by_score = minutes * (1 + symbols)
+        by_ingest = minutes * self.inventory.tasks
+        others = MONTH_DAYS * measured.OTHER_LINES_PER_DAY
+        lines = by_predict + by_score + by_ingest + self.requests + others
+        scored = minutes * symbols * measured.SCORED_LINE_BYTES
+        accessed = self.requests * measured.ACCESS_LINE_BYTES
+        return (lines * measured.EMF_LINE_BYTES + scored + accessed) / 1e9
 
     @property
     def rejected_gb(self) -> float:
@@ -216,7 +214,9 @@ class Usage:
 
     @property
     def model_reads(self) -> float:
-        return (self.busy_shards + 1) * MONTH_S / measured.MODEL_CHECK_S
+        """Of the pointer to the active model, by each process that serves one: no oftener than it runs."""
+        checks = MONTH_S / measured.MODEL_CHECK_S
+        return self.busy_shards * checks + min(self.requests, checks)
 
     @property
     def traces(self) -> float:
