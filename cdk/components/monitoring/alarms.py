@@ -57,6 +57,7 @@ class Alarms(Construct):
         if watched.config.capacity_alarms:
             self._latency()
             self._capacity()
+            self._credits()
 
     def _predictions(self) -> None:
         """Silence counts: a missing figure is a missing prediction."""
@@ -297,20 +298,6 @@ class Alarms(Construct):
             "The database has nearly as many connections as a small instance takes.",
             periods=5,
         )
-        self._raise_under(
-            "DatabaseCredits",
-            watched.of_database("CPUCreditBalance", "min", period=FIVE_MINUTES),
-            LEAST_CREDITS,
-            "The database has used up its CPU credits: it costs more now, or is slow.",
-            periods=12,  # a new instance begins with none
-        )
-        self._raise_under(
-            "CacheCredits",
-            watched.of_cache("CPUCreditBalance", "min", period=FIVE_MINUTES),
-            LEAST_CREDITS,
-            "A node of the cache has used up its CPU credits, and will be slow.",
-            periods=12,
-        )
         self._raise_over(
             "CacheEngineCpu",
             watched.of_cache("EngineCPUUtilization", "max"),
@@ -324,6 +311,26 @@ class Alarms(Construct):
             0,
             "The cache evicts, which its parameters forbid: states and receipts are lost.",
         )
+
+    def _credits(self) -> None:
+        """Of instances that have them; a new one begins with none."""
+        watched, an_hour = self._watched, 12
+        if watched.config.database.instance_type.startswith("t"):
+            self._raise_under(
+                "DatabaseCredits",
+                watched.of_database("CPUCreditBalance", "min", period=FIVE_MINUTES),
+                LEAST_CREDITS,
+                "The database has used up its CPU credits: it costs more now, or is slow.",
+                periods=an_hour,
+            )
+        if watched.config.cache.node_type.startswith("cache.t"):
+            self._raise_under(
+                "CacheCredits",
+                watched.of_cache("CPUCreditBalance", "min", period=FIVE_MINUTES),
+                LEAST_CREDITS,
+                "A node of the cache has used up its CPU credits, and will be slow.",
+                periods=an_hour,
+            )
 
     def _sum(self, name: str, *services: str) -> cloudwatch.IMetric:
         return total([self._own.metric(name, service) for service in services], name)

@@ -1,4 +1,4 @@
-"""Two dashboards: what the predictions are worth to their readers, and how the system is.
+"""Two dashboards: how good the predictions are for their readers, and how the system is.
 
 Lines by symbol and by reason are searches: what is added later appears by itself.
 """
@@ -18,7 +18,6 @@ from cdk.components.monitoring.metrics import (
     of_function,
     of_machine,
     search,
-    total,
 )
 from cdk.components.monitoring.watched import Watched
 
@@ -137,7 +136,10 @@ def _errors(own: Own, watched: Watched) -> list[cloudwatch.IWidget]:
         own.metric("Quarantined", name, label=name)
         for name in ("predict_stream", "archive_ticks", "load_history")
     ]
-    failures = [own.metric("SymbolFailures", name, label=f"failures, {name}") for name in _BY_SYMBOL]
+    failures = [
+        own.metric("SymbolFailures", name, label=f"failures, {name}")
+        for name in ("predict_stream", "score_predictions")
+    ]
     machines = {"score": watched.score, "backfill": watched.backfill}
     refused = watched.api.metric_client_error(period=MINUTE, label="4xx")
     server = [
@@ -168,9 +170,6 @@ def _errors(own: Own, watched: Watched) -> list[cloudwatch.IWidget]:
             of_function(watched.functions["audit_predictions"], "AsyncEventsDropped"),
         ),
     ]
-
-
-_BY_SYMBOL = ("predict_stream", "score_predictions")
 
 
 def _feed(own: Own, watched: Watched) -> list[cloudwatch.IWidget]:
@@ -233,7 +232,7 @@ def _cost_drivers(name: str, watched: Watched) -> list[cloudwatch.IWidget]:
         f"ms{n}": each.metric_duration(period=HOUR, statistic="sum") for n, each in enumerate(functions)
     }
     gib = [each.memory_mb / 1024 for each in functions]
-    seconds = " + ".join(f"FILL(ms{n}, 0) * {size:g}" for n, size in enumerate(gib))
+    seconds = ", ".join(f"FILL(ms{n}, 0) * {size:g}" for n, size in enumerate(gib))
     stream = {"StreamName": watched.stream.stream_name}
     records = aws("Kinesis", "IncomingRecords", stream, "sum", period=HOUR, label="records")
     size = aws("Kinesis", "IncomingBytes", stream, "sum", period=HOUR, label="bytes")
@@ -245,7 +244,10 @@ def _cost_drivers(name: str, watched: Watched) -> list[cloudwatch.IWidget]:
         graph(
             "GB-seconds of Lambda an hour",
             cloudwatch.MathExpression(
-                expression=f"({seconds}) / 1000", using_metrics=durations, label="GB-seconds", period=HOUR
+                expression=f"SUM([{seconds}]) / 1000",
+                using_metrics=durations,
+                label="GB-seconds",
+                period=HOUR,
             ),
         ),
         graph("Records put an hour (a unit each, up to 25 KB); bytes", records, right=[size]),
@@ -257,10 +259,6 @@ def _cost_drivers(name: str, watched: Watched) -> list[cloudwatch.IWidget]:
                 "${PROP('Dim.LogGroupName')}",
                 HOUR,
             ),
-        ),
-        graph(
-            "API requests an hour",
-            total([watched.api.metric_count(period=HOUR)], "requests"),
         ),
     ]
 
