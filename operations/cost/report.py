@@ -36,12 +36,12 @@ def line_table(estimate: Estimate) -> str:
         if line.usd == 0:
             continue
         price = estimate.prices[line.price_id]
-        each = line.usd / line.quantity
+        each = f"{line.usd / line.quantity:.10f}".rstrip("0").rstrip(".")
         rows.append(
-            f"| {line.what} | {_quantity(line.quantity)} | {line.unit} | {each:.10f}".rstrip("0").rstrip(".")
-            + f" | {price.confidence} | {line.usd:.2f} |"
+            f"| {line.what} | {_quantity(line.quantity)} | {line.unit} | {each} | "
+            f"{price.confidence} | {_usd(line.usd)} |"
         )
-    rows.append(f"| **all** | | | | | **{estimate.month_usd:.2f}** |")
+    rows.append(f"| **all** | | | | | **{_usd(estimate.month_usd)}** |")
     rows.append(
         f"| 1,000 of {_quantity(estimate.predictions)} predictions | | | | | "
         f"{estimate.per_1000_predictions_usd:.5f} |"
@@ -56,7 +56,7 @@ def confidence_table(estimate: Estimate) -> str:
         usd = sum(
             line.usd for line in estimate.lines if estimate.prices[line.price_id].confidence == confidence
         )
-        rows.append(f"| {confidence} | {usd:.2f} | {usd / estimate.month_usd:.0%} |")
+        rows.append(f"| {confidence} | {_usd(usd)} | {usd / estimate.month_usd:.0%} |")
     return "\n".join(rows)
 
 
@@ -71,7 +71,7 @@ def what_if_table(estimate: Estimate) -> str:
         difference = changed.month_usd - estimate.month_usd
         is_same = changed.inventory == estimate.inventory and changed.load == estimate.load
         rows.append(
-            f"| {what_if.what} | {changed.month_usd:.2f} | "
+            f"| {what_if.what} | {_usd(changed.month_usd)} | "
             f"{'as it is' if is_same else f'{difference:+.2f}'} | {changed.per_1000_predictions_usd:.5f} |"
         )
     return "\n".join(rows)
@@ -110,7 +110,7 @@ def skill_table(estimate: Estimate) -> str:
         rows.append(
             f"| {bold}{'fan-out' if preset.fan_out else 'polling'}{bold} | {preset.linger_ms} | "
             f"{preset.memory_mb} | {preset.age_ms:.0f} | {one:.3f} | {two:.3f} | "
-            f"{bold}{choice.month_usd:.2f}{bold} | {choice.month_usd / one / 100:.2f} |"
+            f"{bold}{_usd(choice.month_usd)}{bold} | {choice.month_usd / one / 100:.2f} |"
         )
     return "\n".join(rows)
 
@@ -153,7 +153,12 @@ def as_json(estimate: Estimate) -> dict[str, Any]:
     }
 
 
+def _usd(value: float) -> str:
+    """To the cent; half a cent is one more, which 14.235 is not in binary."""
+    return f"{value + 1e-9:.2f}"
+
+
 def _quantity(value: float) -> str:
     if value >= 1e6:
         return f"{value / 1e6:,.2f} M"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:g}" if value == int(value) else f"{value:.2f}"

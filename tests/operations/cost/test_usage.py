@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -54,8 +55,8 @@ SMALL = Inventory(
 )
 
 
-def estimate(load: Load | None = None, **fields: object) -> Estimate:
-    return Estimate("dev", replace(SMALL, **fields), load or Load(), prices())  # type: ignore[arg-type]
+def estimate(load: Load | None = None, **fields: Any) -> Estimate:
+    return Estimate("dev", replace(SMALL, **fields), load or Load(), prices())
 
 
 def change(name: str, of: Estimate) -> float:
@@ -101,7 +102,7 @@ def test_presets_differ_by_what_the_latency_budget_says(preset: Preset) -> None:
 
 
 def test_predictions_come_as_often_as_records_or_polls_allow() -> None:
-    def every_s(**fields: object) -> float:
+    def every_s(**fields: Any) -> float:
         return MONTH_S / estimate(**fields).predictions
 
     assert every_s(fan_out=False) == pytest.approx(1)
