@@ -70,7 +70,6 @@ FREE = {
     "AWS::Lambda::EventInvokeConfig": "a setting",
     "AWS::Lambda::LayerVersion": "within the 75 GB of code that an account has for nothing",
     "AWS::Lambda::Permission": "a setting",
-    "AWS::Logs::MetricFilter": "its metric is in custom_metrics",
     "AWS::RDS::DBParameterGroup": "the instance is billed",
     "AWS::RDS::DBSubnetGroup": "the instance is billed",
     "AWS::S3::BucketPolicy": "a setting",

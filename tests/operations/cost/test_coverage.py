@@ -8,28 +8,22 @@ from operations.cost import Estimate, coverage
 from operations.cost.inventory import Resource
 from operations.cost.lines import lines
 from operations.cost.prices import prices
-from operations.cost.synthesis import resources_in
 from operations.failures import OperationFailed
-from tests.infra.synthesis import Synthesised
 from tests.operations.cost.test_usage import estimate
 
-
-def resources(synthesised: Synthesised) -> list[Resource]:
-    return [each for template in synthesised.templates.values() for each in resources_in(template)]
+pytestmark = pytest.mark.synthesis
 
 
-def test_every_resource_is_priced_or_free_with_a_reason(environments: dict[str, Synthesised]) -> None:
-    for name in ("dev", "prod"):
-        coverage.check(resources(environments[name]))
+def test_every_resource_is_priced_or_free_with_a_reason(resources: dict[str, list[Resource]]) -> None:
+    for found in resources.values():
+        coverage.check(found)
     assert not coverage.PRICED.keys() & coverage.FREE.keys()
     assert all(len(reason) > 5 for reason in coverage.FREE.values())
 
 
-def test_what_no_template_has_is_in_no_table(environments: dict[str, Synthesised]) -> None:
-    types = {each.type for name in ("dev", "prod") for each in resources(environments[name])}
-    by_configuration = {
-        *("AWS::IAM::ManagedPolicy", "AWS::SNS::Subscription"),  # api.authorisation, aws.alarm_email
-    }
+def test_what_no_template_has_is_in_no_table(resources: dict[str, list[Resource]]) -> None:
+    types = {each.type for found in resources.values() for each in found}
+    by_configuration = {"AWS::IAM::ManagedPolicy", "AWS::SNS::Subscription"}  # api.authorisation, alarm_email
     assert coverage.PRICED.keys() | coverage.FREE.keys() <= types | by_configuration
 
 

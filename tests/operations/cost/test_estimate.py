@@ -18,12 +18,14 @@ from operations.cost.command import text
 from operations.cost.estimate import TARGETS_USD
 from operations.cost.inventory import Inventory, inventory
 from operations.cost.lines import Line
+from operations.cost.measured import RUNS
 from operations.cost.synthesis import resources_of
 from operations.cost.usage import Load
 from operations.cost.what_ifs import with_symbols
 from operations.failures import OperationRefused
 from tests.fixtures.paths import ROOT
 
+pytestmark = pytest.mark.synthesis
 DOCUMENT = ROOT / "docs" / "cost.md"
 # The tables of the document, by the comment in front of each.
 TABLES = {
@@ -79,6 +81,12 @@ def test_the_inventory_is_that_of_the_configuration(name: str, estimates: dict[s
     assert (found.has_container_insights, found.metered_methods) == (aws.container_insights, 0)
     assert found.has_flow_logs == (aws.network.flow_logs is not None)
     assert found.dashboards == (2 if aws.dashboards else 0)
+
+
+def test_every_function_has_its_runs(estimates: dict[str, Estimate]) -> None:
+    by_their_events = {"predict_stream", "archive_ticks", "serve_predictions", "audit_predictions"}
+    for found in estimates.values():
+        assert found.inventory.functions.keys() == RUNS.keys() | by_their_events
 
 
 def test_symbols_change_what_the_what_if_says(estimates: dict[str, Estimate]) -> None:

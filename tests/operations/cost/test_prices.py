@@ -23,15 +23,13 @@ def test_the_file_is_read() -> None:
     assert {each.confidence for each in found.by_id.values()} == set("ABCD")
 
 
-def test_every_price_says_where_it_is_from_without_a_rule_of_thumb_in_confidence_a() -> None:
+def test_confidence_a_is_neither_assumed_nor_derived() -> None:
     for each in prices().by_id.values():
         assert len(each.source) > 10, each.id
-        if each.confidence == "A":
-            assert "assumed" not in each.source and "times" not in each.source.replace("sometimes", ""), (
-                each.id
-            )
-        if "us-east-1's" in each.source and "times" in each.source and each.id.startswith("kinesis_fan"):
-            assert each.confidence == "D"
+        derived = re.search(r"assumed|\btimes\b|\btwice cache|us-east-1's", each.source)
+        assert bool(derived) <= (each.confidence != "A"), each.id
+        if "us-east-1's" in each.source and "equals" not in each.source:
+            assert each.confidence == "D", each.id
 
 
 def test_every_cache_node_that_the_configuration_knows_has_a_price() -> None:
