@@ -20,6 +20,8 @@
 #   FUZZ_FRAMES, FUZZ_REQUESTS, FUZZ_FACTOR  fuzz: frames, requests, and the factor of property tests' examples
 #   FUZZ_SEED  fuzz: the seed of an earlier run, to repeat its frames
 #   ENV      synth, deploy, layers: local, dev or prod
+#   BUILDER, PLATFORM  images: docker, podman or buildah, the first that works; linux/amd64 or linux/arm64
+#   BASE, BUILD_OPTIONS  images: another base image; further options of the builder
 #   AWS_ENDPOINT_URL  test-localstack: address of LocalStack or another running emulator
 
 PYTHON ?= python3
@@ -52,7 +54,7 @@ export JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 
 .PHONY: help run smoke drills gaps explain backfill retrain models promote rollback evaluate bench test test-fast \
-	test-localstack fuzz check setup layers synth deploy clean
+	test-localstack fuzz check setup layers synth deploy images images-lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -140,6 +142,13 @@ deploy: layers  ## deploy all stacks of ENV (dev, prod) into the AWS account of 
 	@$(if $(filter local,$(ENV)),echo "deploy: make run deploys the local environment" >&2 && exit 1,true)
 	@echo "deploy: $(ENV)"
 	@$(CDK) deploy --all --context env=$(ENV)
+
+images: setup  ## build the images of ingest and migrations with docker, podman or buildah
+	@exec $(VENV)/python -m operations images $(if $(BUILDER),--builder $(BUILDER)) $(if $(BASE),--base $(BASE)) \
+	  $(if $(PLATFORM),--platform $(PLATFORM)) $(if $(BUILD_OPTIONS),--options="$(BUILD_OPTIONS)")
+
+images-lock: setup  ## write the hashes of the packages in the images, after a change of their requirements
+	@exec $(VENV)/python -m operations images-lock
 
 clean:  ## delete build output and local state, models included; keep installed packages
 	rm -rf .local .build/layers cdk.out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -8,8 +8,9 @@ import sys
 
 from local.commands.command import Command, ExitStatus
 from operations.failures import OperationFailed, OperationRefused
+from operations.images import builders, lock
 
-_COMMANDS: tuple[Command, ...] = ()
+_COMMANDS: tuple[Command, ...] = (builders.COMMAND, lock.COMMAND)
 COMMANDS = {command.name: command for command in _COMMANDS}
 
 

@@ -15,6 +15,13 @@ from cdk.components.log_group import LogGroup
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def left_out(dockerfile: str) -> list[str]:
+    """The patterns of what the image of `dockerfile` is not made of. The CDK does not read the file that
+    Docker does, and would copy the whole repository, and rebuild the image with any change of it."""
+    lines = (ROOT / f"{dockerfile}.dockerignore").read_text("utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
 class FargateTask(ecs.FargateTaskDefinition):
     """The definition of a task of one container, built from a Dockerfile of the repository.
 
@@ -55,7 +62,10 @@ class FargateTask(ecs.FargateTaskDefinition):
         self.add_container(
             name,
             image=ecs.ContainerImage.from_asset(
-                str(ROOT), file=dockerfile, platform=ecr_assets.Platform.LINUX_AMD64
+                str(ROOT),
+                file=dockerfile,
+                platform=ecr_assets.Platform.LINUX_AMD64,
+                exclude=left_out(dockerfile),
             ),
             environment=dict(variables),
             secrets=dict(secrets),
