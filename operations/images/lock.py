@@ -39,10 +39,11 @@ def lock(folder: Path, tools: Path) -> None:
         made = Path(scratch) / "requirements.lock"
         if target.is_file():  # what it pins stays
             made.write_bytes(target.read_bytes())
-        command = [tools / "bin" / "pip-compile", *_OPTIONS, "--output-file", made, folder / "requirements.txt"]
+        source = folder / "requirements.txt"
+        command: list[str | Path] = [tools / "bin" / "pip-compile", *_OPTIONS, "--output-file", made, source]
         done = subprocess.run(command, capture_output=True, text=True, cwd=scratch)
         if done.returncode:
-            raise OperationFailed(f"pip-compile of {folder.name}/requirements.txt failed: {done.stderr.strip()}")
+            raise OperationFailed(f"pip-compile of {source.relative_to(ROOT)} failed: {done.stderr.strip()}")
         target.write_text(_HEADING + made.read_text("utf-8").removeprefix(_HEADING), "utf-8")
 
 
@@ -54,8 +55,9 @@ def _run(given: argparse.Namespace) -> ExitStatus:
     with tempfile.TemporaryDirectory() as folder:
         tools = Path(folder)
         venv.create(tools, with_pip=True)
-        install = [tools / "bin" / "python", "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
-        if subprocess.run([*install, "-r", _TOOLS]).returncode:
+        python: list[str | Path] = [tools / "bin" / "python", "-m"]
+        pip = ["pip", "--quiet", "--disable-pip-version-check", "install", "--requirement", str(_TOOLS)]
+        if subprocess.run([*python, *pip]).returncode:
             raise OperationFailed(f"pip-tools could not be installed from {_TOOLS.relative_to(ROOT)}")
         for image in IMAGES:
             lock(ROOT / image.folder, tools)
