@@ -159,6 +159,7 @@ async def ingest(settings: IngestSettings) -> None:
     with HealthServer(
         settings.health_port,
         lambda: health_report(session, stream, producer, exchange_time, settings.symbols),
+        settings.health_host,
     ) as health:
         logger.info("health_listening", extra={"event": "health_listening", "port": health.port})
         putting, streaming = asyncio.create_task(producer.run()), asyncio.create_task(stream.run())
