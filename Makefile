@@ -22,6 +22,8 @@
 #   ENV      synth, deploy, layers, cost: local, dev or prod
 #   RATE     cost: ticks a second of each symbol; default: 200. SYMBOLS: default is BTCUSDT
 #   REQUESTS cost: requests a second of the API; default: one a minute
+#   BUILDER, PLATFORM  images: docker, podman or buildah, the first that works; linux/amd64 or linux/arm64
+#   BASE, BUILD_OPTIONS  images: another base image; further options of the builder
 #   AWS_ENDPOINT_URL  test-localstack: address of LocalStack or another running emulator
 
 PYTHON ?= python3
@@ -54,7 +56,7 @@ export JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 
 .PHONY: help run smoke drills gaps explain backfill retrain models promote rollback evaluate bench test test-fast \
-	test-localstack fuzz check setup layers synth deploy cost clean
+	test-localstack fuzz check setup layers synth deploy cost images images-lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -146,6 +148,12 @@ deploy: layers  ## deploy all stacks of ENV (dev, prod) into the AWS account of 
 cost: setup  ## what ENV (dev, prod) costs a month, by line and if …; the last line is JSON
 	@exec $(VENV)/python -m operations cost --env $(ENV) $(if $(RATE),--rate $(RATE)) \
 	  $(if $(SYMBOLS),--symbols $(SYMBOLS)) $(if $(REQUESTS),--requests $(REQUESTS))
+images: setup  ## build the images of ingest and migrations with docker, podman or buildah
+	@exec $(VENV)/python -m operations images $(if $(BUILDER),--builder $(BUILDER)) $(if $(BASE),--base $(BASE)) \
+	  $(if $(PLATFORM),--platform $(PLATFORM)) $(if $(BUILD_OPTIONS),--options="$(BUILD_OPTIONS)")
+
+images-lock: setup  ## write the hashes of the packages in the images, after a change of their requirements
+	@exec $(VENV)/python -m operations images-lock
 
 clean:  ## delete build output and local state, models included; keep installed packages
 	rm -rf .local .build/layers cdk.out .pytest_cache .mypy_cache .ruff_cache .hypothesis

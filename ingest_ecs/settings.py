@@ -28,6 +28,7 @@ class IngestSettings(Settings, frozen=True, kw_only=True):
     source: StreamedSource
     linger_ms: Annotated[float, Meta(ge=1, le=2000)]
     health_port: Annotated[int, Meta(ge=0, le=65_535)]  # 0: any that is free
+    health_host: Literal["127.0.0.1", "0.0.0.0"]  # 0.0.0.0: Prometheus is in another container
     rollover_s: Annotated[float, Meta(ge=0.1, lt=86_400)]  # the exchange closes a connection after a day
     busy_symbol: Symbol  # its quotes never pause: every connection carries them to show that it is alive
     rest_url: HttpUrl  # of the exchange, to check whether a silent market is quiet

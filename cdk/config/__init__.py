@@ -355,6 +355,7 @@ class IngestConfig(_Config, frozen=True, kw_only=True):
     linger_ms: Annotated[int, Meta(ge=1, le=2000)] = 100
     rollover_s: Annotated[int, Meta(ge=60, le=86_399)] = 81_000
     health_port: Annotated[int, Meta(ge=1, le=65_535)] = 8080  # the Dockerfile has the same
+    health_host: Literal["127.0.0.1", "0.0.0.0"] = "127.0.0.1"  # ECS asks from within the container
 
     def __post_init__(self) -> None:
         _check_symbols("busy_symbol", self.busy_symbol)

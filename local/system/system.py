@@ -25,16 +25,14 @@ from ingest_ecs.settings import IngestSettings
 from local.system import cloud, database, model_backup, servers
 from local.system.api import Api
 from local.system.cloud import Cloud
+from local.system.first_model import FirstModel
 from local.system.options import HISTORY_S, LIVE_SYMBOLS, Options
 from local.system.processes import Process, Processes, ProcessFailed, sweep
 from local.system.progress import Progress
-from local.system.seed import load_requests, seed_bronze
 from local.system.servers import HOST
 from local.system.state_folder import BUILD, StateFolder, StateInUse, lock, throw_away
 from local.system.variables import local_variables
 from tickcast.adapters import json_text
-from tickcast.adapters.redis.hot_store import now_ms
-from tickcast.adapters.registry.model_watcher import ModelWatcher, inline
 
 _PREVIOUS_RUN_S = 8  # for a previous run to stop: it takes about two seconds
 _LAYERS_S = 900
@@ -245,44 +243,22 @@ class System:
 
     def _ensure_model(self) -> None:
         """Train a first model unless the champion is of the requested origin and this code can serve it."""
-        s3, bucket = self.cloud.client("s3"), self.outputs["BucketName"]
-        origin_file = self.state.path / "model-origin"
-        origin = " ".join(path.name for path in self.options.train) or "simulated history"
-        watcher = ModelWatcher(s3, bucket, now_ms, inline)
-        model = watcher.current()
-        known_origin = origin_file.read_text("utf-8") if origin_file.is_file() else None
-        if model and known_origin == origin:
-            self._progress.say(f"  champion: model {model.model_id}, trained on {origin}")
+        first = FirstModel(
+            self.symbols,
+            self.options.train,
+            self.options.seed,
+            self._epoch_us,
+            self.state.path / "model-origin",
+        )
+        if first.has_champion(self.cloud, self.outputs, self._progress):
             return
         if self.options.feed == "live" and not self.options.train:
             self._progress.say(
                 "  no model for this market, all predictions are fallbacks: set TRAIN= to recordings of it"
             )
             return
-        if watcher.problem:
-            self._progress.say(f"  the restored model cannot be served: {watcher.problem}")
-        with self._progress.step(f"writing history to S3: {origin}"):
-            objects = seed_bronze(
-                s3,
-                bucket,
-                self.symbols,
-                self.options.seed,
-                self._epoch_us,
-                HISTORY_S,
-                list(self.options.train),
-            )
         self.check()
-        with self._progress.step("loading history into PostgreSQL by the function load_history"):
-            requests = load_requests(objects)
-            function = self.outputs["LoadHistoryFunction"]
-            refused = [reason for each in requests.values() for reason in self.cloud.load(function, each)]
-        for reason in refused:
-            self._progress.say(f"  left out of the history: {reason}")
-        with self._progress.step("training a first model by the function train_model"):
-            function = self.outputs["TrainModelFunction"]
-            trained = self.cloud.train(function, sorted(requests), f"first start, on {origin}")
-        origin_file.write_text(origin, "utf-8")
-        self._progress.say(f"  trained model {trained['model_id']} on {trained['rows']} rows (provisional)")
+        first.train(self.cloud, self.outputs, self._progress)
 
 
 @contextlib.contextmanager

@@ -125,6 +125,7 @@ TEXTS = {
     "DATABASE_USER": ("load", ["tickcast_reader"], ["", "a b", "o'hara"]),
     "REDIS_IAM_USER": ("predict", [""], ["a b", "-x", "a/b"]),
     "REDIS_CACHE_NAME": ("predict", ["", "tickcast-prod"], ["a b", "-x", "a/b"]),
+    "HEALTH_HOST": ("ingest", ["127.0.0.1", "0.0.0.0"], ["localhost", "::", "10.0.0.1"]),
     "BUSY_SYMBOL": ("ingest", ["BTCUSDT", "btcusdt"], ["", "BTCUSDT,ETHUSDT", "BTC-USDT"]),
     "POWERTOOLS_SERVICE_NAME": ("predict", ["predict_stream"], ["", "a b", "a/b"]),
     "POWERTOOLS_METRICS_NAMESPACE": ("predict", ["tickcast/prod"], ["", "a b", "a" * 256]),
