@@ -25,6 +25,7 @@ END_TO_END = ROOT / "tests" / "e2e"
 # A test has the marker if it asks for one of the fixtures, directly or through others.
 MARKED_BY_FIXTURE = {
     "aws": {"s3"},
+    "system": {"system"},
     "server": {"redis_server", "postgres_port", "system"},
     "synthesis": {"environments"},
 }

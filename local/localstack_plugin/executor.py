@@ -79,7 +79,9 @@ class ProcessExecutor(RuntimeExecutor):  # type: ignore[misc]
             if connection.poll(timeout_s):
                 answer = json.loads(connection.recv_bytes())
             else:
-                answer = _failure(request_id, "Sandbox.Timedout", f"Task timed out after {timeout_s:.2f} seconds")
+                answer = _failure(
+                    request_id, "Sandbox.Timedout", f"Task timed out after {timeout_s:.2f} seconds"
+                )
                 self._end()
         except (OSError, EOFError):
             status = self._end(_STOP_S)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from jsonpath_ng.ext import parse
 from localstack.services.stepfunctions.asl.utils import json_path
 
 _PACKAGE = "localstack.services.stepfunctions."
@@ -20,7 +19,7 @@ _emulators_own = json_path.extract_json
 def extract_json(path: str, data: Any) -> Any:
     """What `path` selects from `data`: a list if it has a wildcard, however many match."""
     if "[*]" in path:
-        return [match.value for match in parse(path).find(data)]
+        return [match.value for match in json_path.parse(path).find(data)]
     return _emulators_own(path, data)
 
 

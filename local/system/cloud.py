@@ -178,6 +178,13 @@ class Cloud:
     def api_key(self, key_id: str) -> str:
         return api_key_of(self.client("apigateway"), key_id)
 
+    def batch_window_s(self) -> float:
+        """The longest that a record of the stream waits here for its batch to fill."""
+        if not self.emulator.applies_batch_windows:
+            return 0.0
+        mappings = self.client("lambda").list_event_source_mappings()["EventSourceMappings"]
+        return max(float(mapping["MaximumBatchingWindowInSeconds"]) for mapping in mappings)
+
     def load(self, function: str, request: dict[str, Any]) -> list[str]:
         """Load objects of bronze into PostgreSQL by `function`; returns why objects were refused. Raises
         `FunctionFailed` where all were."""

@@ -42,10 +42,8 @@ class Options:
 
     def __post_init__(self) -> None:
         """Raises `OptionsError`."""
-        if self.feed not in FEEDS:
-            raise OptionsError(f"FEED is {self.feed!r}; it should be one of {', '.join(FEEDS)}")
-        if self.emulator not in EMULATORS:
-            raise OptionsError(f"EMULATOR is {self.emulator!r}; it should be one of {', '.join(EMULATORS)}")
+        _check_choice("FEED", self.feed, FEEDS)
+        _check_choice("EMULATOR", self.emulator, EMULATORS)
         if self.feed == "replay" and not self.replay:
             raise OptionsError('FEED=replay needs recordings: REPLAY="a.gz b.gz"')
         if not math.isfinite(self.speed) or self.speed <= 0 or self.speed > MAX_SPEED:
@@ -90,3 +88,8 @@ class Options:
             "replay": f"REPLAY of {names}{pace}, timestamps shifted to now",
             "live": f"live from Binance ({'SBE' if self.live_key else 'public mirror, no key'})",
         }[self.feed]
+
+
+def _check_choice(name: str, chosen: str, known: tuple[str, ...]) -> None:
+    if chosen not in known:
+        raise OptionsError(f"{name} is {chosen!r}; it should be one of {', '.join(known)}")

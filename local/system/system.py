@@ -19,6 +19,7 @@ from contextlib import ExitStack
 from types import FrameType, TracebackType
 
 import redis
+from botocore.exceptions import BotoCoreError, ClientError
 
 from cdk.variables import chosen
 from ingest_ecs.settings import IngestSettings
@@ -34,6 +35,7 @@ from local.system.servers import HOST
 from local.system.state_folder import BUILD, StateFolder, StateInUse, lock, throw_away
 from local.system.variables import local_variables
 from tickcast.adapters import json_text
+from tickcast.adapters.redaction import describe
 from tickcast.adapters.redis.hot_store import now_ms
 from tickcast.adapters.registry.model_watcher import ModelWatcher, inline
 
@@ -180,6 +182,8 @@ class System:
             self.outputs = self.cloud.outputs()
             self.api_url = self.outputs["ApiUrl"]
             self.api_key = self.cloud.api_key(self.outputs["ApiKeyId"])
+        if not self.cloud.emulator.keeps_objects:
+            self._leaving.callback(self._fetch_models)
         restored = model_backup.restore(self.state, self.cloud.client("s3"), self.outputs["BucketName"])
         if restored:
             self._progress.say(f"  restored {restored} model{'s' if restored > 1 else ''} of earlier runs")
@@ -195,6 +199,12 @@ class System:
                 self.stop_ingest()
             except ProcessFailed as failure:
                 self._progress.say(f"[yellow]{failure}[/yellow]")
+
+    def _fetch_models(self) -> None:
+        try:
+            model_backup.fetch(self.state, self.cloud.client("s3"), self.outputs["BucketName"])
+        except (BotoCoreError, ClientError, OSError) as error:
+            self._progress.say(f"[yellow]models of this run are not saved: {describe(error)}[/yellow]")
 
     def _build_layers(self) -> None:
         with lock(BUILD / "layers.lock"):  # a smoke test may start during a run

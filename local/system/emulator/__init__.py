@@ -1,8 +1,8 @@
 """The programs that emulate AWS for a local system: MiniStack, the default, and LocalStack in host mode.
 
-MiniStack is light and runs on the project's own Python. LocalStack needs Python 3.13 and 800 MB of memory, and
-is stricter: errors of functions reach Step Functions by their class names, and batch windows are applied. Both
-run functions as processes on the same interpreter, with the same layers, and need no Docker.
+MiniStack is light and runs on the project's own Python. LocalStack needs Python 3.13 and 800 MB of memory,
+and is closer to AWS: a function's error reaches Step Functions by its class name, and batch windows are
+applied. Both run functions as processes on the same interpreter, with the same layers, and need no Docker.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ class Emulator(Protocol):
     title: str  # its name, for people
     installed: Path  # a file that is there once it is installed
     target: str  # the make target that installs it
-    keeps_objects: bool  # whether S3's objects are in the state folder even after a kill
+    # In what the two differ. AWS applies batch windows and names errors.
+    keeps_objects: bool  # whether S3's objects are in the state folder, even after a kill
+    applies_batch_windows: bool  # whether a record waits for its batch to fill
+    names_errors: bool  # whether Step Functions sees a function's error by its class name
 
     def start(self, endpoint_url: str, processes: Processes, state: StateFolder) -> Process:
         """Start it; ready once `is_ready`. Stopped with the other `processes`."""

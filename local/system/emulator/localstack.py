@@ -24,6 +24,8 @@ class LocalStack:
     installed = _VENV / ".stamp"
     target = "make test-localstack (needs Python 3.13)"
     keeps_objects = False
+    applies_batch_windows = True
+    names_errors = True
 
     def start(self, endpoint_url: str, processes: Processes, state: StateFolder) -> Process:
         files = state.temp / "localstack"  # removed with the run; only what is installed is shared
@@ -48,8 +50,12 @@ class LocalStack:
             # The plugin, and the folder whose metadata announces it.
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "local" / "localstack_plugin")]),
         }
-        command = [_VENV / "bin" / "python", "-m", "localstack.runtime.main"]
-        return processes.start("localstack", command, environment=settings, grace_s=15)
+        return processes.start(
+            "localstack",
+            [_VENV / "bin" / "python", "-m", "localstack.runtime.main"],
+            environment=settings,
+            grace_s=15,
+        )
 
     def is_ready(self, endpoint_url: str) -> bool:
         return http_json.get(f"{endpoint_url}/_localstack/health", timeout_s=1).status == 200

@@ -20,6 +20,8 @@ class MiniStack:
     installed = _VENV / ".stamp"
     target = "make setup"
     keeps_objects = True
+    applies_batch_windows = False
+    names_errors = False
 
     def start(self, endpoint_url: str, processes: Processes, state: StateFolder) -> Process:
         settings = {
