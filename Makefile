@@ -116,7 +116,7 @@ test-localstack: EMULATOR := $(or $(EMULATOR),localstack)
 test-localstack: setup $(if $(AWS_ENDPOINT_URL)$(filter ministack,$(EMULATOR)),,$(LOCALSTACK)/.stamp)
 test-localstack:  ## run the tests of S3 and of the running system on LocalStack
 	@echo "test-localstack: $(or $(AWS_ENDPOINT_URL:%=S3 of the emulator at %),S3 and the running system on $(EMULATOR))"
-	@$(VENV)/python -m pytest -q -m "$(if $(AWS_ENDPOINT_URL),aws,(aws or system)) and not fuzz" --emulator
+	@$(VENV)/python -m pytest -q -m "$(if $(AWS_ENDPOINT_URL),aws,(aws or emulated)) and not fuzz" --emulator
 
 fuzz: setup  ## run random inputs: frames, requests, all property tests with new examples
 	@echo "fuzz: $(FUZZ_FRAMES) frames, $(FUZZ_REQUESTS) requests, $(FUZZ_FACTOR)x the examples of property tests"
