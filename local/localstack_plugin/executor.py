@@ -88,7 +88,9 @@ class ProcessExecutor(RuntimeExecutor):  # type: ignore[misc]
             answer = _failure(request_id, "Runtime.ExitError", f"Runtime exited with status {status}")
         is_error = "error" in answer
         body = json.dumps(answer["error"]) if is_error else answer["result"]
-        return InvocationResult(request_id, body.encode(), is_error=is_error, logs=self._logged(log_begin))
+        # Framed as by Lambda. LocalStack takes empty logs for lost ones and repeats all of the process.
+        logs = f"START RequestId: {request_id}\n{self._logged(log_begin)}END RequestId: {request_id}\n"
+        return InvocationResult(request_id, body.encode(), is_error=is_error, logs=logs)
 
     def get_address(self) -> str:
         return _HOST
