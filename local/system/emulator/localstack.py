@@ -41,6 +41,7 @@ class LocalStack:
             "DISABLE_EVENTS": "1",
             "SKIP_SSL_CERT_DOWNLOAD": "1",
             "DNS_ADDRESS": "0",
+            "KINESIS_PERSISTENCE": "0",  # it would write all records to disk every five seconds
             "LS_LOG": "warn",  # not a line for each request
             "DOCKER_HOST": "unix:///nonexistent",
             "LAMBDA_RUNTIME_EXECUTOR": "process",
