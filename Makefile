@@ -24,7 +24,9 @@
 #   REQUESTS cost: requests a second of the API; default: one a minute
 #   BUILDER, PLATFORM  images: docker, podman or buildah, the first that works; linux/amd64 or linux/arm64
 #   BASE, BUILD_OPTIONS  images: another base image; further options of the builder
-#   AWS_ENDPOINT_URL  test-localstack: address of LocalStack or another running emulator
+#   EMULATOR run, smoke, drills, test, …: of AWS, ministack (the default) or localstack; test-localstack: localstack
+#   PYTHON313  EMULATOR=localstack: a Python 3.13, on which LocalStack runs; default: python3.13
+#   AWS_ENDPOINT_URL  test-localstack: only the tests of S3, on the emulator that runs there
 
 PYTHON ?= python3
 ENVS := local dev prod
@@ -33,15 +35,18 @@ ENV := $(or $(filter $(ENVS),$(ENV)),dev)
 endif
 ENV ?= dev
 $(if $(filter $(ENVS),$(ENV)),,$(error ENV is "$(ENV)"; it should be one of: $(ENVS)))
+$(if $(filter-out ministack localstack,$(EMULATOR)),$(error EMULATOR is "$(EMULATOR)"; it should be ministack or localstack))
 FEED ?= sim
 SPEED ?= 1
 SECONDS ?= 60
 FUZZ_FRAMES ?= 1000000
 FUZZ_REQUESTS ?= 10000
 FUZZ_FACTOR ?= 10
+PYTHON313 ?= python3.13
 
 VENV := .venv/bin
 MINISTACK := .build/ministack-venv
+LOCALSTACK := .build/localstack-venv
 CDK := node_modules/.bin/cdk
 TARGET = $(if $(filter local,$(ENV)),local,aws)
 TYPED := app.py cdk layers local operations ingest_ecs lambdas benchmarks
@@ -52,6 +57,7 @@ OPTIONS = --feed $(FEED) --speed $(SPEED) $(if $(SYMBOLS),--symbols $(SYMBOLS)) 
 
 # SECONDS is a special variable of bash: not exported.
 unexport SECONDS
+export EMULATOR
 export JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 
@@ -110,9 +116,11 @@ test-fast: setup  ## run the tests without servers and synthesis, in under two m
 	@echo "test-fast: unit and property tests; no servers, no synthesis"
 	@$(VENV)/python -m pytest -q -m "not (fuzz or server or synthesis or slow)"
 
-test-localstack: setup  ## run the tests of S3 on the emulator at AWS_ENDPOINT_URL or an embedded one
-	@echo "test-localstack: S3 of $(or $(AWS_ENDPOINT_URL),an embedded emulator)"
-	@$(VENV)/python -m pytest -q -m "aws and not fuzz" --emulator
+test-localstack: EMULATOR := $(or $(EMULATOR),localstack)
+test-localstack: setup $(if $(AWS_ENDPOINT_URL)$(filter ministack,$(EMULATOR)),,$(LOCALSTACK)/.stamp)
+test-localstack:  ## run the tests of S3 and of the running system on LocalStack
+	@echo "test-localstack: $(or $(AWS_ENDPOINT_URL:%=S3 of the emulator at %),S3 and the running system on $(EMULATOR))"
+	@$(VENV)/python -m pytest -q -m "$(if $(AWS_ENDPOINT_URL),aws,(aws or emulated)) and not fuzz" --emulator
 
 fuzz: setup  ## run random inputs: frames, requests, all property tests with new examples
 	@echo "fuzz: $(FUZZ_FRAMES) frames, $(FUZZ_REQUESTS) requests, $(FUZZ_FACTOR)x the examples of property tests"
@@ -131,7 +139,7 @@ check: setup layers  ## check style, types and template rules
 	@echo "check: templates"
 	@$(VENV)/python -m pytest -q tests/infra
 
-setup: .venv/.stamp $(MINISTACK)/.stamp node_modules/.stamp  ## install virtual environments and the CDK CLI
+setup: .venv/.stamp $(MINISTACK)/.stamp node_modules/.stamp $(if $(filter localstack,$(EMULATOR)),$(LOCALSTACK)/.stamp)  ## install virtual environments and the CDK CLI
 
 layers: setup  ## build the functions' layers: ENV=local for the emulator, otherwise for Lambda
 	@$(VENV)/python -m layers.build --target $(TARGET)
@@ -172,6 +180,22 @@ $(MINISTACK)/.stamp: local/requirements-ministack.txt .venv/.stamp
 	@mkdir -p .build
 	@$(VENV)/python -m venv $(MINISTACK)
 	@$(MINISTACK)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+# Its server of Kinesis comes from npm, so that nothing is fetched when it starts.
+$(LOCALSTACK)/.stamp: local/requirements-localstack.txt | node_modules/.stamp
+	@$(PYTHON313) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null || { \
+	  echo "setup: LocalStack needs Python 3.13, and $(PYTHON313) is none: install one (apt install python3.13-venv" \
+	    "on Debian 13 and Ubuntu 25, or pyenv install 3.13, or uv python install 3.13) and set" \
+	    "PYTHON313=/path/to/python3.13; without one use EMULATOR=ministack" >&2; \
+	  exit 1; }
+	@echo "setup: installing LocalStack into $(LOCALSTACK) (a minute or two)"
+	@mkdir -p .build
+	@$(PYTHON313) -m venv --clear $(LOCALSTACK)
+	@$(LOCALSTACK)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@OVERRIDE_IN_DOCKER=0 DISABLE_EVENTS=1 FILESYSTEM_ROOT=$(LOCALSTACK)/files \
+	  XDG_CACHE_HOME=$(CURDIR)/$(LOCALSTACK)/files/cache \
+	  $(LOCALSTACK)/bin/python -m localstack.cli.lpm install kinesis-mock >/dev/null
 	@touch $@
 
 node_modules/.stamp: package.json package-lock.json

@@ -1,6 +1,6 @@
 """The whole system on one machine, as one context manager.
 
-    exchange ─▶ ingest ─▶ MiniStack: Kinesis, Lambda, S3, API ─▶ Valkey
+    exchange ─▶ ingest ─▶ emulated AWS: Kinesis, Lambda, S3, API ─▶ Valkey
 
 Servers start in parallel on free ports while the app is synthesised; then it is deployed, ingest starts, and
 unless the champion is of the requested origin a model is trained by the deployed function while the first
@@ -19,12 +19,14 @@ from contextlib import ExitStack
 from types import FrameType, TracebackType
 
 import redis
+from botocore.exceptions import BotoCoreError, ClientError
 
 from cdk.variables import chosen
 from ingest_ecs.settings import IngestSettings
 from local.system import cloud, database, model_backup, servers
 from local.system.api import Api
 from local.system.cloud import Cloud
+from local.system.emulator import EMULATORS
 from local.system.first_model import FirstModel
 from local.system.options import HISTORY_S, LIVE_SYMBOLS, Options
 from local.system.processes import Process, Processes, ProcessFailed, sweep
@@ -33,6 +35,7 @@ from local.system.servers import HOST
 from local.system.state_folder import BUILD, StateFolder, StateInUse, lock, throw_away
 from local.system.variables import local_variables
 from tickcast.adapters import json_text
+from tickcast.adapters.redaction import describe
 
 _PREVIOUS_RUN_S = 8  # for a previous run to stop: it takes about two seconds
 _LAYERS_S = 900
@@ -58,7 +61,7 @@ class System:
         self.valkey_port, self.postgres_port, cloud_port = servers.free_ports(3)
         endpoint_url = f"http://{HOST}:{cloud_port}"
         self._parts = Processes(state.path, state.logs, cloud.environment(endpoint_url, state))
-        self.cloud = Cloud(endpoint_url, self._parts, state)
+        self.cloud = Cloud(EMULATORS[options.emulator], endpoint_url, self._parts, state)
         self._epoch_us = time.time_ns() // 1000 - options.history_s * 1_000_000
         self.ingest = {}
         self._ingest_started = 0
@@ -150,16 +153,16 @@ class System:
         step = self._progress.step
         valkey = servers.start_valkey(self._parts, self.valkey_port, self.state.temp)
         postgres = servers.start_postgres(self._parts, self.postgres_port, self.state.postgres)
-        ministack = self.cloud.start()
+        emulator = self.cloud.start()
         exchange = self._start_exchange()
         with step("Lambda layers"):
             self._build_layers()
-        with step("Valkey, PostgreSQL, MiniStack, exchange"):
+        with step(f"Valkey, PostgreSQL, {self.cloud.emulator.title}, exchange"):
             servers.wait_for_valkey(self._parts, valkey, self.valkey_port)
             servers.wait_for_postgres(self._parts, postgres, self.postgres_port)
             database.clear(self.database_url)  # it was loaded from the previous run's bronze, which is gone
             database.migrate(self.database_url)
-            self.cloud.wait(ministack)
+            self.cloud.wait(emulator)
             self._wait_for_exchange(exchange)
         with step("CDK synthesis and bootstrap"):
             context = {
@@ -177,6 +180,8 @@ class System:
             self.outputs = self.cloud.outputs()
             self.api_url = self.outputs["ApiUrl"]
             self.api_key = self.cloud.api_key(self.outputs["ApiKeyId"])
+        if not self.cloud.emulator.keeps_objects:
+            self._leaving.callback(self._fetch_models)
         restored = model_backup.restore(self.state, self.cloud.client("s3"), self.outputs["BucketName"])
         if restored:
             self._progress.say(f"  restored {restored} model{'s' if restored > 1 else ''} of earlier runs")
@@ -192,6 +197,12 @@ class System:
                 self.stop_ingest()
             except ProcessFailed as failure:
                 self._progress.say(f"[yellow]{failure}[/yellow]")
+
+    def _fetch_models(self) -> None:
+        try:
+            model_backup.fetch(self.state, self.cloud.client("s3"), self.outputs["BucketName"])
+        except (BotoCoreError, ClientError, OSError) as error:
+            self._progress.say(f"[yellow]models of this run are not saved: {describe(error)}[/yellow]")
 
     def _build_layers(self) -> None:
         with lock(BUILD / "layers.lock"):  # a smoke test may start during a run
