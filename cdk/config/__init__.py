@@ -16,6 +16,7 @@ import msgspec
 import yaml
 from msgspec import Meta, Struct
 
+from ingest_ecs.settings import stream_address
 from tickcast.adapters.settings import Days, GridMs, HorizonS, PredictEveryMs, Region
 from tickcast.market.symbols import is_symbol
 
@@ -333,6 +334,11 @@ class Environment(_Config, frozen=True, kw_only=True):
                     f"({CACHE_MB_PER_SYMBOL} MB each), and {cache.node_type} has {cache.usable_mb} MB for "
                     "data: take a larger aws.cache.node_type, or fewer symbols"
                 )
+            ingest = self.aws.ingest
+            try:
+                stream_address(ingest.stream_url, "sbe", self.symbols, ingest.busy_symbol)
+            except ValueError as error:
+                raise ValueError(f"symbols: {error}") from None
 
     @property
     def metrics_namespace(self) -> str:
