@@ -49,6 +49,7 @@ LINGER_MS = 100
 WARM_UP_S, WARM_UP_EVENT_S = 70, 10  # a minute of bars, and the quantiles
 SECONDS = 2
 COUNTS = (1, 10, 100)
+BENCH_COUNTS = (1, 30)
 # What `cdk/stacks/app.py` asks of Lambda: at most so many records an event, or so long.
 PREDICT_RECORDS, ARCHIVE_RECORDS, ARCHIVE_S = 500, 10_000, 60
 EVENT_BYTES = 6_000_000  # AWS Lambda Developer Guide, "Lambda quotas"
@@ -147,13 +148,13 @@ class _Kinesis:
 
 
 class Ingest:
-    """One task with one connection: frames in, the records of a linger out. `cpu_s` is what that took."""
+    """A task with one connection: frames in, the records of a linger out. `cpu_s` is what that took."""
 
-    def __init__(self, symbols: tuple[str, ...], linger_ms: int) -> None:
+    def __init__(self, symbols: tuple[str, ...], linger_ms: int, task: int = 0) -> None:
         self._now_us = START_US
         self.kinesis = _Kinesis()
         self.cpu_s = 0.0
-        self.bytes = self.records = self.ticks = self.empty = 0
+        self.bytes = self.records = 0
         self._linger_us = linger_ms * 1000
         self._producer = Producer(
             self.kinesis,
@@ -165,7 +166,7 @@ class Ingest:
             now_us=lambda: self._now_us,
             exchange_now_us=lambda: self._now_us,
         )
-        self._buffer = FeedBuffer(1, "bench-1", "sbe")
+        self._buffer = FeedBuffer(1, f"bench{task}-1", "sbe")
         self._producer.attach(self._buffer)
 
     def second(self, frames: list[tuple[int, bytes]]) -> Iterator[tuple[int, list[dict[str, Any]]]]:
@@ -186,9 +187,26 @@ class Ingest:
             self.bytes += sum(len(each["Data"]) + len(each["PartitionKey"].encode()) for each in records)
             yield until_us, records
 
-    @property
-    def ticks_put(self) -> int:
-        return self._producer.counts.ticks_put
+    def totals(self) -> tuple[float, ...]:
+        return self.cpu_s, self.records, self.bytes, self._producer.counts.ticks_put, self.kinesis.calls
+
+
+class Feed:
+    """The market as all tasks of a setting put it."""
+
+    def __init__(self, symbols: tuple[str, ...], rates: Sequence[float], setting: Setting) -> None:
+        self._market = Market(symbols, rates)
+        self._tasks = [Ingest(symbols, setting.linger_ms, task) for task in range(setting.tasks)]
+
+    def second(self) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+        """The instant (µs) and the records of each linger of the next second, task by task."""
+        frames = self._market.second()
+        for lingers in zip(*(task.second(frames) for task in self._tasks), strict=True):
+            yield from lingers
+
+    def totals(self) -> tuple[float, ...]:
+        """So far: CPU seconds, records, bytes, ticks and calls put."""
+        return tuple(sum(each) for each in zip(*(task.totals() for task in self._tasks), strict=True))
 
 
 @dataclass
@@ -225,8 +243,10 @@ class Scale(NamedTuple):
     """Measured with `symbols` symbols. A second is one of the market; CPU is of one core."""
 
     symbols: int
+    tasks: int
+    linger_ms: int
     shards: int
-    ticks_per_s: float
+    ticks_per_s: float  # of the market: each task puts as many
     records_per_s: float
     bytes_per_s: float
     put_calls_per_s: float
@@ -249,7 +269,7 @@ class Scale(NamedTuple):
     def line(self) -> str:
         count = self.symbols
         return (
-            f"{count:>5} symbols, {self.shards} shards: {self.ticks_per_s:,.0f} ticks, "
+            f"{count:>5} symbols, {self.tasks} tasks, {self.shards} shards: {self.ticks_per_s:,.0f} ticks, "
             f"{self.records_per_s:,.0f} records, {self.bytes_per_s / 1e3:,.0f} KB a second; "
             f"an event and symbol {self.predict_us:,.0f} us of CPU "
             f"({self.event_symbols:.1f} symbols an event, slowest {self.slowest_event_ms:.0f} ms); "
@@ -287,39 +307,50 @@ class _Predicted(NamedTuple):
     by_model: int
 
 
-def measure_at(
-    count: int, *, linger_ms: int = LINGER_MS, seconds: int = SECONDS, shards: int | None = None
-) -> Scale:
-    """Run `seconds` of the market of `count` symbols, after the warm-up."""
-    symbols, rates = symbols_of(count), rates_of(count)
-    stream = Shards(shards or shards_for(count, linger_ms))
+@dataclass(frozen=True)
+class Setting:
+    """What is simulated: so many tasks feed the stream, `seconds` are measured after the warm-up."""
+
+    linger_ms: int = LINGER_MS
+    tasks: int = 1
+    seconds: int = SECONDS
+    warm_up_s: int = WARM_UP_S
+
+    def shards(self, symbols: int) -> int:
+        """As many as the records need."""
+        return shards_for(symbols * self.tasks, self.linger_ms)
+
+
+def measure_at(count: int, setting: Setting) -> Scale:
+    symbols, rates, seconds = symbols_of(count), rates_of(count), setting.seconds
+    stream = Shards(setting.shards(count))
     with tick_to_redis._valkey() as client:
-        functions = [
-            tick_to_redis._ours(client, event_to_redis._model(), symbols) for _ in range(stream.count)
-        ]
-        market, ingest = Market(symbols, rates), Ingest(symbols, linger_ms)
-        for second in range(WARM_UP_S):
-            for at_us, records in ingest.second(market.second()):
+        model = event_to_redis._model()
+        functions = [tick_to_redis._ours(client, model, symbols) for _ in range(stream.count)]
+        feed = Feed(symbols, rates, setting)
+        for second in range(setting.warm_up_s):
+            for at_us, records in feed.second():
                 stream.add(at_us, records)
             if (second + 1) % WARM_UP_EVENT_S == 0:
                 for shard, event in stream.events(sys.maxsize):
                     functions[shard](event)
         predict_stream.settle.__wrapped__()  # as the handler does after its first event
-        before = _redis_counts(client)
-        put = ingest.cpu_s, ingest.records, ingest.bytes, ingest.ticks_put, ingest.kinesis.calls
-        found = _predict(functions, market, ingest, stream, seconds)
-        after = _redis_counts(client)
+        before, redis_before = feed.totals(), _redis_counts(client)
+        found = _predict(functions, feed, stream, seconds)
+        after, redis_after = feed.totals(), _redis_counts(client)
         hour_bytes = _bytes_per_hour(client, symbols)
-    since = (ingest.cpu_s, ingest.records, ingest.bytes, ingest.ticks_put, ingest.kinesis.calls)
-    cpu_s, put_records, size, ticks, calls = ((b - a) / seconds for a, b in zip(put, since, strict=True))
+    cpu_s, put_records, size, ticks, calls = ((b - a) / seconds for a, b in zip(before, after, strict=True))
+    commands, redis_cpu_s = ((b - a) / seconds for a, b in zip(redis_before, redis_after, strict=True))
     by_shard = [0.0] * stream.count
     for shard, taken_s in zip(found.shards, found.cpu_s, strict=True):
         by_shard[shard] += taken_s
-    archived = _archive(symbols, rates, linger_ms, stream.count)
+    archived = _archive(symbols, rates, setting, stream.count)
     return Scale(
         symbols=count,
+        tasks=setting.tasks,
+        linger_ms=setting.linger_ms,
         shards=stream.count,
-        ticks_per_s=ticks,
+        ticks_per_s=ticks / setting.tasks,
         records_per_s=put_records,
         bytes_per_s=size,
         put_calls_per_s=calls,
@@ -331,8 +362,8 @@ def measure_at(
         busiest_cpu_ms_per_s=max(by_shard) / seconds * 1000,
         predict_us=sum(found.cpu_s) / sum(found.symbols) * 1e6,
         slowest_event_ms=max(found.cpu_s) * 1000,
-        redis_commands_per_s=(after[0] - before[0]) / seconds,
-        redis_cpu_ms_per_s=(after[1] - before[1]) / seconds * 1000,
+        redis_commands_per_s=commands,
+        redis_cpu_ms_per_s=redis_cpu_s * 1000,
         redis_bytes_per_hour=hour_bytes,
         s3_puts_per_s=archived.puts_per_s,
         s3_bytes_per_s=archived.bytes_per_s,
@@ -341,16 +372,14 @@ def measure_at(
     )
 
 
-def _predict(
-    functions: list[Any], market: Market, ingest: Ingest, stream: Shards, seconds: int
-) -> _Predicted:
-    """The measured part: an event for each shard and linger, as fan-out delivers them."""
+def _predict(functions: list[Any], feed: Feed, stream: Shards, seconds: int) -> _Predicted:
+    """The measured part: an event for each shard, task and linger, as fan-out delivers them."""
     cpu_s: list[float] = []
     shards: list[int] = []
     symbols: list[int] = []
     predictions = by_model = 0
     for _ in range(seconds):
-        for at_us, records in ingest.second(market.second()):
+        for at_us, records in feed.second():
             stream.add(at_us, records)
             for shard, event in stream.events(PREDICT_RECORDS):
                 started_s = time.process_time()
@@ -358,7 +387,8 @@ def _predict(
                 cpu_s.append(time.process_time() - started_s)
                 shards.append(shard)
                 symbols.append(len({each["kinesis"]["partitionKey"] for each in event["Records"]}))
-                assert not result.failed and not result.refused, (result.problems, result.refused)
+                if result.failed or result.refused or result.fenced:
+                    raise AssertionError(f"the events are not those of a sound market: {result.problems}")
                 predictions += len(result.predictions)
                 by_model += sum(each.source == "model" for each in result.predictions)
     return _Predicted(cpu_s, shards, symbols, predictions, by_model)
@@ -403,33 +433,32 @@ class _S3:
         self.sizes.append(len(Body))
 
 
-def _archive(symbols: tuple[str, ...], rates: list[float], linger_ms: int, shards: int) -> _Archived:
+def _archive(symbols: tuple[str, ...], rates: list[float], setting: Setting, shards: int) -> _Archived:
     """The first event of each shard: as many records as an event takes, or those of a minute."""
-    market, ingest, stream = Market(symbols, rates), Ingest(symbols, linger_ms), Shards(shards)
-    schemas, due = SchemaRegistry(None, ""), set(range(shards))
+    feed, stream, schemas = Feed(symbols, rates, setting), Shards(shards), SchemaRegistry(None, "")
+    due = set(range(shards))
     puts_per_s = bytes_per_s = cpu_s = 0.0
     ticks = 0
     for second in range(1, ARCHIVE_S + 1):
-        for at_us, records in ingest.second(market.second()):
+        for at_us, records in feed.second():
             stream.add(at_us, records)
-        for shard in sorted(due):
+        for shard in range(shards):
             waiting = stream.waiting[shard]
             most = _most(waiting)
-            if len(waiting) <= most and second < ARCHIVE_S:
-                continue
-            s3, taken = _S3(), waiting[:most]
-            started_s = time.process_time()
-            result = archive({"Records": taken}, s3, "bench", schemas)
-            cpu_s += time.process_time() - started_s
-            span_s = second * len(taken) / max(1, len(waiting))
-            puts_per_s += len(s3.sizes) / span_s
-            bytes_per_s += sum(s3.sizes) / span_s
-            ticks += result.ticks
-            due.remove(shard)
+            if shard in due and (len(waiting) > most or second == ARCHIVE_S):
+                s3, taken = _S3(), waiting[:most]
+                started_s = time.process_time()
+                result = archive({"Records": taken}, s3, "bench", schemas)
+                cpu_s += time.process_time() - started_s
+                span_s = second * len(taken) / max(1, len(waiting))
+                puts_per_s += len(s3.sizes) / span_s
+                bytes_per_s += sum(s3.sizes) / span_s
+                ticks += result.ticks
+                due.remove(shard)
+            if shard not in due:
+                waiting.clear()
         if not due:
             break
-        for shard in set(range(shards)) - due:
-            stream.waiting[shard].clear()
     return _Archived(puts_per_s, bytes_per_s, cpu_s / max(1, ticks) * 1e6)
 
 
@@ -455,8 +484,10 @@ def summary(found: Sequence[Scale]) -> dict[str, Any]:
     }
 
 
-def measure(counts: Sequence[int] = COUNTS, seconds: int = SECONDS) -> list[Scale]:
-    return [measure_at(count, seconds=seconds) for count in counts]
+def measure(is_quick: bool) -> list[Scale]:
+    """In the small form of `make bench`."""
+    setting = Setting(seconds=1, warm_up_s=WARM_UP_EVENT_S) if is_quick else Setting()
+    return [measure_at(count, setting) for count in (BENCH_COUNTS[:1] if is_quick else BENCH_COUNTS)]
 
 
 def main(arguments: list[str]) -> int:
@@ -467,12 +498,13 @@ def main(arguments: list[str]) -> int:
         "--counts", default=",".join(map(str, COUNTS)), help="numbers of symbols; 1000 takes some minutes"
     )
     parser.add_argument("--linger-ms", type=int, default=LINGER_MS)
+    parser.add_argument("--tasks", type=int, default=1, help="that feed the stream")
     parser.add_argument("--seconds", type=int, default=SECONDS, help="of the market, measured after a minute")
-    parser.add_argument("--shards", type=int, help="as many as records need, if not given")
     asked = parser.parse_args(arguments)
+    setting = Setting(linger_ms=asked.linger_ms, tasks=asked.tasks, seconds=asked.seconds)
     console, found = Console(stderr=True), []
     for count in map(int, asked.counts.split(",")):
-        found.append(measure_at(count, linger_ms=asked.linger_ms, seconds=asked.seconds, shards=asked.shards))
+        found.append(measure_at(count, setting))
         console.print(found[-1].line(), soft_wrap=True)
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     console.print(f"peak of this process: {peak_mb:,.0f} MB")
