@@ -56,7 +56,7 @@ EVENT_BYTES = 6_000_000  # AWS Lambda Developer Guide, "Lambda quotas"
 SHARD_RECORDS_PER_S = 1000  # Kinesis Data Streams Developer Guide, "Quotas and limits"
 SHARD_FILL = 0.7  # of that, on average: keys spread unevenly
 HASH_KEYS = 2**128
-_RECORD_BYTES = len(json.dumps(handler.record(0, b"")))  # of an event's, besides its data
+RECORD_BYTES = len(json.dumps(handler.record(0, b"")))  # of an event's, besides its data
 SAMPLED_KEYS = 50  # symbols whose keys are asked for their memory
 
 
@@ -466,7 +466,7 @@ def _most(records: list[dict[str, Any]]) -> int:
     """How many of `records` an event takes."""
     room = EVENT_BYTES
     for count, each in enumerate(records[:ARCHIVE_RECORDS]):
-        room -= _RECORD_BYTES + len(each["kinesis"]["data"])
+        room -= RECORD_BYTES + len(each["kinesis"]["data"])
         if room < 0:
             return count
     return ARCHIVE_RECORDS
