@@ -17,6 +17,7 @@ import msgspec
 import yaml
 from msgspec import Meta, Struct, structs
 
+from ingest_ecs.settings import stream_address
 from tickcast.adapters.settings import Days, GridMs, HorizonS, PredictEveryMs, Region
 from tickcast.market.symbols import is_symbol
 
@@ -430,6 +431,11 @@ class Environment(_Config, frozen=True, kw_only=True):
                     f"aws.network.zone_ids: {zone} is not of {self.region}, whose zones are like "
                     f"{prefix}-az1; null takes the first two"
                 )
+            ingest = self.aws.ingest
+            try:
+                stream_address(ingest.stream_url, "sbe", self.symbols, ingest.busy_symbol)
+            except ValueError as error:
+                raise ValueError(f"symbols: {error}") from None
 
     def _check_concurrency(self, quota: int) -> None:
         """What runs in the background, at its peak, may not leave the API without executions."""

@@ -127,7 +127,8 @@ class AppStack(Stack):
             function=self.archive_ticks,
             stream=self._stream,
             lake=self._lake,
-            batch_size=2000,
+            # A file for each symbol and event: the more an event holds, the fewer requests S3 is paid for.
+            batch_size=10_000,
             window=Duration.seconds(60),
         )
 

@@ -242,6 +242,15 @@ def test_streams_of_symbols_beyond_ascii_are_percent_encoded() -> None:
     )
 
 
+def test_a_task_refuses_more_symbols_than_a_connection_holds() -> None:
+    many = ",".join(f"S{n}USDT" for n in range(300))
+    with pytest.raises(SettingsError, match=r"SYMBOLS: 300 symbols are 601 streams with an address of 10347"):
+        configured(IngestSettings, SYMBOLS=many)
+    short = ",".join(f"{n}" for n in range(512))  # the address would do
+    with pytest.raises(SettingsError, match="512 symbols are .* one connection takes 1024 streams"):
+        configured(IngestSettings, SYMBOLS=short)
+
+
 def test_a_missing_exchange_key_is_named() -> None:
     without = {name: text for name, text in VARIABLES.items() if name != "BINANCE_API_KEY"}
     for env in (without, VARIABLES | {"BINANCE_API_KEY": " \n"}):

@@ -13,6 +13,7 @@ import pytest
 from aws_cdk import aws_kinesis as kinesis
 from aws_cdk import aws_lambda as lambda_
 
+from benchmarks.scale import ARCHIVE_RECORDS, PREDICT_RECORDS
 from cdk.components.lake import Lake
 from cdk.components.layers import RUNTIME
 from cdk.components.stream_consumer import StreamConsumer
@@ -210,10 +211,11 @@ def test_no_record_blocks_a_shard_or_vanishes(synthesised: Synthesised) -> None:
         assert mapping["DestinationConfig"]["OnFailure"]["Destination"]
     hot, archive = sorted(mappings, key=lambda m: m["MaximumBatchingWindowInSeconds"])
     assert (hot["MaximumBatchingWindowInSeconds"], hot["MaximumRecordAgeInSeconds"]) == (0, 60)
-    assert (hot["BatchSize"], hot["MaximumRetryAttempts"]) == (500, -1)
+    assert (hot["BatchSize"], hot["MaximumRetryAttempts"]) == (PREDICT_RECORDS, -1)
     # -1: as long as the stream keeps the record.
     assert (archive["MaximumBatchingWindowInSeconds"], archive["MaximumRecordAgeInSeconds"]) == (60, -1)
-    assert archive["MaximumRetryAttempts"] == -1
+    # With 2000, a shard of a hundred symbols wrote each of them every three seconds.
+    assert (archive["BatchSize"], archive["MaximumRetryAttempts"]) == (ARCHIVE_RECORDS, -1)
     assert archive["StartingPosition"] == "TRIM_HORIZON"
 
 
