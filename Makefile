@@ -19,7 +19,10 @@
 #   AWS      backfill, retrain, models, promote, rollback: dev or prod, in the AWS account of your credentials
 #   FUZZ_FRAMES, FUZZ_REQUESTS, FUZZ_FACTOR  fuzz: frames, requests, and the factor of property tests' examples
 #   FUZZ_SEED  fuzz: the seed of an earlier run, to repeat its frames
-#   ENV      synth, deploy, layers: local, dev or prod
+#   ENV      synth, layers: local, dev or prod; deploy, destroy, diff, doctor: dev or prod
+#   DETACH   deploy: DETACH=1 does not wait for history and the first model
+#   BINANCE_API_KEY_FILE  deploy: a file with the exchange's key (or BINANCE_API_KEY, or typed); none: public mirror
+#   CONFIRM  destroy: prod, to destroy prod
 #   AWS_ENDPOINT_URL  test-localstack: address of LocalStack or another running emulator
 
 PYTHON ?= python3
@@ -52,7 +55,7 @@ export JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 
 .PHONY: help run smoke drills gaps explain backfill retrain models promote rollback evaluate bench test test-fast \
-	test-localstack fuzz check setup layers synth deploy clean
+	test-localstack fuzz check setup layers synth deploy destroy diff doctor clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -136,10 +139,17 @@ synth: layers  ## synthesise the CloudFormation templates of ENV into cdk.out
 	@echo "synth: $(ENV)"
 	@$(CDK) synth --quiet --context env=$(ENV)
 
-deploy: layers  ## deploy all stacks of ENV (dev, prod) into the AWS account of your credentials
-	@$(if $(filter local,$(ENV)),echo "deploy: make run deploys the local environment" >&2 && exit 1,true)
-	@echo "deploy: $(ENV)"
-	@$(CDK) deploy --all --context env=$(ENV)
+deploy: setup  ## deploy ENV into the AWS account of your credentials; repeated, it continues where it broke off
+	@exec $(VENV)/python -m operations deploy $(ENV) $(if $(DETACH),--detach)
+
+destroy: setup  ## delete ENV from the account, and all it leaves that costs
+	@exec $(VENV)/python -m operations destroy $(ENV) $(if $(CONFIRM),--confirm $(CONFIRM))
+
+diff: layers  ## show what a deployment of ENV would change
+	@exec $(VENV)/python -m operations diff $(ENV)
+
+doctor: setup  ## report the state of ENV in the account, and what to do
+	@exec $(VENV)/python -m operations doctor $(ENV)
 
 clean:  ## delete build output and local state, models included; keep installed packages
 	rm -rf .local .build/layers cdk.out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -49,6 +49,7 @@ def health_report(
     producer: Producer,
     exchange_time: ExchangeTime,
     symbols: tuple[str, ...],
+    source: str,
 ) -> dict[str, Any]:
     now_us, now_s = time.time_ns() // 1000, time.monotonic()
     exchange_us = exchange_time.now_us()
@@ -67,6 +68,7 @@ def health_report(
         "live": session.has_delivered and now_s - producer.writer.turned_s < STUCK_AFTER_S,
         "ready": not why,
         "why": "; ".join(why),
+        "source": source,
         "symbols": {s: {"last_tick_age_s": age_s, "quiet": quiet[s]} for s, age_s in ages.items()},
         "host_offset_ms": None if exchange_us is None else (now_us - exchange_us) / 1000,
         "waiting_records": len(producer.outbox),
@@ -147,7 +149,7 @@ async def ingest(settings: IngestSettings) -> None:
     await asyncio.to_thread(publish_schema, settings)
     with HealthServer(
         settings.health_port,
-        lambda: health_report(session, stream, producer, exchange_time, settings.symbols),
+        lambda: health_report(session, stream, producer, exchange_time, settings.symbols, settings.feed),
     ) as health:
         logger.info("health_listening", extra={"event": "health_listening", "port": health.port})
         putting, streaming = asyncio.create_task(producer.run()), asyncio.create_task(stream.run())
@@ -172,7 +174,9 @@ async def ingest(settings: IngestSettings) -> None:
 
 def main() -> int:
     try:
-        asyncio.run(ingest(read(IngestSettings)))
+        settings = read(IngestSettings).decided()
+        logger.info("source", extra={"source": settings.feed})
+        asyncio.run(ingest(settings))
     except SettingsError as error:
         logger.error("cannot start", extra={"reason": str(error)})
         return 2

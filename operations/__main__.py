@@ -7,9 +7,10 @@ import argparse
 import sys
 
 from local.commands.command import Command, ExitStatus
+from operations.deployment import deploy, destroy, doctor
 from operations.failures import OperationFailed, OperationRefused
 
-_COMMANDS: tuple[Command, ...] = ()
+_COMMANDS: tuple[Command, ...] = (deploy.COMMAND, deploy.DIFF, destroy.COMMAND, doctor.COMMAND)
 COMMANDS = {command.name: command for command in _COMMANDS}
 
 

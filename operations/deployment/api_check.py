@@ -1,0 +1,103 @@
+"""A smoke test of the deployed API, as a user calls it: health, the OpenAPI document, a prediction of each
+symbol with the key."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from local.system import cloud
+from local.system.api import Api
+from operations.deployment.account import Account, Say
+from operations.deployment.stacks import Sleep
+from operations.failures import OperationFailed
+from tickcast.adapters.redaction import describe
+
+PATIENCE_S = 600.0  # until the task is there, bars are warm and the API has the key
+POLL_S = 5.0
+
+
+class CheckApi:
+    """Ask until all is well. `detached`: a model may be missing, for its training still runs."""
+
+    name = "smoke test of the API"
+
+    def __init__(
+        self, detached: bool = False, patience_s: float = PATIENCE_S, sleep: Sleep = time.sleep
+    ) -> None:
+        self._detached = detached
+        self._patience_s = patience_s
+        self._sleep = sleep
+
+    def is_done(self, account: Account) -> bool:
+        return False
+
+    def run(self, account: Account, say: Say) -> None:
+        api = api_of(account)
+        deadline, said = time.monotonic() + self._patience_s, ""
+        while problems := self._problems(api, account.environment.symbols):
+            if (text := "; ".join(problems)) != said:
+                say(f"not yet: {text}")
+                said = text
+            if time.monotonic() > deadline:
+                raise OperationFailed(
+                    f"{text} after {self._patience_s / 60:g} min: `make doctor ENV={account.name}` says more"
+                )
+            self._sleep(POLL_S)
+        sources = sorted({feed_source(api)} - {""})
+        say(f"health, {len(account.environment.symbols)} predictions and the OpenAPI document are well")
+        if sources:
+            say(f"source of the ticks: {', '.join(sources)}")
+
+    def _problems(self, api: Api, symbols: tuple[str, ...]) -> list[str]:
+        """What is not well, in words."""
+        try:
+            return [*self._of_health(api), *_of_openapi(api), *_of_predictions(api, symbols)]
+        except (OSError, ValueError) as error:
+            return [f"the API does not respond: {describe(error, api.key)}"]
+
+    def _of_health(self, api: Api) -> list[str]:
+        status, body = api.get("health")
+        services: dict[str, Any] = body.get("services", {}) if isinstance(body, dict) else {}
+        wrong = [f"{name}: {each['why']}" for name, each in services.items() if not is_well(name, each)]
+        if self._detached:
+            wrong = [each for each in wrong if not each.startswith("model:")]
+        if status == 200 or (services and not wrong):
+            return []
+        return wrong or [f"/health returned {status}"]
+
+
+def is_well(name: str, service: dict[str, Any]) -> bool:
+    """Whether a service of `/health` works; a background one that has not begun (null) does no harm."""
+    return bool(
+        service["ok"] or (service["ok"] is None and name in ("postgres", "archive", "audit", "score"))
+    )
+
+
+def _of_openapi(api: Api) -> list[str]:
+    status, body = api.get("openapi.json")
+    return [] if status == 200 and "paths" in body else [f"/openapi.json returned {status}"]
+
+
+def _of_predictions(api: Api, symbols: tuple[str, ...]) -> list[str]:
+    wrong = []
+    for symbol in symbols:
+        status, body = api.get(f"predictions/{symbol}")
+        if status != 200:
+            reason = body.get("detail") or body.get("message") if isinstance(body, dict) else body
+            wrong.append(f"/predictions/{symbol} returned {status}: {reason}")
+    return wrong
+
+
+def feed_source(api: Api) -> str:
+    """Where the ticks come from by `/health`, empty where it is not known."""
+    services = api.get("health").body.get("services", {})
+    found = (each.get("source") for name, each in services.items() if name.startswith("feed:"))
+    return str(next((source for source in found if source), ""))
+
+
+def api_of(account: Account) -> Api:
+    """A client of the deployed API with its key, which is read from API Gateway."""
+    outputs = account.outputs("app")
+    key = cloud.api_key_of(account.client("apigateway"), outputs["ApiKeyId"])
+    return Api(outputs["ApiUrl"], key)
