@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 
 from cdk.config import Environment, load
 from local.commands.deployment import Deployment
-from operations.failures import OperationRefused
+from operations.failures import OperationFailed, OperationRefused
 
 STACKS = ("network", "data", "app")  # in the order in which they depend on each other
 ENVIRONMENTS = ("dev", "prod")
@@ -34,6 +34,19 @@ class Resource(NamedTuple):
     kind: str  # such as AWS::S3::Bucket
     logical_id: str
     physical_id: str
+
+
+class Outputs(dict[str, str]):
+    """The outputs of a stack. One that is missing is `OperationFailed`."""
+
+    def __init__(self, stack: str, outputs: dict[str, str]) -> None:
+        super().__init__(outputs)
+        self._stack = stack
+
+    def __missing__(self, name: str) -> str:
+        raise OperationFailed(
+            f"stack {self._stack} has no output {name}: it is not deployed, or was by an older version"
+        )
 
 
 def environment(name: str) -> Environment:
@@ -96,10 +109,11 @@ class Account:
         found = self.stack(self.stack_name(part))
         return str(found["StackStatus"]) if found else ""
 
-    def outputs(self, part: str) -> dict[str, str]:
+    def outputs(self, part: str) -> Outputs:
         """The outputs of a stack of the environment, empty where there is none."""
-        found = self.stack(self.stack_name(part)) or {}
-        return {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
+        name = self.stack_name(part)
+        found = (self.stack(name) or {}).get("Outputs", [])
+        return Outputs(name, {output["OutputKey"]: output["OutputValue"] for output in found})
 
     def resources(self, stack: str) -> list[Resource]:
         """The resources of a stack by its name, or by its id where it is deleted."""
@@ -129,7 +143,7 @@ class Account:
         """The value of `DEPLOYED` or `MIGRATED`, empty where it was never noted."""
         if not (cluster := self.outputs("app").get("ClusterArn")):
             return ""
-        tags = self.client("ecs").list_tags_for_resource(resourceArn=cluster)["tags"]
+        tags = self.client("ecs").list_tags_for_resource(resourceArn=cluster).get("tags", [])
         return next((str(each["value"]) for each in tags if each["key"] == tag), "")
 
     def note(self, tag: str, value: str) -> None:

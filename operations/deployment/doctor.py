@@ -23,6 +23,7 @@ from operations.deployment.foundation import LEAST_BOOTSTRAP, bootstrap_version
 from operations.deployment.migration import revision
 from operations.deployment.steps import reason_of
 from operations.deployment.version import version
+from operations.failures import OperationFailed
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.model_registry import RegistryError
@@ -51,7 +52,7 @@ def examine(account: Account) -> list[State]:
     for check in (*_OF_ACCOUNT, *(_OF_APP if account.status("app") else ())):
         try:
             report += check(account)
-        except (BotoCoreError, ClientError, OSError, ValueError, KeyError, RegistryError) as error:
+        except (OperationFailed, RegistryError, BotoCoreError, ClientError, OSError, ValueError) as error:
             subject = check.__name__.removeprefix("_of_").replace("_", " ")
             report.append(State(False, f"{subject}: could not be asked", reason_of(error)))
     return report

@@ -16,11 +16,7 @@ BOOTSTRAP_STACK = "CDKToolkit"
 LEAST_BOOTSTRAP = 6  # assets of files and images; the CDK's assemblies ask for it by this number
 # AWS makes these roles at the first use of a service, and that first use may come too early for them: in a
 # fresh account the first ECS cluster is refused.
-SERVICES = {
-    "ecs.amazonaws.com": "AWSServiceRoleForECS",
-    "elasticache.amazonaws.com": "AWSServiceRoleForElastiCache",
-    "rds.amazonaws.com": "AWSServiceRoleForRDS",
-}
+SERVICES = ("ecs.amazonaws.com", "elasticache.amazonaws.com", "rds.amazonaws.com")
 
 
 class BuildLayers:
@@ -83,13 +79,12 @@ class ServiceRoles:
                 # Another deployment, or the service itself, was quicker.
                 if "has been taken" not in error.response["Error"].get("Message", ""):
                     raise
-            say(f"made {SERVICES[service]}")
+            say(f"made that of {service}")
 
     def _missing(self, account: Account) -> list[str]:
-        iam, missing = account.client("iam"), []
-        for service, role in SERVICES.items():
-            try:
-                iam.get_role(RoleName=role)
-            except iam.exceptions.NoSuchEntityException:
-                missing.append(service)
-        return missing
+        iam = account.client("iam")
+        return [
+            service
+            for service in SERVICES
+            if not iam.list_roles(PathPrefix=f"/aws-service-role/{service}/")["Roles"]
+        ]

@@ -32,7 +32,7 @@ class Migrate:
         self._sleep = sleep
 
     def is_done(self, account: Account) -> bool:
-        return account.noted(MIGRATED) == revision(account)
+        return account.noted(MIGRATED) == (revision(account) or None)
 
     def run(self, account: Account, say: Say) -> None:
         outputs = account.outputs("app")
