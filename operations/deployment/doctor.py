@@ -136,7 +136,7 @@ def _of_key(account: Account) -> Iterator[State]:
 
 def _of_migration(account: Account) -> Iterator[State]:
     migrated, current = account.noted(MIGRATED), revision(account)
-    if migrated == current:
+    if migrated and migrated == current:
         yield State(True, f"migration: {migrated}, at {account.noted(f'{MIGRATED}-at')}")
     else:
         yield State(
