@@ -4,9 +4,14 @@ symbol with the key."""
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, field
 from typing import Any
 
-from local.system import cloud
+import boto3
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+
+from local.system import cloud, http_json
 from local.system.api import Api
 from operations.deployment.account import Account, Say
 from operations.deployment.stacks import Sleep
@@ -96,8 +101,27 @@ def feed_source(api: Api) -> str:
     return str(next((source for source in found if source), ""))
 
 
+@dataclass(frozen=True)
+class SignedApi(Api):
+    """An API without keys (`api.authorisation: iam`): requests are signed with the caller's credentials."""
+
+    credentials: Any = field(default=None, repr=False)
+    region: str = ""
+
+    def get(self, path: str, **query: int) -> http_json.Response:
+        address = self._address(path, query)
+        request = AWSRequest("GET", address)
+        SigV4Auth(self.credentials, "execute-api", self.region).add_auth(request)
+        return http_json.get(address, dict(request.headers.items()))
+
+
 def api_of(account: Account) -> Api:
-    """A client of the deployed API with its key, which is read from API Gateway."""
+    """A client of the deployed API: with its key, which is read from API Gateway, or signing where it has
+    none."""
     outputs = account.outputs("app")
+    if "ApiKeyId" not in outputs:
+        return SignedApi(
+            outputs["ApiUrl"], credentials=boto3.Session().get_credentials(), region=account.region
+        )
     key = cloud.api_key_of(account.client("apigateway"), outputs["ApiKeyId"])
     return Api(outputs["ApiUrl"], key)

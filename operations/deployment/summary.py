@@ -21,7 +21,9 @@ def lines(account: Account) -> list[str]:
 
 def key_command(account: Account) -> str:
     """The command that prints the API's key."""
-    key_id = account.outputs("app")["ApiKeyId"]
+    key_id = account.outputs("app").get("ApiKeyId")
+    if key_id is None:
+        return "none: requests are signed (api.authorisation: iam)"
     return (
         f"aws apigateway get-api-key --region {account.region} --api-key {key_id} --include-value "
         "--query value --output text"

@@ -294,7 +294,7 @@ async def test_the_keyless_feed_gives_the_same_ticks(protocol: str) -> None:
 
     path = "/stream?streams=btcusdt@trade/btcusdt@bookTicker&timeUnit=MICROSECOND"
     async with exchange(talk, key=None, path=path) as url:
-        keyless = (
+        keyless: dict[str, Any] = (
             {"PROTOCOL": "json", "SOURCE": "json", "BINANCE_API_KEY": ""}
             if protocol == "json"
             else {"PROTOCOL": "auto", "BINANCE_API_KEY": NO_KEY, "PUBLIC_STREAM_URL": url}

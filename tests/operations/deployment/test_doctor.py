@@ -12,7 +12,7 @@ from moto import mock_aws
 from local.system import cloud, http_json
 from operations.deployment import api_check, doctor, summary
 from operations.deployment.account import DEPLOYED, MIGRATED, Account
-from operations.deployment.api_check import CheckApi
+from operations.deployment.api_check import CheckApi, api_of
 from operations.deployment.doctor import State, examine
 from operations.deployment.exchange_key import StoreKey
 from operations.deployment.version import version
@@ -138,6 +138,22 @@ def test_it_gives_up_with_what_is_not_well(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(OperationFailed, match="model: no model after .* `make doctor ENV=dev` says more"):
         run(Api(cold), monkeypatch, patience_s=0)
     run(Api(cold), monkeypatch, patience_s=0, detached=True)  # the training has just begun
+
+
+def test_an_api_without_keys_gets_signed_requests(deployed: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[dict[str, str]] = []
+
+    def get(url: str, headers: dict[str, str]) -> http_json.Response:
+        assert url == "https://api.example/v1/predictions/BTCUSDT?horizon=2"
+        sent.append(headers)
+        return http_json.Response(200, {})
+
+    without = {name: text for name, text in deployed.outputs("app").items() if name != "ApiKeyId"}
+    monkeypatch.setattr(deployed, "outputs", lambda part: without)
+    monkeypatch.setattr(http_json, "get", get)
+    api_of(deployed).get("predictions/BTCUSDT", horizon=2)
+    assert "/ap-northeast-1/execute-api/aws4_request" in sent[0]["Authorization"]
+    assert "signed" in summary.key_command(deployed)
 
 
 def test_the_summary_names_the_command_for_the_key_and_not_the_key(deployed: Account) -> None:

@@ -61,7 +61,7 @@ class Aws:
         return {"AccountLimit": {"ConcurrentExecutions": self.executions}}
 
     def get_paginator(self, name: str) -> Any:
-        pages = [{"Vpcs": [{}] * self.vpcs}]
+        pages: list[Any] = [{"Vpcs": [{}] * self.vpcs}]
         return type("Pages", (), {"paginate": lambda self: pages})()
 
     def get_service_quota(self, ServiceCode: str, QuotaCode: str) -> Any:  # noqa: N803
