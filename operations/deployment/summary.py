@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 from operations.deployment.account import Account
+from operations.failures import OperationFailed, OperationRefused
 
 
 def lines(account: Account) -> list[str]:
@@ -34,6 +35,6 @@ def cost(account: Account) -> str:
     """The monthly cost by `make cost`, or how to find it where that cannot be computed."""
     try:
         costs: Any = importlib.import_module("operations.cost")
-        return f"about ${costs.monthly_usd(account.name):,.0f} a month (make cost ENV={account.name})"
-    except (ImportError, AttributeError, OSError, ValueError):
+        return str(costs.monthly(account.environment).sentence())
+    except (ImportError, OperationFailed, OperationRefused, OSError, ValueError):
         return f"make cost ENV={account.name}"

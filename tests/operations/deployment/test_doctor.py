@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -154,6 +156,17 @@ def test_an_api_without_keys_gets_signed_requests(deployed: Account, monkeypatch
     api_of(deployed).get("predictions/BTCUSDT", horizon=2)
     assert "/ap-northeast-1/execute-api/aws4_request" in sent[0]["Authorization"]
     assert "signed" in summary.key_command(deployed)
+
+
+def test_the_summary_has_the_monthly_cost_where_it_can_be_computed(
+    deployed: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    costs: Any = ModuleType("operations.cost")
+    costs.monthly = lambda environment: SimpleNamespace(sentence=lambda: f"about $61 for {environment.name}")
+    monkeypatch.setitem(sys.modules, "operations.cost", costs)
+    assert summary.cost(deployed) == "about $61 for dev"
+    monkeypatch.setitem(sys.modules, "operations.cost", None)
+    assert summary.cost(deployed) == "make cost ENV=dev"
 
 
 def test_the_summary_names_the_command_for_the_key_and_not_the_key(deployed: Account) -> None:
