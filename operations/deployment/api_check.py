@@ -49,10 +49,10 @@ class CheckApi:
                     f"{text} after {self._patience_s / 60:g} min: `make doctor ENV={account.name}` says more"
                 )
             self._sleep(POLL_S)
-        sources = sorted({feed_source(api)} - {""})
-        say(f"health, {len(account.environment.symbols)} predictions and the OpenAPI document are well")
-        if sources:
-            say(f"source of the ticks: {', '.join(sources)}")
+        say("health, predictions and the OpenAPI document are well")
+        for symbol in account.environment.symbols:
+            say(f"{symbol}: {answered_by(api, symbol)}")
+        say(f"source of the ticks: {feed_source(api) or 'not known'}")
 
     def _problems(self, api: Api, symbols: tuple[str, ...]) -> list[str]:
         """What is not well, in words."""
@@ -92,6 +92,13 @@ def _of_predictions(api: Api, symbols: tuple[str, ...]) -> list[str]:
             reason = body.get("detail") or body.get("message") if isinstance(body, dict) else body
             wrong.append(f"/predictions/{symbol} returned {status}: {reason}")
     return wrong
+
+
+def answered_by(api: Api, symbol: str) -> str:
+    """What a prediction was made by: the model, or what stands in for it and why."""
+    body = api.get(f"predictions/{symbol}").body
+    reason = f", since {body['reason']}" if body.get("reason") else ""
+    return f"answered by {body.get('source')}{reason}"
 
 
 def feed_source(api: Api) -> str:

@@ -132,7 +132,11 @@ def test_the_smoke_test_waits_until_all_is_well(monkeypatch: pytest.MonkeyPatch)
     api.without_prediction = 1
     said = run(api, monkeypatch)
     assert said[0].startswith("not yet: feed:BTCUSDT: nothing has been sent for 9 s; /predictions/BTCUSDT")
-    assert said[-1] == "source of the ticks: json"
+    assert said[-3:] == [
+        "BTCUSDT: answered by model",
+        "ETHUSDT: answered by model",
+        "source of the ticks: json",
+    ]
 
 
 def test_it_gives_up_with_what_is_not_well(monkeypatch: pytest.MonkeyPatch) -> None:
