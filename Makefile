@@ -19,7 +19,10 @@
 #   AWS      backfill, retrain, models, promote, rollback: dev or prod, in the AWS account of your credentials
 #   FUZZ_FRAMES, FUZZ_REQUESTS, FUZZ_FACTOR  fuzz: frames, requests, and the factor of property tests' examples
 #   FUZZ_SEED  fuzz: the seed of an earlier run, to repeat its frames
-#   ENV      synth, deploy, layers, cost: local, dev or prod
+#   ENV      synth, layers, cost: local, dev or prod; deploy, destroy, diff, doctor: dev or prod
+#   DETACH   deploy: DETACH=1 does not wait for history and the first model
+#   BINANCE_API_KEY_FILE  deploy: a file with the exchange's key (or BINANCE_API_KEY, or typed); none: public mirror
+#   CONFIRM  destroy: prod, to destroy prod
 #   RATE     cost: ticks a second of each symbol; default: 200. SYMBOLS: default is BTCUSDT
 #   REQUESTS cost: requests a second of the API; default: one a minute
 #   BUILDER, PLATFORM  images: docker, podman or buildah, the first that works; linux/amd64 or linux/arm64
@@ -62,7 +65,7 @@ export JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 
 .PHONY: help run smoke drills gaps explain backfill retrain models promote rollback evaluate bench test test-fast \
-	test-localstack fuzz check setup layers synth deploy cost images images-lock clean
+	test-localstack fuzz check setup layers synth deploy destroy diff doctor cost images images-lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -148,10 +151,17 @@ synth: layers  ## synthesise the CloudFormation templates of ENV into cdk.out
 	@echo "synth: $(ENV)"
 	@$(CDK) synth --quiet --context env=$(ENV)
 
-deploy: layers  ## deploy all stacks of ENV (dev, prod) into the AWS account of your credentials
-	@$(if $(filter local,$(ENV)),echo "deploy: make run deploys the local environment" >&2 && exit 1,true)
-	@echo "deploy: $(ENV)"
-	@$(CDK) deploy --all --context env=$(ENV)
+deploy: setup  ## deploy ENV into the AWS account of your credentials; repeated, it continues where it broke off
+	@exec $(VENV)/python -m operations deploy $(ENV) $(if $(DETACH),--detach)
+
+destroy: setup  ## delete ENV from the account, and all it leaves that costs
+	@exec $(VENV)/python -m operations destroy $(ENV) $(if $(CONFIRM),--confirm $(CONFIRM))
+
+diff: layers  ## show what a deployment of ENV would change
+	@exec $(VENV)/python -m operations diff $(ENV)
+
+doctor: setup  ## report the state of ENV in the account, and what to do
+	@exec $(VENV)/python -m operations doctor $(ENV)
 
 cost: setup  ## what ENV (dev, prod) costs a month, by line and if …; the last line is JSON
 	@exec $(VENV)/python -m operations cost --env $(ENV) $(if $(RATE),--rate $(RATE)) \

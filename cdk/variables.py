@@ -39,7 +39,8 @@ def variables(environment: Environment, *, bucket: str, stream: str) -> dict[str
         "REST_URL": history.rest_url,
         "STREAM_NAME": stream,
         **_of(ingest),
-        "PROTOCOL": "sbe",
+        # In an account the secret decides, when the task starts: it holds a key or says that there is none.
+        "PROTOCOL": "auto" if environment.aws else "sbe",
         "SOURCE": "sbe",
     }
 

@@ -56,6 +56,7 @@ def health_report(
     producer: Producer,
     exchange_time: ExchangeTime,
     symbols: tuple[str, ...],
+    source: str,
 ) -> dict[str, Any]:
     now_us, now_s = time.time_ns() // 1000, time.monotonic()
     exchange_us = exchange_time.now_us()
@@ -74,6 +75,7 @@ def health_report(
         "live": session.has_delivered and now_s - producer.writer.turned_s < STUCK_AFTER_S,
         "ready": not why,
         "why": "; ".join(why),
+        "source": source,
         "symbols": {s: {"last_tick_age_s": age_s, "quiet": quiet[s]} for s, age_s in ages.items()},
         "host_offset_ms": None if exchange_us is None else (now_us - exchange_us) / 1000,
         "waiting_records": len(producer.outbox),
@@ -157,7 +159,7 @@ async def ingest(settings: IngestSettings) -> None:
         return
 
     def report() -> dict[str, Any]:
-        return health_report(session, stream, producer, exchange_time, settings.symbols)
+        return health_report(session, stream, producer, exchange_time, settings.symbols, settings.feed)
 
     with HealthServer(settings.health_port, report, settings.health_host) as health:
         logger.info("health_listening", extra={"event": "health_listening", "port": health.port})
@@ -202,7 +204,9 @@ async def finish(
 
 def main() -> int:
     try:
-        asyncio.run(ingest(read(IngestSettings)))
+        settings = read(IngestSettings).decided()
+        logger.info("source", extra={"source": settings.feed})
+        asyncio.run(ingest(settings))
     except SettingsError as error:
         logger.error("cannot start", extra={"reason": str(error)})
         return 2

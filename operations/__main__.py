@@ -8,10 +8,14 @@ import sys
 
 from local.commands.command import Command, ExitStatus
 from operations.cost.command import COMMAND as COST
+from operations.deployment import deploy, destroy, doctor
 from operations.failures import OperationFailed, OperationRefused
 from operations.images import builders, lock
 
-_COMMANDS: tuple[Command, ...] = (COST, builders.COMMAND, lock.COMMAND)
+_COMMANDS: tuple[Command, ...] = (
+    *(deploy.COMMAND, deploy.DIFF, destroy.COMMAND, doctor.COMMAND),
+    *(COST, builders.COMMAND, lock.COMMAND),
+)
 COMMANDS = {command.name: command for command in _COMMANDS}
 
 

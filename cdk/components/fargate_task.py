@@ -64,6 +64,7 @@ class FargateTask(ecs.FargateTaskDefinition):
                 operating_system_family=ecs.OperatingSystemFamily.LINUX,
             ),
         )
+        self.log_group = LogGroup(scope, "Logs", retention=log_retention)
         linux = ecs.LinuxParameters(scope, "Linux", init_process_enabled=True)
         linux.drop_capabilities(ecs.Capability.ALL)
         self.add_container(
@@ -78,7 +79,7 @@ class FargateTask(ecs.FargateTaskDefinition):
             secrets=dict(secrets),
             logging=ecs.LogDriver.aws_logs(
                 stream_prefix=name.lower(),
-                log_group=LogGroup(scope, "Logs", retention=log_retention),
+                log_group=self.log_group,
                 mode=log_mode,
             ),
             user="10001:10001",

@@ -337,6 +337,7 @@ class DatabaseConfig(_Config, frozen=True, kw_only=True):
 class IngestConfig(_Config, frozen=True, kw_only=True):
     """The Fargate task that holds the exchange's stream. Each further task is a redundant feed.
 
+    `stream_url` asks for a key; without one the task takes the same events as JSON from `public_stream_url`.
     The quotes of `busy_symbol` never pause: every connection carries them to show that it is alive. After
     `rollover_s` a connection is replaced by a new one; the exchange closes each at 24 h.
 
@@ -352,6 +353,7 @@ class IngestConfig(_Config, frozen=True, kw_only=True):
     memory_mb: Positive = 512
     tasks: Annotated[int, Meta(ge=0, le=4)] = 1
     stream_url: Annotated[str, Meta(pattern=rf"^wss?://{_HOST}$")] = "wss://stream-sbe.binance.com:9443"
+    public_stream_url: Annotated[str, Meta(pattern=rf"^wss?://{_HOST}$")] = "wss://data-stream.binance.vision"
     busy_symbol: str = "BTCUSDT"
     linger_ms: Annotated[int, Meta(ge=1, le=2000)] = 100
     rollover_s: Annotated[int, Meta(ge=60, le=86_399)] = 81_000

@@ -19,6 +19,7 @@ from ingest_ecs.settings import IngestSettings
 from local.containers import INGEST_VARIABLES, SHARED, SYSTEM
 from local.system import http_json
 from local.system.cloud import Cloud, FunctionFailed, environment
+from local.system.emulator import EMULATORS
 from local.system.first_model import FirstModel
 from local.system.options import Options
 from local.system.processes import Processes, ProcessFailed
@@ -88,9 +89,8 @@ def deploy(addresses: Addresses, state: StateFolder, progress: Progress) -> None
     """Raises `ProcessFailed` or `FunctionFailed`."""
     sent = http_json.get(f"{addresses.exchange}/local/sent").body
     symbols = list(sent["symbols"])
-    cloud = Cloud(
-        addresses.cloud, Processes(state.path, state.logs, environment(addresses.cloud, state)), state
-    )
+    processes = Processes(state.path, state.logs, environment(addresses.cloud, state))
+    cloud = Cloud(EMULATORS[Options().emulator], addresses.cloud, processes, state)
     with progress.step("CDK synthesis and bootstrap"):
         cloud.finish(cloud.start_bootstrap(), cloud.start_synthesis(addresses.context(symbols)))
     with progress.step("CloudFormation deployment"):
