@@ -66,8 +66,8 @@ class Migration(Construct):
             https="AWS: the image, the secret, the log",
         )
         group.connections.allow_to_default_port(database.instance, "the database")
-        self.task_definition_arn = task.task_definition_arn
-        self.log_group_name = task.log_group.log_group_name
+        self.task_definition_arn = self.task.task_definition_arn
+        self.log_group_name = self.task.log_group.log_group_name
         self.security_group_id = group.security_group_id
         self.subnets = ",".join(vpc.select_subnets(subnet_type=ec2.SubnetType.PUBLIC).subnet_ids)
         network = f"subnets=[{self.subnets}],securityGroups=[{self.security_group_id}],assignPublicIp=ENABLED"

@@ -414,6 +414,7 @@ class Environment(_Config, frozen=True, kw_only=True):
         if self.aws:
             self._check_cache(self.aws.cache)
             self._check_zones(self.aws.network)
+            self._check_stream(self.aws.ingest)
             self._check_concurrency(self.aws.concurrent_executions)
 
     def _check_cache(self, cache: CacheConfig) -> None:
@@ -433,11 +434,12 @@ class Environment(_Config, frozen=True, kw_only=True):
                     f"aws.network.zone_ids: {zone} is not of {self.region}, whose zones are like "
                     f"{prefix}-az1; null takes the first two"
                 )
-            ingest = self.aws.ingest
-            try:
-                stream_address(ingest.stream_url, "sbe", self.symbols, ingest.busy_symbol)
-            except ValueError as error:
-                raise ValueError(f"symbols: {error}") from None
+
+    def _check_stream(self, ingest: IngestConfig) -> None:
+        try:
+            stream_address(ingest.stream_url, "sbe", self.symbols, ingest.busy_symbol)
+        except ValueError as error:
+            raise ValueError(f"symbols: {error}") from None
 
     def _check_concurrency(self, quota: int) -> None:
         """What runs in the background, at its peak, may not leave the API without executions."""
