@@ -86,12 +86,7 @@ class Function(lambda_.Function):
             role=role,
             log_group=log_group,
             logging_format=lambda_.LoggingFormat.JSON,
-            # Lambda drops lines by their level, and takes those without one, such as metrics (EMF), for INFO
-            # ("Log-level filtering" in its Developer Guide). So what is above INFO is left to LOG_LEVEL, by
-            # which the process itself filters.
-            application_log_level_v2=lambda_.ApplicationLogLevel[
-                "DEBUG" if environment.log_level == "DEBUG" else "INFO"
-            ],
+            application_log_level_v2=_lambdas_log_level(environment),
             system_log_level_v2=lambda_.SystemLogLevel.WARN,
             tracing=lambda_.Tracing.ACTIVE if environment.tracing else lambda_.Tracing.DISABLED,
             memory_size=sizing.memory_mb,
@@ -129,6 +124,14 @@ class _EveryVariableIsSet:
 
     def validate(self) -> list[str]:
         return [f"{self._function} reads {name}, which nothing sets" for name in sorted(self._missing)]
+
+
+def _lambdas_log_level(environment: Environment) -> lambda_.ApplicationLogLevel:
+    """Lambda drops lines by their level, and takes those without one, such as metrics (EMF), for INFO
+    ("Log-level filtering" in its Developer Guide). So what is above INFO is left to LOG_LEVEL, by which the
+    process itself filters."""
+    levels = lambda_.ApplicationLogLevel
+    return levels.DEBUG if environment.log_level == "DEBUG" else levels.INFO
 
 
 def _network_interfaces() -> iam.PolicyStatement:

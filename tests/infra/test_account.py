@@ -56,9 +56,8 @@ def test_what_starts_with_a_role_waits_for_all_its_policies(on_aws: Synthesised)
 
     def all_before(name: str) -> set[str]:
         resource = resources[name]
-        direct = set(resource.get("DependsOn", ())) | (
-            ids_in(resource.get("Properties", {})) & resources.keys()
-        )
+        named = ids_in(resource.get("Properties", {})) & resources.keys()
+        direct: set[str] = {*resource.get("DependsOn", ()), *named}
         return direct | {each for before in direct - {name} for each in all_before(before)}
 
     checked = set()
