@@ -94,13 +94,17 @@ class Ingest(Construct):
         # ECS fetches the image and the key, the first task may fail and the deployment be rolled back.
         self.service.node.add_dependency(self.task.obtain_execution_role())
         if not config.container_insights:
-            Validations.of(self.cluster).acknowledge(
-                Acknowledgment(
-                    id="AwsSolutions-ECS4",
-                    reason="Some twenty metrics with a price each; the service's own count the running "
-                    "tasks, and `aws.container_insights` switches the others on.",
-                )
-            )
+            _acknowledge(self.cluster)
+
+
+def _acknowledge(cluster: ecs.Cluster) -> None:
+    Validations.of(cluster).acknowledge(
+        Acknowledgment(
+            id="AwsSolutions-ECS4",
+            reason="Some twenty metrics with a price each; the service's own count the running tasks, and "
+            "`aws.container_insights` switches the others on.",
+        )
+    )
 
 
 def _health_check(port: int) -> ecs.HealthCheck:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -15,7 +16,8 @@ from operations.cost.usage import Load, Usage
 
 @dataclass(frozen=True)
 class Line:
-    """`quantity` units of `price_id` a month; the names are stable, for they are in the command's JSON."""
+    """`quantity` units of `price_id` a month; the names are stable, for they are in the command's JSON.
+    `confidence` is the least of the prices in it."""
 
     name: str
     what: str
@@ -23,6 +25,7 @@ class Line:
     price_id: str
     unit: str
     usd: float
+    confidence: str
 
 
 # (name, what it is, quantity, id of the price)
@@ -58,13 +61,15 @@ def lines(inventory: Inventory, load: Load, prices: Prices) -> list[Line]:
 
 
 def _line(name: str, what: str, quantity: float, price_id: str, inventory: Inventory, prices: Prices) -> Line:
-    price = prices[price_id]
-    value = price.value
+    factors = []
     if name in {"database_instance", "database_storage"} and inventory.database_is_multi_az:
-        value *= prices["db_multi_az_factor"].value
+        factors.append(prices["db_multi_az_factor"])
     if name in {"ingest_cpu", "ingest_memory"} and inventory.task_is_spot:
-        value *= prices["fargate_spot_factor"].value
-    return Line(name, what, quantity, price_id, price.unit, quantity * value)
+        factors.append(prices["fargate_spot_factor"])
+    price = prices[price_id]
+    usd = quantity * math.prod(each.value for each in (price, *factors))
+    confidence = max(each.confidence for each in (price, *factors))
+    return Line(name, what, quantity, price_id, price.unit, usd, confidence)
 
 
 def _ingest(inventory: Inventory, usage: Usage) -> Iterator[Entry]:

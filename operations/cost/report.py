@@ -35,11 +35,10 @@ def line_table(estimate: Estimate) -> str:
     for line in sorted(estimate.lines, key=lambda line: -line.usd):
         if line.usd == 0:
             continue
-        price = estimate.prices[line.price_id]
         each = f"{line.usd / line.quantity:.10f}".rstrip("0").rstrip(".")
         rows.append(
             f"| {line.what} | {_quantity(line.quantity)} | {line.unit} | {each} | "
-            f"{price.confidence} | {_usd(line.usd)} |"
+            f"{line.confidence} | {_usd(line.usd)} |"
         )
     rows.append(f"| **all** | | | | | **{_usd(estimate.month_usd)}** |")
     rows.append(
@@ -53,9 +52,7 @@ def confidence_table(estimate: Estimate) -> str:
     """How much of the sum rests on prices of which confidence."""
     rows = ["| confidence of the price | $ a month | share |", "|---|---:|---:|"]
     for confidence in "ABCD":
-        usd = sum(
-            line.usd for line in estimate.lines if estimate.prices[line.price_id].confidence == confidence
-        )
+        usd = sum(line.usd for line in estimate.lines if line.confidence == confidence)
         rows.append(f"| {confidence} | {_usd(usd)} | {usd / estimate.month_usd:.0%} |")
     return "\n".join(rows)
 
@@ -145,7 +142,7 @@ def as_json(estimate: Estimate) -> dict[str, Any]:
                 "quantity": line.quantity,
                 "unit": line.unit,
                 "price": line.price_id,
-                "confidence": estimate.prices[line.price_id].confidence,
+                "confidence": line.confidence,
             }
             for line in estimate.lines
         ],

@@ -23,15 +23,17 @@ class Load:
     free_tiers: bool = False
 
 
-def compute_ms(memory_mb: int, symbols: int = 1) -> float:
-    """Fold and inference of an event, with the share of a core that comes with the memory."""
-    whole_core_ms = measured.EVENT_MS + (symbols - 1) * measured.FURTHER_SYMBOL_MS
-    return whole_core_ms / min(1.0, memory_mb / measured.FULL_CORE_MB)
+def compute_ms(memory_mb: int, symbols: int = 1, ticks: float = measured.EVENT_TICKS) -> float:
+    """Fold and inference of an event of so many ticks of each of its symbols, with the share of a core that
+    comes with the memory."""
+    further_ms = (symbols - 1) * measured.FURTHER_SYMBOL_MS
+    further_ms += symbols * max(ticks - measured.EVENT_TICKS, 0) * measured.TICK_US / 1000
+    return (measured.EVENT_MS + further_ms) / min(1.0, memory_mb / measured.FULL_CORE_MB)
 
 
-def billed_s(memory_mb: int, symbols: int = 1) -> float:
+def billed_s(memory_mb: int, symbols: int = 1, ticks: float = measured.EVENT_TICKS) -> float:
     """Of an event. The write of the state and the receipt after the answer is one more round trip."""
-    return math.ceil(compute_ms(memory_mb, symbols) + 2 * measured.ROUND_TRIP_MS) / 1000
+    return math.ceil(compute_ms(memory_mb, symbols, ticks) + 2 * measured.ROUND_TRIP_MS) / 1000
 
 
 class Usage:
@@ -79,8 +81,9 @@ class Usage:
 
     @property
     def event_gb_s(self) -> float:
-        memory_mb = self.inventory.functions["predict_stream"].memory_mb
-        return self.events * billed_s(memory_mb, self.symbols_a_shard) * memory_mb / 1024
+        memory_mb, symbols = self.inventory.functions["predict_stream"].memory_mb, self.symbols_a_shard
+        ticks = self.ticks / self.events / symbols
+        return self.events * billed_s(memory_mb, symbols, ticks) * memory_mb / 1024
 
     @property
     def predictions(self) -> float:

@@ -75,6 +75,22 @@ def test_fixed_sizes_by_hand() -> None:
     assert estimate(task_is_spot=True).usd("ingest_cpu") == pytest.approx(0.3 * found.usd("ingest_cpu"))
 
 
+def test_busier_markets_take_longer() -> None:
+    def seconds(ticks_per_s: float) -> float:
+        usage = Usage(replace(SMALL, fan_out=True), Load(ticks_per_s=ticks_per_s))
+        return usage.event_gb_s / usage.events
+
+    assert seconds(200) == 0.007
+    assert seconds(10_000) == pytest.approx(0.008, abs=0.0011)
+
+
+def test_a_line_is_as_certain_as_the_least_certain_price_in_it() -> None:
+    def confidence(**fields: Any) -> str:
+        return {line.name: line.confidence for line in estimate(**fields).lines}["ingest_cpu"]
+
+    assert (confidence(), confidence(task_is_spot=True)) == ("A", "D")
+
+
 def test_a_record_above_25_kb_is_two_units() -> None:
     """4,600 ticks in 100 ms are 251,000 bytes."""
     usage = Usage(SMALL, Load(ticks_per_s=46_000))
@@ -89,7 +105,8 @@ def test_a_price_is_of_the_unit_that_its_line_counts() -> None:
 
 @pytest.mark.parametrize("preset", PRESETS, ids=str)
 def test_presets_differ_by_what_the_latency_budget_says(preset: Preset) -> None:
-    """But for traffic between zones, which a budget of milliseconds leaves out."""
+    """But for what a budget of milliseconds leaves out: traffic between zones, and that a poll has more
+    ticks."""
 
     def total(each: Preset) -> float:
         functions = SMALL.functions | {"predict_stream": FunctionSize(each.memory_mb, False, False)}
@@ -98,7 +115,7 @@ def test_presets_differ_by_what_the_latency_budget_says(preset: Preset) -> None:
         return sum(line.usd for line in lines(inventory, Load(), prices()) if line.name not in left_out)
 
     first = PRESETS[0]
-    assert total(preset) - total(first) == pytest.approx(preset.dollars - first.dollars, abs=0.005)
+    assert total(preset) - total(first) == pytest.approx(preset.dollars - first.dollars, abs=0.05)
 
 
 def test_predictions_come_as_often_as_records_or_polls_allow() -> None:
