@@ -29,7 +29,7 @@ from tests.fixtures.kinesis_events import FIRST_SEQUENCE, batch_event, event, re
 from tests.fixtures.market import START_US, batch, random_ticks
 from tests.fixtures.records import known
 from tickcast.adapters.redis.connection import connect
-from tickcast.adapters.redis.hot_store import Commit, HotStore
+from tickcast.adapters.redis.hot_store import Commit, Committed, HotStore
 from tickcast.adapters.registry.onnx_model import OnnxModel
 from tickcast.features.ring import BarRing
 from tickcast.features.vector import FEATURE_NAMES, feature_rows
@@ -505,7 +505,7 @@ def test_of_two_concurrent_invocations_one_writes_nothing(
     predict(batch_event(0, *stream[:120]))
 
     class Overtaken(HotStore):
-        def commit_all(self, commits: list[Commit]) -> list[bool]:
+        def commit_all(self, commits: list[Commit]) -> list[Committed]:
             assert predict(batch_event(120, *stream[120:])).fenced == []
             self.after_the_winner = everything(redis_client)
             return super().commit_all(commits)
@@ -516,6 +516,45 @@ def test_of_two_concurrent_invocations_one_writes_nothing(
     assert (loser.predictions, loser.outcomes, loser.ticks, loser.late) == ([], [], 0, 0)
     assert everything(redis_client) == store.after_the_winner
     assert len(receipts_in(redis_client)) == 2
+
+
+def test_a_state_that_another_invocation_wrote_is_read_again(
+    predict: PredictStream, redis_client: redis.Redis, s3: Any, clock: Clock
+) -> None:
+    """Both have the same records; the second to write finds its own sequence."""
+    put_model(s3)
+    stream = ticks_in(20)
+    predict(batch_event(0, *stream[:120]))
+
+    class Repeated(HotStore):
+        def commit_all(self, commits: list[Commit]) -> list[Committed]:
+            predict(batch_event(120, *stream[120:150]))
+            return super().commit_all(commits)
+
+    second = hot_path(Repeated(redis_client, SETTINGS.lateness_us), s3, clock)
+    assert second(batch_event(120, *stream[120:150])).fenced == []
+    assert second.states == {}
+    assert set(predict.states) == {"BTCUSDT"}
+
+
+def test_an_answer_does_not_go_back_when_half_a_batch_is_tried_again(
+    predict: PredictStream, redis_client: redis.Redis, s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_model(s3)
+    stream = ticks_in(20)
+    predict(batch_event(0, *stream[:120]))
+
+    def fails(commits: list[Commit]) -> list[Committed]:
+        raise redis.ConnectionError("lost")
+
+    with monkeypatch.context() as patched, pytest.raises(redis.ConnectionError):
+        patched.setattr(predict.store, "commit_all", fails)
+        predict(batch_event(120, *stream[120:150]))
+    answered = redis_client.get("prediction:BTCUSDT:latest")
+    predict(batch_event(120, *stream[120:135]))
+    assert redis_client.get("prediction:BTCUSDT:latest") == answered
+    predict(batch_event(135, *stream[135:160]))
+    assert redis_client.get("prediction:BTCUSDT:latest") != answered
 
 
 def test_after_a_split_the_stream_continues_in_the_child_shard(

@@ -129,6 +129,25 @@ def test_a_clock_that_is_set_is_followed_at_once(jump_s: int) -> None:
     assert pipeline.estimate.store_ms == 0
 
 
+def test_a_shard_that_is_far_behind_does_not_cast_doubt_on_what_is_proven() -> None:
+    pipeline = Pipeline(stream_offset_us=-3_000_000, store_offset_us=-3_000_000)
+    pipeline.run(5)
+    known_ms = pipeline.estimate.store_ms
+    old_us = pipeline.exchange_us - 2 * WINDOW_US
+    for n in range(100):
+        pipeline.estimate.record("ETHUSDT", "abcd1234-0", -1, old_us + n * MS, old_us + n * MS + 500 * MS)
+    assert pipeline.estimate.store_ms == known_ms == pytest.approx(-3000, abs=SPREAD_US / MS)
+
+
+def test_a_clock_of_arrivals_that_is_set_back_for_good_is_followed() -> None:
+    pipeline = Pipeline(stream_offset_us=600_000_000, store_offset_us=600_000_000)
+    pipeline.run(5)
+    assert pipeline.estimate.store_ms == pytest.approx(600_000, abs=SPREAD_US / MS)
+    pipeline.stream_offset_us = pipeline.store_offset_us = 0
+    pipeline.run(120)
+    assert pipeline.estimate.store_ms == 0
+
+
 def test_a_record_that_is_delivered_again_proves_nothing_more() -> None:
     estimate = ClockOffset()
     for sent_us in (NOW_US, NOW_US + LINGER_US, NOW_US):  # the third after the second had arrived

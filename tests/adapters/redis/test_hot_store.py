@@ -14,6 +14,7 @@ from tests.fixtures import records
 from tests.fixtures.hot_path import SETTINGS, commit, commit_of
 from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.hot_store import (
+    Committed,
     HotStore,
     Overtaken,
     StoreFull,
@@ -260,7 +261,7 @@ def test_a_store_that_went_back_is_distinguished_from_another_invocation(
 ) -> None:
     """Only the symbol whose stored state is older than the one that was read has lost something."""
     states = [state(6, symbol, newest_us=10**15) for symbol in ("BTCUSDT", "ETHUSDT")]
-    assert store.commit_all([commit_of(each, 0) for each in states]) == [True, True]
+    assert store.commit_all([commit_of(each, 0) for each in states]) == [Committed.WRITTEN] * 2
     redis_client.hset("state:BTCUSDT", "sequence", 3)
     commits = [commit_of(state(9), 6), commit_of(state(9, "ETHUSDT"), 5)]
     with pytest.raises(StoreWentBack, match="than were read: BTCUSDT$"):
@@ -350,7 +351,8 @@ def test_every_key_of_a_symbol_expires(store: HotStore, redis_client: redis.Redi
 def test_symbols_are_committed_independently(store: HotStore) -> None:
     assert commit(store, state(5), 0)
     commits = [commit_of(state(4), 3), commit_of(state(6, "ETHUSDT"), 0)]
-    assert store.commit_all(commits) == [False, True]
+    assert store.commit_all(commits) == [Committed.FENCED, Committed.WRITTEN]
+    assert store.commit_all(commits[1:]) == [Committed.FOUND]
     states, _ = store.load(["BTCUSDT", "ETHUSDT"])
     assert [each.sequence for each in states.values()] == [5, 6]
     assert store.commit_all([]) == []

@@ -60,6 +60,7 @@ ARCHIVE = "archive_ticks"
 POSTGRES = "postgres"
 OLD_ENOUGH_MS = 180_000  # the archive collects for a minute, and may have to retry
 LATE_UNTIL_MS = 120_000  # receipts up to so long after may list its late ticks
+MINUTE_MS = 60_000
 BEHIND_MS = 300_000  # the archive may lag behind the hot path by so much
 MODELS_KEPT = 4  # champion and challenger, and both from before a promotion
 _PAGE = 200  # receipts per request: a large one would block Redis for the hot path
@@ -324,11 +325,14 @@ def _as_failure_of(symbol: str, result: Result) -> Iterator[None]:
 
 
 def sample_slices(now_ms: float, every_ms: int, sample: int) -> list[tuple[int, int]]:
-    """`sample` slices (from, to) of the newest whole period that is old enough, ms: the first prediction in
-    each is audited. Their start shifts from period to period, by up to half a slice, and depends on time
+    """`sample` slices of time (from, to), ms: the first prediction in each is audited. The last is the newest
+    minute that is old enough, in which those between the seconds are still kept. The others are of the newest
+    whole period that is; their start shifts from period to period, by up to half a slice, and depends on time
     alone."""
-    period = (round(now_ms) - OLD_ENOUGH_MS) // every_ms - 1
+    newest_ms = round(now_ms) - OLD_ENOUGH_MS
+    period = newest_ms // every_ms - 1
     slice_ms = every_ms // sample
     shift_ms = period * _SHIFT_MS % max(1, slice_ms // 2)
-    starts = [period * every_ms + n * slice_ms for n in range(sample)]
-    return [(start + shift_ms, start + slice_ms) for start in starts]
+    starts = [period * every_ms + n * slice_ms for n in range(sample - 1)]
+    slices = [(start + shift_ms, start + slice_ms) for start in starts]
+    return [*slices, (newest_ms - MINUTE_MS, newest_ms)]

@@ -34,7 +34,7 @@ from tickcast.adapters.kinesis.records import StreamRecord, records_in
 from tickcast.adapters.kinesis.schema_registry import SchemaRegistry
 from tickcast.adapters.lake.quarantine import quarantine, quarantine_state, rows_of
 from tickcast.adapters.redaction import describe
-from tickcast.adapters.redis.hot_store import Commit, HotStore, Writes
+from tickcast.adapters.redis.hot_store import Commit, Committed, HotStore, Writes
 from tickcast.adapters.registry.model_watcher import ModelWatcher
 from tickcast.adapters.settings import PredictStreamSettings
 from tickcast.features.ring import BarRing
@@ -354,15 +354,17 @@ class PredictStream:
             return unfinished
         commits = [Commit(each.state, each.read_sequence, each.writes, each.data) for each in ready]
         asked_us = self.clock_ms() * 1000
-        written = self.store.commit_all(commits)
+        committed = self.store.commit_all(commits)
         self._note_time(ready, asked_us)
-        for each, is_written in zip(ready, written, strict=True):
+        for each, became in zip(ready, committed, strict=True):
             symbol = each.state.symbol
-            if not is_written:
+            if became is Committed.WRITTEN:
+                self.states[symbol] = each.state
+            else:
                 self.states.pop(symbol, None)
+            if became is Committed.FENCED:
                 result.fenced.append(symbol)
                 continue
-            self.states[symbol] = each.state
             result.add(each.result)
             if each.result.kept:
                 result.missing_trades[symbol] = each.state.ring.gaps.trades

@@ -25,6 +25,7 @@ from math import inf
 SPREAD_US = 250_000
 WINDOW_US = 60_000_000
 _BUCKET_US = 1_000_000
+SET_BACK = 1000  # arrivals in a row from before the window: the clock of arrivals was set back
 MAX_SENDERS = 1000  # of which the previous record is remembered
 
 
@@ -48,6 +49,7 @@ class ClockOffset:
     def __init__(self) -> None:
         self._buckets: deque[_Bounds] = deque()  # a second each
         self._window = _Bounds()  # of all of them
+        self._behind = 0  # arrivals in a row from before the window
         self._previous: dict[tuple[str, str], tuple[int, int]] = {}  # by symbol and task: sent, arrived
         self._own_to_store_us: float | None = None  # the store's clock less this host's
 
@@ -98,8 +100,13 @@ class ClockOffset:
     def _add(self, arrived_us: int, low_us: float, high_us: float, store_us: float) -> None:
         """Tighten the bounds of the second of `arrived_us`, and forget those older than the window."""
         from_us, buckets = arrived_us // _BUCKET_US * _BUCKET_US, self._buckets
-        if buckets and from_us < buckets[-1].from_us - WINDOW_US:  # the clock of arrivals was set back
+        if buckets and from_us < buckets[-1].from_us - WINDOW_US:
+            # Of a shard that is far behind, which says nothing of now; or the clock of arrivals was set back.
+            self._behind += 1
+            if self._behind < SET_BACK:
+                return
             self._clear()
+        self._behind = 0
         if not buckets or from_us > buckets[-1].from_us:
             buckets.append(_Bounds(from_us))
             self._window = _Bounds()

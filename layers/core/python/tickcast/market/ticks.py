@@ -48,6 +48,14 @@ QUOTE = np.dtype(
     ]
 )
 
+# Their fields of 64 bits as one, to be compared all at once.
+_NUMBERS = {
+    TRADE: np.dtype(
+        {"names": ["numbers"], "formats": [("<i8", 6)], "offsets": [0], "itemsize": TRADE.itemsize}
+    ),
+    QUOTE: np.dtype([("numbers", "<i8", 7)]),
+}
+
 Trades = npt.NDArray[Any]  # of TRADE, shape (trades,)
 Quotes = npt.NDArray[Any]  # of QUOTE, shape (quotes,)
 TickArray = npt.NDArray[Any]  # of either
@@ -85,6 +93,13 @@ def selected(rows: npt.NDArray[Any], which: npt.NDArray[Any]) -> npt.NDArray[Any
 def joined(rows: npt.NDArray[Any], more: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """`rows` followed by `more`, of the same dtype."""
     return np.concatenate([raw(rows), raw(more)]).view(rows.dtype)
+
+
+def bounds(rows: TickArray) -> tuple[list[int], list[int]]:
+    """The lowest and the highest value of each field of 64 bits in `rows`, of which there is at least one, in
+    the order of their fields."""
+    numbers = rows.view(_NUMBERS[rows.dtype])["numbers"]
+    return numbers.min(axis=0).tolist(), numbers.max(axis=0).tolist()
 
 
 @functools.cache

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from msgspec.structs import asdict, replace
 
-from tickcast.features.bars import Seconds, mids, proxy_mids
+from tickcast.features.bars import Seconds, proxy_mids
 from tickcast.features.ring import View, differences
-from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES, Floats, feature_rows
+from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES, Floats, newest_row
+from tickcast.features.windows import NewestWindows
 from tickcast.market.sums import total
 from tickcast.market.ticks import SCALE
 from tickcast.model.calibration import Calibrator
@@ -170,13 +171,13 @@ def row_of(symbol: str, view: View, quiet_us: int) -> Row | None:
     negative where nothing is known of a quiet market."""
     if not len(view.bars):
         return None
-    newest = view.bars[-1:]
-    bar, mid = newest[0], _price(mids(newest))
+    windows, bar = NewestWindows(view.bars), view.bars[-1]
+    mid = windows.price / SCALE if windows.is_quoted else None
     price = int(bar["last_trade_price"]) / SCALE if bar["last_trade_price"] > 0 else mid
     if price is None:
         return None
-    (vector,) = feature_rows(view.bars, view.seconds, 1)
-    known = None if np.isnan(vector).any() else vector.tolist()
+    vector = newest_row(windows, view.seconds)
+    known = None if any(map(math.isnan, vector)) else vector
     return Row(symbol, view, known, price, mid, quiet_us if quiet_us >= 0 else None)
 
 
@@ -297,21 +298,19 @@ def run(model: ServingModel, vectors: Floats, widths: Sequence[float]) -> list[P
     """
     try:
         # A model computes in single precision: more digits would only take room in receipts.
-        move_bp, scale_bp, p_flat = (np.round(values, _DIGITS) for values in model.run(vectors))
-        if not move_bp.shape == scale_bp.shape == p_flat.shape == (len(vectors), len(PATH_S)):
-            raise ValueError(f"outputs of shape {move_bp.shape}, {scale_bp.shape}, {p_flat.shape}")
+        outputs = model.run(vectors)
+        if any(values.shape != (len(vectors), len(PATH_S)) for values in outputs):
+            raise ValueError(f"outputs of shape {', '.join(str(values.shape) for values in outputs)}")
+        rounded = np.round(np.stack(outputs, axis=1), _DIGITS).tolist()
     except Exception as error:  # onnxruntime raises its own classes, with no common base
         if len(vectors) > 1:
             return [run(model, vectors[n : n + 1], [width])[0] for n, width in enumerate(widths)]
         problem = ModelError(f"model {model.model_id} does not run: {type(error).__name__}: {error}")
         problem.__cause__ = error
         return [problem]
-    paths = [
-        Path(*columns) for columns in zip(*(v.tolist() for v in (move_bp, scale_bp, p_flat)), strict=True)
-    ]
     return [
         path if _is_sound(path, width) else ModelError(f"model {model.model_id} answers {path}")
-        for path, width in zip(paths, widths, strict=True)
+        for path, width in zip((Path(*values) for values in rounded), widths, strict=True)
     ]
 
 

@@ -11,7 +11,8 @@ only the newest of each counts; `LOOK_BACK_US` leaves another minute to find the
 within it (a start, a silence), the recomputation begins there too. What is not found in it is a caveat.
 
 A *caveat* is a reason why bronze and receipts do not determine exactly what the hot path folded. Equality is
-proof whatever the caveats; a difference counts only where there is none.
+proof whatever the caveats; a difference counts only where there is none. One is not seen: ticks that came
+late while nothing was predicted are listed by the next receipt that is kept, which may be too far away.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ import time
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, NamedTuple, TypeVar
 
 import redis
@@ -79,25 +80,32 @@ class _Script(NamedTuple):
         return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-# Sets the answer, if there is one, only if the state's sequence is still the one that was read. Returns the
-# sequence that is stored.
-# ARGV: the sequence that was read; the answer's key, itself and its TTL.
+# Sets the answer, if there is one, only if the state's sequence is still the one that was read, and no answer
+# of a later instant was given: Lambda may try a half of a batch after the whole failed between its answer and
+# its commit. Returns the sequence that is stored.
+# ARGV: the sequence that was read; the answer's key, itself, its TTL and its instant.
 _ANSWER = _Script.of("""
-if sequence == ARGV[1] and #ARGV > 1 then redis.call('SET', ARGV[2], ARGV[3], 'EX', ARGV[4]) end
+if sequence == ARGV[1] and #ARGV > 1 then
+  local before = redis.pcall('GET', ARGV[2])
+  local instant = type(before) == 'string' and before:match('"timestamp":(%d+)')
+  if not instant or tonumber(instant) <= tonumber(ARGV[5]) then
+    redis.call('SET', ARGV[2], ARGV[3], 'EX', ARGV[4])
+  end
+end
 return sequence
 """)
 
 # Writes all of a batch or nothing: only if the state's sequence is still the one that was read. Returns the
-# sequence that is stored then, and the server's time (s, µs). Of two concurrent invocations for one symbol
-# the slower finds another sequence and writes nothing. A script that is sent again because its response was
-# lost finds its own sequence and does nothing. Entries of streams have their instant as id: one that exists,
-# from before a state was lost, is kept. The state is written last: where anything before it failed, the batch
-# counts as not written.
+# sequence that is stored then, the server's time (s, µs), and 1 if this wrote it. Of two concurrent
+# invocations for one symbol the slower finds another sequence and writes nothing. A script that is sent again
+# because its response was lost finds its own sequence and does nothing. Entries of streams have their instant
+# as id: one that exists, from before a state was lost, is kept. The state is written last: where anything
+# before it failed, the batch counts as not written.
 # ARGV: both sequences, the state and its TTL; the number of stream entries, and of each its key, limit, id
 # and record; then keys, each with value and TTL.
 _COMMIT = _Script.of("""
 local time = redis.call('TIME')
-if sequence == ARGV[2] or sequence ~= ARGV[1] then return {sequence, time[1], time[2]} end
+if sequence == ARGV[2] or sequence ~= ARGV[1] then return {sequence, time[1], time[2], 0} end
 local first_key = 6 + 4 * ARGV[5]
 for at = 6, first_key - 1, 4 do
   clear_unless('stream', ARGV[at])
@@ -110,7 +118,7 @@ end
 for at = first_key, #ARGV, 3 do redis.call('SET', ARGV[at], ARGV[at + 1], 'EX', ARGV[at + 2]) end
 redis.call('HSET', KEYS[1], 'sequence', ARGV[2], 'ring', ARGV[3])
 redis.call('EXPIRE', KEYS[1], ARGV[4])
-return {ARGV[2], time[1], time[2]}
+return {ARGV[2], time[1], time[2], 1}
 """)
 
 
@@ -176,6 +184,20 @@ class Commit(NamedTuple):
     read_sequence: int
     writes: Writes
     data: bytes
+
+
+class Committed(Enum):
+    """What became of a commit."""
+
+    WRITTEN = "written"
+    # The store has the same sequence: this commit was sent twice, or another invocation wrote the same
+    # records. What it wrote may differ from what this one holds in memory.
+    FOUND = "found"
+    FENCED = "fenced"  # another invocation was ahead
+
+    @classmethod
+    def of(cls, is_found: bool) -> Committed:
+        return cls.FOUND if is_found else cls.FENCED
 
 
 class HotStore:
@@ -296,13 +318,12 @@ class HotStore:
         self._fences |= sequences
         self._went_back |= sequences.keys()
 
-    def commit_all(self, commits: list[Commit]) -> list[bool]:
+    def commit_all(self, commits: list[Commit]) -> list[Committed]:
         """Write each state with its writes if the stored sequence is still the one that was read: each by
-        itself, all in one round trip. Returns whether each was written.
-
-        False where another invocation has written as far, or further. Where the store is behind that,
-        acknowledging the batch would lose it: raises `Overtaken`, or `StoreWentBack` if the store is even
-        behind what was read. Raises `StoreFull`, and what Redis raises. All others are written all the same.
+        itself, all in one round trip. Returns what became of each. Where the store is behind one that was not
+        written, acknowledging the batch would lose it: raises `Overtaken`, or `StoreWentBack` if the store is
+        even behind what was read. Raises `StoreFull`, and what Redis raises. All others are written all the
+        same.
         """
         arguments = [
             (keys.state(state.symbol), read_sequence, state.sequence, data, keys.TTL_S, *writes.arguments())
@@ -310,9 +331,13 @@ class HotStore:
         ]
         answers = self._run(_COMMIT, arguments)
         if answers:
-            _, seconds, microseconds = answers[-1]
+            _, seconds, microseconds, _ = answers[-1]
             self.time_us = int(seconds) * 1_000_000 + int(microseconds)
-        return self._outcomes(commits, [int(sequence) for sequence, *_ in answers])
+        self._check_committed(commits, [int(sequence) for sequence, *_ in answers])
+        return [
+            Committed.WRITTEN if is_written else Committed.of(state.sequence == int(sequence))
+            for (state, *_), (sequence, _, _, is_written) in zip(commits, answers, strict=True)
+        ]
 
     def answer(self, answers: Sequence[tuple[str, int, PathForecast | None]]) -> list[int]:
         """Write each symbol's newest forecast, if there is one, as long as the stored sequence is the one
@@ -327,6 +352,7 @@ class HotStore:
                 keys.latest_prediction(symbol),
                 encode_sound(forecast),
                 keys.TTL_S,
+                forecast.timestamp,
             )
             for symbol, read_sequence, forecast in answers
         ]
@@ -353,8 +379,8 @@ class HotStore:
         except redis.exceptions.OutOfMemoryError as error:
             raise StoreFull(f"the store is full, and took nothing of at least one symbol: {error}") from error
 
-    def _outcomes(self, commits: list[Commit], stored: list[int]) -> list[bool]:
-        """Whether each of `commits` was written, by the sequences that the store has now."""
+    def _check_committed(self, commits: list[Commit], stored: list[int]) -> None:
+        """Compare with the sequences that the store has now; raises as `commit_all` does."""
         went_back: dict[str, int] = {}
         overtaken: list[str] = []
         for (state, read_sequence, *_), sequence in zip(commits, stored, strict=True):
@@ -370,7 +396,6 @@ class HotStore:
             raise StoreWentBack(f"the store has older states than were read: {', '.join(went_back)}")
         if overtaken:
             raise Overtaken(f"another invocation wrote a part of the batch: {', '.join(overtaken)}")
-        return [commit.state.sequence == sequence for commit, sequence in zip(commits, stored, strict=True)]
 
     def fullness(self) -> float | None:
         """The share of its memory that the store uses; None where it has no limit."""
