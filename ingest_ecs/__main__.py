@@ -156,6 +156,7 @@ async def ingest(settings: IngestSettings) -> None:
     await asyncio.wait({publishing, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if stop.is_set():
         return
+    publishing.result()
     with HealthServer(
         settings.health_port,
         lambda: health_report(session, stream, producer, exchange_time, settings.symbols),
