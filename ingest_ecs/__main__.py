@@ -157,6 +157,7 @@ async def ingest(settings: IngestSettings) -> None:
     await asyncio.wait({publishing, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if stop.is_set():
         return
+    publishing.result()
 
     def report() -> dict[str, Any]:
         return health_report(session, stream, producer, exchange_time, settings.symbols, settings.feed)
