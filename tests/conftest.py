@@ -19,6 +19,7 @@ pytest_plugins = [
     "tests.fixtures.database",
     "tests.fixtures.predict_stream",
     "tests.fixtures.running_system",
+    "tests.fixtures.synthesis",
 ]
 
 END_TO_END = ROOT / "tests" / "e2e"
@@ -27,7 +28,7 @@ MARKED_BY_FIXTURE = {
     "aws": {"s3"},
     "emulated": {"system", "embedded_emulator"},
     "server": {"redis_server", "postgres_port", "system", "embedded_emulator"},
-    "synthesis": {"environments"},
+    "synthesis": {"environments", "changed", "all_templates", "created"},
 }
 
 

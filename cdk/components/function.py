@@ -161,5 +161,19 @@ def _acknowledge(function: lambda_.Function, role: iam.Role) -> None:
         Acknowledgment(
             id="AwsSolutions-L1",
             reason="Python 3.13 is the runtime for which the pinned wheels of the layers are tested.",
-        )
+        ),
+        Acknowledgment(
+            id="Serverless-LambdaLatestVersion",
+            reason="Python 3.13 is the runtime for which the pinned wheels of the layers are tested.",
+        ),
+        Acknowledgment(
+            id="Serverless-LambdaDLQ",
+            reason="A stream's batches that fail go to the bucket; the API and the state machines call "
+            "synchronously and see the error themselves.",
+        ),
+        Acknowledgment(
+            id="Serverless-LambdaAsyncFailureDestination",
+            reason="A scheduled round that fails raises an alarm, and the next one takes its place: there is "
+            "nothing in its event to keep.",
+        ),
     )

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from cdk.config import API_EXECUTIONS, ZONES_WITHOUT_FARGATE, load
+from operations.rehearsal.synthesis import Synthesised
 from tests.fixtures.paths import ROOT
-from tests.infra.conftest import CHANGED
-from tests.infra.synthesis import Synthesised
+from tests.fixtures.synthesis import CHANGED
 
 # Of a security group and its rules (EC2 API Reference, CreateSecurityGroup, AuthorizeSecurityGroupIngress).
 EC2_DESCRIPTION = re.compile(r"[a-zA-Z0-9. _\-:/()#,@\[\]+=&;{}!$*]{1,255}")
