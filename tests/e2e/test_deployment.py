@@ -26,7 +26,7 @@ from operations.deployment.foundation import Bootstrap, bootstrap_version
 from operations.deployment.stacks import DeployStack
 from operations.deployment.steps import Step, carry_out
 from operations.deployment.toolkit import Toolkit
-from tests.infra.synthesis import synthesise
+from operations.rehearsal.synthesis import synthesise
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 

@@ -107,8 +107,10 @@ def test_symbols_that_time_ran_out_for_are_first_in_the_next_run(
     score = ScorePredictions(settings, SCORES, redis_client, s3, score_database, lambda: NOON * 1000)
     runs = []
     for _ in range(3):
-        left_ms = iter(range(22_000, 0, -1000))  # a second for each symbol: fifteen are left for a page
-        result = score(lambda left_ms=left_ms: next(left_ms))
+        left_ms = iter(
+            range(22_000, 0, -1000)
+        ).__next__  # a second for each symbol: fifteen are left for a page
+        result = score(left_ms)
         assert not result.is_complete
         runs.append([*result.hours])
     assert runs == [[*many[:9]], [*many[9:18]], [*many[18:], *many[:7]]]

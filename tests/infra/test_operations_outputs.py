@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
+from operations.rehearsal.synthesis import Synthesised
 from tests.fixtures.paths import ROOT
-from tests.infra.synthesis import Synthesised
 
 READERS = ROOT / "operations" / "deployment"
 
