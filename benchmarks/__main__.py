@@ -26,6 +26,7 @@ from benchmarks import (
     handler,
     history_load,
     producer,
+    scale,
     shard,
     tick_to_redis,
     training,
@@ -59,6 +60,8 @@ def main(arguments: list[str]) -> int:
     comparisons += found
     console.print("bench: an event of 100 ms, compared with release 0.1.0, and for 1 to 100 symbols")
     events = event_to_redis.measure(effort.rounds)
+    console.print("bench: a symbol among many, from the exchange's frames to Redis and S3")
+    scales = scale.measure(is_quick)
     console.print("bench: the trainer, compared with scikit-learn's")
     trained, quality = training.measure(effort)
     comparisons.append(trained)
@@ -81,11 +84,12 @@ def main(arguments: list[str]) -> int:
     out.print(table(comparisons))
     out.print(table_of_functions(weights))
     shown = lines(path, bytes_per_tick, tick_to_redis_us)
-    for line in (*history_load.lines(loads), *events.lines(), *shown, quality.line()):
+    of_scale = [each.line() for each in scales]
+    for line in (*history_load.lines(loads), *events.lines(), *of_scale, *shown, quality.line()):
         out.print(line, soft_wrap=True)
     out.print(f"history, REST to tables: {filled.rows_per_s} rows/s; {filled.note}", soft_wrap=True)
     figures = summary(comparisons, path, bytes_per_tick, tick_to_redis_us, weights)
-    figures |= events.summary()
+    figures |= events.summary() | scale.summary(scales)
     if events.vs_release is not None and events.vs_release < event_to_redis.MARK:
         figures["short_of_mark"].append("event_to_redis_vs_v0_1_0")
     figures |= {"train_skill": quality.as_dict()} | history_load.summary(loads)

@@ -33,7 +33,7 @@ from tickcast.units import SECOND_US
 EVENTS, TICKS_PER_EVENT = 20, 1000
 TICKS_PER_SMALL_RECORD = 20  # a lively market at a linger of 100 ms
 LATENESS_US = 100_000  # the default
-_FIRST_SEQUENCE = 49590338271490256608559692538361571095921575989136588898
+FIRST_SEQUENCE = 49590338271490256608559692538361571095921575989136588898
 _CHECKED = ("trade_count", "quote_count", "buy_qty", "sell_qty", "ofi", "bid_price", "ask_price")
 
 
@@ -128,33 +128,35 @@ def _warm_ring() -> BarRing:
 def singly(batch: wire.TickBatch) -> dict[str, Any]:
     """The event with every tick of `batch` as a record of its own, in the order of time."""
     ticks = sorted(market_data(batch), key=lambda tick: tick["timestamp"])
-    return {"Records": [_record(n, _avro(tick)) for n, tick in enumerate(ticks)]}
+    return {"Records": [record(n, _avro(tick)) for n, tick in enumerate(ticks)]}
 
 
 def packed(batches: Iterator[wire.TickBatch], first: int = 0, arrived_us: int = START_US) -> dict[str, Any]:
     """The event with a record for each batch, numbered from `first` on; records do not arrive before their
     ticks."""
     records = [
-        _record(n, wire.encode(batch), max(arrived_us, batch.watermark_us))
+        record(n, wire.encode(batch), max(arrived_us, batch.watermark_us))
         for n, batch in enumerate(batches, first)
     ]
     return {"Records": records}
 
 
-def _record(number: int, data: bytes, arrived_us: int = START_US) -> dict[str, Any]:
+def record(
+    number: int, data: bytes, arrived_us: int = START_US, key: str = SYMBOL, shard: int = 0
+) -> dict[str, Any]:
     """A record of an event as Lambda passes it."""
-    sequence = str(_FIRST_SEQUENCE + number)
+    sequence = str(FIRST_SEQUENCE + number)
     return {
         "kinesis": {
             "kinesisSchemaVersion": "1.0",
-            "partitionKey": SYMBOL,
+            "partitionKey": key,
             "sequenceNumber": sequence,
             "data": base64.b64encode(data).decode(),
             "approximateArrivalTimestamp": arrived_us / 1e6,
         },
         "eventSource": "aws:kinesis",
         "eventVersion": "1.0",
-        "eventID": f"shardId-000000000000:{sequence}",
+        "eventID": f"shardId-{shard:012}:{sequence}",
         "eventName": "aws:kinesis:record",
         "invokeIdentityArn": "arn:aws:iam::000000000000:role/lambda",
         "awsRegion": "ap-northeast-1",

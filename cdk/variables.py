@@ -40,7 +40,8 @@ def variables(environment: Environment, *, bucket: str, stream: str) -> dict[str
         "STREAM_NAME": stream,
         "AUTHORISATION": environment.api.authorisation,
         **_of(ingest),
-        "PROTOCOL": "sbe",
+        # In an account the secret decides, when the task starts: it holds a key or says that there is none.
+        "PROTOCOL": "auto" if environment.aws else "sbe",
         "SOURCE": "sbe",
     }
 

@@ -26,7 +26,8 @@ END_TO_END = ROOT / "tests" / "e2e"
 # A test has the marker if it asks for one of the fixtures, directly or through others.
 MARKED_BY_FIXTURE = {
     "aws": {"s3"},
-    "server": {"redis_server", "postgres_port", "system"},
+    "emulated": {"system", "embedded_emulator"},
+    "server": {"redis_server", "postgres_port", "system", "embedded_emulator"},
     "synthesis": {"environments", "changed", "all_templates", "created"},
 }
 

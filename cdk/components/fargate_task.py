@@ -16,6 +16,13 @@ from cdk.components.log_group import LogGroup
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def left_out(dockerfile: str) -> list[str]:
+    """The patterns of what the image of `dockerfile` is not made of. The CDK does not read the file that
+    Docker does, and would copy the whole repository, and rebuild the image with any change of it."""
+    lines = (ROOT / f"{dockerfile}.dockerignore").read_text("utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
 class FargateTask(ecs.FargateTaskDefinition):
     """The definition of a task of one container, built from a Dockerfile of the repository.
 
@@ -57,16 +64,22 @@ class FargateTask(ecs.FargateTaskDefinition):
                 operating_system_family=ecs.OperatingSystemFamily.LINUX,
             ),
         )
+        self.log_group = LogGroup(scope, "Logs", retention=log_retention)
         linux = ecs.LinuxParameters(scope, "Linux", init_process_enabled=True)
         linux.drop_capabilities(ecs.Capability.ALL)
         self.add_container(
             name,
-            image=ecs.ContainerImage.from_asset(str(ROOT), file=dockerfile, platform=platform),
+            image=ecs.ContainerImage.from_asset(
+                str(ROOT),
+                file=dockerfile,
+                platform=platform,
+                exclude=left_out(dockerfile),
+            ),
             environment=dict(variables),
             secrets=dict(secrets),
             logging=ecs.LogDriver.aws_logs(
                 stream_prefix=name.lower(),
-                log_group=LogGroup(scope, "Logs", retention=log_retention),
+                log_group=self.log_group,
                 mode=log_mode,
             ),
             user="10001:10001",

@@ -44,6 +44,7 @@ class Ingest(Construct):
             "Cluster",
             vpc=vpc,
             container_insights_v2=insights.ENABLED if config.container_insights else insights.DISABLED,
+            enable_fargate_capacity_providers=ingest.spot or None,
         )
         self.task = FargateTask(
             self,
@@ -83,18 +84,27 @@ class Ingest(Construct):
             max_healthy_percent=200,
             circuit_breaker=ecs.DeploymentCircuitBreaker(enable=True, rollback=True),
             propagate_tags=ecs.PropagatedTagSource.SERVICE,
+            capacity_provider_strategies=[
+                ecs.CapacityProviderStrategy(capacity_provider="FARGATE_SPOT", weight=1)
+            ]
+            if ingest.spot
+            else None,
         )
         # The construct waits for the policy of the task's role alone. Without that of the other, with which
         # ECS fetches the image and the key, the first task may fail and the deployment be rolled back.
         self.service.node.add_dependency(self.task.obtain_execution_role())
         if not config.container_insights:
-            Validations.of(self.cluster).acknowledge(
-                Acknowledgment(
-                    id="AwsSolutions-ECS4",
-                    reason="Some twenty metrics with a price each; the service's own count the running "
-                    "tasks, and `aws.container_insights` switches the others on.",
-                )
-            )
+            _acknowledge(self.cluster)
+
+
+def _acknowledge(cluster: ecs.Cluster) -> None:
+    Validations.of(cluster).acknowledge(
+        Acknowledgment(
+            id="AwsSolutions-ECS4",
+            reason="Some twenty metrics with a price each; the service's own count the running tasks, and "
+            "`aws.container_insights` switches the others on.",
+        )
+    )
 
 
 def _health_check(port: int) -> ecs.HealthCheck:

@@ -16,7 +16,8 @@ from cdk.config import Environment
 
 
 class Migration(Construct):
-    """dbmate over `migrations/` on Fargate, started by a person with `command`; it may be run again.
+    """dbmate over `migrations/` on Fargate, started by `make deploy` or by hand with `command`; it may be run
+    again.
 
     It is the only one to have the master's password, which ECS injects: the functions' users log in with
     tokens, and it takes the master to make them. It sits in a public subnet, from where it reaches the
@@ -65,10 +66,11 @@ class Migration(Construct):
             https="AWS: the image, the secret, the log",
         )
         group.connections.allow_to_default_port(database.instance, "the database")
-        subnets = vpc.select_subnets(subnet_type=ec2.SubnetType.PUBLIC).subnet_ids
-        network = (
-            f"subnets=[{','.join(subnets)}],securityGroups=[{group.security_group_id}],assignPublicIp=ENABLED"
-        )
+        self.task_definition_arn = self.task.task_definition_arn
+        self.log_group_name = self.task.log_group.log_group_name
+        self.security_group_id = group.security_group_id
+        self.subnets = ",".join(vpc.select_subnets(subnet_type=ec2.SubnetType.PUBLIC).subnet_ids)
+        network = f"subnets=[{self.subnets}],securityGroups=[{self.security_group_id}],assignPublicIp=ENABLED"
         self.command = (
             f"aws ecs run-task --region {Stack.of(self).region} --launch-type FARGATE "
             f"--cluster {cluster.cluster_name} --task-definition {self.task.task_definition_arn} "

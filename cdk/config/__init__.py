@@ -17,6 +17,7 @@ import msgspec
 import yaml
 from msgspec import Meta, Struct, structs
 
+from ingest_ecs.settings import stream_address
 from tickcast.adapters.settings import Authorisation, Days, GridMs, HorizonS, PredictEveryMs, Region
 from tickcast.market.symbols import is_symbol
 
@@ -63,6 +64,11 @@ CACHE_NODE_MB = {
 def reserved_percent(node_type: str) -> int:
     """The share of a cache node's memory that is kept for failover and backup, %, as AWS recommends."""
     return {"micro": 50, "small": 30}.get(node_type.rpartition(".")[2], 25)
+
+
+def usable_mb(node_type: str) -> int:
+    """What a cache node has for data, of those in `CACHE_NODE_MB`."""
+    return CACHE_NODE_MB[node_type] * (100 - reserved_percent(node_type)) // 100
 
 
 def _check_symbols(name: str, *symbols: str) -> None:
@@ -314,7 +320,7 @@ class CacheConfig(_Config, frozen=True, kw_only=True):
     @property
     def usable_mb(self) -> int:
         """What a node has for data. Each node holds all symbols."""
-        return CACHE_NODE_MB[self.node_type] * (100 - reserved_percent(self.node_type)) // 100
+        return usable_mb(self.node_type)
 
 
 class DatabaseConfig(_Config, frozen=True, kw_only=True):
@@ -330,22 +336,28 @@ class DatabaseConfig(_Config, frozen=True, kw_only=True):
 class IngestConfig(_Config, frozen=True, kw_only=True):
     """The Fargate task that holds the exchange's stream. Each further task is a redundant feed.
 
+    `stream_url` asks for a key; without one the task takes the same events as JSON from `public_stream_url`.
     The quotes of `busy_symbol` never pause: every connection carries them to show that it is alive. After
     `rollover_s` a connection is replaced by a new one; the exchange closes each at 24 h.
 
     `architecture` is that of both tasks' images: arm64 is a fifth cheaper, x86_64 for where no builder makes
-    arm64 images. (Functions stay x86_64: their layers would have to be built twice.)
+    arm64 images. (Functions stay x86_64: their layers would have to be built twice.) `spot`
+    takes capacity that AWS has to spare, for about a third of the price: a task may be stopped with two
+    minutes' notice, and until there is another ticks are missing, of which REST has the trades.
     """
 
     architecture: Literal["arm64", "x86_64"] = "arm64"
+    spot: bool = False
     cpu: Literal[256, 512, 1024] = 256
     memory_mb: Positive = 512
     tasks: Annotated[int, Meta(ge=0, le=4)] = 1
     stream_url: Annotated[str, Meta(pattern=rf"^wss?://{_HOST}$")] = "wss://stream-sbe.binance.com:9443"
+    public_stream_url: Annotated[str, Meta(pattern=rf"^wss?://{_HOST}$")] = "wss://data-stream.binance.vision"
     busy_symbol: str = "BTCUSDT"
     linger_ms: Annotated[int, Meta(ge=1, le=2000)] = 100
     rollover_s: Annotated[int, Meta(ge=60, le=86_399)] = 81_000
     health_port: Annotated[int, Meta(ge=1, le=65_535)] = 8080  # the Dockerfile has the same
+    health_host: Literal["127.0.0.1", "0.0.0.0"] = "127.0.0.1"  # ECS asks from within the container
 
     def __post_init__(self) -> None:
         _check_symbols("busy_symbol", self.busy_symbol)
@@ -366,6 +378,7 @@ class AwsConfig(_Config, frozen=True, kw_only=True):
     container_insights: bool = False
     concurrent_executions: Annotated[int, Meta(ge=10)] = 10
     alarm_email: Annotated[str, Meta(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$")] | None = None
+    dashboards: bool = True  # two, at $3 a month each beyond the three that an account has free
     capacity_alarms: bool = True  # besides those of what fails, those of what is full, busy or slow
 
 
@@ -400,6 +413,7 @@ class Environment(_Config, frozen=True, kw_only=True):
         if self.aws:
             self._check_cache(self.aws.cache)
             self._check_zones(self.aws.network)
+            self._check_stream(self.aws.ingest)
             self._check_concurrency(self.aws.concurrent_executions)
 
     def _check_cache(self, cache: CacheConfig) -> None:
@@ -419,6 +433,12 @@ class Environment(_Config, frozen=True, kw_only=True):
                     f"aws.network.zone_ids: {zone} is not of {self.region}, whose zones are like "
                     f"{prefix}-az1; null takes the first two"
                 )
+
+    def _check_stream(self, ingest: IngestConfig) -> None:
+        try:
+            stream_address(ingest.stream_url, "sbe", self.symbols, ingest.busy_symbol)
+        except ValueError as error:
+            raise ValueError(f"symbols: {error}") from None
 
     def _check_concurrency(self, quota: int) -> None:
         """What runs in the background, at its peak, may not leave the API without executions."""

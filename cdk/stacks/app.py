@@ -130,7 +130,8 @@ class AppStack(Stack):
             function=self.archive_ticks,
             stream=self._stream,
             lake=self._lake,
-            batch_size=2000,
+            # A file for each symbol and event: the more an event holds, the fewer requests S3 is paid for.
+            batch_size=10_000,
             window=Duration.seconds(60),
         )
 
@@ -381,8 +382,18 @@ class AwsAppStack(AppStack):
             vpc=vpc,
             database=data.database,
         )
-        CfnOutput(self, "MigrateCommand", value=self.migration.command)
+        self._operations_outputs()
         self._monitoring(config, data)
+
+    def _operations_outputs(self) -> None:
+        """What `make deploy` and `make doctor` work with (`operations.deployment`)."""
+        CfnOutput(self, "ClusterArn", value=self.ingest.cluster.cluster_arn)
+        CfnOutput(self, "IngestService", value=self.ingest.service.service_name)
+        CfnOutput(self, "MigrateCommand", value=self.migration.command)
+        CfnOutput(self, "MigrationTask", value=self.migration.task_definition_arn)
+        CfnOutput(self, "MigrationSubnets", value=self.migration.subnets)
+        CfnOutput(self, "MigrationSecurityGroup", value=self.migration.security_group_id)
+        CfnOutput(self, "MigrationLogGroup", value=self.migration.log_group_name)
 
     def _monitoring(self, config: AwsConfig, data: AwsDataStack) -> None:
         monitoring = Monitoring(

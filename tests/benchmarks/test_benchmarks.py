@@ -34,6 +34,10 @@ KEYS = {
     "shard_ticks_per_s",
     "shard_bottleneck",
     "wire_bytes_per_tick",
+    "scale_symbols",
+    "scale_per_symbol",
+    "scale_predict_vs_one_symbol",
+    "scale_hottest_shard_of_1000",
 }
 
 

@@ -98,6 +98,24 @@ def scorer(redis_client: redis.Redis, s3: Any, score_database: Database) -> Call
     return run
 
 
+def test_symbols_that_time_ran_out_for_are_first_in_the_next_run(
+    redis_client: redis.Redis, s3: Any, score_database: Database
+) -> None:
+    """Or the last ones of many were never scored: the function would be killed before it reached them."""
+    many = tuple(f"S{n}USDT" for n in range(20))
+    settings = msgspec.structs.replace(SETTINGS, symbols=many)
+    score = ScorePredictions(settings, SCORES, redis_client, s3, score_database, lambda: NOON * 1000)
+    runs = []
+    for _ in range(3):
+        left_ms = iter(
+            range(22_000, 0, -1000)
+        ).__next__  # a second for each symbol: fifteen are left for a page
+        result = score(left_ms)
+        assert not result.is_complete
+        runs.append([*result.hours])
+    assert runs == [[*many[:9]], [*many[9:18]], [*many[18:], *many[:7]]]
+
+
 def at(second: int, horizon_s: int = 2, **changed: Any) -> dict[str, Any]:
     return planted.outcome(NOON + second, horizon_s, **changed)
 

@@ -112,6 +112,20 @@ def api(store: HotStore) -> Api:
     return Api(store)
 
 
+def test_a_thousand_symbols_fit_into_a_response_of_lambda(store: HotStore) -> None:
+    """6 MB at most; and a problem does not list them all."""
+    many = tuple(f"S{n}USDT" for n in range(1000))
+    forecasts = {keys.latest_prediction(each): encode(replace(FORECAST, symbol=each)) for each in many}
+    store._client.mset(forecasts)
+    api = Api(store, settings=configured(ServePredictionsSettings, SYMBOLS=",".join(many)))
+    several = api.ask("/predictions")
+    assert (several.status, len(several.body["predictions"])) == (200, 1000)
+    sizes = [len(json.dumps(response.body)) for response in (several, api.health())]
+    print("bytes of /predictions and /health of a thousand symbols:", sizes)
+    assert max(sizes) < 6_000_000
+    assert "S9USDT and 990 more" in api.get("DOGEUSDT").body["detail"]
+
+
 def put(
     store: HotStore,
     *predictions: Prediction,

@@ -143,6 +143,9 @@ def test_symbols_of_any_script() -> None:
     assert load("local", symbols="币安人生USDT, ßUSDT").symbols == ("币安人生USDT", "ßUSDT")
 
 
+A_CONNECTION_S = 230  # symbols with such names whose streams one connection takes
+
+
 def on_aws(symbols: int, **cache: object) -> Environment:
     names = [f"S{n}USDT" for n in range(symbols)]
     return parse({"name": "dev", "symbols": names, "aws": {"cache": cache}})
@@ -152,11 +155,18 @@ def on_aws(symbols: int, **cache: object) -> Environment:
 def test_more_symbols_than_the_cache_holds_are_an_error(node_type: str) -> None:
     most = on_aws(1, node_type=node_type).aws.cache.usable_mb // CACHE_MB_PER_SYMBOL  # type: ignore[union-attr]
     assert most >= 5
-    on_aws(most, node_type=node_type)
+    on_aws(min(most, A_CONNECTION_S), node_type=node_type)
     with pytest.raises(ValueError) as raised:
         on_aws(most + 1, node_type=node_type)
     needed = f"{most + 1} symbols need {(most + 1) * CACHE_MB_PER_SYMBOL} MB of the cache"
     assert needed in str(raised.value) and node_type in str(raised.value)
+
+
+def test_more_symbols_than_a_connection_holds_are_an_error() -> None:
+    """The exchange would refuse the address at the handshake, and the deployment would be rolled back."""
+    on_aws(A_CONNECTION_S, node_type="cache.r7g.xlarge")
+    with pytest.raises(ValueError, match=r"symbols: 300 symbols are 601 streams .* divide the symbols"):
+        on_aws(300, node_type="cache.r7g.xlarge")
 
 
 def test_symbols_of_the_context_are_checked_as_well() -> None:

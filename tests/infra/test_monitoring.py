@@ -127,8 +127,9 @@ def written(monkeypatch: pytest.MonkeyPatch) -> tuple[set[Emitted], set[Emitted]
 
 
 def test_what_is_written_is_read_and_what_is_read_is_written(
-    on_aws: Synthesised, written: tuple[set[Emitted], set[Emitted]]
+    environments: dict[str, Synthesised], written: tuple[set[Emitted], set[Emitted]]
 ) -> None:
+    on_aws = environments["prod"]  # dev has no dashboards
     own = f"tickcast/{on_aws.name}"
     expected = {as_read(metric, own) for metric in written[1]}
     found = {read for read in all_read(on_aws) if not read.namespace.startswith("AWS/")}
@@ -266,7 +267,14 @@ def test_every_node_of_the_cache_is_watched(on_aws: Synthesised) -> None:
     assert named == {f"-{number:03}" for number in range(1, nodes + 1)}
 
 
-def test_two_dashboards_show_all_that_has_an_alarm(on_aws: Synthesised) -> None:
+def test_dashboards_are_left_out_where_the_configuration_says_so(
+    environments: dict[str, Synthesised],
+) -> None:
+    assert not list(environments["dev"].resources("AWS::CloudWatch::Dashboard"))
+
+
+def test_two_dashboards_show_all_that_has_an_alarm(environments: dict[str, Synthesised]) -> None:
+    on_aws = environments["prod"]
     names = {each["DashboardName"] for _, each in on_aws.resources("AWS::CloudWatch::Dashboard")}
     assert names == {f"tickcast-{on_aws.name}-business", f"tickcast-{on_aws.name}-system"}
     shown = {(read.namespace, read.name) for widget in widgets(on_aws) for read in read_by_widget(widget)}
@@ -277,7 +285,10 @@ def test_two_dashboards_show_all_that_has_an_alarm(on_aws: Synthesised) -> None:
                 assert (read.namespace, read.name) in shown, name
 
 
-def test_what_is_added_later_appears_on_the_dashboard_by_itself(on_aws: Synthesised) -> None:
+def test_what_is_added_later_appears_on_the_dashboard_by_itself(
+    environments: dict[str, Synthesised],
+) -> None:
+    on_aws = environments["prod"]
     found = {
         (read.name, *sorted(read.dimensions))
         for widget in widgets(on_aws)

@@ -13,6 +13,7 @@ import pytest
 from aws_cdk import aws_kinesis as kinesis
 from aws_cdk import aws_lambda as lambda_
 
+from benchmarks.scale import ARCHIVE_RECORDS, PREDICT_RECORDS
 from cdk.components.lake import Lake
 from cdk.components.layers import RUNTIME
 from cdk.components.stream_consumer import StreamConsumer
@@ -194,10 +195,11 @@ def test_no_record_blocks_a_shard_or_vanishes(synthesised: Synthesised) -> None:
         assert mapping["DestinationConfig"]["OnFailure"]["Destination"]
     hot, archive = sorted(mappings, key=lambda m: m["MaximumBatchingWindowInSeconds"])
     assert (hot["MaximumBatchingWindowInSeconds"], hot["MaximumRecordAgeInSeconds"]) == (0, 60)
-    assert (hot["BatchSize"], hot["MaximumRetryAttempts"]) == (500, -1)
+    assert (hot["BatchSize"], hot["MaximumRetryAttempts"]) == (PREDICT_RECORDS, -1)
     # -1: as long as the stream keeps the record.
     assert (archive["MaximumBatchingWindowInSeconds"], archive["MaximumRecordAgeInSeconds"]) == (60, -1)
-    assert archive["MaximumRetryAttempts"] == -1
+    # With 2000, a shard of a hundred symbols wrote each of them every three seconds.
+    assert (archive["BatchSize"], archive["MaximumRetryAttempts"]) == (ARCHIVE_RECORDS, -1)
     assert archive["StartingPosition"] == "TRIM_HORIZON"
 
 
@@ -338,13 +340,17 @@ def test_a_full_cache_refuses_and_evicts_nothing(on_aws: Synthesised) -> None:
     assert group["CacheParameterGroupName"] == {"Ref": logical_id}
     assert parameters["CacheParameterGroupFamily"] == f"valkey{group['EngineVersion'].partition('.')[0]}"
     assert parameters["Properties"]["maxmemory-policy"] == "noeviction"
-    assert parameters["Properties"]["reserved-memory-percent"] == ("30" if on_aws.name == "prod" else "50")
+    assert parameters["Properties"]["reserved-memory-percent"] == "50"
+
+
+def scheduled(synthesised: Synthesised) -> list[dict[str, Any]]:
+    """The rules with a schedule; others wait for an event."""
+    return [rule for _, rule in synthesised.resources("AWS::Events::Rule") if "ScheduleExpression" in rule]
 
 
 def test_scheduled_work_is_retried_by_one_mechanism(synthesised: Synthesised) -> None:
     """A rule repeats the start, Lambda an asynchronous invocation, a state machine its own steps."""
-    rules = dict(synthesised.resources("AWS::Events::Rule"))
-    targets = [target for rule in rules.values() for target in rule["Targets"]]
+    targets = [target for rule in scheduled(synthesised) for target in rule["Targets"]]
     functions_ = {logical_id for logical_id, _ in synthesised.resources("AWS::Lambda::Function")}
     invoked = [target for target in targets if _id_in(target["Arn"]) in functions_]
     lambdas_own = {
@@ -374,14 +380,13 @@ def test_database(on_aws: Synthesised) -> None:
 
 
 def test_the_audit_is_scheduled(synthesised: Synthesised) -> None:
-    rules = [rule for _, rule in synthesised.resources("AWS::Events::Rule")]
-    [rule] = [rule for rule in rules if "AuditPredictions" in json.dumps(rule["Targets"])]
-    assert (rule["ScheduleExpression"], rule["State"]) == ("rate(5 minutes)", "ENABLED")
+    every = "rate(15 minutes)" if synthesised.name == "dev" else "rate(5 minutes)"
+    [rule] = [r for r in scheduled(synthesised) if "AuditPredictions" in json.dumps(r["Targets"])]
+    assert (rule["ScheduleExpression"], rule["State"]) == (every, "ENABLED")
 
 
 def test_predictions_are_scored_every_minute(synthesised: Synthesised) -> None:
-    rules = [rule for _, rule in synthesised.resources("AWS::Events::Rule")]
-    [rule] = [rule for rule in rules if rule["ScheduleExpression"] == "rate(1 minute)"]
+    [rule] = [r for r in scheduled(synthesised) if r["ScheduleExpression"] == "rate(1 minute)"]
     [target] = rule["Targets"]
     machines = dict(synthesised.resources("AWS::StepFunctions::StateMachine"))
     assert machines[target["Arn"]["Ref"]]["StateMachineType"] == "EXPRESS"
@@ -396,8 +401,7 @@ def test_predictions_are_scored_every_minute(synthesised: Synthesised) -> None:
 
 
 def test_history_and_training_are_scheduled(on_aws: Synthesised) -> None:
-    rules = [rule for _, rule in on_aws.resources("AWS::Events::Rule")]
-    [rule] = [rule for rule in rules if rule["ScheduleExpression"].startswith("cron(17 3")]
+    [rule] = [r for r in scheduled(on_aws) if r["ScheduleExpression"].startswith("cron(17 3")]
     [target] = rule["Targets"]
     assert json.loads(target["Input"]) == {"days": 2, "repair": True, "train": {"days": 7}}
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tickcast.market.clock_offset import SPREAD_US, WINDOW_US, ClockOffset
+from tickcast.market.clock_offset import MAX_SENDERS, SPREAD_US, WINDOW_US, ClockOffset
 
 NOW_US = 1_754_000_000_000_000  # of the exchange's clock
 LINGER_US = 100_000
@@ -153,6 +153,27 @@ def test_a_record_that_is_delivered_again_proves_nothing_more() -> None:
     for sent_us in (NOW_US, NOW_US + LINGER_US, NOW_US):  # the third after the second had arrived
         estimate.record("BTCUSDT", "abcd1234-0", sent_us, -1, sent_us + 5 * MS)
     assert estimate.store_ms == 0
+
+
+def test_a_thousand_symbols_from_two_tasks_bound_each_their_next_record() -> None:
+    """With a stream clock that is behind only the next record of the same sender proves by how much."""
+    estimate, behind_us = ClockOffset(), 3_000_000
+    for at_us in (NOW_US, NOW_US + LINGER_US):
+        for n in range(2000):
+            symbol, task = f"S{n // 2}USDT", f"task{n % 2}-0"
+            estimate.record(symbol, task, at_us, -1, at_us + 5 * MS + behind_us)
+    assert estimate.store_ms == pytest.approx(behind_us / MS, abs=(SPREAD_US + LINGER_US) / MS)
+
+
+def test_the_senders_heard_last_are_remembered() -> None:
+    estimate = ClockOffset()
+    for n in range(MAX_SENDERS + 1):
+        for connection in ("first-0", f"other{n}-0"):  # the first is heard again and again
+            sent_us = NOW_US + n * MS
+            estimate.record("BTCUSDT", connection, sent_us, -1, sent_us)
+    assert len(estimate._previous) == MAX_SENDERS
+    assert ("BTCUSDT", "first") in estimate._previous
+    assert ("BTCUSDT", "other0") not in estimate._previous
 
 
 def test_records_of_two_tasks_do_not_bound_each_other() -> None:

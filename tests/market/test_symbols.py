@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tickcast.market.symbols import ascii_name, is_symbol, lower, upper
+from tickcast.market.symbols import ascii_name, is_symbol, listed, lower, upper
 
 COMPOSED, APART = "\u00c9TUSDT", "E\u0301TUSDT"
 
@@ -50,3 +50,9 @@ def test_lower_case_keeps_the_length(text: str) -> None:
 def test_ascii_names_are_unique(one: str, other: str) -> None:
     assert ascii_name(one).isascii()
     assert (ascii_name(one) == ascii_name(other)) == (one == other)
+
+
+def test_a_message_lists_a_few_of_many_symbols() -> None:
+    many = [f"S{n}USDT" for n in range(1000)]
+    assert listed(many[:10]) == ", ".join(many[:10])
+    assert listed(many) == f"{', '.join(many[:10])} and 990 more"

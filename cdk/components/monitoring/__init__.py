@@ -19,7 +19,7 @@ from cdk.config import Environment
 
 
 class Monitoring(Construct):
-    """One topic for all alarms, and for a migration that failed; two dashboards.
+    """One topic for all alarms, and for a migration that failed; two dashboards, if any.
 
     A migration is run by hand or by a deployment, and has no metric: its end is an event, and one that is no
     success is sent to the topic with its exit status and reason.
@@ -50,8 +50,9 @@ class Monitoring(Construct):
             self.topic.add_subscription(subscriptions.EmailSubscription(watched.config.alarm_email))
         self._watch(migration)
         self.alarms = Alarms(self, "Alarms", watched=watched, own=own, topic=self.topic)
-        Business(self, "Business", name=name, own=own)
-        System(self, "System", name=name, own=own, watched=watched, alarms=self.alarms.all)
+        if watched.config.dashboards:
+            Business(self, "Business", name=name, own=own)
+            System(self, "System", name=name, own=own, watched=watched, alarms=self.alarms.all)
 
     def _watch(self, migration: Migration) -> None:
         failed = [

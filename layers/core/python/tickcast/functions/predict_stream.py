@@ -40,6 +40,7 @@ from tickcast.adapters.settings import PredictStreamSettings
 from tickcast.features.ring import BarRing
 from tickcast.market import wire
 from tickcast.market.clock_offset import ClockOffset
+from tickcast.market.symbols import listed
 from tickcast.market.ticks import QUOTE, TRADE
 from tickcast.model.forecast import ModelError
 from tickcast.serving.outcomes import mid_at
@@ -159,6 +160,10 @@ class PredictStream:
     # By symbol, as written last; dropped on any failure.
     states: dict[str, SymbolState] = field(default_factory=dict)
     clock_offset: ClockOffset = field(default_factory=ClockOffset)
+    _served: frozenset[str] = field(init=False)  # a record is looked up in it, so no list
+
+    def __post_init__(self) -> None:
+        self._served = frozenset(self.settings.symbols)
 
     def __call__(self, event: dict[str, Any]) -> Result:
         """Process `event`. Raises what Redis and S3 raise, and when the store is full or went back in time:
@@ -187,9 +192,9 @@ class PredictStream:
         for record in records:
             try:
                 batch, rows, reason = self.schemas.read(record)
-                if batch.symbol not in self.settings.symbols:
+                if batch.symbol not in self._served:
                     raise wire.WireError(
-                        f"symbol {batch.symbol!r} is not one of {', '.join(self.settings.symbols)}"
+                        f"symbol {batch.symbol!r} is not one of {listed(self.settings.symbols)}"
                     )
             except wire.WireError as error:
                 result.refused.append((record, str(error)))

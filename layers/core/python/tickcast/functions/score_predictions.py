@@ -115,6 +115,7 @@ class ScorePredictions:
     _first_model_us: int = 0  # when the first model came into force; 0: before the one of now, or unknown
     _scored: dict[tuple[str, Span], SpanAccuracy] = field(default_factory=dict)
     _days: set[int] = field(default_factory=set)  # that have partitions
+    _turn: int = 0  # symbols scored so far
 
     def __post_init__(self) -> None:
         self._hot = HotStore(self.client, self.settings.lateness_us)
@@ -123,7 +124,11 @@ class ScorePredictions:
         """Raises what Redis and PostgreSQL raise: the next run continues from there."""
         store, result = ScoreStore(self.database.connection()), Result()
         model_id = self._read_model(result)
-        for symbol in self.settings.symbols:
+        for n, symbol in enumerate(self._in_turn()):
+            if n and remaining_ms() < _ENOUGH_MS:
+                result.is_complete = False
+                break
+            self._turn += 1
             try:
                 self._score(store, symbol, model_id, remaining_ms, result)
             except (redis.RedisError, psycopg.Error, OSError):
@@ -135,6 +140,12 @@ class ScorePredictions:
             self._update_drift(store, model_id, result)
         self._put_heartbeat(result)
         return result
+
+    def _in_turn(self) -> Sequence[str]:
+        """All symbols; first the one that the previous run had no time for."""
+        symbols = self.settings.symbols
+        first = self._turn % len(symbols)
+        return [*symbols[first:], *symbols[:first]]
 
     def _score(
         self,

@@ -42,6 +42,7 @@ from tickcast.adapters.settings import ServePredictionsSettings
 from tickcast.evaluation.live_scores import NO_TALLIES, score
 from tickcast.functions.answers import Reading, exchange_ms
 from tickcast.functions.health import Health
+from tickcast.market.symbols import listed
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.serving.records import PathForecast, Prediction, PredictionSummary
 
@@ -220,7 +221,7 @@ class ServePredictions:
     def _check(self, symbol: str, parameter: str) -> None:
         """Raise `ApiError` unless `symbol` is served."""
         if symbol not in self.settings.symbols:
-            detail = f"{symbol[:40]!r} is not served; served are {', '.join(self.settings.symbols)}"
+            detail = f"{symbol[:40]!r} is not served; served are {listed(self.settings.symbols)}"
             raise ApiError(404, "Unknown symbol", detail, parameter)
 
     def _newest(self, symbols: list[str]) -> tuple[dict[str, PathForecast | ValueError | None], float]:

@@ -26,7 +26,9 @@ SPREAD_US = 250_000
 WINDOW_US = 60_000_000
 _BUCKET_US = 1_000_000
 SET_BACK = 1000  # arrivals in a row from before the window: the clock of arrivals was set back
-MAX_SENDERS = 1000  # of which the previous record is remembered
+# Of which the previous record is remembered, those heard last: all of the exchange's symbols from two tasks,
+# and those of the tasks that they replaced.
+MAX_SENDERS = 10_000
 
 
 @dataclass
@@ -63,9 +65,10 @@ class ClockOffset:
             before = self._previous.get(sender)
             if before is not None and sent_us <= before[0]:
                 return  # delivered before
-            if before is None and len(self._previous) >= MAX_SENDERS:
-                self._previous.clear()
+            self._previous.pop(sender, None)  # so that the first is the one that has been silent for longest
             self._previous[sender] = sent_us, arrived_us
+            if len(self._previous) > MAX_SENDERS:
+                del self._previous[next(iter(self._previous))]
             low_us = before[1] - sent_us if before else -inf
             high_us = min(high_us, arrived_us - sent_us)
         window = self._window

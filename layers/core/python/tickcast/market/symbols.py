@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 
+MAX_LISTED = 10
 MAX_LENGTH = 50  # characters, as the exchange's own REST documentation has it
 
 
@@ -39,6 +41,17 @@ def ascii_name(symbol: str) -> str:
     return "".join(
         each if each.isascii() else "".join(f"%{byte:02X}" for byte in each.encode()) for each in symbol
     )
+
+
+def listed(symbols: Sequence[str]) -> str:
+    """`symbols` for a message: all of a few, of many the first ones and how many there are.
+
+    >>> listed(["BTCUSDT", "ETHUSDT"])
+    'BTCUSDT, ETHUSDT'
+    """
+    if len(symbols) <= MAX_LISTED:
+        return ", ".join(symbols)
+    return f"{', '.join(symbols[:MAX_LISTED])} and {len(symbols) - MAX_LISTED} more"
 
 
 def _one(before: str, after: str) -> str:

@@ -1,0 +1,82 @@
+"""docs/scaling.md has the tables of the calculation, and they say what its text concludes from them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from benchmarks.scaling_tables import (
+    CALM,
+    CELL,
+    LIMITS,
+    MEASURED,
+    PRESETS,
+    PROD,
+    STEPS,
+    TABLES,
+    Preset,
+    Step,
+)
+from cdk.config import CACHE_NODE_MB, parse
+from tests.fixtures.paths import ROOT
+
+
+@pytest.mark.parametrize("table", TABLES, ids=[table.__name__ for table in TABLES])
+def test_the_document_has_the_tables(table: object) -> None:
+    assert callable(table)
+    assert table() in (ROOT / "docs" / "scaling.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=[preset.name for preset in PRESETS])
+@pytest.mark.parametrize("symbols", STEPS)
+def test_each_step_is_a_configuration(symbols: int, preset: Preset) -> None:
+    """Of each of its deployments: synthesis would refuse values out of bounds, or symbols that do not fit."""
+    step = Step(symbols, preset)
+    assert step.node_type in CACHE_NODE_MB
+    parse(
+        {
+            "name": "prod",
+            "symbols": [f"S{n:04}USDT" for n in range(step.per_cell)],
+            "prediction": {"predict_every_ms": preset.predict_every_ms},
+            "stream": {
+                "shards": step.shards,
+                "fan_out": preset.fan_out,
+                "parallelism": step.parallelism,
+            },
+            "tables": {"quoted_grid_ms": preset.quoted_grid_ms, "keep_days": preset.keep_days},
+            "functions": {"predict_stream": {"memory_mb": preset.memory_mb, "timeout_s": 30}},
+            "aws": {
+                "cache": {"node_type": step.node_type, "nodes": preset.nodes},
+                "ingest": {"linger_ms": preset.linger_ms, "tasks": preset.tasks},
+            },
+        }
+    )
+
+
+def test_a_deployment_of_the_calm_preset_reaches_no_limit() -> None:
+    reached = {limit.what: limit.reached_at(CALM) for limit in LIMITS}
+    first = min(reached, key=reached.__getitem__)
+    assert {each for each, at in reached.items() if at < CELL} <= {
+        "concurrent executions, fresh account",
+        "storage of the database as configured",
+    }, first
+
+
+def test_a_quiet_symbol_costs_what_a_busy_one_does() -> None:
+    """CPU and commands of a symbol are the same for a hundred and a thousand, whose ticks differ by seven."""
+    for by_symbols in MEASURED.values():
+        hundred, thousand = by_symbols[100], by_symbols[1000]
+        assert hundred.ticks_per_s / 100 > 6 * thousand.ticks_per_s / 1000
+        for of in ("records_per_s", "redis_commands", "predict_ms", "redis_ms"):
+            grown = getattr(thousand, of) / getattr(hundred, of) / 10
+            assert 0.6 < grown < 1.2, of
+
+
+def test_the_calm_preset_costs_less_in_every_line_that_follows_the_cadence() -> None:
+    for symbols in STEPS[1:]:
+        prod, calm = Step(symbols, PROD), Step(symbols, CALM)
+        assert calm.kinesis_usd < prod.kinesis_usd
+        assert calm.lambda_usd < prod.lambda_usd
+        assert calm.usd < prod.usd
+    assert math.isclose(Step(1000, PROD).cells, 1000 / CELL)
