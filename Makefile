@@ -19,7 +19,7 @@
 #   AWS      backfill, retrain, models, promote, rollback: dev or prod, in the AWS account of your credentials
 #   FUZZ_FRAMES, FUZZ_REQUESTS, FUZZ_FACTOR  fuzz: frames, requests, and the factor of property tests' examples
 #   FUZZ_SEED  fuzz: the seed of an earlier run, to repeat its frames
-#   ENV      synth, deploy, layers, cost: local, dev or prod
+#   ENV      rehearse, synth, deploy, layers, cost: local, dev or prod
 #   RATE     cost: ticks a second of each symbol; default: 200. SYMBOLS: default is BTCUSDT
 #   REQUESTS cost: requests a second of the API; default: one a minute
 #   AWS_ENDPOINT_URL  test-localstack: address of LocalStack or another running emulator
@@ -54,7 +54,7 @@ export JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 
 .PHONY: help run smoke drills gaps explain backfill retrain models promote rollback evaluate bench test test-fast \
-	test-localstack fuzz check setup layers synth deploy cost clean
+	test-localstack fuzz check rehearse setup layers synth deploy cost clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -128,6 +128,12 @@ check: setup layers  ## check style, types and template rules
 	@$(VENV)/mypy tests
 	@echo "check: templates"
 	@$(VENV)/python -m pytest -q tests/infra
+	@echo "check: rehearsal of $(ENVS)"
+	@$(VENV)/python -m operations rehearse $(ENVS)
+
+rehearse: setup  ## find what an account would refuse of ENV; the last line is JSON
+	@echo "rehearse: $(ENV)"
+	@$(VENV)/python -m operations rehearse $(ENV)
 
 setup: .venv/.stamp $(MINISTACK)/.stamp node_modules/.stamp  ## install virtual environments and the CDK CLI
 

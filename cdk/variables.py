@@ -38,6 +38,7 @@ def variables(environment: Environment, *, bucket: str, stream: str) -> dict[str
         "TRAIN_DAYS": str(history.train_days or 0),
         "REST_URL": history.rest_url,
         "STREAM_NAME": stream,
+        "AUTHORISATION": environment.api.authorisation,
         **_of(ingest),
         "PROTOCOL": "sbe",
         "SOURCE": "sbe",

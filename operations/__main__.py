@@ -9,8 +9,9 @@ import sys
 from local.commands.command import Command, ExitStatus
 from operations.cost.command import COMMAND as COST
 from operations.failures import OperationFailed, OperationRefused
+from operations.rehearsal.commands import DOCUMENT, REHEARSE
 
-_COMMANDS: tuple[Command, ...] = (COST,)
+_COMMANDS: tuple[Command, ...] = (COST, REHEARSE, DOCUMENT)
 COMMANDS = {command.name: command for command in _COMMANDS}
 
 

@@ -19,6 +19,7 @@ pytest_plugins = [
     "tests.fixtures.database",
     "tests.fixtures.predict_stream",
     "tests.fixtures.running_system",
+    "tests.fixtures.synthesis",
 ]
 
 END_TO_END = ROOT / "tests" / "e2e"
@@ -26,7 +27,7 @@ END_TO_END = ROOT / "tests" / "e2e"
 MARKED_BY_FIXTURE = {
     "aws": {"s3"},
     "server": {"redis_server", "postgres_port", "system"},
-    "synthesis": {"environments"},
+    "synthesis": {"environments", "changed", "all_templates", "created"},
 }
 
 

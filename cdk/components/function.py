@@ -86,12 +86,7 @@ class Function(lambda_.Function):
             role=role,
             log_group=log_group,
             logging_format=lambda_.LoggingFormat.JSON,
-            # Lambda drops lines by their level, and takes those without one, such as metrics (EMF), for INFO
-            # ("Log-level filtering" in its Developer Guide). So what is above INFO is left to LOG_LEVEL, by
-            # which the process itself filters.
-            application_log_level_v2=lambda_.ApplicationLogLevel[
-                "DEBUG" if environment.log_level == "DEBUG" else "INFO"
-            ],
+            application_log_level_v2=_lambdas_log_level(environment),
             system_log_level_v2=lambda_.SystemLogLevel.WARN,
             tracing=lambda_.Tracing.ACTIVE if environment.tracing else lambda_.Tracing.DISABLED,
             memory_size=sizing.memory_mb,
@@ -131,6 +126,14 @@ class _EveryVariableIsSet:
         return [f"{self._function} reads {name}, which nothing sets" for name in sorted(self._missing)]
 
 
+def _lambdas_log_level(environment: Environment) -> lambda_.ApplicationLogLevel:
+    """Lambda drops lines by their level, and takes those without one, such as metrics (EMF), for INFO
+    ("Log-level filtering" in its Developer Guide). So what is above INFO is left to LOG_LEVEL, by which the
+    process itself filters."""
+    levels = lambda_.ApplicationLogLevel
+    return levels.DEBUG if environment.log_level == "DEBUG" else levels.INFO
+
+
 def _network_interfaces() -> iam.PolicyStatement:
     """Lambda makes a function's network interfaces with the function's role."""
     return iam.PolicyStatement(
@@ -158,5 +161,19 @@ def _acknowledge(function: lambda_.Function, role: iam.Role) -> None:
         Acknowledgment(
             id="AwsSolutions-L1",
             reason="Python 3.13 is the runtime for which the pinned wheels of the layers are tested.",
-        )
+        ),
+        Acknowledgment(
+            id="Serverless-LambdaLatestVersion",
+            reason="Python 3.13 is the runtime for which the pinned wheels of the layers are tested.",
+        ),
+        Acknowledgment(
+            id="Serverless-LambdaDLQ",
+            reason="A stream's batches that fail go to the bucket; the API and the state machines call "
+            "synchronously and see the error themselves.",
+        ),
+        Acknowledgment(
+            id="Serverless-LambdaAsyncFailureDestination",
+            reason="A scheduled round that fails raises an alarm, and the next one takes its place: there is "
+            "nothing in its event to keep.",
+        ),
     )

@@ -12,8 +12,9 @@ from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
 from cdk.components.log_group import LogGroup
-from cdk.config import Authorisation, Environment
+from cdk.config import Environment
 from tickcast.adapters.http.routes import ROUTES
+from tickcast.adapters.settings import Authorisation
 
 STAGE = "v1"
 PROBLEM_JSON = "application/problem+json"

@@ -85,27 +85,7 @@ class Workflow(Construct):
         for action, arns in (("lambda:InvokeFunction", called), ("states:StartExecution", started)):
             for arn in arns.values():
                 role.add_to_policy(iam.PolicyStatement(actions=[action], resources=[arn]))
-        Validations.of(role).acknowledge(
-            Acknowledgment(
-                id="AwsSolutions-IAM5[Resource::*]",
-                reason="The actions of X-Ray and those by which a log's delivery is set up have no resource.",
-            )
-        )
-        if not environment.tracing:
-            Validations.of(self.machine).acknowledge(
-                Acknowledgment(
-                    id="AwsSolutions-SF2",
-                    reason="Traces have a price for each execution; the log has every step that failed, and "
-                    "`tracing` switches them on.",
-                )
-            )
-        if is_express:
-            Validations.of(self.machine).acknowledge(
-                Acknowledgment(
-                    id="AwsSolutions-SF1",
-                    reason="Once a minute: every event of what went well would be most of the log.",
-                )
-            )
+        self._acknowledge(role, environment.tracing, is_express)
 
     def start_on(
         self,
@@ -127,3 +107,26 @@ class Workflow(Construct):
         rule = events.Rule(stack, name, description=description, schedule=schedule, targets=[target])
         # The rule itself waits for the role alone, and its first starts would be refused.
         rule.node.add_dependency(self.machine.node.find_child("EventsRole"))
+
+    def _acknowledge(self, role: iam.Role, tracing: bool, is_express: bool) -> None:
+        Validations.of(role).acknowledge(
+            Acknowledgment(
+                id="AwsSolutions-IAM5[Resource::*]",
+                reason="The actions of X-Ray and those by which a log's delivery is set up have no resource.",
+            )
+        )
+        if not tracing:
+            Validations.of(self.machine).acknowledge(
+                Acknowledgment(
+                    id="AwsSolutions-SF2",
+                    reason="Traces have a price for each execution; the log has every step that failed, and "
+                    "`tracing` switches them on.",
+                )
+            )
+        if is_express:
+            Validations.of(self.machine).acknowledge(
+                Acknowledgment(
+                    id="AwsSolutions-SF1",
+                    reason="Once a minute: every event of what went well would be most of the log.",
+                )
+            )

@@ -17,13 +17,12 @@ import msgspec
 import yaml
 from msgspec import Meta, Struct, structs
 
-from tickcast.adapters.settings import Days, GridMs, HorizonS, PredictEveryMs, Region
+from tickcast.adapters.settings import Authorisation, Days, GridMs, HorizonS, PredictEveryMs, Region
 from tickcast.market.symbols import is_symbol
 
 # Types with the same limits as in the processes' settings are those of `adapters.settings`; where the
 # configuration is stricter, the type is defined here.
 Positive = Annotated[int, Meta(gt=0)]
-Authorisation = Literal["api_key", "iam"]
 ZoneId = Annotated[str, Meta(pattern=r"^[a-z]+[0-9]-az[0-9]$")]
 Retention = Literal["ONE_DAY", "ONE_WEEK", "TWO_WEEKS", "ONE_MONTH", "THREE_MONTHS", "ONE_YEAR"]
 

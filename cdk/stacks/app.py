@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from aws_cdk import CfnOutput, Duration, Stack
+from aws_cdk import Acknowledgment, CfnOutput, Duration, Stack, Validations
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
@@ -65,7 +65,10 @@ class AppStack(Stack):
         self._serving()
         self._scores()
         self._history()
+        self._schedules()
         self._outputs(endpoint_url)
+        if not environment.tracing:
+            self._acknowledge_no_traces()
 
     def _function(
         self,
@@ -281,6 +284,33 @@ class AppStack(Stack):
             max_event_age=Duration.hours(1),
             request={"days": history.days, "repair": True, **training},
         )
+
+    def _schedules(self) -> None:
+        """What the rules have in common: each is made after the policy of the role with which it starts a
+        state machine."""
+        for rule in self.node.children:
+            if not isinstance(rule, events.Rule):
+                continue
+            for workflow in (self.score, self.backfill):
+                if role := workflow.machine.node.try_find_child("EventsRole"):
+                    rule.node.add_dependency(role)
+            Validations.of(rule).acknowledge(
+                Acknowledgment(
+                    id="Serverless-EventBusDLQ",
+                    reason="What could not be started is taken over by the next start of the schedule: there "
+                    "is nothing in its event to keep.",
+                )
+            )
+
+    def _acknowledge_no_traces(self) -> None:
+        for rule in ("LambdaTracing", "APIGWXrayEnabled", "StepFunctionStateMachineXray"):
+            Validations.of(self).acknowledge(
+                Acknowledgment(
+                    id=f"Serverless-{rule}",
+                    reason="A trace of what runs every second costs more than the functions; `tracing` of "
+                    "the configuration switches it on.",
+                )
+            )
 
     def _outputs(self, endpoint_url: str | None) -> None:
         # The emulator serves an API under its own address, not under the name AWS would give it.

@@ -51,13 +51,16 @@ class NetworkStack(Stack):
         for index, zone in enumerate(config.zone_ids or ()):
             self._place(index, zone)
         if config.flow_logs:
-            self.vpc.add_flow_log(
+            flow_log = self.vpc.add_flow_log(
                 "Rejected",
                 destination=ec2.FlowLogDestination.to_cloud_watch_logs(
                     LogGroup(self, "FlowLog", retention=config.flow_logs)
                 ),
                 traffic_type=ec2.FlowLogTrafficType.REJECT,
             )
+            assert flow_log.iam_role
+            # Its policy too: the construct waits for the role alone.
+            flow_log.node.find_child("FlowLog").node.add_dependency(flow_log.iam_role)
         else:
             Validations.of(self.vpc).acknowledge(
                 Acknowledgment(

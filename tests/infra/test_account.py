@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from cdk.config import API_EXECUTIONS, ZONES_WITHOUT_FARGATE, load
+from operations.rehearsal.synthesis import Synthesised
 from tests.fixtures.paths import ROOT
-from tests.infra.conftest import CHANGED
-from tests.infra.synthesis import Synthesised
+from tests.fixtures.synthesis import CHANGED
 
 # Of a security group and its rules (EC2 API Reference, CreateSecurityGroup, AuthorizeSecurityGroupIngress).
 EC2_DESCRIPTION = re.compile(r"[a-zA-Z0-9. _\-:/()#,@\[\]+=&;{}!$*]{1,255}")
@@ -56,9 +56,8 @@ def test_what_starts_with_a_role_waits_for_all_its_policies(on_aws: Synthesised)
 
     def all_before(name: str) -> set[str]:
         resource = resources[name]
-        direct = set(resource.get("DependsOn", ())) | (
-            ids_in(resource.get("Properties", {})) & resources.keys()
-        )
+        named = ids_in(resource.get("Properties", {})) & resources.keys()
+        direct: set[str] = {*resource.get("DependsOn", ()), *named}
         return direct | {each for before in direct - {name} for each in all_before(before)}
 
     checked = set()

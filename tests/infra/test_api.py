@@ -6,7 +6,7 @@ from typing import Any
 
 from cdk.config import load
 from layers import openapi
-from tests.infra.synthesis import Synthesised
+from operations.rehearsal.synthesis import Synthesised
 from tickcast.adapters.http.routes import ROUTES
 
 

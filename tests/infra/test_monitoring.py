@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from operations.rehearsal.synthesis import Synthesised
 from tests.fixtures import emitted_metrics
 from tests.fixtures.emitted_metrics import Emitted
 from tests.fixtures.paths import ROOT
-from tests.infra.synthesis import Synthesised
 
 # An alarm's name in a logical id, without what the CDK adds.
 ALARM_ID = re.compile("MonitoringAlarms(.+)[0-9A-F]{8}")

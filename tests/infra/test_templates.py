@@ -20,9 +20,9 @@ from cdk.config import Environment, IngestConfig, parse
 from cdk.variables import variables
 from ingest_ecs.settings import IngestSettings
 from layers.catalog import OF_FUNCTION
+from operations.rehearsal.synthesis import Synthesised
 from tests.fixtures.paths import ROOT
 from tests.fixtures.settings import VARIABLES
-from tests.infra.synthesis import Synthesised
 from tickcast.adapters import settings
 from tickcast.adapters.settings import Settings
 from tickcast.adapters.variables import names, read
@@ -52,12 +52,6 @@ REFUSED_LOCALLY = (
     "AWS::SecretsManager::RotationSchedule",
     "AWS::Logs::QueryDefinition",
 )
-
-# cfn-lint's warnings about how the CDK writes, which no line of ours could change.
-LINT_IGNORED = [
-    "W3005",  # DependsOn in addition to a reference: the CDK orders a function after its role's policy
-    "W6001",  # an output that is another stack's export: the stream's and the bucket's names
-]
 
 
 def container(synthesised: Synthesised, name: str) -> dict[str, Any]:
@@ -90,16 +84,6 @@ def test_local_has_nothing_the_emulator_refuses(environments: dict[str, Synthesi
     for template in environments["local"].templates.values():
         for logical_id, resource in template["Resources"].items():
             assert not resource["Type"].startswith(REFUSED_LOCALLY), logical_id
-
-
-def test_cfn_lint(synthesised: Synthesised) -> None:
-    from cfnlint.api import lint  # type: ignore[import-untyped]
-    from cfnlint.config import ManualArgs  # type: ignore[import-untyped]
-
-    for name, template in synthesised.templates.items():
-        settings = ManualArgs(regions=["us-east-1", "ap-northeast-1"], ignore_checks=LINT_IGNORED)
-        findings = lint(json.dumps(template), config=settings)
-        assert not findings, f"{name}: " + "; ".join(f"{f.rule.id} {f.message}" for f in findings)
 
 
 def test_outputs(synthesised: Synthesised) -> None:

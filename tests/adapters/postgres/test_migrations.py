@@ -103,7 +103,7 @@ def test_on_rds_users_log_in_with_tokens(owner: Any, postgres_port: int) -> None
         database.clear(url)
         database.migrate(url)
         members = owner.execute(
-            "select array_agg(member::regrole::text order by 1) from pg_auth_members "
+            "select array_agg(member::regrole::text order by member::regrole::text) from pg_auth_members "
             "where roleid = 'rds_iam'::regrole"
         ).fetchone()
         assert members == (["tickcast_loader", "tickcast_reader", "tickcast_repairer", "tickcast_scorer"],)

@@ -94,7 +94,7 @@ class ServePredictions:
         return {
             routes.DASHBOARD: lambda _: dashboard(self.site("index.html")),
             routes.OPENAPI: lambda _: Response(
-                200, text=self.site("openapi.json"), cache_control=OPEN_MINUTES
+                200, text=self.site(f"openapi.{self.settings.authorisation}.json"), cache_control=OPEN_MINUTES
             ),
             routes.HEALTH: lambda _: Health(self.settings, self.store, self.clock_ms)(),
             routes.SEVERAL: self.several,
