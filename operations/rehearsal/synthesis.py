@@ -7,7 +7,6 @@ depends on what is in it, so a synthesis needs neither pip nor the network.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,6 @@ from layers.catalog import BUILT
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENTS = ("local", "dev", "prod")
-# jsii warns, in nine lines on stderr, of a Node past its end of life; Node 20 is what the project asks for.
-for _variable in ("END_OF_LIFE_NODE_VERSION", "UNTESTED_NODE_VERSION"):
-    os.environ.setdefault(f"JSII_SILENCE_WARNING_{_variable}", "20")
 
 
 @dataclass(frozen=True)

@@ -99,21 +99,23 @@ def background(synthesised: Synthesised) -> int:
         for _, mapping in synthesised.resources("AWS::Lambda::EventSourceMapping")
     )
     machines = dict(synthesised.resources("AWS::StepFunctions::StateMachine"))
+    functions = {name for name, _ in synthesised.resources("AWS::Lambda::Function")}
     scheduled = 0
     for _, rule in synthesised.resources("AWS::Events::Rule"):
         for target in rule["Targets"] if "ScheduleExpression" in rule else ():
             (started,) = ids_in(target["Arn"])
-            text = json.dumps(machines[started]["DefinitionString"]) if started in machines else ""
-            scheduled += branches(json.loads(definition(text))) if text else 1
+            if started in machines:
+                scheduled += branches(json.loads(definition(machines[started]["DefinitionString"])))
+            elif started in functions:
+                scheduled += 1
     return int(batches + scheduled)
 
 
-def definition(text: str) -> str:
-    """The text of a state machine's definition; a template has it joined with references."""
-    parts = json.loads(text)
-    if isinstance(parts, str):
-        return parts
-    return "".join(part if isinstance(part, str) else "X" for part in parts["Fn::Join"][1])
+def definition(value: Any) -> str:
+    """The text of a state machine's definition, with X for what a template refers to."""
+    if isinstance(value, str):
+        return value
+    return "".join(part if isinstance(part, str) else "X" for part in value["Fn::Join"][1])
 
 
 def branches(machine: dict[str, Any]) -> int:

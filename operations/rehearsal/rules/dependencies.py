@@ -3,6 +3,7 @@ policies, and CloudFormation knows of them only by `DependsOn`."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -142,6 +143,37 @@ def ways_out(templates: Templates) -> Found:
 
 
 @rule(
+    "permission-to-publish",
+    "a topic whose policy is its own lets in the alarms and rules that notify it: the policy takes the place "
+    "of the one by which the whole account may publish",
+    source=pages.TOPIC_POLICY,
+    kinds=("AWS::SNS::TopicPolicy", "AWS::Events::Rule", "AWS::CloudWatch::Alarm"),
+    remedy="allow the service sns:Publish in the topic's policy",
+)
+def publishing(templates: Templates) -> Found:
+    policies_of: dict[tuple[str, str], list[str]] = {}
+    for policy in templates.resources("AWS::SNS::TopicPolicy"):
+        for topic in policy.written["Properties"]["Topics"]:
+            if found := templates.named_by(topic, policy.stack):
+                allowed = [
+                    json.dumps(one)
+                    for one in policy.properties["PolicyDocument"]["Statement"]
+                    if one["Effect"] == "Allow" and "Publish" in json.dumps(one["Action"])
+                ]
+                policies_of.setdefault((found.stack, found.logical_id), []).extend(allowed)
+    for resource in templates.resources("AWS::CloudWatch::Alarm", "AWS::Events::Rule"):
+        service = "cloudwatch" if resource.kind == "AWS::CloudWatch::Alarm" else "events"
+        written = resource.written["Properties"]
+        notified = [*written.get("AlarmActions", ()), *(one["Arn"] for one in written.get("Targets", ()))]
+        for found in filter(None, (templates.named_by(one, resource.stack) for one in notified)):
+            allowed = policies_of.get((found.stack, found.logical_id), [])
+            owner = '"AWS": "arn:aws:iam::' if service == "cloudwatch" else service
+            known = found.kind == "AWS::SNS::Topic" and (service == "events" or allowed)
+            if known and not any(f"{service}.amazonaws.com" in one or owner in one for one in allowed):
+                yield resource, "", f"notifies {found.path}, whose policy does not let {service} in"
+
+
+@rule(
     "permission-to-invoke",
     "a rule that invokes a function has the function's permission",
     source=pages.EVENTS_RESOURCE_POLICIES,
@@ -164,4 +196,4 @@ def invocations(templates: Templates) -> Found:
                 yield one, "Targets", f"invokes {found.path}, which does not allow it"
 
 
-RULES = (policies, stage_logs, routes, ways_out, invocations)
+RULES = (policies, stage_logs, routes, ways_out, publishing, invocations)

@@ -92,7 +92,7 @@ def branches_of(definition: Mapping[str, Any]) -> int:
 
 def running_at_once(templates: Templates) -> int:
     """How many invocations run at the same time, without those of the API: one for each shard, parallel batch
-    and consumer of a stream, and for each schedule one of its function, or as many as its state machine has
+    and consumer of a stream, and for each rule one of its function, or as many as its state machine has
     branches."""
     shards = {
         f"{stream.stack}/{stream.logical_id}": int(stream.properties.get("ShardCount", 1))
@@ -107,8 +107,10 @@ def running_at_once(templates: Templates) -> int:
     for rule_ in templates.resources("AWS::Events::Rule"):
         for target in rule_.written["Properties"].get("Targets", ()):
             found = templates.named_by(target["Arn"], rule_.stack)
-            written = found.properties.get("DefinitionString") if found else None
-            started += branches_of(json.loads(written)) if isinstance(written, str) else 1
+            if found and found.kind == "AWS::Lambda::Function":
+                started += 1
+            elif found and isinstance(written := found.properties.get("DefinitionString"), str):
+                started += branches_of(json.loads(written))
     return batches + started
 
 

@@ -73,6 +73,21 @@ def _invoked(*principals: str) -> Resources:
     } | {name: of("Lambda::Permission", permission) for name in principals}
 
 
+def _notified(*services: str) -> Resources:
+    """A topic that an alarm and a rule notify, and a policy that lets in these services."""
+    statements = [
+        {"Effect": "Allow", "Action": "sns:Publish", "Principal": {"Service": f"{service}.amazonaws.com"}}
+        for service in services
+    ]
+    policy = {"Topics": [{"Ref": "T"}], "PolicyDocument": {"Statement": statements}}
+    return {
+        "T": of("SNS::Topic"),
+        "P": of("SNS::TopicPolicy", policy),
+        "A": of("CloudWatch::Alarm", {"AlarmActions": [{"Ref": "T"}]}),
+        "E": of("Events::Rule", {"Targets": [{"Arn": {"Ref": "T"}}]}),
+    }
+
+
 def _subnets(first: dict[str, Any], second: dict[str, Any], **more: dict[str, Any]) -> Resources:
     return {
         "A": of("EC2::Subnet", {"VpcId": {"Ref": "V"}, "CidrBlock": "10.0.0.0/24", **first}),
@@ -285,6 +300,7 @@ EXAMPLES: dict[str, Example] = {
     "logs-role-before-stage": _pair(_stage(), _stage(DependsOn=["A"])),
     "gateway-before-route": _pair(_route(), _route(DependsOn=["At"])),
     "way-out-before-service": _pair(_egress(), _egress(DependsOn=["Out"])),
+    "permission-to-publish": _pair(_notified("cloudwatch"), _notified("cloudwatch", "events")),
     "permission-to-invoke": _pair(_invoked(), _invoked("P")),
     "zones-there-are": _pair(_subnets(_zone(0), _zone(3)), _subnets(_zone(0), _zone(1))),
     "zones-with-fargate": _pair(
@@ -359,6 +375,7 @@ ALSO_BROKEN: list[tuple[str, dict[str, Any]]] = [
     ("dashboard-size", {"Resources": _dashboard(1, metrics=501)}),
     ("left-behind", {"Resources": _database(DeleteAutomatedBackups=False)}),
     ("logs-without-a-group", {"Resources": {"G": of("Logs::LogGroup")}}),
+    ("permission-to-publish", {"Resources": _notified("events")}),
     ("reserved-database-names", {"Resources": _database(MasterUsername="pg_master")}),
     ("reserved-database-names", {"Resources": _database(DBName="user")}),
     ("reserved-variables", {"Resources": _variables(X="one letter")}),
