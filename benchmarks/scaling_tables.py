@@ -131,15 +131,7 @@ def _preset(environment: Environment) -> Preset:
 
 
 PROD = _preset(load("prod"))
-CALM = replace(
-    PROD,
-    name="calm",
-    linger_ms=1000,
-    predict_every_ms=1000,
-    fan_out=False,
-    quoted_grid_ms=1000,
-    keep_days=30,
-)
+CALM = replace(PROD, name="calm", linger_ms=1000, predict_every_ms=1000, quoted_grid_ms=1000, keep_days=30)
 PRESETS = (PROD, CALM)
 
 
