@@ -19,8 +19,17 @@
 #   AWS      backfill, retrain, models, promote, rollback: dev or prod, in the AWS account of your credentials
 #   FUZZ_FRAMES, FUZZ_REQUESTS, FUZZ_FACTOR  fuzz: frames, requests, and the factor of property tests' examples
 #   FUZZ_SEED  fuzz: the seed of an earlier run, to repeat its frames
-#   ENV      synth, deploy, layers: local, dev or prod
-#   AWS_ENDPOINT_URL  test-localstack: address of LocalStack or another running emulator
+#   ENV      rehearse, synth, layers, cost: local, dev or prod; deploy, destroy, diff, doctor: dev or prod
+#   DETACH   deploy: DETACH=1 does not wait for history and the first model
+#   BINANCE_API_KEY_FILE  deploy: a file with the exchange's key (or BINANCE_API_KEY, or typed); none: public mirror
+#   CONFIRM  destroy: prod, to destroy prod
+#   RATE     cost: ticks a second of each symbol; default: 200. SYMBOLS: default is BTCUSDT
+#   REQUESTS cost: requests a second of the API; default: one a minute
+#   BUILDER, PLATFORM  images: docker, podman or buildah, the first that works; linux/amd64 or linux/arm64
+#   BASE, BUILD_OPTIONS  images: another base image; further options of the builder
+#   EMULATOR run, smoke, drills, test, …: of AWS, ministack (the default) or localstack; test-localstack: localstack
+#   PYTHON313  EMULATOR=localstack: a Python 3.13, on which LocalStack runs; default: python3.13
+#   AWS_ENDPOINT_URL  test-localstack: only the tests of S3, on the emulator that runs there
 
 PYTHON ?= python3
 ENVS := local dev prod
@@ -29,15 +38,18 @@ ENV := $(or $(filter $(ENVS),$(ENV)),dev)
 endif
 ENV ?= dev
 $(if $(filter $(ENVS),$(ENV)),,$(error ENV is "$(ENV)"; it should be one of: $(ENVS)))
+$(if $(filter-out ministack localstack,$(EMULATOR)),$(error EMULATOR is "$(EMULATOR)"; it should be ministack or localstack))
 FEED ?= sim
 SPEED ?= 1
 SECONDS ?= 60
 FUZZ_FRAMES ?= 1000000
 FUZZ_REQUESTS ?= 10000
 FUZZ_FACTOR ?= 10
+PYTHON313 ?= python3.13
 
 VENV := .venv/bin
 MINISTACK := .build/ministack-venv
+LOCALSTACK := .build/localstack-venv
 CDK := node_modules/.bin/cdk
 TARGET = $(if $(filter local,$(ENV)),local,aws)
 TYPED := app.py cdk layers local operations ingest_ecs lambdas benchmarks
@@ -48,11 +60,12 @@ OPTIONS = --feed $(FEED) --speed $(SPEED) $(if $(SYMBOLS),--symbols $(SYMBOLS)) 
 
 # SECONDS is a special variable of bash: not exported.
 unexport SECONDS
+export EMULATOR
 export JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 
 .PHONY: help run smoke drills gaps explain backfill retrain models promote rollback evaluate bench test test-fast \
-	test-localstack fuzz check setup layers synth deploy clean
+	test-localstack fuzz check rehearse setup layers synth deploy destroy diff doctor cost images images-lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -106,9 +119,11 @@ test-fast: setup  ## run the tests without servers and synthesis, in under two m
 	@echo "test-fast: unit and property tests; no servers, no synthesis"
 	@$(VENV)/python -m pytest -q -m "not (fuzz or server or synthesis or slow)"
 
-test-localstack: setup  ## run the tests of S3 on the emulator at AWS_ENDPOINT_URL or an embedded one
-	@echo "test-localstack: S3 of $(or $(AWS_ENDPOINT_URL),an embedded emulator)"
-	@$(VENV)/python -m pytest -q -m "aws and not fuzz" --emulator
+test-localstack: EMULATOR := $(or $(EMULATOR),localstack)
+test-localstack: setup $(if $(AWS_ENDPOINT_URL)$(filter ministack,$(EMULATOR)),,$(LOCALSTACK)/.stamp)
+test-localstack:  ## run the tests of S3 and of the running system on LocalStack
+	@echo "test-localstack: $(or $(AWS_ENDPOINT_URL:%=S3 of the emulator at %),S3 and the running system on $(EMULATOR))"
+	@$(VENV)/python -m pytest -q -m "$(if $(AWS_ENDPOINT_URL),aws,(aws or emulated)) and not fuzz" --emulator
 
 fuzz: setup  ## run random inputs: frames, requests, all property tests with new examples
 	@echo "fuzz: $(FUZZ_FRAMES) frames, $(FUZZ_REQUESTS) requests, $(FUZZ_FACTOR)x the examples of property tests"
@@ -126,8 +141,14 @@ check: setup layers  ## check style, types and template rules
 	@$(VENV)/mypy tests
 	@echo "check: templates"
 	@$(VENV)/python -m pytest -q tests/infra
+	@echo "check: rehearsal of $(ENVS)"
+	@$(VENV)/python -m operations rehearse $(ENVS)
 
-setup: .venv/.stamp $(MINISTACK)/.stamp node_modules/.stamp  ## install virtual environments and the CDK CLI
+rehearse: setup  ## find what an account would refuse of ENV; the last line is JSON
+	@echo "rehearse: $(ENV)"
+	@$(VENV)/python -m operations rehearse $(ENV)
+
+setup: .venv/.stamp $(MINISTACK)/.stamp node_modules/.stamp $(if $(filter localstack,$(EMULATOR)),$(LOCALSTACK)/.stamp)  ## install virtual environments and the CDK CLI
 
 layers: setup  ## build the functions' layers: ENV=local for the emulator, otherwise for Lambda
 	@$(VENV)/python -m layers.build --target $(TARGET)
@@ -136,10 +157,27 @@ synth: layers  ## synthesise the CloudFormation templates of ENV into cdk.out
 	@echo "synth: $(ENV)"
 	@$(CDK) synth --quiet --context env=$(ENV)
 
-deploy: layers  ## deploy all stacks of ENV (dev, prod) into the AWS account of your credentials
-	@$(if $(filter local,$(ENV)),echo "deploy: make run deploys the local environment" >&2 && exit 1,true)
-	@echo "deploy: $(ENV)"
-	@$(CDK) deploy --all --context env=$(ENV)
+deploy: setup  ## deploy ENV into the AWS account of your credentials; repeated, it continues where it broke off
+	@exec $(VENV)/python -m operations deploy $(ENV) $(if $(DETACH),--detach)
+
+destroy: setup  ## delete ENV from the account, and all it leaves that costs
+	@exec $(VENV)/python -m operations destroy $(ENV) $(if $(CONFIRM),--confirm $(CONFIRM))
+
+diff: layers  ## show what a deployment of ENV would change
+	@exec $(VENV)/python -m operations diff $(ENV)
+
+doctor: setup  ## report the state of ENV in the account, and what to do
+	@exec $(VENV)/python -m operations doctor $(ENV)
+
+cost: setup  ## what ENV (dev, prod) costs a month, by line and if …; the last line is JSON
+	@exec $(VENV)/python -m operations cost --env $(ENV) $(if $(RATE),--rate $(RATE)) \
+	  $(if $(SYMBOLS),--symbols $(SYMBOLS)) $(if $(REQUESTS),--requests $(REQUESTS))
+images: setup  ## build the images of ingest and migrations with docker, podman or buildah
+	@exec $(VENV)/python -m operations images $(if $(BUILDER),--builder $(BUILDER)) $(if $(BASE),--base $(BASE)) \
+	  $(if $(PLATFORM),--platform $(PLATFORM)) $(if $(BUILD_OPTIONS),--options="$(BUILD_OPTIONS)")
+
+images-lock: setup  ## write the hashes of the packages in the images, after a change of their requirements
+	@exec $(VENV)/python -m operations images-lock
 
 clean:  ## delete build output and local state, models included; keep installed packages
 	rm -rf .local .build/layers cdk.out .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -158,6 +196,22 @@ $(MINISTACK)/.stamp: local/requirements-ministack.txt .venv/.stamp
 	@mkdir -p .build
 	@$(VENV)/python -m venv $(MINISTACK)
 	@$(MINISTACK)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+# Its server of Kinesis comes from npm, so that nothing is fetched when it starts.
+$(LOCALSTACK)/.stamp: local/requirements-localstack.txt | node_modules/.stamp
+	@$(PYTHON313) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null || { \
+	  echo "setup: LocalStack needs Python 3.13, and $(PYTHON313) is none: install one (apt install python3.13-venv" \
+	    "on Debian 13 and Ubuntu 25, or pyenv install 3.13, or uv python install 3.13) and set" \
+	    "PYTHON313=/path/to/python3.13; without one use EMULATOR=ministack" >&2; \
+	  exit 1; }
+	@echo "setup: installing LocalStack into $(LOCALSTACK) (a minute or two)"
+	@mkdir -p .build
+	@$(PYTHON313) -m venv --clear $(LOCALSTACK)
+	@$(LOCALSTACK)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@OVERRIDE_IN_DOCKER=0 DISABLE_EVENTS=1 FILESYSTEM_ROOT=$(LOCALSTACK)/files \
+	  XDG_CACHE_HOME=$(CURDIR)/$(LOCALSTACK)/files/cache \
+	  $(LOCALSTACK)/bin/python -m localstack.cli.lpm install kinesis-mock >/dev/null
 	@touch $@
 
 node_modules/.stamp: package.json package-lock.json

@@ -32,6 +32,12 @@ def compose(app: aws_cdk.App) -> Environment:
         symbols=_context(app, "symbols", ""),
         rest_url=_context(app, "rest_url", ""),
     )
+    compose_environment(app, environment)
+    return environment
+
+
+def compose_environment(app: aws_cdk.App, environment: Environment) -> None:
+    """Puts the stacks of `environment` into `app`."""
     built = BUILT_LAYERS / ("aws" if environment.aws else "local")
     layers_folder = Path(_context(app, "layers_dir", str(built)))
     prefix = f"tickcast-{environment.name}"
@@ -57,7 +63,7 @@ def compose(app: aws_cdk.App) -> Environment:
                 "AWS_ENDPOINT_URL", os.environ.get("AWS_ENDPOINT_URL", "http://127.0.0.1:4566"), HttpUrl
             ),
         )
-        return environment
+        return
 
     network = NetworkStack(app, f"{prefix}-network", environment=environment, config=environment.aws.network)
     data = AwsDataStack(
@@ -72,7 +78,6 @@ def compose(app: aws_cdk.App) -> Environment:
         vpc=network.vpc,
         layers_folder=layers_folder,
     )
-    return environment
 
 
 def _context(app: aws_cdk.App, name: str, default: str) -> str:

@@ -36,7 +36,8 @@ def measure(console: Console) -> Backfilled:
     state, is_ok = throw_away("bench-history"), False
     from_time = datetime.now(UTC) - timedelta(hours=HOURS)
     requested = BackfillRequest(symbols=(SYMBOL,), from_=from_time.isoformat(timespec="seconds"))
-    options = Options("sim", (SYMBOL,), history_s=requested.history_s(datetime.now(UTC)))
+    history_s = requested.history_s(datetime.now(UTC))
+    options = Options("sim", (SYMBOL,), history_s=history_s, emulator="ministack")  # as in earlier figures
     try:
         with System(options, state, Progress(console)) as system:
             there = on_emulator("the benchmark's own system", system.cloud.endpoint_url)

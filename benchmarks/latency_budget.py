@@ -1,6 +1,7 @@
 """`python -m benchmarks.latency_budget`: the tables of docs/latency.md, milliseconds and dollars by preset.
 
-A calculation, not a measurement: `STAGES` and the prices say where each figure is from. One symbol with
+A calculation, not a measurement: `STAGES`, `operations.cost.measured` and the price file say where each
+figure is from. One symbol with
 `TICKS_PER_S` ticks a second, one ingest task, one shard, Tokyo, a month of 730 hours.
 """
 
@@ -10,9 +11,12 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from operations.cost import usage
+from operations.cost.measured import MONTH_S, POLL_EVERY_MS, RECORD_BYTES, ROUND_TRIP_MS, TICK_BYTES
+from operations.cost.prices import prices
+
 TICKS_PER_S = 200
 PREDICT_EVERY_MS = 100
-MONTH_S = 730 * 3600
 
 
 class Stage(NamedTuple):
@@ -25,18 +29,9 @@ STAGES = {
     "exchange → ingest": Stage(5, "assumed: same region"),
     "put": Stage(12, "assumed: one PutRecords call in the region"),
     "invoke": Stage(8, "assumed: the event reaches a warm function"),
-    "Redis": Stage(1, "assumed: one round trip between zones"),
+    "Redis": Stage(ROUND_TRIP_MS, "assumed: one round trip between zones"),
 }
 FAN_OUT_MS = 70  # average from put to delivery (Amazon Kinesis Data Streams Developer Guide)
-POLL_EVERY_MS = 1000  # Lambda's base rate for each shard (AWS Lambda Developer Guide)
-EVENT_MS = 2.6  # an event of one symbol to the end of the invocation, docs/performance.md (2.2 to 2.6)
-FULL_CORE_MB = 1769  # of memory come with one core (AWS Lambda Developer Guide)
-
-# Dollars in Tokyo, 2026-11; the two of fan-out are us-east-1's times 1.3, as for other lines of Kinesis.
-SHARD_HOUR, PUT_UNIT = 0.0195, 0.0000000215
-FAN_OUT_HOUR, FAN_OUT_GB = 0.0195, 0.0169
-LAMBDA_REQUEST, LAMBDA_GB_S = 0.0000002, 0.0000166667
-TICK_BYTES, RECORD_BYTES = 54.6, 80  # docs/performance.md; what a record has besides ticks
 
 # Skill of the remaining move by age (ms), horizons 1 and 2 s: held-out minutes of spot BTC, 2024-08-08.
 SKILL = {
@@ -57,8 +52,7 @@ class Preset:
 
     @property
     def compute_ms(self) -> float:
-        """Fold and inference, with the share of a core that comes with the memory."""
-        return EVENT_MS / min(1.0, self.memory_mb / FULL_CORE_MB)
+        return usage.compute_ms(self.memory_mb)
 
     @property
     def delivery_ms(self) -> float:
@@ -91,21 +85,21 @@ class Preset:
     @property
     def put_dollars(self) -> float:
         """A record is far below the 25 KB of a unit."""
-        return self.records_per_s * MONTH_S * PUT_UNIT
+        return self.records_per_s * MONTH_S * _price("kinesis_put_unit")
 
     @property
     def fan_out_dollars(self) -> float:
         if not self.fan_out:
             return 0.0
         bytes_per_s = TICKS_PER_S * TICK_BYTES + self.records_per_s * RECORD_BYTES
-        return FAN_OUT_HOUR * MONTH_S / 3600 + bytes_per_s * MONTH_S / 1e9 * FAN_OUT_GB
+        hours, gigabytes = MONTH_S / 3600, bytes_per_s * MONTH_S / 1e9
+        return hours * _price("kinesis_fan_out_shard") + gigabytes * _price("kinesis_fan_out_gb")
 
     @property
     def lambda_dollars(self) -> float:
-        """Requests and GB-seconds; the write of the state and the receipt after the answer is one more round
-        trip."""
-        billed_s = math.ceil(self.compute_ms + 2 * STAGES["Redis"].ms) / 1000
-        each = LAMBDA_REQUEST + billed_s * self.memory_mb / 1024 * LAMBDA_GB_S
+        """Requests and GB-seconds."""
+        gb_s = usage.billed_s(self.memory_mb) * self.memory_mb / 1024
+        each = _price("lambda_request") + gb_s * _price("lambda_x86_gb_s")
         return self.invocations_per_s * MONTH_S * each
 
     @property
@@ -174,6 +168,10 @@ def stage_table() -> str:
     return "\n".join(
         rows + [f"| {name} | {stage.ms:.0f} | {stage.source} |" for name, stage in STAGES.items()]
     )
+
+
+def _price(price_id: str) -> float:
+    return prices()[price_id].value
 
 
 def _skill(value: float) -> str:

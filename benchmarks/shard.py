@@ -82,7 +82,7 @@ def measure(console: Console) -> Throughput:
     missing = [str(path) for path in _PREPARED if not path.exists()]
     if missing:
         return Throughput(None, None, f"not measured: {', '.join(missing)} is missing")
-    options = Options(feed="replay", replay=(RECORDING,))
+    options = Options(feed="replay", replay=(RECORDING,), emulator="ministack")  # as in earlier figures
     try:
         with temporary_system("bench", options, Progress(console)) as system:
             system.stop_ingest()

@@ -38,8 +38,10 @@ def variables(environment: Environment, *, bucket: str, stream: str) -> dict[str
         "TRAIN_DAYS": str(history.train_days or 0),
         "REST_URL": history.rest_url,
         "STREAM_NAME": stream,
+        "AUTHORISATION": environment.api.authorisation,
         **_of(ingest),
-        "PROTOCOL": "sbe",
+        # In an account the secret decides, when the task starts: it holds a key or says that there is none.
+        "PROTOCOL": "auto" if environment.aws else "sbe",
         "SOURCE": "sbe",
     }
 

@@ -2,6 +2,9 @@
 
 Exit status: 0 after a signal, 1 when the exchange refused permanently or accepted records could not be put in
 time, 2 when the settings are invalid.
+
+Stopping takes at most `STOP_S` whatever hangs, so that it ends before `docker stop` (10 s) or ECS (30 s) kill
+the task: calls under way are abandoned, and what Kinesis has not taken is logged and kept in S3.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import boto3
@@ -19,12 +23,14 @@ from aws_lambda_powertools.metrics import MetricUnit
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from ingest_ecs import unsent
 from ingest_ecs.exchange_time import ExchangeTime
 from ingest_ecs.health import HealthServer
 from ingest_ecs.producer import Producer
 from ingest_ecs.quarantine import Quarantine
 from ingest_ecs.settings import IngestSettings
 from ingest_ecs.stream import REST_TIMEOUT_S, Stream
+from ingest_ecs.threads import in_thread
 from tickcast.adapters.kinesis import schema_registry
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.rest.binance import BinanceRest
@@ -33,8 +39,9 @@ from tickcast.adapters.variables import SettingsError, read
 from tickcast.market.reconnect import FatalSessionError
 from tickcast.market.session import Session
 
-DRAIN_S = 20  # with the next within ECS' stop timeout of 30 s
-QUARANTINE_DRAIN_S = 2
+STOP_S = 8.0  # from the signal to the end, of which:
+SOCKETS_S = 2.5  # for closing handshakes
+UNSENT_S = 2.5  # the last of it: to keep in S3 what Kinesis did not take, and refused samples
 READY_TICK_AGE_S = 10
 STUCK_AFTER_S = 30  # a put fails within 7 s
 METRICS_EVERY_S = 60
@@ -49,6 +56,7 @@ def health_report(
     producer: Producer,
     exchange_time: ExchangeTime,
     symbols: tuple[str, ...],
+    source: str,
 ) -> dict[str, Any]:
     now_us, now_s = time.time_ns() // 1000, time.monotonic()
     exchange_us = exchange_time.now_us()
@@ -67,6 +75,7 @@ def health_report(
         "live": session.has_delivered and now_s - producer.writer.turned_s < STUCK_AFTER_S,
         "ready": not why,
         "why": "; ".join(why),
+        "source": source,
         "symbols": {s: {"last_tick_age_s": age_s, "quiet": quiet[s]} for s, age_s in ages.items()},
         "host_offset_ms": None if exchange_us is None else (now_us - exchange_us) / 1000,
         "waiting_records": len(producer.outbox),
@@ -79,27 +88,25 @@ def counted(producer: Producer) -> dict[str, int]:
     return {**vars(producer.counts), "bad_frames": producer.bad_frames.total()}
 
 
-async def emit_metrics(producer: Producer) -> None:
-    """Write a line of CloudWatch's embedded metric format a minute: the changes since the last. Reasons are a
-    field of the line, for queries: as metrics their number would be unbounded."""
+async def emit_metrics(producer: Producer, report: Callable[[], dict[str, Any]]) -> None:
+    """Write a line of CloudWatch's embedded metric format a minute: the age of the newest tick, of the
+    symbol where it is oldest and the market is not quiet, and what was lost since the last line. Reasons are
+    a field of the line, for queries: as metrics their number would be unbounded."""
     before, counted_reasons = counted(producer), Counter(producer.bad_frames)
     while True:
         await asyncio.sleep(METRICS_EVERY_S)
         now = counted(producer)
-        for name, metric in (
-            ("ticks_in", "TicksIn"),
-            ("records_put", "RecordsPut"),
-            ("put_failures", "PutFailures"),
-            ("dropped_ticks", "DroppedTicks"),
-            ("bad_frames", "BadFrames"),
-        ):
-            metrics.add_metric(metric, MetricUnit.Count, now[name] - before[name])
+        metrics.count("PutFailures", now["put_failures"] - before["put_failures"])
+        metrics.count("DroppedTicks", now["dropped_ticks"] - before["dropped_ticks"])
+        metrics.count("BadFrames", now["bad_frames"] - before["bad_frames"])
         reasons = Counter(producer.bad_frames) - counted_reasons
         if reasons:
             metrics.add_metadata("bad_frames", dict(reasons))
         counted_reasons = Counter(producer.bad_frames)
-        metrics.add_metric("WaitingRecords", MetricUnit.Count, len(producer.outbox))
-        metrics.flush_metrics()
+        ages_s = [about["last_tick_age_s"] for about in report()["symbols"].values() if not about["quiet"]]
+        if known := [age_s for age_s in ages_s if age_s is not None]:
+            metrics.add_metric("LastTickAgeSeconds", MetricUnit.Seconds, max(known))
+        metrics.flush()
         before = now
 
 
@@ -108,7 +115,7 @@ def publish_schema(settings: IngestSettings) -> None:
     if not settings.bucket:
         return
     try:
-        schema_registry.publish(boto3.client("s3"), settings.bucket)
+        schema_registry.publish(client("s3"), settings.bucket)
     except (BotoCoreError, ClientError) as error:
         # Consumers of the same version need no look-up, so the task can run without.
         logger.error("the wire schema could not be published", extra={"reason": describe(error)})
@@ -144,35 +151,63 @@ async def ingest(settings: IngestSettings) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await asyncio.to_thread(publish_schema, settings)
-    with HealthServer(
-        settings.health_port,
-        lambda: health_report(session, stream, producer, exchange_time, settings.symbols),
-    ) as health:
+    logger.info("starting", extra={"symbols": settings.symbols, "stream": settings.stream_url})
+    stopping = asyncio.create_task(stop.wait())
+    publishing = asyncio.create_task(in_thread(publish_schema, settings))
+    await asyncio.wait({publishing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if stop.is_set():
+        return
+    publishing.result()
+
+    def report() -> dict[str, Any]:
+        return health_report(session, stream, producer, exchange_time, settings.symbols, settings.feed)
+
+    with HealthServer(settings.health_port, report, settings.health_host) as health:
         logger.info("health_listening", extra={"event": "health_listening", "port": health.port})
         putting, streaming = asyncio.create_task(producer.run()), asyncio.create_task(stream.run())
-        stopping, emitting = asyncio.create_task(stop.wait()), asyncio.create_task(emit_metrics(producer))
-        keeping = asyncio.create_task(quarantine.run())
-        timing = asyncio.create_task(exchange_time.run())
+        beside = [
+            asyncio.create_task(each)
+            for each in (emit_metrics(producer, report), quarantine.run(), exchange_time.run())
+        ]
         await asyncio.wait({putting, streaming, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (stopping, emitting, streaming, keeping, timing):
+        for task in (stopping, *beside):
             task.cancel()
-        outcome = (await asyncio.gather(streaming, return_exceptions=True))[0]
-        producer.drain()
-        await asyncio.wait({putting}, timeout=DRAIN_S)
-        await quarantine.drain(QUARANTINE_DRAIN_S)
-        logger.info("stopped", extra={"waiting_records": len(producer.outbox), **vars(producer.counts)})
-        if not putting.done():
-            putting.cancel()
-            raise TimeoutError(f"{len(producer.outbox)} records could not be put within {DRAIN_S} s")
-        putting.result()
-        if isinstance(outcome, Exception):
-            raise outcome
+        await finish(streaming, putting, producer, quarantine)
+
+
+async def finish(
+    streaming: asyncio.Task[None], putting: asyncio.Task[None], producer: Producer, quarantine: Quarantine
+) -> None:
+    """Close the sockets and put what was accepted, in `STOP_S` at most. Raises what `streaming` or `putting`
+    ended with, and `TimeoutError` when records are left."""
+    end_s = time.monotonic() + STOP_S
+    streaming.cancel()
+    await asyncio.wait({streaming}, timeout=SOCKETS_S)
+    producer.drain()
+    await asyncio.wait({putting}, timeout=end_s - UNSENT_S - time.monotonic())
+    waiting = producer.outbox.waiting()  # with what is in flight, before the call is abandoned
+    putting.cancel()
+    problem = ""
+    if waiting:
+        problem = f"{len(producer.outbox)} records could not be put in time"
+        if producer.writer.last_error:
+            problem += f": {producer.writer.last_error}"
+        await unsent.keep(waiting, quarantine, logger, problem, end_s - UNSENT_S / 5)
+    await quarantine.drain(max(0.0, end_s - time.monotonic()))
+    lost = {"samples_left_out": quarantine.left_out, "samples_failed": quarantine.failed}
+    logger.info("stopped", extra={"waiting_records": len(producer.outbox), **lost, **vars(producer.counts)})
+    for task in (putting, streaming):
+        if task.done() and not task.cancelled() and (error := task.exception()):
+            raise error
+    if problem:
+        raise TimeoutError(problem)
 
 
 def main() -> int:
     try:
-        asyncio.run(ingest(read(IngestSettings)))
+        settings = read(IngestSettings).decided()
+        logger.info("source", extra={"source": settings.feed})
+        asyncio.run(ingest(settings))
     except SettingsError as error:
         logger.error("cannot start", extra={"reason": str(error)})
         return 2

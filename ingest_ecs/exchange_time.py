@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from aws_lambda_powertools import Logger
 
+from ingest_ecs.threads import in_thread
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.rest.binance import BinanceRest, RateLimited
 from tickcast.market.clock_offset import SPREAD_US
@@ -64,7 +65,7 @@ class ExchangeTime:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            wait_s = await asyncio.to_thread(self.measure)
+            wait_s = await in_thread(self.measure)
             self._is_doubted.clear()
             await asyncio.sleep(min(wait_s, AGAIN_AFTER_S))
             with contextlib.suppress(TimeoutError):

@@ -52,10 +52,10 @@ class _Metrics(Collector):
 class HealthServer:
     """Serves what `report` returns, which has `live`, `ready` and `why`. Port 0 takes a free one.
 
-    On the loopback address alone: ECS checks from within the container.
+    On the loopback address, unless `host` is another: ECS checks from within the container.
     """
 
-    def __init__(self, port: int, report: Report) -> None:
+    def __init__(self, port: int, report: Report, host: str = "127.0.0.1") -> None:
         registry = CollectorRegistry()
         registry.register(_Metrics(report))
 
@@ -82,7 +82,7 @@ class HealthServer:
             def log_message(self, format: str, *args: Any) -> None:
                 """Health checks are not logged."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._server = ThreadingHTTPServer((host, port), Handler)
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True, name="health")
 

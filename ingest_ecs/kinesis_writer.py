@@ -13,6 +13,7 @@ from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ingest_ecs.outbox import Outbox, Record
+from ingest_ecs.threads import in_thread
 from tickcast.adapters.redaction import describe, redact
 from tickcast.market import wire
 
@@ -83,7 +84,7 @@ class KinesisWriter:
             records = self._stamped(heads)
             try:
                 with self._outbox.in_flight(heads):
-                    response = await asyncio.to_thread(
+                    response = await in_thread(
                         self._kinesis.put_records, StreamName=self._stream_name, Records=records
                     )
             except (BotoCoreError, ClientError) as error:

@@ -19,6 +19,7 @@ from typing import Any
 from aws_lambda_powertools import Logger
 
 from ingest_ecs.feed_buffer import RefusedFrame, RefusedTicks
+from ingest_ecs.threads import in_thread
 from tickcast.adapters.redaction import describe
 from tickcast.market import wire
 from tickcast.sbe import SbeError
@@ -29,6 +30,7 @@ MAX_BYTES = 256 * 2**10
 MAX_WAITING = 30
 MAX_KINDS = 100
 
+_Sample = tuple[str, bytes, dict[str, Any]]  # key, data, what the JSON says about them
 QuarantineSink = Callable[[bytes, str, str], None]  # data, reason, connection
 
 
@@ -80,7 +82,8 @@ class Quarantine:
         self._logger = logger
         self._now_us = now_us
         self._task_name = uuid.uuid4().hex[:8]
-        self._waiting: asyncio.Queue[tuple[str, bytes, dict[str, Any]]] = asyncio.Queue(MAX_WAITING)
+        self._waiting: asyncio.Queue[_Sample] = asyncio.Queue(MAX_WAITING)
+        self._under_way: _Sample | None = None
         self._kept = 0
         self._minute = -1
         self._kept_in_minute = 0
@@ -104,23 +107,43 @@ class Quarantine:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            await self._put(*await self._waiting.get())
+            self._under_way = await self._waiting.get()
+            await self._put(*self._under_way)
+            self._under_way = None
 
     async def drain(self, seconds: float) -> None:
-        """Put the waiting samples, for at most `seconds`."""
+        """Put the waiting samples, for at most `seconds`, after `run` was cancelled."""
         try:
             async with asyncio.timeout(seconds):
-                while not self._waiting.empty():
-                    await self._put(*self._waiting.get_nowait())
+                while self._under_way or not self._waiting.empty():
+                    self._under_way = self._under_way or self._waiting.get_nowait()
+                    await self._put(*self._under_way)
+                    self._under_way = None
         except TimeoutError:
-            self.left_out += self._waiting.qsize()
+            self.left_out += self._waiting.qsize() + 1
 
-    async def _put(self, key: str, data: bytes, about: dict[str, Any]) -> None:
+    async def keep_unsent(
+        self, symbol: str, data: bytes, about: dict[str, Any], seconds: float
+    ) -> str | None:
+        """Put the whole of `data`, records that Kinesis did not take, for at most `seconds`. Returns its key
+        in S3; None if it was not put."""
+        if self._s3 is None:
+            return None
+        key = f"{FOLDER}/{self._task_name}/unsent-{symbol}"
+        try:
+            async with asyncio.timeout(seconds):
+                return f"{key}.bin" if await self._put(key, data, about) else None
+        except TimeoutError:
+            return None
+
+    async def _put(self, key: str, data: bytes, about: dict[str, Any]) -> bool:
         texts = ((f"{key}.bin", data), (f"{key}.json", json.dumps(about).encode()))
         try:
             for name, body in texts:
-                await asyncio.to_thread(self._s3.put_object, Bucket=self._bucket, Key=name, Body=body)
+                await in_thread(self._s3.put_object, Bucket=self._bucket, Key=name, Body=body)
         except Exception as error:  # a sample must not end the task
             self.failed += 1
             if self.failed == 1:
                 self._logger.warning("quarantine: a put failed", extra={"reason": describe(error)})
+            return False
+        return True

@@ -7,11 +7,15 @@ from typing import Annotated, Literal
 from urllib.parse import quote
 
 from msgspec import Meta, field
+from msgspec.structs import replace
 
 from tickcast.adapters.settings import Name, NameOrNothing, Settings
 from tickcast.adapters.variables import HttpUrl, Secret, SettingsError, Symbol, Symbols, WebSocketUrl
 from tickcast.market import symbols
-from tickcast.market.sources import STREAMED
+from tickcast.market.sources import STREAMED, Source
+
+# The text of a secret that holds no key: ECS starts no task whose secret is empty.
+NO_KEY = "none"
 
 MAX_STREAMS = 1024  # of a connection, as the exchange documents
 # Characters: beyond 8004 the exchange refuses an address, which it does not document (found by others: issue
@@ -24,16 +28,19 @@ StreamedSource = Annotated[
 
 
 class IngestSettings(Settings, frozen=True, kw_only=True):
-    """`protocol`: "sbe" needs a key, "json" is the public mirror without one."""
+    """`protocol`: "sbe" needs a key, "json" is the public mirror without one. "auto" is one of the two, by
+    whether there is a key: `decided`."""
 
     stream_name: Name
     bucket: NameOrNothing  # for the wire schema and quarantined frames; empty: neither is kept
     symbols: Symbols
-    protocol: Literal["sbe", "json"]
+    protocol: Literal["sbe", "json", "auto"]
     stream_url: WebSocketUrl
+    public_stream_url: WebSocketUrl  # of the mirror, for "auto" without a key
     source: StreamedSource
     linger_ms: Annotated[float, Meta(ge=1, le=2000)]
     health_port: Annotated[int, Meta(ge=0, le=65_535)]  # 0: any that is free
+    health_host: Literal["127.0.0.1", "0.0.0.0"]  # 0.0.0.0: Prometheus is in another container
     rollover_s: Annotated[float, Meta(ge=0.1, lt=86_400)]  # the exchange closes a connection after a day
     busy_symbol: Symbol  # its quotes never pause: every connection carries them to show that it is alive
     rest_url: HttpUrl  # of the exchange, to check whether a silent market is quiet
@@ -49,6 +56,26 @@ class IngestSettings(Settings, frozen=True, kw_only=True):
             self.stream_address()
         except ValueError as error:
             raise SettingsError(f"SYMBOLS: {error}") from None
+
+    def decided(self) -> IngestSettings:
+        """With `protocol` "auto" replaced by what the task does: with a key the SBE stream, without one the
+        public mirror, whose ticks have the source "json"."""
+        if self.protocol != "auto":
+            return self
+        if self.api_key and self.api_key != NO_KEY:
+            return replace(self, protocol="sbe")
+        return replace(
+            self,
+            protocol="json",
+            stream_url=self.public_stream_url,
+            source=Source.JSON.value,
+            api_key=Secret(),
+        )
+
+    @property
+    def feed(self) -> str:
+        """The source in words of operation: `public_json` is the mirror."""
+        return "public_json" if self.source == Source.JSON else self.source
 
     @property
     def linger_s(self) -> float:

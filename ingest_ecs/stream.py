@@ -23,6 +23,7 @@ from websockets.exceptions import InvalidStatus, WebSocketException
 from ingest_ecs.feed_buffer import FeedBuffer
 from ingest_ecs.producer import Producer
 from ingest_ecs.settings import IngestSettings
+from ingest_ecs.threads import in_thread
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.rest.binance import BinanceRest, RateLimited
 from tickcast.market.json_frames import unwrapped
@@ -71,7 +72,7 @@ class RestProbe:
     async def _ask(self, symbols: list[str]) -> None:
         asked_s, asked_us = time.monotonic(), time.time_ns() // 1000
         try:
-            newest = await asyncio.to_thread(self._rest.newest, symbols)
+            newest = await in_thread(self._rest.newest, symbols)
         except Exception as error:
             retry_after_s = error.retry_after_s if isinstance(error, RateLimited) else 0.0
             self._session.probe_failed(time.monotonic(), retry_after_s)

@@ -2,14 +2,20 @@
 
 `core` is this repository's own package, as it lies in `layers/core`. `layers.build` makes the others:
 third-party packages, pinned in `layers/<name>/requirements.txt`, and `site`, what the API serves as it is.
-They are cut by who needs them, so that no function loads or pays a cold start for what it does not use. boto3
-comes with Lambda's runtime.
+They are cut by who needs them, so that no function loads or pays a cold start for what it does not use, and
+none has more layers than Lambda allows (`MOST_LAYERS`).
+
+Lambda's runtime brings boto3 and urllib3 too, in versions that change without notice. Those of the layer
+`data` take precedence: Lambda puts a layer's `python` folder, /opt/python, on `sys.path` before the runtime's
+own packages in /var/lang/lib/python3.13/site-packages and /var/runtime ("Runtime search path" of Python
+functions in its Developer Guide).
 """
 
 from collections.abc import Mapping
 
 THIRD_PARTY = ("data", "inference", "training", "postgres")
 BUILT = (*THIRD_PARTY, "site")
+MOST_LAYERS = 5  # of a function, by Lambda
 
 OF_FUNCTION: Mapping[str, tuple[str, ...]] = {
     "predict_stream": ("core", "data", "inference"),

@@ -18,6 +18,7 @@ from tickcast.adapters.http.bodies import Problem
 from tickcast.adapters.http.parameters import MAX_MS, SYMBOLS_PATTERN, Cursor, Horizon, Instant, Path, Symbols
 from tickcast.adapters.http.responses import JSON, PROBLEM_JSON
 from tickcast.adapters.http.routes import LATEST, ROUTES, Route
+from tickcast.adapters.settings import Authorisation
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.serving.outcomes import GAP, NO_MID, STALE
 from tickcast.serving.prediction import REASONS
@@ -101,15 +102,29 @@ SHARED = {
         "BadRequest",
         "A parameter is wrong, unknown or repeated; `parameter` names it, `detail` says what it should be.",
     ),
-    403: ("Forbidden", "No valid key was sent (the gateway's answer)."),
+    403: ("Forbidden", "No valid key or signature was sent (the gateway's answer)."),
     404: ("NotFound", "The symbol is not served, nothing is known of it yet, or no such prediction is kept."),
     429: (
         "TooManyRequests",
-        "More requests than the key, or all callers together, may send (the gateway's answer).",
+        "More requests than the caller, or all callers together, may send (the gateway's answer).",
     ),
     503: (
         "Unavailable",
         "Redis, or for the models S3, does not answer: try again. Or a record in Redis cannot be read.",
+    ),
+}
+# How a caller shows who it is, by the API's authorisation: the name and the scheme.
+SECURITY: dict[Authorisation, tuple[str, Schema]] = {
+    "api_key": ("key", {"type": "apiKey", "in": "header", "name": "x-api-key"}),
+    "iam": (
+        "sigv4",
+        {
+            "type": "apiKey",
+            "in": "header",
+            "name": "Authorization",
+            "description": "AWS Signature Version 4 of the service execute-api, by an identity that may.",
+            "x-amazon-apigateway-authtype": "awsSigv4",
+        },
     ),
 }
 BAD_REQUEST_EXAMPLE = {
@@ -121,16 +136,17 @@ BAD_REQUEST_EXAMPLE = {
 }
 
 
-def document() -> Schema:
-    """The document as an object."""
+def document(authorisation: Authorisation = "api_key") -> Schema:
+    """The document as an object, of an API with this authorisation."""
+    scheme, described = SECURITY[authorisation]
     return {
         "openapi": "3.1.0",
         "info": INFO,
         "servers": [{"url": ".", "description": "where this document was found"}],
-        "security": [{"key": []}],
+        "security": [{scheme: []}],
         "paths": {route.path: {"get": _operation(route)} for route in ROUTES},
         "components": {
-            "securitySchemes": {"key": {"type": "apiKey", "in": "header", "name": "x-api-key"}},
+            "securitySchemes": {scheme: described},
             "headers": {"ETag": ETAG},
             "responses": {name: _shared(status) for status, (name, _) in SHARED.items()},
             "schemas": {**_bodies(), "Instant": INSTANT},
@@ -138,9 +154,9 @@ def document() -> Schema:
     }
 
 
-def text() -> str:
+def text(authorisation: Authorisation = "api_key") -> str:
     """The document in JSON."""
-    return json.dumps(document(), separators=(",", ":"))
+    return json.dumps(document(authorisation), separators=(",", ":"))
 
 
 def _operation(route: Route) -> Schema:

@@ -1,4 +1,5 @@
-"""The static files of the API: the dashboard and the OpenAPI document (`layers.openapi`).
+"""The static files of the API: the dashboard and the OpenAPI document (`layers.openapi`), one for each way
+of authorisation.
 
 The page is `layers/site/page.html` with its styles and scripts inserted, those of the chart library included.
 So a browser fetches one file, and a policy by digests can forbid everything else.
@@ -35,6 +36,7 @@ def build(destination: Path) -> None:
     """Write the files as a Python package into the layer `destination`."""
     package = destination / "python" / PACKAGE
     package.mkdir(parents=True, exist_ok=True)
-    files = {"__init__.py": "", "index.html": page(), "openapi.json": openapi.text()}
+    files = {"__init__.py": "", "index.html": page()}
+    files |= {f"openapi.{each}.json": openapi.text(each) for each in openapi.SECURITY}
     for name, text in files.items():
         (package / name).write_text(text, "utf-8")

@@ -7,9 +7,16 @@ import argparse
 import sys
 
 from local.commands.command import Command, ExitStatus
+from operations.cost.command import COMMAND as COST
+from operations.deployment import deploy, destroy, doctor
 from operations.failures import OperationFailed, OperationRefused
+from operations.images import builders, lock
+from operations.rehearsal.commands import DOCUMENT, REHEARSE
 
-_COMMANDS: tuple[Command, ...] = ()
+_COMMANDS: tuple[Command, ...] = (
+    *(REHEARSE, DOCUMENT, deploy.COMMAND, deploy.DIFF, destroy.COMMAND, doctor.COMMAND),
+    *(COST, builders.COMMAND, lock.COMMAND),
+)
 COMMANDS = {command.name: command for command in _COMMANDS}
 
 

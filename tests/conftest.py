@@ -19,14 +19,16 @@ pytest_plugins = [
     "tests.fixtures.database",
     "tests.fixtures.predict_stream",
     "tests.fixtures.running_system",
+    "tests.fixtures.synthesis",
 ]
 
 END_TO_END = ROOT / "tests" / "e2e"
 # A test has the marker if it asks for one of the fixtures, directly or through others.
 MARKED_BY_FIXTURE = {
     "aws": {"s3"},
-    "server": {"redis_server", "postgres_port", "system"},
-    "synthesis": {"environments"},
+    "emulated": {"system", "embedded_emulator"},
+    "server": {"redis_server", "postgres_port", "system", "embedded_emulator"},
+    "synthesis": {"environments", "changed", "all_templates", "created"},
 }
 
 

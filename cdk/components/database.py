@@ -22,7 +22,7 @@ from cdk.config import DatabaseConfig, Environment
 
 PORT = 5432
 NAME = "tickcast"
-User = Literal["loader", "reader", "scorer"]  # tickcast_… in the database
+User = Literal["loader", "reader", "scorer", "repairer"]  # tickcast_… in the database
 
 
 @dataclass(frozen=True)

@@ -47,10 +47,11 @@ class Function(lambda_.Function):
         layers: Layers,
         variables: Mapping[str, str],
         vpc: ec2.IVpc | None,
-        retry_attempts: int | None = None,
+        once_within: Duration | None = None,
     ) -> None:
-        """`retry_attempts`: how often Lambda itself repeats an asynchronous invocation that failed. It
-        counts only for a function that is invoked so, by a rule; left out, Lambda's default."""
+        """`once_within`, of a function that a rule invokes: Lambda itself, which queues such an invocation,
+        does not repeat one that failed, and drops one that it could not start for so long. Left out, Lambda's
+        defaults hold: two repetitions, six hours."""
         construct_id = name.title().replace("_", "")
         self._reads = set(names(settings)) - FROM_OUTSIDE
         values = {**variables, "POWERTOOLS_SERVICE_NAME": name}
@@ -72,6 +73,7 @@ class Function(lambda_.Function):
             https, about = "S3, through its gateway endpoint", f"{name}: nothing in, S3 out"
             security_groups = [SecurityGroup(parts, "Door", vpc=inside, description=about, https=https)]
         sizing = getattr(environment.functions, name)
+        self.name, self.memory_mb = name, sizing.memory_mb
         super().__init__(
             scope,
             construct_id,
@@ -84,13 +86,14 @@ class Function(lambda_.Function):
             role=role,
             log_group=log_group,
             logging_format=lambda_.LoggingFormat.JSON,
-            application_log_level_v2=lambda_.ApplicationLogLevel[environment.log_level],
+            application_log_level_v2=_lambdas_log_level(environment),
             system_log_level_v2=lambda_.SystemLogLevel.WARN,
-            tracing=lambda_.Tracing.ACTIVE,
+            tracing=lambda_.Tracing.ACTIVE if environment.tracing else lambda_.Tracing.DISABLED,
             memory_size=sizing.memory_mb,
             timeout=Duration.seconds(sizing.timeout_s),
             reserved_concurrent_executions=sizing.reserved_concurrency,
-            retry_attempts=retry_attempts,
+            retry_attempts=0 if once_within else None,
+            max_event_age=once_within,
             vpc=inside,
             vpc_subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_ISOLATED) if inside else None,
             security_groups=security_groups,
@@ -123,6 +126,14 @@ class _EveryVariableIsSet:
         return [f"{self._function} reads {name}, which nothing sets" for name in sorted(self._missing)]
 
 
+def _lambdas_log_level(environment: Environment) -> lambda_.ApplicationLogLevel:
+    """Lambda drops lines by their level, and takes those without one, such as metrics (EMF), for INFO
+    ("Log-level filtering" in its Developer Guide). So what is above INFO is left to LOG_LEVEL, by which the
+    process itself filters."""
+    levels = lambda_.ApplicationLogLevel
+    return levels.DEBUG if environment.log_level == "DEBUG" else levels.INFO
+
+
 def _network_interfaces() -> iam.PolicyStatement:
     """Lambda makes a function's network interfaces with the function's role."""
     return iam.PolicyStatement(
@@ -150,5 +161,19 @@ def _acknowledge(function: lambda_.Function, role: iam.Role) -> None:
         Acknowledgment(
             id="AwsSolutions-L1",
             reason="Python 3.13 is the runtime for which the pinned wheels of the layers are tested.",
-        )
+        ),
+        Acknowledgment(
+            id="Serverless-LambdaLatestVersion",
+            reason="Python 3.13 is the runtime for which the pinned wheels of the layers are tested.",
+        ),
+        Acknowledgment(
+            id="Serverless-LambdaDLQ",
+            reason="A stream's batches that fail go to the bucket; the API and the state machines call "
+            "synchronously and see the error themselves.",
+        ),
+        Acknowledgment(
+            id="Serverless-LambdaAsyncFailureDestination",
+            reason="A scheduled round that fails raises an alarm, and the next one takes its place: there is "
+            "nothing in its event to keep.",
+        ),
     )

@@ -23,11 +23,11 @@ from cdk.config import CacheConfig, Environment, reserved_percent
 
 PORT = 6379
 
-User = Literal["writer", "reader", "auditor", "scorer"]
+User = Literal["writer", "reader", "auditor", "scorer", "planner", "repairer"]
 # The rights of each user: commands by category, over all keys or some. Without @dangerous: no FLUSHALL, KEYS,
 # CONFIG, SHUTDOWN. The writer and the reader may ask for the store's time (TIME), the reader how full it is
-# (INFO), for /health. The auditor reads receipts and gap ledgers, the scorer outcomes and receipts (rights by
-# key: Valkey 7.2).
+# (INFO), for /health. The others have the keys and commands of one function each: audit_predictions,
+# score_predictions, plan_backfill, mark_repaired (rights by key: Valkey 7.2).
 ACCESS: Mapping[User, str] = {
     "writer": "on ~* -@all +@read +@write +@scripting +@connection +@transaction -@dangerous +time",
     "reader": "on ~* -@all +@read +@connection -@dangerous +info +time",
@@ -35,6 +35,8 @@ ACCESS: Mapping[User, str] = {
     "-@all +xrevrange +mget +set +@connection -@dangerous",
     "scorer": "on %R~outcomes:* %R~predictions:* %W~accuracy:* %W~heartbeat:* "
     "-@all +xrange +set +@connection -@dangerous",
+    "planner": "on %R~gaps:* -@all +mget +@connection -@dangerous",
+    "repairer": "on %W~repaired:* -@all +set +@connection -@dangerous",
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from aws_cdk import Duration, Stack
+from aws_cdk import Acknowledgment, Duration, Stack, Validations
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_secretsmanager as secretsmanager
@@ -12,7 +12,7 @@ from constructs import Construct
 
 from cdk.components.fargate_task import FargateTask
 from cdk.components.security_group import SecurityGroup
-from cdk.config import Environment, IngestConfig
+from cdk.config import AwsConfig, Environment
 from cdk.variables import chosen
 from ingest_ecs.settings import IngestSettings
 
@@ -32,22 +32,28 @@ class Ingest(Construct):
         construct_id: str,
         *,
         environment: Environment,
-        config: IngestConfig,
+        config: AwsConfig,
         vpc: ec2.IVpc,
         variables: Mapping[str, str],
         exchange_key: secretsmanager.ISecret,
     ) -> None:
         super().__init__(scope, construct_id)
+        ingest, insights = config.ingest, ecs.ContainerInsights
         self.cluster = ecs.Cluster(
-            self, "Cluster", vpc=vpc, container_insights_v2=ecs.ContainerInsights.ENABLED
+            self,
+            "Cluster",
+            vpc=vpc,
+            container_insights_v2=insights.ENABLED if config.container_insights else insights.DISABLED,
+            enable_fargate_capacity_providers=ingest.spot or None,
         )
         self.task = FargateTask(
             self,
             "Task",
             name="Ingest",
             dockerfile="ingest_ecs/Dockerfile",
-            cpu=config.cpu,
-            memory_mb=config.memory_mb,
+            cpu=ingest.cpu,
+            memory_mb=ingest.memory_mb,
+            architecture=ingest.architecture,
             log_retention=environment.log_retention,
             variables={
                 **chosen(IngestSettings, {**variables, "POWERTOOLS_SERVICE_NAME": "ingest"}),
@@ -59,18 +65,18 @@ class Ingest(Construct):
             log_mode=ecs.AwsLogDriverMode.NON_BLOCKING,
             # From SIGTERM to SIGKILL: time to send what is batched and to close the sockets.
             stop_timeout=Duration.seconds(30),
-            health_check=_health_check(config.health_port),
+            health_check=_health_check(ingest.health_port),
         )
         security_group = SecurityGroup(
-            self, "Door", vpc=vpc, description="ingest: nothing in", https="AWS, and the exchange's REST"
+            self, "Door", vpc=vpc, description="ingest: nothing in", https="AWS, and REST of the exchange"
         )
-        security_group.allow_out(9443, "The exchange's stream")
+        security_group.allow_out(9443, "The stream of the exchange")
         self.service = ecs.FargateService(
             self,
             "Service",
             cluster=self.cluster,
             task_definition=self.task,
-            desired_count=config.tasks,
+            desired_count=ingest.tasks,
             assign_public_ip=True,
             vpc_subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PUBLIC),
             security_groups=[security_group],
@@ -78,7 +84,27 @@ class Ingest(Construct):
             max_healthy_percent=200,
             circuit_breaker=ecs.DeploymentCircuitBreaker(enable=True, rollback=True),
             propagate_tags=ecs.PropagatedTagSource.SERVICE,
+            capacity_provider_strategies=[
+                ecs.CapacityProviderStrategy(capacity_provider="FARGATE_SPOT", weight=1)
+            ]
+            if ingest.spot
+            else None,
         )
+        # The construct waits for the policy of the task's role alone. Without that of the other, with which
+        # ECS fetches the image and the key, the first task may fail and the deployment be rolled back.
+        self.service.node.add_dependency(self.task.obtain_execution_role())
+        if not config.container_insights:
+            _acknowledge(self.cluster)
+
+
+def _acknowledge(cluster: ecs.Cluster) -> None:
+    Validations.of(cluster).acknowledge(
+        Acknowledgment(
+            id="AwsSolutions-ECS4",
+            reason="Some twenty metrics with a price each; the service's own count the running tasks, and "
+            "`aws.container_insights` switches the others on.",
+        )
+    )
 
 
 def _health_check(port: int) -> ecs.HealthCheck:

@@ -38,6 +38,12 @@ class Lake(Construct):
             # Objects are written once, but for the model pointer: there, versions are the record of moves.
             versioned=environment.keep_data,
             removal_policy=RemovalPolicy.RETAIN if environment.keep_data else RemovalPolicy.DESTROY,
+            # Smaller objects stay where they are: a cheaper class would bill them as if they had this size.
+            transition_default_minimum_object_size=(
+                s3.TransitionDefaultMinimumObjectSize.ALL_STORAGE_CLASSES_128_K
+                if lake.bronze_cheaper_after_days
+                else None
+            ),
             lifecycle_rules=[
                 *(
                     s3.LifecycleRule(id=f"expire {prefix}", prefix=prefix, expiration=Duration.days(days))
@@ -48,6 +54,7 @@ class Lake(Construct):
                     )
                     if days is not None
                 ),
+                *self._cheaper(lake.bronze_cheaper_after_days),
                 s3.LifecycleRule(
                     id="leftovers",
                     abort_incomplete_multipart_upload_after=Duration.days(1),
@@ -63,6 +70,22 @@ class Lake(Construct):
                 "request for what CloudTrail data events, switched on when needed, show better.",
             )
         )
+
+    def _cheaper(self, after_days: int | None) -> list[s3.LifecycleRule]:
+        if after_days is None:
+            return []
+        return [
+            s3.LifecycleRule(
+                id="cheaper bronze/",
+                prefix="bronze/",
+                transitions=[
+                    s3.Transition(
+                        storage_class=s3.StorageClass.GLACIER_INSTANT_RETRIEVAL,
+                        transition_after=Duration.days(after_days),
+                    )
+                ],
+            )
+        ]
 
     def grant_read(self, function: lambda_.Function, *prefixes: str) -> None:
         """Lets `function` read under `prefixes`, and list: without that a missing key is a 403, not a 404."""

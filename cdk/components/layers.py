@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from aws_cdk import RemovalPolicy
+from aws_cdk import Annotations, RemovalPolicy
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
@@ -21,11 +21,14 @@ class Layers(Construct):
     def __init__(self, scope: Construct, construct_id: str, *, folder: Path, environment_name: str) -> None:
         super().__init__(scope, construct_id)
         folders = {"core": CORE} | {name: folder / name for name in BUILT}
-        missing = [str(path) for path in folders.values() if not path.is_dir()]
-        if missing:
-            raise FileNotFoundError(
-                f"no layer at {', '.join(missing)}: run `make layers ENV={environment_name}` first"
-            )
+        for path in folders.values():
+            if not path.is_dir():
+                # An error of the construct, not an exception: `cdk bootstrap` and `cdk destroy` go through
+                # the app in a fresh clone too, and only what deploys or synthesises is refused.
+                Annotations.of(self).add_error(
+                    f"no layer at {path}: run `make layers ENV={environment_name}` first"
+                )
+        folders = {name: path if path.is_dir() else CORE for name, path in folders.items()}
         self._versions = {
             name: lambda_.LayerVersion(
                 self,

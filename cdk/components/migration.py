@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from aws_cdk import Stack
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecs as ecs
@@ -14,7 +16,8 @@ from cdk.config import Environment
 
 
 class Migration(Construct):
-    """dbmate over `migrations/` on Fargate, started by a person with `command`; it may be run again.
+    """dbmate over `migrations/` on Fargate, started by `make deploy` or by hand with `command`; it may be run
+    again.
 
     It is the only one to have the master's password, which ECS injects: the functions' users log in with
     tokens, and it takes the master to make them. It sits in a public subnet, from where it reaches the
@@ -28,6 +31,7 @@ class Migration(Construct):
         *,
         environment: Environment,
         cluster: ecs.ICluster,
+        architecture: Literal["arm64", "x86_64"],
         vpc: ec2.IVpc,
         database: Database,
     ) -> None:
@@ -35,13 +39,14 @@ class Migration(Construct):
         secret = database.instance.secret
         assert secret is not None
         host = database.instance.db_instance_endpoint_address
-        task = FargateTask(
+        self.task = FargateTask(
             self,
             "Task",
             name="Migrate",
             dockerfile="migrations/Dockerfile",
             cpu=256,
             memory_mb=512,
+            architecture=architecture,
             log_retention=environment.log_retention,
             variables={
                 "DATABASE_URL": f"postgres://{host}:{PORT}/{NAME}"
@@ -61,12 +66,13 @@ class Migration(Construct):
             https="AWS: the image, the secret, the log",
         )
         group.connections.allow_to_default_port(database.instance, "the database")
-        subnets = vpc.select_subnets(subnet_type=ec2.SubnetType.PUBLIC).subnet_ids
-        network = (
-            f"subnets=[{','.join(subnets)}],securityGroups=[{group.security_group_id}],assignPublicIp=ENABLED"
-        )
+        self.task_definition_arn = self.task.task_definition_arn
+        self.log_group_name = self.task.log_group.log_group_name
+        self.security_group_id = group.security_group_id
+        self.subnets = ",".join(vpc.select_subnets(subnet_type=ec2.SubnetType.PUBLIC).subnet_ids)
+        network = f"subnets=[{self.subnets}],securityGroups=[{self.security_group_id}],assignPublicIp=ENABLED"
         self.command = (
             f"aws ecs run-task --region {Stack.of(self).region} --launch-type FARGATE "
-            f"--cluster {cluster.cluster_name} --task-definition {task.task_definition_arn} "
+            f"--cluster {cluster.cluster_name} --task-definition {self.task.task_definition_arn} "
             f"--network-configuration 'awsvpcConfiguration={{{network}}}'"
         )

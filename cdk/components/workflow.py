@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from aws_cdk import Acknowledgment, Stack, Validations
+from aws_cdk import Acknowledgment, Duration, Stack, Validations
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_stepfunctions as stepfunctions
@@ -65,7 +68,7 @@ class Workflow(Construct):
             ),
             definition_substitutions=called | started,
             role=role,
-            tracing_enabled=True,
+            tracing_enabled=environment.tracing,
             logs=stepfunctions.LogOptions(
                 destination=LogGroup(
                     self,
@@ -82,12 +85,44 @@ class Workflow(Construct):
         for action, arns in (("lambda:InvokeFunction", called), ("states:StartExecution", started)):
             for arn in arns.values():
                 role.add_to_policy(iam.PolicyStatement(actions=[action], resources=[arn]))
+        self._acknowledge(role, environment.tracing, is_express)
+
+    def start_on(
+        self,
+        schedule: events.Schedule,
+        *,
+        description: str,
+        retry_attempts: int,
+        max_event_age: Duration | None = None,
+        request: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Start the machine on `schedule` with `request`; a start that fails is tried again so often."""
+        target = targets.SfnStateMachine(
+            self.machine,
+            retry_attempts=retry_attempts,
+            max_event_age=max_event_age,
+            input=events.RuleTargetInput.from_object(request) if request else None,
+        )
+        stack, name = Stack.of(self), f"{self.node.id}Time"
+        rule = events.Rule(stack, name, description=description, schedule=schedule, targets=[target])
+        # The rule itself waits for the role alone, and its first starts would be refused.
+        rule.node.add_dependency(self.machine.node.find_child("EventsRole"))
+
+    def _acknowledge(self, role: iam.Role, tracing: bool, is_express: bool) -> None:
         Validations.of(role).acknowledge(
             Acknowledgment(
                 id="AwsSolutions-IAM5[Resource::*]",
                 reason="The actions of X-Ray and those by which a log's delivery is set up have no resource.",
             )
         )
+        if not tracing:
+            Validations.of(self.machine).acknowledge(
+                Acknowledgment(
+                    id="AwsSolutions-SF2",
+                    reason="Traces have a price for each execution; the log has every step that failed, and "
+                    "`tracing` switches them on.",
+                )
+            )
         if is_express:
             Validations.of(self.machine).acknowledge(
                 Acknowledgment(

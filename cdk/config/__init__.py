@@ -8,26 +8,41 @@ take their places. Unknown keys are errors, so a mistyped name cannot be ignored
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 import yaml
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from ingest_ecs.settings import stream_address
-from tickcast.adapters.settings import Days, GridMs, HorizonS, PredictEveryMs, Region
+from tickcast.adapters.settings import Authorisation, Days, GridMs, HorizonS, PredictEveryMs, Region
 from tickcast.market.symbols import is_symbol
 
 # Types with the same limits as in the processes' settings are those of `adapters.settings`; where the
 # configuration is stricter, the type is defined here.
 Positive = Annotated[int, Meta(gt=0)]
+ZoneId = Annotated[str, Meta(pattern=r"^[a-z]+[0-9]-az[0-9]$")]
 Retention = Literal["ONE_DAY", "ONE_WEEK", "TWO_WEEKS", "ONE_MONTH", "THREE_MONTHS", "ONE_YEAR"]
+
+# Zones without Fargate ("Regions for Amazon ECS on AWS Fargate" in the ECS Developer Guide). Older accounts
+# still have apne1-az3, in Tokyo.
+ZONES_WITHOUT_FARGATE = {"apne1-az3", "use1-az3", "usw1-az2", "cac1-az3", "cac1-az4"}
 
 _HOST = r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?/?"
 
 DAY_S = 86_400
+# What the API has to be left of the account's concurrent executions: at some 20 ms a request, 100 requests/s.
+API_EXECUTIONS = 2
+# An execution of the state machine of history fetches and loads so many markets at once.
+HISTORY_EXECUTIONS = 2
+SCHEDULED_EXECUTIONS = 2  # scoring and the audit
+# Of which Lambda lets nobody reserve any ("Configuring reserved concurrency" in the Lambda Developer Guide).
+UNRESERVED_EXECUTIONS = 100
+ON_DEMAND_SHARDS = 4  # with which such a stream begins
+
 POLLS_OF_ONE_SYMBOL_PER_S = 10  # the pace at which its predictions are made
 
 # What a symbol takes of the cache at most, MB: an hour of receipts and outcomes with a challenger, and room
@@ -49,6 +64,11 @@ CACHE_NODE_MB = {
 def reserved_percent(node_type: str) -> int:
     """The share of a cache node's memory that is kept for failover and backup, %, as AWS recommends."""
     return {"micro": 50, "small": 30}.get(node_type.rpartition(".")[2], 25)
+
+
+def usable_mb(node_type: str) -> int:
+    """What a cache node has for data, of those in `CACHE_NODE_MB`."""
+    return CACHE_NODE_MB[node_type] * (100 - reserved_percent(node_type)) // 100
 
 
 def _check_symbols(name: str, *symbols: str) -> None:
@@ -122,14 +142,36 @@ class StreamConfig(_Config, frozen=True, kw_only=True):
     shards: Positive | None = 1
     fan_out: bool = False
     parallelism: Annotated[int, Meta(ge=1, le=10)] = 1
+    # From the 25th hour on a shard costs more than twice as much. What would be lost before is what the
+    # archive, which is seconds behind, could not write for a whole day; REST has those trades again.
     retention_hours: Annotated[int, Meta(ge=24, le=8760)] = 24
+
+    @property
+    def executions(self) -> int:
+        """How many functions the stream invokes at once: for each shard, batches to predict and one to
+        archive."""
+        return (self.shards or ON_DEMAND_SHARDS) * (self.parallelism + 1)
 
 
 class LakeConfig(_Config, frozen=True, kw_only=True):
-    """Days after which the bucket deletes objects, by prefix; null: never. Models are never deleted."""
+    """Days after which the bucket deletes objects, by prefix; null: never. Models are never deleted.
+
+    After `bronze_cheaper_after_days` bronze moves to S3 Glacier Instant Retrieval: read in milliseconds as
+    before, a fifth of the price to keep, and a price for each GB read. null: never.
+    """
 
     bronze_days: Days | None = None
+    bronze_cheaper_after_days: Days | None = None
     quarantine_days: Days | None = 30
+
+    def __post_init__(self) -> None:
+        cheaper, days = self.bronze_cheaper_after_days, self.bronze_days
+        # S3 bills 90 days of that class at least.
+        if cheaper is not None and days is not None and days < cheaper + 90:
+            raise ValueError(
+                f"bronze_cheaper_after_days is {cheaper} and bronze_days {days}: the cheaper class is billed "
+                "for 90 days at least; set bronze_cheaper_after_days to null, or bronze_days later"
+            )
 
 
 class TablesConfig(_Config, frozen=True, kw_only=True):
@@ -148,8 +190,8 @@ class TablesConfig(_Config, frozen=True, kw_only=True):
 class Sizing(_Config, frozen=True, kw_only=True):
     """Memory (which on Lambda is also CPU), time and, only where the account's quota allows, concurrency.
 
-    A fresh account has a quota of 10 concurrent executions, of which none may be reserved: any value here
-    would fail the deployment, so the default is none.
+    A fresh account has a quota of 10 concurrent executions, of which none may be reserved: so the default is
+    none, and `aws.concurrent_executions` says how many the account has.
     """
 
     memory_mb: Annotated[int, Meta(ge=128, le=10240)]
@@ -175,13 +217,18 @@ class FunctionSizes(_Config, frozen=True, kw_only=True):
     fetch_history: Sizing = Sizing(memory_mb=1024, timeout_s=900)
 
 
-class ApiLimits(_Config, frozen=True, kw_only=True):
-    """Limits of the API: the stage's for all callers of a route together, lower where no key is needed; the
-    usage plan's for each key, lower where one response costs much.
+class ApiConfig(_Config, frozen=True, kw_only=True):
+    """Who may call the API, and its limits: the stage's for all callers of a route together, lower where
+    anybody may call; the usage plan's for each key, lower where one response costs much.
+
+    `authorisation`: `api_key`, a key in a header; `iam`, requests signed by an AWS identity with the right to
+    (the output ApiCallPolicy). There are no keys then, and of limits only the stage's. A browser cannot sign:
+    the dashboard needs keys.
 
     A limit that is null follows from the symbols (`for_symbols`).
     """
 
+    authorisation: Authorisation = "api_key"
     requests_per_s: Positive | None = None
     burst: Positive | None = None
     open_requests_per_s: Positive = 20
@@ -211,7 +258,7 @@ class ApiLimits(_Config, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class KnownLimits:
-    """Those of `ApiLimits` that follow from the symbols."""
+    """Those of `ApiConfig` that follow from the symbols."""
 
     requests_per_s: int
     burst: int
@@ -235,9 +282,25 @@ class HistoryConfig(_Config, frozen=True, kw_only=True):
 
 
 class NetworkConfig(_Config, frozen=True, kw_only=True):
-    """Two zones either way. Flow logs (of rejected traffic) are kept for the retention named, or not made."""
+    """Two zones. Flow logs (of rejected traffic) are kept for the retention named, or not made.
 
+    `zone_ids` name the same zones in every account, which zones' names do not; null: the first two that the
+    account lists, of which one may be without Fargate.
+    """
+
+    zone_ids: tuple[ZoneId, ZoneId] | None = None
     flow_logs: Retention | None = None
+
+    def __post_init__(self) -> None:
+        if self.zone_ids is None:
+            return
+        if self.zone_ids[0] == self.zone_ids[1]:
+            raise ValueError(f"zone_ids are twice {self.zone_ids[0]}, they should be two zones")
+        for zone in ZONES_WITHOUT_FARGATE.intersection(self.zone_ids):
+            raise ValueError(
+                f"zone_ids: {zone} has no Fargate, where the ingest task runs; "
+                "`aws ec2 describe-availability-zones` lists others"
+            )
 
 
 class CacheConfig(_Config, frozen=True, kw_only=True):
@@ -257,7 +320,7 @@ class CacheConfig(_Config, frozen=True, kw_only=True):
     @property
     def usable_mb(self) -> int:
         """What a node has for data. Each node holds all symbols."""
-        return CACHE_NODE_MB[self.node_type] * (100 - reserved_percent(self.node_type)) // 100
+        return usable_mb(self.node_type)
 
 
 class DatabaseConfig(_Config, frozen=True, kw_only=True):
@@ -273,38 +336,58 @@ class DatabaseConfig(_Config, frozen=True, kw_only=True):
 class IngestConfig(_Config, frozen=True, kw_only=True):
     """The Fargate task that holds the exchange's stream. Each further task is a redundant feed.
 
+    `stream_url` asks for a key; without one the task takes the same events as JSON from `public_stream_url`.
     The quotes of `busy_symbol` never pause: every connection carries them to show that it is alive. After
     `rollover_s` a connection is replaced by a new one; the exchange closes each at 24 h.
+
+    `architecture` is that of both tasks' images: arm64 is a fifth cheaper, x86_64 for where no builder makes
+    arm64 images. (Functions stay x86_64: their layers would have to be built twice.) `spot`
+    takes capacity that AWS has to spare, for about a third of the price: a task may be stopped with two
+    minutes' notice, and until there is another ticks are missing, of which REST has the trades.
     """
 
+    architecture: Literal["arm64", "x86_64"] = "arm64"
+    spot: bool = False
     cpu: Literal[256, 512, 1024] = 256
     memory_mb: Positive = 512
     tasks: Annotated[int, Meta(ge=0, le=4)] = 1
     stream_url: Annotated[str, Meta(pattern=rf"^wss?://{_HOST}$")] = "wss://stream-sbe.binance.com:9443"
+    public_stream_url: Annotated[str, Meta(pattern=rf"^wss?://{_HOST}$")] = "wss://data-stream.binance.vision"
     busy_symbol: str = "BTCUSDT"
     linger_ms: Annotated[int, Meta(ge=1, le=2000)] = 100
     rollover_s: Annotated[int, Meta(ge=60, le=86_399)] = 81_000
     health_port: Annotated[int, Meta(ge=1, le=65_535)] = 8080  # the Dockerfile has the same
+    health_host: Literal["127.0.0.1", "0.0.0.0"] = "127.0.0.1"  # ECS asks from within the container
 
     def __post_init__(self) -> None:
         _check_symbols("busy_symbol", self.busy_symbol)
 
 
 class AwsConfig(_Config, frozen=True, kw_only=True):
-    """What only an AWS account can host."""
+    """What only an AWS account can host.
+
+    `container_insights` makes some twenty metrics of the ingest task, for $6 to 8 a month.
+    `concurrent_executions` is the account's quota of functions that run at once (Service Quotas, Lambda: a
+    fresh account's is 10).
+    """
 
     network: NetworkConfig = NetworkConfig()
     cache: CacheConfig = CacheConfig()
     database: DatabaseConfig = DatabaseConfig()
     ingest: IngestConfig = IngestConfig()
+    container_insights: bool = False
+    concurrent_executions: Annotated[int, Meta(ge=10)] = 10
     alarm_email: Annotated[str, Meta(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$")] | None = None
+    dashboards: bool = True  # two, at $3 a month each beyond the three that an account has free
+    capacity_alarms: bool = True  # besides those of what fails, those of what is full, busy or slow
 
 
 class Environment(_Config, frozen=True, kw_only=True):
     """One deployment of tickcast.
 
     `keep_data` retains the bucket and the stream and snapshots the database when their stack is deleted, and
-    protects the stacks and the database from deletion.
+    protects the stacks and the database from deletion. `tracing` records requests with X-Ray, for some $13 a
+    month where a function runs once a second or oftener.
     """
 
     name: Literal["local", "dev", "prod"]
@@ -313,12 +396,13 @@ class Environment(_Config, frozen=True, kw_only=True):
     log_level: Literal["DEBUG", "INFO", "WARN", "ERROR"] = "INFO"
     log_retention: Retention = "TWO_WEEKS"
     keep_data: bool = False
+    tracing: bool = False
     prediction: PredictionConfig = PredictionConfig()
     stream: StreamConfig = StreamConfig()
     lake: LakeConfig = LakeConfig()
     tables: TablesConfig = TablesConfig()
     functions: FunctionSizes = FunctionSizes()
-    api: ApiLimits = ApiLimits()
+    api: ApiConfig = ApiConfig()
     audit: AuditConfig = AuditConfig()
     drift: DriftConfig = DriftConfig()
     history: HistoryConfig = HistoryConfig()
@@ -327,23 +411,70 @@ class Environment(_Config, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         _check_symbols("symbols", *self.symbols)
         if self.aws:
-            cache, needed_mb = self.aws.cache, len(self.symbols) * CACHE_MB_PER_SYMBOL
-            if needed_mb > cache.usable_mb:
+            self._check_cache(self.aws.cache)
+            self._check_zones(self.aws.network)
+            self._check_stream(self.aws.ingest)
+            self._check_concurrency(self.aws.concurrent_executions)
+
+    def _check_cache(self, cache: CacheConfig) -> None:
+        needed_mb = len(self.symbols) * CACHE_MB_PER_SYMBOL
+        if needed_mb > cache.usable_mb:
+            raise ValueError(
+                f"{len(self.symbols)} symbols need {needed_mb} MB of the cache "
+                f"({CACHE_MB_PER_SYMBOL} MB each), and {cache.node_type} has {cache.usable_mb} MB for "
+                "data: take a larger aws.cache.node_type, or fewer symbols"
+            )
+
+    def _check_zones(self, network: NetworkConfig) -> None:
+        prefix = zone_prefix(self.region)
+        for zone in network.zone_ids or ():
+            if zone.partition("-")[0] != prefix:
                 raise ValueError(
-                    f"{len(self.symbols)} symbols need {needed_mb} MB of the cache "
-                    f"({CACHE_MB_PER_SYMBOL} MB each), and {cache.node_type} has {cache.usable_mb} MB for "
-                    "data: take a larger aws.cache.node_type, or fewer symbols"
+                    f"aws.network.zone_ids: {zone} is not of {self.region}, whose zones are like "
+                    f"{prefix}-az1; null takes the first two"
                 )
-            ingest = self.aws.ingest
-            try:
-                stream_address(ingest.stream_url, "sbe", self.symbols, ingest.busy_symbol)
-            except ValueError as error:
-                raise ValueError(f"symbols: {error}") from None
+
+    def _check_stream(self, ingest: IngestConfig) -> None:
+        try:
+            stream_address(ingest.stream_url, "sbe", self.symbols, ingest.busy_symbol)
+        except ValueError as error:
+            raise ValueError(f"symbols: {error}") from None
+
+    def _check_concurrency(self, quota: int) -> None:
+        """What runs in the background, at its peak, may not leave the API without executions."""
+        busy = self.background_executions
+        if busy + API_EXECUTIONS > quota:
+            raise ValueError(
+                f"{busy} functions may run at once (the stream's {self.stream.executions}, "
+                f"{SCHEDULED_EXECUTIONS} on schedule, {HISTORY_EXECUTIONS} for history), the API needs "
+                f"{API_EXECUTIONS}, and the account's quota is {quota}: take fewer stream.shards or a lower "
+                "stream.parallelism, or have the quota raised (Service Quotas, Lambda, concurrent "
+                "executions) and set aws.concurrent_executions"
+            )
+        reserved = sum(sizing.reserved_concurrency or 0 for sizing in structs.asdict(self.functions).values())
+        if reserved and reserved + UNRESERVED_EXECUTIONS > quota:
+            raise ValueError(
+                f"functions: reserved_concurrency is {reserved} in all, and of the account's {quota} Lambda "
+                f"keeps {UNRESERVED_EXECUTIONS} unreserved: leave it out, or have the quota raised and set "
+                "aws.concurrent_executions"
+            )
+
+    @property
+    def background_executions(self) -> int:
+        """How many functions run at once at most without any caller of the API."""
+        return self.stream.executions + SCHEDULED_EXECUTIONS + HISTORY_EXECUTIONS
 
     @property
     def metrics_namespace(self) -> str:
         """Each environment's own, or dev's predictions would keep prod's alarms quiet in one account."""
         return f"tickcast/{self.name}"
+
+
+def zone_prefix(region: str) -> str:
+    """What the ids of a region's zones begin with: of ap-northeast-1, apne1."""
+    *area, direction, number = region.split("-")
+    short = re.sub("north|south|east|west|central", lambda word: word[0][0], direction)
+    return "".join(part[:2] if at == 0 else part[0] for at, part in enumerate(area)) + short + number
 
 
 def load(name: str, *, symbols: str = "", rest_url: str = "") -> Environment:

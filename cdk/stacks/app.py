@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from aws_cdk import CfnOutput, Duration, Stack
+from aws_cdk import Acknowledgment, CfnOutput, Duration, Stack, Validations
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
@@ -17,6 +17,7 @@ from cdk.components.ingest import Ingest
 from cdk.components.layers import Layers
 from cdk.components.migration import Migration
 from cdk.components.monitoring import Monitoring
+from cdk.components.monitoring.watched import Watched
 from cdk.components.prediction_api import STAGE, PredictionApi
 from cdk.components.stream_consumer import StreamConsumer
 from cdk.components.workflow import Workflow
@@ -64,14 +65,17 @@ class AppStack(Stack):
         self._serving()
         self._scores()
         self._history()
+        self._schedules()
         self._outputs(endpoint_url)
+        if not environment.tracing:
+            self._acknowledge_no_traces()
 
     def _function(
         self,
         name: str,
         reads: type[settings.Settings],
         description: str,
-        retry_attempts: int | None = None,
+        once_within: Duration | None = None,
         **own: str,
     ) -> Function:
         """`own`: variables whose value is not the configuration's."""
@@ -84,7 +88,7 @@ class AppStack(Stack):
             layers=self._layers,
             variables=self._variables | own,
             vpc=self._vpc,
-            retry_attempts=retry_attempts,
+            once_within=once_within,
         )
         self.functions.append(function)
         return function
@@ -186,13 +190,11 @@ class AppStack(Stack):
             functions={"ScorePredictions": self.score_predictions},
             is_express=True,
         )
-        events.Rule(
-            self,
-            "ScoreTime",
+        self.score.start_on(
+            events.Schedule.rate(Duration.minutes(1)),
             description="Time to score predictions",
-            schedule=events.Schedule.rate(Duration.minutes(1)),
             # The next minute takes in what this one did not; within an execution the state machine repeats.
-            targets=[targets.SfnStateMachine(self.score.machine, retry_attempts=0)],
+            retry_attempts=0,
         )
 
         self.audit_predictions = self._function(
@@ -200,8 +202,9 @@ class AppStack(Stack):
             settings.AuditPredictionsSettings,
             "A sample of the predictions, recomputed from bronze",
             # The only function that is invoked asynchronously: by default both the rule, which delivers, and
-            # Lambda, which runs it, would repeat a round.
-            retry_attempts=0,
+            # Lambda, which runs it, would repeat a round; and rounds that waited for an hour without free
+            # executions would all come at its end.
+            once_within=Duration.minutes(self._config.audit.every_minutes),
         )
         self._hot_store.grant(self.audit_predictions, "auditor")
         self._database.grant(self.audit_predictions, "reader")
@@ -221,7 +224,7 @@ class AppStack(Stack):
             "plan_backfill", settings.PlanBackfillSettings, "Which windows of history are to be fetched"
         )
         self._lake.grant_list(self.plan_backfill)
-        self._hot_store.grant(self.plan_backfill, "reader")
+        self._hot_store.grant(self.plan_backfill, "planner")
 
         self.fetch_history = self._function(
             "fetch_history",
@@ -245,9 +248,9 @@ class AppStack(Stack):
             settings.MarkRepairedSettings,
             "What became of a gap, to PostgreSQL and the hot store",
         )
-        self._database.grant(self.mark_repaired, "loader")
+        self._database.grant(self.mark_repaired, "repairer")
         self._lake.grant_read(self.mark_repaired, "bronze/source=rest/*")
-        self._hot_store.grant(self.mark_repaired, "writer")
+        self._hot_store.grant(self.mark_repaired, "repairer")
 
         self.backfill = Workflow(
             self,
@@ -273,24 +276,42 @@ class AppStack(Stack):
         if not history.schedule:
             return
         training = {"train": {"days": history.train_days}} if history.train_days else {}
-        events.Rule(
-            self,
-            "BackfillTime",
+        self.backfill.start_on(
+            events.Schedule.expression(history.schedule),
             description=f"The last {history.days} days of history, what the gap ledger misses, training",
-            schedule=events.Schedule.expression(history.schedule),
-            targets=[
-                targets.SfnStateMachine(
-                    self.backfill.machine,
-                    # A day is long: what cannot be started is tried again, for an hour. What fails once it
-                    # was started is repeated by the state machine alone.
-                    retry_attempts=20,
-                    max_event_age=Duration.hours(1),
-                    input=events.RuleTargetInput.from_object(
-                        {"days": history.days, "repair": True, **training}
-                    ),
-                )
-            ],
+            # A day is long: what cannot be started is tried again, for an hour. What fails once it was
+            # started is repeated by the state machine alone.
+            retry_attempts=20,
+            max_event_age=Duration.hours(1),
+            request={"days": history.days, "repair": True, **training},
         )
+
+    def _schedules(self) -> None:
+        """What the rules have in common: each is made after the policy of the role with which it starts a
+        state machine."""
+        for rule in self.node.children:
+            if not isinstance(rule, events.Rule):
+                continue
+            for workflow in (self.score, self.backfill):
+                if role := workflow.machine.node.try_find_child("EventsRole"):
+                    rule.node.add_dependency(role)
+            Validations.of(rule).acknowledge(
+                Acknowledgment(
+                    id="Serverless-EventBusDLQ",
+                    reason="What could not be started is taken over by the next start of the schedule: there "
+                    "is nothing in its event to keep.",
+                )
+            )
+
+    def _acknowledge_no_traces(self) -> None:
+        for rule in ("LambdaTracing", "APIGWXrayEnabled", "StepFunctionStateMachineXray"):
+            Validations.of(self).acknowledge(
+                Acknowledgment(
+                    id=f"Serverless-{rule}",
+                    reason="A trace of what runs every second costs more than the functions; `tracing` of "
+                    "the configuration switches it on.",
+                )
+            )
 
     def _outputs(self, endpoint_url: str | None) -> None:
         # The emulator serves an API under its own address, not under the name AWS would give it.
@@ -300,7 +321,10 @@ class AppStack(Stack):
             else self.api.api.url
         )
         CfnOutput(self, "ApiUrl", value=api_url)
-        CfnOutput(self, "ApiKeyId", value=self.api.key.key_id)
+        if self.api.key:
+            CfnOutput(self, "ApiKeyId", value=self.api.key.key_id)
+        if self.api.callers:
+            CfnOutput(self, "ApiCallPolicy", value=self.api.callers.managed_policy_arn)
         CfnOutput(self, "StreamName", value=self._stream.stream_name)
         CfnOutput(self, "BucketName", value=self._lake.bucket.bucket_name)
         CfnOutput(self, "LoadHistoryFunction", value=self.load_history.function_name)
@@ -340,7 +364,7 @@ class AwsAppStack(AppStack):
             self,
             "Ingest",
             environment=environment,
-            config=config.ingest,
+            config=config,
             vpc=vpc,
             variables=self._variables,
             exchange_key=data.exchange_key,
@@ -354,25 +378,40 @@ class AwsAppStack(AppStack):
             "Migration",
             environment=environment,
             cluster=self.ingest.cluster,
+            architecture=config.ingest.architecture,
             vpc=vpc,
             database=data.database,
         )
-        CfnOutput(self, "MigrateCommand", value=self.migration.command)
-        self._monitoring(config)
+        self._operations_outputs()
+        self._monitoring(config, data)
 
-    def _monitoring(self, config: AwsConfig) -> None:
-        monitoring = Monitoring(self, "Monitoring", environment=self._config, email=config.alarm_email)
-        monitoring.watch_predictions("predict_stream")
-        monitoring.watch_consumer(
-            self.predict_stream, self.prediction_feed, behind=Duration.seconds(10), service="predict_stream"
+    def _operations_outputs(self) -> None:
+        """What `make deploy` and `make doctor` work with (`operations.deployment`)."""
+        CfnOutput(self, "ClusterArn", value=self.ingest.cluster.cluster_arn)
+        CfnOutput(self, "IngestService", value=self.ingest.service.service_name)
+        CfnOutput(self, "MigrateCommand", value=self.migration.command)
+        CfnOutput(self, "MigrationTask", value=self.migration.task_definition_arn)
+        CfnOutput(self, "MigrationSubnets", value=self.migration.subnets)
+        CfnOutput(self, "MigrationSecurityGroup", value=self.migration.security_group_id)
+        CfnOutput(self, "MigrationLogGroup", value=self.migration.log_group_name)
+
+    def _monitoring(self, config: AwsConfig, data: AwsDataStack) -> None:
+        monitoring = Monitoring(
+            self,
+            "Monitoring",
+            environment=self._config,
+            watched=Watched(
+                config=config,
+                functions={function.name: function for function in self.functions},
+                feeds=[self.prediction_feed, self.archive_feed],
+                stream=data.stream,
+                ingest=self.ingest,
+                api=self.api.api,
+                score=self.score.machine,
+                backfill=self.backfill.machine,
+                cache=data.cache,
+                database=data.database,
+            ),
+            migration=self.migration,
         )
-        monitoring.watch_consumer(
-            self.archive_ticks, self.archive_feed, behind=Duration.minutes(15), service="archive_ticks"
-        )
-        monitoring.watch_scores("score_predictions", symbols=self._config.symbols, machine=self.score.machine)
-        monitoring.watch_audit("audit_predictions")
-        monitoring.watch_functions(self.functions)
-        monitoring.watch_backfill(self.backfill.machine)
-        monitoring.watch_api(self.api.api)
-        monitoring.watch_ingest(self.ingest, tasks=config.ingest.tasks)
         CfnOutput(self, "AlarmTopic", value=monitoring.topic.topic_arn)

@@ -48,14 +48,19 @@ class NetworkStack(Stack):
                 "S3": ec2.GatewayVpcEndpointOptions(service=ec2.GatewayVpcEndpointAwsService.S3)
             },
         )
+        for index, zone in enumerate(config.zone_ids or ()):
+            self._place(index, zone)
         if config.flow_logs:
-            self.vpc.add_flow_log(
+            flow_log = self.vpc.add_flow_log(
                 "Rejected",
                 destination=ec2.FlowLogDestination.to_cloud_watch_logs(
                     LogGroup(self, "FlowLog", retention=config.flow_logs)
                 ),
                 traffic_type=ec2.FlowLogTrafficType.REJECT,
             )
+            assert flow_log.iam_role
+            # Its policy too: the construct waits for the role alone.
+            flow_log.node.find_child("FlowLog").node.add_dependency(flow_log.iam_role)
         else:
             Validations.of(self.vpc).acknowledge(
                 Acknowledgment(
@@ -64,3 +69,12 @@ class NetworkStack(Stack):
                     "price of the log, and `network.flow_logs` switches it on.",
                 )
             )
+
+    def _place(self, index: int, zone: str) -> None:
+        """Put the subnets of the zone `index` into the one of this id. The construct knows zones only by
+        name, and an account's names are its own."""
+        for subnets in (self.vpc.public_subnets, self.vpc.isolated_subnets):
+            resource = subnets[index].node.default_child
+            assert isinstance(resource, ec2.CfnSubnet)
+            resource.availability_zone = None
+            resource.availability_zone_id = zone

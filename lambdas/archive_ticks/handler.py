@@ -3,7 +3,6 @@
 from typing import Any
 
 import boto3
-from aws_lambda_powertools.metrics import MetricUnit
 
 from tickcast.adapters.kinesis.schema_registry import SchemaRegistry
 from tickcast.adapters.settings import ArchiveTicksSettings
@@ -18,11 +17,10 @@ settings = read(ArchiveTicksSettings)
 schemas = SchemaRegistry(s3, settings.bucket)
 
 
-@metrics.log_metrics
+@metrics.flushed
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     outcome = archive(event, s3, settings.bucket, schemas)
-    metrics.add_metric("ArchivedTicks", MetricUnit.Count, outcome.ticks)
-    metrics.add_metric("Quarantined", MetricUnit.Count, len(outcome.quarantined))
+    metrics.count("Quarantined", len(outcome.quarantined))
     for reason in outcome.quarantined:
         logger.warning("record quarantined", extra={"reason": reason})
     for problem in outcome.problems:

@@ -3,7 +3,6 @@
 from typing import Any
 
 import boto3
-from aws_lambda_powertools.metrics import MetricUnit
 
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.redis.connection import connect
@@ -20,13 +19,10 @@ database = Database(settings.database)
 audit = AuditPredictions(settings, connect(settings.redis), boto3.client("s3"), database, now_ms)
 
 
-@metrics.log_metrics
+@metrics.flushed
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     result = audit()
-    metrics.add_metric("Audited", MetricUnit.Count, result.audited)
-    metrics.add_metric("AuditDifferences", MetricUnit.Count, len(result.differences))
-    metrics.add_metric("SymbolFailures", MetricUnit.Count, len(result.failures))
-    metrics.add_metric("AuditPending", MetricUnit.Count, len(result.pending))
+    metrics.count("AuditDifferences", len(result.differences))
     for prediction_id in result.differences:
         logger.error("differs from bronze", extra={"id": prediction_id})
     for prediction_id, why in result.pending.items():

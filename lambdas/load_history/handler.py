@@ -5,7 +5,6 @@ from typing import Any
 
 import boto3
 import msgspec
-from aws_lambda_powertools.metrics import MetricUnit
 
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.postgres.history_store import OpenStore
@@ -26,13 +25,11 @@ load_history = LoadHistory(
 )
 
 
-@metrics.log_metrics
+@metrics.flushed
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     started_s = time.monotonic()
     loaded = load_history(event, context.get_remaining_time_in_millis)
-    metrics.add_metric("LoadedTrades", MetricUnit.Count, loaded.trades)
-    metrics.add_metric("LoadedFeatureRows", MetricUnit.Count, loaded.feature_rows)
-    metrics.add_metric("Quarantined", MetricUnit.Count, len(loaded.quarantined))
+    metrics.count("Quarantined", len(loaded.quarantined))
     for problem in (*loaded.quarantined, *loaded.problems):
         logger.warning(problem)
     document: dict[str, Any] = msgspec.to_builtins(loaded)

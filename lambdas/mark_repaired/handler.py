@@ -4,32 +4,29 @@ from typing import Any
 
 import boto3
 import msgspec
-from aws_lambda_powertools.metrics import MetricUnit
 
 from tickcast.adapters.lake.windows import WindowLake
 from tickcast.adapters.postgres.connection import Database
-from tickcast.adapters.postgres.history_store import OpenStore
+from tickcast.adapters.postgres.gap_store import GapStore
 from tickcast.adapters.redis.connection import connect
 from tickcast.adapters.settings import MarkRepairedSettings
-from tickcast.adapters.telemetry import Metrics, structured_logger
+from tickcast.adapters.telemetry import structured_logger
 from tickcast.adapters.variables import read
 from tickcast.functions.mark_repaired import mark_repaired
 from tickcast.market.fetch_plan import Window
 
 logger = structured_logger()
-metrics = Metrics()
 settings = read(MarkRepairedSettings)
-open_store = OpenStore(Database(settings.database))
+database = Database(settings.database)
 client = connect(settings.redis)
 lake = WindowLake(boto3.client("s3"), settings.bucket)
 
 
-@metrics.log_metrics
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     window = msgspec.convert(event["window"], Window)
-    marked = mark_repaired(window, lake.withheld(window), open_store(), client)
+    store = GapStore(database.connection())
+    marked = mark_repaired(window, lake.withheld(window), store, client)
     answer: dict[str, Any] = msgspec.to_builtins(marked)
-    metrics.add_metric("RepairedTrades", MetricUnit.Count, marked.repaired_trades)
     if marked.missing_trades:
         logger.warning("trades of a repaired gap are still missing", extra=answer)
     return answer

@@ -4,6 +4,7 @@ from typing import Any
 
 from aws_lambda_powertools.metrics import MetricUnit
 
+from tickcast.adapters.http import routes
 from tickcast.adapters.http.responses import if_none_match
 from tickcast.adapters.redis.connection import connect
 from tickcast.adapters.redis.hot_store import HotStore, now_ms
@@ -36,9 +37,13 @@ serve = ServePredictions(
 )
 
 
-@metrics.log_metrics
+@metrics.flushed
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     response = serve(event)
-    metrics.add_metric("FallbacksServed", MetricUnit.Count, response.fallbacks)
-    metrics.add_metric("ServerErrors", MetricUnit.Count, response.status >= 500)
-    return response.as_proxy_response(if_none_match(event))
+    answer = response.as_proxy_response(if_none_match(event))
+    for age_ms in response.ages_ms:
+        metrics.add_metric("AgeWhenReadMs", MetricUnit.Milliseconds, age_ms)
+    # A 503 of /health is its answer, not an error: what is unhealthy has an alarm of its own.
+    if event.get("resource") != routes.HEALTH.path:
+        metrics.count("ServerErrors", answer["statusCode"] >= 500)
+    return answer

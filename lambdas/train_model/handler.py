@@ -5,30 +5,26 @@ from typing import Any
 
 import boto3
 import msgspec
-from aws_lambda_powertools.metrics import MetricUnit
 
 from tickcast.adapters import json_text
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.settings import TrainModelSettings
-from tickcast.adapters.telemetry import Metrics, structured_logger
+from tickcast.adapters.telemetry import structured_logger
 from tickcast.adapters.variables import read
 from tickcast.functions.train_model import train_model
 from tickcast.model.training import TrainingError
 
 logger = structured_logger()
-metrics = Metrics()
 s3 = boto3.client("s3")
 settings = read(TrainModelSettings)
 database = Database(settings.database)
 
 
-@metrics.log_metrics
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     try:
         trained = train_model(event, s3, settings.bucket, datetime.now(UTC), database.connection())
     except TrainingError as error:
         logger.warning("nothing trained", extra={"why": str(error)})
         return {"model_id": None, "promoted": False, "rows": 0, "why": str(error)}
-    metrics.add_metric("TrainedRows", MetricUnit.Count, trained.rows)
     logger.info("model trained", extra={"model_id": trained.model_id, "test": trained.card["test"]})
     return dict(json_text.finite(msgspec.to_builtins(trained)))

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
+from cdk.config import load
 from local.system import cloud, state_folder
 from local.system.api import Api
 from local.system.options import Options, OptionsError
@@ -127,15 +128,20 @@ def in_this_checkout() -> Deployment:
 
 
 def in_aws(environment: str, region: str | None = None) -> Deployment:
-    """The deployment of `environment` in the AWS account of the caller's credentials, in their region unless
-    another one is given. Raises `DeploymentNotFound`."""
+    """The deployment of `environment` in the AWS account of the caller's credentials, in the region of its
+    configuration unless another one is given: where the shell points does not matter. Raises
+    `DeploymentNotFound`."""
+    try:
+        region = region or load(environment).region
+    except ValueError as error:
+        raise DeploymentNotFound(f"the region of a deployment is in its configuration: {error}") from None
     client, stack = partial(boto3.client, region_name=region), f"tickcast-{environment}-app"
     try:
         return Deployment(f"AWS, {environment}", cloud.outputs_of(client("cloudformation"), stack), client)
     except (BotoCoreError, ClientError) as error:
         raise DeploymentNotFound(
-            f"stack {stack} not found with these AWS credentials: {describe(error)}; "
-            "set credentials of its account"
+            f"stack {stack} not found in {region} with these AWS credentials: {describe(error)}; "
+            f"set credentials of its account, or deploy it: make deploy ENV={environment}"
         ) from None
 
 

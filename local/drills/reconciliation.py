@@ -22,7 +22,6 @@ from tickcast.market.sums import total
 from tickcast.market.ticks import mantissa
 from tickcast.units import SECOND_US
 
-_IDLE_S = 15.0  # without progress; then the rest is lost
 _POLL_S = 0.5
 _FRESH_S = 2.0  # the longest interval between predictions
 _PAGE = 1000
@@ -91,13 +90,13 @@ class Reconciler:
 
     def _wait_for(self, spans: Spans) -> dict[str, set[int]]:
         """The ids that are not in bronze, once each of them is in the ledger or there is no progress."""
-        since_s, before = time.monotonic(), -1
+        since_s, before, idle_s = time.monotonic(), -1, archived_trades.idle_limit_s(self._system)
         while True:
             missing = {symbol: set(ids) - self._read_bronze(symbol) for symbol, ids in spans.items()}
             left = sum(len(ids - self._in_ledger(symbol).keys()) for symbol, ids in missing.items())
             if left != before:
                 since_s, before = time.monotonic(), left
-            if not left or time.monotonic() - since_s > _IDLE_S:
+            if not left or time.monotonic() - since_s > idle_s:
                 return missing
             time.sleep(_POLL_S)
 

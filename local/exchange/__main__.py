@@ -38,6 +38,7 @@ def settings(arguments: list[str]) -> Settings:
         symbols=symbols,
         api_key=given.api_key,
         port=given.port,
+        host=given.host,
         seed=given.seed,
         epoch_us=given.epoch_us,
         history_s=given.history_s if given.epoch_us is None else (now_us() - given.epoch_us) / 1e6,
@@ -61,6 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--feed", choices=("sim", "replay"), default="sim")
     port = _limited("--port", Annotated[int, Meta(ge=0, le=65_535)])
     add("--port", type=port, default=0, help="default: 0, any free one")
+    hosts = ("127.0.0.1", "0.0.0.0")
+    add("--host", choices=hosts, default=hosts[0], help="0.0.0.0 lets others in; default: this machine alone")
     add("--api-key", default="local", help="the key that clients of the stream must send")
     add("--symbols", type=_symbols, help="default: BTCUSDT,ETHUSDT, or those of the recordings")
     add("--seed", type=int, default=7, help="sim: same seed and epoch, same market")

@@ -55,6 +55,7 @@ class RestApi:
         self._feed = feed
         self._now_us = now_us
         self._faults = faults
+        self.epoch_us: int | None = None  # where a simulated history starts
         self._used: dict[
             str | None, tuple[int, int]
         ] = {}  # by address: a clock minute and the weight used in it
@@ -164,9 +165,10 @@ class RestApi:
     # --------------------------------------------------------------------------------------- not Binance's
 
     async def sent(self, request: web.Request) -> web.Response:
-        """The counts of what was published of each symbol (see `Sent`); times in µs."""
+        """The counts of what was published of each symbol (see `Sent`), and where a simulated history starts;
+        times in µs."""
         symbols = {symbol: vars(market.sent) for symbol, market in self._markets.items()}
-        return web.json_response({"symbols": symbols, "feed": self._feed})
+        return web.json_response({"symbols": symbols, "feed": self._feed, "epoch_us": self.epoch_us})
 
     async def quote(self, request: web.Request) -> web.Response:
         """The quote and the last trade as of `time_ms` of the exchange's clock; default: now."""

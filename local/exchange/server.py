@@ -47,6 +47,7 @@ class Settings:
     symbols: tuple[str, ...]
     api_key: str
     port: int = 0  # 0: any free one
+    host: str = "127.0.0.1"
     seed: int = 7
     epoch_us: int | None = None  # where the simulated history starts
     history_s: float = 1800.0  # how long ago it starts when `epoch_us` does not say
@@ -85,6 +86,10 @@ class Exchange:
     def now_us(self) -> int:
         """The exchange's clock."""
         return now_us() + self.settings.clock_offset_ms * 1_000
+
+    def note_epoch(self, epoch_us: int) -> None:
+        """The simulated history starts here."""
+        self._rest.epoch_us = epoch_us
 
     def app(self) -> web.Application:
         app = web.Application(middlewares=[self._rest.answer, self._control.interfere])
@@ -199,7 +204,7 @@ async def serve(settings: Settings) -> int:
     runner = web.AppRunner(exchange.app(), access_log=None, shutdown_timeout=_CLOSING_S)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", settings.port).start()
+        await web.TCPSite(runner, settings.host, settings.port).start()
         port = runner.addresses[0][1]
         line = {"event": "listening", "port": port, "feed": settings.feed, "symbols": settings.symbols}
         print(json_text.text(line), flush=True)
@@ -215,6 +220,7 @@ async def _simulated_feeds(exchange: Exchange) -> dict[str, Feed]:
     """Every market's simulation from now on; earlier ticks are added to its history."""
     settings = exchange.settings
     epoch_us = settings.epoch_us or exchange.now_us() - int(settings.history_s * 1e6)
+    exchange.note_epoch(epoch_us)
     feeds = {}
     for symbol, market in exchange.markets.items():
         ticks = simulate(symbol, settings.seed, epoch_us)

@@ -13,7 +13,7 @@ from local.system.system import System
 from tickcast.adapters.lake.objects import list_objects
 
 _SETTLE_S = 1.0  # for what the exchange has just sent to reach ingest
-_IDLE_S = 15  # without a missing trade arriving: the rest is lost
+_IDLE_S = 15  # without a missing trade arriving, beyond the batch window: the rest is lost
 
 SentTrades = dict[str, dict[str, Any]]  # by symbol: trades, quotes, first_id, last_id, …
 
@@ -35,8 +35,9 @@ def trades_lost(system: System, sent: SentTrades) -> int:
     }
     # A replay may have holes in its ids: the exchange's own count says how many there really were.
     holes: int = sum(len(missing[symbol]) - sent[symbol]["trades"] for symbol in missing)
+    idle_s = idle_limit_s(system)
     left, since_s = sum(len(ids) for ids in missing.values()), time.monotonic()
-    while left > holes and time.monotonic() - since_s < _IDLE_S:
+    while left > holes and time.monotonic() - since_s < idle_s:
         for symbol, ids in missing.items():
             fresh = bronze_files(system, symbol) - files
             files |= fresh
@@ -46,6 +47,11 @@ def trades_lost(system: System, sent: SentTrades) -> int:
             left, since_s = still, time.monotonic()
         time.sleep(0.5)
     return left - holes
+
+
+def idle_limit_s(system: System) -> float:
+    """How long trades on the way to bronze may make no progress before the rest is lost."""
+    return _IDLE_S + system.cloud.batch_window_s()
 
 
 def bronze_files(system: System, symbol: str) -> set[str]:

@@ -1,8 +1,7 @@
-"""AWS on this machine: MiniStack, the CDK app deployed onto it by CloudFormation, and clients for both.
+"""AWS on this machine: an emulator, the CDK app deployed onto it by CloudFormation, and clients for both.
 
 The emulator keeps its own state in memory and gets it from each deployment: after a crash a saved state
-could not be trusted. Its S3 objects are written through to disk; the models among them are carried over
-(`local.system.model_backup`).
+could not be trusted. The models in its S3 are carried over (`local.system.model_backup`).
 
 All calls go to the endpoint by its IP address with dummy credentials. The user's AWS settings, a profile of a
 real account above all, are kept out of every process's environment.
@@ -22,7 +21,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from local.system import http_json
+from local.system.emulator import Emulator
 from local.system.processes import Process, Processes
 from local.system.servers import HOST
 from local.system.state_folder import BUILD, ROOT, StateFolder
@@ -32,7 +31,6 @@ REGION = "us-east-1"
 ACCOUNT = "000000000000"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 
-_PYTHON = BUILD / "ministack-venv" / "bin" / "python"
 _CDK = ROOT / "node_modules" / ".bin" / "cdk"
 _APP_STACK = "tickcast-local-app"
 _DEPLOY_S = 300
@@ -114,30 +112,23 @@ def environment(endpoint_url: str, state: StateFolder) -> dict[str, str]:
 class Cloud:
     """The emulator at `endpoint_url`."""
 
-    def __init__(self, endpoint_url: str, processes: Processes, state: StateFolder) -> None:
+    def __init__(
+        self, emulator: Emulator, endpoint_url: str, processes: Processes, state: StateFolder
+    ) -> None:
+        self.emulator = emulator
         self.endpoint_url = endpoint_url
         self._processes = processes
         self._state = state
 
     def start(self) -> Process:
-        settings = {
-            "GATEWAY_PORT": self.endpoint_url.rpartition(":")[2],
-            "BIND_HOST": HOST,
-            "S3_PERSIST": "1",
-            "S3_DATA_DIR": str(self._state.s3),
-            # Listeners on fixed ports, on which two systems would conflict.
-            "IOT_MTLS_ENABLED": "0",
-            "SFTP_ENABLED": "0",
-            "DOCKER_HOST": "unix:///nonexistent",  # functions run as processes, without Docker
-            # Its functions bring their own packages, in layers.
-            "PYTHONPATH": "",
-        }
-        return self._processes.start("ministack", [_PYTHON, "-m", "ministack"], environment=settings)
+        return self.emulator.start(self.endpoint_url, self._processes, self._state)
 
     def wait(self, process: Process) -> None:
+        """Wait until the emulator serves. Raises `ProcessFailed`."""
+
         def responds() -> bool:
             try:
-                return http_json.get(f"{self.endpoint_url}/_ministack/ready", timeout_s=1).status == 200
+                return self.emulator.is_ready(self.endpoint_url)
             except (OSError, ValueError):
                 return False
 
@@ -186,6 +177,13 @@ class Cloud:
 
     def api_key(self, key_id: str) -> str:
         return api_key_of(self.client("apigateway"), key_id)
+
+    def batch_window_s(self) -> float:
+        """The longest that a record of the stream waits here for its batch to fill."""
+        if not self.emulator.applies_batch_windows:
+            return 0.0
+        mappings = self.client("lambda").list_event_source_mappings()["EventSourceMappings"]
+        return max(float(mapping["MaximumBatchingWindowInSeconds"]) for mapping in mappings)
 
     def load(self, function: str, request: dict[str, Any]) -> list[str]:
         """Load objects of bronze into PostgreSQL by `function`; returns why objects were refused. Raises

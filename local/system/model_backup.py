@@ -4,6 +4,9 @@ CloudFormation creates the bucket each time and refuses one that exists already,
 before the emulator starts and restored, by the S3 API, after the deployment. The pointer is restored last; a
 run that is killed in between loses nothing, since a bucket without a pointer does not replace the saved
 models.
+
+An emulator that does not keep objects where they are found (`Emulator.keeps_objects`) is asked for the models
+before it stops; those trained in a run that is killed are lost then, the earlier ones are not.
 """
 
 from __future__ import annotations
@@ -13,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from local.system.state_folder import StateFolder
+from tickcast.adapters.lake.objects import list_objects
 
-POINTER = "models/current.json"
+_PREFIX = "models/"
+POINTER = f"{_PREFIX}current.json"
 _SIDECAR = ".meta.json"  # the emulator's metadata of an object
 
 
@@ -25,6 +30,21 @@ def save(state: StateFolder) -> None:
         pointer.parent.rename(state.models)
     shutil.rmtree(state.s3, ignore_errors=True)
     state.s3.mkdir()
+
+
+def fetch(state: StateFolder, s3: Any, bucket: str) -> None:
+    """Save the models in `bucket`, if it has a pointer, by the S3 API. Call before the emulator stops."""
+    keys = [stored.key for stored in list_objects(s3, bucket, _PREFIX)]
+    if POINTER not in keys:
+        return
+    fetched = state.models.with_name("models.fetched")
+    shutil.rmtree(fetched, ignore_errors=True)
+    for key in keys:
+        path = fetched / key.removeprefix(_PREFIX)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
+    shutil.rmtree(state.models, ignore_errors=True)
+    fetched.rename(state.models)
 
 
 def restore(state: StateFolder, s3: Any, bucket: str) -> int:
@@ -38,4 +58,4 @@ def restore(state: StateFolder, s3: Any, bucket: str) -> int:
 
 
 def _key(state: StateFolder, path: Path) -> str:
-    return f"models/{path.relative_to(state.models).as_posix()}"
+    return f"{_PREFIX}{path.relative_to(state.models).as_posix()}"

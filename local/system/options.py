@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 FEEDS = ("sim", "replay", "live")
+EMULATORS = ("ministack", "localstack")  # of AWS; see local.system.emulator
 HISTORY_S = 1800  # simulated: served by the exchange's REST API, and a first model's training data
 MAX_HISTORY_S = 7 * 86_400  # simulating a day takes a minute and a half
 MAX_SPEED = 1000
@@ -16,6 +18,11 @@ LIVE_SYMBOLS = ("BTCUSDT", "ETHUSDT")
 
 class OptionsError(ValueError):
     """Options that cannot be used, or not together; the message says what to do."""
+
+
+def emulator_requested() -> str:
+    """The emulator that the variable EMULATOR names, by default the first."""
+    return os.environ.get("EMULATOR") or EMULATORS[0]
 
 
 @dataclass(frozen=True)
@@ -31,11 +38,12 @@ class Options:
     history_s: int = HISTORY_S
     clock_offset_ms: int = 0  # the exchange's clock less this machine's
     live_key: str = field(default="", repr=False)  # of the binary stream; the public mirror needs none
+    emulator: str = field(default_factory=emulator_requested)
 
     def __post_init__(self) -> None:
         """Raises `OptionsError`."""
-        if self.feed not in FEEDS:
-            raise OptionsError(f"FEED is {self.feed!r}; it should be one of {', '.join(FEEDS)}")
+        _check_choice("FEED", self.feed, FEEDS)
+        _check_choice("EMULATOR", self.emulator, EMULATORS)
         if self.feed == "replay" and not self.replay:
             raise OptionsError('FEED=replay needs recordings: REPLAY="a.gz b.gz"')
         if not math.isfinite(self.speed) or self.speed <= 0 or self.speed > MAX_SPEED:
@@ -80,3 +88,8 @@ class Options:
             "replay": f"REPLAY of {names}{pace}, timestamps shifted to now",
             "live": f"live from Binance ({'SBE' if self.live_key else 'public mirror, no key'})",
         }[self.feed]
+
+
+def _check_choice(name: str, chosen: str, known: tuple[str, ...]) -> None:
+    if chosen not in known:
+        raise OptionsError(f"{name} is {chosen!r}; it should be one of {', '.join(known)}")

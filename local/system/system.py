@@ -1,6 +1,6 @@
 """The whole system on one machine, as one context manager.
 
-    exchange ─▶ ingest ─▶ MiniStack: Kinesis, Lambda, S3, API ─▶ Valkey
+    exchange ─▶ ingest ─▶ emulated AWS: Kinesis, Lambda, S3, API ─▶ Valkey
 
 Servers start in parallel on free ports while the app is synthesised; then it is deployed, ingest starts, and
 unless the champion is of the requested origin a model is trained by the deployed function while the first
@@ -19,22 +19,23 @@ from contextlib import ExitStack
 from types import FrameType, TracebackType
 
 import redis
+from botocore.exceptions import BotoCoreError, ClientError
 
 from cdk.variables import chosen
 from ingest_ecs.settings import IngestSettings
 from local.system import cloud, database, model_backup, servers
 from local.system.api import Api
 from local.system.cloud import Cloud
+from local.system.emulator import EMULATORS
+from local.system.first_model import FirstModel
 from local.system.options import HISTORY_S, LIVE_SYMBOLS, Options
 from local.system.processes import Process, Processes, ProcessFailed, sweep
 from local.system.progress import Progress
-from local.system.seed import load_requests, seed_bronze
 from local.system.servers import HOST
 from local.system.state_folder import BUILD, StateFolder, StateInUse, lock, throw_away
 from local.system.variables import local_variables
 from tickcast.adapters import json_text
-from tickcast.adapters.redis.hot_store import now_ms
-from tickcast.adapters.registry.model_watcher import ModelWatcher, inline
+from tickcast.adapters.redaction import describe
 
 _PREVIOUS_RUN_S = 8  # for a previous run to stop: it takes about two seconds
 _LAYERS_S = 900
@@ -60,7 +61,7 @@ class System:
         self.valkey_port, self.postgres_port, cloud_port = servers.free_ports(3)
         endpoint_url = f"http://{HOST}:{cloud_port}"
         self._parts = Processes(state.path, state.logs, cloud.environment(endpoint_url, state))
-        self.cloud = Cloud(endpoint_url, self._parts, state)
+        self.cloud = Cloud(EMULATORS[options.emulator], endpoint_url, self._parts, state)
         self._epoch_us = time.time_ns() // 1000 - options.history_s * 1_000_000
         self.ingest = {}
         self._ingest_started = 0
@@ -152,16 +153,16 @@ class System:
         step = self._progress.step
         valkey = servers.start_valkey(self._parts, self.valkey_port, self.state.temp)
         postgres = servers.start_postgres(self._parts, self.postgres_port, self.state.postgres)
-        ministack = self.cloud.start()
+        emulator = self.cloud.start()
         exchange = self._start_exchange()
         with step("Lambda layers"):
             self._build_layers()
-        with step("Valkey, PostgreSQL, MiniStack, exchange"):
+        with step(f"Valkey, PostgreSQL, {self.cloud.emulator.title}, exchange"):
             servers.wait_for_valkey(self._parts, valkey, self.valkey_port)
             servers.wait_for_postgres(self._parts, postgres, self.postgres_port)
             database.clear(self.database_url)  # it was loaded from the previous run's bronze, which is gone
             database.migrate(self.database_url)
-            self.cloud.wait(ministack)
+            self.cloud.wait(emulator)
             self._wait_for_exchange(exchange)
         with step("CDK synthesis and bootstrap"):
             context = {
@@ -179,6 +180,8 @@ class System:
             self.outputs = self.cloud.outputs()
             self.api_url = self.outputs["ApiUrl"]
             self.api_key = self.cloud.api_key(self.outputs["ApiKeyId"])
+        if not self.cloud.emulator.keeps_objects:
+            self._leaving.callback(self._fetch_models)
         restored = model_backup.restore(self.state, self.cloud.client("s3"), self.outputs["BucketName"])
         if restored:
             self._progress.say(f"  restored {restored} model{'s' if restored > 1 else ''} of earlier runs")
@@ -194,6 +197,12 @@ class System:
                 self.stop_ingest()
             except ProcessFailed as failure:
                 self._progress.say(f"[yellow]{failure}[/yellow]")
+
+    def _fetch_models(self) -> None:
+        try:
+            model_backup.fetch(self.state, self.cloud.client("s3"), self.outputs["BucketName"])
+        except (BotoCoreError, ClientError, OSError) as error:
+            self._progress.say(f"[yellow]models of this run are not saved: {describe(error)}[/yellow]")
 
     def _build_layers(self) -> None:
         with lock(BUILD / "layers.lock"):  # a smoke test may start during a run
@@ -245,44 +254,22 @@ class System:
 
     def _ensure_model(self) -> None:
         """Train a first model unless the champion is of the requested origin and this code can serve it."""
-        s3, bucket = self.cloud.client("s3"), self.outputs["BucketName"]
-        origin_file = self.state.path / "model-origin"
-        origin = " ".join(path.name for path in self.options.train) or "simulated history"
-        watcher = ModelWatcher(s3, bucket, now_ms, inline)
-        model = watcher.current()
-        known_origin = origin_file.read_text("utf-8") if origin_file.is_file() else None
-        if model and known_origin == origin:
-            self._progress.say(f"  champion: model {model.model_id}, trained on {origin}")
+        first = FirstModel(
+            self.symbols,
+            self.options.train,
+            self.options.seed,
+            self._epoch_us,
+            self.state.path / "model-origin",
+        )
+        if first.has_champion(self.cloud, self.outputs, self._progress):
             return
         if self.options.feed == "live" and not self.options.train:
             self._progress.say(
                 "  no model for this market, all predictions are fallbacks: set TRAIN= to recordings of it"
             )
             return
-        if watcher.problem:
-            self._progress.say(f"  the restored model cannot be served: {watcher.problem}")
-        with self._progress.step(f"writing history to S3: {origin}"):
-            objects = seed_bronze(
-                s3,
-                bucket,
-                self.symbols,
-                self.options.seed,
-                self._epoch_us,
-                HISTORY_S,
-                list(self.options.train),
-            )
         self.check()
-        with self._progress.step("loading history into PostgreSQL by the function load_history"):
-            requests = load_requests(objects)
-            function = self.outputs["LoadHistoryFunction"]
-            refused = [reason for each in requests.values() for reason in self.cloud.load(function, each)]
-        for reason in refused:
-            self._progress.say(f"  left out of the history: {reason}")
-        with self._progress.step("training a first model by the function train_model"):
-            function = self.outputs["TrainModelFunction"]
-            trained = self.cloud.train(function, sorted(requests), f"first start, on {origin}")
-        origin_file.write_text(origin, "utf-8")
-        self._progress.say(f"  trained model {trained['model_id']} on {trained['rows']} rows (provisional)")
+        first.train(self.cloud, self.outputs, self._progress)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from cdk.config import load
-from ingest_ecs.settings import IngestSettings
+from ingest_ecs.settings import NO_KEY, IngestSettings
 from tests.fixtures.settings import VARIABLES, configured
 from tickcast.adapters import settings as functions
 from tickcast.adapters.settings import (
@@ -113,18 +113,24 @@ TEXTS = {
     ),
     "LOG_LEVEL": ("predict", ["DEBUG", "WARN", "INFO"], ["", "LOUD", "info", "10"]),
     "STREAM_NAME": ("ingest", ["ticks", "tickcast-prod_1.x"], ["", "a/b", "arn:aws:kinesis", "ticks ticks"]),
-    "PROTOCOL": ("ingest", ["sbe", "json"], ["", "SBE", "fix", "nan"]),
+    "PROTOCOL": ("ingest", ["sbe", "json", "auto"], ["", "SBE", "fix", "nan"]),
     "SOURCE": ("ingest", ["sbe", "json", "sim", "replay"], ["", "rest", "SIM", "binance"]),
     "STREAM_URL": (
         "ingest",
         ["wss://stream-sbe.binance.com:9443", "ws://127.0.0.1:1/"],
         ["", "https://stream-sbe.binance.com", "wss://", "wss://h?x", "stream.binance.com"],
     ),
+    "PUBLIC_STREAM_URL": (
+        "ingest",
+        ["wss://data-stream.binance.vision", "ws://127.0.0.1:1/json"],
+        ["", "https://data-stream.binance.vision", "wss://"],
+    ),
     "DATABASE_HOST": ("load", ["127.0.0.1", "db.x.rds.amazonaws.com"], ["", "postgres://db", "db:5432"]),
     "DATABASE_NAME": ("load", ["tickcast"], ["", "a b", "db;drop"]),
     "DATABASE_USER": ("load", ["tickcast_reader"], ["", "a b", "o'hara"]),
     "REDIS_IAM_USER": ("predict", [""], ["a b", "-x", "a/b"]),
     "REDIS_CACHE_NAME": ("predict", ["", "tickcast-prod"], ["a b", "-x", "a/b"]),
+    "HEALTH_HOST": ("ingest", ["127.0.0.1", "0.0.0.0"], ["localhost", "::", "10.0.0.1"]),
     "BUSY_SYMBOL": ("ingest", ["BTCUSDT", "btcusdt"], ["", "BTCUSDT,ETHUSDT", "BTC-USDT"]),
     "POWERTOOLS_SERVICE_NAME": ("predict", ["predict_stream"], ["", "a b", "a/b"]),
     "POWERTOOLS_METRICS_NAMESPACE": ("predict", ["tickcast/prod"], ["", "a b", "a" * 256]),
@@ -258,6 +264,19 @@ def test_a_missing_exchange_key_is_named() -> None:
         ):
             read(IngestSettings, env)
     assert read(IngestSettings, without | {"PROTOCOL": "json"}).api_key == ""
+
+
+def test_the_protocol_is_decided_by_whether_there_is_a_key() -> None:
+    auto = {"PROTOCOL": "auto", "PUBLIC_STREAM_URL": "wss://mirror.example"}
+    keyed = configured(IngestSettings, **auto).decided()
+    assert (keyed.protocol, keyed.source, keyed.feed) == ("sbe", "sbe", "sbe")
+    for key in (NO_KEY, f"{NO_KEY}\n", ""):
+        keyless = configured(IngestSettings, **auto, BINANCE_API_KEY=key).decided()
+        assert (keyless.protocol, keyless.source, keyless.feed) == ("json", "json", "public_json")
+        assert keyless.stream_address().startswith("wss://mirror.example/stream?streams=btcusdt@trade/")
+        assert keyless.stream_address().endswith("&timeUnit=MICROSECOND")
+        assert keyless.api_key == ""
+    assert configured(IngestSettings, PROTOCOL="sbe").decided().protocol == "sbe"
 
 
 @pytest.mark.parametrize("around", ["{}", "{}\n", "\r\n{}", " {}\t", "\u3000{}"])

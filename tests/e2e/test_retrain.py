@@ -20,7 +20,7 @@ from local.commands.backfill import BackfillRequest
 from local.commands.deployment import Deployment
 from local.system import http_json
 from local.system.system import System
-from tests.fixtures.running_system import eventually
+from tests.fixtures.running_system import eventually, reschedule, schedule_of
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.pointer import Pointer
 from tickcast.units import DAY_US
@@ -115,20 +115,18 @@ def test_the_schedule_starts_the_same_loop(
     system: System, aws: Session, there: Deployment, pointer: Callable[[], Pointer]
 ) -> None:
     """The rule as deployed, with its target and input, but every minute instead of daily."""
-    machine, rules = there.outputs["BackfillMachine"], aws.client("events")
-    (name,) = rules.list_rule_names_by_target(TargetArn=machine)["RuleNames"]
-    deployed = rules.describe_rule(Name=name)["ScheduleExpression"]
+    machine, deployed = there.outputs["BackfillMachine"], schedule_of(system)
 
     def executions() -> set[str]:
         found = there.states.list_executions(stateMachineArn=machine)["executions"]
         return {each["executionArn"] for each in found}
 
     before = executions()
-    rules.put_rule(Name=name, ScheduleExpression="rate(1 minute)")
+    reschedule(system, "rate(1 minute)")
     try:
         (started,) = eventually(lambda: executions() - before, 90)
     finally:
-        rules.put_rule(Name=name, ScheduleExpression=deployed)
+        reschedule(system, deployed, "DISABLED")
     report = execution.watch(there, started, Console(file=io.StringIO()))
     assert (report.ok, report.causes) == (True, [])
     card = model_registry.read_card(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from statistics import median
 from typing import Any
 
 import fastavro
@@ -15,11 +16,14 @@ from rich.console import Console
 
 from local.commands import explain
 from local.commands.command import ExitStatus
-from local.system import http_json
+from local.system import archived_trades, http_json
 from local.system.system import System
 from tests.fixtures.running_system import eventually
+from tickcast.adapters.lake import bronze
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+
+FILES = 3  # of bronze: the first may begin in the middle of a batch
 
 
 def prediction_of_model(system: System, symbol: str) -> dict[str, Any]:
@@ -123,6 +127,27 @@ def test_bronze_holds_market_data(system: System, aws: Session) -> None:
         assert (record["symbol"], record["source"]) == ("BTCUSDT", "sim")
         assert math.isnan(record["bid_price"]) == (record["kind"] == "trade")
         assert math.isnan(record["price"]) == (record["kind"] == "quote")
+
+
+def test_the_archive_waits_for_its_batch_where_the_emulator_does(system: System, aws: Session) -> None:
+    """By the market's own times, of the trades and quotes that are in a file together."""
+    s3, bucket = aws.client("s3"), system.outputs["BucketName"]
+    emulator = system.cloud.emulator
+    mappings = aws.client("lambda").list_event_source_mappings()["EventSourceMappings"]
+    window_s = max(mapping["MaximumBatchingWindowInSeconds"] for mapping in mappings)
+    assert system.cloud.batch_window_s() == (window_s if emulator.applies_batch_windows else 0)
+
+    def files() -> Any:
+        found = archived_trades.bronze_files(system, "BTCUSDT")
+        keys = sorted(key for key in found if "/history-" not in key)
+        return keys if len(keys) >= FILES else None
+
+    spans_s = []
+    for key in eventually(files, FILES * (window_s + 15)):
+        body = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+        times_us = [record["timestamp"] for record in bronze.read_file(body, key)]
+        spans_s.append((max(times_us) - min(times_us)) / 1_000_000)
+    assert (median(spans_s) > window_s / 2) == emulator.applies_batch_windows
 
 
 def test_a_bad_record_goes_to_quarantine_and_the_stream_continues(system: System, aws: Session) -> None:

@@ -14,6 +14,7 @@ from tests.fixtures.market import START_US, random_ticks
 from tickcast.adapters.lake import bronze
 from tickcast.adapters.lake.windows import WindowLake
 from tickcast.adapters.postgres.connection import Database
+from tickcast.adapters.postgres.gap_store import GapStore
 from tickcast.adapters.postgres.history_store import OpenStore
 from tickcast.adapters.settings import HistorySettings
 from tickcast.functions import mark_repaired as mark_repaired_module
@@ -25,7 +26,7 @@ from tickcast.units import DAY_US
 
 
 def test_a_gap_that_rest_fills_leaves_the_ledger_but_for_what_is_withheld(
-    s3: Any, owner: Any, history_database: Database, redis_client: Any
+    s3: Any, owner: Any, history_database: Database, repairer_database: Database, redis_client: Any
 ) -> None:
     trades, quotes = random_ticks(5, 120, trades_s=10)
     lost = (trades["first_id"] >= 1100) & (trades["first_id"] <= 1199)
@@ -41,12 +42,13 @@ def test_a_gap_that_rest_fills_leaves_the_ledger_but_for_what_is_withheld(
         "to_us": int(after["time_us"]) + 1,
     }
     window |= {"first_id": 1100, "last_id": 1199}
-    store = OpenStore(history_database)
-    loader = LoadHistory(HistorySettings(0, 1000, 1000), s3, BUCKET, store, lambda: START_US)
+    store = GapStore(repairer_database.connection())
+    open_store = OpenStore(history_database)
+    loader = LoadHistory(HistorySettings(0, 1000, 1000), s3, BUCKET, open_store, lambda: START_US)
     loader({"window": window}, lambda: 1e9)
 
     # Nothing of it is known yet.
-    marked = mark_repaired(Window(**window), [], store(), redis_client)
+    marked = mark_repaired(Window(**window), [], store, redis_client)
     assert (marked.repaired_trades, marked.missing_trades) == (0, 100)
 
     rest = np.concatenate([aggregates(part) for part in (trades[:150], trades[151:])])
@@ -57,7 +59,7 @@ def test_a_gap_that_rest_fills_leaves_the_ledger_but_for_what_is_withheld(
     assert trades[never_given]["first_id"].tolist() == [1150]
     gap = Window(**window)
     for _ in range(2):
-        marked = mark_repaired(gap, WindowLake(s3, BUCKET).withheld(gap), store(), redis_client)
+        marked = mark_repaired(gap, WindowLake(s3, BUCKET).withheld(gap), store, redis_client)
         assert (marked.repaired_trades, marked.withheld_trades, marked.missing_trades) == (99, 1, 0)
 
     stored = json.loads(redis_client.get(f"repaired:{SYMBOL}"))
@@ -82,15 +84,15 @@ def test_a_gap_that_rest_fills_leaves_the_ledger_but_for_what_is_withheld(
 
 
 def test_marks_of_a_series_that_was_restarted_stay_apart_from_those_of_the_new_one(
-    history_database: Database, redis_client: Any
+    repairer_database: Database, redis_client: Any
 ) -> None:
     """The old series had the higher ids; in the new one, trades are missing with ids that the old had too."""
-    store = OpenStore(history_database)
+    store = GapStore(repairer_database.connection())
     later_us = START_US + DAY_US
 
     def mark(first_id: int, last_id: int, from_us: int) -> MarkedGap:
         window = Window(from_us, from_us + 1_000_000, SYMBOL, "gap", first_id, last_id)
-        return mark_repaired(window, [(first_id, last_id)], store(), redis_client)
+        return mark_repaired(window, [(first_id, last_id)], store, redis_client)
 
     mark(100, 199, START_US)
     mark(9000, 9099, START_US)
@@ -104,7 +106,7 @@ def test_marks_of_a_series_that_was_restarted_stay_apart_from_those_of_the_new_o
         (150, 158, later_us),
         (9000, 9099, later_us),
     ]
-    assert [row[:2] for row in store().marked(SYMBOL, 2)] == [(50, 300), (9000, 9099)]
+    assert [row[:2] for row in store.marked(SYMBOL, 2)] == [(50, 300), (9000, 9099)]
 
     mark(150, 160, later_us)  # of the same time: replaces the marks within
     stored = json.loads(redis_client.get(f"repaired:{SYMBOL}"))
@@ -112,7 +114,11 @@ def test_marks_of_a_series_that_was_restarted_stay_apart_from_those_of_the_new_o
 
 
 def test_a_gap_of_which_hundreds_of_ranges_are_withheld_is_settled(
-    s3: Any, history_database: Database, redis_client: Any, monkeypatch: pytest.MonkeyPatch
+    s3: Any,
+    history_database: Database,
+    repairer_database: Database,
+    redis_client: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """At once or, where the hot store gets only some of the ranges, by marking the rest."""
     trades, quotes = random_ticks(5, 120, trades_s=10)
@@ -125,8 +131,9 @@ def test_a_gap_of_which_hundreds_of_ranges_are_withheld_is_settled(
         "from_us": before // 1000 * 1000,
         "to_us": (after // 1000 + 1) * 1000,
     }
-    store = OpenStore(history_database)
-    loader = LoadHistory(HistorySettings(0, 1000, 1000), s3, BUCKET, store, lambda: START_US)
+    store = GapStore(repairer_database.connection())
+    open_store = OpenStore(history_database)
+    loader = LoadHistory(HistorySettings(0, 1000, 1000), s3, BUCKET, open_store, lambda: START_US)
     loader({"window": window}, lambda: 1e9)
     withheld = [(each, each) for each in range(first_id, last_id + 1, 2)]
 
@@ -138,7 +145,7 @@ def test_a_gap_of_which_hundreds_of_ranges_are_withheld_is_settled(
             assert any(gap.cause != WITHHELD for gap in ledger.gaps)
             for gap in [gap for gap in ledger.gaps if gap.cause != WITHHELD]:
                 ids = {"first_id": gap.first_id, "last_id": gap.last_id}
-                marked = mark_repaired(Window(**window | ids), withheld, store(), redis_client)
+                marked = mark_repaired(Window(**window | ids), withheld, store, redis_client)
                 assert marked.missing_trades == 0
             ledger.settle(**json.loads(redis_client.get(f"repaired:{SYMBOL}")))
         assert {gap.cause for gap in ledger.gaps} == {WITHHELD}

@@ -12,7 +12,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import boto3
 import msgspec
@@ -39,12 +40,14 @@ from tickcast.adapters.http.responses import as_json
 from tickcast.adapters.http.routes import LATEST, MODELS, ROUTES, Route
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.settings import (
+    Authorisation,
     DatabaseSettings,
     PredictStreamSettings,
     ScorePredictionsSettings,
     ServePredictionsSettings,
 )
 from tickcast.functions.score_predictions import ScorePredictions
+from tickcast.functions.serve_predictions import ServePredictions
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.serving.prediction import REASONS
 
@@ -95,7 +98,7 @@ def gateway(redis_server: ValkeyServer, postgres_port: int) -> Iterator[ApiGatew
         module.serve.clock_ms = lambda: END_MS + 1000.0
         module.serve.store = StoreAt(module.redis_client, 0)
         module.serve.store.at_ms = module.serve.clock_ms
-        files = {"openapi.json": openapi.text(), "index.html": site_files.page()}
+        files = {"openapi.api_key.json": openapi.text(), "index.html": site_files.page()}
         module.serve.site = files.__getitem__
         yield ApiGateway(DOCUMENT, module.handler)
         module.redis_client.close()
@@ -189,6 +192,28 @@ def test_every_member_of_a_body_is_in_its_type(operations: Any, route: Route) ->
     body = msgspec.json.decode(response.content, type=route.returns)
     if route is not MODELS:  # a card has many members, by the version that wrote it
         assert as_json(body) == response.json()
+
+
+@pytest.mark.parametrize(("authorisation", "header"), [("api_key", "x-api-key"), ("iam", "Authorization")])
+def test_the_document_says_how_a_caller_shows_who_it_is(authorisation: Authorisation, header: str) -> None:
+    document = openapi.document(authorisation)
+    [(name, scheme)] = document["components"]["securitySchemes"].items()
+    assert (scheme["type"], scheme["in"], scheme["name"]) == ("apiKey", "header", header)
+    assert document["security"] == [{name: []}]
+    for route in ROUTES:
+        operation = document["paths"][route.path]["get"]
+        assert operation.get("security") == (None if route.needs_key else [])
+
+
+def test_each_deployment_serves_the_document_of_its_authorisation(tmp_path: Path) -> None:
+    site_files.build(tmp_path)
+    package = tmp_path / "python" / site_files.PACKAGE
+    for authorisation in get_args(Authorisation):
+        settings = configured(ServePredictionsSettings, AUTHORISATION=authorisation)
+        read = lambda name: (package / name).read_text("utf-8")  # noqa: E731
+        serve = ServePredictions(settings, None, None, lambda: 0, read)  # type: ignore[arg-type]
+        response = serve({"resource": "/openapi.json"})
+        assert (response.status, response.text) == (200, openapi.text(authorisation))
 
 
 def test_the_document_agrees_with_the_routes() -> None:

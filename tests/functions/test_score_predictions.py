@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -106,8 +107,10 @@ def test_symbols_that_time_ran_out_for_are_first_in_the_next_run(
     score = ScorePredictions(settings, SCORES, redis_client, s3, score_database, lambda: NOON * 1000)
     runs = []
     for _ in range(3):
-        left_ms = iter(range(22_000, 0, -1000))  # a second for each symbol: fifteen are left for a page
-        result = score(lambda left_ms=left_ms: next(left_ms))
+        left_ms = iter(
+            range(22_000, 0, -1000)
+        ).__next__  # a second for each symbol: fifteen are left for a page
+        result = score(left_ms)
         assert not result.is_complete
         runs.append([*result.hours])
     assert runs == [[*many[:9]], [*many[9:18]], [*many[18:], *many[:7]]]
@@ -470,6 +473,55 @@ def test_an_outage_shows_in_availability(
     hot.write(moved(planted.market(600, horizon_s=1), 10_800))  # again, but most of the hour is lost
     scorer(11_401)
     assert available()[0] == pytest.approx(600 / 3600, abs=0.02)
+
+
+def in_force(s3: Any, second: int, **pointer: Any) -> None:
+    """A model that is active since a second after NOON."""
+    since = datetime.fromtimestamp(NOON + second, UTC).isoformat()
+    document = {"model_id": "m1", "since": since, **pointer}
+    s3.put_object(Bucket=BUCKET, Key="models/current.json", Body=json.dumps(document).encode())
+
+
+def fallbacks(seconds: int) -> list[dict[str, Any]]:
+    return [at(second, 1, expected=None, source="fallback", model_id=None) for second in range(seconds)]
+
+
+def test_the_time_before_the_first_model_does_not_count_as_unavailable(
+    hot: Hot, scorer: Callable[..., Result], s3: Any
+) -> None:
+    hot.write(fallbacks(1200))
+    result = scorer(1201)
+    assert result.has_no_model and not result.available
+    in_force(s3, 1200)
+    result = scorer(1210)  # until every process serves it
+    assert not result.has_no_model and SYMBOL not in result.available
+    hot.write(moved(planted.market(1200, horizon_s=1), 1200))
+    result = scorer(2401)
+    assert result.available[SYMBOL] == pytest.approx(1.0, abs=0.01)
+    assert result.hours[SYMBOL].availability == pytest.approx(0.5, abs=0.01)  # what readers got
+    assert scorer(2401 + 600).available[SYMBOL] == pytest.approx(0.65, abs=0.02)  # an outage counts
+
+
+def test_a_model_that_vanished_is_unavailable(hot: Hot, scorer: Callable[..., Result]) -> None:
+    hot.write(moved(planted.market(1200, horizon_s=1)))
+    result = scorer(1500)  # without a pointer
+    assert result.has_no_model
+    assert result.available[SYMBOL] == pytest.approx(0.8, abs=0.02)
+
+
+def test_a_symbol_that_is_added_may_warm_up(hot: Hot, scorer: Callable[..., Result], s3: Any) -> None:
+    in_force(s3, -100_000)
+    assert scorer(0).available[SYMBOL] == 0  # no data ever came
+    hot.write(fallbacks(60))
+    assert SYMBOL not in scorer(61).available
+    hot.write(moved(planted.market(240, horizon_s=1), 60))
+    assert scorer(301).available[SYMBOL] == pytest.approx(1.0, abs=0.02)
+
+
+def test_a_later_model_excuses_nothing(hot: Hot, scorer: Callable[..., Result], s3: Any) -> None:
+    hot.write(moved(planted.market(600, horizon_s=1)))
+    in_force(s3, 3000, previous=[{"model_id": "m0"}])
+    assert scorer(3720).available[SYMBOL] == pytest.approx(480 / 3600, abs=0.02)
 
 
 def test_drift_of_a_new_active_model_starts_afresh(hot: Hot, scorer: Callable[..., Result], s3: Any) -> None:

@@ -1,28 +1,25 @@
-"""The metrics of score_predictions as CloudWatch gets them: with the dimensions that the alarms use."""
+"""The metrics of score_predictions as CloudWatch gets them."""
 
 from __future__ import annotations
 
-import json
 import math
-from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-from msgspec.structs import replace
 
+from tests.fixtures.emitted_metrics import CONTEXT, hour, metrics_in
 from tests.fixtures.paths import load_handler
 from tests.fixtures.settings import environment
 from tickcast.adapters.settings import ScorePredictionsSettings
 from tickcast.evaluation.drift import DriftState
-from tickcast.evaluation.live_scores import NO_TALLIES, Skill, SpanAccuracy, score_horizon
+from tickcast.evaluation.live_scores import Skill
+from tickcast.functions.score_metrics import SYMBOLS_SHOWN
 from tickcast.functions.score_predictions import Result
-from tickcast.market.symbols import ascii_name
 
 ENVIRONMENT = environment(ScorePredictionsSettings, POWERTOOLS_SERVICE_NAME="score_predictions") | {
     "AWS_DEFAULT_REGION": "us-east-1"
 }
-CONTEXT = SimpleNamespace(get_remaining_time_in_millis=lambda: 60_000)
 
 
 @pytest.fixture
@@ -33,51 +30,54 @@ def module(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def metrics(text: str) -> dict[tuple[str, str], float]:
-    """By symbol and name; each under the dimensions symbol and service, in the environment's namespace."""
+    """By symbol ("" for all together) and name; each under the service, in the environment's namespace."""
     found = {}
-    for line in text.splitlines():
-        logged = json.loads(line)
-        if "_aws" in logged:
-            [metric] = logged["_aws"]["CloudWatchMetrics"]
-            assert metric["Namespace"] == "tickcast/test"
-            assert [sorted(each) for each in metric["Dimensions"]] == [["service", "symbol"]]
-            assert logged["service"] == "score_predictions"
-            [name] = [each["Name"] for each in metric["Metrics"]]
-            found[logged["symbol"], name] = logged[name][0]
+    for metric, values in metrics_in(text).items():
+        dimensions = dict(metric.dimensions)
+        assert metric.namespace == "tickcast/test"
+        assert dimensions.pop("service") == "score_predictions"
+        assert not dimensions.keys() - {"symbol"}
+        [found[dimensions.get("symbol", ""), metric.name]] = values
     return found
 
 
-def hour(availability: float | None, **figures: Any) -> SpanAccuracy:
-    horizons = {2: replace(score_horizon(2, NO_TALLIES), **figures)}
-    return SpanAccuracy(from_ms=0, to_ms=1, first_ms=None, availability=availability, horizons=horizons)
-
-
-def test_metrics_are_named_as_the_alarms_expect(module: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_alarms_see_all_symbols_together(module: Any, capsys: pytest.CaptureFixture[str]) -> None:
     skill = Skill(value=0.05, low=None, high=None)
     result = Result(
-        hours={
-            "BTCUSDT": hour(0.999, count=60, skill=skill, coverage=0.8),
-            "ETHUSDT": hour(None),
-        },
-        drift={"BTCUSDT": DriftState("m", is_drifting=True)},
+        hours={"BTCUSDT": hour(count=60, skill=skill, coverage=0.8), "ETHUSDT": hour(0.5)},
+        available={"BTCUSDT": 0.999, "ETHUSDT": 0.5},
+        drift={"BTCUSDT": DriftState("m", is_drifting=True), "ETHUSDT": DriftState("m")},
     )
     module.score_predictions = lambda remaining_ms: result
     answer = module.handler({}, CONTEXT)
     assert (answer["retrain"], answer["execution"]) == (False, None)
     assert metrics(capsys.readouterr().out) == {
-        ("BTCUSDT", "Scored"): 60,
-        ("BTCUSDT", "Availability"): 99.9,
+        ("", "Availability"): 50,  # of the symbol that has least
+        ("", "Drifting"): 1,
         ("BTCUSDT", "LiveSkill"): 0.05,
         ("BTCUSDT", "Coverage"): 80,
-        ("BTCUSDT", "Drifting"): 1,
-        ("ETHUSDT", "Scored"): 0,  # shows that it ran
     }
 
 
+def test_without_a_model_that_is_counted_and_nothing_else(
+    module: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module.score_predictions = lambda remaining_ms: Result(hours={"BTCUSDT": hour(0.0)}, has_no_model=True)
+    module.handler({}, CONTEXT)
+    assert metrics(capsys.readouterr().out) == {("", "NoModel"): 1}
+
+
 def test_dimensions_are_ascii_and_values_numbers(module: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    of_symbol = hour(1.0, count=60, coverage=math.nan)
+    of_symbol = hour(count=60, coverage=math.nan, direction=0.5)
     module.score_predictions = lambda remaining_ms: Result(hours={"币安人生USDT": of_symbol})
     module.handler({}, CONTEXT)
-    name = quote("币安人生USDT")
-    assert metrics(capsys.readouterr().out) == {(name, "Scored"): 60, (name, "Availability"): 100}
-    assert name == ascii_name("币安人生USDT")  # as the alarms' metrics are named
+    assert metrics(capsys.readouterr().out) == {(quote("币安人生USDT"), "Direction"): 50}
+
+
+def test_the_number_of_metrics_has_a_bound(module: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    hours = {f"S{number}USDT": hour(coverage=0.8) for number in range(SYMBOLS_SHOWN + 5)}
+    module.score_predictions = lambda remaining_ms: Result(hours=hours, available=dict.fromkeys(hours, 1.0))
+    module.handler({}, CONTEXT)
+    found = metrics(capsys.readouterr().out)
+    assert len(found) == SYMBOLS_SHOWN + 1
+    assert found["", "Availability"] == 100

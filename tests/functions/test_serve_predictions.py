@@ -174,7 +174,7 @@ def put_outcomes(store: HotStore, *outcomes: Outcome) -> None:
 def test_a_fresh_prediction_is_served_from_the_model(store: HotStore, api: Api) -> None:
     put(store)
     answer = api.get()
-    assert (answer.status, answer.fallbacks) == (200, 0)
+    assert (answer.status, answer.ages_ms) == (200, [300])
     assert list(answer.body)[:5] == ["symbol", "timestamp", "predicted_price", "confidence", "latency_ms"]
     assert (answer.body["source"], answer.body["id"]) == ("model", f"BTCUSDT-{AT_MS}")
     # 1 bp a second from the row on: 2.3 s after it, of which 0.3 s are past.
@@ -261,7 +261,7 @@ def test_a_forecast_older_than_five_seconds_is_a_fallback(
     api.age_s = age_s
     answer = api.get()
     body = answer.body
-    assert (body["source"], answer.fallbacks) == (source, source == "fallback")
+    assert (body["source"], answer.ages_ms) == (source, [round(age_s * 1000)])
     if source == "fallback":
         assert (body["reason"], body["confidence"]) == ("stale_features", 0.0)
         assert body["predicted_price"] == body["basis_price"] == 60_000.0
@@ -396,7 +396,7 @@ def test_several_symbols_are_read_at_one_moment(store: HotStore, api: Api) -> No
     put(store)
     put_ethereum(store, timestamp=AT_MS - 5000, last_tick_us=None)
     answer = api.ask(SEVERAL)
-    assert (answer.status, answer.fallbacks, answer.body["problems"]) == (200, 1, {})
+    assert (answer.status, answer.ages_ms, answer.body["problems"]) == (200, [300, 5300], {})
     assert answer.body["as_of"] == AT_MS + 300
     found = answer.body["predictions"]
     assert list(found) == ["BTCUSDT", "ETHUSDT"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from cdk.config import load
 from layers import openapi
-from tests.infra.synthesis import Synthesised
+from operations.rehearsal.synthesis import Synthesised
 from tickcast.adapters.http.routes import ROUTES
 
 
@@ -72,7 +72,7 @@ def test_limits(synthesised: Synthesised) -> None:
             each for name, each in by_path.items() if name.replace("//", "/") == path.replace("//", "/")
         ]
         assert limit["ThrottlingRateLimit"] > 0 and limit["ThrottlingBurstLimit"] > 0
-        assert limit["MetricsEnabled"] is True and limit["LoggingLevel"] == "ERROR"
+        assert limit["LoggingLevel"] == "ERROR"
     assert settings[0]["DataTraceEnabled"] is False
     plan = synthesised.one("AWS::ApiGateway::UsagePlan")
     assert plan["Throttle"]["RateLimit"] > 0 and plan["Quota"]["Period"] == "DAY"
@@ -105,10 +105,52 @@ def test_the_gateway_caches_nothing(synthesised: Synthesised) -> None:
     assert not any(each.get("CachingEnabled", False) for each in stage["MethodSettings"])
 
 
-def test_the_api_is_regional_traced_and_logged(synthesised: Synthesised) -> None:
+def test_the_api_is_regional_and_logged(synthesised: Synthesised) -> None:
     assert synthesised.one("AWS::ApiGateway::RestApi")["EndpointConfiguration"]["Types"] == ["REGIONAL"]
     stage = synthesised.one("AWS::ApiGateway::Stage")
-    assert stage["TracingEnabled"] is True and stage["AccessLogSetting"]["DestinationArn"]
+    assert stage["AccessLogSetting"]["DestinationArn"]
+
+
+def test_by_configuration_callers_sign_instead_of_sending_a_key(changed: Synthesised) -> None:
+    methods = deployed(changed)
+    for route in ROUTES:
+        method = methods[f"GET {route.path}"]
+        assert method["AuthorizationType"] == ("AWS_IAM" if route.needs_key else "NONE"), route.path
+        assert method["ApiKeyRequired"] is False
+        # A browser asks by OPTIONS before it sends a signature, and asks without one.
+        assert methods[f"OPTIONS {route.path}"]["AuthorizationType"] == "NONE"
+        [answer] = methods[f"OPTIONS {route.path}"]["Integration"]["IntegrationResponses"]
+        allowed = answer["ResponseParameters"]["method.response.header.Access-Control-Allow-Headers"]
+        assert {"Authorization", "X-Amz-Date", "X-Amz-Security-Token"} <= set(allowed.strip("'").split(","))
+    for kind in ("ApiKey", "UsagePlan", "UsagePlanKey"):
+        assert not list(changed.resources(f"AWS::ApiGateway::{kind}"))
+    outputs = changed.templates["app"]["Outputs"]
+    assert "ApiKeyId" not in outputs
+    [(policy_id, policy)] = changed.resources("AWS::IAM::ManagedPolicy")
+    assert outputs["ApiCallPolicy"]["Value"] == {"Ref": policy_id}
+    [statement] = policy["PolicyDocument"]["Statement"]
+    assert statement["Action"] == "execute-api:Invoke"
+    assert statement["Resource"]["Fn::Join"][1][-1] == "/v1/GET/*"
+
+
+def test_heavy_routes_are_limited_without_keys_too(changed: Synthesised) -> None:
+    settings = changed.one("AWS::ApiGateway::Stage")["MethodSettings"]
+    limited = {each["ResourcePath"].replace("~1", "/").lstrip("/"): each for each in settings}
+    for route in ROUTES:
+        if route.is_heavy:
+            assert limited[route.path.lstrip("/")]["ThrottlingRateLimit"] < settings[0]["ThrottlingRateLimit"]
+
+
+def test_a_request_that_is_not_signed_is_told_so(changed: Synthesised, synthesised: Synthesised) -> None:
+    """The gateway calls it what it calls an unknown path."""
+    for each, status, words in ((changed, "403", "Sign the request"), (synthesised, "404", "No such path")):
+        [response] = [
+            response
+            for _, response in each.resources("AWS::ApiGateway::GatewayResponse")
+            if response["ResponseType"] == "MISSING_AUTHENTICATION_TOKEN"
+        ]
+        assert response["StatusCode"] == status
+        assert words in response["ResponseTemplates"]["application/json"]
 
 
 def test_errors_are_not_cached(synthesised: Synthesised) -> None:

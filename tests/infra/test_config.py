@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ from app import compose
 from cdk.config import (
     CACHE_MB_PER_SYMBOL,
     CACHE_NODE_MB,
-    ApiLimits,
+    ApiConfig,
     CacheConfig,
     Environment,
     KnownLimits,
     load,
     parse,
+    zone_prefix,
 )
+from layers.catalog import BUILT
 
 
 def test_an_unknown_environment_names_the_known() -> None:
@@ -38,7 +41,7 @@ def test_defaults() -> None:
 @pytest.mark.parametrize("symbols", [1, 2, 10, 100])
 def test_limits_fit_a_poller_of_every_symbol(symbols: int) -> None:
     polls_per_s = max(symbols, 10)
-    limits = ApiLimits().for_symbols(symbols)
+    limits = ApiConfig().for_symbols(symbols)
     assert limits.key_requests_per_day > polls_per_s * 86_400
     assert polls_per_s < limits.key_requests_per_s <= limits.key_burst
     assert limits.key_requests_per_s < limits.requests_per_s
@@ -46,16 +49,19 @@ def test_limits_fit_a_poller_of_every_symbol(symbols: int) -> None:
 
 
 def test_a_configured_limit_is_kept() -> None:
-    limits = ApiLimits(key_requests_per_day=7, key_requests_per_s=3, key_burst=4, requests_per_s=5, burst=6)
+    limits = ApiConfig(key_requests_per_day=7, key_requests_per_s=3, key_burst=4, requests_per_s=5, burst=6)
     assert limits.for_symbols(50) == KnownLimits(5, 6, 3, 4, 7)
 
 
-def test_missing_layers_say_how_to_build_them(tmp_path: Path) -> None:
+def test_missing_layers_stop_a_deployment_and_say_how_to_build_them(tmp_path: Path) -> None:
     app = aws_cdk.App(
         context={"env": "local", "layers_dir": str(tmp_path / "nowhere")}, outdir=str(tmp_path / "out")
     )
-    with pytest.raises(FileNotFoundError, match="run `make layers ENV=local` first"):
-        compose(app)
+    compose(app)
+    [stack] = [each for each in app.synth().stacks if each.stack_name == "tickcast-local-app"]
+    errors = [str(each.entry.data) for each in stack.messages if each.level.name == "ERROR"]
+    assert len(errors) == len(BUILT)
+    assert all(re.fullmatch(r"no layer at .+: run `make layers ENV=local` first", each) for each in errors)
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
@@ -87,6 +93,30 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     *(({"stream": {"parallelism": value}}, "parallelism") for value in (0, 11, 1.5)),
     *(({"stream": {"fan_out": value}}, "fan_out") for value in (1, "yes", None)),
     ({"aws": {"cache": {"node_type": "cache.x9.huge"}}}, "cache.x9.huge.*whose memory is not known"),
+    ({"aws": {"network": {"zone_ids": ["apne1-az1"]}}}, "zone_ids"),
+    ({"aws": {"network": {"zone_ids": ["ap-northeast-1a", "ap-northeast-1c"]}}}, "zone_ids"),
+    ({"aws": {"network": {"zone_ids": ["apne1-az1", "apne1-az1"]}}}, "twice apne1-az1"),
+    ({"aws": {"network": {"zone_ids": ["apne1-az1", "apne1-az3"]}}}, "apne1-az3 has no Fargate"),
+    ({"aws": {"network": {"zone_ids": ["use1-az1", "use1-az2"]}}}, "use1-az1 is not of ap-northeast-1"),
+    *(({"aws": {"ingest": {"architecture": value}}}, "architecture") for value in ("arm", None)),
+    ({"api": {"authorisation": "none"}}, "authorisation"),
+    ({"lake": {"bronze_days": 100, "bronze_cheaper_after_days": 30}}, "bronze_days 100.*90 days at least"),
+    ({"stream": {"shards": 4}, "aws": {}}, "12 functions may run at once.*API needs 2.*quota is 10"),
+    ({"stream": {"parallelism": 10}, "aws": {}}, "15 functions may run at once.*concurrent_executions"),
+    ({"stream": {"shards": None}, "aws": {}}, "12 functions may run at once"),
+    ({"aws": {"concurrent_executions": 9}}, "concurrent_executions"),
+    *(
+        (
+            {
+                "aws": {"concurrent_executions": quota},
+                "functions": {
+                    "predict_stream": {"memory_mb": 512, "timeout_s": 9, "reserved_concurrency": 5}
+                },
+            },
+            f"reserved_concurrency is 5 in all, and of the account's {quota} Lambda keeps 100",
+        )
+        for quota in (10, 104)
+    ),
 ]  # fmt: skip
 
 
@@ -94,6 +124,19 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 def test_an_unusable_value_is_an_error(values: dict[str, Any], name: str) -> None:
     with pytest.raises(ValueError, match=name):
         parse({"name": "dev"} | values)
+
+
+@pytest.mark.parametrize(
+    ("region", "prefix"),
+    [
+        *(("ap-northeast-1", "apne1"), ("us-east-1", "use1"), ("eu-central-1", "euc1")),
+        *(("ap-southeast-2", "apse2"), ("us-gov-west-1", "usgw1"), ("il-central-1", "ilc1")),
+    ],
+)
+def test_ids_of_zones_begin_with_the_regions_short_name(region: str, prefix: str) -> None:
+    assert zone_prefix(region) == prefix
+    zone_ids = [f"{prefix}-az1", f"{prefix}-az2"]
+    parse({"name": "dev", "region": region, "aws": {"network": {"zone_ids": zone_ids}}})
 
 
 def test_symbols_of_any_script() -> None:

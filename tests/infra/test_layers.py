@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.metadata
 import re
+import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from layers import build
-from layers.catalog import BUILT, OF_FUNCTION
+from layers.catalog import BUILT, MOST_LAYERS, OF_FUNCTION, THIRD_PARTY
 from tests.fixtures.paths import ROOT
 
 
@@ -94,7 +98,97 @@ def test_only_lambda_wheels_go_into_the_aws_layers() -> None:
 
 def test_each_layer_is_used_and_pins_agree() -> None:
     assert set(BUILT) | {"core"} == {name for names in OF_FUNCTION.values() for name in names}
-    product = pins(ROOT / "requirements.txt")
+    tested = pins(ROOT / "constraints.txt")
     for file in (*ROOT.glob("layers/*/requirements.txt"), ROOT / "ingest_ecs" / "requirements.txt"):
         for name, version in pins(file).items():
-            assert product.get(name, version) == version, f"{file}: {name}"
+            # What this interpreter does not need is not among what the tests ran with.
+            assert tested.get(name, version) == version, f"{file}: {name}"
+            assert name in tested or name == "async-timeout", f"{file}: {name}"
+
+
+def test_no_function_has_more_layers_than_lambda_allows() -> None:
+    assert max(map(len, OF_FUNCTION.values())) <= MOST_LAYERS
+
+
+def of_layers(function: str) -> dict[str, str]:
+    """The versions of the packages in a function's layers."""
+    files = [ROOT / "layers" / name / "requirements.txt" for name in OF_FUNCTION[function]]
+    return {name: version for file in files if file.is_file() for name, version in pins(file).items()}
+
+
+def imported(file: Path) -> set[str]:
+    """The first names of all modules that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {each.name.partition(".")[0] for each in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("function", OF_FUNCTION)
+def test_a_function_imports_nothing_that_only_the_runtime_has(function: str) -> None:
+    """Neither its handler nor what its packages need: the runtime's versions change without notice."""
+    packages = importlib.metadata.packages_distributions()
+    third_party = (
+        imported(ROOT / "lambdas" / function / "handler.py") - {"tickcast"} - sys.stdlib_module_names
+    )
+    needed = {canonical(packages[module][0]) for module in third_party}
+    pinned = of_layers(function)
+    assert needed <= set(pinned), needed - set(pinned)
+    for name in pinned:
+        if name != "async-timeout":  # for interpreters older than Lambda's
+            assert requirements_of(name) <= set(pinned) | NOT_IMPORTED, name
+
+
+# Required by onnxruntime's metadata, and imported only by its tools, of which no function uses any.
+NOT_IMPORTED = {"sympy", "coloredlogs", "mpmath"}
+
+
+def canonical(name: str) -> str:
+    return name.lower().replace("_", "-").replace(".", "-")
+
+
+def requirements_of(name: str) -> set[str]:
+    """What a package always needs on Lambda, by its metadata."""
+    lambdas = {"python_version": "3.13", "python_full_version": "3.13.0", "extra": ""}
+    lambdas |= {"platform_system": "Linux", "sys_platform": "linux", "implementation_name": "cpython"}
+    found = [Requirement(text) for text in importlib.metadata.requires(name) or ()]
+    return {canonical(each.name) for each in found if not each.marker or each.marker.evaluate(lambdas)}
+
+
+def test_the_core_package_imports_only_what_layers_have() -> None:
+    packages = importlib.metadata.packages_distributions()
+    everywhere = {name for function in OF_FUNCTION for name in of_layers(function)}
+    for file in ROOT.glob("layers/core/python/tickcast/**/*.py"):
+        for module in imported(file) - {"tickcast", "tickcast_site"} - sys.stdlib_module_names:
+            assert canonical(packages[module][0]) in everywhere, f"{file}: {module}"
+
+
+def test_every_function_has_the_sdk_of_the_tests() -> None:
+    """The runtime's own may lack what the code uses: `Retry(backoff_jitter=…)` is of urllib3 2."""
+    tested = pins(ROOT / "constraints.txt")
+    for function in OF_FUNCTION:
+        for name in ("boto3", "botocore", "s3transfer", "urllib3"):
+            assert of_layers(function)[name] == tested[name]
+
+
+@pytest.mark.parametrize("target", build.TARGETS)
+def test_a_built_layer_has_its_pins(target: str) -> None:
+    checked = 0
+    for name in THIRD_PARTY:
+        requirements, folder = ROOT / "layers" / name / "requirements.txt", build.BUILD / target / name
+        stamp = folder.with_suffix(".stamp")
+        if not stamp.is_file() or stamp.read_text("utf-8") != build.stamp_of(requirements, target):
+            continue
+        found = {
+            canonical(about.name): about.version
+            for about in importlib.metadata.distributions(path=[str(folder / "python")])
+        }
+        for package, version in pins(requirements).items():
+            assert found.get(package, version) == version, package
+            assert package in found or package == "async-timeout", package
+        checked += 1
+    if not checked:
+        pytest.skip(f"no layer of the target {target} is built: `make layers`")

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER  # type: ignore[import-untyped]
 
-from tests.infra.synthesis import Synthesised
+from operations.rehearsal.synthesis import Synthesised
 
 RECORDS = Path(__file__).with_name("logical_ids")
 

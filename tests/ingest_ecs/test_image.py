@@ -34,7 +34,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """`/app` as the Dockerfile fills it, without write permission, with an environment of its own."""
     app = tmp_path_factory.mktemp("image") / "app"
     app.mkdir()
-    for source, target in re.findall(r"^COPY (\S+) (\S+)$", DOCKERFILE, re.MULTILINE):
+    for source, target in re.findall(r"^COPY --chmod=755 (\S+) (\S+)$", DOCKERFILE, re.MULTILINE):
         if (ROOT / source).is_dir():
             shutil.copytree(ROOT / source, app / target, ignore=shutil.ignore_patterns("__pycache__"))
         else:

@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from ingest_ecs.producer import Producer
-from ingest_ecs.settings import IngestSettings
+from ingest_ecs.settings import NO_KEY, IngestSettings
 from ingest_ecs.stream import Stream
 from tests.fixtures.asynchronous import run_async
 from tests.fixtures.frames import quote_frame, trade_frame
@@ -107,7 +107,7 @@ class Ingest:
         settings = configured(
             IngestSettings,
             **{"SYMBOLS": "BTCUSDT", "BINANCE_API_KEY": KEY, "STREAM_URL": url, **env},
-        )
+        ).decided()
         self.kinesis = Kinesis()
         logger = Logger(service="test")
         self.session = Session(
@@ -274,8 +274,10 @@ async def test_rollover_leaves_no_hole() -> None:
         assert ingest.kinesis.causes == ["ingest was not running"]
 
 
+@pytest.mark.parametrize("protocol", ["json", "auto"])
 @run_async
-async def test_the_keyless_feed_gives_the_same_ticks() -> None:
+async def test_the_keyless_feed_gives_the_same_ticks(protocol: str) -> None:
+    """Also where the task finds at its start that the secret holds no key: it asks no other stream."""
     now_us = time.time_ns() // 1000
     texts = [
         f'{{"stream":"btcusdt@trade","data":{{"e":"trade","E":{now_us + 1},"s":"BTCUSDT","t":7,'
@@ -292,7 +294,12 @@ async def test_the_keyless_feed_gives_the_same_ticks() -> None:
 
     path = "/stream?streams=btcusdt@trade/btcusdt@bookTicker&timeUnit=MICROSECOND"
     async with exchange(talk, key=None, path=path) as url:
-        ingest = Ingest(url, PROTOCOL="json", SOURCE="json", BINANCE_API_KEY="")
+        keyless: dict[str, Any] = (
+            {"PROTOCOL": "json", "SOURCE": "json", "BINANCE_API_KEY": ""}
+            if protocol == "json"
+            else {"PROTOCOL": "auto", "BINANCE_API_KEY": NO_KEY, "PUBLIC_STREAM_URL": url}
+        )
+        ingest = Ingest("ws://127.0.0.1:1" if protocol == "auto" else url, **keyless)
         await ingest.run_until(lambda: bool(ingest.kinesis.trade_ids))
         (batch,) = [batch for batch in ingest.kinesis.batches if len(batch.trades)]
         assert batch.source == "json"

@@ -16,9 +16,11 @@ from tests.fixtures import records
 from tests.fixtures.records import known
 from tickcast.adapters.postgres import binary_copy
 from tickcast.adapters.postgres.connection import Database
+from tickcast.adapters.postgres.gap_store import GapStore
 from tickcast.adapters.postgres.history_store import HistoryStore
 from tickcast.adapters.postgres.score_store import ScoreStore, row_of
 from tickcast.adapters.settings import DatabaseSettings
+from tickcast.market.gaps import Gap
 from tickcast.units import DAY_US, HOUR_US, MINUTE_US
 
 DAY = 1_754_006_400_000_000  # 2025-08-01
@@ -101,10 +103,10 @@ def test_on_rds_users_log_in_with_tokens(owner: Any, postgres_port: int) -> None
         database.clear(url)
         database.migrate(url)
         members = owner.execute(
-            "select array_agg(member::regrole::text order by 1) from pg_auth_members "
+            "select array_agg(member::regrole::text order by member::regrole::text) from pg_auth_members "
             "where roleid = 'rds_iam'::regrole"
         ).fetchone()
-        assert members == (["tickcast_loader", "tickcast_reader", "tickcast_scorer"],)
+        assert members == (["tickcast_loader", "tickcast_reader", "tickcast_repairer", "tickcast_scorer"],)
     finally:
         owner.execute("drop role rds_iam")
 
@@ -136,7 +138,36 @@ def test_the_loader_may_not_change_tables(owner: Any, history_database: Database
         "alter table tickcast.trades add column n int",
         "create table tickcast.mine (n int)",
         "update tickcast.feature_sets set features = '{}'",
+        "delete from tickcast.gaps_repaired",
         "create role mine",
+    ):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute(forbidden)
+
+
+def test_the_repairer_may_read_trades_and_mark_gaps_and_no_more(
+    owner: Any, repairer_database: Database
+) -> None:
+    connection, store = repairer_database.connection(), GapStore(repairer_database.connection())
+    owner.execute("select tickcast.add_day(%s)", (DAY,))
+    with connection.transaction():
+        store.lock("X", [0])
+        assert not len(store.trades_by_id("X", 1, 2, DAY, DAY + 1))
+        store.mark("X", Gap(1, 2, DAY, DAY + 1), "withheld", (1, 2))
+        assert store.marked("X", 1) == [(1, 2, DAY, DAY + 1, "withheld")]
+    tables = {
+        name for (name,) in owner.execute("select tablename from pg_tables where schemaname = 'tickcast'")
+    }
+    for table in tables - {"trades", "gaps_repaired"}:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute(f"select * from tickcast.{table}")
+    for forbidden in (
+        "delete from tickcast.trades",
+        "insert into tickcast.trades select * from tickcast.trades",
+        "update tickcast.gaps_repaired set status = 'repaired'",
+        f"select tickcast.add_day({DAY})",
+        f"select tickcast.drop_days_before({DAY})",
+        "create temporary table mine (n int)",
     ):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             connection.execute(forbidden)

@@ -85,7 +85,18 @@ def test_one_of_several_systems_has_to_be_stopped() -> None:
 def test_a_deployment_in_aws_is_found_by_its_stack(clients: Any) -> None:
     there = deployment.existing("dev")
     assert (there.title, there.outputs["stack"]) == ("AWS, dev", "tickcast-dev-app")
-    assert clients == [("default", "cloudformation")]
+    assert clients == [("ap-northeast-1", "cloudformation")]
+
+
+def test_the_region_is_the_configuration_s_wherever_the_shell_points(
+    clients: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    there = deployment.existing("prod")
+    assert there.s3 == "s3"
+    assert clients == [("ap-northeast-1", "cloudformation"), ("ap-northeast-1", "s3")]
+    with pytest.raises(DeploymentNotFound, match="no environment 'staging': one of dev, local, prod"):
+        deployment.in_aws("staging")
 
 
 def test_without_credentials_it_says_so(clients: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from local.commands.command import add_system_arguments, number_of, system_options
-from local.system.options import Options, OptionsError
+from local.system.emulator import EMULATORS as PROGRAMS
+from local.system.options import EMULATORS, Options, OptionsError
 
 
 def parsed(*arguments: str) -> Options:
@@ -86,3 +87,13 @@ def test_an_invalid_number_is_named_as_by_make(text: str) -> None:
     parser.add_argument("--days", type=number_of("DAYS"))
     with pytest.raises(argparse.ArgumentError, match=f"DAYS is '{text}'; it should be a whole number"):
         parser.parse_args([f"--days={text}"])
+
+
+def test_the_emulator_is_the_one_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for chosen, emulator in (("", "ministack"), ("ministack", "ministack"), ("localstack", "localstack")):
+        monkeypatch.setenv("EMULATOR", chosen)
+        assert parsed().emulator == emulator
+    assert set(EMULATORS) == set(PROGRAMS)
+    monkeypatch.setenv("EMULATOR", "moto")
+    with pytest.raises(OptionsError, match="EMULATOR is 'moto'; it should be one of ministack, localstack"):
+        parsed()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from local.system import cloud
+from local.system.emulator import EMULATORS
 from local.system.processes import Processes
 from local.system.state_folder import StateFolder
 
@@ -26,9 +27,9 @@ def loaded_with(monkeypatch: pytest.MonkeyPatch, *answers: tuple[int, list[str],
     )
     monkeypatch.setattr(cloud, "invoke", lambda functions, function, request: next(results))
     state = StateFolder("sim")
-    return cloud.Cloud("http://127.0.0.1:1", Processes(state.path, state.logs, {}), state).load(
-        "load_history", {}
-    )
+    processes = Processes(state.path, state.logs, {})
+    emulated = cloud.Cloud(EMULATORS["ministack"], "http://127.0.0.1:1", processes, state)
+    return emulated.load("load_history", {})
 
 
 def test_objects_that_are_refused_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:

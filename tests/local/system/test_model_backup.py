@@ -66,3 +66,19 @@ def test_newer_models_replace_saved_ones(state: StateFolder, s3: Any) -> None:
 def test_a_first_run_has_no_models_to_restore(state: StateFolder, s3: Any) -> None:
     model_backup.save(state)
     assert model_backup.restore(state, s3, BUCKET) == 0
+
+
+def test_models_are_fetched_from_an_emulator_that_keeps_no_files(state: StateFolder, s3: Any) -> None:
+    model_backup.fetch(state, s3, BUCKET)  # without a pointer there is nothing to save
+    assert not state.models.exists()
+    s3.put_object(Bucket=BUCKET, Key="models/m1/model.onnx", Body=b"m1")
+    s3.put_object(Bucket=BUCKET, Key=model_backup.POINTER, Body=b"{}")
+    s3.put_object(Bucket=BUCKET, Key="bronze/old.avro", Body=b"ticks")
+    model_backup.fetch(state, s3, BUCKET)
+    s3.delete_object(Bucket=BUCKET, Key="models/m1/model.onnx")
+    s3.put_object(Bucket=BUCKET, Key="models/m2/model.onnx", Body=b"m2")
+    model_backup.fetch(state, s3, BUCKET)
+    found = {path.relative_to(state.models).as_posix() for path in state.models.rglob("*") if path.is_file()}
+    assert found == {"current.json", "m2/model.onnx"}
+    model_backup.save(state)  # as the next run does; it does not lose them
+    assert model_backup.restore(state, s3, BUCKET) == 1

@@ -39,6 +39,7 @@ SqlName = Annotated[
 ]
 LogLevel = Literal["DEBUG", "INFO", "WARN", "WARNING", "ERROR", "CRITICAL"]
 Port = Annotated[int, Meta(ge=1, le=65_535)]
+Authorisation = Literal["api_key", "iam"]
 HorizonS = Literal[1, 2, 5, 10]  # tickcast.model.forecast.HORIZONS_S
 GridMs = Annotated[int, Meta(ge=100, le=60_000, multiple_of=100)]  # whole bars
 PredictEveryMs = Annotated[int, Meta(ge=100, le=1000)]
@@ -221,6 +222,7 @@ class ServePredictionsSettings(HotStoreSettings, frozen=True, kw_only=True):
     environment: Name
     stale_after_s: Annotated[float, Meta(ge=1, le=5)]  # older features are answered by a fallback
     primary_horizon_s: HorizonS
+    authorisation: Authorisation  # the API's, which its description says
 
     def __post_init__(self) -> None:
         if self.lateness_ms >= self.stale_after_s * 1000:

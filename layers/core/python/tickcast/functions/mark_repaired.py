@@ -16,7 +16,7 @@ import msgspec
 import redis
 
 from tickcast.adapters import json_text
-from tickcast.adapters.postgres.history_store import HistoryStore
+from tickcast.adapters.postgres.gap_store import GapStore
 from tickcast.adapters.redis import keys
 from tickcast.market.fetch_plan import Window
 from tickcast.market.gaps import Gap, touched_ms
@@ -38,7 +38,7 @@ class MarkedGap(msgspec.Struct):
 
 
 def mark_repaired(
-    window: Window, withheld: Iterable[tuple[int, int]], store: HistoryStore, client: redis.Redis
+    window: Window, withheld: Iterable[tuple[int, int]], store: GapStore, client: redis.Redis
 ) -> MarkedGap:
     """Mark the gap of a window that was fetched and loaded. Repeating it changes nothing.
 

@@ -43,7 +43,7 @@ from tickcast.market.clock_offset import ClockOffset
 from tickcast.market.symbols import listed
 from tickcast.market.ticks import QUOTE, TRADE
 from tickcast.model.forecast import ModelError
-from tickcast.serving.outcomes import UNRESOLVED, mid_at
+from tickcast.serving.outcomes import mid_at
 from tickcast.serving.prediction import (
     MODEL_REFUSED,
     WARMING_UP,
@@ -108,19 +108,6 @@ class Result:
         for name, theirs in vars(more).items():
             ours = getattr(self, name)
             setattr(self, name, ours | theirs if isinstance(ours, bool | dict) else ours + theirs)
-
-    def counts(self) -> dict[str, int]:
-        """What did not go as it should, by the names of the metrics."""
-        return {
-            "LateTicks": self.late,
-            "UnresolvedOutcomes": sum(outcome.status == UNRESOLVED for outcome in self.outcomes),
-            "ModelRefused": self.model_refused,
-            "ChallengerRefused": self.challenger_refused,
-            "Quarantined": len(self.quarantined),
-            "Fenced": len(self.fenced),
-            "SymbolFailures": len(self.failed),
-            "StartedOver": len(self.started_over),
-        }
 
 
 class _Invocation(NamedTuple):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, TypeVar
 
 import numpy as np
@@ -26,6 +27,7 @@ from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.hot_store import Entries, HotStore
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.model_registry import RegistryError
+from tickcast.adapters.registry.pointer import Pointer
 from tickcast.adapters.settings import ScorePredictionsSettings, ScoreSettings
 from tickcast.evaluation import drift
 from tickcast.evaluation.drift import DriftEvidence, DriftState
@@ -51,6 +53,9 @@ _EVIDENCE_BLOCKS = 96
 _FULL = 0.8  # of a window's seconds
 _SETTLED_US = 10 * SECOND_US  # by then the outcome of a second's prediction is written
 _ASKED_FOR_US = 600 * SECOND_US
+# From a first promotion until every process serves the model, and from a symbol's first outcome until its
+# features are warm, with a margin.
+_BEGINNING_US = 120 * SECOND_US
 
 R = TypeVar("R", Outcome, Prediction)
 T = TypeVar("T")
@@ -58,12 +63,19 @@ T = TypeVar("T")
 
 @dataclass
 class Result:
-    """The result of a run. `hours`, the accuracy of the newest hour, and `drift` are by symbol."""
+    """The result of a run. `hours`, the accuracy of the newest hour, `available` and `drift` are by symbol.
+
+    `available` is the share of the newest hour that a model answered, as an alarm should see it: without the
+    time before a first model was in force, and without a symbol's first two minutes.
+    """
 
     outcomes: int = 0
     predictions: int = 0
     is_complete: bool = True  # False when time ran out: the next run continues from there
     hours: dict[str, SpanAccuracy] = field(default_factory=dict)
+    available: dict[str, float] = field(default_factory=dict)
+    has_no_model: bool = False  # the pointer names none
+    failed: list[str] = field(default_factory=list)  # symbols that something was raised on
     drift: dict[str, DriftState] = field(default_factory=dict)
     asked_us: int | None = None  # when drift asked for the training that is to be started
     reasons: list[str] = field(default_factory=list)
@@ -100,6 +112,7 @@ class ScorePredictions:
     database: Database
     clock_ms: Callable[[], float]
     _card: Card = field(default_factory=Card)  # of the active model, once it was read
+    _first_model_us: int = 0  # when the first model came into force; 0: before the one of now, or unknown
     _scored: dict[tuple[str, Span], SpanAccuracy] = field(default_factory=dict)
     _days: set[int] = field(default_factory=set)  # that have partitions
     _turn: int = 0  # symbols scored so far
@@ -121,6 +134,7 @@ class ScorePredictions:
             except (redis.RedisError, psycopg.Error, OSError):
                 raise
             except Exception as error:  # concerns this symbol; the others are scored
+                result.failed.append(symbol)
                 result.problems.append(f"{symbol}: {describe(error)}")
         if model_id and result.is_complete:
             self._update_drift(store, model_id, result)
@@ -154,6 +168,8 @@ class ScorePredictions:
         try:
             pointer = model_registry.active_model(self.s3, self.settings.bucket)
             model_id = pointer.model_id if pointer else None
+            result.has_no_model = pointer is None
+            self._first_model_us = _first_us(pointer)
             if model_id and self._card.model_id != model_id:
                 self._card = self._read_card(model_id, result)
             return model_id
@@ -226,9 +242,28 @@ class ScorePredictions:
         summary = AccuracySummary(symbol=symbol, scored_ms=now_us // 1000, **spans)
         self._hot.put_accuracy(summary)
         result.hours[symbol] = summary.hour
+        share = self._available(store, symbol, summary.hour, now_us, result)
+        if share is not None:
+            result.available[symbol] = share
 
-    def _span(self, store: ScoreStore, symbol: str, span: Span, now_us: int) -> SpanAccuracy:
-        from_us = (now_us - span.length_us) // MINUTE_US * MINUTE_US
+    def _available(
+        self, store: ScoreStore, symbol: str, hour: SpanAccuracy, now_us: int, result: Result
+    ) -> float | None:
+        """`Result.available` of `symbol`; None while none of the hour counts."""
+        if result.has_no_model:
+            return hour.availability or None  # 0: none was in force within the hour
+        if hour.first_ms is None:
+            return 0.0  # a symbol that was never answered for
+        first_us = hour.first_ms * 1000 if hour.first_ms > hour.from_ms else 0
+        from_us = -(-(max(self._first_model_us, first_us) + _BEGINNING_US) // MINUTE_US) * MINUTE_US
+        if from_us <= hour.from_ms * 1000:
+            return hour.availability
+        return self._span(store, symbol, SPANS[0], now_us, from_us).availability
+
+    def _span(
+        self, store: ScoreStore, symbol: str, span: Span, now_us: int, not_before_us: int = 0
+    ) -> SpanAccuracy:
+        from_us = max((now_us - span.length_us) // MINUTE_US * MINUTE_US, not_before_us)
         tallies = store.tallies(symbol, from_us, now_us, span.block_us)
         known = store.extent(symbol)
         first_us = max(from_us, known[0]) if known else None
@@ -307,6 +342,16 @@ class ScorePredictions:
             drifting=sorted(symbol for symbol, state in result.drift.items() if state.is_drifting),
         )
         self._hot.put_heartbeat(SERVICE, heartbeat)
+
+
+def _first_us(pointer: Pointer | None) -> int:
+    """When the active model came into force, if it is the first there was; otherwise 0."""
+    if pointer is None or pointer.previous or not pointer.since:
+        return 0
+    try:
+        return round(datetime.fromisoformat(pointer.since).timestamp() * SECOND_US)
+    except (ValueError, OverflowError):
+        return 0
 
 
 def _known_us(figures: SpanAccuracy) -> int:

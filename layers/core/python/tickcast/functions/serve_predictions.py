@@ -95,7 +95,7 @@ class ServePredictions:
         return {
             routes.DASHBOARD: lambda _: dashboard(self.site("index.html")),
             routes.OPENAPI: lambda _: Response(
-                200, text=self.site("openapi.json"), cache_control=OPEN_MINUTES
+                200, text=self.site(f"openapi.{self.settings.authorisation}.json"), cache_control=OPEN_MINUTES
             ),
             routes.HEALTH: lambda _: Health(self.settings, self.store, self.clock_ms)(),
             routes.SEVERAL: self.several,
@@ -131,7 +131,7 @@ class ServePredictions:
         if query.history:
             past = [at_horizon(each, body.horizon_s) for each in self.store.history(symbol, query.history)]
             body.history = past[: that_fit(past)]
-        return Response(200, as_json(body), fallbacks=body.source == "fallback")
+        return Response(200, as_json(body), ages_ms=[body.age_ms.claim])
 
     def several(self, query: SeveralQuery) -> Response:
         """The same of several symbols, read at one moment; what is wrong with one concerns no other."""
@@ -147,8 +147,8 @@ class ServePredictions:
                 body.predictions[symbol] = self._answer(symbol, found[symbol], store_ms, query.horizon)
             except ApiError as error:
                 body.problems[symbol] = error.problem
-        fallbacks = sum(each.source == "fallback" for each in body.predictions.values())
-        return Response(200, as_json(body), fallbacks=fallbacks)
+        ages_ms = [each.age_ms.claim for each in body.predictions.values()]
+        return Response(200, as_json(body), ages_ms=ages_ms)
 
     def history(self, query: HistoryQuery, symbol: str) -> Response:
         """A page of the predictions of a span of time, newest first. Seconds without a prediction are

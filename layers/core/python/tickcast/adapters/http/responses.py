@@ -37,7 +37,7 @@ class Response:
     """`body` as JSON or, where there is one, `text` as it is.
 
     `volatile` names the members of `body` that change with the time of the request alone: the entity tag
-    leaves them out. `fallbacks` is how many predictions in it are fallbacks as of now.
+    leaves them out. `ages_ms` are those of the predictions in it, when they were read.
     """
 
     status: int
@@ -47,7 +47,7 @@ class Response:
     cache_control: str = NO_STORE
     headers: Mapping[str, str] = field(default_factory=dict)
     volatile: Collection[str] = ()
-    fallbacks: int = 0
+    ages_ms: Collection[int] = ()
 
     def as_proxy_response(self, if_none_match: str = "") -> dict[str, Any]:
         """For API Gateway; a 304 if `if_none_match`, the header as received, lists this content."""

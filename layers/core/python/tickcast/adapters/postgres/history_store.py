@@ -18,33 +18,20 @@ from psycopg import sql
 
 from tickcast.adapters.postgres import binary_copy
 from tickcast.adapters.postgres.connection import Database
+from tickcast.adapters.postgres.gap_store import TO_ORIGIN, GapStore
 from tickcast.features.vector import FEATURE_NAMES
-from tickcast.market.gaps import TOLERANCE_US, Gap
 from tickcast.market.sources import Origin
-from tickcast.market.trade_ledger import LEDGER_ROW, LedgerRows
+from tickcast.market.trade_ledger import LedgerRows
 from tickcast.model.dataset import ROW_HASH, HourRows
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.units import DAY_US, HOUR_US
 
 _AS_HELD = ("time_us", "first_id", "last_id", "price", "qty", "side", "trades")  # columns of the table too
 _AGGREGATE = ("aggregate_first_id", "aggregate_last_id", "aggregate_qty")
-_SAME_TRADE_US = HOUR_US  # whichever way a trade came, its times lie closer together, by far
-# Spelt out: `enum_range` would read the catalogue for every row.
 _TO_LABEL = (
     "case {} " + " ".join(f"when {each} then '{each.label}'" for each in Origin) + " end::tickcast.origin"
 )
-_TO_ORIGIN = "case origin " + " ".join(f"when '{each.label}' then {each}" for each in Origin) + " end"
 _ORIGIN = _TO_LABEL.format("origin")
-
-# All fields as eight bytes each, concatenated into one value: the client has no rows to parse.
-_PACKED: LiteralString = " || ".join(
-    f"int8send({expression})"
-    for expression in (
-        *("time_us", "first_id", "last_id", "price", "qty", "side"),
-        *(_TO_ORIGIN, "trades"),
-        *(f"coalesce(aggregate[{n}], {name})" for n, name in ((1, "first_id"), (2, "last_id"), (3, "qty"))),
-    )
-)
 
 _STAGING: LiteralString = """
 create temporary table if not exists staged_trades (time_us bigint, first_id bigint) on commit delete rows;
@@ -113,11 +100,11 @@ class LoadedObject(NamedTuple):
     reason: str = ""  # of the quarantine
 
 
-class HistoryStore:
+class HistoryStore(GapStore):
     """The history, over one connection in autocommit mode."""
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        self.connection = connection
+        super().__init__(connection)
         self._days: set[int] = set()
         connection.execute(_STAGING)
         self._feature_set = self._registered_features()
@@ -144,12 +131,6 @@ class HistoryStore:
             self.connection.execute("delete from tickcast.loaded_objects where last_us < %s", (day_us,))
             self.connection.execute("delete from tickcast.stale_hours where hour_us < %s", (day_us,))
         return int(count)
-
-    def lock(self, symbol: str, days_us: Iterable[int]) -> None:
-        """Lock the days of `symbol` until the transaction ends; waits for other holders."""
-        for day_us in sorted(set(days_us)):  # in one order everywhere, or two could wait for each other
-            name = f"tickcast:{symbol}:{day_us}"
-            self.connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", (name,))
 
     def known_objects(self, keys: Sequence[str]) -> dict[str, str]:
         """The ETags of those of `keys` that are in the ledger, loaded or quarantined."""
@@ -178,31 +159,13 @@ class HistoryStore:
         """The loaded objects with quotes whose ticks reach into [from_us, to_us), by key."""
         rows = self.connection.execute(
             f"""
-            select key, etag, symbol, trades, quotes, first_us, last_us, {_TO_ORIGIN}
+            select key, etag, symbol, trades, quotes, first_us, last_us, {TO_ORIGIN}
             from tickcast.loaded_objects
             where symbol = %s and status = 'loaded' and quotes > 0 and last_us >= %s and first_us < %s
             order by key""",
             (symbol, from_us, to_us),
         )
         return [LoadedObject(*about)._replace(origin=Origin(index)) for *about, index in rows]
-
-    def trades_by_id(self, symbol: str, first_id: int, last_id: int, from_us: int, to_us: int) -> LedgerRows:
-        """The rows with trades of a range of ids; of aggregates that reach into it, all their trades.
-
-        They happened between two instants, approximately: an hour before and after is searched too.
-        """
-        times_us = (from_us - _SAME_TRADE_US, to_us + _SAME_TRADE_US)
-        where: LiteralString = (
-            "symbol = %s and time_us between %s and %s and first_id <= %s and last_id >= %s"
-        )
-        row = self._one(
-            "select min(coalesce(aggregate[1], first_id)), max(coalesce(aggregate[2], last_id)) "
-            f"from tickcast.trades where {where}",
-            *(symbol, *times_us, last_id, first_id),
-        )
-        if row[0] is None:
-            return np.empty(0, LEDGER_ROW)
-        return self._ledger_rows(where, symbol, *times_us, max(last_id, row[1]), min(first_id, row[0]))
 
     def trades_by_time(self, symbol: str, from_us: int, to_us: int) -> LedgerRows:
         """The trades known of [from_us, to_us)."""
@@ -266,39 +229,6 @@ class HistoryStore:
         self.connection.execute(_REMOVE_ROWS, span)
         self.connection.execute(_ADD_ROWS, (symbol, self._feature_set))
 
-    def mark(self, symbol: str, gap: Gap, status: str, touched_ms: tuple[int, int]) -> None:
-        """Mark missing trades as `repaired` or `withheld`; this replaces marks within their range.
-
-        Marks of another time stay: the exchange has since restarted its ids. Only one of exactly the same ids
-        is replaced, for the table has room for one.
-        """
-        self.connection.execute(
-            "delete from tickcast.gaps_repaired where symbol = %s and first_id >= %s and last_id <= %s "
-            "and ((from_us <= %s and to_us >= %s) or (first_id = %s and last_id = %s))",
-            (
-                *(symbol, gap.first_id, gap.last_id),
-                *(gap.to_us + TOLERANCE_US, gap.from_us - TOLERANCE_US),
-                *(gap.first_id, gap.last_id),
-            ),
-        )
-        self.connection.execute(
-            "insert into tickcast.gaps_repaired values (%s, %s, %s, %s, %s, %s, %s, %s)",
-            (symbol, gap.first_id, gap.last_id, status, gap.from_us, gap.to_us, *touched_ms),
-        )
-
-    def marked(self, symbol: str, count: int) -> list[tuple[int, int, int, int, str]]:
-        """The `count` ranges of ids marked last, of those marked together the newest: `first_id, last_id,
-        from_us, to_us` and the status, by id.
-
-        Not the highest ids: those may be of a series that the exchange has since restarted.
-        """
-        rows = self.connection.execute(
-            "select first_id, last_id, from_us, to_us, status from tickcast.gaps_repaired "
-            "where symbol = %s order by marked_at desc, to_us desc, first_id desc limit %s",
-            (symbol, count),
-        )
-        return sorted(rows)
-
     def _stage(self, table: LiteralString, columns: Mapping[str, npt.NDArray[Any]]) -> None:
         """Replace the rows of a temporary table by `columns`, by their names there."""
         self.connection.execute(f"truncate {table}")
@@ -312,15 +242,6 @@ class HistoryStore:
             for piece in binary_copy.encode(list(columns.values())):
                 copy.write(piece)
 
-    def _ledger_rows(self, where: LiteralString, *parameters: Any) -> LedgerRows:
-        query: LiteralString = f"select string_agg({_PACKED}, '') from tickcast.trades where {where}"
-        (packed,) = self._one(query, *parameters)
-        fields = np.frombuffer(packed or b"", ">i8").reshape(-1, len(LEDGER_ROW.names or ()))
-        rows = np.empty(len(fields), LEDGER_ROW)
-        for at, name in enumerate(LEDGER_ROW.names or ()):
-            rows[name] = fields[:, at]
-        return rows
-
     def _registered_features(self) -> int:
         key = (ROW_HASH, list(HORIZONS_S))
         self.connection.execute(
@@ -333,11 +254,6 @@ class HistoryStore:
             "and horizons_s = %s::integer[]"
         )
         return int(self._one(query, *key)[0])
-
-    def _one(self, query: LiteralString, *parameters: Any) -> tuple[Any, ...]:
-        row = self.connection.execute(query, parameters, binary=True).fetchone()
-        assert row is not None
-        return tuple(row)
 
 
 class OpenStore:

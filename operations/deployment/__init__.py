@@ -1,0 +1,1 @@
+"""Into an AWS account and out of it again: deploy, destroy, diff, doctor."""

@@ -1,0 +1,1 @@
+"""The container images: built with whichever builder is there, from locked packages."""

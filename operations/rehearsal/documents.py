@@ -1,0 +1,23 @@
+"""The documents that are generated from the templates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from operations.rehearsal import checked_by, permissions
+from operations.rehearsal.creation import Created
+from operations.rehearsal.synthesis import ROOT
+from operations.rehearsal.template import Templates
+
+COMMAND = ".venv/bin/python -m operations document"
+PERMISSIONS = ROOT / "docs" / "permissions.md"
+CHECKED_BY = ROOT / "docs" / "checked-by.md"
+
+
+def texts(environments: Mapping[str, Templates], created: Mapping[str, Created]) -> dict[Path, str]:
+    """What the documents should contain."""
+    return {
+        PERMISSIONS: permissions.document(environments),
+        CHECKED_BY: checked_by.document(environments, created),
+    }

@@ -1,0 +1,127 @@
+"""What an earlier run left of a stack, and the reasons of a failure.
+
+No emulator's CloudFormation is slow, fails halfway or protects a stack from deletion: its answers are made
+here.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from operations.deployment.account import Account
+from operations.deployment.stacks import delete, failures, make_deployable, settled
+from operations.failures import OperationFailed
+from tests.fixtures.account_in_moto import account
+
+
+class CloudFormation:
+    """A stack whose status goes through `statuses`, one at each look; the last one stays. Empty: none."""
+
+    def __init__(self, *statuses: str, is_protected: bool = False) -> None:
+        self.statuses = list(statuses)
+        self.is_protected = is_protected
+        self.calls: list[str] = []
+        self.events: list[dict[str, Any]] = []
+
+    def describe_stacks(self, **_: Any) -> Any:
+        status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
+        if not status:
+            error = {"Code": "ValidationError", "Message": "it does not exist"}
+            raise ClientError({"Error": error}, "DescribeStacks")
+        return {"Stacks": [{"StackStatus": status, "EnableTerminationProtection": self.is_protected}]}
+
+    def update_termination_protection(self, **wanted: Any) -> None:
+        self.is_protected = wanted["EnableTerminationProtection"]
+        self.calls.append("unprotect")
+
+    def delete_stack(self, **_: Any) -> None:
+        assert not self.is_protected
+        self.calls.append("delete")
+
+    def continue_update_rollback(self, **_: Any) -> None:
+        self.calls.append("continue")
+
+    def get_paginator(self, name: str) -> Any:
+        return type("Pages", (), {"paginate": lambda _, **__: [{"StackEvents": self.events}]})()
+
+
+def of(cloudformation: CloudFormation) -> Account:
+    return Account(account().environment, lambda service: cloudformation)
+
+
+def prepared(cloudformation: CloudFormation) -> list[str]:
+    """What was said while the stack was made deployable."""
+    said: list[str] = []
+    make_deployable(of(cloudformation), "data", said.append, sleep=lambda seconds: None)
+    return said
+
+
+def test_what_cloudformation_still_does_is_waited_for() -> None:
+    """As after Ctrl-C: the deployment continues without the command that started it."""
+    stack = CloudFormation("CREATE_IN_PROGRESS", "CREATE_IN_PROGRESS", "CREATE_COMPLETE")
+    assert prepared(stack) == ["tickcast-dev-data is CREATE_IN_PROGRESS: waiting for CloudFormation"]
+    assert stack.calls == []
+
+
+@pytest.mark.parametrize("status", ["", "CREATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "REVIEW_IN_PROGRESS"])
+def test_what_the_cdk_can_deploy_is_left_to_it(status: str) -> None:
+    stack = CloudFormation(status)
+    assert (prepared(stack), stack.calls) == ([], [])
+
+
+def test_a_stack_that_was_never_created_is_deleted_first_though_protected() -> None:
+    stack = CloudFormation(*["ROLLBACK_COMPLETE"] * 2, "DELETE_IN_PROGRESS", "", is_protected=True)
+    prepared(stack)
+    assert stack.calls == ["unprotect", "delete"]
+
+
+def test_a_rollback_that_failed_is_continued() -> None:
+    stack = CloudFormation(
+        "UPDATE_ROLLBACK_FAILED", "UPDATE_ROLLBACK_IN_PROGRESS", "UPDATE_ROLLBACK_COMPLETE"
+    )
+    prepared(stack)
+    assert stack.calls == ["continue"]
+
+
+def test_what_only_a_person_can_free_is_said() -> None:
+    with pytest.raises(OperationFailed, match="is DELETE_FAILED: .* `make destroy ENV=dev` removes all"):
+        prepared(CloudFormation("DELETE_FAILED"))
+
+
+def test_what_could_not_be_deleted_is_named() -> None:
+    stack = CloudFormation("CREATE_COMPLETE", "DELETE_IN_PROGRESS", "DELETE_FAILED")
+    stack.events = [event("Bucket", "DELETE_FAILED", "The bucket is not empty", 1)]
+    with pytest.raises(OperationFailed, match="could not be deleted\n  Bucket .*: The bucket is not empty"):
+        delete(of(stack), "data", print, sleep=lambda seconds: None)
+
+
+def test_a_stack_that_stays_busy_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("operations.deployment.stacks.PATIENCE_S", -1.0)
+    with pytest.raises(OperationFailed, match="has been UPDATE_IN_PROGRESS"):
+        settled(of(CloudFormation("UPDATE_IN_PROGRESS")), "data", print, sleep=lambda seconds: None)
+
+
+def event(name: str, status: str, reason: str, seconds: float) -> dict[str, Any]:
+    return {
+        "LogicalResourceId": name,
+        "ResourceType": "AWS::X",
+        "ResourceStatus": status,
+        "ResourceStatusReason": reason,
+        "Timestamp": datetime.now(UTC) + timedelta(seconds=seconds),
+    }
+
+
+def test_the_first_reasons_of_a_failure_are_found() -> None:
+    stack = CloudFormation("ROLLBACK_COMPLETE")
+    stack.events = [
+        event("Stack", "ROLLBACK_IN_PROGRESS", "", 3),
+        event("B", "CREATE_FAILED", "Resource creation cancelled", 2),
+        event("A", "CREATE_FAILED", "Invalid rule description", 1),
+        event("Old", "CREATE_FAILED", "of an earlier attempt", -100),
+    ]
+    found = failures(of(stack), "s", datetime.now(UTC) - timedelta(seconds=5))
+    assert found == ["A (AWS::X): Invalid rule description"]
