@@ -350,12 +350,7 @@ def scheduled(synthesised: Synthesised) -> list[dict[str, Any]]:
 
 def test_scheduled_work_is_retried_by_one_mechanism(synthesised: Synthesised) -> None:
     """A rule repeats the start, Lambda an asynchronous invocation, a state machine its own steps."""
-<<<<<<< HEAD
     targets = [target for rule in scheduled(synthesised) for target in rule["Targets"]]
-=======
-    rules = [rule for _, rule in synthesised.resources("AWS::Events::Rule") if "ScheduleExpression" in rule]
-    targets = [target for rule in rules for target in rule["Targets"]]
->>>>>>> a-template
     functions_ = {logical_id for logical_id, _ in synthesised.resources("AWS::Lambda::Function")}
     invoked = [target for target in targets if _id_in(target["Arn"]) in functions_]
     lambdas_own = {
@@ -391,12 +386,7 @@ def test_the_audit_is_scheduled(synthesised: Synthesised) -> None:
 
 
 def test_predictions_are_scored_every_minute(synthesised: Synthesised) -> None:
-<<<<<<< HEAD
     [rule] = [r for r in scheduled(synthesised) if r["ScheduleExpression"] == "rate(1 minute)"]
-=======
-    rules = [rule for _, rule in synthesised.resources("AWS::Events::Rule")]
-    [rule] = [rule for rule in rules if rule.get("ScheduleExpression") == "rate(1 minute)"]
->>>>>>> a-template
     [target] = rule["Targets"]
     machines = dict(synthesised.resources("AWS::StepFunctions::StateMachine"))
     assert machines[target["Arn"]["Ref"]]["StateMachineType"] == "EXPRESS"
@@ -411,12 +401,7 @@ def test_predictions_are_scored_every_minute(synthesised: Synthesised) -> None:
 
 
 def test_history_and_training_are_scheduled(on_aws: Synthesised) -> None:
-<<<<<<< HEAD
     [rule] = [r for r in scheduled(on_aws) if r["ScheduleExpression"].startswith("cron(17 3")]
-=======
-    rules = [rule for _, rule in on_aws.resources("AWS::Events::Rule")]
-    [rule] = [rule for rule in rules if rule.get("ScheduleExpression", "").startswith("cron(17 3")]
->>>>>>> a-template
     [target] = rule["Targets"]
     assert json.loads(target["Input"]) == {"days": 2, "repair": True, "train": {"days": 7}}
 
