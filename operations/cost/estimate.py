@@ -7,7 +7,7 @@ from functools import cached_property
 
 from cdk.config import Environment
 from cdk.config import load as load_environment
-from operations.cost import coverage
+from operations.cost import coverage, synthesis
 from operations.cost.inventory import Inventory, inventory
 from operations.cost.lines import Line, lines
 from operations.cost.measured import SHARD_BYTES_PER_S
@@ -78,11 +78,8 @@ def monthly(environment: Environment, load: Load | None = None) -> Estimate:
     """
     if environment.aws is None:
         raise OperationRefused(f"{environment.name} is on this machine and costs nothing: ENV is dev or prod")
-    # Synthesis starts Node: only for those who ask for an estimate.
-    from operations.cost.synthesis import resources_of
-
     region_prices = prices(environment.region)
-    resources = resources_of(environment)
+    resources = synthesis.resources_of(environment)
     coverage.check(resources)
     return Estimate(environment.name, inventory(resources), load or Load(), region_prices)
 

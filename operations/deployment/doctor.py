@@ -100,12 +100,14 @@ def _of_ingest(account: Account) -> Iterator[State]:
         cluster=outputs["ClusterArn"], services=[outputs["IngestService"]]
     )["services"]
     running_tasks, desired = service["runningCount"], service["desiredCount"]
-    if running_tasks >= desired:
+    failed = [each for each in service.get("deployments", []) if each.get("rolloutState") == "FAILED"]
+    if running_tasks >= desired and not failed:
         yield State(True, f"ingest: {running_tasks} of {desired} tasks run")
         return
     events = "; ".join(event["message"] for event in service.get("events", [])[:_SHOWN_EVENTS])
     stopped = _last_stopped(account, outputs)
     why = f"; the last one stopped: {stopped}" if stopped else ""
+    why += "".join(f"; {each.get('rolloutStateReason', 'a deployment failed')}" for each in failed)
     yield State(
         False,
         f"ingest: {running_tasks} of {desired} tasks run{why}",

@@ -52,7 +52,7 @@ class Toolkit:
     def bootstrap(self) -> None:
         """Make the account's stack for deployments. The app is not synthesised: a fresh clone cannot."""
         target = f"aws://{self._account.id}/{self._account.region}"
-        self._run("bootstrap", target, "--app", "", "--tags", "application=cdk-toolkit")
+        self._run("bootstrap", target, "--app", "")
 
     def deploy(self, stack: str) -> None:
         self._run(

@@ -7,6 +7,7 @@ import pytest
 from cdk.config import load
 from operations.cost import Estimate, monthly
 from operations.cost.inventory import Resource
+from operations.cost.synthesis import resources_of
 
 NAMES = ("dev", "prod")
 
@@ -14,8 +15,6 @@ NAMES = ("dev", "prod")
 @pytest.fixture(scope="session")
 def resources() -> dict[str, list[Resource]]:
     """By environment: those of the templates."""
-    from operations.cost.synthesis import resources_of  # starts Node
-
     return {name: resources_of(load(name, symbols="BTCUSDT")) for name in NAMES}
 
 

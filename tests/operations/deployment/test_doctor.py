@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from types import ModuleType, SimpleNamespace
@@ -108,6 +109,43 @@ def test_what_cannot_be_asked_is_a_line_of_its_own(deployed: Account) -> None:
     """The ingest service: the stack in moto has none."""
     state = line(examine(deployed), "ingest: could not be asked")
     assert "tickcast-dev-app has no output IngestService" in state.todo
+
+
+@pytest.mark.parametrize(
+    ("running", "rollout", "what"),
+    [
+        (1, "COMPLETED", "ingest: 1 of 1 tasks run"),
+        (
+            0,
+            "IN_PROGRESS",
+            "ingest: 0 of 1 tasks run; the last one stopped: Task failed container health checks",
+        ),
+        (1, "FAILED", "ingest: 1 of 1 tasks run; the last one stopped: .*; circuit breaker"),
+    ],
+)
+def test_tasks_that_do_not_run_are_explained(running: int, rollout: str, what: str) -> None:
+    """By answers made here: moto's tasks do not fail."""
+
+    class Ecs:
+        def describe_services(self, **_: Any) -> Any:
+            deployment = {"rolloutState": rollout, "rolloutStateReason": "circuit breaker"}
+            events = [{"message": "unable to place a task"}]
+            service = {"runningCount": running, "desiredCount": 1, "deployments": [deployment]}
+            return {"services": [service | {"events": events}]}
+
+        def list_tasks(self, **_: Any) -> Any:
+            return {"taskArns": ["task"]}
+
+        def describe_tasks(self, **_: Any) -> Any:
+            return {"tasks": [{"stoppedReason": "Task failed container health checks"}]}
+
+    of: Any = SimpleNamespace(
+        client=lambda service: Ecs(), outputs=lambda part: {"ClusterArn": "c", "IngestService": "s"}
+    )
+    (state,) = doctor._of_ingest(of)
+    assert state.is_well == (running == 1 and rollout == "COMPLETED")
+    assert re.match(what, state.what)
+    assert state.is_well or "unable to place a task" in state.todo
 
 
 def test_without_credentials_that_is_all(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,14 +6,17 @@ here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
+from operations.deployment import toolkit
 from operations.deployment.account import Account
-from operations.deployment.stacks import delete, failures, make_deployable, settled
+from operations.deployment.stacks import DeployStack, delete, failures, make_deployable, settled
+from operations.deployment.toolkit import Toolkit
 from operations.failures import OperationFailed
 from tests.fixtures.account_in_moto import account
 
@@ -103,6 +106,34 @@ def test_a_stack_that_stays_busy_is_given_up(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("operations.deployment.stacks.PATIENCE_S", -1.0)
     with pytest.raises(OperationFailed, match="has been UPDATE_IN_PROGRESS"):
         settled(of(CloudFormation("UPDATE_IN_PROGRESS")), "data", print, sleep=lambda seconds: None)
+
+
+def test_a_deployment_that_fails_names_the_resources() -> None:
+    stack = CloudFormation("CREATE_COMPLETE")
+    stack.events = [event("Door", "UPDATE_FAILED", "Invalid rule description", 0)]
+
+    class Failing(Toolkit):
+        def deploy(self, stack: str) -> None:
+            raise OperationFailed("`cdk deploy` ended with status 1; its output is above")
+
+    with pytest.raises(OperationFailed, match="status 1; .*\n  Door .*: Invalid rule description"):
+        DeployStack("app", Failing(of(stack))).run(of(stack), print)
+
+
+def test_bootstrap_synthesises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a fresh clone the layers are missing, and the app cannot be synthesised."""
+    ran: list[list[str]] = []
+    monkeypatch.setattr(toolkit, "CDK", toolkit.ROOT / "cdk.json")  # any file that is there
+
+    def run(command: list[str], environment: Mapping[str, str]) -> int:
+        ran.append(command[1:])
+        return 0
+
+    monkeypatch.setattr(toolkit, "run", run)
+    there = of(CloudFormation(""))
+    monkeypatch.setattr(type(there), "id", "123456789012")
+    Toolkit(there).bootstrap()
+    assert ran == [["bootstrap", "aws://123456789012/ap-northeast-1", "--app", ""]]
 
 
 def event(name: str, status: str, reason: str, seconds: float) -> dict[str, Any]:
