@@ -17,7 +17,9 @@ class ExchangeKey(secretsmanager.Secret):
             scope,
             construct_id,
             description="Binance API key for the SBE market data stream, as plain text",
-            removal_policy=RemovalPolicy.RETAIN if environment.keep_data else RemovalPolicy.DESTROY,
+            removal_policy=RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE
+            if environment.keep_data
+            else RemovalPolicy.DESTROY,
         )
         # The construct would generate a random password, and the ingest task would try to connect with it.
         resource = self.node.default_child

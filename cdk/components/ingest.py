@@ -44,7 +44,6 @@ class Ingest(Construct):
             "Cluster",
             vpc=vpc,
             container_insights_v2=insights.ENABLED if config.container_insights else insights.DISABLED,
-            enable_fargate_capacity_providers=ingest.spot or None,
         )
         self.task = FargateTask(
             self,
@@ -93,6 +92,18 @@ class Ingest(Construct):
         # The construct waits for the policy of the task's role alone. Without that of the other, with which
         # ECS fetches the image and the key, the first task may fail and the deployment be rolled back.
         self.service.node.add_dependency(self.task.obtain_execution_role())
+        if ingest.spot:
+            # Not by the option of the cluster: the service has to be made after it and deleted before
+            # it, for ECS removes no provider that a service uses.
+            self.service.node.add_dependency(
+                ecs.CfnClusterCapacityProviderAssociations(
+                    self,
+                    "CapacityProviders",
+                    cluster=self.cluster.cluster_name,
+                    capacity_providers=["FARGATE", "FARGATE_SPOT"],
+                    default_capacity_provider_strategy=[],
+                )
+            )
         if not config.container_insights:
             _acknowledge(self.cluster)
 

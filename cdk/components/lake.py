@@ -37,7 +37,9 @@ class Lake(Construct):
             object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
             # Objects are written once, but for the model pointer: there, versions are the record of moves.
             versioned=environment.keep_data,
-            removal_policy=RemovalPolicy.RETAIN if environment.keep_data else RemovalPolicy.DESTROY,
+            removal_policy=RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE
+            if environment.keep_data
+            else RemovalPolicy.DESTROY,
             # Smaller objects stay where they are: a cheaper class would bill them as if they had this size.
             transition_default_minimum_object_size=(
                 s3.TransitionDefaultMinimumObjectSize.ALL_STORAGE_CLASSES_128_K

@@ -285,7 +285,8 @@ class NetworkConfig(_Config, frozen=True, kw_only=True):
     """Two zones. Flow logs (of rejected traffic) are kept for the retention named, or not made.
 
     `zone_ids` name the same zones in every account, which zones' names do not; null: the first two that the
-    account lists, of which one may be without Fargate.
+    account lists, of which one may be without Fargate. A subnet keeps its zone: to change them, destroy the
+    environment first.
     """
 
     zone_ids: tuple[ZoneId, ZoneId] | None = None
@@ -437,6 +438,7 @@ class Environment(_Config, frozen=True, kw_only=True):
     def _check_stream(self, ingest: IngestConfig) -> None:
         try:
             stream_address(ingest.stream_url, "sbe", self.symbols, ingest.busy_symbol)
+            stream_address(ingest.public_stream_url, "json", self.symbols, ingest.busy_symbol)
         except ValueError as error:
             raise ValueError(f"symbols: {error}") from None
 

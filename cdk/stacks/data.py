@@ -34,7 +34,9 @@ class DataStack(Stack):
             shard_count=environment.stream.shards,
             retention_period=Duration.hours(environment.stream.retention_hours),
             encryption=kinesis.StreamEncryption.MANAGED,
-            removal_policy=RemovalPolicy.RETAIN if environment.keep_data else RemovalPolicy.DESTROY,
+            removal_policy=RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE
+            if environment.keep_data
+            else RemovalPolicy.DESTROY,
         )
 
 

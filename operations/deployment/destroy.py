@@ -36,9 +36,11 @@ class StopExecutions:
     def _running(self, account: Account) -> list[str]:
         if not (machine := account.outputs("app").get("BackfillMachine")):
             return []
-        listed = account.client("stepfunctions").list_executions(
-            stateMachineArn=machine, statusFilter="RUNNING"
-        )
+        client = account.client("stepfunctions")
+        try:
+            listed = client.list_executions(stateMachineArn=machine, statusFilter="RUNNING")
+        except client.exceptions.StateMachineDoesNotExist:  # an interrupted deletion went that far
+            return []
         return [each["executionArn"] for each in listed["executions"]]
 
 
@@ -69,16 +71,8 @@ class DeleteStack:
         return not account.status(self.part)
 
     def run(self, account: Account, say: Say) -> None:
-        stacks.settled(account, self.part, say, self._sleep)
-        if account.environment.keep_data:
-            for resource in account.resources(account.stack_name(self.part)):
-                if resource.kind == "AWS::RDS::DBInstance" and resource.physical_id:
-                    account.client("rds").modify_db_instance(
-                        DBInstanceIdentifier=resource.physical_id,
-                        DeletionProtection=False,
-                        ApplyImmediately=True,
-                    )
-        stacks.delete(account, self.part, say, self._sleep)
+        if stacks.settled(account, self.part, say, self._sleep):
+            stacks.delete(account, self.part, say, self._sleep)
 
 
 class DeleteLeftovers:

@@ -68,12 +68,25 @@ class StoreKey:
         self._ask = ask
 
     def is_done(self, account: Account) -> bool:
+        return self._is_stored(account) and is_read(account)
+
+    def run(self, account: Account, say: Say) -> None:
+        if not self._is_stored(account):
+            self._store(account, say)
+        if not is_read(account):  # a running task has the old value: ECS reads it at the start alone
+            outputs = account.outputs("app")
+            account.client("ecs").update_service(
+                cluster=outputs["ClusterArn"], service=outputs["IngestService"], forceNewDeployment=True
+            )
+            say("the ingest task is replaced, to read it")
+
+    def _is_stored(self, account: Account) -> bool:
         """A secret with a value is asked about no more; a key in the environment replaces it."""
         stored = stored_value(account)
         given = given_key(self._environment)
         return stored == given if given else stored is not None
 
-    def run(self, account: Account, say: Say) -> None:
+    def _store(self, account: Account, say: Say) -> None:
         key = given_key(self._environment) or self._ask()
         account.client("secretsmanager").put_secret_value(
             SecretId=account.outputs("data")["ExchangeKeyArn"], SecretString=key or NO_KEY
@@ -83,12 +96,21 @@ class StoreKey:
             if key
             else f"no key: ingest takes the public JSON mirror; {FILE_VARIABLE}=… `make deploy` stores one"
         )
-        outputs = account.outputs("app")
-        if "IngestService" in outputs:  # a running task has the old value: ECS reads it at the start alone
-            account.client("ecs").update_service(
-                cluster=outputs["ClusterArn"], service=outputs["IngestService"], forceNewDeployment=True
-            )
-            say("the ingest task is replaced, to read it")
+
+
+def is_read(account: Account) -> bool:
+    """Whether the service's tasks were started after the secret got its value, or are yet to be."""
+    outputs = account.outputs("app")
+    if "IngestService" not in outputs:
+        return True
+    described = account.client("ecs").describe_services(
+        cluster=outputs["ClusterArn"], services=[outputs["IngestService"]]
+    )
+    started = [each["createdAt"] for each in described["services"][0]["deployments"]]
+    held = account.client("secretsmanager").get_secret_value(
+        SecretId=account.outputs("data")["ExchangeKeyArn"]
+    )
+    return bool(started) and max(started) >= held["CreatedDate"]
 
 
 def stored_value(account: Account) -> str | None:

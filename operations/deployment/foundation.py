@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 from botocore.exceptions import ClientError
 
-from operations.deployment import toolkit
+from operations.deployment import stacks, toolkit
 from operations.deployment.account import Account, Say
 from operations.deployment.toolkit import Toolkit
 from operations.failures import OperationFailed
@@ -41,14 +42,17 @@ class Bootstrap:
 
     name = "bootstrap"
 
-    def __init__(self, cdk: Toolkit) -> None:
+    def __init__(self, cdk: Toolkit, sleep: stacks.Sleep = time.sleep) -> None:
         self._cdk = cdk
+        self._sleep = sleep
 
     def is_done(self, account: Account) -> bool:
         return bootstrap_version(account) >= LEAST_BOOTSTRAP
 
     def run(self, account: Account, say: Say) -> None:
-        self._cdk.bootstrap()
+        stacks.settled_stack(account, BOOTSTRAP_STACK, say, self._sleep)  # of an interrupted deployment
+        if not self.is_done(account):
+            self._cdk.bootstrap()
 
 
 def bootstrap_version(account: Account) -> int:

@@ -19,6 +19,7 @@ STARTED_BY = "tickcast-deploy"
 CONTAINER, LOG_PREFIX = "Migrate", "migrate"
 POLL_S = 5.0
 PATIENCE_S = 900.0
+UNKNOWN_POLLS = 12  # a minute
 _SHOWN_LINES = 20
 
 
@@ -35,6 +36,15 @@ class Migrate:
         return account.noted(MIGRATED) == (revision(account) or None)
 
     def run(self, account: Account, say: Say) -> None:
+        """An interrupted deployment may have left an earlier revision running: it is waited for, and then the
+        current one follows."""
+        migrated = ""
+        while migrated != revision(account):
+            migrated = self._run(account, say)
+            account.note(MIGRATED, migrated)
+
+    def _run(self, account: Account, say: Say) -> str:
+        """Carry out one task. Returns the revision that it is of."""
         outputs = account.outputs("app")
         task = _running(account, outputs) or _start(account, outputs)
         say(f"task {task.rpartition('/')[2]}")
@@ -48,14 +58,18 @@ class Migrate:
                 + ("" if lines else " (it wrote nothing: the container has not started)")
             )
         say("exit status 0")
-        account.note(MIGRATED, revision(account))
+        return str(ended["taskDefinitionArn"]).rpartition("/")[2]
 
     def _ended(self, account: Account, outputs: dict[str, str], task: str, say: Say) -> dict[str, Any]:
-        deadline, said = time.monotonic() + PATIENCE_S, ""
+        deadline, said, unknown = time.monotonic() + PATIENCE_S, "", 0
         while True:
             answer = account.client("ecs").describe_tasks(cluster=outputs["ClusterArn"], tasks=[task])
-            if not answer["tasks"]:
-                raise OperationFailed(f"ECS does not know the task any more: {answer.get('failures')}")
+            if not answer["tasks"]:  # right after its start ECS may not list it yet
+                unknown += 1
+                if unknown > UNKNOWN_POLLS:
+                    raise OperationFailed(f"ECS does not know the task any more: {answer.get('failures')}")
+                self._sleep(POLL_S)
+                continue
             found: dict[str, Any] = answer["tasks"][0]
             if found["lastStatus"] == "STOPPED":
                 return found

@@ -17,7 +17,7 @@ from cdk.config import AwsConfig, Environment
 from operations.deployment.account import STACKS, Account, Say
 from operations.deployment.exchange_key import given_key
 from operations.deployment.foundation import BOOTSTRAP_STACK, LEAST_BOOTSTRAP, bootstrap_version
-from operations.deployment.stacks import FAILED_FOR_GOOD
+from operations.deployment.stacks import FAILED_FOR_GOOD, destroy_command
 from operations.deployment.toolkit import CDK, ROOT
 from operations.failures import OperationFailed, OperationRefused
 from operations.images.builders import BUILDERS, works
@@ -28,7 +28,7 @@ LEAST_CONCURRENCY = 10  # of a fresh account; what is deployed takes 8 at times
 ALWAYS_UNRESERVED = 100  # executions that Lambda lets no function reserve
 _ARMS = ("arm64", "aarch64")
 # Quotas by service, code and name, and what of them is asked of an account.
-VPCS, FARGATE_VCPUS = ("vpc", "L-F678F1CE"), ("fargate", "L-3032A538")
+VPCS, FARGATE_VCPUS, SPOT_VCPUS = ("vpc", "L-F678F1CE"), ("fargate", "L-3032A538"), ("fargate", "L-36FBB829")
 
 
 class Finding(NamedTuple):
@@ -154,11 +154,21 @@ def _of_region(account: Account) -> Iterator[Finding]:
     usable = [zone for zone in zones if zone["State"] == "available"]
     if len(usable) < 2:
         yield Finding(True, f"two availability zones in {account.region}: it has {len(usable)} for you")
+    config = account.environment.aws
+    assert config is not None
+    ids = sorted(str(zone["ZoneId"]) for zone in usable)
+    for wanted in config.network.zone_ids or ():
+        if wanted not in ids:
+            yield Finding(
+                True,
+                f"the zone {wanted}, which aws.network.zone_ids in cdk/config/{account.name}.yaml names: "
+                f"this account has {', '.join(ids)}",
+            )
 
 
 def _of_bootstrap(account: Account) -> Iterator[Finding]:
     version, stack = bootstrap_version(account), account.stack(BOOTSTRAP_STACK)
-    if stack and not version:
+    if stack and stack["StackStatus"].endswith("_FAILED"):
         yield Finding(
             True,
             f"a {BOOTSTRAP_STACK} stack that works: it is {stack['StackStatus']}; delete it in "
@@ -175,7 +185,7 @@ def _of_stacks(account: Account) -> Iterator[Finding]:
             yield Finding(
                 True,
                 f"{account.stack_name(part)} in a state that can be updated: it is {status}; "
-                f"`make destroy ENV={account.name}` removes it",
+                f"`{destroy_command(account)}` removes it",
             )
 
 
@@ -184,6 +194,15 @@ def _of_concurrency(account: Account) -> Iterator[Finding]:
     limit = int(settings["ConcurrentExecutions"])
     sizes = asdict(account.environment.functions)
     reserved = sum(size.reserved_concurrency or 0 for size in sizes.values())
+    config = account.environment.aws
+    assert config is not None
+    if limit < config.concurrent_executions:
+        yield Finding(
+            True,
+            f"a Lambda quota of {config.concurrent_executions} concurrent executions, which "
+            f"aws.concurrent_executions in cdk/config/{account.name}.yaml counts on (it is {limit}): raise "
+            "the quota (Service Quotas, L-B99A9384), or lower that value",
+        )
     if reserved and limit - reserved < ALWAYS_UNRESERVED:
         yield Finding(
             True,
@@ -192,7 +211,7 @@ def _of_concurrency(account: Account) -> Iterator[Finding]:
             f"{reserved}; raise the quota (Service Quotas, L-B99A9384) or reserve less",
         )
     elif limit < LEAST_CONCURRENCY:
-        yield Finding(True, f"a Lambda quota of {LEAST_CONCURRENCY} concurrent executions: it is {limit}")
+        return  # said above: the configuration counts on as many at least
     elif limit < ALWAYS_UNRESERVED:
         yield Finding(
             False,
@@ -217,11 +236,14 @@ def _of_vpcs(account: Account) -> Iterator[Finding]:
 def _of_fargate(account: Account) -> Iterator[Finding]:
     config = account.environment.aws
     assert config is not None
-    # During a deployment the new tasks run before the old ones stop; the migration runs once.
-    needed = 2 * config.ingest.tasks * config.ingest.cpu / 1024 + 0.25
-    limit = quota(account, *FARGATE_VCPUS)
-    if needed > limit:
-        yield Finding(True, f"a Fargate quota of {needed:g} vCPUs (L-3032A538): it is {limit:g}")
+    # During a deployment the new tasks run before the old ones stop; the migration runs once, on demand.
+    of_ingest, of_migration = 2 * config.ingest.tasks * config.ingest.cpu / 1024, 0.25
+    needed = {FARGATE_VCPUS: of_migration}
+    kind = SPOT_VCPUS if config.ingest.spot else FARGATE_VCPUS
+    needed[kind] = needed.get(kind, 0) + of_ingest
+    for (service, code), vcpus in needed.items():
+        if vcpus > (limit := quota(account, service, code)):
+            yield Finding(True, f"a Fargate quota of {vcpus:g} vCPUs ({code}): it is {limit:g}")
 
 
 def quota(account: Account, service: str, code: str) -> float:

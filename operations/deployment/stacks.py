@@ -60,22 +60,32 @@ def make_deployable(account: Account, part: str, say: Say, sleep: Sleep = time.s
     elif status in (*FAILED_FOR_GOOD, "UPDATE_ROLLBACK_FAILED"):
         raise OperationFailed(
             f"{name} is {status}: see its events in CloudFormation's console. What blocks it has to be "
-            f"removed there, or `make destroy ENV={account.name}` removes all"
+            f"removed there, or `{destroy_command(account)}` removes all"
         )
 
 
 def settled(account: Account, part: str, say: Say, sleep: Sleep = time.sleep) -> str:
     """The status of a stack once CloudFormation does nothing to it; empty where there is none. An interrupted
     deployment continues there."""
+    return settled_stack(account, account.stack_name(part), say, sleep)
+
+
+def settled_stack(account: Account, name: str, say: Say, sleep: Sleep = time.sleep) -> str:
+    """As `settled`, of the stack called `name`."""
     deadline, said = time.monotonic() + PATIENCE_S, ""
-    while (status := account.status(part)).endswith("_IN_PROGRESS") and status != "REVIEW_IN_PROGRESS":
+    while (status := _status(account, name)).endswith("_IN_PROGRESS") and status != "REVIEW_IN_PROGRESS":
         if status != said:
-            say(f"{account.stack_name(part)} is {status}: waiting for CloudFormation")
+            say(f"{name} is {status}: waiting for CloudFormation")
             said = status
         if time.monotonic() > deadline:
-            raise OperationFailed(f"{account.stack_name(part)} has been {status} for {PATIENCE_S / 3600:g} h")
+            raise OperationFailed(f"{name} has been {status} for {PATIENCE_S / 3600:g} h")
         sleep(POLL_S)
     return status
+
+
+def _status(account: Account, name: str) -> str:
+    found = account.stack(name)
+    return str(found["StackStatus"]) if found else ""
 
 
 def delete(account: Account, part: str, say: Say, sleep: Sleep = time.sleep) -> None:
@@ -86,11 +96,33 @@ def delete(account: Account, part: str, say: Say, sleep: Sleep = time.sleep) -> 
         return
     if found.get("EnableTerminationProtection"):
         cloudformation.update_termination_protection(EnableTerminationProtection=False, StackName=name)
+    _unprotect_database(account, name)
     started = datetime.now(UTC)
     cloudformation.delete_stack(StackName=name)
     if settled(account, part, say, sleep):
         reasons = failures(account, name, started - timedelta(seconds=5))
         raise OperationFailed("\n  ".join([f"{name} could not be deleted", *reasons]))
+
+
+def _unprotect_database(account: Account, stack: str) -> None:
+    """Switch off what protects the stack's database from deletion. One that is being deleted, or is gone
+    since a deletion that did not end, needs it no more."""
+    rds = account.client("rds")
+    for resource in account.resources(stack):
+        if resource.kind != "AWS::RDS::DBInstance" or not resource.physical_id:
+            continue
+        try:
+            rds.modify_db_instance(
+                DBInstanceIdentifier=resource.physical_id, DeletionProtection=False, ApplyImmediately=True
+            )
+        except (rds.exceptions.DBInstanceNotFoundFault, rds.exceptions.InvalidDBInstanceStateFault):
+            continue
+
+
+def destroy_command(account: Account) -> str:
+    """The command that destroys the environment."""
+    confirmed = f" CONFIRM={account.name}" if account.environment.keep_data else ""
+    return f"make destroy ENV={account.name}{confirmed}"
 
 
 def failures(account: Account, stack: str, since: datetime) -> list[str]:

@@ -37,11 +37,15 @@ IMAGES = (Image("tickcast-ingest", "ingest_ecs"), Image("tickcast-migrations", "
 
 
 def works(builder: str) -> bool:
-    """Whether `builder` is installed and, of docker, whether its engine answers."""
+    """Whether `builder` is installed and, of docker, whether its engine answers and has BuildKit, without
+    which it does not know `COPY --chmod`."""
     if shutil.which(builder) is None:
         return False
-    command = [builder, "version"]
-    return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+    commands = [[builder, "version"], *([[builder, "buildx", "version"]] if builder == "docker" else [])]
+    return not any(
+        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
+        for command in commands
+    )
 
 
 def choose(wanted: str = "", does_work: Callable[[str], bool] = works) -> str:
@@ -50,7 +54,10 @@ def choose(wanted: str = "", does_work: Callable[[str], bool] = works) -> str:
         if wanted not in BUILDERS:
             raise OperationRefused(f"BUILDER is {wanted!r}; it should be one of {', '.join(BUILDERS)}")
         if not does_work(wanted):
-            raise OperationRefused(f"BUILDER={wanted} does not run here: `{wanted} version` fails")
+            raise OperationRefused(
+                f"BUILDER={wanted} does not run here: `{wanted} version` fails"
+                + (", or `docker buildx version`" if wanted == "docker" else "")
+            )
         return wanted
     for builder in BUILDERS:
         if does_work(builder):

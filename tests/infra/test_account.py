@@ -254,3 +254,15 @@ def test_images_are_built_for_the_machines_that_run_them(
         )
         built = [image["source"]["platform"] for image in assets["dockerImages"].values()]
         assert built == [platform] * 2
+
+
+def test_the_service_goes_before_its_capacity_providers(environments: dict[str, Synthesised]) -> None:
+    """ECS removes no provider that a service uses, and CloudFormation deletes in the order of dependencies."""
+    resources = environments["dev"].templates["app"]["Resources"]
+    [providers] = [
+        logical_id
+        for logical_id, resource in resources.items()
+        if resource["Type"] == "AWS::ECS::ClusterCapacityProviderAssociations"
+    ]
+    [service] = [each for each in resources.values() if each["Type"] == "AWS::ECS::Service"]
+    assert providers in service["DependsOn"]

@@ -448,7 +448,7 @@ def test_prod_is_protected_from_deletion(environments: dict[str, Synthesised]) -
     for name, expected in (("prod", True), ("dev", False), ("local", False)):
         for stack in environments[name].assembly.stacks:
             assert bool(stack.termination_protection) is expected
-    for kind, policy in (("AWS::S3::Bucket", "Retain"), ("AWS::RDS::DBInstance", "Snapshot")):
+    for kind, policy in (("AWS::S3::Bucket", "RetainExceptOnCreate"), ("AWS::RDS::DBInstance", "Snapshot")):
         [resource] = [
             resource
             for resource in environments["prod"].templates["data"]["Resources"].values()

@@ -151,3 +151,25 @@ def test_what_could_not_be_deleted_is_named() -> None:
     of: Any = type("Account", (), {"client": lambda self, service: S3()})()
     with pytest.raises(ClientError, match="locked"):
         leftovers.empty(of, "bucket")
+
+
+def test_executions_of_a_machine_that_is_gone_are_over() -> None:
+    """Its stack keeps the output while it is being deleted."""
+
+    class StepFunctions:
+        class exceptions:  # noqa: N801 (boto3's name)
+            class StateMachineDoesNotExist(Exception):
+                pass
+
+        def list_executions(self, **_: Any) -> Any:
+            raise self.exceptions.StateMachineDoesNotExist
+
+    class There:
+        def client(self, service: str) -> Any:
+            return StepFunctions()
+
+        def outputs(self, part: str) -> dict[str, str]:
+            return {"BackfillMachine": "arn"}
+
+    of: Any = There()
+    assert destroy.StopExecutions().is_done(of)

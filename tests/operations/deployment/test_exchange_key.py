@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from moto import mock_aws
@@ -56,6 +58,40 @@ def test_a_key_that_is_stored_is_asked_for_no_more(deployed: Account) -> None:
     store(deployed, {}, typed=KEY)
     assert stored_value(deployed) == KEY
     assert StoreKey({}).is_done(deployed)
+
+
+class Running:
+    """An account whose ingest service was deployed at `deployed`, and whose key was stored at `stored`. Moto
+    gives a secret's date, not that of its version."""
+
+    def __init__(self, deployed: datetime, stored: datetime) -> None:
+        self.deployed, self.stored = deployed, stored
+
+    def client(self, service: str) -> Any:
+        return self
+
+    def outputs(self, part: str) -> dict[str, str]:
+        return dict.fromkeys(("ClusterArn", "IngestService", "ExchangeKeyArn"), "x")
+
+    def describe_services(self, **_: Any) -> Any:
+        return {"services": [{"deployments": [{"createdAt": self.deployed}]}]}
+
+    def get_secret_value(self, **_: Any) -> Any:
+        return {"SecretString": KEY, "CreatedDate": self.stored}
+
+    class exceptions:  # noqa: N801 (boto3's name)
+        class ResourceNotFoundException(Exception):
+            pass
+
+    def update_service(self, **_: Any) -> None:
+        self.deployed = self.stored + timedelta(seconds=1)
+
+
+def test_a_key_that_no_task_has_read_yet_replaces_the_task() -> None:
+    """As after an interruption between storing it and replacing the task."""
+    stored = datetime(2026, 1, 1, tzinfo=UTC)
+    of: Any = Running(stored - timedelta(seconds=1), stored)
+    assert store(of, {"BINANCE_API_KEY": KEY}) == ["the ingest task is replaced, to read it"]
 
 
 def test_without_a_key_the_secret_says_so(deployed: Account) -> None:

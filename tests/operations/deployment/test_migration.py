@@ -11,7 +11,7 @@ from moto import mock_aws
 
 from local.system import cloud
 from operations.deployment.account import MIGRATED, Account
-from operations.deployment.migration import Migrate, log_lines, problem
+from operations.deployment.migration import UNKNOWN_POLLS, Migrate, log_lines, problem
 from operations.failures import OperationFailed
 from tests.fixtures.account_in_moto import CdkInMoto, account, client, recorded
 
@@ -88,6 +88,57 @@ def test_what_ecs_could_not_start_is_said() -> None:
     of: Any = There()
     with pytest.raises(OperationFailed, match="ECS did not start the task: RESOURCE:ENI"):
         run(of, [])
+
+
+class Tasks:
+    """ECS with `earlier` still running, whose tasks are unknown for the first `unknown` looks."""
+
+    def __init__(self, earlier: list[str], unknown: int) -> None:
+        self.running, self.unknown = list(earlier), unknown
+        self.started: list[str] = []
+        self.noted: list[str] = []
+
+    def list_tasks(self, **_: Any) -> Any:
+        return {"taskArns": self.running}
+
+    def run_task(self, taskDefinition: str, **_: Any) -> Any:  # noqa: N803 (boto3's name)
+        self.started.append(taskDefinition)
+        return {"tasks": [{"taskArn": taskDefinition}]}
+
+    def describe_tasks(self, tasks: list[str], **_: Any) -> Any:
+        if self.unknown:
+            self.unknown -= 1
+            return {"tasks": [], "failures": [{"reason": "MISSING"}]}
+        self.running = [task for task in self.running if task not in tasks]
+        ended = {"lastStatus": "STOPPED", "taskDefinitionArn": tasks[0]}
+        return {"tasks": [ended | {"containers": [{"name": "Migrate", "exitCode": 0}]}]}
+
+    def get_log_events(self, **_: Any) -> Any:
+        return {"events": []}
+
+    def client(self, service: str) -> Any:
+        return self
+
+    def outputs(self, part: str) -> dict[str, str]:
+        names = ("ClusterArn", "MigrationSubnets", "MigrationSecurityGroup", "MigrationLogGroup")
+        return dict.fromkeys(names, "x") | {"MigrationTask": "task-definition/fam:7"}
+
+    def note(self, tag: str, value: str) -> None:
+        self.noted.append(value)
+
+
+def test_an_earlier_revision_that_still_runs_is_followed_by_the_current_one() -> None:
+    ecs: Any = Tasks(["task-definition/fam:6"], unknown=0)
+    run(ecs, [])
+    assert (ecs.noted, ecs.started) == (["fam:6", "fam:7"], ["task-definition/fam:7"])
+
+
+def test_a_task_that_ecs_does_not_list_yet_is_waited_for() -> None:
+    ecs: Any = Tasks([], unknown=UNKNOWN_POLLS)
+    run(ecs, [])
+    assert ecs.noted == ["fam:7"]
+    with pytest.raises(OperationFailed, match="does not know the task any more"):
+        run(Tasks([], unknown=UNKNOWN_POLLS + 1), [])  # type: ignore[arg-type]
 
 
 def test_a_stop_is_explained_once() -> None:

@@ -31,9 +31,9 @@ class Aws:
 
     def __init__(self) -> None:
         self.executions = 1000
-        self.zones = 3
+        self.zones = ["apne1-az1", "apne1-az2", "apne1-az4"]
         self.vpcs = 1
-        self.quotas: dict[str, float] = {"L-F678F1CE": 5, "L-3032A538": 6}
+        self.quotas: dict[str, float] = {"L-F678F1CE": 5, "L-3032A538": 6, "L-36FBB829": 6}
         self.default_quotas: dict[str, float] = {}
         self.stacks: dict[str, str] = {"CDKToolkit": "CREATE_COMPLETE"}
         self.refuses: set[str] = set()
@@ -47,7 +47,7 @@ class Aws:
         return {"Account": "123456789012"}
 
     def describe_availability_zones(self, **_: Any) -> Any:
-        return {"AvailabilityZones": [{"State": "available"}] * self.zones}
+        return {"AvailabilityZones": [{"State": "available", "ZoneId": zone} for zone in self.zones]}
 
     def describe_stacks(self, StackName: str) -> Any:  # noqa: N803 (boto3's name)
         if StackName not in self.stacks:
@@ -95,8 +95,8 @@ def test_an_account_with_all_that_is_needed_passes(aws: Aws, monkeypatch: pytest
 
 
 def test_all_that_is_missing_is_said_at_once(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
-    aws.zones, aws.vpcs, aws.quotas["L-3032A538"], aws.executions = 1, 5, 0.5, 10
-    aws.stacks["CDKToolkit"] = "ROLLBACK_COMPLETE"
+    aws.zones, aws.vpcs, aws.quotas["L-36FBB829"], aws.executions = ["apne1-az1"], 5, 0.25, 10
+    aws.stacks["CDKToolkit"] = "ROLLBACK_FAILED"
     monkeypatch.setattr(preflight, "node_version", lambda: 18)
     said: list[str] = []
     with pytest.raises(OperationFailed) as failed:
@@ -104,7 +104,8 @@ def test_all_that_is_missing_is_said_at_once(aws: Aws, monkeypatch: pytest.Monke
     for what in (
         *("Node.js 20 or newer (found 18)", "a program that builds images, one of docker, podman, buildah"),
         *("two availability zones in ap-northeast-1: it has 1", "a CDKToolkit stack that works"),
-        *("room for a VPC in ap-northeast-1: there are 5 of 5", "a Fargate quota of"),
+        *("room for a VPC in ap-northeast-1: there are 5 of 5", "a Fargate quota of 0.5 vCPUs (L-36FBB829)"),
+        "the zone apne1-az4, which aws.network.zone_ids in cdk/config/dev.yaml names: this account has",
     ):
         assert what in str(failed.value)
     assert said == [text for text in said if text.startswith("note: Lambda's quota is 10 concurrent")]
@@ -116,6 +117,20 @@ def test_a_stack_that_can_be_updated_no_more_is_named(aws: Aws) -> None:
     (text,) = texts(aws)
     assert "tickcast-dev-data" in text
     assert "make destroy ENV=dev" in text
+
+
+def test_the_quota_that_the_configuration_counts_on_is_there(aws: Aws) -> None:
+    aws.executions = 9
+    (text,) = texts(aws)
+    assert text.startswith("a Lambda quota of 10 concurrent executions, which aws.concurrent_executions")
+
+
+@pytest.mark.parametrize("status", ["CREATE_IN_PROGRESS", "REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE"])
+def test_a_bootstrap_that_broke_off_is_continued(aws: Aws, status: str) -> None:
+    aws.stacks["CDKToolkit"] = status
+    (finding,) = of_account(account(aws))
+    assert not finding.is_fatal
+    assert "is at none: it is made or updated" in finding.text
 
 
 def test_a_vpc_of_ours_needs_no_room(aws: Aws) -> None:

@@ -29,6 +29,7 @@ class CloudFormation:
         self.is_protected = is_protected
         self.calls: list[str] = []
         self.events: list[dict[str, Any]] = []
+        self.database = ""  # the state of the one in the stack; empty: there is none
 
     def describe_stacks(self, **_: Any) -> Any:
         status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
@@ -49,7 +50,25 @@ class CloudFormation:
         self.calls.append("continue")
 
     def get_paginator(self, name: str) -> Any:
-        return type("Pages", (), {"paginate": lambda _, **__: [{"StackEvents": self.events}]})()
+        database = {"ResourceType": "AWS::RDS::DBInstance", "LogicalResourceId": "Database"}
+        database |= {"PhysicalResourceId": "history"}
+        page = {"StackEvents": self.events, "StackResourceSummaries": [database] if self.database else []}
+        return type("Pages", (), {"paginate": lambda _, **__: [page]})()
+
+    class exceptions:  # noqa: N801 (boto3's name)
+        class DBInstanceNotFoundFault(Exception):
+            pass
+
+        class InvalidDBInstanceStateFault(Exception):
+            pass
+
+    def modify_db_instance(self, **wanted: Any) -> None:
+        if self.database == "gone":
+            raise self.exceptions.DBInstanceNotFoundFault
+        if self.database == "deleting":
+            raise self.exceptions.InvalidDBInstanceStateFault
+        assert wanted["DeletionProtection"] is False
+        self.calls.append("unprotect database")
 
 
 def of(cloudformation: CloudFormation) -> Account:
@@ -93,6 +112,21 @@ def test_a_rollback_that_failed_is_continued() -> None:
 def test_what_only_a_person_can_free_is_said() -> None:
     with pytest.raises(OperationFailed, match="is DELETE_FAILED: .* `make destroy ENV=dev` removes all"):
         prepared(CloudFormation("DELETE_FAILED"))
+
+
+@pytest.mark.parametrize(
+    ("database", "calls"),
+    [
+        ("available", ["unprotect database", "delete"]),
+        ("gone", ["delete"]),
+        ("deleting", ["delete"]),
+    ],
+)
+def test_a_protected_database_does_not_stop_a_deletion(database: str, calls: list[str]) -> None:
+    stack = CloudFormation("DELETE_FAILED", "DELETE_IN_PROGRESS", "")
+    stack.database = database
+    delete(of(stack), "data", print, sleep=lambda seconds: None)
+    assert stack.calls == calls
 
 
 def test_what_could_not_be_deleted_is_named() -> None:
