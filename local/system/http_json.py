@@ -1,11 +1,14 @@
-"""JSON over HTTP: without a proxy, and an error status is a response like any other."""
+"""JSON over HTTP. An error status is a response like any other. Local addresses are asked directly, all
+others through the environment's proxy if it names one."""
 
 from __future__ import annotations
 
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from ipaddress import ip_address
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from tickcast.adapters import json_text
 
@@ -33,8 +36,22 @@ def send(
     data = None if body is None else json_text.text(body).encode()
     request = urllib.request.Request(url, data, dict(headers or {}), method=method)
     try:
-        with _direct.open(request, timeout=timeout_s) as response:
+        with _opener(url).open(request, timeout=timeout_s) as response:
             return Response(response.status, json_text.read(response.read()))
     except urllib.error.HTTPError as error:
         with error:
             return Response(error.code, json_text.read(error.read()))
+
+
+def _opener(url: str) -> urllib.request.OpenerDirector:
+    return _direct if _is_local(url) else urllib.request.build_opener()
+
+
+def _is_local(url: str) -> bool:
+    """Whether an address is this machine's or, as a name without a dot, a container's next to this one: no
+    proxy can reach it."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return "." not in host or host.endswith(".localhost")

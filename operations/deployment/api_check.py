@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import boto3
 from botocore.auth import SigV4Auth
@@ -20,6 +20,13 @@ from tickcast.adapters.redaction import describe
 
 PATIENCE_S = 600.0  # until the task is there, bars are warm and the API has the key
 POLL_S = 5.0
+
+
+class Seen(NamedTuple):
+    """One look at the API: what is not well, and what to say when all is."""
+
+    problems: list[str]
+    answers: list[str]
 
 
 class CheckApi:
@@ -40,8 +47,8 @@ class CheckApi:
     def run(self, account: Account, say: Say) -> None:
         api = api_of(account)
         deadline, said = time.monotonic() + self._patience_s, ""
-        while problems := self._problems(api, account.environment.symbols):
-            if (text := "; ".join(problems)) != said:
+        while (seen := self._look(api, account.environment.symbols)).problems:
+            if (text := "; ".join(seen.problems)) != said:
                 say(f"not yet: {text}")
                 said = text
             if time.monotonic() > deadline:
@@ -50,61 +57,73 @@ class CheckApi:
                 )
             self._sleep(POLL_S)
         say("health, predictions and the OpenAPI document are well")
-        for symbol in account.environment.symbols:
-            say(f"{symbol}: {answered_by(api, symbol)}")
-        say(f"source of the ticks: {feed_source(api) or 'not known'}")
+        for answer in seen.answers:
+            say(answer)
 
-    def _problems(self, api: Api, symbols: tuple[str, ...]) -> list[str]:
-        """What is not well, in words."""
+    def _look(self, api: Api, symbols: tuple[str, ...]) -> Seen:
+        """What is said in the end comes from the same answers that were judged: asked once more, the API may
+        fail."""
         try:
-            return [*self._of_health(api), *_of_openapi(api), *_of_predictions(api, symbols)]
+            health, openapi = api.get("health"), api.get("openapi.json")
+            predictions = {symbol: api.get(f"predictions/{symbol}") for symbol in symbols}
         except (OSError, ValueError) as error:
-            return [f"the API does not respond: {describe(error, api.key)}"]
+            return Seen([f"the API does not respond: {describe(error, api.key)}"], [])
+        problems = [*self._of_health(health), *_of_openapi(openapi), *_of_predictions(predictions)]
+        if problems:
+            return Seen(problems, [])
+        answers = [f"{symbol}: {answered_by(each.body)}" for symbol, each in predictions.items()]
+        return Seen([], [*answers, f"source of the ticks: {feed_source(health.body) or 'not known'}"])
 
-    def _of_health(self, api: Api) -> list[str]:
-        status, body = api.get("health")
-        services: dict[str, Any] = body.get("services", {}) if isinstance(body, dict) else {}
-        wrong = [f"{name}: {each['why']}" for name, each in services.items() if not is_well(name, each)]
+    def _of_health(self, answer: http_json.Response) -> list[str]:
+        services = services_of(answer.body)
+        if not services:
+            return [f"/health returned {answer.status} without services"]
+        wrong = [f"{name}: {each.get('why')}" for name, each in services.items() if not is_well(name, each)]
         if self._detached:
             wrong = [each for each in wrong if not each.startswith("model:")]
-        if status == 200 or (services and not wrong):
-            return []
-        return wrong or [f"/health returned {status}"]
+        return [] if answer.status == 200 else wrong
+
+
+def services_of(body: Any) -> dict[str, dict[str, Any]]:
+    """The services in a body of `/health`; none in one that is not tickcast's, a proxy's say."""
+    services = body.get("services") if isinstance(body, dict) else None
+    if not isinstance(services, dict):
+        return {}
+    return {name: each if isinstance(each, dict) else {} for name, each in services.items()}
 
 
 def is_well(name: str, service: dict[str, Any]) -> bool:
     """Whether a service of `/health` works; a background one that has not begun (null) does no harm."""
     return bool(
-        service["ok"] or (service["ok"] is None and name in ("postgres", "archive", "audit", "score"))
+        service.get("ok") or (service.get("ok") is None and name in ("postgres", "archive", "audit", "score"))
     )
 
 
-def _of_openapi(api: Api) -> list[str]:
-    status, body = api.get("openapi.json")
-    return [] if status == 200 and "paths" in body else [f"/openapi.json returned {status}"]
+def _of_openapi(answer: http_json.Response) -> list[str]:
+    if answer.status != 200:
+        return [f"/openapi.json returned {answer.status}"]
+    is_document = isinstance(answer.body, dict) and "paths" in answer.body
+    return [] if is_document else ["/openapi.json returned 200 without paths"]
 
 
-def _of_predictions(api: Api, symbols: tuple[str, ...]) -> list[str]:
+def _of_predictions(answers: dict[str, http_json.Response]) -> list[str]:
     wrong = []
-    for symbol in symbols:
-        status, body = api.get(f"predictions/{symbol}")
-        if status != 200:
+    for symbol, (status, body) in answers.items():
+        if status != 200 or not isinstance(body, dict):
             reason = body.get("detail") or body.get("message") if isinstance(body, dict) else body
             wrong.append(f"/predictions/{symbol} returned {status}: {reason}")
     return wrong
 
 
-def answered_by(api: Api, symbol: str) -> str:
+def answered_by(body: dict[str, Any]) -> str:
     """What a prediction was made by: the model, or what stands in for it and why."""
-    body = api.get(f"predictions/{symbol}").body
     reason = f", since {body['reason']}" if body.get("reason") else ""
     return f"answered by {body.get('source')}{reason}"
 
 
-def feed_source(api: Api) -> str:
-    """Where the ticks come from by `/health`, empty where it is not known."""
-    services = api.get("health").body.get("services", {})
-    found = (each.get("source") for name, each in services.items() if name.startswith("feed:"))
+def feed_source(health: Any) -> str:
+    """Where the ticks come from by the body of `/health`, empty where it is not known."""
+    found = (each.get("source") for name, each in services_of(health).items() if name.startswith("feed:"))
     return str(next((source for source in found if source), ""))
 
 

@@ -115,7 +115,7 @@ def check_confirmed(name: str, confirm: str) -> None:
 
 def kept(account: Account) -> list[str]:
     """What is left, which `keep_data` says to keep."""
-    return [each.what for each in leftovers.leftovers(account)]
+    return leftovers.kept(account)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ from ingest_ecs.settings import NO_KEY
 from local.commands.command import Command, ExitStatus, passed
 from local.system import progress
 from operations.deployment.account import DEPLOYED, MIGRATED, STACKS, Account, environment
-from operations.deployment.api_check import api_of, is_well
+from operations.deployment.api_check import api_of, is_well, services_of
 from operations.deployment.exchange_key import stored_value
 from operations.deployment.first_model import bucket, name_of, running
 from operations.deployment.foundation import LEAST_BOOTSTRAP, bootstrap_version
@@ -193,8 +193,8 @@ def _of_alarms(account: Account) -> Iterator[State]:
 
 def _of_api(account: Account) -> Iterator[State]:
     status, body = api_of(account).get("health")
-    services = body.get("services", {}) if isinstance(body, dict) else {}
-    wrong = [f"{name}: {each['why']}" for name, each in services.items() if not is_well(name, each)]
+    services = services_of(body)
+    wrong = [f"{name}: {each.get('why')}" for name, each in services.items() if not is_well(name, each)]
     source = next((each["source"] for each in services.values() if each.get("source")), "unknown")
     if status == 200:
         yield State(True, f"API: healthy; source of the ticks: {source}")

@@ -14,22 +14,33 @@ from botocore.exceptions import ClientError
 
 from operations.deployment.account import ENVIRONMENTS, Account
 from operations.deployment.foundation import BOOTSTRAP_STACK
+from operations.failures import OperationFailed
 
 _PAGE = 1000  # objects a request deletes at most
+_IMAGES = 100  # images a request deletes at most
 
 
 class Leftover(NamedTuple):
-    """`is_data`: kept with `keep_data`."""
+    """`is_data`: kept with `keep_data`. `is_going`: AWS is deleting it, and charges nothing any more."""
 
     what: str
     is_data: bool
     delete: Callable[[], Any]
+    is_going: bool = False
 
 
 def leftovers(account: Account) -> list[Leftover]:
     """All there is; data last."""
     kinds = (_log_groups, _images, _secrets, _streams, _buckets, _snapshots, _backups)
     return [found for kind in kinds for found in kind(account)]
+
+
+def kept(account: Account) -> list[str]:
+    """What is left because `keep_data` says so. Without it nothing is: what is still listed then was deleted
+    and takes a while to disappear from AWS's lists."""
+    if not account.environment.keep_data:
+        return []
+    return [each.what for each in leftovers(account) if each.is_data and not each.is_going]
 
 
 # -- the bucket --------------------------------------------------------------------------------------------
@@ -112,7 +123,7 @@ def _secrets(account: Account) -> Iterator[Leftover]:
             # RDS deletes its own.
             if not each.get("OwningService") and ours <= {(t["Key"], t["Value"]) for t in each["Tags"]}:
                 remove = partial(secrets.delete_secret, SecretId=each["ARN"], ForceDeleteWithoutRecovery=True)
-                yield Leftover(f"secret {each['Name']}", True, remove)
+                yield Leftover(f"secret {each['Name']}", True, remove, is_going="DeletedDate" in each)
 
 
 def _streams(account: Account) -> Iterator[Leftover]:
@@ -155,12 +166,24 @@ def _images(account: Account) -> Iterator[Leftover]:
     for repository in sorted({image.partition(":")[0] for image in ours}):
         tags = [tag for tag in _tags_in(account, repository) if f"{repository}:{tag}" in ours]
         if tags:
-            remove = partial(
-                account.client("ecr").batch_delete_image,
-                repositoryName=repository,
-                imageIds=[{"imageTag": tag} for tag in tags],
-            )
+            remove = partial(_delete_images, account, repository, tags)
             yield Leftover(f"{len(tags)} images in {repository}", False, remove)
+
+
+def _delete_images(account: Account, repository: str, tags: list[str]) -> None:
+    """Raises `OperationFailed` naming what could not be deleted, once all the others are."""
+    ecr, failed = account.client("ecr"), []
+    for at in range(0, len(tags), _IMAGES):
+        ids = [{"imageTag": tag} for tag in tags[at : at + _IMAGES]]
+        answer = ecr.batch_delete_image(repositoryName=repository, imageIds=ids)
+        failed += [
+            f"{each.get('imageId', {}).get('imageTag', 'an image')}: "
+            f"{each.get('failureReason') or each.get('failureCode')}"
+            for each in answer.get("failures", [])
+            if each.get("failureCode") != "ImageNotFound"  # it is gone, which is what was wanted
+        ]
+    if failed:
+        raise OperationFailed("\n  ".join([f"images in {repository} could not be deleted", *failed]))
 
 
 def _images_of(account: Account, environment: str, states: list[str]) -> set[str]:

@@ -132,8 +132,9 @@ def failures(account: Account, stack: str, since: datetime) -> list[str]:
     pages = account.client("cloudformation").get_paginator("describe_stack_events").paginate(StackName=stack)
     found: list[Any] = []
     for page in pages:
-        found += [event for event in page["StackEvents"] if event["Timestamp"] >= since]
-        if len(found) < len(page["StackEvents"]):
+        events = page["StackEvents"]  # newest first
+        found += [event for event in events if event["Timestamp"] >= since]
+        if events and events[-1]["Timestamp"] < since:
             break
     failed = [
         f"{event['LogicalResourceId']} ({event['ResourceType']}): {event['ResourceStatusReason']}"

@@ -22,7 +22,7 @@ from tickcast.adapters.registry.model_registry import RegistryError
 
 
 class Step(Protocol):
-    """One step. `run` raises `OperationFailed`, or what boto3 raises."""
+    """One step. `run` raises `OperationFailed`, what boto3 raises, OSError or ValueError."""
 
     @property
     def name(self) -> str: ...
@@ -46,7 +46,7 @@ def carry_out(steps: Sequence[Step], account: Account, progress: Progress, comma
             step.run(account, lambda text: progress.say(f"    {escape(text)}"))
         except OperationRefused:
             raise
-        except (OperationFailed, RegistryError, BotoCoreError, ClientError, OSError) as error:
+        except (OperationFailed, RegistryError, BotoCoreError, ClientError, OSError, ValueError) as error:
             raise OperationFailed(
                 f"{step.name}: {error if isinstance(error, OperationFailed) else reason_of(error)}\n"
                 f"Then repeat `{command}`: it continues at this step."

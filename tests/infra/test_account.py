@@ -257,7 +257,7 @@ def test_images_are_built_for_the_machines_that_run_them(
 
 
 def test_the_service_goes_before_its_capacity_providers(environments: dict[str, Synthesised]) -> None:
-    """ECS removes no provider that a service uses, and CloudFormation deletes in the order of dependencies."""
+    """ECS removes no provider that a service uses; CloudFormation deletes in the order of dependencies."""
     resources = environments["dev"].templates["app"]["Resources"]
     [providers] = [
         logical_id

@@ -173,3 +173,53 @@ def test_executions_of_a_machine_that_is_gone_are_over() -> None:
 
     of: Any = There()
     assert destroy.StopExecutions().is_done(of)
+
+
+class Ecr:
+    """Deletes images as ECR does, at most 100 in a request, and answers with `failures`."""
+
+    def __init__(self, tags: list[str], failures: list[dict[str, Any]]) -> None:
+        self.tags = tags
+        self.failures = failures
+
+    def batch_delete_image(self, repositoryName: str, imageIds: list[dict[str, str]]) -> Any:
+        assert 1 <= len(imageIds) <= 100
+        asked = {each["imageTag"] for each in imageIds}
+        self.tags = [tag for tag in self.tags if tag not in asked]
+        return {"failures": [each for each in self.failures if each["imageId"]["imageTag"] in asked]}
+
+
+def images_in(ecr: Ecr, monkeypatch: pytest.MonkeyPatch) -> leftovers.Leftover:
+    images = {f"assets:{tag}" for tag in ecr.tags}
+    monkeypatch.setattr(leftovers, "_images_of", lambda _, name, __: images if name == "dev" else set())
+    monkeypatch.setattr(leftovers, "_tags_in", lambda *_: list(ecr.tags))
+    (found,) = leftovers._images(Account(account().environment, lambda service: ecr))
+    return found
+
+
+def failure(tag: str, code: str) -> dict[str, Any]:
+    return {"imageId": {"imageTag": tag}, "failureCode": code, "failureReason": f"because of {code}"}
+
+
+def test_images_of_many_revisions_are_deleted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    ecr = Ecr([f"t{number}" for number in range(250)], [failure("t7", "ImageNotFound")])
+    images_in(ecr, monkeypatch).delete()
+    assert ecr.tags == []
+
+
+def test_images_that_could_not_be_deleted_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    ecr = Ecr([f"t{number}" for number in range(120)], [failure("t7", "ImageReferencedByManifestList")])
+    with pytest.raises(OperationFailed, match="assets could not be deleted\n  t7: because of ImageRef"):
+        images_in(ecr, monkeypatch).delete()
+    assert ecr.tags == []  # the others are tried all the same
+
+
+def test_a_secret_that_is_being_deleted_is_not_called_kept() -> None:
+    """AWS lists a deleted secret for a while."""
+    for name in ("dev", "prod"):
+        tags = [{"Key": "application", "Value": "tickcast"}, {"Key": "environment", "Value": name}]
+        for secret in ("there", "going"):
+            client("secretsmanager").create_secret(Name=f"{name}-{secret}", SecretString="-", Tags=tags)
+        client("secretsmanager").delete_secret(SecretId=f"{name}-going")
+    assert destroy.kept(account("prod")) == ["secret prod-there"]
+    assert destroy.kept(account("dev")) == []  # it keeps nothing

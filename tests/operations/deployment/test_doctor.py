@@ -184,6 +184,51 @@ def test_it_gives_up_with_what_is_not_well(monkeypatch: pytest.MonkeyPatch) -> N
     run(Api(cold), monkeypatch, patience_s=0, detached=True)  # the training has just begun
 
 
+def test_the_api_is_not_asked_again_once_all_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    api, asked = Api(HEALTHY), list[str]()
+
+    def get(path: str) -> http_json.Response:
+        if path in asked:
+            raise ConnectionResetError(path)
+        asked.append(path)
+        return Api.get(api, path)
+
+    monkeypatch.setattr(api, "get", get)
+    assert run(api, monkeypatch)[-1] == "source of the ticks: json"
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "body", "problem"),
+    [
+        ("health", 200, None, "/health returned 200 without services"),
+        ("health", 200, ["text"], "/health returned 200 without services"),
+        ("health", 503, {"services": []}, "/health returned 503 without services"),
+        ("health", 503, {"services": {"model": None}}, "model: None"),
+        ("openapi.json", 200, None, "/openapi.json returned 200 without paths"),
+        ("openapi.json", 200, {}, "/openapi.json returned 200 without paths"),
+        ("openapi.json", 503, None, "/openapi.json returned 503"),
+        ("predictions/BTCUSDT", 200, [], r"/predictions/BTCUSDT returned 200: \[\]"),
+        ("predictions/BTCUSDT", 503, None, "/predictions/BTCUSDT returned 503: None"),
+    ],
+)
+def test_answers_of_another_shape_are_problems(
+    path: str, status: int, body: Any, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = Api(HEALTHY)
+    answer = http_json.Response(status, body)
+    monkeypatch.setattr(api, "get", lambda asked: answer if asked == path else Api.get(api, asked))
+    with pytest.raises(OperationFailed, match=f"^{problem} after"):
+        run(api, monkeypatch, patience_s=0)
+
+
+def test_the_report_survives_a_health_of_another_shape(
+    deployed: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = SimpleNamespace(get=lambda path: http_json.Response(503, {"services": {"model": None}}))
+    monkeypatch.setattr(doctor, "api_of", lambda account: api)
+    assert not line(examine(deployed), "API: 503; model: None").is_well
+
+
 def test_an_api_without_keys_gets_signed_requests(deployed: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[dict[str, str]] = []
 

@@ -6,7 +6,7 @@ here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -190,3 +190,16 @@ def test_the_first_reasons_of_a_failure_are_found() -> None:
     ]
     found = failures(of(stack), "s", datetime.now(UTC) - timedelta(seconds=5))
     assert found == ["A (AWS::X): Invalid rule description"]
+
+
+def test_events_before_the_failure_are_not_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pages() -> Iterator[dict[str, Any]]:
+        yield {"StackEvents": [event("C", "CREATE_FAILED", "no", 4), event("B", "CREATE_FAILED", "no", 3)]}
+        yield {"StackEvents": [event("A", "CREATE_FAILED", "no", 2), event("Old", "CREATE_FAILED", "", -99)]}
+        raise AssertionError("a third page was asked for")
+
+    stack = CloudFormation("ROLLBACK_COMPLETE")
+    paginator = type("Pages", (), {"paginate": lambda _, **__: pages()})()
+    monkeypatch.setattr(stack, "get_paginator", lambda name: paginator)
+    found = failures(of(stack), "s", datetime.now(UTC) - timedelta(seconds=5))
+    assert [each[0] for each in found] == ["A", "B", "C"]

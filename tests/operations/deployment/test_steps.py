@@ -157,6 +157,14 @@ def test_a_failed_step_is_named_and_the_next_run_begins_there(at: int) -> None:
     assert ran == list("abc")
 
 
+@pytest.mark.parametrize("error", [ValueError("not JSON"), OSError("connection reset")])
+def test_an_answer_that_cannot_be_read_names_the_step(error: Exception) -> None:
+    step = Failing("a", [])
+    step.error = error
+    with pytest.raises(OperationFailed, match=f"^a: .*{error}\nThen repeat `make x`"):
+        carry_out([step], account(), QUIET, "make x")
+
+
 def test_an_interrupt_says_where_to_continue() -> None:
     said = Console(record=True, file=io.StringIO())
     (step,) = plan = [Failing("a", [])]
