@@ -23,8 +23,20 @@ from benchmarks.scale import (
     rates_of,
     symbols_of,
 )
-from cdk.config import CACHE_MB_PER_SYMBOL, CACHE_NODE_MB, CacheConfig, Environment, load
+from cdk.config import (
+    API_EXECUTIONS,
+    CACHE_MB_PER_SYMBOL,
+    CACHE_NODE_MB,
+    HISTORY_EXECUTIONS,
+    SCHEDULED_EXECUTIONS,
+    CacheConfig,
+    Environment,
+    load,
+)
 from ingest_ecs.settings import MAX_STREAMS, stream_address
+from operations.cost import measured
+from operations.cost.metrics import metric_months
+from operations.cost.prices import prices
 
 MONTH_S = 730 * 3600
 ALL_SYMBOLS = 1500  # assumed: about as many spot pairs trade at once
@@ -66,33 +78,16 @@ MEASURED: dict[int, dict[int, Measured]] = {
     },
 }
 
-# What a row takes in PostgreSQL with its indices, and a tick in bronze, bytes (docs/cost.md).
-TRADE_ROW, FEATURE_ROW, OUTCOME_ROW, BAR_ROW, BRONZE_TICK = 142, 305, 252, 190, 18.5
-TRADE_SHARE, OUTCOMES_PER_S = 0.21, 4
-FULL_CORE_MB = 1769  # of memory come with one core (AWS Lambda Developer Guide)
 HEADROOM = 0.7  # of a core or quota, on average
 SHARD_BUSIEST = 0.9
-EMF_BYTES = 926  # of log for each symbol and second (docs/cost.md)
-METRICS_PER_SYMBOL = 9  # of `score_predictions`
 SCORED_IN_A_RUN = 300  # symbols: 100 to 180 ms each with a real PostgreSQL, and 45 s of a run's 60
 PREDICTION_BYTES = 2630  # of a symbol in GET /predictions (tests/functions/test_serve_predictions.py)
+DATABASE = "db.t4g.medium"
+SPARE_EXECUTIONS = SCHEDULED_EXECUTIONS + HISTORY_EXECUTIONS + API_EXECUTIONS
 
-# USD, list prices of Tokyo, 2026-11 (docs/cost.md has the sources).
-SHARD_HOUR, PUT_UNIT, FAN_OUT_HOUR, FAN_OUT_GB = 0.0195, 0.0000000215, 0.0195, 0.0169
-LAMBDA_REQUEST, LAMBDA_GB_S = 0.0000002, 0.0000166667
-S3_PUT, S3_GB = 0.0000047, 0.025
-NODE_HOUR = {
-    "cache.t4g.micro": 0.0200,
-    "cache.t4g.small": 0.0410,
-    "cache.t4g.medium": 0.0820,
-    "cache.m7g.large": 0.155,
-    "cache.m7g.xlarge": 0.310,
-    "cache.r7g.large": 0.2104,
-    "cache.r7g.xlarge": 0.4208,
-}
-DATABASE_HOUR, DATABASE_GB = 0.101, 0.138  # db.t4g.medium in one zone
-TASK_HOUR = 0.5 * 0.04045 + 1 * 0.00442 + 0.005  # half a core and 1 GB on arm64, with an address
-METRIC, LOG_GB = 0.30, 0.76
+
+def _usd(price: str) -> float:
+    return prices()[price].value
 
 
 @dataclass(frozen=True)
@@ -109,6 +104,9 @@ class Preset:
     nodes: int
     zones: int
     memory_mb: int
+    storage_limit_gb: int
+    task_cpu: float  # cores
+    task_gb: float
 
     @property
     def events_per_s(self) -> float:
@@ -129,6 +127,9 @@ def _preset(environment: Environment) -> Preset:
         environment.aws.cache.nodes,
         1 + environment.aws.database.multi_az,
         environment.functions.predict_stream.memory_mb,
+        environment.aws.database.storage_limit_gb,
+        environment.aws.ingest.cpu / 1024,
+        environment.aws.ingest.memory_mb / 1024,
     )
 
 
@@ -162,8 +163,8 @@ class Step:
 
     def each(self, of: Callable[[Measured], float]) -> float:
         """A measured figure for one symbol."""
-        count, measured = self._measured
-        return of(measured) / count
+        count, found = self._measured
+        return of(found) / count
 
     @property
     def ticks_per_s(self) -> float:
@@ -190,13 +191,13 @@ class Step:
     @property
     def parallelism(self) -> int:
         """Environments that each shard keeps busy."""
-        core = min(1.0, self.preset.memory_mb / FULL_CORE_MB)
+        core = min(1.0, self.preset.memory_mb / measured.FULL_CORE_MB)
         return max(1, math.ceil(self.predict_cores / self.cells / self.shards / (core * HEADROOM)))
 
     @property
-    def concurrency(self) -> int:
-        """Of an account with one cell: both consumers of the stream."""
-        return self.shards * (self.parallelism + 1)
+    def executions(self) -> int:
+        """Functions that run at once in an account with one cell: `aws.concurrent_executions`."""
+        return self.shards * (self.parallelism + 1) + SPARE_EXECUTIONS
 
     @property
     def cache_mb(self) -> int:
@@ -205,7 +206,7 @@ class Step:
     @property
     def node_type(self) -> str:
         fits = [kind for kind in CACHE_NODE_MB if CacheConfig(node_type=kind).usable_mb >= self.cache_mb]
-        return min(fits, key=NODE_HOUR.__getitem__)
+        return min(fits, key=_usd)
 
     @property
     def redis_core(self) -> float:
@@ -225,8 +226,16 @@ class Step:
 
     @property
     def database_gb_per_day(self) -> float:
-        rows = FEATURE_ROW * 1000 / self.preset.quoted_grid_ms + OUTCOME_ROW * OUTCOMES_PER_S + BAR_ROW
-        return (self.symbols * rows + self.ticks_per_s * TRADE_SHARE * TRADE_ROW) * 86_400 / 1e9
+        rows = (
+            measured.FEATURE_ROW_BYTES * 1000 / self.preset.quoted_grid_ms
+            + measured.OUTCOME_ROW_BYTES * measured.OUTCOMES_PER_S
+            + measured.BAR_ROW_BYTES
+        )
+        return (
+            (self.symbols * rows + self.ticks_per_s * measured.TRADE_SHARE * measured.TRADE_ROW_BYTES)
+            * 86_400
+            / 1e9
+        )
 
     @property
     def database_gb(self) -> float:
@@ -237,42 +246,54 @@ class Step:
     @property
     def kinesis_usd(self) -> float:
         shards = self.shards * self.cells * MONTH_S / 3600
-        puts = self.records_per_s * MONTH_S * PUT_UNIT
+        puts = self.records_per_s * MONTH_S * _usd("kinesis_put_unit")
         if not self.preset.fan_out:
-            return shards * SHARD_HOUR + puts
+            return shards * _usd("kinesis_shard") + puts
         size = self.symbols * self.each(lambda found: found.kb_per_s) * 1000 * MONTH_S / 1e9
-        return shards * (SHARD_HOUR + FAN_OUT_HOUR) + puts + size * FAN_OUT_GB
+        return (
+            shards * (_usd("kinesis_shard") + _usd("kinesis_fan_out_shard"))
+            + puts
+            + size * _usd("kinesis_fan_out_gb")
+        )
 
     @property
     def lambda_usd(self) -> float:
         """Of both consumers: a core is billed as the memory that it comes with."""
         cores = self.predict_cores + self.symbols * self.each(lambda found: found.archive_ms) / 1000
         requests = self.shards * self.cells * self.preset.events_per_s * self.parallelism
-        return MONTH_S * (cores * FULL_CORE_MB / 1024 * LAMBDA_GB_S + requests * LAMBDA_REQUEST)
+        return MONTH_S * (
+            cores * measured.FULL_CORE_MB / 1024 * _usd("lambda_x86_gb_s") + requests * _usd("lambda_request")
+        )
 
     @property
     def s3_usd(self) -> float:
         """Requests, and a year of bronze."""
-        stored_gb = self.ticks_per_s * self.preset.tasks * BRONZE_TICK * 365 * 86_400 / 1e9
-        return self.s3_puts_per_s * MONTH_S * S3_PUT + stored_gb * S3_GB
+        stored_gb = self.ticks_per_s * self.preset.tasks * measured.BRONZE_TICK_BYTES * 365 * 86_400 / 1e9
+        return self.s3_puts_per_s * MONTH_S * _usd("s3_put") + stored_gb * _usd("s3_standard_gb")
 
     @property
     def cache_usd(self) -> float:
-        return self.cells * self.preset.nodes * NODE_HOUR[self.node_type] * MONTH_S / 3600
+        return self.cells * self.preset.nodes * _usd(self.node_type) * MONTH_S / 3600
 
     @property
     def database_usd(self) -> float:
         """Storage, and an instance for each cell."""
-        instances = self.cells * DATABASE_HOUR * MONTH_S / 3600
-        return self.preset.zones * (instances + self.database_gb / 0.9 * DATABASE_GB)
+        instances = self.cells * _usd(DATABASE) * MONTH_S / 3600
+        return self.preset.zones * (instances + self.database_gb / measured.FULL_AT * _usd("db_storage_gb"))
 
     @property
     def ingest_usd(self) -> float:
-        return self.cells * self.preset.tasks * TASK_HOUR * MONTH_S / 3600
+        """On arm64, each task with an address."""
+        hour = self.preset.task_cpu * _usd("fargate_arm_vcpu") + self.preset.task_gb * _usd("fargate_arm_gb")
+        return self.cells * self.preset.tasks * (hour + _usd("public_ipv4")) * MONTH_S / 3600
 
     @property
     def watching_usd(self) -> float:
-        return self.symbols * (METRICS_PER_SYMBOL * METRIC + EMF_BYTES * MONTH_S / 1e9 * LOG_GB)
+        """Custom metrics of each cell, and the lines of log that grow with symbols and shards."""
+        metrics = self.cells * metric_months(self.per_cell)
+        scored = self.symbols * (measured.SCORED_LINE_BYTES + measured.EMF_LINE_BYTES) / 60
+        predicted = self.cells * self.shards * measured.EMF_LINE_BYTES / measured.EMF_EVERY_S
+        return metrics * _usd("metric") + (scored + predicted) * MONTH_S / 1e9 * _usd("log_ingestion_gb")
 
     @property
     def lines_usd(self) -> tuple[float, ...]:
@@ -354,7 +375,7 @@ LIMITS = (
         "AWS Lambda: Configure memory",
         lambda preset: (
             preset.memory_mb
-            / FULL_CORE_MB
+            / measured.FULL_CORE_MB
             * HEADROOM
             * 1000
             / _per_symbol(preset, lambda found: found.predict_ms)
@@ -365,8 +386,8 @@ LIMITS = (
         "concurrent executions, fresh account",
         "10",
         "AWS Lambda: Quotas",
-        lambda preset: _most(lambda count: Step(count, preset, MOST_SYMBOLS).concurrency <= 8),
-        "a request to AWS: 1,000 are the default quota",
+        lambda preset: _most(lambda count: Step(count, preset, MOST_SYMBOLS).executions <= 10),
+        "a request to AWS, and `aws.concurrent_executions`: 1,000 are the default quota",
     ),
     Limit(
         "environment variables of a function",
@@ -391,16 +412,16 @@ LIMITS = (
     ),
     Limit(
         "storage of the database as configured",
-        "500 GB",
+        f"{PROD.storage_limit_gb} GB",
         "`database.storage_limit_gb` of prod",
-        lambda preset: 500 * 0.9 / _database_per_symbol_gb(preset),
+        lambda preset: preset.storage_limit_gb * measured.FULL_AT / _database_per_symbol_gb(preset),
         "`storage_limit_gb`, `keep_days`, `quoted_grid_ms`",
     ),
     Limit(
         "storage of RDS for PostgreSQL",
         "64 TiB",
         "Amazon RDS: Increasing DB instance storage capacity",
-        lambda preset: 64 * 2**40 / 1e9 * 0.9 / _database_per_symbol_gb(preset),
+        lambda preset: 64 * 2**40 / 1e9 * measured.FULL_AT / _database_per_symbol_gb(preset),
         "history in S3 (below)",
     ),
     Limit(
@@ -430,13 +451,6 @@ LIMITS = (
         "AWS Lambda: Quotas",
         lambda preset: 6e6 / PREDICTION_BYTES,
         "`GET /predictions?symbols=`",
-    ),
-    Limit(
-        "metrics of a Metrics Insights query",
-        "10,000",
-        "CloudWatch: Metrics Insights quotas",
-        lambda preset: 10_000 / METRICS_PER_SYMBOL,
-        "fewer metrics a symbol",
     ),
 )
 
@@ -502,12 +516,12 @@ def step_table() -> str:
     """Markdown: what each step configures."""
     header = (
         *("symbols", "preset", "deployments", "symbols in each", "`stream.shards`", "`stream.parallelism`"),
-        *("environments", "`cache.node_type`", "core of Valkey", "S3 PUTs/s", "database GB"),
+        *("`concurrent_executions`", "`cache.node_type`", "core of Valkey", "S3 PUTs/s", "database GB"),
     )
     rows = [
         [
             *(f"{symbols:,}", preset.name, f"{step.cells}", f"{step.per_cell}", f"{step.shards}"),
-            *(f"{step.parallelism}", f"{step.concurrency}", step.node_type, f"{step.redis_core:.0%}"),
+            *(f"{step.parallelism}", f"{step.executions}", step.node_type, f"{step.redis_core:.0%}"),
             *(f"{step.s3_puts_per_s:.2f}", f"{step.database_gb:,.0f}"),
         ]
         for symbols in STEPS

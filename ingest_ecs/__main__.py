@@ -185,7 +185,7 @@ async def finish(
     await asyncio.wait({streaming}, timeout=SOCKETS_S)
     producer.drain()
     await asyncio.wait({putting}, timeout=end_s - UNSENT_S - time.monotonic())
-    waiting = producer.outbox.waiting()  # with what is in flight, before the call is abandoned
+    waiting = producer.outbox.waiting()
     putting.cancel()
     problem = ""
     if waiting:

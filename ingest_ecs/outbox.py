@@ -48,14 +48,9 @@ class Outbox:
     def __len__(self) -> int:
         return sum(len(queue.records) for queue in self._queues.values())
 
-    def waiting(self) -> dict[str, tuple[list[Record], bool]]:
-        """The waiting records of each symbol that has any, oldest first, and whether the first is in
-        flight."""
-        return {
-            symbol: (list(queue.records), queue.is_head_in_flight)
-            for symbol, queue in self._queues.items()
-            if queue.records
-        }
+    def waiting(self) -> dict[str, list[Record]]:
+        """The waiting records of each symbol that has any, oldest first."""
+        return {symbol: list(queue.records) for symbol, queue in self._queues.items() if queue.records}
 
     def add(self, record: Record) -> list[Record]:
         """Queue `record`. Returns the records dropped to stay within `MAX_WAITING_BYTES`: the oldest of the

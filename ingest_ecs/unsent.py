@@ -26,10 +26,10 @@ def joined(records: list[Record]) -> bytes:
     return b"".join(len(r.data).to_bytes(LENGTH_BYTES, "big") + r.data for r in records)
 
 
-def about(symbol: str, records: list[Record], *, has_one_in_flight: bool) -> dict[str, Any]:
+def about(symbol: str, records: list[Record]) -> dict[str, Any]:
     """What `records` hold: the counts, the first and last trade id, and the first and last time (µs).
 
-    The outcome of a record in flight is not known: Kinesis may have it.
+    Kinesis may have the first of them all the same: the outcome of a put that did not answer is not known.
     """
     batches = [wire.decode(record.data) for record in records]
     ids = [
@@ -42,7 +42,6 @@ def about(symbol: str, records: list[Record], *, has_one_in_flight: bool) -> dic
     return {
         "symbol": symbol,
         "records": len(records),
-        "in_flight": int(has_one_in_flight),
         "trades": sum(len(batch.trades) for batch in batches),
         "quotes": sum(len(batch.quotes) for batch in batches),
         "trade_ids": [min(ids), max(ids)] if ids else [],
@@ -51,7 +50,7 @@ def about(symbol: str, records: list[Record], *, has_one_in_flight: bool) -> dic
 
 
 async def keep(
-    waiting: Mapping[str, tuple[list[Record], bool]],
+    waiting: Mapping[str, list[Record]],
     quarantine: Quarantine,
     logger: Logger,
     reason: str,
@@ -60,11 +59,11 @@ async def keep(
     """Keep the outbox's `waiting` records in S3 until `deadline_s` of the monotonic clock, and log each
     symbol's part: `kept` is its key in S3, empty if S3 did not take it."""
 
-    async def keep_one(symbol: str, records: list[Record], is_in_flight: bool) -> None:
-        described = about(symbol, records, has_one_in_flight=is_in_flight)
+    async def keep_one(symbol: str, records: list[Record]) -> None:
+        described = about(symbol, records)
         stored = {"reason": reason, "length_bytes": LENGTH_BYTES, **described}
         seconds = deadline_s - time.monotonic()
         kept = await quarantine.keep_unsent(symbol, joined(records), stored, seconds) or ""
         logger.error("ticks not put", extra={"reason": reason, "kept": kept, **described})
 
-    await asyncio.gather(*(keep_one(symbol, *part) for symbol, part in waiting.items()))
+    await asyncio.gather(*(keep_one(symbol, records) for symbol, records in waiting.items()))

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from cdk.config import Environment
-from cdk.config import load as load_environment
 from operations.cost import coverage, synthesis
 from operations.cost.inventory import Inventory, inventory
 from operations.cost.lines import Line, lines
@@ -82,8 +81,3 @@ def monthly(environment: Environment, load: Load | None = None) -> Estimate:
     resources = synthesis.resources_of(environment)
     coverage.check(resources)
     return Estimate(environment.name, inventory(resources), load or Load(), region_prices)
-
-
-def monthly_usd(name: str) -> float:
-    """Of the environment called `name` with its own symbols. Raises as `monthly` does."""
-    return monthly(load_environment(name)).month_usd

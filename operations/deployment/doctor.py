@@ -173,6 +173,7 @@ def _of_alarms(account: Account) -> Iterator[State]:
     names = [
         resource.physical_id
         for stack in STACKS
+        if account.status(stack)
         for resource in account.resources(account.stack_name(stack))
         if resource.kind == "AWS::CloudWatch::Alarm"
     ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -21,17 +20,15 @@ from operations.deployment.foundation import BOOTSTRAP_STACK, LEAST_BOOTSTRAP, b
 from operations.deployment.stacks import FAILED_FOR_GOOD
 from operations.deployment.toolkit import CDK, ROOT
 from operations.failures import OperationFailed, OperationRefused
+from operations.images.builders import BUILDERS, works
 from tickcast.adapters.redaction import describe
 
-ENGINES = ("docker", "podman", "buildah")
 LEAST_NODE = 20
 LEAST_CONCURRENCY = 10  # of a fresh account; what is deployed takes 8 at times
 ALWAYS_UNRESERVED = 100  # executions that Lambda lets no function reserve
 _ARMS = ("arm64", "aarch64")
 # Quotas by service, code and name, and what of them is asked of an account.
 VPCS, FARGATE_VCPUS = ("vpc", "L-F678F1CE"), ("fargate", "L-3032A538")
-
-Which = Callable[[str], str | None]
 
 
 class Finding(NamedTuple):
@@ -80,7 +77,7 @@ def of_machine(environment: Environment, engine: str) -> Iterator[Finding]:
     if not engine:
         yield Finding(
             True,
-            f"a program that builds images, one of {', '.join(ENGINES)}, that works for this user: install "
+            f"a program that builds images, one of {', '.join(BUILDERS)}, that works for this user: install "
             "one, or start Docker's daemon; CDK_DOCKER names another one",
         )
     yield from _of_architecture(environment.aws)
@@ -112,20 +109,10 @@ def can_build_for(architecture: str, formats: Path = Path("/proc/sys/fs/binfmt_m
         return False
 
 
-def image_engine(environment: Mapping[str, str], which: Which = shutil.which) -> str:
-    """The program that builds images: CDK_DOCKER's, or the first of `ENGINES` that works; empty if none."""
-    for engine in (environment["CDK_DOCKER"],) if environment.get("CDK_DOCKER") else ENGINES:
-        if which(engine) and _answers(engine):
-            return engine
-    return ""
-
-
-def _answers(engine: str) -> bool:
-    """A client without its daemon builds nothing."""
-    try:
-        return subprocess.run([engine, "info"], capture_output=True, timeout=30, check=False).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return False
+def image_engine(environment: Mapping[str, str], does_work: Callable[[str], bool] = works) -> str:
+    """The program that builds images: CDK_DOCKER's, or the first of `BUILDERS` that works; empty if none."""
+    named = environment.get("CDK_DOCKER")
+    return next(filter(does_work, (named,) if named else BUILDERS), "")
 
 
 def node_version() -> int:

@@ -36,5 +36,5 @@ def cost(account: Account) -> str:
     try:
         costs: Any = importlib.import_module("operations.cost")
         return str(costs.monthly(account.environment).sentence())
-    except (ImportError, OperationFailed, OperationRefused, OSError, ValueError):
+    except (ImportError, OperationFailed, OperationRefused, OSError, RuntimeError, ValueError):
         return f"make cost ENV={account.name}"

@@ -92,6 +92,7 @@ WHOLE_NUMBERS = {
 }
 TEXTS = {
     "ENVIRONMENT": ("serve", ["prod", "t"], ["", "a b", "prod\nx", "-x"]),
+    "AUTHORISATION": ("serve", ["api_key", "iam"], ["", "IAM", "none", "api-key"]),
     "BUCKET": ("predict", ["b", "tickcast-lake.eu"], ["", "s3://lake", "a/b", "a b"]),
     "SYMBOLS": (
         "predict",

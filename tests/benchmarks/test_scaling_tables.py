@@ -49,6 +49,7 @@ def test_each_step_is_a_configuration(symbols: int, preset: Preset) -> None:
             "aws": {
                 "cache": {"node_type": step.node_type, "nodes": preset.nodes},
                 "ingest": {"linger_ms": preset.linger_ms, "tasks": preset.tasks},
+                "concurrent_executions": max(10, step.executions),
             },
         }
     )

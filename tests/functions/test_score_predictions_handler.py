@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from msgspec.structs import replace
 
 from tests.fixtures.emitted_metrics import CONTEXT, hour, metrics_in
 from tests.fixtures.paths import load_handler
@@ -69,15 +70,19 @@ def test_without_a_model_that_is_counted_and_nothing_else(
 
 def test_dimensions_are_ascii_and_values_numbers(module: Any, capsys: pytest.CaptureFixture[str]) -> None:
     of_symbol = hour(count=60, coverage=math.nan, direction=0.5)
+    module.settings = replace(module.settings, symbols=("币安人生USDT",))
     module.score_predictions = lambda remaining_ms: Result(hours={"币安人生USDT": of_symbol})
     module.handler({}, CONTEXT)
     assert metrics(capsys.readouterr().out) == {(quote("币安人生USDT"), "Direction"): 50}
 
 
 def test_the_number_of_metrics_has_a_bound(module: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    hours = {f"S{number}USDT": hour(coverage=0.8) for number in range(SYMBOLS_SHOWN + 5)}
+    """And they are of the same symbols, whichever a run that ran out of time began with."""
+    symbols = tuple(f"S{number}USDT" for number in range(SYMBOLS_SHOWN + 5))
+    module.settings = replace(module.settings, symbols=symbols)
+    hours = {symbol: hour(coverage=0.8) for symbol in (*symbols[7:], *symbols[:7])}
     module.score_predictions = lambda remaining_ms: Result(hours=hours, available=dict.fromkeys(hours, 1.0))
     module.handler({}, CONTEXT)
     found = metrics(capsys.readouterr().out)
-    assert len(found) == SYMBOLS_SHOWN + 1
+    assert found.keys() == {("", "Availability"), *((each, "Coverage") for each in symbols[:SYMBOLS_SHOWN])}
     assert found["", "Availability"] == 100

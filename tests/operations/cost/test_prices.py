@@ -46,13 +46,16 @@ def test_every_price_is_used_or_says_for_what_it_is() -> None:
     assert ALWAYS_FREE.keys() <= prices().by_id.keys()
 
 
-def test_the_calculation_of_the_latency_budget_has_no_price_of_its_own() -> None:
-    """A price is far below a cent a unit: no such number is in it."""
-    tree = ast.parse((ROOT / "benchmarks" / "latency_budget.py").read_text("utf-8"))
-    numbers = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
-    values = {each.value for each in prices().by_id.values()}
-    small = [each for each in numbers if isinstance(each, float) and 0 < each < 0.02]
-    assert not small and not values & {each for each in numbers if isinstance(each, float) and each < 0.1}
+@pytest.mark.parametrize("name", ["latency_budget", "scaling_tables"])
+def test_other_calculations_have_no_prices_of_their_own(name: str) -> None:
+    tree = ast.parse((ROOT / "benchmarks" / f"{name}.py").read_text("utf-8"))
+    measured = {id(part) for node in ast.walk(tree) if isinstance(node, ast.Call) for part in ast.walk(node)}
+    numbers = {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, float) and id(node) not in measured
+    }
+    assert not numbers & {each.value for each in prices().by_id.values()}
 
 
 @pytest.mark.parametrize(

@@ -142,13 +142,14 @@ def test_a_quota_that_was_never_changed_is_aws_s_default(aws: Aws) -> None:
     assert quota(account(aws), "vpc", "L-F678F1CE") == 5
 
 
-def test_the_engine_is_the_first_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Docker client without its daemon builds nothing."""
-    monkeypatch.setattr(preflight, "_answers", lambda engine: engine != "docker")
-    assert image_engine({}, which=str) == "podman"
-    assert image_engine({"CDK_DOCKER": "finch"}, which=str) == "finch"
-    assert image_engine({"CDK_DOCKER": "docker"}, which=str) == ""
-    assert image_engine({}, which=lambda name: None) == ""
+def test_the_engine_is_the_first_that_works() -> None:
+    def works(engine: str) -> bool:
+        return engine != "docker"
+
+    assert image_engine({}, works) == "podman"
+    assert image_engine({"CDK_DOCKER": "finch"}, works) == "finch"
+    assert image_engine({"CDK_DOCKER": "docker"}, works) == ""
+    assert image_engine({}, lambda engine: False) == ""
 
 
 def test_images_of_another_architecture_need_an_emulator(

@@ -3,7 +3,7 @@ shows, by symbol."""
 
 from __future__ import annotations
 
-from itertools import islice
+from collections.abc import Sequence
 
 from aws_lambda_powertools.metrics import MetricUnit
 
@@ -15,8 +15,9 @@ from tickcast.market.symbols import ascii_name
 SYMBOLS_SHOWN = 20
 
 
-def write_score_metrics(result: Result, horizon_s: int) -> None:
-    """Write the metrics of a run; by symbol of the first `SYMBOLS_SHOWN`, over `horizon_s`."""
+def write_score_metrics(result: Result, horizon_s: int, symbols: Sequence[str]) -> None:
+    """Write the metrics of a run; by symbol of the first `SYMBOLS_SHOWN` of `symbols`, over `horizon_s`. They
+    are the same in every run, whichever symbols it had time for."""
     drifting = sum(state.is_drifting for state in result.drift.values()) if result.drift else None
     write_metrics(
         {
@@ -26,7 +27,9 @@ def write_score_metrics(result: Result, horizon_s: int) -> None:
             "SymbolFailures": (MetricUnit.Count, len(result.failed) or None),
         }
     )
-    for symbol, hour in islice(result.hours.items(), SYMBOLS_SHOWN):
+    for symbol in symbols[:SYMBOLS_SHOWN]:
+        if (hour := result.hours.get(symbol)) is None:
+            continue
         figures = hour.horizons[horizon_s]
         write_metrics(
             {
