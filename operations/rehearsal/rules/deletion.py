@@ -86,7 +86,8 @@ def protected(templates: Templates) -> Found:
 def agree(templates: Templates) -> Found:
     for one in templates.resources(*WITH_DATA):
         deleted, replaced = policy_of(one), policy_of(one, "UpdateReplacePolicy")
-        if deleted in KEPT and replaced != deleted:
+        # Nothing is replaced while a stack is created: that exception is of the DeletionPolicy alone.
+        if deleted in KEPT and replaced != deleted.removesuffix("ExceptOnCreate"):
             yield one, "UpdateReplacePolicy", f"is {replaced}, and DeletionPolicy {deleted}"
 
 

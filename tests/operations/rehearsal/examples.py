@@ -189,7 +189,7 @@ def _pair(broken: Resources, kept: Resources) -> Example:
 
 
 _VARY = "gatewayresponse.header.Vary"
-_KEPT = {"DeletionPolicy": "Retain", "UpdateReplacePolicy": "Retain"}
+_KEPT = {"DeletionPolicy": "RetainExceptOnCreate", "UpdateReplacePolicy": "Retain"}
 _IN_A = of("ECS::Service", _network(Subnets=[{"Ref": "A"}]))
 _LOGGED = {"LoggingConfig": {"LogGroup": {"Ref": "G"}}}
 _SELECT = {"Id": "e", "Expression": 'SELECT MAX(Errors) FROM "AWS/Lambda"', "Period": 300}
