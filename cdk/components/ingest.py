@@ -93,19 +93,20 @@ class Ingest(Construct):
         # ECS fetches the image and the key, the first task may fail and the deployment be rolled back.
         self.service.node.add_dependency(self.task.obtain_execution_role())
         if ingest.spot:
-            # Not by the option of the cluster: the service has to be made after it and deleted before
-            # it, for ECS removes no provider that a service uses.
-            self.service.node.add_dependency(
-                ecs.CfnClusterCapacityProviderAssociations(
-                    self,
-                    "CapacityProviders",
-                    cluster=self.cluster.cluster_name,
-                    capacity_providers=["FARGATE", "FARGATE_SPOT"],
-                    default_capacity_provider_strategy=[],
-                )
-            )
+            self.service.node.add_dependency(self._capacity_providers())
         if not config.container_insights:
             _acknowledge(self.cluster)
+
+    def _capacity_providers(self) -> ecs.CfnClusterCapacityProviderAssociations:
+        """Not by the option of the cluster: the service has to be made after it and deleted before it, for
+        ECS removes no provider that a service uses."""
+        return ecs.CfnClusterCapacityProviderAssociations(
+            self,
+            "CapacityProviders",
+            cluster=self.cluster.cluster_name,
+            capacity_providers=["FARGATE", "FARGATE_SPOT"],
+            default_capacity_provider_strategy=[],
+        )
 
 
 def _acknowledge(cluster: ecs.Cluster) -> None:
