@@ -38,6 +38,7 @@ _HOST = r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?/?"
 Symbols = Annotated[
     tuple[str, ...], Meta(min_length=1, description="a list of symbols, like [BTCUSDT, ETHUSDT]")
 ]
+BusySymbol = Annotated[str, Meta(description="a symbol, like BTCUSDT")]
 StreamUrl = Annotated[
     str, Meta(pattern=rf"^wss?://{_HOST}$", description="an address like wss://host:9443, without a path")
 ]
@@ -263,7 +264,7 @@ class ApiConfig(_Config, frozen=True, kw_only=True):
     (the output ApiCallPolicy). There are no keys then, and of limits only the stage's. A browser cannot sign:
     the dashboard needs keys.
 
-    A limit that is null follows from the symbols (`for_symbols`).
+    A limit that is null follows from the number of symbols.
     """
 
     authorisation: Authorisation = "api_key"
@@ -392,7 +393,7 @@ class IngestConfig(_Config, frozen=True, kw_only=True):
     tasks: Annotated[int, Meta(ge=0, le=4)] = 1
     stream_url: StreamUrl = "wss://stream-sbe.binance.com:9443"
     public_stream_url: StreamUrl = "wss://data-stream.binance.vision"
-    busy_symbol: str = "BTCUSDT"
+    busy_symbol: BusySymbol = "BTCUSDT"
     linger_ms: Annotated[int, Meta(ge=1, le=2000)] = 100
     rollover_s: Annotated[int, Meta(ge=60, le=86_399)] = 81_000
     health_port: Annotated[int, Meta(ge=1, le=65_535)] = 8080  # the Dockerfile has the same

@@ -42,7 +42,7 @@ def sections(kind: type[Struct], path: str = "") -> Iterator[Section]:
     """The section of `kind` and those within it, in the order of their fields."""
     yield (found := _section(kind, path))
     for key in found.keys:
-        if inner := _struct_of(key.kind):
+        if inner := struct_of(key.kind):
             yield from sections(inner, f"{path}.{key.name}".lstrip("."))
 
 
@@ -58,13 +58,12 @@ def should_be(kind: Any) -> str:
     if origin is Literal:
         return f"one of {', '.join(map(shown, get_args(kind)))}"
     if origin in (Union, UnionType):
-        others = [should_be(each) for each in get_args(kind) if each is not type(None)]
-        return " or ".join([*others, "null"])
+        return f"null or {' or '.join(should_be(each) for each in get_args(kind) if each is not type(None))}"
     if origin is tuple:
         items = get_args(kind)
         number = "a list" if items[-1] is ... else f"a list of {len(items)}"
         return f"{number}, each {should_be(items[0])}"
-    if _struct_of(kind):
+    if struct_of(kind):
         return f"keys and values of {', '.join(key.name for key in _section(kind, '').keys)}"
     if kind in (int, float):
         return f"a {'whole ' * (kind is int)}number{_bounds(limits)}"
@@ -100,7 +99,7 @@ def explained(error: msgspec.ValidationError, values: Any, kind: type[Struct]) -
 
 def _unknown(kind: type[Struct], way: list[str], key: str) -> str:
     """That there is no such key here, which there are, and where one like it is."""
-    struct = _struct_of(_type_at(kind, way)) or kind
+    struct = struct_of(_type_at(kind, way)) or kind
     here = [each.name for each in _section(struct, "").keys]
     path = ".".join(way)
     elsewhere = [
@@ -125,17 +124,17 @@ def _section(kind: type[Struct], path: str) -> Section:
     return Section(path, kind, keys)
 
 
-def _struct_of(kind: Any) -> type[Struct] | None:
+def struct_of(kind: Any) -> type[Struct] | None:
     """The Struct that `kind` is, or is unless it is null."""
     if isinstance(kind, type):
         return kind if issubclass(kind, Struct) else None
-    return next(filter(None, map(_struct_of, get_args(kind))), None) if get_origin(kind) else None
+    return next(filter(None, map(struct_of, get_args(kind))), None) if get_origin(kind) else None
 
 
 def _type_at(kind: Any, way: list[str]) -> Any:
     """The type of the key, or of the item of a list, that is found along `way`."""
     for step in way:
-        if struct := _struct_of(kind):
+        if struct := struct_of(kind):
             kind = get_type_hints(struct, include_extras=True)[step]
         else:
             kind = _items_of(kind)
@@ -158,16 +157,13 @@ def _value_at(values: Any, way: list[str]) -> Any:
 
 
 def _bounds(limits: Meta) -> str:
-    least, most = limits.ge, limits.le
-    found = ""
-    if least is not None:
-        found = (
-            f" from {least:.10g}" if most is not None or limits.lt is not None else f" of at least {least:g}"
-        )
-    elif limits.gt is not None:
-        found = f" above {limits.gt:g}"
-    if most is not None:
-        found += f"{' to' if found else ' of at most'} {most:.10g}"
-    elif limits.lt is not None:
-        found += f"{' to' if found else ''} below {limits.lt:.10g}"
-    return found + (f", a multiple of {limits.multiple_of}" if limits.multiple_of else "")
+    """The limits of a number, as " from 1 to 10" or " above 0"."""
+    least = [f"from {limits.ge:.10g}"] if limits.ge is not None else []
+    least += [f"above {limits.gt:.10g}"] if limits.gt is not None else []
+    most = [f"to {limits.le:.10g}"] if limits.le is not None else []
+    most += [f"to below {limits.lt:.10g}"] if limits.lt is not None else []
+    steps = f", a multiple of {limits.multiple_of}" if limits.multiple_of else ""
+    found = " ".join([*least, *most])
+    if limits.ge is not None and not most:
+        found = f"of at least {limits.ge:.10g}"
+    return f" {found}{steps}" if found else steps

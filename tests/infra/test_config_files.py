@@ -40,7 +40,7 @@ WRONG = {
         r"stream\.parallelism is 11; it should be a whole number from 1 to 10",
     ),
     "steps": ("tables: {grid_ms: 150}\n", r"tables\.grid_ms is 150; .* from 100 to 60000, a multiple of 100"),
-    "null or": ("tables: {keep_days: x}\n", r"keep_days is 'x'; .*number from 1 to 3650 or null"),
+    "null or": ("tables: {keep_days: x}\n", r"keep_days is 'x'; .* null or a whole number from 1 to 3650"),
     "switch": ("stream: {fan_out: 1}\n", r"stream\.fan_out is 1; it should be true or false"),
     "section": ("stream: [1]\n", r"stream is \[1\]; it should be keys and values of shards, fan_out"),
     "missing": ("functions: {load_history: {timeout_s: 9}}\n", r"load_history\.memory_mb is missing; .* 128"),
