@@ -163,7 +163,7 @@ deploy: setup  ## deploy ENV into the AWS account of your credentials; repeated,
 destroy: setup  ## delete ENV from the account, and all it leaves that costs
 	@exec $(VENV)/python -m operations destroy $(ENV) $(if $(CONFIRM),--confirm $(CONFIRM))
 
-diff: layers  ## show what a deployment of ENV would change
+diff: setup  ## show what a deployment of ENV would change
 	@exec $(VENV)/python -m operations diff $(ENV)
 
 doctor: setup  ## report the state of ENV in the account, and what to do
@@ -174,8 +174,8 @@ cost: setup  ## what ENV (dev, prod) costs a month, by line and if …; the last
 	  $(if $(SYMBOLS),--symbols "$(SYMBOLS)") $(if $(REQUESTS),--requests "$(REQUESTS)")
 
 images: setup  ## build the images of ingest and migrations with docker, podman or buildah
-	@exec $(VENV)/python -m operations images $(if $(BUILDER),--builder $(BUILDER)) $(if $(BASE),--base $(BASE)) \
-	  $(if $(PLATFORM),--platform $(PLATFORM)) $(if $(BUILD_OPTIONS),--options="$(BUILD_OPTIONS)")
+	@exec $(VENV)/python -m operations images $(if $(BUILDER),--builder "$(BUILDER)") $(if $(BASE),--base "$(BASE)") \
+	  $(if $(PLATFORM),--platform "$(PLATFORM)") $(if $(BUILD_OPTIONS),--options="$(BUILD_OPTIONS)")
 
 images-lock: setup  ## write the hashes of the packages in the images, after a change of their requirements
 	@exec $(VENV)/python -m operations images-lock
