@@ -152,6 +152,11 @@ class Producer:
                 self._refuse_rows(NO_CONNECTION, feed, series.refuse_suspects(), series)
         self.writer.finish()
 
+    def count_dropped(self, *lost: list[Record]) -> None:
+        """The `lost` records will not be put."""
+        self.counts.dropped_records += sum(len(records) for records in lost)
+        self.counts.dropped_ticks += sum(record.ticks for records in lost for record in records)
+
     # ------------------------------------------------------------------------------------------ packing
 
     def pack(self) -> None:
@@ -252,8 +257,7 @@ class Producer:
     def _note_dropped(self, record: Record) -> None:
         """Move the notices of a dropped record to the next one, with a notice of its ticks."""
         feed, batch = self._feeds[record.symbol], wire.decode(record.data)
-        self.counts.dropped_records += 1
-        self.counts.dropped_ticks += record.ticks
+        self.count_dropped([record])
         for notice in batch.notices:
             feed.note_merged(notice)
         if span := span_us(batch.trades, batch.quotes):
