@@ -37,11 +37,17 @@ QuarantineSink = Callable[[bytes, str, str], None]  # data, reason, connection
 class Refusals:
     """`counts` are frames or ticks by kind of reason: the reason without its numbers."""
 
-    def __init__(self, source: str, logger: Logger, quarantine: QuarantineSink) -> None:
+    def __init__(
+        self, source: str, logger: Logger, quarantine: QuarantineSink, counts: Counter[str] | None = None
+    ) -> None:
         self._source = source
         self._logger = logger
         self._quarantine = quarantine
-        self.counts: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter() if counts is None else counts
+
+    def of(self, source: str) -> Refusals:
+        """The same of another source, with the same counts."""
+        return Refusals(source, self._logger, self._quarantine, self.counts)
 
     def add(self, refused: RefusedFrame | RefusedTicks, connection: str) -> None:
         if isinstance(refused, RefusedFrame):
