@@ -26,6 +26,7 @@ from ingest_ecs.health import HealthServer
 from ingest_ecs.minute_metrics import MinuteMetrics
 from ingest_ecs.producer import Producer
 from ingest_ecs.quarantine import Quarantine
+from ingest_ecs.reference_stream import ReferenceStream
 from ingest_ecs.settings import IngestSettings
 from ingest_ecs.stream import REST_TIMEOUT_S, Stream
 from ingest_ecs.threads import in_thread
@@ -50,6 +51,7 @@ metrics = Metrics(service="ingest_ecs")
 def health_report(
     session: Session,
     stream: Stream,
+    reference: ReferenceStream,
     producer: Producer,
     exchange_time: ExchangeTime,
     symbols: tuple[str, ...],
@@ -74,6 +76,7 @@ def health_report(
         "why": "; ".join(why),
         "source": source,
         "symbols": {s: {"last_tick_age_s": age_s, "quiet": quiet[s]} for s, age_s in ages.items()},
+        "reference": reference.report(now_us),  # without it the task is as live and as ready
         "host_offset_ms": None if exchange_us is None else (now_us - exchange_us) / 1000,
         "waiting_records": len(producer.outbox),
         "bad_frames": dict(producer.bad_frames),
@@ -119,6 +122,9 @@ async def ingest(settings: IngestSettings) -> None:
         check_claim=exchange_time.check,
     )
     stream = Stream(settings, session, producer, logger)
+    reference = ReferenceStream(
+        settings.reference_address(), settings.rollover_s, producer.reference, logger, random.Random()
+    )
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -131,15 +137,16 @@ async def ingest(settings: IngestSettings) -> None:
     publishing.result()
 
     def report() -> dict[str, Any]:
-        return health_report(session, stream, producer, exchange_time, settings.symbols, settings.feed)
+        return health_report(
+            session, stream, reference, producer, exchange_time, settings.symbols, settings.feed
+        )
 
     minute_metrics = MinuteMetrics(metrics, producer, report)
     with HealthServer(settings.health_port, report, settings.health_host) as health:
         logger.info("health_listening", extra={"event": "health_listening", "port": health.port})
         putting, streaming = asyncio.create_task(producer.run()), asyncio.create_task(stream.run())
         beside = [
-            asyncio.create_task(each)
-            for each in (minute_metrics.run(), quarantine.run(), exchange_time.run())
+            asyncio.create_task(each.run()) for each in (minute_metrics, quarantine, exchange_time, reference)
         ]
         await asyncio.wait({putting, streaming, stopping}, return_when=asyncio.FIRST_COMPLETED)
         for task in (stopping, *beside):

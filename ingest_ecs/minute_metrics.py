@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from aws_lambda_powertools.metrics import MetricUnit
@@ -16,8 +17,8 @@ METRICS_EVERY_S = 60
 
 
 class MinuteMetrics:
-    """What was lost since the last line, and the age of the newest tick of the symbol where it is oldest and
-    the market is not quiet, by `report`.
+    """What was lost since the last line, and, by `report`, the age of the newest tick of the symbol where it
+    is oldest and the market is not quiet, and that of the newest quote of a perpetual.
 
     Reasons are a field of the line, for queries: as metrics their number would be unbounded.
     """
@@ -39,20 +40,25 @@ class MinuteMetrics:
     def write_losses(self) -> None:
         """Write a line with what was lost since the last one, and with what was added."""
         counts, bad_frames = self._producer.counts, self._producer.bad_frames
-        now = Counter(
-            PutFailures=counts.put_failures,
-            DroppedTicks=counts.dropped_ticks,
-            BadFrames=bad_frames.total(),
-        )
-        for name, count in now.items():
-            self._metrics.count(name, count - self._written[name])
+        now = Counter(put=counts.put_failures, dropped=counts.dropped_ticks, bad=bad_frames.total())
+        since = now - self._written
+        self._metrics.count("PutFailures", since["put"])
+        self._metrics.count("DroppedTicks", since["dropped"])
+        self._metrics.count("BadFrames", since["bad"])
         if reasons := Counter(bad_frames) - self._written_reasons:
             self._metrics.add_metadata("bad_frames", dict(reasons))
         self._written, self._written_reasons = now, Counter(bad_frames)
         self._metrics.flush()
 
     def _add_ages(self) -> None:
-        symbols = self._report()["symbols"].values()
-        ages_s = [about["last_tick_age_s"] for about in symbols if not about["quiet"]]
-        if known := [age_s for age_s in ages_s if age_s is not None]:
-            self._metrics.add_metric("LastTickAgeSeconds", MetricUnit.Seconds, max(known))
+        report = self._report()
+        ages_s = [about["last_tick_age_s"] for about in report["symbols"].values() if not about["quiet"]]
+        self._metrics.add_metric("LastTickAgeSeconds", MetricUnit.Seconds, _greatest(ages_s))
+        self._metrics.add_metric(
+            "ReferenceAgeSeconds", MetricUnit.Seconds, _greatest(report["reference"]["age_s"].values())
+        )
+
+
+def _greatest(ages_s: Iterable[float | None]) -> float:
+    """The greatest of the ages that are known; not a number, which is no metric, if none is."""
+    return max((age_s for age_s in ages_s if age_s is not None), default=math.nan)

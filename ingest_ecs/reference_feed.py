@@ -15,13 +15,12 @@ from ingest_ecs.feed_buffer import FeedBuffer, RefusedTicks
 from ingest_ecs.quarantine import Refusals
 from tickcast.market.id_series import IdSeries, quote_series
 from tickcast.market.perpetuals import perpetual_of
-from tickcast.market.ticks import QUOTE, Quotes, TickError, TickRow, quotes_array, trades_array
+from tickcast.market.ticks import NO_QUOTES, QUOTE, QuoteRow, Quotes, TickError, quotes_array, trades_array
 
 CONFLATED_US = 50_000
 KEPT_US = 2_000_000  # of waiting quotes, before the newest: older ones count as absent
-NO_CONNECTION = "none"  # of quotes held back until their series showed that they cannot be
 
-_NO_TRADES, _NO_QUOTES = trades_array([]), quotes_array([])
+_NO_TRADES = trades_array([])
 SawQuotes = Callable[[int, str], None]  # connection, perpetual
 
 
@@ -36,8 +35,8 @@ class ReferenceFeed:
                 self._spot_of.setdefault(perpetual, []).append(symbol)
         self._refusals = refusals
         self._series: dict[str, IdSeries] = {perpetual: quote_series() for perpetual in self._spot_of}
-        self._newest: dict[str, tuple[int, int]] = {}  # (T, update id) of what was kept, by perpetual
-        self._waiting: dict[str, dict[int, TickRow]] = {}  # by spot symbol: by 50 ms, the newest
+        self._newest_id: dict[str, int] = {}  # update id of the newest quote kept, by perpetual
+        self._waiting: dict[str, dict[int, QuoteRow]] = {}  # by spot symbol: by 50 ms, the newest
         self._buffers: list[FeedBuffer] = []
         self.saw_quotes: SawQuotes = lambda connection, perpetual: None
         self.last_received_us: dict[str, int] = {}
@@ -70,7 +69,7 @@ class ReferenceFeed:
     def take(self, symbol: str) -> Quotes:
         """What waits for the spot `symbol`, in the order of time; it waits no longer."""
         waiting = self._waiting.pop(symbol, None)
-        return quotes_array(waiting[at] for at in sorted(waiting)) if waiting else _NO_QUOTES  # type: ignore[misc]
+        return quotes_array(waiting[at] for at in sorted(waiting)) if waiting else NO_QUOTES
 
     def _collect_from(self, buffer: FeedBuffer) -> None:
         quotes_of = buffer.drain().quotes
@@ -89,27 +88,23 @@ class ReferenceFeed:
             self._refusals.add(RefusedTicks(perpetual, _NO_TRADES, rows, error), connection)
         for number, run in enumerate(admission.runs):
             if number:  # the exchange started its ids over
-                self._newest.pop(perpetual, None)
+                self._newest_id.pop(perpetual, None)
             self._conflate(perpetual, run)
 
     def _conflate(self, perpetual: str, quotes: Quotes) -> None:
         """Let `quotes` wait, of which those that another connection brought before are repeats."""
-        newest = self._newest.get(perpetual, (-1, -1))
-        for row in quotes[np.lexsort((quotes["update_id"], quotes["time_us"]))].tolist():
-            time_us, received_us, update_id = row[:3]
-            if (time_us, update_id) <= newest:
-                continue
-            newest = time_us, update_id
-            for symbol in self._spot_of[perpetual]:
-                waiting = self._waiting.setdefault(symbol, {})
-                waiting[time_us // CONFLATED_US] = row
-                self.last_received_us[symbol] = received_us
-        self._newest[perpetual] = newest
-        oldest = (newest[0] - KEPT_US) // CONFLATED_US
+        is_new = quotes["update_id"] > self._newest_id.get(perpetual, -1)
+        rows: list[QuoteRow] = np.sort(quotes[is_new], order="update_id").tolist()
+        if not rows:
+            return
+        self._newest_id[perpetual] = rows[-1][2]
         for symbol in self._spot_of[perpetual]:
-            waiting = self._waiting.get(symbol, {})
+            waiting = self._waiting.setdefault(symbol, {})
+            waiting.update((row[0] // CONFLATED_US, row) for row in rows)
+            oldest = max(waiting) - KEPT_US // CONFLATED_US
             for at in [at for at in waiting if at < oldest]:
                 del waiting[at]
+            self.last_received_us[symbol] = rows[-1][1]
 
     def _take_refused(self, buffer: FeedBuffer) -> None:
         refused, buffer.refused = buffer.refused, []

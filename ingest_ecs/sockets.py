@@ -70,7 +70,7 @@ class Sockets:
         self.happened = asyncio.Event()
         self.connections = 0
 
-    async def run(self, each_turn: Callable[[], None] = lambda: None) -> None:
+    async def run(self, each_turn: Callable[[], object] = lambda: None) -> None:
         """Until cancelled. Raises `FatalSessionError` when the exchange refuses permanently."""
         self._fatal = None
         try:
