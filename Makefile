@@ -5,7 +5,7 @@
 #   TRAIN    recordings to train a model on; run, smoke: default is simulated history; evaluate: the past of SESSION
 #   SESSION  evaluate: the held-out recordings to evaluate on
 #   LATENCY  evaluate: ms until a prediction is delivered, 0, 100 … 1000; default: 200
-#   SYMBOLS  BTCUSDT,ETHUSDT; default: all of the feed
+#   SYMBOLS  BTCUSDT,ETHUSDT; default: all of the feed; cost: or how many; default: those of cdk/config
 #   SPEED    FEED=replay: factor of the speed; default: 1
 #   SECONDS  smoke: how long to measure; default: 60
 #   ONLY     drills: only these, ONLY="drop corrupt"
@@ -23,7 +23,7 @@
 #   DETACH   deploy: DETACH=1 does not wait for history and the first model
 #   BINANCE_API_KEY_FILE  deploy: a file with the exchange's key (or BINANCE_API_KEY, or typed); none: public mirror
 #   CONFIRM  destroy: prod, to destroy prod
-#   RATE     cost: ticks a second of each symbol; default: 200. SYMBOLS: default is BTCUSDT
+#   RATE     cost: ticks a second of each symbol; default: 200
 #   REQUESTS cost: requests a second of the API; default: one a minute
 #   BUILDER, PLATFORM  images: docker, podman or buildah, the first that works; linux/amd64 or linux/arm64
 #   BASE, BUILD_OPTIONS  images: another base image; further options of the builder
@@ -53,9 +53,9 @@ LOCALSTACK := .build/localstack-venv
 CDK := node_modules/.bin/cdk
 TARGET = $(if $(filter local,$(ENV)),local,aws)
 TYPED := app.py cdk layers local operations ingest_ecs lambdas benchmarks
-HISTORY = $(if $(SYMBOL),--symbols $(SYMBOL)) $(if $(FROM),--from $(FROM)) $(if $(TO),--to $(TO)) \
-	$(if $(DAYS),--days $(DAYS)) $(if $(REPAIR),--repair) $(if $(DRY),--dry) $(if $(AWS),--aws $(AWS))
-OPTIONS = --feed $(FEED) --speed $(SPEED) $(if $(SYMBOLS),--symbols $(SYMBOLS)) \
+HISTORY = $(if $(SYMBOL),--symbols "$(SYMBOL)") $(if $(FROM),--from "$(FROM)") $(if $(TO),--to "$(TO)") \
+	$(if $(DAYS),--days "$(DAYS)") $(if $(REPAIR),--repair) $(if $(DRY),--dry) $(if $(AWS),--aws "$(AWS)")
+OPTIONS = --feed "$(FEED)" --speed "$(SPEED)" $(if $(SYMBOLS),--symbols "$(SYMBOLS)") \
 	$(if $(REPLAY),--replay $(REPLAY)) $(if $(TRAIN),--train $(TRAIN))
 
 # SECONDS is a special variable of bash: not exported.
@@ -170,8 +170,9 @@ doctor: setup  ## report the state of ENV in the account, and what to do
 	@exec $(VENV)/python -m operations doctor $(ENV)
 
 cost: setup  ## what ENV (dev, prod) costs a month, by line and if …; the last line is JSON
-	@exec $(VENV)/python -m operations cost --env $(ENV) $(if $(RATE),--rate $(RATE)) \
-	  $(if $(SYMBOLS),--symbols $(SYMBOLS)) $(if $(REQUESTS),--requests $(REQUESTS))
+	@exec $(VENV)/python -m operations cost --env $(ENV) $(if $(RATE),--rate "$(RATE)") \
+	  $(if $(SYMBOLS),--symbols "$(SYMBOLS)") $(if $(REQUESTS),--requests "$(REQUESTS)")
+
 images: setup  ## build the images of ingest and migrations with docker, podman or buildah
 	@exec $(VENV)/python -m operations images $(if $(BUILDER),--builder $(BUILDER)) $(if $(BASE),--base $(BASE)) \
 	  $(if $(PLATFORM),--platform $(PLATFORM)) $(if $(BUILD_OPTIONS),--options="$(BUILD_OPTIONS)")

@@ -9,6 +9,7 @@ import signal
 import sys
 from types import FrameType
 
+from cdk.config import ConfigError
 from local.commands import backfill, drills, evaluate, explain, gaps, models, retrain, run, smoke
 from local.commands.command import Command, ExitStatus
 from local.commands.deployment import DeploymentNotFound
@@ -38,7 +39,7 @@ _COMMANDS = (
     *models.COMMANDS,
 )
 COMMANDS = {command.name: command for command in _COMMANDS}
-REFUSALS = (OptionsError, StateInUse, RecordingError)
+REFUSALS = (ConfigError, OptionsError, StateInUse, RecordingError)
 FAILURES = (
     *(ProcessFailed, FunctionFailed, MigrationFailed, DeploymentNotFound, ApiFailed, BronzeUnreadable),
     *(WarmUpFailed, DrillFailed, EvaluationError, TrainingError, RegistryError, PointerRace),

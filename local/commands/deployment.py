@@ -130,11 +130,8 @@ def in_this_checkout() -> Deployment:
 def in_aws(environment: str, region: str | None = None) -> Deployment:
     """The deployment of `environment` in the AWS account of the caller's credentials, in the region of its
     configuration unless another one is given: where the shell points does not matter. Raises
-    `DeploymentNotFound`."""
-    try:
-        region = region or load(environment).region
-    except ValueError as error:
-        raise DeploymentNotFound(f"the region of a deployment is in its configuration: {error}") from None
+    `DeploymentNotFound`, and `ConfigError` for a configuration that cannot be used."""
+    region = region or load(environment).region
     client, stack = partial(boto3.client, region_name=region), f"tickcast-{environment}-app"
     try:
         return Deployment(f"AWS, {environment}", cloud.outputs_of(client("cloudformation"), stack), client)

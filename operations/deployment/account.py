@@ -58,7 +58,7 @@ def environment(name: str) -> Environment:
     try:
         return load(name)
     except ValueError as error:
-        raise OperationRefused(f"cdk/config/{name}.yaml: {error}") from None
+        raise OperationRefused(str(error)) from None
 
 
 class Account:

@@ -62,7 +62,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 REHEARSE = Command("rehearse", "find what an account would refuse of an environment", _arguments, _rehearse)
 DOCUMENT = Command(
     "document",
-    "write docs/permissions.md and docs/checked-by.md from the templates",
+    "write docs/permissions.md, docs/checked-by.md and docs/configuration.md",
     lambda _: None,
     _document,
 )
