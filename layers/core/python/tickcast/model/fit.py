@@ -50,7 +50,7 @@ INPUTS = Inputs(
         "trade_flow_500ms",
         "return_500ms",
     ),
-    even=("volatility_5s", "mid_age"),
+    even=(),  # what they add in the next minutes they cost in other sessions
     masked=("trade_flow_500ms", "trade_flow_1s", "return_500ms", "return_1s"),
     flat=("volatility_5s", "mid_age", "has_quotes"),
 )
@@ -72,6 +72,9 @@ class TrainingSettings:
     weight_decay: float = 1.0
     huber: float = 1.5
     masked_ridge: float = 1.0
+    ridge_inputs: tuple[str, ...] = ("imbalance", "log_imbalance")  # of the regression that is averaged in,
+    ridge_share: float = 0.5  # with this weight
+    ridge: float = 0.1
     test_share: float = 0.15
     seed: int = 1
 
@@ -199,9 +202,10 @@ def epoch_by_epoch(rows: Rows, settings: TrainingSettings) -> Iterator[Network]:
         return
     scaler = Scaler.of(rows, settings.inputs)
     samples = scaler.samples(rows, settings.inputs)
+    skip = _fit_ridge(rows, scaler.usual_sigma, settings)
     members = [_fit_member(samples, settings, member) for member in range(settings.members)]
     for networks in zip(*members, strict=True):
-        yield scaler.folded(average(list(networks)))
+        yield with_ridge(scaler.folded(average(list(networks))), skip, settings.ridge_share)
 
 
 def fit(rows: Rows, settings: TrainingSettings, epochs: int) -> Network:
@@ -224,16 +228,38 @@ def fit_rest(network: Network, rows: Rows, settings: TrainingSettings) -> Networ
     )
 
 
+def _fit_ridge(rows: Rows, usual_bp: Floats, settings: TrainingSettings) -> Floats:
+    """The ridge regression that is averaged in, as a `skip` of all odd inputs. Shape (O, J)."""
+    skip = np.zeros((len(settings.inputs.odd), len(PATH_S)))
+    chosen = [settings.inputs.odd.index(name) for name in settings.ridge_inputs]
+    inputs = rows.features[:, places(settings.ridge_inputs)]
+    skip[chosen] = ridge(inputs, target(rows, usual_bp), settings.ridge)
+    return skip
+
+
+def with_ridge(network: Network, skip: Floats, share: float) -> Network:
+    """The weighted mean of the moves of `network` and of the linear o·`skip`, (O, J)."""
+    return replace(
+        network, skip=(1 - share) * network.skip + share * skip, out=(1 - share) * network.out
+    )
+
+
 def _fit_masked(rows: Rows, usual_bp: Floats, settings: TrainingSettings) -> Floats:
     """Ridge regression of the clipped move in σ√t·d(σ). Shape (M, J)."""
     inputs = rows.features[:, places(settings.inputs.masked)]  # (N, M)
+    return ridge(inputs, target(rows, usual_bp), settings.masked_ridge)
+
+
+def ridge(inputs: Floats, targets: Floats, strength: float) -> Floats:
+    """Ridge regression through the origin of `targets` (N, T) on `inputs` (N, I) over their root mean
+    squares; 0 without rows. Shape (I, T)."""
     if not len(inputs):
-        return np.zeros((inputs.shape[1], len(PATH_S)))
+        return np.zeros((inputs.shape[1], targets.shape[1]))
     scale = np.sqrt((inputs**2).mean(axis=0))
     scale = np.where(scale > 1e-6, scale, 1.0)
     inputs = inputs / scale
-    power = inputs.T @ inputs / len(inputs) + settings.masked_ridge * np.eye(len(scale))  # (M, M)
-    weights = np.linalg.solve(power, inputs.T @ target(rows, usual_bp) / len(inputs))
+    power = inputs.T @ inputs / len(inputs) + strength * np.eye(len(scale))  # (I, I)
+    weights = np.linalg.solve(power, inputs.T @ targets / len(inputs))
     return np.asarray(weights / scale[:, None])
 
 
