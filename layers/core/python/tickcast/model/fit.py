@@ -67,7 +67,7 @@ class TrainingSettings:
     epochs: int = 20  # at most
     least_epochs: int = 12  # blocks of minutes are too noisy to justify an earlier stop
     batch_rows: int = 512
-    max_rows: int = 12_000  # in one fit; more are thinned: neighbours are nearly equal
+    max_rows: int = 12_000  # of a kind in one fit: neighbours are nearly equal (`model.thinning`)
     learning_rate: float = 1e-2
     weight_decay: float = 1.0
     huber: float = 1.5
@@ -196,7 +196,7 @@ def _fit_member(samples: Samples, settings: TrainingSettings, member: int) -> It
 def epoch_by_epoch(rows: Rows, settings: TrainingSettings) -> Iterator[Network]:
     """The average of all members after each epoch on `rows` with quotes, its masked part and its head for
     "does not move" still unfitted; where there are too few rows, networks that use no quotes."""
-    rows = _thinned(rows.chosen(rows.has_quotes), settings.max_rows)
+    rows = rows.chosen(rows.has_quotes)
     if len(rows.end_us) < MIN_QUOTED_ROWS:
         yield from (Network.zeros(settings.inputs, 1) for _ in range(settings.epochs))
         return
@@ -216,10 +216,10 @@ def fit(rows: Rows, settings: TrainingSettings, epochs: int) -> Network:
 
 def fit_rest(network: Network, rows: Rows, settings: TrainingSettings) -> Network:
     """`network` with its masked part and its head for "does not move" fitted."""
-    masked = _thinned(rows.chosen(~rows.has_quotes), settings.max_rows)
+    masked = rows.chosen(~rows.has_quotes)
     if not network.knows_quotes:
         network = replace(network, usual_sigma=usual_sigma(rows))
-    flat, flat_bias = _fit_flat(_thinned(rows, settings.max_rows), settings.inputs)
+    flat, flat_bias = _fit_flat(rows, settings.inputs)
     return replace(
         network,
         masked_skip=_fit_masked(masked, network.usual_sigma, settings),
@@ -239,9 +239,7 @@ def _fit_ridge(rows: Rows, usual_bp: Floats, settings: TrainingSettings) -> Floa
 
 def with_ridge(network: Network, skip: Floats, share: float) -> Network:
     """The weighted mean of the moves of `network` and of the linear o·`skip`, (O, J)."""
-    return replace(
-        network, skip=(1 - share) * network.skip + share * skip, out=(1 - share) * network.out
-    )
+    return replace(network, skip=(1 - share) * network.skip + share * skip, out=(1 - share) * network.out)
 
 
 def _fit_masked(rows: Rows, usual_bp: Floats, settings: TrainingSettings) -> Floats:
@@ -276,11 +274,6 @@ def _fit_flat(rows: Rows, inputs: Inputs, steps: int = 25, ridge: float = 1e-3) 
             curvature = (values.T * (p * (1 - p))) @ values / len(flat) + ridge * np.eye(values.shape[1])
             weights[:, at] -= np.linalg.solve(curvature, gradient)
     return weights[:-1], weights[-1]
-
-
-def _thinned(rows: Rows, most: int) -> Rows:
-    """Every n-th of `rows`, at most `most` of them."""
-    return rows.chosen(slice(None, None, max(1, -(-len(rows.end_us) // most))))
 
 
 def usual_sigma(rows: Rows) -> Floats:

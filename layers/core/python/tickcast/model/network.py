@@ -9,9 +9,9 @@ so f(-o, e) = -f(o, e) by construction: swapping buying and selling flips the si
 drift can be memorised. The volatility σ is an input and the output is scaled back to basis points inside the
 network, so that one network serves several markets. For the same book the move grows less than in proportion
 to σ, which trails the market by half a minute, the less the longer the horizon: d(σ) = (σ / σ₀)^-δ with δ
-from ¼ at a second to 0.6 at ten, where σ₀ is the volatility it was trained at. Where quotes are missing, the signed trades and the returns of a proxy mid, m,
-remain, and the output is linear, m·M: they predict too little for a larger model. An even head gives the
-probability that the mid does not move at all.
+from ¼ at a second to 0.6 at ten, where σ₀ is the volatility it was trained at. Where quotes are missing, the
+signed trades and the returns of a proxy mid, m, remain, and the output is linear, m·M: they predict too
+little for a larger model. An even head gives the probability that the mid does not move at all.
 
 The features it reads are part of the network (`Inputs`); it takes the whole vector and picks them.
 """
