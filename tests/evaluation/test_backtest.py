@@ -48,7 +48,7 @@ def test_calibration_is_simulated_at_one_prediction_a_second() -> None:
     """Against a calibrator updated by hand, in the order in which outcomes become known: that of a prediction
     delivered after 200 ms, two seconds ahead, with the third after it."""
     rows = planted(5, 600, 0.6)
-    moves, scale = remaining_moves(rows.moves_bp, 0.2), rows.features[:, SIGMA:] * np.sqrt(HORIZONS_S)
+    moves, scale = remaining_moves(rows.moves_bp, 0.2), rows.features[:, [SIGMA]] * np.sqrt(HORIZONS_S)
     expected = moves * 0.3 + 0.1
     delivered = AtAge(moves, expected, {})
     confidence, half_width = simulate_online_calibration(rows.end_us, delivered, scale, CALIBRATIONS, 200)

@@ -58,7 +58,7 @@ def test_without_quotes_only_masked_inputs_affect_the_move() -> None:
     network, features = random_network(3), random_features(4, 50, has_quotes=0.0)
     expected = features[:, places(INPUTS.masked)] @ network.masked_skip
     move_bp, scale_bp, _ = network.forward(features)
-    damped = np.clip(features[:, SIGMA:] / 0.8, 0.25, 4) ** DAMPING
+    damped = np.clip(features[:, [SIGMA]] / 0.8, 0.25, 4) ** DAMPING
     np.testing.assert_allclose(move_bp, expected * scale_bp * damped, rtol=1e-12)
 
 

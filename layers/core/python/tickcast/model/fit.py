@@ -278,12 +278,12 @@ def _fit_flat(rows: Rows, inputs: Inputs, steps: int = 25, ridge: float = 1e-3) 
 
 def usual_sigma(rows: Rows) -> Floats:
     """The geometric mean of the volatility, bp per √s. Shape (1,)."""
-    return np.asarray(np.exp(np.log(rows.features[:, SIGMA:]).mean(axis=0)))
+    return np.asarray(np.exp(np.log(rows.features[:, [SIGMA]]).mean(axis=0)))
 
 
 def target(rows: Rows, usual_bp: Floats) -> Floats:
     """The clipped move in units of σ√t·d(σ). Shape (N, J)."""
-    sigma_bp = rows.features[:, SIGMA:]
+    sigma_bp = rows.features[:, [SIGMA]]
     scale_bp = sigma_bp * damping(sigma_bp, usual_bp) * _ROOT_T
     return np.asarray(np.clip(rows.moves_bp / scale_bp, -_TARGET_CLIP, _TARGET_CLIP))
 

@@ -113,10 +113,10 @@ class Network:
             features[:, places(names)]
             for names in (self.inputs.odd, self.inputs.even, self.inputs.masked, self.inputs.flat)
         )
-        scale_bp = features[:, SIGMA:] * np.sqrt(np.array(PATH_S))  # (N, J)
+        scale_bp = features[:, [SIGMA]] * np.sqrt(np.array(PATH_S))  # (N, J)
         has_quotes = features[:, HAS_QUOTES, None] * self.knows_quotes  # (N, 1)
         move = has_quotes * self.quoted_move(odd, even) + (1 - has_quotes) * (masked @ self.masked_skip)
-        move_bp = move * scale_bp * damping(features[:, SIGMA:], self.usual_sigma)  # (N, J)
+        move_bp = move * scale_bp * damping(features[:, [SIGMA]], self.usual_sigma)  # (N, J)
         return move_bp, scale_bp, sigmoid(flat @ self.flat + self.flat_bias)
 
     def quoted_move(self, odd: Floats, even: Floats) -> Floats:

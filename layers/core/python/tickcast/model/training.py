@@ -146,7 +146,7 @@ def _losses(networks: list[Network], rows: Rows, settings: TrainingSettings) -> 
 
 def in_sigmas(moves_bp: Floats, rows: Rows) -> Floats:
     """Paths of moves (N, J) of `rows` as the remaining moves at delivery, in σ√h. Shape (N, H)."""
-    scale_bp = rows.features[:, SIGMA:] * np.sqrt(np.array(HORIZONS_S))
+    scale_bp = rows.features[:, [SIGMA]] * np.sqrt(np.array(HORIZONS_S))
     return np.asarray(remaining_moves(moves_bp, DELIVERY_S) / scale_bp)
 
 
