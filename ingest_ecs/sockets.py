@@ -40,8 +40,8 @@ class Receiver(Protocol):
 
 
 class Sockets:
-    """Holds the connections that `session` wants to `address`, with `api_key` if it is not empty. `name` tells
-    streams apart in the log, and `about` is what the log says of a connection.
+    """Holds the connections that `session` wants to `address`, with `api_key` if it is not empty. In the log
+    `name` tells streams apart, and `about` is what it says of a connection.
 
     `connections` counts handshakes that succeeded. `happened` makes `run` look at the session at once.
     """

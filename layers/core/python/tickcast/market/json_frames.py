@@ -1,8 +1,8 @@
 """The keyless feed: the same trades and quotes as JSON text frames of Binance's public mirror.
 
-The spot market's `bookTicker` carries no event time. It is estimated from the local clock and the smallest delay that trades on
-this connection have shown lately, which includes the clocks' difference; quotes from before the first trade
-wait for it. Times are requested in µs (`timeUnit=MICROSECOND`).
+The spot market's `bookTicker` carries no event time. It is estimated from the local clock and the smallest
+delay that trades on this connection have shown lately, which includes the clocks' difference; quotes from
+before the first trade wait for it. Times are requested in µs (`timeUnit=MICROSECOND`).
 
 The USD-M futures' `bookTicker` carries two, in ms: of the event and of the transaction, which is the time of
 the quote (`decode_references`).
@@ -142,7 +142,7 @@ class JsonFrames:
 
 
 def decode_references(frames: Sequence[str], received_us: npt.NDArray[Any]) -> Ticks:
-    """The quotes of `frames` of the USD-M futures' public streams, by the perpetual's symbol, with the time of
+    """The quotes of `frames` of the USD-M futures' public streams, by perpetual, with the time of
     the transaction; a frame's error is in `errors`, and the others are read."""
     quotes: dict[str, list[QuoteRow]] = defaultdict(list)
 
