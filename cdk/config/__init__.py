@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Meta, Struct, structs
 
 from cdk.config import files, wording
-from ingest_ecs.settings import stream_address
+from ingest_ecs.settings import reference_address, stream_address
 from tickcast.adapters.settings import Authorisation, Days, GridMs, HorizonS, PredictEveryMs, Region
 from tickcast.market.symbols import is_symbol, listed
 
@@ -41,6 +41,9 @@ Symbols = Annotated[
 BusySymbol = Annotated[str, Meta(description="a symbol, like BTCUSDT")]
 StreamUrl = Annotated[
     str, Meta(pattern=rf"^wss?://{_HOST}$", description="an address like wss://host:9443, without a path")
+]
+ReferenceUrl = Annotated[
+    str, Meta(pattern=rf"^wss?://{_HOST}(/[a-z]+)?$", description="an address like wss://host/public")
 ]
 RestUrl = Annotated[
     str, Meta(pattern=rf"^https?://{_HOST}$", description="an address like https://host, without a path")
@@ -380,6 +383,10 @@ class IngestConfig(_Config, frozen=True, kw_only=True):
     The quotes of `busy_symbol` never pause: every connection carries them to show that it is alive. After
     `rollover_s` a connection is replaced by a new one; the exchange closes each at 24 h.
 
+    With `reference` the best prices of the symbols' perpetuals come along, for which no key is needed, from
+    the public streams of the USD-M futures at `reference_url`: of the perpetual in USDT of the same base, for
+    symbols in dollars of any kind.
+
     `architecture` is that of both tasks' images: arm64 is a fifth cheaper, x86_64 for where no builder makes
     arm64 images. (Functions stay x86_64: their layers would have to be built twice.) `spot`
     takes capacity that AWS has to spare, for about a third of the price: a task may be stopped with two
@@ -393,6 +400,8 @@ class IngestConfig(_Config, frozen=True, kw_only=True):
     tasks: Annotated[int, Meta(ge=0, le=4)] = 1
     stream_url: StreamUrl = "wss://stream-sbe.binance.com:9443"
     public_stream_url: StreamUrl = "wss://data-stream.binance.vision"
+    reference: bool = True
+    reference_url: ReferenceUrl = "wss://fstream.binance.com/public"
     busy_symbol: BusySymbol = "BTCUSDT"
     linger_ms: Annotated[int, Meta(ge=1, le=2000)] = 100
     rollover_s: Annotated[int, Meta(ge=60, le=86_399)] = 81_000
@@ -479,6 +488,7 @@ class Environment(_Config, frozen=True, kw_only=True):
         try:
             stream_address(ingest.stream_url, "sbe", self.symbols, ingest.busy_symbol)
             stream_address(ingest.public_stream_url, "json", self.symbols, ingest.busy_symbol)
+            reference_address(ingest.reference_url, self.symbols, ingest.busy_symbol)
         except ValueError as error:
             raise ValueError(f"symbols: {error}") from None
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from msgspec import to_builtins
@@ -44,6 +44,7 @@ from tickcast.features.bars import Bars, segments
 from tickcast.model.card import NetworkShape
 from tickcast.model.dataset import Rows, training_rows
 from tickcast.model.fit import TrainingSettings
+from tickcast.model.thinning import by_symbol
 from tickcast.model.training import Training
 
 PICTURE = Path("out") / "evaluation.png"
@@ -83,14 +84,16 @@ def evaluate(session: Sequence[Path], train: Sequence[Path], latency_ms: int) ->
     held_out, trained_on = ([recording.inspect(path) for path in paths] for paths in (session, train))
     refuse_overlap(held_out, trained_on)
     bars = bars_of(held_out)
-    segments_ = [training_rows(each) for each in bars]
-    holdouts = [holdout(each) for each in bars]
+    segments_ = [(each.symbol, training_rows(each.bars)) for each in bars]
+    holdouts = [holdout(each.bars, each.symbol) for each in bars]
     quoted = sum(len(each.rows.end_us) for each in holdouts)
     if not quoted:
         raise EvaluationError(
             "SESSION has no rows with quotes: nothing is evaluated against a price that is an estimate"
         )
-    to_train_on = [training_rows(each) for each in bars_of(trained_on)] if trained_on else None
+    to_train_on = (
+        [(each.symbol, training_rows(each.bars)) for each in bars_of(trained_on)] if trained_on else None
+    )
     shares_time = any(
         one.first_us <= other.last_us and other.first_us <= one.last_us
         for one in held_out
@@ -105,9 +108,9 @@ def evaluate(session: Sequence[Path], train: Sequence[Path], latency_ms: int) ->
         "quotes_share": round(quoted / (quoted + sum(each.unquoted for each in holdouts)), 4),
     }
     if to_train_on is None:
-        rows = walk_forward(segments_, holdouts, NO_TEST_BLOCK, latency_ms)
+        rows = walk_forward(by_symbol(segments_), holdouts, NO_TEST_BLOCK, latency_ms)
     else:
-        trained = train_and_fit_line(to_train_on, NO_TEST_BLOCK)
+        trained = train_and_fit_line(by_symbol(to_train_on), NO_TEST_BLOCK)
         rows = predict(trained, holdouts, latency_ms)
         figures["trained"] = _about(trained.training)
         figures["masked"] = masked_figures(trained, holdouts)
@@ -127,6 +130,7 @@ def evaluate(session: Sequence[Path], train: Sequence[Path], latency_ms: int) ->
 def _about(training: Training) -> dict[str, Any]:
     return {
         "rows": training.rows,
+        "fitted": {symbol: each._asdict() for symbol, each in training.fitted.items()},
         "epochs": training.epochs,
         "network": to_builtins(NetworkShape.of(training.network)),
         "calibration": to_builtins(training.calibration, str_keys=True),
@@ -135,16 +139,18 @@ def _about(training: Training) -> dict[str, Any]:
 
 def _on_labels(
     relabel: Relabel,
-    to_train_on: list[Rows] | None,
-    segments_: list[Rows],
+    to_train_on: list[tuple[str, Rows]] | None,
+    segments_: list[tuple[str, Rows]],
     holdouts: list[Holdout],
     latency_ms: int,
 ) -> BacktestRows:
     """The same evaluation with the labels of other rows, in training and in evaluation."""
     holdouts = [each.relabelled(relabel) for each in holdouts]
     if to_train_on is None:
-        return walk_forward([relabel(rows) for rows in segments_], holdouts, NO_TEST_BLOCK, latency_ms)
-    trained = train_and_fit_line([relabel(rows) for rows in to_train_on], NO_TEST_BLOCK)
+        markets = by_symbol((symbol, relabel(rows)) for symbol, rows in segments_)
+        return walk_forward(markets, holdouts, NO_TEST_BLOCK, latency_ms)
+    markets = by_symbol((symbol, relabel(rows)) for symbol, rows in to_train_on)
+    trained = train_and_fit_line(markets, NO_TEST_BLOCK)
     return predict(trained, holdouts, latency_ms)
 
 
@@ -166,13 +172,22 @@ def refuse_overlap(session: Sequence[Recording], train: Sequence[Recording]) -> 
                 )
 
 
-def bars_of(recordings: Sequence[Recording]) -> list[Bars]:
+class Segment(NamedTuple):
+    symbol: str
+    bars: Bars
+
+
+def bars_of(recordings: Sequence[Recording]) -> list[Segment]:
     """The bars of every symbol, by segments. Raises `RecordingError`."""
-    by_symbol: dict[str, list[Tick]] = {}
+    ticks_of: dict[str, list[Tick]] = {}
     for sending in recording.merge(recordings):
         if isinstance(sending.event, Trade | Quote):
-            by_symbol.setdefault(sending.event.symbol, []).append(sending.event)
-    return [bars for symbol in sorted(by_symbol) for bars in segments(*tick_arrays(by_symbol[symbol]))]
+            ticks_of.setdefault(sending.event.symbol, []).append(sending.event)
+    return [
+        Segment(symbol, bars)
+        for symbol, ticks in sorted(ticks_of.items())
+        for bars in segments(*tick_arrays(ticks))
+    ]
 
 
 def show(evaluation: Evaluation, console: Console) -> None:

@@ -179,8 +179,9 @@ def _feed(own: Own, watched: Watched) -> list[cloudwatch.IWidget]:
     }
     return [
         graph(
-            "Age of the newest tick, s, symbol where it is oldest",
+            "Age of the newest tick and perpetual's quote, s, symbol where it is oldest",
             own.metric("LastTickAgeSeconds", "ingest_ecs", "max"),
+            own.metric("ReferenceAgeSeconds", "ingest_ecs", "max"),
         ),
         graph("Trades missing in the ledger", own.metric("MissingTrades", "predict_stream", "max")),
         graph(

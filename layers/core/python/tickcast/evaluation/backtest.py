@@ -35,7 +35,8 @@ from tickcast.model.forecast import (
     remaining_scales,
 )
 from tickcast.model.network import SIGMA, Network
-from tickcast.model.training import GAP_US, Training, fitted_with_quotes, train
+from tickcast.model.thinning import Markets
+from tickcast.model.training import GAP_US, Training, between, fitted_with_quotes, train
 from tickcast.units import SECOND_US
 
 _FIRST_SHARE = 0.5  # of a session: what the first walk-forward block is trained on
@@ -61,6 +62,7 @@ class Holdout(NamedTuple):
     remaining_bp: Floats
     unquoted: int  # rows without quotes, left out
     masked: Rows  # the same segment with its quotes masked
+    symbol: str = ""
 
     def chosen(self, which: Bools) -> Holdout:
         return self._replace(
@@ -77,8 +79,8 @@ class Holdout(NamedTuple):
         return self._replace(rows=rows, remaining_bp=np.stack(ages, axis=1))
 
 
-def holdout(bars: Bars) -> Holdout:
-    """The holdout of a segment. Rows whose mid is unknown at an age or its targets are left out."""
+def holdout(bars: Bars, symbol: str = "") -> Holdout:
+    """The holdout of a segment of `symbol`. Rows whose mid is unknown at an age or a target are left out."""
     every = rows_from_bars(bars)
     rows = every.chosen(every.has_quotes)
     at = np.searchsorted(bars["end_us"], rows.end_us)
@@ -92,6 +94,7 @@ def holdout(bars: Bars) -> Holdout:
         remaining_bp=(mid[read_at[..., None] + _HORIZON_BARS] / mid[read_at][..., None] - 1) * 1e4,
         unquoted=len(every.end_us) - len(rows.end_us),
         masked=rows_without_quotes(bars),
+        symbol=symbol,
     )
     is_known = np.isfinite(found.moved_bp).all(axis=1) & np.isfinite(found.remaining_bp).all(axis=(1, 2))
     return found.chosen(np.asarray(is_known))
@@ -104,10 +107,10 @@ class Trained(NamedTuple):
     lines: Mapping[int, Floats]  # (H,), bp
 
 
-def train_and_fit_line(markets: list[Rows], settings: TrainingSettings) -> Trained:
+def train_and_fit_line(markets: Markets, settings: TrainingSettings) -> Trained:
     """Raises `TrainingError`."""
     training = train(markets, settings)
-    fitted = [fitted_with_quotes(rows, training.learned_to_us) for rows in markets]
+    fitted = [fitted_with_quotes(rows, training.learned_to_us) for rows in markets.values()]
     return Trained(training, {age_ms: fit_line(fitted, age_ms / 1000) for age_ms in AGES_MS})
 
 
@@ -195,16 +198,15 @@ def predict(trained: Trained, holdouts: Sequence[Holdout], latency_ms: int) -> B
 
 
 def walk_forward(
-    segments: Sequence[Rows], holdouts: Sequence[Holdout], settings: TrainingSettings, latency_ms: int
+    markets: Markets, holdouts: Sequence[Holdout], settings: TrainingSettings, latency_ms: int
 ) -> BacktestRows:
     """The second half of `holdouts` in blocks, each predicted by a model trained on everything before it.
-    `segments` are the rows to train on, of the same segments. Raises `TrainingError`."""
+    `markets` are the rows to train on, of the same segments. Raises `TrainingError`."""
     times_us = np.concatenate([each.rows.end_us for each in holdouts])
     cuts_us = [*np.quantile(times_us, np.linspace(_FIRST_SHARE, 1, _WALKS + 1)[:-1]).tolist(), np.inf]
     parts = []
     for start_us, end_us in zip(cuts_us, cuts_us[1:], strict=False):
-        past = [rows.chosen(rows.end_us < start_us - GAP_US) for rows in segments]
-        trained = train_and_fit_line([rows for rows in past if len(rows.end_us)], settings)
+        trained = train_and_fit_line(between(markets, -np.inf, start_us - GAP_US), settings)
         blocks = [
             each.chosen((each.rows.end_us >= start_us) & (each.rows.end_us < end_us)) for each in holdouts
         ]

@@ -29,7 +29,7 @@ from tickcast.evaluation.backtest import block_scores
 from tickcast.evaluation.baselines import fit_line
 from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES
 from tickcast.functions.request import RequestError, check_fields, days_in, symbols_in
-from tickcast.model.card import Card, NetworkShape, TrainingData, new_document
+from tickcast.model.card import Card, FittedRows, NetworkShape, TrainingData, new_document
 from tickcast.model.dataset import LABEL_VERSION, ROW_HASH, Rows, mask_quotes, pool
 from tickcast.model.fit import TrainingSettings
 from tickcast.model.forecast import HORIZONS_S, PATH_S
@@ -79,7 +79,7 @@ def train_model(
     markets, data = _history(request, connection, now)
     settings = replace(TrainingSettings(), test_share=_test_share(list(markets.values())))
     trained_on = {symbol: pool([rows, mask_quotes(rows)]) for symbol, rows in markets.items()}
-    trained = train(list(trained_on.values()), settings)
+    trained = train(trained_on, settings)
     onnx_file = export(trained.network)
     model_id = f"{now:%Y%m%dT%H%M%SZ}-{hashlib.sha256(onnx_file).hexdigest()[:8]}"
     parent = model_registry.active_model(s3, bucket)
@@ -96,6 +96,7 @@ def train_model(
         data=data,
         rows=trained.rows,
         rows_with_quotes=trained.rows_with_quotes,
+        fitted={symbol: FittedRows(**each._asdict()) for symbol, each in trained.fitted.items()},
         features=list(FEATURE_NAMES),
         feature_hash=FEATURE_HASH,
         horizons_s=list(HORIZONS_S),

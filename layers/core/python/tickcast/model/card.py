@@ -45,6 +45,13 @@ class NetworkShape(Struct, frozen=True, kw_only=True):
         return cls(inputs=inputs, hidden_units=len(network.out))
 
 
+class FittedRows(Struct, frozen=True, kw_only=True):
+    """Rows of a market that the network was fitted on, drawn at random from those that it was trained on."""
+
+    with_quotes: int = 0
+    without_quotes: int = 0
+
+
 class HorizonScore(Struct, frozen=True, kw_only=True):
     """One horizon's figures on the test block: skill against no change, the share of moves whose direction
     was right, rows. None where a figure is unknown."""
@@ -127,6 +134,7 @@ class Card(ServingCard, frozen=True, kw_only=True):
     data: TrainingData | None = None
     rows: int = 0
     rows_with_quotes: int = 0
+    fitted: dict[str, FittedRows] = {}  # by market
     features: list[str] = []  # of the whole vector, in its order
     feature_hash: str | None = None
     horizons_s: list[int] = []

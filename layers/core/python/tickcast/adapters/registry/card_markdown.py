@@ -36,7 +36,13 @@ def _about(card: Card) -> Iterable[tuple[str, Any]]:
     yield "rows", f"{card.rows:,}, of which {card.rows_with_quotes:,} with quotes"
     share = share_with_quotes(card)
     yield "share with quotes", None if share is None else f"{share:.1%}"
+    yield "fitted on", ", ".join(_fitted(card)) or None
     yield "epochs", card.epochs
+
+
+def _fitted(card: Card) -> Iterable[str]:
+    for symbol, rows in card.fitted.items():
+        yield f"{symbol} {rows.with_quotes:,} with quotes, {rows.without_quotes:,} without"
 
 
 def share_with_quotes(card: Card) -> float | None:
