@@ -107,16 +107,13 @@ def evaluate(
         if trained_on
         else None
     )
-    shares_time = any(
-        one.first_us <= other.last_us and other.first_us <= one.last_us
-        for one in held_out
-        for other in trained_on
-    )
     figures: dict[str, Any] = {
         "mode": "train" if trained_on else "walk-forward",
         "session": [path.name for path in session],
         "train": [path.name for path in train],
-        "train_shares_time": shares_time,  # with SESSION, of another symbol: markets move together
+        "train_shares_time": _share_time(
+            held_out, trained_on
+        ),  # with SESSION, of another symbol: markets move together
         "latency_ms": latency_ms,
         "quotes_share": round(quoted / (quoted + sum(each.unquoted for each in holdouts)), 4),
     }
@@ -130,21 +127,14 @@ def evaluate(
         figures["trained"] = _about(trained.training)
         figures["masked"] = masked_figures(trained, holdouts)
     rows = forecast(holdouts)
-    figures["reference"] = (
-        None
-        if not reference
-        else {
+    figures["reference"] = None
+    if reference:
+        without = forecast([without_reference(each) for each in holdouts])
+        figures["reference"] = {
             "files": [path.name for path in reference],
             "coverage": coverage((each.symbol, each.rows) for each in holdouts),
             "coverage_train": coverage(to_train_on or []),
-            **gains(
-                rows,
-                forecast([without_reference(each) for each in holdouts]),
-                [each.symbol for each in holdouts],
-                latency_ms,
-            ),
-        }
-    )
+        } | gains(rows, without, [each.symbol for each in holdouts], latency_ms)
     figures |= {
         "rows": len(rows.end_us),
         "span_s": _span_s(rows),
@@ -156,6 +146,12 @@ def evaluate(
         },
     }
     return Evaluation(figures, rows)
+
+
+def _share_time(some: Sequence[Recording], others: Sequence[Recording]) -> bool:
+    return any(
+        one.first_us <= other.last_us and other.first_us <= one.last_us for one in some for other in others
+    )
 
 
 def _about(training: Training) -> dict[str, Any]:
