@@ -35,7 +35,7 @@ from tickcast.adapters.lake.quarantine import quarantine_object
 from tickcast.adapters.postgres.history_store import HistoryStore, LoadedObject, Origins, day_of, days_between
 from tickcast.adapters.settings import MAX_DAYS, HistorySettings
 from tickcast.functions.request import RequestError
-from tickcast.market.ticks import QUOTE, Quotes, span_us
+from tickcast.market.ticks import NO_QUOTES, QUOTE, Quotes, span_us
 from tickcast.market.trade_ledger import TradesContradict, as_trades, changes, ledger_rows, merged
 from tickcast.model.dataset import AFTER_US, BEFORE_US, affected_hours, rows_of_hour
 from tickcast.units import DAY_US, HOUR_US
@@ -222,7 +222,7 @@ class LoadHistory:
                 return
             trades = store.trades_by_time(symbol, from_us, to_us)
             grids_us = self._settings.grid_ms * 1000, self._settings.quoted_grid_ms * 1000
-            hour = rows_of_hour(as_trades(trades), quotes, hour_us, *grids_us)
+            hour = rows_of_hour(as_trades(trades), quotes, NO_QUOTES, hour_us, *grids_us)
             ends_us = hour.bars.columns["end_us"], hour.rows.end_us
             origins = _newest_origins(
                 np.concatenate([trades["time_us"], quotes["time_us"]]),

@@ -153,14 +153,16 @@ def affected_hours(first_us: int, last_us: int) -> range:
     return range((first_us - AFTER_US) // HOUR_US * HOUR_US, last_us + BEFORE_US + 1, HOUR_US)
 
 
-def rows_of_hour(trades: Trades, quotes: Quotes, hour_us: int, grid_us: int, quoted_grid_us: int) -> HourRows:
+def rows_of_hour(
+    trades: Trades, quotes: Quotes, reference: Quotes, hour_us: int, grid_us: int, quoted_grid_us: int
+) -> HourRows:
     """The rows that end within the hour from `hour_us` on (its end excluded), of ticks in any order.
 
     Feature rows are at multiples of `grid_us`, those with quotes of `quoted_grid_us`. Ticks
     beyond `BEFORE_US` and `AFTER_US` of the hour are left out.
     """
     from_us, to_us = hour_us - BEFORE_US, hour_us + HOUR_US + AFTER_US
-    inside = [t[(t["time_us"] >= from_us) & (t["time_us"] < to_us)] for t in (trades, quotes)]
+    inside = [t[(t["time_us"] >= from_us) & (t["time_us"] < to_us)] for t in (trades, quotes, reference)]
     parts = [_of_segment(bars, hour_us, grid_us, quoted_grid_us) for bars in segments(*inside)]
     parts = parts or [_of_segment(np.empty(0, BAR), hour_us, grid_us, quoted_grid_us)]
     names = parts[0].bars.columns
