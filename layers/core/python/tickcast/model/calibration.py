@@ -20,7 +20,8 @@ of a forecast of σ√h by more than 0.025: that takes many that agree.
 
 Outcomes a second apart share all but a second of their horizon, so that what one says the next nine say
 again: both steps are divided by h. Without that, intervals over ten seconds are an eighth wider for the same
-coverage on simulated volatility.
+coverage on simulated volatility. The width's step begins undivided, for the card is of another session, and
+shrinks with the outcomes.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from tickcast.model.network import sigmoid
 COVERAGE = 0.8
 MIN_WIDTH = 0.05  # units of σ√h: a market that does not move must not shrink the interval to nothing
 WIDTH_STEP = 0.08
+SETTLING_OUTCOMES = 60  # after which the width's step is half of the first, unless the horizon asks for more
 SLOPE_STEP = 0.02
 MOST_STEP = 0.05  # of 1 + slope
 USUAL_STRENGTH = 0.15  # |move| / σ√h of a typical model's forecasts, root mean square: the prior
@@ -71,7 +73,8 @@ class Calibrator(Struct):
         share holds although outcomes come `horizon_s` late.
         """
         self.outcomes += 1
-        step = WIDTH_STEP / horizon_s * (COVERAGE - is_inside)
+        share = max(1 / horizon_s, 1 / (1 + self.outcomes / SETTLING_OUTCOMES))
+        step = WIDTH_STEP * share * (COVERAGE - is_inside)
         self.interval_width = min(max(MIN_WIDTH, self.interval_width * math.exp(step)), MAX_WIDTH)
         if is_right is None:
             return
