@@ -10,7 +10,7 @@ import sys
 from types import FrameType
 
 from cdk.config import ConfigError
-from local.commands import backfill, drills, evaluate, explain, gaps, models, retrain, run, smoke
+from local.commands import backfill, drills, evaluate, explain, gaps, gate_check, models, retrain, run, smoke
 from local.commands.command import Command, ExitStatus
 from local.commands.deployment import DeploymentNotFound
 from local.commands.explain import BronzeUnreadable
@@ -38,6 +38,7 @@ _COMMANDS = (
     backfill.COMMAND,
     retrain.COMMAND,
     *models.COMMANDS,
+    gate_check.COMMAND,
 )
 COMMANDS = {command.name: command for command in _COMMANDS}
 REFUSALS = (ConfigError, OptionsError, StateInUse, RecordingError, UnusableReference)

@@ -20,8 +20,8 @@ of a forecast of σ√h by more than 0.025: that takes many that agree.
 
 Outcomes a second apart share all but a second of their horizon, so that what one says the next nine say
 again: both steps are divided by h. Without that, intervals over ten seconds are an eighth wider for the same
-coverage on simulated volatility. The confidence's step starts larger and shrinks as outcomes come in, for the
-slope on a card is of another session, where it may be half or twice as steep.
+coverage on simulated volatility. Both begin larger and shrink with the outcomes, for a card is of another
+session: a slope may be half or twice as steep there.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from tickcast.model.network import sigmoid
 COVERAGE = 0.8
 MIN_WIDTH = 0.05  # units of σ√h: a market that does not move must not shrink the interval to nothing
 WIDTH_STEP = 0.08
+SETTLING_OUTCOMES = 60  # after which the width's step is half of the first, unless the horizon asks for more
 SLOPE_STEP = 0.02
 FIRST_STEP = 0.16  # of the slope, from the card on: sessions differ by a factor of two
 SETTLING_S = 60  # outcomes after which the step is half of the first, a horizon of a second
@@ -77,7 +78,8 @@ class Calibrator(Struct):
         share holds although outcomes come `horizon_s` late.
         """
         self.outcomes += 1
-        step = WIDTH_STEP / horizon_s * (COVERAGE - is_inside)
+        share = max(1 / horizon_s, 1 / (1 + self.outcomes / SETTLING_OUTCOMES))
+        step = WIDTH_STEP * share * (COVERAGE - is_inside)
         self.interval_width = min(max(MIN_WIDTH, self.interval_width * math.exp(step)), MAX_WIDTH)
         if is_right is None:
             return
