@@ -21,12 +21,12 @@
 #   AWS      backfill, retrain, models, promote, rollback, hold, lift: dev or prod, in the AWS account of your credentials
 #   FUZZ_FRAMES, FUZZ_REQUESTS, FUZZ_FACTOR  fuzz: frames, requests, and the factor of property tests' examples
 #   FUZZ_SEED  fuzz: the seed of an earlier run, to repeat its frames
-#   ENV      rehearse, synth, layers, cost: local, dev or prod; deploy, destroy, diff, doctor: dev or prod
+#   ENV      rehearse, synth, layers: local, dev or prod; deploy, destroy, diff, doctor, cost: dev or prod; default: dev
 #   DETACH   deploy: DETACH=1 does not wait for history and the first model
 #   BINANCE_API_KEY_FILE  deploy: a file with the exchange's key (or BINANCE_API_KEY, or typed); none: public mirror
 #   CONFIRM  destroy: prod, to destroy prod
 #   RATE     cost: ticks a second of each symbol; default: 200
-#   REQUESTS cost: requests a second of the API; default: one a minute
+#   REQUESTS cost: requests a second of the API; default: one a minute (a probe)
 #   BUILDER, PLATFORM  images: docker, podman or buildah, the first that works; linux/amd64 or linux/arm64
 #   BASE, BUILD_OPTIONS  images: another base image; further options of the builder
 #   EMULATOR run, smoke, drills, test, …: of AWS, ministack (the default) or localstack; test-localstack: localstack
@@ -85,10 +85,10 @@ drills: setup  ## inject faults into a temporary system, reconcile every trade; 
 	@exec $(VENV)/python -m local drills $(if $(ONLY),--only $(ONLY))
 
 gaps: setup  ## list missing trades and their causes, of the running system or the API at URL
-	@exec $(VENV)/python -m local gaps $(if $(URL),--url $(URL))
+	@exec $(VENV)/python -m local gaps $(if $(URL),--url "$(URL)")
 
-explain: setup  ## print a prediction (ID) in words, recompute it from bronze; the last line is JSON
-	@exec $(VENV)/python -m local explain "$(ID)" $(if $(URL),--url $(URL))
+explain: setup  ## print a prediction (ID) in words, recompute it from the ticks in S3; the last line is JSON
+	@exec $(VENV)/python -m local explain "$(ID)" $(if $(URL),--url "$(URL)")
 
 evaluate: setup  ## evaluate a model on held-out recordings (SESSION); the last line is JSON
 	@$(if $(SESSION),,echo 'evaluate: SESSION="a.gz b.gz" names the recordings to evaluate on' >&2; exit 2)
@@ -98,24 +98,24 @@ evaluate: setup  ## evaluate a model on held-out recordings (SESSION); the last 
 backfill: setup  ## fetch history into the running system or a temporary one; the last line is JSON
 	@exec $(VENV)/python -m local backfill --feed $(FEED) $(HISTORY)
 
-retrain: setup  ## fetch history, train a challenger, evaluate it; the last line is JSON
-	@exec $(VENV)/python -m local retrain --feed $(FEED) $(if $(SYMBOL),--symbols $(SYMBOL)) \
-	  $(if $(DAYS),--days $(DAYS)) $(if $(AWS),--aws $(AWS))
+retrain: setup  ## fetch history, train a new model (a challenger), evaluate it; the last line is JSON
+	@exec $(VENV)/python -m local retrain --feed $(FEED) $(if $(SYMBOL),--symbols "$(SYMBOL)") \
+	  $(if $(DAYS),--days "$(DAYS)") $(if $(AWS),--aws "$(AWS)")
 
-models: setup  ## list the models, the champion, and the gate's decisions
-	@exec $(VENV)/python -m local models $(if $(AWS),--aws $(AWS))
+models: setup  ## list the models, the active one (the champion), and why others were refused (the gate's decisions)
+	@exec $(VENV)/python -m local models $(if $(AWS),--aws "$(AWS)")
 
-promote: setup  ## make the model ID the champion by hand
-	@exec $(VENV)/python -m local promote "$(ID)" $(if $(AWS),--aws $(AWS))
+promote: setup  ## make the model ID the active one by hand
+	@exec $(VENV)/python -m local promote "$(ID)" $(if $(AWS),--aws "$(AWS)")
 
-rollback: setup  ## make the previous champion the champion again, and hold it
-	@exec $(VENV)/python -m local rollback $(if $(AWS),--aws $(AWS))
+rollback: setup  ## make the previous model the active one again, and hold it
+	@exec $(VENV)/python -m local rollback $(if $(AWS),--aws "$(AWS)")
 
-hold: setup  ## let no training replace the champion, UNTIL then
-	@exec $(VENV)/python -m local hold $(if $(UNTIL),--until $(UNTIL)) $(if $(AWS),--aws $(AWS))
+hold: setup  ## let no training replace the active model, UNTIL then
+	@exec $(VENV)/python -m local hold $(if $(UNTIL),--until "$(UNTIL)") $(if $(AWS),--aws "$(AWS)")
 
 lift: setup  ## let the gate decide again
-	@exec $(VENV)/python -m local lift $(if $(AWS),--aws $(AWS))
+	@exec $(VENV)/python -m local lift $(if $(AWS),--aws "$(AWS)")
 
 gate-check: setup  ## how often the gate errs, by simulation; the last line is JSON
 	@exec $(VENV)/python -m local gate-check
@@ -173,7 +173,7 @@ deploy: setup  ## deploy ENV into the AWS account of your credentials; repeated,
 	@exec $(VENV)/python -m operations deploy $(ENV) $(if $(DETACH),--detach)
 
 destroy: setup  ## delete ENV from the account, and all it leaves that costs
-	@exec $(VENV)/python -m operations destroy $(ENV) $(if $(CONFIRM),--confirm $(CONFIRM))
+	@exec $(VENV)/python -m operations destroy $(ENV) $(if $(CONFIRM),--confirm "$(CONFIRM)")
 
 diff: setup  ## show what a deployment of ENV would change
 	@exec $(VENV)/python -m operations diff $(ENV)

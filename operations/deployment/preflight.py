@@ -62,6 +62,8 @@ class Preflight:
         if fatal:
             raise OperationFailed("\n  - ".join([f"{len(fatal)} to be put right first:", *fatal]))
         say(f"account {account.id}, region {account.region}, images by {self._engine}")
+        if not account.status("data"):
+            say("a first deployment: about 40 min, then history and a model (estimates: docs/deployment.md)")
 
 
 # -- this machine ------------------------------------------------------------------------------------------

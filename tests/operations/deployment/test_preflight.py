@@ -106,7 +106,12 @@ def test_an_account_with_all_that_is_needed_passes(aws: Aws, monkeypatch: pytest
     monkeypatch.setattr(preflight, "of_machine", lambda environment, engine: [])
     said: list[str] = []
     Preflight("podman").run(account(aws), said.append)
-    assert said == ["account 123456789012, region ap-northeast-1, images by podman"]
+    where = "account 123456789012, region ap-northeast-1, images by podman"
+    assert said[0] == where and said[1].startswith("a first deployment: about 40 min")
+    aws.stacks["tickcast-dev-data"] = "CREATE_COMPLETE"
+    said.clear()
+    Preflight("podman").run(account(aws), said.append)
+    assert said == [where]
 
 
 def test_all_that_is_missing_is_said_at_once(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
