@@ -3,6 +3,7 @@
 #   FEED     sim (a simulated market; the default), replay (recordings) or live (Binance)
 #   REPLAY   FEED=replay: the recordings, REPLAY="a.gz b.gz"
 #   TRAIN    recordings to train a model on; run, smoke: default is simulated history; evaluate: the past of SESSION
+#   REFERENCE  recordings of the USD-M perpetuals, of the minutes of REPLAY, TRAIN and SESSION together
 #   SESSION  evaluate: the held-out recordings to evaluate on
 #   LATENCY  evaluate: ms until a prediction is delivered, 0, 100 … 1000; default: 200
 #   SYMBOLS  BTCUSDT,ETHUSDT; default: all of the feed
@@ -56,7 +57,8 @@ TYPED := app.py cdk layers local operations ingest_ecs lambdas benchmarks
 HISTORY = $(if $(SYMBOL),--symbols $(SYMBOL)) $(if $(FROM),--from $(FROM)) $(if $(TO),--to $(TO)) \
 	$(if $(DAYS),--days $(DAYS)) $(if $(REPAIR),--repair) $(if $(DRY),--dry) $(if $(AWS),--aws $(AWS))
 OPTIONS = --feed $(FEED) --speed $(SPEED) $(if $(SYMBOLS),--symbols $(SYMBOLS)) \
-	$(if $(REPLAY),--replay $(REPLAY)) $(if $(TRAIN),--train $(TRAIN))
+	$(if $(REPLAY),--replay $(REPLAY)) $(if $(TRAIN),--train $(TRAIN)) \
+	$(if $(REFERENCE),--reference $(REFERENCE))
 
 # SECONDS is a special variable of bash: not exported.
 unexport SECONDS
@@ -90,7 +92,7 @@ explain: setup  ## print a prediction (ID) in words, recompute it from bronze; t
 evaluate: setup  ## evaluate a model on held-out recordings (SESSION); the last line is JSON
 	@$(if $(SESSION),,echo 'evaluate: SESSION="a.gz b.gz" names the recordings to evaluate on' >&2; exit 2)
 	@exec $(VENV)/python -m local evaluate --session $(SESSION) $(if $(TRAIN),--train $(TRAIN)) \
-	  $(if $(LATENCY),--latency-ms $(LATENCY))
+	  $(if $(REFERENCE),--reference $(REFERENCE)) $(if $(LATENCY),--latency-ms $(LATENCY))
 
 backfill: setup  ## fetch history into the running system or a temporary one; the last line is JSON
 	@exec $(VENV)/python -m local backfill --feed $(FEED) $(HISTORY)

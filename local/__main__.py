@@ -16,6 +16,7 @@ from local.commands.explain import BronzeUnreadable
 from local.commands.smoke import WarmUpFailed
 from local.drills.harness import DrillFailed
 from local.exchange.recording import RecordingError
+from local.exchange.reference import UnusableReference
 from local.system.api import ApiFailed
 from local.system.cloud import FunctionFailed
 from local.system.database import MigrationFailed
@@ -38,7 +39,7 @@ _COMMANDS = (
     *models.COMMANDS,
 )
 COMMANDS = {command.name: command for command in _COMMANDS}
-REFUSALS = (OptionsError, StateInUse, RecordingError)
+REFUSALS = (OptionsError, StateInUse, RecordingError, UnusableReference)
 FAILURES = (
     *(ProcessFailed, FunctionFailed, MigrationFailed, DeploymentNotFound, ApiFailed, BronzeUnreadable),
     *(WarmUpFailed, DrillFailed, EvaluationError, TrainingError, RegistryError, PointerRace),
