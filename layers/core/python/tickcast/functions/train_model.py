@@ -29,7 +29,7 @@ from tickcast.evaluation.backtest import block_scores
 from tickcast.evaluation.baselines import fit_line, fit_scaled_line
 from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES
 from tickcast.functions.request import RequestError, check_fields, days_in, symbols_in
-from tickcast.model.card import Card, FittedRows, NetworkShape, TrainingData, new_document
+from tickcast.model.card import Card, FittedRows, NetworkShape, PerpetualGain, TrainingData, new_document
 from tickcast.model.dataset import LABEL_VERSION, ROW_HASH, Rows, mask_quotes, pool
 from tickcast.model.fit import TrainingSettings
 from tickcast.model.forecast import HORIZONS_S, PATH_S
@@ -106,8 +106,13 @@ def train_model(
         calibration=trained.calibration,
         masked_calibration=trained.masked_calibration,
         support=trained.support,
+        reference=trained.references.weights,
+        reference_gain={
+            symbol: PerpetualGain(gain=each.gain, used=symbol in trained.references.weights)
+            for symbol, each in trained.references.gains.items()
+        },
         learned_to_us=trained.learned_to_us,
-        test=block_scores(trained.network, trained.test),
+        test=block_scores(trained),
         line={
             symbol: dict(zip(HORIZONS_S, fit_line([rows]).tolist(), strict=True))
             for symbol, rows in fitted.items()

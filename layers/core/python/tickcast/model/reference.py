@@ -34,7 +34,8 @@ _AT = places(INPUTS)
 _RIDGE = 0.3
 _CLIP = 6.0  # units of σ√t·d(σ)
 _BLOCKS = 6
-_LEAST_T = 2.015  # of the gains of six blocks: one in twenty by chance (Student's t, one-sided)
+MAX_WEIGHT = 10.0  # of an input; beyond, a card is damaged
+_LEAST_T = 1.476  # of the gains of six blocks: one in ten by chance (Student's t, one-sided)
 # A horizon has so many times fewer outcomes of its own.
 _WEIGHTS = 1 / np.array(HORIZONS_S)
 

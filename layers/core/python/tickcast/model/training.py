@@ -23,7 +23,7 @@ import numpy.typing as npt
 from tickcast.features.bars import BAR_US, BARS_PER_S
 from tickcast.features.vector import FEATURE_NAMES, Floats
 from tickcast.model.calibration import fit_calibrations
-from tickcast.model.dataset import Rows, pool
+from tickcast.model.dataset import Rows
 from tickcast.model.fit import TrainingSettings, epoch_by_epoch, fit, fit_rest, huber_loss
 from tickcast.model.forecast import DELIVERY_S, HORIZONS_S, PATH_S, Calibration, remaining_moves
 from tickcast.model.network import SIGMA, Inputs, Network
@@ -54,7 +54,7 @@ class Training(NamedTuple):
     masked_calibration: dict[int, Calibration]
     support: dict[str, tuple[float, float]]  # by input: lowest and highest value to serve on
     learned_to_us: int  # no label of a row that it was fitted on reaches beyond
-    test: Rows  # the newest block, of the kind (with or without quotes) that the network is for
+    test: Markets  # the newest block, of the kind (with or without quotes) that the network is for
 
 
 def train(markets: Markets, settings: TrainingSettings | None = None) -> Training:
@@ -74,7 +74,6 @@ def train(markets: Markets, settings: TrainingSettings | None = None) -> Trainin
     references = fit_references(learn, network, settings, GAP_US)
     predicted = _out_of_fold(networks, blocks, references.weights)
     quoted, masked = predicted.chosen(predicted.has_quotes), predicted.chosen(~predicted.has_quotes)
-    newest = pool(list(test.values()))
     return Training(
         network,
         rows=count,
@@ -86,7 +85,10 @@ def train(markets: Markets, settings: TrainingSettings | None = None) -> Trainin
         masked_calibration=fit_calibrations(*(masked if len(masked.moves) else quoted)[:2]),
         support=support(learn, settings.inputs),
         learned_to_us=max(int(rows.end_us.max()) for rows in learn.values() if len(rows.end_us)) + GAP_US,
-        test=newest.chosen(newest.has_quotes == (network.knows_quotes > 0)),
+        test={
+            symbol: rows.chosen(rows.has_quotes == (network.knows_quotes > 0))
+            for symbol, rows in test.items()
+        },
     )
 
 
