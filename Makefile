@@ -17,7 +17,8 @@
 #   DAYS     backfill: instead of FROM, today and this many days before; retrain: likewise; default: 1
 #   REPAIR   backfill: REPAIR=1 for the missing trades in the gap ledger
 #   DRY      backfill: DRY=1 prints the plan and executes nothing
-#   AWS      backfill, retrain, models, promote, rollback: dev or prod, in the AWS account of your credentials
+#   UNTIL    hold: a time in UTC, like 2026-12-24; default: until it is lifted
+#   AWS      backfill, retrain, models, promote, rollback, hold, lift: dev or prod, in the AWS account of your credentials
 #   FUZZ_FRAMES, FUZZ_REQUESTS, FUZZ_FACTOR  fuzz: frames, requests, and the factor of property tests' examples
 #   FUZZ_SEED  fuzz: the seed of an earlier run, to repeat its frames
 #   ENV      rehearse, synth, layers, cost: local, dev or prod; deploy, destroy, diff, doctor: dev or prod
@@ -66,7 +67,7 @@ export EMULATOR
 export JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 
-.PHONY: help run smoke drills gaps explain backfill retrain models promote rollback evaluate bench test test-fast \
+.PHONY: help run smoke drills gaps explain backfill retrain models promote rollback hold lift gate-check evaluate bench test test-fast \
 	test-localstack fuzz check rehearse setup layers synth deploy destroy diff doctor cost images images-lock clean
 .DEFAULT_GOAL := help
 
@@ -107,8 +108,17 @@ models: setup  ## list the models, the champion, and the gate's decisions
 promote: setup  ## make the model ID the champion by hand
 	@exec $(VENV)/python -m local promote "$(ID)" $(if $(AWS),--aws $(AWS))
 
-rollback: setup  ## make the previous champion the champion again
+rollback: setup  ## make the previous champion the champion again, and hold it
 	@exec $(VENV)/python -m local rollback $(if $(AWS),--aws $(AWS))
+
+hold: setup  ## let no training replace the champion, UNTIL then
+	@exec $(VENV)/python -m local hold $(if $(UNTIL),--until $(UNTIL)) $(if $(AWS),--aws $(AWS))
+
+lift: setup  ## let the gate decide again
+	@exec $(VENV)/python -m local lift $(if $(AWS),--aws $(AWS))
+
+gate-check: setup  ## how often the gate errs, by simulation; the last line is JSON
+	@exec $(VENV)/python -m local gate-check
 
 bench: setup  ## compare speed with the usual libraries, as ratios; the last line is JSON
 	@exec $(VENV)/python -m benchmarks

@@ -27,6 +27,7 @@ VERDICT = {
     "promote": "m",
     "shadow": None,
     "provisional": False,
+    "proves_champion": False,
     "reasons": ["beats_champion", "beats_baselines"],
     "sentence": "It is better.",
 }
