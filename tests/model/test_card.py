@@ -101,6 +101,8 @@ def test_a_new_card_has_all_fields_of_a_stored_one_but_the_gate_s() -> None:
         "path_s": [],
         "fitted": {},
         "reference": {},
+        "ablation": {},
+        "regimes": {},
         "reference_gain": {},
         "scaled_line": {},
     }
