@@ -66,8 +66,7 @@ class Usage:
     @property
     def put_units(self) -> float:
         record_bytes = (
-            self.symbol_rate * self.inventory.linger_ms / 1000 * measured.TICK_BYTES
-            + measured.RECORD_BYTES
+            self.symbol_rate * self.inventory.linger_ms / 1000 * measured.TICK_BYTES + measured.RECORD_BYTES
         )
         return self.records * math.ceil(record_bytes / measured.PUT_UNIT_BYTES)
 
