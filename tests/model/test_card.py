@@ -105,7 +105,6 @@ def test_a_new_card_has_all_fields_of_a_stored_one_but_the_gate_s() -> None:
         "ablation": {},
         "regimes": {},
         "reference_gain": {},
-        "scaled_line": {},
     }
     assert new_document(Card(model_id="m1")).keys() - later.keys() == stored.keys() - {"gate"}
     written = json.loads(json.dumps(new_document(card_from(stored))))
