@@ -111,22 +111,32 @@ def test_the_last_trade_is_known_at_prices_whose_sum_takes_more_than_64_bits(
     assert len(known) == 100 and known == pytest.approx(-1.0)
 
 
-def test_more_rows_than_fit_are_thinned_evenly(loader: Connection, reader: Connection) -> None:
+def test_more_rows_than_fit_are_drawn_from_all_of_the_span(loader: Connection, reader: Connection) -> None:
     fill(loader, BTC, market(1, 600, FROM_US))
     fill(loader, BTC, market(2, 900, FROM_US + 3600 * SECOND_US, has_quotes=False, step_ms=1000))
     found = training_rows.row_counts(reader, [BTC], 0)
     rows = training_rows.learning_rows(reader, found, 0, quoted_rows=2000, unquoted_rows=300)[BTC]
     quoted, others = rows.chosen(rows.has_quotes), rows.chosen(~rows.has_quotes)
-    assert (set(np.diff(quoted.end_us)), len(quoted.end_us)) == ({300_000}, 2000)
-    assert (set(np.diff(others.end_us)), len(others.end_us)) == ({3 * SECOND_US}, 300)
+    assert (len(quoted.end_us), len(others.end_us)) == (2000, 300)
+    for times_us, from_us, seconds in (
+        (quoted.end_us, FROM_US, 600),
+        (others.end_us, FROM_US + 3600 * SECOND_US, 900),
+    ):
+        assert (np.diff(times_us) > 0).all()
+        of_thirds, _ = np.histogram(times_us, 3, (from_us, from_us + seconds * SECOND_US))
+        assert of_thirds == pytest.approx(len(times_us) / 3, rel=0.25)
+    again = training_rows.learning_rows(reader, found, 0, quoted_rows=2000, unquoted_rows=300)[BTC]
+    assert (again.end_us == rows.end_us).all()
 
 
-def test_a_grid_that_cannot_be_thinned_loses_its_oldest(loader: Connection, reader: Connection) -> None:
+def test_no_grid_is_missed_and_no_market_left_out(loader: Connection, reader: Connection) -> None:
+    """Rows a second apart, of which there are more than the cap; the other market has less than its share."""
     fill(loader, BTC, market(1, 500, FROM_US, step_ms=1000))
-    rows = training_rows.learning_rows(
-        reader, training_rows.row_counts(reader, [BTC], 0), 0, quoted_rows=100
-    )[BTC]
-    assert rows.end_us.tolist() == [FROM_US + n * SECOND_US for n in range(401, 501)]
+    fill(loader, ETH, market(2, 30, FROM_US, step_ms=1000))
+    found = training_rows.row_counts(reader, None, 0)
+    markets = training_rows.learning_rows(reader, found, 0, quoted_rows=100)
+    assert {symbol: len(rows.end_us) for symbol, rows in markets.items()} == {BTC: 70, ETH: 30}
+    assert np.ptp(markets[BTC].end_us) > 450 * SECOND_US
 
 
 def test_memory_is_bounded_by_the_caps(loader: Connection, reader: Connection) -> None:

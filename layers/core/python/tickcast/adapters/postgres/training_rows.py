@@ -1,15 +1,18 @@
 """Rows to train and to evaluate on, from PostgreSQL: by a server-side cursor, in bounded memory.
 
 How many rows there are is counted first. Where a kind of row (with quotes, without) is more than its share of
-the cap, it is thinned evenly by time: every k-th step of the clock is read, for neighbours are nearly the
-same. If more than the cap is still left, as on a grid coarser than that of bars, the oldest rows are left
-out: rows are read newest first. So memory depends on the caps alone, however long the history.
+the cap, rows to train on are drawn at random from the whole span, whatever their grid, by a hash of their
+time: the same rows each time. Rows to evaluate on lie on a grid: every k-th step of the clock is read, and if
+more than the cap is still left the oldest are left out. So memory depends on the caps alone, however long the
+history.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, LiteralString, NamedTuple
+from zlib import crc32
 
 import numpy as np
 import psycopg
@@ -19,7 +22,7 @@ from tickcast.features.vector import FEATURE_NAMES, Floats
 from tickcast.market.sources import REAL_ORIGINS, Origin
 from tickcast.model.dataset import NO_ROWS, ROW_HASH, Rows
 from tickcast.model.forecast import HORIZONS_S, PATH_S
-from tickcast.units import SECOND_US
+from tickcast.model.thinning import drawn_by_kind, equal_shares
 
 QUOTED_ROWS = 120_000  # of all markets together: some 30 MB, and as much again for their masked twins
 UNQUOTED_ROWS = 40_000
@@ -51,8 +54,9 @@ select end_us, array_send(features), array_send(moves_bp)
 from tickcast.feature_rows
 where symbol = %(symbol)s and end_us >= %(from_us)s and {_OF_THIS_CODE}
     and origin::text = any(%(origins)s)
-    and end_us %% case when has_quotes then %(quoted_step_us)s else %(step_us)s end = 0
-order by end_us desc limit %(most)s"""
+    and hashint8extended(end_us, %(seed)s) & 1048575
+        < 1048576 * case when has_quotes then %(quoted_share)s else %(unquoted_share)s end
+order by end_us desc"""
 # The last trade's price is known to history at whole seconds only.
 _GATE: LiteralString = f"""
 select r.end_us, array_send(r.features), array_send(r.moves_bp),
@@ -116,21 +120,24 @@ def learning_rows(
     unquoted_rows: int = UNQUOTED_ROWS,
 ) -> dict[str, Rows]:
     """By symbol, in the order of time, the rows counted in `found` since `from_us`: at most `quoted_rows`
-    with quotes and `unquoted_rows` without, in equal shares for each market."""
+    with quotes and `unquoted_rows` without, drawn from all of the span in equal shares for each market."""
     markets = {}
     symbols = sorted({each.symbol for each in found})
-    for symbol in symbols:
-        shares = quoted_rows // len(symbols), unquoted_rows // len(symbols)
-        with_quotes, without = _count(found, symbol, True), _count(found, symbol, False)
+    counts = {kind: [_count(found, symbol, kind) for symbol in symbols] for kind in (True, False)}
+    limits = zip(
+        equal_shares(counts[True], quoted_rows), equal_shares(counts[False], unquoted_rows), strict=True
+    )
+    for symbol, (quoted, unquoted) in zip(symbols, limits, strict=True):
         parameters = {
             "symbol": symbol,
             "from_us": from_us,
-            "quoted_step_us": _step_us(with_quotes, shares[0], BAR_US),
-            "step_us": _step_us(without, shares[1], SECOND_US if without else BAR_US),
-            "most": min(with_quotes, shares[0]) + min(without, shares[1]),
+            "seed": crc32(symbol.encode()),
+            "quoted_share": _share(quoted, _count(found, symbol, True)),
+            "unquoted_share": _share(unquoted, _count(found, symbol, False)),
             "origins": sorted({each.origin.label for each in found}),
         }
-        markets[symbol] = _in_order([_rows(block) for block in _blocks(connection, _READ, parameters)])
+        rows = _in_order([_rows(block) for block in _blocks(connection, _READ, parameters)])
+        markets[symbol] = drawn_by_kind(rows, quoted, unquoted, crc32(symbol.encode()))
     return markets
 
 
@@ -188,6 +195,11 @@ def _rows(block: list[Any]) -> Rows:
 def _in_order(parts: list[Rows]) -> Rows:
     """Blocks that were read newest first, joined, oldest first."""
     return Rows(*(np.concatenate(columns)[::-1] for columns in zip(NO_ROWS, *parts, strict=True)))
+
+
+def _share(most: int, count: int) -> float:
+    """The share of `count` rows to read, for a draw by hash to have `most` of them nearly always."""
+    return min(1.0, (most + 4 * math.sqrt(most)) / max(count, 1))
 
 
 def _step_us(rows: int, most: int, grid_us: int) -> int:
