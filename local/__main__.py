@@ -9,7 +9,8 @@ import signal
 import sys
 from types import FrameType
 
-from local.commands import backfill, drills, evaluate, explain, gaps, models, retrain, run, smoke
+from cdk.config import ConfigError
+from local.commands import backfill, drills, evaluate, explain, gaps, gate_check, models, retrain, run, smoke
 from local.commands.command import Command, ExitStatus
 from local.commands.deployment import DeploymentNotFound
 from local.commands.explain import BronzeUnreadable
@@ -37,9 +38,10 @@ _COMMANDS = (
     backfill.COMMAND,
     retrain.COMMAND,
     *models.COMMANDS,
+    gate_check.COMMAND,
 )
 COMMANDS = {command.name: command for command in _COMMANDS}
-REFUSALS = (OptionsError, StateInUse, RecordingError, UnusableReference)
+REFUSALS = (ConfigError, OptionsError, StateInUse, RecordingError, UnusableReference)
 FAILURES = (
     *(ProcessFailed, FunctionFailed, MigrationFailed, DeploymentNotFound, ApiFailed, BronzeUnreadable),
     *(WarmUpFailed, DrillFailed, EvaluationError, TrainingError, RegistryError, PointerRace),

@@ -50,7 +50,7 @@ def number_of(name: str, kind: type[int] | type[float] = int) -> Callable[[str],
         try:
             return kind(text)
         except ValueError:
-            what = "a whole number" if kind is int else "a number"
+            what = "a whole number, like 1000" if kind is int else "a number, like 1000 or 0.5"
             raise argparse.ArgumentTypeError(f"{name} is {text!r}; it should be {what}") from None
 
     return read

@@ -69,6 +69,13 @@ def wait_for_postgres(processes: Processes, process: Process, port: int) -> None
     processes.wait_until(responds, process, _READY_S)
 
 
+def stream_variables(exchange_url: str) -> dict[str, str]:
+    """Where the ingest task finds the streams of the exchange at `exchange_url`; local.exchange.server lists
+    their paths."""
+    url = exchange_url.replace("http://", "ws://")
+    return {"STREAM_URL": url, "REFERENCE_URL": f"{url}/usdm/public"}
+
+
 def start_exchange(
     processes: Processes,
     *,

@@ -247,7 +247,7 @@ class System:
         }
         if self.exchange_url:
             variables["BUSY_SYMBOL"] = self.symbols[0]
-            variables["STREAM_URL"] = self.exchange_url.replace("http://", "ws://")
+            variables |= servers.stream_variables(self.exchange_url)
             variables["BINANCE_API_KEY"] = servers.EXCHANGE_API_KEY
         elif self.options.protocol == "json":
             variables["STREAM_URL"] = _PUBLIC_MIRROR

@@ -16,6 +16,7 @@ TICK_BYTES = 54.6
 RECORD_BYTES = 80  # what a record has besides ticks
 PUT_UNIT_BYTES = 25 * 1024
 SHARD_BYTES_PER_S = 1_000_000
+SHARD_RECORDS_PER_S = 1_000
 EVENT_TICKS = 20  # in the event that was measured, or fewer
 TICK_US = 0.4  # each further tick
 EVENT_MS = 2.6  # an event of one symbol to the end of the invocation, on a whole core (2.2 to 2.6)
@@ -27,6 +28,8 @@ POLL_EVERY_MS = 1000  # Lambda's base rate for each shard (AWS Lambda Developer 
 # Two minutes of spot BTC (tests/events/recordings) as `bronze.write_file` writes them; the share of trades is
 # that of benchmarks/sample.py.
 BRONZE_TICK_BYTES = 18.5
+# Smaller objects stay in their class ("Transitioning objects using Amazon S3 Lifecycle", S3 User Guide).
+LEAST_MOVED_BYTES = 128 * 1024
 TRADE_SHARE = 0.21
 EVENT_BYTES = 4_500_000  # of records in an event: 6 MB of payload, in base64
 ARCHIVE_TICK_US = 12  # CPU of a whole core: 9.3 to write (the same two minutes), the rest to decode

@@ -155,14 +155,20 @@ class Usage:
 
     @property
     def cheaper_days(self) -> int:
-        """Days of bronze that lie in the cheaper class."""
+        """Days of bronze that lie in the cheaper class, to which S3 moves no small files."""
         after = self.inventory.bronze_cheaper_after_days
-        return 0 if after is None else max(self.bronze_days - after, 0)
+        if after is None or self.bronze_file_bytes < measured.LEAST_MOVED_BYTES:
+            return 0
+        return max(self.bronze_days - after, 0)
 
     @property
     def bronze_files(self) -> float:
         """Puts a month: one for each symbol of a batch, or for each symbol and minute."""
         return self.archive_runs * self.symbols_a_shard
+
+    @property
+    def bronze_file_bytes(self) -> float:
+        return self.ticks * measured.BRONZE_TICK_BYTES / self.bronze_files
 
     @property
     def database_day_gb(self) -> float:

@@ -25,7 +25,7 @@ def archived(s3: Any, prefix: str = "bronze/") -> tuple[Trades, Quotes]:
     rows: list[dict[str, Any]] = []
     for key in keys(s3, prefix):
         rows += bronze.read_file(s3.get_object(Bucket=BUCKET, Key=key)["Body"].read(), key)
-    return bronze.ticks_from(rows)
+    return bronze.ticks_from(rows)[:2]
 
 
 def test_every_tick_is_in_bronze_exactly(s3: Any) -> None:

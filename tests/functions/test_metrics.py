@@ -127,5 +127,6 @@ def test_ingest_writes_the_oldest_feed_s_age_and_what_was_lost(monkeypatch: pyte
     found = of_ingest(monkeypatch, symbols, dropped_ticks=7)
     assert {metric.name: values for metric, values in found.items()} == {
         "LastTickAgeSeconds": [12.0],
+        "ReferenceAgeSeconds": [0.1],
         "DroppedTicks": [7.0],
     }

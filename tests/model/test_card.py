@@ -100,6 +100,7 @@ def test_a_new_card_has_all_fields_of_a_stored_one_but_the_gate_s() -> None:
         "label_version": None,
         "path_s": [],
         "fitted": {},
+        "scaled_line": {},
         "reference": {},
         "reference_gain": {},
     }

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.fixtures.market import batch, random_ticks
+from tests.fixtures.market import batch, random_reference, random_ticks
 from tests.fixtures.paths import ROOT
 from tests.fixtures.records import prediction
 from tickcast.features.ring import BarRing
@@ -89,8 +89,10 @@ def test_a_recalled_state_predicts_no_instant_again() -> None:
 
 def test_an_encoded_state_is_small() -> None:
     ring = BarRing(100_000)
-    list(ring.fold(batch(*random_ticks(1, 90)), 1_000_000))
-    assert len(encode_state(SymbolState("BTCUSDT", ring))) < 26_000
+    trades, quotes = random_ticks(1, 90)
+    list(ring.fold(batch(trades, quotes, reference=random_reference(1, quotes, 40)), 1_000_000))
+    assert len(ring.open_reference)
+    assert len(encode_state(SymbolState("BTCUSDT", ring))) < 30_000
     assert len(encode_state(state_of(90))) < 56_000  # every other trade is missing: the ledger is full
 
 

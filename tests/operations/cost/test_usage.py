@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks.latency_budget import PRESETS, Preset
+from cdk.config import load as load_environment
 from operations.cost.estimate import Estimate
 from operations.cost.inventory import FunctionSize, Inventory
 from operations.cost.lines import lines
@@ -56,7 +57,7 @@ SMALL = Inventory(
 
 
 def estimate(load: Load | None = None, **fields: Any) -> Estimate:
-    return Estimate("dev", replace(SMALL, **fields), load or Load(), prices())
+    return Estimate(load_environment("dev"), replace(SMALL, **fields), load or Load(), prices())
 
 
 def change(name: str, of: Estimate) -> float:
@@ -200,3 +201,11 @@ def test_an_on_demand_stream_bills_a_record_as_a_kilobyte_at_least() -> None:
     found = estimate(Load(ticks_per_s=1), shards=None)
     assert found.usd("stream_puts") == pytest.approx(10 * MONTH_S * 1024 / 1e9 * 0.104)
     assert found.usd("stream_shards") == pytest.approx(37.96)
+
+
+def test_small_files_of_bronze_stay_in_their_class() -> None:
+    """S3 moves none below 128 KB, and bills no move."""
+    for ticks_per_s, days in ((200, 335), (10, 0)):
+        few = estimate(Load(ticks_per_s=ticks_per_s), bronze_days=None, bronze_cheaper_after_days=30)
+        assert Usage(few.inventory, few.load).cheaper_days == days
+        assert (few.usd("lake_transitions") > 0) == (days > 0)

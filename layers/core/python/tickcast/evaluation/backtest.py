@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tickcast.evaluation.baselines import BASELINES, baselines, fit_line
+from tickcast.evaluation.baselines import BASELINES, baselines, fit_scaled_line
 from tickcast.evaluation.skill import point_skill
 from tickcast.features.bars import BAR_US, BARS_PER_S, Bars, mids
 from tickcast.features.vector import Floats
 from tickcast.model.calibration import Calibrator
-from tickcast.model.card import HorizonScore
+from tickcast.model.card import HorizonScore, ScaledLine
 from tickcast.model.dataset import Rows, rows_from_bars, rows_without_quotes
 from tickcast.model.fit import TrainingSettings
 from tickcast.model.forecast import (
@@ -105,14 +105,14 @@ class Trained(NamedTuple):
     """A training, and by age of `AGES_MS` the line through book imbalance fitted on the same rows."""
 
     training: Training
-    lines: Mapping[int, Floats]  # (H,), bp
+    lines: Mapping[int, ScaledLine]
 
 
 def train_and_fit_line(markets: Markets, settings: TrainingSettings) -> Trained:
     """Raises `TrainingError`."""
     training = train(markets, settings)
     fitted = [fitted_with_quotes(rows, training.learned_to_us) for rows in markets.values()]
-    return Trained(training, {age_ms: fit_line(fitted, age_ms / 1000) for age_ms in AGES_MS})
+    return Trained(training, {age_ms: fit_scaled_line(fitted, age_ms / 1000) for age_ms in AGES_MS})
 
 
 def block_scores(training: Training) -> dict[int, HorizonScore]:

@@ -26,7 +26,7 @@ from tickcast.adapters.registry.onnx_model import export
 from tickcast.adapters.settings import MAX_DAYS
 from tickcast.evaluation import drift
 from tickcast.evaluation.backtest import block_scores
-from tickcast.evaluation.baselines import fit_line
+from tickcast.evaluation.baselines import fit_line, fit_scaled_line
 from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES
 from tickcast.functions.request import RequestError, check_fields, days_in, symbols_in
 from tickcast.model.card import Card, FittedRows, NetworkShape, PerpetualGain, TrainingData, new_document
@@ -118,6 +118,7 @@ def train_model(
             for symbol, rows in fitted.items()
             if len(rows.end_us)
         },
+        scaled_line={symbol: fit_scaled_line([rows]) for symbol, rows in fitted.items() if len(rows.end_us)},
         distribution={
             symbol: drift.distribution(rows.features, (*settings.inputs.odd, *settings.inputs.even))
             for symbol, rows in fitted.items()
@@ -125,7 +126,7 @@ def train_model(
     )
     model_registry.save(s3, bucket, onnx_file, card)
     if request.replace:
-        model_registry.promote(s3, bucket, model_id, trained_at, by="a first model, not evaluated")
+        model_registry.promote(s3, bucket, model_id, trained_at, by="a first model, not evaluated", now=now)
     return TrainedModel(model_id, request.replace, None, card.rows, card.rows_with_quotes, new_document(card))
 
 

@@ -78,11 +78,21 @@ class FeatureBins(Struct, frozen=True, kw_only=True):
     shares: list[float]
 
 
+class ScaledLine(Struct, frozen=True, kw_only=True):
+    """The line through book imbalance: by horizon (s) the slope in units of σ√h·d(σ), with d as in the
+    network, around `usual_sigma` (bp per √s)."""
+
+    usual_sigma: float
+    slopes: dict[int, float]
+
+
 class GateSkill(Struct, frozen=True, kw_only=True):
-    """A skill with the ends of its 95 % interval."""
+    """A skill with the ends of its 95 % interval, and the probability of one as far from 0 if it were 0 (None
+    on older cards)."""
 
     skill: float
     ci: tuple[float, float]
+    p: float | None = None
 
 
 class GateBlock(Struct, frozen=True, kw_only=True):
@@ -124,7 +134,7 @@ class GateRecord(Struct, frozen=True, kw_only=True):
 class ServingCard(Struct, frozen=True, kw_only=True):
     """The fields of a card that its model serves by."""
 
-    provisional: bool  # not proven against all baselines on an hour of rows
+    provisional: bool  # not proven against all baselines on several days of rows
     calibration: dict[int, Calibration] = {}  # by horizon, s
     masked_calibration: dict[int, Calibration] | None = None  # of rows without quotes
     support: dict[str, tuple[float, float]] = {}  # by input: lowest and highest value to serve on
@@ -155,8 +165,10 @@ class Card(ServingCard, frozen=True, kw_only=True):
     test: dict[int, HorizonScore] = {}  # by horizon, s
     reference_gain: dict[str, PerpetualGain] = {}  # by market with a reference
     line: dict[str, dict[int, float]] = {}  # by market and horizon (s): bp of move per unit of book imbalance
+    scaled_line: dict[str, ScaledLine] = {}  # by market: the line that the gate compares with
     distribution: dict[str, dict[str, FeatureBins]] = {}  # by market and input
     gate: GateRecord | None = None
+    proof: GateRecord | None = None  # the newest decision on it as the champion: whether it is proven
     problem: str | None = None  # why there is nothing else: the stored card cannot be read
 
 
@@ -167,7 +179,7 @@ def new_document(card: Card) -> dict[str, Any]:
     """A new card as JSON values. A stored card is changed as the document that it is, so that fields of later
     code are kept."""
     document: dict[str, Any] = msgspec.to_builtins(card, str_keys=True)
-    return {name: value for name, value in document.items() if name not in ("gate", "problem")}
+    return {name: value for name, value in document.items() if name not in ("gate", "proof", "problem")}
 
 
 def card_from(document: Any) -> Card:
