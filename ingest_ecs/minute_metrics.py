@@ -14,11 +14,12 @@ from ingest_ecs.producer import Producer
 from tickcast.adapters.telemetry import Metrics
 
 METRICS_EVERY_S = 60
+REFERENCE_LATE_S = 10
 
 
 class MinuteMetrics:
-    """What was lost since the last line, and, by `report`, the age of the newest tick of the symbol where it
-    is oldest and the market is not quiet, and that of the newest quote of a perpetual.
+    """What was lost since the last line, and, by `report`, two ages: that of the newest tick of the symbol
+    where it is oldest and the market is not quiet, and that of the perpetuals' quotes where it is long.
 
     Reasons are a field of the line, for queries: as metrics their number would be unbounded.
     """
@@ -54,9 +55,9 @@ class MinuteMetrics:
         report = self._report()
         ages_s = [about["last_tick_age_s"] for about in report["symbols"].values() if not about["quiet"]]
         self._metrics.add_metric("LastTickAgeSeconds", MetricUnit.Seconds, _greatest(ages_s))
-        self._metrics.add_metric(
-            "ReferenceAgeSeconds", MetricUnit.Seconds, _greatest(report["reference"]["age_s"].values())
-        )
+        reference_s = _greatest(report["reference"]["age_s"].values())
+        if reference_s > REFERENCE_LATE_S:  # seldom, and a metric costs for each hour in which it has a value
+            self._metrics.add_metric("ReferenceAgeSeconds", MetricUnit.Seconds, reference_s)
 
 
 def _greatest(ages_s: Iterable[float | None]) -> float:

@@ -26,7 +26,6 @@ ORDINARY = (
     *(Written("score_predictions", name, by_symbol=True) for name in ("Coverage", "CalibrationError")),
     Written("serve_predictions", "AgeWhenReadMs"),
     Written("ingest_ecs", "LastTickAgeSeconds"),
-    Written("ingest_ecs", "ReferenceAgeSeconds"),
 )
 # Those that have a value only when something is wrong; for how much of a month is assumed: seven hours.
 SELDOM = 18

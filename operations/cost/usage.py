@@ -44,7 +44,8 @@ class Usage:
         # Each task sends each symbol's ticks in records of its own.
         self.record_rate = inventory.tasks * inventory.symbols * 1000 / inventory.linger_ms
         self.records = self.record_rate * MONTH_S
-        self.ticks = inventory.tasks * inventory.symbols * load.ticks_per_s * MONTH_S
+        self.symbol_rate = load.ticks_per_s + measured.REFERENCE_QUOTES_PER_S  # of a symbol, from each task
+        self.ticks = inventory.tasks * inventory.symbols * self.symbol_rate * MONTH_S
         self.bytes = self.ticks * measured.TICK_BYTES + self.records * measured.RECORD_BYTES
         self.bytes_per_s = self.bytes / MONTH_S
 
@@ -65,8 +66,7 @@ class Usage:
     @property
     def put_units(self) -> float:
         record_bytes = (
-            self.load.ticks_per_s * self.inventory.linger_ms / 1000 * measured.TICK_BYTES
-            + measured.RECORD_BYTES
+            self.symbol_rate * self.inventory.linger_ms / 1000 * measured.TICK_BYTES + measured.RECORD_BYTES
         )
         return self.records * math.ceil(record_bytes / measured.PUT_UNIT_BYTES)
 

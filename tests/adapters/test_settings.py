@@ -126,6 +126,11 @@ TEXTS = {
         ["wss://data-stream.binance.vision", "ws://127.0.0.1:1/json"],
         ["", "https://data-stream.binance.vision", "wss://"],
     ),
+    "REFERENCE_URL": (
+        "ingest",
+        ["wss://fstream.binance.com/public", "ws://127.0.0.1:1/usdm/public", ""],
+        ["https://fstream.binance.com", "wss://", "wss://h?x", "fstream.binance.com"],
+    ),
     "DATABASE_HOST": ("load", ["127.0.0.1", "db.x.rds.amazonaws.com"], ["", "postgres://db", "db:5432"]),
     "DATABASE_NAME": ("load", ["tickcast"], ["", "a b", "db;drop"]),
     "DATABASE_USER": ("load", ["tickcast_reader"], ["", "a b", "o'hara"]),

@@ -121,7 +121,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> tuple[set[Emitted], set[Emitted]
     ordinary |= emitted_metrics.of_ingest(monkeypatch, symbols).keys()
     failing = emitted_metrics.of_functions(monkeypatch, all_is_well=False)
     failing |= emitted_metrics.of_ingest(
-        monkeypatch, symbols, put_failures=1, dropped_ticks=1, bad_frames=1
+        monkeypatch, symbols, 60.0, put_failures=1, dropped_ticks=1, bad_frames=1
     ).keys()
     return ordinary, ordinary | failing
 

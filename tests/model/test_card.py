@@ -102,6 +102,8 @@ def test_a_new_card_has_all_fields_of_a_stored_one_but_the_gate_s() -> None:
         "fitted": {},
         "scaled_line": {},
         "reference": {},
+        "ablation": {},
+        "regimes": {},
         "reference_gain": {},
     }
     assert new_document(Card(model_id="m1")).keys() - later.keys() == stored.keys() - {"gate"}

@@ -70,10 +70,11 @@ def header_of(data: bytes) -> Any:
     return json.loads(data[4 : 4 + length])
 
 
-def test_of_a_captured_state_of_the_version_before_all_but_the_bars_is_kept() -> None:
+@pytest.mark.parametrize("version", [3, 4])
+def test_of_a_captured_state_of_a_version_before_all_but_the_bars_is_kept(version: int) -> None:
     """With a challenger, calibrators, gaps, notices and a restart of ids."""
-    data = gzip.decompress((ROOT / "tests" / "events" / "state-v3.bin.gz").read_bytes())
-    with pytest.raises(StateError, match="state of version 3"):
+    data = gzip.decompress((ROOT / "tests" / "events" / f"state-v{version}.bin.gz").read_bytes())
+    with pytest.raises(StateError, match=f"state of version {version}"):
         decode_state("BTCUSDT", 7, data, 100_000)
     state = recalled_state("BTCUSDT", 100_000, [], None)
     salvage(state, data)

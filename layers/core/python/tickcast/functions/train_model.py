@@ -27,6 +27,7 @@ from tickcast.adapters.settings import MAX_DAYS
 from tickcast.evaluation import drift
 from tickcast.evaluation.backtest import block_scores
 from tickcast.evaluation.baselines import fit_line, fit_scaled_line
+from tickcast.evaluation.card_figures import ablation, regimes
 from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES
 from tickcast.functions.request import RequestError, check_fields, days_in, symbols_in
 from tickcast.model.card import Card, FittedRows, NetworkShape, PerpetualGain, TrainingData, new_document
@@ -113,6 +114,8 @@ def train_model(
         },
         learned_to_us=trained.learned_to_us,
         test=block_scores(trained),
+        ablation=ablation(trained_on, trained, settings),
+        regimes=regimes(trained),
         line={
             symbol: dict(zip(HORIZONS_S, fit_line([rows]).tolist(), strict=True))
             for symbol, rows in fitted.items()
