@@ -42,6 +42,7 @@ class Sent:
 
     def __init__(self) -> None:
         self.trades = self.quotes = 0
+        self.perpetual_quotes = 0  # published while they had a listener
         self.first_id: int | None = None
         self.last_id: int | None = None
         self.first_time_us: int | None = None  # event time

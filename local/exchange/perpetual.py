@@ -50,15 +50,19 @@ LEADS = {
 FOLLOWER = Lead(tick=1_000_000, depth=80_000_000.0, price_share=0.0, noise_bp=0.4, book_per_bp=0.0)
 
 
-def with_perpetual(ticks: Iterator[Tick], symbol: str, seed: int) -> Iterator[MarketData]:
-    """`ticks` of the market `symbol` in time order, with the quotes of its perpetual among them, endlessly.
+def with_perpetual(ticks: Iterator[Tick], symbol: str, seed: int, from_us: int = 0) -> Iterator[MarketData]:
+    """`ticks` of the market `symbol` in time order, with the quotes of its perpetual from `from_us` (µs) on
+    among them.
 
-    The ticks themselves are unchanged. They are read some seconds ahead (`AHEAD_US`). The same arguments give
-    the same quotes; update ids follow from the time.
+    The ticks themselves are unchanged. From `from_us` on they are read some seconds ahead (`AHEAD_US`). The
+    same arguments give the same quotes; update ids follow from the time.
     """
     perpetual: _Perpetual | None = None
     held: deque[Tick] = deque()
     for tick in ticks:
+        if tick.time_us < from_us:
+            yield tick
+            continue
         held.append(tick)
         if isinstance(tick, Quote):
             if perpetual is None:

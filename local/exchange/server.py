@@ -172,6 +172,7 @@ class Exchange:
 
     def _publish_perpetual(self, market: Market, sendings: Sequence[Sending]) -> None:
         listeners = self.perpetual_subscriptions.to(market.perpetual_stream)
+        market.sent.perpetual_quotes += len(sendings) if listeners else 0
         for encoding in {one.encoding for one in listeners}:
             for message in encoding.messages(market.symbol, sendings):
                 for connection in listeners:
@@ -256,7 +257,9 @@ async def _simulated_feeds(exchange: Exchange) -> dict[str, Feed]:
     exchange.note_epoch(epoch_us)
     feeds = {}
     for symbol, market in exchange.markets.items():
-        events = with_perpetual(simulate(symbol, settings.seed, epoch_us), symbol, settings.seed)
+        ticks = simulate(symbol, settings.seed, epoch_us)
+        # The perpetual has no history to serve, and simulating it takes as long as the market itself.
+        events = with_perpetual(ticks, symbol, settings.seed, exchange.now_us())
         feed = (Sending(event.time_us, event.time_us, event) for event in events)
         feeds[symbol] = await exchange.record_history(market, feed, exchange.now_us())
         log("simulated_history", symbol=symbol, seed=settings.seed, epoch_us=epoch_us)

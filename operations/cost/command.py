@@ -15,6 +15,14 @@ from operations.failures import OperationRefused
 MAX_TICKS_PER_S = 100_000
 MAX_SYMBOLS = 10_000
 DEFAULT = Load()
+CONFIDENCE = (
+    "Confidence of prices: A is AWS's price list for the region, or two sources that agree; B one source; C "
+    "derived from other prices of the region; D another region's price, or an assumption."
+)
+PRESETS = (
+    "Dollars against skill. Ingest collects ticks for `linger` ms before it sends them; the skill is that of "
+    "a prediction of this age, against no change (docs/latency.md). Bold is as configured."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,9 +85,9 @@ def text(estimate: Estimate) -> str:
             f"(USD without tax and free tiers)\n{report.target_sentence(estimate)}",
             *(f"Careful: {warning}" for warning in estimate.warnings),
             report.line_table(estimate),
-            report.confidence_table(estimate),
+            f"{CONFIDENCE}\n\n{report.confidence_table(estimate)}",
             report.what_if_table(estimate),
-            report.skill_table(estimate),
+            f"{PRESETS}\n\n{report.skill_table(estimate)}",
         ]
     )
 

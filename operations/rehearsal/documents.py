@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from operations.deployment import rights
 from operations.rehearsal import checked_by, configuration, permissions
 from operations.rehearsal.creation import Created
 from operations.rehearsal.synthesis import ROOT
@@ -22,4 +23,5 @@ def texts(environments: Mapping[str, Templates], created: Mapping[str, Created])
         PERMISSIONS: permissions.document(environments),
         CHECKED_BY: checked_by.document(environments, created),
         CONFIGURATION: configuration.document(),
+        rights.DOCUMENT: rights.document(rights.DOCUMENT.read_text("utf-8")),
     }

@@ -91,9 +91,9 @@ def test_rows_without_quotes_are_left_out_and_counted() -> None:
 
 def test_block_scores_are_by_horizon_and_neutral_without_rows(trained: Trained) -> None:
     rows = planted(4, 3000, 0.6)
-    scores = block_scores(trained.training.network, rows)
+    scores = block_scores(trained.training._replace(test={"BTC": rows}))
     assert scores.keys() == set(HORIZONS_S)
     for score in scores.values():
         assert (score.skill or 0) > 0.04 and (score.direction or 0) > 0.6 and score.rows == 3000
-    none = block_scores(trained.training.network, rows.chosen(slice(0, 0)))
+    none = block_scores(trained.training._replace(test={"BTC": rows.chosen(slice(0, 0))}))
     assert none[1] == HorizonScore(skill=0.0, direction=0.5, rows=0.0)

@@ -6,7 +6,8 @@ import pytest
 from tests.model.test_training import planted
 from tickcast.evaluation.baselines import BASELINES, baselines, fit_line, line_slope, line_squared_error
 from tickcast.features.vector import FEATURE_NAMES, Floats
-from tickcast.model.forecast import DELIVERY_S, remaining_moves
+from tickcast.model.card import ScaledLine
+from tickcast.model.forecast import DELIVERY_S, HORIZONS_S, remaining_moves
 
 
 def test_each_baseline_expects_its_move() -> None:
@@ -15,8 +16,12 @@ def test_each_baseline_expects_its_move() -> None:
     features[:, FEATURE_NAMES.index("microprice")] = 0.25
     features[:, FEATURE_NAMES.index("sigma_bp")] = 2.0
     moved_bp = np.array([0.2, 0.0])  # by the delivery
-    expected = baselines(features, np.array([0.1, np.nan]), np.array([1.0, 2.0, 3.0, 4.0]), moved_bp)
-    assert expected["linear_imbalance"].tolist() == [[0.5, 1, 1.5, 2], [-0.5, -1, -1.5, -2]]
+    line = ScaledLine(usual_sigma=2.0, slopes={h: 0.1 * h for h in HORIZONS_S})
+    expected = baselines(features, np.array([0.1, np.nan]), line, moved_bp)
+    scaled = (
+        0.5 * 2.0 * np.array([0.1 * h * h**0.5 for h in HORIZONS_S])
+    )  # at the usual σ
+    np.testing.assert_allclose(expected["linear_imbalance"], [scaled, -scaled])
     assert expected["microprice"].tolist() == [[0.3] * 4, [0.5] * 4] and (expected["no_change"] == 0).all()
     assert expected["last_trade"][0].tolist() == [-0.1] * 4 and np.isnan(expected["last_trade"][1]).all()
     assert tuple(expected) == BASELINES

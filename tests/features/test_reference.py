@@ -177,7 +177,7 @@ def test_without_a_fresh_reference_near_spot_the_group_is_zero() -> None:
     assert other["has_reference"] == 1
     assert all(other[name] for name in REFERENCE_FEATURES)
     price = int(bars["bid_price"][-1])
-    absent = {
+    absent: dict[str, dict[str, Any]] = {
         "none": {"reference_us": 0, "reference_bid_price": 0, "reference_ask_price": 0},
         "one that is old": {"reference_us": bars["end_us"] - REFERENCE_LIFE_US - 1},
         "a side missing": {"reference_ask_price": 0, "reference_ask_qty": 0},

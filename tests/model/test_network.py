@@ -25,6 +25,7 @@ def random_features(seed: int, rows: int, has_quotes: float = 1.0) -> np.ndarray
     features = np.random.default_rng(seed).normal(0, 1, (rows, len(FEATURE_NAMES)))
     features[:, SIGMA] = np.abs(features[:, SIGMA]) + 0.05
     features[:, HAS_QUOTES] = has_quotes
+    features[:, FEATURE_NAMES.index("has_reference")] = 0.0
     if not has_quotes:
         features[:, QUOTED] = 0
     return features

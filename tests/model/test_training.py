@@ -55,7 +55,7 @@ def planted(seed: int, rows: int, strength: float, column: int = 0, has_quotes: 
 def test_a_planted_signal_is_learned_as_the_test_block_shows() -> None:
     trained = train({"BTC": planted(3, 20_000, 0.6)}, FAST)
     fresh = planted(4, 10_000, 0.6)
-    on_test = skills(trained.network, trained.test)
+    on_test = skills(trained.network, trained.test["BTC"])
     for skill, expected in zip(skills(trained.network, fresh), on_test, strict=True):
         assert skill > 0.05
         assert skill == pytest.approx(expected, abs=0.08)
@@ -72,7 +72,7 @@ def test_a_fitted_path_leaves_at_each_age_what_is_left_of_the_response(age_s: fl
     rows.features[:, SIGMA] = fresh[:, SIGMA] = 1.0
     response = 1 - np.exp(-2 * np.array(PATH_S))  # (J,), bp by unit of imbalance
     answered = rows._replace(moves_bp=steps + rows.features[:, [0]] * response)
-    network = fit(answered, replace(FAST, weight_decay=0.0), FAST.epochs)
+    network = fit(answered, replace(FAST, weight_decay=0.0, ridge=0.0), FAST.epochs)
     expected_bp = remaining_moves(network.forward(fresh)[0], age_s)  # (N, H)
     slopes = fresh[:, 0] @ expected_bp / (fresh[:, 0] @ fresh[:, 0])
     error = np.abs(slopes - remaining_moves(response, age_s))
@@ -97,7 +97,7 @@ def test_history_without_quotes_trains_a_model_of_all_rows() -> None:
     trained = train({"BTC": planted(4, 6000, 0.6, FLOW, has_quotes=0.0)}, FAST)
     assert (trained.rows_with_quotes, trained.network.knows_quotes[0]) == (0, 0)
     assert skills(trained.network, planted(5, 3000, 0.6, FLOW))[1] > 0.05
-    assert skills(trained.network, trained.test)[1] > 0.05
+    assert skills(trained.network, trained.test["BTC"])[1] > 0.05
     assert trained.calibration == trained.masked_calibration
 
 
@@ -155,7 +155,7 @@ def test_without_a_test_block_all_rows_are_fitted_on() -> None:
     rows = planted(9, 3000, 0.5)
     trained = train({"BTC": rows}, replace(FAST, test_share=0))
     assert trained.learned_to_us == rows.end_us[-1] + GAP_US
-    assert not len(trained.test.end_us)
+    assert not len(trained.test["BTC"].end_us)
 
 
 def test_too_little_data_is_refused_with_its_count() -> None:

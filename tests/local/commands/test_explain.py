@@ -193,7 +193,7 @@ def test_without_credentials_of_the_account_it_says_so(
         raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "DescribeStacks")
 
     monkeypatch.setattr(cloud, "outputs_of", refused)
-    with pytest.raises(DeploymentNotFound, match="set credentials of its account"):
+    with pytest.raises(DeploymentNotFound, match="these credentials lack that right"):
         explain.show(an_id(served, 3), url, "key", Console())
     assert requested == [("ap-northeast-1", "tickcast-local-app")]
 

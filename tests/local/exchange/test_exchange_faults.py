@@ -503,7 +503,8 @@ async def test_the_perpetual_has_streams_of_its_own(running: Running, path: str)
             "E": (TIME_US - 1_000) // 1000,
         }
         assert await received(spot, published[-1]) == published
-    assert (await running.sent())["quotes"] == 1
+    sent = await running.sent()
+    assert (sent["quotes"], sent["perpetual_quotes"]) == (1, 1)
 
 
 @on_an_exchange()

@@ -53,6 +53,17 @@ def test_quotes_come_in_the_order_of_time_and_are_whole() -> None:
         assert quote.bid_qty % LOT == quote.ask_qty % LOT == 0
 
 
+def test_it_may_begin_later_than_its_market() -> None:
+    from_us = START_US + 20_000_000
+    ticks = list(itertools.islice(simulate("BTCUSDT", 7, START_US), 5_000))
+    found = list(with_perpetual(iter(ticks), "BTCUSDT", 7, from_us))
+    assert all(one.time_us <= other.time_us for one, other in itertools.pairwise(found))
+    quotes = [each for each in found if isinstance(each, ReferenceQuote)]
+    assert from_us <= quotes[0].time_us < from_us + 1_000_000
+    spot = [each for each in found if not isinstance(each, ReferenceQuote)]
+    assert spot == ticks[: len(spot)]
+
+
 def test_nothing_ahead_of_the_last_tick_is_used() -> None:
     """A market that ends gives the quotes that its ticks determine, and no more."""
     ticks = list(itertools.islice(simulate("BTCUSDT", 7, START_US), 5_000))

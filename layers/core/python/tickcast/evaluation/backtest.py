@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tickcast.evaluation.baselines import BASELINES, baselines, fit_line
+from tickcast.evaluation.baselines import BASELINES, baselines, fit_scaled_line
 from tickcast.evaluation.skill import point_skill
 from tickcast.features.bars import BAR_US, BARS_PER_S, Bars, mids
 from tickcast.features.vector import Floats
 from tickcast.model.calibration import Calibrator
-from tickcast.model.card import HorizonScore
+from tickcast.model.card import HorizonScore, ScaledLine
 from tickcast.model.dataset import Rows, rows_from_bars, rows_without_quotes
 from tickcast.model.fit import TrainingSettings
 from tickcast.model.forecast import (
@@ -34,9 +34,10 @@ from tickcast.model.forecast import (
     remaining_moves,
     remaining_scales,
 )
-from tickcast.model.network import SIGMA, Network
+from tickcast.model.network import SIGMA
+from tickcast.model.reference import corrected
 from tickcast.model.thinning import Markets
-from tickcast.model.training import GAP_US, Training, between, fitted_with_quotes, train
+from tickcast.model.training import GAP_US, Training, between, fitted_with_quotes, paths_bp, train
 from tickcast.units import SECOND_US
 
 _FIRST_SHARE = 0.5  # of a session: what the first walk-forward block is trained on
@@ -104,21 +105,25 @@ class Trained(NamedTuple):
     """A training, and by age of `AGES_MS` the line through book imbalance fitted on the same rows."""
 
     training: Training
-    lines: Mapping[int, Floats]  # (H,), bp
+    lines: Mapping[int, ScaledLine]
 
 
 def train_and_fit_line(markets: Markets, settings: TrainingSettings) -> Trained:
     """Raises `TrainingError`."""
     training = train(markets, settings)
     fitted = [fitted_with_quotes(rows, training.learned_to_us) for rows in markets.values()]
-    return Trained(training, {age_ms: fit_line(fitted, age_ms / 1000) for age_ms in AGES_MS})
+    return Trained(training, {age_ms: fit_scaled_line(fitted, age_ms / 1000) for age_ms in AGES_MS})
 
 
-def block_scores(network: Network, rows: Rows) -> dict[int, HorizonScore]:
-    """Of each horizon, at delivery: skill against no change, the share of moves whose direction was right,
-    rows."""
+def block_scores(training: Training) -> dict[int, HorizonScore]:
+    """Of each horizon, on the test block at delivery: skill against no change, the share of moves whose
+    direction was right, rows."""
+    found = [
+        (paths_bp(training.network, symbol, rows, training.references.weights), rows.moves_bp)
+        for symbol, rows in training.test.items()
+    ]
     expected_bp, moves_bp = (
-        remaining_moves(paths, DELIVERY_S) for paths in (network.forward(rows.features)[0], rows.moves_bp)
+        remaining_moves(np.concatenate(paths), DELIVERY_S) for paths in zip(*found, strict=True)
     )
     scores = {}
     for at, horizon_s in enumerate(HORIZONS_S):
@@ -167,14 +172,17 @@ def predict(trained: Trained, holdouts: Sequence[Holdout], latency_ms: int) -> B
     """The predictions of every row of `holdouts`, delivered at the age of `latency_ms`, as if the model had
     been active from their beginnings on."""
     network, calibrations = trained.training.network, trained.training.calibration
+    references = trained.training.references.weights
     parts = []
     for number, each in enumerate(holdouts):
         rows = each.rows
-        paths_bp, scales_bp, flats = network.forward(rows.features)  # (N, J) each
+        moves_bp, scales_bp, flats = network.forward(rows.features)  # (N, J) each
+        symbols = [each.symbol] * len(rows.end_us)
+        moves_bp = corrected(symbols, rows.features, moves_bp, scales_bp, references)
         ages = {
             age_ms: AtAge(
                 each.remaining_bp[:, at],
-                remaining_moves(paths_bp, age_ms / 1000),
+                remaining_moves(moves_bp, age_ms / 1000),
                 baselines(rows.features, each.last_trade_bp, trained.lines[age_ms], each.moved_bp[:, at]),
             )
             for at, age_ms in enumerate(AGES_MS)

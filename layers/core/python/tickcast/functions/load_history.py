@@ -148,6 +148,8 @@ class LoadHistory:
         for about in found:
             if about.symbol != symbol:
                 raise RequestError(f"{about.key} is not of {symbol}")
+            if about.source.is_reference:
+                continue  # never among the spot market's quotes
             if about.hour_us < cutoff_us:
                 loaded.expired += 1
             else:

@@ -26,10 +26,11 @@ from tickcast.adapters.registry.onnx_model import export
 from tickcast.adapters.settings import MAX_DAYS
 from tickcast.evaluation import drift
 from tickcast.evaluation.backtest import block_scores
-from tickcast.evaluation.baselines import fit_line
+from tickcast.evaluation.baselines import fit_line, fit_scaled_line
+from tickcast.evaluation.card_figures import ablation, regimes
 from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES
 from tickcast.functions.request import RequestError, check_fields, days_in, symbols_in
-from tickcast.model.card import Card, FittedRows, NetworkShape, TrainingData, new_document
+from tickcast.model.card import Card, FittedRows, NetworkShape, PerpetualGain, TrainingData, new_document
 from tickcast.model.dataset import LABEL_VERSION, ROW_HASH, Rows, mask_quotes, pool
 from tickcast.model.fit import TrainingSettings
 from tickcast.model.forecast import HORIZONS_S, PATH_S
@@ -106,13 +107,21 @@ def train_model(
         calibration=trained.calibration,
         masked_calibration=trained.masked_calibration,
         support=trained.support,
+        reference=trained.references.weights,
+        reference_gain={
+            symbol: PerpetualGain(gain=each.gain, used=symbol in trained.references.weights)
+            for symbol, each in trained.references.gains.items()
+        },
         learned_to_us=trained.learned_to_us,
-        test=block_scores(trained.network, trained.test),
+        test=block_scores(trained),
+        ablation=ablation(trained_on, trained, settings),
+        regimes=regimes(trained),
         line={
             symbol: dict(zip(HORIZONS_S, fit_line([rows]).tolist(), strict=True))
             for symbol, rows in fitted.items()
             if len(rows.end_us)
         },
+        scaled_line={symbol: fit_scaled_line([rows]) for symbol, rows in fitted.items() if len(rows.end_us)},
         distribution={
             symbol: drift.distribution(rows.features, (*settings.inputs.odd, *settings.inputs.even))
             for symbol, rows in fitted.items()
@@ -120,7 +129,7 @@ def train_model(
     )
     model_registry.save(s3, bucket, onnx_file, card)
     if request.replace:
-        model_registry.promote(s3, bucket, model_id, trained_at, by="a first model, not evaluated")
+        model_registry.promote(s3, bucket, model_id, trained_at, by="a first model, not evaluated", now=now)
     return TrainedModel(model_id, request.replace, None, card.rows, card.rows_with_quotes, new_document(card))
 
 

@@ -202,7 +202,7 @@ def epoch_by_epoch(rows: Rows, settings: TrainingSettings) -> Iterator[Network]:
         return
     scaler = Scaler.of(rows, settings.inputs)
     samples = scaler.samples(rows, settings.inputs)
-    skip = _fit_ridge(rows, scaler.usual_sigma, settings)
+    skip = fit_ridge(rows, scaler.usual_sigma, settings)
     members = [_fit_member(samples, settings, member) for member in range(settings.members)]
     for networks in zip(*members, strict=True):
         yield with_ridge(scaler.folded(average(list(networks))), skip, settings.ridge_share)
@@ -228,7 +228,7 @@ def fit_rest(network: Network, rows: Rows, settings: TrainingSettings) -> Networ
     )
 
 
-def _fit_ridge(rows: Rows, usual_bp: Floats, settings: TrainingSettings) -> Floats:
+def fit_ridge(rows: Rows, usual_bp: Floats, settings: TrainingSettings) -> Floats:
     """The ridge regression that is averaged in, as a `skip` of all odd inputs. Shape (O, J)."""
     skip = np.zeros((len(settings.inputs.odd), len(PATH_S)))
     chosen = [settings.inputs.odd.index(name) for name in settings.ridge_inputs]

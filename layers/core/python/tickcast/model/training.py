@@ -14,7 +14,7 @@ had any, train the masked part. Each fit takes an equal share of every market (`
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -23,15 +23,18 @@ import numpy.typing as npt
 from tickcast.features.bars import BAR_US, BARS_PER_S
 from tickcast.features.vector import FEATURE_NAMES, Floats
 from tickcast.model.calibration import fit_calibrations
-from tickcast.model.dataset import Rows, pool
+from tickcast.model.dataset import Rows
 from tickcast.model.fit import TrainingSettings, epoch_by_epoch, fit, fit_rest, huber_loss
 from tickcast.model.forecast import DELIVERY_S, HORIZONS_S, PATH_S, Calibration, remaining_moves
 from tickcast.model.network import SIGMA, Inputs, Network
+from tickcast.model.reference import References, ReferenceWeights, corrected, fit_references
 from tickcast.model.thinning import Markets, RowsByKind, sample
 
 MIN_ROWS = 1000
 GAP_US = round(max(PATH_S) * BARS_PER_S) * BAR_US
 _FOLDS = 4
+
+Blocks = list[tuple[Markets, Markets]]  # the rows before each block, and the block
 
 
 class TrainingError(ValueError):
@@ -46,11 +49,12 @@ class Training(NamedTuple):
     rows_with_quotes: int
     fitted: dict[str, RowsByKind]  # by market: the rows that the network was fitted on
     epochs: int
+    references: References
     calibration: dict[int, Calibration]  # by horizon, s
     masked_calibration: dict[int, Calibration]
     support: dict[str, tuple[float, float]]  # by input: lowest and highest value to serve on
     learned_to_us: int  # no label of a row that it was fitted on reaches beyond
-    test: Rows  # the newest block, of the kind (with or without quotes) that the network is for
+    test: Markets  # the newest block, of the kind (with or without quotes) that the network is for
 
 
 def train(markets: Markets, settings: TrainingSettings | None = None) -> Training:
@@ -63,22 +67,28 @@ def train(markets: Markets, settings: TrainingSettings | None = None) -> Trainin
     if count < MIN_ROWS:
         raise TrainingError(f"{count} usable rows, training needs {MIN_ROWS}")
     learn, test = split_newest(markets, settings.test_share)
-    epochs, predicted = _walk_forward(learn, settings)
+    blocks = list(folds(learn))
+    networks, epochs = _walk_forward(blocks, settings)
     fitted = sample(learn, settings.max_rows, settings.seed)
     network = fit(fitted.rows, settings, epochs)
+    references = fit_references(learn, network, settings, GAP_US)
+    predicted = _out_of_fold(networks, blocks, references.weights)
     quoted, masked = predicted.chosen(predicted.has_quotes), predicted.chosen(~predicted.has_quotes)
-    newest = pool(list(test.values()))
     return Training(
         network,
         rows=count,
         rows_with_quotes=sum(int(rows.has_quotes.sum()) for rows in markets.values()),
         fitted=fitted.by_market,
         epochs=epochs,
+        references=references,
         calibration=fit_calibrations(*(quoted if len(quoted.moves) else masked)[:2]),
         masked_calibration=fit_calibrations(*(masked if len(masked.moves) else quoted)[:2]),
         support=support(learn, settings.inputs),
         learned_to_us=max(int(rows.end_us.max()) for rows in learn.values() if len(rows.end_us)) + GAP_US,
-        test=newest.chosen(newest.has_quotes == (network.knows_quotes > 0)),
+        test={
+            symbol: rows.chosen(rows.has_quotes == (network.knows_quotes > 0))
+            for symbol, rows in test.items()
+        },
     )
 
 
@@ -115,25 +125,38 @@ class OutOfFold(NamedTuple):
         return OutOfFold(self.moves[which], self.outcomes[which], self.has_quotes[which])
 
 
-def _walk_forward(markets: Markets, settings: TrainingSettings) -> tuple[int, OutOfFold]:
-    """The number of epochs with the least loss on later blocks, and what networks fitted for that many
-    predict of these blocks."""
-    pairs = [
-        (sample(past, settings.max_rows, settings.seed).rows, pool(list(block.values())))
-        for past, block in folds(markets)
+def _walk_forward(blocks: Blocks, settings: TrainingSettings) -> tuple[list[Network], int]:
+    """By block, the network fitted before it, for the number of epochs with the least loss on all blocks."""
+    pasts = [sample(past, settings.max_rows, settings.seed).rows for past, _ in blocks]
+    networks = [list(epoch_by_epoch(past, settings)) for past in pasts]  # by fold and epoch
+    losses = [
+        np.sum([_losses(of_fold, rows, settings) for rows in block.values()], axis=0)
+        for of_fold, (_, block) in zip(networks, blocks, strict=True)
     ]
-    networks = [list(epoch_by_epoch(past, settings)) for past, _ in pairs]  # by fold and epoch
-    losses = [_losses(of_fold, block, settings) for of_fold, (_, block) in zip(networks, pairs, strict=True)]
     best = int(np.argmin(np.sum(losses, axis=0))) + 1
     epochs = min(max(best, settings.least_epochs), settings.epochs)
+    return [
+        fit_rest(of_fold[epochs - 1], past, settings) for of_fold, past in zip(networks, pasts, strict=True)
+    ], epochs
+
+
+def _out_of_fold(
+    networks: list[Network], blocks: Blocks, references: Mapping[str, ReferenceWeights]
+) -> OutOfFold:
+    """What the network before each block predicts of it."""
     parts = []
-    for of_fold, (past, block) in zip(networks, pairs, strict=True):
-        network = fit_rest(of_fold[epochs - 1], past, settings)
-        moves, outcomes = (
-            in_sigmas(moves_bp, block) for moves_bp in (network.forward(block.features)[0], block.moves_bp)
-        )
-        parts.append(OutOfFold(moves, outcomes, block.has_quotes))
-    return epochs, OutOfFold(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    for network, (_, block) in zip(networks, blocks, strict=True):
+        for symbol, rows in block.items():
+            expected_bp = paths_bp(network, symbol, rows, references)
+            moves, outcomes = (in_sigmas(paths, rows) for paths in (expected_bp, rows.moves_bp))
+            parts.append(OutOfFold(moves, outcomes, rows.has_quotes))
+    return OutOfFold(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def paths_bp(network: Network, symbol: str, rows: Rows, references: Mapping[str, ReferenceWeights]) -> Floats:
+    """What `network` expects of `rows`, corrected by what the perpetual says. Shape (N, J)."""
+    move_bp, scale_bp, _ = network.forward(rows.features)
+    return corrected([symbol] * len(move_bp), rows.features, move_bp, scale_bp, references)
 
 
 def _losses(networks: list[Network], rows: Rows, settings: TrainingSettings) -> list[float]:
