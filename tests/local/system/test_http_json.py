@@ -70,9 +70,7 @@ def test_what_is_local(url: str, is_local: bool) -> None:
     assert http_json._is_local(url) is is_local
 
 
-@pytest.mark.parametrize(
-    "answer", [b"NO\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", b""]
-)
+@pytest.mark.parametrize("answer", [b"NO\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", b""])
 def test_what_is_no_http_is_no_response(answer: bytes) -> None:
     """http.client's errors are no OSError, which callers know."""
     with socket.create_server(("127.0.0.1", 0)) as server:
