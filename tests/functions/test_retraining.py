@@ -83,6 +83,15 @@ def activate(s3: Any, model_id: str, *, provisional: bool = True) -> None:
     model_registry.promote(s3, BUCKET, model_id, NOW.isoformat(), provisional=provisional)
 
 
+def without_line(s3: Any, *model_ids: str) -> None:
+    """Let the line on these cards expect no move: on a planted market it is the truth, which a model that was
+    trained on minutes is below."""
+    for model_id in model_ids:
+        card = model_registry.card_document(s3, BUCKET, model_id)
+        flat = {"usual_sigma": 1.0, "slopes": {"1": 0.0, "2": 0.0, "5": 0.0, "10": 0.0}}
+        model_registry.save_card(s3, BUCKET, card | {"scaled_line": dict.fromkeys(SYMBOLS, flat)})
+
+
 def test_rows_are_read_as_stored(loader: Connection, reader: Connection) -> None:
     stored = {BTC: market(1, 300, FROM_US), ETH: market(2, 200, FROM_US, has_quotes=False, step_ms=1000)}
     for symbol, rows in stored.items():
@@ -259,7 +268,9 @@ def test_a_proven_champion_is_replaced_on_half_a_day_of_rows_alone(
     assert (moved["status"], moved["challenger"]) == ("kept", better)
     fill(loader, ETH, market(3, 13 * 3600, FROM_US + 1600 * SECOND_US, step_ms=2000))
     # Now there is half a day that neither was trained on: the one in shadow is evaluated with the next one.
-    verdict = evaluate(train(symbols=[BTC])["model_id"])
+    newest = train(symbols=[BTC])["model_id"]
+    without_line(s3, better, newest)
+    verdict = evaluate(newest)
     assert verdict["seconds"] >= 12 * 3600
     assert (verdict["promote"] is not None, verdict["provisional"]) == (True, True)
     promote_model(verdict, s3, BUCKET, NOW)
@@ -288,6 +299,7 @@ def test_a_champion_becomes_proven_on_days_that_it_was_not_trained_on(
 ) -> None:
     fill(loader, BTC, market(1, 1200, FROM_US))
     champion = train()["model_id"]
+    without_line(s3, champion)
     activate(s3, champion)
     days = market(2, 3 * 86_400, FROM_US + 1300 * SECOND_US, step_ms=10_000)
     first, rest = days.chosen(slice(0, 8640)), days.chosen(slice(8640, None))
@@ -315,7 +327,7 @@ def test_once_a_model_is_in_force_there_is_always_one(
 ) -> None:
     """The first nights: train, evaluate, promote, each time with more of the same market."""
     at_s, in_force = 0, None
-    for minutes, step_ms in ((10, 100), (50, 200), (120, 500), (300, 1000), (960, 2000)):
+    for minutes, step_ms in ((10, 100), (50, 200), (120, 1000), (300, 2000), (960, 5000)):
         for number, symbol in enumerate(SYMBOLS):
             seed = at_s % 997 + number
             rows = market(seed, minutes * 60, FROM_US + at_s * SECOND_US, strength=0.3, step_ms=step_ms)
