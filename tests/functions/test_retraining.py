@@ -95,38 +95,41 @@ def test_rows_are_read_as_stored(loader: Connection, reader: Connection) -> None
     read = training_rows.learning_rows(reader, found, 0)
     for symbol, rows in stored.items():
         assert (read[symbol].end_us == rows.end_us).all()
-        assert (read[symbol].features == rows.features.astype(np.float32)).all()
-        assert (read[symbol].moves_bp == rows.moves_bp.astype(np.float32)).all()
+        assert (read[symbol].features == rows.features.astype(np.float16)).all()
+        assert (read[symbol].moves_bp == rows.moves_bp.astype(np.float16)).all()
     later = training_rows.learning_rows(reader, found, FROM_US + 100 * SECOND_US)
     assert later[BTC].end_us.min() == FROM_US + 100 * SECOND_US
     assert [each.symbol for each in training_rows.row_counts(reader, [ETH], 0)] == [ETH]
+    # From within an hour on, rows are counted one by one.
+    from_us = FROM_US + 100 * SECOND_US
+    counts = [(each.rows, each.first_us) for each in training_rows.row_counts(reader, None, from_us)]
+    assert counts == [(2001, from_us), (101, from_us)]
 
 
-def test_the_last_trade_is_known_at_prices_whose_sum_takes_more_than_64_bits(
-    loader: Connection, reader: Connection
-) -> None:
-    fill(loader, BTC, market(1, 100, FROM_US), last_trade_bp=-1.0, mid=2**63 - 2001)
-    (gate_rows,) = training_rows.gate_rows(reader, training_rows.row_counts(reader, None, 0), 0)
-    known = gate_rows.last_trade_bp[~np.isnan(gate_rows.last_trade_bp)]
-    assert len(known) == 100 and known == pytest.approx(-1.0)
+def test_the_gate_reads_all_markets_on_one_grid(loader: Connection, reader: Connection) -> None:
+    fill(loader, BTC, market(1, 1000, FROM_US), last_trade_bp=-1.0)
+    fill(loader, ETH, market(2, 300, FROM_US + 600 * SECOND_US))
+    found = training_rows.row_counts(reader, None, 0)
+    btc, eth = training_rows.gate_rows(reader, found, FROM_US + 10 * SECOND_US, most=4000)
+    assert set(np.diff(btc.rows.end_us)) == set(np.diff(eth.rows.end_us)) == {500_000}
+    assert (btc.rows.end_us[0], len(eth.rows.end_us)) == (FROM_US + 10 * SECOND_US, 600)
+    assert btc.last_trade_bp == pytest.approx(-1.0) and btc.last_trade_bp.shape == btc.rows.end_us.shape
 
 
-def test_more_rows_than_fit_are_thinned_evenly(loader: Connection, reader: Connection) -> None:
-    fill(loader, BTC, market(1, 600, FROM_US))
+def test_more_rows_than_fit_are_drawn_from_all_of_the_span(loader: Connection, reader: Connection) -> None:
+    fill(loader, BTC, market(1, 3000, FROM_US))
     fill(loader, BTC, market(2, 900, FROM_US + 3600 * SECOND_US, has_quotes=False, step_ms=1000))
-    found = training_rows.row_counts(reader, [BTC], 0)
-    rows = training_rows.learning_rows(reader, found, 0, quoted_rows=2000, unquoted_rows=300)[BTC]
-    quoted, others = rows.chosen(rows.has_quotes), rows.chosen(~rows.has_quotes)
-    assert (set(np.diff(quoted.end_us)), len(quoted.end_us)) == ({300_000}, 2000)
-    assert (set(np.diff(others.end_us)), len(others.end_us)) == ({3 * SECOND_US}, 300)
-
-
-def test_a_grid_that_cannot_be_thinned_loses_its_oldest(loader: Connection, reader: Connection) -> None:
-    fill(loader, BTC, market(1, 500, FROM_US, step_ms=1000))
-    rows = training_rows.learning_rows(
-        reader, training_rows.row_counts(reader, [BTC], 0), 0, quoted_rows=100
-    )[BTC]
-    assert rows.end_us.tolist() == [FROM_US + n * SECOND_US for n in range(401, 501)]
+    fill(loader, ETH, market(3, 100, FROM_US, step_ms=500))
+    found = training_rows.row_counts(reader, [BTC, ETH], 0)
+    drawn = training_rows.learning_rows(reader, found, 0, quoted_rows=2000, unquoted_rows=300)
+    assert len(drawn[ETH].end_us) == 200  # all there are: the rest of its share is the other market's
+    quoted, others = (drawn[BTC].chosen(drawn[BTC].has_quotes == kind) for kind in (True, False))
+    assert (len(quoted.end_us), len(others.end_us)) == (1800, 300)
+    by_tenth = np.histogram(quoted.end_us, 10, (FROM_US, FROM_US + 3000 * SECOND_US))[0]
+    assert (np.abs(by_tenth - 180) < 60).all()
+    assert len(set(quoted.end_us)) == 1800 and (np.diff(quoted.end_us) > 0).all()
+    again = training_rows.learning_rows(reader, found, 0, quoted_rows=2000, unquoted_rows=300)
+    np.testing.assert_array_equal(again[BTC].end_us, drawn[BTC].end_us)
 
 
 def test_memory_is_bounded_by_the_caps(loader: Connection, reader: Connection) -> None:
@@ -315,7 +318,7 @@ def test_simulated_rows_and_rows_without_quotes_decide_nothing(
     assert evaluate(trained)["seconds"] < 200  # rows without quotes decide nothing
     fill(loader, ETH, market(3, 4000, FROM_US + 9000 * SECOND_US), origin="sim")
     assert evaluate(trained)["seconds"] < 200  # nor do simulated ones, where there are real ones
-    loader.execute("delete from tickcast.feature_rows where origin = 'stream'")
+    loader.execute("delete from tickcast.feature_blocks where origin = 'stream'")
     verdict = evaluate(trained)  # REST is no evidence of a real market: a simulated exchange has one too
     assert verdict["seconds"] > 3900
     assert (verdict["promote"], verdict["provisional"]) == (trained, True)
