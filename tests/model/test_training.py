@@ -49,7 +49,7 @@ def planted(seed: int, rows: int, strength: float, column: int = 0, has_quotes: 
     steps = rng.normal(0, 1, (rows, len(PATH_S))) * np.sqrt(np.diff(PATH_S, prepend=0.0))
     paths = strength * features[:, [column]] * np.sqrt(np.array(PATH_S)) + steps.cumsum(axis=1)
     paths[rng.random(rows) < 0.3] = 0.0
-    return Rows(np.arange(rows) * 100_000, features, paths * features[:, SIGMA:])
+    return Rows(np.arange(rows) * 100_000, features, paths * features[:, [SIGMA]])
 
 
 def test_a_planted_signal_is_learned_as_the_test_block_shows() -> None:
