@@ -29,6 +29,7 @@ from tickcast.functions.promote_model import promote_model
 from tickcast.functions.request import RequestError
 from tickcast.functions.train_model import train_model
 from tickcast.model.fit import TrainingSettings
+from tickcast.model.forecast import PATH_S
 from tickcast.model.training import TrainingError
 from tickcast.units import SECOND_US
 
@@ -145,7 +146,7 @@ def test_memory_is_bounded_by_the_caps(loader: Connection, reader: Connection) -
         _, a_tenth = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    values = 60_000 * (len(FEATURE_NAMES) + 5) * 8
+    values = 60_000 * (len(FEATURE_NAMES) + len(PATH_S) + 1) * 8
     assert all_of_them < 3 * values + 10_000_000  # in pieces, joined, in order; and one block from the cursor
     assert a_tenth < 0.3 * values + 10_000_000
 
