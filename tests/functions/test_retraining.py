@@ -26,10 +26,11 @@ from tickcast.features.vector import FEATURE_NAMES
 from tickcast.functions import train_model as training_function
 from tickcast.functions.evaluate_model import evaluate_model
 from tickcast.functions.promote_model import promote_model
+from tickcast.functions.refit_model import refit_model
 from tickcast.functions.request import RequestError
 from tickcast.functions.train_model import train_model
 from tickcast.model.fit import TrainingSettings
-from tickcast.model.training import TrainingError
+from tickcast.model.training import GAP_US, TrainingError
 from tickcast.units import SECOND_US
 
 pytestmark = pytest.mark.integration
@@ -279,6 +280,47 @@ def test_a_proven_champion_is_replaced_on_an_hour_of_rows_alone(
     promote_model(verdict, s3, BUCKET, NOW)
     pointer = model_registry.active_model(s3, BUCKET)
     assert pointer is not None and (pointer.provisional, pointer.challenger) == (False, None)
+
+
+def test_the_active_model_is_refitted_on_the_newest_rows(
+    s3: Any, loader: Connection, reader: Connection, train: Train
+) -> None:
+    """By what was chosen for the evaluated one, which its card names and a rollback leads to."""
+    fill(loader, BTC, market(1, 600, FROM_US))
+    judged = train()
+    activate(s3, judged["model_id"], provisional=False)
+    fill(loader, BTC, market(2, 300, FROM_US + 600 * SECOND_US))
+    found = refit_model(judged["model_id"], s3, BUCKET, NOW + timedelta(hours=1), reader)
+    assert (found.promoted, found.why) == (True, None)
+    pointer = model_registry.active_model(s3, BUCKET)
+    assert pointer is not None and (pointer.model_id, pointer.provisional) == (found.model_id, False)
+    before, after = (
+        model_registry.read_card(s3, BUCKET, each) for each in (judged["model_id"], found.model_id)
+    )
+    assert (after.refit_of, after.parent) == (before.model_id, before.model_id)
+    assert after.learned_to_us == FROM_US + 900 * SECOND_US + GAP_US > (before.learned_to_us or 0)
+    assert (after.epochs, after.calibration, after.test) == (before.epochs, before.calibration, before.test)
+    assert after.rows == 9000 and after.refit_agreement is not None and after.refit_agreement > 0.9
+    body = s3.get_object(Bucket=BUCKET, Key=f"models/{found.model_id}/card.md")["Body"].read().decode()
+    assert f"of the evaluated model {before.model_id}" in body
+    again = refit_model(found.model_id, s3, BUCKET, NOW + timedelta(hours=2), reader)
+    assert (again.promoted, again.why) == (False, "not refitted: it is a refit itself")
+    outdated = refit_model(judged["model_id"], s3, BUCKET, NOW + timedelta(hours=2), reader)
+    assert outdated.why == "not refitted: it is not the active model any more"
+    assert model_registry.roll_back(s3, BUCKET, NOW.isoformat()).model_id == before.model_id
+
+
+def test_a_refit_that_forecasts_something_else_is_not_served(
+    s3: Any, loader: Connection, reader: Connection, train: Train
+) -> None:
+    fill(loader, BTC, market(1, 300, FROM_US))
+    judged = train()["model_id"]
+    activate(s3, judged)
+    fill(loader, BTC, market(2, 3000, FROM_US + 300 * SECOND_US, strength=-0.6))
+    found = refit_model(judged, s3, BUCKET, NOW, reader)
+    assert not found.promoted and "the refit's moves correlate by" in (found.why or "")
+    pointer = model_registry.active_model(s3, BUCKET)
+    assert pointer is not None and pointer.model_id == judged
 
 
 def test_a_worse_model_is_not_promoted_and_its_card_says_why(

@@ -102,6 +102,8 @@ def test_a_new_card_has_all_fields_of_a_stored_one_but_the_gate_s() -> None:
         "fitted": {},
         "reference": {},
         "ablation": {},
+        "refit_of": None,
+        "refit_agreement": None,
         "regimes": {},
         "reference_gain": {},
         "scaled_line": {},

@@ -272,8 +272,16 @@ def test_training_follows_when_it_is_requested(machine: Machine) -> None:
     request = {"symbols": ["BTCUSDT"], "days": 7}
     machine.answer("PlanBackfill", planned({"BTCUSDT": 1}, train=request))
     ran = machine.run()
-    assert ran.payloads("TrainModel") == [request]
+    assert ran.payloads("TrainModel")[0] == request
     assert only(ran).output["trained"] == TRAINED
+
+
+def test_a_refit_that_fails_leaves_the_promoted_model(machine: Machine) -> None:
+    machine.answer("PlanBackfill", planned({}, train={}))
+    machine.answer("TrainModel", TRAINED, named("RegistryError"))
+    ran = machine.run()
+    assert ran.calls[-1] == ("TrainModel", {"refit": "m"})
+    assert (only(ran).status, only(ran).output["promotion"]) == ("SUCCEEDED", MOVED)
 
 
 def test_a_trained_model_is_evaluated_and_promoted(machine: Machine) -> None:
@@ -283,6 +291,7 @@ def test_a_trained_model_is_evaluated_and_promoted(machine: Machine) -> None:
         ("TrainModel", {}),
         ("EvaluateModel", {"model_id": "m"}),
         ("PromoteModel", VERDICT),
+        ("TrainModel", {"refit": "m"}),
     ]
     assert (only(ran).status, only(ran).output["promotion"]) == ("SUCCEEDED", MOVED)
     assert only(ran).output["verdict"]["reasons"] == VERDICT["reasons"]
