@@ -3,6 +3,7 @@
 #   FEED     sim (a simulated market; the default), replay (recordings) or live (Binance)
 #   REPLAY   FEED=replay: the recordings, REPLAY="a.gz b.gz"
 #   TRAIN    recordings to train a model on; run, smoke: default is simulated history; evaluate: the past of SESSION
+#   REFERENCE  recordings of the USD-M perpetuals, of the minutes of REPLAY, TRAIN and SESSION together
 #   SESSION  evaluate: the held-out recordings to evaluate on
 #   LATENCY  evaluate: ms until a prediction is delivered, 0, 100 … 1000; default: 200
 #   SYMBOLS  BTCUSDT,ETHUSDT; default: all of the feed
@@ -16,7 +17,8 @@
 #   DAYS     backfill: instead of FROM, today and this many days before; retrain: likewise; default: 1
 #   REPAIR   backfill: REPAIR=1 for the missing trades in the gap ledger
 #   DRY      backfill: DRY=1 prints the plan and executes nothing
-#   AWS      backfill, retrain, models, promote, rollback: dev or prod, in the AWS account of your credentials
+#   UNTIL    hold: a time in UTC, like 2026-12-24; default: until it is lifted
+#   AWS      backfill, retrain, models, promote, rollback, hold, lift: dev or prod, in the AWS account of your credentials
 #   FUZZ_FRAMES, FUZZ_REQUESTS, FUZZ_FACTOR  fuzz: frames, requests, and the factor of property tests' examples
 #   FUZZ_SEED  fuzz: the seed of an earlier run, to repeat its frames
 #   ENV      rehearse, synth, layers, cost: local, dev or prod; deploy, destroy, diff, doctor: dev or prod
@@ -56,7 +58,8 @@ TYPED := app.py cdk layers local operations ingest_ecs lambdas benchmarks
 HISTORY = $(if $(SYMBOL),--symbols $(SYMBOL)) $(if $(FROM),--from $(FROM)) $(if $(TO),--to $(TO)) \
 	$(if $(DAYS),--days $(DAYS)) $(if $(REPAIR),--repair) $(if $(DRY),--dry) $(if $(AWS),--aws $(AWS))
 OPTIONS = --feed $(FEED) --speed $(SPEED) $(if $(SYMBOLS),--symbols $(SYMBOLS)) \
-	$(if $(REPLAY),--replay $(REPLAY)) $(if $(TRAIN),--train $(TRAIN))
+	$(if $(REPLAY),--replay $(REPLAY)) $(if $(TRAIN),--train $(TRAIN)) \
+	$(if $(REFERENCE),--reference $(REFERENCE))
 
 # SECONDS is a special variable of bash: not exported.
 unexport SECONDS
@@ -64,7 +67,7 @@ export EMULATOR
 export JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 
-.PHONY: help run smoke drills gaps explain backfill retrain models promote rollback evaluate bench test test-fast \
+.PHONY: help run smoke drills gaps explain backfill retrain models promote rollback hold lift gate-check evaluate bench test test-fast \
 	test-localstack fuzz check rehearse setup layers synth deploy destroy diff doctor cost images images-lock clean
 .DEFAULT_GOAL := help
 
@@ -90,7 +93,7 @@ explain: setup  ## print a prediction (ID) in words, recompute it from bronze; t
 evaluate: setup  ## evaluate a model on held-out recordings (SESSION); the last line is JSON
 	@$(if $(SESSION),,echo 'evaluate: SESSION="a.gz b.gz" names the recordings to evaluate on' >&2; exit 2)
 	@exec $(VENV)/python -m local evaluate --session $(SESSION) $(if $(TRAIN),--train $(TRAIN)) \
-	  $(if $(LATENCY),--latency-ms $(LATENCY))
+	  $(if $(REFERENCE),--reference $(REFERENCE)) $(if $(LATENCY),--latency-ms $(LATENCY))
 
 backfill: setup  ## fetch history into the running system or a temporary one; the last line is JSON
 	@exec $(VENV)/python -m local backfill --feed $(FEED) $(HISTORY)
@@ -105,8 +108,17 @@ models: setup  ## list the models, the champion, and the gate's decisions
 promote: setup  ## make the model ID the champion by hand
 	@exec $(VENV)/python -m local promote "$(ID)" $(if $(AWS),--aws $(AWS))
 
-rollback: setup  ## make the previous champion the champion again
+rollback: setup  ## make the previous champion the champion again, and hold it
 	@exec $(VENV)/python -m local rollback $(if $(AWS),--aws $(AWS))
+
+hold: setup  ## let no training replace the champion, UNTIL then
+	@exec $(VENV)/python -m local hold $(if $(UNTIL),--until $(UNTIL)) $(if $(AWS),--aws $(AWS))
+
+lift: setup  ## let the gate decide again
+	@exec $(VENV)/python -m local lift $(if $(AWS),--aws $(AWS))
+
+gate-check: setup  ## how often the gate errs, by simulation; the last line is JSON
+	@exec $(VENV)/python -m local gate-check
 
 bench: setup  ## compare speed with the usual libraries, as ratios; the last line is JSON
 	@exec $(VENV)/python -m benchmarks

@@ -9,13 +9,14 @@ import signal
 import sys
 from types import FrameType
 
-from local.commands import backfill, drills, evaluate, explain, gaps, models, retrain, run, smoke
+from local.commands import backfill, drills, evaluate, explain, gaps, gate_check, models, retrain, run, smoke
 from local.commands.command import Command, ExitStatus
 from local.commands.deployment import DeploymentNotFound
 from local.commands.explain import BronzeUnreadable
 from local.commands.smoke import WarmUpFailed
 from local.drills.harness import DrillFailed
 from local.exchange.recording import RecordingError
+from local.exchange.reference import UnusableReference
 from local.system.api import ApiFailed
 from local.system.cloud import FunctionFailed
 from local.system.database import MigrationFailed
@@ -36,9 +37,10 @@ _COMMANDS = (
     backfill.COMMAND,
     retrain.COMMAND,
     *models.COMMANDS,
+    gate_check.COMMAND,
 )
 COMMANDS = {command.name: command for command in _COMMANDS}
-REFUSALS = (OptionsError, StateInUse, RecordingError)
+REFUSALS = (OptionsError, StateInUse, RecordingError, UnusableReference)
 FAILURES = (
     *(ProcessFailed, FunctionFailed, MigrationFailed, DeploymentNotFound, ApiFailed, BronzeUnreadable),
     *(WarmUpFailed, DrillFailed, EvaluationError, TrainingError, RegistryError, PointerRace),

@@ -1,4 +1,5 @@
-"""`make models`, `make promote ID=…`, `make rollback`: the registry of a running system, or of one in AWS."""
+"""`make models`, `make promote ID=…`, `make rollback`, `make hold`, `make lift`: the registry of a running
+system, or of one in AWS."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.card_markdown import figure, share_with_quotes, with_interval
 from tickcast.adapters.registry.card_markdown import time as at_time
 from tickcast.adapters.registry.model_registry import RegistryError
-from tickcast.adapters.registry.pointer import Pointer
+from tickcast.adapters.registry.pointer import LIFTED, Pointer, time_of
 from tickcast.evaluation.baselines import NO_CHANGE
 from tickcast.evaluation.gate import ALL, CHAMPION
 from tickcast.model.card import Card
@@ -32,12 +33,29 @@ def _add_id_and_aws_arguments(parser: argparse.ArgumentParser) -> None:
     deployment.add_aws_argument(parser)
 
 
+def _add_until_and_aws_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--until", default="", help="a time in UTC, like 2026-12-24 or 2026-12-24T08:00")
+    deployment.add_aws_argument(parser)
+
+
 def run_models(given: argparse.Namespace) -> ExitStatus:
     there, console = deployment.existing(deployment.aws_environment(given)), progress.wide_console()
     cards = model_registry.cards(there.s3, there.bucket)
     console.print(table(there.title, cards, model_registry.active_model(there.s3, there.bucket)))
     for sentence in sentences(cards):
         console.print(sentence)
+    return ExitStatus.OK
+
+
+def run_hold(given: argparse.Namespace) -> ExitStatus:
+    there = deployment.existing(deployment.aws_environment(given))
+    progress.wide_console().print(hold(there.s3, there.bucket, given.until))
+    return ExitStatus.OK
+
+
+def run_lift(given: argparse.Namespace) -> ExitStatus:
+    there = deployment.existing(deployment.aws_environment(given))
+    progress.wide_console().print(lift(there.s3, there.bucket))
     return ExitStatus.OK
 
 
@@ -63,10 +81,12 @@ COMMANDS = (
     Command("promote", "make a model the champion by hand", _add_id_and_aws_arguments, run_promote),
     Command(
         "rollback",
-        "make the previous champion the champion again",
+        "make the previous champion the champion again, and hold it",
         deployment.add_aws_argument,
         run_rollback,
     ),
+    Command("hold", "let no training replace the champion", _add_until_and_aws_arguments, run_hold),
+    Command("lift", "let the gate decide again", deployment.add_aws_argument, run_lift),
 )
 
 
@@ -80,8 +100,8 @@ def promote(s3: Any, bucket: str, model_id: str) -> str:
     before = model_registry.active_model(s3, bucket)
     if before and before.model_id == model_id:
         raise RegistryError(f"model {model_id} is active already")
-    model_registry.promote(s3, bucket, model_id, _now(), by="hand")
-    lines = [f"{model_id} is active; {_PICKED_UP}. `make rollback` takes it back."]
+    pointer = model_registry.promote(s3, bucket, model_id, _now(), by="hand")
+    lines = [f"{model_id} is active; {_PICKED_UP}. `make rollback` takes it back.", *_held(pointer)]
     if not (card.gate and card.gate.promoted):
         why = (card.gate.sentence if card.gate else "") or "the gate has not evaluated it."
         lines.append(f"Promoted by hand, not by the gate: {why}")
@@ -98,9 +118,37 @@ def roll_back(s3: Any, bucket: str) -> str:
     """Make the previous model active; the result in words. Raises `RegistryError`."""
     before = model_registry.active_model(s3, bucket)
     pointer = model_registry.roll_back(s3, bucket, _now())
-    return (
-        f"{pointer.model_id} is active again instead of {before.model_id if before else None}; {_PICKED_UP}."
-    )
+    back = f"{pointer.model_id} is active again instead of {before.model_id if before else None}"
+    return "\n".join([f"{back}; {_PICKED_UP}.", *_held(pointer)])
+
+
+def hold(s3: Any, bucket: str, until: str = "") -> str:
+    """Hold the active model until then, or until that is lifted; the result in words. Raises `OptionsError`,
+    `RegistryError`."""
+    time = time_of(until) if until else None
+    if until and (time is None or time <= datetime.now(UTC)):
+        what = "is no time" if time is None else "has passed"
+        raise OptionsError(f"UNTIL is {until!r}, which {what}: a time to come in UTC, like 2026-12-24T08:00")
+    ends = time.astimezone(UTC).isoformat(timespec="seconds") if time else LIFTED
+    pointer = model_registry.hold(s3, bucket, ends)
+    return "\n".join([f"{pointer.model_id} is active.", *_held(pointer)])
+
+
+def lift(s3: Any, bucket: str) -> str:
+    """End a hold; the result in words. Raises `RegistryError`."""
+    before = model_registry.active_model(s3, bucket)
+    pointer = model_registry.hold(s3, bucket, None)
+    if not (before and before.is_held(datetime.now(UTC))):
+        return f"{pointer.model_id} is active, and was not held."
+    return f"{pointer.model_id} is active, and no longer held: the next training may replace it, by the gate."
+
+
+def _held(pointer: Pointer | None) -> list[str]:
+    """A line about the hold, where there is one."""
+    if pointer is None or not pointer.is_held(datetime.now(UTC)):
+        return []
+    until = pointer.hold_until if pointer.hold_until != LIFTED else "that is lifted"
+    return [f"It is held until {until}: no training replaces it. `make lift` ends that."]
 
 
 def table(title: str, cards: list[Card], pointer: Pointer | None) -> Table:
@@ -125,14 +173,16 @@ def table(title: str, cards: list[Card], pointer: Pointer | None) -> Table:
             "Skill against no change, and against the champion of the time, on rows that neither had been "
             "trained on: figures of two models are of different minutes, and not comparable.",
             *([] if pointer else ["No model is active."]),
+            *(f"{pointer.model_id} is active. {line}" for line in _held(pointer) if pointer),
         ]
     )
     return shown
 
 
 def sentences(cards: list[Card]) -> list[str]:
-    """The gate's decisions on the newest models, in words."""
-    decided = [(card.model_id, card.gate.sentence) for card in cards[:_SHOWN] if card.gate]
+    """The gate's decisions on the newest models, as challengers and as champions, in words."""
+    records = [(card.model_id, record) for card in cards[:_SHOWN] for record in (card.proof, card.gate)]
+    decided = [(model_id, record.sentence) for model_id, record in records if record]
     return [f"{model_id}: {sentence}" for model_id, sentence in decided if sentence][:_DECISIONS_SHOWN]
 
 
@@ -140,7 +190,7 @@ def _role(card: Card, pointer: Pointer | None) -> str:
     if pointer is None:
         return ""
     if card.model_id == pointer.model_id:
-        return "active"
+        return "active, held" if pointer.is_held(datetime.now(UTC)) else "active"
     if card.model_id == pointer.challenger_id:
         return "challenger"
     previous = [each.model_id for each in pointer.previous]

@@ -96,7 +96,7 @@ def deploy(addresses: Addresses, state: StateFolder, progress: Progress) -> None
     with progress.step("CloudFormation deployment"):
         cloud.deploy()
     outputs = cloud.outputs()
-    first = FirstModel(symbols, (), Options().seed, sent["epoch_us"], state.path / "model-origin")
+    first = FirstModel(symbols, (), (), Options().seed, sent["epoch_us"], state.path / "model-origin")
     if not first.has_champion(cloud, outputs, progress):
         first.train(cloud, outputs, progress)
     key = cloud.api_key(outputs["ApiKeyId"])

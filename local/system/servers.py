@@ -74,12 +74,14 @@ def start_exchange(
     *,
     symbols: Sequence[str],
     recordings: Sequence[Path],
+    references: Sequence[Path] = (),
     speed: float,
     seed: int,
     epoch_us: int,
     clock_offset_ms: int,
 ) -> Process:
-    """The exchange: a replay of `recordings`, by default a market simulated from `epoch_us` on."""
+    """The exchange: a replay of `recordings` with their perpetuals among `references`, by default a market
+    simulated from `epoch_us` on."""
     command = [sys.executable, "-m", "local.exchange", "--api-key", EXCHANGE_API_KEY]
     if clock_offset_ms:
         command += ["--clock-offset-ms", str(clock_offset_ms)]
@@ -87,6 +89,8 @@ def start_exchange(
         command += ["--symbols", ",".join(symbols)]
     if recordings:
         command += ["--feed", "replay", "--speed", str(speed), "--replay", *map(str, recordings)]
+        if references:
+            command += ["--reference", *map(str, references)]
     else:
         command += ["--feed", "sim", "--seed", str(seed), "--epoch-us", str(epoch_us)]
     return processes.start("exchange", command)

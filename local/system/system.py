@@ -216,6 +216,7 @@ class System:
             self._parts,
             symbols=self.options.symbols,
             recordings=self.options.replay,
+            references=self.options.reference,
             speed=self.options.speed,
             seed=self.options.seed,
             epoch_us=self._epoch_us,
@@ -257,6 +258,7 @@ class System:
         first = FirstModel(
             self.symbols,
             self.options.train,
+            self.options.reference if self.options.train else (),
             self.options.seed,
             self._epoch_us,
             self.state.path / "model-origin",

@@ -12,6 +12,7 @@ from tickcast.evaluation.backtest import (
     AtAge,
     BacktestRows,
     EvaluationError,
+    _joined,
     train_and_fit_line,
 )
 from tickcast.evaluation.backtest_figures import figures_by_age, figures_by_horizon, masked_figures
@@ -98,10 +99,23 @@ def test_without_rows_there_are_no_figures(predicted: BacktestRows) -> None:
 def test_the_masked_part_is_evaluated_on_rows_with_their_quotes_masked() -> None:
     settings = replace(FAST, members=1)
     flow = 8  # trade_flow_1s
-    markets = [planted(3, 3000, 0.6), planted(4, 3000, 0.6, flow, has_quotes=0.0)]
+    markets = {"BTC": planted(3, 3000, 0.6), "ETH": planted(4, 3000, 0.6, flow, has_quotes=0.0)}
     trained = train_and_fit_line(markets, settings)
     masked = later(planted(5, 3000, 0.6, flow, has_quotes=0.0), 1000)
     figures = masked_figures(trained, [holdout_of(planted(6, 10, 0.6))._replace(masked=masked)])
     assert figures["2"]["skill"] > 0.03
     assert figures["2"]["coverage80"] == pytest.approx(0.8, abs=0.04)
     assert masked_figures(trained, [holdout_of(planted(6, 10, 0.6))]) == {}
+
+
+def test_the_same_minutes_of_a_second_market_are_no_further_evidence(predicted: BacktestRows) -> None:
+    """A market that moves as the first does: the same figures, with intervals as wide."""
+    twice = _joined([predicted, predicted])
+    for horizon, found in figures_by_horizon(twice, 200).items():
+        alone = figures_by_horizon(predicted, 200)[horizon]
+        for name, value in alone.items():
+            if name.endswith("_ci") and not name.startswith("calibration"):
+                assert found[name] == pytest.approx(value, abs=1e-4)
+    assert figures_by_age(twice)["200"]["1"]["skill_ci"] == pytest.approx(
+        figures_by_age(predicted)["200"]["1"]["skill_ci"], abs=1e-4
+    )

@@ -32,11 +32,27 @@ def coverage(residuals: np.ndarray, horizon_s: int, width: float) -> float:
 @pytest.mark.parametrize("horizon_s", HORIZONS_S)
 def test_coverage_holds_when_volatility_doubles_half_way(horizon_s: int) -> None:
     """σ is taken not to notice, which is worse than it is: a fixed width covers far too little."""
-    noise = np.abs(np.random.default_rng(horizon_s).normal(size=1200))
-    noise[600:] *= 2
-    assert np.mean(noise[600:] <= 1.2816) < 0.6
+    half = 600 * horizon_s  # so many moves that do not overlap
+    noise = np.abs(np.random.default_rng(horizon_s).normal(size=2 * half))
+    noise[half:] *= 2
+    assert np.mean(noise[half:] <= 1.2816) < 0.6
     assert 0.77 <= coverage(noise, horizon_s, 1.2816) <= 0.83
-    assert 0.77 <= coverage(noise[600:], horizon_s, 1.2816) <= 0.83
+    # From a card of another session on: the first minutes count as well.
+    assert 0.77 <= coverage(noise[half : half + 600], horizon_s, 1.2816) <= 0.83
+
+
+def test_the_width_steps_are_divided_by_the_horizon() -> None:
+    """Ten outcomes over ten seconds, each sharing nine seconds with the next, say what one over a second
+    says; the first ones after training count in full."""
+    steps = {}
+    for horizon_s in (1, 10):
+        calibrator = Calibrator(1.0, 1.0, outcomes=10_000)
+        calibrator.learn(horizon_s, False, None, 0.0)
+        steps[horizon_s] = np.log(calibrator.interval_width)
+    assert steps[1] == pytest.approx(10 * steps[10])
+    fresh = Calibrator(1.0, 1.0)
+    fresh.learn(10, False, None, 0.0)
+    assert np.log(fresh.interval_width) > 0.9 * steps[1]
 
 
 @pytest.mark.skipif(not (RECORDINGS / BTC).is_file(), reason=f"the recording {BTC} is not there")

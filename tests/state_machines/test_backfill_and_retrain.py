@@ -27,6 +27,7 @@ VERDICT = {
     "promote": "m",
     "shadow": None,
     "provisional": False,
+    "proves_champion": False,
     "reasons": ["beats_champion", "beats_baselines"],
     "sentence": "It is better.",
 }
@@ -284,8 +285,16 @@ def test_training_follows_when_it_is_requested(machine: Machine) -> None:
     request = {"symbols": ["BTCUSDT"], "days": 7}
     machine.answer("PlanBackfill", planned({"BTCUSDT": 1}, train=request))
     ran = machine.run()
-    assert ran.payloads("TrainModel") == [request]
+    assert ran.payloads("TrainModel")[0] == request
     assert only(ran).output["trained"] == TRAINED
+
+
+def test_a_refit_that_fails_leaves_the_promoted_model(machine: Machine) -> None:
+    machine.answer("PlanBackfill", planned({}, train={}))
+    machine.answer("TrainModel", TRAINED, named("RegistryError"))
+    ran = machine.run()
+    assert ran.calls[-1] == ("TrainModel", {"refit": "m"})
+    assert (only(ran).status, only(ran).output["promotion"]) == ("SUCCEEDED", MOVED)
 
 
 def test_a_trained_model_is_evaluated_and_promoted(machine: Machine) -> None:
@@ -295,6 +304,7 @@ def test_a_trained_model_is_evaluated_and_promoted(machine: Machine) -> None:
         ("TrainModel", {}),
         ("EvaluateModel", {"model_id": "m"}),
         ("PromoteModel", VERDICT),
+        ("TrainModel", {"refit": "m"}),
     ]
     assert (only(ran).status, only(ran).output["promotion"]) == ("SUCCEEDED", MOVED)
     assert only(ran).output["verdict"]["reasons"] == VERDICT["reasons"]
@@ -356,7 +366,7 @@ def test_remaining_windows_run_in_a_further_execution(machine: Machine) -> None:
     ran = machine.run()
     assert [e.status for e in ran.all] == ["SUCCEEDED", "SUCCEEDED"]
     assert (ran.all[1].name, ran.all[1].input) == (following["name"], following["input"])
-    assert calls(ran).count("TrainModel") == 1  # after the last window of all
+    assert ran.payloads("TrainModel")[:-1] == [train]  # after the last window of all; the last is the refit
 
 
 def test_remaining_windows_run_although_one_failed(machine: Machine) -> None:

@@ -1,27 +1,32 @@
-"""The gate: whether a challenger replaces the champion, by which figures, and for which reasons.
+"""The gate: whether a challenger replaces the champion, and whether the champion is proven.
 
-Both are compared on the newest rows with quotes that neither was trained on, on the same rows and against the
-same baselines. A figure is a skill, 1 - Σ ours² / Σ theirs², of squared errors. Squares are divided by the
-mean squared move of their market and horizon, so that each counts alike: "all" is that of all together. Its
-95 % interval (`evaluation.skill`) is by blocks of time: all markets' errors of an instant are drawn together,
-since markets move together.
+Models are compared at delivery, on the newest rows with quotes that neither was trained on, on the same rows
+and against the same baselines. A figure is a skill, 1 - Σ ours² / Σ theirs², of squared errors. Squares are
+divided by the mean squared move of their market and horizon, so that each counts alike: "all" is that of all
+together. Its 95 % interval is by few long blocks of time (`evaluation.skill`), of all markets together, since
+markets move together. "Clearly" means that the interval leaves out zero.
 
-How much is required depends on how much time the rows cover:
+More evidence never leaves less in force:
 
-- *Less than two minutes*: inconclusive, the champion is kept.
-- *Less than an hour*: the challenger has to beat no change, the last trade and the champion, all horizons
-  together. It is provisional then, and replaces only a provisional champion.
-- *An hour or more*: it has to beat no change, the last trade, the microprice and the champion with the
-  interval clear of zero, and at least to match the line through book imbalance, all horizons together; and
-  none of these may be clearly better at any single horizon or in any market.
+- *Nothing in force*, or a provisional champion that is not itself clearly better than no change: what is
+  clearly better than no change, and better than that champion, becomes active.
+- *A provisional champion*: a challenger has to be clearly better than no change and than the champion.
+- *A proven champion* is replaced on half a day of rows or more alone, by a challenger that stands against the
+  baselines as well.
+- A challenger is at no horizon and in no market clearly, and by more than .005, worse than the champion. So
+  many comparisons would find something by chance: they are corrected for their number (Holm 1979).
 
-Paired differences of .01 show in an hour (docs/adr/0018). A challenger that ran in the champion's shadow for
-an hour has to have been better there too.
+A model is *proven*, no longer provisional, when it stands against all baselines on several days of rows that
+it was not trained on: clearly better than no change, the last trade and the microprice, not worse than the
+line through book imbalance by more than .005, and at no horizon and in no market clearly so than any of
+them. A provisional champion is judged for that each time (`prove`).
+
+A challenger that ran in the champion's shadow for an hour has to have been better there too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -29,15 +34,17 @@ import numpy as np
 import numpy.typing as npt
 
 from tickcast.evaluation.baselines import LAST_TRADE, LINE, MICROPRICE, NO_CHANGE
-from tickcast.evaluation.skill import block_s, skill_of_squares
+from tickcast.evaluation.skill import LEVEL, block_count, skill_of_blocks
 from tickcast.features.vector import Floats
 from tickcast.model.card import GateSkill, ShadowScore
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.units import HOUR_US, SECOND_US
 
 LEAST_S = 120.0  # of rows with quotes, for any decision
-LONG_S = 3600.0  # for one that is more than provisional
+LONG_S = 12 * 3600.0  # to replace a champion that is proven: the intervals are of blocks of an hour by then
+PROVEN_S = 3 * 86400.0  # to be proven: hours and days differ by more than chance
 LEAST_MARGIN = 0.001  # of skill: less is a tie, and a tie changes nothing
+LOSS_MARGIN = 0.005  # of skill: to be worse by less is no loss, however clear it is on many days
 SHADOW_S = 3600.0  # of live outcomes of both, to count
 ALL = "all"
 IN = ":"  # in codes, before the horizon or market that they are about
@@ -56,8 +63,8 @@ _RELATIONS = {
     "below": "is worse than",
     "clearly_below": "is clearly worse than",
 }
-_TO_BEAT = (NO_CHANGE, LAST_TRADE, MICROPRICE, CHAMPION)
-_TO_BEAT_SHORT = (NO_CHANGE, LAST_TRADE, CHAMPION)
+_TO_BEAT = (NO_CHANGE, LAST_TRADE, MICROPRICE)
+_BASELINES = (*_TO_BEAT, LINE)
 
 Figures = dict[str, dict[str, GateSkill]]  # by "all", horizon or market, then by opponent
 
@@ -92,12 +99,13 @@ class Shadow(NamedTuple):
 
 @dataclass(frozen=True)
 class GateDecision:
-    """`reasons` are codes: those against the challenger or, if it is promoted, those for it. `seconds` and
-    `rows` are of the block."""
+    """`reasons` are codes: those against the model or, where there are none, those for it. `unproven` are the
+    codes for which it is provisional. `seconds` and `rows` are of the block."""
 
     promoted: bool
     provisional: bool
     reasons: tuple[str, ...]
+    unproven: tuple[str, ...]
     seconds: float
     rows: int
     figures: Figures
@@ -117,28 +125,118 @@ def decide(
 
     `is_real`: no row is of a simulated market, on which a model never becomes more than provisional.
     """
-    seconds, rows = block.seconds, len(block.end_us)
-    is_long = seconds >= LONG_S
-    compared = compare(block) if rows else {}
+    compared = compare(block)
     live = _shadow_score(shadow)
-    against = _objections(compared, is_long, block.champion_bp is not None and not champion_is_provisional)
-    if rows and int(block.end_us.min()) < seen_to_us:
-        against = ["seen_block"]
-    elif seconds < LEAST_S:
-        against = ["too_few_rows"]
-    elif live.skill is not None and live.skill <= 0:
-        against.append("not_above_champion_in_shadow")
-    in_favour = ["first_model" if block.champion_bp is None else "beats_champion"]
-    in_favour.append("beats_baselines" if is_long else "beats_no_change_and_last_trade")
+    against = _not_decidable(block, seen_to_us)
+    unproven = _unproven(compared, block.seconds, is_real)
+    if not against:
+        against = _not_above(compared, NO_CHANGE)
+        if block.champion_bp is not None:
+            against += _objections(compared, _skill_of_champion(block), champion_is_provisional)
+            if not champion_is_provisional:
+                against += ["champion_is_proven"] if block.seconds < LONG_S else []
+                against += [code for code in _not_standing(compared) if code not in against]
+        if live.skill is not None and live.skill <= 0:
+            against.append("not_above_champion_in_shadow")
+    in_favour = [
+        "first_model" if block.champion_bp is None else "beats_champion",
+        "beats_no_change" if _not_standing(compared) else "beats_baselines",
+    ]
     return GateDecision(
         promoted=not against,
-        provisional=not (is_long and is_real),
+        provisional=bool(unproven),
         reasons=tuple(against or in_favour),
-        seconds=round(seconds, 1),
-        rows=rows,
+        unproven=tuple(unproven),
+        seconds=round(block.seconds, 1),
+        rows=len(block.end_us),
         figures=compared,
         shadow=live,
     )
+
+
+def prove(block: Block, seen_to_us: int, *, is_real: bool = True) -> GateDecision:
+    """Whether the champion is proven on `block`, in which it is the challenger, and nothing the champion.
+    `promoted`: it is."""
+    compared = compare(block)
+    unproven = _not_decidable(block, seen_to_us) or _unproven(compared, block.seconds, is_real)
+    return GateDecision(
+        promoted=not unproven,
+        provisional=bool(unproven),
+        reasons=tuple(unproven or ["proven"]),
+        unproven=tuple(unproven),
+        seconds=round(block.seconds, 1),
+        rows=len(block.end_us),
+        figures=compared,
+        shadow=ShadowScore(left_out="it is the champion"),
+    )
+
+
+def _not_decidable(block: Block, seen_to_us: int) -> list[str]:
+    if len(block.end_us) and int(block.end_us.min()) < seen_to_us:
+        return ["seen_block"]
+    return ["too_few_rows"] if block.seconds < LEAST_S else []
+
+
+def _not_above(figures: Figures, name: str) -> list[str]:
+    """The code for which a model is not clearly better than `name`, if there is one."""
+    found = figures[ALL].get(name)
+    if found is None:  # no trade was ever known
+        return []
+    if found.skill < LEAST_MARGIN:
+        return [f"not_above_{name}"]
+    return [f"not_clearly_above_{name}"] if found.ci[0] <= 0 else []
+
+
+def _objections(figures: Figures, champion: GateSkill, champion_is_provisional: bool) -> list[str]:
+    """What the comparison with the champion says against the challenger; `champion` is the champion's own
+    skill against no change."""
+    against = _not_above(figures, CHAMPION)
+    if champion_is_provisional and champion.ci[0] <= 0:  # it has not earned its place
+        against = [code for code in against if not code.startswith("not_clearly")]
+    return against + _clearly_below(figures, (CHAMPION,))
+
+
+def _not_standing(figures: Figures) -> list[str]:
+    """The codes for which a model does not stand against all baselines."""
+    against = [code for name in _TO_BEAT for code in _not_above(figures, name)]
+    line = figures[ALL].get(LINE)
+    if line is not None and line.skill < -LOSS_MARGIN:
+        against.append(f"below_{LINE}")
+    return against + _clearly_below(figures, _BASELINES)
+
+
+def _unproven(figures: Figures, seconds: float, is_real: bool) -> list[str]:
+    """The codes for which a model is provisional."""
+    against = [] if is_real else ["simulated_market"]
+    against += ["too_short_to_prove"] if seconds < PROVEN_S else []
+    return against + _not_standing(figures)
+
+
+def _clearly_below(figures: Figures, opponents: Sequence[str]) -> list[str]:
+    """The horizons and markets in which a model is clearly worse than one of `opponents`: from the least
+    probable comparison on, while its probability is below the level divided by the number of those left."""
+    compared = [
+        (1.0 if found.p is None else found.p, found.skill, f"clearly_below_{name}{IN}{part}")
+        for part, of_part in figures.items()
+        if part != ALL
+        for name, found in of_part.items()
+        if name in opponents
+    ]
+    codes = []
+    for number, (p, skill, code) in enumerate(sorted(compared)):
+        if p > LEVEL / (len(compared) - number):
+            break
+        if skill < -LOSS_MARGIN:
+            codes.append(code)
+    return codes
+
+
+def _skill_of_champion(block: Block) -> GateSkill:
+    """The champion's own skill against no change."""
+    assert block.champion_bp is not None
+    no_change = {NO_CHANGE: block.baselines_bp[NO_CHANGE]}
+    alone = block._replace(challenger_bp=block.champion_bp, champion_bp=None, baselines_bp=no_change)
+    return compare(alone)[ALL][NO_CHANGE]
 
 
 def compare(block: Block) -> Figures:
@@ -151,21 +249,21 @@ def compare(block: Block) -> Figures:
     weights = _weights(block)
     for name, opponent_bp in opponents.items():
         known = np.isfinite(opponent_bp).all(axis=1)
-        if not known.any():
+        if not known.any():  # no trade was ever known, or there are no rows
             continue
         ours, theirs = (
             weights[known] * (block.moves_bp[known] - expected_bp[known]) ** 2
             for expected_bp in (block.challenger_bp, opponent_bp)
         )
         at, market = block.end_us[known], block.market[known]
-        figures[ALL][name] = _skill(at, ours.sum(axis=1), theirs.sum(axis=1), max(HORIZONS_S))
+        figures[ALL][name] = _skill(at, ours.sum(axis=1), theirs.sum(axis=1))
         for column, horizon_s in enumerate(HORIZONS_S):
-            figures[str(horizon_s)][name] = _skill(at, ours[:, column], theirs[:, column], horizon_s)
+            figures[str(horizon_s)][name] = _skill(at, ours[:, column], theirs[:, column])
         for each in markets:
             mine = market == each
             if mine.any():
                 together = ours[mine].sum(axis=1), theirs[mine].sum(axis=1)
-                figures[each][name] = _skill(at[mine], *together, max(HORIZONS_S))
+                figures[each][name] = _skill(at[mine], *together)
     return figures
 
 
@@ -205,37 +303,20 @@ def _step_s(instants_us: npt.NDArray[np.int64]) -> float:
     return float(np.median(np.diff(instants_us))) / SECOND_US
 
 
-def _skill(at_us: npt.NDArray[np.int64], ours: Floats, theirs: Floats, horizon_s: int) -> GateSkill:
-    """1 - Σ ours / Σ theirs of squares (N,), with its interval."""
+def _skill(at_us: npt.NDArray[np.int64], ours: Floats, theirs: Floats) -> GateSkill:
+    """1 - Σ ours / Σ theirs of squares (N,), with its interval by blocks of as many instants each."""
     instants_us, place = np.unique(at_us, return_inverse=True)
     step_s = _step_s(instants_us) if len(instants_us) > 1 else 1.0
-    sums = [np.bincount(place, weights=squares).astype(float) for squares in (ours, theirs)]
-    block_rows = round(block_s(horizon_s) / step_s)
-    value, (low, high) = skill_of_squares(sums[0], sums[1], block_rows)
-    return GateSkill(skill=round(value, 5), ci=(round(low, 5), round(high, 5)))
-
-
-def _objections(figures: Figures, is_long: bool, champion_is_proven: bool) -> list[str]:
-    """The reasons against the challenger on the block, as codes."""
-    if not figures:
-        return []
-    against = []
-    for name in _TO_BEAT if is_long else _TO_BEAT_SHORT:
-        found = figures[ALL].get(name)
-        if found is None:  # no champion, or no trade was ever known
-            continue
-        if found.skill < LEAST_MARGIN:
-            against.append(f"not_above_{name}")
-        elif is_long and found.ci[0] <= 0:
-            against.append(f"not_clearly_above_{name}")
-    if not is_long:
-        return [*against, "champion_is_proven"] if champion_is_proven else against
-    if figures[ALL][LINE].skill < 0:
-        against.append(f"below_{LINE}")
-    for part, of_part in figures.items():
-        worse = [name for name, found in of_part.items() if part != ALL and found.ci[1] < 0]
-        against += [f"clearly_below_{name}{IN}{part}" for name in worse]
-    return against
+    blocks = min(block_count(len(instants_us) * step_s), len(instants_us))
+    block = place * blocks // len(instants_us)
+    found = skill_of_blocks(
+        *(np.bincount(block, squares, blocks).astype(float) for squares in (ours, theirs))
+    )
+    return GateSkill(
+        skill=round(found.skill, 5),
+        ci=(round(found.low, 5), round(min(found.high, 1.0), 5)),
+        p=float(f"{found.p:.3g}"),
+    )
 
 
 def _shadow_score(shadow: Shadow | None) -> ShadowScore:
@@ -253,14 +334,15 @@ def _shadow_score(shadow: Shadow | None) -> ShadowScore:
         ((moves_bp - expected_bp[whole]) ** 2) @ weights
         for expected_bp in (shadow.challenger_bp, shadow.champion_bp)
     )
-    found = _skill(shadow.timestamp_us[whole], ours, theirs, max(HORIZONS_S))
+    found = _skill(shadow.timestamp_us[whole], ours, theirs)
     return ShadowScore(seconds=seconds, skill=found.skill, ci=found.ci)
 
 
 def sentence(decision: GateDecision) -> str:
     """What was decided, and why."""
     if not decision.promoted:
-        return f"Champion kept: {'; '.join(_objection(code, decision) for code in decision.reasons)}."
+        kept = "Champion kept" if CHAMPION in decision.figures[ALL] else "Not promoted"
+        return f"{kept}: {'; '.join(_objection(code, decision) for code in decision.reasons)}."
     together = decision.figures[ALL]
     beaten = [
         f"{words} by {together[name].skill:.3f}"
@@ -269,24 +351,39 @@ def sentence(decision: GateDecision) -> str:
     ]
     line = together[LINE].skill if LINE in together else 0.0
     beaten += [f"but {WORDS[LINE]} is better by {-line:.3f}"] if line < 0 else []
-    caveat = "; provisional: less than an hour, or a simulated market" if decision.provisional else ""
+    why = "; ".join(_objection(code, decision) for code in decision.unproven)
+    caveat = f"; provisional: {why}" if decision.provisional else ""
     return f"Challenger beats {', '.join(beaten)} {_on(decision)}{caveat}."
+
+
+def sentence_of_proof(decision: GateDecision) -> str:
+    """Whether the champion is proven, and why not."""
+    if decision.promoted:
+        return f"The champion is proven {_on(decision)}."
+    return (
+        f"The champion is provisional: {'; '.join(_objection(code, decision) for code in decision.reasons)}."
+    )
 
 
 def _on(decision: GateDecision) -> str:
     seconds = decision.seconds
-    span = f"{seconds / 3600:.1f} h" if seconds >= LONG_S else f"{seconds:.0f} s"
-    return f"on {span} of rows with quotes that neither model was trained on"
+    span = f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds:.0f} s"
+    return f"on {span} of rows with quotes that it was not trained on"
+
+
+_PLAIN = {
+    "seen_block": "a model was trained on the rows that it was to be compared on",
+    "too_few_rows": f"inconclusive, {LEAST_S:.0f} s are needed",
+    "too_short_to_prove": f"{PROVEN_S / 3600:.0f} h are needed to be proven",
+    "simulated_market": "a simulated market proves nothing",
+    "champion_is_proven": f"the champion is proven, and replaced on {LONG_S / 3600:.0f} h or more only",
+}
 
 
 def _objection(code: str, decision: GateDecision) -> str:
-    """A reason against the challenger, in words."""
-    if code == "seen_block":
-        return "one of the two models was trained on the rows they were to be compared on"
-    if code == "too_few_rows":
-        return f"inconclusive {_on(decision)}: {LEAST_S:.0f} s are needed"
-    if code == "champion_is_proven":
-        return f"it is proven, and not replaced {_on(decision)}: an hour is needed"
+    """A reason against the model, in words."""
+    if code in _PLAIN:
+        return f"{_PLAIN[code]} ({_on(decision)})" if code == "too_few_rows" else _PLAIN[code]
     if code == "not_above_champion_in_shadow":
         return f"challenger does not beat it in its shadow (skill {decision.shadow.skill:+.3f})"
     relation_and_name, _, part = code.partition(IN)
@@ -296,4 +393,4 @@ def _objection(code: str, decision: GateDecision) -> str:
     low, high = found.ci
     place = f" at {part} s" if part.isdigit() else f" in {part}" if part else ""
     skill = f"skill against it {found.skill:+.3f} [{low:+.3f}, {high:+.3f}]"
-    return f"challenger {relation} {WORDS[name]}{place} {_on(decision)} ({skill})"
+    return f"it {relation} {WORDS[name]}{place} {_on(decision)} ({skill})"

@@ -1,14 +1,16 @@
-"""The gate as a function: challengers against the champion, on rows that none of them was trained on.
+"""The gate as a function: challengers against the champion, on rows that neither was trained on.
 
 Challengers are the model named in the request and the one in the champion's shadow, if there is one, which
-has live outcomes by now. The decisions go onto their cards. Nothing is promoted here (`promote_model`).
+has live outcomes by now. Each is compared with the champion on all rows newer than both. A champion that is
+provisional is judged as well, on all rows that it was not trained on: that is how it becomes proven. The
+decisions go onto the cards. Nothing is promoted here (`promote_model`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import psycopg
@@ -22,12 +24,12 @@ from tickcast.adapters.registry.model_registry import RegistryError
 from tickcast.adapters.registry.model_watcher import LOAD_ERRORS, load
 from tickcast.adapters.registry.pointer import Pointer
 from tickcast.evaluation import gate
-from tickcast.evaluation.baselines import NO_CHANGE, baselines, fit_line
-from tickcast.evaluation.gate import ALL, CHAMPION, Block, GateDecision, sentence
+from tickcast.evaluation.baselines import NO_CHANGE, baselines, fit_scaled_line
+from tickcast.evaluation.gate import ALL, CHAMPION, Block, GateDecision, sentence, sentence_of_proof
 from tickcast.features.vector import Floats
 from tickcast.functions.request import RequestError
 from tickcast.market.sources import Origin
-from tickcast.model.card import GateBlock, GateRecord, card_from
+from tickcast.model.card import GateBlock, GateRecord, ScaledLine, card_from
 from tickcast.model.forecast import DELIVERY_S, HORIZONS_S, PATH_S, remaining_moves
 from tickcast.serving.prediction import ServingModel
 
@@ -55,15 +57,18 @@ class _Candidate:
         return cls(model_id, document, load(s3, bucket, model_id))
 
     def moves_bp(self, markets: Sequence[GateRows]) -> Floats:
-        paths = np.concatenate([self.model.run(each.rows.features)[0] for each in markets])  # (N, J)
+        paths = np.concatenate(  # (N, J)
+            [
+                self.model.paths([each.symbol] * len(each.rows.end_us), each.rows.features)[0]
+                for each in markets
+            ]
+        )
         return remaining_moves(paths, DELIVERY_S)
 
-    def line(self, market: GateRows) -> Floats:
-        """The slopes of the line through book imbalance in this market, (H,): fitted on the rows that the
-        model was trained on or, where there were none, on those it is evaluated on, which favours the
-        line."""
-        slopes = self.card.line.get(market.symbol)
-        return np.array([slopes[h] for h in HORIZONS_S]) if slopes else fit_line([market.rows])
+    def line(self, market: GateRows) -> ScaledLine:
+        """The line through book imbalance in this market: fitted on the rows that the model was trained on
+        or, where there were none, on those it is evaluated on, which favours the line."""
+        return self.card.scaled_line.get(market.symbol) or fit_scaled_line([market.rows])
 
 
 def evaluate_model(
@@ -77,9 +82,9 @@ def evaluate_model(
     """The decision on `request["model_id"]`, and on the model in shadow.
 
     Returns what `promote_model` takes: `champion` (which was compared with, or None), `promote` (which is to
-    be active, or None), `shadow` (which is to run in shadow, or None); and the decision on the model to
-    promote or, where there is none, on the model named. Raises `RequestError`, `RegistryError`, and what
-    PostgreSQL raises.
+    be active, or None), `shadow` (which is to run in shadow, or None), `proves_champion` (it is no longer
+    provisional); and the decision on the model to promote or, where there is none, on the model
+    named. Raises `RequestError`, `RegistryError`, and what PostgreSQL raises.
     """
     model_id = request.get("model_id")
     if not isinstance(model_id, str) or not model_id:
@@ -96,30 +101,80 @@ def evaluate_model(
     if not challengers:
         raise RequestError(f"model {model_id} is active already: there is nothing to compare it with")
 
-    candidates = [*challengers.values(), *([champion] if champion else [])]
-    seen_to_us = max(candidate.learned_to_us for candidate in candidates)
-    found = training_rows.row_counts(connection, symbols, seen_to_us)
-    markets = training_rows.gate_rows(connection, found, seen_to_us)
-    blocks = {each.model_id: _block(each, champion, markets) for each in challengers.values()}
-    decisions = {
-        each.model_id: gate.decide(
-            blocks[each.model_id],
-            seen_to_us,
-            champion_is_provisional=_is_provisional(pointer, champion),
-            is_real=not any(rows.origin is Origin.SIM for rows in found if rows.has_quotes),
-            shadow=in_shadow(connection, champion.model_id, each.model_id) if champion else None,
-        )
+    judged = {
+        each.model_id: _judge(each, champion, _is_provisional(pointer, champion), connection, symbols)
         for each in challengers.values()
     }
-    answer = _answer(model_id, pointer, decisions)
+    answer = _answer(model_id, pointer, {each: found.decision for each, found in judged.items()})
     for each in challengers.values():
         is_best = each.model_id == answer["promote"]
-        record = _record(blocks[each.model_id], decisions[each.model_id], champion, is_best, now)
+        record = _record(judged[each.model_id], champion, is_best, now)
         # A model that passed but was not the best, or no longer passes, is not proven.
         provisional = record.provisional or not is_best
         decided = {"provisional": provisional, "gate": to_builtins(record, str_keys=True)}
         model_registry.save_card(s3, bucket, each.document | decided)
-    return answer
+    proof = None
+    if champion and _is_provisional(pointer, champion) and not answer["promote"]:
+        proof = _judge_champion(champion, connection, symbols)
+        record = _record(proof, None, False, now, sentence_of_proof(proof.decision))
+        proven = {"provisional": False} if proof.decision.promoted else {}
+        document = champion.document | proven | {"proof": to_builtins(record, str_keys=True)}
+        model_registry.save_card(s3, bucket, document)
+    return answer | {"proves_champion": bool(proof and proof.decision.promoted)}
+
+
+class _Unseen(NamedTuple):
+    """Rows with quotes newer than `from_us`. `is_real`: none is of a simulated market."""
+
+    from_us: int
+    markets: list[GateRows]
+    is_real: bool
+
+
+class _Judged(NamedTuple):
+    """A decision, and what a card says of the rows that it was made on. They are not kept: those of one
+    decision take as much memory as a training's."""
+
+    decision: GateDecision
+    bands: dict[str, dict[int, float]]
+    block: GateBlock
+
+
+def _unseen(connection: psycopg.Connection[Any], symbols: Sequence[str], from_us: int) -> _Unseen:
+    found = training_rows.row_counts(connection, symbols, from_us)
+    markets = training_rows.gate_rows(connection, found, from_us)
+    return _Unseen(from_us, markets, not any(row.origin is Origin.SIM for row in found if row.has_quotes))
+
+
+def _judge(
+    challenger: _Candidate,
+    champion: _Candidate | None,
+    champion_is_provisional: bool,
+    connection: psycopg.Connection[Any],
+    symbols: Sequence[str],
+) -> _Judged:
+    """The decision on a challenger, on all rows that neither it nor the champion was trained on."""
+    learned_to_us = [each.learned_to_us for each in (challenger, champion) if each]
+    rows = _unseen(connection, symbols, max(learned_to_us))
+    block = _block(challenger, champion, rows.markets)
+    decision = gate.decide(
+        block,
+        rows.from_us,
+        champion_is_provisional=champion_is_provisional,
+        is_real=rows.is_real,
+        shadow=in_shadow(connection, champion.model_id, challenger.model_id) if champion else None,
+    )
+    return _Judged(decision, gate.bands(block) if decision.rows else {}, _about(block))
+
+
+def _judge_champion(
+    champion: _Candidate, connection: psycopg.Connection[Any], symbols: Sequence[str]
+) -> _Judged:
+    """Whether the champion is proven, on all rows that it was not trained on."""
+    rows = _unseen(connection, symbols, champion.learned_to_us)
+    block = _block(champion, None, rows.markets)
+    decision = gate.prove(block, rows.from_us, is_real=rows.is_real)
+    return _Judged(decision, gate.bands(block) if decision.rows else {}, _about(block))
 
 
 def _champion(s3: Any, bucket: str, pointer: Pointer | None) -> _Candidate | None:
@@ -174,10 +229,23 @@ def _block(challenger: _Candidate, champion: _Candidate | None, markets: Sequenc
     )
 
 
+def _about(block: Block) -> GateBlock:
+    """What a card says of the rows."""
+    rows = len(block.end_us)
+    return GateBlock(
+        from_us=int(block.end_us.min()) if rows else None,
+        to_us=int(block.end_us.max()) if rows else None,
+        seconds=round(block.seconds, 1),
+        rows=rows,
+        symbols=np.unique(block.market).tolist(),
+    )
+
+
 def _record(
-    block: Block, decision: GateDecision, champion: _Candidate | None, is_best: bool, now: datetime
+    judged: _Judged, champion: _Candidate | None, is_best: bool, now: datetime, words: str = ""
 ) -> GateRecord:
     """The decision for the card."""
+    decision = judged.decision
     return GateRecord(
         judged_at=now.astimezone(UTC).isoformat(timespec="seconds"),
         champion=champion.model_id if champion else None,
@@ -185,16 +253,10 @@ def _record(
         promoted=is_best,
         provisional=decision.provisional,
         reasons=list(decision.reasons),
-        sentence=sentence(decision),
-        block=GateBlock(
-            from_us=int(block.end_us.min()) if decision.rows else None,
-            to_us=int(block.end_us.max()) if decision.rows else None,
-            seconds=decision.seconds,
-            rows=decision.rows,
-            symbols=np.unique(block.market).tolist(),
-        ),
+        sentence=words or sentence(decision),
+        block=judged.block,
         figures=decision.figures,
-        bands=gate.bands(block) if decision.rows else {},
+        bands=judged.bands,
         shadow=decision.shadow,
     )
 

@@ -8,7 +8,7 @@ the market. Two online estimators, a pair for each horizon, follow it:
   outside widens it by a step of 0.8, one inside narrows it by 0.2, so that in the long run one in five is
   outside however the market changes (adaptive conformal inference, Gibbs and Candès 2021; the quantile
   tracker of Angelopoulos, Candès and Tibshirani 2023, here on ln q, so that the step is relative and q stays
-  > 0). One outcome widens it by 6.6 % or narrows it by 1.6 %, whatever its size.
+  > 0). One outcome over a second widens it by 6.6 % or narrows it by 1.6 %, whatever its size.
 - **Confidence.** P(right | it moves) = sigmoid(slope · |move| / σ√h). Each outcome that moved is one step of
   online logistic regression, normalised by the mean square of its input (Nagumo and Noda 1967), down to 0,
   never below: a model that is wrong more often than right earns no confidence at all.
@@ -18,7 +18,11 @@ outcome's own square and a floor, and changes the slope by at most 5 % of itself
 outcome, not even the first, moves the confidence of a typical forecast (0.15 σ√h) by more than 0.01, nor that
 of a forecast of σ√h by more than 0.025: that takes many that agree.
 
-Outcomes a second apart share all but a second of their horizon: the confidence's step is divided by h.
+Outcomes a second apart share all but a second of their horizon, so that what one says the next nine say
+again: both steps are divided by h. Without that, intervals over ten seconds are an eighth wider for the same
+coverage on simulated volatility. The width's step begins undivided, for the card is of another session, and
+shrinks with the outcomes.
+The slope's starts larger too: from session to session it may be half or twice as steep.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ import math
 import numpy as np
 from msgspec import Struct
 
+from tickcast.features.bars import BARS_PER_S
 from tickcast.features.vector import Floats
 from tickcast.model.forecast import HORIZONS_S, MAX_SLOPE, MAX_WIDTH, Calibration
 from tickcast.model.network import sigmoid
@@ -35,8 +40,13 @@ from tickcast.model.network import sigmoid
 COVERAGE = 0.8
 MIN_WIDTH = 0.05  # units of σ√h: a market that does not move must not shrink the interval to nothing
 WIDTH_STEP = 0.08
+SETTLING_OUTCOMES = 60  # after which the width's step is half of the first, unless the horizon asks for more
 SLOPE_STEP = 0.02
+FIRST_STEP = 0.16  # of the slope, from the card on: sessions differ by a factor of two
+SETTLING_S = 60  # outcomes after which the step is half of the first, a horizon of a second
 MOST_STEP = 0.05  # of 1 + slope
+QUANTILE_OF_NORMAL = 1.2816  # of |x|, at `COVERAGE`
+LOGIT_OF_NORMAL = 1.702  # the normal distribution function is nearly sigmoid(1.702 x)
 USUAL_STRENGTH = 0.15  # |move| / σ√h of a typical model's forecasts, root mean square: the prior
 LEAST_STRENGTH = 0.05  # floor of the normalisation: weaker forecasts must not move the slope faster
 _MEMORY = 0.99  # of the mean square
@@ -69,7 +79,8 @@ class Calibrator(Struct):
         share holds although outcomes come `horizon_s` late.
         """
         self.outcomes += 1
-        step = WIDTH_STEP * (COVERAGE - is_inside)
+        share = max(1 / horizon_s, 1 / (1 + self.outcomes / SETTLING_OUTCOMES))
+        step = WIDTH_STEP * share * (COVERAGE - is_inside)
         self.interval_width = min(max(MIN_WIDTH, self.interval_width * math.exp(step)), MAX_WIDTH)
         if is_right is None:
             return
@@ -77,7 +88,8 @@ class Calibrator(Struct):
         self.mean_square = kept * self.mean_square + (1 - kept) * strength**2
         surprise = is_right - self.calibration.confidence(strength, 1.0)
         by = max(self.mean_square, strength**2, LEAST_STRENGTH**2)
-        step = SLOPE_STEP / horizon_s * surprise * strength / by
+        gain = max(SLOPE_STEP, FIRST_STEP / (1 + self.outcomes / (SETTLING_S * horizon_s)))
+        step = gain / horizon_s * surprise * strength / by
         most = MOST_STEP * (1 + self.direction_slope)
         self.direction_slope = min(max(0.0, self.direction_slope + min(max(-most, step), most)), MAX_SLOPE)
 
@@ -85,27 +97,34 @@ class Calibrator(Struct):
 def fit_calibrations(moves: Floats, outcomes: Floats) -> dict[int, Calibration]:
     """By horizon, the calibration that fits out-of-fold predictions (N, H) and their outcomes (N, H), in
     σ√h."""
-    return {h: _fit(moves[:, at], outcomes[:, at]) for at, h in enumerate(HORIZONS_S)}
+    return {h: _fit(moves[:, at], outcomes[:, at], h) for at, h in enumerate(HORIZONS_S)}
 
 
-def _fit(move: Floats, outcome: Floats) -> Calibration:
+def _fit(move: Floats, outcome: Floats, horizon_s: int) -> Calibration:
     moved = outcome != 0
     right = (np.sign(move[moved]) == np.sign(outcome[moved])).astype(float)
     residual = np.sort(np.abs(outcome - move))
     # The conformal quantile: ceil((n + 1) q) of n residuals (Vovk et al. 2005).
     rank = min(int(np.ceil((len(residual) + 1) * COVERAGE)), len(residual)) - 1
-    return Calibration(_fit_slope(np.abs(move[moved]), right), float(residual[rank]))
+    width = float(residual[rank])
+    # Rows are a bar apart at least, so of so many only one in a horizon's bars is an outcome of its own.
+    weight = 1 / (BARS_PER_S * horizon_s)
+    return Calibration(_fit_slope(np.abs(move[moved]), right, weight, _usual_slope(width)), width)
 
 
-def _fit_slope(strength: Floats, right: Floats) -> float:
-    """The maximum-likelihood slope of P(right) = sigmoid(slope * strength), by bisection of the score.
+def _usual_slope(width: float) -> float:
+    """The slope at which errors that are normally distributed, with that width, put the direction right."""
+    return LOGIT_OF_NORMAL * QUANTILE_OF_NORMAL / max(width, MIN_WIDTH)
 
-    Never below 0.
-    """
+
+def _fit_slope(strength: Floats, right: Floats, weight: float, usual: float) -> float:
+    """The most likely slope of P(right) = sigmoid(slope * strength), never below 0, by bisection of the
+    score. Each outcome counts by `weight`; the slope is expected near the `usual`, give or take one."""
     low, high = 0.0, 100.0
     for _ in range(60):
         middle = 0.5 * (low + high)
-        if np.sum((right - sigmoid(middle * strength)) * strength) > 0:
+        score = weight * np.sum((right - sigmoid(middle * strength)) * strength) + usual - middle
+        if score > 0:
             low = middle
         else:
             high = middle

@@ -32,7 +32,14 @@ from tickcast.features.bars import (
     whole_seconds,
 )
 from tickcast.features.ring import KEPT_SECONDS
-from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES, QUOTE_FEATURES, Floats, history_rows
+from tickcast.features.vector import (
+    FEATURE_HASH,
+    FEATURE_NAMES,
+    QUOTE_FEATURES,
+    REFERENCE_FEATURES,
+    Floats,
+    history_rows,
+)
 from tickcast.market.ticks import Quotes, Trades
 from tickcast.model.forecast import PATH_S
 from tickcast.model.network import HAS_QUOTES, places
@@ -114,7 +121,7 @@ def mask_quotes(rows: Rows) -> Rows:
     `rows_without_quotes` has those of the proxy mid."""
     quoted = rows.chosen(rows.has_quotes)
     features = quoted.features.copy()
-    features[:, [*places(QUOTE_FEATURES), HAS_QUOTES]] = 0
+    features[:, [*places((*QUOTE_FEATURES, *REFERENCE_FEATURES, "has_reference")), HAS_QUOTES]] = 0
     return quoted._replace(features=features)
 
 

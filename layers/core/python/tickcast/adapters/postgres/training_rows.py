@@ -21,6 +21,7 @@ from tickcast.features.bars import BAR_US
 from tickcast.features.vector import Floats
 from tickcast.market.sources import REAL_ORIGINS, Origin
 from tickcast.model.dataset import NO_ROWS, Rows, pool
+from tickcast.model.thinning import equal_shares
 from tickcast.units import HOUR_US
 
 QUOTED_ROWS = 120_000  # of all markets together: some 30 MB, and as much again for their masked twins
@@ -118,7 +119,7 @@ def learning_rows(
     markets: dict[str, list[Rows]] = {symbol: [NO_ROWS] for symbol in symbols}
     for has_quotes, most in ((True, quoted_rows), (False, unquoted_rows)):
         counts = [_count(found, symbol, has_quotes) for symbol in symbols]
-        for symbol, share in zip(symbols, _equal_shares(counts, most), strict=True):
+        for symbol, share in zip(symbols, equal_shares(counts, most), strict=True):
             if share:
                 markets[symbol].append(_drawn(connection, _kind(found, symbol, has_quotes, from_us), share))
     return {symbol: pool(parts) for symbol, parts in markets.items()}
@@ -193,16 +194,6 @@ def _kind(found: Sequence[RowCount], symbol: str, has_quotes: bool, from_us: int
 
 def _since(from_us: int) -> dict[str, Any]:
     return {"from_us": from_us, "from_hour_us": from_us // HOUR_US * HOUR_US}
-
-
-def _equal_shares(counts: Sequence[int], most: int) -> list[int]:
-    """How many of each of `counts` to take so that there are at most `most` in all: equal shares, where what
-    one lacks goes to the others."""
-    shares, left = [0] * len(counts), most
-    for place, at in enumerate(sorted(range(len(counts)), key=counts.__getitem__)):
-        shares[at] = min(counts[at], left // (len(counts) - place))
-        left -= shares[at]
-    return shares
 
 
 def _count(found: Sequence[RowCount], symbol: str, has_quotes: bool) -> int:

@@ -2,12 +2,14 @@
 (`registry.pointer`).
 
 The pointer is moved by conditional write only: if it has moved since it was read, the decision is repeated
-on the new one. Rolling back is moving it back. Nothing here needs onnxruntime.
+on the new one. Rolling back is moving it back, and holds: else the next night would promote the same model
+again. Nothing here needs onnxruntime.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -15,7 +17,7 @@ from botocore.exceptions import ClientError
 from tickcast.adapters import json_text
 from tickcast.adapters.lake.objects import first_key, list_objects
 from tickcast.adapters.registry import card_markdown
-from tickcast.adapters.registry.pointer import POINTER, Pointer, pointer_from, without_odd_fields
+from tickcast.adapters.registry.pointer import LIFTED, POINTER, Pointer, pointer_from, without_odd_fields
 from tickcast.model.card import Card, card_from, new_document, serving_card
 from tickcast.model.forecast import ModelError
 
@@ -32,14 +34,23 @@ class RegistryError(RuntimeError):
     """A request that the registry cannot carry out; the message says why, and what would work."""
 
 
+class ModelHeld(RegistryError):
+    """The pointer is held, and only a person moves it to another model."""
+
+
 class PointerRace(RuntimeError):
     """Others moved the pointer each time between reading and writing it: to be tried again."""
 
 
 def save(s3: Any, bucket: str, onnx_file: bytes, card: Card) -> None:
     """Put a model and its card; nothing points at it yet."""
-    s3.put_object(Bucket=bucket, Key=f"models/{card.model_id}/model.onnx", Body=onnx_file)
-    save_card(s3, bucket, new_document(card))
+    save_document(s3, bucket, onnx_file, new_document(card))
+
+
+def save_document(s3: Any, bucket: str, onnx_file: bytes, document: Document) -> None:
+    """The same with the card's JSON values."""
+    s3.put_object(Bucket=bucket, Key=f"models/{document['model_id']}/model.onnx", Body=onnx_file)
+    save_card(s3, bucket, document)
 
 
 def save_card(s3: Any, bucket: str, document: Document) -> None:
@@ -101,29 +112,59 @@ def promote(
     *,
     provisional: bool | None = None,
     by: str = "",
+    now: datetime | None = None,
     check: Check = lambda pointer: None,
 ) -> Pointer:
     """Make `model_id` the active model, with `challenger` in its shadow; the one before is remembered.
 
-    `provisional`, where given, overrides the card. Returns the pointer. Raises `PointerRace`,
-    `RegistryError`, and what `check` raises.
+    `provisional`, where given, overrides the card. With the time, `now`, the promotion is not by a person,
+    and refused while the pointer is held; a hold stays either way. Returns the pointer. Raises `PointerRace`,
+    `ModelHeld`, `RegistryError`, and what `check` raises.
     """
 
     def promoted(pointer: Pointer | None, document: Document) -> Document:
         check(pointer)
+        if pointer and now and pointer.model_id != model_id and pointer.is_held(now):
+            raise ModelHeld(
+                f"model {pointer.model_id} is held until {pointer.hold_until}: `make lift` ends that, "
+                f"`make promote ID={model_id}` overrides it"
+            )
         previous = document.get("previous", [])
         if pointer and pointer.model_id != model_id:  # a model that is promoted twice is no step
             step = {name: document.get(name) for name in ("model_id", "since", "provisional")}
             previous = [{name: value for name, value in step.items() if value is not None}, *previous]
-        return _pointer_to(model_id, since, challenger, previous[:KEPT_PREVIOUS], by, provisional)
+        moved = _pointer_to(model_id, since, challenger, previous[:KEPT_PREVIOUS], by, provisional)
+        return moved | _hold(document.get("hold_until"))
 
     return _move(s3, bucket, promoted)
 
 
+def hold(s3: Any, bucket: str, until: str | None) -> Pointer:
+    """Hold the active model `until` then (ISO 8601, or `LIFTED`), or with None no longer. Raises
+    `PointerRace`, `RegistryError`."""
+
+    def held(pointer: Pointer | None, document: Document) -> Document:
+        if pointer is None:
+            raise RegistryError("no model is active that could be held")
+        return {name: value for name, value in document.items() if name != "hold_until"} | _hold(until)
+
+    return _move(s3, bucket, held)
+
+
+def _hold(until: str | None) -> Document:
+    return {} if until is None else {"hold_until": until}
+
+
 def shadow(
-    s3: Any, bucket: str, challenger: str | None, check: Check = lambda pointer: None
+    s3: Any,
+    bucket: str,
+    challenger: str | None,
+    check: Check = lambda pointer: None,
+    *,
+    is_proven: bool = False,
 ) -> Pointer | None:
-    """Run `challenger` in the shadow of the active model, or nothing. None where no model is active."""
+    """Run `challenger` in the shadow of the active model, or nothing; the active model is no longer
+    provisional if it `is_proven`. None where no model is active."""
     if active_model(s3, bucket) is None:
         return None
 
@@ -131,14 +172,16 @@ def shadow(
         check(pointer)
         if pointer is None:
             raise RegistryError("no model is active any more that another could run in the shadow of")
-        return document | {"challenger": {"model_id": challenger} if challenger else None}
+        proven = {"provisional": False} if is_proven else {}
+        return document | proven | {"challenger": {"model_id": challenger} if challenger else None}
 
     return _move(s3, bucket, shadowed)
 
 
 def roll_back(s3: Any, bucket: str, since: str) -> Pointer:
-    """Make the newest previous model that can serve active again; the present one is not remembered, and no
-    model runs in shadow. Raises `RegistryError` when there is nothing to go back to."""
+    """Make the newest previous model that can serve active again, and hold it until that is lifted; the
+    present one is not remembered, and no model runs in shadow. Raises `RegistryError` when there is nothing
+    to go back to."""
 
     def rolled_back(pointer: Pointer | None, document: Document) -> Document:
         problems = []
@@ -149,7 +192,8 @@ def roll_back(s3: Any, bucket: str, since: str) -> Pointer:
                 problems.append(str(error))
                 continue
             previous, by = document["previous"][number:], f"rolled back from {document['model_id']}"
-            return _pointer_to(back.model_id, since, None, previous, by, back.provisional)
+            moved = _pointer_to(back.model_id, since, None, previous, by, back.provisional)
+            return moved | _hold(LIFTED)
         reasons = "; ".join(problems) or "no model was active before this one"
         raise RegistryError(f"there is nothing to roll back to: {reasons}")
 

@@ -4,12 +4,14 @@ before."""
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 POINTER = "models/current.json"
+LIFTED = "lifted"  # hold until the hold is lifted
 _MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # a folder of its own in the bucket
 
 
@@ -30,7 +32,9 @@ class PreviousModel(Struct, frozen=True, kw_only=True):
 
 
 class Pointer(Struct, frozen=True, kw_only=True):
-    """The active model. `provisional` is what the gate decided; None: what the model's card says."""
+    """The active model. `provisional` is what the gate decided; None: what the model's card says.
+
+    Until `hold_until` (ISO 8601, or `LIFTED`: without an end) only a person moves it to another model."""
 
     model_id: str
     key: str | None = None  # of the ONNX file
@@ -39,6 +43,14 @@ class Pointer(Struct, frozen=True, kw_only=True):
     previous: list[PreviousModel] = []  # newest first
     by: str | None = None  # who moved it here
     provisional: bool | None = None
+    hold_until: str | None = None
+
+    def is_held(self, now: datetime) -> bool:
+        """Whether it is held at `now`. A time that cannot be read has no end: a hold must not end unseen."""
+        if self.hold_until is None:
+            return False
+        until = time_of(self.hold_until)
+        return until is None or now < until
 
     @property
     def challenger_id(self) -> str | None:
@@ -67,6 +79,8 @@ def pointer_from(document: Any) -> Pointer:
 def without_odd_fields(document: dict[str, Any]) -> dict[str, Any]:
     """`document`, a pointer, without values of another type in fields that no model is served by."""
     readable = _without(document, ("key", "since", "by"), str)
+    if document.get("hold_until") is not None and not isinstance(document["hold_until"], str):
+        readable["hold_until"] = LIFTED
     if "previous" in document:
         previous = document["previous"] if isinstance(document["previous"], list) else []
         readable["previous"] = [
@@ -79,6 +93,15 @@ def without_odd_fields(document: dict[str, Any]) -> dict[str, Any]:
 
 def _without(document: dict[str, Any], names: tuple[str, ...], kind: type) -> dict[str, Any]:
     return {name: value for name, value in document.items() if name not in names or isinstance(value, kind)}
+
+
+def time_of(text: str) -> datetime | None:
+    """The time that an ISO 8601 `text` names, in UTC where it names no zone; None for other text."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def is_model_id(value: Any) -> bool:
