@@ -122,6 +122,8 @@ def add(before: Report, events: list[Event]) -> Report:
             _add_fetched(report, payload)
         elif "feature_rows" in payload:
             _add_loaded(report, payload)
+        elif "before_us" in payload:
+            report.windows += len(payload["windows"])  # of hours to load
         elif "repaired_trades" in payload:
             report.repaired_trades += payload["repaired_trades"]
         elif "promoted" in payload:

@@ -49,6 +49,14 @@ def quarantine_rows(
     _put(s3, bucket, f"{service}/{symbol}/{rows[0]['id']}", lines.encode(), reason, about, "ndjson")
 
 
+def quarantine_ticks(
+    s3: Any, bucket: str, service: str, name: str, rows: list[dict[str, int]], reason: str
+) -> None:
+    """Store single ticks of bronze, with the names of their fields, and why they could not be used."""
+    text = json_text.text({"reason": reason, "rows": rows})
+    s3.put_object(Bucket=bucket, Key=f"quarantine/{service}/{name}-rows.json", Body=text.encode())
+
+
 def _put(
     s3: Any, bucket: str, name: str, data: bytes, reason: str, about: dict[str, Any], ending: str = "bin"
 ) -> None:
