@@ -18,9 +18,7 @@ def test_each_baseline_expects_its_move() -> None:
     moved_bp = np.array([0.2, 0.0])  # by the delivery
     line = ScaledLine(usual_sigma=2.0, slopes={h: 0.1 * h for h in HORIZONS_S})
     expected = baselines(features, np.array([0.1, np.nan]), line, moved_bp)
-    scaled = (
-        0.5 * 2.0 * np.array([0.1 * h * h**0.5 for h in HORIZONS_S])
-    )  # at the usual σ
+    scaled = 0.5 * 2.0 * np.array([0.1 * h * h**0.5 for h in HORIZONS_S])  # at the usual σ
     np.testing.assert_allclose(expected["linear_imbalance"], [scaled, -scaled])
     assert expected["microprice"].tolist() == [[0.3] * 4, [0.5] * 4] and (expected["no_change"] == 0).all()
     assert expected["last_trade"][0].tolist() == [-0.1] * 4 and np.isnan(expected["last_trade"][1]).all()
