@@ -34,7 +34,9 @@ def fatal_error(status: int | None) -> FatalSessionError | None:
     be, or got no answer."""
     if status is None or not 400 <= status < 500 or status in _TRANSIENT_STATUS:
         return None
-    reason = _FATAL_REASONS.get(status, "the exchange refused the request: check address, SYMBOLS and key")
+    reason = _FATAL_REASONS.get(
+        status, "the exchange refused the request: check the address, SYMBOLS and key"
+    )
     return FatalSessionError(f"HTTP {status}: {reason}")
 
 
