@@ -12,7 +12,7 @@ import pytest
 from operations.cost import command, storage
 from operations.cost.estimate import Estimate
 from operations.cost.inventory import Inventory
-from operations.cost.table_sizes import ROW_SIZES
+from operations.cost.table_sizes import ROW_SIZES, Kept
 from operations.cost.usage import Load, Usage
 from tests.fixtures.paths import ROOT
 from tests.operations.cost.test_usage import SMALL, estimate
@@ -58,14 +58,9 @@ def test_a_row_of_trades_takes_what_it_says(owner: Any) -> None:
 
 
 def test_trades_are_kept_no_longer_than_all_else() -> None:
-    def days(**kept: int | None) -> int | None:
-        (trades,) = [each for each in Usage(replace(SMALL, **kept), BUSY).tables if each.name == "trades"]
-        return trades.days
-
-    assert days(keep_days=10, trades_keep_days=3) == 3
-    assert days(keep_days=2, trades_keep_days=3) == 2
-    assert days(keep_days=None, trades_keep_days=3) == 3
-    assert days(keep_days=10, trades_keep_days=None) == 10
+    for days, trades_days, kept in ((10, 3, 3), (2, 3, 2), (None, 3, 3), (10, None, 10), (None, None, None)):
+        assert Kept(days, trades_days).of("trades") == kept
+        assert Kept(days, trades_days).of("outcomes") == days
 
 
 @pytest.mark.parametrize(
