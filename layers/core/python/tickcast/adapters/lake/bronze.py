@@ -126,6 +126,11 @@ def window_key(symbol: str, from_us: int, to_us: int) -> str:
     return f"{windows_prefix(symbol)}{from_us}-{to_us}.json"
 
 
+def progress_key(symbol: str, from_us: int) -> str:
+    """How much is kept of a window that begins at `from_us`, whichever its end."""
+    return f"bronze/source={Source.REST}/symbol={symbol}/progress/{from_us}.json"
+
+
 def window_in(key: str) -> tuple[int, int]:
     """The times in the key of a marker. Raises ValueError for any other key."""
     name = key.rpartition("/")[2]
