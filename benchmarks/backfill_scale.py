@@ -63,8 +63,8 @@ class Sample(NamedTuple):
     load_mb: float
 
 
-# 2026-11-27, two cores shared with others (load 10).
-MEASURED = Sample(fetch_s=21.7, fetch_mb=116, load_s=25.9, load_mb=208)
+# 2026-11-27, on two shared cores; with others at work it was five times as long.
+MEASURED = Sample(fetch_s=4.5, fetch_mb=116, load_s=6.2, load_mb=209)
 
 
 class Backfill(NamedTuple):
@@ -169,9 +169,9 @@ def month_table(sample: Sample = MEASURED) -> str:
         ("aggregates", f"{of.windows * AGGREGATES_A_DAY:,}"),
         ("pages of 1,000", f"{of.pages:,}"),
         ("at the exchange's limit alone", f"{of.weight_minutes / 60:.1f} h"),
-        ("to fetch a day of a symbol", f"{of.fetch_day_s / 60:.1f} min, {of.fetch_calls} calls"),
-        ("to load a day of a symbol", f"{of.load_day_s / 60:.1f} min, {of.load_calls} calls"),
-        ("all, the symbols in parallel", f"{of.total_h:.1f} h, {of.executions} execution"),
+        ("to fetch a day of a symbol", f"{of.fetch_day_s / 60:.1f} min, calls: {of.fetch_calls}"),
+        ("to load a day of a symbol", f"{of.load_day_s / 60:.1f} min, calls: {of.load_calls}"),
+        ("all, the symbols in parallel", f"{of.total_h:.1f} h, executions: {of.executions}"),
     ]
     lines = [
         "| 30 days of two symbols | |",
