@@ -52,7 +52,7 @@ class ReferenceStream:
             try:
                 await self._sockets.run(self._session.take_stalls)
             except FatalSessionError as error:
-                self._problem = str(error)
+                self._problem = f"REFERENCE_URL: {error}"
             except Exception as error:  # whatever it is, the spot market goes on
                 self._problem = describe(error)
             self._logger.error(

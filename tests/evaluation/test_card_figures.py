@@ -77,7 +77,7 @@ def test_markets_of_the_same_minutes_share_a_block() -> None:
     twice = Errors(*(np.concatenate([column, column]) for column in once))
     for horizon_s, found in skills(once).items():
         assert skills(twice)[horizon_s].ci == pytest.approx(found.ci, abs=1e-3)
-    assert block_sums(end_us[:50], *np.ones((2, 50)), 10) is None
+    assert block_sums(end_us[:50], np.ones(50), np.ones(50), 10) is None
 
 
 def test_a_card_s_page_shows_them() -> None:

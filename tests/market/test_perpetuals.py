@@ -10,7 +10,6 @@ from tickcast.market.perpetuals import perpetual_of
         ("BTCFDUSD", "BTCUSDT"),
         ("ETHUSDC", "ETHUSDT"),
         ("USDCUSDT", "USDCUSDT"),
-        ("SHIBUSDT", "1000SHIBUSDT"),
         ("1000SATSUSDT", "1000SATSUSDT"),
         ("币安人生USDT", "币安人生USDT"),
         ("ETHBTC", None),
