@@ -322,10 +322,14 @@ def _summarise_reference(bars: Bars, reference: Quotes, before: np.void) -> None
         first = bar_index(int(bars["end_us"][0]) - 1) + begun
         reference = selected(reference, reference["time_us"] >= first * BAR_US)
     if len(reference):
-        reference = selected(reference, np.lexsort((reference["update_id"], reference["time_us"])))
-        values = np.stack([reference[name] for name in _OF_REFERENCE], axis=1)
+        times_us = reference["time_us"]
+        if (times_us[1:] <= times_us[:-1]).any():
+            reference = selected(reference, np.lexsort((reference["update_id"], times_us)))
         count = np.searchsorted(reference["time_us"], bars["end_us"])
-        columns[count > 0] = values[count[count > 0] - 1]
+        has_one = count > 0
+        newest = selected(reference, count[has_one] - 1)
+        for at, name in enumerate(_OF_REFERENCE):
+            columns[has_one, at] = newest[name]
 
 
 def _imbalances(bid_qty: Ints, ask_qty: Ints) -> npt.NDArray[np.float64]:
