@@ -28,7 +28,7 @@ from tickcast.units import DAY_US, HOUR_US
 
 NOW_US = START_US + DAY_US
 HOUR = START_US // HOUR_US * HOUR_US
-SETTINGS = HistorySettings(keep_days=0, grid_ms=1000, quoted_grid_ms=500)
+SETTINGS = HistorySettings(keep_days=0, grid_ms=1000, quoted_grid_ms=500, trades_keep_days=3)
 Answer = dict[str, Any]
 
 
@@ -193,7 +193,7 @@ def test_days_beyond_the_retention_are_not_listed(
     s3: Any, reader: Any, ticks: Any, execution: Callable[..., Execution]
 ) -> None:
     put_hours(s3, *ticks)
-    kept = HistorySettings(keep_days=2, grid_ms=1000, quoted_grid_ms=500)
+    kept = HistorySettings(keep_days=2, grid_ms=1000, quoted_grid_ms=500, trades_keep_days=3)
     for days, is_listed in ((1, True), (9, False)):
         now_us = START_US + days * DAY_US
         listing = ListStaleHours(kept, s3, BUCKET, lambda: reader, lambda now_us=now_us: now_us)
