@@ -97,7 +97,12 @@ class FolderS3:
     def get_paginator(self, name: str) -> FolderS3:
         return self
 
-    def paginate(self, *, Bucket: str, Prefix: str) -> Iterator[dict[str, Any]]:
+    def paginate(self, *, Bucket: str, Prefix: str, Delimiter: str = "") -> Iterator[dict[str, Any]]:
+        if Delimiter:
+            folder, _, beginning = Prefix.rpartition("/")
+            folders = sorted(path.name for path in (self._folder / folder).glob(f"{beginning}*"))
+            yield {"CommonPrefixes": [{"Prefix": f"{folder}/{name}/"} for name in folders]}
+            return
         found = sorted(path for path in (self._folder / Prefix).rglob("*") if path.is_file())
         yield {
             "Contents": [

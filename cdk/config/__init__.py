@@ -224,6 +224,8 @@ class TablesConfig(_Config, frozen=True, kw_only=True):
     """
 
     keep_days: Days | None = 30
+    # Trades are read to repair gaps, which are of the last hours. Older ones can be read from bronze.
+    trades_keep_days: Days | None = 3
     grid_ms: GridMs = 1000
     quoted_grid_ms: GridMs = 100
     statement_timeout_s: Annotated[int, Meta(ge=1, le=900)] = 120  # in a training, the function's own timeout
@@ -252,6 +254,7 @@ class FunctionSizes(_Config, frozen=True, kw_only=True):
     serve_predictions: Sizing = Sizing(memory_mb=512, timeout_s=10)
     score_predictions: Sizing = Sizing(memory_mb=512, timeout_s=60)
     audit_predictions: Sizing = Sizing(memory_mb=1024, timeout_s=120)
+    list_stale_hours: Sizing = Sizing(memory_mb=512, timeout_s=300)
     load_history: Sizing = Sizing(memory_mb=2048, timeout_s=900)
     mark_repaired: Sizing = Sizing(memory_mb=512, timeout_s=60)
     plan_backfill: Sizing = Sizing(memory_mb=512, timeout_s=60)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -134,8 +135,10 @@ def in_aws(environment: str, region: str | None = None) -> Deployment:
     `DeploymentNotFound`, and `ConfigError` for a configuration that cannot be used."""
     region = region or load(environment).region
     client, stack = partial(boto3.client, region_name=region), f"tickcast-{environment}-app"
+    elsewhere = ", ".join(aws_access.endpoints(os.environ))
+    title = f"AWS, {environment}" + (f" ({elsewhere})" if elsewhere else "")
     try:
-        return Deployment(f"AWS, {environment}", cloud.outputs_of(client("cloudformation"), stack), client)
+        return Deployment(title, cloud.outputs_of(client("cloudformation"), stack), client)
     except (BotoCoreError, ClientError) as error:
         code = error.response["Error"].get("Code") if isinstance(error, ClientError) else ""
         if code != "ValidationError":  # no answer about the stack at all

@@ -114,23 +114,29 @@ def add(before: Report, events: list[Event]) -> Report:
         failed = event.get("taskFailedEventDetails")
         if failed is not None:
             report.causes = list(dict.fromkeys([*report.causes, _cause(failed)]))
-        payload = _payload(event)
-        if "totals" in payload:
-            report.windows += payload["windows"]
-            report.hours_left = payload["totals"]["hours_left"]
-        elif "retry_after_s" in payload:
-            _add_fetched(report, payload)
-        elif "feature_rows" in payload:
-            _add_loaded(report, payload)
-        elif "repaired_trades" in payload:
-            report.repaired_trades += payload["repaired_trades"]
-        elif "promoted" in payload:
-            report.trained = {name: value for name, value in payload.items() if name != "card"}
-        elif "sentence" in payload:
-            report.verdict = payload
-        elif "in_force" in payload:
-            report.promotion = payload
+        _add_answer(report, _payload(event))
     return report
+
+
+def _add_answer(report: Report, payload: dict[str, Any]) -> None:
+    """Add what a function answered: which one it was, its fields say."""
+    if "totals" in payload:
+        report.windows += payload["windows"]
+        report.hours_left = payload["totals"]["hours_left"]
+    elif "retry_after_s" in payload:
+        _add_fetched(report, payload)
+    elif "feature_rows" in payload:
+        _add_loaded(report, payload)
+    elif "before_us" in payload:
+        report.windows += len(payload["windows"])  # of hours to load
+    elif "repaired_trades" in payload:
+        report.repaired_trades += payload["repaired_trades"]
+    elif "promoted" in payload:
+        report.trained = {name: value for name, value in payload.items() if name != "card"}
+    elif "sentence" in payload:
+        report.verdict = payload
+    elif "in_force" in payload:
+        report.promotion = payload
 
 
 def progress_text(report: Report) -> str:

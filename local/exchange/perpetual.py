@@ -21,7 +21,7 @@ import numpy as np
 from local.exchange.events import MarketData, Quote, ReferenceQuote, Tick
 from local.exchange.simulator import LOT, endless
 
-AHEAD_US = (100_000, 200_000, 1_500_000, 3_500_000)  # the mean of the mids there is what lies ahead
+AHEAD_US = (100_000, 200_000, 1_500_000, 3_000_000)  # the mean of the mids there is what lies ahead
 _QUOTE_GAP_US = 40_000.0  # mean: what a client keeps of the stream, which brings several times as many
 _BASIS_BP = -4.0  # a perpetual usually trades below or above the spot market
 _BASIS_SD_BP = 1.0
@@ -44,7 +44,7 @@ class Lead:
 
 
 LEADS = {
-    "BTCUSDT": Lead(tick=10_000_000, depth=900_000.0, price_share=0.12, noise_bp=0.4, book_per_bp=0.3),
+    "BTCUSDT": Lead(tick=10_000_000, depth=900_000.0, price_share=0.14, noise_bp=0.4, book_per_bp=0.33),
     "ETHUSDT": Lead(tick=1_000_000, depth=15_000_000.0, price_share=0.12, noise_bp=0.4, book_per_bp=0.0),
 }
 FOLLOWER = Lead(tick=1_000_000, depth=80_000_000.0, price_share=0.0, noise_bp=0.4, book_per_bp=0.0)

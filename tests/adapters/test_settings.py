@@ -232,6 +232,8 @@ def test_values_that_contradict_each_other_are_refused() -> None:
 def test_a_negative_number_of_days_reaches_no_load() -> None:
     with pytest.raises(SettingsError, match="KEEP_DAYS is '-1'"):
         HistorySettings(keep_days=-1, grid_ms=1000, quoted_grid_ms=100)
+    with pytest.raises(SettingsError, match="TRADES_KEEP_DAYS is '-1'"):
+        HistorySettings(keep_days=1, grid_ms=1000, quoted_grid_ms=100, trades_keep_days=-1)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ resources that it refuses (`operations.deployment` is tested against moto for wh
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from cdk.config import load
 from local.commands import execution
-from local.system import cloud
+from local.system import cloud, http_json
 from local.system.progress import Progress
 from local.system.system import System
 from operations.deployment import destroy, doctor, first_model
@@ -27,6 +28,9 @@ from operations.deployment.stacks import DeployStack
 from operations.deployment.steps import Step, carry_out
 from operations.deployment.toolkit import Toolkit
 from operations.rehearsal.synthesis import synthesise
+from tests.fixtures.running_system import eventually
+from tickcast.adapters.registry import model_registry
+from tickcast.adapters.registry.pointer import POINTER
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -73,6 +77,51 @@ def test_the_doctor_sees_the_running_system(local: Account) -> None:
     assert bootstrap_version(local) >= 6
     consumers = [state for what, state in report.items() if what.startswith("consumer ")]
     assert [state.is_well for state in consumers] == [True, True]
+
+
+def test_an_account_without_a_model_gets_one_and_serves_by_it(
+    local: Account, system: System, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Day 0: from the pointer that is not there to predictions by a model, by the step of `make deploy`. What
+    it passes through, and when, is printed."""
+    s3, key = system.cloud.client("s3"), {"x-api-key": system.api_key}
+    bucket = system.outputs["BucketName"]
+    before = s3.get_object(Bucket=bucket, Key=POINTER)["Body"].read()
+    started = time.monotonic()
+    trace: list[str] = []
+
+    def said(text: str) -> None:
+        trace.append(f"{time.monotonic() - started:6.1f} s  {text}")
+
+    s3.delete_object(Bucket=bucket, Key=POINTER)
+    try:
+        step = FirstModel(Console(quiet=True))
+        assert not step.is_done(local)
+        step.run(local, said)
+        assert step.is_done(local)
+        pointer = model_registry.active_model(s3, bucket)
+        assert pointer is not None
+        card = model_registry.read_card(s3, bucket, pointer.model_id)
+        assert (card.reason, card.provisional) == (first_model.REASON, True)
+        assert card.data is not None and card.data.from_us is not None and card.data.to_us is not None
+        said(
+            f"trained on {card.data.rows_used} rows of {(card.data.to_us - card.data.from_us) / 3.6e9:.1f} h"
+        )
+        model_id = pointer.model_id
+
+        def serves() -> bool:
+            answer = http_json.get(f"{system.api_url}predictions/BTCUSDT", key)
+            return answer.status == 200 and answer.body["model_id"] == model_id
+
+        eventually(serves, 60)
+        said("the API answers by it")
+    finally:
+        s3.put_object(Bucket=bucket, Key=POINTER, Body=before)
+    with capsys.disabled():
+        print("", *trace, sep="\n")
+    # An execution, its end and what serves: nothing else is needed on the way, and nobody.
+    assert ["execution" in line for line in trace[:1]] == [True]
+    assert first_model.running(local) == ""
 
 
 def test_the_first_training_s_history_can_be_planned(local: Account) -> None:

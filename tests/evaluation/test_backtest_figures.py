@@ -12,6 +12,7 @@ from tickcast.evaluation.backtest import (
     AtAge,
     BacktestRows,
     EvaluationError,
+    _joined,
     train_and_fit_line,
 )
 from tickcast.evaluation.backtest_figures import figures_by_age, figures_by_horizon, masked_figures
@@ -105,3 +106,16 @@ def test_the_masked_part_is_evaluated_on_rows_with_their_quotes_masked() -> None
     assert figures["2"]["skill"] > 0.03
     assert figures["2"]["coverage80"] == pytest.approx(0.8, abs=0.04)
     assert masked_figures(trained, [holdout_of(planted(6, 10, 0.6))]) == {}
+
+
+def test_the_same_minutes_of_a_second_market_are_no_further_evidence(predicted: BacktestRows) -> None:
+    """A market that moves as the first does: the same figures, with intervals as wide."""
+    twice = _joined([predicted, predicted])
+    for horizon, found in figures_by_horizon(twice, 200).items():
+        alone = figures_by_horizon(predicted, 200)[horizon]
+        for name, value in alone.items():
+            if name.endswith("_ci") and not name.startswith("calibration"):
+                assert found[name] == pytest.approx(value, abs=1e-4)
+    assert figures_by_age(twice)["200"]["1"]["skill_ci"] == pytest.approx(
+        figures_by_age(predicted)["200"]["1"]["skill_ci"], abs=1e-4
+    )

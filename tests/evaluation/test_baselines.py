@@ -4,10 +4,18 @@ import numpy as np
 import pytest
 
 from tests.model.test_training import planted
-from tickcast.evaluation.baselines import BASELINES, baselines, fit_line, line_slope, line_squared_error
+from tickcast.evaluation.baselines import (
+    BASELINES,
+    baselines,
+    fit_line,
+    fit_scaled_line,
+    line_moves,
+    line_slope,
+    line_squared_error,
+)
 from tickcast.features.vector import FEATURE_NAMES, Floats
 from tickcast.model.card import ScaledLine
-from tickcast.model.forecast import DELIVERY_S, HORIZONS_S, remaining_moves
+from tickcast.model.forecast import DELIVERY_S, HORIZONS_S, PATH_S, remaining_moves
 
 
 def test_each_baseline_expects_its_move() -> None:
@@ -16,10 +24,10 @@ def test_each_baseline_expects_its_move() -> None:
     features[:, FEATURE_NAMES.index("microprice")] = 0.25
     features[:, FEATURE_NAMES.index("sigma_bp")] = 2.0
     moved_bp = np.array([0.2, 0.0])  # by the delivery
-    line = ScaledLine(usual_sigma=2.0, slopes={h: 0.1 * h for h in HORIZONS_S})
+    line = ScaledLine(usual_sigma=2.0, slopes={1: 1.0, 2: 2.0, 5: 3.0, 10: 4.0})
     expected = baselines(features, np.array([0.1, np.nan]), line, moved_bp)
-    scaled = 0.5 * 2.0 * np.array([0.1 * h * h**0.5 for h in HORIZONS_S])  # at the usual σ
-    np.testing.assert_allclose(expected["linear_imbalance"], [scaled, -scaled])
+    of_line = np.array([1, 2, 3, 4]) * 2 * np.sqrt(HORIZONS_S) * 0.5  # slope · σ√h · imbalance
+    np.testing.assert_allclose(expected["linear_imbalance"], [of_line, -of_line])
     assert expected["microprice"].tolist() == [[0.3] * 4, [0.5] * 4] and (expected["no_change"] == 0).all()
     assert expected["last_trade"][0].tolist() == [-0.1] * 4 and np.isnan(expected["last_trade"][1]).all()
     assert tuple(expected) == BASELINES
@@ -45,3 +53,35 @@ def test_the_line_from_sums_is_that_from_rows() -> None:
     assert slope == pytest.approx(fit_line([rows])[1])
     error = line_squared_error(squared_move, imbalance_move, squared_imbalance, slope)
     np.testing.assert_allclose(error, ((moves_bp - slope * imbalance) ** 2).sum())
+
+
+def test_the_scaled_line_follows_volatility_as_the_network_does() -> None:
+    """On a market whose slope grows with volatility, one line in basis points is wrong at both ends."""
+    rng = np.random.default_rng(3)
+    rows = planted(3, 4000, 0.6)
+    features = rows.features.copy()
+    sigma, imbalance = np.exp(rng.normal(0, 0.8, 4000)), rng.uniform(-1, 1, 4000)
+    features[:, FEATURE_NAMES.index("sigma_bp")] = sigma
+    features[:, FEATURE_NAMES.index("imbalance")] = imbalance
+    noise = rng.normal(size=rows.moves_bp.shape)
+    rows = rows._replace(features=features, moves_bp=sigma[:, None] * (imbalance[:, None] + noise))
+    moves_bp = remaining_moves(rows.moves_bp, DELIVERY_S)
+    # Planted is the whole move at once: nothing remains of it but the noise.
+    assert abs(fit_scaled_line([rows]).slopes[1]) < 0.05
+    moving = rows._replace(moves_bp=rows.moves_bp + sigma[:, None] * imbalance[:, None] * np.sqrt(PATH_S))
+    moves_bp = remaining_moves(moving.moves_bp, DELIVERY_S)
+    scaled = ((moves_bp - line_moves(features, fit_scaled_line([moving]))) ** 2).sum()
+    plain = ((moves_bp - imbalance[:, None] * fit_line([moving])) ** 2).sum()
+    assert scaled < 0.98 * plain
+    both = line_moves(features[:1].repeat(2, axis=0), fit_scaled_line([moving]))
+    features[1] = features[0]
+    features[1, FEATURE_NAMES.index("sigma_bp")] *= 2
+    louder = line_moves(features[:2], fit_scaled_line([moving]))
+    assert (np.abs(louder[1]) > 1.2 * np.abs(both[0])).all()  # less than in proportion: damped
+    assert (np.abs(louder[1]) < 2 * np.abs(both[0])).all()
+
+
+def test_without_rows_the_scaled_line_expects_no_move() -> None:
+    rows = planted(3, 10, 0.6)
+    nothing = fit_scaled_line([rows.chosen(slice(0, 0))])
+    assert (line_moves(rows.features, nothing) == 0).all()

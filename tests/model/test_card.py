@@ -103,6 +103,8 @@ def test_a_new_card_has_all_fields_of_a_stored_one_but_the_gate_s() -> None:
         "scaled_line": {},
         "reference": {},
         "ablation": {},
+        "refit_of": None,
+        "refit_agreement": None,
         "regimes": {},
         "reference_gain": {},
     }

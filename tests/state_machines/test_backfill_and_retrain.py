@@ -19,7 +19,7 @@ from tickcast.market.fetch_plan import MAX_WINDOWS
 pytestmark = pytest.mark.slow  # all of it together
 
 FILE = ROOT / "state_machines" / "backfill_and_retrain.asl.json"
-HISTORY = ("PlanBackfill", "FetchHistory", "LoadHistory", "MarkRepaired")
+HISTORY = ("PlanBackfill", "FetchHistory", "LoadHistory", "MarkRepaired", "ListStaleHours")
 FUNCTIONS = (*HISTORY, "TrainModel", "EvaluateModel", "PromoteModel")
 VERDICT = {
     "model_id": "m",
@@ -43,6 +43,17 @@ LOADED = {
     "feature_rows": 1,
     "skipped": 0,
     "quarantined": [],
+    "problems": [],
+    "hours": 1,
+}
+STALE: dict[str, Any] = {
+    "windows": [],
+    "hours": 0,
+    "before_us": None,
+    "started_us": 1,
+    "left": False,
+    "more": False,
+    "next": {"name": "load-1", "input": {"symbols": ["BTCUSDT"], "spans": [], "train": None}},
 }
 
 
@@ -88,6 +99,7 @@ class Machine:
             "FetchHistory": lambda event: FETCHED,
             "LoadHistory": lambda event: LOADED,
             "MarkRepaired": lambda event: {"repaired_trades": 2, "withheld_trades": 0, "missing_trades": 0},
+            "ListStaleHours": lambda event: STALE,
             "TrainModel": lambda event: TRAINED | {"card": {}},
             "EvaluateModel": lambda event: VERDICT | {"figures": {}},
             "PromoteModel": lambda event: MOVED,
@@ -123,7 +135,8 @@ def only(executions: Executions) -> Execution:
 
 
 def calls(executions: Executions) -> list[str]:
-    return [name for name, _ in executions.calls]
+    """In their order, but for the listings that end every execution."""
+    return [name for name, _ in executions.calls if name != "ListStaleHours"]
 
 
 def test_a_window_is_planned_fetched_and_loaded(machine: Machine) -> None:
@@ -144,7 +157,7 @@ def test_a_market_s_windows_run_one_after_another(machine: Machine) -> None:
     ran = machine.run()
     for symbol, days in (("BTCUSDT", 4), ("ETHUSDT", 3)):
         mine = [
-            (name, p["window"]["from_us"]) for name, p in ran.calls[1:] if p["window"]["symbol"] == symbol
+            (name, p["window"]["from_us"]) for name, p in ran.calls[1:-1] if p["window"]["symbol"] == symbol
         ]
         starts = [window(symbol, day)["from_us"] for day in range(days)]
         assert mine == [(name, at) for at in starts for name in ("FetchHistory", "LoadHistory")]
@@ -296,17 +309,26 @@ def test_training_follows_when_it_is_requested(machine: Machine) -> None:
     request = {"symbols": ["BTCUSDT"], "days": 7}
     machine.answer("PlanBackfill", planned({"BTCUSDT": 1}, train=request))
     ran = machine.run()
-    assert ran.payloads("TrainModel") == [request]
+    assert ran.payloads("TrainModel")[0] == request
     assert only(ran).output["trained"] == TRAINED
+
+
+def test_a_refit_that_fails_leaves_the_promoted_model(machine: Machine) -> None:
+    machine.answer("PlanBackfill", planned({}, train={}))
+    machine.answer("TrainModel", TRAINED, named("RegistryError"))
+    ran = machine.run()
+    assert ran.calls[-1] == ("TrainModel", {"refit": "m"})
+    assert (only(ran).status, only(ran).output["promotion"]) == ("SUCCEEDED", MOVED)
 
 
 def test_a_trained_model_is_evaluated_and_promoted(machine: Machine) -> None:
     machine.answer("PlanBackfill", planned({}, train={}))
     ran = machine.run()
-    assert ran.calls[1:] == [
+    assert ran.calls[2:] == [
         ("TrainModel", {}),
         ("EvaluateModel", {"model_id": "m"}),
         ("PromoteModel", VERDICT),
+        ("TrainModel", {"refit": "m"}),
     ]
     assert (only(ran).status, only(ran).output["promotion"]) == ("SUCCEEDED", MOVED)
     assert only(ran).output["verdict"]["reasons"] == VERDICT["reasons"]
@@ -368,7 +390,7 @@ def test_remaining_windows_run_in_a_further_execution(machine: Machine) -> None:
     ran = machine.run()
     assert [e.status for e in ran.all] == ["SUCCEEDED", "SUCCEEDED"]
     assert (ran.all[1].name, ran.all[1].input) == (following["name"], following["input"])
-    assert calls(ran).count("TrainModel") == 1  # after the last window of all
+    assert ran.payloads("TrainModel")[:-1] == [train]  # after the last window of all; the last is the refit
 
 
 def test_remaining_windows_run_although_one_failed(machine: Machine) -> None:
@@ -394,6 +416,58 @@ def test_a_full_execution_keeps_within_the_limits_of_step_functions(machine: Mac
     share = 40 / MAX_WINDOWS  # of what an execution may have; a window may be called again several times
     assert len(json.dumps(only(ran).output)) < 256 * 1024 / 2 * share
     assert only(ran).events < 25_000 / 4 * share
+
+
+def stale(*days: int, **more: Any) -> dict[str, Any]:
+    windows = [
+        {name: window("BTCUSDT", day)[name] for name in ("symbol", "from_us", "to_us")} for day in days
+    ]
+    return STALE | {"windows": windows, "hours": 24 * len(windows)} | more
+
+
+def test_what_postgres_lacks_is_loaded_though_nothing_is_to_be_fetched(machine: Machine) -> None:
+    machine.answer("PlanBackfill", planned({}, symbols=["BTCUSDT"], train={"days": 7}))
+    machine.answer("ListStaleHours", stale(9, 8, before_us=5, left=True, more=True), stale(4))
+    machine.answer("LoadHistory", LOADED | {"complete": False}, LOADED)
+    ran = machine.run()
+    assert only(ran).status == "SUCCEEDED"
+    lists = ran.payloads("ListStaleHours")
+    assert [(p["symbols"], p["before_us"], p["started_us"]) for p in lists] == [
+        (["BTCUSDT"], None, None),
+        (["BTCUSDT"], 5, 1),
+    ]
+    days = [p["window"]["from_us"] // 86_400_000_000 for p in ran.payloads("LoadHistory")]
+    assert sorted(days) == [4, 8, 9, 9] or sorted(days) == [4, 8, 8, 9]
+    assert calls(ran)[-3:] == ["TrainModel", "EvaluateModel", "PromoteModel"]  # once all of it is there
+
+
+def test_older_hours_are_loaded_by_a_further_execution(machine: Machine) -> None:
+    machine.answer("PlanBackfill", planned({}))
+    following = {"name": "load-7", "input": {"symbols": ["BTCUSDT"], "spans": [], "train": None}}
+    machine.answer("ListStaleHours", stale(9, before_us=5, left=True, next=following), stale(4))
+    ran = machine.run()
+    assert [e.status for e in ran.all] == ["SUCCEEDED", "SUCCEEDED"]
+    assert (ran.all[1].name, ran.all[1].input) == (following["name"], following["input"])
+
+
+@pytest.mark.parametrize("function", ["LoadHistory", "ListStaleHours"])
+def test_hours_that_cannot_be_loaded_fail_it_after_the_training(machine: Machine, function: str) -> None:
+    """As where the database is away: the next execution lists them again."""
+    machine.answer("PlanBackfill", planned({}, train={}))
+    machine.answer("ListStaleHours", stale(9, 8, before_us=5, left=True))
+    machine.answer(function, named("OperationalError"))
+    ran = machine.run()
+    assert (only(ran).error, len(ran.all)) == ("BackfillIncomplete", 1)  # no chain of failures
+    assert calls(ran)[-1] == "PromoteModel"
+
+
+def test_quarantine_counts_as_failed_and_the_rest_is_loaded(machine: Machine) -> None:
+    machine.answer("PlanBackfill", planned({}))
+    machine.answer("ListStaleHours", stale(9))
+    machine.answer("LoadHistory", LOADED | {"complete": False, "quarantined": ["why"]}, LOADED)
+    ran = machine.run()
+    assert only(ran).error == "BackfillIncomplete"
+    assert calls(ran).count("LoadHistory") == 2
 
 
 def states_of(definition: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

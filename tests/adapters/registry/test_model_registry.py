@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -17,8 +18,8 @@ from tickcast.adapters.http.responses import Response
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.card_markdown import page
 from tickcast.adapters.registry.model_catalog import ModelCatalog
-from tickcast.adapters.registry.model_registry import PointerRace, RegistryError
-from tickcast.adapters.registry.pointer import POINTER, Challenger, Pointer
+from tickcast.adapters.registry.model_registry import ModelHeld, PointerRace, RegistryError
+from tickcast.adapters.registry.pointer import LIFTED, POINTER, Challenger, Pointer
 from tickcast.functions.promote_model import promote_model
 from tickcast.functions.request import RequestError
 from tickcast.model.card import Card, GateRecord, GateSkill, HorizonScore, TrainingData
@@ -96,6 +97,63 @@ def test_rolling_back_goes_one_model_back_each_time(s3: Any, models: list[str]) 
     with pytest.raises(RegistryError, match="nothing to roll back to"):
         model_registry.roll_back(s3, BUCKET, SINCE)
     assert active(s3).model_id == "m1"
+
+
+def test_a_rollback_holds_until_it_is_lifted(s3: Any, models: list[str]) -> None:
+    """Else the next training would promote again what was just taken back."""
+    promote(s3, "m1"), promote(s3, "m2")
+    model_registry.roll_back(s3, BUCKET, SINCE)
+    assert active(s3).hold_until == LIFTED
+    for _ in range(2):  # the night after, and the one after that
+        held = promote_model(verdict(champion="m1", promote="m2"), s3, BUCKET, NOW)
+        assert held == {"status": "held", "in_force": "m1", "challenger": "m2", "previous": None}
+        assert (active(s3).model_id, active(s3).hold_until) == ("m1", LIFTED)
+    kept = promote_model(verdict(champion="m1", promote=None, shadow="m3"), s3, BUCKET, NOW)
+    assert (kept["status"], active(s3).hold_until) == ("kept", LIFTED)
+    with pytest.raises(ModelHeld, match="m1 is held until lifted: `make lift` ends that"):
+        promote(s3, "m2", now=NOW)  # such as a training that replaces the champion
+    model_registry.hold(s3, BUCKET, None)
+    assert active(s3).hold_until is None
+    assert promote_model(verdict(champion="m1"), s3, BUCKET, NOW)["status"] == "promoted"
+
+
+def test_a_hold_ends_at_its_time_and_survives_a_promotion_by_hand(s3: Any, models: list[str]) -> None:
+    with pytest.raises(RegistryError, match="no model is active that could be held"):
+        model_registry.hold(s3, BUCKET, LIFTED)
+    promote(s3, "m1")
+    until = NOW + timedelta(hours=1)
+    model_registry.hold(s3, BUCKET, until.isoformat())
+    promote(s3, "m3")  # by hand
+    assert (active(s3).model_id, active(s3).hold_until) == ("m3", until.isoformat())
+    assert promote_model(verdict(champion="m3"), s3, BUCKET, NOW)["status"] == "held"
+    assert promote_model(verdict(champion="m3"), s3, BUCKET, until)["status"] == "promoted"
+
+
+@pytest.mark.parametrize("odd", ["soon", 5, True, ["2026-01-01"]])
+def test_a_hold_whose_end_cannot_be_read_has_none(s3: Any, models: list[str], odd: Any) -> None:
+    stored = {"model_id": "m1", "hold_until": odd}
+    s3.put_object(Bucket=BUCKET, Key=POINTER, Body=json.dumps(stored).encode())
+    assert active(s3).is_held(NOW + timedelta(days=10_000))
+    assert promote_model(verdict(), s3, BUCKET, NOW)["status"] == "held"
+
+
+def test_a_champion_that_moves_while_a_hold_is_found_makes_the_decision_outdated(
+    s3: Any, models: list[str]
+) -> None:
+    promote(s3, "m1")
+    model_registry.hold(s3, BUCKET, LIFTED)
+    moved = promote_model(verdict(), Rival(s3, ["m3"]), BUCKET, NOW)
+    assert (moved["status"], active(s3).model_id) == ("outdated", "m3")
+
+
+def test_a_champion_that_has_earned_it_is_no_longer_provisional(s3: Any, models: list[str]) -> None:
+    promote(s3, "m1", provisional=True)
+    kept = promote_model(verdict(promote=None, shadow="m2"), s3, BUCKET, NOW)
+    assert (kept["status"], active(s3).provisional) == ("kept", True)
+    promote_model(verdict(promote=None, shadow="m2", proves_champion=True), s3, BUCKET, NOW)
+    assert (active(s3).provisional, active(s3).challenger_id, active(s3).since) == (False, "m2", SINCE)
+    again = promote_model(verdict(champion="m3", promote=None, proves_champion=True), s3, BUCKET, NOW)
+    assert again["status"] == "outdated"
 
 
 def test_rolling_back_skips_models_that_cannot_serve(s3: Any, models: list[str]) -> None:

@@ -84,3 +84,11 @@ def test_a_stack_is_missing_only_if_aws_says_so(
     with pytest.raises(DeploymentNotFound, match=message) as raised:
         deployment.in_aws("prod")
     assert not any(word in str(raised.value) for word in not_said.split("|"))
+
+
+def test_a_deployment_that_is_not_in_aws_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cloud, "outputs_of", lambda client, stack: {})
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    assert deployment.in_aws("prod").title == "AWS, prod"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", AT)
+    assert deployment.in_aws("prod").title == f"AWS, prod (AWS_ENDPOINT_URL={AT})"

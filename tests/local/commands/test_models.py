@@ -57,6 +57,24 @@ def test_a_model_is_promoted_by_hand_and_rolled_back(s3: Any) -> None:
         models.roll_back(s3, BUCKET)
 
 
+def test_a_rollback_is_held_and_shown_until_it_is_lifted(s3: Any) -> None:
+    put_model(s3, "m1")
+    save_model(s3, "m2")
+    models.promote(s3, BUCKET, "m2")
+    assert "held until that is lifted: no training replaces it" in models.roll_back(s3, BUCKET)
+    text = "\n".join(shown(s3))
+    assert "active, held" in text and "`make lift` ends that" in text
+    assert "It is held until that is lifted" in models.promote(s3, BUCKET, "m2")  # the hold stays
+    assert "m2 is active, and no longer held" in models.lift(s3, BUCKET)
+    assert "held" not in "\n".join(shown(s3))
+    assert "was not held" in models.lift(s3, BUCKET)
+    assert "held until 2126-12-24T08:00:00+00:00" in models.hold(s3, BUCKET, "2126-12-24T08:00")
+    assert "held until that is lifted" in models.hold(s3, BUCKET)
+    for wrong, why in (("tomorrow", "is no time"), ("2020-01-01", "has passed")):
+        with pytest.raises(OptionsError, match=f"UNTIL is '{wrong}', which {why}: a time to come in UTC"):
+            models.hold(s3, BUCKET, wrong)
+
+
 def test_a_model_that_cannot_be_promoted_says_why(s3: Any) -> None:
     put_model(s3, "m1")
     save_model(s3, "m2", feature_hash="of-another-code")
@@ -86,6 +104,14 @@ def test_a_unique_prefix_of_an_id_is_enough(s3: Any) -> None:
 def test_decisions_are_shown_in_sentences() -> None:
     cards = [Card(model_id=f"m{n}", gate=GateRecord(sentence=f"No {n}.")) for n in range(9)]
     assert models.sentences([Card(model_id="m"), *cards]) == ["m0: No 0.", "m1: No 1.", "m2: No 2."]
+
+
+def test_a_champion_s_proof_is_shown() -> None:
+    proof, gate = GateRecord(sentence="It is proven."), GateRecord(sentence="It was better.")
+    assert models.sentences([Card(model_id="m", proof=proof, gate=gate)]) == [
+        "m: It is proven.",
+        "m: It was better.",
+    ]
 
 
 def test_a_gate_without_a_sentence_has_not_evaluated_the_model(s3: Any) -> None:

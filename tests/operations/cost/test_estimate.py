@@ -137,7 +137,14 @@ def test_the_document_names_the_sums_in_its_first_table(name: str, estimates: di
         f"| {name} | {TARGETS_USD[name]} | {estimates[name].month_usd:.2f} | "
         f"{estimates[name].per_1000_predictions_usd:.5f} | {configured.month_usd:.2f} |"
     )
-    assert symbols == 2 and row in DOCUMENT.read_text("utf-8"), row
+    assert symbols == 2
+    document = DOCUMENT.read_text("utf-8")
+    expected, found = re.subn(rf"^\| {name} \| {TARGETS_USD[name]} \|.*$", row, document, flags=re.MULTILINE)
+    assert found == 1
+    if os.environ.get("UPDATE_COST"):
+        DOCUMENT.write_text(expected, "utf-8")
+    else:
+        assert document == expected, "docs/cost.md: run this test with UPDATE_COST=1"
 
 
 @pytest.mark.parametrize("name", TARGETS_USD)
@@ -289,9 +296,9 @@ def test_make_passes_an_argument_in_one_piece(argument: str) -> None:
 def test_more_records_than_shards_take_are_a_warning(estimates: dict[str, Estimate]) -> None:
     sizes = estimates["prod"].inventory
     crowded = replace(estimates["prod"], inventory=replace(sizes, symbols=60), load=Load(ticks_per_s=1))
-    assert crowded.warnings == ["1,200 records/s do not fit into 1 of stream.shards, which take 1,000 each"]
+    assert "1,200 records/s do not fit into 1 of stream.shards, which take 1,000 each" in crowded.warnings
     mended = replace(crowded, inventory=with_symbols(sizes, 60, crowded.load))
-    assert mended.inventory.shards == 2 and mended.warnings == []
+    assert mended.inventory.shards == 2 and not any("records/s" in each for each in mended.warnings)
 
 
 def test_a_region_without_prices_is_refused_before_synthesis() -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 from botocore.config import Config
 
@@ -10,6 +14,7 @@ from local.system import cloud
 from operations.__main__ import COMMANDS, main
 from operations.deployment import destroy, toolkit
 from operations.deployment.account import Account
+from tests.fixtures.paths import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -85,3 +90,22 @@ def test_a_destruction_of_prod_that_broke_off_is_repeated_as_it_was_begun(
     monkeypatch.setattr(destroy, "kept", lambda account: [])
     assert main(["destroy", "prod", "--confirm", "prod"]) == ExitStatus.OK
     assert said == ["make destroy ENV=prod CONFIRM=prod"]
+
+
+def test_output_that_nobody_reads_is_no_traceback() -> None:
+    """As of `make cost ENV=dev | head -1`."""
+    program = (
+        "import sys; from operations.__main__ import *\n"
+        "command = Command('x', '', print, lambda given: print('much ' * 100_000))\n"
+        "sys.exit(execute(command, argparse.Namespace()))"
+    )
+    command = [sys.executable, "-c", program]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT}/layers/core/python"}
+    started = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert started.stdout and started.stderr
+    started.stdout.close()
+    with started.stderr:
+        assert started.stderr.read() == ""
+    assert started.wait() == ExitStatus.FAILED

@@ -5,7 +5,8 @@ still to come when a prediction is delivered; skill, direction and baselines wit
 row, at the age 0.
 
 Every figure has a 95 % interval (`evaluation.skill`), from blocks of ten seconds, or of twice the horizon
-where that is longer.
+where that is longer. All markets' rows of an instant are drawn together: the same minutes of a second market
+are no further evidence.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tickcast.evaluation.backtest import (
     AtAge,
@@ -26,10 +28,12 @@ from tickcast.evaluation.backtest import (
 from tickcast.evaluation.baselines import BASELINES, LINE
 from tickcast.evaluation.calibration_error import calibration_error, resampled_errors, simulated_floor
 from tickcast.evaluation.distribution_scores import crps, interval_score
-from tickcast.evaluation.skill import PERCENT, block_s, point_skill, share, skill, skill_of_squares
+from tickcast.evaluation.skill import PERCENT, block_s, by_instant, point_skill, share, skill_of_squares
 from tickcast.features.bars import BARS_PER_S
 from tickcast.features.vector import Floats
 from tickcast.model.forecast import DELIVERY_S, HORIZONS_S, remaining_moves, remaining_scales
+
+Times = npt.NDArray[np.int64]
 
 REGIMES = ("low", "middle", "high")  # terciles of volatility
 
@@ -48,7 +52,8 @@ def figures_by_age(rows: BacktestRows) -> dict[str, dict[str, Any]]:
     move still to come."""
     return {
         str(age_ms): {
-            str(horizon_s): _of_moves(of_age, at, horizon_s) for at, horizon_s in enumerate(HORIZONS_S)
+            str(horizon_s): _of_moves(rows.end_us, of_age, at, horizon_s)
+            for at, horizon_s in enumerate(HORIZONS_S)
         }
         for age_ms, of_age in rows.ages.items()
     }
@@ -57,8 +62,8 @@ def figures_by_age(rows: BacktestRows) -> dict[str, dict[str, Any]]:
 def masked_figures(trained: Trained, holdouts: Sequence[Holdout]) -> dict[str, dict[str, Any]]:
     """Of each horizon, skill, direction and coverage of the model's masked part on `holdouts` with their
     quotes masked, at `DELIVERY_S`. Empty where no proxy was ever known."""
-    features, moves_bp = (
-        np.concatenate(columns) for columns in zip(*(each.masked[1:] for each in holdouts), strict=True)
+    end_us, features, moves_bp = (
+        np.concatenate(columns) for columns in zip(*(each.masked for each in holdouts), strict=True)
     )
     if not len(features):
         return {}
@@ -71,7 +76,7 @@ def masked_figures(trained: Trained, holdouts: Sequence[Holdout]) -> dict[str, d
         width_bp = trained.training.masked_calibration[horizon_s].interval_width * scale_bp[:, at]
         figures[str(horizon_s)] = {
             "rows": len(outcome),
-            **_named("skill", skill(outcome, expected, np.zeros_like(outcome), block_rows(horizon_s))),
+            **_named("skill", _skill(end_us, (outcome - expected) ** 2, outcome**2, block_rows(horizon_s))),
             "direction": _rounded(np.mean(np.sign(expected) == np.sign(outcome), where=outcome != 0)),
             "coverage80": _rounded(np.mean(np.abs(outcome - expected) <= width_bp)),
         }
@@ -91,17 +96,18 @@ def _figures(rows: BacktestRows, at: int, horizon_s: int, latency_ms: int) -> di
     flat_error = float(np.mean((rows.p_flat[:, at] - is_flat) ** 2))  # Brier 1950
     is_inside = np.abs(miss) <= half_width
     return {
-        **_compared(fresh, at, horizon_s),
-        **{_at_delivery(name): value for name, value in _compared(delivered, at, horizon_s).items()},
+        **_compared(rows.end_us, fresh, at, horizon_s),
+        **{
+            _at_delivery(name): value
+            for name, value in _compared(rows.end_us, delivered, at, horizon_s).items()
+        },
         "moved": _rounded(1 - is_flat.mean()),
-        **_named("coverage80", share(is_inside.astype(float), np.ones_like(outcome), size)),
+        **_named("coverage80", _share(rows.end_us, is_inside, np.ones_like(outcome), size)),
         **_calibration_figures(rows, delivered, at, horizon_s),
         "p_flat_skill": _rounded(1 - flat_error / max(float(np.var(is_flat)), 1e-12)),
-        **_distribution_figures(outcome, delivered.expected_bp[:, at], half_width, rows.p_flat[:, at], size),
-        "baselines": {name: _rounded(_of_baseline(fresh, name, at, size)) for name in BASELINES},
-        "baselines_at_delivery": {
-            name: _rounded(_of_baseline(delivered, name, at, size)) for name in BASELINES
-        },
+        **_distribution_figures(rows, delivered, at, size),
+        "baselines": {name: _rounded(_of_baseline(fresh, name, at)) for name in BASELINES},
+        "baselines_at_delivery": {name: _rounded(_of_baseline(delivered, name, at)) for name in BASELINES},
         "grid_1s": _on_grids(rows, fresh, at),
         "regimes": _by_regime(rows, latency_ms, at, horizon_s),
     }
@@ -111,37 +117,46 @@ def _at_delivery(name: str) -> str:
     return f"{name.removesuffix('_ci')}_at_delivery{'_ci' if name.endswith('_ci') else ''}"
 
 
-def _compared(rows: AtAge, at: int, horizon_s: int) -> dict[str, Any]:
+def _compared(end_us: Times, rows: AtAge, at: int, horizon_s: int) -> dict[str, Any]:
     """Skill against no change and against the line, and direction."""
-    against_line = _named("skill_vs_linear", _against(rows, LINE, at, block_rows(horizon_s)))
-    return _of_moves(rows, at, horizon_s) | against_line
+    outcome, expected = rows.moves_bp[:, at], rows.expected_bp[:, at]
+    of_line = (outcome - rows.baselines_bp[LINE][:, at]) ** 2
+    against_line = _skill(end_us, (outcome - expected) ** 2, of_line, block_rows(horizon_s))
+    return _of_moves(end_us, rows, at, horizon_s) | _named("skill_vs_linear", against_line)
 
 
-def _of_moves(rows: AtAge, at: int, horizon_s: int) -> dict[str, Any]:
+def _of_moves(end_us: Times, rows: AtAge, at: int, horizon_s: int) -> dict[str, Any]:
     """Skill against no change, and direction."""
     outcome, expected, size = rows.moves_bp[:, at], rows.expected_bp[:, at], block_rows(horizon_s)
     moved = outcome != 0
     right = moved & (np.sign(expected) == np.sign(outcome))
     return {
-        **_named("skill", skill(outcome, expected, np.zeros_like(outcome), size)),
-        **_named("direction", share(right.astype(float), moved.astype(float), size)),
+        **_named("skill", _skill(end_us, (outcome - expected) ** 2, outcome**2, size)),
+        **_named("direction", _share(end_us, right, moved, size)),
     }
 
 
-def _against(rows: AtAge, baseline: str, at: int, size: int) -> tuple[float, list[float]]:
-    return skill(rows.moves_bp[:, at], rows.expected_bp[:, at], rows.baselines_bp[baseline][:, at], size)
+def _skill(end_us: Times, ours: Floats, theirs: Floats, size: int) -> tuple[float, list[float]]:
+    """1 - Σ ours / Σ theirs of rows (N,), with its interval by blocks of `size` instants."""
+    return skill_of_squares(by_instant(end_us, ours), by_instant(end_us, theirs), size)
 
 
-def _of_baseline(rows: AtAge, baseline: str, at: int, size: int) -> float:
-    outcome = rows.moves_bp[:, at]
-    return skill(outcome, rows.baselines_bp[baseline][:, at], np.zeros_like(outcome), size)[0]
+def _share(
+    end_us: Times, part: npt.NDArray[Any], whole: npt.NDArray[Any], size: int
+) -> tuple[float, list[float]]:
+    """Σ part / Σ whole of rows (N,), likewise."""
+    return share(by_instant(end_us, part.astype(float)), by_instant(end_us, whole.astype(float)), size)
 
 
-def _distribution_figures(
-    outcome: Floats, expected: Floats, half_width: Floats, p_flat: Floats, size: int
-) -> dict[str, Any]:
+def _of_baseline(rows: AtAge, baseline: str, at: int) -> float:
+    return point_skill(rows.moves_bp[:, at], rows.baselines_bp[baseline][:, at])
+
+
+def _distribution_figures(rows: BacktestRows, delivered: AtAge, at: int, size: int) -> dict[str, Any]:
     """CRPS and the interval score in bp, and their skill against an equally wide distribution around no
     change."""
+    outcome, expected = delivered.moves_bp[:, at], delivered.expected_bp[:, at]
+    half_width, p_flat = rows.half_width_bp[:, at], rows.p_flat[:, at]
     scores = {
         "crps": [crps(outcome, centre, half_width, p_flat) for centre in (expected, 0 * expected)],
         "interval_score": [
@@ -151,7 +166,7 @@ def _distribution_figures(
     figures: dict[str, Any] = {}
     for name, (ours, theirs) in scores.items():
         figures[f"{name}_bp"] = _rounded(ours.mean())
-        figures |= _named(f"{name}_skill", skill_of_squares(ours, theirs, size))
+        figures |= _named(f"{name}_skill", _skill(rows.end_us, ours, theirs, size))
     return figures
 
 
@@ -167,8 +182,11 @@ def _by_regime(rows: BacktestRows, latency_ms: int, at: int, horizon_s: int) -> 
         figures[name] = {
             "rows": len(regime.end_us),
             "sigma_bp": _rounded(np.median(regime.sigma_bp)),
-            **_compared(regime.ages[0], at, horizon_s),
-            **{_at_delivery(n): v for n, v in _compared(regime.ages[latency_ms], at, horizon_s).items()},
+            **_compared(regime.end_us, regime.ages[0], at, horizon_s),
+            **{
+                _at_delivery(name): value
+                for name, value in _compared(regime.end_us, regime.ages[latency_ms], at, horizon_s).items()
+            },
         }
     return figures
 
@@ -195,7 +213,11 @@ def _calibration_figures(rows: BacktestRows, delivered: AtAge, at: int, horizon_
         errors.append(calibration_error(confidence[moved], right[moved]))
         floors.append(simulated_floor(confidence, np.sign(expected), moved, horizon_s, rng))
         independent.append(simulated_floor(confidence, np.sign(expected), moved, 1, rng))
-        resampled.append(resampled_errors(confidence, right, moved, block_s(horizon_s), rng))
+        order = np.argsort(rows.end_us[grid], kind="stable")  # all markets' rows of an instant together
+        markets = len(grid) / len(np.unique(rows.end_us[grid]))
+        drawn_rows = round(block_s(horizon_s) * markets)
+        of_sample = resampled_errors(confidence[order], right[order], moved[order], drawn_rows, rng)
+        resampled.append(of_sample)
     # Rows that are drawn twice look badly calibrated: the scatter of these errors counts, not their level.
     drawn = np.mean(resampled, axis=0)
     low, high = np.percentile(np.mean(errors) + drawn - drawn.mean(), PERCENT)

@@ -13,12 +13,12 @@ More evidence never leaves less in force:
 - *A provisional champion*: a challenger has to be clearly better than no change and than the champion.
 - *A proven champion* is replaced on half a day of rows or more alone, by a challenger that stands against the
   baselines as well.
-- A challenger is never clearly worse than the champion at a horizon or in a market. So many comparisons would
-  find something by chance: their probabilities are corrected for their number (Holm 1979).
+- A challenger is at no horizon and in no market clearly, and by more than .005, worse than the champion. So
+  many comparisons would find something by chance: they are corrected for their number (Holm 1979).
 
 A model is *proven*, no longer provisional, when it stands against all baselines on several days of rows that
 it was not trained on: clearly better than no change, the last trade and the microprice, not worse than the
-line through book imbalance by more than .005, and at no horizon and in no market clearly worse than any of
+line through book imbalance by more than .005, and at no horizon and in no market clearly so than any of
 them. A provisional champion is judged for that each time (`prove`).
 
 A challenger that ran in the champion's shadow for an hour has to have been better there too.
@@ -44,7 +44,7 @@ LEAST_S = 120.0  # of rows with quotes, for any decision
 LONG_S = 12 * 3600.0  # to replace a champion that is proven: the intervals are of blocks of an hour by then
 PROVEN_S = 3 * 86400.0  # to be proven: hours and days differ by more than chance
 LEAST_MARGIN = 0.001  # of skill: less is a tie, and a tie changes nothing
-LINE_MARGIN = 0.005  # of skill: the line is matched if it is not better by more
+LOSS_MARGIN = 0.005  # of skill: to be worse by less is no loss, however clear it is on many days
 SHADOW_S = 3600.0  # of live outcomes of both, to count
 ALL = "all"
 IN = ":"  # in codes, before the horizon or market that they are about
@@ -200,7 +200,7 @@ def _not_standing(figures: Figures) -> list[str]:
     """The codes for which a model does not stand against all baselines."""
     against = [code for name in _TO_BEAT for code in _not_above(figures, name)]
     line = figures[ALL].get(LINE)
-    if line is not None and line.skill < -LINE_MARGIN:
+    if line is not None and line.skill < -LOSS_MARGIN:
         against.append(f"below_{LINE}")
     return against + _clearly_below(figures, _BASELINES)
 
@@ -226,7 +226,7 @@ def _clearly_below(figures: Figures, opponents: Sequence[str]) -> list[str]:
     for number, (p, skill, code) in enumerate(sorted(compared)):
         if p > LEVEL / (len(compared) - number):
             break
-        if skill < 0:
+        if skill < -LOSS_MARGIN:
             codes.append(code)
     return codes
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from tickcast.evaluation.backtest import BacktestRows
 from tickcast.evaluation.backtest_figures import block_rows
-from tickcast.evaluation.skill import skill
+from tickcast.evaluation.skill import by_instant, skill_of_squares
 from tickcast.features.bars import BARS_PER_S
 from tickcast.model.dataset import Rows
 from tickcast.model.forecast import HORIZONS_S
@@ -35,7 +35,8 @@ def detects_leakage(rows: BacktestRows) -> bool:
     """Whether there is a skill above .02 at any horizon, at the age 0, that chance does not explain."""
     for at, horizon_s in enumerate(HORIZONS_S):
         outcome, expected = rows.ages[0].moves_bp[:, at], rows.ages[0].expected_bp[:, at]
-        value, (low, _) = skill(outcome, expected, np.zeros_like(outcome), block_rows(horizon_s))
+        ours, theirs = (by_instant(rows.end_us, each) for each in ((outcome - expected) ** 2, outcome**2))
+        value, (low, _) = skill_of_squares(ours, theirs, block_rows(horizon_s))
         if value > _LEAST_SKILL and low > 0:
             return True
     return False

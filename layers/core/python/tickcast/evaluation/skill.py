@@ -107,6 +107,13 @@ def t_quantile(tails: float, freedom: int) -> float:
     return low
 
 
+def by_instant(end_us: npt.NDArray[np.int64], values: Floats) -> Floats:
+    """The sums of `values` (N,) of rows of several markets over the rows of each instant, in the order of
+    time: what a bootstrap is to draw, for markets move together. Shape (instants,)."""
+    instants, place = np.unique(end_us, return_inverse=True)
+    return np.bincount(place, values, len(instants)).astype(float)
+
+
 def skill(outcomes: Floats, expected: Floats, baseline: Floats, block_rows: int) -> tuple[float, list[float]]:
     """Skill of `expected` against `baseline` with its 95 % interval; all (N,) in the order of time."""
     return skill_of_squares((outcomes - expected) ** 2, (outcomes - baseline) ** 2, block_rows)

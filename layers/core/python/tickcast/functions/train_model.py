@@ -9,6 +9,7 @@ The model is a challenger: the gate promotes it, if at all (`evaluate_model`, `p
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
@@ -77,15 +78,14 @@ def train_model(
     Raises `RequestError`, `TrainingError` when there are too few rows, and what PostgreSQL and S3 raise.
     """
     request = TrainRequest.of(event)
-    markets, data = _history(request, connection, now)
+    markets, data = history(request, connection, now)
     settings = replace(TrainingSettings(), test_share=_test_share(list(markets.values())))
-    trained_on = {symbol: pool([rows, mask_quotes(rows)]) for symbol, rows in markets.items()}
+    trained_on = with_masked(markets)
     trained = train(trained_on, settings)
     onnx_file = export(trained.network)
-    model_id = f"{now:%Y%m%dT%H%M%SZ}-{hashlib.sha256(onnx_file).hexdigest()[:8]}"
+    model_id = new_model_id(now, onnx_file)
     parent = model_registry.active_model(s3, bucket)
     trained_at = now.astimezone(UTC).isoformat(timespec="seconds")
-    fitted = {symbol: fitted_with_quotes(rows, trained.learned_to_us) for symbol, rows in trained_on.items()}
     card = Card(
         model_id=model_id,
         trained_at=trained_at,
@@ -116,16 +116,7 @@ def train_model(
         test=block_scores(trained),
         ablation=ablation(trained_on, trained, settings),
         regimes=regimes(trained),
-        line={
-            symbol: dict(zip(HORIZONS_S, fit_line([rows]).tolist(), strict=True))
-            for symbol, rows in fitted.items()
-            if len(rows.end_us)
-        },
-        scaled_line={symbol: fit_scaled_line([rows]) for symbol, rows in fitted.items() if len(rows.end_us)},
-        distribution={
-            symbol: drift.distribution(rows.features, (*settings.inputs.odd, *settings.inputs.even))
-            for symbol, rows in fitted.items()
-        },
+        **comparisons(trained_on, trained.learned_to_us, settings),
     )
     model_registry.save(s3, bucket, onnx_file, card)
     if request.replace:
@@ -133,7 +124,35 @@ def train_model(
     return TrainedModel(model_id, request.replace, None, card.rows, card.rows_with_quotes, new_document(card))
 
 
-def _history(
+def new_model_id(now: datetime, onnx_file: bytes) -> str:
+    return f"{now:%Y%m%dT%H%M%SZ}-{hashlib.sha256(onnx_file).hexdigest()[:8]}"
+
+
+def with_masked(markets: Mapping[str, Rows]) -> dict[str, Rows]:
+    """The rows of each market as they are, and again without their quotes."""
+    return {symbol: pool([rows, mask_quotes(rows)]) for symbol, rows in markets.items()}
+
+
+def comparisons(
+    trained_on: Mapping[str, Rows], learned_to_us: int, settings: TrainingSettings
+) -> dict[str, Any]:
+    """The fields of a card that a model is compared by later, of the rows it was fitted on."""
+    fitted = {symbol: fitted_with_quotes(rows, learned_to_us) for symbol, rows in trained_on.items()}
+    quoted = {symbol: rows for symbol, rows in fitted.items() if len(rows.end_us)}
+    return {
+        "line": {
+            symbol: dict(zip(HORIZONS_S, fit_line([rows]).tolist(), strict=True))
+            for symbol, rows in quoted.items()
+        },
+        "scaled_line": {symbol: fit_scaled_line([rows]) for symbol, rows in quoted.items()},
+        "distribution": {
+            symbol: drift.distribution(rows.features, (*settings.inputs.odd, *settings.inputs.even))
+            for symbol, rows in fitted.items()
+        },
+    }
+
+
+def history(
     request: TrainRequest, connection: psycopg.Connection[Any], now: datetime
 ) -> tuple[dict[str, Rows], TrainingData]:
     """The rows of each symbol, and their description for the card."""

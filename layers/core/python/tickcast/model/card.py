@@ -161,6 +161,8 @@ class Card(ServingCard, frozen=True, kw_only=True):
     path_s: list[float] = []  # the instants of the path that it forecasts
     network: NetworkShape | None = None
     epochs: int | None = None
+    refit_of: str | None = None  # the model that was evaluated, of which this is a fit on newer rows as well
+    refit_agreement: float | None = None  # the correlation of both models' moves on the newest rows
     learned_to_us: int | None = None  # no label it was trained on reaches beyond; µs since 1970
     test: dict[int, HorizonScore] = {}  # by horizon, s
     reference_gain: dict[str, PerpetualGain] = {}  # by market with a reference

@@ -106,8 +106,18 @@ def fit_references(markets: Markets, network: Network, settings: TrainingSetting
         gain = _cross_validated(markets, symbol, known, settings, gap_us)
         found.gains[symbol] = gain
         if gain.is_clear:
+            found.weights.update(fit_weights({symbol: known}, network))
+    return found
+
+
+def fit_weights(markets: Markets, network: Network) -> dict[str, ReferenceWeights]:
+    """The weights of each of `markets` with enough rows that have a reference."""
+    found = {}
+    for symbol, rows in markets.items():
+        known = rows.chosen(has_reference(rows.features))
+        if len(known.end_us) >= MIN_ROWS and network.knows_quotes:
             moves_bp, scale_bp, _ = network.forward(known.features)
-            found.weights[symbol] = _fit(known, moves_bp, scale_bp, network.usual_sigma)
+            found[symbol] = _fit(known, moves_bp, scale_bp, network.usual_sigma)
     return found
 
 

@@ -27,7 +27,7 @@ from tickcast.model.dataset import Rows
 from tickcast.model.fit import TrainingSettings, epoch_by_epoch, fit, fit_rest, huber_loss
 from tickcast.model.forecast import DELIVERY_S, HORIZONS_S, PATH_S, Calibration, remaining_moves
 from tickcast.model.network import SIGMA, Inputs, Network
-from tickcast.model.reference import References, ReferenceWeights, corrected, fit_references
+from tickcast.model.reference import References, ReferenceWeights, corrected, fit_references, fit_weights
 from tickcast.model.thinning import Markets, RowsByKind, sample
 
 MIN_ROWS = 1000
@@ -63,7 +63,7 @@ def train(markets: Markets, settings: TrainingSettings | None = None) -> Trainin
     Raises `TrainingError` when there are too few rows for blocks with gaps between them.
     """
     settings = settings or TrainingSettings()
-    count = sum(len(np.unique(rows.end_us)) for rows in markets.values())
+    count = _instants(markets)
     if count < MIN_ROWS:
         raise TrainingError(f"{count} usable rows, training needs {MIN_ROWS}")
     learn, test = split_newest(markets, settings.test_share)
@@ -84,12 +84,56 @@ def train(markets: Markets, settings: TrainingSettings | None = None) -> Trainin
         calibration=fit_calibrations(*(quoted if len(quoted.moves) else masked)[:2]),
         masked_calibration=fit_calibrations(*(masked if len(masked.moves) else quoted)[:2]),
         support=support(learn, settings.inputs),
-        learned_to_us=max(int(rows.end_us.max()) for rows in learn.values() if len(rows.end_us)) + GAP_US,
+        learned_to_us=_newest_us(learn) + GAP_US,
         test={
             symbol: rows.chosen(rows.has_quotes == (network.knows_quotes > 0))
             for symbol, rows in test.items()
         },
     )
+
+
+class Refit(NamedTuple):
+    """A network fitted on all rows by what was chosen on fewer; see `Training`."""
+
+    network: Network
+    rows: int
+    rows_with_quotes: int
+    fitted: dict[str, RowsByKind]
+    weights: dict[str, ReferenceWeights]  # of the markets that had any
+    support: dict[str, tuple[float, float]]
+    learned_to_us: int
+
+
+def refit(
+    markets: Markets, settings: TrainingSettings, epochs: int, references: Mapping[str, ReferenceWeights]
+) -> Refit:
+    """Fit on all rows of `markets` for as many `epochs` as were chosen on unseen rows, with a correction by
+    the perpetual for the markets of `references` alone.
+
+    Raises `TrainingError` when there are too few rows.
+    """
+    count = _instants(markets)
+    if count < MIN_ROWS:
+        raise TrainingError(f"{count} usable rows, training needs {MIN_ROWS}")
+    fitted = sample(markets, settings.max_rows, settings.seed)
+    network = fit(fitted.rows, settings, epochs)
+    return Refit(
+        network,
+        rows=count,
+        rows_with_quotes=sum(int(rows.has_quotes.sum()) for rows in markets.values()),
+        fitted=fitted.by_market,
+        weights=fit_weights({symbol: markets[symbol] for symbol in references if symbol in markets}, network),
+        support=support(markets, settings.inputs),
+        learned_to_us=_newest_us(markets) + GAP_US,
+    )
+
+
+def _instants(markets: Markets) -> int:
+    return sum(len(np.unique(rows.end_us)) for rows in markets.values())
+
+
+def _newest_us(markets: Markets) -> int:
+    return int(_times_us(markets).max())
 
 
 def fitted_with_quotes(rows: Rows, learned_to_us: int) -> Rows:

@@ -32,6 +32,7 @@ def _about(card: Card) -> Iterable[tuple[str, Any]]:
     yield "reason", card.reason or None
     yield "state", "provisional: not yet proven against all baselines" if card.provisional else "proven"
     yield "parent", card.parent or "none"
+    yield "refit", _refit(card)
     yield "code", card.code
     yield "data", f"{time(data.from_us)} to {time(data.to_us)}"
     yield "markets", ", ".join(data.markets)
@@ -41,6 +42,16 @@ def _about(card: Card) -> Iterable[tuple[str, Any]]:
     yield "share with quotes", None if share is None else f"{share:.1%}"
     yield "fitted on", ", ".join(_fitted(card)) or None
     yield "epochs", card.epochs
+
+
+def _refit(card: Card) -> str | None:
+    if card.refit_of is None:
+        return None
+    return (
+        f"of the evaluated model {card.refit_of} on all rows up to now; the gate's figures, those of the "
+        "test block and the calibration are that model's; moves correlate by "
+        f"{figure(card.refit_agreement, '.3f')}"
+    )
 
 
 def _fitted(card: Card) -> Iterable[str]:
