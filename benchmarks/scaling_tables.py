@@ -35,8 +35,10 @@ from cdk.config import (
 )
 from ingest_ecs.settings import MAX_STREAMS, stream_address
 from operations.cost import measured
+from operations.cost.inventory import TRADES_KEEP_DAYS
 from operations.cost.metrics import metric_months
 from operations.cost.prices import prices
+from operations.cost.table_sizes import Kept, Rates, table_sizes, year_gb
 
 MONTH_S = 730 * 3600
 ALL_SYMBOLS = 1500  # assumed: about as many spot pairs trade at once
@@ -225,21 +227,9 @@ class Step:
         return sum(1 - math.exp(-rate * span_s) for rate in rates) / span_s
 
     @property
-    def database_gb_per_day(self) -> float:
-        rows = (
-            measured.FEATURE_ROW_BYTES * 1000 / self.preset.quoted_grid_ms
-            + measured.OUTCOME_ROW_BYTES * measured.OUTCOMES_PER_S
-            + measured.BAR_ROW_BYTES
-        )
-        return (
-            (self.symbols * rows + self.ticks_per_s * measured.TRADE_SHARE * measured.TRADE_ROW_BYTES)
-            * 86_400
-            / 1e9
-        )
-
-    @property
     def database_gb(self) -> float:
-        return self.database_gb_per_day * self.preset.keep_days
+        rates = Rates(self.symbols, self.ticks_per_s, self.preset.quoted_grid_ms)
+        return year_gb(table_sizes(rates, Kept(self.preset.keep_days, TRADES_KEEP_DAYS)))
 
     # --------------------------------------------------------------------------------------- dollars
 

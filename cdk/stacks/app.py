@@ -232,7 +232,7 @@ class AppStack(Stack):
             "A window of history from the exchange's REST to the lake's bronze",
         )
         self._lake.grant_read(self.fetch_history, "bronze/source=rest/*")
-        self._lake.grant_write(self.fetch_history, "bronze/source=rest/*")
+        self._lake.grant_write(self.fetch_history, "bronze/source=rest/*", "quarantine/fetch_history/*")
 
         self.load_history = self._function(
             "load_history",

@@ -7,7 +7,7 @@ import math
 
 from cdk.config import Environment, load
 from local.commands.command import Command, ExitStatus, number_of, print_last_line
-from operations.cost import report
+from operations.cost import report, storage
 from operations.cost.estimate import Estimate, monthly
 from operations.cost.usage import Load
 from operations.failures import OperationRefused
@@ -61,6 +61,7 @@ def text(estimate: Estimate) -> str:
             report.line_table(estimate),
             report.target_sentence(estimate),
             report.confidence_table(estimate),
+            f"{storage.storage_table(estimate.inventory, load_)}\n\n{storage.sentence(estimate.inventory)}",
             report.what_if_table(estimate),
             report.skill_table(estimate),
         ]

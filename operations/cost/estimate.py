@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from cdk.config import Environment
-from operations.cost import coverage, synthesis
+from operations.cost import coverage, storage, synthesis
 from operations.cost.inventory import Inventory, inventory
 from operations.cost.lines import Line, lines
 from operations.cost.measured import SHARD_BYTES_PER_S
@@ -54,7 +54,7 @@ class Estimate:
                 f"{usage.bytes_per_s / 1e6:.1f} MB/s do not fit into {shards} of stream.shards, "
                 "which take 1 MB/s each"
             )
-        return found
+        return found + storage.faults(self.inventory, self.load)
 
     def usd(self, name: str) -> float:
         """Of one line. Raises KeyError if there is none of that name."""

@@ -34,12 +34,7 @@ ARCHIVE_FILE_SECONDS = 0.1  # assumed: a put to S3, and the invocation's own
 # What one event sends to the hot store: answer, state, receipt, features (Redis' own count of net input).
 EVENT_TO_STORE_BYTES = 28_100
 
-# PostgreSQL 15, 200,000 rows in a partition, with the indices (pg_total_relation_size).
-TRADE_ROW_BYTES = 142
-FEATURE_ROW_BYTES = 305
-OUTCOME_ROW_BYTES = 252
-BAR_ROW_BYTES = 190  # assumed: by its columns
-OUTCOMES_PER_S = 4  # horizons of the prediction that is kept each second
+# PostgreSQL: bytes a row are in table_sizes.py.
 FULL_AT = 0.9  # RDS adds storage when a tenth is left
 
 

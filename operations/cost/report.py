@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.latency_budget import Preset, skill_at
+from operations.cost import storage
 from operations.cost.estimate import TARGETS_USD, Estimate
 from operations.cost.what_ifs import WHAT_IFS
 
@@ -135,6 +136,7 @@ def as_json(estimate: Estimate) -> dict[str, Any]:
         "predictions": round(estimate.predictions),
         "per_1000_predictions_usd": round(estimate.per_1000_predictions_usd, 6),
         "warnings": estimate.warnings,
+        "database": storage.as_json(inventory, load),
         "lines": [
             {
                 "name": line.name,

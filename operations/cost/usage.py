@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from operations.cost import measured
 from operations.cost.inventory import Inventory
 from operations.cost.measured import MONTH_DAYS, MONTH_S
+from operations.cost.table_sizes import Kept, Rates, TableSize, day_gb, table_sizes, year_gb
 
 
 @dataclass(frozen=True)
@@ -165,22 +166,31 @@ class Usage:
         return self.archive_runs * self.symbols_a_shard
 
     @property
+    def tables(self) -> list[TableSize]:
+        """Of PostgreSQL, with all symbols."""
+        inventory = self.inventory
+        rates = Rates(inventory.symbols, inventory.symbols * self.load.ticks_per_s, inventory.grid_ms)
+        return table_sizes(rates, Kept(inventory.keep_days, inventory.trades_keep_days))
+
+    @property
     def database_day_gb(self) -> float:
         """What a day of all symbols takes in PostgreSQL."""
-        trades = self.load.ticks_per_s * measured.TRADE_SHARE * measured.TRADE_ROW_BYTES
-        rows = measured.FEATURE_ROW_BYTES * 1000 / self.inventory.grid_ms
-        outcomes = measured.OUTCOMES_PER_S * measured.OUTCOME_ROW_BYTES
-        a_second = trades + rows + outcomes + measured.BAR_ROW_BYTES
-        return self.inventory.symbols * a_second * 86_400 / 1e9
+        return day_gb(self.tables)
 
     @property
     def database_data_gb(self) -> float:
-        return self.database_day_gb * (self.inventory.keep_days or measured.LIFETIME_DAYS)
+        """What is there after a year."""
+        return year_gb(self.tables)
+
+    @property
+    def grown_gb(self) -> int:
+        """Of storage that the rows take: RDS enlarges it before it is full."""
+        return math.ceil(self.database_data_gb / measured.FULL_AT)
 
     @property
     def database_gb(self) -> int:
         """What is allocated, or grew to by itself."""
-        return max(self.inventory.database_gb, math.ceil(self.database_data_gb / measured.FULL_AT))
+        return max(self.inventory.database_gb, self.grown_gb)
 
     @property
     def backup_gb(self) -> float:

@@ -87,6 +87,7 @@ LAKE = {
     "FetchHistory": {
         ("s3:GetObject", "bronze/source=rest/*"),
         ("s3:PutObject", "bronze/source=rest/*"),
+        ("s3:PutObject", "quarantine/fetch_history/*"),
         ("s3:ListBucket", ""),
     },
 }

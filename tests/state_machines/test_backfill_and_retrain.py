@@ -33,8 +33,8 @@ VERDICT = {
 }
 TRAINED: dict[str, Any] = {"model_id": "m", "rows": 9, "promoted": False, "why": None}
 MOVED = {"status": "promoted", "in_force": "m", "challenger": None, "previous": "m0"}
-DONE = {"status": "done", "retry_after_s": 0, "resume": None, "trades": 2, "rows": 1, "withheld_trades": 0}
-FETCHED = DONE | {"keys": [{"key": "k", "etag": "e", "rows": 1}], "used_weight": 4}
+DONE = {"status": "done", "retry_after_s": 0, "trades": 2, "rows": 1, "withheld_trades": 0, "quarantined": 0}
+FETCHED = DONE | {"files": 1, "used_weight": 4}
 LOADED = {
     "complete": True,
     "objects": 1,
@@ -146,7 +146,7 @@ def test_a_window_is_planned_fetched_and_loaded(machine: Machine) -> None:
     (plan,), (fetch,), (load,) = (ran.payloads(name) for name in FUNCTIONS[:3])
     assert plan["request"] == {"symbols": ["BTCUSDT"], "days": 1}
     assert plan["execution_id"].startswith("arn:aws:states:")
-    assert fetch == {"window": window("BTCUSDT", 0), "resume": None}
+    assert fetch == {"window": window("BTCUSDT", 0)}
     assert load == {"window": window("BTCUSDT", 0)}
     (market,) = only(ran).output["markets"]
     assert [w["status"] for w in market["windows"]] == ["done"]
@@ -167,23 +167,22 @@ def test_it_waits_as_long_as_the_exchange_says(machine: Machine) -> None:
     limited = DONE | {
         "status": "rate_limited",
         "retry_after_s": 37,
-        "resume": {"next_id": 5},
-        "keys": [],
+        "files": 0,
         "used_weight": 0,
     }
     machine.answer("FetchHistory", limited, limited | {"retry_after_s": 120}, FETCHED)
     ran = machine.run()
     assert only(ran).status == "SUCCEEDED"
     assert ran.waited_s == [37, 120]
-    assert [p["resume"] for p in ran.payloads("FetchHistory")] == [None, {"next_id": 5}, {"next_id": 5}]
+    assert ran.payloads("FetchHistory") == [{"window": window("BTCUSDT", 0)}] * 3
 
 
 def test_a_function_out_of_time_is_called_again(machine: Machine) -> None:
-    machine.answer("FetchHistory", FETCHED | {"status": "continue", "resume": {"at": 1}}, FETCHED)
+    machine.answer("FetchHistory", FETCHED | {"status": "continue"}, FETCHED)
     machine.answer("LoadHistory", LOADED | {"complete": False}, LOADED)
     ran = machine.run()
     assert only(ran).status == "SUCCEEDED"
-    assert [p["resume"] for p in ran.payloads("FetchHistory")] == [None, {"at": 1}]
+    assert len(ran.payloads("FetchHistory")) == 2
     assert len(ran.payloads("LoadHistory")) == 2
     assert ran.backed_off_s == []
 
@@ -248,7 +247,7 @@ def test_a_wrong_request_ends_it_with_the_reason(machine: Machine) -> None:
 
 
 def test_an_empty_window_is_not_loaded(machine: Machine) -> None:
-    machine.answer("FetchHistory", FETCHED | {"rows": 0, "trades": 0, "keys": []})
+    machine.answer("FetchHistory", FETCHED | {"rows": 0, "trades": 0, "files": 0})
     ran = machine.run()
     assert (only(ran).status, calls(ran)) == ("SUCCEEDED", ["PlanBackfill", "FetchHistory"])
 
@@ -256,10 +255,35 @@ def test_an_empty_window_is_not_loaded(machine: Machine) -> None:
 def test_a_gap_that_the_exchange_withholds_is_marked(machine: Machine) -> None:
     gap = window("BTCUSDT", 0) | {"reason": "gap", "first_id": 11, "last_id": 12}
     machine.answer("PlanBackfill", planned({}, markets=[{"symbol": "BTCUSDT", "windows": [gap]}], windows=1))
-    machine.answer("FetchHistory", FETCHED | {"rows": 0, "trades": 0, "withheld_trades": 2, "keys": []})
+    machine.answer("FetchHistory", FETCHED | {"rows": 0, "trades": 0, "withheld_trades": 2, "files": 0})
     ran = machine.run()
     assert only(ran).status == "SUCCEEDED"
     assert ran.payloads("MarkRepaired") == [{"window": gap}]
+
+
+@pytest.mark.parametrize(
+    ("fetched", "loaded"),
+    [({"quarantined": 1}, {}), ({}, {"quarantined": ["it is damaged"]}), ({"quarantined": 2, "rows": 0}, {})],
+    ids=["a row of REST", "an object", "all rows of a window"],
+)
+def test_what_is_quarantined_counts_as_failed(
+    machine: Machine, fetched: dict[str, Any], loaded: dict[str, Any]
+) -> None:
+    """The others go on, and so does the training."""
+    machine.answer("PlanBackfill", planned({"BTCUSDT": 3}, train={"days": 7}))
+    machine.answer("FetchHistory", FETCHED | fetched, FETCHED)
+    machine.answer("LoadHistory", LOADED | loaded, LOADED)
+    ran = machine.run()
+    assert (only(ran).status, only(ran).error) == ("FAILED", "BackfillIncomplete")
+    assert len(ran.payloads("FetchHistory")) == 3 and len(ran.payloads("TrainModel")) == 1
+
+
+def test_a_gap_with_a_quarantined_row_is_marked_all_the_same(machine: Machine) -> None:
+    gap = window("BTCUSDT", 0) | {"reason": "gap", "first_id": 11, "last_id": 12}
+    machine.answer("PlanBackfill", planned({}, markets=[{"symbol": "BTCUSDT", "windows": [gap]}], windows=1))
+    machine.answer("FetchHistory", FETCHED | {"quarantined": 1})
+    ran = machine.run()
+    assert (only(ran).error, len(ran.payloads("MarkRepaired"))) == ("BackfillIncomplete", 1)
 
 
 def test_a_dry_run_plans_only(machine: Machine) -> None:
@@ -387,9 +411,6 @@ def test_an_execution_started_before_is_not_a_failure(machine: Machine, days: in
 
 def test_a_full_execution_keeps_within_the_limits_of_step_functions(machine: Machine) -> None:
     machine.answer("PlanBackfill", planned({"BTCUSDT": 20, "ETHUSDT": 20}))
-    name = f"date=2024-08-01/hour=00/aggtrades-{'9' * 16}-{'9' * 16}.avro"
-    key = {"key": f"bronze/source=rest/symbol=BTCUSDT/{name}", "etag": "0" * 32, "rows": 10**6}
-    machine.answer("FetchHistory", FETCHED | {"keys": [key] * 24})
     ran = machine.run()
     assert only(ran).status == "SUCCEEDED"
     share = 40 / MAX_WINDOWS  # of what an execution may have; a window may be called again several times

@@ -134,7 +134,7 @@ def _errors(own: Own, watched: Watched) -> list[cloudwatch.IWidget]:
     functions = watched.functions.values()
     quarantined = [
         own.metric("Quarantined", name, label=name)
-        for name in ("predict_stream", "archive_ticks", "load_history")
+        for name in ("predict_stream", "archive_ticks", "fetch_history", "load_history")
     ]
     failures = [
         own.metric("SymbolFailures", name, label=f"failures, {name}")

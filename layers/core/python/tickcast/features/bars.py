@@ -246,9 +246,9 @@ def summarise(
     before: np.void,
     reference: Quotes = NO_QUOTES,
 ) -> Bars:
-    """The bars from `first_bar` up to `end_us`, of ticks that all fall into them; `reference` may have
-    earlier ones. Where `end_us` lies within a bar, the last one is *partial*: it ends there. `before` is the
-    row just before them (`NO_BAR` where there is none). Shape (bars,)."""
+    """The bars from `first_bar` up to `end_us`, of ticks that all fall into them; of `reference`, those from
+    before the segment's first tick are ignored. Where `end_us` lies within a bar, the last one is *partial*:
+    it ends there. `before` is the row just before them (`NO_BAR` where there is none). Shape (bars,)."""
     count = bars_until(end_us) - first_bar
     bars = np.zeros(count, BAR)
     edges_us = np.arange(first_bar, first_bar + count + 1) * BAR_US

@@ -57,6 +57,7 @@ _NUMBERS = {
 }
 
 NO_QUOTES = np.empty(0, QUOTE)
+NO_QUOTES.setflags(write=False)
 
 Trades = npt.NDArray[Any]  # of TRADE, shape (trades,)
 Quotes = npt.NDArray[Any]  # of QUOTE, shape (quotes,)

@@ -440,6 +440,7 @@ def receipt(
         closed_us=view.closed_us,
         open_ids=differences(view.trade_ids),
         open_update_ids=differences(view.update_ids),
+        open_reference_ids=differences(view.reference_ids),
         history_from_us=view.history_from_us,
     )
 

@@ -22,7 +22,7 @@ from tickcast.adapters.lake.bronze import BronzeError, StreamPart
 from tickcast.adapters.lake.objects import list_folders, list_objects
 from tickcast.market.plausibility import quote_faults
 from tickcast.market.sources import Origin, Source
-from tickcast.market.ticks import NO_QUOTES, QUOTE, TRADE, Quotes, Trades
+from tickcast.market.ticks import NO_QUOTES, TRADE, Quotes, Trades
 from tickcast.units import HOUR_US
 
 _ROOT = "bronze/source="
@@ -95,9 +95,7 @@ def fetch(s3: Any, bucket: str, key: str, etag: str) -> bytes:
 
 def ticks_of(data: bytes, about: BronzeObject) -> ObjectTicks:
     """The ticks in an object; impossible ones apart. Raises `BronzeError` if it is damaged as a whole."""
-    trades, quotes = _read_ticks(data, about.key, about.symbol)
-    reference = quotes if about.source.is_reference else NO_QUOTES
-    quotes = NO_QUOTES if about.source.is_reference else quotes
+    trades, quotes, reference = _read_ticks(data, about.key, about.symbol)
     refused: list[RefusedTicks] = []
     return ObjectTicks(
         _possible(trades, _trade_faults(trades), about, refused),
@@ -108,22 +106,21 @@ def ticks_of(data: bytes, about: BronzeObject) -> ObjectTicks:
     )
 
 
-def _read_ticks(data: bytes, key: str, symbol: str) -> tuple[Trades, Quotes]:
-    """The trades and quotes of a file, all of `symbol`. Raises `BronzeError`."""
-    trades, quotes = [np.empty(0, TRADE)], [np.empty(0, QUOTE)]
+def _read_ticks(data: bytes, key: str, symbol: str) -> tuple[Trades, Quotes, Quotes]:
+    """The trades, quotes and reference quotes of a file, all of `symbol`. Raises `BronzeError`."""
+    chunks = [(np.empty(0, TRADE), NO_QUOTES, NO_QUOTES)]
     records = bronze.read_file(data, key)
     try:
         while chunk := list(itertools.islice(records, _CHUNK)):
             if others := {record["symbol"] for record in chunk} - {symbol}:
                 raise BronzeError(f"{key} holds ticks of {', '.join(sorted(others))}")
-            some_trades, some_quotes = bronze.ticks_from(chunk)
-            trades.append(some_trades)
-            quotes.append(some_quotes)
+            chunks.append(bronze.ticks_from(chunk))
     except (TypeError, ValueError, OverflowError) as error:
         if isinstance(error, BronzeError):
             raise
         raise BronzeError(f"{key} holds a record that is no tick: {error}") from error
-    return np.concatenate(trades), np.concatenate(quotes)
+    trades, quotes, reference = map(np.concatenate, zip(*chunks, strict=True))
+    return trades, quotes, reference
 
 
 Flags = npt.NDArray[np.bool_]
@@ -184,7 +181,7 @@ class BronzeReader:
         self._to_us = to_us
         self._sources: list[str] | None = None
         self._listed: dict[str, tuple[list[StreamPart], Reach]] = {}  # by prefix
-        self._read: dict[str, tuple[Trades, Quotes]] = {}  # by key
+        self._read: dict[str, tuple[Trades, Quotes, Quotes]] = {}  # by key
 
     def parts(self, symbol: str, from_us: int, to_us: int) -> list[StreamPart]:
         """The archived objects with ticks between `from_us` and `to_us`, the end excluded, in the order of
@@ -203,13 +200,13 @@ class BronzeReader:
         reaches = (reach for _, reach in self._listings(symbol, from_us, to_us))
         return functools.reduce(Reach.plus, reaches, Reach())
 
-    def ticks(self, symbol: str, parts: list[StreamPart]) -> tuple[Trades, Quotes]:
-        """The ticks of `parts`, in their order. Raises `BronzeError` on a damaged object."""
+    def ticks(self, symbol: str, parts: list[StreamPart]) -> tuple[Trades, Quotes, Quotes]:
+        """The trades, quotes and reference quotes of `parts`, in their order. Raises `BronzeError` on a
+        damaged object."""
         read = [self._ticks(symbol, part.key) for part in parts]
-        return (
-            np.concatenate([np.empty(0, TRADE), *(trades for trades, _ in read)]),
-            np.concatenate([np.empty(0, QUOTE), *(quotes for _, quotes in read)]),
-        )
+        none = (np.empty(0, TRADE), NO_QUOTES, NO_QUOTES)
+        trades, quotes, reference = map(np.concatenate, zip(none, *read, strict=True))
+        return trades, quotes, reference
 
     def _streamed(self) -> list[str]:
         """The sources there are, without REST: no prediction is made from history and repairs."""
@@ -238,7 +235,7 @@ class BronzeReader:
             self._listed[prefix] = parts, reach
         return self._listed[prefix]
 
-    def _ticks(self, symbol: str, key: str) -> tuple[Trades, Quotes]:
+    def _ticks(self, symbol: str, key: str) -> tuple[Trades, Quotes, Quotes]:
         if key not in self._read:
             data = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read()
             self._read[key] = _read_ticks(data, key, symbol)

@@ -48,6 +48,15 @@ def quarantine_ticks(
     s3.put_object(Bucket=bucket, Key=f"quarantine/{service}/{name}-rows.json", Body=text.encode())
 
 
+def quarantine_rows(
+    s3: Any, bucket: str, service: str, symbol: str, rows: list[dict[str, Any]], reason: str
+) -> None:
+    """Store rows of REST, each with its `id` and `why`; `rows` must not be empty."""
+    lines = "".join(f"{json_text.text(row)}\n" for row in rows)
+    about = {"symbol": symbol, "rows": len(rows)}
+    _put(s3, bucket, f"{service}/{symbol}/{rows[0]['id']}", lines.encode(), reason, about, "ndjson")
+
+
 def _put(
     s3: Any, bucket: str, name: str, data: bytes, reason: str, about: dict[str, Any], ending: str = "bin"
 ) -> None:
