@@ -8,7 +8,7 @@ from tests.fixtures.kinesis_events import FIRST_SEQUENCE, batch_event, event, re
 from tests.fixtures.market import START_US, batch, batches, random_reference, random_ticks
 from tickcast.adapters.kinesis.schema_registry import SchemaRegistry
 from tickcast.adapters.lake import bronze
-from tickcast.adapters.lake.bronze_reader import BronzeReader, fetch, objects_between, ticks_of
+from tickcast.adapters.lake.bronze_reader import BronzeReader, fetch, objects_of, ticks_of
 from tickcast.functions.archive_ticks import ArchiveResult, archive
 from tickcast.market import wire
 from tickcast.market.sources import Origin
@@ -87,7 +87,7 @@ def test_reference_quotes_are_kept_apart_from_those_of_spot(s3: Any) -> None:
     parts = reader.parts("BTCUSDT", START_US, START_US + 5_000_000)
     read = reader.ticks("BTCUSDT", parts)
     assert [rows.tobytes() for rows in read] == [each.tobytes() for each in (trades, quotes, reference)]
-    for about in objects_between(s3, BUCKET, "BTCUSDT", START_US, START_US + 1):
+    for about in (found for folder in folders for found in objects_of(s3, BUCKET, folder)):
         ticks = ticks_of(fetch(s3, BUCKET, about.key, about.etag), about)
         assert ticks.origin is Origin.STREAM
         assert (len(ticks.reference) > 0) == about.source.is_reference == (len(ticks.quotes) == 0)
