@@ -115,14 +115,6 @@ def add(before: Report, events: list[Event]) -> Report:
         failed = event.get("taskFailedEventDetails")
         if failed is not None:
             report.causes = list(dict.fromkeys([*report.causes, _cause(failed)]))
-<<<<<<< HEAD
-        _add_answer(report, _payload(event))
-    return report
-
-
-def _add_answer(report: Report, payload: dict[str, Any]) -> None:
-    """Add what a function answered: which one it was, its fields say."""
-=======
         payload = _payload(event)
         _add_history(report, payload)
         _add_model(report, payload)
@@ -131,7 +123,6 @@ def _add_answer(report: Report, payload: dict[str, Any]) -> None:
 
 def _add_history(report: Report, payload: dict[str, Any]) -> None:
     """What a function that gets history says of it."""
->>>>>>> b-model
     if "totals" in payload:
         report.windows += payload["windows"]
         report.hours_left = payload["totals"]["hours_left"]
@@ -143,10 +134,6 @@ def _add_history(report: Report, payload: dict[str, Any]) -> None:
         report.windows += len(payload["windows"])  # of hours to load
     elif "repaired_trades" in payload:
         report.repaired_trades += payload["repaired_trades"]
-<<<<<<< HEAD
-    elif "promoted" in payload:
-        report.trained = {name: value for name, value in payload.items() if name != "card"}
-=======
 
 
 def _add_model(report: Report, payload: dict[str, Any]) -> None:
@@ -155,7 +142,6 @@ def _add_model(report: Report, payload: dict[str, Any]) -> None:
         report.refit = {name: payload[name] for name in ("model_id", "refit_of", "promoted", "why")}
     elif "promoted" in payload:
         report.trained = {name: value for name, value in payload.items() if name not in ("card", "refit_of")}
->>>>>>> b-model
     elif "sentence" in payload:
         report.verdict = payload
     elif "in_force" in payload:
