@@ -217,7 +217,7 @@ def load_here(port: int, lake: Path, from_us: int, hours: int, what: str) -> Loa
         setattr(owner, name, timed(called, getattr(owner, name)))
     before = _peak_mb()
     with Database(_settings(port)) as loader:
-        settings = HistorySettings(keep_days=0, grid_ms=1000, quoted_grid_ms=100)
+        settings = HistorySettings(keep_days=0, grid_ms=1000, quoted_grid_ms=100, trades_keep_days=3)
         load = LoadHistory(settings, FolderS3(lake), BUCKET, OpenStore(loader), lambda: from_us)
         window = {"symbol": SYMBOL, "from_us": from_us, "to_us": from_us + hours * HOUR_US}
         started_ns = time.perf_counter_ns()

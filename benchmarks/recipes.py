@@ -176,7 +176,7 @@ def _with_sigma(sigma_bp: Floats) -> Floats:
 
 
 def _long_rows(session: Session, horizon_s: int) -> tuple[Floats, Floats, Floats]:
-    """Inputs (N, 2), volatility (N, 1) and remaining moves (N, 1) of the rows followed long enough."""
+    """Inputs (N, 2), volatility and remaining moves (N, 1) of the rows that are followed long enough."""
     parts = []
     for symbol, rows in session.markets.items():
         bars, mid = session.bars[symbol], mids(session.bars[symbol])

@@ -67,11 +67,7 @@ class Ingest(Construct):
             health_check=_health_check(ingest.health_port),
         )
         security_group = SecurityGroup(
-            self,
-            "Door",
-            vpc=vpc,
-            description="ingest: nothing in",
-            https="AWS, REST, futures of the exchange",
+            self, "Door", vpc=vpc, description="ingest: nothing in", https="AWS, and REST of the exchange"
         )
         security_group.allow_out(9443, "The stream of the exchange")
         self.service = ecs.FargateService(

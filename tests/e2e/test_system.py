@@ -73,7 +73,9 @@ def test_ingest_brings_the_perpetuals_quotes_along(system: System, aws: Session)
             return [each["Key"] for each in found if "/history-" not in each["Key"]]
 
         key = eventually(streamed)[-1]
-        rows = list(fastavro.reader(io.BytesIO(s3.get_object(Bucket=bucket, Key=key)["Body"].read())))
+        rows: list[Any] = list(
+            fastavro.reader(io.BytesIO(s3.get_object(Bucket=bucket, Key=key)["Body"].read()))
+        )
         assert {row["kind"] for row in rows} == {"quote"}
 
 

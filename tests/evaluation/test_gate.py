@@ -324,6 +324,10 @@ def test_seconds_do_not_depend_on_the_grid() -> None:
     coarse = block(600)
     fine = coarse._replace(end_us=coarse.end_us // 10)
     assert (coarse.seconds, fine.seconds, block(1).seconds) == (600, 60, 0)
+    thinned = coarse.end_us[(coarse.end_us < 300 * SECOND) | (coarse.end_us % (10 * SECOND) == 0)]
+    assert coarse._replace(end_us=thinned).seconds == pytest.approx(600, abs=20)
+    interrupted = np.where(coarse.end_us < 300 * SECOND, coarse.end_us, coarse.end_us + DAY * SECOND)
+    assert coarse._replace(end_us=interrupted).seconds == pytest.approx(600, abs=2)
 
 
 def test_each_opponent_has_a_name_for_people() -> None:

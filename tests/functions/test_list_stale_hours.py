@@ -3,6 +3,7 @@ it, without fetching again."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -28,7 +29,7 @@ from tickcast.units import DAY_US, HOUR_US
 
 NOW_US = START_US + DAY_US
 HOUR = START_US // HOUR_US * HOUR_US
-SETTINGS = HistorySettings(keep_days=0, grid_ms=1000, quoted_grid_ms=500)
+SETTINGS = HistorySettings(keep_days=0, grid_ms=1000, quoted_grid_ms=500, trades_keep_days=3)
 Answer = dict[str, Any]
 
 
@@ -193,10 +194,11 @@ def test_days_beyond_the_retention_are_not_listed(
     s3: Any, reader: Any, ticks: Any, execution: Callable[..., Execution]
 ) -> None:
     put_hours(s3, *ticks)
-    kept = HistorySettings(keep_days=2, grid_ms=1000, quoted_grid_ms=500)
+    kept = HistorySettings(keep_days=2, grid_ms=1000, quoted_grid_ms=500, trades_keep_days=3)
     for days, is_listed in ((1, True), (9, False)):
         now_us = START_US + days * DAY_US
-        listing = ListStaleHours(kept, s3, BUCKET, lambda: reader, lambda now_us=now_us: now_us)
+        clock: Callable[[], int] = functools.partial(int, now_us)
+        listing = ListStaleHours(kept, s3, BUCKET, lambda: reader, clock)
         found = listing({"symbols": [SYMBOL], "execution_id": "e"}, lambda: 1e9)
         assert bool(found.windows) is is_listed
 
@@ -208,8 +210,8 @@ def test_the_current_hour_is_loaded_by_every_execution(
     trades, quotes = random_ticks(7, 600, trades_s=3, quotes_s=5)
     counts = []
     for until_us in (START_US + 240_000_000, START_US + 600_000_000):
-        parts = [each[each["time_us"] < until_us] for each in (trades, quotes)]
-        put_hours(s3, *parts, name=f"part{until_us}")
+        some_trades, some_quotes = (each[each["time_us"] < until_us] for each in (trades, quotes))
+        put_hours(s3, some_trades, some_quotes, name=f"part{until_us}")
         execution(until_us).run()
         counts.append(len(feature_rows(owner)[0].end_us))
     assert 0 < counts[0] < counts[1]

@@ -51,7 +51,7 @@ def test_a_gap_that_rest_fills_leaves_the_ledger_but_for_what_is_withheld(
     window |= {"first_id": 1100, "last_id": 1199}
     store = GapStore(repairer_database.connection())
     open_store = OpenStore(history_database)
-    loader = LoadHistory(HistorySettings(0, 1000, 1000), s3, BUCKET, open_store, lambda: START_US)
+    loader = LoadHistory(HistorySettings(0, 1000, 1000, 3), s3, BUCKET, open_store, lambda: START_US)
     loader({"window": window}, lambda: 1e9)
 
     # Nothing of it is known yet: of the trades that were loaded, none is of the gap.
@@ -143,7 +143,7 @@ def test_a_gap_of_which_hundreds_of_ranges_are_withheld_is_settled(
     }
     store = GapStore(repairer_database.connection())
     open_store = OpenStore(history_database)
-    loader = LoadHistory(HistorySettings(0, 1000, 1000), s3, BUCKET, open_store, lambda: START_US)
+    loader = LoadHistory(HistorySettings(0, 1000, 1000, 3), s3, BUCKET, open_store, lambda: START_US)
     loader({"window": window}, lambda: 1e9)
     withheld = [(each, each) for each in range(first_id, last_id + 1, 2)]
 

@@ -45,7 +45,7 @@ def load(s3: Any, history_database: Database) -> Load:
 
 
 def load_into(database: Database, s3: Any) -> Load:
-    settings = HistorySettings(keep_days=0, grid_ms=1000, quoted_grid_ms=100)
+    settings = HistorySettings(keep_days=0, grid_ms=1000, quoted_grid_ms=100, trades_keep_days=3)
     loader = LoadHistory(settings, s3, BUCKET, OpenStore(database), lambda: START_US)
     return lambda request: loader(request, lambda: 1e9)
 

@@ -22,7 +22,7 @@ TERM = re.compile(r'(\w+)="(\w+)"')
 # What watching may come to: alarms; our own metrics for one symbol, in an ordinary hour and in one in which
 # everything fails (a metric is billed by the hours in which it has a value).
 MOST_ALARMS = {"dev": 20, "prod": 40}
-MOST_METRICS, MOST_ORDINARY_METRICS = 31, 15
+MOST_METRICS, MOST_ORDINARY_METRICS = 32, 15
 
 MOST_METRICS_OF_AN_ALARM = 10  # CloudWatch User Guide, "Alarm data queries"
 

@@ -138,7 +138,7 @@ def test_bars_seconds_history_and_live_hold_the_true_sums(
         assert plain(seconds, name) == [second[name] for second in of_seconds], name
     if not len(trades) + len(quotes):
         return
-    (columns, _), *_ = rows_of_hour(trades, quotes, NO_QUOTES, HOUR, SECOND_US, SECOND_US)
+    columns = rows_of_hour(trades, quotes, NO_QUOTES, HOUR, SECOND_US, SECOND_US).bars.columns
     by_end = {second["end_us"]: second for second in of_seconds}
     for name in ("trade_count", "buy_qty", "sell_qty", "notional", "quote_count"):
         assert plain(columns, name) == [by_end[end][name] for end in columns["end_us"].tolist()], name

@@ -275,7 +275,7 @@ def test_what_is_quarantined_counts_as_failed(
     machine.answer("LoadHistory", LOADED | loaded, LOADED)
     ran = machine.run()
     assert (only(ran).status, only(ran).error) == ("FAILED", "BackfillIncomplete")
-    assert len(ran.payloads("FetchHistory")) == 3 and len(ran.payloads("TrainModel")) == 1
+    assert len(ran.payloads("FetchHistory")) == 3 and ran.payloads("TrainModel")[0] == {"days": 7}
 
 
 def test_a_gap_with_a_quarantined_row_is_marked_all_the_same(machine: Machine) -> None:
@@ -438,7 +438,8 @@ def test_what_postgres_lacks_is_loaded_though_nothing_is_to_be_fetched(machine: 
     ]
     days = [p["window"]["from_us"] // 86_400_000_000 for p in ran.payloads("LoadHistory")]
     assert sorted(days) == [4, 8, 9, 9] or sorted(days) == [4, 8, 8, 9]
-    assert calls(ran)[-3:] == ["TrainModel", "EvaluateModel", "PromoteModel"]  # once all of it is there
+    names = calls(ran)  # trained once all of it is there
+    assert names.index("TrainModel") > max(at for at, name in enumerate(names) if name == "LoadHistory")
 
 
 def test_older_hours_are_loaded_by_a_further_execution(machine: Machine) -> None:
@@ -458,7 +459,7 @@ def test_hours_that_cannot_be_loaded_fail_it_after_the_training(machine: Machine
     machine.answer(function, named("OperationalError"))
     ran = machine.run()
     assert (only(ran).error, len(ran.all)) == ("BackfillIncomplete", 1)  # no chain of failures
-    assert calls(ran)[-1] == "PromoteModel"
+    assert "PromoteModel" in calls(ran)
 
 
 def test_quarantine_counts_as_failed_and_the_rest_is_loaded(machine: Machine) -> None:

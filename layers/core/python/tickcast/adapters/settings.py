@@ -95,7 +95,7 @@ class HistorySettings(Struct, frozen=True, rename=str.upper):
     keep_days: DaysOrNone
     grid_ms: GridMs
     quoted_grid_ms: GridMs
-    trades_keep_days: DaysOrNone = 3
+    trades_keep_days: DaysOrNone
 
     def __post_init__(self) -> None:
         """Checked wherever they are made: with a negative number of days a load would delete what it

@@ -45,6 +45,7 @@ LONG_S = 12 * 3600.0  # to replace a champion that is proven: the intervals are 
 PROVEN_S = 3 * 86400.0  # to be proven: hours and days differ by more than chance
 LEAST_MARGIN = 0.001  # of skill: less is a tie, and a tie changes nothing
 LOSS_MARGIN = 0.005  # of skill: to be worse by less is no loss, however clear it is on many days
+GAP_S = 60.0  # rows that are further apart, on a grid that is finer, do not cover the time between
 SHADOW_S = 3600.0  # of live outcomes of both, to count
 ALL = "all"
 IN = ":"  # in codes, before the horizon or market that they are about
@@ -82,10 +83,9 @@ class Block(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """The time that the rows cover, whatever the number of markets: the number of instants times their
-        median distance."""
+        """The time that the rows cover, whatever the number of markets and the grid."""
         instants_us = np.unique(self.end_us)
-        return len(instants_us) * _step_s(instants_us) if len(instants_us) > 1 else 0.0
+        return float(_covered_s(instants_us)[-1]) if len(instants_us) > 1 else 0.0
 
 
 class Shadow(NamedTuple):
@@ -299,16 +299,21 @@ def _weights(block: Block) -> Floats:
     return weights
 
 
-def _step_s(instants_us: npt.NDArray[np.int64]) -> float:
-    return float(np.median(np.diff(instants_us))) / SECOND_US
+def _covered_s(instants_us: npt.NDArray[np.int64]) -> Floats:
+    """The seconds that the rows up to each of `instants_us` (T,) cover: not the time between rows that are
+    further apart than rows are (`GAP_S`)."""
+    steps_us = np.diff(instants_us)
+    usual_us = int(np.median(steps_us)) if len(steps_us) else SECOND_US
+    steps_us[steps_us > max(GAP_S * SECOND_US, usual_us)] = usual_us
+    return np.asarray(np.cumsum(np.concatenate([[usual_us], steps_us])) / SECOND_US)
 
 
 def _skill(at_us: npt.NDArray[np.int64], ours: Floats, theirs: Floats) -> GateSkill:
-    """1 - Σ ours / Σ theirs of squares (N,), with its interval by blocks of as many instants each."""
+    """1 - Σ ours / Σ theirs of squares (N,), with its interval by blocks of as much time each."""
     instants_us, place = np.unique(at_us, return_inverse=True)
-    step_s = _step_s(instants_us) if len(instants_us) > 1 else 1.0
-    blocks = min(block_count(len(instants_us) * step_s), len(instants_us))
-    block = place * blocks // len(instants_us)
+    covered_s = _covered_s(instants_us)
+    blocks = min(block_count(float(covered_s[-1])), len(instants_us))
+    block = np.minimum(covered_s / covered_s[-1] * blocks, blocks - 1).astype(np.int64)[place]
     found = skill_of_blocks(
         *(np.bincount(block, squares, blocks).astype(float) for squares in (ours, theirs))
     )

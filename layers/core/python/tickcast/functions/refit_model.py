@@ -97,11 +97,13 @@ def refit_model(
         _promote(s3, bucket, model_id, card.model_id, now)
     except _Outdated:
         return _left(model_id, "it is not the active model any more")
-    return TrainedModel(card.model_id, True, None, card.rows, card.rows_with_quotes, new_document(card))
+    return TrainedModel(
+        card.model_id, True, None, card.rows, card.rows_with_quotes, new_document(card), model_id
+    )
 
 
 def _left(model_id: str, why: str) -> TrainedModel:
-    return TrainedModel(model_id, False, f"not refitted: {why}", 0, 0, {})
+    return TrainedModel(model_id, False, f"not refitted: {why}", 0, 0, {}, model_id)
 
 
 def _promote(s3: Any, bucket: str, judged: str, refitted: str, now: datetime) -> None:

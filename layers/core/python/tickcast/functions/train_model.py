@@ -68,6 +68,7 @@ class TrainedModel(msgspec.Struct):
     rows: int
     rows_with_quotes: int
     card: dict[str, Any]
+    refit_of: str | None = None  # the active model that was asked to be refitted
 
 
 def train_model(

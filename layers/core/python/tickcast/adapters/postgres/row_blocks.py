@@ -1,8 +1,8 @@
 """Feature rows as they are stored: blocks of rows of an hour, of one kind and origin, as binary arrays.
 
 Arrays are little-endian. A row is as of `hour_us` plus a whole number of bars; features, moves and the
-distance of the last trade are float16, column by column, as neighbours in time are alike: 88 bytes a row with
-25 features and 17 moves. Half precision has eleven bits: an error of 1/2048 of a value at most, while flags
+distance of the last trade are float16, column by column, as neighbours in time are alike: 94 bytes a row with
+28 features and 17 moves. Half precision has eleven bits: an error of 1/2048 of a value at most, while flags
 and a move of 0 are exact.
 
 The rows of an hour are spread over `PARTS` by a hash of their times: who needs a share of the rows reads a
@@ -102,8 +102,9 @@ def ends_us(hour_us: int, ends: bytes) -> Ints:
 def read(hour_us: int, ends: bytes, features: bytes, moves_bp: bytes, last_trade_bp: bytes) -> BlockRows:
     """The rows of a block: views of the bytes, so what is not chosen costs nothing."""
     end_us = ends_us(hour_us, ends)
-    columns = (np.frombuffer(data, _VALUE).reshape(-1, len(end_us)).T for data in (features, moves_bp))
-    return BlockRows(end_us, *columns, np.frombuffer(last_trade_bp, _VALUE))
+    values, moves, last = (np.frombuffer(data, _VALUE) for data in (features, moves_bp, last_trade_bp))
+    shape = -1, len(end_us)
+    return BlockRows(end_us, values.reshape(shape).T, moves.reshape(shape).T, last)
 
 
 def part_of(hour_us: int, bars: Ints) -> Ints:
