@@ -9,18 +9,19 @@ cache and database; `layers_dir`, if the layers are not where `make layers` buil
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import aws_cdk
 
 from cdk.components.database import LocalDatabase
 from cdk.components.hot_store import LocalServer
-from cdk.config import Environment, load
+from cdk.config import ConfigError, Environment, load
 from cdk.stacks.app import AppStack, AwsAppStack
 from cdk.stacks.data import AwsDataStack, DataStack
 from cdk.stacks.network import NetworkStack
 from tickcast.adapters.settings import Port
-from tickcast.adapters.variables import HttpUrl, value
+from tickcast.adapters.variables import HttpUrl, SettingsError, value
 
 BUILT_LAYERS = Path(__file__).resolve().parent / ".build" / "layers"
 
@@ -89,7 +90,15 @@ def _port(app: aws_cdk.App, name: str, default: str) -> int:
     return int(value(name, _context(app, name, default), Port))
 
 
-if __name__ == "__main__":
-    app = aws_cdk.App()
-    compose(app)
+def main(app: aws_cdk.App) -> None:
+    """Synthesises for the CDK's command line. Exits with a message where the configuration or the context
+    cannot be used."""
+    try:
+        compose(app)
+    except (ConfigError, SettingsError) as error:
+        sys.exit(f"tickcast: {error}")
     app.synth()
+
+
+if __name__ == "__main__":
+    main(aws_cdk.App())

@@ -97,7 +97,12 @@ class FolderS3:
     def get_paginator(self, name: str) -> FolderS3:
         return self
 
-    def paginate(self, *, Bucket: str, Prefix: str) -> Iterator[dict[str, Any]]:
+    def paginate(self, *, Bucket: str, Prefix: str, Delimiter: str = "") -> Iterator[dict[str, Any]]:
+        if Delimiter:
+            folder, _, beginning = Prefix.rpartition("/")
+            folders = sorted(path.name for path in (self._folder / folder).glob(f"{beginning}*"))
+            yield {"CommonPrefixes": [{"Prefix": f"{folder}/{name}/"} for name in folders]}
+            return
         found = sorted(path for path in (self._folder / Prefix).rglob("*") if path.is_file())
         yield {
             "Contents": [
@@ -212,7 +217,7 @@ def load_here(port: int, lake: Path, from_us: int, hours: int, what: str) -> Loa
         setattr(owner, name, timed(called, getattr(owner, name)))
     before = _peak_mb()
     with Database(_settings(port)) as loader:
-        settings = HistorySettings(keep_days=0, grid_ms=1000, quoted_grid_ms=100)
+        settings = HistorySettings(keep_days=0, grid_ms=1000, quoted_grid_ms=100, trades_keep_days=3)
         load = LoadHistory(settings, FolderS3(lake), BUCKET, OpenStore(loader), lambda: from_us)
         window = {"symbol": SYMBOL, "from_us": from_us, "to_us": from_us + hours * HOUR_US}
         started_ns = time.perf_counter_ns()

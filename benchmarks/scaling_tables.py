@@ -35,8 +35,10 @@ from cdk.config import (
 )
 from ingest_ecs.settings import MAX_STREAMS, stream_address
 from operations.cost import measured
+from operations.cost.inventory import TRADES_KEEP_DAYS
 from operations.cost.metrics import metric_months
 from operations.cost.prices import prices
+from operations.cost.table_sizes import Kept, Rates, table_sizes, year_gb
 
 MONTH_S = 730 * 3600
 ALL_SYMBOLS = 1500  # assumed: about as many spot pairs trade at once
@@ -82,7 +84,8 @@ HEADROOM = 0.7  # of a core or quota, on average
 SHARD_BUSIEST = 0.9
 SCORED_IN_A_RUN = 300  # symbols: 100 to 180 ms each with a real PostgreSQL, and 45 s of a run's 60
 PREDICTION_BYTES = 2630  # of a symbol in GET /predictions (tests/functions/test_serve_predictions.py)
-DATABASE = "db.t4g.medium"
+LARGE_DATABASE = "db.t4g.medium"  # assumed, for more symbols than `SMALL`
+SMALL = 10
 SPARE_EXECUTIONS = SCHEDULED_EXECUTIONS + HISTORY_EXECUTIONS + API_EXECUTIONS
 
 
@@ -104,7 +107,10 @@ class Preset:
     nodes: int
     zones: int
     memory_mb: int
+    database: str
+    storage_gb: int
     storage_limit_gb: int
+    cheaper_after_days: int | None
     task_cpu: float  # cores
     task_gb: float
 
@@ -127,7 +133,10 @@ def _preset(environment: Environment) -> Preset:
         environment.aws.cache.nodes,
         1 + environment.aws.database.multi_az,
         environment.functions.predict_stream.memory_mb,
+        f"db.{environment.aws.database.instance_type}",
+        environment.aws.database.storage_gb,
         environment.aws.database.storage_limit_gb,
+        environment.lake.bronze_cheaper_after_days,
         environment.aws.ingest.cpu / 1024,
         environment.aws.ingest.memory_mb / 1024,
     )
@@ -214,32 +223,27 @@ class Step:
         return self.per_cell * self.each(lambda found: found.redis_ms) / 1000
 
     @property
-    def s3_puts_per_s(self) -> float:
-        """A file for each symbol with ticks in an event; symbols are as busy as in the whole market."""
+    def file_span_s(self) -> float:
+        """The time that an event of the archive covers."""
         shards = self.cells * self.shards
         records = self.records_per_s / shards
         data = self.symbols * self.each(lambda found: found.kb_per_s) * 1000 / shards
         size = data * 4 / 3 + records * RECORD_BYTES  # in base64
-        span_s = min(ARCHIVE_S, ARCHIVE_RECORDS / records, EVENT_BYTES / size)
-        rates = rates_of(self.symbols)
+        return min(ARCHIVE_S, ARCHIVE_RECORDS / records, EVENT_BYTES / size)
+
+    def _puts_per_s(self, rates: Iterable[float]) -> float:
+        span_s = self.file_span_s
         return sum(1 - math.exp(-rate * span_s) for rate in rates) / span_s
 
     @property
-    def database_gb_per_day(self) -> float:
-        rows = (
-            measured.FEATURE_ROW_BYTES * 1000 / self.preset.quoted_grid_ms
-            + measured.OUTCOME_ROW_BYTES * measured.OUTCOMES_PER_S
-            + measured.BAR_ROW_BYTES
-        )
-        return (
-            (self.symbols * rows + self.ticks_per_s * measured.TRADE_SHARE * measured.TRADE_ROW_BYTES)
-            * 86_400
-            / 1e9
-        )
+    def s3_puts_per_s(self) -> float:
+        """A file for each symbol with ticks in an event; symbols are as busy as in the whole market."""
+        return self._puts_per_s(rates_of(self.symbols))
 
     @property
     def database_gb(self) -> float:
-        return self.database_gb_per_day * self.preset.keep_days
+        rates = Rates(self.symbols, self.ticks_per_s, self.preset.quoted_grid_ms)
+        return year_gb(table_sizes(rates, Kept(self.preset.keep_days, TRADES_KEEP_DAYS)))
 
     # --------------------------------------------------------------------------------------- dollars
 
@@ -267,9 +271,17 @@ class Step:
 
     @property
     def s3_usd(self) -> float:
-        """Requests, and a year of bronze."""
-        stored_gb = self.ticks_per_s * self.preset.tasks * measured.BRONZE_TICK_BYTES * 365 * 86_400 / 1e9
-        return self.s3_puts_per_s * MONTH_S * _usd("s3_put") + stored_gb * _usd("s3_standard_gb")
+        """Requests, and a year of bronze, whose older files move to a cheaper class if they are large."""
+        tick_bytes = self.preset.tasks * measured.BRONZE_TICK_BYTES  # each task sends it
+        rates = rates_of(self.symbols)
+        moved = [rate for rate in rates if rate * tick_bytes * self.file_span_s >= measured.LEAST_MOVED_BYTES]
+        day_gb = tick_bytes * 86_400 / 1e9
+        far_days = measured.LIFETIME_DAYS - (self.preset.cheaper_after_days or measured.LIFETIME_DAYS)
+        far_gb = sum(moved) * day_gb * far_days
+        near_gb = sum(rates) * day_gb * measured.LIFETIME_DAYS - far_gb
+        moves = self._puts_per_s(moved) if far_days else 0.0
+        requests = self.s3_puts_per_s * _usd("s3_put") + moves * _usd("s3_glacier_ir_transition")
+        return MONTH_S * requests + near_gb * _usd("s3_standard_gb") + far_gb * _usd("s3_glacier_ir_gb")
 
     @property
     def cache_usd(self) -> float:
@@ -277,9 +289,11 @@ class Step:
 
     @property
     def database_usd(self) -> float:
-        """Storage, and an instance for each cell."""
-        instances = self.cells * _usd(DATABASE) * MONTH_S / 3600
-        return self.preset.zones * (instances + self.database_gb / measured.FULL_AT * _usd("db_storage_gb"))
+        """Storage, and an instance for each cell: the configured one for few symbols."""
+        instance = self.preset.database if self.per_cell <= SMALL else LARGE_DATABASE
+        instances = self.cells * _usd(instance) * MONTH_S / 3600
+        stored_gb = max(self.cells * self.preset.storage_gb, self.database_gb / measured.FULL_AT)
+        return self.preset.zones * (instances + stored_gb * _usd("db_storage_gb"))
 
     @property
     def ingest_usd(self) -> float:

@@ -148,7 +148,7 @@ def _replay(system: System, speed: float, name: str) -> Iterator[tuple[str, Proc
         )
         port = processes.wait_for_event(exchange, "listening", 60)["port"]
         system.redis().delete(f"state:{SYMBOL}")
-        task = system.start_ingest({"STREAM_URL": f"ws://{servers.HOST}:{port}"})
+        task = system.start_ingest({"STREAM_URL": f"ws://{servers.HOST}:{port}", "REFERENCE_URL": ""})
         yield f"http://{servers.HOST}:{port}", task
         system.kill_ingest(task)
     finally:

@@ -73,7 +73,7 @@ def measure(effort: Effort) -> tuple[Comparison, Quality]:
     predicted = np.mean(
         [each.predict(_inputs(later, scaler)) for each in _reference(learn, settings)], axis=0
     )
-    reference = _skill(predicted * later.features[:, SIGMA:] * np.sqrt(np.array(PATH_S)), later)
+    reference = _skill(predicted * later.features[:, [SIGMA]] * np.sqrt(np.array(PATH_S)), later)
     return compared, Quality(ours, reference)
 
 

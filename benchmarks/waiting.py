@@ -33,11 +33,12 @@ from tickcast.features.ring import BarRing
 from tickcast.features.vector import FEATURE_NAMES, feature_rows
 from tickcast.market.ticks import Quotes, Trades
 from tickcast.market.wire import TickBatch
-from tickcast.model.dataset import Rows, training_rows
+from tickcast.model.dataset import training_rows
 from tickcast.model.fit import TrainingSettings
 from tickcast.model.forecast import HORIZONS_S, PATH_S
 from tickcast.model.network import Network
-from tickcast.model.training import train
+from tickcast.model.thinning import by_symbol
+from tickcast.model.training import GAP_US, between, train
 
 LATENESS_MS = (0, 20, 50, 100, 200)
 LINGERS_MS = (0, 25, 50, 100)
@@ -194,12 +195,14 @@ def main() -> None:
     given = parser.parse_args()
     if set(given.train) & set(given.session) and not given.half:
         parser.error("a model is not judged on what it was trained on: use --half, or other files")
-    segments = [training_rows(bars) for bars in bars_of([inspect(path) for path in given.train])]
+    recordings = [inspect(path) for path in given.train]
+    markets = by_symbol((each.symbol, training_rows(each.bars)) for each in bars_of(recordings))
     cut_us = 0
     if given.half:
-        cut_us = (min(int(s.end_us[0]) for s in segments) + max(int(s.end_us[-1]) for s in segments)) // 2
-        segments = [before(rows, cut_us) for rows in segments]
-    network = train(segments, replace(TrainingSettings(), test_share=0.0)).network
+        ends = [int(rows.end_us[at]) for rows in markets.values() for at in (0, -1)]
+        cut_us = (min(ends) + max(ends)) // 2
+        markets = between(markets, -np.inf, cut_us - GAP_US)
+    network = train(markets, replace(TrainingSettings(), test_share=0.0)).network
     for path in given.session:
         report(path, network, cut_us)
 
@@ -224,11 +227,6 @@ def report(path: Path, network: Network, cut_us: int) -> None:
             age = " / ".join(f"{value:.0f}" for value in np.percentile(ages_ms, [50, 90]))
             head = [str(each.linger_ms), each.name, f"{each.late:.2%}", str(delay_ms), age]
             print(f"| {' | '.join([*head, *cells])} |", flush=True)
-
-
-def before(rows: Rows, cut_us: int) -> Rows:
-    """Those of `rows` whose labels end before `cut_us`."""
-    return rows.chosen(rows.end_us < cut_us - round(max(PATH_S) * 1e6))
 
 
 def batch(trades: Trades, quotes: Quotes, newest_us: int) -> TickBatch:

@@ -40,6 +40,7 @@ def variables(environment: Environment, *, bucket: str, stream: str) -> dict[str
         "STREAM_NAME": stream,
         "AUTHORISATION": environment.api.authorisation,
         **_of(ingest),
+        "REFERENCE_URL": ingest.reference_url if ingest.reference else "",
         # In an account the secret decides, when the task starts: it holds a key or says that there is none.
         "PROTOCOL": "auto" if environment.aws else "sbe",
         "SOURCE": "sbe",

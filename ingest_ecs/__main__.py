@@ -14,20 +14,19 @@ import random
 import signal
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import boto3
-from aws_lambda_powertools.metrics import MetricUnit
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ingest_ecs import unsent
 from ingest_ecs.exchange_time import ExchangeTime
 from ingest_ecs.health import HealthServer
+from ingest_ecs.minute_metrics import MinuteMetrics
 from ingest_ecs.producer import Producer
 from ingest_ecs.quarantine import Quarantine
+from ingest_ecs.reference_stream import ReferenceStream
 from ingest_ecs.settings import IngestSettings
 from ingest_ecs.stream import REST_TIMEOUT_S, Stream
 from ingest_ecs.threads import in_thread
@@ -44,7 +43,6 @@ SOCKETS_S = 2.5  # for closing handshakes
 UNSENT_S = 2.5  # the last of it: to keep in S3 what Kinesis did not take, and refused samples
 READY_TICK_AGE_S = 10
 STUCK_AFTER_S = 30  # a put fails within 7 s
-METRICS_EVERY_S = 60
 
 logger = structured_logger("ingest_ecs")
 metrics = Metrics(service="ingest_ecs")
@@ -53,6 +51,7 @@ metrics = Metrics(service="ingest_ecs")
 def health_report(
     session: Session,
     stream: Stream,
+    reference: ReferenceStream,
     producer: Producer,
     exchange_time: ExchangeTime,
     symbols: tuple[str, ...],
@@ -77,37 +76,12 @@ def health_report(
         "why": "; ".join(why),
         "source": source,
         "symbols": {s: {"last_tick_age_s": age_s, "quiet": quiet[s]} for s, age_s in ages.items()},
+        "reference": reference.report(now_us),  # without it the task is as live and as ready
         "host_offset_ms": None if exchange_us is None else (now_us - exchange_us) / 1000,
         "waiting_records": len(producer.outbox),
         "bad_frames": dict(producer.bad_frames),
         "counts": {"connections": stream.connections, **vars(producer.counts)},
     }
-
-
-def counted(producer: Producer) -> dict[str, int]:
-    return {**vars(producer.counts), "bad_frames": producer.bad_frames.total()}
-
-
-async def emit_metrics(producer: Producer, report: Callable[[], dict[str, Any]]) -> None:
-    """Write a line of CloudWatch's embedded metric format a minute: the age of the newest tick, of the
-    symbol where it is oldest and the market is not quiet, and what was lost since the last line. Reasons are
-    a field of the line, for queries: as metrics their number would be unbounded."""
-    before, counted_reasons = counted(producer), Counter(producer.bad_frames)
-    while True:
-        await asyncio.sleep(METRICS_EVERY_S)
-        now = counted(producer)
-        metrics.count("PutFailures", now["put_failures"] - before["put_failures"])
-        metrics.count("DroppedTicks", now["dropped_ticks"] - before["dropped_ticks"])
-        metrics.count("BadFrames", now["bad_frames"] - before["bad_frames"])
-        reasons = Counter(producer.bad_frames) - counted_reasons
-        if reasons:
-            metrics.add_metadata("bad_frames", dict(reasons))
-        counted_reasons = Counter(producer.bad_frames)
-        ages_s = [about["last_tick_age_s"] for about in report()["symbols"].values() if not about["quiet"]]
-        if known := [age_s for age_s in ages_s if age_s is not None]:
-            metrics.add_metric("LastTickAgeSeconds", MetricUnit.Seconds, max(known))
-        metrics.flush()
-        before = now
 
 
 def publish_schema(settings: IngestSettings) -> None:
@@ -148,6 +122,9 @@ async def ingest(settings: IngestSettings) -> None:
         check_claim=exchange_time.check,
     )
     stream = Stream(settings, session, producer, logger)
+    reference = ReferenceStream(
+        settings.reference_address(), settings.rollover_s, producer.reference, logger, random.Random()
+    )
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -160,26 +137,35 @@ async def ingest(settings: IngestSettings) -> None:
     publishing.result()
 
     def report() -> dict[str, Any]:
-        return health_report(session, stream, producer, exchange_time, settings.symbols, settings.feed)
+        return health_report(
+            session, stream, reference, producer, exchange_time, settings.symbols, settings.feed
+        )
 
+    minute_metrics = MinuteMetrics(metrics, producer, report)
     with HealthServer(settings.health_port, report, settings.health_host) as health:
         logger.info("health_listening", extra={"event": "health_listening", "port": health.port})
         putting, streaming = asyncio.create_task(producer.run()), asyncio.create_task(stream.run())
         beside = [
-            asyncio.create_task(each)
-            for each in (emit_metrics(producer, report), quarantine.run(), exchange_time.run())
+            asyncio.create_task(each.run()) for each in (minute_metrics, quarantine, exchange_time, reference)
         ]
         await asyncio.wait({putting, streaming, stopping}, return_when=asyncio.FIRST_COMPLETED)
         for task in (stopping, *beside):
             task.cancel()
-        await finish(streaming, putting, producer, quarantine)
+        await finish(streaming, putting, producer, quarantine, minute_metrics)
 
 
 async def finish(
-    streaming: asyncio.Task[None], putting: asyncio.Task[None], producer: Producer, quarantine: Quarantine
+    streaming: asyncio.Task[None],
+    putting: asyncio.Task[None],
+    producer: Producer,
+    quarantine: Quarantine,
+    minute_metrics: MinuteMetrics,
 ) -> None:
     """Close the sockets and put what was accepted, in `STOP_S` at most. Raises what `streaming` or `putting`
-    ended with, and `TimeoutError` when records are left."""
+    ended with, and `TimeoutError` when records are left.
+
+    What Kinesis has not taken counts as dropped, and the metrics say so before S3 is tried, which may hang.
+    """
     end_s = time.monotonic() + STOP_S
     streaming.cancel()
     await asyncio.wait({streaming}, timeout=SOCKETS_S)
@@ -187,6 +173,8 @@ async def finish(
     await asyncio.wait({putting}, timeout=end_s - UNSENT_S - time.monotonic())
     waiting = producer.outbox.waiting()
     putting.cancel()
+    producer.count_dropped(*waiting.values())
+    minute_metrics.write_losses()
     problem = ""
     if waiting:
         problem = f"{len(producer.outbox)} records could not be put in time"

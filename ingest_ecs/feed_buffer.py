@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from tickcast.market.exchange_clock import BEHIND_US, TIMING_REASONS, ExchangeClock, Timing, Timings
 from tickcast.market.frames import Ticks, decode_frames
-from tickcast.market.json_frames import JsonFrames
+from tickcast.market.json_frames import JsonFrames, decode_references
 from tickcast.market.liveness import Newest
 from tickcast.market.ticks import QUOTE, TRADE, Quotes, TickArray, TickError, Trades, selected
 from tickcast.market.watermark import ConnectionProgress, SymbolStream
@@ -36,8 +36,9 @@ class RefusedTicks(NamedTuple):
 
 
 class FeedBuffer:
-    """One connection. `name` identifies it downstream, across tasks; `on_control` gets the messages about the
-    connection. `newest` is the newest data received on it, by symbol."""
+    """One connection. `protocol`: "sbe", "json", or "usdm" for the quotes of the USD-M futures. `name`
+    identifies it downstream, across tasks; `on_control` gets the messages about the connection. `newest` is
+    the newest data received on it, by symbol."""
 
     def __init__(
         self,
@@ -52,13 +53,13 @@ class FeedBuffer:
         self.newest: dict[str, Newest] = {}
         self.refused: list[RefusedFrame | RefusedTicks] = []  # since the caller last took them
         self._progress = ConnectionProgress()
-        self._decode: Decode = decode_frames if protocol == "sbe" else JsonFrames().decode
+        self._decode = _decoder(protocol)
         self._on_control = on_control
         self._frames: list[Any] = []
         self._received_us: list[int] = []
         self._clock = ExchangeClock()
         # On the keyless feed a quote's time is estimated from its receipt: no evidence.
-        self._are_quotes_stamped = protocol == "sbe"
+        self._are_quotes_stamped = protocol != "json"
         self._undecided: list[tuple[str, TickArray]] = []
 
     def take(self, frame: bytes | str, received_us: int) -> None:
@@ -159,6 +160,12 @@ class FeedBuffer:
         trades, quotes = (rows, _NO_QUOTES) if rows.dtype == TRADE else (_NO_TRADES, rows)
         self.refused.append(RefusedTicks(symbol, trades, quotes, error))
         return error
+
+
+def _decoder(protocol: str) -> Decode:
+    if protocol == "usdm":
+        return decode_references
+    return decode_frames if protocol == "sbe" else JsonFrames().decode
 
 
 def _stream(symbol: str, rows: TickArray) -> SymbolStream:

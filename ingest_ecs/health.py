@@ -43,6 +43,20 @@ class _Metrics(Collector):
             if about["last_tick_age_s"] is not None:
                 age.add_metric([symbol], about["last_tick_age_s"])
         yield age
+        reference_age = GaugeMetricFamily(
+            "tickcast_ingest_reference_age_seconds",
+            "since the last quote of the symbol's perpetual",
+            labels=["symbol"],
+        )
+        for symbol, age_s in report["reference"]["age_s"].items():
+            if age_s is not None:
+                reference_age.add_metric([symbol], age_s)
+        yield reference_age
+        yield CounterMetricFamily(
+            "tickcast_ingest_reference_connections",
+            "connections to the perpetuals since the start",
+            value=report["reference"]["connections"],
+        )
         for name in ("live", "ready", "waiting_records"):
             yield GaugeMetricFamily(
                 f"tickcast_ingest_{name}", name.replace("_", " "), value=float(report[name])

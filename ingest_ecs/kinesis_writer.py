@@ -28,6 +28,7 @@ class Counts:
     """Since the start; the names are those of `/health` and `/metrics`."""
 
     ticks_in: int = 0
+    references_in: int = 0  # quotes of perpetuals, which are not among the ticks
     ticks_put: int = 0
     records_put: int = 0
     bytes_put: int = 0

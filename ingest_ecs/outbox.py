@@ -23,7 +23,7 @@ MAX_CALL_RECORDS = 500
 class Record(NamedTuple):
     symbol: str  # the partition key
     data: bytes
-    ticks: int
+    ticks: int  # of the symbol itself
 
 
 @dataclass

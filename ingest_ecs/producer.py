@@ -5,6 +5,8 @@ missing), and the writer puts them from the outbox, independently: a call to Kin
 the outbox is full the oldest batch of the longest queue is dropped, counted, and reported downstream as a
 notice, for REST to repair.
 
+The newest quotes of a symbol's perpetual go along with its batches (`ReferenceFeed`).
+
 Ids are checked here, where all connections of the task meet. Refused ticks are counted by reason and put into
 quarantine.
 """
@@ -24,10 +26,12 @@ from ingest_ecs.feed_buffer import FeedBuffer, RefusedFrame, RefusedTicks
 from ingest_ecs.kinesis_writer import Counts, ExchangeNow, KinesisWriter
 from ingest_ecs.outbox import Outbox, Record
 from ingest_ecs.quarantine import QuarantineSink, Refusals
+from ingest_ecs.reference_feed import ReferenceFeed
 from ingest_ecs.symbol_feed import NO_CLAIM, OVERFLOW, REFUSED, RESTARTED, UNREADABLE, Claim, SymbolFeed
 from tickcast.market import wire
 from tickcast.market.id_series import IdSeries, RefusedRow
 from tickcast.market.liveness import Newest, Stall
+from tickcast.market.sources import Source
 from tickcast.market.ticks import (
     TRADE,
     Quotes,
@@ -81,6 +85,8 @@ class Producer:
         self._feeds = {symbol: SymbolFeed(symbol) for symbol in symbols}
         self._buffers: list[FeedBuffer] = []
         self._refusals = Refusals(source, logger, quarantine)
+        # Whose buffers `ReferenceStream` attaches, if the task has one.
+        self.reference = ReferenceFeed(symbols, self._refusals.of(Source(source).reference))
         self._draining = asyncio.Event()
         self.counts = Counts()
         self.outbox = Outbox(symbols)
@@ -152,10 +158,16 @@ class Producer:
                 self._refuse_rows(NO_CONNECTION, feed, series.refuse_suspects(), series)
         self.writer.finish()
 
+    def count_dropped(self, *lost: list[Record]) -> None:
+        """The `lost` records will not be put."""
+        self.counts.dropped_records += sum(len(records) for records in lost)
+        self.counts.dropped_ticks += sum(record.ticks for records in lost for record in records)
+
     # ------------------------------------------------------------------------------------------ packing
 
     def pack(self) -> None:
         """Pack the buffers' ticks into records; a symbol without ticks gets claims alone."""
+        self.reference.collect()
         for buffer in self._buffers:
             self._pack_buffer(buffer)
         now_us = self._now_us()
@@ -241,19 +253,20 @@ class Producer:
             feed.take_notices(),
             feed.quiet_us,
             self._host_offset_us(),
+            reference=self.reference.take(feed.symbol),
         )
+        self.counts.references_in += len(batch.reference)
         if watermark_us >= 0:
             feed.claims[buffer.name] = Claim(watermark_us, self._now_us())
             self._check_claim(watermark_us)
-        for dropped in self.outbox.add(Record(feed.symbol, wire.encode(batch), batch.tick_count)):
+        for dropped in self.outbox.add(Record(feed.symbol, wire.encode(batch), len(trades) + len(quotes))):
             self._note_dropped(dropped)
         self.writer.wake()
 
     def _note_dropped(self, record: Record) -> None:
         """Move the notices of a dropped record to the next one, with a notice of its ticks."""
         feed, batch = self._feeds[record.symbol], wire.decode(record.data)
-        self.counts.dropped_records += 1
-        self.counts.dropped_ticks += record.ticks
+        self.count_dropped([record])
         for notice in batch.notices:
             feed.note_merged(notice)
         if span := span_us(batch.trades, batch.quotes):

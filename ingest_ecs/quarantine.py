@@ -37,11 +37,17 @@ QuarantineSink = Callable[[bytes, str, str], None]  # data, reason, connection
 class Refusals:
     """`counts` are frames or ticks by kind of reason: the reason without its numbers."""
 
-    def __init__(self, source: str, logger: Logger, quarantine: QuarantineSink) -> None:
+    def __init__(
+        self, source: str, logger: Logger, quarantine: QuarantineSink, counts: Counter[str] | None = None
+    ) -> None:
         self._source = source
         self._logger = logger
         self._quarantine = quarantine
-        self.counts: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter() if counts is None else counts
+
+    def of(self, source: str) -> Refusals:
+        """The same of another source, with the same counts."""
+        return Refusals(source, self._logger, self._quarantine, self.counts)
 
     def add(self, refused: RefusedFrame | RefusedTicks, connection: str) -> None:
         if isinstance(refused, RefusedFrame):
@@ -122,25 +128,30 @@ class Quarantine:
         except TimeoutError:
             self.left_out += self._waiting.qsize() + 1
 
-    async def keep_unsent(
-        self, symbol: str, data: bytes, about: dict[str, Any], seconds: float
-    ) -> str | None:
-        """Put the whole of `data`, records that Kinesis did not take, for at most `seconds`. Returns its key
-        in S3; None if it was not put."""
-        if self._s3 is None:
+    async def put_whole(self, name: str, body: Callable[[], bytes], seconds: float) -> str | None:
+        """Put all of what `body` returns, which is called in a thread, for at most `seconds`. Returns its key
+        in S3, which ends in `name`; None if it was not put."""
+        if self._s3 is None or seconds <= 0:
             return None
-        key = f"{FOLDER}/{self._task_name}/unsent-{symbol}"
+        key = f"{FOLDER}/{self._task_name}/{name}"
         try:
             async with asyncio.timeout(seconds):
-                return f"{key}.bin" if await self._put(key, data, about) else None
+                return key if await self._put_objects({key: body}) else None
         except TimeoutError:
             return None
 
-    async def _put(self, key: str, data: bytes, about: dict[str, Any]) -> bool:
-        texts = ((f"{key}.bin", data), (f"{key}.json", json.dumps(about).encode()))
+    async def _put(self, key: str, data: bytes, about: dict[str, Any]) -> None:
+        await self._put_objects(
+            {f"{key}.bin": lambda: data, f"{key}.json": lambda: json.dumps(about).encode()}
+        )
+
+    async def _put_objects(self, bodies: dict[str, Callable[[], bytes]]) -> bool:
+        def put(key: str, body: Callable[[], bytes]) -> None:
+            self._s3.put_object(Bucket=self._bucket, Key=key, Body=body())
+
         try:
-            for name, body in texts:
-                await in_thread(self._s3.put_object, Bucket=self._bucket, Key=name, Body=body)
+            for key, body in bodies.items():
+                await in_thread(put, key, body)
         except Exception as error:  # a sample must not end the task
             self.failed += 1
             if self.failed == 1:

@@ -10,8 +10,17 @@ from msgspec import Meta, field
 from msgspec.structs import replace
 
 from tickcast.adapters.settings import Name, NameOrNothing, Settings
-from tickcast.adapters.variables import HttpUrl, Secret, SettingsError, Symbol, Symbols, WebSocketUrl
+from tickcast.adapters.variables import (
+    HttpUrl,
+    Secret,
+    SettingsError,
+    Symbol,
+    Symbols,
+    WebSocketUrl,
+    WebSocketUrlOrNothing,
+)
 from tickcast.market import symbols
+from tickcast.market.perpetuals import perpetual_of
 from tickcast.market.sources import STREAMED, Source
 
 # The text of a secret that holds no key: ECS starts no task whose secret is empty.
@@ -42,6 +51,7 @@ class IngestSettings(Settings, frozen=True, kw_only=True):
     health_port: Annotated[int, Meta(ge=0, le=65_535)]  # 0: any that is free
     health_host: Literal["127.0.0.1", "0.0.0.0"]  # 0.0.0.0: Prometheus is in another container
     rollover_s: Annotated[float, Meta(ge=0.1, lt=86_400)]  # the exchange closes a connection after a day
+    reference_url: WebSocketUrlOrNothing  # of the USD-M futures' public streams; empty: no reference quotes
     busy_symbol: Symbol  # its quotes never pause: every connection carries them to show that it is alive
     rest_url: HttpUrl  # of the exchange, to check whether a silent market is quiet
     api_key: Secret = field(default=Secret(), name="BINANCE_API_KEY")
@@ -54,6 +64,7 @@ class IngestSettings(Settings, frozen=True, kw_only=True):
             )
         try:
             self.stream_address()
+            self.reference_address()
         except ValueError as error:
             raise SettingsError(f"SYMBOLS: {error}") from None
 
@@ -85,6 +96,11 @@ class IngestSettings(Settings, frozen=True, kw_only=True):
         """The address that delivers every trade and every change of the best bid and ask."""
         return stream_address(self.stream_url, self.protocol, self.symbols, self.busy_symbol)
 
+    def reference_address(self) -> str:
+        """The address that delivers every change of the best bid and ask of the symbols' perpetuals; empty
+        if none is wanted or has one."""
+        return reference_address(self.reference_url, self.symbols, self.busy_symbol)
+
 
 def stream_address(url: str, protocol: str, served: Sequence[str], busy_symbol: str) -> str:
     """The same for the symbols `served`. Raises ValueError if one connection cannot hold them."""
@@ -94,9 +110,23 @@ def stream_address(url: str, protocol: str, served: Sequence[str], busy_symbol: 
         # Quotes of the JSON feed have no time of their own; it is estimated from trades.
         kinds = (quotes,) if protocol == "sbe" else (quotes, "trade")
         streams += [(busy_symbol, kind) for kind in kinds]
+    unit = "" if protocol == "sbe" else "&timeUnit=MICROSECOND"
+    return _address(url, streams, served, unit)
+
+
+def reference_address(url: str, served: Sequence[str], busy_symbol: str) -> str:
+    """The same of the perpetuals of the symbols `served`, and of that of `busy_symbol`."""
+    perpetuals = dict.fromkeys(filter(None, map(perpetual_of, served)))
+    if not url or not perpetuals:
+        return ""
+    if busy := perpetual_of(busy_symbol):
+        perpetuals[busy] = None
+    return _address(url, [(perpetual, "bookTicker") for perpetual in perpetuals], served)
+
+
+def _address(url: str, streams: Sequence[tuple[str, str]], served: Sequence[str], unit: str = "") -> str:
     # The exchange's names of streams are in lower case; letters beyond ASCII are percent-encoded.
     names = "/".join(f"{quote(symbols.lower(symbol))}@{kind}" for symbol, kind in streams)
-    unit = "" if protocol == "sbe" else "&timeUnit=MICROSECOND"
     address = f"{url}/stream?streams={names}{unit}"
     if len(streams) > MAX_STREAMS or len(address) > MAX_ADDRESS:
         raise ValueError(

@@ -9,6 +9,7 @@ import signal
 import sys
 from types import FrameType
 
+from cdk.config import ConfigError
 from local.commands import backfill, drills, evaluate, explain, gaps, gate_check, models, retrain, run, smoke
 from local.commands.command import Command, ExitStatus
 from local.commands.deployment import DeploymentNotFound
@@ -16,6 +17,7 @@ from local.commands.explain import BronzeUnreadable
 from local.commands.smoke import WarmUpFailed
 from local.drills.harness import DrillFailed
 from local.exchange.recording import RecordingError
+from local.exchange.reference import UnusableReference
 from local.system.api import ApiFailed
 from local.system.cloud import FunctionFailed
 from local.system.database import MigrationFailed
@@ -39,7 +41,7 @@ _COMMANDS = (
     gate_check.COMMAND,
 )
 COMMANDS = {command.name: command for command in _COMMANDS}
-REFUSALS = (OptionsError, StateInUse, RecordingError)
+REFUSALS = (ConfigError, OptionsError, StateInUse, RecordingError, UnusableReference)
 FAILURES = (
     *(ProcessFailed, FunctionFailed, MigrationFailed, DeploymentNotFound, ApiFailed, BronzeUnreadable),
     *(WarmUpFailed, DrillFailed, EvaluationError, TrainingError, RegistryError, PointerRace),

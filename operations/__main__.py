@@ -4,6 +4,7 @@ command is declared in its module."""
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from local.commands.command import Command, ExitStatus
@@ -38,6 +39,9 @@ def execute(command: Command, given: argparse.Namespace) -> ExitStatus:
         return ExitStatus.USAGE
     except OperationFailed as error:
         print(f"tickcast: {error}", file=sys.stderr)
+        return ExitStatus.FAILED
+    except BrokenPipeError:  # as of `make cost | head`: the rest is not read
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitStatus.FAILED
     except KeyboardInterrupt:
         return ExitStatus.INTERRUPTED

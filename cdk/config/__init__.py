@@ -9,22 +9,25 @@ take their places. Unknown keys are errors, so a mistyped name cannot be ignored
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-import yaml
 from msgspec import Meta, Struct, structs
 
-from ingest_ecs.settings import stream_address
+from cdk.config import files, wording
+from ingest_ecs.settings import reference_address, stream_address
 from tickcast.adapters.settings import Authorisation, Days, GridMs, HorizonS, PredictEveryMs, Region
-from tickcast.market.symbols import is_symbol
+from tickcast.market.symbols import is_symbol, listed
 
 # Types with the same limits as in the processes' settings are those of `adapters.settings`; where the
 # configuration is stricter, the type is defined here.
 Positive = Annotated[int, Meta(gt=0)]
-ZoneId = Annotated[str, Meta(pattern=r"^[a-z]+[0-9]-az[0-9]$")]
+ZoneId = Annotated[
+    str, Meta(pattern=r"^[a-z]+[0-9]-az[0-9]$", description="the id of a zone, like apne1-az1 (not its name)")
+]
 Retention = Literal["ONE_DAY", "ONE_WEEK", "TWO_WEEKS", "ONE_MONTH", "THREE_MONTHS", "ONE_YEAR"]
 
 # Zones without Fargate ("Regions for Amazon ECS on AWS Fargate" in the ECS Developer Guide). Older accounts
@@ -32,6 +35,39 @@ Retention = Literal["ONE_DAY", "ONE_WEEK", "TWO_WEEKS", "ONE_MONTH", "THREE_MONT
 ZONES_WITHOUT_FARGATE = {"apne1-az3", "use1-az3", "usw1-az2", "cac1-az3", "cac1-az4"}
 
 _HOST = r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?/?"
+Symbols = Annotated[
+    tuple[str, ...], Meta(min_length=1, description="a list of symbols, like [BTCUSDT, ETHUSDT]")
+]
+BusySymbol = Annotated[str, Meta(description="a symbol, like BTCUSDT")]
+StreamUrl = Annotated[
+    str, Meta(pattern=rf"^wss?://{_HOST}$", description="an address like wss://host:9443, without a path")
+]
+ReferenceUrl = Annotated[
+    str, Meta(pattern=rf"^wss?://{_HOST}(/[a-z]+)?$", description="an address like wss://host/public")
+]
+RestUrl = Annotated[
+    str, Meta(pattern=rf"^https?://{_HOST}$", description="an address like https://host, without a path")
+]
+NodeType = Annotated[
+    str,
+    Meta(pattern=r"^cache\.[a-z0-9]+\.[a-z0-9]+$", description="a type of nodes, like cache.t4g.micro"),
+]
+InstanceType = Annotated[
+    str,
+    Meta(pattern=r"^[a-z0-9]+\.[a-z0-9]+$", description="a type of instances without `db.`, like t4g.micro"),
+]
+Schedule = Annotated[
+    str,
+    Meta(
+        pattern=r"^(rate|cron)\(.+\)$",
+        description="an expression of EventBridge, like rate(1 day) or cron(17 3 * * ? *)",
+    ),
+]
+Mail = Annotated[
+    str, Meta(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$", description="an address like me@example.com")
+]
+
+FOLDER = Path(__file__).parent  # of the environments' files
 
 DAY_S = 86_400
 # What the API has to be left of the account's concurrent executions: at some 20 ms a request, 100 requests/s.
@@ -47,7 +83,7 @@ POLLS_OF_ONE_SYMBOL_PER_S = 10  # the pace at which its predictions are made
 
 # What a symbol takes of the cache at most, MB: an hour of receipts and outcomes with a challenger, and room
 # for receipts that list many late ticks. Measured by tests/adapters/redis/test_store_memory.py.
-CACHE_MB_PER_SYMBOL = 40
+CACHE_MB_PER_SYMBOL = 42
 # The memory of cache nodes, MB, including what is reserved ("Node-type specific parameters" in the
 # ElastiCache User Guide).
 CACHE_NODE_MB = {
@@ -77,6 +113,12 @@ def _check_symbols(name: str, *symbols: str) -> None:
             raise ValueError(
                 f"{name}: {symbol[:50]!r} is not a symbol; it should be like BTCUSDT, in upper case"
             )
+
+
+def _check_different(symbols: tuple[str, ...]) -> None:
+    twice = [symbol for symbol, times in Counter(symbols).items() if times > 1]
+    if twice:
+        raise ValueError(f"symbols: {listed(twice)} more than once; each should be there once")
 
 
 class _Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -182,6 +224,8 @@ class TablesConfig(_Config, frozen=True, kw_only=True):
     """
 
     keep_days: Days | None = 30
+    # Trades are read to repair gaps, which are of the last hours. Older ones can be read from bronze.
+    trades_keep_days: Days | None = 3
     grid_ms: GridMs = 1000
     quoted_grid_ms: GridMs = 100
     statement_timeout_s: Annotated[int, Meta(ge=1, le=900)] = 120  # in a training, the function's own timeout
@@ -210,6 +254,7 @@ class FunctionSizes(_Config, frozen=True, kw_only=True):
     serve_predictions: Sizing = Sizing(memory_mb=512, timeout_s=10)
     score_predictions: Sizing = Sizing(memory_mb=512, timeout_s=60)
     audit_predictions: Sizing = Sizing(memory_mb=1024, timeout_s=120)
+    list_stale_hours: Sizing = Sizing(memory_mb=512, timeout_s=300)
     load_history: Sizing = Sizing(memory_mb=2048, timeout_s=900)
     mark_repaired: Sizing = Sizing(memory_mb=512, timeout_s=60)
     plan_backfill: Sizing = Sizing(memory_mb=512, timeout_s=60)
@@ -225,7 +270,7 @@ class ApiConfig(_Config, frozen=True, kw_only=True):
     (the output ApiCallPolicy). There are no keys then, and of limits only the stage's. A browser cannot sign:
     the dashboard needs keys.
 
-    A limit that is null follows from the symbols (`for_symbols`).
+    A limit that is null follows from the number of symbols.
     """
 
     authorisation: Authorisation = "api_key"
@@ -275,10 +320,10 @@ class HistoryConfig(_Config, frozen=True, kw_only=True):
     trained on the last `train_days`; null: none is.
     """
 
-    rest_url: Annotated[str, Meta(pattern=rf"^https?://{_HOST}$")] = "https://data-api.binance.vision"
+    rest_url: RestUrl = "https://data-api.binance.vision"
     days: Days = 2
     train_days: Days | None = 7
-    schedule: Annotated[str, Meta(pattern=r"^(rate|cron)\(.+\)$")] | None = "cron(17 3 * * ? *)"
+    schedule: Schedule | None = "cron(17 3 * * ? *)"
 
 
 class NetworkConfig(_Config, frozen=True, kw_only=True):
@@ -307,7 +352,7 @@ class NetworkConfig(_Config, frozen=True, kw_only=True):
 class CacheConfig(_Config, frozen=True, kw_only=True):
     """The Valkey replication group. Two nodes or more live in different zones and fail over by themselves."""
 
-    node_type: Annotated[str, Meta(pattern=r"^cache\.[a-z0-9]+\.[a-z0-9]+$")] = "cache.t4g.micro"
+    node_type: NodeType = "cache.t4g.micro"
     nodes: Annotated[int, Meta(ge=1, le=6)] = 1
 
     def __post_init__(self) -> None:
@@ -327,7 +372,7 @@ class CacheConfig(_Config, frozen=True, kw_only=True):
 class DatabaseConfig(_Config, frozen=True, kw_only=True):
     """The PostgreSQL instance."""
 
-    instance_type: Annotated[str, Meta(pattern=r"^[a-z0-9]+\.[a-z0-9]+$")] = "t4g.micro"
+    instance_type: InstanceType = "t4g.micro"
     storage_gb: Annotated[int, Meta(ge=20)] = 20
     storage_limit_gb: Annotated[int, Meta(ge=22)] = 100
     backup_days: Annotated[int, Meta(ge=1, le=35)] = 1
@@ -341,6 +386,10 @@ class IngestConfig(_Config, frozen=True, kw_only=True):
     The quotes of `busy_symbol` never pause: every connection carries them to show that it is alive. After
     `rollover_s` a connection is replaced by a new one; the exchange closes each at 24 h.
 
+    With `reference` the best prices of the symbols' perpetuals come along, for which no key is needed, from
+    the public streams of the USD-M futures at `reference_url`: of the perpetual in USDT of the same base, for
+    symbols in dollars of any kind.
+
     `architecture` is that of both tasks' images: arm64 is a fifth cheaper, x86_64 for where no builder makes
     arm64 images. (Functions stay x86_64: their layers would have to be built twice.) `spot`
     takes capacity that AWS has to spare, for about a third of the price: a task may be stopped with two
@@ -352,9 +401,11 @@ class IngestConfig(_Config, frozen=True, kw_only=True):
     cpu: Literal[256, 512, 1024] = 256
     memory_mb: Positive = 512
     tasks: Annotated[int, Meta(ge=0, le=4)] = 1
-    stream_url: Annotated[str, Meta(pattern=rf"^wss?://{_HOST}$")] = "wss://stream-sbe.binance.com:9443"
-    public_stream_url: Annotated[str, Meta(pattern=rf"^wss?://{_HOST}$")] = "wss://data-stream.binance.vision"
-    busy_symbol: str = "BTCUSDT"
+    stream_url: StreamUrl = "wss://stream-sbe.binance.com:9443"
+    public_stream_url: StreamUrl = "wss://data-stream.binance.vision"
+    reference: bool = True
+    reference_url: ReferenceUrl = "wss://fstream.binance.com/public"
+    busy_symbol: BusySymbol = "BTCUSDT"
     linger_ms: Annotated[int, Meta(ge=1, le=2000)] = 100
     rollover_s: Annotated[int, Meta(ge=60, le=86_399)] = 81_000
     health_port: Annotated[int, Meta(ge=1, le=65_535)] = 8080  # the Dockerfile has the same
@@ -378,7 +429,7 @@ class AwsConfig(_Config, frozen=True, kw_only=True):
     ingest: IngestConfig = IngestConfig()
     container_insights: bool = False
     concurrent_executions: Annotated[int, Meta(ge=10)] = 10
-    alarm_email: Annotated[str, Meta(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$")] | None = None
+    alarm_email: Mail | None = None
     dashboards: bool = True  # two, at $3 a month each beyond the three that an account has free
     capacity_alarms: bool = True  # besides those of what fails, those of what is full, busy or slow
 
@@ -393,7 +444,7 @@ class Environment(_Config, frozen=True, kw_only=True):
 
     name: Literal["local", "dev", "prod"]
     region: Region = "ap-northeast-1"
-    symbols: Annotated[tuple[str, ...], Meta(min_length=1)] = ("BTCUSDT", "ETHUSDT")
+    symbols: Symbols = ("BTCUSDT", "ETHUSDT")
     log_level: Literal["DEBUG", "INFO", "WARN", "ERROR"] = "INFO"
     log_retention: Retention = "TWO_WEEKS"
     keep_data: bool = False
@@ -411,6 +462,7 @@ class Environment(_Config, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         _check_symbols("symbols", *self.symbols)
+        _check_different(self.symbols)
         if self.aws:
             self._check_cache(self.aws.cache)
             self._check_zones(self.aws.network)
@@ -439,6 +491,7 @@ class Environment(_Config, frozen=True, kw_only=True):
         try:
             stream_address(ingest.stream_url, "sbe", self.symbols, ingest.busy_symbol)
             stream_address(ingest.public_stream_url, "json", self.symbols, ingest.busy_symbol)
+            reference_address(ingest.reference_url, self.symbols, ingest.busy_symbol)
         except ValueError as error:
             raise ValueError(f"symbols: {error}") from None
 
@@ -479,22 +532,46 @@ def zone_prefix(region: str) -> str:
     return "".join(part[:2] if at == 0 else part[0] for at, part in enumerate(area)) + short + number
 
 
+class ConfigError(ValueError):
+    """The configuration cannot be used; the message names the file, the key and what it should be."""
+
+
 def load(name: str, *, symbols: str = "", rest_url: str = "") -> Environment:
     """The environment called `name`, of the comma-separated `symbols` and with `rest_url` if there are any.
 
-    Raises ValueError naming the environments there are, or what its file has wrong.
+    Raises `ConfigError` naming the environments there are, or what its file or an argument has wrong.
     """
-    files = {path.stem: path for path in Path(__file__).parent.glob("*.yaml")}
-    if name not in files:
-        raise ValueError(f"no environment {name!r}: one of {', '.join(sorted(files))}")
-    values = {"name": name, **yaml.safe_load(files[name].read_text("utf-8"))}
+    paths = {path.stem: path for path in FOLDER.glob("*.yaml")}
+    if name not in paths:
+        raise ConfigError(f"no environment {name!r}: one of {', '.join(sorted(paths))}")
+    try:
+        environment = _of_file(name, files.read(paths[name]))
+    except ValueError as error:
+        raise ConfigError(f"cdk/config/{name}.yaml: {error}") from None
+    if not (symbols or rest_url):
+        return environment
+    values = msgspec.to_builtins(environment)
     if symbols:
         values["symbols"] = [symbol.strip() for symbol in symbols.split(",")]
     if rest_url:
-        values["history"] = {**values.get("history", {}), "rest_url": rest_url}
+        values["history"]["rest_url"] = rest_url
     return parse(values)
 
 
+def _of_file(name: str, values: dict[str, Any]) -> Environment:
+    if "name" in values:
+        raise ValueError("there is no setting name: an environment is called like its file")
+    environment = parse({"name": name, **values})
+    if name != "local" and environment.aws is None:
+        raise ValueError(
+            f"aws is missing: {name} is deployed into an account; `aws: {{}}` takes the defaults of all of it"
+        )
+    return environment
+
+
 def parse(values: dict[str, Any]) -> Environment:
-    """The environment of `values`, as a YAML file has them. Raises ValueError that names what is wrong."""
-    return msgspec.convert(values, Environment)
+    """The environment of `values`, as a YAML file has them. Raises `ConfigError` that names what is wrong."""
+    try:
+        return msgspec.convert(values, Environment)
+    except msgspec.ValidationError as error:
+        raise ConfigError(wording.explained(error, values, Environment)) from None

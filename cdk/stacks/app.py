@@ -232,7 +232,7 @@ class AppStack(Stack):
             "A window of history from the exchange's REST to the lake's bronze",
         )
         self._lake.grant_read(self.fetch_history, "bronze/source=rest/*")
-        self._lake.grant_write(self.fetch_history, "bronze/source=rest/*")
+        self._lake.grant_write(self.fetch_history, "bronze/source=rest/*", "quarantine/fetch_history/*")
 
         self.load_history = self._function(
             "load_history",
@@ -242,6 +242,14 @@ class AppStack(Stack):
         self._database.grant(self.load_history, "loader")
         self._lake.grant_read(self.load_history, "bronze/*")
         self._lake.grant_write(self.load_history, "quarantine/*")
+
+        self.list_stale_hours = self._function(
+            "list_stale_hours",
+            settings.ListStaleHoursSettings,
+            "Which hours of history have to be derived from the lake",
+        )
+        self._database.grant(self.list_stale_hours, "reader")
+        self._lake.grant_list(self.list_stale_hours)
 
         self.mark_repaired = self._function(
             "mark_repaired",
@@ -262,6 +270,7 @@ class AppStack(Stack):
             functions={
                 "PlanBackfill": self.plan_backfill,
                 "FetchHistory": self.fetch_history,
+                "ListStaleHours": self.list_stale_hours,
                 "LoadHistory": self.load_history,
                 "MarkRepaired": self.mark_repaired,
                 "TrainModel": self.train_model,

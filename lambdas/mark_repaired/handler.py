@@ -12,20 +12,22 @@ from tickcast.adapters.redis.connection import connect
 from tickcast.adapters.settings import MarkRepairedSettings
 from tickcast.adapters.telemetry import structured_logger
 from tickcast.adapters.variables import read
-from tickcast.functions.mark_repaired import mark_repaired
+from tickcast.functions.mark_repaired import fetched_rows, mark_repaired
 from tickcast.market.fetch_plan import Window
 
 logger = structured_logger()
 settings = read(MarkRepairedSettings)
 database = Database(settings.database)
 client = connect(settings.redis)
-lake = WindowLake(boto3.client("s3"), settings.bucket)
+s3 = boto3.client("s3")
+lake = WindowLake(s3, settings.bucket)
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     window = msgspec.convert(event["window"], Window)
     store = GapStore(database.connection())
-    marked = mark_repaired(window, lake.withheld(window), store, client)
+    fetched = fetched_rows(s3, settings.bucket, window)
+    marked = mark_repaired(window, lake.withheld(window), store, client, fetched)
     answer: dict[str, Any] = msgspec.to_builtins(marked)
     if marked.missing_trades:
         logger.warning("trades of a repaired gap are still missing", extra=answer)

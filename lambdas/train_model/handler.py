@@ -11,6 +11,7 @@ from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.settings import TrainModelSettings
 from tickcast.adapters.telemetry import structured_logger
 from tickcast.adapters.variables import read
+from tickcast.functions.refit_model import refit_model
 from tickcast.functions.train_model import train_model
 from tickcast.model.training import TrainingError
 
@@ -22,9 +23,14 @@ database = Database(settings.database)
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     try:
-        trained = train_model(event, s3, settings.bucket, datetime.now(UTC), database.connection())
+        now, connection = datetime.now(UTC), database.connection()
+        if event.keys() == {"refit"}:
+            trained = refit_model(str(event["refit"]), s3, settings.bucket, now, connection)
+        else:
+            trained = train_model(event, s3, settings.bucket, now, connection)
     except TrainingError as error:
         logger.warning("nothing trained", extra={"why": str(error)})
         return {"model_id": None, "promoted": False, "rows": 0, "why": str(error)}
-    logger.info("model trained", extra={"model_id": trained.model_id, "test": trained.card["test"]})
+    about = {"model_id": trained.model_id, "why": trained.why, "test": trained.card.get("test")}
+    logger.info("model trained", extra=about)
     return dict(json_text.finite(msgspec.to_builtins(trained)))

@@ -128,7 +128,7 @@ COMMAND = Command(
 def table(planned: dict[str, Any]) -> Table:
     """A plan, for people."""
     totals = planned["totals"]
-    named = (("planned", "to fetch"), ("held", "in bronze"), ("left", "left for further executions"))
+    named = (("planned", "to fetch"), ("held", "in S3 already"), ("left", "left for further executions"))
     hours = ", ".join(f"{totals[f'hours_{name}']:g} h {what}" for name, what in named)
     count = planned["windows"]
     shown = Table(title=f"{count} window{'' if count == 1 else 's'}: {hours}", title_justify="left")

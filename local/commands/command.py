@@ -10,6 +10,8 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from local.exchange.recording import inspect
+from local.exchange.reference import refuse_useless
 from local.system.options import Options, OptionsError
 from tickcast.adapters import json_text
 from tickcast.adapters.variables import Secret, SettingsError, Symbols, value
@@ -48,7 +50,7 @@ def number_of(name: str, kind: type[int] | type[float] = int) -> Callable[[str],
         try:
             return kind(text)
         except ValueError:
-            what = "a whole number" if kind is int else "a number"
+            what = "a whole number, like 1000" if kind is int else "a number, like 1000 or 0.5"
             raise argparse.ArgumentTypeError(f"{name} is {text!r}; it should be {what}") from None
 
     return read
@@ -81,19 +83,30 @@ def add_system_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--train", nargs="+", type=Path, default=[], metavar="FILE", help="recordings to train on"
     )
+    add_reference(parser)
     parser.add_argument("--speed", type=number_of("SPEED", float), default=1.0, help="of a replay (1)")
     offset_ms = number_of("the clock offset")
     parser.add_argument("--clock-offset-ms", type=offset_ms, default=0, help="of the exchange's clock (0)")
 
 
+def add_reference(parser: argparse.ArgumentParser) -> None:
+    help_ = "recordings of the USD-M perpetuals, of the minutes of the others"
+    parser.add_argument("--reference", nargs="+", type=Path, default=[], metavar="FILE", help=help_)
+
+
 def system_options(given: argparse.Namespace) -> Options:
-    """Raises `OptionsError`."""
-    return Options(
+    """Raises `OptionsError`, `RecordingError`, `UnusableReference`."""
+    options = Options(
         given.feed,
         symbols(given.symbols),
         tuple(given.replay),
         tuple(given.train),
+        tuple(given.reference),
         given.speed,
         clock_offset_ms=given.clock_offset_ms,
         live_key=secret_variable("BINANCE_API_KEY"),
     )
+    if options.reference:
+        markets = [inspect(path) for path in (*options.replay, *options.train)]
+        refuse_useless([inspect(path) for path in options.reference], markets)
+    return options

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,20 +20,21 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from cdk.config import load
+from local.commands import aws_access
 from local.system import cloud, state_folder
 from local.system.api import Api
 from local.system.options import Options, OptionsError
 from local.system.progress import Progress
 from local.system.state_folder import StateFolder
 from local.system.system import temporary_system
-from tickcast.adapters.redaction import describe
 
 AWS_ENVIRONMENTS = ("dev", "prod")
 _EMULATED = "/_user_request_"  # in the address of an API that the emulator serves
 
 
 class DeploymentNotFound(RuntimeError):
-    """There is no such deployment, or these credentials have no access to it; the message says what to do."""
+    """There is no such deployment, it is not reached, or these credentials have no access to it; the message
+    says which, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -130,18 +132,21 @@ def in_this_checkout() -> Deployment:
 def in_aws(environment: str, region: str | None = None) -> Deployment:
     """The deployment of `environment` in the AWS account of the caller's credentials, in the region of its
     configuration unless another one is given: where the shell points does not matter. Raises
-    `DeploymentNotFound`."""
-    try:
-        region = region or load(environment).region
-    except ValueError as error:
-        raise DeploymentNotFound(f"the region of a deployment is in its configuration: {error}") from None
+    `DeploymentNotFound`, and `ConfigError` for a configuration that cannot be used."""
+    region = region or load(environment).region
     client, stack = partial(boto3.client, region_name=region), f"tickcast-{environment}-app"
+    elsewhere = ", ".join(aws_access.endpoints(os.environ))
+    title = f"AWS, {environment}" + (f" ({elsewhere})" if elsewhere else "")
     try:
-        return Deployment(f"AWS, {environment}", cloud.outputs_of(client("cloudformation"), stack), client)
+        return Deployment(title, cloud.outputs_of(client("cloudformation"), stack), client)
     except (BotoCoreError, ClientError) as error:
+        code = error.response["Error"].get("Code") if isinstance(error, ClientError) else ""
+        if code != "ValidationError":  # no answer about the stack at all
+            raise DeploymentNotFound(f"stack {stack} in {region}: {aws_access.why(error)}") from None
+        note = aws_access.endpoint_note()
         raise DeploymentNotFound(
-            f"stack {stack} not found in {region} with these AWS credentials: {describe(error)}; "
-            f"set credentials of its account, or deploy it: make deploy ENV={environment}"
+            f"stack {stack} not found in {region} with these AWS credentials: set credentials of its "
+            f"account, or deploy it: make deploy ENV={environment}{f' ({note})' if note else ''}"
         ) from None
 
 

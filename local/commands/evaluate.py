@@ -2,7 +2,8 @@
 
 With TRAIN, a model is trained on those recordings and evaluated on all of SESSION. Without, the second half
 of SESSION is predicted block by block, each by a model trained on everything before it. All of it runs twice
-more on meaningless labels: skill on these is a leak.
+more on meaningless labels: skill on these is a leak. With REFERENCE, the USD-M perpetuals of the minutes of
+both, rows know the perpetual of their market, and the figures say what it adds as well.
 """
 
 from __future__ import annotations
@@ -12,20 +13,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from msgspec import to_builtins
 from rich.console import Console
 from rich.table import Table
 
-from local.commands.command import Command, ExitStatus, number_of, print_last_line
+from local.commands.command import Command, ExitStatus, add_reference, number_of, print_last_line
+from local.commands.reference_gain import ALL, coverage, gains, without_reference
 from local.exchange import recording
 from local.exchange.events import Quote, Tick, Trade
 from local.exchange.recording import Recording
+from local.exchange.reference import reference_feed, references_of, refuse_useless
 from local.system import progress
 from local.system.options import OptionsError
-from local.system.seed import tick_arrays
+from local.system.seed import as_of_arrival, reference_array, tick_arrays
 from tickcast.evaluation.backtest import (
     AGES_MS,
     AtAge,
@@ -41,9 +44,11 @@ from tickcast.evaluation.backtest_figures import REGIMES, figures_by_age, figure
 from tickcast.evaluation.baselines import BASELINES, LAST_TRADE, LINE
 from tickcast.evaluation.leakage import Relabel, detects_leakage, shifted, shuffled
 from tickcast.features.bars import Bars, segments
+from tickcast.market.ticks import Quotes
 from tickcast.model.card import NetworkShape
 from tickcast.model.dataset import Rows, training_rows
 from tickcast.model.fit import TrainingSettings
+from tickcast.model.thinning import by_symbol
 from tickcast.model.training import Training
 
 PICTURE = Path("out") / "evaluation.png"
@@ -63,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--session", nargs="+", type=Path, required=True, metavar="FILE", help="to evaluate on"
     )
     parser.add_argument("--train", nargs="*", type=Path, default=[], metavar="FILE", help="to train on")
+    add_reference(parser)
     parser.add_argument(
         "--latency-ms",
         type=number_of("LATENCY"),
@@ -73,44 +79,62 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--picture", type=Path, default=PICTURE, metavar="PNG")
 
 
-def evaluate(session: Sequence[Path], train: Sequence[Path], latency_ms: int) -> Evaluation:
+def evaluate(
+    session: Sequence[Path], train: Sequence[Path], latency_ms: int, reference: Sequence[Path] = ()
+) -> Evaluation:
     """Evaluate on `session` a model trained on `train`, or by walk-forward where that is empty.
 
     `latency_ms`, in steps of 100, is the time from the row to the prediction's delivery. Raises
     `OptionsError` where a file of `session` and one of `train` share a symbol and time, or two of one
-    list do; `RecordingError`, `TrainingError`, `EvaluationError`.
+    list do; `UnusableReference` where one of `reference` is of no use to any of them; `RecordingError`,
+    `TrainingError`, `EvaluationError`.
     """
-    held_out, trained_on = ([recording.inspect(path) for path in paths] for paths in (session, train))
+    held_out, trained_on, perpetuals = (
+        [recording.inspect(path) for path in paths] for paths in (session, train, reference)
+    )
     refuse_overlap(held_out, trained_on)
-    bars = bars_of(held_out)
-    segments_ = [training_rows(each) for each in bars]
-    holdouts = [holdout(each) for each in bars]
+    refuse_useless(perpetuals, [*held_out, *trained_on])
+    bars = bars_of(held_out, perpetuals)
+    segments_ = [(each.symbol, training_rows(each.bars)) for each in bars]
+    holdouts = [holdout(each.bars, each.symbol) for each in bars]
     quoted = sum(len(each.rows.end_us) for each in holdouts)
     if not quoted:
         raise EvaluationError(
             "SESSION has no rows with quotes: nothing is evaluated against a price that is an estimate"
         )
-    to_train_on = [training_rows(each) for each in bars_of(trained_on)] if trained_on else None
-    shares_time = any(
-        one.first_us <= other.last_us and other.first_us <= one.last_us
-        for one in held_out
-        for other in trained_on
+    to_train_on = (
+        [(each.symbol, training_rows(each.bars)) for each in bars_of(trained_on, perpetuals)]
+        if trained_on
+        else None
     )
     figures: dict[str, Any] = {
         "mode": "train" if trained_on else "walk-forward",
         "session": [path.name for path in session],
         "train": [path.name for path in train],
-        "train_shares_time": shares_time,  # with SESSION, of another symbol: markets move together
+        "train_shares_time": _share_time(
+            held_out, trained_on
+        ),  # with SESSION, of another symbol: markets move together
         "latency_ms": latency_ms,
         "quotes_share": round(quoted / (quoted + sum(each.unquoted for each in holdouts)), 4),
     }
+    forecast: Callable[[list[Holdout]], BacktestRows]
     if to_train_on is None:
-        rows = walk_forward(segments_, holdouts, NO_TEST_BLOCK, latency_ms)
+        markets = by_symbol(segments_)
+        forecast = partial(walk_forward, markets, settings=NO_TEST_BLOCK, latency_ms=latency_ms)
     else:
-        trained = train_and_fit_line(to_train_on, NO_TEST_BLOCK)
-        rows = predict(trained, holdouts, latency_ms)
+        trained = train_and_fit_line(by_symbol(to_train_on), NO_TEST_BLOCK)
+        forecast = partial(predict, trained, latency_ms=latency_ms)
         figures["trained"] = _about(trained.training)
         figures["masked"] = masked_figures(trained, holdouts)
+    rows = forecast(holdouts)
+    figures["reference"] = None
+    if reference:
+        without = forecast([without_reference(each) for each in holdouts])
+        figures["reference"] = {
+            "files": [path.name for path in reference],
+            "coverage": coverage((each.symbol, each.rows) for each in holdouts),
+            "coverage_train": coverage(to_train_on or []),
+        } | gains(rows, without, [each.symbol for each in holdouts], latency_ms)
     figures |= {
         "rows": len(rows.end_us),
         "span_s": _span_s(rows),
@@ -124,9 +148,16 @@ def evaluate(session: Sequence[Path], train: Sequence[Path], latency_ms: int) ->
     return Evaluation(figures, rows)
 
 
+def _share_time(some: Sequence[Recording], others: Sequence[Recording]) -> bool:
+    return any(
+        one.first_us <= other.last_us and other.first_us <= one.last_us for one in some for other in others
+    )
+
+
 def _about(training: Training) -> dict[str, Any]:
     return {
         "rows": training.rows,
+        "fitted": {symbol: each._asdict() for symbol, each in training.fitted.items()},
         "epochs": training.epochs,
         "network": to_builtins(NetworkShape.of(training.network)),
         "calibration": to_builtins(training.calibration, str_keys=True),
@@ -135,16 +166,18 @@ def _about(training: Training) -> dict[str, Any]:
 
 def _on_labels(
     relabel: Relabel,
-    to_train_on: list[Rows] | None,
-    segments_: list[Rows],
+    to_train_on: list[tuple[str, Rows]] | None,
+    segments_: list[tuple[str, Rows]],
     holdouts: list[Holdout],
     latency_ms: int,
 ) -> BacktestRows:
     """The same evaluation with the labels of other rows, in training and in evaluation."""
     holdouts = [each.relabelled(relabel) for each in holdouts]
     if to_train_on is None:
-        return walk_forward([relabel(rows) for rows in segments_], holdouts, NO_TEST_BLOCK, latency_ms)
-    trained = train_and_fit_line([relabel(rows) for rows in to_train_on], NO_TEST_BLOCK)
+        markets = by_symbol((symbol, relabel(rows)) for symbol, rows in segments_)
+        return walk_forward(markets, holdouts, NO_TEST_BLOCK, latency_ms)
+    markets = by_symbol((symbol, relabel(rows)) for symbol, rows in to_train_on)
+    trained = train_and_fit_line(markets, NO_TEST_BLOCK)
     return predict(trained, holdouts, latency_ms)
 
 
@@ -166,13 +199,28 @@ def refuse_overlap(session: Sequence[Recording], train: Sequence[Recording]) -> 
                 )
 
 
-def bars_of(recordings: Sequence[Recording]) -> list[Bars]:
-    """The bars of every symbol, by segments. Raises `RecordingError`."""
-    by_symbol: dict[str, list[Tick]] = {}
+class Segment(NamedTuple):
+    symbol: str
+    bars: Bars
+
+
+def bars_of(recordings: Sequence[Recording], references: Sequence[Recording] = ()) -> list[Segment]:
+    """The bars of every symbol, by segments, with what is known of its perpetual from those of `references`
+    that match. Raises `RecordingError`."""
+    ticks_of: dict[str, list[Tick]] = {}
     for sending in recording.merge(recordings):
         if isinstance(sending.event, Trade | Quote):
-            by_symbol.setdefault(sending.event.symbol, []).append(sending.event)
-    return [bars for symbol in sorted(by_symbol) for bars in segments(*tick_arrays(by_symbol[symbol]))]
+            ticks_of.setdefault(sending.event.symbol, []).append(sending.event)
+    return [
+        Segment(symbol, bars)
+        for symbol, ticks in sorted(ticks_of.items())
+        for bars in segments(*tick_arrays(ticks), _reference_of(symbol, recordings, references))
+    ]
+
+
+def _reference_of(symbol: str, recordings: Sequence[Recording], references: Sequence[Recording]) -> Quotes:
+    feed = reference_feed(symbol, references_of(symbol, references, recordings))
+    return reference_array(map(as_of_arrival, feed))
 
 
 def show(evaluation: Evaluation, console: Console) -> None:
@@ -183,6 +231,8 @@ def show(evaluation: Evaluation, console: Console) -> None:
         f"{', '.join(figures['session'])}; {by}; {figures['quotes_share']:.0%} of rows had quotes"
     )
     console.print(_table(figures["horizons"], figures["latency_ms"]))
+    if figures["reference"]:
+        console.print(_reference_table(figures["reference"]))
     console.print(_age_table(figures["by_age"]))
     if figures["train_shares_time"]:
         console.print("[bold]TRAIN and SESSION overlap in time[/bold]: their markets moved together")
@@ -220,6 +270,25 @@ def _table(horizons: dict[str, Any], latency_ms: int) -> Table:
         lambda each: "{skill:+.3f} ({worst:+.3f}, {best:+.3f})".format(**each["grid_1s"]),
     )
     line("direction, of moves", partial(_with_interval, "direction"))
+    return table
+
+
+def _reference_table(reference: dict[str, Any]) -> Table:
+    name = "skill_gain_by_reference_at_delivery"
+    table = Table(title=f"skill at delivery that the perpetual adds ({', '.join(reference['files'])})")
+    table.add_column("market (rows with the perpetual)")
+    for horizon in reference[name]:
+        table.add_column(f"{horizon} s", justify="right")
+    for symbol in (ALL, *reference["coverage"]):
+        known = f"{symbol} ({reference['coverage'][symbol]:.0%})" if symbol != ALL else ALL
+        pairs = zip(reference[name].values(), reference[f"{name}_ci"].values(), strict=True)
+        cells = [
+            f"{gain[symbol]:+.3f} [{interval[symbol][0]:+.3f}, {interval[symbol][1]:+.3f}]"
+            if symbol in gain
+            else ""
+            for gain, interval in pairs
+        ]
+        table.add_row(known, *cells)
     return table
 
 
@@ -328,7 +397,7 @@ def run(given: argparse.Namespace) -> ExitStatus:
     """Evaluate on recordings; the last line on stdout is the result."""
     steps = progress.to_stderr()
     steps.say("[bold]tickcast evaluate[/bold]: reading recordings, training, evaluating")
-    evaluation = evaluate(given.session, given.train, given.latency_ms)
+    evaluation = evaluate(given.session, given.train, given.latency_ms, given.reference)
     draw(evaluation, given.picture)
     show(evaluation, progress.wide_console())
     steps.say(f"plot: {given.picture}")

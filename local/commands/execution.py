@@ -57,6 +57,7 @@ class Report:
     trained: dict[str, Any] = field(default_factory=dict)  # model_id, rows, rows_with_quotes, promoted
     verdict: dict[str, Any] = field(default_factory=dict)  # the gate's decision
     promotion: dict[str, Any] = field(default_factory=dict)  # the champion afterwards, and its challenger
+    refit: dict[str, Any] = field(default_factory=dict)  # the promoted model on newer rows, or why not
     error: str | None = None
     causes: list[str] = field(default_factory=list)
 
@@ -115,22 +116,36 @@ def add(before: Report, events: list[Event]) -> Report:
         if failed is not None:
             report.causes = list(dict.fromkeys([*report.causes, _cause(failed)]))
         payload = _payload(event)
-        if "totals" in payload:
-            report.windows += payload["windows"]
-            report.hours_left = payload["totals"]["hours_left"]
-        elif "retry_after_s" in payload:
-            _add_fetched(report, payload)
-        elif "feature_rows" in payload:
-            _add_loaded(report, payload)
-        elif "repaired_trades" in payload:
-            report.repaired_trades += payload["repaired_trades"]
-        elif "promoted" in payload:
-            report.trained = {name: value for name, value in payload.items() if name != "card"}
-        elif "sentence" in payload:
-            report.verdict = payload
-        elif "in_force" in payload:
-            report.promotion = payload
+        _add_history(report, payload)
+        _add_model(report, payload)
     return report
+
+
+def _add_history(report: Report, payload: dict[str, Any]) -> None:
+    """What a function that gets history says of it."""
+    if "totals" in payload:
+        report.windows += payload["windows"]
+        report.hours_left = payload["totals"]["hours_left"]
+    elif "retry_after_s" in payload:
+        _add_fetched(report, payload)
+    elif "feature_rows" in payload:
+        _add_loaded(report, payload)
+    elif "before_us" in payload:
+        report.windows += len(payload["windows"])  # of hours to load
+    elif "repaired_trades" in payload:
+        report.repaired_trades += payload["repaired_trades"]
+
+
+def _add_model(report: Report, payload: dict[str, Any]) -> None:
+    """What a function that trains, evaluates or promotes a model says of it."""
+    if payload.get("refit_of"):
+        report.refit = {name: payload[name] for name in ("model_id", "refit_of", "promoted", "why")}
+    elif "promoted" in payload:
+        report.trained = {name: value for name, value in payload.items() if name not in ("card", "refit_of")}
+    elif "sentence" in payload:
+        report.verdict = payload
+    elif "in_force" in payload:
+        report.promotion = payload
 
 
 def progress_text(report: Report) -> str:

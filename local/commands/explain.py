@@ -49,7 +49,7 @@ def run(given: argparse.Namespace) -> ExitStatus:
 
 COMMAND = Command(
     "explain",
-    "print a prediction in words and recompute it from bronze; the last line is JSON",
+    "print a prediction in words and recompute it from the ticks in S3; the last line is JSON",
     add_arguments,
     run,
 )

@@ -21,10 +21,14 @@ def lines(receipt: Receipt) -> Iterator[str]:
     yield f"[bold]{receipt['id']}[/bold]: {receipt['symbol']} as of {_time(receipt['timestamp'])}"
     yield f"  input        up to trade {receipt['last_trade_id']} and book update {receipt['update_id']}"
     yield f"  bars         {_bars(receipt)}"
-    late = len(receipt["late_ids"]), len(receipt["late_update_ids"])
-    yield f"  late         for earlier bars, since the last receipt kept: {late[0]} trades, {late[1]} quotes"
+    late = [receipt.get(name, []) for name in ("late_ids", "late_update_ids", "late_reference_ids")]
+    trades, quotes, reference = map(len, late)
+    yield (
+        f"  late         for earlier bars, since the last receipt kept: {trades} trades, {quotes} quotes, "
+        f"{reference} of the perpetual"
+    )
     if any(late):
-        yield f"               trades {receipt['late_ids']}, book updates {receipt['late_update_ids']}"
+        yield f"               trades {late[0]}, book updates {late[1]}, of the perpetual {late[2]}"
     yield (
         f"  ages         last trade {_ms(receipt.get('trade_age_ms'))}, last quote "
         f"{_ms(receipt.get('quote_age_ms'))}; history since {_time(receipt['history_from_us'] / 1000)}"
@@ -105,9 +109,11 @@ def _bars(receipt: Receipt) -> str:
     if closed_us is None:
         return "no word on which ticks of open bars had arrived"
     seen = len(receipt["open_ids"]), len(receipt["open_update_ids"])
+    reference = len(receipt.get("open_reference_ids", []))
     return (
         f"closed up to {_time(closed_us / 1000)}; from the {_ms(receipt['timestamp'] - closed_us / 1000)} "
-        f"after that, {seen[0]} trades and {seen[1]} quotes had arrived"
+        f"after that, {seen[0]} trades and {seen[1]} quotes had arrived, and of {reference} bars a quote of "
+        "the perpetual"
     )
 
 

@@ -137,7 +137,7 @@ def measure(system: System, seconds: int, progress: Progress) -> Report:
             system.stop_ingest()
         except ProcessFailed as failure:
             report.errors.append(str(failure).partition("\n")[0])
-        with progress.step("comparing sent trades with bronze"):
+        with progress.step("comparing sent trades with those in S3"):
             report.ticks_in = sum(each["trades"] + each["quotes"] for each in sent.values())
             report.ticks_lost = trades_lost(system, sent)
     return report

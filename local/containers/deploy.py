@@ -24,7 +24,7 @@ from local.system.first_model import FirstModel
 from local.system.options import Options
 from local.system.processes import Processes, ProcessFailed
 from local.system.progress import Progress
-from local.system.servers import EXCHANGE_API_KEY
+from local.system.servers import EXCHANGE_API_KEY, stream_variables
 from local.system.state_folder import StateFolder
 from local.system.variables import local_variables
 from tickcast.adapters import json_text
@@ -62,7 +62,7 @@ def ingest_variables(outputs: Mapping[str, str], exchange: str, symbols: list[st
     )
     changed = {
         "SOURCE": "sim",
-        "STREAM_URL": exchange.replace("http://", "ws://"),
+        **stream_variables(exchange),
         "BUSY_SYMBOL": symbols[0],
         "BINANCE_API_KEY": EXCHANGE_API_KEY,
         "POWERTOOLS_SERVICE_NAME": "ingest_ecs",
@@ -96,7 +96,7 @@ def deploy(addresses: Addresses, state: StateFolder, progress: Progress) -> None
     with progress.step("CloudFormation deployment"):
         cloud.deploy()
     outputs = cloud.outputs()
-    first = FirstModel(symbols, (), Options().seed, sent["epoch_us"], state.path / "model-origin")
+    first = FirstModel(symbols, (), (), Options().seed, sent["epoch_us"], state.path / "model-origin")
     if not first.has_champion(cloud, outputs, progress):
         first.train(cloud, outputs, progress)
     key = cloud.api_key(outputs["ApiKeyId"])

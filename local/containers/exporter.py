@@ -58,6 +58,8 @@ def of_health(services: dict[str, Any]) -> Iterator[Metric]:
         figures.add("service_age_seconds", "since the last heartbeat", (name,), service.get("age_s"))
         figures.add("service_missing_trades", "not received", (name,), service.get("missing_trades"))
         figures.add("service_quote_gaps", "spans without quotes", (name,), service.get("quote_gaps"))
+        reference_age_s = service.get("reference_age_s")
+        figures.add("service_reference_age_seconds", "of the perpetual's quote", (name,), reference_age_s)
     yield from figures
 
 

@@ -27,9 +27,11 @@ def settings(arguments: list[str]) -> Settings:
     given = parser.parse_args(arguments)
     if (given.feed == "replay") != bool(given.replay):
         parser.error("--feed replay needs --replay FILE…, and only it takes them")
+    if given.reference and given.feed == "sim":
+        parser.error("--reference is for --feed replay: a simulated market has a perpetual of its own")
     if given.speed != 1 and given.feed == "sim":
         parser.error("--speed is for --feed replay: a simulated market runs in real time")
-    replay = Replay(inspect(path) for path in given.replay) if given.replay else None
+    replay = Replay(map(inspect, given.replay), map(inspect, given.reference)) if given.replay else None
     symbols = given.symbols or (tuple(replay.symbols) if replay else _SYMBOLS)
     missing = set(symbols).difference(replay.symbols) if replay else ()
     if missing:
@@ -71,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     history_s = _limited("--history-s", Annotated[float, Meta(ge=0, le=3650 * 86_400)])
     add("--history-s", type=history_s, default=1800, help="sim: length of that history, without --epoch-us")
     add("--replay", type=Path, nargs="+", metavar="FILE", help="replay: hftbacktest recordings")
+    add("--reference", type=Path, nargs="+", metavar="FILE", default=[], help="replay: of USD-M perpetuals")
     speed = _limited("--speed", Annotated[float, Meta(gt=0)])
     add("--speed", type=speed, default=1.0, help="replay: factor; default: 1")
     offset_ms = _limited("--clock-offset-ms", Annotated[int, Meta(ge=-3_600_000, le=3_600_000)])

@@ -3,6 +3,9 @@
 `Sbe` is that of stream-sbe.binance.com, which asks for a key. `Json` is that of the public mirror,
 data-stream.binance.vision, here under the prefix `/json`. They differ in the frames and in the name of the
 stream of quotes; the rest of the protocol is the same.
+
+`Usdm` is that of the public streams of the USD-M futures, fstream.binance.com/public, here under the prefix
+`/usdm/public`: texts as well, but their quotes state an event time and a transaction time, in ms.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, ClassVar, NamedTuple
 
-from local.exchange.events import Quote, Sending, Trade, decimal
+from local.exchange.events import Quote, ReferenceQuote, Sending, Trade, decimal
 from tickcast.market.ticks import SCALE_EXPONENT
 from tickcast.sbe import BestBidAskEvent, SbeTrade, TradesEvent, encode
 
@@ -23,7 +26,7 @@ class Message(NamedTuple):
 
     stream: str
     symbol: str
-    kind: type  # Trade or Quote
+    kind: type  # Trade, Quote or ReferenceQuote
     content: bytes | str
 
 
@@ -51,11 +54,29 @@ class Json:
         """The texts of one symbol's ticks, in order."""
         for kind, text in texts(sendings, self.is_micro):
             stream = stream_name(symbol, self.streams[kind])
-            content = f'{{"stream":"{stream}","data":{text}}}' if self.is_combined else text
+            content = _combined(stream, text) if self.is_combined else text
             yield Message(stream, symbol, kind, content)
 
 
-Encoding = Sbe | Json
+@dataclass(frozen=True)
+class Usdm:
+    """`is_combined` as of `Json`. Of a market it has the perpetual's quotes alone."""
+
+    is_combined: bool
+    needs_key: ClassVar = False
+    streams: ClassVar[Mapping[type, str]] = {ReferenceQuote: "bookTicker"}
+
+    def messages(self, symbol: str, sendings: Sequence[Sending]) -> Iterator[Message]:
+        """The texts of the quotes of one market's perpetual, in order."""
+        stream = stream_name(symbol, self.streams[ReferenceQuote])
+        for _, event_time_us, event in sendings:
+            if isinstance(event, ReferenceQuote):
+                text = _text(_futures_book_ticker(event, event_time_us))
+                content = _combined(stream, text) if self.is_combined else text
+                yield Message(stream, symbol, ReferenceQuote, content)
+
+
+Encoding = Sbe | Json | Usdm
 
 
 def stream_name(symbol: str, suffix: str) -> str:
@@ -131,6 +152,24 @@ def _book_ticker(quote: Quote) -> dict[str, Any]:
         "a": decimal(quote.ask_price),
         "A": decimal(quote.ask_qty),
     }
+
+
+def _futures_book_ticker(quote: ReferenceQuote, event_time_us: int) -> dict[str, Any]:
+    return {
+        "e": "bookTicker",
+        "u": quote.update_id,
+        "s": quote.symbol,
+        "b": decimal(quote.bid_price),
+        "B": decimal(quote.bid_qty),
+        "a": decimal(quote.ask_price),
+        "A": decimal(quote.ask_qty),
+        "T": quote.time_us // 1_000,
+        "E": event_time_us // 1_000,
+    }
+
+
+def _combined(stream: str, text: str) -> str:
+    return f'{{"stream":"{stream}","data":{text}}}'
 
 
 def _text(payload: dict[str, Any]) -> str:

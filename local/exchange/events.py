@@ -31,6 +31,21 @@ class Quote(NamedTuple):
     ask_qty: int
 
 
+class ReferenceQuote(NamedTuple):
+    """The best bid and ask of the USD-M perpetual of a market's asset, from the transaction at `time_us` on.
+
+    `symbol` is the market's: the perpetual of BTCUSDT is called BTCUSDT as well.
+    """
+
+    symbol: str
+    time_us: int
+    update_id: int
+    bid_price: int
+    bid_qty: int
+    ask_price: int
+    ask_qty: int
+
+
 class BookSnapshot(NamedTuple):
     """The whole order book as of `update_id`."""
 
@@ -51,7 +66,8 @@ class BookDiff(NamedTuple):
 
 
 Tick = Trade | Quote
-Event = Tick | BookSnapshot | BookDiff
+MarketData = Tick | ReferenceQuote
+Event = MarketData | BookSnapshot | BookDiff
 
 
 def decimal(mantissa: int) -> str:

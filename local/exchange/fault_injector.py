@@ -1,14 +1,15 @@
 """Where all faults (`local.exchange.fault_requests`) are injected.
 
-    a handshake          -> check_handshake  refuse_key, refuse
+    a handshake          -> check_handshake  refuse_key, refuse, perpetual_away
     an opened connection -> opened           max_age
     a frame to send      -> deliver          stall, freeze, cull_quotes, duplicate, corrupt, schema_version,
                                              reorder
+    a perpetual's quote  -> deliver_perpetual  perpetual_away
     a REST request       -> before_rest      rest_status
     its aggregate trades -> row_faults       rest_rows
     its exchangeInfo     -> market_status    market_status
     its response         -> after_rest       rest_body
-    the fault itself     -> begin, end       drop, server_shutdown, pause_market
+    the fault itself     -> begin, end       drop, server_shutdown, pause_market, perpetual_away
 
 Several faults may be active; they apply to a frame in the order in which they began, reordering last. The
 counts of what was published are not affected.
@@ -28,7 +29,7 @@ from aiohttp import WSCloseCode, web
 
 from local.exchange.connection import Connection
 from local.exchange.delays import Delays
-from local.exchange.encoding import Encoding, Message
+from local.exchange.encoding import Encoding, Message, Usdm
 from local.exchange.events import Quote, Trade
 from local.exchange.fault_requests import (
     Corrupt,
@@ -40,6 +41,7 @@ from local.exchange.fault_requests import (
     MaxAge,
     OnFrames,
     PauseMarket,
+    PerpetualAway,
     Refuse,
     RefuseKey,
     Reorder,
@@ -106,18 +108,21 @@ class _ActiveFault:
 
 
 class FaultInjector:
-    """The active faults of one exchange. `connections` are those open now, oldest first."""
+    """The active faults of one exchange. `connections` are those open now, oldest first; `to_perpetuals`
+    those to the streams of the perpetuals, which most faults leave alone."""
 
     def __init__(
         self,
         markets: Mapping[str, Market],
         connections: Collection[Connection],
+        to_perpetuals: Collection[Connection],
         max_age_s: float,
         seed: int,
         now_us: Now,
     ) -> None:
         self._markets = markets
         self._connections = connections
+        self._to_perpetuals = to_perpetuals
         self._max_age_s = max_age_s
         self._rng = random.Random(seed)
         self._now_us = now_us
@@ -142,7 +147,7 @@ class FaultInjector:
         if seconds is not None:
             active.timer = asyncio.get_running_loop().call_later(seconds, self._expire, active)
         log("fault_begins", **active.report())
-        affected = len(self._connections if active.targets is None else active.targets)
+        affected = len(self._affected(active))
         self._start(active)
         return affected
 
@@ -160,8 +165,12 @@ class FaultInjector:
 
     def check_handshake(self, encoding: Encoding) -> None:
         """Raises `ApiError` when a new connection is to be refused."""
-        for active in self._of(RefuseKey, Refuse):
+        kinds = (PerpetualAway,) if isinstance(encoding, Usdm) else (RefuseKey, Refuse)
+        for active in self._of(*kinds):
             match active.fault:
+                case PerpetualAway(how="refused"):
+                    self._use(active)
+                    raise _refusal(503, retry_after_s=active.seconds_left())
                 case RefuseKey(status=status):
                     if status == 401 and not encoding.needs_key:
                         continue
@@ -207,6 +216,14 @@ class FaultInjector:
             offer()
         else:
             delays.hold((connection, message.stream), offer)
+
+    def deliver_perpetual(self, connection: Connection, message: Message) -> None:
+        """Offer a perpetual's quote to the connection, unless the perpetuals are silent."""
+        silent = list(self._of(PerpetualAway))
+        for active in silent:
+            self._use(active)
+        if not silent:
+            connection.offer(message.content)
 
     async def before_rest(self, path: str) -> None:
         """Delay the response. Raises `ApiError` where it should be an error."""
@@ -265,6 +282,11 @@ class FaultInjector:
                 return set(open_now)
         return None
 
+    def _affected(self, active: _ActiveFault) -> Collection[Connection]:
+        if isinstance(active.fault, PerpetualAway):
+            return self._to_perpetuals
+        return self._connections if active.targets is None else active.targets
+
     def _start(self, active: _ActiveFault) -> None:
         """Inject a fault that takes effect at once."""
         targets = list(active.targets or ())
@@ -280,6 +302,10 @@ class FaultInjector:
                     connection.offer(json.dumps({"e": "serverShutdown", "E": self._now_us() // 1_000}))
             case MaxAge():
                 self._set_ages()
+            case PerpetualAway(how="refused"):
+                for connection in list(self._to_perpetuals):
+                    active.hits += 1
+                    connection.abort()
             case PauseMarket(symbol=symbol):
                 active.hits = 1
                 self._markets[symbol].pause(self._now_us())

@@ -5,6 +5,9 @@ except for faults that happen once (`drop`, `server_shutdown`), `stall`, and tho
 the connections open now, and end when all of them have closed. `count` is the number of frames affected on
 each connection. `seconds` is the duration; without it a fault lasts until it is ended. `symbol` and `stream`
 restrict it to one market, and to its trades or its quotes.
+
+The streams of the USD-M perpetuals are on another host of the exchange: only `perpetual_away` affects them,
+and `pause_market` the perpetual of its market.
 """
 
 from __future__ import annotations
@@ -184,9 +187,18 @@ class MarketStatus(_Lasting, tag="market_status"):
     symbol: str | None = None
 
 
+class PerpetualAway(_Lasting, tag="perpetual_away"):
+    """The streams of the perpetuals go away, and come back at the fault's end.
+
+    `refused`: connections are reset, new ones refused (503). `silent`: no data while pings continue.
+    """
+
+    how: Literal["refused", "silent"] = "refused"
+
+
 OnFrames = Stall | Freeze | CullQuotes | Duplicate | Reorder | Corrupt | SchemaVersion
 OnRest = RestStatus | RestBody | RestRows | MarketStatus
-Fault = Drop | ServerShutdown | MaxAge | OnFrames | RefuseKey | Refuse | OnRest | PauseMarket
+Fault = Drop | ServerShutdown | MaxAge | OnFrames | RefuseKey | Refuse | OnRest | PauseMarket | PerpetualAway
 
 
 def parse(body: bytes | str) -> Fault:

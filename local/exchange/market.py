@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from local.exchange.book import Book, synthetic_levels
-from local.exchange.encoding import Json, Sbe, stream_name
-from local.exchange.events import Event, Feed, Levels, Quote, Sending, Trade
+from local.exchange.encoding import Json, Sbe, Usdm, stream_name
+from local.exchange.events import Event, Feed, Levels, Quote, ReferenceQuote, Sending, Trade
 from local.exchange.history import AGG_TRADES_PER_S, MAX_AGG_TRADES, QuoteHistory, TradeHistory
 
 TICK_S = 0.005  # events that fall due within this time are sent together
@@ -42,6 +42,7 @@ class Sent:
 
     def __init__(self) -> None:
         self.trades = self.quotes = 0
+        self.perpetual_quotes = 0  # published while they had a listener
         self.first_id: int | None = None
         self.last_id: int | None = None
         self.first_time_us: int | None = None  # event time
@@ -81,6 +82,7 @@ class Market:
             for kind in (Trade, Quote)
         }
         self.streams = set().union(*self.streams_of.values())
+        self.perpetual_stream = stream_name(symbol, Usdm.streams[ReferenceQuote])
         self._book = Book()
         self._pauses_us = 0  # total duration of past pauses
         self._paused_at_us: int | None = None
@@ -106,7 +108,7 @@ class Market:
     def as_of_now(self, sending: Sending) -> Sending:
         """An event with its times moved from the market's own clock to the exchange's."""
         event, late_us = sending.event, self._pauses_us
-        if isinstance(event, Trade | Quote):
+        if isinstance(event, Trade | Quote | ReferenceQuote):
             event = event._replace(time_us=event.time_us + late_us)
         return Sending(sending.due_us + late_us, sending.event_time_us + late_us, event)
 
@@ -117,6 +119,8 @@ class Market:
                 self.trades.append(event)
             case Quote():
                 self.quotes.append(event)
+            case ReferenceQuote():
+                pass  # REST has no history of quotes
             case _:
                 self._book.apply(event)
 

@@ -6,7 +6,8 @@ without a stream is the REST depth snapshot. Decimals become mantissas at 1e-8 d
 Spot ``bookTicker`` messages state no event time. It is estimated as the local time of arrival plus the
 offset of the recorder's clock, taken from the recording itself: the median over its trades of event time
 minus local time, which also cancels the usual network delay. It needs a first pass over the file
-(`inspect`), which finds its symbols and its span as well.
+(`inspect`), which finds its symbols and its span as well. Those of the futures state both the event
+time E and the transaction time T; `references` reads them as the reference quotes of spot markets.
 
 Events are in the order of arrival. Times of trades and quotes interleave slightly, and a trade and the quote
 it hit are in no fixed order, as on the streams.
@@ -24,12 +25,24 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from local.exchange.events import BookDiff, BookSnapshot, Event, Feed, Levels, Quote, Sending, Tick, Trade
+from local.exchange.events import (
+    BookDiff,
+    BookSnapshot,
+    Event,
+    Feed,
+    Levels,
+    Quote,
+    ReferenceQuote,
+    Sending,
+    Tick,
+    Trade,
+)
 from tickcast.market.ticks import mantissa
 
 _TICK_LINE = re.compile(rb'(\d+) \{"stream":"\w+@(trade|bookTicker)"')
 _SYMBOL = re.compile(rb'"s":"(\w+)"')
 _EVENT_TIME = re.compile(rb'"E":(\d+)')
+_TRANSACTION_TIME = re.compile(rb'"T":\d+')
 
 
 class RecordingError(ValueError):
@@ -48,13 +61,15 @@ class Recording(NamedTuple):
     offset_us: int  # what to add to the recorder's local time
     first_us: int  # arrival of the first trade or quote
     last_us: int
+    is_futures: bool = False  # its quotes state their transaction time
 
 
 def inspect(path: Path) -> Recording:
     """The symbols, clock offset and span of the file. Raises `RecordingError`."""
     symbols: set[bytes] = set()
-    offsets: list[int] = []
+    offsets: dict[bytes, list[int]] = {b"trade": [], b"bookTicker": []}
     first_us = last_us = 0
+    is_futures = False
     for number, line in _lines(path):
         tick = _TICK_LINE.match(line)
         if tick is None:
@@ -65,14 +80,16 @@ def inspect(path: Path) -> Recording:
         if symbol is None:
             raise RecordingError(path, number, "the message states no symbol")
         symbols.add(symbol[1])
-        if tick[2] == b"trade" and (event_time := _EVENT_TIME.search(line)):
-            offsets.append(int(event_time[1]) * 1000 - last_us)
-    if not offsets:
+        if event_time := _EVENT_TIME.search(line):
+            offsets[tick[2]].append(int(event_time[1]) * 1000 - last_us)
+            is_futures |= tick[2] == b"bookTicker" and _TRANSACTION_TIME.search(line) is not None
+    stated = offsets[b"trade"] or offsets[b"bookTicker"]  # a perpetual may be recorded without its trades
+    if not stated:
         reason = "no trade with an event time in it: not a recording of the hftbacktest collector"
         raise RecordingError(path, None, reason)
-    offset_us = round(statistics.median(offsets))
+    offset_us = round(statistics.median(stated))
     names = frozenset(symbol.decode() for symbol in symbols)
-    return Recording(path, names, offset_us, first_us + offset_us, last_us + offset_us)
+    return Recording(path, names, offset_us, first_us + offset_us, last_us + offset_us, is_futures)
 
 
 def read(paths: Iterable[Path]) -> Iterator[Tick]:
@@ -120,6 +137,27 @@ def arrivals(recording: Recording) -> Feed:
             event, event_time_us = found
             due_us = max(due_us, arrival_us, event_time_us)
             yield Sending(due_us, event_time_us, event)
+
+
+def references(recording: Recording) -> Feed:
+    """The quotes of a recording of futures as reference quotes, due at their arrival as in `arrivals`.
+
+    Raises `RecordingError`.
+    """
+    due_us = 0
+    for number, line in _lines(recording.path):
+        tick = _TICK_LINE.match(line)
+        if tick is None or tick[2] != b"bookTicker":
+            continue
+        try:
+            data = json.loads(line.partition(b" ")[2])["data"]
+            event_time_us, quote = _time_us(data, "E"), _quote(data, _time_us(data, "T"))
+        except KeyError as error:
+            raise RecordingError(recording.path, number, f"field {error} is missing") from None
+        except (ValueError, TypeError, AttributeError) as error:
+            raise RecordingError(recording.path, number, f"damaged: {error}") from None
+        due_us = max(due_us, int(tick[1]) // 1000 + recording.offset_us, event_time_us)
+        yield Sending(due_us, event_time_us, ReferenceQuote(*quote))
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:

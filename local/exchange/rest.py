@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
+from local.exchange.assets import assets_of
 from local.exchange.events import Levels, Quote, decimal
 from local.exchange.fault_requests import RestRows
 from local.exchange.history import AggTrade
@@ -24,7 +25,6 @@ _WEIGHTS = {"/api/v3/aggTrades": 4, "/api/v3/exchangeInfo": 20, "/api/v3/ticker/
 _DEPTH_WEIGHTS = ((100, 5), (500, 25), (1_000, 50), (5_000, 250))  # up to so many levels
 _MAX_AGG_TRADES, _MAX_LEVELS = 1_000, 5_000
 _MICROSECONDS_FROM = 10**14  # a time parameter this large states µs, a smaller one ms
-_QUOTE_ASSETS = ("USDT", "USDC", "FDUSD", "BTC", "ETH", "EUR")
 
 
 class ApiError(Exception):
@@ -330,11 +330,11 @@ def _texts(levels: Levels) -> list[list[str]]:
 
 
 def _symbol_info(symbol: str, status: str) -> dict[str, Any]:
-    quote_asset = next((asset for asset in _QUOTE_ASSETS if symbol.endswith(asset)), symbol[-3:])
+    base_asset, quote_asset = assets_of(symbol)
     return {
         "symbol": symbol,
         "status": status,
-        "baseAsset": symbol.removesuffix(quote_asset),
+        "baseAsset": base_asset,
         "baseAssetPrecision": 8,
         "quoteAsset": quote_asset,
         "quotePrecision": 8,

@@ -3,10 +3,11 @@
     feed (simulator or replay) -> pace -> Exchange.publish -> history, counts
                                               -> FaultInjector.deliver -> Connection.offer -> the sockets
 
-Binance has two hosts for streams, here they are paths: SBE frames at `/ws` and `/stream`, for which a key is
-needed, and the JSON texts of the keyless mirror at `/json/ws` and `/json/stream`. `Exchange.connect` decides
-who may connect. Faults can be injected (`local.exchange.control`); they affect neither the feeds nor the
-counts of what was published.
+Binance has three hosts for streams, here they are paths: SBE frames at `/ws` and `/stream`, for which a key
+is needed; the JSON texts of the keyless mirror at `/json/ws` and `/json/stream`; and, keyless too, the quotes
+of the USD-M perpetuals at `/usdm/public/ws` and `/usdm/public/stream`, as at fstream.binance.com. A market's
+feed has those of its perpetual. `Exchange.connect` decides who may connect. Faults can be injected
+(`local.exchange.control`); they affect neither the feeds nor the counts of what was published.
 """
 
 from __future__ import annotations
@@ -24,19 +25,21 @@ from aiohttp import WSCloseCode, web
 from local.exchange.attempts import Attempts
 from local.exchange.connection import Connection
 from local.exchange.control import Control
-from local.exchange.encoding import Encoding, Json, Sbe
-from local.exchange.events import Feed, Quote, Sending, Trade
+from local.exchange.encoding import Encoding, Json, Sbe, Usdm
+from local.exchange.events import Feed, Quote, ReferenceQuote, Sending, Trade
 from local.exchange.fault_injector import FaultInjector
 from local.exchange.log import log
 from local.exchange.market import Market, pace
+from local.exchange.perpetual import with_perpetual
 from local.exchange.recording import RecordingError
 from local.exchange.replay import Replay
 from local.exchange.rest import ApiError, RestApi, is_microsecond
 from local.exchange.simulator import simulate
-from local.exchange.subscriptions import Limits, Subscriptions
+from local.exchange.subscriptions import USDM_LIMITS, Limits, Subscriptions
 from tickcast.adapters import json_text
 
 JSON_PREFIX = "/json"  # of the keyless mirror
+USDM_PREFIX = "/usdm/public"  # of the perpetuals
 _CLOSING_S = 2.0  # for clients to complete the closing handshake
 
 
@@ -75,10 +78,18 @@ class Exchange:
         }
         streams = [stream for market in self.markets.values() for stream in market.streams]
         self.subscriptions = Subscriptions(streams, settings.limits)
+        perpetuals = [market.perpetual_stream for market in self.markets.values()]
+        self.perpetual_subscriptions = Subscriptions(perpetuals, USDM_LIMITS)
         self._connections: dict[Connection, None] = {}  # oldest first
-        self._attempts = Attempts(settings.limits)
+        self._to_perpetuals: dict[Connection, None] = {}
+        self._attempts, self._attempts_usdm = Attempts(settings.limits), Attempts(USDM_LIMITS)
         self._faults = FaultInjector(
-            self.markets, self._connections.keys(), settings.limits.max_age_s, settings.seed, self.now_us
+            self.markets,
+            self._connections.keys(),
+            self._to_perpetuals.keys(),
+            settings.limits.max_age_s,
+            settings.seed,
+            self.now_us,
         )
         self._control = Control(self._faults)
         self._rest = RestApi(self.markets, settings.feed, self.now_us, self._faults)
@@ -95,37 +106,44 @@ class Exchange:
         app = web.Application(middlewares=[self._rest.answer, self._control.interfere])
         app.add_routes(self._rest.routes())
         app.add_routes(self._control.routes())
-        for prefix in ("", JSON_PREFIX):
+        for prefix in ("", JSON_PREFIX, USDM_PREFIX):
             for path in ("/ws", "/ws/{streams:.+}", "/stream"):
                 app.add_routes([web.get(prefix + path, self.connect)])
         return app
 
     async def connect(self, request: web.Request) -> web.StreamResponse:
         """Accept a client and serve it until it has disconnected."""
-        self._attempts.add(request.remote, time.monotonic())
         encoding = _encoding(request)
+        is_usdm = isinstance(encoding, Usdm)
+        attempts, subscriptions, connections = (
+            (self._attempts_usdm, self.perpetual_subscriptions, self._to_perpetuals)
+            if is_usdm
+            else (self._attempts, self.subscriptions, self._connections)
+        )
+        attempts.add(request.remote, time.monotonic())
         self._faults.check_handshake(encoding)
         if encoding.needs_key:
             self._check_key(request.headers)
         names = request.match_info.get("streams") or request.query.get("streams", "")
         streams = names.split("/") if names else []
         try:
-            self.subscriptions.check(streams, encoding)
+            subscriptions.check(streams, encoding)
         except ValueError as error:
             raise ApiError(-1130, f"Data sent for parameter 'streams' is not valid: {error}.") from None
         socket = web.WebSocketResponse(timeout=_CLOSING_S, autoping=False, compress=False)
         await socket.prepare(request)
-        connection = Connection(request.transport, socket, self.subscriptions, encoding)
-        self._connections[connection] = None
-        self._faults.opened(connection)
-        self.subscriptions.add(connection, streams)
-        log("connected", streams=streams)
+        connection = Connection(request.transport, socket, subscriptions, encoding)
+        connections[connection] = None
+        if not is_usdm:
+            self._faults.opened(connection)
+        subscriptions.add(connection, streams)
+        log("connected", path=request.path, streams=streams)
         try:
             await connection.serve()
         finally:
-            del self._connections[connection]
+            del connections[connection]
             self._faults.closed(connection)
-            log("disconnected", streams=streams, close_code=socket.close_code)
+            log("disconnected", path=request.path, streams=streams, close_code=socket.close_code)
         return socket
 
     def publish(self, market: Market, batch: Sequence[Sending]) -> None:
@@ -134,10 +152,12 @@ class Exchange:
             kind: {one for stream in streams for one in self.subscriptions.to(stream)}
             for kind, streams in market.streams_of.items()
         }
-        heard = []
+        heard, of_perpetual = [], []
         for sending in map(market.as_of_now, batch):
             market.record(sending.event)
-            if isinstance(sending.event, Trade | Quote):
+            if isinstance(sending.event, ReferenceQuote):
+                of_perpetual.append(sending)
+            elif isinstance(sending.event, Trade | Quote):
                 is_heard = bool(listeners[type(sending.event)])
                 market.sent.add(sending, is_heard)
                 if is_heard:
@@ -147,6 +167,17 @@ class Exchange:
                 for connection in self.subscriptions.to(message.stream):
                     if connection.encoding == encoding:
                         self._faults.deliver(connection, message)
+        if of_perpetual:
+            self._publish_perpetual(market, of_perpetual)
+
+    def _publish_perpetual(self, market: Market, sendings: Sequence[Sending]) -> None:
+        listeners = self.perpetual_subscriptions.to(market.perpetual_stream)
+        market.sent.perpetual_quotes += len(sendings) if listeners else 0
+        for encoding in {one.encoding for one in listeners}:
+            for message in encoding.messages(market.symbol, sendings):
+                for connection in listeners:
+                    if connection.encoding == encoding:
+                        self._faults.deliver_perpetual(connection, message)
 
     async def record_history(self, market: Market, feed: Feed, until_us: int) -> Feed:
         """Add the part of `feed` due by `until_us` to the history; the rest of it."""
@@ -171,7 +202,7 @@ class Exchange:
         self._faults.end()
         closing = [
             connection.close(WSCloseCode.GOING_AWAY, "The exchange shuts down")
-            for connection in self._connections
+            for connection in (*self._connections, *self._to_perpetuals)
         ]
         await asyncio.gather(*closing, return_exceptions=True)
 
@@ -185,10 +216,13 @@ class Exchange:
 
 def _encoding(request: web.Request) -> Encoding:
     """The encoding that the path selects. Raises `ApiError`."""
+    is_combined = request.path.endswith("/stream")
+    if request.path.startswith(USDM_PREFIX):
+        return Usdm(is_combined)
     if not request.path.startswith(JSON_PREFIX):
         return Sbe()
     is_micro = is_microsecond(request.query.get("timeUnit", "MILLISECOND"))
-    return Json(is_combined=request.path.endswith("/stream"), is_micro=is_micro)
+    return Json(is_combined, is_micro)
 
 
 async def serve(settings: Settings) -> int:
@@ -224,7 +258,9 @@ async def _simulated_feeds(exchange: Exchange) -> dict[str, Feed]:
     feeds = {}
     for symbol, market in exchange.markets.items():
         ticks = simulate(symbol, settings.seed, epoch_us)
-        feed = (Sending(tick.time_us, tick.time_us, tick) for tick in ticks)
+        # The perpetual has no history to serve, and simulating it takes as long as the market itself.
+        events = with_perpetual(ticks, symbol, settings.seed, exchange.now_us())
+        feed = (Sending(event.time_us, event.time_us, event) for event in events)
         feeds[symbol] = await exchange.record_history(market, feed, exchange.now_us())
         log("simulated_history", symbol=symbol, seed=settings.seed, epoch_us=epoch_us)
     return feeds

@@ -147,7 +147,7 @@ def simulate(symbol: str, seed: int, start_us: int) -> Iterator[Tick]:
         yield from market.advance()
 
 
-def _endless(draw: Callable[[int], npt.NDArray[np.float64]]) -> Callable[[], float]:
+def endless(draw: Callable[[int], npt.NDArray[np.float64]]) -> Callable[[], float]:
     """A function that returns the numbers of blocks from `draw` one by one."""
 
     def numbers() -> Iterator[float]:
@@ -162,9 +162,9 @@ class _Market:
 
     def __init__(self, symbol: str, profile: Profile, seed: int, start_us: int) -> None:
         rng = np.random.default_rng([seed, zlib.crc32(symbol.encode())])
-        self.uniform = _endless(rng.random)
-        self.normal = _endless(rng.standard_normal)
-        self.exponential = _endless(rng.standard_exponential)
+        self.uniform = endless(rng.random)
+        self.normal = endless(rng.standard_normal)
+        self.exponential = endless(rng.standard_exponential)
         self.symbol = symbol
         self.profile = profile
         self.time_us = start_us

@@ -27,6 +27,10 @@ class Limits:
     max_queued: int = 50_000
 
 
+# Those of the USD-M futures' streams: https://developers.binance.com/docs/derivatives/usds-margined-futures
+USDM_LIMITS = Limits(ping_every_s=180.0, pong_within_s=600.0, messages_per_s=10)
+
+
 class Subscriptions:
     """The listeners of every stream."""
 

@@ -16,20 +16,22 @@ from tickcast.adapters.registry.model_watcher import ModelWatcher, inline
 
 @dataclass(frozen=True)
 class FirstModel:
-    """What to train it on: `recordings`, or without any the market simulated with `seed` from `epoch_us` on.
+    """What to train it on: `recordings`, with their perpetuals among `references`, or without any the market
+    simulated with `seed` from `epoch_us` on.
 
     The file at `origin_file` names what the champion was trained on.
     """
 
     symbols: Sequence[str]
     recordings: Sequence[Path]
+    references: Sequence[Path]
     seed: int
     epoch_us: int
     origin_file: Path
 
     @property
     def origin(self) -> str:
-        return " ".join(path.name for path in self.recordings) or "simulated history"
+        return " ".join(path.name for path in (*self.recordings, *self.references)) or "simulated history"
 
     def has_champion(self, cloud: Cloud, outputs: Mapping[str, str], progress: Progress) -> bool:
         """Whether the champion is of this origin and this code can serve it."""
@@ -53,7 +55,8 @@ class FirstModel:
                 self.seed,
                 self.epoch_us,
                 HISTORY_S,
-                list(self.recordings),
+                self.recordings,
+                self.references,
             )
         with progress.step("loading history into PostgreSQL by the function load_history"):
             requests = load_requests(objects)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from http.client import HTTPException
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -32,15 +33,19 @@ def send(
     headers: Mapping[str, str] | None = None,
     timeout_s: float = 10,
 ) -> Response:
-    """The response to a request, with `body` as JSON unless it is None. Raises as `get` does."""
+    """The response to a request, with `body` as JSON unless it is None. Raises as `get` does: a response that
+    is not HTTP, or breaks off, is none."""
     data = None if body is None else json_text.text(body).encode()
     request = urllib.request.Request(url, data, dict(headers or {}), method=method)
     try:
-        with _opener(url).open(request, timeout=timeout_s) as response:
-            return Response(response.status, json_text.read(response.read()))
-    except urllib.error.HTTPError as error:
-        with error:
-            return Response(error.code, json_text.read(error.read()))
+        try:
+            with _opener(url).open(request, timeout=timeout_s) as response:
+                return Response(response.status, json_text.read(response.read()))
+        except urllib.error.HTTPError as error:
+            with error:
+                return Response(error.code, json_text.read(error.read()))
+    except HTTPException as error:
+        raise ConnectionError(f"{type(error).__name__}: {error}") from None
 
 
 def _opener(url: str) -> urllib.request.OpenerDirector:

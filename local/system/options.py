@@ -27,12 +27,15 @@ def emulator_requested() -> str:
 
 @dataclass(frozen=True)
 class Options:
-    """No `symbols`: all that the feed has. No `train`: the first model is trained on simulated history."""
+    """No `symbols`: all that the feed has. No `train`: the first model is trained on simulated history.
+
+    `reference` has the perpetuals of the minutes of `replay` and `train` together."""
 
     feed: str = "sim"
     symbols: tuple[str, ...] = ()
     replay: tuple[Path, ...] = ()
     train: tuple[Path, ...] = ()
+    reference: tuple[Path, ...] = ()
     speed: float = 1.0
     seed: int = 7
     history_s: int = HISTORY_S
@@ -58,7 +61,9 @@ class Options:
         if not HISTORY_S <= self.history_s <= MAX_HISTORY_S:
             days = MAX_HISTORY_S // 86_400
             raise OptionsError(f"simulated history goes back at most {days} days: use fewer, or FEED=live")
-        for path in (*self.replay, *self.train):
+        if self.reference and not (self.replay or self.train):
+            raise OptionsError("REFERENCE is for recordings: FEED=replay with REPLAY, or TRAIN")
+        for path in (*self.replay, *self.train, *self.reference):
             if not path.is_file():
                 raise OptionsError(f"no recording {path}")
         shared = {path.resolve() for path in self.replay} & {path.resolve() for path in self.train}

@@ -69,17 +69,26 @@ def wait_for_postgres(processes: Processes, process: Process, port: int) -> None
     processes.wait_until(responds, process, _READY_S)
 
 
+def stream_variables(exchange_url: str) -> dict[str, str]:
+    """Where the ingest task finds the streams of the exchange at `exchange_url`; local.exchange.server lists
+    their paths."""
+    url = exchange_url.replace("http://", "ws://")
+    return {"STREAM_URL": url, "REFERENCE_URL": f"{url}/usdm/public"}
+
+
 def start_exchange(
     processes: Processes,
     *,
     symbols: Sequence[str],
     recordings: Sequence[Path],
+    references: Sequence[Path] = (),
     speed: float,
     seed: int,
     epoch_us: int,
     clock_offset_ms: int,
 ) -> Process:
-    """The exchange: a replay of `recordings`, by default a market simulated from `epoch_us` on."""
+    """The exchange: a replay of `recordings` with their perpetuals among `references`, by default a market
+    simulated from `epoch_us` on."""
     command = [sys.executable, "-m", "local.exchange", "--api-key", EXCHANGE_API_KEY]
     if clock_offset_ms:
         command += ["--clock-offset-ms", str(clock_offset_ms)]
@@ -87,6 +96,8 @@ def start_exchange(
         command += ["--symbols", ",".join(symbols)]
     if recordings:
         command += ["--feed", "replay", "--speed", str(speed), "--replay", *map(str, recordings)]
+        if references:
+            command += ["--reference", *map(str, references)]
     else:
         command += ["--feed", "sim", "--seed", str(seed), "--epoch-us", str(epoch_us)]
     return processes.start("exchange", command)

@@ -216,6 +216,7 @@ class System:
             self._parts,
             symbols=self.options.symbols,
             recordings=self.options.replay,
+            references=self.options.reference,
             speed=self.options.speed,
             seed=self.options.seed,
             epoch_us=self._epoch_us,
@@ -246,7 +247,7 @@ class System:
         }
         if self.exchange_url:
             variables["BUSY_SYMBOL"] = self.symbols[0]
-            variables["STREAM_URL"] = self.exchange_url.replace("http://", "ws://")
+            variables |= servers.stream_variables(self.exchange_url)
             variables["BINANCE_API_KEY"] = servers.EXCHANGE_API_KEY
         elif self.options.protocol == "json":
             variables["STREAM_URL"] = _PUBLIC_MIRROR
@@ -257,6 +258,7 @@ class System:
         first = FirstModel(
             self.symbols,
             self.options.train,
+            self.options.reference if self.options.train else (),
             self.options.seed,
             self._epoch_us,
             self.state.path / "model-origin",

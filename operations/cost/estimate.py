@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from cdk.config import Environment
-from operations.cost import coverage, synthesis
+from operations.cost import coverage, storage, synthesis
 from operations.cost.inventory import Inventory, inventory
 from operations.cost.lines import Line, lines
-from operations.cost.measured import SHARD_BYTES_PER_S
+from operations.cost.measured import SHARD_BYTES_PER_S, SHARD_RECORDS_PER_S
 from operations.cost.prices import Prices, prices
 from operations.cost.usage import Load, Usage
 from operations.failures import OperationRefused
@@ -19,12 +19,22 @@ TARGETS_USD = {"dev": 70, "prod": 250}  # for one symbol with 200 ticks a second
 
 @dataclass(frozen=True)
 class Estimate:
-    """The bill of one month of an environment under a load, by line."""
+    """The bill of one month of an environment under a load, by line. `environment` is as it is configured;
+    a what-if is another `inventory` or `load`."""
 
-    name: str
+    environment: Environment
     inventory: Inventory
     load: Load
     prices: Prices
+
+    @property
+    def name(self) -> str:
+        return self.environment.name
+
+    @property
+    def of_target(self) -> Estimate:
+        """The same environment with what its target is for: one symbol with 200 ticks a second."""
+        return replace(self, inventory=replace(self.inventory, symbols=1), load=Load())
 
     @cached_property
     def lines(self) -> list[Line]:
@@ -54,7 +64,12 @@ class Estimate:
                 f"{usage.bytes_per_s / 1e6:.1f} MB/s do not fit into {shards} of stream.shards, "
                 "which take 1 MB/s each"
             )
-        return found
+        if shards and usage.record_rate / usage.busy_shards > SHARD_RECORDS_PER_S:
+            found.append(
+                f"{usage.record_rate:,.0f} records/s do not fit into {shards} of stream.shards, "
+                f"which take {SHARD_RECORDS_PER_S:,} each"
+            )
+        return found + storage.faults(self.inventory, self.load)
 
     def usd(self, name: str) -> float:
         """Of one line. Raises KeyError if there is none of that name."""
@@ -80,4 +95,4 @@ def monthly(environment: Environment, load: Load | None = None) -> Estimate:
     region_prices = prices(environment.region)
     resources = synthesis.resources_of(environment)
     coverage.check(resources)
-    return Estimate(environment.name, inventory(resources), load or Load(), region_prices)
+    return Estimate(environment, inventory(resources), load or Load(), region_prices)

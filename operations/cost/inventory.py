@@ -22,10 +22,14 @@ class FunctionSize:
     is_traced: bool
 
 
+TRADES_KEEP_DAYS = 3  # where load_history does not say
+
+
 @dataclass(frozen=True)
 class Inventory:
     """The billed sizes of one environment. `shards`: None is an on-demand stream. `bronze_days`,
-    `bronze_cheaper_after_days` and `keep_days`: None is indefinitely or never. `alarms` are metrics watched,
+    `bronze_cheaper_after_days` and days that are kept: None is indefinitely or never. `database_limit_gb`:
+    as far as RDS enlarges the storage by itself, None is not at all. `alarms` are metrics watched,
     `symbol_alarms` those that watch one of each symbol."""
 
     symbols: int
@@ -62,6 +66,8 @@ class Inventory:
     has_container_insights: bool
     is_api_traced: bool
     metered_methods: int
+    trades_keep_days: int | None = None
+    database_limit_gb: int | None = None
 
 
 class _Resources:
@@ -130,6 +136,8 @@ def inventory(resources: Iterable[Resource]) -> Inventory:
         has_container_insights=any(map(_has_insights, found.all("AWS::ECS::Cluster"))),
         is_api_traced=bool(stage.get("TracingEnabled")),
         metered_methods=_metered_methods(stage, len(found.all("AWS::ApiGateway::Method"))),
+        trades_keep_days=int(load.get("TRADES_KEEP_DAYS", TRADES_KEEP_DAYS)) or None,
+        database_limit_gb=limit_gb if (limit_gb := int(database.get("MaxAllocatedStorage", 0))) else None,
     )
 
 

@@ -13,9 +13,13 @@ MONTH_DAYS = MONTH_H / 24
 
 # The wire and the hot path: docs/performance.md.
 TICK_BYTES = 54.6
+# Quotes of a symbol's perpetual that go along with its ticks: of recordings of BTC and ETH in 2024, 15 to 20,
+# as tests/ingest_ecs/test_reference_feed.py conflates them. Each is as large as a tick.
+REFERENCE_QUOTES_PER_S = 20
 RECORD_BYTES = 80  # what a record has besides ticks
 PUT_UNIT_BYTES = 25 * 1024
 SHARD_BYTES_PER_S = 1_000_000
+SHARD_RECORDS_PER_S = 1_000
 EVENT_TICKS = 20  # in the event that was measured, or fewer
 TICK_US = 0.4  # each further tick
 EVENT_MS = 2.6  # an event of one symbol to the end of the invocation, on a whole core (2.2 to 2.6)
@@ -27,6 +31,8 @@ POLL_EVERY_MS = 1000  # Lambda's base rate for each shard (AWS Lambda Developer 
 # Two minutes of spot BTC (tests/events/recordings) as `bronze.write_file` writes them; the share of trades is
 # that of benchmarks/sample.py.
 BRONZE_TICK_BYTES = 18.5
+# Smaller objects stay in their class ("Transitioning objects using Amazon S3 Lifecycle", S3 User Guide).
+LEAST_MOVED_BYTES = 128 * 1024
 TRADE_SHARE = 0.21
 EVENT_BYTES = 4_500_000  # of records in an event: 6 MB of payload, in base64
 ARCHIVE_TICK_US = 12  # CPU of a whole core: 9.3 to write (the same two minutes), the rest to decode
@@ -34,12 +40,7 @@ ARCHIVE_FILE_SECONDS = 0.1  # assumed: a put to S3, and the invocation's own
 # What one event sends to the hot store: answer, state, receipt, features (Redis' own count of net input).
 EVENT_TO_STORE_BYTES = 28_100
 
-# PostgreSQL 15, 200,000 rows in a partition, with the indices (pg_total_relation_size).
-TRADE_ROW_BYTES = 142
-FEATURE_ROW_BYTES = 305
-OUTCOME_ROW_BYTES = 252
-BAR_ROW_BYTES = 190  # assumed: by its columns
-OUTCOMES_PER_S = 4  # horizons of the prediction that is kept each second
+# PostgreSQL: bytes a row are in table_sizes.py.
 FULL_AT = 0.9  # RDS adds storage when a tenth is left
 
 
@@ -57,6 +58,7 @@ RUNS = {
     "score_predictions": Run(1440, 0.5),
     "plan_backfill": Run(1, 2),
     "fetch_history": Run(2, 180, per_symbol=True),
+    "list_stale_hours": Run(2, 20),
     "load_history": Run(3, 120, per_symbol=True),
     "mark_repaired": Run(1, 2, per_symbol=True),
     "train_model": Run(1, 240),

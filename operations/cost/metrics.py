@@ -28,7 +28,7 @@ ORDINARY = (
     Written("ingest_ecs", "LastTickAgeSeconds"),
 )
 # Those that have a value only when something is wrong; for how much of a month is assumed: seven hours.
-SELDOM = 17
+SELDOM = 19
 SELDOM_SHARE = 0.01
 
 

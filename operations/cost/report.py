@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.latency_budget import Preset, skill_at
+from operations.cost import storage
 from operations.cost.estimate import TARGETS_USD, Estimate
+from operations.cost.settings import in_words, settings
 from operations.cost.what_ifs import WHAT_IFS
 
 LINGERS_MS = (25, 50, 100, 500, 1000)
@@ -58,18 +60,20 @@ def confidence_table(estimate: Estimate) -> str:
 
 
 def what_if_table(estimate: Estimate) -> str:
-    """What one change makes of it; what changes nothing is as configured."""
+    """What one change makes of it, and how it is configured; what changes nothing is as configured."""
     rows = [
-        "| what if | $ a month | difference | $ for 1,000 predictions |",
-        "|---|---:|---:|---:|",
+        "| what if | $ a month | difference | $ for 1,000 predictions | settings |",
+        "|---|---:|---:|---:|---|",
     ]
     for what_if in WHAT_IFS:
         changed = what_if.of(estimate)
         difference = changed.month_usd - estimate.month_usd
+        found = settings(estimate.environment, estimate.inventory, changed.inventory)
         is_same = changed.inventory == estimate.inventory and changed.load == estimate.load
         rows.append(
             f"| {what_if.what} | {_usd(changed.month_usd)} | "
-            f"{'as it is' if is_same else f'{difference:+.2f}'} | {changed.per_1000_predictions_usd:.5f} |"
+            f"{'as it is' if is_same else f'{difference:+.2f}'} | {changed.per_1000_predictions_usd:.5f} | "
+            f"{in_words(found)} |"
         )
     return "\n".join(rows)
 
@@ -113,13 +117,14 @@ def skill_table(estimate: Estimate) -> str:
 
 
 def target_sentence(estimate: Estimate) -> str:
-    """Whether the estimate keeps the target, which is for one symbol with 200 ticks a second."""
-    target = TARGETS_USD[estimate.name]
-    if (estimate.inventory.symbols, estimate.load.ticks_per_s) != (1, 200):
-        return f"The target of ${target} is for one symbol with 200 ticks a second."
-    if estimate.month_usd <= target:
-        return f"Within the target of ${target}."
-    return f"${estimate.month_usd - target:.2f} above the target of ${target}."
+    """What one symbol with 200 ticks a second costs, and whether that keeps the target."""
+    target, usd = TARGETS_USD[estimate.name], estimate.of_target.month_usd
+    kept = (
+        f"within the target of ${target}"
+        if usd <= target
+        else f"${usd - target:.2f} above the target of ${target}"
+    )
+    return f"One symbol at 200 ticks a second (SYMBOLS=1): ${_usd(usd)} a month, {kept}."
 
 
 def as_json(estimate: Estimate) -> dict[str, Any]:
@@ -131,10 +136,12 @@ def as_json(estimate: Estimate) -> dict[str, Any]:
         "symbols": inventory.symbols,
         "ticks_per_s": load.ticks_per_s,
         "month_usd": round(estimate.month_usd, 2),
+        "one_symbol_month_usd": round(estimate.of_target.month_usd, 2),
         "target_usd": TARGETS_USD[estimate.name],
         "predictions": round(estimate.predictions),
         "per_1000_predictions_usd": round(estimate.per_1000_predictions_usd, 6),
         "warnings": estimate.warnings,
+        "database": storage.as_json(inventory, load),
         "lines": [
             {
                 "name": line.name,

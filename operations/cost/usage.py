@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from operations.cost import measured
 from operations.cost.inventory import Inventory
 from operations.cost.measured import MONTH_DAYS, MONTH_S
+from operations.cost.table_sizes import Kept, Rates, TableSize, day_gb, table_sizes, year_gb
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class Usage:
         # Each task sends each symbol's ticks in records of its own.
         self.record_rate = inventory.tasks * inventory.symbols * 1000 / inventory.linger_ms
         self.records = self.record_rate * MONTH_S
-        self.ticks = inventory.tasks * inventory.symbols * load.ticks_per_s * MONTH_S
+        self.symbol_rate = load.ticks_per_s + measured.REFERENCE_QUOTES_PER_S  # of a symbol, from each task
+        self.ticks = inventory.tasks * inventory.symbols * self.symbol_rate * MONTH_S
         self.bytes = self.ticks * measured.TICK_BYTES + self.records * measured.RECORD_BYTES
         self.bytes_per_s = self.bytes / MONTH_S
 
@@ -65,8 +67,7 @@ class Usage:
     @property
     def put_units(self) -> float:
         record_bytes = (
-            self.load.ticks_per_s * self.inventory.linger_ms / 1000 * measured.TICK_BYTES
-            + measured.RECORD_BYTES
+            self.symbol_rate * self.inventory.linger_ms / 1000 * measured.TICK_BYTES + measured.RECORD_BYTES
         )
         return self.records * math.ceil(record_bytes / measured.PUT_UNIT_BYTES)
 
@@ -155,9 +156,11 @@ class Usage:
 
     @property
     def cheaper_days(self) -> int:
-        """Days of bronze that lie in the cheaper class."""
+        """Days of bronze that lie in the cheaper class, to which S3 moves no small files."""
         after = self.inventory.bronze_cheaper_after_days
-        return 0 if after is None else max(self.bronze_days - after, 0)
+        if after is None or self.bronze_file_bytes < measured.LEAST_MOVED_BYTES:
+            return 0
+        return max(self.bronze_days - after, 0)
 
     @property
     def bronze_files(self) -> float:
@@ -165,22 +168,35 @@ class Usage:
         return self.archive_runs * self.symbols_a_shard
 
     @property
+    def bronze_file_bytes(self) -> float:
+        return self.ticks * measured.BRONZE_TICK_BYTES / self.bronze_files
+
+    @property
+    def tables(self) -> list[TableSize]:
+        """Of PostgreSQL, with all symbols."""
+        inventory = self.inventory
+        rates = Rates(inventory.symbols, inventory.symbols * self.load.ticks_per_s, inventory.grid_ms)
+        return table_sizes(rates, Kept(inventory.keep_days, inventory.trades_keep_days))
+
+    @property
     def database_day_gb(self) -> float:
         """What a day of all symbols takes in PostgreSQL."""
-        trades = self.load.ticks_per_s * measured.TRADE_SHARE * measured.TRADE_ROW_BYTES
-        rows = measured.FEATURE_ROW_BYTES * 1000 / self.inventory.grid_ms
-        outcomes = measured.OUTCOMES_PER_S * measured.OUTCOME_ROW_BYTES
-        a_second = trades + rows + outcomes + measured.BAR_ROW_BYTES
-        return self.inventory.symbols * a_second * 86_400 / 1e9
+        return day_gb(self.tables)
 
     @property
     def database_data_gb(self) -> float:
-        return self.database_day_gb * (self.inventory.keep_days or measured.LIFETIME_DAYS)
+        """What is there after a year."""
+        return year_gb(self.tables)
+
+    @property
+    def grown_gb(self) -> int:
+        """Of storage that the rows take: RDS enlarges it before it is full."""
+        return math.ceil(self.database_data_gb / measured.FULL_AT)
 
     @property
     def database_gb(self) -> int:
         """What is allocated, or grew to by itself."""
-        return max(self.inventory.database_gb, math.ceil(self.database_data_gb / measured.FULL_AT))
+        return max(self.inventory.database_gb, self.grown_gb)
 
     @property
     def backup_gb(self) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 from cdk.config import CACHE_MB_PER_SYMBOL, CACHE_NODE_MB, usable_mb
 from operations.cost.estimate import Estimate
 from operations.cost.inventory import FunctionSize, Inventory
-from operations.cost.measured import SHARD_BYTES_PER_S
+from operations.cost.measured import SHARD_BYTES_PER_S, SHARD_RECORDS_PER_S
 from operations.cost.usage import Load, Usage
 
 
@@ -32,7 +32,10 @@ def with_symbols(inventory: Inventory, symbols: int, load: Load) -> Inventory:
     known cache holds them."""
     changed = replace(inventory, symbols=symbols)
     if changed.shards is not None:
-        needed = math.ceil(Usage(changed, load).bytes_per_s / SHARD_BYTES_PER_S)
+        usage = Usage(changed, load)
+        needed = math.ceil(
+            max(usage.bytes_per_s / SHARD_BYTES_PER_S, usage.record_rate / SHARD_RECORDS_PER_S)
+        )
         changed = replace(changed, shards=max(changed.shards, needed))
     if usable_mb(changed.cache_node_type) < symbols * CACHE_MB_PER_SYMBOL:
         large_enough = [

@@ -6,6 +6,7 @@ say what was deployed and migrated last. A file on this machine would be missing
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cache, cached_property
@@ -13,9 +14,10 @@ from typing import Any, NamedTuple
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from cdk.config import Environment, load
+from local.commands import aws_access
 from local.commands.deployment import Deployment
 from operations.failures import OperationFailed, OperationRefused
 
@@ -58,7 +60,13 @@ def environment(name: str) -> Environment:
     try:
         return load(name)
     except ValueError as error:
-        raise OperationRefused(f"cdk/config/{name}.yaml: {error}") from None
+        raise OperationRefused(str(error)) from None
+
+
+def say_endpoint() -> None:
+    """Say on stderr that requests go elsewhere than to AWS, if they do."""
+    if note := aws_access.endpoint_note():
+        print(f"note: {note}", file=sys.stderr)
 
 
 class Account:
@@ -87,6 +95,13 @@ class Account:
     def id(self) -> str:
         """Raises what the look-up of credentials raises."""
         return str(self.client("sts").get_caller_identity()["Account"])
+
+    def check_access(self) -> None:
+        """Raises `OperationFailed` unless AWS answers to these credentials: asked before what takes time."""
+        try:
+            self.id  # noqa: B018 (it asks)
+        except (BotoCoreError, ClientError) as error:
+            raise OperationFailed(aws_access.why(error)) from None
 
     # -- stacks -------------------------------------------------------------------------------------------
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 
 from rich.console import Console
 
 from local.commands.command import Command, ExitStatus
 from local.system import progress
 from operations.deployment import summary
-from operations.deployment.account import Account, environment
+from operations.deployment.account import Account, environment, say_endpoint
 from operations.deployment.api_check import CheckApi
 from operations.deployment.exchange_key import StoreKey
 from operations.deployment.first_model import FirstModel
@@ -62,7 +63,13 @@ def add_diff_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_diff(given: argparse.Namespace) -> ExitStatus:
-    Toolkit(Account(environment(given.env))).diff()
+    """Credentials are asked about first: layers and templates take minutes to build."""
+    account = Account(environment(given.env))
+    say_endpoint()
+    account.check_access()
+    cdk = Toolkit(account)
+    BuildLayers(cdk).run(account, lambda text: print(text, file=sys.stderr))
+    cdk.diff()
     return ExitStatus.OK
 
 

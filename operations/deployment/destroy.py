@@ -13,7 +13,7 @@ import time
 from local.commands.command import Command, ExitStatus
 from local.system import progress
 from operations.deployment import leftovers, stacks
-from operations.deployment.account import STACKS, Account, Say, environment
+from operations.deployment.account import STACKS, Account, Say, environment, say_endpoint
 from operations.deployment.leftovers import STAYS
 from operations.deployment.stacks import Sleep
 from operations.deployment.steps import Step, carry_out
@@ -126,7 +126,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> ExitStatus:
     account = Account(environment(given.env))
     check_confirmed(account.name, given.confirm)
-    carry_out(steps(), account, progress.to_stderr(), f"make destroy ENV={account.name}")
+    say_endpoint()
+    account.check_access()
+    carry_out(steps(), account, progress.to_stderr(), stacks.destroy_command(account))
     left = kept(account)
     print(f"{account.name} is gone. {STAYS}.")
     if left:

@@ -13,6 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from rich.markup import escape
 
 from ingest_ecs.settings import NO_KEY
+from local.commands import aws_access
 from local.commands.command import Command, ExitStatus, passed
 from local.system import progress
 from operations.deployment.account import DEPLOYED, MIGRATED, STACKS, Account, environment
@@ -21,12 +22,10 @@ from operations.deployment.exchange_key import stored_value
 from operations.deployment.first_model import bucket, name_of, running
 from operations.deployment.foundation import LEAST_BOOTSTRAP, bootstrap_version
 from operations.deployment.migration import revision
-from operations.deployment.steps import reason_of
+from operations.deployment.steps import FAILURES
 from operations.deployment.version import version
 from operations.failures import OperationFailed
-from tickcast.adapters.redaction import describe
 from tickcast.adapters.registry import model_registry
-from tickcast.adapters.registry.model_registry import RegistryError
 
 _WELL = ("CREATE_COMPLETE", "UPDATE_COMPLETE")
 _SHOWN_EVENTS = 3
@@ -47,14 +46,23 @@ def examine(account: Account) -> list[State]:
     """The state of everything. Raises nothing: what cannot be asked is a line too."""
     try:
         report = [State(True, f"account {account.id}, region {account.region}")]
+        checks = [*_OF_ACCOUNT, *(_OF_APP if account.status("app") else ())]
+        if note := aws_access.endpoint_note():
+            report.append(State(True, note))
     except (BotoCoreError, ClientError) as error:
-        return [State(False, f"credentials: {describe(error)}", "set credentials of the account")]
-    for check in (*_OF_ACCOUNT, *(_OF_APP if account.status("app") else ())):
+        return [State(False, f"account: {aws_access.why(error)}", "nothing else can be asked without")]
+    for check in checks:
         try:
             report += check(account)
-        except (OperationFailed, RegistryError, BotoCoreError, ClientError, OSError, ValueError) as error:
+        except FAILURES as error:
             subject = check.__name__.removeprefix("_of_").replace("_", " ")
-            report.append(State(False, f"{subject}: could not be asked", reason_of(error)))
+            report.append(
+                State(
+                    False,
+                    f"{subject}: could not be asked",
+                    str(error) if isinstance(error, OperationFailed) else aws_access.why(error),
+                )
+            )
     return report
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.exceptions import BotoCoreError, ClientError
 from msgspec.structs import asdict
 
-from cdk.config import AwsConfig, Environment
+from cdk.config import Environment
+from local.commands import aws_access
 from operations.deployment.account import STACKS, Account, Say
 from operations.deployment.exchange_key import given_key
 from operations.deployment.foundation import BOOTSTRAP_STACK, LEAST_BOOTSTRAP, bootstrap_version
@@ -26,6 +29,7 @@ from tickcast.adapters.redaction import describe
 LEAST_NODE = 20
 LEAST_CONCURRENCY = 10  # of a fresh account; what is deployed takes 8 at times
 ALWAYS_UNRESERVED = 100  # executions that Lambda lets no function reserve
+DEPLOYED_WELL = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE")
 _ARMS = ("arm64", "aarch64")
 # Quotas by service, code and name, and what of them is asked of an account.
 VPCS, FARGATE_VCPUS, SPOT_VCPUS = ("vpc", "L-F678F1CE"), ("fargate", "L-3032A538"), ("fargate", "L-36FBB829")
@@ -58,6 +62,8 @@ class Preflight:
         if fatal:
             raise OperationFailed("\n  - ".join([f"{len(fatal)} to be put right first:", *fatal]))
         say(f"account {account.id}, region {account.region}, images by {self._engine}")
+        if not account.status("data"):
+            say("a first deployment: about 40 min, then history and a model (estimates: docs/deployment.md)")
 
 
 # -- this machine ------------------------------------------------------------------------------------------
@@ -80,33 +86,51 @@ def of_machine(environment: Environment, engine: str) -> Iterator[Finding]:
             f"a program that builds images, one of {', '.join(BUILDERS)}, that works for this user: install "
             "one, or start Docker's daemon; CDK_DOCKER names another one",
         )
-    yield from _of_architecture(environment.aws)
+    if environment.aws and not can_build_for(wanted := environment.aws.ingest.architecture, engine):
+        own = "arm64" if platform.machine() in _ARMS else "x86_64"
+        yield Finding(
+            True,
+            f"emulation of {wanted}, for which the images are built on this {platform.machine()} machine: "
+            "install QEMU's user mode emulation (Debian: qemu-user-static; docker: `docker run --privileged "
+            f"--rm tonistiigi/binfmt --install {wanted}`), or set `aws.ingest.architecture: {own}` in "
+            f"cdk/config/{environment.name}.yaml",
+        )
 
 
-def _of_architecture(config: AwsConfig | None) -> Iterator[Finding]:
-    wanted = str(getattr(config.ingest, "architecture", "x86_64")) if config else "x86_64"
-    if can_build_for(wanted):
-        return
-    yield Finding(
-        True,
-        f"emulation of {wanted}, for which the images are built on this {platform.machine()} machine: "
-        f"install QEMU's user mode emulation (Debian: qemu-user-static), or set "
-        "aws.ingest.architecture to this machine's",
-    )
-
-
-def can_build_for(architecture: str, formats: Path = Path("/proc/sys/fs/binfmt_misc")) -> bool:
-    """Whether images for arm64 or x86_64 can be built here: natively, or by an emulator that the kernel
-    knows. On other systems than Linux the engines bring one."""
-    if platform.system() != "Linux":
+def can_build_for(
+    architecture: str, engine: str = "", formats: Path = Path("/proc/sys/fs/binfmt_misc")
+) -> bool:
+    """Whether images for arm64 or x86_64 can be built here: natively, by an emulator that the kernel knows,
+    or by one that the engine says it has, such as in Docker Desktop's machine. On other systems than Linux
+    the engines bring one, and of engines that are not known here nothing can be said."""
+    is_arm = architecture in _ARMS
+    if platform.system() != "Linux" or (platform.machine() in _ARMS) == is_arm:
         return True
-    if (platform.machine() in _ARMS) == (architecture in _ARMS):
+    if engine and Path(engine).name not in BUILDERS:
         return True
-    emulator = formats / ("qemu-aarch64" if architecture in _ARMS else "qemu-x86_64")
     try:
-        return emulator.read_text("utf-8").startswith("enabled")
+        if (formats / ("qemu-aarch64" if is_arm else "qemu-x86_64")).read_text("utf-8").startswith("enabled"):
+            return True
     except OSError:
-        return False
+        pass  # asked of the engine
+    wanted = "linux/arm64" if is_arm else "linux/amd64"
+    return Path(engine).name == "docker" and wanted in docker_platforms(engine)
+
+
+def docker_platforms(engine: str = "docker") -> list[str]:
+    """The platforms that docker's builder builds for, itself or by emulation; none if it does not say."""
+    try:
+        found = subprocess.run(
+            [engine, "buildx", "inspect"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    listed = re.search(r"^Platforms:(.*)$", found.stdout, re.M)
+    return [each.strip().rstrip("*") for each in listed[1].split(",")] if listed else []
 
 
 def image_engine(environment: Mapping[str, str], does_work: Callable[[str], bool] = works) -> str:
@@ -130,16 +154,14 @@ def node_version() -> int:
 
 def of_account(account: Account) -> Iterator[Finding]:
     """What the account lacks. Without credentials nothing else can be asked."""
+    if note := aws_access.endpoint_note():
+        yield Finding(False, note)
     try:
-        found = account.id
-    except NoCredentialsError:
-        yield Finding(True, "credentials of an AWS account: `aws configure sso`, or AWS_PROFILE=…")
+        account.check_access()
+    except OperationFailed as error:
+        yield Finding(True, str(error))
         return
-    except (BotoCoreError, ClientError) as error:
-        yield Finding(True, f"credentials that AWS accepts in {account.region}: {describe(error)}")
-        return
-    assert found
-    for check in (_of_region, _of_bootstrap, _of_stacks, _of_concurrency, _of_vpcs, _of_fargate):
+    for check in (_of_region, _of_bootstrap, _of_stacks, _of_zones, _of_concurrency, _of_vpcs, _of_fargate):
         try:
             yield from check(account)
         except (BotoCoreError, ClientError) as error:
@@ -187,6 +209,35 @@ def _of_stacks(account: Account) -> Iterator[Finding]:
                 f"{account.stack_name(part)} in a state that can be updated: it is {status}; "
                 f"`{destroy_command(account)}` removes it",
             )
+
+
+def _of_zones(account: Account) -> Iterator[Finding]:
+    """A subnet keeps its zone. Of another one CloudFormation would make it again, with addresses that the old
+    one still has, and fail."""
+    config = account.environment.aws
+    assert config is not None
+    if account.status("network") not in DEPLOYED_WELL:
+        return
+    name = account.stack_name("network")
+    template = account.client("cloudformation").get_template(StackName=name)["TemplateBody"]
+    resources = (json.loads(template) if isinstance(template, str) else template)["Resources"]
+    subnets = [each["Properties"] for each in resources.values() if each["Type"] == "AWS::EC2::Subnet"]
+    in_order = sorted(subnets, key=lambda subnet: ip_network(subnet["CidrBlock"]))
+    deployed = [zone for zone in dict.fromkeys(map(_zone_id, in_order)) if zone]
+    wanted = [*(config.network.zone_ids or ())]
+    if subnets and deployed != wanted:
+        now, had = (f"[{', '.join(zones)}]" if zones else "null" for zones in (wanted, deployed))
+        yield Finding(
+            True,
+            f"the zones that {name} is in: aws.network.zone_ids in cdk/config/{account.name}.yaml is {now}, "
+            f"and was deployed as {had}; a subnet keeps its zone. Set it back, or "
+            f"`{destroy_command(account)}` first",
+        )
+
+
+def _zone_id(subnet: Mapping[str, Any]) -> str:
+    """The zone that a template puts a subnet in, empty where the account chooses."""
+    return str(subnet.get("AvailabilityZoneId", ""))
 
 
 def _of_concurrency(account: Account) -> Iterator[Finding]:

@@ -9,20 +9,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from http.client import HTTPException
 from typing import Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.markup import escape
 
+from local.commands import aws_access
 from local.system.progress import Progress
 from operations.deployment.account import Account, Say
 from operations.failures import OperationFailed, OperationRefused
-from tickcast.adapters.redaction import describe
 from tickcast.adapters.registry.model_registry import RegistryError
+
+# What a step may raise: what it says itself, what boto3 raises, an answer that does not come or that cannot
+# be read.
+FAILURES = (
+    *(OperationFailed, RegistryError, BotoCoreError, ClientError),
+    *(OSError, ValueError, HTTPException),
+)
 
 
 class Step(Protocol):
-    """One step. `run` raises `OperationFailed`, what boto3 raises, OSError or ValueError."""
+    """One step. `run` raises one of `FAILURES`."""
 
     @property
     def name(self) -> str: ...
@@ -46,10 +54,9 @@ def carry_out(steps: Sequence[Step], account: Account, progress: Progress, comma
             step.run(account, lambda text: progress.say(f"    {escape(text)}"))
         except OperationRefused:
             raise
-        except (OperationFailed, RegistryError, BotoCoreError, ClientError, OSError, ValueError) as error:
+        except FAILURES as error:
             raise OperationFailed(
-                f"{step.name}: {error if isinstance(error, OperationFailed) else reason_of(error)}\n"
-                f"Then repeat `{command}`: it continues at this step."
+                f"{step.name}: {reason_of(error)}\nThen repeat `{command}`: it continues at this step."
             ) from None
         except KeyboardInterrupt:
             progress.say(f"interrupted at {title}; `{command}` continues there")
@@ -58,8 +65,5 @@ def carry_out(steps: Sequence[Step], account: Account, progress: Progress, comma
 
 
 def reason_of(error: Exception) -> str:
-    """An error of AWS or of this machine in words, with what to do where it is a missing right."""
-    code = error.response.get("Error", {}).get("Code", "") if isinstance(error, ClientError) else ""
-    if code in ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation"):
-        return f"{describe(error)}: these credentials lack that right; use ones that may do it"
-    return describe(error)
+    """One of `FAILURES` in words, with what to do where that is known."""
+    return str(error) if isinstance(error, OperationFailed) else aws_access.why(error)

@@ -15,6 +15,7 @@ from local.system.state_folder import ROOT
 from operations.failures import OperationFailed, OperationRefused
 
 BUILDERS = ("docker", "podman", "buildah")
+PLATFORMS = ("linux/amd64", "linux/arm64")  # whose packages have hashes in requirements.lock
 
 
 class Image(NamedTuple):
@@ -102,11 +103,15 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(given: argparse.Namespace) -> ExitStatus:
+    if given.platform and given.platform not in PLATFORMS:
+        raise OperationRefused(f"PLATFORM is {given.platform!r}; it should be one of {', '.join(PLATFORMS)}")
+    try:
+        options = shlex.split(given.options)
+    except ValueError as error:
+        raise OperationRefused(f"BUILD_OPTIONS is {given.options!r}: {error}") from None
     builder = choose(given.builder)
     for image in IMAGES:
-        command = build_command(
-            builder, image, base=given.base, platform=given.platform, options=shlex.split(given.options)
-        )
+        command = build_command(builder, image, base=given.base, platform=given.platform, options=options)
         print(f"images: {image.name} with {builder}", file=sys.stderr)
         build(command, image)
     print(f"images: built {' and '.join(image.name for image in IMAGES)}")

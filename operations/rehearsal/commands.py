@@ -29,11 +29,10 @@ def _synthesised(names: Sequence[str]) -> Iterator[Synthesised]:
 
 
 def _rehearse(given: argparse.Namespace) -> ExitStatus:
-    from rich.console import Console
-
+    from local.system import progress
     from operations.rehearsal.rehearse import rehearse, show
 
-    console, findings = Console(), {}
+    console, findings = progress.wide_console(), {}
     for synthesised in _synthesised(given.environments):
         rehearsal = rehearse(synthesised)
         show(rehearsal, console)
@@ -62,7 +61,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 REHEARSE = Command("rehearse", "find what an account would refuse of an environment", _arguments, _rehearse)
 DOCUMENT = Command(
     "document",
-    "write docs/permissions.md and docs/checked-by.md from the templates",
+    "write what is generated of docs/: permissions, checked-by, configuration, rights of deployment",
     lambda _: None,
     _document,
 )

@@ -1,11 +1,12 @@
-"""The documents that are generated from the templates."""
+"""The documents that are generated from the templates and the configuration's types."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from operations.rehearsal import checked_by, permissions
+from operations.deployment import rights
+from operations.rehearsal import checked_by, configuration, permissions
 from operations.rehearsal.creation import Created
 from operations.rehearsal.synthesis import ROOT
 from operations.rehearsal.template import Templates
@@ -13,6 +14,7 @@ from operations.rehearsal.template import Templates
 COMMAND = ".venv/bin/python -m operations document"
 PERMISSIONS = ROOT / "docs" / "permissions.md"
 CHECKED_BY = ROOT / "docs" / "checked-by.md"
+CONFIGURATION = ROOT / "docs" / "configuration.md"
 
 
 def texts(environments: Mapping[str, Templates], created: Mapping[str, Created]) -> dict[Path, str]:
@@ -20,4 +22,6 @@ def texts(environments: Mapping[str, Templates], created: Mapping[str, Created])
     return {
         PERMISSIONS: permissions.document(environments),
         CHECKED_BY: checked_by.document(environments, created),
+        CONFIGURATION: configuration.document(),
+        rights.DOCUMENT: rights.document(rights.DOCUMENT.read_text("utf-8")),
     }

@@ -63,18 +63,21 @@ def rehearse(synthesised: Synthesised) -> Rehearsal:
 
 
 def show(rehearsal: Rehearsal, console: Console) -> None:
-    """Print what was checked, then a table by stack and rule, then each finding with what to do."""
+    """Print what was checked, then a table by stack and rule, then each finding with what to do. Lines are
+    not wrapped, so that what they name can be copied and searched for."""
+
+    def say(text: str, *, markup: bool = True) -> None:
+        console.print(text, markup=markup, highlight=False, soft_wrap=True)
+
     created, name = rehearsal.created, rehearsal.name
-    console.print(
-        f"\n[bold]{name}[/] in {rehearsal.templates.region}: cfn-lint, cdk-nag, {rehearsal.rules} rules"
-    )
+    say(f"\n[bold]{name}[/] in {rehearsal.templates.region}: cfn-lint, cdk-nag, {rehearsal.rules} rules")
     if created.resources:
-        console.print(
+        say(
             f"  moto created {created.resources} resources of {len(created.kinds)} types; it does not know "
             f"{len(created.unknown)}, and fails on some of {len(created.failed)}"
         )
     if not rehearsal.findings:
-        console.print(f"  [green]nothing found in {', '.join(rehearsal.templates.documents)}[/]")
+        say(f"  [green]nothing found in {', '.join(rehearsal.templates.documents)}[/]")
         return
     table = Table("stack", "rule", "found", title_justify="left")
     counted = Counter((finding.stack, finding.rule) for finding in rehearsal.findings)
@@ -84,6 +87,6 @@ def show(rehearsal: Rehearsal, console: Console) -> None:
     for finding in sorted(rehearsal.findings):
         at = finding.place or finding.resource or "the template"
         also = f" ({finding.resource})" if finding.resource and finding.resource != at else ""
-        console.print(f"[red]{finding.stack}[/]: {escape(at + also)}", highlight=False)
-        console.print(f"  {finding.problem}", markup=False, highlight=False)
-        console.print(f"  to do: {finding.remedy}", markup=False, highlight=False)
+        say(f"[red]{finding.stack}[/]: {escape(at + also)}")
+        say(f"  {finding.problem}", markup=False)
+        say(f"  to do: {finding.remedy}", markup=False)

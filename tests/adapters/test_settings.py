@@ -81,6 +81,7 @@ WHOLE_NUMBERS = {
     "DATABASE_PORT": ("load", ["1", "5432"], ["0", "65536"]),
     "DATABASE_STATEMENT_TIMEOUT_S": ("load", ["1", "900"], ["0", "-120", "901"]),
     "KEEP_DAYS": ("load", ["0", "30", "3650", " 7 "], ["-1", "3651"]),
+    "TRADES_KEEP_DAYS": ("load", ["0", "3", "3650"], ["-1", "3651"]),
     "GRID_MS": ("load", ["100", "1000", "60000"], ["0", "-100", "50", "150", "60100"]),
     "QUOTED_GRID_MS": ("load", ["100", "500"], ["0", "99", "101"]),
     "DRIFT_MIN_SCORED": ("score", ["1", "3600"], ["0", "-1"]),
@@ -125,6 +126,11 @@ TEXTS = {
         "ingest",
         ["wss://data-stream.binance.vision", "ws://127.0.0.1:1/json"],
         ["", "https://data-stream.binance.vision", "wss://"],
+    ),
+    "REFERENCE_URL": (
+        "ingest",
+        ["wss://fstream.binance.com/public", "ws://127.0.0.1:1/usdm/public", ""],
+        ["https://fstream.binance.com", "wss://", "wss://h?x", "fstream.binance.com"],
     ),
     "DATABASE_HOST": ("load", ["127.0.0.1", "db.x.rds.amazonaws.com"], ["", "postgres://db", "db:5432"]),
     "DATABASE_NAME": ("load", ["tickcast"], ["", "a b", "db;drop"]),
@@ -197,7 +203,7 @@ def test_defaults_are_the_contract_s() -> None:
     assert predict.symbols == ("BTCUSDT", "ETHUSDT")
     assert (predict.lateness_us, serve.stale_after_s, predict.features_ttl_s) == (100_000, 5, 60)
     assert (predict.fee_bp, predict.min_confidence, predict.primary_horizon_s) == (10, 0.55, 2)
-    assert configured(HistorySettings) == HistorySettings(load("local").tables.keep_days or 0, 1000, 100)
+    assert configured(HistorySettings) == HistorySettings(load("local").tables.keep_days or 0, 1000, 100, 3)
 
 
 def test_values_are_converted() -> None:
@@ -226,7 +232,9 @@ def test_values_that_contradict_each_other_are_refused() -> None:
 
 def test_a_negative_number_of_days_reaches_no_load() -> None:
     with pytest.raises(SettingsError, match="KEEP_DAYS is '-1'"):
-        HistorySettings(keep_days=-1, grid_ms=1000, quoted_grid_ms=100)
+        HistorySettings(keep_days=-1, grid_ms=1000, quoted_grid_ms=100, trades_keep_days=3)
+    with pytest.raises(SettingsError, match="TRADES_KEEP_DAYS is '-1'"):
+        HistorySettings(keep_days=1, grid_ms=1000, quoted_grid_ms=100, trades_keep_days=-1)
 
 
 @pytest.mark.parametrize(

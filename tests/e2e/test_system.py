@@ -57,6 +57,28 @@ def test_the_champion_was_trained_by_the_function(system: System, aws: Session) 
     assert sorted(card["data"]["markets"]) == [f"sim/{symbol}" for symbol in sorted(system.symbols)]
 
 
+def test_ingest_brings_the_perpetuals_quotes_along(system: System, aws: Session) -> None:
+    """From the exchange's second address to bronze, under a source of its own."""
+    [address, *_] = system.ingest.values()
+    reference = http_json.get(f"{address}/health").body["reference"]
+    assert (reference["wanted"], reference["live"], reference["why"]) == (True, True, "")
+    assert set(reference["age_s"]) == set(system.symbols)
+    assert all(age_s < 10 for age_s in reference["age_s"].values())
+    s3, bucket = aws.client("s3"), system.outputs["BucketName"]
+    for symbol in system.symbols:
+        prefix = f"bronze/source=sim_usdm/symbol={symbol}/"
+
+        def streamed(prefix: str = prefix) -> list[str]:
+            found = s3.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", [])
+            return [each["Key"] for each in found if "/history-" not in each["Key"]]
+
+        key = eventually(streamed)[-1]
+        rows: list[Any] = list(
+            fastavro.reader(io.BytesIO(s3.get_object(Bucket=bucket, Key=key)["Body"].read()))
+        )
+        assert {row["kind"] for row in rows} == {"quote"}
+
+
 @pytest.mark.parametrize("symbol", ["BTCUSDT", "ETHUSDT"])
 def test_predictions_are_served_by_the_model(system: System, symbol: str) -> None:
     served = prediction_of_model(system, symbol)

@@ -11,7 +11,7 @@ from tickcast.evaluation.backtest import BacktestRows, Trained, predict, train_a
 
 @pytest.fixture(scope="session")
 def trained() -> Trained:
-    return train_and_fit_line([planted(3, 6000, 0.6)], FAST)
+    return train_and_fit_line({"BTC": planted(3, 6000, 0.6)}, FAST)
 
 
 @pytest.fixture(scope="session")

@@ -21,10 +21,10 @@ from tickcast.evaluation.backtest import (
 from tickcast.features.bars import mids, segments
 from tickcast.model.calibration import Calibrator
 from tickcast.model.card import HorizonScore
-from tickcast.model.dataset import Rows
 from tickcast.model.fit import TrainingSettings
 from tickcast.model.forecast import HORIZONS_S, Calibration, remaining_moves
 from tickcast.model.network import SIGMA
+from tickcast.model.thinning import Markets
 
 CALIBRATIONS = {h: Calibration(direction_slope=2.0, interval_width=1.0) for h in HORIZONS_S}
 
@@ -33,12 +33,12 @@ def test_walk_forward_trains_on_the_past_alone(monkeypatch: pytest.MonkeyPatch) 
     rows = planted(3, 6000, 0.6)
     seen: list[int] = []
 
-    def watched(markets: list[Rows], settings: TrainingSettings) -> Trained:
-        seen.append(max(int(each.end_us.max()) for each in markets))
+    def watched(markets: Markets, settings: TrainingSettings) -> Trained:
+        seen.append(max(int(each.end_us.max()) for each in markets.values()))
         return train_and_fit_line(markets, settings)
 
     monkeypatch.setattr(backtest, "train_and_fit_line", watched)
-    predicted = walk_forward([rows], [holdout_of(rows)], replace(FAST, members=1), 200)
+    predicted = walk_forward({"BTC": rows}, [holdout_of(rows)], replace(FAST, members=1), 200)
     np.testing.assert_array_equal(predicted.end_us, rows.end_us[3000:])
     starts_us = [rows.end_us[at] for at in (3000, 4000, 5000)]
     assert all(start - newest > 15_000_000 for newest, start in zip(seen, starts_us, strict=True))
@@ -48,7 +48,7 @@ def test_calibration_is_simulated_at_one_prediction_a_second() -> None:
     """Against a calibrator updated by hand, in the order in which outcomes become known: that of a prediction
     delivered after 200 ms, two seconds ahead, with the third after it."""
     rows = planted(5, 600, 0.6)
-    moves, scale = remaining_moves(rows.moves_bp, 0.2), rows.features[:, SIGMA:] * np.sqrt(HORIZONS_S)
+    moves, scale = remaining_moves(rows.moves_bp, 0.2), rows.features[:, [SIGMA]] * np.sqrt(HORIZONS_S)
     expected = moves * 0.3 + 0.1
     delivered = AtAge(moves, expected, {})
     confidence, half_width = simulate_online_calibration(rows.end_us, delivered, scale, CALIBRATIONS, 200)
@@ -91,9 +91,9 @@ def test_rows_without_quotes_are_left_out_and_counted() -> None:
 
 def test_block_scores_are_by_horizon_and_neutral_without_rows(trained: Trained) -> None:
     rows = planted(4, 3000, 0.6)
-    scores = block_scores(trained.training.network, rows)
+    scores = block_scores(trained.training._replace(test={"BTC": rows}))
     assert scores.keys() == set(HORIZONS_S)
     for score in scores.values():
         assert (score.skill or 0) > 0.04 and (score.direction or 0) > 0.6 and score.rows == 3000
-    none = block_scores(trained.training.network, rows.chosen(slice(0, 0)))
+    none = block_scores(trained.training._replace(test={"BTC": rows.chosen(slice(0, 0))}))
     assert none[1] == HorizonScore(skill=0.0, direction=0.5, rows=0.0)

@@ -99,7 +99,7 @@ def test_without_rows_there_are_no_figures(predicted: BacktestRows) -> None:
 def test_the_masked_part_is_evaluated_on_rows_with_their_quotes_masked() -> None:
     settings = replace(FAST, members=1)
     flow = 8  # trade_flow_1s
-    markets = [planted(3, 3000, 0.6), planted(4, 3000, 0.6, flow, has_quotes=0.0)]
+    markets = {"BTC": planted(3, 3000, 0.6), "ETH": planted(4, 3000, 0.6, flow, has_quotes=0.0)}
     trained = train_and_fit_line(markets, settings)
     masked = later(planted(5, 3000, 0.6, flow, has_quotes=0.0), 1000)
     figures = masked_figures(trained, [holdout_of(planted(6, 10, 0.6))._replace(masked=masked)])

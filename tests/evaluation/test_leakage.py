@@ -21,7 +21,7 @@ def test_meaningless_labels_show_no_skill(relabel: Relabel) -> None:
     assert sorted(relabel(rows).moves_bp[:, 0]) == sorted(rows.moves_bp[:, 0])
     np.testing.assert_array_equal(relabel(rows).features, rows.features)
     nothing = predict(
-        train_and_fit_line([relabel(rows)], FAST), [holdout_of(session).relabelled(relabel)], 200
+        train_and_fit_line({"BTC": relabel(rows)}, FAST), [holdout_of(session).relabelled(relabel)], 200
     )
     assert not detects_leakage(nothing)
 

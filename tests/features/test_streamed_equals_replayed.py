@@ -36,7 +36,7 @@ def streamed(trades: Trades, quotes: Quotes, cuts_us: list[int]) -> dict[int, by
 def replayed(trades: Trades, quotes: Quotes) -> dict[int, bytes]:
     """The same from history: bronze files read back, all bars at once."""
     archived = bronze.write_file(bronze.market_data(wire.TickBatch("BTCUSDT", "sim", "a", 0, trades, quotes)))
-    trades, quotes = bronze.ticks_from(bronze.read_file(archived, "archived"))
+    trades, quotes, _ = bronze.ticks_from(bronze.read_file(archived, "archived"))
     (bars,) = segments(trades, quotes)
     rows = history_rows(bars)
     return {int(end_us): row.tobytes() for end_us, row in zip(bars["end_us"], rows, strict=True)}

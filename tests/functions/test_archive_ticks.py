@@ -5,11 +5,13 @@ import pytest
 
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.kinesis_events import FIRST_SEQUENCE, batch_event, event, record
-from tests.fixtures.market import START_US, batch, batches, random_ticks
+from tests.fixtures.market import START_US, batch, batches, random_reference, random_ticks
 from tickcast.adapters.kinesis.schema_registry import SchemaRegistry
 from tickcast.adapters.lake import bronze
+from tickcast.adapters.lake.bronze_reader import BronzeReader, fetch, objects_of, ticks_of
 from tickcast.functions.archive_ticks import ArchiveResult, archive
 from tickcast.market import wire
+from tickcast.market.sources import Origin
 from tickcast.market.ticks import Quotes, Trades, span_us
 
 
@@ -21,7 +23,7 @@ def keys(s3: Any, prefix: str = "") -> list[str]:
     return [item["Key"] for item in s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])]
 
 
-def archived(s3: Any, prefix: str = "bronze/") -> tuple[Trades, Quotes]:
+def archived(s3: Any, prefix: str = "bronze/") -> tuple[Trades, Quotes, Quotes]:
     rows: list[dict[str, Any]] = []
     for key in keys(s3, prefix):
         rows += bronze.read_file(s3.get_object(Bucket=BUCKET, Key=key)["Body"].read(), key)
@@ -32,7 +34,7 @@ def test_every_tick_is_in_bronze_exactly(s3: Any) -> None:
     trades, quotes = random_ticks(1, 5)
     stream = list(batches(trades, quotes, [START_US + k * 100_000 for k in range(50)]))
     outcome = run(s3, batch_event(0, *stream))
-    got_trades, got_quotes = archived(s3)
+    got_trades, got_quotes, _ = archived(s3)
     assert got_trades.tobytes() == trades.tobytes()
     assert got_quotes.tobytes() == quotes.tobytes()
     assert outcome.ticks == len(trades) + len(quotes)
@@ -67,8 +69,36 @@ def test_an_event_is_split_by_hour_symbol_and_source(s3: Any) -> None:
         for source, symbol in (("json", "ETHUSDT"), ("sim", "BTCUSDT"))
         for hour in (21, 22)
     ]
-    got_trades, _ = archived(s3, "bronze/source=sim/")
+    got_trades, *_ = archived(s3, "bronze/source=sim/")
     assert sorted(got_trades["first_id"]) == trades["first_id"].tolist()
+
+
+def test_reference_quotes_are_kept_apart_from_those_of_spot(s3: Any) -> None:
+    trades, quotes = random_ticks(1, 5)
+    reference = random_reference(1, quotes)
+    outcome = run(s3, batch_event(0, batch(trades, quotes, reference=reference)._replace(source="json")))
+    assert outcome.ticks == len(trades) + len(quotes) + len(reference)
+    folders = ("bronze/source=json/symbol=BTCUSDT/", "bronze/source=usdm/symbol=BTCUSDT/")
+    assert [key for key in outcome.files if not key.startswith(folders)] == []
+    spot, perpetual = (archived(s3, folder) for folder in folders)
+    assert [rows.tobytes() for rows in spot] == [trades.tobytes(), quotes.tobytes(), b""]
+    assert [rows.tobytes() for rows in perpetual] == [b"", b"", reference.tobytes()]
+    reader = BronzeReader(s3, BUCKET)
+    parts = reader.parts("BTCUSDT", START_US, START_US + 5_000_000)
+    read = reader.ticks("BTCUSDT", parts)
+    assert [rows.tobytes() for rows in read] == [each.tobytes() for each in (trades, quotes, reference)]
+    for about in (found for folder in folders for found in objects_of(s3, BUCKET, folder)):
+        ticks = ticks_of(fetch(s3, BUCKET, about.key, about.etag), about)
+        assert ticks.origin is Origin.STREAM
+        assert (len(ticks.reference) > 0) == about.source.is_reference == (len(ticks.quotes) == 0)
+
+
+def test_reference_quotes_of_a_source_that_has_none_are_set_aside(s3: Any) -> None:
+    trades, quotes = random_ticks(1, 1)
+    sent = batch(trades, quotes, reference=random_reference(1, quotes))._replace(source="rest")
+    outcome = run(s3, batch_event(0, sent))
+    assert outcome.ticks == len(trades) + len(quotes)
+    assert "reference quote from source rest, which has none" in outcome.quarantined[0]
 
 
 def test_a_bad_record_is_quarantined_and_the_rest_archived(s3: Any) -> None:
@@ -135,7 +165,7 @@ def test_a_record_of_impossible_times_costs_only_itself(s3: Any, time_us: int) -
     trades["time_us"] = quotes["time_us"] = time_us
     odd = good._replace(trades=trades, quotes=quotes)
     outcome = run(s3, batch_event(0, good._replace(symbol="ETHUSDT"), odd, good))
-    got_trades, _ = archived(s3, "bronze/source=sim/symbol=ETHUSDT/")
+    got_trades, *_ = archived(s3, "bronze/source=sim/symbol=ETHUSDT/")
     assert got_trades.tobytes() == good.trades.tobytes()
     assert outcome.ticks == 2 * (len(good.trades) + len(good.quotes))
     assert len(outcome.quarantined) == len(quarantined(s3)) == 1
@@ -153,7 +183,7 @@ def test_a_record_that_cannot_be_written_costs_only_itself(s3: Any, monkeypatch:
 
     monkeypatch.setattr(bronze, "write_file", raises)
     outcome = run(s3, batch_event(0, *stream))
-    got_trades, got_quotes = archived(s3)
+    got_trades, got_quotes, _ = archived(s3)
     kept = [stream[0], stream[2]]
     assert got_trades.tobytes() == b"".join(piece.trades.tobytes() for piece in kept)
     assert outcome.ticks == len(got_trades) + len(got_quotes)

@@ -6,6 +6,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -15,11 +16,12 @@ import urllib3
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.rest_server import RestServer, agg_trade, rest_server
 from tickcast.adapters.lake import bronze
+from tickcast.adapters.rest import window_proof
 from tickcast.adapters.rest.binance import BinanceRest, ExchangeUnavailable
 from tickcast.adapters.rest.window_proof import HistoryIncomplete
 from tickcast.functions import fetch_history
 from tickcast.functions.fetch_history import FetchHistory
-from tickcast.market.fetch_plan import WindowError
+from tickcast.market.fetch_plan import Window, WindowError
 from tickcast.units import HOUR_US
 
 pytestmark = pytest.mark.slow  # all of it together
@@ -63,8 +65,17 @@ def fetcher(server: RestServer, s3: Any, now_us: int = TO_US + HOUR_US) -> Fetch
 
 
 def as_documents(fetch: FetchHistory) -> Fetch:
-    """`fetch` with its answers as the state machine gets them."""
-    return lambda event, remaining_ms: msgspec.to_builtins(fetch(event, remaining_ms))
+    """`fetch` with its answers as the state machine gets them, and the `keys` of a complete window."""
+
+    def answer(event: dict[str, Any], remaining_ms: Callable[[], int]) -> dict[str, Any]:
+        document: dict[str, Any] = msgspec.to_builtins(fetch(event, remaining_ms))
+        if document["status"] != "done":
+            return document
+        found = fetch._lake.marker(msgspec.convert(event["window"], Window))
+        assert found is not None and document["files"] == len(found.keys)
+        return document | {"keys": msgspec.to_builtins(found.keys)}
+
+    return answer
 
 
 def inside(server: RestServer) -> list[dict[str, Any]]:
@@ -72,6 +83,11 @@ def inside(server: RestServer) -> list[dict[str, Any]]:
 
 
 def objects(s3: Any) -> dict[str, bytes]:
+    """All but the progress, which says when it was made."""
+    return {key: body for key, body in everything(s3).items() if key != PROGRESS}
+
+
+def everything(s3: Any) -> dict[str, bytes]:
     found = s3.list_objects_v2(Bucket=BUCKET).get("Contents", [])
     return {item["Key"]: s3.get_object(Bucket=BUCKET, Key=item["Key"])["Body"].read() for item in found}
 
@@ -81,6 +97,7 @@ def records(s3: Any, document: dict[str, Any]) -> list[dict[str, Any]]:
     return [r for file in document["keys"] for r in bronze.read_file(stored[file["key"]], file["key"])]
 
 
+PROGRESS = bronze.progress_key("BTCUSDT", FROM_US)
 MARKER = bronze.window_key("BTCUSDT", FROM_US, TO_US)
 
 
@@ -98,21 +115,20 @@ def put_marker(s3: Any, content: dict[str, Any]) -> None:
 
 
 def empty(s3: Any) -> None:
-    for key in objects(s3):
+    for key in everything(s3):
         s3.delete_object(Bucket=BUCKET, Key=key)
 
 
 def in_calls(fetch: Fetch, s3: Any) -> tuple[dict[str, Any], int]:
     """The last document of a fetch that has time for four pages a call, and the number of calls."""
-    resume, calls = None, 0
+    calls = 0
     while True:
         left = iter([900_000] * 4)
-        document = fetch({"window": WINDOW, "resume": resume}, lambda left=left: next(left, 0))  # type: ignore[misc]
+        document = fetch({"window": WINDOW}, lambda left=left: next(left, 0))  # type: ignore[misc]
         calls += 1
         if document["status"] == "done":
             return document, calls
         assert document["status"] == "continue" and not has_marker(s3)
-        resume = json.loads(json.dumps(document["resume"]))  # as it travels
 
 
 @pytest.mark.parametrize("gives_last", [False, True], ids=["first of many", "last of many"])
@@ -161,10 +177,18 @@ def test_a_window_with_a_marker_is_not_fetched_again(server: RestServer, s3: Any
     assert {**again, "used_weight": 0, "requests": 0} == {**first, "used_weight": 0, "requests": 0}
 
 
+def test_a_window_fetched_before_counts_its_refused_rows_no_more(server: RestServer, s3: Any) -> None:
+    """Or each repair of a gap in it would fail for a row that nobody can mend."""
+    inside(server)[9]["q"] = "0.0"
+    first, again = (fetcher(server, s3)({"window": WINDOW}, PLENTY) for _ in range(2))
+    assert [(each["refused_rows"], each["quarantined"]) for each in (first, again)] == [(1, 1), (1, 0)]
+
+
 def test_a_repeat_writes_the_same_bytes(server: RestServer, s3: Any) -> None:
     fetcher(server, s3)({"window": WINDOW}, PLENTY)
     first = objects(s3)
     s3.delete_object(Bucket=BUCKET, Key=MARKER)
+    s3.delete_object(Bucket=BUCKET, Key=PROGRESS)
     fetcher(server, s3, now_us=TO_US + 9 * HOUR_US)({"window": WINDOW}, PLENTY)
     assert objects(s3) == first
 
@@ -199,10 +223,12 @@ def test_a_rate_limit_keeps_the_progress(server: RestServer, s3: Any, status: in
     server.answer = sometimes  # type: ignore[method-assign]
     document = fetch({"window": WINDOW}, PLENTY)
     assert (document["status"], document["retry_after_s"]) == ("rate_limited", 3)
-    assert len(document["resume"]["keys"]) == 1
+    assert document["files"] == 1
     assert not has_marker(s3)
     server.answers, refused_at = whole, -1
-    assert fetch({"window": WINDOW, "resume": document["resume"]}, PLENTY)["rows"] == len(inside(server))
+    asked = len(server.asked)
+    assert fetch({"window": WINDOW}, PLENTY)["rows"] == len(inside(server))
+    assert int(server.asked[asked]["fromId"]) > 7000 + 1800 + 3600 - 50  # not the first hour's again
 
 
 def test_a_missing_aggregate_is_never_accepted(server: RestServer, s3: Any) -> None:
@@ -287,10 +313,18 @@ def test_repeated_and_shuffled_rows_count_once(thin: RestServer, s3: Any) -> Non
     assert objects(s3) == at_once
 
 
-def test_an_aggregate_that_is_there_twice_and_not_alike_is_refused(thin: RestServer, s3: Any) -> None:
+@pytest.mark.parametrize("other", [{"p": "1.0"}, {"f": 3, "l": 4}, {"q": "0.0"}], ids=str)
+def test_an_aggregate_that_is_there_twice_and_not_alike_costs_itself(
+    thin: RestServer, s3: Any, other: dict[str, Any]
+) -> None:
+    """Which of the two is right nobody can say."""
     row = inside(thin)[300]
-    thin.rows.insert(thin.rows.index(row), row | {"p": "1.0"})
-    assert f"aggregate {row['a']} came twice" in refusal(thin, s3)
+    thin.rows.insert(thin.rows.index(row), row | other)
+    document = fetcher(thin, s3)({"window": WINDOW}, PLENTY)
+    assert (document["status"], document["quarantined"]) == ("done", 1)
+    assert row["f"] not in {each["first_trade_id"] for each in records(s3, document)}
+    (kept,) = quarantined(s3)
+    assert kept["id"] == row["a"]
 
 
 def test_ids_the_exchange_withholds_are_reported(thin: RestServer, s3: Any) -> None:
@@ -361,6 +395,9 @@ def test_a_row_of_placeholders_proves_nothing(thin: RestServer, s3: Any) -> None
         {"f": 1, "l": 2},
         {"q": "0.00000000"},
         {"p": "9" * 30},
+        {"p": None},
+        {"m": "x"},
+        {"f": 2.5},
     ],
     ids=str,
 )
@@ -375,6 +412,7 @@ def test_a_row_far_off_costs_itself_and_is_reported(
     about = marker(s3)
     (refused,) = about["refused"]
     assert refused["id"] == rows[at]["a"] and refused["why"]
+    assert quarantined(s3) == [refused]
     assert len(records(s3, document)) == len(rows) - 1
 
 
@@ -406,10 +444,130 @@ def test_times_that_fall_back_a_little_are_kept(server: RestServer, s3: Any) -> 
     assert calls > 1 and objects(s3) == at_once
 
 
-def test_overlapping_ids_are_refused(thin: RestServer, s3: Any) -> None:
-    inside(thin)[10]["f"] -= 1
-    with pytest.raises(HistoryIncomplete, match="but earlier ones reach"):
-        fetcher(thin, s3)({"window": WINDOW}, PLENTY)
+@pytest.mark.parametrize("at", [1, 10, 300, 500, -1], ids=str)
+@pytest.mark.parametrize("values", [{"f": -1}, {"f": -2}, {"l": 1}, {"l": 2}], ids=str)
+def test_a_row_with_ids_of_another_costs_one_of_them(
+    thin: RestServer, s3: Any, at: int, values: dict[str, int]
+) -> None:
+    row = inside(thin)[at]
+    row |= {name: row[name] + off for name, off in values.items()}
+    document = fetcher(thin, s3)({"window": WINDOW}, PLENTY)
+    assert (document["status"], document["rows"]) in [
+        ("done", len(inside(thin)) - n) for n in ((0, 1) if at == -1 and "l" in values else (1,))
+    ]
+    ids = [(r["first_trade_id"], r["last_trade_id"]) for r in records(s3, document)]
+    assert all(last < first for (_, last), (first, _) in pairwise(ids))
+    assert len(quarantined(s3)) == 1
+
+
+def test_many_rows_with_ids_of_others_are_no_single_mistakes(thin: RestServer, s3: Any) -> None:
+    for row in inside(thin)[500:540]:
+        row["f"] -= 1
+    assert "rows of a page are wrong" in refusal(thin, s3)
+
+
+def quarantined(s3: Any) -> list[dict[str, Any]]:
+    """The rows in quarantine, where each file has its reason."""
+    stored = {key: body for key, body in objects(s3).items() if key.startswith("quarantine/")}
+    files = sorted(key for key in stored if key.endswith(".ndjson"))
+    assert all(json.loads(stored[key.replace(".ndjson", ".json")])["reason"] for key in files)
+    return [json.loads(line) for key in files for line in stored[key].splitlines()]
+
+
+class Killed(BaseException):
+    """The end of a process: nothing catches it."""
+
+
+@pytest.mark.parametrize("ends_by", [Killed, ExchangeUnavailable, urllib3.exceptions.HTTPError])
+@pytest.mark.parametrize("at", range(2, 12), ids=str)
+def test_a_fetch_that_is_interrupted_keeps_its_pages(
+    server: RestServer, s3: Any, monkeypatch: pytest.MonkeyPatch, at: int, ends_by: type[BaseException]
+) -> None:
+    """At any request: the next call asks for what is not in the lake, and the lake ends the same."""
+    monkeypatch.setattr(window_proof, "FILE_ROWS", 1500)
+    whole = fetcher(server, s3)({"window": WINDOW}, PLENTY)
+    at_once = objects(s3)
+    empty(s3)
+    rest = BinanceRest(server.url, backoff_s=0)
+    page, asked = rest.agg_trades_from, [0]
+
+    def interrupted(symbol: str, agg_id: int) -> Any:
+        asked[0] += 1
+        if asked[0] == at:
+            raise ends_by("ended")
+        return page(symbol, agg_id)
+
+    monkeypatch.setattr(rest, "agg_trades_from", interrupted)
+    fetch = as_documents(FetchHistory(rest, s3, BUCKET, lambda: TO_US + HOUR_US))
+    del server.asked[:]
+    if at > len(inside(server)) // 1000 + 1:
+        assert fetch({"window": WINDOW}, PLENTY)["status"] == "done"
+        return
+    with pytest.raises(ends_by):
+        fetch({"window": WINDOW}, PLENTY)
+    kept = sum(key.endswith(".avro") for key in objects(s3))
+    done = len(server.asked)
+    document = fetch({"window": WINDOW}, PLENTY)
+    assert document["rows"] == whole["rows"] and objects(s3) == at_once
+    if kept:  # no search, and but the pages of one file again
+        assert all("fromId" in query for query in server.asked[done:])
+        assert len(server.asked) <= whole["requests"] + 3
+
+
+def test_pages_are_kept_for_a_window_that_ends_elsewhere(
+    server: RestServer, s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As today's, which ends where the request was made."""
+    left = iter([900_000] * 6)
+    assert fetcher(server, s3)({"window": WINDOW}, lambda: next(left, 0))["status"] == "continue"
+    for to_us in (TO_US + HOUR_US // 4, FROM_US + HOUR_US // 4):
+        other = WINDOW | {"to_us": to_us}
+        asked = len(server.asked)
+        document = fetcher(server, s3)({"window": other}, PLENTY)
+        expected = [row["f"] for row in server.rows if FROM_US <= row["T"] < to_us]
+        assert [r["first_trade_id"] for r in records(s3, document)] == expected
+        assert any("startTime" in query for query in server.asked[asked:]) == (to_us < TO_US)
+        about = json.loads(objects(s3)[bronze.window_key("BTCUSDT", FROM_US, to_us)])
+        assert about["after_id"] == expected[-1] + 2
+
+
+@pytest.mark.parametrize("body", [b"nonsense", b"[]", b'{"next_id": "x"}', b"{}"])
+def test_progress_that_cannot_be_read_costs_the_pages_only(server: RestServer, s3: Any, body: bytes) -> None:
+    s3.put_object(Bucket=BUCKET, Key=PROGRESS, Body=body)
+    assert fetcher(server, s3)({"window": WINDOW}, PLENTY)["rows"] == len(inside(server))
+
+
+def test_old_progress_is_not_continued(server: RestServer, s3: Any) -> None:
+    """Its files would expire before the marker: a window that counts as fetched with an hour that is gone."""
+    left = iter([900_000] * 6)
+    fetcher(server, s3)({"window": WINDOW}, lambda: next(left, 0))
+    asked = len(server.asked)
+    fetcher(server, s3, now_us=TO_US + 26 * HOUR_US)({"window": WINDOW}, PLENTY)
+    assert "startTime" in server.asked[asked]
+
+
+def test_a_series_that_restarted_is_fetched_from_its_beginning(server: RestServer, s3: Any) -> None:
+    """What is kept of the one before fits nothing any more; it must not stop the window for ever."""
+    left = iter([900_000] * 6)
+    fetcher(server, s3)({"window": WINDOW}, lambda: next(left, 0))
+    for n, row in enumerate(server.rows):
+        row |= {"a": row["a"] + 5_000, "f": 2 * n + 7, "l": 2 * n + 8}
+    with pytest.raises(HistoryIncomplete):
+        fetcher(server, s3)({"window": WINDOW}, PLENTY)
+    assert fetcher(server, s3)({"window": WINDOW}, PLENTY)["rows"] == len(inside(server))
+
+
+def test_a_busy_hour_is_written_in_parts(
+    server: RestServer, s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(window_proof, "FILE_ROWS", 1000)
+    document = fetcher(server, s3)({"window": WINDOW}, PLENTY)
+    spans = [tuple(map(int, f["key"].removesuffix(".avro").split("-")[-2:])) for f in document["keys"]]
+    assert len(spans) > 8 and all(end == start for (_, end), (start, _) in pairwise(spans))
+    assert (spans[0][0], spans[-1][1]) == (FROM_US, TO_US)
+    assert [r["first_trade_id"] for r in records(s3, document)] == [row["f"] for row in inside(server)]
+    for file, (start_us, _) in zip(document["keys"], spans, strict=True):
+        assert file["key"].startswith(bronze.prefix("rest", "BTCUSDT", start_us))
 
 
 def without(server: RestServer, from_us: int, to_us: int, *, hole: bool = False) -> None:
@@ -533,10 +691,11 @@ def test_a_page_that_takes_longest_ends_before_the_call_s_time_does(thin: RestSe
     rest.used_weight = 10**6
     rest.hangs = True
     left_ms = fetch_history._RESERVE_MS + 1000  # just enough to begin
-    resume = {"next_id": 7000, "last_id": 49_999, "until_us": FROM_US}
+    kept = {"next_id": 7000, "last_id": 49_999, "until_us": FROM_US, "at_us": TO_US}
+    s3.put_object(Bucket=BUCKET, Key=PROGRESS, Body=json.dumps(kept).encode())
     fetch = as_documents(FetchHistory(rest, s3, BUCKET, lambda: TO_US + HOUR_US))
     with pytest.raises(ExchangeUnavailable):
-        fetch({"window": WINDOW, "resume": resume}, lambda: left_ms - int(rest.elapsed_s * 1000))
+        fetch({"window": WINDOW}, lambda: left_ms - int(rest.elapsed_s * 1000))
     assert rest.elapsed_s > 160  # it waited, and tried as often as it does
     assert rest.elapsed_s < left_ms / 1000 - 20  # what a file may take
 

@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import msgspec
 import pytest
 import requests
 
 from tests.fixtures.aws import BUCKET
+from tests.functions.test_fetch_history import as_documents
 from tests.local.exchange.test_server import Running, exchange
 from tickcast.adapters.lake import bronze
 from tickcast.adapters.rest import binance
@@ -75,7 +75,7 @@ def misbehave(market: Running) -> Iterator[Callable[..., None]]:
 def fetch(market: Running, s3: Any, window: dict[str, Any]) -> Callable[[], dict[str, Any]]:
     rest = BinanceRest(market.http, backoff_s=0)
     fetcher = FetchHistory(rest, s3, BUCKET, lambda: time.time_ns() // 1000)
-    return lambda: msgspec.to_builtins(fetcher({"window": window}, lambda: 900_000))
+    return lambda: as_documents(fetcher)({"window": window}, lambda: 900_000)
 
 
 def fetched_ids(s3: Any, document: dict[str, Any]) -> list[int]:

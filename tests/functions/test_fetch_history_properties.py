@@ -140,10 +140,10 @@ def test_done_means_all_of_it(
         assert not (is_provable and is_faultless and rows[-1].time_us >= window["to_us"])
         return
     assert document["status"] == "done" and key in s3.kept
-    records = [record for file in document["keys"] for record in bronze.read_file(s3.kept[file["key"]], "")]
+    about = json.loads(s3.kept[key])
+    records = [record for file in about["keys"] for record in bronze.read_file(s3.kept[file["key"]], "")]
     ids = [(record["first_trade_id"], record["last_trade_id"]) for record in records]
     assert ids == [(row.first_id, row.last_id) for row in inside]
-    about = json.loads(s3.kept[key])
     withheld = {trade_id for first, last in about["withheld"] for trade_id in range(first, last + 1)}
     known = {trade_id for first, last in ids for trade_id in range(first, last + 1)}
     if about["before_id"] is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import psycopg
 import pytest
 
 from tests.fixtures.aws import BUCKET
-from tests.fixtures.history_tables import SYMBOL, aggregates, checksums, put, put_hours
+from tests.fixtures.history_tables import SYMBOL, aggregates, checksums, feature_rows, put, put_hours
 from tests.fixtures.market import START_US, batch, random_ticks
 from tests.market.test_sums import market
 from tickcast.adapters.lake import bronze
@@ -56,7 +57,8 @@ def load(s3: Any, history_database: Database) -> Load:
         remaining_ms: Callable[[], float] = lambda: 1e9,
         **settings: int,
     ) -> dict[str, Any]:
-        kept = HistorySettings(**{"keep_days": 0, "grid_ms": 1000, "quoted_grid_ms": 500, **settings})
+        usual = {"keep_days": 0, "grid_ms": 1000, "quoted_grid_ms": 500, "trades_keep_days": 3}
+        kept = HistorySettings(**usual | settings)
         window = {"symbol": SYMBOL, "from_us": HOUR, "to_us": HOUR + hours * HOUR_US}
         request: dict[str, Any] = {"window": window}
         if keys is not None:
@@ -69,8 +71,8 @@ def load(s3: Any, history_database: Database) -> Load:
 
 def clear(owner: psycopg.Connection) -> None:
     owner.execute(
-        "truncate tickcast.trades, tickcast.bars_1s, tickcast.feature_rows, tickcast.loaded_objects, "
-        "tickcast.stale_hours, tickcast.gaps_repaired"
+        "truncate tickcast.trades, tickcast.bars_1s, tickcast.feature_blocks, tickcast.hours, "
+        "tickcast.gaps_repaired"
     )
 
 
@@ -96,21 +98,17 @@ def test_loaded_rows_equal_live_ones(s3: Any, load: Load, owner: Any) -> None:
 
     # All of it at once, as training does, without cuts by the hour.
     [bars] = segments(trades, quotes)
-    features = history_rows(bars).astype(np.float32)
-    at = {end: n for n, end in enumerate(bars["end_us"].tolist())}
-    rows = owner.execute(
-        "select end_us, features, moves_bp, has_quotes from tickcast.feature_rows order by end_us"
-    ).fetchall()
-    assert len(rows) == done["feature_rows"] > 7900  # every 500 ms
-    assert [end for end, *_ in rows] == list(range(rows[0][0], rows[-1][0] + 1, 500_000))
-    found = np.array([row[1] for row in rows], np.float32)
-    assert found.shape[1] == len(FEATURE_NAMES)
-    np.testing.assert_array_equal(found, features[[at[end] for end, *_ in rows]])
+    rows, _ = feature_rows(owner)
+    assert len(rows.end_us) == done["feature_rows"] > 7900  # every 500 ms
+    assert rows.end_us.tolist() == list(range(rows.end_us[0], rows.end_us[-1] + 1, 500_000))
+    at = np.searchsorted(bars["end_us"], rows.end_us)
+    assert rows.features.shape[1] == len(FEATURE_NAMES)
+    np.testing.assert_array_equal(rows.features, history_rows(bars)[at].astype(np.float16))
     mid = (bars["bid_price"] + bars["ask_price"]) / 2
-    for end, _, moves_bp, has_quotes in rows[:: len(rows) // 50]:
-        now = at[end]
-        expected = [(mid[now + round(10 * t)] / mid[now] - 1) * 1e4 for t in PATH_S]
-        assert has_quotes and moves_bp == pytest.approx(expected, rel=1e-6)
+    ends = at[:, None] + np.rint(np.array(PATH_S) * 10).astype(int)
+    expected = (mid[ends] / mid[at][:, None] - 1) * 1e4
+    assert rows.has_quotes.all()
+    np.testing.assert_allclose(rows.moves_bp, expected, rtol=1e-3, atol=1e-7)
 
     seconds = owner.execute(
         "select count(*), sum(trade_count), sum(buy_qty + sell_qty), sum(quote_count), bool_and(has_quotes) "
@@ -125,16 +123,13 @@ def test_loaded_rows_equal_live_ones(s3: Any, load: Load, owner: Any) -> None:
 
 def test_the_same_market_in_any_unit_is_the_same_rows_and_exact_sums(s3: Any, load: Load, owner: Any) -> None:
     """At the second unit, sums of a second do not fit into 64 bits."""
-    rows, bars = (
-        "select * from tickcast.feature_rows order by end_us",
-        ("select end_us, buy_qty, sell_qty, notional from tickcast.bars_1s order by end_us"),
-    )
+    bars = "select end_us, buy_qty, sell_qty, notional from tickcast.bars_1s order by end_us"
     found = {}
     for power in (0, 9):
         trades, quotes = market(power)
         clear(owner)
         load(put_hours(s3, trades, quotes, name=f"unit{power}"))
-        found[power] = owner.execute(rows).fetchall(), owner.execute(bars).fetchall()
+        found[power] = checksums(owner, ["feature_blocks"]), owner.execute(bars).fetchall()
         second_us = trades["time_us"] // 1_000_000
         sums = {
             (int(second) + 1) * 1_000_000: (
@@ -147,7 +142,7 @@ def test_the_same_market_in_any_unit_is_the_same_rows_and_exact_sums(s3: Any, lo
         }
         for end_us, buy, sell, notional in found[power][1]:
             assert (buy, sell, notional * 10**8) == sums.get(end_us, (0, 0, 0))
-    assert len(found[0][0]) > 50
+    assert found[0][0]["feature_blocks"][0] > 0
     assert found[9][0] == found[0][0]
     assert max(buy + sell for _, buy, sell, _ in found[9][1]) > 2**63
 
@@ -160,14 +155,14 @@ def test_any_order_and_pieces_end_in_the_same_tables(s3: Any, load: Load, owner:
     )
     objects += put_hours(s3, aggregates(trades)[:-30], NO_QUOTES, source="rest")
     at_once = tables_of(load, owner, objects)
-    assert at_once["stale_hours"][0] == 0
-    for seed in range(4):
+    for seed in range(2):
         clear(owner)
         shuffled = random.Random(seed).sample(objects, len(objects))
-        for one in shuffled:
-            load([one])
+        for count in range(1, len(shuffled) + 1):
+            load(shuffled[:count])
         assert checksums(owner) == at_once, f"order {[o['key'] for o in shuffled]}"
-    assert load(objects)["skipped"] == len(objects)
+    again = load()
+    assert (again["hours"], again["skipped"]) == (0, at_once["hours"][0])
     assert checksums(owner) == at_once
 
 
@@ -193,51 +188,66 @@ def test_rest_alone_gives_rows_without_quotes(s3: Any, load: Load, owner: Any) -
     trades, _ = random_ticks(3, 1200, trades_s=20)
     put_hours(s3, aggregates(trades), NO_QUOTES, source="rest")
     done = load()
-    rows = owner.execute(
-        "select count(*), bool_or(has_quotes), array_agg(distinct origin)::text, min(end_us % 1000000), "
-        "max(end_us % 1000000), count(*) filter (where moves_bp[1] <> 0) from tickcast.feature_rows"
-    ).fetchone()
-    assert rows[:5] == (done["feature_rows"], False, "{rest}", 0, 0)
-    assert rows[0] > 1100 and rows[5] > 0
+    rows, origins = feature_rows(owner)
+    assert len(rows.end_us) == done["feature_rows"] > 1100
+    assert not rows.has_quotes.any() and not (rows.end_us % 1_000_000).any()
+    assert set(origins) == {"rest"}
+    assert (rows.moves_bp[:, 0] != 0).any()
 
 
 def test_bad_objects_are_quarantined_and_block_nothing(s3: Any, load: Load, owner: Any, ticks: Any) -> None:
     trades, quotes = ticks
     good = put_hours(s3, trades, quotes)
+    expected = tables_of(load, owner, good)
     folder = bronze.prefix("sbe", SYMBOL, HOUR)
-    wrong = trades[:3].copy()
-    wrong["price"][1] = 0
-    strange = put(s3, f"{bronze.prefix('sbe', SYMBOL, HOUR + 5 * HOUR_US)}hour.avro", trades[:5], NO_QUOTES)
-    bad = [put(s3, f"{folder}price.avro", wrong, NO_QUOTES), strange]
     whole = s3.get_object(Bucket=BUCKET, Key=good[0]["key"])["Body"].read()
-    for name, body in (("cut", whole[:-50]), ("text", b"not Avro"), ("empty", b"")):
-        answer = s3.put_object(Bucket=BUCKET, Key=f"{folder}{name}.avro", Body=body)
-        bad.append({"key": f"{folder}{name}.avro", "etag": answer["ETag"]})
-    other = bronze.prefix("sbe", "ETHUSDT", HOUR).replace("ETHUSDT", SYMBOL)
-    eth = list(bronze.market_data(_eth(trades[:2])))
-    answer = s3.put_object(Bucket=BUCKET, Key=f"{other}eth.avro", Body=bronze.write_file(eth))
-    bad.append({"key": f"{other}eth.avro", "etag": answer["ETag"]})
-
-    load(good)
-    expected = checksums(owner, ["trades", "bars_1s", "feature_rows"])
-    clear(owner)
-    done = load(bad + good)
-    assert done["objects"] == 3 and len(done["quarantined"]) == len(bad) == 6
+    eth = bronze.write_file(list(bronze.market_data(_eth(trades[:2]))))
+    bodies = {"cut": whole[:-50], "text": b"not Avro", "empty": b"", "eth": eth}
+    for name, body in bodies.items():
+        s3.put_object(Bucket=BUCKET, Key=f"{folder}{name}.avro", Body=body)
+    done = load()
+    assert done["objects"] == len(good) + len(bodies) and len(done["quarantined"]) == len(bodies)
     reasons = "\n".join(sorted(done["quarantined"]))
-    for words in (
-        "1 trades without a price",
-        "5 trades of another hour",
-        "holds ticks of ETHUSDT",
-        "not a whole",
-    ):
-        assert words in reasons
-    assert checksums(owner, ["trades", "bars_1s", "feature_rows"]) == expected
+    assert "holds ticks of ETHUSDT" in reasons and "not a whole" in reasons
+    derived = ["trades", "bars_1s", "feature_blocks"]
+    assert {name: checksums(owner)[name] for name in derived} == {name: expected[name] for name in derived}
     kept = s3.list_objects_v2(Bucket=BUCKET, Prefix="quarantine/load_history/")["Contents"]
-    assert len(kept) == 2 * len(bad)
-    assert load(bad + good)["skipped"] == 9  # each is checked once
-    assert owner.execute(
-        "select count(*) from tickcast.loaded_objects where status = 'quarantined' and reason <> ''"
-    ).fetchone() == (6,)
+    assert len(kept) == 2 * len(bodies)
+    again = load()
+    assert (again["hours"], again["quarantined"]) == (0, [])  # each is reported once
+
+
+def test_a_row_that_is_wrong_costs_itself_alone(s3: Any, load: Load, owner: Any, ticks: Any) -> None:
+    """In the files of an hour: of another hour, impossible by itself, or contradicting others."""
+    trades, quotes = ticks
+    rest = aggregates(trades)
+    good = put_hours(s3, rest, quotes, source="rest")
+    expected = tables_of(load, owner, good)
+    full_hour = HOUR + HOUR_US
+    at = int(np.flatnonzero(rest["time_us"] >= full_hour)[0])
+    odd = rest[at : at + 4].copy()
+    odd["first_id"][0], odd["last_id"][0] = 10**9, 10**9
+    odd["time_us"][0] = full_hour - 1  # behind in id, a microsecond before the full hour
+    odd["price"][1] = 0
+    odd["last_id"][2] = odd["first_id"][2] - 1
+    odd["last_id"][3] = odd["first_id"][3] + 999  # overlaps some five hundred aggregates
+    put(s3, f"{bronze.prefix('rest', SYMBOL, full_hour)}odd.avro", odd, NO_QUOTES, "rest")
+    done = load()
+    derived = ["trades", "bars_1s", "feature_blocks"]
+    assert {name: checksums(owner)[name] for name in derived} == {name: expected[name] for name in derived}
+    assert done["complete"] and len(done["quarantined"]) == 2
+    for words in (
+        "1 trades of another hour",
+        "1 trades without a price",
+        "1 trades whose last id",
+        "1 aggreg",
+    ):
+        assert words in "\n".join(done["quarantined"])
+    kept = s3.list_objects_v2(Bucket=BUCKET, Prefix="quarantine/load_history/")["Contents"]
+    bodies = [json.loads(s3.get_object(Bucket=BUCKET, Key=each["Key"])["Body"].read()) for each in kept]
+    assert sorted(len(body["rows"]) for body in bodies) == [1, 3]
+    counted = "select quarantined from tickcast.hours where hour_us = %s"
+    assert owner.execute(counted, (full_hour,)).fetchone() == (2,)
 
 
 def _eth(trades: Any) -> Any:
@@ -283,7 +293,7 @@ class Killed(BaseException):
     """As a process that ends: nobody handles it."""
 
 
-@pytest.mark.parametrize("step", ["replace_trades", "note", "freshen", "replace_hour"])
+@pytest.mark.parametrize("step", ["replace_trades", "replace_hour", "record"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_killed_and_repeated_load_ends_in_the_same_tables(
     s3: Any, load: Load, owner: Any, ticks: Any, monkeypatch: pytest.MonkeyPatch, step: str, when: str
@@ -337,15 +347,19 @@ def test_a_broken_connection_is_an_error_and_the_next_load_takes_a_new_one(
     assert checksums(owner) == expected
 
 
-def test_time_that_runs_out_ends_a_load_between_objects(s3: Any, load: Load, owner: Any, ticks: Any) -> None:
+def test_time_that_runs_out_ends_a_load_between_hours(s3: Any, load: Load, owner: Any, ticks: Any) -> None:
     objects = put_hours(s3, *ticks)
     expected = tables_of(load, owner, objects)
-    for _ in range(20):
-        left_ms = iter([1e9, 1e9])
+    runs = 0
+    while True:
+        runs += 1
+        left_ms = iter([1e9])
         done = load(objects, remaining_ms=lambda left_ms=left_ms: next(left_ms, 0.0))
+        newest = owner.execute("select min(hour_us), max(hour_us), count(*) from tickcast.hours").fetchone()
+        assert newest[1] - newest[0] == (newest[2] - 1) * HOUR_US  # the newest first
         if done["complete"]:
             break
-    assert done["complete"] and checksums(owner) == expected
+    assert runs == expected["hours"][0] and checksums(owner) == expected
 
 
 def test_an_object_that_was_overwritten_is_loaded_again(s3: Any, load: Load, owner: Any, ticks: Any) -> None:
@@ -354,7 +368,7 @@ def test_an_object_that_was_overwritten_is_loaded_again(s3: Any, load: Load, own
     load()
     [*_, again] = put_hours(s3, trades, quotes)
     assert last["key"] == again["key"] and last["etag"] != again["etag"]
-    assert load()["objects"] == 1
+    assert 0 < load()["hours"] < 4  # that it reaches into
     found = checksums(owner)
     clear(owner)
     load()
@@ -367,12 +381,68 @@ def test_rows_are_kept_when_their_quotes_are_gone_from_bronze(
     trades, quotes = ticks
     first, *_ = put_hours(s3, trades, quotes)
     load()
-    before = checksums(owner, ["bars_1s", "feature_rows"])
+    before = checksums(owner, ["trades", "bars_1s", "feature_blocks"])
     s3.delete_object(Bucket=BUCKET, Key=first["key"])
-    late = put(s3, first["key"].replace("part", "late"), trades[:10], NO_QUOTES)
-    done = load([late])
-    assert len(done["problems"]) >= 1 and "no longer exists" in done["problems"][0]
-    assert checksums(owner, ["bars_1s", "feature_rows"]) == before
+    assert load()["hours"] == 0  # what is gone makes nothing stale
+    put(s3, first["key"].replace("part", "late"), trades[:10], NO_QUOTES)
+    done = load()
+    assert len(done["problems"]) >= 1 and "stay as they are" in done["problems"][0]
+    assert checksums(owner, ["trades", "bars_1s", "feature_blocks"]) == before
+    assert load()["problems"] == []  # reported once
+
+
+def test_an_object_that_goes_while_it_is_read_leaves_its_hour_stale(
+    s3: Any, load: Load, owner: Any, ticks: Any
+) -> None:
+    first, *others = put_hours(s3, *ticks)
+    s3.delete_object(Bucket=BUCKET, Key=first["key"])
+    done = load([first, *others])
+    assert done["problems"] and "no longer exists" in done["problems"][0]
+    assert owner.execute("select count(*) from tickcast.hours where hour_us = %s", (HOUR,)).fetchone() == (0,)
+
+
+def test_quotes_that_are_archived_after_their_hour_was_loaded_are_found(
+    s3: Any, load: Load, owner: Any, ticks: Any
+) -> None:
+    trades, quotes = ticks
+    put_hours(s3, aggregates(trades), NO_QUOTES, source="rest")
+    load()
+    assert not feature_rows(owner)[0].has_quotes.any()
+    put_hours(s3, trades, quotes)
+    assert load()["hours"] > 0
+    found = checksums(owner, ["trades", "bars_1s", "feature_blocks"])
+    assert feature_rows(owner)[0].has_quotes.any()
+    clear(owner)
+    load()
+    assert checksums(owner, ["trades", "bars_1s", "feature_blocks"]) == found
+
+
+def test_another_grid_makes_every_hour_stale(s3: Any, load: Load, owner: Any, ticks: Any) -> None:
+    put_hours(s3, *ticks)
+    load()
+    [(hours,)] = owner.execute("select count(*) from tickcast.hours")
+    assert load(quoted_grid_ms=1000)["hours"] == hours
+    assert set(feature_rows(owner)[0].end_us % 1_000_000) == {0}
+
+
+def test_the_current_hour_is_loaded_as_far_as_it_is_there(s3: Any, load: Load, owner: Any) -> None:
+    trades, quotes = random_ticks(7, 300, trades_s=3, quotes_s=5)
+    put_hours(s3, trades, quotes)
+    done = load(now_us=START_US + 300_000_000)
+    assert done["feature_rows"] > 300
+    assert feature_rows(owner)[0].end_us.max() > START_US + 280_000_000
+
+
+def test_trades_are_kept_for_fewer_days_than_rows(s3: Any, load: Load, owner: Any, ticks: Any) -> None:
+    put_hours(s3, *ticks)
+    load(trades_keep_days=3)
+    found = checksums(owner)
+    assert found["trades"][0] > 0
+    load(trades_keep_days=3, now_us=START_US + 10 * DAY_US)
+    assert checksums(owner) == found | {"trades": (0, None)}
+    clear(owner)
+    load(trades_keep_days=3, now_us=START_US + 10 * DAY_US)
+    assert checksums(owner) == found | {"trades": (0, None)}
 
 
 def test_old_days_are_dropped_and_not_loaded(s3: Any, load: Load, owner: Any, ticks: Any) -> None:
@@ -380,7 +450,7 @@ def test_old_days_are_dropped_and_not_loaded(s3: Any, load: Load, owner: Any, ti
     load(keep_days=2)
     assert checksums(owner)["trades"][0]
     done = load(keep_days=2, now_us=START_US + 4 * DAY_US)
-    assert done["expired"] == len(objects)
+    assert done["expired"] >= len(objects)
     assert {name: rows for name, (rows, _) in checksums(owner).items()} == dict.fromkeys(checksums(owner), 0)
     partitions = "select count(*) from pg_inherits where inhparent = 'tickcast.trades'::regclass"
     assert owner.execute(partitions).fetchone() == (0,)
@@ -422,16 +492,16 @@ def test_two_loaders_at_once_end_in_the_same_tables(
     trades, quotes = ticks
     objects = put_hours(s3, trades, quotes) + put_hours(s3, aggregates(trades), NO_QUOTES, source="rest")
     expected = tables_of(load, owner, objects)
-    kept = HistorySettings(keep_days=0, grid_ms=1000, quoted_grid_ms=500)
+    kept = HistorySettings(keep_days=0, grid_ms=1000, quoted_grid_ms=500, trades_keep_days=3)
     window = {"symbol": SYMBOL, "from_us": HOUR, "to_us": HOUR + 4 * HOUR_US}
 
-    def one(order: int) -> None:
+    def one(_: int) -> None:
         with Database(loader_settings) as database:
             loader = LoadHistory(kept, s3, BUCKET, OpenStore(database), lambda: START_US)
-            loader({"window": window, "keys": objects[::order]}, lambda: 1e9)
+            loader({"window": window}, lambda: 1e9)
 
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(one, (1, -1)))
+        list(pool.map(one, range(2)))
     assert checksums(owner) == expected
 
 
@@ -451,6 +521,6 @@ def test_two_loaders_at_once_end_in_the_same_tables(
 def test_a_request_that_cannot_be_carried_out_says_what_it_should_be(
     s3: Any, history_database: Database, request_: dict[str, Any]
 ) -> None:
-    loader = LoadHistory(HistorySettings(0, 1000, 100), s3, BUCKET, OpenStore(history_database), lambda: 0)
+    loader = LoadHistory(HistorySettings(0, 1000, 100, 3), s3, BUCKET, OpenStore(history_database), lambda: 0)
     with pytest.raises(RequestError, match="the window is"):
         loader(request_, lambda: 1e9)

@@ -19,15 +19,22 @@ from tickcast.adapters.postgres.history_store import OpenStore
 from tickcast.adapters.settings import HistorySettings
 from tickcast.functions import mark_repaired as mark_repaired_module
 from tickcast.functions.load_history import LoadHistory
-from tickcast.functions.mark_repaired import MarkedGap, mark_repaired
+from tickcast.functions.mark_repaired import NO_ROWS, MarkedGap, fetched_rows, mark_repaired
 from tickcast.market.fetch_plan import Window
 from tickcast.market.gaps import WITHHELD, GapLedger
 from tickcast.units import DAY_US
 
 
+@pytest.mark.parametrize("is_recent", [True, False])
 def test_a_gap_that_rest_fills_leaves_the_ledger_but_for_what_is_withheld(
-    s3: Any, owner: Any, history_database: Database, repairer_database: Database, redis_client: Any
+    s3: Any,
+    owner: Any,
+    history_database: Database,
+    repairer_database: Database,
+    redis_client: Any,
+    is_recent: bool,
 ) -> None:
+    """Where it is older than the trades that PostgreSQL keeps, from the files that were fetched."""
     trades, quotes = random_ticks(5, 120, trades_s=10)
     lost = (trades["first_id"] >= 1100) & (trades["first_id"] <= 1199)
     never_given = trades["first_id"] == 1150
@@ -44,22 +51,25 @@ def test_a_gap_that_rest_fills_leaves_the_ledger_but_for_what_is_withheld(
     window |= {"first_id": 1100, "last_id": 1199}
     store = GapStore(repairer_database.connection())
     open_store = OpenStore(history_database)
-    loader = LoadHistory(HistorySettings(0, 1000, 1000), s3, BUCKET, open_store, lambda: START_US)
+    loader = LoadHistory(HistorySettings(0, 1000, 1000, 3), s3, BUCKET, open_store, lambda: START_US)
     loader({"window": window}, lambda: 1e9)
 
-    # Nothing of it is known yet.
+    # Nothing of it is known yet: of the trades that were loaded, none is of the gap.
     marked = mark_repaired(Window(**window), [], store, redis_client)
     assert (marked.repaired_trades, marked.missing_trades) == (0, 100)
 
     rest = np.concatenate([aggregates(part) for part in (trades[:150], trades[151:])])
-    put_hours(s3, rest, quotes[:0], source="rest")
-    loader({"window": window}, lambda: 1e9)
+    files = put_hours(s3, rest, quotes[:0], source="rest")
     key = bronze.window_key(SYMBOL, window["from_us"], window["to_us"])
-    s3.put_object(Bucket=BUCKET, Key=key, Body=json.dumps({"withheld": [[1150, 1150]]}))
+    keys = [file | {"rows": 1} for file in files]
+    s3.put_object(Bucket=BUCKET, Key=key, Body=json.dumps({"withheld": [[1150, 1150]], "keys": keys}))
+    if is_recent:  # its trades are in PostgreSQL, and the files not read
+        loader({"window": window}, lambda: 1e9)
     assert trades[never_given]["first_id"].tolist() == [1150]
     gap = Window(**window)
     for _ in range(2):
-        marked = mark_repaired(gap, WindowLake(s3, BUCKET).withheld(gap), store, redis_client)
+        fetched = NO_ROWS if is_recent else fetched_rows(s3, BUCKET, gap)
+        marked = mark_repaired(gap, WindowLake(s3, BUCKET).withheld(gap), store, redis_client, fetched)
         assert (marked.repaired_trades, marked.withheld_trades, marked.missing_trades) == (99, 1, 0)
 
     stored = json.loads(redis_client.get(f"repaired:{SYMBOL}"))
@@ -133,7 +143,7 @@ def test_a_gap_of_which_hundreds_of_ranges_are_withheld_is_settled(
     }
     store = GapStore(repairer_database.connection())
     open_store = OpenStore(history_database)
-    loader = LoadHistory(HistorySettings(0, 1000, 1000), s3, BUCKET, open_store, lambda: START_US)
+    loader = LoadHistory(HistorySettings(0, 1000, 1000, 3), s3, BUCKET, open_store, lambda: START_US)
     loader({"window": window}, lambda: 1e9)
     withheld = [(each, each) for each in range(first_id, last_id + 1, 2)]
 

@@ -129,3 +129,12 @@ def test_ingest_writes_the_oldest_feed_s_age_and_what_was_lost(monkeypatch: pyte
         "LastTickAgeSeconds": [12.0],
         "DroppedTicks": [7.0],
     }
+
+
+@pytest.mark.parametrize(("age_s", "written"), [(None, False), (0.1, False), (9.9, False), (11.0, True)])
+def test_ingest_writes_the_perpetuals_age_when_it_is_late(
+    monkeypatch: pytest.MonkeyPatch, age_s: float | None, written: bool
+) -> None:
+    symbols = {"BTCUSDT": {"last_tick_age_s": 0.2, "quiet": False}}
+    found = {metric.name: values for metric, values in of_ingest(monkeypatch, symbols, age_s).items()}
+    assert found.get("ReferenceAgeSeconds") == ([age_s] if written else None)

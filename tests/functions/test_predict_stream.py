@@ -36,6 +36,7 @@ from tickcast.features.vector import FEATURE_NAMES, feature_rows
 from tickcast.functions.predict_stream import GROUP, PredictStream
 from tickcast.market import wire
 from tickcast.serving.prediction import evaluated
+from tickcast.serving.records import StreamHeartbeat, decode
 from tickcast.serving.state import decode_state, encode_state
 
 
@@ -625,3 +626,19 @@ def test_ingest_s_heartbeats_are_passed_on(predict: PredictStream, redis_client:
     predict(arrived_at(batch_event(2, second._replace(watermark_us=wire.NO_WATERMARK)), START_MS + 900.0))
     beat = stored(redis_client, "heartbeat:ingest_ecs:BTCUSDT")
     assert (beat["at_ms"], beat["watermark_ms"]) == (START_MS + 900, START_MS + 123)
+
+
+def test_the_perpetual_s_quotes_are_in_the_features_and_in_the_heartbeat(
+    predict: PredictStream, redis_client: redis.Redis, s3: Any
+) -> None:
+    put_model(s3)
+    stream = ticks_in(25, per_s=20)
+    result = predict(batch_event(0, *stream[:200]))
+    result.add(predict(batch_event(200, *stream[200:])))
+    newest = result.predictions[-1]
+    features = newest.features or {}
+    assert features["has_reference"] == 1 and features["reference_imbalance"] and features["basis_deviation"]
+    assert newest.open_reference_ids and not newest.late_reference_ids
+    beat = decode(StreamHeartbeat, redis_client.get("heartbeat:predict_stream:BTCUSDT") or b"")
+    newest_us = max(int(each.reference["time_us"].max()) for each in stream if len(each.reference))
+    assert (beat.reference_ms, beat.late_reference) == (newest_us // 1000, 0)

@@ -26,10 +26,12 @@ from tickcast.features.vector import FEATURE_NAMES
 from tickcast.functions import train_model as training_function
 from tickcast.functions.evaluate_model import evaluate_model
 from tickcast.functions.promote_model import promote_model
+from tickcast.functions.refit_model import refit_model
 from tickcast.functions.request import RequestError
 from tickcast.functions.train_model import train_model
 from tickcast.model.fit import TrainingSettings
-from tickcast.model.training import TrainingError
+from tickcast.model.forecast import PATH_S
+from tickcast.model.training import GAP_US, TrainingError
 from tickcast.units import SECOND_US
 
 pytestmark = pytest.mark.integration
@@ -104,38 +106,53 @@ def test_rows_are_read_as_stored(loader: Connection, reader: Connection) -> None
     read = training_rows.learning_rows(reader, found, 0)
     for symbol, rows in stored.items():
         assert (read[symbol].end_us == rows.end_us).all()
-        assert (read[symbol].features == rows.features.astype(np.float32)).all()
-        assert (read[symbol].moves_bp == rows.moves_bp.astype(np.float32)).all()
+        assert (read[symbol].features == rows.features.astype(np.float16)).all()
+        assert (read[symbol].moves_bp == rows.moves_bp.astype(np.float16)).all()
     later = training_rows.learning_rows(reader, found, FROM_US + 100 * SECOND_US)
     assert later[BTC].end_us.min() == FROM_US + 100 * SECOND_US
     assert [each.symbol for each in training_rows.row_counts(reader, [ETH], 0)] == [ETH]
+    # From within an hour on, rows are counted one by one.
+    from_us = FROM_US + 100 * SECOND_US
+    counts = [(each.rows, each.first_us) for each in training_rows.row_counts(reader, None, from_us)]
+    assert counts == [(2001, from_us), (101, from_us)]
 
 
-def test_the_last_trade_is_known_at_prices_whose_sum_takes_more_than_64_bits(
-    loader: Connection, reader: Connection
-) -> None:
-    fill(loader, BTC, market(1, 100, FROM_US), last_trade_bp=-1.0, mid=2**63 - 2001)
-    (gate_rows,) = training_rows.gate_rows(reader, training_rows.row_counts(reader, None, 0), 0)
-    known = gate_rows.last_trade_bp[~np.isnan(gate_rows.last_trade_bp)]
-    assert len(known) == 100 and known == pytest.approx(-1.0)
+def test_the_gate_reads_all_markets_on_one_grid(loader: Connection, reader: Connection) -> None:
+    fill(loader, BTC, market(1, 1000, FROM_US), last_trade_bp=-1.0)
+    fill(loader, ETH, market(2, 300, FROM_US + 600 * SECOND_US))
+    found = training_rows.row_counts(reader, None, 0)
+    btc, eth = training_rows.gate_rows(reader, found, FROM_US + 10 * SECOND_US, most=4000)
+    assert set(np.diff(btc.rows.end_us)) == set(np.diff(eth.rows.end_us)) == {500_000}
+    assert (btc.rows.end_us[0], len(eth.rows.end_us)) == (FROM_US + 10 * SECOND_US, 600)
+    assert btc.last_trade_bp == pytest.approx(-1.0) and btc.last_trade_bp.shape == btc.rows.end_us.shape
 
 
-def test_more_rows_than_fit_are_thinned_evenly(loader: Connection, reader: Connection) -> None:
+def test_more_rows_than_fit_are_drawn_from_all_of_the_span(loader: Connection, reader: Connection) -> None:
     fill(loader, BTC, market(1, 600, FROM_US))
     fill(loader, BTC, market(2, 900, FROM_US + 3600 * SECOND_US, has_quotes=False, step_ms=1000))
     found = training_rows.row_counts(reader, [BTC], 0)
     rows = training_rows.learning_rows(reader, found, 0, quoted_rows=2000, unquoted_rows=300)[BTC]
     quoted, others = rows.chosen(rows.has_quotes), rows.chosen(~rows.has_quotes)
-    assert (set(np.diff(quoted.end_us)), len(quoted.end_us)) == ({300_000}, 2000)
-    assert (set(np.diff(others.end_us)), len(others.end_us)) == ({3 * SECOND_US}, 300)
+    assert (len(quoted.end_us), len(others.end_us)) == (2000, 300)
+    for times_us, from_us, seconds in (
+        (quoted.end_us, FROM_US, 600),
+        (others.end_us, FROM_US + 3600 * SECOND_US, 900),
+    ):
+        assert (np.diff(times_us) > 0).all()
+        of_thirds, _ = np.histogram(times_us, 3, (from_us, from_us + seconds * SECOND_US))
+        assert of_thirds == pytest.approx(len(times_us) / 3, rel=0.25)
+    again = training_rows.learning_rows(reader, found, 0, quoted_rows=2000, unquoted_rows=300)[BTC]
+    assert (again.end_us == rows.end_us).all()
 
 
-def test_a_grid_that_cannot_be_thinned_loses_its_oldest(loader: Connection, reader: Connection) -> None:
+def test_no_grid_is_missed_and_no_market_left_out(loader: Connection, reader: Connection) -> None:
+    """Rows a second apart, of which there are more than the cap; the other market has less than its share."""
     fill(loader, BTC, market(1, 500, FROM_US, step_ms=1000))
-    rows = training_rows.learning_rows(
-        reader, training_rows.row_counts(reader, [BTC], 0), 0, quoted_rows=100
-    )[BTC]
-    assert rows.end_us.tolist() == [FROM_US + n * SECOND_US for n in range(401, 501)]
+    fill(loader, ETH, market(2, 30, FROM_US, step_ms=1000))
+    found = training_rows.row_counts(reader, None, 0)
+    markets = training_rows.learning_rows(reader, found, 0, quoted_rows=100)
+    assert {symbol: len(rows.end_us) for symbol, rows in markets.items()} == {BTC: 70, ETH: 30}
+    assert np.ptp(markets[BTC].end_us) > 450 * SECOND_US
 
 
 def test_memory_is_bounded_by_the_caps(loader: Connection, reader: Connection) -> None:
@@ -151,7 +168,7 @@ def test_memory_is_bounded_by_the_caps(loader: Connection, reader: Connection) -
         _, a_tenth = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    values = 60_000 * (len(FEATURE_NAMES) + 5) * 8
+    values = 60_000 * (len(FEATURE_NAMES) + len(PATH_S) + 1) * 8
     assert all_of_them < 3 * values + 10_000_000  # in pieces, joined, in order; and one block from the cursor
     assert a_tenth < 0.3 * values + 10_000_000
 
@@ -345,6 +362,47 @@ def test_once_a_model_is_in_force_there_is_always_one(
     assert pointer is not None and pointer.provisional  # a day proves nothing
 
 
+def test_the_active_model_is_refitted_on_the_newest_rows(
+    s3: Any, loader: Connection, reader: Connection, train: Train
+) -> None:
+    """By what was chosen for the evaluated one, which its card names and a rollback leads to."""
+    fill(loader, BTC, market(1, 600, FROM_US))
+    judged = train()
+    activate(s3, judged["model_id"], provisional=False)
+    fill(loader, BTC, market(2, 300, FROM_US + 600 * SECOND_US))
+    found = refit_model(judged["model_id"], s3, BUCKET, NOW + timedelta(hours=1), reader)
+    assert (found.promoted, found.why) == (True, None)
+    pointer = model_registry.active_model(s3, BUCKET)
+    assert pointer is not None and (pointer.model_id, pointer.provisional) == (found.model_id, False)
+    before, after = (
+        model_registry.read_card(s3, BUCKET, each) for each in (judged["model_id"], found.model_id)
+    )
+    assert (after.refit_of, after.parent) == (before.model_id, before.model_id)
+    assert after.learned_to_us == FROM_US + 900 * SECOND_US + GAP_US > (before.learned_to_us or 0)
+    assert (after.epochs, after.calibration, after.test) == (before.epochs, before.calibration, before.test)
+    assert after.rows == 9000 and after.refit_agreement is not None and after.refit_agreement > 0.9
+    body = s3.get_object(Bucket=BUCKET, Key=f"models/{found.model_id}/card.md")["Body"].read().decode()
+    assert f"of the evaluated model {before.model_id}" in body
+    again = refit_model(found.model_id, s3, BUCKET, NOW + timedelta(hours=2), reader)
+    assert (again.promoted, again.why) == (False, "not refitted: it is a refit itself")
+    outdated = refit_model(judged["model_id"], s3, BUCKET, NOW + timedelta(hours=2), reader)
+    assert outdated.why == "not refitted: it is not the active model any more"
+    assert model_registry.roll_back(s3, BUCKET, NOW.isoformat()).model_id == before.model_id
+
+
+def test_a_refit_that_forecasts_something_else_is_not_served(
+    s3: Any, loader: Connection, reader: Connection, train: Train
+) -> None:
+    fill(loader, BTC, market(1, 300, FROM_US))
+    judged = train()["model_id"]
+    activate(s3, judged)
+    fill(loader, BTC, market(2, 3000, FROM_US + 300 * SECOND_US, strength=-0.6))
+    found = refit_model(judged, s3, BUCKET, NOW, reader)
+    assert not found.promoted and "the refit's moves correlate by" in (found.why or "")
+    pointer = model_registry.active_model(s3, BUCKET)
+    assert pointer is not None and pointer.model_id == judged
+
+
 def test_a_worse_model_is_not_promoted_and_its_card_says_why(
     s3: Any, loader: Connection, train: Train, evaluate: Evaluate
 ) -> None:
@@ -389,7 +447,7 @@ def test_simulated_rows_and_rows_without_quotes_decide_nothing(
     assert evaluate(trained)["seconds"] < 200  # rows without quotes decide nothing
     fill(loader, ETH, market(3, 4000, FROM_US + 9000 * SECOND_US), origin="sim")
     assert evaluate(trained)["seconds"] < 200  # nor do simulated ones, where there are real ones
-    loader.execute("delete from tickcast.feature_rows where origin = 'stream'")
+    loader.execute("delete from tickcast.feature_blocks where origin = 'stream'")
     verdict = evaluate(trained)  # REST is no evidence of a real market: a simulated exchange has one too
     assert verdict["seconds"] > 3900
     assert (verdict["promote"], verdict["provisional"]) == (trained, True)

@@ -1017,6 +1017,25 @@ def test_health_names_what_is_wrong(store: HotStore, api: Api) -> None:
     assert not math.isnan(services["predict_stream:BTCUSDT"]["age_s"])
 
 
+def test_without_the_perpetual_health_has_a_note_and_no_fault(store: HotStore, api: Api) -> None:
+    def shown(reference_ms: int | None) -> tuple[int, Any, Any]:
+        put(store, PREDICTION, heartbeat=replace(STREAM, reference_ms=reference_ms))
+        answer = api.health()
+        stream = answer.body["services"]["predict_stream:BTCUSDT"]
+        assert stream["ok"] is True
+        return answer.status, stream["reference_age_s"], stream["note"]
+
+    assert shown(None) == (200, None, "no quote of the perpetual so far: forecasts do without it")
+    status, age_s, note = shown(STREAM.watermark_ms)
+    assert (status, note) == (200, None) and age_s < 2
+    status, age_s, note = shown(STREAM.watermark_ms - 10_000)
+    assert (
+        status == 200
+        and age_s >= 10
+        and note == f"no quote of the perpetual for {age_s} s: forecasts do without it"
+    )
+
+
 def test_health_shows_a_feed_that_is_not_connected(store: HotStore, api: Api) -> None:
     put(store, PREDICTION)
     writes = Writes()

@@ -45,7 +45,7 @@ def load(s3: Any, history_database: Database) -> Load:
 
 
 def load_into(database: Database, s3: Any) -> Load:
-    settings = HistorySettings(keep_days=0, grid_ms=1000, quoted_grid_ms=100)
+    settings = HistorySettings(keep_days=0, grid_ms=1000, quoted_grid_ms=100, trades_keep_days=3)
     loader = LoadHistory(settings, s3, BUCKET, OpenStore(database), lambda: START_US)
     return lambda request: loader(request, lambda: 1e9)
 
@@ -141,14 +141,14 @@ def test_rows_of_another_label_definition_are_never_mixed_in(
     load_ticks(s3, load, *random_ticks(1, 240))
     rows = train().rows
     owner.execute("update tickcast.feature_sets set feature_hash = 'of an older definition'")
-    [(others,)] = owner.execute("select count(*) from tickcast.feature_rows")
+    [(others,)] = owner.execute("select sum(feature_rows) from tickcast.feature_blocks")
     left_aside = f"{others} rows of an earlier definition are left aside: docs/runbook.md"
     with pytest.raises(TrainingError, match=f"features and labels {ROW_HASH}: {left_aside}"):
         train()
     # What is loaded next belongs to a set of its own, and is trained on alone.
     with Database(loader_settings) as database:
         load_ticks(s3, load_into(database, s3), *later(random_ticks(2, 240), HOUR_US))
-    counts = owner.execute("select count(*) from tickcast.feature_rows group by feature_set").fetchall()
+    counts = owner.execute("select count(*) from tickcast.feature_blocks group by feature_set").fetchall()
     assert len(counts) == 2
     assert abs(train().rows - rows) < 60
 

@@ -153,7 +153,7 @@ def test_ingest_runs_read_only_and_without_rights(engine: Engine, emulator: str,
         IngestSettings,
         variables
         | {
-            "STREAM_URL": f"ws://{exchange}",
+            **servers.stream_variables(f"http://{exchange}"),
             "BUSY_SYMBOL": "BTCUSDT",
             "HEALTH_PORT": str(port),
             "BINANCE_API_KEY": servers.EXCHANGE_API_KEY,

@@ -84,6 +84,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     *(({"history": {"schedule": value}}, "schedule") for value in ("", "daily", "cron()")),
     *(({"aws": {"ingest": {"linger_ms": value}}}, "linger_ms") for value in (0, -1, 2001)),
     *(({"aws": {"ingest": {"stream_url": value}}}, "stream_url") for value in ("", "https://x", "wss://u:p@h")),
+    *(
+        ({"aws": {"ingest": {"reference_url": value}}}, "reference_url")
+        for value in ("", None, "https://x/public", "wss://u:p@h", "wss://h/a?b", "wss://h/a b")
+    ),
+    *(({"aws": {"ingest": {"reference": value}}}, "reference") for value in ("", "no", 1, None)),
     *(({"aws": {"alarm_email": value}}, "alarm_email") for value in ("", "me", "me@x")),
     *(({"aws": {"cache": {"node_type": value}}}, "node_type") for value in ("", "t4g.micro")),
     *(({"symbols": value}, "symbols") for value in ([], [""], ["btcusdt"], ["BTC-USDT"], ["E\u0301"])),

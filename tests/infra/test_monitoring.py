@@ -22,7 +22,7 @@ TERM = re.compile(r'(\w+)="(\w+)"')
 # What watching may come to: alarms; our own metrics for one symbol, in an ordinary hour and in one in which
 # everything fails (a metric is billed by the hours in which it has a value).
 MOST_ALARMS = {"dev": 20, "prod": 40}
-MOST_METRICS, MOST_ORDINARY_METRICS = 30, 15
+MOST_METRICS, MOST_ORDINARY_METRICS = 32, 15
 
 MOST_METRICS_OF_AN_ALARM = 10  # CloudWatch User Guide, "Alarm data queries"
 
@@ -121,7 +121,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> tuple[set[Emitted], set[Emitted]
     ordinary |= emitted_metrics.of_ingest(monkeypatch, symbols).keys()
     failing = emitted_metrics.of_functions(monkeypatch, all_is_well=False)
     failing |= emitted_metrics.of_ingest(
-        monkeypatch, symbols, put_failures=1, dropped_ticks=1, bad_frames=1
+        monkeypatch, symbols, 60.0, put_failures=1, dropped_ticks=1, bad_frames=1
     ).keys()
     return ordinary, ordinary | failing
 

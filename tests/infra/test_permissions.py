@@ -77,6 +77,7 @@ LAKE = {
         ("s3:ListBucket", ""),
     },
     "PlanBackfill": {("s3:ListBucket", "")},
+    "ListStaleHours": {("s3:ListBucket", "")},
     "LoadHistory": {
         ("s3:GetObject", "bronze/*"),
         ("s3:PutObject", "quarantine/*"),
@@ -86,6 +87,7 @@ LAKE = {
     "FetchHistory": {
         ("s3:GetObject", "bronze/source=rest/*"),
         ("s3:PutObject", "bronze/source=rest/*"),
+        ("s3:PutObject", "quarantine/fetch_history/*"),
         ("s3:ListBucket", ""),
     },
 }
@@ -185,6 +187,7 @@ def test_who_may_enter_the_database(on_aws: Synthesised) -> None:
             assert "*" not in resource and ":dbuser:" in resource
             users[policy[:12]] = resource.rpartition("/")[2].partition('"')[0]
     assert users == {
+        "ListStaleHou": "tickcast_reader",
         "LoadHistoryP": "tickcast_loader",
         "MarkRepaired": "tickcast_repairer",
         "ScorePredict": "tickcast_scorer",

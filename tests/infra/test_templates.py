@@ -35,7 +35,7 @@ USES_STORE = (
     *("plan_backfill", "mark_repaired"),
 )
 USES_DATABASE = (
-    *("load_history", "mark_repaired", "score_predictions", "audit_predictions"),
+    *("list_stale_hours", "load_history", "mark_repaired", "score_predictions", "audit_predictions"),
     *("train_model", "evaluate_model"),
 )
 

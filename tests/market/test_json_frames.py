@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tickcast.market.frames import Ticks
-from tickcast.market.json_frames import JsonFrames
+from tickcast.market.json_frames import JsonFrames, decode_references
 from tickcast.market.ticks import quotes_array
 
 RECEIVED_US = 1_000_000_000
@@ -176,3 +176,70 @@ def test_any_json_is_ticks_control_or_an_error(message: object) -> None:
     ticks = decode(json.dumps(message))
     held = sum(map(len, ticks.trades.values())) + sum(map(len, ticks.quotes.values()))
     assert len(ticks.errors) + len(ticks.control) + held <= 1
+
+
+# ------------------------------------------------------------------------------------ the USD-M futures
+
+FUTURES_QUOTE = {
+    **{"e": "bookTicker", "u": 9, "s": "BTCUSDT", "T": 1_723_161_256_313, "E": 1_723_161_256_315},
+    **{"b": "61800.20", "B": "2.507", "a": "61800.30", "A": "2.510"},
+}
+
+
+def references(*messages: dict[str, Any] | str) -> Ticks:
+    texts = [each if isinstance(each, str) else json.dumps(each) for each in messages]
+    return decode_references(texts, np.full(len(texts), RECEIVED_US))
+
+
+@pytest.mark.parametrize("is_combined", [True, False])
+@pytest.mark.parametrize("reverse", [True, False])
+def test_a_perpetual_s_quote_has_the_time_of_its_transaction(is_combined: bool, reverse: bool) -> None:
+    data = dict(sorted(FUTURES_QUOTE.items(), reverse=reverse))
+    ticks = references({"data": data, "stream": "btcusdt@bookTicker"} if is_combined else data)
+    assert (ticks.errors, ticks.trades) == ([], {})
+    assert ticks.quotes["BTCUSDT"].tolist() == [
+        (1_723_161_256_313_000, RECEIVED_US, 9, 6180020000000, 250700000, 6180030000000, 251000000)
+    ]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"T": None},
+        {"T": "1723161256313"},
+        {"T": 1_723_161_256_313.5},
+        {"T": 1_723_161_256_313_000},  # µs
+        {"E": 2**62},
+        {"E": -1},
+        {"u": -1},
+        {"u": True},
+        {"s": ""},
+        {"s": 7},
+        {"b": "61800.40"},  # crossed
+        {"b": 61800.2},
+        {"b": "1e5"},
+        {"B": "-1"},
+        {"e": "aggTrade"},
+        {"e": None},
+    ],
+    ids=str,
+)
+def test_an_impossible_quote_of_a_perpetual_costs_itself(changed: dict[str, Any]) -> None:
+    ticks = references(FUTURES_QUOTE, FUTURES_QUOTE | changed, FUTURES_QUOTE)
+    assert [index for index, _ in ticks.errors] == [1]
+    assert len(ticks.quotes["BTCUSDT"]) == 2
+
+
+@pytest.mark.parametrize("name", list(FUTURES_QUOTE))
+def test_a_perpetual_s_quote_without_a_member_costs_itself(name: str) -> None:
+    ticks = references({key: value for key, value in FUTURES_QUOTE.items() if key != name}, FUTURES_QUOTE)
+    assert [index for index, _ in ticks.errors] == [0]
+    assert len(ticks.quotes["BTCUSDT"]) == 1
+
+
+def test_garbage_among_a_perpetual_s_quotes_and_messages_about_the_connection() -> None:
+    shutdown = {"e": "serverShutdown", "E": 1}
+    ticks = references("[]", "{", "[" * 100_000, shutdown, {"result": None, "id": 1}, FUTURES_QUOTE)
+    assert [index for index, _ in ticks.errors] == [0, 1, 2]
+    assert [message.get("e", "reply") for message in ticks.control] == ["serverShutdown", "reply"]
+    assert len(ticks.quotes["BTCUSDT"]) == 1

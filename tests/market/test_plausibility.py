@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fixtures.market import START_US, batch, random_ticks
+from tests.fixtures.market import START_US, batch, random_reference, random_ticks
 from tickcast.market import wire
 from tickcast.market.plausibility import (
     Screened,
@@ -49,6 +49,42 @@ def test_a_record_survives_without_its_impossible_trade(field: str, value: int) 
     assert refused is not None
     assert (refused.trades.tolist(), len(refused.quotes)) == ([wild[7].item()], 0)
     assert "(1)" in reason
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"time_us": START_US + 60 * S}, "reference: a time ahead of its"),
+        ({"ask_price": 1}, "reference: a crossed book"),
+        ({"bid_qty": 0}, "reference: half a side of the book"),
+        ({"bid_price": 10**13, "ask_price": 10**13 + 1}, "reference: a price far off spot"),
+        ({"bid_price": 10**12, "ask_price": 10**12 + 1}, "reference: a price far off spot"),
+        ({"bid_price": 1, "ask_price": 2**63 - 1}, "reference: a price far off spot"),
+    ],
+)
+def test_a_record_survives_without_its_impossible_reference_quote(changed: dict[str, int], why: str) -> None:
+    trades, quotes = random_ticks(1, 2)
+    wild = random_reference(1, quotes)
+    whole = wild.copy()
+    for field, value in changed.items():
+        wild[field][7] = value
+    good, refused, reason = screen(batch(trades, quotes, START_US, reference=wild), START_US + 3 * S)
+    assert (good.trades.tolist(), good.quotes.tolist()) == (trades.tolist(), quotes.tolist())
+    assert good.reference.tolist() == np.delete(whole, 7).tolist()
+    assert refused is not None
+    assert (len(refused.trades), len(refused.quotes), refused.reference.tolist()) == (0, 0, [wild[7].item()])
+    assert why in reason and "(1)" in reason
+
+
+def test_a_wrong_price_of_spot_refuses_no_reference_quote() -> None:
+    trades, quotes = random_ticks(1, 2)
+    reference = random_reference(1, quotes)
+    wild = quotes.copy()
+    wild["bid_price"][3], wild["ask_price"][3] = 1, 2
+    sent = batch(trades, wild, reference=reference)
+    assert screen(sent, START_US + 3 * S) == Screened(sent)
+    alone = batch(trades[:0], wild[3:4], reference=reference)
+    assert screen(alone, START_US + 3 * S) == Screened(alone)
 
 
 def test_old_ticks_are_valid_and_one_ahead_of_them_is_not() -> None:

@@ -18,6 +18,7 @@ from tickcast.market.trade_ledger import (
     known_ranges,
     ledger_rows,
     merged,
+    settled,
 )
 
 NONE = np.empty(0, LEDGER_ROW)
@@ -129,3 +130,35 @@ def test_the_ledger_is_the_same_for_any_order_and_pieces(pieces: list[LedgerRows
     assert len(np.unique(found["first_id"])) == len(found)
     assert {n for a, b in known_ranges(found, 1, 40) for n in range(a, b + 1)} == ids
     assert (as_trades(found)["qty"] == found["qty"]).all()
+
+
+def test_one_odd_aggregate_costs_no_more_than_itself() -> None:
+    """It overlaps all others; of two that overlap each other the one that ends first is kept."""
+    good = [row(n, n + 1) for n in range(1, 41, 2)]
+    found = settled(np.concatenate([from_rest(*good), from_rest(row(5, 33))]))
+    assert summary(found.rows) == summary(from_rest(*good))
+    assert summary(found.refused) == [(5, 33, sum(range(5, 34)), 29, "rest")]
+    pair = settled(from_rest(row(1, 4), row(3, 6), row(8)))
+    assert [each[:2] for each in summary(pair.rows)] == [(1, 4), (8, 8)]
+    assert [each[:2] for each in summary(pair.refused)] == [(3, 6)]
+
+
+def test_an_aggregate_whose_quantity_its_single_trades_have_already_is_refused() -> None:
+    found = settled(np.concatenate([from_rest(row(1, 5, qty=9)), from_stream(row(4), row(5))]))
+    assert summary(found.rows) == [(4, 4, 4, 1, "stream"), (5, 5, 5, 1, "stream")]
+    assert summary(found.refused) == [(1, 3, 0, 3, "rest")]
+
+
+@given(st.lists(st.tuples(st.integers(1, 30), st.integers(0, 6)), max_size=12), st.randoms())
+def test_what_is_kept_depends_on_the_set_of_rows_alone(
+    spans: list[tuple[int, int]], random: np.random.Generator
+) -> None:
+    rows = [row(first, first + more) for first, more in spans]
+    found = settled(from_rest(*rows))
+    again = list(rows)
+    random.shuffle(again)
+    np.testing.assert_array_equal(settled(from_rest(*again)).rows, found.rows)
+    ids = {n for first, last, *_ in summary(found.rows) for n in range(first, last + 1)}
+    assert found.rows["trades"].sum() == len(ids)  # each once
+    if not len(found.refused):
+        np.testing.assert_array_equal(found.rows, merged(NONE, from_rest(*rows)))

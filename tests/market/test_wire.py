@@ -13,11 +13,14 @@ from hypothesis import strategies as st
 
 from tests.fixtures.market import batch, random_ticks
 from tickcast.market import wire
-from tickcast.market.ticks import QUOTE, TRADE, TickArray
+from tickcast.market.ticks import NO_QUOTES, QUOTE, TRADE, TickArray
 
 NOTICES = (wire.Notice("reset by peer", 1, 2), wire.Notice("Überlauf", -5, 2**62))
-BATCH = batch(*random_ticks(1, 1.0), watermark_us=1_754_000_001_000_000)._replace(notices=NOTICES)
+BATCH = batch(*random_ticks(1, 1.0), watermark_us=1_754_000_001_000_000)._replace(
+    notices=NOTICES, reference=random_ticks(2, 1.0)[1]
+)
 ARRIVED_US = 1_754_000_001_000_000
+NO_TRADES = np.empty(0, TRADE)
 
 
 def as_fields(b: wire.TickBatch) -> dict[str, Any]:
@@ -25,7 +28,8 @@ def as_fields(b: wire.TickBatch) -> dict[str, Any]:
         return [{name: row[name].tobytes() for name in array.dtype.names or ()} for row in array]
 
     notices = [notice._asdict() for notice in b.notices]
-    return {**b._asdict(), "trades": rows(b.trades), "quotes": rows(b.quotes), "notices": notices}
+    ticks = {name: rows(getattr(b, name)) for name in ("trades", "quotes", "reference")}
+    return {**b._asdict(), **ticks, "notices": notices}
 
 
 def by_fastavro(b: wire.TickBatch) -> bytes:
@@ -71,8 +75,18 @@ def test_an_array_in_several_blocks_and_with_sizes_is_read() -> None:
     assert got.trades.tobytes() == BATCH.trades.tobytes()
 
 
-def test_notices_survive_the_round_trip() -> None:
-    assert wire.decode(wire.encode(BATCH)).notices == NOTICES
+def test_notices_and_reference_quotes_survive_the_round_trip() -> None:
+    got = wire.decode(wire.encode(BATCH))
+    assert got.notices == NOTICES
+    assert got.reference.tobytes() == BATCH.reference.tobytes()
+    assert got.tick_count == len(BATCH.trades) + len(BATCH.quotes) + len(BATCH.reference)
+
+
+@pytest.mark.parametrize("sent", [BATCH, BATCH._replace(reference=NO_QUOTES), batch(NO_TRADES, NO_QUOTES)])
+def test_a_record_is_stamped_as_if_it_had_been_encoded_so(sent: wire.TickBatch) -> None:
+    stamped = wire.stamped(wire.encode(sent), ARRIVED_US)
+    assert stamped == wire.encode(sent._replace(sent_us=ARRIVED_US))
+    assert len(stamped) <= len(wire.encode(sent)) + wire.STAMP_BYTES
 
 
 def test_every_truncation_is_a_wire_error() -> None:

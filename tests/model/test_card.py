@@ -96,7 +96,18 @@ def test_anything_but_an_object_is_refused(value: Any) -> None:
 
 def test_a_new_card_has_all_fields_of_a_stored_one_but_the_gate_s() -> None:
     stored = json.loads((EVENTS / "registry" / "card.json").read_text("utf-8"))
-    later: dict[str, Any] = {"label_version": None, "path_s": [], "scaled_line": {}}
+    later: dict[str, Any] = {
+        "label_version": None,
+        "path_s": [],
+        "fitted": {},
+        "scaled_line": {},
+        "reference": {},
+        "ablation": {},
+        "refit_of": None,
+        "refit_agreement": None,
+        "regimes": {},
+        "reference_gain": {},
+    }
     assert new_document(Card(model_id="m1")).keys() - later.keys() == stored.keys() - {"gate"}
     written = json.loads(json.dumps(new_document(card_from(stored))))
     assert written | {"gate": stored["gate"]} == stored | later

@@ -9,7 +9,7 @@ from tests.features.test_vector import market_bars
 from tests.fixtures.market import START_US, random_ticks
 from tickcast.features.bars import mids, proxy_mids, segments
 from tickcast.features.vector import FEATURE_NAMES, QUOTE_FEATURES
-from tickcast.market.ticks import QUOTE
+from tickcast.market.ticks import NO_QUOTES, QUOTE
 from tickcast.model.dataset import (
     mask_quotes,
     pool,
@@ -104,7 +104,7 @@ def test_the_rows_of_an_hour_are_those_of_the_bars() -> None:
     (bars,) = segments(trades, quotes)
     whole = rows_from_bars(bars)
     hours = range(START_US // HOUR_US * HOUR_US, START_US + HOUR_US, HOUR_US)
-    stored = pool([rows_of_hour(trades, quotes, hour, 100_000, 100_000).rows for hour in hours])
+    stored = pool([rows_of_hour(trades, quotes, NO_QUOTES, hour, 100_000, 100_000).rows for hour in hours])
     assert 0 < whole.has_quotes.sum() < len(whole.end_us)
     for one, same in zip(whole, stored, strict=True):
         np.testing.assert_array_equal(one, same)

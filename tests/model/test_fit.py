@@ -1,13 +1,26 @@
 """The fit: gradients against differences, the members' inputs, the units folded into the weights."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tests.model.test_network import random_features, random_network
 from tests.model.test_training import FAST, planted
 from tickcast.model import fit
-from tickcast.model.fit import INPUTS, Samples, Scaler, initial_network, loss_and_gradients, target
+from tickcast.model.fit import (
+    INPUTS,
+    Samples,
+    Scaler,
+    epoch_by_epoch,
+    initial_network,
+    loss_and_gradients,
+    ridge,
+    target,
+    with_ridge,
+)
 from tickcast.model.forecast import PATH_S
+from tickcast.model.network import places
 
 
 def test_gradients_equal_finite_differences() -> None:
@@ -46,6 +59,30 @@ def test_folding_the_scaling_into_the_weights_changes_no_prediction() -> None:
     move_bp, _, _ = scaler.folded(network).forward(rows.features)
     in_units = target(rows._replace(moves_bp=move_bp / 100), scaler.usual_sigma) * 100
     np.testing.assert_allclose(in_units, network.quoted_move(odd, even), rtol=1e-9)
+
+
+def test_a_ridge_is_averaged_in_by_its_weights() -> None:
+    rows, network = planted(3, 2000, 0.6), random_network(4)
+    skip = np.zeros_like(network.skip)
+    skip[[INPUTS.odd.index(name) for name in ("imbalance", "log_imbalance")]] = ridge(
+        rows.features[:, places(("imbalance", "log_imbalance"))], target(rows, network.usual_sigma), 0.1
+    )
+    linear = replace(network, skip=skip, out=0 * network.out)
+    mean = 0.25 * network.forward(rows.features)[0] + 0.75 * linear.forward(rows.features)[0]
+    np.testing.assert_allclose(with_ridge(network, skip, 0.75).forward(rows.features)[0], mean, rtol=1e-9)
+    half, none = (next(epoch_by_epoch(rows, replace(FAST, ridge_share=share))).skip for share in (0.5, 0.0))
+    whole = next(epoch_by_epoch(rows, replace(FAST, ridge_share=1.0))).skip
+    np.testing.assert_allclose(half, (none + whole) / 2)
+
+
+def test_ridge_regression_is_that_of_the_scaled_inputs_without_an_intercept() -> None:
+    rng = np.random.default_rng(1)
+    inputs = rng.normal(0, 3, (500, 1)) * [1.0, 0.0]  # a constant input gets no weight
+    weights = ridge(inputs, 2 * inputs[:, :1] + 7, 1e-9)
+    assert weights[1, 0] == 0
+    assert weights[0, 0] == pytest.approx(2, abs=0.3)
+    np.testing.assert_allclose(ridge(inputs, 2 * inputs[:, :1], 1.0)[0], [1.0])
+    assert not ridge(np.empty((0, 2)), np.empty((0, 3)), 1.0).any()
 
 
 def test_an_untrained_member_predicts_no_move() -> None:

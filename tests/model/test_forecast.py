@@ -18,6 +18,7 @@ from tickcast.model.forecast import (
     remaining_moves,
     remaining_scales,
 )
+from tickcast.model.network import SIGMA
 
 CALIBRATIONS = {h: Calibration(direction_slope=3.0, interval_width=1.2) for h in HORIZONS_S}
 AGES_S = (0.0, 0.05, DELIVERY_S, 0.837, 1.0, MAX_AGE_S)
@@ -68,7 +69,7 @@ def test_rows_have_the_remaining_moves_of_their_paths(age_s: float) -> None:
             rest = remaining(path, age_s, horizon_s)
             assert [each[row, column] for each in found] == pytest.approx([*rest])
             assert rest.scale_bp == pytest.approx(
-                random_features(8, 5)[row, -1] * np.sqrt(horizon_s)
+                random_features(8, 5)[row, SIGMA] * np.sqrt(horizon_s)
             )  # the scale of a random walk, at every age
 
 

@@ -9,7 +9,7 @@ from tickcast.adapters.registry.onnx_model import OnnxModel, export
 from tickcast.features.vector import FEATURE_NAMES, ODD_FEATURES, QUOTE_FEATURES
 from tickcast.model.fit import INPUTS
 from tickcast.model.forecast import PATH_S, ModelError
-from tickcast.model.network import HAS_QUOTES, SIGMA, Inputs, Network, average, places
+from tickcast.model.network import DAMPING, HAS_QUOTES, SIGMA, Inputs, Network, average, places
 
 QUOTED = np.array([FEATURE_NAMES.index(name) for name in QUOTE_FEATURES])
 
@@ -25,6 +25,7 @@ def random_features(seed: int, rows: int, has_quotes: float = 1.0) -> np.ndarray
     features = np.random.default_rng(seed).normal(0, 1, (rows, len(FEATURE_NAMES)))
     features[:, SIGMA] = np.abs(features[:, SIGMA]) + 0.05
     features[:, HAS_QUOTES] = has_quotes
+    features[:, FEATURE_NAMES.index("has_reference")] = 0.0
     if not has_quotes:
         features[:, QUOTED] = 0
     return features
@@ -58,7 +59,7 @@ def test_without_quotes_only_masked_inputs_affect_the_move() -> None:
     network, features = random_network(3), random_features(4, 50, has_quotes=0.0)
     expected = features[:, places(INPUTS.masked)] @ network.masked_skip
     move_bp, scale_bp, _ = network.forward(features)
-    damped = np.clip(features[:, SIGMA:] / 0.8, 0.25, 4) ** -0.25
+    damped = np.clip(features[:, [SIGMA]] / 0.8, 0.25, 4) ** DAMPING
     np.testing.assert_allclose(move_bp, expected * scale_bp * damped, rtol=1e-12)
 
 
@@ -76,7 +77,9 @@ def test_moves_are_proportional_to_volatility_except_for_the_damping() -> None:
     louder, loudest, far = features.copy(), features.copy(), features.copy()
     louder[:, SIGMA], loudest[:, SIGMA], far[:, SIGMA] = 0.8 * 2, 0.8 * 4, 0.8 * 400
     base = network.forward(features)[0]
-    np.testing.assert_allclose(network.forward(louder)[0], 2**0.75 * base, rtol=1e-12)
+    np.testing.assert_allclose(network.forward(louder)[0], 2 ** (1 + DAMPING) * base, rtol=1e-12)
+    by_horizon = [DAMPING[PATH_S.index(horizon_s)] for horizon_s in (0.1, 1, 2, 5, 10, 15)]
+    assert by_horizon == [-0.25, -0.25, -0.35, -0.5, -0.6, -0.6]
     np.testing.assert_allclose(network.forward(far)[0], 100 * network.forward(loudest)[0], rtol=1e-12)
 
 

@@ -9,8 +9,15 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from tests.fixtures.market import START_US, batch, batches, random_ticks
-from tests.fixtures.receipts import CHALLENGER, LATENESS_US, MODEL, receipts_of, through_bronze
+from tests.fixtures.market import START_US, batch, batches, random_reference, random_ticks
+from tests.fixtures.receipts import (
+    CHALLENGER,
+    LATENESS_US,
+    MODEL,
+    all_through_bronze,
+    receipts_of,
+    through_bronze,
+)
 from tests.fixtures.records import known
 from tickcast.features.bars import Ints
 from tickcast.features.ring import BarRing, from_differences
@@ -94,6 +101,68 @@ def test_late_trades_listed_by_any_receipt_are_left_out() -> None:
     # Without what the later receipt lists, the earlier ones could not be reproduced.
     listed.late_ids = []
     assert {reproduction.same for reproduction in reproductions(stream, receipts)} == {True, False}
+
+
+def with_reference(seed: int, seconds: float, reference: Quotes, cuts_us: list[int]) -> list[TickBatch]:
+    return list(batches(*random_ticks(seed, seconds), cuts_us, reference=reference))
+
+
+def of_all(stream: list[TickBatch], receipts: list[Prediction]) -> list[Reproduction]:
+    trades, quotes, reference = all_through_bronze(stream)
+    around = Surroundings(trades, quotes, receipts, [], reference)
+    return [reproduce(receipt, around, MODEL, CHALLENGER) for receipt in receipts]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_with_the_perpetual_predictions_are_reproduced_too(seed: int) -> None:
+    """In batches of its own delays, and with a second connection that repeats what the first brought."""
+    rng = np.random.default_rng(seed)
+    trades, quotes = random_ticks(seed, 40)
+    reference = random_reference(seed, quotes)
+    cuts = sorted(rng.integers(0, 40 * S, 700) + START_US)
+    arrived_us = reference["time_us"] + rng.integers(0, 90_000, len(reference))
+    stream = []
+    for start, stop in itertools.pairwise([START_US, *cuts, 2**62]):
+        t, q = (rows[(rows["time_us"] >= start) & (rows["time_us"] < stop)] for rows in (trades, quotes))
+        some = reference[(arrived_us >= start) & (arrived_us < stop)]
+        if len(t) + len(q):
+            stream.append(batch(t, q, reference=some))
+            if rng.random() < 0.2:
+                stream.append(batch(t[:0], q[:0], stream[-1].watermark_us, "b", reference=some))
+        elif len(some):
+            stream.append(batch(t, q, START_US, reference=some))
+    receipts = receipts_of(stream, every_ms=EVERY_MS[seed])
+    last = known(receipts[-1].features)
+    assert last["has_reference"] == 1 and last["reference_imbalance"] and last["basis_deviation"]
+    assert any(len(receipt.open_reference_ids) > 1 for receipt in receipts)
+    assert sames(of_all(stream, receipts)) == {True}
+    # Without them, or with one that had not come, features would not be the same.
+    trades, quotes, _ = all_through_bronze(stream)
+    found = reproduce(receipts[-1], Surroundings(trades, quotes, receipts, []), MODEL, CHALLENGER)
+    assert {"open_reference_ids", "features.has_reference"} <= {each.name for each in found.differences}
+    receipts[-1].open_reference_ids = receipts[-1].open_reference_ids[:-1]
+    (found,) = of_all(stream, receipts)[-1:]
+    assert not found.same and any(each.name.startswith("features.") for each in found.differences)
+
+
+def test_late_quotes_of_the_perpetual_are_left_out() -> None:
+    trades, quotes = random_ticks(2, 40)
+    reference = random_reference(2, quotes)
+    stalled = (reference["time_us"] >= START_US + 20 * S) & (reference["time_us"] < START_US + 21_400_000)
+    cuts = [START_US + k * 200_000 for k in range(200)]
+    stream: list[TickBatch] = []
+    for piece in with_reference(2, 40, reference[~stalled], cuts):
+        if len(stream) and stream[-1].watermark_us < START_US + 21_400_000 <= piece.watermark_us:
+            stream.append(batch(trades[:0], quotes[:0], START_US + 21_400_000, reference=reference[stalled]))
+        stream.append(piece)
+    receipts = receipts_of(stream)
+    late = [id_ for receipt in receipts for id_ in receipt.late_reference_ids]
+    assert 0 < len(late) < MAX_LATE_IDS and set(late) <= set(reference["update_id"][stalled].tolist())
+    found = of_all(stream, receipts)
+    assert sames(found) == {True}
+    for receipt in receipts:
+        receipt.late_reference_ids = []
+    assert {each.same for each in of_all(stream, receipts)} == {True, False}
 
 
 def test_late_quotes_are_left_out() -> None:

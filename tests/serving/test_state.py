@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.fixtures.market import batch, random_ticks
+from tests.fixtures.market import batch, random_reference, random_ticks
 from tests.fixtures.paths import ROOT
 from tests.fixtures.records import prediction
 from tickcast.features.ring import BarRing
@@ -70,10 +70,11 @@ def header_of(data: bytes) -> Any:
     return json.loads(data[4 : 4 + length])
 
 
-def test_of_a_captured_state_of_the_version_before_all_but_the_bars_is_kept() -> None:
+@pytest.mark.parametrize("version", [3, 4])
+def test_of_a_captured_state_of_a_version_before_all_but_the_bars_is_kept(version: int) -> None:
     """With a challenger, calibrators, gaps, notices and a restart of ids."""
-    data = gzip.decompress((ROOT / "tests" / "events" / "state-v3.bin.gz").read_bytes())
-    with pytest.raises(StateError, match="state of version 3"):
+    data = gzip.decompress((ROOT / "tests" / "events" / f"state-v{version}.bin.gz").read_bytes())
+    with pytest.raises(StateError, match=f"state of version {version}"):
         decode_state("BTCUSDT", 7, data, 100_000)
     state = recalled_state("BTCUSDT", 100_000, [], None)
     salvage(state, data)
@@ -89,8 +90,10 @@ def test_a_recalled_state_predicts_no_instant_again() -> None:
 
 def test_an_encoded_state_is_small() -> None:
     ring = BarRing(100_000)
-    list(ring.fold(batch(*random_ticks(1, 90)), 1_000_000))
-    assert len(encode_state(SymbolState("BTCUSDT", ring))) < 26_000
+    trades, quotes = random_ticks(1, 90)
+    list(ring.fold(batch(trades, quotes, reference=random_reference(1, quotes, 40)), 1_000_000))
+    assert len(ring.open_reference)
+    assert len(encode_state(SymbolState("BTCUSDT", ring))) < 30_000
     assert len(encode_state(state_of(90))) < 56_000  # every other trade is missing: the ledger is full
 
 

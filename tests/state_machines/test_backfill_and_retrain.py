@@ -19,7 +19,7 @@ from tickcast.market.fetch_plan import MAX_WINDOWS
 pytestmark = pytest.mark.slow  # all of it together
 
 FILE = ROOT / "state_machines" / "backfill_and_retrain.asl.json"
-HISTORY = ("PlanBackfill", "FetchHistory", "LoadHistory", "MarkRepaired")
+HISTORY = ("PlanBackfill", "FetchHistory", "LoadHistory", "MarkRepaired", "ListStaleHours")
 FUNCTIONS = (*HISTORY, "TrainModel", "EvaluateModel", "PromoteModel")
 VERDICT = {
     "model_id": "m",
@@ -33,8 +33,8 @@ VERDICT = {
 }
 TRAINED: dict[str, Any] = {"model_id": "m", "rows": 9, "promoted": False, "why": None}
 MOVED = {"status": "promoted", "in_force": "m", "challenger": None, "previous": "m0"}
-DONE = {"status": "done", "retry_after_s": 0, "resume": None, "trades": 2, "rows": 1, "withheld_trades": 0}
-FETCHED = DONE | {"keys": [{"key": "k", "etag": "e", "rows": 1}], "used_weight": 4}
+DONE = {"status": "done", "retry_after_s": 0, "trades": 2, "rows": 1, "withheld_trades": 0, "quarantined": 0}
+FETCHED = DONE | {"files": 1, "used_weight": 4}
 LOADED = {
     "complete": True,
     "objects": 1,
@@ -43,6 +43,17 @@ LOADED = {
     "feature_rows": 1,
     "skipped": 0,
     "quarantined": [],
+    "problems": [],
+    "hours": 1,
+}
+STALE: dict[str, Any] = {
+    "windows": [],
+    "hours": 0,
+    "before_us": None,
+    "started_us": 1,
+    "left": False,
+    "more": False,
+    "next": {"name": "load-1", "input": {"symbols": ["BTCUSDT"], "spans": [], "train": None}},
 }
 
 
@@ -88,6 +99,7 @@ class Machine:
             "FetchHistory": lambda event: FETCHED,
             "LoadHistory": lambda event: LOADED,
             "MarkRepaired": lambda event: {"repaired_trades": 2, "withheld_trades": 0, "missing_trades": 0},
+            "ListStaleHours": lambda event: STALE,
             "TrainModel": lambda event: TRAINED | {"card": {}},
             "EvaluateModel": lambda event: VERDICT | {"figures": {}},
             "PromoteModel": lambda event: MOVED,
@@ -123,7 +135,8 @@ def only(executions: Executions) -> Execution:
 
 
 def calls(executions: Executions) -> list[str]:
-    return [name for name, _ in executions.calls]
+    """In their order, but for the listings that end every execution."""
+    return [name for name, _ in executions.calls if name != "ListStaleHours"]
 
 
 def test_a_window_is_planned_fetched_and_loaded(machine: Machine) -> None:
@@ -133,7 +146,7 @@ def test_a_window_is_planned_fetched_and_loaded(machine: Machine) -> None:
     (plan,), (fetch,), (load,) = (ran.payloads(name) for name in FUNCTIONS[:3])
     assert plan["request"] == {"symbols": ["BTCUSDT"], "days": 1}
     assert plan["execution_id"].startswith("arn:aws:states:")
-    assert fetch == {"window": window("BTCUSDT", 0), "resume": None}
+    assert fetch == {"window": window("BTCUSDT", 0)}
     assert load == {"window": window("BTCUSDT", 0)}
     (market,) = only(ran).output["markets"]
     assert [w["status"] for w in market["windows"]] == ["done"]
@@ -144,7 +157,7 @@ def test_a_market_s_windows_run_one_after_another(machine: Machine) -> None:
     ran = machine.run()
     for symbol, days in (("BTCUSDT", 4), ("ETHUSDT", 3)):
         mine = [
-            (name, p["window"]["from_us"]) for name, p in ran.calls[1:] if p["window"]["symbol"] == symbol
+            (name, p["window"]["from_us"]) for name, p in ran.calls[1:-1] if p["window"]["symbol"] == symbol
         ]
         starts = [window(symbol, day)["from_us"] for day in range(days)]
         assert mine == [(name, at) for at in starts for name in ("FetchHistory", "LoadHistory")]
@@ -154,23 +167,22 @@ def test_it_waits_as_long_as_the_exchange_says(machine: Machine) -> None:
     limited = DONE | {
         "status": "rate_limited",
         "retry_after_s": 37,
-        "resume": {"next_id": 5},
-        "keys": [],
+        "files": 0,
         "used_weight": 0,
     }
     machine.answer("FetchHistory", limited, limited | {"retry_after_s": 120}, FETCHED)
     ran = machine.run()
     assert only(ran).status == "SUCCEEDED"
     assert ran.waited_s == [37, 120]
-    assert [p["resume"] for p in ran.payloads("FetchHistory")] == [None, {"next_id": 5}, {"next_id": 5}]
+    assert ran.payloads("FetchHistory") == [{"window": window("BTCUSDT", 0)}] * 3
 
 
 def test_a_function_out_of_time_is_called_again(machine: Machine) -> None:
-    machine.answer("FetchHistory", FETCHED | {"status": "continue", "resume": {"at": 1}}, FETCHED)
+    machine.answer("FetchHistory", FETCHED | {"status": "continue"}, FETCHED)
     machine.answer("LoadHistory", LOADED | {"complete": False}, LOADED)
     ran = machine.run()
     assert only(ran).status == "SUCCEEDED"
-    assert [p["resume"] for p in ran.payloads("FetchHistory")] == [None, {"at": 1}]
+    assert len(ran.payloads("FetchHistory")) == 2
     assert len(ran.payloads("LoadHistory")) == 2
     assert ran.backed_off_s == []
 
@@ -235,7 +247,7 @@ def test_a_wrong_request_ends_it_with_the_reason(machine: Machine) -> None:
 
 
 def test_an_empty_window_is_not_loaded(machine: Machine) -> None:
-    machine.answer("FetchHistory", FETCHED | {"rows": 0, "trades": 0, "keys": []})
+    machine.answer("FetchHistory", FETCHED | {"rows": 0, "trades": 0, "files": 0})
     ran = machine.run()
     assert (only(ran).status, calls(ran)) == ("SUCCEEDED", ["PlanBackfill", "FetchHistory"])
 
@@ -243,10 +255,35 @@ def test_an_empty_window_is_not_loaded(machine: Machine) -> None:
 def test_a_gap_that_the_exchange_withholds_is_marked(machine: Machine) -> None:
     gap = window("BTCUSDT", 0) | {"reason": "gap", "first_id": 11, "last_id": 12}
     machine.answer("PlanBackfill", planned({}, markets=[{"symbol": "BTCUSDT", "windows": [gap]}], windows=1))
-    machine.answer("FetchHistory", FETCHED | {"rows": 0, "trades": 0, "withheld_trades": 2, "keys": []})
+    machine.answer("FetchHistory", FETCHED | {"rows": 0, "trades": 0, "withheld_trades": 2, "files": 0})
     ran = machine.run()
     assert only(ran).status == "SUCCEEDED"
     assert ran.payloads("MarkRepaired") == [{"window": gap}]
+
+
+@pytest.mark.parametrize(
+    ("fetched", "loaded"),
+    [({"quarantined": 1}, {}), ({}, {"quarantined": ["it is damaged"]}), ({"quarantined": 2, "rows": 0}, {})],
+    ids=["a row of REST", "an object", "all rows of a window"],
+)
+def test_what_is_quarantined_counts_as_failed(
+    machine: Machine, fetched: dict[str, Any], loaded: dict[str, Any]
+) -> None:
+    """The others go on, and so does the training."""
+    machine.answer("PlanBackfill", planned({"BTCUSDT": 3}, train={"days": 7}))
+    machine.answer("FetchHistory", FETCHED | fetched, FETCHED)
+    machine.answer("LoadHistory", LOADED | loaded, LOADED)
+    ran = machine.run()
+    assert (only(ran).status, only(ran).error) == ("FAILED", "BackfillIncomplete")
+    assert len(ran.payloads("FetchHistory")) == 3 and ran.payloads("TrainModel")[0] == {"days": 7}
+
+
+def test_a_gap_with_a_quarantined_row_is_marked_all_the_same(machine: Machine) -> None:
+    gap = window("BTCUSDT", 0) | {"reason": "gap", "first_id": 11, "last_id": 12}
+    machine.answer("PlanBackfill", planned({}, markets=[{"symbol": "BTCUSDT", "windows": [gap]}], windows=1))
+    machine.answer("FetchHistory", FETCHED | {"quarantined": 1})
+    ran = machine.run()
+    assert (only(ran).error, len(ran.payloads("MarkRepaired"))) == ("BackfillIncomplete", 1)
 
 
 def test_a_dry_run_plans_only(machine: Machine) -> None:
@@ -272,17 +309,26 @@ def test_training_follows_when_it_is_requested(machine: Machine) -> None:
     request = {"symbols": ["BTCUSDT"], "days": 7}
     machine.answer("PlanBackfill", planned({"BTCUSDT": 1}, train=request))
     ran = machine.run()
-    assert ran.payloads("TrainModel") == [request]
+    assert ran.payloads("TrainModel")[0] == request
     assert only(ran).output["trained"] == TRAINED
+
+
+def test_a_refit_that_fails_leaves_the_promoted_model(machine: Machine) -> None:
+    machine.answer("PlanBackfill", planned({}, train={}))
+    machine.answer("TrainModel", TRAINED, named("RegistryError"))
+    ran = machine.run()
+    assert ran.calls[-1] == ("TrainModel", {"refit": "m"})
+    assert (only(ran).status, only(ran).output["promotion"]) == ("SUCCEEDED", MOVED)
 
 
 def test_a_trained_model_is_evaluated_and_promoted(machine: Machine) -> None:
     machine.answer("PlanBackfill", planned({}, train={}))
     ran = machine.run()
-    assert ran.calls[1:] == [
+    assert ran.calls[2:] == [
         ("TrainModel", {}),
         ("EvaluateModel", {"model_id": "m"}),
         ("PromoteModel", VERDICT),
+        ("TrainModel", {"refit": "m"}),
     ]
     assert (only(ran).status, only(ran).output["promotion"]) == ("SUCCEEDED", MOVED)
     assert only(ran).output["verdict"]["reasons"] == VERDICT["reasons"]
@@ -344,7 +390,7 @@ def test_remaining_windows_run_in_a_further_execution(machine: Machine) -> None:
     ran = machine.run()
     assert [e.status for e in ran.all] == ["SUCCEEDED", "SUCCEEDED"]
     assert (ran.all[1].name, ran.all[1].input) == (following["name"], following["input"])
-    assert calls(ran).count("TrainModel") == 1  # after the last window of all
+    assert ran.payloads("TrainModel")[:-1] == [train]  # after the last window of all; the last is the refit
 
 
 def test_remaining_windows_run_although_one_failed(machine: Machine) -> None:
@@ -365,14 +411,64 @@ def test_an_execution_started_before_is_not_a_failure(machine: Machine, days: in
 
 def test_a_full_execution_keeps_within_the_limits_of_step_functions(machine: Machine) -> None:
     machine.answer("PlanBackfill", planned({"BTCUSDT": 20, "ETHUSDT": 20}))
-    name = f"date=2024-08-01/hour=00/aggtrades-{'9' * 16}-{'9' * 16}.avro"
-    key = {"key": f"bronze/source=rest/symbol=BTCUSDT/{name}", "etag": "0" * 32, "rows": 10**6}
-    machine.answer("FetchHistory", FETCHED | {"keys": [key] * 24})
     ran = machine.run()
     assert only(ran).status == "SUCCEEDED"
     share = 40 / MAX_WINDOWS  # of what an execution may have; a window may be called again several times
     assert len(json.dumps(only(ran).output)) < 256 * 1024 / 2 * share
     assert only(ran).events < 25_000 / 4 * share
+
+
+def stale(*days: int, **more: Any) -> dict[str, Any]:
+    windows = [
+        {name: window("BTCUSDT", day)[name] for name in ("symbol", "from_us", "to_us")} for day in days
+    ]
+    return STALE | {"windows": windows, "hours": 24 * len(windows)} | more
+
+
+def test_what_postgres_lacks_is_loaded_though_nothing_is_to_be_fetched(machine: Machine) -> None:
+    machine.answer("PlanBackfill", planned({}, symbols=["BTCUSDT"], train={"days": 7}))
+    machine.answer("ListStaleHours", stale(9, 8, before_us=5, left=True, more=True), stale(4))
+    machine.answer("LoadHistory", LOADED | {"complete": False}, LOADED)
+    ran = machine.run()
+    assert only(ran).status == "SUCCEEDED"
+    lists = ran.payloads("ListStaleHours")
+    assert [(p["symbols"], p["before_us"], p["started_us"]) for p in lists] == [
+        (["BTCUSDT"], None, None),
+        (["BTCUSDT"], 5, 1),
+    ]
+    days = [p["window"]["from_us"] // 86_400_000_000 for p in ran.payloads("LoadHistory")]
+    assert sorted(days) == [4, 8, 9, 9] or sorted(days) == [4, 8, 8, 9]
+    names = calls(ran)  # trained once all of it is there
+    assert names.index("TrainModel") > max(at for at, name in enumerate(names) if name == "LoadHistory")
+
+
+def test_older_hours_are_loaded_by_a_further_execution(machine: Machine) -> None:
+    machine.answer("PlanBackfill", planned({}))
+    following = {"name": "load-7", "input": {"symbols": ["BTCUSDT"], "spans": [], "train": None}}
+    machine.answer("ListStaleHours", stale(9, before_us=5, left=True, next=following), stale(4))
+    ran = machine.run()
+    assert [e.status for e in ran.all] == ["SUCCEEDED", "SUCCEEDED"]
+    assert (ran.all[1].name, ran.all[1].input) == (following["name"], following["input"])
+
+
+@pytest.mark.parametrize("function", ["LoadHistory", "ListStaleHours"])
+def test_hours_that_cannot_be_loaded_fail_it_after_the_training(machine: Machine, function: str) -> None:
+    """As where the database is away: the next execution lists them again."""
+    machine.answer("PlanBackfill", planned({}, train={}))
+    machine.answer("ListStaleHours", stale(9, 8, before_us=5, left=True))
+    machine.answer(function, named("OperationalError"))
+    ran = machine.run()
+    assert (only(ran).error, len(ran.all)) == ("BackfillIncomplete", 1)  # no chain of failures
+    assert "PromoteModel" in calls(ran)
+
+
+def test_quarantine_counts_as_failed_and_the_rest_is_loaded(machine: Machine) -> None:
+    machine.answer("PlanBackfill", planned({}))
+    machine.answer("ListStaleHours", stale(9))
+    machine.answer("LoadHistory", LOADED | {"complete": False, "quarantined": ["why"]}, LOADED)
+    ran = machine.run()
+    assert only(ran).error == "BackfillIncomplete"
+    assert calls(ran).count("LoadHistory") == 2
 
 
 def states_of(definition: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

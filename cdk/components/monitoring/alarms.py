@@ -167,7 +167,7 @@ class Alarms(Construct):
         )
         quarantined = [
             self._own.metric("Quarantined", name)
-            for name in ("predict_stream", "archive_ticks", "load_history")
+            for name in ("predict_stream", "archive_ticks", "fetch_history", "load_history")
         ]
         self._raise_over(
             "Quarantined",

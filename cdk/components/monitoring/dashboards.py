@@ -134,7 +134,7 @@ def _errors(own: Own, watched: Watched) -> list[cloudwatch.IWidget]:
     functions = watched.functions.values()
     quarantined = [
         own.metric("Quarantined", name, label=name)
-        for name in ("predict_stream", "archive_ticks", "load_history")
+        for name in ("predict_stream", "archive_ticks", "fetch_history", "load_history")
     ]
     failures = [
         own.metric("SymbolFailures", name, label=f"failures, {name}")
@@ -179,8 +179,9 @@ def _feed(own: Own, watched: Watched) -> list[cloudwatch.IWidget]:
     }
     return [
         graph(
-            "Age of the newest tick, s, symbol where it is oldest",
+            "Age of the newest tick and perpetual's quote, s, symbol where it is oldest",
             own.metric("LastTickAgeSeconds", "ingest_ecs", "max"),
+            own.metric("ReferenceAgeSeconds", "ingest_ecs", "max"),
         ),
         graph("Trades missing in the ledger", own.metric("MissingTrades", "predict_stream", "max")),
         graph(

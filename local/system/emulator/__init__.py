@@ -26,6 +26,7 @@ class Emulator(Protocol):
     keeps_objects: bool  # whether S3's objects are in the state folder, even after a kill
     applies_batch_windows: bool  # whether a record waits for its batch to fill
     names_errors: bool  # whether Step Functions sees a function's error by its class name
+    streams_for_long: bool  # whether Kinesis keeps its speed over hours of ticks
 
     def start(self, endpoint_url: str, processes: Processes, state: StateFolder) -> Process:
         """Start it; ready once `is_ready`. Stopped with the other `processes`."""

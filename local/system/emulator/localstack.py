@@ -26,6 +26,7 @@ class LocalStack:
     keeps_objects = False
     applies_batch_windows = True
     names_errors = True
+    streams_for_long = False  # it keeps all records of a day: after 20 minutes of ticks puts take too long
 
     def start(self, endpoint_url: str, processes: Processes, state: StateFolder) -> Process:
         files = state.temp / "localstack"  # removed with the run; only what is installed is shared

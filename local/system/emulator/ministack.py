@@ -22,6 +22,7 @@ class MiniStack:
     keeps_objects = True
     applies_batch_windows = False
     names_errors = False
+    streams_for_long = True
 
     def start(self, endpoint_url: str, processes: Processes, state: StateFolder) -> Process:
         settings = {

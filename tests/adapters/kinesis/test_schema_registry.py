@@ -15,13 +15,14 @@ from tests.market.test_wire import NOTICES, as_fields
 from tickcast.adapters.kinesis.schema_registry import SchemaRegistry, publish, schema_key
 from tickcast.market import wire
 
-BATCH = batch(*random_ticks(1, 0.5))._replace(notices=NOTICES)
+BATCH = batch(*random_ticks(1, 0.5))._replace(notices=NOTICES, reference=random_ticks(2, 0.5)[1])
 
 
 def older() -> dict[str, Any]:
-    """Without notices."""
+    """Without notices and reference quotes."""
     schema = copy.deepcopy(wire.SCHEMA)
-    schema["fields"] = [field for field in schema["fields"] if field["name"] != "notices"]
+    missing = ("notices", "reference")
+    schema["fields"] = [field for field in schema["fields"] if field["name"] not in missing]
     return schema
 
 
@@ -61,8 +62,9 @@ def test_another_version_s_batch_is_read(s3: Any, schema: dict[str, Any]) -> Non
     assert got[:4] == BATCH[:4]
     assert got.trades.tobytes() == BATCH.trades.tobytes()
     assert got.quotes.tobytes() == BATCH.quotes.tobytes()
-    has_notices = any(field["name"] == "notices" for field in schema["fields"])
-    assert got.notices == (NOTICES if has_notices else ())
+    is_newer = any(field["name"] == "notices" for field in schema["fields"])
+    assert got.notices == (NOTICES if is_newer else ())
+    assert got.reference.tobytes() == (BATCH.reference.tobytes() if is_newer else b"")
 
 
 def test_the_published_schema_reads_this_code_s_batches(s3: Any) -> None:

@@ -62,7 +62,7 @@ def server(tmp_path: Path) -> Any:
 
 def load(server: Server, s3: Any, objects: list[dict[str, str]]) -> dict[str, Any]:
     settings = configured(DatabaseSettings, DATABASE_PORT=server.port, DATABASE_USER="tickcast_loader")
-    kept = HistorySettings(keep_days=0, grid_ms=1000, quoted_grid_ms=500)
+    kept = HistorySettings(keep_days=0, grid_ms=1000, quoted_grid_ms=500, trades_keep_days=3)
     with Database(settings) as loader:
         run = LoadHistory(kept, s3, BUCKET, OpenStore(loader), lambda: START_US + DAY_US)
         return dict(msgspec.to_builtins(run({"window": WINDOW, "keys": objects}, lambda: 1e9)))

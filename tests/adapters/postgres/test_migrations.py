@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from tickcast.adapters.postgres.history_store import HistoryStore
 from tickcast.adapters.postgres.score_store import ScoreStore, row_of
 from tickcast.adapters.settings import DatabaseSettings
 from tickcast.market.gaps import Gap
-from tickcast.units import DAY_US, HOUR_US, MINUTE_US
+from tickcast.units import DAY_US, MINUTE_US
 
 DAY = 1_754_006_400_000_000  # 2025-08-01
 
@@ -44,22 +45,30 @@ def test_migrations_go_down_and_up_again(owner: Any, postgres_port: int) -> None
     assert owner.execute(tables).fetchone() == before
 
 
-def test_hours_with_rows_of_the_label_version_before_become_dirty(owner: Any) -> None:
-    """By the statement of the migration itself; on an empty database there are none."""
-    text = (database.MIGRATIONS / "20261126000002_second_label_version.sql").read_text("utf-8")
-    statement = text.partition("-- migrate:down")[0]
-    dirty = "select symbol, hour_us from tickcast.stale_hours order by 1, 2"
+def test_a_filled_database_is_migrated_to_hours(owner: Any) -> None:
+    """What bronze can give again is dropped; trades and bars stay, and their days have the new partition."""
+    text = (database.MIGRATIONS / "20261127000004_history_by_the_hour.sql").read_text("utf-8")
+    up, _, down = text.partition("-- migrate:down")
     with owner.transaction(force_rollback=True):
-        owner.execute(statement)
-        assert owner.execute(dirty).fetchall() == []
+        owner.execute(down)
         owner.execute("select tickcast.add_day(%s)", (DAY,))
-        for end_us in (DAY, DAY + 1_000_000, DAY + HOUR_US - 1_000_000, DAY + 2 * HOUR_US):
-            values = ", ".join(["0"] * 12)
-            bar = f"insert into tickcast.bars_1s values ('X', %s, {values}, true, 'sim')"
-            owner.execute(bar, (end_us,))
+        values = ", ".join(["0"] * 12)
+        owner.execute(f"insert into tickcast.bars_1s values ('X', %s, {values}, true, 'sim')", (DAY,))
+        owner.execute(
+            "insert into tickcast.feature_sets (feature_hash, features, horizons_s) "
+            "values ('h', '{a}', '{1}')"
+        )
+        owner.execute(
+            "insert into tickcast.feature_rows "
+            "select 'X', %s, feature_set, true, 'sim', '{1}', '{1}' from tickcast.feature_sets",
+            (DAY,),
+        )
         owner.execute("insert into tickcast.stale_hours values ('X', %s)", (DAY,))
-        owner.execute(statement)
-        assert owner.execute(dirty).fetchall() == [("X", DAY), ("X", DAY + 2 * HOUR_US)]
+        owner.execute(up)
+        assert owner.execute("select count(*) from tickcast.bars_1s").fetchone() == (1,)
+        assert owner.execute("select count(*) from tickcast.hours").fetchone() == (0,)
+        part = owner.execute("select to_regclass('tickcast.feature_blocks_20250801') is not null").fetchone()
+        assert part == (True,)
 
 
 def test_outcomes_of_the_release_before_stay_and_are_not_counted(owner: Any) -> None:
@@ -118,9 +127,9 @@ def test_the_reader_may_only_read(owner: Any, loader_settings: DatabaseSettings)
             connection.execute(f"select * from tickcast.{table[0]}")
         for forbidden in (
             "delete from tickcast.trades",
-            "insert into tickcast.stale_hours values ('X', 1)",
+            "delete from tickcast.hours",
             f"select tickcast.add_day({DAY})",
-            f"select tickcast.drop_days_before({DAY})",
+            "select tickcast.drop_day('trades_20250801')",
             "create table public.mine (n int)",
             "create temporary table mine (n int)",
         ):
@@ -166,7 +175,7 @@ def test_the_repairer_may_read_trades_and_mark_gaps_and_no_more(
         "insert into tickcast.trades select * from tickcast.trades",
         "update tickcast.gaps_repaired set status = 'repaired'",
         f"select tickcast.add_day({DAY})",
-        f"select tickcast.drop_days_before({DAY})",
+        "select tickcast.drop_day('trades_20250801')",
         "create temporary table mine (n int)",
     ):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
@@ -181,16 +190,52 @@ def test_days_are_added_once_and_dropped_whole(owner: Any, history_database: Dat
         "select array_agg(inhrelid::regclass::text order by 1) from pg_inherits "
         "where inhparent = %s::regclass"
     )
-    assert owner.execute(names, ("tickcast.feature_rows",)).fetchone() == (
-        ["tickcast.feature_rows_20250731", "tickcast.feature_rows_20250801"],
+    assert owner.execute(names, ("tickcast.bars_1s",)).fetchone() == (
+        ["tickcast.bars_1s_20250731", "tickcast.bars_1s_20250801"],
     )
     tables = "select count(*) from pg_class where relkind = 'p' and relnamespace = 'tickcast'::regnamespace"
     assert (store.expire(DAY + DAY_US - 1),) == owner.execute(tables).fetchone()  # the day of each of them
-    assert owner.execute(names, ("tickcast.feature_rows",)).fetchone() == (
-        ["tickcast.feature_rows_20250801"],
-    )
+    assert owner.execute(names, ("tickcast.bars_1s",)).fetchone() == (["tickcast.bars_1s_20250801"],)
     with pytest.raises(psycopg.errors.RaiseException, match="not the beginning of a day"):
         store.add_days([DAY + 1])
+
+
+def test_only_old_days_of_partitioned_tables_can_be_dropped(owner: Any, history_database: Database) -> None:
+    store = HistoryStore(history_database.connection())
+    now_us = time.time_ns() // 1000
+    store.add_days([now_us // DAY_US * DAY_US, DAY])
+    newest = time.strftime("%Y%m%d", time.gmtime(now_us / 1e6))
+    owner.execute("create table tickcast.kept_20250801 (n int)")
+    for part in (f"trades_{newest}", "trades", "outcomes", "trades_20250801; drop schema tickcast"):
+        with pytest.raises(psycopg.errors.RaiseException, match="is not a day that may be dropped"):
+            store.connection.execute("select tickcast.drop_day(%s)", (part,))
+    for part in ("kept_20250801", "trades_20240101"):
+        assert store.connection.execute("select tickcast.drop_day(%s)", (part,)).fetchone() == (False,)
+    # Trades may be kept for fewer days than the rest.
+    assert store.expire(0, DAY + DAY_US) == 1
+    assert owner.execute("select to_regclass('tickcast.bars_1s_20250801') is not null").fetchone() == (True,)
+
+
+def test_a_table_in_use_is_dropped_later_and_makes_nobody_wait(
+    owner: Any, history_database: Database, loader_settings: DatabaseSettings
+) -> None:
+    store = HistoryStore(history_database.connection())
+    store.add_days([DAY])
+    with connected(loader_settings, "tickcast_reader") as reader, reader.connection().transaction():
+        reader.connection().execute("select count(*) from tickcast.feature_blocks")
+        dropped = store.expire(DAY + DAY_US)
+        assert owner.execute("select to_regclass('tickcast.outcomes_20250801')").fetchone() == (None,)
+        waiting = "select count(*) from pg_locks where mode = 'AccessExclusiveLock' and not granted"
+        assert owner.execute(waiting).fetchone() == (0,)
+    assert dropped >= 4 and store.expire(DAY + DAY_US) == 1
+
+
+def test_connections_take_no_numbers_of_definitions(owner: Any, loader_settings: DatabaseSettings) -> None:
+    for _ in range(3):
+        with Database(loader_settings) as database:
+            HistoryStore(database.connection())
+    found = owner.execute("select last_value from tickcast.feature_sets_feature_set_seq").fetchone()
+    assert found == (1,)
 
 
 def test_binary_copy_stores_every_value_exactly(owner: Any) -> None:

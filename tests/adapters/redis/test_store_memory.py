@@ -46,7 +46,7 @@ def test_an_hour_of_a_symbol_fits_into_its_memory_budget(
     put_model(s3, "20260101-000000-abcdef", challenger="20260102-000000-abcdef")
     store = HotStore(redis_client, SETTINGS.lateness_us)
     predict = hot_path(store, s3, clock)
-    stream = ticks_in(MADE_S)
+    stream = ticks_in(MADE_S, per_s=40)
     predict(batch_event(0, *stream[:10]))  # loads the script and creates the server's own structures
     redis_client.flushall()
     empty = used(redis_client)
@@ -65,7 +65,9 @@ def test_an_hour_of_a_symbol_fits_into_its_memory_budget(
         writes = Writes()
         for second in range(begin, begin + 60):
             late = [10**10 + second] * (MAX_LATE_IDS if second % LATE_SHARE == 0 else 0)
-            receipt = replace(receipts[second % 10], late_ids=late, late_update_ids=late)
+            receipt = replace(
+                receipts[second % 10], late_ids=late, late_update_ids=late, late_reference_ids=late[:10]
+            )
             writes.prediction(replace(receipt, timestamp=START_MS + second * 1000))
             for horizon_s, outcome in enumerate(outcomes[second % 10 * 4 :][:4]):
                 target_ms = START_MS + second * 1000

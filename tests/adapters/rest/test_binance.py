@@ -306,9 +306,16 @@ def test_the_status_of_a_market_is_the_exchange_s(server: RestServer) -> None:
         None,
     ],
 )
-def test_a_row_of_another_form_is_an_error(row: Any) -> None:
+def test_a_row_of_another_form_costs_itself_if_it_has_an_id(row: Any) -> None:
     with pytest.raises(TickError, match="BTCUSDT"):
-        binance.agg_trades("BTCUSDT", [agg_trade(0, 0, 0, 4), row])
+        binance.agg_trades("BTCUSDT", [row] * 11)
+    rows = [agg_trade(0, 0, 0, 4), row]
+    if isinstance(row, dict) and type(row["a"]) is int and row["a"] >= 0:
+        sound, odd = binance.agg_trades("BTCUSDT", rows)
+        assert (sound.why, odd.id) == ("", 1) and odd.why and odd.raw == str(row)
+        return
+    with pytest.raises(TickError, match="BTCUSDT"):
+        binance.agg_trades("BTCUSDT", rows)
 
 
 @pytest.mark.parametrize(
@@ -349,7 +356,7 @@ def test_recorded_answers_are_read() -> None:
         if any("m" not in row for row in rows):  # the recorder lost the name of the aggressor's field
             mangled += 1
             with pytest.raises(TickError, match="missing required field `m`"):
-                binance.agg_trades("BTCUSDT", rows)
+                binance.agg_trades("BTCUSDT", rows * 11)
             continue
         trades = binance.agg_trades("BTCUSDT", rows)
         assert [t.time_us for t in trades] == [row["T"] * 1000 for row in rows]

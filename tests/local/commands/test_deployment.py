@@ -13,6 +13,7 @@ import pytest
 from botocore.exceptions import NoCredentialsError
 from rich.console import Console
 
+from cdk.config import ConfigError
 from local.commands import deployment
 from local.commands.deployment import DeploymentNotFound
 from local.system import cloud, state_folder
@@ -95,7 +96,7 @@ def test_the_region_is_the_configuration_s_wherever_the_shell_points(
     there = deployment.existing("prod")
     assert there.s3 == "s3"
     assert clients == [("ap-northeast-1", "cloudformation"), ("ap-northeast-1", "s3")]
-    with pytest.raises(DeploymentNotFound, match="no environment 'staging': one of dev, local, prod"):
+    with pytest.raises(ConfigError, match="no environment 'staging': one of dev, local, prod"):
         deployment.in_aws("staging")
 
 

@@ -11,10 +11,14 @@ import pytest
 
 from local.__main__ import main
 from local.commands.evaluate import refuse_overlap
-from local.exchange.events import Tick, Trade
+from local.exchange.events import MarketData, ReferenceQuote, Trade
+from local.exchange.perpetual import with_perpetual
 from local.exchange.recording import Recording
 from local.exchange.simulator import simulate
 from local.system.options import OptionsError
+from tests.fixtures.recordings import perpetual_quote
+from tests.fixtures.recordings import text as recording_text
+from tests.fixtures.recordings import write as write_recording
 
 pytestmark = pytest.mark.slow  # all of it together
 
@@ -36,27 +40,39 @@ def text(mantissa: int) -> str:
     return f"{mantissa // 10**8}.{mantissa % 10**8:08}"
 
 
-def message_of(tick: Tick) -> dict[str, Any]:
+def message_of(tick: MarketData) -> dict[str, Any]:
     if isinstance(tick, Trade):
         data: dict[str, Any] = {"e": "trade", "E": tick.time_us // 1000, "T": tick.time_us // 1000}
         data |= {"s": "BTCUSDT", "t": tick.id, "p": text(tick.price), "q": text(tick.qty)}
         return {"stream": "btcusdt@trade", "data": data | {"m": tick.is_buyer_maker}}
     data = dict(zip("ubBaA", (tick.update_id, *map(text, tick[3:])), strict=True))
+    if isinstance(tick, ReferenceQuote):
+        data |= {"e": "bookTicker", "E": tick.time_us // 1000, "T": tick.time_us // 1000}
     return {"stream": "btcusdt@bookTicker", "data": {"s": "BTCUSDT"} | data}
 
 
 @pytest.fixture(scope="module")
-def recordings(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Four simulated minutes of BTCUSDT, and the two after them, in the collector's format."""
+def all_recordings(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """Four simulated minutes of BTCUSDT, and the two after them, in the collector's format; and those of its
+    perpetual, but for the last of each."""
     folder = tmp_path_factory.mktemp("recordings")
-    paths = folder / "first.gz", folder / "second.gz"
+    paths = folder / "first.gz", folder / "second.gz", folder / "perpetual.gz"
     cut_us, end_us = START_US + 240_000_000, START_US + 360_000_000
+    market = with_perpetual(simulate("BTCUSDT", 7, START_US), "BTCUSDT", 7)
     with ExitStack() as opened:
         files = [opened.enter_context(gzip.open(path, "wt", compresslevel=1)) for path in paths]
-        for tick in itertools.takewhile(lambda t: t.time_us < end_us, simulate("BTCUSDT", 7, START_US)):
+        for tick in itertools.takewhile(lambda t: t.time_us < end_us, market):
             line = json.dumps(message_of(tick), separators=(",", ":"))
-            files[tick.time_us >= cut_us].write(f"{tick.time_us * 1000} {line}\n")
+            is_perpetual = isinstance(tick, ReferenceQuote)
+            if is_perpetual and any(end - 60_000_000 <= tick.time_us < end for end in (cut_us, end_us)):
+                continue
+            files[2 if is_perpetual else tick.time_us >= cut_us].write(f"{tick.time_us * 1000} {line}\n")
     return paths
+
+
+@pytest.fixture(scope="module")
+def recordings(all_recordings: tuple[Path, Path, Path]) -> tuple[Path, Path]:
+    return all_recordings[:2]
 
 
 def test_trained_on_one_recording_and_evaluated_on_a_later_one(
@@ -91,6 +107,48 @@ def test_trained_on_one_recording_and_evaluated_on_a_later_one(
     assert any("against linear imbalance" in line for line in shown)
     assert any("by the age at which a prediction is read" in line for line in shown)
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_with_reference_the_figures_say_what_the_perpetual_adds(
+    all_recordings: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, perpetual = map(str, all_recordings)
+    given = ["evaluate", "--session", second, "--train", first, "--picture", str(tmp_path / "p.png")]
+    assert main(given) == 0
+    without = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert without["reference"] is None
+    assert main([*given, "--reference", perpetual]) == 0
+    *shown, last = capsys.readouterr().out.splitlines()
+    result = json.loads(last)
+    assert list(result) == list(without)
+    reference = result["reference"]
+    assert reference["files"] == ["perpetual.gz"]
+    # The perpetual ends a minute early in both: about a half and three quarters of the rows know it.
+    assert 0.4 < reference["coverage"]["BTCUSDT"] < 0.6
+    assert 0.7 < reference["coverage_train"]["BTCUSDT"] < 0.85
+    gains = reference["skill_gain_by_reference_at_delivery"]
+    assert list(gains) == ["1", "2", "5", "10"]
+    for horizon, gain in gains.items():
+        with_it, blind = result["horizons"][horizon], reference["without"][horizon]
+        assert gain.keys() == {"all", "BTCUSDT"} and gain["all"] == gain["BTCUSDT"]
+        assert gain["all"] == pytest.approx(
+            with_it["skill_at_delivery"] - blind["skill_at_delivery"], abs=2e-4
+        )
+        low, high = reference["skill_gain_by_reference_at_delivery_ci"][horizon]["BTCUSDT"]
+        assert low <= gain["BTCUSDT"] <= high
+        # Without the perpetual it is the model that is trained without it.
+        assert blind["skill_at_delivery"] == without["horizons"][horizon]["skill_at_delivery"]
+    assert any("the perpetual adds (perpetual.gz)" in line for line in shown)
+
+
+def test_a_reference_of_other_minutes_is_named(
+    all_recordings: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, _, perpetual = all_recordings
+    later = write_recording(tmp_path / "later.gz", recording_text([perpetual_quote(0, 1)]))
+    given = ["evaluate", "--session", str(first), "--reference", str(perpetual), str(later)]
+    assert main(given) == 2
+    assert "REFERENCE later.gz matches no recording" in capsys.readouterr().err
 
 
 def test_without_train_the_second_half_is_predicted_by_walk_forward(

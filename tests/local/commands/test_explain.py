@@ -22,6 +22,7 @@ from tests.fixtures.kinesis_events import FIRST_SEQUENCE, batch_event
 from tests.fixtures.market import START_US, batches, random_ticks
 from tests.fixtures.receipts import receipts_of
 from tickcast.adapters.kinesis.schema_registry import SchemaRegistry
+from tickcast.features.vector import FEATURE_NAMES
 from tickcast.functions.archive_ticks import archive
 from tickcast.serving.records import Timing
 
@@ -90,7 +91,7 @@ def test_a_prediction_that_bronze_reproduces(served: Served, capsys: pytest.Capt
     receipt |= {"timing_ms": TIMING}
     status, shown, summary = explained(id_.lower(), capsys)
     assert (status, summary["id"], summary["same"], summary["differences"]) == (0, id_, True, [])
-    assert summary["features_compared"] == 25
+    assert summary["features_compared"] == len(FEATURE_NAMES)
     assert summary["bronze_objects"] == 1
     assert "bronze/source=sim/symbol=BTCUSDT/date=2025-07-31/hour=22/shardId-000000000000-" in shown
     for words in (
@@ -154,7 +155,7 @@ def test_outcomes_late_ids_and_forecasts_in_words() -> None:
     receipt |= {"late_ids": [7, 9], "outcomes": {"1": outcome, "2": lost}}
     shown = "\n".join(receipt_text.lines(receipt))
     for words in (
-        "late         for earlier bars, since the last receipt kept: 2 trades, 0 quotes",
+        "late         for earlier bars, since the last receipt kept: 2 trades, 0 quotes, 0 of the perpetual",
         "trades [7, 9]",
         "m1 (provisional); challenger in shadow: m2",
         "calibration  10 s: slope",
@@ -192,7 +193,7 @@ def test_without_credentials_of_the_account_it_says_so(
         raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "DescribeStacks")
 
     monkeypatch.setattr(cloud, "outputs_of", refused)
-    with pytest.raises(DeploymentNotFound, match="set credentials of its account"):
+    with pytest.raises(DeploymentNotFound, match="these credentials lack that right"):
         explain.show(an_id(served, 3), url, "key", Console())
     assert requested == [("ap-northeast-1", "tickcast-local-app")]
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from local.commands.command import add_system_arguments, number_of, system_options
+from local.exchange.reference import UnusableReference
 from local.system.emulator import EMULATORS as PROGRAMS
 from local.system.options import EMULATORS, Options, OptionsError
+from tests.fixtures.recordings import perpetual_quote, quote, text, trade, write
 
 
 def parsed(*arguments: str) -> Options:
@@ -51,6 +53,8 @@ def test_a_replay_names_its_recordings(recording: Path) -> None:
         (["--feed", "replay"], "needs recordings"),
         (["--feed", "replay", "--replay", "missing.gz"], "no recording missing.gz"),
         (["--train", "missing.gz"], "no recording missing.gz"),
+        (["--reference", "missing.gz", "--train", "{recording}"], "no recording missing.gz"),
+        (["--reference", "{recording}"], "REFERENCE is for recordings: FEED=replay with REPLAY, or TRAIN"),
         (["--replay", "{recording}"], "for FEED=replay"),
         (["--speed", "2"], "for FEED=replay"),
         (["--feed", "replay", "--replay", "{recording}", "--speed", "0"], "above 0"),
@@ -68,6 +72,16 @@ def test_a_model_is_not_trained_on_what_is_replayed(recording: Path) -> None:
     same = f"{recording.parent}/../{recording.parent.name}/{recording.name}"
     with pytest.raises(OptionsError, match="never trained on the recording it is replayed on"):
         parsed("--feed", "replay", "--replay", str(recording), "--train", same)
+
+
+def test_a_reference_is_of_the_minutes_of_a_replay_or_of_training(tmp_path: Path) -> None:
+    spot = str(write(tmp_path / "spot.gz", text([quote(0, 10), trade(5, 1)])))
+    perpetual = write(tmp_path / "usdm.gz", text([perpetual_quote(3, 7)]))
+    for use in (["--train", spot], ["--feed", "replay", "--replay", spot]):
+        assert parsed(*use, "--reference", str(perpetual)).reference == (perpetual,)
+    other = str(write(tmp_path / "eth.gz", text([perpetual_quote(3, 7, symbol="ETHUSDT")])))
+    with pytest.raises(UnusableReference, match=r"eth\.gz matches no recording"):
+        parsed("--train", spot, "--reference", str(perpetual), other)
 
 
 def test_the_live_feed_needs_no_key_but_uses_one(monkeypatch: pytest.MonkeyPatch) -> None:

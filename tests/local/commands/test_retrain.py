@@ -58,6 +58,22 @@ def test_the_outcome_is_read_from_the_events() -> None:
     assert (result["rows"], result["rows_with_quotes"], result["judged_s"]) == (5000, 4000, 300.0)
     assert (result["in_force"], result["previous"]) == ("m2", "m1")
     assert result["skill_against"] == {"champion": 0.02}
+    assert result["refit"] == {}
+
+
+def test_the_refit_is_in_force_where_it_is_served() -> None:
+    refit = {"model_id": "m3", "refit_of": "m2", "promoted": True, "why": None}
+    more = {"rows": 9, "rows_with_quotes": 9, "card": {}}
+    events = [
+        event({"model_id": "m2", "promoted": False, "why": None, "refit_of": None, **more}),
+        event({"status": "promoted", "in_force": "m2", "challenger": None, "previous": "m1"}),
+    ]
+    report = execution.add(Report(), [*events, event(refit | more)])
+    assert (report.trained["model_id"], report.refit) == ("m2", refit)
+    assert retrain.outcome(report)["in_force"] == "m3"
+    left = refit | {"model_id": "m2", "promoted": False, "why": "not refitted: it is a refit itself"}
+    result = retrain.outcome(execution.add(Report(), [*events, event(left | more)]))
+    assert (result["in_force"], result["refit"]) == ("m2", left)
 
 
 def test_without_a_model_the_reason_is_not_trained() -> None:

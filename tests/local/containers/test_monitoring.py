@@ -34,6 +34,7 @@ def exported() -> set[str]:
         "counts": {"connections": 1, **vars(Counts())},
         "bad_frames": {"SbeError": 1},
         "symbols": {SYMBOL: {"last_tick_age_s": 0.1}},
+        "reference": {"age_s": {SYMBOL: 0.1}, "connections": 1},
         "live": True,
         "ready": True,
         "waiting_records": 0,

@@ -15,7 +15,7 @@ from aiohttp import ClientSession
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from local.exchange.events import Quote, Sending, Trade
+from local.exchange.events import Quote, ReferenceQuote, Sending, Trade
 from local.exchange.server import Exchange
 from local.exchange.subscriptions import Limits
 from tests.fixtures.local_exchange import exchange_in_process
@@ -23,6 +23,7 @@ from tickcast.sbe import SbeError, TradesEvent, decode
 
 BOTH = "/stream?streams=btcusdt@trade/btcusdt@bestBidAsk"
 JSON_BOTH = "/json/stream?streams=btcusdt@trade/btcusdt@bookTicker"
+PERPETUAL = "/usdm/public/stream?streams=btcusdt@bookTicker"
 TIME_US = 1_800_000_000_123_456
 
 Ids = list[tuple[str, int]]  # ("trade", trade id) or ("quote", update id)
@@ -39,7 +40,7 @@ class Running:
 
     @asynccontextmanager
     async def stream(self, path: str = BOTH) -> AsyncIterator[ClientConnection]:
-        headers = {} if path.startswith("/json") else {"X-MBX-APIKEY": "local"}
+        headers = {} if path.startswith(("/json", "/usdm")) else {"X-MBX-APIKEY": "local"}
         url = f"ws://127.0.0.1:{self.port}{path}"
         before = len(self.exchange.subscriptions.to("btcusdt@trade"))
         async with connect(url, additional_headers=headers, max_queue=None, proxy=None) as socket:
@@ -47,6 +48,20 @@ class Running:
             while "@trade" in path and len(self.exchange.subscriptions.to("btcusdt@trade")) == before:
                 await asyncio.sleep(0)
             yield socket
+
+    @asynccontextmanager
+    async def perpetual(self, path: str = PERPETUAL) -> AsyncIterator[ClientConnection]:
+        listeners = self.exchange.perpetual_subscriptions.to
+        before = len(listeners("btcusdt@bookTicker"))
+        async with self.stream(path) as socket:
+            while len(listeners("btcusdt@bookTicker")) == before:
+                await asyncio.sleep(0)
+            yield socket
+
+    def publish_perpetual(self, update_id: int) -> None:
+        quote = ReferenceQuote("BTCUSDT", TIME_US - 5_000, update_id, 6, 1, 8, 2)
+        sending = Sending(TIME_US, TIME_US - 1_000, quote)
+        self.exchange.publish(self.exchange.markets["BTCUSDT"], [sending])
 
     async def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any, Any]:
         """Status, JSON and headers of the response."""
@@ -467,3 +482,74 @@ async def test_rest_refusals_and_failures(running: Running) -> None:
     await running.inject("rest_status", status=500, count=1)
     answers = await asyncio.gather(*(get("/api/v3/ping") for _ in range(3)))
     assert sorted(status for status, _ in answers) == [200, 200, 500]
+
+
+# ------------------------------------------------------------------------------------------- the perpetuals
+
+
+@pytest.mark.parametrize("path", [PERPETUAL, "/usdm/public/ws/btcusdt@bookTicker"])
+@on_an_exchange()
+async def test_the_perpetual_has_streams_of_its_own(running: Running, path: str) -> None:
+    async with running.stream(JSON_BOTH) as spot, running.perpetual(path) as socket:
+        running.publish_perpetual(77)
+        published = running.publish()
+        message = json.loads(await socket.recv())
+        if "stream" in path:
+            assert message["stream"] == "btcusdt@bookTicker"
+            message = message["data"]
+        assert message == {
+            **{"e": "bookTicker", "u": 77, "s": "BTCUSDT", "T": (TIME_US - 5_000) // 1000},
+            **{"b": "0.00000006", "B": "0.00000001", "a": "0.00000008", "A": "0.00000002"},
+            "E": (TIME_US - 1_000) // 1000,
+        }
+        assert await received(spot, published[-1]) == published
+    sent = await running.sent()
+    assert (sent["quotes"], sent["perpetual_quotes"]) == (1, 1)
+
+
+@on_an_exchange()
+async def test_the_perpetual_has_no_other_stream(running: Running) -> None:
+    for stream in ("btcusdt@trade", "btcusdt@bestBidAsk", "dogeusdt@bookTicker"):
+        assert (await refused(running, f"/usdm/public/ws/{stream}"))[0] == 400
+
+
+@on_an_exchange()
+async def test_the_perpetual_goes_away_and_comes_back(running: Running) -> None:
+    async with running.stream() as spot, running.perpetual() as socket:
+        assert (await running.inject("perpetual_away", seconds=60))["connections"] == 1
+        assert await end_of(socket) is None
+        status, retry_after = await refused(running, PERPETUAL)
+        assert status == 503 and retry_after is not None and 0 < int(retry_after) <= 60
+        running.publish_perpetual(1)
+        assert (await running.end_faults())["ended"][-1]["hits"] == 2
+        async with running.perpetual() as back:
+            running.publish_perpetual(2)
+            assert json.loads(await back.recv())["data"]["u"] == 2
+        published = running.publish()
+        assert await received(spot, published[-1]) == published
+
+
+@on_an_exchange()
+async def test_the_perpetual_falls_silent_and_goes_on(running: Running) -> None:
+    async with running.perpetual() as socket:
+        await running.inject("perpetual_away", how="silent")
+        running.publish_perpetual(1)
+        async with running.perpetual() as other:  # accepted, and as silent
+            running.publish_perpetual(2)
+            assert (await running.end_faults())["ended"][-1]["hits"] == 3
+            running.publish_perpetual(3)
+            assert [json.loads(await each.recv())["data"]["u"] for each in (socket, other)] == [3, 3]
+
+
+@on_an_exchange()
+async def test_faults_of_the_spot_market_leave_the_perpetual_alone(running: Running) -> None:
+    async with running.perpetual() as socket, running.stream():
+        for kind in ("freeze", "drop", "server_shutdown"):
+            await running.inject(kind)
+        await running.inject("max_age", age_s=0.001)
+        await running.inject("refuse")
+        running.publish_perpetual(1)
+        assert json.loads(await socket.recv())["data"]["u"] == 1
+        async with running.perpetual() as another:
+            running.publish_perpetual(2)
+            assert json.loads(await another.recv())["data"]["u"] == 2

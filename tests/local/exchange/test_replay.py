@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from local.exchange.events import Quote, Sending, Trade
+from local.exchange.events import Quote, ReferenceQuote, Sending, Trade
 from local.exchange.recording import inspect
 from local.exchange.replay import MAX_PAUSE_US, Replay
-from tests.fixtures.recordings import Line, quote, text, trade, write
+from tests.fixtures.recordings import Line, perpetual_quote, quote, text, trade, write
 
 NOW_US = 1_800_000_000_000_000
 MAX_PAUSE_MS = MAX_PAUSE_US // 1000
@@ -73,3 +73,26 @@ def test_a_long_pause_between_files_is_cut_out_and_its_ids_with_it(
 def test_nothing_to_replay() -> None:
     with pytest.raises(ValueError, match="nothing to replay"):
         Replay([])
+
+
+def test_the_perpetual_is_replayed_as_far_from_the_spot_market_as_it_arrived(tmp_path: Path) -> None:
+    spot = write(tmp_path / "spot.gz", text(ONE_ROUND, offset_us=1_000_000))
+    before_and_after = [perpetual_quote(at_ms, 40 + at_ms, late_ms=3) for at_ms in (-5, 4, 6, 25)]
+    perpetual = write(tmp_path / "usdm.gz", text(before_and_after, offset_us=-7_000_000))  # another recorder
+    source = Replay([inspect(spot)], [inspect(perpetual)])
+    assert source.symbols == ["BTCUSDT"]
+    sendings = take(source, "BTCUSDT", 12)
+    assert [s.due_us - NOW_US for s in sendings[:6]] == [0, 4_000, 5_000, 5_000, 6_000, 20_000]
+    quotes = [s for s in sendings if isinstance(s.event, ReferenceQuote)]
+    assert [s.event.time_us - s.due_us for s in quotes if isinstance(s.event, ReferenceQuote)] == [-3_000] * 4
+    ids = [s.event.update_id for s in quotes if isinstance(s.event, ReferenceQuote)]
+    assert ids[:2] == [44, 46] and ids[1] < ids[2] < ids[3]
+    assert quotes[2].due_us - quotes[0].due_us == sendings[6].due_us - NOW_US  # in the next round too
+
+
+def test_a_reference_of_another_asset_or_time_is_not_replayed(tmp_path: Path) -> None:
+    spot = write(tmp_path / "spot.gz", text(ONE_ROUND))
+    other = write(tmp_path / "eth.gz", text([perpetual_quote(4, 44, symbol="ETHUSDT")]))
+    late = write(tmp_path / "late.gz", text([perpetual_quote(21, 44)]))
+    sendings = take(Replay([inspect(spot)], [inspect(other), inspect(late)]), "BTCUSDT", 8)
+    assert not any(isinstance(sending.event, ReferenceQuote) for sending in sendings)

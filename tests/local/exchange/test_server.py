@@ -29,7 +29,7 @@ from local.exchange.simulator import simulate
 from local.exchange.subscriptions import Limits
 from tests.fixtures.local_exchange import exchange_in_process
 from tests.fixtures.paths import ROOT
-from tests.fixtures.recordings import CAPTURED, quote, text, trade, write
+from tests.fixtures.recordings import CAPTURED, perpetual_quote, quote, text, trade, write
 from tickcast.sbe import BestBidAskEvent, Event, SbeTrade, TradesEvent, decode
 
 pytestmark = pytest.mark.server
@@ -393,6 +393,27 @@ def test_a_damaged_recording_ends_the_exchange(tmp_path: Path) -> None:
         with running.stream("/ws/btcusdt@trade") as socket:
             assert closed_with(socket) == 1001
         assert running.process.wait(10) == 1
+
+
+def test_replay_sends_the_perpetual_with_its_market(tmp_path: Path) -> None:
+    spot = write(tmp_path / "a.gz", text([quote(0, 10), trade(5, 1), quote(7, 12), trade(30, 3)]))
+    perpetual = write(tmp_path / "b.gz", text([perpetual_quote(1, 5), perpetual_quote(3, 6)]))
+    options = ("--feed", "replay", "--replay", str(spot), "--reference", str(perpetual))
+    with exchange(*options) as running, running.stream("/usdm/public/ws/btcusdt@bookTicker", {}) as socket:
+        assert (
+            running.get("/local/sent")["symbols"]["BTCUSDT"]["first_id"] is None
+        )  # it waits for the market's
+        with running.stream("/ws/btcusdt@trade"):
+            assert [json.loads(socket.recv())["u"] for _ in range(2)] == [5, 6]
+
+
+def test_the_simulated_market_has_a_perpetual(sim: Running) -> None:
+    with sim.stream("/usdm/public/stream?streams=btcusdt@bookTicker/ethusdt@bookTicker", {}) as socket:
+        seen = [json.loads(socket.recv()) for _ in range(20)]
+    assert {each["stream"] for each in seen} == {"btcusdt@bookTicker", "ethusdt@bookTicker"}
+    for data in (each["data"] for each in seen):
+        assert float(data["b"]) < float(data["a"])
+        assert abs(data["E"] - time.time() * 1000) < 60_000
 
 
 # ------------------------------------------------------------------------------------------------ lifecycle

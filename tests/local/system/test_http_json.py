@@ -1,7 +1,8 @@
-"""Which requests take the environment's proxy."""
+"""Which requests take the environment's proxy, and what is no response."""
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -67,3 +68,21 @@ def test_local_addresses_are_asked_directly(port: int, host: str) -> None:
 )
 def test_what_is_local(url: str, is_local: bool) -> None:
     assert http_json._is_local(url) is is_local
+
+
+@pytest.mark.parametrize("answer", [b"NO\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", b""])
+def test_what_is_no_http_is_no_response(answer: bytes) -> None:
+    """http.client's errors are no OSError, which callers know."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def respond() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=respond, daemon=True)
+        thread.start()
+        with pytest.raises(OSError):
+            http_json.get(f"http://127.0.0.1:{server.getsockname()[1]}/")
+        thread.join()

@@ -17,7 +17,9 @@ def written(monkeypatch: pytest.MonkeyPatch) -> tuple[set[Emitted], set[Emitted]
     ordinary = emitted_metrics.of_functions(monkeypatch, all_is_well=True)
     ordinary |= emitted_metrics.of_ingest(monkeypatch, symbols).keys()
     failing = emitted_metrics.of_functions(monkeypatch, all_is_well=False)
-    lost = emitted_metrics.of_ingest(monkeypatch, symbols, put_failures=1, dropped_ticks=1, bad_frames=1)
+    lost = emitted_metrics.of_ingest(
+        monkeypatch, symbols, 60.0, put_failures=1, dropped_ticks=1, bad_frames=1
+    )
     return ordinary, (failing | lost.keys()) - ordinary
 
 

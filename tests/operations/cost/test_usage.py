@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks.latency_budget import PRESETS, Preset
+from cdk.config import load as load_environment
 from operations.cost.estimate import Estimate
 from operations.cost.inventory import FunctionSize, Inventory
 from operations.cost.lines import lines
@@ -56,7 +57,7 @@ SMALL = Inventory(
 
 
 def estimate(load: Load | None = None, **fields: Any) -> Estimate:
-    return Estimate("dev", replace(SMALL, **fields), load or Load(), prices())
+    return Estimate(load_environment("dev"), replace(SMALL, **fields), load or Load(), prices())
 
 
 def change(name: str, of: Estimate) -> float:
@@ -131,9 +132,12 @@ def test_predictions_come_as_often_as_records_or_polls_allow() -> None:
 
 def test_days_that_are_kept_enlarge_the_database_once_they_do_not_fit() -> None:
     assert estimate(keep_days=10).usd("database_storage") == pytest.approx(20 * 0.138)
-    month, year = (Usage(replace(SMALL, keep_days=days), Load()).database_gb for days in (30, 365))
-    assert 25 < month < 35 and 300 < year < 400
-    assert Usage(replace(SMALL, keep_days=None), Load()).database_gb == year
+    month, year = (
+        Usage(replace(SMALL, keep_days=days, trades_keep_days=3), Load()).database_gb for days in (120, 365)
+    )
+    assert 25 < month < 35 and 80 < year < 90
+    assert Usage(replace(SMALL, keep_days=None, trades_keep_days=3), Load()).database_gb == year
+    assert Usage(replace(SMALL, keep_days=None, trades_keep_days=None), Load()).database_gb > 3 * year
 
 
 def test_bronze_moves_to_the_cheaper_class_after_its_days() -> None:
@@ -182,9 +186,9 @@ def test_more_symbols_take_the_shards_and_the_cache_they_need() -> None:
 
 def test_a_load_beyond_the_shards_is_a_warning() -> None:
     assert not estimate().warnings
-    [warning] = estimate(Load(ticks_per_s=20_000)).warnings
+    [warning] = estimate(Load(ticks_per_s=20_000), database_gb=2000).warnings
     assert "1.1 MB/s do not fit into 1 of stream.shards" in warning
-    assert not estimate(Load(ticks_per_s=20_000), shards=None).warnings
+    assert not estimate(Load(ticks_per_s=20_000), shards=None, database_gb=2000).warnings
 
 
 def test_free_tiers_are_taken_off_once_over_all_lines_of_a_price() -> None:
@@ -200,3 +204,11 @@ def test_an_on_demand_stream_bills_a_record_as_a_kilobyte_at_least() -> None:
     found = estimate(Load(ticks_per_s=1), shards=None)
     assert found.usd("stream_puts") == pytest.approx(10 * MONTH_S * 1024 / 1e9 * 0.104)
     assert found.usd("stream_shards") == pytest.approx(37.96)
+
+
+def test_small_files_of_bronze_stay_in_their_class() -> None:
+    """S3 moves none below 128 KB, and bills no move."""
+    for ticks_per_s, days in ((200, 335), (10, 0)):
+        few = estimate(Load(ticks_per_s=ticks_per_s), bronze_days=None, bronze_cheaper_after_days=30)
+        assert Usage(few.inventory, few.load).cheaper_days == days
+        assert (few.usd("lake_transitions") > 0) == (days > 0)

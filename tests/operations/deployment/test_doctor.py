@@ -154,7 +154,7 @@ def test_without_credentials_that_is_all(monkeypatch: pytest.MonkeyPatch) -> Non
             raise NoCredentialsError
 
     (state,) = examine(Account(account().environment, lambda service: Refusing()))
-    assert state.what.startswith("credentials: ")
+    assert state.what.startswith("account: credentials of an AWS account: ")
 
 
 def run(api: Api, monkeypatch: pytest.MonkeyPatch, **how: Any) -> list[str]:

@@ -32,6 +32,7 @@ class Aws:
     def __init__(self) -> None:
         self.executions = 1000
         self.zones = ["apne1-az1", "apne1-az2", "apne1-az4"]
+        self.deployed_zones = ["apne1-az1", "apne1-az4"]
         self.vpcs = 1
         self.quotas: dict[str, float] = {"L-F678F1CE": 5, "L-3032A538": 6, "L-36FBB829": 6}
         self.default_quotas: dict[str, float] = {}
@@ -54,6 +55,20 @@ class Aws:
             raise ClientError({"Error": {"Code": "ValidationError", "Message": "none"}}, "DescribeStacks")
         outputs = [{"OutputKey": "BootstrapVersion", "OutputValue": "21"}]
         return {"Stacks": [{"StackStatus": self.stacks[StackName], "Outputs": outputs}]}
+
+    def get_template(self, StackName: str) -> Any:  # noqa: N803
+        """CloudFormation gives JSON as values."""
+        subnets = {
+            f"Subnet{at}": {
+                "Type": "AWS::EC2::Subnet",
+                "Properties": {
+                    "CidrBlock": f"10.0.{at}.0/24",
+                    **({"AvailabilityZoneId": zone} if zone else {}),
+                },
+            }
+            for at, zone in enumerate([*self.deployed_zones, *self.deployed_zones])
+        }
+        return {"TemplateBody": {"Resources": {"Vpc": {"Type": "AWS::EC2::VPC"}, **subnets}}}
 
     def get_account_settings(self) -> Any:
         if "lambda" in self.refuses:
@@ -91,7 +106,12 @@ def test_an_account_with_all_that_is_needed_passes(aws: Aws, monkeypatch: pytest
     monkeypatch.setattr(preflight, "of_machine", lambda environment, engine: [])
     said: list[str] = []
     Preflight("podman").run(account(aws), said.append)
-    assert said == ["account 123456789012, region ap-northeast-1, images by podman"]
+    where = "account 123456789012, region ap-northeast-1, images by podman"
+    assert said[0] == where and said[1].startswith("a first deployment: about 40 min")
+    aws.stacks["tickcast-dev-data"] = "CREATE_COMPLETE"
+    said.clear()
+    Preflight("podman").run(account(aws), said.append)
+    assert said == [where]
 
 
 def test_all_that_is_missing_is_said_at_once(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,6 +158,32 @@ def test_a_vpc_of_ours_needs_no_room(aws: Aws) -> None:
     assert texts(aws) == []
 
 
+@pytest.mark.parametrize(
+    ("deployed", "had"),
+    [
+        (["apne1-az1", "apne1-az2"], "[apne1-az1, apne1-az2]"),
+        (["apne1-az4", "apne1-az1"], "[apne1-az4, apne1-az1]"),
+        (["", ""], "null"),
+    ],
+)
+def test_other_zones_than_the_deployed_ones_are_refused(aws: Aws, deployed: list[str], had: str) -> None:
+    """CloudFormation would replace the subnets, and fail at their addresses."""
+    aws.deployed_zones = deployed
+    assert texts(aws) == []  # nothing is deployed
+    aws.stacks["tickcast-dev-network"] = "UPDATE_COMPLETE"
+    (finding,) = of_account(account(aws))
+    assert finding.is_fatal
+    assert f"cdk/config/dev.yaml is [apne1-az1, apne1-az4], and was deployed as {had}" in finding.text
+    assert "`make destroy ENV=dev` first" in finding.text
+
+
+def test_an_address_other_than_aws_s_is_said(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    (finding,) = of_account(account(aws))
+    assert not finding.is_fatal
+    assert finding.text.startswith("AWS_ENDPOINT_URL=http://127.0.0.1:1: requests go there and not to AWS")
+
+
 def test_without_credentials_nothing_else_is_asked(aws: Aws) -> None:
     aws.refuses.add("credentials")
     (text,) = texts(aws)
@@ -172,12 +218,37 @@ def test_images_of_another_architecture_need_an_emulator(
 ) -> None:
     monkeypatch.setattr("platform.system", lambda: "Linux")
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    assert can_build_for("x86_64", tmp_path)
-    assert not can_build_for("arm64", tmp_path)
+    assert can_build_for("x86_64", "podman", tmp_path)
+    assert not can_build_for("arm64", "podman", tmp_path)
     (tmp_path / "qemu-aarch64").write_text("enabled\ninterpreter /usr/bin/qemu-aarch64\n")
-    assert can_build_for("arm64", tmp_path)
+    assert can_build_for("arm64", "podman", tmp_path)
     monkeypatch.setattr("platform.system", lambda: "Darwin")
-    assert can_build_for("arm64", Path("/nowhere"))
+    assert can_build_for("arm64", "podman", Path("/nowhere"))
+
+
+def test_an_engine_that_emulates_by_itself_is_believed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As Docker Desktop does in its own machine: this kernel knows nothing of it."""
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    docker = tmp_path / "docker"
+    docker.write_text("#!/bin/sh\necho 'Platforms: linux/amd64*, linux/arm64, linux/arm/v7'\n")
+    docker.chmod(0o755)
+    assert can_build_for("arm64", str(docker), tmp_path)
+    docker.write_text("#!/bin/sh\necho 'Platforms: linux/amd64, linux/386'\n")
+    assert not can_build_for("arm64", str(docker), tmp_path)
+    docker.write_text("#!/bin/sh\nexit 1\n")
+    assert not can_build_for("arm64", str(docker), tmp_path)
+    assert not can_build_for("arm64", "podman", tmp_path)
+    assert can_build_for("arm64", "/opt/finch", tmp_path)
+
+
+def test_what_to_set_instead_of_an_emulator_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "can_build_for", lambda architecture, engine: False)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    texts = [finding.text for finding in of_machine(environment("prod"), "docker")]
+    assert any("set `aws.ingest.architecture: x86_64` in cdk/config/prod.yaml" in text for text in texts)
 
 
 def test_a_key_that_cannot_be_read_is_among_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import pytest
 from aws_cdk import aws_ecr_assets as ecr_assets
 
 from cdk.components.fargate_task import left_out
+from operations.__main__ import main
 from operations.failures import OperationRefused
 from operations.images.builders import IMAGES, Image, build_command, choose
 from tests.fixtures.paths import ROOT
@@ -117,3 +118,19 @@ def test_docker_builds_on_the_pinned_base_alone() -> None:
     assert build_command("docker", IMAGES[1])[-1] == "."
     with pytest.raises(OperationRefused, match="BASE"):
         build_command("docker", IMAGES[1], base="python:3.13")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--platform", "sparc"], "PLATFORM is 'sparc'; it should be one of linux/amd64, linux/arm64"),
+        (["--platform", "arm64"], "PLATFORM is 'arm64'"),
+        (["--options", "--label 'a"], 'BUILD_OPTIONS is "--label \'a": No closing quotation'),
+        (["--builder", "kaniko"], "BUILDER is 'kaniko'"),
+    ],
+)
+def test_what_cannot_be_built_for_is_refused(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["images", *arguments]) == 2
+    assert message in capsys.readouterr().err

@@ -62,8 +62,8 @@ def test_the_linter_uses_the_schemas_of_the_region() -> None:
     assert not linter.knows("AWS::Nothing::There", "ap-northeast-1")
 
 
-def shown(findings: list[Finding]) -> str:
-    console = Console(file=io.StringIO(), width=200, color_system=None)
+def shown(findings: list[Finding], width: int = 200) -> str:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
     show(Rehearsal("dev", Templates({"app": {"Resources": {}}}), findings, Created(), 143), console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
@@ -76,6 +76,15 @@ def test_the_report_counts_by_stack_and_rule_and_says_what_to_do() -> None:
     assert rows == [["app", "tags", "2"], ["data", "z", "1"]]
     assert "app: Alarms/Topic tag [x] (Topic1A2B)\n  is refused: [a]\n  to do: change it\n" in text
     assert "nothing found in app" in shown([])
+
+
+def test_what_is_found_is_not_broken_into_lines() -> None:
+    finding = Finding(
+        "tags", "app", "", "Alarms/" + "Topic" * 20, "is refused: " + "why " * 30, "change " * 30
+    )
+    text = shown([finding], width=60)
+    for whole in (finding.place, finding.problem.strip(), finding.remedy.strip()):
+        assert whole in text
 
 
 def test_an_unknown_environment_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

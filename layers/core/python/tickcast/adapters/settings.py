@@ -89,17 +89,28 @@ class DatabaseSettings(Struct, frozen=True, kw_only=True, rename=lambda name: f"
 
 
 class HistorySettings(Struct, frozen=True, rename=str.upper):
-    """How much history is kept: for how many days (0: indefinitely), and a feature row every how many ms."""
+    """How much history is kept: for how many days (0: indefinitely), its trades for fewer, and a feature row
+    every how many ms."""
 
     keep_days: DaysOrNone
     grid_ms: GridMs
     quoted_grid_ms: GridMs
+    trades_keep_days: DaysOrNone
 
     def __post_init__(self) -> None:
         """Checked wherever they are made: with a negative number of days a load would delete what it
         loaded."""
         if type(self.keep_days) is not int or not 0 <= self.keep_days <= MAX_DAYS:
             raise wrong("KEEP_DAYS", str(self.keep_days), f"a whole number from 0 to {MAX_DAYS}")
+        if type(self.trades_keep_days) is not int or not 0 <= self.trades_keep_days <= MAX_DAYS:
+            raise wrong(
+                "TRADES_KEEP_DAYS", str(self.trades_keep_days), f"a whole number from 0 to {MAX_DAYS}"
+            )
+
+    @property
+    def grids_ms(self) -> tuple[int, int]:
+        """Of rows without quotes and with."""
+        return self.grid_ms, self.quoted_grid_ms
 
 
 class DriftSettings(Struct, frozen=True, kw_only=True, rename=lambda name: f"DRIFT_{name.upper()}"):
@@ -158,6 +169,12 @@ class EvaluateModelSettings(Settings, frozen=True, kw_only=True):
 class FetchHistorySettings(Settings, frozen=True, kw_only=True):
     bucket: Name
     rest_url: HttpUrl
+
+
+class ListStaleHoursSettings(Settings, frozen=True, kw_only=True):
+    bucket: Name
+    history: HistorySettings
+    database: DatabaseSettings
 
 
 class LoadHistorySettings(Settings, frozen=True, kw_only=True):

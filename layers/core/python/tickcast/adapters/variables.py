@@ -190,6 +190,11 @@ WebSocketUrl = Annotated[
     Meta(description="an address like wss://host, without user, query or fragment"),
     partial(_url, ("wss", "ws")),
 ]
+WebSocketUrlOrNothing = Annotated[
+    str,
+    Meta(description="an address like wss://host, without user, query or fragment, or nothing"),
+    lambda text: text and _url(("wss", "ws"), text),
+]
 
 
 # -- error messages ----------------------------------------------------------------------------------------

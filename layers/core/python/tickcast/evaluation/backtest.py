@@ -34,8 +34,10 @@ from tickcast.model.forecast import (
     remaining_moves,
     remaining_scales,
 )
-from tickcast.model.network import SIGMA, Network
-from tickcast.model.training import GAP_US, Training, fitted_with_quotes, train
+from tickcast.model.network import SIGMA
+from tickcast.model.reference import corrected
+from tickcast.model.thinning import Markets
+from tickcast.model.training import GAP_US, Training, between, fitted_with_quotes, paths_bp, train
 from tickcast.units import SECOND_US
 
 _FIRST_SHARE = 0.5  # of a session: what the first walk-forward block is trained on
@@ -61,6 +63,7 @@ class Holdout(NamedTuple):
     remaining_bp: Floats
     unquoted: int  # rows without quotes, left out
     masked: Rows  # the same segment with its quotes masked
+    symbol: str = ""
 
     def chosen(self, which: Bools) -> Holdout:
         return self._replace(
@@ -77,8 +80,8 @@ class Holdout(NamedTuple):
         return self._replace(rows=rows, remaining_bp=np.stack(ages, axis=1))
 
 
-def holdout(bars: Bars) -> Holdout:
-    """The holdout of a segment. Rows whose mid is unknown at an age or its targets are left out."""
+def holdout(bars: Bars, symbol: str = "") -> Holdout:
+    """The holdout of a segment of `symbol`. Rows whose mid is unknown at an age or a target are left out."""
     every = rows_from_bars(bars)
     rows = every.chosen(every.has_quotes)
     at = np.searchsorted(bars["end_us"], rows.end_us)
@@ -92,6 +95,7 @@ def holdout(bars: Bars) -> Holdout:
         remaining_bp=(mid[read_at[..., None] + _HORIZON_BARS] / mid[read_at][..., None] - 1) * 1e4,
         unquoted=len(every.end_us) - len(rows.end_us),
         masked=rows_without_quotes(bars),
+        symbol=symbol,
     )
     is_known = np.isfinite(found.moved_bp).all(axis=1) & np.isfinite(found.remaining_bp).all(axis=(1, 2))
     return found.chosen(np.asarray(is_known))
@@ -104,18 +108,22 @@ class Trained(NamedTuple):
     lines: Mapping[int, ScaledLine]
 
 
-def train_and_fit_line(markets: list[Rows], settings: TrainingSettings) -> Trained:
+def train_and_fit_line(markets: Markets, settings: TrainingSettings) -> Trained:
     """Raises `TrainingError`."""
     training = train(markets, settings)
-    fitted = [fitted_with_quotes(rows, training.learned_to_us) for rows in markets]
+    fitted = [fitted_with_quotes(rows, training.learned_to_us) for rows in markets.values()]
     return Trained(training, {age_ms: fit_scaled_line(fitted, age_ms / 1000) for age_ms in AGES_MS})
 
 
-def block_scores(network: Network, rows: Rows) -> dict[int, HorizonScore]:
-    """Of each horizon, at delivery: skill against no change, the share of moves whose direction was right,
-    rows."""
+def block_scores(training: Training) -> dict[int, HorizonScore]:
+    """Of each horizon, on the test block at delivery: skill against no change, the share of moves whose
+    direction was right, rows."""
+    found = [
+        (paths_bp(training.network, symbol, rows, training.references.weights), rows.moves_bp)
+        for symbol, rows in training.test.items()
+    ]
     expected_bp, moves_bp = (
-        remaining_moves(paths, DELIVERY_S) for paths in (network.forward(rows.features)[0], rows.moves_bp)
+        remaining_moves(np.concatenate(paths), DELIVERY_S) for paths in zip(*found, strict=True)
     )
     scores = {}
     for at, horizon_s in enumerate(HORIZONS_S):
@@ -164,14 +172,17 @@ def predict(trained: Trained, holdouts: Sequence[Holdout], latency_ms: int) -> B
     """The predictions of every row of `holdouts`, delivered at the age of `latency_ms`, as if the model had
     been active from their beginnings on."""
     network, calibrations = trained.training.network, trained.training.calibration
+    references = trained.training.references.weights
     parts = []
     for number, each in enumerate(holdouts):
         rows = each.rows
-        paths_bp, scales_bp, flats = network.forward(rows.features)  # (N, J) each
+        moves_bp, scales_bp, flats = network.forward(rows.features)  # (N, J) each
+        symbols = [each.symbol] * len(rows.end_us)
+        moves_bp = corrected(symbols, rows.features, moves_bp, scales_bp, references)
         ages = {
             age_ms: AtAge(
                 each.remaining_bp[:, at],
-                remaining_moves(paths_bp, age_ms / 1000),
+                remaining_moves(moves_bp, age_ms / 1000),
                 baselines(rows.features, each.last_trade_bp, trained.lines[age_ms], each.moved_bp[:, at]),
             )
             for at, age_ms in enumerate(AGES_MS)
@@ -195,16 +206,15 @@ def predict(trained: Trained, holdouts: Sequence[Holdout], latency_ms: int) -> B
 
 
 def walk_forward(
-    segments: Sequence[Rows], holdouts: Sequence[Holdout], settings: TrainingSettings, latency_ms: int
+    markets: Markets, holdouts: Sequence[Holdout], settings: TrainingSettings, latency_ms: int
 ) -> BacktestRows:
     """The second half of `holdouts` in blocks, each predicted by a model trained on everything before it.
-    `segments` are the rows to train on, of the same segments. Raises `TrainingError`."""
+    `markets` are the rows to train on, of the same segments. Raises `TrainingError`."""
     times_us = np.concatenate([each.rows.end_us for each in holdouts])
     cuts_us = [*np.quantile(times_us, np.linspace(_FIRST_SHARE, 1, _WALKS + 1)[:-1]).tolist(), np.inf]
     parts = []
     for start_us, end_us in zip(cuts_us, cuts_us[1:], strict=False):
-        past = [rows.chosen(rows.end_us < start_us - GAP_US) for rows in segments]
-        trained = train_and_fit_line([rows for rows in past if len(rows.end_us)], settings)
+        trained = train_and_fit_line(between(markets, -np.inf, start_us - GAP_US), settings)
         blocks = [
             each.chosen((each.rows.end_us >= start_us) & (each.rows.end_us < end_us)) for each in holdouts
         ]

@@ -6,6 +6,10 @@ the bits of a row depend only on which ticks fell into the bar and on the row be
 was cut into batches, in which order connections delivered, or how often. Serving (`features.ring`) and
 history (`segments`) run the same code.
 
+Each bar also has the newest reference quote before its end: the best prices of the USD-M perpetual of the
+same base, by the exchange's time. Reference quotes neither begin a segment nor prolong one, and those from
+before the bar of its first spot tick are left out.
+
 Bars of 100 ms are summed up into whole seconds (`SECOND`) for the minute that volatility, depth and volume
 are measured over. A silence of more than a minute ends a segment: the next tick starts another, as if it were
 the first.
@@ -13,6 +17,7 @@ the first.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -20,13 +25,18 @@ import numpy.typing as npt
 
 from tickcast.market.gaps import QUOTES_MISSING_US
 from tickcast.market.sums import products, ratio, running, split
-from tickcast.market.ticks import Quotes, Trades, selected
+from tickcast.market.ticks import NO_QUOTES, Quotes, Trades, selected
 from tickcast.units import SECOND_US
 
 BAR_US = 100_000
 BARS_PER_S = SECOND_US // BAR_US
 SILENCE_US = 60 * SECOND_US  # this long without a tick ends a segment
 PROXY_LIFE_US = 10 * SECOND_US
+REFERENCE_LIFE_US = 2 * SECOND_US  # an older reference quote is as good as none
+BASIS_STEPS = 10_000  # to a bp: the basis is a whole number of them, so that its sums are exact
+_BASIS_LIMIT = 500 * BASIS_STEPS  # a perpetual further from spot is an error
+_DEVIATION_LIMIT = 50 * BASIS_STEPS  # a minute's squares, with weights up to 2^10, stay below 2^63
+_MEAN_BARS, _MEAN_HALF_LIFE = 50, 20  # of the basis
 
 # Quantities and prices are mantissas at 1e-8, times µs of the exchange's clock. Sums of quantities, and of
 # price times quantity at 1e-16, are limbs, lowest first (`market.sums`). Everything after `notional` but the
@@ -54,12 +64,21 @@ BAR = np.dtype(
         ("ask_qty", "<i8"),
         ("last_quote_us", "<i8"),
         ("mid_change_us", "<i8"),  # when the mid last moved, was lost, or came back
+        # The newest reference quote, and its time.
+        ("reference_bid_price", "<i8"),
+        ("reference_bid_qty", "<i8"),
+        ("reference_ask_price", "<i8"),
+        ("reference_ask_qty", "<i8"),
+        ("reference_us", "<i8"),
     ]
 )
 _IMBALANCE_SCALE = 10**6
 _BOOK = ("update_id", "bid_price", "bid_qty", "ask_price", "ask_qty")
+_OF_REFERENCE = ("bid_price", "bid_qty", "ask_price", "ask_qty", "time_us")
+_REFERENCE = slice(-len(_OF_REFERENCE), None)  # the last words of a bar
 
 # A whole second of bars, by the same units. `mid2` and `proxy2` are twice the price at its end; 0: unknown.
+# So is `deviation`, that of the basis from its mean (`deviations`); known where `deviation_known` is 1.
 SECOND = np.dtype(
     [
         ("end_us", "<i8"),
@@ -72,6 +91,8 @@ SECOND = np.dtype(
         ("quoted_bars", "<i8"),
         ("mid2", "<u8"),
         ("proxy2", "<u8"),
+        ("deviation", "<i8"),
+        ("deviation_known", "<i8"),
     ]
 )
 _SUMMED = ("trade_count", "buy_qty", "sell_qty", "notional", "quote_count")
@@ -79,6 +100,7 @@ _SUMMED = ("trade_count", "buy_qty", "sell_qty", "notional", "quote_count")
 Bars = npt.NDArray[Any]  # of BAR, shape (bars,)
 Seconds = npt.NDArray[Any]  # of SECOND, shape (seconds,)
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 TwicePrices = npt.NDArray[np.uint64]  # the sum of two prices needs the 64th bit
 
 NO_BAR = np.zeros(1, BAR)[0]  # the row before the first
@@ -122,9 +144,43 @@ def _prices(twice: TwicePrices) -> npt.NDArray[np.float64]:
     return np.where(twice > 0, twice / 2, np.nan)
 
 
-def whole_seconds(bars: Bars) -> Seconds:
-    """The seconds that end within `bars`, which follow each other without a hole; the first may have begun
-    before them. Shape (seconds,)."""
+def basis(bars: Bars, twice: TwicePrices) -> tuple[Ints, Ints]:
+    """How far the perpetual's mid is above the spot mid at each bar's end, ln(perpetual / spot) in steps of
+    1/`BASIS_STEPS` bp, and 1 where it is known: both mids are, the reference quote is fresh, and the two are
+    within 500 bp. `twice` are the `twice_mids`. Shapes (bars,)."""
+    bid, ask = bars["reference_bid_price"], bars["reference_ask_price"]
+    is_fresh = bars["end_us"] - bars["reference_us"] <= REFERENCE_LIFE_US
+    known = is_fresh & (bid > 0) & (ask > 0) & (twice > 0)
+    ratios = np.where(known, _added(bid, ask) / np.maximum(twice, 1), 1.0)
+    steps = np.rint(np.log(ratios) * (1e4 * BASIS_STEPS))
+    known &= np.abs(steps) <= _BASIS_LIMIT
+    return np.where(known, steps, 0).astype(np.int64), known.astype(np.int64)
+
+
+def deviations(steps: Ints, known: Ints) -> Floats:
+    """The `basis` of each bar less its exponential mean (half-life 2 s) over the five seconds of bars up to
+    and with it, as far as they are known, in steps; 0 where it is not known itself. Shape (bars,)."""
+    padded = np.zeros((2, _MEAN_BARS - 1 + len(steps)), np.int64)
+    padded[0, _MEAN_BARS - 1 :], padded[1, _MEAN_BARS - 1 :] = steps, known
+    total, weight = (np.correlate(row, mean_weights(0)) for row in padded)
+    return np.where(known > 0, steps - total / np.maximum(weight, 1), 0.0)
+
+
+@functools.cache
+def mean_weights(elapsed_ms: int) -> Ints:
+    """The weights of bars in the mean basis of five seconds, the newest last. Where that bar is partial, of
+    `elapsed_ms`, it counts by its share of a bar, and a bar more by the rest. Shape (50,), then (51,)."""
+    share = (elapsed_ms or BAR_US // 1000) / (BAR_US // 1000)
+    weights = [share, *(0.5 ** ((share + n) / _MEAN_HALF_LIFE) for n in range(_MEAN_BARS - 1))]
+    if elapsed_ms:
+        weights.append((1 - share) * 0.5 ** ((share + _MEAN_BARS - 1) / _MEAN_HALF_LIFE))
+    return np.array([round(2**20 * weight) for weight in weights[::-1]], np.int64)
+
+
+def whole_seconds(bars: Bars, newest: int | None = None) -> Seconds:
+    """The seconds that end within the `newest` rows of `bars` (by default all), which follow each other
+    without a hole; the first may have begun before them. Shape (seconds,)."""
+    before, bars = bars, bars if newest is None else bars[len(bars) - newest :]
     ends = np.flatnonzero(bars["end_us"] % SECOND_US == 0)
     rows = np.zeros(len(ends), SECOND)
     if not len(ends):
@@ -138,10 +194,15 @@ def whole_seconds(bars: Bars) -> Seconds:
         rows[name] = np.add.reduceat(values[: ends[-1] + 1], starts)
     rows["end_us"] = at_end["end_us"]
     rows["mid2"], rows["proxy2"] = twice_mids(at_end), twice_proxy_mids(at_end)
+    if at_end["reference_us"].any():
+        steps, known = basis(before, twice_mids(before))
+        at = ends + (len(before) - len(bars))
+        found = np.clip(np.rint(deviations(steps, known)[at]), -_DEVIATION_LIMIT, _DEVIATION_LIMIT)
+        rows["deviation"], rows["deviation_known"] = found.astype(np.int64), known[at]
     return rows
 
 
-def segments(trades: Trades, quotes: Quotes) -> list[Bars]:
+def segments(trades: Trades, quotes: Quotes, reference: Quotes = NO_QUOTES) -> list[Bars]:
     """The bars of history: one array for each segment of ticks without a silence of a minute.
 
     Ticks may come in any order and more than once, by their ids.
@@ -161,7 +222,9 @@ def segments(trades: Trades, quotes: Quotes) -> list[Bars]:
             selected(ticks, (ticks["time_us"] >= start_us) & (ticks["time_us"] <= end_us))
             for ticks in (trades, quotes)
         )
-        found.append(summarise(some_trades, some_quotes, first, until_us, NO_BAR))
+        is_within = (reference["time_us"] >= first * BAR_US) & (reference["time_us"] < until_us)
+        some_reference = selected(reference, is_within)
+        found.append(summarise(some_trades, some_quotes, first, until_us, NO_BAR, some_reference))
     return found
 
 
@@ -175,10 +238,17 @@ def bars_until(time_us: int) -> int:
     return -(-time_us // BAR_US)
 
 
-def summarise(trades: Trades, quotes: Quotes, first_bar: int, end_us: int, before: np.void) -> Bars:
-    """The bars from `first_bar` up to `end_us`, of ticks that all fall into them. Where `end_us` lies within
-    a bar, the last one is *partial*: it ends there. `before` is the row just before them (`NO_BAR` where
-    there is none). Shape (bars,)."""
+def summarise(
+    trades: Trades,
+    quotes: Quotes,
+    first_bar: int,
+    end_us: int,
+    before: np.void,
+    reference: Quotes = NO_QUOTES,
+) -> Bars:
+    """The bars from `first_bar` up to `end_us`, of ticks that all fall into them; of `reference`, those from
+    before the segment's first tick are ignored. Where `end_us` lies within a bar, the last one is *partial*:
+    it ends there. `before` is the row just before them (`NO_BAR` where there is none). Shape (bars,)."""
     count = bars_until(end_us) - first_bar
     bars = np.zeros(count, BAR)
     edges_us = np.arange(first_bar, first_bar + count + 1) * BAR_US
@@ -186,6 +256,7 @@ def summarise(trades: Trades, quotes: Quotes, first_bar: int, end_us: int, befor
     bars["end_us"] = edges_us[1:]
     _summarise_trades(bars, trades, edges_us, before)
     _summarise_quotes(bars, quotes, edges_us, before)
+    _summarise_reference(bars, reference, before)
     return bars
 
 
@@ -240,6 +311,21 @@ def _summarise_quotes(bars: Bars, quotes: Quotes, edges_us: Ints, before: np.voi
     bars["last_quote_us"] = _after(before["last_quote_us"], time_us)[at_end]
     last_move = _after(0, np.maximum.accumulate(np.where(has_moved, np.arange(1, len(mid)), 0)))
     bars["mid_change_us"] = _after(before["mid_change_us"], time_us)[last_move[at_end]]
+
+
+def _summarise_reference(bars: Bars, reference: Quotes, before: np.void) -> None:
+    columns = bars.view(np.int64).reshape(len(bars), BAR.itemsize // 8)[:, _REFERENCE]
+    columns[:] = np.frombuffer(before.tobytes(), np.int64)[_REFERENCE]
+    if len(reference) and not (before["last_trade_us"] or before["last_quote_us"]):
+        has_tick = (bars["trade_count"] > 0) | (bars["quote_count"] > 0)
+        begun = int(np.argmax(has_tick)) if has_tick.any() else len(bars)
+        first = bar_index(int(bars["end_us"][0]) - 1) + begun
+        reference = selected(reference, reference["time_us"] >= first * BAR_US)
+    if len(reference):
+        reference = selected(reference, np.lexsort((reference["update_id"], reference["time_us"])))
+        values = np.stack([reference[name] for name in _OF_REFERENCE], axis=1)
+        count = np.searchsorted(reference["time_us"], bars["end_us"])
+        columns[count > 0] = values[count[count > 0] - 1]
 
 
 def _imbalances(bid_qty: Ints, ask_qty: Ints) -> npt.NDArray[np.float64]:

@@ -10,6 +10,9 @@ that instant. Predictions are made of views, so that none waits for a bar to clo
 A tick that arrives after its bar was closed is *late*: it is counted and its id listed, but not added to the
 closed bar. If the disorder in the stream is below `lateness_us` no tick is late, however the stream is cut
 into batches.
+
+Reference quotes (the perpetual's) are kept beside the ticks of open bars. They close no bar: only the claims
+and the ticks of the spot stream do.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ from tickcast.features.bars import (
     whole_seconds,
 )
 from tickcast.features.quote_ids import QuoteIds
+from tickcast.features.reference_quotes import ReferenceQuotes, newest_of_bars
 from tickcast.features.trade_ids import TradeIds
 from tickcast.market.gaps import GapLedger
 from tickcast.market.ticks import QUOTE, TRADE, Quotes, TickArray, TickRow, Trades, joined, selected, span_us
@@ -61,9 +65,10 @@ class View(NamedTuple):
     """The bars and seconds as of an instant, from the ticks before it that had arrived.
 
     `bars` are closed up to `closed_us`; those after it were made from the ticks in `trade_ids` and
-    `update_ids` (ascending; trades by their first id), and may change until they are closed. The last one
-    ends at `as_of_us` and is partial where that is within a bar. Bars and seconds are empty in a silence of
-    more than a minute, and before the first tick.
+    `update_ids` (ascending; trades by their first id) and the reference quotes in `reference_ids` (update ids
+    in the order of time, of each bar the newest), and may change until they are closed. The last one ends at
+    `as_of_us` and is partial where that is within a bar. Bars and seconds are empty in a silence of more than
+    a minute, and before the first tick.
     """
 
     as_of_us: int
@@ -73,6 +78,7 @@ class View(NamedTuple):
     seconds: Seconds
     trade_ids: Ints
     update_ids: Ints
+    reference_ids: Ints
 
 
 class _Rows(NamedTuple):
@@ -95,10 +101,12 @@ class BarRing:
     seconds: Seconds = field(default_factory=lambda: np.empty(0, SECOND))
     open_trades: Trades = field(default_factory=lambda: np.empty(0, TRADE))
     open_quotes: Quotes = field(default_factory=lambda: np.empty(0, QUOTE))
+    open_reference: Quotes = field(default_factory=lambda: np.empty(0, QUOTE))  # in order
     received_us: int = -1  # when ingest received the newest tick
     watermark: Watermark = field(default_factory=Watermark)
     trade_ids: TradeIds = field(default_factory=TradeIds)
     quote_ids: QuoteIds = field(default_factory=QuoteIds)
+    reference: ReferenceQuotes = field(default_factory=ReferenceQuotes)
     gaps: GapLedger = field(default_factory=GapLedger)
     refused: list[Refused] = field(default_factory=list)  # until the caller takes them; not stored
 
@@ -115,7 +123,7 @@ class BarRing:
 
     @property
     def late_count(self) -> int:
-        """All trades and quotes that arrived late."""
+        """All trades and quotes of the spot market that arrived late."""
         return self.trade_ids.late_count + self.quote_ids.late_count
 
     def fold(self, batch: TickBatch, every_us: int) -> Iterator[int]:
@@ -126,6 +134,8 @@ class BarRing:
         """
         self.gaps.noticed(batch.notices)
         self._take(batch.trades, batch.quotes)
+        if len(batch.reference):
+            self.open_reference = self.reference.merged(self.open_reference, batch.reference, self.closed_us)
         self.watermark.update(batch.connection, batch.watermark_us, batch.quiet_us)
         due = max(bar_index(self.watermark.reached_us - self.lateness_us), self._due_by_count())
         if self.next_bar < 0:
@@ -163,11 +173,12 @@ class BarRing:
         if as_of_us % 1000:
             raise ValueError(f"a view as of {as_of_us} µs, which is no whole millisecond")
         trades, quotes = (_before(ticks, as_of_us) for ticks in (self.open_trades, self.open_quotes))
+        reference = newest_of_bars(_before(self.open_reference, as_of_us))
         if self.next_bar < 0:
             rows = _Rows(-1, self.bars, self.seconds)
         else:
-            rows = self._extended(trades, quotes, as_of_us)
-        ids = np.sort(trades["first_id"]), np.sort(quotes["update_id"])
+            rows = self._extended(trades, quotes, reference, as_of_us)
+        ids = np.sort(trades["first_id"]), np.sort(quotes["update_id"]), reference["update_id"].copy()
         return View(as_of_us, self.closed_us, *rows, *ids)
 
     def _skip_silence(self, due: int) -> None:
@@ -220,27 +231,32 @@ class BarRing:
         trades_due = self.open_trades["time_us"] < end_us
         quotes_due = self.open_quotes["time_us"] < end_us
         trades, quotes = selected(self.open_trades, trades_due), selected(self.open_quotes, quotes_due)
-        self.history_from_us, bars, self.seconds = self._extended(trades, quotes, end_us)
+        reference = _before(self.open_reference, end_us)
+        self.history_from_us, bars, self.seconds = self._extended(trades, quotes, reference, end_us)
         self.bars = bars[-KEPT_BARS:]
         self.open_trades = selected(self.open_trades, ~trades_due)
         self.open_quotes = selected(self.open_quotes, ~quotes_due)
+        self.open_reference = self.open_reference[len(reference) :]
         self.next_bar = until_bar
         self.quote_ids.close(quotes)
+        self.reference.close(reference)
 
-    def _extended(self, trades: Trades, quotes: Quotes, until_us: int) -> _Rows:
-        """What is closed, followed by the bars up to `until_us`, made from these open ticks before it."""
+    def _extended(self, trades: Trades, quotes: Quotes, reference: Quotes, until_us: int) -> _Rows:
+        """What is closed, followed by the bars up to `until_us`, made from these open ticks and reference
+        quotes before it."""
         first, (from_us, bars, seconds) = self.next_bar, _Rows(self.history_from_us, self.bars, self.seconds)
         start = self._segment_start(trades, quotes, until_us)
         if start is not None:
             first, from_us, bars, seconds = start, start * BAR_US, bars[:0], seconds[:0]
             trades, quotes = (selected(ticks, ticks["time_us"] >= from_us) for ticks in (trades, quotes))
         if until_us > first * BAR_US:
-            rows = summarise(trades, quotes, first, until_us, bars[-1] if len(bars) else NO_BAR)
+            before = bars[-1] if len(bars) else NO_BAR
+            rows = summarise(trades, quotes, first, until_us, before, reference)
             bars = joined(bars, rows)
             if until_us // SECOND_US > first // BARS_PER_S:
                 # From the start of the second that was open: `KEPT_BARS` reaches back further than that.
-                of_new = bars[-(len(rows) + first % BARS_PER_S) :]
-                seconds = joined(seconds, whole_seconds(of_new))[-KEPT_SECONDS:]
+                newest = min(len(rows) + first % BARS_PER_S, len(bars))
+                seconds = joined(seconds, whole_seconds(bars, newest))[-KEPT_SECONDS:]
         return _Rows(from_us, bars[-VIEWED_BARS:], seconds)
 
     def _segment_start(self, trades: Trades, quotes: Quotes, until_us: int) -> int | None:

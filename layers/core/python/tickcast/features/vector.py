@@ -14,6 +14,12 @@ depth or volume, so one model serves several markets. A feature without a unit i
 *odd* features change sign when buying and selling are exchanged, the *even* ones do not; the model relies on
 that. `sigma_bp` is the volatility itself: it scales the model's output and is not an input of its network.
 
+The perpetual of the same base leads: its best prices, the *reference*, give two odd features of their own.
+They are no inputs of the network, but of a correction on top of it (`model.reference`). The basis is
+b = ln(perpetual's mid / mid) in bp, its deviation b - EWMA(b, half-life 2 s), over the bars of five seconds;
+that over its root mean square (EWMA of its squares at the ends of the minute's seconds, half-life 60 s; at
+least 0.05 bp) is the feature, 0 until ten of these seconds are known.
+
 A group that is absent is *masked*: its features are 0 and so is its flag. Without quotes (REST history, or
 a quote stream that stalled) prices are those of the proxy mid (`tickcast.features.bars.proxy_mids`).
 
@@ -27,6 +33,8 @@ a quote stream that stalled) prices are those of the proxy mid (`tickcast.featur
 | trade_flow_500ms, _1s, _5s | 1 | asinh(signed trade flow: bought - sold, over mean volume of √window) / 2 |
 | vwap_distance | σ√60s | mid - volume-weighted average price of the minute, ±6 |
 | return_500ms, _1s, _5s | σ√window | return of the mid over the window, ±6 |
+| reference_imbalance | 1 | log_imbalance of the perpetual |
+| basis_deviation | its rms | deviation of the basis from its mean, ±3 |
 
 | even feature | unit | definition |
 |---|---|---|
@@ -37,6 +45,7 @@ a quote stream that stalled) prices are those of the proxy mid (`tickcast.featur
 | quote_intensity | 1 | ln(1 + quotes in 1 s) - ln(1 + their mean) |
 | mid_age, trade_age, quote_age | 1 | ln(seconds since the mid moved, a trade, a quote; ≤ 60; + 0.05) / 2 |
 | has_quotes, has_trades | 0, 1 | whether a quote is known; whether a trade came within a minute |
+| has_reference | 0, 1 | whether the basis is known: both mids, and a reference quote of the last 2 s |
 | sigma_bp | bp/√s | sqrt(EWMA of squared 1 s returns of the mid, half-life 30 s, + 0.05²) |
 """
 
@@ -91,7 +100,8 @@ EVEN_FEATURES = (
     "has_quotes",
     "has_trades",
 )
-FEATURE_NAMES = (*ODD_FEATURES, *EVEN_FEATURES, "sigma_bp")
+REFERENCE_FEATURES = ("reference_imbalance", "basis_deviation")  # odd
+FEATURE_NAMES = (*ODD_FEATURES, *EVEN_FEATURES, "sigma_bp", *REFERENCE_FEATURES, "has_reference")
 QUOTE_FEATURES = (
     "imbalance",
     "log_imbalance",
@@ -120,7 +130,11 @@ FEATURE_HASH = hashlib.sha256(f"{_DEFINITION}:{','.join(FEATURE_NAMES)}".encode(
 
 MIN_RETURNS = 10  # one-second returns before a row is used
 
-_MASKED_BY = {"has_quotes": QUOTE_FEATURES, "has_trades": TRADE_FEATURES}
+_MASKED_BY = {
+    "has_quotes": QUOTE_FEATURES,
+    "has_trades": TRADE_FEATURES,
+    "has_reference": REFERENCE_FEATURES,
+}
 _MAX_AGE_US = 60 * SECOND_US
 _200MS, _500MS, _1S, _5S = 2, 5, 10, 50  # windows, in bars
 _ROOT_S = {width: math.sqrt(width / BARS_PER_S) for width in (_500MS, _1S, _5S)}
@@ -202,12 +216,15 @@ def _columns(windows: AnyWindows, minute: AnyMinute) -> dict[str, Numbers]:
     def move(width: int) -> Numbers:
         return _limited(windows.return_bp(width) / (sigma * _ROOT_S[width]))
 
+    def log_imbalance(bid_qty: Numbers, ask_qty: Numbers) -> Numbers:
+        return _limited(np.log(windows.ratio(bid_qty, ask_qty))) / 3
+
     def age(us: Numbers) -> Numbers:
         return np.log(_at_most(us, _MAX_AGE_US) / SECOND_US + 0.05) / 2
 
     return {
         "imbalance": imbalance,
-        "log_imbalance": _limited(np.log(windows.ratio(bid_qty, ask_qty))) / 3,
+        "log_imbalance": log_imbalance(bid_qty, ask_qty),
         "microprice": _limited(imbalance * spread / 2),
         "imbalance_500ms": windows.mean_imbalance(_500MS),
         "ofi_200ms": order_flow(_200MS),
@@ -231,13 +248,18 @@ def _columns(windows: AnyWindows, minute: AnyMinute) -> dict[str, Numbers]:
         "has_quotes": windows.is_quoted,
         "has_trades": (now("last_trade_us") > 0) & (trade_age_us <= _MAX_AGE_US),
         "sigma_bp": sigma,
+        "reference_imbalance": log_imbalance(
+            windows.quantity("reference_bid_qty"), windows.quantity("reference_ask_qty")
+        ),
+        "basis_deviation": _limited(windows.deviation_bp / minute.deviation_bp, 3.0),
+        "has_reference": windows.has_reference,
     }
 
 
-def _limited(values: Numbers) -> Numbers:
+def _limited(values: Numbers, limit: float = 6.0) -> Numbers:
     if isinstance(values, np.ndarray):
-        return np.minimum(np.maximum(values, -6.0), 6.0)  # as np.clip, at a third of its fixed cost
-    return min(max(values, -6.0), 6.0)
+        return np.minimum(np.maximum(values, -limit), limit)  # as np.clip, at a third of its fixed cost
+    return min(max(values, -limit), limit)
 
 
 def _at_most(values: Numbers, limit: int) -> Numbers:

@@ -24,11 +24,16 @@ from tickcast.features.bars import (
     BAR,
     BAR_US,
     BARS_PER_S,
+    BASIS_STEPS,
+    REFERENCE_LIFE_US,
     SECOND,
     Bars,
     Ints,
     Seconds,
     TwicePrices,
+    basis,
+    deviations,
+    mean_weights,
     twice_mids,
     twice_proxy_mids,
 )
@@ -37,11 +42,15 @@ from tickcast.market.sums import LIMB_BITS, ratio, running, split
 WIDTHS = (2, 5, 10, 50)  # of windows, in bars: 0.2, 0.5, 1 and 5 s
 MINUTE = 60  # seconds
 SIGMA_FLOOR_BP = 0.05
+DEVIATION_FLOOR_BP = 0.05
+MIN_DEVIATIONS = 10  # of the basis, at the ends of seconds, before it has a unit
 
 # Volatility is summed in whole squares of 1/10,000 bp with whole weights, so that the order of additions does
 # not matter; 60 squares of the largest return there may be (500 bp), times 2^10, stay below 2^63.
 _RETURN_STEPS, _RETURN_LIMIT = 10_000, 5_000_000
-_WEIGHTS = np.rint(2.0**10 * 0.5 ** (np.arange(MINUTE)[::-1] / 30)).astype(np.int64)  # newest last
+_WEIGHTS, _DEVIATION_WEIGHTS = (  # newest last
+    np.rint(2.0**10 * 0.5 ** (np.arange(MINUTE)[::-1] / half_life)).astype(np.int64) for half_life in (30, 60)
+)
 
 Floats = npt.NDArray[np.float64]
 Numbers = Any  # a number of the newest row, or an array of many rows
@@ -93,6 +102,7 @@ _NOW = _Fields(
     BAR,
     *("end_us", "bid_price", "bid_qty", "ask_price", "ask_qty"),
     *("last_trade_us", "last_quote_us", "mid_change_us"),
+    *("reference_bid_price", "reference_bid_qty", "reference_ask_price", "reference_ask_qty", "reference_us"),
 )
 
 
@@ -101,6 +111,8 @@ class AnyWindows(Protocol):
 
     is_quoted: Numbers  # whether the mid is known
     price: Numbers  # the mid, else the proxy mid, 1e-8; 0 where neither is known
+    has_reference: Numbers  # whether the basis is known
+    deviation_bp: Numbers  # of the basis from its mean; 0 where it is not known
 
     @property
     def parts(self) -> int:
@@ -136,6 +148,7 @@ class AnyMinute(Protocol):
 
     returns: Numbers  # the number of one-second returns that are known
     sigma_bp: Numbers  # volatility in bp per √s
+    deviation_bp: Numbers  # root mean square of the basis' deviations; ∞ with too few of them
 
     @property
     def vwap(self) -> Numbers:
@@ -168,6 +181,11 @@ class Windows:
         self._sums = _OF_BAR.by_name(running(_OF_BAR.columns(bars)))
         self.is_quoted = self._twice[-newest:] > 0
         self.price: Floats = self._prices(self._rows)
+        self.has_reference, self.deviation_bp = np.zeros(newest, bool), np.zeros(newest)
+        if bars["reference_us"][-newest:].any():
+            steps, known = basis(bars, self._twice)
+            self.has_reference = known[-newest:] > 0
+            self.deviation_bp = deviations(steps, known)[-newest:] / BASIS_STEPS
 
     def now(self, name: str) -> Ints:
         return np.asarray(self._bars[name][-self._newest :])
@@ -224,6 +242,7 @@ class NewestWindows:
         self.is_quoted = twice[-1] > 0
         self._prices = twice if self.is_quoted else self._twice_prices[1].tolist()
         self.price: float = self._prices[-1] / 2
+        self.has_reference, self.deviation_bp = self._basis(bars)
         starts = [max(len(bars) - width, 0) for width in WIDTHS]
         sums = running(_OF_BAR.columns(bars)).T
         # Up to the end, up to each window's start, and up to the bar before that.
@@ -232,6 +251,17 @@ class NewestWindows:
         self._starts: dict[int, tuple[list[int], list[int]]] = dict(
             zip(WIDTHS, zip(others[: len(WIDTHS)], others[len(WIDTHS) :], strict=True), strict=True)
         )
+
+    def _basis(self, bars: Bars) -> tuple[bool, float]:
+        """Whether the basis is known, and its deviation, bp."""
+        if not self.is_quoted or self.now("end_us") - self.now("reference_us") > REFERENCE_LIFE_US:
+            return False, 0.0
+        weights = mean_weights(self._elapsed_ms)[-len(bars) :]
+        steps, known = basis(bars[-len(weights) :], self._twice_prices[0][-len(weights) :])
+        if not known[-1]:
+            return False, 0.0
+        mean = int(steps @ weights) / int(known @ weights)
+        return True, (int(steps[-1]) - mean) / BASIS_STEPS
 
     def now(self, name: str) -> int:
         return self._newest[name]
@@ -290,15 +320,24 @@ class Minutes:
         squares, known = _squared_returns(seconds["mid2"], seconds["proxy2"])
         is_priced = (seconds["mid2"] > 0) | (seconds["proxy2"] > 0)
         columns = _OF_SECOND.columns(seconds)
-        sums = running(np.concatenate([columns, is_priced[None], known[None]]))
+        deviations_known = seconds["deviation_known"]
+        sums = running(np.concatenate([columns, is_priced[None], known[None], deviations_known[None]]))
         # The number of whole seconds before each; without any the row will be NaN.
         count = np.searchsorted(seconds["end_us"], ends_us, side="right")
         totals = sums[:, count] - sums[:, np.maximum(count - MINUTE, 0)]
-        self.totals = totals[:-2]
+        self.totals = totals[:-3]
         self.sums = _OF_SECOND.by_name(self.totals)
-        self.spans = np.maximum(totals[-2], 1)
-        self.returns: Ints = totals[-1]
-        self.sigma_bp = _ewma_volatility(squares, known, np.maximum(count - 1, 0))
+        self.spans = np.maximum(totals[-3], 1)
+        self.returns: Ints = totals[-2]
+        at = np.maximum(count - 1, 0)
+        variance = _ewma(squares, known, at, _WEIGHTS) / _RETURN_STEPS**2
+        self.sigma_bp: Floats = np.sqrt(variance + SIGMA_FLOOR_BP**2)
+        is_enough = totals[-1] >= MIN_DEVIATIONS
+        self.deviation_bp: Floats = np.full(is_enough.shape, np.inf)
+        if is_enough.any():
+            squared = _ewma(seconds["deviation"] ** 2, deviations_known, at, _DEVIATION_WEIGHTS)
+            found = np.maximum(np.sqrt(squared) / BASIS_STEPS, DEVIATION_FLOOR_BP)
+            self.deviation_bp = np.where(is_enough, found, np.inf)
 
     def per_second(self, name: str) -> Floats:
         return np.asarray(self.sums[name] / self.spans)
@@ -328,6 +367,7 @@ class NewestMinute:
         self._volume = self._sums["buy_qty"] + self._sums["sell_qty"]
         self.returns = int(minute.returns[0])
         self.sigma_bp = float(minute.sigma_bp[0])
+        self.deviation_bp = float(minute.deviation_bp[0])
         self.vwap = float(minute.vwap[0])
 
     def per_second(self, name: str) -> float:
@@ -365,12 +405,12 @@ def _squared_returns(twice: TwicePrices, proxy: TwicePrices) -> tuple[Ints, Ints
     return steps * steps, known
 
 
-def _ewma_volatility(squares: Ints, known: Ints, at: Ints) -> Floats:
-    """Volatility in bp per √s as of each of the seconds `at`, which rise. Shape of `at`."""
+def _ewma(squares: Ints, known: Ints, at: Ints, weights: Ints) -> Floats:
+    """The weighted mean of the known ones of `squares` in the minute up to each of the seconds `at`, which
+    rise. Shape of `at`."""
     first = int(at[0])
     seconds = np.arange(first, int(at[-1]) + 1)
     padded = np.zeros((2, MINUTE - 1 + len(squares)), np.int64)
     padded[0, MINUTE - 1 :], padded[1, MINUTE - 1 :] = squares, known
-    squared, weight = padded[:, seconds[:, None] + np.arange(MINUTE)] @ _WEIGHTS
-    variance = squared / np.maximum(weight, _WEIGHTS[-1]) / _RETURN_STEPS**2
-    return np.asarray(np.sqrt(variance + SIGMA_FLOOR_BP**2)[at - first])
+    total, weight = padded[:, seconds[:, None] + np.arange(MINUTE)] @ weights
+    return np.asarray((total / np.maximum(weight, weights[-1]))[at - first])

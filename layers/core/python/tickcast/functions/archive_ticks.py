@@ -77,7 +77,7 @@ def _by_folder(batch: TickBatch) -> dict[str, list[Row]]:
     rows: dict[str, list[Row]] = defaultdict(list)
     for row in bronze.market_data(batch):
         hour_us = row["timestamp"] // HOUR_US * HOUR_US
-        rows[bronze.prefix(batch.source, batch.symbol, hour_us)].append(row)
+        rows[bronze.prefix(row["source"], batch.symbol, hour_us)].append(row)
     return rows
 
 

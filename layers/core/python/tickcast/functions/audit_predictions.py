@@ -115,7 +115,8 @@ class Auditor:
             if reach.last_sequence < int(receipt.sequence or 0):
                 return Audit(Reproduction(receipt.id, unproven=(_not_yet(reach),)))
             needed = bronze.parts(receipt.symbol, from_us, end_us)
-            around = Surroundings(*bronze.ticks(receipt.symbol, needed), late, missing)
+            trades, quotes, reference = bronze.ticks(receipt.symbol, needed)
+            around = Surroundings(trades, quotes, late, missing, reference)
             challenger_id = receipt.challenger.model_id if receipt.challenger else None
             models = self._model(receipt.model_id), self._model(challenger_id)
             return Audit(reproduce(receipt, around, *models), tuple(needed))

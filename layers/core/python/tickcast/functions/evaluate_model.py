@@ -57,7 +57,12 @@ class _Candidate:
         return cls(model_id, document, load(s3, bucket, model_id))
 
     def moves_bp(self, markets: Sequence[GateRows]) -> Floats:
-        paths = np.concatenate([self.model.run(each.rows.features)[0] for each in markets])  # (N, J)
+        paths = np.concatenate(  # (N, J)
+            [
+                self.model.paths([each.symbol] * len(each.rows.end_us), each.rows.features)[0]
+                for each in markets
+            ]
+        )
         return remaining_moves(paths, DELIVERY_S)
 
     def line(self, market: GateRows) -> ScaledLine:

@@ -23,10 +23,12 @@ from tickcast.adapters.http.responses import Response
 from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.hot_store import HotStore, read, readable
 from tickcast.adapters.settings import ServePredictionsSettings
+from tickcast.features.bars import REFERENCE_LIFE_US
 from tickcast.functions.answers import exchange_ms
 from tickcast.market.gaps import LedgerRecord
 from tickcast.serving.prediction import freshness
 from tickcast.serving.records import FeedHeartbeat, Heartbeat, PathForecast, StreamHeartbeat
+from tickcast.units import SECOND_US
 
 CLOCK_OFF_MS = 1000  # a clock that is off by more is reported
 NEARLY_FULL = 0.95  # of the hot store's memory
@@ -149,6 +151,7 @@ class Health:
             "missing_trades": beat.missing_trades,
             "quote_gaps": beat.quote_gaps,
             "reason": beat.reason,  # why the newest prediction is a fallback, such as warming_up
+            **_reference(beat, now),
             **gaps,
         }
 
@@ -273,6 +276,17 @@ def _background(part: str, values: Values, now: Now) -> Service:
     if age_s > SILENT_AFTER_S:
         return {"ok": False, "why": f"no heartbeat for {age_s} s", "age_s": age_s}
     return {"ok": beat.ok, "why": beat.why, "age_s": age_s}
+
+
+def _reference(beat: StreamHeartbeat, now: Now) -> Service:
+    """How old the newest quote of the perpetual is. Without one nothing fails: forecasts do without it."""
+    age_s = None if beat.reference_ms is None else _seconds(now.exchange_ms - beat.reference_ms)
+    note = None
+    if age_s is None:
+        note = "no quote of the perpetual so far: forecasts do without it"
+    elif age_s > REFERENCE_LIFE_US / SECOND_US:
+        note = f"no quote of the perpetual for {age_s} s: forecasts do without it"
+    return {"reference_age_s": age_s, "note": note}
 
 
 def _seconds(milliseconds: float) -> float:

@@ -1,26 +1,26 @@
-"""Bronze into PostgreSQL: each trade once, one-second bars and labelled feature rows.
+"""Bronze into PostgreSQL, hour by hour: trades, one-second bars and labelled feature rows.
 
-An object is loaded in one transaction: its trades, its entry in the ledger of loads, and the marks of the
-hours that are dirty now, their rows being out of date. Then the rows of each dirty hour are recomputed, in a
-transaction of its own, from the stored trades and the quotes of the objects loaded around it. So a load that
-is killed anywhere and repeated ends in the same tables; and hours may come in any order, for rows at the edge
-of the next hour are recomputed too.
+What is derived of an hour is a function of the objects that reach into it and of the definition of features
+and labels. `tickcast.hours` says from which objects it was derived; where bronze has another one, or the
+definition is another, the hour is derived again from all of them, in one transaction. So a load that is
+killed anywhere and repeated ends in the same tables, objects may come in any order, and whatever was missed
+is found by a comparison (`list_stale_hours`). The newest hours come first.
 
-An unusable object goes to quarantine with the reason and blocks nothing.
+A tick that is impossible, or contradicts others, goes to quarantine by itself; so does an object that cannot
+be read. Neither blocks the rest.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from functools import partial
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from tickcast.adapters.lake import hour_inputs
 from tickcast.adapters.lake.bronze import BronzeError
 from tickcast.adapters.lake.bronze_reader import (
     BronzeObject,
@@ -28,29 +28,28 @@ from tickcast.adapters.lake.bronze_reader import (
     ObjectTicks,
     fetch,
     object_at,
-    objects_between,
     ticks_of,
 )
-from tickcast.adapters.lake.quarantine import quarantine_object
-from tickcast.adapters.postgres.history_store import HistoryStore, LoadedObject, Origins, day_of, days_between
+from tickcast.adapters.lake.quarantine import quarantine_object, quarantine_ticks
+from tickcast.adapters.postgres.history_store import HistoryStore, HourRecord, Origins, day_of
 from tickcast.adapters.settings import MAX_DAYS, HistorySettings
 from tickcast.functions.request import RequestError
-from tickcast.market.ticks import QUOTE, Quotes, span_us
-from tickcast.market.trade_ledger import TradesContradict, as_trades, changes, ledger_rows, merged
-from tickcast.model.dataset import AFTER_US, BEFORE_US, affected_hours, rows_of_hour
+from tickcast.market.ticks import NO_QUOTES, TRADE, Quotes
+from tickcast.market.trade_ledger import LEDGER_ROW, LedgerRows, as_trades, changes, ledger_rows, settled
+from tickcast.model.dataset import AFTER_US, BEFORE_US, HourRows, affected_hours, rows_of_hour
 from tickcast.units import DAY_US, HOUR_US
 
 SERVICE = "load_history"
 _MOST_US = (MAX_DAYS + 10) * DAY_US  # of a request: the longest plan, and the hours around it
-_ENOUGH_MS = 90_000  # the longest that an object or an hour takes, with a margin
-_CACHED_QUOTES = 1_000_000  # 56 MB
+_ENOUGH_MS = 240_000  # the longest that an hour takes, with a margin
+_CACHED_TICKS = 500_000  # 32 MB: what the next hour needs of this one's objects
 _EXAMPLE = '{"window": {"symbol": "BTCUSDT", "from_us": 1754006400000000, "to_us": 1754010000000000}}'
 
 Times = npt.NDArray[np.int64]
 
 
 class LoadWindow(msgspec.Struct):
-    """The hours of [from_us, to_us), µs."""
+    """The hours that the time from `from_us` to `to_us`, µs, reaches into."""
 
     symbol: Annotated[str, msgspec.Meta(min_length=1)]
     from_us: Annotated[int, msgspec.Meta(ge=0)]
@@ -58,7 +57,7 @@ class LoadWindow(msgspec.Struct):
 
 
 class ObjectVersion(msgspec.Struct):
-    """An object of bronze, as `fetch_history` names it."""
+    """An object of bronze, as it was written."""
 
     key: str
     etag: str
@@ -66,7 +65,8 @@ class ObjectVersion(msgspec.Struct):
 
 class LoadRequest(msgspec.Struct):
     window: LoadWindow
-    keys: list[ObjectVersion] | None = None  # None: all that bronze has for the hours of the window
+    # What hours are derived from, instead of all that bronze has: then the hours of these alone are derived.
+    keys: list[ObjectVersion] | None = None
 
 
 class Loaded(msgspec.Struct):
@@ -74,16 +74,40 @@ class Loaded(msgspec.Struct):
 
     objects: int = 0
     trades: int = 0  # ticks read, known or not
-    quotes: int = 0
+    quotes: int = 0  # with reference quotes
     added: int = 0  # new or changed rows of trades
     hours: int = 0
     bars: int = 0
     feature_rows: int = 0
-    skipped: int = 0  # objects loaded before
-    expired: int = 0  # objects older than the retention
+    skipped: int = 0  # hours that were derived from the same before
+    expired: int = 0  # hours older than the retention
     quarantined: list[str] = []  # reasons
     problems: list[str] = []
     complete: bool = True
+
+
+class _Hour(NamedTuple):
+    """All that one hour is derived from."""
+
+    symbol: str
+    hour_us: int
+    objects: list[BronzeObject]
+    inputs: hour_inputs.Inputs
+
+    @property
+    def span_us(self) -> tuple[int, int]:
+        """The time that its rows depend on, the end excluded."""
+        return self.hour_us - BEFORE_US, self.hour_us + HOUR_US + AFTER_US
+
+
+class _Ticks(NamedTuple):
+    """The ticks of an hour, each trade id once; origins are of each quote."""
+
+    trades: LedgerRows
+    quotes: Quotes
+    quote_origins: Origins
+    reference: Quotes
+    quarantined: int
 
 
 class LoadHistory:
@@ -102,167 +126,210 @@ class LoadHistory:
         self._bucket = bucket
         self._open_store = open_store
         self._now_us = now_us
-        self._cache = _QuoteCache()
+        self._cache = _TickCache()
 
     def __call__(self, event: dict[str, Any], remaining_ms: Callable[[], float]) -> Loaded:
-        """Load what `event`, a `LoadRequest`, names.
+        """Derive what `event`, a `LoadRequest`, names and is out of date.
 
         Raises `RequestError`, and what S3 and PostgreSQL raise: then it can be repeated.
         """
         request = _request(event)
-        symbol, store, loaded = request.window.symbol, self._open_store(), Loaded()
-        objects = self._objects(request, loaded)
-        first_us = min([request.window.from_us, *(about.hour_us for about in objects)])
-        last_us = max([request.window.to_us, *(about.hour_us + HOUR_US for about in objects)])
-        hours = affected_hours(first_us, last_us)
-        for work in self._work(store, symbol, hours, self._unknown(store, objects, loaded), loaded):
-            if remaining_ms() < _ENOUGH_MS:
+        store, loaded = self._open_store(), Loaded()
+        hours = affected_hours(request.window.from_us, request.window.to_us - 1)
+        inputs = self._inputs(request, hours)
+        derived = store.derived(request.window.symbol, hours.start, hours.stop)
+        for hour_us in sorted(inputs, reverse=True):
+            if hour_us < self._cutoff_us(self._settings.keep_days):
+                loaded.expired += 1
+                continue
+            hour = _Hour(request.window.symbol, hour_us, inputs[hour_us], self._digests(inputs[hour_us]))
+            if not is_stale(hour.inputs, derived.get(hour_us)):
+                loaded.skipped += 1
+            elif remaining_ms() < _ENOUGH_MS:
                 loaded.complete = False
                 break
-            work()
-        if self._settings.keep_days > 0:
-            store.expire(self._cutoff_us())
+            else:
+                self._derive(store, hour, derived.get(hour_us), loaded)
+        if self._settings.keep_days > 0 or self._settings.trades_keep_days > 0:
+            store.expire(*map(self._cutoff_us, (self._settings.keep_days, self._settings.trades_keep_days)))
         return loaded
 
-    def _work(
-        self, store: HistoryStore, symbol: str, hours: range, objects: list[BronzeObject], loaded: Loaded
-    ) -> Iterator[Callable[[], None]]:
-        """The steps of a load. An hour's rows are computed once the next hour is loaded, for they need its
-        beginning, and while the quotes of both are cached."""
-        for hour_us, of_hour in itertools.groupby(objects, lambda about: about.hour_us):
-            for about in of_hour:
-                yield partial(self._load, store, about, loaded)
-            for dirty_us in store.dirty_hours(symbol, hours.start, hour_us):
-                yield partial(self._refresh, store, symbol, dirty_us, loaded)
-        for dirty_us in store.dirty_hours(symbol, hours.start, hours[-1] + HOUR_US):
-            yield partial(self._refresh, store, symbol, dirty_us, loaded)
-
-    def _objects(self, request: LoadRequest, loaded: Loaded) -> list[BronzeObject]:
-        symbol, from_us, to_us = request.window.symbol, request.window.from_us, request.window.to_us
+    def _inputs(self, request: LoadRequest, hours: range) -> dict[int, list[BronzeObject]]:
+        symbol = request.window.symbol
         if request.keys is None:
-            found = objects_between(self._s3, self._bucket, symbol, from_us, to_us)
-        else:
-            found = (object_at(version.key, version.etag) for version in request.keys)
-        cutoff_us = self._cutoff_us()
-        kept = []
-        for about in found:
+            sources = hour_inputs.sources_of(self._s3, self._bucket)
+            return hour_inputs.hour_inputs(self._s3, self._bucket, symbol, hours, sources)
+        objects = [object_at(version.key, version.etag) for version in request.keys]
+        for about in objects:
             if about.symbol != symbol:
                 raise RequestError(f"{about.key} is not of {symbol}")
-            if about.hour_us < cutoff_us:
-                loaded.expired += 1
-            else:
-                kept.append(about)
-        return sorted(kept, key=lambda about: (about.hour_us, about.key))
+        return hour_inputs.by_hour(objects, hours)
 
-    def _cutoff_us(self) -> int:
-        keep_days = self._settings.keep_days
+    def _digests(self, objects: list[BronzeObject]) -> hour_inputs.Inputs:
+        return hour_inputs.digests(objects, *self._settings.grids_ms)
+
+    def _cutoff_us(self, keep_days: int) -> int:
         return max(day_of(self._now_us()) - keep_days * DAY_US, 0) if keep_days else 0
 
-    def _unknown(
-        self, store: HistoryStore, objects: list[BronzeObject], loaded: Loaded
-    ) -> list[BronzeObject]:
-        known = store.known_objects([about.key for about in objects])
-        unknown = [about for about in objects if known.get(about.key) != about.etag]
-        loaded.skipped += len(objects) - len(unknown)
-        return unknown
-
-    def _load(self, store: HistoryStore, about: BronzeObject, loaded: Loaded) -> None:
+    def _derive(self, store: HistoryStore, hour: _Hour, before: HourRecord | None, loaded: Loaded) -> None:
+        """Derive an hour from its objects, and replace what is stored of it."""
         try:
-            data = fetch(self._s3, self._bucket, about.key, about.etag)
+            ticks = self._ticks(hour, loaded)
         except ObjectGone as error:
-            loaded.problems.append(str(error))
+            loaded.problems.append(f"{hour.symbol}'s hour {hour.hour_us} stays as it is: {error}")
             return
-        try:
-            ticks = ticks_of(data, about)
-            loaded.added += self._keep(store, about, ticks)
-        except (BronzeError, TradesContradict) as error:
-            reason = str(error)
-            quarantine_object(self._s3, self._bucket, SERVICE, about.key, about.etag, data, reason)
+        if before and len(ticks.quotes) < before.quotes and hour_inputs.unpacked(before.inputs) - hour.inputs:
+            # Bronze has deleted some: the new rows would be worse than those there are.
+            what = f"of {before.quotes} quotes bronze has {len(ticks.quotes)} left"
+            loaded.problems.append(f"rows of {hour.symbol}'s hour {hour.hour_us} stay as they are: {what}")
+            inputs = hour_inputs.unpacked(before.inputs) | hour.inputs
             with store.connection.transaction():
-                store.note(LoadedObject(about.key, about.etag, about.symbol, 0, 0, reason=reason), [])
-            loaded.quarantined.append(reason)
+                store.record(hour.symbol, hour.hour_us, before._replace(inputs=hour_inputs.packed(inputs)))
             return
-        self._cache.put(about.key, about.etag, ticks)
+        grids_us = [grid_ms * 1000 for grid_ms in self._settings.grids_ms]
+        rows = rows_of_hour(as_trades(ticks.trades), ticks.quotes, ticks.reference, hour.hour_us, *grids_us)
+        record = HourRecord(
+            hour_inputs.packed(hour.inputs),
+            _count_in(ticks.trades, hour.hour_us),
+            len(ticks.quotes),
+            len(rows.bars.has_quotes),
+            len(rows.rows.end_us),
+            ticks.quarantined,
+        )
+        self._store(store, hour, ticks, rows, record, before, loaded)
+
+    def _store(
+        self,
+        store: HistoryStore,
+        hour: _Hour,
+        ticks: _Ticks,
+        rows: HourRows,
+        record: HourRecord,
+        before: HourRecord | None,
+        loaded: Loaded,
+    ) -> None:
+        ends_us = rows.bars.columns["end_us"], rows.rows.end_us
+        origins = _newest_origins(
+            np.concatenate([ticks.trades["time_us"], ticks.quotes["time_us"]]),
+            np.concatenate([ticks.trades["origin"], ticks.quote_origins]),
+            np.concatenate(ends_us),
+        )
+        symbol, hour_us = hour.symbol, hour.hour_us
+        store.add_days([day_of(hour_us)])
+        with store.connection.transaction():
+            store.lock(symbol, [day_of(hour_us)])
+            if store.derived(symbol, hour_us, hour_us + 1).get(hour_us) != before:
+                return  # another load was faster: whether it had all of this will be seen by the next
+            if hour_us >= self._cutoff_us(self._settings.trades_keep_days):
+                within = (ticks.trades["time_us"] >= hour_us) & (ticks.trades["time_us"] < hour_us + HOUR_US)
+                remove, add = changes(
+                    store.trades_by_time(symbol, hour_us, hour_us + HOUR_US), ticks.trades[within]
+                )
+                store.replace_trades(symbol, remove, add)
+                loaded.added += len(add)
+            store.replace_hour(symbol, hour_us, rows, *np.split(origins, [len(ends_us[0])]))
+            store.record(symbol, hour_us, record)
+        loaded.hours += 1
+        loaded.bars += record.bars
+        loaded.feature_rows += record.feature_rows
+
+    def _ticks(self, hour: _Hour, loaded: Loaded) -> _Ticks:
+        """The ticks of the objects of an hour, those that it depends on. Raises `ObjectGone`.
+
+        The objects of the hour before come last: they are still cached when that is derived."""
+        from_us, to_us = hour.span_us
+        quarantined = len(loaded.quarantined)
+        ledger, quotes, reference = [np.empty(0, LEDGER_ROW)], [NO_QUOTES], [NO_QUOTES]
+        quote_origins = [np.empty(0, np.int16)]
+        for about in sorted(hour.objects, key=lambda about: (-about.hour_us, about.key)):
+            found = self._read(about, loaded if about.hour_us == hour.hour_us else Loaded())
+            ledger.append(ledger_rows(_within(found.trades, from_us, to_us), found.origin))
+            quotes.append(_within(found.quotes, from_us, to_us))
+            reference.append(_within(found.reference, from_us, to_us))
+            quote_origins.append(np.full(len(quotes[-1]), found.origin, np.int16))
+        rows, refused = settled(np.concatenate(ledger))
+        self._quarantine_rows(hour, refused[_is_in(refused, hour.hour_us)], loaded)
+        return _Ticks(
+            rows,
+            np.concatenate(quotes),
+            np.concatenate(quote_origins),
+            np.concatenate(reference),
+            len(loaded.quarantined) - quarantined,
+        )
+
+    def _read(self, about: BronzeObject, loaded: Loaded) -> ObjectTicks:
+        """The possible ticks of an object, counted in `loaded`; the others go to quarantine. Raises
+        `ObjectGone`."""
+        if (ticks := self._cache.get(about)) is None:
+            data = fetch(self._s3, self._bucket, about.key, about.etag)
+            try:
+                ticks = ticks_of(data, about)
+            except BronzeError as error:
+                quarantine_object(self._s3, self._bucket, SERVICE, about.key, about.etag, data, str(error))
+                loaded.quarantined.append(str(error))
+                ticks = ObjectTicks(np.empty(0, TRADE), NO_QUOTES, about.source.origin)
+            else:
+                self._cache.put(about, ticks)
+        if ticks.refused:
+            reason = "; ".join(each.why for each in ticks.refused)
+            rows = [row for each in ticks.refused for row in each.rows]
+            quarantine_ticks(self._s3, self._bucket, SERVICE, f"{about.key}/{about.etag}", rows, reason)
+            loaded.quarantined.append(reason)
         loaded.objects += 1
         loaded.trades += len(ticks.trades)
-        loaded.quotes += len(ticks.quotes)
+        loaded.quotes += len(ticks.quotes) + len(ticks.reference)
+        return ticks
 
-    def _keep(self, store: HistoryStore, about: BronzeObject, ticks: ObjectTicks) -> int:
-        """Store the trades of an object; returns how many rows that added. Raises `TradesContradict`."""
-        span = span_us(ticks.trades, ticks.quotes) or (about.hour_us, about.hour_us)
-        store.add_days([day_of(about.hour_us)])
-        with store.connection.transaction():
-            store.lock(about.symbol, [day_of(about.hour_us)])
-            add = 0
-            if len(ticks.trades):
-                ids = int(ticks.trades["first_id"].min()), int(ticks.trades["last_id"].max())
-                known = store.trades_by_id(about.symbol, *ids, *span)
-                remove, new = changes(known, merged(known, ledger_rows(ticks.trades, ticks.origin)))
-                store.replace_trades(about.symbol, remove, new)
-                add = len(new)
-            counts = len(ticks.trades), len(ticks.quotes)
-            entry = LoadedObject(about.key, about.etag, about.symbol, *counts, *span, ticks.origin)
-            store.note(entry, affected_hours(*span))
-        return add
-
-    def _refresh(self, store: HistoryStore, symbol: str, hour_us: int, loaded: Loaded) -> None:
-        """Recompute an hour's bars and feature rows."""
-        from_us, to_us = hour_us - BEFORE_US, hour_us + HOUR_US + AFTER_US
-        if hour_us >= self._cutoff_us():
-            store.add_days([day_of(hour_us)])
-        with store.connection.transaction():
-            store.lock(symbol, days_between(from_us, to_us - 1))
-            if not store.freshen(symbol, hour_us) or hour_us < self._cutoff_us():
-                return
-            try:
-                quotes, quote_origins = self._quotes(store, symbol, from_us, to_us)
-            except ObjectGone as error:
-                # Without its quotes the hour's new rows would be worse than the stored ones.
-                loaded.problems.append(f"rows of {symbol}'s hour {hour_us} stay as they are: {error}")
-                return
-            trades = store.trades_by_time(symbol, from_us, to_us)
-            grids_us = self._settings.grid_ms * 1000, self._settings.quoted_grid_ms * 1000
-            hour = rows_of_hour(as_trades(trades), quotes, hour_us, *grids_us)
-            ends_us = hour.bars.columns["end_us"], hour.rows.end_us
-            origins = _newest_origins(
-                np.concatenate([trades["time_us"], quotes["time_us"]]),
-                np.concatenate([trades["origin"], quote_origins]),
-                np.concatenate(ends_us),
-            )
-            store.replace_hour(symbol, hour_us, hour, *np.split(origins, [len(ends_us[0])]))
-        loaded.hours += 1
-        loaded.bars += len(hour.bars.has_quotes)
-        loaded.feature_rows += len(hour.rows.end_us)
-
-    def _quotes(self, store: HistoryStore, symbol: str, from_us: int, to_us: int) -> tuple[Quotes, Origins]:
-        """The quotes of [from_us, to_us) in loaded objects, with their origins."""
-        quotes, origins = [np.empty(0, QUOTE)], [np.empty(0, np.int16)]
-        for entry in store.objects_with_quotes(symbol, from_us, to_us):
-            found = self._cache.get(entry.key, entry.etag)
-            if found is None:
-                data = fetch(self._s3, self._bucket, entry.key, entry.etag)
-                found = ticks_of(data, object_at(entry.key, entry.etag))
-                self._cache.put(entry.key, entry.etag, found)
-            times_us = found.quotes["time_us"]
-            quotes.append(found.quotes[(times_us >= from_us) & (times_us < to_us)])
-            origins.append(np.full(len(quotes[-1]), found.origin, np.int16))
-        return np.concatenate(quotes), np.concatenate(origins)
+    def _quarantine_rows(self, hour: _Hour, rows: LedgerRows, loaded: Loaded) -> None:
+        if not len(rows):
+            return
+        names = LEDGER_ROW.names or ()
+        reason = (
+            f"{hour.symbol}'s hour {hour.hour_us}: {len(rows)} aggregates contradict other trades, the first "
+            f"of ids {rows['aggregate_first_id'][0]}..{rows['aggregate_last_id'][0]}"
+        )
+        listed = [dict(zip(names, row, strict=True)) for row in rows.tolist()]
+        name = f"{hour.symbol}/{hour.hour_us}"
+        quarantine_ticks(self._s3, self._bucket, SERVICE, name, listed, reason)
+        loaded.quarantined.append(reason)
 
 
-class _QuoteCache:
-    """The quotes of the objects read last, at most `_CACHED_QUOTES`."""
+def is_stale(inputs: hour_inputs.Inputs, derived: HourRecord | None) -> bool:
+    """Whether an hour with these inputs has to be derived: never was by this definition, or from others. What
+    bronze has deleted since makes it no staler."""
+    return derived is None or bool(inputs - hour_inputs.unpacked(derived.inputs))
+
+
+class _TickCache:
+    """The ticks of the objects read last, at most `_CACHED_TICKS`."""
 
     def __init__(self) -> None:
-        self._quotes: OrderedDict[tuple[str, str], ObjectTicks] = OrderedDict()
+        self._ticks: OrderedDict[tuple[str, str], ObjectTicks] = OrderedDict()
 
-    def put(self, key: str, etag: str, ticks: ObjectTicks) -> None:
-        if len(ticks.quotes):
-            self._quotes[key, etag] = ticks._replace(trades=ticks.trades[:0].copy())
-            while sum(len(kept.quotes) for kept in self._quotes.values()) > _CACHED_QUOTES:
-                self._quotes.popitem(last=False)
+    def put(self, about: BronzeObject, ticks: ObjectTicks) -> None:
+        self._ticks[about.key, about.etag] = ticks
+        while sum(map(_size, self._ticks.values())) > _CACHED_TICKS:
+            self._ticks.popitem(last=False)
 
-    def get(self, key: str, etag: str) -> ObjectTicks | None:
-        return self._quotes.get((key, etag))
+    def get(self, about: BronzeObject) -> ObjectTicks | None:
+        return self._ticks.get((about.key, about.etag))
+
+
+def _size(ticks: ObjectTicks) -> int:
+    return len(ticks.trades) + len(ticks.quotes) + len(ticks.reference)
+
+
+def _within(ticks: npt.NDArray[Any], from_us: int, to_us: int) -> npt.NDArray[Any]:
+    is_within = (ticks["time_us"] >= from_us) & (ticks["time_us"] < to_us)
+    return ticks if is_within.all() else ticks[is_within]
+
+
+def _is_in(rows: LedgerRows, hour_us: int) -> npt.NDArray[np.bool_]:
+    return np.asarray((rows["time_us"] >= hour_us) & (rows["time_us"] < hour_us + HOUR_US))
+
+
+def _count_in(rows: LedgerRows, hour_us: int) -> int:
+    return int(_is_in(rows, hour_us).sum())
 
 
 def _newest_origins(times_us: Times, origins: Origins, ends_us: Times) -> Origins:
@@ -270,6 +337,8 @@ def _newest_origins(times_us: Times, origins: Origins, ends_us: Times) -> Origin
     least preferred one. Shape (ends_us,)."""
     if not len(ends_us):
         return np.empty(0, np.int16)
+    if (origins == origins[0]).all():
+        return np.full(len(ends_us), origins[0], np.int16)
     order = np.lexsort((origins, times_us))
     return np.asarray(origins[order][np.searchsorted(times_us[order], ends_us) - 1])
 

@@ -1,5 +1,8 @@
-"""The result of repairing a gap: which trades are stored now, which the exchange withholds, which predictions
+"""The result of repairing a gap: which trades bronze has now, which the exchange withholds, which predictions
 were affected.
+
+The trades are those that were fetched for it, and those in PostgreSQL, where the stream may have brought some
+after all. It keeps trades of the last days alone.
 
 It goes into PostgreSQL. The newest results are also one key of the hot store, by which readers of the gap
 ledger know what is no longer missing: `repaired:{symbol}`, `{"repaired": [[first_id, last_id, from_us,
@@ -10,24 +13,29 @@ of the next state includes it.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
+import numpy as np
 import redis
 
 from tickcast.adapters import json_text
+from tickcast.adapters.lake.bronze_reader import ObjectGone, fetch, object_at, ticks_of
+from tickcast.adapters.lake.windows import WindowLake
 from tickcast.adapters.postgres.gap_store import GapStore
 from tickcast.adapters.redis import keys
 from tickcast.market.fetch_plan import Window
 from tickcast.market.gaps import Gap, touched_ms
-from tickcast.market.trade_ledger import known_ranges
+from tickcast.market.trade_ledger import LEDGER_ROW, LedgerRows, known_ranges, ledger_rows
 
 KEPT = 1000  # ranges in the hot store
+NO_ROWS = np.empty(0, LEDGER_ROW)
 
 
 class MarkedGap(msgspec.Struct):
-    """The ids of a gap by result. `missing_trades` are neither repaired nor withheld: part of the window was
-    not loaded."""
+    """The ids of a gap by result. `missing_trades` are neither repaired nor withheld."""
 
     symbol: str
     first_id: int
@@ -37,12 +45,28 @@ class MarkedGap(msgspec.Struct):
     missing_trades: int
 
 
-def mark_repaired(
-    window: Window, withheld: Iterable[tuple[int, int]], store: GapStore, client: redis.Redis
-) -> MarkedGap:
-    """Mark the gap of a window that was fetched and loaded. Repeating it changes nothing.
+def fetched_rows(s3: Any, bucket: str, window: Window) -> LedgerRows:
+    """The rows of the files that were fetched for a window; none where its marker is not there."""
+    marker = WindowLake(s3, bucket).marker(window)
+    parts = [np.empty(0, LEDGER_ROW)]
+    for file in marker.keys if marker else ():
+        about = object_at(file.key, file.etag)
+        with contextlib.suppress(ObjectGone):
+            ticks = ticks_of(fetch(s3, bucket, about.key, about.etag), about)
+            parts.append(ledger_rows(ticks.trades, ticks.origin))
+    return np.concatenate(parts)
 
-    `withheld` are ids that the exchange had no trades for.
+
+def mark_repaired(
+    window: Window,
+    withheld: Iterable[tuple[int, int]],
+    store: GapStore,
+    client: redis.Redis,
+    fetched: LedgerRows = NO_ROWS,
+) -> MarkedGap:
+    """Mark the gap of a window that was fetched. Repeating it changes nothing.
+
+    `withheld` are ids that the exchange had no trades for, `fetched` the rows that it gave.
     """
     symbol, first_id, last_id = window.symbol, window.first_id, window.last_id
     assert first_id is not None and last_id is not None
@@ -51,7 +75,7 @@ def mark_repaired(
     with store.connection.transaction():
         store.lock(symbol, [0])  # stands for all marks of the symbol, for the key below has the newest
         known = store.trades_by_id(symbol, first_id, last_id, *times_us)
-        ranges = known_ranges(known, first_id, last_id)
+        ranges = known_ranges(np.concatenate([known, fetched]), first_id, last_id)
         marks = [(run, "repaired") for run in ranges]
         for begin, end in withheld:
             if begin <= last_id and end >= first_id:

@@ -41,7 +41,7 @@ from tickcast.features.ring import BarRing
 from tickcast.market import wire
 from tickcast.market.clock_offset import ClockOffset
 from tickcast.market.symbols import listed
-from tickcast.market.ticks import QUOTE, TRADE
+from tickcast.market.ticks import NO_QUOTES, QUOTE, TRADE
 from tickcast.model.forecast import ModelError
 from tickcast.serving.outcomes import mid_at
 from tickcast.serving.prediction import (
@@ -392,12 +392,13 @@ class PredictStream:
         # A receipt that is kept lists what was late since the one before it.
         prediction.late_ids = list(ring.trade_ids.late_ids)
         prediction.late_update_ids = list(ring.quote_ids.late_ids)
+        prediction.late_reference_ids = list(ring.reference.late_ids)
         prediction.sequence = folded.newest.sequence_text if folded.newest else None
         prediction.timing_ms = timing_of(folded.points_ms)
         as_of_us = row.view.as_of_us
         folded.is_kept = as_of_us // SECOND_US > state.kept_us // SECOND_US
         if folded.is_kept:
-            ring.trade_ids.late_ids, ring.quote_ids.late_ids = [], []
+            ring.trade_ids.late_ids, ring.quote_ids.late_ids, ring.reference.late_ids = [], [], []
             writes.prediction(prediction)
             writes.features(features_record(row), self.settings.features_ttl_s)
             writes.gaps(state.symbol, ring.gaps.record())
@@ -418,6 +419,8 @@ class PredictStream:
             received_ms=ring.received_us // 1000,
             late_trades=ring.trade_ids.late_count,
             late_quotes=ring.quote_ids.late_count,
+            reference_ms=ring.reference.newest_us // 1000 if ring.reference.newest_us >= 0 else None,
+            late_reference=ring.reference.late_count,
             missing_trades=ring.gaps.trades,
             quote_gaps=len(ring.gaps.quote_gaps),
             refused_trades=ring.trade_ids.refused_count,
@@ -632,7 +635,10 @@ def _take_refused(ring: BarRing, record: StreamRecord, batch: wire.TickBatch) ->
     rows = {dtype: [each.row for each in refused if each.dtype == dtype] for dtype in (TRADE, QUOTE)}
     reason = f"{batch.symbol}: {'; '.join(sorted({each.reason for each in refused}))} ({len(refused)})"
     kept = batch._replace(
-        trades=np.array(rows[TRADE], TRADE), quotes=np.array(rows[QUOTE], QUOTE), notices=()
+        trades=np.array(rows[TRADE], TRADE),
+        quotes=np.array(rows[QUOTE], QUOTE),
+        notices=(),
+        reference=NO_QUOTES,
     )
     return rows_of(record, kept, "ids"), reason
 

@@ -9,6 +9,7 @@ The model is a challenger: the gate promotes it, if at all (`evaluate_model`, `p
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
@@ -27,9 +28,10 @@ from tickcast.adapters.settings import MAX_DAYS
 from tickcast.evaluation import drift
 from tickcast.evaluation.backtest import block_scores
 from tickcast.evaluation.baselines import fit_line, fit_scaled_line
+from tickcast.evaluation.card_figures import ablation, regimes
 from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES
 from tickcast.functions.request import RequestError, check_fields, days_in, symbols_in
-from tickcast.model.card import Card, NetworkShape, TrainingData, new_document
+from tickcast.model.card import Card, FittedRows, NetworkShape, PerpetualGain, TrainingData, new_document
 from tickcast.model.dataset import LABEL_VERSION, ROW_HASH, Rows, mask_quotes, pool
 from tickcast.model.fit import TrainingSettings
 from tickcast.model.forecast import HORIZONS_S, PATH_S
@@ -66,6 +68,7 @@ class TrainedModel(msgspec.Struct):
     rows: int
     rows_with_quotes: int
     card: dict[str, Any]
+    refit_of: str | None = None  # the active model that was asked to be refitted
 
 
 def train_model(
@@ -76,15 +79,14 @@ def train_model(
     Raises `RequestError`, `TrainingError` when there are too few rows, and what PostgreSQL and S3 raise.
     """
     request = TrainRequest.of(event)
-    markets, data = _history(request, connection, now)
+    markets, data = history(request, connection, now)
     settings = replace(TrainingSettings(), test_share=_test_share(list(markets.values())))
-    trained_on = {symbol: pool([rows, mask_quotes(rows)]) for symbol, rows in markets.items()}
-    trained = train(list(trained_on.values()), settings)
+    trained_on = with_masked(markets)
+    trained = train(trained_on, settings)
     onnx_file = export(trained.network)
-    model_id = f"{now:%Y%m%dT%H%M%SZ}-{hashlib.sha256(onnx_file).hexdigest()[:8]}"
+    model_id = new_model_id(now, onnx_file)
     parent = model_registry.active_model(s3, bucket)
     trained_at = now.astimezone(UTC).isoformat(timespec="seconds")
-    fitted = {symbol: fitted_with_quotes(rows, trained.learned_to_us) for symbol, rows in trained_on.items()}
     card = Card(
         model_id=model_id,
         trained_at=trained_at,
@@ -96,6 +98,7 @@ def train_model(
         data=data,
         rows=trained.rows,
         rows_with_quotes=trained.rows_with_quotes,
+        fitted={symbol: FittedRows(**each._asdict()) for symbol, each in trained.fitted.items()},
         features=list(FEATURE_NAMES),
         feature_hash=FEATURE_HASH,
         horizons_s=list(HORIZONS_S),
@@ -105,18 +108,16 @@ def train_model(
         calibration=trained.calibration,
         masked_calibration=trained.masked_calibration,
         support=trained.support,
+        reference=trained.references.weights,
+        reference_gain={
+            symbol: PerpetualGain(gain=each.gain, used=symbol in trained.references.weights)
+            for symbol, each in trained.references.gains.items()
+        },
         learned_to_us=trained.learned_to_us,
-        test=block_scores(trained.network, trained.test),
-        line={
-            symbol: dict(zip(HORIZONS_S, fit_line([rows]).tolist(), strict=True))
-            for symbol, rows in fitted.items()
-            if len(rows.end_us)
-        },
-        scaled_line={symbol: fit_scaled_line([rows]) for symbol, rows in fitted.items() if len(rows.end_us)},
-        distribution={
-            symbol: drift.distribution(rows.features, (*settings.inputs.odd, *settings.inputs.even))
-            for symbol, rows in fitted.items()
-        },
+        test=block_scores(trained),
+        ablation=ablation(trained_on, trained, settings),
+        regimes=regimes(trained),
+        **comparisons(trained_on, trained.learned_to_us, settings),
     )
     model_registry.save(s3, bucket, onnx_file, card)
     if request.replace:
@@ -124,7 +125,35 @@ def train_model(
     return TrainedModel(model_id, request.replace, None, card.rows, card.rows_with_quotes, new_document(card))
 
 
-def _history(
+def new_model_id(now: datetime, onnx_file: bytes) -> str:
+    return f"{now:%Y%m%dT%H%M%SZ}-{hashlib.sha256(onnx_file).hexdigest()[:8]}"
+
+
+def with_masked(markets: Mapping[str, Rows]) -> dict[str, Rows]:
+    """The rows of each market as they are, and again without their quotes."""
+    return {symbol: pool([rows, mask_quotes(rows)]) for symbol, rows in markets.items()}
+
+
+def comparisons(
+    trained_on: Mapping[str, Rows], learned_to_us: int, settings: TrainingSettings
+) -> dict[str, Any]:
+    """The fields of a card that a model is compared by later, of the rows it was fitted on."""
+    fitted = {symbol: fitted_with_quotes(rows, learned_to_us) for symbol, rows in trained_on.items()}
+    quoted = {symbol: rows for symbol, rows in fitted.items() if len(rows.end_us)}
+    return {
+        "line": {
+            symbol: dict(zip(HORIZONS_S, fit_line([rows]).tolist(), strict=True))
+            for symbol, rows in quoted.items()
+        },
+        "scaled_line": {symbol: fit_scaled_line([rows]) for symbol, rows in quoted.items()},
+        "distribution": {
+            symbol: drift.distribution(rows.features, (*settings.inputs.odd, *settings.inputs.even))
+            for symbol, rows in fitted.items()
+        },
+    }
+
+
+def history(
     request: TrainRequest, connection: psycopg.Connection[Any], now: datetime
 ) -> tuple[dict[str, Rows], TrainingData]:
     """The rows of each symbol, and their description for the card."""

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from tickcast.market import symbols
 from tickcast.market.exchange_clock import AGREEING_FRAMES, MAX_CLOCK_ERROR_US
+from tickcast.market.sources import REFERENCES
 from tickcast.market.ticks import TRADE, Quotes, TickArray, Trades, bounds
 from tickcast.market.wire import NO_WATERMARK, QUIET_UNKNOWN, SENT_UNKNOWN, TickBatch, WireError
 from tickcast.units import SECOND_US
@@ -25,6 +26,8 @@ ARRIVAL_AHEAD_US = 5 * SECOND_US  # of the arrival at Kinesis, whose clock is an
 OLDEST_US = 1_483_228_800 * SECOND_US  # 2017: no tick of these markets is older
 MAX_IDS_A_ROW = 100_000
 MAX_CONNECTION = 64  # characters
+MAX_BASIS = 0.05  # a reference price further from spot is an error, as in `features.bars`
+FEW_PRICES = 3  # of spot, before they say so
 
 _SOURCE = re.compile(r"\w{1,32}", re.ASCII)
 
@@ -127,6 +130,7 @@ def screen(batch: TickBatch, arrived_us: int) -> Screened:
     counts: dict[str, int] = {}
     good_trades, bad_trades = _split(batch.trades, trade_faults, arrived_us, counts)
     good_quotes, bad_quotes = _split(batch.quotes, quote_faults, arrived_us, counts)
+    good_reference, bad_reference = _reference(batch, arrived_us, counts)
     latest_us = arrived_us + ARRIVAL_AHEAD_US
     watermark_us, quiet_us = batch.watermark_us, batch.quiet_us
     if watermark_us > latest_us:
@@ -148,14 +152,41 @@ def screen(batch: TickBatch, arrived_us: int) -> Screened:
     good = batch._replace(
         trades=good_trades,
         quotes=good_quotes,
+        reference=good_reference,
         watermark_us=watermark_us,
         notices=notices,
         quiet_us=quiet_us,
         sent_us=sent_us,
     )
-    bad = batch._replace(trades=bad_trades, quotes=bad_quotes, notices=())
+    bad = batch._replace(trades=bad_trades, quotes=bad_quotes, reference=bad_reference, notices=())
     reason = "; ".join(f"{why} ({count})" for why, count in counts.items())
     return Screened(good, bad if bad.tick_count else None, f"{batch.symbol}: {reason}")
+
+
+def _reference(batch: TickBatch, arrived_us: int, counts: dict[str, int]) -> tuple[Quotes, Quotes]:
+    """The plausible reference quotes of `batch`, and the others, which are added to `counts` by reason: those
+    that no quote can be, that are far off the spot prices of the same batch (if there are enough of these for
+    one to be wrong), and all of them with a source that has none."""
+    rows = batch.reference
+    if not len(rows):
+        return rows, rows
+    if batch.source not in REFERENCES:
+        counts[f"a reference quote from source {batch.source}, which has none"] = len(rows)
+        return rows[:0], rows
+    found: dict[str, int] = {}
+    good, bad = _split(rows, quote_faults, arrived_us, found)
+    spot = np.concatenate([batch.trades["price"], batch.quotes["bid_price"]]).astype(float)
+    if len(good) and len(spot) >= FEW_PRICES:
+        usual = float(np.median(spot))
+        is_off = np.zeros(len(good), bool)
+        for name in ("bid_price", "ask_price"):
+            is_off |= (good[name] > 0) & (np.abs(good[name] - usual) > usual * MAX_BASIS)
+        if count := int(is_off.sum()):
+            found["a price far off spot"] = count
+            good, bad = good[~is_off], np.concatenate([bad, good[is_off]])
+    for reason, count in found.items():
+        counts[f"reference: {reason}"] = count
+    return good, bad
 
 
 @functools.lru_cache(maxsize=1024)

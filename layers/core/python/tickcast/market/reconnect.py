@@ -20,7 +20,7 @@ _TRANSIENT_STATUS = {408, 418, 425, 429}
 _FATAL_REASONS = {
     401: "the exchange refused the API key: the SBE streams want an Ed25519 key in BINANCE_API_KEY",
     403: "the exchange's firewall refused the connection, or the key's IP list does not name this host",
-    404: "no such stream: check STREAM_URL and SYMBOLS",
+    404: "no such stream: check its address and SYMBOLS",
     451: "the exchange does not serve this region: run ingest elsewhere (ap-northeast-1 is its neighbour)",
 }
 
@@ -34,7 +34,9 @@ def fatal_error(status: int | None) -> FatalSessionError | None:
     be, or got no answer."""
     if status is None or not 400 <= status < 500 or status in _TRANSIENT_STATUS:
         return None
-    reason = _FATAL_REASONS.get(status, "the exchange refused the request: check STREAM_URL, SYMBOLS and key")
+    reason = _FATAL_REASONS.get(
+        status, "the exchange refused the request: check the address, SYMBOLS and key"
+    )
     return FatalSessionError(f"HTTP {status}: {reason}")
 
 

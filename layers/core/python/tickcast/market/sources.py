@@ -26,13 +26,38 @@ class Source(StrEnum):
     REST = "rest"  # aggregate trades, fetched as history
     SIM = "sim"  # a simulated market
     REPLAY = "replay"  # a recording of a real one
+    # Reference quotes: the best prices of the USD-M perpetual of the same base, by where the spot ticks that
+    # they came with are from. Never mixed with spot quotes.
+    USDM = "usdm"
+    SIM_USDM = "sim_usdm"
+    REPLAY_USDM = "replay_usdm"
 
     @property
     def origin(self) -> Origin:
-        return Origin.STREAM if self in EXCHANGE_STREAMS else Origin[self.name]
+        if self in EXCHANGE_STREAMS or self is Source.USDM:
+            return Origin.STREAM
+        return Origin[self.name.removesuffix("_USDM")]
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether its ticks are reference quotes."""
+        return self in REFERENCES.values()
+
+    @property
+    def reference(self) -> Source:
+        """The source of the reference quotes in its batches. Raises ValueError where it has none."""
+        if self not in REFERENCES:
+            raise ValueError(f"batches of source {self.value} carry no reference quotes")
+        return REFERENCES[self]
 
 
-EXCHANGE_STREAMS = (Source.SBE, Source.JSON)
-STREAMED = tuple(source for source in Source if source is not Source.REST)  # what ingest may be given
+EXCHANGE_STREAMS = (Source.SBE, Source.JSON)  # of spot
+REFERENCES = {
+    Source.SBE: Source.USDM,
+    Source.JSON: Source.USDM,
+    Source.SIM: Source.SIM_USDM,
+    Source.REPLAY: Source.REPLAY_USDM,
+}
+STREAMED = tuple(REFERENCES)  # what ingest may be given
 # Origins that are certainly a real market. REST may be either: a simulated exchange has one too.
 REAL_ORIGINS = (Origin.STREAM, Origin.REPLAY)

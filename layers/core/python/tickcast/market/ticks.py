@@ -56,6 +56,9 @@ _NUMBERS = {
     QUOTE: np.dtype([("numbers", "<i8", 7)]),
 }
 
+NO_QUOTES = np.empty(0, QUOTE)
+NO_QUOTES.setflags(write=False)
+
 Trades = npt.NDArray[Any]  # of TRADE, shape (trades,)
 Quotes = npt.NDArray[Any]  # of QUOTE, shape (quotes,)
 TickArray = npt.NDArray[Any]  # of either

@@ -9,7 +9,7 @@ aggregate. So the ledger is a function of the set of all trades that came, in wh
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -85,6 +85,28 @@ def merged(known: LedgerRows, incoming: LedgerRows) -> LedgerRows:
     return np.asarray(rows[np.argsort(rows["first_id"], kind="stable")])
 
 
+class Settled(NamedTuple):
+    """Every trade id once, by id, and the rows that contradict others."""
+
+    rows: LedgerRows
+    refused: LedgerRows
+
+
+def settled(rows: LedgerRows) -> Settled:
+    """All of `rows`, each trade id once, without those that cannot be right beside the others.
+
+    Of aggregates that overlap as many as possible are kept, so that one odd row costs no more than itself:
+    those that end first. An aggregate whose single trades have all of its quantity, or more, though some of
+    its ids are not among them, is refused as well. What is kept depends on the set of rows alone.
+    """
+    whole = _first_of_each(rows)
+    is_refused = _overlaps(whole)
+    kept = merged(rows[:0], whole[~is_refused])
+    is_spent = kept["qty"] <= 0
+    refused = np.concatenate([whole[is_refused], kept[is_spent]])
+    return Settled(kept[~is_spent], refused)
+
+
 def changes(known: LedgerRows, wanted: LedgerRows) -> tuple[LedgerRows, LedgerRows]:
     """The rows to remove and the rows to add that turn `known` into `wanted`."""
     if not len(known):
@@ -109,6 +131,26 @@ def known_ranges(rows: LedgerRows, first_id: int, last_id: int) -> list[tuple[in
         else:
             runs.append((begin, end))
     return runs
+
+
+def _overlaps(rows: LedgerRows) -> npt.NDArray[np.bool_]:
+    """Which aggregates of `rows` (sorted by their ids, each range once) to leave out for the others not to
+    overlap. Shape (rows,)."""
+    first, last = rows["aggregate_first_id"], rows["aggregate_last_id"]
+    at = np.flatnonzero(first < last)
+    is_refused = np.zeros(len(rows), bool)
+    if not len(at):
+        return is_refused
+    # Groups that overlap within, if at all: a group begins behind the last id of all before.
+    starts = np.append(True, first[at][1:] > np.maximum.accumulate(last[at])[:-1])
+    group = np.cumsum(starts) - 1
+    for n in np.flatnonzero(np.bincount(group) > 1).tolist():
+        end = -1
+        members = at[group == n]
+        for place in members[np.lexsort([-first[members], last[members]])].tolist():
+            is_refused[place] = first[place] <= end
+            end = end if is_refused[place] else int(last[place])
+    return is_refused
 
 
 def _first_of_each(rows: LedgerRows) -> LedgerRows:

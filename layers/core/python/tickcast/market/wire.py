@@ -9,7 +9,8 @@ library reads the same bytes by the schema.
 is caught up to that exchange time; `NO_WATERMARK` claims nothing new, `WATERMARK_WITHDRAWN` withdraws its
 claims. `quiet_us` is evidence of a quiet market: at that instant of ingest's clock the exchange's REST had no
 trade or quote newer than those received; `QUIET_UNKNOWN`: no evidence. `notices` list what ingest may have
-missed; whether it is missing is decided downstream, where all connections meet.
+missed; whether it is missing is decided downstream, where all connections meet. `reference` are the best
+prices of the USD-M perpetual of the same base, by the exchange's transaction time; none where it is absent.
 
 A batch of another schema is for `adapters.kinesis.schema_registry`, which finds it by fingerprint.
 """
@@ -20,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tickcast.market.ticks import QUOTE, TRADE, Quotes, Trades
+from tickcast.market.ticks import NO_QUOTES, QUOTE, TRADE, Quotes, Trades
 
 NO_WATERMARK = -1
 WATERMARK_WITHDRAWN = -2
@@ -63,15 +64,22 @@ def _schema() -> dict[str, Any]:
         "quiet_us": "long",
         "host_offset_us": "long",
         "sent_us": "long",
+        "reference": {"type": "array", "items": "Quote"},
     }
-    defaults = {"notices": [], "quiet_us": QUIET_UNKNOWN, "host_offset_us": 0, "sent_us": SENT_UNKNOWN}
+    defaults = {
+        "notices": [],
+        "quiet_us": QUIET_UNKNOWN,
+        "host_offset_us": 0,
+        "sent_us": SENT_UNKNOWN,
+        "reference": [],
+    }
     return _record("TickBatch", types, defaults, namespace="tickcast")
 
 
 SCHEMA = _schema()
 # CRC-64-AVRO of the schema's canonical form, little-endian. A test compares it with fastavro's, so that
 # a change of the dtypes cannot be published under the old fingerprint.
-FINGERPRINT = bytes.fromhex("4c5c82991beb5d1b")
+FINGERPRINT = bytes.fromhex("487be34e8be24358")
 _HEADER = _MARKER + FINGERPRINT
 
 
@@ -106,10 +114,11 @@ class TickBatch(NamedTuple):
     quiet_us: int = QUIET_UNKNOWN
     host_offset_us: int = 0
     sent_us: int = SENT_UNKNOWN
+    reference: Quotes = NO_QUOTES
 
     @property
     def tick_count(self) -> int:
-        return len(self.trades) + len(self.quotes)
+        return len(self.trades) + len(self.quotes) + len(self.reference)
 
 
 def encode(batch: TickBatch) -> bytes:
@@ -127,15 +136,26 @@ def encode(batch: TickBatch) -> bytes:
             _zigzag(batch.quiet_us),
             _zigzag(batch.host_offset_us),
             _zigzag(batch.sent_us),
+            _block(batch.reference, QUOTE),
         )
     )
 
 
 def stamped(record: bytes, sent_us: int) -> bytes:
     """`record`, which `encode` made of a batch that was not sent yet, with `sent_us`."""
+    at = len(_HEADER)
+    for _ in range(3):
+        _, at = _read_text(record, at)
+    _, at = _read_zigzag(record, at)
+    for dtype in (TRADE, QUOTE):
+        count, at = _read_zigzag(record, at)
+        at += count * dtype.itemsize + 1 if count else 0  # with the 0 that closes the array
+    _, at = _read_notices(record, at)
+    for _ in range(2):
+        _, at = _read_zigzag(record, at)
     unknown = _zigzag(SENT_UNKNOWN)
-    assert record.endswith(unknown)
-    return record[: -len(unknown)] + _zigzag(sent_us)
+    assert record[at : at + len(unknown)] == unknown
+    return record[:at] + _zigzag(sent_us) + record[at + len(unknown) :]
 
 
 def decode(record: bytes) -> TickBatch:
@@ -154,6 +174,7 @@ def decode(record: bytes) -> TickBatch:
     quiet_us, at = _read_zigzag(record, at)
     host_offset_us, at = _read_zigzag(record, at)
     sent_us, at = _read_zigzag(record, at)
+    reference, at = _read_array(record, at, QUOTE)
     if at != len(record):
         raise WireError(f"{len(record) - at} bytes after the end of the batch at offset {at}")
     if not symbol:
@@ -169,6 +190,7 @@ def decode(record: bytes) -> TickBatch:
         quiet_us,
         host_offset_us,
         sent_us,
+        reference,
     )
 
 

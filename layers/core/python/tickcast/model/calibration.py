@@ -20,8 +20,8 @@ of a forecast of σ√h by more than 0.025: that takes many that agree.
 
 Outcomes a second apart share all but a second of their horizon, so that what one says the next nine say
 again: both steps are divided by h. Without that, intervals over ten seconds are an eighth wider for the same
-coverage on simulated volatility. The width's step begins undivided, for the card is of another session, and
-shrinks with the outcomes.
+coverage on simulated volatility. Both begin larger and shrink with the outcomes, for a card is of another
+session: a slope may be half or twice as steep there.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ import math
 import numpy as np
 from msgspec import Struct
 
+from tickcast.features.bars import BARS_PER_S
 from tickcast.features.vector import Floats
 from tickcast.model.forecast import HORIZONS_S, MAX_SLOPE, MAX_WIDTH, Calibration
 from tickcast.model.network import sigmoid
@@ -40,7 +41,11 @@ MIN_WIDTH = 0.05  # units of σ√h: a market that does not move must not shrink
 WIDTH_STEP = 0.08
 SETTLING_OUTCOMES = 60  # after which the width's step is half of the first, unless the horizon asks for more
 SLOPE_STEP = 0.02
+FIRST_STEP = 0.16  # of the slope, from the card on: sessions differ by a factor of two
+SETTLING_S = 60  # outcomes after which the step is half of the first, a horizon of a second
 MOST_STEP = 0.05  # of 1 + slope
+QUANTILE_OF_NORMAL = 1.2816  # of |x|, at `COVERAGE`
+LOGIT_OF_NORMAL = 1.702  # the normal distribution function is nearly sigmoid(1.702 x)
 USUAL_STRENGTH = 0.15  # |move| / σ√h of a typical model's forecasts, root mean square: the prior
 LEAST_STRENGTH = 0.05  # floor of the normalisation: weaker forecasts must not move the slope faster
 _MEMORY = 0.99  # of the mean square
@@ -82,7 +87,8 @@ class Calibrator(Struct):
         self.mean_square = kept * self.mean_square + (1 - kept) * strength**2
         surprise = is_right - self.calibration.confidence(strength, 1.0)
         by = max(self.mean_square, strength**2, LEAST_STRENGTH**2)
-        step = SLOPE_STEP / horizon_s * surprise * strength / by
+        gain = max(SLOPE_STEP, FIRST_STEP / (1 + self.outcomes / (SETTLING_S * horizon_s)))
+        step = gain / horizon_s * surprise * strength / by
         most = MOST_STEP * (1 + self.direction_slope)
         self.direction_slope = min(max(0.0, self.direction_slope + min(max(-most, step), most)), MAX_SLOPE)
 
@@ -90,27 +96,34 @@ class Calibrator(Struct):
 def fit_calibrations(moves: Floats, outcomes: Floats) -> dict[int, Calibration]:
     """By horizon, the calibration that fits out-of-fold predictions (N, H) and their outcomes (N, H), in
     σ√h."""
-    return {h: _fit(moves[:, at], outcomes[:, at]) for at, h in enumerate(HORIZONS_S)}
+    return {h: _fit(moves[:, at], outcomes[:, at], h) for at, h in enumerate(HORIZONS_S)}
 
 
-def _fit(move: Floats, outcome: Floats) -> Calibration:
+def _fit(move: Floats, outcome: Floats, horizon_s: int) -> Calibration:
     moved = outcome != 0
     right = (np.sign(move[moved]) == np.sign(outcome[moved])).astype(float)
     residual = np.sort(np.abs(outcome - move))
     # The conformal quantile: ceil((n + 1) q) of n residuals (Vovk et al. 2005).
     rank = min(int(np.ceil((len(residual) + 1) * COVERAGE)), len(residual)) - 1
-    return Calibration(_fit_slope(np.abs(move[moved]), right), float(residual[rank]))
+    width = float(residual[rank])
+    # Rows are a bar apart at least, so of so many only one in a horizon's bars is an outcome of its own.
+    weight = 1 / (BARS_PER_S * horizon_s)
+    return Calibration(_fit_slope(np.abs(move[moved]), right, weight, _usual_slope(width)), width)
 
 
-def _fit_slope(strength: Floats, right: Floats) -> float:
-    """The maximum-likelihood slope of P(right) = sigmoid(slope * strength), by bisection of the score.
+def _usual_slope(width: float) -> float:
+    """The slope at which errors that are normally distributed, with that width, put the direction right."""
+    return LOGIT_OF_NORMAL * QUANTILE_OF_NORMAL / max(width, MIN_WIDTH)
 
-    Never below 0.
-    """
+
+def _fit_slope(strength: Floats, right: Floats, weight: float, usual: float) -> float:
+    """The most likely slope of P(right) = sigmoid(slope * strength), never below 0, by bisection of the
+    score. Each outcome counts by `weight`; the slope is expected near the `usual`, give or take one."""
     low, high = 0.0, 100.0
     for _ in range(60):
         middle = 0.5 * (low + high)
-        if np.sum((right - sigmoid(middle * strength)) * strength) > 0:
+        score = weight * np.sum((right - sigmoid(middle * strength)) * strength) + usual - middle
+        if score > 0:
             low = middle
         else:
             high = middle

@@ -18,6 +18,7 @@ from msgspec.structs import FieldInfo, fields
 from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES
 from tickcast.model.forecast import HORIZONS_S, MAX_SLOPE, MAX_WIDTH, PATH_S, Calibration, ModelError
 from tickcast.model.network import Network
+from tickcast.model.reference import INPUTS, MAX_WEIGHT, ReferenceWeights
 
 
 class TrainingData(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -43,6 +44,21 @@ class NetworkShape(Struct, frozen=True, kw_only=True):
     def of(cls, network: Network) -> NetworkShape:
         inputs = {part: list(names) for part, names in asdict(network.inputs).items()}
         return cls(inputs=inputs, hidden_units=len(network.out))
+
+
+class FittedRows(Struct, frozen=True, kw_only=True):
+    """Rows of a market that the network was fitted on, drawn at random from those that it was trained on."""
+
+    with_quotes: int = 0
+    without_quotes: int = 0
+
+
+class PerpetualGain(Struct, frozen=True, kw_only=True):
+    """What the perpetual gains in a market on blocks that nothing was fitted on: by horizon (s), the share of
+    the squared moves by which the squared error at delivery is less; and whether it is used."""
+
+    gain: dict[int, float] = {}
+    used: bool = False
 
 
 class HorizonScore(Struct, frozen=True, kw_only=True):
@@ -122,6 +138,7 @@ class ServingCard(Struct, frozen=True, kw_only=True):
     calibration: dict[int, Calibration] = {}  # by horizon, s
     masked_calibration: dict[int, Calibration] | None = None  # of rows without quotes
     support: dict[str, tuple[float, float]] = {}  # by input: lowest and highest value to serve on
+    reference: dict[str, ReferenceWeights] = {}  # by market: the correction by the perpetual
 
 
 class Card(ServingCard, frozen=True, kw_only=True):
@@ -137,14 +154,20 @@ class Card(ServingCard, frozen=True, kw_only=True):
     data: TrainingData | None = None
     rows: int = 0
     rows_with_quotes: int = 0
+    fitted: dict[str, FittedRows] = {}  # by market
     features: list[str] = []  # of the whole vector, in its order
     feature_hash: str | None = None
     horizons_s: list[int] = []
     path_s: list[float] = []  # the instants of the path that it forecasts
     network: NetworkShape | None = None
     epochs: int | None = None
+    refit_of: str | None = None  # the model that was evaluated, of which this is a fit on newer rows as well
+    refit_agreement: float | None = None  # the correlation of both models' moves on the newest rows
     learned_to_us: int | None = None  # no label it was trained on reaches beyond; µs since 1970
     test: dict[int, HorizonScore] = {}  # by horizon, s
+    reference_gain: dict[str, PerpetualGain] = {}  # by market with a reference
+    ablation: dict[str, dict[int, GateSkill]] = {}  # by group of inputs and horizon (s): what they are worth
+    regimes: dict[str, dict[str, dict[int, GateSkill]]] = {}  # by kind of regime, regime and horizon (s)
     line: dict[str, dict[int, float]] = {}  # by market and horizon (s): bp of move per unit of book imbalance
     scaled_line: dict[str, ScaledLine] = {}  # by market: the line that the gate compares with
     distribution: dict[str, dict[str, FeatureBins]] = {}  # by market and input
@@ -224,6 +247,17 @@ def _decode(document: Any, kind: type[C]) -> C:
 
 def _problems(card: ServingCard) -> Iterator[str]:
     """What keeps a card whose fields are of the right types from serving."""
+    yield from _problems_of_calibrations(card)
+    for symbol, of_market in card.reference.items():
+        yield from (f"reference.{symbol}{problem}" for problem in _problems_of_weights(of_market))
+    if strangers := sorted(set(card.support) - set(FEATURE_NAMES)):
+        yield f"its support names {strangers}, which are no features"
+    for name, (low, high) in card.support.items():
+        if not -math.inf < low <= high < math.inf:
+            yield f"support.{name} is from {low} to {high}, it should be the lowest and the highest value"
+
+
+def _problems_of_calibrations(card: ServingCard) -> Iterator[str]:
     kinds = {"calibration": card.calibration, "masked_calibration": card.masked_calibration}
     for kind, calibrations in kinds.items():
         if calibrations is None:
@@ -236,8 +270,13 @@ def _problems(card: ServingCard) -> Iterator[str]:
                 yield f"{kind}.{h}.direction_slope is {slope}, it should be from 0 to {MAX_SLOPE:g}"
             if not 0 < width <= MAX_WIDTH:
                 yield f"{kind}.{h}.interval_width is {width}, it should be above 0 and up to {MAX_WIDTH:g}"
-    if strangers := sorted(set(card.support) - set(FEATURE_NAMES)):
-        yield f"its support names {strangers}, which are no features"
-    for name, (low, high) in card.support.items():
-        if not -math.inf < low <= high < math.inf:
-            yield f"support.{name} is from {low} to {high}, it should be the lowest and the highest value"
+
+
+def _problems_of_weights(of_market: ReferenceWeights) -> Iterator[str]:
+    shape = [len(row) for row in of_market.weights]
+    if shape != [len(PATH_S)] * len(INPUTS):
+        yield f" has rows of {shape} weights, it should have {len(INPUTS)} of {len(PATH_S)}"
+    elif not all(abs(each) <= MAX_WEIGHT for row in of_market.weights for each in row):
+        yield f" has a weight that is not from -{MAX_WEIGHT:g} to {MAX_WEIGHT:g}"
+    if not 0 < of_market.usual_sigma_bp < math.inf:
+        yield f".usual_sigma_bp is {of_market.usual_sigma_bp}, it should be above 0"

@@ -32,7 +32,14 @@ from tickcast.features.bars import (
     whole_seconds,
 )
 from tickcast.features.ring import KEPT_SECONDS
-from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES, QUOTE_FEATURES, Floats, history_rows
+from tickcast.features.vector import (
+    FEATURE_HASH,
+    FEATURE_NAMES,
+    QUOTE_FEATURES,
+    REFERENCE_FEATURES,
+    Floats,
+    history_rows,
+)
 from tickcast.market.ticks import Quotes, Trades
 from tickcast.model.forecast import PATH_S
 from tickcast.model.network import HAS_QUOTES, places
@@ -114,7 +121,7 @@ def mask_quotes(rows: Rows) -> Rows:
     `rows_without_quotes` has those of the proxy mid."""
     quoted = rows.chosen(rows.has_quotes)
     features = quoted.features.copy()
-    features[:, [*places(QUOTE_FEATURES), HAS_QUOTES]] = 0
+    features[:, [*places((*QUOTE_FEATURES, *REFERENCE_FEATURES, "has_reference")), HAS_QUOTES]] = 0
     return quoted._replace(features=features)
 
 
@@ -146,6 +153,7 @@ class OneSecondBars(NamedTuple):
 class HourRows(NamedTuple):
     bars: OneSecondBars
     rows: Rows
+    last_trade_bp: Floats  # (rows,), how far the last trade was from the mid; NaN without either
 
 
 def affected_hours(first_us: int, last_us: int) -> range:
@@ -153,14 +161,16 @@ def affected_hours(first_us: int, last_us: int) -> range:
     return range((first_us - AFTER_US) // HOUR_US * HOUR_US, last_us + BEFORE_US + 1, HOUR_US)
 
 
-def rows_of_hour(trades: Trades, quotes: Quotes, hour_us: int, grid_us: int, quoted_grid_us: int) -> HourRows:
+def rows_of_hour(
+    trades: Trades, quotes: Quotes, reference: Quotes, hour_us: int, grid_us: int, quoted_grid_us: int
+) -> HourRows:
     """The rows that end within the hour from `hour_us` on (its end excluded), of ticks in any order.
 
     Feature rows are at multiples of `grid_us`, those with quotes of `quoted_grid_us`. Ticks
     beyond `BEFORE_US` and `AFTER_US` of the hour are left out.
     """
     from_us, to_us = hour_us - BEFORE_US, hour_us + HOUR_US + AFTER_US
-    inside = [t[(t["time_us"] >= from_us) & (t["time_us"] < to_us)] for t in (trades, quotes)]
+    inside = [t[(t["time_us"] >= from_us) & (t["time_us"] < to_us)] for t in (trades, quotes, reference)]
     parts = [_of_segment(bars, hour_us, grid_us, quoted_grid_us) for bars in segments(*inside)]
     parts = parts or [_of_segment(np.empty(0, BAR), hour_us, grid_us, quoted_grid_us)]
     names = parts[0].bars.columns
@@ -170,6 +180,7 @@ def rows_of_hour(trades: Trades, quotes: Quotes, hour_us: int, grid_us: int, quo
             np.concatenate([part.bars.has_quotes for part in parts]),
         ),
         pool([part.rows for part in parts]),
+        np.concatenate([part.last_trade_bp for part in parts]),
     )
 
 
@@ -184,8 +195,18 @@ def _of_segment(bars: Bars, hour_us: int, grid_us: int, quoted_grid_us: int) -> 
     end_us = bars["end_us"][at]
     on_grid = end_us % np.where(quoted[at], quoted_grid_us, grid_us) == 0
     at = at[_is_of_hour(end_us, hour_us) & on_grid]
-    rows = _rows(bars["end_us"][at], history_rows(bars)[at], moves_bp(bars, at)) if len(at) else NO_ROWS
-    return HourRows(OneSecondBars(columns, quoted[at_end[of_hour]]), rows)
+    bars_of_hour = OneSecondBars(columns, quoted[at_end[of_hour]])
+    if not len(at):
+        return HourRows(bars_of_hour, NO_ROWS, np.empty(0))
+    rows = Rows(bars["end_us"][at], history_rows(bars)[at], moves_bp(bars, at))
+    known = _is_known(rows)
+    return HourRows(bars_of_hour, rows.chosen(known), _last_trade_bp(bars[at[known]]))
+
+
+def _last_trade_bp(bars: Bars) -> Floats:
+    """How far the last trade was from the mid at the end of each bar, bp; NaN without either."""
+    price = np.where(bars["last_trade_price"] > 0, bars["last_trade_price"], np.nan)
+    return np.asarray((price / mids(bars) - 1) * 1e4)
 
 
 def _with_all_horizons(bars: Bars) -> Ints:
@@ -195,8 +216,12 @@ def _with_all_horizons(bars: Bars) -> Ints:
 
 def _rows(end_us: Ints, features: Floats, moves: Floats) -> Rows:
     """The rows without an unknown value."""
-    known = ~(np.isnan(features).any(axis=1) | np.isnan(moves).any(axis=1))
-    return Rows(end_us[known], features[known], moves[known])
+    rows = Rows(end_us, features, moves)
+    return rows.chosen(_is_known(rows))
+
+
+def _is_known(rows: Rows) -> Flags:
+    return np.asarray(~(np.isnan(rows.features).any(axis=1) | np.isnan(rows.moves_bp).any(axis=1)))
 
 
 def _is_of_hour(end_us: Ints, hour_us: int) -> Flags:

@@ -50,7 +50,7 @@ INPUTS = Inputs(
         "trade_flow_500ms",
         "return_500ms",
     ),
-    even=("volatility_5s", "mid_age"),
+    even=(),  # what they add in the next minutes they cost in other sessions
     masked=("trade_flow_500ms", "trade_flow_1s", "return_500ms", "return_1s"),
     flat=("volatility_5s", "mid_age", "has_quotes"),
 )
@@ -67,11 +67,14 @@ class TrainingSettings:
     epochs: int = 20  # at most
     least_epochs: int = 12  # blocks of minutes are too noisy to justify an earlier stop
     batch_rows: int = 512
-    max_rows: int = 12_000  # in one fit; more are thinned: neighbours are nearly equal
+    max_rows: int = 12_000  # of a kind in one fit: neighbours are nearly equal (`model.thinning`)
     learning_rate: float = 1e-2
     weight_decay: float = 1.0
     huber: float = 1.5
     masked_ridge: float = 1.0
+    ridge_inputs: tuple[str, ...] = ("imbalance", "log_imbalance")  # of the regression that is averaged in,
+    ridge_share: float = 0.5  # with this weight
+    ridge: float = 0.1
     test_share: float = 0.15
     seed: int = 1
 
@@ -193,15 +196,16 @@ def _fit_member(samples: Samples, settings: TrainingSettings, member: int) -> It
 def epoch_by_epoch(rows: Rows, settings: TrainingSettings) -> Iterator[Network]:
     """The average of all members after each epoch on `rows` with quotes, its masked part and its head for
     "does not move" still unfitted; where there are too few rows, networks that use no quotes."""
-    rows = _thinned(rows.chosen(rows.has_quotes), settings.max_rows)
+    rows = rows.chosen(rows.has_quotes)
     if len(rows.end_us) < MIN_QUOTED_ROWS:
         yield from (Network.zeros(settings.inputs, 1) for _ in range(settings.epochs))
         return
     scaler = Scaler.of(rows, settings.inputs)
     samples = scaler.samples(rows, settings.inputs)
+    skip = fit_ridge(rows, scaler.usual_sigma, settings)
     members = [_fit_member(samples, settings, member) for member in range(settings.members)]
     for networks in zip(*members, strict=True):
-        yield scaler.folded(average(list(networks)))
+        yield with_ridge(scaler.folded(average(list(networks))), skip, settings.ridge_share)
 
 
 def fit(rows: Rows, settings: TrainingSettings, epochs: int) -> Network:
@@ -212,10 +216,10 @@ def fit(rows: Rows, settings: TrainingSettings, epochs: int) -> Network:
 
 def fit_rest(network: Network, rows: Rows, settings: TrainingSettings) -> Network:
     """`network` with its masked part and its head for "does not move" fitted."""
-    masked = _thinned(rows.chosen(~rows.has_quotes), settings.max_rows)
+    masked = rows.chosen(~rows.has_quotes)
     if not network.knows_quotes:
         network = replace(network, usual_sigma=usual_sigma(rows))
-    flat, flat_bias = _fit_flat(_thinned(rows, settings.max_rows), settings.inputs)
+    flat, flat_bias = _fit_flat(rows, settings.inputs)
     return replace(
         network,
         masked_skip=_fit_masked(masked, network.usual_sigma, settings),
@@ -224,16 +228,36 @@ def fit_rest(network: Network, rows: Rows, settings: TrainingSettings) -> Networ
     )
 
 
+def fit_ridge(rows: Rows, usual_bp: Floats, settings: TrainingSettings) -> Floats:
+    """The ridge regression that is averaged in, as a `skip` of all odd inputs. Shape (O, J)."""
+    skip = np.zeros((len(settings.inputs.odd), len(PATH_S)))
+    chosen = [settings.inputs.odd.index(name) for name in settings.ridge_inputs]
+    inputs = rows.features[:, places(settings.ridge_inputs)]
+    skip[chosen] = ridge(inputs, target(rows, usual_bp), settings.ridge)
+    return skip
+
+
+def with_ridge(network: Network, skip: Floats, share: float) -> Network:
+    """The weighted mean of the moves of `network` and of the linear o·`skip`, (O, J)."""
+    return replace(network, skip=(1 - share) * network.skip + share * skip, out=(1 - share) * network.out)
+
+
 def _fit_masked(rows: Rows, usual_bp: Floats, settings: TrainingSettings) -> Floats:
     """Ridge regression of the clipped move in σ√t·d(σ). Shape (M, J)."""
     inputs = rows.features[:, places(settings.inputs.masked)]  # (N, M)
+    return ridge(inputs, target(rows, usual_bp), settings.masked_ridge)
+
+
+def ridge(inputs: Floats, targets: Floats, strength: float) -> Floats:
+    """Ridge regression through the origin of `targets` (N, T) on `inputs` (N, I) over their root mean
+    squares; 0 without rows. Shape (I, T)."""
     if not len(inputs):
-        return np.zeros((inputs.shape[1], len(PATH_S)))
+        return np.zeros((inputs.shape[1], targets.shape[1]))
     scale = np.sqrt((inputs**2).mean(axis=0))
     scale = np.where(scale > 1e-6, scale, 1.0)
     inputs = inputs / scale
-    power = inputs.T @ inputs / len(inputs) + settings.masked_ridge * np.eye(len(scale))  # (M, M)
-    weights = np.linalg.solve(power, inputs.T @ target(rows, usual_bp) / len(inputs))
+    power = inputs.T @ inputs / len(inputs) + strength * np.eye(len(scale))  # (I, I)
+    weights = np.linalg.solve(power, inputs.T @ targets / len(inputs))
     return np.asarray(weights / scale[:, None])
 
 
@@ -252,19 +276,14 @@ def _fit_flat(rows: Rows, inputs: Inputs, steps: int = 25, ridge: float = 1e-3) 
     return weights[:-1], weights[-1]
 
 
-def _thinned(rows: Rows, most: int) -> Rows:
-    """Every n-th of `rows`, at most `most` of them."""
-    return rows.chosen(slice(None, None, max(1, -(-len(rows.end_us) // most))))
-
-
 def usual_sigma(rows: Rows) -> Floats:
     """The geometric mean of the volatility, bp per √s. Shape (1,)."""
-    return np.asarray(np.exp(np.log(rows.features[:, SIGMA:]).mean(axis=0)))
+    return np.asarray(np.exp(np.log(rows.features[:, [SIGMA]]).mean(axis=0)))
 
 
 def target(rows: Rows, usual_bp: Floats) -> Floats:
     """The clipped move in units of σ√t·d(σ). Shape (N, J)."""
-    sigma_bp = rows.features[:, SIGMA:]
+    sigma_bp = rows.features[:, [SIGMA]]
     scale_bp = sigma_bp * damping(sigma_bp, usual_bp) * _ROOT_T
     return np.asarray(np.clip(rows.moves_bp / scale_bp, -_TARGET_CLIP, _TARGET_CLIP))
 

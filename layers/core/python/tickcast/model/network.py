@@ -8,10 +8,10 @@ For odd features o and even features e it predicts, per horizon h, the move of t
 so f(-o, e) = -f(o, e) by construction: swapping buying and selling flips the sign of the prediction, and no
 drift can be memorised. The volatility σ is an input and the output is scaled back to basis points inside the
 network, so that one network serves several markets. For the same book the move grows less than in proportion
-to σ, which trails the market by half a minute: d(σ) = (σ / σ₀)^-¼, between 0.7 and 1.4, where σ₀ is the
-volatility it was trained at. Where quotes are missing, the signed trades and the returns of a proxy mid, m,
-remain, and the output is linear, m·M: they predict too little for a larger model. An even head gives the
-probability that the mid does not move at all.
+to σ, which trails the market by half a minute, the less the longer the horizon: d(σ) = (σ / σ₀)^-δ with δ
+from ¼ at a second to 0.6 at ten, where σ₀ is the volatility it was trained at. Where quotes are missing, the
+signed trades and the returns of a proxy mid, m, remain, and the output is linear, m·M: they predict too
+little for a larger model. An even head gives the probability that the mid does not move at all.
 
 The features it reads are part of the network (`Inputs`); it takes the whole vector and picks them.
 """
@@ -24,11 +24,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tickcast.features.vector import EVEN_FEATURES, FEATURE_NAMES, ODD_FEATURES, QUOTE_FEATURES, Floats
-from tickcast.model.forecast import PATH_S
+from tickcast.model.forecast import HORIZONS_S, PATH_S
 
 HAS_QUOTES = FEATURE_NAMES.index("has_quotes")
 SIGMA = FEATURE_NAMES.index("sigma_bp")
-DAMPING = -0.25
+# By instant, (J,): measured at the horizons 1, 2, 5 and 10 s (docs/model.md), linear between them.
+DAMPING = np.interp(PATH_S, HORIZONS_S, (-0.25, -0.35, -0.5, -0.6))
 DAMPED_WITHIN = (0.25, 4.0)  # σ / σ₀; beyond, the move is proportional to σ
 
 
@@ -112,10 +113,10 @@ class Network:
             features[:, places(names)]
             for names in (self.inputs.odd, self.inputs.even, self.inputs.masked, self.inputs.flat)
         )
-        scale_bp = features[:, SIGMA:] * np.sqrt(np.array(PATH_S))  # (N, J)
+        scale_bp = features[:, [SIGMA]] * np.sqrt(np.array(PATH_S))  # (N, J)
         has_quotes = features[:, HAS_QUOTES, None] * self.knows_quotes  # (N, 1)
         move = has_quotes * self.quoted_move(odd, even) + (1 - has_quotes) * (masked @ self.masked_skip)
-        move_bp = move * scale_bp * damping(features[:, SIGMA:], self.usual_sigma)  # (N, J)
+        move_bp = move * scale_bp * damping(features[:, [SIGMA]], self.usual_sigma)  # (N, J)
         return move_bp, scale_bp, sigmoid(flat @ self.flat + self.flat_bias)
 
     def quoted_move(self, odd: Floats, even: Floats) -> Floats:
@@ -126,7 +127,7 @@ class Network:
 
 
 def damping(sigma_bp: Floats, usual_bp: Floats) -> Floats:
-    """d(σ), of the shape of `sigma_bp`."""
+    """d(σ) of volatilities (N, 1), by instant. Shape (N, J)."""
     return np.asarray(np.clip(sigma_bp / usual_bp, *DAMPED_WITHIN) ** DAMPING)
 
 

@@ -31,6 +31,7 @@ from tickcast.model.forecast import (
     Path,
     forecast,
 )
+from tickcast.model.reference import ReferenceWeights, corrected
 from tickcast.serving.outcomes import PendingPredictions
 from tickcast.serving.records import (
     ChallengerForecast,
@@ -72,6 +73,13 @@ class ServingModel:
     run: RunModel
     support: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     masked_calibrations: Mapping[int, Calibration] | None = None  # for rows without quotes, if they are known
+    reference: Mapping[str, ReferenceWeights] = field(default_factory=dict)  # by symbol
+
+    def paths(self, symbols: Sequence[str], features: Floats) -> tuple[Floats, Floats, Floats]:
+        """`move_bp`, `scale_bp` and `p_flat` of rows (N, F) of `symbols` (N,), each (N, J): the network's,
+        corrected by what the perpetual says."""
+        move_bp, scale_bp, p_flat = self.run(features)
+        return corrected(symbols, features, move_bp, scale_bp, self.reference), scale_bp, p_flat
 
     def calibrators(self, pending: PendingPredictions, *, has_quotes: bool) -> dict[int, Calibrator]:
         """Copies of the calibrators for a forecast. Without quotes they are always the card's: such forecasts
@@ -242,7 +250,8 @@ def path_forecasts(
         model.calibrators(pending, has_quotes=bool(row.vector and row.vector[_HAS_QUOTES]))
         for _, row, pending in chosen
     ]
-    paths = run(model, vectors, [_widest(each) for each in calibrators])
+    symbols = [row.symbol for _, row, _ in chosen]
+    paths = run(model, symbols, vectors, [_widest(each) for each in calibrators])
     inference_ms = round(clock_ms() - started_ms, 3)
     for (at, *_), path, calibrator in zip(chosen, paths, calibrators, strict=True):
         each = found[at]
@@ -271,7 +280,8 @@ def challenger_forecasts(
         challenger.calibrators(rows[at][1], has_quotes=bool(vector[_HAS_QUOTES]))
         for at, vector in zip(chosen, vectors, strict=True)
     ]
-    paths = run(challenger, np.array(vectors), [_widest(each) for each in calibrators])
+    symbols = [rows[at][0].symbol for at in chosen]
+    paths = run(challenger, symbols, np.array(vectors), [_widest(each) for each in calibrators])
     for at, path, calibrator in zip(chosen, paths, calibrators, strict=True):
         if isinstance(path, ModelError):
             found[at] = path
@@ -288,9 +298,11 @@ def challenger_forecasts(
     return found
 
 
-def run(model: ServingModel, vectors: Floats, widths: Sequence[float]) -> list[Path | ModelError]:
-    """The path of each row of `vectors` (N, F), from one run of `model`. `widths` are those of the widest
-    interval of each row, in units of its scale.
+def run(
+    model: ServingModel, symbols: Sequence[str], vectors: Floats, widths: Sequence[float]
+) -> list[Path | ModelError]:
+    """The path of each row of `vectors` (N, F), of `symbols` (N,), by one run of `model`. `widths` are those
+    of the widest interval of each row, in units of its scale.
 
     `ModelError` in place of a path that is not finite, whose scale does not grow, or that has a price or
     bound that is not positive, which no record can have. If the model does not run, the rows are run singly,
@@ -298,13 +310,16 @@ def run(model: ServingModel, vectors: Floats, widths: Sequence[float]) -> list[P
     """
     try:
         # A model computes in single precision: more digits would only take room in receipts.
-        outputs = model.run(vectors)
+        outputs = model.paths(symbols, vectors)
         if any(values.shape != (len(vectors), len(PATH_S)) for values in outputs):
             raise ValueError(f"outputs of shape {', '.join(str(values.shape) for values in outputs)}")
         rounded = np.round(np.stack(outputs, axis=1), _DIGITS).tolist()
     except Exception as error:  # onnxruntime raises its own classes, with no common base
         if len(vectors) > 1:
-            return [run(model, vectors[n : n + 1], [width])[0] for n, width in enumerate(widths)]
+            return [
+                run(model, symbols[n : n + 1], vectors[n : n + 1], [width])[0]
+                for n, width in enumerate(widths)
+            ]
         problem = ModelError(f"model {model.model_id} does not run: {type(error).__name__}: {error}")
         problem.__cause__ = error
         return [problem]
@@ -425,6 +440,7 @@ def receipt(
         closed_us=view.closed_us,
         open_ids=differences(view.trade_ids),
         open_update_ids=differences(view.update_ids),
+        open_reference_ids=differences(view.reference_ids),
         history_from_us=view.history_from_us,
     )
 

@@ -162,6 +162,7 @@ class LateTicks(Struct, kw_only=True):
 
     late_ids: Annotated[list[int], Meta(description="trades too late for the features, or refused")] = []
     late_update_ids: Annotated[list[int], Meta(description="likewise book updates")] = []
+    late_reference_ids: Annotated[list[int], Meta(description="likewise reference quotes")] = []
     history_from_us: Annotated[int | None, Meta(description="since when its bars are unbroken, µs")] = None
 
 
@@ -222,12 +223,15 @@ class Prediction(PredictionSummary, kw_only=True):
 
     It was made from the bars that were closed up to `closed_us`, and of the open ones from those ticks that
     had arrived: `open_ids` and `open_update_ids` list them, ascending, each but the first as its difference
-    from the one before."""
+    from the one before; `open_reference_ids` likewise the newest reference quote of each open bar."""
 
     path: Path | None = None
     closed_us: Annotated[int | None, Meta(description="up to this instant its bars were closed, µs")] = None
     open_ids: Annotated[list[int], Meta(description="trades in open bars: first id, then differences")] = []
     open_update_ids: Annotated[list[int], Meta(description="likewise book updates")] = []
+    open_reference_ids: Annotated[
+        list[int], Meta(description="likewise the perpetual's newest quote of each bar")
+    ] = []
     challenger: ChallengerForecast | None = None
     calibrator: Annotated[dict[int, Calibrator], Meta(description="as used, by horizon")] = {}
     features: Annotated[Vector | None, Meta(description="the vector by name; null while warming up")] = None
@@ -363,6 +367,8 @@ class StreamHeartbeat(Struct, kw_only=True):
     warming_since_ms: int | None = None
     late_trades: int = 0
     late_quotes: int = 0
+    reference_ms: int | None = None  # of the newest reference quote; null: none yet
+    late_reference: int = 0
     missing_trades: int = 0
     quote_gaps: int = 0
     refused_trades: int = 0

@@ -17,19 +17,20 @@ late while nothing was predicted are listed by the next receipt that is kept, wh
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from msgspec import Struct, field
 
-from tickcast.features.bars import BAR_US, NO_BAR, SILENCE_US, Bars, bar_index, summarise, whole_seconds
+from tickcast.features.bars import BAR_US, NO_BAR, SILENCE_US, Bars, Ints, bar_index, summarise, whole_seconds
 from tickcast.features.ring import KEPT_BARS, KEPT_SECONDS, BarRing, View, differences, from_differences
 from tickcast.features.trade_ids import MAX_LATE_IDS
 from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES
-from tickcast.market.ticks import Quotes, TickArray, Trades
+from tickcast.market.ticks import NO_QUOTES, Quotes, TickArray, Trades
 from tickcast.market.wire import QUIET_UNKNOWN
 from tickcast.model.forecast import HorizonForecast, Path
 from tickcast.serving.outcomes import Calibrators, PendingPredictions
@@ -66,7 +67,7 @@ _OF_A_PATH = ("move_bp", "scale_bp", "p_flat")
 _UNCALIBRATED = ("predicted_price", "expected_move_bp", "scale_bp", "p_flat")
 _OF_A_HORIZON = (*_UNCALIBRATED, "confidence", "lower", "upper")
 _ANY_CONFIDENCE = 0.55
-_OF_OPEN_BARS = ("open_ids", "open_update_ids")
+_OF_OPEN_BARS = ("open_ids", "open_update_ids", "open_reference_ids")
 # A receipt of another release may lack some of these: a default in its place would seem a difference.
 COMPARED = {
     *_OF_THE_BARS,
@@ -86,20 +87,20 @@ class ReceiptError(ValueError):
     """A receipt that cannot be recomputed; the message says what it lacks."""
 
 
-@dataclass(frozen=True)
-class Surroundings:
+class Surroundings(NamedTuple):
     """What is known of the time around a receipt.
 
     `trades` and `quotes` are those of bronze in stream order, from the look-back on, or from a minute before
     the beginning of history if that lies within it; `late` the late ticks listed by receipts of the same
     symbol, from the look-back to the newest; `missing` the ranges of trade ids (first, last) that never
-    reached the hot path.
+    reached the hot path. `reference` are the perpetual's quotes, likewise.
     """
 
     trades: Trades
     quotes: Quotes
     late: Sequence[LateTicks]
     missing: list[tuple[int, int]]
+    reference: Quotes = NO_QUOTES
 
 
 class ComparedValue(Struct, frozen=True):
@@ -168,58 +169,75 @@ def reproduce(
     loaded; their forecasts are then left unproven. Raises `ReceiptError`."""
     from_us, end_us = look_back_us(receipt)
     closed_us = max(receipt.closed_us or 0, from_us)
-    trades, quotes = _folded(receipt, around, from_us, closed_us)
+    trades, quotes, reference = _folded(receipt, around, from_us, closed_us)
     arrived = _arrived(receipt, around, closed_us, end_us)
-    stragglers = _stragglers(quotes)
+    stragglers = _stragglers(quotes["update_id"])
+    behind = _stragglers(reference["time_us"])
     compared: list[ComparedValue] = []
     caveats: list[str] = []
     # Of quotes that came after newer ones, the hot path folds those whose bar is still open. Which these were
     # in a bar that is closed by now, neither bronze nor the receipt says: try with all of them, then without.
-    for chosen in (quotes, quotes[~stragglers]) if stragglers.any() else (quotes,):
-        bars = summarise(trades, chosen, bar_index(from_us), closed_us, NO_BAR)
+    choices = itertools.product(
+        (quotes, quotes[~stragglers]) if stragglers.any() else (quotes,),
+        (reference, reference[~behind]) if behind.any() else (reference,),
+    )
+    for some_quotes, some_reference in choices:
+        bars = summarise(trades, some_quotes, bar_index(from_us), closed_us, NO_BAR, some_reference)
         view = _view(bars, from_us, closed_us, arrived, end_us)
         compared = list(_compared(receipt, view, model, challenger))
         caveats = list(_caveats(receipt, around, bars, from_us, end_us))
         if all(each.is_same for each in compared):
             break
-    if in_sight := int((stragglers & (quotes["time_us"] >= end_us - WINDOW_US)).sum()):
+    if in_sight := sum(
+        int((are_behind & (rows["time_us"] >= end_us - WINDOW_US)).sum())
+        for rows, are_behind in ((quotes, stragglers), (reference, behind))
+    ):
         caveats.append(f"{in_sight} quotes came out of order: some may have been too late")
     unproven = _unproven(receipt, model, challenger)
     return Reproduction(receipt.id, tuple(compared), tuple(caveats), tuple(unproven))
 
 
-def _folded(receipt: Prediction, around: Surroundings, from_us: int, closed_us: int) -> tuple[Trades, Quotes]:
+def _folded(
+    receipt: Prediction, around: Surroundings, from_us: int, closed_us: int
+) -> tuple[Trades, Quotes, Quotes]:
     """The ticks that the hot path folded into the closed bars of `receipt`: the first of each id, in stream
     order, without late ones."""
-    late_ids, late_update_ids = _late(receipt, around.late)
+    late_ids, late_update_ids, late_reference_ids = _late(receipt, around.late)
     trades = _first_of_each(around.trades, "first_id", late_ids)
     quotes = _first_of_each(around.quotes, "update_id", late_update_ids)
-    return _between(trades, from_us, closed_us), _between(quotes, from_us, closed_us)
+    reference = _first_of_each(around.reference, "update_id", late_reference_ids)
+    found = [_between(rows, from_us, closed_us) for rows in (trades, quotes, reference)]
+    return found[0], found[1], found[2]
 
 
-def _arrived(receipt: Prediction, around: Surroundings, closed_us: int, end_us: int) -> tuple[Trades, Quotes]:
+def _arrived(
+    receipt: Prediction, around: Surroundings, closed_us: int, end_us: int
+) -> tuple[Trades, Quotes, Quotes]:
     """The ticks of open bars that had arrived: those that `receipt` lists, of each the first that was not
     late. What bronze lacks of them is missing here too, and so found when the ids are compared."""
     found: list[TickArray] = []
     for rows, ids, listed in (
         (around.trades, "first_id", receipt.open_ids),
         (around.quotes, "update_id", receipt.open_update_ids),
+        (around.reference, "update_id", receipt.open_reference_ids),
     ):
         rows = _between(rows, closed_us, end_us)
         found.append(_first_of_each(rows[np.isin(rows[ids], from_differences(listed))], ids, []))
-    return found[0], found[1]
+    return found[0], found[1], found[2]
 
 
 def _between(rows: TickArray, from_us: int, to_us: int) -> TickArray:
     return rows[(rows["time_us"] >= from_us) & (rows["time_us"] < to_us)]
 
 
-def _late(receipt: LateTicks, others: Iterable[LateTicks]) -> tuple[list[int], list[int]]:
+def _late(receipt: LateTicks, others: Iterable[LateTicks]) -> tuple[list[int], ...]:
     """The ids that came too late for the history of `receipt`, whichever receipt of that history lists them,
     including later ones. A state that started over does not know what the previous one had folded."""
     of_the_same = [receipt, *(other for other in others if other.history_from_us == receipt.history_from_us)]
-    trade_ids = [id_ for each in of_the_same for id_ in each.late_ids]
-    return trade_ids, [id_ for each in of_the_same for id_ in each.late_update_ids]
+    return tuple(
+        [id_ for each in of_the_same for id_ in getattr(each, name)]
+        for name in ("late_ids", "late_update_ids", "late_reference_ids")
+    )
 
 
 def _first_of_each(rows: Any, ids: str, without: list[int]) -> Any:
@@ -228,16 +246,19 @@ def _first_of_each(rows: Any, ids: str, without: list[int]) -> Any:
     return rows[~np.isin(rows[ids], without)] if without else rows
 
 
-def _stragglers(quotes: Quotes) -> Any:
-    """Which of `quotes` came after one of a higher id. Shape (quotes,), bool."""
-    ids = quotes["update_id"]
-    return ids < np.maximum.accumulate(ids)
+def _stragglers(order: Ints) -> Any:
+    """Which rows came after one of a higher `order`. Shape (rows,), bool."""
+    return order < np.maximum.accumulate(order)
 
 
-def _view(bars: Bars, from_us: int, closed_us: int, arrived: tuple[Trades, Quotes], end_us: int) -> View:
+def _view(
+    bars: Bars, from_us: int, closed_us: int, arrived: tuple[Trades, Quotes, Quotes], end_us: int
+) -> View:
     """The view as of `end_us`, of a ring that has closed `bars` and in which these ticks have `arrived`."""
     seconds = whole_seconds(bars)[-KEPT_SECONDS:]
-    ring = BarRing(0, bar_index(closed_us), from_us, bars[-KEPT_BARS:], seconds, *arrived)
+    trades, quotes, reference = arrived
+    reference = reference[np.argsort(reference["time_us"], kind="stable")]
+    ring = BarRing(0, bar_index(closed_us), from_us, bars[-KEPT_BARS:], seconds, trades, quotes, reference)
     return ring.view(end_us)
 
 
@@ -255,7 +276,8 @@ def _caveats(
             yield f"the book or a side's last trade is from more than {LOOK_BACK_US // SECOND_US} s before"
     if receipt.reason == MODEL_REFUSED and receipt.model_id:
         yield f"model {receipt.model_id} did not answer then"
-    if any(len(ids) >= MAX_LATE_IDS for each in around.late for ids in (each.late_ids, each.late_update_ids)):
+    listed = (ids for each in around.late for ids in _late(each, ()))
+    if any(len(ids) >= MAX_LATE_IDS for ids in listed):
         yield f"more ticks came late than the {MAX_LATE_IDS} that a receipt lists"
     ids = around.trades["first_id"][around.trades["time_us"] >= from_us]
     unseen = sum(int(((ids >= first) & (ids <= last)).sum()) for first, last in around.missing)
@@ -278,6 +300,7 @@ def _compared(
     """Every value of `receipt` that can be recomputed, with the recomputed one."""
     yield ComparedValue("open_ids", receipt.open_ids, differences(view.trade_ids))
     yield ComparedValue("open_update_ids", receipt.open_update_ids, differences(view.update_ids))
+    yield ComparedValue("open_reference_ids", receipt.open_reference_ids, differences(view.reference_ids))
     row = row_of(receipt.symbol, view, QUIET_UNKNOWN)
     recomputed = _recomputed(receipt, row, model, challenger) if row else None
     recorded, vector = receipt.features, recomputed.features if recomputed else None

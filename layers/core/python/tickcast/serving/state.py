@@ -22,6 +22,7 @@ from msgspec import Raw, Struct
 
 from tickcast.features.bars import BAR, SECOND
 from tickcast.features.quote_ids import QuoteIds
+from tickcast.features.reference_quotes import ReferenceQuotes
 from tickcast.features.ring import BarRing
 from tickcast.features.trade_ids import TradeIds
 from tickcast.market.gaps import GapLedger, LedgerRecord
@@ -33,10 +34,16 @@ from tickcast.market.wire import Notice
 from tickcast.serving.outcomes import Calibrators, PendingPredictions
 from tickcast.serving.records import Prediction, decode, encode
 
-VERSION = 4
+VERSION = 5
 _LENGTH = struct.Struct("<I")
 _CHECKSUM = struct.Struct("<I")  # CRC-32 of all before it
-_ARRAYS = (("bars", BAR), ("seconds", SECOND), ("open_trades", TRADE), ("open_quotes", QUOTE))
+_ARRAYS = (
+    ("bars", BAR),
+    ("seconds", SECOND),
+    ("open_trades", TRADE),
+    ("open_quotes", QUOTE),
+    ("open_reference", QUOTE),
+)
 
 # Causes of a hole in trade ids for which the store is responsible.
 STATE_LOST = "the state was lost"
@@ -69,11 +76,12 @@ class StateHeader(Struct, kw_only=True):
     late_quotes: int
     late_update_ids: list[int]
     refused_quotes: int
+    reference: ReferenceQuotes
     gaps: GapLedger
     memory: PendingPredictions
     failures: tuple[int, str | None]
     predicted_us: tuple[int, int]
-    rows: tuple[int, int, int, int]  # of each array
+    rows: tuple[int, int, int, int, int]  # of each array
 
 
 @dataclass
@@ -143,11 +151,15 @@ def _header_of(state: SymbolState) -> StateHeader:
         late_quotes=quote_ids.late_count,
         late_update_ids=quote_ids.late_ids,
         refused_quotes=quote_ids.refused_count,
+        reference=ring.reference,
         gaps=ring.gaps,
         memory=state.pending,
         failures=(state.failures, state.failure),
         predicted_us=(state.as_of_us, state.kept_us),
-        rows=(len(ring.bars), len(ring.seconds), len(ring.open_trades), len(ring.open_quotes)),
+        rows=(
+            *(len(ring.bars), len(ring.seconds)),
+            *(len(ring.open_trades), len(ring.open_quotes), len(ring.open_reference)),
+        ),
     )
 
 
@@ -175,6 +187,7 @@ def _ring_of(header: StateHeader, lateness_us: int) -> BarRing:
             late_ids=header.late_update_ids,
             refused_count=header.refused_quotes,
         ),
+        reference=header.reference,
         gaps=header.gaps,
     )
 

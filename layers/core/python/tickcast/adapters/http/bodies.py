@@ -193,6 +193,14 @@ class Service(Struct, kw_only=True):
     ) = UNSET
     missing_trades: Count | None | UnsetType = UNSET
     quote_gaps: Count | None | UnsetType = UNSET
+    reference_age_s: (
+        Annotated[float | None, Meta(description="of the perpetual's newest quote; null: none so far")]
+        | UnsetType
+    ) = UNSET
+    note: (
+        Annotated[str | None, Meta(description="what forecasts do without, though nothing is wrong")]
+        | UnsetType
+    ) = UNSET
     gaps: (
         Annotated[
             list[dict[str, Any]], Meta(max_length=GAPS_SHOWN, description="missing trades, newest first")

@@ -113,4 +113,5 @@ def _batch(fields: dict[str, Any]) -> TickBatch:
         fields["quiet_us"],
         fields["host_offset_us"],
         fields["sent_us"],
+        rows(fields["reference"], QUOTE),
     )

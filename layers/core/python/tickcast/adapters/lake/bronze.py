@@ -2,7 +2,7 @@
 
 The first seven fields are the contract; the others are optional with a default. A value that an event does
 not carry is NaN (null for whole numbers), never carried forward from another event: a trade has no bid. An
-empty side of the book is NaN as well.
+empty side of the book is NaN as well. Reference quotes have a source of their own, and so folders.
 
 A double cannot represent every 64-bit price or quantity at 1e-8: from about 20 million units on, the last
 digits may be lost. Then `mantissas` has the exact integers; otherwise it is null, for they can be computed
@@ -33,6 +33,7 @@ _OPTIONAL_LONG = ["null", "long"]
 # readers with the older schema, where this was not a union, can read it.
 _OPTIONAL_DOUBLE = ["null", "double"]
 _EXACT_BELOW = 2**50  # there a double divided and multiplied by 10^8 is off by less than half a unit
+_REFERENCES = frozenset(source.value for source in Source if source.is_reference)
 _OF_TRADE = ("price", "volume")
 _OF_QUOTE = ("bid_price", "bid_qty", "ask_price", "ask_qty")
 MARKET_DATA = fastavro.parse_schema(
@@ -47,7 +48,7 @@ MARKET_DATA = fastavro.parse_schema(
             {"name": "volume", "type": "double", "doc": "base quantity of a trade; NaN on a quote"},
             {"name": "bid_price", "type": "double", "doc": "of a quote; NaN on a trade"},
             {"name": "ask_price", "type": "double", "doc": "of a quote; NaN on a trade"},
-            {"name": "source", "type": "string", "doc": "sbe, json, rest, replay or sim"},
+            {"name": "source", "type": "string", "doc": f"one of {', '.join(Source)}"},
             {"name": "kind", "type": "string", "default": "trade", "doc": "trade or quote"},
             {"name": "bid_qty", "type": _OPTIONAL_DOUBLE, "default": None, "doc": "NaN on a trade"},
             {"name": "ask_qty", "type": _OPTIONAL_DOUBLE, "default": None, "doc": "NaN on a trade"},
@@ -125,6 +126,11 @@ def window_key(symbol: str, from_us: int, to_us: int) -> str:
     return f"{windows_prefix(symbol)}{from_us}-{to_us}.json"
 
 
+def progress_key(symbol: str, from_us: int) -> str:
+    """How much is kept of a window that begins at `from_us`, whichever its end."""
+    return f"bronze/source={Source.REST}/symbol={symbol}/progress/{from_us}.json"
+
+
 def window_in(key: str) -> tuple[int, int]:
     """The times in the key of a marker. Raises ValueError for any other key."""
     name = key.rpartition("/")[2]
@@ -133,7 +139,8 @@ def window_in(key: str) -> tuple[int, int]:
 
 
 def market_data(batch: TickBatch) -> Iterator[dict[str, Any]]:
-    """The MarketData records of `batch`: its trades, then its quotes."""
+    """The MarketData records of `batch`: its trades, its quotes, then its reference quotes. Raises ValueError
+    where these come with a source that has none."""
     for time_us, receive_time_us, first_id, last_id, price, qty, side in batch.trades.tolist():
         yield {
             "symbol": batch.symbol,
@@ -152,15 +159,21 @@ def market_data(batch: TickBatch) -> Iterator[dict[str, Any]]:
             "receive_time": receive_time_us,
             "mantissas": _if_needed(price, qty),
         }
-    for time_us, receive_time_us, update_id, bid, bid_qty, ask, ask_qty in batch.quotes.tolist():
+    yield from _quotes(batch.symbol, batch.source, batch.quotes)
+    if len(batch.reference):
+        yield from _quotes(batch.symbol, Source(batch.source).reference, batch.reference)
+
+
+def _quotes(symbol: str, source: str, quotes: Quotes) -> Iterator[dict[str, Any]]:
+    for time_us, receive_time_us, update_id, bid, bid_qty, ask, ask_qty in quotes.tolist():
         yield {
-            "symbol": batch.symbol,
+            "symbol": symbol,
             "timestamp": time_us,
             "price": math.nan,
             "volume": math.nan,
             "bid_price": _of_side(bid),
             "ask_price": _of_side(ask),
-            "source": batch.source,
+            "source": source,
             "kind": "quote",
             "bid_qty": _of_side(bid_qty),
             "ask_qty": _of_side(ask_qty),
@@ -170,18 +183,21 @@ def market_data(batch: TickBatch) -> Iterator[dict[str, Any]]:
         }
 
 
-def ticks_from(records: Iterable[dict[str, Any]]) -> tuple[Trades, Quotes]:
-    """Trades and quotes of MarketData records, as exact integers."""
-    trades, quotes = [], []
+def ticks_from(records: Iterable[dict[str, Any]]) -> tuple[Trades, Quotes, Quotes]:
+    """Trades, quotes and reference quotes of MarketData records, as exact integers."""
+    trades: list[tuple[int, ...]] = []
+    quotes: list[tuple[int, ...]] = []
+    reference: list[tuple[int, ...]] = []
     for r in records:
         received = r["receive_time"] if r["receive_time"] is not None else r["timestamp"]
         if r["kind"] == "quote":
-            quotes.append((r["timestamp"], received, r["update_id"], *_mantissas(r, _OF_QUOTE)))
+            rows = reference if r["source"] in _REFERENCES else quotes
+            rows.append((r["timestamp"], received, r["update_id"], *_mantissas(r, _OF_QUOTE)))
         else:
             side = -1 if r["aggressor"] == "sell" else 1
             ids = (r["first_trade_id"], r["last_trade_id"])
             trades.append((r["timestamp"], received, *ids, *_mantissas(r, _OF_TRADE), side))
-    return np.array(trades, TRADE), np.array(quotes, QUOTE)
+    return np.array(trades, TRADE), np.array(quotes, QUOTE), np.array(reference, QUOTE)
 
 
 def write_file(records: Iterable[dict[str, Any]]) -> bytes:

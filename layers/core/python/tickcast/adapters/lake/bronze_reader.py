@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -22,8 +22,8 @@ from tickcast.adapters.lake.bronze import BronzeError, StreamPart
 from tickcast.adapters.lake.objects import list_folders, list_objects
 from tickcast.market.plausibility import quote_faults
 from tickcast.market.sources import Origin, Source
-from tickcast.market.ticks import QUOTE, TRADE, Quotes, Trades
-from tickcast.units import DAY_US, HOUR_US
+from tickcast.market.ticks import NO_QUOTES, TRADE, Quotes, Trades
+from tickcast.units import HOUR_US
 
 _ROOT = "bronze/source="
 _KEY = re.compile(
@@ -42,10 +42,21 @@ class BronzeObject(NamedTuple):
     hour_us: int  # the hour it lies under
 
 
+class RefusedTicks(NamedTuple):
+    """Ticks of an object that cannot be used, and why."""
+
+    why: str
+    rows: list[dict[str, int]]
+
+
 class ObjectTicks(NamedTuple):
+    """The ticks of an object that can be used, and the others."""
+
     trades: Trades
     quotes: Quotes
     origin: Origin
+    reference: Quotes = NO_QUOTES
+    refused: tuple[RefusedTicks, ...] = ()
 
 
 class ObjectGone(RuntimeError):
@@ -64,17 +75,11 @@ def object_at(key: str, etag: str) -> BronzeObject:
     return BronzeObject(key, etag.strip('"'), Source(source), symbol, int(at.timestamp()) * 1_000_000)
 
 
-def objects_between(s3: Any, bucket: str, symbol: str, from_us: int, to_us: int) -> Iterator[BronzeObject]:
-    """The objects of all sources that lie under the hours of [from_us, to_us)."""
-    for source in Source:
-        for day_us in range(from_us // DAY_US * DAY_US, to_us, DAY_US):
-            folder = bronze.prefix(source, symbol, day_us).partition("hour=")[0]
-            for stored in list_objects(s3, bucket, folder):
-                if not _KEY.fullmatch(stored.key):
-                    continue
-                found = object_at(stored.key, stored.etag)
-                if found.hour_us + HOUR_US > from_us and found.hour_us < to_us:
-                    yield found
+def objects_of(s3: Any, bucket: str, folder: str) -> Iterator[BronzeObject]:
+    """The objects of ticks in a folder of a source and symbol, by key."""
+    for stored in list_objects(s3, bucket, folder):
+        if _KEY.fullmatch(stored.key):
+            yield object_at(stored.key, stored.etag)
 
 
 def fetch(s3: Any, bucket: str, key: str, etag: str) -> bytes:
@@ -89,48 +94,61 @@ def fetch(s3: Any, bucket: str, key: str, etag: str) -> bytes:
 
 
 def ticks_of(data: bytes, about: BronzeObject) -> ObjectTicks:
-    """The ticks in an object. Raises `BronzeError` if it is damaged or has impossible ticks."""
-    found = ObjectTicks(*_read_ticks(data, about.key, about.symbol), about.source.origin)
-    _check(found, about)
-    return found
+    """The ticks in an object; impossible ones apart. Raises `BronzeError` if it is damaged as a whole."""
+    trades, quotes, reference = _read_ticks(data, about.key, about.symbol)
+    refused: list[RefusedTicks] = []
+    return ObjectTicks(
+        _possible(trades, _trade_faults(trades), about, refused),
+        _possible(quotes, quote_faults(quotes), about, refused),
+        about.source.origin,
+        _possible(reference, quote_faults(reference), about, refused),
+        tuple(refused),
+    )
 
 
-def _read_ticks(data: bytes, key: str, symbol: str) -> tuple[Trades, Quotes]:
-    """The trades and quotes of a file, all of `symbol`. Raises `BronzeError`."""
-    trades, quotes = [np.empty(0, TRADE)], [np.empty(0, QUOTE)]
+def _read_ticks(data: bytes, key: str, symbol: str) -> tuple[Trades, Quotes, Quotes]:
+    """The trades, quotes and reference quotes of a file, all of `symbol`. Raises `BronzeError`."""
+    chunks = [(np.empty(0, TRADE), NO_QUOTES, NO_QUOTES)]
     records = bronze.read_file(data, key)
     try:
         while chunk := list(itertools.islice(records, _CHUNK)):
             if others := {record["symbol"] for record in chunk} - {symbol}:
                 raise BronzeError(f"{key} holds ticks of {', '.join(sorted(others))}")
-            some_trades, some_quotes = bronze.ticks_from(chunk)
-            trades.append(some_trades)
-            quotes.append(some_quotes)
+            chunks.append(bronze.ticks_from(chunk))
     except (TypeError, ValueError, OverflowError) as error:
         if isinstance(error, BronzeError):
             raise
         raise BronzeError(f"{key} holds a record that is no tick: {error}") from error
-    return np.concatenate(trades), np.concatenate(quotes)
+    trades, quotes, reference = map(np.concatenate, zip(*chunks, strict=True))
+    return trades, quotes, reference
 
 
-def _check(ticks: ObjectTicks, about: BronzeObject) -> None:
-    trades, quotes = ticks.trades, ticks.quotes
-    until_us = about.hour_us + HOUR_US
-    rules: tuple[tuple[npt.NDArray[Any], npt.NDArray[np.bool_], str], ...] = (
-        (trades, (trades["price"] > 0) & (trades["qty"] > 0), "trades without a price or quantity"),
-        (trades, trades["first_id"] <= trades["last_id"], "trades whose last id is before the first"),
-        (trades, _within(trades, about.hour_us, until_us), "trades of another hour"),
-        *((quotes, ~is_faulty, f"quotes that are {reason}") for reason, is_faulty in quote_faults(quotes)),
-        (quotes, _within(quotes, about.hour_us, until_us), "quotes of another hour"),
-    )
-    for rows, is_right, what in rules:
-        if not is_right.all():
-            first = rows[~is_right][:1].tolist()[0]
-            raise BronzeError(f"{about.key} holds {int((~is_right).sum())} {what}, the first: {first}")
+Flags = npt.NDArray[np.bool_]
 
 
-def _within(rows: npt.NDArray[Any], from_us: int, until_us: int) -> npt.NDArray[np.bool_]:
-    return np.asarray((rows["time_us"] >= from_us) & (rows["time_us"] < until_us))
+def _trade_faults(trades: Trades) -> Iterator[tuple[str, Flags]]:
+    more = trades["last_id"] - trades["first_id"]  # below 0 where 64 bits cannot hold it either
+    yield "without a price or quantity", (trades["price"] <= 0) | (trades["qty"] <= 0)
+    yield "whose last id is before the first", more < 0
+    yield "of impossibly many ids", more >= 2**31 - 1
+
+
+def _possible(
+    ticks: npt.NDArray[Any],
+    faults: Iterable[tuple[str, Flags]],
+    about: BronzeObject,
+    refused: list[RefusedTicks],
+) -> npt.NDArray[Any]:
+    """Those of `ticks` that are possible, and of the object's hour; `refused` gets the others."""
+    time_us, until_us = ticks["time_us"], about.hour_us + HOUR_US
+    is_refused = np.zeros(len(ticks), bool)
+    for why, is_faulty in (*faults, ("of another hour", (time_us < about.hour_us) | (time_us >= until_us))):
+        if (found := is_faulty & ~is_refused).any():
+            kind = "trades" if ticks.dtype == TRADE else "quotes"
+            rows = [dict(zip(ticks.dtype.names or (), row, strict=True)) for row in ticks[found].tolist()]
+            refused.append(RefusedTicks(f"{about.key}: {len(rows)} {kind} {why}", rows))
+            is_refused |= found
+    return ticks[~is_refused] if is_refused.any() else ticks
 
 
 class Reach(NamedTuple):
@@ -163,7 +181,7 @@ class BronzeReader:
         self._to_us = to_us
         self._sources: list[str] | None = None
         self._listed: dict[str, tuple[list[StreamPart], Reach]] = {}  # by prefix
-        self._read: dict[str, tuple[Trades, Quotes]] = {}  # by key
+        self._read: dict[str, tuple[Trades, Quotes, Quotes]] = {}  # by key
 
     def parts(self, symbol: str, from_us: int, to_us: int) -> list[StreamPart]:
         """The archived objects with ticks between `from_us` and `to_us`, the end excluded, in the order of
@@ -182,13 +200,13 @@ class BronzeReader:
         reaches = (reach for _, reach in self._listings(symbol, from_us, to_us))
         return functools.reduce(Reach.plus, reaches, Reach())
 
-    def ticks(self, symbol: str, parts: list[StreamPart]) -> tuple[Trades, Quotes]:
-        """The ticks of `parts`, in their order. Raises `BronzeError` on a damaged object."""
+    def ticks(self, symbol: str, parts: list[StreamPart]) -> tuple[Trades, Quotes, Quotes]:
+        """The trades, quotes and reference quotes of `parts`, in their order. Raises `BronzeError` on a
+        damaged object."""
         read = [self._ticks(symbol, part.key) for part in parts]
-        return (
-            np.concatenate([np.empty(0, TRADE), *(trades for trades, _ in read)]),
-            np.concatenate([np.empty(0, QUOTE), *(quotes for _, quotes in read)]),
-        )
+        none = (np.empty(0, TRADE), NO_QUOTES, NO_QUOTES)
+        trades, quotes, reference = map(np.concatenate, zip(none, *read, strict=True))
+        return trades, quotes, reference
 
     def _streamed(self) -> list[str]:
         """The sources there are, without REST: no prediction is made from history and repairs."""
@@ -217,7 +235,7 @@ class BronzeReader:
             self._listed[prefix] = parts, reach
         return self._listed[prefix]
 
-    def _ticks(self, symbol: str, key: str) -> tuple[Trades, Quotes]:
+    def _ticks(self, symbol: str, key: str) -> tuple[Trades, Quotes, Quotes]:
         if key not in self._read:
             data = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read()
             self._read[key] = _read_ticks(data, key, symbol)

@@ -21,9 +21,10 @@ def list_objects(s3: Any, bucket: str, prefix: str) -> Iterator[StoredObject]:
 
 
 def list_folders(s3: Any, bucket: str, prefix: str) -> list[str]:
-    """What follows `prefix` up to the next "/", of all keys that begin with it: each once, at most 1,000."""
-    answer = s3.list_objects_v2(Bucket=bucket, Prefix=prefix, Delimiter="/")
-    return [found["Prefix"].removeprefix(prefix).strip("/") for found in answer.get("CommonPrefixes", [])]
+    """What follows `prefix` up to the next "/", of all keys that begin with it: each once, in order."""
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
+    found = (each["Prefix"] for page in pages for each in page.get("CommonPrefixes", []))
+    return [folder.removeprefix(prefix).strip("/") for folder in found]
 
 
 def first_key(s3: Any, bucket: str, prefix: str) -> str | None:

@@ -40,6 +40,23 @@ def quarantine_object(
     _put(s3, bucket, f"{service}/{key}/{etag}", data, reason, {"key": key, "etag": etag}, "avro")
 
 
+def quarantine_ticks(
+    s3: Any, bucket: str, service: str, name: str, rows: list[dict[str, int]], reason: str
+) -> None:
+    """Store single ticks of bronze, with the names of their fields, and why they could not be used."""
+    text = json_text.text({"reason": reason, "rows": rows})
+    s3.put_object(Bucket=bucket, Key=f"quarantine/{service}/{name}-rows.json", Body=text.encode())
+
+
+def quarantine_rows(
+    s3: Any, bucket: str, service: str, symbol: str, rows: list[dict[str, Any]], reason: str
+) -> None:
+    """Store rows of REST, each with its `id` and `why`; `rows` must not be empty."""
+    lines = "".join(f"{json_text.text(row)}\n" for row in rows)
+    about = {"symbol": symbol, "rows": len(rows)}
+    _put(s3, bucket, f"{service}/{symbol}/{rows[0]['id']}", lines.encode(), reason, about, "ndjson")
+
+
 def _put(
     s3: Any, bucket: str, name: str, data: bytes, reason: str, about: dict[str, Any], ending: str = "bin"
 ) -> None:

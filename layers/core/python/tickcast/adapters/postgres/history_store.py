@@ -1,14 +1,14 @@
-"""History in PostgreSQL: the tables of `migrations/`, read and written in blocks by binary COPY.
+"""History in PostgreSQL: the tables of `migrations/`, replaced hour by hour.
 
-New trades are most of what is written, and known to be new: they are copied straight into their table, so the
-server handles each once. Everything else goes through temporary tables, from which statements compare it with
-the stored rows and cast the types that numpy lacks. Call all methods but `add_days` and `expire` in a
-transaction that holds the `lock` of the days it touches, so that a failure changes nothing.
+New trades are copied straight into their table by binary COPY, so the server handles each once. Bars go
+through a temporary table, from which statements compare them with the stored rows and cast the types that
+numpy lacks. Feature rows are stored in blocks (`row_blocks`). Call all methods but `add_days` and `expire` in
+a transaction that holds the `lock` of the days it touches, so that a failure changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, LiteralString, NamedTuple
 
 import numpy as np
@@ -16,22 +16,21 @@ import numpy.typing as npt
 import psycopg
 from psycopg import sql
 
-from tickcast.adapters.postgres import binary_copy
+from tickcast.adapters.postgres import binary_copy, row_blocks
 from tickcast.adapters.postgres.connection import Database
-from tickcast.adapters.postgres.gap_store import TO_ORIGIN, GapStore
-from tickcast.features.vector import FEATURE_NAMES
+from tickcast.adapters.postgres.gap_store import GapStore
+from tickcast.adapters.postgres.row_blocks import OF_THIS_CODE, THIS_CODE
+from tickcast.features.vector import FEATURE_NAMES, Floats
 from tickcast.market.sources import Origin
 from tickcast.market.trade_ledger import LedgerRows
-from tickcast.model.dataset import ROW_HASH, HourRows
-from tickcast.model.forecast import HORIZONS_S
+from tickcast.model.dataset import HourRows, Rows
 from tickcast.units import DAY_US, HOUR_US
 
 _AS_HELD = ("time_us", "first_id", "last_id", "price", "qty", "side", "trades")  # columns of the table too
 _AGGREGATE = ("aggregate_first_id", "aggregate_last_id", "aggregate_qty")
-_TO_LABEL = (
-    "case {} " + " ".join(f"when {each} then '{each.label}'" for each in Origin) + " end::tickcast.origin"
+_ORIGIN = (
+    "case origin " + " ".join(f"when {each} then '{each.label}'" for each in Origin) + " end::tickcast.origin"
 )
-_ORIGIN = _TO_LABEL.format("origin")
 
 _STAGING: LiteralString = """
 create temporary table if not exists staged_trades (time_us bigint, first_id bigint) on commit delete rows;
@@ -39,9 +38,6 @@ create temporary table if not exists staged_bars (
     end_us bigint, trade_count bigint, buy_qty bigint[], sell_qty bigint[], notional bigint[],
     quote_count bigint, last_trade_id bigint, last_trade_price bigint, update_id bigint, bid_price bigint,
     bid_qty bigint, ask_price bigint, ask_qty bigint, has_quotes boolean, origin smallint
-) on commit delete rows;
-create temporary table if not exists staged_rows (
-    end_us bigint, features real[], moves_bp real[], has_quotes boolean, origin smallint
 ) on commit delete rows;
 """
 # Sums come as limbs (tickcast.sums). The table's unit of `notional` is 1e-8 of the quote currency.
@@ -72,32 +68,51 @@ on conflict (symbol, end_us) do update set (
     excluded.last_trade_id, excluded.last_trade_price, excluded.update_id, excluded.bid_price,
     excluded.bid_qty, excluded.ask_price, excluded.ask_qty, excluded.has_quotes, excluded.origin)
 where old is distinct from excluded"""
-_REMOVE_ROWS: LiteralString = """
-delete from tickcast.feature_rows where symbol = %s and end_us >= %s and end_us < %s
-    and end_us not in (select end_us from staged_rows)"""
-_ADD_ROWS: LiteralString = f"""
-insert into tickcast.feature_rows as old
-    (symbol, end_us, feature_set, has_quotes, origin, features, moves_bp)
-select %s, end_us, %s, has_quotes, {_ORIGIN}, features, moves_bp from staged_rows
-on conflict (symbol, end_us) do update set (feature_set, has_quotes, origin, features, moves_bp)
-    = row (excluded.feature_set, excluded.has_quotes, excluded.origin, excluded.features, excluded.moves_bp)
-where old is distinct from excluded"""
+# Blocks of another definition stay until an hour has those of this one.
+_REMOVE_BLOCKS: LiteralString = "delete from tickcast.feature_blocks where symbol = %s and hour_us = %s"
+_REMOVE_OTHERS: LiteralString = (
+    "delete from tickcast.hours where symbol = %s and hour_us = %s and feature_set <> %s"
+)
+_ADD_BLOCK: LiteralString = """
+insert into tickcast.feature_blocks (
+    symbol, hour_us, feature_set, has_quotes, origin, part, feature_rows, first_us, last_us, ends, features,
+    moves_bp, last_trade_bp)
+values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"""
+_RECORD: LiteralString = """
+insert into tickcast.hours (
+    symbol, hour_us, feature_set, inputs, trades, quotes, bars, feature_rows, quarantined)
+values (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+on conflict (symbol, hour_us, feature_set) do update set (
+    inputs, trades, quotes, bars, feature_rows, quarantined, derived_at) = row (
+    excluded.inputs, excluded.trades, excluded.quotes, excluded.bars, excluded.feature_rows,
+    excluded.quarantined, now())"""
 
 Origins = npt.NDArray[np.int16]  # of Origin
 
 
-class LoadedObject(NamedTuple):
-    """An object in the ledger of loads. `origin` is None where it could not be read."""
+class HourRecord(NamedTuple):
+    """What an hour was derived from (`hour_inputs.packed`), and how much of it there is."""
 
-    key: str
-    etag: str
-    symbol: str
-    trades: int
+    inputs: bytes
+    trades: int  # rows of the ledger
     quotes: int
-    first_us: int | None = None
-    last_us: int | None = None
-    origin: Origin | None = None
-    reason: str = ""  # of the quarantine
+    bars: int = 0
+    feature_rows: int = 0
+    quarantined: int = 0
+
+
+def derived_hours(
+    connection: psycopg.Connection[Any], symbol: str, from_us: int, to_us: int
+) -> dict[int, HourRecord]:
+    """The hours of [from_us, to_us) that are derived by this code's definition, by their beginnings."""
+    rows = connection.execute(
+        f"""
+        select hour_us, inputs, trades, quotes, bars, feature_rows, quarantined from tickcast.hours
+        where symbol = %(symbol)s and hour_us >= %(from_us)s and hour_us < %(to_us)s and {OF_THIS_CODE}""",
+        THIS_CODE | {"symbol": symbol, "from_us": from_us, "to_us": to_us},
+        binary=True,
+    )
+    return {hour_us: HourRecord(*record) for hour_us, *record in rows}
 
 
 class HistoryStore(GapStore):
@@ -115,57 +130,29 @@ class HistoryStore(GapStore):
             self.connection.execute("select tickcast.add_day(%s)", (day_us,))
             self._days.add(day_us)
 
-    def expire(self, before_us: int) -> int:
-        """Delete whole days before `before_us`; returns how many partitions were dropped.
+    def expire(self, before_us: int, trades_before_us: int = 0) -> int:
+        """Delete whole days before `before_us`, of trades before `trades_before_us`, if that is later.
 
-        Raises ValueError where that is negative, or leaves less than a day by the server's clock: then a
+        Returns how many partitions were dropped. One that is in use is left to the next call.
+
+        Raises ValueError where either is negative, or leaves less than a day by the server's clock: then a
         setting or the caller's clock is wrong, and nothing is deleted.
         """
-        day_us = before_us // DAY_US * DAY_US
+        days_us = day_of(before_us), day_of(trades_before_us)
         (now_us,) = self._one("select floor(extract(epoch from clock_timestamp()) * 1000000)::bigint")
-        if not 0 <= day_us <= now_us - DAY_US:
-            raise ValueError(f"days before {day_us} µs are not deleted: the server's clock says {now_us} µs")
+        if not 0 <= min(days_us) <= max(days_us) <= now_us - DAY_US:
+            raise ValueError(
+                f"days before {max(days_us)} µs are not deleted: the server's clock says {now_us} µs"
+            )
         self._days.clear()
-        (count,) = self._one("select tickcast.drop_days_before(%s)", day_us)
-        if count:
-            self.connection.execute("delete from tickcast.loaded_objects where last_us < %s", (day_us,))
-            self.connection.execute("delete from tickcast.stale_hours where hour_us < %s", (day_us,))
+        parts = self.connection.execute("select tickcast.days_before(%s, %s)", days_us).fetchall()
+        count = sum(self._one("select tickcast.drop_day(%s)", part)[0] for (part,) in parts)
+        self.connection.execute("delete from tickcast.hours where hour_us < %s", (days_us[0],))
         return int(count)
 
-    def known_objects(self, keys: Sequence[str]) -> dict[str, str]:
-        """The ETags of those of `keys` that are in the ledger, loaded or quarantined."""
-        query = "select key, etag from tickcast.loaded_objects where key = any(%s)"
-        return dict(self.connection.execute(query, (list(keys),)).fetchall())
-
-    def note(self, entry: LoadedObject, dirty_hours: Iterable[int]) -> None:
-        """Put an object into the ledger, and mark the hours whose rows do not include it yet."""
-        self.connection.execute(
-            f"""
-            insert into tickcast.loaded_objects
-                (key, etag, symbol, status, reason, trades, quotes, first_us, last_us, origin)
-            values (%s, %s, %s, %s, %s, %s, %s, %s, %s, {_TO_LABEL.format("%s::smallint")})
-            on conflict (key) do update set (etag, status, reason, trades, quotes, first_us, last_us, origin,
-                loaded_at) = row (excluded.etag, excluded.status, excluded.reason, excluded.trades,
-                excluded.quotes, excluded.first_us, excluded.last_us, excluded.origin, now())""",
-            (entry.key, entry.etag, entry.symbol, "quarantined" if entry.reason else "loaded", entry.reason)
-            + (entry.trades, entry.quotes, entry.first_us, entry.last_us, entry.origin),
-        )
-        self.connection.execute(
-            "insert into tickcast.stale_hours select %s, unnest(%s::bigint[]) on conflict do nothing",
-            (entry.symbol, list(dirty_hours)),
-        )
-
-    def objects_with_quotes(self, symbol: str, from_us: int, to_us: int) -> list[LoadedObject]:
-        """The loaded objects with quotes whose ticks reach into [from_us, to_us), by key."""
-        rows = self.connection.execute(
-            f"""
-            select key, etag, symbol, trades, quotes, first_us, last_us, {TO_ORIGIN}
-            from tickcast.loaded_objects
-            where symbol = %s and status = 'loaded' and quotes > 0 and last_us >= %s and first_us < %s
-            order by key""",
-            (symbol, from_us, to_us),
-        )
-        return [LoadedObject(*about)._replace(origin=Origin(index)) for *about, index in rows]
+    def derived(self, symbol: str, from_us: int, to_us: int) -> dict[int, HourRecord]:
+        """The hours of [from_us, to_us) that are derived by this code's definition."""
+        return derived_hours(self.connection, symbol, from_us, to_us)
 
     def trades_by_time(self, symbol: str, from_us: int, to_us: int) -> LedgerRows:
         """The trades known of [from_us, to_us)."""
@@ -189,45 +176,45 @@ class HistoryStore(GapStore):
                 columns["aggregate"] = np.stack([add[name][at] for name in _AGGREGATE], axis=1)
             self._copy("tickcast.trades", columns)
 
-    def dirty_hours(self, symbol: str, from_us: int, to_us: int) -> list[int]:
-        """The hours in [from_us, to_us) whose rows do not include all loaded objects, in order."""
-        rows = self.connection.execute(
-            "select hour_us from tickcast.stale_hours where symbol = %s and hour_us >= %s and hour_us < %s "
-            "order by hour_us",
-            (symbol, from_us, to_us),
-        )
-        return [hour_us for (hour_us,) in rows]
-
-    def freshen(self, symbol: str, hour_us: int) -> bool:
-        """Mark an hour as no longer dirty; False if it was not."""
-        statement = "delete from tickcast.stale_hours where symbol = %s and hour_us = %s"
-        return self.connection.execute(statement, (symbol, hour_us)).rowcount > 0
-
     def replace_hour(
-        self,
-        symbol: str,
-        hour_us: int,
-        hour: HourRows,
-        bar_origins: Origins,
-        row_origins: Origins,
+        self, symbol: str, hour_us: int, hour: HourRows, bar_origins: Origins, row_origins: Origins
     ) -> None:
-        """Replace the bars and feature rows of an hour; origins are of each bar and each row."""
-        bars, rows = hour
-        span = (symbol, hour_us, hour_us + HOUR_US)
-        columns = {**bars.columns, "has_quotes": bars.has_quotes, "origin": bar_origins}
-        self._stage("staged_bars", columns)
-        self.connection.execute(_REMOVE_BARS, span)
+        """Replace the bars and feature rows of an hour, of whichever definition they were; origins are of
+        each bar and each row."""
+        bars = hour.bars
+        self._stage("staged_bars", {**bars.columns, "has_quotes": bars.has_quotes, "origin": bar_origins})
+        self.connection.execute(_REMOVE_BARS, (symbol, hour_us, hour_us + HOUR_US))
         self.connection.execute(_ADD_BARS, (symbol,))
-        columns = {
-            "end_us": rows.end_us,
-            "features": rows.features.astype(np.float32),
-            "moves_bp": rows.moves_bp.astype(np.float32),
-            "has_quotes": rows.has_quotes,
-            "origin": row_origins,
-        }
-        self._stage("staged_rows", columns)
-        self.connection.execute(_REMOVE_ROWS, span)
-        self.connection.execute(_ADD_ROWS, (symbol, self._feature_set))
+        self.replace_rows(symbol, hour_us, hour.rows, hour.last_trade_bp, row_origins)
+
+    def replace_rows(
+        self, symbol: str, hour_us: int, rows: Rows, last_trade_bp: Floats, origins: Origins
+    ) -> None:
+        """Replace the feature rows of an hour."""
+        self.connection.execute(_REMOVE_BLOCKS, (symbol, hour_us))
+        blocks = row_blocks.blocks_of(hour_us, rows, last_trade_bp, origins)
+        with self.connection.cursor() as cursor:
+            cursor.executemany(
+                _ADD_BLOCK,
+                [
+                    (
+                        symbol,
+                        hour_us,
+                        self._feature_set,
+                        each.has_quotes,
+                        Origin(each.origin).label,
+                        each.part,
+                    )
+                    + (each.rows, each.first_us, each.last_us)
+                    + (each.ends, each.features, each.moves_bp, each.last_trade_bp)
+                    for each in blocks
+                ],
+            )
+
+    def record(self, symbol: str, hour_us: int, record: HourRecord) -> None:
+        """Note that an hour is derived, by this code's definition alone."""
+        self.connection.execute(_RECORD, (symbol, hour_us, self._feature_set, *record))
+        self.connection.execute(_REMOVE_OTHERS, (symbol, hour_us, self._feature_set))
 
     def _stage(self, table: LiteralString, columns: Mapping[str, npt.NDArray[Any]]) -> None:
         """Replace the rows of a temporary table by `columns`, by their names there."""
@@ -243,17 +230,19 @@ class HistoryStore(GapStore):
                 copy.write(piece)
 
     def _registered_features(self) -> int:
-        key = (ROW_HASH, list(HORIZONS_S))
-        self.connection.execute(
-            "insert into tickcast.feature_sets (feature_hash, horizons_s, features) values (%s, %s, %s) "
-            "on conflict do nothing",
-            (*key, list(FEATURE_NAMES)),
-        )
-        query: LiteralString = (
-            "select feature_set from tickcast.feature_sets where feature_hash = %s "
-            "and horizons_s = %s::integer[]"
-        )
-        return int(self._one(query, *key)[0])
+        """The number of this code's definition. It is looked up first, for an insertion takes a number even
+        where there is nothing to insert."""
+        query: LiteralString = f"select feature_set from tickcast.feature_sets where {OF_THIS_CODE}"
+        found = self.connection.execute(query, THIS_CODE).fetchone()
+        if found is None:
+            self.connection.execute(
+                "insert into tickcast.feature_sets (feature_hash, horizons_s, features) "
+                "values (%(row_hash)s, %(horizons_s)s, %(features)s) on conflict do nothing",
+                THIS_CODE | {"features": list(FEATURE_NAMES)},
+            )
+            found = self.connection.execute(query, THIS_CODE).fetchone()
+        assert found is not None
+        return int(found[0])
 
 
 class OpenStore:

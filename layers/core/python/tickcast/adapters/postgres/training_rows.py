@@ -1,68 +1,56 @@
-"""Rows to train and to evaluate on, from PostgreSQL: by a server-side cursor, in bounded memory.
+"""Rows to train and to evaluate on, from PostgreSQL: blocks by a server-side cursor, in bounded memory.
 
 How many rows there are is counted first. Where a kind of row (with quotes, without) is more than its share of
-the cap, it is thinned evenly by time: every k-th step of the clock is read, for neighbours are nearly the
-same. If more than the cap is still left, as on a grid coarser than that of bars, the oldest rows are left
-out: rows are read newest first. So memory depends on the caps alone, however long the history.
+the cap, as many as the share are drawn from all of its span: of each block in proportion to its rows, and
+where few are needed, from some of the parts that each hour's rows are spread over (`row_blocks`). So memory
+depends on the caps alone, however long the history. The draw is seeded: the same rows give the same sample.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any, LiteralString, NamedTuple
+from zlib import crc32
 
 import numpy as np
 import psycopg
 
+from tickcast.adapters.postgres import row_blocks
+from tickcast.adapters.postgres.row_blocks import OF_THIS_CODE, THIS_CODE, BlockRows
 from tickcast.features.bars import BAR_US
-from tickcast.features.vector import FEATURE_NAMES, Floats
+from tickcast.features.vector import Floats
 from tickcast.market.sources import REAL_ORIGINS, Origin
-from tickcast.model.dataset import NO_ROWS, ROW_HASH, Rows
-from tickcast.model.forecast import HORIZONS_S, PATH_S
-from tickcast.units import SECOND_US
+from tickcast.model.dataset import NO_ROWS, Rows, pool
+from tickcast.model.thinning import equal_shares
+from tickcast.units import HOUR_US
 
 QUOTED_ROWS = 120_000  # of all markets together: some 30 MB, and as much again for their masked twins
 UNQUOTED_ROWS = 40_000
 GATE_ROWS = 120_000
-FETCHED_ROWS = 5_000  # at once: about a megabyte
+FETCHED_BLOCKS = 64  # at once: of a busy market's rows with quotes four hours, 13 MB
 
-# A one-dimensional array as PostgreSQL sends it: five words of head, then each value behind its length.
-_HEAD = ("head", ">i4", (5,))
-_VALUE = np.dtype([("length", ">i4"), ("value", ">f4")])
-_FEATURES = np.dtype([_HEAD, ("of", _VALUE, (len(FEATURE_NAMES),))])
-_MOVES = np.dtype([_HEAD, ("of", _VALUE, (len(PATH_S),))])
-
-_THIS_CODE: dict[str, Any] = {"row_hash": ROW_HASH, "horizons_s": list(HORIZONS_S)}
-_OF_THIS_CODE: LiteralString = (
-    "feature_set = (select feature_set from tickcast.feature_sets "
-    "where feature_hash = %(row_hash)s and horizons_s = %(horizons_s)s::integer[])"
-)
+_OF_MARKETS: LiteralString = """
+(%(symbols)s::text[] is null or symbol = any(%(symbols)s)) and last_us >= %(from_us)s
+    and hour_us >= %(from_hour_us)s"""
 _COUNT: LiteralString = f"""
-select symbol, has_quotes, origin::text, count(*), min(end_us), max(end_us)
-from tickcast.feature_rows
-where (%(symbols)s::text[] is null or symbol = any(%(symbols)s)) and end_us >= %(from_us)s and {_OF_THIS_CODE}
-group by 1, 2, 3 order by 1, 2, 3"""
+select symbol, has_quotes, origin::text, sum(feature_rows)::bigint, min(first_us), max(last_us)
+from tickcast.feature_blocks where {_OF_MARKETS} and first_us >= %(from_us)s and {OF_THIS_CODE}
+group by 1, 2, 3"""
+_BEGUN_BEFORE: LiteralString = f"""
+select symbol, has_quotes, origin::text, hour_us, ends
+from tickcast.feature_blocks where {_OF_MARKETS} and first_us < %(from_us)s and {OF_THIS_CODE}"""
 _COUNT_OF_OTHERS: LiteralString = f"""
-select count(*) from tickcast.feature_rows
-where (%(symbols)s::text[] is null or symbol = any(%(symbols)s)) and end_us >= %(from_us)s
-    and ({_OF_THIS_CODE}) is not true"""
+select coalesce(sum(feature_rows), 0)::bigint from tickcast.feature_blocks
+where {_OF_MARKETS} and ({OF_THIS_CODE}) is not true"""
+_OF_KIND: LiteralString = f"""
+symbol = %(symbol)s and has_quotes = %(has_quotes)s and last_us >= %(from_us)s
+    and hour_us >= %(from_hour_us)s and origin::text = any(%(origins)s) and {OF_THIS_CODE}"""
+_COUNT_BY_PART: LiteralString = f"""
+select part, sum(feature_rows)::bigint from tickcast.feature_blocks where {_OF_KIND} group by 1 order by 1"""
 _READ: LiteralString = f"""
-select end_us, array_send(features), array_send(moves_bp)
-from tickcast.feature_rows
-where symbol = %(symbol)s and end_us >= %(from_us)s and {_OF_THIS_CODE}
-    and origin::text = any(%(origins)s)
-    and end_us %% case when has_quotes then %(quoted_step_us)s else %(step_us)s end = 0
-order by end_us desc limit %(most)s"""
-# The last trade's price is known to history at whole seconds only.
-_GATE: LiteralString = f"""
-select r.end_us, array_send(r.features), array_send(r.moves_bp),
-    coalesce(case when b.has_quotes and b.last_trade_price > 0
-        then (2 * b.last_trade_price::float8 / (b.bid_price::numeric + b.ask_price)::float8 - 1) * 1e4 end,
-        'NaN'::float8)
-from tickcast.feature_rows r left join tickcast.bars_1s b using (symbol, end_us)
-where symbol = %(symbol)s and end_us >= %(from_us)s and {_OF_THIS_CODE}
-    and r.origin::text = any(%(origins)s) and r.has_quotes and end_us %% %(step_us)s = 0
-order by end_us desc limit %(most)s"""
+select hour_us, ends, features, moves_bp, last_trade_bp
+from tickcast.feature_blocks where {_OF_KIND} and part <= %(last_part)s
+order by hour_us desc, origin, part"""
 
 
 class RowCount(NamedTuple):
@@ -92,10 +80,20 @@ def row_counts(
     Where any are of a real market, or a recording of one, simulated rows are left out: under the same name
     that is another market.
     """
-    parameters = _THIS_CODE | {"symbols": symbols and list(symbols), "from_us": from_us}
+    parameters = THIS_CODE | _since(from_us) | {"symbols": symbols and list(symbols)}
+    counts: dict[tuple[str, bool, str], tuple[int, int, int]] = {}
+    for *kind, rows, first_us, last_us in connection.execute(_COUNT, parameters):
+        counts[tuple(kind)] = rows, first_us, last_us
+    for *kind, hour_us, ends in connection.execute(_BEGUN_BEFORE, parameters, binary=True):
+        end_us = row_blocks.ends_us(hour_us, ends)
+        end_us = end_us[end_us >= from_us]
+        if len(end_us):
+            rows, first_us, last_us = counts.get(tuple(kind), (0, 2**63, 0))
+            times_us = min(first_us, int(end_us[0])), max(last_us, int(end_us[-1]))
+            counts[tuple(kind)] = rows + len(end_us), *times_us
     found = [
-        RowCount(symbol, has_quotes, Origin[label.upper()], *counts)
-        for symbol, has_quotes, label, *counts in connection.execute(_COUNT, parameters)
+        RowCount(symbol, has_quotes, Origin[label.upper()], *count)
+        for (symbol, has_quotes, label), count in sorted(counts.items())
     ]
     is_real = any(each.origin in REAL_ORIGINS for each in found)
     return [each for each in found if not (is_real and each.origin is Origin.SIM)]
@@ -103,7 +101,7 @@ def row_counts(
 
 def rows_left_aside(connection: psycopg.Connection[Any], symbols: Sequence[str] | None, from_us: int) -> int:
     """How many rows of `symbols`, or of all, since `from_us` have features or labels of other code."""
-    parameters = _THIS_CODE | {"symbols": symbols and list(symbols), "from_us": from_us}
+    parameters = THIS_CODE | _since(from_us) | {"symbols": symbols and list(symbols)}
     [(rows,)] = connection.execute(_COUNT_OF_OTHERS, parameters)
     return int(rows)
 
@@ -117,21 +115,14 @@ def learning_rows(
 ) -> dict[str, Rows]:
     """By symbol, in the order of time, the rows counted in `found` since `from_us`: at most `quoted_rows`
     with quotes and `unquoted_rows` without, in equal shares for each market."""
-    markets = {}
     symbols = sorted({each.symbol for each in found})
-    for symbol in symbols:
-        shares = quoted_rows // len(symbols), unquoted_rows // len(symbols)
-        with_quotes, without = _count(found, symbol, True), _count(found, symbol, False)
-        parameters = {
-            "symbol": symbol,
-            "from_us": from_us,
-            "quoted_step_us": _step_us(with_quotes, shares[0], BAR_US),
-            "step_us": _step_us(without, shares[1], SECOND_US if without else BAR_US),
-            "most": min(with_quotes, shares[0]) + min(without, shares[1]),
-            "origins": sorted({each.origin.label for each in found}),
-        }
-        markets[symbol] = _in_order([_rows(block) for block in _blocks(connection, _READ, parameters)])
-    return markets
+    markets: dict[str, list[Rows]] = {symbol: [NO_ROWS] for symbol in symbols}
+    for has_quotes, most in ((True, quoted_rows), (False, unquoted_rows)):
+        counts = [_count(found, symbol, has_quotes) for symbol in symbols]
+        for symbol, share in zip(symbols, equal_shares(counts, most), strict=True):
+            if share:
+                markets[symbol].append(_drawn(connection, _kind(found, symbol, has_quotes, from_us), share))
+    return {symbol: pool(parts) for symbol, parts in markets.items()}
 
 
 def gate_rows(
@@ -140,7 +131,8 @@ def gate_rows(
     from_us: int,
     most: int = GATE_ROWS,
 ) -> list[GateRows]:
-    """The rows with quotes counted in `found` since `from_us`, at most `most`, all markets on one grid."""
+    """The rows with quotes counted in `found` since `from_us`, at most `most`, all markets on one grid. If
+    more than the cap is left on it, as where rows are coarser than bars, the oldest are left out."""
     quoted = {each.symbol for each in found if each.has_quotes}
     if not quoted:
         return []
@@ -148,46 +140,64 @@ def gate_rows(
     step_us = _step_us(max(_count(found, symbol, True) for symbol in quoted), share, BAR_US)
     markets = []
     for symbol in sorted(quoted):
-        parameters = {
-            "symbol": symbol,
-            "from_us": from_us,
-            "step_us": step_us,
-            "most": share,
-            "origins": sorted({each.origin.label for each in found}),
-        }
-        parts, last = [], [np.empty(0)]
-        for block in _blocks(connection, _GATE, parameters):
-            parts.append(_rows(block))
-            last.append(np.array([row[3] for row in block], float))
-        markets.append(GateRows(symbol, _in_order(parts), np.concatenate(last)[::-1]))
+        parts, last, count, newer_us = [NO_ROWS], [np.empty(0)], 0, None
+        for hour_us, block in _blocks(connection, _kind(found, symbol, True, from_us)):
+            if count >= share and hour_us != newer_us:
+                break
+            newer_us = hour_us
+            at = np.flatnonzero((block.end_us >= from_us) & (block.end_us % step_us == 0))
+            if len(at):
+                parts.append(block.chosen(at))
+                last.append(block.last_trade_bp[at].astype(float))
+                count += len(at)
+        rows, distance = Rows(*map(np.concatenate, zip(*parts, strict=True))), np.concatenate(last)
+        newest = np.argsort(rows.end_us, kind="stable")[-share:] if share else np.empty(0, np.int64)
+        markets.append(GateRows(symbol, rows.chosen(newest), distance[newest]))
     return markets
 
 
+def _drawn(connection: psycopg.Connection[Any], kind: dict[str, Any], most: int) -> Rows:
+    """At most `most` rows of a kind, from all of its span alike."""
+    by_part = connection.execute(_COUNT_BY_PART, THIS_CODE | kind).fetchall()
+    held, last_part = 0, -1
+    for part, rows in by_part:
+        if held < most:
+            held, last_part = held + rows, part
+    random = np.random.default_rng(crc32(f"{kind['symbol']} {kind['has_quotes']}".encode()))
+    drawn, read, taken = [NO_ROWS], 0, 0
+    for _, block in _blocks(connection, kind, last_part):
+        count = len(block.end_us)
+        read += count
+        share = min(count, round(read * min(1.0, most / held)) - taken)
+        taken += share
+        at = np.sort(random.permutation(count)[:share])
+        drawn.append(block.chosen(at[block.end_us[at] >= kind["from_us"]]))
+    return pool(drawn)
+
+
 def _blocks(
-    connection: psycopg.Connection[Any], query: LiteralString, parameters: dict[str, Any]
-) -> Iterator[list[Any]]:
-    """The rows of a query's result, `FETCHED_ROWS` at a time."""
-    with connection.transaction(), connection.cursor("rows", binary=True) as cursor:
-        cursor.execute(query, _THIS_CODE | parameters)
-        while block := cursor.fetchmany(FETCHED_ROWS):
-            yield block
+    connection: psycopg.Connection[Any], kind: dict[str, Any], last_part: int = row_blocks.PARTS
+) -> Iterator[tuple[int, BlockRows]]:
+    """The blocks of a kind up to a part of each hour, with the hour, the newest first."""
+    parameters = THIS_CODE | kind | {"last_part": last_part}
+    with connection.transaction(), connection.cursor("blocks", binary=True) as cursor:
+        cursor.execute(_READ, parameters)
+        while fetched := cursor.fetchmany(FETCHED_BLOCKS):
+            for hour_us, *columns in fetched:
+                yield hour_us, row_blocks.read(hour_us, *columns)
+
+
+def _kind(found: Sequence[RowCount], symbol: str, has_quotes: bool, from_us: int) -> dict[str, Any]:
+    origins = sorted({each.origin.label for each in found})
+    return {"symbol": symbol, "has_quotes": has_quotes, "origins": origins} | _since(from_us)
+
+
+def _since(from_us: int) -> dict[str, Any]:
+    return {"from_us": from_us, "from_hour_us": from_us // HOUR_US * HOUR_US}
 
 
 def _count(found: Sequence[RowCount], symbol: str, has_quotes: bool) -> int:
     return sum(each.rows for each in found if each.symbol == symbol and each.has_quotes is has_quotes)
-
-
-def _rows(block: list[Any]) -> Rows:
-    features, moves_bp = (
-        np.frombuffer(b"".join(row[at] for row in block), kind)["of"]["value"].astype(float)
-        for at, kind in ((1, _FEATURES), (2, _MOVES))
-    )
-    return Rows(np.array([row[0] for row in block], np.int64), features, moves_bp)
-
-
-def _in_order(parts: list[Rows]) -> Rows:
-    """Blocks that were read newest first, joined, oldest first."""
-    return Rows(*(np.concatenate(columns)[::-1] for columns in zip(NO_ROWS, *parts, strict=True)))
 
 
 def _step_us(rows: int, most: int, grid_us: int) -> int:

@@ -18,6 +18,9 @@ def page(card: Card) -> str:
         _table(("field", "value"), _about(card)),
         _gate_figures(card.gate),
         _test_figures(card.test),
+        _skills("What each group of inputs is worth", "skill against a network without", card.ablation),
+        *(_skills(f"By {kind}", f"skill by {kind}", found) for kind, found in card.regimes.items()),
+        _perpetual(card),
         _inputs(card.network),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -29,6 +32,7 @@ def _about(card: Card) -> Iterable[tuple[str, Any]]:
     yield "reason", card.reason or None
     yield "state", "provisional: not yet proven against all baselines" if card.provisional else "proven"
     yield "parent", card.parent or "none"
+    yield "refit", _refit(card)
     yield "code", card.code
     yield "data", f"{time(data.from_us)} to {time(data.to_us)}"
     yield "markets", ", ".join(data.markets)
@@ -36,7 +40,23 @@ def _about(card: Card) -> Iterable[tuple[str, Any]]:
     yield "rows", f"{card.rows:,}, of which {card.rows_with_quotes:,} with quotes"
     share = share_with_quotes(card)
     yield "share with quotes", None if share is None else f"{share:.1%}"
+    yield "fitted on", ", ".join(_fitted(card)) or None
     yield "epochs", card.epochs
+
+
+def _refit(card: Card) -> str | None:
+    if card.refit_of is None:
+        return None
+    return (
+        f"of the evaluated model {card.refit_of} on all rows up to now; the gate's figures, those of the "
+        "test block and the calibration are that model's; moves correlate by "
+        f"{figure(card.refit_agreement, '.3f')}"
+    )
+
+
+def _fitted(card: Card) -> Iterable[str]:
+    for symbol, rows in card.fitted.items():
+        yield f"{symbol} {rows.with_quotes:,} with quotes, {rows.without_quotes:,} without"
 
 
 def share_with_quotes(card: Card) -> float | None:
@@ -83,6 +103,30 @@ def _test_figures(test: dict[int, HorizonScore]) -> str:
     if not rows:
         return ""
     return f"## On its test block\n\n{_table(('horizon', 'skill', 'direction', 'rows'), rows)}"
+
+
+def _skills(title: str, head: str, found: dict[str, dict[int, GateSkill]]) -> str:
+    """A table of skills on the test block, by row and horizon."""
+    horizons = sorted({horizon_s for of_row in found.values() for horizon_s in of_row})
+    if not horizons:
+        return ""
+    rows = [
+        (name, *(with_interval(of_row[h]) if h in of_row else "-" for h in horizons))
+        for name, of_row in found.items()
+    ]
+    return f"## {title}\n\n{_table((head, *(f'{h} s' for h in horizons)), rows)}"
+
+
+def _perpetual(card: Card) -> str:
+    """What the perpetual gains, by market; empty where no market has one."""
+    horizons = sorted({horizon_s for each in card.reference_gain.values() for horizon_s in each.gain})
+    rows = [
+        (symbol, *(figure(each.gain.get(h), "+.3f") for h in horizons), "yes" if each.used else "no")
+        for symbol, each in card.reference_gain.items()
+    ]
+    if not rows:
+        return ""
+    return f"## The perpetual\n\n{_table(('gain', *(f'{h} s' for h in horizons), 'used'), rows)}"
 
 
 def _inputs(network: NetworkShape | None) -> str:

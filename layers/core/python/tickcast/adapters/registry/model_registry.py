@@ -44,8 +44,13 @@ class PointerRace(RuntimeError):
 
 def save(s3: Any, bucket: str, onnx_file: bytes, card: Card) -> None:
     """Put a model and its card; nothing points at it yet."""
-    s3.put_object(Bucket=bucket, Key=f"models/{card.model_id}/model.onnx", Body=onnx_file)
-    save_card(s3, bucket, new_document(card))
+    save_document(s3, bucket, onnx_file, new_document(card))
+
+
+def save_document(s3: Any, bucket: str, onnx_file: bytes, document: Document) -> None:
+    """The same with the card's JSON values."""
+    s3.put_object(Bucket=bucket, Key=f"models/{document['model_id']}/model.onnx", Body=onnx_file)
+    save_card(s3, bucket, document)
 
 
 def save_card(s3: Any, bucket: str, document: Document) -> None:

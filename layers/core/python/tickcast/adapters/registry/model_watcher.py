@@ -232,10 +232,11 @@ def load(s3: Any, bucket: str, model_id: str) -> ServingModel:
         masked_calibrations=card.masked_calibration,
         run=OnnxModel(_read(s3, bucket, f"models/{model_id}/model.onnx")),
         support=card.support,
+        reference=card.reference,
     )
     try:
         widest = max(calibration.interval_width for calibration in model.calibrations.values())
-        (path,) = run(model, np.ones((1, len(FEATURE_NAMES))), [widest])
+        (path,) = run(model, [next(iter(model.reference), "")], np.ones((1, len(FEATURE_NAMES))), [widest])
         if isinstance(path, ModelError):
             raise path
     except Exception as error:  # onnxruntime raises its own classes, with no common base

@@ -98,7 +98,7 @@ def _constants(network: Network) -> dict[str, Any]:
         "usual_sigma": network.usual_sigma,
         "damped_from": np.array(DAMPED_WITHIN[0]),
         "damped_to": np.array(DAMPED_WITHIN[1]),
-        "damping": np.array(DAMPING),
+        "damping": DAMPING[None, :],
         "knows_quotes": network.knows_quotes,
         "flat_weights": network.flat,
         "flat_bias": network.flat_bias,

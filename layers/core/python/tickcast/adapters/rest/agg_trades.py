@@ -12,7 +12,7 @@ class AggTrade(NamedTuple):
     """Trades `first_id` to `last_id` of one taker order at one price. Mantissas at 1e-8.
 
     A placeholder, of which the exchange keeps nothing but the id, has `first_id` -1. `why` is empty, or the
-    reason why the row is impossible; impossible ids are -1 then.
+    reason why the row is impossible; impossible ids are -1 then, and `raw` is what the exchange sent.
     """
 
     id: int
@@ -23,6 +23,7 @@ class AggTrade(NamedTuple):
     qty: int
     side: int  # the aggressor's: +1 buyer, -1 seller
     why: str = ""
+    raw: str = ""
 
     @property
     def is_placeholder(self) -> bool:

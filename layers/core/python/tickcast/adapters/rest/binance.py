@@ -42,6 +42,7 @@ _LONGEST_BODY = 8 * 2**20  # bytes; a full page has 0.2 MB
 _DEFAULT_WAIT_S = 60  # without a `Retry-After`
 _LONGEST_WAIT_S = 3 * 86_400  # the exchange's longest ban
 _MINUTE_S = 60
+_MOST_ODD = 10  # rows of a page that are of another form by mistake
 _SHOWN = 200  # characters of an answer quoted in an error
 _WAF_ACTION = (
     "x-amzn-waf-action"  # AWS WAF wants a browser to prove itself: `challenge` (202), `captcha` (405)
@@ -276,6 +277,12 @@ class _AggTradeRow(Struct, rename=_AGG_TRADE_NAMES):
     is_buyer_maker: bool
 
 
+class _AggTradeId(Struct, rename=_AGG_TRADE_NAMES):
+    """All that is needed of a row that is none."""
+
+    id: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+
+
 def weight_limit(info: Any) -> int:
     """The weight a minute in the answer of `/api/v3/exchangeInfo`; a usual one if it does not say."""
     with contextlib.suppress(msgspec.ValidationError):
@@ -304,18 +311,35 @@ def newest_of(body: Any) -> dict[str, Newest]:
 def agg_trades(symbol: str, body: Any) -> list[AggTrade]:
     """The answer of `/api/v3/aggTrades`. Raises `TickError` where it is not a list of such rows.
 
-    A row whose values are impossible in any market has the reason in `why`; the others are not affected.
+    A row whose values are impossible in any market has the reason in `why`; the others are not affected. The
+    same is done with rows of another form that have an id, unless they are many: then it is another API.
     """
     if not isinstance(body, list):
         raise TickError(f"{symbol}: a list of aggregate trades was expected, not {_shortened(str(body))}")
-    return [_agg_trade(symbol, row) for row in body]
+    rows, errors = [], []
+    for data in body:
+        try:
+            rows.append(_agg_trade(symbol, data))
+        except msgspec.ValidationError as error:
+            raw = _shortened(str(data))
+            errors.append(f"{raw} is no aggregate trade ({error})")
+            rows.append(AggTrade(_id_of(data), -1, -1, -1, 0, 0, 0, errors[-1], raw))
+    if len(errors) > _MOST_ODD or any(row.id < 0 for row in rows):
+        raise TickError(f"{symbol}: {errors[0]}")
+    return rows
+
+
+def _id_of(data: Any) -> int:
+    """The id of a row of another form; -1 if it has none."""
+    try:
+        return msgspec.convert(data, _AggTradeId).id
+    except msgspec.ValidationError:
+        return -1
 
 
 def _agg_trade(symbol: str, data: Any) -> AggTrade:
-    try:
-        row = msgspec.convert(data, _AggTradeRow)
-    except msgspec.ValidationError as error:
-        raise TickError(f"{symbol}: {_shortened(str(data))} is no aggregate trade ({error})") from None
+    """Raises `msgspec.ValidationError` for a row of another form."""
+    row = msgspec.convert(data, _AggTradeRow)
     first_id, last_id, time_us = row.first_id, row.last_id, row.time
     if (first_id, last_id) == (-1, -1):
         return AggTrade(row.id, -1, -1, -1, 0, 0, 0)  # a placeholder's time and price mean nothing
@@ -333,7 +357,8 @@ def _agg_trade(symbol: str, data: Any) -> AggTrade:
         why = "its time is impossible"
     elif time_us < _MICROSECONDS_FROM:
         time_us *= 1000
-    return AggTrade(row.id, first_id, last_id, time_us, price, qty, -1 if row.is_buyer_maker else 1, why)
+    raw = _shortened(str(data)) if why else ""
+    return AggTrade(row.id, first_id, last_id, time_us, price, qty, -1 if row.is_buyer_maker else 1, why, raw)
 
 
 def _json(url: str, headers: Mapping[str, str], data: bytes) -> Any:

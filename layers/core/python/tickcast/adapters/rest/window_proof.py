@@ -4,31 +4,50 @@ Times only suggest where a window begins; ids prove that no trade is missing. A 
 aggregates have consecutive ids, from one before its start, or the market's first, to one after its end. The
 length of a page proves nothing: pages may be capped, and REST's database may lag by minutes.
 
-A row with impossible values, or far out of order, is left out and reported; its trade ids then count as
-withheld. With many such rows the window is not complete.
+A row with impossible values, far out of order, or with trade ids that an earlier row has, is left out and
+goes to quarantine; its trade ids then count as withheld. With many such rows the window is not complete.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from tickcast.adapters.lake.windows import REFUSED_KEPT, WITHHELD_KEPT, Progress, WindowFile
 from tickcast.adapters.rest.agg_trades import AggTrade, refused_rows
 from tickcast.market.fetch_plan import Window
 from tickcast.market.row_order import DISORDER_US
-from tickcast.units import HOUR_US, MINUTE_US
+from tickcast.units import HOUR_US, MINUTE_US, SECOND_US
 
 AROUND = 50  # rows before and after one that suffice to tell whether it is in order
 _MOST_REFUSED = 10  # of a page's rows; more are not isolated errors
+# Of a file: 50 pages, some seconds, which an interrupted fetch asks for again. They are in memory at once.
+FILE_ROWS = 50_000
 _AHEAD_US = MINUTE_US  # of the clock: a time further ahead proves nothing by itself
 
-PutFile = Callable[[int, int, list[AggTrade]], WindowFile]
+
+class Sink(Protocol):
+    """Where a window goes."""
+
+    def put(self, from_us: int, to_us: int, rows: list[AggTrade]) -> WindowFile:
+        """Write the rows of [from_us, to_us), an hour at most."""
+
+    def refuse(self, rows: list[dict[str, Any]]) -> None:
+        """Keep rows that were left out, each with its `why`."""
+
+    def keep(self, progress: Progress) -> None:
+        """Record that all up to here is written."""
 
 
 class HistoryIncomplete(RuntimeError):
-    """The exchange's answers do not cover the whole window; a retry may get the rest."""
+    """The exchange's answers do not cover the whole window; a retry may get the rest.
+
+    `contradicts` is whether they do not fit what it sent before.
+    """
+
+    def __init__(self, message: str, *, contradicts: bool = False) -> None:
+        super().__init__(message)
+        self.contradicts = contradicts
 
 
 class HistoryNotKept(HistoryIncomplete):
@@ -51,17 +70,17 @@ class WindowProof:
     """Checks that aggregates are consecutive, and has those of the window written in files of an hour.
 
     A row is checked once the rows after it are known; its time decides its hour and window. Since times may
-    fall back a little, an hour is written when a row well after it has come. `put` writes the rows of a
-    file, [from_us, to_us); `progress` records what is written.
+    fall back a little, an hour is written when a row well after it has come; of a busy hour, parts of
+    `FILE_ROWS`. `progress` records what is written.
     """
 
-    def __init__(self, window: Window, progress: Progress, put: PutFile, now_us: int) -> None:
+    def __init__(self, window: Window, progress: Progress, sink: Sink, now_us: int) -> None:
         assert progress.next_id is not None
         self.next_id = progress.next_id  # of the page to add
         self._last_id = progress.last_id
         self._window = window
         self._progress = progress
-        self._put = put
+        self._sink = sink
         self._now_us = now_us
         self._unchecked: list[AggTrade] = []
         # The last row in order, or what is known of it, repeated so that it outweighs the rows after it.
@@ -103,6 +122,14 @@ class WindowProof:
     def _check(self, rows: list[AggTrade]) -> list[tuple[AggTrade, str]]:
         """Rows with the reason why each is left out, empty if it is not."""
         refused = refused_rows(self._anchor + rows)
+        reach = self._last_id
+        for at, row in enumerate(rows, start=len(self._anchor)):
+            if row.is_placeholder or at in refused:
+                continue
+            if reach is not None and row.first_id <= reach:
+                refused[at] = f"its trade ids begin with {row.first_id}, but earlier rows reach to {reach}"
+            else:
+                reach = row.last_id
         if len(refused) > _MOST_REFUSED:
             raise self._incomplete(
                 f"{len(refused)} rows of a page are wrong, one because {next(iter(refused.values()))}"
@@ -128,17 +155,16 @@ class WindowProof:
             self._newest_inside = row.last_id
         while self._oldest_us is not None and row.time_us >= self._end_of_hour() + 2 * DISORDER_US:
             self._flush(self._end_of_hour())
+        if len(self._entries) >= FILE_ROWS and self._oldest_us is not None:
+            # The order of rows alone decides where, so that a repeat cuts alike.
+            cut_us = (self._anchor[0].time_us - 2 * DISORDER_US) // SECOND_US * SECOND_US
+            if self._oldest_us < cut_us < self._end_of_hour():
+                self._flush(cut_us)
 
     def _follow(self, row: AggTrade) -> tuple[int, int] | None:
-        """The trade ids that are missing before `row`. Raises `HistoryIncomplete`."""
+        """The trade ids that are missing before `row`."""
         last_id, self._last_id = self._last_id, row.last_id
-        if last_id is None or row.first_id == last_id + 1:
-            return None
-        if row.first_id <= last_id:
-            raise self._incomplete(
-                f"aggregate {row.id} begins with trade {row.first_id}, but earlier ones reach to {last_id}"
-            )
-        return last_id + 1, row.first_id - 1
+        return None if last_id is None or row.first_id == last_id + 1 else (last_id + 1, row.first_id - 1)
 
     def _end_of_hour(self) -> int:
         """The end of the file that is due next, µs."""
@@ -155,8 +181,8 @@ class WindowProof:
         from_us = max(window.from_us, progress.until_us)
         trades = [entry.row for entry in self._entries if not entry.why and not entry.row.is_placeholder]
         rows = [row for row in trades if from_us <= row.time_us < until_us]
-        hour_us = max((until_us - 1) // HOUR_US * HOUR_US, window.from_us)
-        progress.keys.append(self._put(hour_us, until_us, rows))
+        hour_us = (until_us - 1) // HOUR_US * HOUR_US
+        progress.keys.append(self._sink.put(max(hour_us, from_us), until_us, rows))
         progress.until_us = until_us
         if progress.first_id is None:
             progress.first_id = rows[0].first_id
@@ -169,19 +195,22 @@ class WindowProof:
         self._oldest_us = min(
             (row.time_us for row in trades if until_us <= row.time_us < window.to_us), default=None
         )
+        self._sink.keep(progress)
 
     def _enter(self, count: int) -> None:
         """Record the first `count` rows as progress."""
         progress = self._progress
+        refused = [row._asdict() | {"why": why} for row, _, why in self._entries[:count] if why]
+        if refused:
+            self._sink.refuse(refused)
+        progress.refused_rows += len(refused)
+        progress.refused = [*progress.refused, *refused][:REFUSED_KEPT]
         for row, withheld, why in self._entries[:count]:
             if not why and not row.is_placeholder:
                 progress.last_id = row.last_id
             if withheld is not None:
                 progress.withheld_trades += withheld[1] - withheld[0] + 1
                 progress.withheld = [*progress.withheld, withheld][:WITHHELD_KEPT]
-            if why:
-                progress.refused_rows += 1
-                progress.refused = [*progress.refused, row._asdict() | {"why": why}][:REFUSED_KEPT]
             progress.next_id = row.id + 1
         self._entries = self._entries[count:]
 
@@ -199,19 +228,22 @@ class WindowProof:
         if before_id > window.last_id or progress.after_id < window.first_id:
             raise HistoryNotKept(
                 f"{named(window)}: trades {window.first_id} to {window.last_id} are missing, but those of "
-                f"the exchange have ids between {before_id} and {progress.after_id}: another series"
+                f"the exchange have ids between {before_id} and {progress.after_id}: another series",
+                contradicts=True,
             )
 
     def _incomplete(self, why: str) -> HistoryIncomplete:
-        return HistoryIncomplete(f"{named(self._window)}: {why}")
+        return HistoryIncomplete(f"{named(self._window)}: {why}", contradicts=True)
 
 
-def each_once(window: Window, rows: list[AggTrade], from_id: int) -> list[AggTrade]:
-    """Rows by id, from `from_id` on. Raises `HistoryIncomplete` where two contradict each other."""
+def each_once(rows: list[AggTrade], from_id: int) -> list[AggTrade]:
+    """Rows by id, from `from_id` on. Where two contradict each other it is unknown which is right: neither is
+    used."""
     found: dict[int, AggTrade] = {}
     for row in rows:
-        if row.id >= from_id and found.setdefault(row.id, row) != row:
-            raise HistoryIncomplete(f"{named(window)}: aggregate {row.id} came twice with different values")
+        if row.id >= from_id and (first := found.setdefault(row.id, row)) != row and not first.why:
+            both = f"{first.first_id} to {first.last_id} and {row.first_id} to {row.last_id}"
+            found[row.id] = row._replace(why=f"it came twice with different values, of trades {both}")
     return [found[agg_id] for agg_id in sorted(found)]
 
 

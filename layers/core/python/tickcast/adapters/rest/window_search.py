@@ -40,7 +40,7 @@ class WindowSearch:
 
     def page(self, window: Window, agg_id: int) -> list[AggTrade]:
         """A page of aggregates from `agg_id` on, each once; empty if there are none yet."""
-        return each_once(window, self._rest.agg_trades_from(window.symbol, agg_id), agg_id)
+        return each_once(self._rest.agg_trades_from(window.symbol, agg_id), agg_id)
 
     def unproven(self, window: Window, why: str) -> HistoryIncomplete:
         """The error for a window after which no trade is known."""
@@ -120,7 +120,7 @@ class WindowSearch:
 
     def _newest(self, window: Window) -> int:
         """The newest aggregate there is. Raises `HistoryIncomplete` unless it is after the window."""
-        rows = each_once(window, self._rest.newest_agg_trades(window.symbol), 0)
+        rows = each_once(self._rest.newest_agg_trades(window.symbol), 0)
         times_us = [row.time_us for _, row in rows_in_order(rows)]
         if not times_us or times_us[-1] < window.to_us:
             found = f"the newest trade is of {time_text(times_us[-1])}" if times_us else "there are no trades"
