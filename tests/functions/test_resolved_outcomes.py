@@ -94,7 +94,8 @@ def test_outcomes_update_the_calibrators_in_the_receipt(
         mine = [o for o in outcomes if o.horizon_s == horizon_s]
         calibrator = newest.calibrator[horizon_s]
         assert calibrator.outcomes == len(mine) > 10
-        width = math.exp(sum(0.08 * (0.8 - known(o.inside)) for o in mine))
+        steps = [0.08 * max(1 / horizon_s, 1 / (1 + n / 60)) for n in range(1, len(mine) + 1)]
+        width = math.exp(sum(step * (0.8 - known(o.inside)) for step, o in zip(steps, mine, strict=True)))
         assert calibrator.interval_width == pytest.approx(width)
 
 
