@@ -115,15 +115,12 @@ def add(before: Report, events: list[Event]) -> Report:
         if failed is not None:
             report.causes = list(dict.fromkeys([*report.causes, _cause(failed)]))
         payload = _payload(event)
-        if "totals" in payload:
-            report.windows += payload["windows"]
-            report.hours_left = payload["totals"]["hours_left"]
+        if "totals" in payload or "before_us" in payload:
+            _add_planned(report, payload)
         elif "retry_after_s" in payload:
             _add_fetched(report, payload)
         elif "feature_rows" in payload:
             _add_loaded(report, payload)
-        elif "before_us" in payload:
-            report.windows += len(payload["windows"])  # of hours to load
         elif "repaired_trades" in payload:
             report.repaired_trades += payload["repaired_trades"]
         elif "promoted" in payload:
@@ -149,6 +146,15 @@ def progress_text(report: Report) -> str:
 def _add_stage(report: Report, function: str, payload: dict[str, Any]) -> None:
     report.stage_s[function] = round(report.stage_s.get(function, 0.0) + payload["seconds"], 3)
     report.bottleneck = max(report.stage_s, key=report.stage_s.__getitem__)
+
+
+def _add_planned(report: Report, payload: dict[str, Any]) -> None:
+    """The answer of plan_backfill, or of list_stale_hours."""
+    if "totals" in payload:
+        report.windows += payload["windows"]
+        report.hours_left = payload["totals"]["hours_left"]
+    else:
+        report.windows += len(payload["windows"])
 
 
 def _add_fetched(report: Report, payload: dict[str, Any]) -> None:
