@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from cdk.config import ConfigError, Environment, NetworkConfig, load
+from cdk.config import CACHE_MB_PER_SYMBOL, ConfigError, Environment, NetworkConfig, load
 from operations.__main__ import main
 from operations.cost import Estimate, monthly, report, scaling
 from operations.cost.command import text
@@ -39,6 +39,8 @@ TABLES = {
     ("prod", "what if"): report.what_if_table,
     ("prod", "skill"): report.skill_table,
 }
+
+_OF_TEN = 10 * CACHE_MB_PER_SYMBOL
 
 
 @pytest.mark.parametrize("name", TARGETS_USD)
@@ -157,7 +159,7 @@ def test_a_what_if_is_a_configuration(what_if: WhatIf, name: str, estimates: dic
     symbols = [f"S{n}USDT" for n in range(changed.symbols)]
     with_settings(estimate.environment, {**found, "symbols": symbols})
     if found.keys() & {"aws.cache.node_type", "aws.concurrent_executions"}:
-        with pytest.raises(ConfigError, match="need 400 MB of the cache|account's quota is 10"):
+        with pytest.raises(ConfigError, match=f"need {_OF_TEN} MB of the cache|account's quota is 10"):
             with_settings(
                 estimate.environment,
                 {
@@ -261,8 +263,8 @@ def test_a_line_s_price_is_shown_as_it_is_billed(estimates: dict[str, Estimate])
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--env", "dev", "--symbols", "300"], "300 symbols need 12000 MB of the cache"),
-        (["--env", "dev", "--symbols", "10"], "10 symbols need 400 MB of the cache"),
+        (["--env", "dev", "--symbols", "300"], f"300 symbols need {30 * _OF_TEN} MB of the cache"),
+        (["--env", "dev", "--symbols", "10"], f"10 symbols need {_OF_TEN} MB of the cache"),
         (["--env", "dev", "--symbols", "0"], "SYMBOLS is 0; as a number it should be from 1"),
         (["--env", "dev", "--symbols", "BTCUSDT,BTCUSDT"], "symbols: BTCUSDT more than once"),
         (["--env", "local"], "local is on this machine and costs nothing"),
