@@ -340,6 +340,29 @@ def test_a_champion_becomes_proven_on_days_that_it_was_not_trained_on(
 
 
 @pytest.mark.slow
+def test_a_refit_becomes_proven_although_each_night_trains_another(
+    s3: Any, loader: Connection, reader: Connection, train: Train, evaluate: Evaluate
+) -> None:
+    """Its days count from the newest row that it was fitted on, and no night's training starts them again."""
+    fill(loader, BTC, market(1, 1200, FROM_US))
+    judged = train()["model_id"]
+    activate(s3, judged)
+    champion = refit_model(judged, s3, BUCKET, NOW - timedelta(hours=1), reader).model_id
+    without_line(s3, champion)
+    is_provisional = []
+    for night in range(4):
+        from_us = FROM_US + (1300 + night * 86_400) * SECOND_US
+        fill(loader, BTC, market(2 + night, 86_400, from_us, step_ms=10_000), last_trade_bp=0.3)
+        verdict = evaluate(train()["model_id"])
+        promoted = promote_model(verdict, s3, BUCKET, NOW)
+        assert (promoted["status"], promoted["in_force"]) == ("kept", champion), verdict["sentence"]
+        pointer = model_registry.active_model(s3, BUCKET)
+        assert pointer is not None
+        is_provisional.append(pointer.provisional)
+    assert is_provisional == [True, True, False, False]
+
+
+@pytest.mark.slow
 def test_once_a_model_is_in_force_there_is_always_one(
     s3: Any, loader: Connection, train: Train, evaluate: Evaluate
 ) -> None:
