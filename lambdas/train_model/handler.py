@@ -30,7 +30,8 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
             trained = train_model(event, s3, settings.bucket, now, connection)
     except TrainingError as error:
         logger.warning("nothing trained", extra={"why": str(error)})
-        return {"model_id": None, "promoted": False, "rows": 0, "why": str(error)}
-    about = {"model_id": trained.model_id, "why": trained.why, "test": trained.card.get("test")}
-    logger.info("model trained", extra=about)
+        about = {"model_id": None, "promoted": False, "rows": 0, "why": str(error)}
+        return about | ({"refit_of": event["refit"]} if "refit" in event else {})
+    fields = {"model_id": trained.model_id, "why": trained.why, "test": trained.card.get("test")}
+    logger.info("model trained", extra=fields)
     return dict(json_text.finite(msgspec.to_builtins(trained)))

@@ -63,6 +63,8 @@ def run(given: argparse.Namespace) -> ExitStatus:
         steps.say(f"[yellow]{cause}[/yellow]")
     if result["sentence"]:
         steps.say(result["sentence"])
+    if result["held"]:
+        steps.say("The champion is held: it stays, with the better model in its shadow, until `make lift`.")
     print_last_line(result)
     return passed(report.ok and result["model_id"] is not None)
 
@@ -83,6 +85,7 @@ def outcome(report: Report) -> dict[str, Any]:
         "ok": report.ok,
         "model_id": verdict.get("model_id") or trained.get("model_id"),
         "promoted": promotion.get("status") == "promoted",
+        "held": promotion.get("status") == "held",
         "provisional": verdict.get("provisional"),
         "reasons": verdict.get("reasons") or ["not_judged" if trained.get("model_id") else "not_trained"],
         "sentence": verdict.get("sentence") or trained.get("why"),

@@ -21,6 +21,7 @@ from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.model_registry import RegistryError
 from tickcast.adapters.registry.model_watcher import ModelWatcher, inline
+from tickcast.adapters.registry.pointer import LIFTED
 from tickcast.adapters.settings import DatabaseSettings
 from tickcast.features.vector import FEATURE_NAMES
 from tickcast.functions import train_model as training_function
@@ -339,6 +340,29 @@ def test_a_champion_becomes_proven_on_days_that_it_was_not_trained_on(
 
 
 @pytest.mark.slow
+def test_a_refit_becomes_proven_although_each_night_trains_another(
+    s3: Any, loader: Connection, reader: Connection, train: Train, evaluate: Evaluate
+) -> None:
+    """Its days count from the newest row that it was fitted on, and no night's training starts them again."""
+    fill(loader, BTC, market(1, 1200, FROM_US))
+    judged = train()["model_id"]
+    activate(s3, judged)
+    champion = refit_model(judged, s3, BUCKET, NOW - timedelta(hours=1), reader).model_id
+    without_line(s3, champion)
+    is_provisional = []
+    for night in range(4):
+        from_us = FROM_US + (1300 + night * 86_400) * SECOND_US
+        fill(loader, BTC, market(2 + night, 86_400, from_us, step_ms=10_000), last_trade_bp=0.3)
+        verdict = evaluate(train()["model_id"])
+        promoted = promote_model(verdict, s3, BUCKET, NOW)
+        assert (promoted["status"], promoted["in_force"]) == ("kept", champion), verdict["sentence"]
+        pointer = model_registry.active_model(s3, BUCKET)
+        assert pointer is not None
+        is_provisional.append(pointer.provisional)
+    assert is_provisional == [True, True, False, False]
+
+
+@pytest.mark.slow
 def test_once_a_model_is_in_force_there_is_always_one(
     s3: Any, loader: Connection, train: Train, evaluate: Evaluate
 ) -> None:
@@ -388,6 +412,55 @@ def test_the_active_model_is_refitted_on_the_newest_rows(
     outdated = refit_model(judged["model_id"], s3, BUCKET, NOW + timedelta(hours=2), reader)
     assert outdated.why == "not refitted: it is not the active model any more"
     assert model_registry.roll_back(s3, BUCKET, NOW.isoformat()).model_id == before.model_id
+
+
+def test_no_training_replaces_a_model_that_is_held(
+    s3: Any, loader: Connection, reader: Connection, train: Train
+) -> None:
+    fill(loader, BTC, market(1, 600, FROM_US))
+    first = train(replace=True)
+    assert (first["promoted"], first["why"]) == (True, None)
+    model_registry.hold(s3, BUCKET, LIFTED)
+    other = train(replace=True)
+    assert other["promoted"] is False
+    assert f"not made active: model {first['model_id']} is held until lifted" in other["why"]
+    fill(loader, BTC, market(2, 300, FROM_US + 600 * SECOND_US))
+    refitted = refit_model(first["model_id"], s3, BUCKET, NOW + timedelta(hours=1), reader)
+    assert not refitted.promoted and "is held until lifted" in (refitted.why or "")
+    pointer = model_registry.active_model(s3, BUCKET)
+    assert pointer is not None and pointer.model_id == first["model_id"]
+
+
+def test_a_champion_that_is_held_is_judged_although_another_passed(
+    s3: Any, loader: Connection, train: Train, evaluate: Evaluate
+) -> None:
+    fill(loader, BTC, market(1, 600, FROM_US, strength=0.0))
+    champion = train()["model_id"]
+    activate(s3, champion)
+    fill(loader, BTC, market(2, 1200, FROM_US + 700 * SECOND_US))
+    better = train()["model_id"]
+    assert evaluate(better)["promote"] == better
+    assert model_registry.read_card(s3, BUCKET, champion).proof is None
+    model_registry.hold(s3, BUCKET, LIFTED)
+    verdict = evaluate(better)
+    assert verdict["promote"] == better
+    assert model_registry.read_card(s3, BUCKET, champion).proof is not None
+    assert promote_model(verdict, s3, BUCKET, NOW)["status"] == "held"
+
+
+def test_models_are_compared_with_what_the_perpetual_adds(
+    s3: Any, loader: Connection, train: Train, evaluate: Evaluate
+) -> None:
+    """As they serve: weights on a card that correct wrongly cost it the comparison."""
+    rows = market(1, 900, FROM_US)
+    rows.features[:, FEATURE_NAMES.index("has_reference")] = 1.0
+    fill(loader, BTC, rows)
+    trained = train()["model_id"]
+    before = evaluate(trained)["figures"]["no_change"]["skill"]
+    card = model_registry.card_document(s3, BUCKET, trained)
+    wrong = {"usual_sigma_bp": 1.0, "weights": [[-0.5] * len(PATH_S)] * 3}
+    model_registry.save_card(s3, BUCKET, card | {"reference": {BTC: wrong}})
+    assert evaluate(trained)["figures"]["no_change"]["skill"] < before - 0.05
 
 
 def test_a_refit_that_forecasts_something_else_is_not_served(

@@ -9,7 +9,14 @@ from tickcast.features.vector import FEATURE_NAMES, Floats
 from tickcast.model.dataset import Rows, mask_quotes
 from tickcast.model.forecast import PATH_S
 from tickcast.model.network import HAS_QUOTES, SIGMA, damping
-from tickcast.model.reference import INPUTS, ReferenceWeights, corrected, has_reference
+from tickcast.model.reference import (
+    INPUTS,
+    MAX_WEIGHT,
+    ReferenceWeights,
+    corrected,
+    fit_weights,
+    has_reference,
+)
 from tickcast.model.training import paths_bp, train
 
 HAS_REFERENCE = FEATURE_NAMES.index("has_reference")
@@ -97,3 +104,11 @@ def test_without_quotes_there_is_no_basis() -> None:
     masked = mask_quotes(with_reference(1, 50, 0.4))
     assert not masked.features[:, [HAS_REFERENCE, BASIS]].any()
     assert not has_reference(masked.features).any()
+
+
+def test_an_input_that_hardly_varies_leaves_a_card_that_serves() -> None:
+    rows = with_reference(1, 3000, 4.0)
+    network = train({"BTC": planted(2, 3000, 0.6)}, FAST).network
+    rows.features[:, BASIS] *= 0.01
+    weights = np.array(fit_weights({"BTC": rows}, network)["BTC"].weights)
+    assert np.abs(weights).max() == MAX_WEIGHT

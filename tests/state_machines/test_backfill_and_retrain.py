@@ -321,6 +321,16 @@ def test_a_refit_that_fails_leaves_the_promoted_model(machine: Machine) -> None:
     assert (only(ran).status, only(ran).output["promotion"]) == ("SUCCEEDED", MOVED)
 
 
+def test_a_champion_that_is_held_is_no_failure(machine: Machine) -> None:
+    """Not even where the training was to replace it: its model is evaluated like any other."""
+    machine.answer("PlanBackfill", planned({}, train={"replace": True}))
+    machine.answer("TrainModel", TRAINED | {"why": "trained, not made active: model m0 is held"})
+    machine.answer("PromoteModel", MOVED | {"status": "held", "in_force": "m0", "challenger": "m"})
+    ran = machine.run()
+    assert calls(ran)[-3:] == ["TrainModel", "EvaluateModel", "PromoteModel"]
+    assert (only(ran).status, only(ran).output["promotion"]["status"]) == ("SUCCEEDED", "held")
+
+
 def test_a_trained_model_is_evaluated_and_promoted(machine: Machine) -> None:
     machine.answer("PlanBackfill", planned({}, train={}))
     ran = machine.run()

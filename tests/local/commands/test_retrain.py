@@ -76,6 +76,27 @@ def test_the_refit_is_in_force_where_it_is_served() -> None:
     assert (result["in_force"], result["refit"]) == ("m2", left)
 
 
+def test_a_refit_without_rows_leaves_what_was_trained_and_promoted() -> None:
+    failed = {"model_id": None, "promoted": False, "rows": 0, "why": "60 usable rows", "refit_of": "m2"}
+    events = [
+        event({"model_id": "m2", "promoted": False, "why": None, "refit_of": None, "rows": 9}),
+        event({"status": "promoted", "in_force": "m2", "challenger": None, "previous": "m1"}),
+        event(failed),
+    ]
+    result = retrain.outcome(execution.add(Report(), events))
+    assert (result["model_id"], result["in_force"], result["rows"]) == ("m2", "m2", 9)
+    assert (result["refit"]["why"], result["held"]) == ("60 usable rows", False)
+
+
+def test_a_champion_that_is_held_is_said_to_be() -> None:
+    events = [
+        event({"model_id": "m2", "promoted": False, "why": None, "rows": 9}),
+        event({"status": "held", "in_force": "m1", "challenger": "m2", "previous": None}),
+    ]
+    result = retrain.outcome(execution.add(Report(), events))
+    assert (result["promoted"], result["held"], result["in_force"]) == (False, True, "m1")
+
+
 def test_without_a_model_the_reason_is_not_trained() -> None:
     result = retrain.outcome(execution.add(Report(), [event({"windows": 0, "totals": {"hours_left": 0.0}})]))
     assert (result["model_id"], result["promoted"], result["reasons"]) == (None, False, ["not_trained"])

@@ -114,7 +114,8 @@ def evaluate_model(
         decided = {"provisional": provisional, "gate": to_builtins(record, str_keys=True)}
         model_registry.save_card(s3, bucket, each.document | decided)
     proof = None
-    if champion and _is_provisional(pointer, champion) and not answer["promote"]:
+    stays = not answer["promote"] or (pointer is not None and pointer.is_held(now))
+    if champion and _is_provisional(pointer, champion) and stays:
         proof = _judge_champion(champion, connection, symbols)
         record = _record(proof, None, False, now, sentence_of_proof(proof.decision))
         proven = {"provisional": False} if proof.decision.promoted else {}

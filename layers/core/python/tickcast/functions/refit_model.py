@@ -16,6 +16,7 @@ import numpy as np
 import psycopg
 
 from tickcast.adapters.registry import model_registry
+from tickcast.adapters.registry.model_registry import ModelHeld
 from tickcast.adapters.registry.model_watcher import load
 from tickcast.adapters.registry.onnx_model import export
 from tickcast.adapters.registry.pointer import Pointer
@@ -97,6 +98,8 @@ def refit_model(
         _promote(s3, bucket, model_id, card.model_id, now)
     except _Outdated:
         return _left(model_id, "it is not the active model any more")
+    except ModelHeld as error:
+        return _left(model_id, str(error))
     return TrainedModel(
         card.model_id, True, None, card.rows, card.rows_with_quotes, new_document(card), model_id
     )

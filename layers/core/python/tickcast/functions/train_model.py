@@ -4,6 +4,7 @@
 
 The model is a challenger: the gate promotes it, if at all (`evaluate_model`, `promote_model`). With
 `"replace": true` it becomes the active model at once, without the gate: so a new system gets its first one.
+While the active model is held it stays a challenger, and `why` says so.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import psycopg
 import tickcast
 from tickcast.adapters.postgres import training_rows
 from tickcast.adapters.registry import model_registry
+from tickcast.adapters.registry.model_registry import ModelHeld
 from tickcast.adapters.registry.onnx_model import export
 from tickcast.adapters.settings import MAX_DAYS
 from tickcast.evaluation import drift
@@ -60,7 +62,8 @@ class TrainRequest(msgspec.Struct, frozen=True):
 
 
 class TrainedModel(msgspec.Struct):
-    """The result that the state machine and `make retrain` read. `why` is for when nothing was trained."""
+    """The result that the state machine and `make retrain` read. `why` is for when nothing was trained,
+    or the model did not become active as it was to."""
 
     model_id: str
     promoted: bool
@@ -120,9 +123,15 @@ def train_model(
         **comparisons(trained_on, trained.learned_to_us, settings),
     )
     model_registry.save(s3, bucket, onnx_file, card)
+    promoted, why = request.replace, None
     if request.replace:
-        model_registry.promote(s3, bucket, model_id, trained_at, by="a first model, not evaluated", now=now)
-    return TrainedModel(model_id, request.replace, None, card.rows, card.rows_with_quotes, new_document(card))
+        try:
+            model_registry.promote(
+                s3, bucket, model_id, trained_at, by="a first model, not evaluated", now=now
+            )
+        except ModelHeld as error:
+            promoted, why = False, f"trained, not made active: {error}"
+    return TrainedModel(model_id, promoted, why, card.rows, card.rows_with_quotes, new_document(card))
 
 
 def new_model_id(now: datetime, onnx_file: bytes) -> str:

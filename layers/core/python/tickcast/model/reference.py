@@ -124,7 +124,8 @@ def fit_weights(markets: Markets, network: Network) -> dict[str, ReferenceWeight
 def _fit(rows: Rows, expected_bp: Floats, scale_bp: Floats, usual_bp: Floats) -> ReferenceWeights:
     units_bp = scale_bp * damping(rows.features[:, [SIGMA]], usual_bp)
     left = np.clip((rows.moves_bp - expected_bp) / units_bp, -_CLIP, _CLIP)  # (N, J)
-    weights = ridge(rows.features[:, _AT], left, _RIDGE)
+    # An input that hardly varies would have weights that no card may have.
+    weights = np.clip(ridge(rows.features[:, _AT], left, _RIDGE), -MAX_WEIGHT, MAX_WEIGHT)
     return ReferenceWeights(float(usual_bp[0]), weights.tolist())
 
 
