@@ -347,13 +347,17 @@ def test_a_broken_connection_is_an_error_and_the_next_load_takes_a_new_one(
     assert checksums(owner) == expected
 
 
-def test_time_that_runs_out_ends_a_load_between_hours(s3: Any, load: Load, owner: Any, ticks: Any) -> None:
+@pytest.mark.parametrize("first_ms", [1e9, 0.0])
+def test_time_that_runs_out_ends_a_load_between_hours(
+    s3: Any, load: Load, owner: Any, ticks: Any, first_ms: float
+) -> None:
+    """Every call derives an hour at least: the state machine repeats it until it is complete."""
     objects = put_hours(s3, *ticks)
     expected = tables_of(load, owner, objects)
     runs = 0
     while True:
         runs += 1
-        left_ms = iter([1e9])
+        left_ms = iter([first_ms])
         done = load(objects, remaining_ms=lambda left_ms=left_ms: next(left_ms, 0.0))
         newest = owner.execute("select min(hour_us), max(hour_us), count(*) from tickcast.hours").fetchone()
         assert newest[1] - newest[0] == (newest[2] - 1) * HOUR_US  # the newest first
@@ -389,6 +393,22 @@ def test_rows_are_kept_when_their_quotes_are_gone_from_bronze(
     assert len(done["problems"]) >= 1 and "stay as they are" in done["problems"][0]
     assert checksums(owner, ["trades", "bars_1s", "feature_blocks"]) == before
     assert load()["problems"] == []  # reported once
+
+
+def test_rows_are_kept_when_their_trades_are_gone_from_bronze(
+    s3: Any, load: Load, owner: Any, ticks: Any
+) -> None:
+    """Of an hour that never had quotes; a repair then brings some of its trades."""
+    rest = aggregates(ticks[0])
+    first, *_ = put_hours(s3, rest, NO_QUOTES, source="rest")
+    load(trades_keep_days=0)
+    before = checksums(owner, ["trades", "bars_1s", "feature_blocks"])
+    s3.delete_object(Bucket=BUCKET, Key=first["key"])
+    put(s3, first["key"].replace("part", "late"), rest[:10], NO_QUOTES, "rest")
+    done = load(trades_keep_days=0)
+    assert len(done["problems"]) >= 1 and "and 10 trades left" in done["problems"][0]
+    assert checksums(owner, ["trades", "bars_1s", "feature_blocks"]) == before
+    assert load(trades_keep_days=0)["problems"] == []
 
 
 def test_an_object_that_goes_while_it_is_read_leaves_its_hour_stale(
