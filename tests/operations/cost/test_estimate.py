@@ -157,7 +157,7 @@ def test_a_what_if_is_a_configuration(what_if: WhatIf, name: str, estimates: dic
     symbols = [f"S{n}USDT" for n in range(changed.symbols)]
     with_settings(estimate.environment, {**found, "symbols": symbols})
     if found.keys() & {"aws.cache.node_type", "aws.concurrent_executions"}:
-        with pytest.raises(ConfigError, match="need 400 MB of the cache|account's quota is 10"):
+        with pytest.raises(ConfigError, match="need 420 MB of the cache|account's quota is 10"):
             with_settings(
                 estimate.environment,
                 {
@@ -261,8 +261,8 @@ def test_a_line_s_price_is_shown_as_it_is_billed(estimates: dict[str, Estimate])
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--env", "dev", "--symbols", "300"], "300 symbols need 12000 MB of the cache"),
-        (["--env", "dev", "--symbols", "10"], "10 symbols need 400 MB of the cache"),
+        (["--env", "dev", "--symbols", "300"], "300 symbols need 12600 MB of the cache"),
+        (["--env", "dev", "--symbols", "10"], "10 symbols need 420 MB of the cache"),
         (["--env", "dev", "--symbols", "0"], "SYMBOLS is 0; as a number it should be from 1"),
         (["--env", "dev", "--symbols", "BTCUSDT,BTCUSDT"], "symbols: BTCUSDT more than once"),
         (["--env", "local"], "local is on this machine and costs nothing"),
