@@ -347,6 +347,29 @@ def test_a_broken_connection_is_an_error_and_the_next_load_takes_a_new_one(
     assert checksums(owner) == expected
 
 
+def test_an_hour_that_fails_keeps_no_other_from_being_loaded(
+    s3: Any, load: Load, owner: Any, ticks: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = put_hours(s3, *ticks)
+    expected = tables_of(load, owner, objects)
+    real = HistoryStore.record
+
+    def record(store: HistoryStore, symbol: str, hour_us: int, *arguments: Any) -> None:
+        if hour_us == HOUR + HOUR_US:
+            store.connection.execute("select 1 / 0")
+        real(store, symbol, hour_us, *arguments)
+
+    monkeypatch.setattr(HistoryStore, "record", record)
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        load(objects)
+    derived = [hour_us for (hour_us,) in owner.execute("select hour_us from tickcast.hours order by 1")]
+    assert HOUR in derived and HOUR + HOUR_US not in derived
+    assert len(derived) == expected["hours"][0] - 1
+    monkeypatch.undo()
+    load(objects)
+    assert checksums(owner) == expected
+
+
 @pytest.mark.parametrize("first_ms", [1e9, 0.0])
 def test_time_that_runs_out_ends_a_load_between_hours(
     s3: Any, load: Load, owner: Any, ticks: Any, first_ms: float

@@ -132,10 +132,11 @@ class LoadHistory:
     def __call__(self, event: dict[str, Any], remaining_ms: Callable[[], float]) -> Loaded:
         """Derive what `event`, a `LoadRequest`, names and is out of date.
 
-        Raises `RequestError`, and what S3 and PostgreSQL raise: then it can be repeated.
+        Raises `RequestError`, and what S3 and PostgreSQL raise: then it can be repeated. An error of one hour
+        is raised after the others are derived, so that it does not keep older ones from it for ever.
         """
         request = _request(event)
-        store, loaded, is_begun = self._open_store(), Loaded(), False
+        store, loaded, is_begun, failed = self._open_store(), Loaded(), False, None
         hours = affected_hours(request.window.from_us, request.window.to_us - 1)
         inputs = self._inputs(request, hours)
         derived = store.derived(request.window.symbol, hours.start, hours.stop)
@@ -151,9 +152,16 @@ class LoadHistory:
                 break
             else:
                 is_begun = True  # one at least: a call that did nothing would be repeated for ever
-                self._derive(store, hour, derived.get(hour_us), loaded)
+                try:
+                    self._derive(store, hour, derived.get(hour_us), loaded)
+                except Exception as error:
+                    if store.connection.closed:
+                        raise
+                    failed = failed or error
         if self._settings.keep_days > 0 or self._settings.trades_keep_days > 0:
             store.expire(*map(self._cutoff_us, (self._settings.keep_days, self._settings.trades_keep_days)))
+        if failed:
+            raise failed
         return loaded
 
     def _inputs(self, request: LoadRequest, hours: range) -> dict[int, list[BronzeObject]]:
