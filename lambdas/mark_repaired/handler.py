@@ -12,7 +12,7 @@ from tickcast.adapters.redis.connection import connect
 from tickcast.adapters.settings import MarkRepairedSettings
 from tickcast.adapters.telemetry import structured_logger
 from tickcast.adapters.variables import read
-from tickcast.functions.mark_repaired import fetched_rows, mark_repaired
+from tickcast.functions.mark_repaired import fetched_rows, lacking, mark_repaired
 from tickcast.market.fetch_plan import Window
 
 logger = structured_logger()
@@ -26,8 +26,9 @@ lake = WindowLake(s3, settings.bucket)
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     window = msgspec.convert(event["window"], Window)
     store = GapStore(database.connection())
-    fetched = fetched_rows(s3, settings.bucket, window)
-    marked = mark_repaired(window, lake.withheld(window), store, client, fetched)
+    withheld = lake.withheld(window)
+    fetched = fetched_rows(s3, settings.bucket, window, lacking(window, withheld, store))
+    marked = mark_repaired(window, withheld, store, client, fetched)
     answer: dict[str, Any] = msgspec.to_builtins(marked)
     if marked.missing_trades:
         logger.warning("trades of a repaired gap are still missing", extra=answer)

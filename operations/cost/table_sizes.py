@@ -28,7 +28,7 @@ ROW_SIZES = {
         "four recordings in blocks of 2,250 rows: 78 with 25 features and 17 moves in float16, three more",
     ),
     "outcomes": RowSize(252, "200,000 rows, one for each horizon"),
-    "bars_1s": RowSize(240, "200,000 rows: 199, and five columns of the perpetual"),
+    "bars_1s": RowSize(209, "86,400 rows, with free space"),
     "tallies": RowSize(300, "assumed, by its columns"),
 }
 OUTCOMES_PER_S = 4  # horizons of the prediction that is kept each second

@@ -347,13 +347,40 @@ def test_a_broken_connection_is_an_error_and_the_next_load_takes_a_new_one(
     assert checksums(owner) == expected
 
 
-def test_time_that_runs_out_ends_a_load_between_hours(s3: Any, load: Load, owner: Any, ticks: Any) -> None:
+def test_an_hour_that_fails_keeps_no_other_from_being_loaded(
+    s3: Any, load: Load, owner: Any, ticks: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = put_hours(s3, *ticks)
+    expected = tables_of(load, owner, objects)
+    real = HistoryStore.record
+
+    def record(store: HistoryStore, symbol: str, hour_us: int, *arguments: Any) -> None:
+        if hour_us == HOUR + HOUR_US:
+            store.connection.execute("select 1 / 0")
+        real(store, symbol, hour_us, *arguments)
+
+    monkeypatch.setattr(HistoryStore, "record", record)
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        load(objects)
+    derived = [hour_us for (hour_us,) in owner.execute("select hour_us from tickcast.hours order by 1")]
+    assert HOUR in derived and HOUR + HOUR_US not in derived
+    assert len(derived) == expected["hours"][0] - 1
+    monkeypatch.undo()
+    load(objects)
+    assert checksums(owner) == expected
+
+
+@pytest.mark.parametrize("first_ms", [1e9, 0.0])
+def test_time_that_runs_out_ends_a_load_between_hours(
+    s3: Any, load: Load, owner: Any, ticks: Any, first_ms: float
+) -> None:
+    """Every call derives an hour at least: the state machine repeats it until it is complete."""
     objects = put_hours(s3, *ticks)
     expected = tables_of(load, owner, objects)
     runs = 0
     while True:
         runs += 1
-        left_ms = iter([1e9])
+        left_ms = iter([first_ms])
         done = load(objects, remaining_ms=lambda left_ms=left_ms: next(left_ms, 0.0))
         newest = owner.execute("select min(hour_us), max(hour_us), count(*) from tickcast.hours").fetchone()
         assert newest[1] - newest[0] == (newest[2] - 1) * HOUR_US  # the newest first
@@ -388,6 +415,27 @@ def test_rows_are_kept_when_their_quotes_are_gone_from_bronze(
     done = load()
     assert len(done["problems"]) >= 1 and "stay as they are" in done["problems"][0]
     assert checksums(owner, ["trades", "bars_1s", "feature_blocks"]) == before
+    assert load()["problems"] == []  # reported once
+
+
+def test_rows_are_kept_when_their_trades_are_gone_from_bronze(
+    s3: Any, load: Load, owner: Any, ticks: Any
+) -> None:
+    """Of an hour that never had quotes; a repair then brings some of its trades."""
+    rest = aggregates(ticks[0])
+    first, *_ = put_hours(s3, rest, NO_QUOTES, source="rest")
+    load()
+    of_hour = "select trades, bars, feature_rows from tickcast.hours where hour_us = %s"
+    bars = "select md5(string_agg(b::text, '|' order by end_us)) from tickcast.bars_1s b where end_us < %s"
+    before = owner.execute(of_hour, (HOUR,)).fetchone(), owner.execute(bars, (HOUR + HOUR_US,)).fetchone()
+    s3.delete_object(Bucket=BUCKET, Key=first["key"])
+    put(s3, first["key"].replace("part", "late"), rest[:10], NO_QUOTES, "rest")
+    [problem] = load()["problems"]
+    assert problem.endswith(
+        "stay as they are: of 0 quotes and 879 trades bronze has 0 quotes and 10 trades left"
+    )
+    after = owner.execute(of_hour, (HOUR,)).fetchone(), owner.execute(bars, (HOUR + HOUR_US,)).fetchone()
+    assert after == before
     assert load()["problems"] == []  # reported once
 
 

@@ -19,10 +19,10 @@ from tickcast.adapters.postgres.history_store import OpenStore
 from tickcast.adapters.settings import HistorySettings
 from tickcast.functions import mark_repaired as mark_repaired_module
 from tickcast.functions.load_history import LoadHistory
-from tickcast.functions.mark_repaired import NO_ROWS, MarkedGap, fetched_rows, mark_repaired
+from tickcast.functions.mark_repaired import MarkedGap, fetched_rows, lacking, mark_repaired
 from tickcast.market.fetch_plan import Window
 from tickcast.market.gaps import WITHHELD, GapLedger
-from tickcast.units import DAY_US
+from tickcast.units import DAY_US, HOUR_US
 
 
 @pytest.mark.parametrize("is_recent", [True, False])
@@ -68,8 +68,12 @@ def test_a_gap_that_rest_fills_leaves_the_ledger_but_for_what_is_withheld(
     assert trades[never_given]["first_id"].tolist() == [1150]
     gap = Window(**window)
     for _ in range(2):
-        fetched = NO_ROWS if is_recent else fetched_rows(s3, BUCKET, gap)
-        marked = mark_repaired(gap, WindowLake(s3, BUCKET).withheld(gap), store, redis_client, fetched)
+        withheld = WindowLake(s3, BUCKET).withheld(gap)
+        ids = lacking(gap, withheld, store)
+        assert ids == ([] if is_recent else [(1100, 1150), (1151, 1200)])
+        fetched = fetched_rows(s3, BUCKET, gap, ids)
+        assert is_recent == (not len(fetched))
+        marked = mark_repaired(gap, withheld, store, redis_client, fetched)
         assert (marked.repaired_trades, marked.withheld_trades, marked.missing_trades) == (99, 1, 0)
 
     stored = json.loads(redis_client.get(f"repaired:{SYMBOL}"))
@@ -91,6 +95,36 @@ def test_a_gap_that_rest_fills_leaves_the_ledger_but_for_what_is_withheld(
         (1150, 1150, "withheld", *touched),
         (1151, 1199, "repaired", *touched),
     ]
+
+
+def test_of_a_window_of_many_files_those_with_the_ids_are_read(
+    s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gap of some trades in a busy day; and one whose ids were restarted within the window."""
+    trades, quotes = random_ticks(5, 6 * 3600, trades_s=1)
+    restarted = trades.copy()
+    is_new = restarted["time_us"] >= START_US + 3 * HOUR_US
+    for name in ("first_id", "last_id"):
+        restarted[name][is_new] -= trades["first_id"][is_new][0] - 1
+    wanted = int(trades["first_id"][len(trades) // 3])
+    read: list[str] = []
+    real = mark_repaired_module.ticks_of
+
+    def counted(data: bytes, about: Any) -> Any:
+        read.append(about.key)
+        return real(data, about)
+
+    monkeypatch.setattr(mark_repaired_module, "ticks_of", counted)
+    monkeypatch.setattr(mark_repaired_module, "_MIXED_IDS", 10)
+    window = Window(START_US, START_US + DAY_US, SYMBOL, "gap", wanted, wanted + 9)
+    for rows, most in ((trades, 2), (restarted, 7)):
+        read.clear()
+        files = [file | {"rows": 1} for file in put_hours(s3, rows, quotes[:0], source="rest")]
+        key = bronze.window_key(SYMBOL, window.from_us, window.to_us)
+        s3.put_object(Bucket=BUCKET, Key=key, Body=json.dumps({"keys": files}))
+        fetched = fetched_rows(s3, BUCKET, window, [(wanted, wanted + 10)])
+        assert set(range(wanted, wanted + 10)) <= set(fetched["first_id"].tolist())
+        assert 1 <= len(read) <= most < len(files) + 1
 
 
 def test_marks_of_a_series_that_was_restarted_stay_apart_from_those_of_the_new_one(

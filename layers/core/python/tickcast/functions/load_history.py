@@ -43,6 +43,7 @@ SERVICE = "load_history"
 _MOST_US = (MAX_DAYS + 10) * DAY_US  # of a request: the longest plan, and the hours around it
 _ENOUGH_MS = 240_000  # the longest that an hour takes, with a margin
 _CACHED_TICKS = 500_000  # 32 MB: what the next hour needs of this one's objects
+_REFUSED_SIZE = 10  # of a refused tick, which is a dictionary, in ticks of an array
 _EXAMPLE = '{"window": {"symbol": "BTCUSDT", "from_us": 1754006400000000, "to_us": 1754010000000000}}'
 
 Times = npt.NDArray[np.int64]
@@ -131,10 +132,11 @@ class LoadHistory:
     def __call__(self, event: dict[str, Any], remaining_ms: Callable[[], float]) -> Loaded:
         """Derive what `event`, a `LoadRequest`, names and is out of date.
 
-        Raises `RequestError`, and what S3 and PostgreSQL raise: then it can be repeated.
+        Raises `RequestError`, and what S3 and PostgreSQL raise: then it can be repeated. An error of one hour
+        is raised after the others are derived, so that it does not keep older ones from it for ever.
         """
         request = _request(event)
-        store, loaded = self._open_store(), Loaded()
+        store, loaded, is_begun, failed = self._open_store(), Loaded(), False, None
         hours = affected_hours(request.window.from_us, request.window.to_us - 1)
         inputs = self._inputs(request, hours)
         derived = store.derived(request.window.symbol, hours.start, hours.stop)
@@ -145,13 +147,21 @@ class LoadHistory:
             hour = _Hour(request.window.symbol, hour_us, inputs[hour_us], self._digests(inputs[hour_us]))
             if not is_stale(hour.inputs, derived.get(hour_us)):
                 loaded.skipped += 1
-            elif remaining_ms() < _ENOUGH_MS:
+            elif remaining_ms() < _ENOUGH_MS and is_begun:
                 loaded.complete = False
                 break
             else:
-                self._derive(store, hour, derived.get(hour_us), loaded)
+                is_begun = True  # one at least: a call that did nothing would be repeated for ever
+                try:
+                    self._derive(store, hour, derived.get(hour_us), loaded)
+                except Exception as error:
+                    if store.connection.closed:
+                        raise
+                    failed = failed or error
         if self._settings.keep_days > 0 or self._settings.trades_keep_days > 0:
             store.expire(*map(self._cutoff_us, (self._settings.keep_days, self._settings.trades_keep_days)))
+        if failed:
+            raise failed
         return loaded
 
     def _inputs(self, request: LoadRequest, hours: range) -> dict[int, list[BronzeObject]]:
@@ -178,13 +188,9 @@ class LoadHistory:
         except ObjectGone as error:
             loaded.problems.append(f"{hour.symbol}'s hour {hour.hour_us} stays as it is: {error}")
             return
-        if before and len(ticks.quotes) < before.quotes and hour_inputs.unpacked(before.inputs) - hour.inputs:
+        if before and hour_inputs.unpacked(before.inputs) - hour.inputs and _is_less(hour, ticks, before):
             # Bronze has deleted some: the new rows would be worse than those there are.
-            what = f"of {before.quotes} quotes bronze has {len(ticks.quotes)} left"
-            loaded.problems.append(f"rows of {hour.symbol}'s hour {hour.hour_us} stay as they are: {what}")
-            inputs = hour_inputs.unpacked(before.inputs) | hour.inputs
-            with store.connection.transaction():
-                store.record(hour.symbol, hour.hour_us, before._replace(inputs=hour_inputs.packed(inputs)))
+            self._keep(store, hour, ticks, before, loaded)
             return
         grids_us = [grid_ms * 1000 for grid_ms in self._settings.grids_ms]
         rows = rows_of_hour(as_trades(ticks.trades), ticks.quotes, ticks.reference, hour.hour_us, *grids_us)
@@ -197,6 +203,21 @@ class LoadHistory:
             ticks.quarantined,
         )
         self._store(store, hour, ticks, rows, record, before, loaded)
+
+    def _keep(
+        self, store: HistoryStore, hour: _Hour, ticks: _Ticks, before: HourRecord, loaded: Loaded
+    ) -> None:
+        """Note that an hour stays as it is, whatever bronze has of it now."""
+        left = f"{len(ticks.quotes)} quotes and {_count_in(ticks.trades, hour.hour_us)} trades"
+        loaded.problems.append(
+            f"rows of {hour.symbol}'s hour {hour.hour_us} stay as they are: of {before.quotes} quotes and "
+            f"{before.trades} trades bronze has {left} left"
+        )
+        inputs = hour_inputs.packed(hour_inputs.unpacked(before.inputs) | hour.inputs)
+        with store.connection.transaction():
+            store.lock(hour.symbol, [day_of(hour.hour_us)])
+            if store.derived(hour.symbol, hour.hour_us, hour.hour_us + 1).get(hour.hour_us) == before:
+                store.record(hour.symbol, hour.hour_us, before._replace(inputs=inputs))
 
     def _store(
         self,
@@ -315,8 +336,15 @@ class _TickCache:
         return self._ticks.get((about.key, about.etag))
 
 
+def _is_less(hour: _Hour, ticks: _Ticks, before: HourRecord) -> bool:
+    """Whether an hour has fewer ticks than it was derived from; of trades less than half, for one that comes
+    singly or as an aggregate may be more rows or fewer."""
+    return len(ticks.quotes) < before.quotes or 2 * _count_in(ticks.trades, hour.hour_us) < before.trades
+
+
 def _size(ticks: ObjectTicks) -> int:
-    return len(ticks.trades) + len(ticks.quotes) + len(ticks.reference)
+    refused = sum(len(each.rows) for each in ticks.refused)
+    return len(ticks.trades) + len(ticks.quotes) + len(ticks.reference) + _REFUSED_SIZE * refused
 
 
 def _within(ticks: npt.NDArray[Any], from_us: int, to_us: int) -> npt.NDArray[Any]:

@@ -14,7 +14,7 @@ of the next state includes it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import msgspec
@@ -22,15 +22,17 @@ import numpy as np
 import redis
 
 from tickcast.adapters import json_text
+from tickcast.adapters.lake.bronze import read_file
 from tickcast.adapters.lake.bronze_reader import ObjectGone, fetch, object_at, ticks_of
 from tickcast.adapters.lake.windows import WindowLake
 from tickcast.adapters.postgres.gap_store import GapStore
 from tickcast.adapters.redis import keys
-from tickcast.market.fetch_plan import Window
+from tickcast.market.fetch_plan import Window, subtract
 from tickcast.market.gaps import Gap, touched_ms
 from tickcast.market.trade_ledger import LEDGER_ROW, LedgerRows, known_ranges, ledger_rows
 
 KEPT = 1000  # ranges in the hot store
+_MIXED_IDS = 1000  # how far ids of two files may reach into each other, at most
 NO_ROWS = np.empty(0, LEDGER_ROW)
 
 
@@ -45,15 +47,32 @@ class MarkedGap(msgspec.Struct):
     missing_trades: int
 
 
-def fetched_rows(s3: Any, bucket: str, window: Window) -> LedgerRows:
-    """The rows of the files that were fetched for a window; none where its marker is not there."""
-    marker = WindowLake(s3, bucket).marker(window)
-    parts = [np.empty(0, LEDGER_ROW)]
-    for file in marker.keys if marker else ():
+def lacking(window: Window, withheld: Iterable[tuple[int, int]], store: GapStore) -> list[tuple[int, int]]:
+    """The ranges of a gap's ids, ends excluded, that PostgreSQL lacks and the exchange did not withhold."""
+    first_id, last_id = window.first_id, window.last_id
+    assert first_id is not None and last_id is not None
+    known = store.trades_by_id(window.symbol, first_id, last_id, window.from_us, window.to_us)
+    covered = [*known_ranges(known, first_id, last_id), *withheld]
+    return subtract((first_id, last_id + 1), [(begin, end + 1) for begin, end in covered])
+
+
+def fetched_rows(s3: Any, bucket: str, window: Window, ids: Collection[tuple[int, int]]) -> LedgerRows:
+    """The rows of the files that were fetched for a window and may have `ids` (ends excluded); none where its
+    marker is not there. A window may be a busy day: of the other files only the first row is decoded."""
+    marker = WindowLake(s3, bucket).marker(window) if ids else None
+    parts, next_id = [NO_ROWS], 2**63
+    for file in reversed(marker.keys if marker else ()):
         about = object_at(file.key, file.etag)
         with contextlib.suppress(ObjectGone):
-            ticks = ticks_of(fetch(s3, bucket, about.key, about.etag), about)
-            parts.append(ledger_rows(ticks.trades, ticks.origin))
+            data = fetch(s3, bucket, about.key, about.etag)
+            first_id = int(next(read_file(data, about.key), {"first_trade_id": 0})["first_trade_id"])
+            # Ids that do not rise from file to file were restarted: then any file may have them.
+            if first_id >= next_id or any(
+                begin < next_id + _MIXED_IDS and end > first_id - _MIXED_IDS for begin, end in ids
+            ):
+                ticks = ticks_of(data, about)
+                parts.append(ledger_rows(ticks.trades, ticks.origin))
+            next_id = first_id
     return np.concatenate(parts)
 
 
@@ -66,7 +85,8 @@ def mark_repaired(
 ) -> MarkedGap:
     """Mark the gap of a window that was fetched. Repeating it changes nothing.
 
-    `withheld` are ids that the exchange had no trades for, `fetched` the rows that it gave.
+    `withheld` are ids that the exchange had no trades for, `fetched` rows that it gave: those of the ids that
+    PostgreSQL is `lacking`.
     """
     symbol, first_id, last_id = window.symbol, window.first_id, window.last_id
     assert first_id is not None and last_id is not None
