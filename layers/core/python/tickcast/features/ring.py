@@ -178,6 +178,11 @@ class BarRing:
             rows = _Rows(-1, self.bars, self.seconds)
         else:
             rows = self._extended(trades, quotes, reference, as_of_us)
+        if rows.history_from_us >= self.closed_us:  # older ones are part of no bar
+            trades, quotes, reference = (
+                selected(ticks, ticks["time_us"] >= rows.history_from_us)
+                for ticks in (trades, quotes, reference)
+            )
         ids = np.sort(trades["first_id"]), np.sort(quotes["update_id"]), reference["update_id"].copy()
         return View(as_of_us, self.closed_us, *rows, *ids)
 
