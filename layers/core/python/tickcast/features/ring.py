@@ -294,5 +294,7 @@ def from_differences(listed: list[int]) -> Ints:
 
 def _before(ticks: TickArray, time_us: int) -> TickArray:
     """Those of `ticks` before `time_us`."""
+    if not len(ticks):
+        return ticks
     is_before = ticks["time_us"] < time_us
     return ticks if is_before.all() else selected(ticks, is_before)
