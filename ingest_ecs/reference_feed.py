@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from ingest_ecs.feed_buffer import FeedBuffer, RefusedTicks
+from ingest_ecs.feed_buffer import FeedBuffer, RefusedFrame, RefusedTicks
 from ingest_ecs.quarantine import Refusals
 from tickcast.market.id_series import IdSeries, quote_series
 from tickcast.market.perpetuals import perpetual_of
@@ -72,7 +72,11 @@ class ReferenceFeed:
         return quotes_array(waiting[at] for at in sorted(waiting)) if waiting else NO_QUOTES
 
     def _collect_from(self, buffer: FeedBuffer) -> None:
-        quotes_of = buffer.drain().quotes
+        try:
+            quotes_of = buffer.drain().quotes
+        except Exception as error:  # whatever came, the spot market is packed in the same turn
+            quotes_of = {}
+            self._refusals.add(RefusedFrame(b"", error), buffer.name)
         self._take_refused(buffer)
         for perpetual, quotes in quotes_of.items():
             self.saw_quotes(buffer.number, perpetual)

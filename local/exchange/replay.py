@@ -46,6 +46,11 @@ class Replay:
         cut_us = sum(end_us - begin_us for begin_us, end_us in self.pauses)
         self.round_us = last_us - self.first_us - cut_us + _ROUND_GAP_US
 
+    @property
+    def has_perpetuals(self) -> bool:
+        """Whether a reference matches any of the recordings."""
+        return any(references_of(symbol, self._references, self.recordings) for symbol in self.symbols)
+
     def feed(self, symbol: str, start_us: int, speed: float) -> Feed:
         """The endless feed of one symbol, the timeline starting at `start_us` (µs), `speed` times as fast.
 

@@ -240,7 +240,13 @@ async def serve(settings: Settings) -> int:
     try:
         await web.TCPSite(runner, settings.host, settings.port).start()
         port = runner.addresses[0][1]
-        line = {"event": "listening", "port": port, "feed": settings.feed, "symbols": settings.symbols}
+        line = {
+            "event": "listening",
+            "port": port,
+            "feed": settings.feed,
+            "symbols": settings.symbols,
+            "has_perpetuals": settings.replay is None or settings.replay.has_perpetuals,
+        }
         print(json_text.text(line), flush=True)
         log("listening", port=port, feed=settings.feed, simulated=settings.feed == "sim")
         return await _until(stop, exchange, feeds)

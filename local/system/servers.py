@@ -69,11 +69,11 @@ def wait_for_postgres(processes: Processes, process: Process, port: int) -> None
     processes.wait_until(responds, process, _READY_S)
 
 
-def stream_variables(exchange_url: str) -> dict[str, str]:
+def stream_variables(exchange_url: str, *, has_perpetuals: bool = True) -> dict[str, str]:
     """Where the ingest task finds the streams of the exchange at `exchange_url`; local.exchange.server lists
-    their paths."""
+    their paths. Without perpetuals theirs would be silent, and tried again for ever."""
     url = exchange_url.replace("http://", "ws://")
-    return {"STREAM_URL": url, "REFERENCE_URL": f"{url}/usdm/public"}
+    return {"STREAM_URL": url, "REFERENCE_URL": f"{url}/usdm/public" if has_perpetuals else ""}
 
 
 def start_exchange(

@@ -230,6 +230,7 @@ class System:
         patience_s = _EXCHANGE_S * self.options.history_s / HISTORY_S
         listening = self._parts.wait_for_event(exchange, "listening", patience_s)
         self.symbols, self.exchange_url = tuple(listening["symbols"]), f"http://{HOST}:{listening['port']}"
+        self._has_perpetuals = bool(listening["has_perpetuals"])
 
     def _ingest_variables(self) -> dict[str, str]:
         """As the CDK passes them to the task on AWS, with the feed of this run."""
@@ -247,7 +248,7 @@ class System:
         }
         if self.exchange_url:
             variables["BUSY_SYMBOL"] = self.symbols[0]
-            variables |= servers.stream_variables(self.exchange_url)
+            variables |= servers.stream_variables(self.exchange_url, has_perpetuals=self._has_perpetuals)
             variables["BINANCE_API_KEY"] = servers.EXCHANGE_API_KEY
         elif self.options.protocol == "json":
             variables["STREAM_URL"] = _PUBLIC_MIRROR

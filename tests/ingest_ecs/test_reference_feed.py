@@ -129,6 +129,35 @@ def test_bad_frames_cost_themselves_and_keep_their_reason() -> None:
     assert (batch.source, ids(batch.quotes)) == ("usdm", [3])
 
 
+def test_a_turn_of_nothing_but_bad_frames_ends_nothing() -> None:
+    sink = Sink()
+    feed = make(sink)
+    buffer = connect(feed)
+    buffer.take(perpetual_frame(1, T0_MS, bid="101"), (T0_MS + 5) * 1000)  # crossed
+    feed.collect()
+    bring(buffer, (2, 60))
+    feed.collect()
+    assert ids(feed.take("BTCUSDT")) == [2]
+    assert [reason.partition(":")[0] for _, reason, _ in sink.kept] == ["TickError"]
+
+
+def test_what_cannot_be_decoded_at_all_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    sink = Sink()
+    feed = make(sink)
+    buffer = connect(feed)
+
+    def broken() -> Any:
+        raise RuntimeError("a frame")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(buffer, "drain", broken)
+        feed.collect()
+    bring(buffer, (2, 60))
+    feed.collect()
+    assert ids(feed.take("BTCUSDT")) == [2]
+    assert [reason for _, reason, _ in sink.kept] == ["RuntimeError: a frame"]
+
+
 def test_an_id_far_ahead_costs_itself() -> None:
     sink = Sink()
     feed = make(sink)

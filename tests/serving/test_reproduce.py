@@ -165,6 +165,35 @@ def test_late_quotes_of_the_perpetual_are_left_out() -> None:
     assert {each.same for each in of_all(stream, receipts)} == {True, False}
 
 
+def test_quotes_of_the_perpetual_from_a_silence_of_spot_are_not_listed() -> None:
+    before, after = random_ticks(4, 20), random_ticks(5, 30)
+    for rows, ids in zip(after, ("first_id", "update_id"), strict=True):
+        rows["time_us"] += 90 * S
+        rows[ids] += 10**6
+    after[0]["last_id"] += 10**6
+    # Neither begins with a second, at the end of which what is older is closed.
+    trades, quotes = (
+        np.concatenate(
+            [one[one["time_us"] >= START_US + 350_000], other[other["time_us"] >= START_US + 90_350_000]]
+        )
+        for one, other in zip(before, after, strict=True)
+    )
+    reference = random_reference(4, quotes)
+    stream = []
+    for start_us in range(START_US - 5 * S, START_US + 120 * S, 200_000):
+        t, q, some = (
+            rows[(rows["time_us"] >= start_us) & (rows["time_us"] < start_us + 200_000)]
+            for rows in (trades, quotes, reference)
+        )
+        if start_us < START_US:  # the perpetual is there first
+            some = reference[:1].copy()
+            some["time_us"], some["update_id"] = start_us, start_us // 1000 - START_US // 1000 + 10**5
+        stream.append(batch(t, q, start_us + 190_000, reference=some))
+    receipts = receipts_of(stream, every_ms=100)
+    assert len({receipt.history_from_us for receipt in receipts}) == 2
+    assert sames(of_all(stream, receipts)) == {True}
+
+
 def test_late_quotes_are_left_out() -> None:
     """Quotes stall for more than a second while trades flow, and then arrive all at once."""
     trades, quotes = random_ticks(2, 40)

@@ -80,7 +80,7 @@ def test_the_perpetual_is_replayed_as_far_from_the_spot_market_as_it_arrived(tmp
     before_and_after = [perpetual_quote(at_ms, 40 + at_ms, late_ms=3) for at_ms in (-5, 4, 6, 25)]
     perpetual = write(tmp_path / "usdm.gz", text(before_and_after, offset_us=-7_000_000))  # another recorder
     source = Replay([inspect(spot)], [inspect(perpetual)])
-    assert source.symbols == ["BTCUSDT"]
+    assert source.symbols == ["BTCUSDT"] and source.has_perpetuals
     sendings = take(source, "BTCUSDT", 12)
     assert [s.due_us - NOW_US for s in sendings[:6]] == [0, 4_000, 5_000, 5_000, 6_000, 20_000]
     quotes = [s for s in sendings if isinstance(s.event, ReferenceQuote)]
@@ -94,5 +94,7 @@ def test_a_reference_of_another_asset_or_time_is_not_replayed(tmp_path: Path) ->
     spot = write(tmp_path / "spot.gz", text(ONE_ROUND))
     other = write(tmp_path / "eth.gz", text([perpetual_quote(4, 44, symbol="ETHUSDT")]))
     late = write(tmp_path / "late.gz", text([perpetual_quote(21, 44)]))
-    sendings = take(Replay([inspect(spot)], [inspect(other), inspect(late)]), "BTCUSDT", 8)
+    source = Replay([inspect(spot)], [inspect(other), inspect(late)])
+    assert not source.has_perpetuals
+    sendings = take(source, "BTCUSDT", 8)
     assert not any(isinstance(sending.event, ReferenceQuote) for sending in sendings)

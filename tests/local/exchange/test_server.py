@@ -125,6 +125,7 @@ def test_listening_line(sim: Running) -> None:
     assert sim.listening["event"] == "listening"
     assert sim.listening["feed"] == "sim"
     assert sim.listening["symbols"] == ["BTCUSDT", "ETHUSDT"]
+    assert sim.listening["has_perpetuals"] is True
 
 
 def test_frames_in_order_and_counted(sim: Running) -> None:
@@ -359,6 +360,7 @@ def test_replay_waits_for_a_listener_and_starts_over(tmp_path: Path) -> None:
     path = write(tmp_path / "a.gz", text(lines))
     with exchange("--feed", "replay", "--replay", str(path)) as running:
         assert running.listening["symbols"] == ["BTCUSDT"]
+        assert running.listening["has_perpetuals"] is False
         assert running.get("/local/sent")["symbols"]["BTCUSDT"]["first_id"] is None
         assert running.get("/api/v3/aggTrades", symbol="BTCUSDT") == []
         with running.stream("/ws/btcusdt@bestBidAsk/btcusdt@trade") as socket:

@@ -29,6 +29,14 @@ def test_free_ports_differ() -> None:
     assert len(set(servers.free_ports(20))) == 20
 
 
+def test_without_perpetuals_ingest_asks_for_none() -> None:
+    assert servers.stream_variables("http://x:1") == {
+        "STREAM_URL": "ws://x:1",
+        "REFERENCE_URL": "ws://x:1/usdm/public",
+    }
+    assert servers.stream_variables("http://x:1", has_perpetuals=False)["REFERENCE_URL"] == ""
+
+
 def test_valkey_responds_and_is_marked(processes: Processes, tmp_path: Path) -> None:
     (port,) = servers.free_ports(1)
     process = servers.start_valkey(processes, port, tmp_path)

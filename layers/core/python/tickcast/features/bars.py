@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from tickcast.market.gaps import QUOTES_MISSING_US
 from tickcast.market.sums import products, ratio, running, split
-from tickcast.market.ticks import NO_QUOTES, Quotes, Trades, selected
+from tickcast.market.ticks import NO_QUOTES, QUOTE, Quotes, Trades, selected
 from tickcast.units import SECOND_US
 
 BAR_US = 100_000
@@ -76,6 +76,7 @@ _IMBALANCE_SCALE = 10**6
 _BOOK = ("update_id", "bid_price", "bid_qty", "ask_price", "ask_qty")
 _OF_REFERENCE = ("bid_price", "bid_qty", "ask_price", "ask_qty", "time_us")
 _REFERENCE = slice(-len(_OF_REFERENCE), None)  # the last words of a bar
+_IN_QUOTE = [(QUOTE.names or ()).index(name) for name in _OF_REFERENCE]  # which words of a quote these are
 
 # A whole second of bars, by the same units. `mid2` and `proxy2` are twice the price at its end; 0: unknown.
 # So is `deviation`, that of the basis from its mean (`deviations`); known where `deviation_known` is 1.
@@ -314,6 +315,8 @@ def _summarise_quotes(bars: Bars, quotes: Quotes, edges_us: Ints, before: np.voi
 
 
 def _summarise_reference(bars: Bars, reference: Quotes, before: np.void) -> None:
+    if not len(reference) and not before["reference_us"]:
+        return
     columns = bars.view(np.int64).reshape(len(bars), BAR.itemsize // 8)[:, _REFERENCE]
     columns[:] = np.frombuffer(before.tobytes(), np.int64)[_REFERENCE]
     if len(reference) and not (before["last_trade_us"] or before["last_quote_us"]):
@@ -328,8 +331,7 @@ def _summarise_reference(bars: Bars, reference: Quotes, before: np.void) -> None
         count = np.searchsorted(reference["time_us"], bars["end_us"])
         has_one = count > 0
         newest = selected(reference, count[has_one] - 1)
-        for at, name in enumerate(_OF_REFERENCE):
-            columns[has_one, at] = newest[name]
+        columns[has_one] = newest.view(np.int64).reshape(len(newest), -1)[:, _IN_QUOTE]
 
 
 def _imbalances(bid_qty: Ints, ask_qty: Ints) -> npt.NDArray[np.float64]:

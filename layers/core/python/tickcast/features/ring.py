@@ -178,6 +178,11 @@ class BarRing:
             rows = _Rows(-1, self.bars, self.seconds)
         else:
             rows = self._extended(trades, quotes, reference, as_of_us)
+        if rows.history_from_us >= self.closed_us:  # older ones are part of no bar
+            trades, quotes, reference = (
+                selected(ticks, ticks["time_us"] >= rows.history_from_us)
+                for ticks in (trades, quotes, reference)
+            )
         ids = np.sort(trades["first_id"]), np.sort(quotes["update_id"]), reference["update_id"].copy()
         return View(as_of_us, self.closed_us, *rows, *ids)
 
@@ -289,5 +294,7 @@ def from_differences(listed: list[int]) -> Ints:
 
 def _before(ticks: TickArray, time_us: int) -> TickArray:
     """Those of `ticks` before `time_us`."""
+    if not len(ticks):
+        return ticks
     is_before = ticks["time_us"] < time_us
     return ticks if is_before.all() else selected(ticks, is_before)

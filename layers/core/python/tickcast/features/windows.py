@@ -76,6 +76,11 @@ class _Fields:
         words = rows.view(np.int64).reshape(len(rows), -1)
         return np.ascontiguousarray(words[:, self._words].T)
 
+    def newest(self, rows: Bars | Seconds) -> dict[str, int]:
+        """The last of `rows` by name, where all fields are of one word."""
+        words: list[int] = rows[-1:].view(np.int64).tolist()
+        return {name: words[at] for name, at in zip(self._places, self._words, strict=True)}
+
     def by_name(self, columns: Ints) -> dict[str, Ints]:
         """`columns` by name: those with limbs together."""
         found = {name: columns[place] for name, place in self._places.items()}
@@ -234,7 +239,7 @@ class NewestWindows:
     """
 
     def __init__(self, bars: Bars) -> None:
-        self._newest = _NOW.integers(_NOW.columns(bars[-1:])[:, 0].tolist())
+        self._newest = _NOW.newest(bars)
         self._elapsed_ms = self.now("end_us") % BAR_US // 1000  # of the partial bar; 0: it is whole
         self.parts = BAR_US // 1000 if self._elapsed_ms else 1
         self._twice_prices = _twice_prices(bars)

@@ -152,7 +152,8 @@ def decode_references(frames: Sequence[str], received_us: npt.NDArray[Any]) -> T
         event_ms, transaction_ms = whole(data["E"]), whole(data["T"])
         if max(event_ms, transaction_ms) > MAX_MS:
             raise JsonFrameError(f"a time that is not one in ms: E {event_ms}, T {transaction_ms}")
-        quotes[_symbol(data)].append(_quote_row(data, transaction_ms * 1000, at_us))
+        symbol, quote = _symbol(data), _quote_row(data, transaction_ms * 1000, at_us)
+        quotes[symbol].append(quote)
 
     errors, control = _read_each(frames, received_us, read)
     return Ticks({}, {symbol: quotes_array(rows) for symbol, rows in quotes.items()}, errors, control)

@@ -47,7 +47,8 @@ from tickcast.serving.prediction import receipt as receipt_of
 from tickcast.serving.records import ChallengerForecast, LateTicks, Prediction
 from tickcast.units import SECOND_US
 
-WINDOW_US = (KEPT_SECONDS + 1) * SECOND_US  # whole seconds, before the one that the prediction was made in
+# Whole seconds before the one that the prediction was made in, and the mean basis at the end of the first.
+WINDOW_US = (KEPT_SECONDS + 1) * SECOND_US + KEPT_BARS * BAR_US
 LOOK_BACK_US = 120 * SECOND_US
 
 # Which old receipts lack.
