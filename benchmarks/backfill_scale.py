@@ -47,7 +47,7 @@ EVENTS, INLINE_ITEMS, STATE_KB = 25_000, 40, 256
 EXECUTION_DAYS = 7  # the state machine's own timeout
 PARALLEL = 2  # MaxConcurrency of the markets
 PAGE_LATENCY_S = 0.06  # assumed: from Tokyo to the exchange and back
-RESERVE_S, LOAD_RESERVE_S = 200, 90  # what a call leaves unused
+RESERVE_S, LOAD_RESERVE_S = 200, 240  # what a call leaves unused
 # In the history of an execution: a task is entered, scheduled, started, succeeds and is left.
 TASK_EVENTS, STATE_EVENTS, ITEM_EVENTS = 5, 2, 2
 STATES_OF_A_WINDOW = 3  # besides those around its tasks
