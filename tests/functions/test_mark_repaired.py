@@ -11,7 +11,7 @@ import pytest
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.history_tables import SYMBOL, aggregates, put_hours
 from tests.fixtures.market import START_US, random_ticks
-from tickcast.adapters.lake import bronze
+from tickcast.adapters.lake import bronze, bronze_reader
 from tickcast.adapters.lake.windows import WindowLake
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.postgres.gap_store import GapStore
@@ -108,7 +108,7 @@ def test_of_a_window_of_many_files_those_with_the_ids_are_read(
         restarted[name][is_new] -= trades["first_id"][is_new][0] - 1
     wanted = int(trades["first_id"][len(trades) // 3])
     read: list[str] = []
-    real = mark_repaired_module.ticks_of
+    real = bronze_reader.ticks_of
 
     def counted(data: bytes, about: Any) -> Any:
         read.append(about.key)
