@@ -106,6 +106,10 @@ def _quote_features(quotes: Floats, mid: Floats, now_s: float, units: _Units) ->
         "quote_age": _age(float(at[-1]), now_s),
         "has_quotes": 1.0,
         "sigma_bp": float(sigma),
+        # No perpetual is known in this market.
+        "reference_imbalance": 0.0,
+        "basis_deviation": 0.0,
+        "has_reference": 0.0,
     }
 
 
