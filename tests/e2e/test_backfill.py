@@ -102,7 +102,7 @@ def test_history_is_planned_fetched_and_loaded_once(
     assert plan["windows"] in (1, 2)  # two over midnight
     report = run(there, request)
     assert (report.ok, report.error, report.causes) == (True, None, [])
-    assert report.windows_done == report.windows == plan["windows"]
+    assert report.windows_done == report.windows >= plan["windows"]  # and the hours that the stream brought
     assert report.bars > 0
     records = fetched(system, aws, request)
     rows = [(r["first_trade_id"], r["last_trade_id"], r["timestamp"]) for r in records]
@@ -112,7 +112,7 @@ def test_history_is_planned_fetched_and_loaded_once(
     assert report.rows == len(rows)
 
     again = run(there, request)
-    assert (again.ok, again.windows, again.rows) == (True, 0, 0)
+    assert (again.ok, again.rows) == (True, 0)
 
 
 def test_the_exchange_s_rate_limit_is_waited_for(
