@@ -41,8 +41,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs a server or synthesis, and put the tests that disturb others last.
 
     All share one running system: backfill comes late, because it loses trades and repairs them; then the
-    retraining loop and a deployment's first model, because they fetch all the history there is; then the drills,
-    because they lose trades.
+    retraining loop and a deployment's first model, because they fetch all the history there is; then the
+    drills, because they lose trades.
     """
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
