@@ -53,7 +53,7 @@ class ReferenceStream:
                 await self._sockets.run(self._session.take_stalls)
             except FatalSessionError as error:
                 self._problem = f"REFERENCE_URL: {error}"
-            except Exception as error:  # whatever it is, the spot market goes on
+            except Exception as error:  # the spot market must not be affected
                 self._problem = describe(error)
             self._logger.error(
                 "the perpetuals are not available", extra={"reason": self._problem, "again_s": AGAIN_AFTER_S}

@@ -143,7 +143,7 @@ def _trade(trade: Trade, event_time_us: int, unit_us: int) -> dict[str, Any]:
     }
 
 
-def _book_ticker(quote: Quote) -> dict[str, Any]:
+def _book_ticker(quote: Quote | ReferenceQuote) -> dict[str, Any]:
     return {
         "u": quote.update_id,
         "s": quote.symbol,
@@ -157,12 +157,7 @@ def _book_ticker(quote: Quote) -> dict[str, Any]:
 def _futures_book_ticker(quote: ReferenceQuote, event_time_us: int) -> dict[str, Any]:
     return {
         "e": "bookTicker",
-        "u": quote.update_id,
-        "s": quote.symbol,
-        "b": decimal(quote.bid_price),
-        "B": decimal(quote.bid_qty),
-        "a": decimal(quote.ask_price),
-        "A": decimal(quote.ask_qty),
+        **_book_ticker(quote),
         "T": quote.time_us // 1_000,
         "E": event_time_us // 1_000,
     }

@@ -6,9 +6,9 @@ divided by the mean squared move of their market and horizon, so that each count
 together. Its 95 % interval is by few long blocks of time (`evaluation.skill`), of all markets together, since
 markets move together. "Clearly" means that the interval leaves out zero.
 
-More evidence never leaves less in force:
+More evidence never leaves the API without a model:
 
-- *Nothing in force*, or a provisional champion that is not itself clearly better than no change: what is
+- *No active model*, or a provisional champion that is not itself clearly better than no change: what is
   clearly better than no change, and better than that champion, becomes active.
 - *A provisional champion*: a challenger has to be clearly better than no change and than the champion.
 - *A proven champion* is replaced on half a day of rows or more alone, by a challenger that stands against the

@@ -27,7 +27,7 @@ from tickcast.market.sources import Source
 from tickcast.units import DAY_US, HOUR_US, SECOND_US
 
 MAX_WINDOWS = 8  # of a day and a market each: a busy one takes some minutes
-# After this an execution goes on to the training, and another one continues: the newest hours matter most.
+# After this an execution continues with the training, and another one with the rest: newest hours first.
 _LOADING_US = 2 * 3600 * SECOND_US
 _RESERVE_MS = 30_000  # a day of all markets takes seconds
 

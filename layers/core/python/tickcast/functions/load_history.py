@@ -245,10 +245,8 @@ class LoadHistory:
             if store.derived(symbol, hour_us, hour_us + 1).get(hour_us) != before:
                 return  # another load was faster: whether it had all of this will be seen by the next
             if hour_us >= self._cutoff_us(self._settings.trades_keep_days):
-                within = (ticks.trades["time_us"] >= hour_us) & (ticks.trades["time_us"] < hour_us + HOUR_US)
-                remove, add = changes(
-                    store.trades_by_time(symbol, hour_us, hour_us + HOUR_US), ticks.trades[within]
-                )
+                known = store.trades_by_time(symbol, hour_us, hour_us + HOUR_US)
+                remove, add = changes(known, ticks.trades[_is_in(ticks.trades, hour_us)])
                 store.replace_trades(symbol, remove, add)
                 loaded.added += len(add)
             store.replace_hour(symbol, hour_us, rows, *np.split(origins, [len(ends_us[0])]))

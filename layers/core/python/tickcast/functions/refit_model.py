@@ -64,7 +64,8 @@ def refit_model(
     days = (int(now.timestamp() * 1e6) - (judged.data.from_us or 0)) // DAY_US + 1
     markets, data = history(TrainRequest(symbols=sorted(judged.fitted), days=days), connection, now)
     settings = TrainingSettings()
-    found = refit(with_masked(markets), settings, judged.epochs, judged.reference)
+    learnable = with_masked(markets)
+    found = refit(learnable, settings, judged.epochs, judged.reference)
     if not any(rows.end_us.max() > (judged.learned_to_us or 0) for rows in markets.values()):
         return _left(model_id, "there are no rows that it was not fitted on")
     agreement = _agreement(load(s3, bucket, model_id), found, markets)
@@ -90,7 +91,7 @@ def refit_model(
         support=found.support,
         reference=found.weights,
         learned_to_us=found.learned_to_us,
-        **comparisons(with_masked(markets), found.learned_to_us, settings),
+        **comparisons(learnable, found.learned_to_us, settings),
     )
     gate = {"gate": document["gate"]} if "gate" in document else {}
     model_registry.save_document(s3, bucket, onnx_file, new_document(card) | gate)
