@@ -44,6 +44,7 @@ from tickcast.functions.health import Health
 from tickcast.model.card import Card
 from tickcast.model.forecast import HORIZONS_S, PATH_S, Calibration
 from tickcast.model.network import Inputs, Network
+from tickcast.units import HOUR_US
 
 MINUTE_US = 60_000_000
 SECONDS = 200
@@ -187,6 +188,44 @@ def test_predictions_not_archived_yet_are_pending(
     assert all("bronze does not hold all its ticks yet" in why for why in result.pending.values())
     beat = heartbeat(redis_client, "audit_predictions")
     assert not beat["ok"] and "none of 3 predictions could be audited" in beat["why"]
+
+
+def test_an_event_of_which_only_some_objects_are_written_is_pending(
+    run: Callable[..., Result], redis_client: redis.Redis, s3: Any
+) -> None:
+    """The archive writes an event's reference quotes, and its ticks of another hour, as other objects."""
+    run()
+    *_, newest = sorted(filter(bronze.stream_part, bronze_keys(s3)))
+    part = bronze.stream_part(newest)
+    assert part
+    s3.delete_object(Bucket=BUCKET, Key=newest)
+    folder = bronze.prefix("sim_usdm", "BTCUSDT", part.from_us)
+    s3.put_object(Bucket=BUCKET, Key=folder + newest.rpartition("/")[2], Body=b"")
+    receipts = StoreAt(redis_client, SETTINGS.lateness_us).history("BTCUSDT", 200)
+    auditor = Auditor(s3, BUCKET)
+    last = next(each for each in receipts if int(each.sequence or 0) > part.first_sequence)
+    audited = auditor(last, [], [], auditor.reader())
+    assert "bronze does not hold all its ticks yet" in audited.reproduction.unproven[0]
+
+
+def test_objects_written_while_folders_are_listed_are_read(run: Callable[..., Result], s3: Any) -> None:
+    """What shows that an event is complete may be listed after the folder that lacks it."""
+    run()
+    keys = sorted(filter(bronze.stream_part, bronze_keys(s3)))
+    first, second = map(bronze.stream_part, keys[-2:])
+    assert first and second
+    late = s3.get_object(Bucket=BUCKET, Key=first.key)["Body"].read()
+    s3.delete_object(Bucket=BUCKET, Key=first.key)
+    s3.delete_object(Bucket=BUCKET, Key=second.key)
+    reader = Auditor(s3, BUCKET).reader()
+    span = "BTCUSDT", first.from_us, first.to_us + 1
+    assert first.key not in [part.key for part in reader.parts(*span)]
+    s3.put_object(Bucket=BUCKET, Key=first.key, Body=late)
+    folder = bronze.prefix("sim_usdm", "BTCUSDT", second.from_us)
+    s3.put_object(Bucket=BUCKET, Key=folder + second.key.rpartition("/")[2], Body=b"")
+    later = reader.reach("BTCUSDT", first.from_us, first.to_us + HOUR_US)
+    assert later.complete_below > first.last_sequence
+    assert first.key in [part.key for part in reader.parts(*span)]
 
 
 def test_an_archive_that_stalls_is_reported(
@@ -363,4 +402,5 @@ def test_the_caches_of_an_auditor_are_bounded(
         s3.put_object(Bucket=BUCKET, Key=key, Body=b"")
     reader = auditor.reader(START_US, newest_us)
     assert reader.reach("BTCUSDT", START_US, newest_us).objects == before + len(others_us)
-    assert sum(len(parts) for parts, _ in reader._listed.values()) == before > 0
+    assert len(reader.parts("BTCUSDT", hour_us, newest_us)) == before > 0
+    assert sum(map(len, reader._listed.values())) == before

@@ -110,9 +110,9 @@ class Auditor:
             from_us, end_us = look_back_us(receipt)
             if from_us == receipt.history_from_us:  # earlier ticks show why it begins there
                 from_us -= SILENCE_US
-            # A later object proves that all earlier ones exist; in a quiet market it may come long after.
+            # An object of a later event shows it; in a quiet market it may come long after.
             reach = bronze.reach(receipt.symbol, from_us, end_us + HOUR_US)
-            if reach.last_sequence < int(receipt.sequence or 0):
+            if reach.complete_below <= int(receipt.sequence or 0):
                 return Audit(Reproduction(receipt.id, unproven=(_not_yet(reach),)))
             needed = bronze.parts(receipt.symbol, from_us, end_us)
             trades, quotes, reference = bronze.ticks(receipt.symbol, needed)

@@ -153,16 +153,20 @@ def _possible(
 
 class Reach(NamedTuple):
     """How far the archive has got in some hours: how many `objects` there are, the newest tick's time (None
-    without any), and the last record of the stream in them (-1 without any)."""
+    without any), and the first record of the stream that may be incomplete (-1 without any objects).
+
+    An event becomes several objects, one for each hour and source, whose names all have the event's first and
+    last record. So an object shows that all events before its own are complete, but not that its own is.
+    """
 
     objects: int = 0
     newest_us: int | None = None
-    last_sequence: int = -1
+    complete_below: int = -1  # sequence number
 
     def plus(self, other: Reach) -> Reach:
         known_us = [each for each in (self.newest_us, other.newest_us) if each is not None]
-        last_sequence = max(self.last_sequence, other.last_sequence)
-        return Reach(self.objects + other.objects, max(known_us, default=None), last_sequence)
+        complete_below = max(self.complete_below, other.complete_below)
+        return Reach(self.objects + other.objects, max(known_us, default=None), complete_below)
 
 
 class BronzeReader:
@@ -172,6 +176,9 @@ class BronzeReader:
     Both are cached for as long as the reader lives, so that several predictions of a few minutes cost little
     more than one. Of a listing only what overlaps the reader's own span is cached: where the archive writes
     often, an hour has tens of thousands of objects.
+
+    The archive goes on writing while folders are listed one after the other. So `parts` lists after `reach`,
+    and again where `reach` has looked further since: it has all objects of what `reach` found complete.
     """
 
     def __init__(self, s3: Any, bucket: str, from_us: int = 0, to_us: int = 2**63) -> None:
@@ -180,7 +187,8 @@ class BronzeReader:
         self._from_us = from_us
         self._to_us = to_us
         self._sources: list[str] | None = None
-        self._listed: dict[str, tuple[list[StreamPart], Reach]] = {}  # by prefix
+        self._reached: dict[str, Reach] = {}  # by prefix
+        self._listed: dict[str, list[StreamPart]] = {}  # by prefix
         self._read: dict[str, tuple[Trades, Quotes, Quotes]] = {}  # by key
 
     def parts(self, symbol: str, from_us: int, to_us: int) -> list[StreamPart]:
@@ -188,8 +196,8 @@ class BronzeReader:
         the stream."""
         found = [
             part
-            for parts, _ in self._listings(symbol, from_us, to_us)
-            for part in parts
+            for prefix in self._prefixes(symbol, from_us, to_us)
+            for part in self._parts(prefix)
             if part.from_us < to_us and part.to_us >= from_us
         ]
         # A number is higher than all before it with the same key, in whichever shard.
@@ -197,7 +205,7 @@ class BronzeReader:
 
     def reach(self, symbol: str, from_us: int, to_us: int) -> Reach:
         """How far the archive has got in the hours that [`from_us`, `to_us`] touches."""
-        reaches = (reach for _, reach in self._listings(symbol, from_us, to_us))
+        reaches = map(self._reach, self._prefixes(symbol, from_us, to_us))
         return functools.reduce(Reach.plus, reaches, Reach())
 
     def ticks(self, symbol: str, parts: list[StreamPart]) -> tuple[Trades, Quotes, Quotes]:
@@ -216,24 +224,33 @@ class BronzeReader:
             ]
         return self._sources
 
-    def _listings(self, symbol: str, from_us: int, to_us: int) -> list[tuple[list[StreamPart], Reach]]:
+    def _prefixes(self, symbol: str, from_us: int, to_us: int) -> list[str]:
         hours = range(from_us // HOUR_US, to_us // HOUR_US + 1)
         return [
-            self._list(bronze.prefix(source, symbol, hour * HOUR_US))
-            for source in self._streamed()
-            for hour in hours
+            bronze.prefix(source, symbol, hour * HOUR_US) for source in self._streamed() for hour in hours
         ]
 
-    def _list(self, prefix: str) -> tuple[list[StreamPart], Reach]:
+    def _reach(self, prefix: str) -> Reach:
+        if prefix not in self._reached:
+            self._sources = None
+            self._listed.clear()
+            parts = (Reach(1, part.to_us, part.first_sequence) for part in self._list(prefix))
+            self._reached[prefix] = functools.reduce(Reach.plus, parts, Reach())
+        return self._reached[prefix]
+
+    def _parts(self, prefix: str) -> list[StreamPart]:
         if prefix not in self._listed:
-            parts, reach = [], Reach()
-            for stored in list_objects(self._s3, self._bucket, prefix):
-                if part := bronze.stream_part(stored.key):
-                    reach = reach.plus(Reach(1, part.to_us, part.last_sequence))
-                    if part.from_us < self._to_us and part.to_us >= self._from_us:
-                        parts.append(part)
-            self._listed[prefix] = parts, reach
+            self._listed[prefix] = [
+                part
+                for part in self._list(prefix)
+                if part.from_us < self._to_us and part.to_us >= self._from_us
+            ]
         return self._listed[prefix]
+
+    def _list(self, prefix: str) -> Iterator[StreamPart]:
+        for stored in list_objects(self._s3, self._bucket, prefix):
+            if part := bronze.stream_part(stored.key):
+                yield part
 
     def _ticks(self, symbol: str, key: str) -> tuple[Trades, Quotes, Quotes]:
         if key not in self._read:
