@@ -129,6 +129,18 @@ def bronze_keys(s3: Any) -> list[str]:
     return [i["Key"] for i in s3.list_objects_v2(Bucket=BUCKET, Prefix="bronze/").get("Contents", [])]
 
 
+def archived(s3: Any) -> list[bronze.StreamPart]:
+    """The objects of the archive, in the order of the stream."""
+    parts = [part for key in bronze_keys(s3) if (part := bronze.stream_part(key))]
+    return sorted(parts, key=lambda part: part.first_sequence)
+
+
+def put_reference(s3: Any, part: bronze.StreamPart) -> None:
+    """Put the object of reference quotes of the event of `part`."""
+    folder = bronze.prefix("sim_usdm", "BTCUSDT", part.from_us)
+    s3.put_object(Bucket=BUCKET, Key=folder + part.key.rpartition("/")[2], Body=b"")
+
+
 def test_a_sample_is_reproduced(run: Callable[..., Result], redis_client: redis.Redis, s3: Any) -> None:
     result = run()
     assert (result.audited, result.differences, result.pending) == (3, [], {})
@@ -195,12 +207,9 @@ def test_an_event_of_which_only_some_objects_are_written_is_pending(
 ) -> None:
     """The archive writes an event's reference quotes, and its ticks of another hour, as other objects."""
     run()
-    *_, newest = sorted(filter(bronze.stream_part, bronze_keys(s3)))
-    part = bronze.stream_part(newest)
-    assert part
-    s3.delete_object(Bucket=BUCKET, Key=newest)
-    folder = bronze.prefix("sim_usdm", "BTCUSDT", part.from_us)
-    s3.put_object(Bucket=BUCKET, Key=folder + newest.rpartition("/")[2], Body=b"")
+    *_, part = archived(s3)
+    s3.delete_object(Bucket=BUCKET, Key=part.key)
+    put_reference(s3, part)
     receipts = StoreAt(redis_client, SETTINGS.lateness_us).history("BTCUSDT", 200)
     auditor = Auditor(s3, BUCKET)
     last = next(each for each in receipts if int(each.sequence or 0) > part.first_sequence)
@@ -211,9 +220,7 @@ def test_an_event_of_which_only_some_objects_are_written_is_pending(
 def test_objects_written_while_folders_are_listed_are_read(run: Callable[..., Result], s3: Any) -> None:
     """What shows that an event is complete may be listed after the folder that lacks it."""
     run()
-    keys = sorted(filter(bronze.stream_part, bronze_keys(s3)))
-    first, second = map(bronze.stream_part, keys[-2:])
-    assert first and second
+    *_, first, second = archived(s3)
     late = s3.get_object(Bucket=BUCKET, Key=first.key)["Body"].read()
     s3.delete_object(Bucket=BUCKET, Key=first.key)
     s3.delete_object(Bucket=BUCKET, Key=second.key)
@@ -221,8 +228,7 @@ def test_objects_written_while_folders_are_listed_are_read(run: Callable[..., Re
     span = "BTCUSDT", first.from_us, first.to_us + 1
     assert first.key not in [part.key for part in reader.parts(*span)]
     s3.put_object(Bucket=BUCKET, Key=first.key, Body=late)
-    folder = bronze.prefix("sim_usdm", "BTCUSDT", second.from_us)
-    s3.put_object(Bucket=BUCKET, Key=folder + second.key.rpartition("/")[2], Body=b"")
+    put_reference(s3, second)
     later = reader.reach("BTCUSDT", first.from_us, first.to_us + HOUR_US)
     assert later.complete_below > first.last_sequence
     assert first.key in [part.key for part in reader.parts(*span)]
