@@ -66,7 +66,7 @@ class Result:
     """The result of a run. `hours`, the accuracy of the newest hour, `available` and `drift` are by symbol.
 
     `available` is the share of the newest hour that a model answered, as an alarm should see it: without the
-    time before a first model was in force, and without a symbol's first two minutes.
+    time before a first model was active, and without a symbol's first two minutes.
     """
 
     outcomes: int = 0
@@ -112,7 +112,7 @@ class ScorePredictions:
     database: Database
     clock_ms: Callable[[], float]
     _card: Card = field(default_factory=Card)  # of the active model, once it was read
-    _first_model_us: int = 0  # when the first model came into force; 0: before the one of now, or unknown
+    _first_model_us: int = 0  # when the first model became active; 0: it is not the present one, or unknown
     _scored: dict[tuple[str, Span], SpanAccuracy] = field(default_factory=dict)
     _days: set[int] = field(default_factory=set)  # that have partitions
     _turn: int = 0  # symbols scored so far
@@ -251,7 +251,7 @@ class ScorePredictions:
     ) -> float | None:
         """`Result.available` of `symbol`; None while none of the hour counts."""
         if result.has_no_model:
-            return hour.availability or None  # 0: none was in force within the hour
+            return hour.availability or None  # 0: none was active within the hour
         if hour.first_ms is None:
             return 0.0  # a symbol that was never answered for
         first_us = hour.first_ms * 1000 if hour.first_ms > hour.from_ms else 0
@@ -345,7 +345,7 @@ class ScorePredictions:
 
 
 def _first_us(pointer: Pointer | None) -> int:
-    """When the active model came into force, if it is the first there was; otherwise 0."""
+    """When the active model became active, if it is the first there was; otherwise 0."""
     if pointer is None or pointer.previous or not pointer.since:
         return 0
     try:

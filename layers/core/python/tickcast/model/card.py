@@ -116,12 +116,13 @@ class ShadowScore(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class GateRecord(Struct, frozen=True, kw_only=True):
     """The gate's decision. `passed`: nothing spoke against the model; `promoted`: it was the best that
-    passed."""
+    passed, and no hold kept the champion; `held`: it was, and one did."""
 
     judged_at: str | None = None  # ISO 8601
     champion: str | None = None  # the model it was compared with
     passed: bool = False
     promoted: bool = False
+    held: bool = False
     provisional: bool = True
     reasons: list[str] = []  # codes
     sentence: str = ""  # the same for people
