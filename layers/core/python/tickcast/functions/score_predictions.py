@@ -41,6 +41,7 @@ from tickcast.evaluation.live_scores import (
     score_horizon,
     skill_against_line,
 )
+from tickcast.evaluation.regimes import NO_REGIMES
 from tickcast.features.vector import FEATURE_NAMES
 from tickcast.model.card import Card
 from tickcast.serving.records import Outcome, Prediction, ScoreHeartbeat, decode
@@ -265,6 +266,9 @@ class ScorePredictions:
     ) -> SpanAccuracy:
         from_us = max((now_us - span.length_us) // MINUTE_US * MINUTE_US, not_before_us)
         tallies = store.tallies(symbol, from_us, now_us, span.block_us)
+        regimes = NO_REGIMES  # an hour is too short to differ much
+        if span.length_us > HOUR_US:
+            regimes = store.regimes(symbol, from_us, now_us, span.block_us)
         known = store.extent(symbol)
         first_us = max(from_us, known[0]) if known else None
         # Outcomes are expected up to ten seconds ago; newer ones count if they are there.
@@ -274,7 +278,7 @@ class ScorePredictions:
             to_ms=now_us // 1000,
             first_ms=first_us and first_us // 1000,
             availability=None if first_us is None else availability(tallies, first_us, until_us),
-            horizons=score(tallies),
+            horizons=score(tallies, regimes),
         )
 
     def _update_drift(self, store: ScoreStore, model_id: str, result: Result) -> None:
@@ -311,8 +315,8 @@ class ScorePredictions:
         tallies = store.tallies(symbol, from_us, now_us, block_us, model_id)
         tallies = tallies[tallies["horizon_s"] == horizon_s]
         figures = score_horizon(horizon_s, tallies)
-        line = self._card.line.get(symbol)
-        against_line = skill_against_line(tallies, line[horizon_s]) if line else None
+        line = self._card.scaled_line.get(symbol)
+        against_line = skill_against_line(tallies, line, horizon_s) if line else None
         bands = self._card.gate.bands.get(symbol, {}) if self._card.gate else {}
         return DriftEvidence(
             scored=figures.count,

@@ -170,7 +170,7 @@ class Card(ServingCard, frozen=True, kw_only=True):
     ablation: dict[str, dict[int, GateSkill]] = {}  # by group of inputs and horizon (s): what they are worth
     regimes: dict[str, dict[str, dict[int, GateSkill]]] = {}  # by kind of regime, regime and horizon (s)
     line: dict[str, dict[int, float]] = {}  # by market and horizon (s): bp of move per unit of book imbalance
-    scaled_line: dict[str, ScaledLine] = {}  # by market: the line that the gate compares with
+    scaled_line: dict[str, ScaledLine] = {}  # by market: the line that gate and drift compare with
     distribution: dict[str, dict[str, FeatureBins]] = {}  # by market and input
     gate: GateRecord | None = None
     proof: GateRecord | None = None  # the newest decision on it as the champion: whether it is proven

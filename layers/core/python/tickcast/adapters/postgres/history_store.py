@@ -125,7 +125,8 @@ def hours_without_trades(
         where symbol = %(symbol)s and hour_us >= %(from_us)s and hour_us < %(to_us)s and {OF_THIS_CODE}
             and trades > 0 and not exists (
                 select from tickcast.trades
-                where trades.symbol = hours.symbol and time_us >= hour_us and time_us < hour_us + {HOUR_US})""",
+                where trades.symbol = hours.symbol
+                    and time_us >= hour_us and time_us < hour_us + {HOUR_US})""",
         THIS_CODE | {"symbol": symbol, "from_us": from_us, "to_us": to_us},
     )
     return {hour_us for (hour_us,) in rows}
