@@ -27,7 +27,7 @@ ROW_SIZES = {
         90,
         "four recordings in blocks of 2,250 rows: 78 with 25 features and 17 moves in float16, three more",
     ),
-    "outcomes": RowSize(252, "200,000 rows, one for each horizon"),
+    "outcomes": RowSize(260, "200,000 rows, one for each horizon, and 8 for the spread"),
     "bars_1s": RowSize(209, "86,400 rows, with free space"),
     "tallies": RowSize(300, "assumed, by its columns"),
 }

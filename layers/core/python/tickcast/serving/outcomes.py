@@ -173,7 +173,7 @@ def _pending(prediction: Prediction) -> PendingPrediction:
     )
 
 
-_REPEATED = ("id", "symbol", "timestamp", "basis_price", "source", "reason", "model_id")
+_REPEATED = ("id", "symbol", "timestamp", "basis_price", "source", "reason", "model_id", "spread_bp")
 
 
 def _delivered(answer: HorizonForecast, calibrator: Calibrator) -> tuple[float, float, float, float, float]:
