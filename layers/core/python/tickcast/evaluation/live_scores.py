@@ -22,13 +22,13 @@ from msgspec.structs import asdict
 
 from tickcast.evaluation.baselines import line_slope, line_squared_error
 from tickcast.evaluation.calibration_error import floor_of_bins, of_bins
-from tickcast.evaluation.skill import share, skill_of_squares
+from tickcast.evaluation.earnings import Earnings
+from tickcast.evaluation.skill import MIN_BLOCKS, share, skill_of_squares
 from tickcast.features.vector import Floats
 from tickcast.model.forecast import HORIZONS_S, Probability
 from tickcast.units import HOUR_US, MINUTE_US, SECOND_US
 
 BINS = 10  # of confidence, from .5 to 1
-MIN_BLOCKS = 10  # with fewer there is no interval: it would be too narrow
 
 # Sums are over the outcomes with a known price that a forecast was made for, moves in bp.
 SUMS = (
@@ -145,6 +145,10 @@ class SpanAccuracy(Struct, kw_only=True):
         Probability | None, Meta(description="share of the seconds since `first` that a model answered")
     ]
     horizons: dict[int, HorizonAccuracy]
+    earnings: Annotated[
+        dict[int, list[Earnings]],
+        Meta(description="by horizon and threshold, what acting on the forecasts would have earned"),
+    ] = {}
 
 
 class AccuracySummary(Struct, kw_only=True):

@@ -31,6 +31,7 @@ RESAMPLES = 500
 PERCENT = (2.5, 97.5)
 UNKNOWN = (-1000.0, 1.0)  # an interval that nothing is known by: no skill is above 1
 LEVEL = 0.05  # of a comparison: its interval is of 95 %
+MIN_BLOCKS = 10  # of a bootstrap: with fewer its interval would be too narrow
 LEAST_BLOCKS, MOST_BLOCKS = 4, 10
 LONG_BLOCK_S = (
     900  # less only where four blocks do not fit; ten blocks are of an hour or more from ten hours on
