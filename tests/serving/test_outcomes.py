@@ -85,7 +85,8 @@ def test_right_and_inside(price: float, inside: bool, right: bool | None) -> Non
 def test_only_what_was_still_to_come_at_delivery_counts() -> None:
     """By hand: as of 0.037 s, delivered at 0.337 s, when the mid is 100.04 (the bar ends at 0.4 s)."""
     pending = PendingPredictions()
-    pending.expect(prediction(timestamp=T0_MS + 37, latency_ms=300))
+    worth_trading = {h: records.horizon(h, worth_trading=h == 1) for h in HORIZONS_S}
+    pending.expect(prediction(timestamp=T0_MS + 37, latency_ms=300, horizons=worth_trading))
     assert resolve(pending, 0.3) == []
 
     def price_at(instant_us: int) -> float:
@@ -104,7 +105,7 @@ def test_only_what_was_still_to_come_at_delivery_counts() -> None:
     assert outcome.hindsight_move_bp == pytest.approx((100.11 / 100 - 1) * 1e4)  # 1.037 s: until 1.1 s
     # Who acts pays half of each spread: 1.04 bp when it was delivered, 1.14 bp at the target.
     assert outcome.spread_paid_bp == pytest.approx((1.04 + 1.14) / 2)
-    assert (outcome.fee_bp, outcome.worth_trading) == (10.0, False)
+    assert (outcome.fee_bp, outcome.worth_trading) == (10.0, True)
 
 
 def test_a_batch_that_closes_twelve_seconds_resolves_every_target_once() -> None:
