@@ -95,7 +95,7 @@ evaluate: setup  ## evaluate a model on held-out recordings (SESSION); the last 
 	@$(if $(SESSION),,echo 'evaluate: SESSION="a.gz b.gz" names the recordings to evaluate on' >&2; exit 2)
 	@exec $(VENV)/python -m local evaluate --session $(SESSION) $(if $(TRAIN),--train $(TRAIN)) \
 	  $(if $(REFERENCE),--reference $(REFERENCE)) $(if $(LATENCY),--latency-ms $(LATENCY)) \
-	  $(if $(FEE),--fee-bp "$(FEE)")
+	  $(if $(FEE),--fee-bp="$(FEE)")
 
 backfill: setup  ## fetch history into the running system or a temporary one; the last line is JSON
 	@exec $(VENV)/python -m local backfill --feed $(FEED) $(HISTORY)

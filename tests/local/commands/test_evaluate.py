@@ -169,6 +169,15 @@ def test_without_train_the_second_half_is_predicted_by_walk_forward(
     assert 150 < result["span_s"] < 180
 
 
+@pytest.mark.parametrize(
+    ("fee", "should_be"), [("ten", "a number"), ("nan", "from 0"), ("-1", "from 0"), ("1001", "from 0")]
+)
+def test_a_fee_that_cannot_be_is_named(fee: str, should_be: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--session", "a.gz", f"--fee-bp={fee}"])
+    assert f"FEE is '{fee}'; it should be {should_be}" in capsys.readouterr().err
+
+
 def test_rows_trained_on_are_never_evaluated_on(
     recordings: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
