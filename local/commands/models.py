@@ -102,7 +102,7 @@ def promote(s3: Any, bucket: str, model_id: str) -> str:
         raise RegistryError(f"model {model_id} is active already")
     pointer = model_registry.promote(s3, bucket, model_id, _now(), by="hand")
     lines = [f"{model_id} is active; {_PICKED_UP}. `make rollback` takes it back.", *_held(pointer)]
-    if not (card.gate and card.gate.promoted):
+    if not (card.gate and (card.gate.promoted or card.gate.held)):
         why = (card.gate.sentence if card.gate else "") or "the gate has not evaluated it."
         lines.append(f"Promoted by hand, not by the gate: {why}")
     return "\n".join(lines)

@@ -170,7 +170,7 @@ def _of_stream_consumers(account: Account) -> Iterator[State]:
 def _of_model(account: Account) -> Iterator[State]:
     pointer = model_registry.active_model(account.client("s3"), bucket(account))
     if pointer:
-        yield State(True, f"model in force: {pointer.model_id}, since {pointer.since}")
+        yield State(True, f"active model: {pointer.model_id}, since {pointer.since}")
     elif arn := running(account):
         yield State(False, f"no model yet: execution {name_of(arn)} is training one", "wait; about an hour")
     else:

@@ -72,7 +72,7 @@ def test_the_smoke_test_passes_on_the_running_system(local: Account) -> None:
 
 def test_the_doctor_sees_the_running_system(local: Account) -> None:
     report = {state.what.partition(":")[0]: state for state in doctor.examine(local)}
-    for what in ("model in force", "API", "stack data", "stack app"):
+    for what in ("active model", "API", "stack data", "stack app"):
         assert report[what].is_well, report[what]
     assert bootstrap_version(local) >= 6
     consumers = [state for what, state in report.items() if what.startswith("consumer ")]

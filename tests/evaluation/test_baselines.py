@@ -6,12 +6,14 @@ import pytest
 from tests.model.test_training import planted
 from tickcast.evaluation.baselines import (
     BASELINES,
+    LIVE_DAMPING,
     baselines,
     fit_line,
     fit_scaled_line,
     line_moves,
     line_slope,
     line_squared_error,
+    live_slope,
 )
 from tickcast.features.vector import FEATURE_NAMES, Floats
 from tickcast.model.card import ScaledLine
@@ -79,6 +81,17 @@ def test_the_scaled_line_follows_volatility_as_the_network_does() -> None:
     louder = line_moves(features[:2], fit_scaled_line([moving]))
     assert (np.abs(louder[1]) > 1.2 * np.abs(both[0])).all()  # less than in proportion: damped
     assert (np.abs(louder[1]) < 2 * np.abs(both[0])).all()
+
+
+def test_the_line_from_what_tallies_keep_is_the_scaled_line() -> None:
+    features: Floats = np.zeros((9, len(FEATURE_NAMES)))
+    features[:, FEATURE_NAMES.index("imbalance")] = np.linspace(-1, 1, 9)
+    sigma_bp = np.geomspace(0.5, 8, 9)  # within a quarter and four times the usual one
+    features[:, FEATURE_NAMES.index("sigma_bp")] = sigma_bp
+    line = ScaledLine(usual_sigma=2.0, slopes={1: 1.0, 2: 2.0, 5: 3.0, 10: 4.0})
+    for column, h in enumerate(HORIZONS_S):
+        z = features[:, 0] * sigma_bp * np.sqrt(h) * sigma_bp ** LIVE_DAMPING[h]
+        np.testing.assert_allclose(z * live_slope(line, h), line_moves(features, line)[:, column])
 
 
 def test_without_rows_the_scaled_line_expects_no_move() -> None:

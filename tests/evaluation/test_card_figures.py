@@ -9,15 +9,14 @@ from tests.model.test_reference import with_reference
 from tests.model.test_training import FAST, planted
 from tickcast.adapters.registry.card_markdown import page
 from tickcast.evaluation.card_figures import (
-    HOURS,
     PERPETUAL,
-    TERCILES,
     Errors,
     ablation,
     block_sums,
     regimes,
     skills,
 )
+from tickcast.evaluation.regimes import HOURS, TERCILES
 from tickcast.features.vector import FEATURE_NAMES
 from tickcast.model.card import Card, PerpetualGain
 from tickcast.model.forecast import HORIZONS_S

@@ -8,8 +8,16 @@ import numpy as np
 import pytest
 from msgspec import to_builtins
 
-from tests.fixtures.tallies import market, outcome, tallies
-from tickcast.evaluation.live_scores import NO_TALLIES, availability, score, score_horizon
+from tests.fixtures.tallies import market, outcome, regimes, tallies
+from tickcast.evaluation.baselines import LIVE_DAMPING
+from tickcast.evaluation.live_scores import (
+    NO_TALLIES,
+    availability,
+    score,
+    score_horizon,
+    skill_against_line,
+)
+from tickcast.model.card import ScaledLine
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.units import MINUTE_US
 
@@ -51,12 +59,57 @@ def test_skill_against_the_line_is_relative_to_its_fit() -> None:
     assert figures([each | {"imbalance": None} for each in outcomes])["skill_vs_linear"] is None
 
 
-def test_the_line_is_that_of_least_squares() -> None:
-    outcomes = market(300)
-    i, m, e = (np.array([o[n] for o in outcomes]) for n in ("imbalance", "move_bp", "expected_move_bp"))
-    left = m - i * (i @ m) / (i @ i)
+def test_the_line_is_that_of_least_squares_scaled_by_volatility() -> None:
+    rng = np.random.default_rng(2)
+    outcomes = [each | {"scale_bp": float(np.exp(rng.normal()))} for each in market(300)]
+    names = ("imbalance", "move_bp", "expected_move_bp", "scale_bp")
+    i, m, e, scale = (np.array([o[n] for o in outcomes]) for n in names)
+    z = i * scale * (scale / np.sqrt(2)) ** LIVE_DAMPING[2]
+    left = m - z * (z @ m) / (z @ z)
     expected = 1 - ((m - e) ** 2).sum() / (left**2).sum()
     assert figures(outcomes)["skill_vs_linear"]["value"] == round(float(expected), 4)
+
+
+def test_a_line_in_basis_points_is_no_opponent_where_volatility_changes() -> None:
+    """The model knows nothing but the scaled line: it is no better, however good a plain line would let it
+    look."""
+    rng = np.random.default_rng(4)
+    outcomes = []
+    for each in market(2000):
+        sigma, imbalance = float(np.exp(rng.normal())), float(rng.uniform(-1, 1))
+        expected = imbalance * sigma * 2**0.5 * sigma ** LIVE_DAMPING[2]
+        move = expected + sigma * float(rng.normal())
+        of_it = {"imbalance": imbalance, "scale_bp": sigma * 2**0.5}
+        outcomes.append(each | of_it | {"expected_move_bp": expected, "move_bp": move})
+    found = tallies(outcomes)
+    assert figures(outcomes)["skill"]["value"] > 0.1
+    assert abs(figures(outcomes)["skill_vs_linear"]["value"]) < 0.005
+    usual = 3.0  # the slope on a card is around another volatility
+    line = ScaledLine(usual_sigma=usual, slopes={2: usual ** LIVE_DAMPING[2]})
+    against = skill_against_line(found, line, 2)
+    assert against is not None and against.value == pytest.approx(0, abs=1e-4)
+
+
+def test_skill_is_by_regime_of_the_minute() -> None:
+    """Where the spread is wide the model knows nothing; half of the time it is a single tick."""
+    outcomes = []
+    for each in market(3600):
+        minute = each["target_time"] // 60_000
+        wide = minute % 2 == 1
+        changed = {"spread_bp": 0.5 + minute / 100 if wide else 0.1}
+        changed |= {"expected_move_bp": -each["expected_move_bp"]} if wide else {}
+        outcomes.append(each | changed)
+    how = score(tallies(outcomes), regimes(outcomes, MINUTE_US))[2].regimes
+    found: dict[str, Any] = to_builtins(how)
+    assert list(found) == ["volatility", "spread", "hour"]
+    assert list(found["hour"]) == ["00-06"]
+    low, high = found["spread"]["low"], found["spread"]["high"]
+    assert (low["from_bp"], low["to_bp"]) == (0.1, 0.1)
+    assert low["skill"]["low"] > 0.4 and high["skill"]["high"] < 0
+    assert list(found["volatility"]) == ["low"]  # of equal values none is split
+    assert found["volatility"]["low"]["count"] == found["hour"]["00-06"]["count"] == 3600
+    assert sum(each["count"] for each in found["spread"].values()) == 3600
+    assert score(tallies(outcomes))[2].regimes == {}
 
 
 def test_skill_in_hindsight_is_of_the_moves_from_the_prediction_s_own_instant_on() -> None:

@@ -42,9 +42,16 @@ def reader(owner: Any, loader_settings: DatabaseSettings) -> Iterator[psycopg.Co
 class Execution:
     """What the state machine does after the fetches."""
 
-    def __init__(self, s3: Any, reader: psycopg.Connection[Any], database: Database, now_us: int) -> None:
-        self._list = ListStaleHours(SETTINGS, s3, BUCKET, lambda: reader, lambda: now_us)
-        self._load = LoadHistory(SETTINGS, s3, BUCKET, OpenStore(database), lambda: now_us)
+    def __init__(
+        self,
+        s3: Any,
+        reader: psycopg.Connection[Any],
+        database: Database,
+        now_us: int,
+        settings: HistorySettings,
+    ) -> None:
+        self._list = ListStaleHours(settings, s3, BUCKET, lambda: reader, lambda: now_us)
+        self._load = LoadHistory(settings, s3, BUCKET, OpenStore(database), lambda: now_us)
         self.loaded: list[Answer] = []
 
     def stale(self, **request: Any) -> Answer:
@@ -66,7 +73,7 @@ class Execution:
 def execution(
     s3: Any, reader: psycopg.Connection[Any], history_database: Database
 ) -> Callable[..., Execution]:
-    return lambda now_us=NOW_US: Execution(s3, reader, history_database, now_us)
+    return lambda now_us=NOW_US, settings=SETTINGS: Execution(s3, reader, history_database, now_us, settings)
 
 
 @pytest.fixture
@@ -201,6 +208,39 @@ def test_days_beyond_the_retention_are_not_listed(
         listing = ListStaleHours(kept, s3, BUCKET, lambda: reader, clock)
         found = listing({"symbols": [SYMBOL], "execution_id": "e"}, lambda: 1e9)
         assert bool(found.windows) is is_listed
+
+
+def test_after_trades_keep_days_was_raised_older_trades_are_stored_again(
+    s3: Any, owner: Any, ticks: Any, execution: Callable[..., Execution]
+) -> None:
+    put_hours(s3, *ticks)
+    execution().run()
+    found = checksums(owner)
+    later_us = NOW_US + 8 * DAY_US
+    few, many = (
+        HistorySettings(keep_days=0, grid_ms=1000, quoted_grid_ms=500, trades_keep_days=days)
+        for days in (3, 20)
+    )
+    owner.execute("truncate tickcast.trades")  # as expiry does
+    assert execution(later_us, few).stale()["windows"] == []
+    assert execution(later_us, many).run() > 0
+    assert checksums(owner) == found
+    assert execution(later_us, many).stale()["windows"] == []
+
+
+def test_trades_that_bronze_has_deleted_since_are_not_looked_for_each_time(
+    s3: Any, owner: Any, ticks: Any, execution: Callable[..., Execution]
+) -> None:
+    trades, quotes = ticks
+    early = quotes["time_us"] < HOUR + 1_800_000_000
+    span = f"{quotes['time_us'][0]}-{quotes['time_us'][early].max()}"
+    put_hours(s3, trades, quotes[~early])
+    [deleted] = put_hours(s3, trades[:0], quotes[early], name=f"shard-1-2-{span}")
+    execution().run()
+    s3.delete_object(Bucket=BUCKET, Key=deleted["key"])
+    owner.execute("truncate tickcast.trades")
+    listed = execution().stale()
+    assert min(window["from_us"] for window in listed["windows"]) == HOUR + HOUR_US
 
 
 def test_the_current_hour_is_loaded_by_every_execution(

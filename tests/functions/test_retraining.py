@@ -66,6 +66,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+def page_of(s3: Any, model_id: str) -> str:
+    return str(s3.get_object(Bucket=BUCKET, Key=f"models/{model_id}/card.md")["Body"].read().decode())
+
+
 @pytest.fixture
 def train(s3: Any, reader: Connection) -> Train:
     clock = iter(range(1000))
@@ -200,7 +204,7 @@ def test_a_challenger_is_trained_of_rows_with_and_without_quotes(
     assert set(card["distribution"][BTC]) <= set(card["support"])
     assert card["masked_calibration"] != card["calibration"]
     assert (card["parent"], card["provisional"], card["code"][:7]) == (None, True, "sha256:")
-    page = s3.get_object(Bucket=BUCKET, Key=f"models/{card['model_id']}/card.md")["Body"].read().decode()
+    page = page_of(s3, card["model_id"])
     for part in (card["model_id"], "Not evaluated", "rest/BTCUSDT, stream/BTCUSDT", "87.0%", "imbalance"):
         assert part in page
     assert train()["card"]["data"]["markets"] == ["rest/BTCUSDT", "stream/BTCUSDT", "stream/ETHUSDT"]
@@ -268,7 +272,7 @@ def test_the_loop_from_rows_to_the_active_model(
     assert (card.gate.block.from_us or 0) >= (card.learned_to_us or 0) > 0
     assert card.gate.figures["1"]["champion"].ci[0] > 0
     assert card.gate.shadow.left_out
-    page = s3.get_object(Bucket=BUCKET, Key=f"models/{trained['model_id']}/card.md")["Body"].read().decode()
+    page = page_of(s3, trained["model_id"])
     assert "**Promoted**" in page and "skill against" in page
 
 
@@ -445,7 +449,11 @@ def test_a_champion_that_is_held_is_judged_although_another_passed(
     verdict = evaluate(better)
     assert verdict["promote"] == better
     assert model_registry.read_card(s3, BUCKET, champion).proof is not None
-    assert promote_model(verdict, s3, BUCKET, NOW)["status"] == "held"
+    answer = promote_model(verdict, s3, BUCKET, NOW)
+    assert (answer["status"], answer["challenger"]) == ("held", better)
+    gate = model_registry.read_card(s3, BUCKET, better).gate
+    assert gate is not None and (gate.passed, gate.promoted, gate.held) == (True, False, True)
+    assert "**Not promoted, for the champion is held: it runs in shadow**" in page_of(s3, better)
 
 
 def test_models_are_compared_with_what_the_perpetual_adds(
@@ -474,6 +482,18 @@ def test_a_refit_that_forecasts_something_else_is_not_served(
     assert not found.promoted and "the refit's moves correlate by" in (found.why or "")
     pointer = model_registry.active_model(s3, BUCKET)
     assert pointer is not None and pointer.model_id == judged
+
+
+def test_without_newer_rows_nothing_is_fitted(
+    s3: Any, loader: Connection, reader: Connection, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(loader, BTC, market(1, 300, FROM_US))
+    card = train()["card"]
+    model_registry.save_card(s3, BUCKET, card | {"learned_to_us": FROM_US + 300 * SECOND_US})
+    activate(s3, card["model_id"])
+    monkeypatch.delattr("tickcast.functions.refit_model.refit")
+    found = refit_model(card["model_id"], s3, BUCKET, NOW, reader)
+    assert (found.promoted, found.why) == (False, "not refitted: there are no rows that it was not fitted on")
 
 
 def test_a_worse_model_is_not_promoted_and_its_card_says_why(

@@ -30,6 +30,7 @@ from tickcast.evaluation import drift
 from tickcast.evaluation.drift import DriftPolicy
 from tickcast.evaluation.earnings import earnings_by_horizon
 from tickcast.evaluation.live_scores import SPANS, score
+from tickcast.evaluation.regimes import NO_REGIMES, TERCILES
 from tickcast.features.ring import BarRing
 from tickcast.features.vector import FEATURE_NAMES
 from tickcast.functions import score_predictions as function
@@ -37,6 +38,7 @@ from tickcast.functions.score_predictions import Result, ScorePredictions
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.serving.records import Prediction
 from tickcast.serving.state import SymbolState
+from tickcast.units import MINUTE_US
 
 pytestmark = pytest.mark.integration
 
@@ -176,20 +178,27 @@ def counted(owner: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
 def test_tallies_agree_with_plain_python(
     hot: Hot, scorer: Callable[..., Result], redis_client: redis.Redis
 ) -> None:
-    outcomes = varied(900)
+    outcomes = [
+        each | {"spread_bp": float(each["timestamp"] // 120_000 % 5)}  # of each minute another
+        for each in varied(900)
+    ]
     hot.write(outcomes)
     result = scorer(920)
     assert (result.outcomes, result.is_complete, result.problems) == (3600, True, [])
     found = accuracy(redis_client)
     assert found["scored_ms"] == (NOON + 920) * 1000
     for span in SPANS:
+        regimes = NO_REGIMES if span.name == "hour" else planted.regimes(outcomes, span.block_us)
         assert found[span.name]["horizons"] == to_builtins(
-            score(planted.tallies(outcomes, span.block_us)), str_keys=True
+            score(planted.tallies(outcomes, span.block_us), regimes), str_keys=True
         ), span
         assert found[span.name]["earnings"] == to_builtins(
             earnings_by_horizon(planted.earned(outcomes, span.block_us)), str_keys=True
         ), span
         assert found[span.name]["to"] - found[span.name]["from"] >= span.length_us // 1000
+    by_spread = found["day"]["horizons"]["2"]["regimes"]["spread"]
+    assert {name: each["count"] > 100 for name, each in by_spread.items()} == dict.fromkeys(TERCILES, True)
+    assert 0 <= by_spread["low"]["to_bp"] < by_spread["high"]["from_bp"] <= 4
     assert found["hour"]["horizons"]["2"]["skill"]["low"] is not None
     all_of_2s, *_, worth_trading = found["hour"]["earnings"]["2"]
     assert 0 < worth_trading["trades"] < all_of_2s["trades"] and all_of_2s["net_ci"] is not None
@@ -198,6 +207,25 @@ def test_tallies_agree_with_plain_python(
     # Expected up to ten seconds ago.
     assert found["hour"]["availability"] == pytest.approx(by_model / 910, abs=1e-4)
     assert result.hours[SYMBOL].horizons[2].count == found["hour"]["horizons"]["2"]["count"]
+
+
+def test_minutes_of_an_earlier_release_are_left_out_of_what_they_do_not_know(
+    hot: Hot, scorer: Callable[..., Result], owner: psycopg.Connection[Any], redis_client: redis.Redis
+) -> None:
+    before, after = moved(planted.market(600)), moved(planted.market(600, 2), 1200)
+    hot.write(before + after)
+    scorer(1820)
+    owner.execute(
+        "update tickcast.tallies set squared_line = null, line_move = null, sigma_bp = null, "
+        "spread_bp = null where minute_us < %s",
+        ((NOON + 900) * 1_000_000,),
+    )
+    scorer(1820)
+    found = accuracy(redis_client)["day"]["horizons"]["2"]
+    alone = score(planted.tallies(after), planted.regimes(after, MINUTE_US))[2]
+    assert alone.skill_vs_linear is not None
+    assert (found["count"], found["skill_vs_linear"]["value"]) == (1200, alone.skill_vs_linear.value)
+    assert found["regimes"]["hour"]["06-12"]["count"] == alone.count == 600
 
 
 def test_every_outcome_is_stored_once(
@@ -370,7 +398,7 @@ def test_unchanged_features_start_nothing(hot: Hot, scorer: Callable[..., Result
 
 
 def test_lost_skill_starts_a_training(hot: Hot, scorer: Callable[..., Result], s3: Any) -> None:
-    put_model(s3, line={SYMBOL: {str(h): 0.0 for h in HORIZONS_S}})
+    put_model(s3, scaled_line={SYMBOL: {"usual_sigma": 1.0, "slopes": {str(h): 0.0 for h in HORIZONS_S}}})
     wrong = [each | {"expected_move_bp": -each["expected_move_bp"]} for each in moved(planted.market(1200))]
     hot.write(wrong)
     scorer(1220)
@@ -454,7 +482,8 @@ def test_a_problem_is_shown_without_secrets(
 def test_an_error_in_the_drift_of_a_symbol_stops_no_scoring(
     hot: Hot, scorer: Callable[..., Result], s3: Any, redis_client: redis.Redis
 ) -> None:
-    put_model(s3, line={SYMBOL: {"1": 0.5}})  # no slope of the horizon that is scored
+    line = {"usual_sigma": 1.0, "slopes": {"1": 0.5}}  # no slope of the horizon that is scored
+    put_model(s3, scaled_line={SYMBOL: line})
     hot.write(moved(planted.market(200)))
     result = scorer(260)
     assert any(problem.startswith(f"drift of {SYMBOL}: ") for problem in result.problems)

@@ -84,7 +84,7 @@ class Alarms(Construct):
             "NoModel",
             self._own.metric("NoModel", "score_predictions", period=HOUR),
             0,
-            f"No model has been in force for {WITHOUT_MODEL_HOURS} hours: every answer is a fallback. Train "
+            f"No model has been active for {WITHOUT_MODEL_HOURS} hours: every answer is a fallback. Train "
             "one (make retrain).",
             periods=WITHOUT_MODEL_HOURS,
         )

@@ -44,7 +44,7 @@ class Business(Construct):
                 own.metric("Availability", scored, "min"),
             ),
             graph(
-                "Symbols that drift, runs without a model in force",
+                "Symbols that drift, runs without an active model",
                 own.metric("Drifting", scored, "max", label="drifting"),
                 own.metric("NoModel", scored, label="no model"),
                 own.metric("ModelRefused", predicted, label="model refused"),

@@ -99,7 +99,7 @@ def test_what_is_well_is_said_too(deployed: Account) -> None:
             f"version {version()}",
             "the exchange's key: none; ingest takes the public",
         ),
-        *("migration: tickcastdevappMigrate:1", f"model in force: {MODEL}", "alarms: none"),
+        *("migration: tickcastdevappMigrate:1", f"active model: {MODEL}", "alarms: none"),
         "API: healthy; source of the ticks: json",
     ):
         assert line(report, what).is_well

@@ -18,13 +18,14 @@ from tickcast.features.vector import FEATURE_NAMES, Floats
 from tickcast.model.card import ScaledLine
 from tickcast.model.dataset import Rows
 from tickcast.model.forecast import DELIVERY_S, HORIZONS_S, PATH_S, remaining_moves
-from tickcast.model.network import SIGMA, damping
+from tickcast.model.network import DAMPING, SIGMA, damping
 
 NO_CHANGE, LAST_TRADE, MICROPRICE, LINE = "no_change", "last_trade", "microprice", "linear_imbalance"
 BASELINES = (NO_CHANGE, LAST_TRADE, MICROPRICE, LINE)
 _IMBALANCE = FEATURE_NAMES.index("imbalance")
 _MICROPRICE = FEATURE_NAMES.index("microprice")  # in units of σ
 _HORIZONS = [PATH_S.index(horizon_s) for horizon_s in HORIZONS_S]
+LIVE_DAMPING = {h: float(DAMPING[PATH_S.index(h)]) for h in HORIZONS_S}  # -δ by horizon
 _CLIPPED_AT = 6.0  # in units of the scale: one burst must not decide the slope
 
 
@@ -72,11 +73,17 @@ def _scale_bp(features: Floats, usual_bp: float) -> Floats:
 
 
 def fit_line(markets: Sequence[Rows], age_s: float = DELIVERY_S) -> Floats:
-    """The slopes of a line in basis points, by which live skill is watched for drift: bp of remaining move,
-    at the age of `age_s`, per unit of book imbalance, by horizon. Shape (H,)."""
+    """The slopes of a line in basis points, for people who read a card: bp of remaining move, at the age of
+    `age_s`, per unit of book imbalance, by horizon. Shape (H,)."""
     imbalance = np.concatenate([rows.features[:, _IMBALANCE] for rows in markets])  # (N,)
     moves_bp = np.concatenate([remaining_moves(rows.moves_bp, age_s) for rows in markets])  # (N, H)
     return line_slope(imbalance @ moves_bp, float(imbalance @ imbalance))
+
+
+def live_slope(line: ScaledLine, horizon_s: int) -> float:
+    """The slope of `line` against z = imbalance · σ√h · σ^-δ, which is known without the line: what tallies
+    of outcomes keep. Within `DAMPED_WITHIN` of the usual volatility slope · z is what the line expects."""
+    return float(line.slopes[horizon_s] * line.usual_sigma ** -LIVE_DAMPING[horizon_s])
 
 
 def line_slope(imbalance_moves: Floats, squared_imbalances: float) -> Floats:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tickcast.evaluation.regimes import HOUR, NAMES, SPREAD, VOLATILITY, hours, terciles
 from tickcast.features.vector import FEATURE_NAMES, Floats
 from tickcast.model.card import GateSkill
 from tickcast.model.fit import TrainingSettings, fit
@@ -22,7 +23,7 @@ from tickcast.model.network import Inputs, Network
 from tickcast.model.reference import ReferenceWeights, has_reference
 from tickcast.model.thinning import Markets, sample
 from tickcast.model.training import Training, paths_bp, split_newest
-from tickcast.units import HOUR_US, SECOND_US
+from tickcast.units import SECOND_US
 
 # The inputs of the move, by what they are measured on.
 GROUPS = {
@@ -32,8 +33,6 @@ GROUPS = {
     "return": ("return_500ms",),
 }
 PERPETUAL = "perpetual"
-TERCILES = ("low", "middle", "high")
-HOURS = ("00-06", "06-12", "12-18", "18-24")  # UTC
 _MEMBERS = 2  # of the networks that are compared: each is fitted once per group
 _LEAST_BLOCKS = 8
 _LEAST_BLOCK_S = 10
@@ -162,18 +161,14 @@ def regimes(training: Training) -> dict[str, dict[str, Skills]]:
         return {}
     sigma_bp, spread = (found.features[:, FEATURE_NAMES.index(name)] for name in ("sigma_bp", "spread"))
     labels = {
-        "volatility": (TERCILES, _tercile(sigma_bp)),
-        "spread": (TERCILES, _tercile(spread * sigma_bp)),  # in bp
-        "hour": (HOURS, found.end_us // HOUR_US % 24 // 6),
+        VOLATILITY: terciles(VOLATILITY, sigma_bp),
+        SPREAD: terciles(SPREAD, spread * sigma_bp),
+        HOUR: hours(found.end_us),
     }
     answers: dict[str, dict[str, Skills]] = {}
-    for regime, (names, label) in labels.items():
-        for number, name in enumerate(names):
+    for regime, label in labels.items():
+        for number, name in enumerate(NAMES[regime]):
             of_regime = skills(Errors(*(column[label == number] for column in found)))
             if of_regime:
                 answers.setdefault(regime, {})[name] = of_regime
     return answers
-
-
-def _tercile(values: Floats) -> npt.NDArray[np.int64]:
-    return np.searchsorted(np.quantile(values, (1 / 3, 2 / 3)), values, side="right")

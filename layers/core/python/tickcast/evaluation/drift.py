@@ -7,7 +7,7 @@ Two kinds of evidence, both by effect size, not by significance: on a day of row
   population, above .25 another).
 - **Skill.** What was served falls below its *band*: the whole 95 % interval of live skill against no change
   lies below the worst that the gate had seen of this market (`evaluation.gate.bands`; never below zero),
-  or that against the line through book imbalance, as fitted in training, below zero.
+  or that against the line through book imbalance, scaled by volatility, as fitted in training, below zero.
 
 Drift begins once there is evidence at `raise_after` updates in a row, and ends after as many without, feature
 drift only below a lower limit than it began at (hysteresis). Fewer than `min_scored` outcomes are

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta, Struct
 
-from tickcast.evaluation.skill import MIN_BLOCKS, RESAMPLES, share
+from tickcast.evaluation.skill import MIN_BLOCKS, RESAMPLES, Interval, share
 from tickcast.features.vector import Floats
 from tickcast.model.forecast import HORIZONS_S, Probability
 
@@ -73,10 +73,7 @@ class Earnings(Struct, kw_only=True):
     spread_bp: Annotated[float | None, Meta(description="paid to enter and leave")]
     fees_bp: Annotated[float | None, Meta(description="of both sides, by configuration")]
     net_bp: Annotated[float | None, Meta(description="gross less spread and fees")]
-    net_ci: Annotated[
-        list[float] | None,
-        Meta(min_length=2, max_length=2, description="95 % by moving-block bootstrap"),
-    ]
+    net_ci: Interval | None
     break_even_fee_bp: Annotated[
         float | None,
         Meta(description="the fee of one side at which net is 0; below 0: it loses without any fee"),

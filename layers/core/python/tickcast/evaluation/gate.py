@@ -11,15 +11,15 @@ More evidence never leaves the API without a model:
 - *No active model*, or a provisional champion that is not itself clearly better than no change: what is
   clearly better than no change, and better than that champion, becomes active.
 - *A provisional champion*: a challenger has to be clearly better than no change and than the champion.
-- *A proven champion* is replaced on half a day of rows or more alone, by a challenger that stands against the
-  baselines as well.
+- *A proven champion* is replaced on half a day of rows or more alone, by a challenger that also meets all
+  baselines.
 - A challenger is at no horizon and in no market clearly, and by more than .005, worse than the champion. So
   many comparisons would find something by chance: they are corrected for their number (Holm 1979).
 
-A model is *proven*, no longer provisional, when it stands against all baselines on several days of rows that
-it was not trained on: clearly better than no change, the last trade and the microprice, not worse than the
+A model is *proven*, no longer provisional, when it meets all baselines on several days of rows that it was
+not trained on: clearly better than no change, the last trade and the microprice, not worse than the
 line through book imbalance by more than .005, and at no horizon and in no market clearly so than any of
-them. A provisional champion is judged for that each time (`prove`).
+them. A provisional champion is evaluated for that each time (`prove`).
 
 A challenger that ran in the champion's shadow for an hour has to have been better there too.
 """
@@ -135,12 +135,12 @@ def decide(
             against += _objections(compared, _skill_of_champion(block), champion_is_provisional)
             if not champion_is_provisional:
                 against += ["champion_is_proven"] if block.seconds < LONG_S else []
-                against += [code for code in _not_standing(compared) if code not in against]
+                against += [code for code in _missed_baselines(compared) if code not in against]
         if live.skill is not None and live.skill <= 0:
             against.append("not_above_champion_in_shadow")
     in_favour = [
         "first_model" if block.champion_bp is None else "beats_champion",
-        "beats_no_change" if _not_standing(compared) else "beats_baselines",
+        "beats_no_change" if _missed_baselines(compared) else "beats_baselines",
     ]
     return GateDecision(
         promoted=not against,
@@ -196,8 +196,8 @@ def _objections(figures: Figures, champion: GateSkill, champion_is_provisional: 
     return against + _clearly_below(figures, (CHAMPION,))
 
 
-def _not_standing(figures: Figures) -> list[str]:
-    """The codes for which a model does not stand against all baselines."""
+def _missed_baselines(figures: Figures) -> list[str]:
+    """The codes for which a model does not meet all baselines."""
     against = [code for name in _TO_BEAT for code in _not_above(figures, name)]
     line = figures[ALL].get(LINE)
     if line is not None and line.skill < -LOSS_MARGIN:
@@ -209,7 +209,7 @@ def _unproven(figures: Figures, seconds: float, is_real: bool) -> list[str]:
     """The codes for which a model is provisional."""
     against = [] if is_real else ["simulated_market"]
     against += ["too_short_to_prove"] if seconds < PROVEN_S else []
-    return against + _not_standing(figures)
+    return against + _missed_baselines(figures)
 
 
 def _clearly_below(figures: Figures, opponents: Sequence[str]) -> list[str]:

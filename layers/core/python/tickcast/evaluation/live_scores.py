@@ -13,6 +13,7 @@ there is too little to compute it from.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -20,14 +21,17 @@ import numpy.typing as npt
 from msgspec import Meta, Struct, field
 from msgspec.structs import asdict
 
-from tickcast.evaluation.baselines import line_slope, line_squared_error
+from tickcast.evaluation.baselines import line_slope, line_squared_error, live_slope
 from tickcast.evaluation.calibration_error import floor_of_bins, of_bins
 from tickcast.evaluation.earnings import Earnings
-from tickcast.evaluation.skill import MIN_BLOCKS, share, skill_of_squares
+from tickcast.evaluation.regimes import NAMES, NO_REGIMES, RegimeTallies
+from tickcast.evaluation.skill import MIN_BLOCKS, Interval, share, skill_of_squares
 from tickcast.features.vector import Floats
+from tickcast.model.card import ScaledLine
 from tickcast.model.forecast import HORIZONS_S, Probability
 from tickcast.units import HOUR_US, MINUTE_US, SECOND_US
 
+_OF_FIGURES = ("count", "moved", "rights", "squared_error", "squared_move")
 BINS = 10  # of confidence, from .5 to 1
 
 # Sums are over the outcomes with a known price that a forecast was made for, moves in bp.
@@ -38,8 +42,10 @@ SUMS = (
     "inside",  # how many lie in the interval
     "squared_error",  # (move - expected)²
     "squared_move",
-    "squared_imbalance",
-    "imbalance_move",  # imbalance · move: what the line through book imbalance is fitted by
+    "squared_line",  # of z, the line's input: imbalance in units of the scale (`baselines.live_slope`)
+    "line_move",  # z · move: what the line is fitted by
+    "line_squared_error",  # (move - expected)² and move², of outcomes whose z was tallied
+    "line_squared_move",
     "crps",  # `distribution_scores`, and what these are of no change
     "crps_of_no_change",
     "interval_score",
@@ -79,9 +85,6 @@ SPANS = (
 
 
 Count = Annotated[int, Meta(ge=0)]
-Interval = Annotated[
-    list[float], Meta(min_length=2, max_length=2, description="95 % by moving-block bootstrap")
-]
 
 
 class Skill(Struct, kw_only=True):
@@ -103,6 +106,15 @@ class Figures(Struct, kw_only=True):
     skill: Annotated[Skill | None, Meta(description="against no change")]
 
 
+class RegimeFigures(Figures, kw_only=True):
+    """The figures of a regime of the market, by minutes."""
+
+    from_bp: Annotated[
+        float | None, Meta(description="the lowest mean volatility (bp per √s) or spread of its minutes")
+    ] = None
+    to_bp: Annotated[float | None, Meta(description="the highest")] = None
+
+
 class HorizonAccuracy(Figures, kw_only=True):
     """The figures of one horizon."""
 
@@ -111,7 +123,8 @@ class HorizonAccuracy(Figures, kw_only=True):
     coverage: Annotated[Probability | None, Meta(description="share of outcomes inside the 80 % interval")]
     coverage_ci: Interval | None
     skill_vs_linear: Annotated[
-        Skill | None, Meta(description="against a line through book imbalance, fitted in hindsight")
+        Skill | None,
+        Meta(description="against a line through book imbalance, scaled by volatility, fitted in hindsight"),
     ]
     skill_in_hindsight: Annotated[
         Skill | None,
@@ -133,6 +146,10 @@ class HorizonAccuracy(Figures, kw_only=True):
     fallbacks: Annotated[Count, Meta(description="not in `count`")]
     fallback_share: Annotated[Probability | None, Meta(description="of both together")]
     unresolved: Annotated[dict[str, int], Meta(description="not in `count`, by why")]
+    regimes: Annotated[
+        dict[str, dict[str, RegimeFigures]],
+        Meta(description="by `volatility`, `spread` and `hour` (UTC), then by regime; empty of an hour"),
+    ] = {}
 
 
 class SpanAccuracy(Struct, kw_only=True):
@@ -161,12 +178,15 @@ class AccuracySummary(Struct, kw_only=True):
     week: SpanAccuracy
 
 
-def score(tallies: Tallies) -> dict[int, HorizonAccuracy]:
+def score(tallies: Tallies, regimes: RegimeTallies = NO_REGIMES) -> dict[int, HorizonAccuracy]:
     """The figures of each horizon, by seconds."""
-    return {h: score_horizon(h, tallies[tallies["horizon_s"] == h]) for h in HORIZONS_S}
+    return {
+        h: score_horizon(h, tallies[tallies["horizon_s"] == h], regimes[regimes["horizon_s"] == h])
+        for h in HORIZONS_S
+    }
 
 
-def score_horizon(horizon_s: int, tallies: Tallies) -> HorizonAccuracy:
+def score_horizon(horizon_s: int, tallies: Tallies, regimes: RegimeTallies = NO_REGIMES) -> HorizonAccuracy:
     """The figures of one horizon.
 
     Skill against the best straight line through book imbalance favours the line: it is fitted in hindsight on
@@ -186,7 +206,7 @@ def score_horizon(horizon_s: int, tallies: Tallies) -> HorizonAccuracy:
         direction_ci=_interval(blocks["rights"], blocks["moved"]),
         coverage=_share(by_model["inside"].sum(), by_model["count"].sum()),
         coverage_ci=_interval(blocks["inside"], blocks["count"]),
-        skill_vs_linear=_skill(blocks["squared_error"], _best_line_errors(blocks)),
+        skill_vs_linear=_skill(blocks["line_squared_error"], _best_line_errors(blocks)),
         skill_in_hindsight=_skill(blocks["hindsight_squared_error"], blocks["hindsight_squared_move"]),
         crps_bp=_share(blocks["crps"].sum(), blocks["count"].sum()),
         crps_skill=_skill(blocks["crps"], blocks["crps_of_no_change"]),
@@ -202,14 +222,30 @@ def score_horizon(horizon_s: int, tallies: Tallies) -> HorizonAccuracy:
             str(why): round(float(unresolved["count"][unresolved["why"] == why].sum()))
             for why in np.unique(unresolved["why"])
         },
+        regimes=_by_regime(regimes),
     )
 
 
-def skill_against_line(tallies: Tallies, slope_bp: float) -> Skill | None:
+def _by_regime(tallies: RegimeTallies) -> dict[str, dict[str, RegimeFigures]]:
+    found: dict[str, dict[str, RegimeFigures]] = {}
+    for kind, names in NAMES.items():
+        for place, name in enumerate(names):
+            mine = tallies[(tallies["kind"] == kind) & (tallies["regime"] == place)]
+            if len(mine):
+                lowest, highest = (
+                    None if np.isnan(limit) else _rounded(limit)
+                    for limit in (mine["lowest"].min(), mine["highest"].max())
+                )
+                figures = asdict(_figures_of(_by_block(mine, _OF_FIGURES)))
+                found.setdefault(kind, {})[name] = RegimeFigures(**figures, from_bp=lowest, to_bp=highest)
+    return found
+
+
+def skill_against_line(tallies: Tallies, line: ScaledLine, horizon_s: int) -> Skill | None:
     """Skill, as of `score_horizon`, of one horizon against a line through book imbalance that was fitted
-    before: `slope_bp` of move where all of the book is on one side."""
+    before."""
     blocks = _by_block(tallies[tallies["is_model"] & (tallies["why"] == "")])
-    return _skill(blocks["squared_error"], _line_errors(blocks, slope_bp))
+    return _skill(blocks["line_squared_error"], _line_errors(blocks, live_slope(line, horizon_s)))
 
 
 def availability(tallies: Tallies, from_us: int, to_us: int) -> float | None:
@@ -223,7 +259,11 @@ def availability(tallies: Tallies, from_us: int, to_us: int) -> float | None:
 
 
 def _figures(tallies: Tallies) -> Figures:
-    blocks = _by_block(tallies)
+    return _figures_of(_by_block(tallies))
+
+
+def _figures_of(blocks: Mapping[str, Floats]) -> Figures:
+    """Of the sums `_OF_FIGURES` of each block, in the order of time."""
     return Figures(
         count=round(float(blocks["count"].sum())),
         moved=round(float(blocks["moved"].sum())),
@@ -232,25 +272,24 @@ def _figures(tallies: Tallies) -> Figures:
     )
 
 
-def _by_block(tallies: Tallies) -> dict[str, Floats]:
+def _by_block(
+    tallies: Tallies | RegimeTallies, names: tuple[str, ...] = ("count", *SUMS)
+) -> dict[str, Floats]:
     """Count and sums of each block, in the order of time. Each of shape (blocks,)."""
     blocks, place = np.unique(tallies["block"], return_inverse=True)
-    names = ("count", *SUMS)
     return {name: np.bincount(place, tallies[name], len(blocks)).astype(float) for name in names}
 
 
 def _best_line_errors(blocks: dict[str, Floats]) -> Floats:
     """The squared errors, by block, of the line through book imbalance that fits all of them best."""
-    power = float(blocks["squared_imbalance"].sum())
+    power = float(blocks["squared_line"].sum())
     if not power > 0:
         return np.zeros_like(blocks["count"])
-    return _line_errors(blocks, float(line_slope(blocks["imbalance_move"].sum(), power)))
+    return _line_errors(blocks, float(line_slope(blocks["line_move"].sum(), power)))
 
 
 def _line_errors(blocks: dict[str, Floats], slope: float) -> Floats:
-    return line_squared_error(
-        blocks["squared_move"], blocks["imbalance_move"], blocks["squared_imbalance"], slope
-    )
+    return line_squared_error(blocks["line_squared_move"], blocks["line_move"], blocks["squared_line"], slope)
 
 
 def _calibration(tallies: Tallies) -> tuple[float | None, float | None]:

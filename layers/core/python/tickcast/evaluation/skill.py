@@ -19,10 +19,11 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Meta
 
 from tickcast.features.vector import Floats
 
@@ -36,6 +37,10 @@ LEAST_BLOCKS, MOST_BLOCKS = 4, 10
 LONG_BLOCK_S = (
     900  # less only where four blocks do not fit; ten blocks are of an hour or more from ten hours on
 )
+
+Interval = Annotated[
+    list[float], Meta(min_length=2, max_length=2, description="95 % by moving-block bootstrap")
+]
 
 
 def block_s(horizon_s: int) -> int:

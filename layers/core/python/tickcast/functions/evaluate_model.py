@@ -106,18 +106,18 @@ def evaluate_model(
         for each in challengers.values()
     }
     answer = _answer(model_id, pointer, {each: found.decision for each, found in judged.items()})
+    is_held = pointer is not None and pointer.is_held(now)
     for each in challengers.values():
         is_best = each.model_id == answer["promote"]
-        record = _record(judged[each.model_id], champion, is_best, now)
+        record = _record(judged[each.model_id], champion, is_best, now, is_held=is_held)
         # A model that passed but was not the best, or no longer passes, is not proven.
         provisional = record.provisional or not is_best
         decided = {"provisional": provisional, "gate": to_builtins(record, str_keys=True)}
         model_registry.save_card(s3, bucket, each.document | decided)
     proof = None
-    stays = not answer["promote"] or (pointer is not None and pointer.is_held(now))
-    if champion and _is_provisional(pointer, champion) and stays:
+    if champion and _is_provisional(pointer, champion) and (is_held or not answer["promote"]):
         proof = _judge_champion(champion, connection, symbols)
-        record = _record(proof, None, False, now, sentence_of_proof(proof.decision))
+        record = _record(proof, None, False, now, words=sentence_of_proof(proof.decision))
         proven = {"provisional": False} if proof.decision.promoted else {}
         document = champion.document | proven | {"proof": to_builtins(record, str_keys=True)}
         model_registry.save_card(s3, bucket, document)
@@ -243,7 +243,13 @@ def _about(block: Block) -> GateBlock:
 
 
 def _record(
-    judged: _Judged, champion: _Candidate | None, is_best: bool, now: datetime, words: str = ""
+    judged: _Judged,
+    champion: _Candidate | None,
+    is_best: bool,
+    now: datetime,
+    *,
+    is_held: bool = False,
+    words: str = "",
 ) -> GateRecord:
     """The decision for the card."""
     decision = judged.decision
@@ -251,7 +257,8 @@ def _record(
         judged_at=now.astimezone(UTC).isoformat(timespec="seconds"),
         champion=champion.model_id if champion else None,
         passed=decision.promoted,
-        promoted=is_best,
+        promoted=is_best and not is_held,
+        held=is_best and is_held,
         provisional=decision.provisional,
         reasons=list(decision.reasons),
         sentence=words or sentence(decision),

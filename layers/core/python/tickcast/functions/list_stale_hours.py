@@ -1,7 +1,8 @@
 """Which hours of history have to be derived: a comparison of bronze with `tickcast.hours`.
 
 An hour is stale when bronze has an object that it was not derived from, or when it was derived by another
-definition of features or labels, or never. So whatever kept an hour from being loaded, this finds it, and
+definition of features or labels, or never; or when its trades are to be kept and are not there, as after
+`tables.trades_keep_days` was raised. So whatever kept an hour from being loaded, this finds it, and
 nothing has to be remembered for it.
 
 The days are gone through from the newest to the oldest. A call returns a bounded number of windows, of a day
@@ -19,7 +20,7 @@ import msgspec
 import psycopg
 
 from tickcast.adapters.lake import hour_inputs
-from tickcast.adapters.postgres.history_store import day_of, derived_hours
+from tickcast.adapters.postgres.history_store import day_of, derived_hours, hours_without_trades
 from tickcast.adapters.settings import HistorySettings
 from tickcast.functions.load_history import LoadWindow, is_stale
 from tickcast.functions.request import RequestError
@@ -99,7 +100,7 @@ class ListStaleHours:
                 before_us = day_us + DAY_US
                 break
             for symbol in request.symbols:
-                if stale := self._stale(connection, symbol, day_us, sources):
+                if stale := self._stale(connection, symbol, day_us, sources, now_us):
                     windows.append(LoadWindow(symbol, stale[0], stale[-1] + HOUR_US))
                     hours += len(stale)
         started_us = now_us if request.started_us is None else request.started_us
@@ -117,8 +118,7 @@ class ListStaleHours:
     def _days(self, request: ListRequest, sources: list[Source], now_us: int) -> Iterator[int]:
         """The days to look at, the newest first: with objects, or next to such a day, whose ticks may reach
         into it."""
-        keep_days = self._settings.keep_days
-        cutoff_us = day_of(now_us) - keep_days * DAY_US if keep_days else 0
+        cutoff_us = _cutoff_us(now_us, self._settings.keep_days)
         days: set[int] = set()
         for symbol in request.symbols:
             days |= hour_inputs.days_of(self._s3, self._bucket, symbol, sources)
@@ -128,17 +128,33 @@ class ListStaleHours:
                 yield day_us
 
     def _stale(
-        self, connection: psycopg.Connection[Any], symbol: str, day_us: int, sources: list[Source]
+        self,
+        connection: psycopg.Connection[Any],
+        symbol: str,
+        day_us: int,
+        sources: list[Source],
+        now_us: int,
     ) -> list[int]:
         """The stale hours of a day, in order."""
         hours = range(day_us, day_us + DAY_US, HOUR_US)
         inputs = hour_inputs.hour_inputs(self._s3, self._bucket, symbol, hours, sources)
         derived = derived_hours(connection, symbol, hours.start, hours.stop)
+        keeps_trades = day_us >= _cutoff_us(now_us, self._settings.trades_keep_days)
+        lacking = hours_without_trades(connection, symbol, hours.start, hours.stop) if keeps_trades else set()
         return [
             hour_us
             for hour_us in sorted(inputs)
-            if is_stale(hour_inputs.digests(inputs[hour_us], *self._settings.grids_ms), derived.get(hour_us))
+            if is_stale(
+                hour_inputs.digests(inputs[hour_us], *self._settings.grids_ms),
+                derived.get(hour_us),
+                hour_us in lacking,
+            )
         ]
+
+
+def _cutoff_us(now_us: int, keep_days: int) -> int:
+    """The first day that is kept; 0 days are all."""
+    return day_of(now_us) - keep_days * DAY_US if keep_days else 0
 
 
 def _request(event: dict[str, Any]) -> ListRequest:

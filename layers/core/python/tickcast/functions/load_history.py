@@ -143,12 +143,14 @@ class LoadHistory:
         hours = affected_hours(request.window.from_us, request.window.to_us - 1)
         inputs = self._inputs(request, hours)
         derived = store.derived(request.window.symbol, hours.start, hours.stop)
+        trades_from_us = max(self._cutoff_us(self._settings.trades_keep_days), hours.start)
+        lacking = store.without_trades(request.window.symbol, trades_from_us, hours.stop)
         for hour_us in sorted(inputs, reverse=True):
             if hour_us < self._cutoff_us(self._settings.keep_days):
                 loaded.expired += 1
                 continue
             hour = _Hour(request.window.symbol, hour_us, inputs[hour_us], self._digests(inputs[hour_us]))
-            if not is_stale(hour.inputs, derived.get(hour_us)):
+            if not is_stale(hour.inputs, derived.get(hour_us), hour_us in lacking):
                 loaded.skipped += 1
             elif remaining_ms() < _ENOUGH_MS and is_begun:
                 loaded.complete = False
@@ -330,10 +332,13 @@ class LoadHistory:
         loaded.quarantined.append(reason)
 
 
-def is_stale(inputs: hour_inputs.Inputs, derived: HourRecord | None) -> bool:
-    """Whether an hour with these inputs has to be derived: never was by this definition, or from others. What
-    bronze has deleted since makes it no staler."""
-    return derived is None or bool(inputs - hour_inputs.unpacked(derived.inputs))
+def is_stale(inputs: hour_inputs.Inputs, derived: HourRecord | None, lacks_trades: bool = False) -> bool:
+    """Whether an hour with these inputs has to be derived: never was by this definition, or from others, or
+    its trades are to be kept and none is stored. What bronze has deleted since makes it no staler."""
+    if derived is None:
+        return True
+    known = hour_inputs.unpacked(derived.inputs)
+    return bool(inputs - known) or (lacks_trades and known <= inputs)
 
 
 class _TickCache:

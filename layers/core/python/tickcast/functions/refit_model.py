@@ -63,11 +63,11 @@ def refit_model(
         return _left(model_id, "its card does not say how it was fitted")
     days = (int(now.timestamp() * 1e6) - (judged.data.from_us or 0)) // DAY_US + 1
     markets, data = history(TrainRequest(symbols=sorted(judged.fitted), days=days), connection, now)
+    if not any(rows.end_us.max() > (judged.learned_to_us or 0) for rows in markets.values()):
+        return _left(model_id, "there are no rows that it was not fitted on")
     settings = TrainingSettings()
     learnable = with_masked(markets)
     found = refit(learnable, settings, judged.epochs, judged.reference)
-    if not any(rows.end_us.max() > (judged.learned_to_us or 0) for rows in markets.values()):
-        return _left(model_id, "there are no rows that it was not fitted on")
     agreement = _agreement(load(s3, bucket, model_id), found, markets)
     if not agreement >= LEAST_AGREEMENT:
         return _left(

@@ -42,6 +42,7 @@ from tickcast.evaluation.live_scores import (
     score_horizon,
     skill_against_line,
 )
+from tickcast.evaluation.regimes import NO_REGIMES
 from tickcast.features.vector import FEATURE_NAMES
 from tickcast.model.card import Card
 from tickcast.serving.records import Outcome, Prediction, ScoreHeartbeat, decode
@@ -67,7 +68,7 @@ class Result:
     """The result of a run. `hours`, the accuracy of the newest hour, `available` and `drift` are by symbol.
 
     `available` is the share of the newest hour that a model answered, as an alarm should see it: without the
-    time before a first model was in force, and without a symbol's first two minutes.
+    time before a first model was active, and without a symbol's first two minutes.
     """
 
     outcomes: int = 0
@@ -113,7 +114,7 @@ class ScorePredictions:
     database: Database
     clock_ms: Callable[[], float]
     _card: Card = field(default_factory=Card)  # of the active model, once it was read
-    _first_model_us: int = 0  # when the first model came into force; 0: before the one of now, or unknown
+    _first_model_us: int = 0  # when the first model became active; 0: it is not the present one, or unknown
     _scored: dict[tuple[str, Span], SpanAccuracy] = field(default_factory=dict)
     _days: set[int] = field(default_factory=set)  # that have partitions
     _turn: int = 0  # symbols scored so far
@@ -252,7 +253,7 @@ class ScorePredictions:
     ) -> float | None:
         """`Result.available` of `symbol`; None while none of the hour counts."""
         if result.has_no_model:
-            return hour.availability or None  # 0: none was in force within the hour
+            return hour.availability or None  # 0: none was active within the hour
         if hour.first_ms is None:
             return 0.0  # a symbol that was never answered for
         first_us = hour.first_ms * 1000 if hour.first_ms > hour.from_ms else 0
@@ -266,6 +267,9 @@ class ScorePredictions:
     ) -> SpanAccuracy:
         from_us = max((now_us - span.length_us) // MINUTE_US * MINUTE_US, not_before_us)
         tallies = store.tallies(symbol, from_us, now_us, span.block_us)
+        regimes = NO_REGIMES  # an hour is too short to differ much
+        if span.length_us > HOUR_US:
+            regimes = store.regimes(symbol, from_us, now_us, span.block_us)
         known = store.extent(symbol)
         first_us = max(from_us, known[0]) if known else None
         # Outcomes are expected up to ten seconds ago; newer ones count if they are there.
@@ -275,7 +279,7 @@ class ScorePredictions:
             to_ms=now_us // 1000,
             first_ms=first_us and first_us // 1000,
             availability=None if first_us is None else availability(tallies, first_us, until_us),
-            horizons=score(tallies),
+            horizons=score(tallies, regimes),
             earnings=earnings_by_horizon(store.earned(symbol, from_us, now_us, span.block_us)),
         )
 
@@ -313,8 +317,8 @@ class ScorePredictions:
         tallies = store.tallies(symbol, from_us, now_us, block_us, model_id)
         tallies = tallies[tallies["horizon_s"] == horizon_s]
         figures = score_horizon(horizon_s, tallies)
-        line = self._card.line.get(symbol)
-        against_line = skill_against_line(tallies, line[horizon_s]) if line else None
+        line = self._card.scaled_line.get(symbol)
+        against_line = skill_against_line(tallies, line, horizon_s) if line else None
         bands = self._card.gate.bands.get(symbol, {}) if self._card.gate else {}
         return DriftEvidence(
             scored=figures.count,
@@ -347,7 +351,7 @@ class ScorePredictions:
 
 
 def _first_us(pointer: Pointer | None) -> int:
-    """When the active model came into force, if it is the first there was; otherwise 0."""
+    """When the active model became active, if it is the first there was; otherwise 0."""
     if pointer is None or pointer.previous or not pointer.since:
         return 0
     try:

@@ -116,12 +116,13 @@ class ShadowScore(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class GateRecord(Struct, frozen=True, kw_only=True):
     """The gate's decision. `passed`: nothing spoke against the model; `promoted`: it was the best that
-    passed."""
+    passed, and no hold kept the champion; `held`: it was, and one did."""
 
     judged_at: str | None = None  # ISO 8601
     champion: str | None = None  # the model it was compared with
     passed: bool = False
     promoted: bool = False
+    held: bool = False
     provisional: bool = True
     reasons: list[str] = []  # codes
     sentence: str = ""  # the same for people
@@ -169,7 +170,7 @@ class Card(ServingCard, frozen=True, kw_only=True):
     ablation: dict[str, dict[int, GateSkill]] = {}  # by group of inputs and horizon (s): what they are worth
     regimes: dict[str, dict[str, dict[int, GateSkill]]] = {}  # by kind of regime, regime and horizon (s)
     line: dict[str, dict[int, float]] = {}  # by market and horizon (s): bp of move per unit of book imbalance
-    scaled_line: dict[str, ScaledLine] = {}  # by market: the line that the gate compares with
+    scaled_line: dict[str, ScaledLine] = {}  # by market: the line that gate and drift compare with
     distribution: dict[str, dict[str, FeatureBins]] = {}  # by market and input
     gate: GateRecord | None = None
     proof: GateRecord | None = None  # the newest decision on it as the champion: whether it is proven

@@ -189,7 +189,17 @@ def _pending(prediction: Prediction) -> PendingPrediction:
     )
 
 
-_REPEATED = ("id", "symbol", "timestamp", "basis_price", "source", "reason", "model_id", "fee_bp")
+_REPEATED = (
+    "id",
+    "symbol",
+    "timestamp",
+    "basis_price",
+    "spread_bp",
+    "fee_bp",
+    "source",
+    "reason",
+    "model_id",
+)
 
 
 def _delivered(answer: HorizonForecast, calibrator: Calibrator) -> tuple[float, float, float, float, float]:

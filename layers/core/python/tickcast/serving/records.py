@@ -283,6 +283,7 @@ class OfPrediction(Struct, kw_only=True):
     reason: str | None
     model_id: str | None
     latency_ms: Annotated[int | None, Meta(description="from `timestamp` to the delivery")]
+    spread_bp: Annotated[float | None, Meta(description="at `timestamp`")] = None
     fee_bp: Annotated[float | None, Meta(description="of one side of a trade, by configuration")] = None
 
 

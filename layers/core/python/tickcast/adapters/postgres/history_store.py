@@ -115,6 +115,23 @@ def derived_hours(
     return {hour_us: HourRecord(*record) for hour_us, *record in rows}
 
 
+def hours_without_trades(
+    connection: psycopg.Connection[Any], symbol: str, from_us: int, to_us: int
+) -> set[int]:
+    """The derived hours of [from_us, to_us) that had trades, of which none is stored (any more)."""
+    rows = connection.execute(
+        f"""
+        select hour_us from tickcast.hours
+        where symbol = %(symbol)s and hour_us >= %(from_us)s and hour_us < %(to_us)s and {OF_THIS_CODE}
+            and trades > 0 and not exists (
+                select from tickcast.trades
+                where trades.symbol = hours.symbol
+                    and time_us >= hour_us and time_us < hour_us + {HOUR_US})""",
+        THIS_CODE | {"symbol": symbol, "from_us": from_us, "to_us": to_us},
+    )
+    return {hour_us for (hour_us,) in rows}
+
+
 class HistoryStore(GapStore):
     """The history, over one connection in autocommit mode."""
 
@@ -153,6 +170,10 @@ class HistoryStore(GapStore):
     def derived(self, symbol: str, from_us: int, to_us: int) -> dict[int, HourRecord]:
         """The hours of [from_us, to_us) that are derived by this code's definition."""
         return derived_hours(self.connection, symbol, from_us, to_us)
+
+    def without_trades(self, symbol: str, from_us: int, to_us: int) -> set[int]:
+        """As `hours_without_trades`."""
+        return hours_without_trades(self.connection, symbol, from_us, to_us)
 
     def trades_by_time(self, symbol: str, from_us: int, to_us: int) -> LedgerRows:
         """The trades known of [from_us, to_us)."""

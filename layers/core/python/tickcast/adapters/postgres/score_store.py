@@ -15,6 +15,7 @@ import psycopg
 from msgspec.structs import asdict
 from psycopg.types.json import Jsonb
 
+from tickcast.evaluation.baselines import LIVE_DAMPING
 from tickcast.evaluation.distribution_scores import MISS_WEIGHT, SCALE_OF_HALF_WIDTH
 from tickcast.evaluation.drift import BINS as FEATURE_BINS
 from tickcast.evaluation.drift import Counts, DriftState
@@ -22,6 +23,16 @@ from tickcast.evaluation.earnings import EARNED, NOT_ACTED_ON, THRESHOLDS_BP, Ea
 from tickcast.evaluation.earnings import SUMS as EARNED_SUMS
 from tickcast.evaluation.gate import Shadow
 from tickcast.evaluation.live_scores import BINS, SUMS, TALLY, Tallies
+from tickcast.evaluation.regimes import (
+    DECIMALS,
+    HOUR,
+    HOURS_EACH,
+    LIMITS,
+    REGIME_TALLY,
+    SPREAD,
+    VOLATILITY,
+    RegimeTallies,
+)
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.serving.outcomes import RESOLVED
 from tickcast.serving.records import Outcome, encode
@@ -30,14 +41,19 @@ from tickcast.units import HOUR_US, MINUTE_US
 BEGINNING = "0-0"  # before the first entry of any stream
 SHADOW_ROWS = 400_000  # half a day of two markets: about 100 MB
 
-# In the order of the table's columns, by the names that `row_of` gives the values.
+# By the names that `row_of` gives the values.
 _ADD: LiteralString = """
-insert into tickcast.outcomes values (
+insert into tickcast.outcomes (
+    symbol, target_us, horizon_s, predicted_us, source, reason, model_id, why, basis_price, outcome_price,
+    move_bp, expected_move_bp, scale_bp, confidence, p_flat, imbalance, abstains, is_inside, is_right,
+    latency_ms, challenger_id, challenger_move_bp, delivered_price, half_width_bp, hindsight_move_bp,
+    hindsight_expected_bp, spread_bp, fee_bp, worth_trading, spread_paid_bp)
+values (
     %(symbol)s, %(target_us)s, %(horizon_s)s, %(predicted_us)s, %(source)s, %(reason)s, %(model_id)s, %(why)s,
     %(basis_price)s, %(outcome_price)s, %(move_bp)s, %(expected_move_bp)s, %(scale_bp)s, %(confidence)s,
     %(p_flat)s, %(imbalance)s, %(abstains)s, %(inside)s, %(right)s, %(latency_ms)s, %(challenger_id)s,
     %(challenger_move_bp)s, %(delivered_price)s, %(half_width_bp)s, %(hindsight_move_bp)s,
-    %(hindsight_expected_bp)s, %(fee_bp)s, %(worth_trading)s, %(spread_paid_bp)s)
+    %(hindsight_expected_bp)s, %(spread_bp)s, %(fee_bp)s, %(worth_trading)s, %(spread_paid_bp)s)
 on conflict do nothing"""
 _FORECAST: LiteralString = "filter (where expected_move_bp is not null)"
 _EXPECTED: LiteralString = "expected_move_bp"
@@ -61,30 +77,46 @@ def _interval_score(expected: LiteralString) -> LiteralString:
     return f"2 * half_width_bp + {MISS_WEIGHT!r} * greatest({miss} - half_width_bp, 0)"
 
 
-# The sums of `live_scores.SUMS`, in that order. Moves without delivered_price are of earlier releases, from
-# the prediction's own instant on: they are left out, as are tallies of them, without crps. Where no price is
-# known, the move is null, and sums ignore it.
+# σ (bp per √s), and the input of the line, as `baselines.live_slope` takes it.
+_SIGMA: LiteralString = "(scale_bp / sqrt(horizon_s::float8))"
+_DAMPING: LiteralString = " ".join(f"when {h} then {each!r}" for h, each in LIVE_DAMPING.items())
+_LINE: LiteralString = (
+    f"(imbalance * scale_bp * power(nullif({_SIGMA}, 0), case horizon_s {_DAMPING} end::float8))"
+)
+
+# The sums of `live_scores.SUMS`, and those of σ and the spread. Moves without delivered_price are of earlier
+# releases, from the prediction's own instant on: they are left out, as are tallies of them, without crps.
+# Where no price is known, the move is null, and sums ignore it.
 _TALLY: LiteralString = f"""
-insert into tickcast.tallies
+insert into tickcast.tallies (
+    symbol, minute_us, horizon_s, model_id, is_model, abstains, why, bin, first_us, last_us, count, moved,
+    rights, confidence, inside, squared_error, squared_move, crps, crps_of_no_change, interval_score,
+    interval_score_of_no_change, hindsight_squared_error, hindsight_squared_move, squared_line, line_move,
+    sigma_bp, spread_bp)
 select symbol, target_us / {MINUTE_US} * {MINUTE_US}, horizon_s, model_id, source = 'model', abstains, why,
     least(greatest(width_bucket(confidence, 0.5, 1.0, {BINS}) - 1, 0), {BINS - 1}),
     min(target_us), max(target_us), count(*),
     count(is_right), count(*) filter (where is_right),
     coalesce(sum(confidence) filter (where is_right is not null), 0), count(*) filter (where is_inside),
     coalesce(sum((move_bp - expected_move_bp) ^ 2), 0), coalesce(sum(move_bp ^ 2) {_FORECAST}, 0),
-    coalesce(sum(imbalance ^ 2) filter (where move_bp is not null and expected_move_bp is not null), 0),
-    coalesce(sum(imbalance * move_bp) {_FORECAST}, 0),
     coalesce(sum({_crps(_EXPECTED)}), 0), coalesce(sum({_crps("0")}), 0),
     coalesce(sum({_interval_score(_EXPECTED)}), 0), coalesce(sum({_interval_score("0")}), 0),
     coalesce(sum((hindsight_move_bp - hindsight_expected_bp) ^ 2), 0),
-    coalesce(sum(hindsight_move_bp ^ 2) filter (where hindsight_expected_bp is not null), 0)
+    coalesce(sum(hindsight_move_bp ^ 2) filter (where hindsight_expected_bp is not null), 0),
+    coalesce(sum({_LINE} ^ 2) filter (where move_bp is not null and expected_move_bp is not null), 0),
+    coalesce(sum({_LINE} * move_bp) {_FORECAST}, 0),
+    avg({_SIGMA}) * count(*), avg(spread_bp) * count(*)
 from tickcast.outcomes
 where symbol = %(symbol)s and target_us >= %(from_us)s and target_us < %(to_us)s
     and (move_bp is null or delivered_price is not null)
 group by 1, 2, 3, 4, 5, 6, 7, 8"""
+_KNOWN = {  # of minutes that were tallied with the line
+    f"line_{name}": f"case when line_move is not null then {name} end"
+    for name in ("squared_error", "squared_move")
+}
 _READ: LiteralString = (
     "select minute_us / %(block_us)s, horizon_s, is_model, abstains, why, bin, sum(count)::float8, "
-    + ", ".join(f"sum({name})::float8" for name in SUMS)
+    + ", ".join(f"coalesce(sum({_KNOWN.get(name, name)}), 0)::float8" for name in SUMS)
     + """
 from tickcast.tallies
 where symbol = %(symbol)s and minute_us >= %(from_us)s and minute_us < %(to_us)s
@@ -96,7 +128,9 @@ order by 1"""
 # As `earnings.earned`, by minute; the sums are `earnings.SUMS`, in that order. Outcomes without a spread or a
 # fee are of earlier releases, and are left out.
 _EARN: LiteralString = f"""
-insert into tickcast.earnings
+insert into tickcast.earnings (
+    symbol, minute_us, horizon_s, model_id, step, worth_trading, count, directions, moves, gross, spread,
+    fees)
 select symbol, target_us / {MINUTE_US} * {MINUTE_US}, horizon_s, model_id,
     case when direction = 0 then {NOT_ACTED_ON}
         else width_bucket(abs(expected_move_bp), array{list(THRESHOLDS_BP)!r}::float8[]) - 1 end,
@@ -119,6 +153,31 @@ where symbol = %(symbol)s and minute_us >= %(from_us)s and minute_us < %(to_us)s
 group by 1, 2, 3, 4
 order by 1"""
 )
+_LIMITS: LiteralString = f"array[{', '.join(map(repr, LIMITS))}]"
+# The columns of `REGIME_TALLY`. A minute is of one regime of each kind, by its means.
+_REGIMES: LiteralString = f"""
+with minutes as materialized (
+    select minute_us, horizon_s, sum(count) as count, sum(moved) as moved, sum(rights) as rights,
+        sum(squared_error) as squared_error, sum(squared_move) as squared_move,
+        round((sum(sigma_bp) / sum(count))::numeric, {DECIMALS[VOLATILITY]})::float8 as volatility,
+        round((sum(spread_bp) / sum(count))::numeric, {DECIMALS[SPREAD]})::float8 as spread
+    from tickcast.tallies
+    where symbol = %(symbol)s and minute_us >= %(from_us)s and minute_us < %(to_us)s
+        and is_model and why = '' and sigma_bp is not null
+    group by 1, 2),
+limits as (
+    select horizon_s, percentile_disc({_LIMITS}) within group (order by volatility) as v,
+        percentile_disc({_LIMITS}) within group (order by spread) as s
+    from minutes group by 1)
+select kind, regime, minute_us / %(block_us)s, horizon_s, min(value), max(value), sum(count)::float8,
+    sum(moved)::float8, sum(rights)::float8, sum(squared_error), sum(squared_move)
+from minutes join limits using (horizon_s)
+cross join lateral (values
+    ('{VOLATILITY}', (volatility > v[1])::int + (volatility > v[2])::int, volatility),
+    ('{SPREAD}', (spread > s[1])::int + (spread > s[2])::int, spread),
+    ('{HOUR}', (minute_us / {HOUR_US} %% 24 / {HOURS_EACH})::int, 'nan')) as regimes (kind, regime, value)
+where regime is not null
+group by 1, 2, 3, 4"""
 
 
 class ScoreStore:
@@ -180,6 +239,11 @@ class ScoreStore:
         """What acting would have earned in the minutes that begin in [from_us, to_us), by blocks."""
         parameters = {"symbol": symbol, "from_us": from_us, "to_us": to_us, "block_us": block_us}
         return np.array(self.connection.execute(_READ_EARNED, parameters).fetchall(), EARNED)
+
+    def regimes(self, symbol: str, from_us: int, to_us: int, block_us: int) -> RegimeTallies:
+        """The model's outcomes of the minutes that begin in [from_us, to_us), by regime and blocks."""
+        parameters = {"symbol": symbol, "from_us": from_us, "to_us": to_us, "block_us": block_us}
+        return np.array(self.connection.execute(_REGIMES, parameters).fetchall(), REGIME_TALLY)
 
     def extent(self, symbol: str) -> tuple[int, int] | None:
         """The first and the last target that is scored of `symbol`; None where there is none."""

@@ -9,6 +9,8 @@ from typing import Any
 
 from tickcast.model.card import Card, GateRecord, GateSkill, HorizonScore, NetworkShape, TrainingData
 
+_HELD = "Not promoted, for the champion is held: it runs in shadow"
+
 
 def page(card: Card) -> str:
     """The page of a card; fields that it does not have are left out."""
@@ -69,7 +71,8 @@ def share_with_quotes(card: Card) -> float | None:
 def _decision(gate: GateRecord | None) -> str:
     if gate is None:
         return "Not evaluated by the gate."
-    return f"**{'Promoted' if gate.promoted else 'Not promoted'}** ({gate.judged_at}): {gate.sentence}"
+    decision = "Promoted" if gate.promoted else _HELD if gate.held else "Not promoted"
+    return f"**{decision}** ({gate.judged_at}): {gate.sentence}"
 
 
 def _gate_figures(gate: GateRecord | None) -> str:
