@@ -52,15 +52,15 @@ def test_by_hand() -> None:
     rows = earned(np.zeros(5, np.int64), 2, acted(expected, moves)._replace(abstains=abstains), FEE_BP)
     found = earnings(rows)
     assert [each.threshold_bp for each in found] == [*THRESHOLDS_BP, None]
-    assert [each.trades for each in found] == [3, 2, 1, 1, 0, 0, 2]
+    assert [each.trades for each in found] == [3, 3, 2, 1, 1, 0, 2]
     all_of_them = found[0]
     assert all_of_them.gross_bp == 1.0  # (1 - 1 + 3) / 3
     assert (all_of_them.spread_bp, all_of_them.fees_bp) == (0.2, 0.2)
     assert all_of_them.net_bp == 0.6
     assert all_of_them.break_even_fee_bp == 0.4  # 1.0 less 0.2, halved
     assert (all_of_them.net_ci, all_of_them.shuffled_p) == (None, None)  # of one block of time
-    assert (found[3].net_bp, found[-1].gross_bp) == (2.6, 1.0)
-    assert found[4].net_bp is found[4].break_even_fee_bp is None
+    assert (found[4].net_bp, found[-1].gross_bp) == (2.6, 1.0)
+    assert found[5].net_bp is found[5].break_even_fee_bp is None
 
 
 def test_a_threshold_is_reached_by_the_move_that_equals_it() -> None:

@@ -30,7 +30,7 @@ from tickcast.evaluation.skill import MIN_BLOCKS, RESAMPLES, Interval, share
 from tickcast.features.vector import Floats
 from tickcast.model.forecast import HORIZONS_S, Probability
 
-THRESHOLDS_BP = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
+THRESHOLDS_BP = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
 NOT_ACTED_ON = -1  # the step of what abstains, or expects no direction
 
 # By step: of the forecasts of a model whose outcome is known. Moves, spreads and fees in bp.
