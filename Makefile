@@ -6,6 +6,7 @@
 #   REFERENCE  recordings of the USD-M perpetuals, of the minutes of REPLAY, TRAIN and SESSION together
 #   SESSION  evaluate: the held-out recordings to evaluate on
 #   LATENCY  evaluate: ms until a prediction is delivered, 0, 100 … 1000; default: 200
+#   FEE      evaluate: of one side of a trade, in bp; default: 10, a taker's
 #   SYMBOLS  BTCUSDT,ETHUSDT; default: all of the feed; cost: or how many; default: those of cdk/config
 #   SPEED    FEED=replay: factor of the speed; default: 1
 #   SECONDS  smoke: how long to measure; default: 60
@@ -93,7 +94,8 @@ explain: setup  ## print a prediction (ID) in words, recompute it from the ticks
 evaluate: setup  ## evaluate a model on held-out recordings (SESSION); the last line is JSON
 	@$(if $(SESSION),,echo 'evaluate: SESSION="a.gz b.gz" names the recordings to evaluate on' >&2; exit 2)
 	@exec $(VENV)/python -m local evaluate --session $(SESSION) $(if $(TRAIN),--train $(TRAIN)) \
-	  $(if $(REFERENCE),--reference $(REFERENCE)) $(if $(LATENCY),--latency-ms $(LATENCY))
+	  $(if $(REFERENCE),--reference $(REFERENCE)) $(if $(LATENCY),--latency-ms $(LATENCY)) \
+	  $(if $(FEE),--fee-bp="$(FEE)")
 
 backfill: setup  ## fetch history into the running system or a temporary one; the last line is JSON
 	@exec $(VENV)/python -m local backfill --feed $(FEED) $(HISTORY)

@@ -100,20 +100,36 @@ function draw() {
   }, data, box);
 }
 
+// A longer span without older outcomes is left out: its figures would be the same.
+const spansOf = summary => !summary ? [] : ["hour", "day", "week"].filter((span, i, all) => !i || summary[span].first < summary[all[i - 1]].first);
+
+function fill(table, titles, lines) {
+  const row = (cells, tag) => {
+    const made = document.createElement("tr");
+    made.append(...cells.map(text => element(tag, text)));
+    return made;
+  };
+  at(table).replaceChildren(row(titles, "th"), ...lines.map(cells => row(cells, "td")));
+}
+
+function showEarnings(summary) {
+  const titles = ["span", "acted on from", "trades", "gross", "spread", "fees", "net (95 %)", "net is 0 at a fee of", "shuffles that earn as much"];
+  const lines = spansOf(summary).flatMap(span => (summary[span].earnings?.[state.horizon] || []).filter((it, i) => it.trades || !i || !known(it.threshold_bp)).map(it => [
+    span, known(it.threshold_bp) ? it.threshold_bp + " bp" : "spread and fees", it.trades, signed(it.gross_bp), bp(it.spread_bp), bp(it.fees_bp),
+    signed(it.net_bp) + (it.net_ci ? ` (${it.net_ci[0].toFixed(2)} … ${it.net_ci[1].toFixed(2)})` : ""), bp(it.break_even_fee_bp), share(it.shuffled_p)]));
+  at("acted").textContent = `Hypothetical: every forecast over ${state.horizon} s that did not abstain and expected that much was bought or sold at its delivery, and closed ${state.horizon} s later; mean of a trade. Net is less half the spread each time and two fees. Without size, impact and the way of an order.`;
+  fill("earnings", titles, lines);
+}
+
 function showAccuracy(found) {
+  showEarnings(found.summary);
   const titles = ["span", "horizon", "outcomes", "skill vs no change", "skill vs linear", "skill in hindsight", "direction", "coverage", "calibration error (floor)", "abstained, fallbacks, unresolved"];
-  const head = document.createElement("tr");
-  head.append(...titles.map(title => element("th", title)));
-  // A longer span without older outcomes is left out: its figures would be the same.
-  const spans = !found.summary ? [] : ["hour", "day", "week"].filter((span, i, all) => !i || found.summary[span].first < found.summary[all[i - 1]].first);
-  const lines = spans.flatMap(span => Object.values(found.summary[span].horizons).map(it => {
-    const line = document.createElement("tr");
+  const lines = spansOf(found.summary).flatMap(span => Object.values(found.summary[span].horizons).map(it => {
     const unresolved = Object.values(it.unresolved).reduce((sum, count) => sum + count, 0);
-    line.append(...[span, it.horizon_s + " s", it.count, skill(it.skill), skill(it.skill_vs_linear), skill(it.skill_in_hindsight), share(it.direction),
-      share(it.coverage), `${share(it.calibration_error)} (${share(it.calibration_floor)})`, `${it.abstained}, ${it.fallbacks}, ${unresolved}`].map(text => element("td", text)));
-    return line;
+    return [span, it.horizon_s + " s", it.count, skill(it.skill), skill(it.skill_vs_linear), skill(it.skill_in_hindsight), share(it.direction),
+      share(it.coverage), `${share(it.calibration_error)} (${share(it.calibration_floor)})`, `${it.abstained}, ${it.fallbacks}, ${unresolved}`];
   }));
-  at("accuracy").replaceChildren(head, ...lines);
+  fill("accuracy", titles, lines);
   const hour = found.summary?.hour;
   at("scored").textContent = !hour || !known(hour.first) ? "Not scored yet."
     : `Scored ${number(found.scored_age_s, 0)} s ago. A model predicted ${share(hour.availability)} of the ${Math.round((hour.to - hour.first) / 1000)} s since ${clock(hour.first / 1000)}. 95 % intervals need at least ten minutes of outcomes.`;

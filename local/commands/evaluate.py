@@ -20,7 +20,9 @@ from msgspec import to_builtins
 from rich.console import Console
 from rich.table import Table
 
+from cdk.config import PredictionConfig
 from local.commands.command import Command, ExitStatus, add_reference, number_of, print_last_line
+from local.commands.earnings_table import earnings_table
 from local.commands.reference_gain import ALL, coverage, gains, without_reference
 from local.exchange import recording
 from local.exchange.events import Quote, Tick, Trade
@@ -40,7 +42,13 @@ from tickcast.evaluation.backtest import (
     train_and_fit_line,
     walk_forward,
 )
-from tickcast.evaluation.backtest_figures import REGIMES, figures_by_age, figures_by_horizon, masked_figures
+from tickcast.evaluation.backtest_figures import (
+    REGIMES,
+    earnings_at_delivery,
+    figures_by_age,
+    figures_by_horizon,
+    masked_figures,
+)
 from tickcast.evaluation.baselines import BASELINES, LAST_TRADE, LINE
 from tickcast.evaluation.leakage import Relabel, detects_leakage, shifted, shuffled
 from tickcast.features.bars import Bars, segments
@@ -51,6 +59,8 @@ from tickcast.model.fit import TrainingSettings
 from tickcast.model.thinning import by_symbol
 from tickcast.model.training import Training
 
+SERVED = PredictionConfig()  # as an environment is configured that says nothing else
+MAX_FEE_BP = 1000.0
 PICTURE = Path("out") / "evaluation.png"
 NO_TEST_BLOCK = replace(TrainingSettings(), test_share=0.0)  # the rows to evaluate on are others
 
@@ -76,18 +86,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=200,
         help="from the row to the prediction's delivery",
     )
+    parser.add_argument(
+        "--fee-bp", type=_fee, default=SERVED.fee_bp, help="of one side of a trade, in basis points"
+    )
     parser.add_argument("--picture", type=Path, default=PICTURE, metavar="PNG")
 
 
+def _fee(text: str) -> float:
+    fee_bp = number_of("FEE", float)(text)
+    if not 0 <= fee_bp <= MAX_FEE_BP:
+        raise argparse.ArgumentTypeError(f"FEE is {text!r}; it should be from 0 to {MAX_FEE_BP:g} bp")
+    return fee_bp
+
+
 def evaluate(
-    session: Sequence[Path], train: Sequence[Path], latency_ms: int, reference: Sequence[Path] = ()
+    session: Sequence[Path],
+    train: Sequence[Path],
+    latency_ms: int,
+    reference: Sequence[Path] = (),
+    fee_bp: float = SERVED.fee_bp,
 ) -> Evaluation:
     """Evaluate on `session` a model trained on `train`, or by walk-forward where that is empty.
 
-    `latency_ms`, in steps of 100, is the time from the row to the prediction's delivery. Raises
-    `OptionsError` where a file of `session` and one of `train` share a symbol and time, or two of one
-    list do; `UnusableReference` where one of `reference` is of no use to any of them; `RecordingError`,
-    `TrainingError`, `EvaluationError`.
+    `latency_ms`, in steps of 100, is the time from the row to the prediction's delivery; `fee_bp` the fee of
+    one side of a trade. Raises `OptionsError` where a file of `session` and one of `train` share a symbol and
+    time, or two of one list do; `UnusableReference` where one of `reference` is of no use to any of them;
+    `RecordingError`, `TrainingError`, `EvaluationError`.
     """
     held_out, trained_on, perpetuals = (
         [recording.inspect(path) for path in paths] for paths in (session, train, reference)
@@ -140,10 +164,9 @@ def evaluate(
         "span_s": _span_s(rows),
         "horizons": figures_by_horizon(rows, latency_ms),
         "by_age": figures_by_age(rows),
-        "leakage": {
-            name: detects_leakage(_on_labels(relabel, to_train_on, segments_, holdouts, latency_ms))
-            for name, relabel in (("shuffled", shuffled), ("shifted", shifted))
-        },
+        "fee_bp": fee_bp,
+        "earnings": to_builtins(earnings_at_delivery(rows, latency_ms, fee_bp, SERVED.min_confidence)),
+        "leakage": _leakage(to_train_on, segments_, holdouts, latency_ms),
     }
     return Evaluation(figures, rows)
 
@@ -161,6 +184,19 @@ def _about(training: Training) -> dict[str, Any]:
         "epochs": training.epochs,
         "network": to_builtins(NetworkShape.of(training.network)),
         "calibration": to_builtins(training.calibration, str_keys=True),
+    }
+
+
+def _leakage(
+    to_train_on: list[tuple[str, Rows]] | None,
+    segments_: list[tuple[str, Rows]],
+    holdouts: list[Holdout],
+    latency_ms: int,
+) -> dict[str, bool]:
+    """By kind of meaningless labels, whether there is skill on them."""
+    return {
+        name: detects_leakage(_on_labels(relabel, to_train_on, segments_, holdouts, latency_ms))
+        for name, relabel in (("shuffled", shuffled), ("shifted", shifted))
     }
 
 
@@ -234,6 +270,7 @@ def show(evaluation: Evaluation, console: Console) -> None:
     if figures["reference"]:
         console.print(_reference_table(figures["reference"]))
     console.print(_age_table(figures["by_age"]))
+    console.print(earnings_table(figures["earnings"], figures["fee_bp"]))
     if figures["train_shares_time"]:
         console.print("[bold]TRAIN and SESSION overlap in time[/bold]: their markets moved together")
     for name, found in figures["leakage"].items():
@@ -397,7 +434,7 @@ def run(given: argparse.Namespace) -> ExitStatus:
     """Evaluate on recordings; the last line on stdout is the result."""
     steps = progress.to_stderr()
     steps.say("[bold]tickcast evaluate[/bold]: reading recordings, training, evaluating")
-    evaluation = evaluate(given.session, given.train, given.latency_ms, given.reference)
+    evaluation = evaluate(given.session, given.train, given.latency_ms, given.reference, given.fee_bp)
     draw(evaluation, given.picture)
     show(evaluation, progress.wide_console())
     steps.say(f"plot: {given.picture}")

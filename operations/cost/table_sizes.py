@@ -27,12 +27,14 @@ ROW_SIZES = {
         90,
         "four recordings in blocks of 2,250 rows: 78 with 25 features and 17 moves in float16, three more",
     ),
-    "outcomes": RowSize(260, "200,000 rows, one for each horizon, and 8 for the spread"),
+    "outcomes": RowSize(289, "200,000 rows, one for each horizon"),
     "bars_1s": RowSize(209, "86,400 rows, with free space"),
     "tallies": RowSize(300, "assumed, by its columns"),
+    "earnings": RowSize(200, "10,000 rows"),
 }
 OUTCOMES_PER_S = 4  # horizons of the prediction that is kept each second
 TALLIES_PER_MINUTE = 40  # assumed: ten bins of confidence for each horizon
+EARNINGS_PER_MINUTE = 12  # three steps of the expected move for each horizon
 
 
 class Rates(NamedTuple):
@@ -82,6 +84,7 @@ def table_sizes(rates: Rates, kept: Kept) -> list[TableSize]:
         "outcomes": rates.symbols * OUTCOMES_PER_S,
         "bars_1s": rates.symbols,
         "tallies": rates.symbols * TALLIES_PER_MINUTE / 60,
+        "earnings": rates.symbols * EARNINGS_PER_MINUTE / 60,
     }
     sizes = [
         TableSize(name, rate * DAY_S, ROW_SIZES[name].bytes, kept.of(name)) for name, rate in a_second.items()

@@ -23,6 +23,7 @@ from local.system.system import System
 from tests.fixtures.running_system import eventually, reschedule, schedule_of
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.pointer import Pointer
+from tickcast.evaluation.earnings import THRESHOLDS_BP
 from tickcast.units import DAY_US
 
 QUARTER_US = 900 * 1_000_000
@@ -141,13 +142,20 @@ def test_predictions_are_scored_by_the_schedule(system: System, pointer: Callabl
 
     def scored() -> Any:
         body = http_json.get(f"{system.api_url}accuracy/BTCUSDT", key).body
-        return body["summary"] and body["horizons"]["1"]["count"] > 5 and body
+        if not body["summary"] or body["horizons"]["1"]["count"] <= 5:
+            return None
+        return any(each[0]["trades"] for each in body["summary"]["hour"]["earnings"].values()) and body
 
     body = eventually(scored, 200)
     assert 0 <= body["scored_age_s"] < 130
     hour = body["summary"]["hour"]
     assert hour["first"] < hour["to"] and 0 < hour["availability"] <= 1
     assert 0 < body["horizons"]["2"]["coverage"] <= 1
+    assert list(hour["earnings"]) == ["1", "2", "5", "10"]
+    for of_horizon in hour["earnings"].values():
+        assert [each["threshold_bp"] for each in of_horizon] == [*THRESHOLDS_BP, None]
+        for each in of_horizon:
+            assert not each["trades"] or (each["fees_bp"], each["spread_bp"] > 0) == (20, True)
     health = http_json.get(f"{system.api_url}health").body["services"]["score"]
     assert (health["ok"], health["why"]) == (True, None)
 

@@ -50,7 +50,7 @@ def test_calibration_is_simulated_at_one_prediction_a_second() -> None:
     rows = planted(5, 600, 0.6)
     moves, scale = remaining_moves(rows.moves_bp, 0.2), rows.features[:, [SIGMA]] * np.sqrt(HORIZONS_S)
     expected = moves * 0.3 + 0.1
-    delivered = AtAge(moves, expected, {})
+    delivered = AtAge(moves, expected, {}, 0 * moves)
     confidence, half_width = simulate_online_calibration(rows.end_us, delivered, scale, CALIBRATIONS, 200)
     at, horizon_s, grid = 1, 2, np.arange(7, 600, 10)
     calibrator = Calibrator.of(CALIBRATIONS[horizon_s])

@@ -35,10 +35,11 @@ def test_a_perfect_model_is_at_the_floor_and_an_overconfident_one_above() -> Non
         segment=column.astype(int),
         end_us=end_us,
         sigma_bp=column + 1,
+        spread_bp=column,
         confidence=true,
         half_width_bp=np.where(right, 1.0, 0.5),
         p_flat=flat,
-        ages=dict.fromkeys(AGES_MS, AtAge(moves, flat + 1, dict.fromkeys(BASELINES, flat))),
+        ages=dict.fromkeys(AGES_MS, AtAge(moves, flat + 1, dict.fromkeys(BASELINES, flat), flat)),
     )
     for excess, is_above in ((0.0, False), (0.1, True)):
         figures = figures_by_horizon(perfect._replace(confidence=np.minimum(true + excess, 1.0)), 200)

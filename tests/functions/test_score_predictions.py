@@ -28,6 +28,7 @@ from tickcast.adapters.redis.hot_store import HotStore, Writes
 from tickcast.adapters.settings import DatabaseSettings, ScorePredictionsSettings, ScoreSettings
 from tickcast.evaluation import drift
 from tickcast.evaluation.drift import DriftPolicy
+from tickcast.evaluation.earnings import earnings_by_horizon
 from tickcast.evaluation.live_scores import SPANS, score
 from tickcast.evaluation.regimes import NO_REGIMES, TERCILES
 from tickcast.features.ring import BarRing
@@ -191,11 +192,16 @@ def test_tallies_agree_with_plain_python(
         assert found[span.name]["horizons"] == to_builtins(
             score(planted.tallies(outcomes, span.block_us), regimes), str_keys=True
         ), span
+        assert found[span.name]["earnings"] == to_builtins(
+            earnings_by_horizon(planted.earned(outcomes, span.block_us)), str_keys=True
+        ), span
         assert found[span.name]["to"] - found[span.name]["from"] >= span.length_us // 1000
     by_spread = found["day"]["horizons"]["2"]["regimes"]["spread"]
     assert {name: each["count"] > 100 for name, each in by_spread.items()} == dict.fromkeys(TERCILES, True)
     assert 0 <= by_spread["low"]["to_bp"] < by_spread["high"]["from_bp"] <= 4
     assert found["hour"]["horizons"]["2"]["skill"]["low"] is not None
+    all_of_2s, *_, worth_trading = found["hour"]["earnings"]["2"]
+    assert 0 < worth_trading["trades"] < all_of_2s["trades"] and all_of_2s["net_ci"] is not None
     assert found["hour"]["first"] == NOON * 1000 + 1000
     by_model = sum(o["horizon_s"] == 1 and o["source"] == "model" for o in outcomes)
     # Expected up to ten seconds ago.

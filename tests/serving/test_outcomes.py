@@ -9,12 +9,12 @@ from msgspec.structs import replace
 
 from tests.fixtures import records
 from tests.fixtures.market import START_US, batch, random_ticks
-from tickcast.features.bars import BAR_US, mids
+from tickcast.features.bars import BAR_US, mids, spreads_bp
 from tickcast.features.ring import BarRing
 from tickcast.market.ticks import SCALE
 from tickcast.model.calibration import Calibrator
 from tickcast.model.forecast import HORIZONS_S, Calibration
-from tickcast.serving.outcomes import PendingPredictions, mid_at
+from tickcast.serving.outcomes import PendingPredictions, PriceAt, mid_at, spread_at
 from tickcast.serving.records import ChallengerForecast, Outcome, Prediction, decode, encode
 
 T0_MS = 1_754_000_000_000
@@ -34,9 +34,15 @@ def at(after_s: float) -> int:
     return round((T0_MS / 1000 + after_s) * 1e6)
 
 
-def resolve(pending: PendingPredictions, after_s: float, price: float | None = 100.0) -> list[Outcome]:
+def resolve(
+    pending: PendingPredictions,
+    after_s: float,
+    price: float | None = 100.0,
+    spread_at: PriceAt = lambda _: 2.0,
+) -> list[Outcome]:
     """The mid is 100 until now, and `price` at this instant."""
-    return pending.resolve(at(after_s), lambda us: price if us > at(after_s) - 1_000_000 else 100.0)
+    now_us = at(after_s)
+    return pending.resolve(now_us, lambda us: price if us > now_us - 1_000_000 else 100.0, spread_at)
 
 
 def test_each_horizon_is_resolved_by_the_mid_at_its_target_and_once() -> None:
@@ -79,19 +85,27 @@ def test_right_and_inside(price: float, inside: bool, right: bool | None) -> Non
 def test_only_what_was_still_to_come_at_delivery_counts() -> None:
     """By hand: as of 0.037 s, delivered at 0.337 s, when the mid is 100.04 (the bar ends at 0.4 s)."""
     pending = PendingPredictions()
-    pending.expect(prediction(timestamp=T0_MS + 37, latency_ms=300))
+    worth_trading = {h: records.horizon(h, worth_trading=h == 1) for h in HORIZONS_S}
+    pending.expect(prediction(timestamp=T0_MS + 37, latency_ms=300, horizons=worth_trading))
     assert resolve(pending, 0.3) == []
 
     def price_at(instant_us: int) -> float:
         bar_s = -(-(instant_us - at(0)) // 100_000) / 10  # at the end of its bar
         return 100 + bar_s / 10
 
-    assert pending.resolve(at(1.3), price_at) == []  # the target, 1.337 s, is in the bar that ends at 1.4 s
-    (outcome,) = pending.resolve(at(1.4), price_at)
+    def spread_at(instant_us: int) -> float:
+        return price_at(instant_us) - 99
+
+    # The target, 1.337 s, is in the bar that ends at 1.4 s.
+    assert pending.resolve(at(1.3), price_at, spread_at) == []
+    (outcome,) = pending.resolve(at(1.4), price_at, spread_at)
     assert outcome.target_time == T0_MS + 1337
     assert (outcome.delivered_price, outcome.outcome_price) == pytest.approx((100.04, 100.14))
     assert outcome.move_bp == pytest.approx((100.14 / 100.04 - 1) * 1e4)
     assert outcome.hindsight_move_bp == pytest.approx((100.11 / 100 - 1) * 1e4)  # 1.037 s: until 1.1 s
+    # Who acts pays half of each spread: 1.04 bp when it was delivered, 1.14 bp at the target.
+    assert outcome.spread_paid_bp == pytest.approx((1.04 + 1.14) / 2)
+    assert (outcome.fee_bp, outcome.worth_trading) == (10.0, True)
 
 
 def test_a_batch_that_closes_twelve_seconds_resolves_every_target_once() -> None:
@@ -111,7 +125,7 @@ def test_a_missed_target_is_a_gap_and_a_missing_mid_is_no_quotes() -> None:
     resolve(pending, 0)
     assert [(o.horizon_s, o.why) for o in resolve(pending, 1, None)] == [(1, "gap")]
     assert [(o.horizon_s, o.why) for o in resolve(pending, 2, math.nan)] == [(2, "no_quotes")]
-    left = pending.resolve(at(60), lambda _: None)
+    left = pending.resolve(at(60), lambda _: None, lambda _: None)
     assert [(o.horizon_s, o.status, o.why) for o in left] == [
         (5, "unresolved", "gap"),
         (10, "unresolved", "gap"),
@@ -127,7 +141,7 @@ def test_without_a_mid_at_the_delivery_there_is_no_outcome(delivered: float | No
     pending.expect(prediction(latency_ms=200))
     found = []
     for second in range(12):
-        found += pending.resolve(at(second), lambda us: delivered if us == at(0.2) else 100.0)
+        found += pending.resolve(at(second), lambda us: delivered if us == at(0.2) else 100.0, lambda _: 2.0)
     assert [(outcome.status, outcome.why) for outcome in found] == [("unresolved", why)] * len(HORIZONS_S)
 
 
@@ -155,6 +169,21 @@ def test_outcomes_come_in_the_order_of_their_entries() -> None:
     assert len(entries) == 12 * len(HORIZONS_S)
 
 
+@pytest.mark.parametrize("unknown", [None, math.nan])
+def test_without_both_spreads_nothing_is_known_of_what_acting_costs(unknown: float | None) -> None:
+    for instant_us, is_known in ((at(0), False), (at(1), False), (at(3), True)):
+        pending = PendingPredictions()
+        pending.expect(prediction())
+
+        def spread_at(us: int, missing: int = instant_us) -> float | None:
+            return unknown if us == missing else 2.0
+
+        resolve(pending, 0, spread_at=spread_at)
+        (outcome,) = resolve(pending, 1, spread_at=spread_at)
+        assert outcome.spread_paid_bp == (2.0 if is_known else None)
+        assert outcome.move_bp == 0
+
+
 def test_a_fallback_without_a_forecast_is_resolved_for_the_count() -> None:
     pending = PendingPredictions()
     pending.calibrators_of("m1", CARD)
@@ -164,6 +193,7 @@ def test_a_fallback_without_a_forecast_is_resolved_for_the_count() -> None:
     assert (outcome.status, outcome.source) == ("resolved", "fallback")
     assert outcome.move_bp == pytest.approx(100)
     names = ("expected_move_bp", "half_width_bp", "confidence", "inside", "right", "imbalance", "challenger")
+    names += ("worth_trading",)
     assert {getattr(outcome, name) for name in names} == {None}
     assert outcome.abstains is True
     assert pending.calibrators_of("m1", CARD)[1].outcomes == 0
@@ -226,14 +256,14 @@ def test_another_shape_is_refused(data: dict[str, Any]) -> None:
 def test_pending_predictions_are_recalled_from_receipts() -> None:
     kept, receipts = PendingPredictions(), []
     for second in range(20):
-        kept.resolve(at(second), lambda _: 100.01)
+        kept.resolve(at(second), lambda _: 100.01, lambda _: 2.0)
         calibrators = kept.calibrators_of("m1", CARD)
         receipt = prediction(second, calibrator=calibrators, latency_ms=300)
         kept.expect(receipt)
         receipts.append(decode(Prediction, encode(receipt)))
     recalled = PendingPredictions.recalled(receipts[:-12:-1])
     for pending in (kept, recalled):
-        pending.resolve(at(20), lambda _: 100.01)  # what was delivered is known by now
+        pending.resolve(at(20), lambda _: 100.01, lambda _: 2.0)  # what was delivered is known by now
     assert recalled == kept
 
 
@@ -256,11 +286,14 @@ def test_the_mid_near_an_instant_is_that_of_the_bar_it_falls_into() -> None:
     for row in (5, 20, len(bars) - 1):
         end_us = int(bars["end_us"][row])
         assert mid_at(bars, end_us) == mid_at(bars, end_us - BAR_US + 1) == known[row]
-    assert mid_at(bars, int(bars["end_us"][-1]) + 1) is None
-    assert mid_at(bars, int(bars["end_us"][0]) - BAR_US) is None
-    assert mid_at(bars[:0], START_US) is None
+        assert spread_at(bars, end_us) == spread_at(bars, end_us - BAR_US + 1) == spreads_bp(bars)[row]
+    for found in (mid_at, spread_at):
+        assert found(bars, int(bars["end_us"][-1]) + 1) is None
+        assert found(bars, int(bars["end_us"][0]) - BAR_US) is None
+        assert found(bars[:0], START_US) is None
     bars["bid_price"][-1] = 0
-    assert math.isnan(records.known(mid_at(bars, int(bars["end_us"][-1]))))
+    for found in (mid_at, spread_at):
+        assert math.isnan(records.known(found(bars, int(bars["end_us"][-1]))))
 
 
 def test_receipts_of_another_release_are_recalled_as_far_as_they_go() -> None:

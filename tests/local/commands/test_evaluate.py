@@ -81,7 +81,7 @@ def test_trained_on_one_recording_and_evaluated_on_a_later_one(
     first, second = recordings
     picture = tmp_path / "out" / "evaluation.png"
     given = ["evaluate", "--session", str(second), "--train", str(first), "--picture", str(picture)]
-    assert main(given) == 0
+    assert main([*given, "--fee-bp", "7.5"]) == 0
     *shown, last = capsys.readouterr().out.splitlines()
     result = json.loads(last)
     assert list(result)[:4] == ["rows", "span_s", "quotes_share", "horizons"]
@@ -104,6 +104,16 @@ def test_trained_on_one_recording_and_evaluated_on_a_later_one(
     assert all(list(each) == ["1", "2", "5", "10"] for each in result["by_age"].values())
     assert result["leakage"] == {"shuffled": False, "shifted": False}
     assert (result["mode"], result["train"], result["train_shares_time"]) == ("train", ["first.gz"], False)
+    assert result["fee_bp"] == 7.5 and list(result["earnings"]) == ["1", "2", "5", "10"]
+    for horizon, (every, *_, worth_trading) in result["earnings"].items():
+        assert every["trades"] > 100 and worth_trading["trades"] == 0
+        assert (every["fees_bp"], worth_trading["net_bp"]) == (15, None)
+        assert (every["net_ci"] is None) == (horizon == "10")  # two minutes have six blocks of 20 s
+        low, high = every["net_ci"] or [every["net_bp"]] * 2
+        assert low <= every["net_bp"] <= high < 0
+        assert every["break_even_fee_bp"] == pytest.approx(every["net_bp"] / 2 + 7.5, abs=1e-3)
+        assert 0 < every["spread_bp"] < 1
+    assert any("net of spread and a fee of 7.5 bp a side" in line for line in shown)
     assert any("against linear imbalance" in line for line in shown)
     assert any("by the age at which a prediction is read" in line for line in shown)
     assert picture.read_bytes().startswith(b"\x89PNG")
@@ -159,6 +169,15 @@ def test_without_train_the_second_half_is_predicted_by_walk_forward(
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (result["mode"], result["train"]) == ("walk-forward", [])
     assert 150 < result["span_s"] < 180
+
+
+@pytest.mark.parametrize(
+    ("fee", "should_be"), [("ten", "a number"), ("nan", "from 0"), ("-1", "from 0"), ("1001", "from 0")]
+)
+def test_a_fee_that_cannot_be_is_named(fee: str, should_be: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--session", "a.gz", f"--fee-bp={fee}"])
+    assert f"FEE is '{fee}'; it should be {should_be}" in capsys.readouterr().err
 
 
 def test_rows_trained_on_are_never_evaluated_on(

@@ -135,7 +135,7 @@ def test_days_that_are_kept_enlarge_the_database_once_they_do_not_fit() -> None:
     month, year = (
         Usage(replace(SMALL, keep_days=days, trades_keep_days=3), Load()).database_gb for days in (120, 365)
     )
-    assert 25 < month < 35 and 80 < year < 90
+    assert 25 < month < 35 and 85 < year < 95
     assert Usage(replace(SMALL, keep_days=None, trades_keep_days=3), Load()).database_gb == year
     assert Usage(replace(SMALL, keep_days=None, trades_keep_days=None), Load()).database_gb > 3 * year
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from tickcast.evaluation.baselines import BASELINES, baselines, fit_scaled_line
 from tickcast.evaluation.skill import point_skill
-from tickcast.features.bars import BAR_US, BARS_PER_S, Bars, mids
+from tickcast.features.bars import BAR_US, BARS_PER_S, Bars, mids, spreads_bp
 from tickcast.features.vector import Floats
 from tickcast.model.calibration import Calibrator
 from tickcast.model.card import HorizonScore, ScaledLine
@@ -54,13 +54,16 @@ class EvaluationError(ValueError):
 
 class Holdout(NamedTuple):
     """A segment of a market to evaluate on: its rows with quotes, and of the same (N,) instants, in bp, the
-    price of the last trade from the mid, and by age of `AGES_MS` how far the mid has moved by then (N, A) and
-    still moves over each horizon (N, A, H)."""
+    price of the last trade from the mid, the spread, and by age of `AGES_MS` how far the mid has moved by
+    then (N, A) and still moves over each horizon (N, A, H), and the spread that is paid for entering then and
+    leaving a horizon later: half of it each time (N, A, H)."""
 
     rows: Rows
     last_trade_bp: Floats
+    spread_bp: Floats
     moved_bp: Floats
     remaining_bp: Floats
+    spread_paid_bp: Floats
     unquoted: int  # rows without quotes, left out
     masked: Rows  # the same segment with its quotes masked
     symbol: str = ""
@@ -69,8 +72,10 @@ class Holdout(NamedTuple):
         return self._replace(
             rows=self.rows.chosen(which),
             last_trade_bp=self.last_trade_bp[which],
+            spread_bp=self.spread_bp[which],
             moved_bp=self.moved_bp[which],
             remaining_bp=self.remaining_bp[which],
+            spread_paid_bp=self.spread_paid_bp[which],
         )
 
     def relabelled(self, relabel: Callable[[Rows], Rows]) -> Holdout:
@@ -85,14 +90,17 @@ def holdout(bars: Bars, symbol: str = "") -> Holdout:
     every = rows_from_bars(bars)
     rows = every.chosen(every.has_quotes)
     at = np.searchsorted(bars["end_us"], rows.end_us)
-    mid = mids(bars)
+    mid, spread_bp = mids(bars), spreads_bp(bars)
     last = np.where(bars["last_trade_price"] > 0, bars["last_trade_price"], mid)
     read_at = at[:, None] + np.array(AGES_MS) * 1000 // BAR_US  # (N, A)
+    target_at = read_at[..., None] + _HORIZON_BARS  # (N, A, H)
     found = Holdout(
         rows,
         last_trade_bp=(last[at] / mid[at] - 1) * 1e4,
+        spread_bp=spread_bp[at],
         moved_bp=(mid[read_at] / mid[at, None] - 1) * 1e4,
-        remaining_bp=(mid[read_at[..., None] + _HORIZON_BARS] / mid[read_at][..., None] - 1) * 1e4,
+        remaining_bp=(mid[target_at] / mid[read_at][..., None] - 1) * 1e4,
+        spread_paid_bp=(spread_bp[read_at][..., None] + spread_bp[target_at]) / 2,
         unquoted=len(every.end_us) - len(rows.end_us),
         masked=rows_without_quotes(bars),
         symbol=symbol,
@@ -139,24 +147,27 @@ def block_scores(training: Training) -> dict[int, HorizonScore]:
 
 
 class AtAge(NamedTuple):
-    """Remaining moves, forecasts and baselines of rows at an age, bp. Each (N, H)."""
+    """Remaining moves, forecasts, baselines and the spread that acting on them costs of rows at an age, bp.
+    Each (N, H)."""
 
     moves_bp: Floats  # the outcomes
     expected_bp: Floats
     baselines_bp: Mapping[str, Floats]
+    spread_paid_bp: Floats
 
     def chosen(self, which: npt.NDArray[Any]) -> AtAge:
         baselines_bp = {name: expected_bp[which] for name, expected_bp in self.baselines_bp.items()}
-        return AtAge(self.moves_bp[which], self.expected_bp[which], baselines_bp)
+        return AtAge(self.moves_bp[which], self.expected_bp[which], baselines_bp, self.spread_paid_bp[which])
 
 
 class BacktestRows(NamedTuple):
     """Predictions of rows and their outcomes. `ages` are by age of `AGES_MS`; the served figures, (N, H), are
-    at delivery; `segment`, `end_us` and `sigma_bp` are (N,)."""
+    at delivery; `segment`, `end_us`, `sigma_bp` and `spread_bp` are (N,)."""
 
     segment: npt.NDArray[np.int64]
     end_us: npt.NDArray[np.int64]
     sigma_bp: Floats
+    spread_bp: Floats
     confidence: Floats
     half_width_bp: Floats  # of the 80 % interval
     p_flat: Floats
@@ -184,6 +195,7 @@ def predict(trained: Trained, holdouts: Sequence[Holdout], latency_ms: int) -> B
                 each.remaining_bp[:, at],
                 remaining_moves(moves_bp, age_ms / 1000),
                 baselines(rows.features, each.last_trade_bp, trained.lines[age_ms], each.moved_bp[:, at]),
+                each.spread_paid_bp[:, at],
             )
             for at, age_ms in enumerate(AGES_MS)
         }
@@ -196,6 +208,7 @@ def predict(trained: Trained, holdouts: Sequence[Holdout], latency_ms: int) -> B
                 np.full(len(rows.end_us), number),
                 rows.end_us,
                 rows.features[:, SIGMA],
+                each.spread_bp,
                 confidence,
                 half_width_bp,
                 remaining_flat(flats),
@@ -275,4 +288,5 @@ def _joined_ages(parts: Sequence[AtAge]) -> AtAge:
         np.concatenate([part.moves_bp for part in parts]),
         np.concatenate([part.expected_bp for part in parts]),
         {name: np.concatenate([part.baselines_bp[name] for part in parts]) for name in BASELINES},
+        np.concatenate([part.spread_paid_bp for part in parts]),
     )

@@ -28,6 +28,7 @@ from tickcast.evaluation.backtest import (
 from tickcast.evaluation.baselines import BASELINES, LINE
 from tickcast.evaluation.calibration_error import calibration_error, resampled_errors, simulated_floor
 from tickcast.evaluation.distribution_scores import crps, interval_score
+from tickcast.evaluation.earnings import Acted, Earnings, earned, earnings
 from tickcast.evaluation.skill import PERCENT, block_s, by_instant, point_skill, share, skill_of_squares
 from tickcast.features.bars import BARS_PER_S
 from tickcast.features.vector import Floats
@@ -57,6 +58,28 @@ def figures_by_age(rows: BacktestRows) -> dict[str, dict[str, Any]]:
         }
         for age_ms, of_age in rows.ages.items()
     }
+
+
+def earnings_at_delivery(
+    rows: BacktestRows, latency_ms: int, fee_bp: float, min_confidence: float
+) -> dict[str, list[Earnings]]:
+    """By horizon, "1" to "10", what acting on each row at its delivery would have earned by the thresholds of
+    `evaluation.earnings`, at a fee of `fee_bp` a side; rows of a confidence below `min_confidence`
+    abstain."""
+    delivered = rows.ages[latency_ms]
+    found = {}
+    for at, horizon_s in enumerate(HORIZONS_S):
+        expected_bp = delivered.expected_bp[:, at]
+        acted = Acted(
+            expected_bp,
+            delivered.moves_bp[:, at],
+            abstains=rows.confidence[:, at] < min_confidence,
+            worth_trading=np.abs(expected_bp) > rows.spread_bp + 2 * fee_bp,
+            spread_paid_bp=delivered.spread_paid_bp[:, at],
+        )
+        by_row = earned(rows.end_us, horizon_s, acted, fee_bp)
+        found[str(horizon_s)] = earnings(by_row, block_rows(horizon_s))
+    return found
 
 
 def masked_figures(trained: Trained, holdouts: Sequence[Holdout]) -> dict[str, dict[str, Any]]:

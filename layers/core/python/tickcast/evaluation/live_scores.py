@@ -23,8 +23,9 @@ from msgspec.structs import asdict
 
 from tickcast.evaluation.baselines import line_slope, line_squared_error, live_slope
 from tickcast.evaluation.calibration_error import floor_of_bins, of_bins
+from tickcast.evaluation.earnings import Earnings
 from tickcast.evaluation.regimes import NAMES, NO_REGIMES, RegimeTallies
-from tickcast.evaluation.skill import share, skill_of_squares
+from tickcast.evaluation.skill import MIN_BLOCKS, Interval, share, skill_of_squares
 from tickcast.features.vector import Floats
 from tickcast.model.card import ScaledLine
 from tickcast.model.forecast import HORIZONS_S, Probability
@@ -32,7 +33,6 @@ from tickcast.units import HOUR_US, MINUTE_US, SECOND_US
 
 _OF_FIGURES = ("count", "moved", "rights", "squared_error", "squared_move")
 BINS = 10  # of confidence, from .5 to 1
-MIN_BLOCKS = 10  # with fewer there is no interval: it would be too narrow
 
 # Sums are over the outcomes with a known price that a forecast was made for, moves in bp.
 SUMS = (
@@ -85,9 +85,6 @@ SPANS = (
 
 
 Count = Annotated[int, Meta(ge=0)]
-Interval = Annotated[
-    list[float], Meta(min_length=2, max_length=2, description="95 % by moving-block bootstrap")
-]
 
 
 class Skill(Struct, kw_only=True):
@@ -165,6 +162,10 @@ class SpanAccuracy(Struct, kw_only=True):
         Probability | None, Meta(description="share of the seconds since `first` that a model answered")
     ]
     horizons: dict[int, HorizonAccuracy]
+    earnings: Annotated[
+        dict[int, list[Earnings]],
+        Meta(description="by horizon and threshold, what acting on the forecasts would have earned"),
+    ] = {}
 
 
 class AccuracySummary(Struct, kw_only=True):

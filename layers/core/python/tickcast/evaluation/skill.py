@@ -19,10 +19,11 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Meta
 
 from tickcast.features.vector import Floats
 
@@ -31,10 +32,15 @@ RESAMPLES = 500
 PERCENT = (2.5, 97.5)
 UNKNOWN = (-1000.0, 1.0)  # an interval that nothing is known by: no skill is above 1
 LEVEL = 0.05  # of a comparison: its interval is of 95 %
+MIN_BLOCKS = 10  # of a bootstrap: with fewer its interval would be too narrow
 LEAST_BLOCKS, MOST_BLOCKS = 4, 10
 LONG_BLOCK_S = (
     900  # less only where four blocks do not fit; ten blocks are of an hour or more from ten hours on
 )
+
+Interval = Annotated[
+    list[float], Meta(min_length=2, max_length=2, description="95 % by moving-block bootstrap")
+]
 
 
 def block_s(horizon_s: int) -> int:

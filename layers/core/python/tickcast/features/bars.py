@@ -132,6 +132,11 @@ def mids(bars: Bars) -> npt.NDArray[np.float64]:
     return _prices(twice_mids(bars))
 
 
+def spreads_bp(bars: Bars) -> npt.NDArray[np.float64]:
+    """The spread at each bar's end in bp of the mid; NaN where that is not known. Shape (bars,)."""
+    return (bars["ask_price"] - bars["bid_price"]) / mids(bars) * 1e4
+
+
 def proxy_mids(bars: Bars) -> npt.NDArray[np.float64]:
     """The substitute for the mid without quotes, 1e-8; NaN where it is not known. Shape (bars,)."""
     return _prices(twice_proxy_mids(bars))

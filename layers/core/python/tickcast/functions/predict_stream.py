@@ -43,7 +43,7 @@ from tickcast.market.clock_offset import ClockOffset
 from tickcast.market.symbols import listed
 from tickcast.market.ticks import NO_QUOTES, QUOTE, TRADE
 from tickcast.model.forecast import ModelError
-from tickcast.serving.outcomes import mid_at
+from tickcast.serving.outcomes import mid_at, spread_at
 from tickcast.serving.prediction import (
     MODEL_REFUSED,
     WARMING_UP,
@@ -305,7 +305,9 @@ class PredictStream:
                 folded.repeated += 1
                 continue
             for instant_us in ring.fold(batch, SECOND_US):
-                result.outcomes += state.pending.resolve(instant_us, lambda us: mid_at(ring.bars, us))
+                result.outcomes += state.pending.resolve(
+                    instant_us, lambda us: mid_at(ring.bars, us), lambda us: spread_at(ring.bars, us)
+                )
             if ring.refused:
                 result.refused.append(_take_refused(ring, record, batch))
             state.sequence, folded.newest = record.sequence, record

@@ -31,6 +31,7 @@ from tickcast.adapters.registry.pointer import Pointer
 from tickcast.adapters.settings import ScorePredictionsSettings, ScoreSettings
 from tickcast.evaluation import drift
 from tickcast.evaluation.drift import DriftEvidence, DriftState
+from tickcast.evaluation.earnings import earnings_by_horizon
 from tickcast.evaluation.live_scores import (
     SPANS,
     AccuracySummary,
@@ -279,6 +280,7 @@ class ScorePredictions:
             first_ms=first_us and first_us // 1000,
             availability=None if first_us is None else availability(tallies, first_us, until_us),
             horizons=score(tallies, regimes),
+            earnings=earnings_by_horizon(store.earned(symbol, from_us, now_us, span.block_us)),
         )
 
     def _update_drift(self, store: ScoreStore, model_id: str, result: Result) -> None:

@@ -23,7 +23,7 @@ from typing import Literal
 from msgspec import UNSET, Struct
 from msgspec.structs import asdict
 
-from tickcast.features.bars import BAR_US, Bars, mids
+from tickcast.features.bars import BAR_US, Bars, mids, spreads_bp
 from tickcast.market.ticks import SCALE
 from tickcast.model.calibration import Calibrator
 from tickcast.model.forecast import HORIZONS_S, MAX_AGE_S, Calibration, HorizonForecast, at
@@ -44,20 +44,33 @@ UNRESOLVED: Literal["unresolved"] = "unresolved"
 GAP, NO_MID, STALE = "gap", "no_quotes", "stale"  # why an outcome is unresolved
 
 Calibrators = dict[int, Calibrator]  # by horizon, s
-# The mid at an instant (µs) that the stream has reached; NaN where there was none, None where the bar that
-# contains the instant was not closed.
+# The mid, or the spread in bp of it, at an instant (µs) that the stream has reached; NaN where there was
+# none, None where the bar that contains the instant was not closed.
 PriceAt = Callable[[int], float | None]
 
-_NO_FORECAST = dict.fromkeys(("expected_move_bp", "scale_bp", "half_width_bp", "confidence", "p_flat"))
+_NO_FORECAST = dict.fromkeys(
+    ("expected_move_bp", "scale_bp", "half_width_bp", "confidence", "p_flat", "worth_trading")
+)
 
 
 def mid_at(bars: Bars, instant_us: int) -> float | None:
     """The mid in quote currency at the end of the bar that contains or ends at `instant_us`: NaN if that bar
     had no quote, None if it is not among `bars`."""
+    bar = _bar_at(bars, instant_us)
+    return float(mids(bar)[0]) / SCALE if len(bar) else None
+
+
+def spread_at(bars: Bars, instant_us: int) -> float | None:
+    """The spread there in bp of the mid, likewise."""
+    bar = _bar_at(bars, instant_us)
+    return float(spreads_bp(bar)[0]) if len(bar) else None
+
+
+def _bar_at(bars: Bars, instant_us: int) -> Bars:
+    """The bar that contains or ends at `instant_us`, shape (1,); (0,) if it is not among `bars`."""
     at = int(bars["end_us"].searchsorted(instant_us))
-    if at == len(bars) or bars["end_us"][at] - instant_us >= BAR_US:
-        return None
-    return float(mids(bars[at : at + 1])[0]) / SCALE
+    is_known = at < len(bars) and bars["end_us"][at] - instant_us < BAR_US
+    return bars[at : at + is_known]
 
 
 class PendingPredictions(Struct):
@@ -89,15 +102,15 @@ class PendingPredictions(Struct):
             self.pending.append(_pending(prediction))
             self.pending.sort(key=lambda known: known.timestamp)
 
-    def resolve(self, closed_us: int, price_at: PriceAt) -> list[Outcome]:
+    def resolve(self, closed_us: int, price_at: PriceAt, spread_at: PriceAt) -> list[Outcome]:
         """The outcomes that the closing of bars up to `closed_us` decides, in the order of target and
-        horizon. To be called at least once a second of the stream, while `price_at` still knows the newest
-        five. Updates the calibrators by them."""
+        horizon. To be called at least once a second of the stream, while `price_at` and `spread_at` still
+        know the newest five. Updates the calibrators by them."""
         outcomes = []
         for prediction in self.pending:
-            _note_prices(prediction, closed_us, price_at)
+            _note_prices(prediction, closed_us, price_at, spread_at)
             for horizon_s, forecast, shadow in _take_due(prediction, closed_us):
-                outcomes.append(_outcome(prediction, horizon_s, forecast, shadow, price_at))
+                outcomes.append(_outcome(prediction, horizon_s, forecast, shadow, price_at, spread_at))
         self._drop_resolved()
         outcomes.sort(key=lambda outcome: (outcome.target_time, outcome.horizon_s))
         for outcome in outcomes:
@@ -158,7 +171,10 @@ def _pending(prediction: Prediction) -> PendingPrediction:
     horizons: dict[int, PendingForecast | None] = dict.fromkeys(HORIZONS_S)
     for h, answer in prediction.horizons.items():
         horizons[h] = PendingForecast(
-            *_delivered(answer, prediction.calibrator[h]), answer.abstains, at(moves_bp, h)
+            *_delivered(answer, prediction.calibrator[h]),
+            answer.abstains,
+            at(moves_bp, h),
+            answer.worth_trading,
         )
     shadow = challenger.horizons if challenger else {}
     return PendingPrediction(
@@ -173,7 +189,17 @@ def _pending(prediction: Prediction) -> PendingPrediction:
     )
 
 
-_REPEATED = ("id", "symbol", "timestamp", "basis_price", "source", "reason", "model_id", "spread_bp")
+_REPEATED = (
+    "id",
+    "symbol",
+    "timestamp",
+    "basis_price",
+    "spread_bp",
+    "fee_bp",
+    "source",
+    "reason",
+    "model_id",
+)
 
 
 def _delivered(answer: HorizonForecast, calibrator: Calibrator) -> tuple[float, float, float, float, float]:
@@ -191,17 +217,22 @@ def _is_closed(instant_us: int, closed_us: int) -> bool:
     return -(-instant_us // BAR_US) * BAR_US <= closed_us
 
 
-def _note_prices(pending: PendingPrediction, closed_us: int, price_at: PriceAt) -> None:
-    """Enter the mids that the stream has reached."""
+def _note_prices(pending: PendingPrediction, closed_us: int, price_at: PriceAt, spread_at: PriceAt) -> None:
+    """Enter the mids that the stream has reached, and the spread at the delivery."""
     if pending.delivered_price is UNSET and _is_closed(_delivered_us(pending), closed_us):
         price = price_at(_delivered_us(pending))
         if price is not None:
-            pending.delivered_price = None if math.isnan(price) else price
+            pending.delivered_price = _known(price)
+            pending.delivered_spread_bp = _known(spread_at(_delivered_us(pending)))
     for h in HORIZONS_S:
         instant_us = (pending.timestamp + h * 1000) * 1000
         if h not in pending.hindsight_prices and _is_closed(instant_us, closed_us):
             price = price_at(instant_us)
-            pending.hindsight_prices[h] = None if price is None or math.isnan(price) else price
+            pending.hindsight_prices[h] = _known(price)
+
+
+def _known(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value
 
 
 def _take_due(
@@ -221,14 +252,18 @@ def _outcome(
     forecast: PendingForecast | None,
     shadow: PendingShadow | None,
     price_at: PriceAt,
+    spread_at: PriceAt,
 ) -> Outcome:
     """The outcome over one horizon, whose target the stream has reached."""
     delivered_price = pending.delivered_price or None
     target_us = _delivered_us(pending) + horizon_s * SECOND_US
     price = price_at(target_us)
-    why, move_bp = _why_not(pending, price), None
+    why, move_bp, spread_paid_bp = _why_not(pending, price), None, None
     if why is None and price is not None and delivered_price is not None:
         move_bp = (price / delivered_price - 1) * 1e4
+        spread_bp = _known(spread_at(target_us))
+        if spread_bp is not None and pending.delivered_spread_bp is not None:
+            spread_paid_bp = (pending.delivered_spread_bp + spread_bp) / 2
     inside, right = _score(forecast, move_bp)
     challenger = None
     if shadow:
@@ -246,6 +281,7 @@ def _outcome(
         delivered_price=delivered_price,
         outcome_price=None if move_bp is None else price,
         move_bp=move_bp,
+        spread_paid_bp=spread_paid_bp,
         inside=inside,
         right=right,
         hindsight_move_bp=None

@@ -255,6 +255,7 @@ class PendingForecast(PendingShadow, array_like=True, frozen=True):
 
     abstains: bool
     hindsight_expected_bp: float
+    worth_trading: bool | None = None
 
 
 class ChallengerOutcome(Struct, frozen=True, kw_only=True):
@@ -283,18 +284,20 @@ class OfPrediction(Struct, kw_only=True):
     model_id: str | None
     latency_ms: Annotated[int | None, Meta(description="from `timestamp` to the delivery")]
     spread_bp: Annotated[float | None, Meta(description="at `timestamp`")] = None
+    fee_bp: Annotated[float | None, Meta(description="of one side of a trade, by configuration")] = None
 
 
 class PendingPrediction(OfPrediction, kw_only=True):
     """What is kept of a prediction while any of its outcomes is pending. `horizons` and `shadow` are by
     seconds, null where there is no forecast. The prices that the stream has reached: `delivered_price` when
     the prediction was delivered, `hindsight_prices` a horizon after `timestamp`; null where there was no mid,
-    `delivered_price` unset until then."""
+    `delivered_price` unset until then. `delivered_spread_bp` is the spread at the delivery."""
 
     horizons: dict[int, PendingForecast | None]
     challenger: str | None  # its model id
     shadow: dict[int, PendingShadow]
     delivered_price: float | None | UnsetType = UNSET
+    delivered_spread_bp: float | None = None
     hindsight_prices: dict[int, float | None] = {}
 
 
@@ -316,6 +319,13 @@ class Outcome(OfPrediction, kw_only=True):
     confidence: float | None
     p_flat: float | None
     abstains: bool
+    worth_trading: Annotated[bool | None, Meta(description="whether the expected move exceeded the cost")] = (
+        None
+    )
+    spread_paid_bp: Annotated[
+        float | None,
+        Meta(description="half the spread at the delivery and half of it at target_time: to enter and leave"),
+    ] = None
     inside: Annotated[bool | None, Meta(description="whether the move lies in the interval")]
     right: Annotated[bool | None, Meta(description="the direction; null if the mid did not move")]
     hindsight_move_bp: Annotated[

@@ -1,8 +1,8 @@
 """Outcomes and their scores in PostgreSQL, in the tables of `migrations/`.
 
-Tallies are recomputed from the table of outcomes for every minute that gets new ones: so they depend on the
-stored outcomes alone, wherever an earlier run was interrupted. Counts of features are added up instead, in
-one transaction with the position in the hot store's streams."""
+Tallies and earnings are recomputed from the table of outcomes for every minute that gets new ones: so they
+depend on the stored outcomes alone, wherever an earlier run was interrupted. Counts of features are added up
+instead, in one transaction with the position in the hot store's streams."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from tickcast.evaluation.baselines import LIVE_DAMPING
 from tickcast.evaluation.distribution_scores import MISS_WEIGHT, SCALE_OF_HALF_WIDTH
 from tickcast.evaluation.drift import BINS as FEATURE_BINS
 from tickcast.evaluation.drift import Counts, DriftState
+from tickcast.evaluation.earnings import EARNED, NOT_ACTED_ON, THRESHOLDS_BP, Earned
+from tickcast.evaluation.earnings import SUMS as EARNED_SUMS
 from tickcast.evaluation.gate import Shadow
 from tickcast.evaluation.live_scores import BINS, SUMS, TALLY, Tallies
 from tickcast.evaluation.regimes import (
@@ -45,13 +47,13 @@ insert into tickcast.outcomes (
     symbol, target_us, horizon_s, predicted_us, source, reason, model_id, why, basis_price, outcome_price,
     move_bp, expected_move_bp, scale_bp, confidence, p_flat, imbalance, abstains, is_inside, is_right,
     latency_ms, challenger_id, challenger_move_bp, delivered_price, half_width_bp, hindsight_move_bp,
-    hindsight_expected_bp, spread_bp)
+    hindsight_expected_bp, spread_bp, fee_bp, worth_trading, spread_paid_bp)
 values (
     %(symbol)s, %(target_us)s, %(horizon_s)s, %(predicted_us)s, %(source)s, %(reason)s, %(model_id)s, %(why)s,
     %(basis_price)s, %(outcome_price)s, %(move_bp)s, %(expected_move_bp)s, %(scale_bp)s, %(confidence)s,
     %(p_flat)s, %(imbalance)s, %(abstains)s, %(inside)s, %(right)s, %(latency_ms)s, %(challenger_id)s,
     %(challenger_move_bp)s, %(delivered_price)s, %(half_width_bp)s, %(hindsight_move_bp)s,
-    %(hindsight_expected_bp)s, %(spread_bp)s)
+    %(hindsight_expected_bp)s, %(spread_bp)s, %(fee_bp)s, %(worth_trading)s, %(spread_paid_bp)s)
 on conflict do nothing"""
 _FORECAST: LiteralString = "filter (where expected_move_bp is not null)"
 _EXPECTED: LiteralString = "expected_move_bp"
@@ -123,6 +125,34 @@ where symbol = %(symbol)s and minute_us >= %(from_us)s and minute_us < %(to_us)s
 group by 1, 2, 3, 4, 5, 6
 order by 1"""
 )
+# As `earnings.earned`, by minute; the sums are `earnings.SUMS`, in that order. Outcomes without a spread or a
+# fee are of earlier releases, and are left out.
+_EARN: LiteralString = f"""
+insert into tickcast.earnings (
+    symbol, minute_us, horizon_s, model_id, step, worth_trading, count, directions, moves, gross, spread,
+    fees)
+select symbol, target_us / {MINUTE_US} * {MINUTE_US}, horizon_s, model_id,
+    case when direction = 0 then {NOT_ACTED_ON}
+        else width_bucket(abs(expected_move_bp), array{list(THRESHOLDS_BP)!r}::float8[]) - 1 end,
+    direction <> 0 and worth_trading,
+    count(*), sum(direction), sum(move_bp), sum(direction * move_bp),
+    sum(abs(direction) * spread_paid_bp), sum(abs(direction) * 2 * fee_bp)
+from tickcast.outcomes,
+    lateral (select case when abstains then 0 else sign(expected_move_bp) end) as acted (direction)
+where symbol = %(symbol)s and target_us >= %(from_us)s and target_us < %(to_us)s
+    and source = 'model' and move_bp is not null and delivered_price is not null
+    and expected_move_bp is not null and spread_paid_bp is not null and fee_bp is not null
+    and worth_trading is not null
+group by 1, 2, 3, 4, 5, 6"""
+_READ_EARNED: LiteralString = (
+    "select minute_us / %(block_us)s, horizon_s, step, worth_trading, "
+    + ", ".join(f"sum({name})::float8" for name in EARNED_SUMS)
+    + """
+from tickcast.earnings
+where symbol = %(symbol)s and minute_us >= %(from_us)s and minute_us < %(to_us)s
+group by 1, 2, 3, 4
+order by 1"""
+)
 _LIMITS: LiteralString = f"array[{', '.join(map(repr, LIMITS))}]"
 # The columns of `REGIME_TALLY`. A minute is of one regime of each kind, by its means.
 _REGIMES: LiteralString = f"""
@@ -188,12 +218,13 @@ class ScoreStore:
             cursor.executemany(_ADD, rows)
         minutes = [row["target_us"] // MINUTE_US * MINUTE_US for row in rows]
         span = {"symbol": symbol, "from_us": min(minutes), "to_us": max(minutes) + MINUTE_US}
-        self.connection.execute(
-            "delete from tickcast.tallies "
-            "where symbol = %(symbol)s and minute_us >= %(from_us)s and minute_us < %(to_us)s",
-            span,
+        minutes_of: LiteralString = (
+            "where symbol = %(symbol)s and minute_us >= %(from_us)s and minute_us < %(to_us)s"
         )
+        self.connection.execute("delete from tickcast.tallies " + minutes_of, span)
         self.connection.execute(_TALLY, span)
+        self.connection.execute("delete from tickcast.earnings " + minutes_of, span)
+        self.connection.execute(_EARN, span)
 
     def tallies(
         self, symbol: str, from_us: int, to_us: int, block_us: int, model_id: str | None = None
@@ -203,6 +234,11 @@ class ScoreStore:
         span = {"symbol": symbol, "from_us": from_us, "to_us": to_us}
         parameters = span | {"block_us": block_us, "model_id": model_id}
         return np.array(self.connection.execute(_READ, parameters).fetchall(), TALLY)
+
+    def earned(self, symbol: str, from_us: int, to_us: int, block_us: int) -> Earned:
+        """What acting would have earned in the minutes that begin in [from_us, to_us), by blocks."""
+        parameters = {"symbol": symbol, "from_us": from_us, "to_us": to_us, "block_us": block_us}
+        return np.array(self.connection.execute(_READ_EARNED, parameters).fetchall(), EARNED)
 
     def regimes(self, symbol: str, from_us: int, to_us: int, block_us: int) -> RegimeTallies:
         """The model's outcomes of the minutes that begin in [from_us, to_us), by regime and blocks."""
