@@ -130,12 +130,17 @@ def hot_text(served: ServedSymbols) -> str:
 def served_in(text: str | bytes | None, configured: Sequence[str]) -> tuple[str, ...]:
     """The symbols that the hot store's key `symbols` says are served, given its `text`; the `configured` ones
     where it is absent or cannot be read."""
-    if text is None:
-        return tuple(configured)
+    served = hot_served(text)
+    return served.symbols if served else tuple(configured)
+
+
+def hot_served(text: str | bytes | None) -> ServedSymbols | None:
+    """What the hot store's key `symbols` says, given its `text`; None where it is absent or cannot be
+    read."""
     try:
-        return served_from(json_text.read(text)).symbols
+        return None if text is None else served_from(json_text.read(text))
     except ValueError:
-        return tuple(configured)
+        return None
 
 
 class SymbolsWatcher:
