@@ -109,8 +109,11 @@ async def ingest(settings: IngestSettings) -> None:
         loop.add_signal_handler(number, stop.set)
     stopping = asyncio.create_task(stop.wait())
     symbol_watch = SymbolWatch(settings, client("s3") if settings.bucket else None, logger)
-    preparing = asyncio.gather(in_thread(publish_schema, settings), symbol_watch.has_changed())
-    await asyncio.wait({preparing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    preparing: asyncio.Future[Any] = asyncio.gather(
+        in_thread(publish_schema, settings), symbol_watch.has_changed()
+    )
+    either: set[asyncio.Future[Any]] = {preparing, stopping}
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     if stop.is_set():
         preparing.cancel()
         return
