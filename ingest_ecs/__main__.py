@@ -107,6 +107,7 @@ async def ingest(settings: IngestSettings) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    logger.info("starting", extra={"symbols": settings.symbols, "stream": settings.stream_url})
     stopping = asyncio.create_task(stop.wait())
     symbol_watch = SymbolWatch(settings, client("s3") if settings.bucket else None, logger)
     preparing: asyncio.Future[Any] = asyncio.gather(
@@ -149,7 +150,6 @@ async def stream_ticks(symbol_watch: SymbolWatch, stopping: asyncio.Task[Any]) -
     reference = ReferenceStream(
         settings.reference_address(), settings.rollover_s, producer.reference, logger, random.Random()
     )
-    logger.info("starting", extra={"symbols": settings.symbols, "stream": settings.stream_url})
 
     def report() -> dict[str, Any]:
         return health_report(session, stream, reference, producer, exchange_time, symbol_watch)
