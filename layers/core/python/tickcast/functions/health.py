@@ -115,7 +115,7 @@ class Health:
         """All that is stored of the parts, and the store's time then. Where the symbols are others than
         those that this process knew, it is read again."""
         for _ in range(2):
-            names = [keys.SYMBOLS, *(keys.heartbeat(part) for part in BACKGROUND.values())]
+            names = [keys.symbols(), *(keys.heartbeat(part) for part in BACKGROUND.values())]
             names += [key for symbol in self.symbols.symbols for key in _keys_of(symbol)]
             found, store_ms = self.store.values_at(names)
             if not self.symbols.take(found[0]):

@@ -249,7 +249,7 @@ class ServePredictions:
         asked for and the symbols have changed. Raises `ApiError` where one is not served."""
         for _ in range(2):
             symbols = list(self._symbols.symbols) if asked is None else asked
-            names = [keys.SYMBOLS, *(keys.latest_prediction(symbol) for symbol in symbols)]
+            names = [keys.symbols(), *(keys.latest_prediction(symbol) for symbol in symbols)]
             (stored, *values), store_ms = self.store.values_at(names)
             if not self._symbols.take(stored) or asked is not None:
                 break

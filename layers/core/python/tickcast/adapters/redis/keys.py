@@ -7,8 +7,6 @@ PREDICTIONS_KEPT = 3600  # an hour of them, at one a second
 RECENT_KEPT = 3000  # five minutes of those in between, at ten a second
 OUTCOMES_KEPT = 4 * PREDICTIONS_KEPT  # one for each horizon
 
-SYMBOLS = "symbols"  # the symbols that are served, of all of them together
-
 
 def state(symbol: str) -> str:
     """A hash: `sequence`, the fence, and `ring`, the bytes of `tickcast.serving.state`."""

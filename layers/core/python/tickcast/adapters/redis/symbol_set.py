@@ -1,29 +1,20 @@
 """The symbols that are served, for functions that read the hot store.
 
 `predict_stream`, which follows the object in S3 (`registry.served_symbols`), stores them under
-`keys.SYMBOLS`. Whoever reads the store takes them in with what it reads anyway, so that a change needs
+`keys.symbols()`. Whoever reads the store takes them in with what it reads anyway, so that a change needs
 neither a request of its own nor a restart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
-from msgspec import Struct
-
+from tickcast.adapters import json_text
 from tickcast.adapters.redis import keys
-from tickcast.adapters.redis.hot_store import HotStore, readable
-from tickcast.market.symbols import is_symbol
-from tickcast.serving.records import TimeMs
-
-
-class StoredSymbols(Struct, frozen=True, kw_only=True):
-    """What is stored: the version of the object in S3 (0: there is none, the configuration decides), its
-    symbols, and since when they are served."""
-
-    version: int = 0
-    symbols: list[str]
-    since_ms: TimeMs | None = None
+from tickcast.adapters.redis.hot_store import HotStore
+from tickcast.adapters.registry.pointer import time_of
+from tickcast.adapters.registry.served_symbols import served_from
 
 
 class SymbolSet:
@@ -35,25 +26,28 @@ class SymbolSet:
 
     def __init__(self, configured: Sequence[str]) -> None:
         self.symbols = tuple(configured)
-        self.since_ms: int | None = None
+        self._since: datetime | None = None
 
     def __contains__(self, symbol: str) -> bool:
         return symbol in self.symbols
 
     def take(self, data: bytes | None) -> bool:
-        """Take in the value of `keys.SYMBOLS`; returns whether the symbols are others now."""
-        stored = readable(StoredSymbols, data)
-        if stored is None or not stored.symbols or not all(map(is_symbol, stored.symbols)):
+        """Take in the value of `keys.symbols()`; returns whether the symbols are others now."""
+        if data is None:
             return False
-        before, self.symbols = self.symbols, tuple(dict.fromkeys(stored.symbols))
-        self.since_ms = stored.since_ms
+        try:
+            served = served_from(json_text.read(data))
+        except ValueError:
+            return False
+        before, self.symbols = self.symbols, served.symbols
+        self._since = time_of(served.since) if served.since else None
         return self.symbols != before
 
     def read(self, store: HotStore) -> tuple[str, ...]:
         """Read them from `store`, and return them. Raises what Redis raises."""
-        self.take(store.values([keys.SYMBOLS])[0])
+        self.take(store.values([keys.symbols()])[0])
         return self.symbols
 
     def is_new(self, now_ms: float, within_ms: float) -> bool:
         """Whether they changed `within_ms` of `now_ms`: one that was added may have no data yet."""
-        return self.since_ms is not None and now_ms - self.since_ms < within_ms
+        return self._since is not None and now_ms - self._since.timestamp() * 1000 < within_ms
