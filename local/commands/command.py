@@ -58,7 +58,12 @@ def number_of(name: str, kind: type[int] | type[float] = int) -> Callable[[str],
 
 def symbols(text: str) -> tuple[str, ...]:
     """The symbols in `text`, none if it is empty. Raises `OptionsError`."""
-    return tuple(_checked("SYMBOLS", text, Symbols)) if text else ()
+    return symbols_of("SYMBOLS", text)
+
+
+def symbols_of(name: str, text: str) -> tuple[str, ...]:
+    """The same of the argument `name`."""
+    return tuple(_checked(name, text, Symbols)) if text else ()
 
 
 def secret_variable(name: str) -> str:
