@@ -21,7 +21,7 @@ from operations.deployment.exchange_key import StoreKey
 from operations.deployment.version import version
 from operations.failures import OperationFailed
 from tests.fixtures.account_in_moto import MODEL, CdkInMoto, account
-from tickcast.adapters.registry.served_symbols import ServedSymbols
+from tickcast.adapters.registry.served_symbols import ServedSymbols, adding, change_served
 
 HEALTHY = {
     "model": {"ok": True, "why": None},
