@@ -80,7 +80,8 @@ run: setup  ## run the whole system on this machine until Ctrl-C
 	@exec $(VENV)/python -m local run $(OPTIONS)
 
 smoke: setup  ## measure a temporary system for SECONDS; the last line is JSON
-	@exec $(VENV)/python -m local smoke --seconds $(SECONDS) $(OPTIONS)
+	@exec $(VENV)/python -m local smoke --seconds $(SECONDS) $(OPTIONS) \
+	  $(if $(ADD),--add "$(ADD)") $(if $(REMOVE),--remove "$(REMOVE)")
 
 drills: setup  ## inject faults into a temporary system, reconcile every trade; the last line is JSON
 	@exec $(VENV)/python -m local drills $(if $(ONLY),--only $(ONLY))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import redis
@@ -17,10 +17,12 @@ from rich.text import Text
 
 from local.commands.command import Command, ExitStatus, add_system_arguments, system_options
 from local.system import http_json
+from local.system.options import LISTED_SYMBOLS, Options
 from local.system.progress import Progress
 from local.system.state_folder import StateFolder
 from local.system.system import System
 from tickcast.adapters.redis import keys
+from tickcast.adapters.redis.symbol_set import SymbolSet
 
 _REFRESH_S = 1.0
 _LINE_EVERY_S = 5.0
@@ -28,7 +30,7 @@ _SETTLE_S = 0.5  # a process that dies closes its sockets before its exit status
 
 
 def run(given: argparse.Namespace) -> ExitStatus:
-    options, progress = system_options(given), Progress(Console())
+    options, progress = with_listed(system_options(given)), Progress(Console())
     progress.say(f"[bold]tickcast[/bold]: starting, feed: {options.label}")
     state = StateFolder(options.feed)
     progress.say(f"  logs: {state.logs}")
@@ -44,6 +46,11 @@ def run(given: argparse.Namespace) -> ExitStatus:
 
 
 COMMAND = Command("run", "start a system, show its status until Ctrl-C", add_system_arguments, run)
+
+
+def with_listed(options: Options) -> Options:
+    """Of a simulated exchange that has markets besides those asked for, which can be added."""
+    return replace(options, listed=LISTED_SYMBOLS) if options.feed == "sim" else options
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,7 @@ class StatusReader:
     def __init__(self, system: System) -> None:
         self._system = system
         self._redis = system.redis()
+        self._symbols = SymbolSet(system.symbols)
         self._ticks: int | None = None  # at the previous reading
         self._at_s = 0.0
 
@@ -110,7 +118,9 @@ class StatusReader:
         ticks, at_s = health["counts"]["ticks_in"], time.monotonic()
         ticks_per_s = 0.0 if self._ticks is None else (ticks - self._ticks) / (at_s - self._at_s)
         self._ticks, self._at_s = ticks, at_s
-        symbols = self._system.symbols
+        stored: Any = self._redis.get(keys.symbols())
+        self._symbols.take(stored)
+        symbols = self._symbols.symbols
         predictions = [self._prediction(symbol) for symbol in symbols]
         found: Any = self._redis.mget([keys.accuracy(symbol) for symbol in symbols])
         rows = [
