@@ -6,7 +6,7 @@
 #   REFERENCE  recordings of the USD-M perpetuals, of the minutes of REPLAY, TRAIN and SESSION together
 #   SESSION  evaluate: the held-out recordings to evaluate on
 #   LATENCY  evaluate: ms until a prediction is delivered, 0, 100 … 1000; default: 200
-#   SYMBOLS  BTCUSDT,ETHUSDT; default: all of the feed; cost: or how many; default: those of cdk/config
+#   SYMBOLS  BTCUSDT,ETHUSDT; FEED=sim: or how many; default: all of the feed; cost: likewise; default: those of cdk/config
 #   SPEED    FEED=replay: factor of the speed; default: 1
 #   SECONDS  smoke: how long to measure; default: 60
 #   ONLY     drills: only these, ONLY="drop corrupt"

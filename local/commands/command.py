@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from local.exchange.recording import inspect
 from local.exchange.reference import refuse_useless
-from local.system.options import Options, OptionsError
+from local.system.options import MAX_SIM_SYMBOLS, SIM_SYMBOLS, Options, OptionsError
 from tickcast.adapters import json_text
 from tickcast.adapters.variables import Secret, SettingsError, Symbols, value
 
@@ -81,7 +81,7 @@ def _checked(name: str, text: str, kind: Any) -> Any:
 def add_system_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that `system_options` reads."""
     parser.add_argument("--feed", default="sim", help="sim (default), replay or live")
-    parser.add_argument("--symbols", default="", help="like BTCUSDT,ETHUSDT; default: all of the feed")
+    parser.add_argument("--symbols", default="", help="like BTCUSDT,ETHUSDT, sim: or how many; default: all")
     parser.add_argument(
         "--replay", nargs="+", type=Path, default=[], metavar="FILE", help="recordings to replay"
     )
@@ -94,6 +94,16 @@ def add_system_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clock-offset-ms", type=offset_ms, default=0, help="of the exchange's clock (0)")
 
 
+def _markets(feed: str, text: str) -> tuple[str, ...]:
+    """The symbols in `text`; of a simulated market it may be how many."""
+    if feed != "sim" or not text.strip().isdecimal():
+        return symbols(text)
+    count = int(text)
+    if not 1 <= count <= MAX_SIM_SYMBOLS:
+        raise OptionsError(f"SYMBOLS is {count}; as a number it should be from 1 to {MAX_SIM_SYMBOLS}")
+    return (*SIM_SYMBOLS, *(f"S{number:02}USDT" for number in range(1, count - len(SIM_SYMBOLS) + 1)))[:count]
+
+
 def add_reference(parser: argparse.ArgumentParser) -> None:
     help_ = "recordings of the USD-M perpetuals, of the minutes of the others"
     parser.add_argument("--reference", nargs="+", type=Path, default=[], metavar="FILE", help=help_)
@@ -103,7 +113,7 @@ def system_options(given: argparse.Namespace) -> Options:
     """Raises `OptionsError`, `RecordingError`, `UnusableReference`."""
     options = Options(
         given.feed,
-        symbols(given.symbols),
+        _markets(given.feed, given.symbols),
         tuple(given.replay),
         tuple(given.train),
         tuple(given.reference),

@@ -14,6 +14,7 @@ MAX_HISTORY_S = 7 * 86_400  # simulating a day takes a minute and a half
 MAX_SPEED = 1000
 MAX_CLOCK_OFFSET_MS = 4_000  # ticks that seem to be 5 s ahead are refused
 LIVE_SYMBOLS = SIM_SYMBOLS = ("BTCUSDT", "ETHUSDT")  # without others
+MAX_SIM_SYMBOLS = 50
 LISTED_SYMBOLS = ("SOLUSDT", "XRPUSDT")  # that the simulated exchange has for `make symbols ADD=…`
 
 
