@@ -143,7 +143,7 @@ def measure(system: System, seconds: int, progress: Progress, changes: SymbolCha
     changes = changes or SymbolChanges()
     report = observe(system, seconds, progress, changes)
     if system.exchange_url:
-        sent = changes.due(sent_so_far(system))
+        sent = changes.due(sent_so_far(system, changes.add))
         try:
             system.stop_ingest()
         except ProcessFailed as failure:

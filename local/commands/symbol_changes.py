@@ -82,7 +82,7 @@ class SymbolChanges:
             with steps.step(f"the model's first prediction of {', '.join(self.add)}"):
                 self.changed.predicted_s = _predicted(system, self.add)
         if self.remove:
-            sent = archived_trades.sent_so_far(system) if system.exchange_url else {}
+            sent = archived_trades.sent_so_far(system, self.add) if system.exchange_url else {}
             self._sent_of_removed = {symbol: sent[symbol] for symbol in self.remove if symbol in sent}
             change = symbols.apply(there, Request(remove=self.remove))
             symbols.follow(there, change, steps)
