@@ -123,9 +123,13 @@ def removing(symbols: Sequence[str]) -> Change:
 
 
 def hot_text(served: ServedSymbols) -> str:
-    """What `predict_stream` writes to the hot store's key `symbols`, and `redis.symbol_set` reads."""
-    found = {"version": served.version, "symbols": served.symbols, "since": served.since}
-    return json_text.strict(found)
+def hot_served(text: str | bytes | None) -> ServedSymbols | None:
+    """What the hot store's key `symbols` says, given its `text`; None where it is absent or cannot be
+    read."""
+    try:
+        return None if text is None else served_from(json_text.read(text))
+    except ValueError:
+        return None
 
 
 class SymbolsWatcher:
