@@ -123,6 +123,11 @@ def removing(symbols: Sequence[str]) -> Change:
 
 
 def hot_text(served: ServedSymbols) -> str:
+    """What `predict_stream` writes to the hot store's key `symbols`, and `redis.symbol_set` reads."""
+    found = {"version": served.version, "symbols": served.symbols, "since": served.since}
+    return json_text.strict(found)
+
+
 def hot_served(text: str | bytes | None) -> ServedSymbols | None:
     """What the hot store's key `symbols` says, given its `text`; None where it is absent or cannot be
     read."""
