@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from local.exchange.recording import inspect
 from local.exchange.reference import refuse_useless
-from local.system.options import MAX_SIM_SYMBOLS, SIM_SYMBOLS, Options, OptionsError
+from local.exchange.simulator import LISTED
+from local.system.options import Options, OptionsError
 from tickcast.adapters import json_text
 from tickcast.adapters.variables import Secret, SettingsError, Symbols, value
 
@@ -99,9 +100,9 @@ def _markets(feed: str, text: str) -> tuple[str, ...]:
     if feed != "sim" or not text.strip().isdecimal():
         return symbols(text)
     count = int(text)
-    if not 1 <= count <= MAX_SIM_SYMBOLS:
-        raise OptionsError(f"SYMBOLS is {count}; as a number it should be from 1 to {MAX_SIM_SYMBOLS}")
-    return (*SIM_SYMBOLS, *(f"S{number:02}USDT" for number in range(1, count - len(SIM_SYMBOLS) + 1)))[:count]
+    if not 1 <= count <= len(LISTED):
+        raise OptionsError(f"SYMBOLS is {count}; as a number it should be from 1 to {len(LISTED)}")
+    return LISTED[:count]
 
 
 def add_reference(parser: argparse.ArgumentParser) -> None:

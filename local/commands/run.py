@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import redis
@@ -17,7 +17,6 @@ from rich.text import Text
 
 from local.commands.command import Command, ExitStatus, add_system_arguments, system_options
 from local.system import http_json
-from local.system.options import LISTED_SYMBOLS, Options
 from local.system.progress import Progress
 from local.system.state_folder import StateFolder
 from local.system.system import System
@@ -30,7 +29,7 @@ _SETTLE_S = 0.5  # a process that dies closes its sockets before its exit status
 
 
 def run(given: argparse.Namespace) -> ExitStatus:
-    options, progress = with_listed(system_options(given)), Progress(Console())
+    options, progress = system_options(given), Progress(Console())
     progress.say(f"[bold]tickcast[/bold]: starting, feed: {options.label}")
     state = StateFolder(options.feed)
     progress.say(f"  logs: {state.logs}")
@@ -46,11 +45,6 @@ def run(given: argparse.Namespace) -> ExitStatus:
 
 
 COMMAND = Command("run", "start a system, show its status until Ctrl-C", add_system_arguments, run)
-
-
-def with_listed(options: Options) -> Options:
-    """Of a simulated exchange that has markets besides those asked for, which can be added."""
-    return replace(options, listed=LISTED_SYMBOLS) if options.feed == "sim" else options
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -119,7 +119,6 @@ def run(given: argparse.Namespace) -> ExitStatus:
     changes = SymbolChanges(symbols_of("ADD", given.add), symbols_of("REMOVE", given.remove))
     if changes:
         changes.check(options)
-        options = replace(options, listed=changes.add if options.feed == "sim" else ())
     steps = progress.to_stderr()
     steps.say(f"[bold]tickcast smoke test[/bold]: {seconds} s, feed: {options.label}")
     with temporary_system("smoke", options, steps) as system:

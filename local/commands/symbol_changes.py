@@ -14,11 +14,13 @@ from typing import Any
 
 from local.commands import deployment, symbols
 from local.commands.symbols import Request
+from local.exchange.simulator import LISTED
 from local.system import archived_trades
 from local.system.archived_trades import SentTrades
 from local.system.options import SIM_SYMBOLS, Options, OptionsError
 from local.system.progress import Progress
 from local.system.system import System
+from tickcast.market.symbols import listed
 
 _MODEL_S = 60  # until a symbol's bars are warm
 _POLL_S = 0.2
@@ -63,6 +65,10 @@ class SymbolChanges:
         """Raises `OptionsError` where they cannot be made in a system of `options`."""
         if self and options.feed == "replay":
             raise OptionsError("ADD and REMOVE need FEED=sim or live: a replay has the markets it was given")
+        if unlisted := [each for each in self.add if options.feed == "sim" and each not in LISTED]:
+            raise OptionsError(
+                f"ADD: the simulated exchange has no {listed(unlisted)}; it has {', '.join(LISTED)}"
+            )
         there = options.symbols or SIM_SYMBOLS
         after = symbols.symbol_checks.changed(there, self.add, self.remove)
         if not set(after) & set(there):

@@ -14,8 +14,6 @@ MAX_HISTORY_S = 7 * 86_400  # simulating a day takes a minute and a half
 MAX_SPEED = 1000
 MAX_CLOCK_OFFSET_MS = 4_000  # ticks that seem to be 5 s ahead are refused
 LIVE_SYMBOLS = SIM_SYMBOLS = ("BTCUSDT", "ETHUSDT")  # without others
-MAX_SIM_SYMBOLS = 50
-LISTED_SYMBOLS = ("SOLUSDT", "XRPUSDT")  # that the simulated exchange has for `make symbols ADD=…`
 
 
 class OptionsError(ValueError):
@@ -31,8 +29,7 @@ def emulator_requested() -> str:
 class Options:
     """No `symbols`: all that the feed has. No `train`: the first model is trained on simulated history.
 
-    `reference` has the perpetuals of the minutes of `replay` and `train` together. `listed` are further
-    markets of the simulated exchange, which nobody asked for yet: symbols that can be added."""
+    `reference` has the perpetuals of the minutes of `replay` and `train` together."""
 
     feed: str = "sim"
     symbols: tuple[str, ...] = ()
@@ -44,7 +41,6 @@ class Options:
     history_s: int = HISTORY_S
     clock_offset_ms: int = 0  # the exchange's clock less this machine's
     live_key: str = field(default="", repr=False)  # of the binary stream; the public mirror needs none
-    listed: tuple[str, ...] = ()
     emulator: str = field(default_factory=emulator_requested)
 
     def __post_init__(self) -> None:

@@ -28,7 +28,7 @@ from local.system.api import Api
 from local.system.cloud import Cloud
 from local.system.emulator import EMULATORS
 from local.system.first_model import FirstModel
-from local.system.options import HISTORY_S, LIVE_SYMBOLS, SIM_SYMBOLS, Options
+from local.system.options import HISTORY_S, LIVE_SYMBOLS, Options
 from local.system.processes import Process, Processes, ProcessFailed, sweep
 from local.system.progress import Progress
 from local.system.servers import HOST
@@ -214,7 +214,7 @@ class System:
             return None
         return servers.start_exchange(
             self._parts,
-            symbols=_of_exchange(self.options),
+            symbols=self.options.symbols,
             recordings=self.options.replay,
             references=self.options.reference,
             speed=self.options.speed,
@@ -229,10 +229,7 @@ class System:
             return
         patience_s = _EXCHANGE_S * self.options.history_s / HISTORY_S
         listening = self._parts.wait_for_event(exchange, "listening", patience_s)
-        there = tuple(listening["symbols"])
-        further = set(self.options.listed).difference(self.options.symbols)
-        self.symbols = tuple(symbol for symbol in there if symbol not in further)
-        self.exchange_url = f"http://{HOST}:{listening['port']}"
+        self.symbols, self.exchange_url = tuple(listening["symbols"]), f"http://{HOST}:{listening['port']}"
         self._has_perpetuals = bool(listening["has_perpetuals"])
 
     def _ingest_variables(self) -> dict[str, str]:
@@ -276,14 +273,6 @@ class System:
             return
         self.check()
         first.train(self.cloud, self.outputs, self._progress)
-
-
-def _of_exchange(options: Options) -> tuple[str, ...]:
-    """The markets that the exchange is to have; none: all of its own."""
-    if not options.listed:
-        return options.symbols
-    served = options.symbols or SIM_SYMBOLS
-    return (*served, *(symbol for symbol in options.listed if symbol not in served))
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from local.system.options import Options, OptionsError
     [
         (SymbolChanges(add=("ETHUSDT",)), "ADD: ETHUSDT is served already"),
         (SymbolChanges(remove=("SOLUSDT",)), "REMOVE: SOLUSDT is not served"),
+        (SymbolChanges(add=("NONEUSDT",)), "ADD: the simulated exchange has no NONEUSDT; it has BTCUSDT"),
         (SymbolChanges(add=("SOLUSDT",), remove=("BTCUSDT", "ETHUSDT")), "at least one symbol has to stay"),
     ],
 )
