@@ -14,7 +14,6 @@ import pytest
 from aws_lambda_powertools import Logger
 
 from ingest_ecs import __main__ as task
-from ingest_ecs import symbol_watch
 from ingest_ecs.settings import IngestSettings
 from ingest_ecs.symbol_watch import SymbolWatch
 from local.exchange import simulator
@@ -130,7 +129,6 @@ async def running(
 async def test_twenty_symbols_two_added_and_one_removed_lose_no_trade(
     s3: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(symbol_watch, "WATCH_EVERY_S", 0.2)
     monkeypatch.setattr(sessions, "OVERLAP_S", 0.5)
     # A connection is replaced once its successor brought trades of all symbols.
     monkeypatch.setattr(simulator, "OTHER", replace(simulator.OTHER, orders=5.0))
