@@ -434,12 +434,14 @@ class Session:
             return not connection.is_live and age_s > STALLED_AFTER_S
         if not connection.is_live:
             return True
+        wanted = {key: stream for key, stream in connection.streams.items() if key in self._streams}
+        if not wanted.keys() <= successor.streams.keys():
+            return False  # it was opened before a symbol was added that the older one has as well
         lacking = [
-            connection.streams[key]
-            for key, stream in successor.streams.items()
-            if (stream.first_s is None or stream.is_dead)
-            and key in connection.streams
-            and not connection.streams[key].is_dead
+            stream
+            for key, stream in wanted.items()
+            if not stream.is_dead
+            and (successor.streams[key].first_s is None or successor.streams[key].is_dead)
         ]
         since_s = successor.opened_s + OVERLAP_S
         if any(stream.last_s > since_s for stream in lacking):
