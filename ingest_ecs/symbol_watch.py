@@ -19,8 +19,6 @@ from tickcast.adapters.redaction import describe
 from tickcast.adapters.registry.served_symbols import SERVED, SymbolsWatcher
 from tickcast.adapters.variables import SettingsError
 
-WATCH_EVERY_S = 2.0
-
 
 class SymbolWatch:
     """`settings` are those of the symbols carried now. Where the object cannot be read, or names more symbols
@@ -35,7 +33,7 @@ class SymbolWatch:
     async def run(self, follow: Callable[[IngestSettings], None]) -> None:
         """Until cancelled: `follow` gets the settings after each change."""
         while self.settings.bucket:
-            await asyncio.sleep(WATCH_EVERY_S)
+            await asyncio.sleep(self.settings.symbols_check_s)
             if await self.has_changed():
                 follow(self.settings)
 

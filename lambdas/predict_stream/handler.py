@@ -24,7 +24,9 @@ store = HotStore(connect(settings.redis, timeout_s=0.5, retries=1), settings.lat
 predict_stream = PredictStream(
     settings=settings,
     store=store,
-    symbols=AdmittedSymbols(s3, settings.bucket, settings.symbols, store, now_ms),
+    symbols=AdmittedSymbols(
+        s3, settings.bucket, settings.symbols, store, now_ms, check_s=settings.symbols_check_s
+    ),
     models=ModelWatcher(s3, settings.bucket, now_ms),
     schemas=SchemaRegistry(s3, settings.bucket),
     s3=s3,

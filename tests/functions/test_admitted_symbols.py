@@ -94,6 +94,7 @@ def test_a_symbol_is_admitted_with_its_first_record(
     assert json.loads(redis_client.get("symbols") or "") == {
         "version": 1,
         "symbols": [*SETTINGS.symbols, ADDED],
+        "since": "2026-01-02T03:04:05+00:00",
     }
     assert 0 < redis_client.ttl("symbols") <= keys.TTL_S
 

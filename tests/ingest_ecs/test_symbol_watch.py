@@ -15,7 +15,6 @@ from botocore.exceptions import ReadTimeoutError
 from msgspec import structs
 
 from ingest_ecs import __main__ as task
-from ingest_ecs import symbol_watch
 from ingest_ecs.health import HealthServer
 from ingest_ecs.settings import IngestSettings
 from ingest_ecs.symbol_watch import SymbolWatch
@@ -132,7 +131,6 @@ async def running(
 async def test_twenty_symbols_two_added_and_one_removed_lose_no_trade(
     s3: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(symbol_watch, "WATCH_EVERY_S", 0.2)
     monkeypatch.setattr(sessions, "OVERLAP_S", 0.5)
     # A connection is replaced once its successor brought trades of all symbols.
     monkeypatch.setattr(simulator, "OTHER", replace(simulator.OTHER, orders=5.0))

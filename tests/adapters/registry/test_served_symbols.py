@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
 from tests.fixtures.aws import BUCKET
+from tickcast.adapters.redis.symbol_set import SymbolSet
 from tickcast.adapters.registry.served_symbols import (
     SERVED,
     ServedSymbols,
@@ -22,7 +24,6 @@ from tickcast.adapters.registry.served_symbols import (
     read_served,
     removing,
     served_from,
-    served_in,
     served_or,
 )
 
@@ -176,7 +177,14 @@ def test_an_outage_changes_nothing(s3: Any, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_hot_store_says_which_symbols_are_served() -> None:
     text = hot_text(ServedSymbols(symbols=("BTCUSDT", "币安人生USDT"), version=3, since=SINCE, by="me"))
-    assert json.loads(text) == {"version": 3, "symbols": ["BTCUSDT", "币安人生USDT"]}
-    assert served_in(text, CONFIGURED) == ("BTCUSDT", "币安人生USDT")
-    for damaged in (None, "", "[]", '{"version": 1, "symbols": []}'):
-        assert served_in(damaged, CONFIGURED) == CONFIGURED
+    assert json.loads(text) == {"version": 3, "symbols": ["BTCUSDT", "币安人生USDT"], "since": SINCE}
+    symbols = SymbolSet(CONFIGURED)
+    for damaged in (None, b"", b"[]", b'{"version": 1, "symbols": []}'):
+        assert not symbols.take(damaged)
+        assert symbols.symbols == CONFIGURED
+    assert symbols.take(text.encode()) and not symbols.take(text.encode())
+    assert symbols.symbols == ("BTCUSDT", "币安人生USDT")
+    assert not symbols.take(None)  # a store that lost them
+    assert symbols.symbols == ("BTCUSDT", "币安人生USDT")
+    since_ms = datetime.fromisoformat(SINCE).timestamp() * 1000
+    assert symbols.is_new(since_ms + 59_000, 60_000) and not symbols.is_new(since_ms + 60_000, 60_000)

@@ -36,7 +36,7 @@ ASK_AFTER_FAILURE_MS = 10_000  # each attempt may take seconds
 
 class AdmittedSymbols:
     """The symbols served by `bucket`, by default the `configured` ones. For one thread alone; `start` runs a
-    poll, by default in another."""
+    poll, every `check_s` and when a record shows that there are others, by default in another."""
 
     def __init__(
         self,
@@ -46,13 +46,15 @@ class AdmittedSymbols:
         store: HotStore,
         clock_ms: Callable[[], float],
         start: Start = in_background,
+        *,
+        check_s: int,
     ) -> None:
         self._s3 = s3
         self._bucket = bucket
         self._store = store
         self._clock_ms = clock_ms
         self._watcher = SymbolsWatcher(s3, bucket, configured)
-        self._polling = Polling(self._watcher.refresh, SERVED, clock_ms, start)
+        self._polling = Polling(self._watcher.refresh, SERVED, clock_ms, start, 1000 * check_s)
         self._served = self._watcher.served
         self._known = frozenset(configured)  # a record is looked up in it, so no list
         self._asked: set[str] = set()  # served according to an answer, until the next poll decides
@@ -88,6 +90,7 @@ class AdmittedSymbols:
         is_served, again_ms = self._ask(symbol)
         if is_served:
             self._asked.add(symbol)
+            self._polling.hasten()
         else:
             self._ask_from_ms[symbol] = now_ms + again_ms
         return is_served

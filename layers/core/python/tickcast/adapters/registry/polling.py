@@ -38,7 +38,7 @@ def inline(poll: Callable[[], None]) -> None:
 
 
 class Polling:
-    """Calls `read`, which raises on a failure, every few seconds, and further apart after failures; `key` is
+    """Calls `read`, which raises on a failure, every `every_ms`, and further apart after failures; `key` is
     the object, for messages. `start` runs a poll, by default in a thread. All else is for one thread alone.
     """
 
@@ -48,11 +48,13 @@ class Polling:
         key: str,
         clock_ms: Callable[[], float],
         start: Start = in_background,
+        every_ms: float = POLL_EVERY_MS,
     ) -> None:
         self._read = read
         self._key = key
         self._clock_ms = clock_ms
         self.start = start
+        self._every_ms = every_ms
         self._is_polling = False
         self._first_ended = threading.Event()
         self._is_first_over = False
@@ -83,6 +85,10 @@ class Polling:
             self._failed(error)
             self._end()
 
+    def hasten(self) -> None:
+        """Have the next `poll_if_due` start a poll."""
+        self._ended_ms = NEVER_MS
+
     def problem(self) -> str | None:
         """The problem of an object that has not been read for a long time."""
         waiting = self._is_polling and self._clock_ms() - self._started_ms > REPORT_AFTER_MS
@@ -98,7 +104,7 @@ class Polling:
 
     def _pause_ms(self) -> float:
         if not self._failures:
-            return POLL_EVERY_MS
+            return self._every_ms
         first_ms, most_ms = BACK_OFF_MS
         return min(float(first_ms << min(self._failures - 1, 30)), most_ms)
 

@@ -123,15 +123,9 @@ def removing(symbols: Sequence[str]) -> Change:
 
 
 def hot_text(served: ServedSymbols) -> str:
-    """What `predict_stream` writes to the hot store's key `symbols`."""
-    return json_text.strict({"version": served.version, "symbols": served.symbols})
-
-
-def served_in(text: str | bytes | None, configured: Sequence[str]) -> tuple[str, ...]:
-    """The symbols that the hot store's key `symbols` says are served, given its `text`; the `configured` ones
-    where it is absent or cannot be read."""
-    served = hot_served(text)
-    return served.symbols if served else tuple(configured)
+    """What `predict_stream` writes to the hot store's key `symbols`, and `redis.symbol_set` reads."""
+    found = {"version": served.version, "symbols": served.symbols, "since": served.since}
+    return json_text.strict(found)
 
 
 def hot_served(text: str | bytes | None) -> ServedSymbols | None:
