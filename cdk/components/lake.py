@@ -17,7 +17,7 @@ FAILED_BATCHES = "aws/lambda/*"
 
 
 class Lake(Construct):
-    """One bucket: `bronze/`, `quarantine/`, `schemas/`, `models/`, `audit/`, and `aws/lambda/` for failed
+    """One bucket: `bronze/`, `quarantine/`, `schemas/`, `models/`, `audit/`, `condition/`, and `aws/lambda/` for failed
     batches.
 
     The grants name single actions where the bucket's own `grant_*` would allow `s3:GetObject*` and more. They

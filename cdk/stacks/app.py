@@ -65,6 +65,7 @@ class AppStack(Stack):
         self._serving()
         self._scores()
         self._history()
+        self._condition()
         self._schedules()
         self._outputs(endpoint_url)
         if not environment.tracing:
@@ -168,7 +169,7 @@ class AppStack(Stack):
             "serve_predictions", settings.ServePredictionsSettings, "The API's responses from the hot store"
         )
         self._hot_store.grant(self.serve_predictions, "reader")
-        self._lake.grant_read(self.serve_predictions, "models/*")
+        self._lake.grant_read(self.serve_predictions, "models/*", "condition/*")
         self.api = PredictionApi(self, "Api", environment=self._config, function=self.serve_predictions)
 
     def _scores(self) -> None:
@@ -280,6 +281,27 @@ class AppStack(Stack):
         )
         self._backfill_schedule()
 
+    def _condition(self) -> None:
+        every = Duration.minutes(self._config.condition.every_minutes)
+        self.report_condition = self._function(
+            "report_condition",
+            settings.ReportConditionSettings,
+            "The condition of the data by day, to the lake",
+            once_within=every,
+        )
+        self._hot_store.grant(self.report_condition, "planner")
+        self._database.grant(self.report_condition, "reader")
+        self._lake.grant_read(self.report_condition, "condition/*")
+        self._lake.grant_write(self.report_condition, "condition/*")
+        events.Rule(
+            self,
+            "ConditionTime",
+            description="Time to report the condition of the data",
+            schedule=events.Schedule.rate(every),
+            # The next report takes in what this one did not.
+            targets=[targets.LambdaFunction(self.report_condition, retry_attempts=0)],
+        )
+
     def _backfill_schedule(self) -> None:
         history = self._config.history
         if not history.schedule:
@@ -340,6 +362,7 @@ class AppStack(Stack):
         CfnOutput(self, "TrainModelFunction", value=self.train_model.function_name)
         CfnOutput(self, "PredictStreamFunction", value=self.predict_stream.function_name)
         CfnOutput(self, "AuditPredictionsFunction", value=self.audit_predictions.function_name)
+        CfnOutput(self, "ReportConditionFunction", value=self.report_condition.function_name)
         CfnOutput(self, "PlanBackfillFunction", value=self.plan_backfill.function_name)
         CfnOutput(self, "BackfillMachine", value=self.backfill.machine.state_machine_arn)
         CfnOutput(self, "ScoreMachine", value=self.score.machine.state_machine_arn)

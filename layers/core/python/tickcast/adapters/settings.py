@@ -205,6 +205,11 @@ class PromoteModelSettings(Settings, frozen=True, kw_only=True):
     bucket: Name
 
 
+class ReportConditionSettings(HotStoreSettings, frozen=True, kw_only=True):
+    trades_keep_days: DaysOrNone
+    database: DatabaseSettings
+
+
 @dataclass(frozen=True)
 class ScoreSettings:
     """When the active model drifts, and which history is then fetched and trained on."""
