@@ -1,8 +1,8 @@
 """Report the condition of every symbol's data by day, into the lake: `condition/symbol=….json`.
 
-A report continues the one before. What only the hot store knows, such as the cause of a gap, is kept that way
-after the ledger has forgotten it, and a day is looked at again only as long as it is new, and when its history
-or its marks change. So a run reads two days and what changed.
+A report continues the one before. So what only the hot store knows, such as the cause of a gap, is kept when
+the ledger has forgotten it. A day is looked at again only until a day after its end, and when its history or
+its marks change: a run reads two days, and what changed.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tickcast.adapters.postgres.condition_store import ConditionStore
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.redis.hot_store import HotStore
+from tickcast.adapters.registry.served_symbols import served_or
 from tickcast.adapters.settings import ReportConditionSettings
 from tickcast.market.condition import (
     Condition,
@@ -43,8 +44,8 @@ from tickcast.market.sources import Source
 from tickcast.units import DAY_US, HOUR_US
 
 DAYS_KEPT = 400
-# Days without anything count as missing, unless they are more in a row: then what follows is another beginning,
-# such as that of today's market after a recording of years ago.
+# Days without anything count as missing, unless they are more in a row: then what follows is another
+# beginning, such as that of today's market after a recording of years ago.
 MOST_MISSING_DAYS = 31
 _CHANGED_WITHIN_MS = (
     900_000  # a change shows only once it is committed: the longest load of an hour, and more
@@ -63,7 +64,7 @@ class Result(msgspec.Struct):
 
 
 class ReportCondition:
-    """Reports on the settings' symbols. `clock_ms` is the wall clock."""
+    """Reports on the symbols that are served. `clock_ms` is the wall clock."""
 
     def __init__(
         self,
@@ -80,11 +81,11 @@ class ReportCondition:
         self._clock_ms = clock_ms
 
     def __call__(self, remaining_ms: Callable[[], float]) -> Result:
-        """Raises what Redis, PostgreSQL and S3 raise; anything else concerns one symbol."""
-        result, symbols = Result(), list(self._settings.symbols)
+        """Raises what `served_or`, Redis, PostgreSQL and S3 raise; anything else concerns one symbol."""
+        result, bucket = Result(), self._settings.bucket
+        symbols = list(served_or(self._s3, bucket, self._settings.symbols))
         store = ConditionStore(self._database.connection())
         ledgers = self._store.gaps(symbols)
-        bucket = self._settings.bucket
         sources = [each for each in hour_inputs.sources_of(self._s3, bucket) if not each.is_reference]
         for symbol in symbols:
             try:
