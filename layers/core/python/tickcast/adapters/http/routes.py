@@ -134,7 +134,7 @@ DATA = Route(
     {200: "The days, as of the newest report."},
     query=DataQuery,
     description="`available`: everything is there. `repaired`: so it is, after trades that were missing were "
-    "fetched. `degraded`: some trades are missing or withheld by the exchange, an hour has no data, or quotes "
+    "fetched. `degraded`: trades are missing or withheld by the exchange, an hour has no data, or quotes "
     "are known in less than 99.9 % of the seconds. `missing`: there is nothing of the day. Reported once an "
     "hour; before the first report a 404.",
     is_heavy=True,
