@@ -8,6 +8,7 @@ its marks change: a run reads two days, and what changed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import msgspec
@@ -147,7 +148,7 @@ class ReportCondition:
         today_us = now_us // DAY_US * DAY_US
         known = sorted(day_us for day_us in found if day_us <= today_us)
         days = set(known)
-        for day_us, next_us in zip(known, [*known[1:], today_us], strict=True):
+        for day_us, next_us in pairwise([*known, today_us]):
             if next_us - day_us <= MOST_MISSING_DAYS * DAY_US:
                 days |= set(range(day_us, next_us + 1, DAY_US))
         return days

@@ -21,6 +21,7 @@ from tickcast.units import DAY_US, HOUR_US, MINUTE_US, SECOND_US
 Condition = Literal["available", "repaired", "degraded", "missing"]
 GapStatus = Literal["missing", "repaired", "withheld"]
 Count = Annotated[int, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 G = TypeVar("G", "DayGap", QuoteGap)
 
 # Of the seconds of a day, 0.1 % (86 s) may be without quotes: reconnects, and silences of a quiet market.
@@ -65,12 +66,8 @@ class QuotesOfDay(Struct, kw_only=True):
     condition: Condition
     rows: Annotated[Count, Meta(description="quotes in the derived hours, those of the perpetual included")]
     coverage: Annotated[
-        float | None,
-        Meta(
-            ge=0,
-            le=1,
-            description="share of the seconds whose end has a known book; null: no hour is derived",
-        ),
+        Share | None,
+        Meta(description="share of the seconds whose end has a known book; null: no hour is derived"),
     ]
     gaps: Annotated[list[QuoteGap], Meta(description="spans without quotes, oldest first")]
 
