@@ -14,7 +14,7 @@
 #   URL      gaps, explain: an API elsewhere, such as one in AWS; KEY is its key
 #   SYMBOL   backfill, retrain: BTCUSDT,ETHUSDT; default: all of the deployment
 #   FROM, TO backfill: times in UTC, like 2024-08-01 or 2024-08-01T12:00
-#   DAYS     backfill: instead of FROM, today and this many days before; retrain: likewise; default: 1
+#   DAYS     backfill: instead of FROM, today and this many days before; retrain: likewise; default: 1; gaps: 14
 #   REPAIR   backfill: REPAIR=1 for the missing trades in the gap ledger
 #   DRY      backfill: DRY=1 prints the plan and executes nothing
 #   UNTIL    hold: a time in UTC, like 2026-12-24; default: until it is lifted
@@ -84,8 +84,8 @@ smoke: setup  ## measure a temporary system for SECONDS; the last line is JSON
 drills: setup  ## inject faults into a temporary system, reconcile every trade; the last line is JSON
 	@exec $(VENV)/python -m local drills $(if $(ONLY),--only $(ONLY))
 
-gaps: setup  ## list missing trades and their causes, of the running system or the API at URL
-	@exec $(VENV)/python -m local gaps $(if $(URL),--url "$(URL)")
+gaps: setup  ## list missing trades, their causes and the condition of each day, of the running system or the API at URL
+	@exec $(VENV)/python -m local gaps $(if $(URL),--url "$(URL)") $(if $(DAYS),--days "$(DAYS)")
 
 explain: setup  ## print a prediction (ID) in words, recompute it from the ticks in S3; the last line is JSON
 	@exec $(VENV)/python -m local explain "$(ID)" $(if $(URL),--url "$(URL)")
