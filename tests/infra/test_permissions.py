@@ -71,7 +71,11 @@ LAKE = {
         ("s3:PutObject", "models/current.json"),
         ("s3:ListBucket", ""),
     },
-    "ServePredictions": {("s3:GetObject", "models/*"), ("s3:ListBucket", "")},
+    "ServePredictions": {
+        ("s3:GetObject", "models/*"),
+        ("s3:GetObject", "condition/*"),
+        ("s3:ListBucket", ""),
+    },
     "ScorePredictions": {("s3:GetObject", "models/*"), ("s3:ListBucket", "")},
     "AuditPredictions": {
         ("s3:GetObject", "bronze/*"),
@@ -80,6 +84,12 @@ LAKE = {
         ("s3:ListBucket", ""),
     },
     "PlanBackfill": {("s3:GetObject", "symbols/current.json"), ("s3:ListBucket", "")},
+    "ReportCondition": {
+        ("s3:GetObject", "condition/*"),
+        ("s3:GetObject", "symbols/current.json"),
+        ("s3:PutObject", "condition/*"),
+        ("s3:ListBucket", ""),
+    },
     "ListStaleHours": {("s3:ListBucket", "")},
     "LoadHistory": {
         ("s3:GetObject", "bronze/*"),
