@@ -8,9 +8,9 @@ day in bronze and in PostgreSQL, the gap ledger, and the marks of repaired gaps.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Annotated, Literal, NamedTuple, TypeVar
 
+import numpy as np
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
@@ -136,12 +136,12 @@ def day_name(day_us: int) -> str:
     >>> day_name(0)
     '1970-01-01'
     """
-    return f"{datetime.fromtimestamp(day_us / 1e6, UTC):%Y-%m-%d}"
+    return str(np.datetime64(day_us // DAY_US, "D"))
 
 
 def day_us_of(name: str) -> int:
     """The beginning of the day with that date. Raises ValueError where it is none."""
-    return int(datetime.strptime(name, "%Y-%m-%d").replace(tzinfo=UTC).timestamp()) * SECOND_US
+    return int(np.datetime64(name, "D").astype(np.int64)) * DAY_US
 
 
 def describe_day(facts: DayFacts) -> DayCondition | None:
