@@ -66,6 +66,7 @@ class Inventory:
     has_container_insights: bool
     is_api_traced: bool
     metered_methods: int
+    symbols_check_s: int = 10
     trades_keep_days: int | None = None
     database_limit_gb: int | None = None
 
@@ -102,6 +103,7 @@ def inventory(resources: Iterable[Resource]) -> Inventory:
     return Inventory(
         symbols=len(predict["SYMBOLS"].split(",")),
         functions={name: _size(each) for name, each in functions.items()},
+        symbols_check_s=int(predict["SYMBOLS_CHECK_S"]),
         predict_every_ms=int(predict["PREDICT_EVERY_MS"]),
         linger_ms=int(_container(task)["LINGER_MS"]),
         shards=stream.get("ShardCount"),

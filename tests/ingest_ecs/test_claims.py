@@ -18,7 +18,7 @@ def take(buffer: FeedBuffer, *frames: bytes, at_us: int) -> None:
 def test_nothing_is_claimed_before_any_data() -> None:
     buffer = FeedBuffer(1, "c1", "sbe")
     assert buffer.claim_us("BTCUSDT", T0) is None
-    assert not buffer.delivers
+    assert not buffer.delivers("BTCUSDT")
 
 
 def test_a_claim_rests_on_the_symbol_s_own_ticks_or_those_of_another_stream() -> None:
