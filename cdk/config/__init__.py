@@ -163,9 +163,9 @@ class AuditConfig(_Config, frozen=True, kw_only=True):
 
 
 class ConditionConfig(_Config, frozen=True, kw_only=True):
-    """How often the condition of the data by day is reported."""
+    """How often the condition of the data by day is reported: after the scores of a minute."""
 
-    every_minutes: Annotated[int, Meta(ge=1, le=360)] = 60
+    every_minutes: Annotated[int, Meta(ge=1, le=1440)] = 60
 
 
 class DriftConfig(_Config, frozen=True, kw_only=True):

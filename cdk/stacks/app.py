@@ -66,7 +66,6 @@ class AppStack(Stack):
         self._serving()
         self._scores()
         self._history()
-        self._condition()
         self._schedules()
         self._outputs(endpoint_url)
         if not environment.tracing:
@@ -182,6 +181,15 @@ class AppStack(Stack):
         self._hot_store.grant(self.score_predictions, "scorer")
         self._database.grant(self.score_predictions, "scorer")
         self._lake.grant_read(self.score_predictions, "models/*")
+        self.report_condition = self._function(
+            "report_condition",
+            settings.ReportConditionSettings,
+            "The condition of the data by day, to the lake",
+        )
+        self._hot_store.grant(self.report_condition, "planner")
+        self._database.grant(self.report_condition, "reader")
+        self._lake.grant_read(self.report_condition, "condition/*", SERVED)
+        self._lake.grant_write(self.report_condition, "condition/*")
         self.score = Workflow(
             self,
             "Score",
@@ -189,7 +197,10 @@ class AppStack(Stack):
             name="score",
             definition="score",
             starts=["backfill"],
-            functions={"ScorePredictions": self.score_predictions},
+            functions={
+                "ScorePredictions": self.score_predictions,
+                "ReportCondition": self.report_condition,
+            },
             is_express=True,
         )
         self.score.start_on(
@@ -281,27 +292,6 @@ class AppStack(Stack):
             },
         )
         self._backfill_schedule()
-
-    def _condition(self) -> None:
-        every = Duration.minutes(self._config.condition.every_minutes)
-        self.report_condition = self._function(
-            "report_condition",
-            settings.ReportConditionSettings,
-            "The condition of the data by day, to the lake",
-            once_within=every,
-        )
-        self._hot_store.grant(self.report_condition, "planner")
-        self._database.grant(self.report_condition, "reader")
-        self._lake.grant_read(self.report_condition, "condition/*", SERVED)
-        self._lake.grant_write(self.report_condition, "condition/*")
-        events.Rule(
-            self,
-            "ConditionTime",
-            description="Time to report the condition of the data",
-            schedule=events.Schedule.rate(every),
-            # The next report takes in what this one did not.
-            targets=[targets.LambdaFunction(self.report_condition, retry_attempts=0)],
-        )
 
     def _backfill_schedule(self) -> None:
         history = self._config.history

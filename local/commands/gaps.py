@@ -20,7 +20,7 @@ from tickcast.adapters.http.bodies import DAYS_MAX
 
 _SYMBOLS = "predict_stream:"
 _DAYS = 14
-_COLUMNS = ("day", "condition", "hours", "missing", "repaired", "withheld", "quotes", "why, and causes of gaps")
+_COLUMNS = ("day", "condition", "hours", "missing", "repaired", "withheld", "quotes", "why, and causes")
 _CAUSES_SHOWN = 3
 
 

@@ -169,10 +169,8 @@ def test_every_asynchronous_invocation_is_bounded(synthesised: Synthesised) -> N
     }
     assert invoked and invoked.keys() == bounded.keys()
     for name, rule in invoked.items():
-        rate = re.fullmatch(r"rate\((\d+) (minute|hour)s?\)", rule["ScheduleExpression"])
-        assert rate
-        every_s = int(rate[1]) * {"minute": 60, "hour": 3600}[rate[2]]
-        assert bounded[name]["MaximumEventAgeInSeconds"] == every_s
+        minutes = re.fullmatch(r"rate\((\d+) minutes?\)", rule["ScheduleExpression"])
+        assert minutes and bounded[name]["MaximumEventAgeInSeconds"] == 60 * int(minutes[1])
         assert bounded[name]["MaximumRetryAttempts"] == 0
 
 

@@ -193,6 +193,7 @@ def test_who_may_enter_the_cache(on_aws: Synthesised) -> None:
         "AuditPredict": "Auditor",
         "ScorePredict": "Scorer",
         "PlanBackfill": "Planner",
+        "ReportCondit": "Planner",
         "MarkRepaired": "Repairer",
     }
 
@@ -212,4 +213,5 @@ def test_who_may_enter_the_database(on_aws: Synthesised) -> None:
         "AuditPredict": "tickcast_reader",
         "TrainModelPa": "tickcast_reader",
         "EvaluateMode": "tickcast_reader",
+        "ReportCondit": "tickcast_reader",
     }

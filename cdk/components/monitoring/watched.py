@@ -20,10 +20,6 @@ from cdk.components.monitoring.metrics import MINUTE, aws, highest, lowest, tota
 from cdk.components.stream_consumer import StreamConsumer
 from cdk.config import AwsConfig
 
-# Of these the next run takes in what one did not, and what they write has its age in it. To watch a rule
-# costs 0.10 dollars a month.
-UNWATCHED_RULES = ("ConditionTime",)
-
 
 @dataclass(frozen=True)
 class Watched:
@@ -42,9 +38,8 @@ class Watched:
 
     @property
     def rules(self) -> list[events.Rule]:
-        """The rules of the stack, those added later as well, but for `UNWATCHED_RULES`."""
-        found = (each for each in Stack.of(self.ingest).node.find_all() if isinstance(each, events.Rule))
-        return [each for each in found if each.node.id not in UNWATCHED_RULES]
+        """The rules of the stack, those added later as well."""
+        return [each for each in Stack.of(self.ingest).node.find_all() if isinstance(each, events.Rule)]
 
     def of_database(
         self, name: str, statistic: str, *, period: Duration = MINUTE, label: str = ""

@@ -226,6 +226,7 @@ class ScorePredictionsSettings(HotStoreSettings, frozen=True, kw_only=True):
     primary_horizon_s: HorizonS
     history_days: Days
     train_days: DaysOrNone
+    condition_every_minutes: Annotated[int, Meta(ge=1, le=1440)]
     drift: DriftSettings
     database: DatabaseSettings
 
