@@ -47,7 +47,7 @@ class SymbolWatch:
             self._note(f"{SERVED} cannot be read: {describe(error)}")
             return False
         before = self.settings.symbols
-        if served.symbols == before:
+        if self._watcher.problem or served.symbols == before:
             self._note(self._watcher.problem or "")
             return False
         try:
@@ -55,7 +55,7 @@ class SymbolWatch:
         except SettingsError as error:
             self._note(f"version {served.version} of {SERVED} cannot be carried: {error}")
             return False
-        self._note(self._watcher.problem or "")
+        self._note("")
         changes = {
             "version": served.version,
             "added": [symbol for symbol in served.symbols if symbol not in before],

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from local.commands import deployment, symbols
+from local.commands import deployment, symbol_checks, symbols
 from local.commands.symbols import Request
 from local.exchange.simulator import LISTED
 from local.system import archived_trades
@@ -70,7 +70,7 @@ class SymbolChanges:
                 f"ADD: the simulated exchange has no {listed(unlisted)}; it has {', '.join(LISTED)}"
             )
         there = options.symbols or SIM_SYMBOLS
-        after = symbols.symbol_checks.changed(there, self.add, self.remove)
+        after = symbol_checks.changed(there, self.add, self.remove)
         if not set(after) & set(there):
             raise OptionsError("REMOVE: at least one symbol has to stay, to be measured")
 

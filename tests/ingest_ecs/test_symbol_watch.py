@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from aws_lambda_powertools import Logger
+from botocore.exceptions import ReadTimeoutError
+from msgspec import structs
 
 from ingest_ecs import __main__ as task
 from ingest_ecs.settings import IngestSettings
@@ -26,7 +28,7 @@ from tests.fixtures.asynchronous import run_async
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.local_exchange import exchange_in_process
 from tests.fixtures.settings import configured
-from tickcast.adapters.registry.served_symbols import adding, change_served, removing
+from tickcast.adapters.registry.served_symbols import SERVED, adding, change_served, removing
 from tickcast.market import session as sessions
 from tickcast.market import wire
 
@@ -158,3 +160,44 @@ async def test_twenty_symbols_two_added_and_one_removed_lose_no_trade(
     assert (found["following"], found["bad_frames"]) == ({"version": 1, "problem": ""}, {})
     assert [found["symbols"].keys(), found["reference"]["age_s"].keys()] == [{*stayed, *ADDED}] * 2
     assert found["counts"]["connections"] == 2
+
+
+@run_async
+async def test_what_cannot_be_followed_is_reported_once_and_changes_nothing(
+    s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = SymbolWatch(settings(), s3, Logger(service="test", level="CRITICAL"))
+    logged: list[str] = []
+    monkeypatch.setattr(watch._logger, "error", lambda text, extra: logged.append(extra["reason"]))
+    assert not await watch.has_changed()
+    too_many = [f"COIN{number}USDT" for number in range(600)]
+    change(s3, lambda served: too_many)
+    for _ in range(2):
+        assert not await watch.has_changed()
+    assert watch.settings.symbols == CONFIGURED
+    assert "version 1 of symbols/current.json cannot be carried: SYMBOLS: 600 symbols are" in logged[0]
+    s3.put_object(Bucket=BUCKET, Key=SERVED, Body=b"{}")
+    assert not await watch.has_changed()
+    assert watch.report()["problem"].startswith("symbols/current.json is damaged (version is None")
+
+    def refused(**request: Any) -> Any:
+        raise ReadTimeoutError(endpoint_url="https://s3")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(s3, "get_object", refused)
+        assert not await watch.has_changed()
+    assert [len(logged), "cannot be read: ReadTimeoutError" in logged[-1]] == [3, True]
+    s3.delete_object(Bucket=BUCKET, Key=SERVED)
+    change(s3, adding(ADDED))
+    assert await watch.has_changed()
+    assert watch.settings.symbols == (*CONFIGURED, *ADDED)
+    assert watch.report() == {"version": 1, "problem": ""}
+
+
+@run_async
+async def test_without_a_bucket_the_configured_symbols_are_carried() -> None:
+    chosen = structs.replace(settings(), bucket="")
+    watch = SymbolWatch(chosen, None, Logger(service="test"))
+    async with asyncio.timeout(10):
+        await watch.run(lambda changed: None)
+    assert watch.settings is chosen
