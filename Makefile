@@ -16,7 +16,7 @@
 #   ADD, REMOVE  symbols: to serve from now on, or no longer, ADD=SOLUSDT,XRPUSDT REMOVE=ETHUSDT; smoke: while it runs
 #   SYMBOL   backfill, retrain: BTCUSDT,ETHUSDT; default: all of the deployment
 #   FROM, TO backfill: times in UTC, like 2024-08-01 or 2024-08-01T12:00
-#   DAYS     backfill: instead of FROM, today and this many days before; retrain: likewise; default: 1
+#   DAYS     backfill: instead of FROM, today and this many days before; retrain: likewise; default: 1; gaps: 14
 #   REPAIR   backfill: REPAIR=1 for the missing trades in the gap ledger
 #   DRY      backfill, symbols: DRY=1 prints the plan, or what a change costs, and changes nothing
 #   UNTIL    hold: a time in UTC, like 2026-12-24; default: until it is lifted
@@ -91,8 +91,8 @@ symbols: setup  ## list the symbols served, or ADD and REMOVE some while the sys
 	@exec $(VENV)/python -m local symbols $(if $(ADD),--add "$(ADD)") $(if $(REMOVE),--remove "$(REMOVE)") \
 	  $(if $(DRY),--dry) $(if $(AWS),--aws "$(AWS)")
 
-gaps: setup  ## list missing trades and their causes, of the running system or the API at URL
-	@exec $(VENV)/python -m local gaps $(if $(URL),--url "$(URL)")
+gaps: setup  ## list missing trades, their causes and the condition of each day, of the running system or the API at URL
+	@exec $(VENV)/python -m local gaps $(if $(URL),--url "$(URL)") $(if $(DAYS),--days "$(DAYS)")
 
 explain: setup  ## print a prediction (ID) in words, recompute it from the ticks in S3; the last line is JSON
 	@exec $(VENV)/python -m local explain "$(ID)" $(if $(URL),--url "$(URL)")

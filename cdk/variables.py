@@ -32,6 +32,7 @@ def variables(environment: Environment, *, bucket: str, stream: str) -> dict[str
         "SYMBOLS_CHECK_S": str(environment.symbols_check_s),
         **_of(environment.prediction),
         **_of(environment.audit, "AUDIT_"),
+        **_of(environment.condition, "CONDITION_"),
         **_of(environment.drift, "DRIFT_"),
         **_of(tables),
         "DATABASE_STATEMENT_TIMEOUT_S": str(tables.statement_timeout_s),

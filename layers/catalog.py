@@ -26,6 +26,7 @@ OF_FUNCTION: Mapping[str, tuple[str, ...]] = {
     "serve_predictions": ("core", "data", "site"),
     "score_predictions": ("core", "data", "postgres"),
     "audit_predictions": ("core", "data", "inference", "postgres"),
+    "report_condition": ("core", "data", "postgres"),
     "list_stale_hours": ("core", "data", "postgres"),
     "load_history": ("core", "data", "postgres"),
     "mark_repaired": ("core", "data", "postgres"),

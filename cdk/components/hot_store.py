@@ -27,7 +27,8 @@ User = Literal["writer", "reader", "auditor", "scorer", "planner", "repairer"]
 # The rights of each user: commands by category, over all keys or some. Without @dangerous: no FLUSHALL, KEYS,
 # CONFIG, SHUTDOWN. The writer and the reader may ask for the store's time (TIME), the reader how full it is
 # (INFO), for /health. The others have the keys and commands of one function each: audit_predictions,
-# score_predictions, plan_backfill, mark_repaired (rights by key: Valkey 7.2).
+# score_predictions, plan_backfill (and report_condition, which reads the same), mark_repaired (rights by key:
+# Valkey 7.2).
 ACCESS: Mapping[User, str] = {
     "writer": "on ~* -@all +@read +@write +@scripting +@connection +@transaction -@dangerous +time",
     "reader": "on ~* -@all +@read +@connection -@dangerous +info +time",

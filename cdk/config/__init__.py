@@ -162,6 +162,12 @@ class AuditConfig(_Config, frozen=True, kw_only=True):
     sample: Annotated[int, Meta(ge=1, le=60)] = 2
 
 
+class ConditionConfig(_Config, frozen=True, kw_only=True):
+    """How often the condition of the data by day is reported: after the scores of a minute."""
+
+    every_minutes: Annotated[int, Meta(ge=1, le=1440)] = 60
+
+
 class DriftConfig(_Config, frozen=True, kw_only=True):
     """When the active model counts as drifting (`tickcast.evaluation.drift`), and how often that may start a
     training. Updates are a minute apart; `min_scored` counts outcomes of one symbol and horizon."""
@@ -262,6 +268,7 @@ class FunctionSizes(_Config, frozen=True, kw_only=True):
     serve_predictions: Sizing = Sizing(memory_mb=512, timeout_s=10)
     score_predictions: Sizing = Sizing(memory_mb=512, timeout_s=60)
     audit_predictions: Sizing = Sizing(memory_mb=1024, timeout_s=120)
+    report_condition: Sizing = Sizing(memory_mb=512, timeout_s=120)
     list_stale_hours: Sizing = Sizing(memory_mb=512, timeout_s=300)
     load_history: Sizing = Sizing(memory_mb=2048, timeout_s=900)
     mark_repaired: Sizing = Sizing(memory_mb=512, timeout_s=60)
@@ -468,6 +475,7 @@ class Environment(_Config, frozen=True, kw_only=True):
     functions: FunctionSizes = FunctionSizes()
     api: ApiConfig = ApiConfig()
     audit: AuditConfig = AuditConfig()
+    condition: ConditionConfig = ConditionConfig()
     drift: DriftConfig = DriftConfig()
     history: HistoryConfig = HistoryConfig()
     aws: AwsConfig | None = None

@@ -169,7 +169,7 @@ class AppStack(Stack):
             "serve_predictions", settings.ServePredictionsSettings, "The API's responses from the hot store"
         )
         self._hot_store.grant(self.serve_predictions, "reader")
-        self._lake.grant_read(self.serve_predictions, "models/*")
+        self._lake.grant_read(self.serve_predictions, "models/*", "condition/*")
         self.api = PredictionApi(self, "Api", environment=self._config, function=self.serve_predictions)
 
     def _scores(self) -> None:
@@ -181,6 +181,15 @@ class AppStack(Stack):
         self._hot_store.grant(self.score_predictions, "scorer")
         self._database.grant(self.score_predictions, "scorer")
         self._lake.grant_read(self.score_predictions, "models/*")
+        self.report_condition = self._function(
+            "report_condition",
+            settings.ReportConditionSettings,
+            "The condition of the data by day, to the lake",
+        )
+        self._hot_store.grant(self.report_condition, "planner")
+        self._database.grant(self.report_condition, "reader")
+        self._lake.grant_read(self.report_condition, "condition/*", SERVED)
+        self._lake.grant_write(self.report_condition, "condition/*")
         self.score = Workflow(
             self,
             "Score",
@@ -188,7 +197,10 @@ class AppStack(Stack):
             name="score",
             definition="score",
             starts=["backfill"],
-            functions={"ScorePredictions": self.score_predictions},
+            functions={
+                "ScorePredictions": self.score_predictions,
+                "ReportCondition": self.report_condition,
+            },
             is_express=True,
         )
         self.score.start_on(
@@ -344,6 +356,7 @@ class AppStack(Stack):
         CfnOutput(self, "TrainModelFunction", value=self.train_model.function_name)
         CfnOutput(self, "PredictStreamFunction", value=self.predict_stream.function_name)
         CfnOutput(self, "AuditPredictionsFunction", value=self.audit_predictions.function_name)
+        CfnOutput(self, "ReportConditionFunction", value=self.report_condition.function_name)
         CfnOutput(self, "PlanBackfillFunction", value=self.plan_backfill.function_name)
         CfnOutput(self, "BackfillMachine", value=self.backfill.machine.state_machine_arn)
         CfnOutput(self, "ScoreMachine", value=self.score.machine.state_machine_arn)

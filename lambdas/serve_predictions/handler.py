@@ -6,6 +6,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 
 from tickcast.adapters.http import routes
 from tickcast.adapters.http.responses import if_none_match
+from tickcast.adapters.lake.condition_reports import ConditionReports
 from tickcast.adapters.redis.connection import connect
 from tickcast.adapters.redis.hot_store import HotStore, now_ms
 from tickcast.adapters.registry.model_catalog import ModelCatalog
@@ -34,6 +35,7 @@ serve = ServePredictions(
     HotStore(redis_client, settings.lateness_us),
     ModelCatalog(s3_client, settings.bucket, now_ms),
     now_ms,
+    reports=ConditionReports(s3_client, settings.bucket),
 )
 
 

@@ -135,6 +135,44 @@ function showAccuracy(found) {
     : `Scored ${number(found.scored_age_s, 0)} s ago. A model predicted ${share(hour.availability)} of the ${Math.round((hour.to - hour.first) / 1000)} s since ${clock(hour.first / 1000)}. 95 % intervals need at least ten minutes of outcomes.`;
 }
 
+const utc = us => new Date(us / 1000).toISOString().slice(5, 23).replace("T", " ");
+const CONDITIONS = { available: "good", repaired: "good", degraded: "bad", missing: "bad" };
+
+function gapsOf(day) {
+  const box = element("details", ""), list = element("ul", "");
+  const gaps = [...day.gaps.map(it => ({ ...it, what: `${it.trades} trades ${it.status}` })), ...day.quotes.gaps.map(it => ({ ...it, what: "no quotes" }))];
+  list.append(...gaps.sort((a, b) => a.from_us - b.from_us).map(it => element("li", `${utc(it.from_us)} … ${utc(it.to_us)}: ${it.what}, ${it.cause}`)));
+  if (day.gaps_left_out) list.append(element("li", `and ${day.gaps_left_out} smaller gaps in trades`));
+  box.append(element("summary", `${gaps.length} gaps`), list);
+  return gaps.length ? box : "";
+}
+
+function showData(found) {
+  const titles = ["day (UTC)", "condition", "hours with data", "trades missing", "fetched later", "withheld", "seconds with quotes", "why"];
+  const head = document.createElement("tr");
+  head.append(...titles.map(title => element("th", title)));
+  at("data").replaceChildren(head, ...found.days.map(day => {
+    const line = document.createElement("tr"), hours = day.hours, why = element("td", day.why.join("; "), "why");
+    why.append(gapsOf(day));
+    line.append(element("td", day.day + (day.over ? "" : " (today)")), element("td", day.condition, CONDITIONS[day.condition]),
+      ...[`${hours.expected - hours.without.length} of ${hours.expected}`, day.trades.missing, day.trades.repaired, day.trades.withheld,
+        share(day.quotes.coverage)].map(text => element("td", text)), why);
+    return line;
+  }));
+  at("reported").textContent = `Reported at ${clock(found.reported / 1000)}; the newest ${found.days.length} of ${found.total} days. Times of gaps are UTC.`;
+}
+
+async function pollData(symbol) {
+  try {
+    showData(await get(`data/${encodeURIComponent(symbol)}`));
+  } catch (error) {
+    if (error.status !== 404) throw error;
+    at("data").replaceChildren();  // not reported yet
+    at("reported").textContent = error.message;
+  }
+  at("data-part").hidden = false;
+}
+
 function showHealth(health) {
   at("status").textContent = health.status;
   at("status").className = health.status === "ok" ? "good" : "bad";
@@ -166,7 +204,7 @@ async function poll() {
   if (state.round % 5 === 0 || !state.symbol) showHealth(await get("health"));
   const hasKey = Boolean(sessionStorage.getItem("key"));
   at("ask").hidden = hasKey;
-  if (!hasKey) return at("main").hidden = true;
+  if (!hasKey) return at("main").hidden = at("data-part").hidden = true;
   const symbol = state.symbol, horizon = state.horizon, missing = state.shown.length ? 5 : KEPT;
   const latest = await get(`predictions/${encodeURIComponent(symbol)}?horizon=${horizon}&history=${Math.min(missing, 300)}`);
   if (symbol !== state.symbol || horizon !== state.horizon) return;  // the selection changed during the request
@@ -176,6 +214,7 @@ async function poll() {
   at("main").hidden = false;
   showLatest(latest);
   draw();
+  if (state.round % 60 === 0) await pollData(symbol);
   if (state.round % 10 === 0) showAccuracy(await get(`accuracy/${encodeURIComponent(symbol)}`));
 }
 

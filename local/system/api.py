@@ -30,20 +30,36 @@ class Api:
 
     def body(self, path: str, **query: int) -> Any:
         """The body of a response with status 200. Raises `ApiFailed` for any other."""
-        address = self._address(path, query)
+        response = self._response(path, query)
+        if response.status != 200:
+            raise self._failure(response, path, query)
+        return response.body
+
+    def body_or_detail(self, path: str, **query: int) -> Any:
+        """As `body`; of a 404 its detail, which says what there is not."""
+        response = self._response(path, query)
+        if response.status == 404 and isinstance(response.body, dict) and "detail" in response.body:
+            return str(response.body["detail"])
+        if response.status != 200:
+            raise self._failure(response, path, query)
+        return response.body
+
+    def _response(self, path: str, query: dict[str, int]) -> http_json.Response:
         try:
-            response = self.get(path, **query)
+            return self.get(path, **query)
         except (OSError, ValueError) as error:
+            address = self._address(path, query)
             raise ApiFailed(f"{address} does not respond: {describe(error, self.key)}") from None
-        if response.status == 200:
-            return response.body
+
+    def _failure(self, response: http_json.Response, path: str, query: dict[str, int]) -> ApiFailed:
+        """The error for a response with a status other than 200."""
         if response.status == 403:
-            raise ApiFailed(
+            return ApiFailed(
                 f"{self.url} refuses the key in KEY" if self.key else f"{self.url} requires a key: set KEY=…"
             )
         body = response.body if isinstance(response.body, dict) else {}
         reason = body.get("detail") or body.get("message") or json_text.text(response.body)[:_SHOWN]
-        raise ApiFailed(f"{reason} ({address} returned {response.status})")
+        return ApiFailed(f"{reason} ({self._address(path, query)} returned {response.status})")
 
     def services(self) -> dict[str, Any]:
         """The services that `/health` reports on, also with an error status. Raises `ApiFailed`."""

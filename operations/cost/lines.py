@@ -149,7 +149,7 @@ def _lake(inventory: Inventory, usage: Usage) -> Iterator[Entry]:
     yield "lake_storage", f"S3: {near_days} days of ticks", near, "s3_standard_gb"
     yield "lake_cheaper_storage", f"S3: {usage.cheaper_days} days in a cheaper class", far, "s3_glacier_ir_gb"
     yield "lake_transitions", "S3: moves to the cheaper class", moved, "s3_glacier_ir_transition"
-    yield "lake_writes", "S3: writes and lists", usage.bronze_files + 4 * usage.audits, "s3_put"
+    yield "lake_writes", "S3: writes and lists", usage.lake_writes, "s3_put"
     reads = usage.model_reads + usage.symbol_reads + usage.bronze_files
     yield "lake_reads", "S3: reads", reads, "s3_get"
 

@@ -58,6 +58,7 @@ RUNS = {
     "score_predictions": Run(1440, 0.5),
     "plan_backfill": Run(1, 2),
     "fetch_history": Run(2, 180, per_symbol=True),
+    "report_condition": Run(24, 3),  # condition.every_minutes: 60
     "list_stale_hours": Run(2, 20),
     "load_history": Run(3, 120, per_symbol=True),
     "mark_repaired": Run(1, 2, per_symbol=True),
@@ -65,6 +66,9 @@ RUNS = {
     "evaluate_model": Run(1, 60),
     "promote_model": Run(1, 2),
 }
+# Of a report on the condition of a symbol's data: the days of each source, the hours of two days of each, and
+# one put.
+REPORT_LISTS = 8
 AUDIT_SECONDS = 4  # an audit, of a sample of each symbol
 SERVE_SECONDS = 0.012  # an answer of the API
 

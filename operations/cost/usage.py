@@ -168,6 +168,12 @@ class Usage:
         return self.archive_runs * self.symbols_a_shard
 
     @property
+    def lake_writes(self) -> float:
+        """Puts and lists a month: of bronze, of audits, of reports on the condition of the data."""
+        reports = self.runs("report_condition") * self.inventory.symbols
+        return self.bronze_files + 4 * self.audits + measured.REPORT_LISTS * reports
+
+    @property
     def bronze_file_bytes(self) -> float:
         return self.ticks * measured.BRONZE_TICK_BYTES / self.bronze_files
 

@@ -74,6 +74,7 @@ WHOLE_NUMBERS = {
     "LATENESS_MS": ("predict", ["0", "100", "2000"], ["-100", "2001"]),
     "FEATURES_TTL_S": ("predict", ["10", "86400"], ["0", "9", "-60", "86401"]),
     "AUDIT_EVERY_MINUTES": ("audit", ["1", "15"], ["0", "16"]),
+    "CONDITION_EVERY_MINUTES": ("score", ["1", "1440"], ["0", "1441"]),
     "AUDIT_SAMPLE": ("audit", ["1", "60"], ["0", "61"]),
     "SYMBOLS_CHECK_S": ("predict", ["1", "60"], ["0", "61", "0.5"]),
     "REDIS_PORT": ("predict", ["1", "65535"], ["0", "-1", "65536"]),

@@ -14,9 +14,9 @@ import pytest
 from localstack_client.session import Session
 from rich.console import Console
 
-from local.commands import explain
+from local.commands import explain, gaps
 from local.commands.command import ExitStatus
-from local.system import archived_trades, http_json
+from local.system import archived_trades, cloud, http_json
 from local.system.system import System
 from tests.fixtures.running_system import eventually
 from tickcast.adapters.lake import bronze
@@ -149,6 +149,25 @@ def test_bronze_holds_market_data(system: System, aws: Session) -> None:
         assert (record["symbol"], record["source"]) == ("BTCUSDT", "sim")
         assert math.isnan(record["bid_price"]) == (record["kind"] == "trade")
         assert math.isnan(record["price"]) == (record["kind"] == "quote")
+
+
+def test_the_condition_of_the_data_is_reported_and_shown(system: System, aws: Session) -> None:
+    """Of a market that has been simulated for some hours: each hour is there."""
+    eventually(lambda: system.api.get("predictions/BTCUSDT").status == 200)
+    name = system.outputs["ReportConditionFunction"]
+    result = cloud.invoke(aws.client("lambda"), name, {})
+    assert (result["complete"], result["failures"]) == (True, {})
+    for symbol in system.symbols:
+        found = system.api.body(f"data/{symbol}", days=1)
+        [day] = found["days"]
+        assert day["sources"] == ["sim"]
+        assert day["hours"]["without"] == []
+        assert day["trades"]["missing"] == 0
+    console = Console(file=io.StringIO(), width=200)
+    gaps.show(system.api_url, system.api_key, 1, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "BTCUSDT: data by day (UTC)" in text
+    assert day["day"] in text
 
 
 def test_the_archive_waits_for_its_batch_where_the_emulator_does(system: System, aws: Session) -> None:

@@ -32,6 +32,7 @@ from layers import openapi, site_files
 from local.system import database, servers
 from tests.fixtures.api_gateway import KEY, ApiGateway
 from tests.fixtures.aws import BUCKET
+from tests.fixtures.conditions import condition_report
 from tests.fixtures.filled_store import END_MS, fill
 from tests.fixtures.paths import ROOT, load_handler
 from tests.fixtures.settings import configured, environment
@@ -40,6 +41,7 @@ from tickcast.adapters.http.bodies import HISTORY_MAX, PAGE_MAX, Latest
 from tickcast.adapters.http.parameters import PAGE_DEFAULT
 from tickcast.adapters.http.responses import as_json
 from tickcast.adapters.http.routes import LATEST, MODELS, ROUTES, Route
+from tickcast.adapters.lake.condition_reports import put_report
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.settings import (
     Authorisation,
@@ -97,6 +99,7 @@ def gateway(redis_server: ValkeyServer, postgres_port: int) -> Iterator[ApiGatew
         s3.put_object(Bucket=BUCKET, Key="models/m0/card.json", Body=b"not a card")
         s3.put_object(Bucket=BUCKET, Key="models/m1/card.json", Body=json.dumps(card).encode())
         s3.put_object(Bucket=BUCKET, Key="models/current.json", Body=b'{"model_id": "m1"}')
+        put_report(s3, BUCKET, condition_report("BTCUSDT"))
         module.serve.clock_ms = lambda: END_MS + 1000.0
         module.serve.store = StoreAt(module.redis_client, 0)
         module.serve.store.at_ms = module.serve.clock_ms
@@ -221,7 +224,7 @@ def test_each_deployment_serves_the_document_of_its_authorisation(tmp_path: Path
     for authorisation in get_args(Authorisation):
         settings = configured(ServePredictionsSettings, AUTHORISATION=authorisation)
         read = lambda name: (package / name).read_text("utf-8")  # noqa: E731
-        serve = ServePredictions(settings, None, None, lambda: 0, read)  # type: ignore[arg-type]
+        serve = ServePredictions(settings, None, None, lambda: 0, read, reports=None)  # type: ignore[arg-type]
         response = serve({"resource": "/openapi.json"})
         assert (response.status, response.text) == (200, openapi.text(authorisation))
 

@@ -120,6 +120,20 @@ def test_symbols_that_time_ran_out_for_are_first_in_the_next_run(
     assert runs == [[*many[:9]], [*many[9:18]], [*many[18:], *many[:7]]]
 
 
+def test_a_report_is_due_once_in_each_span(
+    redis_client: redis.Redis, s3: Any, score_database: Database
+) -> None:
+    settings = configured(ScorePredictionsSettings, CONDITION_EVERY_MINUTES=60)
+    hour_s, clock_s = NOON // 3600 * 3600, 0
+    score = ScorePredictions(
+        settings, SCORES, redis_client, s3, score_database, lambda: (hour_s + clock_s) * 1000
+    )
+    due = {}
+    for clock_s in (600, 660, 3599, 3600, 3660, 3 * 3600 + 300):  # noqa: B007, the clock's
+        due[clock_s] = score(PLENTY).as_dict(SCORES)["report_due"]
+    assert [at_s for at_s, is_due in due.items() if is_due] == [600, 3600, 3 * 3600 + 300]
+
+
 def at(second: int, horizon_s: int = 2, **changed: Any) -> dict[str, Any]:
     return planted.outcome(NOON + second, horizon_s, **changed)
 

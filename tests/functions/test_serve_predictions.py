@@ -18,12 +18,15 @@ from msgspec.structs import replace
 from layers import site_files
 from tests.fixtures import records
 from tests.fixtures.aws import BUCKET
+from tests.fixtures.conditions import REPORTED_MS, condition_report
 from tests.fixtures.hot_path import commit
 from tests.fixtures.settings import configured
 from tests.fixtures.store_at import StoreAt
 from tickcast.adapters.http.bodies import CARDS_SHOWN
 from tickcast.adapters.http.responses import Response, as_json, if_none_match
 from tickcast.adapters.http.routes import ROUTES
+from tickcast.adapters.lake import condition_reports
+from tickcast.adapters.lake.condition_reports import ConditionReports
 from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.connection import connect
 from tickcast.adapters.redis.hot_store import HotStore, Writes
@@ -81,7 +84,14 @@ class Api:
         if isinstance(store, StoreAt):
             store.at_ms = lambda: (AT_S + self.age_s + self.store_off_s) * 1000
         models = ModelCatalog(lambda: s3, BUCKET, self.clock_ms)
-        self.serve = ServePredictions(settings, store, models, self.clock_ms, lambda name: f"text of {name}")
+        self.serve = ServePredictions(
+            settings,
+            store,
+            models,
+            self.clock_ms,
+            lambda name: f"text of {name}",
+            reports=ConditionReports(lambda: s3, BUCKET),
+        )
 
     def clock_ms(self) -> float:
         return (AT_S + self.age_s + self.own_off_s) * 1000
@@ -605,6 +615,8 @@ def test_an_instant_may_be_a_date_or_milliseconds(store: HotStore, api: Api, ins
         (HISTORY, "BTCUSDT", {"cursor": "x"}, 400, "cursor", "should be taken from `next`"),
         ("/accuracy/{symbol}", "BTCUSDT", {"from": "1"}, 400, "from", "from; this path takes none"),
         ("/accuracy/{symbol}", "DOGEUSDT", {}, 404, "symbol", "'DOGEUSDT' is not served"),
+        ("/data/{symbol}", "BTCUSDT", {"days": "0"}, 400, "days", "days is '0', it should be 1 to 400"),
+        ("/data/{symbol}", "DOGEUSDT", {}, 404, "symbol", "'DOGEUSDT' is not served"),
         ("/models", None, {"a": "1"}, 400, "a", "a; this path takes none"),
         ("/health", None, {"a": "1"}, 400, "a", "a; this path takes none"),
     ],
@@ -716,10 +728,33 @@ def test_models_are_the_newest_cards_and_the_pointer(store: HotStore, s3: Any) -
     assert "not a card" in by_id["m99"]["problem"]
 
 
+def test_the_condition_of_the_data_is_that_of_the_newest_report(store: HotStore, s3: Any) -> None:
+    api = Api(store, s3)
+    answer = api.ask("/data/{symbol}", symbol="BTCUSDT")
+    assert (answer.status, answer.body["title"]) == (404, "No data yet")
+    condition_reports.put_report(s3, BUCKET, condition_report("BTCUSDT"))
+    body = api.ask("/data/{symbol}", symbol="BTCUSDT").body
+    assert [(day["day"], day["condition"]) for day in body["days"]] == [
+        ("2025-08-01", "degraded"),
+        ("2025-07-31", "missing"),
+        ("2025-07-30", "repaired"),
+    ]
+    assert (body["reported"], body["total"]) == (REPORTED_MS, 3)
+    (newest,) = api.ask("/data/{symbol}", {"days": "1"}, symbol="BTCUSDT").body["days"]
+    assert [(gap["status"], gap["cause"]) for gap in newest["gaps"]] == [
+        (status, "reset by peer") for status in ("missing", "withheld", "repaired")
+    ]
+    s3.put_object(Bucket=BUCKET, Key=condition_reports.report_key("BTCUSDT"), Body=b'{"days": 1}')
+    answer = api.ask("/data/{symbol}", symbol="BTCUSDT")
+    assert (answer.status, answer.body["title"]) == (503, "Report unreadable")
+
+
 def test_s3_out_of_reach_is_a_503(store: HotStore, s3: Any) -> None:
     s3.delete_bucket(Bucket=BUCKET)
     answer = Api(store, s3).ask("/models")
     assert (answer.status, answer.body["title"]) == (503, "Models unavailable")
+    answer = Api(store, s3).ask("/data/{symbol}", symbol="BTCUSDT")
+    assert (answer.status, answer.body["title"]) == (503, "Report unavailable")
 
 
 def test_known_content_is_a_304(store: HotStore, api: Api) -> None:

@@ -71,7 +71,11 @@ LAKE = {
         ("s3:PutObject", "models/current.json"),
         ("s3:ListBucket", ""),
     },
-    "ServePredictions": {("s3:GetObject", "models/*"), ("s3:ListBucket", "")},
+    "ServePredictions": {
+        ("s3:GetObject", "models/*"),
+        ("s3:GetObject", "condition/*"),
+        ("s3:ListBucket", ""),
+    },
     "ScorePredictions": {("s3:GetObject", "models/*"), ("s3:ListBucket", "")},
     "AuditPredictions": {
         ("s3:GetObject", "bronze/*"),
@@ -80,6 +84,12 @@ LAKE = {
         ("s3:ListBucket", ""),
     },
     "PlanBackfill": {("s3:GetObject", "symbols/current.json"), ("s3:ListBucket", "")},
+    "ReportCondition": {
+        ("s3:GetObject", "condition/*"),
+        ("s3:GetObject", "symbols/current.json"),
+        ("s3:PutObject", "condition/*"),
+        ("s3:ListBucket", ""),
+    },
     "ListStaleHours": {("s3:ListBucket", "")},
     "LoadHistory": {
         ("s3:GetObject", "bronze/*"),
@@ -183,6 +193,7 @@ def test_who_may_enter_the_cache(on_aws: Synthesised) -> None:
         "AuditPredict": "Auditor",
         "ScorePredict": "Scorer",
         "PlanBackfill": "Planner",
+        "ReportCondit": "Planner",
         "MarkRepaired": "Repairer",
     }
 
@@ -202,4 +213,5 @@ def test_who_may_enter_the_database(on_aws: Synthesised) -> None:
         "AuditPredict": "tickcast_reader",
         "TrainModelPa": "tickcast_reader",
         "EvaluateMode": "tickcast_reader",
+        "ReportCondit": "tickcast_reader",
     }

@@ -32,11 +32,11 @@ HANDLERS = tuple(OF_FUNCTION)
 
 USES_STORE = (
     *("predict_stream", "serve_predictions", "score_predictions", "audit_predictions"),
-    *("plan_backfill", "mark_repaired"),
+    *("plan_backfill", "mark_repaired", "report_condition"),
 )
 USES_DATABASE = (
     *("list_stale_hours", "load_history", "mark_repaired", "score_predictions", "audit_predictions"),
-    *("train_model", "evaluate_model"),
+    *("train_model", "evaluate_model", "report_condition"),
 )
 
 # Types and prefixes for which MiniStack refuses the whole stack.

@@ -13,15 +13,21 @@ FUNCTION = "arn:aws:lambda:us-east-1:123456789012:function:ScorePredictions"
 # What it starts is itself here: of the second execution the function asks for nothing.
 MACHINE = "arn:aws:states:us-east-1:123456789012:stateMachine:tested"
 ASKED = {"days": 2, "repair": True, "train": {"days": 7, "reason": "drift: BTCUSDT skill_below_band"}}
-CALM = {"outcomes": 480, "retrain": False, "execution": None}
+REPORT = FUNCTION.replace("ScorePredictions", "ReportCondition")
+CALM = {"outcomes": 480, "retrain": False, "execution": None, "report_due": False}
 DRIFT: dict[str, Any] = {
     "outcomes": 480,
     "retrain": True,
+    "report_due": False,
     "execution": {"name": "drift-1760000400", "input": ASKED},
 }
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *answers: Any) -> Executions:
+def no_report(event: dict[str, Any]) -> Any:
+    raise AssertionError("no report is due")
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *answers: Any, report: Function = no_report) -> Executions:
     left = list(answers)
 
     def score_predictions(event: dict[str, Any]) -> Any:
@@ -31,8 +37,9 @@ def run(monkeypatch: pytest.MonkeyPatch, *answers: Any) -> Executions:
         return answer
 
     definition = (ROOT / "state_machines" / "score.asl.json").read_text("utf-8")
-    definition = definition.replace("${ScorePredictions}", FUNCTION).replace("${backfill}", MACHINE)
-    functions: dict[str, Function] = {FUNCTION: score_predictions}
+    for name, arn in (("ScorePredictions", FUNCTION), ("ReportCondition", REPORT), ("backfill", MACHINE)):
+        definition = definition.replace(f"${{{name}}}", arn)
+    functions: dict[str, Function] = {FUNCTION: score_predictions, REPORT: report}
     return execute(definition, functions, {}, monkeypatch)
 
 
@@ -63,3 +70,19 @@ def test_a_passing_fault_is_tried_once_more(monkeypatch: pytest.MonkeyPatch) -> 
     ran = run(monkeypatch, fault, fault, CALM)
     assert (ran.all[0].status, ran.all[0].error) == ("FAILED", "OperationalError")
     assert len(ran.calls) == 2  # the next minute continues
+
+
+@pytest.mark.parametrize("scored", [CALM, DRIFT])
+def test_a_report_follows_when_it_is_due(monkeypatch: pytest.MonkeyPatch, scored: dict[str, Any]) -> None:
+    ran = run(monkeypatch, scored | {"report_due": True}, report=lambda event: {"complete": True})
+    assert [execution.status for execution in ran.all] == ["SUCCEEDED"] * (1 + scored["retrain"])
+    assert len(ran.calls) == 2 + scored["retrain"]
+
+
+def test_scores_do_not_fail_with_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    def report(event: dict[str, Any]) -> Any:
+        raise type("OperationalError", (Exception,), {})("the connection is gone")
+
+    ran = run(monkeypatch, CALM | {"report_due": True}, report=report)
+    assert ran.all[0].status == "SUCCEEDED" and len(ran.calls) == 2
+    assert ran.all[0].output["not_reported"]["Error"] == "OperationalError"

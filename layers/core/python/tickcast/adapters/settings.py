@@ -207,6 +207,11 @@ class PromoteModelSettings(Settings, frozen=True, kw_only=True):
     bucket: Name
 
 
+class ReportConditionSettings(HotStoreSettings, frozen=True, kw_only=True):
+    trades_keep_days: DaysOrNone
+    database: DatabaseSettings
+
+
 @dataclass(frozen=True)
 class ScoreSettings:
     """When the active model drifts, and which history is then fetched and trained on."""
@@ -221,6 +226,7 @@ class ScorePredictionsSettings(HotStoreSettings, frozen=True, kw_only=True):
     primary_horizon_s: HorizonS
     history_days: Days
     train_days: DaysOrNone
+    condition_every_minutes: Annotated[int, Meta(ge=1, le=1440)]
     drift: DriftSettings
     database: DatabaseSettings
 

@@ -84,14 +84,16 @@ class Result:
     asked_us: int | None = None  # when drift asked for the training that is to be started
     reasons: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    is_report_due: bool = False  # on the condition of the data: once in each span, and after a start
 
     def as_dict(self, settings: ScoreSettings) -> dict[str, Any]:
-        """For the state machine: `retrain`, and if so the execution to start."""
+        """For the state machine: `retrain`, and if so the execution to start; whether a report is due."""
         return {
             "outcomes": self.outcomes,
             "predictions": self.predictions,
             "complete": self.is_complete,
             "retrain": self.asked_us is not None,
+            "report_due": self.is_report_due,
             "execution": self.asked_us
             and {
                 "name": f"drift-{self.asked_us // SECOND_US}",
@@ -120,6 +122,7 @@ class ScorePredictions:
     _scored: dict[tuple[str, Span], SpanAccuracy] = field(default_factory=dict)
     _days: set[int] = field(default_factory=set)  # that have partitions
     _turn: int = 0  # symbols scored so far
+    _reported_in: int = -1  # the newest span of `condition_every_minutes` in which a report was due
 
     def __post_init__(self) -> None:
         self._hot = HotStore(self.client, self.settings.lateness_us)
@@ -145,6 +148,8 @@ class ScorePredictions:
         if model_id and result.is_complete:
             self._update_drift(store, model_id, result)
         self._put_heartbeat(result)
+        span = round(self.clock_ms()) // (60_000 * self.settings.condition_every_minutes)
+        result.is_report_due, self._reported_in = span != self._reported_in, span
         return result
 
     def _in_turn(self) -> Sequence[str]:

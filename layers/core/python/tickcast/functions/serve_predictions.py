@@ -12,7 +12,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 from urllib.parse import urlencode
@@ -22,8 +22,9 @@ import redis
 from msgspec import UNSET, UnsetType, structs
 
 from tickcast.adapters.http import routes
-from tickcast.adapters.http.bodies import Accuracy, History, Latest, Receipt, Several
+from tickcast.adapters.http.bodies import Accuracy, Data, History, Latest, Receipt, Several
 from tickcast.adapters.http.parameters import (
+    DataQuery,
     HistoryQuery,
     Horizon,
     LatestQuery,
@@ -34,6 +35,7 @@ from tickcast.adapters.http.parameters import (
 )
 from tickcast.adapters.http.responses import ApiError, Response, as_json, that_fit
 from tickcast.adapters.http.routes import Route
+from tickcast.adapters.lake.condition_reports import ConditionReports
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.hot_store import HotStore, read
@@ -81,6 +83,7 @@ class ServePredictions:
     models: ModelCatalog
     clock_ms: Callable[[], float]
     site: Callable[[str], str] = site_file
+    reports: ConditionReports = field(kw_only=True)
 
     def __post_init__(self) -> None:
         self._symbols = SymbolSet(self.settings.symbols)
@@ -110,6 +113,7 @@ class ServePredictions:
             routes.RECEIPT: self.receipt,
             routes.HISTORY: self.history,
             routes.ACCURACY: self.accuracy,
+            routes.DATA: self.data,
             routes.MODELS: lambda _: Response(200, self.models(), cache_control=SECONDS),
         }
 
@@ -222,6 +226,30 @@ class ServePredictions:
         )
         volatile = ("scored_age_s",) if summary else ("from", "to", "scored_age_s")
         return Response(200, as_json(body), cache_control=SECONDS, volatile=volatile)
+
+    def data(self, query: DataQuery, symbol: str) -> Response:
+        """The condition of the newest days, as it was reported last."""
+        try:
+            report = self.reports(symbol)
+        except ConnectionError as error:
+            raise ApiError(503, "Report unavailable", f"{error}; try again") from None
+        except ValueError as error:
+            detail = (
+                f"the report on {symbol} in S3 cannot be read: {describe(error)}; the next one replaces it"
+            )
+            raise ApiError(503, "Report unreadable", detail) from None
+        if report is None:
+            detail = f"the condition of {symbol}'s data was not reported so far; it is once an hour"
+            raise ApiError(404, "No data yet", detail, "symbol")
+        days = report.days[: -query.days - 1 : -1]
+        body = Data(
+            symbol=symbol,
+            environment=self.settings.environment,
+            reported=report.reported_ms,
+            days=days[: that_fit(days)],
+            total=len(report.days),
+        )
+        return Response(200, as_json(body), cache_control=SETTLED)
 
     def _health(self) -> Response:
         return Health(self.settings, self.store, self.clock_ms, self._symbols)()

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from tickcast.evaluation.live_scores import AccuracySummary, Count, HorizonAccuracy
+from tickcast.market.condition import DayCondition
 from tickcast.model.forecast import Price, Probability
 from tickcast.serving.records import (
     Horizon,
@@ -26,6 +27,7 @@ from tickcast.serving.records import (
 HISTORY_MAX = 300
 PAGE_MAX = 1000
 CARDS_SHOWN = 20
+DAYS_MAX = 400
 GAPS_SHOWN = 10
 
 
@@ -159,6 +161,16 @@ class Accuracy(Struct, kw_only=True):
     horizons: Annotated[dict[int, HorizonAccuracy], Meta(description="by horizon")]
     scored_age_s: Annotated[float | None, Meta(description="how long ago it was scored; null if never")]
     summary: Annotated[AccuracySummary | None, Meta(description="null before the first scoring")]
+
+
+class Data(Struct, kw_only=True):
+    """The condition of the data of a symbol by day."""
+
+    symbol: str
+    environment: str
+    reported: Annotated[TimeMs, Meta(description="when it was reported, ms")]
+    days: Annotated[list[DayCondition], Meta(max_length=DAYS_MAX, description="newest first")]
+    total: Annotated[Count, Meta(description="the number of days in all")]
 
 
 class ModelCard(Struct, kw_only=True):

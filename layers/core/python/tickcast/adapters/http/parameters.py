@@ -17,12 +17,13 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from tickcast.adapters.http.bodies import HISTORY_MAX, PAGE_MAX
+from tickcast.adapters.http.bodies import DAYS_MAX, HISTORY_MAX, PAGE_MAX
 from tickcast.adapters.http.responses import ApiError
 from tickcast.market import symbols
 from tickcast.model.forecast import HORIZONS_S
 
 PAGE_DEFAULT = 100
+DAYS_DEFAULT = 30
 
 _MS_DIGITS = 13  # epoch milliseconds, until the year 2286
 MAX_MS: int = 10**_MS_DIGITS - 1  # later instants are replaced by this one: no prediction is so far ahead
@@ -80,6 +81,7 @@ _SYMBOLS = _expected(
     "BTCUSDT,ETHUSDT",
 )
 _HISTORY = "How many of the newest predictions to add as `history`, newest first; fewer if above 6 MB."
+_DAYS = "How many of the newest days; fewer if above 6 MB."
 _LIMIT = "The most predictions on a page; fewer if above 6 MB, and `next` continues."
 SYMBOLS_PATTERN = r"^[^\s/?#%,-]{1,50}(,[^\s/?#%,-]{1,50})*$"
 _SYMBOL = "A market, in upper or lower case; letters beyond ASCII as percent-encoded UTF-8."
@@ -113,6 +115,10 @@ class HistoryQuery(Query, frozen=True, kw_only=True):
     limit: Annotated[int, Meta(ge=1, le=PAGE_MAX, description=_LIMIT)] = PAGE_DEFAULT
     cursor: Annotated[Cursor | UnsetType, _CURSOR] = UNSET
     horizon: Annotated[Horizon | UnsetType, _HORIZON] = UNSET
+
+
+class DataQuery(Query, frozen=True, kw_only=True):
+    days: Annotated[int, Meta(ge=1, le=DAYS_MAX, description=_DAYS)] = DAYS_DEFAULT
 
 
 Q = TypeVar("Q", bound=Query)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from tickcast.adapters.http import bodies
-from tickcast.adapters.http.parameters import HistoryQuery, LatestQuery, Query, SeveralQuery
+from tickcast.adapters.http.parameters import DataQuery, HistoryQuery, LatestQuery, Query, SeveralQuery
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +126,19 @@ ACCURACY = Route(
     {200: "The figures of the hour by horizon; those of all spans in `summary`."},
     is_heavy=True,
 )
+DATA = Route(
+    "/data/{symbol}",
+    "getData",
+    "The condition of the data by day (UTC), newest first: what is there, was fetched later, or is missing.",
+    bodies.Data,
+    {200: "The days, as of the newest report."},
+    query=DataQuery,
+    description="`available`: everything is there. `repaired`: so it is, after trades that were missing were "
+    "fetched. `degraded`: trades are missing or withheld by the exchange, an hour has no data, or quotes "
+    "are known in less than 99.9 % of the seconds. `missing`: there is nothing of the day. Reported once an "
+    "hour; before the first report a 404.",
+    is_heavy=True,
+)
 MODELS = Route(
     "/models",
     "getModels",
@@ -135,4 +148,4 @@ MODELS = Route(
     is_heavy=True,
 )
 
-ROUTES = (DASHBOARD, OPENAPI, HEALTH, SEVERAL, LATEST, RECEIPT, HISTORY, ACCURACY, MODELS)
+ROUTES = (DASHBOARD, OPENAPI, HEALTH, SEVERAL, LATEST, RECEIPT, HISTORY, ACCURACY, DATA, MODELS)
