@@ -17,8 +17,8 @@ FAILED_BATCHES = "aws/lambda/*"
 
 
 class Lake(Construct):
-    """One bucket: `bronze/`, `quarantine/`, `schemas/`, `models/`, `audit/`, and `aws/lambda/` for failed
-    batches.
+    """One bucket: `bronze/`, `quarantine/`, `schemas/`, `models/`, `symbols/`, `audit/`, and `aws/lambda/`
+    for failed batches.
 
     The grants name single actions where the bucket's own `grant_*` would allow `s3:GetObject*` and more. They
     are for functions of other stacks: the ARN in them is this stack's export.
@@ -89,10 +89,10 @@ class Lake(Construct):
             )
         ]
 
-    def grant_read(self, function: lambda_.Function, *prefixes: str) -> None:
-        """Lets `function` read under `prefixes`, and list: without that a missing key is a 403, not a 404."""
-        self._grant_objects(function, "s3:GetObject", prefixes)
-        self.grant_list(function)
+    def grant_read(self, reader: lambda_.Function | iam.IRole, *prefixes: str) -> None:
+        """Lets `reader` read under `prefixes`, and list: without that a missing key is a 403, not a 404."""
+        self._grant_objects(reader, "s3:GetObject", prefixes)
+        self.grant_list(reader)
 
     def grant_write(self, writer: lambda_.Function | iam.IRole, *prefixes: str) -> None:
         """Lets `writer` put objects under `prefixes`; not read, list or delete them."""
@@ -103,10 +103,10 @@ class Lake(Construct):
         self._grant_objects(function, "s3:PutObject", [FAILED_BATCHES])
         self.grant_list(function)
 
-    def grant_list(self, function: lambda_.Function) -> None:
-        """Lets `function` list objects, not read them."""
+    def grant_list(self, reader: lambda_.Function | iam.IRole) -> None:
+        """Lets `reader` list objects, not read them."""
         iam.Grant.add_to_principal(
-            grantee=function, actions=["s3:ListBucket"], resource_arns=[self._exported_arn]
+            grantee=reader, actions=["s3:ListBucket"], resource_arns=[self._exported_arn]
         )
 
     def _grant_objects(

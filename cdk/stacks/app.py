@@ -25,6 +25,7 @@ from cdk.config import AwsConfig, Environment
 from cdk.stacks.data import AwsDataStack, DataStack
 from cdk.variables import variables
 from tickcast.adapters import settings
+from tickcast.adapters.registry.served_symbols import SERVED
 
 
 class AppStack(Stack):
@@ -101,7 +102,7 @@ class AppStack(Stack):
         )
         self._stream.grant_read(self.predict_stream)
         self._hot_store.grant(self.predict_stream, "writer")
-        self._lake.grant_read(self.predict_stream, "models/*", "schemas/*")
+        self._lake.grant_read(self.predict_stream, "models/*", "schemas/*", SERVED)
         self._lake.grant_write(self.predict_stream, "quarantine/*")
         self._lake.grant_failed_batches(self.predict_stream)
         self.prediction_feed = StreamConsumer(
@@ -144,7 +145,7 @@ class AppStack(Stack):
             DATABASE_STATEMENT_TIMEOUT_S=str(sizes.train_model.timeout_s),
         )
         self._database.grant(self.train_model, "reader")
-        self._lake.grant_read(self.train_model, "models/*")
+        self._lake.grant_read(self.train_model, "models/*", SERVED)
         self._lake.grant_write(self.train_model, "models/*")
 
         self.evaluate_model = self._function(
@@ -154,7 +155,7 @@ class AppStack(Stack):
             DATABASE_STATEMENT_TIMEOUT_S=str(sizes.evaluate_model.timeout_s),
         )
         self._database.grant(self.evaluate_model, "reader")
-        self._lake.grant_read(self.evaluate_model, "models/*")
+        self._lake.grant_read(self.evaluate_model, "models/*", SERVED)
         self._lake.grant_write(self.evaluate_model, "models/*/card.json", "models/*/card.md")
 
         self.promote_model = self._function(
@@ -223,7 +224,7 @@ class AppStack(Stack):
         self.plan_backfill = self._function(
             "plan_backfill", settings.PlanBackfillSettings, "Which windows of history are to be fetched"
         )
-        self._lake.grant_list(self.plan_backfill)
+        self._lake.grant_read(self.plan_backfill, SERVED)
         self._hot_store.grant(self.plan_backfill, "planner")
 
         self.fetch_history = self._function(
@@ -334,6 +335,9 @@ class AppStack(Stack):
             CfnOutput(self, "ApiKeyId", value=self.api.key.key_id)
         if self.api.callers:
             CfnOutput(self, "ApiCallPolicy", value=self.api.callers.managed_policy_arn)
+        # What `make symbols` compares with and asks.
+        CfnOutput(self, "Symbols", value=self._variables["SYMBOLS"])
+        CfnOutput(self, "RestUrl", value=self._variables["REST_URL"])
         CfnOutput(self, "StreamName", value=self._stream.stream_name)
         CfnOutput(self, "BucketName", value=self._lake.bucket.bucket_name)
         CfnOutput(self, "LoadHistoryFunction", value=self.load_history.function_name)
@@ -379,6 +383,7 @@ class AwsAppStack(AppStack):
             exchange_key=data.exchange_key,
         )
         data.stream.grant_write(self.ingest.task.task_role)
+        data.lake.grant_read(self.ingest.task.task_role, SERVED)
         data.lake.grant_write(self.ingest.task.task_role, "schemas/*")
         data.lake.grant_write(self.ingest.task.task_role, "quarantine/ingest_ecs/*")
 

@@ -61,6 +61,11 @@ def repaired(symbol: str) -> str:
     return f"repaired:{symbol}"
 
 
+def symbols() -> str:
+    """What `tickcast.adapters.registry.served_symbols.hot_text` writes."""
+    return "symbols"
+
+
 def accuracy(symbol: str) -> str:
     return f"accuracy:{symbol}"
 
