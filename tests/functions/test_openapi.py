@@ -39,7 +39,7 @@ from tests.fixtures.store_at import StoreAt
 from tickcast.adapters.http.bodies import HISTORY_MAX, PAGE_MAX, Latest
 from tickcast.adapters.http.parameters import PAGE_DEFAULT
 from tickcast.adapters.http.responses import as_json
-from tickcast.adapters.http.routes import LATEST, MODELS, ROUTES, Route
+from tickcast.adapters.http.routes import ACCURACY, HISTORY, LATEST, MODELS, ROUTES, Route
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.settings import (
     Authorisation,
@@ -127,7 +127,7 @@ def operations(gateway: ApiGateway) -> Any:
 def verify(case: Any) -> None:
     """Send `case` and check the response against the document."""
     left_out = {"unsupported_method"}
-    if case.operation.path.endswith("/history"):
+    if case.operation.path in (HISTORY.path, ACCURACY.path):  # a span may end before it begins
         left_out.add("positive_data_acceptance")
     excluded = [check for check in CHECKS.get_all() if check.__name__ in left_out]
     assert len(excluded) == len(left_out)
