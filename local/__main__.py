@@ -10,11 +10,24 @@ import sys
 from types import FrameType
 
 from cdk.config import ConfigError
-from local.commands import backfill, drills, evaluate, explain, gaps, gate_check, models, retrain, run, smoke
+from local.commands import (
+    backfill,
+    drills,
+    evaluate,
+    explain,
+    gaps,
+    gate_check,
+    models,
+    retrain,
+    run,
+    smoke,
+    symbols,
+)
 from local.commands.command import Command, ExitStatus
 from local.commands.deployment import DeploymentNotFound
 from local.commands.explain import BronzeUnreadable
 from local.commands.smoke import WarmUpFailed
+from local.commands.symbol_checks import ExchangeSilent
 from local.drills.harness import DrillFailed
 from local.exchange.recording import RecordingError
 from local.exchange.reference import UnusableReference
@@ -25,6 +38,7 @@ from local.system.options import OptionsError
 from local.system.processes import ProcessFailed, die_with_parent
 from local.system.state_folder import StateInUse
 from tickcast.adapters.registry.model_registry import PointerRace, RegistryError
+from tickcast.adapters.registry.served_symbols import SymbolsError, SymbolsRace
 from tickcast.evaluation.backtest import EvaluationError
 from tickcast.model.training import TrainingError
 
@@ -39,12 +53,14 @@ _COMMANDS = (
     retrain.COMMAND,
     *models.COMMANDS,
     gate_check.COMMAND,
+    symbols.COMMAND,
 )
 COMMANDS = {command.name: command for command in _COMMANDS}
 REFUSALS = (ConfigError, OptionsError, StateInUse, RecordingError, UnusableReference)
 FAILURES = (
     *(ProcessFailed, FunctionFailed, MigrationFailed, DeploymentNotFound, ApiFailed, BronzeUnreadable),
     *(WarmUpFailed, DrillFailed, EvaluationError, TrainingError, RegistryError, PointerRace),
+    *(ExchangeSilent, SymbolsError, SymbolsRace),
 )
 
 

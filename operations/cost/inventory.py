@@ -68,6 +68,7 @@ class Inventory:
     metered_methods: int
     receipts_keep_days: int = 7
     receipts_between_keep_days: int = 0  # 0: not archived
+    symbols_check_s: int = 10
     trades_keep_days: int | None = None
     database_limit_gb: int | None = None
 
@@ -105,6 +106,7 @@ def inventory(resources: Iterable[Resource]) -> Inventory:
     return Inventory(
         symbols=len(predict["SYMBOLS"].split(",")),
         functions={name: _size(each) for name, each in functions.items()},
+        symbols_check_s=int(predict["SYMBOLS_CHECK_S"]),
         predict_every_ms=int(predict["PREDICT_EVERY_MS"]),
         linger_ms=int(_container(task)["LINGER_MS"]),
         shards=stream.get("ShardCount"),

@@ -156,7 +156,7 @@ def _lake(inventory: Inventory, usage: Usage) -> Iterator[Entry]:
     yield "receipts_storage", kept, usage.receipts_gb, "s3_standard_gb"
     written = usage.bronze_files + usage.receipt_files + usage.tally_files
     yield "lake_writes", "S3: writes and lists", written + 4 * usage.audits, "s3_put"
-    read = usage.model_reads + usage.bronze_files + usage.receipt_files
+    read = usage.model_reads + usage.symbol_reads + usage.bronze_files + usage.receipt_files
     yield "lake_reads", "S3: reads", read, "s3_get"
 
 

@@ -282,6 +282,11 @@ class Usage:
         return self.busy_shards * checks + min(self.requests, checks)
 
     @property
+    def symbol_reads(self) -> float:
+        """Of the object that names the symbols: by each ingest task, and by the consumer of each shard."""
+        return (self.inventory.tasks + self.busy_shards) * MONTH_S / self.inventory.symbols_check_s
+
+    @property
     def traces(self) -> float:
         """Of each traced function, the first request of a second and a share of the others."""
         rates = {

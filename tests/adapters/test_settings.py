@@ -75,6 +75,7 @@ WHOLE_NUMBERS = {
     "FEATURES_TTL_S": ("predict", ["10", "86400"], ["0", "9", "-60", "86401"]),
     "AUDIT_EVERY_MINUTES": ("audit", ["1", "15"], ["0", "16"]),
     "AUDIT_SAMPLE": ("audit", ["1", "60"], ["0", "61"]),
+    "SYMBOLS_CHECK_S": ("predict", ["1", "60"], ["0", "61", "0.5"]),
     "REDIS_PORT": ("predict", ["1", "65535"], ["0", "-1", "65536"]),
     "PRIMARY_HORIZON_S": ("predict", ["1", "2", "5", "10"], ["0", "3", "-1", "02"]),
     "HEALTH_PORT": ("ingest", ["0", "65535"], ["-1", "65536"]),

@@ -27,6 +27,7 @@ from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.postgres.score_store import ScoreStore, in_shadow
 from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.hot_store import HotStore, Writes
+from tickcast.adapters.registry.served_symbols import ServedSymbols, hot_text
 from tickcast.adapters.settings import DatabaseSettings, ScorePredictionsSettings, ScoreSettings
 from tickcast.evaluation import drift
 from tickcast.evaluation.drift import DriftPolicy
@@ -531,6 +532,19 @@ def test_the_time_before_the_first_model_does_not_count_as_unavailable(
     assert result.available[SYMBOL] == pytest.approx(1.0, abs=0.01)
     assert result.hours[SYMBOL].availability == pytest.approx(0.5, abs=0.01)  # what readers got
     assert scorer(2401 + 600).available[SYMBOL] == pytest.approx(0.65, abs=0.02)  # an outage counts
+
+
+def test_symbols_are_scored_as_they_are_served_and_a_new_one_has_time_to_begin(
+    redis_client: redis.Redis, scorer: Callable[..., Result], s3: Any
+) -> None:
+    in_force(s3, -3600)
+    since = datetime.fromtimestamp(NOON, UTC).isoformat()
+    served = ServedSymbols(symbols=("SOLUSDT", SYMBOL), version=1, since=since)
+    redis_client.set(keys.symbols(), hot_text(served))
+    result = scorer(60)
+    assert result.symbols == (*result.hours,) == ("SOLUSDT", SYMBOL)
+    assert result.available == {}  # neither has been answered for yet
+    assert scorer(121).available == {"SOLUSDT": 0.0, SYMBOL: 0.0}
 
 
 def test_a_model_that_vanished_is_unavailable(hot: Hot, scorer: Callable[..., Result]) -> None:
