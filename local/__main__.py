@@ -10,10 +10,23 @@ import sys
 from types import FrameType
 
 from cdk.config import ConfigError
-from local.commands import backfill, drills, evaluate, explain, gaps, gate_check, models, retrain, run, smoke
+from local.commands import (
+    backfill,
+    drills,
+    evaluate,
+    explain,
+    export,
+    gaps,
+    gate_check,
+    models,
+    retrain,
+    run,
+    smoke,
+)
 from local.commands.command import Command, ExitStatus
 from local.commands.deployment import DeploymentNotFound
 from local.commands.explain import BronzeUnreadable
+from local.commands.export import ExportFailed
 from local.commands.smoke import WarmUpFailed
 from local.drills.harness import DrillFailed
 from local.exchange.recording import RecordingError
@@ -34,6 +47,7 @@ _COMMANDS = (
     drills.COMMAND,
     gaps.COMMAND,
     explain.COMMAND,
+    export.COMMAND,
     evaluate.COMMAND,
     backfill.COMMAND,
     retrain.COMMAND,
@@ -44,7 +58,7 @@ COMMANDS = {command.name: command for command in _COMMANDS}
 REFUSALS = (ConfigError, OptionsError, StateInUse, RecordingError, UnusableReference)
 FAILURES = (
     *(ProcessFailed, FunctionFailed, MigrationFailed, DeploymentNotFound, ApiFailed, BronzeUnreadable),
-    *(WarmUpFailed, DrillFailed, EvaluationError, TrainingError, RegistryError, PointerRace),
+    *(ExportFailed, WarmUpFailed, DrillFailed, EvaluationError, TrainingError, RegistryError, PointerRace),
 )
 
 
