@@ -324,6 +324,14 @@ class Outcome(OfPrediction, kw_only=True):
     challenger: ChallengerOutcome | None
 
 
+class ArchivedReceipt(Prediction, kw_only=True):
+    """A prediction with its outcomes, as the archive keeps it (`adapters.lake.receipt_archive`)."""
+
+    outcomes: Annotated[
+        dict[int, Outcome], Meta(description="by horizon, as far as they were known when it was archived")
+    ] = {}
+
+
 class Heartbeat(Struct, kw_only=True):
     """That a part of the system is alive; `why` says what is wrong if it is not `ok`."""
 
