@@ -14,6 +14,7 @@
 #   URL      gaps, explain: an API elsewhere, such as one in AWS; KEY is its key
 #   SYMBOL   backfill, retrain: BTCUSDT,ETHUSDT; default: all of the deployment
 #   FROM, TO backfill, export: times in UTC, like 2024-08-01 or 2024-08-01T12:00
+#   BETWEEN  export: BETWEEN=1 for the receipts between the seconds too, ten times as many
 #   OUT      export: a new folder; default: out/export-FROM-TO
 #   DAYS     backfill: instead of FROM, today and this many days before; retrain: likewise; default: 1
 #   REPAIR   backfill: REPAIR=1 for the missing trades in the gap ledger
@@ -93,7 +94,7 @@ explain: setup  ## print a prediction (ID) in words, recompute it from the ticks
 
 export: setup  ## write FROM to TO as Parquet: ticks, bars, feature rows, receipts, outcomes; the last line is JSON
 	@exec $(VENV)/python -m local export $(if $(FROM),--from "$(FROM)") $(if $(TO),--to "$(TO)") \
-	  $(if $(SYMBOLS),--symbols "$(SYMBOLS)") $(if $(OUT),--out "$(OUT)") $(if $(AWS),--aws "$(AWS)")
+	  $(if $(SYMBOLS),--symbols "$(SYMBOLS)") $(if $(BETWEEN),--between) $(if $(OUT),--out "$(OUT)") $(if $(AWS),--aws "$(AWS)")
 
 evaluate: setup  ## evaluate a model on held-out recordings (SESSION); the last line is JSON
 	@$(if $(SESSION),,echo 'evaluate: SESSION="a.gz b.gz" names the recordings to evaluate on' >&2; exit 2)

@@ -23,7 +23,7 @@ from local.commands import deployment
 from local.commands.command import Command, ExitStatus, passed, print_last_line, symbols
 from local.commands.deployment import Deployment
 from local.export.hours import Columns, TickReader, market_columns, record_columns
-from local.export.records import archived_records
+from local.export.records import RecordReader
 from local.export.tables import TABLES, Table
 from local.system import progress
 from local.system.options import OptionsError
@@ -49,11 +49,12 @@ class ExportFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Span:
-    """What is exported: a time, its end excluded, and the symbols; without any, all that bronze has."""
+    """What is exported: a time, its end excluded, and the symbols: without any, all that bronze has."""
 
     from_us: int
     to_us: int
     symbols: tuple[str, ...] = ()
+    between: bool = False  # also the receipts between the seconds
 
     @property
     def name(self) -> str:
@@ -96,6 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", dest="from_", default="", help="like 2024-08-01 or 2024-08-01T12:00 (UTC)")
     parser.add_argument("--to", default="", help="likewise, exclusive; default: now")
     parser.add_argument("--symbols", default="", help="like BTCUSDT,ETHUSDT; default: all that bronze has")
+    parser.add_argument("--between", action="store_true", help="also the receipts between the seconds")
     parser.add_argument("--out", default="", help="a new folder; default: out/export-FROM-TO")
     deployment.add_aws_argument(parser)
 
@@ -104,7 +106,7 @@ def run(given: argparse.Namespace) -> ExitStatus:
     """Export a running system's data, or those of one in AWS; the last line is what `export.json` has."""
     aws = deployment.aws_environment(given)
     now_us = round(datetime.now(UTC).timestamp() * SECOND_US)
-    span = span_of(given.from_, given.to, symbols(given.symbols), now_us)
+    span = span_of(given.from_, given.to, symbols(given.symbols), now_us, between=given.between)
     out = Path(given.out) if given.out else _FOLDER / f"export-{span.name}"
     refuse_used(out)
     there, steps = deployment.existing(aws), progress.to_stderr()
@@ -126,7 +128,7 @@ COMMAND = Command(
 )
 
 
-def span_of(from_: str, to: str, chosen: tuple[str, ...], now_us: int) -> Span:
+def span_of(from_: str, to: str, chosen: tuple[str, ...], now_us: int, *, between: bool = False) -> Span:
     """The span that FROM and TO name. Raises `OptionsError`."""
     if not from_:
         raise OptionsError("which time? FROM=2024-08-01 TO=2024-08-02, or FROM=2024-08-01T12:00 up to now")
@@ -139,7 +141,7 @@ def span_of(from_: str, to: str, chosen: tuple[str, ...], now_us: int) -> Span:
     from_us, to_us = times_us[0], min(times_us[1], now_us)
     if from_us >= to_us:
         raise OptionsError(f"FROM is {from_!r}; it should be before TO and in the past")
-    return Span(from_us, to_us, chosen)
+    return Span(from_us, to_us, chosen, between)
 
 
 def refuse_used(out: Path) -> None:
@@ -213,17 +215,19 @@ def _hours(
     hours = range(first_us, min(day_us + DAY_US, span.to_us), HOUR_US)
     sources = hour_inputs.sources_of(there.s3, there.bucket)
     objects = hour_inputs.hour_inputs(there.s3, there.bucket, symbol, hours, sources)
-    read = TickReader(there.s3, there.bucket)
+    read_ticks = TickReader(there.s3, there.bucket)
+    read_records = RecordReader(there.s3, there.bucket, between=span.between)
     for hour_us in hours:
         from_us, to_us = max(hour_us, span.from_us), min(hour_us + HOUR_US, span.to_us)
-        ticks = read(hour_us, objects.get(hour_us, []), objects.get(hour_us + HOUR_US, []))
-        receipts, outcomes = archived_records(there.s3, there.bucket, symbol, from_us, to_us)
+        ticks = read_ticks(hour_us, objects.get(hour_us, []), objects.get(hour_us + HOUR_US, []))
+        receipts, outcomes = read_records(symbol, from_us, to_us)
         yield (
             hour_us,
             market_columns(symbol, hour_us, (from_us, to_us), ticks, grids_us)
             | record_columns(receipts, outcomes, -(-from_us // 1000), -(-to_us // 1000)),
         )
-    report.problems.extend(each for each in read.problems if each not in report.problems)
+    problems = (*read_ticks.problems, *read_records.problems)
+    report.problems.extend(each for each in problems if each not in report.problems)
 
 
 def _days(span: Span) -> Sequence[int]:

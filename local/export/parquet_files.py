@@ -103,7 +103,7 @@ def _type(kind: Any, single: bool = False) -> pa.DataType:
         case inspect.StrType() | inspect.LiteralType():
             return pa.string()
         case inspect.ListType():
-            return pa.list_(_field("item", kind.item_type))
+            return pa.list_(_field("element", kind.item_type))  # as Parquet names it
         case inspect.DictType():
             return pa.map_(_type(_bare(kind.key_type)), _field("value", kind.value_type))
         case inspect.StructType():

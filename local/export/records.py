@@ -2,12 +2,42 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from tickcast.serving.records import Outcome, Prediction
+from tickcast.adapters.lake.receipt_archive import Folder, ReceiptArchive, ReceiptArchiveError
+from tickcast.model.forecast import HORIZONS_S, MAX_AGE_S
+from tickcast.serving.records import ArchivedReceipt, Outcome
+from tickcast.units import SECOND_US
+
+_FETCHED_AT_ONCE = 8
+# The longest from a prediction to the target of an outcome: the delivery counts as no later.
+_REACH_MS = round(MAX_AGE_S * 1000) + max(HORIZONS_S) * 1000
 
 
-def archived_records(
-    s3: Any, bucket: str, symbol: str, from_us: int, to_us: int
-) -> tuple[list[Prediction], list[Outcome]]:
-    return [], []
+class RecordReader:
+    """Reads the archive of `bucket`; with `between` also the receipts between the seconds, which have no
+    outcomes. `problems` says what was left out."""
+
+    def __init__(self, s3: Any, bucket: str, *, between: bool = False) -> None:
+        self._archive = ReceiptArchive(lambda: s3, bucket)
+        self._folders = tuple(Folder) if between else (Folder.SECONDS,)
+        self.problems: list[str] = []
+
+    def __call__(self, symbol: str, from_us: int, to_us: int) -> tuple[list[ArchivedReceipt], list[Outcome]]:
+        """All receipts of [`from_us`, `to_us`) and all outcomes of targets in it, and some of earlier
+        instants. Raises what S3 raises."""
+        from_ms, to_ms = from_us * 1000 // SECOND_US - _REACH_MS, -(-to_us * 1000 // SECOND_US)
+        blocks = [(folder, at_ms) for folder in self._folders for at_ms in folder.blocks(from_ms, to_ms)]
+        with ThreadPoolExecutor(_FETCHED_AT_ONCE) as pool:
+            found = pool.map(lambda block: self._block(symbol, *block), blocks)
+            receipts = [receipt for block in found for receipt in block]
+        return receipts, [outcome for receipt in receipts for outcome in receipt.outcomes.values()]
+
+    def _block(self, symbol: str, folder: Folder, at_ms: int) -> list[ArchivedReceipt]:
+        try:
+            return list(self._archive.block(folder, symbol, at_ms).receipts.values())
+        except ReceiptArchiveError as error:
+            if str(error) not in self.problems:
+                self.problems.append(str(error))
+            return []
