@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -37,6 +37,7 @@ from tickcast.adapters.http.routes import Route
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.hot_store import HotStore, read
+from tickcast.adapters.redis.symbol_set import SymbolSet
 from tickcast.adapters.registry.model_catalog import ModelCatalog
 from tickcast.adapters.settings import ServePredictionsSettings
 from tickcast.evaluation.live_scores import NO_TALLIES, score
@@ -49,6 +50,8 @@ from tickcast.serving.records import PathForecast, Prediction, PredictionSummary
 # A hot store that hangs costs a caller about a second: four attempts of this (`redis.connection.connect`).
 STORE_TIMEOUT_S = 0.25
 STORE_RETRIES = 1
+
+SYMBOLS_KNOWN_MS = 5000  # by then a symbol that is no longer served is refused
 
 PAGE_SPAN_MS = 3_600_000
 SETTLED_AFTER_MS = 60_000  # older predictions are all written
@@ -79,6 +82,10 @@ class ServePredictions:
     clock_ms: Callable[[], float]
     site: Callable[[str], str] = site_file
 
+    def __post_init__(self) -> None:
+        self._symbols = SymbolSet(self.settings.symbols)
+        self._symbols_read_ms = float("-inf")
+
     def __call__(self, event: Event) -> Response:
         """The response to a proxy event. A store that does not answer, or holds what cannot be read, is a
         503, never a 500."""
@@ -97,7 +104,7 @@ class ServePredictions:
             routes.OPENAPI: lambda _: Response(
                 200, text=self.site(f"openapi.{self.settings.authorisation}.json"), cache_control=OPEN_MINUTES
             ),
-            routes.HEALTH: lambda _: Health(self.settings, self.store, self.clock_ms)(),
+            routes.HEALTH: lambda _: self._health(),
             routes.SEVERAL: self.several,
             routes.LATEST: self.latest,
             routes.RECEIPT: self.receipt,
@@ -113,7 +120,7 @@ class ServePredictions:
             if route.path == event.get("resource")
         )
         path = [path_parameter(event, name) for name in route.path_parameters]
-        if path:
+        if path and route is not routes.LATEST:  # which reads the symbols along
             self._check(path[0], "symbol")
         query = read_query(event, route.query)
         try:
@@ -126,7 +133,7 @@ class ServePredictions:
     def latest(self, query: LatestQuery, symbol: str) -> Response:
         """The newest prediction for the moment of reading and, if asked for, a list of the newest as they
         were delivered."""
-        found, store_ms = self._newest([symbol])
+        found, store_ms = self._newest([symbol], "symbol")
         body = self._answer(symbol, found[symbol], store_ms, query.horizon)
         if query.history:
             past = [at_horizon(each, body.horizon_s) for each in self.store.history(symbol, query.history)]
@@ -135,14 +142,12 @@ class ServePredictions:
 
     def several(self, query: SeveralQuery) -> Response:
         """The same of several symbols, read at one moment; what is wrong with one concerns no other."""
-        symbols = list(self.settings.symbols) if query.symbols is UNSET else query.symbols.each
-        for symbol in symbols:
-            self._check(symbol, "symbols")
-        found, store_ms = self._newest(symbols)
+        asked = None if query.symbols is UNSET else query.symbols.each
+        found, store_ms = self._newest(asked, "symbols")
         known = [each for each in found.values() if isinstance(each, PathForecast)]
         newest = max(known, key=lambda each: each.timestamp, default=None)
         body = Several(as_of=exchange_ms(newest, store_ms), predictions={}, problems={})
-        for symbol in symbols:
+        for symbol in found:
             try:
                 body.predictions[symbol] = self._answer(symbol, found[symbol], store_ms, query.horizon)
             except ApiError as error:
@@ -218,16 +223,37 @@ class ServePredictions:
         volatile = ("scored_age_s",) if summary else ("from", "to", "scored_age_s")
         return Response(200, as_json(body), cache_control=SECONDS, volatile=volatile)
 
-    def _check(self, symbol: str, parameter: str) -> None:
-        """Raise `ApiError` unless `symbol` is served."""
-        if symbol not in self.settings.symbols:
-            detail = f"{symbol[:40]!r} is not served; served are {listed(self.settings.symbols)}"
-            raise ApiError(404, "Unknown symbol", detail, parameter)
+    def _health(self) -> Response:
+        return Health(self.settings, self.store, self.clock_ms, self._symbols)()
 
-    def _newest(self, symbols: list[str]) -> tuple[dict[str, PathForecast | ValueError | None], float]:
-        """The newest forecast of each symbol, None where there is none or the error if it cannot be read, and
-        the hot store's time (ms) then: one round trip."""
-        values, store_ms = self.store.values_at([keys.latest_prediction(symbol) for symbol in symbols])
+    def _check(self, symbol: str, parameter: str) -> None:
+        """Raise `ApiError` unless `symbol` is served, by symbols that were read `SYMBOLS_KNOWN_MS` ago at
+        most."""
+        now_ms = self.clock_ms()
+        if symbol not in self._symbols or now_ms - self._symbols_read_ms > SYMBOLS_KNOWN_MS:
+            self._symbols.read(self.store)
+            self._symbols_read_ms = now_ms
+        self._refuse_unserved([symbol], parameter)
+
+    def _refuse_unserved(self, symbols: Iterable[str], parameter: str) -> None:
+        for symbol in symbols:
+            if symbol not in self._symbols:
+                detail = f"{symbol[:40]!r} is not served; served are {listed(self._symbols.symbols)}"
+                raise ApiError(404, "Unknown symbol", detail, parameter)
+
+    def _newest(
+        self, asked: list[str] | None, parameter: str
+    ) -> tuple[dict[str, PathForecast | ValueError | None], float]:
+        """The newest forecast of each symbol that is `asked` for, None: of all; None where there is none, or
+        the error if it cannot be read; and the hot store's time (ms) then. One round trip, two where all are
+        asked for and the symbols have changed. Raises `ApiError` where one is not served."""
+        for _ in range(2):
+            symbols = list(self._symbols.symbols) if asked is None else asked
+            names = [keys.symbols(), *(keys.latest_prediction(symbol) for symbol in symbols)]
+            (stored, *values), store_ms = self.store.values_at(names)
+            if not self._symbols.take(stored) or asked is not None:
+                break
+        self._refuse_unserved(asked or (), parameter)
         found: dict[str, PathForecast | ValueError | None] = {}
         for symbol, data in zip(symbols, values, strict=True):
             try:

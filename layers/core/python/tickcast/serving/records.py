@@ -332,6 +332,14 @@ class ArchivedReceipt(Prediction, kw_only=True):
     ] = {}
 
 
+class ArchivedUntil(Struct, kw_only=True):
+    """Up to when a symbol's receipts are in the lake with all that can still come of them, ms: the first of
+    each second, and those in between."""
+
+    seconds_ms: int = 0
+    between_ms: int = 0
+
+
 class Heartbeat(Struct, kw_only=True):
     """That a part of the system is alive; `why` says what is wrong if it is not `ok`."""
 
