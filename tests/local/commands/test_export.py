@@ -4,6 +4,7 @@ names all of their columns, and the notebook's figures are those of `/accuracy`.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 from collections import defaultdict
 from pathlib import Path
@@ -40,6 +41,7 @@ from tickcast.features.bars import segments
 from tickcast.features.vector import FEATURE_NAMES
 from tickcast.functions.archive_ticks import archive
 from tickcast.market.ticks import SCALE, Quotes, Trades
+from tickcast.market.wire import TickBatch
 from tickcast.model.dataset import pool, rows_of_hour
 from tickcast.model.forecast import HORIZONS_S, PATH_S
 from tickcast.serving.records import ArchivedReceipt, Outcome, Prediction
@@ -53,10 +55,10 @@ GRIDS_US = (1_000_000, 100_000)
 NOTEBOOK = ROOT / "examples" / "forecasts.ipynb"
 
 
-class Market(NamedTuple):
-    """What was archived, and the deployment whose bucket has it."""
+class Archived(NamedTuple):
+    """What the market's bucket has."""
 
-    there: Deployment
+    stream: list[TickBatch]
     trades: Trades
     quotes: Quotes
     reference: Quotes
@@ -64,8 +66,17 @@ class Market(NamedTuple):
     outcomes: list[Outcome]
 
 
-@pytest.fixture
-def market(s3: Any) -> Market:
+class Market(NamedTuple):
+    """A deployment, and what was archived there."""
+
+    there: Deployment
+    archived: Archived
+
+
+@functools.cache
+def archived() -> Archived:
+    """A market across the end of an hour, and the receipts of a model that predicted it. Of one outcome the
+    price is unknown."""
     trades, quotes = random_ticks(3, SECONDS)
     reference = random_reference(3, quotes)
     for rows in (trades, quotes, reference):
@@ -73,27 +84,28 @@ def market(s3: Any) -> Market:
             rows[name] += FIRST_US - START_US
     cuts = [FIRST_US + k * 500_000 for k in range(2 * SECONDS)]
     stream = list(batches(trades, quotes, cuts, reference=reference))
-    archive(batch_event(0, *stream), s3, BUCKET, SchemaRegistry(s3, BUCKET))
     receipts = receipts_of(stream)
     (bars,) = segments(trades, quotes, reference)
     outcomes = outcomes_of(receipts, bars)
     lost: dict[str, Any] = dict.fromkeys(("outcome_price", "move_bp", "inside", "right"))
     outcomes[200] = replace(outcomes[200], status="unresolved", why="gap", **lost)
-    _put(s3, receipts, outcomes)
-    there = Deployment("a test", {"BucketName": BUCKET}, lambda _: s3)
-    return Market(there, trades, quotes, reference, receipts, outcomes)
+    return Archived(stream, trades, quotes, reference, receipts, outcomes)
 
 
-def _put(s3: Any, receipts: list[Prediction], outcomes: list[Outcome]) -> None:
+@pytest.fixture
+def market(s3: Any) -> Market:
+    there = archived()
+    archive(batch_event(0, *there.stream), s3, BUCKET, SchemaRegistry(s3, BUCKET))
     known: dict[str, dict[int, Outcome]] = defaultdict(dict)
-    for each in outcomes:
-        known[each.id][each.horizon_s] = each
+    for outcome in there.outcomes:
+        known[outcome.id][outcome.horizon_s] = outcome
     blocks: dict[int, list[ArchivedReceipt]] = defaultdict(list)
-    for each in receipts:
+    for each in there.receipts:
         kept = ArchivedReceipt(**asdict(each), outcomes=known[each.id])
         blocks[Folder.SECONDS.block_of(each.timestamp)].append(kept)
     for block in blocks.values():
         ReceiptArchive(lambda: s3, BUCKET).add(Folder.SECONDS, "BTCUSDT", block)
+    return Market(Deployment("a test", {"BucketName": BUCKET}, lambda _: s3), there)
 
 
 def exported(market: Market, out: Path, span: Span = SPAN) -> export.Report:
@@ -111,6 +123,10 @@ def in_span(rows: Any) -> Any:
     return rows[(rows["time_us"] >= SPAN.from_us) & (rows["time_us"] < SPAN.to_us)]
 
 
+def is_in_span(time_ms: int) -> bool:
+    return SPAN.from_us <= time_ms * 1000 < SPAN.to_us
+
+
 def test_the_files_hold_what_was_archived(market: Market, tmp_path: Path) -> None:
     report = exported(market, tmp_path / "out")
     out = tmp_path / "out"
@@ -118,13 +134,16 @@ def test_the_files_hold_what_was_archived(market: Market, tmp_path: Path) -> Non
     assert sorted(path.name for path in (out / "trades").iterdir()) == [
         f"BTCUSDT-{hour}.parquet" for hour in ("20250731T22", "20250731T23")
     ]
-    trades, ticks = in_span(market.trades), table(out, "trades")
+    trades, ticks = in_span(market.archived.trades), table(out, "trades")
     np.testing.assert_array_equal(ticks["first_id"], trades["first_id"])
     np.testing.assert_array_equal(np.rint(ticks["price"] * SCALE), trades["price"])
     np.testing.assert_array_equal(np.rint(ticks["qty"] * SCALE), trades["qty"])
     np.testing.assert_array_equal(ticks["side"] == "buy", trades["side"] > 0)
     assert set(ticks["origin"]) == {"sim"}
-    for name, rows in (("quotes", in_span(market.quotes)), ("reference_quotes", in_span(market.reference))):
+    for name, rows in (
+        ("quotes", in_span(market.archived.quotes)),
+        ("reference_quotes", in_span(market.archived.reference)),
+    ):
         found = table(out, name)
         np.testing.assert_array_equal(found["time_us"], rows["time_us"])
         np.testing.assert_array_equal(np.rint(found["ask_price"] * SCALE), rows["ask_price"])
@@ -132,8 +151,8 @@ def test_the_files_hold_what_was_archived(market: Market, tmp_path: Path) -> Non
 
     bars = table(out, "bars")
     assert bars["end_us"].tolist() == list(range(SPAN.from_us, SPAN.to_us, SECOND_US))
-    second = market.trades["time_us"] // SECOND_US * SECOND_US + SECOND_US == bars["end_us"][30]
-    of_second = market.trades[second]
+    second = market.archived.trades["time_us"] // SECOND_US * SECOND_US + SECOND_US == bars["end_us"][30]
+    of_second = market.archived.trades[second]
     assert bars["trade_count"][30] == len(of_second)
     bought = of_second["qty"][of_second["side"] > 0].sum() / SCALE
     assert bars["buy_qty"][30] == bought > 0
@@ -144,7 +163,9 @@ def test_the_files_hold_what_was_archived(market: Market, tmp_path: Path) -> Non
 def test_receipts_and_outcomes_are_as_they_were(market: Market, tmp_path: Path) -> None:
     out = tmp_path / "out"
     exported(market, out)
-    made = {r.timestamp: r for r in market.receipts if SPAN.from_us <= r.timestamp * 1000 < SPAN.to_us}
+    made = {
+        r.timestamp: r for r in market.archived.receipts if SPAN.from_us <= r.timestamp * 1000 < SPAN.to_us
+    }
     rows = pq.read_table(out / "receipts").to_pylist()
     assert [row["timestamp"] for row in rows] == sorted(made)
     for row in rows:
@@ -156,7 +177,9 @@ def test_receipts_and_outcomes_are_as_they_were(market: Market, tmp_path: Path) 
         assert horizons == {h: each.expected_move_bp for h, each in receipt.horizons.items()}
         assert (row["id"], row["reason"], row["sequence"]) == (receipt.id, receipt.reason, receipt.sequence)
 
-    known = [each for each in market.outcomes if SPAN.from_us <= each.target_time * 1000 < SPAN.to_us]
+    known = [
+        each for each in market.archived.outcomes if SPAN.from_us <= each.target_time * 1000 < SPAN.to_us
+    ]
     found = pq.read_table(out / "outcomes").to_pylist()
     assert len(found) == len(known) > 400
     assert [{**row, "challenger": None} for row in found] == [
@@ -168,7 +191,7 @@ def test_receipts_and_outcomes_are_as_they_were(market: Market, tmp_path: Path) 
 def test_feature_rows_are_those_of_the_history(market: Market, tmp_path: Path) -> None:
     exported(market, tmp_path / "out")
     found = table(tmp_path / "out", "feature_rows")
-    ticks = (market.trades, market.quotes, market.reference)
+    ticks = (market.archived.trades, market.archived.quotes, market.archived.reference)
     derived = [rows_of_hour(*ticks, hour_us, *GRIDS_US) for hour_us in (HOUR - HOUR_US, HOUR)]
     rows = pool([each.rows for each in derived])
     rows = rows.chosen((rows.end_us >= SPAN.from_us) & (rows.end_us < SPAN.to_us))
@@ -211,7 +234,9 @@ def test_the_notebook_reproduces_the_accuracy(
     exported(market, tmp_path / "out")
     names = run_notebook(NOTEBOOK, monkeypatch, EXPORT=str(tmp_path / "out"), SYMBOL="BTCUSDT")
     plt.close("all")
-    known = [each for each in market.outcomes if SPAN.from_us <= each.target_time * 1000 < SPAN.to_us]
+    known = [
+        each for each in market.archived.outcomes if SPAN.from_us <= each.target_time * 1000 < SPAN.to_us
+    ]
     expected = score(tallies(asdict(each) | {"confidence": each.confidence or 0.0} for each in known))
     for horizon_s in HORIZONS_S:
         ours, theirs = names["figures"][horizon_s], expected[horizon_s]
@@ -241,7 +266,7 @@ def test_a_damaged_object_is_left_out_and_reported(market: Market, tmp_path: Pat
     s3.put_object(Bucket=BUCKET, Key=keys[0], Body=b"not Avro")
     report = exported(market, tmp_path / "out")
     assert [keys[0] in problem for problem in report.problems] == [True]
-    assert 0 < report.rows["trades"] < len(in_span(market.trades))
+    assert 0 < report.rows["trades"] < len(in_span(market.archived.trades))
 
 
 @pytest.mark.parametrize(
