@@ -23,7 +23,7 @@ from local.commands import deployment
 from local.commands.command import Command, ExitStatus, passed, print_last_line, symbols
 from local.commands.deployment import Deployment
 from local.export.hours import Columns, TickReader, market_columns, record_columns
-from local.export.records import RecordReader
+from local.export.records import ARCHIVED_AFTER_MS, RecordReader
 from local.export.tables import TABLES, Table
 from local.system import progress
 from local.system.options import OptionsError
@@ -34,12 +34,11 @@ from tickcast.adapters.lake.objects import list_folders
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.registry.pointer import time_of
 from tickcast.market.sources import Source
-from tickcast.units import DAY_US, HOUR_US, MINUTE_US, SECOND_US
+from tickcast.units import DAY_US, HOUR_US, SECOND_US
 
 MANIFEST, DICTIONARY = "export.json", "dictionary.md"
 _FOLDER = Path("out")
 _EXAMPLE = "it should be a time in UTC, like 2024-08-01 or 2024-08-01T12:00"
-_SETTLED_US = 3 * MINUTE_US  # by then the archives have a minute, and feature rows their labels
 _EXTENSION = "parquet"
 
 
@@ -178,8 +177,11 @@ def export(
         raise ExportFailed(f"bucket {there.bucket} cannot be read: {describe(error)}") from None
     if not report.rows:
         raise ExportFailed(f"bucket {there.bucket} has nothing of {', '.join(report.symbols)} in that time")
-    if now_us - span.to_us < _SETTLED_US:
-        report.notes.append("the newest three minutes may lack rows: export them again later")
+    if now_us - span.to_us < ARCHIVED_AFTER_MS * 1000:
+        minutes = -(-ARCHIVED_AFTER_MS // 60_000)
+        report.notes.append(
+            f"receipts and outcomes of the last {minutes} minutes may not be archived yet: export again later"
+        )
     (part / DICTIONARY).write_text(dictionary.document(), "utf-8")
     (part / MANIFEST).write_text(f"{json_text.text(report.as_dict())}\n", "utf-8")
     part.replace(out)

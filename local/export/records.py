@@ -6,13 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from tickcast.adapters.lake.receipt_archive import Folder, ReceiptArchive, ReceiptArchiveError
-from tickcast.model.forecast import HORIZONS_S, MAX_AGE_S
+from tickcast.functions.archive_receipts import LATEST_TARGET_MS
 from tickcast.serving.records import ArchivedReceipt, Outcome
 from tickcast.units import SECOND_US
 
 _FETCHED_AT_ONCE = 8
-# The longest from a prediction to the target of an outcome: the delivery counts as no later.
-_REACH_MS = round(MAX_AGE_S * 1000) + max(HORIZONS_S) * 1000
+# By then the receipts of an instant are archived with their outcomes: blocks are, when they are over.
+ARCHIVED_AFTER_MS = Folder.SECONDS.block_ms + LATEST_TARGET_MS + 2 * 60_000
 
 
 class RecordReader:
@@ -27,7 +27,7 @@ class RecordReader:
     def __call__(self, symbol: str, from_us: int, to_us: int) -> tuple[list[ArchivedReceipt], list[Outcome]]:
         """All receipts of [`from_us`, `to_us`) and all outcomes of targets in it, and some of earlier
         instants. Raises what S3 raises."""
-        from_ms, to_ms = from_us * 1000 // SECOND_US - _REACH_MS, -(-to_us * 1000 // SECOND_US)
+        from_ms, to_ms = from_us * 1000 // SECOND_US - LATEST_TARGET_MS, -(-to_us * 1000 // SECOND_US)
         blocks = [(folder, at_ms) for folder in self._folders for at_ms in folder.blocks(from_ms, to_ms)]
         with ThreadPoolExecutor(_FETCHED_AT_ONCE) as pool:
             found = pool.map(lambda block: self._block(symbol, *block), blocks)
