@@ -22,7 +22,7 @@ from tickcast.functions.mark_repaired import mark_repaired
 from tickcast.market.fetch_plan import Window
 from tickcast.market.gaps import GapLedger
 from tickcast.market.trade_ledger import LEDGER_ROW
-from tickcast.serving.records import PathForecast, StreamHeartbeat, encode
+from tickcast.serving.records import ArchivedUntil, PathForecast, StreamHeartbeat, encode
 from tickcast.serving.state import SymbolState
 
 LATENESS_US = 100_000

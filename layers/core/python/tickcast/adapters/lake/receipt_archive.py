@@ -19,9 +19,9 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, NamedTuple
 
-from botocore.exceptions import ClientError
 from msgspec import structs
 
+from tickcast.adapters.lake.objects import list_objects
 from tickcast.serving.records import ArchivedReceipt, decode, encode
 
 LEVEL = 6  # of gzip: 9 is a hundredth smaller, and takes half as long again
@@ -116,7 +116,8 @@ class ReceiptArchive:
     """Reads the archive and adds to it.
 
     `connect` makes the S3 client when it is first needed: most requests to the API need none. All methods
-    raise what S3 raises, and `ReceiptArchiveError` where an object is damaged.
+    raise what S3 raises, and `ReceiptArchiveError` where an object is damaged. (Nor is botocore imported
+    before: that is most of a cold start.)
     """
 
     def __init__(self, connect: Callable[[], Any], bucket: str) -> None:
@@ -156,9 +157,19 @@ class ReceiptArchive:
                 if from_ms <= receipt.timestamp < to_ms:
                     yield receipt
 
+    def stored_blocks(self, folder: Folder, symbol: str, from_ms: int, to_ms: int) -> list[int]:
+        """The starts of the blocks of [`from_ms`, `to_ms`) that there is an object of, newest first, by a
+        listing: all of it must lie on one day."""
+        day = folder.key(symbol, from_ms).partition("/hour=")[0] + "/"
+        keys = {stored.key for stored in list_objects(self._s3, self._bucket, day)}
+        blocks = folder.blocks(from_ms, to_ms)
+        return [at_ms for at_ms in reversed(blocks) if folder.key(symbol, at_ms) in keys]
+
     def add(self, folder: Folder, symbol: str, receipts: Sequence[ArchivedReceipt]) -> bool:
         """Merge `receipts`, all of one block, into its object; returns whether that was changed. Raises
         `ArchiveRace`."""
+        from botocore.exceptions import ClientError
+
         at_ms = receipts[0].timestamp
         key = folder.key(symbol, at_ms)
         for _ in range(_ATTEMPTS):
@@ -180,6 +191,8 @@ class ReceiptArchive:
 
     def _get(self, key: str) -> tuple[bytes | None, str | None]:
         """The bytes and ETag of an object; None where there is none."""
+        from botocore.exceptions import ClientError
+
         try:
             answer = self._s3.get_object(Bucket=self._bucket, Key=key)
         except ClientError as error:
