@@ -172,18 +172,17 @@ MEANINGS = {
 
 
 class Table(NamedTuple):
-    """A table of the export: its folder's name, the type of a row, the column that orders its rows."""
+    """A table of the export: its folder's name, and the type of a row."""
 
     name: str
     kind: type[Struct]
-    time: str
 
 
-TRADES = Table("trades", Trade, "time_us")
-QUOTES = Table("quotes", Quote, "time_us")
-REFERENCE_QUOTES = Table("reference_quotes", ReferenceQuote, "time_us")
-BARS = Table("bars", Bar, "end_us")
-FEATURE_ROWS = Table("feature_rows", FeatureRow, "end_us")
-RECEIPTS = Table("receipts", Prediction, "timestamp")
-OUTCOMES = Table("outcomes", Outcome, "target_time")
+TRADES = Table("trades", Trade)
+QUOTES = Table("quotes", Quote)
+REFERENCE_QUOTES = Table("reference_quotes", ReferenceQuote)
+BARS = Table("bars", Bar)
+FEATURE_ROWS = Table("feature_rows", FeatureRow)
+RECEIPTS = Table("receipts", Prediction)
+OUTCOMES = Table("outcomes", Outcome)
 TABLES = (TRADES, QUOTES, REFERENCE_QUOTES, BARS, FEATURE_ROWS, RECEIPTS, OUTCOMES)
