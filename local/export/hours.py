@@ -157,11 +157,11 @@ def record_columns(
     order of time."""
     made = {each.id: each for each in receipts if from_ms <= each.timestamp < to_ms}
     known = {(each.id, each.horizon_s): each for each in outcomes if from_ms <= each.target_time < to_ms}
+    ordered_receipts = sorted(made.values(), key=lambda each: each.timestamp)
+    ordered_outcomes = sorted(known.values(), key=lambda each: (each.target_time, each.horizon_s))
     return {
-        RECEIPTS: _columns_of(Prediction, sorted(made.values(), key=lambda each: each.timestamp)),
-        OUTCOMES: _columns_of(
-            Outcome, sorted(known.values(), key=lambda each: (each.target_time, each.horizon_s))
-        ),
+        RECEIPTS: _columns_of(Prediction, ordered_receipts),
+        OUTCOMES: _columns_of(Outcome, ordered_outcomes),
     }
 
 
