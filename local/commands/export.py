@@ -7,12 +7,13 @@ PostgreSQL, receipts and outcomes from their archive.
 from __future__ import annotations
 
 import argparse
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -39,7 +40,6 @@ from tickcast.units import DAY_US, HOUR_US, SECOND_US
 MANIFEST, DICTIONARY = "export.json", "dictionary.md"
 _FOLDER = Path("out")
 _EXAMPLE = "it should be a time in UTC, like 2024-08-01 or 2024-08-01T12:00"
-_EXTENSION = "parquet"
 
 
 class ExportFailed(RuntimeError):
@@ -72,6 +72,13 @@ class Report:
     size_bytes: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)  # what was left out
     notes: list[str] = field(default_factory=list)
+
+    def count(self, table: Table, path: Path, rows: int) -> None:
+        """Add a file that was written; without rows there is none."""
+        if rows:
+            self.rows[table.name] += rows
+            self.files[table.name] += 1
+            self.size_bytes[table.name] += path.stat().st_size
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -106,7 +113,7 @@ def run(given: argparse.Namespace) -> ExitStatus:
     aws = deployment.aws_environment(given)
     now_us = round(datetime.now(UTC).timestamp() * SECOND_US)
     span = span_of(given.from_, given.to, symbols(given.symbols), now_us, between=given.between)
-    out = Path(given.out) if given.out else _FOLDER / f"export-{span.name}"
+    out = Path(given.out).absolute() if given.out else _FOLDER / f"export-{span.name}"
     refuse_used(out)
     there, steps = deployment.existing(aws), progress.to_stderr()
     tables = load(aws or "local").tables
@@ -159,33 +166,45 @@ def export(
     # Heavy, and only here.
     from local.export import dictionary, parquet_files
 
-    part = out.with_name(f"{out.name}.part")
-    try:
-        report = Report(there.title, span, _symbols(there, span))
-        shutil.rmtree(part, ignore_errors=True)  # of an export that was interrupted
-        part.mkdir(parents=True)
-        for symbol, day_us in ((symbol, day_us) for symbol in report.symbols for day_us in _days(span)):
-            with steps.step(f"{symbol}, {_time(day_us):%Y-%m-%d}"):
-                for hour_us, columns in _hours(there, symbol, day_us, span, grids_us, report):
-                    for table, each in columns.items():
-                        path = part / table.name / f"{symbol}-{_time(hour_us):%Y%m%dT%H}.{_EXTENSION}"
-                        if rows := parquet_files.write(path, table, each):
-                            report.rows[table.name] += rows
-                            report.files[table.name] += 1
-                            report.size_bytes[table.name] += path.stat().st_size
-    except (BotoCoreError, ClientError) as error:
-        raise ExportFailed(f"bucket {there.bucket} cannot be read: {describe(error)}") from None
-    if not report.rows:
-        raise ExportFailed(f"bucket {there.bucket} has nothing of {', '.join(report.symbols)} in that time")
-    if now_us - span.to_us < ARCHIVED_AFTER_MS * 1000:
-        minutes = -(-ARCHIVED_AFTER_MS // 60_000)
-        report.notes.append(
-            f"receipts and outcomes of the last {minutes} minutes may not be archived yet: export again later"
-        )
-    (part / DICTIONARY).write_text(dictionary.document(), "utf-8")
-    (part / MANIFEST).write_text(f"{json_text.text(report.as_dict())}\n", "utf-8")
-    part.replace(out)
+    report = Report(there.title, span, [])
+    with _new_folder(out) as part:
+        try:
+            report.symbols = _symbols(there, span)
+            for symbol, day_us in ((symbol, day_us) for symbol in report.symbols for day_us in _days(span)):
+                with steps.step(f"{symbol}, {_time(day_us):%Y-%m-%d}"):
+                    for hour_us, columns in _hours(there, symbol, day_us, span, grids_us, report):
+                        for table, each in columns.items():
+                            path = part / table.name / f"{symbol}-{_time(hour_us):%Y%m%dT%H}.parquet"
+                            report.count(table, path, parquet_files.write(path, table, each))
+        except (BotoCoreError, ClientError) as error:
+            raise ExportFailed(f"bucket {there.bucket} cannot be read: {describe(error)}") from None
+        if not report.rows:
+            named = ", ".join(report.symbols)
+            raise ExportFailed(f"bucket {there.bucket} has nothing of {named} in that time")
+        if now_us - span.to_us < ARCHIVED_AFTER_MS * 1000:
+            minutes = -(-ARCHIVED_AFTER_MS // 60_000)
+            report.notes.append(
+                f"receipts of the last {minutes} minutes may not be archived yet: export them again later"
+            )
+        (part / DICTIONARY).write_text(dictionary.document(), "utf-8")
+        (part / MANIFEST).write_text(f"{json_text.text(report.as_dict())}\n", "utf-8")
     return report
+
+
+@contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    """A folder to write into, which becomes `out` if nothing is raised. Raises `OptionsError` where it cannot
+    be made."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        scratch = TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent)
+    except OSError as error:
+        raise OptionsError(f"OUT is {str(out)!r}, which cannot be made: {error.strerror}") from None
+    with scratch as made:
+        part = Path(made) / "export"
+        part.mkdir()
+        yield part
+        part.replace(out)
 
 
 def _symbols(there: Deployment, span: Span) -> list[str]:
