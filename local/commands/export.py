@@ -31,10 +31,12 @@ from local.system.options import OptionsError
 from local.system.progress import Progress
 from tickcast.adapters import json_text
 from tickcast.adapters.lake import hour_inputs
+from tickcast.adapters.lake.bronze_reader import BronzeObject
 from tickcast.adapters.lake.objects import list_folders
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.registry.pointer import time_of
 from tickcast.market.sources import Source
+from tickcast.model.dataset import AFTER_US, BEFORE_US
 from tickcast.units import DAY_US, HOUR_US, SECOND_US
 
 MANIFEST, DICTIONARY = "export.json", "dictionary.md"
@@ -235,7 +237,10 @@ def _hours(
     first_us = max(day_us, span.from_us // HOUR_US * HOUR_US)
     hours = range(first_us, min(day_us + DAY_US, span.to_us), HOUR_US)
     sources = hour_inputs.sources_of(there.s3, there.bucket)
-    objects = hour_inputs.hour_inputs(there.s3, there.bucket, symbol, hours, sources)
+    objects = {
+        hour_us: [about for about in each if _reaches(about, span)]
+        for hour_us, each in hour_inputs.hour_inputs(there.s3, there.bucket, symbol, hours, sources).items()
+    }
     read_ticks = TickReader(there.s3, there.bucket)
     read_records = RecordReader(there.s3, there.bucket, between=span.between)
     for hour_us in hours:
@@ -249,6 +254,12 @@ def _hours(
         )
     problems = (*read_ticks.problems, *read_records.problems)
     report.problems.extend(each for each in problems if each not in report.problems)
+
+
+def _reaches(about: BronzeObject, span: Span) -> bool:
+    """Whether rows of `span` depend on ticks of the object: of an hour a few minutes may be asked for."""
+    first_us, last_us = hour_inputs.span_us(about)
+    return first_us < span.to_us + AFTER_US and last_us >= span.from_us - BEFORE_US
 
 
 def _days(span: Span) -> Sequence[int]:
