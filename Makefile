@@ -6,21 +6,22 @@
 #   REFERENCE  recordings of the USD-M perpetuals, of the minutes of REPLAY, TRAIN and SESSION together
 #   SESSION  evaluate: the held-out recordings to evaluate on
 #   LATENCY  evaluate: ms until a prediction is delivered, 0, 100 … 1000; default: 200
-#   SYMBOLS  BTCUSDT,ETHUSDT; default: all of the feed; cost: or how many; default: those of cdk/config
+#   SYMBOLS  BTCUSDT,ETHUSDT; FEED=sim: or how many; default: all of the feed; cost: likewise; default: those of cdk/config
 #   SPEED    FEED=replay: factor of the speed; default: 1
 #   SECONDS  smoke: how long to measure; default: 60
 #   ONLY     drills: only these, ONLY="drop corrupt"
 #   ID       explain: of a prediction, as the API returns it; promote: of a model
 #   URL      gaps, explain: an API elsewhere, such as one in AWS; KEY is its key
+#   ADD, REMOVE  symbols: to serve from now on, or no longer, ADD=SOLUSDT,XRPUSDT REMOVE=ETHUSDT; smoke: while it runs
 #   SYMBOL   backfill, retrain: BTCUSDT,ETHUSDT; default: all of the deployment
 #   FROM, TO backfill, export: times in UTC, like 2024-08-01 or 2024-08-01T12:00
 #   BETWEEN  export: BETWEEN=1 for the receipts between the seconds too, ten times as many
 #   OUT      export: a new folder; default: out/export-FROM-TO
 #   DAYS     backfill: instead of FROM, today and this many days before; retrain: likewise; default: 1
 #   REPAIR   backfill: REPAIR=1 for the missing trades in the gap ledger
-#   DRY      backfill: DRY=1 prints the plan and executes nothing
+#   DRY      backfill, symbols: DRY=1 prints the plan, or what a change costs, and changes nothing
 #   UNTIL    hold: a time in UTC, like 2026-12-24; default: until it is lifted
-#   AWS      backfill, retrain, export, models, promote, rollback, hold, lift: dev or prod, in the AWS account of your credentials
+#   AWS      symbols, backfill, retrain, export, models, promote, rollback, hold, lift: dev or prod, in the AWS account of your credentials
 #   FUZZ_FRAMES, FUZZ_REQUESTS, FUZZ_FACTOR  fuzz: frames, requests, and the factor of property tests' examples
 #   FUZZ_SEED  fuzz: the seed of an earlier run, to repeat its frames
 #   ENV      rehearse, synth, layers: local, dev or prod; deploy, destroy, diff, doctor, cost: dev or prod; default: dev
@@ -69,7 +70,7 @@ export EMULATOR
 export JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 
-.PHONY: help run smoke drills gaps explain export backfill retrain models promote rollback hold lift gate-check evaluate bench test test-fast \
+.PHONY: help run smoke drills symbols gaps explain export backfill retrain models promote rollback hold lift gate-check evaluate bench test test-fast \
 	test-localstack fuzz check rehearse setup layers synth deploy destroy diff doctor cost images images-lock clean
 .DEFAULT_GOAL := help
 
@@ -81,10 +82,15 @@ run: setup  ## run the whole system on this machine until Ctrl-C
 	@exec $(VENV)/python -m local run $(OPTIONS)
 
 smoke: setup  ## measure a temporary system for SECONDS; the last line is JSON
-	@exec $(VENV)/python -m local smoke --seconds $(SECONDS) $(OPTIONS)
+	@exec $(VENV)/python -m local smoke --seconds $(SECONDS) $(OPTIONS) \
+	  $(if $(ADD),--add "$(ADD)") $(if $(REMOVE),--remove "$(REMOVE)")
 
 drills: setup  ## inject faults into a temporary system, reconcile every trade; the last line is JSON
 	@exec $(VENV)/python -m local drills $(if $(ONLY),--only $(ONLY))
+
+symbols: setup  ## list the symbols served, or ADD and REMOVE some while the system runs; the last line is JSON
+	@exec $(VENV)/python -m local symbols $(if $(ADD),--add "$(ADD)") $(if $(REMOVE),--remove "$(REMOVE)") \
+	  $(if $(DRY),--dry) $(if $(AWS),--aws "$(AWS)")
 
 gaps: setup  ## list missing trades and their causes, of the running system or the API at URL
 	@exec $(VENV)/python -m local gaps $(if $(URL),--url "$(URL)")

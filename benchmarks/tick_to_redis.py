@@ -150,7 +150,10 @@ def _ours(client: redis.Redis, model: OnnxModel, symbols: Sequence[str] = (_SYMB
         is_refused=False,
         poll=lambda: None,
     )
-    return PredictStream(settings, store, models, SchemaRegistry(None, ""), None, now_ms)
+    served: Any = SimpleNamespace(  # in place of `AdmittedSymbols`
+        update=frozenset, admits=frozenset(symbols).__contains__, poll=list
+    )
+    return PredictStream(settings, store, served, models, SchemaRegistry(None, ""), None, now_ms)
 
 
 def _pieces(batch: wire.TickBatch) -> Iterator[wire.TickBatch]:

@@ -29,6 +29,7 @@ def variables(environment: Environment, *, bucket: str, stream: str) -> dict[str
         "POWERTOOLS_METRICS_NAMESPACE": environment.metrics_namespace,
         "BUCKET": bucket,
         "SYMBOLS": ",".join(environment.symbols),
+        "SYMBOLS_CHECK_S": str(environment.symbols_check_s),
         **_of(environment.prediction),
         **_of(environment.audit, "AUDIT_"),
         **_of(environment.drift, "DRIFT_"),

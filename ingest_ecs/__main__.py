@@ -28,7 +28,8 @@ from ingest_ecs.producer import Producer
 from ingest_ecs.quarantine import Quarantine
 from ingest_ecs.reference_stream import ReferenceStream
 from ingest_ecs.settings import IngestSettings
-from ingest_ecs.stream import REST_TIMEOUT_S, Stream
+from ingest_ecs.stream import REST_TIMEOUT_S, Stream, symbol_streams
+from ingest_ecs.symbol_watch import SymbolWatch
 from ingest_ecs.threads import in_thread
 from tickcast.adapters.kinesis import schema_registry
 from tickcast.adapters.redaction import describe
@@ -54,11 +55,10 @@ def health_report(
     reference: ReferenceStream,
     producer: Producer,
     exchange_time: ExchangeTime,
-    symbols: tuple[str, ...],
-    source: str,
+    symbol_watch: SymbolWatch,
 ) -> dict[str, Any]:
     now_us, now_s = time.time_ns() // 1000, time.monotonic()
-    exchange_us = exchange_time.now_us()
+    exchange_us, symbols = exchange_time.now_us(), symbol_watch.settings.symbols
     last_tick_us = dict(producer.last_tick_us)
     ages = {s: (now_us - last_tick_us[s]) / 1e6 if s in last_tick_us else None for s in symbols}
     quiet_s = {s: session.quiet_s(s) for s in symbols}
@@ -74,8 +74,9 @@ def health_report(
         "live": session.has_delivered and now_s - producer.writer.turned_s < STUCK_AFTER_S,
         "ready": not why,
         "why": "; ".join(why),
-        "source": source,
+        "source": symbol_watch.settings.feed,
         "symbols": {s: {"last_tick_age_s": age_s, "quiet": quiet[s]} for s, age_s in ages.items()},
+        "following": symbol_watch.report(),
         "reference": reference.report(now_us),  # without it the task is as live and as ready
         "host_offset_ms": None if exchange_us is None else (now_us - exchange_us) / 1000,
         "waiting_records": len(producer.outbox),
@@ -103,9 +104,29 @@ def client(service: str) -> Any:
 
 async def ingest(settings: IngestSettings) -> None:
     """Hold the stream open and put its ticks until a signal. Raises `FatalSessionError` or `TimeoutError`."""
-    streams = [(symbol, kind) for symbol in settings.symbols for kind in ("trades", "quotes")]
-    has_busy_stream = settings.busy_symbol not in settings.symbols
-    session = Session(streams, random.Random(), settings.rollover_s, has_busy_stream=has_busy_stream)
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    stopping = asyncio.create_task(stop.wait())
+    symbol_watch = SymbolWatch(settings, client("s3") if settings.bucket else None, logger)
+    preparing = asyncio.gather(in_thread(publish_schema, settings), symbol_watch.has_changed())
+    await asyncio.wait({preparing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if stop.is_set():
+        preparing.cancel()
+        return
+    preparing.result()
+    await stream_ticks(symbol_watch, stopping)
+
+
+async def stream_ticks(symbol_watch: SymbolWatch, stopping: asyncio.Task[Any]) -> None:
+    """The same until `stopping` is done, for the symbols that `symbol_watch` found and follows."""
+    settings = symbol_watch.settings
+    session = Session(
+        symbol_streams(settings.symbols),
+        random.Random(),
+        settings.rollover_s,
+        has_busy_stream=settings.busy_symbol not in settings.symbols,
+    )
     quarantine = Quarantine(client("s3") if settings.bucket else None, settings.bucket, logger)
     exchange_time = ExchangeTime(BinanceRest(settings.rest_url, timeout_s=REST_TIMEOUT_S, tries=1), logger)
     producer = Producer(
@@ -125,21 +146,15 @@ async def ingest(settings: IngestSettings) -> None:
     reference = ReferenceStream(
         settings.reference_address(), settings.rollover_s, producer.reference, logger, random.Random()
     )
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     logger.info("starting", extra={"symbols": settings.symbols, "stream": settings.stream_url})
-    stopping = asyncio.create_task(stop.wait())
-    publishing = asyncio.create_task(in_thread(publish_schema, settings))
-    await asyncio.wait({publishing, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    if stop.is_set():
-        return
-    publishing.result()
 
     def report() -> dict[str, Any]:
-        return health_report(
-            session, stream, reference, producer, exchange_time, settings.symbols, settings.feed
-        )
+        return health_report(session, stream, reference, producer, exchange_time, symbol_watch)
+
+    def follow(changed: IngestSettings) -> None:
+        producer.follow(changed.symbols)
+        stream.follow(changed)
+        reference.follow(changed.reference_address())
 
     minute_metrics = MinuteMetrics(metrics, producer, report)
     with HealthServer(settings.health_port, report, settings.health_host) as health:
@@ -148,6 +163,7 @@ async def ingest(settings: IngestSettings) -> None:
         beside = [
             asyncio.create_task(each.run()) for each in (minute_metrics, quarantine, exchange_time, reference)
         ]
+        beside.append(asyncio.create_task(symbol_watch.run(follow)))
         await asyncio.wait({putting, streaming, stopping}, return_when=asyncio.FIRST_COMPLETED)
         for task in (stopping, *beside):
             task.cancel()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,7 +38,7 @@ class RefusedTicks(NamedTuple):
 class FeedBuffer:
     """One connection. `protocol`: "sbe", "json", or "usdm" for the quotes of the USD-M futures. `name`
     identifies it downstream, across tasks; `on_control` gets the messages about the connection. `newest` is
-    the newest data received on it, by symbol."""
+    the newest data received on it, by symbol. It can claim something of `symbols` alone; None: of any."""
 
     def __init__(
         self,
@@ -46,9 +46,11 @@ class FeedBuffer:
         name: str,
         protocol: str,
         on_control: Control = lambda message: None,
+        symbols: Collection[str] | None = None,
     ) -> None:
         self.number = number
         self.name = name
+        self._symbols = symbols
         self.withdrawn: set[str] = set()  # symbols of which it may claim nothing
         self.newest: dict[str, Newest] = {}
         self.refused: list[RefusedFrame | RefusedTicks] = []  # since the caller last took them
@@ -83,10 +85,12 @@ class FeedBuffer:
             self._on_control(message)
         return ticks
 
-    @property
-    def delivers(self) -> bool:
-        """Whether any tick came."""
-        return bool(self._progress.reached_us)
+    def delivers(self, symbol: str) -> bool:
+        """Whether it carries `symbol`, and any tick came."""
+        return self._carries(symbol) and bool(self._progress.reached_us)
+
+    def _carries(self, symbol: str) -> bool:
+        return self._symbols is None or symbol in self._symbols
 
     def refuse_undecided(self) -> None:
         """Refuse the undecided ticks: nothing more will arrive to compare them with."""
@@ -97,7 +101,10 @@ class FeedBuffer:
     def claim_us(self, symbol: str, now_us: int) -> int | None:
         """The exchange time (µs) up to which all of `symbol` has arrived on the connection; None if nothing
         can be claimed at the local time `now_us`."""
-        claim_us = None if symbol in self.withdrawn else self._progress.claim_us(symbol, now_us)
+        # What other streams prove holds only for a symbol whose streams come on the same connection.
+        if symbol in self.withdrawn or not self._carries(symbol):
+            return None
+        claim_us = self._progress.claim_us(symbol, now_us)
         if claim_us is None:
             return None
         # Another offset of the clock may have been adopted since.

@@ -55,7 +55,10 @@ class Outbox:
     def add(self, record: Record) -> list[Record]:
         """Queue `record`. Returns the records dropped to stay within `MAX_WAITING_BYTES`: the oldest of the
         longest queue, but none in flight."""
-        queue = self._queues[record.symbol]
+        queue = self._queues.get(record.symbol)
+        if queue is None:  # a symbol that is served since
+            queue = self._queues[record.symbol] = _Queue()
+            self._turns.append(record.symbol)
         queue.records.append(record)
         self._resize(queue, len(record.data))
         dropped: list[Record] = []

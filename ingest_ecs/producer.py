@@ -27,7 +27,16 @@ from ingest_ecs.kinesis_writer import Counts, ExchangeNow, KinesisWriter
 from ingest_ecs.outbox import Outbox, Record
 from ingest_ecs.quarantine import QuarantineSink, Refusals
 from ingest_ecs.reference_feed import ReferenceFeed
-from ingest_ecs.symbol_feed import NO_CLAIM, OVERFLOW, REFUSED, RESTARTED, UNREADABLE, Claim, SymbolFeed
+from ingest_ecs.symbol_feed import (
+    NO_CLAIM,
+    NOT_SERVED,
+    OVERFLOW,
+    REFUSED,
+    RESTARTED,
+    UNREADABLE,
+    Claim,
+    SymbolFeed,
+)
 from tickcast.market import wire
 from tickcast.market.id_series import IdSeries, RefusedRow
 from tickcast.market.liveness import Newest, Stall
@@ -83,6 +92,7 @@ class Producer:
         self._check_claim = check_claim
         self._busy_symbol = busy_symbol
         self._feeds = {symbol: SymbolFeed(symbol) for symbol in symbols}
+        self._removed: set[str] = set()  # symbols that connections may still bring, and nobody wants
         self._buffers: list[FeedBuffer] = []
         self._refusals = Refusals(source, logger, quarantine)
         # Whose buffers `ReferenceStream` attaches, if the task has one.
@@ -93,6 +103,27 @@ class Producer:
         self.writer = KinesisWriter(kinesis, stream_name, self.outbox, self.counts, logger, exchange_now_us)
         self.bad_frames = self._refusals.counts
         self.last_tick_us: dict[str, int] = {}  # local time, by symbol
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Those served now."""
+        return tuple(self._feeds)
+
+    def serves(self, symbol: str) -> bool:
+        return symbol in self._feeds
+
+    def follow(self, symbols: tuple[str, ...]) -> None:
+        """Serve `symbols` from now on: of the others nothing more is packed, what came of them is put."""
+        self.pack()
+        for symbol, feed in self._feeds.items():
+            if symbol not in symbols:
+                self._refuse_suspects(feed)
+                self.last_tick_us.pop(symbol, None)
+        self._removed = (self._removed | self._feeds.keys()) - set(symbols)
+        self._feeds = {
+            symbol: self._feeds.get(symbol) or SymbolFeed(symbol, outage=NOT_SERVED) for symbol in symbols
+        }
+        self.reference.follow(symbols)
 
     # ------------------------------------------------------------------------------------------ events
 
@@ -109,8 +140,8 @@ class Producer:
         self._buffers.remove(buffer)
         for feed in self._feeds.values():
             self._withdraw(feed, buffer)
-        if not any(other.delivers for other in self._buffers):
-            for feed in self._feeds.values():
+        for symbol, feed in self._feeds.items():
+            if not any(other.delivers(symbol) for other in self._buffers):
                 feed.note_outage(reason)
 
     def note_stall(self, stall: Stall) -> None:
@@ -154,8 +185,7 @@ class Producer:
             self.pack()
         self.pack()
         for feed in self._feeds.values():  # nothing more will arrive to confirm suspect ids
-            for series in (feed.trade_series, feed.quote_series):
-                self._refuse_rows(NO_CONNECTION, feed, series.refuse_suspects(), series)
+            self._refuse_suspects(feed)
         self.writer.finish()
 
     def count_dropped(self, *lost: list[Record]) -> None:
@@ -193,6 +223,8 @@ class Producer:
             feed = self._feeds.get(symbol)
             if feed is None and symbol == self._busy_symbol:
                 self._saw_data(buffer.number, symbol, "trades" if len(trades) else "quotes")
+            elif symbol in self._removed:
+                continue
             elif feed is None:
                 error = KeyError(f"symbol {symbol} was not subscribed")
                 self._refuse_ticks(buffer.name, RefusedTicks(symbol, trades, quotes, error))
@@ -265,11 +297,11 @@ class Producer:
 
     def _note_dropped(self, record: Record) -> None:
         """Move the notices of a dropped record to the next one, with a notice of its ticks."""
-        feed, batch = self._feeds[record.symbol], wire.decode(record.data)
+        feed, batch = self._feeds.get(record.symbol), wire.decode(record.data)
         self.count_dropped([record])
-        for notice in batch.notices:
+        for notice in batch.notices if feed else ():
             feed.note_merged(notice)
-        if span := span_us(batch.trades, batch.quotes):
+        if feed and (span := span_us(batch.trades, batch.quotes)):
             feed.note_merged(Notice(OVERFLOW, *span))
         ids = batch.trades["first_id"]
         self._logger.error(
@@ -292,6 +324,10 @@ class Producer:
                     feed.note_refused(UNREADABLE, may_be_trades=True)
             else:
                 self._refuse_ticks(buffer.name, each)
+
+    def _refuse_suspects(self, feed: SymbolFeed) -> None:
+        for series in (feed.trade_series, feed.quote_series):
+            self._refuse_rows(NO_CONNECTION, feed, series.refuse_suspects(), series)
 
     def _refuse_rows(
         self, connection: str, feed: SymbolFeed, refused: list[RefusedRow], series: IdSeries

@@ -29,17 +29,29 @@ class ReferenceFeed:
     of a spot symbol's perpetual was received (host's clock, µs)."""
 
     def __init__(self, symbols: Iterable[str], refusals: Refusals) -> None:
-        self._spot_of: dict[str, list[str]] = {}
-        for symbol in symbols:
-            if perpetual := perpetual_of(symbol):
-                self._spot_of.setdefault(perpetual, []).append(symbol)
         self._refusals = refusals
-        self._series: dict[str, IdSeries] = {perpetual: quote_series() for perpetual in self._spot_of}
+        self._series: dict[str, IdSeries] = {}
         self._newest_id: dict[str, int] = {}  # update id of the newest quote kept, by perpetual
         self._waiting: dict[str, dict[int, QuoteRow]] = {}  # by spot symbol: by 50 ms, the newest
         self._buffers: list[FeedBuffer] = []
         self.saw_quotes: SawQuotes = lambda connection, perpetual: None
         self.last_received_us: dict[str, int] = {}
+        self.follow(symbols)
+
+    def follow(self, symbols: Iterable[str]) -> None:
+        """Keep the quotes of the perpetuals of `symbols` from now on."""
+        spot_of: dict[str, list[str]] = {}
+        for symbol in symbols:
+            if perpetual := perpetual_of(symbol):
+                spot_of.setdefault(perpetual, []).append(symbol)
+        self._spot_of = spot_of  # at once, for `/health` reads it from another thread
+        self._series = {
+            perpetual: self._series.get(perpetual) or quote_series() for perpetual in self._spot_of
+        }
+        self._newest_id = {name: id_ for name, id_ in self._newest_id.items() if name in self._spot_of}
+        served = set(self.symbols)
+        self._waiting = {symbol: quotes for symbol, quotes in self._waiting.items() if symbol in served}
+        self.last_received_us = {s: at_us for s, at_us in self.last_received_us.items() if s in served}
 
     @property
     def perpetuals(self) -> tuple[str, ...]:

@@ -25,6 +25,10 @@ from tickcast.market.session import Session
 AGAIN_AFTER_S = 300.0  # a permanent refusal: of the region, say
 
 
+class _Unwanted(Exception):
+    """No perpetual is wanted any longer."""
+
+
 class ReferenceStream:
     """Holds the stream at `address` open for `feed`; without an address there is none."""
 
@@ -33,24 +37,37 @@ class ReferenceStream:
     ) -> None:
         self._feed = feed
         self._logger = logger
-        self._is_wanted = bool(address)
+        self._is_wanted = asyncio.Event()
         self._problem = ""
         self._task_name = uuid.uuid4().hex[:8]
         self._buffers: dict[int, FeedBuffer] = {}
-        streams = [(perpetual, "quotes") for perpetual in feed.perpetuals]
-        # Among the streams is the busiest there is (`settings.reference_address`).
-        self._session = Session(streams, rng, rollover_s, has_busy_stream=True)
-        about = {"perpetuals": feed.perpetuals}
-        self._sockets = Sockets("reference", address, self._session, self, logger, about=about)
+        self._session = Session([], rng, rollover_s, has_busy_stream=True)
+        self._sockets = Sockets("reference", address, self._session, self, logger)
+        self.follow(address)
         feed.saw_quotes = lambda connection, perpetual: self._session.data(
             connection, perpetual, "quotes", time.monotonic()
         )
 
+    def follow(self, address: str) -> None:
+        """Carry the perpetuals that the feed wants now, at `address`; empty: there are none."""
+        self._sockets.address, self._sockets.about = address, {"perpetuals": self._feed.perpetuals}
+        # Among the streams is the busiest there is (`settings.reference_address`).
+        streams = [(perpetual, "quotes") for perpetual in self._feed.perpetuals]
+        self._session.follow(streams, has_busy_stream=True)
+        if address:
+            self._is_wanted.set()
+        else:
+            self._is_wanted.clear()
+        self._sockets.happened.set()
+
     async def run(self) -> None:
         """Until cancelled."""
-        while self._is_wanted:
+        while True:
+            await self._is_wanted.wait()
             try:
-                await self._sockets.run(self._session.take_stalls)
+                await self._sockets.run(self._turn)
+            except _Unwanted:
+                continue
             except FatalSessionError as error:
                 self._problem = f"REFERENCE_URL: {error}"
             except Exception as error:  # the spot market must not be affected
@@ -64,21 +81,26 @@ class ReferenceStream:
     def report(self, now_us: int) -> dict[str, Any]:
         """Its part of `/health`: whether it is live and why not, and by spot symbol the age of the newest
         quote (s; None: none came)."""
-        is_live = self._session.is_live
+        is_live, is_wanted = self._session.is_live, self._is_wanted.is_set()
         last_us = self._feed.last_received_us
-        why = "" if is_live or not self._is_wanted else self._problem or self._session.reason
+        why = "" if is_live or not is_wanted else self._problem or self._session.reason
         return {
-            "wanted": self._is_wanted,
+            "wanted": is_wanted,
             "live": is_live,
             "why": why,
             "connections": self._sockets.connections,
             "age_s": {
                 symbol: (now_us - last_us[symbol]) / 1e6 if symbol in last_us else None
-                for symbol in (self._feed.symbols if self._is_wanted else ())
+                for symbol in (self._feed.symbols if is_wanted else ())
             },
         }
 
-    def opened(self, connection: int) -> Take:
+    def _turn(self) -> None:
+        self._session.take_stalls()
+        if not self._is_wanted.is_set():
+            raise _Unwanted
+
+    def opened(self, connection: int, about: dict[str, Any]) -> Take:
         """`connection` was established; returns what takes its frames."""
         control = functools.partial(self._sockets.control, connection)
         buffer = FeedBuffer(connection, f"{self._task_name}-usdm-{connection}", "usdm", control)

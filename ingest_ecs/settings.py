@@ -9,7 +9,7 @@ from urllib.parse import quote
 from msgspec import Meta, field
 from msgspec.structs import replace
 
-from tickcast.adapters.settings import Name, NameOrNothing, Settings
+from tickcast.adapters.settings import Name, NameOrNothing, Settings, SymbolsCheckS
 from tickcast.adapters.variables import (
     HttpUrl,
     Secret,
@@ -43,6 +43,7 @@ class IngestSettings(Settings, frozen=True, kw_only=True):
     stream_name: Name
     bucket: NameOrNothing  # for the wire schema and quarantined frames; empty: neither is kept
     symbols: Symbols
+    symbols_check_s: SymbolsCheckS  # whether others are to be served
     protocol: Literal["sbe", "json", "auto"]
     stream_url: WebSocketUrl
     public_stream_url: WebSocketUrl  # of the mirror, for "auto" without a key

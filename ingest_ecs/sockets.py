@@ -32,8 +32,8 @@ Take = Callable[[bytes | str, int], None]  # a frame, and when it was received, 
 class Receiver(Protocol):
     """What the frames are for."""
 
-    def opened(self, connection: int) -> Take:
-        """`connection` was established; returns what takes its frames."""
+    def opened(self, connection: int, about: dict[str, Any]) -> Take:
+        """`connection` was established, `about` as when it was wanted; returns what takes its frames."""
 
     def ended(self, connection: int, reason: str) -> None:
         """`connection` ended, or was never established."""
@@ -41,7 +41,8 @@ class Receiver(Protocol):
 
 class Sockets:
     """Holds the connections that `session` wants to `address`, with `api_key` if it is not empty. In the log
-    `name` tells streams apart, and `about` is what it says of a connection.
+    `name` tells streams apart, and `about` is what it says of a connection. `address` and `about` may be
+    changed: connections that the session opens from then on are to the new one.
 
     `connections` counts handshakes that succeeded. `happened` makes `run` look at the session at once.
     """
@@ -58,12 +59,12 @@ class Sockets:
         about: dict[str, Any] | None = None,
     ) -> None:
         self._name = name
-        self._address = address
+        self.address = address
         self._session = session
         self._receiver = receiver
         self._logger = logger
         self._api_key = api_key
-        self._about = about or {}
+        self.about = about or {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._closing: dict[int, str] = {}  # connections that are being closed, and why
         self._fatal: FatalSessionError | None = None
@@ -113,17 +114,19 @@ class Sockets:
     def _act(self, action: Open | Close) -> None:
         if isinstance(action, Open):
             self._logger.info("connecting", extra=self._of(action.connection, why=action.reason))
-            self._tasks[action.connection] = asyncio.create_task(self._hold(action.connection))
+            self._tasks[action.connection] = asyncio.create_task(
+                self._hold(action.connection, self.address, self.about)
+            )
         elif action.connection in self._tasks:
             self._logger.info("closing", extra=self._of(action.connection, why=action.reason))
             self._closing[action.connection] = action.reason
             self._tasks[action.connection].cancel()
 
-    async def _hold(self, connection: int) -> None:
+    async def _hold(self, connection: int, address: str, about: dict[str, Any]) -> None:
         """One connection, from handshake to its end."""
         reason, status, retry_after_s = "closed by the exchange", None, 0.0
         try:
-            await self._receive(connection)
+            await self._receive(connection, address, about)
         except InvalidStatus as error:
             status = error.response.status_code
             reason = f"HTTP {status}"
@@ -136,9 +139,9 @@ class Sockets:
         finally:
             self._ended(connection, reason, status, retry_after_s)
 
-    async def _receive(self, connection: int) -> None:
+    async def _receive(self, connection: int, address: str, about: dict[str, Any]) -> None:
         async with websockets.connect(
-            self._address,
+            address,
             additional_headers={"X-MBX-APIKEY": self._api_key} if self._api_key else {},
             open_timeout=OPEN_TIMEOUT_S,
             close_timeout=CLOSE_TIMEOUT_S,
@@ -147,9 +150,9 @@ class Sockets:
             max_queue=4096,
         ) as socket:
             self.connections += 1
-            self._logger.info("connected", extra=self._of(connection, **self._about))
+            self._logger.info("connected", extra=self._of(connection, **about))
             self._session.opened(connection, time.monotonic())
-            take = self._receiver.opened(connection)
+            take = self._receiver.opened(connection, about)
             self.happened.set()
             async for frame in socket:
                 take(frame, time.time_ns() // 1000)

@@ -9,7 +9,8 @@ import asyncio
 import functools
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from aws_lambda_powertools import Logger
 
@@ -22,6 +23,7 @@ from tickcast.adapters.redaction import describe
 from tickcast.adapters.rest.binance import BinanceRest, RateLimited
 from tickcast.market.liveness import Newest
 from tickcast.market.session import Session
+from tickcast.market.watermark import SymbolStream
 
 REST_TIMEOUT_S = 2.0  # a later answer would be useless
 
@@ -71,11 +73,18 @@ class RestProbe:
             return
         self._last_error = ""
         for symbol, exchange in newest.items():
+            if not self._producer.serves(symbol):  # removed while REST was asked
+                continue
             delivered = {c: buffer.newest.get(symbol, Newest()) for c, buffer in self._buffers.items()}
             received = self._producer.newest(symbol)
             if self._session.probed(symbol, exchange, received, delivered, asked_s):
                 self._producer.note_quiet(symbol, asked_us)
         self._answered()
+
+
+def symbol_streams(symbols: Iterable[str]) -> list[SymbolStream]:
+    """The streams of trades and quotes of `symbols`, as `Session` wants them."""
+    return [(symbol, kind) for symbol in symbols for kind in ("trades", "quotes")]
 
 
 class Stream:
@@ -101,7 +110,7 @@ class Stream:
             self,
             logger,
             api_key=settings.api_key,
-            about={"symbols": settings.symbols},
+            about={"symbols": settings.symbols},  # of a connection: which it carries
         )
         self._probe = RestProbe(
             rest or BinanceRest(settings.rest_url, timeout_s=REST_TIMEOUT_S, tries=1),
@@ -116,6 +125,14 @@ class Stream:
     def connections(self) -> int:
         """Handshakes that succeeded."""
         return self._sockets.connections
+
+    def follow(self, settings: IngestSettings) -> None:
+        """Carry the symbols of `settings` from now on: by a new connection, which replaces the others once it
+        delivers what they do."""
+        symbols = settings.symbols
+        self._sockets.address, self._sockets.about = settings.stream_address(), {"symbols": symbols}
+        self._session.follow(symbol_streams(symbols), has_busy_stream=settings.busy_symbol not in symbols)
+        self._sockets.happened.set()
 
     async def run(self) -> None:
         """Until cancelled. Raises `FatalSessionError` when the exchange refuses permanently."""
@@ -133,11 +150,12 @@ class Stream:
             buffer.withdrawn = self._session.withdrawn(connection)
         self._probe.start_if_due()
 
-    def opened(self, connection: int) -> Take:
+    def opened(self, connection: int, about: dict[str, Any]) -> Take:
         """`connection` was established; returns what takes its frames."""
         protocol = self._settings.protocol
         control = functools.partial(self._sockets.control, connection)
-        buffer = FeedBuffer(connection, f"{self._task_name}-{connection}", protocol, control)
+        name = f"{self._task_name}-{connection}"
+        buffer = FeedBuffer(connection, name, protocol, control, about["symbols"])
         self._buffers[connection] = buffer
         self._producer.attach(buffer)
 

@@ -22,12 +22,14 @@ from local.commands import (
     retrain,
     run,
     smoke,
+    symbols,
 )
 from local.commands.command import Command, ExitStatus
 from local.commands.deployment import DeploymentNotFound
 from local.commands.explain import BronzeUnreadable
 from local.commands.export import ExportFailed
 from local.commands.smoke import WarmUpFailed
+from local.commands.symbol_checks import ExchangeSilent
 from local.drills.harness import DrillFailed
 from local.exchange.recording import RecordingError
 from local.exchange.reference import UnusableReference
@@ -38,6 +40,7 @@ from local.system.options import OptionsError
 from local.system.processes import ProcessFailed, die_with_parent
 from local.system.state_folder import StateInUse
 from tickcast.adapters.registry.model_registry import PointerRace, RegistryError
+from tickcast.adapters.registry.served_symbols import SymbolsError, SymbolsRace
 from tickcast.evaluation.backtest import EvaluationError
 from tickcast.model.training import TrainingError
 
@@ -53,12 +56,14 @@ _COMMANDS = (
     retrain.COMMAND,
     *models.COMMANDS,
     gate_check.COMMAND,
+    symbols.COMMAND,
 )
 COMMANDS = {command.name: command for command in _COMMANDS}
 REFUSALS = (ConfigError, OptionsError, StateInUse, RecordingError, UnusableReference)
 FAILURES = (
     *(ProcessFailed, FunctionFailed, MigrationFailed, DeploymentNotFound, ApiFailed, BronzeUnreadable),
     *(ExportFailed, WarmUpFailed, DrillFailed, EvaluationError, TrainingError, RegistryError, PointerRace),
+    *(ExchangeSilent, SymbolsError, SymbolsRace),
 )
 
 

@@ -19,7 +19,15 @@ from msgspec import Meta, Struct, structs
 
 from cdk.config import files, wording
 from ingest_ecs.settings import reference_address, stream_address
-from tickcast.adapters.settings import Authorisation, Days, GridMs, HorizonS, PredictEveryMs, Region
+from tickcast.adapters.settings import (
+    Authorisation,
+    Days,
+    GridMs,
+    HorizonS,
+    PredictEveryMs,
+    Region,
+    SymbolsCheckS,
+)
 from tickcast.market.symbols import is_symbol, listed
 
 # Types with the same limits as in the processes' settings are those of `adapters.settings`; where the
@@ -446,6 +454,9 @@ class AwsConfig(_Config, frozen=True, kw_only=True):
 class Environment(_Config, frozen=True, kw_only=True):
     """One deployment of tickcast.
 
+    `symbols` are those of a first deployment: `make symbols` changes them at run time. Ingest and the
+    stream's consumer look every `symbols_check_s` whether it did, at 10 s for $0.10 a month each.
+
     `keep_data` retains the bucket and the stream and snapshots the database when their stack is deleted, and
     protects the stacks and the database from deletion. `tracing` records requests with X-Ray, for some $13 a
     month where a function runs once a second or oftener.
@@ -454,6 +465,7 @@ class Environment(_Config, frozen=True, kw_only=True):
     name: Literal["local", "dev", "prod"]
     region: Region = "ap-northeast-1"
     symbols: Symbols = ("BTCUSDT", "ETHUSDT")
+    symbols_check_s: SymbolsCheckS = 10
     log_level: Literal["DEBUG", "INFO", "WARN", "ERROR"] = "INFO"
     log_retention: Retention = "TWO_WEEKS"
     keep_data: bool = False

@@ -7,6 +7,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from tickcast.adapters.http import routes
 from tickcast.adapters.http.responses import if_none_match
 from tickcast.adapters.lake.receipt_archive import ReceiptArchive
+from tickcast.adapters.lake.tally_archive import TallyArchive
 from tickcast.adapters.redis.connection import connect
 from tickcast.adapters.redis.hot_store import HotStore, now_ms
 from tickcast.adapters.registry.model_catalog import ModelCatalog
@@ -35,6 +36,7 @@ serve = ServePredictions(
     HotStore(redis_client, settings.lateness_us),
     ModelCatalog(s3_client, settings.bucket, now_ms),
     ReceiptArchive(s3_client, settings.bucket),
+    TallyArchive(s3_client, settings.bucket),
     now_ms,
 )
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from local.exchange.recording import inspect
 from local.exchange.reference import refuse_useless
+from local.exchange.simulator import LISTED
 from local.system.options import Options, OptionsError
 from tickcast.adapters import json_text
 from tickcast.adapters.variables import Secret, SettingsError, Symbols, value
@@ -58,7 +59,12 @@ def number_of(name: str, kind: type[int] | type[float] = int) -> Callable[[str],
 
 def symbols(text: str) -> tuple[str, ...]:
     """The symbols in `text`, none if it is empty. Raises `OptionsError`."""
-    return tuple(_checked("SYMBOLS", text, Symbols)) if text else ()
+    return symbols_of("SYMBOLS", text)
+
+
+def symbols_of(name: str, text: str) -> tuple[str, ...]:
+    """The same of the argument `name`."""
+    return tuple(_checked(name, text, Symbols)) if text else ()
 
 
 def secret_variable(name: str) -> str:
@@ -76,7 +82,7 @@ def _checked(name: str, text: str, kind: Any) -> Any:
 def add_system_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that `system_options` reads."""
     parser.add_argument("--feed", default="sim", help="sim (default), replay or live")
-    parser.add_argument("--symbols", default="", help="like BTCUSDT,ETHUSDT; default: all of the feed")
+    parser.add_argument("--symbols", default="", help="like BTCUSDT,ETHUSDT, sim: or how many; default: all")
     parser.add_argument(
         "--replay", nargs="+", type=Path, default=[], metavar="FILE", help="recordings to replay"
     )
@@ -89,6 +95,16 @@ def add_system_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clock-offset-ms", type=offset_ms, default=0, help="of the exchange's clock (0)")
 
 
+def _markets(feed: str, text: str) -> tuple[str, ...]:
+    """The symbols in `text`; of a simulated market it may be how many."""
+    if feed != "sim" or not text.strip().isdecimal():
+        return symbols(text)
+    count = int(text)
+    if not 1 <= count <= len(LISTED):
+        raise OptionsError(f"SYMBOLS is {count}; as a number it should be from 1 to {len(LISTED)}")
+    return LISTED[:count]
+
+
 def add_reference(parser: argparse.ArgumentParser) -> None:
     help_ = "recordings of the USD-M perpetuals, of the minutes of the others"
     parser.add_argument("--reference", nargs="+", type=Path, default=[], metavar="FILE", help=help_)
@@ -98,7 +114,7 @@ def system_options(given: argparse.Namespace) -> Options:
     """Raises `OptionsError`, `RecordingError`, `UnusableReference`."""
     options = Options(
         given.feed,
-        symbols(given.symbols),
+        _markets(given.feed, given.symbols),
         tuple(given.replay),
         tuple(given.train),
         tuple(given.reference),

@@ -11,7 +11,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from types import TracebackType
@@ -56,15 +56,16 @@ class Reply:
 
 
 class Observer:
-    """Watches `system` while entered. `sightings`, `replies` of the API once a second and `readings` at
-    random moments grow meanwhile; `errors` end a thread."""
+    """Watches `symbols` of `system`, by default all, while entered. `sightings`, `replies` of the API once a
+    second and `readings` at random moments grow meanwhile; `errors` end a thread."""
 
-    def __init__(self, system: System) -> None:
+    def __init__(self, system: System, symbols: Sequence[str] = ()) -> None:
         self.sightings: list[Sighting] = []
         self.replies: list[Reply] = []
         self.readings: list[Reply] = []
         self.errors: list[str] = []
         self._system = system
+        self._symbols = symbols or system.symbols
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self._guarded, args=[work], name=work.__name__, daemon=True)
@@ -94,7 +95,7 @@ class Observer:
             self.errors.append(f"observer: {work.__name__.strip('_')}: {describe(error)}")
 
     def _watch_predictions(self) -> None:
-        names = [keys.latest_prediction(symbol) for symbol in self._system.symbols]
+        names = [keys.latest_prediction(symbol) for symbol in self._symbols]
         with self._system.redis() as store:
             # What was there before was written at an unknown time: it is no sighting.
             newest: list[bytes | None] = store.mget(names)
@@ -115,13 +116,13 @@ class Observer:
         due_s = time.monotonic()
         while not self._stop.wait(max(0.0, due_s - time.monotonic())):
             due_s += _ASK_EVERY_S
-            for symbol in self._system.symbols:
+            for symbol in self._symbols:
                 self.replies.append(self._ask(symbol))
 
     def _read_at_random(self) -> None:
         """Moments without a memory, so that no rhythm of the predictions can fall in with them."""
         moments, due_s = random.Random(), time.monotonic()
-        for symbol in cycle(self._system.symbols):
+        for symbol in cycle(self._symbols):
             due_s += moments.expovariate(_READS_PER_S)
             if self._stop.wait(max(0.0, due_s - time.monotonic())):
                 return

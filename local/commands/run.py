@@ -21,6 +21,7 @@ from local.system.progress import Progress
 from local.system.state_folder import StateFolder
 from local.system.system import System
 from tickcast.adapters.redis import keys
+from tickcast.adapters.redis.symbol_set import SymbolSet
 
 _REFRESH_S = 1.0
 _LINE_EVERY_S = 5.0
@@ -92,6 +93,7 @@ class StatusReader:
     def __init__(self, system: System) -> None:
         self._system = system
         self._redis = system.redis()
+        self._symbols = SymbolSet(system.symbols)
         self._ticks: int | None = None  # at the previous reading
         self._at_s = 0.0
 
@@ -110,7 +112,9 @@ class StatusReader:
         ticks, at_s = health["counts"]["ticks_in"], time.monotonic()
         ticks_per_s = 0.0 if self._ticks is None else (ticks - self._ticks) / (at_s - self._at_s)
         self._ticks, self._at_s = ticks, at_s
-        symbols = self._system.symbols
+        stored: Any = self._redis.get(keys.symbols())
+        self._symbols.take(stored)
+        symbols = self._symbols.symbols
         predictions = [self._prediction(symbol) for symbol in symbols]
         found: Any = self._redis.mget([keys.accuracy(symbol) for symbol in symbols])
         rows = [

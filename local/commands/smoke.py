@@ -5,7 +5,8 @@ the observer's own: when it first saw each prediction, how the API responded eac
 were at random moments and how they did against the recording, which of the trades that the exchange sent are
 in bronze. The test passes if predictions came at least every 2 s, inference took less than 100 ms, no trade
 was lost, a fresh prediction of the model was served in at least 99 % of the seconds, and there was no other
-error. The marks of ages and delays at the default configuration are shown; they decide nothing.
+error. With ADD and REMOVE the symbols are changed meanwhile (`local.commands.symbol_changes`). The marks of
+ages and delays at the default configuration are shown; they decide nothing.
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ from local.commands.command import (
     number_of,
     passed,
     print_last_line,
+    symbols_of,
     system_options,
 )
 from local.commands.observer import Observer, Reply, Sighting
 from local.commands.recorded_mids import mids_of, price_errors, skill_as_read
+from local.commands.symbol_changes import SymbolChanges
 from local.system import http_json, progress
 from local.system.archived_trades import sent_so_far, trades_lost
 from local.system.options import OptionsError
@@ -75,6 +78,7 @@ class Report:
     fresh_share: float = 0.0
     fallbacks: int = 0
     model_id: str | None = None
+    symbols: dict[str, Any] | None = None  # how changes of them were followed; None without any
     errors: list[str] = field(default_factory=list)
 
     @property
@@ -103,6 +107,8 @@ class Report:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_system_arguments(parser)
     parser.add_argument("--seconds", type=number_of("SECONDS"), default=60, help="to measure, after warm-up")
+    parser.add_argument("--add", default="", help="symbols to add while it is measured")
+    parser.add_argument("--remove", default="", help="symbols to remove while it is measured")
 
 
 def run(given: argparse.Namespace) -> ExitStatus:
@@ -110,10 +116,13 @@ def run(given: argparse.Namespace) -> ExitStatus:
     options, seconds = system_options(given), given.seconds
     if not 1 <= seconds <= MAX_SECONDS:
         raise OptionsError(f"SECONDS is {seconds}; it should be a whole number from 1 to {MAX_SECONDS}")
+    changes = SymbolChanges(symbols_of("ADD", given.add), symbols_of("REMOVE", given.remove))
+    if changes:
+        changes.check(options)
     steps = progress.to_stderr()
     steps.say(f"[bold]tickcast smoke test[/bold]: {seconds} s, feed: {options.label}")
     with temporary_system("smoke", options, steps) as system:
-        report = measure(system, seconds, steps)
+        report = measure(system, seconds, steps, changes)
         system.state.keeps_logs = not report.ok
     Console().print(table(report))
     print_last_line(report.last_line())
@@ -128,11 +137,12 @@ COMMAND = Command(
 )
 
 
-def measure(system: System, seconds: int, progress: Progress) -> Report:
+def measure(system: System, seconds: int, progress: Progress, changes: SymbolChanges | None = None) -> Report:
     """`observe`, then stop ingest, which flushes its buffer, and count the trades that arrived."""
-    report = observe(system, seconds, progress)
+    changes = changes or SymbolChanges()
+    report = observe(system, seconds, progress, changes)
     if system.exchange_url:
-        sent = sent_so_far(system)
+        sent = changes.due(sent_so_far(system, changes.add))
         try:
             system.stop_ingest()
         except ProcessFailed as failure:
@@ -143,51 +153,59 @@ def measure(system: System, seconds: int, progress: Progress) -> Report:
     return report
 
 
-def observe(system: System, seconds: int, progress: Progress) -> Report:
-    """Watch `system` for `seconds` after warm-up; all figures but those of ticks sent and lost.
+def observe(system: System, seconds: int, progress: Progress, changes: SymbolChanges | None = None) -> Report:
+    """Watch `system` for `seconds` after warm-up; all figures but those of ticks sent and lost. Changes are
+    made after half of them, and take time of their own.
 
     Raises `WarmUpFailed`, or `ProcessFailed` when a process ends meanwhile.
     """
-    with Observer(system) as observer:
+    changes = changes or SymbolChanges()
+    staying = changes.staying(system.symbols)
+    with Observer(system, staying) as observer:
         with progress.step("warm-up: the model's first predictions"):
-            wait_for_model(system, observer)
+            wait_for_model(system, observer, staying)
         start_ms = observer.now_ms()
         with progress.step(f"measuring for {seconds} s"):
-            _wait(system, observer, seconds)
+            _wait(system, observer, seconds / 2)
+            changes.make(system, progress)
+            _wait(system, observer, seconds / 2)
         end_ms = observer.now_ms()
     report = Report(system.options.feed, seconds, errors=list(observer.errors))
     sightings = [seen for seen in observer.sightings if start_ms <= seen.seen_ms <= end_ms]
     replies = [reply for reply in observer.replies if start_ms <= reply.asked_ms <= end_ms]
     readings = [reading for reading in observer.readings if start_ms <= reading.asked_ms <= end_ms]
-    fill_in(report, system.symbols, sightings, replies, start_ms, end_ms)
+    if changes:
+        report.symbols = changes.changed.as_json()
+        report.errors += changes.changed.failures
+    fill_in(report, staying, sightings, replies, start_ms, end_ms)
     fill_in_ages(report, readings)
-    report.errors += access_errors(system)
+    report.errors += access_errors(system, staying[0])
     if system.exchange_url and system.options.feed == "replay":
         with progress.step("comparing answers with the recording"):
             compare_with_recording(report, system.exchange_url, sightings, [*replies, *readings], readings)
     return report
 
 
-def wait_for_model(system: System, observer: Observer) -> None:
-    """Wait until the observer has seen a prediction of the model for every symbol. Raises `WarmUpFailed`."""
+def wait_for_model(system: System, observer: Observer, symbols: Sequence[str]) -> None:
+    """Wait until the observer has seen a prediction of the model for each of `symbols`. Raises
+    `WarmUpFailed`."""
     deadline = time.monotonic() + _WARM_UP_S
     while True:
         newest = {seen.prediction["symbol"]: seen.prediction for seen in list(observer.sightings)}
-        if all(s in newest and newest[s]["source"] == "model" for s in system.symbols):
+        if all(s in newest and newest[s]["source"] == "model" for s in symbols):
             return
         if time.monotonic() > deadline or observer.errors:
             reasons = [
-                f"{s}: {newest[s]['reason'] if s in newest else 'no prediction at all'}"
-                for s in system.symbols
+                f"{s}: {newest[s]['reason'] if s in newest else 'no prediction at all'}" for s in symbols
             ]
             raise WarmUpFailed("; ".join([f"no prediction of the model within {_WARM_UP_S} s", *reasons]))
         _wait(system, observer, 0.2)
 
 
-def access_errors(system: System) -> list[str]:
+def access_errors(system: System, symbol: str) -> list[str]:
     """Errors of access: the API has to refuse a caller without a key, and `/health` has to be ok."""
     errors = []
-    without_key = http_json.get(f"{system.api_url}predictions/{system.symbols[0]}")
+    without_key = http_json.get(f"{system.api_url}predictions/{symbol}")
     if without_key.status != 403:
         errors.append(f"API: a request without a key returned {without_key.status}, not 403")
     health = http_json.get(f"{system.api_url}health")
@@ -291,6 +309,8 @@ def table(report: Report) -> Table:
     shown.add_row("seconds answered by the model", f"{report.fresh_share:.2%}", "", "", f"≥ {FRESH_MIN:.0%}")
     shown.add_row("ticks sent / trades lost", f"{report.ticks_in}", f"{report.ticks_lost}", "", "0 lost")
     shown.add_row("predictions / fallbacks", f"{report.predictions}", f"{report.fallbacks}")
+    for name, seconds in (report.symbols or {}).items():
+        shown.add_row(f"symbols, {name}", ", ".join(f"{symbol} {s}" for symbol, s in seconds.items()) or "-")
     shown.add_row("model", report.model_id or "none")
     shown.caption = "\n".join(report.failures)
     return shown

@@ -77,6 +77,15 @@ def check_room(environment: str, deployed: Sequence[str], after: Sequence[str]) 
         raise SymbolRefused(f"{problem} in cdk/config/{environment}.yaml, then make deploy ENV={environment}")
 
 
+def differs(deployed: Sequence[str], served: Sequence[str]) -> str:
+    """How what is served differs from what was deployed, in words; empty if it does not."""
+    added = [symbol for symbol in served if symbol not in deployed]
+    removed = [symbol for symbol in deployed if symbol not in served]
+    parts = [f"{listed(added)} added" if added else "", f"{listed(removed)} removed" if removed else ""]
+    found = ", ".join(part for part in parts if part)
+    return f"at run time {found}" if found else ""
+
+
 def quota_problem(environment: Environment, deployed: int, after: int) -> str:
     """Which quota of an API that was deployed for so many symbols is too low for its callers to poll each of
     `after` symbols once a second; empty if none is. One that is set explicitly is as its owner wants it."""

@@ -22,6 +22,7 @@ from local.system import http_json
 from local.system.api import Api, ApiFailed
 
 TIMEOUT_S = 5.0
+_FEED = "feed:"  # a part of `/health`, of each symbol
 
 
 class Source(NamedTuple):
@@ -115,25 +116,34 @@ def of_exchange(symbols: dict[str, Any]) -> Iterator[Metric]:
 
 
 class Reports(Collector):
-    """Everything, read for each scrape."""
+    """Everything, read for each scrape, of the symbols that `/health` names then; `symbols` until it does."""
 
     def __init__(self, api: Api, exchange_url: str, symbols: list[str]) -> None:
-        def sent() -> Iterator[Metric]:
-            yield from of_exchange(
-                http_json.get(f"{exchange_url}/local/sent", timeout_s=TIMEOUT_S).body["symbols"]
-            )
+        self._api = api
+        self._exchange_url = exchange_url
+        self._symbols = symbols
 
-        self._sources = [Source("health", lambda: of_health(api.services())), Source("exchange", sent)]
-        for symbol in symbols:
-            self._sources += [
-                Source(f"predictions/{symbol}", _of(of_prediction, api, "predictions", symbol)),
-                Source(f"accuracy/{symbol}", _of(of_accuracy, api, "accuracy", symbol)),
-            ]
+    def _sources(self) -> Iterator[Source]:
+        yield Source("health", self._health)
+        yield Source("exchange", self._sent)
+        for symbol in self._symbols:
+            yield Source(f"predictions/{symbol}", _of(of_prediction, self._api, "predictions", symbol))
+            yield Source(f"accuracy/{symbol}", _of(of_accuracy, self._api, "accuracy", symbol))
+
+    def _health(self) -> Iterator[Metric]:
+        services = self._api.services()
+        served = [name.removeprefix(_FEED) for name in services if name.startswith(_FEED)]
+        self._symbols = served or self._symbols
+        return of_health(services)
+
+    def _sent(self) -> Iterator[Metric]:
+        sent = http_json.get(f"{self._exchange_url}/local/sent", timeout_s=TIMEOUT_S).body["symbols"]
+        return of_exchange(sent)
 
     def collect(self) -> Iterator[Metric]:
         up = GaugeMetricFamily("tickcast_source_up", "1 when it answered", labels=["source"])
         merged: dict[str, Metric] = {}
-        for source in self._sources:
+        for source in self._sources():
             try:
                 found = list(source.read())
             except (OSError, ValueError, KeyError, TypeError, ApiFailed):

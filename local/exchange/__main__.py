@@ -15,6 +15,7 @@ from local.exchange.log import log
 from local.exchange.recording import RecordingError, inspect
 from local.exchange.replay import Replay
 from local.exchange.server import Settings, now_us, serve
+from local.exchange.simulator import LISTED
 from tickcast.adapters.variables import SettingsError, value
 from tickcast.market.symbols import is_symbol
 
@@ -32,12 +33,15 @@ def settings(arguments: list[str]) -> Settings:
     if given.speed != 1 and given.feed == "sim":
         parser.error("--speed is for --feed replay: a simulated market runs in real time")
     replay = Replay(map(inspect, given.replay), map(inspect, given.reference)) if given.replay else None
+    if given.listed is not None and given.feed == "replay":
+        parser.error("--listed is for --feed sim: a replay has the markets of its files")
     symbols = given.symbols or (tuple(replay.symbols) if replay else _SYMBOLS)
     missing = set(symbols).difference(replay.symbols) if replay else ()
     if missing:
         parser.error(f"none of the files to replay has {', '.join(sorted(missing))}")
     return Settings(
         symbols=symbols,
+        listed=(LISTED if given.listed is None else given.listed) if given.feed == "sim" else (),
         api_key=given.api_key,
         port=given.port,
         host=given.host,
@@ -68,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--host", choices=hosts, default=hosts[0], help="0.0.0.0 lets others in; default: this machine alone")
     add("--api-key", default="local", help="the key that clients of the stream must send")
     add("--symbols", type=_symbols, help="default: BTCUSDT,ETHUSDT, or those of the recordings")
+    add("--listed", type=_symbols, help="sim: markets that open with their first listener; default: 28")
     add("--seed", type=int, default=7, help="sim: same seed and epoch, same market")
     add("--epoch-us", type=int, help="sim: where its history starts (µs)")
     history_s = _limited("--history-s", Annotated[float, Meta(ge=0, le=3650 * 86_400)])

@@ -72,6 +72,7 @@ class Market:
     def __init__(self, symbol: str, is_simulated: bool, history_s: float = 0) -> None:
         self.symbol = symbol
         self.is_simulated = is_simulated
+        self.is_open = False  # one that is only listed has no ticks
         # From 0 on, to distinguish the beginning of the market from the edge of its history.
         capacity = max(MAX_AGG_TRADES, int(history_s * AGG_TRADES_PER_S))
         self.trades = TradeHistory(capacity, first_agg_id=0)

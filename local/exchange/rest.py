@@ -165,9 +165,9 @@ class RestApi:
     # --------------------------------------------------------------------------------------- not Binance's
 
     async def sent(self, request: web.Request) -> web.Response:
-        """The counts of what was published of each symbol (see `Sent`), and where a simulated history starts;
-        times in µs."""
-        symbols = {symbol: vars(market.sent) for symbol, market in self._markets.items()}
+        """The counts of what was published of each open market (see `Sent`), and where a simulated history
+        starts; times in µs."""
+        symbols = {symbol: vars(market.sent) for symbol, market in self._markets.items() if market.is_open}
         return web.json_response({"symbols": symbols, "feed": self._feed, "epoch_us": self.epoch_us})
 
     async def quote(self, request: web.Request) -> web.Response:

@@ -40,6 +40,7 @@ from tickcast.adapters import json_text
 
 JSON_PREFIX = "/json"  # of the keyless mirror
 USDM_PREFIX = "/usdm/public"  # of the perpetuals
+_BEHIND_US = 20_000  # of a market that begins: the rest is sent late
 _CLOSING_S = 2.0  # for clients to complete the closing handshake
 
 
@@ -49,6 +50,7 @@ class Settings:
 
     symbols: tuple[str, ...]
     api_key: str
+    listed: tuple[str, ...] = ()  # further markets, each simulated from its first listener on
     port: int = 0  # 0: any free one
     host: str = "127.0.0.1"
     seed: int = 7
@@ -74,8 +76,11 @@ class Exchange:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.markets = {
-            symbol: Market(symbol, settings.feed == "sim", settings.history_s) for symbol in settings.symbols
+            symbol: Market(symbol, settings.feed == "sim", settings.history_s)
+            for symbol in dict.fromkeys((*settings.symbols, *settings.listed))
         }
+        for symbol in settings.symbols:
+            self.markets[symbol].is_open = True
         streams = [stream for market in self.markets.values() for stream in market.streams]
         self.subscriptions = Subscriptions(streams, settings.limits)
         perpetuals = [market.perpetual_stream for market in self.markets.values()]
@@ -92,6 +97,7 @@ class Exchange:
             self.now_us,
         )
         self._control = Control(self._faults)
+        self._epoch_us = self.now_us()
         self._rest = RestApi(self.markets, settings.feed, self.now_us, self._faults)
 
     def now_us(self) -> int:
@@ -100,7 +106,7 @@ class Exchange:
 
     def note_epoch(self, epoch_us: int) -> None:
         """The simulated history starts here."""
-        self._rest.epoch_us = epoch_us
+        self._rest.epoch_us = self._epoch_us = epoch_us
 
     def app(self) -> web.Application:
         app = web.Application(middlewares=[self._rest.answer, self._control.interfere])
@@ -185,18 +191,38 @@ class Exchange:
             if sending.due_us > until_us:
                 return itertools.chain([sending], feed)
             market.record(sending.event)
-            if count % 5_000 == 0:
-                await asyncio.sleep(0)  # a signal may be waiting
+            if count % 500 == 0:
+                await asyncio.sleep(0)  # a signal may be waiting, or another market due
         return feed
 
     async def run(self, market: Market, feed: Feed | None) -> None:
-        """Publish a market in real time: `feed`, or the replay from its first listener on."""
+        """Publish a market in real time: `feed`, or from its first listener on the replay or simulation."""
         if feed is None:
-            assert self.settings.replay is not None
             await self.subscriptions.first_to(market.streams)
-            log("replay_starts", symbol=market.symbol, speed=self.settings.speed)
-            feed = self.settings.replay.feed(market.symbol, self.now_us(), self.settings.speed)
+            feed = await self._feed_from_now(market)
         await pace(feed, lambda: market.time_us(self.now_us()), lambda batch: self.publish(market, batch))
+
+    async def _feed_from_now(self, market: Market) -> Feed:
+        settings = self.settings
+        if settings.replay is None:
+            market.is_open = True
+            return await self.simulated_feed(market)
+        log("replay_starts", symbol=market.symbol, speed=settings.speed)
+        return settings.replay.feed(market.symbol, self.now_us(), settings.speed)
+
+    async def simulated_feed(self, market: Market) -> Feed:
+        """The market's simulation from now on; earlier ticks, from the epoch on, are added to its history."""
+        symbol, seed, epoch_us = market.symbol, self.settings.seed, self._epoch_us
+        ticks = simulate(symbol, seed, epoch_us)
+        # The perpetual has no history to serve, and simulating it takes as long as the market itself.
+        events = with_perpetual(ticks, symbol, seed, self.now_us())
+        feed: Feed = (Sending(event.time_us, event.time_us, event) for event in events)
+        recorded_us = epoch_us
+        while self.now_us() - recorded_us > _BEHIND_US:  # that takes its time
+            recorded_us = self.now_us()
+            feed = await self.record_history(market, feed, recorded_us)
+        log("simulated_history", symbol=symbol, seed=seed, epoch_us=epoch_us)
+        return feed
 
     async def close_connections(self) -> None:
         self._faults.end()
@@ -257,19 +283,10 @@ async def serve(settings: Settings) -> int:
 
 
 async def _simulated_feeds(exchange: Exchange) -> dict[str, Feed]:
-    """Every market's simulation from now on; earlier ticks are added to its history."""
+    """The simulation of every market but the listed ones."""
     settings = exchange.settings
-    epoch_us = settings.epoch_us or exchange.now_us() - int(settings.history_s * 1e6)
-    exchange.note_epoch(epoch_us)
-    feeds = {}
-    for symbol, market in exchange.markets.items():
-        ticks = simulate(symbol, settings.seed, epoch_us)
-        # The perpetual has no history to serve, and simulating it takes as long as the market itself.
-        events = with_perpetual(ticks, symbol, settings.seed, exchange.now_us())
-        feed = (Sending(event.time_us, event.time_us, event) for event in events)
-        feeds[symbol] = await exchange.record_history(market, feed, exchange.now_us())
-        log("simulated_history", symbol=symbol, seed=settings.seed, epoch_us=epoch_us)
-    return feeds
+    exchange.note_epoch(settings.epoch_us or exchange.now_us() - int(settings.history_s * 1e6))
+    return {symbol: await exchange.simulated_feed(exchange.markets[symbol]) for symbol in settings.symbols}
 
 
 async def _until(stop: asyncio.Event, exchange: Exchange, feeds: Mapping[str, Feed]) -> int:

@@ -133,6 +133,44 @@ OTHER = Profile(
     sweep_steps=2.0,
 )
 PROFILES = {"BTCUSDT": BTCUSDT, "ETHUSDT": ETHUSDT}
+# The markets of an exchange that is not told which.
+LISTED = tuple(
+    f"{asset}USDT"
+    for asset in (
+        *(
+            "BTC",
+            "ETH",
+            "BNB",
+            "SOL",
+            "XRP",
+            "ADA",
+            "DOGE",
+            "AVAX",
+            "DOT",
+            "LINK",
+            "LTC",
+            "BCH",
+            "TRX",
+            "UNI",
+        ),
+        *(
+            "ATOM",
+            "XLM",
+            "ETC",
+            "FIL",
+            "NEAR",
+            "APT",
+            "ARB",
+            "OP",
+            "SUI",
+            "TON",
+            "ICP",
+            "AAVE",
+            "ALGO",
+            "HBAR",
+        ),
+    )
+)
 
 
 def simulate(symbol: str, seed: int, start_us: int) -> Iterator[Tick]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import fastavro
@@ -18,11 +19,12 @@ _IDLE_S = 15  # without a missing trade arriving, beyond the batch window: the r
 SentTrades = dict[str, dict[str, Any]]  # by symbol: trades, quotes, first_id, last_id, …
 
 
-def sent_so_far(system: System) -> SentTrades:
-    """The exchange's counts of what it sent; ingest has had the time to receive it when this returns."""
-    symbols: SentTrades = http_json.get(f"{system.exchange_url}/local/sent").body["symbols"]
+def sent_so_far(system: System, added: Sequence[str] = ()) -> SentTrades:
+    """The exchange's counts of what it sent of the system's symbols and those `added` since; ingest has had
+    the time to receive it when this returns."""
+    markets: SentTrades = http_json.get(f"{system.exchange_url}/local/sent").body["symbols"]
     time.sleep(_SETTLE_S)
-    return symbols
+    return {symbol: markets[symbol] for symbol in (*system.symbols, *added)}
 
 
 def trades_lost(system: System, sent: SentTrades) -> int:

@@ -11,7 +11,8 @@ from local.system.options import HISTORY_S
 from local.system.progress import Progress
 from local.system.seed import load_requests, seed_bronze
 from tickcast.adapters.redis.hot_store import now_ms
-from tickcast.adapters.registry.model_watcher import ModelWatcher, inline
+from tickcast.adapters.registry.model_watcher import ModelWatcher
+from tickcast.adapters.registry.polling import inline
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ HISTORY_S = 1800  # simulated: served by the exchange's REST API, and a first mo
 MAX_HISTORY_S = 7 * 86_400  # simulating a day takes a minute and a half
 MAX_SPEED = 1000
 MAX_CLOCK_OFFSET_MS = 4_000  # ticks that seem to be 5 s ahead are refused
-LIVE_SYMBOLS = ("BTCUSDT", "ETHUSDT")
+LIVE_SYMBOLS = SIM_SYMBOLS = ("BTCUSDT", "ETHUSDT")  # without others
 
 
 class OptionsError(ValueError):

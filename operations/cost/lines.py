@@ -149,8 +149,15 @@ def _lake(inventory: Inventory, usage: Usage) -> Iterator[Entry]:
     yield "lake_storage", f"S3: {near_days} days of ticks", near, "s3_standard_gb"
     yield "lake_cheaper_storage", f"S3: {usage.cheaper_days} days in a cheaper class", far, "s3_glacier_ir_gb"
     yield "lake_transitions", "S3: moves to the cheaper class", moved, "s3_glacier_ir_transition"
-    yield "lake_writes", "S3: writes and lists", usage.bronze_files + 4 * usage.audits, "s3_put"
-    yield "lake_reads", "S3: reads", usage.model_reads + usage.bronze_files, "s3_get"
+    receipts = "receipts, tallies"
+    if usage.receipts_between:
+        receipts = f"{inventory.receipts_between_keep_days} days of receipts in between, {receipts}"
+    kept = f"S3: {inventory.receipts_keep_days} days of {receipts}"
+    yield "receipts_storage", kept, usage.receipts_gb, "s3_standard_gb"
+    written = usage.bronze_files + usage.receipt_files + usage.tally_files
+    yield "lake_writes", "S3: writes and lists", written + 4 * usage.audits, "s3_put"
+    read = usage.model_reads + usage.symbol_reads + usage.bronze_files + usage.receipt_files
+    yield "lake_reads", "S3: reads", read, "s3_get"
 
 
 def _api(inventory: Inventory, usage: Usage) -> Iterator[Entry]:

@@ -14,6 +14,7 @@ from botocore.awsrequest import AWSRequest
 from local.system import cloud, http_json
 from local.system.api import Api
 from operations.deployment.account import Account, Say
+from operations.deployment.served import difference, served
 from operations.deployment.stacks import Sleep
 from operations.failures import OperationFailed
 from tickcast.adapters.redaction import describe
@@ -46,8 +47,8 @@ class CheckApi:
 
     def run(self, account: Account, say: Say) -> None:
         api = api_of(account)
-        deadline, said = time.monotonic() + self._patience_s, ""
-        while (seen := self._look(api, account.environment.symbols)).problems:
+        deadline, said, found = time.monotonic() + self._patience_s, "", served(account)
+        while (seen := self._look(api, found.symbols)).problems:
             if (text := "; ".join(seen.problems)) != said:
                 say(f"not yet: {text}")
                 said = text
@@ -59,6 +60,10 @@ class CheckApi:
         say("health, predictions and the OpenAPI document are well")
         for answer in seen.answers:
             say(answer)
+        if differs := difference(account, found):
+            say(
+                f"{differs}: that takes precedence over the configuration (`make symbols AWS={account.name}`)"
+            )
 
     def _look(self, api: Api, symbols: tuple[str, ...]) -> Seen:
         """What is said in the end comes from the same answers that were judged: asked once more, the API may

@@ -22,6 +22,7 @@ from operations.deployment.exchange_key import stored_value
 from operations.deployment.first_model import bucket, name_of, running
 from operations.deployment.foundation import LEAST_BOOTSTRAP, bootstrap_version
 from operations.deployment.migration import revision
+from operations.deployment.served import difference, room_problem, served
 from operations.deployment.steps import FAILURES
 from operations.deployment.version import version
 from operations.failures import OperationFailed
@@ -177,6 +178,24 @@ def _of_model(account: Account) -> Iterator[State]:
         yield State(False, "no model: every answer is a fallback", _deploy(account))
 
 
+def _of_symbols(account: Account) -> Iterator[State]:
+    found = served(account)
+    what = f"symbols: {', '.join(found.symbols)}"
+    if not found.version:
+        yield State(True, f"{what}, as configured")
+        return
+    what += f", version {found.version} since {found.since}"
+    if problem := room_problem(account, found):
+        yield State(False, what, problem)
+    elif differs := difference(account, found):
+        file = f"cdk/config/{account.name}.yaml"
+        yield State(
+            True, f"{what}; {differs}, which takes precedence over {file}", f"the same symbols in {file}"
+        )
+    else:
+        yield State(True, f"{what}, as configured")
+
+
 def _of_alarms(account: Account) -> Iterator[State]:
     names = [
         resource.physical_id
@@ -217,7 +236,7 @@ def _deploy(account: Account) -> str:
 _OF_ACCOUNT: tuple[Check, ...] = (_of_bootstrap, _of_stacks)
 _OF_APP: tuple[Check, ...] = (
     *(_of_version, _of_key, _of_ingest, _of_migration, _of_stream_consumers, _of_model),
-    *(_of_alarms, _of_api),
+    *(_of_symbols, _of_alarms, _of_api),
 )
 
 

@@ -31,7 +31,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     ),
     "`make doctor`": ("operations/deployment/doctor.py",),
     "`make destroy`": ("operations/deployment/destroy.py", "operations/deployment/leftovers.py"),
-    "`make backfill`, `retrain`, `models`, `promote`, `rollback` with `AWS=`; deploy too": (
+    "`make symbols`, `backfill`, `retrain`, `models`, `promote`, `rollback` with `AWS=`; deploy too": (
         *("local/commands/execution.py", "local/system/cloud.py"),
         f"{_CORE}/adapters/registry/model_registry.py",
     ),

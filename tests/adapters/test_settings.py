@@ -75,6 +75,7 @@ WHOLE_NUMBERS = {
     "FEATURES_TTL_S": ("predict", ["10", "86400"], ["0", "9", "-60", "86401"]),
     "AUDIT_EVERY_MINUTES": ("audit", ["1", "15"], ["0", "16"]),
     "AUDIT_SAMPLE": ("audit", ["1", "60"], ["0", "61"]),
+    "SYMBOLS_CHECK_S": ("predict", ["1", "60"], ["0", "61", "0.5"]),
     "REDIS_PORT": ("predict", ["1", "65535"], ["0", "-1", "65536"]),
     "PRIMARY_HORIZON_S": ("predict", ["1", "2", "5", "10"], ["0", "3", "-1", "02"]),
     "HEALTH_PORT": ("ingest", ["0", "65535"], ["-1", "65536"]),
@@ -88,6 +89,8 @@ WHOLE_NUMBERS = {
     "DRIFT_RAISE_AFTER": ("score", ["1", "10080"], ["0", "10081"]),
     "DRIFT_COOL_DOWN_HOURS": ("score", ["1", "8760"], ["0", "-12", "8761"]),
     "DRIFT_WINDOW_HOURS": ("score", ["1", "168"], ["0", "169"]),
+    "RECEIPTS_KEEP_DAYS": ("serve", ["1", "3650"], ["0", "-1", "3651"]),
+    "RECEIPTS_BETWEEN_KEEP_DAYS": ("score", ["0", "3650"], ["-1", "3651"]),
     "HISTORY_DAYS": ("score", ["1", "3650"], ["0", "-2", "3651"]),
     "TRAIN_DAYS": ("score", ["0", "3650"], ["-1", "3651"]),
 }

@@ -16,6 +16,7 @@ from tests.fixtures.settings import configured
 from tests.fixtures.store_at import StoreAt
 from tickcast.adapters.http.responses import Response
 from tickcast.adapters.lake.receipt_archive import ReceiptArchive
+from tickcast.adapters.lake.tally_archive import TallyArchive
 from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.hot_store import HotStore
 from tickcast.adapters.registry.model_catalog import ModelCatalog
@@ -41,8 +42,8 @@ class Api:
         store.at_ms = self.clock_ms
         settings = configured(ServePredictionsSettings, SYMBOLS="BTCUSDT,ETHUSDT")
         models = ModelCatalog(lambda: None, BUCKET, self.clock_ms)
-        archive = ReceiptArchive(lambda: None, BUCKET)
-        self._serve = ServePredictions(settings, store, models, archive, self.clock_ms)
+        archives = ReceiptArchive(lambda: None, BUCKET), TallyArchive(lambda: None, BUCKET)
+        self._serve = ServePredictions(settings, store, models, *archives, self.clock_ms)
 
     def clock_ms(self) -> float:
         return self.at_ms

@@ -20,8 +20,9 @@ from tickcast.adapters.postgres import training_rows
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.model_registry import RegistryError
-from tickcast.adapters.registry.model_watcher import ModelWatcher, inline
+from tickcast.adapters.registry.model_watcher import ModelWatcher
 from tickcast.adapters.registry.pointer import LIFTED
+from tickcast.adapters.registry.polling import inline
 from tickcast.adapters.settings import DatabaseSettings
 from tickcast.features.vector import FEATURE_NAMES
 from tickcast.functions import train_model as training_function

@@ -21,10 +21,13 @@ from tests.fixtures.aws import BUCKET
 from tests.fixtures.hot_path import commit, put_model
 from tests.fixtures.settings import configured
 from tickcast.adapters import json_text
+from tickcast.adapters.lake.receipt_archive import ReceiptArchive
+from tickcast.adapters.lake.tally_archive import TallyArchive
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.postgres.score_store import ScoreStore, in_shadow
 from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.hot_store import HotStore, Writes
+from tickcast.adapters.registry.served_symbols import ServedSymbols, hot_text
 from tickcast.adapters.settings import DatabaseSettings, ScorePredictionsSettings, ScoreSettings
 from tickcast.evaluation import drift
 from tickcast.evaluation.drift import DriftPolicy
@@ -36,6 +39,7 @@ from tickcast.functions.score_predictions import Result, ScorePredictions
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.serving.records import Prediction
 from tickcast.serving.state import SymbolState
+from tickcast.units import DAY_US, HOUR_US
 
 pytestmark = pytest.mark.integration
 
@@ -96,6 +100,34 @@ def scorer(redis_client: redis.Redis, s3: Any, score_database: Database) -> Call
         )(remaining_ms)
 
     return run
+
+
+def test_receipts_and_the_tallies_of_whole_hours_go_to_the_lake(
+    hot: Hot, scorer: Callable[..., Result], s3: Any, score_database: Database
+) -> None:
+    made = [records.prediction((NOON + second) * 1000, horizons={}) for second in (0, 3900)]
+    hot.write([at(second) for second in (0, 1, 3700)], made)
+    archive, receipts = TallyArchive(lambda: s3, BUCKET), ReceiptArchive(lambda: s3, BUCKET)
+    day_us = NOON * 1_000_000 // DAY_US * DAY_US
+    assert scorer(3600 + 59).problems == []  # the hour's last outcomes may still come
+    assert archive.newest_day_us(SYMBOL) is None
+    assert scorer(3600 + 61).problems == []
+    found = archive.read(SYMBOL, day_us, day_us + DAY_US)
+    stored = ScoreStore(score_database.connection()).tallies(SYMBOL, 0, 2**62, HOUR_US)
+    assert found.tallies["count"].sum() == 2
+    assert np.array_equal(found.tallies, stored[stored["block"] == NOON // 3600])
+    assert (found.first_us, found.until_us) == ((NOON + 2) * 1_000_000, (NOON + 3600) * 1_000_000)
+    assert receipts.find(SYMBOL, NOON * 1000) is not None
+
+
+def test_a_lake_that_is_away_stops_no_scoring(hot: Hot, scorer: Callable[..., Result], s3: Any) -> None:
+    s3.delete_bucket(Bucket=BUCKET)
+    hot.write([at(0), at(3700)], [records.prediction((NOON + second) * 1000) for second in (0, 3900)])
+    result = scorer(3661)
+    assert result.outcomes == 2
+    assert result.failed == [SYMBOL]
+    assert any("receipts of BTCUSDT are not archived" in problem for problem in result.problems)
+    assert any("tallies of BTCUSDT are not archived" in problem for problem in result.problems)
 
 
 def test_symbols_that_time_ran_out_for_are_first_in_the_next_run(
@@ -500,6 +532,19 @@ def test_the_time_before_the_first_model_does_not_count_as_unavailable(
     assert result.available[SYMBOL] == pytest.approx(1.0, abs=0.01)
     assert result.hours[SYMBOL].availability == pytest.approx(0.5, abs=0.01)  # what readers got
     assert scorer(2401 + 600).available[SYMBOL] == pytest.approx(0.65, abs=0.02)  # an outage counts
+
+
+def test_symbols_are_scored_as_they_are_served_and_a_new_one_has_time_to_begin(
+    redis_client: redis.Redis, scorer: Callable[..., Result], s3: Any
+) -> None:
+    in_force(s3, -3600)
+    since = datetime.fromtimestamp(NOON, UTC).isoformat()
+    served = ServedSymbols(symbols=("SOLUSDT", SYMBOL), version=1, since=since)
+    redis_client.set(keys.symbols(), hot_text(served))
+    result = scorer(60)
+    assert result.symbols == (*result.hours,) == ("SOLUSDT", SYMBOL)
+    assert result.available == {}  # neither has been answered for yet
+    assert scorer(121).available == {"SOLUSDT": 0.0, SYMBOL: 0.0}
 
 
 def test_a_model_that_vanished_is_unavailable(hot: Hot, scorer: Callable[..., Result]) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from msgspec.structs import replace
 
 from tests.fixtures.emitted_metrics import CONTEXT, hour, metrics_in
 from tests.fixtures.paths import load_handler
@@ -45,6 +44,7 @@ def metrics(text: str) -> dict[tuple[str, str], float]:
 def test_alarms_see_all_symbols_together(module: Any, capsys: pytest.CaptureFixture[str]) -> None:
     skill = Skill(value=0.05, low=None, high=None)
     result = Result(
+        symbols=("BTCUSDT", "ETHUSDT"),
         hours={"BTCUSDT": hour(count=60, skill=skill, coverage=0.8), "ETHUSDT": hour(0.5)},
         available={"BTCUSDT": 0.999, "ETHUSDT": 0.5},
         drift={"BTCUSDT": DriftState("m", is_drifting=True), "ETHUSDT": DriftState("m")},
@@ -70,8 +70,8 @@ def test_without_a_model_that_is_counted_and_nothing_else(
 
 def test_dimensions_are_ascii_and_values_numbers(module: Any, capsys: pytest.CaptureFixture[str]) -> None:
     of_symbol = hour(count=60, coverage=math.nan, direction=0.5)
-    module.settings = replace(module.settings, symbols=("币安人生USDT",))
-    module.score_predictions = lambda remaining_ms: Result(hours={"币安人生USDT": of_symbol})
+    result = Result(symbols=("币安人生USDT",), hours={"币安人生USDT": of_symbol})
+    module.score_predictions = lambda remaining_ms: result
     module.handler({}, CONTEXT)
     assert metrics(capsys.readouterr().out) == {(quote("币安人生USDT"), "Direction"): 50}
 
@@ -79,9 +79,9 @@ def test_dimensions_are_ascii_and_values_numbers(module: Any, capsys: pytest.Cap
 def test_the_number_of_metrics_has_a_bound(module: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """And they are of the same symbols, whichever a run that ran out of time began with."""
     symbols = tuple(f"S{number}USDT" for number in range(SYMBOLS_SHOWN + 5))
-    module.settings = replace(module.settings, symbols=symbols)
     hours = {symbol: hour(coverage=0.8) for symbol in (*symbols[7:], *symbols[:7])}
-    module.score_predictions = lambda remaining_ms: Result(hours=hours, available=dict.fromkeys(hours, 1.0))
+    result = Result(symbols=symbols, hours=hours, available=dict.fromkeys(hours, 1.0))
+    module.score_predictions = lambda remaining_ms: result
     module.handler({}, CONTEXT)
     found = metrics(capsys.readouterr().out)
     assert found.keys() == {("", "Availability"), *((each, "Coverage") for each in symbols[:SYMBOLS_SHOWN])}

@@ -11,6 +11,8 @@ from contextlib import ExitStack
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
+import msgspec
+import numpy as np
 import pytest
 import redis
 from botocore.exceptions import ClientError
@@ -18,6 +20,7 @@ from msgspec.structs import asdict, replace
 
 from layers import site_files
 from tests.fixtures import records
+from tests.fixtures import tallies as planted
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.hot_path import commit
 from tests.fixtures.settings import configured
@@ -25,14 +28,16 @@ from tests.fixtures.store_at import StoreAt
 from tickcast.adapters.http.bodies import CARDS_SHOWN
 from tickcast.adapters.http.responses import Response, as_json, if_none_match
 from tickcast.adapters.http.routes import ROUTES
+from tickcast.adapters.lake import tally_archive
 from tickcast.adapters.lake.receipt_archive import Folder, ReceiptArchive
+from tickcast.adapters.lake.tally_archive import TallyArchive
 from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.connection import connect
 from tickcast.adapters.redis.hot_store import HotStore, Writes
 from tickcast.adapters.registry.model_catalog import ModelCatalog
 from tickcast.adapters.registry.pointer import POINTER
 from tickcast.adapters.settings import ServePredictionsSettings
-from tickcast.evaluation.live_scores import NO_TALLIES, AccuracySummary, SpanAccuracy, score
+from tickcast.evaluation.live_scores import NO_TALLIES, AccuracySummary, SpanAccuracy, Tallies, score
 from tickcast.features.ring import BarRing
 from tickcast.functions.past_predictions import REQUESTS
 from tickcast.functions.serve_predictions import (
@@ -98,9 +103,10 @@ class Api:
         if isinstance(store, StoreAt):
             store.at_ms = lambda: (AT_S + self.age_s + self.store_off_s) * 1000
         models = ModelCatalog(lambda: s3, BUCKET, self.clock_ms)
-        archive = ReceiptArchive(lambda: s3 or EmptyLake(), BUCKET)
+        lake = s3 or EmptyLake()
+        archives = ReceiptArchive(lambda: lake, BUCKET), TallyArchive(lambda: lake, BUCKET)
         self.serve = ServePredictions(
-            settings, store, models, archive, self.clock_ms, lambda name: f"text of {name}"
+            settings, store, models, *archives, self.clock_ms, lambda name: f"text of {name}"
         )
 
     def clock_ms(self) -> float:
@@ -520,6 +526,7 @@ def test_lists_are_as_delivered(store: HotStore, api: Api) -> None:
 
 
 HISTORY = "/predictions/{symbol}/history"
+ACCURACY = "/accuracy/{symbol}"
 
 
 def test_history_continues_from_page_to_page_and_shows_gaps(store: HotStore, api: Api) -> None:
@@ -709,8 +716,12 @@ def test_an_instant_may_be_a_date_or_milliseconds(store: HotStore, api: Api, ins
         (HISTORY, "BTCUSDT", {"to": "2026-01-01T00:00:00 02:00"}, 400, "to", "a + is written %2B"),
         (HISTORY, "BTCUSDT", {"to": "1" * 14}, 400, "to", "or milliseconds since 1970"),
         (HISTORY, "BTCUSDT", {"from": "2", "to": "1"}, 400, "from", "from (2) is later than to (1)"),
+        (ACCURACY, "BTCUSDT", {"to": "1"}, 400, "from", "to is given without from"),
+        (ACCURACY, "BTCUSDT", {"from": "2", "to": "1"}, 400, "from", "from (2) is later than to (1"),
+        (ACCURACY, "BTCUSDT", {"from": "9999999999999"}, 400, "from", "now at the latest"),
+        (ACCURACY, "BTCUSDT", {"from": "0"}, 400, "from", "it should have 100 at most"),
         (HISTORY, "BTCUSDT", {"cursor": "x"}, 400, "cursor", "should be taken from `next`"),
-        ("/accuracy/{symbol}", "BTCUSDT", {"from": "1"}, 400, "from", "from; this path takes none"),
+        (ACCURACY, "BTCUSDT", {"horizon": "2"}, 400, "horizon", "horizon; known are from, to"),
         ("/accuracy/{symbol}", "DOGEUSDT", {}, 404, "symbol", "'DOGEUSDT' is not served"),
         ("/models", None, {"a": "1"}, 400, "a", "a; this path takes none"),
         ("/health", None, {"a": "1"}, 400, "a", "a; this path takes none"),
@@ -799,6 +810,67 @@ def test_accuracy_before_anything_was_scored(api: Api) -> None:
     answer = api.ask("/accuracy/{symbol}", symbol="BTCUSDT").body
     assert (answer["summary"], answer["scored_age_s"]) == (None, None)
     assert [figures["count"] for figures in answer["horizons"].values()] == [0, 0, 0, 0]
+
+
+HOUR_US = 3_600_000_000
+DAY_US = 24 * HOUR_US
+NOW_US = AT_S * 1_000_000
+TODAY_US = NOW_US // DAY_US * DAY_US
+
+
+def tallied(s3: Any, *days: int, until_us: int = 2**62) -> Tallies:
+    """Ten outcomes in each hour of so many days ago, until `until_us`, in the lake; all of them."""
+    archive, found = TallyArchive(lambda: s3, BUCKET), []
+    for day in days:
+        from_us = TODAY_US - day * DAY_US
+        end_us = min(from_us + DAY_US, until_us)
+        seconds = [hour_us // 1_000_000 + s for hour_us in range(from_us, end_us, HOUR_US) for s in range(10)]
+        of_day = planted.tallies(planted.at_seconds(seconds, seed=day, horizon_s=1), HOUR_US)
+        archive.put("BTCUSDT", (from_us, end_us), from_us + HOUR_US if day == max(days) else from_us, of_day)
+        found.append(of_day)
+    return np.concatenate(found)
+
+
+def test_the_accuracy_of_thirty_days_is_that_of_their_outcomes(store: HotStore, s3: Any) -> None:
+    last_us = NOW_US // HOUR_US * HOUR_US
+    tallies = tallied(s3, *range(30, -1, -1), until_us=last_us)
+    store.put_accuracy(scored(AT_MS - 40_000))
+    api = Api(store, s3)
+    from_us = TODAY_US - 30 * DAY_US
+    body = api.ask(ACCURACY, {"from": str(from_us // 1000 + 5)}, symbol="BTCUSDT").body
+    assert (body["from"], body["to"]) == (from_us // 1000, last_us // 1000)  # as far as it is archived
+    assert body["first"] == (from_us + HOUR_US) // 1000
+    assert body["horizons"]["1"]["count"] == len(tallies) == 10 * (30 * 24 + 22)
+    tallies["block"] //= 5  # 743 hours in 149 blocks
+    assert body["horizons"] == msgspec.to_builtins(score(tallies), str_keys=True)
+    assert body["availability"] == round(10 / 3600 * len(tallies) / (len(tallies) - 10), 4)
+    assert body["summary"]["scored_ms"] == AT_MS - 40_000  # as without a span
+
+
+def test_a_span_is_of_whole_hours(store: HotStore, s3: Any) -> None:
+    tallied(s3, 2, 1)
+    at_us = TODAY_US - DAY_US + 5 * HOUR_US
+    query = {"from": str(at_us // 1000 + 1), "to": str((at_us + HOUR_US) // 1000 + 1)}
+    body = Api(store, s3).ask(ACCURACY, query, symbol="BTCUSDT").body
+    assert (body["from"], body["to"]) == (at_us // 1000, (at_us + 2 * HOUR_US) // 1000)
+    assert (body["horizons"]["1"]["count"], body["first"], body["summary"]) == (20, body["from"], None)
+
+
+def test_a_span_without_scores_has_none(store: HotStore, s3: Any) -> None:
+    body = Api(store, s3).ask(ACCURACY, {"from": str(AT_MS - 7_200_000)}, symbol="BTCUSDT").body
+    assert body["from"] == body["to"]
+    assert (body["first"], body["availability"], body["horizons"]["2"]["skill"]) == (None, None, None)
+
+
+def test_scores_that_cannot_be_read_are_a_503(store: HotStore, s3: Any) -> None:
+    api, query = Api(store, s3), {"from": str(AT_MS - 7_200_000)}
+    s3.put_object(Bucket=BUCKET, Key=tally_archive.key("BTCUSDT", NOW_US), Body=b"damaged")
+    answer = api.ask(ACCURACY, query, symbol="BTCUSDT")
+    assert (answer.status, answer.body["title"]) == (503, "Archive unreadable")
+    s3.delete_object(Bucket=BUCKET, Key=tally_archive.key("BTCUSDT", NOW_US))
+    s3.delete_bucket(Bucket=BUCKET)
+    answer = api.ask(ACCURACY, query, symbol="BTCUSDT")
+    assert (answer.status, answer.body["title"]) == (503, "Archive unavailable")
 
 
 def test_every_route_has_a_handler(api: Api) -> None:

@@ -22,6 +22,7 @@ from tickcast.adapters.postgres.history_store import OpenStore
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.model_watcher import ModelWatcher
 from tickcast.adapters.registry.pointer import POINTER
+from tickcast.adapters.registry.served_symbols import change_served
 from tickcast.adapters.settings import DatabaseSettings, HistorySettings
 from tickcast.features.vector import FEATURE_NAMES
 from tickcast.functions.load_history import Loaded, LoadHistory
@@ -132,6 +133,15 @@ def test_without_rows_training_is_refused_and_the_pointer_stays(s3: Any, load: L
     with pytest.raises(TrainingError, match="usable rows, training needs"):
         train(replace=True)
     assert "Contents" not in s3.list_objects_v2(Bucket=BUCKET, Prefix=POINTER)
+
+
+def test_it_trains_on_what_is_served_unless_symbols_are_named(s3: Any, load: Load, train: Train) -> None:
+    change_served(s3, BUCKET, ["BTCUSDT"], lambda served: ["SOLUSDT"], since="2026-01-01", by="me")
+    load_ticks(s3, load, *random_ticks(1, 60))
+    with pytest.raises(TrainingError, match="no feature rows of SOLUSDT"):
+        train()
+    with pytest.raises(TrainingError, match="usable rows, training needs"):
+        train(symbols=["BTCUSDT"])
 
 
 def test_rows_of_another_label_definition_are_never_mixed_in(

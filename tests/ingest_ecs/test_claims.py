@@ -18,7 +18,16 @@ def take(buffer: FeedBuffer, *frames: bytes, at_us: int) -> None:
 def test_nothing_is_claimed_before_any_data() -> None:
     buffer = FeedBuffer(1, "c1", "sbe")
     assert buffer.claim_us("BTCUSDT", T0) is None
-    assert not buffer.delivers
+    assert not buffer.delivers("BTCUSDT")
+
+
+def test_a_connection_claims_nothing_of_a_symbol_that_it_does_not_carry() -> None:
+    """Such as of one that was added since: what its other streams prove says nothing about that one."""
+    buffer = FeedBuffer(1, "c1", "sbe", symbols=("BTCUSDT",))
+    take(buffer, trade_frame(1, "BTCUSDT", T0), at_us=T0)
+    assert buffer.claim_us("BTCUSDT", T0 + DELAY_US) == T0
+    assert buffer.claim_us("SOLUSDT", T0 + DELAY_US) is None
+    assert (buffer.delivers("BTCUSDT"), buffer.delivers("SOLUSDT")) == (True, False)
 
 
 def test_a_claim_rests_on_the_symbol_s_own_ticks_or_those_of_another_stream() -> None:

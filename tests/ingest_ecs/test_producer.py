@@ -691,3 +691,73 @@ def test_a_flood_of_bad_frames_gives_few_reasons_and_few_notices() -> None:
     assert producer.bad_frames.total() == 2_000
     assert len(producer.bad_frames) == 1
     assert sum(len(batch.notices) for batch in kinesis.stored["BTCUSDT"]) < 100
+
+
+def test_symbols_that_change_lose_nothing_that_was_received() -> None:
+    kinesis, kept = Kinesis(), []
+
+    def happens(producer: Producer, opened: FeedBuffer) -> None:
+        for symbol in SYMBOLS:
+            opened.take(trade_frame(1, symbol), RECEIVED_US)
+        producer.follow(("BTCUSDT", "SOLUSDT"))
+        for symbol in (*SYMBOLS, "SOLUSDT", "DOGEUSDT"):
+            opened.take(trade_frame(2, symbol), RECEIVED_US)
+        producer.pack()
+        producer.follow(SYMBOLS)
+        for symbol in (*SYMBOLS, "SOLUSDT"):
+            opened.take(trade_frame(3, symbol), RECEIVED_US)
+
+    producer = run(kinesis, happens, quarantine=lambda data, reason, connection: kept.append(reason))
+    ids = {symbol: kinesis.trade_ids(symbol) for symbol in (*SYMBOLS, "SOLUSDT")}
+    assert ids == {"BTCUSDT": [1, 2, 3], "ETHUSDT": [1, 3], "SOLUSDT": [2]}
+    assert producer.symbols == SYMBOLS
+    assert [reason for reason in kept if "DOGEUSDT was not subscribed" in reason] == kept != []
+    causes = {
+        symbol: [notice.cause for batch in batches for notice in batch.notices]
+        for symbol, batches in kinesis.stored.items()
+    }
+    assert causes == {
+        "BTCUSDT": ["ingest was not running"],
+        "ETHUSDT": ["ingest was not running", "the symbol was not served"],
+        "SOLUSDT": ["the symbol was not served"],
+    }
+
+
+def test_an_outage_is_that_of_the_symbols_that_no_other_connection_carries() -> None:
+    kinesis = Kinesis()
+
+    def happens(producer: Producer, opened: FeedBuffer) -> None:
+        newer = FeedBuffer(2, "c2", "sbe", symbols=("BTCUSDT", "SOLUSDT"))
+        producer.follow(("BTCUSDT", "SOLUSDT"))
+        producer.attach(newer)
+        older = FeedBuffer(3, "c3", "sbe", symbols=("BTCUSDT",))
+        producer.attach(older)
+        producer.detach(opened, "closed by us")
+        for connection in (newer, older):
+            connection.take(trade_frame(1), RECEIVED_US)
+        newer.take(trade_frame(1, "SOLUSDT"), RECEIVED_US)
+        producer.detach(newer, "reset by peer")
+        newest = FeedBuffer(4, "c4", "sbe")
+        producer.attach(newest)
+        for symbol in ("BTCUSDT", "SOLUSDT"):
+            newest.take(trade_frame(2, symbol), RECEIVED_US)
+
+    run(kinesis, happens)
+    causes = {
+        symbol: [notice.cause for batch in batches for notice in batch.notices][1:]
+        for symbol, batches in kinesis.stored.items()
+    }
+    assert causes == {"BTCUSDT": [], "SOLUSDT": ["reset by peer"]}
+
+
+def test_a_removed_symbol_s_records_may_be_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The queue is full: what waits of it has no feed any more to report that to."""
+    monkeypatch.setattr(outbox, "MAX_WAITING_BYTES", 1000)
+    producer = make(Kinesis())
+    opened = buffer(producer)
+    opened.take(trade_frame(1, "ETHUSDT", count=30), RECEIVED_US)
+    producer.follow(("BTCUSDT",))
+    opened.take(trade_frame(1, count=30), RECEIVED_US)
+    producer.pack()
+    assert producer.counts.dropped_ticks >= 30
+    assert "ETHUSDT" not in producer.outbox.waiting()

@@ -64,7 +64,9 @@ class Ingest:
             "BUSY_SYMBOL": SYMBOL,
             "SOURCE": "sim",
         }
-        settings = configured(IngestSettings, **variables | {"BINANCE_API_KEY": "local", **changed})
+        self.settings = settings = configured(
+            IngestSettings, **variables | {"BINANCE_API_KEY": "local", **changed}
+        )
         logger = Logger(service="test", level="CRITICAL")
         session = Session([(SYMBOL, "trades"), (SYMBOL, "quotes")], random.Random(1), settings.rollover_s)
         self.kinesis = Kinesis()
@@ -234,7 +236,30 @@ async def test_a_failure_of_its_own_ends_nothing(monkeypatch: pytest.MonkeyPatch
 @run_async
 async def test_where_none_is_wanted_there_is_none(changed: dict[str, str]) -> None:
     ingest = Ingest("http://127.0.0.1:1", **changed)
-    async with asyncio.timeout(10):
-        await ingest.reference.run()
+    running = asyncio.create_task(ingest.reference.run())
+    await asyncio.sleep(0.05)
+    assert not running.done()
+    running.cancel()
     expected = {"wanted": False, "live": False, "why": "", "connections": 0, "age_s": {}}
     assert ingest.report() == expected
+
+
+@run_async
+async def test_it_comes_and_goes_with_the_symbols_that_have_a_perpetual() -> None:
+    async with exchange_in_process((SYMBOL,)) as (exchange, port), market(exchange):
+        ingest = Ingest(f"http://127.0.0.1:{port}")
+        address = ingest.settings.reference_address()
+
+        def follow(*symbols: str) -> None:
+            ingest.producer.follow(symbols)
+            ingest.reference.follow(address if SYMBOL in symbols else "")
+
+        async with ingest.running():
+            await until(lambda: bool(ingest.kinesis.reference_ids))
+            follow("ETHBTC")
+            await until(lambda: not exchange._to_perpetuals)
+            assert ingest.report()["age_s"] == {}
+            before = len(ingest.kinesis.reference_ids)
+            follow("ETHBTC", SYMBOL)
+            await until(lambda: len(ingest.kinesis.reference_ids) > before)
+        assert ingest.report()["connections"] == 2

@@ -12,15 +12,11 @@ import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 from tests.fixtures.hot_path import CARD, Clock, network
-from tickcast.adapters.registry import model_watcher
-from tickcast.adapters.registry.model_watcher import (
-    BACK_OFF_MS,
-    POLL_EVERY_MS,
-    REPORT_AFTER_MS,
-    ModelWatcher,
-)
+from tickcast.adapters.registry import model_watcher, polling
+from tickcast.adapters.registry.model_watcher import ModelWatcher
 from tickcast.adapters.registry.onnx_model import export
 from tickcast.adapters.registry.pointer import POINTER
+from tickcast.adapters.registry.polling import BACK_OFF_MS, POLL_EVERY_MS, REPORT_AFTER_MS
 
 SECOND_MS = 1000
 
@@ -96,7 +92,7 @@ def bucket(clock: Clock) -> Bucket:
 
 @pytest.fixture
 def watcher(bucket: Bucket, clock: Clock) -> ModelWatcher:
-    return ModelWatcher(bucket, "b", clock, model_watcher.inline)
+    return ModelWatcher(bucket, "b", clock, polling.inline)
 
 
 def model_id(watcher: ModelWatcher) -> str | None:
@@ -111,7 +107,7 @@ def test_the_first_poll_is_waited_for(bucket: Bucket, clock: Clock) -> None:
 def test_a_store_that_hangs_at_the_start_is_waited_for_once(
     bucket: Bucket, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_watcher, "FIRST_POLL_S", 0.01)
+    monkeypatch.setattr(polling, "FIRST_POLL_S", 0.01)
     bucket.gate.clear()
     watcher = ModelWatcher(bucket, "b", clock)
     try:
@@ -128,9 +124,9 @@ def test_a_poll_that_hangs_delays_no_prediction_and_no_second_is_started(
     bucket: Bucket, clock: Clock
 ) -> None:
     started = Started()
-    watcher = ModelWatcher(bucket, "b", clock, model_watcher.inline)
+    watcher = ModelWatcher(bucket, "b", clock, polling.inline)
     assert model_id(watcher) == "m1"
-    watcher._start = started
+    watcher.polling.start = started
     bucket.point_at("m2")
     for _ in range(20):
         clock.ms += SECOND_MS
@@ -146,11 +142,11 @@ def test_a_poll_that_hangs_delays_no_prediction_and_no_second_is_started(
 
 def test_a_poll_that_never_ends_is_given_up(bucket: Bucket, clock: Clock) -> None:
     started = Started()
-    watcher = ModelWatcher(bucket, "b", clock, model_watcher.inline)
+    watcher = ModelWatcher(bucket, "b", clock, polling.inline)
     watcher.current()
-    watcher._start = started
+    watcher.polling.start = started
     clock.ms += POLL_EVERY_MS
-    for _ in range(2 * model_watcher.GIVE_UP_AFTER_MS // SECOND_MS):
+    for _ in range(2 * polling.GIVE_UP_AFTER_MS // SECOND_MS):
         watcher.poll()
         clock.ms += SECOND_MS
     assert len(started.polls) == 2
@@ -159,9 +155,9 @@ def test_a_poll_that_never_ends_is_given_up(bucket: Bucket, clock: Clock) -> Non
 def test_models_are_swapped_between_predictions_and_never_within_one(bucket: Bucket, clock: Clock) -> None:
     bucket.point_at("m1", challenger={"model_id": "m2"})
     started = Started()
-    watcher = ModelWatcher(bucket, "b", clock, model_watcher.inline)
+    watcher = ModelWatcher(bucket, "b", clock, polling.inline)
     assert model_id(watcher) == "m1"
-    watcher._start = started
+    watcher.polling.start = started
     clock.ms += POLL_EVERY_MS
     watcher.poll()
     bucket.point_at("m2")
@@ -231,7 +227,7 @@ def test_a_thread_that_cannot_start_counts_as_a_failure(
     def refuse(poll: Callable[[], None]) -> None:
         raise RuntimeError("can't start new thread")
 
-    watcher._start = refuse
+    watcher.polling.start = refuse
     clock.ms += REPORT_AFTER_MS + 1
     watcher.poll()
     assert "can't start new thread" in str(watcher.problem)
@@ -250,7 +246,7 @@ def test_a_challenger_out_of_reach_is_tried_again(
         return load(s3, name, id_)
 
     monkeypatch.setattr(model_watcher, "load", load_some)
-    watcher = ModelWatcher(bucket, "b", clock, model_watcher.inline)
+    watcher = ModelWatcher(bucket, "b", clock, polling.inline)
     assert (model_id(watcher), watcher.challenger) == ("m1", None)
     assert "ReadTimeoutError" in str(watcher.challenger_problem)
     monkeypatch.setattr(model_watcher, "load", load)
@@ -262,7 +258,7 @@ def test_a_challenger_out_of_reach_is_tried_again(
 @pytest.mark.parametrize("named", ["m2", 7, {}, {"model_id": None}, {"model_id": "../m2"}, [1]])
 def test_an_invalid_challenger_does_not_affect_the_champion(bucket: Bucket, clock: Clock, named: Any) -> None:
     bucket.point_at("m1", challenger=named)
-    watcher = ModelWatcher(bucket, "b", clock, model_watcher.inline)
+    watcher = ModelWatcher(bucket, "b", clock, polling.inline)
     assert (model_id(watcher), watcher.is_refused) == ("m1", False)
     assert "the pointer names" in str(watcher.challenger_problem)
 

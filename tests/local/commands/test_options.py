@@ -40,6 +40,13 @@ def test_symbols_are_put_in_upper_case() -> None:
     assert parsed("--symbols", "btcusdt,ethusdt").symbols == ("BTCUSDT", "ETHUSDT")
 
 
+def test_a_simulated_market_may_have_so_many_symbols() -> None:
+    assert parsed("--symbols", "1").symbols == ("BTCUSDT",)
+    assert parsed("--symbols", "4").symbols == ("BTCUSDT", "ETHUSDT", "BNBUSDT", "SOLUSDT")
+    with pytest.raises(OptionsError, match="SYMBOLS is 29; as a number it should be from 1 to 28"):
+        parsed("--symbols", "29")
+
+
 def test_a_replay_names_its_recordings(recording: Path) -> None:
     options = parsed("--feed", "replay", "--replay", str(recording), "--speed", "2")
     assert options.label == "REPLAY of btc.gz at 2x, timestamps shifted to now"

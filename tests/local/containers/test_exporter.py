@@ -94,6 +94,16 @@ def test_what_the_api_reports() -> None:
     assert found["tickcast_exchange_trades_total", (SYMBOL,)] == 70
 
 
+def test_symbols_are_those_that_health_names() -> None:
+    services = samples.SERVICES | {"feed:SOLUSDT": {"ok": True}}
+    added = {path.replace(SYMBOL, "SOLUSDT"): body for path, body in ALL.items() if SYMBOL in path}
+    found = scrape(ALL | added | {"/health": {"status": "ok", "services": services}})
+    assert {labels for name, labels in found if name == "tickcast_prediction_confidence"} == {
+        (SYMBOL,),
+        ("SOLUSDT",),
+    }
+
+
 def test_the_others_are_reported_when_one_does_not_answer() -> None:
     assert {value for (name, _), value in scrape(ALL).items() if name == "tickcast_source_up"} == {1}
     for missing, source in (

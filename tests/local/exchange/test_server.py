@@ -25,7 +25,7 @@ from local.commands.recorded_mids import mids_of
 from local.exchange.events import Quote, Sending, Trade
 from local.exchange.recording import read
 from local.exchange.server import Exchange
-from local.exchange.simulator import simulate
+from local.exchange.simulator import LISTED, simulate
 from local.exchange.subscriptions import Limits
 from tests.fixtures.local_exchange import exchange_in_process
 from tests.fixtures.paths import ROOT
@@ -206,7 +206,7 @@ def test_a_connection_without_the_key_is_refused(sim: Running, headers: dict[str
     assert json.loads(caught.value.response.body)["code"] == code
 
 
-@pytest.mark.parametrize("path", ["/ws/dogeusdt@trade", "/stream?streams=btcusdt@trade/btcusdt@kline_1s"])
+@pytest.mark.parametrize("path", ["/ws/noneusdt@trade", "/stream?streams=btcusdt@trade/btcusdt@kline_1s"])
 def test_an_unknown_stream_is_refused(sim: Running, path: str) -> None:
     with pytest.raises(InvalidStatus) as caught:
         sim.stream(path)
@@ -231,7 +231,7 @@ def test_control_messages(sim: Running) -> None:
         for wrong, code in [
             ("{", 3),
             ([], 2),
-            ({"method": "SUBSCRIBE", "params": ["dogeusdt@trade"], "id": 4}, 2),
+            ({"method": "SUBSCRIBE", "params": ["noneusdt@trade"], "id": 4}, 2),
             ({"method": "SUBSCRIBE", "params": ["btcusdt@trade"] * 1025, "id": 4}, 2),
             ({"method": "DANCE", "id": 4}, 2),
             ({"method": "SUBSCRIBE", "params": "btcusdt@trade", "id": 4}, 2),
@@ -291,14 +291,14 @@ def test_times_are_inclusive_milliseconds(sim: Running) -> None:
     [
         ("aggTrades", -1102),
         ("aggTrades?symbol=", -1102),
-        ("aggTrades?symbol=DOGEUSDT", -1121),
+        ("aggTrades?symbol=NONEUSDT", -1121),
         ("aggTrades?symbol=BTCUSDT&limit=0", -1130),
         ("aggTrades?symbol=BTCUSDT&limit=ten", -1100),
         ("aggTrades?symbol=BTCUSDT&fromId=1&startTime=2", -1128),
         ("aggTrades?symbol=BTCUSDT&startTime=2&endTime=1", -1128),
         ("aggTrades?symbol=BTCUSDT&interval=1s", -1104),
         ("depth?symbol=BTCUSDT&limit=-1", -1100),
-        ("exchangeInfo?symbol=DOGEUSDT", -1121),
+        ("exchangeInfo?symbol=NONEUSDT", -1121),
         ("exchangeInfo?symbols=BTC", -1100),
         ("time?symbol=BTCUSDT", -1104),
     ],
@@ -322,12 +322,25 @@ def test_depth_surrounds_the_quote(sim: Running) -> None:
 def test_exchange_info_says_that_the_market_is_simulated(sim: Running) -> None:
     info = sim.get("/api/v3/exchangeInfo")
     assert (info["feed"], info["simulated"]) == ("sim", True)
-    assert [symbol["symbol"] for symbol in info["symbols"]] == ["BTCUSDT", "ETHUSDT"]
+    assert [symbol["symbol"] for symbol in info["symbols"]] == list(LISTED)
     assert {limit["rateLimitType"]: limit["limit"] for limit in info["rateLimits"]} == {
         "REQUEST_WEIGHT": 6000
     }
     one = sim.get("/api/v3/exchangeInfo", symbols='["ETHUSDT"]')["symbols"]
     assert [(symbol["baseAsset"], symbol["quoteAsset"]) for symbol in one] == [("ETH", "USDT")]
+
+
+def test_a_listed_market_opens_with_its_first_listener(sim: Running) -> None:
+    """With the history that it would have had from the beginning; until then it counts nothing sent."""
+    assert sim.get("/local/sent")["symbols"].keys() == {"BTCUSDT", "ETHUSDT"}
+    assert sim.get("/api/v3/aggTrades", symbol="SOLUSDT") == []
+    with sim.stream("/stream?streams=solusdt@trade/solusdt@bestBidAsk") as socket:
+        trades = first_trades(socket, 2)
+        sent = sim.get("/local/sent")["symbols"]["SOLUSDT"]
+        newest = sim.get("/api/v3/aggTrades", symbol="SOLUSDT", limit=1000)
+    assert sent["first_id"] == trades[0].id
+    assert trades[1].id == trades[0].id + 1
+    assert newest[0]["f"] < trades[0].id <= newest[-1]["l"] + 1
 
 
 def test_time_in_either_unit(sim: Running) -> None:

@@ -21,6 +21,7 @@ from operations.deployment.exchange_key import StoreKey
 from operations.deployment.version import version
 from operations.failures import OperationFailed
 from tests.fixtures.account_in_moto import MODEL, CdkInMoto, account
+from tickcast.adapters.registry.served_symbols import ServedSymbols, adding, change_served
 
 HEALTHY = {
     "model": {"ok": True, "why": None},
@@ -105,6 +106,25 @@ def test_what_is_well_is_said_too(deployed: Account) -> None:
         assert line(report, what).is_well
 
 
+def change(of: Account, *symbols: str) -> None:
+    s3, bucket = of.client("s3"), of.outputs("app")["BucketName"]
+    change_served(s3, bucket, of.environment.symbols, adding(symbols), since="2026-01-01", by="me")
+
+
+def test_symbols_changed_at_run_time_are_compared_with_the_configuration(deployed: Account) -> None:
+    assert line(examine(deployed), "symbols: BTCUSDT, ETHUSDT, as configured").is_well
+    change(deployed, "SOLUSDT")
+    state = line(examine(deployed), "symbols: BTCUSDT, ETHUSDT, SOLUSDT, version 1")
+    assert "at run time SOLUSDT added, which takes precedence" in state.what and state.is_well
+    assert "the same symbols in cdk/config/dev.yaml" in state.todo
+    change(deployed, *(f"S{n}USDT" for n in range(10)))
+    state = line(examine(deployed), "symbols: ")
+    assert not state.is_well and "aws.cache.node_type" in state.todo
+    bucket = deployed.outputs("app")["BucketName"]
+    deployed.client("s3").put_object(Bucket=bucket, Key="symbols/current.json", Body=b"{}")
+    assert "is damaged" in line(examine(deployed), "symbols: could not be asked").todo
+
+
 def test_what_cannot_be_asked_is_a_line_of_its_own(deployed: Account) -> None:
     """The ingest service: the stack in moto has none."""
     state = line(examine(deployed), "ingest: could not be asked")
@@ -159,6 +179,8 @@ def test_without_credentials_that_is_all(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def run(api: Api, monkeypatch: pytest.MonkeyPatch, **how: Any) -> list[str]:
     monkeypatch.setattr(api_check, "api_of", lambda account: api)
+    configured = ServedSymbols(symbols=account().environment.symbols)
+    monkeypatch.setattr(api_check, "served", lambda account: configured)
     said: list[str] = []
     CheckApi(sleep=lambda seconds: None, **how).run(account(), said.append)
     return said

@@ -45,6 +45,7 @@ GridMs = Annotated[int, Meta(ge=100, le=60_000, multiple_of=100)]  # whole bars
 PredictEveryMs = Annotated[int, Meta(ge=100, le=1000)]
 DaysOrNone = Annotated[int, Meta(ge=0, le=MAX_DAYS)]
 Days = Annotated[int, Meta(ge=1, le=MAX_DAYS)]
+SymbolsCheckS = Annotated[int, Meta(ge=1, le=60)]
 
 
 class Settings(Struct, frozen=True, kw_only=True, rename=str.upper):
@@ -194,6 +195,7 @@ class PlanBackfillSettings(HotStoreSettings, frozen=True, kw_only=True):
 
 
 class PredictStreamSettings(HotStoreSettings, frozen=True, kw_only=True):
+    symbols_check_s: SymbolsCheckS  # whether others are to be served
     predict_every_ms: PredictEveryMs
     features_ttl_s: Annotated[int, Meta(ge=10, le=86_400)]
     primary_horizon_s: HorizonS

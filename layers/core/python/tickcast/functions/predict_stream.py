@@ -28,6 +28,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
+import redis
 from botocore.exceptions import BotoCoreError, ClientError
 
 from tickcast.adapters.kinesis.records import StreamRecord, records_in
@@ -38,6 +39,7 @@ from tickcast.adapters.redis.hot_store import Commit, Committed, HotStore, Write
 from tickcast.adapters.registry.model_watcher import ModelWatcher
 from tickcast.adapters.settings import PredictStreamSettings
 from tickcast.features.ring import BarRing
+from tickcast.functions.admitted_symbols import AdmittedSymbols
 from tickcast.market import wire
 from tickcast.market.clock_offset import ClockOffset
 from tickcast.market.symbols import listed
@@ -153,6 +155,7 @@ class _Folded:
 class PredictStream:
     settings: PredictStreamSettings
     store: HotStore
+    symbols: AdmittedSymbols
     models: ModelWatcher
     schemas: SchemaRegistry
     s3: Any
@@ -160,10 +163,6 @@ class PredictStream:
     # By symbol, as written last; dropped on any failure.
     states: dict[str, SymbolState] = field(default_factory=dict)
     clock_offset: ClockOffset = field(default_factory=ClockOffset)
-    _served: frozenset[str] = field(init=False)  # a record is looked up in it, so no list
-
-    def __post_init__(self) -> None:
-        self._served = frozenset(self.settings.symbols)
 
     def __call__(self, event: dict[str, Any]) -> Result:
         """Process `event`. Raises what Redis and S3 raise, and when the store is full or went back in time:
@@ -171,6 +170,8 @@ class PredictStream:
         started_ms = self.clock_ms()
         records = records_in(event)
         result = Result(records=len(records))
+        for symbol in self.symbols.update():
+            self.states.pop(symbol, None)
         try:
             by_symbol = self._decode(records, result)
             if by_symbol:
@@ -182,6 +183,9 @@ class PredictStream:
         self._quarantine(result)
         self._note_model_problems(result)
         self.models.poll()
+        problems = self.symbols.poll()
+        if result.kept:  # once a second is often enough
+            result.problems += problems
         return result
 
     # ------------------------------------------------------------------------------------------ records
@@ -192,14 +196,16 @@ class PredictStream:
         for record in records:
             try:
                 batch, rows, reason = self.schemas.read(record)
-                if batch.symbol not in self._served:
+                if not self.symbols.admits(batch.symbol):
+                    if self.symbols.is_retired(batch.symbol):
+                        continue
                     raise wire.WireError(
-                        f"symbol {batch.symbol!r} is not one of {listed(self.settings.symbols)}"
+                        f"symbol {batch.symbol!r} is not one of {listed(self.symbols.symbols)}"
                     )
             except wire.WireError as error:
                 result.refused.append((record, str(error)))
                 continue
-            except _OUT_OF_REACH:
+            except (*_OUT_OF_REACH, redis.RedisError):
                 raise
             except Exception as error:  # whatever is wrong with a record concerns that record alone
                 result.refused.append((record, describe(error)))

@@ -21,6 +21,7 @@ import redis
 from botocore.exceptions import BotoCoreError, ClientError
 
 from tickcast.adapters.lake.receipt_archive import ReceiptArchive
+from tickcast.adapters.lake.tally_archive import TallyArchive
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.postgres.score_store import ScoreStore, row_of
 from tickcast.adapters.redaction import describe
@@ -45,6 +46,7 @@ from tickcast.evaluation.live_scores import (
 )
 from tickcast.features.vector import FEATURE_NAMES
 from tickcast.functions.archive_receipts import ArchiveReceipts
+from tickcast.functions.archive_tallies import ArchiveTallies
 from tickcast.model.card import Card
 from tickcast.serving.records import Outcome, Prediction, ScoreHeartbeat, decode
 from tickcast.units import DAY_US, HOUR_US, MINUTE_US, SECOND_US
@@ -130,6 +132,7 @@ class ScorePredictions:
             self.clock_ms,
             with_between=self.settings.receipts_between_keep_days > 0,
         )
+        self._archive_tallies = ArchiveTallies(TallyArchive(lambda: self.s3, self.settings.bucket))
 
     def __call__(self, remaining_ms: Callable[[], float]) -> Result:
         """Raises what Redis and PostgreSQL raise: the next run continues from there."""
@@ -177,6 +180,10 @@ class ScorePredictions:
                 result.is_complete = False
                 break
         self._summarise(store, symbol, result)
+        try:
+            self._archive_tallies(store, symbol, round(self.clock_ms()) * 1000, remaining_ms)
+        except (BotoCoreError, ClientError) as error:  # scoring needs no S3
+            result.problems.append(f"tallies of {symbol} are not archived: {describe(error)}")
 
     def _read_model(self, result: Result) -> str | None:
         """The id of the active model, whose card becomes `_card`. Without a readable card no features are

@@ -24,6 +24,7 @@ from msgspec import UNSET, UnsetType, structs
 from tickcast.adapters.http import routes
 from tickcast.adapters.http.bodies import Accuracy, History, Latest, Receipt, Several
 from tickcast.adapters.http.parameters import (
+    AccuracyQuery,
     HistoryQuery,
     Horizon,
     LatestQuery,
@@ -35,6 +36,7 @@ from tickcast.adapters.http.parameters import (
 from tickcast.adapters.http.responses import ApiError, Response, as_json, that_fit
 from tickcast.adapters.http.routes import Route
 from tickcast.adapters.lake.receipt_archive import ReceiptArchive
+from tickcast.adapters.lake.tally_archive import TallyArchive
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.hot_store import HotStore, read
@@ -44,6 +46,7 @@ from tickcast.adapters.settings import ServePredictionsSettings
 from tickcast.evaluation.live_scores import NO_TALLIES, score
 from tickcast.functions.answers import Reading, exchange_ms
 from tickcast.functions.health import Health
+from tickcast.functions.past_accuracy import PastAccuracy, span_of
 from tickcast.functions.past_predictions import PastPredictions, delivered_at_ms
 from tickcast.market.symbols import listed
 from tickcast.model.forecast import HORIZONS_S
@@ -81,6 +84,7 @@ class ServePredictions:
     store: HotStore
     models: ModelCatalog
     archive: ReceiptArchive
+    tallies: TallyArchive
     clock_ms: Callable[[], float]
     site: Callable[[str], str] = site_file
 
@@ -205,8 +209,9 @@ class ServePredictions:
         is_final |= self.clock_ms() - timestamp_ms > FINAL_AFTER_MS
         return Response(200, as_json(body), cache_control=IMMUTABLE if is_final else SECOND)
 
-    def accuracy(self, _: Query, symbol: str) -> Response:
-        """The figures as scored last: those of the hour at the top, those of all spans in `summary`."""
+    def accuracy(self, query: AccuracyQuery, symbol: str) -> Response:
+        """The figures as scored last: those of the hour, or of the span asked for, at the top; those of the
+        hour, the day and the week in `summary`."""
         summary = self.store.accuracy(symbol)
         now_ms = round(self.clock_ms())
         body = Accuracy(
@@ -218,7 +223,11 @@ class ServePredictions:
             scored_age_s=round((now_ms - summary.scored_ms) / 1000, 3) if summary else None,
             summary=summary,
         )
-        volatile = ("scored_age_s",) if summary else ("from", "to", "scored_age_s")
+        if span := span_of(query, now_ms):
+            found = PastAccuracy(self.tallies)(symbol, *span)
+            body.from_, body.to, body.horizons = found.from_ms, found.to_ms, found.horizons
+            body.first, body.availability = found.first_ms, found.availability
+        volatile = ("scored_age_s",) if summary or span else ("from", "to", "scored_age_s")
         return Response(200, as_json(body), cache_control=SECONDS, volatile=volatile)
 
     def _kept(self) -> str:

@@ -129,16 +129,26 @@ class ProbeSchedule:
 
     def __init__(self, streams: Collection[SymbolStream], rng: random.Random) -> None:
         self._rng = rng
-        self._pauses = {stream: _Pauses() for stream in streams}
+        self._pauses: dict[SymbolStream, _Pauses] = {}
+        self._probed_s: dict[str, float] = {}
+        self._next_s = float("-inf")
+        self.follow(streams)
+        self.answered()
+
+    def follow(self, streams: Collection[SymbolStream]) -> None:
+        """Ask about the symbols of `streams` from now on; what is known of those among them stays."""
+        self._pauses = {stream: self._pauses.get(stream) or _Pauses() for stream in streams}
         self._streams_of: dict[str, list[SymbolStream]] = {}
         for stream in streams:
             self._streams_of.setdefault(stream[0], []).append(stream)
-        self._probed_s: dict[str, float] = {}
-        self._next_s = float("-inf")
-        self.answered()
+        self._probed_s = {
+            symbol: at_s for symbol, at_s in self._probed_s.items() if symbol in self._streams_of
+        }
 
     def add_pause(self, stream: SymbolStream, pause_s: float) -> None:
-        self._pauses[stream].add(pause_s)
+        """Of a stream that is followed; others, which a connection still brings, are ignored."""
+        if stream in self._pauses:
+            self._pauses[stream].add(pause_s)
 
     def due(self, now_s: float, connections: list[Mapping[SymbolStream, StreamProgress]]) -> list[str]:
         """The symbols to probe now, given the streams of every open connection; they count as probed."""
@@ -159,7 +169,13 @@ class ProbeSchedule:
     def _is_due(
         self, symbol: str, now_s: float, connections: Iterable[Mapping[SymbolStream, StreamProgress]]
     ) -> bool:
-        of_stream = {stream: [each[stream] for each in connections] for stream in self._streams_of[symbol]}
+        of_stream = {
+            stream: found
+            for stream in self._streams_of[symbol]
+            if (found := [each[stream] for each in connections if stream in each])
+        }
+        if not of_stream:  # the connection that is to carry it is not open yet
+            return False
         if any(each.differs_since_s is not None for found in of_stream.values() for each in found):
             return True
         last_s = {stream: max(each.last_s for each in found) for stream, found in of_stream.items()}

@@ -9,9 +9,9 @@ at fault. Pings prove the socket, not the feed. A single stream is dead only by 
 its symbol's claim is withdrawn until it delivers again; the other symbols are not affected.
 
 A connection that must be replaced (it is near the exchange's 24 h, the exchange announced a shutdown, it
-stalled, or one of its streams is dead) is *retired*: a second one is opened, and the first is closed only
-when the second delivers what the first does. Meanwhile both deliver; downstream recognises repeats by their
-ids.
+stalled, one of its streams is dead, or other streams are wanted) is *retired*: a second one is opened, and
+the first is closed only when the second delivers what the first does and is still wanted. Meanwhile both
+deliver; downstream recognises repeats by their ids.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Event(Enum):
     SILENCE = "no data for STALLED_AFTER_S"
     FAULT = "it stalled, or one of its streams is dead"
     RECOVERY = "the silent or dead streams deliver again"
-    EXPIRY = "it is near the limit of 24 h, or a shutdown was announced"
+    EXPIRY = "it is near the limit of 24 h, a shutdown was announced, or other streams are wanted"
 
 
 class State(NamedTuple):
@@ -112,6 +112,7 @@ Action = Open | Close
 
 @dataclass
 class _Connection:
+    wanted: frozenset[SymbolStream]  # what it was opened for
     state: State = State()
     opened_s: float = float("inf")
     first_s: float | None = None  # of its data
@@ -162,7 +163,7 @@ class Session:
         *,
         has_busy_stream: bool = False,
     ) -> None:
-        self._streams = streams
+        self._streams = frozenset(streams)
         self._symbols = {symbol for symbol, _ in streams}
         self._rollover_s = rollover_s
         self._has_busy_stream = has_busy_stream
@@ -178,6 +179,17 @@ class Session:
         self._quiet_s: dict[str, float] = {}
         self.has_delivered = False  # any connection, ever
         self.reason = "not connected yet"
+
+    def follow(self, streams: Collection[SymbolStream], *, has_busy_stream: bool) -> None:
+        """Want `streams` from now on, as at the beginning. Connections opened for others are retired: those
+        that `actions` opens from now on are for these."""
+        self._streams = frozenset(streams)
+        self._symbols = {symbol for symbol, _ in streams}
+        self._has_busy_stream = has_busy_stream
+        self._probes.follow(streams)
+        self._dead &= self._streams
+        self._reopenings = {key: each for key, each in self._reopenings.items() if key in self._streams}
+        self._quiet_s = {symbol: at_s for symbol, at_s in self._quiet_s.items() if symbol in self._symbols}
 
     # ----------------------------------------------------------------------------------------- queries
 
@@ -203,9 +215,9 @@ class Session:
         return self._quiet_s.get(symbol)
 
     def take_stalls(self) -> list[Stall]:
-        """The stalls found since the last call: trades or quotes may be missing."""
+        """The stalls of wanted streams found since the last call: trades or quotes may be missing."""
         stalls, self._stalls = self._stalls, []
-        return stalls
+        return [stall for stall in stalls if stall.symbol in self._symbols]
 
     # ------------------------------------------------------------------------------------------ events
 
@@ -216,7 +228,7 @@ class Session:
         connection.opened_s = connection.last_s = now_s
         # A stream that is dead on other connections counts as dead here until it delivers.
         connection.streams = {
-            stream: StreamProgress(now_s, is_dead=stream in self._dead) for stream in self._streams
+            stream: StreamProgress(now_s, is_dead=stream in self._dead) for stream in connection.wanted
         }
 
     def frame(self, number: int, now_s: float) -> None:
@@ -306,7 +318,7 @@ class Session:
                     self._revive(number, connection, (symbol, kind))
         if received.book is None or exchange.book != received.book:
             return False
-        if not self._has_all_trades(symbol, exchange, received):
+        if symbol not in self._symbols or not self._has_all_trades(symbol, exchange, received):
             return False
         self._quiet_s[symbol] = asked_s
         return True
@@ -349,7 +361,7 @@ class Session:
 
     def _note_dead_streams(self, connection: _Connection, now_s: float) -> None:
         for key, stream in connection.streams.items():
-            if stream.died(now_s):
+            if stream.died(now_s) and key in self._streams:
                 self._dead.add(key)
                 self._stalls.append(Stall(*key, now_s - stream.last_s))
 
@@ -362,7 +374,9 @@ class Session:
 
     def _retire_if_due(self, connection: _Connection, now_s: float) -> None:
         dead = [key for key, stream in connection.streams.items() if stream.is_dead]
-        if now_s - connection.opened_s > self._rollover_s:
+        if connection.wanted != self._streams:
+            self._retire(connection, Event.EXPIRY, "other symbols are served now", now_s)
+        elif now_s - connection.opened_s > self._rollover_s:
             self._retire(connection, Event.EXPIRY, "it is near the exchange's limit of 24 h", now_s)
         elif connection.state.feed is Feed.STALLED:
             self._retire(connection, Event.FAULT, f"no data for {now_s - connection.last_s:.0f} s", now_s)
@@ -420,10 +434,14 @@ class Session:
             return not connection.is_live and age_s > STALLED_AFTER_S
         if not connection.is_live:
             return True
+        wanted = {key: stream for key, stream in connection.streams.items() if key in self._streams}
+        if not wanted.keys() <= successor.streams.keys():
+            return False  # it was opened before a symbol was added that the older one has as well
         lacking = [
-            connection.streams[key]
-            for key, stream in successor.streams.items()
-            if (stream.first_s is None or stream.is_dead) and not connection.streams[key].is_dead
+            stream
+            for key, stream in wanted.items()
+            if not stream.is_dead
+            and (successor.streams[key].first_s is None or successor.streams[key].is_dead)
         ]
         since_s = successor.opened_s + OVERLAP_S
         if any(stream.last_s > since_s for stream in lacking):
@@ -438,5 +456,5 @@ class Session:
         if any(each.is_kept for each in self._connections.values()) or not self._attempts.attempt(now_s):
             return []
         self._opened += 1
-        self._connections[self._opened] = _Connection()
+        self._connections[self._opened] = _Connection(self._streams)
         return [Open(self._opened, self.reason)]

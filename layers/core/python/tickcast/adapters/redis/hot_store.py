@@ -484,6 +484,10 @@ class HotStore:
     def put_heartbeat(self, service: str, record: Heartbeat) -> None:
         self._client.set(keys.heartbeat(service), encode(record), ex=keys.TTL_S)
 
+    def put_text(self, key: str, text: str) -> None:
+        """Set one of `keys` that is of no symbol."""
+        self._client.set(key, text, ex=keys.TTL_S)
+
     def values(self, names: list[str]) -> list[bytes | None]:
         """The values of those keys, as they are stored; None where there is none."""
         found: list[bytes | None] = self._client.mget(names)

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from tickcast.adapters import json_text
 from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.hot_store import HotStore
 from tickcast.adapters.registry.pointer import time_of
-from tickcast.adapters.registry.served_symbols import served_from
+from tickcast.adapters.registry.served_symbols import hot_served
 
 
 class SymbolSet:
@@ -33,11 +32,8 @@ class SymbolSet:
 
     def take(self, data: bytes | None) -> bool:
         """Take in the value of `keys.symbols()`; returns whether the symbols are others now."""
-        if data is None:
-            return False
-        try:
-            served = served_from(json_text.read(data))
-        except ValueError:
+        served = hot_served(data)
+        if served is None:
             return False
         before, self.symbols = self.symbols, served.symbols
         self._since = time_of(served.since) if served.since else None

@@ -1,15 +1,8 @@
-"""The active model and its challenger, for processes that serve: polled by the registry's pointer.
-
-S3 is polled off the hot path. A poll runs in a thread of its own, which is started after an event's results
-were written; no prediction waits for it, however long S3 takes. Lambda freezes a process between events, and
-the thread with it: it continues in the next event, and its timeouts include the time in between, so that a
-poll may fail that would have succeeded. A failure only delays the update until the next poll
-(docs/adr/0023-input-is-checked-at-the-boundary.md).
-"""
+"""The active model and its challenger, for processes that serve: polled by the registry's pointer
+(`tickcast.adapters.registry.polling`)."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,34 +14,15 @@ from tickcast.adapters import json_text
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.registry.onnx_model import OnnxModel
 from tickcast.adapters.registry.pointer import POINTER, Pointer, pointer_from
+from tickcast.adapters.registry.polling import Polling, Start, in_background
 from tickcast.features.vector import FEATURE_NAMES
 from tickcast.model.card import serving_card
 from tickcast.model.forecast import ModelError
 from tickcast.serving.prediction import MODEL_REFUSED, ServingModel, run
 
-# From the end of a poll that succeeded to the start of the next: while S3 answers and events come, a pointer
-# that was moved is picked up within 5 s.
-POLL_EVERY_MS = 3000
-BACK_OFF_MS = (3000, 30_000)  # from the end of a first failure to the next poll, doubled up to the second
-REPORT_AFTER_MS = 10_000  # a pointer last read longer ago is a problem, once a poll has failed or hangs
-GIVE_UP_AFTER_MS = 60_000  # a poll that has taken longer may hang for good: another is started then
-FIRST_POLL_S = 3.0  # the longest wait for the very first poll, the only one that is waited for
-
 # Raised by a pointer, a card or a network that does not have the expected shape.
 LOAD_ERRORS = (ValueError, KeyError, TypeError, AttributeError, IndexError)
 _OUTAGES = (BotoCoreError, ClientError)
-
-Start = Callable[[Callable[[], None]], None]
-
-
-def in_background(poll: Callable[[], None]) -> None:
-    """Run `poll` in a thread that keeps no process alive."""
-    threading.Thread(target=poll, daemon=True, name="model-poll").start()
-
-
-def inline(poll: Callable[[], None]) -> None:
-    """Run `poll` in the calling thread: for callers that have nothing else to do."""
-    poll()
 
 
 @dataclass(frozen=True)
@@ -78,16 +52,9 @@ class ModelWatcher:
     ) -> None:
         self._s3 = s3
         self._bucket = bucket
-        self._clock_ms = clock_ms
-        self._start = start
         self._active = ActiveModels()
         self._polled = ActiveModels()  # becomes active between predictions, never within one
-        self._is_polling = False
-        self._first_ended = threading.Event()
-        self._is_first_over = False
-        self._started_ms = self._read_ms = self._ended_ms = float("-inf")
-        self._failures = 0  # in a row
-        self._outage = ""
+        self.polling = Polling(self._read_pointer, POINTER, clock_ms, start)
 
     @property
     def challenger(self) -> ServingModel | None:
@@ -110,71 +77,23 @@ class ModelWatcher:
     @property
     def problem(self) -> str | None:
         """What is wrong with the model that the pointer names, or with reading the pointer."""
-        return self._active.refusal or self._outage_problem()
+        return self._active.refusal or self.polling.problem()
 
     def current(self) -> ServingModel | None:
         """The active model as of the newest poll that succeeded. Waits for the very first poll, for
-        `FIRST_POLL_S` at most, and for no other."""
-        if not self._is_first_over:
-            self._poll_if_due()
-            self._first_ended.wait(FIRST_POLL_S)
-            self._is_first_over = True
+        `polling.FIRST_POLL_S` at most, and for no other."""
+        self.polling.wait_for_first()
         self._active = self._polled
         return self._active.model
 
     def poll(self) -> None:
         """Start a poll if it is due and none is under way. To be called when nothing waits for it: after the
         results were written."""
-        self._poll_if_due()
+        self.polling.poll_if_due()
         self._active = self._polled
 
-    def _poll_if_due(self) -> None:
-        now_ms = self._clock_ms()
-        if self._is_polling and now_ms - self._started_ms < GIVE_UP_AFTER_MS:
-            return
-        if now_ms - self._ended_ms < self._pause_ms():
-            return
-        self._is_polling, self._started_ms = True, now_ms
-        try:
-            self._start(self._run_poll)
-        except RuntimeError as error:  # no further thread can be started
-            self._failed(error)
-            self._end_poll()
-
-    def _pause_ms(self) -> float:
-        if not self._failures:
-            return POLL_EVERY_MS
-        first_ms, most_ms = BACK_OFF_MS
-        return min(float(first_ms << min(self._failures - 1, 30)), most_ms)
-
-    def _outage_problem(self) -> str | None:
-        """The problem of a pointer that has not been read for a long time."""
-        waiting = self._is_polling and self._clock_ms() - self._started_ms > REPORT_AFTER_MS
-        if not (self._failures or waiting):
-            return None
-        outage = self._outage if self._failures else "S3 has not answered yet"
-        if self._read_ms == float("-inf"):
-            return f"{POINTER} was never read: {outage}"
-        age_ms = self._clock_ms() - self._read_ms
-        if age_ms <= REPORT_AFTER_MS:
-            return None
-        return f"{POINTER} was last read {age_ms / 1000:.0f} s ago: {outage}"
-
-    def _run_poll(self) -> None:
-        try:
-            self._polled = self._poll_pointer(self._polled)
-            self._read_ms, self._failures = self._clock_ms(), 0
-        except Exception as error:  # of any kind: it ends this poll alone
-            self._failed(error)
-        finally:
-            self._end_poll()
-
-    def _failed(self, error: Exception) -> None:
-        self._outage, self._failures = describe(error), self._failures + 1
-
-    def _end_poll(self) -> None:
-        self._ended_ms, self._is_polling = self._clock_ms(), False
-        self._first_ended.set()
+    def _read_pointer(self) -> None:
+        self._polled = self._poll_pointer(self._polled)
 
     def _poll_pointer(self, before: ActiveModels) -> ActiveModels:
         """The models to serve now. Raises S3's errors where it is out of reach."""

@@ -128,6 +128,15 @@ def hot_text(served: ServedSymbols) -> str:
     return json_text.strict(found)
 
 
+def hot_served(text: str | bytes | None) -> ServedSymbols | None:
+    """What the hot store's key `symbols` says, given its `text`; None where it is absent or cannot be
+    read."""
+    try:
+        return None if text is None else served_from(json_text.read(text))
+    except ValueError:
+        return None
+
+
 class SymbolsWatcher:
     """The served symbols, read again by the object's entity tag: `refresh` is to be called every few seconds,
     from one thread at a time, and `served` may be read from any.

@@ -1,0 +1,203 @@
+"""The symbols change while the task runs: twenty at once, on the local exchange, with every trade accounted
+for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from aws_lambda_powertools import Logger
+from botocore.exceptions import ReadTimeoutError
+from msgspec import structs
+
+from ingest_ecs import __main__ as task
+from ingest_ecs.settings import IngestSettings
+from ingest_ecs.symbol_watch import SymbolWatch
+from local.exchange import simulator
+from local.exchange.events import Sending
+from local.exchange.perpetual import with_perpetual
+from local.exchange.server import Exchange
+from local.system import http_json
+from local.system.servers import stream_variables
+from tests.fixtures.asynchronous import run_async
+from tests.fixtures.aws import BUCKET
+from tests.fixtures.local_exchange import exchange_in_process
+from tests.fixtures.settings import configured
+from tickcast.adapters.registry.served_symbols import SERVED, adding, change_served, removing
+from tickcast.market import session as sessions
+from tickcast.market import wire
+
+CONFIGURED = ("BTCUSDT", "ETHUSDT", *(f"COIN{number}USDT" for number in range(18)))
+REMOVED, ADDED = "COIN3USDT", ("SOLUSDT", "ADAUSDT")
+
+
+class Kinesis:
+    """Takes everything."""
+
+    def __init__(self) -> None:
+        self.batches: list[wire.TickBatch] = []
+
+    def put_records(self, *, StreamName: str, Records: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
+        self.batches += [wire.decode(record["Data"]) for record in Records]
+        return {"FailedRecordCount": 0, "Records": [{"SequenceNumber": "1"} for _ in Records]}
+
+    def of(self, symbol: str) -> list[wire.TickBatch]:
+        return [batch for batch in self.batches if batch.symbol == symbol]
+
+    def ids(self, symbol: str) -> list[int]:
+        return np.unique([int(i) for batch in self.of(symbol) for i in batch.trades["first_id"]]).tolist()
+
+    def causes(self, symbol: str) -> list[str]:
+        return [notice.cause for batch in self.of(symbol) for notice in batch.notices]
+
+
+@asynccontextmanager
+async def markets(exchange: Exchange) -> AsyncIterator[None]:
+    """All markets, simulated with their perpetuals, from now on."""
+    running = []
+    for symbol, market in exchange.markets.items():
+        ticks = with_perpetual(simulator.simulate(symbol, 7, exchange.now_us()), symbol, 7)
+        feed = (Sending(tick.time_us, tick.time_us, tick) for tick in ticks)
+        running.append(asyncio.create_task(exchange.run(market, feed)))
+    try:
+        yield
+    finally:
+        for each in running:
+            each.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+async def until(is_done: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not is_done():
+            await asyncio.sleep(0.02)
+
+
+def settings(url: str = "http://127.0.0.1:1", symbols: Sequence[str] = CONFIGURED) -> IngestSettings:
+    variables = stream_variables(url) | {
+        "SYMBOLS": ",".join(symbols),
+        "BUSY_SYMBOL": "BTCUSDT",
+        "SOURCE": "sim",
+        "REST_URL": url,
+        "HEALTH_PORT": "0",
+        "LINGER_MS": "20",
+    }
+    return configured(IngestSettings, **variables | {"BINANCE_API_KEY": "local"})
+
+
+def change(s3: Any, changed: Callable[[tuple[str, ...]], Any]) -> None:
+    change_served(s3, BUCKET, CONFIGURED, changed, since="2026-01-02T03:04:05+00:00", by="a test")
+
+
+@asynccontextmanager
+async def running(
+    settings: IngestSettings, s3: Any, kinesis: Kinesis, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Callable[[], dict[str, Any]]]:
+    """The whole task, with the address of whose report it is yielded as a function."""
+    ports: list[int] = []
+
+    class Health(task.HealthServer):
+        def __enter__(self) -> Any:
+            entered = super().__enter__()
+            ports.append(self.port)
+            return entered
+
+    monkeypatch.setattr(task, "HealthServer", Health)
+    monkeypatch.setattr(task, "client", {"kinesis": kinesis, "s3": s3}.__getitem__)
+    watch = SymbolWatch(settings, s3, Logger(service="test", level="CRITICAL"))
+    await watch.has_changed()
+    stop = asyncio.Event()
+    stopping = asyncio.create_task(stop.wait())
+    streaming = asyncio.create_task(task.stream_ticks(watch, stopping))
+    await until(lambda: bool(ports) or streaming.done())
+
+    def report() -> dict[str, Any]:
+        body: dict[str, Any] = http_json.get(f"http://127.0.0.1:{ports[0]}/health", timeout_s=5).body
+        return body
+
+    try:
+        yield report
+    finally:
+        stop.set()
+        await streaming
+
+
+@run_async
+async def test_twenty_symbols_two_added_and_one_removed_lose_no_trade(
+    s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "OVERLAP_S", 0.5)
+    # A connection is replaced once its successor brought trades of all symbols.
+    monkeypatch.setattr(simulator, "OTHER", replace(simulator.OTHER, orders=5.0))
+    stayed = [symbol for symbol in CONFIGURED if symbol != REMOVED]
+    kinesis = Kinesis()
+    async with exchange_in_process((*CONFIGURED, *ADDED)) as (exchange, port), markets(exchange):
+        url = f"http://127.0.0.1:{port}"
+        async with running(settings(url), s3, kinesis, monkeypatch) as report:
+            await until(lambda: all(kinesis.ids(symbol) for symbol in CONFIGURED))
+            change(s3, lambda served: removing([REMOVED])(adding(ADDED)(served)))
+            await until(lambda: all(kinesis.ids(symbol) for symbol in ADDED))
+            await until(lambda: [len(exchange._connections), len(exchange._to_perpetuals)] == [1, 1])
+            removed_ids, of_removed = kinesis.ids(REMOVED), len(kinesis.of(REMOVED))
+            before = {symbol: len(kinesis.ids(symbol)) for symbol in stayed}
+            await until(lambda: all(len(kinesis.ids(symbol)) > count for symbol, count in before.items()))
+            found = await asyncio.to_thread(report)
+    for symbol in (*stayed, *ADDED):
+        ids = kinesis.ids(symbol)
+        assert ids == list(range(exchange.markets[symbol].sent.first_id or 0, ids[-1] + 1)), symbol
+    assert removed_ids == list(range(removed_ids[0], removed_ids[-1] + 1))
+    assert len(kinesis.of(REMOVED)) == of_removed
+    for symbol in CONFIGURED:
+        assert kinesis.causes(symbol) == ["ingest was not running"]
+    for symbol in ADDED:
+        assert kinesis.causes(symbol) == ["the symbol was not served"]
+        assert any(len(batch.reference) for batch in kinesis.of(symbol))
+    assert (found["following"], found["bad_frames"]) == ({"version": 1, "problem": ""}, {})
+    assert [found["symbols"].keys(), found["reference"]["age_s"].keys()] == [{*stayed, *ADDED}] * 2
+    assert found["counts"]["connections"] == 2
+
+
+@run_async
+async def test_what_cannot_be_followed_is_reported_once_and_changes_nothing(
+    s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = SymbolWatch(settings(), s3, Logger(service="test", level="CRITICAL"))
+    logged: list[str] = []
+    monkeypatch.setattr(watch._logger, "error", lambda text, extra: logged.append(extra["reason"]))
+    assert not await watch.has_changed()
+    too_many = [f"COIN{number}USDT" for number in range(600)]
+    change(s3, lambda served: too_many)
+    for _ in range(2):
+        assert not await watch.has_changed()
+    assert watch.settings.symbols == CONFIGURED
+    assert "version 1 of symbols/current.json cannot be carried: SYMBOLS: 600 symbols are" in logged[0]
+    s3.put_object(Bucket=BUCKET, Key=SERVED, Body=b"{}")
+    assert not await watch.has_changed()
+    assert watch.report()["problem"].startswith("symbols/current.json is damaged (version is None")
+
+    def refused(**request: Any) -> Any:
+        raise ReadTimeoutError(endpoint_url="https://s3")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(s3, "get_object", refused)
+        assert not await watch.has_changed()
+    assert [len(logged), "cannot be read: ReadTimeoutError" in logged[-1]] == [3, True]
+    s3.delete_object(Bucket=BUCKET, Key=SERVED)
+    change(s3, adding(ADDED))
+    assert await watch.has_changed()
+    assert watch.settings.symbols == (*CONFIGURED, *ADDED)
+    assert watch.report() == {"version": 1, "problem": ""}
+
+
+@run_async
+async def test_without_a_bucket_the_configured_symbols_are_carried() -> None:
+    chosen = structs.replace(settings(), bucket="")
+    watch = SymbolWatch(chosen, None, Logger(service="test"))
+    async with asyncio.timeout(10):
+        await watch.run(lambda changed: None)
+    assert watch.settings is chosen
