@@ -10,7 +10,19 @@ import sys
 from types import FrameType
 
 from cdk.config import ConfigError
-from local.commands import backfill, drills, evaluate, explain, gaps, gate_check, models, retrain, run, smoke
+from local.commands import (
+    backfill,
+    drills,
+    evaluate,
+    explain,
+    gaps,
+    gate_check,
+    import_model,
+    models,
+    retrain,
+    run,
+    smoke,
+)
 from local.commands.command import Command, ExitStatus
 from local.commands.deployment import DeploymentNotFound
 from local.commands.explain import BronzeUnreadable
@@ -38,6 +50,7 @@ _COMMANDS = (
     backfill.COMMAND,
     retrain.COMMAND,
     *models.COMMANDS,
+    import_model.COMMAND,
     gate_check.COMMAND,
 )
 COMMANDS = {command.name: command for command in _COMMANDS}

@@ -131,6 +131,22 @@ class GateRecord(Struct, frozen=True, kw_only=True):
     shadow: ShadowScore | None = None
 
 
+class ImportedModel(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is known of a model that was trained elsewhere: what its author says (`model.imported`), and what
+    the checks measured."""
+
+    name: str = ""
+    description: str = ""
+    output: str = ""  # its form
+    inputs: list[str] = []
+    instants_s: list[float] = []
+    symmetrised: bool = False  # by us
+    symmetric: bool | None = None  # exchanging buying and selling flips the sign of its moves
+    asymmetry: float | None = None  # 0 to 1
+    run_ms: float | None = None  # of twenty rows
+    calibrated_on: TrainingData | None = None
+
+
 class ServingCard(Struct, frozen=True, kw_only=True):
     """The fields of a card that its model serves by."""
 
@@ -171,6 +187,7 @@ class Card(ServingCard, frozen=True, kw_only=True):
     line: dict[str, dict[int, float]] = {}  # by market and horizon (s): bp of move per unit of book imbalance
     scaled_line: dict[str, ScaledLine] = {}  # by market: the line that the gate compares with
     distribution: dict[str, dict[str, FeatureBins]] = {}  # by market and input
+    imported: ImportedModel | None = None  # None: trained here
     gate: GateRecord | None = None
     proof: GateRecord | None = None  # the newest decision on it as the champion: whether it is proven
     problem: str | None = None  # why there is nothing else: the stored card cannot be read
