@@ -1,5 +1,5 @@
-"""`make import-model FILE=model.onnx CARD=card.json`: a model that was trained elsewhere, into the registry of
-a running system, or of one in AWS, and into the champion's shadow.
+"""`make import-model FILE=model.onnx CARD=card.json`: a model that was trained elsewhere, into the registry
+of a running system, or of one in AWS, and into the champion's shadow.
 
 What can be checked without rows is checked here; the rest by the function that trains models, which has the
 rows.
@@ -8,7 +8,6 @@ rows.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -146,21 +145,24 @@ def lines(found: dict[str, Any]) -> list[str]:
     if not found["imported"]:
         return [f"Not imported: {found['why']}."]
     imported, model_id = found["card"]["imported"], found["model_id"]
-    symmetry = (
-        "symmetric" if imported["symmetric"] else f"not symmetric ({imported['asymmetry']:.0%} of its moves)"
+    symmetry = "symmetric" if imported["symmetric"] else "not symmetric"
+    measured = (
+        f"{symmetry} (moves differ by {imported['asymmetry']:.1%}); 20 rows take {imported['run_ms']} ms"
     )
-    told = [f"{symmetry}; 20 rows take {imported['run_ms']:.2f} ms. {found['sentence']}"]
+    reported = [f"It is {measured}. {found['sentence']}"]
     if found["challenger"] == model_id:
-        told.append(
-            f"It runs in the shadow of {found['in_force']} within 5 s: `make models`, and /accuracy has its live "
-            "scores. The gate decides again with the next challenger (every night, or `make retrain`)."
+        reported.append(
+            f"It runs in the shadow of {found['in_force']} within 5 s: /accuracy has its live scores. "
+            "The gate decides again with the next challenger (every night, or `make retrain`)."
         )
     elif found["status"] == "outdated":
-        told.append("The champion changed meanwhile: import it again.")
+        reported.append("The champion changed meanwhile: import it again.")
     elif found["in_force"] is None:
-        told.append(
+        reported.append(
             f"No model is active that it could shadow: `make promote ID={model_id}`, or train one first."
         )
     else:
-        told.append(f"It does not run in shadow. `make promote ID={model_id}` makes it active all the same.")
-    return told
+        reported.append(
+            f"It does not run in shadow. `make promote ID={model_id}` makes it active all the same."
+        )
+    return reported
