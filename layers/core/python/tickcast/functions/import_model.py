@@ -168,7 +168,7 @@ def _card(
             name=description.name,
             description=description.description,
             output=description.output,
-            inputs=description.inputs,
+            inputs=list(description.inputs),
             instants_s=list(description.instants_s),
             symmetrised=description.symmetrise,
             symmetric=checks.is_symmetric,

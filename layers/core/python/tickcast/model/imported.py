@@ -54,8 +54,8 @@ class Description(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     learned_to: str  # no label that it was trained on reaches beyond, ISO 8601
     feature_hash: str  # of the rows that it was trained on
     output: Literal["path", "moves_bp", "moves_sigma"] = "path"  # moves in bp, or in units of σ√t
-    inputs: list[str] = list(FEATURE_NAMES)  # the columns of its input, short form
-    instants_s: list[float] = list(HORIZONS_S)  # the columns of its output, short form
+    inputs: tuple[str, ...] = FEATURE_NAMES  # the columns of its input, short form
+    instants_s: tuple[float, ...] = HORIZONS_S  # the columns of its output, short form
     symmetrise: bool = False  # forecast ½[f(x) - f(x with buying and selling exchanged)], short form
     description: str = ""
 
@@ -104,15 +104,15 @@ def _problems(found: Description, now_us: int) -> Sequence[str]:
     missing = [h for h in HORIZONS_S if h not in found.instants_s]
     if missing or any(t not in PATH_S for t in found.instants_s) or _falls(found.instants_s):
         problems.append(
-            f"instants_s is {found.instants_s}; it should have {', '.join(map(str, HORIZONS_S))} and "
+            f"instants_s is {list(found.instants_s)}; it should have {', '.join(map(str, HORIZONS_S))} and "
             f"may have others of {', '.join(map(str, PATH_S))}, in the order of time"
         )
     return problems
 
 
 _SHORT_FORM = {
-    "inputs": list(FEATURE_NAMES),
-    "instants_s": list(HORIZONS_S),
+    "inputs": FEATURE_NAMES,
+    "instants_s": HORIZONS_S,
     "symmetrise": False,
 }
 

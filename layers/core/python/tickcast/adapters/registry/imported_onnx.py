@@ -61,6 +61,7 @@ def _read(data: bytes, name: str) -> Any:
 
     try:
         model = onnx.load_model_from_string(data)
+        _refuse_other_files(model)
         onnx.checker.check_model(model)
         if len(model.functions):
             model = inliner.inline_local_functions(model)
@@ -71,18 +72,23 @@ def _read(data: bytes, name: str) -> Any:
     return model
 
 
-def _problems(model: Any) -> Iterator[str]:
+def _refuse_other_files(model: Any) -> None:
+    """Before anything reads them: a file that others made may name any path."""
     from onnx import TensorProto
 
+    for part in (model.graph, *model.functions):
+        for tensor in _tensors(part):
+            if tensor.data_location == TensorProto.EXTERNAL or len(tensor.external_data):
+                raise ValueError(f"the weights {tensor.name} lie in another file: save the model as one")
+
+
+def _problems(model: Any) -> Iterator[str]:
     for each in model.opset_import:
         if _domain(each) == "" and each.version < LEAST_OPSET:
             yield f"its opset is {each.version}, it should be {LEAST_OPSET} at least: target_opset=17"
     for node in _nodes(model.graph):
         if _domain(node) not in _DOMAINS:
             yield f"it has the operator {node.domain}.{node.op_type}, which onnxruntime alone does not know"
-    for tensor in _tensors(model.graph):
-        if tensor.data_location == TensorProto.EXTERNAL or len(tensor.external_data):
-            yield f"the weights {tensor.name} lie in another file: save the model as one"
     yield from _problems_of_interface(model.graph)
 
 
@@ -126,7 +132,7 @@ def _nodes(graph: Any) -> Iterator[Any]:
 
 def _tensors(graph: Any) -> Iterator[Any]:
     for each in _graphs(graph):
-        yield from each.initializer
+        yield from getattr(each, "initializer", ())  # a function has none
         for node in each.node:
             for attribute in node.attribute:
                 yield from (*([attribute.t] if attribute.HasField("t") else []), *attribute.tensors)
@@ -235,7 +241,7 @@ def _constants(description: Description, flat: FlatHead) -> dict[str, Any]:
     """Of the nodes around what was imported, under the names of `_operations`."""
     root_t = np.sqrt(np.array([description.instants_s]))
     constants = {
-        "swap": SWAPPED[places(tuple(description.inputs))],
+        "swap": SWAPPED[places(description.inputs)],
         "root_k": root_t,
         "half": np.array([0.5]),
         "completion": completion(description.instants_s),
@@ -248,7 +254,7 @@ def _constants(description: Description, flat: FlatHead) -> dict[str, Any]:
         name: np.asarray(value, np.float32) for name, value in constants.items() if name in used
     }
     integers = {
-        "at_inputs": places(tuple(description.inputs)),
+        "at_inputs": places(description.inputs),
         "at_sigma": np.array([SIGMA]),
         "at_flat": places(INPUTS.flat),
         "both": np.array([2, -1, len(description.instants_s)]),
