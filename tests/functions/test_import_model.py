@@ -19,13 +19,15 @@ from tests.fixtures.market import START_US
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.model_watcher import ModelWatcher, inline
+from tickcast.adapters.registry.onnx_model import OnnxModel
 from tickcast.adapters.settings import DatabaseSettings
-from tickcast.features.vector import Floats
+from tickcast.features.vector import FEATURE_NAMES, Floats
 from tickcast.functions.evaluate_model import evaluate_model
 from tickcast.functions.import_model import import_model, staged_key
 from tickcast.functions.promote_model import promote_model
 from tickcast.functions.refit_model import refit_model
 from tickcast.functions.request import RequestError
+from tickcast.model.forecast import PATH_S
 from tickcast.units import SECOND_US
 
 pytestmark = pytest.mark.integration
@@ -80,10 +82,18 @@ def test_an_imported_model_runs_in_shadow_before_the_gate_may_promote_it(
     assert card.calibration[1].interval_width < first["card"]["calibration"]["1"]["interval_width"]
     assert card.test[1].skill and card.test[1].skill > 0.1
     assert "## Imported" in s3.get_object(Bucket=BUCKET, Key="models/m2/card.md")["Body"].read().decode()
+    assert not card.row_by_row
+    model_registry.save_card(
+        s3, BUCKET, model_registry.card_document(s3, BUCKET, "m2") | {"row_by_row": True}
+    )
     watcher = ModelWatcher(s3, BUCKET, lambda: 0.0, inline)
     served = watcher.current()
     assert served and watcher.challenger and watcher.problem is watcher.challenger_problem is None
     assert (served.model_id, watcher.challenger.model_id) == ("m1", "m2")
+
+    assert watcher.challenger.run.__name__ == "each" and type(served.run) is OnnxModel
+    move_bp = watcher.challenger.paths([BTC] * 2, np.ones((2, len(FEATURE_NAMES))))[0]
+    assert move_bp.shape == (2, len(PATH_S)) and (move_bp > 0).all()
 
     # One that is worse than no change changes nothing.
     bad = import_("m3", -GOOD)

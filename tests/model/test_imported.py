@@ -112,7 +112,7 @@ def test_moves_at_the_horizons_are_completed_to_a_path() -> None:
 
 def test_a_model_that_does_as_it_should_passes(rows: Rows) -> None:
     found = check(model(), rows.features, clock())
-    assert found.is_symmetric and found.asymmetry == pytest.approx(0, abs=1e-12)
+    assert found.is_exact and found.is_symmetric and found.asymmetry == pytest.approx(0, abs=1e-12)
     assert found.run_ms == pytest.approx(0.1)
 
 
@@ -142,6 +142,14 @@ def test_a_model_that_does_not_pass_is_refused_by_what_is_wrong(
 ) -> None:
     with pytest.raises(ModelError, match=re.escape(named)):
         check(run, rows.features, clock())
+
+
+def test_last_bits_that_depend_on_the_batch_are_noticed(rows: Rows) -> None:
+    run = changed("move_bp", lambda moves_bp, _: moves_bp * (1 + 1e-7 * len(moves_bp)))
+    found = check(run, rows.features, clock())
+    assert not found.is_exact
+    # It has to be run on each row alone then, and that is what is timed.
+    assert found.run_ms == pytest.approx(0.1)
 
 
 def test_a_slow_model_is_refused(rows: Rows) -> None:

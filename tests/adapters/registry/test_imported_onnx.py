@@ -14,7 +14,7 @@ from tests.fixtures.imported import description, linear
 from tests.model.test_network import random_features
 from tickcast.adapters.registry import imported_onnx
 from tickcast.adapters.registry.imported_onnx import FlatHead, completed
-from tickcast.adapters.registry.onnx_model import OnnxModel, export
+from tickcast.adapters.registry.onnx_model import OnnxModel, export, row_by_row
 from tickcast.features.vector import FEATURE_NAMES, Floats
 from tickcast.model.fit import INPUTS
 from tickcast.model.forecast import HORIZONS_S, PATH_S, ModelError
@@ -160,6 +160,19 @@ def test_a_file_that_cannot_be_used_is_refused_by_what_is_wrong(
 ) -> None:
     with pytest.raises(ModelError, match=re.escape(named)):
         completed(files, description(**fields), HEAD)
+
+
+def test_a_model_is_run_on_each_row_alone_where_its_card_says_so() -> None:
+    sizes = []
+
+    def run(features: Floats) -> tuple[Floats, Floats, Floats]:
+        sizes.append(len(features))
+        return features, 2 * features, 3 * features
+
+    for count in (3, 0):
+        outputs = row_by_row(run)(ROWS[:count])
+        assert [(each == by * ROWS[:count]).all() for each, by in zip(outputs, (1, 2, 3), strict=True)]
+    assert sizes == [1, 1, 1, 0]
 
 
 def test_a_large_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,6 +155,7 @@ def _card(
         path_s=list(PATH_S),
         calibration=calibrations(run, pooled),
         masked_calibration=calibrations(run, mask_quotes(pooled)),
+        row_by_row=not checks.is_exact,
         support=support(with_masked(markets), inputs),
         learned_to_us=description.learned_to_us,
         test=point_scores(run(pooled.features)[0], pooled.moves_bp),

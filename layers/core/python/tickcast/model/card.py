@@ -155,6 +155,7 @@ class ServingCard(Struct, frozen=True, kw_only=True):
     masked_calibration: dict[int, Calibration] | None = None  # of rows without quotes
     support: dict[str, tuple[float, float]] = {}  # by input: lowest and highest value to serve on
     reference: dict[str, ReferenceWeights] = {}  # by market: the correction by the perpetual
+    row_by_row: bool = False  # its last bits depend on the rows it is run with: it is run on each alone
 
 
 class Card(ServingCard, frozen=True, kw_only=True):

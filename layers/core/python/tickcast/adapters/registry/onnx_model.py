@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tickcast.features.vector import FEATURE_NAMES, Floats
-from tickcast.model.forecast import PATH_S, ModelError
+from tickcast.model.forecast import PATH_S, ModelError, RunModel
 from tickcast.model.network import DAMPED_WITHIN, DAMPING, HAS_QUOTES, SIGMA, Inputs, Network, places
 
 OPSET = 17
@@ -146,6 +146,17 @@ class OnnxModel:
     def __call__(self, features: Floats) -> tuple[Floats, Floats, Floats]:
         move_bp, scale_bp, p_flat = self._session.run(_OUTPUTS, {"features": features.astype(np.float32)})
         return move_bp.astype(float), scale_bp.astype(float), p_flat.astype(float)
+
+
+def row_by_row(run: RunModel) -> RunModel:
+    """`run` on each row alone, so that a row's bits do not depend on the rows around it."""
+
+    def each(features: Floats) -> tuple[Floats, Floats, Floats]:
+        rows = [run(features[at : at + 1]) for at in range(len(features))] or [run(features)]
+        move_bp, scale_bp, p_flat = (np.concatenate(column) for column in zip(*rows, strict=True))
+        return move_bp, scale_bp, p_flat
+
+    return each
 
 
 def _check_equal(network: Network, exported: OnnxModel) -> None:
