@@ -24,12 +24,13 @@ from local.system import cloud, progress
 from local.system.options import OptionsError
 from tickcast.adapters import json_text
 from tickcast.adapters.registry.imported_onnx import FlatHead, completed
+from tickcast.adapters.registry.model_description import description_from
 from tickcast.adapters.registry.onnx_model import OnnxModel
 from tickcast.features.vector import FEATURE_NAMES
 from tickcast.functions.import_model import staged_key
 from tickcast.functions.train_model import new_model_id
 from tickcast.model.forecast import HORIZONS_S, ModelError
-from tickcast.model.imported import check, description_from
+from tickcast.model.imported import check
 from tickcast.model.network import HAS_QUOTES, SIGMA
 from tickcast.units import SECOND_US
 

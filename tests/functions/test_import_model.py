@@ -123,5 +123,8 @@ def test_what_is_wrong_with_a_model_is_the_answer(s3: Any, import_: Import) -> N
 def test_a_request_that_is_none_is_refused(s3: Any, reader: psycopg.Connection[Any]) -> None:
     with pytest.raises(RequestError, match="model_id"):
         import_model({"files": 1, "description": {}}, s3, BUCKET, NOW, reader)
+    with pytest.raises(RequestError, match="which names no model"):
+        odd = {"model_id": "../current", "files": 1, "description": {}}
+        import_model(odd, s3, BUCKET, NOW, reader)
     missing = {"model_id": "m1", "files": 1, "description": document(learned_to=LEARNED_TO)}
     assert "imported-0.onnx is not there" in import_model(missing, s3, BUCKET, NOW, reader)["why"]

@@ -23,7 +23,9 @@ from tickcast.adapters.postgres import training_rows
 from tickcast.adapters.postgres.training_rows import RowCount
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.imported_onnx import FlatHead, completed
+from tickcast.adapters.registry.model_description import Description, description_from
 from tickcast.adapters.registry.onnx_model import OnnxModel
+from tickcast.adapters.registry.pointer import is_model_id
 from tickcast.evaluation import drift
 from tickcast.evaluation.backtest import point_scores
 from tickcast.evaluation.baselines import fit_line, fit_scaled_line
@@ -36,7 +38,7 @@ from tickcast.model.card import Card, ImportedModel, TrainingData, new_document
 from tickcast.model.dataset import LABEL_VERSION, Rows, mask_quotes, pool
 from tickcast.model.fit import INPUTS, TrainingSettings, fit_flat
 from tickcast.model.forecast import HORIZONS_S, PATH_S, ModelError
-from tickcast.model.imported import MIN_ROWS, Checks, Description, calibrations, check, description_from
+from tickcast.model.imported import MIN_ROWS, Checks, calibrations, check
 from tickcast.model.thinning import sample
 from tickcast.model.training import support
 from tickcast.units import SECOND_US
@@ -71,6 +73,8 @@ def import_model(
         request = msgspec.convert(event, ImportRequest)
     except msgspec.ValidationError as error:
         raise RequestError(f"import: {error}") from None
+    if not is_model_id(request.model_id):
+        raise RequestError(f"import: model_id is {request.model_id!r}, which names no model")
     try:
         description = description_from(request.description, round(now.timestamp() * SECOND_US))
         files = [_staged(s3, bucket, staged_key(request.model_id, n)) for n in range(request.files)]

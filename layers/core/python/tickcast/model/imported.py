@@ -1,5 +1,5 @@
-"""A model that was trained elsewhere: what its author says of it, how its forecast becomes a path, and the
-checks that it has to pass before it may run (docs/model.md, "A model of your own").
+"""A model that was trained elsewhere: how its forecast becomes a path, and the checks that it has to pass
+before it may run (docs/model.md, "A model of your own").
 
 It is an ONNX file of one of two forms. The *full* form (`output: path`) answers as our own models do. The
 *short* form answers with the moves up to some instants alone; we complete them to a path, with the scale
@@ -11,19 +11,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-import msgspec
 import numpy as np
-from msgspec import Struct
 
-from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES, ODD_FEATURES, REFERENCE_FEATURES, Floats
+from tickcast.features.vector import FEATURE_NAMES, ODD_FEATURES, REFERENCE_FEATURES, Floats
 from tickcast.model.calibration import fit_calibrations
 from tickcast.model.dataset import Rows
 from tickcast.model.forecast import (
     DELIVERY_S,
-    HORIZONS_S,
     MAX_WIDTH,
     PATH_S,
     Calibration,
@@ -33,7 +29,6 @@ from tickcast.model.forecast import (
     remaining_scales,
 )
 from tickcast.model.network import HAS_QUOTES, SIGMA
-from tickcast.units import SECOND_US
 
 MIN_ROWS = 1000  # with quotes, newer than what the model was trained on
 RUN_ROWS = 20  # as many as are forecast at once where twenty symbols are served
@@ -45,80 +40,6 @@ _CLOSE = {"rtol": 1e-4, "atol": 1e-4}  # bp; single precision, in whatever order
 
 # Exchanging buying and selling: the odd features change sign.
 SWAPPED = np.array([-1.0 if name in (*ODD_FEATURES, *REFERENCE_FEATURES) else 1.0 for name in FEATURE_NAMES])
-
-
-class Description(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the author of a model says of it: the file that CARD names."""
-
-    name: str
-    learned_to: str  # no label that it was trained on reaches beyond, ISO 8601
-    feature_hash: str  # of the rows that it was trained on
-    output: Literal["path", "moves_bp", "moves_sigma"] = "path"  # moves in bp, or in units of σ√t
-    inputs: tuple[str, ...] = FEATURE_NAMES  # the columns of its input, short form
-    instants_s: tuple[float, ...] = HORIZONS_S  # the columns of its output, short form
-    symmetrise: bool = False  # forecast ½[f(x) - f(x with buying and selling exchanged)], short form
-    description: str = ""
-
-    @property
-    def learned_to_us(self) -> int:
-        """µs since 1970. Raises `ModelError` where it is no time."""
-        try:
-            time = datetime.fromisoformat(self.learned_to)
-        except ValueError:
-            raise ModelError(
-                f"learned_to is {self.learned_to!r}; it should be a time like 2026-11-20T12:00:00Z"
-            ) from None
-        return round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * SECOND_US)
-
-
-def description_from(document: object, now_us: int) -> Description:
-    """The description in JSON values. Raises `ModelError` naming the field that cannot be used; `now_us` is
-    the present, µs since 1970."""
-    try:
-        found = msgspec.convert(document, Description)
-    except msgspec.ValidationError as error:
-        raise ModelError(f"the model's description: {error}") from None
-    for problem in _problems(found, now_us):
-        raise ModelError(f"the model's description: {problem}")
-    return found
-
-
-def _problems(found: Description, now_us: int) -> Sequence[str]:
-    problems = []
-    if not found.name.strip() or len(found.name) > 100:
-        problems.append("name should have 1 to 100 characters")
-    if found.feature_hash != FEATURE_HASH:
-        problems.append(
-            f"feature_hash is {found.feature_hash!r}, this code computes {FEATURE_HASH!r}: train it on "
-            "rows of this version"
-        )
-    if found.learned_to_us > now_us:
-        problems.append(f"learned_to is {found.learned_to!r}, which is to come")
-    if found.output == "path":
-        changed = [name for name, default in _SHORT_FORM.items() if getattr(found, name) != default]
-        problems += [f"{name} is for output moves_bp or moves_sigma; a path has none" for name in changed]
-    strangers = [name for name in found.inputs if name not in FEATURE_NAMES]
-    problems += [f"{strangers[0]!r} in inputs is no feature"] if strangers else []
-    if not found.inputs or len(set(found.inputs)) < len(found.inputs):
-        problems.append("inputs should name each column of the model's input, no feature twice")
-    missing = [h for h in HORIZONS_S if h not in found.instants_s]
-    if missing or any(t not in PATH_S for t in found.instants_s) or _falls(found.instants_s):
-        problems.append(
-            f"instants_s is {list(found.instants_s)}; it should have {', '.join(map(str, HORIZONS_S))} and "
-            f"may have others of {', '.join(map(str, PATH_S))}, in the order of time"
-        )
-    return problems
-
-
-_SHORT_FORM = {
-    "inputs": FEATURE_NAMES,
-    "instants_s": HORIZONS_S,
-    "symmetrise": False,
-}
-
-
-def _falls(values: Sequence[float]) -> bool:
-    return any(after <= before for before, after in zip(values, values[1:], strict=False))
 
 
 def completion(instants_s: Sequence[float]) -> Floats:

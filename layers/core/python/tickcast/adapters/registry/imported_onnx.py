@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tickcast.adapters.registry.model_description import Description
 from tickcast.features.vector import FEATURE_NAMES, Floats
 from tickcast.model.fit import INPUTS
 from tickcast.model.forecast import PATH_S, ModelError
-from tickcast.model.imported import SWAPPED, Description, completion
+from tickcast.model.imported import SWAPPED, completion
 from tickcast.model.network import SIGMA, places
 
 MOST_BYTES = 4_000_000  # of all files together: serving loads it within one prediction
