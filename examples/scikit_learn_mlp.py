@@ -22,7 +22,9 @@ INPUTS = ["imbalance", "log_imbalance", "imbalance_500ms", "ofi_200ms", "trade_f
 def main(export: Path, out: Path) -> None:
     rows, held = Rows.of(export).split(0.8)
     # Inputs are odd: exchanging buying and selling changes their sign, and 0 has to stay 0.
-    network = MLPRegressor((8,), activation="tanh", alpha=10.0, max_iter=60, random_state=1)
+    network = MLPRegressor(
+        hidden_layer_sizes=(8,), activation="tanh", alpha=10.0, early_stopping=True, random_state=1
+    )
     model = make_pipeline(StandardScaler(with_mean=False), network)
     model.fit(rows.inputs(INPUTS), rows.moves())
     print_skill("scikit-learn", model.predict(held.inputs(INPUTS)), held.moves())

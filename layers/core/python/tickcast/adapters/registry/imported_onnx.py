@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tickcast.adapters.registry.model_description import Description
+from tickcast.adapters.registry.onnx_model import session_of
 from tickcast.features.vector import FEATURE_NAMES, Floats
 from tickcast.model.fit import INPUTS
 from tickcast.model.forecast import PATH_S, ModelError
@@ -21,8 +22,9 @@ from tickcast.model.imported import SWAPPED, completion
 from tickcast.model.network import SIGMA, places
 
 MOST_BYTES = 4_000_000  # of all files together: serving loads it within one prediction
-LEAST_OPSET = 13
+LEAST_OPSET = 8  # since 7 shapes are broadcast as the nodes around it expect
 _DOMAINS = ("", "ai.onnx.ml")  # that onnxruntime has without further libraries
+_PROBED_ROWS = 3
 _PATH_OUTPUTS = ("move_bp", "scale_bp", "p_flat")
 
 
@@ -176,9 +178,26 @@ def _check_short_form(models: Sequence[Any], description: Description) -> None:
         if len(model.graph.output) != 1:
             names = ", ".join(value.name for value in model.graph.output)
             raise ModelError(f"it has the outputs {names}; of the short form it should have one, the moves")
-        width = _width(model.graph.output[0])
-        if width not in (None, 1 if len(models) > 1 else instants):
-            raise ModelError(f"its output has {width} columns, its description names {instants} instants_s")
+        shape = _answered_shape(model, len(description.inputs))
+        if shape not in (
+            ((_PROBED_ROWS,), (_PROBED_ROWS, 1)) if len(models) > 1 else ((_PROBED_ROWS, instants),)
+        ):
+            raise ModelError(
+                f"its output for {_PROBED_ROWS} rows has the shape {shape}, its description names {instants} "
+                f"instants_s{' and there is a file for each' if len(models) > 1 else ''}"
+            )
+
+
+def _answered_shape(model: Any, inputs: int) -> tuple[int, ...]:
+    """The shape of what it answers on some rows: libraries write shapes into files that are not those. Raises
+    `ModelError` where it does not run."""
+    rows = np.zeros((_PROBED_ROWS, inputs), np.float32)
+    session = session_of(model.SerializeToString())
+    try:
+        (found,) = session.run(None, {_inputs(model.graph)[0].name: rows})
+    except Exception as error:  # onnxruntime raises its own classes, with no common base
+        raise ModelError(f"it does not run on rows of {inputs} inputs: {str(error).strip()[:300]}") from None
+    return tuple(np.shape(found))
 
 
 def _joined(models: Sequence[Any], description: Description, flat: FlatHead) -> bytes:
@@ -193,7 +212,7 @@ def _joined(models: Sequence[Any], description: Description, flat: FlatHead) -> 
     for number, part in enumerate(parts):
         (given,) = _inputs(part.graph)
         width = 1 if len(parts) > 1 else len(description.instants_s)
-        constants[f"shape{number}"] = np.array([-1, width], np.int64)
+        constants[f"shape{number}"] = np.array([-1, width], np.int64)  # (N,) becomes (N, 1)
         given_moves = part.graph.output[0].name
         nodes.append(helper.make_node("Identity", ["x"], [given.name]))
         nodes += part.graph.node
