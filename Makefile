@@ -14,12 +14,14 @@
 #   ID       explain: of a prediction, as the API returns it; promote: of a model
 #   URL      gaps, explain: an API elsewhere, such as one in AWS; KEY is its key
 #   SYMBOL   backfill, retrain: BTCUSDT,ETHUSDT; default: all of the deployment
-#   FROM, TO backfill: times in UTC, like 2024-08-01 or 2024-08-01T12:00
+#   FROM, TO backfill, export: times in UTC, like 2024-08-01 or 2024-08-01T12:00
+#   BETWEEN  export: BETWEEN=1 for the receipts between the seconds too, ten times as many
+#   OUT      export: a new folder; default: out/export-FROM-TO
 #   DAYS     backfill: instead of FROM, today and this many days before; retrain: likewise; default: 1
 #   REPAIR   backfill: REPAIR=1 for the missing trades in the gap ledger
 #   DRY      backfill: DRY=1 prints the plan and executes nothing
 #   UNTIL    hold: a time in UTC, like 2026-12-24; default: until it is lifted
-#   AWS      backfill, retrain, models, import-model, promote, rollback, hold, lift: dev or prod, in the AWS account of your credentials
+#   AWS      backfill, retrain, export, models, import-model, promote, rollback, hold, lift: dev or prod, in the AWS account of your credentials
 #   FUZZ_FRAMES, FUZZ_REQUESTS, FUZZ_FACTOR  fuzz: frames, requests, and the factor of property tests' examples
 #   FUZZ_SEED  fuzz: the seed of an earlier run, to repeat its frames
 #   ENV      rehearse, synth, layers: local, dev or prod; deploy, destroy, diff, doctor, cost: dev or prod; default: dev
@@ -68,7 +70,7 @@ export EMULATOR
 export JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 
-.PHONY: help run smoke drills gaps explain backfill retrain models import-model promote rollback hold lift gate-check evaluate bench test test-fast \
+.PHONY: help run smoke drills gaps explain export backfill retrain models import-model promote rollback hold lift gate-check evaluate bench test test-fast \
 	test-localstack fuzz check rehearse setup layers synth deploy destroy diff doctor cost images images-lock clean
 .DEFAULT_GOAL := help
 
@@ -90,6 +92,10 @@ gaps: setup  ## list missing trades and their causes, of the running system or t
 
 explain: setup  ## print a prediction (ID) in words, recompute it from the ticks in S3; the last line is JSON
 	@exec $(VENV)/python -m local explain "$(ID)" $(if $(URL),--url "$(URL)")
+
+export: setup  ## write FROM to TO as Parquet: ticks, bars, feature rows, receipts, outcomes; the last line is JSON
+	@exec $(VENV)/python -m local export $(if $(FROM),--from "$(FROM)") $(if $(TO),--to "$(TO)") \
+	  $(if $(SYMBOLS),--symbols "$(SYMBOLS)") $(if $(BETWEEN),--between) $(if $(OUT),--out "$(OUT)") $(if $(AWS),--aws "$(AWS)")
 
 evaluate: setup  ## evaluate a model on held-out recordings (SESSION); the last line is JSON
 	@$(if $(SESSION),,echo 'evaluate: SESSION="a.gz b.gz" names the recordings to evaluate on' >&2; exit 2)

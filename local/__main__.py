@@ -15,6 +15,7 @@ from local.commands import (
     drills,
     evaluate,
     explain,
+    export,
     gaps,
     gate_check,
     import_model,
@@ -26,6 +27,7 @@ from local.commands import (
 from local.commands.command import Command, ExitStatus
 from local.commands.deployment import DeploymentNotFound
 from local.commands.explain import BronzeUnreadable
+from local.commands.export import ExportFailed
 from local.commands.smoke import WarmUpFailed
 from local.drills.harness import DrillFailed
 from local.exchange.recording import RecordingError
@@ -46,6 +48,7 @@ _COMMANDS = (
     drills.COMMAND,
     gaps.COMMAND,
     explain.COMMAND,
+    export.COMMAND,
     evaluate.COMMAND,
     backfill.COMMAND,
     retrain.COMMAND,
@@ -57,7 +60,7 @@ COMMANDS = {command.name: command for command in _COMMANDS}
 REFUSALS = (ConfigError, OptionsError, StateInUse, RecordingError, UnusableReference)
 FAILURES = (
     *(ProcessFailed, FunctionFailed, MigrationFailed, DeploymentNotFound, ApiFailed, BronzeUnreadable),
-    *(WarmUpFailed, DrillFailed, EvaluationError, TrainingError, RegistryError, PointerRace),
+    *(ExportFailed, WarmUpFailed, DrillFailed, EvaluationError, TrainingError, RegistryError, PointerRace),
 )
 
 

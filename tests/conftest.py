@@ -42,14 +42,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     All share one running system: backfill comes late, because it loses trades and repairs them; then the
     retraining loop and a deployment's first model, because they fetch all the history there is; then the
-    drills, because they lose trades.
+    export, by when receipts have been archived; then the drills, because they lose trades.
     """
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         for marker, started_by in MARKED_BY_FIXTURE.items():
             if fixtures & started_by:
                 item.add_marker(marker)
-    late = [END_TO_END / f"test_{name}.py" for name in ("backfill", "retrain", "deployment", "drills")]
+    late = [
+        END_TO_END / f"test_{name}.py" for name in ("backfill", "retrain", "deployment", "export", "drills")
+    ]
     items.sort(key=lambda item: late.index(item.path) if item.path in late else -1)
 
 

@@ -31,10 +31,10 @@ User = Literal["writer", "reader", "auditor", "scorer", "planner", "repairer"]
 ACCESS: Mapping[User, str] = {
     "writer": "on ~* -@all +@read +@write +@scripting +@connection +@transaction -@dangerous +time",
     "reader": "on ~* -@all +@read +@connection -@dangerous +info +time",
-    "auditor": "on %R~predictions:* %R~gaps:* %W~heartbeat:* "
+    "auditor": "on %R~predictions:* %R~gaps:* %R~symbols %W~heartbeat:* "
     "-@all +xrevrange +mget +set +@connection -@dangerous",
-    "scorer": "on %R~outcomes:* %R~predictions:* %W~accuracy:* %W~heartbeat:* "
-    "-@all +xrange +set +@connection -@dangerous",
+    "scorer": "on %R~outcomes:* %R~predictions:* %R~symbols %RW~archived:* %W~accuracy:* %W~heartbeat:* "
+    "-@all +xrange +xrevrange +mget +set +@connection -@dangerous",
     "planner": "on %R~gaps:* -@all +mget +@connection -@dangerous",
     "repairer": "on %W~repaired:* -@all +set +@connection -@dangerous",
 }

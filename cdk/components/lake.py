@@ -11,14 +11,15 @@ from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
 from cdk.config import Environment
+from tickcast.adapters.lake.receipt_archive import Folder
 
 # Where Lambda puts the batches it gave up on: the service chooses the prefix, it cannot be configured.
 FAILED_BATCHES = "aws/lambda/*"
 
 
 class Lake(Construct):
-    """One bucket: `bronze/`, `quarantine/`, `schemas/`, `models/`, `audit/`, and `aws/lambda/` for failed
-    batches.
+    """One bucket: `bronze/`, `receipts/`, `receipts_between/`, `quarantine/`, `schemas/`, `models/`,
+    `symbols/`, `audit/`, and `aws/lambda/` for failed batches.
 
     The grants name single actions where the bucket's own `grant_*` would allow `s3:GetObject*` and more. They
     are for functions of other stacks: the ARN in them is this stack's export.
@@ -26,7 +27,7 @@ class Lake(Construct):
 
     def __init__(self, scope: Construct, construct_id: str, *, environment: Environment) -> None:
         super().__init__(scope, construct_id)
-        lake = environment.lake
+        lake, receipts = environment.lake, environment.receipts
         self.bucket = s3.Bucket(
             self,
             "Bucket",
@@ -51,6 +52,9 @@ class Lake(Construct):
                     s3.LifecycleRule(id=f"expire {prefix}", prefix=prefix, expiration=Duration.days(days))
                     for prefix, days in (
                         ("bronze/", lake.bronze_days),
+                        (Folder.SECONDS.prefix, receipts.keep_days),
+                        # What was archived before they were switched off is deleted like the others.
+                        (Folder.BETWEEN.prefix, receipts.between_keep_days or receipts.keep_days),
                         ("quarantine/", lake.quarantine_days),
                         ("aws/lambda/", lake.quarantine_days),
                     )
@@ -89,10 +93,10 @@ class Lake(Construct):
             )
         ]
 
-    def grant_read(self, function: lambda_.Function, *prefixes: str) -> None:
-        """Lets `function` read under `prefixes`, and list: without that a missing key is a 403, not a 404."""
-        self._grant_objects(function, "s3:GetObject", prefixes)
-        self.grant_list(function)
+    def grant_read(self, reader: lambda_.Function | iam.IRole, *prefixes: str) -> None:
+        """Lets `reader` read under `prefixes`, and list: without that a missing key is a 403, not a 404."""
+        self._grant_objects(reader, "s3:GetObject", prefixes)
+        self.grant_list(reader)
 
     def grant_write(self, writer: lambda_.Function | iam.IRole, *prefixes: str) -> None:
         """Lets `writer` put objects under `prefixes`; not read, list or delete them."""
@@ -103,10 +107,10 @@ class Lake(Construct):
         self._grant_objects(function, "s3:PutObject", [FAILED_BATCHES])
         self.grant_list(function)
 
-    def grant_list(self, function: lambda_.Function) -> None:
-        """Lets `function` list objects, not read them."""
+    def grant_list(self, reader: lambda_.Function | iam.IRole) -> None:
+        """Lets `reader` list objects, not read them."""
         iam.Grant.add_to_principal(
-            grantee=function, actions=["s3:ListBucket"], resource_arns=[self._exported_arn]
+            grantee=reader, actions=["s3:ListBucket"], resource_arns=[self._exported_arn]
         )
 
     def _grant_objects(

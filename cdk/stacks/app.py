@@ -25,6 +25,10 @@ from cdk.config import AwsConfig, Environment
 from cdk.stacks.data import AwsDataStack, DataStack
 from cdk.variables import variables
 from tickcast.adapters import settings
+from tickcast.adapters.lake.receipt_archive import Folder
+from tickcast.adapters.registry.served_symbols import SERVED
+
+RECEIPTS = [f"{folder.prefix}*" for folder in Folder]
 
 
 class AppStack(Stack):
@@ -101,7 +105,7 @@ class AppStack(Stack):
         )
         self._stream.grant_read(self.predict_stream)
         self._hot_store.grant(self.predict_stream, "writer")
-        self._lake.grant_read(self.predict_stream, "models/*", "schemas/*")
+        self._lake.grant_read(self.predict_stream, "models/*", "schemas/*", SERVED)
         self._lake.grant_write(self.predict_stream, "quarantine/*")
         self._lake.grant_failed_batches(self.predict_stream)
         self.prediction_feed = StreamConsumer(
@@ -144,7 +148,7 @@ class AppStack(Stack):
             DATABASE_STATEMENT_TIMEOUT_S=str(sizes.train_model.timeout_s),
         )
         self._database.grant(self.train_model, "reader")
-        self._lake.grant_read(self.train_model, "models/*")
+        self._lake.grant_read(self.train_model, "models/*", SERVED)
         self._lake.grant_write(self.train_model, "models/*")
 
         self.evaluate_model = self._function(
@@ -154,7 +158,7 @@ class AppStack(Stack):
             DATABASE_STATEMENT_TIMEOUT_S=str(sizes.evaluate_model.timeout_s),
         )
         self._database.grant(self.evaluate_model, "reader")
-        self._lake.grant_read(self.evaluate_model, "models/*")
+        self._lake.grant_read(self.evaluate_model, "models/*", SERVED)
         self._lake.grant_write(self.evaluate_model, "models/*/card.json", "models/*/card.md")
 
         self.promote_model = self._function(
@@ -168,18 +172,19 @@ class AppStack(Stack):
             "serve_predictions", settings.ServePredictionsSettings, "The API's responses from the hot store"
         )
         self._hot_store.grant(self.serve_predictions, "reader")
-        self._lake.grant_read(self.serve_predictions, "models/*")
+        self._lake.grant_read(self.serve_predictions, "models/*", *RECEIPTS)
         self.api = PredictionApi(self, "Api", environment=self._config, function=self.serve_predictions)
 
     def _scores(self) -> None:
         self.score_predictions = self._function(
             "score_predictions",
             settings.ScorePredictionsSettings,
-            "Outcomes to PostgreSQL, accuracy to the hot store, drift to a training",
+            "Receipts to the lake, outcomes to PostgreSQL, accuracy to the hot store, drift to a training",
         )
         self._hot_store.grant(self.score_predictions, "scorer")
         self._database.grant(self.score_predictions, "scorer")
-        self._lake.grant_read(self.score_predictions, "models/*")
+        self._lake.grant_read(self.score_predictions, "models/*", *RECEIPTS)
+        self._lake.grant_write(self.score_predictions, *RECEIPTS)
         self.score = Workflow(
             self,
             "Score",
@@ -223,7 +228,7 @@ class AppStack(Stack):
         self.plan_backfill = self._function(
             "plan_backfill", settings.PlanBackfillSettings, "Which windows of history are to be fetched"
         )
-        self._lake.grant_list(self.plan_backfill)
+        self._lake.grant_read(self.plan_backfill, SERVED)
         self._hot_store.grant(self.plan_backfill, "planner")
 
         self.fetch_history = self._function(
@@ -334,6 +339,9 @@ class AppStack(Stack):
             CfnOutput(self, "ApiKeyId", value=self.api.key.key_id)
         if self.api.callers:
             CfnOutput(self, "ApiCallPolicy", value=self.api.callers.managed_policy_arn)
+        # What `make symbols` compares with and asks.
+        CfnOutput(self, "Symbols", value=self._variables["SYMBOLS"])
+        CfnOutput(self, "RestUrl", value=self._variables["REST_URL"])
         CfnOutput(self, "StreamName", value=self._stream.stream_name)
         CfnOutput(self, "BucketName", value=self._lake.bucket.bucket_name)
         CfnOutput(self, "LoadHistoryFunction", value=self.load_history.function_name)
@@ -379,6 +387,7 @@ class AwsAppStack(AppStack):
             exchange_key=data.exchange_key,
         )
         data.stream.grant_write(self.ingest.task.task_role)
+        data.lake.grant_read(self.ingest.task.task_role, SERVED)
         data.lake.grant_write(self.ingest.task.task_role, "schemas/*")
         data.lake.grant_write(self.ingest.task.task_role, "quarantine/ingest_ecs/*")
 

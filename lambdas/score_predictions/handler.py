@@ -24,7 +24,7 @@ score_predictions = ScorePredictions(
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     result = score_predictions(context.get_remaining_time_in_millis)
-    write_score_metrics(result, settings.primary_horizon_s, settings.symbols)
+    write_score_metrics(result, settings.primary_horizon_s, result.symbols)
     for problem in result.problems:
         logger.warning(problem)
     answer: dict[str, Any] = json_text.finite(result.as_dict(settings.scores))

@@ -35,8 +35,9 @@ MODULES: dict[str, tuple[str, ...]] = {
         *("local/commands/execution.py", "local/system/cloud.py"),
         f"{_CORE}/adapters/registry/model_registry.py",
     ),
-    "`make explain` with `URL=`": (
+    "`make explain` with `URL=`, `export` with `AWS=`": (
         *(f"{_CORE}/adapters/lake/bronze_reader.py", f"{_CORE}/adapters/lake/objects.py"),
+        f"{_CORE}/adapters/lake/receipt_archive.py",
         f"{_CORE}/adapters/registry/model_watcher.py",
     ),
 }

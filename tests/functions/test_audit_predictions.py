@@ -23,6 +23,7 @@ from tickcast.adapters.kinesis.schema_registry import SchemaRegistry
 from tickcast.adapters.lake import bronze
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.redis.hot_store import HotStore
+from tickcast.adapters.redis.symbol_set import SymbolSet
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.onnx_model import export
 from tickcast.adapters.settings import (
@@ -142,7 +143,7 @@ def test_a_sample_is_reproduced(run: Callable[..., Result], redis_client: redis.
     store = StoreAt(redis_client, SETTINGS.lateness_us)
     store.at_ms = lambda: beat["at_ms"]
     settings = configured(ServePredictionsSettings, SYMBOLS="BTCUSDT")
-    health = Health(settings, store, store.at_ms)().body
+    health = Health(settings, store, store.at_ms, SymbolSet(settings.symbols))().body
     assert health["services"]["audit"]["ok"] and health["services"]["archive"]["ok"]
 
 

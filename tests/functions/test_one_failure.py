@@ -28,6 +28,7 @@ from tests.fixtures.market import START_US
 from tests.fixtures.settings import configured
 from tests.fixtures.store_at import StoreAt
 from tickcast.adapters.redis.hot_store import HotStore
+from tickcast.adapters.redis.symbol_set import SymbolSet
 from tickcast.adapters.settings import ServePredictionsSettings
 from tickcast.features.ring import BarRing, View
 from tickcast.functions import predict_stream
@@ -142,7 +143,8 @@ def test_health_shows_a_failure_until_the_next_prediction(
     change_state(redis_client, predict, mix_up_ids)
     store_now = StoreAt(redis_client, 100_000)
     store_now.at_ms = clock
-    health = Health(configured(ServePredictionsSettings), store_now, clock)
+    settings = configured(ServePredictionsSettings)
+    health = Health(settings, store_now, clock, SymbolSet(settings.symbols))
     for pieces in range(TRIES - 1):
         run(15 + pieces / 10, 15.1 + pieces / 10, per_event=1)
         services = health().body["services"]

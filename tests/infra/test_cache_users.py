@@ -16,12 +16,13 @@ from tests.fixtures import records
 from tests.fixtures.hot_path import commit
 from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.hot_store import HotStore, Writes, read
+from tickcast.adapters.redis.symbol_set import SymbolSet
 from tickcast.features.ring import BarRing
 from tickcast.functions.mark_repaired import mark_repaired
 from tickcast.market.fetch_plan import Window
 from tickcast.market.gaps import GapLedger
 from tickcast.market.trade_ledger import LEDGER_ROW
-from tickcast.serving.records import PathForecast, StreamHeartbeat, encode
+from tickcast.serving.records import ArchivedUntil, PathForecast, StreamHeartbeat, encode
 from tickcast.serving.state import SymbolState
 
 LATENESS_US = 100_000
@@ -88,6 +89,7 @@ def test_auditor_may_read_receipts_and_write_heartbeats_and_no_more(users: dict[
     assert store.predictions("BTCUSDT", 0, 2000, 5) == [PREDICTION]
     assert store.history("BTCUSDT", 1) == [PREDICTION]
     assert store.gaps(["BTCUSDT"]) == {"BTCUSDT": LEDGER}
+    assert SymbolSet(["BTCUSDT"]).read(store) == ("BTCUSDT",)
     assert users["auditor"].set("heartbeat:audit_predictions", "{}", ex=5)
     for forbidden in (
         *("GET state:BTCUSDT", "SET prediction:BTCUSDT:latest mine", "SET gaps:BTCUSDT mine"),
@@ -102,9 +104,13 @@ def test_scorer_may_read_outcomes_and_write_accuracy_and_no_more(users: dict[str
     store = HotStore(users["scorer"], LATENESS_US)
     assert [id_ for id_, _ in store.entries_after("outcomes:BTCUSDT", "0-0", 10)] == ["2130-1"]
     assert [id_ for id_, _ in store.entries_after("predictions:BTCUSDT", "0-0", 10)] == ["1000-0"]
+    assert SymbolSet(["BTCUSDT"]).read(store) == ("BTCUSDT",)
+    assert store.extent("outcomes:BTCUSDT") == (2130, 2130)
+    store.put_archived_until("BTCUSDT", ArchivedUntil(seconds_ms=1))
+    assert store.archived_until("BTCUSDT").seconds_ms == 1
     for key in ("accuracy:BTCUSDT", "heartbeat:score_predictions"):
         assert users["scorer"].set(key, "{}", ex=5)
-    for forbidden in ("SET gaps:BTCUSDT mine", "XRANGE state:BTCUSDT - +", "GET accuracy:BTCUSDT"):
+    for forbidden in ("SET gaps:BTCUSDT mine", "XRANGE state:BTCUSDT - +", "MGET accuracy:BTCUSDT"):
         with pytest.raises(redis.exceptions.NoPermissionError):
             users["scorer"].execute_command(*forbidden.split())
 

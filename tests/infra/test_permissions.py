@@ -40,6 +40,7 @@ WITHOUT_RESOURCE = {
 LAKE = {
     "PredictStream": {
         ("s3:GetObject", "models/*"),
+        ("s3:GetObject", "symbols/current.json"),
         ("s3:GetObject", "schemas/*"),
         ("s3:PutObject", "quarantine/*"),
         ("s3:PutObject", "aws/lambda/*"),
@@ -54,11 +55,13 @@ LAKE = {
     },
     "TrainModel": {
         ("s3:GetObject", "models/*"),
+        ("s3:GetObject", "symbols/current.json"),
         ("s3:PutObject", "models/*"),
         ("s3:ListBucket", ""),
     },
     "EvaluateModel": {
         ("s3:GetObject", "models/*"),
+        ("s3:GetObject", "symbols/current.json"),
         ("s3:PutObject", "models/*/card.json"),
         ("s3:PutObject", "models/*/card.md"),
         ("s3:ListBucket", ""),
@@ -76,7 +79,7 @@ LAKE = {
         ("s3:PutObject", "audit/differences/*"),
         ("s3:ListBucket", ""),
     },
-    "PlanBackfill": {("s3:ListBucket", "")},
+    "PlanBackfill": {("s3:GetObject", "symbols/current.json"), ("s3:ListBucket", "")},
     "ListStaleHours": {("s3:ListBucket", "")},
     "LoadHistory": {
         ("s3:GetObject", "bronze/*"),
@@ -136,7 +139,12 @@ def test_what_a_function_may_do_in_the_lake(synthesised: Synthesised, function: 
 
 
 def test_what_ingest_may_do_in_the_lake(on_aws: Synthesised) -> None:
-    expected = {("s3:PutObject", "schemas/*"), ("s3:PutObject", "quarantine/ingest_ecs/*")}
+    expected = {
+        ("s3:GetObject", "symbols/current.json"),
+        ("s3:ListBucket", ""),
+        ("s3:PutObject", "schemas/*"),
+        ("s3:PutObject", "quarantine/ingest_ecs/*"),
+    }
     assert in_the_lake(on_aws, "IngestTaskTaskRole") == expected
 
 

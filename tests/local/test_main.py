@@ -27,6 +27,8 @@ def no_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("rollback --aws stage", 2, "AWS is 'stage'"),
         ("explain BTCUSDT-1723161253000", 1, "no system is running in this checkout"),
         ("explain x", 2, "ID is 'x'"),
+        ("export", 2, "which time?"),
+        ("export --from 2024-08-01 --to 2024-08-02", 1, "no system is running in this checkout"),
         ("backfill", 2, "which history?"),
         ("retrain --days -1", 2, "DAYS is -1"),
         ("drills --only earthquake", 2, "no drill earthquake"),

@@ -29,6 +29,7 @@ from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.hot_store import Entries, HotStore, readable
+from tickcast.adapters.redis.symbol_set import SymbolSet
 from tickcast.adapters.registry import model_watcher
 from tickcast.adapters.settings import AuditPredictionsSettings
 from tickcast.features.bars import SILENCE_US
@@ -198,6 +199,7 @@ class AuditPredictions:
     def __post_init__(self) -> None:
         self._store = HotStore(self.client, self.settings.lateness_us)
         self._auditor = Auditor(self.s3, self.settings.bucket)
+        self._symbols = SymbolSet(self.settings.symbols)
 
     def __call__(self) -> Result:
         """Audit a sample of every symbol. Raises what Redis and S3 raise; any other exception is entered as a
@@ -206,7 +208,7 @@ class AuditPredictions:
         slices = sample_slices(now_ms, self.settings.audit_every_ms, self.settings.audit_sample)
         from_us = slices[0][0] * 1000 - LOOK_BACK_US - SILENCE_US
         bronze = self._auditor.reader(from_us, slices[-1][1] * 1000)
-        for symbol in self.settings.symbols:
+        for symbol in self._symbols.read(self._store):
             with _as_failure_of(symbol, result):
                 self._audit(symbol, slices, now_ms, bronze, result)
         self._check_archive(now_ms, bronze, result)
@@ -283,7 +285,7 @@ class AuditPredictions:
         now_us = round(now_ms) * 1000
         newest_us: dict[str, int | None] = {}
         objects = 0
-        for symbol in self.settings.symbols:
+        for symbol in self._symbols.symbols:
             reach = bronze.reach(symbol, now_us - HOUR_US, now_us)
             objects += reach.objects
             newest_us[symbol] = reach.newest_us

@@ -1,7 +1,8 @@
 """The health of the whole system, from what each of its parts last wrote into the hot store.
 
-Only Redis is asked, in two round trips: a part that hangs shows by its old heartbeat, and the caller does not
-wait for it. `ok` is True, False, or None for a part that was never seen; `why` says what is wrong.
+Only Redis is asked, in two round trips (three where the symbols have changed): a part that hangs shows by its
+old heartbeat, and the caller does not wait for it. `ok` is True, False, or None for a part that was never
+seen; `why` says what is wrong.
 
 Instants of the market are compared with the exchange's clock: the hot store's less the offset that the
 newest forecast names; times of arrival and of heartbeats with the hot store's own. This function's clock
@@ -22,6 +23,7 @@ from tickcast.adapters.http.bodies import GAPS_SHOWN
 from tickcast.adapters.http.responses import Response
 from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.hot_store import HotStore, read, readable
+from tickcast.adapters.redis.symbol_set import SymbolSet
 from tickcast.adapters.settings import ServePredictionsSettings
 from tickcast.features.bars import REFERENCE_LIFE_US
 from tickcast.functions.answers import exchange_ms
@@ -42,6 +44,8 @@ BACKGROUND = {
     "score": "score_predictions",
 }
 SILENT_AFTER_S = 900
+# From a change of the symbols until ingest has connected and a first batch of a new one was processed.
+BEGINNING_MS = 60_000
 
 Service = dict[str, Any]
 Values = Mapping[str, bytes | None]  # what is stored, by key
@@ -71,17 +75,25 @@ class Health:
     settings: ServePredictionsSettings
     store: HotStore
     clock_ms: Callable[[], float]
+    symbols: SymbolSet
 
     def __call__(self) -> Response:
-        """200 while all parts are well, else 503. A background part that was never seen does not count."""
-        parts = self._parts()
+        """200 while all parts are well, else 503. A background part that was never seen does not count, nor
+        do those of a symbol that was never seen just after the symbols were changed."""
+        may_be_unseen = set(BACKGROUND)
         try:
-            services = {"redis": _store(self.store.fullness()), **self._services(parts)}
+            services = {"redis": _store(self.store.fullness())}
+            values, store_ms = self._values()
+            services |= self._services(self._parts(), values, store_ms)
+            if self.symbols.is_new(store_ms, BEGINNING_MS):
+                may_be_unseen |= {name for symbol in self.symbols.symbols for name in _names_of(symbol)}
         except redis.RedisError as error:
             services = {"redis": {"ok": False, "why": f"does not answer ({type(error).__name__})"}}
-            services |= dict.fromkeys(parts, {"ok": None, "why": "not known: Redis does not answer"})
+            unknown = {"ok": None, "why": "not known: Redis does not answer"}
+            services |= dict.fromkeys(self._parts(), unknown)
+            may_be_unseen = set()
         well = all(
-            service["ok"] or (service["ok"] is None and name in BACKGROUND)
+            service["ok"] or (service["ok"] is None and name in may_be_unseen)
             for name, service in services.items()
         )
         body = {
@@ -94,16 +106,24 @@ class Health:
     def _parts(self) -> dict[str, Part]:
         """By name the function that determines a part's health."""
         parts: dict[str, Part] = {"model": self._model, "age": self._age, "clock": self._clock}
-        for symbol in self.settings.symbols:
-            parts[f"feed:{symbol}"] = partial(self._feed, symbol)
-            parts[f"predict_stream:{symbol}"] = partial(self._stream, symbol)
+        for symbol in self.symbols.symbols:
+            feed, stream = _names_of(symbol)
+            parts[feed], parts[stream] = partial(self._feed, symbol), partial(self._stream, symbol)
         return parts | {name: partial(_background, part) for name, part in BACKGROUND.items()}
 
-    def _services(self, parts: dict[str, Part]) -> dict[str, Service]:
-        names = [key for symbol in self.settings.symbols for key in _keys_of(symbol)]
-        names += [keys.heartbeat(part) for part in BACKGROUND.values()]
-        found, store_ms = self.store.values_at(names)
-        values = dict(zip(names, found, strict=True))
+    def _values(self) -> tuple[Values, float]:
+        """All that is stored of the parts, and the store's time then. Where the symbols are others than
+        those that this process knew, it is read again."""
+        for _ in range(2):
+            names = [keys.symbols(), *(keys.heartbeat(part) for part in BACKGROUND.values())]
+            names += [key for symbol in self.symbols.symbols for key in _keys_of(symbol)]
+            found, store_ms = self.store.values_at(names)
+            if not self.symbols.take(found[0]):
+                break
+        values = dict.fromkeys(key for symbol in self.symbols.symbols for key in _keys_of(symbol))
+        return values | dict(zip(names, found, strict=True)), store_ms
+
+    def _services(self, parts: dict[str, Part], values: Values, store_ms: float) -> dict[str, Service]:
         now = self._now(values, store_ms)
         services: dict[str, Service] = {}
         for name, part in parts.items():
@@ -115,9 +135,9 @@ class Health:
         return services
 
     def _now(self, values: Values, store_ms: float) -> Now:
-        names = [keys.latest_prediction(symbol) for symbol in self.settings.symbols]
+        names = [keys.latest_prediction(symbol) for symbol in self.symbols.symbols]
         newest = _newest([readable(PathForecast, values[name]) for name in names])
-        names = [keys.heartbeat("predict_stream", symbol) for symbol in self.settings.symbols]
+        names = [keys.heartbeat("predict_stream", symbol) for symbol in self.symbols.symbols]
         beats = [readable(StreamHeartbeat, values[name]) for name in names]
         offsets = [beat.clock_offset_ms for beat in beats if beat]
         return Now(
@@ -160,7 +180,7 @@ class Health:
         only a forecast that is ahead of the exchange's clock as known shows that they do not."""
         if now.newest_ms is None:
             return {"ok": None, "why": NOT_SEEN}
-        symbols = self.settings.symbols
+        symbols = self.symbols.symbols
         feeds = [readable(FeedHeartbeat, values[keys.heartbeat("ingest_ecs", s)]) for s in symbols]
         streams = [readable(StreamHeartbeat, values[keys.heartbeat("predict_stream", s)]) for s in symbols]
         # by the name of a clock how far it is ahead, ms
@@ -205,7 +225,7 @@ class Health:
 
     def _age(self, values: Values, now: Now) -> Service:
         """How old the oldest forecast is that answers are made from, and whether any is too old."""
-        known = [read(PathForecast, values[keys.latest_prediction(s)]) for s in self.settings.symbols]
+        known = [read(PathForecast, values[keys.latest_prediction(s)]) for s in self.symbols.symbols]
         found = {
             each.symbol: freshness(each, exchange_ms(each, now.store_ms), self.settings.stale_after_s)
             for each in known
@@ -225,7 +245,7 @@ class Health:
 
     def _model(self, values: Values, now: Now) -> Service:
         """Whether there is an active model, by the newest forecast."""
-        symbols = self.settings.symbols
+        symbols = self.symbols.symbols
         found = [read(PathForecast, values[keys.latest_prediction(symbol)]) for symbol in symbols]
         last = _newest(found)
         if last is None:
@@ -236,6 +256,11 @@ class Health:
         if not last.model_id:
             why = why or "no active model: every answer is a fallback"
         return {"ok": why is None, "why": why, "model_id": last.model_id, "provisional": last.provisional}
+
+
+def _names_of(symbol: str) -> tuple[str, str]:
+    """The names of the two parts of `symbol`."""
+    return f"feed:{symbol}", f"predict_stream:{symbol}"
 
 
 def _keys_of(symbol: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ A request names stretches of time in one of these ways, and may ask for repair a
     {"repair": true}                                                             the gaps of the gap ledger
     {"spans": [...]}                                                             what another plan left over
 
-Without `symbols` all configured ones are planned. With `dry` nothing but the plan is made. `train` is the
+Without `symbols` all that are served are planned. With `dry` nothing but the plan is made. `train` is the
 request of the training that follows the last window.
 """
 
@@ -23,6 +23,7 @@ import msgspec
 from tickcast.adapters.lake import bronze
 from tickcast.adapters.lake.objects import list_objects
 from tickcast.adapters.redis.hot_store import HotStore
+from tickcast.adapters.registry.served_symbols import served_or
 from tickcast.adapters.settings import MAX_DAYS
 from tickcast.functions.request import RequestError, check_fields, days_in, symbols_in
 from tickcast.market.fetch_plan import Plan, Window, WindowError, of_gap, plan, window_from
@@ -79,18 +80,18 @@ class BackfillPlan(msgspec.Struct):
 
 
 class PlanBackfill:
-    """Plans for the lake in `bucket`; `symbols` are those configured."""
+    """Plans for the lake in `bucket`; `configured` are the symbols served until they are changed."""
 
-    def __init__(self, s3: Any, bucket: str, store: HotStore, symbols: Sequence[str]) -> None:
+    def __init__(self, s3: Any, bucket: str, store: HotStore, configured: Sequence[str]) -> None:
         self._s3 = s3
         self._bucket = bucket
         self._store = store
-        self._symbols = symbols
+        self._configured = configured
 
     def __call__(self, request: dict[str, Any], execution_id: str, now_us: int) -> BackfillPlan:
-        """The plan of `request` at `now_us`. Raises `RequestError`."""
+        """The plan of `request` at `now_us`. Raises `RequestError`, and what `served_or` raises."""
         check_fields(request, _KNOWN)
-        symbols = (request.get("symbols") and symbols_in(request)) or list(dict.fromkeys(self._symbols))
+        symbols = (request.get("symbols") and symbols_in(request)) or self._served()
         until_us = (now_us - SETTLED_AFTER_US) // MILLISECOND_US * MILLISECOND_US
         requested = _requested(request, symbols, until_us)
         if request.get("repair"):
@@ -110,6 +111,9 @@ class PlanBackfill:
             next=NextExecution(name, NextInput(symbols, planned.left, train)),
             totals=_totals(requested, planned),
         )
+
+    def _served(self) -> list[str]:
+        return list(dict.fromkeys(served_or(self._s3, self._bucket, self._configured)))
 
     def _gaps(self, symbols: list[str], until_us: int) -> list[Window]:
         windows = []

@@ -20,11 +20,13 @@ import psycopg
 import redis
 from botocore.exceptions import BotoCoreError, ClientError
 
+from tickcast.adapters.lake.receipt_archive import ReceiptArchive
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.postgres.score_store import ScoreStore, row_of
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.hot_store import Entries, HotStore
+from tickcast.adapters.redis.symbol_set import SymbolSet
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.model_registry import RegistryError
 from tickcast.adapters.registry.pointer import Pointer
@@ -42,6 +44,7 @@ from tickcast.evaluation.live_scores import (
     skill_against_line,
 )
 from tickcast.features.vector import FEATURE_NAMES
+from tickcast.functions.archive_receipts import ArchiveReceipts
 from tickcast.model.card import Card
 from tickcast.serving.records import Outcome, Prediction, ScoreHeartbeat, decode
 from tickcast.units import DAY_US, HOUR_US, MINUTE_US, SECOND_US
@@ -69,6 +72,7 @@ class Result:
     time before a first model was in force, and without a symbol's first two minutes.
     """
 
+    symbols: tuple[str, ...] = ()  # that are served
     outcomes: int = 0
     predictions: int = 0
     is_complete: bool = True  # False when time ran out: the next run continues from there
@@ -119,10 +123,22 @@ class ScorePredictions:
 
     def __post_init__(self) -> None:
         self._hot = HotStore(self.client, self.settings.lateness_us)
+        self._symbols = SymbolSet(self.settings.symbols)
+        self._archive_receipts = ArchiveReceipts(
+            self._hot,
+            ReceiptArchive(lambda: self.s3, self.settings.bucket),
+            self.clock_ms,
+            with_between=self.settings.receipts_between_keep_days > 0,
+        )
 
     def __call__(self, remaining_ms: Callable[[], float]) -> Result:
         """Raises what Redis and PostgreSQL raise: the next run continues from there."""
-        store, result = ScoreStore(self.database.connection()), Result()
+        result = Result(symbols=self._symbols.read(self._hot))
+        # First, for it needs no database: receipts of the time that one is away are kept all the same.
+        archived = self._archive_receipts(result.symbols, remaining_ms)
+        result.failed += archived.failed
+        result.problems += archived.problems
+        store = ScoreStore(self.database.connection())
         model_id = self._read_model(result)
         for n, symbol in enumerate(self._in_turn()):
             if n and remaining_ms() < _ENOUGH_MS:
@@ -143,7 +159,7 @@ class ScorePredictions:
 
     def _in_turn(self) -> Sequence[str]:
         """All symbols; first the one that the previous run had no time for."""
-        symbols = self.settings.symbols
+        symbols = self._symbols.symbols
         first = self._turn % len(symbols)
         return [*symbols[first:], *symbols[:first]]
 
@@ -252,8 +268,8 @@ class ScorePredictions:
         """`Result.available` of `symbol`; None while none of the hour counts."""
         if result.has_no_model:
             return hour.availability or None  # 0: none was in force within the hour
-        if hour.first_ms is None:
-            return 0.0  # a symbol that was never answered for
+        if hour.first_ms is None:  # a symbol that was never answered for, unless it is new
+            return None if self._symbols.is_new(now_us / 1000, _BEGINNING_US / 1000) else 0.0
         first_us = hour.first_ms * 1000 if hour.first_ms > hour.from_ms else 0
         from_us = -(-(max(self._first_model_us, first_us) + _BEGINNING_US) // MINUTE_US) * MINUTE_US
         if from_us <= hour.from_ms * 1000:
@@ -283,7 +299,7 @@ class ScorePredictions:
         with store.connection.transaction():
             store.lock("drift")
             before = store.drift_states()
-            for symbol in self.settings.symbols:
+            for symbol in self._symbols.symbols:
                 state = before.get(symbol, DriftState())
                 try:
                     evidence = self._evidence(store, symbol, model_id, now_us)

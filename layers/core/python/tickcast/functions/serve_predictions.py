@@ -1,4 +1,4 @@
-"""The responses of the API: predictions as of now, receipts, accuracy, models and the dashboard.
+"""The responses of the API: predictions as of now and of the past, accuracy, models and the dashboard.
 
 The newest prediction is answered for the moment of reading (`functions.answers`). Freshness is decided then,
 by the age of the claim that the features are complete and by that of their newest tick, not by a key's TTL: a
@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -34,14 +34,17 @@ from tickcast.adapters.http.parameters import (
 )
 from tickcast.adapters.http.responses import ApiError, Response, as_json, that_fit
 from tickcast.adapters.http.routes import Route
+from tickcast.adapters.lake.receipt_archive import ReceiptArchive
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.hot_store import HotStore, read
+from tickcast.adapters.redis.symbol_set import SymbolSet
 from tickcast.adapters.registry.model_catalog import ModelCatalog
 from tickcast.adapters.settings import ServePredictionsSettings
 from tickcast.evaluation.live_scores import NO_TALLIES, score
 from tickcast.functions.answers import Reading, exchange_ms
 from tickcast.functions.health import Health
+from tickcast.functions.past_predictions import PastPredictions, delivered_at_ms
 from tickcast.market.symbols import listed
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.serving.records import PathForecast, Prediction, PredictionSummary
@@ -50,11 +53,12 @@ from tickcast.serving.records import PathForecast, Prediction, PredictionSummary
 STORE_TIMEOUT_S = 0.25
 STORE_RETRIES = 1
 
+SYMBOLS_KNOWN_MS = 5000  # by then a symbol that is no longer served is refused
+
 PAGE_SPAN_MS = 3_600_000
 SETTLED_AFTER_MS = 60_000  # older predictions are all written
 
-# How long receipts are kept (`adapters.redis.keys`), in words.
-KEPT = "those of the first prediction of each second are for about an hour, all others for about five minutes"
+FINAL_AFTER_MS = 86_400_000  # no outcome comes so late, so an archived receipt is what it remains
 
 # `private`: the response was for one key.
 SECOND = "private, max-age=1"
@@ -76,8 +80,15 @@ class ServePredictions:
     settings: ServePredictionsSettings
     store: HotStore
     models: ModelCatalog
+    archive: ReceiptArchive
     clock_ms: Callable[[], float]
     site: Callable[[str], str] = site_file
+
+    def __post_init__(self) -> None:
+        self._symbols = SymbolSet(self.settings.symbols)
+        self._symbols_read_ms = float("-inf")
+        keep_days = max(self.settings.receipts_keep_days, self.settings.receipts_between_keep_days)
+        self._past = PastPredictions(self.store, self.archive, keep_days, self.clock_ms)
 
     def __call__(self, event: Event) -> Response:
         """The response to a proxy event. A store that does not answer, or holds what cannot be read, is a
@@ -97,7 +108,7 @@ class ServePredictions:
             routes.OPENAPI: lambda _: Response(
                 200, text=self.site(f"openapi.{self.settings.authorisation}.json"), cache_control=OPEN_MINUTES
             ),
-            routes.HEALTH: lambda _: Health(self.settings, self.store, self.clock_ms)(),
+            routes.HEALTH: lambda _: self._health(),
             routes.SEVERAL: self.several,
             routes.LATEST: self.latest,
             routes.RECEIPT: self.receipt,
@@ -113,7 +124,7 @@ class ServePredictions:
             if route.path == event.get("resource")
         )
         path = [path_parameter(event, name) for name in route.path_parameters]
-        if path:
+        if path and route is not routes.LATEST:  # which reads the symbols along
             self._check(path[0], "symbol")
         query = read_query(event, route.query)
         try:
@@ -126,7 +137,7 @@ class ServePredictions:
     def latest(self, query: LatestQuery, symbol: str) -> Response:
         """The newest prediction for the moment of reading and, if asked for, a list of the newest as they
         were delivered."""
-        found, store_ms = self._newest([symbol])
+        found, store_ms = self._newest([symbol], "symbol")
         body = self._answer(symbol, found[symbol], store_ms, query.horizon)
         if query.history:
             past = [at_horizon(each, body.horizon_s) for each in self.store.history(symbol, query.history)]
@@ -135,14 +146,12 @@ class ServePredictions:
 
     def several(self, query: SeveralQuery) -> Response:
         """The same of several symbols, read at one moment; what is wrong with one concerns no other."""
-        symbols = list(self.settings.symbols) if query.symbols is UNSET else query.symbols.each
-        for symbol in symbols:
-            self._check(symbol, "symbols")
-        found, store_ms = self._newest(symbols)
+        asked = None if query.symbols is UNSET else query.symbols.each
+        found, store_ms = self._newest(asked, "symbols")
         known = [each for each in found.values() if isinstance(each, PathForecast)]
         newest = max(known, key=lambda each: each.timestamp, default=None)
         body = Several(as_of=exchange_ms(newest, store_ms), predictions={}, problems={})
-        for symbol in symbols:
+        for symbol in found:
             try:
                 body.predictions[symbol] = self._answer(symbol, found[symbol], store_ms, query.horizon)
             except ApiError as error:
@@ -159,19 +168,19 @@ class ServePredictions:
         if from_ms > to_ms:
             raise ApiError(400, "Bad from", f"from ({from_ms}) is later than to ({to_ms})", "from")
         newest_ms = to_ms if query.cursor is UNSET else min(to_ms, int(query.cursor) - 1)
-        # One more than asked for shows whether there is another page.
-        found = self.store.predictions(symbol, from_ms, max(0, newest_ms), query.limit + 1)
-        page = [at_horizon(record, horizon_s) for record in found[: query.limit]]
-        page = page[: that_fit(page)]
+        found = self._past.page(symbol, from_ms, max(0, newest_ms), query.limit)
+        page = [at_horizon(record, horizon_s) for record in found.predictions]
+        cursor = found.continue_ms
+        if (fit := that_fit(page)) < len(page):
+            page, cursor = page[:fit], page[fit - 1].timestamp
         next_query = {"from": from_ms, "to": to_ms, "limit": query.limit, "horizon": horizon_s}
-        next_query["cursor"] = page[-1].timestamp if page else 0
         body = History(
             symbol=symbol,
             horizon_s=horizon_s,
             from_=from_ms,
             to=to_ms,
             count=len(page),
-            next=f"?{urlencode(next_query)}" if len(found) > len(page) else None,
+            next=None if cursor is None else f"?{urlencode(next_query | {'cursor': cursor})}",
             predictions=page,
         )
         is_settled = newest_ms < now_ms - SETTLED_AFTER_MS
@@ -187,19 +196,13 @@ class ServePredictions:
             detail = f"id is {prediction_id[:40]!r}, it should be like {symbol}-1767225600000"
             raise ApiError(400, "Bad id", f"{detail} (milliseconds since 1970)", "id")
         timestamp_ms = int(timestamp)
-        record = self.store.prediction(symbol, timestamp_ms) if market == symbol else None
+        record = self._past.receipt(symbol, timestamp_ms) if market == symbol else None
         if record is None:
-            detail = f"no prediction {prediction_id[:70]} of {symbol} is kept: {KEPT}"
+            detail = f"no prediction {prediction_id[:70]} of {symbol} is kept: {self._kept()}"
             raise ApiError(404, "Unknown prediction", detail, "id")
-        found = self.store.outcomes(symbol, _delivered_ms(record), HORIZONS_S)
-        # Another prediction may have been delivered in the same millisecond.
-        outcomes = {horizon_s: each for horizon_s, each in found.items() if each.id == record.id}
-        body = Receipt(
-            **structs.asdict(record),
-            outcomes={horizon_s: outcomes[horizon_s] for horizon_s in sorted(outcomes)},
-            environment=self.settings.environment,
-        )
-        is_final = set(outcomes) == set(HORIZONS_S)
+        body = Receipt(**structs.asdict(record), environment=self.settings.environment)
+        is_final = set(record.outcomes) == set(HORIZONS_S)
+        is_final |= self.clock_ms() - timestamp_ms > FINAL_AFTER_MS
         return Response(200, as_json(body), cache_control=IMMUTABLE if is_final else SECOND)
 
     def accuracy(self, _: Query, symbol: str) -> Response:
@@ -218,16 +221,43 @@ class ServePredictions:
         volatile = ("scored_age_s",) if summary else ("from", "to", "scored_age_s")
         return Response(200, as_json(body), cache_control=SECONDS, volatile=volatile)
 
-    def _check(self, symbol: str, parameter: str) -> None:
-        """Raise `ApiError` unless `symbol` is served."""
-        if symbol not in self.settings.symbols:
-            detail = f"{symbol[:40]!r} is not served; served are {listed(self.settings.symbols)}"
-            raise ApiError(404, "Unknown symbol", detail, parameter)
+    def _kept(self) -> str:
+        """How long receipts are kept, in words."""
+        days, between_days = self.settings.receipts_keep_days, self.settings.receipts_between_keep_days
+        others = f"{between_days} days" if between_days else "about five minutes"
+        return f"those of the first prediction of each second are for {days} days, all others for {others}"
 
-    def _newest(self, symbols: list[str]) -> tuple[dict[str, PathForecast | ValueError | None], float]:
-        """The newest forecast of each symbol, None where there is none or the error if it cannot be read, and
-        the hot store's time (ms) then: one round trip."""
-        values, store_ms = self.store.values_at([keys.latest_prediction(symbol) for symbol in symbols])
+    def _health(self) -> Response:
+        return Health(self.settings, self.store, self.clock_ms, self._symbols)()
+
+    def _check(self, symbol: str, parameter: str) -> None:
+        """Raise `ApiError` unless `symbol` is served, by symbols that were read `SYMBOLS_KNOWN_MS` ago at
+        most."""
+        now_ms = self.clock_ms()
+        if symbol not in self._symbols or now_ms - self._symbols_read_ms > SYMBOLS_KNOWN_MS:
+            self._symbols.read(self.store)
+            self._symbols_read_ms = now_ms
+        self._refuse_unserved([symbol], parameter)
+
+    def _refuse_unserved(self, symbols: Iterable[str], parameter: str) -> None:
+        for symbol in symbols:
+            if symbol not in self._symbols:
+                detail = f"{symbol[:40]!r} is not served; served are {listed(self._symbols.symbols)}"
+                raise ApiError(404, "Unknown symbol", detail, parameter)
+
+    def _newest(
+        self, asked: list[str] | None, parameter: str
+    ) -> tuple[dict[str, PathForecast | ValueError | None], float]:
+        """The newest forecast of each symbol that is `asked` for, None: of all; None where there is none, or
+        the error if it cannot be read; and the hot store's time (ms) then. One round trip, two where all are
+        asked for and the symbols have changed. Raises `ApiError` where one is not served."""
+        for _ in range(2):
+            symbols = list(self._symbols.symbols) if asked is None else asked
+            names = [keys.symbols(), *(keys.latest_prediction(symbol) for symbol in symbols)]
+            (stored, *values), store_ms = self.store.values_at(names)
+            if not self._symbols.take(stored) or asked is not None:
+                break
+        self._refuse_unserved(asked or (), parameter)
         found: dict[str, PathForecast | ValueError | None] = {}
         for symbol, data in zip(symbols, values, strict=True):
             try:
@@ -262,11 +292,6 @@ def _unreadable(symbol: str, error: Exception) -> ApiError:
     return ApiError(
         503, "Store unreadable", f"the records of {symbol} in Redis cannot be read: {describe(error)}"
     )
-
-
-def _delivered_ms(prediction: PredictionSummary) -> int:
-    """When `prediction` was delivered: what it says is still to come began then."""
-    return prediction.target_time - 1000 * prediction.horizon_s
 
 
 def dashboard(page: str) -> Response:
@@ -310,5 +335,5 @@ def at_horizon(prediction: Prediction, horizon_s: int) -> PredictionSummary:
     summary = msgspec.convert(prediction, PredictionSummary, from_attributes=True)
     answer = summary.horizons.get(horizon_s)
     changes = structs.asdict(answer) if answer else {}
-    target_time = _delivered_ms(summary) + 1000 * horizon_s
+    target_time = delivered_at_ms(summary) + 1000 * horizon_s
     return structs.replace(summary, **changes | {"horizon_s": horizon_s, "target_time": target_time})

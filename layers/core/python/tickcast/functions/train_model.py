@@ -1,7 +1,8 @@
 """Training as a function: from rows of history in PostgreSQL to a model with its card.
 
-    {"symbols": ["BTCUSDT"], "days": 7}     without symbols or days, all rows there are
+    {"symbols": ["BTCUSDT"], "days": 7}     without days, all rows there are
 
+Without symbols it trains on those that are served, or on all until these were changed at run time.
 The model is a challenger: the gate promotes it, if at all (`evaluate_model`, `promote_model`). With
 `"replace": true` it becomes the active model at once, without the gate: so a new system gets its first one.
 While the active model is held it stays a challenger, and `why` says so.
@@ -26,6 +27,7 @@ from tickcast.adapters.postgres import training_rows
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.model_registry import ModelHeld
 from tickcast.adapters.registry.onnx_model import export
+from tickcast.adapters.registry.served_symbols import read_served
 from tickcast.adapters.settings import MAX_DAYS
 from tickcast.evaluation import drift
 from tickcast.evaluation.backtest import block_scores
@@ -81,7 +83,7 @@ def train_model(
 
     Raises `RequestError`, `TrainingError` when there are too few rows, and what PostgreSQL and S3 raise.
     """
-    request = TrainRequest.of(event)
+    request = _of_served(TrainRequest.of(event), s3, bucket)
     markets, data = history(request, connection, now)
     settings = replace(TrainingSettings(), test_share=_test_share(list(markets.values())))
     trained_on = with_masked(markets)
@@ -132,6 +134,12 @@ def train_model(
         except ModelHeld as error:
             promoted, why = False, f"trained, not made active: {error}"
     return TrainedModel(model_id, promoted, why, card.rows, card.rows_with_quotes, new_document(card))
+
+
+def _of_served(request: TrainRequest, s3: Any, bucket: str) -> TrainRequest:
+    """`request`; where it names no symbols, for those that are served if they were changed at run time."""
+    served = read_served(s3, bucket) if request.symbols is None else None
+    return msgspec.structs.replace(request, symbols=list(served.symbols)) if served else request
 
 
 def new_model_id(now: datetime, onnx_file: bytes) -> str:

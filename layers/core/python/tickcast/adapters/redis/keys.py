@@ -61,6 +61,16 @@ def repaired(symbol: str) -> str:
     return f"repaired:{symbol}"
 
 
+def symbols() -> str:
+    """What `tickcast.adapters.registry.served_symbols.hot_text` writes."""
+    return "symbols"
+
+
+def archived(symbol: str) -> str:
+    """Up to when its receipts are in the lake (`serving.records.ArchivedUntil`)."""
+    return f"archived:{symbol}"
+
+
 def accuracy(symbol: str) -> str:
     return f"accuracy:{symbol}"
 
