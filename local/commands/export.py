@@ -33,6 +33,7 @@ from tickcast.adapters.lake import hour_inputs
 from tickcast.adapters.lake.objects import list_folders
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.registry.pointer import time_of
+from tickcast.features.vector import FEATURE_HASH
 from tickcast.market.sources import Source
 from tickcast.units import DAY_US, HOUR_US, SECOND_US
 
@@ -79,6 +80,7 @@ class Report:
             "from": _time(self.span.from_us).isoformat(),
             "to": _time(self.span.to_us).isoformat(),
             "symbols": self.symbols,
+            "feature_hash": FEATURE_HASH,
             "tables": {
                 table.name: {
                     "rows": self.rows[table.name],
