@@ -24,7 +24,7 @@ INPUTS = ["imbalance", "log_imbalance", "imbalance_500ms", "ofi_200ms", "trade_f
 
 def main(export: Path, out: Path) -> None:
     rows, held = Rows.of(export).split(0.8)
-    # Inputs are odd: exchanging buying and selling changes their sign. So 0 stays 0, and there is no intercept.
+    # Inputs are odd, exchanging buying and selling changes their sign: 0 stays 0, there is no intercept.
     ridge = Ridge(alpha=0.1 * len(rows.moves()), fit_intercept=False)
     model = make_pipeline(StandardScaler(with_mean=False), ridge)
     model.fit(rows.inputs(INPUTS), rows.moves())

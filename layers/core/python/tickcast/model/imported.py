@@ -36,7 +36,7 @@ MOST_RUN_MS = 5.0  # for these, the median: a fortieth of the time until deliver
 SYMMETRIC_BELOW = 0.01  # of the move: what differs by less is rounding
 _SAMPLE_ROWS = 200  # for the checks that run each row singly
 _RUNS = 50
-_CLOSE = {"rtol": 1e-4, "atol": 1e-4}  # bp; single precision, in whatever order it adds
+_CLOSE = 1e-4  # bp, and of the value: single precision, in whatever order it adds
 
 # Exchanging buying and selling: the odd features change sign.
 SWAPPED = np.array([-1.0 if name in (*ODD_FEATURES, *REFERENCE_FEATURES) else 1.0 for name in FEATURE_NAMES])
@@ -75,7 +75,7 @@ def check(run: RunModel, features: Floats, clock_s: Callable[[], float]) -> Chec
     is_exact = True
     for name, one, other, alone in zip(_NAMES, together, again, singly, strict=True):
         for found, what in ((other[::-1], "in another order"), (alone, "alone")):
-            if not np.allclose(one, found, **_CLOSE):
+            if not np.allclose(one, found, rtol=_CLOSE, atol=_CLOSE):
                 worst = float(np.abs(one - found).max())
                 raise ModelError(
                     f"{name} of a row differs by up to {worst:.3g} when it is run {what}: a row's forecast "
