@@ -39,7 +39,8 @@ class Rows:
         """The moves over each horizon in units of σ√h, so that one model serves several markets. At most 6:
         a burst must not outweigh an hour. Float32 (N, H)."""
         moves_bp = self.inputs([f"move_{h}s_bp" for h in HORIZONS_S])
-        return np.clip(moves_bp / (self.inputs(["sigma_bp"]) * np.sqrt(HORIZONS_S)), -6, 6).astype(np.float32)
+        moves = moves_bp / (self.inputs(["sigma_bp"]) * np.sqrt(HORIZONS_S))
+        return np.asarray(np.clip(moves, -6, 6), np.float32)
 
     def split(self, share: float) -> tuple[Rows, Rows]:
         """The older `share` of the time, and the rest but for what labels of the older part reach into."""

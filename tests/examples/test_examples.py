@@ -15,7 +15,7 @@ import pytest
 
 from local.commands.export import MANIFEST
 from local.export import parquet_files
-from local.export.hours import Masked
+from local.export.hours import Columns, Masked
 from local.export.tables import FEATURE_ROWS, MOVE_COLUMNS
 from tests.fixtures.filled_history import market
 from tests.fixtures.imported import NOW_US
@@ -46,7 +46,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     single = {name: values.astype(np.float32) for name, values in columns.items()}
     unknown = Masked(np.zeros(len(rows.end_us), np.float32), np.ones(len(rows.end_us), bool))
     path = folder / FEATURE_ROWS.name / "BTCUSDT-20260921T13.parquet"
-    about = {"symbol": "BTCUSDT", "end_us": rows.end_us, "last_trade_bp": unknown}
+    about: Columns = {"symbol": "BTCUSDT", "end_us": rows.end_us, "last_trade_bp": unknown}
     parquet_files.write(path, FEATURE_ROWS, about | single)
     (folder / MANIFEST).write_text(json.dumps({"feature_hash": FEATURE_HASH}), "utf-8")
     return folder

@@ -91,7 +91,7 @@ def test_an_imported_model_runs_in_shadow_before_the_gate_may_promote_it(
     assert served and watcher.challenger and watcher.problem is watcher.challenger_problem is None
     assert (served.model_id, watcher.challenger.model_id) == ("m1", "m2")
 
-    assert watcher.challenger.run.__name__ == "each" and type(served.run) is OnnxModel
+    assert type(served.run) is OnnxModel and type(watcher.challenger.run) is not OnnxModel
     move_bp = watcher.challenger.paths([BTC] * 2, np.ones((2, len(FEATURE_NAMES))))[0]
     assert move_bp.shape == (2, len(PATH_S)) and (move_bp > 0).all()
 

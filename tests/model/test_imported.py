@@ -12,11 +12,10 @@ import pytest
 from tests.model.test_training import planted
 from tickcast.features.vector import FEATURE_NAMES, Floats
 from tickcast.model.dataset import Rows, mask_quotes, pool
-from tickcast.model.forecast import HORIZONS_S, PATH_S, ModelError
+from tickcast.model.forecast import HORIZONS_S, PATH_S, ModelError, RunModel
 from tickcast.model.imported import (
     MOST_RUN_MS,
     SWAPPED,
-    RunModel,
     calibrations,
     check,
     completion,
