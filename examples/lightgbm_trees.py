@@ -35,7 +35,7 @@ def main(export: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     predicted = []
     for at, horizon_s in enumerate(HORIZONS_S):
-        model = LGBMRegressor(**SETTINGS, random_state=1, n_jobs=1, verbose=-1)
+        model = LGBMRegressor(**SETTINGS, learning_rate=0.05, random_state=1, n_jobs=1, verbose=-1)
         model.fit(rows.inputs(INPUTS), rows.moves()[:, at])
         predicted.append(model.predict(held.inputs(INPUTS)))
         shape = [("x", FloatTensorType([None, len(INPUTS)]))]
