@@ -11,6 +11,7 @@
 #   SPEED    FEED=replay: factor of the speed; default: 1
 #   SECONDS  smoke: how long to measure; default: 60
 #   ONLY     drills: only these, ONLY="drop corrupt"
+#   FILE, CARD  import-model: the ONNX file of a model (or one for each instant), its description (docs/model.md)
 #   ID       explain: of a prediction, as the API returns it; promote: of a model
 #   URL      gaps, explain: an API elsewhere, such as one in AWS; KEY is its key
 #   ADD, REMOVE  symbols: to serve from now on, or no longer, ADD=SOLUSDT,XRPUSDT REMOVE=ETHUSDT; smoke: while it runs
@@ -22,7 +23,11 @@
 #   REPAIR   backfill: REPAIR=1 for the missing trades in the gap ledger
 #   DRY      backfill, symbols: DRY=1 prints the plan, or what a change costs, and changes nothing
 #   UNTIL    hold: a time in UTC, like 2026-12-24; default: until it is lifted
+<<<<<<< HEAD
 #   AWS      symbols, backfill, retrain, export, models, promote, rollback, hold, lift: dev or prod, in the AWS account of your credentials
+=======
+#   AWS      backfill, retrain, export, models, import-model, promote, rollback, hold, lift: dev or prod, in the AWS account of your credentials
+>>>>>>> c-import-model
 #   FUZZ_FRAMES, FUZZ_REQUESTS, FUZZ_FACTOR  fuzz: frames, requests, and the factor of property tests' examples
 #   FUZZ_SEED  fuzz: the seed of an earlier run, to repeat its frames
 #   ENV      rehearse, synth, layers: local, dev or prod; deploy, destroy, diff, doctor, cost: dev or prod; default: dev
@@ -58,7 +63,7 @@ MINISTACK := .build/ministack-venv
 LOCALSTACK := .build/localstack-venv
 CDK := node_modules/.bin/cdk
 TARGET = $(if $(filter local,$(ENV)),local,aws)
-TYPED := app.py cdk layers local operations ingest_ecs lambdas benchmarks
+TYPED := app.py cdk layers local operations ingest_ecs lambdas benchmarks examples
 HISTORY = $(if $(SYMBOL),--symbols "$(SYMBOL)") $(if $(FROM),--from "$(FROM)") $(if $(TO),--to "$(TO)") \
 	$(if $(DAYS),--days "$(DAYS)") $(if $(REPAIR),--repair) $(if $(DRY),--dry) $(if $(AWS),--aws "$(AWS)")
 OPTIONS = --feed "$(FEED)" --speed "$(SPEED)" $(if $(SYMBOLS),--symbols "$(SYMBOLS)") \
@@ -71,7 +76,11 @@ export EMULATOR
 export JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 
+<<<<<<< HEAD
 .PHONY: help run smoke drills symbols gaps explain export backfill retrain models promote rollback hold lift gate-check evaluate bench test test-fast \
+=======
+.PHONY: help run smoke drills gaps explain export backfill retrain models import-model promote rollback hold lift gate-check evaluate bench test test-fast \
+>>>>>>> c-import-model
 	test-localstack fuzz check rehearse setup layers synth deploy destroy diff doctor cost images images-lock clean
 .DEFAULT_GOAL := help
 
@@ -118,6 +127,10 @@ retrain: setup  ## fetch history, train a new model (a challenger), evaluate it;
 
 models: setup  ## list the models, the active one (the champion), and why others were refused (the gate's decisions)
 	@exec $(VENV)/python -m local models $(if $(AWS),--aws "$(AWS)")
+
+import-model: setup  ## check a model of your own (FILE, CARD), run it in the champion's shadow; the last line is JSON
+	@$(if $(and $(FILE),$(CARD)),,echo 'import-model: FILE="model.onnx" CARD=card.json: a model and its description' >&2; exit 2)
+	@exec $(VENV)/python -m local import-model --file $(FILE) --card "$(CARD)" $(if $(AWS),--aws "$(AWS)")
 
 promote: setup  ## make the model ID the active one by hand
 	@exec $(VENV)/python -m local promote "$(ID)" $(if $(AWS),--aws "$(AWS)")

@@ -18,6 +18,7 @@ from local.commands import (
     export,
     gaps,
     gate_check,
+    import_model,
     models,
     retrain,
     run,
@@ -55,6 +56,7 @@ _COMMANDS = (
     backfill.COMMAND,
     retrain.COMMAND,
     *models.COMMANDS,
+    import_model.COMMAND,
     gate_check.COMMAND,
     symbols.COMMAND,
 )

@@ -1,4 +1,4 @@
-"""Rows of history → a trained model with its card."""
+"""Rows of history → a trained model with its card; or the checks and the card of an imported one."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -11,6 +11,7 @@ from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.settings import TrainModelSettings
 from tickcast.adapters.telemetry import structured_logger
 from tickcast.adapters.variables import read
+from tickcast.functions.import_model import import_model
 from tickcast.functions.refit_model import refit_model
 from tickcast.functions.train_model import train_model
 from tickcast.model.training import TrainingError
@@ -24,6 +25,10 @@ database = Database(settings.database)
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     try:
         now, connection = datetime.now(UTC), database.connection()
+        if event.keys() == {"import"}:
+            imported = import_model(event["import"], s3, settings.bucket, now, connection)
+            logger.info("model imported", extra={name: imported[name] for name in ("model_id", "why")})
+            return dict(json_text.finite(imported))
         if event.keys() == {"refit"}:
             trained = refit_model(str(event["refit"]), s3, settings.bucket, now, connection)
         else:

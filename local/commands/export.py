@@ -35,6 +35,7 @@ from tickcast.adapters.lake.bronze_reader import BronzeObject
 from tickcast.adapters.lake.objects import list_folders
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.registry.pointer import time_of
+from tickcast.features.vector import FEATURE_HASH
 from tickcast.market.sources import Source
 from tickcast.model.dataset import AFTER_US, BEFORE_US
 from tickcast.units import DAY_US, HOUR_US, SECOND_US
@@ -88,6 +89,7 @@ class Report:
             "from": _time(self.span.from_us).isoformat(),
             "to": _time(self.span.to_us).isoformat(),
             "symbols": self.symbols,
+            "feature_hash": FEATURE_HASH,
             "tables": {
                 table.name: {
                     "rows": self.rows[table.name],

@@ -5,21 +5,33 @@ from __future__ import annotations
 import io
 import json
 import math
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import fastavro
+import numpy as np
 import psycopg
 import pytest
 from localstack_client.session import Session
 from rich.console import Console
 
+<<<<<<< HEAD
 from local.commands import explain, gaps
 from local.commands.command import ExitStatus
 from local.system import archived_trades, cloud, http_json
+=======
+from local.commands import explain, import_model
+from local.commands.command import ExitStatus
+from local.commands.deployment import Deployment
+from local.system import archived_trades, http_json
+>>>>>>> c-import-model
 from local.system.system import System
+from tests.fixtures.imported import document, linear
 from tests.fixtures.running_system import eventually
 from tickcast.adapters.lake import bronze
+from tickcast.adapters.registry import model_registry
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -200,6 +212,31 @@ def test_a_bad_record_goes_to_quarantine_and_the_stream_continues(system: System
     eventually(lambda: s3.list_objects_v2(Bucket=bucket, Prefix="quarantine/").get("Contents"))
     before = prediction_of_model(system, "BTCUSDT")["timestamp"]
     eventually(lambda: prediction_of_model(system, "BTCUSDT")["timestamp"] > before)
+
+
+def test_a_model_of_ones_own_runs_in_the_champion_s_shadow(
+    system: System, there: Deployment, tmp_path: Path
+) -> None:
+    (tmp_path / "model.onnx").write_bytes(linear(np.array([[0.1] * 4, [0.0] * 4])))
+    now = datetime.now(UTC)
+    learned_to = (now - timedelta(days=1)).isoformat()
+    (tmp_path / "card.json").write_text(json.dumps(document(learned_to=learned_to)), "utf-8")
+    submitted = import_model.submission([tmp_path / "model.onnx"], tmp_path / "card.json", now)
+    champion = model_registry.active_model(there.s3, there.bucket)
+    try:
+        found = import_model.submit(there, submitted)
+        assert found["imported"], found["why"]
+        assert champion and found["in_force"] == champion.model_id and found["seconds"] > 0
+        assert found["challenger"] == submitted.model_id, found["sentence"]
+
+        def shadowed() -> Any:
+            challenger = prediction_of_model(system, "BTCUSDT")["challenger"]
+            return challenger if challenger and challenger["model_id"] == submitted.model_id else None
+
+        challenger = eventually(shadowed)
+        assert set(challenger["horizons"]) == {"1", "2", "5", "10"}
+    finally:
+        model_registry.shadow(there.s3, there.bucket, champion.challenger_id if champion else None)
 
 
 def test_the_database_is_a_real_one(system: System) -> None:

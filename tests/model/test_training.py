@@ -205,7 +205,7 @@ def test_the_network_is_fitted_on_every_market(rows: int, step_us: int, symbols:
 def test_support_is_wide_but_finite() -> None:
     rows = planted(1, 2000, 1.0)
     rows.features[:, FEATURE_NAMES.index("mid_age")] = 0.5
-    ranges = support({"BTC": rows, "ETH": rows.chosen(slice(0, 0))}, INPUTS)
+    ranges = support({"BTC": rows, "ETH": rows.chosen(slice(0, 0))}, INPUTS.names)
     assert list(ranges) == INPUTS.names
     assert ranges["mid_age"] == (-3.5, 4.5)
     imbalance = rows.features[:, 0]

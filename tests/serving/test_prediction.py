@@ -15,11 +15,10 @@ from tests.fixtures.records import known
 from tickcast.features.ring import BarRing
 from tickcast.features.vector import FEATURE_HASH, FEATURE_NAMES
 from tickcast.model.calibration import USUAL_STRENGTH, Calibrator
-from tickcast.model.forecast import HORIZONS_S, PATH_S, Calibration, ModelError, remaining
+from tickcast.model.forecast import HORIZONS_S, PATH_S, Calibration, ModelError, RunModel, remaining
 from tickcast.serving.outcomes import PendingPredictions
 from tickcast.serving.prediction import (
     Row,
-    RunModel,
     ServingModel,
     TradingTerms,
     challenger_forecasts,

@@ -124,15 +124,18 @@ def train_and_fit_line(markets: Markets, settings: TrainingSettings) -> Trained:
 
 
 def block_scores(training: Training) -> dict[int, HorizonScore]:
-    """Of each horizon, on the test block at delivery: skill against no change, the share of moves whose
-    direction was right, rows."""
+    """The scores of a model on its test block."""
     found = [
         (paths_bp(training.network, symbol, rows, training.references.weights), rows.moves_bp)
         for symbol, rows in training.test.items()
     ]
-    expected_bp, moves_bp = (
-        remaining_moves(np.concatenate(paths), DELIVERY_S) for paths in zip(*found, strict=True)
-    )
+    return point_scores(*(np.concatenate(paths) for paths in zip(*found, strict=True)))
+
+
+def point_scores(expected_paths_bp: Floats, paths_bp: Floats) -> dict[int, HorizonScore]:
+    """Of each horizon, of paths (N, J) that were expected and that came, at delivery: skill against no
+    change, the share of moves whose direction was right, rows."""
+    expected_bp, moves_bp = (remaining_moves(paths, DELIVERY_S) for paths in (expected_paths_bp, paths_bp))
     scores = {}
     for at, horizon_s in enumerate(HORIZONS_S):
         expected, outcome = expected_bp[:, at], moves_bp[:, at]

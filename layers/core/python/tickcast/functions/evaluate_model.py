@@ -79,7 +79,8 @@ def evaluate_model(
     symbols: Sequence[str],
     now: datetime,
 ) -> dict[str, Any]:
-    """The decision on `request["model_id"]`, and on the model in shadow.
+    """The decision on `request["model_id"]`, and on the model in shadow. With `request["shadow_first"]`
+    nothing is promoted: the model named runs in shadow, unless it is no better than no change.
 
     Returns what `promote_model` takes: `champion` (which was compared with, or None), `promote` (which is to
     be active, or None), `shadow` (which is to run in shadow, or None), `proves_champion` (it is no longer
@@ -105,11 +106,24 @@ def evaluate_model(
         each.model_id: _judge(each, champion, _is_provisional(pointer, champion), connection, symbols)
         for each in challengers.values()
     }
+<<<<<<< HEAD
     answer = _answer(model_id, pointer, {each: found.decision for each, found in judged.items()})
     is_held = pointer is not None and pointer.is_held(now)
     for each in challengers.values():
         is_best = each.model_id == answer["promote"]
         record = _record(judged[each.model_id], champion, is_best, now, is_held=is_held)
+=======
+    decisions = {each: found.decision for each, found in judged.items()}
+    answer = _answer(model_id, pointer, decisions)
+    shadow_first = request.get("shadow_first") is True
+    if shadow_first:
+        answer = _shadow_first(model_id, pointer, decisions)
+    for each in challengers.values():
+        is_best = each.model_id == answer["promote"]
+        found = judged[each.model_id]
+        words = _shadow_first_sentence(found.decision) if shadow_first else ""
+        record = _record(found, champion, is_best, now, words)
+>>>>>>> c-import-model
         # A model that passed but was not the best, or no longer passes, is not proven.
         provisional = record.provisional or not is_best
         decided = {"provisional": provisional, "gate": to_builtins(record, str_keys=True)}
@@ -280,15 +294,39 @@ def _answer(model_id: str, pointer: Pointer | None, decisions: dict[str, GateDec
     passed = [each for each, decision in decisions.items() if decision.promoted]
     best = max(passed, key=margin, default=None)
     # Of those that did not pass, the most promising one runs in shadow: the newest may be the worst.
-    # One that is no better than no change would show nothing there.
-    hopeful = [each for each, found in decisions.items() if f"not_above_{NO_CHANGE}" not in found.reasons]
+    hopeful = [each for each, found in decisions.items() if _is_hopeful(found)]
     about = best or (model_id if model_id in decisions else next(iter(decisions)))
-    decision = decisions[about]
+    shadow = None if best or pointer is None else max(hopeful, key=margin, default=None)
+    return _response(about, pointer, decisions[about], best, shadow)
+
+
+def _shadow_first(
+    model_id: str, pointer: Pointer | None, decisions: dict[str, GateDecision]
+) -> dict[str, Any]:
+    """The model named in shadow, or else the one that is there."""
+    decision, there = decisions[model_id], next((each for each in decisions if each != model_id), None)
+    shadow = model_id if _is_hopeful(decision) else there
+    found = _response(model_id, pointer, decision, None, shadow if pointer else None)
+    return found | {"sentence": _shadow_first_sentence(decision)}
+
+
+def _shadow_first_sentence(decision: GateDecision) -> str:
+    return f"{sentence(decision)}{' It runs in shadow first.' if decision.promoted else ''}"
+
+
+def _is_hopeful(decision: GateDecision) -> bool:
+    """Whether a model may show something in shadow: one that is no better than no change would not."""
+    return f"not_above_{NO_CHANGE}" not in decision.reasons
+
+
+def _response(
+    about: str, pointer: Pointer | None, decision: GateDecision, best: str | None, shadow: str | None
+) -> dict[str, Any]:
     return {
         "model_id": about,
         "champion": pointer.model_id if pointer else None,
         "promote": best,
-        "shadow": None if best or pointer is None else max(hopeful, key=margin, default=None),
+        "shadow": shadow,
         "provisional": decision.provisional,
         "reasons": list(decision.reasons),
         "sentence": sentence(decision),

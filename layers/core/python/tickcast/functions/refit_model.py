@@ -59,6 +59,8 @@ def refit_model(
     judged = card_from(document)
     if judged.refit_of:
         return _left(model_id, "it is a refit itself")
+    if judged.imported:
+        return _left(model_id, "it was imported: import a newer fit of it (`make import-model`)")
     if not judged.fitted or judged.epochs is None or judged.data is None:
         return _left(model_id, "its card does not say how it was fitted")
     days = (int(now.timestamp() * 1e6) - (judged.data.from_us or 0)) // DAY_US + 1

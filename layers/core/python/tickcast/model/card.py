@@ -132,6 +132,22 @@ class GateRecord(Struct, frozen=True, kw_only=True):
     shadow: ShadowScore | None = None
 
 
+class ImportedModel(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is known of a model that was trained elsewhere: what its author says (`model.imported`), and what
+    the checks measured."""
+
+    name: str = ""
+    description: str = ""
+    output: str = ""  # its form
+    inputs: list[str] = []
+    instants_s: list[float] = []
+    symmetrised: bool = False  # by us
+    symmetric: bool | None = None  # exchanging buying and selling flips the sign of its moves
+    asymmetry: float | None = None  # 0 to 1
+    run_ms: float | None = None  # of twenty rows
+    calibrated_on: TrainingData | None = None
+
+
 class ServingCard(Struct, frozen=True, kw_only=True):
     """The fields of a card that its model serves by."""
 
@@ -140,6 +156,7 @@ class ServingCard(Struct, frozen=True, kw_only=True):
     masked_calibration: dict[int, Calibration] | None = None  # of rows without quotes
     support: dict[str, tuple[float, float]] = {}  # by input: lowest and highest value to serve on
     reference: dict[str, ReferenceWeights] = {}  # by market: the correction by the perpetual
+    row_by_row: bool = False  # its last bits depend on the rows it is run with: it is run on each alone
 
 
 class Card(ServingCard, frozen=True, kw_only=True):
@@ -172,6 +189,7 @@ class Card(ServingCard, frozen=True, kw_only=True):
     line: dict[str, dict[int, float]] = {}  # by market and horizon (s): bp of move per unit of book imbalance
     scaled_line: dict[str, ScaledLine] = {}  # by market: the line that gate and drift compare with
     distribution: dict[str, dict[str, FeatureBins]] = {}  # by market and input
+    imported: ImportedModel | None = None  # None: trained here
     gate: GateRecord | None = None
     proof: GateRecord | None = None  # the newest decision on it as the champion: whether it is proven
     problem: str | None = None  # why there is nothing else: the stored card cannot be read

@@ -219,7 +219,7 @@ def fit_rest(network: Network, rows: Rows, settings: TrainingSettings) -> Networ
     masked = rows.chosen(~rows.has_quotes)
     if not network.knows_quotes:
         network = replace(network, usual_sigma=usual_sigma(rows))
-    flat, flat_bias = _fit_flat(rows, settings.inputs)
+    flat, flat_bias = fit_flat(rows, settings.inputs)
     return replace(
         network,
         masked_skip=_fit_masked(masked, network.usual_sigma, settings),
@@ -261,7 +261,7 @@ def ridge(inputs: Floats, targets: Floats, strength: float) -> Floats:
     return np.asarray(weights / scale[:, None])
 
 
-def _fit_flat(rows: Rows, inputs: Inputs, steps: int = 25, ridge: float = 1e-3) -> tuple[Floats, Floats]:
+def fit_flat(rows: Rows, inputs: Inputs, steps: int = 25, ridge: float = 1e-3) -> tuple[Floats, Floats]:
     """Logistic regression of "the mid does not move" on the head's inputs, by Newton's method. Weights (P, J)
     and bias (J,)."""
     values = np.column_stack([rows.features[:, places(inputs.flat)], np.ones(len(rows.end_us))])  # (N, P + 1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Annotated, NamedTuple
 
@@ -25,6 +25,9 @@ DELIVERY_S = 0.2
 # The instants of a path, seconds. Each horizon is among them, and each horizon after `DELIVERY_S`; between
 # them a path is linear.
 PATH_S = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.2, 1.5, 2.0, 2.2, 3.0, 5.0, 5.2, 7.5, 10.0, 10.2, 15.0)
+
+# features (rows, F) -> move_bp, scale_bp, p_flat, each (rows, J)
+RunModel = Callable[[Floats], tuple[Floats, Floats, Floats]]
 
 Price = Annotated[float, Meta(gt=0)]  # quote currency
 Probability = Annotated[float, Meta(ge=0, le=1)]

@@ -14,7 +14,7 @@ had any, train the masked part. Each fit takes an equal share of every market (`
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +26,7 @@ from tickcast.model.calibration import fit_calibrations
 from tickcast.model.dataset import Rows
 from tickcast.model.fit import TrainingSettings, epoch_by_epoch, fit, fit_rest, huber_loss
 from tickcast.model.forecast import DELIVERY_S, HORIZONS_S, PATH_S, Calibration, remaining_moves
-from tickcast.model.network import SIGMA, Inputs, Network
+from tickcast.model.network import SIGMA, Network
 from tickcast.model.reference import References, ReferenceWeights, corrected, fit_references, fit_weights
 from tickcast.model.thinning import Markets, RowsByKind, sample
 
@@ -83,7 +83,7 @@ def train(markets: Markets, settings: TrainingSettings | None = None) -> Trainin
         references=references,
         calibration=fit_calibrations(*(quoted if len(quoted.moves) else masked)[:2]),
         masked_calibration=fit_calibrations(*(masked if len(masked.moves) else quoted)[:2]),
-        support=support(learn, settings.inputs),
+        support=support(learn, settings.inputs.names),
         learned_to_us=_newest_us(learn) + GAP_US,
         test={
             symbol: rows.chosen(rows.has_quotes == (network.knows_quotes > 0))
@@ -123,7 +123,7 @@ def refit(
         rows_with_quotes=sum(int(rows.has_quotes.sum()) for rows in markets.values()),
         fitted=fitted.by_market,
         weights=fit_weights({symbol: markets[symbol] for symbol in references if symbol in markets}, network),
-        support=support(markets, settings.inputs),
+        support=support(markets, settings.inputs.names),
         learned_to_us=_newest_us(markets) + GAP_US,
     )
 
@@ -141,14 +141,14 @@ def fitted_with_quotes(rows: Rows, learned_to_us: int) -> Rows:
     return rows.chosen(rows.has_quotes & (rows.end_us <= learned_to_us - GAP_US))
 
 
-def support(markets: Markets, inputs: Inputs) -> dict[str, tuple[float, float]]:
+def support(markets: Markets, inputs: Sequence[str]) -> dict[str, tuple[float, float]]:
     """By input, the range that the network may be used in: that of all rows, widened on both sides by twice
     its width, which counts as at least 2. Volatility, which only scales, may be ten times as high.
 
     It only guards against absurd input: another market, year or simulator should be inside.
     """
     ranges = {}
-    for name in inputs.names:
+    for name in inputs:
         at = FEATURE_NAMES.index(name)
         columns = [rows.features[:, at] for rows in markets.values() if len(rows.end_us)]
         low, high = (float(bound([bound(column) for column in columns])) for bound in (np.min, np.max))

@@ -29,6 +29,7 @@ from tickcast.model.forecast import (
     HorizonForecast,
     ModelError,
     Path,
+    RunModel,
     forecast,
 )
 from tickcast.model.reference import ReferenceWeights, corrected
@@ -48,9 +49,6 @@ H = TypeVar("H", bound=HorizonForecast)
 WINDOW_S = 60
 _DIGITS = 5  # of a path, after the point
 _HAS_QUOTES = FEATURE_NAMES.index("has_quotes")
-
-# features (rows, F) -> move_bp, scale_bp, p_flat, each (rows, J)
-RunModel = Callable[[Floats], tuple[Floats, Floats, Floats]]
 
 # Why a prediction is a fallback.
 NO_QUOTES = "no_quotes"  # with the masked model's numbers, if there are any

@@ -7,7 +7,15 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from tickcast.model.card import Card, GateRecord, GateSkill, HorizonScore, NetworkShape, TrainingData
+from tickcast.model.card import (
+    Card,
+    GateRecord,
+    GateSkill,
+    HorizonScore,
+    ImportedModel,
+    NetworkShape,
+    TrainingData,
+)
 
 _HELD = "Not promoted, for the champion is held: it runs in shadow"
 
@@ -24,6 +32,7 @@ def page(card: Card) -> str:
         *(_skills(f"By {kind}", f"skill by {kind}", found) for kind, found in card.regimes.items()),
         _perpetual(card),
         _inputs(card.network),
+        _imported(card.imported),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -135,6 +144,27 @@ def _perpetual(card: Card) -> str:
 def _inputs(network: NetworkShape | None) -> str:
     rows = [(part, ", ".join(names)) for part, names in network.inputs.items()] if network else []
     return f"## Inputs\n\n{_table(('part', 'features'), rows)}" if rows else ""
+
+
+def _imported(found: ImportedModel | None) -> str:
+    """What is known of a model that was trained elsewhere."""
+    if found is None:
+        return ""
+    data = found.calibrated_on or TrainingData()
+    symmetry = (
+        "yes" if found.symmetric else f"no: moves differ by {figure(found.asymmetry, '.0%')} of their size"
+    )
+    rows = [
+        ("name", found.name),
+        ("description", found.description or None),
+        ("output", found.output),
+        ("inputs", ", ".join(found.inputs)),
+        ("instants, s", ", ".join(f"{t:g}" for t in found.instants_s) if found.output != "path" else None),
+        ("symmetric", "made so" if found.symmetrised else symmetry),
+        ("20 rows take", f"{figure(found.run_ms, '.3f')} ms"),
+        ("calibrated on", f"{data.rows_used or 0:,} rows, {time(data.from_us)} to {time(data.to_us)}"),
+    ]
+    return f"## Imported\n\n{_table(('what', 'value'), rows)}"
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> str:

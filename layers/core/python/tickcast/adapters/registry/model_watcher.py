@@ -12,7 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from tickcast.adapters import json_text
 from tickcast.adapters.redaction import describe
-from tickcast.adapters.registry.onnx_model import OnnxModel
+from tickcast.adapters.registry.onnx_model import OnnxModel, row_by_row
 from tickcast.adapters.registry.pointer import POINTER, Pointer, pointer_from
 from tickcast.adapters.registry.polling import Polling, Start, in_background
 from tickcast.features.vector import FEATURE_NAMES
@@ -144,12 +144,13 @@ class ModelWatcher:
 def load(s3: Any, bucket: str, model_id: str) -> ServingModel:
     """The model under `model_id`, run once. Raises one of `LOAD_ERRORS` when it must not serve."""
     card = serving_card(json_text.read(_read(s3, bucket, f"models/{model_id}/card.json")))
+    run_model = OnnxModel(_read(s3, bucket, f"models/{model_id}/model.onnx"))
     model = ServingModel(
         model_id=model_id,
         provisional=card.provisional,
         calibrations=card.calibration,
         masked_calibrations=card.masked_calibration,
-        run=OnnxModel(_read(s3, bucket, f"models/{model_id}/model.onnx")),
+        run=row_by_row(run_model) if card.row_by_row else run_model,
         support=card.support,
         reference=card.reference,
     )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tickcast.features.vector import FEATURE_NAMES, Floats
-from tickcast.model.forecast import PATH_S, ModelError
+from tickcast.model.forecast import PATH_S, ModelError, RunModel
 from tickcast.model.network import DAMPED_WITHIN, DAMPING, HAS_QUOTES, SIGMA, Inputs, Network, places
 
 OPSET = 17
@@ -119,23 +119,28 @@ def _picks(inputs: Inputs) -> dict[str, tuple[str, ...]]:
     }
 
 
+def session_of(data: bytes) -> Any:
+    """An onnxruntime session of a model. Raises `ModelError` when it cannot be loaded."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when the library is loaded
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # the network is far too small to parallelise
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises its own classes, with no common base
+        raise ModelError(f"not a model onnxruntime can load: {error}") from error
+
+
 class OnnxModel:
     """A loaded model: called with features (N, F), it returns `move_bp`, `scale_bp`, `p_flat`, each (N,
     J)."""
 
     def __init__(self, data: bytes) -> None:
         """Raises `ModelError` when `data` is no ONNX model from our features to the instants of `PATH_S`."""
-        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when the library is loaded
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # the network is far too small to parallelise
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises its own classes, with no common base
-            raise ModelError(f"not a model onnxruntime can load: {error}") from error
+        self._session = session_of(data)
         features = self._session.get_inputs()[0].shape[-1]
         if features != len(FEATURE_NAMES):
             raise ModelError(f"the model takes {features} features, this code computes {len(FEATURE_NAMES)}")
@@ -146,6 +151,17 @@ class OnnxModel:
     def __call__(self, features: Floats) -> tuple[Floats, Floats, Floats]:
         move_bp, scale_bp, p_flat = self._session.run(_OUTPUTS, {"features": features.astype(np.float32)})
         return move_bp.astype(float), scale_bp.astype(float), p_flat.astype(float)
+
+
+def row_by_row(run: RunModel) -> RunModel:
+    """`run` on each row alone, so that a row's bits do not depend on the rows around it."""
+
+    def each(features: Floats) -> tuple[Floats, Floats, Floats]:
+        rows = [run(features[at : at + 1]) for at in range(len(features))] or [run(features)]
+        move_bp, scale_bp, p_flat = (np.concatenate(column) for column in zip(*rows, strict=True))
+        return move_bp, scale_bp, p_flat
+
+    return each
 
 
 def _check_equal(network: Network, exported: OnnxModel) -> None:
