@@ -23,11 +23,7 @@
 #   REPAIR   backfill: REPAIR=1 for the missing trades in the gap ledger
 #   DRY      backfill, symbols: DRY=1 prints the plan, or what a change costs, and changes nothing
 #   UNTIL    hold: a time in UTC, like 2026-12-24; default: until it is lifted
-<<<<<<< HEAD
-#   AWS      symbols, backfill, retrain, export, models, promote, rollback, hold, lift: dev or prod, in the AWS account of your credentials
-=======
-#   AWS      backfill, retrain, export, models, import-model, promote, rollback, hold, lift: dev or prod, in the AWS account of your credentials
->>>>>>> c-import-model
+#   AWS      symbols, backfill, retrain, export, models, import-model, promote, rollback, hold, lift: dev or prod, in the AWS account of your credentials
 #   FUZZ_FRAMES, FUZZ_REQUESTS, FUZZ_FACTOR  fuzz: frames, requests, and the factor of property tests' examples
 #   FUZZ_SEED  fuzz: the seed of an earlier run, to repeat its frames
 #   ENV      rehearse, synth, layers: local, dev or prod; deploy, destroy, diff, doctor, cost: dev or prod; default: dev
@@ -76,11 +72,7 @@ export EMULATOR
 export JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 
-<<<<<<< HEAD
-.PHONY: help run smoke drills symbols gaps explain export backfill retrain models promote rollback hold lift gate-check evaluate bench test test-fast \
-=======
-.PHONY: help run smoke drills gaps explain export backfill retrain models import-model promote rollback hold lift gate-check evaluate bench test test-fast \
->>>>>>> c-import-model
+.PHONY: help run smoke drills symbols gaps explain export backfill retrain models import-model promote rollback hold lift gate-check evaluate bench test test-fast \
 	test-localstack fuzz check rehearse setup layers synth deploy destroy diff doctor cost images images-lock clean
 .DEFAULT_GOAL := help
 

@@ -17,16 +17,10 @@ import pytest
 from localstack_client.session import Session
 from rich.console import Console
 
-<<<<<<< HEAD
-from local.commands import explain, gaps
-from local.commands.command import ExitStatus
-from local.system import archived_trades, cloud, http_json
-=======
-from local.commands import explain, import_model
+from local.commands import explain, gaps, import_model
 from local.commands.command import ExitStatus
 from local.commands.deployment import Deployment
-from local.system import archived_trades, http_json
->>>>>>> c-import-model
+from local.system import archived_trades, cloud, http_json
 from local.system.system import System
 from tests.fixtures.imported import document, linear
 from tests.fixtures.running_system import eventually

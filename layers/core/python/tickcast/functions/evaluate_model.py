@@ -106,24 +106,15 @@ def evaluate_model(
         each.model_id: _judge(each, champion, _is_provisional(pointer, champion), connection, symbols)
         for each in challengers.values()
     }
-<<<<<<< HEAD
-    answer = _answer(model_id, pointer, {each: found.decision for each, found in judged.items()})
-    is_held = pointer is not None and pointer.is_held(now)
-    for each in challengers.values():
-        is_best = each.model_id == answer["promote"]
-        record = _record(judged[each.model_id], champion, is_best, now, is_held=is_held)
-=======
     decisions = {each: found.decision for each, found in judged.items()}
-    answer = _answer(model_id, pointer, decisions)
     shadow_first = request.get("shadow_first") is True
-    if shadow_first:
-        answer = _shadow_first(model_id, pointer, decisions)
+    answer = (_shadow_first if shadow_first else _answer)(model_id, pointer, decisions)
+    is_held = pointer is not None and pointer.is_held(now)
     for each in challengers.values():
         is_best = each.model_id == answer["promote"]
         found = judged[each.model_id]
         words = _shadow_first_sentence(found.decision) if shadow_first else ""
-        record = _record(found, champion, is_best, now, words)
->>>>>>> c-import-model
+        record = _record(found, champion, is_best, now, is_held=is_held, words=words)
         # A model that passed but was not the best, or no longer passes, is not proven.
         provisional = record.provisional or not is_best
         decided = {"provisional": provisional, "gate": to_builtins(record, str_keys=True)}
