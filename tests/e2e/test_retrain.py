@@ -148,6 +148,9 @@ def test_predictions_are_scored_by_the_schedule(system: System, pointer: Callabl
     hour = body["summary"]["hour"]
     assert hour["first"] < hour["to"] and 0 < hour["availability"] <= 1
     assert 0 < body["horizons"]["2"]["coverage"] <= 1
+    day = body["summary"]["day"]["horizons"]["2"]
+    assert sum(each["count"] for each in day["regimes"]["hour"].values()) == day["count"]
+    assert day["regimes"]["spread"]["low"]["from_bp"] >= 0
     health = http_json.get(f"{system.api_url}health").body["services"]["score"]
     assert (health["ok"], health["why"]) == (True, None)
 
@@ -164,8 +167,10 @@ def test_drift_starts_a_training(
         for minute_us in quarters:
             database.execute("select tickcast.add_day(%s)", (minute_us // DAY_US * DAY_US,))
             database.execute(
-                "insert into tickcast.tallies values "
-                "(%s, %s, 2, %s, true, false, '', 0, %s, %s, 70, 70, 20, 40, 30, 200, 100, 50, 10, 0, 0)",
+                "insert into tickcast.tallies (symbol, minute_us, horizon_s, model_id, is_model, abstains, why, "
+                "bin, first_us, last_us, count, moved, rights, confidence, inside, squared_error, squared_move, "
+                "squared_line, line_move, crps, crps_of_no_change) "
+                "values (%s, %s, 2, %s, true, false, '', 0, %s, %s, 70, 70, 20, 40, 30, 200, 100, 50, 10, 0, 0)",
                 ("ETHUSDT", minute_us, champion, minute_us, minute_us),
             )
         try:
