@@ -167,10 +167,10 @@ def test_drift_starts_a_training(
         for minute_us in quarters:
             database.execute("select tickcast.add_day(%s)", (minute_us // DAY_US * DAY_US,))
             database.execute(
-                "insert into tickcast.tallies (symbol, minute_us, horizon_s, model_id, is_model, abstains, why, "
-                "bin, first_us, last_us, count, moved, rights, confidence, inside, squared_error, squared_move, "
-                "squared_line, line_move, crps, crps_of_no_change) "
-                "values (%s, %s, 2, %s, true, false, '', 0, %s, %s, 70, 70, 20, 40, 30, 200, 100, 50, 10, 0, 0)",
+                "insert into tickcast.tallies (symbol, minute_us, horizon_s, model_id, is_model, abstains, "
+                "why, bin, first_us, last_us, count, moved, rights, confidence, inside, squared_error, "
+                "squared_move, squared_line, line_move, crps, crps_of_no_change) values "
+                "(%s, %s, 2, %s, true, false, '', 0, %s, %s, 70, 70, 20, 40, 30, 200, 100, 50, 10, 0, 0)",
                 ("ETHUSDT", minute_us, champion, minute_us, minute_us),
             )
         try:
