@@ -63,7 +63,7 @@ def test_outcomes_are_the_mids_of_the_stream(
         assert (outcome.delivered_price, outcome.outcome_price) == (delivered, price)
         move_bp = (price / delivered - 1) * 1e4
         assert outcome.move_bp == pytest.approx(move_bp, abs=1e-9)
-        assert outcome.latency_ms == prediction.latency_ms
+        assert (outcome.latency_ms, outcome.spread_bp) == (prediction.latency_ms, prediction.spread_bp)
         in_hindsight = mid(quotes, outcome.timestamp + 1000 * outcome.horizon_s)
         assert outcome.hindsight_move_bp == pytest.approx((in_hindsight / prediction.basis_price - 1) * 1e4)
         forecast = prediction.horizons.get(outcome.horizon_s)

@@ -10,7 +10,7 @@ from tests.fixtures.market import recorded_ticks
 from tests.fixtures.recordings import RECORDINGS
 from tickcast.features.bars import BARS_PER_S, mids, segments
 from tickcast.features.vector import FEATURE_NAMES, history_rows
-from tickcast.model.calibration import MIN_WIDTH, Calibrator
+from tickcast.model.calibration import LOGIT_OF_NORMAL, MIN_WIDTH, Calibrator
 from tickcast.model.forecast import HORIZONS_S, MAX_WIDTH, Calibration
 
 BTC = "spot_btcusdt_20240808.gz"
@@ -137,6 +137,28 @@ def test_the_slope_stays_near_the_truth_from_the_first_outcome_on(horizon_s: int
             calibrator.learn(horizon_s, True, is_right if rng.random() > 0.3 else None, float(strength))
             far += calibrator.direction_slope > 6
     assert far / (200 * 600) < 0.001
+
+
+@pytest.mark.parametrize("horizon_s", HORIZONS_S)
+@pytest.mark.parametrize(("card", "session"), [(1.6, 5.0), (5.0, 1.6)])
+def test_a_session_three_times_as_steep_is_found_in_minutes_at_every_horizon(
+    horizon_s: int, card: float, session: float
+) -> None:
+    """Outcomes overlap, as those of ten seconds do: after 450 of them three quarters of the way are gone."""
+    slopes = []
+    for seed in range(30):
+        rng, waiting = np.random.default_rng(seed), deque[tuple[float, bool]]()
+        path = np.cumsum(rng.normal(size=450 + horizon_s))
+        moves = (path[horizon_s:] - path[:-horizon_s]) / np.sqrt(horizon_s)
+        calibrator = Calibrator(card, 1.3)
+        for forecast, move in zip(rng.normal(0, 0.15, 450), moves, strict=True):
+            rises = move > -session * forecast / LOGIT_OF_NORMAL
+            waiting.append((abs(forecast), bool(rises == (forecast > 0))))
+            if len(waiting) > horizon_s:
+                strength, is_right = waiting.popleft()
+                calibrator.learn(horizon_s, True, is_right, strength)
+        slopes.append(calibrator.direction_slope)
+    assert np.mean(slopes) == pytest.approx(session, abs=0.25 * abs(session - card))
 
 
 def test_a_width_changes_in_small_steps_up_to_a_limit() -> None:

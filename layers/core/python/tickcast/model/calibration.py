@@ -21,7 +21,8 @@ of a forecast of σ√h by more than 0.025: that takes many that agree.
 Outcomes a second apart share all but a second of their horizon, so that what one says the next nine say
 again: both steps are divided by h. Without that, intervals over ten seconds are an eighth wider for the same
 coverage on simulated volatility. Both begin larger and shrink with the outcomes, for a card is of another
-session: a slope may be half or twice as steep there.
+session: a slope may be half or twice as steep there at a second, and a third or three times at ten, where so
+little is foreseen that the training determines it badly. So the slope's first steps are divided by √h alone.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ MIN_WIDTH = 0.05  # units of σ√h: a market that does not move must not shrink
 WIDTH_STEP = 0.08
 SETTLING_OUTCOMES = 60  # after which the width's step is half of the first, unless the horizon asks for more
 SLOPE_STEP = 0.02
-FIRST_STEP = 0.16  # of the slope, from the card on: sessions differ by a factor of two
+FIRST_STEP = 0.16  # of the slope over a second, from the card on: sessions differ by a factor of two
 SETTLING_S = 60  # outcomes after which the step is half of the first, a horizon of a second
 MOST_STEP = 0.05  # of 1 + slope
 QUANTILE_OF_NORMAL = 1.2816  # of |x|, at `COVERAGE`
@@ -87,8 +88,9 @@ class Calibrator(Struct):
         self.mean_square = kept * self.mean_square + (1 - kept) * strength**2
         surprise = is_right - self.calibration.confidence(strength, 1.0)
         by = max(self.mean_square, strength**2, LEAST_STRENGTH**2)
-        gain = max(SLOPE_STEP, FIRST_STEP / (1 + self.outcomes / (SETTLING_S * horizon_s)))
-        step = gain / horizon_s * surprise * strength / by
+        settling = 1 + self.outcomes / (SETTLING_S * horizon_s)
+        gain = max(SLOPE_STEP / horizon_s, FIRST_STEP / math.sqrt(horizon_s) / settling)
+        step = gain * surprise * strength / by
         most = MOST_STEP * (1 + self.direction_slope)
         self.direction_slope = min(max(0.0, self.direction_slope + min(max(-most, step), most)), MAX_SLOPE)
 
