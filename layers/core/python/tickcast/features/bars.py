@@ -134,7 +134,7 @@ def mids(bars: Bars) -> npt.NDArray[np.float64]:
 
 def spreads_bp(bars: Bars) -> npt.NDArray[np.float64]:
     """The spread at each bar's end in bp of the mid; NaN where that is not known. Shape (bars,)."""
-    return (bars["ask_price"] - bars["bid_price"]) / mids(bars) * 1e4
+    return np.asarray((bars["ask_price"] - bars["bid_price"]) / mids(bars) * 1e4)
 
 
 def proxy_mids(bars: Bars) -> npt.NDArray[np.float64]:
