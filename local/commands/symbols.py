@@ -31,7 +31,7 @@ from tickcast.adapters.rest.binance import BinanceRest
 from tickcast.market.symbols import listed
 
 BY = "make symbols"
-_PATIENCE_S = 120.0  # until /health shows the change: seconds, and a minute where functions start cold
+_PATIENCE_S = 180.0  # until /health shows the change: up to a minute until ingest looks, and its connection
 _POLL_S = 1.0
 _EXCHANGE_TIMEOUT_S = 5.0
 _FEED, _STREAM = "feed:", "predict_stream:"
