@@ -34,6 +34,7 @@ def variables(environment: Environment, *, bucket: str, stream: str) -> dict[str
         **_of(environment.audit, "AUDIT_"),
         **_of(environment.condition, "CONDITION_"),
         **_of(environment.drift, "DRIFT_"),
+        **_of(environment.receipts, "RECEIPTS_"),
         **_of(tables),
         "DATABASE_STATEMENT_TIMEOUT_S": str(tables.statement_timeout_s),
         "HISTORY_DAYS": str(history.days),

@@ -34,8 +34,8 @@ ACCESS: Mapping[User, str] = {
     "reader": "on ~* -@all +@read +@connection -@dangerous +info +time",
     "auditor": "on %R~predictions:* %R~gaps:* %R~symbols %W~heartbeat:* "
     "-@all +xrevrange +mget +set +@connection -@dangerous",
-    "scorer": "on %R~outcomes:* %R~predictions:* %R~symbols %W~accuracy:* %W~heartbeat:* "
-    "-@all +xrange +mget +set +@connection -@dangerous",
+    "scorer": "on %R~outcomes:* %R~predictions:* %R~symbols %RW~archived:* %W~accuracy:* %W~heartbeat:* "
+    "-@all +xrange +xrevrange +mget +set +@connection -@dangerous",
     "planner": "on %R~gaps:* -@all +mget +@connection -@dangerous",
     "repairer": "on %W~repaired:* -@all +set +@connection -@dangerous",
 }

@@ -11,14 +11,15 @@ from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
 from cdk.config import Environment
+from tickcast.adapters.lake.receipt_archive import Folder
 
 # Where Lambda puts the batches it gave up on: the service chooses the prefix, it cannot be configured.
 FAILED_BATCHES = "aws/lambda/*"
 
 
 class Lake(Construct):
-    """One bucket: `bronze/`, `quarantine/`, `schemas/`, `models/`, `symbols/`, `audit/`, `condition/`, and
-    `aws/lambda/` for failed batches.
+    """One bucket: `bronze/`, `receipts/`, `receipts_between/`, `tallies/`, `quarantine/`, `schemas/`, `models/`,
+    `symbols/`, `audit/`, `condition/`, and `aws/lambda/` for failed batches.
 
     The grants name single actions where the bucket's own `grant_*` would allow `s3:GetObject*` and more. They
     are for functions of other stacks: the ARN in them is this stack's export.
@@ -26,7 +27,7 @@ class Lake(Construct):
 
     def __init__(self, scope: Construct, construct_id: str, *, environment: Environment) -> None:
         super().__init__(scope, construct_id)
-        lake = environment.lake
+        lake, receipts = environment.lake, environment.receipts
         self.bucket = s3.Bucket(
             self,
             "Bucket",
@@ -51,6 +52,9 @@ class Lake(Construct):
                     s3.LifecycleRule(id=f"expire {prefix}", prefix=prefix, expiration=Duration.days(days))
                     for prefix, days in (
                         ("bronze/", lake.bronze_days),
+                        (Folder.SECONDS.prefix, receipts.keep_days),
+                        # What was archived before they were switched off is deleted like the others.
+                        (Folder.BETWEEN.prefix, receipts.between_keep_days or receipts.keep_days),
                         ("quarantine/", lake.quarantine_days),
                         ("aws/lambda/", lake.quarantine_days),
                     )

@@ -25,7 +25,12 @@ from cdk.config import AwsConfig, Environment
 from cdk.stacks.data import AwsDataStack, DataStack
 from cdk.variables import variables
 from tickcast.adapters import settings
+from tickcast.adapters.lake import tally_archive
+from tickcast.adapters.lake.receipt_archive import Folder
 from tickcast.adapters.registry.served_symbols import SERVED
+
+RECEIPTS = [f"{folder.prefix}*" for folder in Folder]
+TALLIES = f"{tally_archive.PREFIX}*"
 
 
 class AppStack(Stack):
@@ -169,18 +174,19 @@ class AppStack(Stack):
             "serve_predictions", settings.ServePredictionsSettings, "The API's responses from the hot store"
         )
         self._hot_store.grant(self.serve_predictions, "reader")
-        self._lake.grant_read(self.serve_predictions, "models/*", "condition/*")
+        self._lake.grant_read(self.serve_predictions, "models/*", "condition/*", *RECEIPTS, TALLIES)
         self.api = PredictionApi(self, "Api", environment=self._config, function=self.serve_predictions)
 
     def _scores(self) -> None:
         self.score_predictions = self._function(
             "score_predictions",
             settings.ScorePredictionsSettings,
-            "Outcomes to PostgreSQL, accuracy to the hot store, drift to a training",
+            "Receipts to the lake, outcomes to PostgreSQL, accuracy to the hot store, drift to a training",
         )
         self._hot_store.grant(self.score_predictions, "scorer")
         self._database.grant(self.score_predictions, "scorer")
-        self._lake.grant_read(self.score_predictions, "models/*")
+        self._lake.grant_read(self.score_predictions, "models/*", *RECEIPTS)
+        self._lake.grant_write(self.score_predictions, *RECEIPTS, TALLIES)
         self.report_condition = self._function(
             "report_condition",
             settings.ReportConditionSettings,

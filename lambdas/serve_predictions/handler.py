@@ -7,6 +7,8 @@ from aws_lambda_powertools.metrics import MetricUnit
 from tickcast.adapters.http import routes
 from tickcast.adapters.http.responses import if_none_match
 from tickcast.adapters.lake.condition_reports import ConditionReports
+from tickcast.adapters.lake.receipt_archive import ReceiptArchive
+from tickcast.adapters.lake.tally_archive import TallyArchive
 from tickcast.adapters.redis.connection import connect
 from tickcast.adapters.redis.hot_store import HotStore, now_ms
 from tickcast.adapters.registry.model_catalog import ModelCatalog
@@ -17,7 +19,7 @@ from tickcast.functions.serve_predictions import STORE_RETRIES, STORE_TIMEOUT_S,
 
 
 def s3_client() -> Any:
-    """Made on the first request for models: boto3 is most of a cold start, and few callers ask."""
+    """Made on the first request for models or archived receipts: boto3 is most of a cold start, and few callers ask."""
     import boto3
     from botocore.config import Config
 
@@ -34,6 +36,8 @@ serve = ServePredictions(
     settings,
     HotStore(redis_client, settings.lateness_us),
     ModelCatalog(s3_client, settings.bucket, now_ms),
+    ReceiptArchive(s3_client, settings.bucket),
+    TallyArchive(s3_client, settings.bucket),
     now_ms,
     reports=ConditionReports(s3_client, settings.bucket),
 )

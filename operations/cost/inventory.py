@@ -66,6 +66,8 @@ class Inventory:
     has_container_insights: bool
     is_api_traced: bool
     metered_methods: int
+    receipts_keep_days: int = 7
+    receipts_between_keep_days: int = 0  # 0: not archived
     symbols_check_s: int = 10
     trades_keep_days: int | None = None
     database_limit_gb: int | None = None
@@ -93,6 +95,7 @@ def inventory(resources: Iterable[Resource]) -> Inventory:
         _variables(each)["POWERTOOLS_SERVICE_NAME"]: each for each in found.all("AWS::Lambda::Function")
     }
     predict, load = _variables(functions["predict_stream"]), _variables(functions["load_history"])
+    serve = _variables(functions["serve_predictions"])
     stream, database = found.one("AWS::Kinesis::Stream"), found.one("AWS::RDS::DBInstance")
     service, cache = found.one("AWS::ECS::Service"), found.one("AWS::ElastiCache::ReplicationGroup")
     task, alarms = _ingest_task(found), found.all("AWS::CloudWatch::Alarm")
@@ -138,6 +141,8 @@ def inventory(resources: Iterable[Resource]) -> Inventory:
         has_container_insights=any(map(_has_insights, found.all("AWS::ECS::Cluster"))),
         is_api_traced=bool(stage.get("TracingEnabled")),
         metered_methods=_metered_methods(stage, len(found.all("AWS::ApiGateway::Method"))),
+        receipts_keep_days=int(serve["RECEIPTS_KEEP_DAYS"]),
+        receipts_between_keep_days=int(serve["RECEIPTS_BETWEEN_KEEP_DAYS"]),
         trades_keep_days=int(load.get("TRADES_KEEP_DAYS", TRADES_KEEP_DAYS)) or None,
         database_limit_gb=limit_gb if (limit_gb := int(database.get("MaxAllocatedStorage", 0))) else None,
     )

@@ -149,8 +149,13 @@ def _lake(inventory: Inventory, usage: Usage) -> Iterator[Entry]:
     yield "lake_storage", f"S3: {near_days} days of ticks", near, "s3_standard_gb"
     yield "lake_cheaper_storage", f"S3: {usage.cheaper_days} days in a cheaper class", far, "s3_glacier_ir_gb"
     yield "lake_transitions", "S3: moves to the cheaper class", moved, "s3_glacier_ir_transition"
+    receipts = "receipts, tallies"
+    if usage.receipts_between:
+        receipts = f"{inventory.receipts_between_keep_days} days of receipts in between, {receipts}"
+    kept = f"S3: {inventory.receipts_keep_days} days of {receipts}"
+    yield "receipts_storage", kept, usage.receipts_gb, "s3_standard_gb"
     yield "lake_writes", "S3: writes and lists", usage.lake_writes, "s3_put"
-    reads = usage.model_reads + usage.symbol_reads + usage.bronze_files
+    reads = usage.model_reads + usage.symbol_reads + usage.bronze_files + usage.receipt_files
     yield "lake_reads", "S3: reads", reads, "s3_get"
 
 

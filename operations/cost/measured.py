@@ -31,6 +31,14 @@ POLL_EVERY_MS = 1000  # Lambda's base rate for each shard (AWS Lambda Developer 
 # Two minutes of spot BTC (tests/events/recordings) as `bronze.write_file` writes them; the share of trades is
 # that of benchmarks/sample.py.
 BRONZE_TICK_BYTES = 18.5
+# 300 receipts with four outcomes each, and as many in between, all their numbers random, as
+# `receipt_archive.encode_block` writes them; CPU of a whole core to read, merge and write each.
+RECEIPT_BYTES = 1600
+RECEIPT_BETWEEN_BYTES = 1280
+RECEIPT_MS = 0.25
+RECEIPT_FILE_SECONDS = 0.1  # assumed: two requests to S3
+TALLY_FILES_PER_DAY = 25  # of each symbol: its day once an hour, and the day before once
+TALLY_DAY_BYTES = 245_000  # of ten bins of confidence in every hour
 # Smaller objects stay in their class ("Transitioning objects using Amazon S3 Lifecycle", S3 User Guide).
 LEAST_MOVED_BYTES = 128 * 1024
 TRADE_SHARE = 0.21

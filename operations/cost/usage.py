@@ -9,6 +9,7 @@ from operations.cost import measured
 from operations.cost.inventory import Inventory
 from operations.cost.measured import MONTH_DAYS, MONTH_S
 from operations.cost.table_sizes import Kept, Rates, TableSize, day_gb, table_sizes, year_gb
+from tickcast.adapters.lake.receipt_archive import Folder
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,8 @@ class Usage:
             for name, run in measured.RUNS.items()
         )
         audit_gb = sizes["audit_predictions"].memory_mb / 1024
-        return total + self.audits * measured.AUDIT_SECONDS * self.inventory.symbols * audit_gb
+        total += self.audits * measured.AUDIT_SECONDS * self.inventory.symbols * audit_gb
+        return total + self.receipts_gb_s
 
     @property
     def scheduled_runs(self) -> float:
@@ -169,13 +171,57 @@ class Usage:
 
     @property
     def lake_writes(self) -> float:
-        """Puts and lists a month: of bronze, of audits, of reports on the condition of the data."""
+        """Puts and lists a month: of bronze, receipts and tallies, of audits, of reports on the condition of the
+        data."""
         reports = self.runs("report_condition") * self.inventory.symbols
-        return self.bronze_files + 4 * self.audits + measured.REPORT_LISTS * reports
+        written = self.bronze_files + self.receipt_files + self.tally_files
+        return written + 4 * self.audits + measured.REPORT_LISTS * reports
 
     @property
     def bronze_file_bytes(self) -> float:
         return self.ticks * measured.BRONZE_TICK_BYTES / self.bronze_files
+
+    @property
+    def receipts_of_seconds(self) -> float:
+        """The first of each second, a month."""
+        return min(self.predictions, self.inventory.symbols * MONTH_S)
+
+    @property
+    def receipts_between(self) -> float:
+        """All others, a month, where they are archived."""
+        return (self.predictions - self.receipts_of_seconds) * (self.inventory.receipts_between_keep_days > 0)
+
+    @property
+    def receipts_gb(self) -> float:
+        """What is kept of both, and of a year of tallies."""
+        inventory = self.inventory
+        a_month = (
+            self.receipts_of_seconds * inventory.receipts_keep_days * measured.RECEIPT_BYTES
+            + self.receipts_between * inventory.receipts_between_keep_days * measured.RECEIPT_BETWEEN_BYTES
+        )
+        tallies = inventory.symbols * measured.LIFETIME_DAYS * measured.TALLY_DAY_BYTES
+        return (a_month / MONTH_DAYS + tallies) / 1e9
+
+    @property
+    def receipt_files(self) -> float:
+        """Puts a month; each block is read once before."""
+        seconds = MONTH_S * 1000 / Folder.SECONDS.block_ms
+        between = MONTH_S * 1000 / Folder.BETWEEN.block_ms * (self.receipts_between > 0)
+        return self.inventory.symbols * (seconds + between)
+
+    @property
+    def tally_files(self) -> float:
+        return self.inventory.symbols * measured.TALLY_FILES_PER_DAY * MONTH_DAYS
+
+    @property
+    def receipts_gb_s(self) -> float:
+        """Of score_predictions, which archives them."""
+        memory_mb = self.inventory.functions["score_predictions"].memory_mb
+        cores = min(1.0, memory_mb / measured.FULL_CORE_MB)
+        receipts = self.receipts_of_seconds + self.receipts_between
+        seconds = receipts * measured.RECEIPT_MS / 1000 / cores
+        seconds += self.receipt_files * measured.RECEIPT_FILE_SECONDS
+        return seconds * memory_mb / 1024
 
     @property
     def tables(self) -> list[TableSize]:

@@ -90,6 +90,8 @@ WHOLE_NUMBERS = {
     "DRIFT_RAISE_AFTER": ("score", ["1", "10080"], ["0", "10081"]),
     "DRIFT_COOL_DOWN_HOURS": ("score", ["1", "8760"], ["0", "-12", "8761"]),
     "DRIFT_WINDOW_HOURS": ("score", ["1", "168"], ["0", "169"]),
+    "RECEIPTS_KEEP_DAYS": ("serve", ["1", "3650"], ["0", "-1", "3651"]),
+    "RECEIPTS_BETWEEN_KEEP_DAYS": ("score", ["0", "3650"], ["-1", "3651"]),
     "HISTORY_DAYS": ("score", ["1", "3650"], ["0", "-2", "3651"]),
     "TRAIN_DAYS": ("score", ["0", "3650"], ["-1", "3651"]),
 }

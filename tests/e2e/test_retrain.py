@@ -15,14 +15,17 @@ from msgspec.structs import replace
 from psycopg.types.json import Jsonb
 from rich.console import Console
 
-from local.commands import execution, models, retrain
+from local.commands import execution, explain, models, retrain
 from local.commands.backfill import BackfillRequest
+from local.commands.command import ExitStatus
 from local.commands.deployment import Deployment
 from local.system import http_json
 from local.system.system import System
 from tests.fixtures.running_system import eventually, reschedule, schedule_of
+from tickcast.adapters.lake.receipt_archive import Folder, ReceiptArchive
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.pointer import Pointer
+from tickcast.serving.records import ArchivedReceipt
 from tickcast.units import DAY_US
 
 QUARTER_US = 900 * 1_000_000
@@ -150,6 +153,29 @@ def test_predictions_are_scored_by_the_schedule(system: System, pointer: Callabl
     assert 0 < body["horizons"]["2"]["coverage"] <= 1
     health = http_json.get(f"{system.api_url}health").body["services"]["score"]
     assert (health["ok"], health["why"]) == (True, None)
+
+
+def test_receipts_are_archived_by_the_schedule(system: System, aws: Session) -> None:
+    """Found by the API once the hot store has dropped them, and recomputed from bronze."""
+    archive = ReceiptArchive(lambda: aws.client("s3"), system.outputs["BucketName"])
+    with system.redis() as store:
+        oldest: Any = store.xrange("predictions:BTCUSDT", count=1)
+        first_ms = int(oldest[0][0].split(b"-")[0])
+
+        def archived() -> list[ArchivedReceipt]:
+            block = archive.block(Folder.SECONDS, "BTCUSDT", first_ms)
+            return list(block.receipts.values())
+
+        receipts = eventually(archived, patience_s=420)  # at once, unless the system was started for this
+        receipt = [each for each in receipts if each.source == "model"][-1]
+        store.xdel("predictions:BTCUSDT", f"{receipt.timestamp}-0")
+    found = system.api.body(f"predictions/BTCUSDT/{receipt.id}")
+    assert found["features"] == receipt.features
+    assert found["outcomes"].keys() == {"1", "2", "5", "10"}
+    status = explain.show(receipt.id, system.api_url, system.api_key, Console(file=io.StringIO()))
+    assert status is ExitStatus.OK
+    hour = system.api.body("accuracy/BTCUSDT", **{"from": receipt.timestamp})
+    assert hour["from"] == receipt.timestamp // 3_600_000 * 3_600_000
 
 
 def test_drift_starts_a_training(

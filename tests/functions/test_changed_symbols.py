@@ -16,6 +16,8 @@ from tests.fixtures.settings import configured
 from tests.fixtures.store_at import StoreAt
 from tickcast.adapters.http.responses import Response
 from tickcast.adapters.lake.condition_reports import ConditionReports
+from tickcast.adapters.lake.receipt_archive import ReceiptArchive
+from tickcast.adapters.lake.tally_archive import TallyArchive
 from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.hot_store import HotStore
 from tickcast.adapters.registry.model_catalog import ModelCatalog
@@ -41,9 +43,9 @@ class Api:
         store.at_ms = self.clock_ms
         settings = configured(ServePredictionsSettings, SYMBOLS="BTCUSDT,ETHUSDT")
         models = ModelCatalog(lambda: None, BUCKET, self.clock_ms)
-        self._serve = ServePredictions(
-            settings, store, models, self.clock_ms, reports=ConditionReports(lambda: None, BUCKET)
-        )
+        archives = ReceiptArchive(lambda: None, BUCKET), TallyArchive(lambda: None, BUCKET)
+        reports = ConditionReports(lambda: None, BUCKET)
+        self._serve = ServePredictions(settings, store, models, *archives, self.clock_ms, reports=reports)
 
     def clock_ms(self) -> float:
         return self.at_ms

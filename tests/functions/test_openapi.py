@@ -40,7 +40,7 @@ from tests.fixtures.store_at import StoreAt
 from tickcast.adapters.http.bodies import HISTORY_MAX, PAGE_MAX, Latest
 from tickcast.adapters.http.parameters import PAGE_DEFAULT
 from tickcast.adapters.http.responses import as_json
-from tickcast.adapters.http.routes import LATEST, MODELS, ROUTES, Route
+from tickcast.adapters.http.routes import ACCURACY, HISTORY, LATEST, MODELS, ROUTES, Route
 from tickcast.adapters.lake.condition_reports import put_report
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.settings import (
@@ -130,7 +130,7 @@ def operations(gateway: ApiGateway) -> Any:
 def verify(case: Any) -> None:
     """Send `case` and check the response against the document."""
     left_out = {"unsupported_method"}
-    if case.operation.path.endswith("/history"):
+    if case.operation.path in (HISTORY.path, ACCURACY.path):  # a span may end before it begins
         left_out.add("positive_data_acceptance")
     excluded = [check for check in CHECKS.get_all() if check.__name__ in left_out]
     assert len(excluded) == len(left_out)
@@ -224,7 +224,8 @@ def test_each_deployment_serves_the_document_of_its_authorisation(tmp_path: Path
     for authorisation in get_args(Authorisation):
         settings = configured(ServePredictionsSettings, AUTHORISATION=authorisation)
         read = lambda name: (package / name).read_text("utf-8")  # noqa: E731
-        serve = ServePredictions(settings, None, None, lambda: 0, read, reports=None)  # type: ignore[arg-type]
+        nothing: list[Any] = [None] * 4
+        serve = ServePredictions(settings, *nothing, lambda: 0, read, reports=nothing[0])
         response = serve({"resource": "/openapi.json"})
         assert (response.status, response.text) == (200, openapi.text(authorisation))
 

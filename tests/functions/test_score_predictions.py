@@ -21,6 +21,8 @@ from tests.fixtures.aws import BUCKET
 from tests.fixtures.hot_path import commit, put_model
 from tests.fixtures.settings import configured
 from tickcast.adapters import json_text
+from tickcast.adapters.lake.receipt_archive import ReceiptArchive
+from tickcast.adapters.lake.tally_archive import TallyArchive
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.postgres.score_store import ScoreStore, in_shadow
 from tickcast.adapters.redis import keys
@@ -37,6 +39,7 @@ from tickcast.functions.score_predictions import Result, ScorePredictions
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.serving.records import Prediction
 from tickcast.serving.state import SymbolState
+from tickcast.units import DAY_US, HOUR_US
 
 pytestmark = pytest.mark.integration
 
@@ -97,6 +100,34 @@ def scorer(redis_client: redis.Redis, s3: Any, score_database: Database) -> Call
         )(remaining_ms)
 
     return run
+
+
+def test_receipts_and_the_tallies_of_whole_hours_go_to_the_lake(
+    hot: Hot, scorer: Callable[..., Result], s3: Any, score_database: Database
+) -> None:
+    made = [records.prediction((NOON + second) * 1000, horizons={}) for second in (0, 3900)]
+    hot.write([at(second) for second in (0, 1, 3700)], made)
+    archive, receipts = TallyArchive(lambda: s3, BUCKET), ReceiptArchive(lambda: s3, BUCKET)
+    day_us = NOON * 1_000_000 // DAY_US * DAY_US
+    assert scorer(3600 + 59).problems == []  # the hour's last outcomes may still come
+    assert archive.newest_day_us(SYMBOL) is None
+    assert scorer(3600 + 61).problems == []
+    found = archive.read(SYMBOL, day_us, day_us + DAY_US)
+    stored = ScoreStore(score_database.connection()).tallies(SYMBOL, 0, 2**62, HOUR_US)
+    assert found.tallies["count"].sum() == 2
+    assert np.array_equal(found.tallies, stored[stored["block"] == NOON // 3600])
+    assert (found.first_us, found.until_us) == ((NOON + 2) * 1_000_000, (NOON + 3600) * 1_000_000)
+    assert receipts.find(SYMBOL, NOON * 1000) is not None
+
+
+def test_a_lake_that_is_away_stops_no_scoring(hot: Hot, scorer: Callable[..., Result], s3: Any) -> None:
+    s3.delete_bucket(Bucket=BUCKET)
+    hot.write([at(0), at(3700)], [records.prediction((NOON + second) * 1000) for second in (0, 3900)])
+    result = scorer(3661)
+    assert result.outcomes == 2
+    assert result.failed == [SYMBOL]
+    assert any("receipts of BTCUSDT are not archived" in problem for problem in result.problems)
+    assert any("tallies of BTCUSDT are not archived" in problem for problem in result.problems)
 
 
 def test_symbols_that_time_ran_out_for_are_first_in_the_next_run(

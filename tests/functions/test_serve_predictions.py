@@ -11,12 +11,16 @@ from contextlib import ExitStack
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
+import msgspec
+import numpy as np
 import pytest
 import redis
-from msgspec.structs import replace
+from botocore.exceptions import ClientError
+from msgspec.structs import asdict, replace
 
 from layers import site_files
 from tests.fixtures import records
+from tests.fixtures import tallies as planted
 from tests.fixtures.aws import BUCKET
 from tests.fixtures.conditions import REPORTED_MS, condition_report
 from tests.fixtures.hot_path import commit
@@ -25,16 +29,19 @@ from tests.fixtures.store_at import StoreAt
 from tickcast.adapters.http.bodies import CARDS_SHOWN
 from tickcast.adapters.http.responses import Response, as_json, if_none_match
 from tickcast.adapters.http.routes import ROUTES
-from tickcast.adapters.lake import condition_reports
+from tickcast.adapters.lake import condition_reports, tally_archive
 from tickcast.adapters.lake.condition_reports import ConditionReports
+from tickcast.adapters.lake.receipt_archive import Folder, ReceiptArchive
+from tickcast.adapters.lake.tally_archive import TallyArchive
 from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.connection import connect
 from tickcast.adapters.redis.hot_store import HotStore, Writes
 from tickcast.adapters.registry.model_catalog import ModelCatalog
 from tickcast.adapters.registry.pointer import POINTER
 from tickcast.adapters.settings import ServePredictionsSettings
-from tickcast.evaluation.live_scores import NO_TALLIES, AccuracySummary, SpanAccuracy, score
+from tickcast.evaluation.live_scores import NO_TALLIES, AccuracySummary, SpanAccuracy, Tallies, score
 from tickcast.features.ring import BarRing
+from tickcast.functions.past_predictions import REQUESTS
 from tickcast.functions.serve_predictions import (
     STORE_RETRIES,
     STORE_TIMEOUT_S,
@@ -45,6 +52,7 @@ from tickcast.model.calibration import Calibrator
 from tickcast.model.forecast import HORIZONS_S, PATH_S, Path, at, remaining
 from tickcast.serving.prediction import timing_of
 from tickcast.serving.records import (
+    ArchivedReceipt,
     FeedHeartbeat,
     Heartbeat,
     Outcome,
@@ -73,6 +81,19 @@ STREAM = StreamHeartbeat(at_ms=AT_MS, watermark_ms=AT_MS, received_ms=AT_MS, mod
 FEED = FeedHeartbeat(at_ms=AT_MS, watermark_ms=AT_MS, received_ms=AT_MS)
 
 
+class EmptyLake:
+    """An S3 without any object."""
+
+    def get_object(self, **_: Any) -> Any:
+        raise ClientError({"Error": {"Code": "NoSuchKey"}}, "GetObject")
+
+    def get_paginator(self, _: str) -> EmptyLake:
+        return self
+
+    def paginate(self, **_: Any) -> list[dict[str, Any]]:
+        return [{}]
+
+
 class Api:
     """Serves as if the time were `age_s` after the prediction's; its own clock is `own_off_s` ahead of that,
     and the store's `store_off_s`."""
@@ -84,13 +105,16 @@ class Api:
         if isinstance(store, StoreAt):
             store.at_ms = lambda: (AT_S + self.age_s + self.store_off_s) * 1000
         models = ModelCatalog(lambda: s3, BUCKET, self.clock_ms)
+        lake = s3 or EmptyLake()
+        archives = ReceiptArchive(lambda: lake, BUCKET), TallyArchive(lambda: lake, BUCKET)
         self.serve = ServePredictions(
             settings,
             store,
             models,
+            *archives,
             self.clock_ms,
             lambda name: f"text of {name}",
-            reports=ConditionReports(lambda: s3, BUCKET),
+            reports=ConditionReports(lambda: lake, BUCKET),
         )
 
     def clock_ms(self) -> float:
@@ -510,6 +534,7 @@ def test_lists_are_as_delivered(store: HotStore, api: Api) -> None:
 
 
 HISTORY = "/predictions/{symbol}/history"
+ACCURACY = "/accuracy/{symbol}"
 
 
 def test_history_continues_from_page_to_page_and_shows_gaps(store: HotStore, api: Api) -> None:
@@ -524,6 +549,93 @@ def test_history_continues_from_page_to_page_and_shows_gaps(store: HotStore, api
         query, pages = dict(parse_qsl((page["next"] or "").removeprefix("?"))), pages + 1
     assert seen == [9, 7, 6, 5, 2, 1]
     assert pages == 2
+
+
+DAY_S = 86_400
+
+
+def archived(s3: Any, *ages_s: float, between: bool = False) -> None:
+    """Receipts in the lake, so many seconds older than AT_S, with all outcomes but in between."""
+    archive = ReceiptArchive(lambda: s3, BUCKET)
+    for age_s in ages_s:
+        at_ms = round(1000 * (AT_S - age_s))
+        outcomes = {} if between else {h: records.outcome(at_ms, h) for h in HORIZONS_S}
+        receipt = ArchivedReceipt(**asdict(records.prediction(at_ms)), outcomes=outcomes)
+        archive.add(Folder.BETWEEN if between else Folder.SECONDS, "BTCUSDT", [receipt])
+
+
+@pytest.mark.parametrize(("age_s", "between"), [(4000, False), (6 * DAY_S, False), (400.1, True)])
+def test_a_receipt_that_the_store_has_dropped_is_in_the_archive(
+    store: HotStore, s3: Any, age_s: float, between: bool
+) -> None:
+    api, at_ms = Api(store, s3), round(1000 * (AT_S - age_s))
+    id_ = f"BTCUSDT-{at_ms}"
+    assert api.ask(RECEIPT, symbol="BTCUSDT", id=id_).status == 404
+    archived(s3, age_s, between=between)
+    receipt = api.ask(RECEIPT, symbol="BTCUSDT", id=id_)
+    assert (receipt.status, receipt.body["id"], receipt.body["environment"]) == (200, id_, "test")
+    assert receipt.body["outcomes"].keys() == (set() if between else {"1", "2", "5", "10"})
+    # Those in between have no outcomes; after a day nothing is waited for.
+    assert ("immutable" in receipt.cache_control) is not between
+    api.age_s = 1.5 * DAY_S
+    assert "immutable" in api.ask(RECEIPT, symbol="BTCUSDT", id=id_).cache_control
+    api.age_s = 9 * DAY_S  # it may still be there, but nobody pays a request for what is too old
+    assert api.ask(RECEIPT, symbol="BTCUSDT", id=id_).status == 404
+
+
+def test_history_reaches_into_the_archive(store: HotStore, s3: Any) -> None:
+    """The hour from the store, older ones from the lake, each once, over days without any object."""
+    put(store, *(made_at(s) for s in (-3599, -1, 0)))
+    ages_s = [3500, 3599, 3601, 3602, 4000, DAY_S, 3 * DAY_S, 3 * DAY_S + 1]
+    archived(s3, *ages_s)  # the first two are in the store's hour, in which the lake is not read
+    api = Api(store, s3)
+    query, seen, pages = {"from": str(1000 * (AT_S - 4 * DAY_S)), "limit": "2"}, [], 0
+    while query:
+        page = api.ask(HISTORY, query, symbol="BTCUSDT").body
+        seen += [AT_S - each["timestamp"] // 1000 for each in page["predictions"]]
+        query, pages = dict(parse_qsl((page["next"] or "").removeprefix("?"))), pages + 1
+    assert seen == [0, 1, 3599, *ages_s[2:]]
+    assert pages == 5
+
+
+def test_a_page_takes_few_requests_to_the_lake(store: HotStore, s3: Any) -> None:
+    """Where there is little, it ends before its limit, and the next one continues."""
+    ages_s = [DAY_S + 300 * n for n in range(40)]
+    archived(s3, *ages_s)
+    api, query, counts = Api(store, s3), {"from": str(1000 * (AT_S - 5 * DAY_S)), "limit": "1000"}, []
+    while query:
+        page = api.ask(HISTORY, query, symbol="BTCUSDT").body
+        counts.append(page["count"])
+        query = dict(parse_qsl((page["next"] or "").removeprefix("?")))
+    assert sum(counts) == 40
+    assert max(counts) < REQUESTS
+    assert len(counts) == 3
+
+
+def test_a_span_before_all_archived_takes_no_listing(store: HotStore) -> None:
+    """Nothing is kept for longer, so a page of 1970 is empty at once."""
+    query = {"from": "0", "to": str(1000 * (AT_S - 9 * DAY_S))}
+    unreachable = Api(store, object())
+    page = unreachable.ask(HISTORY, query, symbol="BTCUSDT").body
+    assert (page["count"], page["next"]) == (0, None)
+
+
+@pytest.mark.parametrize("resource", ["/predictions/{symbol}/{id}", "/predictions/{symbol}/history"])
+def test_an_archive_that_fails_is_a_503(store: HotStore, s3: Any, resource: str) -> None:
+    api = Api(store, s3)
+    at_ms = 1000 * (AT_S - 4000)
+    query = {"from": str(at_ms)} if resource.endswith("history") else None
+    path = {} if query else {"id": f"BTCUSDT-{at_ms}"}
+    s3.put_object(Bucket=BUCKET, Key=Folder.SECONDS.key("BTCUSDT", at_ms), Body=b"damaged")
+    answer = api.ask(resource, query, symbol="BTCUSDT", **path)
+    assert (answer.status, answer.body["title"]) == (503, "Archive unreadable")
+    assert "receipts/symbol=BTCUSDT" in answer.body["detail"]
+    s3.delete_object(Bucket=BUCKET, Key=Folder.SECONDS.key("BTCUSDT", at_ms))
+    s3.delete_bucket(Bucket=BUCKET)
+    answer = api.ask(resource, query, symbol="BTCUSDT", **path)
+    assert (answer.status, answer.body["title"]) == (503, "Archive unavailable")
+    put(store, PREDICTION)  # what the store has needs no archive
+    assert api.ask(RECEIPT, symbol="BTCUSDT", id=f"BTCUSDT-{AT_MS}").status == 200
 
 
 def test_a_page_that_is_just_full_is_the_last(store: HotStore, api: Api) -> None:
@@ -612,8 +724,12 @@ def test_an_instant_may_be_a_date_or_milliseconds(store: HotStore, api: Api, ins
         (HISTORY, "BTCUSDT", {"to": "2026-01-01T00:00:00 02:00"}, 400, "to", "a + is written %2B"),
         (HISTORY, "BTCUSDT", {"to": "1" * 14}, 400, "to", "or milliseconds since 1970"),
         (HISTORY, "BTCUSDT", {"from": "2", "to": "1"}, 400, "from", "from (2) is later than to (1)"),
+        (ACCURACY, "BTCUSDT", {"to": "1"}, 400, "from", "to is given without from"),
+        (ACCURACY, "BTCUSDT", {"from": "2", "to": "1"}, 400, "from", "from (2) is later than to (1"),
+        (ACCURACY, "BTCUSDT", {"from": "9999999999999"}, 400, "from", "now at the latest"),
+        (ACCURACY, "BTCUSDT", {"from": "0"}, 400, "from", "it should have 100 at most"),
         (HISTORY, "BTCUSDT", {"cursor": "x"}, 400, "cursor", "should be taken from `next`"),
-        ("/accuracy/{symbol}", "BTCUSDT", {"from": "1"}, 400, "from", "from; this path takes none"),
+        (ACCURACY, "BTCUSDT", {"horizon": "2"}, 400, "horizon", "horizon; known are from, to"),
         ("/accuracy/{symbol}", "DOGEUSDT", {}, 404, "symbol", "'DOGEUSDT' is not served"),
         ("/data/{symbol}", "BTCUSDT", {"days": "0"}, 400, "days", "days is '0', it should be 1 to 400"),
         ("/data/{symbol}", "DOGEUSDT", {}, 404, "symbol", "'DOGEUSDT' is not served"),
@@ -650,7 +766,7 @@ def test_errors_are_problems_that_name_the_parameter(
     ("prediction_id", "status", "detail"),
     [
         ("BTCUSDT-1", 404, "no prediction BTCUSDT-1 of BTCUSDT is kept: those of the first"),
-        ("BTCUSDT-1", 404, "of each second are for about an hour, all others for about five minutes"),
+        ("BTCUSDT-1", 404, "of each second are for 7 days, all others for about five minutes"),
         (f"ETHUSDT-{AT_MS}", 404, "of BTCUSDT is kept"),
         ("latest", 400, "id is 'LATEST', it should be like BTCUSDT-1767225600000"),
         ("BTCUSDT-" + "1" * 14, 400, "it should be like"),
@@ -704,6 +820,67 @@ def test_accuracy_before_anything_was_scored(api: Api) -> None:
     answer = api.ask("/accuracy/{symbol}", symbol="BTCUSDT").body
     assert (answer["summary"], answer["scored_age_s"]) == (None, None)
     assert [figures["count"] for figures in answer["horizons"].values()] == [0, 0, 0, 0]
+
+
+HOUR_US = 3_600_000_000
+DAY_US = 24 * HOUR_US
+NOW_US = AT_S * 1_000_000
+TODAY_US = NOW_US // DAY_US * DAY_US
+
+
+def tallied(s3: Any, *days: int, until_us: int = 2**62) -> Tallies:
+    """Ten outcomes in each hour of so many days ago, until `until_us`, in the lake; all of them."""
+    archive, found = TallyArchive(lambda: s3, BUCKET), []
+    for day in days:
+        from_us = TODAY_US - day * DAY_US
+        end_us = min(from_us + DAY_US, until_us)
+        seconds = [hour_us // 1_000_000 + s for hour_us in range(from_us, end_us, HOUR_US) for s in range(10)]
+        of_day = planted.tallies(planted.at_seconds(seconds, seed=day, horizon_s=1), HOUR_US)
+        archive.put("BTCUSDT", (from_us, end_us), from_us + HOUR_US if day == max(days) else from_us, of_day)
+        found.append(of_day)
+    return np.concatenate(found)
+
+
+def test_the_accuracy_of_thirty_days_is_that_of_their_outcomes(store: HotStore, s3: Any) -> None:
+    last_us = NOW_US // HOUR_US * HOUR_US
+    tallies = tallied(s3, *range(30, -1, -1), until_us=last_us)
+    store.put_accuracy(scored(AT_MS - 40_000))
+    api = Api(store, s3)
+    from_us = TODAY_US - 30 * DAY_US
+    body = api.ask(ACCURACY, {"from": str(from_us // 1000 + 5)}, symbol="BTCUSDT").body
+    assert (body["from"], body["to"]) == (from_us // 1000, last_us // 1000)  # as far as it is archived
+    assert body["first"] == (from_us + HOUR_US) // 1000
+    assert body["horizons"]["1"]["count"] == len(tallies) == 10 * (30 * 24 + 22)
+    tallies["block"] //= 5  # 743 hours in 149 blocks
+    assert body["horizons"] == msgspec.to_builtins(score(tallies), str_keys=True)
+    assert body["availability"] == round(10 / 3600 * len(tallies) / (len(tallies) - 10), 4)
+    assert body["summary"]["scored_ms"] == AT_MS - 40_000  # as without a span
+
+
+def test_a_span_is_of_whole_hours(store: HotStore, s3: Any) -> None:
+    tallied(s3, 2, 1)
+    at_us = TODAY_US - DAY_US + 5 * HOUR_US
+    query = {"from": str(at_us // 1000 + 1), "to": str((at_us + HOUR_US) // 1000 + 1)}
+    body = Api(store, s3).ask(ACCURACY, query, symbol="BTCUSDT").body
+    assert (body["from"], body["to"]) == (at_us // 1000, (at_us + 2 * HOUR_US) // 1000)
+    assert (body["horizons"]["1"]["count"], body["first"], body["summary"]) == (20, body["from"], None)
+
+
+def test_a_span_without_scores_has_none(store: HotStore, s3: Any) -> None:
+    body = Api(store, s3).ask(ACCURACY, {"from": str(AT_MS - 7_200_000)}, symbol="BTCUSDT").body
+    assert body["from"] == body["to"]
+    assert (body["first"], body["availability"], body["horizons"]["2"]["skill"]) == (None, None, None)
+
+
+def test_scores_that_cannot_be_read_are_a_503(store: HotStore, s3: Any) -> None:
+    api, query = Api(store, s3), {"from": str(AT_MS - 7_200_000)}
+    s3.put_object(Bucket=BUCKET, Key=tally_archive.key("BTCUSDT", NOW_US), Body=b"damaged")
+    answer = api.ask(ACCURACY, query, symbol="BTCUSDT")
+    assert (answer.status, answer.body["title"]) == (503, "Archive unreadable")
+    s3.delete_object(Bucket=BUCKET, Key=tally_archive.key("BTCUSDT", NOW_US))
+    s3.delete_bucket(Bucket=BUCKET)
+    answer = api.ask(ACCURACY, query, symbol="BTCUSDT")
+    assert (answer.status, answer.body["title"]) == (503, "Archive unavailable")
 
 
 def test_every_route_has_a_handler(api: Api) -> None:

@@ -22,7 +22,7 @@ from tickcast.functions.mark_repaired import mark_repaired
 from tickcast.market.fetch_plan import Window
 from tickcast.market.gaps import GapLedger
 from tickcast.market.trade_ledger import LEDGER_ROW
-from tickcast.serving.records import PathForecast, StreamHeartbeat, encode
+from tickcast.serving.records import ArchivedUntil, PathForecast, StreamHeartbeat, encode
 from tickcast.serving.state import SymbolState
 
 LATENESS_US = 100_000
@@ -105,6 +105,9 @@ def test_scorer_may_read_outcomes_and_write_accuracy_and_no_more(users: dict[str
     assert [id_ for id_, _ in store.entries_after("outcomes:BTCUSDT", "0-0", 10)] == ["2130-1"]
     assert [id_ for id_, _ in store.entries_after("predictions:BTCUSDT", "0-0", 10)] == ["1000-0"]
     assert SymbolSet(["BTCUSDT"]).read(store) == ("BTCUSDT",)
+    assert store.extent("outcomes:BTCUSDT") == (2130, 2130)
+    store.put_archived_until("BTCUSDT", ArchivedUntil(seconds_ms=1))
+    assert store.archived_until("BTCUSDT").seconds_ms == 1
     for key in ("accuracy:BTCUSDT", "heartbeat:score_predictions"):
         assert users["scorer"].set(key, "{}", ex=5)
     for forbidden in ("SET gaps:BTCUSDT mine", "XRANGE state:BTCUSDT - +", "MGET accuracy:BTCUSDT"):

@@ -74,9 +74,20 @@ LAKE = {
     "ServePredictions": {
         ("s3:GetObject", "models/*"),
         ("s3:GetObject", "condition/*"),
+        ("s3:GetObject", "receipts/*"),
+        ("s3:GetObject", "receipts_between/*"),
+        ("s3:GetObject", "tallies/*"),
         ("s3:ListBucket", ""),
     },
-    "ScorePredictions": {("s3:GetObject", "models/*"), ("s3:ListBucket", "")},
+    "ScorePredictions": {
+        ("s3:GetObject", "models/*"),
+        ("s3:GetObject", "receipts/*"),
+        ("s3:GetObject", "receipts_between/*"),
+        ("s3:PutObject", "receipts/*"),
+        ("s3:PutObject", "receipts_between/*"),
+        ("s3:PutObject", "tallies/*"),
+        ("s3:ListBucket", ""),
+    },
     "AuditPredictions": {
         ("s3:GetObject", "bronze/*"),
         ("s3:GetObject", "models/*"),

@@ -295,7 +295,7 @@ def test_bucket_and_stream(on_aws: Synthesised) -> None:
     rules = bucket["LifecycleConfiguration"]["Rules"]
     expiring = {rule["Prefix"] for rule in rules if "ExpirationInDays" in rule}
     history = set() if on_aws.name == "prod" else {"bronze/"}
-    assert expiring == {"quarantine/", "aws/lambda/"} | history
+    assert expiring == {"receipts/", "receipts_between/", "quarantine/", "aws/lambda/"} | history
     stream = on_aws.one("AWS::Kinesis::Stream")
     assert stream["StreamEncryption"]["EncryptionType"] == "KMS"
     assert stream["RetentionPeriodHours"] >= 24

@@ -227,6 +227,7 @@ class ScorePredictionsSettings(HotStoreSettings, frozen=True, kw_only=True):
     history_days: Days
     train_days: DaysOrNone
     condition_every_minutes: Annotated[int, Meta(ge=1, le=1440)]
+    receipts_between_keep_days: DaysOrNone  # 0: receipts between the seconds are not archived
     drift: DriftSettings
     database: DatabaseSettings
 
@@ -247,6 +248,8 @@ class ServePredictionsSettings(HotStoreSettings, frozen=True, kw_only=True):
     environment: Name
     stale_after_s: Annotated[float, Meta(ge=1, le=5)]  # older features are answered by a fallback
     primary_horizon_s: HorizonS
+    receipts_keep_days: Days  # in the lake
+    receipts_between_keep_days: DaysOrNone  # 0: those between the seconds are not archived
     authorisation: Authorisation  # the API's, which its description says
 
     def __post_init__(self) -> None:

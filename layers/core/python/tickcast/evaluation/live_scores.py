@@ -263,8 +263,8 @@ def _calibration(tallies: Tallies) -> tuple[float | None, float | None]:
 
 def _skill(ours: Floats, theirs: Floats) -> Skill | None:
     """`value`, with its 95 % interval `low`, `high` where there are blocks enough; None where the baseline
-    made no error at all."""
-    if not theirs.sum() > 0:
+    made no error at all, or one of both is not known."""
+    if not theirs.sum() > 0 or np.isnan(ours.sum()):
         return None
     value, (low, high) = skill_of_squares(ours, theirs, 1)
     is_sure = len(ours) >= MIN_BLOCKS
@@ -276,13 +276,13 @@ def _skill(ours: Floats, theirs: Floats) -> Skill | None:
 
 
 def _interval(part: Floats, whole: Floats) -> list[float] | None:
-    if len(part) < MIN_BLOCKS or not whole.sum() > 0:
+    if len(part) < MIN_BLOCKS or not whole.sum() > 0 or np.isnan(part.sum()):
         return None
     return [_rounded(each) for each in share(part, whole, 1)[1]]
 
 
 def _share(part: float, whole: float) -> float | None:
-    return _rounded(part / whole) if whole > 0 else None
+    return _rounded(part / whole) if whole > 0 and not np.isnan(part) else None
 
 
 def _rounded(value: float) -> float:

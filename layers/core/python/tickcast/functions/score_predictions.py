@@ -20,6 +20,8 @@ import psycopg
 import redis
 from botocore.exceptions import BotoCoreError, ClientError
 
+from tickcast.adapters.lake.receipt_archive import ReceiptArchive
+from tickcast.adapters.lake.tally_archive import TallyArchive
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.postgres.score_store import ScoreStore, row_of
 from tickcast.adapters.redaction import describe
@@ -43,6 +45,8 @@ from tickcast.evaluation.live_scores import (
     skill_against_line,
 )
 from tickcast.features.vector import FEATURE_NAMES
+from tickcast.functions.archive_receipts import ArchiveReceipts
+from tickcast.functions.archive_tallies import ArchiveTallies
 from tickcast.model.card import Card
 from tickcast.serving.records import Outcome, Prediction, ScoreHeartbeat, decode
 from tickcast.units import DAY_US, HOUR_US, MINUTE_US, SECOND_US
@@ -125,11 +129,22 @@ class ScorePredictions:
     def __post_init__(self) -> None:
         self._hot = HotStore(self.client, self.settings.lateness_us)
         self._symbols = SymbolSet(self.settings.symbols)
+        self._archive_receipts = ArchiveReceipts(
+            self._hot,
+            ReceiptArchive(lambda: self.s3, self.settings.bucket),
+            self.clock_ms,
+            with_between=self.settings.receipts_between_keep_days > 0,
+        )
+        self._archive_tallies = ArchiveTallies(TallyArchive(lambda: self.s3, self.settings.bucket))
 
     def __call__(self, remaining_ms: Callable[[], float]) -> Result:
         """Raises what Redis and PostgreSQL raise: the next run continues from there."""
-        store = ScoreStore(self.database.connection())
         result = Result(symbols=self._symbols.read(self._hot))
+        # First, for it needs no database: receipts of the time that one is away are kept all the same.
+        archived = self._archive_receipts(result.symbols, remaining_ms)
+        result.failed += archived.failed
+        result.problems += archived.problems
+        store = ScoreStore(self.database.connection())
         model_id = self._read_model(result)
         for n, symbol in enumerate(self._in_turn()):
             if n and remaining_ms() < _ENOUGH_MS:
@@ -170,6 +185,10 @@ class ScorePredictions:
                 result.is_complete = False
                 break
         self._summarise(store, symbol, result)
+        try:
+            self._archive_tallies(store, symbol, round(self.clock_ms()) * 1000, remaining_ms)
+        except (BotoCoreError, ClientError) as error:  # scoring needs no S3
+            result.problems.append(f"tallies of {symbol} are not archived: {describe(error)}")
 
     def _read_model(self, result: Result) -> str | None:
         """The id of the active model, whose card becomes `_card`. Without a readable card no features are

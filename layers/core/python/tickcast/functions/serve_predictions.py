@@ -1,4 +1,4 @@
-"""The responses of the API: predictions as of now, receipts, accuracy, models and the dashboard.
+"""The responses of the API: predictions as of now and of the past, accuracy, models and the dashboard.
 
 The newest prediction is answered for the moment of reading (`functions.answers`). Freshness is decided then,
 by the age of the claim that the features are complete and by that of their newest tick, not by a key's TTL: a
@@ -24,6 +24,7 @@ from msgspec import UNSET, UnsetType, structs
 from tickcast.adapters.http import routes
 from tickcast.adapters.http.bodies import Accuracy, Data, History, Latest, Receipt, Several
 from tickcast.adapters.http.parameters import (
+    AccuracyQuery,
     DataQuery,
     HistoryQuery,
     Horizon,
@@ -36,6 +37,8 @@ from tickcast.adapters.http.parameters import (
 from tickcast.adapters.http.responses import ApiError, Response, as_json, that_fit
 from tickcast.adapters.http.routes import Route
 from tickcast.adapters.lake.condition_reports import ConditionReports
+from tickcast.adapters.lake.receipt_archive import ReceiptArchive
+from tickcast.adapters.lake.tally_archive import TallyArchive
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.hot_store import HotStore, read
@@ -45,6 +48,8 @@ from tickcast.adapters.settings import ServePredictionsSettings
 from tickcast.evaluation.live_scores import NO_TALLIES, score
 from tickcast.functions.answers import Reading, exchange_ms
 from tickcast.functions.health import Health
+from tickcast.functions.past_accuracy import PastAccuracy, span_of
+from tickcast.functions.past_predictions import PastPredictions, delivered_at_ms
 from tickcast.market.symbols import listed
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.serving.records import PathForecast, Prediction, PredictionSummary
@@ -58,8 +63,7 @@ SYMBOLS_KNOWN_MS = 5000  # by then a symbol that is no longer served is refused
 PAGE_SPAN_MS = 3_600_000
 SETTLED_AFTER_MS = 60_000  # older predictions are all written
 
-# How long receipts are kept (`adapters.redis.keys`), in words.
-KEPT = "those of the first prediction of each second are for about an hour, all others for about five minutes"
+FINAL_AFTER_MS = 86_400_000  # no outcome comes so late, so an archived receipt is what it remains
 
 # `private`: the response was for one key.
 SECOND = "private, max-age=1"
@@ -81,6 +85,8 @@ class ServePredictions:
     settings: ServePredictionsSettings
     store: HotStore
     models: ModelCatalog
+    archive: ReceiptArchive
+    tallies: TallyArchive
     clock_ms: Callable[[], float]
     site: Callable[[str], str] = site_file
     reports: ConditionReports = field(kw_only=True)
@@ -88,6 +94,8 @@ class ServePredictions:
     def __post_init__(self) -> None:
         self._symbols = SymbolSet(self.settings.symbols)
         self._symbols_read_ms = float("-inf")
+        keep_days = max(self.settings.receipts_keep_days, self.settings.receipts_between_keep_days)
+        self._past = PastPredictions(self.store, self.archive, keep_days, self.clock_ms)
 
     def __call__(self, event: Event) -> Response:
         """The response to a proxy event. A store that does not answer, or holds what cannot be read, is a
@@ -168,19 +176,19 @@ class ServePredictions:
         if from_ms > to_ms:
             raise ApiError(400, "Bad from", f"from ({from_ms}) is later than to ({to_ms})", "from")
         newest_ms = to_ms if query.cursor is UNSET else min(to_ms, int(query.cursor) - 1)
-        # One more than asked for shows whether there is another page.
-        found = self.store.predictions(symbol, from_ms, max(0, newest_ms), query.limit + 1)
-        page = [at_horizon(record, horizon_s) for record in found[: query.limit]]
-        page = page[: that_fit(page)]
+        found = self._past.page(symbol, from_ms, max(0, newest_ms), query.limit)
+        page = [at_horizon(record, horizon_s) for record in found.predictions]
+        cursor = found.continue_ms
+        if (fit := that_fit(page)) < len(page):
+            page, cursor = page[:fit], page[fit - 1].timestamp
         next_query = {"from": from_ms, "to": to_ms, "limit": query.limit, "horizon": horizon_s}
-        next_query["cursor"] = page[-1].timestamp if page else 0
         body = History(
             symbol=symbol,
             horizon_s=horizon_s,
             from_=from_ms,
             to=to_ms,
             count=len(page),
-            next=f"?{urlencode(next_query)}" if len(found) > len(page) else None,
+            next=None if cursor is None else f"?{urlencode(next_query | {'cursor': cursor})}",
             predictions=page,
         )
         is_settled = newest_ms < now_ms - SETTLED_AFTER_MS
@@ -196,23 +204,18 @@ class ServePredictions:
             detail = f"id is {prediction_id[:40]!r}, it should be like {symbol}-1767225600000"
             raise ApiError(400, "Bad id", f"{detail} (milliseconds since 1970)", "id")
         timestamp_ms = int(timestamp)
-        record = self.store.prediction(symbol, timestamp_ms) if market == symbol else None
+        record = self._past.receipt(symbol, timestamp_ms) if market == symbol else None
         if record is None:
-            detail = f"no prediction {prediction_id[:70]} of {symbol} is kept: {KEPT}"
+            detail = f"no prediction {prediction_id[:70]} of {symbol} is kept: {self._kept()}"
             raise ApiError(404, "Unknown prediction", detail, "id")
-        found = self.store.outcomes(symbol, _delivered_ms(record), HORIZONS_S)
-        # Another prediction may have been delivered in the same millisecond.
-        outcomes = {horizon_s: each for horizon_s, each in found.items() if each.id == record.id}
-        body = Receipt(
-            **structs.asdict(record),
-            outcomes={horizon_s: outcomes[horizon_s] for horizon_s in sorted(outcomes)},
-            environment=self.settings.environment,
-        )
-        is_final = set(outcomes) == set(HORIZONS_S)
+        body = Receipt(**structs.asdict(record), environment=self.settings.environment)
+        is_final = set(record.outcomes) == set(HORIZONS_S)
+        is_final |= self.clock_ms() - timestamp_ms > FINAL_AFTER_MS
         return Response(200, as_json(body), cache_control=IMMUTABLE if is_final else SECOND)
 
-    def accuracy(self, _: Query, symbol: str) -> Response:
-        """The figures as scored last: those of the hour at the top, those of all spans in `summary`."""
+    def accuracy(self, query: AccuracyQuery, symbol: str) -> Response:
+        """The figures as scored last: those of the hour, or of the span asked for, at the top; those of the
+        hour, the day and the week in `summary`."""
         summary = self.store.accuracy(symbol)
         now_ms = round(self.clock_ms())
         body = Accuracy(
@@ -224,7 +227,11 @@ class ServePredictions:
             scored_age_s=round((now_ms - summary.scored_ms) / 1000, 3) if summary else None,
             summary=summary,
         )
-        volatile = ("scored_age_s",) if summary else ("from", "to", "scored_age_s")
+        if span := span_of(query, now_ms):
+            found = PastAccuracy(self.tallies)(symbol, *span)
+            body.from_, body.to, body.horizons = found.from_ms, found.to_ms, found.horizons
+            body.first, body.availability = found.first_ms, found.availability
+        volatile = ("scored_age_s",) if summary or span else ("from", "to", "scored_age_s")
         return Response(200, as_json(body), cache_control=SECONDS, volatile=volatile)
 
     def data(self, query: DataQuery, symbol: str) -> Response:
@@ -250,6 +257,12 @@ class ServePredictions:
             total=len(report.days),
         )
         return Response(200, as_json(body), cache_control=SETTLED)
+
+    def _kept(self) -> str:
+        """How long receipts are kept, in words."""
+        days, between_days = self.settings.receipts_keep_days, self.settings.receipts_between_keep_days
+        others = f"{between_days} days" if between_days else "about five minutes"
+        return f"those of the first prediction of each second are for {days} days, all others for {others}"
 
     def _health(self) -> Response:
         return Health(self.settings, self.store, self.clock_ms, self._symbols)()
@@ -318,11 +331,6 @@ def _unreadable(symbol: str, error: Exception) -> ApiError:
     )
 
 
-def _delivered_ms(prediction: PredictionSummary) -> int:
-    """When `prediction` was delivered: what it says is still to come began then."""
-    return prediction.target_time - 1000 * prediction.horizon_s
-
-
 def dashboard(page: str) -> Response:
     """`page` with a policy by which a browser runs its own script and style only, and calls this API only."""
     policy = {
@@ -364,5 +372,5 @@ def at_horizon(prediction: Prediction, horizon_s: int) -> PredictionSummary:
     summary = msgspec.convert(prediction, PredictionSummary, from_attributes=True)
     answer = summary.horizons.get(horizon_s)
     changes = structs.asdict(answer) if answer else {}
-    target_time = _delivered_ms(summary) + 1000 * horizon_s
+    target_time = delivered_at_ms(summary) + 1000 * horizon_s
     return structs.replace(summary, **changes | {"horizon_s": horizon_s, "target_time": target_time})

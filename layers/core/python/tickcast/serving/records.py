@@ -324,6 +324,22 @@ class Outcome(OfPrediction, kw_only=True):
     challenger: ChallengerOutcome | None
 
 
+class ArchivedReceipt(Prediction, kw_only=True):
+    """A prediction with its outcomes, as the archive keeps it (`adapters.lake.receipt_archive`)."""
+
+    outcomes: Annotated[
+        dict[int, Outcome], Meta(description="by horizon, as far as they were known when it was archived")
+    ] = {}
+
+
+class ArchivedUntil(Struct, kw_only=True):
+    """Up to when a symbol's receipts are in the lake with all that can still come of them, ms: the first of
+    each second, and those in between."""
+
+    seconds_ms: int = 0
+    between_ms: int = 0
+
+
 class Heartbeat(Struct, kw_only=True):
     """That a part of the system is alive; `why` says what is wrong if it is not `ok`."""
 

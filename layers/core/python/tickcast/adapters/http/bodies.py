@@ -152,7 +152,8 @@ class History(Struct, kw_only=True):
 
 
 class Accuracy(Struct, kw_only=True):
-    """The figures of the last hour; those of all spans in `summary`."""
+    """The figures of the last hour, or of the span asked for; those of the last hour, day and week in
+    `summary`."""
 
     symbol: str
     environment: str
@@ -161,6 +162,20 @@ class Accuracy(Struct, kw_only=True):
     horizons: Annotated[dict[int, HorizonAccuracy], Meta(description="by horizon")]
     scored_age_s: Annotated[float | None, Meta(description="how long ago it was scored; null if never")]
     summary: Annotated[AccuracySummary | None, Meta(description="null before the first scoring")]
+    first: (
+        Annotated[
+            TimeMs | None,
+            Meta(description="of a span asked for: since when there are outcomes of it; null without any"),
+        ]
+        | UnsetType
+    ) = UNSET
+    availability: (
+        Annotated[
+            Probability | None,
+            Meta(description="of a span asked for: share of the seconds since `first` that a model answered"),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class Data(Struct, kw_only=True):

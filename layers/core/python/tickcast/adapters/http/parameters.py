@@ -72,6 +72,13 @@ _FROM = _expected(
     _INSTANT, "The oldest instant, included. Without it, one hour before `to`.", "2026-01-01T00:00:00Z"
 )
 _TO = _expected(_INSTANT, "The newest instant, included. Without it, now.", 1767225600000)
+_SPAN_FROM = _expected(
+    _INSTANT,
+    "The start of a span of whole hours, which may be long ago; rounded down. Without `from` and `to` the "
+    "answer is for the last hour, with the day and the week in `summary`.",
+    "2026-01-01T00:00:00Z",
+)
+_SPAN_TO = _expected(_INSTANT, "Its end, rounded up; without it, now.", "2026-01-31T00:00:00Z")
 _CURSOR = _expected(
     "taken from `next` of the previous page", "Where to continue, as `next` of the previous page has it."
 )
@@ -115,6 +122,11 @@ class HistoryQuery(Query, frozen=True, kw_only=True):
     limit: Annotated[int, Meta(ge=1, le=PAGE_MAX, description=_LIMIT)] = PAGE_DEFAULT
     cursor: Annotated[Cursor | UnsetType, _CURSOR] = UNSET
     horizon: Annotated[Horizon | UnsetType, _HORIZON] = UNSET
+
+
+class AccuracyQuery(Query, frozen=True, kw_only=True):
+    from_: Annotated[Instant | UnsetType, _SPAN_FROM] = msgspec.field(name="from", default=UNSET)
+    to: Annotated[Instant | UnsetType, _SPAN_TO] = UNSET
 
 
 class DataQuery(Query, frozen=True, kw_only=True):

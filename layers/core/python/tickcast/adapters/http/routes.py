@@ -13,7 +13,14 @@ from dataclasses import dataclass
 import msgspec
 
 from tickcast.adapters.http import bodies
-from tickcast.adapters.http.parameters import DataQuery, HistoryQuery, LatestQuery, Query, SeveralQuery
+from tickcast.adapters.http.parameters import (
+    AccuracyQuery,
+    DataQuery,
+    HistoryQuery,
+    LatestQuery,
+    Query,
+    SeveralQuery,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,8 +111,9 @@ RECEIPT = Route(
     "The receipt of a prediction: all that it was made from, and its outcomes.",
     bodies.Receipt,
     {200: "The receipt."},
-    description="That of the first prediction of each second is kept for about an hour, with outcomes that "
-    "never change once all are known; those between for about five minutes, without outcomes.",
+    description="That of the first prediction of each second is kept for days or months, by the deployment's "
+    "`receipts.keep_days`, with outcomes that never change once all are known; those between have no "
+    "outcomes, and are kept for `receipts.between_keep_days`, without that for about five minutes.",
 )
 HISTORY = Route(
     "/predictions/{symbol}/history",
@@ -114,16 +122,20 @@ HISTORY = Route(
     bodies.History,
     {200: "A page."},
     query=HistoryQuery,
-    description="The first of each second, for about the last hour. A second without a prediction is missing "
-    "from the answer, not filled. A span that ends before it begins is a 400.",
+    description="The first of each second, for the deployment's `receipts.keep_days`. A second without a "
+    "prediction is missing from the answer, not filled. A page may have fewer than `limit`, or none, and "
+    "`next` all the same. A span that ends before it begins is a 400.",
     is_heavy=True,
 )
 ACCURACY = Route(
     "/accuracy/{symbol}",
     "getAccuracy",
-    "The accuracy of the predictions of the last hour, day and week, scored every minute.",
+    "The accuracy of the predictions of the last hour, day and week, scored every minute, or of any span.",
     bodies.Accuracy,
-    {200: "The figures of the hour by horizon; those of all spans in `summary`."},
+    {200: "The figures of the hour, or of the span, by horizon; those of hour, day and week in `summary`."},
+    query=AccuracyQuery,
+    description="A span is of whole hours, of up to 100 days, and ends with the last full hour: `to` says "
+    "when. A span that ends before it begins is a 400.",
     is_heavy=True,
 )
 DATA = Route(

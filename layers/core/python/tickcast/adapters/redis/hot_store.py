@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import time
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple, TypeVar
@@ -27,6 +27,7 @@ from tickcast.evaluation.live_scores import AccuracySummary
 from tickcast.market.gaps import LedgerRecord, Repairs
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.serving.records import (
+    ArchivedUntil,
     Features,
     FeedHeartbeat,
     Heartbeat,
@@ -443,6 +444,31 @@ class HotStore:
         `keys` names the streams."""
         return _entries(self._client.xrange(stream, min=f"({entry}", count=limit))
 
+    def entries_between(
+        self, stream: str, from_ms: int, to_ms: int, page: int
+    ) -> Iterator[tuple[str, bytes]]:
+        """The entries of `stream` of the instants [`from_ms`, `to_ms`), oldest first, as they are stored;
+        `page` of them are read at once."""
+        first = str(from_ms)
+        while found := _entries(self._client.xrange(stream, first, to_ms - 1, count=page)):
+            yield from found
+            if len(found) < page:
+                return
+            first = f"({found[-1][0]}"
+
+    def extent(self, stream: str) -> tuple[int, int] | None:
+        """The instants (ms) of the oldest and the newest entry of `stream`; None where it has none."""
+        oldest = self._client.xrange(stream, count=1)
+        newest = self._client.xrevrange(stream, count=1)
+        return (_entry_ms(oldest), _entry_ms(newest)) if oldest and newest else None
+
+    def archived_until(self, symbol: str) -> ArchivedUntil:
+        """Up to when the receipts of `symbol` are archived; the beginning where that is not known."""
+        return readable(ArchivedUntil, self.values([keys.archived(symbol)])[0]) or ArchivedUntil()
+
+    def put_archived_until(self, symbol: str, until: ArchivedUntil) -> None:
+        self._client.set(keys.archived(symbol), encode(until), ex=keys.TTL_S)
+
     def gaps(self, symbols: Sequence[str]) -> dict[str, LedgerRecord | None]:
         """The gap ledgers by symbol; None where there is none, or it cannot be read."""
         found = self.values([keys.gaps(symbol) for symbol in symbols])
@@ -488,6 +514,10 @@ def readable(kind: type[T], data: Any) -> T | None:
         return read(kind, data)
     except (TypeError, ValueError):
         return None
+
+
+def _entry_ms(found: Any) -> int:
+    return keys.entry_ms(found[0][0].decode())
 
 
 def _entries(found: Any) -> Entries:

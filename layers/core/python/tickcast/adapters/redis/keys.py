@@ -66,6 +66,11 @@ def symbols() -> str:
     return "symbols"
 
 
+def archived(symbol: str) -> str:
+    """Up to when its receipts are in the lake (`serving.records.ArchivedUntil`)."""
+    return f"archived:{symbol}"
+
+
 def accuracy(symbol: str) -> str:
     return f"accuracy:{symbol}"
 

@@ -1,0 +1,141 @@
+"""Tallies of outcomes in the lake, an object for each symbol and day (UTC): what the accuracy of any span is
+computed from, for as long as nobody deletes them.
+
+An object is gzip-compressed JSON. Its tallies are by hours and lie in columns, by the names of
+`live_scores.TALLY`. A column that an older release did not know is unknown, not 0: the figures that need it
+are then unknown too.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+from msgspec import Meta, Struct
+
+from tickcast.adapters.lake.objects import list_objects
+from tickcast.evaluation.live_scores import NO_TALLIES, TALLY, Tallies
+from tickcast.serving.records import decode, encode
+from tickcast.units import DAY_US, HOUR_US
+
+PREFIX = "tallies/"
+_READ_AT_ONCE = 8
+_GONE = ("NoSuchKey", "404")
+
+
+class TallyArchiveError(ValueError):
+    """An object of the archive that cannot be read; the message names it."""
+
+
+class TallyDay(Struct, kw_only=True):
+    """The tallies of the hours of [`from_us`, `until_us`), which are of one day. `first_us`: since when the
+    symbol has had outcomes, `from_us` at the earliest."""
+
+    symbol: str
+    from_us: Annotated[int, Meta(ge=0)]
+    until_us: Annotated[int, Meta(ge=0)]
+    first_us: Annotated[int, Meta(ge=0)]
+    columns: dict[str, list[Any]]
+
+
+class ArchivedTallies(NamedTuple):
+    """Tallies by hours, the instant since when there were outcomes, and until when the archive reaches (µs);
+    both are None where it has nothing."""
+
+    tallies: Tallies
+    first_us: int | None
+    until_us: int | None
+
+
+def key(symbol: str, day_us: int) -> str:
+    """The object of the day that contains `day_us`."""
+    return f"{_folder(symbol)}date={datetime.fromtimestamp(day_us / 1e6, UTC):%Y-%m-%d}.json.gz"
+
+
+def _folder(symbol: str) -> str:
+    return f"{PREFIX}symbol={symbol}/"
+
+
+def encode_day(symbol: str, span_us: tuple[int, int], first_us: int, tallies: Tallies) -> bytes:
+    """The object of a day's `tallies`."""
+    columns = {name: tallies[name].tolist() for name in TALLY.names or ()}
+    from_us, until_us = span_us
+    day = TallyDay(symbol=symbol, from_us=from_us, until_us=until_us, first_us=first_us, columns=columns)
+    return gzip.compress(encode(day), mtime=0)
+
+
+def decode_day(data: bytes, name: str) -> tuple[TallyDay, Tallies]:
+    """The day in the object `name`, and its tallies. Raises `TallyArchiveError`."""
+    try:
+        day = decode(TallyDay, gzip.decompress(data))
+        tallies = np.zeros(len(day.columns["block"]), TALLY)
+        for column in TALLY.names or ():
+            unknown = np.nan if TALLY[column].kind == "f" else np.zeros(1, TALLY[column])[0]
+            tallies[column] = day.columns.get(column, unknown)
+        return day, tallies
+    except (OSError, EOFError, zlib.error, KeyError, ValueError, TypeError) as error:
+        raise TallyArchiveError(f"{name} cannot be read: {error!r}") from error
+
+
+class TallyArchive:
+    """Reads the archive and adds to it. `connect` makes the S3 client when it is first needed. All methods
+    raise what S3 raises."""
+
+    def __init__(self, connect: Callable[[], Any], bucket: str) -> None:
+        self._connect = connect
+        self._bucket = bucket
+        self._client: Any = None
+
+    @property
+    def _s3(self) -> Any:
+        self._client = self._client or self._connect()
+        return self._client
+
+    def newest_day_us(self, symbol: str) -> int | None:
+        """The start of the newest day there is an object of; None without any."""
+        names = [stored.key for stored in list_objects(self._s3, self._bucket, _folder(symbol))]
+        if not names:
+            return None
+        date = names[-1].removeprefix(f"{_folder(symbol)}date=").removesuffix(".json.gz")
+        return round(datetime.fromisoformat(date).replace(tzinfo=UTC).timestamp()) * 1_000_000
+
+    def put(self, symbol: str, span_us: tuple[int, int], first_us: int, tallies: Tallies) -> None:
+        """Replace the object of the day that `span_us` begins."""
+        body = encode_day(symbol, span_us, first_us, tallies)
+        name = key(symbol, span_us[0])
+        self._s3.put_object(Bucket=self._bucket, Key=name, Body=body, ContentType="application/gzip")
+
+    def read(self, symbol: str, from_us: int, to_us: int) -> ArchivedTallies:
+        """The tallies of the hours that begin in [`from_us`, `to_us`). Raises `TallyArchiveError`."""
+        days_us = range(from_us // DAY_US * DAY_US, to_us, DAY_US)
+        client = self._s3  # made before there are several threads
+        with ThreadPoolExecutor(_READ_AT_ONCE) as pool:
+            bodies = list(pool.map(lambda day_us: self._get(client, key(symbol, day_us)), days_us))
+        found = [
+            decode_day(data, key(symbol, day_us))
+            for day_us, data in zip(days_us, bodies, strict=True)
+            if data is not None
+        ]
+        if not found:
+            return ArchivedTallies(NO_TALLIES, None, None)
+        tallies = np.concatenate([each for _, each in found])
+        begin_us = tallies["block"] * HOUR_US
+        days = [day for day, _ in found]
+        return ArchivedTallies(
+            tallies[(begin_us >= from_us) & (begin_us < to_us)], days[0].first_us, days[-1].until_us
+        )
+
+    def _get(self, client: Any, name: str) -> bytes | None:
+        from botocore.exceptions import ClientError
+
+        try:
+            return bytes(client.get_object(Bucket=self._bucket, Key=name)["Body"].read())
+        except ClientError as error:
+            if error.response["Error"]["Code"] in _GONE:
+                return None
+            raise

@@ -1,0 +1,87 @@
+"""Tallies by day in moto's S3."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.fixtures import tallies as planted
+from tests.fixtures.aws import BUCKET
+from tickcast.adapters.lake.tally_archive import (
+    TallyArchive,
+    TallyArchiveError,
+    decode_day,
+    encode_day,
+    key,
+)
+from tickcast.evaluation.live_scores import TALLY, score
+from tickcast.units import DAY_US, HOUR_US
+
+DAY = 1_767_225_600_000_000  # 2026-01-01
+NAME = "tallies/symbol=BTCUSDT/date=2026-01-01.json.gz"
+TALLIES = planted.tallies(planted.at_seconds(range(DAY // 10**6, DAY // 10**6 + 7200, 40)), HOUR_US)
+
+
+@pytest.fixture
+def archive(s3: Any) -> TallyArchive:
+    return TallyArchive(lambda: s3, BUCKET)
+
+
+def test_a_day_is_read_as_it_was_written() -> None:
+    assert key("BTCUSDT", DAY) == key("BTCUSDT", DAY + DAY_US - 1) == NAME
+    data = encode_day("BTCUSDT", (DAY, DAY + 2 * HOUR_US), DAY, TALLIES)
+    assert encode_day("BTCUSDT", (DAY, DAY + 2 * HOUR_US), DAY, TALLIES) == data
+    day, tallies = decode_day(data, NAME)
+    assert (day.symbol, day.from_us, day.until_us, day.first_us) == (
+        *("BTCUSDT", DAY, DAY + 2 * HOUR_US),
+        DAY,
+    )
+    assert np.array_equal(tallies, TALLIES)
+
+
+def test_what_an_older_release_did_not_count_is_unknown() -> None:
+    document = json.loads(gzip.decompress(encode_day("BTCUSDT", (DAY, DAY + HOUR_US), DAY, TALLIES)))
+    del document["columns"]["crps"]
+    document["columns"]["of_a_later_release"] = document["columns"]["bin"]
+    _, tallies = decode_day(gzip.compress(json.dumps(document).encode()), NAME)
+    figures, whole = score(tallies)[2], score(TALLIES)[2]
+    assert (figures.crps_bp, figures.crps_skill) == (None, None)
+    assert whole.crps_bp is not None
+    assert (figures.count, figures.skill, figures.direction) == (whole.count, whole.skill, whole.direction)
+
+
+def test_days_are_read_together_and_hours_chosen(archive: TallyArchive) -> None:
+    assert archive.newest_day_us("BTCUSDT") is None
+    nothing = archive.read("BTCUSDT", DAY, DAY + HOUR_US)
+    assert (len(nothing.tallies), nothing.first_us, nothing.until_us) == (0, None, None)
+    later = TALLIES.copy()
+    later["block"] += 48
+    archive.put("BTCUSDT", (DAY, DAY + DAY_US), DAY + 7, TALLIES)
+    archive.put("BTCUSDT", (DAY + 2 * DAY_US, DAY + 2 * DAY_US + HOUR_US), DAY + 2 * DAY_US, later)
+    assert archive.newest_day_us("BTCUSDT") == DAY + 2 * DAY_US
+    assert archive.newest_day_us("ETHUSDT") is None
+    found = archive.read("BTCUSDT", DAY + HOUR_US, DAY + 2 * DAY_US + HOUR_US)
+    assert (found.first_us, found.until_us) == (DAY + 7, DAY + 2 * DAY_US + HOUR_US)
+    hours = (found.tallies["block"] - DAY // HOUR_US).tolist()
+    assert set(hours) == {1, 48}
+    assert (
+        len(hours) == (TALLIES["block"] > DAY // HOUR_US).sum() + (TALLIES["block"] == DAY // HOUR_US).sum()
+    )
+
+
+@pytest.mark.parametrize("data", [b"x", gzip.compress(b"{}"), gzip.compress(b'{"columns": 1}')])
+def test_a_damaged_object_is_named(data: bytes) -> None:
+    with pytest.raises(TallyArchiveError, match=NAME):
+        decode_day(data, NAME)
+
+
+def test_columns_of_different_lengths_are_refused() -> None:
+    document = json.loads(gzip.decompress(encode_day("BTCUSDT", (DAY, DAY + HOUR_US), DAY, TALLIES)))
+    document["columns"]["count"].pop()
+    with pytest.raises(TallyArchiveError, match=NAME):
+        decode_day(gzip.compress(json.dumps(document).encode()), NAME)
+    assert TALLY.names
