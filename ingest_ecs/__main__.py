@@ -107,10 +107,14 @@ async def ingest(settings: IngestSettings) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    logger.info("starting", extra={"symbols": settings.symbols, "stream": settings.stream_url})
     stopping = asyncio.create_task(stop.wait())
     symbol_watch = SymbolWatch(settings, client("s3") if settings.bucket else None, logger)
-    preparing = asyncio.gather(in_thread(publish_schema, settings), symbol_watch.has_changed())
-    await asyncio.wait({preparing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    preparing: asyncio.Future[Any] = asyncio.gather(
+        in_thread(publish_schema, settings), symbol_watch.has_changed()
+    )
+    either: set[asyncio.Future[Any]] = {preparing, stopping}
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     if stop.is_set():
         preparing.cancel()
         return
@@ -146,7 +150,6 @@ async def stream_ticks(symbol_watch: SymbolWatch, stopping: asyncio.Task[Any]) -
     reference = ReferenceStream(
         settings.reference_address(), settings.rollover_s, producer.reference, logger, random.Random()
     )
-    logger.info("starting", extra={"symbols": settings.symbols, "stream": settings.stream_url})
 
     def report() -> dict[str, Any]:
         return health_report(session, stream, reference, producer, exchange_time, symbol_watch)

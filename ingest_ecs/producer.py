@@ -299,10 +299,12 @@ class Producer:
         """Move the notices of a dropped record to the next one, with a notice of its ticks."""
         feed, batch = self._feeds.get(record.symbol), wire.decode(record.data)
         self.count_dropped([record])
-        for notice in batch.notices if feed else ():
-            feed.note_merged(notice)
-        if feed and (span := span_us(batch.trades, batch.quotes)):
-            feed.note_merged(Notice(OVERFLOW, *span))
+        notices = list(batch.notices)
+        if span := span_us(batch.trades, batch.quotes):
+            notices.append(Notice(OVERFLOW, *span))
+        if feed:  # of a removed symbol there is no next record
+            for notice in notices:
+                feed.note_merged(notice)
         ids = batch.trades["first_id"]
         self._logger.error(
             "ticks dropped: Kinesis has been out of reach for longer than the queue holds",

@@ -221,7 +221,7 @@ def test_each_deployment_serves_the_document_of_its_authorisation(tmp_path: Path
     for authorisation in get_args(Authorisation):
         settings = configured(ServePredictionsSettings, AUTHORISATION=authorisation)
         read = lambda name: (package / name).read_text("utf-8")  # noqa: E731
-        serve = ServePredictions(settings, *[None] * 4, lambda: 0, read)  # type: ignore[arg-type]
+        serve = ServePredictions(settings, None, None, None, None, lambda: 0, read)  # type: ignore[arg-type]
         response = serve({"resource": "/openapi.json"})
         assert (response.status, response.text) == (200, openapi.text(authorisation))
 

@@ -9,13 +9,13 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 from aws_lambda_powertools import Logger
 from botocore.exceptions import ReadTimeoutError
 from msgspec import structs
 
 from ingest_ecs import __main__ as task
+from ingest_ecs.health import HealthServer
 from ingest_ecs.settings import IngestSettings
 from ingest_ecs.symbol_watch import SymbolWatch
 from local.exchange import simulator
@@ -50,7 +50,7 @@ class Kinesis:
         return [batch for batch in self.batches if batch.symbol == symbol]
 
     def ids(self, symbol: str) -> list[int]:
-        return np.unique([int(i) for batch in self.of(symbol) for i in batch.trades["first_id"]]).tolist()
+        return sorted({int(i) for batch in self.of(symbol) for i in batch.trades["first_id"]})
 
     def causes(self, symbol: str) -> list[str]:
         return [notice.cause for batch in self.of(symbol) for notice in batch.notices]
@@ -101,7 +101,7 @@ async def running(
     """The whole task, with the address of whose report it is yielded as a function."""
     ports: list[int] = []
 
-    class Health(task.HealthServer):
+    class Health(HealthServer):
         def __enter__(self) -> Any:
             entered = super().__enter__()
             ports.append(self.port)
@@ -140,7 +140,7 @@ async def test_twenty_symbols_two_added_and_one_removed_lose_no_trade(
         url = f"http://127.0.0.1:{port}"
         async with running(settings(url), s3, kinesis, monkeypatch) as report:
             await until(lambda: all(kinesis.ids(symbol) for symbol in CONFIGURED))
-            change(s3, lambda served: removing([REMOVED])(adding(ADDED)(served)))
+            change(s3, lambda served: [*removing([REMOVED])(served), *ADDED])
             await until(lambda: all(kinesis.ids(symbol) for symbol in ADDED))
             await until(lambda: [len(exchange._connections), len(exchange._to_perpetuals)] == [1, 1])
             removed_ids, of_removed = kinesis.ids(REMOVED), len(kinesis.of(REMOVED))
@@ -171,11 +171,11 @@ async def test_what_cannot_be_followed_is_reported_once_and_changes_nothing(
     monkeypatch.setattr(watch._logger, "error", lambda text, extra: logged.append(extra["reason"]))
     assert not await watch.has_changed()
     too_many = [f"COIN{number}USDT" for number in range(600)]
-    change(s3, lambda served: too_many)
+    change(s3, adding(too_many))
     for _ in range(2):
         assert not await watch.has_changed()
     assert watch.settings.symbols == CONFIGURED
-    assert "version 1 of symbols/current.json cannot be carried: SYMBOLS: 600 symbols are" in logged[0]
+    assert "version 1 of symbols/current.json cannot be carried: SYMBOLS: 602 symbols are" in logged[0]
     s3.put_object(Bucket=BUCKET, Key=SERVED, Body=b"{}")
     assert not await watch.has_changed()
     assert watch.report()["problem"].startswith("symbols/current.json is damaged (version is None")
