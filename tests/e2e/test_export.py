@@ -20,6 +20,7 @@ from tests.fixtures.paths import ROOT
 from tests.fixtures.running_system import eventually
 from tickcast.adapters.lake.receipt_archive import Folder, ReceiptArchive
 from tickcast.adapters.postgres.score_store import ScoreStore
+from tickcast.adapters.redis import keys
 from tickcast.evaluation.live_scores import HorizonAccuracy, score
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.units import MINUTE_US
@@ -67,8 +68,8 @@ def test_an_export_reproduces_the_accuracy(
         ROOT / "examples" / "forecasts.ipynb", monkeypatch, EXPORT=str(tmp_path / "out"), SYMBOL=SYMBOL
     )["figures"]
     plt.close("all")
-    # Outcomes are in PostgreSQL before their receipts are in the archive.
-    expected = accuracy(system, from_ms * 1000, (from_ms + block_ms) * 1000)
+    span_us = from_ms * 1000, (from_ms + block_ms) * 1000
+    expected: dict[int, HorizonAccuracy] = eventually(lambda: accuracy(system, *span_us))
     for horizon_s in HORIZONS_S:
         ours, theirs = figures[horizon_s], expected[horizon_s]
         for name in ("count", "moved", "abstained", "fallbacks"):
@@ -78,6 +79,9 @@ def test_an_export_reproduces_the_accuracy(
         assert ours["crps_bp"] == pytest.approx(theirs.crps_bp, abs=6e-5)
 
 
-def accuracy(system: System, from_us: int, to_us: int) -> dict[int, HorizonAccuracy]:
+def accuracy(system: System, from_us: int, to_us: int) -> dict[int, HorizonAccuracy] | None:
+    """The figures of a span; None until all of its outcomes are in PostgreSQL."""
     with psycopg.connect(system.database_url, autocommit=True) as connection:
-        return score(ScoreStore(connection).tallies(SYMBOL, from_us, to_us, MINUTE_US))
+        store = ScoreStore(connection)
+        newest_ms = keys.entry_ms(store.drained(SYMBOL)[0])
+        return score(store.tallies(SYMBOL, from_us, to_us, MINUTE_US)) if newest_ms * 1000 >= to_us else None
