@@ -20,6 +20,7 @@ from tests.fixtures.paths import ROOT
 from tests.fixtures.running_system import eventually
 from tickcast.adapters.lake.receipt_archive import Folder, ReceiptArchive
 from tickcast.adapters.postgres.score_store import ScoreStore
+from tickcast.adapters.redis import keys
 from tickcast.evaluation.live_scores import HorizonAccuracy, score
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.units import MINUTE_US
@@ -28,7 +29,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 SYMBOL = "BTCUSDT"
 PATIENCE_S = 480  # alone; after the other tests a block has long been archived
-ENOUGH = 30  # outcomes of a model
+ENOUGH = 30  # predictions of a model
 
 
 def test_an_export_reproduces_the_accuracy(
@@ -41,16 +42,19 @@ def test_an_export_reproduces_the_accuracy(
     archive = ReceiptArchive(lambda: there.s3, there.bucket)
     block_ms = Folder.SECONDS.block_ms
 
-    def archived() -> tuple[int, dict[int, HorizonAccuracy]] | None:
-        """A block of receipts with enough outcomes, and the figures of its time."""
+    def archived() -> int | None:
+        """The beginning of a block of receipts that is archived, with enough outcomes."""
         now_ms = round(datetime.now(UTC).timestamp() * 1000)
         for from_ms in Folder.SECONDS.blocks(now_ms - 6 * block_ms, now_ms - block_ms):
-            figures = accuracy(system, from_ms * 1000, (from_ms + block_ms) * 1000)
-            if figures[2].count >= ENOUGH and archive.block(Folder.SECONDS, SYMBOL, from_ms).etag:
-                return from_ms, figures
+            kept = archive.block(Folder.SECONDS, SYMBOL, from_ms).receipts.values()
+            if (
+                sum(each.source == "model" and len(each.outcomes) == len(HORIZONS_S) for each in kept)
+                > ENOUGH
+            ):
+                return from_ms
         return None
 
-    from_ms, expected = eventually(archived, PATIENCE_S)
+    from_ms = eventually(archived, PATIENCE_S)
     monkeypatch.setattr(deployment, "existing", lambda aws: there)
     parser = argparse.ArgumentParser()
     export.add_arguments(parser)
@@ -64,6 +68,8 @@ def test_an_export_reproduces_the_accuracy(
         ROOT / "examples" / "forecasts.ipynb", monkeypatch, EXPORT=str(tmp_path / "out"), SYMBOL=SYMBOL
     )["figures"]
     plt.close("all")
+    span_us = from_ms * 1000, (from_ms + block_ms) * 1000
+    expected: dict[int, HorizonAccuracy] = eventually(lambda: accuracy(system, *span_us))
     for horizon_s in HORIZONS_S:
         ours, theirs = figures[horizon_s], expected[horizon_s]
         for name in ("count", "moved", "abstained", "fallbacks"):
@@ -73,6 +79,9 @@ def test_an_export_reproduces_the_accuracy(
         assert ours["crps_bp"] == pytest.approx(theirs.crps_bp, abs=6e-5)
 
 
-def accuracy(system: System, from_us: int, to_us: int) -> dict[int, HorizonAccuracy]:
+def accuracy(system: System, from_us: int, to_us: int) -> dict[int, HorizonAccuracy] | None:
+    """The figures of a span; None until all of its outcomes are in PostgreSQL."""
     with psycopg.connect(system.database_url, autocommit=True) as connection:
-        return score(ScoreStore(connection).tallies(SYMBOL, from_us, to_us, MINUTE_US))
+        store = ScoreStore(connection)
+        newest_ms = keys.entry_ms(store.drained(SYMBOL)[0])
+        return score(store.tallies(SYMBOL, from_us, to_us, MINUTE_US)) if newest_ms * 1000 >= to_us else None
