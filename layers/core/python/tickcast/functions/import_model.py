@@ -123,8 +123,8 @@ def _held_rows(
     if (count := sum(each.rows for each in found)) < MIN_ROWS:
         raise ModelError(
             f"PostgreSQL has {count} rows with quotes that are newer than learned_to, "
-            f"{description.learned_to}; {MIN_ROWS} are needed to calibrate it: wait for newer "
-            "ones, or train on older ones"
+            f"{description.learned_to}; {MIN_ROWS} are needed to calibrate it: load newer "
+            "ones (`make backfill DAYS=1`), or train on older ones"
         )
     return found, training_rows.learning_rows(connection, found, from_us)
 
