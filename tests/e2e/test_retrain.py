@@ -156,6 +156,9 @@ def test_predictions_are_scored_by_the_schedule(system: System, pointer: Callabl
         assert [each["threshold_bp"] for each in of_horizon] == [*THRESHOLDS_BP, None]
         for each in of_horizon:
             assert not each["trades"] or (each["fees_bp"], each["spread_bp"] > 0) == (20, True)
+    day = body["summary"]["day"]["horizons"]["2"]
+    assert sum(each["count"] for each in day["regimes"]["hour"].values()) == day["count"]
+    assert day["regimes"]["spread"]["low"]["from_bp"] >= 0
     health = http_json.get(f"{system.api_url}health").body["services"]["score"]
     assert (health["ok"], health["why"]) == (True, None)
 
@@ -172,7 +175,9 @@ def test_drift_starts_a_training(
         for minute_us in quarters:
             database.execute("select tickcast.add_day(%s)", (minute_us // DAY_US * DAY_US,))
             database.execute(
-                "insert into tickcast.tallies values "
+                "insert into tickcast.tallies (symbol, minute_us, horizon_s, model_id, is_model, abstains, "
+                "why, bin, first_us, last_us, count, moved, rights, confidence, inside, squared_error, "
+                "squared_move, squared_line, line_move, crps, crps_of_no_change) values "
                 "(%s, %s, 2, %s, true, false, '', 0, %s, %s, 70, 70, 20, 40, 30, 200, 100, 50, 10, 0, 0)",
                 ("ETHUSDT", minute_us, champion, minute_us, minute_us),
             )
