@@ -192,8 +192,8 @@ def test_a_fallback_without_a_forecast_is_resolved_for_the_count() -> None:
     (outcome,) = resolve(pending, 1, 101.0)
     assert (outcome.status, outcome.source) == ("resolved", "fallback")
     assert outcome.move_bp == pytest.approx(100)
-    names = ("expected_move_bp", "half_width_bp", "confidence", "inside", "right", "imbalance", "challenger")
-    names += ("worth_trading",)
+    of_forecast = ("expected_move_bp", "half_width_bp", "confidence", "worth_trading")
+    names = (*of_forecast, "inside", "right", "imbalance", "challenger")
     assert {getattr(outcome, name) for name in names} == {None}
     assert outcome.abstains is True
     assert pending.calibrators_of("m1", CARD)[1].outcomes == 0
