@@ -18,8 +18,8 @@ FAILED_BATCHES = "aws/lambda/*"
 
 
 class Lake(Construct):
-    """One bucket: `bronze/`, `receipts/`, `receipts_between/`, `tallies/`, `quarantine/`, `schemas/`, `models/`,
-    `symbols/`, `audit/`, `condition/`, and `aws/lambda/` for failed batches.
+    """One bucket: `bronze/`, `receipts/`, `receipts_between/`, `tallies/`, `quarantine/`, `schemas/`,
+    `models/`, `symbols/`, `audit/`, `condition/`, and `aws/lambda/` for failed batches.
 
     The grants name single actions where the bucket's own `grant_*` would allow `s3:GetObject*` and more. They
     are for functions of other stacks: the ARN in them is this stack's export.
