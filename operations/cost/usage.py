@@ -171,7 +171,7 @@ class Usage:
 
     @property
     def lake_writes(self) -> float:
-        """Puts and lists a month: of bronze, receipts, tallies, audits, reports on the condition of the data."""
+        """Puts and lists a month: of bronze, receipts, tallies, audits and reports on the data."""
         reports = self.runs("report_condition") * self.inventory.symbols
         written = self.bronze_files + self.receipt_files + self.tally_files
         return written + 4 * self.audits + measured.REPORT_LISTS * reports
