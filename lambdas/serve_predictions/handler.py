@@ -19,8 +19,7 @@ from tickcast.functions.serve_predictions import STORE_RETRIES, STORE_TIMEOUT_S,
 
 
 def s3_client() -> Any:
-    """Made on the first request that needs it: boto3 is most of a cold start, and few callers ask for
-    models, archived receipts or the condition of the data."""
+    """Made on the first request for what is in S3: boto3 is most of a cold start, and few callers ask."""
     import boto3
     from botocore.config import Config
 

@@ -55,6 +55,7 @@ class Inventory:
     archive_records: int
     archive_window_s: int
     audit_every_minutes: int
+    report_every_minutes: int
     secrets: int
     alarms: int
     symbol_alarms: int
@@ -128,6 +129,7 @@ def inventory(resources: Iterable[Resource]) -> Inventory:
         archive_records=max(int(each["BatchSize"]) for each in mappings),
         archive_window_s=max(int(each.get("MaximumBatchingWindowInSeconds", 0)) for each in mappings),
         audit_every_minutes=int(_variables(functions["audit_predictions"])["AUDIT_EVERY_MINUTES"]),
+        report_every_minutes=int(_variables(functions["score_predictions"])["CONDITION_EVERY_MINUTES"]),
         # RDS keeps the master's password in a secret of its own.
         secrets=len(found.all("AWS::SecretsManager::Secret"))
         + bool(database.get("ManageMasterUserPassword")),

@@ -66,7 +66,7 @@ RUNS = {
     "score_predictions": Run(1440, 0.5),
     "plan_backfill": Run(1, 2),
     "fetch_history": Run(2, 180, per_symbol=True),
-    "report_condition": Run(24, 3),  # condition.every_minutes: 60
+    "report_condition": Run(24, 3),  # or by condition.every_minutes
     "list_stale_hours": Run(2, 20),
     "load_history": Run(3, 120, per_symbol=True),
     "mark_repaired": Run(1, 2, per_symbol=True),

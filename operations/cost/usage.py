@@ -130,6 +130,8 @@ class Usage:
 
     def runs(self, function: str) -> float:
         run = measured.RUNS[function]
+        if function == "report_condition":
+            return MONTH_DAYS * 1440 / self.inventory.report_every_minutes
         return run.per_day * MONTH_DAYS * (self.inventory.symbols if run.per_symbol else 1)
 
     @property

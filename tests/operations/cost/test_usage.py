@@ -42,6 +42,7 @@ SMALL = Inventory(
     archive_records=2000,
     archive_window_s=60,
     audit_every_minutes=5,
+    report_every_minutes=60,
     secrets=2,
     alarms=10,
     symbol_alarms=0,
