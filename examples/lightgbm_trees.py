@@ -22,12 +22,7 @@ INPUTS = [
     *("volatility_5s", "trade_intensity", "spread"),
 ]
 # Few leaves, many rows in each: most of a move is noise. Trees know no symmetry: the import adds it.
-SETTINGS: dict[str, Any] = {
-    "n_estimators": 60,
-    "num_leaves": 8,
-    "learning_rate": 0.05,
-    "min_child_samples": 200,
-}
+SETTINGS: dict[str, Any] = {"n_estimators": 60, "num_leaves": 8, "min_child_samples": 200}
 
 
 def main(export: Path, out: Path) -> None:

@@ -107,6 +107,8 @@ def test_a_new_card_has_all_fields_of_a_stored_one_but_the_gate_s() -> None:
         "refit_agreement": None,
         "regimes": {},
         "reference_gain": {},
+        "imported": None,
+        "row_by_row": False,
     }
     assert new_document(Card(model_id="m1")).keys() - later.keys() == stored.keys() - {"gate"}
     written = json.loads(json.dumps(new_document(card_from(stored))))
