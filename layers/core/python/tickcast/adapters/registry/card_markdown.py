@@ -9,7 +9,7 @@ from typing import Any
 
 from tickcast.model.card import Card, GateRecord, GateSkill, HorizonScore, NetworkShape, TrainingData
 
-_HELD = "Not promoted, for the champion is held: it runs in shadow"
+_HELD = "Not promoted because the champion is held; runs in shadow"
 
 
 def page(card: Card) -> str:
