@@ -454,7 +454,7 @@ def test_a_champion_that_is_held_is_judged_although_another_passed(
     assert (answer["status"], answer["challenger"]) == ("held", better)
     gate = model_registry.read_card(s3, BUCKET, better).gate
     assert gate is not None and (gate.passed, gate.promoted, gate.held) == (True, False, True)
-    assert "**Not promoted, for the champion is held: it runs in shadow**" in page_of(s3, better)
+    assert "**Not promoted because the champion is held; runs in shadow**" in page_of(s3, better)
 
 
 def test_models_are_compared_with_what_the_perpetual_adds(

@@ -17,7 +17,7 @@ from tickcast.model.card import (
     TrainingData,
 )
 
-_HELD = "Not promoted, for the champion is held: it runs in shadow"
+_HELD = "Not promoted because the champion is held; runs in shadow"
 
 
 def page(card: Card) -> str:
