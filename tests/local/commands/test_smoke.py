@@ -109,6 +109,7 @@ def test_the_json_line_has_the_promised_keys_in_order() -> None:
     assert " ".join(report.last_line()) == (
         "ok feed seconds ticks_in ticks_lost predictions interval_s_p50 interval_s_p99 inference_ms_p50 "
         "inference_ms_p99 event_to_prediction_ms_p50 event_to_prediction_ms_p99 api_ms_p50 api_ms_p99 "
-        "age_when_read_ms_p50 age_when_read_ms_p90 as_read fresh_share fallbacks model_id errors"
+        "age_when_read_ms_p50 age_when_read_ms_p90 as_read fresh_share fallbacks model_id symbols "
+        "errors"
     )
     assert table(report).row_count == 9

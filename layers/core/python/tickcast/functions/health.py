@@ -44,8 +44,8 @@ BACKGROUND = {
     "score": "score_predictions",
 }
 SILENT_AFTER_S = 900
-# From a change of the symbols until ingest has connected and a first batch of a new one was processed.
-BEGINNING_MS = 60_000
+# From a change of the symbols until ingest looked, has connected, and a first batch was processed.
+BEGINNING_MS = 120_000
 
 Service = dict[str, Any]
 Values = Mapping[str, bytes | None]  # what is stored, by key

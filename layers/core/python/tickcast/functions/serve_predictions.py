@@ -128,11 +128,16 @@ class ServePredictions:
             if route.path == event.get("resource")
         )
         path = [path_parameter(event, name) for name in route.path_parameters]
-        if path and route is not routes.LATEST:  # which reads the symbols along
+        # The newest prediction reads the symbols along; receipts are kept longer than a symbol is served.
+        if path and route not in (routes.LATEST, routes.RECEIPT):
             self._check(path[0], "symbol")
         query = read_query(event, route.query)
         try:
             return handler(query, *path)
+        except ApiError as error:
+            if route is routes.RECEIPT and error.status == 404:
+                self._check(path[0], "symbol")
+            raise
         except ValueError as error:  # a record of another format
             if not path:
                 raise
