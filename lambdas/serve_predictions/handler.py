@@ -18,7 +18,7 @@ from tickcast.functions.serve_predictions import STORE_RETRIES, STORE_TIMEOUT_S,
 
 
 def s3_client() -> Any:
-    """Made on the first request for models or archived receipts: boto3 is most of a cold start, and few callers ask."""
+    """Made on the first request for models or the archive: boto3 is most of a cold start, and few ask."""
     import boto3
     from botocore.config import Config
 
