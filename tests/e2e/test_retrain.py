@@ -174,11 +174,13 @@ def test_receipts_are_archived_by_the_schedule(system: System, aws: Session) -> 
         first_ms = int(oldest[0][0].split(b"-")[0])
 
         def archived() -> list[ArchivedReceipt]:
-            block = archive.block(Folder.SECONDS, "BTCUSDT", first_ms)
-            return list(block.receipts.values())
+            """Those by the model: the first were made before there was one."""
+            now_ms = round(time.time() * 1000)
+            found = archive.receipts(Folder.SECONDS, "BTCUSDT", first_ms, now_ms)
+            return [each for each in found if each.source == "model"]
 
-        receipts = eventually(archived, patience_s=420)  # at once, unless the system was started for this
-        receipt = [each for each in receipts if each.source == "model"][-1]
+        # At once, unless the system was started for this test.
+        receipt = eventually(archived, patience_s=420)[-1]
         store.xdel("predictions:BTCUSDT", f"{receipt.timestamp}-0")
     found = system.api.body(f"predictions/BTCUSDT/{receipt.id}")
     assert found["features"] == receipt.features

@@ -583,6 +583,13 @@ def test_a_receipt_that_the_store_has_dropped_is_in_the_archive(
     assert api.ask(RECEIPT, symbol="BTCUSDT", id=id_).status == 404
 
 
+def test_no_archive_is_asked_for_a_symbol_that_none_can_have(store: HotStore) -> None:
+    symbol = "A" * 2000
+    unreachable = Api(store, object())
+    answer = unreachable.ask(RECEIPT, symbol=symbol, id=f"{symbol}-{1000 * (AT_S - 4000)}")
+    assert (answer.status, answer.body["title"]) == (404, "Unknown symbol")
+
+
 def test_history_reaches_into_the_archive(store: HotStore, s3: Any) -> None:
     """The hour from the store, older ones from the lake, each once, over days without any object."""
     put(store, *(made_at(s) for s in (-3599, -1, 0)))

@@ -13,6 +13,7 @@ from tickcast.adapters.lake.receipt_archive import Folder, ReceiptArchive, Recei
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.hot_store import HotStore
+from tickcast.market.symbols import MAX_LENGTH
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.serving.records import ArchivedReceipt, Prediction, PredictionSummary
 
@@ -48,7 +49,8 @@ class PastPredictions:
         record = self._store.prediction(symbol, timestamp_ms)
         if record is None:
             age_ms = self._clock_ms() - timestamp_ms
-            if not ARCHIVED_AFTER_MS <= age_ms <= self._keep_ms:
+            # A caller may name any symbol, since receipts are kept longer than one is served.
+            if not ARCHIVED_AFTER_MS <= age_ms <= self._keep_ms or len(symbol) > MAX_LENGTH:
                 return None
             with _as_api_error():
                 return self._archive.find(symbol, timestamp_ms)
