@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
@@ -17,6 +18,7 @@ from rich.console import Console
 from local.commands import explain, gaps
 from local.commands.command import ExitStatus
 from local.system import archived_trades, cloud, http_json
+from local.system.api import ApiFailed
 from local.system.system import System
 from tests.fixtures.running_system import eventually
 from tickcast.adapters.lake import bronze
@@ -151,14 +153,21 @@ def test_bronze_holds_market_data(system: System, aws: Session) -> None:
         assert math.isnan(record["price"]) == (record["kind"] == "quote")
 
 
+def days_of(system: System, symbol: str) -> list[dict[str, Any]] | None:
+    """The newest day of a symbol's data; None while the API does not respond, as after a cold start."""
+    with contextlib.suppress(ApiFailed):
+        found: list[dict[str, Any]] = system.api.body(f"data/{symbol}", days=1)["days"]
+        return found
+    return None
+
+
 def test_the_condition_of_the_data_is_reported_and_shown(system: System, aws: Session) -> None:
-    """Of a market that has been simulated for some hours: each hour is there."""
+    """Of a market that has been simulated for some time: each hour is there."""
     name = system.outputs["ReportConditionFunction"]
     result = cloud.invoke(aws.client("lambda"), name, {})
     assert (result["complete"], result["failures"]) == (True, {})
     for symbol in system.symbols:
-        found = system.api.body(f"data/{symbol}", days=1)
-        [day] = found["days"]
+        [day] = eventually(lambda symbol=symbol: days_of(system, symbol))
         assert day["sources"] == ["sim"]
         assert day["hours"]["without"] == []
         assert day["trades"]["missing"] == 0
