@@ -233,8 +233,9 @@ def test_a_model_of_ones_own_runs_in_the_champion_s_shadow(
         assert found["challenger"] == submitted.model_id, found["sentence"]
 
         def shadowed() -> Any:
-            challenger = prediction_of_model(system, "BTCUSDT")["challenger"]
-            return challenger if challenger and challenger["model_id"] == submitted.model_id else None
+            id_ = prediction_of_model(system, "BTCUSDT")["id"]
+            found = system.api.get(f"predictions/BTCUSDT/{id_}").body.get("challenger")
+            return found if found and found["model_id"] == submitted.model_id else None
 
         challenger = eventually(shadowed)
         assert set(challenger["horizons"]) == {"1", "2", "5", "10"}
