@@ -224,8 +224,8 @@ def test_each_deployment_serves_the_document_of_its_authorisation(tmp_path: Path
     for authorisation in get_args(Authorisation):
         settings = configured(ServePredictionsSettings, AUTHORISATION=authorisation)
         read = lambda name: (package / name).read_text("utf-8")  # noqa: E731
-        nothing: list[Any] = [None] * 4
-        serve = ServePredictions(settings, *nothing, lambda: 0, read, reports=nothing[0])
+        none: Any = None
+        serve = ServePredictions(settings, none, none, none, none, lambda: 0, read, reports=none)
         response = serve({"resource": "/openapi.json"})
         assert (response.status, response.text) == (200, openapi.text(authorisation))
 
