@@ -19,8 +19,8 @@ from tests.fixtures.market import START_US
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.model_watcher import ModelWatcher
-from tickcast.adapters.registry.polling import inline
 from tickcast.adapters.registry.onnx_model import OnnxModel
+from tickcast.adapters.registry.polling import inline
 from tickcast.adapters.settings import DatabaseSettings
 from tickcast.features.vector import FEATURE_NAMES, Floats
 from tickcast.functions.evaluate_model import evaluate_model
