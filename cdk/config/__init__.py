@@ -91,7 +91,7 @@ POLLS_OF_ONE_SYMBOL_PER_S = 10  # the pace at which its predictions are made
 
 # What a symbol takes of the cache at most, MB: an hour of receipts and outcomes with a challenger, and room
 # for receipts that list many late ticks. Measured by tests/adapters/redis/test_store_memory.py.
-CACHE_MB_PER_SYMBOL = 42
+CACHE_MB_PER_SYMBOL = 43
 # The memory of cache nodes, MB, including what is reserved ("Node-type specific parameters" in the
 # ElastiCache User Guide).
 CACHE_NODE_MB = {
