@@ -18,6 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.hot_store import HotStore
+from tickcast.adapters.registry.pointer import time_of
 from tickcast.adapters.registry.polling import NEVER_MS, Polling, Start, in_background
 from tickcast.adapters.registry.served_symbols import (
     SERVED,
@@ -59,6 +60,7 @@ class AdmittedSymbols:
         self._known = frozenset(configured)  # a record is looked up in it, so no list
         self._asked: set[str] = set()  # served according to an answer, until the next poll decides
         self._retired: set[str] = set()
+        self._leaving: set[str] = set()  # retired, but not yet forgotten by the hot store
         self._ask_from_ms: dict[str, float] = {}  # by symbol that was not served
         self._polled_ms = self._polling.read_ms  # the poll that `_known` is of
         self._written: ServedSymbols | None = None
@@ -71,14 +73,17 @@ class AdmittedSymbols:
     def update(self) -> frozenset[str]:
         """Take over what was polled since. Returns the symbols that are no longer served."""
         polled_ms = self._polling.read_ms
+        served, before = self._watcher.served, self._known
         if polled_ms != self._polled_ms:
+            before |= self._asked  # one may have been removed before the poll
             self._polled_ms = polled_ms
             self._asked.clear()
-        served, before = self._watcher.served, self._known
         if served is not self._served:
             self._served, self._known = served, frozenset(served.symbols)
-            self._retired = (self._retired | before) - self._known
-        return before - self._known
+        gone = before - self._known
+        self._retired = (self._retired | gone) - self._known
+        self._leaving = (self._leaving | gone) - self._known
+        return gone
 
     def admits(self, symbol: str) -> bool:
         """Whether `symbol` is served; one that is not known is asked about. Raises what Redis raises."""
@@ -107,13 +112,30 @@ class AdmittedSymbols:
         now_ms, served = self._clock_ms(), self._watcher.served
         # Only what was just read is written: where S3 does not answer, others may know of a newer set.
         is_read = self._polling.read_ms > self._written_ms
-        if is_read and (served != self._written or now_ms - self._written_ms >= WRITE_EVERY_MS):
-            try:
-                self._store.put_text(keys.symbols(), hot_text(served))
-            except redis.RedisError as error:  # the event's results are written: it need not be tried again
-                return [*problems, f"the symbols were not written: {describe(error)}"]
-            self._written, self._written_ms = served, now_ms
+        try:
+            if self._leaving:
+                self._store.forget_newest(sorted(self._leaving))
+                self._leaving.clear()
+            if is_read and (served != self._written or now_ms - self._written_ms >= WRITE_EVERY_MS):
+                if not self._is_outdated(served):
+                    self._store.put_text(keys.symbols(), hot_text(served))
+                self._written, self._written_ms = served, now_ms
+        except redis.RedisError as error:  # the event's results are written: it need not be tried again
+            return [*problems, f"the symbols were not written: {describe(error)}"]
         return problems
+
+    def _is_outdated(self, served: ServedSymbols) -> bool:
+        """Whether the hot store has newer ones than `served`: another invocation, of another shard, may have
+        read the object later. The configured ones give way unless it was just read that there is no object.
+        """
+        (text,) = self._store.values([keys.symbols()])
+        known = hot_served(text)
+        if known is None or not known.version:
+            return False
+        if not served.version:
+            return bool(self._watcher.problem) or served == self._written
+        known_at, served_at = (time_of(each.since) if each.since else None for each in (known, served))
+        return known_at is not None and served_at is not None and known_at > served_at
 
     def _ask(self, symbol: str) -> tuple[bool, int]:
         """Whether `symbol` is served: by a newer set that another invocation found, or else by the one in S3;
