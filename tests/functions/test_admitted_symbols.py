@@ -275,9 +275,7 @@ def test_a_symbol_that_was_removed_before_a_poll_saw_it_is_retired(
     assert not symbols.admits(ADDED) and symbols.is_retired(ADDED)
 
 
-def test_the_newest_of_a_removed_symbol_is_forgotten(
-    send: Event, s3: Any, redis_client: redis.Redis
-) -> None:
+def test_the_newest_of_a_removed_symbol_is_forgotten(send: Event, s3: Any, redis_client: redis.Redis) -> None:
     """If it is added again within a day, its old heartbeats are no sign of life."""
     send(FIRST, "ETHUSDT")
     newest = [
