@@ -224,8 +224,7 @@ def test_an_invocation_that_read_earlier_leaves_newer_symbols(
             clock.ms += WRITE_EVERY_MS
             late.poll()
             polls.pop()()
-        since = f"2026-01-02T03:04:0{number}+00:00"
-        change_served(s3, BUCKET, SETTINGS.symbols, adding([symbol]), since=since, by="")
+        change(s3, adding([symbol]))
         clock.ms += WRITE_EVERY_MS
         other.poll()
         late.poll()
@@ -258,6 +257,34 @@ def test_an_object_that_is_gone_brings_the_configured_symbols_back(
     send(FIRST, later_ms=WRITE_EVERY_MS)
     found = hot_served(redis_client.get("symbols"))
     assert found is not None and (found.version, found.symbols) == (0, SETTINGS.symbols)
+
+
+def test_an_object_that_was_made_anew_is_no_older_one(
+    send: Event, s3: Any, redis_client: redis.Redis
+) -> None:
+    for symbol in (ADDED, "XRPUSDT"):
+        change(s3, adding([symbol]))
+    send(FIRST)
+    s3.delete_object(Bucket=BUCKET, Key=SERVED)
+    change(s3, adding(["ADAUSDT"]))
+    send(FIRST, later_ms=WRITE_EVERY_MS)
+    found = hot_served(redis_client.get("symbols"))
+    assert found is not None and (found.version, found.symbols[-1]) == (1, "ADAUSDT")
+
+
+def test_once_a_damaged_object_is_removed_a_cold_start_brings_the_configured_symbols_back(
+    send: Event, s3: Any, store: HotStore, clock: Clock, redis_client: redis.Redis
+) -> None:
+    change(s3, adding([ADDED]))
+    send(FIRST)
+    s3.put_object(Bucket=BUCKET, Key=SERVED, Body=b"{}")
+    cold = Event(hot_path(store, s3, clock), clock)
+    cold.number, cold.pieces = 100, send.pieces
+    cold(FIRST)
+    s3.delete_object(Bucket=BUCKET, Key=SERVED)
+    cold(FIRST, later_ms=WRITE_EVERY_MS)
+    found = hot_served(redis_client.get("symbols"))
+    assert found is not None and found.version == 0
 
 
 def test_a_symbol_that_was_removed_before_a_poll_saw_it_is_retired(

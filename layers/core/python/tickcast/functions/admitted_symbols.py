@@ -18,7 +18,6 @@ from botocore.exceptions import BotoCoreError, ClientError
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.hot_store import HotStore
-from tickcast.adapters.registry.pointer import time_of
 from tickcast.adapters.registry.polling import NEVER_MS, Polling, Start, in_background
 from tickcast.adapters.registry.served_symbols import (
     SERVED,
@@ -110,8 +109,11 @@ class AdmittedSymbols:
         self._polling.poll_if_due()
         problems = [each for each in (self._watcher.problem, self._polling.problem()) if each]
         now_ms, served = self._clock_ms(), self._watcher.served
-        # Only what was just read is written: where S3 does not answer, others may know of a newer set.
-        is_read = self._polling.read_ms > self._written_ms
+        # Only what was just read is written: where S3 does not answer, or the object was damaged before this
+        # process began, others may know of a newer set.
+        is_read = self._polling.read_ms > self._written_ms and not (
+            self._watcher.problem and not served.version
+        )
         try:
             if self._leaving:
                 self._store.forget_newest(sorted(self._leaving))
@@ -126,16 +128,12 @@ class AdmittedSymbols:
 
     def _is_outdated(self, served: ServedSymbols) -> bool:
         """Whether the hot store has newer ones than `served`: another invocation, of another shard, may have
-        read the object later. The configured ones give way unless it was just read that there is no object.
-        """
+        read the object later. An object that was made anew counts its versions from 1."""
         (text,) = self._store.values([keys.symbols()])
-        known = hot_served(text)
-        if known is None or not known.version:
+        known, before = hot_served(text), self._written
+        if known is None or known.version <= served.version:
             return False
-        if not served.version:
-            return bool(self._watcher.problem) or served == self._written
-        known_at, served_at = (time_of(each.since) if each.since else None for each in (known, served))
-        return known_at is not None and served_at is not None and known_at > served_at
+        return before is not None and before.version <= served.version
 
     def _ask(self, symbol: str) -> tuple[bool, int]:
         """Whether `symbol` is served: by a newer set that another invocation found, or else by the one in S3;
