@@ -244,6 +244,8 @@ def test_a_cold_start_on_a_damaged_object_leaves_what_others_know(
     for _ in range(2):
         result = cold(FIRST, ADDED, later_ms=WRITE_EVERY_MS)
         assert (predicted(result), result.quarantined) == ({FIRST, ADDED}, [])
+    cold(FIRST)
+    assert redis_client.exists(keys.latest_prediction(ADDED))
     found = hot_served(redis_client.get("symbols"))
     assert found is not None and found.symbols == (*SETTINGS.symbols, ADDED)
 

@@ -73,16 +73,16 @@ class AdmittedSymbols:
         """Take over what was polled since. Returns the symbols that are no longer served."""
         polled_ms = self._polling.read_ms
         served, before = self._watcher.served, self._known
-        if polled_ms != self._polled_ms:
-            before |= self._asked  # one may have been removed before the poll
-            self._polled_ms = polled_ms
-            self._asked.clear()
         if served is not self._served:
             self._served, self._known = served, frozenset(served.symbols)
-        gone = before - self._known
-        self._retired = (self._retired | gone) - self._known
-        self._leaving = (self._leaving | gone) - self._known
-        return gone
+        self._leaving = (self._leaving | before) - self._known
+        if polled_ms != self._polled_ms:
+            self._polled_ms = polled_ms
+            if not self._watcher.problem:
+                before |= self._asked  # one may have been removed before the poll
+            self._asked.clear()
+        self._retired = (self._retired | before) - self._known
+        return before - self._known
 
     def admits(self, symbol: str) -> bool:
         """Whether `symbol` is served; one that is not known is asked about. Raises what Redis raises."""
@@ -115,9 +115,9 @@ class AdmittedSymbols:
             self._watcher.problem and not served.version
         )
         try:
-            if self._leaving:
-                self._store.forget_newest(sorted(self._leaving))
-                self._leaving.clear()
+            if leaving := sorted(self._leaving - self._asked):
+                self._store.forget_newest(leaving)
+            self._leaving.clear()
             if is_read and (served != self._written or now_ms - self._written_ms >= WRITE_EVERY_MS):
                 if not self._is_outdated(served):
                     self._store.put_text(keys.symbols(), hot_text(served))
