@@ -90,6 +90,8 @@ class Sockets:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            for connection in list(self._tasks):  # one cancelled before it began ran no `finally` of its own
+                self._ended(connection, "ingest was stopped", None, 0.0)
 
     def control(self, connection: int, message: dict[str, Any]) -> None:
         """Handle a message that is not data: a reply to a request, or the announcement of a shutdown."""

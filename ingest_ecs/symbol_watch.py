@@ -34,8 +34,13 @@ class SymbolWatch:
         """Until cancelled: `follow` gets the settings after each change."""
         while self.settings.bucket:
             await asyncio.sleep(self.settings.symbols_check_s)
+            before = self.settings
             if await self.has_changed():
-                follow(self.settings)
+                try:
+                    follow(self.settings)
+                except Exception as error:  # what is carried continues, and it is tried again
+                    self.settings = before
+                    self._note(f"they could not be followed: {describe(error)}")
 
     async def has_changed(self) -> bool:
         """Read the object, and enter its symbols into `settings`; whether they are others than before."""

@@ -176,11 +176,16 @@ def _enter(change: Change, services: dict[str, Any], passed_s: float) -> None:
     """Enter what `/health` shows after so many seconds."""
     for symbol in change.missing:
         parts = [services.get(prefix + symbol) for prefix in (_FEED, _STREAM)]
-        # What was never seen is null; one that lags, as all do on a busy machine, is fed all the same.
-        if symbol in change.added and all(part and part["ok"] is not None for part in parts):
+        if symbol in change.added and all(_came_since(part, passed_s) for part in parts):
             change.added[symbol] = round(passed_s, 1)
         elif symbol in change.removed and not any(parts):
             change.removed[symbol] = round(passed_s, 1)
+
+
+def _came_since(part: dict[str, Any] | None, passed_s: float) -> bool:
+    """Whether something came within so many seconds. What was never seen is null; one that lags, as all do on
+    a busy machine, is fed all the same. What came before is of an earlier time that the symbol was served."""
+    return part is not None and part["ok"] is not None and part.get("age_s", 0.0) <= passed_s
 
 
 def advice(there: Deployment, change: Change, aws: str) -> list[str]:

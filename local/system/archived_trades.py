@@ -20,11 +20,11 @@ SentTrades = dict[str, dict[str, Any]]  # by symbol: trades, quotes, first_id, l
 
 
 def sent_so_far(system: System, added: Sequence[str] = ()) -> SentTrades:
-    """The exchange's counts of what it sent of the system's symbols and those `added` since; ingest has had
-    the time to receive it when this returns."""
+    """The exchange's counts of what it sent of the system's symbols and those `added` since, without those
+    that nobody has listened to; ingest has had the time to receive it when this returns."""
     markets: SentTrades = http_json.get(f"{system.exchange_url}/local/sent").body["symbols"]
     time.sleep(_SETTLE_S)
-    return {symbol: markets[symbol] for symbol in (*system.symbols, *added)}
+    return {symbol: markets[symbol] for symbol in (*system.symbols, *added) if symbol in markets}
 
 
 def trades_lost(system: System, sent: SentTrades) -> int:

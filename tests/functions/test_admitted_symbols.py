@@ -16,7 +16,7 @@ from tests.fixtures.hot_path import SETTINGS, Clock, hot_path, put_model, ticks_
 from tests.fixtures.kinesis_events import event, record
 from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.hot_store import HotStore
-from tickcast.adapters.registry.polling import POLL_EVERY_MS
+from tickcast.adapters.registry.polling import POLL_EVERY_MS, inline
 from tickcast.adapters.registry.served_symbols import (
     SERVED,
     adding,
@@ -24,7 +24,12 @@ from tickcast.adapters.registry.served_symbols import (
     hot_served,
     removing,
 )
-from tickcast.functions.admitted_symbols import ASK_AFTER_FAILURE_MS, ASK_AGAIN_MS, WRITE_EVERY_MS
+from tickcast.functions.admitted_symbols import (
+    ASK_AFTER_FAILURE_MS,
+    ASK_AGAIN_MS,
+    WRITE_EVERY_MS,
+    AdmittedSymbols,
+)
 from tickcast.functions.predict_stream import PredictStream, Result
 from tickcast.market import wire
 
@@ -200,3 +205,116 @@ def test_the_store_s_failure_is_the_event_s(
     monkeypatch.setattr(store, "values", refused)
     with pytest.raises(redis.exceptions.ConnectionError):
         send(ADDED)
+
+
+def slow(s3: Any, store: HotStore, clock: Clock, polls: list[Callable[[], None]]) -> AdmittedSymbols:
+    """Whose polls are started by the test."""
+    return AdmittedSymbols(s3, BUCKET, SETTINGS.symbols, store, clock, polls.append, check_s=10)
+
+
+def test_an_invocation_that_read_earlier_leaves_newer_symbols(
+    s3: Any, store: HotStore, clock: Clock, redis_client: redis.Redis
+) -> None:
+    """Of two shards, the one that is about to read the object again must not bring back the older set."""
+    polls: list[Callable[[], None]] = []
+    other = AdmittedSymbols(s3, BUCKET, SETTINGS.symbols, store, clock, inline, check_s=10)
+    late = slow(s3, store, clock, polls)
+    for number, symbol in enumerate((ADDED, "XRPUSDT")):
+        for _ in range(2):  # the second writes what the first read
+            clock.ms += WRITE_EVERY_MS
+            late.poll()
+            polls.pop()()
+        change(s3, adding([symbol]))
+        clock.ms += WRITE_EVERY_MS
+        other.poll()
+        late.poll()
+        found = hot_served(redis_client.get("symbols"))
+        assert found is not None and (found.version, found.symbols[-1]) == (number + 1, symbol)
+        polls.pop()()
+
+
+def test_a_cold_start_on_a_damaged_object_leaves_what_others_know(
+    send: Event, s3: Any, store: HotStore, clock: Clock, redis_client: redis.Redis
+) -> None:
+    change(s3, adding([ADDED]))
+    send(FIRST)
+    s3.put_object(Bucket=BUCKET, Key=SERVED, Body=b"{}")
+    cold = Event(hot_path(store, s3, clock), clock)
+    cold.number, cold.pieces = 100, send.pieces
+    for _ in range(2):
+        result = cold(FIRST, ADDED, later_ms=WRITE_EVERY_MS)
+        assert (predicted(result), result.quarantined) == ({FIRST, ADDED}, [])
+    cold(FIRST)
+    assert redis_client.exists(keys.latest_prediction(ADDED))
+    found = hot_served(redis_client.get("symbols"))
+    assert found is not None and found.symbols == (*SETTINGS.symbols, ADDED)
+
+
+def test_an_object_that_is_gone_brings_the_configured_symbols_back(
+    send: Event, s3: Any, redis_client: redis.Redis
+) -> None:
+    change(s3, adding([ADDED]))
+    send(FIRST)
+    s3.delete_object(Bucket=BUCKET, Key=SERVED)
+    send(FIRST, later_ms=WRITE_EVERY_MS)
+    found = hot_served(redis_client.get("symbols"))
+    assert found is not None and (found.version, found.symbols) == (0, SETTINGS.symbols)
+
+
+def test_an_object_that_was_made_anew_is_no_older_one(
+    send: Event, s3: Any, redis_client: redis.Redis
+) -> None:
+    for symbol in (ADDED, "XRPUSDT"):
+        change(s3, adding([symbol]))
+    send(FIRST)
+    s3.delete_object(Bucket=BUCKET, Key=SERVED)
+    change(s3, adding(["ADAUSDT"]))
+    send(FIRST, later_ms=WRITE_EVERY_MS)
+    found = hot_served(redis_client.get("symbols"))
+    assert found is not None and (found.version, found.symbols[-1]) == (1, "ADAUSDT")
+
+
+def test_once_a_damaged_object_is_removed_a_cold_start_brings_the_configured_symbols_back(
+    send: Event, s3: Any, store: HotStore, clock: Clock, redis_client: redis.Redis
+) -> None:
+    change(s3, adding([ADDED]))
+    send(FIRST)
+    s3.put_object(Bucket=BUCKET, Key=SERVED, Body=b"{}")
+    cold = Event(hot_path(store, s3, clock), clock)
+    cold.number, cold.pieces = 100, send.pieces
+    cold(FIRST)
+    s3.delete_object(Bucket=BUCKET, Key=SERVED)
+    cold(FIRST, later_ms=WRITE_EVERY_MS)
+    found = hot_served(redis_client.get("symbols"))
+    assert found is not None and found.version == 0
+
+
+def test_a_symbol_that_was_removed_before_a_poll_saw_it_is_retired(
+    s3: Any, store: HotStore, clock: Clock
+) -> None:
+    polls: list[Callable[[], None]] = []
+    symbols = slow(s3, store, clock, polls)
+    change(s3, adding([ADDED]))
+    assert symbols.admits(ADDED)
+    change(s3, removing([ADDED]))
+    symbols.poll()
+    polls.pop()()
+    assert symbols.update() == {ADDED}
+    clock.ms += ASK_AGAIN_MS
+    assert not symbols.admits(ADDED) and symbols.is_retired(ADDED)
+
+
+def test_the_newest_of_a_removed_symbol_is_forgotten(send: Event, s3: Any, redis_client: redis.Redis) -> None:
+    """If it is added again within a day, its old heartbeats are no sign of life."""
+    send(FIRST, "ETHUSDT")
+    newest = [
+        keys.latest_prediction("ETHUSDT"),
+        keys.heartbeat("predict_stream", "ETHUSDT"),
+        keys.heartbeat("ingest_ecs", "ETHUSDT"),
+    ]
+    assert redis_client.exists(*newest) == 3
+    change(s3, removing(["ETHUSDT"]))
+    send(FIRST, later_ms=WRITE_EVERY_MS)
+    send(FIRST, "ETHUSDT")
+    assert redis_client.exists(*newest) == 0
+    assert redis_client.exists(keys.state("ETHUSDT"), keys.latest_prediction(FIRST)) == 2

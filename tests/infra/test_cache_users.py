@@ -63,6 +63,10 @@ def test_writer_may_do_what_predict_stream_does(users: dict[str, Any]) -> None:
     assert states["BTCUSDT"].sequence == 0
     assert problems == ["BTCUSDT: Redis has no state of it; its bars are warmed up again"]
     assert write(users["writer"])
+    store = HotStore(users["writer"], LATENESS_US)
+    store.put_text(keys.symbols(), "{}")
+    store.forget_newest(["BTCUSDT"])
+    assert store.values([keys.symbols(), keys.heartbeat("predict_stream", "BTCUSDT")]) == [b"{}", None]
 
 
 def test_reader_may_do_what_serve_predictions_does_and_not_write(users: dict[str, Any]) -> None:

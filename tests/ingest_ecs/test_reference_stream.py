@@ -244,8 +244,13 @@ async def test_where_none_is_wanted_there_is_none(changed: dict[str, str]) -> No
     assert ingest.report() == expected
 
 
+# A successor of a healthy connection is opened at once: in the turn that ends the stream.
+@pytest.mark.parametrize("healthy_after_s", [sessions.HEALTHY_AFTER_S, 0.0])
 @run_async
-async def test_it_comes_and_goes_with_the_symbols_that_have_a_perpetual() -> None:
+async def test_it_comes_and_goes_with_the_symbols_that_have_a_perpetual(
+    healthy_after_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "HEALTHY_AFTER_S", healthy_after_s)
     async with exchange_in_process((SYMBOL,)) as (exchange, port), market(exchange):
         ingest = Ingest(f"http://127.0.0.1:{port}")
         address = ingest.settings.reference_address()

@@ -201,3 +201,31 @@ async def test_without_a_bucket_the_configured_symbols_are_carried() -> None:
     async with asyncio.timeout(10):
         await watch.run(lambda changed: None)
     assert watch.settings is chosen
+
+
+@run_async
+async def test_a_change_that_fails_on_the_way_is_tried_again(
+    s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = SymbolWatch(
+        structs.replace(settings(), symbols_check_s=1), s3, Logger(service="test", level="CRITICAL")
+    )
+    change(s3, adding(ADDED))
+    seen: list[tuple[IngestSettings, dict[str, Any]]] = []
+
+    def follow(changed: IngestSettings) -> None:
+        seen.append((changed, watch.report()))
+        if len(seen) == 1:
+            raise ValueError("not now")
+
+    following = asyncio.create_task(watch.run(follow))
+    try:
+        await until(lambda: len(seen) == 1)
+        await asyncio.sleep(0.1)
+        assert watch.settings.symbols == CONFIGURED
+        assert "they could not be followed: ValueError: not now" in watch.report()["problem"]
+        await until(lambda: len(seen) == 2)
+        assert watch.settings.symbols == (*CONFIGURED, *ADDED)
+        assert watch.report() == {"version": 1, "problem": ""}
+    finally:
+        following.cancel()

@@ -99,6 +99,15 @@ def test_a_write_that_the_client_sent_twice_is_one_change(s3: Any) -> None:
     assert (served.symbols, served.version) == ((*CONFIGURED, "SOLUSDT"), 1)
 
 
+def test_a_write_that_the_client_sent_twice_is_not_refused_as_done_already(s3: Any) -> None:
+    def once(served: tuple[str, ...]) -> tuple[str, ...]:
+        assert "SOLUSDT" not in served
+        return (*served, "SOLUSDT")
+
+    served = change_served(Repeated(s3, ["once"]), BUCKET, CONFIGURED, once, since=SINCE, by="me")
+    assert (served.symbols, served.version) == ((*CONFIGURED, "SOLUSDT"), 1)
+
+
 def test_five_lost_races_end_it(s3: Any) -> None:
     rival = Rival(s3, [f"X{number}USDT" for number in range(5)])
     with pytest.raises(SymbolsRace, match="5 times in a row: try again"):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from local.commands.symbol_changes import Changed, SymbolChanges
+from local.system import archived_trades
 from local.system.options import Options, OptionsError
 
 
@@ -56,3 +59,12 @@ def test_what_was_not_followed_fails() -> None:
         "SOLUSDT was not predicted by the model after it was added",
         "ETHUSDT was still there after it was removed",
     ]
+
+
+def test_a_market_that_nobody_listened_to_sent_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An added symbol that ingest never followed is reported as such, not as an error of the exchange."""
+    sent = {"BTCUSDT": {"trades": 1}}
+    monkeypatch.setattr(archived_trades, "_SETTLE_S", 0)
+    monkeypatch.setattr("local.system.http_json.get", lambda address: SimpleNamespace(body={"symbols": sent}))
+    system: Any = SimpleNamespace(exchange_url="http://exchange", symbols=("BTCUSDT",))
+    assert archived_trades.sent_so_far(system, ["SOLUSDT"]) == sent

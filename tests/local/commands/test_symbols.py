@@ -144,6 +144,18 @@ def test_a_change_is_written_and_followed(there: Deployment, monkeypatch: pytest
     assert json.loads(json.dumps(symbols.about(there, found)))["configured"] == ["BTCUSDT", "ETHUSDT"]
 
 
+def test_what_came_before_a_symbol_was_added_again_is_no_sign_of_it(
+    there: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def aged(age_s: float) -> dict[str, Any]:
+        return {name: {**part, "age_s": age_s} for name, part in health("SOLUSDT", ok=False).items()}
+
+    monkeypatch.setattr("local.system.api.Api.services", answers(aged(3600), aged(3601), aged(2.5)))
+    change = symbols.apply(there, Request(add=("SOLUSDT",)))
+    followed(there, change)
+    assert change.added == {"SOLUSDT": 3}
+
+
 def test_what_nothing_follows_is_said(there: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("local.system.api.Api.services", answers(health("BTCUSDT", "ETHUSDT")))
     change = symbols.apply(there, Request(add=("SOLUSDT",)))

@@ -59,6 +59,7 @@ class AdmittedSymbols:
         self._known = frozenset(configured)  # a record is looked up in it, so no list
         self._asked: set[str] = set()  # served according to an answer, until the next poll decides
         self._retired: set[str] = set()
+        self._leaving: set[str] = set()  # retired, but not yet forgotten by the hot store
         self._ask_from_ms: dict[str, float] = {}  # by symbol that was not served
         self._polled_ms = self._polling.read_ms  # the poll that `_known` is of
         self._written: ServedSymbols | None = None
@@ -71,13 +72,16 @@ class AdmittedSymbols:
     def update(self) -> frozenset[str]:
         """Take over what was polled since. Returns the symbols that are no longer served."""
         polled_ms = self._polling.read_ms
-        if polled_ms != self._polled_ms:
-            self._polled_ms = polled_ms
-            self._asked.clear()
         served, before = self._watcher.served, self._known
         if served is not self._served:
             self._served, self._known = served, frozenset(served.symbols)
-            self._retired = (self._retired | before) - self._known
+        self._leaving = (self._leaving | before) - self._known
+        if polled_ms != self._polled_ms:
+            self._polled_ms = polled_ms
+            if not self._watcher.problem:
+                before |= self._asked  # one may have been removed before the poll
+            self._asked.clear()
+        self._retired = (self._retired | before) - self._known
         return before - self._known
 
     def admits(self, symbol: str) -> bool:
@@ -105,15 +109,31 @@ class AdmittedSymbols:
         self._polling.poll_if_due()
         problems = [each for each in (self._watcher.problem, self._polling.problem()) if each]
         now_ms, served = self._clock_ms(), self._watcher.served
-        # Only what was just read is written: where S3 does not answer, others may know of a newer set.
-        is_read = self._polling.read_ms > self._written_ms
-        if is_read and (served != self._written or now_ms - self._written_ms >= WRITE_EVERY_MS):
-            try:
-                self._store.put_text(keys.symbols(), hot_text(served))
-            except redis.RedisError as error:  # the event's results are written: it need not be tried again
-                return [*problems, f"the symbols were not written: {describe(error)}"]
-            self._written, self._written_ms = served, now_ms
+        # Only what was just read is written: where S3 does not answer, or the object was damaged before this
+        # process began, others may know of a newer set.
+        is_read = self._polling.read_ms > self._written_ms and not (
+            self._watcher.problem and not served.version
+        )
+        try:
+            if leaving := sorted(self._leaving - self._asked):
+                self._store.forget_newest(leaving)
+            self._leaving.clear()
+            if is_read and (served != self._written or now_ms - self._written_ms >= WRITE_EVERY_MS):
+                if not self._is_outdated(served):
+                    self._store.put_text(keys.symbols(), hot_text(served))
+                self._written, self._written_ms = served, now_ms
+        except redis.RedisError as error:  # the event's results are written: it need not be tried again
+            return [*problems, f"the symbols were not written: {describe(error)}"]
         return problems
+
+    def _is_outdated(self, served: ServedSymbols) -> bool:
+        """Whether the hot store has newer ones than `served`: another invocation, of another shard, may have
+        read the object later. An object that was made anew counts its versions from 1."""
+        (text,) = self._store.values([keys.symbols()])
+        known, before = hot_served(text), self._written
+        if known is None or known.version <= served.version:
+            return False
+        return before is not None and before.version <= served.version
 
     def _ask(self, symbol: str) -> tuple[bool, int]:
         """Whether `symbol` is served: by a newer set that another invocation found, or else by the one in S3;

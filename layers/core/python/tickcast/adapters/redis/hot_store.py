@@ -488,6 +488,13 @@ class HotStore:
         """Set one of `keys` that is of no symbol."""
         self._client.set(key, text, ex=keys.TTL_S)
 
+    def forget_newest(self, symbols: Sequence[str]) -> None:
+        """Delete the newest prediction and the heartbeats of `symbols`, which are served no more: if they are
+        again, what was last known of them must not be taken for news. All else ages by its TTL."""
+        services = ("predict_stream", "ingest_ecs")
+        names = [keys.heartbeat(service, symbol) for symbol in symbols for service in services]
+        self._client.unlink(*names, *(keys.latest_prediction(symbol) for symbol in symbols))
+
     def values(self, names: list[str]) -> list[bytes | None]:
         """The values of those keys, as they are stored; None where there is none."""
         found: list[bytes | None] = self._client.mget(names)

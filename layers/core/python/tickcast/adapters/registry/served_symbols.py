@@ -85,12 +85,16 @@ def change_served(
     """Serve what `change` makes of the symbols served now; without an object these are the `configured` ones.
 
     Where `change` changes nothing, nothing is written. A race may be lost to oneself, when the response to a
-    write was lost and the client sent it again: then the object is the one that was written. Raises
+    write was lost and the client sent it again: then the object is the one that was written, and `change` is
+    not asked again, which may refuse what is served already. Raises
     `SymbolsRace` after five lost races, `SymbolsError` where the result cannot be served, and what `change`
     raises.
     """
+    written: list[ServedSymbols] = []
     for _ in range(_ATTEMPTS):
         found, etag = _read(s3, bucket)
+        if found and found in written:
+            return found
         served = found or ServedSymbols(symbols=tuple(configured))
         symbols = tuple(change(served.symbols))
         if symbols == served.symbols:
@@ -106,6 +110,7 @@ def change_served(
             s3.put_object(Bucket=bucket, Key=SERVED, Body=body, ContentType="application/json", **condition)
         except ClientError as error:
             if error.response["Error"]["Code"] in _LOST:
+                written.append(changed)
                 continue
             raise
         return changed
