@@ -114,28 +114,26 @@ class TallyArchive:
         """The tallies of the hours that begin in [`from_us`, `to_us`). Raises `TallyArchiveError`."""
         days_us = range(from_us // DAY_US * DAY_US, to_us, DAY_US)
         client = self._s3  # made before there are several threads
+        days, found = [], []
         with ThreadPoolExecutor(_READ_AT_ONCE) as pool:
-            bodies = list(pool.map(lambda day_us: self._get(client, key(symbol, day_us)), days_us))
-        found = [
-            decode_day(data, key(symbol, day_us))
-            for day_us, data in zip(days_us, bodies, strict=True)
-            if data is not None
-        ]
-        if not found:
+            for name, data in pool.map(lambda day_us: self._get(client, key(symbol, day_us)), days_us):
+                if data is None:
+                    continue
+                day, tallies = decode_day(data, name)
+                day.columns.clear()  # Python's numbers take ten times as much memory
+                begin_us = tallies["block"] * HOUR_US
+                found.append(tallies[(begin_us >= from_us) & (begin_us < to_us)])
+                days.append(day)
+        if not days:
             return ArchivedTallies(NO_TALLIES, None, None)
-        tallies = np.concatenate([each for _, each in found])
-        begin_us = tallies["block"] * HOUR_US
-        days = [day for day, _ in found]
-        return ArchivedTallies(
-            tallies[(begin_us >= from_us) & (begin_us < to_us)], days[0].first_us, days[-1].until_us
-        )
+        return ArchivedTallies(np.concatenate(found), days[0].first_us, days[-1].until_us)
 
-    def _get(self, client: Any, name: str) -> bytes | None:
+    def _get(self, client: Any, name: str) -> tuple[str, bytes | None]:
         from botocore.exceptions import ClientError
 
         try:
-            return bytes(client.get_object(Bucket=self._bucket, Key=name)["Body"].read())
+            return name, bytes(client.get_object(Bucket=self._bucket, Key=name)["Body"].read())
         except ClientError as error:
             if error.response["Error"]["Code"] in _GONE:
-                return None
+                return name, None
             raise
