@@ -105,9 +105,17 @@ class TallyArchive:
         return round(datetime.fromisoformat(date).replace(tzinfo=UTC).timestamp()) * 1_000_000
 
     def put(self, symbol: str, span_us: tuple[int, int], first_us: int, tallies: Tallies) -> None:
-        """Replace the object of the day that `span_us` begins."""
-        body = encode_day(symbol, span_us, first_us, tallies)
+        """Replace the object of the day that `span_us` begins, but for hours that it has more outcomes of than
+        `tallies`: a database that was lost, or restored from a snapshot, takes nothing away. An object that
+        cannot be read is replaced as a whole."""
         name = key(symbol, span_us[0])
+        known = self._known(name)
+        if known:
+            day, before = known
+            tallies = _fullest(before, tallies)
+            first_us = min(first_us, day.first_us)
+            span_us = span_us[0], max(span_us[1], day.until_us)
+        body = encode_day(symbol, span_us, first_us, tallies)
         self._s3.put_object(Bucket=self._bucket, Key=name, Body=body, ContentType="application/gzip")
 
     def read(self, symbol: str, from_us: int, to_us: int) -> ArchivedTallies:
@@ -128,6 +136,13 @@ class TallyArchive:
             return ArchivedTallies(NO_TALLIES, None, None)
         return ArchivedTallies(np.concatenate(found), days[0].first_us, days[-1].until_us)
 
+    def _known(self, name: str) -> tuple[TallyDay, Tallies] | None:
+        _, data = self._get(self._s3, name)
+        try:
+            return None if data is None else decode_day(data, name)
+        except TallyArchiveError:
+            return None
+
     def _get(self, client: Any, name: str) -> tuple[str, bytes | None]:
         from botocore.exceptions import ClientError
 
@@ -137,3 +152,12 @@ class TallyArchive:
             if error.response["Error"]["Code"] in _GONE:
                 return name, None
             raise
+
+
+def _fullest(before: Tallies, now: Tallies) -> Tallies:
+    """The tallies of each hour from where it has more outcomes, where as many from `now`."""
+    parts = []
+    for block in np.union1d(before["block"], now["block"]):
+        old, new = before[before["block"] == block], now[now["block"] == block]
+        parts.append(old if old["count"].sum() > new["count"].sum() else new)
+    return np.concatenate(parts) if parts else now
