@@ -105,9 +105,9 @@ class TallyArchive:
         return round(datetime.fromisoformat(date).replace(tzinfo=UTC).timestamp()) * 1_000_000
 
     def put(self, symbol: str, span_us: tuple[int, int], first_us: int, tallies: Tallies) -> None:
-        """Replace the object of the day that `span_us` begins, but for hours that it has more outcomes of than
-        `tallies`: a database that was lost, or restored from a snapshot, takes nothing away. An object that
-        cannot be read is replaced as a whole."""
+        """Replace the object of the day that `span_us` begins, but for hours of which it has more outcomes
+        than `tallies`: a database that was lost, or restored from a snapshot, takes nothing away. An object
+        that cannot be read is replaced as a whole."""
         name = key(symbol, span_us[0])
         known = self._known(name)
         if known:
