@@ -185,7 +185,7 @@ class AppStack(Stack):
         )
         self._hot_store.grant(self.score_predictions, "scorer")
         self._database.grant(self.score_predictions, "scorer")
-        self._lake.grant_read(self.score_predictions, "models/*", *RECEIPTS)
+        self._lake.grant_read(self.score_predictions, "models/*", *RECEIPTS, TALLIES)
         self._lake.grant_write(self.score_predictions, *RECEIPTS, TALLIES)
         self.report_condition = self._function(
             "report_condition",

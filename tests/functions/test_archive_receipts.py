@@ -156,6 +156,26 @@ def test_a_run_without_time_is_continued(hot: Hot, archive: ReceiptArchive, copy
     ]
 
 
+def test_each_symbol_gets_its_turn_where_time_is_always_short(
+    hot: Hot, archive: ReceiptArchive, copy: ArchiveReceipts, redis_client: redis.Redis
+) -> None:
+    """The first one always has something new, and a call has time for one object."""
+    waiting, writes = "ETHUSDT", Writes()
+    for at_ms in (BLOCK_MS, BLOCK_MS + 1000 * LENGTH_S + 5000):
+        id_ = f"{waiting}-{at_ms}"
+        writes.prediction(replace(prediction(at_ms), id=id_, symbol=waiting))
+        for horizon_s in HORIZONS_S:
+            writes.outcome(replace(outcome(at_ms, horizon_s), id=id_, symbol=waiting))
+    Hot(redis_client).commit(writes, waiting)
+    hot.write(0)
+    for block in range(1, 4):
+        hot.write(block * LENGTH_S + 5)
+        copy([SYMBOL, waiting], iter([60_000, 29_000]).__next__)
+    assert archive.block(Folder.SECONDS, waiting, BLOCK_MS).receipts
+    assert [len(archived(archive, n * LENGTH_S)) for n in range(3)] == [1, 1, 0]
+    assert hot.store.archived_until(SYMBOL).seconds_ms == BLOCK_MS + 2000 * LENGTH_S
+
+
 def test_a_position_that_is_lost_changes_nothing(
     hot: Hot, copy: ArchiveReceipts, redis_client: redis.Redis
 ) -> None:

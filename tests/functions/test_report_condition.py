@@ -27,7 +27,7 @@ from tickcast.functions.mark_repaired import mark_repaired
 from tickcast.functions.report_condition import ReportCondition, Result
 from tickcast.market.condition import ConditionReport, DayCondition
 from tickcast.market.fetch_plan import Window
-from tickcast.market.gaps import UNKNOWN, GapLedger, QuoteGap
+from tickcast.market.gaps import MAX_GAPS, UNKNOWN, GapLedger, QuoteGap
 from tickcast.serving.records import encode
 from tickcast.units import DAY_US, HOUR_US, MINUTE_US
 
@@ -128,6 +128,18 @@ def test_a_gap_is_missing_until_it_is_fetched_and_keeps_its_cause(
     assert day.trades.condition == ("degraded" if withheld else "repaired")
     assert [gap.cause for gap in day.quotes.gaps] == ["reset by peer"]
     assert reporter.day() == replace(day, reported_ms=reporter.now_us // 1000)
+
+
+def test_all_gaps_of_a_full_ledger_outlive_it(reporter: Reporter, ticks: Any) -> None:
+    put_hours(reporter.s3, *ticks)
+    ledger = GapLedger()
+    for n in range(MAX_GAPS):
+        at_us = START_US + n * 1_000_000
+        ledger.missing(10**9 + 100 * n, 10**9 + 100 * n + 9, at_us, at_us + 1000)
+    reporter.set_ledger(ledger)
+    assert reporter.day().trades.missing == 10 * MAX_GAPS
+    reporter.client.delete(keys.gaps(SYMBOL))
+    assert reporter.day().trades.missing == 10 * MAX_GAPS
 
 
 def test_what_has_left_the_ledger_is_missing_only_where_the_history_lacks_it(

@@ -83,6 +83,7 @@ LAKE = {
         ("s3:GetObject", "models/*"),
         ("s3:GetObject", "receipts/*"),
         ("s3:GetObject", "receipts_between/*"),
+        ("s3:GetObject", "tallies/*"),
         ("s3:PutObject", "receipts/*"),
         ("s3:PutObject", "receipts_between/*"),
         ("s3:PutObject", "tallies/*"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,41 @@ def test_days_are_read_together_and_hours_chosen(archive: TallyArchive) -> None:
     )
 
 
+def test_hours_that_the_database_has_lost_stay(archive: TallyArchive) -> None:
+    """Its snapshot was taken in the second hour; then it has a third."""
+    archive.put("BTCUSDT", (DAY, DAY + 2 * HOUR_US), DAY + 7, TALLIES)
+    first, second = (TALLIES[TALLIES["block"] == DAY // HOUR_US + n] for n in range(2))
+    third = second.copy()
+    third["block"] += 1
+    restored = np.concatenate([first, second[: len(second) // 2], third])
+    archive.put("BTCUSDT", (DAY, DAY + 3 * HOUR_US), DAY + 7, restored)
+    whole = np.concatenate([first, second, third])
+    found = archive.read("BTCUSDT", DAY, DAY + DAY_US)
+    assert np.array_equal(found.tallies, whole)
+    emptied = third.copy()
+    emptied["block"] += 1
+    archive.put("BTCUSDT", (DAY, DAY + 4 * HOUR_US), DAY + 3 * HOUR_US, emptied)
+    found = archive.read("BTCUSDT", DAY, DAY + DAY_US)
+    assert np.array_equal(found.tallies, np.concatenate([whole, emptied]))
+    assert (found.first_us, found.until_us) == (DAY + 7, DAY + 4 * HOUR_US)
+
+
+def test_what_stays_of_an_older_release_stays_unknown_and_what_is_damaged_goes(
+    archive: TallyArchive, s3: Any
+) -> None:
+    document = json.loads(gzip.decompress(encode_day("BTCUSDT", (DAY, DAY + HOUR_US), DAY, TALLIES)))
+    del document["columns"]["crps"]
+    s3.put_object(Bucket=BUCKET, Key=NAME, Body=gzip.compress(json.dumps(document).encode()))
+    for _ in range(2):
+        archive.put("BTCUSDT", (DAY, DAY + HOUR_US), DAY, TALLIES[:0])
+    found = archive.read("BTCUSDT", DAY, DAY + DAY_US)
+    assert np.isnan(found.tallies["crps"]).all()
+    assert np.array_equal(found.tallies["count"], TALLIES["count"])
+    s3.put_object(Bucket=BUCKET, Key=NAME, Body=b"damaged")
+    archive.put("BTCUSDT", (DAY, DAY + 2 * HOUR_US), DAY, TALLIES)
+    assert np.array_equal(archive.read("BTCUSDT", DAY, DAY + DAY_US).tallies, TALLIES)
+
+
 @pytest.mark.parametrize("data", [b"x", gzip.compress(b"{}"), gzip.compress(b'{"columns": 1}')])
 def test_a_damaged_object_is_named(data: bytes) -> None:
     with pytest.raises(TallyArchiveError, match=NAME):
@@ -85,3 +121,18 @@ def test_columns_of_different_lengths_are_refused() -> None:
     with pytest.raises(TallyArchiveError, match=NAME):
         decode_day(gzip.compress(json.dumps(document).encode()), NAME)
     assert TALLY.names
+
+
+def test_a_long_span_fits_into_memory(archive: TallyArchive) -> None:
+    """As Python's numbers a hundred days of a busy symbol took 300 MB, and the API's function has 512."""
+    rows = np.resize(TALLIES, 500)
+    for n in range(20):
+        rows["block"] = DAY // HOUR_US + 24 * n
+        archive.put("BTCUSDT", (DAY + n * DAY_US, DAY + (n + 1) * DAY_US), DAY, rows)
+    archive.read("BTCUSDT", DAY, DAY + DAY_US)  # what is imported is not counted
+    tracemalloc.start()
+    found = archive.read("BTCUSDT", DAY, DAY + 20 * DAY_US)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(found.tallies) == 20 * 500
+    assert peak < 3 * found.tallies.nbytes

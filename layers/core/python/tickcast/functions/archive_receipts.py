@@ -44,7 +44,9 @@ class Archived:
 
 
 class ArchiveReceipts:
-    """Of the symbols it is called with: those that are served no more are completed by the calls after."""
+    """Of the symbols it is called with: those that are served no more are completed by the calls after. Where
+    time runs out, the next call begins with the symbol that it ran out on: none waits until its receipts are
+    dropped."""
 
     def __init__(
         self, store: HotStore, archive: ReceiptArchive, clock_ms: Callable[[], float], with_between: bool
@@ -54,12 +56,13 @@ class ArchiveReceipts:
         self._clock_ms = clock_ms
         self._folders = tuple(Folder) if with_between else (Folder.SECONDS,)
         self._known: dict[str, None] = {}
+        self._next: str | None = None
 
     def __call__(self, symbols: Sequence[str], remaining_ms: Callable[[], float]) -> Archived:
         """Raises what Redis raises; any other exception concerns its symbol alone."""
         result = Archived()
         self._known |= dict.fromkeys(symbols)
-        for symbol in list(self._known):
+        for symbol in self._in_turn():
             try:
                 self._copy(symbol, remaining_ms, result)
                 if symbol not in symbols and self._is_over(symbol):
@@ -70,9 +73,16 @@ class ArchiveReceipts:
                 result.failed.append(symbol)
                 result.problems.append(f"receipts of {symbol} are not archived: {describe(error)}")
             if not result.is_complete:
+                self._next = symbol
                 result.problems.append("no time was left to archive all receipts")
                 break
         return result
+
+    def _in_turn(self) -> list[str]:
+        """All symbols; first the one that the previous call had no time for."""
+        symbols = list(self._known)
+        first = symbols.index(self._next) if self._next in symbols else 0
+        return [*symbols[first:], *symbols[:first]]
 
     def _is_over(self, symbol: str) -> bool:
         """Whether nothing came for so long that all has been copied."""

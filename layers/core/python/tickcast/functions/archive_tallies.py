@@ -1,7 +1,8 @@
 """Copy the tallies of whole hours from PostgreSQL, which keeps them for weeks, into the lake.
 
 A day's object is replaced once an hour, and the day before with it for an hour: outcomes may come late. After
-an interruption, however long, all days since the newest one are copied, as far as PostgreSQL has them.
+an interruption, however long, all days since the newest one are copied, as far as PostgreSQL has them. Hours
+that PostgreSQL has lost stay in the lake.
 """
 
 from __future__ import annotations

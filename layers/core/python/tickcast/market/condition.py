@@ -28,7 +28,9 @@ G = TypeVar("G", "DayGap", QuoteGap)
 QUOTED_ENOUGH = 0.999
 # An hour counts from here on: the archive writes a minute after the ticks, and may have to retry.
 ARCHIVED_AFTER_US = 10 * MINUTE_US
-GAPS_KEPT = 100  # of a day, those with the most trades; the totals count all
+# Of a day, those with the most trades. The totals count all, but what is left out is forgotten when the
+# ledger forgets it: so it is more than a ledger holds (`gaps.MAX_GAPS`), of which a day may see several.
+GAPS_KEPT = 500
 QUOTE_GAPS_KEPT = 100
 
 

@@ -105,37 +105,59 @@ class TallyArchive:
         return round(datetime.fromisoformat(date).replace(tzinfo=UTC).timestamp()) * 1_000_000
 
     def put(self, symbol: str, span_us: tuple[int, int], first_us: int, tallies: Tallies) -> None:
-        """Replace the object of the day that `span_us` begins."""
-        body = encode_day(symbol, span_us, first_us, tallies)
+        """Replace the object of the day that `span_us` begins, but for hours of which it has more outcomes
+        than `tallies`: a database that was lost, or restored from a snapshot, takes nothing away. An object
+        that cannot be read is replaced as a whole."""
         name = key(symbol, span_us[0])
+        known = self._known(name)
+        if known:
+            day, before = known
+            tallies = _fullest(before, tallies)
+            first_us = min(first_us, day.first_us)
+            span_us = span_us[0], max(span_us[1], day.until_us)
+        body = encode_day(symbol, span_us, first_us, tallies)
         self._s3.put_object(Bucket=self._bucket, Key=name, Body=body, ContentType="application/gzip")
 
     def read(self, symbol: str, from_us: int, to_us: int) -> ArchivedTallies:
         """The tallies of the hours that begin in [`from_us`, `to_us`). Raises `TallyArchiveError`."""
         days_us = range(from_us // DAY_US * DAY_US, to_us, DAY_US)
         client = self._s3  # made before there are several threads
+        days, found = [], []
         with ThreadPoolExecutor(_READ_AT_ONCE) as pool:
-            bodies = list(pool.map(lambda day_us: self._get(client, key(symbol, day_us)), days_us))
-        found = [
-            decode_day(data, key(symbol, day_us))
-            for day_us, data in zip(days_us, bodies, strict=True)
-            if data is not None
-        ]
-        if not found:
+            for name, data in pool.map(lambda day_us: self._get(client, key(symbol, day_us)), days_us):
+                if data is None:
+                    continue
+                day, tallies = decode_day(data, name)
+                day.columns.clear()  # Python's numbers take ten times as much memory
+                begin_us = tallies["block"] * HOUR_US
+                found.append(tallies[(begin_us >= from_us) & (begin_us < to_us)])
+                days.append(day)
+        if not days:
             return ArchivedTallies(NO_TALLIES, None, None)
-        tallies = np.concatenate([each for _, each in found])
-        begin_us = tallies["block"] * HOUR_US
-        days = [day for day, _ in found]
-        return ArchivedTallies(
-            tallies[(begin_us >= from_us) & (begin_us < to_us)], days[0].first_us, days[-1].until_us
-        )
+        return ArchivedTallies(np.concatenate(found), days[0].first_us, days[-1].until_us)
 
-    def _get(self, client: Any, name: str) -> bytes | None:
+    def _known(self, name: str) -> tuple[TallyDay, Tallies] | None:
+        _, data = self._get(self._s3, name)
+        try:
+            return None if data is None else decode_day(data, name)
+        except TallyArchiveError:
+            return None
+
+    def _get(self, client: Any, name: str) -> tuple[str, bytes | None]:
         from botocore.exceptions import ClientError
 
         try:
-            return bytes(client.get_object(Bucket=self._bucket, Key=name)["Body"].read())
+            return name, bytes(client.get_object(Bucket=self._bucket, Key=name)["Body"].read())
         except ClientError as error:
             if error.response["Error"]["Code"] in _GONE:
-                return None
+                return name, None
             raise
+
+
+def _fullest(before: Tallies, now: Tallies) -> Tallies:
+    """The tallies of each hour from where it has more outcomes, where as many from `now`."""
+    parts = []
+    for block in np.union1d(before["block"], now["block"]):
+        old, new = before[before["block"] == block], now[now["block"] == block]
+        parts.append(old if old["count"].sum() > new["count"].sum() else new)
+    return np.concatenate(parts) if parts else now
