@@ -101,7 +101,7 @@ def test_the_release_before_still_tallies_and_rows_of_it_stay(owner: Any) -> Non
         next(database.MIGRATIONS.glob(name)).read_text("utf-8").partition("-- migrate:down")
         for name in ("*_regimes_and_the_scaled_line.sql", "*_earnings.sql")
     ]
-    # 11 of the key and of counts, then the sums in their order there: squared error 11, move 12, …, hindsight 20.
+    # Key and counts, then its sums in their order: squared error 11, squared move 12, …, hindsight 20.
     tally = (
         "insert into tickcast.tallies select 'X', {}, 1, 'm', true, false, '', 3, {}, {}, 5, 4, 3, 2.5, 1, "
         "11, 12, 13, 14, 15, 16, 17, 18, 19, 20"
