@@ -1,5 +1,8 @@
 -- migrate:up
 
+-- First, as `add_day` takes it: else a run of the scorer that adds a day and this might wait for each other.
+select pg_advisory_xact_lock(hashtextextended('tickcast.days', 0));
+
 -- What acting on a forecast costs. Outcomes of earlier releases lack it, and are left out of earnings.
 alter table tickcast.outcomes
     add column fee_bp double precision,

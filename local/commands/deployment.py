@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
+from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from cdk.config import load
@@ -134,7 +135,7 @@ def in_aws(environment: str, region: str | None = None) -> Deployment:
     configuration unless another one is given: where the shell points does not matter. Raises
     `DeploymentNotFound`, and `ConfigError` for a configuration that cannot be used."""
     region = region or load(environment).region
-    client, stack = partial(boto3.client, region_name=region), f"tickcast-{environment}-app"
+    client, stack = partial(_client_in, region), f"tickcast-{environment}-app"
     elsewhere = ", ".join(aws_access.endpoints(os.environ))
     title = f"AWS, {environment}" + (f" ({elsewhere})" if elsewhere else "")
     try:
@@ -148,6 +149,15 @@ def in_aws(environment: str, region: str | None = None) -> Deployment:
             f"stack {stack} not found in {region} with these AWS credentials: set credentials of its "
             f"account, or deploy it: make deploy ENV={environment}{f' ({note})' if note else ''}"
         ) from None
+
+
+def _client_in(region: str, service: str) -> Any:
+    """A client of AWS's `service`. One of Lambda waits as long as a function may run, and asks once: a model
+    that is imported takes minutes, and each further request would import it again."""
+    if service != "lambda":
+        return boto3.client(service, region_name=region)
+    once = Config(read_timeout=cloud.LONGEST_S, tcp_keepalive=True, retries={"total_max_attempts": 1})
+    return boto3.client(service, region_name=region, config=once)
 
 
 def existing(aws: str) -> Deployment:

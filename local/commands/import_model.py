@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
 from local.commands import deployment
@@ -58,12 +59,13 @@ def run(given: argparse.Namespace) -> ExitStatus:
         deployment.existing(deployment.aws_environment(given)),
         progress.wide_console(stderr=True),
     )
-    console.print(f"import-model: {submitted.description['name']} as {submitted.model_id}, {there.title}")
+    about = f"import-model: {submitted.description['name']} as {submitted.model_id}, {there.title}"
+    console.print(about, markup=False)
     found = submit(there, submitted)
     if found["imported"]:
         console.print(table(found["card"]))
     for line in lines(found):
-        console.print(line)
+        console.print(line, markup=False)
     print_last_line({name: value for name, value in found.items() if name != "card"})
     return passed(found["imported"])
 
@@ -124,7 +126,7 @@ def submit(there: Deployment, submitted: Submission) -> dict[str, Any]:
 def table(card: dict[str, Any]) -> Table:
     """What the import found of a model, by horizon."""
     shown = Table(
-        title=f"{card['imported']['name']}, on rows that it was not trained on", title_justify="left"
+        title=f"{escape(card['imported']['name'])}, on rows that it was not trained on", title_justify="left"
     )
     for name in ("horizon", "skill", "direction", "interval, σ√h", "direction slope"):
         shown.add_column(name, justify="right")

@@ -34,7 +34,7 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 _CDK = ROOT / "node_modules" / ".bin" / "cdk"
 _APP_STACK = "tickcast-local-app"
 _DEPLOY_S = 300
-_TRAINING_S = 900  # Lambda's own limit
+LONGEST_S = 900  # that a function may run: Lambda's own limit
 _PYTHON_SETTINGS = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")
 
 
@@ -49,7 +49,7 @@ def client_of(endpoint_url: str, service: str) -> Any:
         config=Config(
             proxies={},
             connect_timeout=5,
-            read_timeout=_TRAINING_S,
+            read_timeout=LONGEST_S,
             retries={"total_max_attempts": 1},
             s3={"addressing_style": "path"},
         ),

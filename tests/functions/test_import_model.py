@@ -96,6 +96,21 @@ def test_an_imported_model_runs_in_shadow_before_the_gate_may_promote_it(
     move_bp = watcher.challenger.paths([BTC] * 2, np.ones((2, len(FEATURE_NAMES))))[0]
     assert move_bp.shape == (2, len(PATH_S)) and (move_bp > 0).all()
 
+    # Asked for again, it is imported again; no other model is replaced, nor the active one.
+    assert import_("m2", GOOD)["challenger"] == "m2"
+    with pytest.raises(RequestError, match="there is a model m1 already"):
+        import_("m1", GOOD)
+    trained = model_registry.card_document(s3, BUCKET, "m1") | {"model_id": "m0", "imported": None}
+    model_registry.save_document(s3, BUCKET, b"trained here", trained)
+    with pytest.raises(RequestError, match="there is a model m0 already"):
+        import_("m0", GOOD)
+
+    # A better one takes its place in shadow, and its card does not say that it runs there.
+    assert import_("m4", GOOD + 0.01)["challenger"] == "m4"
+    displaced = model_registry.read_card(s3, BUCKET, "m2").gate
+    assert displaced and displaced.passed and "in shadow" not in displaced.sentence
+    assert import_("m2", GOOD)["challenger"] == "m2"
+
     # One that is worse than no change changes nothing.
     bad = import_("m3", -GOOD)
     assert (bad["in_force"], bad["challenger"]) == ("m1", "m2")

@@ -95,6 +95,50 @@ def test_outcomes_of_the_release_before_stay_and_are_not_counted(owner: Any) -> 
         assert len(owner.execute(kept).fetchall()) == 2
 
 
+def test_the_release_before_still_tallies_and_rows_of_it_stay(owner: Any) -> None:
+    """Functions of that release name no columns when they tally: what they write has to stay in its place."""
+    texts = [
+        next(database.MIGRATIONS.glob(name)).read_text("utf-8").partition("-- migrate:down")
+        for name in ("*_regimes_and_the_scaled_line.sql", "*_earnings.sql")
+    ]
+    # Key and counts, then its sums in their order: squared error 11, squared move 12, …, hindsight 20.
+    tally = (
+        "insert into tickcast.tallies select 'X', {}, 1, 'm', true, false, '', 3, {}, {}, 5, 4, 3, 2.5, 1, "
+        "11, 12, 13, 14, 15, 16, 17, 18, 19, 20"
+    )
+    outcome = (
+        "insert into tickcast.outcomes (symbol, target_us, horizon_s, predicted_us, source, model_id, "
+        "basis_price, outcome_price, delivered_price, move_bp, abstains) "
+        "values ('X', {}, 1, {}, 'model', 'm', 100, 101, 100, 100, false)"
+    )
+    with owner.transaction(force_rollback=True):
+        for _, _, down in reversed(texts):
+            owner.execute(down)
+        owner.execute("select tickcast.add_day(%s)", (DAY,))
+        owner.execute(tally.format(DAY, DAY, DAY))
+        owner.execute(outcome.format(DAY, DAY - 1))
+        for up, _, _ in texts:
+            owner.execute(up)
+        later = DAY + MINUTE_US
+        owner.execute(tally.format(later, later, later))
+        owner.execute(outcome.format(later, later - 1))
+        part = owner.execute("select to_regclass('tickcast.earnings_20250801') is not null").fetchone()
+        assert part == (True,)
+        store = ScoreStore(owner)
+        found = store.tallies("X", DAY, DAY + 2 * MINUTE_US, MINUTE_US)
+        assert found["count"].tolist() == [5, 5]
+        names = ("squared_error", "squared_move", "crps", "crps_of_no_change", "hindsight_squared_move")
+        assert [found[name].tolist() for name in names] == [[each] * 2 for each in (11, 12, 15, 16, 20)]
+        for name in ("squared_line", "line_move", "line_squared_error", "line_squared_move"):
+            assert found[name].tolist() == [0, 0]
+        assert not len(store.regimes("X", DAY, DAY + 2 * MINUTE_US, MINUTE_US))
+        assert not len(store.earned("X", DAY, DAY + 2 * MINUTE_US, MINUTE_US))
+        for _, _, down in reversed(texts):
+            owner.execute(down)
+        sums = "select squared_imbalance, crps from tickcast.tallies order by minute_us"
+        assert owner.execute(sums).fetchall() == [(13, 15), (13, 15)]
+
+
 def test_a_failed_migration_says_why(owner: Any, postgres_port: int, tmp_path: Any, monkeypatch: Any) -> None:
     (tmp_path / "20990101000000_wrong.sql").write_text(
         "-- migrate:up\nselect nonsense;\n-- migrate:down\n", "utf-8"

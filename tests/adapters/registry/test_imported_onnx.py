@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.fixtures.imported import description, linear
 from tests.model.test_network import random_features
-from tickcast.adapters.registry import imported_onnx
+from tickcast.adapters.registry import imported_onnx, onnx_model
 from tickcast.adapters.registry.imported_onnx import FlatHead, completed
 from tickcast.adapters.registry.onnx_model import OnnxModel, export, row_by_row
 from tickcast.features.vector import FEATURE_NAMES, Floats
@@ -123,6 +123,89 @@ def with_weights_elsewhere() -> bytes:
     return changed
 
 
+def with_sparse_weights(location: str | None = None) -> bytes:
+    """Half of them; the file that `location` names has the values, if it is given."""
+    model = onnx.load_model_from_string(linear(WEIGHTS))
+    (dense,) = model.graph.initializer
+    values = numpy_helper.from_array(WEIGHTS[:, 0].astype(np.float32), dense.name)
+    if location:
+        values.ClearField("raw_data")
+        values.data_location = TensorProto.EXTERNAL
+        values.external_data.add(key="location", value=location)
+    places_of = numpy_helper.from_array(np.array([0, 4]), "places")
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places_of, [2, 4]))
+    del model.graph.initializer[:]
+    changed: bytes = model.SerializeToString()
+    return changed
+
+
+def with_constant(**value: Any) -> bytes:
+    """Its weights a node's attribute."""
+    model = onnx.load_model_from_string(linear(WEIGHTS))
+    del model.graph.initializer[:]
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["weights"], **value))
+    changed: bytes = model.SerializeToString()
+    return changed
+
+
+def sparse_constant() -> bytes:
+    model = onnx.load_model_from_string(with_sparse_weights("secrets.bin"))
+    return with_constant(sparse_value=model.graph.sparse_initializer[0])
+
+
+def of_functions(*, depth: int, itself: bool = False) -> bytes:
+    """Each function uses the one before twice, or the last one itself."""
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("mine", 1)]
+    functions = [
+        helper.make_function("mine", "f0", ["a"], ["c"], [helper.make_node("Neg", ["a"], ["c"])], opsets)
+    ]
+    for n in range(1, depth):
+        used = f"f{n if itself else n - 1}"
+        nodes = [helper.make_node(used, [a], [b], domain="mine") for a, b in (("a", "b"), ("b", "c"))]
+        functions.append(helper.make_function("mine", f"f{n}", ["a"], ["c"], nodes, opsets))
+    last = helper.make_node(f"f{depth - 1}", ["y"], ["z"], domain="mine")
+    model = onnx.load_model_from_string(linear(WEIGHTS, nodes=[last], domain="mine"))
+    model.functions.extend(functions)
+    model.ir_version = 8
+    changed: bytes = model.SerializeToString()
+    return changed
+
+
+def endless() -> bytes:
+    """A loop that counts to 2^63."""
+    values = [helper.make_tensor_value_info("n", TensorProto.INT64, [])]
+    values += [helper.make_tensor_value_info("go", TensorProto.BOOL, [])]
+    values += [helper.make_tensor_value_info("a", TensorProto.FLOAT, ["rows", 4])]
+    ends = [helper.make_tensor_value_info("on", TensorProto.BOOL, [])]
+    ends += [helper.make_tensor_value_info("b", TensorProto.FLOAT, ["rows", 4])]
+    steps = [helper.make_node("Identity", [a], [b]) for a, b in (("go", "on"), ("a", "b"))]
+    body = helper.make_graph(steps, "body", values, ends)
+    most = numpy_helper.from_array(np.array(2**63 - 1))
+    return linear(
+        WEIGHTS,
+        nodes=[
+            helper.make_node("Constant", [], ["most"], value=most),
+            helper.make_node("Loop", ["most", "", "y"], ["z"], body=body),
+        ],
+    )
+
+
+def test_functions_of_a_file_and_files_of_older_tools_are_taken() -> None:
+    plain = run(linear(WEIGHTS))[0]
+    assert run(of_functions(depth=3))[0] == pytest.approx(plain, rel=1e-5, abs=1e-6)
+    older = onnx.load_model_from_string(linear(WEIGHTS))
+    older.ir_version = 3
+    older.graph.input.append(helper.make_tensor_value_info("weights", TensorProto.FLOAT, [2, 4]))
+    assert run(older.SerializeToString())[0] == pytest.approx(plain, rel=1e-5, abs=1e-6)
+
+
+def test_many_rows_are_run_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = run(linear(WEIGHTS))
+    monkeypatch.setattr(onnx_model, "BATCH_ROWS", 7)
+    for some, all_ in zip(run(linear(WEIGHTS)), together, strict=True):
+        assert some == pytest.approx(all_, rel=1e-5, abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("files", "fields", "named"),
     [
@@ -151,6 +234,12 @@ def with_weights_elsewhere() -> bytes:
             "2 files: output path is of one file",
         ),
         ([with_weights_elsewhere()], {}, "the weights weights lie in another file"),
+        ([with_sparse_weights("secrets.bin")], {}, "the weights weights are sparse"),
+        ([with_sparse_weights()], {}, "the weights weights are sparse"),
+        ([sparse_constant()], {}, "the weights weights are sparse"),
+        ([of_functions(depth=60)], {}, "it has more than 20,000 nodes, functions put in place"),
+        ([of_functions(depth=2, itself=True)], {}, "the function f1 uses itself"),
+        ([endless()], {}, "it has the operator Loop, which need not come to an end"),
         (
             [linear(WEIGHTS, nodes=[helper.make_node("Magic", ["y"], ["z"], domain="mine")], domain="mine")],
             {},

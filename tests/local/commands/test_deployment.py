@@ -83,6 +83,17 @@ def test_one_of_several_systems_has_to_be_stopped() -> None:
         deployment.existing("")
 
 
+def test_a_function_in_aws_is_waited_for_and_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setattr(cloud, "outputs_of", lambda client, *stack: OUTPUTS)
+    there = deployment.in_aws("prod", "eu-west-1")
+    assert there.functions.meta.config.read_timeout == 900
+    assert there.functions.meta.config.retries["total_max_attempts"] == 1
+    assert there.functions.meta.region_name == there.s3.meta.region_name == "eu-west-1"
+    assert there.s3.meta.config.retries is None or "total_max_attempts" not in there.s3.meta.config.retries
+
+
 def test_a_deployment_in_aws_is_found_by_its_stack(clients: Any) -> None:
     there = deployment.existing("dev")
     assert (there.title, there.outputs["stack"]) == ("AWS, dev", "tickcast-dev-app")

@@ -149,6 +149,19 @@ def test_figures_are_shown_by_horizon() -> None:
     assert import_model.lines({"imported": False, "why": "it is slow"}) == ["Not imported: it is slow."]
 
 
+def test_a_name_is_shown_as_it_is(
+    s3: Any, file: Path, card: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "mine [/b] [red]"
+    card.write_text(json.dumps(document(name=name)), "utf-8")
+    answer = found()
+    answer["card"]["imported"]["name"] = name
+    there = deployment_with(s3, Functions(answer))
+    monkeypatch.setattr(import_model.deployment, "existing", lambda aws: there)
+    import_model.run(argparse.Namespace(file=[file], card=card, aws=""))
+    assert capsys.readouterr().err.count(name) == 2
+
+
 def test_the_arguments_are_those_of_make(file: Path, card: Path) -> None:
     parser = argparse.ArgumentParser()
     import_model.add_arguments(parser)

@@ -113,7 +113,8 @@ def evaluate_model(
     for each in challengers.values():
         is_best = each.model_id == answer["promote"]
         found = judged[each.model_id]
-        words = _shadow_first_sentence(found.decision) if shadow_first else ""
+        is_first = shadow_first and each.model_id == model_id
+        words = _shadow_first_sentence(found.decision) if is_first else ""
         record = _record(found, champion, is_best, now, is_held=is_held, words=words)
         # A model that passed but was not the best, or no longer passes, is not proven.
         provisional = record.provisional or not is_best

@@ -19,13 +19,14 @@ import msgspec
 import numpy as np
 import psycopg
 
+from tickcast.adapters.lake.objects import first_key
 from tickcast.adapters.postgres import training_rows
 from tickcast.adapters.postgres.training_rows import RowCount
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.imported_onnx import FlatHead, completed
 from tickcast.adapters.registry.model_description import Description, description_from
 from tickcast.adapters.registry.onnx_model import OnnxModel
-from tickcast.adapters.registry.pointer import is_model_id
+from tickcast.adapters.registry.pointer import Pointer, is_model_id
 from tickcast.evaluation import drift
 from tickcast.evaluation.backtest import point_scores
 from tickcast.evaluation.baselines import fit_line, fit_scaled_line
@@ -75,6 +76,8 @@ def import_model(
         raise RequestError(f"import: {error}") from None
     if not is_model_id(request.model_id):
         raise RequestError(f"import: model_id is {request.model_id!r}, which names no model")
+    parent = model_registry.active_model(s3, bucket)
+    _refuse_taken(s3, bucket, request.model_id, parent)
     try:
         description = description_from(request.description, round(now.timestamp() * SECOND_US))
         files = [_staged(s3, bucket, staged_key(request.model_id, n)) for n in range(request.files)]
@@ -86,7 +89,6 @@ def import_model(
         card = _card(request.model_id, description, run, checks, found, markets, now)
     except ModelError as error:
         return {"imported": False, "model_id": request.model_id, "why": str(error)}
-    parent = model_registry.active_model(s3, bucket)
     card = msgspec.structs.replace(card, parent=parent.model_id if parent else None)
     model_registry.save(s3, bucket, onnx_file, card)
     decision = evaluate_model(
@@ -104,6 +106,16 @@ def import_model(
             name: decision[name] for name in ("model_id", "reasons", "sentence", "seconds", "rows", "figures")
         },
     }
+
+
+def _refuse_taken(s3: Any, bucket: str, model_id: str, active: Pointer | None) -> None:
+    """Raises `RequestError` where the import would take the place of another model, or of the active one. A
+    repeated request takes its own."""
+    is_active = active is not None and active.model_id == model_id
+    if not is_active and first_key(s3, bucket, f"models/{model_id}/card.json") is None:
+        return
+    if is_active or model_registry.read_card(s3, bucket, model_id).imported is None:
+        raise RequestError(f"import: there is a model {model_id} already: import it under another model_id")
 
 
 def _staged(s3: Any, bucket: str, key: str) -> bytes:

@@ -22,8 +22,10 @@ from tickcast.model.imported import SWAPPED, completion
 from tickcast.model.network import SIGMA, places
 
 MOST_BYTES = 4_000_000  # of all files together: serving loads it within one prediction
+MOST_NODES = 20_000  # once functions are put in place: each may use others twice, and so on
 LEAST_OPSET = 8  # since 7 shapes are broadcast as the nodes around it expect
 _DOMAINS = ("", "ai.onnx.ml")  # that onnxruntime has without further libraries
+_ENDLESS = ("Loop",)  # serving waits for it: one that ends on some rows may not on others
 _PROBED_ROWS = 3
 _PATH_OUTPUTS = ("move_bp", "scale_bp", "p_flat")
 
@@ -65,9 +67,11 @@ def _read(data: bytes, name: str) -> Any:
     try:
         model = onnx.load_model_from_string(data)
         _refuse_other_files(model)
+        _refuse_growth(model)
         onnx.checker.check_model(model)
         if len(model.functions):
             model = inliner.inline_local_functions(model)
+            _refuse_other_files(model)  # which attributes of functions have by default
     except Exception as error:  # protobuf's and onnx's own classes, with no common base
         raise ModelError(f"{name} is no ONNX model: {str(error).strip()[:300]}") from None
     for problem in _problems(model):
@@ -83,6 +87,29 @@ def _refuse_other_files(model: Any) -> None:
         for tensor in _tensors(part):
             if tensor.data_location == TensorProto.EXTERNAL or len(tensor.external_data):
                 raise ValueError(f"the weights {tensor.name} lie in another file: save the model as one")
+        for sparse in _sparse_tensors(part):  # of two tensors each, in memory as large as they say
+            raise ValueError(f"the weights {sparse.values.name} are sparse: save them as all others are")
+
+
+def _refuse_growth(model: Any) -> None:
+    """Raises ValueError where the model's own functions, put in place, would become too many nodes."""
+    functions = {(each.domain, each.name, each.overload): each for each in model.functions}
+    sizes: dict[tuple[str, str, str], int] = {}
+
+    def size(graph: Any, within: frozenset[tuple[str, str, str]]) -> int:
+        nodes = 0
+        for node in _nodes(graph):
+            name = (node.domain, node.op_type, node.overload)
+            if name in within:
+                raise ValueError(f"the function {node.op_type} uses itself")
+            if name in functions and name not in sizes:
+                sizes[name] = size(functions[name], within | {name})
+            nodes += sizes.get(name, 1)
+            if nodes > MOST_NODES:
+                raise ValueError(f"it has more than {MOST_NODES:,} nodes, functions put in place")
+        return nodes
+
+    size(model.graph, frozenset())
 
 
 def _problems(model: Any) -> Iterator[str]:
@@ -92,6 +119,8 @@ def _problems(model: Any) -> Iterator[str]:
     for node in _nodes(model.graph):
         if _domain(node) not in _DOMAINS:
             yield f"it has the operator {node.domain}.{node.op_type}, which onnxruntime alone does not know"
+        if node.op_type in _ENDLESS:
+            yield f"it has the operator {node.op_type}, which need not come to an end: export it unrolled"
     yield from _problems_of_interface(model.graph)
 
 
@@ -139,6 +168,15 @@ def _tensors(graph: Any) -> Iterator[Any]:
         for node in each.node:
             for attribute in node.attribute:
                 yield from (*([attribute.t] if attribute.HasField("t") else []), *attribute.tensors)
+
+
+def _sparse_tensors(graph: Any) -> Iterator[Any]:
+    for each in _graphs(graph):
+        yield from getattr(each, "sparse_initializer", ())
+        for node in each.node:
+            for attribute in node.attribute:
+                yield from [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+                yield from attribute.sparse_tensors
 
 
 def _width(value: Any) -> int | None:
@@ -232,7 +270,7 @@ def _joined(models: Sequence[Any], description: Description, flat: FlatHead) -> 
     model = helper.make_model(
         graph,
         opset_imports=[helper.make_opsetid(*each) for each in _opsets(parts).items()],
-        ir_version=max(part.ir_version for part in parts),
+        ir_version=max(4, *(part.ir_version for part in parts)),  # before that, weights had to be inputs
         producer_name="tickcast",
     )
     try:

@@ -17,6 +17,7 @@ from tickcast.model.forecast import PATH_S, ModelError, RunModel
 from tickcast.model.network import DAMPED_WITHIN, DAMPING, HAS_QUOTES, SIGMA, Inputs, Network, places
 
 OPSET = 17
+BATCH_ROWS = 8192  # at once: a wide layer of an imported model takes megabytes for so many
 _IR_VERSION = 9
 _OUTPUTS = ("move_bp", "scale_bp", "p_flat")
 # Operator, inputs, output: `Network.forward`, after each part's features were picked.
@@ -149,6 +150,13 @@ class OnnxModel:
             raise ModelError(f"the model forecasts {', '.join(other)} instants, this code {len(PATH_S)}")
 
     def __call__(self, features: Floats) -> tuple[Floats, Floats, Floats]:
+        if len(features) <= BATCH_ROWS:
+            return self._run(features)
+        batches = [self._run(features[at : at + BATCH_ROWS]) for at in range(0, len(features), BATCH_ROWS)]
+        move_bp, scale_bp, p_flat = (np.concatenate(column) for column in zip(*batches, strict=True))
+        return move_bp, scale_bp, p_flat
+
+    def _run(self, features: Floats) -> tuple[Floats, Floats, Floats]:
         move_bp, scale_bp, p_flat = self._session.run(_OUTPUTS, {"features": features.astype(np.float32)})
         return move_bp.astype(float), scale_bp.astype(float), p_flat.astype(float)
 
