@@ -157,7 +157,7 @@ def test_a_name_is_shown_as_it_is(
     answer = found()
     answer["card"]["imported"]["name"] = name
     there = deployment_with(s3, Functions(answer))
-    monkeypatch.setattr(import_model.deployment, "existing", lambda aws: there)
+    monkeypatch.setattr("local.commands.deployment.existing", lambda aws: there)
     import_model.run(argparse.Namespace(file=[file], card=card, aws=""))
     assert capsys.readouterr().err.count(name) == 2
 
