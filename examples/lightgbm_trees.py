@@ -1,5 +1,6 @@
 """A model of LightGBM's: gradient-boosted trees, a file for each horizon.
 
+make backfill DAYS=1
 make export FROM=2026-11-26T08:00 OUT=out/rows
 .venv/bin/python examples/lightgbm_trees.py out/rows out/trees
 make import-model FILE="out/trees/*.onnx" CARD=out/trees/card.json

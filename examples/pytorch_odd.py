@@ -1,5 +1,6 @@
 """A model of PyTorch's: an odd network, f(-x) = -f(x) by construction, exported as one file.
 
+make backfill DAYS=1
 make export FROM=2026-11-26T08:00 OUT=out/rows
 .venv/bin/python examples/pytorch_odd.py out/rows out/odd
 make import-model FILE=out/odd/model.onnx CARD=out/odd/card.json

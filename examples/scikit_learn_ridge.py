@@ -1,5 +1,6 @@
 """A model of scikit-learn's: a ridge regression on six inputs, all horizons in one file.
 
+    make backfill DAYS=1
     make export FROM=2026-11-26T08:00 OUT=out/rows
     .venv/bin/python examples/scikit_learn_ridge.py out/rows out/ridge
     make import-model FILE=out/ridge/model.onnx CARD=out/ridge/card.json

@@ -38,6 +38,10 @@ class DeploymentNotFound(RuntimeError):
     says which, and what to do."""
 
 
+class StillStarting(DeploymentNotFound):
+    """The system that runs here soon, but not yet."""
+
+
 @dataclass(frozen=True)
 class Deployment:
     """The outputs of a deployed app stack, and clients of the AWS, real or emulated, that it is in."""
@@ -79,12 +83,15 @@ def aws_environment(given: argparse.Namespace) -> str:
 
 def running() -> dict[str, str]:
     """The API addresses of the systems that run in this checkout, by their titles. Raises
-    `DeploymentNotFound` when there is none."""
+    `DeploymentNotFound` when there is none, `StillStarting` when one is about to run."""
     found = {}
     for path in sorted(state_folder.LOCAL.glob("*/system.json")):
         if not StateFolder(path.parent.name).is_abandoned():
             about = json.loads(path.read_text("utf-8"))
             found[f"the system {path.parent.name} (feed: {about['feed']})"] = about["api_url"]
+    locks = state_folder.LOCAL.glob("*/lock")
+    if not found and any(not StateFolder(path.parent.name).is_abandoned() for path in locks):
+        raise StillStarting("a system is starting in this checkout: try again once it runs")
     if not found:
         raise DeploymentNotFound(
             "no system is running in this checkout: start one with `make run`, or name one in AWS "
@@ -172,6 +179,8 @@ def existing_or_started(aws: str, options: Callable[[], Options], progress: Prog
     stopped when the context is left."""
     try:
         found = existing(aws)
+    except StillStarting:
+        raise
     except DeploymentNotFound:
         if aws:
             raise

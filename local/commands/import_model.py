@@ -155,8 +155,9 @@ def lines(found: dict[str, Any]) -> list[str]:
     reported = [f"It is {measured}. {found['sentence']}"]
     if found["challenger"] == model_id:
         reported.append(
-            f"It runs in the shadow of {found['in_force']} within 5 s: /accuracy has its live scores. "
-            "The gate decides again with the next challenger (every night, or `make retrain`)."
+            f"It runs in the shadow of {found['in_force']} within 5 s: receipts carry its forecasts. "
+            "The gate decides again, by live outcomes too, with the next challenger (by schedule, or "
+            "`make retrain`)."
         )
     elif found["status"] == "outdated":
         reported.append("The champion changed meanwhile: import it again.")

@@ -195,7 +195,7 @@ def advice(there: Deployment, change: Change, aws: str) -> list[str]:
     for symbol, seconds in change.added.items():
         if seconds is not None:
             lines.append(
-                f"{symbol} is fed and predicted after {seconds:g} s. History follows in the night, or now by "
+                f"{symbol} is fed and predicted after {seconds:g} s. History follows by schedule, or now by "
                 f"`make backfill SYMBOL={symbol} DAYS=7{where}`; the next training includes it."
             )
     if change.missing:

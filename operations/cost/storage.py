@@ -51,12 +51,12 @@ def storage_table(inventory: Inventory, load: Load) -> str:
 
 
 def sentence(inventory: Inventory) -> str:
-    """What two busy symbols take."""
+    """What two busy symbols take, whatever the load that is asked for."""
     sizes = busy(inventory)
     ends = ", which fits" if _storage_gb(sizes) <= inventory.database_gb else ""
     return (
-        f"Two busy symbols ({BUSY_TICKS_PER_S} ticks a second each) take {day_gb(sizes):.2f} GB a day and "
-        f"{year_gb(sizes):.1f} GB after a year; {inventory.database_gb} GB are configured{ends}."
+        f"For comparison: two busy symbols ({BUSY_TICKS_PER_S} ticks a second each) take "
+        f"{day_gb(sizes):.2f} GB a day and {year_gb(sizes):.1f} GB after a year; {inventory.database_gb} GB are configured{ends}."
     )
 
 

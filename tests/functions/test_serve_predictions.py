@@ -738,7 +738,7 @@ def test_an_instant_may_be_a_date_or_milliseconds(store: HotStore, api: Api, ins
         (HISTORY, "BTCUSDT", {"cursor": "x"}, 400, "cursor", "should be taken from `next`"),
         (ACCURACY, "BTCUSDT", {"horizon": "2"}, 400, "horizon", "horizon; known are from, to"),
         ("/accuracy/{symbol}", "DOGEUSDT", {}, 404, "symbol", "'DOGEUSDT' is not served"),
-        ("/data/{symbol}", "BTCUSDT", {"days": "0"}, 400, "days", "days is '0', it should be 1 to 400"),
+        ("/data/{symbol}", "BTCUSDT", {"days": "0"}, 400, "days", "'0', it should be 1 to 400 days"),
         ("/data/{symbol}", "DOGEUSDT", {}, 404, "symbol", "'DOGEUSDT' is not served"),
         ("/models", None, {"a": "1"}, 400, "a", "a; this path takes none"),
         ("/health", None, {"a": "1"}, 400, "a", "a; this path takes none"),

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from cdk.config import ConfigError
 from local.commands import deployment
-from local.commands.deployment import DeploymentNotFound
+from local.commands.deployment import DeploymentNotFound, StillStarting
 from local.system import cloud, state_folder
 from local.system.options import Options, OptionsError
 from local.system.progress import Progress
@@ -72,6 +72,21 @@ def test_a_running_system_is_found_and_a_killed_one_is_not(clients: Any) -> None
     state.about.write_text("{}")  # as a killed run leaves it: the lock is free
     with pytest.raises(DeploymentNotFound, match="no system is running .* `make run`"):
         deployment.running()
+
+
+def test_a_system_that_is_starting_is_not_started_again() -> None:
+    state, quiet = StateFolder("sim"), Progress(Console(quiet=True))
+    state.open()
+    try:
+        with pytest.raises(StillStarting, match="is starting in this checkout"):
+            deployment.running()
+        with (
+            pytest.raises(StillStarting),
+            deployment.existing_or_started("", lambda: pytest.fail("another is started"), quiet),
+        ):
+            pass
+    finally:
+        state.close()
 
 
 def test_one_of_several_systems_has_to_be_stopped() -> None:

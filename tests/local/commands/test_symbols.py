@@ -87,7 +87,7 @@ def test_a_deployment_of_an_older_version_is_named(there: Deployment) -> None:
 
 def test_more_than_the_cache_holds_is_refused_by_the_settings_name(there: Deployment) -> None:
     many = tuple(f"S{n}USDT" for n in range(5))
-    with pytest.raises(SymbolRefused, match=r"7 symbols need 294 MB .* take a larger aws.cache.node_type"):
+    with pytest.raises(SymbolRefused, match=r"7 symbols need 301 MB .* take a larger aws.cache.node_type"):
         check(there, Request(add=many), "dev")
 
 

@@ -99,7 +99,7 @@ def test_the_document_has_the_table_of_two_busy_symbols(prod: Inventory) -> None
 def test_the_command_prints_the_tables(estimates: dict[str, Estimate]) -> None:
     text = command.text(estimates["prod"])
     assert storage.storage_table(estimates["prod"].inventory, estimates["prod"].load) in text
-    assert "Two busy symbols (200 ticks a second each) take" in text
+    assert "For comparison: two busy symbols (200 ticks a second each) take" in text
 
 
 def test_the_sums_are_those_of_the_tables() -> None:

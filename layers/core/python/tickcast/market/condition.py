@@ -265,6 +265,8 @@ def _quotes(
     elif share < QUOTED_ENOUGH:
         condition = "degraded"
         reasons.append(f"quotes in {100 * share:.2f} % of the seconds")
+    elif coverage is not None and coverage < QUOTED_ENOUGH:
+        reasons.append(f"quotes in {100 * share:.2f} % of the seconds, with the hours not derived yet")
     rows = sum(facts.derived[hour].quote_rows for hour in expected if hour in facts.derived)
     kept = sorted(sorted(gaps, key=lambda gap: gap.from_us - gap.to_us)[:QUOTE_GAPS_KEPT], key=_begins)
     rounded = None if coverage is None else round(coverage, 6)

@@ -130,7 +130,9 @@ class AccuracyQuery(Query, frozen=True, kw_only=True):
 
 
 class DataQuery(Query, frozen=True, kw_only=True):
-    days: Annotated[int, Meta(ge=1, le=DAYS_MAX, description=_DAYS)] = DAYS_DEFAULT
+    days: Annotated[
+        int, Meta(ge=1, le=DAYS_MAX, description=_DAYS, extra={"expected": f"1 to {DAYS_MAX} days"})
+    ] = DAYS_DEFAULT
 
 
 Q = TypeVar("Q", bound=Query)
