@@ -56,7 +56,8 @@ def sentence(inventory: Inventory) -> str:
     ends = ", which fits" if _storage_gb(sizes) <= inventory.database_gb else ""
     return (
         f"For comparison: two busy symbols ({BUSY_TICKS_PER_S} ticks a second each) take "
-        f"{day_gb(sizes):.2f} GB a day and {year_gb(sizes):.1f} GB after a year; {inventory.database_gb} GB are configured{ends}."
+        f"{day_gb(sizes):.2f} GB a day and {year_gb(sizes):.1f} GB after a year; "
+        f"{inventory.database_gb} GB are configured{ends}."
     )
 
 
