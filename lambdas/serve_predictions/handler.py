@@ -1,5 +1,6 @@
 """The REST API: predictions, their receipts and accuracy, the models, the system's health, the dashboard."""
 
+from functools import cache
 from typing import Any
 
 from aws_lambda_powertools.metrics import MetricUnit
@@ -18,6 +19,7 @@ from tickcast.adapters.variables import read
 from tickcast.functions.serve_predictions import STORE_RETRIES, STORE_TIMEOUT_S, ServePredictions
 
 
+@cache
 def s3_client() -> Any:
     """Made on the first request for what is in S3: boto3 is most of a cold start, and few callers ask."""
     import boto3

@@ -168,7 +168,8 @@ def test_predictions_are_scored_by_the_schedule(system: System, pointer: Callabl
 
 def test_receipts_are_archived_by_the_schedule(system: System, aws: Session) -> None:
     """Found by the API once the hot store has dropped them, and recomputed from bronze."""
-    archive = ReceiptArchive(lambda: aws.client("s3"), system.outputs["BucketName"])
+    s3 = aws.client("s3")
+    archive = ReceiptArchive(lambda: s3, system.outputs["BucketName"])
     with system.redis() as store:
         oldest: Any = store.xrange("predictions:BTCUSDT", count=1)
         first_ms = int(oldest[0][0].split(b"-")[0])

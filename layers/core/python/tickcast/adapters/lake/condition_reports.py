@@ -33,20 +33,18 @@ def put_report(s3: Any, bucket: str, report: ConditionReport) -> None:
 
 
 class ConditionReports:
-    """The newest report of each symbol, for the API. `connect` makes the S3 client when it is first needed,
-    for few requests are for reports."""
+    """The newest report of each symbol, for the API. `connect` gives the S3 client, which is made when it is
+    first needed: few requests are for reports."""
 
     def __init__(self, connect: Callable[[], Any], bucket: str) -> None:
         self._connect = connect
         self._bucket = bucket
-        self._s3: Any = None
 
     def __call__(self, symbol: str) -> ConditionReport | None:
         """As `read_report`. Raises ConnectionError where S3 does not answer."""
         from botocore.exceptions import BotoCoreError, ClientError
 
-        self._s3 = self._s3 or self._connect()
         try:
-            return read_report(self._s3, self._bucket, symbol)
+            return read_report(self._connect(), self._bucket, symbol)
         except (BotoCoreError, ClientError) as error:
             raise ConnectionError(f"S3 does not answer ({type(error).__name__})") from None

@@ -115,20 +115,18 @@ def merged(known: Sequence[ArchivedReceipt], more: Sequence[ArchivedReceipt]) ->
 class ReceiptArchive:
     """Reads the archive and adds to it.
 
-    `connect` makes the S3 client when it is first needed: most requests to the API need none. All methods
-    raise what S3 raises, and `ReceiptArchiveError` where an object is damaged. (Nor is botocore imported
-    before: that is most of a cold start.)
+    `connect` gives the S3 client, which is made when it is first needed: most requests to the API need none.
+    (Nor is botocore imported before: that is most of a cold start.) All methods raise what S3 raises, and
+    `ReceiptArchiveError` where an object is damaged.
     """
 
     def __init__(self, connect: Callable[[], Any], bucket: str) -> None:
         self._connect = connect
         self._bucket = bucket
-        self._client: Any = None
 
     @property
     def _s3(self) -> Any:
-        self._client = self._client or self._connect()
-        return self._client
+        return self._connect()
 
     def find(self, symbol: str, timestamp_ms: int) -> ArchivedReceipt | None:
         """The receipt `{symbol}-{timestamp_ms}`, of a second or in between; None if none is archived."""

@@ -83,18 +83,16 @@ def decode_day(data: bytes, name: str) -> tuple[TallyDay, Tallies]:
 
 
 class TallyArchive:
-    """Reads the archive and adds to it. `connect` makes the S3 client when it is first needed. All methods
-    raise what S3 raises."""
+    """Reads the archive and adds to it. `connect` gives the S3 client, which is made when it is first needed.
+    All methods raise what S3 raises."""
 
     def __init__(self, connect: Callable[[], Any], bucket: str) -> None:
         self._connect = connect
         self._bucket = bucket
-        self._client: Any = None
 
     @property
     def _s3(self) -> Any:
-        self._client = self._client or self._connect()
-        return self._client
+        return self._connect()
 
     def newest_day_us(self, symbol: str) -> int | None:
         """The start of the newest day there is an object of; None without any."""

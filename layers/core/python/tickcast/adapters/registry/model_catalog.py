@@ -20,15 +20,14 @@ _SHOWN = 200  # characters of a card's problem
 class ModelCatalog:
     """The newest cards, listed again every few seconds; a card is read again only once it has changed.
 
-    `connect` makes the S3 client when it is first needed: few requests are for models, and the others should
-    not wait for it, nor for the import of boto3.
+    `connect` gives the S3 client, which is made when it is first needed: few requests are for models, and the
+    others should not wait for it, nor for the import of boto3.
     """
 
     def __init__(self, connect: Callable[[], Any], bucket: str, clock_ms: Callable[[], float]) -> None:
         self._connect = connect
         self._bucket = bucket
         self._clock_ms = clock_ms
-        self._s3: Any = None
         self._cards: dict[tuple[str, str], dict[str, Any]] = {}  # by key and entity tag
         self._refreshed_ms = float("-inf")
         self._found: dict[str, Any] = {}
@@ -48,8 +47,7 @@ class ModelCatalog:
         return self._found
 
     def _refresh(self) -> dict[str, Any]:
-        self._s3 = self._s3 or self._connect()
-        objects = list(list_objects(self._s3, self._bucket, "models/"))
+        objects = list(list_objects(self._connect(), self._bucket, "models/"))
         cards = [stored for stored in objects if stored.key.endswith("/card.json")]
         cards.sort(key=lambda stored: (stored.modified, stored.key), reverse=True)
         has_pointer = any(stored.key == POINTER for stored in objects)
@@ -73,7 +71,7 @@ class ModelCatalog:
 
     def _read(self, key: str) -> dict[str, Any]:
         """The JSON object under `key`, or its problem, so that one damaged card does not hide the rest."""
-        text = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read()
+        text = self._connect().get_object(Bucket=self._bucket, Key=key)["Body"].read()
         try:
             found = json_text.read(text)
         except ValueError as error:
