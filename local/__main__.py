@@ -25,7 +25,7 @@ from local.commands import (
     smoke,
     symbols,
 )
-from local.commands.command import Command, ExitStatus
+from local.commands.command import Command, ExitStatus, Parser
 from local.commands.deployment import DeploymentNotFound
 from local.commands.explain import BronzeUnreadable
 from local.commands.export import ExportFailed
@@ -70,7 +70,7 @@ FAILURES = (
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m local", description="tickcast on this machine.")
+    parser = Parser(prog="python -m local", description="tickcast on this machine.")
     names = parser.add_subparsers(dest="command", required=True)
     for command in COMMANDS.values():
         command.add_arguments(names.add_parser(command.name, help=command.help))

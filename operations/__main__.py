@@ -7,7 +7,7 @@ import argparse
 import os
 import sys
 
-from local.commands.command import Command, ExitStatus
+from local.commands.command import Command, ExitStatus, Parser
 from operations.cost.command import COMMAND as COST
 from operations.deployment import deploy, destroy, doctor
 from operations.failures import OperationFailed, OperationRefused
@@ -22,7 +22,7 @@ COMMANDS = {command.name: command for command in _COMMANDS}
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m operations", description="tickcast in an AWS account.")
+    parser = Parser(prog="python -m operations", description="tickcast in an AWS account.")
     names = parser.add_subparsers(dest="command", required=True)
     for command in COMMANDS.values():
         command.add_arguments(names.add_parser(command.name, help=command.help))

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Callable
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from local.exchange.recording import inspect
 from local.exchange.reference import refuse_useless
@@ -24,6 +25,14 @@ class ExitStatus(IntEnum):
     USAGE = 2  # the arguments, or the files they name, cannot be used
     INCONCLUSIVE = 3  # of `explain`: bronze does not hold enough to compare
     INTERRUPTED = 130
+
+
+class Parser(argparse.ArgumentParser):
+    """One whose errors are a line, as all others are: who calls `make` has not typed the arguments that a
+    usage would list."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(ExitStatus.USAGE, f"tickcast: {re.sub(r'^argument --[a-z-]+: ', '', message)}\n")
 
 
 class Command(NamedTuple):
