@@ -80,7 +80,7 @@ class StateFolder:
                 lock_file.close()
                 raise StateInUse(
                     f"already running in this checkout (process {holder}, state in {self.path}); "
-                    "stop that one first"
+                    f"stop that one first, by Ctrl-C or `kill {holder}`"
                 )
             time.sleep(_POLL_S)
         lock_file.truncate(0)
