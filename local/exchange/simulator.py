@@ -133,7 +133,7 @@ OTHER = Profile(
     sweep_steps=2.0,
 )
 PROFILES = {"BTCUSDT": BTCUSDT, "ETHUSDT": ETHUSDT}
-# The markets of an exchange that is not told which.
+# The markets of an exchange for which none are named.
 LISTED = tuple(
     f"{asset}USDT"
     for asset in (

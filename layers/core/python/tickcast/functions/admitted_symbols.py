@@ -128,7 +128,7 @@ class AdmittedSymbols:
 
     def _is_outdated(self, served: ServedSymbols) -> bool:
         """Whether the hot store has newer ones than `served`: another invocation, of another shard, may have
-        read the object later. An object that was made anew counts its versions from 1."""
+        read the object later. An object that was created again counts its versions from 1."""
         (text,) = self._store.values([keys.symbols()])
         known, before = hot_served(text), self._written
         if known is None or known.version <= served.version:
