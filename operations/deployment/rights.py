@@ -31,9 +31,10 @@ MODULES: dict[str, tuple[str, ...]] = {
     ),
     "`make doctor`": ("operations/deployment/doctor.py",),
     "`make destroy`": ("operations/deployment/destroy.py", "operations/deployment/leftovers.py"),
-    "`make symbols`, `backfill`, `retrain`, `models`, `promote`, `rollback` with `AWS=`; deploy too": (
-        *("local/commands/execution.py", "local/system/cloud.py"),
-        f"{_CORE}/adapters/registry/model_registry.py",
+    "`make symbols`, `backfill`, `retrain`, `models`, `import-model`, `promote`, `rollback` with `AWS=`; "
+    "deploy too": (
+        *("local/commands/execution.py", "local/commands/import_model.py", "local/system/cloud.py"),
+        *(f"{_CORE}/adapters/registry/{name}.py" for name in ("model_registry", "served_symbols")),
     ),
     "`make explain` with `URL=`, `export` with `AWS=`": (
         *(f"{_CORE}/adapters/lake/bronze_reader.py", f"{_CORE}/adapters/lake/objects.py"),

@@ -65,7 +65,8 @@ def served(s3: Any, monkeypatch: pytest.MonkeyPatch) -> Served:
     for receipt in receipts:
         receipt["sequence"] = str(FIRST_SEQUENCE + int(receipt["sequence"]))
     old = [piece for piece in stream if piece.watermark_us < START_US + 50_000_000]
-    archive(batch_event(0, *old), s3, BUCKET, SchemaRegistry(s3, BUCKET))
+    for start in (0, 90):  # of an event nothing is complete before a later one is there
+        archive(batch_event(start, *old[start : start + 90]), s3, BUCKET, SchemaRegistry(s3, BUCKET))
     api = Served(receipts)
     monkeypatch.setattr(http_json, "get", api.get)
     monkeypatch.setattr(cloud, "client_of", lambda endpoint_url, service: s3 if service == "s3" else service)
