@@ -163,12 +163,10 @@ async def stream_ticks(symbol_watch: SymbolWatch, stopping: asyncio.Task[Any]) -
     with HealthServer(settings.health_port, report, settings.health_host) as health:
         logger.info("health_listening", extra={"event": "health_listening", "port": health.port})
         putting, streaming = asyncio.create_task(producer.run()), asyncio.create_task(stream.run())
-        beside = [
-            asyncio.create_task(each.run()) for each in (minute_metrics, quarantine, exchange_time, reference)
-        ]
-        beside.append(asyncio.create_task(symbol_watch.run(follow)))
+        runs = [each.run() for each in (minute_metrics, quarantine, exchange_time, reference)]
+        background = [asyncio.create_task(each) for each in (*runs, symbol_watch.run(follow))]
         await asyncio.wait({putting, streaming, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (stopping, *beside):
+        for task in (stopping, *background):
             task.cancel()
         await finish(streaming, putting, producer, quarantine, minute_metrics)
 
