@@ -191,8 +191,8 @@ def _history_in_words(symbol: str, found: list[ListedPrediction]) -> str:
         moved = [each for each in resolved if each.right is not None]
         right = sum(bool(each.right) for each in moved)
         lines.append(
-            f"Of {len(resolved)} with a known outcome {inside} ended inside the interval; of {len(moved)} that "
-            f"moved, {right} had the direction right."
+            f"Of {len(resolved)} with a known outcome {inside} ended inside the interval; of {len(moved)} "
+            f"that moved, {right} had the direction right."
         )
     apart_ms = [later.timestamp - earlier.timestamp for later, earlier in pairwise(found)]
     if holes := sum(each > HOLE_MS for each in apart_ms):
