@@ -22,7 +22,8 @@ PACKAGE = ROOT / "clients" / "python"
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As `make client` builds it."""
-    return make_wheel_in(PACKAGE / "pyproject.toml", tmp_path_factory.mktemp("wheel")).file
+    found: Path = make_wheel_in(PACKAGE / "pyproject.toml", tmp_path_factory.mktemp("wheel")).file
+    return found
 
 
 def test_the_wheel_has_the_package_its_types_and_its_command(wheel: Path) -> None:
