@@ -41,11 +41,12 @@
 
 PYTHON ?= python3
 ENVS := local dev prod
+GOAL_ENVS := $(if $(filter deploy destroy diff doctor cost,$(MAKECMDGOALS)),dev prod,$(ENVS))
 ifeq ($(origin ENV),environment)  # a shell may have an ENV of its own
-ENV := $(or $(filter $(ENVS),$(ENV)),dev)
+ENV := $(or $(filter $(GOAL_ENVS),$(ENV)),dev)
 endif
 ENV ?= dev
-$(if $(filter $(ENVS),$(ENV)),,$(error ENV is "$(ENV)"; it should be one of: $(ENVS)))
+$(if $(filter $(GOAL_ENVS),$(ENV)),,$(error ENV is "$(ENV)"; for $(or $(MAKECMDGOALS),help) it should be one of: $(GOAL_ENVS)))
 $(if $(filter-out ministack localstack,$(EMULATOR)),$(error EMULATOR is "$(EMULATOR)"; it should be ministack or localstack))
 FEED ?= sim
 SPEED ?= 1
