@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Route
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Route, TimeoutError
 
 from local.system.api import Api
 from tickcast.adapters.http.responses import Response
 
 PATIENCE_MS = 20_000  # also on a machine that does other things
 _LOADING = "Failed to load resource"  # reported by the browser itself, of each answer with an error's status
+_MATCHES = "pattern => new RegExp(pattern, 'i').test(document.body.innerText)"
 _TWO_FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
@@ -97,14 +98,13 @@ class Tab:
     def says(self, *patterns: str) -> None:
         """Wait until each of the regular expressions (any case) matches some of what is visible."""
         for pattern in patterns:
-            self.page.wait_for_function(
-                "pattern => new RegExp(pattern, 'i').test(document.body.innerText)", arg=pattern
-            )
+            try:
+                self.page.wait_for_function(_MATCHES, arg=pattern)
+            except TimeoutError:
+                raise AssertionError(f"no {pattern!r} in what is visible:\n{self.text}") from None
 
     def never_says(self, pattern: str) -> None:
-        found: bool = self.page.evaluate(
-            "pattern => new RegExp(pattern, 'i').test(document.body.innerText)", pattern
-        )
+        found: bool = self.page.evaluate(_MATCHES, pattern)
         assert not found, f"{pattern!r} is visible"
 
     def settle(self) -> None:
