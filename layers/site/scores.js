@@ -1,0 +1,2 @@
+function showScores() {}
+function showLatency() {}

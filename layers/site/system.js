@@ -1,0 +1,2 @@
+function showModels() {}
+function showData() {}
