@@ -1,7 +1,7 @@
 """The static files of the API: the dashboard and the OpenAPI document (`layers.openapi`), one for each way
 of authorisation.
 
-The page is `layers/site/page.html` with its styles and scripts inserted, in the order that it names them, those of
+The page is `layers/site/page.html` with its styles and scripts inserted where it names them, those of
 the chart library included. So a browser fetches one file, and a policy by digests can forbid everything else.
 """
 

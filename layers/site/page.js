@@ -17,7 +17,8 @@ function showLatest(it) {
   put("asof", `as of ${clock(it.timestamp)}, ${seconds(it.age_ms.claim)} ago` + (it.quiet ? `; the market has been quiet for ${seconds(it.age_ms.tick)}` : ""));
   put("ahead", `In ${state.horizon} s`);
   put("direction", known(move) ? `${direction(move)} ${bp(Math.abs(move))}` : "No forecast", `big ${!known(move) || answer.abstains ? "soft" : move > 0 ? "good" : "bad"}`);
-  put("target", known(answer.lower) ? `to ${price(answer.predicted_price)}, with 80 % between ${price(answer.lower)} and ${price(answer.upper)}` : "");
+  put("target", known(move) ? `to ${price(answer.predicted_price)} at ${clock(answer.target_time)}` : "");
+  put("range", known(answer.lower) ? `80 % interval ${price(answer.lower)} … ${price(answer.upper)}` : "");
   showChances(answer);
   figures(at("figures"), {
     "Expected move from now on": signed(move), "Confidence in the direction": share(answer.confidence), "Noise up to": bp(answer.noise_bp), "Usual move": bp(answer.scale_bp),
@@ -147,7 +148,7 @@ async function poll() {
   const symbol = encodeURIComponent(state.symbol);
   if (state.round % 5 === 0) showLatency(state.entries);
   if (state.round % 10 === 0) await part(`accuracy/${symbol}`, found => { state.accuracy = found; showScores(); }, "scored");
-  if (state.round % 60 === 0) await part("models", found => { state.models = found; showModels(); }, "model-problem");
+  if (state.round % 60 === 0) await part("models", found => { put("model-problem", ""); state.models = found; showModels(); }, "model-problem");
   if (state.round % 60 === 0) await part(`data/${symbol}`, showData, "reported");
 }
 

@@ -103,7 +103,7 @@ function pathOptions() {
         const [low, high] = heights(path.view), strip = STRIP * (high - low) / Math.max(60, u.height - STRIP - 40);
         return [low - strip, high];
       } } },
-    axes: [times, axis({ size: 72, values: (_, ticks) => ticks.map(price) })],
+    axes: [times, axis({ size: 72, values: (_, ticks) => ticks.map(ticks[1] - ticks[0] < 1 ? price : count) })],
     series: [{}, { ...line("--fore", 1.6), spanGaps: false }],
     hooks: { drawAxes: [drawIntervals], draw: [drawMarks], ready: [followPointer] },
   };

@@ -186,7 +186,7 @@ def table(system: System, status: Status) -> Group:
 
 
 def how_to_call(url: str, key: str, symbol: str, *, is_terminal: bool) -> str:
-    """Where the dashboard is, and how to call the API at `url`. Its link contains the key, as the fragment that
+    """Where the dashboard is, and how to call the API at `url`. The link has the key, as the fragment that
     a browser sends to no server, unless the output is stored in a file."""
     fragment = f"#key={quote(key, safe='')}" if is_terminal else "  (asks for the key)"
     return (
