@@ -107,6 +107,11 @@ class Tab:
         found: bool = self.page.evaluate(_MATCHES, pattern)
         assert not found, f"{pattern!r} is visible"
 
+    def wait_for_forecast(self) -> None:
+        """Wait until the newest forecast is shown, and what else the page asks for at first."""
+        self.page.get_by_role("slider").wait_for()
+        self.settle()
+
     def settle(self) -> None:
         """Wait until the page has shown what it asks for at first: no request for half a second."""
         self.page.wait_for_load_state("networkidle")

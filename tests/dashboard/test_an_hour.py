@@ -54,7 +54,7 @@ def test_an_open_page_stays_small(open_dashboard: Open, scored: Api) -> None:
         page.add_init_script(network)
 
     tab = open_dashboard(prepare=wind_up)
-    tab.settle()
+    tab.wait_for_forecast()
     use = []
     for _ in range(SECONDS // STEP_S):
         tab.page.clock.run_for(1000 * STEP_S)

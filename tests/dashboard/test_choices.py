@@ -28,14 +28,16 @@ def receipt_of(tab: Tab) -> str:
 
 def test_markets_and_horizons_are_chosen_by_the_keyboard(open_dashboard: Open, scored: Api) -> None:
     tab = open_dashboard()
-    tab.settle()
-    tab.page.get_by_role("button", name="ETHUSDT").press("Enter")
-    tab.says("ETHUSDT, mid price")
+    tab.wait_for_forecast()
+    with tab.page.expect_response("**/data/ETHUSDT"):
+        tab.page.get_by_role("button", name="ETHUSDT").press("Enter")
+        tab.says("ETHUSDT, mid price")
     tab.page.get_by_role("radio", name="2", exact=True).focus()
     tab.page.keyboard.press("ArrowRight")
     tab.says("In 5 s")
-    tab.page.get_by_role("radio", name="day").check(force=True)
-    tab.settle()
+    tab.page.get_by_role("radio", name="day").focus()
+    tab.page.keyboard.press("Space")
+    assert tab.page.get_by_role("radio", name="day").is_checked()
     asked = {each.url.rpartition("/")[0].rpartition("/")[2] for each in tab.requests if "ETHUSDT" in each.url}
     assert {"predictions", "accuracy", "data"} <= asked
     assert tab.problems == []
@@ -43,7 +45,7 @@ def test_markets_and_horizons_are_chosen_by_the_keyboard(open_dashboard: Open, s
 
 def test_an_earlier_forecast_s_receipt_is_a_key_press_away(open_dashboard: Open, scored: Api) -> None:
     tab = open_dashboard()
-    tab.settle()
+    tab.wait_for_forecast()
     chart = tab.page.get_by_role("slider")
     chart.focus()
     tab.page.keyboard.press("End")
@@ -64,7 +66,7 @@ def test_an_earlier_forecast_s_receipt_is_a_key_press_away(open_dashboard: Open,
 
 def test_a_click_on_the_chart_opens_a_receipt(open_dashboard: Open) -> None:
     tab = open_dashboard()
-    tab.settle()
+    tab.wait_for_forecast()
     box = tab.page.get_by_role("slider").bounding_box()
     assert box
     tab.page.mouse.click(box["x"] + 0.6 * box["width"], box["y"] + 0.5 * box["height"])
@@ -76,21 +78,21 @@ def test_a_click_on_the_chart_opens_a_receipt(open_dashboard: Open) -> None:
 
 def test_the_colours_chosen_stay(open_dashboard: Open) -> None:
     tab = open_dashboard()
-    tab.settle()
+    tab.wait_for_forecast()
     background = "() => getComputedStyle(document.documentElement).backgroundColor"
     light = tab.page.evaluate(background)
     tab.page.get_by_label("Colours").select_option("dark")
     dark = tab.page.evaluate(background)
     assert dark != light
     tab.page.reload()
-    tab.settle()
+    tab.wait_for_forecast()
     assert tab.page.evaluate(background) == dark
     assert violations(tab.page) == []
 
 
 def test_an_api_that_goes_away_and_comes_back_is_said(open_dashboard: Open) -> None:
     tab = open_dashboard(Answers(errors=True))
-    tab.settle()
+    tab.wait_for_forecast()
     tab.answers = AWAY
     tab.says("does not answer", "next attempt in")
     tab.picture(ROOT / "out" / "dashboard" / "api-gone-light.png")

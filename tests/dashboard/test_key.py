@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600
 
 def test_the_fragment_s_key_is_taken_and_removed(open_dashboard: Open, scored: Api) -> None:
     tab = open_dashboard()
-    tab.settle()
+    tab.wait_for_forecast()
     assert urlsplit(tab.page.url).fragment == ""
     assert tab.page.evaluate("() => history.length") <= 2, "the address with the key is in the tab's history"
     assert tab.page.evaluate("() => Object.values(localStorage)").count(scored.key) == 0
@@ -24,7 +24,7 @@ def test_the_fragment_s_key_is_taken_and_removed(open_dashboard: Open, scored: A
     sent = [each.header_value("x-api-key") for each in tab.requests if "/predictions/" in each.url]
     assert set(sent) == {scored.key}
     tab.page.reload()
-    tab.says("worth trading|abstain")
+    tab.wait_for_forecast()
     assert tab.problems == []
 
 
@@ -43,7 +43,7 @@ def test_a_wrong_key_is_asked_for_again(open_dashboard: Open, scored: Api) -> No
 
 def test_the_policy_forbids_everything_but_the_page_itself(open_dashboard: Open) -> None:
     tab = open_dashboard()
-    tab.settle()
+    tab.wait_for_forecast()
     blocked = tab.page.evaluate(
         """async () => {
           const blocked = [];

@@ -40,7 +40,7 @@ def stops(tab: Tab) -> list[dict[str, Any]]:
 
 def test_the_tab_key_walks_through_the_page_in_its_order(open_dashboard: Open) -> None:
     tab = open_dashboard()
-    tab.settle()
+    tab.wait_for_forecast()
     found = stops(tab)
     assert [stop["what"] for stop in found if not stop["marked"]] == []
     assert [later["what"] for earlier, later in pairwise(found) if later["order"] <= earlier["order"]] == []
@@ -49,7 +49,7 @@ def test_the_tab_key_walks_through_the_page_in_its_order(open_dashboard: Open) -
 
 def test_the_first_stop_skips_to_the_content(open_dashboard: Open) -> None:
     tab = open_dashboard()
-    tab.settle()
+    tab.wait_for_forecast()
     tab.page.keyboard.press("Tab")
     assert "skip" in tab.page.evaluate(_FOCUS)["what"].lower()
     tab.page.keyboard.press("Enter")
@@ -59,7 +59,7 @@ def test_the_first_stop_skips_to_the_content(open_dashboard: Open) -> None:
 
 def test_the_narrowest_phone_shows_all_and_a_finger_hits_it(open_dashboard: Open) -> None:
     tab = open_dashboard(look=NARROWEST)
-    tab.settle()
+    tab.wait_for_forecast()
     assert tab.overflow_px() == 0
     assert violations(tab.page) == []
     assert tab.problems == []
@@ -67,5 +67,5 @@ def test_the_narrowest_phone_shows_all_and_a_finger_hits_it(open_dashboard: Open
 
 def test_nothing_moves_by_itself_for_who_wants_less_motion(open_dashboard: Open) -> None:
     tab = open_dashboard(look=Look(reduced_motion="reduce"))
-    tab.settle()
+    tab.wait_for_forecast()
     assert tab.page.evaluate("() => document.getAnimations().length") == 0
