@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.fixtures.paths import ROOT
 
-_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 _LINK = re.compile(r"\]\(([^()\s]+(?:\([^()]*\)[^()\s]*)*)\)")
 _HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
@@ -51,8 +50,11 @@ class Document:
 
     @property
     def blocks(self) -> list[tuple[str, str]]:
-        """(language or an empty text, content) of the blocks of code, in their order."""
-        return [(language, content) for language, content in _FENCE.findall(self.text)]
+        """(what stands after the opening fence, content) of the blocks of code, in their order."""
+        return [(label.strip(), content) for label, content in _FENCE.findall(self.text)]
+
+    def blocks_of(self, label: str) -> list[str]:
+        return [content for found, content in self.blocks if found == label]
 
     @property
     def anchors(self) -> set[str]:
@@ -121,9 +123,3 @@ class Makefile:
 
 def _names(text: str) -> Iterator[str]:
     return (first or second for first, second in _VARIABLE.findall(text))
-
-
-def commands(block: str) -> list[list[str]]:
-    """The words of each command of a block of a shell, without comments."""
-    joined = block.replace("\\\n", " ")
-    return [words for line in joined.splitlines() if (words := shlex.split(line, comments=True))]

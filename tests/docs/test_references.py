@@ -111,10 +111,12 @@ def test_every_page_is_in_the_index() -> None:
 
 def test_a_broken_reference_is_found() -> None:
     """The patterns see what they are meant to see."""
-    text = "# One `two`\n\n[x `y`](a.md#b-c) `make run FEED=sim`, `cdk/config/none.py`\n\n```\nmake test-fast\n```\n"
+    sentence = "[x `y`](a.md#b-c) `make run FEED=sim`, `cdk/config/none.py`"
+    text = f"# One `two`\n\n{sentence}\n\n```sh of a kind\nmake test-fast\n```\n"
     page = Document(ROOT / "docs" / "x.md", text)
     assert page.links == ["a.md#b-c"]
     assert page.anchors == {"one-two"}
+    assert page.blocks_of("sh of a kind") == ["make test-fast\n"]
     assert list(page.make_commands) == [("test-fast", []), ("run", ["FEED"])]
     assert FILE.fullmatch("cdk/config/none.py") and "cdk" in FOLDERS
     assert {"FEED", "SPEED"} <= MAKEFILE.targets["run"] and {"FROM", "DRY"} <= MAKEFILE.targets["backfill"]
