@@ -73,7 +73,7 @@ export JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 
 .PHONY: help run smoke drills symbols gaps explain export backfill retrain models import-model promote rollback hold lift gate-check evaluate bench test test-fast \
-	test-localstack fuzz check rehearse setup layers synth deploy destroy diff doctor cost images images-lock clean
+	test-localstack fuzz check rehearse setup layers synth deploy destroy diff doctor cost client images images-lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -199,6 +199,11 @@ diff: setup  ## show what a deployment of ENV would change
 
 doctor: setup  ## report the state of ENV in the account, and what to do
 	@exec $(VENV)/python -m operations doctor $(ENV)
+
+client: setup  ## build the wheel of the Python client into out/client
+	@mkdir -p out/client
+	@$(VENV)/python -m flit_core.wheel clients/python --outdir out/client >/dev/null
+	@echo "client: $$(ls -t out/client/*.whl | head -1); its README is clients/python/README.md"
 
 cost: setup  ## what ENV (dev, prod) costs a month, by line and if …; the last line is JSON
 	@exec $(VENV)/python -m operations cost --env $(ENV) $(if $(RATE),--rate "$(RATE)") \

@@ -1,4 +1,4 @@
-"""The client's models against the API's OpenAPI document, which is generated from the types that are served."""
+"""The client's models against the API's OpenAPI document, which comes from the types that are served."""
 
 from __future__ import annotations
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from itertools import pairwise
 from typing import Annotated, Any, Literal, TypeVar
 
 from mcp.server import MCPServer
@@ -29,7 +28,6 @@ is advice to trade. Moves are in basis points (bp, 1/10,000), times in milliseco
 `health` whether the market is a live one or simulated.
 """
 HISTORY_MOST = 100
-HOLE_MS = 2000  # the first predictions of two seconds in a row are less than that apart
 
 T = TypeVar("T")
 Symbol = Annotated[str, Field(description="a symbol that is served, like BTCUSDT")]
@@ -194,9 +192,8 @@ def _history_in_words(symbol: str, found: list[ListedPrediction]) -> str:
             f"Of {len(resolved)} with a known outcome {inside} ended inside the interval; of {len(moved)} "
             f"that moved, {right} had the direction right."
         )
-    apart_ms = [later.timestamp - earlier.timestamp for later, earlier in pairwise(found)]
-    if holes := sum(each > HOLE_MS for each in apart_ms):
-        lines.append(f"Seconds are missing in {holes} places: there was no prediction.")
+    if missing := newest.timestamp // 1000 - oldest.timestamp // 1000 + 1 - len(found):
+        lines.append(f"{missing} seconds in between have no prediction.")
     lines.append(f"The newest: {in_words(newest)}")
     if outcome := newest.outcomes.get(newest.horizon_s):
         lines.append(f"Its outcome: {outcome_in_words(outcome)}")
