@@ -4,6 +4,7 @@ const KEPT = 320;  // seconds of forecasts; the longest view has 300
 const NEWEST = 300;  // the most that one request returns
 const OUTCOMES_S = 18;  // after which a forecast's outcomes are known, the longest horizon's included
 const SLOWEST_MS = 30000;  // longest wait between attempts while the API does not answer
+const ASKING = at("asking").textContent;
 const state = { symbol: null, horizon: null, minutes: 2, span: "hour", entries: [], latest: null, health: null, accuracy: null, models: null,
   round: 0, wait: 1000, answered: 0, timer: 0 };
 
@@ -12,6 +13,7 @@ function showLatest(it) {
   document.title = `${price(it.basis_price)} ${it.symbol} – tickcast`;
   put("environment", it.environment, "badge");
   put("fallback", isFallback ? fallback(it) : "");
+  put("announced", isFallback ? `Forecasts of ${it.symbol} are fallbacks: ${it.reason.replaceAll("_", " ")}` : "");
   put("market", `${it.symbol}, mid price`);
   put("mid", price(it.basis_price));
   put("asof", `as of ${clock(it.timestamp)}, ${seconds(it.age_ms.claim)} ago` + (it.quiet ? `; the market has been quiet for ${seconds(it.age_ms.tick)}` : ""));
@@ -81,7 +83,7 @@ function showHealth(health) {
   put("environment", health.environment, "badge");
   put("status", health.status === "ok" ? "● all well" : `▲ ${health.status}: ${failed.map(([name]) => name).join(", ") || "starting"}`, `badge ${health.status === "ok" ? "good" : "bad"}`);
   const order = ([, a], [, b]) => (a.ok === false ? 0 : 1) - (b.ok === false ? 0 : 1);
-  at("health").replaceChildren(...names.sort(order).map(([name, it]) => {
+  at("health").replaceChildren(...names.toSorted(order).map(([name, it]) => {
     const mark = element("span", it.ok ? "● " : it.ok === false ? "▲ " : "○ ", it.ok ? "good" : it.ok === false ? "bad" : "soft");
     const more = [it.why, it.note, known(it.age_s) && !it.why ? `${number(it.age_s, 1)} s ago` : ""].filter(Boolean).join("; ");
     return element("li", [mark, name, element("span", more ? ` – ${more}` : "", "soft")], it.ok === false ? "fault" : "");
@@ -90,7 +92,7 @@ function showHealth(health) {
   const symbols = names.filter(([name]) => name.startsWith("feed:")).map(([name]) => name.slice(5));
   put("source", SOURCES[symbols.map(symbol => health.services[`feed:${symbol}`].source).find(source => SOURCES[source])] || "", "badge warn");
   if (symbols.length && !symbols.includes(state.symbol)) choose(symbols[0]);
-  showSymbols(symbols.sort());
+  showSymbols(symbols);
 }
 
 function showSymbols(symbols) {
@@ -142,6 +144,7 @@ async function poll() {
     at("shown").hidden = at("loading").hidden = true;
     return notice("");
   }
+  put("asking", ASKING, "soft");
   await pollLatest(state.symbol);
   notice("");
   at("loading").hidden = true;
@@ -153,9 +156,9 @@ async function poll() {
 }
 
 // While the API does not answer, what is on the page is old and shown so.
-function notice(text, isOld = Boolean(text)) {
-  put("notice", text);
-  at("main").classList.toggle("old", isOld);
+function notice(text, name = "notice bad") {
+  put("notice", text, name);
+  at("main").classList.toggle("old", Boolean(text));
 }
 
 function explain(error) {
@@ -165,11 +168,13 @@ function explain(error) {
     setKey("");
     at("ask").hidden = false;
     at("shown").hidden = at("loading").hidden = true;
-    return notice(`The API refused the key: ${what}.`);
+    put("asking", `The API refused this key: ${what}.`, "bad");
+    at("key").focus();
+    return notice("");
   }
   if (error.status === 404) {
     at("loading").hidden = true;
-    return notice(`No forecast yet: ${what}. ${again}`);
+    return notice(`No forecast yet: ${what}. ${again}`, "notice");
   }
   at("loading").hidden = Boolean(state.latest);
   notice((error.status === 429 ? `Too many requests with this key: ${what}.` : `${what}.`) + ` ${again}${since}`);
@@ -240,5 +245,10 @@ at("ask").onsubmit = event => {
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolor);
 addEventListener("hashchange", () => location.hash.includes("=") && follow());
 document.addEventListener("visibilitychange", () => document.hidden ? clearTimeout(state.timer) : run());
+if (matchMedia("(max-width: 40rem)").matches) {
+  state.minutes = 1;
+  document.querySelector("[name=minutes]").checked = true;
+}
+put("zone", `Times of day are those of ${Intl.DateTimeFormat().resolvedOptions().timeZone}.`);
 setTheme(localStorage.getItem("theme") || "");
 follow();

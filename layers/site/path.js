@@ -82,7 +82,7 @@ function describePath(minutes) {
   box.setAttribute("aria-valuemax", Math.max(0, marks.length - 1));
   box.setAttribute("aria-valuenow", place < 0 ? Math.max(0, marks.length - 1) : place);
   box.setAttribute("aria-valuetext", shown ? inWords(shown) : "none chosen");
-  put("readout", shown ? inWords(shown) + " · Enter or click: receipt" : "Point at an earlier forecast for what it said and what came; a click opens its receipt.", shown ? "readout" : "readout soft");
+  put("readout", shown ? inWords(shown) + " · Enter or click: receipt" : "Choose an earlier forecast to see what it said, what came, and its receipt.", shown ? "readout" : "readout soft");
 }
 
 const KINDS = { right: "direction right", wrong: "direction wrong", flat: "no move", abstained: "abstained", pending: "outcome pending",
@@ -159,7 +159,7 @@ function drawMarks(u) {
       if (came?.inside === false) {
         ctx.strokeStyle = color("--bad");
         ctx.beginPath();
-        ctx.arc(x(time), y(came.outcome_price), 4.5 * px, 0, 7);
+        ctx.arc(x(time), y(came.outcome_price), Math.max(2.5 * px, .9 * size), 0, 7);
         ctx.stroke();
       }
       if (kind === "pending") continue;

@@ -29,7 +29,7 @@ function cardParts(card) {
   parts.push(...words.map(text => element("p", text, "small")));
   if (card.data) parts.push(element("p", `Trained ${day(card.trained_at)} on ${plural(card.rows, "row")} of ${(card.data.markets || []).join(", ")}${card.reason ? ` (${card.reason})` : ""}.`, "small soft"));
   const rows = Object.entries(card.test || {}).map(([horizon, it]) => [`${horizon} s`, number(it.skill, 3), share(it.direction), count(it.rows)]);
-  if (rows.length) parts.push(table(document.createElement("table"), ["horizon", "skill", "direction right", "rows"], rows, "On the rows that training held out"));
+  if (rows.length) parts.push(scrolled(table(document.createElement("table"), ["horizon", "skill", "direction right", "rows"], rows, "On the rows that training held out"), "Figures of the model"));
   return parts;
 }
 
@@ -39,7 +39,7 @@ function showChallenger() {
   const parts = [element("p", [element("strong", named), " ", badge("in shadow", "")])];
   if (card?.gate?.sentence) parts.push(element("p", card.gate.sentence, "small"));
   const rows = Object.entries(live?.horizons || {}).map(([horizon, it]) => [`${horizon} s`, count(it.count), skill(it.skill), skill(it.skill_vs_champion)]);
-  parts.push(rows.length ? table(document.createElement("table"), ["horizon", "outcomes", "skill (95 %)", "against the champion (95 %)"], rows, `On live outcomes of the last ${state.span}`)
+  parts.push(rows.length ? scrolled(table(document.createElement("table"), ["horizon", "outcomes", "skill (95 %)", "against the champion (95 %)"], rows, `On live outcomes of the last ${state.span}`), "Figures of the challenger")
     : element("p", "No outcomes of its forecasts yet.", "small soft"));
   at("challenger").replaceChildren(...parts);
 }
