@@ -20,8 +20,8 @@ pytest_plugins = [
     "tests.fixtures.aws",
     "tests.fixtures.database",
     "tests.fixtures.predict_stream",
-    "tests.fixtures.restored_system",
     "tests.fixtures.running_system",
+    "tests.fixtures.restored_system",  # after what it imports, whose assertions pytest rewrites
     "tests.fixtures.synthesis",
 ]
 
@@ -46,8 +46,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     All share one running system: the dashboard comes late, when it has some minutes to show; then backfill,
     because it loses trades and repairs them; then the retraining loop and a deployment's first model, because
-    they fetch all the history there is; then the export, by when receipts have been archived; then the drills,
-    because they lose trades.
+    they fetch all the history there is; then the export, by when receipts have been archived; then the
+    drills, because they lose trades.
     """
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
