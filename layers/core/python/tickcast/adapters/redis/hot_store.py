@@ -478,6 +478,13 @@ class HotStore:
     def put_archived_until(self, symbol: str, until: ArchivedUntil) -> None:
         self._client.set(keys.archived(symbol), encode(until), ex=keys.TTL_S)
 
+    def archiving(self) -> list[str]:
+        """The symbols whose receipts were being archived, as it was written last."""
+        return readable(list[str], self.values([keys.archiving()])[0]) or []
+
+    def put_archiving(self, symbols: list[str]) -> None:
+        self._client.set(keys.archiving(), encode(symbols), ex=keys.TTL_S)
+
     def gaps(self, symbols: Sequence[str]) -> dict[str, LedgerRecord | None]:
         """The gap ledgers by symbol; None where there is none, or it cannot be read."""
         found = self.values([keys.gaps(symbol) for symbol in symbols])
