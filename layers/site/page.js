@@ -105,7 +105,7 @@ async function part(path, problemAt, show) {
     show(found);
   } catch (error) {
     if (!error.status || error.status === 403 || error.status === 429) throw error;
-    if (symbol === state.symbol) put(problemAt, error.message);
+    if (symbol === state.symbol) put(problemAt, sentence(error.message));
   }
 }
 
@@ -145,7 +145,6 @@ function notice(text, name = "notice bad") {
 }
 
 function explain(error) {
-  const what = error.message[0].toUpperCase() + error.message.slice(1).replace(/\.$/, "");
   const again = `Next attempt in ${Math.round(state.wait / 1000)} s.`;
   const since = state.latest ? ` The figures are those of ${clock(state.latest.as_of)}.` : "";
   if (error.status === 403) {
@@ -159,7 +158,7 @@ function explain(error) {
   }
   at("loading").hidden = Boolean(state.latest) || error.status === 404;
   if (error.status === 429) notice(`Too many requests with this key. ${again}${since}`);
-  else notice(`${what}. ${again}${since}`, error.status === 404 ? "notice" : "notice bad");
+  else notice(`${sentence(error.message)} ${again}${since}`, error.status === 404 ? "notice" : "notice bad");
 }
 
 function askForKey(why) {

@@ -46,10 +46,10 @@ function showAccuracy(span) {
   const titles = [
     "horizon",
     "outcomes",
-    "skill (95 %)",
+    "skill (95\u00a0%)",
     "against a line through book imbalance",
-    "direction right, %",
-    "inside the 80 % interval, %",
+    "direction right,\u00a0%",
+    "inside the 80\u00a0% interval,\u00a0%",
     "calibration error (by chance)",
     "abstained",
     "fallbacks",
@@ -192,7 +192,7 @@ function showEarnings(earnings = []) {
     "trades",
     "gross",
     "cost",
-    "net (95 %)",
+    "net (95\u00a0%)",
     "breaks even at a fee of",
     "shuffles that earn as much",
   ];

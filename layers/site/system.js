@@ -66,7 +66,7 @@ function showChallenger() {
     skill(it.skill),
     skill(it.skill_vs_champion),
   ]);
-  const titles = ["horizon", "outcomes", "skill (95 %)", "against the champion (95 %)"];
+  const titles = ["horizon", "outcomes", "skill (95\u00a0%)", "against the champion (95\u00a0%)"];
   const caption = `On live outcomes of the last ${state.span}`;
   parts.push(
     rows.length
@@ -116,6 +116,7 @@ function showData(found) {
     "why",
   ];
   table(at("data"), titles, rows);
+  at("days-more").hidden = !rows.length;
   const newest = `the newest ${plural(found.days.length, "day")} of ${found.total}, in UTC`;
   put("reported", `Reported at ${clock(found.reported)}, ${newest}.`);
 }
