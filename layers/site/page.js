@@ -87,11 +87,14 @@ function showSelection() {
   for (const radio of document.querySelectorAll("[name=horizon]")) radio.checked = radio.value === state.horizon;
 }
 
+// Nothing of the symbol before is left on the page.
 function choose(symbol) {
   if (symbol === state.symbol) return;
   Object.assign(state, { symbol, entries: [], latest: null, accuracy: null, round: 0 });
   at("shown").hidden = true;
   at("loading").hidden = false;
+  showScores();
+  showDays([]);
   showSelection();
 }
 

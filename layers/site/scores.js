@@ -1,7 +1,7 @@
 // How good forecasts were: by horizon, over time, by age, by confidence, and what acting on them would have earned.
 
 function showScores() {
-  const span = state.accuracy.summary?.[state.span];
+  const span = state.accuracy?.summary?.[state.span];
   const ours = span?.horizons[state.horizon];
   showScored();
   showAccuracy(span);
@@ -13,6 +13,7 @@ function showScores() {
 }
 
 function showScored() {
+  if (!state.accuracy) return put("scored", "");
   const { summary, scored_age_s } = state.accuracy;
   const span = summary?.[state.span];
   if (!span || !known(span.first)) {

@@ -90,12 +90,19 @@ function gapsOf(it) {
 }
 
 function showData(found) {
-  const days = found.days.slice(0, 30).map(it => {
+  showDays(found.days);
+  const newest = `the newest ${plural(found.days.length, "day")} of ${found.total}, in UTC`;
+  put("reported", `Reported at ${clock(found.reported)}, ${newest}.`);
+}
+
+function showDays(days) {
+  put("reported", "");
+  const shown = days.slice(0, 30).map(it => {
     const name = element("strong", it.over ? date(`${it.day}T00:00Z`, "UTC") : "today");
     return element("li", [name, document.createElement("br"), it.condition], CONDITIONS[it.condition]);
   });
-  fill(at("days"), ...days);
-  const rows = found.days.map(it => [
+  fill(at("days"), ...shown);
+  const rows = days.map(it => [
     it.day + (it.over ? "" : " (today)"),
     element("span", it.condition, CONDITIONS[it.condition]),
     `${it.hours.expected - it.hours.without.length} of ${it.hours.expected}`,
@@ -117,8 +124,6 @@ function showData(found) {
   ];
   table(at("data"), titles, rows);
   at("days-more").hidden = !rows.length;
-  const newest = `the newest ${plural(found.days.length, "day")} of ${found.total}, in UTC`;
-  put("reported", `Reported at ${clock(found.reported)}, ${newest}.`);
 }
 
 // The feeds of a health report, as [symbol, service].
