@@ -17,28 +17,32 @@ function quantile(values, q) {
 }
 
 // By steps of some seconds: their times, then from the last hop to the first the mean up to its end, then the slowest
-// in ten. Clocks that differ make a hop negative: it is drawn as 0.
+// in ten; null where nothing was delivered. Clocks that differ make a hop negative: it is drawn as 0.
 function latencySteps(timed) {
-  const steps = Map.groupBy(timed, it => Math.floor(it.timestamp / 1000 / LATENCY_STEP_S) * LATENCY_STEP_S);
-  const members = [...steps.values()];
-  let sums = members.map(() => 0);
-  const stacked = Object.keys(HOPS).map(hop => {
-    const mean = them => them.reduce((sum, it) => sum + Math.max(0, it.timing_ms[hop]), 0) / them.length;
-    sums = sums.map((sum, i) => sum + mean(members[i]));
-    return sums;
-  });
-  const slowest = members.map(them =>
-    quantile(
-      them.map(it => it.latency_ms),
-      0.9,
+  const stepOf = it => Math.floor(it.timestamp / 1000 / LATENCY_STEP_S) * LATENCY_STEP_S;
+  const steps = Map.groupBy(timed, stepOf);
+  const times = [];
+  for (let step = stepOf(timed[0]); step <= stepOf(timed.at(-1)); step += LATENCY_STEP_S) times.push(step);
+  const column = of => times.map(step => (steps.has(step) ? of(steps.get(step)) : null));
+  const hops = Object.keys(HOPS);
+  const upTo = i => it => hops.slice(0, i + 1).reduce((sum, hop) => sum + Math.max(0, it.timing_ms[hop]), 0);
+  const mean = of => them => them.reduce((sum, it) => sum + of(it), 0) / them.length;
+  const stacked = hops.map((_, i) => column(mean(upTo(i))));
+  return [
+    times,
+    ...stacked.toReversed(),
+    column(them =>
+      quantile(
+        them.map(it => it.latency_ms),
+        0.9,
+      ),
     ),
-  );
-  return [[...steps.keys()], ...stacked.toReversed(), slowest];
+  ];
 }
 
 // One slow moment does not flatten all others.
 function latencyRange(u) {
-  const slowest = u.data.at(-1);
+  const slowest = u.data.at(-1).filter(known);
   return [0, 1.1 * Math.max(10, Math.min(Math.max(...slowest), 4 * quantile(slowest, 0.5)))];
 }
 

@@ -36,7 +36,7 @@ function plot(id, label, make, data, nothing) {
     height: box.clientHeight,
     legend: { show: false },
     cursor: { show: false },
-    padding: [8, 8, 0, 0],
+    padding: [8, 24, 0, 0],
   };
   plots.set(id, new uPlot({ ...common, ...make() }, data, box));
   sizes.observe(box);

@@ -60,13 +60,15 @@ function showAccuracy(span) {
   all.forEach((it, i) => lines[i].classList.toggle("chosen", String(it.horizon_s) === state.horizon));
 }
 
+const LEAST = [-0.02, 0.06]; // of skill is always shown: less is noise
+
 // Skill with its interval along x; rows are [x, skill or null]. `say` puts an x into words. Across it `whole`, the
 // skill of the whole span, if given.
 function skillPlot(id, label, rows, range, say, whole) {
   const sure = rows.filter(([, it]) => it);
   const column = name => rows.map(([, it]) => it?.[name] ?? null);
   const data = [rows.map(([x]) => x), column("value"), column("low"), column("high")];
-  const heights = around([...data.slice(1).flat(), whole?.low, whole?.high], [0]);
+  const heights = around([...data.slice(1).flat(), whole?.low, whole?.high], LEAST);
   if (plots.has(id)) unplot(id); // its ranges are others
   plot(
     id,
@@ -75,7 +77,7 @@ function skillPlot(id, label, rows, range, say, whole) {
       scales: { x: { time: false, range: () => range }, y: { range: heights } },
       axes: [
         { ...times, space: 60, values: (_, ticks) => ticks.map(say) },
-        axis({ size: 50, values: (_, ticks) => ticks.map(tick => number(tick, 2)) }),
+        axis({ size: 54, values: (_, ticks) => ticks.map(tick => number(tick, ticks[1] - ticks[0] < 0.01 ? 3 : 2)) }),
       ],
       series: [{}, { ...line("--accent"), points: { show: true, size: 6, fill: () => color("--accent") } }, edge, edge],
       bands: [{ series: [3, 2], fill: () => color("--fan") }],
