@@ -39,7 +39,7 @@ function latencySteps(timed) {
 // One slow moment does not flatten all others.
 function latencyRange(u) {
   const slowest = u.data.at(-1);
-  return [0, 1.1 * Math.max(10, Math.min(Math.max(...slowest), 3 * quantile(slowest, 0.8)))];
+  return [0, 1.1 * Math.max(10, Math.min(Math.max(...slowest), 4 * quantile(slowest, 0.5)))];
 }
 
 function showLatency(entries) {
@@ -55,7 +55,10 @@ function showLatency(entries) {
         x: { time: false, range: (_, low, high) => [low, Math.max(high, low + 60)] },
         y: { range: latencyRange },
       },
-      axes: [times, axis({ size: 60, values: (_, ticks) => ticks.map(tick => `${tick} ms`) })],
+      axes: [
+        times,
+        axis({ size: 60, values: (_, ticks) => ticks.map(tick => (tick < 10000 ? `${tick} ms` : `${tick / 1000} s`)) }),
+      ],
       series: [
         {},
         ...HOP_COLORS.toReversed().map(name => ({ ...edge, fill: () => color(name) })),

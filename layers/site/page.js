@@ -87,11 +87,14 @@ function showSelection() {
   for (const radio of document.querySelectorAll("[name=horizon]")) radio.checked = radio.value === state.horizon;
 }
 
+// Nothing of the symbol before is left on the page.
 function choose(symbol) {
   if (symbol === state.symbol) return;
   Object.assign(state, { symbol, entries: [], latest: null, accuracy: null, round: 0 });
   at("shown").hidden = true;
   at("loading").hidden = false;
+  showScores();
+  showDays([]);
   showSelection();
 }
 
@@ -105,7 +108,7 @@ async function part(path, problemAt, show) {
     show(found);
   } catch (error) {
     if (!error.status || error.status === 403 || error.status === 429) throw error;
-    if (symbol === state.symbol) put(problemAt, error.message);
+    if (symbol === state.symbol) put(problemAt, sentence(error.message));
   }
 }
 
@@ -145,7 +148,6 @@ function notice(text, name = "notice bad") {
 }
 
 function explain(error) {
-  const what = error.message[0].toUpperCase() + error.message.slice(1).replace(/\.$/, "");
   const again = `Next attempt in ${Math.round(state.wait / 1000)} s.`;
   const since = state.latest ? ` The figures are those of ${clock(state.latest.as_of)}.` : "";
   if (error.status === 403) {
@@ -159,7 +161,7 @@ function explain(error) {
   }
   at("loading").hidden = Boolean(state.latest) || error.status === 404;
   if (error.status === 429) notice(`Too many requests with this key. ${again}${since}`);
-  else notice(`${what}. ${again}${since}`, error.status === 404 ? "notice" : "notice bad");
+  else notice(`${sentence(error.message)} ${again}${since}`, error.status === 404 ? "notice" : "notice bad");
 }
 
 function askForKey(why) {

@@ -1,7 +1,7 @@
 // How good forecasts were: by horizon, over time, by age, by confidence, and what acting on them would have earned.
 
 function showScores() {
-  const span = state.accuracy.summary?.[state.span];
+  const span = state.accuracy?.summary?.[state.span];
   const ours = span?.horizons[state.horizon];
   showScored();
   showAccuracy(span);
@@ -13,6 +13,7 @@ function showScores() {
 }
 
 function showScored() {
+  if (!state.accuracy) return put("scored", "");
   const { summary, scored_age_s } = state.accuracy;
   const span = summary?.[state.span];
   if (!span || !known(span.first)) {
@@ -46,10 +47,10 @@ function showAccuracy(span) {
   const titles = [
     "horizon",
     "outcomes",
-    "skill (95 %)",
+    "skill (95\u00a0%)",
     "against a line through book imbalance",
-    "direction right, %",
-    "inside the 80 % interval, %",
+    "direction right,\u00a0%",
+    "inside the 80\u00a0% interval,\u00a0%",
     "calibration error (by chance)",
     "abstained",
     "fallbacks",
@@ -192,7 +193,7 @@ function showEarnings(earnings = []) {
     "trades",
     "gross",
     "cost",
-    "net (95 %)",
+    "net (95\u00a0%)",
     "breaks even at a fee of",
     "shuffles that earn as much",
   ];

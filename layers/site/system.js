@@ -66,7 +66,7 @@ function showChallenger() {
     skill(it.skill),
     skill(it.skill_vs_champion),
   ]);
-  const titles = ["horizon", "outcomes", "skill (95 %)", "against the champion (95 %)"];
+  const titles = ["horizon", "outcomes", "skill (95\u00a0%)", "against the champion (95\u00a0%)"];
   const caption = `On live outcomes of the last ${state.span}`;
   parts.push(
     rows.length
@@ -90,12 +90,19 @@ function gapsOf(it) {
 }
 
 function showData(found) {
-  const days = found.days.slice(0, 30).map(it => {
+  showDays(found.days);
+  const newest = `the newest ${plural(found.days.length, "day")} of ${found.total}, in UTC`;
+  put("reported", `Reported at ${clock(found.reported)}, ${newest}.`);
+}
+
+function showDays(days) {
+  put("reported", "");
+  const shown = days.slice(0, 30).map(it => {
     const name = element("strong", it.over ? date(`${it.day}T00:00Z`, "UTC") : "today");
     return element("li", [name, document.createElement("br"), it.condition], CONDITIONS[it.condition]);
   });
-  fill(at("days"), ...days);
-  const rows = found.days.map(it => [
+  fill(at("days"), ...shown);
+  const rows = days.map(it => [
     it.day + (it.over ? "" : " (today)"),
     element("span", it.condition, CONDITIONS[it.condition]),
     `${it.hours.expected - it.hours.without.length} of ${it.hours.expected}`,
@@ -116,8 +123,7 @@ function showData(found) {
     "why",
   ];
   table(at("data"), titles, rows);
-  const newest = `the newest ${plural(found.days.length, "day")} of ${found.total}, in UTC`;
-  put("reported", `Reported at ${clock(found.reported)}, ${newest}.`);
+  at("days-more").hidden = !rows.length;
 }
 
 // The feeds of a health report, as [symbol, service].

@@ -15,6 +15,7 @@ const clock = ms => (known(ms) ? clocks.format(ms) : "–");
 const date = (when, timeZone) =>
   new Date(when).toLocaleDateString("en-GB", { day: "numeric", month: "short", timeZone });
 const minute = text => `${date(text)}, ${clock(new Date(text)).slice(0, 5)}`;
+const sentence = text => text[0].toUpperCase() + text.slice(1).replace(/\.$/, "") + ".";
 const plain = code => String(code).replaceAll("_", " ");
 const utc = us => new Date(us / 1000).toISOString().slice(5, 23).replace("T", " ");
 const plural = (n, one, many = one + "s") => `${count(n)} ${n === 1 ? one : many}`;
