@@ -182,7 +182,7 @@ CONDITIONS = {
     ),
     "stale": Condition(
         Answers({"predictions/": both(latest_only(stale), fallback("stale_features"))}),
-        says=("too old", r"12\.4 s ago"),
+        says=("older than 5 s", r"12\.4 s ago"),
         in_all_looks=True,
     ),
     "no-quotes": Condition(
@@ -221,7 +221,7 @@ CONDITIONS = {
     ),
     "unscored": Condition(Answers({"accuracy/": changed(unscored)}), says=("not scored yet",)),
     "too-many-requests": Condition(
-        Answers({"predictions/": TOO_MANY}, errors=True), says=("more requests than this key may send",)
+        Answers({"predictions/": TOO_MANY}, errors=True), says=("too many requests with this key",)
     ),
     "store-away": Condition(
         Answers({"predictions/": UNREADABLE, "accuracy/": UNREADABLE}, errors=True),
