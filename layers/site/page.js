@@ -159,7 +159,7 @@ function explain(error) {
     );
     return;
   }
-  at("loading").hidden = Boolean(state.latest) || error.status === 404;
+  at("loading").hidden = true;
   if (error.status === 429) notice(`Too many requests with this key. ${again}${since}`);
   else notice(`${sentence(error.message)} ${again}${since}`, error.status === 404 ? "notice" : "notice bad");
 }
