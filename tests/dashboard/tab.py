@@ -15,6 +15,7 @@ from tickcast.adapters.http.responses import Response
 
 PATIENCE_MS = 20_000  # also on a machine that does other things
 _LOADING = "Failed to load resource"  # reported by the browser itself, of each answer with an error's status
+_SHOWN = 1500  # characters of the page, where it does not have what it should
 _MATCHES = "pattern => new RegExp(pattern, 'i').test(document.body.innerText)"
 _TWO_FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
@@ -101,7 +102,7 @@ class Tab:
             try:
                 self.page.wait_for_function(_MATCHES, arg=pattern)
             except TimeoutError:
-                raise AssertionError(f"no {pattern!r} in what is visible:\n{self.text}") from None
+                raise AssertionError(f"no {pattern!r} in what is visible:\n{self.text[:_SHOWN]}") from None
 
     def never_says(self, pattern: str) -> None:
         found: bool = self.page.evaluate(_MATCHES, pattern)
