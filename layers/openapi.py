@@ -88,6 +88,7 @@ MEMBERS: dict[str, Schema] = {
     "horizon_s": {"enum": list(HORIZONS_S)},
     "horizons": _BY_HORIZON,
     "outcomes": _BY_HORIZON,
+    "series": _BY_HORIZON,
     "reason": {"enum": [None, *REASONS]},
     "Outcome.why": _WHY,
     "OutcomeSummary.why": _WHY,

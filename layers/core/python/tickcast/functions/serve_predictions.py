@@ -154,8 +154,8 @@ class ServePredictions:
         found, store_ms = self._newest([symbol], "symbol")
         body = self._answer(symbol, found[symbol], store_ms, query.horizon)
         if query.history:
-            found = self.store.history(symbol, query.history)
-            past = self._listed(symbol, found, body.horizon_s, query.outcomes)
+            newest = self.store.history(symbol, query.history)
+            past = self._listed(symbol, newest, body.horizon_s, query.outcomes)
             body.history = past[: that_fit(past)]
         return Response(200, as_json(body), ages_ms=[body.age_ms.claim])
 
@@ -188,8 +188,8 @@ class ServePredictions:
         cursor = found.continue_ms
         if (fit := that_fit(page)) < len(page):
             page, cursor = page[:fit], page[fit - 1].timestamp
-        next_query = {"from": from_ms, "to": to_ms, "limit": query.limit, "horizon": horizon_s}
-        next_query |= {"outcomes": "true"} if query.outcomes else {}
+        next_query: dict[str, int | str] = {"from": from_ms, "to": to_ms, "limit": query.limit}
+        next_query |= {"horizon": horizon_s} | ({"outcomes": "true"} if query.outcomes else {})
         body = History(
             symbol=symbol,
             horizon_s=horizon_s,

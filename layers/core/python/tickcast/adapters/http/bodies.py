@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from tickcast.evaluation.live_scores import AccuracySummary, Count, HorizonAccuracy
+from tickcast.evaluation.figures import Count
+from tickcast.evaluation.live_scores import AccuracySummary, HorizonAccuracy
 from tickcast.market.condition import DayCondition
 from tickcast.model.forecast import Price, Probability
 from tickcast.serving.records import (
