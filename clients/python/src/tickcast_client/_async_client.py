@@ -39,7 +39,7 @@ class AsyncClient:
         key: str | None = None,
         *,
         auth: httpx.Auth | None = None,
-        timeout_s: float = 5.0,
+        timeout_s: float = 10.0,
         retry_s: float = 20.0,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:

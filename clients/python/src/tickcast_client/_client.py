@@ -47,7 +47,7 @@ class Client:
         key: str | None = None,
         *,
         auth: httpx.Auth | None = None,
-        timeout_s: float = 5.0,
+        timeout_s: float = 10.0,
         retry_s: float = 20.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:

@@ -9,6 +9,7 @@ from functools import singledispatch
 from tickcast_client.models import (
     Accuracy,
     Answer,
+    ChallengerAccuracy,
     HealthReport,
     HorizonAccuracy,
     Latest,
@@ -139,7 +140,17 @@ def _accuracy(answer: Accuracy) -> str:
         lines += [f"last {name}, {figures.horizon_s} s ahead: {_figures(figures)}" for figures in known]
         if not known:
             lines.append(f"last {name}: no outcome is known.")
+        lines += [f"last {name}, {text}" for text in _of_challenger(each.challenger)]
     return "\n".join(lines)
+
+
+def _of_challenger(challenger: ChallengerAccuracy | None) -> Iterator[str]:
+    for horizon_s, figures in sorted(challenger.horizons.items()) if challenger else ():
+        if challenger and figures.skill_vs_champion:
+            yield (
+                f"{horizon_s} s ahead, model {challenger.model_id} in shadow: {figures.count} outcomes of both, its "
+                f"skill against the active model {_skill(figures.skill_vs_champion, 'the active model')}."
+            )
 
 
 def _figures(figures: HorizonAccuracy) -> str:
@@ -153,20 +164,18 @@ def _figures(figures: HorizonAccuracy) -> str:
     return ", ".join(found) + "."
 
 
-def _skill(skill: Skill | None) -> str:
-    """0 is no better than forecasting no change, 1 is perfect."""
+def _skill(skill: Skill | None, baseline: str = "no change") -> str:
+    """0 is no better than the baseline, 1 is perfect."""
     if skill is None:
         return "unknown"
     if skill.low is None or skill.high is None:
         return f"{skill.value:.3f} (too little data for an interval)"
-    beyond = (
-        "better than no change"
-        if skill.low > 0
-        else "worse than no change"
-        if skill.high < 0
-        else "inconclusive"
-    )
-    return f"{skill.value:.3f} ({skill.low:.3f} to {skill.high:.3f}: {beyond})"
+    compared = "inconclusive"
+    if skill.low > 0:
+        compared = f"better than {baseline}"
+    elif skill.high < 0:
+        compared = f"worse than {baseline}"
+    return f"{skill.value:.3f} ({skill.low:.3f} to {skill.high:.3f}: {compared})"
 
 
 @in_words.register
