@@ -30,7 +30,7 @@ from tickcast_client.models import (
 
 
 class AsyncClient:
-    """As `Client`, for asyncio and trio: with the same arguments and methods, to be awaited; `stream` and
+    """As `Client`, for asyncio: with the same arguments and methods, to be awaited; `stream` and
     `history` are for `async for`. It belongs to one event loop."""
 
     def __init__(

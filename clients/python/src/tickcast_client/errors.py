@@ -36,13 +36,16 @@ class ApiError(TickcastError):
         request_id: str | None = None,
         retry_after_s: float | None = None,
     ) -> None:
-        super().__init__(f"{detail} ({status} {title})")
+        super().__init__(status, title, detail, parameter, request_id, retry_after_s)
         self.status = status
         self.title = title
         self.detail = detail
         self.parameter = parameter
         self.request_id = request_id
         self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return f"{self.detail} ({self.status} {self.title})"
 
 
 class BadRequest(ApiError):

@@ -145,11 +145,14 @@ def _accuracy(answer: Accuracy) -> str:
 
 
 def _of_challenger(challenger: ChallengerAccuracy | None) -> Iterator[str]:
-    for horizon_s, figures in sorted(challenger.horizons.items()) if challenger else ():
-        if challenger and figures.skill_vs_champion:
+    if challenger is None:
+        return
+    for horizon_s, figures in sorted(challenger.horizons.items()):
+        if figures.skill_vs_champion:
+            compared = _skill(figures.skill_vs_champion, "the active model")
             yield (
-                f"{horizon_s} s ahead, model {challenger.model_id} in shadow: {figures.count} outcomes of both, "
-                f"its skill against the active model {_skill(figures.skill_vs_champion, 'the active model')}."
+                f"{horizon_s} s ahead, model {challenger.model_id} in shadow: {figures.count} outcomes of "
+                f"both, its skill against the active model {compared}."
             )
 
 
