@@ -164,7 +164,7 @@ PASSING = [
 
 
 @pytest.mark.parametrize("failure", PASSING, ids=str)
-def test_what_passes_is_tried_again_with_growing_pauses(waits: list[float], failure: Any) -> None:
+def test_transient_failures_are_retried_with_growing_pauses(waits: list[float], failure: Any) -> None:
     for client in (Client, AsyncClient):
         waits.clear()
         api = ScriptedApi([failure, failure, failure, LATEST])

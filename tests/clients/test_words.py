@@ -142,7 +142,7 @@ def test_health_names_what_is_wrong() -> None:
         report = json.loads(client_api.health(status, **services).content)
         return in_words(HealthReport.model_validate(report)).splitlines()
 
-    assert words("ok") == ["All parts are well."]
+    assert words("ok") == ["All parts are healthy."]
     wrong = {"ok": False, "why": "no heartbeat for 900 s"}
     feed = {"ok": True, "why": None, "source": "sim"}
     unseen: dict[str, Any] = {"ok": None, "why": None}
@@ -150,7 +150,7 @@ def test_health_names_what_is_wrong() -> None:
         "Something is wrong:",
         "score: no heartbeat for 900 s",
         "Not seen so far: audit.",
-        "The market is no live one: simulated.",
+        "This is not a live market: it is simulated.",
     ]
 
 

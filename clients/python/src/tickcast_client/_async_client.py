@@ -111,7 +111,7 @@ class AsyncClient:
         return await self._ask(_protocol.MODELS, Models)
 
     async def health(self) -> HealthReport:
-        """Whether all parts are well; a report of what is wrong is an answer too, no error."""
+        """Whether all parts are healthy. A degraded system is reported, not raised as an error."""
         return await self._ask(_protocol.HEALTH, HealthReport)
 
     async def close(self) -> None:

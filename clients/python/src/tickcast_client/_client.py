@@ -34,9 +34,8 @@ class Client:
 
     `url` and `key` are taken from TICKCAST_API and TICKCAST_KEY where they are not given; `auth` signs
     requests where a deployment wants signatures instead (`tickcast_client.iam.SigV4`). Each step of a request
-    may take `timeout_s`; what may pass by itself (429, 502, 503, 504, no connection) is tried again for
-    `retry_s`, with growing pauses. Methods raise `TickcastError`, and ValueError on arguments that cannot be
-    right.
+    may take `timeout_s`; transient failures (429, 502, 503, 504, no connection) are retried for `retry_s`, with
+    growing pauses. Methods raise `TickcastError`, and ValueError on arguments that cannot be right.
 
     Safe to share between threads. `close`, or leaving a `with` block, ends its streams.
     """
@@ -115,7 +114,7 @@ class Client:
         return self._ask(_protocol.MODELS, Models)
 
     def health(self) -> HealthReport:
-        """Whether all parts are well; a report of what is wrong is an answer too, no error."""
+        """Whether all parts are healthy. A degraded system is reported, not raised as an error."""
         return self._ask(_protocol.HEALTH, HealthReport)
 
     def close(self) -> None:

@@ -54,7 +54,7 @@ class Following:
         return _protocol.several(self.symbols, self.horizon)
 
     def answered(self, answer: Several, now_s: float) -> list[Update]:
-        """What is new in an answer."""
+        """The news in an answer."""
         self._answered_s, self._failures, self._error = now_s, 0, None
         found = [Update(symbol, each, _staleness(each)) for symbol, each in answer.predictions.items()]
         found += [
@@ -70,7 +70,7 @@ class Following:
 
     def failed(self, error: TickcastError, now_s: float) -> list[Update]:
         """What a request without an answer means: once the newest answer is too old, all is stale. Raises
-        `error` if trying again cannot help, or at the beginning, when it was."""
+        `error` if a retry cannot help, and before the first answer, when it was retried already."""
         if self._answered_s is None or not isinstance(error, _protocol.RETRIED):
             raise error
         self._failures, self._error = self._failures + 1, error

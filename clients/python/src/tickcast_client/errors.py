@@ -61,11 +61,11 @@ class NotFound(ApiError):
 
 
 class TooManyRequests(ApiError):
-    """429: more than the key's rate or daily quota. It was retried for as long as the client may."""
+    """429: more than the key's rate or daily quota. It was retried for `retry_s`."""
 
 
 class Unavailable(ApiError):
-    """502, 503, 504: a part of the system does not answer. It was retried for as long as the client may."""
+    """502, 503, 504: a part of the system does not answer. It was retried for `retry_s`."""
 
 
 BY_STATUS: dict[int, type[ApiError]] = {

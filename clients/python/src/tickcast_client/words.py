@@ -186,15 +186,15 @@ def _health(answer: HealthReport) -> str:
     wrong = {name: each for name, each in answer.services.items() if each.ok is False}
     unseen = [name for name, each in answer.services.items() if each.ok is None]
     if not wrong:
-        lines = ["All parts are well." if not unseen else "No part is known to be unwell."]
+        lines = ["All parts are healthy." if not unseen else "No part has failed."]
     else:
         lines = ["Something is wrong:"]
-        lines += [f"{name}: {each.why or 'not well'}" for name, each in wrong.items()]
+        lines += [f"{name}: {each.why or 'failed'}" for name, each in wrong.items()]
     if unseen:
         lines.append(f"Not seen so far: {', '.join(unseen)}.")
     feeds = {each.source for each in answer.services.values() if each.source in ("sim", "replay")}
     lines += [
-        f"The market is no live one: {'simulated' if feed == 'sim' else 'a replay'}."
+        f"This is not a live market: it is {'simulated' if feed == 'sim' else 'a replay'}."
         for feed in sorted(feeds)
     ]
     notes = {name: each.note for name, each in answer.services.items() if each.note}
