@@ -131,21 +131,25 @@ class AsyncClient:
         return f"{type(self).__name__}({self.settings.url!r})"
 
     async def _follow(self, following: Following) -> AsyncIterator[Update]:
-        timeout_s = min(self.settings.timeout_s, STALE_AFTER_S)
         while not self._closed.is_set():
-            request = following.request(time.monotonic())
-            retry_s = 0.0 if following.has_begun else self.settings.retry_s
             try:
-                answer = await self._ask(request, Several, retry_s, timeout_s)
-                news = following.answered(answer, time.monotonic())
+                news = await self._news(following) if following.is_due(time.monotonic()) else []
             except ClientClosed:
                 return
-            except TickcastError as error:
-                news = following.failed(error, time.monotonic())
-            for update in news:
+            for update in [*news, *following.grown_stale(time.monotonic())]:
                 yield update
             with anyio.move_on_after(following.wait_s(time.monotonic())):
                 await self._closed.wait()
+
+    async def _news(self, following: Following) -> list[Update]:
+        request = following.request(time.monotonic())
+        retry_s = 0.0 if following.has_begun else self.settings.retry_s
+        timeout_s = min(self.settings.timeout_s, STALE_AFTER_S)
+        try:
+            return following.answered(await self._ask(request, Several, retry_s, timeout_s), time.monotonic())
+        except TickcastError as error:
+            following.failed(error, time.monotonic())
+            return []
 
     async def _pages(self, plan: HistoryPlan) -> AsyncIterator[ListedPrediction]:
         while plan.request:
