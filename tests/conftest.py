@@ -20,8 +20,8 @@ pytest_plugins = [
     "tests.fixtures.aws",
     "tests.fixtures.database",
     "tests.fixtures.predict_stream",
-    "tests.fixtures.restored_system",
     "tests.fixtures.running_system",
+    "tests.fixtures.restored_system",  # imports the one before
     "tests.fixtures.synthesis",
 ]
 
