@@ -31,7 +31,7 @@ MARKED_BY_FIXTURE = {
     "aws": {"s3"},
     "emulated": {"system", "embedded_emulator"},
     "server": {"redis_server", "postgres_port", "system", "embedded_emulator"},
-    "synthesis": {"environments", "changed", "all_templates", "created"},
+    "synthesis": {"environments", "changed", "all_templates", "created", "resources"},
 }
 
 
