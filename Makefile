@@ -178,9 +178,7 @@ style: setup  ## the part of check that ruff does
 
 types: setup  ## the part of check that mypy does
 	@echo "check: types"
-	@$(VENV)/mypy layers/core/python/tickcast
-	@$(VENV)/mypy $(TYPED)
-	@$(VENV)/mypy tests
+	@$(VENV)/mypy $(TYPED) tests
 
 templates: layers
 	@echo "check: templates"
