@@ -25,6 +25,8 @@ pytest_plugins = [
     "tests.fixtures.synthesis",
 ]
 
+SYSTEM_S = 900  # for a test of the running system: the first one starts it
+
 END_TO_END = ROOT / "tests" / "e2e"
 # A test has the marker if it asks for one of the fixtures, directly or through others.
 MARKED_BY_FIXTURE = {
@@ -52,6 +54,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, started_by in MARKED_BY_FIXTURE.items():
             if fixtures & started_by:
                 item.add_marker(marker)
+        if "system" in fixtures and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SYSTEM_S))
     late = [
         END_TO_END / f"test_{name}.py" for name in ("backfill", "retrain", "deployment", "export", "drills")
     ]
