@@ -56,16 +56,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, started_by in MARKED_BY_FIXTURE.items():
             if fixtures & started_by:
                 item.add_marker(marker)
-<<<<<<< HEAD
         if "system" in fixtures and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SYSTEM_S))
-    late = [
-        END_TO_END / f"test_{name}.py" for name in ("backfill", "retrain", "deployment", "export", "drills")
-    ]
-=======
     disturbing = ("backfill", "retrain", "deployment", "export", "drills")
     late = [*sorted(DASHBOARD.glob("test_*.py")), *(END_TO_END / f"test_{name}.py" for name in disturbing)]
->>>>>>> main
     items.sort(key=lambda item: late.index(item.path) if item.path in late else -1)
     _share_out(items)
 
