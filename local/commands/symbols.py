@@ -63,7 +63,7 @@ class Change:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--add", default="", help="symbols to serve from now on, like SOLUSDT,XRPUSDT")
-    parser.add_argument("--remove", default="", help="symbols to serve no longer")
+    parser.add_argument("--remove", default="", help="symbols to stop serving")
     parser.add_argument("--dry", action="store_true", help="check and price it, change nothing")
     deployment.add_aws_argument(parser)
 

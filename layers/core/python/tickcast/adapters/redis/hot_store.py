@@ -489,8 +489,8 @@ class HotStore:
         self._client.set(key, text, ex=keys.TTL_S)
 
     def forget_newest(self, symbols: Sequence[str]) -> None:
-        """Delete the newest prediction and the heartbeats of `symbols`, which are served no more: if they are
-        again, what was last known of them must not be taken for news. All else ages by its TTL."""
+        """Delete the newest prediction and the heartbeats of `symbols`, which are no longer served: if they
+        are served again, these must not seem current. All else expires by its TTL."""
         services = ("predict_stream", "ingest_ecs")
         names = [keys.heartbeat(service, symbol) for symbol in symbols for service in services]
         self._client.unlink(*names, *(keys.latest_prediction(symbol) for symbol in symbols))
