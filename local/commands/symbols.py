@@ -48,7 +48,7 @@ class Request:
 
 @dataclass
 class Change:
-    """What became of a request: the symbols served now, and by symbol after how many seconds `/health` first
+    """The result of a request: the symbols served now, and by symbol after how many seconds `/health` first
     showed an added one fed and processed, and no longer showed a removed one."""
 
     served: ServedSymbols

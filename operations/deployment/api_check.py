@@ -57,7 +57,7 @@ class CheckApi:
                     f"{text} after {self._patience_s / 60:g} min: `make doctor ENV={account.name}` says more"
                 )
             self._sleep(POLL_S)
-        say("health, predictions and the OpenAPI document are well")
+        say("health, predictions and the OpenAPI document are fine")
         for answer in seen.answers:
             say(answer)
         if differs := difference(account, found):

@@ -27,6 +27,7 @@ from tests.fixtures.local_exchange import exchange_in_process, simulated_markets
 from tests.fixtures.put_records import Kinesis
 from tests.fixtures.settings import configured
 from tickcast.adapters.registry.served_symbols import SERVED, adding, change_served, removing
+from tickcast.adapters.telemetry import Metrics
 from tickcast.market import session as sessions
 
 CONFIGURED = ("BTCUSDT", "ETHUSDT", *(f"COIN{number}USDT" for number in range(18)))
@@ -69,6 +70,8 @@ async def running(
 
     monkeypatch.setattr(task, "HealthServer", Health)
     monkeypatch.setattr(task, "client", {"kinesis": kinesis, "s3": s3}.__getitem__)
+    # On a busy machine a test may see a line of metrics.
+    monkeypatch.setattr(task, "metrics", Metrics(service="ingest_ecs", namespace="tickcast/test"))
     watch = SymbolWatch(settings, s3, Logger(service="test", level="CRITICAL"))
     await watch.has_changed()
     stop = asyncio.Event()

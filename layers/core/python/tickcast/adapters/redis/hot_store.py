@@ -188,7 +188,7 @@ class Commit(NamedTuple):
 
 
 class Committed(Enum):
-    """What became of a commit."""
+    """The result of a commit."""
 
     WRITTEN = "written"
     # The store has the same sequence: this commit was sent twice, or another invocation wrote the same
@@ -422,7 +422,7 @@ class HotStore:
         return _entries(self._client.xrange(keys.recent_predictions(symbol), from_ms, to_ms, count=limit))
 
     def prediction(self, symbol: str, timestamp_ms: int) -> Prediction | None:
-        """The prediction made as of `timestamp_ms`, be it one of a second or one in between; None if there
+        """The prediction made as of `timestamp_ms`, of a second or in between; None if there
         was none, or it is no longer kept."""
         pipeline, entry = self._client.pipeline(transaction=False), keys.prediction_entry(timestamp_ms)
         for stream in (keys.predictions(symbol), keys.recent_predictions(symbol)):
