@@ -53,6 +53,7 @@ class Alarms(Construct):
         self._records()
         self._ingest()
         self._functions()
+        self._signals()
         self._stores()
         if watched.config.capacity_alarms:
             self._latency()
@@ -246,6 +247,16 @@ class Alarms(Construct):
             "EventBridge could not start scheduled work, or Lambda dropped its event: an audit, the scores "
             "of a minute, or the nightly backfill did not run.",
         )
+
+    def _signals(self) -> None:
+        if queue := self._watched.lost_signals:
+            self._raise_over(
+                "SignalsLost",
+                aws("SQS", "ApproximateNumberOfMessagesVisible", {"QueueName": queue.queue_name}, "max"),
+                0,
+                "A signal reached nobody: it is in the queue (the output LostSignalsQueue) with the reason. "
+                "The alarm is over once the queue is empty.",
+            )
 
     def _stores(self) -> None:
         config = self._watched.config

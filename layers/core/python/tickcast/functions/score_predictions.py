@@ -21,6 +21,7 @@ import redis
 from botocore.exceptions import BotoCoreError, ClientError
 
 from tickcast.adapters.lake.receipt_archive import ReceiptArchive
+from tickcast.adapters.lake.signal_outbox import SignalOutbox
 from tickcast.adapters.lake.tally_archive import TallyArchive
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.postgres.score_store import ScoreStore, row_of
@@ -33,6 +34,7 @@ from tickcast.adapters.registry.model_registry import RegistryError
 from tickcast.adapters.registry.pointer import Pointer
 from tickcast.adapters.settings import ScorePredictionsSettings, ScoreSettings
 from tickcast.evaluation import drift
+from tickcast.evaluation.challenger_scores import ChallengerAccuracy, score_challenger
 from tickcast.evaluation.drift import DriftEvidence, DriftState
 from tickcast.evaluation.earnings import earnings_by_horizon
 from tickcast.evaluation.live_scores import (
@@ -46,11 +48,13 @@ from tickcast.evaluation.live_scores import (
     skill_against_line,
 )
 from tickcast.evaluation.regimes import NO_REGIMES
+from tickcast.evaluation.steps import series
 from tickcast.features.vector import FEATURE_NAMES
 from tickcast.functions.archive_receipts import ArchiveReceipts
 from tickcast.functions.archive_tallies import ArchiveTallies
 from tickcast.model.card import Card
 from tickcast.serving.records import Outcome, Prediction, ScoreHeartbeat, decode
+from tickcast.serving.signals import SignalledDrift, drift_signal
 from tickcast.units import DAY_US, HOUR_US, MINUTE_US, SECOND_US
 
 SERVICE = "score_predictions"
@@ -122,6 +126,7 @@ class ScorePredictions:
     database: Database
     clock_ms: Callable[[], float]
     _card: Card = field(default_factory=Card)  # of the active model, once it was read
+    _challenger_id: str | None = None  # of the model in shadow
     _first_model_us: int = 0  # when the first model became active; 0: it is not the present one, or unknown
     _scored: dict[tuple[str, Span], SpanAccuracy] = field(default_factory=dict)
     _days: set[int] = field(default_factory=set)  # that have partitions
@@ -138,6 +143,7 @@ class ScorePredictions:
             with_between=self.settings.receipts_between_keep_days > 0,
         )
         self._archive_tallies = ArchiveTallies(TallyArchive(lambda: self.s3, self.settings.bucket))
+        self._outbox = SignalOutbox(self.s3, self.settings.bucket, self.clock_ms)
 
     def __call__(self, remaining_ms: Callable[[], float]) -> Result:
         """Raises what Redis and PostgreSQL raise: the next run continues from there."""
@@ -162,6 +168,7 @@ class ScorePredictions:
                 result.problems.append(f"{symbol}: {describe(error)}")
         if model_id and result.is_complete:
             self._update_drift(store, model_id, result)
+            self._signal_drift(model_id, result)
         self._put_heartbeat(result)
         span = round(self.clock_ms()) // (60_000 * self.settings.condition_every_minutes)
         result.is_report_due, self._reported_in = span != self._reported_in, span
@@ -198,6 +205,7 @@ class ScorePredictions:
         try:
             pointer = model_registry.active_model(self.s3, self.settings.bucket)
             model_id = pointer.model_id if pointer else None
+            self._challenger_id = pointer.challenger_id if pointer else None
             result.has_no_model = pointer is None
             self._first_model_us = _first_us(pointer)
             if model_id and self._card.model_id != model_id:
@@ -295,6 +303,7 @@ class ScorePredictions:
     ) -> SpanAccuracy:
         from_us = max((now_us - span.length_us) // MINUTE_US * MINUTE_US, not_before_us)
         tallies = store.tallies(symbol, from_us, now_us, span.block_us)
+        steps = store.steps(symbol, from_us, now_us, span.part_us)
         regimes = NO_REGIMES  # an hour is too short to differ much
         if span.length_us > HOUR_US:
             regimes = store.regimes(symbol, from_us, now_us, span.block_us)
@@ -307,9 +316,19 @@ class ScorePredictions:
             to_ms=now_us // 1000,
             first_ms=first_us and first_us // 1000,
             availability=None if first_us is None else availability(tallies, first_us, until_us),
-            horizons=score(tallies, regimes),
+            horizons=score(tallies, regimes, store.remainders(symbol, from_us, now_us, span.block_us)),
             earnings=earnings_by_horizon(store.earned(symbol, from_us, now_us, span.block_us)),
+            series=series(steps, span.part_us, span.step_us, (from_us, now_us)),
+            challenger=self._challenger(store, symbol, (from_us, now_us), span.block_us),
         )
+
+    def _challenger(
+        self, store: ScoreStore, symbol: str, span_us: tuple[int, int], block_us: int
+    ) -> ChallengerAccuracy | None:
+        if self._challenger_id is None:
+            return None
+        rows = store.shadowed(symbol, self._challenger_id, span_us, block_us)
+        return score_challenger(self._challenger_id, rows)
 
     def _update_drift(self, store: ScoreStore, model_id: str, result: Result) -> None:
         """Update the drift of every symbol, and ask for a training if drift requires it."""
@@ -337,6 +356,17 @@ class ScorePredictions:
                 store.ask_for_training(*last)
             if last and now_us - last[0] < _ASKED_FOR_US:
                 result.asked_us, result.reasons = last
+
+    def _signal_drift(self, model_id: str, result: Result) -> None:
+        """Write the signals of symbols that drift, for `send_signals`: one in each pause, while it lasts."""
+        for rule in self.settings.signals.of("drift"):
+            for symbol, state in result.drift.items():
+                if not (state.is_drifting and rule.is_for(symbol)):
+                    continue
+                drift_now = SignalledDrift(model_id=model_id, reasons=list(state.reasons))
+                signal = drift_signal(rule, symbol, round(self.clock_ms()), drift_now)
+                if problem := self._outbox.put(rule, signal):
+                    result.problems.append(problem)
 
     def _evidence(self, store: ScoreStore, symbol: str, model_id: str, now_us: int) -> DriftEvidence:
         window_us, horizon_s = self.scores.window_s * SECOND_US, self.settings.primary_horizon_s
