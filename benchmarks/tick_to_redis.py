@@ -24,6 +24,7 @@ from benchmarks import handler, usual_handler
 from benchmarks.features import LATENESS_US, WARM_UP_S, market, second_of
 from benchmarks.side_by_side import Comparison, Effort, Work, comparison, side_by_side
 from benchmarks.usual_features import UsualFeatures
+from local.system.servers import free_ports
 from local.system.variables import local_variables
 from tickcast.adapters.kinesis.schema_registry import SchemaRegistry
 from tickcast.adapters.redis import keys
@@ -179,7 +180,7 @@ def _timed_us(call: Callable[[dict[str, Any]], object], event: dict[str, Any]) -
 
 @contextmanager
 def _valkey() -> Iterator[redis.Redis]:
-    with ValkeyServer() as server:
+    with ValkeyServer(port=free_ports(1)[0]) as server:
         client = redis.Redis(**server.connection_kwargs)
         yield client
         client.close()

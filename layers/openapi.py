@@ -15,7 +15,16 @@ from typing import Any
 import msgspec
 
 from tickcast.adapters.http.bodies import Problem
-from tickcast.adapters.http.parameters import MAX_MS, SYMBOLS_PATTERN, Cursor, Horizon, Instant, Path, Symbols
+from tickcast.adapters.http.parameters import (
+    MAX_MS,
+    SYMBOLS_PATTERN,
+    Cursor,
+    Flag,
+    Horizon,
+    Instant,
+    Path,
+    Symbols,
+)
 from tickcast.adapters.http.responses import JSON, PROBLEM_JSON
 from tickcast.adapters.http.routes import LATEST, ROUTES, Route
 from tickcast.adapters.settings import Authorisation
@@ -72,14 +81,17 @@ start of the second after it. Instants before 1970 are read as 0, those beyond {
 }
 
 _BY_HORIZON: Schema = {"propertyNames": {"enum": [str(horizon_s) for horizon_s in HORIZONS_S]}}
+_WHY: Schema = {"enum": [None, GAP, NO_MID, STALE]}
 
 # Restrictions that the types of stored records do not have, by member.
 MEMBERS: dict[str, Schema] = {
     "horizon_s": {"enum": list(HORIZONS_S)},
     "horizons": _BY_HORIZON,
     "outcomes": _BY_HORIZON,
+    "series": _BY_HORIZON,
     "reason": {"enum": [None, *REASONS]},
-    "Outcome.why": {"enum": [None, GAP, NO_MID, STALE]},
+    "Outcome.why": _WHY,
+    "OutcomeSummary.why": _WHY,
     "id": {"pattern": r"^[^\s/?#%-]+-[0-9]+$"},
     "last_trade_id": {"minimum": 0},
     "update_id": {"minimum": 0},
@@ -225,6 +237,8 @@ def _own_type(kind: type) -> Schema:
         return {"$ref": _REF.format(name="Instant")}
     if kind is Symbols:
         return {"type": "string", "pattern": SYMBOLS_PATTERN}
+    if kind is Flag:
+        return {"type": "boolean"}
     if kind is Cursor:
         return {"type": "integer", "minimum": 0, "maximum": MAX_MS}
     raise NotImplementedError(f"no schema for {kind}")

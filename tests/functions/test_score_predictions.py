@@ -31,10 +31,12 @@ from tickcast.adapters.redis.hot_store import HotStore, Writes
 from tickcast.adapters.registry.served_symbols import ServedSymbols, hot_text
 from tickcast.adapters.settings import DatabaseSettings, ScorePredictionsSettings, ScoreSettings
 from tickcast.evaluation import drift
+from tickcast.evaluation.challenger_scores import score_challenger
 from tickcast.evaluation.drift import DriftPolicy
 from tickcast.evaluation.earnings import earnings_by_horizon
 from tickcast.evaluation.live_scores import SPANS, score
 from tickcast.evaluation.regimes import NO_REGIMES, TERCILES
+from tickcast.evaluation.steps import series
 from tickcast.features.ring import BarRing
 from tickcast.features.vector import FEATURE_NAMES
 from tickcast.functions import score_predictions as function
@@ -194,8 +196,16 @@ def varied(seconds: int, seed: int = 1) -> list[dict[str, Any]]:
                 each |= {"abstains": True, "hindsight_move_bp": None}
             elif kind == 3:
                 each |= {"imbalance": None, "challenger": None}
+            elif kind > 6:
+                each |= {"challenger": in_shadow_of(each, "m2" if kind == 7 else "m3", float(rng.normal()))}
             found.append(each)
     return found
+
+
+def in_shadow_of(outcome: dict[str, Any], model_id: str, off_bp: float) -> dict[str, Any]:
+    """The forecast of a challenger that is off the champion's by `off_bp`."""
+    forecast = {"expected_move_bp": outcome["expected_move_bp"] + off_bp, "scale_bp": 1.0}
+    return {"model_id": model_id, "half_width_bp": 2.0, "confidence": 0.6, "p_flat": 0.1} | forecast
 
 
 def accuracy(client: redis.Redis) -> dict[str, Any]:
@@ -236,9 +246,16 @@ def test_tallies_agree_with_plain_python(
     assert found["scored_ms"] == (NOON + 920) * 1000
     for span in SPANS:
         regimes = NO_REGIMES if span.name == "hour" else planted.regimes(outcomes, span.block_us)
+        remainders = planted.remainders(outcomes, span.block_us)
         assert found[span.name]["horizons"] == to_builtins(
-            score(planted.tallies(outcomes, span.block_us), regimes), str_keys=True
+            score(planted.tallies(outcomes, span.block_us), regimes, remainders), str_keys=True
         ), span
+        from_us, to_us = (found[span.name][name] * 1000 for name in ("from", "to"))
+        assert found[span.name]["series"] == to_builtins(
+            series(planted.steps(outcomes, span.part_us), span.part_us, span.step_us, (from_us, to_us)),
+            str_keys=True,
+        ), span
+        assert found[span.name]["challenger"] is None
         assert found[span.name]["earnings"] == to_builtins(
             earnings_by_horizon(planted.earned(outcomes, span.block_us)), str_keys=True
         ), span
@@ -254,6 +271,56 @@ def test_tallies_agree_with_plain_python(
     # Expected up to ten seconds ago.
     assert found["hour"]["availability"] == pytest.approx(by_model / 910, abs=1e-4)
     assert result.hours[SYMBOL].horizons[2].count == found["hour"]["horizons"]["2"]["count"]
+
+
+def test_what_was_left_of_forecasts_is_scored_by_age(
+    hot: Hot, scorer: Callable[..., Result], redis_client: redis.Redis
+) -> None:
+    """Of a move that was known for its first two seconds, nothing is left to know after those."""
+    rng = np.random.default_rng(1)
+    outcomes = []
+    for second in range(900):
+        known, unknown = rng.normal(size=(2, 10))
+        known[2:] = 0
+        for h in HORIZONS_S:
+            move, expected = float((known + unknown)[:h].sum()), float(known[:h].sum())
+            outcomes.append(at(second, h, move=move, expected=expected))
+    hot.write(outcomes)
+    assert scorer(920).problems == []
+    found = {h: each["by_age"] for h, each in accuracy(redis_client)["hour"]["horizons"].items()}
+    assert {h: [each["age_s"] for each in ages] for h, ages in found.items()} == {
+        "1": [0],
+        "2": [0, 1],
+        "5": [0, 1, 2],
+        "10": [0, 1, 2, 5],
+    }
+    assert {each["count"] for ages in found.values() for each in ages} == {900}
+    skill = {(h, each["age_s"]): each["skill"]["value"] for h, ages in found.items() for each in ages}
+    assert skill["2", 0] == pytest.approx(0.5, abs=0.05)
+    assert skill["2", 1] == pytest.approx(0.5, abs=0.05)
+    assert skill["10", 0] == pytest.approx(2 / 12, abs=0.05)
+    assert skill["10", 1] == pytest.approx(1 / 10, abs=0.05)
+    assert skill["10", 2] == skill["10", 5] == skill["5", 2] == 0
+
+
+def test_the_challenger_is_scored_on_the_outcomes_of_the_champion(
+    hot: Hot, scorer: Callable[..., Result], redis_client: redis.Redis, s3: Any
+) -> None:
+    outcomes = varied(900)
+    hot.write(outcomes)
+    for challenger_id in ("m2", "m4"):
+        put_model(s3, challenger=challenger_id)
+        assert scorer(920).problems == []
+        found = accuracy(redis_client)
+        for span in SPANS:
+            rows = planted.shadowed(outcomes, challenger_id, span.block_us)
+            expected = to_builtins(score_challenger(challenger_id, rows), str_keys=True)
+            assert found[span.name]["challenger"] == expected, span
+        if challenger_id == "m2":
+            of_2s = found["hour"]["challenger"]["horizons"]["2"]
+            assert of_2s["count"] > 50 and of_2s["skill_vs_champion"]["high"] < 0
+    of_another = {"count": 0, "skill": None, "skill_vs_champion": None}
+    assert found["hour"]["challenger"]["horizons"]["2"] == of_another
 
 
 def test_minutes_of_an_earlier_release_are_left_out_of_what_they_do_not_know(

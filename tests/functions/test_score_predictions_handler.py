@@ -13,7 +13,7 @@ from tests.fixtures.paths import load_handler
 from tests.fixtures.settings import environment
 from tickcast.adapters.settings import ScorePredictionsSettings
 from tickcast.evaluation.drift import DriftState
-from tickcast.evaluation.live_scores import Skill
+from tickcast.evaluation.figures import Skill
 from tickcast.functions.score_metrics import SYMBOLS_SHOWN
 from tickcast.functions.score_predictions import Result
 

@@ -76,7 +76,7 @@ PREDICTION = records.prediction(
     calibrator={1: Calibrator(direction_slope=1.0, interval_width=1.3)},
     timing_ms=timing_of([*range(9)]),
 )
-RECEIPT_ONLY = {"features", "calibrator", "timing_ms", "sequence"}
+RECEIPT_ONLY = {"features", "calibrator", "path", "sequence"}
 STREAM = StreamHeartbeat(at_ms=AT_MS, watermark_ms=AT_MS, received_ms=AT_MS, model_problem=None)
 FEED = FeedHeartbeat(at_ms=AT_MS, watermark_ms=AT_MS, received_ms=AT_MS)
 
@@ -533,6 +533,85 @@ def test_lists_are_as_delivered(store: HotStore, api: Api) -> None:
         assert listed["predicted_price"] == 60_000.0 + horizon_s
 
 
+def test_lists_have_the_timing_of_each(store: HotStore, api: Api) -> None:
+    put(store, PREDICTION)
+    (newest,), page = api.get(history="1").body["history"], api.ask(HISTORY, symbol="BTCUSDT").body
+    assert newest["timing_ms"] == page["predictions"][0]["timing_ms"] == as_json(PREDICTION)["timing_ms"]
+
+
+def test_lists_have_outcomes_where_they_are_asked_for(store: HotStore, api: Api) -> None:
+    """Each its own, though another prediction was delivered in the same millisecond."""
+    put(store, PREDICTION, made_at(1))
+    api.age_s = 3
+    gap = outcome(
+        2, status="unresolved", why="gap", move_bp=None, outcome_price=None, inside=None, right=None
+    )
+    of_another = outcome(5, id=f"BTCUSDT-{AT_MS + 100}")
+    put_outcomes(store, outcome(1), gap, of_another)
+    known = {
+        "1": {
+            "status": "resolved",
+            "why": None,
+            "move_bp": 1.0,
+            "outcome_price": 100.01,
+            "delivered_price": 100.0,
+            "inside": True,
+            "right": True,
+        },
+        "2": {
+            "status": "unresolved",
+            "why": "gap",
+            "move_bp": None,
+            "outcome_price": None,
+            "delivered_price": 100.0,
+            "inside": None,
+            "right": None,
+        },
+    }
+    page = api.ask(HISTORY, {"outcomes": "true"}, symbol="BTCUSDT").body["predictions"]
+    newest = api.get(history="2", outcomes="true").body["history"]
+    for listed in (page, newest):
+        assert [each["outcomes"] for each in listed] == [{}, known]
+    for without in (api.get(history="2"), api.get(history="2", outcomes="false")):
+        assert all("outcomes" not in each for each in without.body["history"])
+
+
+def test_archived_predictions_in_lists_have_their_outcomes(store: HotStore, s3: Any) -> None:
+    archived(s3, 7200, 7201)
+    query = {"from": str(AT_MS - 7_300_000), "to": str(AT_MS), "limit": "1", "outcomes": "true"}
+    seen = []
+    while query:
+        page = Api(store, s3).ask(HISTORY, query, symbol="BTCUSDT").body
+        seen += [each["outcomes"] for each in page["predictions"]]
+        query = dict(parse_qsl((page["next"] or "").removeprefix("?")))
+    assert [each.keys() for each in seen] == [{"1", "2", "5", "10"}] * 2
+
+
+@pytest.mark.parametrize("query", [{"history": "300"}, {"limit": "300"}])
+def test_outcomes_of_a_list_take_few_requests_to_the_store(
+    store: HotStore, redis_client: redis.Redis, query: dict[str, str]
+) -> None:
+    """Predictions and their outcomes: as many round trips as pages."""
+    put(store, *(made_at(n) for n in range(300)))
+    put_outcomes(
+        store,
+        *(
+            records.outcome(AT_MS + n * 1000, h, target_time=AT_MS + n * 1000 + 130 + 1000 * h)
+            for n in range(300)
+            for h in HORIZONS_S
+        ),
+    )
+    api = Api(store)
+    api.age_s = 320
+    before = redis_client.info("commandstats")["cmdstat_xrange"]["calls"]
+    resource = HISTORY if "limit" in query else LATEST
+    body = api.ask(resource, query | {"outcomes": "true"}, symbol="BTCUSDT").body
+    listed = body.get("predictions") or body["history"]
+    assert [len(each["outcomes"]) for each in listed] == [4] * 300
+    assert redis_client.info("commandstats")["cmdstat_xrange"]["calls"] - before <= 10
+
+
+LATEST = "/predictions/{symbol}"
 HISTORY = "/predictions/{symbol}/history"
 ACCURACY = "/accuracy/{symbol}"
 

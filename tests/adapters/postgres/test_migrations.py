@@ -231,7 +231,7 @@ def test_days_are_added_once_and_dropped_whole(owner: Any, history_database: Dat
     store.add_days([DAY, DAY, DAY - DAY_US])
     HistoryStore(history_database.connection()).add_days([DAY])
     names = (
-        "select array_agg(inhrelid::regclass::text order by 1) from pg_inherits "
+        "select array_agg(inhrelid::regclass::text order by inhrelid::regclass::text) from pg_inherits "
         "where inhparent = %s::regclass"
     )
     assert owner.execute(names, ("tickcast.bars_1s",)).fetchone() == (

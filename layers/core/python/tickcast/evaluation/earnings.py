@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta, Struct
 
+from tickcast.evaluation.figures import rounded
 from tickcast.evaluation.skill import MIN_BLOCKS, RESAMPLES, Interval, share
 from tickcast.features.vector import Floats
 from tickcast.model.forecast import HORIZONS_S, Probability
@@ -148,17 +149,17 @@ def _figures(
     net = blocks["gross"] - blocks["spread"] - blocks["fees"]
     net_ci, shuffled_p = None, None
     if len(np.unique(np.flatnonzero(count) // block_count)) >= MIN_BLOCKS:
-        net_ci = [_rounded(each) for each in share(net, count, block_count)[1]]
-        shuffled_p = _rounded(_shuffled_p(blocks["gross"] - blocks["directions"] * drift_bp, block_count))
+        net_ci = [rounded(each) for each in share(net, count, block_count)[1]]
+        shuffled_p = rounded(_shuffled_p(blocks["gross"] - blocks["directions"] * drift_bp, block_count))
     return Earnings(
         threshold_bp=threshold_bp,
         trades=round(trades),
-        gross_bp=_rounded(gross),
-        spread_bp=_rounded(spread),
-        fees_bp=_rounded(fees),
-        net_bp=_rounded(gross - spread - fees),
+        gross_bp=rounded(gross),
+        spread_bp=rounded(spread),
+        fees_bp=rounded(fees),
+        net_bp=rounded(gross - spread - fees),
         net_ci=net_ci,
-        break_even_fee_bp=_rounded((gross - spread) / 2),
+        break_even_fee_bp=rounded((gross - spread) / 2),
         shuffled_p=shuffled_p,
     )
 
@@ -174,7 +175,3 @@ def _shuffled_p(excess: Floats, block_count: int) -> float:
     # Sums of the same numbers in another order may differ in their last bits.
     least = excess.sum() - 1e-9 * np.abs(excess).sum()
     return (1 + int((signs @ excess >= least).sum())) / (RESAMPLES + 1)
-
-
-def _rounded(value: float) -> float:
-    return round(float(value), 4)

@@ -23,13 +23,17 @@ from msgspec.structs import asdict
 
 from tickcast.evaluation.baselines import line_slope, line_squared_error, live_slope
 from tickcast.evaluation.calibration_error import floor_of_bins, of_bins
+from tickcast.evaluation.challenger_scores import ChallengerAccuracy
 from tickcast.evaluation.earnings import Earnings
+from tickcast.evaluation.figures import Count, Skill, interval_of_sums, rounded, share_of, skill_of_sums
 from tickcast.evaluation.regimes import NAMES, NO_REGIMES, RegimeTallies
-from tickcast.evaluation.skill import MIN_BLOCKS, Interval, share, skill_of_squares
+from tickcast.evaluation.remainders import NO_REMAINDERS, Remainders, SkillAtAge, skill_by_age
+from tickcast.evaluation.skill import Interval
+from tickcast.evaluation.steps import AccuracyStep
 from tickcast.features.vector import Floats
 from tickcast.model.card import ScaledLine
 from tickcast.model.forecast import HORIZONS_S, Probability
-from tickcast.units import HOUR_US, MINUTE_US, SECOND_US
+from tickcast.units import DAY_US, HOUR_US, MINUTE_US, SECOND_US
 
 _OF_FIGURES = ("count", "moved", "rights", "squared_error", "squared_move")
 BINS = 10  # of confidence, from .5 to 1
@@ -70,29 +74,21 @@ NO_TALLIES = np.empty(0, TALLY)
 
 
 class Span(NamedTuple):
-    """A span of time that is scored, in blocks of `block_us`."""
+    """A span of time that is scored, in blocks of `block_us`; and over time, in steps of `step_us`, which
+    consist of blocks of `part_us`, a part of `block_us`."""
 
     name: str
     length_us: int
     block_us: int
+    step_us: int
+    part_us: int
 
 
 SPANS = (
-    Span("hour", HOUR_US, MINUTE_US),
-    Span("day", 24 * HOUR_US, 15 * MINUTE_US),
-    Span("week", 7 * 24 * HOUR_US, HOUR_US),
+    Span("hour", HOUR_US, MINUTE_US, 5 * MINUTE_US, MINUTE_US),
+    Span("day", DAY_US, 15 * MINUTE_US, HOUR_US, 5 * MINUTE_US),
+    Span("week", 7 * DAY_US, HOUR_US, DAY_US, HOUR_US),
 )
-
-
-Count = Annotated[int, Meta(ge=0)]
-
-
-class Skill(Struct, kw_only=True):
-    """1 - squared error / the baseline's, with its 95 % interval where there are blocks enough."""
-
-    value: Annotated[float, Meta(le=1)]
-    low: float | None
-    high: float | None
 
 
 class Figures(Struct, kw_only=True):
@@ -113,6 +109,14 @@ class RegimeFigures(Figures, kw_only=True):
         float | None, Meta(description="the lowest mean volatility (bp per √s) or spread of its minutes")
     ] = None
     to_bp: Annotated[float | None, Meta(description="the highest")] = None
+
+
+class CalibrationBin(Struct, kw_only=True):
+    """The forecasts of similar confidence where the mid moved."""
+
+    confidence: Annotated[Probability, Meta(description="the mean of them")]
+    right: Annotated[Probability, Meta(description="the share of them that had the direction right")]
+    count: Annotated[int, Meta(ge=1)]
 
 
 class HorizonAccuracy(Figures, kw_only=True):
@@ -141,6 +145,13 @@ class HorizonAccuracy(Figures, kw_only=True):
     calibration_floor: Annotated[
         Probability | None, Meta(description="what chance alone makes of it, were outcomes independent")
     ]
+    bins: Annotated[
+        list[CalibrationBin], Meta(description="of ten bins of confidence, those that are not empty")
+    ] = []
+    by_age: Annotated[
+        list[SkillAtAge],
+        Meta(description="at the delivery and at the shorter horizons, as far as outcomes are known"),
+    ] = []
     abstained: Annotated[Count, Meta(description="of `count`, where the move was within the noise")]
     decided: Annotated[Figures, Meta(description="the same without those")]
     fallbacks: Annotated[Count, Meta(description="not in `count`")]
@@ -166,6 +177,16 @@ class SpanAccuracy(Struct, kw_only=True):
         dict[int, list[Earnings]],
         Meta(description="by horizon and threshold, what acting on the forecasts would have earned"),
     ] = {}
+    series: Annotated[
+        dict[int, list[AccuracyStep]],
+        Meta(
+            description="by horizon, oldest first: of 5 min in the hour, 1 h in the day, a day in the week; "
+            "only those with outcomes"
+        ),
+    ] = {}
+    challenger: Annotated[
+        ChallengerAccuracy | None, Meta(description="the model in shadow; null without one")
+    ] = None
 
 
 class AccuracySummary(Struct, kw_only=True):
@@ -178,15 +199,22 @@ class AccuracySummary(Struct, kw_only=True):
     week: SpanAccuracy
 
 
-def score(tallies: Tallies, regimes: RegimeTallies = NO_REGIMES) -> dict[int, HorizonAccuracy]:
+def score(
+    tallies: Tallies, regimes: RegimeTallies = NO_REGIMES, remainders: Remainders = NO_REMAINDERS
+) -> dict[int, HorizonAccuracy]:
     """The figures of each horizon, by seconds."""
     return {
-        h: score_horizon(h, tallies[tallies["horizon_s"] == h], regimes[regimes["horizon_s"] == h])
+        h: score_horizon(h, *(rows[rows["horizon_s"] == h] for rows in (tallies, regimes, remainders)))
         for h in HORIZONS_S
     }
 
 
-def score_horizon(horizon_s: int, tallies: Tallies, regimes: RegimeTallies = NO_REGIMES) -> HorizonAccuracy:
+def score_horizon(
+    horizon_s: int,
+    tallies: Tallies,
+    regimes: RegimeTallies = NO_REGIMES,
+    remainders: Remainders = NO_REMAINDERS,
+) -> HorizonAccuracy:
     """The figures of one horizon.
 
     Skill against the best straight line through book imbalance favours the line: it is fitted in hindsight on
@@ -199,25 +227,29 @@ def score_horizon(horizon_s: int, tallies: Tallies, regimes: RegimeTallies = NO_
         float(known["count"][known["is_model"] == is_model].sum()) for is_model in (False, True)
     )
     unresolved = tallies[tallies["why"] != ""]
-    calibration_error, calibration_floor = _calibration(by_model)
+    calibration_error, calibration_floor, bins = _calibration(by_model)
+    figures = _figures(by_model)
+    at_delivery = [SkillAtAge(age_s=0, count=figures.count, skill=figures.skill)] if figures.count else []
     return HorizonAccuracy(
         horizon_s=horizon_s,
-        **asdict(_figures(by_model)),
-        direction_ci=_interval(blocks["rights"], blocks["moved"]),
-        coverage=_share(by_model["inside"].sum(), by_model["count"].sum()),
-        coverage_ci=_interval(blocks["inside"], blocks["count"]),
-        skill_vs_linear=_skill(blocks["line_squared_error"], _best_line_errors(blocks)),
-        skill_in_hindsight=_skill(blocks["hindsight_squared_error"], blocks["hindsight_squared_move"]),
-        crps_bp=_share(blocks["crps"].sum(), blocks["count"].sum()),
-        crps_skill=_skill(blocks["crps"], blocks["crps_of_no_change"]),
-        interval_score_bp=_share(blocks["interval_score"].sum(), blocks["count"].sum()),
-        interval_score_skill=_skill(blocks["interval_score"], blocks["interval_score_of_no_change"]),
+        **asdict(figures),
+        direction_ci=interval_of_sums(blocks["rights"], blocks["moved"]),
+        coverage=share_of(by_model["inside"].sum(), by_model["count"].sum()),
+        coverage_ci=interval_of_sums(blocks["inside"], blocks["count"]),
+        skill_vs_linear=skill_of_sums(blocks["line_squared_error"], _best_line_errors(blocks)),
+        skill_in_hindsight=skill_of_sums(blocks["hindsight_squared_error"], blocks["hindsight_squared_move"]),
+        crps_bp=share_of(blocks["crps"].sum(), blocks["count"].sum()),
+        crps_skill=skill_of_sums(blocks["crps"], blocks["crps_of_no_change"]),
+        interval_score_bp=share_of(blocks["interval_score"].sum(), blocks["count"].sum()),
+        interval_score_skill=skill_of_sums(blocks["interval_score"], blocks["interval_score_of_no_change"]),
         calibration_error=calibration_error,
         calibration_floor=calibration_floor,
+        bins=bins,
+        by_age=at_delivery + skill_by_age(remainders),
         abstained=round(count - float(decided["count"].sum())),
         decided=_figures(decided),
         fallbacks=round(fallbacks),
-        fallback_share=_share(fallbacks, fallbacks + count),
+        fallback_share=share_of(fallbacks, fallbacks + count),
         unresolved={
             str(why): round(float(unresolved["count"][unresolved["why"] == why].sum()))
             for why in np.unique(unresolved["why"])
@@ -233,7 +265,7 @@ def _by_regime(tallies: RegimeTallies) -> dict[str, dict[str, RegimeFigures]]:
             mine = tallies[(tallies["kind"] == kind) & (tallies["regime"] == place)]
             if len(mine):
                 lowest, highest = (
-                    None if np.isnan(limit) else _rounded(limit)
+                    None if np.isnan(limit) else rounded(limit)
                     for limit in (mine["lowest"].min(), mine["highest"].max())
                 )
                 figures = asdict(_figures_of(_by_block(mine, _OF_FIGURES)))
@@ -245,7 +277,7 @@ def skill_against_line(tallies: Tallies, line: ScaledLine, horizon_s: int) -> Sk
     """Skill, as of `score_horizon`, of one horizon against a line through book imbalance that was fitted
     before."""
     blocks = _by_block(tallies[tallies["is_model"] & (tallies["why"] == "")])
-    return _skill(blocks["line_squared_error"], _line_errors(blocks, live_slope(line, horizon_s)))
+    return skill_of_sums(blocks["line_squared_error"], _line_errors(blocks, live_slope(line, horizon_s)))
 
 
 def availability(tallies: Tallies, from_us: int, to_us: int) -> float | None:
@@ -255,7 +287,7 @@ def availability(tallies: Tallies, from_us: int, to_us: int) -> float | None:
     if seconds <= 0:
         return None
     first = tallies[(tallies["horizon_s"] == HORIZONS_S[0]) & tallies["is_model"]]
-    return min(_share(float(first["count"].sum()), seconds) or 0.0, 1.0)
+    return min(share_of(float(first["count"].sum()), seconds) or 0.0, 1.0)
 
 
 def _figures(tallies: Tallies) -> Figures:
@@ -267,8 +299,8 @@ def _figures_of(blocks: Mapping[str, Floats]) -> Figures:
     return Figures(
         count=round(float(blocks["count"].sum())),
         moved=round(float(blocks["moved"].sum())),
-        direction=_share(blocks["rights"].sum(), blocks["moved"].sum()),
-        skill=_skill(blocks["squared_error"], blocks["squared_move"]),
+        direction=share_of(blocks["rights"].sum(), blocks["moved"].sum()),
+        skill=skill_of_sums(blocks["squared_error"], blocks["squared_move"]),
     )
 
 
@@ -292,41 +324,21 @@ def _line_errors(blocks: dict[str, Floats], slope: float) -> Floats:
     return line_squared_error(blocks["line_squared_move"], blocks["line_move"], blocks["squared_line"], slope)
 
 
-def _calibration(tallies: Tallies) -> tuple[float | None, float | None]:
-    """The calibration error over bins of confidence, and its floor."""
+def _calibration(tallies: Tallies) -> tuple[float | None, float | None, list[CalibrationBin]]:
+    """The calibration error over bins of confidence, its floor, and the bins that are not empty."""
     moved, rights, confidence = (
         np.bincount(np.clip(tallies["bin"], 0, BINS - 1), tallies[name], BINS).astype(float)
         for name in ("moved", "rights", "confidence")
     )
     if not moved.sum() > 0:
-        return None, None
+        return None, None, []
+    bins = [
+        CalibrationBin(
+            confidence=rounded(confidence[n] / moved[n]),
+            right=rounded(rights[n] / moved[n]),
+            count=round(moved[n]),
+        )
+        for n in np.flatnonzero(moved)
+    ]
     error = of_bins(confidence - rights, float(moved.sum()))
-    return _rounded(error), _rounded(floor_of_bins(confidence, moved))
-
-
-def _skill(ours: Floats, theirs: Floats) -> Skill | None:
-    """`value`, with its 95 % interval `low`, `high` where there are blocks enough; None where the baseline
-    made no error at all, or one of both is not known."""
-    if not theirs.sum() > 0 or np.isnan(ours.sum()):
-        return None
-    value, (low, high) = skill_of_squares(ours, theirs, 1)
-    is_sure = len(ours) >= MIN_BLOCKS
-    return Skill(
-        value=_rounded(value),
-        low=_rounded(low) if is_sure else None,
-        high=_rounded(high) if is_sure else None,
-    )
-
-
-def _interval(part: Floats, whole: Floats) -> list[float] | None:
-    if len(part) < MIN_BLOCKS or not whole.sum() > 0 or np.isnan(part.sum()):
-        return None
-    return [_rounded(each) for each in share(part, whole, 1)[1]]
-
-
-def _share(part: float, whole: float) -> float | None:
-    return _rounded(part / whole) if whole > 0 and not np.isnan(part) else None
-
-
-def _rounded(value: float) -> float:
-    return round(float(value), 4)
+    return rounded(error), rounded(floor_of_bins(confidence, moved)), bins

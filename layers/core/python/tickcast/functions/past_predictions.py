@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import msgspec
 from msgspec import structs
 
 from tickcast.adapters.http.responses import ApiError
@@ -15,7 +16,14 @@ from tickcast.adapters.redis import keys
 from tickcast.adapters.redis.hot_store import HotStore
 from tickcast.market.symbols import MAX_LENGTH
 from tickcast.model.forecast import HORIZONS_S
-from tickcast.serving.records import ArchivedReceipt, Prediction, PredictionSummary
+from tickcast.serving.records import (
+    ArchivedReceipt,
+    Outcome,
+    OutcomeEntry,
+    OutcomeSummary,
+    Prediction,
+    PredictionSummary,
+)
 
 DAY_MS = 86_400_000
 HOT_MS = keys.PREDICTIONS_KEPT * 1000  # the hot store has all of this, at one a second at most
@@ -59,6 +67,25 @@ class PastPredictions:
         outcomes = {horizon_s: each for horizon_s, each in sorted(found.items()) if each.id == record.id}
         return ArchivedReceipt(**structs.asdict(record), outcomes=outcomes)
 
+    def outcomes(
+        self, symbol: str, predictions: Sequence[Prediction]
+    ) -> dict[str, dict[int, OutcomeSummary]]:
+        """The outcomes of each of `predictions`, newest first, as far as they are known: by id and horizon.
+        Those of the hot store are read at once, since lists have nearly every second of their span."""
+        known = {
+            each.id: {h: _summary(outcome) for h, outcome in each.outcomes.items()}
+            if isinstance(each, ArchivedReceipt)
+            else {}
+            for each in predictions
+        }
+        hot = [delivered_at_ms(each) for each in predictions if not isinstance(each, ArchivedReceipt)]
+        if hot:
+            first_ms, last_ms = min(hot) + 1000 * min(HORIZONS_S), max(hot) + 1000 * max(HORIZONS_S)
+            for outcome in self._store.outcomes_until(symbol, first_ms, last_ms):
+                if outcome.id in known:
+                    known[outcome.id][outcome.horizon_s] = _summary(outcome)
+        return {id_: dict(sorted(outcomes.items())) for id_, outcomes in known.items()}
+
     def page(self, symbol: str, from_ms: int, to_ms: int, limit: int) -> Page:
         """The newest of those made as of `from_ms` to `to_ms`, both included: `limit` of them, or fewer."""
         found = self._store.predictions(symbol, from_ms, to_ms, limit + 1)
@@ -101,6 +128,10 @@ class PastPredictions:
             if requests >= REQUESTS and until_ms > from_ms:
                 page.continue_ms = until_ms
                 return
+
+
+def _summary(outcome: Outcome | OutcomeEntry) -> OutcomeSummary:
+    return msgspec.convert(outcome, OutcomeSummary, from_attributes=True)
 
 
 def delivered_at_ms(prediction: PredictionSummary) -> int:

@@ -34,6 +34,7 @@ from tickcast.adapters.registry.model_registry import RegistryError
 from tickcast.adapters.registry.pointer import Pointer
 from tickcast.adapters.settings import ScorePredictionsSettings, ScoreSettings
 from tickcast.evaluation import drift
+from tickcast.evaluation.challenger_scores import ChallengerAccuracy, score_challenger
 from tickcast.evaluation.drift import DriftEvidence, DriftState
 from tickcast.evaluation.earnings import earnings_by_horizon
 from tickcast.evaluation.live_scores import (
@@ -47,6 +48,7 @@ from tickcast.evaluation.live_scores import (
     skill_against_line,
 )
 from tickcast.evaluation.regimes import NO_REGIMES
+from tickcast.evaluation.steps import series
 from tickcast.features.vector import FEATURE_NAMES
 from tickcast.functions.archive_receipts import ArchiveReceipts
 from tickcast.functions.archive_tallies import ArchiveTallies
@@ -124,6 +126,7 @@ class ScorePredictions:
     database: Database
     clock_ms: Callable[[], float]
     _card: Card = field(default_factory=Card)  # of the active model, once it was read
+    _challenger_id: str | None = None  # of the model in shadow
     _first_model_us: int = 0  # when the first model became active; 0: it is not the present one, or unknown
     _scored: dict[tuple[str, Span], SpanAccuracy] = field(default_factory=dict)
     _days: set[int] = field(default_factory=set)  # that have partitions
@@ -202,6 +205,7 @@ class ScorePredictions:
         try:
             pointer = model_registry.active_model(self.s3, self.settings.bucket)
             model_id = pointer.model_id if pointer else None
+            self._challenger_id = pointer.challenger_id if pointer else None
             result.has_no_model = pointer is None
             self._first_model_us = _first_us(pointer)
             if model_id and self._card.model_id != model_id:
@@ -299,6 +303,7 @@ class ScorePredictions:
     ) -> SpanAccuracy:
         from_us = max((now_us - span.length_us) // MINUTE_US * MINUTE_US, not_before_us)
         tallies = store.tallies(symbol, from_us, now_us, span.block_us)
+        steps = store.steps(symbol, from_us, now_us, span.part_us)
         regimes = NO_REGIMES  # an hour is too short to differ much
         if span.length_us > HOUR_US:
             regimes = store.regimes(symbol, from_us, now_us, span.block_us)
@@ -311,9 +316,19 @@ class ScorePredictions:
             to_ms=now_us // 1000,
             first_ms=first_us and first_us // 1000,
             availability=None if first_us is None else availability(tallies, first_us, until_us),
-            horizons=score(tallies, regimes),
+            horizons=score(tallies, regimes, store.remainders(symbol, from_us, now_us, span.block_us)),
             earnings=earnings_by_horizon(store.earned(symbol, from_us, now_us, span.block_us)),
+            series=series(steps, span.part_us, span.step_us, (from_us, now_us)),
+            challenger=self._challenger(store, symbol, (from_us, now_us), span.block_us),
         )
+
+    def _challenger(
+        self, store: ScoreStore, symbol: str, span_us: tuple[int, int], block_us: int
+    ) -> ChallengerAccuracy | None:
+        if self._challenger_id is None:
+            return None
+        rows = store.shadowed(symbol, self._challenger_id, span_us, block_us)
+        return score_challenger(self._challenger_id, rows)
 
     def _update_drift(self, store: ScoreStore, model_id: str, result: Result) -> None:
         """Update the drift of every symbol, and ask for a training if drift requires it."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
@@ -22,10 +22,11 @@ import redis
 from msgspec import UNSET, UnsetType, structs
 
 from tickcast.adapters.http import routes
-from tickcast.adapters.http.bodies import Accuracy, Data, History, Latest, Receipt, Several
+from tickcast.adapters.http.bodies import Accuracy, Data, History, Latest, ListedPrediction, Receipt, Several
 from tickcast.adapters.http.parameters import (
     AccuracyQuery,
     DataQuery,
+    Flag,
     HistoryQuery,
     Horizon,
     LatestQuery,
@@ -153,7 +154,8 @@ class ServePredictions:
         found, store_ms = self._newest([symbol], "symbol")
         body = self._answer(symbol, found[symbol], store_ms, query.horizon)
         if query.history:
-            past = [at_horizon(each, body.horizon_s) for each in self.store.history(symbol, query.history)]
+            newest = self.store.history(symbol, query.history)
+            past = self._listed(symbol, newest, body.horizon_s, query.outcomes)
             body.history = past[: that_fit(past)]
         return Response(200, as_json(body), ages_ms=[body.age_ms.claim])
 
@@ -182,11 +184,12 @@ class ServePredictions:
             raise ApiError(400, "Bad from", f"from ({from_ms}) is later than to ({to_ms})", "from")
         newest_ms = to_ms if query.cursor is UNSET else min(to_ms, int(query.cursor) - 1)
         found = self._past.page(symbol, from_ms, max(0, newest_ms), query.limit)
-        page = [at_horizon(record, horizon_s) for record in found.predictions]
+        page = self._listed(symbol, found.predictions, horizon_s, query.outcomes)
         cursor = found.continue_ms
         if (fit := that_fit(page)) < len(page):
             page, cursor = page[:fit], page[fit - 1].timestamp
-        next_query = {"from": from_ms, "to": to_ms, "limit": query.limit, "horizon": horizon_s}
+        next_query: dict[str, int | str] = {"from": from_ms, "to": to_ms, "limit": query.limit}
+        next_query |= {"horizon": horizon_s} | ({"outcomes": "true"} if query.outcomes else {})
         body = History(
             symbol=symbol,
             horizon_s=horizon_s,
@@ -201,6 +204,17 @@ class ServePredictions:
         volatile = ("from", "to", "next") if query.to is UNSET else ()
         cache_control = SETTLED if is_settled else SECOND
         return Response(200, as_json(body), cache_control=cache_control, volatile=volatile)
+
+    def _listed(
+        self, symbol: str, found: Sequence[Prediction], horizon_s: int, with_outcomes: Flag | UnsetType
+    ) -> list[ListedPrediction]:
+        """`found`, newest first, as lists have them; each with its outcomes if they are asked for."""
+        listed_ = [at_horizon(record, horizon_s) for record in found]
+        if with_outcomes:
+            known = self._past.outcomes(symbol, found)
+            for each in listed_:
+                each.outcomes = known[each.id]
+        return listed_
 
     def receipt(self, _: Query, symbol: str, prediction_id: str) -> Response:
         """A whole prediction, with its outcomes as far as they are known."""
@@ -371,11 +385,12 @@ def _parts(prediction_id: str) -> tuple[str, str]:
     return (symbol, timestamp) if is_time and symbol else ("", "")
 
 
-def at_horizon(prediction: Prediction, horizon_s: int) -> PredictionSummary:
+def at_horizon(prediction: Prediction, horizon_s: int) -> ListedPrediction:
     """`prediction` as it was delivered, for another horizon, without what only its receipt has; of a fallback
     only the target changes."""
     summary = msgspec.convert(prediction, PredictionSummary, from_attributes=True)
     answer = summary.horizons.get(horizon_s)
     changes = structs.asdict(answer) if answer else {}
     target_time = delivered_at_ms(summary) + 1000 * horizon_s
-    return structs.replace(summary, **changes | {"horizon_s": horizon_s, "target_time": target_time})
+    changes |= {"horizon_s": horizon_s, "target_time": target_time}
+    return ListedPrediction(**structs.asdict(summary) | changes)

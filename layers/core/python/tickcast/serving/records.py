@@ -215,6 +215,7 @@ class PredictionSummary(LateTicks, kw_only=True):
     feature_age_ms: Annotated[int | None, Meta(description="of the newest tick, at `timestamp`")] = None
     latency_ms: Annotated[int | None, Meta(description="from `timestamp` to the prediction written")] = None
     inference_ms: float | None = None
+    timing_ms: Annotated[Timing | None, Meta(description="the parts of `latency_ms`")] = None
 
 
 class Prediction(PredictionSummary, kw_only=True):
@@ -236,7 +237,6 @@ class Prediction(PredictionSummary, kw_only=True):
     calibrator: Annotated[dict[int, Calibrator], Meta(description="as used, by horizon")] = {}
     features: Annotated[Vector | None, Meta(description="the vector by name; null while warming up")] = None
     sequence: Annotated[str | None, Meta(description="of the record whose claim it is as of")] = None
-    timing_ms: Timing | None = None
 
 
 class PendingShadow(Struct, array_like=True, frozen=True):
@@ -299,6 +299,25 @@ class PendingPrediction(OfPrediction, kw_only=True):
     delivered_price: float | None | UnsetType = UNSET
     delivered_spread_bp: float | None = None
     hindsight_prices: dict[int, float | None] = {}
+
+
+class OutcomeSummary(Struct, kw_only=True):
+    """An outcome as in lists: what the market did until the target, and whether the forecast was right."""
+
+    status: Status
+    why: Annotated[str | None, Meta(description="why it is unresolved")]
+    move_bp: Annotated[float | None, Meta(description="of the mid from the delivery to the target")]
+    outcome_price: Annotated[float | None, Meta(description="the mid at the target")]
+    delivered_price: Annotated[float | None, Meta(description="the mid at the delivery")] = None
+    inside: Annotated[bool | None, Meta(description="whether the move lies in the interval")]
+    right: Annotated[bool | None, Meta(description="the direction; null if the mid did not move")]
+
+
+class OutcomeEntry(OutcomeSummary, kw_only=True):
+    """What lists read of a stored outcome: the rest of it is not decoded."""
+
+    id: Id
+    horizon_s: Horizon
 
 
 class Outcome(OfPrediction, kw_only=True):

@@ -11,13 +11,15 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from tickcast.evaluation.live_scores import AccuracySummary, Count, HorizonAccuracy
+from tickcast.evaluation.figures import Count
+from tickcast.evaluation.live_scores import AccuracySummary, HorizonAccuracy
 from tickcast.market.condition import DayCondition
 from tickcast.model.forecast import Price, Probability
 from tickcast.serving.records import (
     Horizon,
     HorizonPrediction,
     Outcome,
+    OutcomeSummary,
     Prediction,
     PredictionSummary,
     Source,
@@ -56,6 +58,18 @@ class HorizonAnswer(HorizonPrediction, frozen=True, kw_only=True):
     target_time: Annotated[TimeMs, Meta(description="the instant predicted, ms: as_of and the horizon")]
     p_up: Annotated[Probability, Meta(description="that the mid rises until then")]
     p_down: Annotated[Probability, Meta(description="that it falls; p_up, p_down and p_flat sum to 1")]
+
+
+class ListedPrediction(PredictionSummary, kw_only=True):
+    """A prediction as in lists and, if they are asked for, its outcomes."""
+
+    outcomes: (
+        Annotated[
+            dict[int, OutcomeSummary],
+            Meta(description="with `outcomes=true`: by horizon, as far as they are known"),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class Latest(Struct, kw_only=True):
@@ -114,7 +128,7 @@ class Latest(Struct, kw_only=True):
     environment: str
     history: (
         Annotated[
-            list[PredictionSummary],
+            list[ListedPrediction],
             Meta(max_length=HISTORY_MAX, description="the first of each second as delivered, newest first"),
         ]
         | UnsetType
@@ -148,7 +162,7 @@ class History(Struct, kw_only=True):
         str | None,
         Meta(description="address of the next page, relative to this one's; null on the last page"),
     ]
-    predictions: Annotated[list[PredictionSummary], Meta(max_length=PAGE_MAX)]
+    predictions: Annotated[list[ListedPrediction], Meta(max_length=PAGE_MAX)]
 
 
 class Accuracy(Struct, kw_only=True):

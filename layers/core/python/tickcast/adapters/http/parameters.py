@@ -35,6 +35,7 @@ _DATE_TIME = re.compile(
 _EPOCH = datetime(1970, 1, 1)
 _INSTANT = "an instant like 2026-01-31T12:00:00Z, or milliseconds since 1970 (a + is written %2B)"
 _INSTANT_MAX_LENGTH = 64
+_FLAGS = {"false": 0, "true": 1}
 _SHOWN = 40  # characters of a wrong value that its problem quotes
 
 
@@ -48,6 +49,10 @@ class Instant(int):
 
 class Cursor(int):
     """Milliseconds since 1970, in digits."""
+
+
+class Flag(int):
+    """`true` or `false`, as 1 or 0."""
 
 
 class Symbols(str):
@@ -89,6 +94,8 @@ _SYMBOLS = _expected(
 )
 _HISTORY = "How many of the newest predictions to add as `history`, newest first; fewer if above 6 MB."
 _DAYS = "How many of the newest days; fewer if above 6 MB."
+_OUTCOMES = _expected("true or false", "Whether each prediction has its outcomes, as far as they are known.")
+_OF_HISTORY = _expected("true or false", "Whether those of `history` have their outcomes, as far as known.")
 _LIMIT = "The most predictions on a page; fewer if above 6 MB, and `next` continues."
 SYMBOLS_PATTERN = r"^[^\s/?#%,-]{1,50}(,[^\s/?#%,-]{1,50})*$"
 _SYMBOL = "A market, in upper or lower case; letters beyond ASCII as percent-encoded UTF-8."
@@ -109,6 +116,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
 class LatestQuery(Query, frozen=True, kw_only=True):
     horizon: Annotated[Horizon | UnsetType, _HORIZON] = UNSET
     history: Annotated[int, Meta(ge=0, le=HISTORY_MAX, description=_HISTORY)] = 0
+    outcomes: Annotated[Flag | UnsetType, _OF_HISTORY] = UNSET
 
 
 class SeveralQuery(Query, frozen=True, kw_only=True):
@@ -122,6 +130,7 @@ class HistoryQuery(Query, frozen=True, kw_only=True):
     limit: Annotated[int, Meta(ge=1, le=PAGE_MAX, description=_LIMIT)] = PAGE_DEFAULT
     cursor: Annotated[Cursor | UnsetType, _CURSOR] = UNSET
     horizon: Annotated[Horizon | UnsetType, _HORIZON] = UNSET
+    outcomes: Annotated[Flag | UnsetType, _OUTCOMES] = UNSET
 
 
 class AccuracyQuery(Query, frozen=True, kw_only=True):
@@ -195,6 +204,8 @@ def _decode(kind: type, text: Any) -> Any:
         return Symbols(symbols.upper(text))
     if kind is Horizon and text in map(str, HORIZONS_S):
         return Horizon(text)
+    if kind is Flag and text in _FLAGS:
+        return Flag(_FLAGS[text])
     if kind in (Instant, Cursor) and _is_plain_number(text, _MS_DIGITS):
         return kind(text)
     found = _DATE_TIME.fullmatch(text) if kind is Instant and len(text) <= _INSTANT_MAX_LENGTH else None

@@ -1,8 +1,8 @@
 """Outcomes and their scores in PostgreSQL, in the tables of `migrations/`.
 
-Tallies and earnings are recomputed from the table of outcomes for every minute that gets new ones: so they
-depend on the stored outcomes alone, wherever an earlier run was interrupted. Counts of features are added up
-instead, in one transaction with the position in the hot store's streams."""
+Tallies and the other sums of a minute are recomputed from the table of outcomes for every minute that gets
+new ones: so they depend on the stored outcomes alone, wherever an earlier run was interrupted. Counts of
+features are added up instead, in one transaction with the position in the hot store's streams."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from msgspec.structs import asdict
 from psycopg.types.json import Jsonb
 
 from tickcast.evaluation.baselines import LIVE_DAMPING
+from tickcast.evaluation.challenger_scores import SHADOWED, Shadowed
 from tickcast.evaluation.distribution_scores import MISS_WEIGHT, SCALE_OF_HALF_WIDTH
 from tickcast.evaluation.drift import BINS as FEATURE_BINS
 from tickcast.evaluation.drift import Counts, DriftState
@@ -33,10 +34,12 @@ from tickcast.evaluation.regimes import (
     VOLATILITY,
     RegimeTallies,
 )
+from tickcast.evaluation.remainders import REMAINDER, Remainders
+from tickcast.evaluation.steps import STEP, Steps
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.serving.outcomes import RESOLVED
 from tickcast.serving.records import Outcome, encode
-from tickcast.units import HOUR_US, MINUTE_US
+from tickcast.units import HOUR_US, MINUTE_US, SECOND_US
 
 BEGINNING = "0-0"  # before the first entry of any stream
 SHADOW_ROWS = 400_000  # half a day of two markets: about 100 MB
@@ -125,6 +128,14 @@ where symbol = %(symbol)s and minute_us >= %(from_us)s and minute_us < %(to_us)s
 group by 1, 2, 3, 4, 5, 6
 order by 1"""
 )
+# The sums of `steps.STEP`.
+_READ_STEPS: LiteralString = """
+select minute_us / %(block_us)s, horizon_s, sum(count)::float8, sum(inside)::float8, sum(squared_error),
+    sum(squared_move)
+from tickcast.tallies
+where symbol = %(symbol)s and minute_us >= %(from_us)s and minute_us < %(to_us)s
+    and is_model and why = '' and crps is not null
+group by 1, 2"""
 # As `earnings.earned`, by minute; the sums are `earnings.SUMS`, in that order. Outcomes without a spread or a
 # fee are of earlier releases, and are left out.
 _EARN: LiteralString = f"""
@@ -152,6 +163,55 @@ from tickcast.earnings
 where symbol = %(symbol)s and minute_us >= %(from_us)s and minute_us < %(to_us)s
 group by 1, 2, 3, 4
 order by 1"""
+)
+# The sums of `remainders.REMAINDER`: each outcome with those of the same prediction over shorter horizons,
+# which are found by key.
+_REMAIN: LiteralString = f"""
+insert into tickcast.remainders (
+    symbol, minute_us, horizon_s, age_s, count, squared_error, squared_move)
+select o.symbol, o.target_us / {MINUTE_US} * {MINUTE_US}, o.horizon_s, early.horizon_s, count(*),
+    sum((o.move_bp - early.move_bp - o.expected_move_bp + early.expected_move_bp) ^ 2),
+    sum((o.move_bp - early.move_bp) ^ 2)
+from tickcast.outcomes as o
+cross join unnest(array{list(HORIZONS_S)!r}) as age (s)
+join tickcast.outcomes as early on early.symbol = o.symbol and early.horizon_s = age.s
+    and early.target_us = o.target_us - (o.horizon_s - age.s) * {SECOND_US}
+    and early.predicted_us = o.predicted_us
+where o.symbol = %(symbol)s and o.target_us >= %(from_us)s and o.target_us < %(to_us)s
+    and early.target_us >= %(from_us)s - {max(HORIZONS_S) * SECOND_US} and early.target_us < %(to_us)s
+    and age.s < o.horizon_s and o.source = 'model'
+    and o.move_bp is not null and o.delivered_price is not null and o.expected_move_bp is not null
+    and early.move_bp is not null and early.expected_move_bp is not null
+group by 1, 2, 3, 4"""
+_READ_REMAINDERS: LiteralString = """
+select minute_us / %(block_us)s, horizon_s, age_s, sum(count)::float8, sum(squared_error), sum(squared_move)
+from tickcast.remainders
+where symbol = %(symbol)s and minute_us >= %(from_us)s and minute_us < %(to_us)s
+group by 1, 2, 3"""
+# The sums of `challenger_scores.SHADOWED`.
+_SHADOW: LiteralString = f"""
+insert into tickcast.shadows (
+    symbol, minute_us, horizon_s, challenger_id, count, squared_error, champion_squared_error, squared_move)
+select symbol, target_us / {MINUTE_US} * {MINUTE_US}, horizon_s, challenger_id, count(*),
+    sum((move_bp - challenger_move_bp) ^ 2), sum((move_bp - expected_move_bp) ^ 2), sum(move_bp ^ 2)
+from tickcast.outcomes
+where symbol = %(symbol)s and target_us >= %(from_us)s and target_us < %(to_us)s
+    and source = 'model' and challenger_id is not null and challenger_move_bp is not null
+    and move_bp is not null and delivered_price is not null and expected_move_bp is not null
+group by 1, 2, 3, 4"""
+_READ_SHADOWS: LiteralString = """
+select minute_us / %(block_us)s, horizon_s, sum(count)::float8, sum(squared_error),
+    sum(champion_squared_error), sum(squared_move)
+from tickcast.shadows
+where symbol = %(symbol)s and minute_us >= %(from_us)s and minute_us < %(to_us)s
+    and challenger_id = %(challenger_id)s
+group by 1, 2"""
+# What follows from the outcomes of a minute.
+_OF_MINUTES: tuple[tuple[LiteralString, LiteralString], ...] = (
+    ("tallies", _TALLY),
+    ("earnings", _EARN),
+    ("remainders", _REMAIN),
+    ("shadows", _SHADOW),
 )
 _LIMITS: LiteralString = f"array[{', '.join(map(repr, LIMITS))}]"
 # The columns of `REGIME_TALLY`. A minute is of one regime of each kind, by its means.
@@ -221,10 +281,9 @@ class ScoreStore:
         minutes_of: LiteralString = (
             "where symbol = %(symbol)s and minute_us >= %(from_us)s and minute_us < %(to_us)s"
         )
-        self.connection.execute("delete from tickcast.tallies " + minutes_of, span)
-        self.connection.execute(_TALLY, span)
-        self.connection.execute("delete from tickcast.earnings " + minutes_of, span)
-        self.connection.execute(_EARN, span)
+        for table, insert in _OF_MINUTES:
+            self.connection.execute("delete from tickcast." + table + " " + minutes_of, span)
+            self.connection.execute(insert, span)
 
     def tallies(
         self, symbol: str, from_us: int, to_us: int, block_us: int, model_id: str | None = None
@@ -244,6 +303,23 @@ class ScoreStore:
         """The model's outcomes of the minutes that begin in [from_us, to_us), by regime and blocks."""
         parameters = {"symbol": symbol, "from_us": from_us, "to_us": to_us, "block_us": block_us}
         return np.array(self.connection.execute(_REGIMES, parameters).fetchall(), REGIME_TALLY)
+
+    def steps(self, symbol: str, from_us: int, to_us: int, block_us: int) -> Steps:
+        """The model's outcomes of the minutes that begin in [from_us, to_us), by blocks."""
+        parameters = {"symbol": symbol, "from_us": from_us, "to_us": to_us, "block_us": block_us}
+        return np.array(self.connection.execute(_READ_STEPS, parameters).fetchall(), STEP)
+
+    def remainders(self, symbol: str, from_us: int, to_us: int, block_us: int) -> Remainders:
+        """What was left of forecasts at each age, of minutes that begin in [from_us, to_us), by blocks."""
+        parameters = {"symbol": symbol, "from_us": from_us, "to_us": to_us, "block_us": block_us}
+        return np.array(self.connection.execute(_READ_REMAINDERS, parameters).fetchall(), REMAINDER)
+
+    def shadowed(self, symbol: str, challenger_id: str, span_us: tuple[int, int], block_us: int) -> Shadowed:
+        """The outcomes that `challenger_id` had forecast too, of the minutes that begin in `span_us`, by
+        blocks."""
+        span = {"symbol": symbol, "from_us": span_us[0], "to_us": span_us[1], "block_us": block_us}
+        parameters = span | {"challenger_id": challenger_id}
+        return np.array(self.connection.execute(_READ_SHADOWS, parameters).fetchall(), SHADOWED)
 
     def extent(self, symbol: str) -> tuple[int, int] | None:
         """The first and the last target that is scored of `symbol`; None where there is none."""

@@ -32,6 +32,7 @@ from tickcast.serving.records import (
     FeedHeartbeat,
     Heartbeat,
     Outcome,
+    OutcomeEntry,
     PathForecast,
     Prediction,
     StreamHeartbeat,
@@ -55,6 +56,9 @@ Entries = list[tuple[str, bytes]]  # of a stream: ids, and records as JSON
 # Receipts that a lost state is recalled from: those with pending outcomes, and enough older ones to find
 # calibrators, which receipts made while warming up lack.
 _RECALLED = max(HORIZONS_S) + 20
+
+# About 200 kB: more would keep Redis from answering others for milliseconds.
+_OUTCOMES_AT_ONCE = 250
 
 # What both scripts begin with: `sequence`, the one that is stored, 0 where there is none. A key of another
 # type was damaged from outside: it is replaced.
@@ -438,6 +442,11 @@ class HotStore:
             pipeline.xrange(keys.outcomes(symbol), entry, entry)
         found = [decode(Outcome, data) for entries in pipeline.execute() for _, data in _entries(entries)]
         return {outcome.horizon_s: outcome for outcome in found}
+
+    def outcomes_until(self, symbol: str, from_ms: int, to_ms: int) -> Iterator[OutcomeEntry]:
+        """The known outcomes whose targets are from `from_ms` to `to_ms`, both included; oldest first."""
+        for _, data in self.entries_between(keys.outcomes(symbol), from_ms, to_ms + 1, _OUTCOMES_AT_ONCE):
+            yield decode(OutcomeEntry, data)
 
     def entries_after(self, stream: str, entry: str, limit: int) -> Entries:
         """The oldest `limit` entries of `stream` after the one of that id, oldest first, as they are stored;
