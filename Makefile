@@ -23,7 +23,9 @@
 #   REPAIR   backfill: REPAIR=1 for the missing trades in the gap ledger
 #   DRY      backfill, symbols: DRY=1 prints the plan, or what a change costs, and changes nothing
 #   UNTIL    hold: a time in UTC, like 2026-12-24; default: until it is lifted
-#   AWS      symbols, backfill, retrain, export, models, import-model, promote, rollback, hold, lift: dev or prod, in the AWS account of your credentials
+#   SIGNALS  run, smoke: a YAML file of rules and destinations of signals (docs/signals.md); default: none
+#   DESTINATIONS  run, smoke, notify-test: a JSON file of their receivers, kept as secrets of the deployment
+#   AWS      symbols, backfill, retrain, export, models, import-model, promote, rollback, hold, lift, notify-test: dev or prod, in the AWS account of your credentials
 #   FUZZ_FRAMES, FUZZ_REQUESTS, FUZZ_FACTOR  fuzz: frames, requests, and the factor of property tests' examples
 #   FUZZ_SEED  fuzz: the seed of an earlier run, to repeat its frames
 #   ENV      rehearse, synth, layers: local, dev or prod; deploy, destroy, diff, doctor, cost: dev or prod; default: dev
@@ -64,7 +66,8 @@ HISTORY = $(if $(SYMBOL),--symbols "$(SYMBOL)") $(if $(FROM),--from "$(FROM)") $
 	$(if $(DAYS),--days "$(DAYS)") $(if $(REPAIR),--repair) $(if $(DRY),--dry) $(if $(AWS),--aws "$(AWS)")
 OPTIONS = --feed "$(FEED)" --speed "$(SPEED)" $(if $(SYMBOLS),--symbols "$(SYMBOLS)") \
 	$(if $(REPLAY),--replay $(REPLAY)) $(if $(TRAIN),--train $(TRAIN)) \
-	$(if $(REFERENCE),--reference $(REFERENCE))
+	$(if $(REFERENCE),--reference $(REFERENCE)) $(if $(SIGNALS),--signals "$(SIGNALS)") \
+	$(if $(DESTINATIONS),--destinations "$(DESTINATIONS)")
 
 # SECONDS is a special variable of bash: not exported.
 unexport SECONDS
@@ -72,7 +75,7 @@ export EMULATOR
 export JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 
-.PHONY: help run smoke drills symbols gaps explain export backfill retrain models import-model promote rollback hold lift gate-check evaluate bench test test-fast \
+.PHONY: help run smoke drills symbols notify-test gaps explain export backfill retrain models import-model promote rollback hold lift gate-check evaluate bench test test-fast \
 	test-localstack fuzz check rehearse setup layers synth deploy destroy diff doctor cost client images images-lock clean
 .DEFAULT_GOAL := help
 
@@ -93,6 +96,10 @@ drills: setup  ## inject faults into a temporary system, reconcile every trade; 
 symbols: setup  ## list the symbols served, or ADD and REMOVE some while the system runs; the last line is JSON
 	@exec $(VENV)/python -m local symbols $(if $(ADD),--add "$(ADD)") $(if $(REMOVE),--remove "$(REMOVE)") \
 	  $(if $(DRY),--dry) $(if $(AWS),--aws "$(AWS)")
+
+notify-test: setup  ## send a test message to each destination of signals (DESTINATIONS: put them first); the last line is JSON
+	@exec $(VENV)/python -m local notify-test $(if $(DESTINATIONS),--destinations "$(DESTINATIONS)") \
+	  $(if $(AWS),--aws "$(AWS)")
 
 gaps: setup  ## list missing trades, their causes and the condition of each day, of the running system or the API at URL
 	@exec $(VENV)/python -m local gaps $(if $(URL),--url "$(URL)") $(if $(DAYS),--days "$(DAYS)")

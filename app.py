@@ -2,8 +2,8 @@
 
 It synthesises anywhere: no credentials, no git, no network, no Docker. What it needs to know comes as
 context: `env` (default local); `symbols`, the exchange's `rest_url` and a file of `signals`, if not those of
-the configuration; for local, `redis_host` and `redis_port`, `database_host` and `database_port` of the servers in place of
-cache and database; `layers_dir`, if the layers are not where `make layers` builds them.
+the configuration; for local, `redis_host` and `redis_port`, `database_host` and `database_port` of the
+servers in place of cache and database; `layers_dir`, if the layers are not where `make layers` builds them.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_lambda_destinations as destinations
+from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
@@ -61,9 +61,10 @@ class SignalRoutes(Construct):
     ) -> None:
         super().__init__(scope, construct_id)
         self._function, self.lost = function, lost
-        # Its destination also gives the function the right to send to the queue, which it uses itself.
-        function.configure_async_invoke(
-            on_failure=destinations.SqsDestination(lost), max_event_age=LONGEST, retry_attempts=2
+        self._repeat()
+        # Both what Lambda puts there after its repetitions and what the function gives up at once.
+        iam.Grant.add_to_principal(
+            grantee=function, actions=["sqs:SendMessage"], resource_arns=[lost.queue_arn]
         )
         lake.grant_read(function, f"{PREFIX}*")
         self._grant_parameters(environment.name)
@@ -79,6 +80,23 @@ class SignalRoutes(Construct):
                 },
             ),
         )
+
+    def _repeat(self) -> None:
+        """Written out: the construct's destination would also grant what nothing here uses."""
+        config = lambda_.CfnEventInvokeConfig
+        on_failure = config.OnFailureProperty(destination=self.lost.queue_arn)
+        repeated = config(
+            self,
+            "Repetitions",
+            function_name=self._function.function_name,
+            qualifier="$LATEST",
+            destination_config=config.DestinationConfigProperty(on_failure=on_failure),
+            maximum_event_age_in_seconds=LONGEST.to_seconds(),
+            maximum_retry_attempts=2,
+        )
+        # Lambda checks that the role may send there.
+        assert self._function.role is not None
+        repeated.node.add_dependency(self._function.role)
 
     def add_alarms(self, rules: Sequence[SignalRule], alarms: Sequence[cloudwatch.Alarm]) -> None:
         """Invoke the function when an alarm of this stack that one of `rules` names is raised or over. Raises
@@ -131,9 +149,7 @@ class SignalRoutes(Construct):
         """Lets the function read the receivers. AWS's own key for parameters needs no further right."""
         resource = f"parameter{parameter_name(environment, '*')}"
         arn = Stack.of(self).format_arn(service="ssm", resource=resource)
-        iam.Grant.add_to_principal(
-            grantee=self._function, actions=["ssm:GetParameter"], resource_arns=[arn]
-        )
+        iam.Grant.add_to_principal(grantee=self._function, actions=["ssm:GetParameter"], resource_arns=[arn])
         role = self._function.role
         assert role is not None
         Validations.of(role).acknowledge(

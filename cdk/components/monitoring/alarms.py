@@ -254,7 +254,7 @@ class Alarms(Construct):
                 "SignalsLost",
                 aws("SQS", "ApproximateNumberOfMessagesVisible", {"QueueName": queue.queue_name}, "max"),
                 0,
-                "A signal reached nobody: it lies in the queue (the output LostSignalsQueue) with the reason. "
+                "A signal reached nobody: it is in the queue (the output LostSignalsQueue) with the reason. "
                 "The alarm is over once the queue is empty.",
             )
 

@@ -42,9 +42,7 @@ class ReceiverSecrets:
                 "(docs/signals.md)"
             ) from None
         try:
-            receiver = receiver_of(
-                found, destination.template, allows_loopback=self._environment == "local"
-            )
+            receiver = receiver_of(found, destination.template, allows_loopback=self._environment == "local")
         except ReceiverError as error:
             raise ReceiverError(f"the parameter {name}: {error}") from None
         self._kept[destination.name] = self._clock_ms(), receiver

@@ -1,7 +1,7 @@
-"""Requests to receivers of signals, signed as Standard Webhooks does (standardwebhooks.com, specification 1.0).
+"""Requests to receivers of signals, signed by the specification of Standard Webhooks (standardwebhooks.com).
 
-A request carries `webhook-id` (the same in every attempt, for receivers to drop what they have), `webhook-
-timestamp` (of the attempt, s) and `webhook-signature`: `v1,` and the base64 of HMAC-SHA256 over
+A request carries `webhook-id` (the same in every attempt, for receivers to drop what they have),
+`webhook-timestamp` (of the attempt, s) and `webhook-signature`: `v1,` and the base64 of HMAC-SHA256 over
 `{id}.{timestamp}.{body}`. Redirects are not followed: the next address would get what is meant for this one.
 No error names an address or a key: a Slack address and a Telegram token are secrets.
 """
@@ -134,8 +134,8 @@ def signing_key(text: str) -> bytes:
         key = b""
     if not text.startswith(_KEY_PREFIX) or len(key) not in _KEY_BYTES:
         raise ReceiverError(
-            f"key should be {_KEY_PREFIX} and the base64 of {_KEY_BYTES[0]} to {_KEY_BYTES[-1]} random bytes, "
-            "such as of `openssl rand -base64 32`"
+            f"key should be {_KEY_PREFIX} and the base64 of {_KEY_BYTES[0]} to {_KEY_BYTES[-1]} random "
+            "bytes, such as of `openssl rand -base64 32`"
         )
     return key
 
@@ -248,10 +248,10 @@ def _unreached(error: urllib3.exceptions.HTTPError, receiver: Receiver) -> Deliv
         if isinstance(cause, ssl.SSLCertVerificationError):
             return DeliveryFailed(f"its certificate is not valid: {cause.verify_message}", is_final=True)
     kinds = {
+        urllib3.exceptions.NameResolutionError: "its host's name is not known",
+        urllib3.exceptions.NewConnectionError: "no connection",  # before its base, a timeout
         urllib3.exceptions.ConnectTimeoutError: f"no connection within {CONNECT_S:g} s",
         urllib3.exceptions.ReadTimeoutError: f"no answer within {READ_S:g} s",
-        urllib3.exceptions.NameResolutionError: "its host's name is not known",
-        urllib3.exceptions.NewConnectionError: "no connection",
         urllib3.exceptions.SSLError: "no TLS connection",
         urllib3.exceptions.ProtocolError: "the connection ended before an answer",
     }

@@ -23,11 +23,11 @@ from tickcast.adapters import json_text
 from tickcast.adapters.lake.signal_outbox import SignalMissing, read_signal
 from tickcast.adapters.receiver_secrets import ReceiverSecrets
 from tickcast.adapters.settings import SendSignalsSettings
+from tickcast.adapters.signal_text import Sending, body, late_ms
 from tickcast.adapters.webhooks import Courier, DeliveryFailed, ReceiverError
-from tickcast.serving.signal_text import Sending, body, late_ms
 from tickcast.serving.signals import Signal, SignalDestination, SignalledAlarm, SignalRule
 
-# An alarm's name is the stack's, its logical id and a suffix: of the logical id what the CDK adds is left out.
+# An alarm's name: the stack's, its logical id, a suffix. Of the logical id what the CDK adds is left out.
 _ALARM = re.compile(r"MonitoringAlarms(\w+)[0-9A-F]{8}-")
 _MOST_CHARACTERS = 1000  # of CloudWatch's reason
 
@@ -155,9 +155,7 @@ class SendSignals:
     def _give_up(self, sent: Sent, signal: Signal) -> None:
         """Into the dead-letter queue, as Lambda does with an event that it has repeated in vain."""
         about = {"why": sent.why, "destination": sent.destination, "signal": msgspec.to_builtins(signal)}
-        self.sqs.send_message(
-            QueueUrl=self.settings.dead_letter_queue_url, MessageBody=json_text.text(about)
-        )
+        self.sqs.send_message(QueueUrl=self.settings.dead_letter_queue_url, MessageBody=json_text.text(about))
 
 
 def _alarm_signal(rule: SignalRule, event: dict[str, Any], detail: dict[str, Any]) -> Signal | None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal
-from urllib.parse import quote
 
 from msgspec import Meta, Struct
 
@@ -239,7 +238,9 @@ class SignalMatcher:
             self._since_ms.pop(which, None)
             return False
         since_ms = self._since_ms.setdefault(which, prediction.timestamp)
-        return prediction.timestamp - since_ms >= 1000 * (LASTING_S if rule.lasting_s is None else rule.lasting_s)
+        return prediction.timestamp - since_ms >= 1000 * (
+            LASTING_S if rule.lasting_s is None else rule.lasting_s
+        )
 
 
 def drift_signal(rule: SignalRule, symbol: str, at_ms: int, drift: SignalledDrift) -> Signal:
@@ -295,4 +296,5 @@ def _signal(rule: SignalRule, prediction: Prediction, answer: HorizonPrediction 
 
 def _id(rule: SignalRule, symbol: str, at_ms: int) -> str:
     """ASCII, for it becomes a header: `{rule}-{symbol}-{start of the window, ms}`."""
-    return f"{rule.name}-{quote(symbol, safe='')}-{at_ms // rule.pause_ms * rule.pause_ms}"
+    ascii_symbol = "".join(chr(byte) if byte < 128 else f"%{byte:02X}" for byte in symbol.encode())
+    return f"{rule.name}-{ascii_symbol}-{at_ms // rule.pause_ms * rule.pause_ms}"
