@@ -13,7 +13,7 @@
 #   ONLY     drills: only these, ONLY="drop corrupt"
 #   FILE, CARD  import-model: the ONNX file of a model (or one for each instant), its description (docs/model.md)
 #   ID       explain: of a prediction, as the API returns it; promote: of a model
-#   URL      gaps, explain: an API elsewhere, such as one in AWS; KEY is its key
+#   URL      gaps, explain, screenshots: an API elsewhere, such as one in AWS; KEY is its key
 #   ADD, REMOVE  symbols: to serve from now on, or no longer, ADD=SOLUSDT,XRPUSDT REMOVE=ETHUSDT; smoke: while it runs
 #   SYMBOL   backfill, retrain: BTCUSDT,ETHUSDT; default: all of the deployment
 #   FROM, TO backfill, export: times in UTC, like 2024-08-01 or 2024-08-01T12:00
@@ -76,7 +76,7 @@ export JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 
 .PHONY: help run smoke drills symbols notify-test gaps explain export backfill retrain models import-model promote rollback hold lift gate-check evaluate bench test test-fast \
-	test-localstack fuzz check rehearse setup layers synth deploy destroy diff doctor cost client images images-lock clean
+	test-localstack fuzz check rehearse setup layers synth deploy destroy diff doctor cost client screenshots images images-lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -110,6 +110,10 @@ explain: setup  ## print a prediction (ID) in words, recompute it from the ticks
 export: setup  ## write FROM to TO as Parquet: ticks, bars, feature rows, receipts, outcomes; the last line is JSON
 	@exec $(VENV)/python -m local export $(if $(FROM),--from "$(FROM)") $(if $(TO),--to "$(TO)") \
 	  $(if $(SYMBOLS),--symbols "$(SYMBOLS)") $(if $(BETWEEN),--between) $(if $(OUT),--out "$(OUT)") $(if $(AWS),--aws "$(AWS)")
+
+screenshots: setup  ## take the pictures of the dashboard, in all its conditions, into out/dashboard; README's as well
+	@echo "screenshots: of $(or $(URL),a temporary system); needs Chromium"
+	@CHROMIUM=required PICTURE=docs/dashboard.png $(VENV)/python -m pytest -q tests/dashboard/test_conditions.py
 
 evaluate: setup  ## evaluate a model on held-out recordings (SESSION); the last line is JSON
 	@$(if $(SESSION),,echo 'evaluate: SESSION="a.gz b.gz" names the recordings to evaluate on' >&2; exit 2)

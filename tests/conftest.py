@@ -23,6 +23,7 @@ pytest_plugins = [
 ]
 
 END_TO_END = ROOT / "tests" / "e2e"
+DASHBOARD = ROOT / "tests" / "dashboard"
 # A test has the marker if it asks for one of the fixtures, directly or through others.
 MARKED_BY_FIXTURE = {
     "aws": {"s3"},
@@ -40,18 +41,18 @@ def pytest_report_header() -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs a server or synthesis, and put the tests that disturb others last.
 
-    All share one running system: backfill comes late, because it loses trades and repairs them; then the
-    retraining loop and a deployment's first model, because they fetch all the history there is; then the
-    export, by when receipts have been archived; then the drills, because they lose trades.
+    All share one running system: the dashboard comes late, when it has some minutes to show; then backfill,
+    because it loses trades and repairs them; then the retraining loop and a deployment's first model, because
+    they fetch all the history there is; then the export, by when receipts have been archived; then the drills,
+    because they lose trades.
     """
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         for marker, started_by in MARKED_BY_FIXTURE.items():
             if fixtures & started_by:
                 item.add_marker(marker)
-    late = [
-        END_TO_END / f"test_{name}.py" for name in ("backfill", "retrain", "deployment", "export", "drills")
-    ]
+    disturbing = ("backfill", "retrain", "deployment", "export", "drills")
+    late = [*sorted(DASHBOARD.glob("test_*.py")), *(END_TO_END / f"test_{name}.py" for name in disturbing)]
     items.sort(key=lambda item: late.index(item.path) if item.path in late else -1)
 
 
