@@ -31,10 +31,14 @@ ROW_SIZES = {
     "bars_1s": RowSize(209, "86,400 rows, with free space"),
     "tallies": RowSize(300, "assumed, by its columns"),
     "earnings": RowSize(200, "10,000 rows"),
+    "remainders": RowSize(130, "8,500 rows, a day"),
+    "shadows": RowSize(155, "5,700 rows, a day"),
 }
 OUTCOMES_PER_S = 4  # horizons of the prediction that is kept each second
 TALLIES_PER_MINUTE = 40  # assumed: ten bins of confidence for each horizon
 EARNINGS_PER_MINUTE = 12  # three steps of the expected move for each horizon
+REMAINDERS_PER_MINUTE = 6  # each horizon at every shorter one
+SHADOWS_PER_MINUTE = 4  # horizons; while a challenger runs
 
 
 class Rates(NamedTuple):
@@ -85,6 +89,8 @@ def table_sizes(rates: Rates, kept: Kept) -> list[TableSize]:
         "bars_1s": rates.symbols,
         "tallies": rates.symbols * TALLIES_PER_MINUTE / 60,
         "earnings": rates.symbols * EARNINGS_PER_MINUTE / 60,
+        "remainders": rates.symbols * REMAINDERS_PER_MINUTE / 60,
+        "shadows": rates.symbols * SHADOWS_PER_MINUTE / 60,
     }
     sizes = [
         TableSize(name, rate * DAY_S, ROW_SIZES[name].bytes, kept.of(name)) for name, rate in a_second.items()

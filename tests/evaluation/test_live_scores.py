@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from msgspec import to_builtins
 
-from tests.fixtures.tallies import market, outcome, regimes, tallies
+from tests.fixtures.tallies import market, outcome, regimes, steps, tallies
 from tickcast.evaluation.baselines import LIVE_DAMPING
 from tickcast.evaluation.live_scores import (
     NO_TALLIES,
@@ -17,6 +17,7 @@ from tickcast.evaluation.live_scores import (
     score_horizon,
     skill_against_line,
 )
+from tickcast.evaluation.steps import series
 from tickcast.model.card import ScaledLine
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.units import MINUTE_US
@@ -200,3 +201,45 @@ def test_availability_is_the_share_of_seconds_that_a_model_answered() -> None:
     assert availability(tallies(lost), 1 * SECOND_US, 101 * SECOND_US) == 1
     assert availability(NO_TALLIES, 0, 10 * SECOND_US) == 0
     assert availability(NO_TALLIES, 0, 0) is None
+
+
+def test_bins_are_the_points_of_a_calibration_plot() -> None:
+    rows = [outcome(n, confidence=0.62, move=1.0) for n in range(4)]
+    rows += [outcome(n, confidence=0.63, move=-1.0) for n in range(4, 6)]
+    rows += [outcome(6, confidence=0.97, move=1.0), outcome(7, confidence=0.97, move=0.0)]
+    assert figures(rows)["bins"] == [
+        {"confidence": 0.6233, "right": 0.6667, "count": 6},
+        {"confidence": 0.97, "right": 1.0, "count": 1},  # where it moved
+    ]
+    assert figures([outcome(1, expected=None)])["bins"] == figures([])["bins"] == []
+
+
+def test_the_error_of_calibration_is_that_of_the_bins() -> None:
+    found = figures(market(2000))
+    distance = sum(each["count"] * abs(each["confidence"] - each["right"]) for each in found["bins"])
+    assert found["calibration_error"] == pytest.approx(distance / found["moved"], abs=1e-4)
+    assert sum(each["count"] for each in found["bins"]) == found["moved"]
+
+
+def test_the_skill_at_the_delivery_is_the_skill() -> None:
+    found = figures(market(700))
+    assert found["by_age"] == [{"age_s": 0, "count": 700, "skill": found["skill"]}]
+    assert figures([])["by_age"] == []
+
+
+def test_steps_are_cut_off_at_the_ends_and_missing_without_outcomes() -> None:
+    outcomes = market(300) + [each | {"target_time": each["target_time"] + 900_000} for each in market(60)]
+    span_us = 60 * SECOND_US, 1000 * SECOND_US
+    found = series(steps(outcomes), MINUTE_US, 5 * MINUTE_US, span_us)
+    assert [(each.from_ms, each.to_ms, each.count) for each in found[2]] == [
+        (60_000, 300_000, 298),
+        (300_000, 600_000, 2),
+        (900_000, 1_000_000, 60),
+    ]
+    assert found[1] == []
+    first = figures(outcomes[:298])
+    assert found[2][0].skill is not None and found[2][0].skill.value == first["skill"]["value"]
+    assert found[2][0].skill.low is None  # of five blocks
+    assert found[2][0].coverage == first["coverage"]
+    (of_hour,) = series(steps(market(3500)), MINUTE_US, 60 * MINUTE_US, (0, 3600 * SECOND_US))[2]
+    assert to_builtins(of_hour.skill) == figures(market(3500))["skill"]

@@ -33,8 +33,9 @@ from tickcast.evaluation import drift
 from tickcast.evaluation.challenger_scores import score_challenger
 from tickcast.evaluation.drift import DriftPolicy
 from tickcast.evaluation.earnings import earnings_by_horizon
-from tickcast.evaluation.live_scores import SPANS, score, series
+from tickcast.evaluation.live_scores import SPANS, score
 from tickcast.evaluation.regimes import NO_REGIMES, TERCILES
+from tickcast.evaluation.steps import series
 from tickcast.features.ring import BarRing
 from tickcast.features.vector import FEATURE_NAMES
 from tickcast.functions import score_predictions as function
@@ -249,7 +250,8 @@ def test_tallies_agree_with_plain_python(
         ), span
         from_us, to_us = (found[span.name][name] * 1000 for name in ("from", "to"))
         assert found[span.name]["series"] == to_builtins(
-            series(planted.tallies(outcomes, span.part_us), span, from_us, to_us), str_keys=True
+            series(planted.steps(outcomes, span.part_us), span.part_us, span.step_us, (from_us, to_us)),
+            str_keys=True,
         ), span
         assert found[span.name]["challenger"] is None
         assert found[span.name]["earnings"] == to_builtins(

@@ -29,13 +29,13 @@ from tickcast.evaluation.figures import Count, Skill, interval_of_sums, rounded,
 from tickcast.evaluation.regimes import NAMES, NO_REGIMES, RegimeTallies
 from tickcast.evaluation.remainders import NO_REMAINDERS, Remainders, SkillAtAge, skill_by_age
 from tickcast.evaluation.skill import Interval
+from tickcast.evaluation.steps import AccuracyStep
 from tickcast.features.vector import Floats
 from tickcast.model.card import ScaledLine
 from tickcast.model.forecast import HORIZONS_S, Probability
 from tickcast.units import DAY_US, HOUR_US, MINUTE_US, SECOND_US
 
 _OF_FIGURES = ("count", "moved", "rights", "squared_error", "squared_move")
-_OF_STEPS = ("count", "inside", "squared_error", "squared_move")
 BINS = 10  # of confidence, from .5 to 1
 
 # Sums are over the outcomes with a known price that a forecast was made for, moves in bp.
@@ -117,16 +117,6 @@ class CalibrationBin(Struct, kw_only=True):
     confidence: Annotated[Probability, Meta(description="the mean of them")]
     right: Annotated[Probability, Meta(description="the share of them that had the direction right")]
     count: Annotated[int, Meta(ge=1)]
-
-
-class AccuracyStep(Struct, kw_only=True):
-    """A step of a span, with the figures of its outcomes; times in ms since 1970."""
-
-    from_ms: Annotated[int, Meta(ge=0)] = field(name="from")
-    to_ms: Annotated[int, Meta(ge=0)] = field(name="to")
-    count: Annotated[Count, Meta(description="the model's predictions with a known outcome")]
-    skill: Annotated[Skill | None, Meta(description="against no change")]
-    coverage: Annotated[Probability | None, Meta(description="share of outcomes inside the 80 % interval")]
 
 
 class HorizonAccuracy(Figures, kw_only=True):
@@ -288,29 +278,6 @@ def skill_against_line(tallies: Tallies, line: ScaledLine, horizon_s: int) -> Sk
     before."""
     blocks = _by_block(tallies[tallies["is_model"] & (tallies["why"] == "")])
     return skill_of_sums(blocks["line_squared_error"], _line_errors(blocks, live_slope(line, horizon_s)))
-
-
-def series(tallies: Tallies, span: Span, from_us: int, to_us: int) -> dict[int, list[AccuracyStep]]:
-    """The figures of each step of [from_us, to_us) by horizon, of tallies in blocks of `span.part_us`."""
-    by_model = tallies[tallies["is_model"] & (tallies["why"] == "")]
-    steps = by_model["block"] // (span.step_us // span.part_us)
-    found: dict[int, list[AccuracyStep]] = {h: [] for h in HORIZONS_S}
-    for step in np.unique(steps):
-        step_us = int(step) * span.step_us
-        limits = max(step_us, from_us) // 1000, min(step_us + span.step_us, to_us) // 1000
-        for h, mine in found.items():
-            blocks = _by_block(by_model[(steps == step) & (by_model["horizon_s"] == h)], _OF_STEPS)
-            if count := round(float(blocks["count"].sum())):
-                mine.append(
-                    AccuracyStep(
-                        from_ms=limits[0],
-                        to_ms=limits[1],
-                        count=count,
-                        skill=skill_of_sums(blocks["squared_error"], blocks["squared_move"]),
-                        coverage=share_of(blocks["inside"].sum(), count),
-                    )
-                )
-    return found
 
 
 def availability(tallies: Tallies, from_us: int, to_us: int) -> float | None:

@@ -45,10 +45,10 @@ from tickcast.evaluation.live_scores import (
     availability,
     score,
     score_horizon,
-    series,
     skill_against_line,
 )
 from tickcast.evaluation.regimes import NO_REGIMES
+from tickcast.evaluation.steps import series
 from tickcast.features.vector import FEATURE_NAMES
 from tickcast.functions.archive_receipts import ArchiveReceipts
 from tickcast.functions.archive_tallies import ArchiveTallies
@@ -302,9 +302,8 @@ class ScorePredictions:
         self, store: ScoreStore, symbol: str, span: Span, now_us: int, not_before_us: int = 0
     ) -> SpanAccuracy:
         from_us = max((now_us - span.length_us) // MINUTE_US * MINUTE_US, not_before_us)
-        tallies = store.tallies(symbol, from_us, now_us, span.part_us)
-        over_time = series(tallies, span, from_us, now_us)
-        tallies["block"] //= span.block_us // span.part_us
+        tallies = store.tallies(symbol, from_us, now_us, span.block_us)
+        steps = store.steps(symbol, from_us, now_us, span.part_us)
         regimes = NO_REGIMES  # an hour is too short to differ much
         if span.length_us > HOUR_US:
             regimes = store.regimes(symbol, from_us, now_us, span.block_us)
@@ -319,7 +318,7 @@ class ScorePredictions:
             availability=None if first_us is None else availability(tallies, first_us, until_us),
             horizons=score(tallies, regimes, store.remainders(symbol, from_us, now_us, span.block_us)),
             earnings=earnings_by_horizon(store.earned(symbol, from_us, now_us, span.block_us)),
-            series=over_time,
+            series=series(steps, span.part_us, span.step_us, (from_us, now_us)),
             challenger=self._challenger(store, symbol, (from_us, now_us), span.block_us),
         )
 

@@ -35,6 +35,7 @@ from tickcast.evaluation.regimes import (
     RegimeTallies,
 )
 from tickcast.evaluation.remainders import REMAINDER, Remainders
+from tickcast.evaluation.steps import STEP, Steps
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.serving.outcomes import RESOLVED
 from tickcast.serving.records import Outcome, encode
@@ -127,6 +128,14 @@ where symbol = %(symbol)s and minute_us >= %(from_us)s and minute_us < %(to_us)s
 group by 1, 2, 3, 4, 5, 6
 order by 1"""
 )
+# The sums of `steps.STEP`.
+_READ_STEPS: LiteralString = """
+select minute_us / %(block_us)s, horizon_s, sum(count)::float8, sum(inside)::float8, sum(squared_error),
+    sum(squared_move)
+from tickcast.tallies
+where symbol = %(symbol)s and minute_us >= %(from_us)s and minute_us < %(to_us)s
+    and is_model and why = '' and crps is not null
+group by 1, 2"""
 # As `earnings.earned`, by minute; the sums are `earnings.SUMS`, in that order. Outcomes without a spread or a
 # fee are of earlier releases, and are left out.
 _EARN: LiteralString = f"""
@@ -294,6 +303,11 @@ class ScoreStore:
         """The model's outcomes of the minutes that begin in [from_us, to_us), by regime and blocks."""
         parameters = {"symbol": symbol, "from_us": from_us, "to_us": to_us, "block_us": block_us}
         return np.array(self.connection.execute(_REGIMES, parameters).fetchall(), REGIME_TALLY)
+
+    def steps(self, symbol: str, from_us: int, to_us: int, block_us: int) -> Steps:
+        """The model's outcomes of the minutes that begin in [from_us, to_us), by blocks."""
+        parameters = {"symbol": symbol, "from_us": from_us, "to_us": to_us, "block_us": block_us}
+        return np.array(self.connection.execute(_READ_STEPS, parameters).fetchall(), STEP)
 
     def remainders(self, symbol: str, from_us: int, to_us: int, block_us: int) -> Remainders:
         """What was left of forecasts at each age, of minutes that begin in [from_us, to_us), by blocks."""
