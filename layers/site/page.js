@@ -148,16 +148,24 @@ function explain(error) {
   const what = error.message[0].toUpperCase() + error.message.slice(1).replace(/\.$/, "");
   const again = `Next attempt in ${Math.round(state.wait / 1000)} s.`;
   const since = state.latest ? ` The figures are those of ${clock(state.latest.as_of)}.` : "";
-  if (error.status === 403) return askForKey(`The API refused this key: ${error.message}`, "bad");
+  if (error.status === 403) {
+    const isSigned = /authentication token|signature/i.test(error.message);
+    askForKey(
+      isSigned
+        ? "This API takes signed requests (IAM), which a page cannot make."
+        : `The API refused this key: ${error.message}`,
+    );
+    return;
+  }
   at("loading").hidden = Boolean(state.latest) || error.status === 404;
   if (error.status === 429) notice(`Too many requests with this key. ${again}${since}`);
   else notice(`${what}. ${again}${since}`, error.status === 404 ? "notice" : "notice bad");
 }
 
-function askForKey(why, name) {
+function askForKey(why) {
   setKey("");
   notice("");
-  put("asking", why, name);
+  put("asking", why, "bad");
   at("ask").hidden = false;
   at("shown").hidden = at("loading").hidden = true;
   at("key").focus();
