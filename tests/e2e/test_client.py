@@ -122,7 +122,7 @@ async def assistant(settings: dict[str, str]) -> None:
         tools = [tool.name for tool in (await session.list_tools()).tools]
         newest = await session.call_tool("latest", {"symbols": ["BTCUSDT"]})
         assert newest.structured_content
-        id_ = newest.structured_content["answer"]["predictions"]["BTCUSDT"]["id"]
+        id_ = newest.structured_content["predictions"]["BTCUSDT"]["id"]
         calls: dict[str, dict[str, Any]] = {
             "latest": {},
             "history": {"symbol": "BTCUSDT", "count": 5},
