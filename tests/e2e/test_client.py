@@ -43,7 +43,7 @@ def settings(system: System, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
                 return "stale_features" not in {client.latest(each).reason for each in system.symbols}
             return False
 
-        eventually(answers, 180)
+        eventually(answers, 300)
     return found
 
 
