@@ -151,7 +151,8 @@ class Health:
     def _stream(self, symbol: str, values: Values, now: Now) -> Service:
         """How far the stream of a symbol has been processed."""
         ledger = readable(LedgerRecord, values[keys.gaps(symbol)])
-        newest_first = ledger.gaps[: -GAPS_SHOWN - 1 : -1] if ledger else []
+        missed = [gap for gap in ledger.gaps if gap.is_missed] if ledger else []
+        newest_first = missed[: -GAPS_SHOWN - 1 : -1]
         gaps = {"gaps": to_builtins(newest_first)} if ledger else {}
         beat = read(StreamHeartbeat, values[keys.heartbeat("predict_stream", symbol)])
         if beat is None:
