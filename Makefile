@@ -13,7 +13,7 @@
 #   ONLY     drills: only these, ONLY="drop corrupt"
 #   FILE, CARD  import-model: the ONNX file of a model (or one for each instant), its description (docs/model.md)
 #   ID       explain: of a prediction, as the API returns it; promote: of a model
-#   URL      gaps, explain: an API elsewhere, such as one in AWS; KEY is its key
+#   URL      gaps, explain, screenshots: an API elsewhere, such as one in AWS; KEY is its key
 #   ADD, REMOVE  symbols: to serve from now on, or no longer, ADD=SOLUSDT,XRPUSDT REMOVE=ETHUSDT; smoke: while it runs
 #   SYMBOL   backfill, retrain: BTCUSDT,ETHUSDT; default: all of the deployment
 #   FROM, TO backfill, export: times in UTC, like 2024-08-01 or 2024-08-01T12:00
@@ -23,7 +23,9 @@
 #   REPAIR   backfill: REPAIR=1 for the missing trades in the gap ledger
 #   DRY      backfill, symbols: DRY=1 prints the plan, or what a change costs, and changes nothing
 #   UNTIL    hold: a time in UTC, like 2026-12-24; default: until it is lifted
-#   AWS      symbols, backfill, retrain, export, models, import-model, promote, rollback, hold, lift: dev or prod, in the AWS account of your credentials
+#   SIGNALS  run, smoke: a YAML file of rules and destinations of signals (docs/signals.md); default: none
+#   DESTINATIONS  run, smoke, notify-test: a JSON file of their receivers, kept as secrets of the deployment
+#   AWS      symbols, backfill, retrain, export, models, import-model, promote, rollback, hold, lift, notify-test: dev or prod, in the AWS account of your credentials
 #   FUZZ_FRAMES, FUZZ_REQUESTS, FUZZ_FACTOR  fuzz: frames, requests, and the factor of property tests' examples
 #   FUZZ_SEED  fuzz: the seed of an earlier run, to repeat its frames
 #   ENV      rehearse, synth, layers: local, dev or prod; deploy, destroy, diff, doctor, cost: dev or prod; default: dev
@@ -35,16 +37,18 @@
 #   BUILDER, PLATFORM  images: docker, podman or buildah, the first that works; linux/amd64 or linux/arm64
 #   BASE, BUILD_OPTIONS  images: another base image; further options of the builder
 #   EMULATOR run, smoke, drills, test, …: of AWS, ministack (the default) or localstack; test-localstack: localstack
+#   WORKERS  test, test-fast: how many processes run tests that need no running system; default: auto, one per core
 #   PYTHON313  EMULATOR=localstack: a Python 3.13, on which LocalStack runs; default: python3.13
 #   AWS_ENDPOINT_URL  test-localstack: only the tests of S3, on the emulator that runs there
 
 PYTHON ?= python3
 ENVS := local dev prod
+GOAL_ENVS := $(if $(filter deploy destroy diff doctor cost,$(MAKECMDGOALS)),dev prod,$(ENVS))
 ifeq ($(origin ENV),environment)  # a shell may have an ENV of its own
-ENV := $(or $(filter $(ENVS),$(ENV)),dev)
+ENV := $(or $(filter $(GOAL_ENVS),$(ENV)),dev)
 endif
 ENV ?= dev
-$(if $(filter $(ENVS),$(ENV)),,$(error ENV is "$(ENV)"; it should be one of: $(ENVS)))
+$(if $(filter $(GOAL_ENVS),$(ENV)),,$(error ENV is "$(ENV)"; for $(or $(MAKECMDGOALS),help) it should be one of: $(GOAL_ENVS)))
 $(if $(filter-out ministack localstack,$(EMULATOR)),$(error EMULATOR is "$(EMULATOR)"; it should be ministack or localstack))
 FEED ?= sim
 SPEED ?= 1
@@ -53,18 +57,23 @@ FUZZ_FRAMES ?= 1000000
 FUZZ_REQUESTS ?= 10000
 FUZZ_FACTOR ?= 10
 PYTHON313 ?= python3.13
+WORKERS ?= auto
 
 VENV := .venv/bin
 MINISTACK := .build/ministack-venv
 LOCALSTACK := .build/localstack-venv
 CDK := node_modules/.bin/cdk
 TARGET = $(if $(filter local,$(ENV)),local,aws)
-TYPED := app.py cdk layers local operations ingest_ecs lambdas benchmarks examples
+TYPED := app.py clients cdk layers local operations ingest_ecs lambdas benchmarks examples
 HISTORY = $(if $(SYMBOL),--symbols "$(SYMBOL)") $(if $(FROM),--from "$(FROM)") $(if $(TO),--to "$(TO)") \
 	$(if $(DAYS),--days "$(DAYS)") $(if $(REPAIR),--repair) $(if $(DRY),--dry) $(if $(AWS),--aws "$(AWS)")
 OPTIONS = --feed "$(FEED)" --speed "$(SPEED)" $(if $(SYMBOLS),--symbols "$(SYMBOLS)") \
 	$(if $(REPLAY),--replay $(REPLAY)) $(if $(TRAIN),--train $(TRAIN)) \
-	$(if $(REFERENCE),--reference $(REFERENCE))
+	$(if $(REFERENCE),--reference $(REFERENCE)) $(if $(SIGNALS),--signals "$(SIGNALS)") \
+	$(if $(DESTINATIONS),--destinations "$(DESTINATIONS)")
+
+# Files of tests go to workers as tests/conftest.py groups them.
+PARALLEL = --numprocesses $(WORKERS) --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
 
 # SECONDS is a special variable of bash: not exported.
 unexport SECONDS
@@ -72,8 +81,8 @@ export EMULATOR
 export JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 
-.PHONY: help run smoke drills symbols gaps explain export backfill retrain models import-model promote rollback hold lift gate-check evaluate bench test test-fast \
-	test-localstack fuzz check rehearse setup layers synth deploy destroy diff doctor cost images images-lock clean
+.PHONY: help run smoke drills symbols notify-test gaps explain export backfill retrain models screenshots import-model promote rollback hold lift gate-check evaluate bench test test-fast \
+	test-localstack fuzz check style types templates rehearse setup layers synth deploy destroy diff doctor cost client images images-lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -94,6 +103,10 @@ symbols: setup  ## list the symbols served, or ADD and REMOVE some while the sys
 	@exec $(VENV)/python -m local symbols $(if $(ADD),--add "$(ADD)") $(if $(REMOVE),--remove "$(REMOVE)") \
 	  $(if $(DRY),--dry) $(if $(AWS),--aws "$(AWS)")
 
+notify-test: setup  ## send a test message to each destination of signals (DESTINATIONS: put them first); the last line is JSON
+	@exec $(VENV)/python -m local notify-test $(if $(DESTINATIONS),--destinations "$(DESTINATIONS)") \
+	  $(if $(AWS),--aws "$(AWS)")
+
 gaps: setup  ## list missing trades, their causes and the condition of each day, of the running system or the API at URL
 	@exec $(VENV)/python -m local gaps $(if $(URL),--url "$(URL)") $(if $(DAYS),--days "$(DAYS)")
 
@@ -103,6 +116,10 @@ explain: setup  ## print a prediction (ID) in words, recompute it from the ticks
 export: setup  ## write FROM to TO as Parquet: ticks, bars, feature rows, receipts, outcomes; the last line is JSON
 	@exec $(VENV)/python -m local export $(if $(FROM),--from "$(FROM)") $(if $(TO),--to "$(TO)") \
 	  $(if $(SYMBOLS),--symbols "$(SYMBOLS)") $(if $(BETWEEN),--between) $(if $(OUT),--out "$(OUT)") $(if $(AWS),--aws "$(AWS)")
+
+screenshots: setup  ## take the pictures of the dashboard, in all its conditions, into out/dashboard; README's as well
+	@echo "screenshots: of $(or $(URL),a temporary system); needs Chromium"
+	@CHROMIUM=required PICTURE=docs/dashboard.png $(VENV)/python -m pytest -q tests/dashboard/test_conditions.py
 
 evaluate: setup  ## evaluate a model on held-out recordings (SESSION); the last line is JSON
 	@$(if $(SESSION),,echo 'evaluate: SESSION="a.gz b.gz" names the recordings to evaluate on' >&2; exit 2)
@@ -143,12 +160,12 @@ bench: setup  ## compare speed with the usual libraries, as ratios; the last lin
 	@exec $(VENV)/python -m benchmarks
 
 test: setup  ## run all tests: unit, parity, infra, integration, end to end
-	@echo "test: all suites; the embedded system starts once, during them"
-	@$(VENV)/python -m pytest
+	@echo "test: those on the running system, one by one; meanwhile all others"
+	@exec $(VENV)/python -m tests $(PARALLEL)
 
 test-fast: setup  ## run the tests without servers and synthesis, in under two minutes
 	@echo "test-fast: unit and property tests; no servers, no synthesis"
-	@$(VENV)/python -m pytest -q -m "not (fuzz or server or synthesis or slow)"
+	@$(VENV)/python -m pytest -q $(PARALLEL) -m "not (fuzz or server or synthesis or slow)"
 
 test-localstack: EMULATOR := $(or $(EMULATOR),localstack)
 test-localstack: setup $(if $(AWS_ENDPOINT_URL)$(filter ministack,$(EMULATOR)),,$(LOCALSTACK)/.stamp)
@@ -162,18 +179,22 @@ fuzz: setup  ## run random inputs: frames, requests, all property tests with new
 	  FUZZ_FACTOR=$(FUZZ_FACTOR) FUZZ_SEED=$(FUZZ_SEED) \
 	  $(VENV)/python -m pytest -m "fuzz or hypothesis" --timeout 7200 -v
 
-check: setup layers  ## check style, types and template rules
+check: style types templates  ## check style, types and template rules
+	@echo "check: rehearsal of $(ENVS)"
+	@$(VENV)/python -m operations rehearse $(ENVS)
+
+style: setup  ## the part of check that ruff does
 	@echo "check: ruff"
 	@$(VENV)/ruff check .
 	@$(VENV)/ruff format --check .
+
+types: setup  ## the part of check that mypy does
 	@echo "check: types"
-	@$(VENV)/mypy layers/core/python/tickcast
-	@$(VENV)/mypy $(TYPED)
-	@$(VENV)/mypy tests
+	@$(VENV)/mypy $(TYPED) tests
+
+templates: layers
 	@echo "check: templates"
 	@$(VENV)/python -m pytest -q tests/infra
-	@echo "check: rehearsal of $(ENVS)"
-	@$(VENV)/python -m operations rehearse $(ENVS)
 
 rehearse: setup  ## find what an account would refuse of ENV; the last line is JSON
 	@echo "rehearse: $(ENV)"
@@ -199,6 +220,11 @@ diff: setup  ## show what a deployment of ENV would change
 
 doctor: setup  ## report the state of ENV in the account, and what to do
 	@exec $(VENV)/python -m operations doctor $(ENV)
+
+client: setup  ## build the wheel of the Python client into out/client
+	@mkdir -p out/client
+	@$(VENV)/python -m flit_core.wheel clients/python --outdir out/client >/dev/null
+	@echo "client: $$(ls -t out/client/*.whl | head -1); its README is clients/python/README.md"
 
 cost: setup  ## what ENV (dev, prod) costs a month, by line and if …; the last line is JSON
 	@exec $(VENV)/python -m operations cost --env $(ENV) $(if $(RATE),--rate "$(RATE)") \

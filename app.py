@@ -1,9 +1,9 @@
 """The CDK app: `cdk deploy --all -c env=local|dev|prod`.
 
 It synthesises anywhere: no credentials, no git, no network, no Docker. What it needs to know comes as
-context: `env` (default local); `symbols` and the exchange's `rest_url`, if not those of the configuration;
-for local, `redis_host` and `redis_port`, `database_host` and `database_port` of the servers in place of
-cache and database; `layers_dir`, if the layers are not where `make layers` builds them.
+context: `env` (default local); `symbols`, the exchange's `rest_url` and a file of `signals`, if not those of
+the configuration; for local, `redis_host` and `redis_port`, `database_host` and `database_port` of the
+servers in place of cache and database; `layers_dir`, if the layers are not where `make layers` builds them.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ def compose(app: aws_cdk.App) -> Environment:
         _context(app, "env", "local"),
         symbols=_context(app, "symbols", ""),
         rest_url=_context(app, "rest_url", ""),
+        signals=_context(app, "signals", ""),
     )
     compose_environment(app, environment)
     return environment

@@ -4,7 +4,7 @@ An event holds a second of ticks, as for a function that polls its shard once a 
 batches; `PredictStream` reads the symbol's state, folds, predicts and writes, fenced, with receipt, outcomes
 and calibration. The usual function gets a record per tick, keeps its window in memory, where a restart loses
 it, and computes the same features from it in numpy; it runs the same ONNX file and writes one command per
-key. Measured is the time from the event to the keys that the API reads."""
+key. The time is measured from the event to the keys that the API reads."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from benchmarks import handler, usual_handler
 from benchmarks.features import LATENESS_US, WARM_UP_S, market, second_of
 from benchmarks.side_by_side import Comparison, Effort, Work, comparison, side_by_side
 from benchmarks.usual_features import UsualFeatures
+from local.system.servers import free_ports
 from local.system.variables import local_variables
 from tickcast.adapters.kinesis.schema_registry import SchemaRegistry
 from tickcast.adapters.redis import keys
@@ -179,7 +180,7 @@ def _timed_us(call: Callable[[dict[str, Any]], object], event: dict[str, Any]) -
 
 @contextmanager
 def _valkey() -> Iterator[redis.Redis]:
-    with ValkeyServer() as server:
+    with ValkeyServer(port=free_ports(1)[0]) as server:
         client = redis.Redis(**server.connection_kwargs)
         yield client
         client.close()

@@ -40,6 +40,7 @@ def variables(environment: Environment, *, bucket: str, stream: str) -> dict[str
         "HISTORY_DAYS": str(history.days),
         "TRAIN_DAYS": str(history.train_days or 0),
         "REST_URL": history.rest_url,
+        "SIGNALS": environment.signals_text,
         "STREAM_NAME": stream,
         "AUTHORISATION": environment.api.authorisation,
         **_of(ingest),

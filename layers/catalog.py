@@ -32,4 +32,5 @@ OF_FUNCTION: Mapping[str, tuple[str, ...]] = {
     "mark_repaired": ("core", "data", "postgres"),
     "plan_backfill": ("core", "data"),
     "fetch_history": ("core", "data"),
+    "send_signals": ("core", "data"),
 }

@@ -1,8 +1,8 @@
 """The static files of the API: the dashboard and the OpenAPI document (`layers.openapi`), one for each way
 of authorisation.
 
-The page is `layers/site/page.html` with its styles and scripts inserted, those of the chart library included.
-So a browser fetches one file, and a policy by digests can forbid everything else.
+The page is `layers/site/page.html` with its styles and scripts inserted where it names them, those of
+the chart library included. So a browser fetches one file, and a policy by digests can forbid everything else.
 """
 
 from __future__ import annotations
@@ -15,21 +15,20 @@ from layers import openapi
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "layers" / "site"
 CHARTS = ROOT / "node_modules" / "uplot" / "dist"
+LIBRARY = {"charts.css": CHARTS / "uPlot.min.css", "charts.js": CHARTS / "uPlot.iife.min.js"}
 PACKAGE = "tickcast_site"  # from which the function reads them
 
 
 def page() -> str:
     """The dashboard. Raises FileNotFoundError while the chart library is not installed."""
-    parts = {
-        "charts.css": CHARTS / "uPlot.min.css",
-        "page.css": SITE / "page.css",
-        "charts.js": CHARTS / "uPlot.iife.min.js",
-        "page.js": SITE / "page.js",
-    }
     if not CHARTS.is_dir():
         raise FileNotFoundError(f"no chart library at {CHARTS}: run `make setup` first")
     template = (SITE / "page.html").read_text("utf-8")
-    return re.sub(r"\{\{(.+?)\}\}", lambda place: parts[place[1]].read_text("utf-8"), template)
+    return re.sub(
+        r"\{\{(.+?)\}\}",
+        lambda place: (LIBRARY.get(place[1]) or SITE / place[1]).read_text("utf-8"),
+        template,
+    )
 
 
 def build(destination: Path) -> None:

@@ -20,6 +20,7 @@ from local.commands import (
     gate_check,
     import_model,
     models,
+    notify_test,
     retrain,
     run,
     smoke,
@@ -59,6 +60,7 @@ _COMMANDS = (
     import_model.COMMAND,
     gate_check.COMMAND,
     symbols.COMMAND,
+    notify_test.COMMAND,
 )
 COMMANDS = {command.name: command for command in _COMMANDS}
 REFUSALS = (ConfigError, OptionsError, StateInUse, RecordingError, UnusableReference)

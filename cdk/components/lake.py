@@ -12,14 +12,17 @@ from constructs import Construct
 
 from cdk.config import Environment
 from tickcast.adapters.lake.receipt_archive import Folder
+from tickcast.serving.signals import PREFIX as SIGNALS
 
 # Where Lambda puts the batches it gave up on: the service chooses the prefix, it cannot be configured.
 FAILED_BATCHES = "aws/lambda/*"
+SIGNAL_DAYS = 7  # that a signal can be read in the lake after it was sent
 
 
 class Lake(Construct):
     """One bucket: `bronze/`, `receipts/`, `receipts_between/`, `tallies/`, `quarantine/`, `schemas/`,
-    `models/`, `symbols/`, `audit/`, `condition/`, and `aws/lambda/` for failed batches.
+    `models/`, `symbols/`, `audit/`, `condition/`, `signals/`, and `aws/lambda/` for failed batches. With
+    signals its events go to EventBridge.
 
     The grants name single actions where the bucket's own `grant_*` would allow `s3:GetObject*` and more. They
     are for functions of other stacks: the ARN in them is this stack's export.
@@ -57,6 +60,7 @@ class Lake(Construct):
                         (Folder.BETWEEN.prefix, receipts.between_keep_days or receipts.keep_days),
                         ("quarantine/", lake.quarantine_days),
                         ("aws/lambda/", lake.quarantine_days),
+                        (SIGNALS, SIGNAL_DAYS if environment.signals.rules else None),
                     )
                     if days is not None
                 ),
@@ -68,6 +72,15 @@ class Lake(Construct):
                 ),
             ],
         )
+        if environment.signals.rules:
+            # `event_bridge_enabled` would bring a function of the CDK's own to set the same property.
+            resource = self.bucket.node.default_child
+            assert isinstance(resource, s3.CfnBucket)
+            resource.notification_configuration = s3.CfnBucket.NotificationConfigurationProperty(
+                event_bridge_configuration=s3.CfnBucket.EventBridgeConfigurationProperty(
+                    event_bridge_enabled=True
+                )
+            )
         self._exported_arn = Stack.of(self).export_value(self.bucket.bucket_arn)
         Validations.of(self.bucket).acknowledge(
             Acknowledgment(

@@ -29,6 +29,7 @@ from tickcast.adapters.settings import (
     SymbolsCheckS,
 )
 from tickcast.market.symbols import is_symbol, listed
+from tickcast.serving.signals import MOST_CHARACTERS, Signals
 
 # Types with the same limits as in the processes' settings are those of `adapters.settings`; where the
 # configuration is stricter, the type is defined here.
@@ -83,6 +84,7 @@ API_EXECUTIONS = 2
 # An execution of the state machine of history fetches and loads so many markets at once.
 HISTORY_EXECUTIONS = 2
 SCHEDULED_EXECUTIONS = 2  # scoring and the audit
+SIGNAL_EXECUTIONS = 1  # where there are signals
 SCORING_S = 30  # what archiving receipts leaves to scoring, of one execution
 # Of which Lambda lets nobody reserve any ("Configuring reserved concurrency" in the Lambda Developer Guide).
 UNRESERVED_EXECUTIONS = 100
@@ -285,6 +287,8 @@ class FunctionSizes(_Config, frozen=True, kw_only=True):
     plan_backfill: Sizing = Sizing(memory_mb=512, timeout_s=60)
     # A day is some 1,500 requests: minutes at the exchange's limit; what takes longer is called again.
     fetch_history: Sizing = Sizing(memory_mb=1024, timeout_s=900)
+    # Deployed where there are signals. Its time is for three attempts with what a receiver asks to wait.
+    send_signals: Sizing = Sizing(memory_mb=512, timeout_s=60)
 
 
 class ApiConfig(_Config, frozen=True, kw_only=True):
@@ -467,7 +471,8 @@ class Environment(_Config, frozen=True, kw_only=True):
 
     `keep_data` retains the bucket and the stream and snapshots the database when their stack is deleted, and
     protects the stacks and the database from deletion. `tracing` records requests with X-Ray, for some $13 a
-    month where a function runs once a second or oftener.
+    month where a function runs once a second or oftener. `signals` (docs/signals.md): without rules nothing
+    of them is deployed.
     """
 
     name: Literal["local", "dev", "prod"]
@@ -489,11 +494,13 @@ class Environment(_Config, frozen=True, kw_only=True):
     condition: ConditionConfig = ConditionConfig()
     drift: DriftConfig = DriftConfig()
     history: HistoryConfig = HistoryConfig()
+    signals: Signals = Signals()
     aws: AwsConfig | None = None
 
     def __post_init__(self) -> None:
         _check_symbols("symbols", *self.symbols)
         _check_different(self.symbols)
+        self._check_signals()
         self._check_scoring()
         self._check_training()
         if self.aws:
@@ -527,6 +534,24 @@ class Environment(_Config, frozen=True, kw_only=True):
                 "data: take a larger aws.cache.node_type, or fewer symbols"
             )
 
+    def _check_signals(self) -> None:
+        if not self.aws and (of_alarms := self.signals.of("alarm")):
+            raise ValueError(
+                f"signals: rule {of_alarms[0].name} is of alarms, which there are in an account alone: leave "
+                f"it out of {self.name}"
+            )
+        characters = len(self.signals_text)
+        if characters > MOST_CHARACTERS:
+            raise ValueError(
+                f"signals: the rules and destinations are {characters} characters of JSON, and a function's "
+                f"variables have room for {MOST_CHARACTERS}: take fewer rules, or shorter names"
+            )
+
+    @property
+    def signals_text(self) -> str:
+        """As the functions get them."""
+        return msgspec.json.encode(self.signals).decode()
+
     def _check_zones(self, network: NetworkConfig) -> None:
         prefix = zone_prefix(self.region)
         for zone in network.zone_ids or ():
@@ -550,7 +575,8 @@ class Environment(_Config, frozen=True, kw_only=True):
         if busy + API_EXECUTIONS > quota:
             raise ValueError(
                 f"{busy} functions may run at once (the stream's {self.stream.executions}, "
-                f"{SCHEDULED_EXECUTIONS} on schedule, {HISTORY_EXECUTIONS} for history), the API needs "
+                f"{busy - self.stream.executions - HISTORY_EXECUTIONS} on schedule and for signals, "
+                f"{HISTORY_EXECUTIONS} for history), the API needs "
                 f"{API_EXECUTIONS}, and the account's quota is {quota}: take fewer stream.shards or a lower "
                 "stream.parallelism, or have the quota raised (Service Quotas, Lambda, concurrent "
                 "executions) and set aws.concurrent_executions"
@@ -566,7 +592,8 @@ class Environment(_Config, frozen=True, kw_only=True):
     @property
     def background_executions(self) -> int:
         """How many functions run at once at most without any caller of the API."""
-        return self.stream.executions + SCHEDULED_EXECUTIONS + HISTORY_EXECUTIONS
+        signals = SIGNAL_EXECUTIONS if self.signals.rules else 0
+        return self.stream.executions + SCHEDULED_EXECUTIONS + signals + HISTORY_EXECUTIONS
 
     @property
     def metrics_namespace(self) -> str:
@@ -585,8 +612,9 @@ class ConfigError(ValueError):
     """The configuration cannot be used; the message names the file, the key and what it should be."""
 
 
-def load(name: str, *, symbols: str = "", rest_url: str = "") -> Environment:
-    """The environment called `name`, of the comma-separated `symbols` and with `rest_url` if there are any.
+def load(name: str, *, symbols: str = "", rest_url: str = "", signals: str = "") -> Environment:
+    """The environment called `name`, of the comma-separated `symbols`, with `rest_url` and with the signals
+    of the file `signals`, if there are any.
 
     Raises `ConfigError` naming the environments there are, or what its file or an argument has wrong.
     """
@@ -597,14 +625,25 @@ def load(name: str, *, symbols: str = "", rest_url: str = "") -> Environment:
         environment = _of_file(name, files.read(paths[name]))
     except ValueError as error:
         raise ConfigError(f"cdk/config/{name}.yaml: {error}") from None
-    if not (symbols or rest_url):
+    if not (symbols or rest_url or signals):
         return environment
     values = msgspec.to_builtins(environment)
     if symbols:
         values["symbols"] = [symbol.strip() for symbol in symbols.split(",")]
     if rest_url:
         values["history"]["rest_url"] = rest_url
+    if signals:
+        values["signals"] = _signals_in(Path(signals))
     return parse(values)
+
+
+def _signals_in(path: Path) -> Any:
+    """The section `signals` of a file of one's own: `destinations` and `rules`. Raises `ConfigError`."""
+    try:
+        found = files.read(path)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return found.get("signals", found)
 
 
 def _of_file(name: str, values: dict[str, Any]) -> Environment:

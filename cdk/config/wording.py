@@ -19,7 +19,7 @@ _SHOWN = 80  # characters of a wrong value that a message quotes
 _AT = re.compile(r"(?P<problem>.*) - at (?P<of_key>`key` in )?`\$(?P<path>[^`]*)`", re.S)
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<key>.*)`", re.S)
 _MISSING = re.compile(r"Object missing required field `(?P<key>.*)`", re.S)
-_FIXED = ("name",)  # the file's name says it
+_FIXED = {"Environment": ("name",)}  # by type, keys that no file has: the file's name says it
 
 
 class Key(NamedTuple):
@@ -101,7 +101,7 @@ def _unknown(kind: type[Struct], way: list[str], key: str) -> str:
     """That there is no such key here, which there are, and where one like it is."""
     struct = struct_of(_type_at(kind, way)) or kind
     here = [each.name for each in _section(struct, "").keys]
-    path = ".".join(way)
+    path = re.sub(r"\.([0-9]+|\.\.\.)(?=\.|$)", r"[\1]", ".".join(way))
     elsewhere = [
         f"{section.path}.{each.name}".lstrip(".")
         for section in sections(kind)
@@ -119,7 +119,7 @@ def _section(kind: type[Struct], path: str) -> Section:
     keys = tuple(
         Key(field.name, hints[field.name], field.default)
         for field in msgspec.structs.fields(kind)
-        if path or field.name not in _FIXED
+        if field.name not in _FIXED.get(kind.__name__, ())
     )
     return Section(path, kind, keys)
 
@@ -131,10 +131,16 @@ def struct_of(kind: Any) -> type[Struct] | None:
     return next(filter(None, map(struct_of, get_args(kind))), None) if get_origin(kind) else None
 
 
+def is_list(kind: Any) -> bool:
+    return get_origin(kind) is tuple or any(map(is_list, get_args(kind)))
+
+
 def _type_at(kind: Any, way: list[str]) -> Any:
     """The type of the key, or of the item of a list, that is found along `way`."""
     for step in way:
-        if struct := struct_of(kind):
+        if step.isdecimal() or step == "...":  # of a list
+            kind = _items_of(kind)
+        elif struct := struct_of(kind):
             kind = get_type_hints(struct, include_extras=True)[step]
         else:
             kind = _items_of(kind)

@@ -19,6 +19,7 @@ from cdk.components.migration import Migration
 from cdk.components.monitoring import Monitoring
 from cdk.components.monitoring.watched import Watched
 from cdk.components.prediction_api import STAGE, PredictionApi
+from cdk.components.signals import LostSignals, SignalRoutes
 from cdk.components.stream_consumer import StreamConsumer
 from cdk.components.workflow import Workflow
 from cdk.config import AwsConfig, Environment
@@ -28,6 +29,7 @@ from tickcast.adapters import settings
 from tickcast.adapters.lake import tally_archive
 from tickcast.adapters.lake.receipt_archive import Folder
 from tickcast.adapters.registry.served_symbols import SERVED
+from tickcast.serving.signals import OF_PREDICTIONS, PREFIX
 
 RECEIPTS = [f"{folder.prefix}*" for folder in Folder]
 TALLIES = f"{tally_archive.PREFIX}*"
@@ -69,10 +71,12 @@ class AppStack(Stack):
         self._real_time()
         self._models()
         self._serving()
+        self._api_url = self._address(endpoint_url)
         self._scores()
         self._history()
+        self.signals = self._signals() if environment.signals.rules else None
         self._schedules()
-        self._outputs(endpoint_url)
+        self._outputs()
         if not environment.tracing:
             self._acknowledge_no_traces()
 
@@ -341,14 +345,41 @@ class AppStack(Stack):
                 )
             )
 
-    def _outputs(self, endpoint_url: str | None) -> None:
-        # The emulator serves an API under its own address, not under the name AWS would give it.
-        api_url = (
-            f"{endpoint_url}/restapis/{self.api.api.rest_api_id}/{STAGE}/_user_request_/"
-            if endpoint_url
-            else self.api.api.url
+    def _address(self, endpoint_url: str | None) -> str:
+        """The API's. The emulator serves it under its own address, not under the name AWS would give it."""
+        if endpoint_url:
+            return f"{endpoint_url}/restapis/{self.api.api.rest_api_id}/{STAGE}/_user_request_/"
+        return self.api.api.url
+
+    def _signals(self) -> SignalRoutes:
+        """Only where there are rules: whoever matches them writes to the lake, and the bucket's event invokes
+        the function that sends, outside the VPC."""
+        signals = self._config.signals
+        lost = LostSignals(self, "LostSignals")
+        send_signals = self._function(
+            "send_signals",
+            settings.SendSignalsSettings,
+            "Signals from the lake and alarms to webhooks, Slack and Telegram",
+            API_URL=self._api_url,
+            DEAD_LETTER_QUEUE_URL=lost.queue_url,
         )
-        CfnOutput(self, "ApiUrl", value=api_url)
+        if signals.of(*OF_PREDICTIONS):
+            self._lake.grant_write(self.predict_stream, f"{PREFIX}*")
+        if signals.of("drift"):
+            self._lake.grant_write(self.score_predictions, f"{PREFIX}*")
+        CfnOutput(self, "SendSignalsFunction", value=send_signals.function_name)
+        CfnOutput(self, "LostSignalsQueue", value=lost.queue_url)
+        return SignalRoutes(
+            self,
+            "Signals",
+            environment=self._config,
+            function=send_signals,
+            lake=self._lake,
+            lost=lost,
+        )
+
+    def _outputs(self) -> None:
+        CfnOutput(self, "ApiUrl", value=self._api_url)
         if self.api.key:
             CfnOutput(self, "ApiKeyId", value=self.api.key.key_id)
         if self.api.callers:
@@ -444,7 +475,10 @@ class AwsAppStack(AppStack):
                 backfill=self.backfill.machine,
                 cache=data.cache,
                 database=data.database,
+                lost_signals=self.signals.lost if self.signals else None,
             ),
             migration=self.migration,
         )
+        if self.signals:
+            self.signals.add_alarms(self._config.signals.of("alarm"), monitoring.alarms.all)
         CfnOutput(self, "AlarmTopic", value=monitoring.topic.topic_arn)

@@ -21,7 +21,7 @@ audit = AuditPredictions(settings, connect(settings.redis), boto3.client("s3"), 
 
 @metrics.flushed
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    result = audit()
+    result = audit(context.get_remaining_time_in_millis)
     metrics.count("AuditDifferences", len(result.differences))
     for prediction_id in result.differences:
         logger.error("differs from bronze", extra={"id": prediction_id})

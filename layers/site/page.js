@@ -1,257 +1,259 @@
-"use strict";
-const MINUTES = 5, KEPT = MINUTES * 60;
-const SLOWEST_MS = 30000;  // longest wait between attempts while the API does not answer
-const root = location.href.split(/[?#]/)[0].replace(/\/?$/, "/");
-const at = id => document.getElementById(id);
-const state = { symbol: null, horizon: "2", shown: [], wait: 1000, round: 0, chart: null };
+// The page: what is chosen, when to ask the API again, and what to say when it does not answer.
 
-async function get(path) {
-  const key = sessionStorage.getItem("key");
-  const answer = await fetch(root + path, { headers: key ? { "x-api-key": key } : {}, signal: AbortSignal.timeout(5000) });
-  const body = await answer.json();
-  if (!answer.ok && !body.services) throw Object.assign(new Error(body.detail || body.title), { status: answer.status });
-  return body;
-}
+const KEPT = 320; // seconds of forecasts; the longest view has 300
+const NEWEST = 300; // the most that one request returns
+const OUTCOMES_S = 18; // after which a forecast's outcomes are known, the longest horizon's included
+const SLOWEST_MS = 30000; // longest wait between attempts while the API does not answer
+const state = {
+  symbol: null,
+  horizon: null,
+  minutes: 2,
+  span: "hour",
+  entries: [],
+  latest: null,
+  accuracy: null,
+  models: null,
+  round: 0,
+  wait: 1000,
+  answered: 0,
+  timer: 0,
+};
 
-const known = value => value !== null && value !== undefined;
-const number = (value, digits) => known(value) ? value.toFixed(digits) : "–";
-const seconds = ms => known(ms) ? (ms / 1000).toFixed(1) : "–";
-const bp = value => known(value) ? value.toFixed(2) + " bp" : "–";
-const signed = value => known(value) && value > 0 ? "+" + bp(value) : bp(value);
-const clock = second => new Date(1000 * second).toLocaleTimeString([], { hour12: false });
-const share = value => known(value) ? (100 * value).toFixed(1) + " %" : "–";
-const price = value => known(value)
-  ? value.toLocaleString("en", { minimumFractionDigits: 2, maximumFractionDigits: value < 10 ? 6 : 2 }) : "–";
-const skill = it => !it ? "–" : it.value.toFixed(3) + (known(it.low) ? ` (${it.low.toFixed(2)} … ${it.high.toFixed(2)})` : "");
-
-function element(tag, text, name) {
-  const made = document.createElement(tag);
-  made.textContent = text;
-  if (name) made.className = name;
-  return made;
-}
-
-// While the API does not answer, the values on the page are old and shown dimmed.
-function notice(text) {
-  at("notice").textContent = text;
-  at("notice").hidden = !text;
-  at("main").classList.toggle("old", Boolean(text));
-}
-
-function showLatest(it) {
-  const isFallback = it.source === "fallback", move = it.expected_move_bp;
-  at("environment").textContent = it.environment;
-  at("direction").textContent = !known(move) ? "no prediction" : it.abstains ? "abstains" : move > 0 ? "▲ up" : "▼ down";
-  at("direction").className = !known(move) || it.abstains ? "soft" : move > 0 ? "good" : "bad";
-  at("price").textContent = price(it.predicted_price);
-  at("why").hidden = !isFallback;
-  at("why").textContent = isFallback ? `Fallback: ${it.reason.replaceAll("_", " ")}. Known up to ${seconds(it.age_ms.claim)} s ago, newest tick ${seconds(it.age_ms.tick)} s old.` : "";
-  const figures = {
-    "expected move from now on": signed(move), "round-trip cost": bp(it.cost_bp), "edge": signed(it.edge_bp), "noise": bp(it.noise_bp),
-    "worth trading": !known(it.worth_trading) ? "–" : it.worth_trading ? "yes" : "no",
-    "up / down / no move": known(it.p_flat) ? [it.p_up, it.p_down, it.p_flat].map(share).join(" / ") : "–", "confidence": share(it.confidence),
-    "80 % interval": known(it.lower) ? `${price(it.lower)} … ${price(it.upper)}` : "–", "basis price": price(it.basis_price),
-    "as of": clock(it.as_of / 1000), "for": `${clock(it.target_time / 1000)}, ${it.horizon_s} s later`,
-    "age": `${it.age_ms.claim} ms` + (it.quiet ? `, quiet for ${seconds(it.age_ms.tick)} s` : known(it.age_ms.tick) ? `, newest tick ${it.age_ms.tick} ms` : ""),
-    "model": (it.model_id || "–") + (it.provisional ? " (provisional)" : ""), "latency": number(it.latency_ms, 0) + " ms",
-  };
-  at("figures").replaceChildren(...Object.entries(figures).map(([name, value]) => {
-    const pair = document.createElement("div");
-    pair.append(element("dt", name), element("dd", value));
-    return pair;
-  }));
-}
-
-// A prediction is drawn at its target time, the mid at its own time, each to the second; one without a value is a gap.
-function rows(predictions, horizon) {
-  const bySecond = new Map();
-  const row = time => bySecond.get(time) || bySecond.set(time, {}).get(time);
-  for (const it of predictions) {
-    row(Math.round(it.timestamp / 1000)).mid = it.basis_price;
-    const forecast = it.horizons[horizon];
-    if (forecast) row(Math.round(it.target_time / 1000)).forecast = forecast;
+// Forecasts that are new, or whose outcomes have become known, replace those kept.
+function keep(history) {
+  for (const entry of history.toReversed()) {
+    const place = state.entries.findLastIndex(kept => kept.timestamp <= entry.timestamp);
+    if (state.entries[place]?.id === entry.id) state.entries[place] = entry;
+    else state.entries.splice(place + 1, 0, entry);
   }
-  const times = [...bySecond.keys()].sort((a, b) => a - b), x = [], series = [[], [], [], []];
-  for (let time = times[0]; time <= times[times.length - 1]; time++) {
-    const { mid, forecast } = bySecond.get(time) || {};
-    x.push(time);
-    [mid, forecast?.predicted_price, forecast?.upper, forecast?.lower].forEach((value, i) => series[i].push(value ?? null));
+  state.entries.splice(0, state.entries.length - KEPT);
+}
+
+async function pollLatest(symbol) {
+  const away = (performance.now() - state.answered) / 1000;
+  const missing = !state.entries.length ? NEWEST : state.round % 4 ? away + 2 : Math.max(OUTCOMES_S, away + 2);
+  const latest = await get(
+    `predictions/${encodeURIComponent(symbol)}?history=${Math.min(NEWEST, Math.ceil(missing))}&outcomes=true`,
+  );
+  if (symbol !== state.symbol) return; // another was chosen during the request
+  const restarted = state.latest && latest.timestamp < state.latest.timestamp - 60000; // a recording that began again
+  if (restarted) state.entries = [];
+  state.answered = performance.now();
+  state.latest = latest;
+  state.horizon ??= String(latest.horizon_s);
+  keep(latest.history);
+  showSelection();
+  showNow();
+}
+
+function showNow() {
+  if (!state.latest) return;
+  at("shown").hidden = false;
+  showLatest(state.latest);
+  drawPath(state.entries, state.latest, state.horizon, state.minutes);
+}
+
+function readHealth(health) {
+  showHealth(health);
+  const symbols = feedsOf(health).map(([symbol]) => symbol);
+  if (symbols.length && !symbols.includes(state.symbol)) choose(symbols[0]);
+  showSymbols(symbols);
+}
+
+function showSymbols(symbols) {
+  const nav = at("symbols");
+  if ([...nav.children].map(button => button.textContent).join() !== symbols.join()) {
+    nav.replaceChildren(
+      ...symbols.map(symbol => {
+        const button = element("button", symbol);
+        button.type = "button";
+        button.onclick = () => {
+          choose(symbol);
+          restart();
+        };
+        return button;
+      }),
+    );
   }
-  return [x, ...series];
+  nav.hidden = symbols.length < 2;
+  showSelection();
 }
 
-function draw() {
-  if (!state.shown.length) return;
-  const data = rows(state.shown, state.horizon), box = at("chart"), size = { width: box.clientWidth, height: 300 };
-  if (state.chart) {
-    if (state.chart.width !== size.width) state.chart.setSize(size);
-    state.chart.setData(data);
-    return;
+function showSelection() {
+  for (const button of at("symbols").children) {
+    if (button.textContent === state.symbol) button.setAttribute("aria-current", "true");
+    else button.removeAttribute("aria-current");
   }
-  const css = getComputedStyle(document.documentElement), color = name => css.getPropertyValue(name).trim();
-  const axis = { stroke: color("--soft"), grid: { stroke: color("--line"), width: 1 }, ticks: { stroke: color("--line") } };
-  const line = (label, stroke, width) => ({ label, stroke, width, points: { show: false }, value: (_, value) => price(value) });
-  state.chart = new uPlot({
-    ...size,
-    series: [{ value: (_, second) => known(second) ? clock(second) : "–" }, line("mid", color("--price"), 1.5), line("predicted", color("--forecast"), 1.5),
-      line("upper", color("--band"), 1), line("lower", color("--band"), 1)],
-    bands: [{ series: [3, 4], fill: color("--band") }],
-    axes: [{ ...axis, space: 90, values: (_, seconds) => seconds.map(clock) }, { ...axis, size: 84, values: (_, values) => values.map(price) }],
-  }, data, box);
+  for (const radio of document.querySelectorAll("[name=horizon]")) radio.checked = radio.value === state.horizon;
 }
 
-// A longer span without older outcomes is left out: its figures would be the same.
-const spansOf = summary => !summary ? [] : ["hour", "day", "week"].filter((span, i, all) => !i || summary[span].first < summary[all[i - 1]].first);
-
-function fill(table, titles, lines) {
-  const row = (cells, tag) => {
-    const made = document.createElement("tr");
-    made.append(...cells.map(text => element(tag, text)));
-    return made;
-  };
-  at(table).replaceChildren(row(titles, "th"), ...lines.map(cells => row(cells, "td")));
-}
-
-function showEarnings(summary) {
-  const titles = ["span", "acted on from", "trades", "gross", "spread", "fees", "net (95 %)", "net is 0 at a fee of", "shuffles that earn as much"];
-  const lines = spansOf(summary).flatMap(span => (summary[span].earnings?.[state.horizon] || []).filter((it, i) => it.trades || !i || !known(it.threshold_bp)).map(it => [
-    span, known(it.threshold_bp) ? it.threshold_bp + " bp" : "spread and fees", it.trades, signed(it.gross_bp), bp(it.spread_bp), bp(it.fees_bp),
-    signed(it.net_bp) + (it.net_ci ? ` (${it.net_ci[0].toFixed(2)} … ${it.net_ci[1].toFixed(2)})` : ""), bp(it.break_even_fee_bp), share(it.shuffled_p)]));
-  at("acted").textContent = `Hypothetical: every forecast over ${state.horizon} s that did not abstain and expected that much was bought or sold at its delivery, and closed ${state.horizon} s later; mean of a trade. Net is less half the spread each time and two fees. Without size, impact and the way of an order.`;
-  fill("earnings", titles, lines);
-}
-
-function showAccuracy(found) {
-  showEarnings(found.summary);
-  const titles = ["span", "horizon", "outcomes", "skill vs no change", "skill vs linear", "skill in hindsight", "direction", "coverage", "calibration error (floor)", "abstained, fallbacks, unresolved"];
-  const lines = spansOf(found.summary).flatMap(span => Object.values(found.summary[span].horizons).map(it => {
-    const unresolved = Object.values(it.unresolved).reduce((sum, count) => sum + count, 0);
-    return [span, it.horizon_s + " s", it.count, skill(it.skill), skill(it.skill_vs_linear), skill(it.skill_in_hindsight), share(it.direction),
-      share(it.coverage), `${share(it.calibration_error)} (${share(it.calibration_floor)})`, `${it.abstained}, ${it.fallbacks}, ${unresolved}`];
-  }));
-  fill("accuracy", titles, lines);
-  const hour = found.summary?.hour;
-  at("scored").textContent = !hour || !known(hour.first) ? "Not scored yet."
-    : `Scored ${number(found.scored_age_s, 0)} s ago. A model predicted ${share(hour.availability)} of the ${Math.round((hour.to - hour.first) / 1000)} s since ${clock(hour.first / 1000)}. 95 % intervals need at least ten minutes of outcomes.`;
-}
-
-const utc = us => new Date(us / 1000).toISOString().slice(5, 23).replace("T", " ");
-const CONDITIONS = { available: "good", repaired: "good", degraded: "bad", missing: "bad" };
-
-function gapsOf(day) {
-  const box = element("details", ""), list = element("ul", "");
-  const gaps = [...day.gaps.map(it => ({ ...it, what: `${it.trades} trades ${it.status}` })), ...day.quotes.gaps.map(it => ({ ...it, what: "no quotes" }))];
-  list.append(...gaps.sort((a, b) => a.from_us - b.from_us).map(it => element("li", `${utc(it.from_us)} … ${utc(it.to_us)}: ${it.what}, ${it.cause}`)));
-  if (day.gaps_left_out) list.append(element("li", `and ${day.gaps_left_out} smaller gaps in trades`));
-  box.append(element("summary", `${gaps.length} gaps`), list);
-  return gaps.length ? box : "";
-}
-
-function showData(found) {
-  const titles = ["day (UTC)", "condition", "hours with data", "trades missing", "fetched later", "withheld", "seconds with quotes", "why"];
-  const head = document.createElement("tr");
-  head.append(...titles.map(title => element("th", title)));
-  at("data").replaceChildren(head, ...found.days.map(day => {
-    const line = document.createElement("tr"), hours = day.hours, why = element("td", day.why.join("; "), "why");
-    why.append(gapsOf(day));
-    line.append(element("td", day.day + (day.over ? "" : " (today)")), element("td", day.condition, CONDITIONS[day.condition]),
-      ...[`${hours.expected - hours.without.length} of ${hours.expected}`, day.trades.missing, day.trades.repaired, day.trades.withheld,
-        share(day.quotes.coverage)].map(text => element("td", text)), why);
-    return line;
-  }));
-  at("reported").textContent = `Reported at ${clock(found.reported / 1000)}; the newest ${found.days.length} of ${found.total} days. Times of gaps are UTC.`;
-}
-
-async function pollData(symbol) {
-  try {
-    showData(await get(`data/${encodeURIComponent(symbol)}`));
-  } catch (error) {
-    if (error.status !== 404) throw error;
-    at("data").replaceChildren();  // not reported yet
-    at("reported").textContent = error.message;
-  }
-  at("data-part").hidden = false;
-}
-
-function showHealth(health) {
-  at("status").textContent = health.status;
-  at("status").className = health.status === "ok" ? "good" : "bad";
-  at("health").replaceChildren(...Object.entries(health.services).map(([name, it]) => {
-    const line = element("li", "");
-    line.append(element("span", it.ok ? "● " : it.ok === false ? "▲ " : "○ ", it.ok ? "good" : it.ok === false ? "bad" : "soft"),
-      name, element("span", it.why ? ` – ${it.why}` : known(it.age_s) ? ` – ${it.age_s.toFixed(1)} s` : "", "soft"));
-    return line;
-  }));
-  const symbols = Object.keys(health.services).filter(name => name.startsWith("feed:")).map(name => name.slice(5));
-  at("source").textContent = { sim: "simulated market", replay: "replayed recording" }[health.services[`feed:${symbols[0]}`]?.source] || "";
-  if (!symbols.includes(state.symbol)) choose(symbols[0]);
-  at("symbols").replaceChildren(...symbols.map(symbol => {
-    const button = element("button", symbol);
-    if (symbol === state.symbol) button.setAttribute("aria-current", "true");
-    button.onclick = () => { choose(symbol); showHealth(health); restart(); };
-    return button;
-  }));
-}
-
+// Nothing of the symbol before is left on the page.
 function choose(symbol) {
-  state.symbol = symbol;
-  state.shown = [];
-  state.chart?.destroy();
-  state.chart = null;
+  if (symbol === state.symbol) return;
+  Object.assign(state, { symbol, entries: [], latest: null, accuracy: null, round: 0 });
+  at("shown").hidden = true;
+  at("loading").hidden = false;
+  showScores();
+  showDays([]);
+  showSelection();
+}
+
+// A part of the page that cannot be read says so in its place, and stops nothing else.
+async function part(path, problemAt, show) {
+  const symbol = state.symbol;
+  try {
+    const found = await get(path);
+    if (symbol !== state.symbol) return;
+    put(problemAt, "");
+    show(found);
+  } catch (error) {
+    if (!error.status || error.status === 403 || error.status === 429) throw error;
+    if (symbol === state.symbol) put(problemAt, sentence(error.message));
+  }
+}
+
+function readAccuracy(found) {
+  const isNew = !state.accuracy || found.summary?.scored_ms !== state.accuracy.summary?.scored_ms;
+  state.accuracy = found;
+  isNew ? showScores() : showScored();
+}
+
+function readModels(found) {
+  state.models = found;
+  showModels();
 }
 
 async function poll() {
-  if (state.round % 5 === 0 || !state.symbol) showHealth(await get("health"));
-  const hasKey = Boolean(sessionStorage.getItem("key"));
-  at("ask").hidden = hasKey;
-  if (!hasKey) return at("main").hidden = at("data-part").hidden = true;
-  const symbol = state.symbol, horizon = state.horizon, missing = state.shown.length ? 5 : KEPT;
-  const latest = await get(`predictions/${encodeURIComponent(symbol)}?horizon=${horizon}&history=${Math.min(missing, 300)}`);
-  if (symbol !== state.symbol || horizon !== state.horizon) return;  // the selection changed during the request
-  const fresh = latest.history.reverse().filter(it => !state.shown.length || it.timestamp > state.shown.at(-1).timestamp);
-  state.shown = state.shown.concat(fresh).slice(-KEPT);
+  const isTurn = every => state.round % every === 0;
+  if (isTurn(5) || !state.symbol) readHealth(await get("health"));
+  at("ask").hidden = Boolean(key());
+  if (!key() || !state.symbol) {
+    at("shown").hidden = at("loading").hidden = true;
+    return;
+  }
+  await pollLatest(state.symbol);
   notice("");
-  at("main").hidden = false;
-  showLatest(latest);
-  draw();
-  if (state.round % 60 === 0) await pollData(symbol);
-  if (state.round % 10 === 0) showAccuracy(await get(`accuracy/${encodeURIComponent(symbol)}`));
+  at("loading").hidden = true;
+  const symbol = encodeURIComponent(state.symbol);
+  if (isTurn(5)) showLatency(state.entries);
+  if (isTurn(10)) await part(`accuracy/${symbol}`, "accuracy-problem", readAccuracy);
+  if (isTurn(60)) await part("models", "model-problem", readModels);
+  if (isTurn(60)) await part(`data/${symbol}`, "data-problem", showData);
 }
 
-let timer;
+// While the API does not answer, what is on the page is old and shown so.
+function notice(text, name = "notice bad") {
+  put("notice", text, name);
+  at("main").classList.toggle("old", Boolean(text));
+}
+
+function explain(error) {
+  const again = `Next attempt in ${Math.round(state.wait / 1000)} s.`;
+  const since = state.latest ? ` The figures are those of ${clock(state.latest.as_of)}.` : "";
+  if (error.status === 403) {
+    const isSigned = /authentication token|signature/i.test(error.message);
+    askForKey(
+      isSigned
+        ? "This API takes signed requests (IAM), which a page cannot make."
+        : `The API refused this key: ${error.message}`,
+    );
+    return;
+  }
+  at("loading").hidden = true;
+  if (error.status === 429) notice(`Too many requests with this key. ${again}${since}`);
+  else notice(`${sentence(error.message)} ${again}${since}`, error.status === 404 ? "notice" : "notice bad");
+}
+
+function askForKey(why) {
+  setKey("");
+  notice("");
+  put("asking", why, "bad");
+  at("ask").hidden = false;
+  at("shown").hidden = at("loading").hidden = true;
+  at("key").focus();
+}
+
 async function run() {
+  clearTimeout(state.timer);
+  if (document.hidden) return; // continued when the page is seen again
   try {
     await poll();
     state.round++;
     state.wait = 1000;
   } catch (error) {
-    state.wait = Math.min(2 * state.wait, SLOWEST_MS);
-    notice(`${error.message.replace(/\.$/, "")}. Retrying in ${state.wait / 1000} s.`);
-    if (error.status === 403) {
-      sessionStorage.removeItem("key");
-      at("ask").hidden = false;
-      notice(error.message);
-    }
+    if (!(error instanceof ApiError)) throw error;
+    if (error.status !== 429) state.round = 0; // the next attempt begins with the health, which knows the symbols
+    state.wait = error.after_s ? 1000 * error.after_s : Math.min(2 * state.wait, SLOWEST_MS);
+    explain(error);
   }
-  clearTimeout(timer);
-  timer = setTimeout(run, state.wait);
+  clearTimeout(state.timer);
+  state.timer = setTimeout(run, state.wait);
 }
 
 function restart() {
   state.round = 0;
   state.wait = 1000;
-  clearTimeout(timer);
+  clearTimeout(state.timer);
   run();
 }
 
-at("horizon").value = state.horizon;
-at("horizon").onchange = event => { state.horizon = event.target.value; restart(); };
+function follow() {
+  const asked = takeFragment();
+  if (asked.symbol) choose(asked.symbol.toUpperCase());
+  if ([...document.querySelectorAll("[name=horizon]")].some(radio => radio.value === asked.horizon))
+    state.horizon = asked.horizon;
+  restart();
+  if (asked.receipt && key()) openReceipt(asked.receipt);
+}
+
+function onChoice(name, take) {
+  for (const radio of document.querySelectorAll(`[name=${name}]`)) radio.onchange = () => take(radio.value);
+}
+
+function setTheme(theme) {
+  document.documentElement.dataset.theme = theme;
+  at("theme").value = theme;
+  theme ? localStorage.setItem("theme", theme) : localStorage.removeItem("theme");
+  recolor();
+}
+
+function recolor() {
+  forgetColors();
+  if (!state.latest) return;
+  showNow();
+  showLatency(state.entries);
+  if (state.accuracy) showScores();
+}
+
+onChoice("horizon", horizon => {
+  state.horizon = horizon;
+  showNow();
+  if (state.accuracy) showScores();
+});
+onChoice("minutes", minutes => {
+  state.minutes = Number(minutes);
+  showNow();
+});
+onChoice("span", span => {
+  state.span = span;
+  if (state.accuracy) showScores();
+});
+at("theme").onchange = event => setTheme(event.target.value);
+at("path").onkeydown = chooseByKey;
+at("open-receipt").onclick = () => openReceipt(state.latest.id);
 at("ask").onsubmit = event => {
   event.preventDefault();
-  sessionStorage.setItem("key", at("key").value.trim());
+  setKey(at("key").value.trim());
   at("key").value = "";
   restart();
 };
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { state.chart?.destroy(); state.chart = null; draw(); });
-addEventListener("resize", draw);
-run();
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolor);
+addEventListener("hashchange", () => location.hash.includes("=") && follow());
+document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(state.timer) : run()));
+if (matchMedia("(max-width: 40rem)").matches) {
+  state.minutes = 1;
+  document.querySelector("[name=minutes]").checked = true;
+}
+put("zone", `Times of day are those of ${Intl.DateTimeFormat().resolvedOptions().timeZone}.`);
+setTheme(localStorage.getItem("theme") || "");
+follow();

@@ -100,6 +100,8 @@ def add_system_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_reference(parser)
     parser.add_argument("--speed", type=number_of("SPEED", float), default=1.0, help="of a replay (1)")
+    parser.add_argument("--signals", type=Path, metavar="FILE", help="rules and destinations of signals")
+    parser.add_argument("--destinations", type=Path, metavar="FILE", help="receivers of the destinations")
     offset_ms = number_of("the clock offset")
     parser.add_argument("--clock-offset-ms", type=offset_ms, default=0, help="of the exchange's clock (0)")
 
@@ -130,6 +132,8 @@ def system_options(given: argparse.Namespace) -> Options:
         given.speed,
         clock_offset_ms=given.clock_offset_ms,
         live_key=secret_variable("BINANCE_API_KEY"),
+        signals=given.signals,
+        destinations=given.destinations,
     )
     if options.reference:
         markets = [inspect(path) for path in (*options.replay, *options.train)]

@@ -38,6 +38,9 @@ class Report:
     ok: bool = False
     executions: int = 0
     windows: int = 0
+    windows_in_bronze: int = (
+        0  # of `windows`: to load alone, as a stream or an earlier execution brought them
+    )
     windows_done: int = 0
     trades: int = 0
     rows: int = 0  # aggregate trades
@@ -131,7 +134,8 @@ def _add_history(report: Report, payload: dict[str, Any]) -> None:
     elif "feature_rows" in payload:
         _add_loaded(report, payload)
     elif "before_us" in payload:
-        report.windows += len(payload["windows"])  # of hours to load
+        report.windows += len(payload["windows"])
+        report.windows_in_bronze += len(payload["windows"])
     elif "repaired_trades" in payload:
         report.repaired_trades += payload["repaired_trades"]
 
@@ -152,10 +156,13 @@ def progress_text(report: Report) -> str:
     """The progress in one line."""
     limited = f", rate-limited {report.rate_limited} times" if report.rate_limited else ""
     left = f", {report.hours_left:,.0f} h left for further executions" if report.hours_left else ""
+    in_bronze = (
+        f", {report.windows_in_bronze} of the windows in S3 already" if report.windows_in_bronze else ""
+    )
     withheld = f", {report.withheld_trades:,} trades withheld" if report.withheld_trades else ""
     return (
         f"{report.rows:,} rows{withheld}, {report.feature_rows:,} feature rows, "
-        f"request weight {report.max_used_weight:,}/min{limited}{left}"
+        f"request weight {report.max_used_weight:,}/min{limited}{left}{in_bronze}"
     )
 
 

@@ -8,6 +8,7 @@ import json
 import time
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import redis
 from rich.console import Console, Group
@@ -135,7 +136,9 @@ def _age_s(prediction: dict[str, Any]) -> float:
 
 def show(system: System, progress: Progress) -> None:
     """Show the status until interrupted. Raises `ProcessFailed` when a process ends."""
-    progress.say(_how_to_call(system))
+    url, key = system.api_url.rstrip("/"), system.api_key
+    progress.say(how_to_call(url, key, system.symbols[0], is_terminal=progress.console.is_terminal))
+    progress.say(f"  logs: {system.state.logs}\n")
     reader = StatusReader(system)
     if not progress.console.is_terminal:
         while True:
@@ -182,13 +185,17 @@ def table(system: System, status: Status) -> Group:
     return Group(heading, rows, Text("Ctrl-C stops the system", style="dim"))
 
 
-def _how_to_call(system: System) -> str:
+def how_to_call(url: str, key: str, symbol: str, *, is_terminal: bool) -> str:
+    """Where the dashboard is, and how to call the API at `url`. The link has the key, as the fragment that
+    a browser sends to no server, unless the output is stored in a file."""
+    fragment = f"#key={quote(key, safe='')}" if is_terminal else "  (asks for the key)"
     return (
-        f"\n[bold]running[/bold]; call the API from another terminal:\n"
-        f"  export API={system.api_url.rstrip('/')} KEY={system.api_key}\n"
-        f'  curl -s -H "x-api-key: $KEY" "$API/predictions/{system.symbols[0]}"\n'
-        f'  curl -s "$API/health"\n'
-        f"  logs: {system.state.logs}\n"
+        f"\n[bold]running[/bold]; the dashboard:\n"
+        f"  {url}/{fragment}\n"
+        f"or call the API from another terminal:\n"
+        f"  export API={url} KEY={key}\n"
+        f'  curl -s -H "x-api-key: $KEY" "$API/predictions/{symbol}"\n'
+        f'  curl -s "$API/health"'
     )
 
 

@@ -29,7 +29,8 @@ def emulator_requested() -> str:
 class Options:
     """No `symbols`: all that the feed has. No `train`: the first model is trained on simulated history.
 
-    `reference` has the perpetuals of the minutes of `replay` and `train` together."""
+    `reference` has the perpetuals of the minutes of `replay` and `train` together. `signals` are the rules in
+    that file instead of the configuration's, `destinations` their receivers."""
 
     feed: str = "sim"
     symbols: tuple[str, ...] = ()
@@ -42,6 +43,8 @@ class Options:
     clock_offset_ms: int = 0  # the exchange's clock less this machine's
     live_key: str = field(default="", repr=False)  # of the binary stream; the public mirror needs none
     emulator: str = field(default_factory=emulator_requested)
+    signals: Path | None = None
+    destinations: Path | None = None
 
     def __post_init__(self) -> None:
         """Raises `OptionsError`."""
@@ -63,15 +66,21 @@ class Options:
             raise OptionsError(f"simulated history goes back at most {days} days: use fewer, or FEED=live")
         if self.reference and not (self.replay or self.train):
             raise OptionsError("REFERENCE is for recordings: FEED=replay with REPLAY, or TRAIN")
-        for path in (*self.replay, *self.train, *self.reference):
-            if not path.is_file():
-                raise OptionsError(f"no recording {path}")
+        self._check_files()
         shared = {path.resolve() for path in self.replay} & {path.resolve() for path in self.train}
         if shared:
             names = ", ".join(sorted(path.name for path in shared))
             raise OptionsError(
                 f"{names}: a model is never trained on the recording it is replayed on; remove it from TRAIN"
             )
+
+    def _check_files(self) -> None:
+        for path in (*self.replay, *self.train, *self.reference):
+            if not path.is_file():
+                raise OptionsError(f"no recording {path}")
+        for name, each in (("SIGNALS", self.signals), ("DESTINATIONS", self.destinations)):
+            if each and not each.is_file():
+                raise OptionsError(f"{name}: there is no file {each}")
 
     @property
     def source(self) -> str:

@@ -21,6 +21,7 @@ from types import FrameType, TracebackType
 import redis
 from botocore.exceptions import BotoCoreError, ClientError
 
+from cdk.config import load
 from cdk.variables import chosen
 from ingest_ecs.settings import IngestSettings
 from local.system import cloud, database, model_backup, servers
@@ -31,6 +32,7 @@ from local.system.first_model import FirstModel
 from local.system.options import HISTORY_S, LIVE_SYMBOLS, Options
 from local.system.processes import Process, Processes, ProcessFailed, sweep
 from local.system.progress import Progress
+from local.system.receivers import Receivers, put_receivers, read_receivers
 from local.system.servers import HOST
 from local.system.state_folder import BUILD, StateFolder, StateInUse, lock, throw_away
 from local.system.variables import local_variables
@@ -68,7 +70,8 @@ class System:
         self._leaving = ExitStack()
 
     def __enter__(self) -> System:
-        """Start everything, or nothing. Raises `StateInUse`, `ProcessFailed` or `FunctionFailed`."""
+        """Start everything, or nothing. Raises `StateInUse`, `ProcessFailed` or `FunctionFailed`,
+        and `ConfigError` or `OptionsError` for signals that cannot be used."""
         try:
             self._start()
         except BaseException:
@@ -137,6 +140,7 @@ class System:
         return self._parts.stop(task)
 
     def _start(self) -> None:
+        receivers = self._receivers()
         try:
             self.state.open()
         except StateInUse:
@@ -174,12 +178,15 @@ class System:
             }
             if self.exchange_url:
                 context["rest_url"] = self.exchange_url
+            if self.options.signals:
+                context["signals"] = str(self.options.signals.resolve())
             self.cloud.finish(self.cloud.start_bootstrap(), self.cloud.start_synthesis(context))
         with step("CloudFormation deployment"):
             self.cloud.deploy()
             self.outputs = self.cloud.outputs()
             self.api_url = self.outputs["ApiUrl"]
             self.api_key = self.cloud.api_key(self.outputs["ApiKeyId"])
+            put_receivers(self.cloud.client("ssm"), "local", receivers)
         if not self.cloud.emulator.keeps_objects:
             self._leaving.callback(self._fetch_models)
         restored = model_backup.restore(self.state, self.cloud.client("s3"), self.outputs["BucketName"])
@@ -190,6 +197,12 @@ class System:
         self._ensure_model()
         about = {"feed": self.options.feed, "api_url": self.api_url}
         self.state.about.write_text(json_text.text(about), "utf-8")
+
+    def _receivers(self) -> Receivers:
+        """Of the destinations of signals. Raises `ConfigError` and `OptionsError`, before anything starts."""
+        signals = load("local", signals=str(self.options.signals or "")).signals
+        path = self.options.destinations
+        return read_receivers(path, signals, "local") if path else {}
 
     def _leave(self) -> None:
         with _signals_ignored(), self._leaving.pop_all():

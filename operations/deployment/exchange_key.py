@@ -90,7 +90,7 @@ class StoreKey:
             say("the ingest task is replaced, to read it")
 
     def _is_stored(self, account: Account) -> bool:
-        """A secret with a value is asked about no more; a key in the environment replaces it."""
+        """A secret that has a value is not asked for again; a key in the environment replaces it."""
         stored = stored_value(account)
         given = given_key(self._environment)
         return stored == given if given else stored is not None

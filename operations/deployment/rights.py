@@ -41,10 +41,11 @@ MODULES: dict[str, tuple[str, ...]] = {
         f"{_CORE}/adapters/lake/receipt_archive.py",
         f"{_CORE}/adapters/registry/model_watcher.py",
     ),
+    "`make notify-test` with `AWS=`": ("local/commands/notify_test.py", "local/system/receivers.py"),
 }
 SERVICES = (
     *("apigateway", "cloudformation", "cloudwatch", "ec2", "ecr", "ecs", "iam", "kinesis", "lambda", "logs"),
-    *("rds", "s3", "secretsmanager", "service-quotas", "stepfunctions", "sts"),
+    *("rds", "s3", "secretsmanager", "service-quotas", "ssm", "stepfunctions", "sts"),
 )
 # Methods that several of these services have, by the one that is called.
 _SERVICE_OF = {"list_tags_for_resource": "ecs", "tag_resource": "ecs"}

@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import NODEFAULT, Struct, structs
 
 from cdk.config import FOLDER, Environment, files
-from cdk.config.wording import Section, sections, should_be, shown, struct_of
+from cdk.config.wording import Section, is_list, sections, should_be, shown, struct_of
 from operations.rehearsal.synthesis import ENVIRONMENTS
 
 _HEAD = """# Configuration
@@ -49,6 +49,8 @@ def _part(section: Section, given: Mapping[str, Mapping[str, Any]]) -> str:
         full = f"{path}.{key.name}".lstrip(".")
         if path == "functions":
             wanted = "`functions.*`"
+        elif is_list(key.kind) and struct_of(key.kind):
+            wanted = f"a list, each with the keys of [`{full}`](#{full.replace('.', '')})"
         elif struct_of(key.kind):
             continue
         else:

@@ -16,7 +16,7 @@ from local.system.progress import Progress
 from local.system.system import System
 from tests.fixtures.running_system import eventually
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.integration
 
 NEW = "SOLUSDT"
 QUIET = Progress(Console(file=io.StringIO()))
@@ -33,15 +33,13 @@ def test_a_symbol_is_added_and_removed_and_no_other_loses_a_trade(system: System
     with pytest.raises(SymbolRefused, match="NONEUSDT is unknown to the exchange"):
         change(there, Request(add=("NONEUSDT",)))
     change(there, Request(add=(NEW,)))
-    try:
-        assert system.api.get(f"predictions/{NEW}").status == 200
-        several = system.api.get("predictions").body["predictions"]
-        assert set(several) == {*system.symbols, NEW}
-        # Predictions come from quotes alone, too: its first trade may be later.
-        assert eventually(lambda: archived_trades.sent_so_far(system, [NEW])[NEW]["trades"])
-        sent = archived_trades.sent_so_far(system, [NEW])
-    finally:  # the other tests share the system
-        change(there, Request(remove=(NEW,)))
+    assert system.api.get(f"predictions/{NEW}").status == 200
+    several = system.api.get("predictions").body["predictions"]
+    assert set(several) == {*system.symbols, NEW}
+    # Predictions come from quotes alone, too: its first trade may be later.
+    assert eventually(lambda: archived_trades.sent_so_far(system, [NEW])[NEW]["trades"])
+    sent = archived_trades.sent_so_far(system, [NEW])
+    change(there, Request(remove=(NEW,)))
     assert eventually(lambda: system.api.get(f"predictions/{NEW}").status == 404)
     [address, *_] = system.ingest.values()
     assert eventually(lambda: NEW not in http_json.get(f"{address}/health").body["reference"]["age_s"])

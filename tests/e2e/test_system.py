@@ -30,7 +30,7 @@ from tests.fixtures.running_system import eventually
 from tickcast.adapters.lake import bronze
 from tickcast.adapters.registry import model_registry
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.integration
 
 FILES = 3  # of bronze: the first may begin in the middle of a batch
 
@@ -228,21 +228,18 @@ def test_a_model_of_ones_own_runs_in_the_champion_s_shadow(
     (tmp_path / "card.json").write_text(json.dumps(document(learned_to=learned_to)), "utf-8")
     submitted = import_model.submission([tmp_path / "model.onnx"], tmp_path / "card.json", now)
     champion = model_registry.active_model(there.s3, there.bucket)
-    try:
-        found = import_model.submit(there, submitted)
-        assert found["imported"], found["why"]
-        assert champion and found["in_force"] == champion.model_id and found["seconds"] > 0
-        assert found["challenger"] == submitted.model_id, found["sentence"]
+    found = import_model.submit(there, submitted)
+    assert found["imported"], found["why"]
+    assert champion and found["in_force"] == champion.model_id and found["seconds"] > 0
+    assert found["challenger"] == submitted.model_id, found["sentence"]
 
-        def shadowed() -> Any:
-            id_ = prediction_of_model(system, "BTCUSDT")["id"]
-            found = system.api.get(f"predictions/BTCUSDT/{id_}").body.get("challenger")
-            return found if found and found["model_id"] == submitted.model_id else None
+    def shadowed() -> Any:
+        id_ = prediction_of_model(system, "BTCUSDT")["id"]
+        found = system.api.get(f"predictions/BTCUSDT/{id_}").body.get("challenger")
+        return found if found and found["model_id"] == submitted.model_id else None
 
-        challenger = eventually(shadowed)
-        assert set(challenger["horizons"]) == {"1", "2", "5", "10"}
-    finally:
-        model_registry.shadow(there.s3, there.bucket, champion.challenger_id if champion else None)
+    challenger = eventually(shadowed)
+    assert set(challenger["horizons"]) == {"1", "2", "5", "10"}
 
 
 def test_the_database_is_a_real_one(system: System) -> None:

@@ -84,7 +84,7 @@ def test_reference_quotes_are_kept_apart_from_those_of_spot(s3: Any) -> None:
     assert [rows.tobytes() for rows in spot] == [trades.tobytes(), quotes.tobytes(), b""]
     assert [rows.tobytes() for rows in perpetual] == [b"", b"", reference.tobytes()]
     reader = BronzeReader(s3, BUCKET)
-    parts = reader.parts("BTCUSDT", START_US, START_US + 5_000_000)
+    parts = reader.parts("BTCUSDT", START_US, START_US + 5_000_000, FIRST_SEQUENCE)
     read = reader.ticks("BTCUSDT", parts)
     assert [rows.tobytes() for rows in read] == [each.tobytes() for each in (trades, quotes, reference)]
     objects = [about for folder in folders for about in objects_of(s3, BUCKET, folder)]

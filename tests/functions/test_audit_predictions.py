@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ from tickcast.functions.audit_predictions import (
     sample_slices,
 )
 from tickcast.functions.health import Health
+from tickcast.market.wire import TickBatch
 from tickcast.model.card import Card
 from tickcast.model.forecast import HORIZONS_S, PATH_S, Calibration
 from tickcast.model.network import Inputs, Network
@@ -69,9 +71,13 @@ def put_model(s3: Any, model_id: str, seed: int) -> None:
     model_registry.save(s3, BUCKET, export(network), card)
 
 
-def audit(client: redis.Redis, s3: Any, settings: AuditPredictionsSettings = SETTINGS) -> Result:
+def audit(
+    client: redis.Redis,
+    s3: Any,
+    settings: AuditPredictionsSettings = SETTINGS,
+) -> Result:
     """Three minutes after the market's end."""
-    return AuditPredictions(settings, client, s3, NO_DATABASE, lambda: NOW_MS)()
+    return AuditPredictions(settings, client, s3, NO_DATABASE, lambda: NOW_MS)(lambda: 120_000)
 
 
 def entries_of(client: redis.Redis, stream: str) -> list[tuple[bytes, dict[bytes, bytes]]]:
@@ -90,20 +96,47 @@ def sampled_ms(client: redis.Redis) -> list[int]:
     return [next(at_ms for at_ms in kept_ms if start <= at_ms < end) for start, end in slices]
 
 
+def predict_all(client: redis.Redis, s3: Any, stream: list[TickBatch]) -> None:
+    """Run the hot path over a stream."""
+    clock = Clock()
+    predict = hot_path(HotStore(client, SETTINGS.lateness_us), s3, clock)
+    for n, piece in enumerate(stream):
+        clock.ms = piece.watermark_us / 1000 + 150
+        result = predict(batch_event(n, piece))
+        assert n == 0 or not result.problems, result.problems
+
+
+# By key: what Redis dumps of it, and its time to live in ms, 0 for ever.
+Stored = dict[bytes, tuple[bytes, int]]
+
+
+def stored(client: redis.Redis) -> Stored:
+    keys: Any = client.keys()
+    times: Any = [client.pttl(key) for key in keys]
+    dumps: Any = [client.dump(key) for key in keys]
+    return {key: (dump, max(ms, 0)) for key, dump, ms in zip(keys, dumps, times, strict=True) if dump}
+
+
+@pytest.fixture(scope="module")
+def predicted() -> Stored:
+    """What the hot path leaves in Redis: the first test that runs it enters it, since it takes seconds."""
+    return {}
+
+
 @pytest.fixture
-def run(redis_client: redis.Redis, s3: Any) -> Callable[..., Result]:
+def run(redis_client: redis.Redis, s3: Any, predicted: Stored) -> Callable[..., Result]:
     """Runs the hot path and the archive over a market, and audits it some minutes later."""
     put_model(s3, "m1", 1)
     put_model(s3, "m2", 2)
     model_registry.promote(s3, BUCKET, "m1", "2026-01-01T00:00:00+00:00", challenger="m2")
     cuts = [START_US + k * 250_000 for k in range(SECONDS * 4)]
     stream = list(batches(*random_ticks(1, SECONDS, trades_s=10, quotes_s=20), cuts))
-    clock = Clock()
-    predict = hot_path(HotStore(redis_client, SETTINGS.lateness_us), s3, clock)
-    for n, piece in enumerate(stream):
-        clock.ms = piece.watermark_us / 1000 + 150
-        result = predict(batch_event(n, piece))
-        assert n == 0 or not result.problems, result.problems
+    if not predicted:
+        predict_all(redis_client, s3, stream)
+        predicted |= stored(redis_client)
+    redis_client.flushall()
+    for key, (dumped, ttl_ms) in predicted.items():
+        redis_client.restore(key, ttl_ms, dumped)
 
     def audited(archived_us: int = SECONDS * 1_000_000, every: int = 60) -> Result:
         for start in range(0, len(stream), every):
@@ -140,7 +173,7 @@ def archived(s3: Any) -> list[bronze.StreamPart]:
 def put_reference(s3: Any, part: bronze.StreamPart) -> None:
     """Put the object of reference quotes of the event of `part`."""
     folder = bronze.prefix("sim_usdm", "BTCUSDT", part.from_us)
-    s3.put_object(Bucket=BUCKET, Key=folder + part.key.rpartition("/")[2], Body=b"")
+    s3.put_object(Bucket=BUCKET, Key=folder + part.key.rpartition("/")[2], Body=bronze.write_file([]))
 
 
 def test_a_sample_is_reproduced(run: Callable[..., Result], redis_client: redis.Redis, s3: Any) -> None:
@@ -219,22 +252,79 @@ def test_an_event_of_which_only_some_objects_are_written_is_pending(
     assert "bronze does not hold all its ticks yet" in audited.reproduction.unproven[0]
 
 
-def test_objects_written_while_folders_are_listed_are_read(run: Callable[..., Result], s3: Any) -> None:
-    """What shows that an event is complete may be listed after the folder that lacks it."""
+class Listed:
+    """S3, and the prefixes that are listed there; `then` is called after the first listing of `first`."""
+
+    def __init__(self, s3: Any, first: str = "", then: Callable[[], object] = lambda: None) -> None:
+        self.prefixes: list[str] = []
+        self._s3 = s3
+        self._first = first
+        self._then = then
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._s3, name)
+
+    def get_paginator(self, name: str) -> Any:
+        paginator = self._s3.get_paginator(name)
+
+        def paginate(**request: Any) -> Iterator[Any]:
+            yield from paginator.paginate(**request)
+            self.prefixes.append(prefix := request["Prefix"])
+            if prefix == self._first and self.prefixes.count(prefix) == 1:
+                self._then()
+
+        return SimpleNamespace(paginate=paginate)
+
+
+@pytest.mark.parametrize("had_reference", [True, False])
+def test_objects_written_while_folders_are_listed_are_read(
+    run: Callable[..., Result], s3: Any, had_reference: bool
+) -> None:
+    """What shows that an event is complete may be listed after the folder that lacks it, and be the first
+    object of its source."""
     run()
-    *_, first, second = archived(s3)
-    put_reference(s3, first)
+    *_, zero, first, second = archived(s3)
     late = s3.get_object(Bucket=BUCKET, Key=first.key)["Body"].read()
     s3.delete_object(Bucket=BUCKET, Key=first.key)
     s3.delete_object(Bucket=BUCKET, Key=second.key)
-    reader = Auditor(s3, BUCKET).reader()
+    next_us = first.to_us // HOUR_US * HOUR_US + HOUR_US
+    if had_reference:
+        put_reference(s3, zero)
+
+    def write() -> None:
+        s3.put_object(Bucket=BUCKET, Key=first.key, Body=late)
+        put_reference(s3, first)
+        if had_reference:
+            put_reference(s3, second)
+        else:  # a trade of the hour that has just begun
+            name = second.key.rpartition("/")[2]
+            key = bronze.prefix("sim", "BTCUSDT", next_us) + name
+            s3.put_object(Bucket=BUCKET, Key=key, Body=b"")
+
+    folder = bronze.prefix("sim", "BTCUSDT", first.from_us)
+    s3_listed = Listed(s3, folder, write)
+    reader = Auditor(s3_listed, BUCKET).reader()
+    assert reader.reach("BTCUSDT", first.from_us, next_us).complete_below > first.last_sequence
     span = "BTCUSDT", first.from_us, first.to_us + 1
-    assert first.key not in [part.key for part in reader.parts(*span)]
-    s3.put_object(Bucket=BUCKET, Key=first.key, Body=late)
+    found = [part.key for part in reader.parts(*span, first.last_sequence)]
+    assert first.key in found
+    assert any(key.startswith("bronze/source=sim_usdm/") for key in found)
+    assert s3_listed.prefixes.count(folder) == 2
+    before = list(s3_listed.prefixes)
+    reader.parts(*span, first.last_sequence)
+    assert s3_listed.prefixes == before
+
+
+def test_a_folder_that_has_a_later_event_is_listed_once(
+    run: Callable[..., Result], redis_client: redis.Redis, s3: Any
+) -> None:
+    run()
+    first, second, *_ = archived(s3)
     put_reference(s3, second)
-    later = reader.reach("BTCUSDT", first.from_us, first.to_us + HOUR_US)
-    assert later.complete_below > first.last_sequence
-    assert first.key in [part.key for part in reader.parts(*span)]
+    s3_listed = Listed(s3)
+    assert audit(redis_client, s3_listed).audited == 3
+    folders = [each for each in s3_listed.prefixes if each.startswith("bronze/source=sim/")]
+    assert len(set(folders)) == len(folders) > 0
 
 
 def test_an_archive_that_stalls_is_reported(
@@ -288,10 +378,23 @@ def test_fetched_history_and_repairs_are_not_audited_against(
 def test_without_predictions_there_is_nothing_to_audit_and_nothing_wrong(
     redis_client: redis.Redis, s3: Any
 ) -> None:
-    result = AuditPredictions(SETTINGS, redis_client, s3, NO_DATABASE, lambda: START_US / 1000)()
+    result = AuditPredictions(SETTINGS, redis_client, s3, NO_DATABASE, lambda: START_US / 1000)(
+        lambda: 120_000
+    )
     assert (result.audited, result.why) == (0, None)
     assert heartbeat(redis_client, "audit_predictions")["ok"]
     assert heartbeat(redis_client, "archive_ticks")["ok"]
+
+
+def test_where_time_is_short_each_symbol_has_its_turn(redis_client: redis.Redis, s3: Any) -> None:
+    settings = configured(AuditPredictionsSettings, SYMBOLS="BTCUSDT,ETHUSDT", AUDIT_EVERY_MINUTES=1)
+    clock, left_out = Clock(), []
+    for clock.ms in (NOW_MS, NOW_MS + 60_000):
+        result = AuditPredictions(settings, redis_client, s3, NO_DATABASE, clock)(lambda: 0)
+        assert all("no time was left" in why for why in result.pending.values())
+        left_out.append(list(result.pending))
+        assert heartbeat(redis_client, "audit_predictions")["pending"] == 1
+    assert sorted(left_out) == [["BTCUSDT"], ["ETHUSDT"]]
 
 
 def test_slices_are_old_enough_and_shift_with_time() -> None:
@@ -311,9 +414,9 @@ def test_whether_postgresql_answers(
     redis_client: redis.Redis, s3: Any, loader_settings: DatabaseSettings
 ) -> None:
     with Database(loader_settings) as database:
-        AuditPredictions(SETTINGS, redis_client, s3, database, lambda: START_US / 1000)()
+        AuditPredictions(SETTINGS, redis_client, s3, database, lambda: START_US / 1000)(lambda: 120_000)
     assert heartbeat(redis_client, "postgres")["ok"]
-    AuditPredictions(SETTINGS, redis_client, s3, NO_DATABASE, lambda: START_US / 1000)()
+    AuditPredictions(SETTINGS, redis_client, s3, NO_DATABASE, lambda: START_US / 1000)(lambda: 120_000)
     beat = heartbeat(redis_client, "postgres")
     assert (beat["ok"], beat["why"]) == (False, "does not answer (OperationalError)")
 
@@ -411,5 +514,5 @@ def test_the_caches_of_an_auditor_are_bounded(
         s3.put_object(Bucket=BUCKET, Key=key, Body=b"")
     reader = auditor.reader(START_US, newest_us)
     assert reader.reach("BTCUSDT", START_US, newest_us).objects == before + len(others_us)
-    assert len(reader.parts("BTCUSDT", hour_us, newest_us)) == before > 0
-    assert sum(map(len, reader._listed.values())) == before
+    assert len(reader.parts("BTCUSDT", hour_us, newest_us, 0)) == before > 0
+    assert sum(len(each.parts) for each in reader._listings["BTCUSDT"].values()) == before

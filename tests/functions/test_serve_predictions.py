@@ -1202,6 +1202,13 @@ def test_the_page_may_run_its_own_script_and_nothing_else(api: Api) -> None:
         assert outside not in response["body"].split("<script>")[0]
 
 
+def test_the_page_contains_every_script_of_its_folder() -> None:
+    page = site_files.page()
+    scripts = [path.read_text("utf-8") for path in site_files.SITE.glob("*.js")]
+    assert len(scripts) > 5
+    assert all(script in page for script in scripts)
+
+
 def test_redis_out_of_reach_is_a_503() -> None:
     answer = Api(HotStore(connect(replace(SETTINGS.redis, port=1)), 0)).get()
     assert (answer.status, answer.body["title"]) == (503, "Store unavailable")

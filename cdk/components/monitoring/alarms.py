@@ -53,6 +53,7 @@ class Alarms(Construct):
         self._records()
         self._ingest()
         self._functions()
+        self._signals()
         self._stores()
         if watched.config.capacity_alarms:
             self._latency()
@@ -163,7 +164,7 @@ class Alarms(Construct):
             "BatchesGivenUp",
             total(given_up, "records given up"),
             0,
-            "A batch failed to the end. It lies in the bucket under aws/lambda/, unless it was dropped.",
+            "A batch failed after all retries. It is in the bucket under aws/lambda/, unless it was dropped.",
         )
         quarantined = [
             self._own.metric("Quarantined", name)
@@ -173,7 +174,7 @@ class Alarms(Construct):
             "Quarantined",
             total([*quarantined, self._own.metric("BadFrames", "ingest_ecs")], "records quarantined"),
             0,
-            "Records could not be read; they lie in the bucket under quarantine/ with the reason.",
+            "Records could not be read; they are in the bucket under quarantine/ with the reason.",
         )
 
     def _ingest(self) -> None:
@@ -246,6 +247,16 @@ class Alarms(Construct):
             "EventBridge could not start scheduled work, or Lambda dropped its event: an audit, the scores "
             "of a minute, or the nightly backfill did not run.",
         )
+
+    def _signals(self) -> None:
+        if queue := self._watched.lost_signals:
+            self._raise_over(
+                "SignalsLost",
+                aws("SQS", "ApproximateNumberOfMessagesVisible", {"QueueName": queue.queue_name}, "max"),
+                0,
+                "A signal reached nobody: it is in the queue (the output LostSignalsQueue) with the reason. "
+                "The alarm is over once the queue is empty.",
+            )
 
     def _stores(self) -> None:
         config = self._watched.config

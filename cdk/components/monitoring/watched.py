@@ -10,6 +10,7 @@ from aws_cdk import aws_apigateway as apigateway
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_events as events
 from aws_cdk import aws_kinesis as kinesis
+from aws_cdk import aws_sqs as sqs
 from aws_cdk import aws_stepfunctions as stepfunctions
 
 from cdk.components.database import Database
@@ -35,6 +36,7 @@ class Watched:
     backfill: stepfunctions.StateMachine
     cache: Cache
     database: Database
+    lost_signals: sqs.Queue | None = None  # where there are signals
 
     @property
     def rules(self) -> list[events.Rule]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from tickcast.adapters.registry.onnx_model import OnnxModel, export, row_by_row
 from tickcast.features.vector import FEATURE_NAMES, Floats
 from tickcast.model.fit import INPUTS
 from tickcast.model.forecast import HORIZONS_S, PATH_S, ModelError
-from tickcast.model.imported import SWAPPED, completion
+from tickcast.model.imported import SWAPPED, check, completion
 from tickcast.model.network import SIGMA, Network, places, sigmoid
 
 ROWS = random_features(1, 50)
@@ -188,6 +189,30 @@ def endless() -> bytes:
             helper.make_node("Loop", ["most", "", "y"], ["z"], body=body),
         ],
     )
+
+
+def large(of_weights: bool) -> bytes:
+    """A model that adds a sum of 10⁹ zeros to its outputs, or of as many as its input says."""
+    size = ["count"] if of_weights else ["y_count"]
+    nodes = [
+        helper.make_node("Constant", [], ["count"], value_ints=[10**9]),
+        helper.make_node("ReduceMax", ["y"], ["y_most"], keepdims=0),
+        helper.make_node("Ceil", ["y_most"], ["y_whole"]),
+        helper.make_node("Cast", ["y_whole"], ["y_number"], to=TensorProto.INT64),
+        helper.make_node("Mul", ["y_number", "count"], ["y_count"]),
+        helper.make_node("ConstantOfShape", size, ["zeros"]),
+        helper.make_node("ReduceSum", ["zeros"], ["sum"], keepdims=0),
+        helper.make_node("Add", ["y", "sum"], ["z"]),
+    ]
+    return linear(WEIGHTS, nodes=nodes)
+
+
+def test_a_run_that_needs_too_much_memory_fails() -> None:
+    with pytest.raises(ModelError, match="does not run on rows of 2 inputs: .*memory"):
+        completed([large(of_weights=True)], description(), HEAD)
+    by_input = OnnxModel(completed([large(of_weights=False)], description(), HEAD))  # seen on rows of 0 alone
+    with pytest.raises(ModelError, match="the model does not run on 50 rows: .*memory"):
+        check(by_input, ROWS, time.perf_counter)
 
 
 def test_functions_of_a_file_and_files_of_older_tools_are_taken() -> None:

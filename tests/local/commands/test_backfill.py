@@ -77,24 +77,29 @@ def test_events_of_continued_executions_add_up() -> None:
         event(loaded | {"complete": True}),
         event({"repaired_trades": 6, "withheld_trades": 0, "missing_trades": 0}),
         event(fetched | {"status": "done", "rows": 0, "trades": 0, "withheld_trades": 0}),
+        event({"windows": [{}, {}], "hours": 3, "before_us": None}),
+        event(loaded | {"complete": True}),
+        event(loaded | {"complete": True}),
         {"type": "ExecutionSucceeded"},
     ]
     report = execution.add(execution.add(Report(), events), events)
-    assert (report.executions, report.windows, report.windows_done) == (2, 4, 4)
+    assert (report.executions, report.windows, report.windows_done) == (2, 8, 8)
+    assert report.windows_in_bronze == 4
     assert (report.rows, report.trades, report.withheld_trades) == (14, 18, 2)
     assert report.refused_rows == 6
-    assert (report.added, report.bars, report.feature_rows, report.quarantined) == (32, 20, 16, 4)
+    assert (report.added, report.bars, report.feature_rows, report.quarantined) == (64, 40, 32, 8)
     assert (report.repaired_trades, report.rate_limited, report.max_used_weight) == (12, 2, 4800)
-    assert report.stage_s == {"fetch_history": 3.0, "load_history": 6.0}
+    assert report.stage_s == {"fetch_history": 3.0, "load_history": 12.0}
     assert report.bottleneck == "load_history"
     assert report.causes == ["ExchangeUnavailable: 503"]
     for part in (
         "14 rows",
         "2 trades withheld",
-        "16 feature rows",
+        "32 feature rows",
         "request weight 4,800/min",
         "rate-limited 2 times",
         "24 h",
+        "4 of the windows in S3 already",
     ):
         assert part in execution.progress_text(report)
 

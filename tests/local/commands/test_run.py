@@ -1,10 +1,10 @@
-"""The status line of `make run`."""
+"""What `make run` prints: where the system is, and its status."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from local.commands.run import Row, Status, line
+from local.commands.run import Row, Status, how_to_call, line
 
 PREDICTION: dict[str, Any] = {
     "source": "model",
@@ -45,3 +45,14 @@ def test_live_skill_is_that_of_the_horizon_shown() -> None:
     assert skill_of(value=-0.01, low=None, high=None) == "-0.010"
     assert skill_of() == "-"
     assert Row("BTCUSDT", {}, 0.4, {}).live_skill == "-"
+
+
+def test_the_dashboard_gets_the_key_by_the_fragment_which_no_server_sees() -> None:
+    text = how_to_call("http://127.0.0.1:4566", "a key+", "BTCUSDT", is_terminal=True)
+    assert "  http://127.0.0.1:4566/#key=a%20key%2B\n" in text
+
+
+def test_a_file_gets_no_link_with_the_key() -> None:
+    text = how_to_call("http://127.0.0.1:4566", "secret", "BTCUSDT", is_terminal=False)
+    assert "  http://127.0.0.1:4566/  (asks for the key)\n" in text
+    assert "#key" not in text

@@ -12,8 +12,10 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
+from tickcast.adapters import json_text
 from tickcast.adapters.variables import Host, HttpUrl, SettingsError, Symbols, wrong
 from tickcast.evaluation.drift import DriftPolicy
+from tickcast.serving.signals import Signals
 
 MAX_DAYS = 3650
 
@@ -46,6 +48,9 @@ PredictEveryMs = Annotated[int, Meta(ge=100, le=1000)]
 DaysOrNone = Annotated[int, Meta(ge=0, le=MAX_DAYS)]
 Days = Annotated[int, Meta(ge=1, le=MAX_DAYS)]
 SymbolsCheckS = Annotated[int, Meta(ge=1, le=60)]
+SignalsText = Annotated[
+    Signals, Meta(description="JSON of destinations and rules, as `signals` of cdk/config"), json_text.read
+]
 
 
 class Settings(Struct, frozen=True, kw_only=True, rename=str.upper):
@@ -195,6 +200,7 @@ class PlanBackfillSettings(HotStoreSettings, frozen=True, kw_only=True):
 
 
 class PredictStreamSettings(HotStoreSettings, frozen=True, kw_only=True):
+    signals: SignalsText  # of which it matches the rules of predictions
     symbols_check_s: SymbolsCheckS  # whether others are to be served
     predict_every_ms: PredictEveryMs
     features_ttl_s: Annotated[int, Meta(ge=10, le=86_400)]
@@ -228,6 +234,7 @@ class ScorePredictionsSettings(HotStoreSettings, frozen=True, kw_only=True):
     train_days: DaysOrNone
     condition_every_minutes: Annotated[int, Meta(ge=1, le=1440)]
     receipts_between_keep_days: DaysOrNone  # 0: receipts between the seconds are not archived
+    signals: SignalsText  # of which it matches the rules of drift
     drift: DriftSettings
     database: DatabaseSettings
 
@@ -242,6 +249,15 @@ class ScorePredictionsSettings(HotStoreSettings, frozen=True, kw_only=True):
             cool_down_s=drift.cool_down_hours * 3600,
         )
         return ScoreSettings(policy, drift.window_hours * 3600, self.history_days, self.train_days)
+
+
+class SendSignalsSettings(Settings, frozen=True, kw_only=True):
+    environment: Name
+    bucket: Name
+    api_url: HttpUrl  # which messages link to
+    signals: SignalsText
+    dead_letter_queue_url: HttpUrl
+    region: Region = field(name="AWS_REGION")  # Lambda sets it
 
 
 class ServePredictionsSettings(HotStoreSettings, frozen=True, kw_only=True):

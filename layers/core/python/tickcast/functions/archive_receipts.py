@@ -2,7 +2,7 @@
 
 A block of time is copied once nothing can be added to it: of the first receipts of each second, once an
 outcome of a later target than any of theirs is known (outcomes are stored in the order of their targets); of
-those in between, which have no outcomes, once a later receipt is there. While the stream stands still a block
+those in between, which have no outcomes, once a later receipt is there. While the stream is stalled a block
 is copied as it is, and again when the stream continues: then the outcomes that came late are merged into it.
 Whatever is interrupted is repeated by the next run, and changes nothing that is archived already.
 """
@@ -44,8 +44,8 @@ class Archived:
 
 
 class ArchiveReceipts:
-    """Of the symbols it is called with: those that are served no more are completed by the calls after, be it
-    in another process, for the store has their names. Where time runs out, the next call begins with the
+    """Of the symbols it is called with: those that are no longer served are completed by later calls, even in
+    another process, since the store has their names. Where time runs out, the next call begins with the
     symbol that it ran out on: none waits until its receipts are dropped."""
 
     def __init__(

@@ -64,6 +64,7 @@ LATE_UNTIL_MS = 120_000  # receipts up to so long after may list its late ticks
 MINUTE_MS = 60_000
 BEHIND_MS = 300_000  # the archive may lag behind the hot path by so much
 MODELS_KEPT = 4  # champion and challenger, and both from before a promotion
+_RESERVE_MS = 40_000  # for the symbol under way, where S3 is slow, and for the heartbeats
 _PAGE = 200  # receipts per request: a large one would block Redis for the hot path
 _SHIFT_MS = 7919  # prime: over time every second of the minute is sampled
 
@@ -113,9 +114,10 @@ class Auditor:
                 from_us -= SILENCE_US
             # An object of a later event shows it; in a quiet market it may come long after.
             reach = bronze.reach(receipt.symbol, from_us, end_us + HOUR_US)
-            if reach.complete_below <= int(receipt.sequence or 0):
+            sequence = int(receipt.sequence or 0)
+            if reach.complete_below <= sequence:
                 return Audit(Reproduction(receipt.id, unproven=(_not_yet(reach),)))
-            needed = bronze.parts(receipt.symbol, from_us, end_us)
+            needed = bronze.parts(receipt.symbol, from_us, end_us, sequence)
             trades, quotes, reference = bronze.ticks(receipt.symbol, needed)
             around = Surroundings(trades, quotes, late, missing, reference)
             challenger_id = receipt.challenger.model_id if receipt.challenger else None
@@ -170,7 +172,8 @@ class Result:
 
     audited: int = 0
     differences: list[str] = field(default_factory=list)  # ids
-    pending: dict[str, str] = field(default_factory=dict)  # ids, and why they are inconclusive
+    # Ids, and why they are inconclusive; or a symbol for which no time was left.
+    pending: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)  # of the archive
     failures: list[str] = field(default_factory=list)  # symbols that could not be audited, and why
 
@@ -201,14 +204,17 @@ class AuditPredictions:
         self._auditor = Auditor(self.s3, self.settings.bucket)
         self._symbols = SymbolSet(self.settings.symbols)
 
-    def __call__(self) -> Result:
-        """Audit a sample of every symbol. Raises what Redis and S3 raise; any other exception is entered as a
-        failure of its symbol."""
+    def __call__(self, remaining_ms: Callable[[], float]) -> Result:
+        """Audit a sample of every symbol, for as long as `remaining_ms` allows. Raises what Redis and S3
+        raise; any other exception is entered as a failure of its symbol."""
         now_ms, result = self.clock_ms(), Result()
         slices = sample_slices(now_ms, self.settings.audit_every_ms, self.settings.audit_sample)
         from_us = slices[0][0] * 1000 - LOOK_BACK_US - SILENCE_US
         bronze = self._auditor.reader(from_us, slices[-1][1] * 1000)
-        for symbol in self._symbols.read(self._store):
+        for n, symbol in enumerate(self._in_turn(now_ms)):
+            if n and remaining_ms() < _RESERVE_MS:
+                result.pending[symbol] = "no time was left: it has an earlier turn in the next runs"
+                continue
             with _as_failure_of(symbol, result):
                 self._audit(symbol, slices, now_ms, bronze, result)
         self._check_archive(now_ms, bronze, result)
@@ -223,6 +229,12 @@ class AuditPredictions:
         )
         self._store.put_heartbeat(SERVICE, heartbeat)
         return result
+
+    def _in_turn(self, now_ms: float) -> Sequence[str]:
+        """All symbols, in every run another one first."""
+        symbols = self._symbols.read(self._store)
+        first = round(now_ms) // self.settings.audit_every_ms % max(len(symbols), 1)
+        return [*symbols[first:], *symbols[:first]]
 
     def _audit(
         self,

@@ -34,6 +34,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from tickcast.adapters.kinesis.records import StreamRecord, records_in
 from tickcast.adapters.kinesis.schema_registry import SchemaRegistry
 from tickcast.adapters.lake.quarantine import quarantine, quarantine_state, rows_of
+from tickcast.adapters.lake.signal_outbox import SignalOutbox
 from tickcast.adapters.redaction import describe
 from tickcast.adapters.redis.hot_store import Commit, Committed, HotStore, Writes
 from tickcast.adapters.registry.model_watcher import ModelWatcher
@@ -67,6 +68,7 @@ from tickcast.serving.records import (
     Prediction,
     StreamHeartbeat,
 )
+from tickcast.serving.signals import OF_PREDICTIONS, SignalMatcher
 from tickcast.serving.state import SymbolState, encode_state
 from tickcast.units import SECOND_US
 
@@ -164,6 +166,10 @@ class PredictStream:
     states: dict[str, SymbolState] = field(default_factory=dict)
     clock_offset: ClockOffset = field(default_factory=ClockOffset)
 
+    def __post_init__(self) -> None:
+        self._matcher = SignalMatcher(self.settings.signals.of(*OF_PREDICTIONS))
+        self._outbox = SignalOutbox(self.s3, self.settings.bucket, self.clock_ms)
+
     def __call__(self, event: dict[str, Any]) -> Result:
         """Process `event`. Raises what Redis and S3 raise, and when the store is full or went back in time:
         the event is then to be retried unchanged."""
@@ -180,6 +186,7 @@ class PredictStream:
             self.states.clear()
             raise
         # S3 and the models come last: no prediction waits for them.
+        self._signal(result)
         self._quarantine(result)
         self._note_model_problems(result)
         self.models.poll()
@@ -232,6 +239,17 @@ class PredictStream:
                 taken = f"quarantine: S3 took {kept} of {len(refused)} records ({describe(error)})"
                 result.problems.append(f"{taken}; not kept: {reason}")
                 break  # each attempt may take seconds
+
+    def _signal(self, result: Result) -> None:
+        """Write the signals that the predictions match, for `send_signals`. The records are applied: whatever
+        is wrong with a rule, the event is not repeated."""
+        for prediction in result.predictions if self._matcher.rules else ():
+            try:
+                found = list(self._matcher.matches(prediction))
+                problems = [self._outbox.put(rule, signal) for rule, signal in found]
+            except Exception as error:
+                problems = [f"signals of {prediction.id}: {describe(error)}"]
+            result.problems += filter(None, problems)
 
     # ------------------------------------------------------------------------------------------ symbols
 

@@ -21,6 +21,7 @@ import redis
 from botocore.exceptions import BotoCoreError, ClientError
 
 from tickcast.adapters.lake.receipt_archive import ReceiptArchive
+from tickcast.adapters.lake.signal_outbox import SignalOutbox
 from tickcast.adapters.lake.tally_archive import TallyArchive
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.postgres.score_store import ScoreStore, row_of
@@ -53,6 +54,7 @@ from tickcast.functions.archive_receipts import ArchiveReceipts
 from tickcast.functions.archive_tallies import ArchiveTallies
 from tickcast.model.card import Card
 from tickcast.serving.records import Outcome, Prediction, ScoreHeartbeat, decode
+from tickcast.serving.signals import SignalledDrift, drift_signal
 from tickcast.units import DAY_US, HOUR_US, MINUTE_US, SECOND_US
 
 SERVICE = "score_predictions"
@@ -141,6 +143,7 @@ class ScorePredictions:
             with_between=self.settings.receipts_between_keep_days > 0,
         )
         self._archive_tallies = ArchiveTallies(TallyArchive(lambda: self.s3, self.settings.bucket))
+        self._outbox = SignalOutbox(self.s3, self.settings.bucket, self.clock_ms)
 
     def __call__(self, remaining_ms: Callable[[], float]) -> Result:
         """Raises what Redis and PostgreSQL raise: the next run continues from there."""
@@ -165,6 +168,7 @@ class ScorePredictions:
                 result.problems.append(f"{symbol}: {describe(error)}")
         if model_id and result.is_complete:
             self._update_drift(store, model_id, result)
+            self._signal_drift(model_id, result)
         self._put_heartbeat(result)
         span = round(self.clock_ms()) // (60_000 * self.settings.condition_every_minutes)
         result.is_report_due, self._reported_in = span != self._reported_in, span
@@ -352,6 +356,17 @@ class ScorePredictions:
                 store.ask_for_training(*last)
             if last and now_us - last[0] < _ASKED_FOR_US:
                 result.asked_us, result.reasons = last
+
+    def _signal_drift(self, model_id: str, result: Result) -> None:
+        """Write the signals of symbols that drift, for `send_signals`: one in each pause, while it lasts."""
+        for rule in self.settings.signals.of("drift"):
+            for symbol, state in result.drift.items():
+                if not (state.is_drifting and rule.is_for(symbol)):
+                    continue
+                drift_now = SignalledDrift(model_id=model_id, reasons=list(state.reasons))
+                signal = drift_signal(rule, symbol, round(self.clock_ms()), drift_now)
+                if problem := self._outbox.put(rule, signal):
+                    result.problems.append(problem)
 
     def _evidence(self, store: ScoreStore, symbol: str, model_id: str, now_us: int) -> DriftEvidence:
         window_us, horizon_s = self.scores.window_s * SECOND_US, self.settings.primary_horizon_s

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -169,6 +170,18 @@ class Reach(NamedTuple):
         return Reach(self.objects + other.objects, max(known_us, default=None), complete_below)
 
 
+class _Listing(NamedTuple):
+    """A folder as it was listed: the objects of the reader's own span, and how far the archive had got in it.
+
+    Keys sort in the order in which the archive writes a folder, so a listing that has an object of a later
+    event has all of the folder's objects of an event, even if its pages were fetched while more were written.
+    """
+
+    number: int  # of listings that the reader had made before
+    parts: list[StreamPart]
+    reach: Reach
+
+
 class BronzeReader:
     """Reads what the archive wrote in [from_us, to_us), in the order of the stream.
 
@@ -177,8 +190,8 @@ class BronzeReader:
     more than one. Of a listing only what overlaps the reader's own span is cached: where the archive writes
     often, an hour has tens of thousands of objects.
 
-    The archive goes on writing while folders are listed one after the other. So `parts` lists after `reach`,
-    and again where `reach` has looked further since: it has all objects of what `reach` found complete.
+    The archive continues to write while folders are listed one after the other. So what shows that an event
+    is complete may be listed after a folder that lacks an object of it: `parts` lists such a folder again.
     """
 
     def __init__(self, s3: Any, bucket: str, from_us: int = 0, to_us: int = 2**63) -> None:
@@ -186,18 +199,21 @@ class BronzeReader:
         self._bucket = bucket
         self._from_us = from_us
         self._to_us = to_us
-        self._sources: list[str] | None = None
-        self._reached: dict[str, Reach] = {}  # by prefix
-        self._listed: dict[str, list[StreamPart]] = {}  # by prefix
+        self._made = 0  # listings
+        self._sources: tuple[int, list[str]] | None = None  # with the number of that listing
+        self._listings: dict[str, dict[str, _Listing]] = defaultdict(dict)  # by symbol and prefix
         self._read: dict[str, tuple[Trades, Quotes, Quotes]] = {}  # by key
 
-    def parts(self, symbol: str, from_us: int, to_us: int) -> list[StreamPart]:
+    def parts(self, symbol: str, from_us: int, to_us: int, sequence: int) -> list[StreamPart]:
         """The archived objects with ticks between `from_us` and `to_us`, the end excluded, in the order of
-        the stream."""
+        the stream: all those of events up to record `sequence`, where `reach` has found these complete."""
+        listings = self._listings[symbol].values()
+        proofs = [each.number for each in listings if each.reach.complete_below > sequence]
+        since = min(proofs, default=0)
         found = [
             part
-            for prefix in self._prefixes(symbol, from_us, to_us)
-            for part in self._parts(prefix)
+            for prefix in self._prefixes(symbol, from_us, to_us, since)
+            for part in self._listing(symbol, prefix, since, sequence).parts
             if part.from_us < to_us and part.to_us >= from_us
         ]
         # A number is higher than all before it with the same key, in whichever shard.
@@ -205,7 +221,8 @@ class BronzeReader:
 
     def reach(self, symbol: str, from_us: int, to_us: int) -> Reach:
         """How far the archive has got in the hours that [`from_us`, `to_us`] touches."""
-        reaches = map(self._reach, self._prefixes(symbol, from_us, to_us))
+        prefixes = self._prefixes(symbol, from_us, to_us)
+        reaches = (self._listing(symbol, prefix).reach for prefix in prefixes)
         return functools.reduce(Reach.plus, reaches, Reach())
 
     def ticks(self, symbol: str, parts: list[StreamPart]) -> tuple[Trades, Quotes, Quotes]:
@@ -216,41 +233,35 @@ class BronzeReader:
         trades, quotes, reference = map(np.concatenate, zip(none, *read, strict=True))
         return trades, quotes, reference
 
-    def _streamed(self) -> list[str]:
-        """The sources there are, without REST: no prediction is made from history and repairs."""
-        if self._sources is None:
-            self._sources = [
-                name for name in list_folders(self._s3, self._bucket, _ROOT) if name != Source.REST
-            ]
-        return self._sources
-
-    def _prefixes(self, symbol: str, from_us: int, to_us: int) -> list[str]:
+    def _prefixes(self, symbol: str, from_us: int, to_us: int, since: int = 0) -> list[str]:
+        """The folders of these hours, in sources that were listed after listing `since`."""
         hours = range(from_us // HOUR_US, to_us // HOUR_US + 1)
-        return [
-            bronze.prefix(source, symbol, hour * HOUR_US) for source in self._streamed() for hour in hours
-        ]
+        sources = self._streamed(since)
+        return [bronze.prefix(source, symbol, hour * HOUR_US) for source in sources for hour in hours]
 
-    def _reach(self, prefix: str) -> Reach:
-        if prefix not in self._reached:
-            self._sources = None
-            self._listed.clear()
-            parts = (Reach(1, part.to_us, part.first_sequence) for part in self._list(prefix))
-            self._reached[prefix] = functools.reduce(Reach.plus, parts, Reach())
-        return self._reached[prefix]
+    def _streamed(self, since: int) -> list[str]:
+        """The sources there are, without REST: no prediction is made from history and repairs."""
+        if self._sources is None or self._sources[0] < since:
+            found = list_folders(self._s3, self._bucket, _ROOT)
+            self._sources = self._made, [name for name in found if name != Source.REST]
+            self._made += 1
+        return self._sources[1]
 
-    def _parts(self, prefix: str) -> list[StreamPart]:
-        if prefix not in self._listed:
-            self._listed[prefix] = [
-                part
-                for part in self._list(prefix)
-                if part.from_us < self._to_us and part.to_us >= self._from_us
-            ]
-        return self._listed[prefix]
-
-    def _list(self, prefix: str) -> Iterator[StreamPart]:
+    def _listing(self, symbol: str, prefix: str, since: int = 0, sequence: int = -1) -> _Listing:
+        """The folder as it was listed: not before listing `since`, unless it had all of the events up to
+        record `sequence` then."""
+        known = self._listings[symbol].get(prefix)
+        if known and (known.number >= since or known.reach.complete_below > sequence):
+            return known
+        parts, reach = [], Reach()
         for stored in list_objects(self._s3, self._bucket, prefix):
             if part := bronze.stream_part(stored.key):
-                yield part
+                reach = reach.plus(Reach(1, part.to_us, part.first_sequence))
+                if part.from_us < self._to_us and part.to_us >= self._from_us:
+                    parts.append(part)
+        listing = self._listings[symbol][prefix] = _Listing(self._made, parts, reach)
+        self._made += 1
+        return listing
 
     def _ticks(self, symbol: str, key: str) -> tuple[Trades, Quotes, Quotes]:
         if key not in self._read:

@@ -21,14 +21,13 @@ from typing import Any, NamedTuple
 
 from msgspec import structs
 
-from tickcast.adapters.lake.objects import list_objects
+from tickcast.adapters.lake.objects import GONE, LazyBucket
 from tickcast.serving.records import ArchivedReceipt, decode, encode
 
 LEVEL = 6  # of gzip: 9 is a hundredth smaller, and takes half as long again
 _ATTEMPTS = 5
-_GONE = ("NoSuchKey", "404")
 # 409: another conditional write was under way; 404: the object that was to be matched is gone.
-_LOST = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409", *_GONE)
+_LOST = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409", *GONE)
 
 
 class ReceiptArchiveError(ValueError):
@@ -115,27 +114,21 @@ def merged(known: Sequence[ArchivedReceipt], more: Sequence[ArchivedReceipt]) ->
 class ReceiptArchive:
     """Reads the archive and adds to it.
 
-    `connect` gives the S3 client, which is made when it is first needed: most requests to the API need none.
-    (Nor is botocore imported before: that is most of a cold start.) All methods raise what S3 raises, and
+    `connect` gives the S3 client, when it is first needed. All methods raise what S3 raises, and
     `ReceiptArchiveError` where an object is damaged.
     """
 
     def __init__(self, connect: Callable[[], Any], bucket: str) -> None:
-        self._connect = connect
-        self._bucket = bucket
-
-    @property
-    def _s3(self) -> Any:
-        return self._connect()
+        self._bucket = LazyBucket(connect, bucket)
 
     def find(self, symbol: str, timestamp_ms: int) -> ArchivedReceipt | None:
         """The receipt `{symbol}-{timestamp_ms}`, of a second or in between; None if none is archived."""
         for folder in Folder:
             key = folder.key(symbol, timestamp_ms)
-            found, _ = self._get(key)
+            found = self._bucket.get(key)
             if found is None:
                 continue
-            lines = _lines(found, key)
+            lines = _lines(found.data, key)
             at = lines.find(f'"id":"{symbol}-{timestamp_ms}"'.encode())
             if at >= 0:  # only its line is decoded
                 return _receipt(lines[lines.rfind(b"\n", 0, at) + 1 : lines.index(b"\n", at)], key)
@@ -144,8 +137,10 @@ class ReceiptArchive:
     def block(self, folder: Folder, symbol: str, at_ms: int) -> StoredBlock:
         """What is archived of the block that contains `at_ms`."""
         key = folder.key(symbol, at_ms)
-        data, etag = self._get(key)
-        return StoredBlock({} if data is None else {r.id: r for r in decode_block(data, key)}, etag)
+        found = self._bucket.get(key)
+        if found is None:
+            return StoredBlock({}, None)
+        return StoredBlock({each.id: each for each in decode_block(found.data, key)}, found.etag)
 
     def receipts(self, folder: Folder, symbol: str, from_ms: int, to_ms: int) -> Iterator[ArchivedReceipt]:
         """The receipts of [`from_ms`, `to_ms`), oldest first, an object at a time. Blocks without an object
@@ -159,7 +154,7 @@ class ReceiptArchive:
         """The starts of the blocks of [`from_ms`, `to_ms`) that there is an object of, newest first, by a
         listing: all of it must lie on one day."""
         day = folder.key(symbol, from_ms).partition("/hour=")[0] + "/"
-        keys = {stored.key for stored in list_objects(self._s3, self._bucket, day)}
+        keys = {stored.key for stored in self._bucket.list(day)}
         blocks = folder.blocks(from_ms, to_ms)
         return [at_ms for at_ms in reversed(blocks) if folder.key(symbol, at_ms) in keys]
 
@@ -176,25 +171,10 @@ class ReceiptArchive:
             if changed == known:
                 return False
             condition = {"IfMatch": f'"{etag}"'} if etag else {"IfNoneMatch": "*"}
-            body = encode_block(changed.values())
             try:
-                self._s3.put_object(
-                    Bucket=self._bucket, Key=key, Body=body, ContentType="application/gzip", **condition
-                )
+                self._bucket.put_gzip(key, encode_block(changed.values()), **condition)
                 return True
             except ClientError as error:
                 if error.response["Error"]["Code"] not in _LOST:
                     raise
         raise ArchiveRace(f"others changed {key} {_ATTEMPTS} times while it was being changed")
-
-    def _get(self, key: str) -> tuple[bytes | None, str | None]:
-        """The bytes and ETag of an object; None where there is none."""
-        from botocore.exceptions import ClientError
-
-        try:
-            answer = self._s3.get_object(Bucket=self._bucket, Key=key)
-        except ClientError as error:
-            if error.response["Error"]["Code"] in _GONE:
-                return None, None
-            raise
-        return bytes(answer["Body"].read()), answer["ETag"].strip('"')

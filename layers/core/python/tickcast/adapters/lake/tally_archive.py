@@ -18,14 +18,13 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 from msgspec import Meta, Struct
 
-from tickcast.adapters.lake.objects import list_objects
+from tickcast.adapters.lake.objects import LazyBucket
 from tickcast.evaluation.live_scores import NO_TALLIES, TALLY, Tallies
 from tickcast.serving.records import decode, encode
 from tickcast.units import DAY_US, HOUR_US
 
 PREFIX = "tallies/"
 _READ_AT_ONCE = 8
-_GONE = ("NoSuchKey", "404")
 
 
 class TallyArchiveError(ValueError):
@@ -87,16 +86,11 @@ class TallyArchive:
     All methods raise what S3 raises."""
 
     def __init__(self, connect: Callable[[], Any], bucket: str) -> None:
-        self._connect = connect
-        self._bucket = bucket
-
-    @property
-    def _s3(self) -> Any:
-        return self._connect()
+        self._bucket = LazyBucket(connect, bucket)
 
     def newest_day_us(self, symbol: str) -> int | None:
         """The start of the newest day there is an object of; None without any."""
-        names = [stored.key for stored in list_objects(self._s3, self._bucket, _folder(symbol))]
+        names = [stored.key for stored in self._bucket.list(_folder(symbol))]
         if not names:
             return None
         date = names[-1].removeprefix(f"{_folder(symbol)}date=").removesuffix(".json.gz")
@@ -113,19 +107,19 @@ class TallyArchive:
             tallies = _fullest(before, tallies)
             first_us = min(first_us, day.first_us)
             span_us = span_us[0], max(span_us[1], day.until_us)
-        body = encode_day(symbol, span_us, first_us, tallies)
-        self._s3.put_object(Bucket=self._bucket, Key=name, Body=body, ContentType="application/gzip")
+        self._bucket.put_gzip(name, encode_day(symbol, span_us, first_us, tallies))
 
     def read(self, symbol: str, from_us: int, to_us: int) -> ArchivedTallies:
         """The tallies of the hours that begin in [`from_us`, `to_us`). Raises `TallyArchiveError`."""
         days_us = range(from_us // DAY_US * DAY_US, to_us, DAY_US)
-        client = self._s3  # made before there are several threads
+        self._bucket.connect()  # before there are several threads
         days, found = [], []
         with ThreadPoolExecutor(_READ_AT_ONCE) as pool:
-            for name, data in pool.map(lambda day_us: self._get(client, key(symbol, day_us)), days_us):
-                if data is None:
+            names = [key(symbol, day_us) for day_us in days_us]
+            for name, stored in zip(names, pool.map(self._bucket.get, names), strict=True):
+                if stored is None:
                     continue
-                day, tallies = decode_day(data, name)
+                day, tallies = decode_day(stored.data, name)
                 day.columns.clear()  # Python's numbers take ten times as much memory
                 begin_us = tallies["block"] * HOUR_US
                 found.append(tallies[(begin_us >= from_us) & (begin_us < to_us)])
@@ -135,21 +129,11 @@ class TallyArchive:
         return ArchivedTallies(np.concatenate(found), days[0].first_us, days[-1].until_us)
 
     def _known(self, name: str) -> tuple[TallyDay, Tallies] | None:
-        _, data = self._get(self._s3, name)
+        found = self._bucket.get(name)
         try:
-            return None if data is None else decode_day(data, name)
+            return decode_day(found.data, name) if found else None
         except TallyArchiveError:
             return None
-
-    def _get(self, client: Any, name: str) -> tuple[str, bytes | None]:
-        from botocore.exceptions import ClientError
-
-        try:
-            return name, bytes(client.get_object(Bucket=self._bucket, Key=name)["Body"].read())
-        except ClientError as error:
-            if error.response["Error"]["Code"] in _GONE:
-                return name, None
-            raise
 
 
 def _fullest(before: Tallies, now: Tallies) -> Tallies:

@@ -7,6 +7,7 @@ is the whole interface.
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import Any
 
@@ -18,6 +19,7 @@ from tickcast.model.network import DAMPED_WITHIN, DAMPING, HAS_QUOTES, SIGMA, In
 
 OPSET = 17
 BATCH_ROWS = 8192  # at once: a wide layer of an imported model takes megabytes for so many
+MOST_RUN_BYTES = 256 * 2**20  # of all models in a process: their weights, and what a run holds at once
 _IR_VERSION = 9
 _OUTPUTS = ("move_bp", "scale_bp", "p_flat")
 # Operator, inputs, output: `Network.forward`, after each part's features were picked.
@@ -120,17 +122,35 @@ def _picks(inputs: Inputs) -> dict[str, tuple[str, ...]]:
     }
 
 
+@functools.cache
+def _bound_memory() -> None:
+    """Limit what sessions that use the process's allocator may take: an imported model can have sizes that
+    depend on its weights or inputs, and the function would be killed where such a run should fail."""
+    import onnxruntime
+
+    kind = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
+    memory = onnxruntime.OrtMemoryInfo("Cpu", kind, 0, onnxruntime.OrtMemType.DEFAULT)
+    limits = onnxruntime.OrtArenaCfg({"max_mem": MOST_RUN_BYTES})
+    onnxruntime.create_and_register_allocator(memory, limits)
+
+
 def session_of(data: bytes) -> Any:
-    """An onnxruntime session of a model. Raises `ModelError` when it cannot be loaded."""
+    """An onnxruntime session of a model, whose runs fail if they need more than `MOST_RUN_BYTES`. Raises
+    `ModelError` when it cannot be loaded."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when the library is loaded
     import onnxruntime
 
+    _bound_memory()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # the network is far too small to parallelise
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    unbounded = ["ConstantFolding"]  # it would compute constants in other memory
     try:
-        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            data, options, providers=["CPUExecutionProvider"], disabled_optimizers=unbounded
+        )
     except Exception as error:  # onnxruntime raises its own classes, with no common base
         raise ModelError(f"not a model onnxruntime can load: {error}") from error
 
