@@ -92,7 +92,7 @@ class Producer:
         self._check_claim = check_claim
         self._busy_symbol = busy_symbol
         self._feeds = {symbol: SymbolFeed(symbol) for symbol in symbols}
-        self._removed: set[str] = set()  # symbols that connections may still bring, and nobody wants
+        self._removed: set[str] = set()  # symbols that a connection may still bring
         self._buffers: list[FeedBuffer] = []
         self._refusals = Refusals(source, logger, quarantine)
         # Whose buffers `ReferenceStream` attaches, if the task has one.

@@ -115,6 +115,11 @@ class Makefile:
         return found
 
     @property
+    def described(self) -> list[str]:
+        """The targets that `make` lists."""
+        return re.findall(r"^([a-z][a-z-]*):.*## ", self.text, re.MULTILINE)
+
+    @property
     def documented(self) -> set[str]:
         """The variables in its heading, which `make` prints."""
         lines = re.findall(r"^#   ((?:[A-Z][A-Z0-9_]*(?:, )?)+) ", self.text, re.MULTILINE)

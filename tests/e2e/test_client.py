@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
@@ -19,7 +20,7 @@ from local.system.system import System
 from tests.fixtures.asynchronous import run_async
 from tests.fixtures.paths import ROOT
 from tests.fixtures.running_system import eventually
-from tickcast_client import Client, Forbidden
+from tickcast_client import Client, ConnectionFailed, Forbidden, Unavailable
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -36,7 +37,13 @@ def settings(system: System, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     for name, value in {**found, **cloud.CREDENTIALS}.items():
         monkeypatch.setenv(name.upper(), value)
     with Client() as client:
-        eventually(lambda: {client.latest(each).source for each in system.symbols} == {"model"})
+
+        def answers() -> bool:
+            with contextlib.suppress(ConnectionFailed, Unavailable):  # while functions start
+                return {client.latest(each).source for each in system.symbols} == {"model"}
+            return False
+
+        eventually(answers, 180)
     return found
 
 

@@ -6,7 +6,7 @@ seen; `why` says what is wrong.
 
 Instants of the market are compared with the exchange's clock: the hot store's less the offset that the
 newest forecast names; times of arrival and of heartbeats with the hot store's own. This function's clock
-takes part in nothing; how far it is off is reported.
+is not used for anything; how far it is off is reported.
 """
 
 from __future__ import annotations

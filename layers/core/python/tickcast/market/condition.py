@@ -80,7 +80,7 @@ class DayCondition(Struct, kw_only=True):
     day: Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\d$")]
     reported_ms: Annotated[Count, Meta(description="when it was last looked at, ms")]
     condition: Condition
-    why: Annotated[list[str], Meta(description="what there is to know besides; empty: nothing")]
+    why: Annotated[list[str], Meta(description="further remarks; empty: none")]
     over: Annotated[bool, Meta(description="whether the day has ended")]
     sources: Annotated[list[Source], Meta(description="of the ticks in bronze")]
     hours: HoursOfDay
@@ -123,8 +123,8 @@ class DayFacts(NamedTuple):
 
 
 class _Quoted(NamedTuple):
-    """Seconds of the expected hours: those that are known, of them with quotes; those not derived yet, and of
-    them those that are lost for all that is known."""
+    """Seconds of the expected hours: `known` from derived hours, of these `quoted`; `waiting` for hours to be
+    derived, and of these `lost` as far as can be known."""
 
     known: float
     quoted: float

@@ -266,7 +266,7 @@ class Service(Struct, kw_only=True):
 
 
 class HealthReport(Struct, kw_only=True):
-    """Whether all parts of the system are well."""
+    """Whether all parts of the system are healthy."""
 
     status: Literal["ok", "degraded"]
     environment: str
