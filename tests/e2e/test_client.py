@@ -20,7 +20,7 @@ from local.system.system import System
 from tests.fixtures.asynchronous import run_async
 from tests.fixtures.paths import ROOT
 from tests.fixtures.running_system import eventually
-from tickcast_client import Client, ConnectionFailed, Forbidden, Unavailable
+from tickcast_client import Client, ConnectionFailed, Forbidden, NotFound, Unavailable
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -31,16 +31,16 @@ MCP_CONFIGURATION = json.loads(re.findall(r"^```json\n(.*?)^```", README, re.MUL
 
 @pytest.fixture
 def settings(system: System, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The variables that the README has exported, while a model answers. The signed example needs
-    credentials, which the emulator does not check."""
+    """The variables that the README has exported, once there are answers that are not stale. The signed
+    example needs credentials, which the emulator does not check."""
     found = {"TICKCAST_API": system.api_url, "TICKCAST_KEY": system.api_key}
     for name, value in {**found, **cloud.CREDENTIALS}.items():
         monkeypatch.setenv(name.upper(), value)
     with Client() as client:
 
         def answers() -> bool:
-            with contextlib.suppress(ConnectionFailed, Unavailable):  # while functions start
-                return {client.latest(each).source for each in system.symbols} == {"model"}
+            with contextlib.suppress(ConnectionFailed, NotFound, Unavailable):  # while functions start
+                return "stale_features" not in {client.latest(each).reason for each in system.symbols}
             return False
 
         eventually(answers, 180)
