@@ -4,7 +4,7 @@ const root = location.href.split(/[?#]/)[0].replace(/\/?$/, "/");
 const PATIENCE_MS = 8000;
 
 const key = () => sessionStorage.getItem("key") || "";
-const setKey = text => text ? sessionStorage.setItem("key", text) : sessionStorage.removeItem("key");
+const setKey = text => (text ? sessionStorage.setItem("key", text) : sessionStorage.removeItem("key"));
 
 // What the fragment asks for: `key`, `symbol`, `horizon`, `receipt` (an id). It is removed from the address at once.
 function takeFragment() {
@@ -15,20 +15,29 @@ function takeFragment() {
   return asked;
 }
 
-// Errors have `status` (0: no answer) and `after_s`, if the API says when to try again.
+class ApiError extends Error {
+  // `status` is 0 where there was no answer; `after_s` says when to try again, if the API does.
+  constructor(message, status, after_s = null) {
+    super(message);
+    Object.assign(this, { status, after_s });
+  }
+}
+
 async function get(path) {
   let answer, body;
   try {
-    answer = await fetch(root + path, { headers: key() ? { "x-api-key": key() } : {}, signal: AbortSignal.timeout(PATIENCE_MS) });
+    const headers = key() ? { "x-api-key": key() } : {};
+    answer = await fetch(root + path, { headers, signal: AbortSignal.timeout(PATIENCE_MS) });
   } catch (error) {
-    throw Object.assign(new Error(error.name === "TimeoutError" ? `The API has not answered for ${PATIENCE_MS / 1000} s` : "The API does not answer"), { status: 0 });
+    const isLate = error.name === "TimeoutError";
+    throw new ApiError(isLate ? `The API has not answered for ${PATIENCE_MS / 1000} s` : "The API does not answer", 0);
   }
   try {
     body = await answer.json();
   } catch {
-    throw Object.assign(new Error(`The answer is not the API's (status ${answer.status})`), { status: answer.status });
+    throw new ApiError(`The answer is not the API's (status ${answer.status})`, answer.status);
   }
-  if (answer.ok || body.services) return body;  // an unhealthy system answers 503 with its health
-  const after = Number(answer.headers.get("retry-after"));
-  throw Object.assign(new Error(body.detail || body.title || body.message || `Status ${answer.status}`), { status: answer.status, after_s: after || null });
+  if (answer.ok || body.services) return body; // an unhealthy system answers 503 with its health
+  const after_s = Number(answer.headers.get("retry-after")) || null;
+  throw new ApiError(body.detail || body.title || body.message || `Status ${answer.status}`, answer.status, after_s);
 }

@@ -1,6 +1,6 @@
 // Plots by uPlot: drawn in the page's colours, resized with their boxes, destroyed when they have nothing to show.
 
-const plots = new Map();  // by the id of the box
+const plots = new Map(); // by the id of the box
 const shades = new Map();
 const probe = document.createElement("i");
 
@@ -16,7 +16,8 @@ function color(name) {
 }
 
 const sizes = new ResizeObserver(changes => {
-  for (const { target } of changes) plots.get(target.id)?.setSize({ width: target.clientWidth, height: target.clientHeight });
+  for (const { target } of changes)
+    plots.get(target.id)?.setSize({ width: target.clientWidth, height: target.clientHeight });
 });
 
 // Show `data` in the box, by the options that `make` returns, or `nothing` (a text) where there is no data.
@@ -30,7 +31,13 @@ function plot(id, label, make, data, nothing) {
   }
   if (plots.has(id)) return plots.get(id).setData(data);
   box.replaceChildren();
-  const common = { width: box.clientWidth, height: box.clientHeight, legend: { show: false }, cursor: { show: false }, padding: [8, 8, 0, 0] };
+  const common = {
+    width: box.clientWidth,
+    height: box.clientHeight,
+    legend: { show: false },
+    cursor: { show: false },
+    padding: [8, 24, 0, 0],
+  };
   plots.set(id, new uPlot({ ...common, ...make() }, data, box));
   sizes.observe(box);
 }
@@ -47,14 +54,25 @@ function forgetColors() {
 }
 
 const FONT = "12px system-ui, sans-serif";
-const axis = more => ({ stroke: () => color("--soft"), font: FONT, grid: { stroke: () => color("--line"), width: 1 }, ticks: { show: false }, gap: 6, ...more });
-const times = { ...axis({ grid: { show: false }, space: 80, size: 28 }), values: (_, ticks) => ticks.map(second => clock(1000 * second)) };
+const axis = more => ({
+  stroke: () => color("--soft"),
+  font: FONT,
+  grid: { stroke: () => color("--line"), width: 1 },
+  ticks: { show: false },
+  gap: 6,
+  ...more,
+});
+const times = {
+  ...axis({ grid: { show: false }, space: 80, size: 28 }),
+  values: (_, ticks) => ticks.map(second => clock(1000 * second)),
+};
 const line = (name, width = 2) => ({ stroke: () => color(name), width, points: { show: false } });
 const edge = { stroke: "transparent", width: 0, points: { show: false } };
 
 // Run `draw` with a canvas clipped to the plot; x(), y() give positions, `px` is a CSS pixel.
 function painted(u, draw) {
-  const { ctx, bbox } = u, px = devicePixelRatio;
+  const { ctx, bbox } = u;
+  const px = devicePixelRatio;
   ctx.save();
   ctx.beginPath();
   ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
@@ -64,21 +82,24 @@ function painted(u, draw) {
   ctx.restore();
 }
 
-// A dashed line through points of the scales.
-function dashed(u, points, name) {
+// A dashed line between two points of the scales.
+function dashed(u, from, to) {
   painted(u, ({ ctx, px, x, y }) => {
     ctx.setLineDash([4 * px, 4 * px]);
-    ctx.strokeStyle = color(name);
+    ctx.strokeStyle = color("--soft");
     ctx.lineWidth = px;
     ctx.beginPath();
-    points.forEach(([a, b]) => ctx.lineTo(x(a), y(b)));
+    ctx.moveTo(x(from[0]), y(from[1]));
+    ctx.lineTo(x(to[0]), y(to[1]));
     ctx.stroke();
   });
 }
 
 // A range around the values with a margin, which includes `must`.
-function around(values, must = [], margin = .1) {
-  const all = values.filter(known).concat(must), low = Math.min(...all), high = Math.max(...all);
+function around(values, must = [], margin = 0.1) {
+  const all = values.filter(known).concat(must);
+  const low = Math.min(...all);
+  const high = Math.max(...all);
   const more = margin * (high - low) || Math.abs(high) * margin || 1;
   return [low - more, high + more];
 }

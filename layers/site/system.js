@@ -1,66 +1,161 @@
-// The models, the condition of the data by day.
+// The health of the parts, the models, and the condition of the data by day.
 
 const cardOf = id => state.models?.models.find(card => card.model_id === id);
-const day = text => new Date(text).toLocaleString("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
 const badge = (text, kind) => element("span", text, `badge ${kind}`);
 
 function showModels() {
   const { current, models, total } = state.models;
-  if (!current) return at("model").replaceChildren(element("p", "No model is active: every answer is a fallback until one is trained.", "soft"));
-  const card = cardOf(current.model_id);
-  const parts = [element("p", [element("strong", current.model_id), " ", card?.provisional ? badge("provisional", "warn") : badge("proven", "good")]),
-    element("p", `Active since ${day(current.since)}${current.by ? `: ${current.by}` : ""}.`, "small soft")];
-  if (card) parts.push(...cardParts(card));
-  const others = models.filter(it => it.model_id !== current.model_id);
-  if (others.length) {
-    const list = element("details", element("summary", `Other models (${count(total - 1)})`));
-    list.append(...others.slice(0, 8).map(it => element("p", [element("strong", it.model_id), ` ${it.problem || it.gate?.sentence || it.reason || ""}`], "small")));
-    parts.push(list);
-  }
-  at("model").replaceChildren(...parts);
   showChallenger();
+  if (!current) {
+    fill(at("model"), element("p", "No model is active: every answer is a fallback until one is trained.", "soft"));
+    return;
+  }
+  const card = cardOf(current.model_id);
+  const standing = card?.provisional ? badge("provisional", "warn") : badge("proven", "good");
+  const by = current.by ? `: ${current.by}` : "";
+  const parts = [
+    element("p", [element("strong", current.model_id), " ", card ? standing : ""]),
+    element("p", `Active since ${minute(current.since)}${by}.`, "small soft"),
+  ];
+  if (card) parts.push(...cardParts(card));
+  const others = models.filter(it => it.model_id !== current.model_id).slice(0, 8);
+  if (others.length) {
+    const why = it => it.problem || it.gate?.sentence || it.reason || "";
+    const lines = others.map(it => element("p", [element("strong", it.model_id), ` ${why(it)}`], "small"));
+    parts.push(element("details", [element("summary", `Other models (${count(total - 1)})`), ...lines]));
+  }
+  fill(at("model"), ...parts);
 }
 
 // The main figures of a card, and what the gate says of the model.
 function cardParts(card) {
-  const parts = [], words = [card.gate?.sentence, card.proof?.sentence].filter(Boolean);
-  if (card.problem) parts.push(element("p", card.problem, "small bad"));
-  if (!words.length) words.push("The gate has not evaluated it: there was no other model to compare it with, or it was made active by hand.");
+  const parts = card.problem ? [element("p", card.problem, "small bad")] : [];
+  const words = [card.gate?.sentence, card.proof?.sentence].filter(Boolean);
+  if (!words.length) words.push("The gate has not evaluated it: it is a first model, or was made active by hand.");
   parts.push(...words.map(text => element("p", text, "small")));
-  if (card.data) parts.push(element("p", `Trained ${day(card.trained_at)} on ${plural(card.rows, "row")} of ${(card.data.markets || []).join(", ")}${card.reason ? ` (${card.reason})` : ""}.`, "small soft"));
-  const rows = Object.entries(card.test || {}).map(([horizon, it]) => [`${horizon} s`, number(it.skill, 3), share(it.direction), count(it.rows)]);
-  if (rows.length) parts.push(scrolled(table(document.createElement("table"), ["horizon", "skill", "direction right", "rows"], rows, "On the rows that training held out"), "Figures of the model"));
+  if (card.data) {
+    const on = `${plural(card.rows, "row")} of ${card.data.markets.join(", ")}`;
+    const why = card.reason ? ` (${card.reason})` : "";
+    parts.push(element("p", `Trained ${minute(card.trained_at)} on ${on}${why}.`, "small soft"));
+  }
+  const test = Object.entries(card.test || {});
+  const rows = test.map(([horizon, it]) => [`${horizon} s`, number(it.skill, 3), share(it.direction), count(it.rows)]);
+  const titles = ["horizon", "skill", "direction right", "rows"];
+  if (rows.length) {
+    parts.push(scrolled(newTable(titles, rows, "On the rows that training held out"), "Figures of the model"));
+  }
   return parts;
 }
 
 function showChallenger() {
-  const id = state.models?.current?.challenger, live = state.accuracy?.summary?.[state.span]?.challenger, named = id || live?.model_id, card = cardOf(named);
-  if (!named) return at("challenger").replaceChildren(element("p", "No model runs in the champion's shadow. A challenger that passes the gate's first look does, until it is decided on again.", "soft small"));
-  const parts = [element("p", [element("strong", named), " ", badge("in shadow", "")])];
-  if (card?.gate?.sentence) parts.push(element("p", card.gate.sentence, "small"));
-  const rows = Object.entries(live?.horizons || {}).map(([horizon, it]) => [`${horizon} s`, count(it.count), skill(it.skill), skill(it.skill_vs_champion)]);
-  parts.push(rows.length ? scrolled(table(document.createElement("table"), ["horizon", "outcomes", "skill (95 %)", "against the champion (95 %)"], rows, `On live outcomes of the last ${state.span}`), "Figures of the challenger")
-    : element("p", "No outcomes of its forecasts yet.", "small soft"));
-  at("challenger").replaceChildren(...parts);
+  const live = state.accuracy?.summary?.[state.span]?.challenger;
+  const id = state.models?.current?.challenger || live?.model_id;
+  if (!id) {
+    const none =
+      "No model runs in shadow. A challenger that may become better than the champion does, until the gate decides.";
+    fill(at("challenger"), element("p", none, "soft small"));
+    return;
+  }
+  const parts = [element("p", [element("strong", id), " ", badge("in shadow", "")])];
+  const sentence = cardOf(id)?.gate?.sentence;
+  if (sentence) parts.push(element("p", sentence, "small"));
+  const horizons = live?.model_id === id ? Object.entries(live.horizons) : [];
+  const rows = horizons.map(([horizon, it]) => [
+    `${horizon} s`,
+    count(it.count),
+    skill(it.skill),
+    skill(it.skill_vs_champion),
+  ]);
+  const titles = ["horizon", "outcomes", "skill (95\u00a0%)", "against the champion (95\u00a0%)"];
+  const caption = `On live outcomes of the last ${state.span}`;
+  parts.push(
+    rows.length
+      ? scrolled(newTable(titles, rows, caption), "Figures of the challenger")
+      : element("p", "No outcomes of its forecasts yet.", "small soft"),
+  );
+  fill(at("challenger"), ...parts);
 }
 
 const CONDITIONS = { available: "good", repaired: "good", degraded: "warn", missing: "bad" };
 
 function gapsOf(it) {
-  const gaps = [...it.gaps.map(gap => ({ ...gap, what: `${plural(gap.trades, "trade")} ${gap.status}` })), ...it.quotes.gaps.map(gap => ({ ...gap, what: "no quotes" }))];
+  const trades = it.gaps.map(gap => ({ ...gap, what: `${plural(gap.trades, "trade")} ${gap.status}` }));
+  const quotes = it.quotes.gaps.map(gap => ({ ...gap, what: "no quotes" }));
+  const gaps = [...trades, ...quotes].sort((a, b) => a.from_us - b.from_us);
   if (!gaps.length) return [];
-  const items = gaps.sort((a, b) => a.from_us - b.from_us).map(gap => element("p", `${utc(gap.from_us)} to ${utc(gap.to_us)}: ${gap.what}, ${gap.cause}`, "small"));
-  if (it.gaps_left_out) items.push(element("p", `and ${plural(it.gaps_left_out, "smaller gap")} in trades`, "small"));
-  return [element("details", [element("summary", plural(gaps.length, "gap")), ...items])];
+  const lines = gaps.map(gap => `${utc(gap.from_us)} to ${utc(gap.to_us)}: ${gap.what}, ${gap.cause}`);
+  if (it.gaps_left_out) lines.push(`and ${plural(it.gaps_left_out, "smaller gap")} in trades`);
+  const summary = element("summary", plural(gaps.length, "gap"));
+  return [element("details", [summary, ...lines.map(text => element("p", text, "small"))])];
 }
 
 function showData(found) {
-  at("days").replaceChildren(...found.days.slice(0, 30).map(it => {
-    const date = new Date(`${it.day}T00:00Z`).toLocaleDateString("en-GB", { day: "numeric", month: "short", timeZone: "UTC" });
-    return element("li", [element("strong", it.over ? date : "today"), document.createElement("br"), it.condition], CONDITIONS[it.condition]);
-  }));
-  table(at("data"), ["day (UTC)", "condition", "hours with data", "trades missing", "fetched later", "withheld", "seconds with quotes", "why"], found.days.map(it => [
-    it.day + (it.over ? "" : " (today)"), element("span", it.condition, CONDITIONS[it.condition]), `${it.hours.expected - it.hours.without.length} of ${it.hours.expected}`, count(it.trades.missing),
-    count(it.trades.repaired), count(it.trades.withheld), share(it.quotes.coverage), element("td", [it.why.join("; "), ...gapsOf(it)], "words")]));
-  put("reported", `Reported at ${clock(found.reported)}, the newest ${plural(found.days.length, "day")} of ${found.total}, in UTC.`);
+  showDays(found.days);
+  const newest = `the newest ${plural(found.days.length, "day")} of ${found.total}, in UTC`;
+  put("reported", `Reported at ${clock(found.reported)}, ${newest}.`);
+}
+
+function showDays(days) {
+  put("reported", "");
+  const shown = days.slice(0, 30).map(it => {
+    const name = element("strong", it.over ? date(`${it.day}T00:00Z`, "UTC") : "today");
+    return element("li", [name, document.createElement("br"), it.condition], CONDITIONS[it.condition]);
+  });
+  fill(at("days"), ...shown);
+  const rows = days.map(it => [
+    it.day + (it.over ? "" : " (today)"),
+    element("span", it.condition, CONDITIONS[it.condition]),
+    `${it.hours.expected - it.hours.without.length} of ${it.hours.expected}`,
+    count(it.trades.missing),
+    count(it.trades.repaired),
+    count(it.trades.withheld),
+    share(it.quotes.coverage),
+    element("td", [it.why.join("; "), ...gapsOf(it)], "words"),
+  ]);
+  const titles = [
+    "day (UTC)",
+    "condition",
+    "hours with data",
+    "trades missing",
+    "fetched later",
+    "withheld",
+    "seconds with quotes",
+    "why",
+  ];
+  table(at("data"), titles, rows);
+  at("days-more").hidden = !rows.length;
+}
+
+// The feeds of a health report, as [symbol, service].
+const feedsOf = health =>
+  Object.entries(health.services)
+    .filter(([name]) => name.startsWith("feed:"))
+    .map(([name, it]) => [name.slice("feed:".length), it]);
+
+function showHealth(health) {
+  const all = Object.entries(health.services);
+  const failed = all.filter(([, it]) => it.ok === false);
+  const isWell = health.status === "ok";
+  const names = failed.map(([name]) => name).join(", ") || "starting";
+  put("environment", health.environment, "badge");
+  put("status", isWell ? "● all well" : `▲ ${health.status}: ${names}`, `badge ${isWell ? "good" : "bad"}`);
+  put(
+    "source",
+    feedsOf(health)
+      .map(([, it]) => SOURCES[it.source])
+      .find(Boolean) || "",
+    "badge warn",
+  );
+  const others = all.filter(([, it]) => it.ok !== false);
+  fill(at("health"), ...[...failed, ...others].map(serviceLine));
+  at("health-part").hidden = false;
+}
+
+function serviceLine([name, it]) {
+  const [mark, kind] = it.ok ? ["● ", "good"] : it.ok === false ? ["▲ ", "bad"] : ["○ ", "soft"];
+  const missing = it.missing_trades ? `${plural(it.missing_trades, "trade")} missing` : "";
+  const age = known(it.age_s) && !it.why ? `${number(it.age_s, 1)} s ago` : "";
+  const words = [it.why, it.note, missing, age].filter(Boolean).join("; ");
+  const more = element("span", words ? ` – ${words}` : "", "soft");
+  return element("li", [element("span", mark, kind), name, more], it.ok === false ? "fault" : "");
 }

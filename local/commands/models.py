@@ -20,11 +20,11 @@ from tickcast.adapters.registry.model_registry import RegistryError
 from tickcast.adapters.registry.pointer import LIFTED, Pointer, time_of
 from tickcast.evaluation.baselines import NO_CHANGE
 from tickcast.evaluation.gate import ALL, CHAMPION
-from tickcast.model.card import Card
+from tickcast.model.card import Card, GateRecord
 from tickcast.model.forecast import HORIZONS_S
 
 _SHOWN = 20
-_DECISIONS_SHOWN = 3
+_DECISIONS_SHOWN = 5
 _PICKED_UP = "serving picks it up within 5 s"
 
 
@@ -41,8 +41,9 @@ def _add_until_and_aws_arguments(parser: argparse.ArgumentParser) -> None:
 def run_models(given: argparse.Namespace) -> ExitStatus:
     there, console = deployment.existing(deployment.aws_environment(given)), progress.wide_console()
     cards = model_registry.cards(there.s3, there.bucket)
-    console.print(table(there.title, cards, model_registry.active_model(there.s3, there.bucket)))
-    for sentence in sentences(cards):
+    pointer = model_registry.active_model(there.s3, there.bucket)
+    console.print(table(there.title, cards, pointer))
+    for sentence in sentences(cards, pointer):
         console.print(sentence)
     return ExitStatus.OK
 
@@ -171,7 +172,8 @@ def table(title: str, cards: list[Card], pointer: Pointer | None) -> Table:
     shown.caption = "\n".join(
         [
             "Skill against no change, and against the champion of the time, on rows that neither had been "
-            "trained on: figures of two models are of different minutes, and not comparable.",
+            "trained on: figures of two models are of different minutes, and not comparable, nor with those "
+            "that an import shows, which are of its own test rows.",
             *([] if pointer else ["No model is active."]),
             *(f"{pointer.model_id} is active. {line}" for line in _held(pointer) if pointer),
         ]
@@ -179,9 +181,12 @@ def table(title: str, cards: list[Card], pointer: Pointer | None) -> Table:
     return shown
 
 
-def sentences(cards: list[Card]) -> list[str]:
-    """The gate's decisions on the newest models, as challengers and as champions, in words."""
-    records = [(card.model_id, record) for card in cards[:_SHOWN] for record in (card.proof, card.gate)]
+def sentences(cards: list[Card], pointer: Pointer | None = None) -> list[str]:
+    """The gate's decisions in words, with their reasons: on the champion, the challenger, and then the newest
+    models, as challengers and as champions."""
+    serving = {pointer.model_id: 0, pointer.challenger_id: 1} if pointer else {}
+    ordered = sorted(cards[:_SHOWN], key=lambda card: serving.get(card.model_id, 2))
+    records = [(card.model_id, record) for card in ordered for record in (card.proof, card.gate)]
     decided = [(model_id, record.sentence) for model_id, record in records if record]
     return [f"{model_id}: {sentence}" for model_id, sentence in decided if sentence][:_DECISIONS_SHOWN]
 
@@ -209,8 +214,21 @@ def _cells(card: Card) -> list[str]:
         "?" if share is None else f"{share:.0%}",
         *(_skill(card, horizon_s) for horizon_s in HORIZONS_S),
         "-" if champion is None else with_interval(champion),
-        (", ".join(card.gate.reasons) if card.gate else "") or "not evaluated",
+        _decision(card.gate),
     ]
+
+
+def _decision(gate: GateRecord | None) -> str:
+    """What the gate decided, in a few words; `sentences` have the reasons."""
+    if gate is None or not (gate.sentence or gate.reasons):
+        return "not evaluated"
+    if gate.promoted:
+        return "promoted"
+    if gate.held:
+        return "passed; a hold kept the champion"
+    if gate.passed:
+        return "passed; another one was better"
+    return "champion kept" if gate.champion else "not promoted"
 
 
 def _skill(card: Card, horizon_s: int) -> str:

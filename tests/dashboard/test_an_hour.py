@@ -62,5 +62,6 @@ def test_an_open_page_stays_small(open_dashboard: Open, scored: Api) -> None:
     polls = tab.page.evaluate("() => window.polls")
     assert polls >= 0.9 * SECONDS
     filled, end = use[len(use) // 2], use[-1]
+    print(f"{polls} polls; at first, half-way, at last: {use[0]}, {filled}, {end}")  # shown by `pytest -s`
     assert {name: (filled[name], end[name]) for name in USED if end[name] > USED[name] * filled[name]} == {}
     assert tab.problems == []

@@ -33,11 +33,11 @@ def test_a_wrong_key_is_asked_for_again(open_dashboard: Open, scored: Api) -> No
     tab = open_dashboard(wrong.answers, key=wrong.key)
     field = tab.page.get_by_label("API key")
     field.wait_for()
-    tab.says("refused the key")
+    tab.says("refused this key")
     field.fill(scored.key)
     field.press("Enter")
     tab.says("worth trading|abstain")
-    tab.never_says("refused the key")
+    tab.never_says("refused this key")
     assert tab.problems == []
 
 

@@ -14,6 +14,7 @@ from app import compose
 from cdk.config import (
     CACHE_MB_PER_SYMBOL,
     CACHE_NODE_MB,
+    SCORING_S,
     ApiConfig,
     CacheConfig,
     ConfigError,
@@ -24,6 +25,7 @@ from cdk.config import (
     zone_prefix,
 )
 from layers.catalog import BUILT
+from tickcast.functions import archive_receipts
 
 
 def test_an_unknown_environment_names_the_known() -> None:
@@ -113,6 +115,14 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"aws": {"concurrent_executions": 9}}, "concurrent_executions"),
     *(
         (
+            {"functions": {"score_predictions": {"memory_mb": 512, "timeout_s": value}}},
+            rf"functions\.score_predictions\.timeout_s is {value}.*no receipts would be archived",
+        )
+        for value in (1, SCORING_S)
+    ),
+    ({"tables": {"keep_days": 6}}, r"tables\.keep_days is 6, and history\.train_days 7"),
+    *(
+        (
             {
                 "aws": {"concurrent_executions": quota},
                 "functions": {
@@ -130,6 +140,17 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 def test_an_unusable_value_is_an_error(values: dict[str, Any], name: str) -> None:
     with pytest.raises(ValueError, match=name):
         parse({"name": "dev"} | values)
+
+
+def test_as_many_days_may_be_kept_as_trained_on() -> None:
+    for train_days in (7, None):
+        history = {"train_days": train_days}
+        assert parse({"name": "dev", "tables": {"keep_days": 7}, "history": history}).tables.keep_days == 7
+    assert parse({"name": "dev", "tables": {"keep_days": 1}, "history": {"train_days": None}})
+
+
+def test_scoring_is_left_what_archiving_leaves_it() -> None:
+    assert archive_receipts.ENOUGH_MS == 1000 * SCORING_S
 
 
 @pytest.mark.parametrize(

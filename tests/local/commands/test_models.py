@@ -14,6 +14,7 @@ from tests.fixtures.aws import BUCKET
 from tests.fixtures.hot_path import put_model, save_model
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.model_registry import RegistryError
+from tickcast.adapters.registry.pointer import Challenger, Pointer
 from tickcast.model.card import Card, GateRecord
 
 
@@ -31,7 +32,7 @@ def test_models_are_listed_with_their_role_and_figures(s3: Any) -> None:
     save_model(s3, "m2")
     skill = {"skill": 0.1, "ci": [0.05, 0.15]}
     figures = {name: {"no_change": skill, "champion": skill} for name in ("all", "1", "2", "5", "10")}
-    gate = {"promoted": False, "reasons": ["not_above_champion"], "figures": figures, "sentence": "No."}
+    gate = {"champion": "m1", "reasons": ["not_above_champion"], "figures": figures, "sentence": "No."}
     save_model(s3, "m3", provisional=False, gate=gate, data={"share_of_rows_with_quotes": 0.25})
     save_model(s3, "m4")
     s3.put_object(Bucket=BUCKET, Key="models/m5/card.json", Body=b"[]")
@@ -39,7 +40,7 @@ def test_models_are_listed_with_their_role_and_figures(s3: Any) -> None:
     names = ("m1", "m2", "m3", "m4", "m5")
     by_id = {name: line for line in shown(s3) for name in names if f" {name} " in line}
     assert "active" in by_id["m2"] and "previous: 1" in by_id["m1"]
-    for part in ("challenger", "proven", "25%", "0.100", "+0.100 [+0.050, +0.150]", "not_above_champion"):
+    for part in ("challenger", "proven", "25%", "0.100", "+0.100 [+0.050, +0.150]", "champion kept"):
         assert part in by_id["m3"]
     assert "not evaluated" in by_id["m4"] and "provisional" in by_id["m4"]
     assert "is no card" in by_id["m5"]
@@ -102,8 +103,28 @@ def test_a_unique_prefix_of_an_id_is_enough(s3: Any) -> None:
 
 
 def test_decisions_are_shown_in_sentences() -> None:
+    """Those on the champion and the challenger, and on the newest others."""
     cards = [Card(model_id=f"m{n}", gate=GateRecord(sentence=f"No {n}.")) for n in range(9)]
-    assert models.sentences([Card(model_id="m"), *cards]) == ["m0: No 0.", "m1: No 1.", "m2: No 2."]
+    pointer = Pointer(model_id="m8", challenger=Challenger(model_id="m7"))
+    found = models.sentences([Card(model_id="m"), *cards], pointer)
+    assert found == ["m8: No 8.", "m7: No 7.", "m0: No 0.", "m1: No 1.", "m2: No 2."]
+
+
+@pytest.mark.parametrize(
+    ("gate", "words"),
+    [
+        (None, "not evaluated"),
+        (GateRecord(), "not evaluated"),
+        (GateRecord(sentence="Yes.", passed=True, promoted=True), "promoted"),
+        (GateRecord(sentence="Yes.", passed=True, held=True), "passed; a hold kept the champion"),
+        (GateRecord(sentence="Yes.", passed=True), "passed; another one was better"),
+        (GateRecord(sentence="No.", champion="m0", reasons=["not_above_line"]), "champion kept"),
+        (GateRecord(reasons=["not_above_no_change"]), "not promoted"),
+    ],
+)
+def test_the_table_has_decisions_in_words(gate: GateRecord | None, words: str) -> None:
+    shown = models.table("here", [Card(model_id="m", gate=gate)], None)
+    assert list(shown.columns[-1].cells) == [words]
 
 
 def test_a_champion_s_proof_is_shown() -> None:
