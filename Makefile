@@ -160,9 +160,8 @@ bench: setup  ## compare speed with the usual libraries, as ratios; the last lin
 	@exec $(VENV)/python -m benchmarks
 
 test: setup  ## run all tests: unit, parity, infra, integration, end to end
-	@echo "test: those without the running system, on $(WORKERS) workers; then, one by one, those on it"
-	@status=0; $(VENV)/python -m pytest -q $(PARALLEL) -m "not (fuzz or emulated)" || status=$$?; \
-	  $(VENV)/python -m pytest -m "emulated and not fuzz" || status=$$?; exit $$status
+	@echo "test: those on the running system, one by one; meanwhile all others"
+	@exec $(VENV)/python -m tests $(PARALLEL)
 
 test-fast: setup  ## run the tests without servers and synthesis, in under two minutes
 	@echo "test-fast: unit and property tests; no servers, no synthesis"
@@ -191,9 +190,7 @@ style: setup  ## the part of check that ruff does
 
 types: setup  ## the part of check that mypy does
 	@echo "check: types"
-	@$(VENV)/mypy layers/core/python/tickcast
-	@$(VENV)/mypy $(TYPED)
-	@$(VENV)/mypy tests
+	@$(VENV)/mypy $(TYPED) tests
 
 templates: layers
 	@echo "check: templates"

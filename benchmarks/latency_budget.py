@@ -146,7 +146,7 @@ def preset_table() -> str:
 
 
 def worth_table() -> str:
-    """Markdown: what a millisecond is worth at each age."""
+    """Markdown: what a millisecond costs at each age."""
     rows = [
         "| age ms | skill 1 s | 2 s | a ms costs, 1 s | share of the skill, 1 s | 2 s |",
         "|---|" + "---:|" * 5,

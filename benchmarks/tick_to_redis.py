@@ -4,7 +4,7 @@ An event holds a second of ticks, as for a function that polls its shard once a 
 batches; `PredictStream` reads the symbol's state, folds, predicts and writes, fenced, with receipt, outcomes
 and calibration. The usual function gets a record per tick, keeps its window in memory, where a restart loses
 it, and computes the same features from it in numpy; it runs the same ONNX file and writes one command per
-key. Measured is the time from the event to the keys that the API reads."""
+key. The time is measured from the event to the keys that the API reads."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ had arrived, and read a delay later: its remaining move is compared with the mid
 
 With a linger, ticks arrive together at its end. Spot quotes have no time of their own: they count as of their
 arrival, so that only trades can be late there. With `--half`, the model is trained on the first half of the
-time and judges the second.
+time and evaluated on the second.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ def main() -> None:
     parser.add_argument("--half", action="store_true", help="train on the first half of the time")
     given = parser.parse_args()
     if set(given.train) & set(given.session) and not given.half:
-        parser.error("a model is not judged on what it was trained on: use --half, or other files")
+        parser.error("a model is not evaluated on what it was trained on: use --half, or other files")
     recordings = [inspect(path) for path in given.train]
     markets = by_symbol((each.symbol, training_rows(each.bars)) for each in bars_of(recordings))
     cut_us = 0

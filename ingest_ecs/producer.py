@@ -29,7 +29,6 @@ from ingest_ecs.quarantine import QuarantineSink, Refusals
 from ingest_ecs.reference_feed import ReferenceFeed
 from ingest_ecs.symbol_feed import (
     NO_CLAIM,
-    NOT_SERVED,
     OVERFLOW,
     REFUSED,
     RESTARTED,
@@ -38,6 +37,7 @@ from ingest_ecs.symbol_feed import (
     SymbolFeed,
 )
 from tickcast.market import wire
+from tickcast.market.gaps import NOT_SERVED
 from tickcast.market.id_series import IdSeries, RefusedRow
 from tickcast.market.liveness import Newest, Stall
 from tickcast.market.sources import Source
@@ -92,7 +92,7 @@ class Producer:
         self._check_claim = check_claim
         self._busy_symbol = busy_symbol
         self._feeds = {symbol: SymbolFeed(symbol) for symbol in symbols}
-        self._removed: set[str] = set()  # symbols that connections may still bring, and nobody wants
+        self._removed: set[str] = set()  # symbols that a connection may still bring
         self._buffers: list[FeedBuffer] = []
         self._refusals = Refusals(source, logger, quarantine)
         # Whose buffers `ReferenceStream` attaches, if the task has one.

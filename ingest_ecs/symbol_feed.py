@@ -19,14 +19,13 @@ from tickcast.market.ticks import Book, Quotes, Trades, span_us
 from tickcast.market.wire import Notice
 
 # A symbol without ticks claims at the pace of predictions: the other streams of its connection prove what has
-# arrived. A claim that proves nothing new is repeated as a sign of life.
+# arrived. A claim that proves nothing new is repeated as a heartbeat.
 CLAIM_EVERY_US = 100_000
 REPEAT_CLAIM_US = 1_000_000
 MAX_NOTICES = 50  # separate ones; further ones of a cause are merged
 
 # Causes of notices.
 STARTED = "ingest was not running"
-NOT_SERVED = "the symbol was not served"
 UNREADABLE = "a frame could not be read"
 OVERFLOW = "overflow: Kinesis was out of reach"
 SKIPPED = "skipped by the exchange on an open connection"

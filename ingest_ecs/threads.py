@@ -1,4 +1,4 @@
-"""Blocking calls beside the event loop, in threads that do not keep the process alive."""
+"""Blocking calls off the event loop, in threads that do not keep the process alive."""
 
 from __future__ import annotations
 

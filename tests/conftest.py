@@ -25,6 +25,8 @@ pytest_plugins = [
     "tests.fixtures.synthesis",
 ]
 
+SYSTEM_S = 900  # for a test of the running system: the first one starts it
+
 END_TO_END = ROOT / "tests" / "e2e"
 DASHBOARD = ROOT / "tests" / "dashboard"
 # A test has the marker if it asks for one of the fixtures, directly or through others.
@@ -32,7 +34,7 @@ MARKED_BY_FIXTURE = {
     "aws": {"s3"},
     "emulated": {"system", "embedded_emulator"},
     "server": {"redis_server", "postgres_port", "system", "embedded_emulator"},
-    "synthesis": {"environments", "changed", "all_templates", "created"},
+    "synthesis": {"environments", "changed", "all_templates", "created", "resources"},
 }
 
 
@@ -54,6 +56,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, started_by in MARKED_BY_FIXTURE.items():
             if fixtures & started_by:
                 item.add_marker(marker)
+        if "system" in fixtures and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SYSTEM_S))
     disturbing = ("backfill", "retrain", "deployment", "export", "drills")
     late = [*sorted(DASHBOARD.glob("test_*.py")), *(END_TO_END / f"test_{name}.py" for name in disturbing)]
     items.sort(key=lambda item: late.index(item.path) if item.path in late else -1)

@@ -85,6 +85,7 @@ API_EXECUTIONS = 2
 HISTORY_EXECUTIONS = 2
 SCHEDULED_EXECUTIONS = 2  # scoring and the audit
 SIGNAL_EXECUTIONS = 1  # where there are signals
+SCORING_S = 30  # what archiving receipts leaves to scoring, of one execution
 # Of which Lambda lets nobody reserve any ("Configuring reserved concurrency" in the Lambda Developer Guide).
 UNRESERVED_EXECUTIONS = 100
 ON_DEMAND_SHARDS = 4  # with which such a stream begins
@@ -500,11 +501,29 @@ class Environment(_Config, frozen=True, kw_only=True):
         _check_symbols("symbols", *self.symbols)
         _check_different(self.symbols)
         self._check_signals()
+        self._check_scoring()
+        self._check_training()
         if self.aws:
             self._check_cache(self.aws.cache)
             self._check_zones(self.aws.network)
             self._check_stream(self.aws.ingest)
             self._check_concurrency(self.aws.concurrent_executions)
+
+    def _check_scoring(self) -> None:
+        timeout_s = self.functions.score_predictions.timeout_s
+        if timeout_s <= SCORING_S:
+            raise ValueError(
+                f"functions.score_predictions.timeout_s is {timeout_s}, of which {SCORING_S} are left for "
+                "scoring: no receipts would be archived; take more, such as 60"
+            )
+
+    def _check_training(self) -> None:
+        kept, trained = self.tables.keep_days, self.history.train_days
+        if kept is not None and trained is not None and kept < trained:
+            raise ValueError(
+                f"tables.keep_days is {kept}, and history.train_days {trained}: a training would lack the "
+                "older days; keep as many, or train on fewer"
+            )
 
     def _check_cache(self, cache: CacheConfig) -> None:
         needed_mb = len(self.symbols) * CACHE_MB_PER_SYMBOL

@@ -3,7 +3,7 @@
 Two markets. Book imbalance and a second input drive the price for a few seconds; volatility clusters for
 minutes, returns have heavy tails. The second input works always or, in *spells*, for an hour and then not. A
 challenger adds twice the best weight of the second input to the line: so its true skill against the line is
-about 0, and its errors differ from the line's. Asked is how often a 95 % interval of the skill leaves out the
+about 0, and its errors differ from the line's. It measures how often a 95 % interval of the skill misses the
 skill of all samples together, and how often a first model of four hours is admitted.
 """
 

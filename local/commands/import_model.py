@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> ExitStatus:
-    """Import it; the last line is what became of it."""
+    """Import it; the last line is the result."""
     submitted = submission(given.file, given.card, datetime.now(UTC))
     there, console = (
         deployment.existing(deployment.aws_environment(given)),
@@ -144,7 +144,7 @@ def table(card: dict[str, Any]) -> Table:
 
 
 def lines(found: dict[str, Any]) -> list[str]:
-    """What became of a model, in words."""
+    """The result of an import, in words."""
     if not found["imported"]:
         return [f"Not imported: {found['why']}."]
     imported, model_id = found["card"]["imported"], found["model_id"]

@@ -120,7 +120,7 @@ class Observer:
                 self.replies.append(self._ask(symbol))
 
     def _read_at_random(self) -> None:
-        """Moments without a memory, so that no rhythm of the predictions can fall in with them."""
+        """Moments at memoryless intervals, so that they cannot fall into step with the predictions."""
         moments, due_s = random.Random(), time.monotonic()
         for symbol in cycle(self._symbols):
             due_s += moments.expovariate(_READS_PER_S)

@@ -1,4 +1,4 @@
-"""What the perpetual's quotes are worth: the same model with them and without, on the same rows."""
+"""What the perpetual's quotes add: the same model with them and without, on the same rows."""
 
 from __future__ import annotations
 

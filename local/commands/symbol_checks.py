@@ -24,7 +24,7 @@ class ExchangeSilent(RuntimeError):
 
 
 class Markets(Protocol):
-    """The exchange's REST API, as far as it is asked (`tickcast.adapters.rest.binance.BinanceRest`)."""
+    """The exchange's REST API, as far as it is used here (`tickcast.adapters.rest.binance.BinanceRest`)."""
 
     def market_status(self, symbol: str) -> str | None: ...
 

@@ -48,7 +48,7 @@ class Request:
 
 @dataclass
 class Change:
-    """What became of a request: the symbols served now, and by symbol after how many seconds `/health` first
+    """The result of a request: the symbols served now, and by symbol after how many seconds `/health` first
     showed an added one fed and processed, and no longer showed a removed one."""
 
     served: ServedSymbols
@@ -63,7 +63,7 @@ class Change:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--add", default="", help="symbols to serve from now on, like SOLUSDT,XRPUSDT")
-    parser.add_argument("--remove", default="", help="symbols to serve no longer")
+    parser.add_argument("--remove", default="", help="symbols to stop serving")
     parser.add_argument("--dry", action="store_true", help="check and price it, change nothing")
     deployment.add_aws_argument(parser)
 

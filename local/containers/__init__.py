@@ -1,4 +1,4 @@
-"""The whole system in containers: what `docker-compose.yml` runs beside the servers and the ingest task."""
+"""The whole system in containers: what `docker-compose.yml` runs besides the servers and the ingest task."""
 
 from pathlib import Path
 

@@ -9,7 +9,7 @@ a pair of sockets. Messages are JSON; it sends
     {"error": {"errorType", "errorMessage", "stackTrace", "requestId"}}, also instead of being ready
 
 and receives {"event": "<JSON>", "request_id", "arn", "deadline_s" (of the clock)}. It ends when the other end
-is closed, be it because that process was killed.
+is closed, even if that process was killed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A deviation of LocalStack's Step Functions from AWS's, mended in its process.
+"""A deviation of LocalStack's Step Functions from AWS's, patched in its process.
 
 A JSONPath with a wildcard that has exactly one match gives that match there, in AWS a list of one
 (localstack-core 2026.3.0, `stepfunctions/asl/utils/json_path.py`). A state machine that is right in AWS then

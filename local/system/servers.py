@@ -71,7 +71,7 @@ def wait_for_postgres(processes: Processes, process: Process, port: int) -> None
 
 def stream_variables(exchange_url: str, *, has_perpetuals: bool = True) -> dict[str, str]:
     """Where the ingest task finds the streams of the exchange at `exchange_url`; local.exchange.server lists
-    their paths. Without perpetuals theirs would be silent, and tried again for ever."""
+    their paths. Without perpetuals theirs would be silent, and retried indefinitely."""
     url = exchange_url.replace("http://", "ws://")
     return {"STREAM_URL": url, "REFERENCE_URL": f"{url}/usdm/public" if has_perpetuals else ""}
 

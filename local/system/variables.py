@@ -21,6 +21,8 @@ _ADDED = {
     "DATABASE_USER": "tickcast_loader",
     "DATABASE_IAM": "0",
     "AWS_REGION": REGION,
+    "API_URL": f"http://{HOST}/",
+    "DEAD_LETTER_QUEUE_URL": f"http://{HOST}/lost-signals",
 }
 
 

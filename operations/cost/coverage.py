@@ -27,11 +27,14 @@ PRICED = {
     "AWS::Lambda::EventSourceMapping": ("predict_requests", "archive_duration"),
     "AWS::Lambda::Function": (
         *("predict_requests", "predict_duration", "archive_duration", "serve_duration"),
-        *("scheduled_duration", "custom_metrics", "traces"),
+        *("scheduled_duration", "custom_metrics", "traces", "signal_requests", "signal_duration"),
     ),
     "AWS::Logs::LogGroup": ("logs_ingested", "logs_stored"),
     "AWS::RDS::DBInstance": ("database_instance", "database_storage", "database_backups"),
-    "AWS::S3::Bucket": ("lake_storage", "lake_cheaper_storage", "lake_writes", "lake_reads"),
+    "AWS::S3::Bucket": (
+        *("lake_storage", "lake_cheaper_storage", "lake_writes", "lake_reads"),
+        *("signal_writes", "signal_events"),
+    ),
     "AWS::SecretsManager::Secret": ("secrets",),
     "AWS::StepFunctions::StateMachine": ("express_workflow", "standard_workflow"),
 }
@@ -63,7 +66,7 @@ FREE = {
     "AWS::ElastiCache::SubnetGroup": "nodes are billed",
     "AWS::ElastiCache::User": "nodes are billed",
     "AWS::ElastiCache::UserGroup": "nodes are billed",
-    "AWS::Events::Rule": "rules on a schedule and events of AWS's services are free",
+    "AWS::Events::Rule": "rules on a schedule and events of AWS's services are free, but for the bucket's",
     "AWS::IAM::ManagedPolicy": "IAM is free",
     "AWS::IAM::Policy": "IAM is free",
     "AWS::IAM::Role": "IAM is free",
@@ -76,6 +79,8 @@ FREE = {
     "AWS::SNS::Subscription": "the first 1,000 mails a month are free, and alarms send a few",
     "AWS::SNS::Topic": "the first million requests and 1,000 mails a month are free, and alarms send a few",
     "AWS::SNS::TopicPolicy": "a setting",
+    "AWS::SQS::Queue": "the first million requests a month are free, and few signals are lost",
+    "AWS::SQS::QueuePolicy": "a setting",
 }
 
 

@@ -72,6 +72,7 @@ class Inventory:
     symbols_check_s: int = 10
     trades_keep_days: int | None = None
     database_limit_gb: int | None = None
+    has_signals: bool = False
 
 
 class _Resources:
@@ -146,6 +147,7 @@ def inventory(resources: Iterable[Resource]) -> Inventory:
         receipts_keep_days=int(serve["RECEIPTS_KEEP_DAYS"]),
         receipts_between_keep_days=int(serve["RECEIPTS_BETWEEN_KEEP_DAYS"]),
         trades_keep_days=int(load.get("TRADES_KEEP_DAYS", TRADES_KEEP_DAYS)) or None,
+        has_signals="send_signals" in functions,
         database_limit_gb=limit_gb if (limit_gb := int(database.get("MaxAllocatedStorage", 0))) else None,
     )
 

@@ -159,6 +159,13 @@ def _lake(inventory: Inventory, usage: Usage) -> Iterator[Entry]:
     yield "lake_reads", "S3: reads", reads, "s3_get"
 
 
+def _signals(inventory: Inventory, usage: Usage) -> Iterator[Entry]:
+    yield "signal_events", "signals: the bucket's events", usage.bucket_events, "s3_event"
+    yield "signal_writes", "signals: written to the lake", usage.signals, "s3_put"
+    yield "signal_requests", "signals: invocations", usage.signals, "lambda_request"
+    yield "signal_duration", "signals: duration", usage.signal_gb_s, "lambda_x86_gb_s"
+
+
 def _api(inventory: Inventory, usage: Usage) -> Iterator[Entry]:
     yield "api_requests", "API: requests", usage.requests, "api_rest_request"
     yield "data_out", "API: answers, to the internet", usage.out_gb, "data_out_gb"
@@ -194,5 +201,5 @@ def _other(inventory: Inventory, usage: Usage) -> Iterator[Entry]:
 
 
 _PARTS: tuple[Callable[[Inventory, Usage], Iterator[Entry]], ...] = (
-    *(_ingest, _stream, _functions, _stores, _lake, _api, _workflows, _watching, _other),
+    *(_ingest, _stream, _functions, _stores, _lake, _signals, _api, _workflows, _watching, _other),
 )

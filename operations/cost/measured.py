@@ -74,6 +74,10 @@ RUNS = {
     "evaluate_model": Run(1, 60),
     "promote_model": Run(1, 2),
 }
+# Where there are signals: how many are sent, of all rules, and how long one takes (a cold start and a
+# receiver's answer), assumed. A rule of a minute's pause that always matches sends 1,440 a day and symbol.
+SIGNALS_PER_DAY = 200
+SIGNAL_SECONDS = 2
 # Of a report on the condition of a symbol's data: the days of each source, the hours of two days of each, and
 # one put.
 REPORT_LISTS = 8

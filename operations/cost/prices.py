@@ -1,4 +1,4 @@
-"""What AWS asks for a unit, from a file of its own for each region: the only place where prices are."""
+"""What AWS charges for a unit, from a file of its own for each region: the only place where prices are."""
 
 from __future__ import annotations
 

@@ -27,7 +27,9 @@ def faults(inventory: Inventory, load: Load) -> list[str]:
         return []
     what = f"{usage.database_data_gb:,.0f} GB of rows take {needed_gb:,} GB of storage, a tenth of it free"
     if limit_gb is not None and needed_gb <= limit_gb:
-        return [f"{what}: more than aws.database.storage_gb ({configured_gb}), so RDS enlarges it, for good"]
+        return [
+            f"{what}: more than aws.database.storage_gb ({configured_gb}), so RDS enlarges it permanently"
+        ]
     return [
         f"{what}, and it grows to {limit_gb or configured_gb:,} at most: PostgreSQL fills up and stops; keep "
         "fewer days (tables.keep_days), or raise aws.database.storage_limit_gb"

@@ -311,6 +311,24 @@ class Usage:
         return traced + (_sampled(self.requests) if self.inventory.is_api_traced else 0.0)
 
     @property
+    def signals(self) -> float:
+        """Sent a month, each written to the lake before."""
+        return measured.SIGNALS_PER_DAY * MONTH_DAYS * self.inventory.has_signals
+
+    @property
+    def signal_gb_s(self) -> float:
+        if not self.inventory.has_signals:
+            return 0.0
+        return (
+            self.signals * measured.SIGNAL_SECONDS * self.inventory.functions["send_signals"].memory_mb / 1024
+        )
+
+    @property
+    def bucket_events(self) -> float:
+        """To EventBridge, where there are signals: of every object that is written, whatever it is."""
+        return (self.lake_writes + self.signals) * self.inventory.has_signals
+
+    @property
     def key_requests(self) -> float:
         """Of Kinesis for its data keys: writing, and each consumer's reading, of each shard."""
         return 3 * self.shards * MONTH_S / measured.KMS_CACHE_S

@@ -57,7 +57,7 @@ class CheckApi:
                     f"{text} after {self._patience_s / 60:g} min: `make doctor ENV={account.name}` says more"
                 )
             self._sleep(POLL_S)
-        say("health, predictions and the OpenAPI document are well")
+        say("health, predictions and the OpenAPI document are fine")
         for answer in seen.answers:
             say(answer)
         if differs := difference(account, found):
@@ -66,8 +66,7 @@ class CheckApi:
             )
 
     def _look(self, api: Api, symbols: tuple[str, ...]) -> Seen:
-        """What is said in the end comes from the same answers that were judged: asked once more, the API may
-        fail."""
+        """The final message uses the answers that passed: another request may fail."""
         try:
             health, openapi = api.get("health"), api.get("openapi.json")
             predictions = {symbol: api.get(f"predictions/{symbol}") for symbol in symbols}

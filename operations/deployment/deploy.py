@@ -63,7 +63,7 @@ def add_diff_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_diff(given: argparse.Namespace) -> ExitStatus:
-    """Credentials are asked about first: layers and templates take minutes to build."""
+    """Credentials are checked first: layers and templates take minutes to build."""
     account = Account(environment(given.env))
     say_endpoint()
     account.check_access()

@@ -45,7 +45,7 @@ class StopExecutions:
 
 
 class EmptyBuckets:
-    """CloudFormation deletes no bucket with objects in it. After the app: nobody writes any more."""
+    """CloudFormation deletes no bucket that has objects. After the app: nothing writes any more."""
 
     name = "empty the buckets"
 

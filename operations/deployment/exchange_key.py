@@ -31,12 +31,21 @@ def given_key(environment: Mapping[str, str]) -> str:
         try:
             text, origin = Path(path).expanduser().read_text("utf-8"), f"the file in {FILE_VARIABLE}"
         except (OSError, UnicodeDecodeError) as error:
-            raise OperationRefused(f"{FILE_VARIABLE} is {path!r}: {type(error).__name__}") from None
+            raise OperationRefused(f"{FILE_VARIABLE} is {path!r}, {_problem(error)}") from None
     elif not (text := environment.get(VARIABLE, "")):
         return ""
     else:
         origin = VARIABLE
     return checked(text, origin)
+
+
+def _problem(error: OSError | UnicodeDecodeError) -> str:
+    """Why a file could not be read, and what to do."""
+    if isinstance(error, UnicodeDecodeError):
+        return "which is no text; name a file that holds the key alone"
+    if isinstance(error, FileNotFoundError):
+        return f"which does not exist; name the file with the key, or unset {FILE_VARIABLE}"
+    return f"which cannot be read ({error.strerror}); name a file that you may read"
 
 
 def checked(text: str, origin: str) -> str:
@@ -81,7 +90,7 @@ class StoreKey:
             say("the ingest task is replaced, to read it")
 
     def _is_stored(self, account: Account) -> bool:
-        """A secret with a value is asked about no more; a key in the environment replaces it."""
+        """A secret that has a value is not asked for again; a key in the environment replaces it."""
         stored = stored_value(account)
         given = given_key(self._environment)
         return stored == given if given else stored is not None

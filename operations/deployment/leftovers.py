@@ -112,7 +112,7 @@ def _log_groups(account: Account) -> Iterator[Leftover]:
 
 
 def _secrets(account: Account) -> Iterator[Leftover]:
-    """Those in their recovery window too, for which nobody waits in an environment that is thrown away."""
+    """Those in their recovery window too, which serves no purpose in an environment that is thrown away."""
     secrets = account.client("secretsmanager")
     pages = secrets.get_paginator("list_secrets").paginate(
         IncludePlannedDeletion=True, Filters=[{"Key": "tag-key", "Values": ["application"]}]

@@ -60,7 +60,7 @@ class Preflight:
                 say(f"note: {finding.text}")
         fatal = [finding.text for finding in found if finding.is_fatal]
         if fatal:
-            raise OperationFailed("\n  - ".join([f"{len(fatal)} to be put right first:", *fatal]))
+            raise OperationFailed("\n  - ".join([f"{len(fatal)} to fix first:", *fatal]))
         say(f"account {account.id}, region {account.region}, images by {self._engine}")
         if not account.status("data"):
             say("a first deployment: about 40 min, then history and a model (estimates: docs/deployment.md)")

@@ -106,7 +106,7 @@ def delete(account: Account, part: str, say: Say, sleep: Sleep = time.sleep) -> 
 
 def _unprotect_database(account: Account, stack: str) -> None:
     """Switch off what protects the stack's database from deletion. One that is being deleted, or is gone
-    since a deletion that did not end, needs it no more."""
+    since a deletion that did not end, no longer needs it."""
     rds = account.client("rds")
     for resource in account.resources(stack):
         if resource.kind != "AWS::RDS::DBInstance" or not resource.physical_id:

@@ -29,7 +29,7 @@ def findings(synthesised: Synthesised) -> Iterator[Finding]:
                     str(resource.resource_logical_id or ""),
                     place,
                     str(violation.description),
-                    "mend it, or acknowledge the rule where the construct is made, with the reason",
+                    "fix it, or acknowledge the rule where the construct is made, with the reason",
                 )
     for rule, reason in acknowledged(synthesised).items():
         if len(reason.split()) < SHORTEST_REASON:

@@ -33,6 +33,7 @@ PROCESSES: dict[str, type[Settings]] = {
     "score": ScorePredictionsSettings,
     "load": functions.LoadHistorySettings,
     "fetch": FetchHistorySettings,
+    "send": functions.SendSignalsSettings,
     "ingest": IngestSettings,
 }
 EVERY_KIND = [
@@ -146,6 +147,13 @@ TEXTS = {
     "POWERTOOLS_SERVICE_NAME": ("predict", ["predict_stream"], ["", "a b", "a/b"]),
     "POWERTOOLS_METRICS_NAMESPACE": ("predict", ["tickcast/prod"], ["", "a b", "a" * 256]),
     "DATABASE_IAM": ("load", ["0", "1", "true"], ["", "yes", "TRUE1"]),
+    "SIGNALS": (
+        "send",
+        ["{}", '{"destinations": [{"name": "a"}], "rules": [{"name": "b", "when": "drift", "to": "a"}]}'],
+        ["", "none", "[]", '{"rules": 1}', '{"rules": [{"name": "b", "when": "drift", "to": "a"}]}'],
+    ),
+    "API_URL": ("send", ["https://a1.execute-api.eu-west-1.amazonaws.com/v1/"], ["", "a1.amazonaws.com/v1"]),
+    "DEAD_LETTER_QUEUE_URL": ("send", ["https://sqs.eu-west-1.amazonaws.com/1/lost"], ["", "lost"]),
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -141,6 +142,12 @@ def test_an_error_status_is_an_error_of_its_type_and_is_not_retried(
     assert len(api.requests) == 2, "one of each client"
 
 
+def test_an_error_survives_another_process() -> None:
+    error = TooManyRequests(429, "Too many", "more than the key may", retry_after_s=7)
+    copied = pickle.loads(pickle.dumps(error))
+    assert (str(copied), copied.retry_after_s) == ("more than the key may (429 Too many)", 7)
+
+
 def test_a_missing_key_is_named() -> None:
     with pytest.raises(Forbidden, match="No key was sent: pass key=, or set TICKCAST_KEY"):
         ask(ScriptedApi([problem(403)]), key="")
@@ -157,7 +164,7 @@ PASSING = [
 
 
 @pytest.mark.parametrize("failure", PASSING, ids=str)
-def test_what_passes_is_tried_again_with_growing_pauses(waits: list[float], failure: Any) -> None:
+def test_transient_failures_are_retried_with_growing_pauses(waits: list[float], failure: Any) -> None:
     for client in (Client, AsyncClient):
         waits.clear()
         api = ScriptedApi([failure, failure, failure, LATEST])
@@ -246,6 +253,8 @@ def test_address_and_key_come_from_the_environment(monkeypatch: pytest.MonkeyPat
         ({"url": ""}, "no address of the API is given: pass url=, or set TICKCAST_API"),
         ({"url": "api.example"}, "should be complete, like https://host/path"),
         ({"url": "https://api.example:port"}, "should be complete"),
+        ({"url": "https://two words"}, "should be complete"),
+        ({"url": "https:///v1"}, "should be complete"),
         ({"url": f"{URL}#key=secret"}, "without user, query or fragment; the key is passed as key="),
         ({"url": "https://me:secret@api.example"}, "without user, query or fragment"),
         ({"key": "secret\u00e9"}, "has characters that no key has"),

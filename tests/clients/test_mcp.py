@@ -41,7 +41,7 @@ async def test_every_tool_is_described_and_reads_only() -> None:
 
 
 @run_async
-async def test_the_newest_prediction_is_told_in_words_and_figures() -> None:
+async def test_the_newest_prediction_is_in_words_and_figures() -> None:
     api = ScriptedApi([several(client_api.latest())])
     failed, _, answer = await call(api, "latest", symbols=["BTCUSDT"], horizon=2)
     assert not failed
@@ -69,7 +69,7 @@ async def test_a_history_has_as_many_as_asked_for() -> None:
 
 
 @run_async
-async def test_a_receipt_is_told_in_words() -> None:
+async def test_a_receipt_is_in_words() -> None:
     api = ScriptedApi([httpx.Response(200, json=client_api.receipt())])
     _, _, answer = await call(api, "receipt", id=f"BTCUSDT-{START_MS}")
     assert "Made from trades up to id 1000" in answer["words"]

@@ -21,7 +21,6 @@ from tickcast_client import (
     Forbidden,
     Unavailable,
     Update,
-    _following,
 )
 from tickcast_client._following import Following
 from tickcast_client.models import Several
@@ -70,12 +69,20 @@ def test_staleness_is_said_once_when_it_begins_and_ends(following: Following) ->
 def test_an_api_that_does_not_answer_makes_all_stale_after_five_seconds() -> None:
     following = Following((), None, 1.0)
     following.answered(answer(latest(), latest(symbol="ETHUSDT")), 100)
-    assert following.failed(AWAY, 104.9) == []
-    news = said(following.failed(AWAY, 105))
+    following.failed(AWAY, 103)
+    assert following.grown_stale(104.9) == []
+    news = said(following.grown_stale(105))
     assert news == [(symbol, START_MS, "the API does not answer") for symbol in ("BTCUSDT", "ETHUSDT")]
-    assert following.failed(AWAY, 130) == []
+    following.failed(AWAY, 130)
+    assert following.grown_stale(130) == []
     back = answer(latest(), latest(symbol="ETHUSDT", **STALE))
     assert said(following.answered(back, 140)) == [("BTCUSDT", START_MS, None)], "ETHUSDT stays stale"
+
+
+def test_an_answer_that_is_waited_for_is_not_stale(following: Following) -> None:
+    """At a slow pace nothing has failed."""
+    following.answered(answer(latest()), 0)
+    assert following.grown_stale(60) == []
 
 
 def test_a_symbol_without_data_and_one_that_went_are_stale() -> None:
@@ -99,6 +106,8 @@ def test_a_stream_is_paced_from_request_to_request(following: Following) -> None
     following.request(10.0)
     following.answered(answer(latest()), 10.3)
     assert following.wait_s(10.4) == pytest.approx(0.6)
+    assert not following.is_due(10.9)
+    assert following.is_due(11.0)
     assert following.wait_s(13.0) == 0, "late, and no burst to catch up: the next pause is from that request"
 
 
@@ -110,6 +119,7 @@ def test_pauses_grow_while_the_api_is_away(following: Following, monkeypatch: py
     for n in range(9):
         following.request(10.0 + n)
         following.failed(AWAY, 10.0 + n)
+        following.grown_stale(10.0 + n)
         found.append(following.wait_s(10.0 + n))
     assert found == [1, 1, 1, 2, 4, 8, 15, 15, 15]
     following.failed(Unavailable(503, "Unavailable", "", retry_after_s=60), 20)
@@ -118,13 +128,17 @@ def test_pauses_grow_while_the_api_is_away(following: Following, monkeypatch: py
 
 def test_staleness_is_said_in_time_however_long_the_pauses_are(following: Following) -> None:
     following.answered(answer(latest()), 0)
-    for _ in range(8):
-        following.failed(AWAY, 4)
-    assert following.wait_s(4) <= _following.STALE_AFTER_S / 2
+    following.failed(Unavailable(503, "Unavailable", "the store is away", retry_after_s=60), 4)
+    assert following.wait_s(4) == 1
+    assert not following.is_due(5)
+    assert said(following.grown_stale(5)) == [("BTCUSDT", START_MS, "the store is away (503 Unavailable)")]
+    assert following.wait_s(5) > 55
 
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without pauses."""
+    monkeypatch.setattr(Following, "is_due", lambda *_: True)
     monkeypatch.setattr(Following, "wait_s", lambda *_: 0.0)
 
 
@@ -150,8 +164,7 @@ def test_a_stream_gives_news(at_once: None) -> None:
 
 
 @run_async
-async def test_an_asynchronous_stream_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Following, "wait_s", lambda *_: 0.0)
+async def test_an_asynchronous_stream_gives_the_same(at_once: None) -> None:
     found = []
     async with AsyncClient(URL, KEY, transport=ScriptedApi(SCRIPT).transport) as client:
         async for update in client.stream("BTCUSDT"):

@@ -94,7 +94,7 @@ SKILL = {"value": 0.12, "low": 0.02, "high": 0.2}
 FIGURES: dict[str, Any] = {"count": 3000, "moved": 900, "direction": 0.6, "skill": SKILL}
 
 
-def accuracy(skill: dict[str, Any] | None) -> str:
+def accuracy(skill: dict[str, Any] | None, challenger_skill: dict[str, Any] | None = None) -> str:
     of_horizon = FIGURES | {"horizon_s": 2, "skill": skill, "coverage": 0.81, "decided": FIGURES}
     of_horizon |= dict.fromkeys(
         ["direction_ci", "coverage_ci", "skill_vs_linear", "skill_in_hindsight", "crps_bp", "crps_skill"]
@@ -103,7 +103,9 @@ def accuracy(skill: dict[str, Any] | None) -> str:
     of_horizon |= {"abstained": 5, "fallbacks": 7, "fallback_share": 0.1, "unresolved": {}}
     span: dict[str, Any] = {"from": 0, "to": 1, "first": 0, "availability": 1.0}
     summary: dict[str, Any] = {"symbol": "BTCUSDT", "scored_ms": START_MS}
-    summary |= {"hour": span | {"horizons": {"2": of_horizon}}}
+    of_both = {"count": 900, "skill": SKILL, "skill_vs_champion": challenger_skill}
+    shadow = {"model_id": "m2", "horizons": {"2": of_both}}
+    summary |= {"hour": span | {"horizons": {"2": of_horizon}, "challenger": shadow}}
     summary |= {name: span | {"horizons": {}} for name in ("day", "week")}
     body = {
         "symbol": "BTCUSDT",
@@ -125,6 +127,11 @@ def test_accuracy_says_what_its_uncertainty_allows() -> None:
         "last day: no outcome is known.",
         "last week: no outcome is known.",
     ]
+    assert (
+        "last hour, 2 s ahead, model m2 in shadow: 900 outcomes of both, its skill against the active "
+        "model 0.120 "
+        "(0.020 to 0.200: better than the active model)." in accuracy(SKILL, challenger_skill=SKILL)
+    )
     assert "-0.050 to 0.200: inconclusive" in accuracy(SKILL | {"low": -0.05})
     assert "worse than no change" in accuracy({"value": -0.1, "low": -0.2, "high": -0.01})
     assert "too little data for an interval" in accuracy({"value": 0.1, "low": None, "high": None})
@@ -135,7 +142,7 @@ def test_health_names_what_is_wrong() -> None:
         report = json.loads(client_api.health(status, **services).content)
         return in_words(HealthReport.model_validate(report)).splitlines()
 
-    assert words("ok") == ["All parts are well."]
+    assert words("ok") == ["All parts are healthy."]
     wrong = {"ok": False, "why": "no heartbeat for 900 s"}
     feed = {"ok": True, "why": None, "source": "sim"}
     unseen: dict[str, Any] = {"ok": None, "why": None}
@@ -143,7 +150,7 @@ def test_health_names_what_is_wrong() -> None:
         "Something is wrong:",
         "score: no heartbeat for 900 s",
         "Not seen so far: audit.",
-        "The market is no live one: simulated.",
+        "This is not a live market: it is simulated.",
     ]
 
 

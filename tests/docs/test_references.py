@@ -62,6 +62,12 @@ def test_make_commands_and_their_options_exist(document: Document) -> None:
     assert not problems
 
 
+def test_every_command_is_in_the_index_or_in_contributing() -> None:
+    pages = [document(name) for name in ("README.md", "docs/README.md", "CONTRIBUTING.md")]
+    named = {target for page in pages for target, _ in page.make_commands}
+    assert not set(MAKEFILE.described) - named - {"help"}
+
+
 def test_variables_of_rules_are_in_the_list_that_make_prints() -> None:
     shown = {name for _, variables in _all_commands() for name in variables}
     assert shown, "no document has a make command with an option"

@@ -25,7 +25,7 @@ from local.system.system import System
 from tests.fixtures.running_system import eventually
 from tickcast.adapters.lake import bronze
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.integration
 
 SYMBOL = "BTCUSDT"
 Request = dict[str, Any]

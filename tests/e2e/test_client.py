@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
@@ -19,7 +20,7 @@ from local.system.system import System
 from tests.fixtures.asynchronous import run_async
 from tests.fixtures.paths import ROOT
 from tests.fixtures.running_system import eventually
-from tickcast_client import Client, Forbidden
+from tickcast_client import Client, ConnectionFailed, Forbidden, NotFound, Unavailable
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -30,13 +31,19 @@ MCP_CONFIGURATION = json.loads(re.findall(r"^```json\n(.*?)^```", README, re.MUL
 
 @pytest.fixture
 def settings(system: System, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The variables that the README has exported, while a model answers. The signed example needs
-    credentials, which the emulator does not check."""
+    """The variables that the README has exported, once there are answers that are not stale. The signed
+    example needs credentials, which the emulator does not check."""
     found = {"TICKCAST_API": system.api_url, "TICKCAST_KEY": system.api_key}
     for name, value in {**found, **cloud.CREDENTIALS}.items():
         monkeypatch.setenv(name.upper(), value)
     with Client() as client:
-        eventually(lambda: {client.latest(each).source for each in system.symbols} == {"model"})
+
+        def answers() -> bool:
+            with contextlib.suppress(ConnectionFailed, NotFound, Unavailable):  # while functions start
+                return "stale_features" not in {client.latest(each).reason for each in system.symbols}
+            return False
+
+        eventually(answers, 180)
     return found
 
 

@@ -32,7 +32,7 @@ from tests.fixtures.running_system import eventually
 from tickcast.adapters.registry import model_registry
 from tickcast.adapters.registry.pointer import POINTER
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.integration
 
 QUIET = Progress(Console(quiet=True))
 

@@ -14,7 +14,7 @@ from local.system.api import Api
 from local.system.progress import Progress
 from local.system.system import System
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.integration
 
 PUBLISHED_S = 3  # the ledger is published once a second
 

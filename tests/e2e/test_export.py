@@ -25,7 +25,7 @@ from tickcast.evaluation.live_scores import HorizonAccuracy, score
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.units import MINUTE_US
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.integration
 
 SYMBOL = "BTCUSDT"
 PATIENCE_S = 480  # alone; after the other tests a block has long been archived

@@ -31,7 +31,7 @@ from tickcast.units import DAY_US
 
 QUARTER_US = 900 * 1_000_000
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from local.system import archived_trades
 from local.system.progress import Progress
 from local.system.system import System
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.integration
 
 SECONDS = 15
 

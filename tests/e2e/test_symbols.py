@@ -16,7 +16,7 @@ from local.system.progress import Progress
 from local.system.system import System
 from tests.fixtures.running_system import eventually
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.integration
 
 NEW = "SOLUSDT"
 QUIET = Progress(Console(file=io.StringIO()))

@@ -30,7 +30,7 @@ from tests.fixtures.running_system import eventually
 from tickcast.adapters.lake import bronze
 from tickcast.adapters.registry import model_registry
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.integration
 
 FILES = 3  # of bronze: the first may begin in the middle of a batch
 

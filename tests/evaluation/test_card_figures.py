@@ -91,6 +91,6 @@ def test_a_card_s_page_shows_them() -> None:
             reference_gain=gains,
         )
     )
-    assert "## What each group of inputs is worth" in text and "| perpetual | +" in text
+    assert "## What each group of inputs adds" in text and "| perpetual | +" in text
     assert "## By volatility" in text and "## By hour" in text
     assert "| BTC | +0.021 | yes |" in text and "| ETH | -0.004 | no |" in text

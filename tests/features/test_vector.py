@@ -342,6 +342,6 @@ def test_without_prices_rows_are_nan() -> None:
 
 
 def test_more_rows_than_bars_is_an_error() -> None:
-    with pytest.raises(ValueError, match="features of 3 rows asked of 2 bars"):
+    with pytest.raises(ValueError, match="3 rows of features requested of 2 bars"):
         bars = market_bars(1, 1)[:2]
         feature_rows(bars, whole_seconds(bars), 3)

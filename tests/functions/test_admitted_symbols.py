@@ -60,6 +60,16 @@ def send(predict: PredictStream, clock: Clock, s3: Any) -> Event:
     return Event(predict, clock)
 
 
+@pytest.fixture
+def cold(send: Event, s3: Any, store: HotStore, clock: Clock) -> Event:
+    """A cold start, after a warm function has admitted `ADDED`. The stream continues with the next second."""
+    change(s3, adding([ADDED]))
+    send(FIRST)
+    started = Event(hot_path(store, s3, clock), clock)
+    started.number, started.pieces = 100, send.pieces
+    return started
+
+
 class Counted:
     """S3 whose requests for the object are counted, and fail where a test says so."""
 
@@ -131,14 +141,10 @@ def test_a_stranger_is_refused_and_asked_about_once_in_a_while(
 
 
 def test_without_s3_a_cold_start_knows_what_others_found(
-    send: Event, s3: Any, store: HotStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    cold: Event, s3: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    change(s3, adding([ADDED]))
-    send(FIRST)
     counted = Counted(s3, monkeypatch)
     counted.is_down = True
-    cold = Event(hot_path(store, s3, clock), clock)
-    cold.number, cold.pieces = 100, send.pieces
     result = cold(FIRST, ADDED)
     assert (predicted(result), result.quarantined) == ({FIRST, ADDED}, [])
     before = counted.requests
@@ -234,13 +240,9 @@ def test_an_invocation_that_read_earlier_leaves_newer_symbols(
 
 
 def test_a_cold_start_on_a_damaged_object_leaves_what_others_know(
-    send: Event, s3: Any, store: HotStore, clock: Clock, redis_client: redis.Redis
+    cold: Event, s3: Any, redis_client: redis.Redis
 ) -> None:
-    change(s3, adding([ADDED]))
-    send(FIRST)
     s3.put_object(Bucket=BUCKET, Key=SERVED, Body=b"{}")
-    cold = Event(hot_path(store, s3, clock), clock)
-    cold.number, cold.pieces = 100, send.pieces
     for _ in range(2):
         result = cold(FIRST, ADDED, later_ms=WRITE_EVERY_MS)
         assert (predicted(result), result.quarantined) == ({FIRST, ADDED}, [])
@@ -261,7 +263,7 @@ def test_an_object_that_is_gone_brings_the_configured_symbols_back(
     assert found is not None and (found.version, found.symbols) == (0, SETTINGS.symbols)
 
 
-def test_an_object_that_was_made_anew_is_no_older_one(
+def test_an_object_that_was_created_again_is_no_older_one(
     send: Event, s3: Any, redis_client: redis.Redis
 ) -> None:
     for symbol in (ADDED, "XRPUSDT"):
@@ -275,13 +277,9 @@ def test_an_object_that_was_made_anew_is_no_older_one(
 
 
 def test_once_a_damaged_object_is_removed_a_cold_start_brings_the_configured_symbols_back(
-    send: Event, s3: Any, store: HotStore, clock: Clock, redis_client: redis.Redis
+    cold: Event, s3: Any, redis_client: redis.Redis
 ) -> None:
-    change(s3, adding([ADDED]))
-    send(FIRST)
     s3.put_object(Bucket=BUCKET, Key=SERVED, Body=b"{}")
-    cold = Event(hot_path(store, s3, clock), clock)
-    cold.number, cold.pieces = 100, send.pieces
     cold(FIRST)
     s3.delete_object(Bucket=BUCKET, Key=SERVED)
     cold(FIRST, later_ms=WRITE_EVERY_MS)
@@ -305,7 +303,7 @@ def test_a_symbol_that_was_removed_before_a_poll_saw_it_is_retired(
 
 
 def test_the_newest_of_a_removed_symbol_is_forgotten(send: Event, s3: Any, redis_client: redis.Redis) -> None:
-    """If it is added again within a day, its old heartbeats are no sign of life."""
+    """If it is added again within a day, its old heartbeats do not count."""
     send(FIRST, "ETHUSDT")
     newest = [
         keys.latest_prediction("ETHUSDT"),

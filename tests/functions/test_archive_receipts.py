@@ -221,7 +221,22 @@ def test_a_symbol_that_is_served_no_more_is_completed(
     hot.second = LENGTH_S + STANDSTILL_MS / 1000 + 1
     assert copy([], PLENTY).objects == 1
     assert archived(archive) == {0: ALL}
-    assert not copy._known
+    copy([], PLENTY)
+    assert hot.store.archiving() == []
+
+
+def test_a_symbol_that_is_served_no_more_is_completed_by_another_process(
+    hot: Hot, archive: ReceiptArchive, copy: ArchiveReceipts
+) -> None:
+    hot.write(0)
+    copy([SYMBOL], PLENTY)
+    hot.second = LENGTH_S + STANDSTILL_MS / 1000 + 1
+    another = ArchiveReceipts(hot.store, archive, hot.clock_ms, with_between=True)
+    assert another(["ETHUSDT"], PLENTY).objects == 1
+    assert archived(archive) == {0: ALL}
+    assert hot.store.archiving() == [SYMBOL, "ETHUSDT"]
+    another(["ETHUSDT"], PLENTY)
+    assert hot.store.archiving() == ["ETHUSDT"]
 
 
 def test_outcomes_go_to_the_receipt_that_they_name(

@@ -547,7 +547,7 @@ def test_old_progress_is_not_continued(server: RestServer, s3: Any) -> None:
 
 
 def test_a_series_that_restarted_is_fetched_from_its_beginning(server: RestServer, s3: Any) -> None:
-    """What is kept of the one before fits nothing any more; it must not stop the window for ever."""
+    """What is kept of the one before fits nothing any more; it must not block the window indefinitely."""
     left = iter([900_000] * 6)
     fetcher(server, s3)({"window": WINDOW}, lambda: next(left, 0))
     for n, row in enumerate(server.rows):

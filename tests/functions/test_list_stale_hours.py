@@ -137,7 +137,7 @@ def test_after_a_change_of_features_the_old_rows_stay_until_there_are_new_ones(
     assert training_rows.rows_left_aside(reader, None, 0) == sum(each.rows for each in before)
     listed = execution().stale()
     assert listed["hours"] == hours
-    # Half of it is made anew: the rest still serves the code that was.
+    # Half of it is derived again: the rest still serves the code that was.
     newest = listed["windows"][0]
     run = execution()
     run._load({"window": newest | {"from_us": newest["to_us"] - HOUR_US}}, lambda: 1e9)

@@ -350,9 +350,9 @@ def test_a_refit_becomes_proven_although_each_night_trains_another(
 ) -> None:
     """Its days count from the newest row that it was fitted on, and no night's training starts them again."""
     fill(loader, BTC, market(1, 1200, FROM_US))
-    judged = train()["model_id"]
-    activate(s3, judged)
-    champion = refit_model(judged, s3, BUCKET, NOW - timedelta(hours=1), reader).model_id
+    evaluated = train()["model_id"]
+    activate(s3, evaluated)
+    champion = refit_model(evaluated, s3, BUCKET, NOW - timedelta(hours=1), reader).model_id
     without_line(s3, champion)
     is_provisional = []
     for night in range(4):
@@ -396,15 +396,15 @@ def test_the_active_model_is_refitted_on_the_newest_rows(
 ) -> None:
     """By what was chosen for the evaluated one, which its card names and a rollback leads to."""
     fill(loader, BTC, market(1, 600, FROM_US))
-    judged = train()
-    activate(s3, judged["model_id"], provisional=False)
+    evaluated = train()
+    activate(s3, evaluated["model_id"], provisional=False)
     fill(loader, BTC, market(2, 300, FROM_US + 600 * SECOND_US))
-    found = refit_model(judged["model_id"], s3, BUCKET, NOW + timedelta(hours=1), reader)
+    found = refit_model(evaluated["model_id"], s3, BUCKET, NOW + timedelta(hours=1), reader)
     assert (found.promoted, found.why) == (True, None)
     pointer = model_registry.active_model(s3, BUCKET)
     assert pointer is not None and (pointer.model_id, pointer.provisional) == (found.model_id, False)
     before, after = (
-        model_registry.read_card(s3, BUCKET, each) for each in (judged["model_id"], found.model_id)
+        model_registry.read_card(s3, BUCKET, each) for each in (evaluated["model_id"], found.model_id)
     )
     assert (after.refit_of, after.parent) == (before.model_id, before.model_id)
     assert after.learned_to_us == FROM_US + 900 * SECOND_US + GAP_US > (before.learned_to_us or 0)
@@ -414,7 +414,7 @@ def test_the_active_model_is_refitted_on_the_newest_rows(
     assert f"of the evaluated model {before.model_id}" in body
     again = refit_model(found.model_id, s3, BUCKET, NOW + timedelta(hours=2), reader)
     assert (again.promoted, again.why) == (False, "not refitted: it is a refit itself")
-    outdated = refit_model(judged["model_id"], s3, BUCKET, NOW + timedelta(hours=2), reader)
+    outdated = refit_model(evaluated["model_id"], s3, BUCKET, NOW + timedelta(hours=2), reader)
     assert outdated.why == "not refitted: it is not the active model any more"
     assert model_registry.roll_back(s3, BUCKET, NOW.isoformat()).model_id == before.model_id
 
@@ -436,7 +436,7 @@ def test_no_training_replaces_a_model_that_is_held(
     assert pointer is not None and pointer.model_id == first["model_id"]
 
 
-def test_a_champion_that_is_held_is_judged_although_another_passed(
+def test_a_champion_that_is_held_is_evaluated_although_another_passed(
     s3: Any, loader: Connection, train: Train, evaluate: Evaluate
 ) -> None:
     fill(loader, BTC, market(1, 600, FROM_US, strength=0.0))
@@ -476,13 +476,13 @@ def test_a_refit_that_forecasts_something_else_is_not_served(
     s3: Any, loader: Connection, reader: Connection, train: Train
 ) -> None:
     fill(loader, BTC, market(1, 300, FROM_US))
-    judged = train()["model_id"]
-    activate(s3, judged)
+    evaluated = train()["model_id"]
+    activate(s3, evaluated)
     fill(loader, BTC, market(2, 3000, FROM_US + 300 * SECOND_US, strength=-0.6))
-    found = refit_model(judged, s3, BUCKET, NOW, reader)
+    found = refit_model(evaluated, s3, BUCKET, NOW, reader)
     assert not found.promoted and "the refit's moves correlate by" in (found.why or "")
     pointer = model_registry.active_model(s3, BUCKET)
-    assert pointer is not None and pointer.model_id == judged
+    assert pointer is not None and pointer.model_id == evaluated
 
 
 def test_without_newer_rows_nothing_is_fitted(

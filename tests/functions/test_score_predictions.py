@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -22,6 +23,7 @@ from tests.fixtures.hot_path import commit, put_model
 from tests.fixtures.settings import configured
 from tickcast.adapters import json_text
 from tickcast.adapters.lake.receipt_archive import ReceiptArchive
+from tickcast.adapters.lake.signal_outbox import read_signal
 from tickcast.adapters.lake.tally_archive import TallyArchive
 from tickcast.adapters.postgres.connection import Database
 from tickcast.adapters.postgres.score_store import ScoreStore, in_shadow
@@ -42,6 +44,7 @@ from tickcast.functions import score_predictions as function
 from tickcast.functions.score_predictions import Result, ScorePredictions
 from tickcast.model.forecast import HORIZONS_S
 from tickcast.serving.records import Prediction
+from tickcast.serving.signals import Signals
 from tickcast.serving.state import SymbolState
 from tickcast.units import DAY_US, HOUR_US, MINUTE_US
 
@@ -517,6 +520,28 @@ def test_lost_skill_starts_a_training(hot: Hot, scorer: Callable[..., Result], s
     result = scorer(1280)
     assert set(result.drift[SYMBOL].reasons) == {"skill_below_band", "below_linear_imbalance"}
     assert result.asked_us is not None
+
+
+def test_drift_is_signalled_once_while_it_lasts(
+    hot: Hot, redis_client: redis.Redis, s3: Any, score_database: Database
+) -> None:
+    rules = [
+        {"name": "drifts", "when": "drift", "to": "desk"},
+        {"name": "elsewhere", "when": "drift", "to": "desk", "symbols": ["ETHUSDT"]},
+    ]
+    signals = msgspec.convert({"destinations": [{"name": "desk"}], "rules": rules}, Signals)
+    settings = msgspec.structs.replace(SETTINGS, signals=signals)
+    put_model(s3, scaled_line={SYMBOL: {"usual_sigma": 1.0, "slopes": {str(h): 0.0 for h in HORIZONS_S}}})
+    wrong = [each | {"expected_move_bp": -each["expected_move_bp"]} for each in moved(planted.market(1200))]
+    hot.write(wrong)
+    for second in (1220, 1280, 1340):
+        clock_ms = partial(float, (NOON + second) * 1000)
+        ScorePredictions(settings, SCORES, redis_client, s3, score_database, clock_ms)(PLENTY)
+    [written] = s3.list_objects_v2(Bucket=BUCKET, Prefix="signals/")["Contents"]
+    signal = read_signal(s3, BUCKET, written["Key"])
+    assert (signal.rule, signal.symbol) == ("drifts", SYMBOL)
+    assert signal.drift is not None
+    assert set(signal.drift.reasons) == {"skill_below_band", "below_linear_imbalance"}
 
 
 def test_less_skill_than_the_gate_measured_is_drift(hot: Hot, scorer: Callable[..., Result], s3: Any) -> None:

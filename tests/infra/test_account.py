@@ -214,7 +214,7 @@ def test_no_metric_is_made_for_each_method(synthesised: Synthesised) -> None:
 
 
 def test_nobody_watches_a_metric_of_container_insights_that_is_off(on_aws: Synthesised) -> None:
-    """An alarm on a missing figure would be on for ever, or never."""
+    """An alarm on a missing figure would always be on, or never."""
     assert "ContainerInsights" not in json.dumps(on_aws.templates["app"]).replace("containerInsights", "")
 
 

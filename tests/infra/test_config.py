@@ -14,8 +14,10 @@ from app import compose
 from cdk.config import (
     CACHE_MB_PER_SYMBOL,
     CACHE_NODE_MB,
+    SCORING_S,
     ApiConfig,
     CacheConfig,
+    ConfigError,
     Environment,
     KnownLimits,
     load,
@@ -23,6 +25,7 @@ from cdk.config import (
     zone_prefix,
 )
 from layers.catalog import BUILT
+from tickcast.functions import archive_receipts
 
 
 def test_an_unknown_environment_names_the_known() -> None:
@@ -112,6 +115,14 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"aws": {"concurrent_executions": 9}}, "concurrent_executions"),
     *(
         (
+            {"functions": {"score_predictions": {"memory_mb": 512, "timeout_s": value}}},
+            rf"functions\.score_predictions\.timeout_s is {value}.*no receipts would be archived",
+        )
+        for value in (1, SCORING_S)
+    ),
+    ({"tables": {"keep_days": 6}}, r"tables\.keep_days is 6, and history\.train_days 7"),
+    *(
+        (
             {
                 "aws": {"concurrent_executions": quota},
                 "functions": {
@@ -129,6 +140,17 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 def test_an_unusable_value_is_an_error(values: dict[str, Any], name: str) -> None:
     with pytest.raises(ValueError, match=name):
         parse({"name": "dev"} | values)
+
+
+def test_as_many_days_may_be_kept_as_trained_on() -> None:
+    for train_days in (7, None):
+        history = {"train_days": train_days}
+        assert parse({"name": "dev", "tables": {"keep_days": 7}, "history": history}).tables.keep_days == 7
+    assert parse({"name": "dev", "tables": {"keep_days": 1}, "history": {"train_days": None}})
+
+
+def test_scoring_is_left_what_archiving_leaves_it() -> None:
+    assert archive_receipts.ENOUGH_MS == 1000 * SCORING_S
 
 
 @pytest.mark.parametrize(
@@ -186,3 +208,24 @@ def test_symbols_of_the_context_are_checked_as_well() -> None:
 )
 def test_small_nodes_keep_more_for_failover(node_type: str, usable_mb: int) -> None:
     assert CacheConfig(node_type=node_type).usable_mb == usable_mb
+
+
+def test_alarms_are_signalled_in_an_account_alone() -> None:
+    rule = {"name": "raised", "when": "alarm", "to": "desk"}
+    signals = {"destinations": [{"name": "desk"}], "rules": [rule]}
+    assert parse({"name": "dev", "aws": {}, "signals": signals}).signals.rules
+    with pytest.raises(ConfigError, match="rule raised is of alarms, which there are in an account alone"):
+        parse({"name": "local", "signals": signals})
+
+
+def test_signals_of_a_file_of_one_s_own(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    section = "destinations: [{name: desk}]\nrules: [{name: a, when: drift, to: desk}]\n"
+    for text in (section, "signals:\n" + "".join(f"  {line}\n" for line in section.splitlines())):
+        path.write_text(text, "utf-8")
+        assert [rule.name for rule in load("local", signals=str(path)).signals.rules] == ["a"]
+    path.write_text("rules: [", "utf-8")
+    with pytest.raises(ConfigError, match=r"mine\.yaml: line 1, column 9: not valid YAML"):
+        load("local", signals=str(path))
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        load("local", signals=str(tmp_path / "none.yaml"))

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,7 +20,7 @@ from ingest_ecs.stream import Stream
 from local.exchange.events import Sending
 from local.exchange.server import Exchange
 from local.exchange.simulator import simulate
-from tests.fixtures.asynchronous import run_async
+from tests.fixtures.asynchronous import run_async, until
 from tests.fixtures.local_exchange import exchange_in_process
 from tests.fixtures.settings import configured
 from tickcast.adapters.rest.binance import BinanceRest
@@ -97,12 +97,6 @@ async def ingesting(exchange: Exchange, port: int, stored: Stored) -> AsyncItera
         await asyncio.gather(*tasks, return_exceptions=True)
         producer.drain()
         await putting
-
-
-async def until(is_done: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not is_done():
-            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("offset_ms", [0, 3_000, -3_000])

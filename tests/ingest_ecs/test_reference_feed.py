@@ -17,6 +17,7 @@ from ingest_ecs.quarantine import Refusals
 from ingest_ecs.reference_feed import CONFLATED_US, KEPT_US, ReferenceFeed
 from tests.fixtures.frames import trade_frame
 from tests.fixtures.perpetual_frames import perpetual_frame
+from tests.fixtures.put_records import Kinesis
 from tests.fixtures.recordings import RECORDINGS
 from tickcast.market import wire
 from tickcast.market.ticks import Quotes
@@ -216,15 +217,6 @@ def _quotes_of(path: Any) -> Iterator[tuple[int, str]]:
 # ------------------------------------------------------------------------------------- with the producer
 
 
-class Kinesis:
-    def __init__(self) -> None:
-        self.batches: list[wire.TickBatch] = []
-
-    def put_records(self, *, StreamName: str, Records: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
-        self.batches += [wire.decode(record["Data"]) for record in Records]
-        return {"FailedRecordCount": 0, "Records": [{"SequenceNumber": "1"} for _ in Records]}
-
-
 def produce(happens: Callable[[Producer, FeedBuffer, FeedBuffer], None]) -> tuple[Producer, Kinesis, Sink]:
     """A producer with a connection of either kind: `happens`, then all is put."""
     kinesis, sink = Kinesis(), Sink()
@@ -260,13 +252,12 @@ def test_they_go_along_with_the_next_batch_of_their_symbol_and_only_once() -> No
         producer.pack()
 
     producer, kinesis, _ = produce(happens)
-    of = {symbol: [each for each in kinesis.batches if each.symbol == symbol] for symbol in SYMBOLS}
-    assert {batch.connection for batch in of["BTCUSDT"]} == {"c1", "c2"}
-    assert [i for batch in of["BTCUSDT"] for i in ids(batch.reference)] == [1, 2]
-    assert [i for batch in of["ETHUSDT"] for i in ids(batch.reference)] == []
+    assert {batch.connection for batch in kinesis.of("BTCUSDT")} == {"c1", "c2"}
+    assert kinesis.reference_ids("BTCUSDT") == [1, 2]
+    assert kinesis.reference_ids("ETHUSDT") == []
     assert all(len(batch.quotes) == 0 for batch in kinesis.batches)
     # BTCFDUSD had no tick: they go along with its claim.
-    assert [i for batch in of["BTCFDUSD"] for i in ids(batch.reference)] == [1, 2]
+    assert kinesis.reference_ids("BTCFDUSD") == [1, 2]
     assert producer.counts.references_in == 4
     assert producer.counts.ticks_in == producer.counts.ticks_put == 4
 
@@ -283,10 +274,7 @@ def test_bad_frames_of_the_perpetual_are_no_news_of_the_spot_market() -> None:
         producer.pack()
 
     producer, kinesis, sink = produce(happens)
-    causes = [
-        notice.cause for batch in kinesis.batches for notice in batch.notices if batch.symbol == "BTCUSDT"
-    ]
-    assert causes == ["ingest was not running"]
+    assert kinesis.causes("BTCUSDT") == ["ingest was not running"]
     assert producer.bad_frames.total() == 2
     assert len(sink.kept) == 2
     batch = wire.decode(sink.kept[-1][0])
@@ -300,6 +288,6 @@ def test_a_batch_larger_than_a_record_carries_them_once() -> None:
         spot.take(trade_frame(1, time_us=time_us, count=25_000), time_us + 5_000)
 
     _, kinesis, _ = produce(happens)
-    of_btc = [batch for batch in kinesis.batches if batch.symbol == "BTCUSDT" and len(batch.trades)]
+    of_btc = [batch for batch in kinesis.of("BTCUSDT") if len(batch.trades)]
     assert [ids(batch.reference) for batch in of_btc] == [[1], [], []]
     assert np.concatenate([batch.trades for batch in of_btc])["first_id"].max() == 25_000

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import http
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -22,37 +21,16 @@ from ingest_ecs.producer import Producer
 from ingest_ecs.reference_stream import ReferenceStream
 from ingest_ecs.settings import IngestSettings
 from ingest_ecs.stream import Stream
-from local.exchange.events import Sending
-from local.exchange.perpetual import with_perpetual
-from local.exchange.server import Exchange
-from local.exchange.simulator import simulate
 from local.system.servers import stream_variables
-from tests.fixtures.asynchronous import run_async
-from tests.fixtures.local_exchange import exchange_in_process
+from tests.fixtures.asynchronous import run_async, until
+from tests.fixtures.local_exchange import exchange_in_process, simulated_markets
+from tests.fixtures.put_records import Kinesis
 from tests.fixtures.settings import configured
 from tickcast.adapters.rest.binance import BinanceRest
 from tickcast.market import session as sessions
-from tickcast.market import wire
 from tickcast.market.session import Session
 
 SYMBOL = "BTCUSDT"
-
-
-class Kinesis:
-    def __init__(self) -> None:
-        self.batches: list[wire.TickBatch] = []
-
-    def put_records(self, *, StreamName: str, Records: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
-        self.batches += [wire.decode(record["Data"]) for record in Records]
-        return {"FailedRecordCount": 0, "Records": [{"SequenceNumber": "1"} for _ in Records]}
-
-    @property
-    def trades(self) -> int:
-        return sum(len(batch.trades) for batch in self.batches)
-
-    @property
-    def reference_ids(self) -> list[int]:
-        return [int(i) for batch in self.batches for i in batch.reference["update_id"]]
 
 
 class Ingest:
@@ -107,26 +85,6 @@ class Ingest:
             await putting
 
 
-@asynccontextmanager
-async def market(exchange: Exchange) -> AsyncIterator[None]:
-    """A simulated market with its perpetual, from now on."""
-    ticks = with_perpetual(simulate(SYMBOL, 7, exchange.now_us()), SYMBOL, 7)
-    feed = (Sending(tick.time_us, tick.time_us, tick) for tick in ticks)
-    task = asyncio.create_task(exchange.run(exchange.markets[SYMBOL], feed))
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-
-async def until(is_done: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not is_done():
-            await asyncio.sleep(0.01)
-
-
 async def fault(port: int, method: str, **fault: object) -> None:
     async with (
         aiohttp.ClientSession() as client,
@@ -138,40 +96,41 @@ async def fault(port: int, method: str, **fault: object) -> None:
 @pytest.mark.parametrize("how", ["refused", "silent"])
 @run_async
 async def test_the_perpetual_goes_away_and_comes_back_while_spot_goes_on(how: str) -> None:
-    async with exchange_in_process((SYMBOL,)) as (exchange, port), market(exchange):
+    async with exchange_in_process((SYMBOL,)) as (exchange, port), simulated_markets(exchange):
         ingest = Ingest(f"http://127.0.0.1:{port}")
         async with ingest.running():
-            await until(lambda: len(ingest.kinesis.reference_ids) > 20 and ingest.kinesis.trades > 0)
+            await until(
+                lambda: len(ingest.kinesis.reference_ids()) > 20 and len(ingest.kinesis.trade_ids()) > 0
+            )
             assert ingest.report()["live"]
             assert ingest.report()["age_s"][SYMBOL] < 10
 
             await fault(port, "POST", kind="perpetual_away", how=how)
             await until(lambda: not ingest.report()["live"])
             assert ingest.report()["why"]
-            held, trades = len(ingest.kinesis.reference_ids), ingest.kinesis.trades
-            await until(lambda: ingest.kinesis.trades > trades + 20)
-            assert len(ingest.kinesis.reference_ids) <= held + 5  # those under way
+            held, trades = len(ingest.kinesis.reference_ids()), len(ingest.kinesis.trade_ids())
+            await until(lambda: len(ingest.kinesis.trade_ids()) > trades + 20)
+            assert len(ingest.kinesis.reference_ids()) <= held + 5  # those under way
 
             await fault(port, "DELETE")
-            await until(lambda: len(ingest.kinesis.reference_ids) > held + 20)
+            await until(lambda: len(ingest.kinesis.reference_ids()) > held + 20)
             assert ingest.report()["live"]
             assert ingest.stream.connections == 1
-        ids = ingest.kinesis.reference_ids
+        ids = ingest.kinesis.reference_ids()
         assert ids == sorted(set(ids))
         references = [row for batch in ingest.kinesis.batches for row in batch.reference]
         assert all(row["bid_price"] < row["ask_price"] for row in references)
-        causes = [notice.cause for batch in ingest.kinesis.batches for notice in batch.notices]
-        assert causes == ["ingest was not running"]
+        assert ingest.kinesis.causes() == ["ingest was not running"]
 
 
 @run_async
 async def test_a_connection_is_replaced_before_the_exchange_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "OVERLAP_S", 0.2)
-    async with exchange_in_process((SYMBOL,)) as (exchange, port), market(exchange):
+    async with exchange_in_process((SYMBOL,)) as (exchange, port), simulated_markets(exchange):
         ingest = Ingest(f"http://127.0.0.1:{port}", ROLLOVER_S="1")
         async with ingest.running():
             await until(lambda: ingest.report()["connections"] >= 3)
-        ids = ingest.kinesis.reference_ids
+        ids = ingest.kinesis.reference_ids()
         assert ids == sorted(set(ids))
 
 
@@ -199,23 +158,23 @@ async def test_a_permanent_refusal_ends_nothing_and_is_tried_again(monkeypatch: 
     monkeypatch.setattr(reference_stream, "AGAIN_AFTER_S", 0.2)
     async with (
         exchange_in_process((SYMBOL,)) as (exchange, port),
-        market(exchange),
+        simulated_markets(exchange),
         refusing(451, 404, None) as (url, paths),
     ):
         ingest = Ingest(f"http://127.0.0.1:{port}", REFERENCE_URL=url)
         async with ingest.running():
             await until(lambda: "HTTP 451" in ingest.report()["why"])
             await until(lambda: ingest.report()["connections"] == 1)
-            trades = ingest.kinesis.trades
-            await until(lambda: ingest.kinesis.trades > trades)
+            trades = len(ingest.kinesis.trade_ids())
+            await until(lambda: len(ingest.kinesis.trade_ids()) > trades)
         assert set(paths) == {"/public/stream?streams=btcusdt@bookTicker"}
-        assert ingest.kinesis.reference_ids == []
+        assert ingest.kinesis.reference_ids() == []
 
 
 @run_async
 async def test_a_failure_of_its_own_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reference_stream, "AGAIN_AFTER_S", 0.2)
-    async with exchange_in_process((SYMBOL,)) as (exchange, port), market(exchange):
+    async with exchange_in_process((SYMBOL,)) as (exchange, port), simulated_markets(exchange):
         ingest = Ingest(f"http://127.0.0.1:{port}")
         calls: list[float] = []
         actions = ingest.reference._session.actions
@@ -229,7 +188,7 @@ async def test_a_failure_of_its_own_ends_nothing(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(ingest.reference._session, "actions", failing)
         async with ingest.running():
             await until(lambda: "a fault of the program" in ingest.report()["why"])
-            await until(lambda: bool(ingest.kinesis.reference_ids and ingest.kinesis.trades))
+            await until(lambda: bool(ingest.kinesis.reference_ids() and len(ingest.kinesis.trade_ids())))
 
 
 @pytest.mark.parametrize("changed", [{"REFERENCE_URL": ""}, {"SYMBOLS": "ETHBTC"}], ids=["off", "no dollars"])
@@ -251,7 +210,7 @@ async def test_it_comes_and_goes_with_the_symbols_that_have_a_perpetual(
     healthy_after_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sessions, "HEALTHY_AFTER_S", healthy_after_s)
-    async with exchange_in_process((SYMBOL,)) as (exchange, port), market(exchange):
+    async with exchange_in_process((SYMBOL,)) as (exchange, port), simulated_markets(exchange):
         ingest = Ingest(f"http://127.0.0.1:{port}")
         address = ingest.settings.reference_address()
 
@@ -260,11 +219,11 @@ async def test_it_comes_and_goes_with_the_symbols_that_have_a_perpetual(
             ingest.reference.follow(address if SYMBOL in symbols else "")
 
         async with ingest.running():
-            await until(lambda: bool(ingest.kinesis.reference_ids))
+            await until(lambda: bool(ingest.kinesis.reference_ids()))
             follow("ETHBTC")
             await until(lambda: not exchange._to_perpetuals)
             assert ingest.report()["age_s"] == {}
-            before = len(ingest.kinesis.reference_ids)
+            before = len(ingest.kinesis.reference_ids())
             follow("ETHBTC", SYMBOL)
-            await until(lambda: len(ingest.kinesis.reference_ids) > before)
+            await until(lambda: len(ingest.kinesis.reference_ids()) > before)
         assert ingest.report()["connections"] == 2

@@ -21,6 +21,7 @@ from ingest_ecs.settings import NO_KEY, IngestSettings
 from ingest_ecs.stream import Stream
 from tests.fixtures.asynchronous import run_async
 from tests.fixtures.frames import quote_frame, trade_frame
+from tests.fixtures.put_records import Kinesis
 from tests.fixtures.settings import configured
 from tickcast.adapters.rest.binance import BinanceRest, ExchangeUnavailable
 from tickcast.market import liveness, wire
@@ -66,25 +67,6 @@ async def exchange(
 
     async with serve(handle, "127.0.0.1", 0, process_request=check) as server:
         yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-
-
-class Kinesis:
-    """Takes everything."""
-
-    def __init__(self) -> None:
-        self.batches: list[wire.TickBatch] = []
-
-    def put_records(self, *, StreamName: str, Records: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
-        self.batches += [wire.decode(record["Data"]) for record in Records]
-        return {"FailedRecordCount": 0, "Records": [{"SequenceNumber": "1"} for _ in Records]}
-
-    @property
-    def trade_ids(self) -> list[int]:
-        return [int(i) for batch in self.batches for i in batch.trades["first_id"]]
-
-    @property
-    def causes(self) -> list[str]:
-        return [notice.cause for batch in self.batches for notice in batch.notices]
 
 
 class Rest(BinanceRest):
@@ -164,8 +146,8 @@ async def test_ticks_arrive_and_bad_frames_are_counted_and_skipped() -> None:
 
     async with exchange(talk) as url:
         ingest = Ingest(url)
-        await ingest.run_until(lambda: len(ingest.kinesis.trade_ids) == 2)
-        assert sorted(ingest.kinesis.trade_ids) == [1, 4]
+        await ingest.run_until(lambda: len(ingest.kinesis.trade_ids()) == 2)
+        assert sorted(ingest.kinesis.trade_ids()) == [1, 4]
         assert sum(len(batch.quotes) for batch in ingest.kinesis.batches) == 1
         assert ingest.producer.bad_frames.total() == 4
 
@@ -184,11 +166,11 @@ async def test_it_reconnects_after_a_drop_a_shutdown_and_an_overloaded_server() 
 
     async with exchange(talk, lambda n: 503 if n == 2 else None) as url:
         ingest = Ingest(url)
-        await ingest.run_until(lambda: len(ingest.kinesis.trade_ids) == 3)
-        assert ingest.kinesis.trade_ids == [1, 3, 4]
-        assert ingest.kinesis.causes[0] == "ingest was not running"
-        assert len(ingest.kinesis.causes) == 2  # the drop; the shutdown was bridged
-        assert "ConnectionClosed" in ingest.kinesis.causes[1]
+        await ingest.run_until(lambda: len(ingest.kinesis.trade_ids()) == 3)
+        assert ingest.kinesis.trade_ids() == [1, 3, 4]
+        assert ingest.kinesis.causes()[0] == "ingest was not running"
+        assert len(ingest.kinesis.causes()) == 2  # the drop; the shutdown was bridged
+        assert "ConnectionClosed" in ingest.kinesis.causes()[1]
 
 
 @run_async
@@ -206,8 +188,8 @@ async def test_a_dead_stream_is_replaced_by_a_second_connection(monkeypatch: pyt
 
     async with exchange(talk) as url:
         ingest = Ingest(url, Rest(Newest(15)))
-        await ingest.run_until(lambda: ingest.stream.connections >= 2 and 20 in ingest.kinesis.trade_ids)
-        assert "no trades came on an open connection" in ingest.kinesis.causes
+        await ingest.run_until(lambda: ingest.stream.connections >= 2 and 20 in ingest.kinesis.trade_ids())
+        assert "no trades came on an open connection" in ingest.kinesis.causes()
 
 
 @run_async
@@ -268,10 +250,10 @@ async def test_rollover_leaves_no_hole() -> None:
         ingest = Ingest(url, ROLLOVER_S="0.5")
         await ingest.run_until(lambda: ingest.stream.connections >= 4)
         publishing.cancel()
-        got = ingest.kinesis.trade_ids
+        got = ingest.kinesis.trade_ids()
         assert set(got) == set(range(1, max(got) + 1))
         assert len(got) > len(set(got))  # both delivered meanwhile
-        assert ingest.kinesis.causes == ["ingest was not running"]
+        assert ingest.kinesis.causes() == ["ingest was not running"]
 
 
 @pytest.mark.parametrize("protocol", ["json", "auto"])
@@ -300,7 +282,7 @@ async def test_the_keyless_feed_gives_the_same_ticks(protocol: str) -> None:
             else {"PROTOCOL": "auto", "BINANCE_API_KEY": NO_KEY, "PUBLIC_STREAM_URL": url}
         )
         ingest = Ingest("ws://127.0.0.1:1" if protocol == "auto" else url, **keyless)
-        await ingest.run_until(lambda: bool(ingest.kinesis.trade_ids))
+        await ingest.run_until(lambda: bool(ingest.kinesis.trade_ids()))
         (batch,) = [batch for batch in ingest.kinesis.batches if len(batch.trades)]
         assert batch.source == "json"
         assert batch.trades[["time_us", "first_id", "price", "qty", "side"]].tolist() == [
@@ -339,7 +321,7 @@ async def test_the_keyless_feed_s_messages_are_classified_by_content(is_wrapped:
     path = "/stream?streams=btcusdt@trade/btcusdt@bookTicker&timeUnit=MICROSECOND"
     async with exchange(talk, key=None, path=path) as url:
         ingest = Ingest(url, PROTOCOL="json", SOURCE="json", BINANCE_API_KEY="")
-        await ingest.run_until(lambda: ingest.kinesis.trade_ids == [1, 2])
+        await ingest.run_until(lambda: ingest.kinesis.trade_ids() == [1, 2])
         assert ingest.producer.bad_frames.total() == 0
 
 

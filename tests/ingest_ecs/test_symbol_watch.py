@@ -19,63 +19,24 @@ from ingest_ecs.health import HealthServer
 from ingest_ecs.settings import IngestSettings
 from ingest_ecs.symbol_watch import SymbolWatch
 from local.exchange import simulator
-from local.exchange.events import Sending
-from local.exchange.perpetual import with_perpetual
-from local.exchange.server import Exchange
 from local.system import http_json
 from local.system.servers import stream_variables
-from tests.fixtures.asynchronous import run_async
+from tests.fixtures.asynchronous import run_async, until
 from tests.fixtures.aws import BUCKET
-from tests.fixtures.local_exchange import exchange_in_process
+from tests.fixtures.local_exchange import exchange_in_process, simulated_markets
+from tests.fixtures.put_records import Kinesis
 from tests.fixtures.settings import configured
 from tickcast.adapters.registry.served_symbols import SERVED, adding, change_served, removing
+from tickcast.adapters.telemetry import Metrics
 from tickcast.market import session as sessions
-from tickcast.market import wire
 
 CONFIGURED = ("BTCUSDT", "ETHUSDT", *(f"COIN{number}USDT" for number in range(18)))
 REMOVED, ADDED = "COIN3USDT", ("SOLUSDT", "ADAUSDT")
 
 
-class Kinesis:
-    """Takes everything."""
-
-    def __init__(self) -> None:
-        self.batches: list[wire.TickBatch] = []
-
-    def put_records(self, *, StreamName: str, Records: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
-        self.batches += [wire.decode(record["Data"]) for record in Records]
-        return {"FailedRecordCount": 0, "Records": [{"SequenceNumber": "1"} for _ in Records]}
-
-    def of(self, symbol: str) -> list[wire.TickBatch]:
-        return [batch for batch in self.batches if batch.symbol == symbol]
-
-    def ids(self, symbol: str) -> list[int]:
-        return sorted({int(i) for batch in self.of(symbol) for i in batch.trades["first_id"]})
-
-    def causes(self, symbol: str) -> list[str]:
-        return [notice.cause for batch in self.of(symbol) for notice in batch.notices]
-
-
-@asynccontextmanager
-async def markets(exchange: Exchange) -> AsyncIterator[None]:
-    """All markets, simulated with their perpetuals, from now on."""
-    running = []
-    for symbol, market in exchange.markets.items():
-        ticks = with_perpetual(simulator.simulate(symbol, 7, exchange.now_us()), symbol, 7)
-        feed = (Sending(tick.time_us, tick.time_us, tick) for tick in ticks)
-        running.append(asyncio.create_task(exchange.run(market, feed)))
-    try:
-        yield
-    finally:
-        for each in running:
-            each.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
-
-
-async def until(is_done: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not is_done():
-            await asyncio.sleep(0.02)
+def ids_of(kinesis: Kinesis, symbol: str) -> list[int]:
+    """The ids of the trades that were put, each once."""
+    return sorted({*kinesis.trade_ids(symbol)})
 
 
 def settings(url: str = "http://127.0.0.1:1", symbols: Sequence[str] = CONFIGURED) -> IngestSettings:
@@ -109,6 +70,8 @@ async def running(
 
     monkeypatch.setattr(task, "HealthServer", Health)
     monkeypatch.setattr(task, "client", {"kinesis": kinesis, "s3": s3}.__getitem__)
+    # On a busy machine a test may see a line of metrics.
+    monkeypatch.setattr(task, "metrics", Metrics(service="ingest_ecs", namespace="tickcast/test"))
     watch = SymbolWatch(settings, s3, Logger(service="test", level="CRITICAL"))
     await watch.has_changed()
     stop = asyncio.Event()
@@ -136,19 +99,19 @@ async def test_twenty_symbols_two_added_and_one_removed_lose_no_trade(
     monkeypatch.setattr(simulator, "OTHER", replace(simulator.OTHER, orders=5.0))
     stayed = [symbol for symbol in CONFIGURED if symbol != REMOVED]
     kinesis = Kinesis()
-    async with exchange_in_process((*CONFIGURED, *ADDED)) as (exchange, port), markets(exchange):
+    async with exchange_in_process((*CONFIGURED, *ADDED)) as (exchange, port), simulated_markets(exchange):
         url = f"http://127.0.0.1:{port}"
         async with running(settings(url), s3, kinesis, monkeypatch) as report:
-            await until(lambda: all(kinesis.ids(symbol) for symbol in CONFIGURED))
+            await until(lambda: all(ids_of(kinesis, symbol) for symbol in CONFIGURED))
             change(s3, lambda served: [*removing([REMOVED])(served), *ADDED])
-            await until(lambda: all(kinesis.ids(symbol) for symbol in ADDED))
+            await until(lambda: all(ids_of(kinesis, symbol) for symbol in ADDED))
             await until(lambda: [len(exchange._connections), len(exchange._to_perpetuals)] == [1, 1])
-            removed_ids, of_removed = kinesis.ids(REMOVED), len(kinesis.of(REMOVED))
-            before = {symbol: len(kinesis.ids(symbol)) for symbol in stayed}
-            await until(lambda: all(len(kinesis.ids(symbol)) > count for symbol, count in before.items()))
+            removed_ids, of_removed = ids_of(kinesis, REMOVED), len(kinesis.of(REMOVED))
+            before = {symbol: len(ids_of(kinesis, symbol)) for symbol in stayed}
+            await until(lambda: all(len(ids_of(kinesis, symbol)) > count for symbol, count in before.items()))
             found = await asyncio.to_thread(report)
     for symbol in (*stayed, *ADDED):
-        ids = kinesis.ids(symbol)
+        ids = ids_of(kinesis, symbol)
         assert ids == list(range(exchange.markets[symbol].sent.first_id or 0, ids[-1] + 1)), symbol
     assert removed_ids == list(range(removed_ids[0], removed_ids[-1] + 1))
     assert len(kinesis.of(REMOVED)) == of_removed

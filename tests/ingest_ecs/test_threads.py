@@ -1,4 +1,4 @@
-"""Blocking calls beside the event loop."""
+"""Blocking calls off the event loop."""
 
 import asyncio
 import subprocess

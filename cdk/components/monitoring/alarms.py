@@ -164,7 +164,7 @@ class Alarms(Construct):
             "BatchesGivenUp",
             total(given_up, "records given up"),
             0,
-            "A batch failed to the end. It lies in the bucket under aws/lambda/, unless it was dropped.",
+            "A batch failed after all retries. It is in the bucket under aws/lambda/, unless it was dropped.",
         )
         quarantined = [
             self._own.metric("Quarantined", name)
@@ -174,7 +174,7 @@ class Alarms(Construct):
             "Quarantined",
             total([*quarantined, self._own.metric("BadFrames", "ingest_ecs")], "records quarantined"),
             0,
-            "Records could not be read; they lie in the bucket under quarantine/ with the reason.",
+            "Records could not be read; they are in the bucket under quarantine/ with the reason.",
         )
 
     def _ingest(self) -> None:

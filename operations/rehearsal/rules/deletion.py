@@ -1,4 +1,4 @@
-"""Whether stacks can be deleted, and what they leave that goes on costing."""
+"""Whether stacks can be deleted, and what they leave that still costs."""
 
 from __future__ import annotations
 

@@ -26,7 +26,10 @@ def test_a_description_has_defaults_for_a_whole_path() -> None:
         ({"name": " "}, "name"),
         ({"name": 5}, "name"),
         ({"learned_to": "yesterday"}, "learned_to is 'yesterday'; it should be a time like"),
-        ({"learned_to": "2099-01-01T00:00:00Z"}, "learned_to is '2099-01-01T00:00:00Z', which is to come"),
+        (
+            {"learned_to": "2099-01-01T00:00:00Z"},
+            "learned_to is '2099-01-01T00:00:00Z', which is in the future",
+        ),
         ({"feature_hash": "0" * 16}, f"this code computes '{FEATURE_HASH}'"),
         ({"output": "prices"}, "output"),
         ({"inputs": ["imbalance", "moon"]}, "'moon' in inputs is no feature"),

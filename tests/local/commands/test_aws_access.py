@@ -1,4 +1,4 @@
-"""Why AWS does not answer is told apart, for what to do differs."""
+"""Why AWS does not answer: each cause is named, since what to do differs."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def test_an_error_of_the_function_is_raised(s3: Any, file: Path, card: Path) -> 
     [
         ("{", "is not JSON"),
         ("[]", "the model's description: Expected `object`, got `array`"),
-        (json.dumps(document(learned_to="2027-01-01")), "which is to come (docs/model.md"),
+        (json.dumps(document(learned_to="2027-01-01")), "which is in the future (docs/model.md"),
         (json.dumps(document(inputs=["imbalance"])), "its input x has 2 columns, its description names 1"),
     ],
 )

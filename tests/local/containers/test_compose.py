@@ -16,7 +16,7 @@ from tests.fixtures.paths import ROOT
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 ONE_SHOT = {"migrate", "deploy"}
-WRITES = {"deploy": "the CDK keeps its packages beside its code", "localstack": "not ours"}
+WRITES = {"deploy": "the CDK keeps its packages next to its code", "localstack": "not ours"}
 PINNED = re.compile(r"[a-z./-]+:[\w.-]+@sha256:[0-9a-f]{64}")
 EACH = pytest.mark.parametrize("name", SERVICES)
 

@@ -128,14 +128,14 @@ def _ridge(inputs: Floats, targets: Floats, penalty: float) -> Floats:
 
 def gains(symbol: str, age_ms: int) -> Floats:
     """By horizon, the skill that the perpetual adds to the spot's own book, on a market of another seed."""
-    learned, judged = Study(symbol, 1, age_ms), Study(symbol, 2, age_ms)
+    learned, held_out = Study(symbol, 1, age_ms), Study(symbol, 2, age_ms)
     targets = np.clip(learned.moves_bp / learned.scale_bp, -6, 6)
     base = _ridge(learned.own, targets, 0.1)
     correction = _ridge(learned.reference, targets - learned.own @ base, 0.3)
-    without = judged.own @ base
-    forecasts = (without, without + judged.reference @ correction)
-    errors = [((judged.moves_bp - each * judged.scale_bp) ** 2).sum(0) for each in forecasts]
-    return np.asarray((errors[0] - errors[1]) / (judged.moves_bp**2).sum(0))
+    without = held_out.own @ base
+    forecasts = (without, without + held_out.reference @ correction)
+    errors = [((held_out.moves_bp - each * held_out.scale_bp) ** 2).sum(0) for each in forecasts]
+    return np.asarray((errors[0] - errors[1]) / (held_out.moves_bp**2).sum(0))
 
 
 def test_it_leads_btc_by_as_much_as_on_the_recordings() -> None:

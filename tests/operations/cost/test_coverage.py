@@ -24,6 +24,7 @@ def test_every_resource_is_priced_or_free_with_a_reason(resources: dict[str, lis
 def test_what_no_template_has_is_in_no_table(resources: dict[str, list[Resource]]) -> None:
     types = {each.type for found in resources.values() for each in found}
     by_configuration = {"AWS::IAM::ManagedPolicy", "AWS::SNS::Subscription"}  # api.authorisation, alarm_email
+    by_configuration |= {"AWS::SQS::Queue", "AWS::SQS::QueuePolicy"}  # signals
     assert coverage.PRICED.keys() | coverage.FREE.keys() <= types | by_configuration
 
 

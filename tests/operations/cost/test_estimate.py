@@ -103,7 +103,7 @@ def test_symbols_change_what_the_what_if_says(estimates: dict[str, Estimate]) ->
 
 
 def test_the_document_has_the_tables_of_the_command(estimates: dict[str, Estimate]) -> None:
-    """UPDATE_COST=1 writes them anew."""
+    """UPDATE_COST=1 writes them again."""
     document = expected = DOCUMENT.read_text("utf-8")
     for (name, part), table in TABLES.items():
         pattern = re.compile(rf"(<!-- {name}: {part} -->\n\n)(?:\|.*\n)*")

@@ -83,7 +83,7 @@ def test_storage_that_is_too_small_is_named(fields: dict[str, int], says: str | 
 
 
 def test_the_document_has_the_table_of_two_busy_symbols(prod: Inventory) -> None:
-    """UPDATE_COST=1 writes it anew."""
+    """UPDATE_COST=1 writes it again."""
     two = replace(prod, symbols=storage.BUSY_SYMBOLS)
     text = DOCUMENT.read_text("utf-8")
     table = f"<!-- prod: PostgreSQL -->\n\n{storage.storage_table(two, BUSY)}\n\n{storage.sentence(two)}\n"

@@ -39,6 +39,16 @@ def test_an_environment_that_is_not_in_an_account_is_refused(
     assert "ENV is 'local'; it should be one of dev, prod" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("target", "wrong", "known"),
+    [("deploy", "local", "dev prod"), ("cost", "prodd", "dev prod"), ("rehearse", "x", "local dev prod")],
+)
+def test_make_offers_the_environments_of_its_target(target: str, wrong: str, known: str) -> None:
+    command = ["make", "--dry-run", "--old-file=.venv/.stamp", target, f"ENV={wrong}"]
+    refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert f'ENV is "{wrong}"; for {target} it should be one of: {known}.' in refused.stderr
+
+
 def test_prod_is_not_destroyed_by_accident(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["destroy", "prod"]) == ExitStatus.USAGE
     assert "CONFIRM=prod" in capsys.readouterr().err

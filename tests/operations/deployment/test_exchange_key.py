@@ -104,7 +104,11 @@ def test_without_a_key_the_secret_says_so(deployed: Account) -> None:
 @pytest.mark.parametrize(
     ("environment", "reason"),
     [
-        ({"BINANCE_API_KEY_FILE": "/nowhere/key"}, "BINANCE_API_KEY_FILE is '/nowhere/key': FileNotFound"),
+        (
+            {"BINANCE_API_KEY_FILE": "/nowhere/key"},
+            "BINANCE_API_KEY_FILE is '/nowhere/key', which does not exist; name",
+        ),
+        ({"BINANCE_API_KEY_FILE": "/"}, "is '/', which cannot be read (Is a directory)"),
         ({"BINANCE_API_KEY": "none"}, "BINANCE_API_KEY holds no key"),
         ({"BINANCE_API_KEY": f"two {KEY}"}, "BINANCE_API_KEY has white space within"),
         ({"BINANCE_API_KEY": f"{KEY}é"}, "BINANCE_API_KEY"),

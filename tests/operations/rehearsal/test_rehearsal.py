@@ -100,7 +100,7 @@ def test_the_exit_status_says_whether_something_was_found(
     from operations.rehearsal import commands, rehearse
 
     found: list[Any] = [Finding("tags", "app", "", "", "is refused", "change it")]
-    monkeypatch.setattr(commands, "_synthesised", lambda names: (environments[name] for name in names))
+    monkeypatch.setattr(commands, "synthesise", lambda name, workspace: environments[name])
     for findings, status in ((found, 1), ([], 0)):
         rehearsal = Rehearsal("dev", Templates({"app": {"Resources": {}}}), findings, Created(), 143)
         monkeypatch.setattr(rehearse, "rehearse", lambda _, result=rehearsal: result)

@@ -30,7 +30,7 @@ from tickcast_client.models import (
 
 
 class AsyncClient:
-    """As `Client`, for asyncio and trio: with the same arguments and methods, to be awaited; `stream` and
+    """As `Client`, for asyncio: with the same arguments and methods, to be awaited; `stream` and
     `history` are for `async for`. It belongs to one event loop."""
 
     def __init__(
@@ -39,7 +39,7 @@ class AsyncClient:
         key: str | None = None,
         *,
         auth: httpx.Auth | None = None,
-        timeout_s: float = 5.0,
+        timeout_s: float = 10.0,
         retry_s: float = 20.0,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
@@ -111,7 +111,7 @@ class AsyncClient:
         return await self._ask(_protocol.MODELS, Models)
 
     async def health(self) -> HealthReport:
-        """Whether all parts are well; a report of what is wrong is an answer too, no error."""
+        """Whether all parts are healthy. A degraded system is reported, not raised as an error."""
         return await self._ask(_protocol.HEALTH, HealthReport)
 
     async def close(self) -> None:
@@ -131,21 +131,25 @@ class AsyncClient:
         return f"{type(self).__name__}({self.settings.url!r})"
 
     async def _follow(self, following: Following) -> AsyncIterator[Update]:
-        timeout_s = min(self.settings.timeout_s, STALE_AFTER_S)
         while not self._closed.is_set():
-            request = following.request(time.monotonic())
-            retry_s = 0.0 if following.has_begun else self.settings.retry_s
             try:
-                answer = await self._ask(request, Several, retry_s, timeout_s)
-                news = following.answered(answer, time.monotonic())
+                news = await self._news(following) if following.is_due(time.monotonic()) else []
             except ClientClosed:
                 return
-            except TickcastError as error:
-                news = following.failed(error, time.monotonic())
-            for update in news:
+            for update in [*news, *following.grown_stale(time.monotonic())]:
                 yield update
             with anyio.move_on_after(following.wait_s(time.monotonic())):
                 await self._closed.wait()
+
+    async def _news(self, following: Following) -> list[Update]:
+        request = following.request(time.monotonic())
+        retry_s = 0.0 if following.has_begun else self.settings.retry_s
+        timeout_s = min(self.settings.timeout_s, STALE_AFTER_S)
+        try:
+            return following.answered(await self._ask(request, Several, retry_s, timeout_s), time.monotonic())
+        except TickcastError as error:
+            following.failed(error, time.monotonic())
+            return []
 
     async def _pages(self, plan: HistoryPlan) -> AsyncIterator[ListedPrediction]:
         while plan.request:

@@ -34,9 +34,8 @@ class Client:
 
     `url` and `key` are taken from TICKCAST_API and TICKCAST_KEY where they are not given; `auth` signs
     requests where a deployment wants signatures instead (`tickcast_client.iam.SigV4`). Each step of a request
-    may take `timeout_s`; what may pass by itself (429, 502, 503, 504, no connection) is tried again for
-    `retry_s`, with growing pauses. Methods raise `TickcastError`, and ValueError on arguments that cannot be
-    right.
+    may take `timeout_s`; transient failures (429, 502, 503, 504, no connection) are retried for `retry_s`,
+    with growing pauses. Methods raise `TickcastError`, and ValueError on arguments that cannot be right.
 
     Safe to share between threads. `close`, or leaving a `with` block, ends its streams.
     """
@@ -47,7 +46,7 @@ class Client:
         key: str | None = None,
         *,
         auth: httpx.Auth | None = None,
-        timeout_s: float = 5.0,
+        timeout_s: float = 10.0,
         retry_s: float = 20.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
@@ -115,7 +114,7 @@ class Client:
         return self._ask(_protocol.MODELS, Models)
 
     def health(self) -> HealthReport:
-        """Whether all parts are well; a report of what is wrong is an answer too, no error."""
+        """Whether all parts are healthy. A degraded system is reported, not raised as an error."""
         return self._ask(_protocol.HEALTH, HealthReport)
 
     def close(self) -> None:
@@ -135,18 +134,24 @@ class Client:
         return f"{type(self).__name__}({self.settings.url!r})"
 
     def _follow(self, following: Following) -> Iterator[Update]:
-        timeout_s = min(self.settings.timeout_s, STALE_AFTER_S)
         while not self._closed.is_set():
-            request = following.request(time.monotonic())
-            retry_s = 0.0 if following.has_begun else self.settings.retry_s
             try:
-                news = following.answered(self._ask(request, Several, retry_s, timeout_s), time.monotonic())
+                news = self._news(following) if following.is_due(time.monotonic()) else []
             except ClientClosed:
                 return
-            except TickcastError as error:
-                news = following.failed(error, time.monotonic())
             yield from news
+            yield from following.grown_stale(time.monotonic())
             self._closed.wait(following.wait_s(time.monotonic()))
+
+    def _news(self, following: Following) -> list[Update]:
+        request = following.request(time.monotonic())
+        retry_s = 0.0 if following.has_begun else self.settings.retry_s
+        timeout_s = min(self.settings.timeout_s, STALE_AFTER_S)
+        try:
+            return following.answered(self._ask(request, Several, retry_s, timeout_s), time.monotonic())
+        except TickcastError as error:
+            following.failed(error, time.monotonic())
+            return []
 
     def _pages(self, plan: HistoryPlan) -> Iterator[ListedPrediction]:
         while plan.request:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from tickcast_client import _protocol
 from tickcast_client._protocol import Request
-from tickcast_client.errors import ApiError, TickcastError
+from tickcast_client.errors import TickcastError
 from tickcast_client.models import Latest, Several
 
 EVERY_LEAST_S = 0.1
@@ -37,6 +37,7 @@ class Following:
     _newest: dict[str, Update] = field(default_factory=dict)
     _answered_s: float | None = None
     _asked_s: float = 0.0
+    _due_s: float = 0.0
     _failures: int = 0
     _error: TickcastError | None = None
 
@@ -49,13 +50,18 @@ class Following:
         """Whether there was an answer."""
         return self._answered_s is not None
 
+    def is_due(self, now_s: float) -> bool:
+        """Whether it is time to ask."""
+        return now_s >= self._due_s
+
     def request(self, now_s: float) -> Request:
         self._asked_s = now_s
         return _protocol.several(self.symbols, self.horizon)
 
     def answered(self, answer: Several, now_s: float) -> list[Update]:
-        """What is new in an answer."""
+        """The news in an answer."""
         self._answered_s, self._failures, self._error = now_s, 0, None
+        self._due_s = self._asked_s + self.every_s
         found = [Update(symbol, each, _staleness(each)) for symbol, each in answer.predictions.items()]
         found += [
             Update(symbol, self._known(symbol), problem.detail) for symbol, problem in answer.problems.items()
@@ -68,32 +74,34 @@ class Following:
             del self._newest[symbol]
         return news
 
-    def failed(self, error: TickcastError, now_s: float) -> list[Update]:
-        """What a request without an answer means: once the newest answer is too old, all is stale. Raises
-        `error` if trying again cannot help, or at the beginning, when it was."""
+    def failed(self, error: TickcastError, now_s: float) -> None:
+        """Ask again after a pause. Raises `error` if a retry cannot help, and before the first answer, when
+        it was retried already."""
         if self._answered_s is None or not isinstance(error, _protocol.RETRIED):
             raise error
         self._failures, self._error = self._failures + 1, error
-        if now_s - self._answered_s < STALE_AFTER_S:
+        self._due_s = max(self._asked_s + self.every_s, now_s + _protocol.wait_s(self._failures, error))
+
+    def grown_stale(self, now_s: float) -> list[Update]:
+        """All that is fresh no longer because the API has not answered since."""
+        if self._error is None or now_s < self._stale_s:
             return []
-        news = [
-            Update(symbol, update.prediction, str(error))
-            for symbol, update in self._newest.items()
-            if update.stale is None
-        ]
+        news = [Update(each.symbol, each.prediction, str(self._error)) for each in self._fresh]
         self._newest.update((update.symbol, update) for update in news)
         return news
 
     def wait_s(self, now_s: float) -> float:
-        """How long to wait from now on: the pace of the stream, or that of retries."""
-        paced = self._asked_s + self.every_s - now_s
-        if not self._failures or self._answered_s is None:
-            return max(0.0, paced)
-        backoff = _protocol.wait_s(self._failures, self._error)
-        is_asked_to = isinstance(self._error, ApiError) and self._error.retry_after_s
-        if now_s - self._answered_s < STALE_AFTER_S and not is_asked_to:
-            backoff = min(backoff, STALE_AFTER_S / 2)  # so that staleness is reported in time
-        return max(paced, backoff)
+        """How long to wait from now on, until it is time to ask or what is known grows stale."""
+        until_s = min(self._due_s, self._stale_s) if self._error and self._fresh else self._due_s
+        return max(0.0, until_s - now_s)
+
+    @property
+    def _stale_s(self) -> float:
+        return (self._answered_s or 0.0) + STALE_AFTER_S
+
+    @property
+    def _fresh(self) -> list[Update]:
+        return [update for update in self._newest.values() if update.stale is None]
 
     def _known(self, symbol: str) -> Latest | None:
         found = self._newest.get(symbol)

@@ -87,8 +87,9 @@ def _address(url: str) -> str:
     """`url` with a slash at its end. What may be secret in it is not shown."""
     try:
         parts = urlsplit(url)
-        is_complete = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
+        is_complete = parts.scheme in ("http", "https") and bool(httpx.URL(url).host)
+        is_complete &= not any(character.isspace() for character in url)
+    except (ValueError, httpx.InvalidURL):
         is_complete = False
     if not is_complete:
         raise ValueError(

@@ -36,13 +36,16 @@ class ApiError(TickcastError):
         request_id: str | None = None,
         retry_after_s: float | None = None,
     ) -> None:
-        super().__init__(f"{detail} ({status} {title})")
+        super().__init__(status, title, detail, parameter, request_id, retry_after_s)
         self.status = status
         self.title = title
         self.detail = detail
         self.parameter = parameter
         self.request_id = request_id
         self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return f"{self.detail} ({self.status} {self.title})"
 
 
 class BadRequest(ApiError):
@@ -58,11 +61,11 @@ class NotFound(ApiError):
 
 
 class TooManyRequests(ApiError):
-    """429: more than the key's rate or daily quota. It was retried for as long as the client may."""
+    """429: more than the key's rate or daily quota. It was retried for `retry_s`."""
 
 
 class Unavailable(ApiError):
-    """502, 503, 504: a part of the system does not answer. It was retried for as long as the client may."""
+    """502, 503, 504: a part of the system does not answer. It was retried for `retry_s`."""
 
 
 BY_STATUS: dict[int, type[ApiError]] = {

@@ -1,7 +1,7 @@
 """The API as tools for assistants, by the Model Context Protocol. Needs the extra `tickcast-client[mcp]`.
 
 All tools only read. Each has its answer in words (`words`) and, but for the receipt, in figures. What goes
-wrong is said as the error of the tool, with what to do.
+wrong is the error of the tool, with what to do about it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from tickcast_client.words import in_words, moment, outcome_in_words
 
 INSTRUCTIONS = """\
 Predictions of the mid price of cryptocurrencies 1, 2, 5 and 10 seconds ahead, by a system called tickcast.
-They are for the moment they are read, and worthless seconds later. `abstains` means: do nothing; nothing here
+They are for the moment of reading, and outdated seconds later. `abstains` means: do nothing; nothing here
 is advice to trade. Moves are in basis points (bp, 1/10,000), times in milliseconds since 1970 (UTC). Ask
-`health` whether the market is a live one or simulated.
+`health` whether the market is live or simulated.
 """
 HISTORY_MOST = 100
 
@@ -76,7 +76,7 @@ class AccuracyAnswer(InWords):
 
 
 class HealthAnswer(InWords):
-    """Whether all parts of the system are well."""
+    """Whether all parts of the system are healthy."""
 
     answer: HealthReport
 
@@ -135,7 +135,7 @@ class Tools:
         return AccuracyAnswer(words=in_words(answer), answer=answer)
 
     async def health(self) -> HealthAnswer:
-        """Whether all parts of the system are well, and whether the market is a live one."""
+        """Whether all parts of the system are healthy, and whether the market is live or simulated."""
         answer = await _asked(self._client.health())
         return HealthAnswer(words=in_words(answer), answer=answer)
 
@@ -165,7 +165,7 @@ def server(client: AsyncClient | None = None) -> MCPServer[Any]:
 
 
 async def _asked(answer: Awaitable[T]) -> T:
-    """The answer; what goes wrong becomes the tool's error."""
+    """The answer. Raises `ToolError` with the reason for which there is none."""
     try:
         return await answer
     except (TickcastError, ValueError) as error:

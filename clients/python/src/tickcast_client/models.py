@@ -399,6 +399,26 @@ class RegimeFigures(Figures):
     to_bp: float | None = None
 
 
+class CalibrationBin(Answer):
+    """The forecasts of similar confidence where the mid moved."""
+
+    confidence: float
+    """the mean of them"""
+    right: float
+    """the share of them that had the direction right"""
+    count: int
+
+
+class SkillAtAge(Answer):
+    """How good what is left of a forecast is at an age."""
+
+    age_s: int
+    """seconds after the delivery"""
+    count: int
+    skill: Skill | None
+    """of the move left until the target, against no change"""
+
+
 class HorizonAccuracy(Figures):
     """The figures of one horizon."""
 
@@ -417,6 +437,10 @@ class HorizonAccuracy(Figures):
     """mean distance of confidence from the share that was right"""
     calibration_floor: float | None
     """its value expected by chance"""
+    bins: list[CalibrationBin] = []
+    """of ten bins of confidence, those that are not empty"""
+    by_age: list[SkillAtAge] = []
+    """at the delivery and at the shorter horizons, as far as outcomes are known"""
     abstained: int
     decided: Figures
     """the same without those"""
@@ -443,6 +467,33 @@ class Earnings(Answer):
     shuffled_p: float | None
 
 
+class AccuracyStep(Answer):
+    """The figures of a step of a series."""
+
+    from_: int = Field(alias="from")
+    to: int
+    count: int
+    skill: Skill | None
+    coverage: float | None
+
+
+class ChallengerFigures(Answer):
+    """Of the outcomes over one horizon that both models had forecast."""
+
+    count: int
+    skill: Skill | None
+    """the challenger's, against no change"""
+    skill_vs_champion: Skill | None
+    """above 0: its squared error is less than the champion's"""
+
+
+class ChallengerAccuracy(Answer):
+    """The accuracy of the model in shadow, by horizon."""
+
+    model_id: str
+    horizons: dict[int, ChallengerFigures]
+
+
 class SpanAccuracy(Answer):
     """The figures of a span of time, by horizon."""
 
@@ -453,6 +504,10 @@ class SpanAccuracy(Answer):
     """share of the seconds since `first` that a model answered"""
     horizons: dict[int, HorizonAccuracy]
     earnings: dict[int, list[Earnings]] = {}
+    series: dict[int, list[AccuracyStep]] = {}
+    """by horizon, oldest first: of 5 min in the hour, 1 h in the day, 1 day in the week"""
+    challenger: ChallengerAccuracy | None = None
+    """the model in shadow; None without one"""
 
 
 class AccuracySummary(Answer):

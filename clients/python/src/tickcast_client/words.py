@@ -9,6 +9,7 @@ from functools import singledispatch
 from tickcast_client.models import (
     Accuracy,
     Answer,
+    ChallengerAccuracy,
     HealthReport,
     HorizonAccuracy,
     Latest,
@@ -139,7 +140,20 @@ def _accuracy(answer: Accuracy) -> str:
         lines += [f"last {name}, {figures.horizon_s} s ahead: {_figures(figures)}" for figures in known]
         if not known:
             lines.append(f"last {name}: no outcome is known.")
+        lines += [f"last {name}, {text}" for text in _of_challenger(each.challenger)]
     return "\n".join(lines)
+
+
+def _of_challenger(challenger: ChallengerAccuracy | None) -> Iterator[str]:
+    if challenger is None:
+        return
+    for horizon_s, figures in sorted(challenger.horizons.items()):
+        if figures.skill_vs_champion:
+            compared = _skill(figures.skill_vs_champion, "the active model")
+            yield (
+                f"{horizon_s} s ahead, model {challenger.model_id} in shadow: {figures.count} outcomes of "
+                f"both, its skill against the active model {compared}."
+            )
 
 
 def _figures(figures: HorizonAccuracy) -> str:
@@ -153,20 +167,18 @@ def _figures(figures: HorizonAccuracy) -> str:
     return ", ".join(found) + "."
 
 
-def _skill(skill: Skill | None) -> str:
-    """0 is no better than forecasting no change, 1 is perfect."""
+def _skill(skill: Skill | None, baseline: str = "no change") -> str:
+    """0 is no better than the baseline, 1 is perfect."""
     if skill is None:
         return "unknown"
     if skill.low is None or skill.high is None:
         return f"{skill.value:.3f} (too little data for an interval)"
-    beyond = (
-        "better than no change"
-        if skill.low > 0
-        else "worse than no change"
-        if skill.high < 0
-        else "inconclusive"
-    )
-    return f"{skill.value:.3f} ({skill.low:.3f} to {skill.high:.3f}: {beyond})"
+    compared = "inconclusive"
+    if skill.low > 0:
+        compared = f"better than {baseline}"
+    elif skill.high < 0:
+        compared = f"worse than {baseline}"
+    return f"{skill.value:.3f} ({skill.low:.3f} to {skill.high:.3f}: {compared})"
 
 
 @in_words.register
@@ -174,15 +186,15 @@ def _health(answer: HealthReport) -> str:
     wrong = {name: each for name, each in answer.services.items() if each.ok is False}
     unseen = [name for name, each in answer.services.items() if each.ok is None]
     if not wrong:
-        lines = ["All parts are well." if not unseen else "No part is known to be unwell."]
+        lines = ["All parts are healthy." if not unseen else "No part has failed."]
     else:
         lines = ["Something is wrong:"]
-        lines += [f"{name}: {each.why or 'not well'}" for name, each in wrong.items()]
+        lines += [f"{name}: {each.why or 'failed'}" for name, each in wrong.items()]
     if unseen:
         lines.append(f"Not seen so far: {', '.join(unseen)}.")
     feeds = {each.source for each in answer.services.values() if each.source in ("sim", "replay")}
     lines += [
-        f"The market is no live one: {'simulated' if feed == 'sim' else 'a replay'}."
+        f"This is not a live market: it is {'simulated' if feed == 'sim' else 'a replay'}."
         for feed in sorted(feeds)
     ]
     notes = {name: each.note for name, each in answer.services.items() if each.note}

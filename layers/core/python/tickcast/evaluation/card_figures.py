@@ -1,4 +1,4 @@
-"""What a new model's card says of it beyond skill as a whole: what each group of inputs is worth, and how
+"""What a new model's card says of it beyond skill as a whole: what each group of inputs adds, and how
 skill depends on the market's regime. All on the test block, which nothing was fitted on, at delivery.
 
 Intervals are 95 %, by a bootstrap of blocks of time; all markets of the same minutes are in one block, for

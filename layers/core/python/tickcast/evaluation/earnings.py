@@ -4,8 +4,8 @@ Each forecast is acted on by itself, with the same amount: bought or sold by a m
 the direction of the expected move, and closed by another one a horizon later. It earns the move of the mid in
 that direction (gross), less half the spread at both times, less two fees (net), in bp of the amount. A
 forecast that abstains is not acted on, nor is one that expects less than the *threshold*. Trades of one
-market overlap; there is no size, no impact on the price and no way of the order to the exchange in this, so
-that real results would be worse.
+market overlap; size, market impact and the order's way to the exchange are left out, so that real results
+would be worse.
 
 Two questions are answered apart. *How sure is the net result?* By a bootstrap of moving blocks of time
 (`evaluation.skill.share`). *Might chance have earned the same?* By a shuffle test: the directions of whole

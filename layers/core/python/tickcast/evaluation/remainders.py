@@ -45,7 +45,9 @@ def skill_by_age(remainders: Remainders) -> list[SkillAtAge]:
     for age_s in np.unique(remainders["age_s"]):
         mine = remainders[remainders["age_s"] == age_s]
         _, place = np.unique(mine["block"], return_inverse=True)
-        ours, theirs = (np.bincount(place, mine[name]) for name in ("squared_error", "squared_move"))
+        ours, theirs = (
+            np.bincount(place, mine[name]).astype(float) for name in ("squared_error", "squared_move")
+        )
         count = round(float(mine["count"].sum()))
         found.append(SkillAtAge(age_s=int(age_s), count=count, skill=skill_of_sums(ours, theirs)))
     return found

@@ -11,7 +11,7 @@ A tick that arrives after its bar was closed is *late*: it is counted and its id
 closed bar. If the disorder in the stream is below `lateness_us` no tick is late, however the stream is cut
 into batches.
 
-Reference quotes (the perpetual's) are kept beside the ticks of open bars. They close no bar: only the claims
+Reference quotes (the perpetual's) are kept with the ticks of open bars. They close no bar: only the claims
 and the ticks of the spot stream do.
 """
 

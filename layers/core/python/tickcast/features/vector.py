@@ -152,7 +152,7 @@ def feature_rows(bars: Bars, seconds: Seconds, newest: int) -> Floats:
     more than one row of bars whose last is partial.
     """
     if newest > len(bars):
-        raise ValueError(f"features of {newest} rows asked of {len(bars)} bars")
+        raise ValueError(f"{newest} rows of features requested of {len(bars)} bars")
     if newest == 1:
         return np.array([newest_row(NewestWindows(bars), seconds)])
     if not newest or not len(seconds):

@@ -178,7 +178,7 @@ class Windows:
 
     def __init__(self, bars: Bars, newest: int) -> None:
         if int(bars["end_us"][-1]) % BAR_US:
-            raise ValueError(f"features of {newest} rows asked of bars whose last is partial")
+            raise ValueError(f"{newest} rows of features requested, but the last bar is partial")
         self._bars = bars
         self._newest = newest
         self._rows = np.arange(len(bars) - newest, len(bars))

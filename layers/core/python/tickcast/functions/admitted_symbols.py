@@ -1,7 +1,7 @@
 """Which symbols `predict_stream` folds: the served ones, admitted and retired while it runs.
 
 Ingest follows `symbols/current.json` too, and may be quicker: when a record comes of a symbol that is not
-known, the newest set is asked for before the record is refused. Of a symbol that was served before, the last
+known, the newest set is read before the record is refused. Of a symbol that was served before, the last
 records may still be under way: they are not refused but left out.
 
 What is read is written to the hot store, for the functions that read nothing else.
@@ -30,7 +30,7 @@ from tickcast.adapters.registry.served_symbols import (
 )
 
 WRITE_EVERY_MS = 60_000
-ASK_AGAIN_MS = 1000  # about a symbol that was not served when it was asked about
+ASK_AGAIN_MS = 1000  # after which a symbol that was not served is looked up again
 ASK_AFTER_FAILURE_MS = 10_000  # each attempt may take seconds
 
 
@@ -85,7 +85,7 @@ class AdmittedSymbols:
         return before - self._known
 
     def admits(self, symbol: str) -> bool:
-        """Whether `symbol` is served; one that is not known is asked about. Raises what Redis raises."""
+        """Whether `symbol` is served; one that is not known is looked up. Raises what Redis raises."""
         if symbol in self._known or symbol in self._asked:
             return True
         now_ms = self._clock_ms()

@@ -2,7 +2,7 @@
 
 A block of time is copied once nothing can be added to it: of the first receipts of each second, once an
 outcome of a later target than any of theirs is known (outcomes are stored in the order of their targets); of
-those in between, which have no outcomes, once a later receipt is there. While the stream stands still a block
+those in between, which have no outcomes, once a later receipt is there. While the stream is stalled a block
 is copied as it is, and again when the stream continues: then the outcomes that came late are merged into it.
 Whatever is interrupted is repeated by the next run, and changes nothing that is archived already.
 """
@@ -28,7 +28,7 @@ from tickcast.serving.records import ArchivedReceipt, ArchivedUntil, Outcome, Pr
 LATEST_TARGET_MS = round(MAX_AGE_S * 1000) + max(HORIZONS_S) * 1000
 STANDSTILL_MS = 600_000  # after this a block is copied although something may still be added to it
 _PAGE = 200  # entries per request: more would keep Redis from answering others for milliseconds
-_ENOUGH_MS = 30_000  # of an invocation are left for what follows
+ENOUGH_MS = 30_000  # of an invocation are left for what follows
 
 R = TypeVar("R", bound=Struct)
 
@@ -44,9 +44,9 @@ class Archived:
 
 
 class ArchiveReceipts:
-    """Of the symbols it is called with: those that are served no more are completed by the calls after. Where
-    time runs out, the next call begins with the symbol that it ran out on: none waits until its receipts are
-    dropped."""
+    """Of the symbols it is called with: those that are no longer served are completed by later calls, even in
+    another process, since the store has their names. Where time runs out, the next call begins with the
+    symbol that it ran out on: none waits until its receipts are dropped."""
 
     def __init__(
         self, store: HotStore, archive: ReceiptArchive, clock_ms: Callable[[], float], with_between: bool
@@ -55,14 +55,16 @@ class ArchiveReceipts:
         self._archive = archive
         self._clock_ms = clock_ms
         self._folders = tuple(Folder) if with_between else (Folder.SECONDS,)
-        self._known: dict[str, None] = {}
+        self._known: dict[str, None] | None = None  # before the first call
         self._next: str | None = None
 
     def __call__(self, symbols: Sequence[str], remaining_ms: Callable[[], float]) -> Archived:
         """Raises what Redis raises; any other exception concerns its symbol alone."""
         result = Archived()
-        self._known |= dict.fromkeys(symbols)
-        for symbol in self._in_turn():
+        known = dict.fromkeys(self._store.archiving()) if self._known is None else self._known
+        self._known = known | dict.fromkeys(symbols)
+        self._store.put_archiving(list(self._known))
+        for symbol in self._in_turn(list(self._known)):
             try:
                 self._copy(symbol, remaining_ms, result)
                 if symbol not in symbols and self._is_over(symbol):
@@ -78,9 +80,8 @@ class ArchiveReceipts:
                 break
         return result
 
-    def _in_turn(self) -> list[str]:
-        """All symbols; first the one that the previous call had no time for."""
-        symbols = list(self._known)
+    def _in_turn(self, symbols: list[str]) -> list[str]:
+        """All `symbols`; first the one that the previous call had no time for."""
         first = symbols.index(self._next) if self._next in symbols else 0
         return [*symbols[first:], *symbols[:first]]
 
@@ -99,7 +100,7 @@ class ArchiveReceipts:
                 name = f"{folder.name.lower()}_ms"
                 until_ms = getattr(before, name)
                 for at_ms, is_final in self._due(symbol, folder, until_ms):
-                    if remaining_ms() < _ENOUGH_MS:
+                    if remaining_ms() < ENOUGH_MS:
                         result.is_complete = False
                         return
                     self._copy_block(symbol, folder, at_ms, result)

@@ -13,7 +13,7 @@ from tickcast.adapters.lake.tally_archive import TallyArchive
 from tickcast.adapters.postgres.score_store import ScoreStore
 from tickcast.units import DAY_US, HOUR_US, MINUTE_US
 
-_SETTLED_US = MINUTE_US  # after its end an hour has all outcomes, unless the stream stands still
+_SETTLED_US = MINUTE_US  # after its end an hour has all outcomes, unless the stream has stalled
 _ENOUGH_MS = 20_000  # of an invocation are left for what follows
 
 

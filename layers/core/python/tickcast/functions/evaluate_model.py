@@ -2,7 +2,7 @@
 
 Challengers are the model named in the request and the one in the champion's shadow, if there is one, which
 has live outcomes by now. Each is compared with the champion on all rows newer than both. A champion that is
-provisional is judged as well, on all rows that it was not trained on: that is how it becomes proven. The
+provisional is evaluated as well, on all rows that it was not trained on: that is how it becomes proven. The
 decisions go onto the cards. Nothing is promoted here (`promote_model`).
 """
 
@@ -102,17 +102,17 @@ def evaluate_model(
     if not challengers:
         raise RequestError(f"model {model_id} is active already: there is nothing to compare it with")
 
-    judged = {
-        each.model_id: _judge(each, champion, _is_provisional(pointer, champion), connection, symbols)
+    evaluated = {
+        each.model_id: _evaluate(each, champion, _is_provisional(pointer, champion), connection, symbols)
         for each in challengers.values()
     }
-    decisions = {each: found.decision for each, found in judged.items()}
+    decisions = {each: found.decision for each, found in evaluated.items()}
     shadow_first = request.get("shadow_first") is True
     answer = (_shadow_first if shadow_first else _answer)(model_id, pointer, decisions)
     is_held = pointer is not None and pointer.is_held(now)
     for each in challengers.values():
         is_best = each.model_id == answer["promote"]
-        found = judged[each.model_id]
+        found = evaluated[each.model_id]
         is_first = shadow_first and each.model_id == model_id
         words = _shadow_first_sentence(found.decision) if is_first else ""
         record = _record(found, champion, is_best, now, is_held=is_held, words=words)
@@ -122,7 +122,7 @@ def evaluate_model(
         model_registry.save_card(s3, bucket, each.document | decided)
     proof = None
     if champion and _is_provisional(pointer, champion) and (is_held or not answer["promote"]):
-        proof = _judge_champion(champion, connection, symbols)
+        proof = _evaluate_champion(champion, connection, symbols)
         record = _record(proof, None, False, now, words=sentence_of_proof(proof.decision))
         proven = {"provisional": False} if proof.decision.promoted else {}
         document = champion.document | proven | {"proof": to_builtins(record, str_keys=True)}
@@ -138,7 +138,7 @@ class _Unseen(NamedTuple):
     is_real: bool
 
 
-class _Judged(NamedTuple):
+class _Evaluated(NamedTuple):
     """A decision, and what a card says of the rows that it was made on. They are not kept: those of one
     decision take as much memory as a training's."""
 
@@ -153,13 +153,13 @@ def _unseen(connection: psycopg.Connection[Any], symbols: Sequence[str], from_us
     return _Unseen(from_us, markets, not any(row.origin is Origin.SIM for row in found if row.has_quotes))
 
 
-def _judge(
+def _evaluate(
     challenger: _Candidate,
     champion: _Candidate | None,
     champion_is_provisional: bool,
     connection: psycopg.Connection[Any],
     symbols: Sequence[str],
-) -> _Judged:
+) -> _Evaluated:
     """The decision on a challenger, on all rows that neither it nor the champion was trained on."""
     learned_to_us = [each.learned_to_us for each in (challenger, champion) if each]
     rows = _unseen(connection, symbols, max(learned_to_us))
@@ -171,17 +171,17 @@ def _judge(
         is_real=rows.is_real,
         shadow=in_shadow(connection, champion.model_id, challenger.model_id) if champion else None,
     )
-    return _Judged(decision, gate.bands(block) if decision.rows else {}, _about(block))
+    return _Evaluated(decision, gate.bands(block) if decision.rows else {}, _about(block))
 
 
-def _judge_champion(
+def _evaluate_champion(
     champion: _Candidate, connection: psycopg.Connection[Any], symbols: Sequence[str]
-) -> _Judged:
+) -> _Evaluated:
     """Whether the champion is proven, on all rows that it was not trained on."""
     rows = _unseen(connection, symbols, champion.learned_to_us)
     block = _block(champion, None, rows.markets)
     decision = gate.prove(block, rows.from_us, is_real=rows.is_real)
-    return _Judged(decision, gate.bands(block) if decision.rows else {}, _about(block))
+    return _Evaluated(decision, gate.bands(block) if decision.rows else {}, _about(block))
 
 
 def _champion(s3: Any, bucket: str, pointer: Pointer | None) -> _Candidate | None:
@@ -249,7 +249,7 @@ def _about(block: Block) -> GateBlock:
 
 
 def _record(
-    judged: _Judged,
+    evaluated: _Evaluated,
     champion: _Candidate | None,
     is_best: bool,
     now: datetime,
@@ -258,7 +258,7 @@ def _record(
     words: str = "",
 ) -> GateRecord:
     """The decision for the card."""
-    decision = judged.decision
+    decision = evaluated.decision
     return GateRecord(
         judged_at=now.astimezone(UTC).isoformat(timespec="seconds"),
         champion=champion.model_id if champion else None,
@@ -268,9 +268,9 @@ def _record(
         provisional=decision.provisional,
         reasons=list(decision.reasons),
         sentence=words or sentence(decision),
-        block=judged.block,
+        block=evaluated.block,
         figures=decision.figures,
-        bands=judged.bands,
+        bands=evaluated.bands,
         shadow=decision.shadow,
     )
 

@@ -6,7 +6,7 @@ seen; `why` says what is wrong.
 
 Instants of the market are compared with the exchange's clock: the hot store's less the offset that the
 newest forecast names; times of arrival and of heartbeats with the hot store's own. This function's clock
-takes part in nothing; how far it is off is reported.
+is not used for anything; how far it is off is reported.
 """
 
 from __future__ import annotations
@@ -151,7 +151,8 @@ class Health:
     def _stream(self, symbol: str, values: Values, now: Now) -> Service:
         """How far the stream of a symbol has been processed."""
         ledger = readable(LedgerRecord, values[keys.gaps(symbol)])
-        newest_first = ledger.gaps[: -GAPS_SHOWN - 1 : -1] if ledger else []
+        missed = [gap for gap in ledger.gaps if gap.is_missed] if ledger else []
+        newest_first = missed[: -GAPS_SHOWN - 1 : -1]
         gaps = {"gaps": to_builtins(newest_first)} if ledger else {}
         beat = read(StreamHeartbeat, values[keys.heartbeat("predict_stream", symbol)])
         if beat is None:

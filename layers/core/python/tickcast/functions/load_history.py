@@ -136,7 +136,7 @@ class LoadHistory:
         """Derive what `event`, a `LoadRequest`, names and is out of date.
 
         Raises `RequestError`, and what S3 and PostgreSQL raise: then it can be repeated. An error of one hour
-        is raised after the others are derived, so that it does not keep older ones from it for ever.
+        is raised after the others are derived, so that it never blocks older ones.
         """
         request = _request(event)
         store, loaded, is_begun, failed = self._open_store(), Loaded(), False, None
@@ -156,7 +156,7 @@ class LoadHistory:
                 loaded.complete = False
                 break
             else:
-                is_begun = True  # one at least: a call that did nothing would be repeated for ever
+                is_begun = True  # one at least: a call that did nothing would be repeated indefinitely
                 try:
                     self._derive(store, hour, derived.get(hour_us), loaded)
                 except Exception as error:

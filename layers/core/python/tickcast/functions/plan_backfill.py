@@ -1,6 +1,6 @@
 """The plan of an execution, from the request, the windows in bronze and the gap ledger.
 
-A request names stretches of time in one of these ways, and may ask for repair as well:
+A request names spans of time in one of these ways, and may ask for repair as well:
 
     {"symbols": ["BTCUSDT"], "from": "2024-08-01", "to": "2024-08-03T12:00"}     UTC, `to` excluded
     {"days": 2}                                                                  today and the two days before
@@ -133,16 +133,18 @@ class PlanBackfill:
 def _requested(request: dict[str, Any], symbols: list[str], until_us: int) -> list[Window]:
     ways = [way for way in (("spans",), ("from", "to"), ("days",)) if any(name in request for name in way)]
     if len(ways) > 1:
-        raise RequestError("ask for spans, for from and to, or for days: for one of them alone")
+        raise RequestError("a request has spans, from and to, or days: one of these alone")
     if not ways:
         if request.get("repair"):
             return []
-        raise RequestError('ask for something: {"from": "2024-08-01", "to": "2024-08-02"}, {"days": 2} or …')
+        raise RequestError(
+            'nothing is requested; request {"from": "2024-08-01", "to": "2024-08-02"} or {"days": 2}, say'
+        )
     if "spans" in request:
         try:
             return [window_from(span) for span in request["spans"]]
         except (TypeError, WindowError) as error:
-            raise RequestError(f"spans should be those another plan left over: {error}") from None
+            raise RequestError(f"spans should be those that another plan left over: {error}") from None
     from_us, to_us = _stretch(request, until_us)
     return [Window(from_us, to_us, symbol) for symbol in symbols] if from_us < to_us else []
 
@@ -151,7 +153,7 @@ def _stretch(request: dict[str, Any], until_us: int) -> tuple[int, int]:
     if (days := days_in(request, MAX_DAYS)) is not None:
         return (until_us // DAY_US - days) * DAY_US, until_us
     if not {"from", "to"} <= request.keys():
-        raise RequestError("from and to are needed both")
+        raise RequestError("from and to belong together: give both")
     from_us, to_us = _time_us("from", request["from"]), _time_us("to", request["to"])
     if from_us >= to_us:
         raise RequestError(f"from {request['from']} is not before to {request['to']}")

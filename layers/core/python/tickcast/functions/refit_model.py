@@ -56,20 +56,20 @@ def refit_model(
     such model, `PointerRace`, `TrainingError` without rows, and what PostgreSQL and S3 raise.
     """
     document = model_registry.card_document(s3, bucket, model_id)
-    judged = card_from(document)
-    if judged.refit_of:
+    evaluated = card_from(document)
+    if evaluated.refit_of:
         return _left(model_id, "it is a refit itself")
-    if judged.imported:
+    if evaluated.imported:
         return _left(model_id, "it was imported: import a newer fit of it (`make import-model`)")
-    if not judged.fitted or judged.epochs is None or judged.data is None:
+    if not evaluated.fitted or evaluated.epochs is None or evaluated.data is None:
         return _left(model_id, "its card does not say how it was fitted")
-    days = (int(now.timestamp() * 1e6) - (judged.data.from_us or 0)) // DAY_US + 1
-    markets, data = history(TrainRequest(symbols=sorted(judged.fitted), days=days), connection, now)
-    if not any(rows.end_us.max() > (judged.learned_to_us or 0) for rows in markets.values()):
+    days = (int(now.timestamp() * 1e6) - (evaluated.data.from_us or 0)) // DAY_US + 1
+    markets, data = history(TrainRequest(symbols=sorted(evaluated.fitted), days=days), connection, now)
+    if not any(rows.end_us.max() > (evaluated.learned_to_us or 0) for rows in markets.values()):
         return _left(model_id, "there are no rows that it was not fitted on")
     settings = TrainingSettings()
     learnable = with_masked(markets)
-    found = refit(learnable, settings, judged.epochs, judged.reference)
+    found = refit(learnable, settings, evaluated.epochs, evaluated.reference)
     agreement = _agreement(load(s3, bucket, model_id), found, markets)
     if not agreement >= LEAST_AGREEMENT:
         return _left(
@@ -79,7 +79,7 @@ def refit_model(
         )
     onnx_file = export(found.network)
     card = msgspec.structs.replace(
-        judged,
+        evaluated,
         model_id=new_model_id(now, onnx_file),
         trained_at=now.astimezone(UTC).isoformat(timespec="seconds"),
         parent=model_id,
@@ -112,9 +112,9 @@ def _left(model_id: str, why: str) -> TrainedModel:
     return TrainedModel(model_id, False, f"not refitted: {why}", 0, 0, {}, model_id)
 
 
-def _promote(s3: Any, bucket: str, judged: str, refitted: str, now: datetime) -> None:
+def _promote(s3: Any, bucket: str, evaluated: str, refitted: str, now: datetime) -> None:
     def check(pointer: Pointer | None) -> None:
-        if pointer is None or pointer.model_id != judged:
+        if pointer is None or pointer.model_id != evaluated:
             raise _Outdated
 
     pointer = model_registry.active_model(s3, bucket)
@@ -129,13 +129,13 @@ def _promote(s3: Any, bucket: str, judged: str, refitted: str, now: datetime) ->
         since,
         pointer.challenger_id,
         provisional=pointer.provisional,
-        by=f"refit of {judged}",
+        by=f"refit of {evaluated}",
         now=now,
         check=check,
     )
 
 
-def _agreement(judged: ServingModel, found: Refit, markets: Markets) -> float:
+def _agreement(evaluated: ServingModel, found: Refit, markets: Markets) -> float:
     """The correlation of the remaining moves at delivery, in σ√h, that both forecast of the newest rows."""
     ours: list[Floats] = []
     theirs: list[Floats] = []
@@ -144,7 +144,7 @@ def _agreement(judged: ServingModel, found: Refit, markets: Markets) -> float:
         sigma_bp = newest.features[:, [SIGMA]]
         paths = (
             paths_bp(found.network, symbol, newest, found.weights),
-            judged.paths([symbol] * len(newest.end_us), newest.features)[0],
+            evaluated.paths([symbol] * len(newest.end_us), newest.features)[0],
         )
         for moves, path in zip((ours, theirs), paths, strict=True):
             moves.append((remaining_moves(path, DELIVERY_S) / sigma_bp).ravel())

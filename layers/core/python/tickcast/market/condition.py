@@ -57,7 +57,10 @@ class TradesOfDay(Struct, kw_only=True):
 
     condition: Condition
     rows: Annotated[Count, Meta(description="trades or aggregates in the derived hours")]
-    missing: Annotated[Count, Meta(description="trades that were not received, and not fetched so far")]
+    missing: Annotated[
+        Count,
+        Meta(description="trades that were not received while the symbol was served, nor fetched so far"),
+    ]
     repaired: Annotated[Count, Meta(description="that were not received, and fetched later")]
     withheld: Annotated[Count, Meta(description="that the exchange itself does not return")]
 
@@ -80,7 +83,7 @@ class DayCondition(Struct, kw_only=True):
     day: Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\d$")]
     reported_ms: Annotated[Count, Meta(description="when it was last looked at, ms")]
     condition: Condition
-    why: Annotated[list[str], Meta(description="what there is to know besides; empty: nothing")]
+    why: Annotated[list[str], Meta(description="further remarks; empty: none")]
     over: Annotated[bool, Meta(description="whether the day has ended")]
     sources: Annotated[list[Source], Meta(description="of the ticks in bronze")]
     hours: HoursOfDay
@@ -123,8 +126,8 @@ class DayFacts(NamedTuple):
 
 
 class _Quoted(NamedTuple):
-    """Seconds of the expected hours: those that are known, of them with quotes; those not derived yet, and of
-    them those that are lost for all that is known."""
+    """Seconds of the expected hours: `known` from derived hours, of these `quoted`; `waiting` for hours to be
+    derived, and of these `lost` as far as can be known."""
 
     known: float
     quoted: float
@@ -237,7 +240,8 @@ def _trades(
 ) -> TradesOfDay:
     totals: dict[str, int] = {"missing": 0, "repaired": 0, "withheld": 0}
     for gap in gaps:
-        totals[gap.status] += gap.trades
+        if gap.status != "missing" or gap.is_missed:
+            totals[gap.status] += gap.trades
     condition: Condition = "available"
     if is_empty:
         condition = "missing"

@@ -136,7 +136,7 @@ class ProbeSchedule:
         self.answered()
 
     def follow(self, streams: Collection[SymbolStream]) -> None:
-        """Ask about the symbols of `streams` from now on; what is known of those among them stays."""
+        """Ask about the symbols of `streams` from now on; what is known of those followed before is kept."""
         self._pauses = {stream: self._pauses.get(stream) or _Pauses() for stream in streams}
         self._streams_of: dict[str, list[SymbolStream]] = {}
         for stream in streams:

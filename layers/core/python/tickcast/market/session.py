@@ -181,8 +181,8 @@ class Session:
         self.reason = "not connected yet"
 
     def follow(self, streams: Collection[SymbolStream], *, has_busy_stream: bool) -> None:
-        """Want `streams` from now on, as at the beginning. Connections opened for others are retired: those
-        that `actions` opens from now on are for these."""
+        """Follow `streams` from now on. Connections opened for others are retired: those that `actions` opens
+        from now on are for these."""
         self._streams = frozenset(streams)
         self._symbols = {symbol for symbol, _ in streams}
         self._has_busy_stream = has_busy_stream

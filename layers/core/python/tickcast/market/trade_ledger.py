@@ -93,7 +93,7 @@ class Settled(NamedTuple):
 
 
 def settled(rows: LedgerRows) -> Settled:
-    """All of `rows`, each trade id once, without those that cannot be right beside the others.
+    """All of `rows`, each trade id once, without those that contradict the others.
 
     Of aggregates that overlap as many as possible are kept, so that one odd row costs no more than itself:
     those that end first. An aggregate whose single trades have all of its quantity, or more, though some of

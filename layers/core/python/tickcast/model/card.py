@@ -184,7 +184,7 @@ class Card(ServingCard, frozen=True, kw_only=True):
     learned_to_us: int | None = None  # no label it was trained on reaches beyond; µs since 1970
     test: dict[int, HorizonScore] = {}  # by horizon, s
     reference_gain: dict[str, PerpetualGain] = {}  # by market with a reference
-    ablation: dict[str, dict[int, GateSkill]] = {}  # by group of inputs and horizon (s): what they are worth
+    ablation: dict[str, dict[int, GateSkill]] = {}  # by group of inputs and horizon (s): what they add
     regimes: dict[str, dict[str, dict[int, GateSkill]]] = {}  # by kind of regime, regime and horizon (s)
     line: dict[str, dict[int, float]] = {}  # by market and horizon (s): bp of move per unit of book imbalance
     scaled_line: dict[str, ScaledLine] = {}  # by market: the line that gate and drift compare with

@@ -20,7 +20,7 @@ from tickcast.features.vector import Floats
 
 HORIZONS_S = (1, 2, 5, 10)
 MAX_AGE_S = 5.0  # older forecasts are not served
-# When a prediction is typically read: models are selected, calibrated and judged at this age.
+# When a prediction is typically read: models are selected, calibrated and evaluated at this age.
 DELIVERY_S = 0.2
 # The instants of a path, seconds. Each horizon is among them, and each horizon after `DELIVERY_S`; between
 # them a path is linear.

@@ -7,7 +7,7 @@ keeps what the outcomes repeat of the prediction. An instant that was passed wit
 was silent across it, the state was lost) or at which there was no mid leaves the outcome `unresolved`, with
 the reason: it is never guessed. So does a delivery so late that no model's answer was served any more.
 
-In hindsight, as of t, a prediction would have been worth more: the move from t to t + h is kept too.
+The move from t to t + h is kept as well: it shows how much skill the delivery cost.
 
 Every outcome is returned once, in the order of target and horizon. Fallbacks have outcomes too, so that
 shares can be counted; only those of source `model` update calibrators.

@@ -190,6 +190,13 @@ class Accuracy(Struct, kw_only=True):
         ]
         | UnsetType
     ) = UNSET
+    note: (
+        Annotated[
+            str,
+            Meta(description="of a span asked for: how it was rounded, why it is empty, what it has not"),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class Data(Struct, kw_only=True):
@@ -266,7 +273,7 @@ class Service(Struct, kw_only=True):
 
 
 class HealthReport(Struct, kw_only=True):
-    """Whether all parts of the system are well."""
+    """Whether all parts of the system are healthy."""
 
     status: Literal["ok", "degraded"]
     environment: str

@@ -199,7 +199,7 @@ def _number_or_text(text: str, most: float | None) -> int | str:
 def _decode(kind: type, text: Any) -> Any:
     """The value of a parameter of one of our own types. Raises ValueError, with a message if it says more
     than what was expected."""
-    # Which of them are served, the function knows.
+    # The function knows which of them are served.
     if kind is Symbols and re.fullmatch(SYMBOLS_PATTERN, text, re.ASCII):
         return Symbols(symbols.upper(text))
     if kind is Horizon and text in map(str, HORIZONS_S):

@@ -72,7 +72,7 @@ OPENAPI = Route(
 HEALTH = Route(
     "/health",
     "getHealth",
-    "Whether all parts of the system are well, each with its reason.",
+    "The health of all parts of the system, each with its reason.",
     bodies.HealthReport,
     {
         200: "All is well; a background part that has never been seen does not count.",

@@ -192,7 +192,7 @@ class Commit(NamedTuple):
 
 
 class Committed(Enum):
-    """What became of a commit."""
+    """The result of a commit."""
 
     WRITTEN = "written"
     # The store has the same sequence: this commit was sent twice, or another invocation wrote the same
@@ -426,7 +426,7 @@ class HotStore:
         return _entries(self._client.xrange(keys.recent_predictions(symbol), from_ms, to_ms, count=limit))
 
     def prediction(self, symbol: str, timestamp_ms: int) -> Prediction | None:
-        """The prediction made as of `timestamp_ms`, be it one of a second or one in between; None if there
+        """The prediction made as of `timestamp_ms`, of a second or in between; None if there
         was none, or it is no longer kept."""
         pipeline, entry = self._client.pipeline(transaction=False), keys.prediction_entry(timestamp_ms)
         for stream in (keys.predictions(symbol), keys.recent_predictions(symbol)):
@@ -478,6 +478,13 @@ class HotStore:
     def put_archived_until(self, symbol: str, until: ArchivedUntil) -> None:
         self._client.set(keys.archived(symbol), encode(until), ex=keys.TTL_S)
 
+    def archiving(self) -> list[str]:
+        """The symbols whose receipts were being archived, as it was written last."""
+        return readable(list[str], self.values([keys.archiving()])[0]) or []
+
+    def put_archiving(self, symbols: list[str]) -> None:
+        self._client.set(keys.archiving(), encode(symbols), ex=keys.TTL_S)
+
     def gaps(self, symbols: Sequence[str]) -> dict[str, LedgerRecord | None]:
         """The gap ledgers by symbol; None where there is none, or it cannot be read."""
         found = self.values([keys.gaps(symbol) for symbol in symbols])
@@ -498,8 +505,8 @@ class HotStore:
         self._client.set(key, text, ex=keys.TTL_S)
 
     def forget_newest(self, symbols: Sequence[str]) -> None:
-        """Delete the newest prediction and the heartbeats of `symbols`, which are served no more: if they are
-        again, what was last known of them must not be taken for news. All else ages by its TTL."""
+        """Delete the newest prediction and the heartbeats of `symbols`, which are no longer served: if they
+        are served again, these must not seem current. All else expires by its TTL."""
         services = ("predict_stream", "ingest_ecs")
         names = [keys.heartbeat(service, symbol) for symbol in symbols for service in services]
         self._client.unlink(*names, *(keys.latest_prediction(symbol) for symbol in symbols))

@@ -71,6 +71,11 @@ def archived(symbol: str) -> str:
     return f"archived:{symbol}"
 
 
+def archiving() -> str:
+    """The symbols whose receipts are not all in the lake yet: no symbol is in lower case."""
+    return "archived:symbols"
+
+
 def accuracy(symbol: str) -> str:
     return f"accuracy:{symbol}"
 

@@ -28,7 +28,7 @@ def page(card: Card) -> str:
         _table(("field", "value"), _about(card)),
         _gate_figures(card.gate),
         _test_figures(card.test),
-        _skills("What each group of inputs is worth", "skill against a network without", card.ablation),
+        _skills("What each group of inputs adds", "skill against a network without", card.ablation),
         *(_skills(f"By {kind}", f"skill by {kind}", found) for kind, found in card.regimes.items()),
         _perpetual(card),
         _inputs(card.network),

@@ -60,7 +60,7 @@ def _problems(found: Description, now_us: int) -> Sequence[str]:
             "rows of this version"
         )
     if found.learned_to_us > now_us:
-        problems.append(f"learned_to is {found.learned_to!r}, which is to come")
+        problems.append(f"learned_to is {found.learned_to!r}, which is in the future")
     if found.output == "path":
         changed = [name for name, default in _SHORT_FORM.items() if getattr(found, name) != default]
         problems += [f"{name} is for output moves_bp or moves_sigma; a path has none" for name in changed]
